@@ -1,0 +1,133 @@
+# featured: see `make help`.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+VERSION := 0.1.0
+SOVERSION := 0
+PREFIX ?= /usr/local
+BUILD ?= build
+CC ?= gcc
+CLANG ?= clang
+OPT ?= -O2 -g
+SANITIZE ?=
+WERROR ?= -Werror
+
+# Installs the Debian packages we build with, once, when one is missing.
+ifeq ($(filter clean help format,$(MAKECMDGOALS)),)
+SETUP := $(shell scripts/setup --quiet >&2 || echo failed)
+ifneq ($(SETUP),)
+$(error scripts/setup failed: see above)
+endif
+endif
+
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
+  -Wno-sign-conversion $(WERROR)
+INC := -Iproto -Idaemon -Idaemon/store -Idaemon/memory -Idaemon/broker -Idaemon/local -Idaemon/peer \
+  -Idaemon/directory -Idaemon/ops -Ilibclient -Itests/support -isystem $(BUILD)/gen
+CPPFLAGS += -D_GNU_SOURCE -DFEATURED_VERSION='"$(VERSION)"' $(INC)
+CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MMD -MP -pthread
+LDFLAGS += $(SANITIZE) -pthread
+PC := $(shell command -v pkg-config)
+LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih) $(LIB_CLIENT)
+LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)
+LIB_TEST := -lcriterion -lm
+
+# ---- what is built from what ----
+PROTOS := $(wildcard proto/*.proto)
+GEN_C := $(PROTOS:proto/%.proto=$(BUILD)/gen/%.pb-c.c)
+GEN_H := $(GEN_C:.c=.h)
+obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+
+PROTO_OBJ := $(GEN_C:.c=.o) $(call obj,$(wildcard proto/*.c))
+STORE_OBJ := $(call obj,$(wildcard daemon/store/*.c))
+DAEMON_OBJ := $(call obj,$(filter-out daemon/main.c,$(wildcard daemon/*.c daemon/memory/*.c daemon/broker/*.c \
+  daemon/local/*.c daemon/peer/*.c daemon/directory/*.c daemon/ops/*.c)))
+CLIENT_OBJ := $(call obj,$(wildcard libclient/*.c))
+CTL_OBJ := $(call obj,$(wildcard libclient/featurectl/*.c))
+BENCH_OBJ := $(call obj,$(wildcard tests/bench/*.c))
+SUPPORT_OBJ := $(call obj,$(wildcard tests/support/*.c))
+suite_obj = $(call obj,$(wildcard tests/$(1)/*.c))
+SUITES := $(foreach s,unit conformance model e2e,$(if $(wildcard tests/$(s)/*.c),$(s)))
+FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
+LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
+
+.PHONY: all install demo check bench lint format asan ubsan valgrind fuzz clean help tests
+all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
+
+help: ## this list
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: proto/%.proto
+	@mkdir -p $(@D)
+	protoc-c -Iproto --c_out=$(BUILD)/gen $<
+$(BUILD)/gen/%.o: $(BUILD)/gen/%.c | $(GEN_H)
+	$(CC) $(CPPFLAGS) -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(SANITIZE) -w -c $< -o $@
+$(BUILD)/obj/%.o: %.c | $(GEN_H)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(EXTRA_CFLAGS) -c $< -o $@
+
+$(BUILD)/libfeature.a: $(CLIENT_OBJ) $(PROTO_OBJ)
+	rm -f $@ && ar rcs $@ $^
+$(BUILD)/libfeature.so.$(SOVERSION): $(CLIENT_OBJ) $(PROTO_OBJ) libclient/libfeature.map
+	$(CC) -shared -Wl,-soname,libfeature.so.$(SOVERSION) -Wl,--version-script=libclient/libfeature.map \
+	  -Wl,--no-undefined $(LDFLAGS) $(CLIENT_OBJ) $(PROTO_OBJ) $(LIB_CLIENT) -o $@
+$(BUILD)/libfeature.so: $(BUILD)/libfeature.so.$(SOVERSION)
+	ln -sf $(<F) $@
+$(BUILD)/libdaemon.a: $(STORE_OBJ) $(DAEMON_OBJ) $(PROTO_OBJ)
+	rm -f $@ && ar rcs $@ $^
+$(BUILD)/featured: $(call obj,daemon/main.c) $(BUILD)/libdaemon.a
+	$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
+$(BUILD)/featurectl: $(CTL_OBJ) $(BUILD)/libfeature.a
+	$(CC) $(LDFLAGS) $^ $(LIB_CTL) -o $@
+$(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
+	$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
+
+# ---- tests ----
+define suite_rule
+$(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
+	@mkdir -p $$(@D)
+	$$(CC) $$(LDFLAGS) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
+endef
+$(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
+tests: all $(SUITES:%=$(BUILD)/tests/%) ## build the test programs
+
+check: tests ## run every test; closes with "N passed, N failed"
+	BUILD=$(BUILD) scripts/run-tests $(SUITES)
+asan: ## the same tests under AddressSanitizer
+	$(MAKE) check BUILD=build/asan OPT='-O1 -g' SANITIZE='-fsanitize=address -fno-omit-frame-pointer'
+ubsan: ## the same tests under UndefinedBehaviorSanitizer
+	$(MAKE) check BUILD=build/ubsan OPT='-O1 -g' SANITIZE='-fsanitize=undefined -fno-sanitize-recover=all'
+valgrind: tests ## the unit tests under valgrind
+	scripts/run-valgrind $(BUILD)/tests/unit
+
+demo: all ## two brokers on loopback, real feature files, the whole life of a sample
+	BUILD=$(BUILD) scripts/demo
+bench: all ## every figure into build/bench.jsonl
+	scripts/run-bench $(BUILD)
+
+fuzz: ## 60 s of libFuzzer over each parser
+	$(MAKE) fuzzers BUILD=build/fuzzing CC=$(CLANG) WERROR= SANITIZE='-fsanitize=address,undefined,fuzzer-no-link' OPT='-O1 -g'
+	scripts/run-fuzz build/fuzzing/fuzz
+.PHONY: fuzzers
+fuzzers: $(FUZZERS)
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
+
+# ---- style ----
+SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch])
+lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
+	BUILD=$(BUILD) CPPFLAGS="$(CPPFLAGS)" scripts/lint $(SOURCES)
+format: ## clang-format every source in place
+	clang-format -i $(SOURCES)
+
+install: all ## into DESTDIR/PREFIX
+	BUILD=$(BUILD) VERSION=$(VERSION) SOVERSION=$(SOVERSION) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install
+clean: ## remove build/
+	rm -rf build
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * featured.conf as a struct. Parsing is strict: an unknown section or key, a bad value or one out of range
+ * is refused with "file:line: [section] key = value: what is wrong, the allowed range". Keys, units and
+ * defaults are documented in conf/featured.conf and featured.conf(5); the table in config.c is the single
+ * source of defaults and ranges.
+ */
+#ifndef FEATURED_CONFIG_H
+#define FEATURED_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "log.h"
+
+#define CONFIG_NAME_MAX   65u
+#define CONFIG_PEERS_MAX  1024u
+#define CONFIG_STORES_MAX 256u
+#define CONFIG_IDS_MAX    64u
+
+struct config_ids { /* empty list = everybody whom the socket's mode lets in */
+    uint32_t ids[CONFIG_IDS_MAX];
+    uint32_t count;
+};
+
+enum config_directory { CONFIG_DIRECTORY_STATIC = 0, CONFIG_DIRECTORY_ETCD };
+
+struct config_peer {
+    char node[CONFIG_NAME_MAX];
+    char address[256]; /* host:port */
+};
+
+struct config_store { /* [store NAME] */
+    char name[CONFIG_NAME_MAX];
+    uint32_t policy;         /* Fb__Policy: on-release, on-ack, retain */
+    uint32_t checksum;       /* Fb__ChecksumPolicy: after-network, always, never */
+    uint32_t readers;        /* 1.. */
+    uint64_t max_resident_bytes, landing_bytes;
+    uint64_t max_hold_ms;    /* 0 = for ever */
+    uint32_t max_samples;
+    char secret_file[256];   /* "" = no secret */
+    struct config_ids allow_uids;   /* who may open it */
+    struct config_ids writer_uids;  /* who may put; empty = everyone who may open it */
+};
+
+struct config {
+    /* [node] */
+    char node[CONFIG_NAME_MAX]; /* default: host name */
+    /* [local] */
+    char socket_path[108];
+    uint32_t socket_mode; /* octal, default 0660 */
+    char socket_group[64];
+    struct config_ids allow_uids, allow_gids, admin_uids; /* root and the daemon's own uid are always admin */
+    uint32_t max_sessions, max_leases_per_session, max_reservations_per_session, max_requests_per_session;
+    uint64_t max_queued_bytes_per_session;
+    /* [memory] */
+    uint64_t max_resident_bytes; /* node quota over all stores */
+    uint32_t hugepages;          /* enum arena_hugepages: off, try, require */
+    bool prefault;
+    /* [stores]: defaults for [store NAME] and for stores created at run time */
+    struct config_store store_defaults;
+    uint32_t max_stores;
+    /* [peers] */
+    char listen[256]; /* host:port; "" = no peers */
+    char cluster_secret_file[256];
+    uint32_t transport; /* 0 auto, 1 tcp, 2 rdma */
+    bool require_rdma;
+    uint64_t chunk_bytes;
+    uint32_t reads_per_peer, peer_timeout_ms, ping_interval_ms, reconnect_max_ms;
+    uint32_t handshake_timeout_ms;
+    /* [peer NAME] address = host:port */
+    struct config_peer *peers;
+    size_t peer_count;
+    /* [store NAME] */
+    struct config_store *stores;
+    size_t store_count;
+    /* [directory] */
+    enum config_directory directory;
+    /* [daemon] */
+    enum log_level log_level;
+    uint32_t drain_timeout_ms, gc_interval_ms;
+};
+
+/* Fills out with defaults. */
+void config_defaults(struct config *out);
+/* Reads the file over the defaults. 0, or -errno with a sentence in why ("FILE:LINE: ..."). */
+int config_load(const char *path, struct config *out, char *why, size_t why_bytes);
+void config_deinit(struct config *config);
+/* Reads a secret from a file: mode must exclude group and others, 16..4096 bytes, a trailing newline is
+ * dropped. Bytes read, or -errno with a sentence. */
+int config_read_secret(const char *path, void *out, size_t out_bytes, char *why, size_t why_bytes);
+
+#endif

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One store on one node: which samples are planned, resident, retired; who leases them; who waits; and
+ * where in the arena they lie. PURE: no clock, no sockets, no protobuf, no I/O, no malloc after init.
+ * now_ns (CLOCK_BOOTTIME, handed in) never runs backwards. Effects are pulled with
+ * store_next_effect(), never performed here.
+ *
+ * All state lies in one block of memory that the caller provides (store_block_bytes()), as fixed-size
+ * slots addressed by 32-bit index; no pointer is kept in it, and each transition is committed by a
+ * single 8-byte store to the slot's state word. Everything else in the block (hash chains, free lists,
+ * age lists, counters) can be derived from the slots.
+ *
+ *   PLANNED --seal--> SEALED --publish--> RESIDENT --retire--> RETIRED --last lease--> GONE
+ *      \------------- cancel -----------------------------------------------------------^
+ *
+ * A landing copy (bytes of a generation whose home is another node) takes the same road:
+ * land -> PLANNED, land_done -> RESIDENT, last lease -> RETIRED -> GONE, and lies in its own region of
+ * the arena: [0, max_resident_bytes) holds home generations, [max_resident_bytes, +landing_bytes) holds
+ * landing copies. Neither can starve the other.
+ *
+ * GONE slots stay findable by generation as tombstones (reason kept) until reused, oldest first.
+ */
+#ifndef FEATURED_STORE_STORE_H
+#define FEATURED_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define STORE_ID_BYTES_MAX   128u
+#define STORE_SPEC_BYTES_MAX 8192u
+#define STORE_TENSORS_MAX    64u
+#define STORE_NO_HOLDER      UINT32_MAX
+
+/* Expected outcomes. Numbers are internal; broker/status.c maps them to wire statuses. */
+enum store_result {
+    STORE_OK = 0,
+    STORE_WAIT,        /* queued; the answer comes as an effect with the same tag */
+    STORE_E_NOT_FOUND, /* retired, superseded, gone or never seen */
+    STORE_E_FULL,      /* see struct store_refusal */
+    STORE_E_LIMIT,     /* a per-session limit, see struct store_refusal */
+    STORE_E_TIMEOUT,   /* a waiter's deadline passed */
+    STORE_E_INVALID,   /* reservation not this holder's, checksum count wrong, ... */
+    STORE_E_TOO_LARGE, /* could never fit, however long one waits */
+    STORE_E_EXISTS,    /* a landing copy of that generation is there already */
+};
+
+enum store_state { STORE_FREE = 0, STORE_PLANNED, STORE_SEALED, STORE_RESIDENT, STORE_RETIRED, STORE_GONE };
+
+/* Same numbers as Fb__Reason. */
+enum store_reason {
+    STORE_REASON_NONE = 0,
+    STORE_CONSUMED,
+    STORE_ACKED,
+    STORE_ABORTED,
+    STORE_SUPERSEDED,
+    STORE_MAX_HOLD,
+    STORE_DROPPED,
+    STORE_CANCELLED,
+    STORE_PRODUCER_DIED,
+    STORE_UNCACHED,
+    STORE_FETCH_FAILED,
+};
+
+enum store_policy { STORE_ON_RELEASE = 0, STORE_ON_ACK, STORE_RETAIN };
+
+/* Which limit refused, with its numbers, so that the caller can say a sentence. */
+enum store_cause {
+    STORE_CAUSE_NONE = 0,
+    STORE_CAUSE_QUOTA,        /* bytes: max_resident_bytes of this store */
+    STORE_CAUSE_NODE_QUOTA,   /* bytes: the node's account */
+    STORE_CAUSE_FRAGMENTED,   /* bytes: largest free extent (limit) is smaller than asked */
+    STORE_CAUSE_LANDING,      /* bytes: landing share */
+    STORE_CAUSE_SAMPLES,      /* slots: max_samples */
+    STORE_CAUSE_SPECS,        /* slots: spec chunks */
+    STORE_CAUSE_LEASES,       /* slots: max_leases of this store */
+    STORE_CAUSE_WAITERS,      /* slots: max_waiters of this store */
+    STORE_CAUSE_SESSION_LEASES,
+    STORE_CAUSE_SESSION_RESERVATIONS,
+    STORE_CAUSE_SESSION_QUEUED, /* bytes asked by this holder's waiting puts */
+    STORE_CAUSE_QUEUE,          /* others wait already, FIFO, and this one may not wait */
+};
+struct store_refusal {
+    enum store_cause cause;
+    uint64_t limit, used, asked; /* in the cause's unit */
+};
+
+/* Bytes held on the whole node by home generations; shared by all stores of a node. */
+struct store_account {
+    uint64_t used_bytes, limit_bytes;
+};
+
+struct store_limits { /* per holder */
+    uint32_t leases, reservations;
+    uint64_t queued_bytes;
+};
+
+struct store_options {
+    uint64_t max_resident_bytes; /* multiple of 4096 */
+    uint64_t landing_bytes;      /* multiple of 4096; 0 = this node reads nothing remote */
+    uint32_t max_samples;        /* PLANNED + SEALED + RESIDENT + RETIRED, landing included */
+    uint32_t max_tombstones;     /* GONE slots kept beside them */
+    uint32_t max_leases;         /* live ones */
+    uint32_t max_holders, max_waiters;
+    uint32_t max_replays; /* remembered answers of operations */
+    uint32_t max_events;  /* size of the event ring */
+    enum store_policy policy;
+    uint32_t readers;     /* >= 1 */
+    uint64_t max_hold_ns; /* 0 = for ever */
+    uint64_t seed;        /* random: hash keys and lease tokens derive from it */
+    struct store_account *account;
+};
+
+struct store; /* opaque; its first bytes lie in the block */
+
+/* Bytes of the block (virtual: pages are touched only as slots come into use), or 0 if the options are
+ * out of range; *why then names the option. */
+size_t store_block_bytes(const struct store_options *options, const char **why);
+/* block: zeroed (fresh mmap), 64-byte aligned, kept by the caller until after store_deinit. */
+struct store *store_init(void *block, size_t block_bytes, const struct store_options *options);
+/* Settings that may change while running: limits the future, never evicts. */
+void store_set_policy(struct store *store, enum store_policy policy, uint32_t readers, uint64_t max_hold_ns);
+void store_deinit(struct store *store);
+
+/* ---- holders: one per session and store, one per peer connection and store ---- */
+/* owner: the caller's number for it, reported by probes. */
+enum store_result store_holder_open(struct store *store, uint64_t owner, const struct store_limits *limits,
+                                    uint32_t *holder_out);
+/* Leases end as returned (never consumed), reservations are cancelled (PRODUCER_DIED), waiters vanish. */
+void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
+
+/* ---- put ---- */
+struct store_put {
+    const char *sample_id; /* need not be terminated */
+    uint32_t sample_id_bytes;
+    const void *spec; /* opaque; copied */
+    uint32_t spec_bytes;
+    uint32_t tensor_count; /* room for as many checksums is taken now, so that seal cannot fail */
+    uint64_t extent_bytes;
+    uint32_t align_bytes;  /* 64 or 4096 */
+    uint64_t deadline_ns;  /* absolute; <= now_ns = do not wait */
+    uint64_t tag;          /* echoed by the effect when the put had to wait */
+};
+struct store_reservation {
+    uint64_t token;
+    uint64_t extent_offset;
+};
+/* STORE_OK, STORE_WAIT, STORE_E_FULL, STORE_E_LIMIT or STORE_E_TOO_LARGE. Strictly FIFO: a put that would
+ * fit still queues behind one that waits. On STORE_WAIT the put's id and spec have been copied. */
+enum store_result store_reserve(struct store *store, uint32_t holder, const struct store_put *put,
+                                uint64_t now_ns, struct store_reservation *out,
+                                struct store_refusal *refusal);
+/* PLANNED -> SEALED under this cluster-unique generation. checksums: tensor_count * 8 bytes, or 0 bytes.
+ * From here the generation outlives its holder. STORE_E_NOT_FOUND: no such reservation of this holder. */
+enum store_result store_seal(struct store *store, uint32_t holder, uint64_t reservation,
+                             const void *checksums, uint32_t checksums_bytes, uint64_t generation,
+                             uint64_t now_ns);
+/* SEALED -> RESIDENT; an older RESIDENT generation of the same sample_id here is retired (SUPERSEDED) and
+ * named in *superseded_out (0 = none). Getters that waited for it become effects. */
+enum store_result store_publish(struct store *store, uint64_t generation, uint64_t now_ns,
+                                uint64_t *superseded_out);
+/* PLANNED -> GONE. Idempotent: an unknown reservation is STORE_OK. */
+enum store_result store_cancel(struct store *store, uint32_t holder, uint64_t reservation, uint64_t now_ns);
+/* SEALED -> GONE, when the directory refused it. */
+enum store_result store_unseal(struct store *store, uint64_t generation, uint64_t now_ns);
+
+/* ---- get ---- */
+struct store_get {
+    const char *sample_id; /* by id when generation == 0 */
+    uint32_t sample_id_bytes;
+    uint64_t generation;
+    uint64_t deadline_ns; /* get-before-put: wait until then for it to become RESIDENT; <= now_ns = do not */
+    uint64_t tag;         /* echoed by the effect */
+    uint64_t cookie;      /* kept with the lease; comes back in STORE_EFFECT_LEASE_ENDED when not 0 */
+};
+struct store_lease {
+    uint64_t hi, lo; /* the token; unguessable */
+    uint64_t generation;
+    uint64_t extent_offset, extent_bytes;
+    uint32_t slot; /* for store_spec() while the lease lives */
+};
+/* A get by generation waits only for one never seen here or SEALED: a RETIRED or GONE one is
+ * STORE_E_NOT_FOUND at once. Works on landing copies too (by generation): a PLANNED landing copy makes
+ * STORE_WAIT regardless of deadline_ns, ended by store_land_done/_failed. By id finds home generations only. */
+enum store_result store_get(struct store *store, uint32_t holder, const struct store_get *get, uint64_t now_ns,
+                            struct store_lease *out, struct store_refusal *refusal);
+/* Forgets one queued waiter (put or get) of this holder; true if there was one. */
+bool store_cancel_wait(struct store *store, uint32_t holder, uint64_t tag);
+
+enum store_how { STORE_RETURNED = 0, STORE_CONSUMED_BY_READER = 1 };
+/* Ends a lease of this holder. An unknown or ended lease is STORE_OK: a late `consumed` for a lease that
+ * ended as returned (its holder died) still counts once, by whichever holder it is said. */
+enum store_result store_release(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo,
+                                enum store_how how, uint64_t now_ns);
+/* The cookie of a live lease of this holder, 0 if there is none. */
+uint64_t store_lease_cookie(const struct store *store, uint32_t holder, uint64_t hi, uint64_t lo);
+
+/* ---- retire ---- */
+/* generation != 0: only that one (superseded = harmless STORE_OK); == 0: whatever RESIDENT generation that
+ * id has at home here. Absent = STORE_OK; *retired_out tells whether something was retired now. ack of a
+ * store that is not on-ack retires too. */
+enum store_result store_retire(struct store *store, const char *sample_id, uint32_t sample_id_bytes,
+                               uint64_t generation, enum store_reason reason, uint64_t now_ns,
+                               bool *retired_out);
+/* Retires unleased RESIDENT home generations committed more than max_hold_ns ago, at most `budget` slots
+ * looked at; returns how many went. */
+uint32_t store_gc(struct store *store, uint64_t max_hold_ns, uint64_t now_ns, uint32_t budget);
+/* Retires everything (DROPPED), cancels reservations and waiters. Leased bytes stay until released. */
+void store_drop(struct store *store, uint64_t now_ns);
+
+/* ---- landing copies ---- */
+struct store_land {
+    struct store_put put; /* deadline_ns: wait for landing space until then; tag for the effect */
+    uint64_t generation;
+    uint64_t origin; /* the caller's number for the home node */
+};
+/* PLANNED landing copy. STORE_OK with *offset_out, STORE_WAIT (effect STORE_EFFECT_LAND with tag),
+ * STORE_E_FULL, STORE_E_EXISTS (one is there: use store_get). FIFO among landings. */
+enum store_result store_land(struct store *store, const struct store_land *land, uint64_t now_ns,
+                             uint64_t *offset_out, struct store_refusal *refusal);
+/* PLANNED -> RESIDENT; getters attached become effects. checksums as in store_seal. keep_cached: stay
+ * after the last lease until space is needed (retain stores); landing then evicts idle copies, oldest first. */
+enum store_result store_land_done(struct store *store, uint64_t generation, const void *checksums,
+                                  uint32_t checksums_bytes, bool keep_cached, uint64_t now_ns);
+/* PLANNED -> GONE; getters attached end with STORE_E_NOT_FOUND effects (the caller says the real cause).
+ * Also frees a cached copy that turned out to be stale or corrupt (RESIDENT -> RETIRED). */
+enum store_result store_land_failed(struct store *store, uint64_t generation, uint64_t now_ns);
+/* RESIDENT or PLANNED landing copy of that generation here? */
+bool store_has_landing(const struct store *store, uint64_t generation);
+
+/* ---- effects: pull until false, after every batch of calls and whenever the deadline passes ---- */
+enum store_effect_kind {
+    STORE_EFFECT_PUT,  /* a waiting put ended: result, reservation, refusal */
+    STORE_EFFECT_LAND, /* a waiting land ended: result, reservation.extent_offset, refusal */
+    STORE_EFFECT_GET,  /* a waiting get ended: result, lease, refusal */
+    STORE_EFFECT_RETIRED,     /* a home generation left RESIDENT: generation, reason, sample_id: tell the directory */
+    STORE_EFFECT_LEASE_ENDED, /* a lease with a cookie ended: cookie, how */
+};
+struct store_effect {
+    enum store_effect_kind kind;
+    uint32_t holder;
+    uint64_t tag, cookie;
+    enum store_result result;
+    struct store_reservation reservation;
+    struct store_lease lease;
+    struct store_refusal refusal;
+    uint64_t generation;
+    enum store_reason reason;
+    enum store_how how;
+    char sample_id[STORE_ID_BYTES_MAX + 1];
+};
+bool store_next_effect(struct store *store, uint64_t now_ns, struct store_effect *out);
+/* Absolute; UINT64_MAX = none. */
+uint64_t store_next_deadline_ns(const struct store *store);
+
+/* ---- replay: the first answer of an operation, for its repeats ---- */
+struct store_op {
+    uint64_t client_id, op_id; /* op_id 0 = not remembered */
+};
+struct store_answer {
+    uint32_t status; /* the caller's */
+    uint64_t value;  /* generation, or count */
+};
+bool store_replay_find(const struct store *store, struct store_op op, struct store_answer *out);
+void store_replay_record(struct store *store, struct store_op op, const struct store_answer *answer);
+
+/* ---- probes: no side effects ---- */
+struct store_info {
+    uint32_t slot;
+    enum store_state state;
+    enum store_reason reason;
+    uint64_t generation; /* 0 while PLANNED at home */
+    uint64_t origin;     /* landing: home node; else 0 */
+    bool landing, cached;
+    uint64_t since_ns; /* reserve, commit or retire time */
+    uint64_t extent_offset, extent_bytes;
+    uint64_t owner; /* PLANNED: the holder's */
+    uint32_t leases, consumed;
+    char sample_id[STORE_ID_BYTES_MAX + 1];
+};
+/* By generation (any state, tombstones too), else by id: the RESIDENT one, else SEALED, else newest PLANNED,
+ * else newest tombstone found. False = never seen. */
+bool store_stat(const struct store *store, const char *sample_id, uint32_t sample_id_bytes,
+                uint64_t generation, struct store_info *out);
+/* Copies spec and checksums of a slot that is not FREE/GONE; sizes always set, bytes only if they fit. */
+bool store_spec(const struct store *store, uint32_t slot, void *spec, uint32_t spec_max,
+                uint32_t *spec_bytes, void *checksums, uint32_t checksums_max, uint32_t *checksums_bytes);
+/* Walks all slots; *cursor 0 to begin, false at the end. Cheap per call (skips at most 4096 unused slots:
+ * then true with out->state == STORE_FREE). Changes in between are seen or not, never break it. */
+bool store_list_next(const struct store *store, uint64_t *cursor, struct store_info *out);
+struct store_lease_info {
+    uint64_t owner, generation, since_ns;
+    char sample_id[STORE_ID_BYTES_MAX + 1];
+};
+/* Leases of one slot; *cursor 0 to begin. */
+bool store_slot_lease_next(const struct store *store, uint32_t slot, uint64_t *cursor,
+                           struct store_lease_info *out);
+/* All leases, like store_list_next: true with out->generation == 0 means "go on". */
+bool store_lease_next(const struct store *store, uint64_t *cursor, struct store_lease_info *out);
+
+struct store_totals {
+    uint64_t resident_bytes; /* home extents: PLANNED, SEALED, RESIDENT, RETIRED */
+    uint64_t landing_used_bytes;
+    uint64_t planned, sealed, resident, retired, landing, tombstones; /* generations; landing counts copies */
+    uint64_t leases, reservations, holders, put_waiters, get_waiters, land_waiters;
+    uint64_t puts, gets, frees;  /* since init */
+    uint64_t largest_free_bytes; /* of the home region */
+};
+void store_totals(const struct store *store, struct store_totals *out);
+
+/* ---- events: a ring for `featurectl events`; nothing else depends on it ---- */
+struct store_event {
+    uint64_t sequence, at_ns, generation, extent_bytes;
+    enum store_state state;
+    enum store_reason reason;
+    bool landing;
+    char sample_id[STORE_ID_BYTES_MAX + 1];
+};
+/* Next event after *sequence (0 = from the oldest kept); *missed_out = events overwritten in between. */
+bool store_event_next(const struct store *store, uint64_t *sequence, struct store_event *out,
+                      uint64_t *missed_out);
+uint64_t store_event_last(const struct store *store);
+
+/* Checks every invariant of the block (extents disjoint and inside their region, lists and hashes agree with
+ * slots, counters add up, RETIRED without lease is GONE, ...). For tests. NULL or a sentence in `why`. */
+const char *store_audit(const struct store *store, char *why, size_t why_bytes);
+
+#endif
