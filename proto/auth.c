@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "auth.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <sodium.h>
+#include <string.h>
+
+static_assert(AUTH_KEY_BYTES == crypto_auth_KEYBYTES, "HMAC-SHA-512-256 key");
+static_assert(AUTH_PROOF_BYTES == crypto_auth_BYTES, "HMAC-SHA-512-256 tag");
+
+int auth_init(void)
+{
+    return sodium_init() < 0 ? -EIO : 0;
+}
+
+void auth_key(const char *domain, const void *secret, size_t secret_bytes, uint8_t key_out[AUTH_KEY_BYTES])
+{
+    uint8_t domain_key[AUTH_KEY_BYTES];
+    crypto_generichash(domain_key, sizeof domain_key, (const uint8_t *)domain, strlen(domain), NULL, 0);
+    crypto_generichash(key_out, AUTH_KEY_BYTES, secret, secret_bytes, domain_key, sizeof domain_key);
+}
+
+void auth_nonce(uint8_t out[AUTH_NONCE_BYTES])
+{
+    randombytes_buf(out, AUTH_NONCE_BYTES);
+}
+
+void auth_proof(const uint8_t key[AUTH_KEY_BYTES], enum auth_role role, const void *context,
+                size_t context_bytes, const uint8_t asker_nonce[AUTH_NONCE_BYTES],
+                const uint8_t answerer_nonce[AUTH_NONCE_BYTES], uint8_t out[AUTH_PROOF_BYTES])
+{
+    crypto_auth_hmacsha512256_state state;
+    uint8_t role_byte = (uint8_t)role;
+    uint64_t length = htole64(context_bytes);
+    crypto_auth_hmacsha512256_init(&state, key, AUTH_KEY_BYTES);
+    crypto_auth_hmacsha512256_update(&state, &role_byte, 1);
+    crypto_auth_hmacsha512256_update(&state, (const uint8_t *)&length, sizeof length);
+    crypto_auth_hmacsha512256_update(&state, context, context_bytes);
+    crypto_auth_hmacsha512256_update(&state, asker_nonce, AUTH_NONCE_BYTES);
+    crypto_auth_hmacsha512256_update(&state, answerer_nonce, AUTH_NONCE_BYTES);
+    crypto_auth_hmacsha512256_final(&state, out);
+}
+
+bool auth_equal(const void *a, const void *b, size_t bytes)
+{
+    return sodium_memcmp(a, b, bytes) == 0;
+}
+
+void auth_session_key(const uint8_t key[AUTH_KEY_BYTES], enum auth_role role,
+                      const uint8_t asker_nonce[AUTH_NONCE_BYTES],
+                      const uint8_t answerer_nonce[AUTH_NONCE_BYTES], uint8_t out[AUTH_KEY_BYTES])
+{
+    crypto_generichash_state state;
+    uint8_t role_byte = (uint8_t)role;
+    crypto_generichash_init(&state, key, AUTH_KEY_BYTES, AUTH_KEY_BYTES);
+    crypto_generichash_update(&state, (const uint8_t *)"session", 7);
+    crypto_generichash_update(&state, &role_byte, 1);
+    crypto_generichash_update(&state, asker_nonce, AUTH_NONCE_BYTES);
+    crypto_generichash_update(&state, answerer_nonce, AUTH_NONCE_BYTES);
+    crypto_generichash_final(&state, out, AUTH_KEY_BYTES);
+}
+
+void auth_tag(const uint8_t session_key[AUTH_KEY_BYTES], uint64_t sequence,
+              const struct auth_part *parts, size_t part_count, uint8_t out[AUTH_TAG_BYTES])
+{
+    crypto_generichash_state state;
+    uint64_t number = htole64(sequence);
+    crypto_generichash_init(&state, session_key, AUTH_KEY_BYTES, AUTH_TAG_BYTES);
+    crypto_generichash_update(&state, (const uint8_t *)&number, sizeof number);
+    for (size_t i = 0; i < part_count; i++)
+        crypto_generichash_update(&state, parts[i].data, parts[i].bytes);
+    crypto_generichash_final(&state, out, AUTH_TAG_BYTES);
+}

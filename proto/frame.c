@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "frame.h"
+
+#include <endian.h>
+#include <string.h>
+
+static void put32(uint8_t *out, uint32_t value)
+{
+    value = htole32(value);
+    memcpy(out, &value, sizeof value);
+}
+
+static uint32_t get32(const uint8_t *in)
+{
+    uint32_t value;
+    memcpy(&value, in, sizeof value);
+    return le32toh(value);
+}
+
+void frame_encode(const struct frame_header *header, uint8_t out[FRAME_HEADER_BYTES])
+{
+    out[0] = FRAME_MAGIC & 0xff;
+    out[1] = FRAME_MAGIC >> 8;
+    out[2] = header->version;
+    out[3] = header->type;
+    put32(out + 4, header->request_id);
+    put32(out + 8, header->body_bytes);
+    put32(out + 12, header->payload_bytes);
+}
+
+const char *frame_decode(const uint8_t in[FRAME_HEADER_BYTES], uint32_t bytes_max,
+                         struct frame_header *out)
+{
+    if (in[0] != (FRAME_MAGIC & 0xff) || in[1] != FRAME_MAGIC >> 8)
+        return "not a frame: wrong magic";
+    struct frame_header header = {
+        .version = in[2],
+        .type = in[3],
+        .request_id = get32(in + 4),
+        .body_bytes = get32(in + 8),
+        .payload_bytes = get32(in + 12),
+    };
+    if (header.version != FRAME_VERSION)
+        return "unknown frame version";
+    if (header.type < FRAME_REQUEST || header.type > FRAME_NOTICE)
+        return "unknown frame type";
+    if ((uint64_t)FRAME_HEADER_BYTES + header.body_bytes + header.payload_bytes > bytes_max)
+        return "frame larger than the limit";
+    *out = header;
+    return NULL;
+}
