@@ -262,24 +262,20 @@ static enum receive_result session_receive(struct session *session, uint32_t bud
     return result;
 }
 
+/* status < 0: libuv polls no more after EPOLLERR, the client left answers unread. Read what it
+ * sent, then end. */
 static void on_poll(uv_poll_t *poll, int status, int events) {
     struct session *session = poll->data;
     struct sessions *set = session->set;
+    if (events & UV_WRITABLE)
+        session_flush(session);
+    if (events == UV_WRITABLE && !session->doomed)
+        return;
+    session->peer_gone |= status < 0;
     uint64_t now_ns = clock_now_ns();
-    bool ended = session->doomed;
-    if (!ended && status < 0) {
-        /* libuv polls no more after EPOLLERR: the client left answers unread. Read what it sent,
-         * then end. */
-        session->peer_gone = true;
-        session_receive(session, UINT32_MAX, now_ns);
-        ended = true;
-    } else if (!ended) {
-        if (events & UV_WRITABLE)
-            session_flush(session);
-        if (events & UV_READABLE)
-            ended = session_receive(session, PACKETS_PER_WAKE_UP, now_ns) == RECEIVE_ENDED;
-    }
-    if (ended) {
+    uint32_t budget = status < 0 ? UINT32_MAX : PACKETS_PER_WAKE_UP;
+    bool ended = session->doomed || session_receive(session, budget, now_ns) == RECEIVE_ENDED;
+    if (ended || status < 0) {
         log_debug("%s: disconnected", session_name(session));
         session_close(session, now_ns);
     }
