@@ -127,18 +127,13 @@ static void on_watchdog(uv_timer_t *timer) {
     cr_assert_fail("nothing happened for %u ms", DEADLINE_MS);
 }
 
-static void start(struct sessions_options options) {
+static void set_up(void) {
     broker = (struct broker){.fd = -1};
-    options.after_turn = count_turn;
-    options.owner = &broker;
+    const struct sessions_options options = {.after_turn = count_turn, .owner = &broker};
     uv_loop_init(&loop);
     uv_timer_init(&loop, &watchdog);
     uv_timer_start(&watchdog, on_watchdog, DEADLINE_MS, 0);
     cr_assert_eq(sessions_init(&sessions, &loop, &broker, &stub_backend, &options), 0);
-}
-
-static void set_up(void) {
-    start((struct sessions_options){0});
 }
 
 static void tear_down(void) {
@@ -409,15 +404,15 @@ Test(local_session, a_client_that_stops_reading_loses_its_session_and_nobody_els
     close(other);
 }
 
-Test(local_session, no_hello_in_time_ends_the_session, .init = NULL) {
-    start((struct sessions_options){.hello_timeout_ms = 1});
+Test(local_session, no_hello_in_time_ends_the_session) {
+    sessions.options.hello_timeout_ms = 1;
     int client = connect_client();
     run_until(&broker.closed, 1);
     expect_closed(client);
 }
 
-Test(local_session, after_hello_silence_is_fine, .init = NULL) {
-    start((struct sessions_options){.hello_timeout_ms = 50});
+Test(local_session, after_hello_silence_is_fine) {
+    sessions.options.hello_timeout_ms = 50;
     int client = connect_client();
     send_frame(client, FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HELLO, 1, 0);
     expect_answer(client, 1);
