@@ -71,14 +71,14 @@ $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(EXTRA_CFLAGS) -c $< -o $@
 
 $(BUILD)/libfeature.a: $(CLIENT_OBJ) $(PROTO_OBJ)
-	rm -f $@ && ar rcs $@ $^
+	rm -f $@ && ar qcs $@ $^
 $(BUILD)/libfeature.so.$(SOVERSION): $(CLIENT_OBJ) $(PROTO_OBJ) libclient/libfeature.map
 	$(CC) -shared -Wl,-soname,libfeature.so.$(SOVERSION) -Wl,--version-script=libclient/libfeature.map \
 	  -Wl,--no-undefined $(LDFLAGS) $(CLIENT_OBJ) $(PROTO_OBJ) $(LIB_CLIENT) -o $@
 $(BUILD)/libfeature.so: $(BUILD)/libfeature.so.$(SOVERSION)
 	ln -sf $(<F) $@
 $(BUILD)/libdaemon.a: $(STORE_OBJ) $(DAEMON_OBJ) $(PROTO_OBJ)
-	rm -f $@ && ar rcs $@ $^
+	rm -f $@ && ar qcs $@ $^
 $(BUILD)/featured: $(call obj,daemon/main.c) $(BUILD)/libdaemon.a
 	$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
 $(BUILD)/featurectl: $(CTL_OBJ) $(BUILD)/libfeature.a
