@@ -78,76 +78,85 @@ struct key {
     const char *preset; /* the value when the key is not given; NULL: see config_defaults() */
 };
 
-/* A key of the enclosing struct: its place, and a rule of this kind for a field of this size. */
-#define FIELD(kind_, type, member, ...)                                                            \
-    offsetof(struct type, member), {                                                               \
-        .kind = CONFIG_##kind_, .field_bytes = sizeof(((struct type *)NULL)->member),              \
-        ##__VA_ARGS__                                                                              \
-    }
-#define RANGE(min_, max_) .min = (min_), .max = (max_)
-#define PAGES(min_, max_) RANGE(min_, max_), .multiple = 4 * KiB
-
 /* clang-format off */
+/* Where a value goes, and its rule: one of the kinds below. */
+#define FIELD(type, member, ...) \
+    offsetof(struct type, member), {.field_bytes = sizeof(((struct type *)NULL)->member), __VA_ARGS__}
+#define NAME                  .kind = CONFIG_NAME
+#define PATH                  .kind = CONFIG_PATH
+#define OPTIONAL_PATH         .kind = CONFIG_PATH, .empty = true
+#define GROUP                 .kind = CONFIG_GROUP
+#define UIDS                  .kind = CONFIG_UIDS
+#define GIDS                  .kind = CONFIG_GIDS
+#define BOOL(later_)          .kind = CONFIG_BOOL, .later = (later_)
+#define WORD(words_, later_)  .kind = CONFIG_WORD, .words = (words_), .later = (later_)
+#define OCTAL(min_, max_)     .kind = CONFIG_OCTAL, .min = (min_), .max = (max_)
+#define INTEGER(min_, max_)   .kind = CONFIG_INTEGER, .min = (min_), .max = (max_)
+#define BYTES(min_, max_)     .kind = CONFIG_BYTES, .min = (min_), .max = (max_)
+#define PAGES(min_, max_)     BYTES(min_, max_), .multiple = 4 * KiB
+#define DURATION(min_, max_)  .kind = CONFIG_DURATION, .min = (min_), .max = (max_)
+#define ADDRESS(min_, max_)   .kind = CONFIG_ADDRESS, .min = (min_), .max = (max_)
+
 static const struct key keys[] = {
-    {SECTION_NODE, "name", FIELD(NAME, config, node), NULL},
+    {SECTION_NODE, "name", FIELD(config, node, NAME), NULL},
 
-    {SECTION_LOCAL, "socket", FIELD(PATH, config, socket_path), "/run/featured/featured.sock"},
-    {SECTION_LOCAL, "socket_mode", FIELD(OCTAL, config, socket_mode, RANGE(0600, 0777)), "0660"},
-    {SECTION_LOCAL, "socket_group", FIELD(GROUP, config, socket_group), ""},
-    {SECTION_LOCAL, "allow_uids", FIELD(UIDS, config, allow_uids), ""},
-    {SECTION_LOCAL, "allow_gids", FIELD(GIDS, config, allow_gids), ""},
-    {SECTION_LOCAL, "admin_uids", FIELD(UIDS, config, admin_uids), ""},
-    {SECTION_LOCAL, "max_sessions", FIELD(INTEGER, config, max_sessions, RANGE(1, 65536)), "1024"},
+    {SECTION_LOCAL, "socket", FIELD(config, socket_path, PATH), "/run/featured/featured.sock"},
+    {SECTION_LOCAL, "socket_mode", FIELD(config, socket_mode, OCTAL(0600, 0777)), "0660"},
+    {SECTION_LOCAL, "socket_group", FIELD(config, socket_group, GROUP), ""},
+    {SECTION_LOCAL, "allow_uids", FIELD(config, allow_uids, UIDS), ""},
+    {SECTION_LOCAL, "allow_gids", FIELD(config, allow_gids, GIDS), ""},
+    {SECTION_LOCAL, "admin_uids", FIELD(config, admin_uids, UIDS), ""},
+    {SECTION_LOCAL, "max_sessions", FIELD(config, max_sessions, INTEGER(1, 65536)), "1024"},
     {SECTION_LOCAL, "max_leases_per_session",
-     FIELD(INTEGER, config, max_leases_per_session, RANGE(1, 16777216)), "65536"},
+     FIELD(config, max_leases_per_session, INTEGER(1, 16777216)), "65536"},
     {SECTION_LOCAL, "max_reservations_per_session",
-     FIELD(INTEGER, config, max_reservations_per_session, RANGE(1, 1048576)), "1024"},
+     FIELD(config, max_reservations_per_session, INTEGER(1, 1048576)), "1024"},
     {SECTION_LOCAL, "max_requests_per_session",
-     FIELD(INTEGER, config, max_requests_per_session, RANGE(1, 65536)), "256"},
+     FIELD(config, max_requests_per_session, INTEGER(1, 65536)), "256"},
     {SECTION_LOCAL, "max_queued_bytes_per_session",
-     FIELD(BYTES, config, max_queued_bytes_per_session, RANGE(0, 64 * TiB)), "64GiB"},
+     FIELD(config, max_queued_bytes_per_session, BYTES(0, 64 * TiB)), "64GiB"},
 
-    {SECTION_MEMORY, "max_resident_bytes", FIELD(BYTES, config, max_resident_bytes, PAGES(4 * KiB, 64 * TiB)),
-     NULL},
-    {SECTION_MEMORY, "hugepages", FIELD(WORD, config, hugepages, .words = hugepages_words), "off"},
-    {SECTION_MEMORY, "prefault", FIELD(BOOL, config, prefault), "on"},
+    {SECTION_MEMORY, "max_resident_bytes",
+     FIELD(config, max_resident_bytes, PAGES(4 * KiB, 64 * TiB)), NULL},
+    {SECTION_MEMORY, "hugepages", FIELD(config, hugepages, WORD(hugepages_words, 0)), "off"},
+    {SECTION_MEMORY, "prefault", FIELD(config, prefault, BOOL(false)), "on"},
 
-    {SECTION_STORES, "policy", FIELD(WORD, config, store_defaults.policy, .words = policy_words), "on-release"},
-    {SECTION_STORES, "checksum", FIELD(WORD, config, store_defaults.checksum, .words = checksum_words),
-     "after-network"},
-    {SECTION_STORES, "readers", FIELD(INTEGER, config, store_defaults.readers, RANGE(1, 65535)), "1"},
+    {SECTION_STORES, "policy",
+     FIELD(config, store_defaults.policy, WORD(policy_words, 0)), "on-release"},
+    {SECTION_STORES, "checksum",
+     FIELD(config, store_defaults.checksum, WORD(checksum_words, 0)), "after-network"},
+    {SECTION_STORES, "readers", FIELD(config, store_defaults.readers, INTEGER(1, 65535)), "1"},
     {SECTION_STORES, "max_resident_bytes",
-     FIELD(BYTES, config, store_defaults.max_resident_bytes, PAGES(4 * KiB, 16 * TiB)), "8GiB"},
+     FIELD(config, store_defaults.max_resident_bytes, PAGES(4 * KiB, 16 * TiB)), "8GiB"},
     {SECTION_STORES, "landing_bytes",
-     FIELD(BYTES, config, store_defaults.landing_bytes, PAGES(0, 16 * TiB)), "2GiB"},
-    {SECTION_STORES, "max_hold", FIELD(DURATION, config, store_defaults.max_hold_ms, RANGE(0, 366 * DAY_MS)),
-     "0"},
-    {SECTION_STORES, "max_samples", FIELD(INTEGER, config, store_defaults.max_samples, RANGE(1, 16777216)),
-     "1048576"},
-    {SECTION_STORES, "max_stores", FIELD(INTEGER, config, max_stores, RANGE(1, CONFIG_STORES_MAX)), "64"},
-    {SECTION_STORE, "secret_file", FIELD(PATH, config, store_defaults.secret_file, .empty = true), ""},
-    {SECTION_STORE, "allow_uids", FIELD(UIDS, config, store_defaults.allow_uids), ""},
-    {SECTION_STORE, "writer_uids", FIELD(UIDS, config, store_defaults.writer_uids), ""},
+     FIELD(config, store_defaults.landing_bytes, PAGES(0, 16 * TiB)), "2GiB"},
+    {SECTION_STORES, "max_hold",
+     FIELD(config, store_defaults.max_hold_ms, DURATION(0, 366 * DAY_MS)), "0"},
+    {SECTION_STORES, "max_samples",
+     FIELD(config, store_defaults.max_samples, INTEGER(1, 16777216)), "1048576"},
+    {SECTION_STORES, "max_stores", FIELD(config, max_stores, INTEGER(1, CONFIG_STORES_MAX)), "64"},
+    {SECTION_STORE, "secret_file", FIELD(config, store_defaults.secret_file, OPTIONAL_PATH), ""},
+    {SECTION_STORE, "allow_uids", FIELD(config, store_defaults.allow_uids, UIDS), ""},
+    {SECTION_STORE, "writer_uids", FIELD(config, store_defaults.writer_uids, UIDS), ""},
 
-    {SECTION_PEERS, "listen", FIELD(ADDRESS, config, listen, RANGE(0, 65535), .empty = true), ""},
-    {SECTION_PEERS, "cluster_secret_file", FIELD(PATH, config, cluster_secret_file, .empty = true), ""},
-    {SECTION_PEERS, "transport", FIELD(WORD, config, transport, .words = transport_words, .later = 2), "auto"},
-    {SECTION_PEERS, "require_rdma", FIELD(BOOL, config, require_rdma, .later = true), "off"},
-    {SECTION_PEERS, "chunk_bytes", FIELD(BYTES, config, chunk_bytes, PAGES(64 * KiB, 64 * MiB)), "1MiB"},
-    {SECTION_PEERS, "reads_per_peer", FIELD(INTEGER, config, reads_per_peer, RANGE(1, 1024)), "8"},
-    {SECTION_PEERS, "peer_timeout",
-     FIELD(DURATION, config, peer_timeout_ms, RANGE(100, HOUR_MS)), "5s"},
-    {SECTION_PEERS, "ping_interval", FIELD(DURATION, config, ping_interval_ms, RANGE(10, HOUR_MS)), "1s"},
-    {SECTION_PEERS, "reconnect_max", FIELD(DURATION, config, reconnect_max_ms, RANGE(10, HOUR_MS)), "5s"},
+    {SECTION_PEERS, "listen", FIELD(config, listen, ADDRESS(0, 65535), .empty = true), ""},
+    {SECTION_PEERS, "cluster_secret_file", FIELD(config, cluster_secret_file, OPTIONAL_PATH), ""},
+    {SECTION_PEERS, "transport", FIELD(config, transport, WORD(transport_words, 2)), "auto"},
+    {SECTION_PEERS, "require_rdma", FIELD(config, require_rdma, BOOL(true)), "off"},
+    {SECTION_PEERS, "chunk_bytes", FIELD(config, chunk_bytes, PAGES(64 * KiB, 64 * MiB)), "1MiB"},
+    {SECTION_PEERS, "reads_per_peer", FIELD(config, reads_per_peer, INTEGER(1, 1024)), "8"},
+    {SECTION_PEERS, "peer_timeout", FIELD(config, peer_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
+    {SECTION_PEERS, "ping_interval", FIELD(config, ping_interval_ms, DURATION(10, HOUR_MS)), "1s"},
+    {SECTION_PEERS, "reconnect_max", FIELD(config, reconnect_max_ms, DURATION(10, HOUR_MS)), "5s"},
     {SECTION_PEERS, "handshake_timeout",
-     FIELD(DURATION, config, handshake_timeout_ms, RANGE(100, HOUR_MS)), "5s"},
-    {SECTION_PEER, "address", FIELD(ADDRESS, config_peer, address, RANGE(1, 65535)), NULL},
+     FIELD(config, handshake_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
+    {SECTION_PEER, "address", FIELD(config_peer, address, ADDRESS(1, 65535)), NULL},
 
-    {SECTION_DIRECTORY, "kind", FIELD(WORD, config, directory, .words = directory_words, .later = 1), "static"},
+    {SECTION_DIRECTORY, "kind", FIELD(config, directory, WORD(directory_words, 1)), "static"},
 
-    {SECTION_DAEMON, "log_level", FIELD(WORD, config, log_level, .words = level_words), "info"},
-    {SECTION_DAEMON, "drain_timeout", FIELD(DURATION, config, drain_timeout_ms, RANGE(0, DAY_MS)), "30s"},
-    {SECTION_DAEMON, "gc_interval", FIELD(DURATION, config, gc_interval_ms, RANGE(10, HOUR_MS)), "1s"},
+    {SECTION_DAEMON, "log_level", FIELD(config, log_level, WORD(level_words, 0)), "info"},
+    {SECTION_DAEMON, "drain_timeout", FIELD(config, drain_timeout_ms, DURATION(0, DAY_MS)), "30s"},
+    {SECTION_DAEMON, "gc_interval", FIELD(config, gc_interval_ms, DURATION(10, HOUR_MS)), "1s"},
 };
 /* clang-format on */
 
@@ -261,7 +270,8 @@ static int end_section(struct parser *p) {
     if (p->section == SECTION_STORE)
         p->stores_given[p->config->store_count - 1] = p->given;
     if (p->section == SECTION_PEER && !p->config->peers[p->config->peer_count - 1].address[0])
-        return fail(p, p->line, "[%s]: has no address; allowed: address = host:port", p->title);
+        return fail(p, p->section_lines[SECTION_PEER],
+                    "[%s]: has no address; allowed: address = host:port", p->title);
     return 1;
 }
 

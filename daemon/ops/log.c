@@ -85,7 +85,7 @@ void log_write(enum log_level level, const char *format, ...) {
 char *log_bytes(uint64_t bytes, char out[16]) {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     size_t unit = 0;
-    while (bytes >> (10 * (unit + 1)) && unit + 1 < sizeof units / sizeof *units)
+    while (unit + 1 < sizeof units / sizeof *units && bytes >> (10 * (unit + 1)))
         unit++;
     uint64_t whole = bytes >> (10 * unit), rest = bytes & ((1ull << (10 * unit)) - 1);
     if (rest == 0)

@@ -232,7 +232,7 @@ Test(config, values_that_contradict_each_other_are_refused) {
            ":4: [node] name = a: a peer has the same name", "allowed");
     refuse("[stores]\nmax_stores = 1\n[store a]\n[store b]\n",
            ":2: [stores] max_stores = 1: less than the 2", "2 to 256");
-    refuse("[peer a]\n[node]\nname = b\n", "[peer a]: has no address", "address = host:port");
+    refuse("[peer a]\n[node]\nname = b\n", ":1: [peer a]: has no address", "address = host:port");
     struct config config = load_good("[peers]\nlisten = 0.0.0.0:7400\ncluster_secret_file = /c\n");
     cr_expect_str_eq(config.cluster_secret_file, "/c");
 }
