@@ -21,8 +21,9 @@
 
 enum exit_status { EXIT_CLEAN = 0, EXIT_RUNTIME = 1, EXIT_CONFIG = 2 };
 
-const char *argp_program_version = "featured " FEATURED_VERSION;
-const char *argp_program_bug_address = NULL;
+/* libc looks it up by name, so it must not be hidden. */
+__attribute__((visibility("default"))) const char *argp_program_version =
+    "featured " FEATURED_VERSION;
 
 struct arguments {
     const char *config_path;
