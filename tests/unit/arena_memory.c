@@ -162,11 +162,16 @@ Test(arena_setup, odd_sizes_are_refused) {
     }
 }
 
-/* 16 TiB of 2 MiB pages are more than any machine has: the pool must refuse. */
+/* As much as the machine has: its pool of 2 MiB pages can never give that. */
+static uint64_t memory_bytes(void) {
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 4096 * 4096;
+}
+
 Test(arena_setup, hugepages_required_and_missing_are_refused_with_a_remedy) {
     char why[256] = "";
     struct arena own;
-    cr_assert_lt(arena_init(&own, "t", 16ull << 40, ARENA_HUGEPAGES_REQUIRE, why, sizeof why), 0);
+    cr_assert_lt(arena_init(&own, "t", memory_bytes(), ARENA_HUGEPAGES_REQUIRE, why, sizeof why),
+                 0);
     cr_expect(strstr(why, "sysctl -w vm.nr_hugepages=") || strstr(why, "hugepages = off"), "%s",
               why);
     cr_expect_eq(own.fd, -1);
@@ -176,12 +181,12 @@ Test(arena_setup, hugepages_required_and_missing_are_refused_with_a_remedy) {
 Test(arena_setup, hugepages_tried_and_missing_fall_back_to_small_pages) {
     char why[256] = "";
     struct arena own;
-    cr_assert_eq(arena_init(&own, "t", 16ull << 40, ARENA_HUGEPAGES_TRY, why, sizeof why), 0, "%s",
-                 why);
+    cr_assert_eq(arena_init(&own, "t", memory_bytes(), ARENA_HUGEPAGES_TRY, why, sizeof why), 0,
+                 "%s", why);
     cr_expect(strstr(why, "sysctl -w vm.nr_hugepages=") || strstr(why, "hugepages = off"), "%s",
               why);
     cr_expect_not(own.hugepages);
-    cr_expect_eq(own.bytes, 16ull << 40);
+    cr_expect_eq(own.bytes, memory_bytes());
     ((char *)own.base)[own.bytes - 1] = 1;
     cr_expect_eq(arena_prefault(&own, 0, 4096), 0);
     arena_deinit(&own);

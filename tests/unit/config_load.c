@@ -296,7 +296,7 @@ static char *shipped_file(void) {
 /* Read with its comment signs taken away it must mean what an empty file means, the examples aside.
  */
 Test(config, the_shipped_file_shows_the_defaults) {
-    char *text = shipped_file();
+    char *text = read_uncommented("conf/featured.conf");
     struct config expected = load_good(""), got = load_good(text);
     free(text);
     cr_assert_eq(got.peer_count, 1);
@@ -311,10 +311,11 @@ Test(config, the_shipped_file_shows_the_defaults) {
 }
 
 /* What the parser allows in a section, it lists when it refuses a key. */
-Test(config, the_shipped_file_shows_every_key) {
+Test(config, the_shipped_file_and_the_manual_show_every_key) {
     const char *sections[] = {"node",  "local",  "memory",    "stores", "store x",
                               "peers", "peer x", "directory", "daemon"};
-    char *shipped = shipped_file();
+    char *shipped = read_uncommented("conf/featured.conf");
+    char *manual = read_uncommented("docs/man/featured.conf.5.md");
     size_t count = 0;
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
         struct config config;
@@ -325,10 +326,13 @@ Test(config, the_shipped_file_shows_every_key) {
         cr_assert_not_null(allowed, "%s", why);
         for (char *key = strtok(allowed + 9, ", "); key; key = strtok(NULL, ", "), count++) {
             snprintf(line, sizeof line, "\n%s =", key);
-            cr_expect_not_null(strstr(shipped, line), "[%s] %s is not in conf/featured.conf",
-                               sections[i], key);
+            cr_expect_not_null(strstr(shipped, line), "[%s] %s: not in featured.conf", sections[i],
+                               key);
+            cr_expect_not_null(strstr(manual, line + 1), "[%s] %s: not in the manual", sections[i],
+                               key);
         }
     }
     cr_expect_gt(count, 40);
     free(shipped);
+    free(manual);
 }
