@@ -285,11 +285,11 @@ static char *uncomment(FILE *shipped) {
     return text;
 }
 
-static char *shipped_file(void) {
-    FILE *shipped = fopen("conf/featured.conf", "re");
-    cr_assert_not_null(shipped, "run the tests from the root of the source tree");
-    char *text = uncomment(shipped);
-    fclose(shipped);
+static char *read_uncommented(const char *path) {
+    FILE *file = fopen(path, "re");
+    cr_assert_not_null(file, "no %s: run the tests from the root of the source tree", path);
+    char *text = uncomment(file);
+    fclose(file);
     return text;
 }
 
