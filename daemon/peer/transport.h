@@ -26,6 +26,7 @@
 #define TRANSPORT_HELLO_BYTES_MAX   512u
 #define TRANSPORT_MESSAGE_BYTES_MAX 1048576u
 #define TRANSPORT_KEY_BYTES_MAX     4096u
+#define TRANSPORT_PARTS_MAX         16u /* of one message */
 
 struct transport;
 struct transport_conn;
@@ -85,8 +86,8 @@ struct transport_ops {
     int (*region_key)(struct transport *t, uint32_t region, void *out, size_t out_bytes);
     /* user: handed to every event of this connection. Failure to connect comes as `closed`. */
     int (*connect)(struct transport *t, const char *address, void *user, struct transport_conn **out);
-    /* One message of at most TRANSPORT_MESSAGE_BYTES_MAX; copied or sent before return. 0, -EMSGSIZE, -ENOBUFS,
-     * -ENOTCONN. */
+    /* One message of at most TRANSPORT_MESSAGE_BYTES_MAX; copied or sent before return. 0, -EMSGSIZE (also
+     * more than TRANSPORT_PARTS_MAX parts), -ENOBUFS, -ENOTCONN. */
     int (*send)(struct transport_conn *conn, const struct iovec *parts, int part_count);
     /* 0 or -errno; on 0 exactly one read_done follows. A read ends early only with its connection. */
     int (*read)(struct transport_conn *conn, const struct transport_read *read);
