@@ -97,7 +97,8 @@ $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUIL
 
 # ---- tests ----
 define suite_rule
-$(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
+$(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(if $(filter unit,$(1)),$(filter-out %/main.o,$(CTL_OBJ))) \
+  $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $$(@D)
 	@echo "  LINK $$@"
 	$(Q)$$(CC) $$(LDFLAGS) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
