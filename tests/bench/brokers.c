@@ -93,7 +93,7 @@ static int write_config(const struct brokers *brokers, size_t index, const char 
                      brokers->list[i].node, brokers->list[i].port);
     const int bytes =
         snprintf(text, sizeof text,
-                 "[node]\nname = %s\n[local]\nsocket_path = %s\nsocket_mode = 0600\n"
+                 "[node]\nname = %s\n[local]\nsocket = %s\nsocket_mode = 0600\n"
                  "[peers]\nlisten = 127.0.0.1:%u\ncluster_secret_file = %s\n%s%s",
                  broker->node, broker->socket_path, broker->port, secret_path, peers, settings);
     if (bytes >= (int)sizeof text)
