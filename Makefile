@@ -55,7 +55,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check bench lint format asan ubsan valgrind fuzz clean help tests
+.PHONY: all install demo check bench lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -71,14 +71,14 @@ $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(EXTRA_CFLAGS) -c $< -o $@
 
 $(BUILD)/libfeature.a: $(CLIENT_OBJ) $(PROTO_OBJ)
-	rm -f $@ && ar rcs $@ $^
+	rm -f $@ && ar qcs $@ $^
 $(BUILD)/libfeature.so.$(SOVERSION): $(CLIENT_OBJ) $(PROTO_OBJ) libclient/libfeature.map
 	$(CC) -shared -Wl,-soname,libfeature.so.$(SOVERSION) -Wl,--version-script=libclient/libfeature.map \
 	  -Wl,--no-undefined $(LDFLAGS) $(CLIENT_OBJ) $(PROTO_OBJ) $(LIB_CLIENT) -o $@
 $(BUILD)/libfeature.so: $(BUILD)/libfeature.so.$(SOVERSION)
 	ln -sf $(<F) $@
 $(BUILD)/libdaemon.a: $(STORE_OBJ) $(DAEMON_OBJ) $(PROTO_OBJ)
-	rm -f $@ && ar rcs $@ $^
+	rm -f $@ && ar qcs $@ $^
 $(BUILD)/featured: $(call obj,daemon/main.c) $(BUILD)/libdaemon.a
 	$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
 $(BUILD)/featurectl: $(CTL_OBJ) $(BUILD)/libfeature.a
@@ -121,11 +121,17 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 # ---- style ----
 SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
-	BUILD=$(BUILD) CPPFLAGS="$(CPPFLAGS)" scripts/lint $(SOURCES)
+	INC="$(INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place
 	clang-format -i $(SOURCES)
 
-install: all ## into DESTDIR/PREFIX
+MAN := $(patsubst docs/man/%.md,$(BUILD)/man/%,$(wildcard docs/man/*.md))
+man: $(MAN) ## the manual pages
+$(BUILD)/man/%: docs/man/%.md
+	@mkdir -p $(@D)
+	pandoc -s -t man -M footer="featured $(VERSION)" $< -o $@
+
+install: all man ## into DESTDIR/PREFIX
 	BUILD=$(BUILD) VERSION=$(VERSION) SOVERSION=$(SOVERSION) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install
 clean: ## remove build/
 	rm -rf build

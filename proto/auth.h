@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Challenge-response over a shared secret: primitives from libsodium, transcript ours. Used for store
- * secrets (client <-> broker) and for the cluster secret (broker <-> broker). Pure.
+ * Challenge-response over a shared secret: primitives from libsodium, transcript ours. Used for
+ * store secrets (client <-> broker) and for the cluster secret (broker <-> broker). Pure.
  *
  *   key    = BLAKE2b-256(secret, key = BLAKE2b-256(domain))
  *   proof  = HMAC-SHA-512-256(key, role || length-prefixed context || nonce_a || nonce_b)
  *   session key = BLAKE2b-256(nonce_a || nonce_b, key = key)
  *
- * The secret itself never crosses a wire; both sides prove themselves; a proof is bound to its role,
- * so that it cannot be reflected. Comparison is in constant time.
+ * The secret itself never crosses a wire; both sides prove themselves; a proof is bound to its
+ * role, so that it cannot be reflected. Comparison is in constant time.
  */
 #ifndef FEATURED_PROTO_AUTH_H
 #define FEATURED_PROTO_AUTH_H
