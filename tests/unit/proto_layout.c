@@ -11,7 +11,7 @@ struct spec {
     Fb__SampleSpec message;
     Fb__TensorSpec tensors[TENSORS], *pointers[TENSORS];
     uint64_t shapes[TENSORS][LAYOUT_RANK_MAX + 1];
-    char names[TENSORS][8];
+    char names[TENSORS][24];
 };
 
 /* U8 vectors of these sizes. */
