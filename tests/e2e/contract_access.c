@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The contract, clause 12: who may connect, open, read and write. Other users are played by helper processes that
- * drop to an unprivileged uid; without the right to do that those tests are skipped.
+ * The contract, clause 12: who may connect, open, read and write. Other users are played by helper
+ * processes that drop to an unprivileged uid; without the right to do that those tests are skipped.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -20,7 +20,8 @@
 #define STRANGER_UID 65534u
 #define SECRET       "correct horse battery staple"
 
-static int open_with(struct feature *feature, const char *store, const char *secret, bool read_only) {
+static int open_with(struct feature *feature, const char *store, const char *secret,
+                     bool read_only) {
     struct feature_open_options options = {.size = sizeof options,
                                            .read_only = read_only,
                                            .secret = secret,
@@ -55,12 +56,15 @@ Test(contract, c12_access_takes_the_secret, .timeout = 120) {
 
 Test(contract, c12_access_to_a_created_store_takes_its_secret, .timeout = 120) {
     struct cluster cluster;
-    struct feature_store_options options = {
-        .size = sizeof options, .max_resident_bytes = 1048576, .secret = SECRET, .secret_bytes = strlen(SECRET)};
+    struct feature_store_options options = {.size = sizeof options,
+                                            .max_resident_bytes = 1048576,
+                                            .secret = SECRET,
+                                            .secret_bytes = strlen(SECRET)};
     cluster_start(&cluster, &(struct cluster_options){.nodes = 1});
     struct feature *feature = cluster_connect(&cluster, 0);
     CHECK_OK(feature_store_create(feature, "mine", &options));
-    CHECK_STATUS(FEATURE_E_DENIED, open_with(feature, "mine", "wrong secret, same length!!!", false));
+    CHECK_STATUS(FEATURE_E_DENIED,
+                 open_with(feature, "mine", "wrong secret, same length!!!", false));
     CHECK_OK(open_with(feature, "mine", SECRET, false));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, open_with(feature, "theirs", SECRET, false));
     CHECK_OK(feature_store_drop(feature, "mine"));
@@ -116,23 +120,26 @@ Test(contract, c12_access_by_socket_mode, .timeout = 120) {
     check_stranger("[store run]\n[local]\nsocket_mode = 0600\n", FEATURE_E_DENIED, 0, 0);
 }
 Test(contract, c12_access_open_to_all, .timeout = 120) {
-    check_stranger("[store run]\n[local]\nsocket_mode = 0666\n", FEATURE_OK, FEATURE_OK, FEATURE_OK);
+    check_stranger("[store run]\n[local]\nsocket_mode = 0666\n", FEATURE_OK, FEATURE_OK,
+                   FEATURE_OK);
 }
 Test(contract, c12_access_by_allow_list, .timeout = 120) {
-    check_stranger("[store run]\n[local]\nsocket_mode = 0666\nallow_uids = 0\n", FEATURE_E_DENIED, 0, 0);
+    check_stranger("[store run]\n[local]\nsocket_mode = 0666\nallow_uids = 0\n", FEATURE_E_DENIED,
+                   0, 0);
 }
 Test(contract, c12_access_by_list_of_the_store, .timeout = 120) {
-    check_stranger("[local]\nsocket_mode = 0666\n[store run]\nallow_uids = 0\n", FEATURE_OK, FEATURE_E_DENIED,
-                   FEATURE_E_DENIED);
+    check_stranger("[local]\nsocket_mode = 0666\n[store run]\nallow_uids = 0\n", FEATURE_OK,
+                   FEATURE_E_DENIED, FEATURE_E_DENIED);
 }
 Test(contract, c12_access_to_read_only, .timeout = 120) {
-    check_stranger("[local]\nsocket_mode = 0666\n[store run]\nwriter_uids = 0\n", FEATURE_OK, FEATURE_E_DENIED,
-                   FEATURE_OK);
+    check_stranger("[local]\nsocket_mode = 0666\n[store run]\nwriter_uids = 0\n", FEATURE_OK,
+                   FEATURE_E_DENIED, FEATURE_OK);
 }
 
 static int steer_as_stranger(int channel, void *context) {
     const struct cluster *cluster = context;
-    struct feature_options options = {.size = sizeof options, .socket_path = cluster->nodes[0].socket_path};
+    struct feature_options options = {.size = sizeof options,
+                                      .socket_path = cluster->nodes[0].socket_path};
     struct feature_store_options store = {.size = sizeof store};
     struct feature *feature = NULL;
     if (setgroups(0, NULL) < 0 || setgid(STRANGER_UID) < 0 || setuid(STRANGER_UID) < 0)
@@ -150,8 +157,8 @@ Test(contract, c12_access_to_steering, .timeout = 120) {
     struct process process;
     if (geteuid() != 0)
         cr_skip_test("needs root to act as another user");
-    cluster_start(&cluster,
-                  &(struct cluster_options){.nodes = 1, .ini = "[store run]\n[local]\nsocket_mode = 0666\n"});
+    cluster_start(&cluster, &(struct cluster_options){
+                                .nodes = 1, .ini = "[store run]\n[local]\nsocket_mode = 0666\n"});
     CHECK(chmod(cluster.directory, 0755) == 0, "%s", strerror(errno));
     process_fork(&process, steer_as_stranger, &cluster);
     channel_expect(process.channel, "done", 20000);
@@ -166,7 +173,8 @@ CONTRACT(c12_a_reader_cannot_write, "[store run]\n") {
     struct feature_reservation *reservation = NULL;
     payload_init(&payload, "s1", 1, 1048576);
     CHECK_STATUS(FEATURE_E_DENIED, payload_put(&payload, world->consumer, 0, NULL));
-    CHECK_STATUS(FEATURE_E_DENIED, feature_reserve(world->consumer, &payload.sample, 0, &reservation));
+    CHECK_STATUS(FEATURE_E_DENIED,
+                 feature_reserve(world->consumer, &payload.sample, 0, &reservation));
     CHECK_OK(payload_put(&payload, world->producer, 0, NULL));
     struct feature_view *view = payload_view(&payload, world->consumer, by_id("s1"));
     void *page = (void *)((uintptr_t)feature_view_data(view, 0) & ~(uintptr_t)4095);
@@ -181,7 +189,8 @@ CONTRACT(c12_a_reader_cannot_write, "[store run]\n") {
 
 static Fb__Status whole_status(Fb__ClientReply *reply) {
     Fb__Status status = reply->status;
-    if (status == FB__STATUS__OK && reply->get != NULL && reply->result_case == FB__CLIENT_REPLY__RESULT_GET)
+    if (status == FB__STATUS__OK && reply->get != NULL &&
+        reply->result_case == FB__CLIENT_REPLY__RESULT_GET)
         status = reply->get->items[0]->status;
     fb__client_reply__free_unpacked(reply, NULL);
     return status;
@@ -190,24 +199,28 @@ static Fb__Status whole_status(Fb__ClientReply *reply) {
 Test(contract, c12_access_only_to_stores_that_were_opened, .timeout = 120) {
     struct cluster cluster;
     struct wire owner, intruder;
-    cluster_start(&cluster, &(struct cluster_options){.nodes = 1, .ini = "[store run]\n[store other]\n"});
+    cluster_start(&cluster,
+                  &(struct cluster_options){.nodes = 1, .ini = "[store run]\n[store other]\n"});
     wire_connect(&owner, cluster.nodes[0].socket_path);
     wire_connect(&intruder, cluster.nodes[0].socket_path);
     wire_hello(&owner, 1);
     wire_hello(&intruder, 2);
     uint32_t run = wire_open(&owner, "run"), other = wire_open(&owner, "other");
-    CHECK(whole_status(wire_put(&owner, run, "s1", 1, "bytes", 5)) == FB__STATUS__OK, "put refused");
+    CHECK(whole_status(wire_put(&owner, run, "s1", 1, "bytes", 5)) == FB__STATUS__OK,
+          "put refused");
 
     for (uint32_t handle = 0; handle < 8; handle++) {
         Fb__Status status = whole_status(wire_get(&intruder, handle, "s1", 0));
-        CHECK(status == FB__STATUS__DENIED || status == FB__STATUS__INVALID, "handle %u gave status %d", handle,
-              status);
+        CHECK(status == FB__STATUS__DENIED || status == FB__STATUS__INVALID,
+              "handle %u gave status %d", handle, status);
     }
-    CHECK(whole_status(wire_get(&owner, other, "s1", 0)) == FB__STATUS__NOT_FOUND, "found in another store");
+    CHECK(whole_status(wire_get(&owner, other, "s1", 0)) == FB__STATUS__NOT_FOUND,
+          "found in another store");
 
     /* nor can a lease be ended through another session or store */
     Fb__ClientReply *reply = wire_get(&owner, run, "s1", 0);
-    CHECK(reply->status == FB__STATUS__OK && reply->get->items[0]->status == FB__STATUS__OK, "get refused");
+    CHECK(reply->status == FB__STATUS__OK && reply->get->items[0]->status == FB__STATUS__OK,
+          "get refused");
     uint64_t hi = reply->get->items[0]->lease_hi, lo = reply->get->items[0]->lease_lo;
     fb__client_reply__free_unpacked(reply, NULL);
     wire_release(&owner, other, hi, lo, true);
@@ -228,12 +241,14 @@ Test(contract, c12_brokers_with_different_secrets_do_not_talk, .timeout = 120) {
     struct cluster cluster;
     struct payload payload;
     struct feature_ref *ref = NULL;
-    cluster_start(&cluster, &(struct cluster_options){.nodes = 2,
-                                                      .ini = "[store run]\n",
-                                                      .secret_of = {NULL, "some other secret of 27 bytes\n"},
-                                                      .unconnected = true});
+    cluster_start(&cluster,
+                  &(struct cluster_options){.nodes = 2,
+                                            .ini = "[store run]\n",
+                                            .secret_of = {NULL, "some other secret of 27 bytes\n"},
+                                            .unconnected = true});
     struct feature *near = cluster_connect(&cluster, 0), *far = cluster_connect(&cluster, 1);
-    struct feature_store *producer = cluster_open(near, "run", false), *consumer = cluster_open(far, "run", true);
+    struct feature_store *producer = cluster_open(near, "run", false),
+                         *consumer = cluster_open(far, "run", true);
     payload_init(&payload, "s1", 2, 1048576);
     CHECK_OK(payload_put(&payload, producer, 0, &ref));
     CHECK_STATUS(FEATURE_E_UNAVAILABLE, world_try_get(consumer, by_ref(ref), 3000));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The contract, clauses 6, 7 and 8: holders that die, homes that do not answer, samples nobody wants.
+ * The contract, clauses 6, 7 and 8: holders that die, homes that do not answer, samples nobody
+ * wants.
  */
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -50,7 +51,8 @@ struct token {
     uint64_t hi, lo;
 };
 
-/* Leases the generation of ref at the consumer's broker with a connection of its own, and drops the connection. */
+/* Leases the generation of ref at the consumer's broker with a connection of its own, and drops the
+ * connection. */
 static struct token lease_and_die(struct world *world, const struct feature_ref *ref) {
     struct wire wire;
     wire_connect(&wire, world->cluster.nodes[world->consumer_node].socket_path);
@@ -69,8 +71,8 @@ static struct token lease_and_die(struct world *world, const struct feature_ref 
     request.op_case = FB__CLIENT_REQUEST__OP_GET;
     request.get = &get;
     Fb__ClientReply *reply = wire_call(&wire, &request);
-    CHECK(reply->status == FB__STATUS__OK && reply->get->items[0]->status == FB__STATUS__OK, "get: %s",
-          reply->get != NULL ? reply->get->items[0]->error : reply->error);
+    CHECK(reply->status == FB__STATUS__OK && reply->get->items[0]->status == FB__STATUS__OK,
+          "get: %s", reply->get != NULL ? reply->get->items[0]->error : reply->error);
     struct token token = {reply->get->items[0]->lease_hi, reply->get->items[0]->lease_lo};
     fb__client_reply__free_unpacked(reply, NULL);
     wire_close(&wire);
@@ -89,10 +91,12 @@ CONTRACT(c6_a_late_consumed_counts_once, "[store run]\nreaders = 2\n") {
     wire_hello(&wire, 4711);
     uint32_t handle = wire_open(&wire, "run");
     for (int i = 0; i < 3; i++)
-        CHECK(wire_release(&wire, handle, first.hi, first.lo, true) == FB__STATUS__OK, "late release refused");
+        CHECK(wire_release(&wire, handle, first.hi, first.lo, true) == FB__STATUS__OK,
+              "late release refused");
     world_settle(world);
     CHECK_OK(feature_exists(world->consumer, by_ref(ref)));
-    CHECK(wire_release(&wire, handle, second.hi, second.lo, true) == FB__STATUS__OK, "late release refused");
+    CHECK(wire_release(&wire, handle, second.hi, second.lo, true) == FB__STATUS__OK,
+          "late release refused");
     world_settle(world);
     WAIT_UNTIL(feature_exists(world->consumer, by_ref(ref)) == FEATURE_E_NOT_FOUND, 20000);
     wire_close(&wire);
@@ -129,12 +133,13 @@ CONTRACT(c7_frees_are_idempotent, RUN_STORE) {
     struct payload payload;
     struct feature_ref *ref = NULL;
     payload_init(&payload, "s1", 10, MIB);
-    CHECK_OK(feature_abort(world->consumer, &(struct feature_key){.sample_id = "never put"}, 1));
+    CHECK_OK(
+        feature_abort(world->consumer_writer, &(struct feature_key){.sample_id = "never put"}, 1));
     CHECK_OK(feature_ack(world->consumer, &(struct feature_key){.sample_id = "never put"}, 1));
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
     struct feature_view *reader = payload_view(&payload, world->consumer, by_ref(ref));
     for (int i = 0; i < 3; i++) { /* while it is read, from both sides */
-        CHECK_OK(feature_abort(world->consumer, &(struct feature_key){.ref = ref}, 1));
+        CHECK_OK(feature_abort(world->consumer_writer, &(struct feature_key){.ref = ref}, 1));
         CHECK_OK(feature_abort(world->producer, &(struct feature_key){.ref = ref}, 1));
         CHECK_OK(feature_ack(world->consumer, &(struct feature_key){.ref = ref}, 1));
     }
@@ -157,7 +162,8 @@ CONTRACT_TWO_NODES(c7_frees_are_fast_and_never_lost, RUN_STORE) {
         views[i] = payload_view(&payloads[i], world->consumer, by_ref(refs[i]));
     }
     cluster_node_freeze(&world->cluster, world->producer_node);
-    CHECK_OK(feature_release_batch(views, 3, FEATURE_CONSUMED)); /* answers though its home is frozen */
+    CHECK_OK(
+        feature_release_batch(views, 3, FEATURE_CONSUMED)); /* answers though its home is frozen */
     WAIT_UNTIL(cluster_health(&world->cluster, world->consumer_node).release_pending > 0, 20000);
     CHECK_STATUS(FEATURE_E_TIMEOUT, feature_drain(world->consumer_feature, 500));
     CHECK_SAYS("3");
@@ -182,15 +188,19 @@ CONTRACT_TWO_NODES(c7_an_abort_of_a_frozen_home_is_not_lost, RUN_STORE) {
     world_settle(world);
     cluster_node_freeze(&world->cluster, world->producer_node);
     uint64_t begin_ms = check_now_ms();
-    int status = feature_abort(world->consumer, &(struct feature_key){.ref = ref}, 1);
+    int status = feature_abort(world->consumer_writer, &(struct feature_key){.ref = ref}, 1);
     CHECK(check_now_ms() - begin_ms < 20000, "the abort hung");
     if (status == FEATURE_OK) /* then no get of it succeeds any more, here at least */
-        CHECK(world_try_get(world->consumer, by_ref(ref), 1000) != FEATURE_OK, "got after an abort");
+        CHECK(world_try_get(world->consumer, by_ref(ref), 1000) != FEATURE_OK,
+              "got after an abort");
     else
-        CHECK(status == FEATURE_E_UNAVAILABLE || status == FEATURE_E_TIMEOUT, "%s", feature_last_error());
+        CHECK(status == FEATURE_E_UNAVAILABLE || status == FEATURE_E_TIMEOUT, "%s",
+              feature_last_error());
     cluster_node_thaw(&world->cluster, world->producer_node);
     if (status != FEATURE_OK)
-        WAIT_UNTIL(feature_abort(world->consumer, &(struct feature_key){.ref = ref}, 1) == FEATURE_OK, 20000);
+        WAIT_UNTIL(feature_abort(world->consumer_writer, &(struct feature_key){.ref = ref}, 1) ==
+                       FEATURE_OK,
+                   20000);
     CHECK_OK(feature_drain(world->consumer_feature, 30000));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
     feature_ref_free(ref);
@@ -207,7 +217,8 @@ CONTRACT_TWO_NODES(c7_a_release_ends_with_its_home, RUN_STORE) {
     CHECK(payload_difference(&payload, view) == NULL, "%s", payload_difference(&payload, view));
     CHECK_OK(feature_release(view, FEATURE_CONSUMED));
     cluster_node_start(&world->cluster, world->producer_node);
-    CHECK_OK(feature_drain(world->consumer_feature, 30000)); /* the new incarnation knows nothing of it */
+    CHECK_OK(feature_drain(world->consumer_feature,
+                           30000)); /* the new incarnation knows nothing of it */
     CHECK_STATUS(FEATURE_E_LOST, world_try_get(world->consumer, by_ref(ref), 10000));
     feature_ref_free(ref);
     payload_deinit(&payload);
@@ -243,7 +254,9 @@ CONTRACT(c8_gc_on_demand, RUN_STORE) {
     CHECK_OK(feature_gc(world->producer, 600000, &freed));
     CHECK(freed == 0, "%" PRIu64 " freed that are younger than ten minutes", freed);
     struct feature_view *reader = payload_view(&held, world->consumer, by_id("held"));
-    WAIT_UNTIL(feature_stat(world->producer, by_id("left"), &info, NULL) == FEATURE_OK && info.age_ms >= 5, 20000);
+    WAIT_UNTIL(feature_stat(world->producer, by_id("left"), &info, NULL) == FEATURE_OK &&
+                   info.age_ms >= 5,
+               20000);
     CHECK_OK(feature_gc(world->producer, 2, &freed));
     CHECK(freed == 1, "%" PRIu64 " freed, the leased one must be spared", freed);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(world->producer, by_id("left")));

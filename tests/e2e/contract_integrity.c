@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The contract, clause 11: bytes that changed behind the broker's back are never handed out where the store's
- * policy has them checked. The producer's own writable mapping serves to change them.
+ * The contract, clause 11: bytes that changed behind the broker's back are never handed out where
+ * the store's policy has them checked. The producer's own writable mapping serves to change them.
  */
 #include <criterion/criterion.h>
 #include <string.h>
@@ -12,7 +12,8 @@
 #define MIB 1048576u
 
 /* Commits payload without copying; gives the still writable bytes of its first tensor. */
-static uint8_t *put_in_place(struct world *world, const struct payload *payload, struct feature_ref **ref_out) {
+static uint8_t *put_in_place(struct world *world, const struct payload *payload,
+                             struct feature_ref **ref_out) {
     struct feature_reservation *reservation = NULL;
     CHECK_OK(feature_reserve(world->producer, &payload->sample, 0, &reservation));
     for (uint32_t i = 0; i < payload->sample.tensor_count; i++)
@@ -22,7 +23,8 @@ static uint8_t *put_in_place(struct world *world, const struct payload *payload,
     return bytes;
 }
 
-static int get_into(struct feature_store *store, const struct feature_ref *ref, void *buffer, size_t room) {
+static int get_into(struct feature_store *store, const struct feature_ref *ref, void *buffer,
+                    size_t room) {
     const char *name = "aux_hidden_state";
     struct iovec into = {.iov_base = buffer, .iov_len = room};
     return feature_get_into(store, by_ref(ref), NULL, &name, &into, 1, false);

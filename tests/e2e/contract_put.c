@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The contract, clauses 1, 3 and 4: what a put makes visible, what a re-put replaces, what a full store does.
+ * The contract, clauses 1, 3 and 4: what a put makes visible, what a re-put replaces, what a full
+ * store does.
  */
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -158,7 +159,7 @@ CONTRACT(c3_supersede, RUN_STORE) {
     /* stale words are harmless successes */
     CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
     CHECK_OK(feature_ack(world->consumer, &(struct feature_key){.ref = old_ref}, 1));
-    CHECK_OK(feature_abort(world->consumer, &(struct feature_key){.ref = old_ref}, 1));
+    CHECK_OK(feature_abort(world->consumer_writer, &(struct feature_key){.ref = old_ref}, 1));
     world_settle(world);
     payload_check_get(&new, world->consumer, by_ref(new_ref), FEATURE_CONSUMED);
     world_settle(world);
@@ -175,7 +176,8 @@ CONTRACT(c3_supersede, RUN_STORE) {
 #define PARTS     8u /* of a full store; each with room for its padding */
 #define PART      (MIB - 65536u)
 
-static void fill_store(struct world *world, struct payload parts[PARTS], struct feature_ref *refs[PARTS]) {
+static void fill_store(struct world *world, struct payload parts[PARTS],
+                       struct feature_ref *refs[PARTS]) {
     for (uint32_t i = 0; i < PARTS; i++) {
         char sample_id[16];
         snprintf(sample_id, sizeof sample_id, "part%u", i);
@@ -202,7 +204,8 @@ CONTRACT(c4_nothing_is_evicted, EIGHT_MIB) {
     CHECK_STATUS(FEATURE_E_FULL, payload_put(&more, world->producer, 300, NULL));
     CHECK(check_now_ms() - begin_ms >= 300, "it did not wait for its deadline");
     CHECK_SAYS("run");
-    CHECK_STATUS(FEATURE_E_FULL, payload_put(&huge, world->producer, 60000, NULL)); /* could never fit */
+    CHECK_STATUS(FEATURE_E_FULL,
+                 payload_put(&huge, world->producer, 60000, NULL)); /* could never fit */
     for (uint32_t i = 0; i < PARTS; i++)
         payload_check_get(&parts[i], world->consumer, by_ref(refs[i]), FEATURE_RETURNED);
     for (uint32_t i = 0; i < PARTS; i++)
@@ -236,7 +239,8 @@ CONTRACT(c4_a_put_waits_its_turn_for_room, EIGHT_MIB) {
     struct feature_ref *refs[PARTS];
     struct process large, small;
     fill_store(world, parts, refs);
-    struct late_put large_put = {world, "large", 300, 2 * PART}, small_put = {world, "small", 301, PART};
+    struct late_put large_put = {world, "large", 300, 2 * PART},
+                    small_put = {world, "small", 301, PART};
     process_fork(&large, waiting_put, &large_put);
     WAIT_UNTIL(world_home(world).put_waiters == 1, 20000);
     process_fork(&small, waiting_put, &small_put);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The contract, clause 10: going over a quota or limit is an expected outcome with its own status and a sentence,
- * and concerns nobody else.
+ * The contract, clause 10: going over a quota or limit is an expected outcome with its own status
+ * and a sentence, and concerns nobody else.
  */
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -13,7 +13,8 @@
 
 #define MIB 1048576u
 
-CONTRACT(c10_quota_of_a_store, "[store run]\nmax_resident_bytes = 4MiB\n[store other]\nmax_resident_bytes = 4MiB\n") {
+CONTRACT(c10_quota_of_a_store,
+         "[store run]\nmax_resident_bytes = 4MiB\n[store other]\nmax_resident_bytes = 4MiB\n") {
     struct payload three, two;
     payload_init(&three, "three", 1, 3 * MIB);
     payload_init(&two, "two", 2, 2 * MIB);
@@ -34,8 +35,9 @@ CONTRACT(c10_quota_of_a_store, "[store run]\nmax_resident_bytes = 4MiB\n[store o
     payload_deinit(&two);
 }
 
-CONTRACT(c10_quota_of_a_node, "[memory]\nmax_resident_bytes = 4MiB\n"
-                              "[store run]\nmax_resident_bytes = 4MiB\n[store other]\nmax_resident_bytes = 4MiB\n") {
+CONTRACT(c10_quota_of_a_node,
+         "[memory]\nmax_resident_bytes = 4MiB\n"
+         "[store run]\nmax_resident_bytes = 4MiB\n[store other]\nmax_resident_bytes = 4MiB\n") {
     struct payload three, two;
     payload_init(&three, "three", 3, 3 * MIB);
     payload_init(&two, "two", 4, 2 * MIB);
@@ -85,7 +87,8 @@ CONTRACT(c10_leases_of_a_session, "[store run]\n[local]\nmax_leases_per_session 
     CHECK_STATUS(FEATURE_E_FULL, feature_get(world->consumer, by_id("s1"), NULL, &one_more));
     CHECK_SAYS("4");
     CHECK(one_more == NULL, "a view came with a failure");
-    payload_check_get(&payload, world->producer, by_id("s1"), FEATURE_RETURNED); /* another session */
+    payload_check_get(&payload, world->producer, by_id("s1"),
+                      FEATURE_RETURNED); /* another session */
     CHECK_OK(feature_release(views[0], FEATURE_RETURNED));
     views[0] = payload_view(&payload, world->consumer, by_id("s1"));
     CHECK_OK(feature_release_batch(views, 4, FEATURE_CONSUMED));
@@ -93,7 +96,8 @@ CONTRACT(c10_leases_of_a_session, "[store run]\n[local]\nmax_leases_per_session 
     payload_deinit(&payload);
 }
 
-CONTRACT(c10_reservations_of_a_session, "[store run]\n[local]\nmax_reservations_per_session = 2\n") {
+CONTRACT(c10_reservations_of_a_session,
+         "[store run]\n[local]\nmax_reservations_per_session = 2\n") {
     struct payload payload;
     struct feature_reservation *reservations[2], *one_more = NULL;
     payload_init(&payload, "s1", 11, 100000);

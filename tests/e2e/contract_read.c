@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The contract, clauses 2, 5 and 9: how long bytes stay, what consumption does, what a probe does not do.
+ * The contract, clauses 2, 5 and 9: how long bytes stay, what consumption does, what a probe does
+ * not do.
  */
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -63,7 +64,8 @@ CONTRACT(c2_an_unknown_generation_is_not_found, RUN_STORE) {
     payload_init(&payload, "s1", 2, MIB);
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
     CHECK_OK(feature_ref_to_uri(ref, uri, sizeof uri, &bytes));
-    snprintf(uri, sizeof uri, "feature://run/s1?generation=%" PRIu64 "&home=%s&incarnation=%" PRIu64,
+    snprintf(uri, sizeof uri,
+             "feature://run/s1?generation=%" PRIu64 "&home=%s&incarnation=%" PRIu64,
              feature_ref_generation(ref) + 1, feature_ref_home(ref), feature_ref_incarnation(ref));
     CHECK_OK(feature_ref_from_uri(uri, &other));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(other), 10000));
@@ -89,7 +91,8 @@ CONTRACT(c5_consumption_by_one_reader, RUN_STORE) {
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
     struct feature_info info;
     int status = feature_stat(world->producer, by_ref(ref), &info, NULL);
-    CHECK(status == FEATURE_E_NOT_FOUND || strcmp(info.reason, "consumed") == 0, "reason \"%s\"", info.reason);
+    CHECK(status == FEATURE_E_NOT_FOUND || strcmp(info.reason, "consumed") == 0, "reason \"%s\"",
+          info.reason);
     feature_ref_free(ref);
     payload_deinit(&payload);
 }
@@ -107,7 +110,8 @@ CONTRACT(c5_consumption_by_two_readers, "[store run]\nreaders = 2\n") {
     CHECK_OK(feature_exists(world->consumer, by_ref(ref)));
     CHECK_OK(feature_release(views[1], FEATURE_CONSUMED));
     world_settle(world);
-    CHECK_OK(feature_exists(world->consumer, by_ref(ref))); /* consumed twice, and still read by the third */
+    CHECK_OK(feature_exists(world->consumer,
+                            by_ref(ref))); /* consumed twice, and still read by the third */
     CHECK_OK(feature_release(views[2], FEATURE_RETURNED));
     world_settle(world);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(world->consumer, by_ref(ref)));
@@ -152,7 +156,8 @@ CONTRACT(c5_on_ack, "[store run]\npolicy = on-ack\n") {
     world_settle(world);
     for (uint32_t i = 0; i < COUNT; i++)
         CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, keys[i], 10000));
-    CHECK(payload_difference(&payloads[0], reader) == NULL, "%s", payload_difference(&payloads[0], reader));
+    CHECK(payload_difference(&payloads[0], reader) == NULL, "%s",
+          payload_difference(&payloads[0], reader));
     CHECK_OK(feature_release(reader, FEATURE_RETURNED));
     world_settle(world);
     for (uint32_t i = 0; i < COUNT; i++) {
@@ -172,7 +177,7 @@ CONTRACT(c5_retain, "[store run]\npolicy = retain\n") {
         world_settle(world);
     }
     payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
-    CHECK_OK(feature_abort(world->consumer, &(struct feature_key){.ref = ref}, 1));
+    CHECK_OK(feature_abort(world->consumer_writer, &(struct feature_key){.ref = ref}, 1));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->producer, by_ref(ref), 10000));
     world_settle(world);
@@ -215,7 +220,8 @@ CONTRACT(c9_probes_have_no_side_effects, RUN_STORE) {
     CHECK_OK(feature_exists(world->consumer, by_ref(ref)));
     payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
     world_settle(world);
-    CHECK(world_home(world).resident_bytes == 0, "%" PRIu64 " bytes", world_home(world).resident_bytes);
+    CHECK(world_home(world).resident_bytes == 0, "%" PRIu64 " bytes",
+          world_home(world).resident_bytes);
     feature_ref_free(ref);
     payload_deinit(&payload);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The contract, clause 14: a repeat of an operation, under the same client_id and op_id, from a connection that took
- * the place of a lost one, gets the first answer and has no second effect.
+ * The contract, clause 14: a repeat of an operation, under the same client_id and op_id, from a
+ * connection that took the place of a lost one, gets the first answer and has no second effect.
  */
 #include <criterion/criterion.h>
 #include <string.h>
@@ -27,15 +27,17 @@ static struct line line_of(struct world *world, uint32_t node, uint64_t client_i
 }
 
 static uint64_t put(struct line *line, const char *sample_id, uint64_t op_id, const char *bytes) {
-    Fb__ClientReply *reply = wire_put(&line->wire, line->handle, sample_id, op_id, bytes, strlen(bytes));
-    CHECK(reply->status == FB__STATUS__OK && reply->put->items[0]->status == FB__STATUS__OK, "put: %s",
-          reply->put != NULL ? reply->put->items[0]->error : reply->error);
+    Fb__ClientReply *reply =
+        wire_put(&line->wire, line->handle, sample_id, op_id, bytes, strlen(bytes));
+    CHECK(reply->status == FB__STATUS__OK && reply->put->items[0]->status == FB__STATUS__OK,
+          "put: %s", reply->put != NULL ? reply->put->items[0]->error : reply->error);
     uint64_t generation = reply->put->items[0]->generation;
     fb__client_reply__free_unpacked(reply, NULL);
     return generation;
 }
 
-static void check_current(struct world *world, const char *sample_id, uint64_t generation, const char *bytes) {
+static void check_current(struct world *world, const char *sample_id, uint64_t generation,
+                          const char *bytes) {
     struct feature_view *view = NULL;
     CHECK_OK(feature_get(world->consumer, by_id(sample_id), NULL, &view));
     CHECK(feature_ref_generation(feature_view_ref(view)) == generation, "another generation");
@@ -63,7 +65,8 @@ static Fb__Status retire(struct line *line, bool abort, const char *sample_id, u
     else
         request.ack = &message;
     Fb__ClientReply *reply = wire_call(&line->wire, &request);
-    Fb__Status status = reply->status == FB__STATUS__OK ? reply->items->items[0]->status : reply->status;
+    Fb__Status status =
+        reply->status == FB__STATUS__OK ? reply->items->items[0]->status : reply->status;
     fb__client_reply__free_unpacked(reply, NULL);
     return status;
 }
@@ -86,7 +89,8 @@ CONTRACT(c14_retries_are_safe, "[store run]\n") {
     wire_close(&line.wire);
 
     line = line_of(world, world->producer_node, CLIENT_ID + 1);
-    uint64_t third = put(&line, "s1", 7, "third bytes"); /* the same op_id of another client is another operation */
+    uint64_t third = put(&line, "s1", 7,
+                         "third bytes"); /* the same op_id of another client is another operation */
     CHECK(third != first, "another client's answer");
     check_current(world, "s1", third, "third bytes");
     wire_close(&line.wire);

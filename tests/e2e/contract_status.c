@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The contract, clauses 13 and 14: every status can be met, with a sentence that names the object, the cause and the
- * limit (INTERNAL aside: it is what must not happen), and a repeated operation has no second effect.
+ * The contract, clauses 13 and 14: every status can be met, with a sentence that names the object,
+ * the cause and the limit (INTERNAL aside: it is what must not happen), and a repeated operation
+ * has no second effect.
  */
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -97,11 +98,13 @@ CONTRACT_TWO_NODES(c13_timeout, "[store run]\n") {
 }
 
 CONTRACT(c13_get_waits_for_a_put_up_to_its_deadline, "[store run]\n") {
-    struct feature_get_options options = {.size = sizeof options, .deadline_ms = 10000, .wait_ms = 300};
+    struct feature_get_options options = {
+        .size = sizeof options, .deadline_ms = 10000, .wait_ms = 300};
     struct feature_view *view = NULL;
     uint64_t begin_ms = check_now_ms();
     int status = feature_get(world->producer, by_id("late"), &options, &view);
-    CHECK(status == FEATURE_E_NOT_FOUND || status == FEATURE_E_TIMEOUT, "%s", feature_strerror(status));
+    CHECK(status == FEATURE_E_NOT_FOUND || status == FEATURE_E_TIMEOUT, "%s",
+          feature_strerror(status));
     CHECK(check_now_ms() - begin_ms >= 300, "it did not wait");
     CHECK_SAYS("late");
 }
@@ -143,7 +146,8 @@ CONTRACT(c13_unsupported, "[store run]\n") {
     process_fork(&child, use_after_fork, world);
     channel_expect(child.channel, "refused", 10000);
     process_join(&child, 10000);
-    CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(world->producer, by_id("s1"))); /* the parent's still works */
+    CHECK_STATUS(FEATURE_E_NOT_FOUND,
+                 feature_exists(world->producer, by_id("s1"))); /* the parent's still works */
 }
 
 Test(contract, c13_unsupported_version, .timeout = 120) {
@@ -158,8 +162,8 @@ Test(contract, c13_unsupported_version, .timeout = 120) {
     request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
     request.hello = &hello;
     Fb__ClientReply *reply = wire_call(&wire, &request);
-    CHECK(reply->status == FB__STATUS__UNSUPPORTED && strlen(reply->error) > 12, "status %d: %s", reply->status,
-          reply->error);
+    CHECK(reply->status == FB__STATUS__UNSUPPORTED && strlen(reply->error) > 12, "status %d: %s",
+          reply->status, reply->error);
     fb__client_reply__free_unpacked(reply, NULL);
     wire_close(&wire);
     cluster_stop(&cluster);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Clients that break the protocol, on purpose. Each test plays one of them against a broker that a well-behaved
- * client uses all the while: the hostile session is closed (or its request refused), the neighbour never fails, and
- * nothing is left behind.
+ * Clients that break the protocol, on purpose. Each test plays one of them against a broker that a
+ * well-behaved client uses all the while: the hostile session is closed (or its request refused),
+ * the neighbour never fails, and nothing is left behind.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -53,11 +53,11 @@ static void beside_a_neighbour(const char *ini, void (*hostile)(struct cluster *
     cluster_stop(&cluster);
 }
 
-#define HOSTILE(NAME, INI)                                                                                   \
-    static void NAME(struct cluster *cluster);                                                               \
-    Test(hostile_clients, NAME, .timeout = 120) {                                                            \
-        beside_a_neighbour(INI, NAME);                                                                       \
-    }                                                                                                        \
+#define HOSTILE(NAME, INI)                                                                         \
+    static void NAME(struct cluster *cluster);                                                     \
+    Test(hostile_clients, NAME, .timeout = 120) {                                                  \
+        beside_a_neighbour(INI, NAME);                                                             \
+    }                                                                                              \
     static void NAME(struct cluster *cluster)
 
 static void greeted(struct cluster *cluster, struct wire *wire) {
@@ -131,7 +131,8 @@ HOSTILE(truncated_protobuf, "[store run]\n") {
     uint8_t packet[1024];
     size_t count = pack_put(packet, "cut", 10);
     size_t body_bytes = count - FRAME_HEADER_BYTES - 10;
-    for (size_t cut = 1; cut < body_bytes; cut += 5) { /* the header agrees, the message ends early */
+    for (size_t cut = 1; cut < body_bytes;
+         cut += 5) { /* the header agrees, the message ends early */
         struct frame_header header = {.version = FRAME_VERSION,
                                       .type = FRAME_REQUEST,
                                       .request_id = 99,
@@ -139,14 +140,18 @@ HOSTILE(truncated_protobuf, "[store run]\n") {
         struct wire wire;
         frame_encode(&header, packet);
         greeted(cluster, &wire);
-        CHECK(wire_send_bytes(&wire, packet, FRAME_HEADER_BYTES + body_bytes - cut), "send: %s", strerror(errno));
+        CHECK(wire_send_bytes(&wire, packet, FRAME_HEADER_BYTES + body_bytes - cut), "send: %s",
+              strerror(errno));
         check_closed(&wire, "sent truncated protobuf");
     }
 }
 
 HOSTILE(huge_sizes_in_the_header, "[store run]\n") {
-    static const uint32_t sizes[][2] = {
-        {UINT32_MAX, 0}, {0, UINT32_MAX}, {UINT32_MAX, UINT32_MAX}, {0x80000000u, 0x80000000u}, {131072, 131072}};
+    static const uint32_t sizes[][2] = {{UINT32_MAX, 0},
+                                        {0, UINT32_MAX},
+                                        {UINT32_MAX, UINT32_MAX},
+                                        {0x80000000u, 0x80000000u},
+                                        {131072, 131072}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         struct frame_header header = {.version = FRAME_VERSION,
                                       .type = FRAME_REQUEST,
@@ -172,7 +177,8 @@ static void check_refused(struct wire *wire, const char *what) {
     Fb__Status status = reply->status;
     if (status == FB__STATUS__OK && reply->result_case == FB__CLIENT_REPLY__RESULT_PUT)
         status = reply->put->items[0]->status;
-    CHECK(status != FB__STATUS__OK && status != FB__STATUS__INTERNAL, "%s: status %d", what, status);
+    CHECK(status != FB__STATUS__OK && status != FB__STATUS__INTERNAL, "%s: status %d", what,
+          status);
     fb__client_reply__free_unpacked(reply, NULL);
 }
 
@@ -183,15 +189,19 @@ HOSTILE(inline_sizes_that_lie, "[store run]\n") {
         struct wire wire;
         greeted(cluster, &wire);
         CHECK(wire_open(&wire, "run") == 1, "not the first handle");
-        CHECK(wire_send_bytes(&wire, packet, pack_put(packet, "lie", claims[i])), "send: %s", strerror(errno));
+        CHECK(wire_send_bytes(&wire, packet, pack_put(packet, "lie", claims[i])), "send: %s",
+              strerror(errno));
         check_refused(&wire, "a put whose size is not that of its payload");
         wire_close(&wire);
     }
 }
 
 HOSTILE(sizes_that_overflow, "[store run]\n") {
-    static const uint64_t shapes[][2] = {
-        {UINT64_MAX, 1}, {UINT64_MAX, UINT64_MAX}, {1ull << 62, 4}, {1ull << 33, 1ull << 33}, {1ull << 62, 1}};
+    static const uint64_t shapes[][2] = {{UINT64_MAX, 1},
+                                         {UINT64_MAX, UINT64_MAX},
+                                         {1ull << 62, 4},
+                                         {1ull << 33, 1ull << 33},
+                                         {1ull << 62, 1}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         struct wire wire;
         uint8_t packed[256];
@@ -208,7 +218,8 @@ HOSTILE(sizes_that_overflow, "[store run]\n") {
         spec.tensors = &tensors;
         Fb__ReserveItem item = FB__RESERVE_ITEM__INIT, *items = &item;
         item.sample_id = (char *)"huge";
-        item.spec = (ProtobufCBinaryData){.data = packed, .len = fb__sample_spec__pack(&spec, packed)};
+        item.spec =
+            (ProtobufCBinaryData){.data = packed, .len = fb__sample_spec__pack(&spec, packed)};
         Fb__Reserve reserve = FB__RESERVE__INIT;
         reserve.handle = wire_open(&wire, "run");
         reserve.n_items = 1;
@@ -268,8 +279,10 @@ HOSTILE(descriptors_sent_to_the_broker, "[store run]\n") {
         int fds[8];
         char control[CMSG_SPACE(sizeof fds)] = {0};
         struct iovec part = {.iov_base = (void *)"FB", .iov_len = 2};
-        struct msghdr message = {
-            .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+        struct msghdr message = {.msg_iov = &part,
+                                 .msg_iovlen = 1,
+                                 .msg_control = control,
+                                 .msg_controllen = sizeof control};
         greeted(cluster, &wire);
         for (int j = 0; j < 8; j++)
             fds[j] = wire.fd;
@@ -295,7 +308,7 @@ HOSTILE(answers_that_are_not_read, "[store run]\n") {
     greeted(cluster, &wire);
     CHECK(fcntl(wire.fd, F_SETFL, O_NONBLOCK) == 0, "%s", strerror(errno));
     uint64_t end_ms = check_now_ms() + 60000;
-    for (bool open = true; open; ) {
+    for (bool open = true; open;) {
         open = wire_send(&wire, FRAME_REQUEST, &request, NULL, 0) != 0 || errno == EAGAIN;
         if (open && errno == EAGAIN)
             check_pause(1);
@@ -322,7 +335,8 @@ HOSTILE(more_requests_than_allowed, "[store run]\n[local]\nmax_requests_per_sess
         if (wire_send(&wire, FRAME_REQUEST, &request, NULL, 0) == 0)
             break; /* closed already */
     Fb__ClientReply *reply = wire_receive(&wire, 20000);
-    CHECK(reply == NULL || reply->status == FB__STATUS__FULL, "status %d: %s", reply->status, reply->error);
+    CHECK(reply == NULL || reply->status == FB__STATUS__FULL, "status %d: %s", reply->status,
+          reply->error);
     if (reply != NULL)
         fb__client_reply__free_unpacked(reply, NULL);
     CHECK(cluster_numbers(cluster, 0, "run").get_waiters <= 8, "%" PRIu64 " gets wait",
@@ -339,5 +353,6 @@ HOSTILE(more_sessions_than_allowed, "[store run]\n[local]\nmax_sessions = 8\n") 
         refused += wire_closed(&wires[i], i < 8 ? 0 : 200);
     for (int i = 0; i < 16; i++)
         wire_close(&wires[i]);
-    CHECK(refused >= 8, "%d of 16 sessions were refused beside the neighbour, 8 are allowed", refused);
+    CHECK(refused >= 8, "%d of 16 sessions were refused beside the neighbour, 8 are allowed",
+          refused);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Clients that are SIGKILLed at random moments of put, get and lease while others work: nothing leaks and nobody sees
- * a wrong byte. Also measures how soon a dead client's reservations and leases are gone.
+ * Clients that are SIGKILLed at random moments of put, get and lease while others work: nothing
+ * leaks and nobody sees a wrong byte. Also measures how soon a dead client's reservations and
+ * leases are gone.
  */
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -11,12 +12,12 @@
 #include "checks.h"
 #include "world.h"
 
-#define MIB         1048576u
-#define VICTIMS     200u
-#define AT_ONCE     10u
-#define WORKERS     2u
-#define IDS         8u
-#define GROWTH_MAX  (4u * MIB) /* of the broker's private memory over all waves */
+#define MIB        1048576u
+#define VICTIMS    200u
+#define AT_ONCE    10u
+#define WORKERS    2u
+#define IDS        8u
+#define GROWTH_MAX (4u * MIB) /* of the broker's private memory over all waves */
 
 struct client {
     struct world *world;
@@ -41,7 +42,8 @@ static void check_view(const struct feature_view *view) {
     payload_deinit(&payload);
 }
 
-static void put_one(struct feature_store *store, const char *sample_id, uint64_t seed, bool in_place) {
+static void put_one(struct feature_store *store, const char *sample_id, uint64_t seed,
+                    bool in_place) {
     struct payload payload;
     struct feature_reservation *reservation = NULL;
     payload_init(&payload, sample_id, seed, seed % 400000);
@@ -92,8 +94,10 @@ static int work(int channel, void *context) {
     return 0;
 }
 
-static void start(struct process *process, struct client *client, struct world *world, uint64_t *seed) {
-    *client = (struct client){world, world->producer_node, world->consumer_node, check_random(seed)};
+static void start(struct process *process, struct client *client, struct world *world,
+                  uint64_t *seed) {
+    *client =
+        (struct client){world, world->producer_node, world->consumer_node, check_random(seed)};
     process_fork(process, work, client);
 }
 
@@ -139,8 +143,8 @@ static void kill_200_clients(struct world *world) {
     }
     for (uint32_t i = 0; i < world->cluster.count; i++)
         cluster_await_idle(&world->cluster, i);
-    CHECK(after_bytes <= before_bytes + GROWTH_MAX, "brokers grew from %" PRIu64 " to %" PRIu64 " bytes",
-          before_bytes, after_bytes);
+    CHECK(after_bytes <= before_bytes + GROWTH_MAX,
+          "brokers grew from %" PRIu64 " to %" PRIu64 " bytes", before_bytes, after_bytes);
     for (uint32_t i = 0; i < IDS; i++) {
         char sample_id[16];
         snprintf(sample_id, sizeof sample_id, "s%u", i);
@@ -185,16 +189,18 @@ static void a_dead_client_holds_nothing(struct world *world) {
         process_fork(&client, hold_both, world);
         channel_expect(client.channel, "held", 20000);
         struct store_numbers held = world_home(world);
-        CHECK(held.leases == 1 && held.reservations == 1, "%" PRIu64 " leases, %" PRIu64 " reservations",
-              held.leases, held.reservations);
+        CHECK(held.leases == 1 && held.reservations == 1,
+              "%" PRIu64 " leases, %" PRIu64 " reservations", held.leases, held.reservations);
         uint64_t begin_us = check_now_us();
         process_kill(&client);
         WAIT_UNTIL(world_home(world).leases + world_home(world).reservations == 0, 5000);
         uint64_t took_us = check_now_us() - begin_us;
         worst_us = took_us > worst_us ? took_us : worst_us;
     }
-    fprintf(stderr, "kill_clients: leases and reservations of a SIGKILLed client gone after at most %.1f ms (of "
-                    "%d; wanted: 100 ms)\n",
+    fprintf(stderr,
+            "kill_clients: leases and reservations of a SIGKILLed client gone after at most %.1f "
+            "ms (of "
+            "%d; wanted: 100 ms)\n",
             (double)worst_us / 1000.0, ROUNDS);
     payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_CONSUMED);
     world_settle(world);

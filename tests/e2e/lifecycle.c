@@ -17,7 +17,8 @@
 
 #define MIB 1048576u
 
-static void run_featured(struct process_output *result, const char *config_path, const char *option) {
+static void run_featured(struct process_output *result, const char *config_path,
+                         const char *option) {
     char program[4096];
     cluster_program("featured", program);
     process_run(result, (const char *[]){program, "--config", config_path, option, NULL}, 20000);
@@ -41,13 +42,14 @@ Test(lifecycle, check_config_names_file_and_line, .timeout = 60) {
     CHECK(fd >= 0, "%s", strerror(errno));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct process_output result;
-        CHECK(ftruncate(fd, 0) == 0 &&
-                  pwrite(fd, cases[i].text, strlen(cases[i].text), 0) == (ssize_t)strlen(cases[i].text),
+        CHECK(ftruncate(fd, 0) == 0 && pwrite(fd, cases[i].text, strlen(cases[i].text), 0) ==
+                                           (ssize_t)strlen(cases[i].text),
               "%s", strerror(errno));
         run_featured(&result, path, "--check-config");
         CHECK(result.status != 0, "accepted:\n%s", cases[i].text);
         const char *at = strstr(result.err, path);
-        CHECK(at != NULL && strncmp(at + strlen(path), cases[i].where, strlen(cases[i].where)) == 0 &&
+        CHECK(at != NULL &&
+                  strncmp(at + strlen(path), cases[i].where, strlen(cases[i].where)) == 0 &&
                   strstr(at, cases[i].what) != NULL,
               "\"%s\" does not say %s%s and %s", result.err, path, cases[i].where, cases[i].what);
         process_output_deinit(&result);
@@ -59,8 +61,10 @@ Test(lifecycle, check_config_names_file_and_line, .timeout = 60) {
 Test(lifecycle, check_config_accepts_a_good_file, .timeout = 60) {
     struct cluster cluster;
     struct process_output result;
-    cluster_start(&cluster, &(struct cluster_options){.nodes = 2, .ini = "[store run]\nreaders = 2\n"});
-    run_featured(&result, cluster.nodes[0].config_path, "--check-config"); /* beside the running broker */
+    cluster_start(&cluster,
+                  &(struct cluster_options){.nodes = 2, .ini = "[store run]\nreaders = 2\n"});
+    run_featured(&result, cluster.nodes[0].config_path,
+                 "--check-config"); /* beside the running broker */
     CHECK(result.status == 0, "%s", result.err);
     process_output_deinit(&result);
     cluster_stop(&cluster);
@@ -74,10 +78,11 @@ Test(lifecycle, a_second_broker_refuses_the_socket_of_a_live_one, .timeout = 60)
     cluster_start(&cluster, &(struct cluster_options){.nodes = 1, .ini = "[store run]\n"});
     struct feature *feature = cluster_connect(&cluster, 0);
     run_featured(&result, cluster.nodes[0].config_path, NULL);
-    CHECK(result.status != 0 && strstr(result.err, cluster.nodes[0].socket_path) != NULL, "status %d: %s",
-          result.status, result.err);
+    CHECK(result.status != 0 && strstr(result.err, cluster.nodes[0].socket_path) != NULL,
+          "status %d: %s", result.status, result.err);
     process_output_deinit(&result);
-    struct feature_store *store = cluster_open(feature, "run", false); /* the first one is unharmed */
+    struct feature_store *store =
+        cluster_open(feature, "run", false); /* the first one is unharmed */
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(store, by_id("s1")));
     feature_disconnect(feature);
     feature = cluster_connect(&cluster, 0);
@@ -118,7 +123,8 @@ Test(lifecycle, sighup_rereads_what_can_change, .timeout = 60) {
 
     /* from some moment on the store wants two readers, and nothing of what is there was lost */
     struct feature_info info = {0};
-    WAIT_UNTIL(feature_stat(store, by_id("s1"), &info, NULL) == FEATURE_OK && info.readers == 2, 20000);
+    WAIT_UNTIL(feature_stat(store, by_id("s1"), &info, NULL) == FEATURE_OK && info.readers == 2,
+               20000);
     CHECK(payload_difference(&payload, reader) == NULL, "%s", payload_difference(&payload, reader));
     CHECK_OK(feature_view_check(reader));
     CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
@@ -162,9 +168,11 @@ Test(lifecycle, sigterm_waits_for_leases_and_takes_no_new_puts, .timeout = 60) {
     CHECK_OK(feature_view_check(reader));
     CHECK(process_running(&cluster.nodes[0].process), "it did not wait for the lease");
     CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
-    feature_health(feature, &health); /* carries the release along; the broker may be gone before it answers */
+    feature_health(
+        feature, &health); /* carries the release along; the broker may be gone before it answers */
     int status = -1;
-    CHECK(process_wait(&cluster.nodes[0].process, 20000, &status), "it still runs, nothing is leased");
+    CHECK(process_wait(&cluster.nodes[0].process, 20000, &status),
+          "it still runs, nothing is leased");
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status 0x%x", status);
     feature_disconnect(feature);
     feature_disconnect(cluster.nodes[0].probe);
@@ -177,8 +185,9 @@ Test(lifecycle, sigterm_waits_for_leases_and_takes_no_new_puts, .timeout = 60) {
 Test(lifecycle, sigterm_waits_no_longer_than_drain_timeout, .timeout = 60) {
     struct cluster cluster;
     struct payload payload;
-    cluster_start(&cluster, &(struct cluster_options){
-                                .nodes = 1, .ini = "[store run]\n[daemon]\ndrain_timeout = 500ms\n"});
+    cluster_start(&cluster,
+                  &(struct cluster_options){
+                      .nodes = 1, .ini = "[store run]\n[daemon]\ndrain_timeout = 500ms\n"});
     struct feature *feature = cluster_connect(&cluster, 0);
     struct feature_store *store = cluster_open(feature, "run", false);
     payload_init(&payload, "s1", 4, MIB);
@@ -208,8 +217,9 @@ static void check_restart(void (*stop)(struct cluster *cluster)) {
     struct cluster cluster;
     struct payload old, new;
     struct feature_ref *old_ref = NULL;
-    cluster_start(&cluster, &(struct cluster_options){
-                                .nodes = 1, .ini = "[store run]\n[daemon]\ndrain_timeout = 100ms\n"});
+    cluster_start(&cluster,
+                  &(struct cluster_options){
+                      .nodes = 1, .ini = "[store run]\n[daemon]\ndrain_timeout = 100ms\n"});
     struct feature *feature = cluster_connect(&cluster, 0);
     struct feature_store *store = cluster_open(feature, "run", false);
     payload_init(&old, "old", 5, MIB);
@@ -224,7 +234,8 @@ static void check_restart(void (*stop)(struct cluster *cluster)) {
     WAIT_UNTIL(payload_put(&new, store, 1000, NULL) == FEATURE_OK, 20000); /* the same handle */
     payload_check_get(&new, store, by_id("new"), FEATURE_CONSUMED);
     CHECK_STATUS(FEATURE_E_LOST, world_try_get(store, by_ref(old_ref), 5000));
-    CHECK(payload_difference(&old, view) == NULL, "%s", payload_difference(&old, view)); /* still readable */
+    CHECK(payload_difference(&old, view) == NULL, "%s",
+          payload_difference(&old, view)); /* still readable */
     CHECK_STATUS(FEATURE_E_LOST, feature_view_check(view));
     CHECK_OK(feature_release(view, FEATURE_CONSUMED));
     CHECK_OK(feature_drain(feature, 20000));
@@ -254,9 +265,11 @@ Test(lifecycle, views_outlive_their_connection, .timeout = 60) {
     struct feature_view *view = payload_view(&payload, store, by_id("s1"));
     feature_disconnect(feature);
     CHECK(payload_difference(&payload, view) == NULL, "%s", payload_difference(&payload, view));
-    CHECK_OK(feature_release(view, FEATURE_CONSUMED)); /* came too late: the lease ended as returned */
+    CHECK_OK(
+        feature_release(view, FEATURE_CONSUMED)); /* came too late: the lease ended as returned */
     WAIT_UNTIL(cluster_numbers(&cluster, 0, "run").leases == 0, 20000);
-    CHECK(cluster_numbers(&cluster, 0, "run").resident == 1, "consumed by a connection that was gone");
+    CHECK(cluster_numbers(&cluster, 0, "run").resident == 1,
+          "consumed by a connection that was gone");
     feature = cluster_connect(&cluster, 0);
     payload_check_get(&payload, cluster_open(feature, "run", false), by_id("s1"), FEATURE_CONSUMED);
     CHECK_OK(feature_drain(feature, 20000));

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What was seen to go wrong elsewhere, re-enacted: a put killed half-way that poisons its key, a re-put that keeps
- * the old bytes, frees refused because somebody reads or probes, a frozen owner that hangs its readers and loses its
- * data when it wakes, a full store that evicts or never waits, samples that die with their producer.
+ * What was seen to go wrong elsewhere, re-enacted: a put killed half-way that poisons its key, a
+ * re-put that keeps the old bytes, frees refused because somebody reads or probes, a frozen owner
+ * that hangs its readers and loses its data when it wakes, a full store that evicts or never waits,
+ * samples that die with their producer.
  */
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -17,14 +18,14 @@
 #define RUN_INI  "[store run]\n"
 #define FULL_INI "[store run]\nmax_resident_bytes = 8MiB\n"
 
-#define RIVALS(NAME, INI)                                                                                    \
-    static void NAME(struct world *world);                                                                   \
-    Test(rivals, NAME##_one_node, .timeout = 120) {                                                          \
-        world_run(1, INI, NAME);                                                                             \
-    }                                                                                                        \
-    Test(rivals, NAME##_two_nodes, .timeout = 120) {                                                         \
-        world_run(2, INI, NAME);                                                                             \
-    }                                                                                                        \
+#define RIVALS(NAME, INI)                                                                          \
+    static void NAME(struct world *world);                                                         \
+    Test(rivals, NAME##_one_node, .timeout = 120) {                                                \
+        world_run(1, INI, NAME);                                                                   \
+    }                                                                                              \
+    Test(rivals, NAME##_two_nodes, .timeout = 120) {                                               \
+        world_run(2, INI, NAME);                                                                   \
+    }                                                                                              \
     static void NAME(struct world *world)
 
 /* ---- putters that are killed ---- */
@@ -35,7 +36,8 @@ static int put_half(int channel, void *context) {
     struct feature_reservation *reservation = NULL;
     struct feature *feature = cluster_connect(&world->cluster, world->producer_node);
     payload_init(&payload, "s1", 1, 2 * MIB);
-    CHECK_OK(feature_reserve(cluster_open(feature, "run", false), &payload.sample, 0, &reservation));
+    CHECK_OK(
+        feature_reserve(cluster_open(feature, "run", false), &payload.sample, 0, &reservation));
     payload_write(&payload, reservation, 0);
     payload_write(&payload, reservation, 1);
     channel_say(channel, "half");
@@ -140,11 +142,13 @@ RIVALS(abort_and_consume_while_a_reader_holds, RUN_INI) {
     CHECK_OK(feature_release(first, FEATURE_CONSUMED));
     world_settle(world);
     CHECK(payload_difference(&aborted, reader) == NULL, "%s", payload_difference(&aborted, reader));
-    CHECK(payload_difference(&consumed, second) == NULL, "%s", payload_difference(&consumed, second));
+    CHECK(payload_difference(&consumed, second) == NULL, "%s",
+          payload_difference(&consumed, second));
     CHECK_OK(feature_release(reader, FEATURE_RETURNED));
     CHECK_OK(feature_release(second, FEATURE_RETURNED));
     world_settle(world);
-    CHECK(world_home(world).resident_bytes == 0, "%" PRIu64 " bytes left", world_home(world).resident_bytes);
+    CHECK(world_home(world).resident_bytes == 0, "%" PRIu64 " bytes left",
+          world_home(world).resident_bytes);
     payload_deinit(&aborted);
     payload_deinit(&consumed);
 }
@@ -158,7 +162,8 @@ RIVALS(probes_do_not_delay_a_free, RUN_INI) {
         CHECK_OK(feature_exists(world->consumer, by_id("s1")));
     CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "s1"}, 1));
     world_settle(world);
-    CHECK(world_home(world).resident_bytes == 0, "%" PRIu64 " bytes left", world_home(world).resident_bytes);
+    CHECK(world_home(world).resident_bytes == 0, "%" PRIu64 " bytes left",
+          world_home(world).resident_bytes);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(world->consumer, by_id("s1")));
     payload_deinit(&payload);
 }
@@ -178,12 +183,14 @@ static void a_frozen_home_loses_nothing(struct world *world) {
     for (uint32_t i = 0; i < 4; i++) {
         uint64_t begin_ms = check_now_ms();
         int status = world_try_get(world->consumer, by_ref(refs[i]), 500);
-        CHECK(status == FEATURE_E_TIMEOUT || status == FEATURE_E_UNAVAILABLE, "%s", feature_strerror(status));
-        CHECK(check_now_ms() - begin_ms < 10000, "a get with a deadline of 500 ms took %" PRIu64 " ms",
-              check_now_ms() - begin_ms);
+        CHECK(status == FEATURE_E_TIMEOUT || status == FEATURE_E_UNAVAILABLE, "%s",
+              feature_strerror(status));
+        CHECK(check_now_ms() - begin_ms < 10000,
+              "a get with a deadline of 500 ms took %" PRIu64 " ms", check_now_ms() - begin_ms);
     }
     /* long enough for the others to have given it up */
-    WAIT_UNTIL(world_try_get(world->consumer, by_ref(refs[0]), 500) == FEATURE_E_UNAVAILABLE, 30000);
+    WAIT_UNTIL(world_try_get(world->consumer, by_ref(refs[0]), 500) == FEATURE_E_UNAVAILABLE,
+               30000);
     cluster_node_thaw(&world->cluster, world->producer_node);
     WAIT_UNTIL(world_try_get(world->consumer, by_ref(refs[0]), 1000) == FEATURE_OK, 30000);
     for (uint32_t i = 0; i < 4; i++) {
@@ -222,7 +229,8 @@ RIVALS(a_full_store_makes_a_put_wait, FULL_INI) {
     process_fork(&putter, put_when_there_is_room, world);
     WAIT_UNTIL(world_home(world).put_waiters == 1, 20000);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(world->producer, by_id("late")));
-    payload_check_get(&filling, world->consumer, by_id("filling"), FEATURE_CONSUMED); /* not evicted */
+    payload_check_get(&filling, world->consumer, by_id("filling"),
+                      FEATURE_CONSUMED); /* not evicted */
     world_settle(world);
     channel_expect(putter.channel, "stored", 20000);
     process_join(&putter, 20000);

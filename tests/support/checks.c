@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A failing process says why on stderr and leaves by _exit(): neither Criterion's nor libfeature's exit
- * handlers run twice in forked helpers. The kernel kills what it started (see process.c).
+ * A failing process says why on stderr and leaves by _exit(): neither Criterion's nor libfeature's
+ * exit handlers run twice in forked helpers. The kernel kills what it started (see process.c).
  */
 #include "checks.h"
 
@@ -31,12 +31,14 @@ void check_status(const char *file, int line, const char *call, int expected, in
     if (status == expected)
         return;
     check_failed(file, line, call, "%s, expected %s: %s", feature_strerror(status),
-                 feature_strerror(expected), status == FEATURE_OK ? "it succeeded" : feature_last_error());
+                 feature_strerror(expected),
+                 status == FEATURE_OK ? "it succeeded" : feature_last_error());
 }
 
 void check_says(const char *file, int line, const char *word) {
     if (strstr(feature_last_error(), word) == NULL)
-        check_failed(file, line, "the sentence names it", "no \"%s\" in \"%s\"", word, feature_last_error());
+        check_failed(file, line, "the sentence names it", "no \"%s\" in \"%s\"", word,
+                     feature_last_error());
 }
 
 uint64_t check_now_us(void) {
@@ -50,7 +52,8 @@ uint64_t check_now_ms(void) {
 }
 
 void check_pause(uint32_t pause_ms) {
-    struct timespec timeout = {.tv_sec = pause_ms / 1000u, .tv_nsec = (long)(pause_ms % 1000u) * 1000000};
+    struct timespec timeout = {.tv_sec = pause_ms / 1000u,
+                               .tv_nsec = (long)(pause_ms % 1000u) * 1000000};
     ppoll(NULL, 0, &timeout, NULL);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A node: down (process.pid 0) -> running <-> frozen -> down. The loopback address is made of the test's own pid
- * (127.64.0.0/10), so that tests that run side by side never meet on a port.
+ * A node: down (process.pid 0) -> running <-> frozen -> down. The loopback address is made of the
+ * test's own pid (127.64.0.0/10), so that tests that run side by side never meet on a port.
  */
 #include "cluster.h"
 
@@ -18,18 +18,19 @@
 
 #define READY_MS 20000u
 
-static const char common_ini[] = "[memory]\nmax_resident_bytes = 512MiB\nprefault = off\n"
-                                 "[stores]\nmax_resident_bytes = 32MiB\nlanding_bytes = 32MiB\nmax_samples = 4096\n"
-                                 "[daemon]\nlog_level = info\ndrain_timeout = 5s\ngc_interval = 100ms\n"
-                                 "[peers]\npeer_timeout = 2s\nping_interval = 200ms\nreconnect_max = 500ms\n";
+static const char common_ini[] =
+    "[memory]\nmax_resident_bytes = 512MiB\nprefault = off\n"
+    "[stores]\nmax_resident_bytes = 32MiB\nlanding_bytes = 32MiB\nmax_samples = 4096\n"
+    "[daemon]\nlog_level = info\ndrain_timeout = 5s\ngc_interval = 100ms\n"
+    "[peers]\npeer_timeout = 2s\nping_interval = 200ms\nreconnect_max = 500ms\n";
 
 /* ---- files ---- */
 
 static void write_file(const char *path, const char *text, mode_t mode) {
     FILE *file = fopen(path, "we");
     CHECK(file != NULL, "%s: %s", path, strerror(errno));
-    CHECK(fputs(text, file) >= 0 && fchmod(fileno(file), mode) == 0 && fclose(file) == 0, "%s: %s", path,
-          strerror(errno));
+    CHECK(fputs(text, file) >= 0 && fchmod(fileno(file), mode) == 0 && fclose(file) == 0, "%s: %s",
+          path, strerror(errno));
 }
 
 /* Appends text, with %D replaced by the directory. */
@@ -45,22 +46,26 @@ static void add_ini(FILE *file, const char *text, const char *directory) {
     fputc('\n', file);
 }
 
-static void write_config(const struct cluster *cluster, uint32_t index, const struct cluster_options *options) {
+static void write_config(const struct cluster *cluster, uint32_t index,
+                         const struct cluster_options *options) {
     const struct node *node = &cluster->nodes[index];
     char secret_path[128];
     snprintf(secret_path, sizeof secret_path, "%s/%s.cluster", cluster->directory, node->name);
     write_file(secret_path,
-               options->secret_of[index] != NULL ? options->secret_of[index] : "the common secret of all nodes\n",
+               options->secret_of[index] != NULL ? options->secret_of[index]
+                                                 : "the common secret of all nodes\n",
                0600);
     FILE *file = fopen(node->config_path, "we");
     CHECK(file != NULL, "%s: %s", node->config_path, strerror(errno));
     fputs(common_ini, file);
     fprintf(file, "[node]\nname = %s\n[local]\nsocket = %s\n", node->name, node->socket_path);
     if (cluster->count > 1)
-        fprintf(file, "[peers]\nlisten = %s\ncluster_secret_file = %s\n", node->address, secret_path);
+        fprintf(file, "[peers]\nlisten = %s\ncluster_secret_file = %s\n", node->address,
+                secret_path);
     for (uint32_t i = 0; i < cluster->count; i++)
         if (i != index)
-            fprintf(file, "[peer %s]\naddress = %s\n", cluster->nodes[i].name, cluster->nodes[i].address);
+            fprintf(file, "[peer %s]\naddress = %s\n", cluster->nodes[i].name,
+                    cluster->nodes[i].address);
     add_ini(file, options->ini, cluster->directory);
     add_ini(file, options->ini_of[index], cluster->directory);
     CHECK(fclose(file) == 0, "%s: %s", node->config_path, strerror(errno));
@@ -93,14 +98,18 @@ static uint16_t free_port(in_addr_t address) {
 
 static void name_nodes(struct cluster *cluster) {
     uint32_t pid = (uint32_t)getpid();
+    char directory[sizeof cluster->directory];
+    memcpy(directory, cluster->directory, sizeof directory);
     struct in_addr address = {.s_addr = htonl((127u << 24) | (64u << 16) | (pid & 0x3fffffu))};
     uint16_t first_port = free_port(address.s_addr);
     for (uint32_t i = 0; i < cluster->count; i++) {
         struct node *node = &cluster->nodes[i];
         node->name[0] = (char)('a' + i);
-        snprintf(node->socket_path, sizeof node->socket_path, "%s/%s.sock", cluster->directory, node->name);
-        snprintf(node->config_path, sizeof node->config_path, "%s/%s.conf", cluster->directory, node->name);
-        snprintf(node->log_path, sizeof node->log_path, "%s/%s.log", cluster->directory, node->name);
+        snprintf(node->socket_path, sizeof node->socket_path, "%s/%c.sock", directory,
+                 'a' + (int)i);
+        snprintf(node->config_path, sizeof node->config_path, "%s/%c.conf", directory,
+                 'a' + (int)i);
+        snprintf(node->log_path, sizeof node->log_path, "%s/%c.log", directory, 'a' + (int)i);
         snprintf(node->address, sizeof node->address, "%s:%u", inet_ntoa(address),
                  (first_port - 1024u + i) % 64000u + 1024u);
     }
@@ -128,15 +137,16 @@ void cluster_node_start(struct cluster *cluster, uint32_t index) {
     struct node *node = &cluster->nodes[index];
     char program[4096];
     cluster_program("featured", program);
-    process_spawn(&node->process, (const char *[]){program, "--config", node->config_path, NULL}, node->log_path);
+    process_spawn(&node->process, (const char *[]){program, "--config", node->config_path, NULL},
+                  node->log_path);
     uint64_t end_ms = check_now_ms() + READY_MS;
     struct feature *feature = NULL;
     while ((feature = try_connect(node)) == NULL) {
         bool hopeless = !process_running(&node->process) || check_now_ms() > end_ms;
         if (hopeless)
             show_log(node);
-        CHECK(!hopeless, "node %s %s: %s", node->name, check_now_ms() > end_ms ? "is not ready" : "ended",
-              feature_last_error());
+        CHECK(!hopeless, "node %s %s: %s", node->name,
+              check_now_ms() > end_ms ? "is not ready" : "ended", feature_last_error());
         check_pause(10);
     }
     feature_disconnect(feature);

@@ -31,7 +31,8 @@ static void drop_probe(struct node *node) {
     node->probe = NULL;
 }
 
-static Fb__ClientReply *ask(struct cluster *cluster, uint32_t node, const Fb__ClientRequest *request) {
+static Fb__ClientReply *ask(struct cluster *cluster, uint32_t node,
+                            const Fb__ClientRequest *request) {
     Fb__ClientReply *reply = NULL;
     CHECK_OK(feature_admin_call(probe(cluster, node), request, SETTLE_MS, &reply));
     return reply;
@@ -103,8 +104,8 @@ static const char *left_over(struct cluster *cluster, uint32_t node, bool bytes_
         all = sum(all, numbers_of(reply->stores->stores[i]));
     fb__client_reply__free_unpacked(reply, NULL);
     struct feature_health health = cluster_health(cluster, node);
-    uint64_t busy = all.planned + all.leases + all.reservations + all.put_waiters + all.get_waiters +
-                    health.leases + health.release_pending;
+    uint64_t busy = all.planned + all.leases + all.reservations + all.put_waiters +
+                    all.get_waiters + health.leases + health.release_pending;
     uint64_t bytes = all.resident_bytes + all.landing_used_bytes + health.resident_bytes;
     words[0] = '\0';
     if (busy != 0 || (bytes_too && bytes != 0))
@@ -143,7 +144,7 @@ static bool peer_connected(struct cluster *cluster, uint32_t node, const char *p
     bool connected = false;
     for (size_t i = 0; i < reply->nodes->n_nodes; i++)
         connected |= strcmp(reply->nodes->nodes[i]->node, peer) == 0 &&
-                     strcmp(reply->nodes->nodes[i]->state, "connected") == 0;
+                     strcmp(reply->nodes->nodes[i]->state, "up") == 0;
     fb__client_reply__free_unpacked(reply, NULL);
     return connected;
 }
@@ -210,6 +211,8 @@ void cluster_stop(struct cluster *cluster) {
         if (cluster->nodes[i].process.pid != 0)
             cluster_node_terminate(cluster, i);
     CHECK(check_child_count() == 0, "%u children are left", check_child_count());
-    CHECK(check_fd_count(0) == cluster->own_fds, "%u fds, %u at the start", check_fd_count(0), cluster->own_fds);
-    CHECK(nftw(cluster->directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0, "%s", strerror(errno));
+    CHECK(check_fd_count(0) == cluster->own_fds, "%u fds, %u at the start", check_fd_count(0),
+          cluster->own_fds);
+    CHECK(nftw(cluster->directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0, "%s",
+          strerror(errno));
 }

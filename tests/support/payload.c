@@ -50,8 +50,10 @@ void payload_init(struct payload *out, const char *sample_id, uint64_t seed, uin
         const char *name;
         enum feature_dtype dtype;
         uint64_t bytes_per_token;
-    } shape[] = {{"aux_hidden_state", FEATURE_BF16, 192}, {"hidden_state", FEATURE_F16, 64},
-                 {"input_ids", FEATURE_I64, 8}, {"loss_mask", FEATURE_U8, 1}};
+    } shape[] = {{"aux_hidden_state", FEATURE_BF16, 192},
+                 {"hidden_state", FEATURE_F16, 64},
+                 {"input_ids", FEATURE_I64, 8},
+                 {"loss_mask", FEATURE_U8, 1}};
     const uint32_t count = sizeof shape / sizeof *shape;
     uint64_t tokens = bytes / 265u + 1;
     *out = (struct payload){0};
@@ -94,11 +96,12 @@ void payload_write(const struct payload *payload, const struct feature_reservati
 static const char *tensor_difference(const struct feature_tensor *ours, const struct iovec *data,
                                      const struct feature_tensor *theirs, const uint8_t *bytes) {
     static _Thread_local char why[256];
-    if (strcmp(theirs->name, ours->name) != 0 || theirs->dtype != ours->dtype || theirs->rank != ours->rank ||
-        theirs->bytes != data->iov_len ||
+    if (strcmp(theirs->name, ours->name) != 0 || theirs->dtype != ours->dtype ||
+        theirs->rank != ours->rank || theirs->bytes != data->iov_len ||
         memcmp(theirs->shape, ours->shape, ours->rank * sizeof *ours->shape) != 0) {
-        snprintf(why, sizeof why, "tensor %s: name, dtype, shape or size differ (%s, %" PRIu64 " bytes)",
-                 ours->name, theirs->name, theirs->bytes);
+        snprintf(why, sizeof why,
+                 "tensor %s: name, dtype, shape or size differ (%s, %" PRIu64 " bytes)", ours->name,
+                 theirs->name, theirs->bytes);
         return why;
     }
     if (bytes == NULL)
@@ -108,8 +111,8 @@ static const char *tensor_difference(const struct feature_tensor *ours, const st
     size_t at = 0;
     while (bytes[at] == ((const uint8_t *)data->iov_base)[at])
         at++;
-    snprintf(why, sizeof why, "tensor %s: byte %zu of %zu is 0x%02x, expected 0x%02x", ours->name, at,
-             data->iov_len, bytes[at], ((const uint8_t *)data->iov_base)[at]);
+    snprintf(why, sizeof why, "tensor %s: byte %zu of %zu is 0x%02x, expected 0x%02x", ours->name,
+             at, data->iov_len, bytes[at], ((const uint8_t *)data->iov_base)[at]);
     return why;
 }
 
@@ -143,8 +146,8 @@ struct feature_view *payload_view(const struct payload *payload, struct feature_
     return view;
 }
 
-void payload_check_get(const struct payload *payload, struct feature_store *store, struct feature_key key,
-                       enum feature_how how) {
+void payload_check_get(const struct payload *payload, struct feature_store *store,
+                       struct feature_key key, enum feature_how how) {
     CHECK_OK(feature_release(payload_view(payload, store, key), how));
 }
 

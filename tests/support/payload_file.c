@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A safetensors file as a payload, read independently of featurectl: 8 bytes little-endian header length, a
- * JSON header, then the tensors at the header's data_offsets (https://github.com/huggingface/safetensors).
+ * A safetensors file as a payload, read independently of featurectl: 8 bytes little-endian header
+ * length, a JSON header, then the tensors at the header's data_offsets
+ * (https://github.com/huggingface/safetensors).
  */
 #include "payload.h"
 
@@ -26,9 +27,11 @@ static uint8_t *read_file(const char *path, size_t *bytes_out) {
     return all;
 }
 
-static void take_tensor(struct payload *out, uint32_t index, const char *name, json_t *entry, uint8_t *base) {
+static void take_tensor(struct payload *out, uint32_t index, const char *name, json_t *entry,
+                        uint8_t *base) {
     struct feature_tensor *tensor = &out->tensors[index];
-    json_t *shape = json_object_get(entry, "shape"), *offsets = json_object_get(entry, "data_offsets");
+    json_t *shape = json_object_get(entry, "shape"),
+           *offsets = json_object_get(entry, "data_offsets");
     size_t begin = (size_t)json_integer_value(json_array_get(offsets, 0));
     size_t end = (size_t)json_integer_value(json_array_get(offsets, 1));
     snprintf(out->names[index], sizeof out->names[index], "%s", name);

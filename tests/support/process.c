@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * States: none (pid 0) -> running -> reaped (pid 0 again). Only process_wait() reaps, so that a pid is never
- * signalled after it was given back to the kernel.
+ * States: none (pid 0) -> running -> reaped (pid 0 again). Only process_wait() reaps, so that a pid
+ * is never signalled after it was given back to the kernel.
  */
 #include "process.h"
 
@@ -24,7 +24,8 @@
 
 #define CHANNEL_FD 3
 
-/* In the child: dies with its parent, keeps stdin, stdout, stderr and `keep` (moved to CHANNEL_FD). */
+/* In the child: dies with its parent, keeps stdin, stdout, stderr and `keep` (moved to CHANNEL_FD).
+ */
 static void settle_in(pid_t parent, int keep) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
@@ -107,7 +108,8 @@ void process_kill(struct process *process) {
 
 void process_join(struct process *process, uint32_t deadline_ms) {
     int status = 0;
-    CHECK(process_wait(process, deadline_ms, &status), "helper still runs after %u ms", deadline_ms);
+    CHECK(process_wait(process, deadline_ms, &status), "helper still runs after %u ms",
+          deadline_ms);
     CHECK(status == 0, "helper ended with wait status 0x%x", status);
 }
 
@@ -140,11 +142,12 @@ void process_run(struct process_output *result, const char *const argv[], uint32
     bool ended = process_wait(&process, deadline_ms, &status);
     if (!ended)
         process_kill(&process);
-    *result = (struct process_output){.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
+    *result = (struct process_output){.status = WIFEXITED(status) ? WEXITSTATUS(status)
+                                                                  : 128 + WTERMSIG(status)};
     result->out = read_back(out_fd, &result->out_bytes);
     result->err = read_back(err_fd, NULL);
-    CHECK(ended, "%s %s still runs after %u ms: %s%s", argv[0], argv[1] != NULL ? argv[1] : "", deadline_ms,
-          result->out, result->err);
+    CHECK(ended, "%s %s still runs after %u ms: %s%s", argv[0], argv[1] != NULL ? argv[1] : "",
+          deadline_ms, result->out, result->err);
 }
 
 void process_output_deinit(struct process_output *result) {
@@ -177,5 +180,6 @@ void channel_say(int channel, const char *word) {
 void channel_expect(int channel, const char *word, uint32_t deadline_ms) {
     char got[256] = {0};
     size_t bytes = channel_receive(channel, got, sizeof got - 1, deadline_ms);
-    CHECK(bytes == strlen(word) && memcmp(got, word, bytes) == 0, "\"%s\" came, \"%s\" was expected", got, word);
+    CHECK(bytes == strlen(word) && memcmp(got, word, bytes) == 0,
+          "\"%s\" came, \"%s\" was expected", got, word);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Child processes of a test: programs that are started and forked helpers that talk to the test over a
- * SEQPACKET channel. Each dies with the test (PR_SET_PDEATHSIG), inherits none of its fds, and is waited for
- * through a pidfd. A libfeature handle does not survive fork: a helper connects anew.
+ * Child processes of a test: programs that are started and forked helpers that talk to the test
+ * over a SEQPACKET channel. Each dies with the test (PR_SET_PDEATHSIG), inherits none of its fds,
+ * and is waited for through a pidfd. A libfeature handle does not survive fork: a helper connects
+ * anew.
  */
 #ifndef FEATURED_TESTS_PROCESS_H
 #define FEATURED_TESTS_PROCESS_H
@@ -22,8 +23,8 @@ struct process {
 void process_spawn(struct process *out, const char *const argv[], const char *output_path);
 /* Forks a helper that runs body(channel, context) and exits with what it returns. */
 void process_fork(struct process *out, int (*body)(int channel, void *context), void *context);
-/* Waits for its end, reaps it and closes its fds: true and *status_out as from waitpid(), or false when it
- * still runs after deadline_ms. */
+/* Waits for its end, reaps it and closes its fds: true and *status_out as from waitpid(), or false
+ * when it still runs after deadline_ms. */
 bool process_wait(struct process *process, uint32_t deadline_ms, int *status_out);
 bool process_running(const struct process *process);
 void process_signal(const struct process *process, int signal_number);
@@ -41,8 +42,8 @@ struct process_output {
 void process_run(struct process_output *result, const char *const argv[], uint32_t deadline_ms);
 void process_output_deinit(struct process_output *result);
 
-/* One message over a helper's channel, from either end. Receiving fails the check after deadline_ms; 0 bytes:
- * the other end is gone. */
+/* One message over a helper's channel, from either end. Receiving fails the check after
+ * deadline_ms; 0 bytes: the other end is gone. */
 void channel_send(int channel, const void *data, size_t bytes);
 size_t channel_receive(int channel, void *buffer, size_t room, uint32_t deadline_ms);
 void channel_say(int channel, const char *word);

@@ -23,7 +23,8 @@ void wire_connect(struct wire *wire, const char *socket_path) {
     *wire = (struct wire){.passed_fd = -1, .next_request_id = 1};
     wire->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     CHECK(wire->fd >= 0, "%s", strerror(errno));
-    CHECK(connect(wire->fd, (struct sockaddr *)&name, sizeof name) == 0, "%s: %s", socket_path, strerror(errno));
+    CHECK(connect(wire->fd, (struct sockaddr *)&name, sizeof name) == 0, "%s: %s", socket_path,
+          strerror(errno));
 }
 
 void wire_close(struct wire *wire) {
@@ -37,11 +38,12 @@ bool wire_send_bytes(const struct wire *wire, const void *bytes, size_t count) {
     return send(wire->fd, bytes, count, MSG_NOSIGNAL) == (ssize_t)count;
 }
 
-uint32_t wire_send(struct wire *wire, uint8_t type, const Fb__ClientRequest *request, const void *payload,
-                   size_t payload_bytes) {
+uint32_t wire_send(struct wire *wire, uint8_t type, const Fb__ClientRequest *request,
+                   const void *payload, size_t payload_bytes) {
     static uint8_t packet[FRAME_CLIENT_BYTES_MAX];
     size_t body_bytes = fb__client_request__get_packed_size(request);
-    CHECK(FRAME_HEADER_BYTES + body_bytes + payload_bytes <= sizeof packet, "%zu bytes", body_bytes);
+    CHECK(FRAME_HEADER_BYTES + body_bytes + payload_bytes <= sizeof packet, "%zu bytes",
+          body_bytes);
     struct frame_header header = {.version = FRAME_VERSION,
                                   .type = type,
                                   .request_id = wire->next_request_id,
@@ -68,13 +70,16 @@ static void take_fd(struct wire *wire, struct msghdr *message) {
 }
 
 /* One packet; its size, 0 at the end of the session. */
-static size_t receive_packet(struct wire *wire, uint8_t *packet, size_t room, uint32_t deadline_ms) {
+static size_t receive_packet(struct wire *wire, uint8_t *packet, size_t room,
+                             uint32_t deadline_ms) {
     struct pollfd readable = {.fd = wire->fd, .events = POLLIN};
     CHECK(poll(&readable, 1, (int)deadline_ms) > 0, "no reply within %u ms", deadline_ms);
     char control[CMSG_SPACE(sizeof(int))];
     struct iovec part = {.iov_base = packet, .iov_len = room};
-    struct msghdr message = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof control};
     ssize_t got = recvmsg(wire->fd, &message, MSG_CMSG_CLOEXEC);
     if (got <= 0)
         return 0;
@@ -86,12 +91,14 @@ Fb__ClientReply *wire_receive(struct wire *wire, uint32_t deadline_ms) {
     static uint8_t packet[FRAME_CLIENT_BYTES_MAX];
     for (size_t got; (got = receive_packet(wire, packet, sizeof packet, deadline_ms)) > 0;) {
         struct frame_header header;
-        const char *why = got < FRAME_HEADER_BYTES ? "shorter than a header"
-                                                   : frame_decode(packet, FRAME_CLIENT_BYTES_MAX, &header);
+        const char *why = got < FRAME_HEADER_BYTES
+                              ? "shorter than a header"
+                              : frame_decode(packet, FRAME_CLIENT_BYTES_MAX, &header);
         CHECK(why == NULL, "reply: %s", why);
         if (header.type != FRAME_REPLY)
             continue;
-        CHECK(FRAME_HEADER_BYTES + header.body_bytes + header.payload_bytes == got, "reply: wrong sizes");
+        CHECK(FRAME_HEADER_BYTES + header.body_bytes + header.payload_bytes == got,
+              "reply: wrong sizes");
         Fb__ClientReply *reply =
             fb__client_reply__unpack(NULL, header.body_bytes, packet + FRAME_HEADER_BYTES);
         CHECK(reply != NULL, "reply: not a ClientReply");
@@ -101,7 +108,8 @@ Fb__ClientReply *wire_receive(struct wire *wire, uint32_t deadline_ms) {
 }
 
 Fb__ClientReply *wire_call(struct wire *wire, const Fb__ClientRequest *request) {
-    CHECK(wire_send(wire, FRAME_REQUEST, request, NULL, 0) != 0, "session closed: %s", strerror(errno));
+    CHECK(wire_send(wire, FRAME_REQUEST, request, NULL, 0) != 0, "session closed: %s",
+          strerror(errno));
     Fb__ClientReply *reply = wire_receive(wire, CALL_MS);
     CHECK(reply != NULL, "session closed without an answer");
     return reply;
@@ -127,7 +135,8 @@ void wire_hello(struct wire *wire, uint64_t client_id) {
     request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
     request.hello = &hello;
     Fb__ClientReply *reply = wire_call(wire, &request);
-    CHECK(reply->status == FB__STATUS__OK && reply->hello != NULL, "hello refused: %s", reply->error);
+    CHECK(reply->status == FB__STATUS__OK && reply->hello != NULL, "hello refused: %s",
+          reply->error);
     fb__client_reply__free_unpacked(reply, NULL);
 }
 
@@ -141,7 +150,8 @@ uint32_t wire_open(struct wire *wire, const char *store) {
     request.op_case = FB__CLIENT_REQUEST__OP_STORE_OPEN;
     request.store_open = &open;
     Fb__ClientReply *reply = wire_call(wire, &request);
-    CHECK(reply->status == FB__STATUS__OK && reply->store_opened != NULL, "open refused: %s", reply->error);
+    CHECK(reply->status == FB__STATUS__OK && reply->store_opened != NULL, "open refused: %s",
+          reply->error);
     uint32_t handle = reply->store_opened->handle;
     fb__client_reply__free_unpacked(reply, NULL);
     return handle;
@@ -186,7 +196,8 @@ Fb__ClientReply *wire_put(struct wire *wire, uint32_t handle, const char *sample
     return reply;
 }
 
-Fb__ClientReply *wire_get(struct wire *wire, uint32_t handle, const char *sample_id, uint64_t generation) {
+Fb__ClientReply *wire_get(struct wire *wire, uint32_t handle, const char *sample_id,
+                          uint64_t generation) {
     Fb__GetItem item = FB__GET_ITEM__INIT, *items = &item;
     item.sample_id = (char *)sample_id;
     item.generation = generation;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A client that speaks the frames itself, well or badly: for what libfeature would never send. Blocking, one
- * request at a time, replies with a deadline.
+ * A client that speaks the frames itself, well or badly: for what libfeature would never send.
+ * Blocking, one request at a time, replies with a deadline.
  */
 #ifndef FEATURED_TESTS_WIRE_H
 #define FEATURED_TESTS_WIRE_H
@@ -23,9 +23,10 @@ void wire_close(struct wire *wire);
 
 /* Any bytes as one packet; false when the broker has closed the session. */
 bool wire_send_bytes(const struct wire *wire, const void *bytes, size_t count);
-/* A well-formed frame around this body and payload; gives its request_id, 0 when the session is closed. */
-uint32_t wire_send(struct wire *wire, uint8_t type, const Fb__ClientRequest *request, const void *payload,
-                   size_t payload_bytes);
+/* A well-formed frame around this body and payload; gives its request_id, 0 when the session is
+ * closed. */
+uint32_t wire_send(struct wire *wire, uint8_t type, const Fb__ClientRequest *request,
+                   const void *payload, size_t payload_bytes);
 /* The next reply (notices are skipped), or NULL when the session is closed. To be freed with
  * fb__client_reply__free_unpacked(). */
 Fb__ClientReply *wire_receive(struct wire *wire, uint32_t deadline_ms);
@@ -48,7 +49,8 @@ void wire_sample(struct wire_sample *out, const void *bytes, size_t count);
 Fb__ClientReply *wire_put(struct wire *wire, uint32_t handle, const char *sample_id, uint64_t op_id,
                           const void *bytes, size_t count);
 /* Get by id (generation 0) or by generation at home here. */
-Fb__ClientReply *wire_get(struct wire *wire, uint32_t handle, const char *sample_id, uint64_t generation);
+Fb__ClientReply *wire_get(struct wire *wire, uint32_t handle, const char *sample_id,
+                          uint64_t generation);
 /* Ends a lease as a request, so that it has happened on return; gives the status. */
 Fb__Status wire_release(struct wire *wire, uint32_t handle, uint64_t lease_hi, uint64_t lease_lo,
                         bool consumed);

@@ -10,6 +10,7 @@ void world_run(uint32_t nodes, const char *ini, void (*body)(struct world *world
     world.consumer_feature = cluster_connect(&world.cluster, world.consumer_node);
     world.producer = cluster_open(world.producer_feature, "run", false);
     world.consumer = cluster_open(world.consumer_feature, "run", true);
+    world.consumer_writer = cluster_open(world.consumer_feature, "run", false);
     body(&world);
     feature_disconnect(world.consumer_feature);
     feature_disconnect(world.producer_feature);
