@@ -163,7 +163,7 @@ static const struct option_value *find_value(const struct options *options, cons
     for (size_t i = 0; i < options->count; i++)
         if (strcmp(options->specs[i]->name, name) == 0)
             return &options->values[i];
-    assert(!"option is in the command's table");
+    assert(false && "option is in the command's table");
     return NULL;
 }
 
