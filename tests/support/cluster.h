@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "feature.h"
+#include "ini.h"
 #include "process.h"
 
 #define CLUSTER_NODES_MAX 3u
@@ -20,6 +21,7 @@ struct node {
     char name[2];
     char address[32]; /* host:port of its peers' port */
     char socket_path[96], config_path[96], log_path[96];
+    struct ini ini;
     struct process process;
     uint32_t fd_baseline;  /* of the broker, ready and without clients */
     struct feature *probe; /* for the checks, connected on demand */
@@ -51,6 +53,8 @@ void cluster_node_kill(struct cluster *cluster, uint32_t node);
 void cluster_node_terminate(struct cluster *cluster, uint32_t node);
 void cluster_node_freeze(struct cluster *cluster, uint32_t node);
 void cluster_node_thaw(struct cluster *cluster, uint32_t node);
+/* Rewrites a node's configuration; it is read at the next start or SIGHUP. */
+void cluster_reconfigure(struct cluster *cluster, uint32_t node, const char *ini);
 /* Until this node's list of nodes shows that one connected. */
 void cluster_await_peer(struct cluster *cluster, uint32_t node, uint32_t peer);
 
