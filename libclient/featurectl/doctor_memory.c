@@ -39,12 +39,15 @@ void doctor_check_memory(struct context *context, struct doctor_broker *broker,
         doctor_say(out, DOCTOR_WARN, "is /proc mounted?", "/proc/meminfo cannot be read");
         return;
     }
-    bool enough = available_kib * 1024 >= bytes_to_come(broker);
-    doctor_say(
-        out, enough ? DOCTOR_OK : DOCTOR_WARN,
-        "lower [memory] max_resident_bytes or free memory: a broker without memory is killed",
-        "%s available, the broker may still take %s", units_bytes(available_kib * 1024, available),
-        broker->answers ? units_bytes(bytes_to_come(broker), wanted) : "(not known: no answer)");
+    units_bytes(available_kib * 1024, available);
+    if (!broker->answers)
+        doctor_say(out, DOCTOR_OK, NULL, "%s available", available);
+    else
+        doctor_say(out, available_kib * 1024 >= bytes_to_come(broker) ? DOCTOR_OK : DOCTOR_WARN,
+                   "lower [memory] max_resident_bytes or free memory: the kernel may kill a broker "
+                   "that finds none",
+                   "%s available, the broker may still take %s", available,
+                   units_bytes(bytes_to_come(broker), wanted));
 }
 
 /* The tightest memory.max from `path` up to the root of the hierarchy; UINT64_MAX = none. */
@@ -78,12 +81,15 @@ void doctor_check_cgroup(struct context *context, struct doctor_broker *broker,
         doctor_say(out, DOCTOR_OK, NULL, "no limit");
         return;
     }
-    doctor_say(out, limit_bytes > broker->max_resident_bytes ? DOCTOR_OK : DOCTOR_WARN,
-               "raise MemoryMax= of the unit (container: its memory limit) above [memory] "
-               "max_resident_bytes",
-               "limit %s, max_resident_bytes %s", units_bytes(limit_bytes, limit_text),
-               broker->answers ? units_bytes(broker->max_resident_bytes, wanted)
-                               : "(not known: no answer)");
+    units_bytes(limit_bytes, limit_text);
+    if (!broker->answers)
+        doctor_say(out, DOCTOR_OK, NULL, "limit %s", limit_text);
+    else
+        doctor_say(out, limit_bytes > broker->max_resident_bytes ? DOCTOR_OK : DOCTOR_WARN,
+                   "raise MemoryMax= of the unit (container: its memory limit) above [memory] "
+                   "max_resident_bytes",
+                   "limit %s, max_resident_bytes %s", limit_text,
+                   units_bytes(broker->max_resident_bytes, wanted));
 }
 
 void doctor_check_hugepages(struct context *context, struct doctor_broker *broker,

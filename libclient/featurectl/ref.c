@@ -55,14 +55,14 @@ static void print_tensors(struct context *context, const struct feature_ref *ref
     table_finish(&table, TABLE_ROWS);
 }
 
-/* Metadata is opaque bytes; JSON and people get text when it is text. */
+/* Metadata is opaque bytes; people and programs get text when it is text. */
 static void add_metadata(struct table *table, const struct feature_ref *ref) {
     size_t bytes;
     const void *metadata = feature_ref_metadata(ref, &bytes);
     json_t *json = bytes ? json_stringn(metadata, bytes) : NULL;
     char *text = json ? memory_print("%.*s", (int)bytes, (const char *)metadata)
                       : memory_print("%zu bytes", bytes);
-    table_cell(table, json ? json : json_null(), text);
+    table_cell(table, json ? json : json_null(), bytes ? text : "-");
     free(text);
 }
 

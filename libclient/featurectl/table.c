@@ -17,6 +17,8 @@ void table_init(struct table *table, FILE *out, bool json, const struct table_co
                 size_t column_count) {
     *table =
         (struct table){.out = out, .json = json, .columns = columns, .column_count = column_count};
+    while (table->shown_count < column_count && columns[table->shown_count].title)
+        table->shown_count++;
 }
 
 static void keep_text(struct table *table, const char *text) {
