@@ -40,27 +40,27 @@ static void write_config(struct cluster *cluster, uint32_t index,
     char text[512];
     snprintf(text, sizeof text, "%s/%s.cluster", cluster->directory, node->name);
     write_file(text, secret != NULL ? secret : "the common secret of all nodes\n", 0600);
-    ini_add(&node->ini, common_ini, cluster->directory);
+    config_text_add(&node->ini, common_ini, cluster->directory);
     snprintf(text, sizeof text, "[node]\nname = %s\n[local]\nsocket = %%D/%s.sock\n", node->name,
              node->name);
-    ini_add(&node->ini, text, cluster->directory);
+    config_text_add(&node->ini, text, cluster->directory);
     snprintf(text, sizeof text, "[peers]\nlisten = %s\ncluster_secret_file = %%D/%s.cluster\n",
              node->address, node->name);
-    ini_add(&node->ini, cluster->count > 1 ? text : NULL, cluster->directory);
+    config_text_add(&node->ini, cluster->count > 1 ? text : NULL, cluster->directory);
     for (uint32_t i = 0; i < cluster->count; i++) {
         snprintf(text, sizeof text, "[peer %s]\naddress = %s\n", cluster->nodes[i].name,
                  cluster->nodes[i].address);
-        ini_add(&node->ini, i != index ? text : NULL, cluster->directory);
+        config_text_add(&node->ini, i != index ? text : NULL, cluster->directory);
     }
-    ini_add(&node->ini, options->ini, cluster->directory);
-    ini_add(&node->ini, options->ini_of[index], cluster->directory);
-    ini_write(&node->ini, node->config_path);
+    config_text_add(&node->ini, options->ini, cluster->directory);
+    config_text_add(&node->ini, options->ini_of[index], cluster->directory);
+    config_text_write(&node->ini, node->config_path);
 }
 
 void cluster_reconfigure(struct cluster *cluster, uint32_t index, const char *ini) {
     struct node *node = &cluster->nodes[index];
-    ini_add(&node->ini, ini, cluster->directory);
-    ini_write(&node->ini, node->config_path);
+    config_text_add(&node->ini, ini, cluster->directory);
+    config_text_write(&node->ini, node->config_path);
 }
 
 void cluster_program(const char *name, char path_out[4096]) {

@@ -11,8 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "config_text.h"
 #include "feature.h"
-#include "ini.h"
 #include "process.h"
 
 #define CLUSTER_NODES_MAX 3u
@@ -21,7 +21,7 @@ struct node {
     char name[2];
     char address[32]; /* host:port of its peers' port */
     char socket_path[96], config_path[96], log_path[96];
-    struct ini ini;
+    struct config_text ini;
     struct process process;
     uint32_t fd_baseline;  /* of the broker, ready and without clients */
     struct feature *probe; /* for the checks, connected on demand */
