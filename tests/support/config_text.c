@@ -14,7 +14,7 @@ static struct config_line *line_for(struct config_text *config, const char *sect
     for (uint32_t i = 0; i < config->count; i++)
         if (!strcmp(config->lines[i].section, section) && !strcmp(config->lines[i].key, key))
             return &config->lines[i];
-    CHECK(config->count < CONFIG_TEXT_LINES_MAX, "more than %u lines", INI_LINES_MAX);
+    CHECK(config->count < CONFIG_TEXT_LINES_MAX, "more than %u lines", CONFIG_TEXT_LINES_MAX);
     struct config_line *line = &config->lines[config->count++];
     snprintf(line->section, sizeof line->section, "%s", section);
     snprintf(line->key, sizeof line->key, "%s", key);
