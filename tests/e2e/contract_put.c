@@ -118,12 +118,7 @@ CONTRACT(c1_a_reader_never_sees_half_a_generation, "[store run]\npolicy = retain
         if (status == FEATURE_E_NOT_FOUND)
             continue; /* superseded between the two nodes: a new look-up finds the newer one */
         CHECK_OK(status);
-        uint64_t seed = 0;
-        size_t bytes = 0;
-        char text[64] = {0};
-        memcpy(text, feature_ref_metadata(feature_view_ref(view), &bytes), 20);
-        text[bytes] = '\0';
-        CHECK(sscanf(text, "seed=%" SCNu64, &seed) == 1, "metadata %s", text);
+        uint64_t seed = payload_seed(view);
         struct payload payload;
         payload_init(&payload, "s1", seed, 256 * 1024 + seed * 1000);
         const char *why = payload_difference(&payload, view);

@@ -29,13 +29,7 @@ struct client {
 static void check_view(const struct feature_view *view) {
     struct payload payload;
     const struct feature_ref *ref = feature_view_ref(view);
-    size_t bytes = 0;
-    const char *metadata = feature_ref_metadata(ref, &bytes);
-    char text[64] = {0};
-    uint64_t seed = 0;
-    CHECK(bytes < sizeof text, "%zu bytes of metadata", bytes);
-    memcpy(text, metadata, bytes);
-    CHECK(sscanf(text, "seed=%" SCNu64, &seed) == 1, "metadata %s", text);
+    uint64_t seed = payload_seed(view);
     payload_init(&payload, feature_ref_sample_id(ref), seed, seed % 400000);
     const char *why = payload_difference(&payload, view);
     CHECK(why == NULL, "%s of seed %" PRIu64 ": %s", feature_ref_sample_id(ref), seed, why);
