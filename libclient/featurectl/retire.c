@@ -33,10 +33,12 @@ static size_t run_length(const struct targets *targets, size_t at) {
     return end - at;
 }
 
+/* An ack is a reader's word, an abort a writer's. */
 static int retire_run(struct context *context, retire_fn retire, const struct target *targets,
                       size_t count) {
     struct feature_store *store;
-    int status = context_open(context, targets[0].store, true, &store);
+    bool read_only = retire == feature_ack;
+    int status = context_open(context, targets[0].store, read_only, &store);
     if (status)
         return status;
     struct feature_key *keys = memory_grow(NULL, count, sizeof *keys);
@@ -98,7 +100,7 @@ static int run_gc(struct context *context) {
     const char *name = options_text(&context->options, "store", NULL);
     struct feature_store *store;
     uint64_t freed;
-    int status = context_open(context, name, true, &store);
+    int status = context_open(context, name, false, &store);
     if (status)
         return status;
     status = feature_gc(store, options_number(&context->options, "max-hold", 0), &freed);

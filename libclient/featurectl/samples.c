@@ -94,8 +94,10 @@ static int list_store(struct context *context, struct table *table, const Fb__St
     return FEATURE_OK;
 }
 
-static int list_stores(struct context *context, struct table *table,
-                       const Fb__StoresReply *stores) {
+typedef int (*list_fn)(struct context *context, struct table *table, const Fb__StoreInfo *store);
+
+static int list_stores(struct context *context, struct table *table, const Fb__StoresReply *stores,
+                       list_fn list) {
     const char *only = options_text(&context->options, "store", NULL);
     int first_failure = FEATURE_OK;
     bool found = false;
@@ -103,7 +105,7 @@ static int list_stores(struct context *context, struct table *table,
         if (only && strcmp(only, stores->stores[i]->store) != 0)
             continue;
         found = true;
-        int status = list_store(context, table, stores->stores[i]);
+        int status = list(context, table, stores->stores[i]);
         first_failure = first_failure ? first_failure : status;
     }
     if (only && !found)
@@ -112,7 +114,8 @@ static int list_stores(struct context *context, struct table *table,
     return first_failure;
 }
 
-static int run_samples(struct context *context) {
+/* Fills the table from the store of --store, or from all. */
+static int list_into(struct context *context, struct table *table, list_fn list) {
     Fb__Stores stores = FB__STORES__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_STORES;
@@ -121,11 +124,16 @@ static int run_samples(struct context *context) {
     int status = context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_STORES, &reply);
     if (status)
         return status;
+    status = list_stores(context, table, reply->stores, list);
+    context_free_reply(reply);
+    return status;
+}
+
+static int run_samples(struct context *context) {
     struct table table;
     CONTEXT_TABLE(context, &table, sample_columns);
-    status = list_stores(context, &table, reply->stores);
+    int status = list_into(context, &table, list_store);
     table_finish(&table, TABLE_ROWS);
-    context_free_reply(reply);
     return status;
 }
 
@@ -170,26 +178,31 @@ static void print_lease(struct table *table, const Fb__LeaseInfo *lease) {
     table_end_row(table);
 }
 
-static int run_leases(struct context *context) {
+static int list_leases(struct context *context, struct table *table, const Fb__StoreInfo *store) {
     Fb__Leases leases = FB__LEASES__INIT;
-    leases.store = (char *)options_text(&context->options, "store", "");
+    leases.store = store->store;
     leases.limit = PAGE_ITEMS;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_LEASES;
     request.leases = &leases;
-    struct table table;
-    CONTEXT_TABLE(context, &table, lease_columns);
-    int status;
     do {
         Fb__ClientReply *reply;
-        status = context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_LEASES, &reply);
+        int status =
+            context_call(context, &request, store->store, FB__CLIENT_REPLY__RESULT_LEASES, &reply);
         if (status)
-            break;
+            return status;
         for (size_t i = 0; i < reply->leases->n_leases; i++)
-            print_lease(&table, reply->leases->leases[i]);
+            print_lease(table, reply->leases->leases[i]);
         leases.cursor = reply->leases->cursor;
         context_free_reply(reply);
     } while (leases.cursor);
+    return FEATURE_OK;
+}
+
+static int run_leases(struct context *context) {
+    struct table table;
+    CONTEXT_TABLE(context, &table, lease_columns);
+    int status = list_into(context, &table, list_leases);
     table_finish(&table, TABLE_ROWS);
     return status;
 }
