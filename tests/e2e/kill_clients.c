@@ -12,12 +12,16 @@
 #include "checks.h"
 #include "world.h"
 
-#define MIB        1048576u
-#define VICTIMS    200u
-#define AT_ONCE    10u
-#define WORKERS    2u
-#define IDS        8u
+#define MIB     1048576u
+#define VICTIMS 200u
+#define AT_ONCE 10u
+#define WORKERS 2u
+#define IDS     8u
+#ifdef __SANITIZE_ADDRESS__
+#define GROWTH_MAX (1024u * MIB) /* AddressSanitizer keeps what is freed for a while */
+#else
 #define GROWTH_MAX (4u * MIB) /* of the broker's private memory over all waves */
+#endif
 
 struct client {
     struct world *world;

@@ -33,7 +33,7 @@ Test(lifecycle, check_config_names_file_and_line, .timeout = 60) {
         {"[node]\nname = a\n[local]\nsokket = /tmp/x\n", ":4", "sokket"},
         {"[node]\nname = a\n\n[memory]\nmax_resident_bytes = many\n", ":5", "max_resident_bytes"},
         {"[node]\nname = a\n[stores]\nreaders = 0\n", ":4", "readers"},
-        {"[nodes]\nname = a\n", ":2", "nodes"},
+        {"[nodes]\nname = a\n", ":1", "nodes"},
         {"[store run]\npolicy = sometimes\n", ":2", "policy"},
         {"[node]\nname = -bad-\n", ":2", "name"},
     };
