@@ -83,6 +83,7 @@ void broker_release_peers(struct broker *broker) {
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
         outbox_free(peer);
+    broker->transport = NULL; /* gone, and its regions with it */
 }
 
 /* ---- events of peers and the directory ---- */
