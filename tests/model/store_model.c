@@ -41,9 +41,8 @@ struct model {
     char why[512];
 };
 
-static void __attribute__((format(printf, 2, 3), noreturn)) fail(struct model *m, const char *format,
-                                                                 ...)
-{
+static void __attribute__((format(printf, 2, 3), noreturn))
+fail(struct model *m, const char *format, ...) {
     va_list args;
     int at = snprintf(m->why, sizeof m->why, "step %llu, %s: ", (unsigned long long)m->step, m->op);
     va_start(args, format);
@@ -60,17 +59,22 @@ static void __attribute__((format(printf, 2, 3), noreturn)) fail(struct model *m
     } while (0)
 
 /* xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators", 2016. */
-static uint64_t rnd(struct model *m, uint64_t below)
-{
+static uint64_t rnd(struct model *m, uint64_t below) {
     m->random ^= m->random >> 12;
     m->random ^= m->random << 25;
     m->random ^= m->random >> 27;
     return (m->random * 0x2545f4914f6cdd1dull >> 33) % below;
 }
 
-static const char *id_text(int id)
-{
-    static const char *const ids[IDS] = {"a", "b", "c", "dd", "sample-4", "sample-5", "x/6", "seven",
+static const char *id_text(int id) {
+    static const char *const ids[IDS] = {"a",
+                                         "b",
+                                         "c",
+                                         "dd",
+                                         "sample-4",
+                                         "sample-5",
+                                         "x/6",
+                                         "seven",
                                          "8",
                                          "a-name-of-the-greatest-length-that-is-allowed-0123456789-"
                                          "0123456789-0123456789-0123456789-0123456789-0123456789-"
@@ -79,8 +83,7 @@ static const char *id_text(int id)
 }
 
 /* ---- comparing ---- */
-static uint64_t serial_of(struct model *m, const struct store_info *info)
-{
+static uint64_t serial_of(struct model *m, const struct store_info *info) {
     unsigned char spec[1024];
     uint64_t sums[8], serial;
     uint32_t spec_bytes, sums_bytes;
@@ -96,16 +99,14 @@ static uint64_t serial_of(struct model *m, const struct store_info *info)
     return serial;
 }
 
-static bool walk(struct model *m, uint64_t *cursor, struct store_info *info)
-{
+static bool walk(struct model *m, uint64_t *cursor, struct store_info *info) {
     while (store_list_next(m->store, cursor, info))
         if (info->state != STORE_FREE)
             return true;
     return false;
 }
 
-static void look(struct model *m)
-{
+static void look(struct model *m) {
     struct store_info info;
     m->ref->seen_count = 0;
     for (uint64_t cursor = 0; walk(m, &cursor, &info);)
@@ -114,8 +115,7 @@ static void look(struct model *m)
                 (struct ref_seen){serial_of(m, &info), info.extent_offset};
 }
 
-static void compare_live(struct model *m, const struct store_info *info)
-{
+static void compare_live(struct model *m, const struct store_info *info) {
     const struct ref_sample *s = ref_by_serial(m->ref, serial_of(m, info));
     if (!s)
         fail(m, "the store shows generation %llu, which should not be there",
@@ -137,8 +137,7 @@ static void compare_live(struct model *m, const struct store_info *info)
         SAME(m, "owner", info->owner, 100 + s->holder);
 }
 
-static void compare_gone(struct model *m, const struct store_info *info)
-{
+static void compare_gone(struct model *m, const struct store_info *info) {
     for (const struct ref_sample *s = m->ref->samples; s < m->ref->samples + REF_SAMPLES; s++)
         if (s->serial && s->state == STORE_GONE && s->generation == info->generation &&
             s->reason == info->reason && s->landing == info->landing &&
@@ -148,13 +147,11 @@ static void compare_gone(struct model *m, const struct store_info *info)
          info->sample_id, (unsigned long long)info->generation);
 }
 
-static void compare_stat(struct model *m)
-{
+static void compare_stat(struct model *m) {
     struct store_info info;
     int id = (int)rnd(m, IDS);
     const struct ref_sample *s = ref_by_id(m->ref, id);
-    bool found =
-        store_stat(m->store, id_text(id), (uint32_t)strlen(id_text(id)), 0, &info);
+    bool found = store_stat(m->store, id_text(id), (uint32_t)strlen(id_text(id)), 0, &info);
     SAME(m, "stat by id found", found, s != NULL);
     if (s) {
         SAME(m, "stat by id: state", info.state, s->state);
@@ -170,8 +167,7 @@ static void compare_stat(struct model *m)
     SAME(m, "has_landing", store_has_landing(m->store, generation), landing);
 }
 
-static void compare_totals(struct model *m)
-{
+static void compare_totals(struct model *m) {
     struct store_totals a, b;
     store_totals(m->store, &a);
     ref_totals(m->ref, &b);
@@ -184,8 +180,7 @@ static void compare_totals(struct model *m)
     SAME(m, "next deadline", store_next_deadline_ns(m->store), ref_next_deadline_ns(m->ref));
 }
 
-static void compare(struct model *m)
-{
+static void compare(struct model *m) {
     struct store_info info;
     char why[256];
     uint64_t shown = 0, gone = 0, expected = 0;
@@ -210,8 +205,7 @@ static void compare(struct model *m)
 }
 
 static void compare_refusal(struct model *m, const struct store_refusal *a,
-                            const struct store_refusal *b)
-{
+                            const struct store_refusal *b) {
     SAME(m, "refusal cause", a->cause, b->cause);
     SAME(m, "refusal limit", a->limit, b->limit);
     SAME(m, "refusal used", a->used, b->used);
@@ -219,13 +213,11 @@ static void compare_refusal(struct model *m, const struct store_refusal *a,
 }
 
 /* ---- choosing ---- */
-static void remember(struct model *m, uint64_t generation)
-{
+static void remember(struct model *m, uint64_t generation) {
     m->generations[rnd(m, HISTORY)] = generation;
 }
 
-static uint32_t any_holder(struct model *m)
-{
+static uint32_t any_holder(struct model *m) {
     for (;;) {
         uint32_t holder = (uint32_t)rnd(m, HOLDERS);
         if (m->ref->holders[holder].open)
@@ -233,8 +225,7 @@ static uint32_t any_holder(struct model *m)
     }
 }
 
-static uint64_t any_deadline(struct model *m)
-{
+static uint64_t any_deadline(struct model *m) {
     switch (rnd(m, 4)) {
     case 0:
         return 0;
@@ -247,8 +238,7 @@ static uint64_t any_deadline(struct model *m)
     }
 }
 
-static struct ref_sample *any_sample(struct model *m, bool landing, enum store_state state)
-{
+static struct ref_sample *any_sample(struct model *m, bool landing, enum store_state state) {
     unsigned from = (unsigned)rnd(m, REF_SAMPLES);
     for (unsigned i = 0; i < REF_SAMPLES; i++) {
         struct ref_sample *s = &m->ref->samples[(from + i) % REF_SAMPLES];
@@ -258,8 +248,7 @@ static struct ref_sample *any_sample(struct model *m, bool landing, enum store_s
     return NULL;
 }
 
-static struct ref_lease *any_lease(struct model *m, bool live)
-{
+static struct ref_lease *any_lease(struct model *m, bool live) {
     unsigned from = (unsigned)rnd(m, REF_LEASES);
     for (unsigned i = 0; i < REF_LEASES; i++) {
         struct ref_lease *l = &m->ref->leases[(from + i) % REF_LEASES];
@@ -269,8 +258,7 @@ static struct ref_lease *any_lease(struct model *m, bool live)
     return NULL;
 }
 
-static struct ref_put any_put(struct model *m, uint64_t region_bytes)
-{
+static struct ref_put any_put(struct model *m, uint64_t region_bytes) {
     bool large = rnd(m, 3) == 0;
     uint64_t bytes = large ? 4096 * (1 + rnd(m, 6)) : 1 + rnd(m, 6000);
     if (rnd(m, 50) == 0)
@@ -284,8 +272,7 @@ static struct ref_put any_put(struct model *m, uint64_t region_bytes)
                             .tensors = (uint32_t)rnd(m, 4)};
 }
 
-static struct store_put store_put_of(const struct ref_put *put, unsigned char spec[1024])
-{
+static struct store_put store_put_of(const struct ref_put *put, unsigned char spec[1024]) {
     memset(spec, (int)(unsigned char)put->serial, 1024);
     memcpy(spec, &put->serial, sizeof put->serial);
     return (struct store_put){.sample_id = id_text(put->id),
@@ -300,8 +287,7 @@ static struct store_put store_put_of(const struct ref_put *put, unsigned char sp
 }
 
 /* ---- operations ---- */
-static void op_reserve(struct model *m)
-{
+static void op_reserve(struct model *m) {
     unsigned char spec[1024];
     struct store_refusal refusal, expected = {0};
     struct store_reservation out = {0};
@@ -319,8 +305,7 @@ static void op_reserve(struct model *m)
     SAME(m, "offset", out.extent_offset, s->offset);
 }
 
-static void op_seal(struct model *m)
-{
+static void op_seal(struct model *m) {
     const struct ref_sample *s = any_sample(m, false, STORE_PLANNED);
     if (!s)
         return;
@@ -342,8 +327,7 @@ static void op_seal(struct model *m)
     remember(m, generation);
 }
 
-static void op_publish(struct model *m)
-{
+static void op_publish(struct model *m) {
     const struct ref_sample *s = any_sample(m, false, STORE_SEALED);
     uint64_t generation = s && rnd(m, 20) ? s->generation : m->generations[rnd(m, HISTORY)];
     uint64_t superseded = 0, expected = 0;
@@ -353,8 +337,7 @@ static void op_publish(struct model *m)
     SAME(m, "superseded", superseded, expected);
 }
 
-static void op_cancel(struct model *m)
-{
+static void op_cancel(struct model *m) {
     const struct ref_sample *s = any_sample(m, false, STORE_PLANNED);
     if (!s)
         return;
@@ -365,8 +348,7 @@ static void op_cancel(struct model *m)
     ref_cancel(m->ref, holder, token, m->now_ns);
 }
 
-static void op_unseal(struct model *m)
-{
+static void op_unseal(struct model *m) {
     const struct ref_sample *s = any_sample(m, false, STORE_SEALED);
     uint64_t generation = s ? s->generation : m->generations[rnd(m, HISTORY)];
     enum store_result result = store_unseal(m->store, generation, m->now_ns);
@@ -374,8 +356,7 @@ static void op_unseal(struct model *m)
     SAME(m, "result", result, ref_unseal(m->ref, generation, m->now_ns));
 }
 
-static uint64_t any_generation(struct model *m)
-{
+static uint64_t any_generation(struct model *m) {
     switch (rnd(m, 4)) {
     case 0:
         return m->generation + 1 + rnd(m, 2);
@@ -386,8 +367,7 @@ static uint64_t any_generation(struct model *m)
     }
 }
 
-static void op_get(struct model *m)
-{
+static void op_get(struct model *m) {
     struct store_refusal refusal, expected = {0};
     struct store_lease out = {0};
     struct ref_lease *l = NULL;
@@ -404,8 +384,8 @@ static void op_get(struct model *m)
     enum store_result result = store_get(m->store, holder, &get, m->now_ns, &out, &refusal);
     look(m);
     SAME(m, "result", result,
-         ref_get(m->ref, holder, id, get.generation, get.deadline_ns, get.tag, get.cookie, m->now_ns,
-                 &l, &expected));
+         ref_get(m->ref, holder, id, get.generation, get.deadline_ns, get.tag, get.cookie,
+                 m->now_ns, &l, &expected));
     compare_refusal(m, &refusal, &expected);
     if (result != STORE_OK)
         return;
@@ -418,8 +398,7 @@ static void op_get(struct model *m)
     l->known = true;
 }
 
-static void op_release(struct model *m)
-{
+static void op_release(struct model *m) {
     struct ref_lease *l = any_lease(m, rnd(m, 4) != 0);
     if (!l)
         return;
@@ -438,8 +417,7 @@ static void op_release(struct model *m)
         ref_release(m->ref, holder, l, how, m->now_ns);
 }
 
-static void op_retire(struct model *m)
-{
+static void op_retire(struct model *m) {
     const struct ref_sample *s = any_sample(m, false, STORE_RESIDENT);
     if (!s)
         return;
@@ -459,16 +437,14 @@ static void op_retire(struct model *m)
     SAME(m, "retired", retired, ref_retire(m->ref, id, generation, reason, m->now_ns));
 }
 
-static void op_gc(struct model *m)
-{
+static void op_gc(struct model *m) {
     uint64_t max_hold_ns = rnd(m, 3) ? 100 + rnd(m, 2000) : 0;
     uint32_t freed = store_gc(m->store, max_hold_ns, m->now_ns, 1000);
     look(m);
     SAME(m, "freed", freed, ref_gc(m->ref, max_hold_ns, m->now_ns));
 }
 
-static void op_policy(struct model *m)
-{
+static void op_policy(struct model *m) {
     enum store_policy policy = (enum store_policy)rnd(m, 3);
     uint32_t readers = 1 + (uint32_t)rnd(m, 3);
     uint64_t max_hold_ns = rnd(m, 2) * 3000;
@@ -478,8 +454,7 @@ static void op_policy(struct model *m)
     m->ref->options.max_hold_ns = max_hold_ns;
 }
 
-static void op_land(struct model *m)
-{
+static void op_land(struct model *m) {
     unsigned char spec[1024];
     struct store_refusal refusal, expected = {0};
     uint64_t offset = 0;
@@ -499,8 +474,7 @@ static void op_land(struct model *m)
     remember(m, land.generation);
 }
 
-static void op_land_done(struct model *m)
-{
+static void op_land_done(struct model *m) {
     const struct ref_sample *s = any_sample(m, true, STORE_PLANNED);
     uint64_t generation = s && rnd(m, 20) ? s->generation : FAR_HOME + rnd(m, FAR_COUNT), sums[8];
     for (unsigned i = 0; s && i < 8; i++)
@@ -509,14 +483,13 @@ static void op_land_done(struct model *m)
     bool keep = rnd(m, 2), usable = s && s->landing && s->state == STORE_PLANNED;
     for (unsigned i = 0; usable && i < 8; i++)
         sums[i] = s->serial + i;
-    enum store_result result = store_land_done(m->store, generation, sums,
-                                               usable ? s->tensors * 8 : 0, keep, m->now_ns);
+    enum store_result result =
+        store_land_done(m->store, generation, sums, usable ? s->tensors * 8 : 0, keep, m->now_ns);
     look(m);
     SAME(m, "result", result, ref_land_done(m->ref, generation, keep, m->now_ns));
 }
 
-static void op_land_failed(struct model *m)
-{
+static void op_land_failed(struct model *m) {
     const struct ref_sample *s = any_sample(m, true, rnd(m, 2) ? STORE_PLANNED : STORE_RESIDENT);
     uint64_t generation = s ? s->generation : FAR_HOME + rnd(m, FAR_COUNT);
     enum store_result result = store_land_failed(m->store, generation, m->now_ns);
@@ -524,8 +497,7 @@ static void op_land_failed(struct model *m)
     SAME(m, "result", result, ref_land_failed(m->ref, generation, m->now_ns));
 }
 
-static void open_holder(struct model *m)
-{
+static void open_holder(struct model *m) {
     struct store_limits limits = {.leases = 2 + (uint32_t)rnd(m, 6),
                                   .reservations = 2 + (uint32_t)rnd(m, 6),
                                   .queued_bytes = 8192 * (1 + rnd(m, 8))};
@@ -549,8 +521,7 @@ static void open_holder(struct model *m)
     m->ref->holders[holder].limits = limits;
 }
 
-static void op_holder(struct model *m)
-{
+static void op_holder(struct model *m) {
     uint32_t open = 0;
     for (unsigned i = 0; i < HOLDERS; i++)
         open += m->ref->holders[i].open;
@@ -566,8 +537,7 @@ static void op_holder(struct model *m)
 }
 
 static void compare_effect(struct model *m, const struct store_effect *e,
-                           const struct ref_effect *expected)
-{
+                           const struct ref_effect *expected) {
     struct ref_lease *l = ref_lease_by_serial(m->ref, expected->serial);
     struct ref_sample *s = ref_by_serial(m->ref, expected->serial);
     SAME(m, "effect kind", e->kind, expected->kind);
@@ -600,8 +570,7 @@ static void compare_effect(struct model *m, const struct store_effect *e,
     s->token = e->reservation.token;
 }
 
-static bool pull_one(struct model *m)
-{
+static bool pull_one(struct model *m) {
     struct store_effect e;
     struct ref_effect expected;
     bool got = store_next_effect(m->store, m->now_ns, &e);
@@ -626,15 +595,13 @@ static bool pull_one(struct model *m)
     return true;
 }
 
-static void op_effects(struct model *m)
-{
+static void op_effects(struct model *m) {
     bool all = rnd(m, 2);
     while (pull_one(m) && all)
         ;
 }
 
-static void op_cancel_wait(struct model *m)
-{
+static void op_cancel_wait(struct model *m) {
     pull_one(m); /* store_cancel_wait() is not told the time: it goes by the last call's */
     const struct ref_waiter *w = &m->ref->waiters[rnd(m, REF_WAITERS)];
     uint32_t holder = w->kind ? w->holder : any_holder(m);
@@ -644,8 +611,7 @@ static void op_cancel_wait(struct model *m)
     SAME(m, "found", found, ref_cancel_wait(m->ref, holder, tag, m->now_ns));
 }
 
-static void op_drop(struct model *m)
-{
+static void op_drop(struct model *m) {
     look(m); /* the order in which it will go through them */
     store_drop(m->store, m->now_ns);
     ref_drop(m->ref, m->now_ns);
@@ -653,8 +619,7 @@ static void op_drop(struct model *m)
 }
 
 /* Another store of the node takes or gives back bytes. */
-static void op_account(struct model *m)
-{
+static void op_account(struct model *m) {
     static const uint64_t levels[] = {0, 16384, 65536, 131072};
     uint64_t own = m->account.used_bytes;
     uint64_t ref_own = m->ref_account.used_bytes;
@@ -667,8 +632,7 @@ static void op_account(struct model *m)
     look(m);
 }
 
-static void op_replay(struct model *m)
-{
+static void op_replay(struct model *m) {
     uint64_t at = rnd(m, HISTORY);
     struct store_answer found;
     if (m->ops[at].op_id && store_replay_find(m->store, m->ops[at], &found)) {
@@ -690,19 +654,18 @@ static const struct {
     void (*run)(struct model *m);
     unsigned weight;
 } operations[] = {
-    {"reserve", op_reserve, 16},    {"seal", op_seal, 14},
-    {"publish", op_publish, 14},    {"cancel", op_cancel, 2},
-    {"unseal", op_unseal, 1},       {"get", op_get, 18},
+    {"reserve", op_reserve, 16},        {"seal", op_seal, 14},
+    {"publish", op_publish, 14},        {"cancel", op_cancel, 2},
+    {"unseal", op_unseal, 1},           {"get", op_get, 18},
     {"cancel wait", op_cancel_wait, 2}, {"release", op_release, 16},
-    {"retire", op_retire, 2},       {"gc", op_gc, 1},
-    {"set policy", op_policy, 1},   {"land", op_land, 6},
-    {"land done", op_land_done, 5}, {"land failed", op_land_failed, 1},
-    {"holder", op_holder, 1},       {"effects", op_effects, 10},
-    {"account", op_account, 1},     {"replay", op_replay, 2},
+    {"retire", op_retire, 2},           {"gc", op_gc, 1},
+    {"set policy", op_policy, 1},       {"land", op_land, 6},
+    {"land done", op_land_done, 5},     {"land failed", op_land_failed, 1},
+    {"holder", op_holder, 1},           {"effects", op_effects, 10},
+    {"account", op_account, 1},         {"replay", op_replay, 2},
 };
 
-static void step(struct model *m)
-{
+static void step(struct model *m) {
     unsigned total = 0, i = 0;
     for (unsigned k = 0; k < sizeof operations / sizeof *operations; k++)
         total += operations[k].weight;
@@ -725,8 +688,7 @@ static void step(struct model *m)
     compare(m);
 }
 
-static void model_init(struct model *m, uint64_t seed)
-{
+static void model_init(struct model *m, uint64_t seed) {
     memset(m, 0, sizeof *m);
     m->random = seed ? seed : 1;
     m->now_ns = 1000000;
@@ -756,8 +718,7 @@ static void model_init(struct model *m, uint64_t seed)
 }
 
 /* NULL, or what differed. */
-static const char *run(struct model *m, uint64_t seed, uint64_t ops)
-{
+static const char *run(struct model *m, uint64_t seed, uint64_t ops) {
     model_init(m, seed);
     if (setjmp(m->failed))
         return m->why;
@@ -768,14 +729,12 @@ static const char *run(struct model *m, uint64_t seed, uint64_t ops)
     return NULL;
 }
 
-static uint64_t from_environment(const char *name, uint64_t otherwise)
-{
+static uint64_t from_environment(const char *name, uint64_t otherwise) {
     const char *text = getenv(name);
     return text ? strtoull(text, NULL, 0) : otherwise;
 }
 
-Test(store_model, behaves_like_the_reference)
-{
+Test(store_model, behaves_like_the_reference) {
     static struct model m;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);

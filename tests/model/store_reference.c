@@ -3,104 +3,103 @@
 
 #include <string.h>
 
-#define EACH(p, array) (typeof(&(array)[0]) p = (array); p < (array) + sizeof(array) / sizeof(*(array)); p++)
+#define EACH(p, array)                                                                             \
+    (typeof(&(array)[0]) p = (array); p < (array) + sizeof(array) / sizeof(*(array)); p++)
 
 /* ---- finding ---- */
-struct ref_sample *ref_by_serial(struct ref *ref, uint64_t serial)
-{
-    for EACH (s, ref->samples)
-        if (s->serial == serial)
-            return s;
+struct ref_sample *ref_by_serial(struct ref *ref, uint64_t serial) {
+    for
+        EACH(s, ref->samples)
+    if (s->serial == serial)
+        return s;
     return NULL;
 }
 
 /* A landing copy may come more than once: the newer one hides the older. */
-struct ref_sample *ref_by_generation(struct ref *ref, uint64_t generation)
-{
-    for EACH (s, ref->samples)
-        if (s->serial && generation && s->generation == generation && !s->hidden)
-            return s;
+struct ref_sample *ref_by_generation(struct ref *ref, uint64_t generation) {
+    for
+        EACH(s, ref->samples)
+    if (s->serial && generation && s->generation == generation && !s->hidden)
+        return s;
     return NULL;
 }
 
-static struct ref_sample *resident_of(struct ref *ref, int id)
-{
-    for EACH (s, ref->samples)
-        if (s->serial && !s->landing && s->id == id && s->state == STORE_RESIDENT)
-            return s;
+static struct ref_sample *resident_of(struct ref *ref, int id) {
+    for
+        EACH(s, ref->samples)
+    if (s->serial && !s->landing && s->id == id && s->state == STORE_RESIDENT)
+        return s;
     return NULL;
 }
 
-struct ref_sample *ref_by_id(struct ref *ref, int id)
-{
+struct ref_sample *ref_by_id(struct ref *ref, int id) {
     struct ref_sample *best = resident_of(ref, id);
     for (enum store_state state = STORE_SEALED; !best && state >= STORE_PLANNED; state--)
-        for EACH (s, ref->samples)
-            if (s->serial && !s->landing && s->id == id && s->state == state &&
-                (!best || s->order > best->order))
-                best = s;
-    for EACH (s, ref->samples)
-        if (!best && s->serial && s->id == id && s->was_last)
-            return s;
+        for
+            EACH(s, ref->samples)
+    if (s->serial && !s->landing && s->id == id && s->state == state &&
+        (!best || s->order > best->order))
+        best = s;
+    for
+        EACH(s, ref->samples)
+    if (!best && s->serial && s->id == id && s->was_last)
+        return s;
     return best;
 }
 
-struct ref_lease *ref_lease_by_serial(struct ref *ref, uint64_t serial)
-{
-    for EACH (l, ref->leases)
-        if (l->serial == serial)
-            return l;
+struct ref_lease *ref_lease_by_serial(struct ref *ref, uint64_t serial) {
+    for
+        EACH(l, ref->leases)
+    if (l->serial == serial)
+        return l;
     return NULL;
 }
 
-static bool live(const struct ref_sample *s)
-{
+static bool live(const struct ref_sample *s) {
     return s->serial && s->state != STORE_GONE;
 }
 
-static uint64_t bytes_of(const struct ref *ref, bool landing)
-{
+static uint64_t bytes_of(const struct ref *ref, bool landing) {
     uint64_t sum = 0;
-    for EACH (s, ref->samples)
-        if (live(s) && s->landing == landing)
-            sum += s->bytes;
+    for
+        EACH(s, ref->samples)
+    if (live(s) && s->landing == landing)
+        sum += s->bytes;
     return sum;
 }
 
-static uint32_t count_waiters(const struct ref *ref, enum ref_kind kind, uint32_t holder)
-{
+static uint32_t count_waiters(const struct ref *ref, enum ref_kind kind, uint32_t holder) {
     uint32_t n = 0;
-    for EACH (w, ref->waiters)
-        n += w->kind == kind && !w->ready && (holder == STORE_NO_HOLDER || w->holder == holder);
+    for
+        EACH(w, ref->waiters)
+    n += w->kind == kind && !w->ready && (holder == STORE_NO_HOLDER || w->holder == holder);
     return n;
 }
 
-static uint32_t count_all_waiters(const struct ref *ref)
-{
+static uint32_t count_all_waiters(const struct ref *ref) {
     uint32_t n = 0;
-    for EACH (w, ref->waiters)
-        n += w->kind != 0;
+    for
+        EACH(w, ref->waiters)
+    n += w->kind != 0;
     return n;
 }
 
 /* ---- places ---- */
-static uint64_t up(uint64_t value, uint64_t align)
-{
+static uint64_t up(uint64_t value, uint64_t align) {
     return (value + align - 1) / align * align;
 }
 
 /* End of the hole that begins at `from`: the lowest extent behind it, or the end of the region. */
-static uint64_t hole_end(const struct ref *ref, uint64_t from, uint64_t end)
-{
-    for EACH (s, ref->samples)
-        if (live(s) && s->offset >= from && s->offset < end)
-            end = s->offset;
+static uint64_t hole_end(const struct ref *ref, uint64_t from, uint64_t end) {
+    for
+        EACH(s, ref->samples)
+    if (live(s) && s->offset >= from && s->offset < end)
+        end = s->offset;
     return end;
 }
 
 /* Calls for each hole; returns the largest usable one under `align`. */
-static uint64_t largest_aligned(const struct ref *ref, bool landing, uint32_t align)
-{
+static uint64_t largest_aligned(const struct ref *ref, bool landing, uint32_t align) {
     uint64_t base = landing ? ref->options.max_resident_bytes : 0;
     uint64_t end = base + (landing ? ref->options.landing_bytes : ref->options.max_resident_bytes);
     uint64_t largest = 0;
@@ -115,27 +114,25 @@ static uint64_t largest_aligned(const struct ref *ref, bool landing, uint32_t al
     return largest;
 }
 
-uint64_t ref_largest_hole(const struct ref *ref, bool landing)
-{
+uint64_t ref_largest_hole(const struct ref *ref, bool landing) {
     return largest_aligned(ref, landing, 64);
 }
 
-static void check_place(struct ref *ref, const struct ref_sample *new, uint32_t align)
-{
+static void check_place(struct ref *ref, const struct ref_sample *new, uint32_t align) {
     uint64_t base = new->landing ? ref->options.max_resident_bytes : 0;
     uint64_t end =
         base + (new->landing ? ref->options.landing_bytes : ref->options.max_resident_bytes);
     if (new->offset % align || new->offset < base || new->offset + new->bytes > end)
         ref->broken = "an extent is misaligned or outside its region";
-    for EACH (s, ref->samples)
-        if (s != new && live(s) && s->offset < new->offset + new->bytes &&
-            new->offset < s->offset + s->bytes)
-            ref->broken = "an extent lies over another that is in use";
+    for
+        EACH(s, ref->samples)
+    if (s != new &&live(s) &&
+        s->offset < new->offset + new->bytes &&new->offset < s->offset + s->bytes)
+        ref->broken = "an extent lies over another that is in use";
 }
 
 /* ---- effects ---- */
-static void effect(struct ref *ref, enum store_effect_kind kind, uint64_t of)
-{
+static void effect(struct ref *ref, enum store_effect_kind kind, uint64_t of) {
     if (ref->effect_count == REF_EFFECTS) {
         ref->broken = "the reference has no room for one more effect";
         return;
@@ -144,40 +141,38 @@ static void effect(struct ref *ref, enum store_effect_kind kind, uint64_t of)
     ref->effects[ref->effect_count++].of = of;
 }
 
-static void effect_remove(struct ref *ref, unsigned at)
-{
+static void effect_remove(struct ref *ref, unsigned at) {
     memmove(&ref->effects[at], &ref->effects[at + 1],
             (--ref->effect_count - at) * sizeof ref->effects[0]);
 }
 
 /* ---- the end of a generation ---- */
-static void bury(struct ref *ref, struct ref_sample *s)
-{
+static void bury(struct ref *ref, struct ref_sample *s) {
     uint32_t tombs = 0;
     struct ref_sample *oldest = NULL;
     s->tomb_order = ++ref->order;
-    for EACH (t, ref->samples)
-        if (t->serial && t->state == STORE_GONE && !t->effect_pending) {
-            tombs++;
-            if (!oldest || t->tomb_order < oldest->tomb_order)
-                oldest = t;
-        }
+    for
+        EACH(t, ref->samples)
+    if (t->serial && t->state == STORE_GONE && !t->effect_pending) {
+        tombs++;
+        if (!oldest || t->tomb_order < oldest->tomb_order)
+            oldest = t;
+    }
     if (tombs > ref->options.max_tombstones)
         memset(oldest, 0, sizeof *oldest);
 }
 
-static void mark_last(struct ref *ref, struct ref_sample *s)
-{
+static void mark_last(struct ref *ref, struct ref_sample *s) {
     if (s->landing)
         return;
-    for EACH (t, ref->samples)
-        if (t->id == s->id)
-            t->was_last = false;
+    for
+        EACH(t, ref->samples)
+    if (t->id == s->id)
+        t->was_last = false;
     s->was_last = true;
 }
 
-static void gone(struct ref *ref, struct ref_sample *s, enum store_reason reason, uint64_t now_ns)
-{
+static void gone(struct ref *ref, struct ref_sample *s, enum store_reason reason, uint64_t now_ns) {
     if (s->state != STORE_RETIRED) {
         mark_last(ref, s);
         s->since_ns = now_ns;
@@ -190,8 +185,8 @@ static void gone(struct ref *ref, struct ref_sample *s, enum store_reason reason
         bury(ref, s);
 }
 
-static void retire(struct ref *ref, struct ref_sample *s, enum store_reason reason, uint64_t now_ns)
-{
+static void retire(struct ref *ref, struct ref_sample *s, enum store_reason reason,
+                   uint64_t now_ns) {
     mark_last(ref, s);
     s->state = STORE_RETIRED;
     s->reason = reason;
@@ -206,31 +201,31 @@ static void retire(struct ref *ref, struct ref_sample *s, enum store_reason reas
 }
 
 /* ---- leases ---- */
-static uint32_t lease_slots_used(const struct ref *ref)
-{
+static uint32_t lease_slots_used(const struct ref *ref) {
     uint32_t n = 0;
-    for EACH (l, ref->leases)
-        n += l->serial && (l->live || l->effect_pending);
+    for
+        EACH(l, ref->leases)
+    n += l->serial && (l->live || l->effect_pending);
     return n;
 }
 
-static uint32_t leases_of(const struct ref *ref, uint32_t holder)
-{
+static uint32_t leases_of(const struct ref *ref, uint32_t holder) {
     uint32_t n = 0;
-    for EACH (l, ref->leases)
-        n += l->serial && l->live && l->holder == holder;
+    for
+        EACH(l, ref->leases)
+    n += l->serial && l->live && l->holder == holder;
     return n;
 }
 
 static struct ref_lease *grant(struct ref *ref, struct ref_sample *s, uint32_t holder,
-                               uint64_t cookie)
-{
+                               uint64_t cookie) {
     struct ref_lease *slot = NULL;
     if (lease_slots_used(ref) >= ref->options.max_leases)
         return NULL;
-    for EACH (l, ref->leases)
-        if (!l->live && !l->effect_pending && (!slot || l->ended_order < slot->ended_order))
-            slot = l;
+    for
+        EACH(l, ref->leases)
+    if (!l->live && !l->effect_pending && (!slot || l->ended_order < slot->ended_order))
+        slot = l;
     *slot = (struct ref_lease){.serial = ++ref->lease_serial,
                                .sample_serial = s->serial,
                                .generation = s->generation,
@@ -242,22 +237,20 @@ static struct ref_lease *grant(struct ref *ref, struct ref_sample *s, uint32_t h
     return slot;
 }
 
-static void after_reader(struct ref *ref, struct ref_sample *s, uint64_t now_ns)
-{
+static void after_reader(struct ref *ref, struct ref_sample *s, uint64_t now_ns) {
     if (s->leases)
         return;
     if (s->state == STORE_RETIRED)
         gone(ref, s, s->reason, now_ns);
     else if (s->state == STORE_RESIDENT && s->landing && !s->cached)
         retire(ref, s, STORE_UNCACHED, now_ns);
-    else if (s->state == STORE_RESIDENT && !s->landing &&
-             ref->options.policy == STORE_ON_RELEASE && s->consumed >= ref->options.readers)
+    else if (s->state == STORE_RESIDENT && !s->landing && ref->options.policy == STORE_ON_RELEASE &&
+             s->consumed >= ref->options.readers)
         retire(ref, s, STORE_CONSUMED, now_ns);
 }
 
 static void end_lease(struct ref *ref, struct ref_lease *l, enum store_how how, bool tell,
-                      uint64_t now_ns)
-{
+                      uint64_t now_ns) {
     struct ref_sample *s = ref_by_serial(ref, l->sample_serial);
     l->live = false;
     l->how = how;
@@ -276,19 +269,18 @@ static void end_lease(struct ref *ref, struct ref_lease *l, enum store_how how, 
 /* ---- taking room ---- */
 static enum store_result refuse(struct store_refusal *refusal, enum store_result result,
                                 enum store_cause cause, uint64_t limit, uint64_t used,
-                                uint64_t asked)
-{
+                                uint64_t asked) {
     *refusal = (struct store_refusal){.cause = cause, .limit = limit, .used = used, .asked = asked};
     return result;
 }
 
 static enum store_result room(struct ref *ref, const struct ref_waiter *w,
-                              struct store_refusal *refusal)
-{
+                              struct store_refusal *refusal) {
     bool landing = w->kind == REF_LAND;
     uint32_t slots = 0;
-    for EACH (s, ref->samples)
-        slots += s->serial && (s->state != STORE_GONE || s->effect_pending);
+    for
+        EACH(s, ref->samples)
+    slots += s->serial && (s->state != STORE_GONE || s->effect_pending);
     if (slots >= ref->options.max_samples)
         return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SAMPLES, ref->options.max_samples, slots,
                       1);
@@ -307,8 +299,7 @@ static enum store_result room(struct ref *ref, const struct ref_waiter *w,
                   w->bytes);
 }
 
-static void take(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns)
-{
+static void take(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns) {
     struct ref_sample *slot = ref_by_serial(ref, 0);
     struct ref_sample *older = ref_by_generation(ref, w->generation);
     if (older)
@@ -334,16 +325,16 @@ static void take(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns)
 }
 
 /* Longest idle first, and only while freeing them all could make enough room. */
-static bool evict(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns)
-{
+static bool evict(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns) {
     struct ref_sample *oldest = NULL;
     uint64_t busy = 0;
-    for EACH (s, ref->samples) {
-        bool idle = live(s) && s->landing && s->state == STORE_RESIDENT && !s->leases;
-        busy += live(s) && s->landing && !idle ? s->bytes : 0;
-        if (idle && (!oldest || s->idle_order < oldest->idle_order))
-            oldest = s;
-    }
+    for
+        EACH(s, ref->samples) {
+            bool idle = live(s) && s->landing && s->state == STORE_RESIDENT && !s->leases;
+            busy += live(s) && s->landing && !idle ? s->bytes : 0;
+            if (idle && (!oldest || s->idle_order < oldest->idle_order))
+                oldest = s;
+        }
     if (!oldest || busy + w->bytes > ref->options.landing_bytes)
         return false;
     retire(ref, oldest, STORE_UNCACHED, now_ns);
@@ -351,8 +342,7 @@ static bool evict(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns)
 }
 
 static enum store_result try_take(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns,
-                                  struct store_refusal *refusal)
-{
+                                  struct store_refusal *refusal) {
     enum store_result result;
     struct ref_sample *there = ref_by_generation(ref, w->generation);
     if (w->kind == REF_LAND && there &&
@@ -367,24 +357,22 @@ static enum store_result try_take(struct ref *ref, const struct ref_waiter *w, u
 }
 
 /* ---- waiting ---- */
-static struct ref_waiter *oldest_waiter(struct ref *ref, enum ref_kind kind)
-{
+static struct ref_waiter *oldest_waiter(struct ref *ref, enum ref_kind kind) {
     struct ref_waiter *oldest = NULL;
-    for EACH (w, ref->waiters)
-        if (w->kind == kind && !w->ready && (!oldest || w->order < oldest->order))
-            oldest = w;
+    for
+        EACH(w, ref->waiters)
+    if (w->kind == kind && !w->ready && (!oldest || w->order < oldest->order))
+        oldest = w;
     return oldest;
 }
 
-static void answer(struct ref *ref, struct ref_waiter *w, enum store_result result)
-{
+static void answer(struct ref *ref, struct ref_waiter *w, enum store_result result) {
     w->ready = true;
     w->result = result;
     effect(ref, STORE_EFFECT_PUT, w->order); /* the kind of the wait says which effect it is */
 }
 
-static void settle(struct ref *ref, uint64_t now_ns)
-{
+static void settle(struct ref *ref, uint64_t now_ns) {
     for (enum ref_kind kind = REF_PUT; kind <= REF_LAND; kind++)
         for (struct ref_waiter *w; (w = oldest_waiter(ref, kind));) {
             enum store_result result = try_take(ref, w, now_ns, &w->refusal);
@@ -399,32 +387,32 @@ static void settle(struct ref *ref, uint64_t now_ns)
 }
 
 static enum store_result enqueue(struct ref *ref, const struct ref_waiter *w,
-                                 struct store_refusal *refusal)
-{
+                                 struct store_refusal *refusal) {
     uint32_t used = count_all_waiters(ref);
     if (used >= ref->options.max_waiters)
         return refuse(refusal, STORE_E_FULL, STORE_CAUSE_WAITERS, ref->options.max_waiters, used,
                       1);
-    for EACH (slot, ref->waiters)
-        if (!slot->kind) {
-            *slot = *w;
-            slot->refusal = *refusal;
-            slot->order = ++ref->order;
-            return STORE_WAIT;
-        }
+    for
+        EACH(slot, ref->waiters)
+    if (!slot->kind) {
+        *slot = *w;
+        slot->refusal = *refusal;
+        slot->order = ++ref->order;
+        return STORE_WAIT;
+    }
     return STORE_E_INVALID;
 }
 
-static void wake(struct ref *ref, uint64_t generation, int id, struct ref_sample *s)
-{
+static void wake(struct ref *ref, uint64_t generation, int id, struct ref_sample *s) {
     for (;;) {
         struct ref_waiter *next = NULL;
-        for EACH (w, ref->waiters)
-            if (!w->ready &&
-                ((w->kind == REF_GET_GENERATION && w->generation == generation) ||
-                 (w->kind == REF_GET_ID && w->id == id)) &&
-                (!next || w->order < next->order))
-                next = w;
+        for
+            EACH(w, ref->waiters)
+        if (!w->ready &&
+            ((w->kind == REF_GET_GENERATION && w->generation == generation) ||
+             (w->kind == REF_GET_ID && w->id == id)) &&
+            (!next || w->order < next->order))
+            next = w;
         if (!next)
             return;
         struct ref_lease *l = s ? grant(ref, s, next->holder, next->cookie) : NULL;
@@ -436,24 +424,24 @@ static void wake(struct ref *ref, uint64_t generation, int id, struct ref_sample
     }
 }
 
-uint64_t ref_next_deadline_ns(const struct ref *ref)
-{
+uint64_t ref_next_deadline_ns(const struct ref *ref) {
     uint64_t earliest = UINT64_MAX;
-    for EACH (w, ref->waiters)
-        if (w->kind && !w->ready && w->deadline_ns < earliest)
-            earliest = w->deadline_ns;
+    for
+        EACH(w, ref->waiters)
+    if (w->kind && !w->ready && w->deadline_ns < earliest)
+        earliest = w->deadline_ns;
     return earliest;
 }
 
-static void expire(struct ref *ref, uint64_t now_ns)
-{
+static void expire(struct ref *ref, uint64_t now_ns) {
     for (;;) {
         struct ref_waiter *next = NULL;
-        for EACH (w, ref->waiters)
-            if (w->kind && !w->ready && w->deadline_ns <= now_ns &&
-                (!next || w->deadline_ns < next->deadline_ns ||
-                 (w->deadline_ns == next->deadline_ns && w->order < next->order)))
-                next = w;
+        for
+            EACH(w, ref->waiters)
+        if (w->kind && !w->ready && w->deadline_ns <= now_ns &&
+            (!next || w->deadline_ns < next->deadline_ns ||
+             (w->deadline_ns == next->deadline_ns && w->order < next->order)))
+            next = w;
         if (!next)
             return;
         bool for_room = next->kind == REF_PUT || next->kind == REF_LAND;
@@ -464,8 +452,8 @@ static void expire(struct ref *ref, uint64_t now_ns)
     }
 }
 
-static void forget(struct ref *ref, struct ref_waiter *w, enum store_reason reason, uint64_t now_ns)
-{
+static void forget(struct ref *ref, struct ref_waiter *w, enum store_reason reason,
+                   uint64_t now_ns) {
     for (unsigned i = 0; w->ready && i < ref->effect_count; i++)
         if (ref->effects[i].kind == STORE_EFFECT_PUT && ref->effects[i].of == w->order)
             effect_remove(ref, i);
@@ -481,31 +469,38 @@ static void forget(struct ref *ref, struct ref_waiter *w, enum store_reason reas
 
 /* ---- the operations ---- */
 enum store_result ref_reserve(struct ref *ref, uint32_t holder, const struct ref_put *put,
-                              uint64_t now_ns, struct store_refusal *refusal)
-{
+                              uint64_t now_ns, struct store_refusal *refusal) {
     struct store_limits limits = ref->holders[holder].limits;
-    struct ref_waiter w = {.kind = REF_PUT, .holder = holder, .align = put->align,
-                           .tensors = put->tensors, .tag = put->tag,
-                           .deadline_ns = put->deadline_ns, .bytes = up(put->bytes, 64),
-                           .serial = put->serial, .id = put->id};
+    struct ref_waiter w = {.kind = REF_PUT,
+                           .holder = holder,
+                           .align = put->align,
+                           .tensors = put->tensors,
+                           .tag = put->tag,
+                           .deadline_ns = put->deadline_ns,
+                           .bytes = up(put->bytes, 64),
+                           .serial = put->serial,
+                           .id = put->id};
     uint64_t reserved = count_waiters(ref, REF_PUT, holder), queued = 0;
-    for EACH (s, ref->samples)
-        reserved += live(s) && !s->landing && s->state == STORE_PLANNED && s->holder == holder;
-    for EACH (q, ref->waiters)
-        queued += q->kind == REF_PUT && !q->ready && q->holder == holder ? q->bytes : 0;
+    for
+        EACH(s, ref->samples)
+    reserved += live(s) && !s->landing && s->state == STORE_PLANNED && s->holder == holder;
+    for
+        EACH(q, ref->waiters)
+    queued += q->kind == REF_PUT && !q->ready && q->holder == holder ? q->bytes : 0;
     if (w.bytes > ref->options.max_resident_bytes)
         return refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_QUOTA,
                       ref->options.max_resident_bytes, bytes_of(ref, false), w.bytes);
     if (w.bytes > ref->account->limit_bytes)
-        return refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_NODE_QUOTA,
-                      ref->account->limit_bytes, ref->account->used_bytes, w.bytes);
+        return refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_NODE_QUOTA, ref->account->limit_bytes,
+                      ref->account->used_bytes, w.bytes);
     if (reserved >= limits.reservations)
         return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_RESERVATIONS, limits.reservations,
                       reserved, 1);
     enum store_result result;
     uint32_t ahead = count_waiters(ref, REF_PUT, STORE_NO_HOLDER);
     if (ahead)
-        result = refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, ref->options.max_waiters, ahead, 1);
+        result =
+            refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, ref->options.max_waiters, ahead, 1);
     else
         result = try_take(ref, &w, now_ns, refusal);
     if (result != STORE_E_FULL || put->deadline_ns <= now_ns)
@@ -516,18 +511,17 @@ enum store_result ref_reserve(struct ref *ref, uint32_t holder, const struct ref
     return enqueue(ref, &w, refusal);
 }
 
-static struct ref_sample *reservation(struct ref *ref, uint32_t holder, uint64_t token)
-{
-    for EACH (s, ref->samples)
-        if (live(s) && !s->landing && s->state == STORE_PLANNED && s->token == token &&
-            s->holder == holder && token)
-            return s;
+static struct ref_sample *reservation(struct ref *ref, uint32_t holder, uint64_t token) {
+    for
+        EACH(s, ref->samples)
+    if (live(s) && !s->landing && s->state == STORE_PLANNED && s->token == token &&
+        s->holder == holder && token)
+        return s;
     return NULL;
 }
 
 enum store_result ref_seal(struct ref *ref, uint32_t holder, uint64_t token,
-                           uint32_t checksums_bytes, uint64_t generation)
-{
+                           uint32_t checksums_bytes, uint64_t generation) {
     struct ref_sample *s = reservation(ref, holder, token);
     if (!s)
         return STORE_E_NOT_FOUND;
@@ -540,8 +534,7 @@ enum store_result ref_seal(struct ref *ref, uint32_t holder, uint64_t token,
 }
 
 enum store_result ref_publish(struct ref *ref, uint64_t generation, uint64_t now_ns,
-                              uint64_t *superseded)
-{
+                              uint64_t *superseded) {
     struct ref_sample *s = ref_by_generation(ref, generation);
     *superseded = 0;
     if (!s || s->landing || (s->state != STORE_SEALED && s->state != STORE_RESIDENT))
@@ -562,16 +555,14 @@ enum store_result ref_publish(struct ref *ref, uint64_t generation, uint64_t now
     return STORE_OK;
 }
 
-void ref_cancel(struct ref *ref, uint32_t holder, uint64_t token, uint64_t now_ns)
-{
+void ref_cancel(struct ref *ref, uint32_t holder, uint64_t token, uint64_t now_ns) {
     struct ref_sample *s = reservation(ref, holder, token);
     if (s)
         gone(ref, s, STORE_CANCELLED, now_ns);
     settle(ref, now_ns);
 }
 
-enum store_result ref_unseal(struct ref *ref, uint64_t generation, uint64_t now_ns)
-{
+enum store_result ref_unseal(struct ref *ref, uint64_t generation, uint64_t now_ns) {
     struct ref_sample *s = ref_by_generation(ref, generation);
     if (!s || s->state != STORE_SEALED)
         return STORE_E_NOT_FOUND;
@@ -583,8 +574,7 @@ enum store_result ref_unseal(struct ref *ref, uint64_t generation, uint64_t now_
 
 enum store_result ref_get(struct ref *ref, uint32_t holder, int id, uint64_t generation,
                           uint64_t deadline_ns, uint64_t tag, uint64_t cookie, uint64_t now_ns,
-                          struct ref_lease **lease, struct store_refusal *refusal)
-{
+                          struct ref_lease **lease, struct store_refusal *refusal) {
     struct ref_sample *s = generation ? ref_by_generation(ref, generation) : resident_of(ref, id);
     bool arriving = s && s->landing && s->state == STORE_PLANNED;
     bool readable = s && s->state == STORE_RESIDENT;
@@ -598,9 +588,12 @@ enum store_result ref_get(struct ref *ref, uint32_t holder, int id, uint64_t gen
         return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_LEASES, limit, wanted, 1);
     if (!readable) {
         struct ref_waiter w = {.kind = generation ? REF_GET_GENERATION : REF_GET_ID,
-                               .holder = holder, .tag = tag, .cookie = cookie,
+                               .holder = holder,
+                               .tag = tag,
+                               .cookie = cookie,
                                .deadline_ns = arriving ? UINT64_MAX : deadline_ns,
-                               .generation = generation, .id = id};
+                               .generation = generation,
+                               .id = id};
         return enqueue(ref, &w, refusal);
     }
     *lease = grant(ref, s, holder, cookie);
@@ -610,13 +603,13 @@ enum store_result ref_get(struct ref *ref, uint32_t holder, int id, uint64_t gen
     return STORE_OK;
 }
 
-bool ref_cancel_wait(struct ref *ref, uint32_t holder, uint64_t tag, uint64_t now_ns)
-{
+bool ref_cancel_wait(struct ref *ref, uint32_t holder, uint64_t tag, uint64_t now_ns) {
     struct ref_waiter *found = NULL;
-    for EACH (w, ref->waiters)
-        if (w->kind && w->holder == holder && w->tag == tag &&
-            !(holder == STORE_NO_HOLDER && w->ready) && (!found || w->order < found->order))
-            found = w;
+    for
+        EACH(w, ref->waiters)
+    if (w->kind && w->holder == holder && w->tag == tag &&
+        !(holder == STORE_NO_HOLDER && w->ready) && (!found || w->order < found->order))
+        found = w;
     if (!found)
         return false;
     forget(ref, found, STORE_CANCELLED, now_ns);
@@ -625,8 +618,7 @@ bool ref_cancel_wait(struct ref *ref, uint32_t holder, uint64_t tag, uint64_t no
 }
 
 void ref_release(struct ref *ref, uint32_t holder, struct ref_lease *l, enum store_how how,
-                 uint64_t now_ns)
-{
+                 uint64_t now_ns) {
     if (l->live && l->holder == holder) {
         end_lease(ref, l, how, true, now_ns);
     } else if (!l->live && how == STORE_CONSUMED_BY_READER && l->how == STORE_RETURNED) {
@@ -641,8 +633,7 @@ void ref_release(struct ref *ref, uint32_t holder, struct ref_lease *l, enum sto
 }
 
 bool ref_retire(struct ref *ref, int id, uint64_t generation, enum store_reason reason,
-                uint64_t now_ns)
-{
+                uint64_t now_ns) {
     struct ref_sample *s = generation ? ref_by_generation(ref, generation) : resident_of(ref, id);
     bool hit = s && !s->landing && s->state == STORE_RESIDENT && s->id == id;
     if (hit)
@@ -651,8 +642,7 @@ bool ref_retire(struct ref *ref, int id, uint64_t generation, enum store_reason 
     return hit;
 }
 
-uint32_t ref_gc(struct ref *ref, uint64_t max_hold_ns, uint64_t now_ns)
-{
+uint32_t ref_gc(struct ref *ref, uint64_t max_hold_ns, uint64_t now_ns) {
     uint32_t freed = 0;
     if (!max_hold_ns)
         max_hold_ns = ref->options.max_hold_ns;
@@ -660,10 +650,11 @@ uint32_t ref_gc(struct ref *ref, uint64_t max_hold_ns, uint64_t now_ns)
         return 0;
     for (struct ref_sample *oldest;; freed++) {
         oldest = NULL;
-        for EACH (s, ref->samples)
-            if (live(s) && !s->landing && s->state == STORE_RESIDENT && !s->leases &&
-                now_ns - s->since_ns > max_hold_ns && (!oldest || s->idle_order < oldest->idle_order))
-                oldest = s;
+        for
+            EACH(s, ref->samples)
+        if (live(s) && !s->landing && s->state == STORE_RESIDENT && !s->leases &&
+            now_ns - s->since_ns > max_hold_ns && (!oldest || s->idle_order < oldest->idle_order))
+            oldest = s;
         if (!oldest)
             break;
         retire(ref, oldest, STORE_MAX_HOLD, now_ns);
@@ -672,12 +663,13 @@ uint32_t ref_gc(struct ref *ref, uint64_t max_hold_ns, uint64_t now_ns)
     return freed;
 }
 
-void ref_drop(struct ref *ref, uint64_t now_ns)
-{
-    for EACH (w, ref->waiters)
-        if (w->kind && !w->ready)
-            answer(ref, w, STORE_E_NOT_FOUND);
-    for (unsigned i = 0; i < ref->seen_count; i++) { /* in the order in which the store shows them */
+void ref_drop(struct ref *ref, uint64_t now_ns) {
+    for
+        EACH(w, ref->waiters)
+    if (w->kind && !w->ready)
+        answer(ref, w, STORE_E_NOT_FOUND);
+    for (unsigned i = 0; i < ref->seen_count;
+         i++) { /* in the order in which the store shows them */
         struct ref_sample *s = ref_by_serial(ref, ref->seen[i].serial);
         if (s->state == STORE_RESIDENT)
             retire(ref, s, STORE_DROPPED, now_ns);
@@ -688,33 +680,34 @@ void ref_drop(struct ref *ref, uint64_t now_ns)
     }
 }
 
-void ref_holder_close(struct ref *ref, uint32_t holder, uint64_t now_ns)
-{
+void ref_holder_close(struct ref *ref, uint32_t holder, uint64_t now_ns) {
     for (struct ref_waiter *oldest;;) {
         oldest = NULL;
-        for EACH (w, ref->waiters)
-            if (w->kind && w->holder == holder && (!oldest || w->order < oldest->order))
-                oldest = w;
+        for
+            EACH(w, ref->waiters)
+        if (w->kind && w->holder == holder && (!oldest || w->order < oldest->order))
+            oldest = w;
         if (!oldest)
             break;
         forget(ref, oldest, STORE_PRODUCER_DIED, now_ns);
     }
     for (struct ref_lease *oldest;;) {
         oldest = NULL;
-        for EACH (l, ref->leases)
-            if (l->serial && l->live && l->holder == holder &&
-                (!oldest || l->serial < oldest->serial))
-                oldest = l;
+        for
+            EACH(l, ref->leases)
+        if (l->serial && l->live && l->holder == holder && (!oldest || l->serial < oldest->serial))
+            oldest = l;
         if (!oldest)
             break;
         end_lease(ref, oldest, STORE_RETURNED, true, now_ns);
     }
     for (struct ref_sample *oldest;;) {
         oldest = NULL;
-        for EACH (s, ref->samples)
-            if (live(s) && !s->landing && s->state == STORE_PLANNED && s->holder == holder &&
-                (!oldest || s->order < oldest->order))
-                oldest = s;
+        for
+            EACH(s, ref->samples)
+        if (live(s) && !s->landing && s->state == STORE_PLANNED && s->holder == holder &&
+            (!oldest || s->order < oldest->order))
+            oldest = s;
         if (!oldest)
             break;
         gone(ref, oldest, STORE_PRODUCER_DIED, now_ns);
@@ -724,12 +717,17 @@ void ref_holder_close(struct ref *ref, uint32_t holder, uint64_t now_ns)
 }
 
 enum store_result ref_land(struct ref *ref, const struct ref_put *put, uint64_t generation,
-                           uint64_t origin, uint64_t now_ns, struct store_refusal *refusal)
-{
-    struct ref_waiter w = {.kind = REF_LAND, .holder = STORE_NO_HOLDER, .align = put->align,
-                           .tensors = put->tensors, .tag = put->tag,
-                           .deadline_ns = put->deadline_ns, .generation = generation,
-                           .origin = origin, .bytes = up(put->bytes, 64), .serial = put->serial,
+                           uint64_t origin, uint64_t now_ns, struct store_refusal *refusal) {
+    struct ref_waiter w = {.kind = REF_LAND,
+                           .holder = STORE_NO_HOLDER,
+                           .align = put->align,
+                           .tensors = put->tensors,
+                           .tag = put->tag,
+                           .deadline_ns = put->deadline_ns,
+                           .generation = generation,
+                           .origin = origin,
+                           .bytes = up(put->bytes, 64),
+                           .serial = put->serial,
                            .id = put->id};
     uint32_t ahead = count_waiters(ref, REF_LAND, STORE_NO_HOLDER);
     enum store_result result;
@@ -737,7 +735,8 @@ enum store_result ref_land(struct ref *ref, const struct ref_put *put, uint64_t 
         return refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_LANDING, ref->options.landing_bytes,
                       bytes_of(ref, true), w.bytes);
     if (ahead)
-        result = refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, ref->options.max_waiters, ahead, 1);
+        result =
+            refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, ref->options.max_waiters, ahead, 1);
     else
         result = try_take(ref, &w, now_ns, refusal);
     if (result == STORE_E_FULL && put->deadline_ns > now_ns)
@@ -746,8 +745,7 @@ enum store_result ref_land(struct ref *ref, const struct ref_put *put, uint64_t 
     return result;
 }
 
-enum store_result ref_land_done(struct ref *ref, uint64_t generation, bool keep, uint64_t now_ns)
-{
+enum store_result ref_land_done(struct ref *ref, uint64_t generation, bool keep, uint64_t now_ns) {
     struct ref_sample *s = ref_by_generation(ref, generation);
     if (!s || !s->landing || s->state != STORE_PLANNED)
         return STORE_E_NOT_FOUND;
@@ -766,8 +764,7 @@ enum store_result ref_land_done(struct ref *ref, uint64_t generation, bool keep,
     return STORE_OK;
 }
 
-enum store_result ref_land_failed(struct ref *ref, uint64_t generation, uint64_t now_ns)
-{
+enum store_result ref_land_failed(struct ref *ref, uint64_t generation, uint64_t now_ns) {
     struct ref_sample *s = ref_by_generation(ref, generation);
     bool there = s && s->landing && (s->state == STORE_PLANNED || s->state == STORE_RESIDENT);
     if (there && s->state == STORE_PLANNED) {
@@ -781,24 +778,22 @@ enum store_result ref_land_failed(struct ref *ref, uint64_t generation, uint64_t
 }
 
 /* A drop answers all who wait, in no particular order. */
-void ref_hurry(struct ref *ref, uint64_t tag)
-{
+void ref_hurry(struct ref *ref, uint64_t tag) {
     for (unsigned i = 0; i < ref->effect_count; i++)
-        for EACH (w, ref->waiters)
-            if (ref->effects[i].kind == STORE_EFFECT_PUT && w->kind && w->order == ref->effects[i].of &&
-                w->tag == tag && w->ready && w->result == STORE_E_NOT_FOUND) {
-                uint64_t of = ref->effects[i].of;
-                effect_remove(ref, i);
-                memmove(&ref->effects[1], &ref->effects[0],
-                        ref->effect_count++ * sizeof ref->effects[0]);
-                ref->effects[0].kind = STORE_EFFECT_PUT;
-                ref->effects[0].of = of;
-                return;
-            }
+        for
+            EACH(w, ref->waiters)
+    if (ref->effects[i].kind == STORE_EFFECT_PUT && w->kind && w->order == ref->effects[i].of &&
+        w->tag == tag && w->ready && w->result == STORE_E_NOT_FOUND) {
+        uint64_t of = ref->effects[i].of;
+        effect_remove(ref, i);
+        memmove(&ref->effects[1], &ref->effects[0], ref->effect_count++ * sizeof ref->effects[0]);
+        ref->effects[0].kind = STORE_EFFECT_PUT;
+        ref->effects[0].of = of;
+        return;
+    }
 }
 
-bool ref_next_effect(struct ref *ref, uint64_t now_ns, struct ref_effect *out)
-{
+bool ref_next_effect(struct ref *ref, uint64_t now_ns, struct ref_effect *out) {
     settle(ref, now_ns);
     expire(ref, now_ns);
     settle(ref, now_ns);
@@ -817,11 +812,12 @@ bool ref_next_effect(struct ref *ref, uint64_t now_ns, struct ref_effect *out)
         l->effect_pending = false;
         l->ended_order = ++ref->order;
     } else {
-        for EACH (w, ref->waiters)
-            if (w->kind && w->order == of) {
-                out->waiter = *w;
-                w->kind = 0;
-            }
+        for
+            EACH(w, ref->waiters)
+        if (w->kind && w->order == of) {
+            out->waiter = *w;
+            w->kind = 0;
+        }
         out->serial = out->waiter.granted;
         out->kind = out->waiter.kind == REF_PUT    ? STORE_EFFECT_PUT
                     : out->waiter.kind == REF_LAND ? STORE_EFFECT_LAND
@@ -834,8 +830,7 @@ bool ref_next_effect(struct ref *ref, uint64_t now_ns, struct ref_effect *out)
     return true;
 }
 
-void ref_totals(struct ref *ref, struct store_totals *out)
-{
+void ref_totals(struct ref *ref, struct store_totals *out) {
     *out = (struct store_totals){.resident_bytes = bytes_of(ref, false),
                                  .landing_used_bytes = bytes_of(ref, true),
                                  .put_waiters = count_waiters(ref, REF_PUT, STORE_NO_HOLDER),
@@ -847,17 +842,20 @@ void ref_totals(struct ref *ref, struct store_totals *out)
                                  .gets = ref->gets,
                                  .frees = ref->frees,
                                  .largest_free_bytes = ref_largest_hole(ref, false)};
-    for EACH (s, ref->samples) {
-        out->tombstones += s->serial && s->state == STORE_GONE;
-        out->landing += live(s) && s->landing;
-        out->planned += live(s) && !s->landing && s->state == STORE_PLANNED;
-        out->sealed += live(s) && !s->landing && s->state == STORE_SEALED;
-        out->resident += live(s) && !s->landing && s->state == STORE_RESIDENT;
-        out->retired += live(s) && !s->landing && s->state == STORE_RETIRED;
-    }
+    for
+        EACH(s, ref->samples) {
+            out->tombstones += s->serial && s->state == STORE_GONE;
+            out->landing += live(s) && s->landing;
+            out->planned += live(s) && !s->landing && s->state == STORE_PLANNED;
+            out->sealed += live(s) && !s->landing && s->state == STORE_SEALED;
+            out->resident += live(s) && !s->landing && s->state == STORE_RESIDENT;
+            out->retired += live(s) && !s->landing && s->state == STORE_RETIRED;
+        }
     out->reservations = out->planned;
-    for EACH (l, ref->leases)
-        out->leases += l->serial && l->live;
-    for EACH (h, ref->holders)
-        out->holders += h->open;
+    for
+        EACH(l, ref->leases)
+    out->leases += l->serial && l->live;
+    for
+        EACH(h, ref->holders)
+    out->holders += h->open;
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a store must do, said as plainly as possible: arrays, linear scans, no care for speed. Written
- * from the contract; shares no code with daemon/store but the public header's names.
+ * What a store must do, said as plainly as possible: arrays, linear scans, no care for speed.
+ * Written from the contract; shares no code with daemon/store but the public header's names.
  *
- * The one thing it does not decide is where an extent goes. It asks `seen` (what the store under test
- * shows) and checks that the place is legal; whether there is a place at all it works out by itself.
- * Every put carries a serial number in its spec, by which both sides speak of the same sample.
+ * The one thing it does not decide is where an extent goes. It asks `seen` (what the store under
+ * test shows) and checks that the place is legal; whether there is a place at all it works out by
+ * itself. Every put carries a serial number in its spec, by which both sides speak of the same
+ * sample.
  */
 #ifndef FEATURED_TESTS_STORE_REFERENCE_H
 #define FEATURED_TESTS_STORE_REFERENCE_H
