@@ -26,7 +26,7 @@
  * refusal than best fit or lowest fit. To stay O(1) at most LOOK_FIRST holes of a class are tried;
  * the complete search comes last. */
 #define TIGHT_CLASSES 4u
-#define LOOK_FIRST    16u
+#define LOOK_FIRST    4u
 
 struct node {
     uint64_t offset;
