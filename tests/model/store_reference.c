@@ -4,7 +4,7 @@
 #include <string.h>
 
 #define EACH(p, array)                                                                             \
-    (typeof(&(array)[0]) p = (array); p < (array) + sizeof(array) / sizeof(*(array)); p++)
+    (__typeof__(&(array)[0]) p = (array); p < (array) + sizeof(array) / sizeof(*(array)); p++)
 
 /* ---- finding ---- */
 struct ref_sample *ref_by_serial(struct ref *ref, uint64_t serial) {
