@@ -246,8 +246,7 @@ static void expire(struct store *store, uint32_t index) {
 }
 
 /* The caller has settled just before, and settles again: those behind the expired ones may fit. */
-void waiters_expire(struct store *store, uint64_t now_ns)
-{
+void waiters_expire(struct store *store, uint64_t now_ns) {
     while (store_next_deadline_ns(store) <= now_ns)
         expire(store, heap_of(store)[0]);
 }
