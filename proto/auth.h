@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Challenge-response over a shared secret: primitives from libsodium, transcript ours. Used for store
- * secrets (client <-> broker) and for the cluster secret (broker <-> broker). Pure.
+ * Challenge-response over a shared secret: primitives from libsodium, transcript ours. Used for
+ * store secrets (client <-> broker) and for the cluster secret (broker <-> broker). Pure.
  *
  *   key    = BLAKE2b-256(secret, key = BLAKE2b-256(domain))
  *   proof  = HMAC-SHA-512-256(key, role || length-prefixed context || nonce_a || nonce_b)
  *   session key = BLAKE2b-256(nonce_a || nonce_b, key = key)
  *
- * The secret itself never crosses a wire; both sides prove themselves; a proof is bound to its role,
- * so that it cannot be reflected. Comparison is in constant time.
+ * The secret itself never crosses a wire; both sides prove themselves; a proof is bound to its
+ * role, so that it cannot be reflected. Comparison is in constant time.
  */
 #ifndef FEATURED_PROTO_AUTH_H
 #define FEATURED_PROTO_AUTH_H
@@ -44,7 +44,8 @@ void auth_session_key(const uint8_t key[AUTH_KEY_BYTES], enum auth_role role,
                       const uint8_t asker_nonce[AUTH_NONCE_BYTES],
                       const uint8_t answerer_nonce[AUTH_NONCE_BYTES], uint8_t out[AUTH_KEY_BYTES]);
 
-/* Keyed BLAKE2b-128 over sequence || parts. */
+/* Poly1305 over the parts under a one-time key that ChaCha20 makes of (session_key, sequence): a session
+ * key must never tag two different messages with one sequence number. */
 struct auth_part {
     const void *data;
     size_t bytes;

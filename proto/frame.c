@@ -4,21 +4,18 @@
 #include <endian.h>
 #include <string.h>
 
-static void put32(uint8_t *out, uint32_t value)
-{
+static void put32(uint8_t *out, uint32_t value) {
     value = htole32(value);
     memcpy(out, &value, sizeof value);
 }
 
-static uint32_t get32(const uint8_t *in)
-{
+static uint32_t get32(const uint8_t *in) {
     uint32_t value;
     memcpy(&value, in, sizeof value);
     return le32toh(value);
 }
 
-void frame_encode(const struct frame_header *header, uint8_t out[FRAME_HEADER_BYTES])
-{
+void frame_encode(const struct frame_header *header, uint8_t out[FRAME_HEADER_BYTES]) {
     out[0] = FRAME_MAGIC & 0xff;
     out[1] = FRAME_MAGIC >> 8;
     out[2] = header->version;
@@ -29,8 +26,7 @@ void frame_encode(const struct frame_header *header, uint8_t out[FRAME_HEADER_BY
 }
 
 const char *frame_decode(const uint8_t in[FRAME_HEADER_BYTES], uint32_t bytes_max,
-                         struct frame_header *out)
-{
+                         struct frame_header *out) {
     if (in[0] != (FRAME_MAGIC & 0xff) || in[1] != FRAME_MAGIC >> 8)
         return "not a frame: wrong magic";
     struct frame_header header = {

@@ -9,13 +9,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FRAME_MAGIC               0x4246u /* "FB" */
-#define FRAME_HEADER_BYTES        16u
-#define FRAME_CLIENT_BYTES_MAX    131072u /* header + body + payload; fits the default socket buffer */
-#define FRAME_PEER_BYTES_MAX      1048576u
-#define FRAME_INLINE_BYTES_MAX    65536u
-#define FRAME_BATCH_ITEMS_MAX     256u
-#define FRAME_VERSION             1u
+#define FRAME_MAGIC            0x4246u /* "FB" */
+#define FRAME_HEADER_BYTES     16u
+#define FRAME_CLIENT_BYTES_MAX 131072u /* header + body + payload; fits the default socket buffer  \
+                                        */
+#define FRAME_PEER_BYTES_MAX   1048576u
+#define FRAME_INLINE_BYTES_MAX 65536u
+#define FRAME_BATCH_ITEMS_MAX  256u
+#define FRAME_VERSION          1u
 
 enum frame_type {
     FRAME_REQUEST = 1, /* wants exactly one FRAME_REPLY with the same request_id */

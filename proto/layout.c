@@ -5,8 +5,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-uint32_t layout_dtype_bytes(Fb__Dtype dtype)
-{
+uint32_t layout_dtype_bytes(Fb__Dtype dtype) {
     switch (dtype) {
     case FB__DTYPE__BOOL:
     case FB__DTYPE__U8:
@@ -32,9 +31,9 @@ uint32_t layout_dtype_bytes(Fb__Dtype dtype)
     }
 }
 
-/* Length of the UTF-8 sequence at s (RFC 3629: no overlong forms, no surrogates), 0 if malformed. */
-static size_t utf8_length(const unsigned char *s)
-{
+/* Length of the UTF-8 sequence at s (RFC 3629: no overlong forms, no surrogates), 0 if malformed.
+ */
+static size_t utf8_length(const unsigned char *s) {
     if (s[0] < 0x80)
         return 1;
     size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
@@ -49,8 +48,7 @@ static size_t utf8_length(const unsigned char *s)
     return length;
 }
 
-static const char *check_text(const char *text)
-{
+static const char *check_text(const char *text) {
     const unsigned char *s = (const unsigned char *)text;
     if (!*s)
         return "is empty";
@@ -67,13 +65,11 @@ static const char *check_text(const char *text)
     return NULL;
 }
 
-const char *layout_check_sample_id(const char *sample_id)
-{
+const char *layout_check_sample_id(const char *sample_id) {
     return check_text(sample_id);
 }
 
-const char *layout_check_name(const char *name)
-{
+const char *layout_check_name(const char *name) {
     if (!*name)
         return "is empty";
     if (strlen(name) > LAYOUT_NAME_BYTES_MAX)
@@ -86,8 +82,7 @@ const char *layout_check_name(const char *name)
     return NULL;
 }
 
-static const char *check_tensor(const Fb__TensorSpec *tensor)
-{
+static const char *check_tensor(const Fb__TensorSpec *tensor) {
     uint64_t bytes = layout_dtype_bytes(tensor->dtype);
     if (check_text(tensor->name))
         return "a tensor's name is empty, longer than 128 bytes, or not printable UTF-8";
@@ -103,28 +98,26 @@ static const char *check_tensor(const Fb__TensorSpec *tensor)
     return NULL;
 }
 
-static bool name_repeats(const Fb__SampleSpec *spec, size_t index)
-{
+static bool name_repeats(const Fb__SampleSpec *spec, size_t index) {
     for (size_t i = 0; i < index; i++)
         if (!strcmp(spec->tensors[i]->name, spec->tensors[index]->name))
             return true;
     return false;
 }
 
-static uint64_t round_up(uint64_t value, uint64_t align)
-{
+static uint64_t round_up(uint64_t value, uint64_t align) {
     return (value + align - 1) & ~(align - 1);
 }
 
-const char *layout_compute(const Fb__SampleSpec *spec, struct layout *out)
-{
+const char *layout_compute(const Fb__SampleSpec *spec, struct layout *out) {
     /* Far above any arena, far below overflow: 64 tensors of this size still add up in 64 bits. */
     const uint64_t tensor_bytes_max = 1ull << 48;
     if (!spec->n_tensors)
         return "a sample needs at least one tensor";
     if (spec->n_tensors > LAYOUT_TENSORS_MAX)
         return "a sample has more than 64 tensors";
-    struct layout layout = {.align_bytes = LAYOUT_SMALL_ALIGN, .tensor_count = (uint32_t)spec->n_tensors};
+    struct layout layout = {.align_bytes = LAYOUT_SMALL_ALIGN,
+                            .tensor_count = (uint32_t)spec->n_tensors};
     uint64_t end_bytes = 0;
     for (size_t i = 0; i < spec->n_tensors; i++) {
         const Fb__TensorSpec *tensor = spec->tensors[i];
@@ -138,7 +131,8 @@ const char *layout_compute(const Fb__SampleSpec *spec, struct layout *out)
         bool large = tensor->bytes >= LAYOUT_LARGE_BYTES;
         if (large)
             layout.align_bytes = LAYOUT_LARGE_ALIGN;
-        layout.offset_bytes[i] = round_up(end_bytes, large ? LAYOUT_LARGE_ALIGN : LAYOUT_SMALL_ALIGN);
+        layout.offset_bytes[i] =
+            round_up(end_bytes, large ? LAYOUT_LARGE_ALIGN : LAYOUT_SMALL_ALIGN);
         layout.sum_bytes += tensor->bytes;
         end_bytes = layout.offset_bytes[i] + tensor->bytes;
     }

@@ -15,14 +15,14 @@
 
 #include "common.pb-c.h"
 
-#define LAYOUT_SMALL_ALIGN     64u
-#define LAYOUT_LARGE_ALIGN     4096u
-#define LAYOUT_LARGE_BYTES     4096u
-#define LAYOUT_TENSORS_MAX     64u
-#define LAYOUT_RANK_MAX        8u
-#define LAYOUT_SPEC_BYTES_MAX  8192u /* packed SampleSpec, metadata included */
-#define LAYOUT_ID_BYTES_MAX    128u
-#define LAYOUT_NAME_BYTES_MAX  64u /* store and node names */
+#define LAYOUT_SMALL_ALIGN    64u
+#define LAYOUT_LARGE_ALIGN    4096u
+#define LAYOUT_LARGE_BYTES    4096u
+#define LAYOUT_TENSORS_MAX    64u
+#define LAYOUT_RANK_MAX       8u
+#define LAYOUT_SPEC_BYTES_MAX 8192u /* packed SampleSpec, metadata included */
+#define LAYOUT_ID_BYTES_MAX   128u
+#define LAYOUT_NAME_BYTES_MAX 64u /* store and node names */
 
 struct layout {
     uint64_t offset_bytes[LAYOUT_TENSORS_MAX]; /* of each tensor inside the extent */
@@ -35,8 +35,8 @@ struct layout {
 /* Element size in bytes, 0 for a dtype that is not known. */
 uint32_t layout_dtype_bytes(Fb__Dtype dtype);
 
-/* Checks the spec (names unique and 1..128 bytes, dtype known, rank and count within limits, bytes ==
- * product of shape times element size, no overflow) and computes the layout. Returns NULL or a
+/* Checks the spec (names unique and 1..128 bytes, dtype known, rank and count within limits, bytes
+ * == product of shape times element size, no overflow) and computes the layout. Returns NULL or a
  * static sentence naming what is wrong. */
 const char *layout_compute(const Fb__SampleSpec *spec, struct layout *out);
 

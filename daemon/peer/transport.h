@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What moves messages and bytes between two brokers. One table of operations per transport; no store,
- * lease or protobuf type appears here. Everything happens on the loop thread; nothing blocks; no callback
- * runs from inside an operation (they come from the loop, or from the fake's step).
+ * What moves messages and bytes between two brokers. One table of operations per transport; no
+ * store, lease or protobuf type appears here. Everything happens on the loop thread; nothing
+ * blocks; no callback runs from inside an operation (they come from the loop, or from the fake's
+ * step).
  *
- * A connection is authenticated (mutual challenge-response with the cluster secret) before `up` or `accepted`
- * is raised. It carries messages, whole and in order, and reads of the other side's registered regions,
- * concurrently, neither delaying the other by more than one chunk. It ends once, by `closed`, after which
- * the transport has forgotten it. Reads outstanding at that moment are reported by `read_done` with an
- * error before `closed`; no byte is written to a landing range after its `read_done`.
+ * A connection is authenticated (mutual challenge-response with the cluster secret) before `up` or
+ * `accepted` is raised. It carries messages, whole and in order, and reads of the other side's
+ * registered regions, concurrently, neither delaying the other by more than one chunk. It ends
+ * once, by `closed`, after which the transport has forgotten it. Reads outstanding at that moment
+ * are reported by `read_done` with an error before `closed`; no byte is written to a landing range
+ * after its `read_done`.
  *
- * On the home's side, `closed` of an accepted connection is the proof that its peer can read no further
- * byte of any region.
+ * On the home's side, `closed` of an accepted connection is the proof that its peer can read no
+ * further byte of any region.
  */
 #ifndef FEATURED_PEER_TRANSPORT_H
 #define FEATURED_PEER_TRANSPORT_H
@@ -26,14 +28,16 @@
 #define TRANSPORT_HELLO_BYTES_MAX   512u
 #define TRANSPORT_MESSAGE_BYTES_MAX 1048576u
 #define TRANSPORT_KEY_BYTES_MAX     4096u
+#define TRANSPORT_PARTS_MAX         16u /* of one message */
 
 struct transport;
 struct transport_conn;
 
 struct transport_events {
-    /* Another broker dialled us and proved itself. hello: what it said of itself. Return the user pointer
-     * for this connection, or NULL to refuse it. */
-    void *(*accepted)(void *owner, struct transport_conn *conn, const void *hello, size_t hello_bytes);
+    /* Another broker dialled us and proved itself. hello: what it said of itself. Return the user
+     * pointer for this connection, or NULL to refuse it. */
+    void *(*accepted)(void *owner, struct transport_conn *conn, const void *hello,
+                      size_t hello_bytes);
     /* Our connect() succeeded and the other side proved itself. */
     void (*up)(void *owner, void *user, const void *hello, size_t hello_bytes);
     void (*message)(void *owner, void *user, const void *data, size_t bytes);
@@ -46,14 +50,15 @@ struct transport_events {
 };
 
 struct transport_options {
-    const uint8_t *cluster_key; /* AUTH_KEY_BYTES; NULL = no secret configured: both sides must have none */
-    const void *hello;          /* ours, copied */
+    const uint8_t
+        *cluster_key;  /* AUTH_KEY_BYTES; NULL = no secret configured: both sides must have none */
+    const void *hello; /* ours, copied */
     size_t hello_bytes;
-    uint32_t chunk_bytes;           /* of bulk reads; default 1 MiB */
-    uint32_t reads_per_connection;  /* outstanding at once; further ones queue in order */
+    uint32_t chunk_bytes;          /* of bulk reads; default 1 MiB */
+    uint32_t reads_per_connection; /* outstanding at once; further ones queue in order */
     uint32_t handshake_timeout_ms;
-    uint64_t send_queue_bytes;      /* -ENOBUFS from send() beyond this */
-    uint32_t connections_max;       /* accepted ones */
+    uint64_t send_queue_bytes; /* -ENOBUFS from send() beyond this */
+    uint32_t connections_max;  /* accepted ones */
 };
 
 struct transport_read {
@@ -73,7 +78,8 @@ struct transport_info {
     char detail[96]; /* rails, MTU, ... in words; may be empty */
 };
 
-/* Each transport has a constructor of its own (loop, fake network, device ...) that gives one of these. */
+/* Each transport has a constructor of its own (loop, fake network, device ...) that gives one of
+ * these. */
 struct transport_ops {
     const char *name;
     /* address: "host:port"; port 0 = any. bound_out: the address got. 0 or -errno. */
@@ -84,11 +90,13 @@ struct transport_ops {
     /* Bytes of the key written to out (<= TRANSPORT_KEY_BYTES_MAX), or -ENOENT. */
     int (*region_key)(struct transport *t, uint32_t region, void *out, size_t out_bytes);
     /* user: handed to every event of this connection. Failure to connect comes as `closed`. */
-    int (*connect)(struct transport *t, const char *address, void *user, struct transport_conn **out);
-    /* One message of at most TRANSPORT_MESSAGE_BYTES_MAX; copied or sent before return. 0, -EMSGSIZE, -ENOBUFS,
-     * -ENOTCONN. */
+    int (*connect)(struct transport *t, const char *address, void *user,
+                   struct transport_conn **out);
+    /* One message of at most TRANSPORT_MESSAGE_BYTES_MAX; copied or sent before return. 0,
+     * -EMSGSIZE (also more than TRANSPORT_PARTS_MAX parts), -ENOBUFS, -ENOTCONN. */
     int (*send)(struct transport_conn *conn, const struct iovec *parts, int part_count);
-    /* 0 or -errno; on 0 exactly one read_done follows. A read ends early only with its connection. */
+    /* 0 or -errno; on 0 exactly one read_done follows. A read ends early only with its connection.
+     */
     int (*read)(struct transport_conn *conn, const struct transport_read *read);
     /* `closed` follows from the loop. */
     void (*close)(struct transport_conn *conn);

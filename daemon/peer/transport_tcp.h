@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * TCP: one control and one bulk socket per connection, so that bulk bytes never delay a message. Bytes of
- * a read go from the region to the socket and from the socket straight into the landing range.
+ * TCP: one control and one bulk socket per connection, so that bulk bytes never delay a message.
+ * Bytes of a read go from the region to the socket and from the socket straight into the landing
+ * range.
  */
 #ifndef FEATURED_PEER_TRANSPORT_TCP_H
 #define FEATURED_PEER_TRANSPORT_TCP_H

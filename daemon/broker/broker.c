@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The broker as a whole: sessions, the pump that moves everything on after each batch of events,
+ * and its making and unmaking.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "state.h"
+
+#define GC_BUDGET_SLOTS 65536u
+#define PUMP_ROUNDS_MAX 64u
+
+/* ---- making ---- */
+
+int broker_new(const struct broker_options *options, struct broker **out) {
+    struct broker *broker = calloc(1, sizeof *broker);
+    if (!broker)
+        return -ENOMEM;
+    broker->options = *options;
+    broker->config = options->config;
+    broker->account.limit_bytes = options->config->max_resident_bytes;
+    TAILQ_INIT(&broker->sessions);
+    TAILQ_INIT(&broker->askings);
+    TAILQ_INIT(&broker->fetches);
+    TAILQ_INIT(&broker->timed);
+    TAILQ_INIT(&broker->drains);
+    scratch_init(&broker->scratch);
+    *out = broker;
+    return 0;
+}
+
+void broker_connect(struct broker *broker, struct peers *peers, struct transport *transport,
+                    struct directory *directory) {
+    broker->peers = peers;
+    broker->transport = transport;
+    broker->directory = directory;
+}
+
+static int open_store(struct broker *broker, const struct config_store *config, char *why,
+                      size_t why_bytes) {
+    uint8_t secret[4096], key[AUTH_KEY_BYTES];
+    struct space *space;
+    if (!*config->secret_file)
+        return space_create(broker, config, NULL, &space, why, why_bytes);
+    int secret_bytes =
+        config_read_secret(config->secret_file, secret, sizeof secret, why, why_bytes);
+    if (secret_bytes < 0)
+        return secret_bytes;
+    char domain[LAYOUT_NAME_BYTES_MAX + 8];
+    snprintf(domain, sizeof domain, "store:%s", config->name);
+    auth_key(domain, secret, (size_t)secret_bytes, key);
+    explicit_bzero(secret, sizeof secret);
+    int result = space_create(broker, config, key, &space, why, why_bytes);
+    explicit_bzero(key, sizeof key);
+    return result;
+}
+
+int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
+    for (size_t i = 0; i < broker->config->store_count; i++) {
+        int result = open_store(broker, &broker->config->stores[i], why, why_bytes);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+void broker_free(struct broker *broker) {
+    if (!broker)
+        return;
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used)
+            space_free(broker, &broker->spaces[i]);
+    free(broker->remote_leases.slots);
+    free(broker->remote_leases.ended);
+    free(broker);
+}
+
+void broker_release_peers(struct broker *broker) {
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        outbox_free(peer);
+}
+
+/* ---- events of peers and the directory ---- */
+
+static void on_link_up(void *owner, struct peer *peer) {
+    struct outbox *outbox = outbox_of(owner, peer);
+    if (outbox)
+        outbox->retry_ns = 0;
+}
+
+const struct peers_events broker_peers_events = {
+    .link_up = on_link_up,
+    .asker_open = serve_open,
+    .asker_request = serve_request,
+    .asker_closed = serve_closed,
+};
+
+static void on_node_up(void *owner, const char *node, const char *address, uint64_t incarnation) {
+    (void)incarnation;
+    struct broker *broker = owner;
+    if (!peers_add(broker->peers, node, address))
+        log_error("node %s: out of memory", node);
+}
+
+static void on_node_down(void *owner, const char *node, uint64_t incarnation) {
+    (void)owner;
+    log_info("node %s, incarnation %016llx, has left the directory", node,
+             (unsigned long long)incarnation);
+}
+
+static void on_fenced(void *owner, bool fenced, const char *why) {
+    struct broker *broker = owner;
+    broker->fenced = fenced;
+    snprintf(broker->fenced_why, sizeof broker->fenced_why, "%s", why);
+    log_warning("node %s: %s: %s", broker->config->node, fenced ? "fenced" : "serving again", why);
+}
+
+const struct directory_events broker_directory_events = {
+    .node_up = on_node_up,
+    .node_down = on_node_down,
+    .fenced = on_fenced,
+};
+
+/* ---- the pump ---- */
+
+static void on_directory_retired(void *context, enum directory_result result) {
+    (void)context, (void)result; /* the directory retries and counts in pending() by itself */
+}
+
+static void carry_out(struct broker *broker, struct space *space,
+                      const struct store_effect *effect) {
+    struct directory_record record = {
+        space->name,        effect->sample_id,           broker->config->node,
+        effect->generation, broker->options.incarnation, 0};
+    struct waiter *waiter = (struct waiter *)(uintptr_t)effect->tag;
+    switch (effect->kind) {
+    case STORE_EFFECT_PUT:
+    case STORE_EFFECT_LAND:
+    case STORE_EFFECT_GET:
+        waiter->granted(waiter, effect);
+        break;
+    case STORE_EFFECT_RETIRED:
+        if (effect->reason != STORE_SUPERSEDED) /* else the later put has replaced the record */
+            broker->directory->ops->retire(broker->directory, &record, on_directory_retired, NULL);
+        break;
+    case STORE_EFFECT_LEASE_ENDED:
+        outbox_release(broker, effect->cookie, effect->how == STORE_CONSUMED_BY_READER);
+        break;
+    }
+}
+
+static bool pump_stores(struct broker *broker) {
+    bool moved = false;
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct store_effect effect;
+        struct space *space = &broker->spaces[i];
+        while (space->used && store_next_effect(space->store, broker->now_ns, &effect)) {
+            carry_out(broker, space, &effect);
+            moved = true;
+        }
+    }
+    return moved;
+}
+
+static void collect(struct broker *broker) {
+    if (broker->gc_ns > broker->now_ns)
+        return;
+    broker->gc_ns = broker->now_ns + broker->config->gc_interval_ms * NS_PER_MS;
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct space *space = &broker->spaces[i];
+        uint32_t freed = 0;
+        if (space->used && space->settings.max_hold_ms)
+            freed = store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS, broker->now_ns,
+                             GC_BUDGET_SLOTS);
+        if (freed)
+            log_info("store %s: gc freed %u samples older than %llu ms", space->name, freed,
+                     (unsigned long long)space->settings.max_hold_ms);
+    }
+    spaces_reap(broker);
+}
+
+void broker_pump(struct broker *broker, uint64_t now_ns) {
+    broker->now_ns = now_ns;
+    if (!broker->started_ns)
+        broker->started_ns = now_ns;
+    peers_tick(broker->peers, now_ns);
+    calls_expire(broker, now_ns);
+    collect(broker);
+    /* What one effect sets free may let another go on; bounded, the rest comes with the next turn.
+     */
+    for (uint32_t round = 0; round < PUMP_ROUNDS_MAX; round++) {
+        broker->directory->ops->tick(broker->directory, now_ns);
+        if (!pump_stores(broker) &&
+            broker->directory->ops->next_deadline_ns(broker->directory) > now_ns)
+            break;
+    }
+    outboxes_flush(broker, now_ns);
+    steer_check_drains(broker, now_ns);
+    steer_pump_events(broker);
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+uint64_t broker_next_deadline_ns(const struct broker *broker) {
+    uint64_t next_ns = earlier(peers_next_deadline_ns(broker->peers),
+                               broker->directory->ops->next_deadline_ns(broker->directory));
+    next_ns = earlier(next_ns, calls_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
+    bool collects = false;
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        const struct space *space = &broker->spaces[i];
+        if (!space->used)
+            continue;
+        next_ns = earlier(next_ns, store_next_deadline_ns(space->store));
+        collects |= space->settings.max_hold_ms || space->dropped;
+    }
+    return collects ? earlier(next_ns, broker->gc_ns) : next_ns;
+}
+
+/* ---- steering by the daemon ---- */
+
+void broker_begin_drain(struct broker *broker) {
+    broker->draining = true;
+}
+
+static void add_totals(const struct broker *broker, struct store_totals *sum) {
+    *sum = (struct store_totals){0};
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct store_totals totals;
+        if (!broker->spaces[i].used)
+            continue;
+        store_totals(broker->spaces[i].store, &totals);
+        sum->leases += totals.leases;
+        sum->reservations += totals.reservations;
+    }
+}
+
+bool broker_is_idle(const struct broker *broker) {
+    struct store_totals sum;
+    add_totals(broker, &sum);
+    return !sum.leases && !sum.reservations && !broker->release_pending &&
+           !broker->directory->ops->pending(broker->directory);
+}
+
+void broker_describe_load(const struct broker *broker, char *out, size_t out_bytes) {
+    struct store_totals sum;
+    add_totals(broker, &sum);
+    snprintf(out, out_bytes, "%llu leases, %llu reservations, %llu releases pending",
+             (unsigned long long)sum.leases, (unsigned long long)sum.reservations,
+             (unsigned long long)broker->release_pending);
+}
+
+void broker_prefaulted(struct broker *broker, const struct arena *arena, uint64_t bytes) {
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used && &broker->spaces[i].arena == arena)
+            broker->spaces[i].prefaulted_bytes = bytes;
+}
+
+void broker_reconfigure(struct broker *broker, const struct config *config) {
+    broker->config = config;
+    broker->options.config = config;
+    broker->account.limit_bytes = config->max_resident_bytes;
+    for (size_t i = 0; i < config->store_count; i++) {
+        const struct config_store *store = &config->stores[i];
+        struct space *space = space_find(broker, store->name);
+        if (!space)
+            continue;
+        space->allow_uids = store->allow_uids;
+        space->writer_uids = store->writer_uids;
+        space->settings.policy = (Fb__Policy)store->policy;
+        space->settings.readers = store->readers;
+        space->settings.max_hold_ms = store->max_hold_ms;
+        store_set_policy(space->store, (enum store_policy)store->policy, store->readers,
+                         store->max_hold_ms * NS_PER_MS);
+    }
+}
+
+/* ---- sessions ---- */
+
+static bool is_admin(const struct config *config, uid_t uid) {
+    if (uid == 0 || uid == geteuid())
+        return true;
+    for (uint32_t i = 0; i < config->admin_uids.count; i++)
+        if (config->admin_uids.ids[i] == uid)
+            return true;
+    return false;
+}
+
+struct broker_session *broker_session_open(struct broker *broker,
+                                           const struct broker_client_ops *ops, void *client,
+                                           const struct broker_credentials *credentials) {
+    if (broker->session_count >= broker->config->max_sessions)
+        return NULL;
+    struct broker_session *session = calloc(1, sizeof *session);
+    if (!session)
+        return NULL;
+    session->broker = broker;
+    session->id = ++broker->next_owner;
+    session->ops = ops;
+    session->client = client;
+    session->credentials = *credentials;
+    session->admin = is_admin(broker->config, credentials->uid);
+    TAILQ_INIT(&session->calls);
+    snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u",
+             (unsigned long long)session->id, (int)credentials->pid, credentials->uid);
+    TAILQ_INSERT_TAIL(&broker->sessions, session, link);
+    broker->session_count++;
+    return session;
+}
+
+void broker_session_close(struct broker_session *session, uint64_t now_ns) {
+    struct broker *broker = session->broker;
+    broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
+    calls_abandon(session);
+    for (uint32_t i = 0; i < session->attachment_count; i++)
+        if (session->attachments[i].space)
+            store_holder_close(session->attachments[i].space->store, session->attachments[i].holder,
+                               broker->now_ns);
+    TAILQ_REMOVE(&broker->sessions, session, link);
+    broker->session_count--;
+    free(session->attachments);
+    free(session);
+}
+
+static request_fn *const requests[] = {
+    [FB__CLIENT_REQUEST__OP_HELLO] = access_hello,
+    [FB__CLIENT_REQUEST__OP_STORE_OPEN] = access_store_open,
+    [FB__CLIENT_REQUEST__OP_STORE_PROVE] = access_store_prove,
+    [FB__CLIENT_REQUEST__OP_STORE_CREATE] = access_store_create,
+    [FB__CLIENT_REQUEST__OP_STORE_DROP] = access_store_drop,
+    [FB__CLIENT_REQUEST__OP_STORE_CLOSE] = access_store_close,
+    [FB__CLIENT_REQUEST__OP_STORES] = list_stores,
+    [FB__CLIENT_REQUEST__OP_RESERVE] = put_reserve,
+    [FB__CLIENT_REQUEST__OP_COMMIT] = put_commit,
+    [FB__CLIENT_REQUEST__OP_CANCEL] = put_cancel,
+    [FB__CLIENT_REQUEST__OP_PUT] = put_inline,
+    [FB__CLIENT_REQUEST__OP_GET] = get_get,
+    [FB__CLIENT_REQUEST__OP_RELEASE] = get_release,
+    [FB__CLIENT_REQUEST__OP_ACK] = retire_ack,
+    [FB__CLIENT_REQUEST__OP_ABORT] = retire_abort,
+    [FB__CLIENT_REQUEST__OP_STAT] = probe_stat,
+    [FB__CLIENT_REQUEST__OP_LIST] = list_samples,
+    [FB__CLIENT_REQUEST__OP_LEASES] = list_leases,
+    [FB__CLIENT_REQUEST__OP_EXPLAIN] = probe_explain,
+    [FB__CLIENT_REQUEST__OP_HEALTH] = list_health,
+    [FB__CLIENT_REQUEST__OP_NODES] = list_nodes,
+    [FB__CLIENT_REQUEST__OP_GC] = steer_gc,
+    [FB__CLIENT_REQUEST__OP_DRAIN] = steer_drain,
+    [FB__CLIENT_REQUEST__OP_EVENTS] = steer_events,
+};
+
+bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                            const Fb__ClientRequest *request, const uint8_t *payload,
+                            size_t payload_bytes, uint64_t now_ns, const char **why) {
+    struct broker *broker = session->broker;
+    size_t op = (size_t)request->op_case;
+    broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
+    *why = NULL;
+    if (op >= sizeof requests / sizeof *requests || !requests[op]) {
+        *why = "an unknown request";
+        return false;
+    }
+    if (!session->greeted && requests[op] != access_hello) {
+        *why = "a request before Hello";
+        return false;
+    }
+    if (session->call_count >= broker->config->max_requests_per_session) {
+        char sentence[SENTENCE_BYTES];
+        snprintf(sentence, sizeof sentence,
+                 "this session has max_requests_per_session = %u requests waiting: wait for an "
+                 "answer first",
+                 broker->config->max_requests_per_session);
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__FULL, sentence);
+        return true;
+    }
+    return requests[op](session, request_id, wants_reply, request, payload, payload_bytes, why);
+}
+
+const char *broker_session_name(const struct broker_session *session) {
+    return session->name;
+}
+
+uint64_t broker_session_id(const struct broker_session *session) {
+    return session->id;
+}
+
+const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]) {
+    const struct broker_session *session;
+    const struct asking *asking;
+    TAILQ_FOREACH(session, &broker->sessions, link)
+    if (session->id == owner)
+        return session->name;
+    TAILQ_FOREACH(asking, &broker->askings, link)
+    if (asking->id == owner)
+        return asking->name;
+    snprintf(out, 160, "session %llu, ended", (unsigned long long)owner);
+    return out;
+}

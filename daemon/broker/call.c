@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Calls and their items, from the request to the one answer. See state.h.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "state.h"
+
+struct call *call_new(struct broker_session *session, enum call_kind kind, size_t count,
+                      uint32_t request_id, bool wants_reply) {
+    struct call *call = calloc(1, sizeof *call + count * sizeof call->items[0]);
+    if (!call)
+        return NULL;
+    call->broker = session->broker;
+    call->session = session;
+    call->kind = kind;
+    call->request_id = request_id;
+    call->wants_reply = wants_reply;
+    call->begun_ns = session->broker->now_ns;
+    call->count = (uint32_t)count;
+    call->open = (uint32_t)count + 1;
+    for (size_t i = 0; i < count; i++)
+        call->items[i].call = call;
+    TAILQ_INSERT_TAIL(&session->calls, call, link);
+    session->call_count++;
+    return call;
+}
+
+/* ---- asks ---- */
+
+struct ask *ask_new(struct item *item, struct peer *peer) {
+    struct ask *ask = calloc(1, sizeof *ask);
+    if (!ask)
+        return NULL;
+    ask->item = item;
+    ask->broker = item->call->broker;
+    ask->space = item->call->space;
+    ask->peer = peer;
+    ask->generation = item->generation;
+    ask->op = item->op;
+    ask->space->uses++;
+    LIST_INSERT_HEAD(&item->asks, ask, link);
+    item->ask_count++;
+    return ask;
+}
+
+struct item *ask_take(struct ask *ask) {
+    struct item *item = ask->item;
+    if (item) {
+        LIST_REMOVE(ask, link);
+        item->ask_count--;
+    }
+    ask->space->uses--;
+    free(ask);
+    return item;
+}
+
+static void orphan_asks(struct item *item) {
+    struct ask *ask;
+    while ((ask = LIST_FIRST(&item->asks))) {
+        LIST_REMOVE(ask, link);
+        ask->item = NULL;
+    }
+    item->ask_count = 0;
+}
+
+/* ---- deadlines ---- */
+
+void item_set_deadline(struct item *item, uint64_t deadline_ns) {
+    item->deadline_ns = deadline_ns;
+    if (!item->timed)
+        TAILQ_INSERT_TAIL(&item->call->broker->timed, item, timed_link);
+    item->timed = true;
+}
+
+static void clear_deadline(struct item *item) {
+    if (item->timed)
+        TAILQ_REMOVE(&item->call->broker->timed, item, timed_link);
+    item->timed = false;
+}
+
+static void expire(struct item *item) {
+    unsigned long long waited_ms = (item->call->broker->now_ns - item->call->begun_ns) / NS_PER_MS;
+    const struct ask *ask = LIST_FIRST(&item->asks);
+    const char *node = ask && ask->peer ? peer_node(ask->peer)
+                       : *item->home    ? item->home
+                                        : "another node";
+    if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && ask && ask->peer) {
+        outbox_ack(item->call->broker, ask->peer, item->call->space->name, item);
+        item_done(item, FB__STATUS__OK, NULL);
+    } else if (item->fetch) {
+        item_done(
+            item, FB__STATUS__TIMEOUT,
+            "sample %s of store %s: its bytes stopped coming from node %s; gave up after %llu ms",
+            item->sample_id, item->call->space->name, node, waited_ms);
+    } else {
+        item_done(item, FB__STATUS__TIMEOUT,
+                  "sample %s of store %s: no answer from node %s within %llu ms", item->sample_id,
+                  item->call->space ? item->call->space->name : "?", node, waited_ms);
+    }
+}
+
+void calls_expire(struct broker *broker, uint64_t now_ns) {
+    struct item *item, *next;
+    for (item = TAILQ_FIRST(&broker->timed); item; item = next) {
+        next = TAILQ_NEXT(item, timed_link);
+        if (item->deadline_ns > now_ns)
+            continue;
+        expire(item);
+        next = TAILQ_FIRST(&broker->timed); /* a finished call may have freed its neighbours */
+    }
+}
+
+uint64_t calls_next_deadline_ns(const struct broker *broker) {
+    uint64_t next_ns = UINT64_MAX;
+    const struct item *item;
+    TAILQ_FOREACH(item, &broker->timed, timed_link)
+    next_ns = item->deadline_ns < next_ns ? item->deadline_ns : next_ns;
+    return next_ns;
+}
+
+/* ---- answers ---- */
+
+static char *text_or_empty(char *text) {
+    return text ? text : (char *)protobuf_c_empty_string;
+}
+
+static void send_reply(const struct call *call, const Fb__ClientReply *reply) {
+    call->session->ops->reply(call->session->client, call->request_id, reply, -1);
+}
+
+static void answer_put(struct call *call) {
+    Fb__PutResult results[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    for (uint32_t i = 0; i < call->count; i++) {
+        const struct item *item = &call->items[i];
+        fb__put_result__init(&results[i]);
+        results[i].status = item->status;
+        results[i].error = text_or_empty(item->error);
+        results[i].reservation = item->reservation;
+        results[i].extent_offset = item->extent_offset;
+        results[i].generation = item->generation;
+        pointers[i] = &results[i];
+    }
+    Fb__PutReply put = FB__PUT_REPLY__INIT;
+    put.n_items = call->count;
+    put.items = pointers;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_PUT;
+    reply.put = &put;
+    send_reply(call, &reply);
+}
+
+static void fill_get(const struct item *item, Fb__GetResult *result) {
+    fb__get_result__init(result);
+    result->status = item->status;
+    result->error = text_or_empty(item->error);
+    if (item->status != FB__STATUS__OK)
+        return;
+    result->lease_hi = item->lease_hi;
+    result->lease_lo = item->lease_lo;
+    result->extent_offset = item->extent_offset;
+    result->extent_bytes = item->extent_bytes;
+    result->generation = item->generation;
+    result->over_network = item->over_network;
+    if (!item->want_spec)
+        return;
+    result->home = (char *)item->home;
+    result->incarnation = item->incarnation;
+    result->spec = (ProtobufCBinaryData){item->spec_bytes, item->spec};
+    result->checksums = (ProtobufCBinaryData){item->checksums_bytes, item->checksums};
+}
+
+static void answer_get(struct call *call) {
+    Fb__GetResult results[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    for (uint32_t i = 0; i < call->count; i++) {
+        fill_get(&call->items[i], &results[i]);
+        pointers[i] = &results[i];
+    }
+    Fb__GetReply get = FB__GET_REPLY__INIT;
+    get.n_items = call->count;
+    get.items = pointers;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_GET;
+    reply.get = &get;
+    send_reply(call, &reply);
+}
+
+static void answer_retire(struct call *call) {
+    Fb__ItemResult results[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    for (uint32_t i = 0; i < call->count; i++) {
+        fb__item_result__init(&results[i]);
+        results[i].status = call->items[i].status;
+        results[i].error = text_or_empty(call->items[i].error);
+        pointers[i] = &results[i];
+    }
+    Fb__ItemsReply items = FB__ITEMS_REPLY__INIT;
+    items.n_items = call->count;
+    items.items = pointers;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_ITEMS;
+    reply.items = &items;
+    send_reply(call, &reply);
+}
+
+static void answer_stat(struct call *call) {
+    Fb__StatResult failed[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    for (uint32_t i = 0; i < call->count; i++) {
+        const struct item *item = &call->items[i];
+        pointers[i] =
+            item->answer ? fb__stat_result__unpack(NULL, item->answer_bytes, item->answer) : NULL;
+        if (pointers[i])
+            continue;
+        fb__stat_result__init(&failed[i]);
+        failed[i].status = item->status;
+        failed[i].error = text_or_empty(item->error);
+        pointers[i] = &failed[i];
+    }
+    Fb__StatReply stat = FB__STAT_REPLY__INIT;
+    stat.n_items = call->count;
+    stat.items = pointers;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_STAT;
+    reply.stat = &stat;
+    send_reply(call, &reply);
+    for (uint32_t i = 0; i < call->count; i++)
+        if (pointers[i] != &failed[i])
+            fb__stat_result__free_unpacked(pointers[i], NULL);
+}
+
+static void answer_single(struct call *call) {
+    const struct item *item = &call->items[0];
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.status = item->status;
+    reply.error = text_or_empty(item->error);
+    Fb__DrainReply drain = FB__DRAIN_REPLY__INIT;
+    Fb__ExplainReply *explain = NULL;
+    if (call->kind == CALL_DRAIN) {
+        reply.result_case = FB__CLIENT_REPLY__RESULT_DRAIN;
+        reply.drain = &drain;
+        drain.release_pending = call->broker->release_pending;
+        drain.sentence = reply.error;
+    } else if (item->answer &&
+               (explain = fb__explain_reply__unpack(NULL, item->answer_bytes, item->answer))) {
+        reply.result_case = FB__CLIENT_REPLY__RESULT_EXPLAIN;
+        reply.explain = explain;
+    }
+    send_reply(call, &reply);
+    if (explain)
+        fb__explain_reply__free_unpacked(explain, NULL);
+}
+
+static void (*const answers[])(struct call *call) = {
+    [CALL_PUT] = answer_put,   [CALL_GET] = answer_get,        [CALL_RETIRE] = answer_retire,
+    [CALL_STAT] = answer_stat, [CALL_EXPLAIN] = answer_single, [CALL_DRAIN] = answer_single,
+};
+
+/* ---- endings ---- */
+
+static void call_free(struct call *call) {
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct item *item = &call->items[i];
+        free(item->error);
+        free(item->spec);
+        free(item->checksums);
+        free(item->inline_put);
+        free(item->answer);
+    }
+    TAILQ_REMOVE(&call->session->calls, call, link);
+    call->session->call_count--;
+    free(call);
+}
+
+static void close_one(struct call *call) {
+    if (--call->open)
+        return;
+    if (call->wants_reply)
+        answers[call->kind](call);
+    call_free(call);
+}
+
+void call_begun(struct call *call) {
+    close_one(call);
+}
+
+/* Takes the item out of every place where it may wait. */
+static void leave_all(struct item *item) {
+    clear_deadline(item);
+    orphan_asks(item);
+    if (item->fetch)
+        fetch_detach(item);
+    if (item->draining)
+        TAILQ_REMOVE(&item->call->broker->drains, item, drain_link);
+    item->draining = false;
+    if (item->in_store)
+        store_cancel_wait(item->call->space->store, item->call->holder,
+                          (uint64_t)(uintptr_t)&item->waiter);
+    item->in_store = false;
+    if (item->remote) /* leased at its home, never granted here */
+        outbox_release(item->call->broker, item->remote, false);
+    item->remote = 0;
+}
+
+void item_done(struct item *item, Fb__Status status, const char *format, ...) {
+    leave_all(item);
+    item->done = true;
+    item->status = status;
+    if (format) {
+        va_list arguments;
+        va_start(arguments, format);
+        if (vasprintf(&item->error, format, arguments) < 0)
+            item->error = NULL;
+        va_end(arguments);
+    }
+    close_one(item->call);
+}
+
+void calls_abandon(struct broker_session *session) {
+    struct call *call;
+    while ((call = TAILQ_FIRST(&session->calls))) {
+        for (uint32_t i = 0; i < call->count; i++)
+            if (!call->items[i].done)
+                leave_all(&call->items[i]);
+        call_free(call);
+    }
+}
+
+void call_reply_simple(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                       Fb__Status status, const char *sentence) {
+    if (!wants_reply)
+        return;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.status = status;
+    reply.error = (char *)(sentence ? sentence : "");
+    session->ops->reply(session->client, request_id, &reply, -1);
+}

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Get and release. A generation at home here is leased at once (one round trip, no copy); one whose
+ * home is another node is leased there first (remote.c), its bytes are landed here once (fetch.c),
+ * and the client gets a local lease on the landing copy. The home alone says whether a generation
+ * may be read, each time.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "frame.h"
+#include "state.h"
+
+#define PATIENCE_DEFAULT_MS 30000u
+#define SPEC_BYTES_PER_CALL 98304u /* so that the answer fits one frame */
+
+static bool copy_spec(struct item *item, uint32_t slot) {
+    struct store *store = item->call->space->store;
+    uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
+    if (!store_spec(store, slot, spec, sizeof spec, &item->spec_bytes, checksums, sizeof checksums,
+                    &item->checksums_bytes))
+        return false;
+    item->spec = malloc(item->spec_bytes ? item->spec_bytes : 1);
+    item->checksums = malloc(item->checksums_bytes ? item->checksums_bytes : 1);
+    if (!item->spec || !item->checksums)
+        return false;
+    memcpy(item->spec, spec, item->spec_bytes);
+    memcpy(item->checksums, checksums, item->checksums_bytes);
+    item->call->spec_bytes += item->spec_bytes + item->checksums_bytes;
+    return item->call->spec_bytes <= SPEC_BYTES_PER_CALL;
+}
+
+void get_grant(struct item *item, const struct store_lease *lease) {
+    struct call *call = item->call;
+    item->in_store = false;
+    item->remote = 0; /* the local lease carries it on as its cookie */
+    item->lease_hi = lease->hi;
+    item->lease_lo = lease->lo;
+    item->generation = lease->generation;
+    item->extent_offset = lease->extent_offset;
+    item->extent_bytes = lease->extent_bytes;
+    if (!*item->home) {
+        strcpy(item->home, call->broker->config->node);
+        item->incarnation = call->broker->options.incarnation;
+    }
+    if (item->want_spec && !copy_spec(item, lease->slot)) {
+        store_release(call->space->store, call->holder, lease->hi, lease->lo, STORE_RETURNED,
+                      call->broker->now_ns);
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: the specs of this batch do not fit one answer; get fewer "
+                  "at once",
+                  item->sample_id, call->space->name);
+        return;
+    }
+    item_done(item, FB__STATUS__OK, NULL);
+}
+
+void get_local_not_found(struct item *item) {
+    char sentence[SENTENCE_BYTES];
+    status_not_found(sentence, item->call->broker, item->call->space, item->sample_id,
+                     item->generation);
+    item_done(item, FB__STATUS__NOT_FOUND, "%s", sentence);
+}
+
+static void settle_local(struct item *item, enum store_result result,
+                         const struct store_lease *lease, const struct store_refusal *refusal) {
+    char sentence[SENTENCE_BYTES];
+    switch (result) {
+    case STORE_OK:
+        get_grant(item, lease);
+        break;
+    case STORE_E_NOT_FOUND:
+        get_local_not_found(item);
+        break;
+    case STORE_E_TIMEOUT:
+        item_done(item, FB__STATUS__TIMEOUT, "sample %s of store %s was not put within %llu ms",
+                  item->sample_id, item->call->space->name,
+                  (unsigned long long)(item->call->wait_ns / NS_PER_MS));
+        break;
+    default:
+        status_sentence(sentence, item->call->space, result, refusal, item->sample_id);
+        item_done(item, status_of(result), "%s", sentence);
+    }
+}
+
+static void on_resident(struct waiter *waiter, const struct store_effect *effect) {
+    struct item *item = (struct item *)waiter;
+    item->in_store = false;
+    /* While peers are being asked for the same id too, only a success here ends it. */
+    if (effect->result != STORE_OK && item->ask_count)
+        return;
+    settle_local(item, effect->result, &effect->lease, &effect->refusal);
+}
+
+/* Tries this node's own generations; true if the item ended or waits in the store. */
+static bool try_local(struct item *item, bool final) {
+    struct call *call = item->call;
+    struct broker *broker = call->broker;
+    struct store_get get = {
+        .sample_id = item->sample_id,
+        .sample_id_bytes = (uint32_t)strlen(item->sample_id),
+        .generation = item->generation,
+        .deadline_ns = broker->now_ns + call->wait_ns,
+        .tag = (uint64_t)(uintptr_t)&item->waiter,
+    };
+    struct store_lease lease;
+    struct store_refusal refusal = {0};
+    enum store_result result =
+        store_get(call->space->store, call->holder, &get, broker->now_ns, &lease, &refusal);
+    if (result == STORE_WAIT) {
+        item->waiter.granted = on_resident;
+        item->in_store = true;
+        return true;
+    }
+    if (result == STORE_E_NOT_FOUND && !final)
+        return false;
+    settle_local(item, result, &lease, &refusal);
+    return true;
+}
+
+static void on_located(void *context, enum directory_result result,
+                       const struct directory_record *record, bool ask_peers) {
+    struct item *item = ask_take(context);
+    if (!item)
+        return;
+    struct broker *broker = item->call->broker;
+    if (ask_peers) {
+        remote_get_anywhere(item);
+    } else if (result == DIRECTORY_OK && strcmp(record->home, broker->config->node)) {
+        strcpy(item->home, record->home);
+        item->generation = record->generation;
+        item->incarnation = record->incarnation;
+        remote_get(item);
+    } else if (result == DIRECTORY_E_LOST) {
+        item_done(item, FB__STATUS__LOST,
+                  "sample %s of store %s was at node %s, which is gone with its memory",
+                  item->sample_id, item->call->space->name, record->home);
+    } else if (result == DIRECTORY_E_UNAVAILABLE && !item->in_store) {
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is not on this node and the directory cannot be reached",
+                  item->sample_id, item->call->space->name);
+    } else if (!item->in_store) {
+        get_local_not_found(item);
+    }
+}
+
+static void get_by_id(struct item *item) {
+    struct broker *broker = item->call->broker;
+    if (try_local(item, false) && !item->in_store)
+        return;
+    struct ask *ask = ask_new(item, NULL);
+    if (ask)
+        broker->directory->ops->locate(broker->directory, item->call->space->name, item->sample_id,
+                                       on_located, ask);
+    else if (!item->in_store)
+        get_local_not_found(item);
+}
+
+static void get_one(struct item *item, const Fb__GetItem *asked) {
+    struct broker *broker = item->call->broker;
+    if (layout_check_sample_id(asked->sample_id) ||
+        (*asked->home && layout_check_name(asked->home))) {
+        item_done(item, FB__STATUS__INVALID, "the sample_id or the home of the ref is malformed");
+        return;
+    }
+    strcpy(item->sample_id, asked->sample_id);
+    strcpy(item->home, asked->home);
+    item->generation = asked->generation;
+    item->incarnation = asked->incarnation;
+    item->want_spec = asked->want_spec;
+    bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
+    if (!here)
+        remote_get(item);
+    else if (!asked->generation)
+        get_by_id(item);
+    else if (asked->incarnation && asked->incarnation != broker->options.incarnation)
+        item_done(item, FB__STATUS__LOST,
+                  "sample %s of store %s: node %s has restarted without its memory since this ref "
+                  "was made",
+                  item->sample_id, item->call->space->name, broker->config->node);
+    else
+        try_local(item, true);
+}
+
+bool get_get(struct broker_session *session, uint32_t request_id, bool wants_reply,
+             const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+             const char **why) {
+    (void)payload, (void)payload_bytes;
+    const Fb__Get *asked = request->get;
+    if (asked->n_items > FRAME_BATCH_ITEMS_MAX) {
+        *why = "a batch of more than 256 items";
+        return false;
+    }
+    struct attachment *attachment = session_attachment(session, asked->handle);
+    if (!attachment) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
+                          "this session has not opened a store under that handle");
+        return true;
+    }
+    struct call *call = call_new(session, CALL_GET, asked->n_items, request_id, wants_reply);
+    if (!call) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
+                          "the broker is out of memory");
+        return true;
+    }
+    call->space = attachment->space;
+    call->holder = attachment->holder;
+    call->wait_ns = asked->wait_ms * NS_PER_MS;
+    call->patience_ns = (asked->deadline_ms ? asked->deadline_ms : PATIENCE_DEFAULT_MS) * NS_PER_MS;
+    for (size_t i = 0; i < asked->n_items; i++)
+        get_one(&call->items[i], asked->items[i]);
+    call_begun(call);
+    return true;
+}
+
+static void release_one(struct broker_session *session, const struct attachment *attachment,
+                        const Fb__ReleaseItem *asked) {
+    struct broker *broker = session->broker;
+    struct store *store = attachment->space->store;
+    if (asked->corrupt) {
+        uint64_t remote =
+            store_lease_cookie(store, attachment->holder, asked->lease_hi, asked->lease_lo);
+        struct remote_lease *lease = remote ? remote_lease_find(broker, remote) : NULL;
+        log_warning("%s: store %s: checksum mismatch in generation %llu%s%s", session->name,
+                    attachment->space->name, lease ? (unsigned long long)lease->generation : 0ull,
+                    lease ? " read from node " : "", lease ? peer_node(lease->peer) : "");
+        if (lease) {
+            lease->corrupt = true;
+            store_land_failed(store, lease->generation, broker->now_ns);
+        }
+    }
+    store_release(store, attachment->holder, asked->lease_hi, asked->lease_lo,
+                  asked->consumed && !asked->corrupt ? STORE_CONSUMED_BY_READER : STORE_RETURNED,
+                  broker->now_ns);
+}
+
+bool get_release(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                 const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    const Fb__Release *asked = request->release;
+    struct attachment *attachment = session_attachment(session, asked->handle);
+    for (size_t i = 0; attachment && i < asked->n_items; i++)
+        release_one(session, attachment, asked->items[i]);
+    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
+    return true;
+}

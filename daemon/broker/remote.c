@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Asking homes for leases: the home a ref names, or, for an id that no directory can place, every
+ * peer at once. Of several peers that grant one, the first wins and the others get theirs back.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "state.h"
+
+static void give_back(struct broker *broker, struct peer *peer, const struct space *space,
+                      const Fb__PeerLeaseReply *lease) {
+    uint64_t id = remote_lease_new(broker, peer, space->name, lease->lease_hi, lease->lease_lo,
+                                   lease->generation);
+    if (id)
+        outbox_release(broker, id, false);
+}
+
+/* One of possibly several answers for the item was no. */
+static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerReply *reply,
+                           const char *why) {
+    if (item->ask_count || item->in_store)
+        return; /* others may still say yes */
+    if (reply && reply->status == FB__STATUS__NOT_FOUND && !item->generation)
+        get_local_not_found(item);
+    else if (reply)
+        item_done(item, reply->status == FB__STATUS__OK ? FB__STATUS__INTERNAL : reply->status,
+                  "%s", reply->error);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: node %s cannot be reached: %s", item->sample_id,
+                  item->call->space->name, peer_node(peer), why);
+}
+
+static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                      size_t payload_bytes, const char *why) {
+    struct ask *ask = context;
+    struct broker *broker = ask->broker;
+    struct space *space = ask->space;
+    struct peer *peer = ask->peer;
+    struct item *item = ask_take(ask);
+    bool granted = reply && reply->status == FB__STATUS__OK &&
+                   reply->result_case == FB__PEER_REPLY__RESULT_LEASE;
+    if (granted && !item) {
+        give_back(broker, peer, space, reply->lease);
+        return;
+    }
+    if (!item)
+        return;
+    if (!granted) {
+        settle_refusal(item, peer, reply, why);
+        return;
+    }
+    item->remote = remote_lease_new(broker, peer, space->name, reply->lease->lease_hi,
+                                    reply->lease->lease_lo, reply->lease->generation);
+    if (!item->remote) {
+        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
+                  item->sample_id);
+        return;
+    }
+    struct peer_info info;
+    peer_query(peer, &info);
+    strcpy(item->home, peer_node(peer));
+    item->incarnation = info.incarnation;
+    item->generation = reply->lease->generation;
+    item->over_network = true;
+    fetch_item(item, reply->lease, payload, payload_bytes);
+}
+
+/* 0 or -errno. */
+static int ask_for_lease(struct item *item, struct peer *peer, bool by_id) {
+    struct call *call = item->call;
+    struct ask *ask = ask_new(item, peer);
+    if (!ask)
+        return -1;
+    Fb__GetItem get = FB__GET_ITEM__INIT;
+    get.sample_id = item->sample_id;
+    get.generation = by_id ? 0 : item->generation;
+    get.home = item->home;
+    get.incarnation = by_id ? 0 : item->incarnation;
+    Fb__PeerLease lease = FB__PEER_LEASE__INIT;
+    lease.store = call->space->name;
+    lease.item = &get;
+    lease.wait_ms = (uint32_t)(call->wait_ns / NS_PER_MS);
+    lease.have_copy =
+        item->generation && fetch_has_copy(call->broker, call->space, item->generation);
+    lease.holder = (char *)broker_session_name(call->session);
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_LEASE;
+    request.lease = &lease;
+    int result = peer_call(peer, &request, on_leased, ask, call->broker->now_ns);
+    if (result < 0)
+        ask_take(ask);
+    return result;
+}
+
+static void watch(struct item *item) {
+    item_set_deadline(item,
+                      item->call->broker->now_ns + item->call->wait_ns + item->call->patience_ns);
+}
+
+void remote_get(struct item *item) {
+    struct broker *broker = item->call->broker;
+    struct peer *peer = peers_find(broker->peers, item->home);
+    if (!peer) {
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is at node %s, which is no peer of node %s: add [peer %s] "
+                  "to its configuration",
+                  item->sample_id, item->call->space->name, item->home, broker->config->node,
+                  item->home);
+        return;
+    }
+    if (item->call->space->settings.landing_bytes == 0)
+        item_done(item, FB__STATUS__FULL,
+                  "store %s has no landing_bytes on node %s: it cannot read other nodes' samples",
+                  item->call->space->name, broker->config->node);
+    else if (ask_for_lease(item, peer, false) < 0)
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: node %s cannot be asked now", item->sample_id,
+                  item->call->space->name, item->home);
+    else
+        watch(item);
+}
+
+void remote_get_anywhere(struct item *item) {
+    struct broker *broker = item->call->broker;
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        ask_for_lease(item, peer, true);
+    if (item->ask_count)
+        watch(item);
+    else if (!item->in_store)
+        get_local_not_found(item);
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Ack and abort. A ref acts at its home; an id acts on this node and, for an ack that found nothing
+ * here, on every peer (a directory with an index places it instead). An abort is answered when its
+ * home has confirmed it; an ack whose home cannot be reached is kept, retried and counted in
+ * release_pending, and answered OK.
+ */
+#include <string.h>
+
+#include "frame.h"
+#include "state.h"
+
+static bool is_ack(const struct item *item) {
+    return item->call->reason == STORE_ACKED;
+}
+
+/* True if something was retired here. */
+static bool retire_here(struct item *item) {
+    struct call *call = item->call;
+    struct store *store = call->space->store;
+    struct store_answer answer;
+    if (store_replay_find(store, item->op, &answer))
+        return true;
+    bool retired = false;
+    store_retire(store, item->sample_id, (uint32_t)strlen(item->sample_id), item->generation,
+                 call->reason, call->broker->now_ns, &retired);
+    answer = (struct store_answer){FB__STATUS__OK, retired};
+    if (retired || item->generation)
+        store_replay_record(store, item->op, &answer);
+    return retired;
+}
+
+static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                       size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes;
+    struct ask *ask = context;
+    struct peer *peer = ask->peer;
+    struct item *item = ask_take(ask);
+    if (!item)
+        return;
+    bool confirmed = reply && reply->status == FB__STATUS__OK;
+    if (!reply && is_ack(item)) { /* unreachable: it follows later */
+        outbox_ack(item->call->broker, peer, item->call->space->name, item);
+        confirmed = true;
+    }
+    if (confirmed && item->ask_count)
+        return; /* the other peers' answers are still out */
+    if (confirmed)
+        item_done(item, FB__STATUS__OK, NULL);
+    else if (reply)
+        item_done(item, reply->status, "%s", reply->error);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: node %s cannot be reached to retire it: %s",
+                  item->sample_id, item->call->space->name, peer_node(peer), why);
+}
+
+static bool ask_peer(struct item *item, struct peer *peer) {
+    struct call *call = item->call;
+    struct ask *ask = ask_new(item, peer);
+    if (!ask)
+        return false;
+    Fb__RetireItem asked = FB__RETIRE_ITEM__INIT, *items[1] = {&asked};
+    asked.sample_id = item->sample_id;
+    asked.generation = item->generation;
+    asked.incarnation = item->incarnation;
+    Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
+    retire.store = call->space->name;
+    retire.abort = !is_ack(item);
+    retire.n_items = 1;
+    retire.items = items;
+    retire.client_id = item->op.client_id;
+    retire.op_id = item->op.op_id;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_RETIRE;
+    request.retire = &retire;
+    if (peer_call(peer, &request, on_retired, ask, call->broker->now_ns) < 0) {
+        ask_take(ask);
+        return false;
+    }
+    item_set_deadline(item, call->broker->now_ns + call->patience_ns);
+    return true;
+}
+
+static void retire_at_home(struct item *item) {
+    struct broker *broker = item->call->broker;
+    struct peer *peer = peers_find(broker->peers, item->home);
+    if (!peer || !ask_peer(item, peer))
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is at node %s, which is no peer of node %s or cannot be "
+                  "asked now",
+                  item->sample_id, item->call->space->name, item->home, broker->config->node);
+}
+
+static void on_located(void *context, enum directory_result result,
+                       const struct directory_record *record, bool ask_peers) {
+    struct item *item = ask_take(context);
+    if (!item)
+        return;
+    struct broker *broker = item->call->broker;
+    if (ask_peers && is_ack(item)) {
+        for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+             peer = peers_next(broker->peers, peer))
+            ask_peer(item, peer);
+        if (!item->ask_count)
+            item_done(item, FB__STATUS__OK, NULL);
+    } else if (result == DIRECTORY_OK && strcmp(record->home, broker->config->node)) {
+        strcpy(item->home, record->home);
+        item->generation = record->generation;
+        item->incarnation = record->incarnation;
+        retire_at_home(item);
+    } else if (result == DIRECTORY_E_UNAVAILABLE) {
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: the directory cannot be reached to find it",
+                  item->sample_id, item->call->space->name);
+    } else {
+        item_done(item, FB__STATUS__OK, NULL); /* absent is success */
+    }
+}
+
+static void retire_one(struct item *item, const Fb__RetireItem *asked) {
+    struct broker *broker = item->call->broker;
+    if (layout_check_sample_id(asked->sample_id) ||
+        (*asked->home && layout_check_name(asked->home))) {
+        item_done(item, FB__STATUS__INVALID, "the sample_id or the home of the ref is malformed");
+        return;
+    }
+    strcpy(item->sample_id, asked->sample_id);
+    strcpy(item->home, asked->home);
+    item->generation = asked->generation;
+    item->incarnation = asked->incarnation;
+    bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
+    if (!here) {
+        retire_at_home(item);
+        return;
+    }
+    bool ours = !asked->incarnation || asked->incarnation == broker->options.incarnation;
+    if (!ours || retire_here(item) || asked->generation) {
+        item_done(item, FB__STATUS__OK,
+                  NULL); /* an earlier incarnation's sample is gone: success */
+        return;
+    }
+    struct ask *ask = ask_new(item, NULL);
+    if (ask)
+        broker->directory->ops->locate(broker->directory, item->call->space->name, item->sample_id,
+                                       on_located, ask);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
+}
+
+static bool retire(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                   const Fb__Retire *asked, enum store_reason reason, const char **why) {
+    if (asked->n_items > FRAME_BATCH_ITEMS_MAX) {
+        *why = "a batch of more than 256 items";
+        return false;
+    }
+    struct attachment *attachment = session_attachment(session, asked->handle);
+    if (attachment && reason == STORE_ABORTED && !attachment->write) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
+                          "this session opened the store read-only: it may ack, not abort");
+        return true;
+    }
+    struct call *call =
+        attachment ? call_new(session, CALL_RETIRE, asked->n_items, request_id, wants_reply) : NULL;
+    if (!call) {
+        call_reply_simple(session, request_id, wants_reply,
+                          attachment ? FB__STATUS__UNAVAILABLE : FB__STATUS__DENIED,
+                          attachment ? "the broker is out of memory"
+                                     : "this session has not opened a store under that handle");
+        return true;
+    }
+    call->space = attachment->space;
+    call->holder = attachment->holder;
+    call->reason = reason;
+    call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
+    for (size_t i = 0; i < asked->n_items; i++) {
+        if (asked->op_id)
+            call->items[i].op = (struct store_op){session->client_id, asked->op_id + i};
+        retire_one(&call->items[i], asked->items[i]);
+    }
+    call_begun(call);
+    return true;
+}
+
+bool retire_ack(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                const char **why) {
+    (void)payload, (void)payload_bytes;
+    return retire(session, request_id, wants_reply, request->ack, STORE_ACKED, why);
+}
+
+bool retire_abort(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                  const char **why) {
+    (void)payload, (void)payload_bytes;
+    return retire(session, request_id, wants_reply, request->abort, STORE_ABORTED, why);
+}

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The stores of this node: arena, index block and settings together. A dropped store refuses
+ * everything new and is freed when its last lease, ask and attachment is gone.
+ */
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "state.h"
+
+#define PAGE_BYTES 4096ull
+
+struct space *space_find(struct broker *broker, const char *name) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct space *space = &broker->spaces[i];
+        if (space->used && !space->dropped && !strcmp(space->name, name))
+            return space;
+    }
+    return NULL;
+}
+
+static struct space *unused_slot(struct broker *broker) {
+    uint32_t used = 0;
+    struct space *slot = NULL;
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        if (broker->spaces[i].used)
+            used++;
+        else if (!slot)
+            slot = &broker->spaces[i];
+    }
+    if (used >= broker->config->max_stores)
+        return NULL;
+    if (!slot && broker->space_end < SPACES_MAX) {
+        slot = &broker->spaces[broker->space_end];
+        slot->index = broker->space_end++;
+    }
+    return slot;
+}
+
+static uint64_t page_round(uint64_t bytes) {
+    return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+}
+
+/* Leases, holders and waiters are bounded per session too; these are what a whole store can hold.
+ */
+static struct store_options store_options_of(struct broker *broker,
+                                             const struct config_store *config) {
+    struct store_options options = {
+        .max_resident_bytes = page_round(config->max_resident_bytes),
+        .landing_bytes = page_round(config->landing_bytes),
+        .max_samples = config->max_samples,
+        .max_tombstones = 65536,
+        .max_leases = 262144,
+        .max_holders = 4096,
+        .max_waiters = 16384,
+        .max_replays = 65536,
+        .max_events = 4096,
+        .policy = (enum store_policy)config->policy,
+        .readers = config->readers,
+        .max_hold_ns = config->max_hold_ms * NS_PER_MS,
+        .account = &broker->account,
+    };
+    randombytes_buf(&options.seed, sizeof options.seed);
+    return options;
+}
+
+static int map_block(struct space *space, const struct store_options *options, char *why,
+                     size_t why_bytes) {
+    const char *wrong = "";
+    space->block_bytes = store_block_bytes(options, &wrong);
+    if (!space->block_bytes) {
+        snprintf(why, why_bytes, "store %s: %s", space->name, wrong);
+        return -EINVAL;
+    }
+    space->block = mmap(NULL, space->block_bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (space->block == MAP_FAILED) {
+        space->block = NULL;
+        snprintf(why, why_bytes, "store %s: no memory for an index of %zu bytes; lower max_samples",
+                 space->name, space->block_bytes);
+        return -ENOMEM;
+    }
+    space->store = store_init(space->block, space->block_bytes, options);
+    return 0;
+}
+
+static void fill_settings(struct space *space, const struct config_store *config,
+                          const struct store_options *options) {
+    fb__store_settings__init(&space->settings);
+    space->settings.policy = (Fb__Policy)config->policy;
+    space->settings.checksum = (Fb__ChecksumPolicy)config->checksum;
+    space->settings.readers = config->readers;
+    space->settings.max_resident_bytes = options->max_resident_bytes;
+    space->settings.landing_bytes = options->landing_bytes;
+    space->settings.max_hold_ms = config->max_hold_ms;
+    space->settings.max_samples = config->max_samples;
+}
+
+static int make_memory(struct broker *broker, struct space *space,
+                       const struct store_options *options, char *why, size_t why_bytes) {
+    char arena_name[80];
+    snprintf(arena_name, sizeof arena_name, "featured:%s", space->name);
+    why[0] = '\0';
+    int result =
+        arena_init(&space->arena, arena_name, options->max_resident_bytes + options->landing_bytes,
+                   (enum arena_hugepages)broker->config->hugepages, why, why_bytes);
+    if (result < 0)
+        return result;
+    if (*why)
+        log_warning("store %s: %s", space->name, why);
+    result = map_block(space, options, why, why_bytes);
+    if (result < 0)
+        arena_deinit(&space->arena);
+    return result;
+}
+
+int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
+                 struct space **out, char *why, size_t why_bytes) {
+    struct space *space = unused_slot(broker);
+    if (!space) {
+        snprintf(why, why_bytes,
+                 "store %s: this node has max_stores = %u stores already; drop one or raise it",
+                 config->name, broker->config->max_stores);
+        return -ENOSPC;
+    }
+    uint32_t index = space->index;
+    *space = (struct space){
+        .index = index, .allow_uids = config->allow_uids, .writer_uids = config->writer_uids};
+    snprintf(space->name, sizeof space->name, "%s", config->name);
+    struct store_options options = store_options_of(broker, config);
+    int result = make_memory(broker, space, &options, why, why_bytes);
+    if (result < 0)
+        return result;
+    fill_settings(space, config, &options);
+    if ((space->has_secret = key != NULL))
+        memcpy(space->key, key, AUTH_KEY_BYTES);
+    if (broker->transport)
+        space->has_region = !broker->transport->ops->add_region(
+            broker->transport, space->arena.base, space->arena.bytes, &space->region);
+    space->used = true;
+    if (broker->options.arena_ready)
+        broker->options.arena_ready(broker->options.owner, space->name, &space->arena);
+    char resident[16], landing[16];
+    log_info("store %s: %s for its samples, %s to land others', %s", space->name,
+             log_bytes(options.max_resident_bytes, resident),
+             log_bytes(options.landing_bytes, landing),
+             space->has_secret ? "with a secret" : "no secret");
+    *out = space;
+    return 0;
+}
+
+void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
+    store_drop(space->store, now_ns);
+    space->dropped = true;
+    log_info("store %s: dropped", space->name);
+    struct broker_session *session;
+    TAILQ_FOREACH(session, &broker->sessions, link)
+    if (session->challenge.space == space)
+        session->challenge.space = NULL;
+}
+
+void space_free(struct broker *broker, struct space *space) {
+    if (space->has_region)
+        broker->transport->ops->remove_region(broker->transport, space->region);
+    if (broker->options.arena_gone)
+        broker->options.arena_gone(broker->options.owner, &space->arena);
+    store_deinit(space->store);
+    munmap(space->block, space->block_bytes);
+    arena_deinit(&space->arena);
+    sodium_memzero(space->key, sizeof space->key);
+    space->used = false;
+}
+
+static void detach_holders(struct broker *broker, struct space *space) {
+    struct asking *asking;
+    TAILQ_FOREACH(asking, &broker->askings, link) {
+        struct store_totals totals;
+        store_totals(space->store, &totals);
+        if (asking->holders[space->index] != STORE_NO_HOLDER && !totals.leases) {
+            store_holder_close(space->store, asking->holders[space->index], broker->now_ns);
+            asking->holders[space->index] = STORE_NO_HOLDER;
+        }
+    }
+}
+
+void spaces_reap(struct broker *broker) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct space *space = &broker->spaces[i];
+        if (!space->used || !space->dropped || space->uses)
+            continue;
+        detach_holders(broker, space);
+        struct store_totals totals;
+        store_totals(space->store, &totals);
+        if (!totals.leases && !totals.holders)
+            space_free(broker, space);
+    }
+}
+
+struct attachment *session_attachment(struct broker_session *session, uint32_t handle) {
+    if (!handle || handle > session->attachment_count || !session->attachments[handle - 1].space)
+        return NULL;
+    return &session->attachments[handle - 1];
+}

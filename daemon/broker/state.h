@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the broker's files share: its stores (spaces), sessions, calls, fetches and asking peers.
+ *
+ * A *call* is one client request, made of items; it is answered when its last item is done. An item
+ * may wait in a store's waiter queue (in_store), for peers or the directory (asks), or in a fetch.
+ * When it ends, for whatever reason, it leaves all of them: its asks are orphaned (item NULL), and
+ * whoever brings a lease to an orphan gives it back. So calls never outlive their session.
+ */
+#ifndef FEATURED_BROKER_STATE_H
+#define FEATURED_BROKER_STATE_H
+
+#include <sys/queue.h>
+
+#include "auth.h"
+#include "broker.h"
+#include "frame.h"
+#include "layout.h"
+#include "log.h"
+#include "scratch.h"
+#include "store.h"
+
+#define SPACES_MAX     256u
+#define SENTENCE_BYTES 320u
+#define ROUND_TRIP_LIMIT_NS                                                                        \
+    (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
+#define NS_PER_MS 1000000ull
+
+/* One store on this node. Slots are reused; a dropped store lingers until its last lease ends. */
+struct space {
+    bool used, dropped;
+    uint32_t uses; /* asks and fetches that name it */
+    bool has_secret;
+    uint32_t index;
+    char name[LAYOUT_NAME_BYTES_MAX + 1];
+    Fb__StoreSettings settings;
+    uint8_t key[AUTH_KEY_BYTES];
+    struct config_ids allow_uids, writer_uids;
+    struct arena arena;
+    uint32_t region; /* with the transport, when has_region */
+    bool has_region;
+    uint64_t prefaulted_bytes;
+    void *block;
+    size_t block_bytes;
+    struct store *store;
+    uint64_t event_last; /* last event handed to subscribers */
+};
+
+/* What an effect's tag points to. */
+struct waiter {
+    void (*granted)(struct waiter *waiter, const struct store_effect *effect);
+};
+
+/* ---- sessions ---- */
+struct attachment { /* a store this session has opened; its index + 1 is the handle */
+    struct space *space;
+    uint32_t holder;
+    bool write;
+};
+struct challenge { /* a store opening half done */
+    struct space *space;
+    bool write;
+    uint8_t client_nonce[AUTH_NONCE_BYTES], server_nonce[AUTH_NONCE_BYTES];
+};
+
+struct call;
+TAILQ_HEAD(call_list, call);
+
+struct broker_session {
+    struct broker *broker;
+    TAILQ_ENTRY(broker_session) link;
+    uint64_t id;
+    const struct broker_client_ops *ops;
+    void *client;
+    struct broker_credentials credentials;
+    char name[128];
+    bool greeted, admin, wants_events;
+    struct space *events_space; /* NULL = all */
+    uint64_t client_id;
+    struct challenge challenge;
+    struct attachment *attachments;
+    uint32_t attachment_count;
+    struct call_list calls;
+    uint32_t call_count;
+};
+TAILQ_HEAD(session_list, broker_session);
+
+/* ---- calls ---- */
+enum call_kind { CALL_PUT, CALL_GET, CALL_RETIRE, CALL_STAT, CALL_EXPLAIN, CALL_DRAIN };
+
+/* One question under way for an item. Freed by its answer. */
+struct ask {
+    LIST_ENTRY(ask) link;
+    struct item *item; /* NULL = nobody waits any more */
+    struct broker *broker;
+    struct space *space;
+    struct peer *peer;
+    uint64_t generation;
+    struct store_op op;
+};
+
+struct inline_put;
+struct fetch;
+
+struct item {
+    struct waiter waiter; /* first: an effect's tag is a pointer to it */
+    struct call *call;
+    bool done;
+    bool in_store;         /* a store's waiter queue holds it */
+    bool timed;            /* in broker->timed */
+    bool draining;         /* in broker->drains */
+    LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
+    uint32_t ask_count;
+    Fb__Status status;
+    char *error; /* malloc'ed; NULL while OK */
+    uint64_t deadline_ns;
+    TAILQ_ENTRY(item) timed_link;
+    TAILQ_ENTRY(item) fetch_link, drain_link;
+    struct fetch *fetch;
+    struct store_op op;
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
+    uint64_t generation, incarnation;
+    char home[LAYOUT_NAME_BYTES_MAX + 1];
+    bool want_spec, over_network;
+    /* put */
+    uint64_t reservation, extent_offset, extent_bytes;
+    struct inline_put *inline_put;
+    /* get */
+    uint64_t lease_hi, lease_lo;
+    uint32_t slot;
+    uint8_t *spec, *checksums; /* malloc'ed when want_spec */
+    uint32_t spec_bytes, checksums_bytes;
+    uint64_t remote; /* remote_lease id, 0 = none */
+    /* stat, explain */
+    uint8_t *answer; /* the best so far: a packed Fb__StatResult or Fb__ExplainReply, malloc'ed */
+    size_t answer_bytes;
+    Fb__SampleState answer_state;
+};
+TAILQ_HEAD(item_list, item);
+
+struct call {
+    TAILQ_ENTRY(call) link;
+    struct broker *broker;
+    struct broker_session *session; /* NULL once closed */
+    struct space *space;
+    uint32_t holder;
+    uint32_t request_id;
+    bool wants_reply, write_ok;
+    enum call_kind kind;
+    enum store_reason reason; /* CALL_RETIRE */
+    uint64_t begun_ns, wait_ns, patience_ns;
+    uint32_t count, open; /* items; those not done, + 1 while the call is being begun */
+    size_t spec_bytes;    /* of its items' answers so far */
+    struct item items[];
+};
+
+/* ---- remote leases, fetches, pending releases ---- */
+
+/* A lease that a home granted to this node. Named by id, never by pointer; an ended one stays known
+ * for a while, for a `consumed` that is said late. */
+struct remote_lease {
+    uint64_t id; /* 0 = free */
+    bool ended, corrupt;
+    struct peer *peer;
+    uint64_t epoch; /* of the link it came over: it ends with it */
+    uint64_t hi, lo, generation;
+    char store[LAYOUT_NAME_BYTES_MAX + 1];
+};
+struct remote_leases {
+    struct remote_lease *slots;
+    uint32_t count, room, live;
+    uint32_t *ended; /* ring of ended slots, oldest first */
+    uint32_t ended_first, ended_count;
+};
+
+/* Brings one generation's bytes here, once, for all items that want them. */
+struct fetch {
+    TAILQ_ENTRY(fetch) link;
+    struct waiter waiter; /* waits for landing space */
+    struct broker *broker;
+    struct space *space;
+    uint64_t generation;
+    struct peer *peer;
+    uint64_t epoch;
+    uint32_t region;
+    uint64_t remote_offset, extent_bytes, landing_offset;
+    bool landed;        /* PLANNED landing copy exists */
+    uint64_t notice_ns; /* no progress notice before */
+    uint8_t *bytes;     /* an inline payload waiting for landing space */
+    uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
+    uint32_t checksums_bytes;
+    struct item_list items;
+};
+TAILQ_HEAD(fetch_list, fetch);
+
+/* A release or an ack that its home has not confirmed yet. Never lost: retried until confirmed. */
+struct pending_end {
+    TAILQ_ENTRY(pending_end) link;
+    char store[LAYOUT_NAME_BYTES_MAX + 1];
+    bool is_ack, consumed, corrupt;
+    uint64_t hi, lo, generation, incarnation, epoch;
+    struct store_op op;
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
+};
+TAILQ_HEAD(pending_end_list, pending_end);
+
+/* Kept with each peer (peer_user). */
+struct outbox {
+    struct broker *broker;
+    struct peer *peer;
+    struct pending_end_list waiting, sent; /* sent: in the request under way */
+    uint64_t count;
+    bool busy;
+    uint64_t retry_ns, backoff_ns;
+};
+
+/* Another broker that asks us. */
+struct served; /* one lease it asked for, still waiting for the sample: serve.c */
+struct asking {
+    TAILQ_ENTRY(asking) link;
+    struct broker *broker;
+    struct asker *asker;
+    uint64_t id; /* owner number in the stores */
+    char name[LAYOUT_NAME_BYTES_MAX + 8];
+    uint32_t holders[SPACES_MAX]; /* STORE_NO_HOLDER where not opened */
+    TAILQ_HEAD(, served) waiting;
+};
+TAILQ_HEAD(asking_list, asking);
+
+struct broker {
+    struct broker_options options;
+    const struct config *config;
+    uint64_t now_ns, started_ns;
+    struct store_account account;
+    struct space spaces[SPACES_MAX];
+    uint32_t space_end; /* no used slot at or after it */
+    struct peers *peers;
+    struct transport *transport;
+    struct directory *directory;
+    struct session_list sessions;
+    uint32_t session_count;
+    uint64_t next_owner; /* session and asking ids */
+    struct asking_list askings;
+    struct fetch_list fetches;
+    struct item_list timed;  /* items with a deadline that no store keeps for them */
+    struct item_list drains; /* waiting for release_pending to reach 0 */
+    struct remote_leases remote_leases;
+    uint64_t release_pending, gc_ns;
+    bool draining, fenced;
+    char fenced_why[SENTENCE_BYTES];
+    struct scratch scratch;
+};
+
+/* ---- call.c ---- */
+struct call *call_new(struct broker_session *session, enum call_kind kind, size_t count,
+                      uint32_t request_id, bool wants_reply);
+/* Answers and frees the call if all its items are done. To be called once after the items were
+ * begun. */
+void call_begun(struct call *call);
+struct ask *ask_new(struct item *item, struct peer *peer);
+/* Takes the ask out of its item and frees it; returns the item, NULL if orphaned. */
+struct item *ask_take(struct ask *ask);
+/* The item's one end. error: printf-style; NULL with OK. May free the call. */
+void item_done(struct item *item, Fb__Status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Gives the item a deadline that the broker watches. */
+void item_set_deadline(struct item *item, uint64_t deadline_ns);
+void calls_expire(struct broker *broker, uint64_t now_ns);
+uint64_t calls_next_deadline_ns(const struct broker *broker);
+void calls_abandon(struct broker_session *session);
+void call_reply_simple(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                       Fb__Status status, const char *sentence);
+
+/* ---- status.c ---- */
+Fb__Status status_of(enum store_result result);
+/* A sentence for a refusal: "store run0 full: 3.2 GiB of 4.0 GiB resident, 64 MiB asked; ...". */
+void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum store_result result,
+                     const struct store_refusal *refusal, const char *sample_id);
+const char *status_reason_word(enum store_reason reason);
+/* Why a get of this found nothing: "... was retired 12 s ago: consumed". */
+void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,
+                      const struct space *space, const char *sample_id, uint64_t generation);
+
+/* ---- spaces.c ---- */
+struct space *space_find(struct broker *broker, const char *name);
+int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
+                 struct space **out, char *why, size_t why_bytes);
+void space_drop(struct broker *broker, struct space *space, uint64_t now_ns);
+/* Frees dropped stores that nobody holds any more. */
+void spaces_reap(struct broker *broker);
+void space_free(struct broker *broker, struct space *space);
+struct attachment *session_attachment(struct broker_session *session, uint32_t handle);
+
+/* ---- one per group of requests ---- */
+typedef bool request_fn(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                        const Fb__ClientRequest *request, const uint8_t *payload,
+                        size_t payload_bytes, const char **why);
+request_fn access_hello, access_store_open, access_store_prove, access_store_create,
+    access_store_drop, access_store_close;                                  /* access.c */
+request_fn put_reserve, put_commit, put_cancel, put_inline;                 /* put.c */
+request_fn get_get, get_release;                                            /* get.c */
+request_fn retire_ack, retire_abort;                                        /* retire.c */
+request_fn probe_stat, probe_explain;                                       /* probe.c */
+request_fn list_samples, list_leases, list_stores, list_nodes, list_health; /* list.c */
+request_fn steer_gc, steer_drain, steer_events;                             /* steer.c */
+
+/* ---- get.c ---- */
+/* Grants a local lease on a generation that is readable here; ends the item. */
+void get_grant(struct item *item, const struct store_lease *lease);
+/* The lease could not be used: give it back, at home or here. */
+void get_local_not_found(struct item *item);
+
+/* ---- remote.c: asking the home ---- */
+/* Leases the item's generation at its home, or by id at any peer, then lands it here. */
+void remote_get(struct item *item);
+void remote_get_anywhere(struct item *item);
+
+/* ---- fetch.c ---- */
+/* The home granted item->remote to this item: attach it to the landing copy, making one if there is
+ * none. */
+void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_t *payload,
+                size_t payload_bytes);
+bool fetch_has_copy(struct broker *broker, struct space *space, uint64_t generation);
+void fetch_detach(struct item *item);
+
+/* ---- outbox.c: releases and acks on their way to a home ---- */
+/* How a local lease on a landing copy ended. The second time only a late `consumed` counts. */
+void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consumed);
+void outbox_ack(struct broker *broker, struct peer *peer, const char *store,
+                const struct item *item);
+void outbox_flush(struct broker *broker, struct peer *peer, uint64_t now_ns);
+void outboxes_flush(struct broker *broker, uint64_t now_ns);
+uint64_t outboxes_next_deadline_ns(const struct broker *broker);
+struct outbox *outbox_of(struct broker *broker, struct peer *peer);
+void outbox_free(struct peer *peer);
+
+/* ---- remote_lease.c ---- */
+/* 0 = out of memory. */
+uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uint64_t hi,
+                          uint64_t lo, uint64_t generation);
+struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id);
+void remote_lease_end(struct broker *broker, struct remote_lease *lease);
+
+/* ---- serve.c: answering other brokers ---- */
+void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t incarnation);
+void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
+                   const Fb__PeerRequest *request);
+void serve_closed(void *owner, void *user);
+const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);
+
+/* ---- probe.c: shared with serve.c and list.c ---- */
+/* Holders are listed in info->holders, malloc'ed; free with probe_free_info(). */
+void probe_fill_info(const struct broker *broker, const struct space *space,
+                     const struct store_info *from, bool holders, Fb__SampleInfo *to);
+void probe_free_info(Fb__SampleInfo *info);
+/* What this node itself knows, packed (malloc'ed): a Fb__StatResult or a Fb__ExplainReply. NULL =
+ * no memory. */
+uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
+                         const Fb__RetireItem *asked, size_t *bytes_out,
+                         Fb__SampleState *state_out);
+uint8_t *probe_explain_here(const struct broker *broker, const struct space *space,
+                            const Fb__RetireItem *asked, size_t *bytes_out,
+                            Fb__SampleState *state_out);
+/* The store that an admin names or a session has opened; answers the request itself when there is
+ * none. */
+struct space *probe_space(struct broker_session *session, uint32_t handle, const char *name,
+                          uint32_t request_id, bool wants_reply);
+
+/* ---- steer.c ---- */
+void steer_pump_events(struct broker *broker);
+void steer_check_drains(struct broker *broker, uint64_t now_ns);
+uint64_t steer_next_deadline_ns(const struct broker *broker);
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From the store's outcomes to wire statuses and to the sentences that people read.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "state.h"
+
+Fb__Status status_of(enum store_result result) {
+    switch (result) {
+    case STORE_OK:
+        return FB__STATUS__OK;
+    case STORE_E_NOT_FOUND:
+        return FB__STATUS__NOT_FOUND;
+    case STORE_E_FULL:
+    case STORE_E_LIMIT:
+        return FB__STATUS__FULL;
+    case STORE_E_TIMEOUT:
+        return FB__STATUS__TIMEOUT;
+    case STORE_E_INVALID:
+    case STORE_E_TOO_LARGE:
+        return FB__STATUS__INVALID;
+    case STORE_E_EXISTS:
+        return FB__STATUS__EXISTS;
+    case STORE_WAIT:
+        break;
+    }
+    return FB__STATUS__INTERNAL;
+}
+
+struct cause_words {
+    bool bytes;
+    const char *what, *remedy;
+};
+static const struct cause_words causes[] = {
+    [STORE_CAUSE_NONE] = {false, "resources", "try again"},
+    [STORE_CAUSE_QUOTA] = {true, "max_resident_bytes of the store",
+                           "consume samples, or put with a longer deadline"},
+    [STORE_CAUSE_NODE_QUOTA] =
+        {true, "max_resident_bytes of the node",
+         "consume samples in any store, or raise [memory] max_resident_bytes"},
+    [STORE_CAUSE_FRAGMENTED] = {true, "largest free extent of the store",
+                                "consume samples, or put with a longer deadline"},
+    [STORE_CAUSE_LANDING] = {true, "landing_bytes of the store",
+                             "release what was read from other nodes, or raise landing_bytes"},
+    [STORE_CAUSE_SAMPLES] = {false, "max_samples of the store",
+                             "consume samples, or raise max_samples"},
+    [STORE_CAUSE_SPECS] = {false, "spec chunks of the store",
+                           "use smaller metadata, or raise max_samples"},
+    [STORE_CAUSE_LEASES] = {false, "max_leases of the store", "release views"},
+    [STORE_CAUSE_WAITERS] = {false, "waiting requests of the store",
+                             "wait with fewer requests at once"},
+    [STORE_CAUSE_SESSION_LEASES] = {false, "max_leases_per_session", "release views"},
+    [STORE_CAUSE_SESSION_RESERVATIONS] = {false, "max_reservations_per_session",
+                                          "commit or cancel reservations"},
+    [STORE_CAUSE_SESSION_QUEUED] = {true, "max_queued_bytes_per_session",
+                                    "wait with fewer bytes at once"},
+    [STORE_CAUSE_QUEUE] = {false, "puts that wait already (first come, first served)",
+                           "put with a deadline"},
+};
+
+static void amount(char out[32], bool bytes, uint64_t value) {
+    if (bytes)
+        log_bytes(value, out);
+    else
+        snprintf(out, 32, "%" PRIu64, value);
+}
+
+void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum store_result result,
+                     const struct store_refusal *refusal, const char *sample_id) {
+    const struct cause_words *words = &causes[refusal->cause];
+    char used[32], limit[32], asked[32];
+    amount(used, words->bytes, refusal->used);
+    amount(limit, words->bytes, refusal->limit);
+    amount(asked, words->bytes, refusal->asked);
+    const char *verdict = result == STORE_E_TOO_LARGE ? "can never fit in"
+                          : result == STORE_E_LIMIT   ? "refused by"
+                                                      : "finds no room in";
+    if (result == STORE_E_INVALID)
+        snprintf(out, SENTENCE_BYTES,
+                 "sample %s of store %s: the request does not fit the sample's state", sample_id,
+                 space->name);
+    else
+        snprintf(out, SENTENCE_BYTES, "sample %s %s store %s: %s: %s used of %s, %s asked; %s",
+                 sample_id, verdict, space->name, words->what, used, limit, asked,
+                 result == STORE_E_TOO_LARGE ? "split the sample or raise the limit"
+                                             : words->remedy);
+}
+
+const char *status_reason_word(enum store_reason reason) {
+    static const char *const words[] = {
+        [STORE_REASON_NONE] = "",
+        [STORE_CONSUMED] = "consumed",
+        [STORE_ACKED] = "acknowledged",
+        [STORE_ABORTED] = "aborted",
+        [STORE_SUPERSEDED] = "superseded by a later put of the same id",
+        [STORE_MAX_HOLD] = "older than max_hold",
+        [STORE_DROPPED] = "its store was dropped",
+        [STORE_CANCELLED] = "cancelled by its producer before the commit",
+        [STORE_PRODUCER_DIED] = "its producer's session ended before the commit",
+        [STORE_UNCACHED] = "a landing copy that nobody reads any more",
+        [STORE_FETCH_FAILED] = "a landing copy whose bytes never arrived",
+    };
+    return reason < sizeof words / sizeof *words ? words[reason] : "";
+}
+
+void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,
+                      const struct space *space, const char *sample_id, uint64_t generation) {
+    struct store_info info;
+    char what[64] = "";
+    if (generation)
+        snprintf(what, sizeof what, " generation %" PRIu64, generation);
+    if (!store_stat(space->store, sample_id, (uint32_t)strlen(sample_id), generation, &info))
+        snprintf(out, SENTENCE_BYTES, "sample %s%s of store %s was never seen on node %s",
+                 sample_id, what, space->name, broker->config->node);
+    else if (info.state == STORE_PLANNED || info.state == STORE_SEALED)
+        snprintf(out, SENTENCE_BYTES,
+                 "sample %s%s of store %s is being written and not committed yet", sample_id, what,
+                 space->name);
+    else
+        snprintf(out, SENTENCE_BYTES,
+                 "sample %s%s of store %s was retired %.1f s ago on node %s: %s", sample_id, what,
+                 space->name, (double)(broker->now_ns - info.since_ns) / 1e9, broker->config->node,
+                 status_reason_word(info.reason));
+}

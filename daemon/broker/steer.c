@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * gc, drain and the stream of events.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "state.h"
+
+#define GC_BUDGET_SLOTS 1048576u
+#define EVENTS_PER_PUMP 256u
+
+bool steer_gc(struct broker_session *session, uint32_t request_id, bool wants_reply,
+              const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+              const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    const Fb__Gc *asked = request->gc;
+    struct attachment *attachment = session_attachment(session, asked->handle);
+    if (attachment && !attachment->write) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
+                          "this session opened the store read-only: it may not free samples");
+        return true;
+    }
+    struct space *space =
+        probe_space(session, asked->handle, asked->store, request_id, wants_reply);
+    if (!space)
+        return true;
+    uint64_t max_hold_ns =
+        (asked->max_hold_ms ? asked->max_hold_ms : space->settings.max_hold_ms) * NS_PER_MS;
+    Fb__ItemsReply result = FB__ITEMS_REPLY__INIT;
+    if (max_hold_ns)
+        result.count =
+            store_gc(space->store, max_hold_ns, session->broker->now_ns, GC_BUDGET_SLOTS);
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_ITEMS;
+    reply.items = &result;
+    if (wants_reply)
+        session->ops->reply(session->client, request_id, &reply, -1);
+    return true;
+}
+
+/* ---- drain: wait until every release has reached its home ---- */
+
+static uint64_t pending(const struct broker *broker) {
+    return broker->release_pending + broker->directory->ops->pending(broker->directory);
+}
+
+/* "3 for node a (last failure: connection refused)" ... */
+static void describe_pending(const struct broker *broker, char *out, size_t out_bytes) {
+    size_t used = 0;
+    out[0] = '\0';
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer)) {
+        const struct outbox *outbox = peer_user(peer);
+        struct peer_info info;
+        if (!outbox || !outbox->count || used + 1 >= out_bytes)
+            continue;
+        peer_query(peer, &info);
+        int n = snprintf(out + used, out_bytes - used, "%s%llu for node %s (%s%s%s)",
+                         used ? ", " : "", (unsigned long long)outbox->count, info.node, info.state,
+                         *info.last_failure ? ": " : "", info.last_failure);
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+static void drained(struct item *item) {
+    struct broker *broker = item->call->broker;
+    char left[SENTENCE_BYTES];
+    if (!pending(broker)) {
+        item_done(item, FB__STATUS__OK, NULL);
+        return;
+    }
+    describe_pending(broker, left, sizeof left);
+    item_done(item, FB__STATUS__TIMEOUT, "%llu releases have not reached their home: %s",
+              (unsigned long long)pending(broker), left);
+}
+
+bool steer_drain(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                 const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    struct broker *broker = session->broker;
+    struct call *call = call_new(session, CALL_DRAIN, 1, request_id, wants_reply);
+    if (!call) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
+                          "the broker is out of memory");
+        return true;
+    }
+    call->items[0].deadline_ns = broker->now_ns + request->drain->deadline_ms * NS_PER_MS;
+    call->items[0].draining = true;
+    TAILQ_INSERT_TAIL(&broker->drains, &call->items[0], drain_link);
+    call_begun(call);
+    return true;
+}
+
+void steer_check_drains(struct broker *broker, uint64_t now_ns) {
+    struct item *item, *next;
+    for (item = TAILQ_FIRST(&broker->drains); item; item = next) {
+        next = TAILQ_NEXT(item, drain_link);
+        if (!pending(broker) || item->deadline_ns <= now_ns)
+            drained(item);
+    }
+}
+
+uint64_t steer_next_deadline_ns(const struct broker *broker) {
+    uint64_t next_ns = UINT64_MAX;
+    const struct item *item;
+    TAILQ_FOREACH(item, &broker->drains, drain_link)
+    next_ns = item->deadline_ns < next_ns ? item->deadline_ns : next_ns;
+    return next_ns;
+}
+
+/* ---- events ---- */
+
+bool steer_events(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                  const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    const Fb__Events *asked = request->events;
+    session->events_space = NULL;
+    if (*asked->store &&
+        !(session->events_space = probe_space(session, 0, asked->store, request_id, wants_reply)))
+        return true;
+    if (!*asked->store && !session->admin) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
+                          "only admins may watch every store: name one");
+        return true;
+    }
+    session->wants_events = asked->subscribe;
+    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
+    return true;
+}
+
+static void tell(struct broker *broker, const struct space *space, const struct store_event *from,
+                 uint64_t missed) {
+    Fb__Event event = FB__EVENT__INIT;
+    event.sequence = from->sequence;
+    event.time_unix_ns = from->at_ns + broker->options.unix_offset_ns;
+    event.store = (char *)space->name;
+    event.sample_id = (char *)from->sample_id;
+    event.generation = from->generation;
+    event.state = (Fb__SampleState)from->state;
+    event.reason = (Fb__Reason)from->reason;
+    event.extent_bytes = from->extent_bytes;
+    event.landing = from->landing;
+    event.missed = missed;
+    Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
+    notice.note_case = FB__CLIENT_NOTICE__NOTE_EVENT;
+    notice.event = &event;
+    struct broker_session *session;
+    TAILQ_FOREACH(session, &broker->sessions, link)
+    if (session->wants_events && (!session->events_space || session->events_space == space))
+        session->ops->notice(session->client, 0, &notice);
+}
+
+static bool anybody_watches(const struct broker *broker) {
+    const struct broker_session *session;
+    TAILQ_FOREACH(session, &broker->sessions, link)
+    if (session->wants_events)
+        return true;
+    return false;
+}
+
+void steer_pump_events(struct broker *broker) {
+    bool watched = anybody_watches(broker);
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct space *space = &broker->spaces[i];
+        struct store_event event;
+        uint64_t missed;
+        if (!space->used)
+            continue;
+        if (!watched)
+            space->event_last = store_event_last(space->store);
+        for (uint32_t n = 0; n < EVENTS_PER_PUMP &&
+                             store_event_next(space->store, &space->event_last, &event, &missed);
+             n++)
+            tell(broker, space, &event, missed);
+    }
+}

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One function per kind: text in, C value or sentence out. A number without a unit is refused where
+ * a unit is needed, and KB, MB ... are refused altogether, because each of them has been read in
+ * two ways.
+ */
+#include "config_value.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "config.h"
+#include "layout.h"
+
+struct unit {
+    const char *suffix;
+    uint64_t factor;
+};
+static const struct unit byte_units[] = {
+    {"", 1},   {"KiB", 1ull << 10}, {"MiB", 1ull << 20}, {"GiB", 1ull << 30}, {"TiB", 1ull << 40},
+    {NULL, 0},
+};
+static const struct unit duration_units[] = {
+    {"ms", 1}, {"s", 1000}, {"min", 60 * 1000}, {"h", 60 * 60 * 1000}, {NULL, 0},
+};
+
+struct sentence {
+    char *text;
+    size_t bytes;
+};
+
+static bool __attribute__((format(printf, 2, 3)))
+refuse(struct sentence why, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(why.text, why.bytes, format, args);
+    va_end(args);
+    return false;
+}
+
+/* Digits only: strtoull alone would take blanks, signs and 0x. */
+static bool parse_digits(const char *text, size_t length, uint64_t base, uint64_t *out) {
+    uint64_t value = 0;
+    if (length == 0)
+        return false;
+    for (size_t i = 0; i < length; i++) {
+        uint64_t digit = (uint64_t)(text[i] - '0');
+        if (text[i] < '0' || digit >= base || __builtin_mul_overflow(value, base, &value) ||
+            __builtin_add_overflow(value, digit, &value))
+            return false;
+    }
+    *out = value;
+    return true;
+}
+
+/* The shortest exact form: 65536 -> 64KiB. */
+static const char *format_quantity(const struct unit *units, uint64_t value, char out[32]) {
+    const struct unit *best = units;
+    for (const struct unit *unit = units; value && unit->suffix; unit++)
+        if (value % unit->factor == 0)
+            best = unit;
+    snprintf(out, 32, "%" PRIu64 "%s", value / best->factor, value ? best->suffix : "");
+    return out;
+}
+
+static bool store_number(const struct config_rule *rule, uint64_t value, void *field) {
+    if (rule->field_bytes == sizeof(uint64_t)) {
+        memcpy(field, &value, sizeof value);
+    } else if (rule->field_bytes == sizeof(uint32_t)) {
+        uint32_t narrow = (uint32_t)value;
+        memcpy(field, &narrow, sizeof narrow);
+    } else {
+        bool truth = value != 0;
+        memcpy(field, &truth, sizeof truth);
+    }
+    return true;
+}
+
+static bool parse_quantity(const struct unit *units, const char *text, uint64_t *out) {
+    size_t digits = strspn(text, "0123456789");
+    const char *suffix = text + digits + strspn(text + digits, " \t");
+    uint64_t value;
+    if (!parse_digits(text, digits, 10, &value))
+        return false;
+    for (const struct unit *unit = units; unit->suffix; unit++)
+        if (strcmp(suffix, unit->suffix) == 0)
+            return !__builtin_mul_overflow(value, unit->factor, out);
+    *out = 0;
+    return value == 0 && !*suffix;
+}
+
+static bool take_bytes(const struct config_rule *rule, const char *text, void *field,
+                       struct sentence why) {
+    uint64_t value;
+    char min[32], max[32], multiple[64] = "", step[32];
+    if (rule->multiple)
+        snprintf(multiple, sizeof multiple, ", a multiple of %s",
+                 format_quantity(byte_units, rule->multiple, step));
+    format_quantity(byte_units, rule->min, min);
+    format_quantity(byte_units, rule->max, max);
+    const char *wrong = NULL;
+    if (!parse_quantity(byte_units, text, &value))
+        wrong = "not a size";
+    else if (value < rule->min || value > rule->max)
+        wrong = "out of range";
+    else if (rule->multiple && value % rule->multiple)
+        wrong = "not a multiple";
+    if (wrong)
+        return refuse(why, "%s; allowed: %s to %s%s (bytes, or a number with KiB, MiB, GiB or TiB)",
+                      wrong, min, max, multiple);
+    return store_number(rule, value, field);
+}
+
+static bool take_duration(const struct config_rule *rule, const char *text, void *field,
+                          struct sentence why) {
+    uint64_t value;
+    char min[32], max[32];
+    bool known = parse_quantity(duration_units, text, &value);
+    if (!known || value < rule->min || value > rule->max)
+        return refuse(why, "%s; allowed: %s to %s (a number with ms, s, min or h)",
+                      known ? "out of range" : "not a duration with a unit",
+                      format_quantity(duration_units, rule->min, min),
+                      format_quantity(duration_units, rule->max, max));
+    return store_number(rule, value, field);
+}
+
+static bool take_integer(const struct config_rule *rule, const char *text, void *field,
+                         struct sentence why) {
+    uint64_t value;
+    bool known = parse_digits(text, strlen(text), 10, &value);
+    if (!known || value < rule->min || value > rule->max)
+        return refuse(why, "%s; allowed: %" PRIu64 " to %" PRIu64,
+                      known ? "out of range" : "not a whole number", rule->min, rule->max);
+    return store_number(rule, value, field);
+}
+
+static bool take_octal(const struct config_rule *rule, const char *text, void *field,
+                       struct sentence why) {
+    uint64_t value;
+    bool known = parse_digits(text, strlen(text), 8, &value);
+    if (!known || value < rule->min || value > rule->max)
+        return refuse(why, "%s; allowed: %04" PRIo64 " to %04" PRIo64 " (octal)",
+                      known ? "out of range" : "not an octal mode", rule->min, rule->max);
+    return store_number(rule, value, field);
+}
+
+static bool refuse_later(struct sentence why, const char *allowed) {
+    return refuse(why,
+                  "not supported in featured " FEATURED_VERSION
+                  ", comes in a later version; allowed: %s",
+                  allowed);
+}
+
+static bool take_bool(const struct config_rule *rule, const char *text, void *field,
+                      struct sentence why) {
+    static const char *const words[] = {"off", "on", "no", "yes", "false", "true"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (strcasecmp(text, words[i]) != 0)
+            continue;
+        if (i % 2 && rule->later)
+            return refuse_later(why, "off, no, false");
+        return store_number(rule, i % 2, field);
+    }
+    return refuse(why, "neither yes nor no; allowed: on, off, yes, no, true, false");
+}
+
+static bool take_word(const struct config_rule *rule, const char *text, void *field,
+                      struct sentence why) {
+    char allowed[128] = "";
+    uint64_t found = UINT64_MAX;
+    size_t used = 0;
+    for (uint32_t i = 0; rule->words[i]; i++) {
+        if (strcmp(text, rule->words[i]) == 0)
+            found = i;
+        if (used < sizeof allowed && (!rule->later || i != rule->later))
+            used += (size_t)snprintf(allowed + used, sizeof allowed - used, "%s%s",
+                                     used ? ", " : "", rule->words[i]);
+    }
+    if (found == UINT64_MAX)
+        return refuse(why, "not a known word; allowed: %s", allowed);
+    if (rule->later && found == rule->later)
+        return refuse_later(why, allowed);
+    return store_number(rule, found, field);
+}
+
+/* Keeps the text itself, once its kind has found nothing wrong with it. */
+static bool store_text(const struct config_rule *rule, const char *text, void *field,
+                       struct sentence why) {
+    size_t length = strlen(text);
+    if (length >= rule->field_bytes)
+        return refuse(why, "%zu bytes long; allowed: at most %zu bytes", length,
+                      rule->field_bytes - 1);
+    memset(field, 0, rule->field_bytes);
+    memcpy(field, text, length);
+    return true;
+}
+
+static bool take_name(const struct config_rule *rule, const char *text, void *field,
+                      struct sentence why) {
+    const char *wrong = layout_check_name(text);
+    if (wrong)
+        return refuse(why, "%s; allowed: 1 to %u of A-Z a-z 0-9 . _ - beginning with none of . -",
+                      wrong, LAYOUT_NAME_BYTES_MAX);
+    return store_text(rule, text, field, why);
+}
+
+static bool take_path(const struct config_rule *rule, const char *text, void *field,
+                      struct sentence why) {
+    if (*text ? *text != '/' : !rule->empty)
+        return refuse(why, "%s; allowed: an absolute path%s",
+                      *text ? "does not begin with /" : "is empty",
+                      rule->empty ? ", or nothing" : "");
+    return store_text(rule, text, field, why);
+}
+
+static bool take_group(const struct config_rule *rule, const char *text, void *field,
+                       struct sentence why) {
+    if (*text && !getgrnam(text))
+        return refuse(
+            why, "no such group; allowed: a group's name, or nothing to leave the daemon's own");
+    return store_text(rule, text, field, why);
+}
+
+static bool find_id(enum config_kind kind, const char *word, uint32_t *out) {
+    uint64_t number;
+    if (parse_digits(word, strlen(word), 10, &number)) {
+        *out = (uint32_t)number;
+        return number < UINT32_MAX; /* (uid_t)-1 means "no user" */
+    }
+    if (kind == CONFIG_UIDS) {
+        const struct passwd *user = getpwnam(word);
+        *out = user ? user->pw_uid : 0;
+        return user;
+    }
+    const struct group *group = getgrnam(word);
+    *out = group ? group->gr_gid : 0;
+    return group;
+}
+
+static bool take_ids(const struct config_rule *rule, const char *text, void *field,
+                     struct sentence why) {
+    struct config_ids list = {.count = 0};
+    const char *what = rule->kind == CONFIG_UIDS ? "user" : "group";
+    while (*(text += strspn(text, ", \t"))) {
+        char word[64];
+        size_t length = strcspn(text, ", \t");
+        snprintf(word, sizeof word, "%.*s", (int)(length < sizeof word ? length : sizeof word),
+                 text);
+        if (list.count == CONFIG_IDS_MAX)
+            return refuse(why, "too many; allowed: at most %u %ss", CONFIG_IDS_MAX, what);
+        if (length >= sizeof word || !find_id(rule->kind, word, &list.ids[list.count]))
+            return refuse(
+                why, "no such %s: %s; allowed: numbers and %s names, with blanks or commas between",
+                what, word, what);
+        list.count++;
+        text += length;
+    }
+    memcpy(field, &list, sizeof list);
+    return true;
+}
+
+/* Splits host:port or [IPv6]:port; host is copied without the brackets. */
+static bool split_address(const char *text, char host[256], uint64_t *port) {
+    const char *colon = strrchr(text, ':');
+    size_t length = colon ? (size_t)(colon - text) : 0;
+    if (length == 0 || length >= 256 || !parse_digits(colon + 1, strlen(colon + 1), 10, port))
+        return false;
+    bool brackets = *text == '[' && length > 2 && text[length - 1] == ']';
+    if (brackets) {
+        text++;
+        length -= 2;
+    }
+    for (size_t i = 0; i < length; i++)
+        if (!isalnum((unsigned char)text[i]) && !strchr(brackets ? ":.%_-" : ".-_", text[i]))
+            return false;
+    memcpy(host, text, length);
+    host[length] = '\0';
+    return true;
+}
+
+static bool take_address(const struct config_rule *rule, const char *text, void *field,
+                         struct sentence why) {
+    char host[256];
+    uint64_t port;
+    if (rule->empty && !*text)
+        return store_text(rule, text, field, why);
+    bool known = split_address(text, host, &port);
+    if (!known || port < rule->min || port > rule->max)
+        return refuse(why, "%s; allowed: host:port or [IPv6]:port, port %" PRIu64 " to %" PRIu64,
+                      known ? "port out of range" : "not an address with a port", rule->min,
+                      rule->max);
+    return store_text(rule, text, field, why);
+}
+
+bool config_value_parse(const struct config_rule *rule, const char *text, void *field, char *why,
+                        size_t why_bytes) {
+    static bool (*const take[])(const struct config_rule *, const char *, void *,
+                                struct sentence) = {
+        [CONFIG_BYTES] = take_bytes,     [CONFIG_DURATION] = take_duration,
+        [CONFIG_INTEGER] = take_integer, [CONFIG_OCTAL] = take_octal,
+        [CONFIG_BOOL] = take_bool,       [CONFIG_WORD] = take_word,
+        [CONFIG_NAME] = take_name,       [CONFIG_PATH] = take_path,
+        [CONFIG_GROUP] = take_group,     [CONFIG_UIDS] = take_ids,
+        [CONFIG_GIDS] = take_ids,        [CONFIG_ADDRESS] = take_address,
+    };
+    return take[rule->kind](rule, text, field, (struct sentence){why, why_bytes});
+}
+
+bool config_address_is_loopback(const char *address) {
+    char host[256];
+    uint64_t port;
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (!split_address(address, host, &port))
+        return false;
+    if (inet_pton(AF_INET, host, &v4) == 1)
+        return (ntohl(v4.s_addr) >> 24) == 127;
+    if (inet_pton(AF_INET6, host, &v6) == 1)
+        return IN6_IS_ADDR_LOOPBACK(&v6);
+    return strcasecmp(host, "localhost") == 0;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The composition root: builds every module from the configuration, in order, and frees them in
+ * reverse. Owns the event loop, the clock and the signals: SIGTERM and SIGINT drain, SIGHUP reads
+ * config_path again.
+ */
+#ifndef FEATURED_DAEMON_H
+#define FEATURED_DAEMON_H
+
+#include <stddef.h>
+
+#include "config.h"
+
+struct daemon;
+
+/* config: copied. config_path: read again on SIGHUP. auth_init() has been called and SIGPIPE is
+ * ignored. 0 with *out, listening; or -errno with a sentence in why, and nothing left behind. */
+int daemon_new(const struct config *config, const char *config_path, struct daemon **out, char *why,
+               size_t why_bytes);
+/* Serves until SIGTERM or SIGINT has been followed by a drain of at most drain_timeout (a second
+ * signal ends the drain at once). 0 or -errno. */
+int daemon_run(struct daemon *daemon);
+void daemon_free(struct daemon *daemon);
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Invariant: [0, used_bytes) is handed out, used_bytes <= capacity_bytes, used_bytes is a multiple
+ * of BUMP_ALIGN. Blocks are never given back one by one.
+ */
+#include "bump.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define BUMP_ALIGN _Alignof(max_align_t)
+
+static void *bump_alloc(void *data, size_t bytes) {
+    struct bump *bump = data;
+    size_t room_bytes = bump->capacity_bytes - bump->used_bytes;
+    if (bytes > room_bytes || (bytes + BUMP_ALIGN - 1) / BUMP_ALIGN * BUMP_ALIGN > room_bytes) {
+        bump->exhausted = true;
+        return NULL;
+    }
+    void *block = bump->base + bump->used_bytes;
+    bump->used_bytes += (bytes + BUMP_ALIGN - 1) / BUMP_ALIGN * BUMP_ALIGN;
+    return block;
+}
+
+static void bump_free(void *data, void *block) {
+    (void)data;
+    (void)block;
+}
+
+int bump_init(struct bump *bump, size_t capacity_bytes) {
+    uint8_t *base = malloc(capacity_bytes);
+    if (!base)
+        return -ENOMEM;
+    *bump = (struct bump){
+        .allocator = {.alloc = bump_alloc, .free = bump_free, .allocator_data = bump},
+        .base = base,
+        .capacity_bytes = capacity_bytes,
+    };
+    return 0;
+}
+
+void bump_deinit(struct bump *bump) {
+    free(bump->base);
+    *bump = (struct bump){0};
+}
+
+void bump_reset(struct bump *bump) {
+    bump->used_bytes = 0;
+    bump->exhausted = false;
+}

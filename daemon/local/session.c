@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A session is OPEN, then CLOSED (session_close: broker told, fd closed, out of the list), then
+ * freed when libuv has let go of its handles. While OPEN:
+ *  - peer_gone: the client's end cannot take anything more. Output is dropped, input is read to its
+ * end: a release sent just before exit still counts.
+ *  - doomed: the session is to be closed, the log line is written. The broker may be on the stack
+ * (a reply that overflows the queue), so closing is left to the next wake-up, which shutdown()
+ * brings about.
+ *
+ * A refused session (session_refuse) has no broker session: it lives until its first request has
+ * been answered, or the time for Hello is over.
+ *
+ * Only a session's own poll, its own timer and sessions_close() close it; nothing touches it
+ * afterwards.
+ */
+#include "session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "codec.h"
+#include "frame.h"
+#include "log.h"
+#include "send_queue.h"
+
+#define PACKETS_PER_WAKE_UP      16u
+#define SEND_QUEUE_BYTES_DEFAULT (4u << 20)
+#define HELLO_TIMEOUT_MS_DEFAULT 5000u
+#define REFUSED_MAX              64u
+#define SOCKET_SEND_BYTES        (2 * (int)FRAME_CLIENT_BYTES_MAX)
+
+struct refusal {
+    Fb__Status status;
+    char sentence[160];
+};
+
+struct session {
+    struct sessions *set;
+    struct session *previous, *next;
+    struct broker_session *broker; /* NULL: refused */
+    struct refusal *refusal;       /* NULL: not refused */
+    int fd;
+    bool greeted, doomed, peer_gone;
+    uint8_t open_handles;
+    uv_poll_t poll;
+    uv_timer_t hello_timer;
+    struct send_queue queue;
+};
+
+enum receive_result { RECEIVE_MORE, RECEIVE_EMPTY, RECEIVE_ENDED };
+
+static uint64_t clock_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static const char *session_name(const struct session *session) {
+    return session->broker ? session->set->backend->name(session->broker) : "refused client";
+}
+
+static void session_doom_quietly(struct session *session) {
+    session->doomed = true;
+    shutdown(session->fd, SHUT_RDWR);
+}
+
+static void session_doom(struct session *session, const char *why) {
+    if (session->doomed)
+        return;
+    log_warning("%s: closed: %s", session_name(session), why);
+    session_doom_quietly(session);
+}
+
+/* ---- closing ---- */
+
+static void sessions_check_closed(struct sessions *set) {
+    void (*closed)(void *owner) = set->closed;
+    if (!closed || set->unfreed > 0)
+        return;
+    set->closed = NULL;
+    closed(set->closed_owner);
+}
+
+static void on_handle_closed(uv_handle_t *handle) {
+    struct session *session = handle->data;
+    if (--session->open_handles > 0)
+        return;
+    struct sessions *set = session->set;
+    free(session->refusal);
+    free(session);
+    set->unfreed--;
+    sessions_check_closed(set);
+}
+
+static void session_unlink(struct session *session) {
+    if (session->next)
+        session->next->previous = session->previous;
+    if (session->previous)
+        session->previous->next = session->next;
+    else
+        session->set->first = session->next;
+}
+
+static void session_close(struct session *session, uint64_t now_ns) {
+    session_unlink(session);
+    if (session->broker)
+        session->set->backend->close(session->broker, now_ns);
+    session->set->refused -= session->refusal != NULL;
+    send_queue_deinit(&session->queue);
+    uv_close((uv_handle_t *)&session->poll, on_handle_closed);
+    uv_close((uv_handle_t *)&session->hello_timer, on_handle_closed);
+    close(session->fd);
+}
+
+/* served: the broker was entered for this session. */
+static void end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
+    if (served && set->options.after_turn)
+        set->options.after_turn(set->options.owner, now_ns);
+}
+
+/* ---- sending ---- */
+
+/* 0 when the packet was taken, or dropped because nobody is there to take it; else -errno. */
+static int session_transmit(struct session *session, const void *data, size_t bytes, int fd) {
+    struct iovec part = {.iov_base = (void *)data, .iov_len = bytes};
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof fd)];
+    } control;
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (fd >= 0) {
+        memset(&control, 0, sizeof control);
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof fd);
+        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+        message.msg_control = control.room;
+        message.msg_controllen = sizeof control.room;
+    }
+    while (sendmsg(session->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+        if (errno == EINTR)
+            continue;
+        if (errno != EPIPE && errno != ECONNRESET)
+            return -errno;
+        session->peer_gone = true;
+        return 0;
+    }
+    return 0;
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+static void session_doom_unsent(struct session *session, int error) {
+    char why[160];
+    if (error == -ENOBUFS)
+        snprintf(why, sizeof why, "stopped reading: %llu of %llu bytes of answers are queued",
+                 (unsigned long long)session->queue.queued_bytes,
+                 (unsigned long long)session->queue.limit_bytes);
+    else
+        snprintf(why, sizeof why, "an answer could not be sent: %s", strerror(-error));
+    session_doom(session, why);
+}
+
+static void session_send(struct session *session, const void *data, size_t bytes, int fd) {
+    if (session->doomed || session->peer_gone)
+        return;
+    bool idle = !send_queue_front(&session->queue);
+    int error = idle ? session_transmit(session, data, bytes, fd) : -EAGAIN;
+    if (error != -EAGAIN) {
+        if (error)
+            session_doom_unsent(session, error);
+        return;
+    }
+    error = send_queue_push(&session->queue, data, bytes, fd);
+    if (error)
+        session_doom_unsent(session, error);
+    else if (idle)
+        uv_poll_start(&session->poll, UV_READABLE | UV_WRITABLE, on_poll);
+}
+
+static void session_flush(struct session *session) {
+    const struct send_packet *packet;
+    while (!session->doomed && (packet = send_queue_front(&session->queue))) {
+        int error = session_transmit(session, packet->data, packet->bytes, packet->fd);
+        if (error == -EAGAIN)
+            return;
+        if (error)
+            session_doom_unsent(session, error);
+        send_queue_pop(&session->queue);
+    }
+    uv_poll_start(&session->poll, UV_READABLE, on_poll);
+}
+
+/* ---- what the broker says ---- */
+
+static void on_reply(void *client, uint32_t request_id, const Fb__ClientReply *reply, int fd) {
+    struct session *session = client;
+    uint8_t *packet = session->set->packet_out;
+    size_t too_large_bytes;
+    size_t bytes = codec_encode_reply(request_id, reply, packet, &too_large_bytes);
+    if (too_large_bytes)
+        log_error("%s: an answer of %zu bytes was refused, a frame holds %u", session_name(session),
+                  too_large_bytes, FRAME_CLIENT_BYTES_MAX);
+    session_send(session, packet, bytes, too_large_bytes ? -1 : fd);
+    if (!session->greeted && reply->result_case == FB__CLIENT_REPLY__RESULT_HELLO) {
+        session->greeted = true;
+        uv_timer_stop(&session->hello_timer);
+    }
+}
+
+static void on_notice(void *client, uint32_t request_id, const Fb__ClientNotice *notice) {
+    struct session *session = client;
+    if (session->doomed || session->peer_gone || send_queue_front(&session->queue))
+        return;
+    uint8_t *packet = session->set->packet_out;
+    size_t bytes = codec_encode_notice(request_id, notice, packet);
+    if (bytes == 0)
+        return;
+    int error = session_transmit(session, packet, bytes, -1);
+    if (error && error != -EAGAIN)
+        session_doom_unsent(session, error);
+}
+
+static const struct broker_client_ops client_ops = {.reply = on_reply, .notice = on_notice};
+
+/* ---- receiving ---- */
+
+static void session_answer_refusal(struct session *session, uint32_t request_id) {
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.status = session->refusal->status;
+    reply.error = session->refusal->sentence;
+    on_reply(session, request_id, &reply, -1);
+    session_doom_quietly(session);
+}
+
+static void session_handle_packet(struct session *session, size_t bytes, uint64_t now_ns) {
+    struct sessions *set = session->set;
+    struct codec_request decoded;
+    const char *wrong = codec_decode_request(set->packet_in, bytes, &set->bump, &decoded);
+    if (wrong) {
+        session_doom(session, wrong);
+        return;
+    }
+    if (session->refusal) {
+        session_answer_refusal(session, decoded.request_id);
+        return;
+    }
+    const char *why = "broke the protocol";
+    if (!set->backend->request(session->broker, decoded.request_id, decoded.wants_reply,
+                               decoded.request, decoded.payload, decoded.payload_bytes, now_ns,
+                               &why))
+        session_doom(session, why);
+}
+
+/* Gives no room for control data: the kernel then closes descriptors a client sends and says
+ * MSG_CTRUNC. */
+static enum receive_result session_receive_one(struct session *session, uint64_t now_ns) {
+    struct iovec part = {.iov_base = session->set->packet_in, .iov_len = FRAME_CLIENT_BYTES_MAX};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    ssize_t bytes = recvmsg(session->fd, &message, MSG_DONTWAIT);
+    if (bytes < 0) {
+        if (errno == EAGAIN)
+            return RECEIVE_EMPTY;
+        /* ECONNRESET: the client left without reading everything. What it sent before is still to
+         * be read. */
+        if (errno != EINTR && errno != ECONNRESET)
+            session_doom(session, strerror(errno));
+    } else if (message.msg_flags & MSG_CTRUNC) {
+        session_doom(session, "sent a descriptor or other control data");
+    } else if (message.msg_flags & MSG_TRUNC) {
+        session_doom(session, "packet larger than the limit of a frame");
+    } else if (bytes == 0) {
+        return RECEIVE_ENDED;
+    } else {
+        session_handle_packet(session, (size_t)bytes, now_ns);
+    }
+    return session->doomed ? RECEIVE_ENDED : RECEIVE_MORE;
+}
+
+/* At most `budget` packets, so that one busy client cannot keep the loop from the others. */
+static enum receive_result session_receive(struct session *session, uint32_t budget,
+                                           uint64_t now_ns) {
+    enum receive_result result = RECEIVE_MORE;
+    while (result == RECEIVE_MORE && budget-- > 0)
+        result = session_receive_one(session, now_ns);
+    return result;
+}
+
+/* status < 0: libuv polls no more after EPOLLERR, the client left answers unread. Read what it
+ * sent, then end. */
+static void on_poll(uv_poll_t *poll, int status, int events) {
+    struct session *session = poll->data;
+    struct sessions *set = session->set;
+    if (events & UV_WRITABLE)
+        session_flush(session);
+    if (events == UV_WRITABLE && !session->doomed)
+        return;
+    session->peer_gone |= status < 0;
+    bool served = session->broker != NULL;
+    uint64_t now_ns = clock_now_ns();
+    uint32_t budget = status < 0 ? UINT32_MAX : PACKETS_PER_WAKE_UP;
+    bool ended = session->doomed || session_receive(session, budget, now_ns) == RECEIVE_ENDED;
+    if (ended || status < 0) {
+        log_debug("%s: disconnected", session_name(session));
+        session_close(session, now_ns);
+    }
+    end_turn(set, served, now_ns);
+}
+
+static void on_hello_timeout(uv_timer_t *timer) {
+    struct session *session = timer->data;
+    struct sessions *set = session->set;
+    bool served = session->broker != NULL;
+    uint64_t now_ns = clock_now_ns();
+    char why[64];
+    snprintf(why, sizeof why, "no Hello within %u ms", set->options.hello_timeout_ms);
+    session_doom(session, why);
+    session_close(session, now_ns);
+    end_turn(set, served, now_ns);
+}
+
+/* ---- opening ---- */
+
+static void session_link(struct session *session) {
+    struct sessions *set = session->set;
+    session->next = set->first;
+    if (session->next)
+        session->next->previous = session;
+    set->first = session;
+}
+
+static void session_start(struct session *session) {
+    struct sessions *set = session->set;
+    session_link(session);
+    session->open_handles = 2;
+    session->hello_timer.data = session;
+    uv_timer_init(set->loop, &session->hello_timer);
+    uv_timer_start(&session->hello_timer, on_hello_timeout, set->options.hello_timeout_ms, 0);
+    uv_poll_start(&session->poll, UV_READABLE, on_poll);
+    /* Two full frames, as far as net.core.wmem_max permits; less only means more queueing. */
+    setsockopt(session->fd, SOL_SOCKET, SO_SNDBUF, &(int){SOCKET_SEND_BYTES}, sizeof(int));
+}
+
+/* Not yet started: session_abandon() or session_start() follows. */
+static int session_prepare(struct sessions *set, int fd, struct session **out) {
+    struct session *session = calloc(1, sizeof *session);
+    if (!session)
+        return -ENOMEM;
+    session->set = set;
+    session->fd = fd;
+    int error = uv_poll_init(set->loop, &session->poll, fd);
+    if (error) {
+        free(session);
+        return error;
+    }
+    session->poll.data = session;
+    set->unfreed++;
+    send_queue_init(&session->queue, set->options.send_queue_bytes);
+    *out = session;
+    return 0;
+}
+
+static void session_abandon(struct session *session) {
+    session->open_handles = 1;
+    uv_close((uv_handle_t *)&session->poll, on_handle_closed);
+}
+
+int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials) {
+    struct session *session;
+    int error = session_prepare(set, fd, &session);
+    if (error)
+        return error;
+    session->broker = set->backend->open(set->broker, &client_ops, session, credentials);
+    if (!session->broker) {
+        session_abandon(session);
+        return -EBUSY;
+    }
+    session_start(session);
+    return 0;
+}
+
+int session_refuse(struct sessions *set, int fd, Fb__Status status, const char *sentence) {
+    struct session *session;
+    int error = set->refused < REFUSED_MAX ? session_prepare(set, fd, &session) : -EBUSY;
+    if (error)
+        return error;
+    session->refusal = calloc(1, sizeof *session->refusal);
+    if (!session->refusal) {
+        session_abandon(session);
+        return -ENOMEM;
+    }
+    session->refusal->status = status;
+    snprintf(session->refusal->sentence, sizeof session->refusal->sentence, "%s", sentence);
+    set->refused++;
+    session_start(session);
+    return 0;
+}
+
+/* ---- the set ---- */
+
+int sessions_init(struct sessions *set, uv_loop_t *loop, struct broker *broker,
+                  const struct session_backend *backend, const struct sessions_options *options) {
+    *set =
+        (struct sessions){.loop = loop, .broker = broker, .backend = backend, .options = *options};
+    if (set->options.send_queue_bytes == 0)
+        set->options.send_queue_bytes = SEND_QUEUE_BYTES_DEFAULT;
+    if (set->options.hello_timeout_ms == 0)
+        set->options.hello_timeout_ms = HELLO_TIMEOUT_MS_DEFAULT;
+    set->packet_in = malloc(FRAME_CLIENT_BYTES_MAX);
+    set->packet_out = malloc(FRAME_CLIENT_BYTES_MAX);
+    int error = bump_init(&set->bump, BUMP_REQUEST_BYTES);
+    if (!error && set->packet_in && set->packet_out)
+        return 0;
+    sessions_deinit(set);
+    return -ENOMEM;
+}
+
+void sessions_close(struct sessions *set, void (*closed)(void *owner), void *owner) {
+    set->closed = closed;
+    set->closed_owner = owner;
+    uint64_t now_ns = clock_now_ns();
+    while (set->first)
+        session_close(set->first, now_ns);
+    sessions_check_closed(set);
+}
+
+void sessions_deinit(struct sessions *set) {
+    free(set->packet_in);
+    free(set->packet_out);
+    bump_deinit(&set->bump);
+    *set = (struct sessions){0};
+}

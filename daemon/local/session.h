@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Connected clients: packets in, broker requests out, and the answers back, descriptors included.
+ * Knows the socket and the frame; knows nothing of what a request means.
+ *
+ * A client that breaks the protocol, says no Hello in time or stops reading loses its session, with
+ * one log line, and nobody else notices.
+ */
+#ifndef FEATURED_LOCAL_SESSION_H
+#define FEATURED_LOCAL_SESSION_H
+
+#include <stdint.h>
+#include <uv.h>
+
+#include "broker.h"
+#include "bump.h"
+
+/* What a session asks of the broker: broker.h as a table, so that a session can be tested without
+ * one. */
+struct session_backend {
+    struct broker_session *(*open)(struct broker *broker, const struct broker_client_ops *ops,
+                                   void *client, const struct broker_credentials *credentials);
+    bool (*request)(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                    const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                    uint64_t now_ns, const char **why);
+    void (*close)(struct broker_session *session, uint64_t now_ns);
+    const char *(*name)(const struct broker_session *session);
+};
+
+struct sessions_options {
+    uint64_t send_queue_bytes; /* kept for a client that is slow to read; 0 = 4 MiB */
+    uint32_t hello_timeout_ms; /* from connect to an accepted Hello; 0 = 5000 */
+    /* Called once after each wake-up in which the broker was entered; may be NULL. It may close
+     * sessions and listeners. */
+    void (*after_turn)(void *owner, uint64_t now_ns);
+    void *owner;
+};
+
+struct session;
+
+/* All sessions of one daemon and what they share: one buffer each way, one bump. */
+struct sessions {
+    uv_loop_t *loop;
+    struct broker *broker;
+    const struct session_backend *backend;
+    struct sessions_options options;
+    struct session *first; /* open ones */
+    uint32_t refused;      /* of the open ones: see session_refuse() */
+    uint32_t unfreed;      /* open ones and those whose handles are still closing */
+    struct bump bump;
+    uint8_t *packet_in, *packet_out; /* FRAME_CLIENT_BYTES_MAX each */
+    void (*closed)(void *owner);
+    void *closed_owner;
+};
+
+/* backend and options are copied by pointer and by value. 0 or -ENOMEM. */
+int sessions_init(struct sessions *set, uv_loop_t *loop, struct broker *broker,
+                  const struct session_backend *backend, const struct sessions_options *options);
+/* Closes every session; closed(owner) once their handles are gone, possibly before this returns. No
+ * session_new() from here on. */
+void sessions_close(struct sessions *set, void (*closed)(void *owner), void *owner);
+/* After `closed`. */
+void sessions_deinit(struct sessions *set);
+
+/* Takes over a connected, non-blocking SOCK_SEQPACKET socket. On failure the caller still owns fd:
+ * -EBUSY when the broker has max_sessions already, -ENOMEM, ... */
+int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials);
+
+/* Takes over the socket of a client that may not come in: its first request is answered with this
+ * status and sentence (copied), then it is closed; the broker never hears of it. On failure the
+ * caller still owns fd: -EBUSY when too many are being refused at once, -ENOMEM, ... */
+int session_refuse(struct sessions *set, int fd, Fb__Status status, const char *sentence);
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The answering side: one asker per accepted connection. Whatever it may hold at this node ends
+ * when its connection is proven dead.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "log.h"
+#include "peer_internal.h"
+
+struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const char *node,
+                        uint64_t incarnation) {
+    struct asker *asker = calloc(1, sizeof *asker);
+    if (!asker)
+        return NULL;
+    asker->end =
+        (struct end){.kind = END_ASKER, .peers = peers, .conn = conn, .heard_ns = peers->now_ns};
+    snprintf(asker->node, sizeof asker->node, "%s", node);
+    asker->incarnation = incarnation;
+    asker->user = peers->events.asker_open(peers->owner, asker, asker->node, incarnation);
+    TAILQ_INSERT_TAIL(&peers->askers, asker, link);
+    log_info("node %s asks us from now on, incarnation %016llx", node,
+             (unsigned long long)incarnation);
+    return asker;
+}
+
+void asker_free(struct asker *asker) {
+    struct peers *peers = asker->end.peers;
+    TAILQ_REMOVE(&peers->askers, asker, link);
+    peers->events.asker_closed(peers->owner, asker->user);
+    free(asker);
+}
+
+static void refuse(struct asker *asker, const char *what) {
+    log_warning("node %s: connection closed: %s", asker->node, what);
+    asker->end.peers->transport->ops->close(asker->end.conn);
+}
+
+void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
+    struct peers *peers = asker->end.peers;
+    struct frame_header header;
+    const char *wrong = bytes < FRAME_HEADER_BYTES
+                            ? "frame too short"
+                            : frame_decode(data, FRAME_PEER_BYTES_MAX, &header);
+    if (!wrong && (size_t)header.body_bytes + header.payload_bytes != bytes - FRAME_HEADER_BYTES)
+        wrong = "frame length does not match its header";
+    if (!wrong && header.type != FRAME_REQUEST && header.type != FRAME_NOTE)
+        wrong = "neither a request nor a note";
+    if (wrong) {
+        refuse(asker, wrong);
+        return;
+    }
+    Fb__PeerRequest *request =
+        fb__peer_request__unpack(NULL, header.body_bytes, data + FRAME_HEADER_BYTES);
+    if (!request || request->op_case == FB__PEER_REQUEST__OP__NOT_SET) {
+        refuse(asker, "malformed request");
+    } else if (request->op_case == FB__PEER_REQUEST__OP_PING) {
+        Fb__PeerReply pong = FB__PEER_REPLY__INIT;
+        asker_reply(asker, header.request_id, &pong, NULL, 0);
+    } else {
+        peers->events.asker_request(peers->owner, asker->user, header.request_id,
+                                    header.type == FRAME_REQUEST, request);
+    }
+    if (request)
+        fb__peer_request__free_unpacked(request, NULL);
+}
+
+void asker_reply(struct asker *asker, uint32_t request_id, const Fb__PeerReply *reply,
+                 const void *payload, size_t payload_bytes) {
+    uint8_t on_stack[16384], *body = on_stack;
+    size_t body_bytes = fb__peer_reply__get_packed_size(reply);
+    if (body_bytes > sizeof on_stack && !(body = malloc(body_bytes))) {
+        refuse(asker, "out of memory for an answer");
+        return;
+    }
+    fb__peer_reply__pack(reply, body);
+    struct frame_header header = {FRAME_VERSION, FRAME_REPLY, request_id, (uint32_t)body_bytes,
+                                  (uint32_t)payload_bytes};
+    int result = peers_send(&asker->end, &header, body, payload);
+    /* An answer that cannot be sent would leave the other side waiting: end the connection instead.
+     */
+    if (result < 0 && result != -ENOTCONN)
+        refuse(asker, "it does not take our answers");
+    if (body != on_stack)
+        free(body);
+}
+
+const char *asker_node(const struct asker *asker) {
+    return asker->node;
+}
+
+uint64_t asker_incarnation(const struct asker *asker) {
+    return asker->incarnation;
+}

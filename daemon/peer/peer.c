@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The asking side: one link per peer, see the states in peer.h. Every call sits in `pending` from
+ * peer_call() until its one `done`; every read in `readings` until its one `done`. Both end with
+ * the connection they were made on. The region keys of a home are learned once per connection.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "peer_internal.h"
+
+#define BACKOFF_FIRST_NS (50ull * 1000 * 1000)
+
+static struct transport *transport_of(const struct peer *peer) {
+    return peer->end.peers->transport;
+}
+
+void peer_init(struct peer *peer, struct peers *peers, const char *node, const char *address) {
+    peer->end = (struct end){.kind = END_PEER, .peers = peers};
+    snprintf(peer->node, sizeof peer->node, "%s", node);
+    snprintf(peer->address, sizeof peer->address, "%s", address);
+    TAILQ_INIT(&peer->pending);
+    TAILQ_INIT(&peer->readings);
+    TAILQ_INIT(&peer->keys);
+    peer->backoff_ns = BACKOFF_FIRST_NS;
+}
+
+static void forget_keys(struct peer *peer) {
+    struct region_key *key;
+    while ((key = TAILQ_FIRST(&peer->keys))) {
+        TAILQ_REMOVE(&peer->keys, key, link);
+        free(key);
+    }
+}
+
+static void fail_pending(struct peer *peer, const char *why) {
+    struct peer_pending_list failed = TAILQ_HEAD_INITIALIZER(failed);
+    TAILQ_CONCAT(&failed, &peer->pending, link);
+    struct peer_pending *pending;
+    while ((pending = TAILQ_FIRST(&failed))) {
+        TAILQ_REMOVE(&failed, pending, link);
+        pending->done(pending->context, NULL, NULL, 0, why);
+        free(pending);
+    }
+}
+
+static void end_reading(struct peer_reading *reading, int status, const char *why) {
+    TAILQ_REMOVE(&reading->peer->readings, reading, link);
+    reading->read.done(reading->read.context, status, why);
+    free(reading);
+}
+
+void peer_deinit(struct peer *peer) {
+    fail_pending(peer, "this node is stopping");
+    while (!TAILQ_EMPTY(&peer->readings))
+        end_reading(TAILQ_FIRST(&peer->readings), -ECANCELED, "this node is stopping");
+    forget_keys(peer);
+}
+
+static void back_off(struct peer *peer, uint64_t now_ns) {
+    peer->state = PEER_BACKOFF;
+    peer->retry_ns = now_ns + peer->backoff_ns;
+    peer->backoff_ns *= 2;
+    if (peer->backoff_ns > peer->end.peers->options.reconnect_max_ns)
+        peer->backoff_ns = peer->end.peers->options.reconnect_max_ns;
+}
+
+static void dial(struct peer *peer, uint64_t now_ns) {
+    peer->end.heard_ns = now_ns;
+    peer->state = PEER_CONNECTING;
+    int result = transport_of(peer)->ops->connect(transport_of(peer), peer->address, &peer->end,
+                                                  &peer->end.conn);
+    if (result < 0) {
+        snprintf(peer->last_failure, sizeof peer->last_failure, "cannot connect to %s: %s",
+                 peer->address, strerror(-result));
+        peer->errors++;
+        back_off(peer, now_ns);
+    }
+}
+
+static void send_pending(struct peer *peer, struct peer_pending *pending) {
+    struct frame_header header = {FRAME_VERSION, FRAME_REQUEST, pending->request_id,
+                                  (uint32_t)pending->body_bytes, 0};
+    int result = peers_send(&peer->end, &header, pending->body, NULL);
+    if (!result) {
+        pending->sent = true;
+        return;
+    }
+    snprintf(peer->last_failure, sizeof peer->last_failure, "cannot send to %s: %s", peer->address,
+             strerror(-result));
+    transport_of(peer)->ops->close(peer->end.conn);
+}
+
+void peer_on_up(struct peer *peer, uint64_t incarnation) {
+    uint64_t now_ns = peer->end.peers->now_ns;
+    log_info("link to node %s at %s is up, incarnation %016llx", peer->node, peer->address,
+             (unsigned long long)incarnation);
+    peer->state = PEER_UP;
+    peer->incarnation = incarnation;
+    peer->epoch++;
+    peer->backoff_ns = BACKOFF_FIRST_NS;
+    peer->ping_out = false;
+    peer->ping_ns = now_ns + peer->end.peers->options.ping_interval_ns;
+    peer->end.heard_ns = now_ns;
+    struct peer_pending *pending;
+    TAILQ_FOREACH(pending, &peer->pending, link)
+    if (!pending->sent)
+        send_pending(peer, pending);
+    peer->end.peers->events.link_up(peer->end.peers->owner, peer);
+}
+
+void peer_on_closed(struct peer *peer, const char *why) {
+    struct peers *peers = peer->end.peers;
+    if (*why)
+        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+    if (peer->state == PEER_UP)
+        log_warning("link to node %s at %s is down: %s", peer->node, peer->address,
+                    peer->last_failure);
+    else if (peer->backoff_ns == BACKOFF_FIRST_NS)
+        log_info("node %s at %s cannot be reached: %s (trying on)", peer->node, peer->address,
+                 peer->last_failure);
+    peer->errors++;
+    back_off(peer, peers->now_ns);
+    forget_keys(peer);
+    /* Those not yet posted to the transport; it has reported the others. */
+    while (!TAILQ_EMPTY(&peer->readings))
+        end_reading(TAILQ_FIRST(&peer->readings), -ECONNRESET, peer->last_failure);
+    fail_pending(peer, peer->last_failure);
+}
+
+/* ---- calls ---- */
+
+int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn done, void *context,
+              uint64_t now_ns) {
+    if (!transport_of(peer))
+        return -ENOTCONN;
+    size_t body_bytes = fb__peer_request__get_packed_size(request);
+    if (body_bytes + FRAME_HEADER_BYTES > FRAME_PEER_BYTES_MAX)
+        return -EMSGSIZE;
+    struct peer_pending *pending = malloc(sizeof *pending + body_bytes);
+    if (!pending)
+        return -ENOMEM;
+    *pending = (struct peer_pending){.request_id = peer->next_request_id++,
+                                     .done = done,
+                                     .context = context,
+                                     .body_bytes = body_bytes};
+    fb__peer_request__pack(request, pending->body);
+    TAILQ_INSERT_TAIL(&peer->pending, pending, link);
+    if (peer->state == PEER_UP)
+        send_pending(peer, pending);
+    else if (peer->state != PEER_CONNECTING &&
+             peer->retry_ns < now_ns + peer->end.peers->options.reconnect_max_ns)
+        peer->retry_ns = now_ns; /* somebody wants it: try at the next tick */
+    return 0;
+}
+
+static struct peer_pending *find_pending(struct peer *peer, uint32_t request_id) {
+    struct peer_pending *pending;
+    TAILQ_FOREACH(pending, &peer->pending, link)
+    if (pending->request_id == request_id && pending->sent)
+        return pending;
+    return NULL;
+}
+
+static void drop_link(struct peer *peer, const char *why) {
+    snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+    transport_of(peer)->ops->close(peer->end.conn);
+}
+
+void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
+    struct frame_header header;
+    const char *wrong = bytes < FRAME_HEADER_BYTES
+                            ? "frame too short"
+                            : frame_decode(data, FRAME_PEER_BYTES_MAX, &header);
+    if (!wrong && (size_t)header.body_bytes + header.payload_bytes != bytes - FRAME_HEADER_BYTES)
+        wrong = "frame length does not match its header";
+    if (!wrong && header.type != FRAME_REPLY)
+        wrong = "not an answer";
+    struct peer_pending *pending = wrong ? NULL : find_pending(peer, header.request_id);
+    Fb__PeerReply *reply =
+        pending ? fb__peer_reply__unpack(NULL, header.body_bytes, data + FRAME_HEADER_BYTES) : NULL;
+    if (!reply) {
+        drop_link(peer, wrong     ? wrong
+                        : pending ? "malformed answer"
+                                  : "answer to nothing we asked");
+        return;
+    }
+    TAILQ_REMOVE(&peer->pending, pending, link);
+    pending->done(pending->context, reply, data + FRAME_HEADER_BYTES + header.body_bytes,
+                  header.payload_bytes, "");
+    free(pending);
+    fb__peer_reply__free_unpacked(reply, NULL);
+}
+
+/* ---- liveness ---- */
+
+static void on_pong(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                    size_t payload_bytes, const char *why) {
+    (void)reply, (void)payload, (void)payload_bytes, (void)why;
+    struct peer *peer = context;
+    peer->ping_out = false;
+}
+
+static void ping(struct peer *peer, uint64_t now_ns) {
+    Fb__PeerPing empty = FB__PEER_PING__INIT;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_PING;
+    request.ping = &empty;
+    peer->ping_ns = now_ns + peer->end.peers->options.ping_interval_ns;
+    if (!peer->ping_out)
+        peer->ping_out = peer_call(peer, &request, on_pong, peer, now_ns) == 0;
+}
+
+void peer_tick(struct peer *peer, uint64_t now_ns) {
+    uint64_t timeout_ns = peer->end.peers->options.timeout_ns;
+    switch (peer->state) {
+    case PEER_IDLE:
+    case PEER_BACKOFF:
+        if (peer->retry_ns <= now_ns && transport_of(peer))
+            dial(peer, now_ns);
+        break;
+    case PEER_CONNECTING:
+    case PEER_UP:
+        if (peer->end.conn && peer->end.heard_ns + timeout_ns <= now_ns) {
+            char why[96];
+            snprintf(why, sizeof why, "silent for %llu ms",
+                     (unsigned long long)((now_ns - peer->end.heard_ns) / 1000000));
+            peer->end.heard_ns = now_ns;
+            drop_link(peer, why);
+        } else if (peer->state == PEER_UP && peer->ping_ns <= now_ns) {
+            ping(peer, now_ns);
+        }
+        break;
+    }
+}
+
+uint64_t peer_next_deadline_ns(const struct peer *peer) {
+    if (!transport_of(peer))
+        return UINT64_MAX;
+    if (peer->state == PEER_IDLE || peer->state == PEER_BACKOFF)
+        return peer->retry_ns;
+    uint64_t silent_ns = peer->end.heard_ns + peer->end.peers->options.timeout_ns;
+    return peer->state == PEER_UP && peer->ping_ns < silent_ns ? peer->ping_ns : silent_ns;
+}
+
+/* ---- reads ---- */
+
+static struct region_key *find_key(struct peer *peer, uint32_t region) {
+    struct region_key *key;
+    TAILQ_FOREACH(key, &peer->keys, link)
+    if (key->region == region)
+        return key;
+    return NULL;
+}
+
+static int post(struct peer *peer, struct peer_reading *reading, const struct region_key *key) {
+    struct transport_read read = {
+        .key = key->key,
+        .key_bytes = key->key_bytes,
+        .remote_offset = reading->read.remote_offset,
+        .bytes = reading->read.bytes,
+        .local = reading->read.local,
+        .read_user = reading,
+    };
+    reading->posted = true;
+    peer->reads++;
+    return transport_of(peer)->ops->read(peer->end.conn, &read);
+}
+
+struct key_question {
+    struct peer *peer;
+    uint64_t epoch;
+    uint32_t region;
+};
+
+/* Posts or fails the reads that waited for the key of one region. */
+static void on_region(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                      size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes;
+    struct key_question *question = context;
+    struct peer *peer = question->peer;
+    uint32_t region = question->region;
+    bool current = question->epoch == peer->epoch && peer->state == PEER_UP;
+    free(question);
+    if (!current)
+        return; /* peer_on_closed ends the reads */
+    struct region_key *key = NULL;
+    if (reply && reply->result_case == FB__PEER_REPLY__RESULT_REGION &&
+        (key = malloc(sizeof *key + reply->region->key.len))) {
+        *key = (struct region_key){.region = region, .key_bytes = reply->region->key.len};
+        memcpy(key->key, reply->region->key.data, reply->region->key.len);
+        TAILQ_INSERT_TAIL(&peer->keys, key, link);
+    }
+    struct peer_reading *reading, *next;
+    for (reading = TAILQ_FIRST(&peer->readings); reading; reading = next) {
+        next = TAILQ_NEXT(reading, link);
+        if (reading->posted || reading->read.region != region)
+            continue;
+        int result = key ? post(peer, reading, key) : -ENOENT;
+        if (result < 0)
+            end_reading(reading, result,
+                        reply && *reply->error ? reply->error
+                        : *why                 ? why
+                                               : strerror(-result));
+    }
+}
+
+static int ask_region(struct peer *peer, uint32_t region, uint64_t now_ns) {
+    const struct peer_reading *other;
+    TAILQ_FOREACH(other, &peer->readings, link)
+    if (!other->posted && other->read.region == region)
+        return 0; /* asked already */
+    struct key_question *question = malloc(sizeof *question);
+    if (!question)
+        return -ENOMEM;
+    *question = (struct key_question){peer, peer->epoch, region};
+    Fb__PeerRegion ask = FB__PEER_REGION__INIT;
+    ask.region = region;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_REGION;
+    request.region = &ask;
+    int result = peer_call(peer, &request, on_region, question, now_ns);
+    if (result < 0)
+        free(question);
+    return result;
+}
+
+int peer_read(struct peer *peer, uint64_t epoch, const struct peer_read *read, uint64_t now_ns) {
+    if (peer->state != PEER_UP || peer->epoch != epoch)
+        return -ESTALE;
+    struct peer_reading *reading = malloc(sizeof *reading);
+    if (!reading)
+        return -ENOMEM;
+    *reading = (struct peer_reading){.peer = peer, .read = *read};
+    const struct region_key *key = find_key(peer, read->region);
+    int result = key ? post(peer, reading, key) : ask_region(peer, read->region, now_ns);
+    if (result < 0) {
+        free(reading);
+        return result;
+    }
+    TAILQ_INSERT_TAIL(&peer->readings, reading, link);
+    return 0;
+}
+
+void peer_on_read_done(struct peer *peer, struct peer_reading *reading, int status) {
+    if (status)
+        peer->errors++;
+    else
+        peer->end.heard_ns = peer->end.peers->now_ns;
+    end_reading(reading, status, status ? strerror(-status) : "");
+}
+
+/* ---- what others may know ---- */
+
+uint64_t peer_epoch(const struct peer *peer) {
+    return peer->epoch;
+}
+
+const char *peer_node(const struct peer *peer) {
+    return peer->node;
+}
+
+bool peer_is_up(const struct peer *peer) {
+    return peer->state == PEER_UP;
+}
+
+void peer_query(const struct peer *peer, struct peer_info *out) {
+    static const char *const states[] = {"idle", "connecting", "up", "back-off"};
+    *out = (struct peer_info){
+        .node = peer->node,
+        .address = peer->address,
+        .state = states[peer->state],
+        .last_failure = peer->last_failure,
+        .incarnation = peer->incarnation,
+        .reads = peer->reads,
+        .errors = peer->errors,
+    };
+    if (peer->state == PEER_UP)
+        transport_of(peer)->ops->query(peer->end.conn, &out->transport);
+}
+
+void peer_set_user(struct peer *peer, void *user) {
+    peer->user = user;
+}
+
+void *peer_user(const struct peer *peer) {
+    return peer->user;
+}

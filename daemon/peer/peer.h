@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The brokers we talk to. A `peer` is a node that we may ask (we dial it); an `asker` is a node
+ * that asks us (it dialled). Each pair of brokers thus has up to two connections, one per direction
+ * of asking, and no tie to break. Owns links, their back-off and liveness, and the matching of
+ * answers to calls; knows nothing of stores. now_ns is an argument; the transport is whatever was
+ * handed in.
+ *
+ *   IDLE --call or address--> CONNECTING --up--> UP --silence, error--> BACKOFF --time or call-->
+ * CONNECTING
+ *
+ * A link that stays silent for timeout_ns is closed; pings keep an idle one talking. One lost
+ * connection never disables a peer: calls made while it is down trigger a new attempt and fail only
+ * when that fails.
+ */
+#ifndef FEATURED_PEER_PEER_H
+#define FEATURED_PEER_PEER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "layout.h"
+#include "peer.pb-c.h"
+#include "transport.h"
+
+struct peers;
+struct peer;
+struct asker;
+
+struct peers_options {
+    const char *node; /* ours */
+    uint64_t incarnation;
+    uint64_t ping_interval_ns, timeout_ns, reconnect_max_ns;
+};
+
+struct peers_events {
+    /* A link of ours has come up: what waited for it may be sent. */
+    void (*link_up)(void *owner, struct peer *peer);
+    /* Another broker asks us. Returns the owner's pointer for it (never NULL). */
+    void *(*asker_open)(void *owner, struct asker *asker, const char *node, uint64_t incarnation);
+    /* request, payload: valid during the call. Answer with asker_reply() now or later if
+     * wants_reply. */
+    void (*asker_request)(void *owner, void *asker_user, uint32_t request_id, bool wants_reply,
+                          const Fb__PeerRequest *request);
+    /* Its connection is proven dead: it can read no further byte. */
+    void (*asker_closed)(void *owner, void *asker_user);
+};
+
+/* One of these is handed to the transport. */
+extern const struct transport_events peers_transport_events;
+
+/* The transport's owner pointer must be the peers; transport may be NULL (a node without peers). */
+int peers_new(const struct peers_options *options, const struct peers_events *events, void *owner,
+              struct peers **out);
+void peers_set_transport(struct peers *peers, struct transport *transport);
+/* After the transport was destroyed. */
+void peers_free(struct peers *peers);
+/* 0 or -errno; bound_out as in transport.h. */
+int peers_listen(struct peers *peers, const char *address, char bound_out[64]);
+void peers_tick(struct peers *peers, uint64_t now_ns);
+uint64_t peers_next_deadline_ns(const struct peers *peers);
+
+/* Adds a node or gives it a new address. */
+struct peer *peers_add(struct peers *peers, const char *node, const char *address);
+struct peer *peers_find(struct peers *peers, const char *node);
+/* NULL to begin; NULL at the end. */
+struct peer *peers_next(struct peers *peers, struct peer *previous);
+
+/* reply NULL: failed, `why` says how (one sentence, without the node's name). */
+typedef void (*peer_reply_fn)(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                              size_t payload_bytes, const char *why);
+/* Asks the peer; `done` runs exactly once, never from inside this call: with the answer, or when
+ * the link is lost or cannot be had. Dials if need be. 0 or -errno (then `done` does not run). */
+int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn done, void *context,
+              uint64_t now_ns);
+
+struct peer_read {
+    uint32_t region;
+    uint64_t remote_offset, bytes;
+    void *local;
+    /* status 0 or -errno; exactly once. Nothing is written to local afterwards. */
+    void (*done)(void *context, int status, const char *why);
+    void (*progress)(void *context, uint64_t bytes_done, uint64_t now_ns);
+    void *context;
+};
+/* Reads bytes of a region of the peer, on the present connection only: epoch must be peer_epoch()
+ * as of the answer that named the region. 0 or -errno (-ESTALE: another connection since). */
+int peer_read(struct peer *peer, uint64_t epoch, const struct peer_read *read, uint64_t now_ns);
+/* Number of the present connection; changes with each one. */
+uint64_t peer_epoch(const struct peer *peer);
+
+const char *peer_node(const struct peer *peer);
+bool peer_is_up(const struct peer *peer);
+struct peer_info {
+    const char *node, *address, *state, *last_failure;
+    uint64_t incarnation, reads, errors;
+    struct transport_info transport; /* zero when not up */
+};
+void peer_query(const struct peer *peer, struct peer_info *out);
+/* Room for the owner: a pointer kept with the peer. */
+void peer_set_user(struct peer *peer, void *user);
+void *peer_user(const struct peer *peer);
+
+const char *asker_node(const struct asker *asker);
+uint64_t asker_incarnation(const struct asker *asker);
+/* Sends the answer; dropped when the connection is gone by now (its leases are then returned). */
+void asker_reply(struct asker *asker, uint32_t request_id, const Fb__PeerReply *reply,
+                 const void *payload, size_t payload_bytes);
+
+/* The hello blob this node shows in handshakes; bytes written. */
+size_t peers_hello(const struct peers_options *options, uint8_t out[TRANSPORT_HELLO_BYTES_MAX]);
+
+#endif

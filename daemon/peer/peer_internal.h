@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Shared by peers.c (table, transport events), peer.c (asking) and asker.c (being asked).
+ */
+#ifndef FEATURED_PEER_PEER_INTERNAL_H
+#define FEATURED_PEER_PEER_INTERNAL_H
+
+#include <sys/queue.h>
+
+#include "frame.h"
+#include "peer.h"
+
+enum peer_state { PEER_IDLE, PEER_CONNECTING, PEER_UP, PEER_BACKOFF };
+
+/* A transport connection's user pointer: either side of it. */
+enum end_kind { END_PEER, END_ASKER };
+struct end {
+    enum end_kind kind;
+    struct peers *peers;
+    struct transport_conn *conn;
+    uint64_t heard_ns; /* when anything last came in */
+};
+
+struct peer_pending { /* one call; sent once the link is up */
+    TAILQ_ENTRY(peer_pending) link;
+    uint32_t request_id;
+    bool sent;
+    peer_reply_fn done;
+    void *context;
+    size_t body_bytes;
+    uint8_t body[]; /* packed; kept until sent */
+};
+TAILQ_HEAD(peer_pending_list, peer_pending);
+
+struct peer_reading {
+    TAILQ_ENTRY(peer_reading) link;
+    struct peer *peer;
+    struct peer_read read;
+    bool posted; /* to the transport; else it waits for the region's key */
+};
+TAILQ_HEAD(peer_reading_list, peer_reading);
+
+struct region_key {
+    TAILQ_ENTRY(region_key) link;
+    uint32_t region;
+    size_t key_bytes;
+    uint8_t key[];
+};
+TAILQ_HEAD(region_key_list, region_key);
+
+struct peer {
+    struct end end;
+    TAILQ_ENTRY(peer) link;
+    char node[LAYOUT_NAME_BYTES_MAX + 1];
+    char address[256];
+    enum peer_state state;
+    uint64_t incarnation, epoch;
+    uint64_t retry_ns, backoff_ns, ping_ns;
+    bool ping_out;
+    uint32_t next_request_id;
+    uint64_t reads, errors;
+    char last_failure[160];
+    struct peer_pending_list pending;
+    struct peer_reading_list readings;
+    struct region_key_list keys; /* of the present connection */
+    void *user;
+};
+TAILQ_HEAD(peer_list, peer);
+
+struct asker {
+    struct end end;
+    TAILQ_ENTRY(asker) link;
+    char node[LAYOUT_NAME_BYTES_MAX + 1];
+    uint64_t incarnation;
+    void *user;
+};
+TAILQ_HEAD(asker_list, asker);
+
+struct peers {
+    struct peers_options options;
+    char node[LAYOUT_NAME_BYTES_MAX + 1];
+    struct peers_events events;
+    void *owner;
+    struct transport *transport;
+    struct peer_list peers;
+    struct asker_list askers;
+    uint64_t now_ns; /* of the last tick or call: for events, which carry no time */
+};
+
+void peer_init(struct peer *peer, struct peers *peers, const char *node, const char *address);
+void peer_deinit(struct peer *peer);
+void peer_tick(struct peer *peer, uint64_t now_ns);
+uint64_t peer_next_deadline_ns(const struct peer *peer);
+void peer_on_up(struct peer *peer, uint64_t incarnation);
+void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes);
+void peer_on_closed(struct peer *peer, const char *why);
+void peer_on_read_done(struct peer *peer, struct peer_reading *reading, int status);
+
+struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const char *node,
+                        uint64_t incarnation);
+void asker_free(struct asker *asker);
+void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes);
+
+/* Packs header + body + payload and sends them as one message; 0 or -errno (-ENOTCONN: down). */
+int peers_send(const struct end *end, const struct frame_header *header, const void *body,
+               const void *payload);
+
+#endif

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table of peers and askers, and the dispatch of transport events to them. A transport
+ * connection's user pointer is always a `struct end`, which says which side of the conversation it
+ * is.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "peer_internal.h"
+
+static struct peer *as_peer(struct end *end) {
+    return end->kind == END_PEER ? (struct peer *)end : NULL;
+}
+
+static struct asker *as_asker(struct end *end) {
+    return end->kind == END_ASKER ? (struct asker *)end : NULL;
+}
+
+size_t peers_hello(const struct peers_options *options, uint8_t out[TRANSPORT_HELLO_BYTES_MAX]) {
+    Fb__PeerHello hello = FB__PEER_HELLO__INIT;
+    hello.version_min = FRAME_VERSION;
+    hello.version_max = FRAME_VERSION;
+    hello.node = (char *)options->node;
+    hello.incarnation = options->incarnation;
+    return fb__peer_hello__pack(&hello, out);
+}
+
+/* NULL: not a hello that we can work with; *why says how. */
+static Fb__PeerHello *unpack_hello(const void *hello, size_t hello_bytes, const char **why) {
+    Fb__PeerHello *peer = fb__peer_hello__unpack(NULL, hello_bytes, hello);
+    *why = NULL;
+    if (!peer)
+        *why = "its hello is malformed";
+    else if (layout_check_name(peer->node))
+        *why = "its node name is malformed";
+    else if (peer->version_min > FRAME_VERSION || peer->version_max < FRAME_VERSION)
+        *why = "it speaks no protocol version of ours";
+    if (*why && peer) {
+        fb__peer_hello__free_unpacked(peer, NULL);
+        peer = NULL;
+    }
+    return peer;
+}
+
+static void *on_accepted(void *owner, struct transport_conn *conn, const void *hello,
+                         size_t hello_bytes) {
+    struct peers *peers = owner;
+    const char *why;
+    Fb__PeerHello *peer = unpack_hello(hello, hello_bytes, &why);
+    if (!peer) {
+        log_warning("peer connection refused: %s", why);
+        return NULL;
+    }
+    struct asker *asker = NULL;
+    if (strcmp(peer->node, peers->node))
+        asker = asker_new(peers, conn, peer->node, peer->incarnation);
+    else
+        log_warning("peer connection refused: it says it is node %s, which is this node",
+                    peer->node);
+    fb__peer_hello__free_unpacked(peer, NULL);
+    return asker ? &asker->end : NULL;
+}
+
+static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes) {
+    struct peers *peers = owner;
+    struct peer *peer = as_peer(user);
+    const char *why;
+    Fb__PeerHello *said = unpack_hello(hello, hello_bytes, &why);
+    if (said && strcmp(said->node, peer->node)) {
+        log_warning("node %s at %s says it is node %s: check its [peer] address", peer->node,
+                    peer->address, said->node);
+        why = "another node answers at its address";
+    }
+    if (why) {
+        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+        peers->transport->ops->close(peer->end.conn);
+    } else {
+        peer_on_up(peer, said->incarnation);
+    }
+    if (said)
+        fb__peer_hello__free_unpacked(said, NULL);
+}
+
+static void on_message(void *owner, void *user, const void *data, size_t bytes) {
+    struct peers *peers = owner;
+    struct end *end = user;
+    end->heard_ns = peers->now_ns;
+    if (end->kind == END_PEER)
+        peer_on_message(as_peer(end), data, bytes);
+    else
+        asker_on_message(as_asker(end), data, bytes);
+}
+
+static void on_read_done(void *owner, void *user, void *read_user, int status) {
+    (void)owner;
+    peer_on_read_done(as_peer(user), read_user, status);
+}
+
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+    struct peers *peers = owner;
+    struct end *end = user;
+    struct peer_reading *reading = read_user;
+    end->heard_ns = peers->now_ns;
+    if (reading->read.progress)
+        reading->read.progress(reading->read.context, bytes_done, peers->now_ns);
+}
+
+static void on_closed(void *owner, void *user, const char *why) {
+    (void)owner;
+    struct end *end = user;
+    end->conn = NULL;
+    if (end->kind == END_PEER) {
+        peer_on_closed(as_peer(end), why);
+        return;
+    }
+    struct asker *asker = as_asker(end);
+    log_info("node %s no longer asks us%s%s", asker->node, *why ? ": " : "", why);
+    asker_free(asker);
+}
+
+const struct transport_events peers_transport_events = {
+    .accepted = on_accepted,
+    .up = on_up,
+    .message = on_message,
+    .read_done = on_read_done,
+    .read_progress = on_read_progress,
+    .closed = on_closed,
+};
+
+int peers_new(const struct peers_options *options, const struct peers_events *events, void *owner,
+              struct peers **out) {
+    struct peers *peers = calloc(1, sizeof *peers);
+    if (!peers)
+        return -ENOMEM;
+    peers->options = *options;
+    snprintf(peers->node, sizeof peers->node, "%s", options->node);
+    peers->options.node = peers->node;
+    peers->events = *events;
+    peers->owner = owner;
+    TAILQ_INIT(&peers->peers);
+    TAILQ_INIT(&peers->askers);
+    *out = peers;
+    return 0;
+}
+
+void peers_set_transport(struct peers *peers, struct transport *transport) {
+    peers->transport = transport;
+}
+
+void peers_free(struct peers *peers) {
+    if (!peers)
+        return;
+    struct peer *peer;
+    while ((peer = TAILQ_FIRST(&peers->peers))) {
+        TAILQ_REMOVE(&peers->peers, peer, link);
+        peer_deinit(peer);
+        free(peer);
+    }
+    struct asker *asker;
+    while ((asker = TAILQ_FIRST(&peers->askers)))
+        asker_free(asker);
+    free(peers);
+}
+
+int peers_listen(struct peers *peers, const char *address, char bound_out[64]) {
+    return peers->transport->ops->listen(peers->transport, address, bound_out);
+}
+
+struct peer *peers_find(struct peers *peers, const char *node) {
+    struct peer *peer;
+    TAILQ_FOREACH(peer, &peers->peers, link)
+    if (!strcmp(peer->node, node))
+        return peer;
+    return NULL;
+}
+
+struct peer *peers_add(struct peers *peers, const char *node, const char *address) {
+    struct peer *peer = peers_find(peers, node);
+    if (peer) {
+        snprintf(peer->address, sizeof peer->address, "%s", address);
+        return peer;
+    }
+    peer = calloc(1, sizeof *peer);
+    if (!peer)
+        return NULL;
+    peer_init(peer, peers, node, address);
+    TAILQ_INSERT_TAIL(&peers->peers, peer, link);
+    return peer;
+}
+
+struct peer *peers_next(struct peers *peers, struct peer *previous) {
+    return previous ? TAILQ_NEXT(previous, link) : TAILQ_FIRST(&peers->peers);
+}
+
+static bool asker_silent(const struct peers *peers, const struct asker *asker, uint64_t now_ns) {
+    return asker->end.heard_ns + peers->options.timeout_ns <= now_ns;
+}
+
+/* After a pause of our own (SIGSTOP, a suspended machine) nobody was silent: we were deaf. */
+static void forgive_own_pause(struct peers *peers, uint64_t now_ns) {
+    if (!peers->now_ns || now_ns - peers->now_ns < peers->options.timeout_ns / 2)
+        return;
+    struct peer *peer;
+    TAILQ_FOREACH(peer, &peers->peers, link)
+    peer->end.heard_ns = now_ns;
+    struct asker *asker;
+    TAILQ_FOREACH(asker, &peers->askers, link)
+    asker->end.heard_ns = now_ns;
+}
+
+void peers_tick(struct peers *peers, uint64_t now_ns) {
+    forgive_own_pause(peers, now_ns);
+    peers->now_ns = now_ns;
+    struct peer *peer;
+    TAILQ_FOREACH(peer, &peers->peers, link)
+    peer_tick(peer, now_ns);
+    struct asker *asker;
+    TAILQ_FOREACH(asker, &peers->askers, link)
+    if (asker->end.conn && asker_silent(peers, asker, now_ns)) {
+        log_warning("node %s has been silent for %llu ms: its leases here are returned",
+                    asker->node, (unsigned long long)((now_ns - asker->end.heard_ns) / 1000000));
+        asker->end.heard_ns = now_ns;
+        peers->transport->ops->close(asker->end.conn);
+    }
+}
+
+uint64_t peers_next_deadline_ns(const struct peers *peers) {
+    uint64_t next_ns = UINT64_MAX;
+    const struct peer *peer;
+    TAILQ_FOREACH(peer, &peers->peers, link) {
+        uint64_t at_ns = peer_next_deadline_ns(peer);
+        next_ns = at_ns < next_ns ? at_ns : next_ns;
+    }
+    const struct asker *asker;
+    TAILQ_FOREACH(asker, &peers->askers, link) {
+        uint64_t at_ns = asker->end.heard_ns + peers->options.timeout_ns;
+        next_ns = at_ns < next_ns ? at_ns : next_ns;
+    }
+    return next_ns;
+}
+
+int peers_send(const struct end *end, const struct frame_header *header, const void *body,
+               const void *payload) {
+    if (!end->conn)
+        return -ENOTCONN;
+    uint8_t head[FRAME_HEADER_BYTES];
+    frame_encode(header, head);
+    struct iovec parts[3] = {
+        {head, sizeof head},
+        {(void *)body, header->body_bytes},
+        {(void *)payload, header->payload_bytes},
+    };
+    return end->peers->transport->ops->send(end->conn, parts, header->payload_bytes ? 3 : 2);
+}

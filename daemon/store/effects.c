@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Effects: what the caller has to do or say, in the order in which it came about. No queue of its
+ * own memory: the slot an effect speaks of is linked into the list and kept until the effect is
+ * pulled. A reference is the slot's kind in the top two bits and its index below.
+ */
+#include "store_internal.h"
+
+#define KIND_SHIFT 30u
+#define INDEX_MASK ((1u << KIND_SHIFT) - 1)
+#define REF_SAMPLE (0u << KIND_SHIFT)
+#define REF_LEASE  (1u << KIND_SHIFT)
+#define REF_WAITER (2u << KIND_SHIFT)
+
+static struct link *link_of(struct store *store, uint32_t ref) {
+    uint32_t index = ref & INDEX_MASK;
+    switch (ref & ~INDEX_MASK) {
+    case REF_SAMPLE:
+        return &sample_at(store, index)->effect;
+    case REF_LEASE:
+        return &lease_at(store, index)->effect;
+    default:
+        return &waiter_at(store, index)->effect;
+    }
+}
+
+static void append(struct store *store, uint32_t ref) {
+    struct list *list = &store->effects;
+    *link_of(store, ref) = (struct link){.prev = list->tail, .next = NONE};
+    if (list->tail != NONE)
+        link_of(store, list->tail)->next = ref;
+    else
+        list->head = ref;
+    list->tail = ref;
+}
+
+static void unlink_ref(struct store *store, uint32_t ref) {
+    struct link link = *link_of(store, ref);
+    if (link.prev != NONE)
+        link_of(store, link.prev)->next = link.next;
+    else
+        store->effects.head = link.next;
+    if (link.next != NONE)
+        link_of(store, link.next)->prev = link.prev;
+    else
+        store->effects.tail = link.prev;
+}
+
+void effect_sample_retired(struct store *store, uint32_t sample) {
+    sample_at(store, sample)->effect_queued = true;
+    append(store, REF_SAMPLE | sample);
+}
+
+void effect_lease_ended(struct store *store, uint32_t lease) {
+    append(store, REF_LEASE | lease);
+}
+
+void effect_waiter(struct store *store, uint32_t waiter) {
+    append(store, REF_WAITER | waiter);
+}
+
+void effect_forget_waiter(struct store *store, uint32_t waiter) {
+    unlink_ref(store, REF_WAITER | waiter);
+}
+
+static void pull_sample(struct store *store, uint32_t index, struct store_effect *out) {
+    struct sample_slot *sample = sample_at(store, index);
+    *out = (struct store_effect){.kind = STORE_EFFECT_RETIRED,
+                                 .holder = STORE_NO_HOLDER,
+                                 .generation = sample->generation,
+                                 .reason = sample_reason(sample)};
+    name_copy(store, sample->name, out->sample_id);
+    sample->effect_queued = false;
+    if (sample_state(sample) == STORE_GONE)
+        sample_bury(store, index);
+}
+
+static void pull_lease(struct store *store, uint32_t index, struct store_effect *out) {
+    struct lease_slot *lease = lease_at(store, index);
+    lease->effect_queued = false;
+    *out = (struct store_effect){.kind = STORE_EFFECT_LEASE_ENDED,
+                                 .holder = lease->holder,
+                                 .cookie = lease->cookie,
+                                 .generation = lease->generation,
+                                 .how = lease_how(lease)};
+    lease_bury(store, index);
+}
+
+/* A grant that was undone before anybody heard of it (the store was dropped, the landing failed).
+ */
+static void check_still_planned(const struct store *store, const struct waiter_slot *waiter,
+                                struct store_effect *out) {
+    const struct sample_slot *sample = sample_at(store, waiter->granted);
+    if (sample_state(sample) != STORE_PLANNED ||
+        sample_token(store, waiter->granted) != waiter->token) {
+        out->result = STORE_E_NOT_FOUND;
+        return;
+    }
+    out->reservation =
+        (struct store_reservation){.token = waiter->token, .extent_offset = sample->extent_offset};
+}
+
+static void pull_waiter(struct store *store, uint32_t index, struct store_effect *out) {
+    const struct waiter_slot *waiter = waiter_at(store, index);
+    *out = (struct store_effect){.kind = waiter->kind == WAITER_PUT    ? STORE_EFFECT_PUT
+                                         : waiter->kind == WAITER_LAND ? STORE_EFFECT_LAND
+                                                                       : STORE_EFFECT_GET,
+                                 .holder = waiter->holder,
+                                 .tag = waiter->tag,
+                                 .cookie = waiter->cookie,
+                                 .result = waiter->result,
+                                 .refusal = waiter->refusal,
+                                 .generation = waiter->generation};
+    if (waiter->result == STORE_OK && out->kind == STORE_EFFECT_GET) {
+        lease_describe(store, waiter->granted, &out->lease);
+        out->generation = out->lease.generation;
+    } else if (waiter->result == STORE_OK) {
+        check_still_planned(store, waiter, out);
+    }
+    waiter_free(store, index);
+}
+
+bool store_next_effect(struct store *store, uint64_t now_ns, struct store_effect *out) {
+    waiters_expire(store, now_ns);
+    store_settle(store, now_ns);
+    uint32_t ref = store->effects.head;
+    if (ref == NONE)
+        return false;
+    unlink_ref(store, ref);
+    uint32_t index = ref & INDEX_MASK;
+    if ((ref & ~INDEX_MASK) == REF_SAMPLE)
+        pull_sample(store, index, out);
+    else if ((ref & ~INDEX_MASK) == REF_LEASE)
+        pull_lease(store, index, out);
+    else
+        pull_waiter(store, index, out);
+    return true;
+}

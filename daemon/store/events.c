@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The ring of state changes behind `featurectl events`. Event n lies at n % max_events.
+ */
+#include "store_internal.h"
+
+static struct store_event *event_at(const struct store *store, uint64_t sequence) {
+    return (struct store_event *)store_at(store, store->events) +
+           sequence % store->options.max_events;
+}
+
+size_t event_ring_bytes(uint32_t max_events) {
+    return (size_t)max_events * sizeof(struct store_event);
+}
+
+void event_record(struct store *store, const struct sample_slot *sample, uint64_t now_ns) {
+    if (!store->options.max_events)
+        return;
+    struct store_event *event = event_at(store, ++store->event_last);
+    event->sequence = store->event_last;
+    event->at_ns = now_ns;
+    event->generation = sample->generation;
+    event->extent_bytes = sample->extent_bytes;
+    event->state = sample_state(sample);
+    event->reason = sample_reason(sample);
+    event->landing = sample_flag(sample, WORD_LANDING);
+    name_copy(store, sample->name, event->sample_id);
+}
+
+uint64_t store_event_last(const struct store *store) {
+    return store->event_last;
+}
+
+bool store_event_next(const struct store *store, uint64_t *sequence, struct store_event *out,
+                      uint64_t *missed_out) {
+    uint64_t kept = store->options.max_events, last = store->event_last;
+    uint64_t oldest = last > kept ? last - kept + 1 : 1, next = *sequence + 1;
+    *missed_out = *sequence && next < oldest ? oldest - next : 0;
+    if (next < oldest)
+        next = oldest;
+    if (next > last)
+        return false;
+    *out = *event_at(store, next);
+    *sequence = next;
+    return true;
+}

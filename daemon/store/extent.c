@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Two-level segregated fit (Masmano, Ripoll, Crespo, Real: "TLSF: a new dynamic memory allocator
+ * for real-time systems", ECRTS 2004) with 32 second-level classes, that is holes sorted to 3 % of
+ * their size. Unlike the original the request's own class is searched too, so that a hole that fits
+ * is never missed; nothing is rounded up to a class, so that no byte is lost inside an extent.
+ *
+ * Invariants: nodes form one list by address that covers the region without gaps or overlap; two
+ * free nodes are never neighbours; a free node is in the list of its class, and a class's bit is
+ * set exactly when its list is not empty. A region of N extents has at most N + 1 holes, hence 2 N
+ * + 1 nodes.
+ */
+#include "extent.h"
+
+#include <stdbool.h>
+
+#include "planted.h"
+
+#define UNIT_SHIFT  6u
+#define ROW_BITS    5u
+#define ROW_CLASSES (1u << ROW_BITS)
+#define ROWS        40u /* row 0 is linear; row r holds sizes of 2^(r+4) units: up to 2^50 bytes */
+#define USED        1ull
+/* Holes looked at in a class before a roomier class is taken; the complete search comes last. */
+#define LOOK_FIRST 16u
+
+struct node {
+    uint64_t offset;
+    uint64_t bytes;                /* lowest bit: USED */
+    uint32_t prev, next;           /* by address */
+    uint32_t free_prev, free_next; /* in the class's list while free; free_next links spare nodes */
+};
+
+struct extent_map {
+    uint64_t base_offset, region_bytes, used_bytes;
+    uint32_t capacity, touched; /* nodes; [touched, capacity) were never used */
+    uint32_t spare, first;
+    uint64_t row_bits;
+    uint32_t class_bits[ROWS];
+    uint32_t heads[ROWS * ROW_CLASSES];
+    struct node nodes[];
+};
+
+static uint64_t node_bytes(const struct node *node) {
+    return node->bytes & ~USED;
+}
+
+static bool node_used(const struct node *node) {
+    return node->bytes & USED;
+}
+
+static uint32_t class_of(uint64_t bytes) {
+    uint64_t units = bytes >> UNIT_SHIFT;
+    if (units < ROW_CLASSES)
+        return (uint32_t)units;
+    uint32_t shift = 63u - (uint32_t)__builtin_clzll(units) - ROW_BITS;
+    return (shift + 1) * ROW_CLASSES + (uint32_t)((units >> shift) & (ROW_CLASSES - 1));
+}
+
+/* First class >= from that has a hole, or EXTENT_NONE. */
+static uint32_t next_class(const struct extent_map *map, uint32_t from) {
+    uint32_t row = from / ROW_CLASSES;
+    if (row >= ROWS)
+        return EXTENT_NONE;
+    uint32_t bits = map->class_bits[row] & (~0u << (from % ROW_CLASSES));
+    if (!bits) {
+        uint64_t rows = map->row_bits & (~0ull << row) & ~(1ull << row);
+        if (!rows)
+            return EXTENT_NONE;
+        row = (uint32_t)__builtin_ctzll(rows);
+        bits = map->class_bits[row];
+    }
+    return row * ROW_CLASSES + (uint32_t)__builtin_ctz(bits);
+}
+
+static void hole_insert(struct extent_map *map, uint32_t index) {
+    struct node *node = &map->nodes[index];
+    uint32_t class = class_of(node->bytes);
+    node->free_prev = EXTENT_NONE;
+    node->free_next = map->heads[class];
+    if (node->free_next != EXTENT_NONE)
+        map->nodes[node->free_next].free_prev = index;
+    map->heads[class] = index;
+    map->class_bits[class / ROW_CLASSES] |= 1u << (class % ROW_CLASSES);
+    map->row_bits |= 1ull << (class / ROW_CLASSES);
+}
+
+static void hole_remove(struct extent_map *map, uint32_t index) {
+    struct node *node = &map->nodes[index];
+    uint32_t class = class_of(node->bytes), row = class / ROW_CLASSES;
+    if (node->free_next != EXTENT_NONE)
+        map->nodes[node->free_next].free_prev = node->free_prev;
+    if (node->free_prev != EXTENT_NONE)
+        map->nodes[node->free_prev].free_next = node->free_next;
+    else
+        map->heads[class] = node->free_next;
+    if (map->heads[class] != EXTENT_NONE)
+        return;
+    map->class_bits[row] &= ~(1u << (class % ROW_CLASSES));
+    if (!map->class_bits[row])
+        map->row_bits &= ~(1ull << row);
+}
+
+static uint32_t node_take(struct extent_map *map) {
+    uint32_t index = map->spare;
+    if (index == EXTENT_NONE)
+        return map->touched++;
+    map->spare = map->nodes[index].free_next;
+    return index;
+}
+
+static void node_give(struct extent_map *map, uint32_t index) {
+    map->nodes[index] = (struct node){.free_next = map->spare};
+    map->spare = index;
+}
+
+/* Node count: extents in use are bounded by the caller's max_extents, see extent_map_bytes(). */
+static bool nodes_left(const struct extent_map *map) {
+    return map->capacity - map->touched >= 2 || map->spare != EXTENT_NONE;
+}
+
+size_t extent_map_bytes(uint32_t max_extents) {
+    size_t bytes = sizeof(struct extent_map) + (2 * (size_t)max_extents + 3) * sizeof(struct node);
+    return (bytes + 63) & ~(size_t)63;
+}
+
+struct extent_map *extent_init(void *memory, uint64_t base_offset, uint64_t region_bytes,
+                               uint32_t max_extents) {
+    struct extent_map *map = memory;
+    map->base_offset = base_offset;
+    map->region_bytes = region_bytes;
+    map->used_bytes = 0;
+    map->capacity = 2 * max_extents + 3;
+    map->touched = 0;
+    map->spare = EXTENT_NONE;
+    map->first = EXTENT_NONE;
+    for (uint32_t i = 0; i < ROWS * ROW_CLASSES; i++)
+        map->heads[i] = EXTENT_NONE;
+    if (!region_bytes)
+        return map;
+    map->first = node_take(map);
+    map->nodes[map->first] = (struct node){
+        .offset = base_offset, .bytes = region_bytes, .prev = EXTENT_NONE, .next = EXTENT_NONE};
+    hole_insert(map, map->first);
+    return map;
+}
+
+static uint64_t align_up(uint64_t value, uint64_t align) {
+    return (value + align - 1) & ~(align - 1);
+}
+
+static bool fits(const struct node *node, uint64_t bytes, uint32_t align) {
+    return align_up(node->offset, align) + bytes <= node->offset + node->bytes;
+}
+
+/* The smallest fitting hole among the first `look` of a class. */
+static uint32_t search_class(const struct extent_map *map, uint32_t class, uint64_t bytes,
+                             uint32_t align, uint32_t look) {
+    uint32_t best = EXTENT_NONE;
+    for (uint32_t i = map->heads[class]; i != EXTENT_NONE && look--; i = map->nodes[i].free_next)
+        if (fits(&map->nodes[i], bytes, align) &&
+            (best == EXTENT_NONE || map->nodes[i].bytes < map->nodes[best].bytes))
+            best = i;
+    return best;
+}
+
+static uint32_t search(const struct extent_map *map, uint64_t bytes, uint32_t align) {
+    uint32_t own = class_of(bytes) + (STORE_PLANTED(PLANTED_HOLE_MISSED) ? 1 : 0);
+    for (uint32_t c = next_class(map, own); c != EXTENT_NONE; c = next_class(map, c + 1)) {
+        uint32_t found = search_class(map, c, bytes, align, LOOK_FIRST);
+        if (found != EXTENT_NONE)
+            return found;
+    }
+    /* Classes beyond this one hold only holes that fit whatever their alignment. */
+    uint32_t last = class_of(bytes + align - EXTENT_UNIT_BYTES);
+    for (uint32_t c = next_class(map, own); c <= last; c = next_class(map, c + 1)) {
+        uint32_t found = search_class(map, c, bytes, align, UINT32_MAX);
+        if (found != EXTENT_NONE)
+            return found;
+    }
+    return EXTENT_NONE;
+}
+
+/* Cuts `node` in two at `offset`; the part behind becomes a new node, which is returned. */
+static uint32_t split(struct extent_map *map, uint32_t index, uint64_t offset) {
+    uint32_t behind = node_take(map);
+    struct node *node = &map->nodes[index];
+    map->nodes[behind] = (struct node){.offset = offset,
+                                       .bytes = node->offset + node->bytes - offset,
+                                       .prev = index,
+                                       .next = node->next};
+    if (node->next != EXTENT_NONE)
+        map->nodes[node->next].prev = behind;
+    node->next = behind;
+    node->bytes = offset - node->offset;
+    return behind;
+}
+
+uint32_t extent_alloc(struct extent_map *map, uint64_t bytes, uint32_t align_bytes,
+                      uint64_t *offset_out) {
+    bytes = align_up(bytes ? bytes : 1, EXTENT_UNIT_BYTES);
+    if (bytes > map->region_bytes || !nodes_left(map))
+        return EXTENT_NONE;
+    uint32_t index = search(map, bytes, align_bytes);
+    if (index == EXTENT_NONE)
+        return EXTENT_NONE;
+    hole_remove(map, index);
+    uint64_t start = align_up(map->nodes[index].offset, align_bytes);
+    if (start > map->nodes[index].offset) {
+        uint32_t before = index;
+        index = split(map, before, start);
+        hole_insert(map, before);
+    }
+    if (map->nodes[index].bytes > bytes)
+        hole_insert(map, split(map, index, start + bytes));
+    map->nodes[index].bytes |= USED;
+    map->used_bytes += bytes;
+    *offset_out = start;
+    return index;
+}
+
+/* Joins `behind` to the node before it. Neither is in a class list. */
+static void absorb(struct extent_map *map, uint32_t index, uint32_t behind) {
+    struct node *node = &map->nodes[index];
+    node->bytes += map->nodes[behind].bytes;
+    node->next = map->nodes[behind].next;
+    if (node->next != EXTENT_NONE)
+        map->nodes[node->next].prev = index;
+    node_give(map, behind);
+}
+
+void extent_free(struct extent_map *map, uint32_t extent) {
+    struct node *node = &map->nodes[extent];
+    node->bytes = node_bytes(node);
+    map->used_bytes -= node->bytes;
+    uint32_t next = node->next, prev = node->prev;
+    if (next != EXTENT_NONE && !node_used(&map->nodes[next])) {
+        hole_remove(map, next);
+        absorb(map, extent, next);
+    }
+    if (prev != EXTENT_NONE && !node_used(&map->nodes[prev])) {
+        hole_remove(map, prev);
+        absorb(map, prev, extent);
+        extent = prev;
+    }
+    hole_insert(map, extent);
+}
+
+uint64_t extent_largest_free(const struct extent_map *map) {
+    if (!map->row_bits)
+        return 0;
+    uint32_t row = 63u - (uint32_t)__builtin_clzll(map->row_bits);
+    uint32_t class = row * ROW_CLASSES + 31u - (uint32_t)__builtin_clz(map->class_bits[row]);
+    uint64_t largest = 0;
+    for (uint32_t i = map->heads[class]; i != EXTENT_NONE; i = map->nodes[i].free_next)
+        if (map->nodes[i].bytes > largest)
+            largest = map->nodes[i].bytes;
+    return largest;
+}
+
+uint64_t extent_used_bytes(const struct extent_map *map) {
+    return map->used_bytes;
+}
+
+uint64_t extent_offset(const struct extent_map *map, uint32_t extent) {
+    return map->nodes[extent].offset;
+}
+
+uint64_t extent_bytes(const struct extent_map *map, uint32_t extent) {
+    return node_bytes(&map->nodes[extent]);
+}
+
+static const char *audit_addresses(const struct extent_map *map, uint64_t *holes_out) {
+    uint64_t at = map->base_offset, used = 0;
+    uint32_t prev = EXTENT_NONE;
+    bool prev_free = false;
+    *holes_out = 0;
+    for (uint32_t i = map->first; i != EXTENT_NONE; prev = i, i = map->nodes[i].next) {
+        const struct node *node = &map->nodes[i];
+        if (node->offset != at || !node_bytes(node) || node->prev != prev)
+            return "extents overlap, leave a gap or are linked wrongly";
+        if (!node_used(node) && prev_free)
+            return "two holes side by side were not joined";
+        prev_free = !node_used(node);
+        *holes_out += prev_free;
+        used += prev_free ? 0 : node_bytes(node);
+        at += node_bytes(node);
+    }
+    if (at != map->base_offset + map->region_bytes)
+        return "extents do not cover the region";
+    return used == map->used_bytes ? NULL : "used bytes do not add up";
+}
+
+const char *extent_audit(const struct extent_map *map) {
+    uint64_t holes, listed = 0;
+    const char *wrong = audit_addresses(map, &holes);
+    if (wrong)
+        return wrong;
+    for (uint32_t c = 0; c < ROWS * ROW_CLASSES; c++) {
+        bool marked = map->class_bits[c / ROW_CLASSES] >> (c % ROW_CLASSES) & 1;
+        if (marked != (map->heads[c] != EXTENT_NONE))
+            return "a class bit disagrees with its list";
+        for (uint32_t i = map->heads[c]; i != EXTENT_NONE; i = map->nodes[i].free_next, listed++)
+            if (node_used(&map->nodes[i]) || class_of(map->nodes[i].bytes) != c)
+                return "a hole is in the wrong class list";
+    }
+    return listed == holes ? NULL : "a hole is in no class list";
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Getting: a lease at once, an answer at once, or a place among those who wait for it to be put.
+ */
+#include "store_internal.h"
+
+/* Finds what is asked for. STORE_OK: *sample may be leased. STORE_WAIT: a PLANNED landing copy, to
+ * be awaited however long it takes. STORE_E_NOT_FOUND with *may_come: it may still be put. */
+static enum store_result find(const struct store *store, const struct store_get *get,
+                              uint32_t *sample, bool *may_come) {
+    *may_come = true;
+    if (!get->generation) {
+        uint32_t name = name_find(store, get->sample_id, get->sample_id_bytes);
+        *sample = name == NONE ? NONE : name_at(store, name)->resident;
+        return *sample == NONE ? STORE_E_NOT_FOUND : STORE_OK;
+    }
+    *sample = sample_by_generation(store, get->generation);
+    if (*sample == NONE)
+        return STORE_E_NOT_FOUND;
+    switch (sample_state(sample_at(store, *sample))) {
+    case STORE_RESIDENT:
+        return STORE_OK;
+    case STORE_PLANNED: /* only landing copies have a generation by then */
+        return STORE_WAIT;
+    case STORE_SEALED:
+        return STORE_E_NOT_FOUND;
+    case STORE_RETIRED:
+        if (STORE_PLANTED(PLANTED_REVIVED_TOMBSTONE))
+            return STORE_OK;
+        /* fall through */
+    default:
+        *may_come = false;
+        return STORE_E_NOT_FOUND;
+    }
+}
+
+static enum store_result wait_for_it(struct store *store, uint32_t holder,
+                                     const struct store_get *get, uint64_t deadline_ns,
+                                     struct store_refusal *refusal) {
+    enum store_result result = waiter_check(store, refusal);
+    if (result)
+        return result;
+    enum waiter_kind kind = get->generation ? WAITER_GET_GENERATION : WAITER_GET_ID;
+    uint32_t index = waiter_new(store, kind, holder, get->tag, deadline_ns);
+    struct waiter_slot *waiter = waiter_at(store, index);
+    waiter->cookie = get->cookie;
+    waiter->generation = get->generation;
+    if (!get->generation)
+        waiter->name = name_ref(store, get->sample_id, get->sample_id_bytes);
+    waiter_enqueue(store, index);
+    return STORE_WAIT;
+}
+
+enum store_result store_get(struct store *store, uint32_t holder, const struct store_get *get,
+                            uint64_t now_ns, struct store_lease *out,
+                            struct store_refusal *refusal) {
+    *refusal = (struct store_refusal){0};
+    if (!get->generation && (!get->sample_id_bytes || get->sample_id_bytes > STORE_ID_BYTES_MAX))
+        return STORE_E_INVALID;
+    uint32_t sample;
+    bool may_come;
+    enum store_result found = find(store, get, &sample, &may_come);
+    if (found == STORE_E_NOT_FOUND && (!may_come || get->deadline_ns <= now_ns))
+        return found;
+    enum store_result result = lease_check(store, holder, refusal);
+    if (result)
+        return result;
+    if (found != STORE_OK)
+        return wait_for_it(store, holder, get, found == STORE_WAIT ? UINT64_MAX : get->deadline_ns,
+                           refusal);
+    uint32_t lease = lease_grant(store, sample, holder, get->cookie, now_ns);
+    if (lease == NONE)
+        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_LEASES, store->options.max_leases,
+                      store->leases.used - store->ended_count, 1);
+    lease_describe(store, lease, out);
+    return STORE_OK;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Holders: whoever can hold leases and reservations. A dead one consumes nothing.
+ */
+#include "store_internal.h"
+
+enum store_result store_holder_open(struct store *store, uint64_t owner,
+                                    const struct store_limits *limits, uint32_t *holder_out) {
+    uint32_t index = pool_take(store, &store->holders);
+    if (index == NONE)
+        return STORE_E_LIMIT;
+    *holder_at(store, index) = (struct holder_slot){.open = 1,
+                                                    .owner = owner,
+                                                    .limits = *limits,
+                                                    .leases = LIST_EMPTY,
+                                                    .reservations = LIST_EMPTY,
+                                                    .waiters = LIST_EMPTY};
+    *holder_out = index;
+    return STORE_OK;
+}
+
+void store_holder_close(struct store *store, uint32_t index, uint64_t now_ns) {
+    struct holder_slot *holder = holder_at(store, index);
+    enum store_how how =
+        STORE_PLANTED(PLANTED_DEATH_CONSUMES) ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
+    while (holder->waiters.head != NONE)
+        waiter_forget(store, holder->waiters.head, STORE_PRODUCER_DIED, now_ns);
+    while (holder->leases.head != NONE)
+        lease_end(store, holder->leases.head, how, true, now_ns);
+    while (holder->reservations.head != NONE)
+        sample_end(store, holder->reservations.head, STORE_PRODUCER_DIED, now_ns);
+    holder->open = 0;
+    pool_give(store, &store->holders, index);
+    store_settle(store, now_ns);
+}

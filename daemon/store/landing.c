@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Landing copies: bytes of a generation whose home is another node, in a region of their own. The
+ * home alone decides about the generation; here a copy lives as long as somebody reads it, or, when
+ * kept as a cache, until another landing needs the room. A copy whose transfer still runs is never
+ * freed behind its back: drop only marks it.
+ */
+#include "store_internal.h"
+
+static void evict_oldest(struct store *store, uint64_t now_ns) {
+    sample_retire(store, store->idle.head, STORE_UNCACHED, now_ns);
+}
+
+/* Evicts cached copies, longest idle first, but only if that can make enough room. */
+enum store_result landing_start(struct store *store, const struct sample_request *request,
+                                uint64_t now_ns, uint32_t *index_out,
+                                struct store_refusal *refusal) {
+    if (sample_by_generation(store, request->generation) != NONE) {
+        const struct sample_slot *there =
+            sample_at(store, sample_by_generation(store, request->generation));
+        enum store_state state = sample_state(there);
+        if (!sample_flag(there, WORD_LANDING) || state == STORE_PLANNED || state == STORE_RESIDENT)
+            return STORE_E_EXISTS;
+    }
+    for (;;) {
+        enum store_result result = sample_new(store, request, now_ns, index_out, refusal);
+        uint64_t used = store->landing_bytes - store->idle_bytes;
+        bool worth = store->idle.head != NONE &&
+                     request->extent_bytes <= store->options.landing_bytes - used;
+        if (result != STORE_E_FULL || refusal->cause == STORE_CAUSE_SPECS || !worth)
+            return result;
+        evict_oldest(store, now_ns);
+    }
+}
+
+static enum store_result wait_for_room(struct store *store, const struct store_land *land,
+                                       uint64_t bytes, struct store_refusal *refusal) {
+    const struct store_put *put = &land->put;
+    uint32_t chunks = spec_chunks(put->spec_bytes, put->tensor_count);
+    enum store_result result = waiter_check(store, refusal);
+    if (result)
+        return result;
+    if (chunks > pool_left(&store->chunks))
+        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SPECS, store->chunks.capacity,
+                      store->chunks.used, chunks);
+    uint32_t index = waiter_new(store, WAITER_LAND, STORE_NO_HOLDER, put->tag, put->deadline_ns);
+    struct waiter_slot *waiter = waiter_at(store, index);
+    waiter->name = name_ref(store, put->sample_id, put->sample_id_bytes);
+    waiter->chunk = spec_store(store, put->spec, put->spec_bytes, put->tensor_count);
+    waiter->spec_bytes = put->spec_bytes;
+    waiter->tensor_count = put->tensor_count;
+    waiter->extent_bytes = bytes;
+    waiter->align_bytes = put->align_bytes;
+    waiter->generation = land->generation;
+    waiter->origin = land->origin;
+    waiter->refusal = *refusal;
+    waiter_enqueue(store, index);
+    return STORE_WAIT;
+}
+
+static enum store_result land_now(struct store *store, const struct store_land *land,
+                                  uint64_t bytes, uint64_t now_ns, uint64_t *offset_out,
+                                  struct store_refusal *refusal) {
+    const struct store_put *put = &land->put;
+    struct sample_request request = {.sample_id = put->sample_id,
+                                     .sample_id_bytes = put->sample_id_bytes,
+                                     .spec = put->spec,
+                                     .spec_bytes = put->spec_bytes,
+                                     .tensor_count = put->tensor_count,
+                                     .extent_bytes = bytes,
+                                     .align_bytes = put->align_bytes,
+                                     .landing = true,
+                                     .holder = STORE_NO_HOLDER,
+                                     .generation = land->generation,
+                                     .origin = land->origin};
+    uint32_t index;
+    enum store_result result = landing_start(store, &request, now_ns, &index, refusal);
+    if (result == STORE_OK)
+        *offset_out = sample_at(store, index)->extent_offset;
+    return result;
+}
+
+enum store_result store_land(struct store *store, const struct store_land *land, uint64_t now_ns,
+                             uint64_t *offset_out, struct store_refusal *refusal) {
+    *refusal = (struct store_refusal){0};
+    if (!put_is_valid(&land->put) || !land->generation)
+        return STORE_E_INVALID;
+    uint64_t bytes = extent_round(land->put.extent_bytes);
+    if (bytes > store->options.landing_bytes)
+        return refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_LANDING, store->options.landing_bytes,
+                      store->landing_bytes, bytes);
+    enum store_result result;
+    if (store->land_waiters)
+        result = refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, store->options.max_waiters,
+                        store->land_waiters, 1);
+    else
+        result = land_now(store, land, bytes, now_ns, offset_out, refusal);
+    if (result == STORE_E_FULL && land->put.deadline_ns > now_ns)
+        result = wait_for_room(store, land, bytes, refusal);
+    store_settle(store, now_ns); /* an eviction freed slots or chunks */
+    return result;
+}
+
+static uint32_t find_landing(const struct store *store, uint64_t generation,
+                             enum store_state state) {
+    uint32_t index = sample_by_generation(store, generation);
+    if (index == NONE || !sample_flag(sample_at(store, index), WORD_LANDING) ||
+        sample_state(sample_at(store, index)) != state)
+        return NONE;
+    return index;
+}
+
+enum store_result store_land_done(struct store *store, uint64_t generation, const void *checksums,
+                                  uint32_t checksums_bytes, bool keep_cached, uint64_t now_ns) {
+    uint32_t index = find_landing(store, generation, STORE_PLANNED);
+    if (index == NONE)
+        return STORE_E_NOT_FOUND;
+    struct sample_slot *sample = sample_at(store, index);
+    if (checksums_bytes && checksums_bytes != sample->tensor_count * 8)
+        return STORE_E_INVALID;
+    if (sample_flag(sample, WORD_DOOMED))
+        return store_land_failed(store, generation, now_ns), STORE_E_NOT_FOUND;
+    spec_write(store, sample->chunk, sample->spec_bytes, checksums, checksums_bytes);
+    sample->checksums_bytes = (uint16_t)checksums_bytes;
+    if (keep_cached)
+        word_flag(&sample->word, WORD_CACHED);
+    list_append(store, &store->samples, SAMPLE_AGE, &store->idle, index);
+    store->idle_bytes += sample->extent_bytes;
+    sample_commit(store, index, STORE_RESIDENT, STORE_REASON_NONE, now_ns);
+    waiters_wake(store, generation, NONE, index, now_ns);
+    if (!sample->lease_count && !keep_cached)
+        sample_retire(store, index, STORE_UNCACHED, now_ns);
+    store_settle(store, now_ns);
+    return STORE_OK;
+}
+
+enum store_result store_land_failed(struct store *store, uint64_t generation, uint64_t now_ns) {
+    uint32_t planned = find_landing(store, generation, STORE_PLANNED);
+    uint32_t resident = find_landing(store, generation, STORE_RESIDENT);
+    if (planned != NONE) {
+        bool doomed = sample_flag(sample_at(store, planned), WORD_DOOMED);
+        sample_end(store, planned, doomed ? STORE_DROPPED : STORE_FETCH_FAILED, now_ns);
+        waiters_wake(store, generation, NONE, NONE, now_ns);
+    } else if (resident != NONE) {
+        sample_retire(store, resident, STORE_FETCH_FAILED, now_ns);
+    }
+    store_settle(store, now_ns);
+    return planned == NONE && resident == NONE ? STORE_E_NOT_FOUND : STORE_OK;
+}
+
+bool store_has_landing(const struct store *store, uint64_t generation) {
+    return find_landing(store, generation, STORE_PLANNED) != NONE ||
+           find_landing(store, generation, STORE_RESIDENT) != NONE;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Sample ids. One slot per id in use, however many generations and waiters speak of it, so that the
+ * hash chains do not grow with re-puts. There are as many name slots as there can be references
+ * (sample slots + waiters): taking one cannot fail.
+ */
+#include <string.h>
+
+#include "store_internal.h"
+
+static uint32_t *bucket(const struct store *store, uint32_t hash) {
+    return u32_at(store, store->name_hash) + (hash & store->name_mask);
+}
+
+static uint32_t find_hashed(const struct store *store, const char *id, uint32_t id_bytes,
+                            uint32_t hash) {
+    /* Buckets hold index + 1: a zeroed table is an empty one. */
+    uint32_t index = *bucket(store, hash) - 1;
+    for (; index != NONE; index = name_at(store, index)->hash_next) {
+        const struct name_slot *name = name_at(store, index);
+        if (name->hash == hash && name->id_bytes == id_bytes && !memcmp(name->id, id, id_bytes))
+            return index;
+    }
+    return NONE;
+}
+
+uint32_t name_find(const struct store *store, const char *id, uint32_t id_bytes) {
+    if (!id_bytes || id_bytes > STORE_ID_BYTES_MAX)
+        return NONE;
+    return find_hashed(store, id, id_bytes, (uint32_t)hash_bytes(store, id, id_bytes));
+}
+
+uint32_t name_ref(struct store *store, const char *id, uint32_t id_bytes) {
+    uint32_t hash = (uint32_t)hash_bytes(store, id, id_bytes);
+    uint32_t index = find_hashed(store, id, id_bytes, hash);
+    if (index == NONE) {
+        index = pool_take(store, &store->names);
+        struct name_slot *name = name_at(store, index);
+        *name = (struct name_slot){.hash_next = *bucket(store, hash) - 1,
+                                   .resident = NONE,
+                                   .gone = NONE,
+                                   .pending = LIST_EMPTY,
+                                   .waiters = LIST_EMPTY,
+                                   .hash = hash,
+                                   .id_bytes = id_bytes};
+        memcpy(name->id, id, id_bytes);
+        *bucket(store, hash) = index + 1;
+    }
+    name_at(store, index)->references++;
+    return index;
+}
+
+void name_unref(struct store *store, uint32_t index) {
+    struct name_slot *name = name_at(store, index);
+    if (--name->references)
+        return;
+    uint32_t at = *bucket(store, name->hash) - 1;
+    if (at == index) {
+        *bucket(store, name->hash) = name->hash_next + 1;
+    } else {
+        while (name_at(store, at)->hash_next != index)
+            at = name_at(store, at)->hash_next;
+        name_at(store, at)->hash_next = name->hash_next;
+    }
+    pool_give(store, &store->names, index);
+}
+
+void name_copy(const struct store *store, uint32_t index, char out[STORE_ID_BYTES_MAX + 1]) {
+    const struct name_slot *name = name_at(store, index);
+    memcpy(out, name->id, name->id_bytes);
+    out[name->id_bytes] = 0;
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Looking without touching: nothing here changes the store.
+ */
+#include <string.h>
+
+#include "store_internal.h"
+
+#define SKIP_MAX 4096u
+
+static void describe(const struct store *store, uint32_t index, struct store_info *out) {
+    const struct sample_slot *sample = sample_at(store, index);
+    bool gone = sample_state(sample) == STORE_GONE;
+    *out = (struct store_info){.slot = index,
+                               .state = sample_state(sample),
+                               .reason = sample_reason(sample),
+                               .generation = sample->generation,
+                               .origin = sample->origin,
+                               .landing = sample_flag(sample, WORD_LANDING),
+                               .cached = sample_flag(sample, WORD_CACHED),
+                               .since_ns = sample->since_ns,
+                               .extent_offset = gone ? 0 : sample->extent_offset,
+                               .extent_bytes = sample->extent_bytes,
+                               .leases = sample->lease_count,
+                               .consumed = sample->consumed};
+    if (out->state == STORE_PLANNED && sample->holder != STORE_NO_HOLDER)
+        out->owner = holder_at(store, sample->holder)->owner;
+    name_copy(store, sample->name, out->sample_id);
+}
+
+/* Newest SEALED, else newest PLANNED. */
+static uint32_t newest_pending(const struct store *store, const struct name_slot *name) {
+    for (uint32_t at = name->pending.tail; at != NONE; at = sample_at(store, at)->by_name.prev)
+        if (sample_state(sample_at(store, at)) == STORE_SEALED)
+            return at;
+    return name->pending.tail;
+}
+
+static uint32_t find_by_id(const struct store *store, const char *id, uint32_t id_bytes) {
+    uint32_t index = name_find(store, id, id_bytes);
+    if (index == NONE)
+        return NONE;
+    const struct name_slot *name = name_at(store, index);
+    if (name->resident != NONE)
+        return name->resident;
+    uint32_t pending = newest_pending(store, name);
+    return pending != NONE ? pending : name->gone;
+}
+
+bool store_stat(const struct store *store, const char *sample_id, uint32_t sample_id_bytes,
+                uint64_t generation, struct store_info *out) {
+    uint32_t index = generation ? sample_by_generation(store, generation)
+                                : find_by_id(store, sample_id, sample_id_bytes);
+    if (index == NONE)
+        return false;
+    describe(store, index, out);
+    return true;
+}
+
+bool store_spec(const struct store *store, uint32_t slot, void *spec, uint32_t spec_max,
+                uint32_t *spec_bytes, void *checksums, uint32_t checksums_max,
+                uint32_t *checksums_bytes) {
+    if (slot >= store->samples.touched)
+        return false;
+    const struct sample_slot *sample = sample_at(store, slot);
+    if (sample_state(sample) == STORE_FREE || sample_state(sample) == STORE_GONE)
+        return false;
+    *spec_bytes = sample->spec_bytes;
+    *checksums_bytes = sample->checksums_bytes;
+    if (sample->spec_bytes <= spec_max)
+        spec_read(store, sample->chunk, 0, spec, sample->spec_bytes);
+    if (sample->checksums_bytes <= checksums_max)
+        spec_read(store, sample->chunk, sample->spec_bytes, checksums, sample->checksums_bytes);
+    return true;
+}
+
+bool store_list_next(const struct store *store, uint64_t *cursor, struct store_info *out) {
+    for (uint32_t skipped = 0; *cursor < store->samples.touched; skipped++) {
+        if (skipped == SKIP_MAX) {
+            *out = (struct store_info){.state = STORE_FREE};
+            return true;
+        }
+        uint32_t index = (uint32_t)(*cursor)++;
+        if (sample_state(sample_at(store, index)) != STORE_FREE) {
+            describe(store, index, out);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void describe_lease(const struct store *store, const struct lease_slot *lease,
+                           struct store_lease_info *out) {
+    *out = (struct store_lease_info){.owner = holder_at(store, lease->holder)->owner,
+                                     .generation = lease->generation,
+                                     .since_ns = lease->since_ns};
+    name_copy(store, sample_at(store, lease->sample)->name, out->sample_id);
+}
+
+/* The cursor is the lease shown last + 1; if that one has ended, the walk ends with it. */
+bool store_slot_lease_next(const struct store *store, uint32_t slot, uint64_t *cursor,
+                           struct store_lease_info *out) {
+    uint32_t next = NONE, last = (uint32_t)*cursor - 1;
+    if (slot >= store->samples.touched || sample_state(sample_at(store, slot)) == STORE_FREE)
+        return false;
+    if (!*cursor)
+        next = sample_at(store, slot)->leases.head;
+    else if (last < store->leases.touched && lease_state(lease_at(store, last)) == LEASE_LIVE &&
+             lease_at(store, last)->sample == slot)
+        next = lease_at(store, last)->by_sample.next;
+    if (next == NONE)
+        return false;
+    describe_lease(store, lease_at(store, next), out);
+    *cursor = (uint64_t)next + 1;
+    return true;
+}
+
+bool store_lease_next(const struct store *store, uint64_t *cursor, struct store_lease_info *out) {
+    for (uint32_t skipped = 0; *cursor < store->leases.touched; skipped++) {
+        if (skipped == SKIP_MAX) {
+            *out = (struct store_lease_info){0};
+            return true;
+        }
+        const struct lease_slot *lease = lease_at(store, (uint32_t)(*cursor)++);
+        if (lease_state(lease) == LEASE_LIVE) {
+            describe_lease(store, lease, out);
+            return true;
+        }
+    }
+    return false;
+}
+
+void store_totals(const struct store *store, struct store_totals *out) {
+    *out = (struct store_totals){.resident_bytes = store->home_bytes,
+                                 .landing_used_bytes = store->landing_bytes,
+                                 .planned = store->home_count[STORE_PLANNED],
+                                 .sealed = store->home_count[STORE_SEALED],
+                                 .resident = store->home_count[STORE_RESIDENT],
+                                 .retired = store->home_count[STORE_RETIRED],
+                                 .landing = store->landing_count,
+                                 .tombstones = store->gone_count,
+                                 .leases = store->lease_count,
+                                 .reservations = store->home_count[STORE_PLANNED],
+                                 .holders = store->holders.used,
+                                 .put_waiters = store->put_waiters,
+                                 .get_waiters = store->get_waiters,
+                                 .land_waiters = store->land_waiters,
+                                 .puts = store->puts,
+                                 .gets = store->gets,
+                                 .frees = store->frees,
+                                 .largest_free_bytes = extent_largest_free(home_map(store))};
+}

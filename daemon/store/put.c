@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Putting: reserve -> seal -> publish, or cancel / unseal on the way. Memory that is short never
+ * costs a resident its place: a put waits or is refused.
+ */
+#include "store_internal.h"
+
+static enum store_result check_limits(const struct store *store, uint32_t holder, uint64_t bytes,
+                                      struct store_refusal *refusal) {
+    const struct store_options *options = &store->options;
+    const struct holder_slot *h = holder_at(store, holder);
+    if (bytes > options->max_resident_bytes)
+        return refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_QUOTA, options->max_resident_bytes,
+                      store->home_bytes, bytes);
+    if (options->account && bytes > options->account->limit_bytes)
+        return refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_NODE_QUOTA,
+                      options->account->limit_bytes, options->account->used_bytes, bytes);
+    uint64_t reserved = (uint64_t)h->reservation_count + h->waiting_puts;
+    if (reserved >= h->limits.reservations)
+        return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_RESERVATIONS,
+                      h->limits.reservations, reserved, 1);
+    return STORE_OK;
+}
+
+static enum store_result wait_for_room(struct store *store, uint32_t holder,
+                                       const struct store_put *put, uint64_t bytes,
+                                       struct store_refusal *refusal) {
+    const struct holder_slot *h = holder_at(store, holder);
+    uint32_t chunks = spec_chunks(put->spec_bytes, put->tensor_count);
+    if (h->queued_bytes > h->limits.queued_bytes ||
+        bytes > h->limits.queued_bytes - h->queued_bytes)
+        return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_QUEUED, h->limits.queued_bytes,
+                      h->queued_bytes, bytes);
+    enum store_result result = waiter_check(store, refusal);
+    if (result)
+        return result;
+    if (chunks > pool_left(&store->chunks))
+        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SPECS, store->chunks.capacity,
+                      store->chunks.used, chunks);
+    uint32_t index = waiter_new(store, WAITER_PUT, holder, put->tag, put->deadline_ns);
+    struct waiter_slot *waiter = waiter_at(store, index);
+    waiter->name = name_ref(store, put->sample_id, put->sample_id_bytes);
+    waiter->chunk = spec_store(store, put->spec, put->spec_bytes, put->tensor_count);
+    waiter->spec_bytes = put->spec_bytes;
+    waiter->tensor_count = put->tensor_count;
+    waiter->extent_bytes = bytes;
+    waiter->align_bytes = put->align_bytes;
+    waiter->refusal = *refusal;
+    waiter_enqueue(store, index);
+    return STORE_WAIT;
+}
+
+static enum store_result reserve_now(struct store *store, uint32_t holder,
+                                     const struct store_put *put, uint64_t bytes, uint64_t now_ns,
+                                     struct store_reservation *out, struct store_refusal *refusal) {
+    struct sample_request request = {.sample_id = put->sample_id,
+                                     .sample_id_bytes = put->sample_id_bytes,
+                                     .spec = put->spec,
+                                     .spec_bytes = put->spec_bytes,
+                                     .tensor_count = put->tensor_count,
+                                     .extent_bytes = bytes,
+                                     .align_bytes = put->align_bytes,
+                                     .holder = holder};
+    uint32_t index;
+    enum store_result result = sample_new(store, &request, now_ns, &index, refusal);
+    if (result == STORE_OK)
+        *out = (struct store_reservation){.token = sample_token(store, index),
+                                          .extent_offset = sample_at(store, index)->extent_offset};
+    return result;
+}
+
+enum store_result store_reserve(struct store *store, uint32_t holder, const struct store_put *put,
+                                uint64_t now_ns, struct store_reservation *out,
+                                struct store_refusal *refusal) {
+    *refusal = (struct store_refusal){0};
+    if (!put_is_valid(put))
+        return STORE_E_INVALID;
+    uint64_t bytes = extent_round(put->extent_bytes);
+    enum store_result result = check_limits(store, holder, bytes, refusal);
+    if (result)
+        return result;
+    if (store->put_waiters)
+        result = refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, store->options.max_waiters,
+                        store->put_waiters, 1);
+    else
+        result = reserve_now(store, holder, put, bytes, now_ns, out, refusal);
+    if (STORE_PLANTED(PLANTED_EVICT) && result == STORE_E_FULL && store->resident.head != NONE &&
+        !sample_at(store, store->resident.head)->lease_count) {
+        sample_retire(store, store->resident.head, STORE_DROPPED, now_ns);
+        result = reserve_now(store, holder, put, bytes, now_ns, out, refusal);
+    }
+    if (result != STORE_E_FULL || put->deadline_ns <= now_ns)
+        return result;
+    return wait_for_room(store, holder, put, bytes, refusal);
+}
+
+enum store_result store_seal(struct store *store, uint32_t holder, uint64_t reservation,
+                             const void *checksums, uint32_t checksums_bytes, uint64_t generation,
+                             uint64_t now_ns) {
+    uint32_t index = reservation_find(store, holder, reservation);
+    if (index == NONE)
+        return STORE_E_NOT_FOUND;
+    struct sample_slot *sample = sample_at(store, index);
+    if ((checksums_bytes && checksums_bytes != sample->tensor_count * 8) || !generation ||
+        sample_by_generation(store, generation) != NONE)
+        return STORE_E_INVALID;
+    spec_write(store, sample->chunk, sample->spec_bytes, checksums, checksums_bytes);
+    sample->checksums_bytes = (uint16_t)checksums_bytes;
+    sample->generation = generation;
+    struct holder_slot *h = holder_at(store, holder);
+    list_remove(store, &store->samples, SAMPLE_BY_HOLDER, &h->reservations, index);
+    h->reservation_count--;
+    sample->holder = STORE_NO_HOLDER;
+    sample_hash(store, index);
+    sample_commit(store, index, STORE_SEALED, STORE_REASON_NONE, now_ns);
+    return STORE_OK;
+}
+
+static void make_resident(struct store *store, uint32_t index, uint64_t now_ns) {
+    struct sample_slot *sample = sample_at(store, index);
+    struct name_slot *name = name_at(store, sample->name);
+    list_remove(store, &store->samples, SAMPLE_BY_NAME, &name->pending, index);
+    list_append(store, &store->samples, SAMPLE_AGE, &store->resident, index);
+    name->resident = index;
+    store->puts++;
+    sample_commit(store, index, STORE_RESIDENT, STORE_REASON_NONE, now_ns);
+}
+
+enum store_result store_publish(struct store *store, uint64_t generation, uint64_t now_ns,
+                                uint64_t *superseded_out) {
+    *superseded_out = 0;
+    uint32_t index = sample_by_generation(store, generation);
+    if (index == NONE || sample_flag(sample_at(store, index), WORD_LANDING))
+        return STORE_E_NOT_FOUND;
+    enum store_state state = sample_state(sample_at(store, index));
+    if (state == STORE_RESIDENT) /* said twice */
+        return STORE_OK;
+    if (state != STORE_SEALED)
+        return STORE_E_NOT_FOUND;
+    uint32_t name = sample_at(store, index)->name;
+    uint32_t older = name_at(store, name)->resident;
+    if (older != NONE) {
+        *superseded_out = sample_at(store, older)->generation;
+        if (!STORE_PLANTED(PLANTED_NO_SUPERSEDE))
+            sample_retire(store, older, STORE_SUPERSEDED, now_ns);
+    }
+    make_resident(store, index, now_ns);
+    waiters_wake(store, generation, name, index, now_ns);
+    store_settle(store, now_ns);
+    return STORE_OK;
+}
+
+enum store_result store_cancel(struct store *store, uint32_t holder, uint64_t reservation,
+                               uint64_t now_ns) {
+    uint32_t index = reservation_find(store, holder, reservation);
+    if (index != NONE)
+        sample_end(store, index, STORE_CANCELLED, now_ns);
+    store_settle(store, now_ns);
+    return STORE_OK;
+}
+
+enum store_result store_unseal(struct store *store, uint64_t generation, uint64_t now_ns) {
+    uint32_t index = sample_by_generation(store, generation);
+    if (index == NONE || sample_state(sample_at(store, index)) != STORE_SEALED)
+        return STORE_E_NOT_FOUND;
+    sample_end(store, index, STORE_CANCELLED, now_ns);
+    waiters_wake(store, generation, NONE, NONE, now_ns);
+    store_settle(store, now_ns);
+    return STORE_OK;
+}

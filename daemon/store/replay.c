@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The first answers of operations, for their repeats: a ring in which the newest overwrites the
+ * oldest, with a hash over (client, operation).
+ */
+#include "store_internal.h"
+
+static struct replay_slot *replay_at(const struct store *store, uint32_t index) {
+    return (struct replay_slot *)store_at(store, store->replays) + index;
+}
+
+static uint32_t *bucket(const struct store *store, struct store_op op) {
+    return u32_at(store, store->replay_hash) +
+           (hash_bytes(store, &op, sizeof op) & store->replay_mask);
+}
+
+static bool same(struct store_op a, struct store_op b) {
+    return a.client_id == b.client_id && a.op_id == b.op_id;
+}
+
+static uint32_t find(const struct store *store, struct store_op op) {
+    uint32_t index = *bucket(store, op) - 1;
+    while (index != NONE && !same(replay_at(store, index)->op, op))
+        index = replay_at(store, index)->hash_next;
+    return index;
+}
+
+bool store_replay_find(const struct store *store, struct store_op op, struct store_answer *out) {
+    uint32_t index = op.op_id ? find(store, op) : NONE;
+    if (index == NONE)
+        return false;
+    *out = replay_at(store, index)->answer;
+    return true;
+}
+
+static void forget(struct store *store, uint32_t index) {
+    uint32_t next = replay_at(store, index)->hash_next;
+    uint32_t *head = bucket(store, replay_at(store, index)->op);
+    uint32_t at = *head - 1;
+    if (at == index) {
+        *head = next + 1;
+        return;
+    }
+    while (replay_at(store, at)->hash_next != index)
+        at = replay_at(store, at)->hash_next;
+    replay_at(store, at)->hash_next = next;
+}
+
+void store_replay_record(struct store *store, struct store_op op,
+                         const struct store_answer *answer) {
+    if (!op.op_id || !store->options.max_replays || find(store, op) != NONE)
+        return;
+    uint32_t index = store->replay_at;
+    store->replay_at = (index + 1) % store->options.max_replays;
+    if (store->replay_count == store->options.max_replays)
+        forget(store, index);
+    else
+        store->replay_count++;
+    uint32_t *head = bucket(store, op);
+    *replay_at(store, index) =
+        (struct replay_slot){.op = op, .answer = *answer, .hash_next = *head - 1};
+    *head = index + 1;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Retiring on demand: ack, abort, supersede from elsewhere; max-hold gc; drop.
+ */
+#include <string.h>
+
+#include "store_internal.h"
+
+static bool name_is(const struct store *store, uint32_t index, const char *id, uint32_t id_bytes) {
+    const struct name_slot *name = name_at(store, index);
+    return !id_bytes || (name->id_bytes == id_bytes && !memcmp(name->id, id, id_bytes));
+}
+
+enum store_result store_retire(struct store *store, const char *sample_id, uint32_t sample_id_bytes,
+                               uint64_t generation, enum store_reason reason, uint64_t now_ns,
+                               bool *retired_out) {
+    uint32_t index = NONE;
+    *retired_out = false;
+    if (generation) {
+        index = sample_by_generation(store, generation);
+        if (index != NONE &&
+            !name_is(store, sample_at(store, index)->name, sample_id, sample_id_bytes))
+            index = NONE;
+    } else {
+        uint32_t name = name_find(store, sample_id, sample_id_bytes);
+        index = name == NONE ? NONE : name_at(store, name)->resident;
+    }
+    if (index != NONE && sample_state(sample_at(store, index)) == STORE_RESIDENT &&
+        !sample_flag(sample_at(store, index), WORD_LANDING)) {
+        sample_retire(store, index, reason, now_ns);
+        *retired_out = true;
+    }
+    store_settle(store, now_ns);
+    return STORE_OK;
+}
+
+/* Goes on where the last call's budget ended, so that leased elders do not hide what is behind
+ * them. */
+uint32_t store_gc(struct store *store, uint64_t max_hold_ns, uint64_t now_ns, uint32_t budget) {
+    uint32_t freed = 0;
+    if (!max_hold_ns)
+        max_hold_ns = store->options.max_hold_ns;
+    if (!max_hold_ns || now_ns <= max_hold_ns)
+        return 0;
+    uint32_t at = store->gc_cursor != NONE ? store->gc_cursor : store->resident.head;
+    for (; at != NONE && budget; budget--) {
+        const struct sample_slot *sample = sample_at(store, at);
+        uint32_t next = sample->age.next;
+        if (sample->since_ns >= now_ns - max_hold_ns)
+            next = NONE; /* it and all behind it are younger */
+        else if (!sample->lease_count) {
+            sample_retire(store, at, STORE_MAX_HOLD, now_ns);
+            freed++;
+        }
+        at = next;
+    }
+    store->gc_cursor = at;
+    store_settle(store, now_ns);
+    return freed;
+}
+
+static void drop_slot(struct store *store, uint32_t index, uint64_t now_ns) {
+    struct sample_slot *sample = sample_at(store, index);
+    bool landing = sample_flag(sample, WORD_LANDING);
+    switch (sample_state(sample)) {
+    case STORE_PLANNED:
+        if (landing) { /* a transfer writes there: freed when it ends */
+            word_flag(&sample->word, WORD_DOOMED);
+            return;
+        }
+        /* fall through */
+    case STORE_SEALED:
+        sample_end(store, index, STORE_DROPPED, now_ns);
+        return;
+    case STORE_RESIDENT:
+        sample_retire(store, index, STORE_DROPPED, now_ns);
+        return;
+    default:
+        return;
+    }
+}
+
+void store_drop(struct store *store, uint64_t now_ns) {
+    waiters_fail_all(store);
+    for (uint32_t i = 0; i < store->samples.touched; i++)
+        drop_slot(store, i, now_ns);
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Generation slots from PLANNED to GONE: taking one with all it needs or nothing, committing each
+ * transition, giving back what it held, and the tombstones.
+ *
+ * Which lists a slot is in follows from its state:
+ *   PLANNED at home: its name's pending list, its holder's reservations; SEALED: pending only
+ *   RESIDENT at home: its name's `resident`, the age list; idle landing copy: the idle list
+ *   RETIRED, GONE at home: its name's `gone` if it is the last one
+ *   GONE: the tombstones, once its effect has been pulled; the oldest one beyond max_tombstones is
+ * freed A GONE slot whose effect waits counts against max_samples: its slot is not free yet.
+ */
+#include "store_internal.h"
+
+uint64_t extent_round(uint64_t bytes) {
+    return (bytes + EXTENT_UNIT_BYTES - 1) & ~(uint64_t)(EXTENT_UNIT_BYTES - 1);
+}
+
+bool put_is_valid(const struct store_put *put) {
+    return put->sample_id_bytes && put->sample_id_bytes <= STORE_ID_BYTES_MAX &&
+           put->spec_bytes <= STORE_SPEC_BYTES_MAX && put->tensor_count <= STORE_TENSORS_MAX &&
+           put->extent_bytes && (put->align_bytes == 64 || put->align_bytes == 4096);
+}
+
+uint64_t sample_token(const struct store *store, uint32_t index) {
+    return (word_load(&sample_at(store, index)->word) & ~0xffffffffull) | (index + 1);
+}
+
+uint32_t reservation_find(const struct store *store, uint32_t holder, uint64_t token) {
+    uint32_t index = (uint32_t)token - 1;
+    if (index >= store->samples.touched || sample_token(store, index) != token)
+        return NONE;
+    const struct sample_slot *sample = sample_at(store, index);
+    if (sample_state(sample) != STORE_PLANNED || sample_flag(sample, WORD_LANDING) ||
+        sample->holder != holder)
+        return NONE;
+    return index;
+}
+
+/* ---- by generation ---- */
+static uint32_t *generation_bucket(const struct store *store, uint64_t generation) {
+    return u32_at(store, store->generation_hash) +
+           (hash_u64(store, generation) & store->generation_mask);
+}
+
+uint32_t sample_by_generation(const struct store *store, uint64_t generation) {
+    if (!generation)
+        return NONE;
+    uint32_t index = *generation_bucket(store, generation) - 1;
+    while (index != NONE && sample_at(store, index)->generation != generation)
+        index = sample_at(store, index)->hash_next;
+    return index;
+}
+
+static void unhash(struct store *store, uint32_t index) {
+    struct sample_slot *sample = sample_at(store, index);
+    if (!sample->hashed)
+        return;
+    sample->hashed = false;
+    uint32_t *bucket = generation_bucket(store, sample->generation);
+    if (*bucket == index + 1) {
+        *bucket = sample->hash_next + 1;
+        return;
+    }
+    uint32_t at = *bucket - 1;
+    while (sample_at(store, at)->hash_next != index)
+        at = sample_at(store, at)->hash_next;
+    sample_at(store, at)->hash_next = sample->hash_next;
+}
+
+/* A generation landed once more hides its older copy. */
+void sample_hash(struct store *store, uint32_t index) {
+    struct sample_slot *sample = sample_at(store, index);
+    uint32_t older = sample_by_generation(store, sample->generation);
+    if (older != NONE)
+        unhash(store, older);
+    uint32_t *bucket = generation_bucket(store, sample->generation);
+    sample->hash_next = *bucket - 1;
+    sample->hashed = true;
+    *bucket = index + 1;
+}
+
+/* ---- transitions ---- */
+static void count(struct store *store, const struct sample_slot *sample, uint64_t by) {
+    enum store_state state = sample_state(sample);
+    if (state == STORE_GONE)
+        store->gone_count += by;
+    else if (sample_flag(sample, WORD_LANDING))
+        store->landing_count += by;
+    else if (state != STORE_FREE)
+        store->home_count[state] += by;
+}
+
+void sample_commit(struct store *store, uint32_t index, enum store_state state,
+                   enum store_reason reason, uint64_t now_ns) {
+    struct sample_slot *sample = sample_at(store, index);
+    count(store, sample, (uint64_t)-1);
+    if (state != STORE_SEALED && state != STORE_GONE)
+        sample->since_ns = now_ns;
+    word_commit(&sample->word, state, reason);
+    count(store, sample, 1);
+    event_record(store, sample, now_ns);
+}
+
+/* The checks before anything is taken. */
+static enum store_result check_home(const struct store *store, uint64_t bytes,
+                                    struct store_refusal *refusal) {
+    const struct store_options *options = &store->options;
+    if (bytes > options->max_resident_bytes - store->home_bytes)
+        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUOTA, options->max_resident_bytes,
+                      store->home_bytes, bytes);
+    const struct store_account *account = options->account;
+    if (account && (account->used_bytes > account->limit_bytes ||
+                    bytes > account->limit_bytes - account->used_bytes))
+        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_NODE_QUOTA, account->limit_bytes,
+                      account->used_bytes, bytes);
+    return STORE_OK;
+}
+
+static enum store_result check_slots(const struct store *store,
+                                     const struct sample_request *request,
+                                     struct store_refusal *refusal) {
+    uint32_t used = store->samples.used - store->tombstone_count;
+    if (used >= store->options.max_samples)
+        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SAMPLES, store->options.max_samples, used,
+                      1);
+    uint32_t chunks = spec_chunks(request->spec_bytes, request->tensor_count);
+    if (request->sample_id && chunks > pool_left(&store->chunks))
+        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SPECS, store->chunks.capacity,
+                      store->chunks.used, chunks);
+    return STORE_OK;
+}
+
+static enum store_result take_extent(struct store *store, const struct sample_request *request,
+                                     uint32_t *extent, uint64_t *offset,
+                                     struct store_refusal *refusal) {
+    struct extent_map *map = request->landing ? landing_map(store) : home_map(store);
+    *extent = extent_alloc(map, request->extent_bytes, request->align_bytes, offset);
+    if (*extent != EXTENT_NONE)
+        return STORE_OK;
+    if (request->landing)
+        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_LANDING, store->options.landing_bytes,
+                      store->landing_bytes, request->extent_bytes);
+    return refuse(refusal, STORE_E_FULL, STORE_CAUSE_FRAGMENTED, extent_largest_free(map),
+                  store->home_bytes, request->extent_bytes);
+}
+
+static void join_lists(struct store *store, uint32_t index) {
+    struct sample_slot *sample = sample_at(store, index);
+    if (sample_flag(sample, WORD_LANDING)) {
+        store->landing_bytes += sample->extent_bytes;
+        sample_hash(store, index);
+        return;
+    }
+    store->home_bytes += sample->extent_bytes;
+    if (store->options.account)
+        store->options.account->used_bytes += sample->extent_bytes;
+    struct name_slot *name = name_at(store, sample->name);
+    list_append(store, &store->samples, SAMPLE_BY_NAME, &name->pending, index);
+    struct holder_slot *holder = holder_at(store, sample->holder);
+    list_append(store, &store->samples, SAMPLE_BY_HOLDER, &holder->reservations, index);
+    holder->reservation_count++;
+}
+
+enum store_result sample_new(struct store *store, const struct sample_request *request,
+                             uint64_t now_ns, uint32_t *index_out, struct store_refusal *refusal) {
+    uint32_t extent;
+    uint64_t offset;
+    enum store_result result = check_slots(store, request, refusal);
+    if (!result && !request->landing)
+        result = check_home(store, request->extent_bytes, refusal);
+    if (!result)
+        result = take_extent(store, request, &extent, &offset, refusal);
+    if (result)
+        return result;
+    bool own = request->sample_id;
+    uint32_t index = pool_take(store, &store->samples);
+    struct sample_slot *sample = sample_at(store, index);
+    uint64_t use = (word_load(&sample->word) >> 32) + 1;
+    *sample = (struct sample_slot){
+        .word = use << 32 | (request->landing ? WORD_LANDING : 0),
+        .generation = request->generation,
+        .origin = request->origin,
+        .extent_offset = offset,
+        .extent_bytes = request->extent_bytes,
+        .extent = extent,
+        .name = own ? name_ref(store, request->sample_id, request->sample_id_bytes) : request->name,
+        .chunk = own ? spec_store(store, request->spec, request->spec_bytes, request->tensor_count)
+                     : request->chunk,
+        .spec_bytes = (uint16_t)request->spec_bytes,
+        .tensor_count = request->tensor_count,
+        .holder = request->holder,
+        .leases = LIST_EMPTY,
+    };
+    join_lists(store, index);
+    sample_commit(store, index, STORE_PLANNED, STORE_REASON_NONE, now_ns);
+    *index_out = index;
+    return STORE_OK;
+}
+
+static void free_bytes(struct store *store, struct sample_slot *sample) {
+    bool landing = sample_flag(sample, WORD_LANDING);
+    extent_free(landing ? landing_map(store) : home_map(store), sample->extent);
+    if (landing) {
+        store->landing_bytes -= sample->extent_bytes;
+        return;
+    }
+    store->home_bytes -= sample->extent_bytes;
+    bool leak = STORE_PLANTED(PLANTED_ACCOUNT_LEAK) && sample_state(sample) == STORE_PLANNED;
+    if (store->options.account && !leak)
+        store->options.account->used_bytes -= sample->extent_bytes;
+}
+
+/* The last one of its id to leave is what store_stat() by id shows when nothing else is left. */
+static void leave_name(struct store *store, uint32_t index) {
+    struct sample_slot *sample = sample_at(store, index);
+    struct name_slot *name = name_at(store, sample->name);
+    enum store_state state = sample_state(sample);
+    if (sample_flag(sample, WORD_LANDING))
+        return;
+    if (state == STORE_PLANNED || state == STORE_SEALED)
+        list_remove(store, &store->samples, SAMPLE_BY_NAME, &name->pending, index);
+    if (name->resident == index)
+        name->resident = NONE;
+    if (state != STORE_RETIRED)
+        name->gone = index;
+}
+
+void sample_end(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
+    struct sample_slot *sample = sample_at(store, index);
+    bool landing = sample_flag(sample, WORD_LANDING), early = sample_state(sample) != STORE_RETIRED;
+    if (sample_state(sample) == STORE_PLANNED && !landing) {
+        struct holder_slot *holder = holder_at(store, sample->holder);
+        list_remove(store, &store->samples, SAMPLE_BY_HOLDER, &holder->reservations, index);
+        holder->reservation_count--;
+    }
+    leave_name(store, index);
+    if (!STORE_PLANTED(PLANTED_REUSE_LEASED) || early)
+        free_bytes(store, sample);
+    spec_free(store, sample->chunk);
+    sample->chunk = NONE;
+    if (early)
+        sample->since_ns = now_ns;
+    sample_commit(store, index, STORE_GONE, reason, now_ns);
+    if (!sample->effect_queued)
+        sample_bury(store, index);
+}
+
+static void tombstone_free(struct store *store, uint32_t index) {
+    struct sample_slot *sample = sample_at(store, index);
+    list_remove(store, &store->samples, SAMPLE_AGE, &store->tombstones, index);
+    store->tombstone_count--;
+    unhash(store, index);
+    struct name_slot *name = name_at(store, sample->name);
+    if (name->gone == index)
+        name->gone = NONE;
+    name_unref(store, sample->name);
+    store->gone_count--;
+    word_commit(&sample->word, STORE_FREE, 0);
+    pool_give(store, &store->samples, index);
+}
+
+void sample_bury(struct store *store, uint32_t index) {
+    list_append(store, &store->samples, SAMPLE_AGE, &store->tombstones, index);
+    if (++store->tombstone_count > store->options.max_tombstones)
+        tombstone_free(store, store->tombstones.head);
+}
+
+static void leave_age_list(struct store *store, uint32_t index) {
+    struct sample_slot *sample = sample_at(store, index);
+    if (!sample_flag(sample, WORD_LANDING)) {
+        if (store->gc_cursor == index)
+            store->gc_cursor = sample->age.next;
+        list_remove(store, &store->samples, SAMPLE_AGE, &store->resident, index);
+    } else if (!sample->lease_count) {
+        list_remove(store, &store->samples, SAMPLE_AGE, &store->idle, index);
+        store->idle_bytes -= sample->extent_bytes;
+    }
+}
+
+void sample_retire(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
+    struct sample_slot *sample = sample_at(store, index);
+    leave_age_list(store, index);
+    leave_name(store, index);
+    if (!sample_flag(sample, WORD_LANDING)) {
+        store->frees++;
+        effect_sample_retired(store, index);
+    }
+    if (STORE_PLANTED(PLANTED_REUSE_LEASED))
+        free_bytes(store, sample);
+    sample_commit(store, index, STORE_RETIRED, reason, now_ns);
+    if (!sample->lease_count)
+        sample_end(store, index, reason, now_ns);
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Composition: which table lies where in the block, and the options. The only pointer kept is the
+ * node's account, which the caller hands in anew with each store_init().
+ *
+ * A fresh block is all zero, and zero is an empty table everywhere but in the waiters' buckets: of
+ * a block for a million samples only a few pages are touched here.
+ */
+#include <sodium.h>
+#include <string.h>
+
+#include "store_internal.h"
+
+#define SLOTS_MAX        (1u << 28) /* leaves the top bits of a reference to effects.c */
+#define ENDED_LEASES_MIN 65536u
+#define SPEC_CHUNKS_EACH                                                                           \
+    8u /* per sample and waiter: 992 bytes on average, any one may take 8 KiB */
+#define REGION_ALIGN_BYTES 4096u
+#define REGION_BYTES_MAX   (1ull << 48)
+
+static uint32_t power_of_two(uint64_t at_least) {
+    uint32_t value = 16;
+    while (value < at_least)
+        value *= 2;
+    return value;
+}
+
+static const char *check_counts(const struct store_options *o) {
+    if (!o->max_samples || o->max_samples > SLOTS_MAX / 4)
+        return "max_samples is 0 or above 67108864";
+    if (o->max_tombstones > SLOTS_MAX / 4)
+        return "max_tombstones is above 67108864";
+    if (!o->max_leases || o->max_leases > SLOTS_MAX / 4)
+        return "max_leases is 0 or above 67108864";
+    if (!o->max_holders || o->max_holders > SLOTS_MAX)
+        return "max_holders is 0 or above 268435456";
+    if (!o->max_waiters || o->max_waiters > SLOTS_MAX / 4)
+        return "max_waiters is 0 or above 67108864";
+    if (o->max_replays > SLOTS_MAX)
+        return "max_replays is above 268435456";
+    if (o->max_events > SLOTS_MAX)
+        return "max_events is above 268435456";
+    return NULL;
+}
+
+static const char *check(const struct store_options *o) {
+    if (!o->max_resident_bytes || o->max_resident_bytes % REGION_ALIGN_BYTES ||
+        o->max_resident_bytes > REGION_BYTES_MAX)
+        return "max_resident_bytes is 0, not a multiple of 4096, or above 256 TiB";
+    if (o->landing_bytes % REGION_ALIGN_BYTES || o->landing_bytes > REGION_BYTES_MAX)
+        return "landing_bytes is not a multiple of 4096, or above 256 TiB";
+    if (o->policy > STORE_RETAIN)
+        return "policy is unknown";
+    if (!o->readers)
+        return "readers is 0";
+    return check_counts(o);
+}
+
+static uint64_t place(uint64_t *end, uint64_t bytes) {
+    uint64_t at = *end;
+    *end += (bytes + 63) & ~63ull;
+    return at;
+}
+
+#define PLACE_POOL(store, end, pool, type, link, capacity)                                         \
+    pool_init(&(store)->pool, place(end, (uint64_t)(capacity) * sizeof(struct type)),              \
+              sizeof(struct type), offsetof(struct type, link), capacity)
+
+static void place_pools(struct store *store, const struct store_options *o, uint64_t *end) {
+    uint32_t slots = o->max_samples + o->max_tombstones;
+    store->leases_max_ended = o->max_leases > ENDED_LEASES_MIN ? o->max_leases : ENDED_LEASES_MIN;
+    /* One more than the limits: a slot is buried before the oldest tombstone goes. */
+    PLACE_POOL(store, end, samples, sample_slot, generation, slots + 1);
+    PLACE_POOL(store, end, names, name_slot, hash_next, slots + 1 + o->max_waiters);
+    PLACE_POOL(store, end, leases, lease_slot, hi, o->max_leases + store->leases_max_ended + 1);
+    PLACE_POOL(store, end, holders, holder_slot, free_next, o->max_holders);
+    PLACE_POOL(store, end, waiters, waiter_slot, free_next, o->max_waiters);
+    uint32_t one = spec_chunks(STORE_SPEC_BYTES_MAX, STORE_TENSORS_MAX);
+    PLACE_POOL(store, end, chunks, chunk, next,
+               SPEC_CHUNKS_EACH * (o->max_samples + o->max_waiters) + one);
+}
+
+/* Fills in where everything lies; returns the bytes of the block. */
+static uint64_t lay_out(struct store *store, const struct store_options *o) {
+    uint64_t end = 0;
+    place(&end, sizeof *store);
+    store->home_map = place(&end, extent_map_bytes(o->max_samples));
+    store->landing_map = place(&end, extent_map_bytes(o->landing_bytes ? o->max_samples : 0));
+    place_pools(store, o, &end);
+    uint32_t generations = power_of_two((uint64_t)o->max_samples + o->max_tombstones);
+    uint32_t replays = power_of_two(o->max_replays), waiters = power_of_two(o->max_waiters);
+    store->generation_mask = store->name_mask = generations - 1;
+    store->replay_mask = replays - 1;
+    store->waiter_mask = waiters - 1;
+    store->generation_hash = place(&end, generations * sizeof(uint32_t));
+    store->name_hash = place(&end, generations * sizeof(uint32_t));
+    store->replay_hash = place(&end, replays * sizeof(uint32_t));
+    store->waiter_hash = place(&end, waiters * sizeof(struct list));
+    store->heap = place(&end, (uint64_t)o->max_waiters * sizeof(uint32_t));
+    store->replays = place(&end, (uint64_t)o->max_replays * sizeof(struct replay_slot));
+    store->events = place(&end, event_ring_bytes(o->max_events));
+    return end;
+}
+
+size_t store_block_bytes(const struct store_options *options, const char **why) {
+    struct store layout;
+    const char *wrong = check(options);
+    if (wrong) {
+        if (why)
+            *why = wrong;
+        return 0;
+    }
+    return lay_out(&layout, options);
+}
+
+static void derive_key(struct store *store, uint64_t seed) {
+    static const unsigned char domain[crypto_shorthash_KEYBYTES] = "featured store";
+    crypto_shorthash_siphashx24(store->key, (const unsigned char *)&seed, sizeof seed, domain);
+}
+
+struct store *store_init(void *block, size_t block_bytes, const struct store_options *options) {
+    size_t needed = store_block_bytes(options, NULL);
+    if (!needed || block_bytes < needed)
+        return NULL;
+    struct store *store = block;
+    memset(store, 0, sizeof *store);
+    store->options = *options;
+    lay_out(store, options);
+    derive_key(store, options->seed);
+    extent_init(store_at(store, store->home_map), 0, options->max_resident_bytes,
+                options->max_samples);
+    extent_init(store_at(store, store->landing_map), options->max_resident_bytes,
+                options->landing_bytes, options->landing_bytes ? options->max_samples : 0);
+    struct list *buckets = store_at(store, store->waiter_hash);
+    for (uint32_t i = 0; i <= store->waiter_mask; i++)
+        buckets[i] = LIST_EMPTY;
+    store->resident = store->idle = store->tombstones = store->ended = LIST_EMPTY;
+    store->put_queue = store->land_queue = store->effects = LIST_EMPTY;
+    store->gc_cursor = NONE;
+    return store;
+}
+
+void store_set_policy(struct store *store, enum store_policy policy, uint32_t readers,
+                      uint64_t max_hold_ns) {
+    store->options.policy = policy;
+    store->options.readers = readers ? readers : 1;
+    store->options.max_hold_ns = max_hold_ns;
+}
+
+void store_deinit(struct store *store) {
+    struct store_account *account = store->options.account;
+    if (account)
+        account->used_bytes -= store->home_bytes;
+    sodium_memzero(store->key, sizeof store->key);
+    store->options.account = NULL;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of the store ask of each other. Public functions end with store_settle(), which
+ * hands freed room to those who wait; nothing below it does.
+ */
+#ifndef FEATURED_STORE_INTERNAL_H
+#define FEATURED_STORE_INTERNAL_H
+
+#include "planted.h"
+#include "slots.h"
+
+/* ---- names.c: one slot per sample_id in use; references are counted ---- */
+uint32_t name_find(const struct store *store, const char *id, uint32_t id_bytes); /* or NONE */
+uint32_t name_ref(struct store *store, const char *id, uint32_t id_bytes);        /* never fails */
+void name_unref(struct store *store, uint32_t name);
+void name_copy(const struct store *store, uint32_t name, char out[STORE_ID_BYTES_MAX + 1]);
+
+/* ---- specs.c: a spec and the room for its checksums, in a chain of chunks ---- */
+uint32_t spec_chunks(uint32_t spec_bytes, uint32_t tensor_count);
+uint32_t spec_store(struct store *store, const void *spec, uint32_t spec_bytes,
+                    uint32_t tensor_count); /* the caller has checked that chunks are left */
+void spec_write(struct store *store, uint32_t chunk, uint32_t offset, const void *bytes,
+                uint32_t count);
+void spec_read(const struct store *store, uint32_t chunk, uint32_t offset, void *bytes,
+               uint32_t count);
+void spec_free(struct store *store, uint32_t chunk);
+
+/* ---- samples.c: taking and ending generation slots ---- */
+struct sample_request {
+    const char *sample_id; /* or NULL: name and chunk are handed over by a waiter */
+    uint32_t sample_id_bytes;
+    const void *spec;
+    uint32_t name, chunk;
+    uint32_t spec_bytes, tensor_count;
+    uint64_t extent_bytes;
+    uint32_t align_bytes;
+    bool landing;
+    uint32_t holder;
+    uint64_t generation, origin;
+};
+enum store_result sample_new(struct store *store, const struct sample_request *request,
+                             uint64_t now_ns, uint32_t *index_out, struct store_refusal *refusal);
+bool put_is_valid(const struct store_put *put);
+uint64_t extent_round(uint64_t bytes);
+uint64_t sample_token(const struct store *store, uint32_t index);
+uint32_t sample_by_generation(const struct store *store, uint64_t generation); /* or NONE */
+void sample_hash(struct store *store, uint32_t index);
+/* Commits the transition and counts, dates and records it. */
+void sample_commit(struct store *store, uint32_t index, enum store_state state,
+                   enum store_reason reason, uint64_t now_ns);
+/* PLANNED or SEALED at home, PLANNED landing, or RETIRED without lease: frees it all -> GONE. */
+void sample_end(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns);
+/* RESIDENT -> RETIRED, and GONE if nobody reads it. */
+void sample_retire(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns);
+/* A GONE slot whose effect was pulled joins the tombstones. */
+void sample_bury(struct store *store, uint32_t index);
+uint32_t reservation_find(const struct store *store, uint32_t holder, uint64_t token);
+
+/* ---- lease.c ---- */
+enum store_result lease_check(const struct store *store, uint32_t holder,
+                              struct store_refusal *refusal);
+uint32_t lease_grant(struct store *store, uint32_t sample, uint32_t holder, uint64_t cookie,
+                     uint64_t now_ns);
+void lease_end(struct store *store, uint32_t lease, enum store_how how, bool tell, uint64_t now_ns);
+void lease_describe(const struct store *store, uint32_t lease, struct store_lease *out);
+void lease_bury(struct store *store, uint32_t lease);
+
+/* ---- waiters.c ---- */
+enum store_result waiter_check(const struct store *store, struct store_refusal *refusal);
+uint32_t waiter_new(struct store *store, enum waiter_kind kind, uint32_t holder, uint64_t tag,
+                    uint64_t deadline_ns);
+void waiter_enqueue(struct store *store, uint32_t waiter);
+void waiter_answer(struct store *store, uint32_t waiter, enum store_result result);
+/* Undoes its grant, if it had one that was not pulled yet. */
+void waiter_forget(struct store *store, uint32_t waiter, enum store_reason reason, uint64_t now_ns);
+void waiter_free(struct store *store, uint32_t waiter);
+/* Gets waiting for this generation (and, with it, for this name) end: with leases on `sample`, or
+ * with NOT_FOUND when sample is NONE. */
+void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint32_t sample,
+                  uint64_t now_ns);
+void waiters_fail_all(struct store *store);
+void waiters_expire(struct store *store, uint64_t now_ns);
+void store_settle(struct store *store, uint64_t now_ns);
+
+/* ---- landing.c ---- */
+enum store_result landing_start(struct store *store, const struct sample_request *request,
+                                uint64_t now_ns, uint32_t *index_out,
+                                struct store_refusal *refusal);
+
+/* ---- effects.c ---- */
+void effect_sample_retired(struct store *store, uint32_t sample);
+void effect_lease_ended(struct store *store, uint32_t lease);
+void effect_waiter(struct store *store, uint32_t waiter);
+void effect_forget_waiter(struct store *store, uint32_t waiter);
+
+/* ---- events.c ---- */
+void event_record(struct store *store, const struct sample_slot *sample, uint64_t now_ns);
+size_t event_ring_bytes(uint32_t max_events);
+
+static inline struct extent_map *home_map(const struct store *store) {
+    return store_at(store, store->home_map);
+}
+static inline struct extent_map *landing_map(const struct store *store) {
+    return store_at(store, store->landing_map);
+}
+static inline enum store_result refuse(struct store_refusal *refusal, enum store_result result,
+                                       enum store_cause cause, uint64_t limit, uint64_t used,
+                                       uint64_t asked) {
+    *refusal = (struct store_refusal){.cause = cause, .limit = limit, .used = used, .asked = asked};
+    return result;
+}
+
+#endif

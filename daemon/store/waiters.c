@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Those who wait: puts and landings for room, strictly first come first served, and gets for
+ * something to become readable.
+ *
+ * A waiter is queued (in its queue, and in the deadline heap unless it waits for ever) or ready (in
+ * the effect list, its answer inside). Gets by id queue at their name; gets by generation in a hash
+ * table of queues: publishing looks at no other waiter. The heap is a binary one of waiter indices,
+ * earliest deadline first; each waiter knows its place in it.
+ */
+#include "store_internal.h"
+
+static uint32_t *heap_of(const struct store *store) {
+    return u32_at(store, store->heap);
+}
+
+/* ---- deadlines ---- */
+static bool earlier(const struct store *store, uint32_t a, uint32_t b) {
+    const struct waiter_slot *wa = waiter_at(store, a), *wb = waiter_at(store, b);
+    if (wa->deadline_ns != wb->deadline_ns)
+        return wa->deadline_ns < wb->deadline_ns;
+    return wa->sequence < wb->sequence;
+}
+
+static void heap_set(struct store *store, uint32_t at, uint32_t waiter) {
+    heap_of(store)[at] = waiter;
+    waiter_at(store, waiter)->heap_at = at;
+}
+
+static void heap_up(struct store *store, uint32_t at, uint32_t waiter) {
+    while (at && earlier(store, waiter, heap_of(store)[(at - 1) / 2])) {
+        heap_set(store, at, heap_of(store)[(at - 1) / 2]);
+        at = (at - 1) / 2;
+    }
+    heap_set(store, at, waiter);
+}
+
+static void heap_down(struct store *store, uint32_t at, uint32_t waiter) {
+    const uint32_t *heap = heap_of(store);
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child + 1 < store->heap_count && earlier(store, heap[child + 1], heap[child]))
+            child++;
+        if (child >= store->heap_count || !earlier(store, heap[child], waiter))
+            break;
+        heap_set(store, at, heap[child]);
+        at = child;
+    }
+    heap_set(store, at, waiter);
+}
+
+static void heap_remove(struct store *store, uint32_t waiter) {
+    uint32_t at = waiter_at(store, waiter)->heap_at;
+    if (at == NONE)
+        return;
+    waiter_at(store, waiter)->heap_at = NONE;
+    uint32_t last = heap_of(store)[--store->heap_count];
+    if (last == waiter)
+        return;
+    heap_up(store, at, last);
+    heap_down(store, waiter_at(store, last)->heap_at, last);
+}
+
+uint64_t store_next_deadline_ns(const struct store *store) {
+    return store->heap_count ? waiter_at(store, heap_of(store)[0])->deadline_ns : UINT64_MAX;
+}
+
+/* ---- queues ---- */
+static struct list *bucket_of(const struct store *store, uint64_t generation) {
+    struct list *buckets = store_at(store, store->waiter_hash);
+    return &buckets[hash_u64(store, generation) & store->waiter_mask];
+}
+
+static struct list *queue_of(const struct store *store, const struct waiter_slot *waiter) {
+    switch (waiter->kind) {
+    case WAITER_PUT:
+        return (struct list *)&store->put_queue;
+    case WAITER_LAND:
+        return (struct list *)&store->land_queue;
+    case WAITER_GET_ID:
+        return &name_at(store, waiter->name)->waiters;
+    default:
+        return bucket_of(store, waiter->generation);
+    }
+}
+
+/* by = 1 or -1 */
+static void count(struct store *store, const struct waiter_slot *waiter, uint64_t by) {
+    struct holder_slot *holder =
+        waiter->holder == STORE_NO_HOLDER ? NULL : holder_at(store, waiter->holder);
+    if (waiter->kind == WAITER_LAND) {
+        store->land_waiters += by;
+    } else if (waiter->kind == WAITER_PUT) {
+        store->put_waiters += by;
+        holder->waiting_puts += (uint32_t)by;
+        holder->queued_bytes += by * waiter->extent_bytes;
+    } else {
+        store->get_waiters += by;
+        holder->waiting_gets += (uint32_t)by;
+    }
+}
+
+enum store_result waiter_check(const struct store *store, struct store_refusal *refusal) {
+    if (pool_left(&store->waiters))
+        return STORE_OK;
+    return refuse(refusal, STORE_E_FULL, STORE_CAUSE_WAITERS, store->options.max_waiters,
+                  store->waiters.used, 1);
+}
+
+uint32_t waiter_new(struct store *store, enum waiter_kind kind, uint32_t holder, uint64_t tag,
+                    uint64_t deadline_ns) {
+    uint32_t index = pool_take(store, &store->waiters);
+    *waiter_at(store, index) = (struct waiter_slot){.kind = kind,
+                                                    .holder = holder,
+                                                    .heap_at = NONE,
+                                                    .name = NONE,
+                                                    .chunk = NONE,
+                                                    .tag = tag,
+                                                    .deadline_ns = deadline_ns,
+                                                    .sequence = ++store->waiter_count};
+    return index;
+}
+
+void waiter_enqueue(struct store *store, uint32_t index) {
+    struct waiter_slot *waiter = waiter_at(store, index);
+    list_append(store, &store->waiters, WAITER_QUEUE, queue_of(store, waiter), index);
+    if (waiter->holder != STORE_NO_HOLDER)
+        list_append(store, &store->waiters, WAITER_BY_HOLDER,
+                    &holder_at(store, waiter->holder)->waiters, index);
+    count(store, waiter, 1);
+    if (waiter->deadline_ns == UINT64_MAX)
+        return;
+    heap_up(store, store->heap_count++, index);
+}
+
+static void leave_queue(struct store *store, uint32_t index) {
+    struct waiter_slot *waiter = waiter_at(store, index);
+    list_remove(store, &store->waiters, WAITER_QUEUE, queue_of(store, waiter), index);
+    heap_remove(store, index);
+    count(store, waiter, (uint64_t)-1);
+}
+
+void waiter_answer(struct store *store, uint32_t index, enum store_result result) {
+    struct waiter_slot *waiter = waiter_at(store, index);
+    leave_queue(store, index);
+    waiter->ready = true;
+    waiter->result = result;
+    effect_waiter(store, index);
+}
+
+void waiter_free(struct store *store, uint32_t index) {
+    struct waiter_slot *waiter = waiter_at(store, index);
+    if (waiter->holder != STORE_NO_HOLDER)
+        list_remove(store, &store->waiters, WAITER_BY_HOLDER,
+                    &holder_at(store, waiter->holder)->waiters, index);
+    spec_free(store, waiter->chunk);
+    if (waiter->name != NONE)
+        name_unref(store, waiter->name);
+    waiter->kind = WAITER_FREE;
+    pool_give(store, &store->waiters, index);
+}
+
+/* An answer that nobody has heard never was: the lease is no lease, the room is free again. */
+static void undo_grant(struct store *store, const struct waiter_slot *waiter,
+                       enum store_reason reason, uint64_t now_ns) {
+    if (waiter->result != STORE_OK)
+        return;
+    if (waiter->kind == WAITER_GET_ID || waiter->kind == WAITER_GET_GENERATION) {
+        lease_end(store, waiter->granted, STORE_RETURNED, false, now_ns);
+        return;
+    }
+    const struct sample_slot *sample = sample_at(store, waiter->granted);
+    if (sample_state(sample) == STORE_PLANNED &&
+        sample_token(store, waiter->granted) == waiter->token)
+        sample_end(store, waiter->granted, reason, now_ns);
+}
+
+void waiter_forget(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
+    struct waiter_slot *waiter = waiter_at(store, index);
+    if (waiter->ready) {
+        effect_forget_waiter(store, index);
+        undo_grant(store, waiter, reason, now_ns);
+    } else {
+        leave_queue(store, index);
+    }
+    waiter_free(store, index);
+}
+
+/* ---- room ---- */
+static void request_of(const struct waiter_slot *waiter, struct sample_request *request) {
+    *request = (struct sample_request){.name = waiter->name,
+                                       .chunk = waiter->chunk,
+                                       .spec_bytes = waiter->spec_bytes,
+                                       .tensor_count = waiter->tensor_count,
+                                       .extent_bytes = waiter->extent_bytes,
+                                       .align_bytes = waiter->align_bytes,
+                                       .landing = waiter->kind == WAITER_LAND,
+                                       .holder = waiter->holder,
+                                       .generation = waiter->generation,
+                                       .origin = waiter->origin};
+}
+
+/* False: still no room, and the refusal says why. */
+static bool try_room(struct store *store, uint32_t index, uint64_t now_ns) {
+    struct waiter_slot *waiter = waiter_at(store, index);
+    struct sample_request request;
+    request_of(waiter, &request);
+    uint32_t sample;
+    enum store_result result =
+        request.landing ? landing_start(store, &request, now_ns, &sample, &waiter->refusal)
+                        : sample_new(store, &request, now_ns, &sample, &waiter->refusal);
+    if (result == STORE_E_FULL)
+        return false;
+    if (result == STORE_OK) {
+        waiter->chunk = waiter->name = NONE; /* the sample has them now */
+        waiter->granted = sample;
+        waiter->token = sample_token(store, sample);
+        waiter->refusal = (struct store_refusal){0};
+    }
+    waiter_answer(store, index, result);
+    return true;
+}
+
+static void serve(struct store *store, struct list *queue, uint64_t now_ns) {
+    for (;;) {
+        uint32_t next = STORE_PLANTED(PLANTED_LIFO) ? queue->tail : queue->head;
+        if (next == NONE || !try_room(store, next, now_ns))
+            return;
+    }
+}
+
+void store_settle(struct store *store, uint64_t now_ns) {
+    store->now_ns = now_ns;
+    serve(store, &store->put_queue, now_ns);
+    serve(store, &store->land_queue, now_ns);
+}
+
+/* A put that runs out of time learns why there was no room; a get was merely waiting. */
+static void expire(struct store *store, uint32_t index) {
+    struct waiter_slot *waiter = waiter_at(store, index);
+    bool room = waiter->kind == WAITER_PUT || waiter->kind == WAITER_LAND;
+    if (room && queue_of(store, waiter)->head != index)
+        refuse(&waiter->refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, store->options.max_waiters,
+               waiter->kind == WAITER_PUT ? store->put_waiters : store->land_waiters, 1);
+    waiter_answer(store, index, room ? STORE_E_FULL : STORE_E_TIMEOUT);
+}
+
+void waiters_expire(struct store *store, uint64_t now_ns) {
+    bool expired = false;
+    while (store_next_deadline_ns(store) <= now_ns) {
+        if (!expired)
+            store_settle(store, now_ns); /* room first: the node account may have gained some */
+        expired = true;
+        if (store_next_deadline_ns(store) <= now_ns)
+            expire(store, heap_of(store)[0]);
+    }
+    if (expired && !STORE_PLANTED(PLANTED_LOST_WAKEUP))
+        store_settle(store, now_ns);
+}
+
+/* ---- readable ---- */
+static uint32_t next_by_generation(const struct store *store, uint32_t at, uint64_t generation) {
+    while (at != NONE && waiter_at(store, at)->generation != generation)
+        at = waiter_at(store, at)->queue.next;
+    return at;
+}
+
+static void wake(struct store *store, uint32_t index, uint32_t sample, uint64_t now_ns) {
+    struct waiter_slot *waiter = waiter_at(store, index);
+    if (sample == NONE) {
+        waiter_answer(store, index, STORE_E_NOT_FOUND);
+        return;
+    }
+    waiter->granted = lease_grant(store, sample, waiter->holder, waiter->cookie, now_ns);
+    if (waiter->granted == NONE)
+        refuse(&waiter->refusal, STORE_E_FULL, STORE_CAUSE_LEASES, store->options.max_leases,
+               store->leases.used - store->ended_count, 1);
+    waiter_answer(store, index, waiter->granted == NONE ? STORE_E_FULL : STORE_OK);
+}
+
+void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint32_t sample,
+                  uint64_t now_ns) {
+    struct list *bucket = bucket_of(store, generation);
+    for (;;) {
+        uint32_t a = next_by_generation(store, bucket->head, generation);
+        uint32_t b = name == NONE ? NONE : name_at(store, name)->waiters.head;
+        if (a == NONE && b == NONE)
+            return;
+        bool by_generation = b == NONE || (a != NONE && waiter_at(store, a)->sequence <
+                                                            waiter_at(store, b)->sequence);
+        wake(store, by_generation ? a : b, sample, now_ns);
+    }
+}
+
+void waiters_fail_all(struct store *store) {
+    for (uint32_t i = 0; i < store->waiters.touched; i++) {
+        struct waiter_slot *waiter = waiter_at(store, i);
+        if (waiter->kind != WAITER_FREE && !waiter->ready)
+            waiter_answer(store, i, STORE_E_NOT_FOUND);
+    }
+}
+
+bool store_cancel_wait(struct store *store, uint32_t holder, uint64_t tag) {
+    uint32_t at =
+        holder == STORE_NO_HOLDER ? store->land_queue.head : holder_at(store, holder)->waiters.head;
+    while (at != NONE && waiter_at(store, at)->tag != tag)
+        at = holder == STORE_NO_HOLDER ? waiter_at(store, at)->queue.next
+                                       : waiter_at(store, at)->by_holder.next;
+    if (at == NONE)
+        return false;
+    waiter_forget(store, at, STORE_CANCELLED, store->now_ns);
+    store_settle(store, store->now_ns);
+    return true;
+}
