@@ -327,13 +327,9 @@ static const char *dispatch(struct fc_link *link, size_t bytes, int fd) {
 
 /* With the role, without the lock. NULL, or why the connection is to end. */
 static const char *receive_one(struct fc_link *link, uint64_t deadline_ns) {
-    int rc = fc_socket_await(link->fd, deadline_ns);
-    if (rc == -ETIMEDOUT)
-        return NULL;
-    if (rc)
-        return strerror(-rc);
-    int fd = -1;
-    ssize_t bytes = fc_socket_receive(link->fd, link->packet, sizeof link->packet, &fd);
+    int fd;
+    ssize_t bytes =
+        fc_socket_receive(link->fd, link->packet, sizeof link->packet, deadline_ns, &fd);
     if (bytes == -EAGAIN)
         return NULL;
     if (bytes <= 0)
