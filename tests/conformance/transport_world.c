@@ -221,6 +221,11 @@ static size_t open_fds(void) {
     return count;
 }
 
+void suite_end(struct suite *s) {
+    node_end(&s->a);
+    node_end(&s->b);
+}
+
 void transport_suite_run(const struct transport_fixture *fixture,
                          void (*body)(struct suite *suite)) {
     struct suite *s = calloc(1, sizeof *s);
@@ -238,8 +243,7 @@ void transport_suite_run(const struct transport_fixture *fixture,
         .connections_max = 8,
     };
     body(s);
-    node_end(&s->a);
-    node_end(&s->b);
+    suite_end(s);
     cr_assert_eq(open_fds(), fds_before, "file descriptors leaked");
     fixture->world_free(s->world);
     free(s);

@@ -70,6 +70,8 @@ struct suite {
 void suite_start(struct suite *s);
 /* The same, and a has dialled b: s->ab and s->ba are up. */
 void suite_connect(struct suite *s);
+/* Destroys what is left of both. transport_suite_run does it. */
+void suite_end(struct suite *s);
 /* a node's next connection to an address; its link. */
 struct link *suite_dial(struct node *from, const char *address);
 void suite_destroy(struct node *node);
