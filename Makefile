@@ -121,7 +121,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 # ---- style ----
 SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
-	INC="$(INC)" scripts/lint $(SOURCES)
+	@INC="$(INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place
 	clang-format -i $(SOURCES)
 
