@@ -7,7 +7,11 @@ VERSION := 0.1.0
 SOVERSION := 0
 PREFIX ?= /usr/local
 BUILD ?= build
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+# V=1 shows the commands.
+Q := $(if $(V),,@)
 CLANG ?= clang
 OPT ?= -O2 -g
 SANITIZE ?=
@@ -22,7 +26,7 @@ endif
 endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
-  -Wno-sign-conversion $(WERROR)
+  -Wno-sign-conversion -Wno-format-truncation -Wno-restrict $(WERROR)
 INC := -Iproto -Idaemon -Idaemon/store -Idaemon/memory -Idaemon/broker -Idaemon/local -Idaemon/peer \
   -Idaemon/directory -Idaemon/ops -Ilibclient -Itests/support -isystem $(BUILD)/gen
 CPPFLAGS += -D_GNU_SOURCE -DFEATURED_VERSION='"$(VERSION)"' $(INC)
@@ -63,34 +67,41 @@ help: ## this list
 
 $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(@D)
-	protoc-c -Iproto --c_out=$(BUILD)/gen $<
+	$(Q)protoc-c -Iproto --c_out=$(BUILD)/gen $<
 $(BUILD)/gen/%.o: $(BUILD)/gen/%.c | $(GEN_H)
-	$(CC) $(CPPFLAGS) -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(SANITIZE) -w -c $< -o $@
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(SANITIZE) -w -c $< -o $@
 $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(EXTRA_CFLAGS) -c $< -o $@
+	@echo "  CC   $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(EXTRA_CFLAGS) -c $< -o $@
 
 $(BUILD)/libfeature.a: $(CLIENT_OBJ) $(PROTO_OBJ)
-	rm -f $@ && ar qcs $@ $^
+	$(Q)rm -f $@ && ar qcs $@ $^
 $(BUILD)/libfeature.so.$(SOVERSION): $(CLIENT_OBJ) $(PROTO_OBJ) libclient/libfeature.map
-	$(CC) -shared -Wl,-soname,libfeature.so.$(SOVERSION) -Wl,--version-script=libclient/libfeature.map \
+	@echo "  LINK $@"
+	$(Q)$(CC) -shared -Wl,-soname,libfeature.so.$(SOVERSION) -Wl,--version-script=libclient/libfeature.map \
 	  -Wl,--no-undefined $(LDFLAGS) $(CLIENT_OBJ) $(PROTO_OBJ) $(LIB_CLIENT) -o $@
 $(BUILD)/libfeature.so: $(BUILD)/libfeature.so.$(SOVERSION)
 	ln -sf $(<F) $@
 $(BUILD)/libdaemon.a: $(STORE_OBJ) $(DAEMON_OBJ) $(PROTO_OBJ)
-	rm -f $@ && ar qcs $@ $^
+	$(Q)rm -f $@ && ar qcs $@ $^
 $(BUILD)/featured: $(call obj,daemon/main.c) $(BUILD)/libdaemon.a
-	$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
 $(BUILD)/featurectl: $(CTL_OBJ) $(BUILD)/libfeature.a
-	$(CC) $(LDFLAGS) $^ $(LIB_CTL) -o $@
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_CTL) -o $@
 $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
-	$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- tests ----
 define suite_rule
-$(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
+$(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(if $(filter unit,$(1)),$(filter-out %/main.o,$(CTL_OBJ))) \
+  $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
+	@echo "  LINK $$@"
+	$(Q)$$(CC) $$(LDFLAGS) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
 endef
 $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
 tests: all $(SUITES:%=$(BUILD)/tests/%) ## build the test programs
@@ -116,7 +127,8 @@ fuzz: ## 60 s of libFuzzer over each parser
 fuzzers: $(FUZZERS)
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- style ----
 SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch])

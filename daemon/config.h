@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * featured.conf as a struct. Parsing is strict: an unknown section or key, a bad value or one out of range
- * is refused with "file:line: [section] key = value: what is wrong, the allowed range". Keys, units and
- * defaults are documented in conf/featured.conf and featured.conf(5); the table in config.c is the single
- * source of defaults and ranges.
+ * featured.conf as a struct. Parsing is strict: an unknown section or key, a bad value or one out
+ * of range is refused with "file:line: [section] key = value: what is wrong, the allowed range".
+ * Keys, units and defaults are documented in conf/featured.conf and featured.conf(5); the table in
+ * config.c is the single source of defaults and ranges.
  */
 #ifndef FEATURED_CONFIG_H
 #define FEATURED_CONFIG_H
@@ -34,15 +34,15 @@ struct config_peer {
 
 struct config_store { /* [store NAME] */
     char name[CONFIG_NAME_MAX];
-    uint32_t policy;         /* Fb__Policy: on-release, on-ack, retain */
-    uint32_t checksum;       /* Fb__ChecksumPolicy: after-network, always, never */
-    uint32_t readers;        /* 1.. */
+    uint32_t policy;   /* Fb__Policy: on-release, on-ack, retain */
+    uint32_t checksum; /* Fb__ChecksumPolicy: after-network, always, never */
+    uint32_t readers;  /* 1.. */
     uint64_t max_resident_bytes, landing_bytes;
-    uint64_t max_hold_ms;    /* 0 = for ever */
+    uint64_t max_hold_ms; /* 0 = for ever */
     uint32_t max_samples;
-    char secret_file[256];   /* "" = no secret */
-    struct config_ids allow_uids;   /* who may open it */
-    struct config_ids writer_uids;  /* who may put; empty = everyone who may open it */
+    char secret_file[256];         /* "" = no secret */
+    struct config_ids allow_uids;  /* who may open it */
+    struct config_ids writer_uids; /* who may put; empty = everyone who may open it */
 };
 
 struct config {
@@ -52,8 +52,10 @@ struct config {
     char socket_path[108];
     uint32_t socket_mode; /* octal, default 0660 */
     char socket_group[64];
-    struct config_ids allow_uids, allow_gids, admin_uids; /* root and the daemon's own uid are always admin */
-    uint32_t max_sessions, max_leases_per_session, max_reservations_per_session, max_requests_per_session;
+    struct config_ids allow_uids, allow_gids,
+        admin_uids; /* root and the daemon's own uid are always admin */
+    uint32_t max_sessions, max_leases_per_session, max_reservations_per_session,
+        max_requests_per_session;
     uint64_t max_queued_bytes_per_session;
     /* [memory] */
     uint64_t max_resident_bytes; /* node quota over all stores */
@@ -88,8 +90,8 @@ void config_defaults(struct config *out);
 /* Reads the file over the defaults. 0, or -errno with a sentence in why ("FILE:LINE: ..."). */
 int config_load(const char *path, struct config *out, char *why, size_t why_bytes);
 void config_deinit(struct config *config);
-/* Reads a secret from a file: mode must exclude group and others, 16..4096 bytes, a trailing newline is
- * dropped. Bytes read, or -errno with a sentence. */
+/* Reads a secret from a file: mode must exclude group and others, 16..4096 bytes, a trailing
+ * newline is dropped. Bytes read, or -errno with a sentence. */
 int config_read_secret(const char *path, void *out, size_t out_bytes, char *why, size_t why_bytes);
 
 #endif

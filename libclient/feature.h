@@ -32,6 +32,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 #define FEATURE_VERSION_MAJOR 0
 #define FEATURE_VERSION_MINOR 1
@@ -274,10 +275,11 @@ void feature_ref_free(struct feature_ref *ref);
 int feature_ref_encode(const struct feature_ref *ref, void *buffer, size_t room, size_t *bytes_out);
 int feature_ref_decode(const void *buffer, size_t bytes, struct feature_ref **out);
 /* feature://STORE/SAMPLE?generation=G&home=NODE&incarnation=I, reserved bytes of SAMPLE percent-encoded.
- * Carries no tensor specs: a get fills them in. */
+ * Carries no tensor specs: a get fills them in. *bytes_out counts the terminating NUL. */
 int feature_ref_to_uri(const struct feature_ref *ref, char *buffer, size_t room, size_t *bytes_out);
 int feature_ref_from_uri(const char *uri, struct feature_ref **out);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

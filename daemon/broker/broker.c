@@ -71,7 +71,7 @@ int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
 void broker_free(struct broker *broker) {
     if (!broker)
         return;
-    for (uint32_t i = 0; i < SPACES_MAX; i++)
+    for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
             space_free(broker, &broker->spaces[i]);
     free(broker->remote_leases.slots);
@@ -156,7 +156,7 @@ static void carry_out(struct broker *broker, struct space *space,
 
 static bool pump_stores(struct broker *broker) {
     bool moved = false;
-    for (uint32_t i = 0; i < SPACES_MAX; i++) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
         struct store_effect effect;
         struct space *space = &broker->spaces[i];
         while (space->used && store_next_effect(space->store, broker->now_ns, &effect)) {
@@ -171,7 +171,7 @@ static void collect(struct broker *broker) {
     if (broker->gc_ns > broker->now_ns)
         return;
     broker->gc_ns = broker->now_ns + broker->config->gc_interval_ms * NS_PER_MS;
-    for (uint32_t i = 0; i < SPACES_MAX; i++) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
         uint32_t freed = 0;
         if (space->used && space->settings.max_hold_ms)
@@ -215,7 +215,7 @@ uint64_t broker_next_deadline_ns(const struct broker *broker) {
     next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
     next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
     bool collects = false;
-    for (uint32_t i = 0; i < SPACES_MAX; i++) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
         const struct space *space = &broker->spaces[i];
         if (!space->used)
             continue;
@@ -233,7 +233,7 @@ void broker_begin_drain(struct broker *broker) {
 
 static void add_totals(const struct broker *broker, struct store_totals *sum) {
     *sum = (struct store_totals){0};
-    for (uint32_t i = 0; i < SPACES_MAX; i++) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
         struct store_totals totals;
         if (!broker->spaces[i].used)
             continue;
@@ -259,7 +259,7 @@ void broker_describe_load(const struct broker *broker, char *out, size_t out_byt
 }
 
 void broker_prefaulted(struct broker *broker, const struct arena *arena, uint64_t bytes) {
-    for (uint32_t i = 0; i < SPACES_MAX; i++)
+    for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used && &broker->spaces[i].arena == arena)
             broker->spaces[i].prefaulted_bytes = bytes;
 }

@@ -50,7 +50,19 @@ static void fetch_free(struct fetch *fetch) {
 
 /* ---- endings ---- */
 
-/* Grants the item a local lease on the landing copy; false if there is none. */
+static void on_copy(struct waiter *waiter, const struct store_effect *effect) {
+    struct item *item = (struct item *)waiter;
+    item->in_store = false;
+    if (effect->result == STORE_OK)
+        get_grant(item, &effect->lease);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: its landing copy was dropped", item->sample_id,
+                  item->call->space->name);
+}
+
+/* Leases the landing copy for the item, or queues it for one that is about to be RESIDENT; false if
+ * there is none. */
 static bool grant_copy(struct item *item) {
     struct call *call = item->call;
     struct store_get get = {.generation = item->generation,
@@ -58,12 +70,16 @@ static bool grant_copy(struct item *item) {
                             .cookie = item->remote};
     struct store_lease lease;
     struct store_refusal refusal = {0};
-    enum store_result result =
-        store_get(call->space->store, call->holder, &get, call->broker->now_ns, &lease, &refusal);
+    enum store_result result = store_get(call->space->store, call->holder, &get,
+                                         call->broker->now_ns, &lease, &refusal);
     char sentence[SENTENCE_BYTES];
     switch (result) {
     case STORE_OK:
         get_grant(item, &lease);
+        return true;
+    case STORE_WAIT:
+        item->waiter.granted = on_copy;
+        item->in_store = true;
         return true;
     case STORE_E_NOT_FOUND:
         return false;
@@ -74,21 +90,23 @@ static bool grant_copy(struct item *item) {
     }
 }
 
+/* The items queue for the copy first, so that it is never without a reader once it is RESIDENT. */
 static void finish(struct fetch *fetch) {
     struct store *store = fetch->space->store;
-    bool wanted = !TAILQ_EMPTY(&fetch->items);
-    if (wanted)
-        store_land_done(store, fetch->generation, fetch->checksums, fetch->checksums_bytes,
-                        fetch->space->settings.policy == FB__POLICY__RETAIN, fetch->broker->now_ns);
-    else
-        store_land_failed(store, fetch->generation, fetch->broker->now_ns);
+    bool wanted = false;
     struct item *item;
     while ((item = TAILQ_FIRST(&fetch->items))) {
         fetch_detach(item);
         if (!grant_copy(item))
             item_done(item, FB__STATUS__INTERNAL, "sample %s: its landing copy vanished",
                       item->sample_id);
+        wanted = true;
     }
+    if (wanted)
+        store_land_done(store, fetch->generation, fetch->checksums, fetch->checksums_bytes,
+                        fetch->space->settings.policy == FB__POLICY__RETAIN, fetch->broker->now_ns);
+    else
+        store_land_failed(store, fetch->generation, fetch->broker->now_ns);
     fetch_free(fetch);
 }
 

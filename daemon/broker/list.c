@@ -179,7 +179,7 @@ bool list_stores(struct broker_session *session, uint32_t request_id, bool wants
     Fb__StoreInfo infos[SPACES_MAX], *pointers[SPACES_MAX];
     Fb__StoresReply result = FB__STORES_REPLY__INIT;
     result.stores = pointers;
-    for (uint32_t i = 0; i < SPACES_MAX; i++) {
+    for (uint32_t i = 0; i < session->broker->space_end; i++) {
         struct space *space = &session->broker->spaces[i];
         if (!space->used || space->dropped)
             continue;
@@ -268,7 +268,7 @@ bool list_health(struct broker_session *session, uint32_t request_id, bool wants
     (void)request, (void)payload, (void)payload_bytes, (void)why;
     struct broker *broker = session->broker;
     Fb__HealthReply result = FB__HEALTH_REPLY__INIT;
-    for (uint32_t i = 0; i < SPACES_MAX; i++) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
         struct store_totals totals;
         if (!broker->spaces[i].used)
             continue;

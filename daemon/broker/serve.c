@@ -45,7 +45,7 @@ void serve_closed(void *owner, void *user) {
     struct asking *asking = user;
     if (!asking)
         return;
-    for (uint32_t i = 0; i < SPACES_MAX; i++)
+    for (uint32_t i = 0; i < broker->space_end; i++)
         if (asking->holders[i] != STORE_NO_HOLDER)
             store_holder_close(broker->spaces[i].store, asking->holders[i], broker->now_ns);
     struct served *served;

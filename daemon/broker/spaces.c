@@ -14,7 +14,7 @@
 #define PAGE_BYTES 4096ull
 
 struct space *space_find(struct broker *broker, const char *name) {
-    for (uint32_t i = 0; i < SPACES_MAX; i++) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
         if (space->used && !space->dropped && !strcmp(space->name, name))
             return space;
@@ -25,14 +25,19 @@ struct space *space_find(struct broker *broker, const char *name) {
 static struct space *unused_slot(struct broker *broker) {
     uint32_t used = 0;
     struct space *slot = NULL;
-    for (uint32_t i = 0; i < SPACES_MAX; i++) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
         if (broker->spaces[i].used)
             used++;
         else if (!slot)
             slot = &broker->spaces[i];
-        broker->spaces[i].index = i;
     }
-    return used < broker->config->max_stores ? slot : NULL;
+    if (used >= broker->config->max_stores)
+        return NULL;
+    if (!slot && broker->space_end < SPACES_MAX) {
+        slot = &broker->spaces[broker->space_end];
+        slot->index = broker->space_end++;
+    }
+    return slot;
 }
 
 static uint64_t page_round(uint64_t bytes) {
@@ -182,7 +187,7 @@ static void detach_holders(struct broker *broker, struct space *space) {
 }
 
 void spaces_reap(struct broker *broker) {
-    for (uint32_t i = 0; i < SPACES_MAX; i++) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
         if (!space->used || !space->dropped || space->uses)
             continue;

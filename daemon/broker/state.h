@@ -233,6 +233,7 @@ struct broker {
     uint64_t now_ns, started_ns;
     struct store_account account;
     struct space spaces[SPACES_MAX];
+    uint32_t space_end; /* no used slot at or after it */
     struct peers *peers;
     struct transport *transport;
     struct directory *directory;

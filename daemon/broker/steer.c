@@ -163,7 +163,7 @@ static bool anybody_watches(const struct broker *broker) {
 
 void steer_pump_events(struct broker *broker) {
     bool watched = anybody_watches(broker);
-    for (uint32_t i = 0; i < SPACES_MAX; i++) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
         struct store_event event;
         uint64_t missed;

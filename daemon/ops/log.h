@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Lines for the journal: "<level> who: what, numbers with units". The first detector logs, callers stay
- * silent. Levels follow sd-daemon ("<3>" prefixes) when stderr is the journal, words otherwise.
+ * Lines for the journal: "<level> who: what, numbers with units". The first detector logs, callers
+ * stay silent. Levels follow sd-daemon ("<3>" prefixes) when stderr is the journal, words
+ * otherwise.
  */
 #ifndef FEATURED_OPS_LOG_H
 #define FEATURED_OPS_LOG_H

@@ -28,6 +28,7 @@
 #define TRANSPORT_HELLO_BYTES_MAX   512u
 #define TRANSPORT_MESSAGE_BYTES_MAX 1048576u
 #define TRANSPORT_KEY_BYTES_MAX     4096u
+#define TRANSPORT_PARTS_MAX         16u /* of one message */
 
 struct transport;
 struct transport_conn;
@@ -92,7 +93,7 @@ struct transport_ops {
     int (*connect)(struct transport *t, const char *address, void *user,
                    struct transport_conn **out);
     /* One message of at most TRANSPORT_MESSAGE_BYTES_MAX; copied or sent before return. 0,
-     * -EMSGSIZE, -ENOBUFS, -ENOTCONN. */
+     * -EMSGSIZE (also more than TRANSPORT_PARTS_MAX parts), -ENOBUFS, -ENOTCONN. */
     int (*send)(struct transport_conn *conn, const struct iovec *parts, int part_count);
     /* 0 or -errno; on 0 exactly one read_done follows. A read ends early only with its connection.
      */

@@ -76,7 +76,8 @@ static void pull_sample(struct store *store, uint32_t index, struct store_effect
 }
 
 static void pull_lease(struct store *store, uint32_t index, struct store_effect *out) {
-    const struct lease_slot *lease = lease_at(store, index);
+    struct lease_slot *lease = lease_at(store, index);
+    lease->effect_queued = false;
     *out = (struct store_effect){.kind = STORE_EFFECT_LEASE_ENDED,
                                  .holder = lease->holder,
                                  .cookie = lease->cookie,

@@ -77,6 +77,20 @@ void lease_bury(struct store *store, uint32_t index) {
     pool_give(store, &store->leases, oldest);
 }
 
+static void tell_ended(struct store *store, uint32_t index) {
+    lease_at(store, index)->effect_queued = true;
+    effect_lease_ended(store, index);
+}
+
+/* An ended lease whose owner was told `returned` has to be told again. */
+static void tell_again(struct store *store, uint32_t index) {
+    if (lease_at(store, index)->effect_queued)
+        return; /* not told yet: the one effect will say consumed */
+    list_remove(store, &store->leases, LEASE_BY_HOLDER, &store->ended, index);
+    store->ended_count--;
+    tell_ended(store, index);
+}
+
 /* What the end of a lease, or a late `consumed`, means for the generation it was on. */
 static void reader_left(struct store *store, uint32_t index, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
@@ -113,7 +127,7 @@ void lease_end(struct store *store, uint32_t index, enum store_how how, bool tel
     }
     uint32_t sample_index = lease->sample;
     if (tell && lease->cookie)
-        effect_lease_ended(store, index);
+        tell_ended(store, index);
     else
         lease_bury(store, index);
     reader_left(store, sample_index, now_ns);
@@ -130,12 +144,15 @@ static uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo) 
     return index;
 }
 
-static void late_consumed(struct store *store, struct lease_slot *lease, uint64_t now_ns) {
+static void late_consumed(struct store *store, uint32_t index, uint64_t now_ns) {
+    struct lease_slot *lease = lease_at(store, index);
     struct sample_slot *sample = sample_at(store, lease->sample);
     if (lease_how(lease) == STORE_CONSUMED_BY_READER)
         return;
     if (!STORE_PLANTED(PLANTED_LATE_TWICE))
         word_commit(&lease->word, LEASE_ENDED, STORE_CONSUMED_BY_READER);
+    if (lease->cookie)
+        tell_again(store, index);
     if (sample->generation != lease->generation || sample_state(sample) != STORE_RESIDENT)
         return;
     sample->consumed++;
@@ -152,7 +169,7 @@ enum store_result store_release(struct store *store, uint32_t holder, uint64_t h
         if (lease->holder == holder)
             lease_end(store, index, how, true, now_ns);
     } else if (how == STORE_CONSUMED_BY_READER) {
-        late_consumed(store, lease, now_ns);
+        late_consumed(store, index, now_ns);
     }
     store_settle(store, now_ns);
     return STORE_OK;

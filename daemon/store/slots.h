@@ -75,6 +75,7 @@ struct lease_slot {
     struct link by_sample;
     struct link by_holder; /* once ended: the ended ones, oldest first */
     struct link effect;    /* LEASE_ENDED not yet pulled */
+    bool effect_queued;
 };
 
 struct holder_slot {

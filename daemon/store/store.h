@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One store on one node: which samples are planned, resident, retired; who leases them; who waits; and
- * where in the arena they lie. PURE: no clock, no sockets, no protobuf, no I/O, no malloc after init.
- * now_ns (CLOCK_BOOTTIME, handed in) never runs backwards. Effects are pulled with
+ * One store on one node: which samples are planned, resident, retired; who leases them; who waits;
+ * and where in the arena they lie. PURE: no clock, no sockets, no protobuf, no I/O, no malloc after
+ * init. now_ns (CLOCK_BOOTTIME, handed in) never runs backwards. Effects are pulled with
  * store_next_effect(), never performed here.
  *
- * All state lies in one block of memory that the caller provides (store_block_bytes()), as fixed-size
- * slots addressed by 32-bit index; no pointer is kept in it, and each transition is committed by a
- * single 8-byte store to the slot's state word. Everything else in the block (hash chains, free lists,
- * age lists, counters) can be derived from the slots.
+ * All state lies in one block of memory that the caller provides (store_block_bytes()), as
+ * fixed-size slots addressed by 32-bit index; no pointer is kept in it, and each transition is
+ * committed by a single 8-byte store to the slot's state word. Everything else in the block (hash
+ * chains, free lists, age lists, counters) can be derived from the slots.
  *
  *   PLANNED --seal--> SEALED --publish--> RESIDENT --retire--> RETIRED --last lease--> GONE
  *      \------------- cancel -----------------------------------------------------------^
  *
  * A landing copy (bytes of a generation whose home is another node) takes the same road:
- * land -> PLANNED, land_done -> RESIDENT, last lease -> RETIRED -> GONE, and lies in its own region of
- * the arena: [0, max_resident_bytes) holds home generations, [max_resident_bytes, +landing_bytes) holds
- * landing copies. Neither can starve the other.
+ * land -> PLANNED, land_done -> RESIDENT, last lease -> RETIRED -> GONE, and lies in its own region
+ * of the arena: [0, max_resident_bytes) holds home generations, [max_resident_bytes,
+ * +landing_bytes) holds landing copies. Neither can starve the other.
  *
  * GONE slots stay findable by generation as tombstones (reason kept) until reused, oldest first.
  */
@@ -45,7 +45,14 @@ enum store_result {
     STORE_E_EXISTS,    /* a landing copy of that generation is there already */
 };
 
-enum store_state { STORE_FREE = 0, STORE_PLANNED, STORE_SEALED, STORE_RESIDENT, STORE_RETIRED, STORE_GONE };
+enum store_state {
+    STORE_FREE = 0,
+    STORE_PLANNED,
+    STORE_SEALED,
+    STORE_RESIDENT,
+    STORE_RETIRED,
+    STORE_GONE
+};
 
 /* Same numbers as Fb__Reason. */
 enum store_reason {
@@ -67,14 +74,14 @@ enum store_policy { STORE_ON_RELEASE = 0, STORE_ON_ACK, STORE_RETAIN };
 /* Which limit refused, with its numbers, so that the caller can say a sentence. */
 enum store_cause {
     STORE_CAUSE_NONE = 0,
-    STORE_CAUSE_QUOTA,        /* bytes: max_resident_bytes of this store */
-    STORE_CAUSE_NODE_QUOTA,   /* bytes: the node's account */
-    STORE_CAUSE_FRAGMENTED,   /* bytes: largest free extent (limit) is smaller than asked */
-    STORE_CAUSE_LANDING,      /* bytes: landing share */
-    STORE_CAUSE_SAMPLES,      /* slots: max_samples */
-    STORE_CAUSE_SPECS,        /* slots: spec chunks */
-    STORE_CAUSE_LEASES,       /* slots: max_leases of this store */
-    STORE_CAUSE_WAITERS,      /* slots: max_waiters of this store */
+    STORE_CAUSE_QUOTA,      /* bytes: max_resident_bytes of this store */
+    STORE_CAUSE_NODE_QUOTA, /* bytes: the node's account */
+    STORE_CAUSE_FRAGMENTED, /* bytes: largest free extent (limit) is smaller than asked */
+    STORE_CAUSE_LANDING,    /* bytes: landing share */
+    STORE_CAUSE_SAMPLES,    /* slots: max_samples */
+    STORE_CAUSE_SPECS,      /* slots: spec chunks */
+    STORE_CAUSE_LEASES,     /* slots: max_leases of this store */
+    STORE_CAUSE_WAITERS,    /* slots: max_waiters of this store */
     STORE_CAUSE_SESSION_LEASES,
     STORE_CAUSE_SESSION_RESERVATIONS,
     STORE_CAUSE_SESSION_QUEUED, /* bytes asked by this holder's waiting puts */
@@ -113,20 +120,22 @@ struct store_options {
 
 struct store; /* opaque; its first bytes lie in the block */
 
-/* Bytes of the block (virtual: pages are touched only as slots come into use), or 0 if the options are
- * out of range; *why then names the option. */
+/* Bytes of the block (virtual: pages are touched only as slots come into use), or 0 if the options
+ * are out of range; *why then names the option. */
 size_t store_block_bytes(const struct store_options *options, const char **why);
 /* block: zeroed (fresh mmap), 64-byte aligned, kept by the caller until after store_deinit. */
 struct store *store_init(void *block, size_t block_bytes, const struct store_options *options);
 /* Settings that may change while running: limits the future, never evicts. */
-void store_set_policy(struct store *store, enum store_policy policy, uint32_t readers, uint64_t max_hold_ns);
+void store_set_policy(struct store *store, enum store_policy policy, uint32_t readers,
+                      uint64_t max_hold_ns);
 void store_deinit(struct store *store);
 
 /* ---- holders: one per session and store, one per peer connection and store ---- */
 /* owner: the caller's number for it, reported by probes. */
-enum store_result store_holder_open(struct store *store, uint64_t owner, const struct store_limits *limits,
-                                    uint32_t *holder_out);
-/* Leases end as returned (never consumed), reservations are cancelled (PRODUCER_DIED), waiters vanish. */
+enum store_result store_holder_open(struct store *store, uint64_t owner,
+                                    const struct store_limits *limits, uint32_t *holder_out);
+/* Leases end as returned (never consumed), reservations are cancelled (PRODUCER_DIED), waiters
+ * vanish. */
 void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
 
 /* ---- put ---- */
@@ -137,30 +146,34 @@ struct store_put {
     uint32_t spec_bytes;
     uint32_t tensor_count; /* room for as many checksums is taken now, so that seal cannot fail */
     uint64_t extent_bytes;
-    uint32_t align_bytes;  /* 64 or 4096 */
-    uint64_t deadline_ns;  /* absolute; <= now_ns = do not wait */
-    uint64_t tag;          /* echoed by the effect when the put had to wait */
+    uint32_t align_bytes; /* 64 or 4096 */
+    uint64_t deadline_ns; /* absolute; <= now_ns = do not wait */
+    uint64_t tag;         /* echoed by the effect when the put had to wait */
 };
 struct store_reservation {
     uint64_t token;
     uint64_t extent_offset;
 };
-/* STORE_OK, STORE_WAIT, STORE_E_FULL, STORE_E_LIMIT or STORE_E_TOO_LARGE. Strictly FIFO: a put that would
- * fit still queues behind one that waits. On STORE_WAIT the put's id and spec have been copied. */
+/* STORE_OK, STORE_WAIT, STORE_E_FULL, STORE_E_LIMIT or STORE_E_TOO_LARGE. Strictly FIFO: a put that
+ * would fit still queues behind one that waits. On STORE_WAIT the put's id and spec have been
+ * copied. */
 enum store_result store_reserve(struct store *store, uint32_t holder, const struct store_put *put,
                                 uint64_t now_ns, struct store_reservation *out,
                                 struct store_refusal *refusal);
-/* PLANNED -> SEALED under this cluster-unique generation. checksums: tensor_count * 8 bytes, or 0 bytes.
- * From here the generation outlives its holder. STORE_E_NOT_FOUND: no such reservation of this holder. */
+/* PLANNED -> SEALED under this cluster-unique generation. checksums: tensor_count * 8 bytes, or 0
+ * bytes. From here the generation outlives its holder. STORE_E_NOT_FOUND: no such reservation of
+ * this holder. */
 enum store_result store_seal(struct store *store, uint32_t holder, uint64_t reservation,
                              const void *checksums, uint32_t checksums_bytes, uint64_t generation,
                              uint64_t now_ns);
-/* SEALED -> RESIDENT; an older RESIDENT generation of the same sample_id here is retired (SUPERSEDED) and
- * named in *superseded_out (0 = none). Getters that waited for it become effects. */
+/* SEALED -> RESIDENT; an older RESIDENT generation of the same sample_id here is retired
+ * (SUPERSEDED) and named in *superseded_out (0 = none). Getters that waited for it become effects.
+ */
 enum store_result store_publish(struct store *store, uint64_t generation, uint64_t now_ns,
                                 uint64_t *superseded_out);
 /* PLANNED -> GONE. Idempotent: an unknown reservation is STORE_OK. */
-enum store_result store_cancel(struct store *store, uint32_t holder, uint64_t reservation, uint64_t now_ns);
+enum store_result store_cancel(struct store *store, uint32_t holder, uint64_t reservation,
+                               uint64_t now_ns);
 /* SEALED -> GONE, when the directory refused it. */
 enum store_result store_unseal(struct store *store, uint64_t generation, uint64_t now_ns);
 
@@ -169,9 +182,10 @@ struct store_get {
     const char *sample_id; /* by id when generation == 0 */
     uint32_t sample_id_bytes;
     uint64_t generation;
-    uint64_t deadline_ns; /* get-before-put: wait until then for it to become RESIDENT; <= now_ns = do not */
+    uint64_t deadline_ns; /* get-before-put: wait until then for it to become RESIDENT; <= now_ns =
+                             do not */
     uint64_t tag;         /* echoed by the effect */
-    uint64_t cookie;      /* kept with the lease; comes back in STORE_EFFECT_LEASE_ENDED when not 0 */
+    uint64_t cookie; /* kept with the lease; comes back in STORE_EFFECT_LEASE_ENDED when not 0 */
 };
 struct store_lease {
     uint64_t hi, lo; /* the token; unguessable */
@@ -180,32 +194,35 @@ struct store_lease {
     uint32_t slot; /* for store_spec() while the lease lives */
 };
 /* A get by generation waits only for one never seen here or SEALED: a RETIRED or GONE one is
- * STORE_E_NOT_FOUND at once. Works on landing copies too (by generation): a PLANNED landing copy makes
- * STORE_WAIT regardless of deadline_ns, ended by store_land_done/_failed. By id finds home generations only. */
-enum store_result store_get(struct store *store, uint32_t holder, const struct store_get *get, uint64_t now_ns,
-                            struct store_lease *out, struct store_refusal *refusal);
+ * STORE_E_NOT_FOUND at once. Works on landing copies too (by generation): a PLANNED landing copy
+ * makes STORE_WAIT regardless of deadline_ns, ended by store_land_done/_failed. By id finds home
+ * generations only. */
+enum store_result store_get(struct store *store, uint32_t holder, const struct store_get *get,
+                            uint64_t now_ns, struct store_lease *out,
+                            struct store_refusal *refusal);
 /* Forgets one queued waiter (put or get) of this holder; true if there was one. */
 bool store_cancel_wait(struct store *store, uint32_t holder, uint64_t tag);
 
 enum store_how { STORE_RETURNED = 0, STORE_CONSUMED_BY_READER = 1 };
-/* Ends a lease of this holder. An unknown or ended lease is STORE_OK: a late `consumed` for a lease that
- * ended as returned (its holder died) still counts once, by whichever holder it is said. */
+/* Ends a lease of this holder. An unknown or ended lease is STORE_OK: a late `consumed` for a lease
+ * that ended as returned (its holder died) still counts once, by whichever holder it is said. */
 enum store_result store_release(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo,
                                 enum store_how how, uint64_t now_ns);
 /* The cookie of a live lease of this holder, 0 if there is none. */
 uint64_t store_lease_cookie(const struct store *store, uint32_t holder, uint64_t hi, uint64_t lo);
 
 /* ---- retire ---- */
-/* generation != 0: only that one (superseded = harmless STORE_OK); == 0: whatever RESIDENT generation that
- * id has at home here. Absent = STORE_OK; *retired_out tells whether something was retired now. ack of a
- * store that is not on-ack retires too. */
+/* generation != 0: only that one (superseded = harmless STORE_OK); == 0: whatever RESIDENT
+ * generation that id has at home here. Absent = STORE_OK; *retired_out tells whether something was
+ * retired now. ack of a store that is not on-ack retires too. */
 enum store_result store_retire(struct store *store, const char *sample_id, uint32_t sample_id_bytes,
                                uint64_t generation, enum store_reason reason, uint64_t now_ns,
                                bool *retired_out);
-/* Retires unleased RESIDENT home generations committed more than max_hold_ns ago, at most `budget` slots
- * looked at; returns how many went. */
+/* Retires unleased RESIDENT home generations committed more than max_hold_ns ago, at most `budget`
+ * slots looked at; returns how many went. */
 uint32_t store_gc(struct store *store, uint64_t max_hold_ns, uint64_t now_ns, uint32_t budget);
-/* Retires everything (DROPPED), cancels reservations and waiters. Leased bytes stay until released. */
+/* Retires everything (DROPPED), cancels reservations and waiters. Leased bytes stay until released.
+ */
 void store_drop(struct store *store, uint64_t now_ns);
 
 /* ---- landing copies ---- */
@@ -218,23 +235,27 @@ struct store_land {
  * STORE_E_FULL, STORE_E_EXISTS (one is there: use store_get). FIFO among landings. */
 enum store_result store_land(struct store *store, const struct store_land *land, uint64_t now_ns,
                              uint64_t *offset_out, struct store_refusal *refusal);
-/* PLANNED -> RESIDENT; getters attached become effects. checksums as in store_seal. keep_cached: stay
- * after the last lease until space is needed (retain stores); landing then evicts idle copies, oldest first. */
+/* PLANNED -> RESIDENT; getters attached become effects. checksums as in store_seal. keep_cached:
+ * stay after the last lease until space is needed (retain stores); landing then evicts idle copies,
+ * oldest first. */
 enum store_result store_land_done(struct store *store, uint64_t generation, const void *checksums,
                                   uint32_t checksums_bytes, bool keep_cached, uint64_t now_ns);
-/* PLANNED -> GONE; getters attached end with STORE_E_NOT_FOUND effects (the caller says the real cause).
- * Also frees a cached copy that turned out to be stale or corrupt (RESIDENT -> RETIRED). */
+/* PLANNED -> GONE; getters attached end with STORE_E_NOT_FOUND effects (the caller says the real
+ * cause). Also frees a cached copy that turned out to be stale or corrupt (RESIDENT -> RETIRED). */
 enum store_result store_land_failed(struct store *store, uint64_t generation, uint64_t now_ns);
 /* RESIDENT or PLANNED landing copy of that generation here? */
 bool store_has_landing(const struct store *store, uint64_t generation);
 
-/* ---- effects: pull until false, after every batch of calls and whenever the deadline passes ---- */
+/* ---- effects: pull until false, after every batch of calls and whenever the deadline passes ----
+ */
 enum store_effect_kind {
-    STORE_EFFECT_PUT,  /* a waiting put ended: result, reservation, refusal */
-    STORE_EFFECT_LAND, /* a waiting land ended: result, reservation.extent_offset, refusal */
-    STORE_EFFECT_GET,  /* a waiting get ended: result, lease, refusal */
-    STORE_EFFECT_RETIRED,     /* a home generation left RESIDENT: generation, reason, sample_id: tell the directory */
-    STORE_EFFECT_LEASE_ENDED, /* a lease with a cookie ended: cookie, how */
+    STORE_EFFECT_PUT,     /* a waiting put ended: result, reservation, refusal */
+    STORE_EFFECT_LAND,    /* a waiting land ended: result, reservation.extent_offset, refusal */
+    STORE_EFFECT_GET,     /* a waiting get ended: result, lease, refusal */
+    STORE_EFFECT_RETIRED, /* a home generation left RESIDENT: generation, reason, sample_id: tell
+                             the directory */
+    STORE_EFFECT_LEASE_ENDED, /* a lease with a cookie ended: cookie, how; again when a late
+                                 `consumed` corrects a `returned` */
 };
 struct store_effect {
     enum store_effect_kind kind;
@@ -262,7 +283,8 @@ struct store_answer {
     uint64_t value;  /* generation, or count */
 };
 bool store_replay_find(const struct store *store, struct store_op op, struct store_answer *out);
-void store_replay_record(struct store *store, struct store_op op, const struct store_answer *answer);
+void store_replay_record(struct store *store, struct store_op op,
+                         const struct store_answer *answer);
 
 /* ---- probes: no side effects ---- */
 struct store_info {
@@ -278,15 +300,18 @@ struct store_info {
     uint32_t leases, consumed;
     char sample_id[STORE_ID_BYTES_MAX + 1];
 };
-/* By generation (any state, tombstones too), else by id: the RESIDENT one, else SEALED, else newest PLANNED,
- * else newest tombstone found. False = never seen. */
+/* By generation (any state, tombstones too), else by id: the RESIDENT one, else SEALED, else newest
+ * PLANNED, else newest tombstone found. False = never seen. */
 bool store_stat(const struct store *store, const char *sample_id, uint32_t sample_id_bytes,
                 uint64_t generation, struct store_info *out);
-/* Copies spec and checksums of a slot that is not FREE/GONE; sizes always set, bytes only if they fit. */
+/* Copies spec and checksums of a slot that is not FREE/GONE; sizes always set, bytes only if they
+ * fit. */
 bool store_spec(const struct store *store, uint32_t slot, void *spec, uint32_t spec_max,
-                uint32_t *spec_bytes, void *checksums, uint32_t checksums_max, uint32_t *checksums_bytes);
-/* Walks all slots; *cursor 0 to begin, false at the end. Cheap per call (skips at most 4096 unused slots:
- * then true with out->state == STORE_FREE). Changes in between are seen or not, never break it. */
+                uint32_t *spec_bytes, void *checksums, uint32_t checksums_max,
+                uint32_t *checksums_bytes);
+/* Walks all slots; *cursor 0 to begin, false at the end. Cheap per call (skips at most 4096 unused
+ * slots: then true with out->state == STORE_FREE). Changes in between are seen or not, never break
+ * it. */
 bool store_list_next(const struct store *store, uint64_t *cursor, struct store_info *out);
 struct store_lease_info {
     uint64_t owner, generation, since_ns;
@@ -301,7 +326,8 @@ bool store_lease_next(const struct store *store, uint64_t *cursor, struct store_
 struct store_totals {
     uint64_t resident_bytes; /* home extents: PLANNED, SEALED, RESIDENT, RETIRED */
     uint64_t landing_used_bytes;
-    uint64_t planned, sealed, resident, retired, landing, tombstones; /* generations; landing counts copies */
+    uint64_t planned, sealed, resident, retired, landing,
+        tombstones; /* generations; landing counts copies */
     uint64_t leases, reservations, holders, put_waiters, get_waiters, land_waiters;
     uint64_t puts, gets, frees;  /* since init */
     uint64_t largest_free_bytes; /* of the home region */
@@ -316,13 +342,15 @@ struct store_event {
     bool landing;
     char sample_id[STORE_ID_BYTES_MAX + 1];
 };
-/* Next event after *sequence (0 = from the oldest kept); *missed_out = events overwritten in between. */
+/* Next event after *sequence (0 = from the oldest kept); *missed_out = events overwritten in
+ * between. */
 bool store_event_next(const struct store *store, uint64_t *sequence, struct store_event *out,
                       uint64_t *missed_out);
 uint64_t store_event_last(const struct store *store);
 
-/* Checks every invariant of the block (extents disjoint and inside their region, lists and hashes agree with
- * slots, counters add up, RETIRED without lease is GONE, ...). For tests. NULL or a sentence in `why`. */
+/* Checks every invariant of the block (extents disjoint and inside their region, lists and hashes
+ * agree with slots, counters add up, RETIRED without lease is GONE, ...). For tests. NULL or a
+ * sentence in `why`. */
 const char *store_audit(const struct store *store, char *why, size_t why_bytes);
 
 #endif

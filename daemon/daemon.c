@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The composition root. Everything happens on one loop: I/O callbacks run in its poll phase and
+ * hand requests and messages to the broker; the check handle right behind it pumps the broker once
+ * for all of them; the timer wakes the loop for the broker's next deadline.
+ *
+ *   serving --SIGTERM--> draining --idle, time out or second signal--> closing --handles closed-->
+ * stopped
+ *
+ * Closing goes in reverse order of building: clients, peers, then what they stand on.
+ */
+#include "daemon.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "broker.h"
+#include "directory.h"
+#include "listener.h"
+#include "notify.h"
+#include "peer.h"
+#include "prefault.h"
+#include "transport_tcp.h"
+
+enum phase { PHASE_BUILDING, PHASE_SERVING, PHASE_DRAINING, PHASE_CLOSING };
+
+struct daemon {
+    struct config config;
+    bool config_reloaded; /* then config's lists are ours to free */
+    const char *config_path;
+    uint8_t cluster_key[AUTH_KEY_BYTES];
+    bool has_cluster_key;
+    enum phase phase;
+    uint64_t drain_until_ns;
+    uv_loop_t loop;
+    bool has_loop;
+    uv_check_t check;
+    uv_timer_t timer;
+    uv_signal_t signals[3];
+    struct prefault *prefault;
+    struct broker *broker;
+    struct peers *peers;
+    struct transport *transport;
+    struct directory *directory;
+    struct listener *listener;
+};
+
+static uint64_t clock_ns(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+/* ---- the loop ---- */
+
+static void begin_closing(struct daemon *daemon);
+static void on_timer(uv_timer_t *timer);
+
+static void schedule(struct daemon *daemon, uint64_t now_ns) {
+    uint64_t next_ns = broker_next_deadline_ns(daemon->broker);
+    if (daemon->phase == PHASE_DRAINING && daemon->drain_until_ns < next_ns)
+        next_ns = daemon->drain_until_ns;
+    if (next_ns == UINT64_MAX) {
+        uv_timer_stop(&daemon->timer);
+        return;
+    }
+    uint64_t wait_ms = next_ns <= now_ns ? 0 : (next_ns - now_ns + 999999) / 1000000;
+    uv_timer_start(&daemon->timer, on_timer, wait_ms, 0);
+}
+
+static void turn(struct daemon *daemon) {
+    uint64_t now_ns = clock_ns(CLOCK_BOOTTIME);
+    if (daemon->phase == PHASE_CLOSING)
+        return;
+    broker_pump(daemon->broker, now_ns);
+    if (daemon->phase == PHASE_DRAINING &&
+        (broker_is_idle(daemon->broker) || now_ns >= daemon->drain_until_ns))
+        begin_closing(daemon);
+    else
+        schedule(daemon, now_ns);
+}
+
+static void on_check(uv_check_t *check) {
+    turn(check->data);
+}
+
+static void on_timer(uv_timer_t *timer) {
+    turn(timer->data);
+}
+
+/* ---- configuration ---- */
+
+static int read_cluster_key(struct daemon *daemon, char *why, size_t why_bytes) {
+    uint8_t secret[4096];
+    if (!*daemon->config.cluster_secret_file)
+        return 0;
+    int secret_bytes = config_read_secret(daemon->config.cluster_secret_file, secret, sizeof secret,
+                                          why, why_bytes);
+    if (secret_bytes < 0)
+        return secret_bytes;
+    auth_key("cluster", secret, (size_t)secret_bytes, daemon->cluster_key);
+    sodium_memzero(secret, sizeof secret);
+    daemon->has_cluster_key = true;
+    return 0;
+}
+
+/* What is fixed when the daemon starts; a change of it is named in the log and ignored. */
+static void keep_fixed(const struct config *now, struct config *reread) {
+    if (strcmp(now->node, reread->node) || strcmp(now->socket_path, reread->socket_path) ||
+        strcmp(now->listen, reread->listen) || now->peer_count != reread->peer_count)
+        log_warning(
+            "reload: a new node name, socket, listen address or list of peers takes a restart");
+    memcpy(reread->node, now->node, sizeof reread->node);
+    memcpy(reread->socket_path, now->socket_path, sizeof reread->socket_path);
+    memcpy(reread->listen, now->listen, sizeof reread->listen);
+}
+
+static void reload(struct daemon *daemon) {
+    struct config reread;
+    char why[512];
+    if (config_load(daemon->config_path, &reread, why, sizeof why) < 0) {
+        log_error("reload: %s; the old configuration stays", why);
+        return;
+    }
+    keep_fixed(&daemon->config, &reread);
+    struct config old = daemon->config;
+    daemon->config = reread;
+    log_set_level(reread.log_level);
+    broker_reconfigure(daemon->broker, &daemon->config);
+    if (daemon->config_reloaded)
+        config_deinit(&old);
+    daemon->config_reloaded = true;
+    log_info("reload: %s", daemon->config_path);
+}
+
+/* ---- signals ---- */
+
+static void begin_draining(struct daemon *daemon) {
+    char load[128];
+    broker_describe_load(daemon->broker, load, sizeof load);
+    log_info("node %s: stopping: no new puts; waiting up to %u ms for %s", daemon->config.node,
+             daemon->config.drain_timeout_ms, load);
+    notify_manager("STOPPING=1");
+    daemon->phase = PHASE_DRAINING;
+    daemon->drain_until_ns =
+        clock_ns(CLOCK_BOOTTIME) + daemon->config.drain_timeout_ms * 1000000ull;
+    listener_stop_accepting(daemon->listener);
+    broker_begin_drain(daemon->broker);
+}
+
+static void on_signal(uv_signal_t *handle, int number) {
+    struct daemon *daemon = handle->data;
+    if (number == SIGHUP)
+        reload(daemon);
+    else if (daemon->phase == PHASE_SERVING)
+        begin_draining(daemon);
+    else if (daemon->phase == PHASE_DRAINING)
+        begin_closing(daemon);
+}
+
+/* ---- closing ---- */
+
+static void close_handles(struct daemon *daemon) {
+    uv_close((uv_handle_t *)&daemon->check, NULL);
+    uv_close((uv_handle_t *)&daemon->timer, NULL);
+    for (size_t i = 0; i < 3; i++)
+        uv_close((uv_handle_t *)&daemon->signals[i], NULL);
+}
+
+static void on_transport_gone(void *owner) {
+    struct daemon *daemon = owner;
+    daemon->transport = NULL;
+    broker_release_peers(daemon->broker);
+    peers_free(daemon->peers);
+    daemon->directory->ops->destroy(daemon->directory);
+    broker_free(daemon->broker);
+    prefault_free(daemon->prefault);
+    close_handles(daemon);
+}
+
+static void on_listener_gone(void *owner) {
+    struct daemon *daemon = owner;
+    if (daemon->transport)
+        daemon->transport->ops->destroy(daemon->transport, on_transport_gone);
+    else
+        on_transport_gone(daemon);
+}
+
+static void begin_closing(struct daemon *daemon) {
+    char load[128];
+    broker_describe_load(daemon->broker, load, sizeof load);
+    log_info("node %s: closing with %s", daemon->config.node, load);
+    daemon->phase = PHASE_CLOSING;
+    listener_close(daemon->listener, on_listener_gone, daemon);
+}
+
+/* ---- building ---- */
+
+static void on_prefault(void *owner, const struct arena *arena, uint64_t bytes) {
+    struct daemon *daemon = owner;
+    if (daemon->phase != PHASE_CLOSING)
+        broker_prefaulted(daemon->broker, arena, bytes);
+}
+
+static void on_arena_ready(void *owner, const char *store, const struct arena *arena) {
+    struct daemon *daemon = owner;
+    if (daemon->config.prefault)
+        prefault_add(daemon->prefault, store, arena);
+}
+
+static void on_arena_gone(void *owner, const struct arena *arena) {
+    struct daemon *daemon = owner;
+    prefault_remove(daemon->prefault, arena);
+}
+
+static int build_loop(struct daemon *daemon) {
+    static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
+    int result = uv_loop_init(&daemon->loop);
+    if (result < 0)
+        return result;
+    daemon->has_loop = true;
+    uv_check_init(&daemon->loop, &daemon->check);
+    uv_timer_init(&daemon->loop, &daemon->timer);
+    daemon->check.data = daemon->timer.data = daemon;
+    uv_check_start(&daemon->check, on_check);
+    for (size_t i = 0; i < 3; i++) {
+        uv_signal_init(&daemon->loop, &daemon->signals[i]);
+        daemon->signals[i].data = daemon;
+        uv_signal_start(&daemon->signals[i], on_signal, numbers[i]);
+    }
+    return prefault_new(&daemon->loop, on_prefault, daemon, &daemon->prefault);
+}
+
+static int build_broker(struct daemon *daemon) {
+    uint64_t incarnation;
+    randombytes_buf(&incarnation, sizeof incarnation);
+    struct broker_options options = {
+        .config = &daemon->config,
+        .incarnation = incarnation ? incarnation : 1,
+        .unix_offset_ns = clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME),
+        .arena_ready = on_arena_ready,
+        .arena_gone = on_arena_gone,
+        .owner = daemon,
+    };
+    struct peers_options peers = {
+        .node = daemon->config.node,
+        .incarnation = options.incarnation,
+        .ping_interval_ns = daemon->config.ping_interval_ms * 1000000ull,
+        .timeout_ns = daemon->config.peer_timeout_ms * 1000000ull,
+        .reconnect_max_ns = daemon->config.reconnect_max_ms * 1000000ull,
+    };
+    int result = broker_new(&options, &daemon->broker);
+    if (result < 0 ||
+        (result = peers_new(&peers, &broker_peers_events, daemon->broker, &daemon->peers)) < 0)
+        return result;
+    uint8_t hello[TRANSPORT_HELLO_BYTES_MAX];
+    struct transport_options transport = {
+        .cluster_key = daemon->has_cluster_key ? daemon->cluster_key : NULL,
+        .hello = hello,
+        .hello_bytes = peers_hello(&peers, hello),
+        .chunk_bytes = (uint32_t)daemon->config.chunk_bytes,
+        .reads_per_connection = daemon->config.reads_per_peer,
+        .handshake_timeout_ms = daemon->config.handshake_timeout_ms,
+        .send_queue_bytes = 64ull << 20,
+        .connections_max = CONFIG_PEERS_MAX,
+    };
+    if (*daemon->config.listen || daemon->config.peer_count)
+        result = transport_tcp_new(&daemon->loop, &transport, &peers_transport_events,
+                                   daemon->peers, &daemon->transport);
+    peers_set_transport(daemon->peers, daemon->transport);
+    return result;
+}
+
+static int build_directory(struct daemon *daemon) {
+    const struct config *config = &daemon->config;
+    struct directory_peer *peers = calloc(config->peer_count + 1, sizeof *peers);
+    if (!peers)
+        return -ENOMEM;
+    for (size_t i = 0; i < config->peer_count; i++)
+        peers[i] = (struct directory_peer){config->peers[i].node, config->peers[i].address};
+    int result = directory_static_new(config->node, peers, config->peer_count,
+                                      clock_ns(CLOCK_REALTIME) / 1000000, &broker_directory_events,
+                                      daemon->broker, &daemon->directory);
+    free(peers);
+    return result;
+}
+
+static int listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) {
+    char bound[64];
+    if (!*daemon->config.listen)
+        return 0;
+    int result = peers_listen(daemon->peers, daemon->config.listen, bound);
+    if (result < 0)
+        snprintf(why, why_bytes, "cannot listen for peers at %s: %s", daemon->config.listen,
+                 strerror(-result));
+    else
+        log_info("node %s: listening for peers at %s%s", daemon->config.node, bound,
+                 daemon->has_cluster_key ? "" : ", WITHOUT a cluster secret");
+    return result;
+}
+
+static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes) {
+    struct listener_options options = {
+        .socket_path = daemon->config.socket_path,
+        .socket_mode = daemon->config.socket_mode,
+        .socket_group = daemon->config.socket_group,
+        .allow_uids = &daemon->config.allow_uids,
+        .allow_gids = &daemon->config.allow_gids,
+    };
+    return listener_new(&daemon->loop, &options, daemon->broker, &daemon->listener, why, why_bytes);
+}
+
+static int build(struct daemon *daemon, char *why, size_t why_bytes) {
+    int result = read_cluster_key(daemon, why, why_bytes);
+    if (result < 0 || (result = build_loop(daemon)) < 0 || (result = build_broker(daemon)) < 0 ||
+        (result = build_directory(daemon)) < 0)
+        return result;
+    broker_connect(daemon->broker, daemon->peers, daemon->transport, daemon->directory);
+    if ((result = broker_open_stores(daemon->broker, why, why_bytes)) < 0 ||
+        (result = listen_for_peers(daemon, why, why_bytes)) < 0 ||
+        (result = daemon->directory->ops->start(daemon->directory)) < 0)
+        return result;
+    return listen_for_clients(daemon, why, why_bytes);
+}
+
+/* Takes down what build() had made when it failed. */
+static void unbuild(struct daemon *daemon) {
+    daemon->phase = PHASE_CLOSING;
+    if (!daemon->has_loop)
+        return;
+    if (daemon->directory) {
+        on_listener_gone(daemon);
+    } else {
+        if (daemon->transport)
+            daemon->transport->ops->destroy(daemon->transport, NULL);
+        peers_free(daemon->peers);
+        broker_free(daemon->broker);
+        prefault_free(daemon->prefault);
+        close_handles(daemon);
+    }
+    uv_run(&daemon->loop, UV_RUN_DEFAULT);
+}
+
+int daemon_new(const struct config *config, const char *config_path, struct daemon **out, char *why,
+               size_t why_bytes) {
+    struct daemon *daemon = calloc(1, sizeof *daemon);
+    if (!daemon)
+        return -ENOMEM;
+    daemon->config = *config;
+    daemon->config_path = config_path;
+    int result = build(daemon, why, why_bytes);
+    if (result < 0) {
+        unbuild(daemon);
+        daemon_free(daemon);
+        return result;
+    }
+    daemon->phase = PHASE_SERVING;
+    *out = daemon;
+    return 0;
+}
+
+int daemon_run(struct daemon *daemon) {
+    log_info("node %s: featured " FEATURED_VERSION " serves clients at %s", daemon->config.node,
+             daemon->config.socket_path);
+    notify_manager("READY=1");
+    turn(daemon);
+    return uv_run(&daemon->loop, UV_RUN_DEFAULT);
+}
+
+void daemon_free(struct daemon *daemon) {
+    if (!daemon)
+        return;
+    if (daemon->has_loop)
+        uv_loop_close(&daemon->loop);
+    if (daemon->config_reloaded)
+        config_deinit(&daemon->config);
+    sodium_memzero(daemon->cluster_key, sizeof daemon->cluster_key);
+    free(daemon);
+}

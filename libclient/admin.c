@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "admin.h"
+
+#include <unistd.h>
+
+#include "clock.h"
+#include "error.h"
+#include "request.h"
+
+int feature_admin_call(struct feature *feature, const Fb__ClientRequest *message,
+                       uint32_t deadline_ms, Fb__ClientReply **reply_out) {
+    struct fc_request request =
+        FC_REQUEST(.feature = feature, .what = "request", .deadline_ms = deadline_ms, .once = true);
+    request.message = *message;
+    int rc = fc_request(&request);
+    if (!rc) {
+        *reply_out = request.reply;
+        request.reply = NULL;
+    }
+    fc_request_deinit(&request);
+    return rc;
+}
+
+uint32_t feature_admin_handle(struct feature_store *store) {
+    struct feature *feature = store->feature;
+    uint64_t deadline_ns = fc_after_ns(fc_now_ns(), FC_ROUND_TRIP_MS * FC_NS_PER_MS);
+    pthread_mutex_lock(&feature->lock);
+    uint32_t handle = fc_store_ready(store, deadline_ns) ? 0 : store->handle;
+    pthread_mutex_unlock(&feature->lock);
+    return handle;
+}
+
+struct listener {
+    bool (*visit)(void *context, const Fb__Event *event);
+    void *context;
+};
+
+static bool show_event(void *context, const Fb__ClientNotice *notice) {
+    const struct listener *listener = context;
+    return notice->note_case != FB__CLIENT_NOTICE__NOTE_EVENT ||
+           listener->visit(listener->context, notice->event);
+}
+
+/* With the lock held. */
+static int listen_on(struct fc_link *link, struct fc_exchange *exchange) {
+    fc_link_ref(link);
+    int rc = fc_link_listen(link, exchange);
+    if (rc == FC_LINK_LOST)
+        rc = fc_fail(FEATURE_E_UNAVAILABLE, "events: the connection to the broker was lost: %s",
+                     link->why);
+    else if (!rc && exchange->reply->status != FB__STATUS__OK)
+        rc = fc_fail_status(exchange->reply->status, exchange->reply->error, "events");
+    exchange->request->events->subscribe = false;
+    if (!link->broken)
+        fc_link_tell(link, exchange->request);
+    fc_link_unref(link);
+    return rc == FEATURE_E_TIMEOUT ? FEATURE_OK : rc;
+}
+
+int feature_admin_events(struct feature *feature, const char *store, uint32_t timeout_ms,
+                         bool (*visit)(void *context, const Fb__Event *event), void *context) {
+    struct listener listener = {.visit = visit, .context = context};
+    Fb__Events events = FB__EVENTS__INIT;
+    events.subscribe = true;
+    events.store = (char *)(store ? store : "");
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_EVENTS;
+    request.events = &events;
+    struct fc_exchange exchange = {.request = &request,
+                                   .patience_ns =
+                                       timeout_ms ? timeout_ms * FC_NS_PER_MS : FC_NEVER_NS,
+                                   .notice = show_event,
+                                   .notice_context = &listener,
+                                   .fd = -1};
+    exchange.deadline_ns = fc_after_ns(fc_now_ns(), exchange.patience_ns);
+    int rc = fc_connection_check(feature);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&feature->lock);
+    rc = fc_connection_ready(feature, fc_after_ns(fc_now_ns(), FC_ROUND_TRIP_MS * FC_NS_PER_MS));
+    if (!rc)
+        rc = listen_on(feature->link, &exchange);
+    pthread_mutex_unlock(&feature->lock);
+    if (exchange.reply)
+        fb__client_reply__free_unpacked(exchange.reply, NULL);
+    if (exchange.fd >= 0)
+        close(exchange.fd);
+    return rc;
+}

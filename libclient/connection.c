@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ *   no link --attempt--> link (Hello answered) --EOF, error, nonsense--> broken --attempt--> ...
+ *
+ * At most one thread attempts (feature->connecting); the others wait on `changed`. Attempts back
+ * off from 10 ms, doubling to 1 s, less up to half at random so that the clients of a restarted
+ * broker do not come back in step. Nothing happens in the background: a handle that is not used
+ * does not reconnect.
+ */
+#include "connection.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "auth.h"
+#include "clock.h"
+#include "error.h"
+#include "release.h"
+#include "socket.h"
+#include "store_handle.h"
+
+#define SOCKET_PATH_DEFAULT        "/run/featured/featured.sock"
+#define CONNECT_TIMEOUT_MS_DEFAULT 5000u
+#define BACKOFF_MS_MIN             10u
+#define BACKOFF_MS_MAX             1000u
+#define DISCONNECT_MS              1000u
+
+void fc_log(const struct feature *feature, enum feature_log_level level, const char *format, ...) {
+    if (!feature->log)
+        return;
+    char sentence[FC_SENTENCE_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof sentence, format, arguments);
+    va_end(arguments);
+    feature->log(feature->log_context, level, sentence);
+}
+
+bool fc_connection_forked(const struct feature *feature) {
+    return getpid() != feature->pid;
+}
+
+int fc_connection_check(const struct feature *feature) {
+    if (!fc_connection_forked(feature))
+        return FEATURE_OK;
+    return fc_fail(FEATURE_E_UNSUPPORTED,
+                   "this connection belongs to process %d, of which this process (%d) is a fork: "
+                   "connect anew after fork()",
+                   (int)feature->pid, (int)getpid());
+}
+
+struct fc_link *fc_connection_link(const struct feature *feature) {
+    return feature->link && !feature->link->broken ? feature->link : NULL;
+}
+
+/* ---- hello ---- */
+
+static void note_limits(struct fc_link *link, const Fb__Limits *limits) {
+    link->limits = (struct fc_limits){.frame_bytes = FRAME_CLIENT_BYTES_MAX,
+                                      .inline_bytes = FRAME_INLINE_BYTES_MAX,
+                                      .batch_items = FRAME_BATCH_ITEMS_MAX};
+    if (!limits)
+        return;
+    link->limits.inline_bytes = limits->inline_bytes;
+    if (limits->frame_bytes && limits->frame_bytes < link->limits.frame_bytes)
+        link->limits.frame_bytes = limits->frame_bytes;
+    if (limits->batch_items && limits->batch_items < link->limits.batch_items)
+        link->limits.batch_items = limits->batch_items;
+}
+
+static int take_hello(struct fc_link *link, const Fb__ClientReply *reply) {
+    if (reply->status != FB__STATUS__OK)
+        return fc_fail_status(reply->status, reply->error, "greet the broker");
+    const Fb__HelloReply *hello = reply->hello;
+    if (reply->result_case != FB__CLIENT_REPLY__RESULT_HELLO || hello->version != FRAME_VERSION)
+        return fc_fail(FEATURE_E_UNSUPPORTED, "the broker does not speak protocol version %u",
+                       FRAME_VERSION);
+    if (strlen(hello->node) >= sizeof link->node)
+        return fc_fail(FEATURE_E_INTERNAL, "the broker's node name is too long");
+    link->session_id = hello->session_id;
+    link->incarnation = hello->incarnation;
+    link->admin = hello->admin;
+    memcpy(link->node, hello->node, strlen(hello->node) + 1);
+    note_limits(link, hello->limits);
+    return FEATURE_OK;
+}
+
+/* With the lock held; released meanwhile. */
+static int say_hello(struct feature *feature, struct fc_link *link, uint64_t deadline_ns) {
+    Fb__Hello hello = FB__HELLO__INIT;
+    hello.version_min = FRAME_VERSION;
+    hello.version_max = FRAME_VERSION;
+    hello.client_id = feature->client_id;
+    hello.client_name = feature->client_name;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
+    request.hello = &hello;
+    struct fc_exchange exchange = {.request = &request, .deadline_ns = deadline_ns};
+    int rc = fc_link_call(link, &exchange);
+    if (rc == FC_LINK_LOST)
+        return fc_fail(FEATURE_E_UNAVAILABLE, "greet the broker at %s: %s", feature->socket_path,
+                       link->why);
+    if (rc)
+        return fc_fail(FEATURE_E_UNAVAILABLE, "the broker at %s does not answer",
+                       feature->socket_path);
+    rc = take_hello(link, exchange.reply);
+    fb__client_reply__free_unpacked(exchange.reply, NULL);
+    if (exchange.fd >= 0)
+        close(exchange.fd);
+    return rc;
+}
+
+/* ---- attempts ---- */
+
+static int refuse_path(const struct feature *feature, int error) {
+    switch (error) {
+    case EACCES:
+    case EPERM:
+        return fc_fail(FEATURE_E_DENIED, "no permission to connect to %s", feature->socket_path);
+    case ENAMETOOLONG:
+        return fc_fail(FEATURE_E_INVALID, "the socket path %s is too long", feature->socket_path);
+    default:
+        return fc_fail(FEATURE_E_UNAVAILABLE, "connect to %s: %s; is featured running?",
+                       feature->socket_path, strerror(error));
+    }
+}
+
+/* With the lock held and `connecting` ours. FEATURE_OK: *out is greeted and the caller's. */
+static int attempt(struct feature *feature, uint64_t deadline_ns, struct fc_link **out) {
+    uint64_t epoch = ++feature->last_epoch;
+    pthread_mutex_unlock(&feature->lock);
+    int fd = fc_socket_connect(feature->socket_path);
+    int rc = fd < 0 ? refuse_path(feature, -fd) : FEATURE_OK;
+    struct fc_link *link = rc ? NULL : fc_link_new(fd, epoch, &feature->lock);
+    pthread_mutex_lock(&feature->lock);
+    if (rc)
+        return rc;
+    if (!link)
+        return fc_fail_memory("connect");
+    rc = say_hello(feature, link, deadline_ns);
+    if (rc) {
+        fc_link_break(link, "no greeting");
+        fc_link_unref(link);
+        return rc;
+    }
+    *out = link;
+    return FEATURE_OK;
+}
+
+static void back_off(struct feature *feature) {
+    uint32_t ms = feature->backoff_ms ? feature->backoff_ms * 2 : BACKOFF_MS_MIN;
+    feature->backoff_ms = ms < BACKOFF_MS_MAX ? ms : BACKOFF_MS_MAX;
+    uint32_t wait_ms = feature->backoff_ms - randombytes_uniform(feature->backoff_ms / 2);
+    feature->retry_ns = fc_after_ns(fc_now_ns(), wait_ms * FC_NS_PER_MS);
+}
+
+/* With the lock held; released while it blocks and to log. */
+static int connect_once(struct feature *feature, uint64_t deadline_ns) {
+    char lost[sizeof feature->link->why] = "";
+    struct fc_link *link = NULL;
+    feature->connecting = true;
+    if (feature->link) {
+        memcpy(lost, feature->link->why, sizeof lost);
+        fc_link_unref(feature->link);
+        feature->link = NULL;
+    }
+    int rc = attempt(feature, deadline_ns, &link);
+    feature->connecting = false;
+    if (!rc) {
+        feature->link = link;
+        feature->limits = link->limits;
+        feature->backoff_ms = 0;
+        feature->retry_ns = 0;
+    } else {
+        snprintf(feature->why, sizeof feature->why, "%s", feature_last_error());
+        back_off(feature);
+    }
+    pthread_cond_broadcast(&feature->changed);
+    if (*lost) {
+        pthread_mutex_unlock(&feature->lock);
+        fc_log(feature, FEATURE_LOG_WARNING, "connection to %s lost: %s", feature->socket_path,
+               lost);
+        pthread_mutex_lock(&feature->lock);
+    }
+    return rc;
+}
+
+int fc_connection_ready(struct feature *feature, uint64_t deadline_ns) {
+    for (;;) {
+        if (feature->closed)
+            return fc_fail(FEATURE_E_UNAVAILABLE, "the connection to %s was closed",
+                           feature->socket_path);
+        if (fc_connection_link(feature))
+            return FEATURE_OK;
+        uint64_t now_ns = fc_now_ns();
+        if (now_ns >= deadline_ns)
+            return fc_fail(FEATURE_E_UNAVAILABLE, "no connection to the broker: %s",
+                           *feature->why ? feature->why : "it was lost");
+        if (!feature->connecting && now_ns >= feature->retry_ns) {
+            int rc = connect_once(feature, deadline_ns);
+            if (rc && rc != FEATURE_E_UNAVAILABLE)
+                return rc;
+            continue;
+        }
+        uint64_t until_ns = feature->connecting || deadline_ns < feature->retry_ns
+                                ? deadline_ns
+                                : feature->retry_ns;
+        struct timespec until = fc_timespec(until_ns);
+        pthread_cond_clockwait(&feature->changed, &feature->lock, CLOCK_MONOTONIC, &until);
+    }
+}
+
+/* ---- life ---- */
+
+void fc_connection_ref(struct feature *feature) {
+    atomic_fetch_add_explicit(&feature->refs, 1, memory_order_relaxed);
+}
+
+void fc_connection_unref(struct feature *feature) {
+    if (atomic_fetch_sub_explicit(&feature->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    /* Another thread of the parent may have held them at the fork: then they are never destroyed.
+     */
+    if (!fc_connection_forked(feature)) {
+        pthread_cond_destroy(&feature->changed);
+        pthread_mutex_destroy(&feature->lock);
+    }
+    free(feature->socket_path);
+    free(feature->client_name);
+    free(feature);
+}
+
+uint64_t fc_connection_op_ids(struct feature *feature, uint32_t count) {
+    return atomic_fetch_add_explicit(&feature->next_op_id, count, memory_order_relaxed);
+}
+
+struct fc_limits fc_connection_limits(struct feature *feature) {
+    pthread_mutex_lock(&feature->lock);
+    struct fc_limits limits = feature->limits;
+    pthread_mutex_unlock(&feature->lock);
+    return limits;
+}
+
+static int new_feature(const struct feature_options *options, struct feature **out) {
+    const char *path = options->socket_path ? options->socket_path : getenv("FEATURED_SOCKET");
+    const char *name = options->client_name ? options->client_name : program_invocation_short_name;
+    struct feature *feature = calloc(1, sizeof *feature);
+    if (!feature)
+        return fc_fail_memory("connect");
+    feature->socket_path = strdup(path && *path ? path : SOCKET_PATH_DEFAULT);
+    feature->client_name = strdup(name);
+    if (!feature->socket_path || !feature->client_name) {
+        free(feature->socket_path);
+        free(feature->client_name);
+        free(feature);
+        return fc_fail_memory("connect");
+    }
+    feature->refs = 1;
+    feature->pid = getpid();
+    feature->log = options->log;
+    feature->log_context = options->log_context;
+    randombytes_buf(&feature->client_id, sizeof feature->client_id);
+    /* 31 random bits above 32 zero ones and never 0: no run of puts makes it wrap. */
+    feature->next_op_id = ((uint64_t)(randombytes_random() >> 1) << 32) + 1;
+    pthread_mutex_init(&feature->lock, NULL);
+    pthread_cond_init(&feature->changed, NULL);
+    *out = feature;
+    return FEATURE_OK;
+}
+
+int feature_connect(const struct feature_options *options, struct feature **out) {
+    struct feature_options known;
+    struct feature *feature = NULL;
+    int rc = fc_options_read(&known, sizeof known, options, "feature_options");
+    if (rc)
+        return rc;
+    if (auth_init())
+        return fc_fail(FEATURE_E_INTERNAL, "libsodium could not be initialised");
+    rc = new_feature(&known, &feature);
+    if (rc)
+        return rc;
+    uint32_t ms = known.connect_timeout_ms ? known.connect_timeout_ms : CONNECT_TIMEOUT_MS_DEFAULT;
+    pthread_mutex_lock(&feature->lock);
+    rc = fc_connection_ready(feature, fc_after_ns(fc_now_ns(), ms * FC_NS_PER_MS));
+    pthread_mutex_unlock(&feature->lock);
+    if (rc) {
+        fc_connection_unref(feature);
+        return rc;
+    }
+    *out = feature;
+    return FEATURE_OK;
+}
+
+static void end_link(struct feature *feature) {
+    pthread_mutex_lock(&feature->lock);
+    feature->closed = true;
+    if (feature->link) {
+        fc_link_break(feature->link, "disconnected");
+        fc_link_unref(feature->link);
+        feature->link = NULL;
+    }
+    pthread_cond_broadcast(&feature->changed);
+    pthread_mutex_unlock(&feature->lock);
+}
+
+void feature_disconnect(struct feature *feature) {
+    if (!feature)
+        return;
+    if (!fc_connection_forked(feature)) {
+        fc_release_flush(feature, fc_after_ns(fc_now_ns(), DISCONNECT_MS * FC_NS_PER_MS));
+        end_link(feature);
+    } else if (feature->link) {
+        /* Only our copy of the descriptor: the session is the parent's. */
+        feature->link->refs = 1;
+        fc_link_unref(feature->link);
+        feature->link = NULL;
+        feature->closed = true;
+    }
+    fc_store_close_all(feature);
+    fc_connection_unref(feature);
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The sentence is thread-local, like errno: no lock, and no thread sees another's failure.
+ */
+#include "error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static _Thread_local char last_sentence[FC_SENTENCE_BYTES];
+
+static const char *const words[] = {
+    "OK",      "INVALID",     "DENIED", "NOT_FOUND", "EXISTS",      "FULL",
+    "TIMEOUT", "UNAVAILABLE", "LOST",   "CORRUPT",   "UNSUPPORTED", "INTERNAL",
+};
+
+const char *feature_strerror(int error) {
+    size_t index = error <= 0 ? -(size_t)error : SIZE_MAX;
+    return index < sizeof words / sizeof *words ? words[index] : "UNKNOWN";
+}
+
+const char *feature_last_error(void) {
+    return last_sentence;
+}
+
+const char *feature_version(void) {
+    return FEATURED_VERSION;
+}
+
+int fc_fail(int error, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(last_sentence, sizeof last_sentence, format, arguments);
+    va_end(arguments);
+    return error;
+}
+
+int fc_fail_status(Fb__Status status, const char *sentence, const char *what) {
+    int error = status > FB__STATUS__OK && status <= FB__STATUS__INTERNAL ? -(int)status
+                                                                          : FEATURE_E_INTERNAL;
+    if (sentence && *sentence)
+        return fc_fail(error, "%s", sentence);
+    return fc_fail(error, "%s: the broker answered %s", what, feature_strerror(error));
+}
+
+int fc_fail_memory(const char *what) {
+    return fc_fail(FEATURE_E_INTERNAL, "%s: this process is out of memory", what);
+}
+
+void fc_first_error_note(struct fc_first_error *first, int error) {
+    if (error == FEATURE_OK || first->error != FEATURE_OK)
+        return;
+    first->error = error;
+    memcpy(first->sentence, last_sentence, sizeof first->sentence);
+}
+
+int fc_first_error_raise(const struct fc_first_error *first) {
+    if (first->error != FEATURE_OK)
+        memcpy(last_sentence, first->sentence, sizeof last_sentence);
+    return first->error;
+}
+
+int fc_options_read(void *out, size_t out_bytes, const void *options, const char *name) {
+    memset(out, 0, out_bytes);
+    if (!options)
+        return FEATURE_OK;
+    size_t bytes;
+    memcpy(&bytes, options, sizeof bytes);
+    if (bytes < sizeof bytes)
+        return fc_fail(FEATURE_E_INVALID, "%s.size is %zu: set it to sizeof(struct %s)", name,
+                       bytes, name);
+    for (size_t i = out_bytes; i < bytes; i++)
+        if (((const uint8_t *)options)[i])
+            return fc_fail(FEATURE_E_UNSUPPORTED, "%s has a field this library (%s) does not know",
+                           name, FEATURED_VERSION);
+    memcpy(out, options, bytes < out_bytes ? bytes : out_bytes);
+    return FEATURE_OK;
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every sentence about trouble goes through report(): one line, no control characters (names come
+ * from files and other clients), the same fields in JSON.
+ */
+#include "context.h"
+
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+#include "secret.h"
+
+static void report(struct context *context, int status, const char *object, const char *sentence) {
+    if (context->json) {
+        json_t *line =
+            json_pack("{s:s, s:s*, s:s, s:s}", "command", context->command->name, "object", object,
+                      "status", exit_code_word(status), "error", sentence);
+        if (line)
+            json_dumpf(line, context->err, JSON_COMPACT);
+        fputc('\n', context->err);
+        json_decref(line);
+        return;
+    }
+    char *line = memory_print("featurectl: %s%s%s: %s", context->command->name, object ? " " : "",
+                              object ? object : "", sentence);
+    for (char *c = line; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+    fprintf(context->err, "%s\n", line);
+    free(line);
+}
+
+int context_fail(struct context *context, int status, const char *object) {
+    report(context, status, object, feature_last_error());
+    return status;
+}
+
+int context_refuse(struct context *context, int status, const char *object, const char *format,
+                   ...) {
+    char sentence[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof sentence, format, arguments);
+    va_end(arguments);
+    report(context, status, object, sentence);
+    return status;
+}
+
+int context_connect(struct context *context) {
+    struct feature_options options = {.size = sizeof options,
+                                      .socket_path =
+                                          options_text(&context->options, "socket", NULL),
+                                      .client_name = "featurectl"};
+    return feature_connect(&options, &context->feature);
+}
+
+void context_disconnect(struct context *context) {
+    feature_disconnect(context->feature);
+    context->feature = NULL;
+}
+
+/* Opens without reporting what the broker says; reports a secret file that cannot be used. */
+static int open_quietly(struct context *context, const char *name, bool read_only,
+                        struct feature_store **out, bool *reported) {
+    uint8_t secret[SECRET_BYTES_MAX];
+    struct feature_open_options options = {.size = sizeof options, .read_only = read_only};
+    const char *path = options_text(&context->options, "secret-file", NULL);
+    if (path) {
+        char why[256];
+        ssize_t bytes = secret_read(path, secret, why, sizeof why);
+        *reported = bytes < 0;
+        if (bytes < 0)
+            return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
+        options.secret = secret;
+        options.secret_bytes = (size_t)bytes;
+    }
+    int status = feature_store_open(context->feature, name, &options, out);
+    sodium_memzero(secret, sizeof secret);
+    return status;
+}
+
+int context_open(struct context *context, const char *name, bool read_only,
+                 struct feature_store **out) {
+    bool reported = false;
+    int status = open_quietly(context, name, read_only, out, &reported);
+    return status && !reported ? context_fail(context, status, name) : status;
+}
+
+int context_scope(struct context *context, const char *name, uint32_t *handle_out) {
+    struct feature_store *store;
+    bool reported = false;
+    int status = open_quietly(context, name, true, &store, &reported);
+    if (status == FEATURE_OK)
+        *handle_out = feature_admin_handle(store);
+    else if (status == FEATURE_E_DENIED)
+        *handle_out = 0;
+    else
+        return reported ? status : context_fail(context, status, name);
+    return FEATURE_OK;
+}
+
+int context_call(struct context *context, const Fb__ClientRequest *request, const char *object,
+                 Fb__ClientReply__ResultCase wanted, Fb__ClientReply **reply_out) {
+    Fb__ClientReply *reply = NULL;
+    int status = feature_admin_call(context->feature, request, CONTEXT_DEADLINE_MS, &reply);
+    if (status)
+        return context_fail(context, status, object);
+    if (reply->result_case != wanted) {
+        int kind = (int)reply->result_case;
+        context_free_reply(reply);
+        return context_refuse(context, FEATURE_E_INTERNAL, object,
+                              "the broker's answer is of another kind (%d) than asked (%d)", kind,
+                              wanted);
+    }
+    *reply_out = reply;
+    return FEATURE_OK;
+}
+
+void context_free_reply(Fb__ClientReply *reply) {
+    if (reply)
+        fb__client_reply__free_unpacked(reply, NULL);
+}

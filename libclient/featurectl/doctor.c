@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `doctor`: runs the checks in order; the socket's comes first because others use what it learnt.
+ */
+#include "doctor.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "units.h"
+
+static const struct {
+    const char *name;
+    doctor_check_fn check;
+} checks[] = {
+    {"socket", doctor_check_socket},
+    {"locked memory", doctor_check_memlock},
+    {"open files", doctor_check_nofile},
+    {"memory", doctor_check_memory},
+    {"cgroup memory", doctor_check_cgroup},
+    {"huge pages", doctor_check_hugepages},
+    {"/dev/shm", doctor_check_shm},
+    {"memfd", doctor_check_memfd},
+    {"socket buffers", doctor_check_socket_buffers},
+    {"tcp buffers", doctor_check_tcp_buffers},
+    {"mappings", doctor_check_map_count},
+    {"overcommit", doctor_check_overcommit},
+};
+
+static const char *const verdict_words[] = {"ok", "warn", "fail"};
+
+void doctor_say(struct doctor_finding *out, enum doctor_verdict verdict, const char *advice,
+                const char *found, ...) {
+    va_list arguments;
+    va_start(arguments, found);
+    vsnprintf(out->found, sizeof out->found, found, arguments);
+    va_end(arguments);
+    out->verdict = verdict;
+    snprintf(out->advice, sizeof out->advice, "%s", advice && verdict != DOCTOR_OK ? advice : "");
+}
+
+bool doctor_read_file(const char *path, char *text, size_t room) {
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    size_t bytes = fread(text, 1, room - 1, file);
+    text[bytes] = '\0';
+    fclose(file);
+    return bytes > 0;
+}
+
+/* The number at `text`, behind blanks; NULL when there is none. */
+static const char *parse_u64(const char *text, uint64_t *out) {
+    char *end;
+    text += strspn(text, " \t");
+    if (*text < '0' || *text > '9')
+        return NULL;
+    *out = strtoumax(text, &end, 10);
+    return end;
+}
+
+/* Behind `key` at the beginning of a line; NULL when there is no such line. */
+static const char *find_line(const char *text, const char *key) {
+    size_t length = strlen(key);
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, key, length) == 0)
+            return line + length;
+    }
+    return NULL;
+}
+
+bool doctor_parse_limit(const char *limits, const char *name, uint64_t *out) {
+    const char *value = find_line(limits, name);
+    if (!value)
+        return false;
+    value += strspn(value, " ");
+    if (strncmp(value, "unlimited", 9) == 0) {
+        *out = UINT64_MAX;
+        return true;
+    }
+    return parse_u64(value, out);
+}
+
+bool doctor_parse_meminfo(const char *meminfo, const char *key, uint64_t *out) {
+    const char *value = find_line(meminfo, key);
+    return value && *value == ':' && parse_u64(value + 1, out);
+}
+
+bool doctor_parse_number(const char *text, unsigned index, uint64_t *out) {
+    uint64_t value = 0;
+    for (unsigned i = 0; i <= index && text; i++)
+        text = parse_u64(text, &value);
+    if (text)
+        *out = value;
+    return text;
+}
+
+bool doctor_parse_cgroup(const char *cgroup, char *path, size_t room) {
+    const char *value = find_line(cgroup, "0::");
+    if (!value || *value != '/')
+        return false;
+    size_t length = strcspn(value, "\n");
+    return (size_t)snprintf(path, room, "%.*s", (int)length, value) < room;
+}
+
+static int run_doctor(struct context *context) {
+    static const struct table_column columns[] = {
+        {"check", "CHECK", TABLE_LEFT},
+        {"verdict", "", TABLE_LEFT},
+        {"found", "FOUND", TABLE_LEFT},
+        {"advice", "WHAT TO DO", TABLE_LEFT},
+    };
+    struct doctor_broker broker = {0};
+    struct table table;
+    enum doctor_verdict worst = DOCTOR_OK;
+    CONTEXT_TABLE(context, &table, columns);
+    for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
+        struct doctor_finding finding = {0};
+        checks[i].check(context, &broker, &finding);
+        table_text(&table, checks[i].name);
+        table_text(&table, verdict_words[finding.verdict]);
+        table_text(&table, finding.found);
+        table_text(&table, finding.advice);
+        table_end_row(&table);
+        worst = finding.verdict > worst ? finding.verdict : worst;
+    }
+    table_finish(&table, TABLE_ROWS);
+    context_disconnect(context);
+    return worst == DOCTOR_FAIL ? CTL_E_LOCAL : FEATURE_OK;
+}
+
+const struct command command_doctor = {
+    .name = "doctor",
+    .arguments = "",
+    .summary = "check this machine: broker, limits, memory, kernel settings; says what to do",
+    .details = "Limits are those of the running broker when its socket answers, else of this "
+               "shell. Exit code 1\n"
+               "when a check fails; warnings alone are no failure.",
+    .offline = true,
+    .run = run_doctor,
+};

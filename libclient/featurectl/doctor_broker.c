@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Is the broker there, may we talk to it, does it answer, and is it allowed what it needs.
+ */
+#include "doctor.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "units.h"
+
+/* A file descriptor per session, a few per store and peer: below this many it gets tight. */
+#define NOFILE_WANTED 4096u
+#define NOFILE_NEEDED 256u
+
+static const char *socket_path(const struct context *context) {
+    const char *path = options_text(&context->options, "socket", NULL);
+    path = path ? path : getenv("FEATURED_SOCKET");
+    return path && *path ? path : "/run/featured/featured.sock";
+}
+
+/* Who listens there, by SO_PEERCRED; 0 when it cannot be known. */
+static pid_t listener_pid(const char *path) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path)
+        return 0;
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    struct ucred peer = {0};
+    socklen_t length = sizeof peer;
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
+    if (fd >= 0)
+        close(fd);
+    return peer.pid;
+}
+
+/* Trouble with the file itself: then there is no use in connecting. */
+static bool socket_file_is_bad(const char *path, struct doctor_finding *out) {
+    struct stat about;
+    if (stat(path, &about) != 0)
+        doctor_say(out, DOCTOR_FAIL,
+                   "start the broker (systemctl start featured), or name its socket with --socket",
+                   "%s: %s", path, strerror(errno));
+    else if (!S_ISSOCK(about.st_mode))
+        doctor_say(out, DOCTOR_FAIL, "remove it or choose another [local] socket_path",
+                   "%s is no socket", path);
+    else if (access(path, R_OK | W_OK) != 0)
+        doctor_say(
+            out, DOCTOR_FAIL,
+            "join the group that owns the socket, or widen [local] socket_mode / socket_group",
+            "%s: mode %04o, uid %u, gid %u: no permission for uid %u", path, about.st_mode & 07777,
+            about.st_uid, about.st_gid, geteuid());
+    else
+        return false;
+    return true;
+}
+
+void doctor_check_socket(struct context *context, struct doctor_broker *broker,
+                         struct doctor_finding *out) {
+    const char *path = socket_path(context);
+    char up[UNITS_ROOM];
+    struct feature_health health = {.size = sizeof health};
+    if (socket_file_is_bad(path, out))
+        return;
+    broker->pid = listener_pid(path);
+    if (context_connect(context) != FEATURE_OK ||
+        feature_health(context->feature, &health) != FEATURE_OK) {
+        doctor_say(out, DOCTOR_FAIL,
+                   "look at the broker's log (journalctl -u featured); is it running?", "%s: %s",
+                   path, feature_last_error());
+        return;
+    }
+    broker->answers = true;
+    broker->resident_bytes = health.resident_bytes;
+    broker->max_resident_bytes = health.max_resident_bytes;
+    doctor_say(out, health.draining ? DOCTOR_WARN : DOCTOR_OK,
+               "the broker is shutting down and takes no new samples: wait, then start it again",
+               "%s: node %s answers, pid %d, up %s", path, health.node, (int)broker->pid,
+               units_duration(health.uptime_ms, up));
+}
+
+/* Limits of the daemon; of ourselves when it is not known. */
+static bool read_limit(const struct doctor_broker *broker, const char *name, uint64_t *out) {
+    char path[64], limits[4096];
+    if (broker->pid)
+        snprintf(path, sizeof path, "/proc/%d/limits", (int)broker->pid);
+    else
+        snprintf(path, sizeof path, "/proc/self/limits");
+    return doctor_read_file(path, limits, sizeof limits) && doctor_parse_limit(limits, name, out);
+}
+
+static const char *whose(const struct doctor_broker *broker) {
+    return broker->pid ? "the broker's" : "this shell's";
+}
+
+void doctor_check_memlock(struct context *context, struct doctor_broker *broker,
+                          struct doctor_finding *out) {
+    (void)context;
+    char text[UNITS_ROOM];
+    uint64_t limit_bytes;
+    const char *advice =
+        "needed for RDMA only: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited";
+    if (!read_limit(broker, "Max locked memory", &limit_bytes))
+        doctor_say(out, DOCTOR_WARN, "check ulimit -l by hand", "cannot be read");
+    else if (limit_bytes == UINT64_MAX)
+        doctor_say(out, DOCTOR_OK, NULL, "%s limit is unlimited", whose(broker));
+    else
+        doctor_say(out,
+                   broker->answers && limit_bytes >= broker->max_resident_bytes ? DOCTOR_OK
+                                                                                : DOCTOR_WARN,
+                   advice, "%s limit is %s", whose(broker), units_bytes(limit_bytes, text));
+}
+
+void doctor_check_nofile(struct context *context, struct doctor_broker *broker,
+                         struct doctor_finding *out) {
+    (void)context;
+    uint64_t limit;
+    if (!read_limit(broker, "Max open files", &limit))
+        doctor_say(out, DOCTOR_WARN, "check ulimit -n by hand", "cannot be read");
+    else
+        doctor_say(out,
+                   limit >= NOFILE_WANTED   ? DOCTOR_OK
+                   : limit >= NOFILE_NEEDED ? DOCTOR_WARN
+                                            : DOCTOR_FAIL,
+                   "each session takes one: LimitNOFILE=65536 in the unit, or ulimit -n 65536",
+                   "%s limit is %" PRIu64, whose(broker), limit);
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Is there memory for the arenas, and of the right kind. Arenas are sparse memfds: a machine may
+ * promise more than it has, and pays when samples come.
+ */
+#include "doctor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "units.h"
+
+#define PROBE_BYTES 4096
+
+/* What the broker may still take beyond what it holds. */
+static uint64_t bytes_to_come(const struct doctor_broker *broker) {
+    return broker->max_resident_bytes > broker->resident_bytes
+               ? broker->max_resident_bytes - broker->resident_bytes
+               : 0;
+}
+
+static bool read_meminfo(const char *key, uint64_t *out) {
+    char meminfo[8192];
+    return doctor_read_file("/proc/meminfo", meminfo, sizeof meminfo) &&
+           doctor_parse_meminfo(meminfo, key, out);
+}
+
+void doctor_check_memory(struct context *context, struct doctor_broker *broker,
+                         struct doctor_finding *out) {
+    (void)context;
+    uint64_t available_kib;
+    char available[UNITS_ROOM], wanted[UNITS_ROOM];
+    if (!read_meminfo("MemAvailable", &available_kib)) {
+        doctor_say(out, DOCTOR_WARN, "is /proc mounted?", "/proc/meminfo cannot be read");
+        return;
+    }
+    units_bytes(available_kib * 1024, available);
+    if (!broker->answers)
+        doctor_say(out, DOCTOR_OK, NULL, "%s available", available);
+    else
+        doctor_say(out, available_kib * 1024 >= bytes_to_come(broker) ? DOCTOR_OK : DOCTOR_WARN,
+                   "lower [memory] max_resident_bytes or free memory: the kernel may kill a broker "
+                   "that finds none",
+                   "%s available, the broker may still take %s", available,
+                   units_bytes(bytes_to_come(broker), wanted));
+}
+
+/* The tightest memory.max from `path` up to the root of the hierarchy; UINT64_MAX = none. */
+static uint64_t tightest_limit(char *path) {
+    uint64_t tightest = UINT64_MAX, limit;
+    char file[4352], text[64];
+    for (;;) {
+        snprintf(file, sizeof file, "/sys/fs/cgroup%s/memory.max", path);
+        if (doctor_read_file(file, text, sizeof text) && doctor_parse_number(text, 0, &limit))
+            tightest = limit < tightest ? limit : tightest;
+        char *slash = strrchr(path, '/');
+        if (!slash)
+            return tightest;
+        *slash = '\0';
+    }
+}
+
+void doctor_check_cgroup(struct context *context, struct doctor_broker *broker,
+                         struct doctor_finding *out) {
+    (void)context;
+    char file[64], cgroup[4096], path[4096], limit_text[UNITS_ROOM], wanted[UNITS_ROOM];
+    snprintf(file, sizeof file, broker->pid ? "/proc/%d/cgroup" : "/proc/self/cgroup",
+             (int)broker->pid);
+    if (!doctor_read_file(file, cgroup, sizeof cgroup) ||
+        !doctor_parse_cgroup(cgroup, path, sizeof path)) {
+        doctor_say(out, DOCTOR_OK, NULL, "no cgroup 2 hierarchy: no limit known");
+        return;
+    }
+    uint64_t limit_bytes = tightest_limit(path);
+    if (limit_bytes == UINT64_MAX) {
+        doctor_say(out, DOCTOR_OK, NULL, "no limit");
+        return;
+    }
+    units_bytes(limit_bytes, limit_text);
+    if (!broker->answers)
+        doctor_say(out, DOCTOR_OK, NULL, "limit %s", limit_text);
+    else
+        doctor_say(out, limit_bytes > broker->max_resident_bytes ? DOCTOR_OK : DOCTOR_WARN,
+                   "raise MemoryMax= of the unit (container: its memory limit) above [memory] "
+                   "max_resident_bytes",
+                   "limit %s, max_resident_bytes %s", limit_text,
+                   units_bytes(broker->max_resident_bytes, wanted));
+}
+
+void doctor_check_hugepages(struct context *context, struct doctor_broker *broker,
+                            struct doctor_finding *out) {
+    (void)context;
+    (void)broker;
+    uint64_t total = 0, unused = 0, size_kib = 0;
+    char size[UNITS_ROOM];
+    read_meminfo("HugePages_Total", &total);
+    read_meminfo("HugePages_Free", &unused);
+    read_meminfo("Hugepagesize", &size_kib);
+    if (size_kib == 0)
+        doctor_say(out, DOCTOR_WARN, "set [memory] hugepages = off", "this kernel has none");
+    else
+        doctor_say(out, total ? DOCTOR_OK : DOCTOR_WARN,
+                   "optional, for [memory] hugepages: sysctl -w vm.nr_hugepages=N before the "
+                   "broker starts",
+                   "%" PRIu64 " of %s, %" PRIu64 " free", total, units_bytes(size_kib * 1024, size),
+                   unused);
+}
+
+void doctor_check_shm(struct context *context, struct doctor_broker *broker,
+                      struct doctor_finding *out) {
+    (void)context;
+    (void)broker;
+    struct statvfs about;
+    char total[UNITS_ROOM], unused[UNITS_ROOM];
+    if (statvfs("/dev/shm", &about) != 0) {
+        doctor_say(out, DOCTOR_WARN, "mount a tmpfs there: other programs want it", "%s",
+                   strerror(errno));
+        return;
+    }
+    uint64_t total_bytes = about.f_blocks * about.f_frsize,
+             free_bytes = about.f_bavail * about.f_frsize;
+    doctor_say(out, free_bytes >= total_bytes / 10 ? DOCTOR_OK : DOCTOR_WARN,
+               "clear it: arenas do not live there, but its files take the same memory",
+               "%s, %s free (arenas are memfds and not bound by it)",
+               units_bytes(total_bytes, total), units_bytes(free_bytes, unused));
+}
+
+/* Creates, sizes, seals and maps as the broker does. 0 or -errno. */
+static int probe_memfd(void) {
+    int fd = memfd_create("featurectl-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    int error = 0;
+    void *map = MAP_FAILED;
+    if (ftruncate(fd, PROBE_BYTES) != 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+        error = -errno;
+    else if ((map = mmap(NULL, PROBE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) ==
+             MAP_FAILED)
+        error = -errno;
+    else
+        munmap(map, PROBE_BYTES);
+    close(fd);
+    return error;
+}
+
+void doctor_check_memfd(struct context *context, struct doctor_broker *broker,
+                        struct doctor_finding *out) {
+    (void)context;
+    (void)broker;
+    int error = probe_memfd();
+    doctor_say(out, error ? DOCTOR_FAIL : DOCTOR_OK,
+               "a seccomp or container profile forbids memfd_create or sealing: allow it", "%s",
+               error ? strerror(-error) : "sealed shared memory works");
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `events`: state changes as they happen, one line each, until interrupted.
+ */
+#include <inttypes.h>
+#include <time.h>
+
+#include "context.h"
+#include "units.h"
+#include "words.h"
+
+struct stream {
+    struct context *context;
+    uint64_t left; /* events still wanted; 0 = no end */
+};
+
+static void format_time(uint64_t unix_ns, char out[UNITS_ROOM]) {
+    time_t seconds = (time_t)(unix_ns / 1000000000u);
+    struct tm local;
+    char day[UNITS_ROOM / 2 + 8];
+    localtime_r(&seconds, &local);
+    strftime(day, sizeof day, "%Y-%m-%d %H:%M:%S", &local);
+    snprintf(out, UNITS_ROOM, "%s.%03u", day, (unsigned)(unix_ns / 1000000u % 1000u));
+}
+
+static void print_event(FILE *out, const Fb__Event *event) {
+    char when[UNITS_ROOM], state[WORDS_ROOM], reason[WORDS_ROOM], bytes[UNITS_ROOM];
+    format_time(event->time_unix_ns, when);
+    words_enum(&fb__sample_state__descriptor, (int)event->state, state);
+    words_reason(event->reason, reason);
+    if (event->missed)
+        fprintf(out, "%s  %" PRIu64 " events missed\n", when, event->missed);
+    fprintf(out, "%s  %-9s %s/%s  generation %" PRIu64 "  %s%s%s%s\n", when, state, event->store,
+            event->sample_id, event->generation, units_bytes(event->extent_bytes, bytes),
+            *reason ? "  " : "", reason, event->landing ? "  (copy)" : "");
+}
+
+static void print_event_json(FILE *out, const Fb__Event *event) {
+    static const struct table_column columns[] = {
+        {"sequence", "", TABLE_LEFT},   {"time_unix_ns", "", TABLE_LEFT},
+        {"store", "", TABLE_LEFT},      {"sample_id", "", TABLE_LEFT},
+        {"generation", "", TABLE_LEFT}, {"state", "", TABLE_LEFT},
+        {"reason", "", TABLE_LEFT},     {"extent_bytes", "", TABLE_LEFT},
+        {"landing", "", TABLE_LEFT},    {"missed", "", TABLE_LEFT},
+    };
+    char word[WORDS_ROOM];
+    struct table table;
+    table_init(&table, out, true, columns, sizeof columns / sizeof columns[0]);
+    table_count(&table, event->sequence);
+    table_count(&table, event->time_unix_ns);
+    table_text(&table, event->store);
+    table_text(&table, event->sample_id);
+    table_id(&table, event->generation);
+    table_text(&table, words_enum(&fb__sample_state__descriptor, (int)event->state, word));
+    table_text(&table, words_reason(event->reason, word));
+    table_bytes(&table, event->extent_bytes);
+    table_flag(&table, event->landing);
+    table_count(&table, event->missed);
+    table_end_row(&table);
+    table_finish(&table, TABLE_ROWS);
+}
+
+static bool visit(void *opaque, const Fb__Event *event) {
+    struct stream *stream = opaque;
+    if (stream->context->json)
+        print_event_json(stream->context->out, event);
+    else
+        print_event(stream->context->out, event);
+    bool written = fflush(stream->context->out) == 0;
+    return written && --stream->left != 0;
+}
+
+static int run_events(struct context *context) {
+    const struct options *options = &context->options;
+    /* Without --count the counter wraps below zero and never comes to it. */
+    struct stream stream = {.context = context, .left = options_number(options, "count", 0)};
+    const char *store = options_text(options, "store", NULL);
+    int status = feature_admin_events(context->feature, store, 0, visit, &stream);
+    return status ? context_fail(context, status, store) : FEATURE_OK;
+}
+
+static const struct option_spec options[] = {
+    OPTION_STORE(false, "only this store (default: all)"),
+    {.name = "count",
+     .letter = 'n',
+     .kind = OPTION_COUNT,
+     .argument = "N",
+     .help = "end after N events (default: when interrupted)"},
+    {0},
+};
+
+const struct command command_events = {
+    .name = "events",
+    .arguments = "",
+    .summary = "live stream of state changes",
+    .options = options,
+    .run = run_events,
+};

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a finished featurectl says to the shell. Pure.
+ */
+#ifndef FEATURED_CTL_EXIT_CODE_H
+#define FEATURED_CTL_EXIT_CODE_H
+
+#include "feature.h"
+
+#define EXIT_CODE_LOCAL                                                                            \
+    1                       /* a file of this side cannot be read or written; doctor found a fault \
+                             */
+#define EXIT_CODE_USAGE  2  /* the command line is wrong */
+#define EXIT_CODE_STATUS 10 /* + status number: 11 INVALID ... 21 INTERNAL */
+
+/* Stands beside FEATURE_E_* where a trouble is this process's own (files), not the broker's. */
+#define CTL_E_LOCAL 1
+
+/* 0 for FEATURE_OK, EXIT_CODE_LOCAL for CTL_E_LOCAL, else EXIT_CODE_STATUS + the status number. */
+int exit_code(int status);
+/* "NOT_FOUND"; "LOCAL" for CTL_E_LOCAL. */
+const char *exit_code_word(int status);
+
+#endif

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `get`: a sample becomes a safetensors file. The lease is held while the file is written from the
+ * mapping, and ends as consumed only when asked to and the file is complete.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "memory.h"
+#include "progress.h"
+#include "safetensors.h"
+#include "select.h"
+#include "units.h"
+
+#define GET_DEADLINE_MS 30000u
+
+static void show_read(void *context, uint64_t bytes_done, uint64_t bytes_total) {
+    progress_set(context, bytes_done, bytes_total);
+}
+
+static void show_written(void *context, uint64_t bytes) {
+    struct progress *progress = context;
+    progress_set(progress, progress->done + bytes, progress->total);
+}
+
+static int write_view(struct context *context, const struct feature_view *view, const char *path) {
+    const struct feature_ref *ref = feature_view_ref(view);
+    struct feature_tensor tensors[FEATURE_TENSORS_MAX];
+    const void *data[FEATURE_TENSORS_MAX];
+    struct safetensors_content content = {
+        .tensors = tensors, .data = data, .tensor_count = feature_ref_tensor_count(ref)};
+    content.metadata = feature_ref_metadata(ref, &content.metadata_bytes);
+    for (uint32_t i = 0; i < content.tensor_count; i++) {
+        tensors[i] = *feature_ref_tensor(ref, i);
+        data[i] = feature_view_data(view, i);
+    }
+    char why[512];
+    struct progress progress;
+    progress_begin(&progress, context->err, "write", PROGRESS_BYTES, feature_ref_bytes(ref));
+    int error = safetensors_write(path, &content, show_written, &progress, why, sizeof why);
+    progress_end(&progress);
+    return error ? context_refuse(context, CTL_E_LOCAL, path, "%s", why) : FEATURE_OK;
+}
+
+static void print_got(struct context *context, const struct feature_ref *ref, const char *path,
+                      uint64_t elapsed_ns) {
+    static const struct table_column columns[] = {
+        {"sample_id", "sample", TABLE_LEFT},   {"generation", "generation", TABLE_LEFT},
+        {"home", "home", TABLE_LEFT},          {"bytes", "bytes", TABLE_LEFT},
+        {"elapsed_ms", "read in", TABLE_LEFT}, {"gb_per_s", "rate", TABLE_LEFT},
+        {"file", "file", TABLE_LEFT},
+    };
+    char rate[UNITS_ROOM];
+    uint64_t bytes = feature_ref_bytes(ref);
+    struct table table;
+    CONTEXT_TABLE(context, &table, columns);
+    table_text(&table, feature_ref_sample_id(ref));
+    table_id(&table, feature_ref_generation(ref));
+    table_text(&table, feature_ref_home(ref));
+    table_bytes(&table, bytes);
+    table_duration(&table, elapsed_ns / 1000000);
+    table_cell(&table, json_real(elapsed_ns ? (double)bytes / (double)elapsed_ns : 0),
+               units_rate(bytes, elapsed_ns, rate));
+    table_text(&table, path);
+    table_end_row(&table);
+    table_finish(&table, TABLE_FIELDS);
+}
+
+static int get_view(struct context *context, struct feature_store *store,
+                    const struct target *target, struct feature_view **out) {
+    struct progress progress;
+    struct feature_get_options get = {
+        .size = sizeof get,
+        .deadline_ms = options_deadline_ms(&context->options, "deadline", GET_DEADLINE_MS),
+        .wait_ms = options_deadline_ms(&context->options, "wait", 0),
+        .progress = show_read,
+        .progress_context = &progress,
+    };
+    progress_begin(&progress, context->err, "get", PROGRESS_BYTES, 0);
+    int status = feature_get(store, refs_key(target), &get, out);
+    progress_end(&progress);
+    return status ? context_fail(context, status, target->text) : FEATURE_OK;
+}
+
+/* A release is one-way: a round trip behind it makes sure that the broker has it before we are
+ * gone. */
+static int release(struct context *context, struct feature_view *view, bool consumed,
+                   const char *object) {
+    struct feature_health health = {.size = sizeof health};
+    int status = feature_release(view, consumed ? FEATURE_CONSUMED : FEATURE_RETURNED);
+    if (!status)
+        status = feature_health(context->feature, &health);
+    return status ? context_fail(context, status, object) : FEATURE_OK;
+}
+
+static int get_target(struct context *context, const struct target *target) {
+    const char *path = options_text(&context->options, "output", NULL);
+    struct feature_store *store;
+    struct feature_view *view;
+    int status = context_open(context, target->store, true, &store);
+    if (status)
+        return status;
+    uint64_t begun_ns = progress_now_ns();
+    status = get_view(context, store, target, &view);
+    if (status)
+        return status;
+    uint64_t read_ns = progress_now_ns() - begun_ns;
+    status = write_view(context, view, path);
+    if (!status)
+        print_got(context, feature_view_ref(view), path, read_ns);
+    bool consumed = !status && options_given(&context->options, "consume");
+    int released = release(context, view, consumed, target->text);
+    return status ? status : released;
+}
+
+static int run_get(struct context *context) {
+    struct targets targets;
+    int status = select_target(context, &targets);
+    if (status)
+        return status;
+    status = get_target(context, &targets.list[0]);
+    refs_free(&targets);
+    return status;
+}
+
+static const struct option_spec options[] = {
+    {.name = "output",
+     .letter = 'o',
+     .kind = OPTION_TEXT,
+     .required = true,
+     .argument = "FILE",
+     .help = "safetensors file to write; it appears complete or not at all"},
+    {.name = "consume",
+     .help = "count as a reader that has consumed the sample (default: returned)"},
+    {.name = "wait",
+     .kind = OPTION_DURATION,
+     .argument = "TIME",
+     .help = "wait that long for a sample that has not been put yet (default 0)"},
+    {.name = "deadline",
+     .kind = OPTION_DURATION,
+     .argument = "TIME",
+     .help = "give up after that long without progress (default 30s)"},
+    OPTION_MANIFEST,
+    OPTION_ID,
+    OPTION_SECRET_FILE,
+    {0},
+};
+
+const struct command command_get = {
+    .name = "get",
+    .arguments = "[REF]",
+    .summary = "write a sample to a safetensors file",
+    .details =
+        "REF is a URI (feature://STORE/SAMPLE?generation=...), a ref in base64, or STORE/SAMPLE "
+        "for\n"
+        "whatever generation is current; or it is taken from a manifest: --manifest FILE --id ID.\n"
+        "When a get fails, featurectl explain REF says why.",
+    .options = options,
+    .arguments_max = 1,
+    .run = run_get,
+};

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `help`, `help COMMAND`, `help exit-codes` and `version`.
+ */
+#include "help.h"
+
+#include <string.h>
+
+static const char *const status_meaning[] = {
+    "done",
+    "the request is wrong",
+    "no right to do this",
+    "retired, superseded, gone or never seen: ask featurectl explain",
+    "there is one already, with other settings",
+    "a quota or limit was hit; freeing or waiting longer helps",
+    "the deadline passed without progress",
+    "broker, peer or directory out of reach; a retry may help",
+    "the home node is gone with the bytes",
+    "checksum mismatch, also after a second read",
+    "not available here",
+    "a fault of featured itself",
+};
+
+static void print_exit_codes(FILE *out) {
+    fprintf(out, "Exit codes:\n  %2d  OK           %s\n", 0, status_meaning[0]);
+    fprintf(out,
+            "  %2d  -            a file here cannot be read or written, or doctor found a fault\n",
+            EXIT_CODE_LOCAL);
+    fprintf(out, "  %2d  -            the command line is wrong\n", EXIT_CODE_USAGE);
+    for (int i = 1; i <= -FEATURE_E_INTERNAL; i++)
+        fprintf(out, "  %2d  %-11s  %s\n", exit_code(-i), feature_strerror(-i), status_meaning[i]);
+}
+
+void help_overview(FILE *out) {
+    fputs("featurectl: see and steer the feature broker of this machine\n\n"
+          "usage: featurectl [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n",
+          out);
+    for (size_t i = 0; commands[i]; i++)
+        if (!commands[i]->hidden)
+            fprintf(out, "  %-14s %s\n", commands[i]->name, commands[i]->summary);
+    fputs("\nfeaturectl help COMMAND describes one, featurectl help exit-codes lists the exit "
+          "codes.\n",
+          out);
+}
+
+static void print_option(FILE *out, const struct option_spec *option) {
+    char left[64], letter[8] = "    ";
+    if (option->letter)
+        snprintf(letter, sizeof letter, "-%c, ", option->letter);
+    snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, option->argument ? " " : "",
+             option->argument ? option->argument : "");
+    fprintf(out, "  %-30s %s", left, option->help);
+    for (size_t i = 0; option->choices && option->choices[i]; i++)
+        fprintf(out, "%s%s", i ? ", " : ": ", option->choices[i]);
+    fputc('\n', out);
+}
+
+void help_command(FILE *out, const struct command *command) {
+    char usage[256];
+    command_usage(command, usage, sizeof usage);
+    fprintf(out, "usage: %s\n\n%s\n", usage, command->summary);
+    if (command->details)
+        fprintf(out, "\n%s\n", command->details);
+    fputs("\nOptions:\n", out);
+    for (const struct option_spec *o = command->options; o && o->name; o++)
+        print_option(out, o);
+    for (const struct option_spec *o = common_options; o->name; o++)
+        print_option(out, o);
+}
+
+static int run_help(struct context *context) {
+    char **words = context->options.arguments;
+    size_t word_count = context->options.argument_count, used;
+    if (word_count == 0) {
+        help_overview(context->out);
+        return FEATURE_OK;
+    }
+    if (strcmp(words[0], "exit-codes") == 0) {
+        print_exit_codes(context->out);
+        return FEATURE_OK;
+    }
+    const struct command *command = command_find(words, word_count, &used);
+    char names[256];
+    if (!command && command_continuations(words[0], names, sizeof names))
+        return context_refuse(context, FEATURE_E_INVALID, words[0], "which one? There is: %s",
+                              names);
+    if (!command)
+        return context_refuse(context, FEATURE_E_INVALID, words[0], "there is no such command");
+    help_command(context->out, command);
+    return FEATURE_OK;
+}
+
+static int run_version(struct context *context) {
+    static const struct table_column columns[] = {{"version", "version", TABLE_LEFT}};
+    struct table table;
+    CONTEXT_TABLE(context, &table, columns);
+    table_text(&table, feature_version());
+    table_end_row(&table);
+    table_finish(&table, TABLE_FIELDS);
+    return FEATURE_OK;
+}
+
+const struct command command_help = {
+    .name = "help",
+    .arguments = "[COMMAND]",
+    .summary = "describe a command, or `exit-codes`",
+    .arguments_max = 2,
+    .offline = true,
+    .run = run_help,
+};
+
+const struct command command_version = {
+    .name = "version",
+    .arguments = "",
+    .summary = "version of featurectl and its library",
+    .offline = true,
+    .run = run_version,
+};

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * featurectl: finds the command, checks its command line, connects, runs it, turns its status into
+ * an exit code. Options that every command has may stand before the command or behind it.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "help.h"
+
+static int usage_error(const struct command *command, const char *sentence) {
+    char usage[256] = "featurectl [OPTION...] COMMAND [ARGUMENT...]";
+    if (command)
+        command_usage(command, usage, sizeof usage);
+    fprintf(stderr, "featurectl%s%s: %s\nusage: %s\n", command ? " " : "",
+            command ? command->name : "", sentence, usage);
+    return EXIT_CODE_USAGE;
+}
+
+static int unknown_command(const char *word) {
+    char sentence[512], names[256];
+    if (command_continuations(word, names, sizeof names))
+        snprintf(sentence, sizeof sentence, "%s what? There is: %s", word, names);
+    else
+        snprintf(sentence, sizeof sentence, "there is no command %s; see: featurectl help", word);
+    return usage_error(NULL, sentence);
+}
+
+/* 0, or an exit code: the command line does not fit the command. */
+static int check_line(const struct command *command, const struct options *options) {
+    char sentence[256], word[64];
+    const struct option_spec *option = options_missing(options);
+    if (command_missing_argument(command, options->argument_count, word, sizeof word))
+        snprintf(sentence, sizeof sentence, "missing argument %s", word);
+    else if (options->argument_count > command->arguments_max)
+        snprintf(sentence, sizeof sentence, "one argument too many: %s",
+                 options->arguments[command->arguments_max]);
+    else if (option)
+        snprintf(sentence, sizeof sentence, "missing option --%s %s", option->name,
+                 option->argument);
+    else
+        return 0;
+    return usage_error(command, sentence);
+}
+
+/* What was written may still fail to arrive: a full disk behind a redirection shows here. */
+static int finish_output(struct context *context, int status) {
+    if (fflush(context->out) == 0 && !ferror(context->out))
+        return status;
+    int error = errno;
+    return context_refuse(context, CTL_E_LOCAL, NULL, "cannot write to standard output: %s",
+                          strerror(error));
+}
+
+static int run(struct context *context) {
+    if (!context->command->offline) {
+        int status = context_connect(context);
+        if (status)
+            return context_fail(context, status, NULL);
+    }
+    int status = context->command->run(context);
+    context_disconnect(context);
+    return finish_output(context, status);
+}
+
+/* Options before the command, the command, its options. 0, or an exit code. */
+static int parse_line(struct context *context, int argc, char **argv) {
+    char why[512];
+    size_t used;
+    options_add(&context->options, common_options);
+    if (!options_parse(&context->options, argc, argv, true, why, sizeof why))
+        return usage_error(NULL, why);
+    char **words = context->options.arguments;
+    size_t word_count = context->options.argument_count;
+    if (word_count == 0)
+        return options_given(&context->options, "help")
+                   ? 0
+                   : usage_error(NULL, "missing argument COMMAND");
+    context->command = command_find(words, word_count, &used);
+    if (!context->command)
+        return unknown_command(words[0]);
+    if (context->command->options)
+        options_add(&context->options, context->command->options);
+    /* getopt wants a word before the first option: the last one of the command's name. */
+    if (!options_parse(&context->options, (int)(word_count - used + 1), words + used - 1, false,
+                       why, sizeof why))
+        return usage_error(context->command, why);
+    return options_given(&context->options, "help")
+               ? 0
+               : check_line(context->command, &context->options);
+}
+
+int main(int argc, char **argv) {
+    struct context context = {.out = stdout, .err = stderr};
+    int refused = parse_line(&context, argc, argv);
+    if (refused)
+        return refused;
+    if (options_given(&context.options, "help")) {
+        if (context.command)
+            help_command(stdout, context.command);
+        else
+            help_overview(stdout);
+        return 0;
+    }
+    context.json = options_given(&context.options, "json");
+    return exit_code(run(&context));
+}

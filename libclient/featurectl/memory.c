@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * No state. Nothing above this file checks an allocation of its own.
+ */
+#include "memory.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "exit_code.h"
+
+static _Noreturn void out_of_memory(void) {
+    fputs("featurectl: out of memory\n", stderr);
+    exit(exit_code(FEATURE_E_INTERNAL));
+}
+
+void *memory_grow(void *old, size_t count, size_t element_bytes) {
+    void *grown = reallocarray(old, count ? count : 1, element_bytes);
+    if (!grown)
+        out_of_memory();
+    return grown;
+}
+
+char *memory_copy(const char *text) {
+    char *copy = strdup(text);
+    if (!copy)
+        out_of_memory();
+    return copy;
+}
+
+char *memory_print(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    char *text = NULL;
+    int length = vasprintf(&text, format, arguments);
+    va_end(arguments);
+    if (length < 0)
+        out_of_memory();
+    return text;
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * getopt_long(3) splits the words; this file gives it the table and turns what it finds into values
+ * or sentences. getopt's globals are reset on entry, so that one process may parse many command
+ * lines.
+ */
+#include "options.h"
+
+#include <assert.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "units.h"
+
+/* getopt's value for option i: above every letter. */
+#define LONG_BASE 256
+
+void options_add(struct options *options, const struct option_spec *table) {
+    for (const struct option_spec *spec = table; spec->name; spec++) {
+        assert(options->count < OPTIONS_MAX);
+        options->specs[options->count++] = spec;
+    }
+}
+
+static const char *choices_text(const struct option_spec *spec, char *out, size_t room) {
+    size_t used = 0;
+    out[0] = '\0';
+    for (const char *const *choice = spec->choices; *choice && used < room; choice++)
+        used += (size_t)snprintf(out + used, room - used, "%s%s", used ? ", " : "", *choice);
+    return out;
+}
+
+static bool parse_choice(const struct option_spec *spec, const char *text, uint64_t *out) {
+    for (uint64_t i = 0; spec->choices[i]; i++)
+        if (strcmp(spec->choices[i], text) == 0) {
+            *out = i;
+            return true;
+        }
+    return false;
+}
+
+static bool parse_number(const struct option_spec *spec, const char *text, uint64_t *out) {
+    switch (spec->kind) {
+    case OPTION_COUNT:
+        return units_parse_count(text, out) && *out <= UINT32_MAX;
+    case OPTION_BYTES:
+        return units_parse_bytes(text, out);
+    case OPTION_DURATION:
+        return units_parse_duration_ms(text, out);
+    case OPTION_CHOICE:
+        return parse_choice(spec, text, out);
+    case OPTION_FLAG:
+    case OPTION_TEXT:
+        break;
+    }
+    return true;
+}
+
+static void say_wanted(const struct option_spec *spec, const char *text, char *why,
+                       size_t why_bytes) {
+    char choices[256];
+    const char *wanted = "a whole number up to 4294967295";
+    if (spec->kind == OPTION_BYTES)
+        wanted = "a size such as 4096, 64KiB, 512MiB or 4GiB";
+    else if (spec->kind == OPTION_DURATION)
+        wanted = "a time such as 500ms, 30s, 10m, 2h or 1d";
+    else if (spec->kind == OPTION_CHOICE)
+        wanted = choices_text(spec, choices, sizeof choices);
+    snprintf(why, why_bytes, "--%s %s: wanted %s%s", spec->name, text,
+             spec->kind == OPTION_CHOICE ? "one of " : "", wanted);
+}
+
+static bool set_value(struct options *options, size_t index, const char *text, char *why,
+                      size_t why_bytes) {
+    const struct option_spec *spec = options->specs[index];
+    struct option_value *value = &options->values[index];
+    if (!parse_number(spec, text, &value->number)) {
+        say_wanted(spec, text, why, why_bytes);
+        return false;
+    }
+    value->text = text;
+    return true;
+}
+
+/* Tables for getopt_long. A leading ':' makes it report a missing argument apart from an unknown
+ * option. */
+static void fill_tables(const struct options *options, bool until_argument, struct option *longs,
+                        char *letters) {
+    if (until_argument)
+        *letters++ = '+';
+    *letters++ = ':';
+    for (size_t i = 0; i < options->count; i++) {
+        const struct option_spec *spec = options->specs[i];
+        longs[i] =
+            (struct option){.name = spec->name,
+                            .has_arg = spec->kind == OPTION_FLAG ? no_argument : required_argument,
+                            .val = LONG_BASE + (int)i};
+        if (spec->letter) {
+            *letters++ = spec->letter;
+            if (spec->kind != OPTION_FLAG)
+                *letters++ = ':';
+        }
+    }
+    longs[options->count] = (struct option){0};
+    *letters = '\0';
+}
+
+static size_t find_index(const struct options *options, int found) {
+    if (found >= LONG_BASE)
+        return (size_t)(found - LONG_BASE);
+    for (size_t i = 0; i < options->count; i++)
+        if (found != 0 && options->specs[i]->letter == found)
+            return i;
+    return options->count;
+}
+
+static void say_refused(const struct options *options, int found, char **argv, char *why,
+                        size_t why_bytes) {
+    size_t index = find_index(options, optopt);
+    bool known = index < options->count;
+    if (known && found == ':')
+        snprintf(why, why_bytes, "--%s needs a value: %s", options->specs[index]->name,
+                 options->specs[index]->argument);
+    else if (known)
+        snprintf(why, why_bytes, "--%s takes no value", options->specs[index]->name);
+    else if (optopt)
+        snprintf(why, why_bytes, "there is no option -%c", optopt);
+    else
+        snprintf(why, why_bytes, "there is no option %s", argv[optind - 1]);
+}
+
+bool options_parse(struct options *options, int argc, char **argv, bool until_argument, char *why,
+                   size_t why_bytes) {
+    struct option longs[OPTIONS_MAX + 1];
+    char letters[2 * OPTIONS_MAX + 3];
+    fill_tables(options, until_argument, longs, letters);
+    optind = 0;
+    opterr = 0;
+    int found;
+    while ((found = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
+        if (found == '?' || found == ':') {
+            say_refused(options, found, argv, why, why_bytes);
+            return false;
+        }
+        size_t index = find_index(options, found);
+        if (!set_value(options, index, optarg ? optarg : "", why, why_bytes))
+            return false;
+    }
+    options->arguments = argv + optind;
+    options->argument_count = (size_t)(argc - optind);
+    return true;
+}
+
+const struct option_spec *options_missing(const struct options *options) {
+    for (size_t i = 0; i < options->count; i++)
+        if (options->specs[i]->required && !options->values[i].text)
+            return options->specs[i];
+    return NULL;
+}
+
+static const struct option_value *find_value(const struct options *options, const char *name) {
+    for (size_t i = 0; i < options->count; i++)
+        if (strcmp(options->specs[i]->name, name) == 0)
+            return &options->values[i];
+    assert(!"option is in the command's table");
+    return NULL;
+}
+
+bool options_given(const struct options *options, const char *name) {
+    return find_value(options, name)->text;
+}
+
+const char *options_text(const struct options *options, const char *name, const char *fallback) {
+    const char *text = find_value(options, name)->text;
+    return text ? text : fallback;
+}
+
+uint64_t options_number(const struct options *options, const char *name, uint64_t fallback) {
+    const struct option_value *value = find_value(options, name);
+    return value->text ? value->number : fallback;
+}
+
+uint32_t options_deadline_ms(const struct options *options, const char *name, uint32_t fallback) {
+    uint64_t ms = options_number(options, name, fallback);
+    return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+}

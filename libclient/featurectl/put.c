@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `put`: safetensors files become samples.
+ */
+#include "put_file.h"
+#include "refs.h"
+
+/* People get the URI alone, so that $(featurectl put ...) is a ref. */
+static int print_ref(struct context *context, const struct feature_ref *ref, const char *object) {
+    json_t *line = refs_to_json(ref);
+    if (!line)
+        return context_fail(context, FEATURE_E_INTERNAL, object);
+    if (context->json)
+        json_dumpf(line, context->out, JSON_COMPACT);
+    else
+        fputs(json_string_value(json_object_get(line, "uri")), context->out);
+    fputc('\n', context->out);
+    json_decref(line);
+    return FEATURE_OK;
+}
+
+static int put_one(struct context *context, struct feature_store *store, const char *path,
+                   struct progress *progress) {
+    struct feature_ref *ref;
+    int status = put_file(context, store, path, options_text(&context->options, "id", NULL),
+                          options_deadline_ms(&context->options, "deadline", PUT_DEADLINE_MS),
+                          progress, &ref);
+    if (status)
+        return status;
+    progress_end(progress);
+    status = print_ref(context, ref, path);
+    feature_ref_free(ref);
+    return status;
+}
+
+static int run_put(struct context *context) {
+    const struct options *options = &context->options;
+    struct feature_store *store;
+    if (options_given(options, "id") && options->argument_count > 1)
+        return context_refuse(context, FEATURE_E_INVALID, NULL,
+                              "--id names one sample, but %zu files are given",
+                              options->argument_count);
+    int first_failure = context_open(context, options_text(options, "store", NULL), false, &store);
+    if (first_failure)
+        return first_failure;
+    for (size_t i = 0; i < options->argument_count; i++) {
+        struct progress progress;
+        progress_begin(&progress, context->err, "put", PROGRESS_BYTES,
+                       put_file_bytes(options->arguments[i]));
+        int status = put_one(context, store, options->arguments[i], &progress);
+        progress_end(&progress);
+        if (status && !first_failure)
+            first_failure = status;
+    }
+    return first_failure;
+}
+
+static const struct option_spec put_options[] = {
+    OPTION_STORE(true, "store to put into"),
+    {.name = "id",
+     .kind = OPTION_TEXT,
+     .argument = "ID",
+     .help = "sample id (default: the file's name without .safetensors)"},
+    OPTION_PUT_DEADLINE,
+    OPTION_SECRET_FILE,
+    {0},
+};
+
+const struct command command_put = {
+    .name = "put",
+    .arguments = "FILE...",
+    .summary = "put safetensors files, one sample each, and print their refs",
+    .details = "The file's tensors become the sample's tensors, its __metadata__ the sample's "
+               "metadata (as\n"
+               "JSON text). A sample of the same id is superseded. How many readers a sample waits "
+               "for is a\n"
+               "setting of its store (featurectl store create --readers).",
+    .options = put_options,
+    .arguments_min = 1,
+    .arguments_max = COMMAND_ARGUMENTS_ANY,
+    .run = run_put,
+};

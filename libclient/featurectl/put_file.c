@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * open and check -> reserve -> read each tensor into its place -> commit. A failure on the way
+ * cancels the reservation: the sample exists whole or not at all.
+ */
+#include "put_file.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "memory.h"
+#include "safetensors.h"
+
+#define SUFFIX ".safetensors"
+
+char *put_file_id(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *id = memory_copy(slash ? slash + 1 : path);
+    size_t length = strlen(id), suffix = strlen(SUFFIX);
+    if (length > suffix && strcmp(id + length - suffix, SUFFIX) == 0)
+        id[length - suffix] = '\0';
+    return id;
+}
+
+uint64_t put_file_bytes(const char *path) {
+    struct stat about;
+    return stat(path, &about) == 0 ? (uint64_t)about.st_size : 0;
+}
+
+static void count_moved(void *context, uint64_t bytes) {
+    struct progress *progress = context;
+    progress_set(progress, progress->done + bytes, progress->total);
+}
+
+/* 0, or -errno with a sentence. */
+static int read_tensors(const struct safetensors *file,
+                        const struct feature_reservation *reservation, struct progress *progress,
+                        char *why, size_t why_bytes) {
+    for (uint32_t i = 0; i < file->tensor_count; i++) {
+        void *to = feature_reservation_data(reservation, i);
+        int error = safetensors_read(file, i, to, count_moved, progress, why, why_bytes);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+static int put_open_file(struct context *context, struct feature_store *store, const char *path,
+                         const struct safetensors *file, const struct feature_sample *sample,
+                         uint32_t deadline_ms, struct progress *progress,
+                         struct feature_ref **ref_out) {
+    char why[512];
+    struct feature_reservation *reservation;
+    int status = feature_reserve(store, sample, deadline_ms, &reservation);
+    if (status)
+        return context_fail(context, status, path);
+    if (read_tensors(file, reservation, progress, why, sizeof why) != 0) {
+        feature_cancel(reservation);
+        return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
+    }
+    status = feature_commit(reservation, ref_out);
+    return status ? context_fail(context, status, path) : FEATURE_OK;
+}
+
+int put_file(struct context *context, struct feature_store *store, const char *path, const char *id,
+             uint32_t deadline_ms, struct progress *progress, struct feature_ref **ref_out) {
+    char why[512];
+    struct safetensors file;
+    int error = safetensors_open(path, &file, why, sizeof why);
+    if (error)
+        return context_refuse(context, error == -EINVAL ? FEATURE_E_INVALID : CTL_E_LOCAL, path,
+                              "%s", why);
+    char *base_name = put_file_id(path);
+    struct feature_sample sample = {.size = sizeof sample,
+                                    .sample_id = id ? id : base_name,
+                                    .tensors = file.tensors,
+                                    .tensor_count = file.tensor_count,
+                                    .metadata = file.metadata,
+                                    .metadata_bytes = file.metadata ? strlen(file.metadata) : 0};
+    int status =
+        put_open_file(context, store, path, &file, &sample, deadline_ms, progress, ref_out);
+    free(base_name);
+    safetensors_close(&file);
+    return status;
+}

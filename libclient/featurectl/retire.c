@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `abort`, `ack`, `gc`, `drain`: making samples go, and waiting until they have.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+#include "progress.h"
+#include "select.h"
+
+#define DRAIN_DEADLINE_MS 30000u
+#define DRAIN_SLICE_MS    500u
+
+static void print_count(struct context *context, const char *key, uint64_t count) {
+    const struct table_column columns[] = {{key, key, TABLE_LEFT}};
+    struct table table;
+    CONTEXT_TABLE(context, &table, columns);
+    table_count(&table, count);
+    table_end_row(&table);
+    table_finish(&table, TABLE_FIELDS);
+}
+
+/* ---- abort, ack ---- */
+
+typedef int (*retire_fn)(struct feature_store *store, const struct feature_key *keys, size_t count);
+
+/* Length of the run of targets, from `at` on, that lie in one store. */
+static size_t run_length(const struct targets *targets, size_t at) {
+    size_t end = at + 1;
+    while (end < targets->count && strcmp(targets->list[end].store, targets->list[at].store) == 0)
+        end++;
+    return end - at;
+}
+
+static int retire_run(struct context *context, retire_fn retire, const struct target *targets,
+                      size_t count) {
+    struct feature_store *store;
+    int status = context_open(context, targets[0].store, true, &store);
+    if (status)
+        return status;
+    struct feature_key *keys = memory_grow(NULL, count, sizeof *keys);
+    for (size_t i = 0; i < count; i++)
+        keys[i] = refs_key(&targets[i]);
+    status = retire(store, keys, count);
+    free(keys);
+    return status ? context_fail(context, status, targets[0].text) : FEATURE_OK;
+}
+
+static int retire_all(struct context *context, retire_fn retire, const char *done_word) {
+    struct targets targets;
+    int first_failure = select_targets(context, &targets);
+    uint64_t done = 0;
+    for (size_t at = 0, count; at < targets.count; at += count) {
+        count = run_length(&targets, at);
+        int status = retire_run(context, retire, &targets.list[at], count);
+        first_failure = first_failure ? first_failure : status;
+        done += status ? 0 : count;
+    }
+    if (done)
+        print_count(context, done_word, done);
+    refs_free(&targets);
+    return first_failure;
+}
+
+static int run_abort(struct context *context) {
+    return retire_all(context, feature_abort, "aborted");
+}
+
+static int run_ack(struct context *context) {
+    return retire_all(context, feature_ack, "acked");
+}
+
+static const struct option_spec retire_options[] = {
+    OPTION_MANIFEST, OPTION_ID, OPTION_SECRET_FILE, {0}};
+
+const struct command command_abort = {
+    .name = "abort",
+    .arguments = "[REF...]",
+    .summary = "retire samples now; readers that hold them keep their bytes; absent is no error",
+    .options = retire_options,
+    .arguments_max = COMMAND_ARGUMENTS_ANY,
+    .run = run_abort,
+};
+
+const struct command command_ack = {
+    .name = "ack",
+    .arguments = "[REF...]",
+    .summary = "acknowledge samples of an on-ack store, which frees them; absent is no error",
+    .options = retire_options,
+    .arguments_max = COMMAND_ARGUMENTS_ANY,
+    .run = run_ack,
+};
+
+/* ---- gc ---- */
+
+static int run_gc(struct context *context) {
+    const char *name = options_text(&context->options, "store", NULL);
+    struct feature_store *store;
+    uint64_t freed;
+    int status = context_open(context, name, true, &store);
+    if (status)
+        return status;
+    status = feature_gc(store, options_number(&context->options, "max-hold", 0), &freed);
+    if (status)
+        return context_fail(context, status, name);
+    print_count(context, "freed", freed);
+    return FEATURE_OK;
+}
+
+static const struct option_spec gc_options[] = {
+    OPTION_STORE(true, "store to look through"),
+    {.name = "max-hold",
+     .kind = OPTION_DURATION,
+     .argument = "TIME",
+     .help = "free unleased samples older than that (default: the store's own setting)"},
+    OPTION_SECRET_FILE,
+    {0},
+};
+
+const struct command command_gc = {
+    .name = "gc",
+    .arguments = "",
+    .summary = "free unleased samples that are older than the store's max-hold",
+    .options = gc_options,
+    .run = run_gc,
+};
+
+/* ---- drain ---- */
+
+/* One slice after another, so that a person sees it move. */
+static int drain_in_slices(struct context *context, struct progress *progress) {
+    uint32_t left_ms = options_deadline_ms(&context->options, "deadline", DRAIN_DEADLINE_MS);
+    uint64_t most = 0;
+    for (;;) {
+        uint32_t slice_ms = left_ms < DRAIN_SLICE_MS ? left_ms : DRAIN_SLICE_MS;
+        struct feature_health health = {.size = sizeof health};
+        int status = feature_drain(context->feature, slice_ms);
+        left_ms -= slice_ms;
+        if (status != FEATURE_E_TIMEOUT || !left_ms)
+            return status;
+        if (feature_health(context->feature, &health) != FEATURE_OK)
+            continue;
+        most = health.release_pending > most ? health.release_pending : most;
+        progress_set(progress, most - health.release_pending, most);
+    }
+}
+
+static int run_drain(struct context *context) {
+    struct progress progress;
+    progress_begin(&progress, context->err, "drain", PROGRESS_RELEASES, 0);
+    int status = drain_in_slices(context, &progress);
+    progress_end(&progress);
+    if (status)
+        return context_fail(context, status, NULL);
+    print_count(context, "release_pending", 0);
+    return FEATURE_OK;
+}
+
+static const struct option_spec drain_options[] = {
+    {.name = "deadline",
+     .kind = OPTION_DURATION,
+     .argument = "TIME",
+     .help = "give up after that long and say what is left (default 30s)"},
+    {0},
+};
+
+const struct command command_drain = {
+    .name = "drain",
+    .arguments = "",
+    .summary = "wait until every release and retire has reached its home",
+    .options = drain_options,
+    .run = run_drain,
+};

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Reader for https://github.com/huggingface/safetensors#format, as strict as the reference: the
+ * header is one JSON object without duplicate keys, tensors cover the data section without hole or
+ * overlap, and dtype x shape gives exactly the bytes of data_offsets.
+ *
+ * Order of trust: lengths against the file's size, then JSON, then each tensor alone, then all
+ * together.
+ */
+#include "safetensors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "memory.h"
+
+#define LENGTH_BYTES    8u
+#define READ_STEP_BYTES (8u << 20)
+#define METADATA_KEY    "__metadata__"
+
+struct parser {
+    struct safetensors *file;
+    size_t names_used;
+    char *why;
+    size_t why_bytes;
+};
+
+#define REFUSE(parser, ...) (snprintf((parser)->why, (parser)->why_bytes, __VA_ARGS__), false)
+
+/* A JSON integer that is not negative. */
+static bool get_u64(const json_t *value, uint64_t *out) {
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return false;
+    *out = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+static bool parse_shape(struct parser *p, const char *name, const json_t *shape,
+                        struct feature_tensor *tensor) {
+    if (!json_is_array(shape))
+        return REFUSE(p, "tensor %s has no shape array", name);
+    size_t rank = json_array_size(shape);
+    if (rank > FEATURE_RANK_MAX)
+        return REFUSE(p, "tensor %s has %zu dimensions, at most %d are supported", name, rank,
+                      FEATURE_RANK_MAX);
+    tensor->rank = (uint32_t)rank;
+    for (size_t i = 0; i < rank; i++)
+        if (!get_u64(json_array_get(shape, i), &tensor->shape[i]))
+            return REFUSE(p, "tensor %s: dimension %zu is not a non-negative integer", name, i);
+    return true;
+}
+
+static bool check_bytes(struct parser *p, const struct feature_tensor *tensor) {
+    uint64_t bytes = feature_dtype_bytes(tensor->dtype);
+    for (uint32_t i = 0; i < tensor->rank; i++)
+        if (__builtin_mul_overflow(bytes, tensor->shape[i], &bytes))
+            return REFUSE(p, "tensor %s: its shape overflows 64 bits", tensor->name);
+    if (bytes != tensor->bytes)
+        return REFUSE(
+            p, "tensor %s: dtype and shape make %" PRIu64 " bytes, data_offsets hold %" PRIu64,
+            tensor->name, bytes, tensor->bytes);
+    return true;
+}
+
+static bool parse_offsets(struct parser *p, const char *name, const json_t *offsets,
+                          uint64_t *begin, uint64_t *end) {
+    if (json_array_size(offsets) != 2 || !get_u64(json_array_get(offsets, 0), begin) ||
+        !get_u64(json_array_get(offsets, 1), end))
+        return REFUSE(p, "tensor %s: data_offsets are not two non-negative integers", name);
+    if (*begin > *end || *end > p->file->data_bytes)
+        return REFUSE(p,
+                      "tensor %s: data_offsets %" PRIu64 "..%" PRIu64 " leave the %" PRIu64
+                      " data bytes of the file",
+                      name, *begin, *end, p->file->data_bytes);
+    return true;
+}
+
+static bool parse_tensor(struct parser *p, const char *name, const json_t *value) {
+    struct safetensors *file = p->file;
+    size_t name_bytes = strlen(name);
+    if (name_bytes < 1 || name_bytes > 128)
+        return REFUSE(p, "a tensor's name has %zu bytes, 1 to 128 are allowed", name_bytes);
+    if (!json_is_object(value) || json_object_size(value) != 3)
+        return REFUSE(p, "tensor %s is not an object of dtype, shape and data_offsets", name);
+    if (file->tensor_count == FEATURE_TENSORS_MAX)
+        return REFUSE(p, "more than %d tensors, a sample holds no more", FEATURE_TENSORS_MAX);
+    struct feature_tensor *tensor = &file->tensors[file->tensor_count];
+    const char *dtype = json_string_value(json_object_get(value, "dtype"));
+    tensor->dtype = dtype ? feature_dtype_parse(dtype) : 0;
+    if (!tensor->dtype)
+        return REFUSE(p, "tensor %s has dtype %s, which is not supported", name,
+                      dtype ? dtype : "(none)");
+    uint64_t begin, end;
+    if (!parse_shape(p, name, json_object_get(value, "shape"), tensor) ||
+        !parse_offsets(p, name, json_object_get(value, "data_offsets"), &begin, &end))
+        return false;
+    tensor->name = memcpy(file->names + p->names_used, name, name_bytes + 1);
+    p->names_used += name_bytes + 1;
+    tensor->bytes = end - begin;
+    file->tensor_begin_bytes[file->tensor_count++] = begin;
+    return check_bytes(p, tensor);
+}
+
+static bool parse_metadata(struct parser *p, const json_t *value) {
+    if (!json_is_object(value))
+        return REFUSE(p, METADATA_KEY " is not an object");
+    const char *key;
+    json_t *text;
+    json_object_foreach((json_t *)value, key, text) if (!json_is_string(text)) return REFUSE(
+        p, METADATA_KEY ": the value of %s is not a string", key);
+    p->file->metadata = json_dumps(value, JSON_COMPACT);
+    return p->file->metadata || REFUSE(p, METADATA_KEY " cannot be written as JSON");
+}
+
+/* Insertion sort by begin, empty tensors first where they meet others: at most 64. */
+static void sort_by_begin(struct safetensors *file) {
+    for (uint32_t i = 1; i < file->tensor_count; i++) {
+        struct feature_tensor tensor = file->tensors[i];
+        uint64_t begin = file->tensor_begin_bytes[i];
+        uint32_t at = i;
+        for (; at > 0; at--) {
+            uint64_t before = file->tensor_begin_bytes[at - 1];
+            if (before < begin || (before == begin && file->tensors[at - 1].bytes <= tensor.bytes))
+                break;
+            file->tensors[at] = file->tensors[at - 1];
+            file->tensor_begin_bytes[at] = before;
+        }
+        file->tensors[at] = tensor;
+        file->tensor_begin_bytes[at] = begin;
+    }
+}
+
+static bool check_cover(struct parser *p) {
+    struct safetensors *file = p->file;
+    if (file->tensor_count == 0)
+        return REFUSE(p, "there is no tensor in it");
+    sort_by_begin(file);
+    uint64_t covered = 0;
+    for (uint32_t i = 0; i < file->tensor_count; i++) {
+        uint64_t begin = file->tensor_begin_bytes[i];
+        if (begin != covered)
+            return REFUSE(p,
+                          "tensor %s %s: it begins at data byte %" PRIu64
+                          ", the one before ends at %" PRIu64,
+                          file->tensors[i].name,
+                          begin < covered ? "overlaps another" : "leaves a hole", begin, covered);
+        covered = begin + file->tensors[i].bytes;
+    }
+    if (covered != file->data_bytes)
+        return REFUSE(p, "%" PRIu64 " bytes behind the last tensor belong to none",
+                      file->data_bytes - covered);
+    return true;
+}
+
+static bool parse_entries(struct parser *p, json_t *root) {
+    if (!json_is_object(root))
+        return REFUSE(p, "the header is not a JSON object");
+    const char *key;
+    json_t *value;
+    json_object_foreach(root, key, value) {
+        bool good =
+            strcmp(key, METADATA_KEY) == 0 ? parse_metadata(p, value) : parse_tensor(p, key, value);
+        if (!good)
+            return false;
+    }
+    return check_cover(p);
+}
+
+int safetensors_parse(const char *header, size_t header_bytes, uint64_t data_bytes,
+                      struct safetensors *out, char *why, size_t why_bytes) {
+    json_error_t error;
+    json_t *root = json_loadb(header, header_bytes, JSON_REJECT_DUPLICATES, &error);
+    if (!root) {
+        snprintf(why, why_bytes, "the header is not JSON: %s at byte %d", error.text,
+                 error.position);
+        return -EINVAL;
+    }
+    *out = (struct safetensors){.fd = -1, .data_bytes = data_bytes};
+    /* Names come out of the header, each shorter there than its quoted form: they fit its length.
+     */
+    out->names = memory_grow(NULL, header_bytes, 1);
+    struct parser parser = {.file = out, .why = why, .why_bytes = why_bytes};
+    bool good = parse_entries(&parser, root);
+    json_decref(root);
+    if (good)
+        return 0;
+    safetensors_close(out);
+    return -EINVAL;
+}
+
+/* All of `bytes` at `offset`, or -errno; -ENODATA when the file ends before. */
+static int read_at(int fd, void *to, uint64_t bytes, uint64_t offset, safetensors_moved_fn moved,
+                   void *context) {
+    for (uint64_t done = 0; done < bytes;) {
+        uint64_t step = bytes - done < READ_STEP_BYTES ? bytes - done : READ_STEP_BYTES;
+        ssize_t got = pread(fd, (char *)to + done, step, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got == 0 ? -ENODATA : -errno;
+        done += (uint64_t)got;
+        if (moved)
+            moved(context, (uint64_t)got);
+    }
+    return 0;
+}
+
+static int refuse_errno(int error, const char *what, char *why, size_t why_bytes) {
+    if (error == -ENODATA)
+        snprintf(why, why_bytes, "%s: the file ends before its contents", what);
+    else
+        snprintf(why, why_bytes, "%s: %s", what, strerror(-error));
+    return error;
+}
+
+/* Length of the header, checked against the file's; 0 with a sentence when it cannot be right. */
+static uint64_t check_lengths(const uint8_t length[LENGTH_BYTES], uint64_t file_bytes, char *why,
+                              size_t why_bytes) {
+    uint64_t header_bytes = 0;
+    for (unsigned i = 0; i < LENGTH_BYTES; i++)
+        header_bytes |= (uint64_t)length[i] << (8 * i);
+    if (header_bytes > SAFETENSORS_HEADER_BYTES_MAX)
+        snprintf(why, why_bytes,
+                 "not a safetensors file: its header would have %" PRIu64
+                 " bytes, at most %u are allowed",
+                 header_bytes, SAFETENSORS_HEADER_BYTES_MAX);
+    else if (header_bytes < 2 || header_bytes > file_bytes - LENGTH_BYTES)
+        snprintf(why, why_bytes, "its header would have %" PRIu64 " bytes, the file has %" PRIu64,
+                 header_bytes, file_bytes);
+    else
+        return header_bytes;
+    return 0;
+}
+
+static int read_file(int fd, struct safetensors *out, char *why, size_t why_bytes) {
+    struct stat about;
+    if (fstat(fd, &about) != 0)
+        return refuse_errno(-errno, "cannot be examined", why, why_bytes);
+    if (!S_ISREG(about.st_mode) || about.st_size < (off_t)LENGTH_BYTES) {
+        snprintf(why, why_bytes, "not a safetensors file: no regular file of at least 8 bytes");
+        return -EINVAL;
+    }
+    uint64_t file_bytes = (uint64_t)about.st_size;
+    uint8_t length[LENGTH_BYTES];
+    int error = read_at(fd, length, sizeof length, 0, NULL, NULL);
+    if (error)
+        return refuse_errno(error, "cannot read the header", why, why_bytes);
+    uint64_t header_bytes = check_lengths(length, file_bytes, why, why_bytes);
+    if (!header_bytes)
+        return -EINVAL;
+    char *header = memory_grow(NULL, header_bytes, 1);
+    error = read_at(fd, header, header_bytes, LENGTH_BYTES, NULL, NULL);
+    uint64_t data_begin_bytes = LENGTH_BYTES + header_bytes;
+    if (error)
+        refuse_errno(error, "cannot read the header", why, why_bytes);
+    else
+        error = safetensors_parse(header, header_bytes, file_bytes - data_begin_bytes, out, why,
+                                  why_bytes);
+    free(header);
+    if (!error)
+        out->data_begin_bytes = data_begin_bytes;
+    return error;
+}
+
+int safetensors_open(const char *path, struct safetensors *out, char *why, size_t why_bytes) {
+    /* O_NONBLOCK: a FIFO put in a file's place must not hang us. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return refuse_errno(-errno, "cannot be opened", why, why_bytes);
+    int error = read_file(fd, out, why, why_bytes);
+    if (error)
+        close(fd);
+    else
+        out->fd = fd;
+    return error;
+}
+
+int safetensors_read(const struct safetensors *file, uint32_t index, void *to,
+                     safetensors_moved_fn moved, void *context, char *why, size_t why_bytes) {
+    uint64_t offset = file->data_begin_bytes + file->tensor_begin_bytes[index];
+    int error = read_at(file->fd, to, file->tensors[index].bytes, offset, moved, context);
+    return error ? refuse_errno(error, file->tensors[index].name, why, why_bytes) : 0;
+}
+
+void safetensors_close(struct safetensors *file) {
+    if (file->fd >= 0)
+        close(file->fd);
+    free(file->names);
+    free(file->metadata);
+    *file = (struct safetensors){.fd = -1};
+}

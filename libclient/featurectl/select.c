@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * No state.
+ */
+#include "select.h"
+
+static int add_arguments(struct context *context, struct targets *out, char *why,
+                         size_t why_bytes) {
+    for (size_t i = 0; i < context->options.argument_count; i++) {
+        const char *text = context->options.arguments[i];
+        int status = refs_add(out, text, why, why_bytes);
+        if (status)
+            return context_refuse(context, status, text, "%s", why);
+    }
+    return FEATURE_OK;
+}
+
+int select_targets(struct context *context, struct targets *out) {
+    char why[512];
+    *out = (struct targets){0};
+    const char *manifest = options_text(&context->options, "manifest", NULL);
+    const char *id = options_text(&context->options, "id", NULL);
+    int status = add_arguments(context, out, why, sizeof why);
+    if (!status && manifest) {
+        status = refs_add_manifest(out, manifest, id, why, sizeof why);
+        if (status)
+            context_refuse(context, status, manifest, "%s", why);
+    } else if (!status && id) {
+        status = context_refuse(context, FEATURE_E_INVALID, NULL, "--id needs --manifest");
+    } else if (!status && out->count == 0) {
+        status = context_refuse(context, FEATURE_E_INVALID, NULL, "no REF and no --manifest given");
+    }
+    if (status)
+        refs_free(out);
+    return status;
+}
+
+int select_target(struct context *context, struct targets *out) {
+    int status = select_targets(context, out);
+    if (status || out->count == 1)
+        return status;
+    context_refuse(context, FEATURE_E_INVALID, NULL,
+                   "%zu refs given where one is wanted: name it with --id", out->count);
+    refs_free(out);
+    return FEATURE_E_INVALID;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `status` and `nodes`: this broker and the ones it knows.
+ */
+#include "context.h"
+
+static int run_status(struct context *context) {
+    static const struct table_column columns[] = {
+        {"node", "node", TABLE_LEFT},
+        {"incarnation", "incarnation", TABLE_LEFT},
+        {"broker_version", "version", TABLE_LEFT},
+        {"uptime_ms", "up", TABLE_LEFT},
+        {"directory", "directory", TABLE_LEFT},
+        {"resident_bytes", "resident", TABLE_LEFT},
+        {"max_resident_bytes", "limit", TABLE_LEFT},
+        {"stores", "stores", TABLE_LEFT},
+        {"sessions", "sessions", TABLE_LEFT},
+        {"leases", "leases", TABLE_LEFT},
+        {"release_pending", "release pending", TABLE_LEFT},
+        {"draining", "draining", TABLE_LEFT},
+    };
+    Fb__Health health = FB__HEALTH__INIT;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
+    request.health = &health;
+    Fb__ClientReply *reply;
+    int status = context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_HEALTH, &reply);
+    if (status)
+        return status;
+    const Fb__HealthReply *h = reply->health;
+    struct table table;
+    CONTEXT_TABLE(context, &table, columns);
+    table_text(&table, h->node);
+    table_id(&table, h->incarnation);
+    table_text(&table, h->broker_version);
+    table_duration(&table, h->uptime_ms);
+    table_text(&table, h->directory);
+    table_bytes(&table, h->resident_bytes);
+    table_bytes(&table, h->max_resident_bytes);
+    table_count(&table, h->stores);
+    table_count(&table, h->sessions);
+    table_count(&table, h->leases);
+    table_count(&table, h->release_pending);
+    table_flag(&table, h->draining);
+    table_end_row(&table);
+    table_finish(&table, TABLE_FIELDS);
+    context_free_reply(reply);
+    return FEATURE_OK;
+}
+
+static void print_node(struct table *table, const Fb__NodeInfo *node) {
+    table_text(table, node->node);
+    table_flag(table, node->self);
+    table_text(table, node->address);
+    table_text(table, node->state);
+    table_text(table, node->transport);
+    table_id(table, node->incarnation);
+    table_bytes(table, node->bytes_in);
+    table_bytes(table, node->bytes_out);
+    table_count(table, node->reads);
+    table_count(table, node->reads_in_flight);
+    table_count(table, node->errors);
+    table_count(table, node->leases);
+    table_count(table, node->release_pending);
+    table_text(table, node->last_failure);
+    table_end_row(table);
+}
+
+static int run_nodes(struct context *context) {
+    static const struct table_column columns[] = {
+        {"node", "NODE", TABLE_LEFT},
+        {"self", "SELF", TABLE_LEFT},
+        {"address", "ADDRESS", TABLE_LEFT},
+        {"state", "STATE", TABLE_LEFT},
+        {"transport", "TRANSPORT", TABLE_LEFT},
+        {"incarnation", "INCARNATION", TABLE_LEFT},
+        {"bytes_in", "IN", TABLE_RIGHT},
+        {"bytes_out", "OUT", TABLE_RIGHT},
+        {"reads", "READS", TABLE_RIGHT},
+        {"reads_in_flight", "ACTIVE", TABLE_RIGHT},
+        {"errors", "ERRORS", TABLE_RIGHT},
+        {"leases", "LEASES", TABLE_RIGHT},
+        {"release_pending", "PENDING", TABLE_RIGHT},
+        {"last_failure", "LAST FAILURE", TABLE_LEFT},
+    };
+    Fb__Nodes nodes = FB__NODES__INIT;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_NODES;
+    request.nodes = &nodes;
+    Fb__ClientReply *reply;
+    int status = context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_NODES, &reply);
+    if (status)
+        return status;
+    struct table table;
+    CONTEXT_TABLE(context, &table, columns);
+    for (size_t i = 0; i < reply->nodes->n_nodes; i++)
+        print_node(&table, reply->nodes->nodes[i]);
+    table_finish(&table, TABLE_ROWS);
+    context_free_reply(reply);
+    return FEATURE_OK;
+}
+
+const struct command command_status = {
+    .name = "status",
+    .arguments = "",
+    .summary = "this node's broker: memory, sessions, leases, what is still to be freed",
+    .run = run_status,
+};
+
+const struct command command_nodes = {
+    .name = "nodes",
+    .arguments = "",
+    .summary = "the brokers this one knows, how it reaches them and what moved",
+    .details = "With directory = static these are the peers of the configuration. They answer gets "
+               "by ref and\n"
+               "by id; supersede and abort act on the home that is asked.",
+    .run = run_nodes,
+};

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `stores`, `store create`, `store drop`.
+ */
+#include <sodium.h>
+#include <stdlib.h>
+
+#include "context.h"
+#include "secret.h"
+#include "words.h"
+
+static const struct table_column store_columns[] = {
+    {"store", "STORE", TABLE_LEFT},
+    {"policy", "POLICY", TABLE_LEFT},
+    {"readers", "READERS", TABLE_RIGHT},
+    {"checksum", "CHECKSUM", TABLE_LEFT},
+    {"secret", "SECRET", TABLE_LEFT},
+    {"resident_bytes", "USED", TABLE_RIGHT},
+    {"max_resident_bytes", "LIMIT", TABLE_RIGHT},
+    {"free_largest_bytes", "LARGEST FREE", TABLE_RIGHT},
+    {"landing_used_bytes", "LANDING", TABLE_RIGHT},
+    {"landing_bytes", "LANDING LIMIT", TABLE_RIGHT},
+    {"planned", "PLANNED", TABLE_RIGHT},
+    {"resident", "RESIDENT", TABLE_RIGHT},
+    {"retired", "RETIRED", TABLE_RIGHT},
+    {"max_samples", "MAX SAMPLES", TABLE_RIGHT},
+    {"leases", "LEASES", TABLE_RIGHT},
+    {"put_waiters", "PUTS WAITING", TABLE_RIGHT},
+    {"get_waiters", "GETS WAITING", TABLE_RIGHT},
+    {"puts", "PUTS", TABLE_RIGHT},
+    {"gets", "GETS", TABLE_RIGHT},
+    {"frees", "FREES", TABLE_RIGHT},
+    {"max_hold_ms", "MAX HOLD", TABLE_RIGHT},
+    {"hugepages", "HUGE", TABLE_LEFT},
+    {"prefaulted_bytes", "PREFAULTED", TABLE_RIGHT},
+};
+
+static void print_store(struct table *table, const Fb__StoreInfo *store) {
+    char word[WORDS_ROOM];
+    const Fb__StoreSettings none = FB__STORE_SETTINGS__INIT;
+    const Fb__StoreSettings *settings = store->settings ? store->settings : &none;
+    table_text(table, store->store);
+    table_text(table, words_enum(&fb__policy__descriptor, (int)settings->policy, word));
+    table_count(table, settings->readers);
+    table_text(table, words_enum(&fb__checksum_policy__descriptor, (int)settings->checksum, word));
+    table_flag(table, store->secret);
+    table_bytes(table, store->resident_bytes);
+    table_bytes(table, settings->max_resident_bytes);
+    table_bytes(table, store->free_largest_bytes);
+    table_bytes(table, store->landing_used_bytes);
+    table_bytes(table, settings->landing_bytes);
+    table_count(table, store->planned);
+    table_count(table, store->resident);
+    table_count(table, store->retired);
+    table_count(table, settings->max_samples);
+    table_count(table, store->leases);
+    table_count(table, store->put_waiters);
+    table_count(table, store->get_waiters);
+    table_count(table, store->puts);
+    table_count(table, store->gets);
+    table_count(table, store->frees);
+    table_duration(table, settings->max_hold_ms);
+    table_flag(table, store->hugepages);
+    table_bytes(table, store->prefaulted_bytes);
+    table_end_row(table);
+}
+
+static int run_stores(struct context *context) {
+    Fb__Stores stores = FB__STORES__INIT;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_STORES;
+    request.stores = &stores;
+    Fb__ClientReply *reply;
+    int status = context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_STORES, &reply);
+    if (status)
+        return status;
+    struct table table;
+    CONTEXT_TABLE(context, &table, store_columns);
+    for (size_t i = 0; i < reply->stores->n_stores; i++)
+        print_store(&table, reply->stores->stores[i]);
+    table_finish(&table, TABLE_ROWS);
+    context_free_reply(reply);
+    return FEATURE_OK;
+}
+
+static int print_done(struct context *context, const char *key, const char *store) {
+    const struct table_column columns[] = {{key, key, TABLE_LEFT}};
+    struct table table;
+    CONTEXT_TABLE(context, &table, columns);
+    table_text(&table, store);
+    table_end_row(&table);
+    table_finish(&table, TABLE_FIELDS);
+    return FEATURE_OK;
+}
+
+static int run_store_create(struct context *context) {
+    const struct options *o = &context->options;
+    const char *name = o->arguments[0];
+    uint8_t secret[SECRET_BYTES_MAX];
+    struct feature_store_options settings = {
+        .size = sizeof settings,
+        .policy = (enum feature_policy)options_number(o, "policy", FEATURE_ON_RELEASE),
+        .readers = (uint32_t)options_number(o, "readers", 0),
+        .max_resident_bytes = options_number(o, "max-resident-bytes", 0),
+        .landing_bytes = options_number(o, "landing-bytes", 0),
+        .max_hold_ms = options_number(o, "max-hold", 0),
+        .checksum =
+            (enum feature_checksum)options_number(o, "checksum", FEATURE_CHECK_AFTER_NETWORK),
+        .max_samples = (uint32_t)options_number(o, "max-samples", 0),
+    };
+    const char *path = options_text(o, "secret-file", NULL);
+    if (path) {
+        char why[256];
+        ssize_t bytes = secret_read(path, secret, why, sizeof why);
+        if (bytes < 0)
+            return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
+        settings.secret = secret;
+        settings.secret_bytes = (size_t)bytes;
+    }
+    int status = feature_store_create(context->feature, name, &settings);
+    sodium_memzero(secret, sizeof secret);
+    return status ? context_fail(context, status, name) : print_done(context, "created", name);
+}
+
+static int run_store_drop(struct context *context) {
+    const char *name = context->options.arguments[0];
+    int status = feature_store_drop(context->feature, name);
+    return status ? context_fail(context, status, name) : print_done(context, "dropped", name);
+}
+
+const struct command command_stores = {
+    .name = "stores",
+    .arguments = "",
+    .summary = "every store: settings, memory used, samples, leases, who waits",
+    .run = run_stores,
+};
+
+static const char *const policies[] = {"on-release", "on-ack", "retain", NULL};
+static const char *const checksums[] = {"after-network", "always", "never", NULL};
+
+static const struct option_spec create_options[] = {
+    {.name = "policy",
+     .kind = OPTION_CHOICE,
+     .argument = "POLICY",
+     .choices = policies,
+     .help = "when a sample is freed (default on-release)"},
+    {.name = "readers",
+     .kind = OPTION_COUNT,
+     .argument = "N",
+     .help = "on-release: consumed releases that free a sample (default 1)"},
+    {.name = "max-resident-bytes",
+     .kind = OPTION_BYTES,
+     .argument = "SIZE",
+     .help = "memory for samples put here (default: the broker's)"},
+    {.name = "landing-bytes",
+     .kind = OPTION_BYTES,
+     .argument = "SIZE",
+     .help = "memory for reading other nodes' samples (default: the broker's)"},
+    {.name = "max-hold",
+     .kind = OPTION_DURATION,
+     .argument = "TIME",
+     .help = "free unleased samples older than that (default: never)"},
+    {.name = "checksum",
+     .kind = OPTION_CHOICE,
+     .argument = "WHEN",
+     .choices = checksums,
+     .help = "when readers verify (default after-network)"},
+    {.name = "max-samples",
+     .kind = OPTION_COUNT,
+     .argument = "N",
+     .help = "samples at a time (default: the broker's)"},
+    OPTION_SECRET_FILE,
+    {0},
+};
+
+const struct command command_store_create = {
+    .name = "store create",
+    .arguments = "NAME",
+    .summary = "make a store; the same settings again are no error",
+    .options = create_options,
+    .arguments_min = 1,
+    .arguments_max = 1,
+    .run = run_store_create,
+};
+
+const struct command command_store_drop = {
+    .name = "store drop",
+    .arguments = "NAME",
+    .summary =
+        "retire everything in a store and remove it; leased bytes stay readable until released",
+    .arguments_min = 1,
+    .arguments_max = 1,
+    .run = run_store_drop,
+};

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Invariants: `at` < column_count between cells; cell_count is a multiple of shown_count between
+ * rows. Names come from clients: control characters never reach the terminal.
+ */
+#include "table.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+#include "units.h"
+
+void table_init(struct table *table, FILE *out, bool json, const struct table_column *columns,
+                size_t column_count) {
+    *table =
+        (struct table){.out = out, .json = json, .columns = columns, .column_count = column_count};
+    while (table->shown_count < column_count && columns[table->shown_count].title)
+        table->shown_count++;
+}
+
+static void keep_text(struct table *table, const char *text) {
+    if (table->cell_count == table->cell_room) {
+        table->cell_room = table->cell_room ? table->cell_room * 2 : 64;
+        table->cells = memory_grow(table->cells, table->cell_room, sizeof *table->cells);
+    }
+    char *copy = memory_copy(text);
+    for (char *c = copy; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+    table->cells[table->cell_count++] = copy;
+}
+
+void table_cell(struct table *table, json_t *json, const char *text) {
+    assert(table->at < table->column_count);
+    if (table->json) {
+        if (!table->row)
+            table->row = json_object();
+        json_object_set_new(table->row, table->columns[table->at].key, json);
+    } else {
+        json_decref(json);
+        if (table->columns[table->at].title)
+            keep_text(table, text);
+    }
+    table->at++;
+}
+
+/* A client may call itself what is no UTF-8; JSON must be. */
+static json_t *json_of_text(const char *text) {
+    json_t *json = json_string(text);
+    if (json)
+        return json;
+    char *ascii = memory_copy(text);
+    for (char *c = ascii; *c; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    json = json_string(ascii);
+    free(ascii);
+    return json;
+}
+
+void table_text(struct table *table, const char *text) {
+    bool empty = !text || !*text;
+    table_cell(table, empty ? json_null() : json_of_text(text), empty ? "-" : text);
+}
+
+void table_count(struct table *table, uint64_t count) {
+    char text[UNITS_ROOM];
+    snprintf(text, sizeof text, "%" PRIu64, count);
+    table_cell(table, json_integer((json_int_t)count), text);
+}
+
+void table_id(struct table *table, uint64_t id) {
+    char text[UNITS_ROOM];
+    snprintf(text, sizeof text, "%" PRIu64, id);
+    table_text(table, id ? text : NULL);
+}
+
+void table_bytes(struct table *table, uint64_t bytes) {
+    char text[UNITS_ROOM];
+    table_cell(table, json_integer((json_int_t)bytes), units_bytes(bytes, text));
+}
+
+void table_duration(struct table *table, uint64_t ms) {
+    char text[UNITS_ROOM];
+    table_cell(table, json_integer((json_int_t)ms), units_duration(ms, text));
+}
+
+void table_flag(struct table *table, bool flag) {
+    table_cell(table, json_boolean(flag), flag ? "yes" : "no");
+}
+
+void table_end_row(struct table *table) {
+    assert(table->at == table->column_count);
+    table->at = 0;
+    if (!table->json)
+        return;
+    json_dumpf(table->row, table->out, JSON_COMPACT);
+    fputc('\n', table->out);
+    json_decref(table->row);
+    table->row = NULL;
+}
+
+/* Characters, not bytes: UTF-8 continuation bytes take no column. */
+static size_t width_of(const char *text) {
+    size_t width = 0;
+    for (; *text; text++)
+        width += ((unsigned char)*text & 0xc0) != 0x80;
+    return width;
+}
+
+static void print_padded(FILE *out, const char *text, size_t width, enum table_align align,
+                         bool last) {
+    size_t pad = width - width_of(text);
+    if (align == TABLE_RIGHT)
+        fprintf(out, "%*s%s", (int)pad, "", text);
+    else
+        fprintf(out, "%s%*s", text, last ? 0 : (int)pad, "");
+    fputs(last ? "\n" : "  ", out);
+}
+
+static size_t column_width(const struct table *table, size_t column) {
+    size_t width = width_of(table->columns[column].title);
+    for (size_t i = column; i < table->cell_count; i += table->shown_count) {
+        size_t cell = width_of(table->cells[i]);
+        width = cell > width ? cell : width;
+    }
+    return width;
+}
+
+static void print_rows(const struct table *table) {
+    size_t n = table->shown_count;
+    size_t *width = memory_grow(NULL, n, sizeof *width);
+    for (size_t c = 0; c < n; c++)
+        width[c] = column_width(table, c);
+    for (size_t c = 0; c < n; c++)
+        print_padded(table->out, table->columns[c].title, width[c], table->columns[c].align,
+                     c + 1 == n);
+    for (size_t i = 0; i < table->cell_count; i++)
+        print_padded(table->out, table->cells[i], width[i % n], table->columns[i % n].align,
+                     i % n + 1 == n);
+    free(width);
+}
+
+static void print_fields(const struct table *table) {
+    size_t width = 0;
+    for (size_t c = 0; c < table->shown_count; c++) {
+        size_t title = width_of(table->columns[c].title);
+        width = title > width ? title : width;
+    }
+    for (size_t i = 0; i < table->cell_count; i++) {
+        print_padded(table->out, table->columns[i % table->shown_count].title, width, TABLE_LEFT,
+                     false);
+        fprintf(table->out, "%s\n", table->cells[i]);
+    }
+}
+
+void table_finish(struct table *table, enum table_layout layout) {
+    if (!table->json && layout == TABLE_ROWS)
+        print_rows(table);
+    else if (!table->json)
+        print_fields(table);
+    for (size_t i = 0; i < table->cell_count; i++)
+        free(table->cells[i]);
+    free(table->cells);
+    json_decref(table->row);
+    *table = (struct table){0};
+}

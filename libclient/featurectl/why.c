@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Two halves: what would free the sample (by state and policy), and who reads or writes it now.
+ */
+#include "why.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "memory.h"
+#include "units.h"
+#include "words.h"
+
+static char *why_resident(const Fb__SampleInfo *info, Fb__Policy policy) {
+    if (info->landing)
+        return memory_print("copy of node %s, freed %s", info->home,
+                            info->leases ? "with its last lease" : "when its room is needed");
+    if (policy == FB__POLICY__ON_ACK)
+        return memory_copy("waits for ack");
+    if (policy == FB__POLICY__RETAIN)
+        return memory_copy("kept until abort, re-put or gc");
+    uint32_t missing = info->readers > info->consumed ? info->readers - info->consumed : 0;
+    if (missing == 0)
+        return memory_copy("consumed, waits for its last lease");
+    return memory_print("waits for %" PRIu32 " of %" PRIu32 " consumed releases", missing,
+                        info->readers);
+}
+
+static char *why_state(const Fb__SampleInfo *info, Fb__Policy policy) {
+    char reason[WORDS_ROOM];
+    words_reason(info->reason, reason);
+    switch (info->state) {
+    case FB__SAMPLE_STATE__PLANNED:
+        return memory_copy(info->landing ? "arriving from its home" : "being written");
+    case FB__SAMPLE_STATE__SEALED:
+        return memory_copy("committed, waits for the directory");
+    case FB__SAMPLE_STATE__RESIDENT:
+        return why_resident(info, policy);
+    case FB__SAMPLE_STATE__RETIRED:
+        return memory_print("%s, waits for its last lease", *reason ? reason : "retired");
+    case FB__SAMPLE_STATE__GONE:
+        return memory_print("%s, freed", *reason ? reason : "retired");
+    default:
+        return memory_copy("never seen");
+    }
+}
+
+static char *name_holders(const Fb__SampleInfo *info) {
+    char *names = memory_copy("");
+    for (size_t i = 0; i < info->n_holders; i++) {
+        char age[UNITS_ROOM];
+        char *longer = memory_print("%s%s%s (%s)", names, i ? ", " : "", info->holders[i]->holder,
+                                    units_duration(info->holders[i]->age_ms, age));
+        free(names);
+        names = longer;
+    }
+    return names;
+}
+
+char *why_kept(const Fb__SampleInfo *info, Fb__Policy policy) {
+    char *state = why_state(info, policy), *holders, *why;
+    const char *verb = info->state == FB__SAMPLE_STATE__PLANNED ? "held by" : "read by";
+    if (info->n_holders) {
+        holders = name_holders(info);
+        why = memory_print("%s; %s %s", state, verb, holders);
+        free(holders);
+    } else if (info->leases) {
+        why = memory_print("%s; read by %" PRIu32, state, info->leases);
+    } else {
+        return state;
+    }
+    free(state);
+    return why;
+}

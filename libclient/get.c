@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Get: one round trip for the leases of a chunk of keys; then the bytes are there. Checksums are
+ * verified when the store's policy says so; what does not match is given back as corrupt, which
+ * makes the broker drop its copy, and asked for once more.
+ */
+#include <string.h>
+
+#include "error.h"
+#include "key.h"
+#include "release.h"
+#include "view.h"
+
+#define DEADLINE_MS_DEFAULT 30000u
+/* Room in the reply's frame for one item: its sentence or its spec, checksums, numbers. */
+#define RESULT_BYTES      512u
+#define RESULT_SPEC_BYTES (LAYOUT_SPEC_BYTES_MAX + 8 * LAYOUT_TENSORS_MAX + RESULT_BYTES)
+
+struct getter {
+    struct feature_store *store;
+    struct fc_limits limits;
+    struct feature_get_options options;
+    struct fc_first_error failure;
+};
+
+static bool show_progress(void *context, const Fb__ClientNotice *notice) {
+    const struct getter *getter = context;
+    if (notice->note_case == FB__CLIENT_NOTICE__NOTE_PROGRESS && getter->options.progress)
+        getter->options.progress(getter->options.progress_context, notice->progress->bytes_done,
+                                 notice->progress->bytes_total);
+    return true;
+}
+
+static bool is_to_verify(const struct feature_store *store, const Fb__GetResult *result) {
+    struct feature *feature = store->feature;
+    pthread_mutex_lock(&feature->lock);
+    Fb__ChecksumPolicy policy = store->checksum;
+    pthread_mutex_unlock(&feature->lock);
+    return policy == FB__CHECKSUM_POLICY__ALWAYS ||
+           (policy == FB__CHECKSUM_POLICY__AFTER_NETWORK && result->over_network);
+}
+
+static int take_result(const struct fc_request *request, const Fb__GetResult *result,
+                       struct feature_key key, struct feature_view **out) {
+    if (result->status != FB__STATUS__OK)
+        return fc_fail_status(result->status, result->error, request->what);
+    struct feature_view *view;
+    int rc = fc_view_new(request, result, key.ref, fc_key_sample_id(key), &view);
+    if (rc) {
+        struct fc_release release = {.lease_hi = result->lease_hi,
+                                     .lease_lo = result->lease_lo,
+                                     .lease_epoch = request->epoch,
+                                     .lease_incarnation = request->incarnation};
+        fc_release_say(request->store, &release, 1);
+        return rc;
+    }
+    if (is_to_verify(request->store, result) && (rc = fc_view_verify(view))) {
+        fc_view_end(view, FEATURE_RETURNED, true);
+        return rc;
+    }
+    *out = view;
+    return FEATURE_OK;
+}
+
+/* One frame's worth; each item's status and view. */
+static void get_chunk(struct getter *getter, struct feature_get_item *const *items, size_t count) {
+    Fb__GetItem messages[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    Fb__Get get = FB__GET__INIT;
+    for (size_t i = 0; i < count; i++) {
+        const struct feature_ref *ref = items[i]->key.ref;
+        pointers[i] = &messages[i];
+        fb__get_item__init(&messages[i]);
+        messages[i].sample_id = (char *)fc_key_sample_id(items[i]->key);
+        messages[i].want_spec = !ref || !ref->spec;
+        if (ref) {
+            messages[i].generation = ref->generation;
+            messages[i].home = (char *)ref->home;
+            messages[i].incarnation = ref->incarnation;
+        }
+    }
+    get.items = pointers;
+    get.n_items = count;
+    get.deadline_ms = getter->options.deadline_ms;
+    get.wait_ms = getter->options.wait_ms;
+    uint32_t bound_ms;
+    if (__builtin_add_overflow(get.deadline_ms, get.wait_ms, &bound_ms))
+        bound_ms = UINT32_MAX;
+    struct fc_request request =
+        FC_REQUEST(.feature = getter->store->feature, .store = getter->store, .handle = &get.handle,
+                   .what = "get", .deadline_ms = bound_ms, .notice = show_progress,
+                   .notice_context = getter, .expected = FB__CLIENT_REPLY__RESULT_GET);
+    request.message.op_case = FB__CLIENT_REQUEST__OP_GET;
+    request.message.get = &get;
+    int rc = fc_request(&request);
+    if (!rc && request.reply->get->n_items != count)
+        rc = fc_request_nonsense(&request);
+    for (size_t i = 0; i < count; i++) {
+        items[i]->status = rc ? rc
+                              : take_result(&request, request.reply->get->items[i], items[i]->key,
+                                            &items[i]->view);
+        if (items[i]->status != FEATURE_E_CORRUPT)
+            fc_first_error_note(&getter->failure, items[i]->status);
+    }
+    fc_request_deinit(&request);
+}
+
+/* A chunk, and its corrupt items once more. */
+static void get_verified(struct getter *getter, struct feature_get_item *const *items,
+                         size_t count) {
+    if (!count)
+        return;
+    get_chunk(getter, items, count);
+    for (size_t i = 0; i < count; i++) {
+        if (items[i]->status != FEATURE_E_CORRUPT)
+            continue;
+        get_chunk(getter, &items[i], 1);
+        fc_first_error_note(&getter->failure, items[i]->status);
+    }
+}
+
+static size_t result_bytes(struct feature_key key) {
+    return key.ref && key.ref->spec ? RESULT_BYTES : RESULT_SPEC_BYTES;
+}
+
+static void get_all(struct getter *getter, struct feature_get_item *items, size_t count) {
+    struct feature_get_item *chunk[FRAME_BATCH_ITEMS_MAX];
+    size_t chunk_count = 0, chunk_bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        items[i].view = NULL;
+        items[i].status = fc_key_check(getter->store, items[i].key);
+        fc_first_error_note(&getter->failure, items[i].status);
+        if (items[i].status)
+            continue;
+        size_t bytes = result_bytes(items[i].key);
+        if (chunk_count == getter->limits.batch_items ||
+            chunk_bytes + bytes > getter->limits.frame_bytes) {
+            get_verified(getter, chunk, chunk_count);
+            chunk_count = chunk_bytes = 0;
+        }
+        chunk[chunk_count++] = &items[i];
+        chunk_bytes += bytes;
+    }
+    get_verified(getter, chunk, chunk_count);
+}
+
+int feature_get_batch(struct feature_store *store, struct feature_get_item *items, size_t count,
+                      const struct feature_get_options *options) {
+    struct getter getter = {.store = store};
+    int rc = fc_connection_check(store->feature);
+    if (!rc)
+        rc =
+            fc_options_read(&getter.options, sizeof getter.options, options, "feature_get_options");
+    if (rc) {
+        for (size_t i = 0; i < count; i++) {
+            items[i].status = rc;
+            items[i].view = NULL;
+        }
+        return rc;
+    }
+    if (!getter.options.deadline_ms)
+        getter.options.deadline_ms = DEADLINE_MS_DEFAULT;
+    getter.limits = fc_connection_limits(store->feature);
+    get_all(&getter, items, count);
+    return fc_first_error_raise(&getter.failure);
+}
+
+int feature_get(struct feature_store *store, struct feature_key key,
+                const struct feature_get_options *options, struct feature_view **out) {
+    struct feature_get_item item = {.key = key};
+    int rc = feature_get_batch(store, &item, 1, options);
+    if (!rc)
+        *out = item.view;
+    return rc;
+}
+
+/* ---- copying ---- */
+
+static int copy_tensor(const struct feature_view *view, int index, const char *name,
+                       const struct iovec *buffer) {
+    const struct feature_tensor *tensor =
+        index < 0 ? NULL : feature_ref_tensor(view->ref, (uint32_t)index);
+    if (!tensor)
+        return fc_fail(FEATURE_E_INVALID, "sample %s has no tensor %s", view->ref->sample_id, name);
+    if (buffer->iov_len < tensor->bytes)
+        return fc_fail(
+            FEATURE_E_INVALID, "sample %s: tensor %s has %llu bytes, there is room for %zu",
+            view->ref->sample_id, tensor->name, (unsigned long long)tensor->bytes, buffer->iov_len);
+    if (tensor->bytes)
+        memcpy(buffer->iov_base, feature_view_data(view, (uint32_t)index), tensor->bytes);
+    return FEATURE_OK;
+}
+
+static int copy_tensors(const struct feature_view *view, const char *const *names,
+                        const struct iovec *buffers, uint32_t count) {
+    if (!names && count != view->ref->layout.tensor_count)
+        return fc_fail(FEATURE_E_INVALID, "sample %s has %u tensors, there are %u buffers",
+                       view->ref->sample_id, view->ref->layout.tensor_count, count);
+    int rc = FEATURE_OK;
+    for (uint32_t i = 0; i < count && !rc; i++)
+        rc = names ? copy_tensor(view, feature_view_find(view, names[i]), names[i], &buffers[i])
+                   : copy_tensor(view, (int)i, NULL, &buffers[i]);
+    return rc;
+}
+
+int feature_get_into(struct feature_store *store, struct feature_key key,
+                     const struct feature_get_options *options, const char *const *names,
+                     const struct iovec *buffers, uint32_t count, bool consumed) {
+    struct feature_view *view;
+    int rc = feature_get(store, key, options, &view);
+    if (rc)
+        return rc;
+    rc = copy_tensors(view, names, buffers, count);
+    fc_view_end(view, consumed && !rc ? FEATURE_CONSUMED : FEATURE_RETURNED, false);
+    return rc;
+}

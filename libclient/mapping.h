@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A store's arena mapped into this process: one mapping per arena and access, shared by the store's
+ * handles and kept alive by views and reservations. Thread-safe.
+ */
+#ifndef FEATURED_LIBCLIENT_MAPPING_H
+#define FEATURED_LIBCLIENT_MAPPING_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct fc_mapping {
+    atomic_uint refs;
+    uint8_t *base;
+    uint64_t bytes;
+    dev_t device;
+    ino_t inode;
+    bool write;
+};
+
+/* Maps `bytes` of the arena behind fd (kept by the caller). FEATURE_OK, or FEATURE_E_INTERNAL with
+ * a sentence when the file is smaller than the broker says or cannot be mapped. */
+int fc_mapping_new(int fd, uint64_t bytes, bool write, struct fc_mapping **out);
+/* True if it maps this very file with this access and size. */
+bool fc_mapping_is(const struct fc_mapping *mapping, int fd, uint64_t bytes, bool write);
+struct fc_mapping *fc_mapping_ref(struct fc_mapping *mapping);
+/* NULL is fine. */
+void fc_mapping_unref(struct fc_mapping *mapping);
+/* True if [offset, offset + bytes) lies inside and offset is a multiple of align_bytes: whatever
+ * the broker says is checked with this before use. */
+bool fc_mapping_holds(const struct fc_mapping *mapping, uint64_t offset, uint64_t bytes,
+                      uint32_t align_bytes);
+
+#endif

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * exists, stat, list and health: take no lease, change nothing.
+ */
+#include <string.h>
+
+#include "error.h"
+#include "key.h"
+#include "request.h"
+
+#define LIST_PAGE 256u
+
+static const char *reason_words(Fb__Reason reason) {
+    static const char *const words[] = {
+        [FB__REASON__REASON_NONE] = "",
+        [FB__REASON__CONSUMED] = "consumed",
+        [FB__REASON__ACKED] = "acked",
+        [FB__REASON__ABORTED] = "aborted",
+        [FB__REASON__SUPERSEDED] = "superseded",
+        [FB__REASON__MAX_HOLD] = "held too long",
+        [FB__REASON__DROPPED] = "store dropped",
+        [FB__REASON__CANCELLED] = "cancelled",
+        [FB__REASON__PRODUCER_DIED] = "producer died",
+        [FB__REASON__UNCACHED] = "copy no longer needed",
+        [FB__REASON__FETCH_FAILED] = "fetch failed",
+    };
+    return (size_t)reason < sizeof words / sizeof *words ? words[reason] : "unknown";
+}
+
+static void fill_info(struct feature_info *out, const Fb__SampleInfo *info) {
+    *out = (struct feature_info){
+        .generation = info->generation,
+        .state = (enum feature_state)info->state,
+        .reason = reason_words(info->reason),
+        .extent_bytes = info->extent_bytes,
+        .age_ms = info->age_ms,
+        .leases = info->leases,
+        .consumed = info->consumed,
+        .readers = info->readers,
+        .landing = info->landing,
+    };
+    strncpy(out->sample_id, info->sample_id, sizeof out->sample_id - 1);
+}
+
+/* ---- stat ---- */
+
+static int make_ref(const struct fc_request *request, const Fb__StatResult *result,
+                    struct feature_ref **out) {
+    const char *home = *result->home ? result->home : request->node;
+    const char *wrong = NULL;
+    if (layout_check_sample_id(result->info->sample_id) || layout_check_name(home))
+        return fc_request_nonsense(request);
+    struct feature_ref *ref = fc_ref_new(request->store->name, result->info->sample_id);
+    if (!ref)
+        return fc_fail_memory("stat");
+    fc_ref_set_home(ref, result->info->generation, home,
+                    result->incarnation ? result->incarnation : request->incarnation);
+    if (result->spec.len)
+        wrong = fc_ref_set_spec(ref, result->spec.data, result->spec.len);
+    if (!wrong)
+        wrong = fc_ref_set_checksums(ref, result->checksums.data, result->checksums.len);
+    if (wrong) {
+        feature_ref_free(ref);
+        return fc_fail(FEATURE_E_INTERNAL, "stat: the broker's answer was refused: %s", wrong);
+    }
+    *out = ref;
+    return FEATURE_OK;
+}
+
+static int take_stat(const struct fc_request *request, struct feature_info *out,
+                     struct feature_ref **ref_out) {
+    if (request->reply->stat->n_items != 1)
+        return fc_request_nonsense(request);
+    const Fb__StatResult *result = request->reply->stat->items[0];
+    struct feature_ref *ref = NULL;
+    if (result->status != FB__STATUS__OK)
+        return fc_fail_status(result->status, result->error, request->what);
+    if (!result->info)
+        return fc_request_nonsense(request);
+    int rc = ref_out ? make_ref(request, result, &ref) : FEATURE_OK;
+    if (rc)
+        return rc;
+    if (ref_out)
+        *ref_out = ref;
+    fill_info(out, result->info);
+    return FEATURE_OK;
+}
+
+int feature_stat(struct feature_store *store, struct feature_key key, struct feature_info *out,
+                 struct feature_ref **ref_out) {
+    int rc = fc_key_check(store, key);
+    if (rc)
+        return rc;
+    Fb__RetireItem item, *items = &item;
+    fc_key_fill(key, &item);
+    Fb__Stat stat = FB__STAT__INIT;
+    stat.n_items = 1;
+    stat.items = &items;
+    struct fc_request request =
+        FC_REQUEST(.feature = store->feature, .store = store, .handle = &stat.handle,
+                   .what = "stat", .expected = FB__CLIENT_REPLY__RESULT_STAT);
+    request.message.op_case = FB__CLIENT_REQUEST__OP_STAT;
+    request.message.stat = &stat;
+    rc = fc_request(&request);
+    if (!rc)
+        rc = take_stat(&request, out, ref_out);
+    fc_request_deinit(&request);
+    return rc;
+}
+
+int feature_exists(struct feature_store *store, struct feature_key key) {
+    struct feature_info info;
+    int rc = feature_stat(store, key, &info, NULL);
+    if (rc || info.state == FEATURE_RESIDENT)
+        return rc;
+    return fc_fail(FEATURE_E_NOT_FOUND, "sample %s is not resident%s%s", fc_key_sample_id(key),
+                   *info.reason ? ": " : "", info.reason);
+}
+
+/* ---- list ---- */
+
+/* One page; false in *more_out at the end, by the broker's cursor or by visit(). */
+static int list_page(struct feature_store *store, Fb__List *list,
+                     bool (*visit)(void *context, const struct feature_info *info), void *context,
+                     bool *more_out) {
+    struct fc_request request =
+        FC_REQUEST(.feature = store->feature, .store = store, .handle = &list->handle,
+                   .what = "list", .expected = FB__CLIENT_REPLY__RESULT_LIST);
+    request.message.op_case = FB__CLIENT_REQUEST__OP_LIST;
+    request.message.list = list;
+    int rc = fc_request(&request);
+    bool more = !rc;
+    for (size_t i = 0; more && i < request.reply->list->n_samples; i++) {
+        struct feature_info info;
+        fill_info(&info, request.reply->list->samples[i]);
+        more = visit(context, &info);
+    }
+    if (!rc) {
+        list->cursor = request.reply->list->cursor;
+        *more_out = more && list->cursor;
+    }
+    fc_request_deinit(&request);
+    return rc;
+}
+
+int feature_list(struct feature_store *store, const char *prefix,
+                 bool (*visit)(void *context, const struct feature_info *info), void *context) {
+    Fb__List list = FB__LIST__INIT;
+    list.limit = LIST_PAGE;
+    list.prefix = (char *)(prefix ? prefix : "");
+    bool more = true;
+    int rc = FEATURE_OK;
+    while (more && !rc)
+        rc = list_page(store, &list, visit, context, &more);
+    return rc;
+}
+
+/* ---- health ---- */
+
+static void fill_health(struct feature_health *out, const Fb__HealthReply *reply) {
+    *out = (struct feature_health){
+        .size = sizeof *out,
+        .incarnation = reply->incarnation,
+        .uptime_ms = reply->uptime_ms,
+        .resident_bytes = reply->resident_bytes,
+        .max_resident_bytes = reply->max_resident_bytes,
+        .sessions = reply->sessions,
+        .leases = reply->leases,
+        .release_pending = reply->release_pending,
+        .draining = reply->draining,
+    };
+    strncpy(out->node, reply->node, sizeof out->node - 1);
+}
+
+int feature_health(struct feature *feature, struct feature_health *out) {
+    size_t size = out->size;
+    if (size < sizeof size)
+        return fc_fail(FEATURE_E_INVALID,
+                       "feature_health.size is %zu: set it to sizeof(struct feature_health)", size);
+    Fb__Health health = FB__HEALTH__INIT;
+    struct fc_request request = FC_REQUEST(.feature = feature, .what = "health",
+                                           .expected = FB__CLIENT_REPLY__RESULT_HEALTH);
+    request.message.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
+    request.message.health = &health;
+    int rc = fc_request(&request);
+    if (!rc) {
+        struct feature_health known;
+        fill_health(&known, request.reply->health);
+        known.size = size;
+        memcpy(out, &known, size < sizeof known ? size : sizeof known);
+    }
+    fc_request_deinit(&request);
+    return rc;
+}

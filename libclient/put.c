@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Copying put. Samples up to the broker's inline limit travel in the message itself, as many to a
+ * frame as fit; larger ones are copied straight into the arena. Items are put in their order, so
+ * that of two with one sample_id the later supersedes the earlier.
+ */
+#include <string.h>
+
+#include "checksum.h"
+#include "clock.h"
+#include "error.h"
+#include "request.h"
+#include "reservation.h"
+
+#define FRAME_PARTS_MAX   512u /* tensors in a frame; sendmsg() takes 1024 parts */
+#define FRAME_SPARE_BYTES 64u  /* header, and the message's own fields */
+#define ITEM_SPARE_BYTES  64u  /* an item's tags and lengths */
+
+struct putter {
+    struct feature_store *store;
+    struct fc_limits limits;
+    bool checksums;
+    uint32_t deadline_ms;
+    uint64_t deadline_ns;
+    struct fc_first_error failure;
+};
+
+/* Consecutive inline items that travel in one frame. */
+struct group {
+    struct feature_put_item *items[FRAME_BATCH_ITEMS_MAX];
+    struct feature_ref *refs[FRAME_BATCH_ITEMS_MAX];
+    uint32_t count;
+    uint32_t tensor_count;
+    size_t frame_bytes;
+};
+
+static void settle(struct putter *putter, struct feature_put_item *item, int status,
+                   struct feature_ref *ref) {
+    item->status = status;
+    item->ref = ref;
+    fc_first_error_note(&putter->failure, status);
+}
+
+static uint32_t left_ms(const struct putter *putter) {
+    return putter->deadline_ms ? fc_left_ms(putter->deadline_ns) : 0;
+}
+
+/* ---- large ---- */
+
+static int put_large(struct putter *putter, const struct iovec *data, struct feature_ref *ref,
+                     struct feature_ref **ref_out) {
+    struct feature_reservation *reservation;
+    int rc = fc_reserve(putter->store, ref, left_ms(putter), &reservation);
+    if (rc) {
+        feature_ref_free(ref);
+        return rc;
+    }
+    ref->has_checksums = putter->checksums;
+    for (uint32_t i = 0; i < ref->layout.tensor_count; i++) {
+        void *to = feature_reservation_data(reservation, i);
+        if (putter->checksums)
+            ref->tensors[i].checksum = fc_checksum_copy(to, data[i].iov_base, data[i].iov_len);
+        else if (data[i].iov_len)
+            memcpy(to, data[i].iov_base, data[i].iov_len);
+    }
+    return fc_commit(reservation, ref_out);
+}
+
+/* ---- inline ---- */
+
+static size_t inline_bytes(const struct feature_ref *ref) {
+    return ref->layout.sum_bytes + ref->packed_spec_bytes + strlen(ref->sample_id) +
+           sizeof(uint64_t) * ref->layout.tensor_count + ITEM_SPARE_BYTES;
+}
+
+static bool is_inline(const struct putter *putter, const struct feature_ref *ref) {
+    return ref->layout.sum_bytes <= putter->limits.inline_bytes &&
+           inline_bytes(ref) + FRAME_SPARE_BYTES <= putter->limits.frame_bytes;
+}
+
+static bool group_takes(const struct putter *putter, const struct group *group,
+                        const struct feature_ref *ref) {
+    return group->count < putter->limits.batch_items &&
+           group->tensor_count + ref->layout.tensor_count <= FRAME_PARTS_MAX &&
+           group->frame_bytes + inline_bytes(ref) <= putter->limits.frame_bytes;
+}
+
+static void checksum_inline(struct feature_ref *ref, const struct iovec *data) {
+    ref->has_checksums = true;
+    for (uint32_t i = 0; i < ref->layout.tensor_count; i++)
+        ref->tensors[i].checksum = fc_checksum(data[i].iov_base, data[i].iov_len);
+}
+
+/* Each item's outcome from the frame's. Takes the refs. */
+static void settle_group(struct putter *putter, struct group *group,
+                         const struct fc_request *request, int rc) {
+    const Fb__PutReply *reply = rc ? NULL : request->reply->put;
+    if (reply && reply->n_items != group->count)
+        rc = fc_request_nonsense(request);
+    for (uint32_t i = 0; i < group->count; i++) {
+        struct feature_ref *ref = group->refs[i];
+        int status = rc;
+        if (!rc && reply->items[i]->status != FB__STATUS__OK)
+            status = fc_fail_status(reply->items[i]->status, reply->items[i]->error, "put");
+        else if (!rc && !reply->items[i]->generation)
+            status = fc_request_nonsense(request);
+        if (status)
+            feature_ref_free(ref);
+        else
+            fc_ref_set_home(ref, reply->items[i]->generation, request->node, request->incarnation);
+        settle(putter, group->items[i], status, status ? NULL : ref);
+    }
+}
+
+static void put_group(struct putter *putter, struct group *group) {
+    Fb__PutItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    uint8_t checksums[8 * FRAME_PARTS_MAX], *checksums_end = checksums;
+    struct iovec parts[1 + FRAME_PARTS_MAX];
+    size_t part_count = 1;
+    Fb__Put put = FB__PUT__INIT;
+    if (!group->count)
+        return;
+    for (uint32_t i = 0; i < group->count; i++) {
+        struct feature_ref *ref = group->refs[i];
+        size_t tensors = ref->layout.tensor_count;
+        pointers[i] = &items[i];
+        fb__put_item__init(&items[i]);
+        items[i].sample_id = ref->sample_id;
+        items[i].spec =
+            (ProtobufCBinaryData){.data = ref->packed_spec, .len = ref->packed_spec_bytes};
+        items[i].checksums = (ProtobufCBinaryData){.data = checksums_end,
+                                                   .len = fc_ref_get_checksums(ref, checksums_end)};
+        items[i].bytes = (uint32_t)ref->layout.sum_bytes;
+        checksums_end += items[i].checksums.len;
+        memcpy(parts + part_count, group->items[i]->data, tensors * sizeof *parts);
+        part_count += tensors;
+    }
+    put.items = pointers;
+    put.n_items = group->count;
+    put.deadline_ms = left_ms(putter);
+    put.op_id = fc_connection_op_ids(putter->store->feature, group->count);
+    struct fc_request request =
+        FC_REQUEST(.feature = putter->store->feature, .store = putter->store, .handle = &put.handle,
+                   .what = "put", .deadline_ms = put.deadline_ms, .parts = parts,
+                   .part_count = part_count, .expected = FB__CLIENT_REPLY__RESULT_PUT);
+    request.message.op_case = FB__CLIENT_REQUEST__OP_PUT;
+    request.message.put = &put;
+    settle_group(putter, group, &request, fc_request(&request));
+    fc_request_deinit(&request);
+    group->count = 0;
+}
+
+/* ---- items ---- */
+
+static int check_data(const struct feature_ref *ref, const struct iovec *data) {
+    for (uint32_t i = 0; i < ref->layout.tensor_count; i++) {
+        const struct feature_tensor *tensor = &ref->tensors[i];
+        if (!data || data[i].iov_len != tensor->bytes || (tensor->bytes && !data[i].iov_base))
+            return fc_fail(FEATURE_E_INVALID,
+                           "sample %s: %zu bytes were given for tensor %s, its shape needs %llu",
+                           ref->sample_id, data ? data[i].iov_len : 0, tensor->name,
+                           (unsigned long long)tensor->bytes);
+    }
+    return FEATURE_OK;
+}
+
+static int make_ref(const struct putter *putter, const struct feature_put_item *item,
+                    struct feature_ref **out) {
+    int rc = fc_ref_from_sample(putter->store->name, item->sample, out);
+    if (rc)
+        return rc;
+    rc = check_data(*out, item->data);
+    if (rc)
+        feature_ref_free(*out);
+    return rc;
+}
+
+static void put_item(struct putter *putter, struct group *group, struct feature_put_item *item) {
+    struct feature_ref *ref, *done = NULL;
+    int rc = make_ref(putter, item, &ref);
+    if (rc) {
+        settle(putter, item, rc, NULL);
+        return;
+    }
+    if (!is_inline(putter, ref)) {
+        put_group(putter, group);
+        rc = put_large(putter, item->data, ref, &done);
+        settle(putter, item, rc, done);
+        return;
+    }
+    if (putter->checksums)
+        checksum_inline(ref, item->data);
+    if (group->count && !group_takes(putter, group, ref))
+        put_group(putter, group);
+    if (!group->count) {
+        group->tensor_count = 0;
+        group->frame_bytes = FRAME_SPARE_BYTES;
+    }
+    group->items[group->count] = item;
+    group->refs[group->count++] = ref;
+    group->tensor_count += ref->layout.tensor_count;
+    group->frame_bytes += inline_bytes(ref);
+}
+
+int feature_put_batch(struct feature_store *store, struct feature_put_item *items, size_t count,
+                      uint32_t deadline_ms) {
+    int rc = fc_connection_check(store->feature);
+    if (!rc)
+        rc = fc_check_writable(store);
+    struct putter putter = {.store = store, .deadline_ms = deadline_ms};
+    struct group group;
+    group.count = 0;
+    if (!rc) {
+        putter.limits = fc_connection_limits(store->feature);
+        putter.checksums = fc_store_checksums(store);
+        putter.deadline_ns = fc_after_ns(fc_now_ns(), deadline_ms * FC_NS_PER_MS);
+    }
+    for (size_t i = 0; i < count; i++)
+        if (rc)
+            settle(&putter, &items[i], rc, NULL);
+        else
+            put_item(&putter, &group, &items[i]);
+    put_group(&putter, &group);
+    return fc_first_error_raise(&putter.failure);
+}
+
+int feature_put(struct feature_store *store, const struct feature_sample *sample,
+                const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out) {
+    struct feature_put_item item = {.sample = sample, .data = data};
+    int rc = feature_put_batch(store, &item, 1, deadline_ms);
+    if (!rc && ref_out)
+        *ref_out = item.ref;
+    else
+        feature_ref_free(item.ref);
+    return rc;
+}

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * An entry of store->releases:
+ *
+ *   to be sent --note--> sent --a later request answered--> forgotten
+ *        ^                 |
+ *        +-- new link -----+   (consumed, same broker; else forgotten)
+ *
+ * Entries said `returned` are forgotten once sent: should they be lost, so is the session, and with
+ * it the lease. `consumed` must not be lost with the connection, so it is kept until a request that
+ * was sent after it was answered: the socket keeps order. A note is sent under the lock, without
+ * waiting, so that "sent before" is well defined; entries wait when the socket is full.
+ */
+#include "release.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "error.h"
+#include "request.h"
+#include "socket.h"
+
+#define FULL_SOCKET_WAIT_NS (100 * FC_NS_PER_MS)
+
+/* Drops the entries for which `keep` is false; order is kept. */
+static void compact(struct feature_store *store,
+                    bool (*keep)(const struct fc_release *entry, uint64_t a, uint64_t b),
+                    uint64_t a, uint64_t b) {
+    size_t kept = 0;
+    for (size_t i = 0; i < store->release_count; i++)
+        if (keep(&store->releases[i], a, b))
+            store->releases[kept++] = store->releases[i];
+    store->release_count = kept;
+}
+
+static bool is_unsent_or_consumed(const struct fc_release *entry, uint64_t a, uint64_t b) {
+    (void)a, (void)b;
+    return !entry->sent_epoch || entry->consumed;
+}
+
+static bool is_unconfirmed(const struct fc_release *entry, uint64_t epoch, uint64_t number) {
+    return entry->sent_epoch != epoch || entry->sent_number > number;
+}
+
+static bool matters_on(const struct fc_release *entry, uint64_t epoch, uint64_t incarnation) {
+    return entry->lease_incarnation == incarnation &&
+           (entry->consumed || entry->lease_epoch == epoch);
+}
+
+static bool append(struct feature_store *store, const struct fc_release *release) {
+    if (store->release_count == store->release_room) {
+        size_t room = store->release_room ? 2 * store->release_room : 16;
+        struct fc_release *grown = realloc(store->releases, room * sizeof *grown);
+        if (!grown)
+            return false;
+        store->releases = grown;
+        store->release_room = room;
+    }
+    store->releases[store->release_count++] = *release;
+    return true;
+}
+
+/* One note with entries from `first` on; *count_out of them were looked at. */
+static int send_some(struct feature_store *store, struct fc_link *link, size_t first,
+                     size_t *count_out) {
+    Fb__ReleaseItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    Fb__Release release = FB__RELEASE__INIT;
+    release.handle = store->handle;
+    release.items = pointers;
+    size_t i = first;
+    for (; i < store->release_count && release.n_items < link->limits.batch_items; i++) {
+        const struct fc_release *entry = &store->releases[i];
+        if (entry->sent_epoch)
+            continue;
+        Fb__ReleaseItem *item = pointers[release.n_items] = &items[release.n_items];
+        fb__release_item__init(item);
+        item->lease_hi = entry->lease_hi;
+        item->lease_lo = entry->lease_lo;
+        item->consumed = entry->consumed;
+        item->corrupt = entry->corrupt;
+        release.n_items++;
+    }
+    *count_out = i - first;
+    if (!release.n_items)
+        return 0;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_RELEASE;
+    request.release = &release;
+    return fc_link_note(link, &request);
+}
+
+int fc_release_send(struct feature_store *store) {
+    struct fc_link *link = fc_connection_link(store->feature);
+    if (!link || store->epoch != link->epoch)
+        return 0;
+    for (size_t first = 0, count; first < store->release_count; first += count) {
+        int rc = send_some(store, link, first, &count);
+        if (rc == -EAGAIN)
+            return rc;
+        if (rc) {
+            fc_link_break(link, strerror(-rc));
+            return 0;
+        }
+        store->feature->release_count++;
+        for (size_t i = first; i < first + count; i++)
+            if (!store->releases[i].sent_epoch) {
+                store->releases[i].sent_epoch = link->epoch;
+                store->releases[i].sent_number = store->feature->release_count;
+            }
+    }
+    compact(store, is_unsent_or_consumed, 0, 0);
+    return 0;
+}
+
+void fc_release_reopened(struct feature_store *store, uint64_t epoch, uint64_t incarnation) {
+    compact(store, matters_on, epoch, incarnation);
+    for (size_t i = 0; i < store->release_count; i++)
+        store->releases[i].sent_epoch = 0;
+}
+
+void fc_release_confirm(struct feature *feature, uint64_t epoch, uint64_t number) {
+    for (struct feature_store *store = feature->stores; store; store = store->next)
+        if (store->release_count)
+            compact(store, is_unconfirmed, epoch, number);
+}
+
+/* True if the store is open on a working link. */
+static bool is_attached(const struct feature_store *store) {
+    const struct fc_link *link = fc_connection_link(store->feature);
+    return link && store->epoch == link->epoch;
+}
+
+static bool keep_all(struct feature_store *store, const struct fc_release *releases, size_t count) {
+    bool attached = is_attached(store);
+    for (size_t i = 0; i < count; i++) {
+        const struct fc_link *link = store->feature->link;
+        if (attached && !matters_on(&releases[i], link->epoch, link->incarnation))
+            continue;
+        if (!append(store, &releases[i]))
+            return false;
+    }
+    return true;
+}
+
+/* The socket is full: waits a moment for the broker to read, so that the last release of a thread
+ * does not stay behind. The lock is released meanwhile. */
+static void send_after_room(struct feature_store *store) {
+    struct fc_link *link = store->feature->link;
+    fc_link_ref(link);
+    pthread_mutex_unlock(link->lock);
+    (void)fc_socket_await_room(link->fd, fc_after_ns(fc_now_ns(), FULL_SOCKET_WAIT_NS));
+    pthread_mutex_lock(link->lock);
+    fc_link_unref(link);
+    (void)fc_release_send(store);
+}
+
+void fc_release_say(struct feature_store *store, const struct fc_release *releases, size_t count) {
+    struct feature *feature = store->feature;
+    pthread_mutex_lock(&feature->lock);
+    bool backlog = store->release_count && !store->releases[store->release_count - 1].sent_epoch;
+    if (feature->closed) {
+        /* the session is over, and with it the leases */
+    } else if (!keep_all(store, releases, count)) {
+        /* What cannot be said must not leave leases behind: end them with their session. */
+        if (fc_connection_link(feature))
+            fc_link_break(feature->link, "out of memory");
+    } else if (fc_release_send(store) == -EAGAIN && !backlog) {
+        send_after_room(store);
+    }
+    pthread_mutex_unlock(&feature->lock);
+}
+
+static bool try_ref(struct feature_store *store) {
+    unsigned refs = atomic_load(&store->refs);
+    while (refs && !atomic_compare_exchange_weak(&store->refs, &refs, refs + 1))
+        continue;
+    return refs;
+}
+
+/* A store with releases that are not known to have arrived, with a reference; NULL = none. */
+static struct feature_store *find_unconfirmed(struct feature *feature) {
+    pthread_mutex_lock(&feature->lock);
+    struct feature_store *store = feature->stores;
+    while (store && (!store->release_count || !try_ref(store)))
+        store = store->next;
+    pthread_mutex_unlock(&feature->lock);
+    return store;
+}
+
+/* Any request sent after them will do, once it is answered. */
+static int fence(struct feature_store *store, uint64_t deadline_ns) {
+    Fb__Health health = FB__HEALTH__INIT;
+    uint32_t unused_handle, left_ms = fc_left_ms(deadline_ns);
+    struct fc_request request = FC_REQUEST(.feature = store->feature, .store = store,
+                                           .handle = &unused_handle, .what = "flush releases",
+                                           .deadline_ms = left_ms ? left_ms : 1, .no_grace = true);
+    request.message.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
+    request.message.health = &health;
+    int rc = fc_request(&request);
+    fc_request_deinit(&request);
+    return rc;
+}
+
+void fc_release_flush(struct feature *feature, uint64_t deadline_ns) {
+    int rc = FEATURE_OK;
+    while (!rc && fc_left_ns(deadline_ns)) {
+        struct feature_store *store = find_unconfirmed(feature);
+        if (!store)
+            return;
+        rc = fence(store, deadline_ns);
+        fc_store_unref(store);
+    }
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "request.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "error.h"
+#include "release.h"
+
+uint32_t fc_left_ms(uint64_t deadline_ns) {
+    uint64_t left_ms = fc_left_ns(deadline_ns) / FC_NS_PER_MS;
+    return left_ms < UINT32_MAX ? (uint32_t)left_ms : UINT32_MAX;
+}
+
+/* A reservation lives and dies with its connection; its commit, once sent, may be repeated to the
+ * same broker, which then gives its first answer. */
+static int check_connection(const struct fc_request *request) {
+    const struct fc_link *link = fc_connection_link(request->feature);
+    if (!request->epoch_wanted)
+        return FEATURE_OK;
+    if (!request->epoch && (!link || link->epoch != request->epoch_wanted))
+        return fc_fail(FEATURE_E_UNAVAILABLE,
+                       "%s: its room went with the connection it was reserved on; put it again",
+                       request->what);
+    if (request->epoch && link && link->incarnation != request->incarnation)
+        return fc_fail(FEATURE_E_UNAVAILABLE,
+                       "%s: the broker restarted before it answered; put it again", request->what);
+    return FEATURE_OK;
+}
+
+/* With the lock held: link and store, and that the request may go to them. */
+static int ready(const struct fc_request *request, uint64_t deadline_ns) {
+    int rc = check_connection(request);
+    if (rc)
+        return rc;
+    rc = request->store ? fc_store_ready(request->store, deadline_ns)
+                        : fc_connection_ready(request->feature, deadline_ns);
+    return rc ? rc : check_connection(request);
+}
+
+/* With the lock held: what the answer will refer to. */
+static void note_connection(struct fc_request *request) {
+    const struct fc_link *link = request->feature->link;
+    request->epoch = link->epoch;
+    request->incarnation = link->incarnation;
+    memcpy(request->node, link->node, sizeof request->node);
+    if (!request->store)
+        return;
+    fc_mapping_unref(request->mapping);
+    request->mapping = fc_mapping_ref(request->store->mapping);
+    *request->handle = request->store->handle;
+}
+
+static int lost(struct fc_request *request, const struct fc_link *link) {
+    return fc_fail(FEATURE_E_UNAVAILABLE, "%s: the connection to the broker was lost: %s",
+                   request->what, link->why);
+}
+
+static int take_reply(struct fc_request *request, struct fc_exchange *exchange) {
+    request->reply = exchange->reply;
+    if (exchange->fd >= 0)
+        close(exchange->fd);
+    const Fb__ClientReply *reply = request->reply;
+    if (reply->status != FB__STATUS__OK)
+        return fc_fail_status(reply->status, reply->error, request->what);
+    if (request->expected && reply->result_case != request->expected)
+        return fc_request_nonsense(request);
+    return FEATURE_OK;
+}
+
+static uint64_t patience(const struct fc_request *request) {
+    if (!request->deadline_ms)
+        return FC_ROUND_TRIP_MS;
+    return (uint64_t)request->deadline_ms + (request->no_grace ? 0 : FC_GRACE_MS);
+}
+
+/* With the lock held: sends until answered. */
+static int send_until_answered(struct fc_request *request) {
+    struct feature *feature = request->feature;
+    uint64_t patience_ms = patience(request);
+    struct fc_exchange exchange = {
+        .request = &request->message,
+        .parts = request->parts,
+        .part_count = request->part_count,
+        .patience_ns = patience_ms * FC_NS_PER_MS,
+        .notice = request->notice,
+        .notice_context = request->notice_context,
+    };
+    exchange.deadline_ns = fc_after_ns(fc_now_ns(), exchange.patience_ns);
+    for (;;) {
+        int rc = ready(request, exchange.deadline_ns);
+        if (rc)
+            return rc;
+        struct fc_link *link = feature->link;
+        note_connection(request);
+        uint64_t releases_before = feature->release_count;
+        fc_link_ref(link);
+        rc = fc_link_call(link, &exchange);
+        if (!rc)
+            fc_release_confirm(feature, link->epoch, releases_before);
+        else if (rc == FC_LINK_LOST && request->once)
+            rc = lost(request, link);
+        fc_link_unref(link);
+        if (rc == FEATURE_E_TIMEOUT)
+            return fc_fail(rc, "%s: the broker did not answer within %llu ms", request->what,
+                           (unsigned long long)patience_ms);
+        if (rc != FC_LINK_LOST)
+            return rc ? rc : take_reply(request, &exchange);
+    }
+}
+
+int fc_request(struct fc_request *request) {
+    int rc = fc_connection_check(request->feature);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&request->feature->lock);
+    rc = send_until_answered(request);
+    pthread_mutex_unlock(&request->feature->lock);
+    return rc;
+}
+
+void fc_request_deinit(struct fc_request *request) {
+    if (request->reply)
+        fb__client_reply__free_unpacked(request->reply, NULL);
+    fc_mapping_unref(request->mapping);
+}
+
+int fc_request_nonsense(const struct fc_request *request) {
+    return fc_fail(FEATURE_E_INTERNAL, "%s: the broker's answer does not fit the question",
+                   request->what);
+}

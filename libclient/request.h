@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One request from start to answer: connects and opens the store when needed, sends, waits, and
+ * sends again on a new connection when the old one broke. Every request is safe to repeat: it
+ * changes nothing, or it carries an op_id, or what it granted went with the session.
+ */
+#ifndef FEATURED_LIBCLIENT_REQUEST_H
+#define FEATURED_LIBCLIENT_REQUEST_H
+
+#include "store_handle.h"
+
+struct fc_request {
+    struct feature *feature;
+    struct feature_store *store; /* NULL, or whose handle goes into *handle for each sending */
+    uint32_t *handle;
+    Fb__ClientRequest message;
+    const char *what;     /* "get from store run0", for sentences */
+    uint32_t deadline_ms; /* 0 = the round trip's own bound */
+    bool no_grace;        /* the broker is not told of deadline_ms */
+    struct iovec *parts;  /* see struct fc_exchange */
+    size_t part_count;
+    fc_notice_fn notice;
+    void *notice_context;
+    bool once;                            /* not to be repeated on a new connection */
+    uint64_t epoch_wanted;                /* 0, or the only connection it may first be sent on */
+    Fb__ClientReply__ResultCase expected; /* of the result; NOT_SET = not looked at */
+
+    /* out, on FEATURE_OK */
+    Fb__ClientReply *reply;      /* status OK */
+    struct fc_mapping *mapping;  /* of the store on the connection that answered; a reference */
+    uint64_t epoch, incarnation; /* of that connection; epoch also on failure, 0 = never sent */
+    char node[65];
+};
+
+#define FC_REQUEST(...) ((struct fc_request){.message = FB__CLIENT_REQUEST__INIT, __VA_ARGS__})
+
+/* FEATURE_OK, or the broker's refusal, or our own with a sentence. Call fc_request_deinit() in any
+ * case. */
+int fc_request(struct fc_request *request);
+void fc_request_deinit(struct fc_request *request);
+/* The answer does not fit the question: a broken broker. FEATURE_E_INTERNAL. */
+int fc_request_nonsense(const struct fc_request *request);
+
+/* What is left until deadline_ns as the relative deadline of a message; 0 once it has passed. */
+uint32_t fc_left_ms(uint64_t deadline_ns);
+
+#endif

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Zero-copy put: reserve, write in place, commit.
+ */
+#include "reservation.h"
+
+#include <stdlib.h>
+
+#include "checksum.h"
+#include "clock.h"
+#include "error.h"
+#include "request.h"
+
+int fc_check_writable(const struct feature_store *store) {
+    return store->write ? FEATURE_OK
+                        : fc_fail(FEATURE_E_DENIED, "store %s was opened read-only", store->name);
+}
+
+static void free_reservation(struct feature_reservation *reservation) {
+    struct feature_store *store = reservation->store;
+    feature_ref_free(reservation->ref);
+    fc_mapping_unref(reservation->mapping);
+    free(reservation);
+    fc_store_unref(store);
+}
+
+/* Gives room back on the connection it came from; on any other it is gone already. */
+static void cancel(struct feature_store *store, uint64_t epoch, uint64_t token) {
+    Fb__Cancel message = FB__CANCEL__INIT;
+    message.n_reservations = 1;
+    message.reservations = &token;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_CANCEL;
+    request.cancel = &message;
+    pthread_mutex_lock(&store->feature->lock);
+    struct fc_link *link = fc_connection_link(store->feature);
+    if (link && link->epoch == epoch) {
+        message.handle = store->handle;
+        fc_link_tell(link, &request);
+    }
+    pthread_mutex_unlock(&store->feature->lock);
+}
+
+static int take_grant(const struct fc_request *request, const Fb__PutResult *grant,
+                      struct feature_ref *ref, struct feature_reservation **out) {
+    if (grant->status != FB__STATUS__OK)
+        return fc_fail_status(grant->status, grant->error, request->what);
+    const struct layout *layout = &ref->layout;
+    if (!fc_mapping_holds(request->mapping, grant->extent_offset, layout->extent_bytes,
+                          layout->align_bytes))
+        return fc_request_nonsense(request);
+    struct feature_reservation *reservation = malloc(sizeof *reservation);
+    if (!reservation)
+        return fc_fail_memory("reserve");
+    fc_store_ref(request->store);
+    *reservation = (struct feature_reservation){
+        .store = request->store,
+        .mapping = fc_mapping_ref(request->mapping),
+        .ref = ref,
+        .token = grant->reservation,
+        .epoch = request->epoch,
+        .extent = request->mapping->base + grant->extent_offset,
+    };
+    *out = reservation;
+    return FEATURE_OK;
+}
+
+int fc_reserve(struct feature_store *store, struct feature_ref *ref, uint32_t deadline_ms,
+               struct feature_reservation **out) {
+    Fb__ReserveItem item = FB__RESERVE_ITEM__INIT, *items = &item;
+    item.sample_id = ref->sample_id;
+    item.spec = (ProtobufCBinaryData){.data = ref->packed_spec, .len = ref->packed_spec_bytes};
+    Fb__Reserve reserve = FB__RESERVE__INIT;
+    reserve.n_items = 1;
+    reserve.items = &items;
+    reserve.deadline_ms = deadline_ms;
+    struct fc_request request =
+        FC_REQUEST(.feature = store->feature, .store = store, .handle = &reserve.handle,
+                   .what = "reserve", .deadline_ms = deadline_ms,
+                   .expected = FB__CLIENT_REPLY__RESULT_PUT);
+    request.message.op_case = FB__CLIENT_REQUEST__OP_RESERVE;
+    request.message.reserve = &reserve;
+    int rc = fc_request(&request);
+    if (!rc && request.reply->put->n_items != 1)
+        rc = fc_request_nonsense(&request);
+    if (!rc) {
+        const Fb__PutResult *grant = request.reply->put->items[0];
+        rc = take_grant(&request, grant, ref, out);
+        if (rc && grant->status == FB__STATUS__OK)
+            cancel(store, request.epoch, grant->reservation);
+    }
+    fc_request_deinit(&request);
+    return rc;
+}
+
+static int take_commit(const struct fc_request *request, struct feature_reservation *reservation,
+                       struct feature_ref **ref_out) {
+    const Fb__PutReply *reply = request->reply->put;
+    if (reply->n_items != 1)
+        return fc_request_nonsense(request);
+    const Fb__PutResult *result = reply->items[0];
+    bool moved = request->epoch != reservation->epoch;
+    if (result->status != FB__STATUS__OK && moved)
+        return fc_fail(FEATURE_E_UNAVAILABLE,
+                       "commit sample %s: the connection was lost before it was carried out, and "
+                       "the room with it; put it again",
+                       reservation->ref->sample_id);
+    if (result->status != FB__STATUS__OK)
+        return fc_fail_status(result->status, result->error, request->what);
+    if (!result->generation)
+        return fc_request_nonsense(request);
+    if (!ref_out)
+        return FEATURE_OK;
+    fc_ref_set_home(reservation->ref, result->generation, request->node, request->incarnation);
+    *ref_out = feature_ref_dup(reservation->ref);
+    return FEATURE_OK;
+}
+
+int fc_commit(struct feature_reservation *reservation, struct feature_ref **ref_out) {
+    struct feature_store *store = reservation->store;
+    uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
+    Fb__CommitItem item = FB__COMMIT_ITEM__INIT, *items = &item;
+    item.reservation = reservation->token;
+    item.checksums = (ProtobufCBinaryData){
+        .data = checksums, .len = fc_ref_get_checksums(reservation->ref, checksums)};
+    Fb__Commit commit = FB__COMMIT__INIT;
+    commit.n_items = 1;
+    commit.items = &items;
+    commit.op_id = fc_connection_op_ids(store->feature, 1);
+    struct fc_request request =
+        FC_REQUEST(.feature = store->feature, .store = store, .handle = &commit.handle,
+                   .what = "commit", .epoch_wanted = reservation->epoch,
+                   .expected = FB__CLIENT_REPLY__RESULT_PUT);
+    request.message.op_case = FB__CLIENT_REQUEST__OP_COMMIT;
+    request.message.commit = &commit;
+    int rc = fc_request(&request);
+    if (!rc)
+        rc = take_commit(&request, reservation, ref_out);
+    /* No room stays behind whatever refused it: cancelling what was committed or is gone has no
+     * effect. */
+    if (rc && request.epoch == reservation->epoch)
+        cancel(store, reservation->epoch, reservation->token);
+    fc_request_deinit(&request);
+    free_reservation(reservation);
+    return rc;
+}
+
+int feature_reserve(struct feature_store *store, const struct feature_sample *sample,
+                    uint32_t deadline_ms, struct feature_reservation **out) {
+    struct feature_ref *ref;
+    int rc = fc_check_writable(store);
+    if (!rc)
+        rc = fc_ref_from_sample(store->name, sample, &ref);
+    if (rc)
+        return rc;
+    rc = fc_reserve(store, ref, deadline_ms, out);
+    if (rc)
+        feature_ref_free(ref);
+    return rc;
+}
+
+void *feature_reservation_data(const struct feature_reservation *reservation, uint32_t tensor) {
+    const struct layout *layout = &reservation->ref->layout;
+    return tensor < layout->tensor_count ? reservation->extent + layout->offset_bytes[tensor]
+                                         : NULL;
+}
+
+int feature_commit(struct feature_reservation *reservation, struct feature_ref **ref_out) {
+    struct feature_ref *ref = reservation->ref;
+    int rc = fc_connection_check(reservation->store->feature);
+    if (rc) {
+        free_reservation(reservation);
+        return rc;
+    }
+    ref->has_checksums = fc_store_checksums(reservation->store);
+    for (uint32_t i = 0; ref->has_checksums && i < ref->layout.tensor_count; i++)
+        ref->tensors[i].checksum =
+            fc_checksum(feature_reservation_data(reservation, i), ref->tensors[i].bytes);
+    return fc_commit(reservation, ref_out);
+}
+
+void feature_cancel(struct feature_reservation *reservation) {
+    if (!reservation)
+        return;
+    if (!fc_connection_forked(reservation->store->feature))
+        cancel(reservation->store, reservation->epoch, reservation->token);
+    free_reservation(reservation);
+}

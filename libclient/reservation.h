@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * struct feature_reservation inside: room in the arena, on the connection that granted it.
+ */
+#ifndef FEATURED_LIBCLIENT_RESERVATION_H
+#define FEATURED_LIBCLIENT_RESERVATION_H
+
+#include "ref.h"
+#include "store_handle.h"
+
+struct feature_reservation {
+    struct feature_store *store; /* a reference */
+    struct fc_mapping *mapping;  /* a reference */
+    struct feature_ref *ref;     /* ours alone until the commit hands it out */
+    uint64_t token;
+    uint64_t epoch;
+    uint8_t *extent; /* in the mapping */
+};
+
+/* feature_reserve() for a sample whose ref is made; takes ref on success only. */
+int fc_reserve(struct feature_store *store, struct feature_ref *ref, uint32_t deadline_ms,
+               struct feature_reservation **out);
+/* feature_commit() with the ref's checksums as they are. */
+int fc_commit(struct feature_reservation *reservation, struct feature_ref **ref_out);
+/* FEATURE_OK, or FEATURE_E_DENIED with a sentence for a store opened read-only. */
+int fc_check_writable(const struct feature_store *store);
+
+#endif

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "socket.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+int fc_socket_connect(const char *path) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path)
+        return -ENAMETOOLONG;
+    memcpy(address.sun_path, path, strlen(path));
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)&address, sizeof address)) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    return fd;
+}
+
+static int await(int fd, short events, uint64_t deadline_ns) {
+    struct pollfd poll_fd = {.fd = fd, .events = events};
+    for (;;) {
+        struct timespec left = fc_timespec(fc_left_ns(deadline_ns));
+        int ready = ppoll(&poll_fd, 1, deadline_ns == FC_NEVER_NS ? NULL : &left, NULL);
+        if (ready > 0)
+            return 0;
+        if (!ready)
+            return -ETIMEDOUT;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+int fc_socket_send(int fd, const struct iovec *parts, size_t part_count, uint64_t deadline_ns) {
+    struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = part_count};
+    for (;;) {
+        if (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+            return 0;
+        if (errno == EINTR)
+            continue;
+        if (errno != EAGAIN || !deadline_ns)
+            return -errno;
+        int rc = await(fd, POLLOUT, deadline_ns);
+        if (rc)
+            return rc;
+    }
+}
+
+int fc_socket_await(int fd, uint64_t deadline_ns) {
+    return await(fd, POLLIN, deadline_ns);
+}
+
+int fc_socket_await_room(int fd, uint64_t deadline_ns) {
+    return await(fd, POLLOUT, deadline_ns);
+}
+
+static int take_descriptor(struct msghdr *message) {
+    struct cmsghdr *control = CMSG_FIRSTHDR(message);
+    if (!control || control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
+        return -1;
+    int fd;
+    memcpy(&fd, CMSG_DATA(control), sizeof fd);
+    return fd;
+}
+
+ssize_t fc_socket_receive(int fd, void *buffer, size_t room, int *fd_out) {
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = buffer, .iov_len = room};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control};
+    ssize_t bytes;
+    do {
+        bytes = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    } while (bytes < 0 && errno == EINTR);
+    if (bytes < 0)
+        return -errno;
+    *fd_out = take_descriptor(&message);
+    if (!(message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)))
+        return bytes;
+    if (*fd_out >= 0)
+        close(*fd_out);
+    *fd_out = -1;
+    return message.msg_flags & MSG_CTRUNC ? -EPROTO : -EMSGSIZE;
+}
+
+bool fc_socket_ended(int fd) {
+    struct pollfd poll_fd = {.fd = fd, .events = POLLRDHUP};
+    return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}

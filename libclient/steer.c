@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * gc and drain.
+ */
+#include <inttypes.h>
+
+#include "clock.h"
+#include "error.h"
+#include "release.h"
+#include "request.h"
+
+int feature_gc(struct feature_store *store, uint64_t max_hold_ms, uint64_t *freed_out) {
+    Fb__Gc gc = FB__GC__INIT;
+    gc.max_hold_ms = max_hold_ms;
+    struct fc_request request =
+        FC_REQUEST(.feature = store->feature, .store = store, .handle = &gc.handle, .what = "gc",
+                   .expected = FB__CLIENT_REPLY__RESULT_ITEMS);
+    request.message.op_case = FB__CLIENT_REQUEST__OP_GC;
+    request.message.gc = &gc;
+    int rc = fc_request(&request);
+    if (!rc && freed_out)
+        *freed_out = request.reply->items->count;
+    fc_request_deinit(&request);
+    return rc;
+}
+
+int feature_drain(struct feature *feature, uint32_t deadline_ms) {
+    int rc = fc_connection_check(feature);
+    if (rc)
+        return rc;
+    uint64_t deadline_ns = fc_after_ns(fc_now_ns(), deadline_ms * FC_NS_PER_MS);
+    fc_release_flush(feature, deadline_ns);
+    Fb__Drain drain = FB__DRAIN__INIT;
+    drain.deadline_ms = fc_left_ms(deadline_ns);
+    struct fc_request request =
+        FC_REQUEST(.feature = feature, .what = "drain", .deadline_ms = drain.deadline_ms,
+                   .expected = FB__CLIENT_REPLY__RESULT_DRAIN);
+    request.message.op_case = FB__CLIENT_REQUEST__OP_DRAIN;
+    request.message.drain = &drain;
+    rc = fc_request(&request);
+    if (!rc && request.reply->drain->release_pending)
+        rc = *request.reply->drain->sentence
+                 ? fc_fail(FEATURE_E_TIMEOUT, "%s", request.reply->drain->sentence)
+                 : fc_fail(FEATURE_E_TIMEOUT, "drain: %" PRIu64 " releases are pending after %u ms",
+                           request.reply->drain->release_pending, deadline_ms);
+    fc_request_deinit(&request);
+    return rc;
+}

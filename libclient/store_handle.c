@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Opening, once per connection:
+ *
+ *   StoreOpen --> StoreOpened                                   (a store without a secret)
+ *   StoreOpen --> StoreChallenge; StoreProve --> StoreOpened    (with one: both sides prove it)
+ *
+ * A client that was given a secret refuses a broker that does not prove it, be it by a wrong proof
+ * or by not asking. The secret itself is forgotten at once; the key derived from it stays in locked
+ * memory to open the store again.
+ */
+#include "store_handle.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "auth.h"
+#include "clock.h"
+#include "error.h"
+#include "layout.h"
+#include "release.h"
+#include "request.h"
+
+static void derive_key(const char *name, const void *secret, size_t secret_bytes,
+                       uint8_t *key_out) {
+    char domain[80];
+    snprintf(domain, sizeof domain, "store:%s", name);
+    auth_key(domain, secret, secret_bytes, key_out);
+}
+
+/* ---- opening on a link; all with the lock held, released while waiting ---- */
+
+static int open_call(struct feature_store *store, struct fc_link *link, struct fc_exchange *x) {
+    int rc = fc_link_call(link, x);
+    if (rc == FEATURE_E_TIMEOUT)
+        return fc_fail(rc, "open store %s: the broker did not answer in time", store->name);
+    if (rc)
+        return rc;
+    if (x->reply->status == FB__STATUS__OK)
+        return FEATURE_OK;
+    return fc_fail_status(x->reply->status, x->reply->error, "open the store");
+}
+
+static void drop_reply(struct fc_exchange *x) {
+    if (x->reply)
+        fb__client_reply__free_unpacked(x->reply, NULL);
+    if (x->fd >= 0)
+        close(x->fd);
+    x->reply = NULL;
+    x->fd = -1;
+}
+
+static void close_handle(struct fc_link *link, uint32_t handle) {
+    Fb__StoreClose store_close = FB__STORE_CLOSE__INIT;
+    store_close.handle = handle;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_STORE_CLOSE;
+    request.store_close = &store_close;
+    /* If the socket is full the handle goes with the session. */
+    (void)fc_link_note(link, &request);
+}
+
+/* Answers the challenge in x->reply; x then holds the StoreOpened. */
+static int prove(struct feature_store *store, struct fc_link *link, const uint8_t *client_nonce,
+                 struct fc_exchange *x) {
+    const ProtobufCBinaryData nonce = x->reply->store_challenge->server_nonce;
+    uint8_t proof[AUTH_PROOF_BYTES], expected[AUTH_PROOF_BYTES];
+    if (!store->key)
+        return fc_fail(FEATURE_E_DENIED, "store %s wants a secret and none was given", store->name);
+    if (nonce.len != AUTH_NONCE_BYTES)
+        return fc_fail(FEATURE_E_INTERNAL, "store %s: a challenge of %zu bytes", store->name,
+                       nonce.len);
+    size_t name_bytes = strlen(store->name);
+    auth_proof(store->key, AUTH_ROLE_ASKER, store->name, name_bytes, client_nonce, nonce.data,
+               proof);
+    auth_proof(store->key, AUTH_ROLE_ANSWERER, store->name, name_bytes, client_nonce, nonce.data,
+               expected);
+    drop_reply(x);
+    Fb__StoreProve store_prove = FB__STORE_PROVE__INIT;
+    store_prove.store = store->name;
+    store_prove.proof = (ProtobufCBinaryData){.data = proof, .len = sizeof proof};
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_STORE_PROVE;
+    request.store_prove = &store_prove;
+    x->request = &request;
+    int rc = open_call(store, link, x);
+    x->request = NULL;
+    if (rc || x->reply->result_case != FB__CLIENT_REPLY__RESULT_STORE_OPENED)
+        return rc;
+    const ProtobufCBinaryData theirs = x->reply->store_opened->server_proof;
+    if (theirs.len == sizeof expected && auth_equal(theirs.data, expected, sizeof expected))
+        return FEATURE_OK;
+    close_handle(link, x->reply->store_opened->handle);
+    return fc_fail(FEATURE_E_DENIED,
+                   "store %s: the broker did not prove that it knows the secret; do not trust it",
+                   store->name);
+}
+
+static int ask(struct feature_store *store, struct fc_link *link, struct fc_exchange *x) {
+    uint8_t client_nonce[AUTH_NONCE_BYTES];
+    auth_nonce(client_nonce);
+    Fb__StoreOpen store_open = FB__STORE_OPEN__INIT;
+    store_open.store = store->name;
+    store_open.client_nonce =
+        (ProtobufCBinaryData){.data = client_nonce, .len = sizeof client_nonce};
+    store_open.write = store->write;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_STORE_OPEN;
+    request.store_open = &store_open;
+    x->request = &request;
+    int rc = open_call(store, link, x);
+    if (rc)
+        return rc;
+    if (x->reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_CHALLENGE)
+        return prove(store, link, client_nonce, x);
+    if (x->reply->result_case != FB__CLIENT_REPLY__RESULT_STORE_OPENED || !store->key)
+        return FEATURE_OK;
+    close_handle(link, x->reply->store_opened->handle);
+    return fc_fail(FEATURE_E_DENIED, "store %s has no secret, but one was given to open it",
+                   store->name);
+}
+
+/* The mapping of the arena behind fd: another handle's, or a new one. */
+static int share_mapping(struct feature_store *store, int fd, uint64_t bytes,
+                         struct fc_mapping **out) {
+    for (struct feature_store *other = store->feature->stores; other; other = other->next)
+        if (other->mapping && fc_mapping_is(other->mapping, fd, bytes, store->write)) {
+            *out = fc_mapping_ref(other->mapping);
+            return FEATURE_OK;
+        }
+    return fc_mapping_new(fd, bytes, store->write, out);
+}
+
+static int take_opened(struct feature_store *store, struct fc_link *link, struct fc_exchange *x) {
+    if (x->reply->result_case != FB__CLIENT_REPLY__RESULT_STORE_OPENED || x->fd < 0)
+        return fc_fail(FEATURE_E_INTERNAL, "open store %s: the broker's answer has no arena",
+                       store->name);
+    const Fb__StoreOpened *opened = x->reply->store_opened;
+    struct fc_mapping *mapping;
+    int rc = opened->write == store->write
+                 ? share_mapping(store, x->fd, opened->arena_bytes, &mapping)
+                 : fc_fail(FEATURE_E_INTERNAL, "open store %s: opened with other access than asked",
+                           store->name);
+    if (rc) {
+        close_handle(link, opened->handle);
+        return rc;
+    }
+    fc_mapping_unref(store->mapping);
+    store->mapping = mapping;
+    store->handle = opened->handle;
+    store->epoch = link->epoch;
+    if (opened->settings)
+        store->checksum = opened->settings->checksum;
+    return FEATURE_OK;
+}
+
+static int open_once(struct feature_store *store, uint64_t deadline_ns) {
+    struct fc_link *link = store->feature->link;
+    struct fc_exchange exchange = {.deadline_ns = deadline_ns, .fd = -1};
+    fc_link_ref(link);
+    store->opening = true;
+    int rc = ask(store, link, &exchange);
+    if (!rc)
+        rc = take_opened(store, link, &exchange);
+    if (!rc)
+        fc_release_reopened(store, link->epoch, link->incarnation);
+    drop_reply(&exchange);
+    store->opening = false;
+    pthread_cond_broadcast(&store->feature->changed);
+    fc_link_unref(link);
+    return rc;
+}
+
+int fc_store_ready(struct feature_store *store, uint64_t deadline_ns) {
+    struct feature *feature = store->feature;
+    for (;;) {
+        int rc = fc_connection_ready(feature, deadline_ns);
+        if (rc)
+            return rc;
+        if (store->epoch == feature->link->epoch) {
+            /* A full socket keeps them for later; that is no failure of this request. */
+            (void)fc_release_send(store);
+            if (fc_connection_link(feature))
+                return FEATURE_OK;
+            continue;
+        }
+        if (!store->opening) {
+            rc = open_once(store, deadline_ns);
+            if (rc && rc != FC_LINK_LOST)
+                return rc;
+            continue;
+        }
+        if (!fc_left_ns(deadline_ns))
+            return fc_fail(FEATURE_E_TIMEOUT, "store %s is being opened by another thread",
+                           store->name);
+        struct timespec until = fc_timespec(deadline_ns);
+        pthread_cond_clockwait(&feature->changed, &feature->lock, CLOCK_MONOTONIC, &until);
+    }
+}
+
+/* ---- life ---- */
+
+void fc_store_ref(struct feature_store *store) {
+    atomic_fetch_add_explicit(&store->refs, 1, memory_order_relaxed);
+}
+
+static void unlink_store(struct feature_store *store) {
+    struct feature_store **at = &store->feature->stores;
+    while (*at != store)
+        at = &(*at)->next;
+    *at = store->next;
+}
+
+static void close_at_broker(struct feature_store *store) {
+    struct fc_link *link = fc_connection_link(store->feature);
+    if (!link || store->epoch != link->epoch)
+        return;
+    if (fc_release_send(store))
+        fc_link_break(link, "a store was closed whose releases the broker does not read");
+    else
+        close_handle(link, store->handle);
+}
+
+void fc_store_unref(struct feature_store *store) {
+    if (atomic_fetch_sub_explicit(&store->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    struct feature *feature = store->feature;
+    if (fc_connection_forked(feature)) {
+        /* One thread, a lock that may be held for ever, and a session that is the parent's. */
+        unlink_store(store);
+    } else {
+        pthread_mutex_lock(&feature->lock);
+        unlink_store(store);
+        close_at_broker(store);
+        pthread_mutex_unlock(&feature->lock);
+    }
+    fc_mapping_unref(store->mapping);
+    sodium_free(store->key);
+    free(store->releases);
+    free(store);
+    fc_connection_unref(feature);
+}
+
+static int new_store(struct feature *feature, const char *name,
+                     const struct feature_open_options *options, struct feature_store **out) {
+    struct feature_store *store = calloc(1, sizeof *store);
+    if (!store)
+        return fc_fail_memory("open a store");
+    store->refs = 1;
+    store->feature = feature;
+    memcpy(store->name, name, strlen(name) + 1);
+    store->write = !options->read_only;
+    store->open = true;
+    if (options->secret) {
+        store->key = sodium_malloc(AUTH_KEY_BYTES);
+        if (!store->key) {
+            free(store);
+            return fc_fail_memory("open a store");
+        }
+        derive_key(name, options->secret, options->secret_bytes, store->key);
+    }
+    fc_connection_ref(feature);
+    *out = store;
+    return FEATURE_OK;
+}
+
+static int check_name(const char *name) {
+    const char *wrong = layout_check_name(name);
+    return wrong ? fc_fail(FEATURE_E_INVALID, "store name '%.80s' %s", name, wrong) : FEATURE_OK;
+}
+
+int feature_store_open(struct feature *feature, const char *name,
+                       const struct feature_open_options *options, struct feature_store **out) {
+    struct feature_open_options known;
+    struct feature_store *store = NULL;
+    int rc = fc_connection_check(feature);
+    if (!rc)
+        rc = fc_options_read(&known, sizeof known, options, "feature_open_options");
+    if (!rc)
+        rc = check_name(name);
+    if (!rc)
+        rc = new_store(feature, name, &known, &store);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&feature->lock);
+    store->next = feature->stores;
+    feature->stores = store;
+    rc = fc_store_ready(store, fc_after_ns(fc_now_ns(), FC_ROUND_TRIP_MS * FC_NS_PER_MS));
+    pthread_mutex_unlock(&feature->lock);
+    if (rc) {
+        fc_store_unref(store);
+        return rc;
+    }
+    *out = store;
+    return FEATURE_OK;
+}
+
+void feature_store_close(struct feature_store *store) {
+    if (!store)
+        return;
+    store->open = false;
+    fc_store_unref(store);
+}
+
+static struct feature_store *find_open(struct feature *feature) {
+    bool forked = fc_connection_forked(feature);
+    if (!forked)
+        pthread_mutex_lock(&feature->lock);
+    struct feature_store *store = feature->stores;
+    while (store && !store->open)
+        store = store->next;
+    if (!forked)
+        pthread_mutex_unlock(&feature->lock);
+    return store;
+}
+
+void fc_store_close_all(struct feature *feature) {
+    for (struct feature_store *store; (store = find_open(feature));)
+        feature_store_close(store);
+}
+
+bool fc_store_checksums(struct feature_store *store) {
+    pthread_mutex_lock(&store->feature->lock);
+    bool checksums = store->checksum != FB__CHECKSUM_POLICY__NEVER;
+    pthread_mutex_unlock(&store->feature->lock);
+    return checksums;
+}
+
+/* ---- create and drop ---- */
+
+static void fill_settings(Fb__StoreSettings *settings,
+                          const struct feature_store_options *options) {
+    settings->policy = (Fb__Policy)options->policy;
+    settings->readers = options->readers ? options->readers : 1;
+    settings->max_resident_bytes = options->max_resident_bytes;
+    settings->landing_bytes = options->landing_bytes;
+    settings->max_hold_ms = options->max_hold_ms;
+    settings->checksum = (Fb__ChecksumPolicy)options->checksum;
+    settings->max_samples = options->max_samples;
+}
+
+int feature_store_create(struct feature *feature, const char *name,
+                         const struct feature_store_options *options) {
+    struct feature_store_options known;
+    int rc = fc_options_read(&known, sizeof known, options, "feature_store_options");
+    if (!rc)
+        rc = check_name(name);
+    if (rc)
+        return rc;
+    uint8_t key[AUTH_KEY_BYTES];
+    Fb__StoreSettings settings = FB__STORE_SETTINGS__INIT;
+    Fb__StoreCreate create = FB__STORE_CREATE__INIT;
+    fill_settings(&settings, &known);
+    create.store = (char *)name;
+    create.settings = &settings;
+    create.op_id = fc_connection_op_ids(feature, 1);
+    if (known.secret) {
+        derive_key(name, known.secret, known.secret_bytes, key);
+        create.key = (ProtobufCBinaryData){.data = key, .len = sizeof key};
+    }
+    struct fc_request request = FC_REQUEST(.feature = feature, .what = "create a store");
+    request.message.op_case = FB__CLIENT_REQUEST__OP_STORE_CREATE;
+    request.message.store_create = &create;
+    rc = fc_request(&request);
+    fc_request_deinit(&request);
+    sodium_memzero(key, sizeof key);
+    return rc;
+}
+
+int feature_store_drop(struct feature *feature, const char *name) {
+    int rc = check_name(name);
+    if (rc)
+        return rc;
+    Fb__StoreDrop drop = FB__STORE_DROP__INIT;
+    drop.store = (char *)name;
+    drop.op_id = fc_connection_op_ids(feature, 1);
+    struct fc_request request = FC_REQUEST(.feature = feature, .what = "drop a store");
+    request.message.op_case = FB__CLIENT_REQUEST__OP_STORE_DROP;
+    request.message.store_drop = &drop;
+    rc = fc_request(&request);
+    fc_request_deinit(&request);
+    return rc;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * struct feature_store: an open store, opened again by itself on every new connection. Lives until
+ * the application closed it and its last view and reservation are gone, so that they can still be
+ * released.
+ */
+#ifndef FEATURED_LIBCLIENT_STORE_HANDLE_H
+#define FEATURED_LIBCLIENT_STORE_HANDLE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "connection.h"
+#include "feature.h"
+#include "mapping.h"
+
+struct fc_release; /* see release.h */
+
+struct feature_store {
+    atomic_uint refs; /* the application's, and one for each view and reservation */
+    struct feature *feature;
+    char name[65];
+    bool write;
+    uint8_t *key; /* derived from the secret, in locked memory; NULL = none */
+
+    /* under the feature's lock */
+    struct feature_store *next; /* of feature->stores */
+    bool open;                  /* not yet closed by the application */
+    bool opening;               /* some thread is at it */
+    uint64_t epoch;             /* of the link on which `handle` names it; 0 = none */
+    uint32_t handle;
+    struct fc_mapping *mapping;
+    Fb__ChecksumPolicy checksum;
+    struct fc_release *releases; /* not known to have arrived; oldest first */
+    size_t release_count, release_room;
+};
+
+/* With the lock held, returns with it held. FEATURE_OK: the link works and the store is open on it.
+ */
+int fc_store_ready(struct feature_store *store, uint64_t deadline_ns);
+void fc_store_ref(struct feature_store *store);
+void fc_store_unref(struct feature_store *store);
+/* Closes what the application left open. */
+void fc_store_close_all(struct feature *feature);
+/* True if tensors put into this store get checksums. */
+bool fc_store_checksums(struct feature_store *store);
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The view of a lease, from grant to release. It needs its connection only to say that it ends; its
+ * bytes stay mapped until then.
+ */
+#include "view.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checksum.h"
+#include "error.h"
+#include "release.h"
+#include "socket.h"
+
+/* The ref of what came: the one asked with, when that has all, else made from the answer. */
+static const char *make_ref(const struct fc_request *request, const Fb__GetResult *result,
+                            const struct feature_ref *known, const char *sample_id,
+                            struct feature_ref **out) {
+    if (known && known->spec) {
+        *out = feature_ref_dup(known);
+        return NULL;
+    }
+    const char *home = *result->home ? result->home : known ? known->home : request->node;
+    uint64_t incarnation = result->incarnation ? result->incarnation
+                           : known             ? known->incarnation
+                                               : request->incarnation;
+    if (layout_check_name(home))
+        return "its home's name is not valid";
+    struct feature_ref *ref = fc_ref_new(request->store->name, sample_id);
+    if (!ref)
+        return "out of memory";
+    fc_ref_set_home(ref, result->generation, home, incarnation);
+    const char *wrong = fc_ref_set_spec(ref, result->spec.data, result->spec.len);
+    if (!wrong)
+        wrong = fc_ref_set_checksums(ref, result->checksums.data, result->checksums.len);
+    if (wrong)
+        feature_ref_free(ref);
+    else
+        *out = ref;
+    return wrong;
+}
+
+static const char *check_grant(const struct fc_request *request, const Fb__GetResult *result,
+                               const struct feature_ref *ref) {
+    if (result->generation != ref->generation)
+        return "it is another generation";
+    if (result->extent_bytes < ref->layout.extent_bytes)
+        return "its extent is too small for its tensors";
+    if (!fc_mapping_holds(request->mapping, result->extent_offset, result->extent_bytes,
+                          ref->layout.align_bytes))
+        return "its extent lies outside the arena";
+    return NULL;
+}
+
+int fc_view_new(const struct fc_request *request, const Fb__GetResult *result,
+                const struct feature_ref *known, const char *sample_id, struct feature_view **out) {
+    struct feature_ref *ref = NULL;
+    struct feature_view *view = malloc(sizeof *view);
+    const char *wrong = view ? make_ref(request, result, known, sample_id, &ref) : "out of memory";
+    if (!wrong)
+        wrong = check_grant(request, result, ref);
+    if (wrong) {
+        feature_ref_free(ref);
+        free(view);
+        return fc_fail(FEATURE_E_INTERNAL, "get sample %s: the broker's answer was refused: %s",
+                       sample_id, wrong);
+    }
+    fc_store_ref(request->store);
+    *view = (struct feature_view){
+        .store = request->store,
+        .mapping = fc_mapping_ref(request->mapping),
+        .ref = ref,
+        .extent = request->mapping->base + result->extent_offset,
+        .lease_hi = result->lease_hi,
+        .lease_lo = result->lease_lo,
+        .epoch = request->epoch,
+        .incarnation = request->incarnation,
+    };
+    *out = view;
+    return FEATURE_OK;
+}
+
+int fc_view_verify(const struct feature_view *view) {
+    const struct feature_ref *ref = view->ref;
+    for (uint32_t i = 0; ref->has_checksums && i < ref->layout.tensor_count; i++) {
+        const struct feature_tensor *tensor = &ref->tensors[i];
+        if (fc_checksum(feature_view_data(view, i), tensor->bytes) != tensor->checksum)
+            return fc_fail(FEATURE_E_CORRUPT,
+                           "sample %s of store %s, generation %" PRIu64 ", home %s: tensor %s does "
+                           "not match its checksum",
+                           ref->sample_id, ref->store, ref->generation, ref->home, tensor->name);
+    }
+    return FEATURE_OK;
+}
+
+static struct fc_release release_of(const struct feature_view *view, bool consumed, bool corrupt) {
+    return (struct fc_release){.lease_hi = view->lease_hi,
+                               .lease_lo = view->lease_lo,
+                               .lease_epoch = view->epoch,
+                               .lease_incarnation = view->incarnation,
+                               .consumed = consumed,
+                               .corrupt = corrupt};
+}
+
+static void free_view(struct feature_view *view) {
+    struct feature_store *store = view->store;
+    feature_ref_free(view->ref);
+    fc_mapping_unref(view->mapping);
+    free(view);
+    fc_store_unref(store);
+}
+
+void fc_view_end(struct feature_view *view, enum feature_how how, bool corrupt) {
+    struct fc_release release = release_of(view, how == FEATURE_CONSUMED, corrupt);
+    fc_release_say(view->store, &release, 1);
+    free_view(view);
+}
+
+const struct feature_ref *feature_view_ref(const struct feature_view *view) {
+    return view->ref;
+}
+
+const void *feature_view_data(const struct feature_view *view, uint32_t tensor) {
+    const struct layout *layout = &view->ref->layout;
+    return tensor < layout->tensor_count ? view->extent + layout->offset_bytes[tensor] : NULL;
+}
+
+int feature_view_find(const struct feature_view *view, const char *tensor_name) {
+    for (uint32_t i = 0; i < view->ref->layout.tensor_count; i++)
+        if (!strcmp(view->ref->tensors[i].name, tensor_name))
+            return (int)i;
+    return -1;
+}
+
+int feature_view_check(const struct feature_view *view) {
+    struct feature *feature = view->store->feature;
+    int rc = fc_connection_check(feature);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&feature->lock);
+    const struct fc_link *link = fc_connection_link(feature);
+    bool holds = link && link->epoch == view->epoch && !fc_socket_ended(link->fd);
+    pthread_mutex_unlock(&feature->lock);
+    return holds ? FEATURE_OK
+                 : fc_fail(FEATURE_E_LOST,
+                           "the lease on sample %s ended with the connection that granted it",
+                           view->ref->sample_id);
+}
+
+int feature_release(struct feature_view *view, enum feature_how how) {
+    return feature_release_batch(&view, 1, how);
+}
+
+/* Views of one store in one go, as many as stand in a row. */
+static size_t release_run(struct feature_view **views, size_t count, enum feature_how how) {
+    struct fc_release releases[FRAME_BATCH_ITEMS_MAX];
+    struct feature_store *store = views[0]->store;
+    size_t run = 0;
+    while (run < count && run < FRAME_BATCH_ITEMS_MAX && views[run] && views[run]->store == store) {
+        releases[run] = release_of(views[run], how == FEATURE_CONSUMED, false);
+        run++;
+    }
+    fc_release_say(store, releases, run);
+    return run;
+}
+
+int feature_release_batch(struct feature_view **views, size_t count, enum feature_how how) {
+    int rc = FEATURE_OK;
+    for (size_t first = 0, run; first < count; first += run) {
+        run = 1;
+        if (!views[first])
+            continue;
+        int forked = fc_connection_check(views[first]->store->feature);
+        if (forked)
+            rc = forked;
+        else
+            run = release_run(views + first, count - first, how);
+        for (size_t i = first; i < first + run; i++)
+            free_view(views[i]);
+    }
+    return rc;
+}
