@@ -75,6 +75,9 @@ $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@echo "  CC   $<"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(EXTRA_CFLAGS) -c $< -o $@
 
+# Chosen at run time; see checksum.c.
+$(BUILD)/obj/libclient/checksum_avx2.o: EXTRA_CFLAGS += $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),-mavx2)
+
 $(BUILD)/libfeature.a: $(CLIENT_OBJ) $(PROTO_OBJ)
 	$(Q)rm -f $@ && ar qcs $@ $^
 $(BUILD)/libfeature.so.$(SOVERSION): $(CLIENT_OBJ) $(PROTO_OBJ) libclient/libfeature.map
