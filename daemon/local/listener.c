@@ -67,30 +67,38 @@ static bool listener_admits(const struct listener *listener, int fd, const struc
                           peer->uid, groups, group_count);
 }
 
+static void listener_refuse(struct listener *listener, int fd, const struct ucred *peer,
+                            Fb__Status status, const char *sentence) {
+    log_warning("local: pid %d uid %u gid %u refused: %s", (int)peer->pid, peer->uid, peer->gid,
+                sentence);
+    if (session_refuse(&listener->sessions, fd, status, sentence))
+        close(fd);
+}
+
 static void listener_greet(struct listener *listener, int fd) {
-    struct ucred peer;
+    struct ucred peer = {0};
     socklen_t bytes = sizeof peer;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) < 0) {
-        log_warning("local: a client was refused, its credentials are not to be had: %s",
-                    strerror(errno));
-        close(fd);
+        listener_refuse(listener, fd, &peer, FB__STATUS__DENIED,
+                        "its credentials are not to be had");
         return;
     }
     if (!listener_admits(listener, fd, &peer)) {
-        log_warning(
-            "local: pid %d uid %u gid %u refused: neither allow_uids nor allow_gids names it",
-            (int)peer.pid, peer.uid, peer.gid);
-        close(fd);
+        char sentence[128];
+        snprintf(sentence, sizeof sentence,
+                 "neither allow_uids nor allow_gids in the broker's configuration names uid %u",
+                 peer.uid);
+        listener_refuse(listener, fd, &peer, FB__STATUS__DENIED, sentence);
         return;
     }
     const struct broker_credentials credentials = {
         .uid = peer.uid, .gid = peer.gid, .pid = peer.pid};
     int error = session_new(&listener->sessions, fd, &credentials);
-    if (!error)
-        return;
-    log_warning("local: pid %d uid %u refused: %s", (int)peer.pid, peer.uid,
-                error == -EBUSY ? "max_sessions are connected already" : strerror(-error));
-    close(fd);
+    if (error == -EBUSY)
+        listener_refuse(listener, fd, &peer, FB__STATUS__FULL,
+                        "as many clients as max_sessions allows are connected already");
+    else if (error)
+        listener_refuse(listener, fd, &peer, FB__STATUS__UNAVAILABLE, strerror(-error));
 }
 
 /* ---- accepting ---- */

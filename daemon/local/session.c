@@ -8,6 +8,9 @@
  * (a reply that overflows the queue), so closing is left to the next wake-up, which shutdown()
  * brings about.
  *
+ * A refused session (session_refuse) has no broker session: it lives until its first request has
+ * been answered, or the time for Hello is over.
+ *
  * Only a session's own poll, its own timer and sessions_close() close it; nothing touches it
  * afterwards.
  */
@@ -29,12 +32,19 @@
 #define PACKETS_PER_WAKE_UP      16u
 #define SEND_QUEUE_BYTES_DEFAULT (4u << 20)
 #define HELLO_TIMEOUT_MS_DEFAULT 5000u
+#define REFUSED_MAX              64u
 #define SOCKET_SEND_BYTES        (2 * (int)FRAME_CLIENT_BYTES_MAX)
+
+struct refusal {
+    Fb__Status status;
+    char sentence[160];
+};
 
 struct session {
     struct sessions *set;
     struct session *previous, *next;
-    struct broker_session *broker;
+    struct broker_session *broker; /* NULL: refused */
+    struct refusal *refusal;       /* NULL: not refused */
     int fd;
     bool greeted, doomed, peer_gone;
     uint8_t open_handles;
@@ -52,15 +62,19 @@ static uint64_t clock_now_ns(void) {
 }
 
 static const char *session_name(const struct session *session) {
-    return session->set->backend->name(session->broker);
+    return session->broker ? session->set->backend->name(session->broker) : "refused client";
+}
+
+static void session_doom_quietly(struct session *session) {
+    session->doomed = true;
+    shutdown(session->fd, SHUT_RDWR);
 }
 
 static void session_doom(struct session *session, const char *why) {
     if (session->doomed)
         return;
-    session->doomed = true;
     log_warning("%s: closed: %s", session_name(session), why);
-    shutdown(session->fd, SHUT_RDWR);
+    session_doom_quietly(session);
 }
 
 /* ---- closing ---- */
@@ -78,6 +92,7 @@ static void on_handle_closed(uv_handle_t *handle) {
     if (--session->open_handles > 0)
         return;
     struct sessions *set = session->set;
+    free(session->refusal);
     free(session);
     set->unfreed--;
     sessions_check_closed(set);
@@ -94,15 +109,18 @@ static void session_unlink(struct session *session) {
 
 static void session_close(struct session *session, uint64_t now_ns) {
     session_unlink(session);
-    session->set->backend->close(session->broker, now_ns);
+    if (session->broker)
+        session->set->backend->close(session->broker, now_ns);
+    session->set->refused -= session->refusal != NULL;
     send_queue_deinit(&session->queue);
     uv_close((uv_handle_t *)&session->poll, on_handle_closed);
     uv_close((uv_handle_t *)&session->hello_timer, on_handle_closed);
     close(session->fd);
 }
 
-static void end_turn(const struct sessions *set, uint64_t now_ns) {
-    if (set->options.after_turn)
+/* served: the broker was entered for this session. */
+static void end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
+    if (served && set->options.after_turn)
         set->options.after_turn(set->options.owner, now_ns);
 }
 
@@ -213,12 +231,24 @@ static const struct broker_client_ops client_ops = {.reply = on_reply, .notice =
 
 /* ---- receiving ---- */
 
+static void session_answer_refusal(struct session *session, uint32_t request_id) {
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.status = session->refusal->status;
+    reply.error = session->refusal->sentence;
+    on_reply(session, request_id, &reply, -1);
+    session_doom_quietly(session);
+}
+
 static void session_handle_packet(struct session *session, size_t bytes, uint64_t now_ns) {
     struct sessions *set = session->set;
     struct codec_request decoded;
     const char *wrong = codec_decode_request(set->packet_in, bytes, &set->bump, &decoded);
     if (wrong) {
         session_doom(session, wrong);
+        return;
+    }
+    if (session->refusal) {
+        session_answer_refusal(session, decoded.request_id);
         return;
     }
     const char *why = "broke the protocol";
@@ -272,6 +302,7 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
     if (events == UV_WRITABLE && !session->doomed)
         return;
     session->peer_gone |= status < 0;
+    bool served = session->broker != NULL;
     uint64_t now_ns = clock_now_ns();
     uint32_t budget = status < 0 ? UINT32_MAX : PACKETS_PER_WAKE_UP;
     bool ended = session->doomed || session_receive(session, budget, now_ns) == RECEIVE_ENDED;
@@ -279,18 +310,19 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
         log_debug("%s: disconnected", session_name(session));
         session_close(session, now_ns);
     }
-    end_turn(set, now_ns);
+    end_turn(set, served, now_ns);
 }
 
 static void on_hello_timeout(uv_timer_t *timer) {
     struct session *session = timer->data;
     struct sessions *set = session->set;
+    bool served = session->broker != NULL;
     uint64_t now_ns = clock_now_ns();
     char why[64];
     snprintf(why, sizeof why, "no Hello within %u ms", set->options.hello_timeout_ms);
     session_doom(session, why);
     session_close(session, now_ns);
-    end_turn(set, now_ns);
+    end_turn(set, served, now_ns);
 }
 
 /* ---- opening ---- */
@@ -301,23 +333,22 @@ static void session_link(struct session *session) {
     if (session->next)
         session->next->previous = session;
     set->first = session;
-    set->unfreed++;
 }
 
 static void session_start(struct session *session) {
     struct sessions *set = session->set;
+    session_link(session);
     session->open_handles = 2;
-    session->poll.data = session;
     session->hello_timer.data = session;
     uv_timer_init(set->loop, &session->hello_timer);
     uv_timer_start(&session->hello_timer, on_hello_timeout, set->options.hello_timeout_ms, 0);
     uv_poll_start(&session->poll, UV_READABLE, on_poll);
-    /* Room for two full frames, as far as net.core.wmem_max permits; less only means more queueing.
-     */
+    /* Two full frames, as far as net.core.wmem_max permits; less only means more queueing. */
     setsockopt(session->fd, SOL_SOCKET, SO_SNDBUF, &(int){SOCKET_SEND_BYTES}, sizeof(int));
 }
 
-int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials) {
+/* Not yet started: session_abandon() or session_start() follows. */
+static int session_prepare(struct sessions *set, int fd, struct session **out) {
     struct session *session = calloc(1, sizeof *session);
     if (!session)
         return -ENOMEM;
@@ -328,16 +359,45 @@ int session_new(struct sessions *set, int fd, const struct broker_credentials *c
         free(session);
         return error;
     }
+    session->poll.data = session;
+    set->unfreed++;
+    send_queue_init(&session->queue, set->options.send_queue_bytes);
+    *out = session;
+    return 0;
+}
+
+static void session_abandon(struct session *session) {
+    session->open_handles = 1;
+    uv_close((uv_handle_t *)&session->poll, on_handle_closed);
+}
+
+int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials) {
+    struct session *session;
+    int error = session_prepare(set, fd, &session);
+    if (error)
+        return error;
     session->broker = set->backend->open(set->broker, &client_ops, session, credentials);
     if (!session->broker) {
-        session->open_handles = 1;
-        session->poll.data = session;
-        set->unfreed++;
-        uv_close((uv_handle_t *)&session->poll, on_handle_closed);
+        session_abandon(session);
         return -EBUSY;
     }
-    send_queue_init(&session->queue, set->options.send_queue_bytes);
-    session_link(session);
+    session_start(session);
+    return 0;
+}
+
+int session_refuse(struct sessions *set, int fd, Fb__Status status, const char *sentence) {
+    struct session *session;
+    int error = set->refused < REFUSED_MAX ? session_prepare(set, fd, &session) : -EBUSY;
+    if (error)
+        return error;
+    session->refusal = calloc(1, sizeof *session->refusal);
+    if (!session->refusal) {
+        session_abandon(session);
+        return -ENOMEM;
+    }
+    session->refusal->status = status;
+    snprintf(session->refusal->sentence, sizeof session->refusal->sentence, "%s", sentence);
+    set->refused++;
     session_start(session);
     return 0;
 }

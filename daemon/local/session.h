@@ -45,6 +45,7 @@ struct sessions {
     const struct session_backend *backend;
     struct sessions_options options;
     struct session *first; /* open ones */
+    uint32_t refused;      /* of the open ones: see session_refuse() */
     uint32_t unfreed;      /* open ones and those whose handles are still closing */
     struct bump bump;
     uint8_t *packet_in, *packet_out; /* FRAME_CLIENT_BYTES_MAX each */
@@ -64,5 +65,10 @@ void sessions_deinit(struct sessions *set);
 /* Takes over a connected, non-blocking SOCK_SEQPACKET socket. On failure the caller still owns fd:
  * -EBUSY when the broker has max_sessions already, -ENOMEM, ... */
 int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials);
+
+/* Takes over the socket of a client that may not come in: its first request is answered with this
+ * status and sentence (copied), then it is closed; the broker never hears of it. On failure the
+ * caller still owns fd: -EBUSY when too many are being refused at once, -ENOMEM, ... */
+int session_refuse(struct sessions *set, int fd, Fb__Status status, const char *sentence);
 
 #endif

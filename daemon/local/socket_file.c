@@ -14,24 +14,30 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PRIVATE_UMASK 0177
-#define NO_GROUP      ((gid_t)-1)
+#define PRIVATE_UMASK         0177
+#define NO_GROUP              ((gid_t)-1)
+#define GROUP_ENTRY_BYTES_MAX 65536 /* a group with thousands of members */
 
 static int seqpacket_socket(void) {
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    return fd < 0 ? -errno : fd;
+    if (fd < 0)
+        return -errno;
+    return fd;
 }
 
 static int find_group(const char *name, gid_t *out, char *why, size_t why_bytes) {
     *out = NO_GROUP;
     if (!name || name[0] == '\0')
         return 0;
-    const struct group *group = getgrnam(name);
-    if (!group) {
-        snprintf(why, why_bytes, "[local] socket_group = %s: there is no such group", name);
-        return -EINVAL;
+    char members[GROUP_ENTRY_BYTES_MAX];
+    struct group entry, *found;
+    int error = getgrnam_r(name, &entry, members, sizeof members, &found);
+    if (!found) {
+        snprintf(why, why_bytes, "[local] socket_group = %s: %s", name,
+                 error ? strerror(error) : "there is no such group");
+        return error ? -error : -EINVAL;
     }
-    *out = group->gr_gid;
+    *out = entry.gr_gid;
     return 0;
 }
 
@@ -41,8 +47,7 @@ static int clear_path(const struct sockaddr_un *address, char *why, size_t why_b
     if (lstat(address->sun_path, &status) < 0)
         return 0; /* absent; anything else bind() will report */
     if (!S_ISSOCK(status.st_mode)) {
-        snprintf(why, why_bytes,
-                 "%s: exists and is not a socket; remove it or set [local] socket",
+        snprintf(why, why_bytes, "%s: exists and is not a socket; remove it or set [local] socket",
                  address->sun_path);
         return -EEXIST;
     }

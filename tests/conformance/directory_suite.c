@@ -15,11 +15,12 @@
 static const struct directory_fixture *const fixtures[] = {
     &directory_fixture_static,
     &directory_fixture_fake,
+    NULL,
 };
 
-#define FOR_EACH_FIXTURE(f)                                                                        \
-    for (size_t f##_i = 0; f##_i < sizeof fixtures / sizeof *fixtures; f##_i++)                    \
-        for (const struct directory_fixture *f = fixtures[f##_i]; f; f = NULL)
+/* Declares `fixture`. */
+#define FOR_EACH_FIXTURE()                                                                         \
+    for (const struct directory_fixture *const *at = fixtures, *fixture; (fixture = *at); at++)
 
 void directory_suite_node_name(uint32_t i, char out[16]) {
     snprintf(out, 16, "node-%u", i);
@@ -226,7 +227,7 @@ static uint64_t next_generation(struct bench *bench, uint32_t i) {
 /* ---- every directory ---- */
 
 Test(directory, each_node_hears_of_every_other_and_not_of_itself) {
-    FOR_EACH_FIXTURE(fixture) {
+    FOR_EACH_FIXTURE() {
         struct bench bench;
         bench_init(&bench, fixture); /* waits until everybody is up */
         for (uint32_t i = 0; i < DIRECTORY_SUITE_NODES; i++) {
@@ -239,7 +240,7 @@ Test(directory, each_node_hears_of_every_other_and_not_of_itself) {
 }
 
 Test(directory, a_question_is_answered_once_and_not_from_inside) {
-    FOR_EACH_FIXTURE(fixture) {
+    FOR_EACH_FIXTURE() {
         struct bench bench;
         bench_init(&bench, fixture);
         struct answer answers[40];
@@ -260,7 +261,7 @@ Test(directory, a_question_is_answered_once_and_not_from_inside) {
 }
 
 Test(directory, pending_counts_publishes_and_retires_until_their_answer) {
-    FOR_EACH_FIXTURE(fixture) {
+    FOR_EACH_FIXTURE() {
         struct bench bench;
         bench_init(&bench, fixture);
         const struct directory *d = node(&bench, 0);
@@ -285,7 +286,7 @@ static int compare_u64(const void *a, const void *b) {
 Test(directory, generations_are_unique_in_the_cluster_and_never_0) {
     enum { EACH = 5000, ALL = EACH * DIRECTORY_SUITE_NODES };
     static uint64_t given[ALL];
-    FOR_EACH_FIXTURE(fixture) {
+    FOR_EACH_FIXTURE() {
         struct bench bench;
         bench_init(&bench, fixture);
         for (uint32_t k = 0; k < ALL; k++)
@@ -299,7 +300,7 @@ Test(directory, generations_are_unique_in_the_cluster_and_never_0) {
 }
 
 Test(directory, retiring_what_is_absent_is_fine) {
-    FOR_EACH_FIXTURE(fixture) {
+    FOR_EACH_FIXTURE() {
         struct bench bench;
         bench_init(&bench, fixture);
         cr_expect_eq(retire(&bench, 0, "never-put", 7).result, DIRECTORY_OK, "%s", fixture->name);
@@ -308,7 +309,7 @@ Test(directory, retiring_what_is_absent_is_fine) {
 }
 
 Test(directory, what_is_not_known_is_not_found_and_says_whether_to_ask_the_peers) {
-    FOR_EACH_FIXTURE(fixture) {
+    FOR_EACH_FIXTURE() {
         struct bench bench;
         bench_init(&bench, fixture);
         struct answer answer = locate(&bench, 1, "never-put");
@@ -337,7 +338,7 @@ static void on_first_of_chain(void *context, enum directory_result result,
 }
 
 Test(directory, an_answer_may_ask_the_next_question) {
-    FOR_EACH_FIXTURE(fixture) {
+    FOR_EACH_FIXTURE() {
         struct bench bench;
         bench_init(&bench, fixture);
         struct chain chain = {.d = node(&bench, 0), .second.seen = &bench.seen[0]};
@@ -354,7 +355,7 @@ Test(directory, an_answer_may_ask_the_next_question) {
 }
 
 Test(directory, destroying_answers_what_is_owed) {
-    FOR_EACH_FIXTURE(fixture) {
+    FOR_EACH_FIXTURE() {
         struct bench bench;
         bench_init(&bench, fixture);
         struct answer published, retired;
@@ -376,10 +377,10 @@ Test(directory, destroying_answers_what_is_owed) {
 
 /* ---- directories with a cluster-wide index ---- */
 
-#define FOR_EACH_INDEX(f) FOR_EACH_FIXTURE(f) if (f->has_index)
+#define FOR_EACH_INDEX() FOR_EACH_FIXTURE() if (fixture->has_index)
 
 Test(directory_index, a_publish_names_the_record_it_replaced) {
-    FOR_EACH_INDEX(fixture) {
+    FOR_EACH_INDEX() {
         struct bench bench;
         bench_init(&bench, fixture);
         cr_expect_not(publish(&bench, 0, "s", 11).has_record, "%s", fixture->name);
@@ -394,7 +395,7 @@ Test(directory_index, a_publish_names_the_record_it_replaced) {
 }
 
 Test(directory_index, publishing_the_same_generation_again_replaces_nothing) {
-    FOR_EACH_INDEX(fixture) {
+    FOR_EACH_INDEX() {
         struct bench bench;
         bench_init(&bench, fixture);
         publish(&bench, 0, "s", 11);
@@ -406,7 +407,7 @@ Test(directory_index, publishing_the_same_generation_again_replaces_nothing) {
 }
 
 Test(directory_index, every_node_finds_the_current_record) {
-    FOR_EACH_INDEX(fixture) {
+    FOR_EACH_INDEX() {
         struct bench bench;
         bench_init(&bench, fixture);
         publish(&bench, 0, "s", 11);
@@ -424,7 +425,7 @@ Test(directory_index, every_node_finds_the_current_record) {
 }
 
 Test(directory_index, a_retire_removes_its_own_generation_only) {
-    FOR_EACH_INDEX(fixture) {
+    FOR_EACH_INDEX() {
         struct bench bench;
         bench_init(&bench, fixture);
         publish(&bench, 0, "s", 11);
@@ -439,7 +440,7 @@ Test(directory_index, a_retire_removes_its_own_generation_only) {
 }
 
 Test(directory_index, the_same_id_in_two_stores_is_two_records) {
-    FOR_EACH_INDEX(fixture) {
+    FOR_EACH_INDEX() {
         struct bench bench;
         bench_init(&bench, fixture);
         struct answer other;
@@ -454,7 +455,7 @@ Test(directory_index, the_same_id_in_two_stores_is_two_records) {
 }
 
 Test(directory_index, a_fenced_node_may_not_publish) {
-    FOR_EACH_INDEX(fixture) {
+    FOR_EACH_INDEX() {
         struct bench bench;
         bench_init(&bench, fixture);
         publish(&bench, 1, "s", 11);
@@ -473,7 +474,7 @@ Test(directory_index, a_fenced_node_may_not_publish) {
 }
 
 Test(directory_index, the_others_see_a_node_go_and_come_back) {
-    FOR_EACH_INDEX(fixture) {
+    FOR_EACH_INDEX() {
         struct bench bench;
         bench_init(&bench, fixture);
         fixture->set_fenced(bench.cluster, 0, true);
@@ -486,7 +487,7 @@ Test(directory_index, the_others_see_a_node_go_and_come_back) {
 }
 
 Test(directory_index, a_record_whose_home_has_left_is_lost) {
-    FOR_EACH_INDEX(fixture) {
+    FOR_EACH_INDEX() {
         struct bench bench;
         bench_init(&bench, fixture);
         publish(&bench, 0, "s", 11);
@@ -504,7 +505,7 @@ Test(directory_index, a_record_whose_home_has_left_is_lost) {
 }
 
 Test(directory_index, out_of_reach_is_unavailable_and_passes) {
-    FOR_EACH_INDEX(fixture) {
+    FOR_EACH_INDEX() {
         struct bench bench;
         bench_init(&bench, fixture);
         publish(&bench, 0, "s", 11);

@@ -433,6 +433,34 @@ Test(local_session, a_full_broker_takes_no_session) {
     close(ends[0]);
 }
 
+Test(local_session, a_refused_client_is_told_why_and_closed) {
+    int ends[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+    cr_assert_eq(session_refuse(&sessions, ends[1], FB__STATUS__DENIED, "not on the list"), 0);
+    send_frame(ends[0], FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HELLO, 5, 0);
+    send_frame(ends[0], FRAME_NOTE, FB__CLIENT_REQUEST__OP_RELEASE, 0, 0);
+    expect_answer(ends[0], 5);
+    expect_closed(ends[0]);
+    cr_expect_eq(broker.requests, 0, "the broker never hears of it");
+    cr_expect_eq(sessions.refused, 0);
+}
+
+Test(local_session, only_so_many_are_refused_with_an_answer_at_once) {
+    int ends[100][2], error = 0;
+    size_t count = 0;
+    for (; count < 100 && !error; count++) {
+        cr_assert_eq(
+            socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends[count]), 0);
+        error = session_refuse(&sessions, ends[count][1], FB__STATUS__FULL, "full");
+    }
+    cr_expect_eq(error, -EBUSY);
+    cr_expect_eq(close(ends[count - 1][1]), 0, "the caller still owns the last one");
+    for (size_t i = 0; i < count; i++)
+        close(ends[i][0]);
+    while (sessions.refused > 0)
+        uv_run(&loop, UV_RUN_ONCE);
+}
+
 /* ---- listener ---- */
 
 static void count_closed(void *owner) {
