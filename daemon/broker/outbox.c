@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Releases and acks on their way to a home, one outbox per peer. Everything gathered in one loop
- * turn goes in one message; one message is under way at a time. What the home has not confirmed is
- * retried with back-off, for ever: `consumed` and acks are facts that must not be lost. A
- * `returned` release needs no retry once its link is gone: the home has ended that lease itself.
+ * Releases and acks on their way to a home, one outbox per peer. Releases are
+ * gathered for a millisecond, so that a reader of many samples, one after the other, does not pay
+ * for two more messages with each of them; one message is under way at a time. What the home has
+ * not confirmed is retried with back-off, for ever: `consumed` and acks are facts that must not be
+ * lost. A `returned` release needs no retry once its link is gone: the home has ended that lease
+ * itself.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,8 @@
 #include "state.h"
 
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
+#define GATHER_NS        NS_PER_MS
+#define GATHER_COUNT     64u
 
 struct outbox *outbox_of(struct broker *broker, struct peer *peer) {
     struct outbox *outbox = peer_user(peer);
@@ -50,6 +54,16 @@ static struct pending_end *add(struct broker *broker, struct peer *peer, const c
     return end;
 }
 
+/* After a release was added: when the waiting ones leave. An ack, or a failure, keeps its own time.
+ */
+static void gather(struct outbox *outbox, uint64_t now_ns) {
+    bool first = TAILQ_FIRST(&outbox->waiting) == TAILQ_LAST(&outbox->waiting, pending_end_list);
+    if (first && outbox->retry_ns <= now_ns)
+        outbox->retry_ns = now_ns + GATHER_NS;
+    else if (outbox->count >= GATHER_COUNT && outbox->retry_ns <= now_ns + GATHER_NS)
+        outbox->retry_ns = now_ns;
+}
+
 void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consumed) {
     struct remote_lease *lease = remote_lease_find(broker, remote_lease_id);
     if (!lease || (lease->ended && !consumed))
@@ -64,6 +78,7 @@ void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consum
         end->lo = lease->lo;
         end->generation = lease->generation;
         end->epoch = lease->epoch;
+        gather(outbox_of(broker, lease->peer), broker->now_ns);
     }
     if (!lease->ended)
         remote_lease_end(broker, lease);
