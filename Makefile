@@ -30,7 +30,7 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmis
 INC := -Iproto -Idaemon -Idaemon/store -Idaemon/memory -Idaemon/broker -Idaemon/local -Idaemon/peer \
   -Idaemon/directory -Idaemon/ops -Ilibclient -Itests/support -isystem $(BUILD)/gen
 CPPFLAGS += -D_GNU_SOURCE -DFEATURED_VERSION='"$(VERSION)"' $(INC)
-CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MMD -MP -pthread
+CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -MP -pthread
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
@@ -74,9 +74,6 @@ $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)
 	@echo "  CC   $<"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(EXTRA_CFLAGS) -c $< -o $@
-
-# Chosen at run time; see checksum.c.
-$(BUILD)/obj/libclient/checksum_avx2.o: EXTRA_CFLAGS += $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),-mavx2)
 
 $(BUILD)/libfeature.a: $(CLIENT_OBJ) $(PROTO_OBJ)
 	$(Q)rm -f $@ && ar qcs $@ $^

@@ -174,7 +174,7 @@ static void close_handles(struct daemon *daemon) {
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
 }
 
-static void on_transport_gone(void *owner) {
+static void on_peers_closed(void *owner) {
     struct daemon *daemon = owner;
     daemon->transport = NULL;
     broker_release_peers(daemon->broker);
@@ -187,10 +187,7 @@ static void on_transport_gone(void *owner) {
 
 static void on_listener_gone(void *owner) {
     struct daemon *daemon = owner;
-    if (daemon->transport)
-        daemon->transport->ops->destroy(daemon->transport, on_transport_gone);
-    else
-        on_transport_gone(daemon);
+    peers_close(daemon->peers, on_peers_closed, daemon);
 }
 
 static void begin_closing(struct daemon *daemon) {

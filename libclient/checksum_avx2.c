@@ -1,16 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The checksum loops for CPUs with AVX2; the Makefile compiles this file for them. Called only
- * after checksum.c has asked the CPU.
+ * The same sums with 32-byte vectors; called only on processors that have them.
  */
-#include "checksum_avx2.h"
+#ifdef __x86_64__
+#include <immintrin.h>
+#define XXH_VECTOR 2 /* XXH_AVX2 */
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#endif
 
 #include "checksum_kernel.h"
 
-uint64_t fc_checksum_avx2(const void *data, size_t bytes) {
-    return kernel_checksum(data, bytes);
-}
+const struct checksum_kernel fc_checksum_avx2 = {.sum = kernel_sum, .copy = kernel_copy};
 
-uint64_t fc_checksum_copy_avx2(void *to, const void *from, size_t bytes) {
-    return kernel_checksum_copy(to, from, bytes);
-}
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#else
+typedef int checksum_avx2_has_nothing_here;
+#endif

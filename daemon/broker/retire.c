@@ -14,9 +14,12 @@ static bool is_ack(const struct item *item) {
     return item->call->reason == STORE_ACKED;
 }
 
-/* True if something was retired here. */
+/* True if nothing more is to be done: it was retired here, or an ack does not retire in this store.
+ */
 static bool retire_here(struct item *item) {
     struct call *call = item->call;
+    if (is_ack(item) && call->space->settings.policy == FB__POLICY__RETAIN)
+        return true;
     struct store *store = call->space->store;
     struct store_answer answer;
     if (store_replay_find(store, item->op, &answer))

@@ -222,6 +222,7 @@ static void on_retire(struct asking *asking, const Fb__PeerRetire *asked) {
         struct store_answer answer;
         bool retired;
         if (wrong_incarnation(broker, "", item->incarnation) ||
+            (!asked->abort && space->settings.policy == FB__POLICY__RETAIN) ||
             store_replay_find(space->store, op, &answer))
             continue;
         store_retire(space->store, item->sample_id, (uint32_t)strlen(item->sample_id),

@@ -163,7 +163,7 @@ void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
 }
 
 void space_free(struct broker *broker, struct space *space) {
-    if (space->has_region)
+    if (space->has_region && broker->transport)
         broker->transport->ops->remove_region(broker->transport, space->region);
     if (broker->options.arena_gone)
         broker->options.arena_gone(broker->options.owner, &space->arena);

@@ -53,6 +53,9 @@ extern const struct transport_events peers_transport_events;
 int peers_new(const struct peers_options *options, const struct peers_events *events, void *owner,
               struct peers **out);
 void peers_set_transport(struct peers *peers, struct transport *transport);
+/* Destroys the transport; closed(closed_owner) once it is gone, from inside this call when there
+ * was none. */
+void peers_close(struct peers *peers, void (*closed)(void *owner), void *closed_owner);
 /* After the transport was destroyed. */
 void peers_free(struct peers *peers);
 /* 0 or -errno; bound_out as in transport.h. */

@@ -82,6 +82,8 @@ struct peers {
     struct peers_events events;
     void *owner;
     struct transport *transport;
+    void (*closed)(void *owner); /* set while closing */
+    void *closed_owner;
     struct peer_list peers;
     struct asker_list askers;
     uint64_t now_ns; /* of the last tick or call: for events, which carry no time */

@@ -151,6 +151,21 @@ void peers_set_transport(struct peers *peers, struct transport *transport) {
     peers->transport = transport;
 }
 
+static void on_transport_destroyed(void *owner) {
+    struct peers *peers = owner;
+    peers->transport = NULL;
+    peers->closed(peers->closed_owner);
+}
+
+void peers_close(struct peers *peers, void (*closed)(void *owner), void *closed_owner) {
+    peers->closed = closed;
+    peers->closed_owner = closed_owner;
+    if (peers->transport)
+        peers->transport->ops->destroy(peers->transport, on_transport_destroyed);
+    else
+        closed(closed_owner);
+}
+
 void peers_free(struct peers *peers) {
     if (!peers)
         return;

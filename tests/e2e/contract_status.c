@@ -74,12 +74,17 @@ CONTRACT(c13_exists, "[store run]\n") {
 }
 
 CONTRACT(c13_full, "[store run]\nmax_resident_bytes = 4MiB\n") {
-    struct payload payload;
-    payload_init(&payload, "large", 3, 5 * MIB);
-    CHECK_STATUS(FEATURE_E_FULL, payload_put(&payload, world->producer, 0, NULL));
+    struct payload first, second;
+    payload_init(&first, "first", 3, 3 * MIB);
+    payload_init(&second, "second", 3, 2 * MIB);
+    CHECK_OK(payload_put(&first, world->producer, 0, NULL));
+    CHECK_STATUS(FEATURE_E_FULL, payload_put(&second, world->producer, 0, NULL));
     CHECK_SAYS("run");
-    CHECK_SAYS("4"); /* MiB: the limit */
-    payload_deinit(&payload);
+    CHECK_SAYS("4 MiB"); /* the limit */
+    CHECK_SAYS("2.0 MiB asked");
+    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "first"}, 1));
+    payload_deinit(&first);
+    payload_deinit(&second);
 }
 
 CONTRACT_TWO_NODES(c13_timeout, "[store run]\n") {

@@ -19,8 +19,8 @@
 #define WORDS_MAX      16
 #define EXIT_LOCAL     1
 #define EXIT_USAGE     2
+#define EXIT_INVALID   11
 #define EXIT_NOT_FOUND 13
-#define EXIT_FULL      15
 
 /* Runs featurectl against a node, with the words that follow, up to NULL. */
 static void ctl(struct process_output *result, const struct cluster *cluster, uint32_t node, ...) {
@@ -322,14 +322,14 @@ static void exit_codes(struct world *world) {
     CTL(&result, cluster, 0, "put", "/nowhere/x.safetensors", "--store", "run");
     check_exit(&result, EXIT_LOCAL, "/nowhere/x.safetensors");
     CTL(&result, cluster, 0, "put", cluster->nodes[0].config_path, "--store", "run", "--id", "x");
-    check_exit(&result, EXIT_LOCAL, cluster->nodes[0].config_path);
+    check_exit(&result, EXIT_INVALID, cluster->nodes[0].config_path);
     CTL(&result, cluster, 0, "put", file, "--store", "theirs");
     check_exit(&result, EXIT_NOT_FOUND, "theirs");
     CTL(&result, cluster, 0, "get", "run/never", "-o", "/dev/null");
     check_exit(&result, EXIT_NOT_FOUND, "never");
     CTL(&result, cluster, 0, "put", file, "--store", "run", "--deadline",
         "0ms"); /* 400 KB into 256 KiB */
-    check_exit(&result, EXIT_FULL, "run");
+    check_exit(&result, EXIT_INVALID, "run");
     CTL(&result, cluster, 0, "--help");
     CHECK(result.status == 0 && strstr(result.out, "ingest") != NULL, "%s", result.out);
     process_output_deinit(&result);

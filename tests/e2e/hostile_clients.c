@@ -347,12 +347,23 @@ HOSTILE(more_requests_than_allowed, "[store run]\n[local]\nmax_requests_per_sess
 HOSTILE(more_sessions_than_allowed, "[store run]\n[local]\nmax_sessions = 8\n") {
     struct wire wires[16];
     int refused = 0;
+    Fb__Hello hello = FB__HELLO__INIT;
+    hello.version_min = hello.version_max = FRAME_VERSION;
+    hello.client_id = 1;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
+    request.hello = &hello;
     for (int i = 0; i < 16; i++)
         wire_connect(&wires[i], cluster->nodes[0].socket_path);
-    for (int i = 0; i < 16; i++)
-        refused += wire_closed(&wires[i], i < 8 ? 0 : 200);
+    for (int i = 0; i < 16; i++) {
+        bool sent = wire_send(&wires[i], FRAME_REQUEST, &request, NULL, 0) != 0;
+        Fb__ClientReply *reply = sent ? wire_receive(&wires[i], 10000) : NULL;
+        refused += reply == NULL || reply->status != FB__STATUS__OK;
+        if (reply != NULL)
+            fb__client_reply__free_unpacked(reply, NULL);
+    }
     for (int i = 0; i < 16; i++)
         wire_close(&wires[i]);
-    CHECK(refused >= 8, "%d of 16 sessions were refused beside the neighbour, 8 are allowed",
+    CHECK(refused == 9, "%d of 16 sessions were refused beside the neighbour, 8 are allowed",
           refused);
 }

@@ -33,7 +33,7 @@ Test(lifecycle, check_config_names_file_and_line, .timeout = 60) {
         {"[node]\nname = a\n[local]\nsokket = /tmp/x\n", ":4", "sokket"},
         {"[node]\nname = a\n\n[memory]\nmax_resident_bytes = many\n", ":5", "max_resident_bytes"},
         {"[node]\nname = a\n[stores]\nreaders = 0\n", ":4", "readers"},
-        {"[nodes]\nname = a\n", ":2", "nodes"},
+        {"[nodes]\nname = a\n", ":1", "nodes"},
         {"[store run]\npolicy = sometimes\n", ":2", "policy"},
         {"[node]\nname = -bad-\n", ":2", "name"},
     };
@@ -103,11 +103,6 @@ Test(lifecycle, a_socket_left_by_a_killed_broker_is_taken_over, .timeout = 60) {
 
 /* ---- SIGHUP ---- */
 
-static void rewrite_config(const struct cluster *cluster, const char *added) {
-    FILE *file = fopen(cluster->nodes[0].config_path, "ae");
-    CHECK(file != NULL && fputs(added, file) >= 0 && fclose(file) == 0, "%s", strerror(errno));
-}
-
 Test(lifecycle, sighup_rereads_what_can_change, .timeout = 60) {
     struct cluster cluster;
     struct payload payload;
@@ -118,7 +113,7 @@ Test(lifecycle, sighup_rereads_what_can_change, .timeout = 60) {
     payload_init(&payload, "s1", 1, MIB);
     CHECK_OK(payload_put(&payload, store, 0, NULL));
     reader = payload_view(&payload, store, by_id("s1"));
-    rewrite_config(&cluster, "\n[store run]\nreaders = 2\n");
+    cluster_reconfigure(&cluster, 0, "[store run]\nreaders = 2\n");
     process_signal(&cluster.nodes[0].process, SIGHUP);
 
     /* from some moment on the store wants two readers, and nothing of what is there was lost */
@@ -140,7 +135,7 @@ Test(lifecycle, sighup_rereads_what_can_change, .timeout = 60) {
 Test(lifecycle, sighup_with_a_bad_file_changes_nothing, .timeout = 60) {
     struct cluster cluster;
     cluster_start(&cluster, &(struct cluster_options){.nodes = 1, .ini = "[store run]\n"});
-    rewrite_config(&cluster, "\n[store run]\nreaders = none\n");
+    cluster_reconfigure(&cluster, 0, "[store run]\nreaders = none\n");
     process_signal(&cluster.nodes[0].process, SIGHUP);
     WAIT_UNTIL(cluster_log_has(&cluster, 0, "readers"), 20000);
     CHECK(cluster_health(&cluster, 0).draining == false, "draining");

@@ -33,42 +33,34 @@ static void write_file(const char *path, const char *text, mode_t mode) {
           path, strerror(errno));
 }
 
-/* Appends text, with %D replaced by the directory. */
-static void add_ini(FILE *file, const char *text, const char *directory) {
-    for (; text != NULL && *text != '\0'; text++) {
-        if (text[0] == '%' && text[1] == 'D') {
-            fputs(directory, file);
-            text++;
-        } else {
-            fputc(*text, file);
-        }
+static void write_config(struct cluster *cluster, uint32_t index,
+                         const struct cluster_options *options) {
+    struct node *node = &cluster->nodes[index];
+    const char *secret = options->secret_of[index];
+    char text[512];
+    snprintf(text, sizeof text, "%s/%s.cluster", cluster->directory, node->name);
+    write_file(text, secret != NULL ? secret : "the common secret of all nodes\n", 0600);
+    config_text_add(&node->ini, common_ini, cluster->directory);
+    snprintf(text, sizeof text, "[node]\nname = %s\n[local]\nsocket = %%D/%s.sock\n", node->name,
+             node->name);
+    config_text_add(&node->ini, text, cluster->directory);
+    snprintf(text, sizeof text, "[peers]\nlisten = %s\ncluster_secret_file = %%D/%s.cluster\n",
+             node->address, node->name);
+    config_text_add(&node->ini, cluster->count > 1 ? text : NULL, cluster->directory);
+    for (uint32_t i = 0; i < cluster->count; i++) {
+        snprintf(text, sizeof text, "[peer %s]\naddress = %s\n", cluster->nodes[i].name,
+                 cluster->nodes[i].address);
+        config_text_add(&node->ini, i != index ? text : NULL, cluster->directory);
     }
-    fputc('\n', file);
+    config_text_add(&node->ini, options->ini, cluster->directory);
+    config_text_add(&node->ini, options->ini_of[index], cluster->directory);
+    config_text_write(&node->ini, node->config_path);
 }
 
-static void write_config(const struct cluster *cluster, uint32_t index,
-                         const struct cluster_options *options) {
-    const struct node *node = &cluster->nodes[index];
-    char secret_path[128];
-    snprintf(secret_path, sizeof secret_path, "%s/%s.cluster", cluster->directory, node->name);
-    write_file(secret_path,
-               options->secret_of[index] != NULL ? options->secret_of[index]
-                                                 : "the common secret of all nodes\n",
-               0600);
-    FILE *file = fopen(node->config_path, "we");
-    CHECK(file != NULL, "%s: %s", node->config_path, strerror(errno));
-    fputs(common_ini, file);
-    fprintf(file, "[node]\nname = %s\n[local]\nsocket = %s\n", node->name, node->socket_path);
-    if (cluster->count > 1)
-        fprintf(file, "[peers]\nlisten = %s\ncluster_secret_file = %s\n", node->address,
-                secret_path);
-    for (uint32_t i = 0; i < cluster->count; i++)
-        if (i != index)
-            fprintf(file, "[peer %s]\naddress = %s\n", cluster->nodes[i].name,
-                    cluster->nodes[i].address);
-    add_ini(file, options->ini, cluster->directory);
-    add_ini(file, options->ini_of[index], cluster->directory);
-    CHECK(fclose(file) == 0, "%s: %s", node->config_path, strerror(errno));
+void cluster_reconfigure(struct cluster *cluster, uint32_t index, const char *ini) {
+    struct node *node = &cluster->nodes[index];
+    config_text_add(&node->ini, ini, cluster->directory);
+    config_text_write(&node->ini, node->config_path);
 }
 
 void cluster_program(const char *name, char path_out[4096]) {

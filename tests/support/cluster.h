@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "config_text.h"
 #include "feature.h"
 #include "process.h"
 
@@ -20,6 +21,7 @@ struct node {
     char name[2];
     char address[32]; /* host:port of its peers' port */
     char socket_path[96], config_path[96], log_path[96];
+    struct config_text ini;
     struct process process;
     uint32_t fd_baseline;  /* of the broker, ready and without clients */
     struct feature *probe; /* for the checks, connected on demand */
@@ -51,6 +53,8 @@ void cluster_node_kill(struct cluster *cluster, uint32_t node);
 void cluster_node_terminate(struct cluster *cluster, uint32_t node);
 void cluster_node_freeze(struct cluster *cluster, uint32_t node);
 void cluster_node_thaw(struct cluster *cluster, uint32_t node);
+/* Rewrites a node's configuration; it is read at the next start or SIGHUP. */
+void cluster_reconfigure(struct cluster *cluster, uint32_t node, const char *ini);
 /* Until this node's list of nodes shows that one connected. */
 void cluster_await_peer(struct cluster *cluster, uint32_t node, uint32_t peer);
 
@@ -61,6 +65,7 @@ struct feature_store *cluster_open(struct feature *feature, const char *store, b
 struct store_numbers {
     uint64_t resident_bytes, landing_used_bytes, planned, resident, retired, landing, leases,
         reservations, put_waiters, get_waiters, max_resident_bytes;
+    bool keeps_copies; /* a retain store: idle copies of others\' samples stay as a cache */
 };
 struct store_numbers cluster_numbers(struct cluster *cluster, uint32_t node, const char *store);
 struct feature_health cluster_health(struct cluster *cluster, uint32_t node);

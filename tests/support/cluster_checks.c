@@ -48,6 +48,7 @@ static struct store_numbers numbers_of(const Fb__StoreInfo *info) {
     return (struct store_numbers){
         .resident_bytes = info->resident_bytes,
         .landing_used_bytes = info->landing_used_bytes,
+        .keeps_copies = info->settings != NULL && info->settings->policy == FB__POLICY__RETAIN,
         .planned = info->planned,
         .resident = info->resident,
         .retired = info->retired,
@@ -86,7 +87,7 @@ struct store_numbers cluster_numbers(struct cluster *cluster, uint32_t node, con
 static struct store_numbers sum(struct store_numbers a, struct store_numbers b) {
     return (struct store_numbers){
         .resident_bytes = a.resident_bytes + b.resident_bytes,
-        .landing_used_bytes = a.landing_used_bytes + b.landing_used_bytes,
+        .landing_used_bytes = a.landing_used_bytes + (b.keeps_copies ? 0 : b.landing_used_bytes),
         .planned = a.planned + b.planned,
         .leases = a.leases + b.leases,
         .reservations = a.reservations + b.reservations,

@@ -136,6 +136,17 @@ const char *payload_difference(const struct payload *payload, const struct featu
     return NULL;
 }
 
+uint64_t payload_seed(const struct feature_view *view) {
+    size_t bytes = 0;
+    const char *metadata = feature_ref_metadata(feature_view_ref(view), &bytes);
+    char text[64] = {0};
+    uint64_t seed = 0;
+    CHECK(bytes < sizeof text, "%zu bytes of metadata", bytes);
+    memcpy(text, metadata, bytes);
+    CHECK(sscanf(text, "seed=%" SCNu64, &seed) == 1, "metadata %s", text);
+    return seed;
+}
+
 struct feature_view *payload_view(const struct payload *payload, struct feature_store *store,
                                   struct feature_key key) {
     struct feature_get_options options = {.size = sizeof options, .deadline_ms = 20000};

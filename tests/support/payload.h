@@ -43,6 +43,8 @@ void payload_write(const struct payload *payload, const struct feature_reservati
 
 /* NULL when the view holds exactly this sample, else a sentence that names the first difference. */
 const char *payload_difference(const struct payload *payload, const struct feature_view *view);
+/* The seed that a view was made from; it is kept in the metadata. */
+uint64_t payload_seed(const struct feature_view *view);
 /* Gets it, checks that it is this sample, bit for bit, and gives the view (released as told with
  * payload_check_get). */
 struct feature_view *payload_view(const struct payload *payload, struct feature_store *store,

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One heap of events, ordered by (due, number). An event goes to one side of a connection (`end`), or to a
- * transport. A side's life: joined to its other side at the dialler's CONNECT; `ending` from the moment
- * either side closed it (nothing but END reaches its owner after that); `dead` once `closed` was raised; freed
- * when no event and no other side refers to it.
+ * One heap of events, ordered by (due, number). An event goes to one side of a connection (`end`),
+ * or to a transport. A side's life: joined to its other side at the dialler's CONNECT; `ending`
+ * from the moment either side closed it (nothing but END reaches its owner after that); `dead` once
+ * `closed` was raised; freed when no event and no other side refers to it.
  *
- * Chunks carry no bytes: they are copied from the home's memory when they arrive, and not at all when the
- * home's side has ended, so that the simulator sees what a remote memory read would see.
+ * Chunks carry no bytes: they are copied from the home's memory when they arrive, and not at all
+ * when the home's side has ended, so that the simulator sees what a remote memory read would see.
  */
 #include "transport_fake.h"
 
@@ -110,32 +110,27 @@ struct fake_network {
     uint64_t cut[FAKE_ENDPOINTS_MAX]; /* by sender; a bit per receiver */
 };
 
-static void *must(void *memory)
-{
+static void *must(void *memory) {
     if (memory == NULL)
         abort(); /* a test's machine without memory has no history worth keeping */
     return memory;
 }
 
-static struct fake *from_base(struct transport *t)
-{
+static struct fake *from_base(struct transport *t) {
     return (struct fake *)t;
 }
 
-static struct end *from_handle(struct transport_conn *conn)
-{
+static struct end *from_handle(struct transport_conn *conn) {
     return (struct end *)conn;
 }
 
 /* ---- the heap ---- */
 
-static bool earlier(const struct event *a, const struct event *b)
-{
+static bool earlier(const struct event *a, const struct event *b) {
     return a->due_ns != b->due_ns ? a->due_ns < b->due_ns : a->number < b->number;
 }
 
-static void append(struct event ***array, size_t *count, size_t *capacity, struct event *event)
-{
+static void append(struct event ***array, size_t *count, size_t *capacity, struct event *event) {
     if (*count == *capacity) {
         *capacity = *capacity * 2 + 64;
         *array = must(reallocarray(*array, *capacity, sizeof(struct event *)));
@@ -143,8 +138,7 @@ static void append(struct event ***array, size_t *count, size_t *capacity, struc
     (*array)[(*count)++] = event;
 }
 
-static void heap_push(struct fake_network *n, struct event *event)
-{
+static void heap_push(struct fake_network *n, struct event *event) {
     append(&n->heap, &n->heap_count, &n->heap_capacity, event);
     size_t at = n->heap_count - 1;
     while (at > 0 && earlier(event, n->heap[(at - 1) / 2])) {
@@ -154,8 +148,7 @@ static void heap_push(struct fake_network *n, struct event *event)
     n->heap[at] = event;
 }
 
-static struct event *heap_pop(struct fake_network *n)
-{
+static struct event *heap_pop(struct fake_network *n) {
     struct event *first = n->heap[0], *last = n->heap[--n->heap_count];
     size_t at = 0, child;
     while ((child = at * 2 + 1) < n->heap_count) {
@@ -173,23 +166,20 @@ static struct event *heap_pop(struct fake_network *n)
 /* ---- events ---- */
 
 /* splitmix64 (Steele, Lea, Flood 2014) */
-static uint64_t next_random(struct fake_network *n)
-{
+static uint64_t next_random(struct fake_network *n) {
     uint64_t z = n->random += 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return z ^ z >> 31;
 }
 
-static uint64_t random_delay(struct fake_network *n)
-{
+static uint64_t random_delay(struct fake_network *n) {
     uint64_t span = n->delay_ns_max - n->delay_ns_min;
     return n->delay_ns_min + (span > 0 ? next_random(n) % (span + 1) : 0);
 }
 
 static struct event *event_new(struct fake *fake, enum event_type type, struct end *end,
-                               size_t data_bytes)
-{
+                               size_t data_bytes) {
     struct event *event = must(calloc(1, sizeof *event + data_bytes));
     event->type = type;
     event->to = fake;
@@ -200,14 +190,12 @@ static struct event *event_new(struct fake *fake, enum event_type type, struct e
     return event;
 }
 
-static void end_unref(struct end *end)
-{
+static void end_unref(struct end *end) {
     if (--end->refs == 0)
         free(end);
 }
 
-static void event_free(struct event *event)
-{
+static void event_free(struct event *event) {
     if (event->end != NULL)
         end_unref(event->end);
     if (event->home != NULL)
@@ -215,15 +203,13 @@ static void event_free(struct event *event)
     free(event);
 }
 
-static void post(struct fake_network *n, struct event *event, uint64_t due_ns)
-{
+static void post(struct fake_network *n, struct event *event, uint64_t due_ns) {
     event->due_ns = due_ns;
     event->number = n->next_number++;
     heap_push(n, event);
 }
 
-static void post_own(struct end *end, enum event_type type, uint64_t delay_ns)
-{
+static void post_own(struct end *end, enum event_type type, uint64_t delay_ns) {
     struct fake_network *n = end->fake->network;
     struct event *event = event_new(end->fake, type, end, 0);
     event->from = end->fake->number;
@@ -231,8 +217,7 @@ static void post_own(struct end *end, enum event_type type, uint64_t delay_ns)
 }
 
 /* To the other side, behind what went before on the same lane. */
-static void post_other(struct end *end, enum lane lane, struct event *event)
-{
+static void post_other(struct end *end, enum lane lane, struct event *event) {
     struct fake_network *n = end->fake->network;
     uint64_t due_ns = n->now_ns + random_delay(n);
     if (due_ns < end->lane_due_ns[lane])
@@ -242,8 +227,7 @@ static void post_other(struct end *end, enum lane lane, struct event *event)
     post(n, event, due_ns);
 }
 
-static struct event *to_other(struct end *end, enum event_type type, size_t data_bytes)
-{
+static struct event *to_other(struct end *end, enum event_type type, size_t data_bytes) {
     /* A dead side's transport may be gone; what is sent to it will not happen. */
     struct fake *fake = end->other->dead ? NULL : end->other->fake;
     return event_new(fake, type, end->other, data_bytes);
@@ -251,8 +235,7 @@ static struct event *to_other(struct end *end, enum event_type type, size_t data
 
 /* ---- sides of connections ---- */
 
-static struct end *end_new(struct fake *fake)
-{
+static struct end *end_new(struct fake *fake) {
     struct end *end = must(calloc(1, sizeof *end));
     end->fake = fake;
     end->refs = 1;
@@ -264,8 +247,7 @@ static struct end *end_new(struct fake *fake)
     return end;
 }
 
-static void join(struct end *a, struct end *b)
-{
+static void join(struct end *a, struct end *b) {
     a->other = b;
     b->refs++;
     b->other = a;
@@ -275,8 +257,7 @@ static void join(struct end *a, struct end *b)
 }
 
 __attribute__((format(printf, 3, 4))) static void end_fail(struct end *end, int status,
-                                                           const char *format, ...)
-{
+                                                           const char *format, ...) {
     va_list arguments;
     if (end->ending)
         return;
@@ -290,8 +271,7 @@ __attribute__((format(printf, 3, 4))) static void end_fail(struct end *end, int 
     post_own(end, END, 0);
 }
 
-static void report_asks(struct end *end)
-{
+static void report_asks(struct end *end) {
     struct ask *ask;
     while ((ask = TAILQ_FIRST(&end->asks)) != NULL) {
         void *read_user = ask->read.read_user;
@@ -301,8 +281,7 @@ static void report_asks(struct end *end)
     }
 }
 
-static void on_end(struct end *end)
-{
+static void on_end(struct end *end) {
     struct fake *fake = end->fake;
     struct serve *serve;
     while ((serve = TAILQ_FIRST(&end->serves)) != NULL) {
@@ -323,8 +302,7 @@ static void on_end(struct end *end)
 
 /* ---- connecting ---- */
 
-static struct fake *find_listener(struct fake_network *n, const char *address)
-{
+static struct fake *find_listener(struct fake_network *n, const char *address) {
     for (size_t i = 0; i < FAKE_ENDPOINTS_MAX; i++) {
         struct fake *fake = n->endpoints[i];
         if (fake != NULL && !fake->destroying && strcmp(fake->address, address) == 0)
@@ -333,8 +311,7 @@ static struct fake *find_listener(struct fake_network *n, const char *address)
     return NULL;
 }
 
-static const char *check_secret(const struct fake *asker, const struct fake *answerer)
-{
+static const char *check_secret(const struct fake *asker, const struct fake *answerer) {
     const uint8_t *a = asker->options.cluster_key, *b = answerer->options.cluster_key;
     if (a == NULL && b == NULL)
         return NULL;
@@ -345,8 +322,8 @@ static const char *check_secret(const struct fake *asker, const struct fake *ans
     return memcmp(a, b, AUTH_KEY_BYTES) == 0 ? NULL : "wrong cluster secret";
 }
 
-static struct event *answer(struct end *dialler, const struct fake *by, int status, const char *why)
-{
+static struct event *answer(struct end *dialler, const struct fake *by, int status,
+                            const char *why) {
     struct fake_network *n = dialler->fake->network;
     struct event *event = event_new(dialler->fake, ANSWER, dialler, 0);
     event->status = status;
@@ -356,8 +333,7 @@ static struct event *answer(struct end *dialler, const struct fake *by, int stat
     return event;
 }
 
-static void accept_dialler(struct fake *fake, struct end *dialler)
-{
+static void accept_dialler(struct fake *fake, struct end *dialler) {
     struct end *end = end_new(fake);
     end->accepted_here = end->up = true;
     fake->accepted_count++;
@@ -375,8 +351,7 @@ static void accept_dialler(struct fake *fake, struct end *dialler)
     end_fail(end, -ECONNREFUSED, "refused");
 }
 
-static void on_connect(struct fake_network *n, struct end *dialler)
-{
+static void on_connect(struct fake_network *n, struct end *dialler) {
     struct fake *fake = find_listener(n, dialler->address);
     if (dialler->ending)
         return;
@@ -393,8 +368,7 @@ static void on_connect(struct fake_network *n, struct end *dialler)
         accept_dialler(fake, dialler);
 }
 
-static void on_answer(struct end *end, const struct event *event)
-{
+static void on_answer(struct end *end, const struct event *event) {
     struct fake *fake = end->fake;
     if (event->why != NULL) {
         end_fail(end, event->status, "connect to %s: %s", end->address, event->why);
@@ -408,8 +382,7 @@ static void on_answer(struct end *end, const struct event *event)
                     gone ? 0 : other->options.hello_bytes);
 }
 
-static void on_timeout(struct end *end)
-{
+static void on_timeout(struct end *end) {
     if (!end->up)
         end_fail(end, -ETIMEDOUT, "handshake timed out after %" PRIu32 " ms",
                  end->fake->options.handshake_timeout_ms);
@@ -417,11 +390,9 @@ static void on_timeout(struct end *end)
 
 /* ---- reads ---- */
 
-static void send_asks(struct end *end)
-{
+static void send_asks(struct end *end) {
     struct ask *ask;
-    TAILQ_FOREACH(ask, &end->asks, all)
-    {
+    TAILQ_FOREACH(ask, &end->asks, all) {
         if (ask->sent)
             continue;
         if (end->asks_sent == end->fake->options.reads_per_connection)
@@ -437,8 +408,7 @@ static void send_asks(struct end *end)
     }
 }
 
-static void send_chunk(struct end *end)
-{
+static void send_chunk(struct end *end) {
     struct serve *serve = TAILQ_FIRST(&end->serves);
     uint64_t bytes = end->fake->options.chunk_bytes;
     if (end->chunk_under_way || end->ending || serve == NULL)
@@ -458,8 +428,7 @@ static void send_chunk(struct end *end)
     post_other(end, LANE_BULK, event);
 }
 
-static void on_read(struct end *end, const struct event *event)
-{
+static void on_read(struct end *end, const struct event *event) {
     struct serve *serve = must(calloc(1, sizeof *serve));
     uint8_t *at;
     int r = regions_resolve(&end->fake->regions, event->data, event->data_bytes, event->offset,
@@ -479,8 +448,7 @@ static void on_read(struct end *end, const struct event *event)
     send_chunk(end);
 }
 
-static void on_serve(struct end *end)
-{
+static void on_serve(struct end *end) {
     struct serve *last = TAILQ_LAST(&end->serves, serve_list);
     end->chunk_under_way = false;
     if (last != NULL && last->bytes_left == 0) {
@@ -490,8 +458,7 @@ static void on_serve(struct end *end)
     send_chunk(end);
 }
 
-static void finish(struct end *end, struct ask *ask, int status)
-{
+static void finish(struct end *end, struct ask *ask, int status) {
     struct fake *fake = end->fake;
     void *read_user = ask->read.read_user;
     TAILQ_REMOVE(&end->asks, ask, all);
@@ -501,8 +468,7 @@ static void finish(struct end *end, struct ask *ask, int status)
     fake->events.read_done(fake->owner, end->user, read_user, status);
 }
 
-static struct ask *find_ask(struct end *end, uint64_t id)
-{
+static struct ask *find_ask(struct end *end, uint64_t id) {
     struct ask *ask;
     TAILQ_FOREACH(ask, &end->asks, all)
     if (ask->id == id)
@@ -510,8 +476,7 @@ static struct ask *find_ask(struct end *end, uint64_t id)
     return must(NULL); /* the fake never answers what was not asked */
 }
 
-static void on_chunk(struct end *end, const struct event *event)
-{
+static void on_chunk(struct end *end, const struct event *event) {
     struct fake *fake = end->fake;
     struct ask *ask = find_ask(end, event->id);
     if (event->home->ending)
@@ -526,8 +491,7 @@ static void on_chunk(struct end *end, const struct event *event)
         fake->events.read_progress(fake->owner, end->user, ask->read.read_user, ask->bytes_done);
 }
 
-static void on_message(struct end *end, const struct event *event)
-{
+static void on_message(struct end *end, const struct event *event) {
     struct fake *fake = end->fake;
     end->counters.message_bytes_in += event->data_bytes;
     if (end->other != NULL)
@@ -537,8 +501,7 @@ static void on_message(struct end *end, const struct event *event)
 
 /* ---- the clock ---- */
 
-static bool is_void(const struct event *event)
-{
+static bool is_void(const struct event *event) {
     const struct end *end = event->end;
     if (end == NULL)
         return false;
@@ -547,8 +510,7 @@ static bool is_void(const struct event *event)
     return event->type == END ? false : end->dead || (end->ending && event->type != CONNECT);
 }
 
-static bool is_blocked(const struct fake_network *n, const struct event *event)
-{
+static bool is_blocked(const struct fake_network *n, const struct event *event) {
     const struct fake *to = event->to;
     if (event->type == CONNECT)
         to = find_listener((struct fake_network *)n, event->end->address);
@@ -556,8 +518,7 @@ static bool is_blocked(const struct fake_network *n, const struct event *event)
 }
 
 /* Takes void and blocked events off the top of the heap. */
-uint64_t fake_network_next_ns(struct fake_network *n)
-{
+uint64_t fake_network_next_ns(struct fake_network *n) {
     while (n->heap_count > 0) {
         struct event *first = n->heap[0];
         bool gone = is_void(first);
@@ -572,8 +533,7 @@ uint64_t fake_network_next_ns(struct fake_network *n)
     return UINT64_MAX;
 }
 
-static void release_held(struct fake_network *n)
-{
+static void release_held(struct fake_network *n) {
     struct event **held = n->held;
     size_t count = n->held_count;
     n->held = NULL;
@@ -583,8 +543,7 @@ static void release_held(struct fake_network *n)
     free(held);
 }
 
-static void forget(struct fake *fake)
-{
+static void forget(struct fake *fake) {
     void (*on_destroyed)(void *) = fake->on_destroyed;
     void *owner = fake->owner;
     fake->network->endpoints[fake->number] = NULL;
@@ -594,8 +553,7 @@ static void forget(struct fake *fake)
         on_destroyed(owner);
 }
 
-static void happen(struct fake_network *n, struct event *event)
-{
+static void happen(struct fake_network *n, struct event *event) {
     switch (event->type) {
     case CONNECT:
         on_connect(n, event->end);
@@ -633,8 +591,7 @@ static void happen(struct fake_network *n, struct event *event)
     }
 }
 
-bool fake_network_step(struct fake_network *n)
-{
+bool fake_network_step(struct fake_network *n) {
     uint64_t due_ns = fake_network_next_ns(n);
     if (due_ns == UINT64_MAX)
         return false;
@@ -646,13 +603,11 @@ bool fake_network_step(struct fake_network *n)
     return true;
 }
 
-uint64_t fake_network_now_ns(const struct fake_network *n)
-{
+uint64_t fake_network_now_ns(const struct fake_network *n) {
     return n->now_ns;
 }
 
-void fake_network_advance(struct fake_network *n, uint64_t now_ns)
-{
+void fake_network_advance(struct fake_network *n, uint64_t now_ns) {
     uint64_t next_ns = fake_network_next_ns(n);
     now_ns = now_ns < next_ns ? now_ns : next_ns;
     if (now_ns > n->now_ns)
@@ -661,22 +616,19 @@ void fake_network_advance(struct fake_network *n, uint64_t now_ns)
 
 /* ---- faults ---- */
 
-void fake_network_cut(struct transport *from, struct transport *to, bool cut)
-{
+void fake_network_cut(struct transport *from, struct transport *to, bool cut) {
     struct fake_network *n = from_base(from)->network;
     uint64_t bit = UINT64_C(1) << from_base(to)->number, *bits = &n->cut[from_base(from)->number];
     *bits = cut ? *bits | bit : *bits & ~bit;
     release_held(n);
 }
 
-void fake_network_freeze(struct transport *t, bool frozen)
-{
+void fake_network_freeze(struct transport *t, bool frozen) {
     from_base(t)->frozen = frozen;
     release_held(from_base(t)->network);
 }
 
-void fake_network_drop(struct transport_conn *conn)
-{
+void fake_network_drop(struct transport_conn *conn) {
     struct end *end = from_handle(conn), *other = end->other;
     end_fail(end, -ECONNRESET, "connection reset");
     if (other != NULL && !other->dead)
@@ -685,8 +637,7 @@ void fake_network_drop(struct transport_conn *conn)
 
 /* ---- operations ---- */
 
-static int fake_listen(struct transport *t, const char *address, char bound_out[64])
-{
+static int fake_listen(struct transport *t, const char *address, char bound_out[64]) {
     struct fake *fake = from_base(t);
     const char *colon = strrchr(address, ':');
     if (colon == NULL || strlen(address) >= sizeof fake->address)
@@ -702,14 +653,12 @@ static int fake_listen(struct transport *t, const char *address, char bound_out[
     return 0;
 }
 
-static int fake_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out)
-{
+static int fake_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out) {
     struct fake *fake = from_base(t);
     return regions_add(&fake->regions, base, bytes, next_random(fake->network), region_out);
 }
 
-static bool uses_region(const struct end *end, uint32_t region)
-{
+static bool uses_region(const struct end *end, uint32_t region) {
     const struct serve *serve;
     const struct ask *ask;
     uint32_t landing;
@@ -723,8 +672,7 @@ static bool uses_region(const struct end *end, uint32_t region)
     return false;
 }
 
-static void fake_remove_region(struct transport *t, uint32_t region)
-{
+static void fake_remove_region(struct transport *t, uint32_t region) {
     struct fake *fake = from_base(t);
     struct end *end;
     LIST_FOREACH(end, &fake->ends, all)
@@ -733,14 +681,12 @@ static void fake_remove_region(struct transport *t, uint32_t region)
     regions_remove(&fake->regions, region);
 }
 
-static int fake_region_key(struct transport *t, uint32_t region, void *out, size_t out_bytes)
-{
+static int fake_region_key(struct transport *t, uint32_t region, void *out, size_t out_bytes) {
     return regions_key(&from_base(t)->regions, region, out, out_bytes);
 }
 
 static int fake_connect(struct transport *t, const char *address, void *user,
-                        struct transport_conn **out)
-{
+                        struct transport_conn **out) {
     struct fake *fake = from_base(t);
     struct fake_network *n = fake->network;
     if (fake->destroying)
@@ -759,8 +705,7 @@ static int fake_connect(struct transport *t, const char *address, void *user,
     return 0;
 }
 
-static int fake_send(struct transport_conn *conn, const struct iovec *parts, int part_count)
-{
+static int fake_send(struct transport_conn *conn, const struct iovec *parts, int part_count) {
     struct end *end = from_handle(conn);
     size_t bytes = 0;
     if (!end->up || end->ending)
@@ -784,8 +729,7 @@ static int fake_send(struct transport_conn *conn, const struct iovec *parts, int
     return 0;
 }
 
-static int fake_read(struct transport_conn *conn, const struct transport_read *read)
-{
+static int fake_read(struct transport_conn *conn, const struct transport_read *read) {
     struct end *end = from_handle(conn);
     uint32_t landing;
     if (!end->up || end->ending)
@@ -804,13 +748,11 @@ static int fake_read(struct transport_conn *conn, const struct transport_read *r
     return 0;
 }
 
-static void fake_close(struct transport_conn *conn)
-{
+static void fake_close(struct transport_conn *conn) {
     end_fail(from_handle(conn), -ECANCELED, "%s", "");
 }
 
-static void fake_query(const struct transport_conn *conn, struct transport_info *out)
-{
+static void fake_query(const struct transport_conn *conn, struct transport_info *out) {
     const struct end *end = (const struct end *)conn;
     const struct ask *ask;
     *out = end->counters;
@@ -819,8 +761,7 @@ static void fake_query(const struct transport_conn *conn, struct transport_info 
     out->reads_in_flight++;
 }
 
-static void fake_destroy(struct transport *t, void (*on_destroyed)(void *owner))
-{
+static void fake_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
     struct fake *fake = from_base(t);
     struct end *end;
     fake->destroying = true;
@@ -849,8 +790,7 @@ static const struct transport_ops fake_ops = {
 
 /* ---- birth and end ---- */
 
-struct fake_network *fake_network_new(uint64_t seed, uint64_t delay_ns_min, uint64_t delay_ns_max)
-{
+struct fake_network *fake_network_new(uint64_t seed, uint64_t delay_ns_min, uint64_t delay_ns_max) {
     struct fake_network *n = calloc(1, sizeof *n);
     if (n == NULL)
         return NULL;
@@ -860,8 +800,7 @@ struct fake_network *fake_network_new(uint64_t seed, uint64_t delay_ns_min, uint
     return n;
 }
 
-void fake_network_free(struct fake_network *n)
-{
+void fake_network_free(struct fake_network *n) {
     release_held(n);
     while (n->heap_count > 0)
         event_free(heap_pop(n));
@@ -870,8 +809,7 @@ void fake_network_free(struct fake_network *n)
     free(n);
 }
 
-static int find_number(const struct fake_network *n, uint32_t *number_out)
-{
+static int find_number(const struct fake_network *n, uint32_t *number_out) {
     for (uint32_t i = 0; i < FAKE_ENDPOINTS_MAX; i++)
         if (n->endpoints[i] == NULL) {
             *number_out = i;
@@ -881,8 +819,7 @@ static int find_number(const struct fake_network *n, uint32_t *number_out)
 }
 
 int fake_transport_new(struct fake_network *n, const struct transport_options *options,
-                       const struct transport_events *events, void *owner, struct transport **out)
-{
+                       const struct transport_events *events, void *owner, struct transport **out) {
     uint32_t number;
     if (options->hello_bytes > TRANSPORT_HELLO_BYTES_MAX || options->chunk_bytes == 0 ||
         options->reads_per_connection == 0)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A network in one process, for many brokers: the transport contract with no sockets, threads or clock.
- * Whatever the network would do is an event with a due time; the caller steps through them, and the same
- * seed gives the same history. Events of one direction of one connection keep their order (messages and bulk
- * bytes each by themselves, as over two sockets); everything else may overtake everything else, within the
- * delays. Callbacks run from fake_network_step alone.
+ * A network in one process, for many brokers: the transport contract with no sockets, threads or
+ * clock. Whatever the network would do is an event with a due time; the caller steps through them,
+ * and the same seed gives the same history. Events of one direction of one connection keep their
+ * order (messages and bulk bytes each by themselves, as over two sockets); everything else may
+ * overtake everything else, within the delays. Callbacks run from fake_network_step alone.
  */
 #ifndef FEATURED_TESTS_TRANSPORT_FAKE_H
 #define FEATURED_TESTS_TRANSPORT_FAKE_H
@@ -27,8 +27,8 @@ void fake_network_free(struct fake_network *network);
 int fake_transport_new(struct fake_network *network, const struct transport_options *options,
                        const struct transport_events *events, void *owner, struct transport **out);
 
-/* Lets the next event happen and moves the clock to its due time. false: nothing can happen any more
- * (without a call to a transport, a heal or a thaw). */
+/* Lets the next event happen and moves the clock to its due time. false: nothing can happen any
+ * more (without a call to a transport, a heal or a thaw). */
 bool fake_network_step(struct fake_network *network);
 /* When the next event is due; UINT64_MAX: none. For callers that bring a clock of their own. */
 uint64_t fake_network_next_ns(struct fake_network *network);
