@@ -312,6 +312,7 @@ void feature_disconnect(struct feature *feature) {
     if (!feature)
         return;
     if (!fc_connection_forked(feature)) {
+        fc_flusher_stop(feature);
         fc_release_flush(feature, fc_after_ns(fc_now_ns(), DISCONNECT_MS * FC_NS_PER_MS));
         end_link(feature);
     } else if (feature->link) {

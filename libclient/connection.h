@@ -12,11 +12,13 @@
 #include <sys/types.h>
 
 #include "feature.h"
+#include "flusher.h"
 #include "link.h"
 
 #define FC_ROUND_TRIP_MS 10000u /* bound of a request without a deadline */
-#define FC_GRACE_MS      2000u /* so that the broker's own answer at the deadline arrives before ours \
-                                */
+#define FC_GRACE_MS                                                                                \
+    2000u /* so that the broker's own answer at the deadline arrives before ours                   \
+           */
 
 struct feature {
     atomic_uint refs; /* the application's, and one for each store */
@@ -36,7 +38,8 @@ struct feature {
     uint64_t retry_ns; /* no attempt before */
     uint32_t backoff_ms;
     char why[256];          /* the last attempt failed */
-    uint64_t release_count; /* notes sent; see release.c */
+    uint64_t release_count; /* notes and rides sent; see release.c */
+    struct fc_flusher flusher;
     struct feature_store *stores;
 };
 

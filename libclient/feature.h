@@ -2,24 +2,26 @@
  *
  * libfeature: put, get and free samples through the featured broker of this machine.
  *
- * A sample is a few named tensors plus opaque metadata under a sample_id that is unique in its store. A put
- * gives a ref: metadata only, a few hundred bytes, to be handed to whoever shall read. A get gives a view:
- * the tensors' bytes, mapped read-only, valid and unchanged until released whatever becomes of the sample.
+ * A sample is a few named tensors plus opaque metadata under a sample_id that is unique in its
+ * store. A put gives a ref: metadata only, a few hundred bytes, to be handed to whoever shall read.
+ * A get gives a view: the tensors' bytes, mapped read-only, valid and unchanged until released
+ * whatever becomes of the sample.
  *
  * Conventions
- *  - Every function returns FEATURE_OK (0) or a negative FEATURE_E_*; feature_last_error() then holds a
- *    sentence for the calling thread that names the object, the cause and the limit. Outputs come last and are
- *    set only on success.
- *  - Structs with a `size` field are initialised with it: `struct feature_options o = {.size = sizeof o};`.
- *    Zero in any other field means its default.
- *  - Deadlines are relative milliseconds. 0 = do not wait for space or for a sample (the round trip itself is
- *    then bounded by 10 s). A transfer that moves is not timed out.
- *  - A `struct feature` may be used by many threads at once. After fork() the child's calls on it fail with
- *    FEATURE_E_UNSUPPORTED; it must connect anew (views stay readable in the child).
+ *  - Every function returns FEATURE_OK (0) or a negative FEATURE_E_*; feature_last_error() then
+ * holds a sentence for the calling thread that names the object, the cause and the limit. Outputs
+ * come last and are set only on success.
+ *  - Structs with a `size` field are initialised with it: `struct feature_options o = {.size =
+ * sizeof o};`. Zero in any other field means its default.
+ *  - Deadlines are relative milliseconds. 0 = do not wait for space or for a sample (the round trip
+ * itself is then bounded by 10 s). A transfer that moves is not timed out.
+ *  - A `struct feature` may be used by many threads at once. After fork() the child's calls on it
+ * fail with FEATURE_E_UNSUPPORTED; it must connect anew (views stay readable in the child).
  *  - When the broker restarts the handle reconnects by itself with back-off; calls in between fail
- *    FEATURE_E_UNAVAILABLE after their deadline. Views taken before stay readable; feature_view_check() tells
- *    that their lease is gone.
- *  - The library never prints and starts no thread.
+ *    FEATURE_E_UNAVAILABLE after their deadline. Views taken before stay readable;
+ * feature_view_check() tells that their lease is gone.
+ *  - The library never prints. It starts one small thread, at the first release, that sends
+ * releases which no later request has taken along within a millisecond.
  */
 #ifndef FEATURE_H
 #define FEATURE_H
@@ -38,15 +40,15 @@ extern "C" {
 #define FEATURE_VERSION_MINOR 1
 
 #define FEATURE_OK            0
-#define FEATURE_E_INVALID     (-1)  /* the request is wrong */
-#define FEATURE_E_DENIED      (-2)  /* no right to do this */
-#define FEATURE_E_NOT_FOUND   (-3)  /* retired, superseded, gone or never seen */
+#define FEATURE_E_INVALID     (-1) /* the request is wrong */
+#define FEATURE_E_DENIED      (-2) /* no right to do this */
+#define FEATURE_E_NOT_FOUND   (-3) /* retired, superseded, gone or never seen */
 #define FEATURE_E_EXISTS      (-4)
-#define FEATURE_E_FULL        (-5)  /* quota or limit; waiting longer or freeing helps */
+#define FEATURE_E_FULL        (-5) /* quota or limit; waiting longer or freeing helps */
 #define FEATURE_E_TIMEOUT     (-6)
-#define FEATURE_E_UNAVAILABLE (-7)  /* broker, peer or directory out of reach; retry may help */
-#define FEATURE_E_LOST        (-8)  /* the home is gone with the bytes */
-#define FEATURE_E_CORRUPT     (-9)  /* checksum mismatch, also after one retry from the home */
+#define FEATURE_E_UNAVAILABLE (-7) /* broker, peer or directory out of reach; retry may help */
+#define FEATURE_E_LOST        (-8) /* the home is gone with the bytes */
+#define FEATURE_E_CORRUPT     (-9) /* checksum mismatch, also after one retry from the home */
 #define FEATURE_E_UNSUPPORTED (-10)
 #define FEATURE_E_INTERNAL    (-11)
 
@@ -67,7 +69,12 @@ struct feature_view;        /* leased, mapped bytes of one generation */
 struct feature_reservation; /* writable room for one sample */
 
 /* ---- connection ---- */
-enum feature_log_level { FEATURE_LOG_ERROR, FEATURE_LOG_WARNING, FEATURE_LOG_INFO, FEATURE_LOG_DEBUG };
+enum feature_log_level {
+    FEATURE_LOG_ERROR,
+    FEATURE_LOG_WARNING,
+    FEATURE_LOG_INFO,
+    FEATURE_LOG_DEBUG
+};
 typedef void (*feature_log_fn)(void *context, enum feature_log_level level, const char *sentence);
 
 struct feature_options {
@@ -80,8 +87,8 @@ struct feature_options {
 };
 /* options may be NULL. Blocks up to connect_timeout_ms. */
 int feature_connect(const struct feature_options *options, struct feature **out);
-/* Ends the session: leases end as returned, reservations are cancelled. Stores opened through it are closed.
- * Views may outlive it: readable until feature_release(). NULL is fine. */
+/* Ends the session: leases end as returned, reservations are cancelled. Stores opened through it
+ * are closed. Views may outlive it: readable until feature_release(). NULL is fine. */
 void feature_disconnect(struct feature *feature);
 
 /* ---- stores ---- */
@@ -90,23 +97,28 @@ enum feature_policy {
     FEATURE_ON_ACK = 1,     /* retire by feature_ack() */
     FEATURE_RETAIN = 2,     /* retire by abort, supersede or gc only */
 };
-enum feature_checksum { FEATURE_CHECK_AFTER_NETWORK = 0, FEATURE_CHECK_ALWAYS = 1, FEATURE_CHECK_NEVER = 2 };
+enum feature_checksum {
+    FEATURE_CHECK_AFTER_NETWORK = 0,
+    FEATURE_CHECK_ALWAYS = 1,
+    FEATURE_CHECK_NEVER = 2
+};
 
 struct feature_store_options {
     size_t size;
     enum feature_policy policy;
     uint32_t readers;            /* default 1 */
     uint64_t max_resident_bytes; /* default: the broker's */
-    uint64_t landing_bytes;      /* kept for reading other nodes' samples; default: the broker's share */
-    uint64_t max_hold_ms;        /* 0 = for ever */
+    uint64_t landing_bytes; /* kept for reading other nodes' samples; default: the broker's share */
+    uint64_t max_hold_ms;   /* 0 = for ever */
     enum feature_checksum checksum;
-    uint32_t max_samples;        /* default: the broker's */
-    const void *secret;          /* NULL = none: socket permission and allow-lists alone decide */
+    uint32_t max_samples; /* default: the broker's */
+    const void *secret;   /* NULL = none: socket permission and allow-lists alone decide */
     size_t secret_bytes;
 };
-/* Needs admin rights (see featured.conf). The same name with the same settings is FEATURE_OK, with others
- * FEATURE_E_EXISTS. */
-int feature_store_create(struct feature *feature, const char *name, const struct feature_store_options *options);
+/* Needs admin rights (see featured.conf). The same name with the same settings is FEATURE_OK, with
+ * others FEATURE_E_EXISTS. */
+int feature_store_create(struct feature *feature, const char *name,
+                         const struct feature_store_options *options);
 int feature_store_drop(struct feature *feature, const char *name);
 
 struct feature_open_options {
@@ -116,20 +128,31 @@ struct feature_open_options {
     size_t secret_bytes;
 };
 /* options may be NULL. Opening a store twice gives two handles on one mapping. */
-int feature_store_open(struct feature *feature, const char *name, const struct feature_open_options *options,
-                       struct feature_store **out);
+int feature_store_open(struct feature *feature, const char *name,
+                       const struct feature_open_options *options, struct feature_store **out);
 void feature_store_close(struct feature_store *store);
 
 /* ---- samples ---- */
 enum feature_dtype { /* names and sizes as in safetensors */
-    FEATURE_BOOL = 1, FEATURE_U8, FEATURE_I8, FEATURE_F8_E4M3, FEATURE_F8_E5M2,
-    FEATURE_U16, FEATURE_I16, FEATURE_F16, FEATURE_BF16,
-    FEATURE_U32, FEATURE_I32, FEATURE_F32,
-    FEATURE_U64, FEATURE_I64, FEATURE_F64,
+                     FEATURE_BOOL = 1,
+                     FEATURE_U8,
+                     FEATURE_I8,
+                     FEATURE_F8_E4M3,
+                     FEATURE_F8_E5M2,
+                     FEATURE_U16,
+                     FEATURE_I16,
+                     FEATURE_F16,
+                     FEATURE_BF16,
+                     FEATURE_U32,
+                     FEATURE_I32,
+                     FEATURE_F32,
+                     FEATURE_U64,
+                     FEATURE_I64,
+                     FEATURE_F64,
 };
-uint32_t feature_dtype_bytes(enum feature_dtype dtype);     /* 0 = unknown */
-const char *feature_dtype_name(enum feature_dtype dtype);   /* "BF16"; NULL = unknown */
-enum feature_dtype feature_dtype_parse(const char *name);   /* 0 = unknown */
+uint32_t feature_dtype_bytes(enum feature_dtype dtype);   /* 0 = unknown */
+const char *feature_dtype_name(enum feature_dtype dtype); /* "BF16"; NULL = unknown */
+enum feature_dtype feature_dtype_parse(const char *name); /* 0 = unknown */
 
 struct feature_tensor {
     const char *name;
@@ -149,21 +172,22 @@ struct feature_sample {
 };
 
 /* ---- zero-copy put ---- */
-/* Takes room in the arena, waiting FIFO up to deadline_ms when it is short (then FEATURE_E_FULL). */
-int feature_reserve(struct feature_store *store, const struct feature_sample *sample, uint32_t deadline_ms,
-                    struct feature_reservation **out);
+/* Takes room in the arena, waiting FIFO up to deadline_ms when it is short (then FEATURE_E_FULL).
+ */
+int feature_reserve(struct feature_store *store, const struct feature_sample *sample,
+                    uint32_t deadline_ms, struct feature_reservation **out);
 /* Where tensor i is to be written: its `bytes`, 4 KiB aligned (64 B when smaller than 4 KiB). */
 void *feature_reservation_data(const struct feature_reservation *reservation, uint32_t tensor);
-/* Checksums the tensors (unless the store says never) and makes them visible, all at one moment. Frees the
- * reservation, also on failure. ref_out may be NULL. */
+/* Checksums the tensors (unless the store says never) and makes them visible, all at one moment.
+ * Frees the reservation, also on failure. ref_out may be NULL. */
 int feature_commit(struct feature_reservation *reservation, struct feature_ref **ref_out);
 /* Gives the room back. NULL is fine. */
 void feature_cancel(struct feature_reservation *reservation);
 
 /* ---- copying put ---- */
 /* data[i] is tensor i: iov_len must equal its bytes. ref_out may be NULL. */
-int feature_put(struct feature_store *store, const struct feature_sample *sample, const struct iovec *data,
-                uint32_t deadline_ms, struct feature_ref **ref_out);
+int feature_put(struct feature_store *store, const struct feature_sample *sample,
+                const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out);
 struct feature_put_item {
     const struct feature_sample *sample;
     const struct iovec *data;
@@ -179,7 +203,8 @@ struct feature_get_options {
     size_t size;
     uint32_t deadline_ms; /* without progress; default 30000 */
     uint32_t wait_ms;     /* wait that long for a sample not yet put; default 0 */
-    void (*progress)(void *context, uint64_t bytes_done, uint64_t bytes_total); /* of a remote read */
+    void (*progress)(void *context, uint64_t bytes_done,
+                     uint64_t bytes_total); /* of a remote read */
     void *progress_context;
 };
 /* What to act on: a ref, or a sample_id (whatever generation is current). Exactly one is set. */
@@ -187,8 +212,8 @@ struct feature_key {
     const struct feature_ref *ref;
     const char *sample_id;
 };
-int feature_get(struct feature_store *store, struct feature_key key, const struct feature_get_options *options,
-                struct feature_view **out);
+int feature_get(struct feature_store *store, struct feature_key key,
+                const struct feature_get_options *options, struct feature_view **out);
 struct feature_get_item {
     struct feature_key key;
     int status;
@@ -203,16 +228,20 @@ const struct feature_ref *feature_view_ref(const struct feature_view *view);
 const void *feature_view_data(const struct feature_view *view, uint32_t tensor);
 /* Index by name, or -1. */
 int feature_view_find(const struct feature_view *view, const char *tensor_name);
-/* FEATURE_OK while the lease holds, FEATURE_E_LOST once the broker it came from is gone (still readable). */
+/* FEATURE_OK while the lease holds, FEATURE_E_LOST once the broker it came from is gone (still
+ * readable). */
 int feature_view_check(const struct feature_view *view);
 
-/* Copies tensors to the caller's buffers and releases the lease as `returned`, or `consumed` if so told.
- * names == NULL: all, in order. buffers[i].iov_len is room on entry (INVALID when too small). */
-int feature_get_into(struct feature_store *store, struct feature_key key, const struct feature_get_options *options,
-                     const char *const *names, const struct iovec *buffers, uint32_t count, bool consumed);
+/* Copies tensors to the caller's buffers and releases the lease as `returned`, or `consumed` if so
+ * told. names == NULL: all, in order. buffers[i].iov_len is room on entry (INVALID when too small).
+ */
+int feature_get_into(struct feature_store *store, struct feature_key key,
+                     const struct feature_get_options *options, const char *const *names,
+                     const struct iovec *buffers, uint32_t count, bool consumed);
 
 enum feature_how { FEATURE_RETURNED = 0, FEATURE_CONSUMED = 1 };
-/* Ends the read and frees the view. One-way: does not wait for the broker. Never fails for a lease that is
+/* Ends the read and frees the view. One-way: does not wait for the broker; rides on the next
+ * request, or is sent within a millisecond. Never fails for a lease that is
  * gone. NULL is fine. */
 int feature_release(struct feature_view *view, enum feature_how how);
 int feature_release_batch(struct feature_view **views, size_t count, enum feature_how how);
@@ -224,7 +253,12 @@ int feature_abort(struct feature_store *store, const struct feature_key *keys, s
 
 /* ---- probes: no lease, no side effect ---- */
 enum feature_state {
-    FEATURE_NEVER_SEEN = 0, FEATURE_PLANNED, FEATURE_SEALED, FEATURE_RESIDENT, FEATURE_RETIRED, FEATURE_GONE
+    FEATURE_NEVER_SEEN = 0,
+    FEATURE_PLANNED,
+    FEATURE_SEALED,
+    FEATURE_RESIDENT,
+    FEATURE_RETIRED,
+    FEATURE_GONE
 };
 struct feature_info {
     char sample_id[129];
@@ -239,8 +273,8 @@ struct feature_info {
 int feature_exists(struct feature_store *store, struct feature_key key);
 int feature_stat(struct feature_store *store, struct feature_key key, struct feature_info *out,
                  struct feature_ref **ref_out);
-/* RESIDENT samples at home on this node whose id begins with prefix (NULL = all). Stops when visit() gives
- * false. */
+/* RESIDENT samples at home on this node whose id begins with prefix (NULL = all). Stops when
+ * visit() gives false. */
 int feature_list(struct feature_store *store, const char *prefix,
                  bool (*visit)(void *context, const struct feature_info *info), void *context);
 
@@ -252,7 +286,8 @@ int feature_drain(struct feature *feature, uint32_t deadline_ms);
 struct feature_health {
     size_t size;
     char node[65];
-    uint64_t incarnation, uptime_ms, resident_bytes, max_resident_bytes, sessions, leases, release_pending;
+    uint64_t incarnation, uptime_ms, resident_bytes, max_resident_bytes, sessions, leases,
+        release_pending;
     bool draining;
 };
 int feature_health(struct feature *feature, struct feature_health *out);
@@ -263,7 +298,8 @@ const char *feature_ref_sample_id(const struct feature_ref *ref);
 uint64_t feature_ref_generation(const struct feature_ref *ref);
 const char *feature_ref_home(const struct feature_ref *ref);
 uint64_t feature_ref_incarnation(const struct feature_ref *ref);
-uint64_t feature_ref_bytes(const struct feature_ref *ref); /* of the tensors; 0 if not known (from a URI) */
+uint64_t
+feature_ref_bytes(const struct feature_ref *ref); /* of the tensors; 0 if not known (from a URI) */
 uint32_t feature_ref_tensor_count(const struct feature_ref *ref);
 /* Borrowed from the ref; NULL past the end. */
 const struct feature_tensor *feature_ref_tensor(const struct feature_ref *ref, uint32_t index);
@@ -271,11 +307,13 @@ const void *feature_ref_metadata(const struct feature_ref *ref, size_t *bytes_ou
 bool feature_ref_has_checksums(const struct feature_ref *ref);
 struct feature_ref *feature_ref_dup(const struct feature_ref *ref);
 void feature_ref_free(struct feature_ref *ref);
-/* Serialised form. *bytes_out is always set; FEATURE_E_FULL if room is too small (room 0 asks the size). */
+/* Serialised form. *bytes_out is always set; FEATURE_E_FULL if room is too small (room 0 asks the
+ * size). */
 int feature_ref_encode(const struct feature_ref *ref, void *buffer, size_t room, size_t *bytes_out);
 int feature_ref_decode(const void *buffer, size_t bytes, struct feature_ref **out);
-/* feature://STORE/SAMPLE?generation=G&home=NODE&incarnation=I, reserved bytes of SAMPLE percent-encoded.
- * Carries no tensor specs: a get fills them in. *bytes_out counts the terminating NUL. */
+/* feature://STORE/SAMPLE?generation=G&home=NODE&incarnation=I, reserved bytes of SAMPLE
+ * percent-encoded. Carries no tensor specs: a get fills them in. *bytes_out counts the terminating
+ * NUL. */
 int feature_ref_to_uri(const struct feature_ref *ref, char *buffer, size_t room, size_t *bytes_out);
 int feature_ref_from_uri(const char *uri, struct feature_ref **out);
 

@@ -327,13 +327,9 @@ static const char *dispatch(struct fc_link *link, size_t bytes, int fd) {
 
 /* With the role, without the lock. NULL, or why the connection is to end. */
 static const char *receive_one(struct fc_link *link, uint64_t deadline_ns) {
-    int rc = fc_socket_await(link->fd, deadline_ns);
-    if (rc == -ETIMEDOUT)
-        return NULL;
-    if (rc)
-        return strerror(-rc);
-    int fd = -1;
-    ssize_t bytes = fc_socket_receive(link->fd, link->packet, sizeof link->packet, &fd);
+    int fd;
+    ssize_t bytes =
+        fc_socket_receive(link->fd, link->packet, sizeof link->packet, deadline_ns, &fd);
     if (bytes == -EAGAIN)
         return NULL;
     if (bytes <= 0)
@@ -429,13 +425,25 @@ static void remove_call(struct fc_link *link, struct fc_call *call) {
     fc_link_unref(link);
 }
 
-/* FEATURE_OK when it is on its way. */
+static int send_now(struct fc_link *link, const struct fc_call *call, const struct fc_exchange *x,
+                    uint64_t deadline_ns) {
+    return send_frame(link, FRAME_REQUEST, call->request_id, x->request, x->parts, x->part_count,
+                      deadline_ns);
+}
+
+/* First without waiting and under the lock, so that it is well defined what was sent before it. A
+ * full socket is waited for without the lock. FEATURE_OK when it is on its way. */
 static int send_request(struct fc_link *link, const struct fc_call *call,
                         const struct fc_exchange *x) {
-    pthread_mutex_unlock(link->lock);
-    int rc = send_frame(link, FRAME_REQUEST, call->request_id, x->request, x->parts, x->part_count,
-                        x->deadline_ns);
-    pthread_mutex_lock(link->lock);
+    int rc = send_now(link, call, x, 0);
+    if (!rc && x->rode)
+        x->rode(x->rode_context);
+    if (rc == -EAGAIN) {
+        x->request->n_releases = 0;
+        pthread_mutex_unlock(link->lock);
+        rc = send_now(link, call, x, x->deadline_ns);
+        pthread_mutex_lock(link->lock);
+    }
     switch (rc) {
     case 0:
         return FEATURE_OK;

@@ -58,7 +58,7 @@ void fc_link_break(struct fc_link *link, const char *why);
 typedef bool (*fc_notice_fn)(void *context, const Fb__ClientNotice *notice);
 
 struct fc_exchange {
-    const Fb__ClientRequest *request;
+    Fb__ClientRequest *request;
     struct iovec
         *parts; /* payload in parts[1 .. part_count - 1]; parts[0] is filled in. NULL = none */
     size_t part_count;
@@ -67,6 +67,10 @@ struct fc_exchange {
     fc_notice_fn
         notice; /* called in this thread without the lock; NULL = notices only move the deadline */
     void *notice_context;
+    /* Set: `request` carries releases. Called with the lock held once it was sent at the first
+     * attempt, else not, and it goes without them. */
+    void (*rode)(void *context);
+    void *rode_context;
     Fb__ClientReply *reply; /* out: the caller's */
     int fd;                 /* out: descriptor that came with it, the caller's, or -1 */
 };

@@ -2,14 +2,15 @@
  *
  * An entry of store->releases:
  *
- *   to be sent --note--> sent --a later request answered--> forgotten
+ *   to be sent --note or ride--> sent --a later request answered--> forgotten
  *        ^                 |
  *        +-- new link -----+   (consumed, same broker; else forgotten)
  *
  * Entries said `returned` are forgotten once sent: should they be lost, so is the session, and with
  * it the lease. `consumed` must not be lost with the connection, so it is kept until a request that
- * was sent after it was answered: the socket keeps order. A note is sent under the lock, without
- * waiting, so that "sent before" is well defined; entries wait when the socket is full.
+ * was sent after it was answered: the socket keeps order. Notes, and requests that carry
+ * releases, are sent under the lock, without waiting, so that "sent before" is well defined;
+ * entries wait when the socket is full.
  */
 #include "release.h"
 
@@ -19,6 +20,7 @@
 
 #include "clock.h"
 #include "error.h"
+#include "flusher.h"
 #include "request.h"
 #include "socket.h"
 
@@ -62,27 +64,44 @@ static bool append(struct feature_store *store, const struct fc_release *release
     return true;
 }
 
-/* One note with entries from `first` on; *count_out of them were looked at. */
-static int send_some(struct feature_store *store, struct fc_link *link, size_t first,
-                     size_t *count_out) {
-    Fb__ReleaseItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
-    Fb__Release release = FB__RELEASE__INIT;
-    release.handle = store->handle;
-    release.items = pointers;
+/* Fills items with the entries to be sent from `first` on; returns how many were looked at. */
+static size_t gather(const struct feature_store *store, size_t first, size_t items_max,
+                     Fb__ReleaseItem *items, Fb__ReleaseItem **pointers, Fb__Release *release) {
+    fb__release__init(release);
+    release->handle = store->handle;
+    release->items = pointers;
     size_t i = first;
-    for (; i < store->release_count && release.n_items < link->limits.batch_items; i++) {
+    for (; i < store->release_count && release->n_items < items_max; i++) {
         const struct fc_release *entry = &store->releases[i];
         if (entry->sent_epoch)
             continue;
-        Fb__ReleaseItem *item = pointers[release.n_items] = &items[release.n_items];
+        Fb__ReleaseItem *item = pointers[release->n_items] = &items[release->n_items];
         fb__release_item__init(item);
         item->lease_hi = entry->lease_hi;
         item->lease_lo = entry->lease_lo;
         item->consumed = entry->consumed;
         item->corrupt = entry->corrupt;
-        release.n_items++;
+        release->n_items++;
     }
-    *count_out = i - first;
+    return i - first;
+}
+
+/* The entries looked at by gather() are on their way. */
+static void mark_sent(struct feature_store *store, size_t first, size_t count) {
+    store->feature->release_count++;
+    for (size_t i = first; i < first + count; i++)
+        if (!store->releases[i].sent_epoch) {
+            store->releases[i].sent_epoch = store->epoch;
+            store->releases[i].sent_number = store->feature->release_count;
+        }
+}
+
+/* One note with entries from `first` on; *count_out of them were looked at. */
+static int send_some(struct feature_store *store, struct fc_link *link, size_t first,
+                     size_t *count_out) {
+    Fb__ReleaseItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    Fb__Release release;
+    *count_out = gather(store, first, link->limits.batch_items, items, pointers, &release);
     if (!release.n_items)
         return 0;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -103,15 +122,52 @@ int fc_release_send(struct feature_store *store) {
             fc_link_break(link, strerror(-rc));
             return 0;
         }
-        store->feature->release_count++;
-        for (size_t i = first; i < first + count; i++)
-            if (!store->releases[i].sent_epoch) {
-                store->releases[i].sent_epoch = link->epoch;
-                store->releases[i].sent_number = store->feature->release_count;
-            }
+        mark_sent(store, first, count);
     }
     compact(store, is_unsent_or_consumed, 0, 0);
     return 0;
+}
+
+static bool waits(const struct feature_store *store) {
+    return store->release_count && !store->releases[store->release_count - 1].sent_epoch;
+}
+
+bool fc_release_send_all(struct feature *feature) {
+    bool some = false;
+    for (struct feature_store *store = feature->stores; store; store = store->next)
+        if (waits(store)) {
+            some = true;
+            (void)fc_release_send(store);
+        }
+    return some;
+}
+
+bool fc_release_ride(struct feature *feature, Fb__ClientRequest *request, size_t payload_bytes,
+                     struct fc_ride *ride) {
+    /* An item packs into at most 24 bytes; the rest is for headers. */
+    const size_t ride_bytes_max = FC_RIDE_ITEMS_MAX * 24 + 64;
+    struct feature_store *store = feature->stores;
+    request->n_releases = 0;
+    while (store && !(waits(store) && store->epoch == feature->link->epoch))
+        store = store->next;
+    if (!store || FRAME_HEADER_BYTES + fb__client_request__get_packed_size(request) +
+                          payload_bytes + ride_bytes_max >
+                      FRAME_CLIENT_BYTES_MAX)
+        return false;
+    ride->store = store;
+    ride->first = 0;
+    ride->count = gather(store, 0, FC_RIDE_ITEMS_MAX, ride->items, ride->pointers, &ride->release);
+    ride->releases[0] = &ride->release;
+    request->releases = ride->releases;
+    request->n_releases = 1;
+    return true;
+}
+
+void fc_release_rode(void *context) {
+    struct fc_ride *ride = context;
+    mark_sent(ride->store, ride->first, ride->count);
+    ride->number = ride->store->feature->release_count;
+    compact(ride->store, is_unsent_or_consumed, 0, 0);
 }
 
 void fc_release_reopened(struct feature_store *store, uint64_t epoch, uint64_t incarnation) {
@@ -159,13 +215,15 @@ static void send_after_room(struct feature_store *store) {
 void fc_release_say(struct feature_store *store, const struct fc_release *releases, size_t count) {
     struct feature *feature = store->feature;
     pthread_mutex_lock(&feature->lock);
-    bool backlog = store->release_count && !store->releases[store->release_count - 1].sent_epoch;
+    bool backlog = store->release_count > FC_RIDE_ITEMS_MAX;
     if (feature->closed) {
         /* the session is over, and with it the leases */
     } else if (!keep_all(store, releases, count)) {
         /* What cannot be said must not leave leases behind: end them with their session. */
         if (fc_connection_link(feature))
             fc_link_break(feature->link, "out of memory");
+    } else if (store->release_count < FC_RIDE_ITEMS_MAX && fc_flusher_wake(feature)) {
+        /* the next request takes it along, or the flusher sends it */
     } else if (fc_release_send(store) == -EAGAIN && !backlog) {
         send_after_room(store);
     }

@@ -17,7 +17,27 @@ struct fc_release {
     bool consumed, corrupt;
 };
 
-/* Says it to the broker, at once if the socket takes it. Without the lock. */
+#define FC_RIDE_ITEMS_MAX 64u
+
+/* Releases hung on a request; lives as long as the request is being sent. */
+struct fc_ride {
+    struct feature_store *store;
+    size_t first, count; /* entries of store->releases looked at */
+    uint64_t number;     /* that they got when sent; 0 = not sent */
+    Fb__Release release, *releases[1];
+    Fb__ReleaseItem items[FC_RIDE_ITEMS_MAX], *pointers[FC_RIDE_ITEMS_MAX];
+};
+/* With the lock held: hangs what waits to be sent, of one store, on a request about to be sent on
+ * the present link with payload_bytes behind it. True if there was something and room for it; then
+ * fc_release_rode(ride) is to be called when it was sent, still with the lock held. */
+bool fc_release_ride(struct feature *feature, Fb__ClientRequest *request, size_t payload_bytes,
+                     struct fc_ride *ride);
+void fc_release_rode(void *ride);
+/* Sends what waits in every store, with the lock held. True if there was something. */
+bool fc_release_send_all(struct feature *feature);
+
+/* Says it to the broker: with the next request, or within a millisecond, or at once when many wait.
+ * Without the lock. */
 void fc_release_say(struct feature_store *store, const struct fc_release *releases, size_t count);
 /* Sends what is to be sent on the present link, on which the store is open. 0, or -EAGAIN when the
  * socket is full. */

@@ -75,6 +75,13 @@ static uint64_t patience(const struct fc_request *request) {
     return (uint64_t)request->deadline_ms + (request->no_grace ? 0 : FC_GRACE_MS);
 }
 
+static size_t payload_bytes(const struct fc_request *request) {
+    size_t bytes = 0;
+    for (size_t i = 1; i < request->part_count; i++)
+        bytes += request->parts[i].iov_len;
+    return bytes;
+}
+
 /* With the lock held: sends until answered. */
 static int send_until_answered(struct fc_request *request) {
     struct feature *feature = request->feature;
@@ -94,11 +101,17 @@ static int send_until_answered(struct fc_request *request) {
             return rc;
         struct fc_link *link = feature->link;
         note_connection(request);
+        struct fc_ride ride;
+        exchange.rode = fc_release_ride(feature, &request->message, payload_bytes(request), &ride)
+                            ? fc_release_rode
+                            : NULL;
+        exchange.rode_context = &ride;
         uint64_t releases_before = feature->release_count;
+        ride.number = 0;
         fc_link_ref(link);
         rc = fc_link_call(link, &exchange);
         if (!rc)
-            fc_release_confirm(feature, link->epoch, releases_before);
+            fc_release_confirm(feature, link->epoch, ride.number ? ride.number : releases_before);
         else if (rc == FC_LINK_LOST && request->once)
             rc = lost(request, link);
         fc_link_unref(link);

@@ -11,19 +11,18 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-/* A connected, non-blocking, close-on-exec socket, or -errno. Does not wait. */
+/* A connected, close-on-exec socket, or -errno. Does not wait. */
 int fc_socket_connect(const char *path);
 /* Sends one packet; waits for room until deadline_ns (0 = do not wait: -EAGAIN). 0, -ETIMEDOUT or
  * -errno. */
 int fc_socket_send(int fd, const struct iovec *parts, size_t part_count, uint64_t deadline_ns);
-/* Waits for a packet or the end of the connection. 0, -ETIMEDOUT or -errno. */
-int fc_socket_await(int fd, uint64_t deadline_ns);
-/* The same for room to send. */
+/* Waits for room to send. 0, -ETIMEDOUT or -errno. */
 int fc_socket_await_room(int fd, uint64_t deadline_ns);
-/* Takes one packet. Its size, 0 at the end of the connection, or -errno: -EAGAIN when there is
- * none, -EMSGSIZE when it is larger than room, -EPROTO when more than one descriptor came. *fd_out:
- * the descriptor that came with it, close-on-exec and the caller's, or -1. */
-ssize_t fc_socket_receive(int fd, void *buffer, size_t room, int *fd_out);
+/* Waits for a packet, at most until deadline_ns and perhaps a little less. Its size, 0 at the end
+ * of the connection, or -errno: -EAGAIN when none came, -EMSGSIZE when it is larger than room,
+ * -EPROTO when more than one descriptor came. *fd_out: the descriptor that came with it,
+ * close-on-exec and the caller's, or -1. */
+ssize_t fc_socket_receive(int fd, void *buffer, size_t room, uint64_t deadline_ns, int *fd_out);
 /* True once the other end has closed. Does not wait. */
 bool fc_socket_ended(int fd);
 

@@ -373,6 +373,8 @@ bool broker_session_request(struct broker_session *session, uint32_t request_id,
         *why = "a request before Hello";
         return false;
     }
+    for (size_t i = 0; i < request->n_releases; i++)
+        get_release_batch(session, request->releases[i]);
     if (session->call_count >= broker->config->max_requests_per_session) {
         char sentence[SENTENCE_BYTES];
         snprintf(sentence, sizeof sentence,

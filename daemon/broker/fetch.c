@@ -70,8 +70,8 @@ static bool grant_copy(struct item *item) {
                             .cookie = item->remote};
     struct store_lease lease;
     struct store_refusal refusal = {0};
-    enum store_result result = store_get(call->space->store, call->holder, &get,
-                                         call->broker->now_ns, &lease, &refusal);
+    enum store_result result =
+        store_get(call->space->store, call->holder, &get, call->broker->now_ns, &lease, &refusal);
     char sentence[SENTENCE_BYTES];
     switch (result) {
     case STORE_OK:

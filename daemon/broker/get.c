@@ -234,14 +234,17 @@ static void release_one(struct broker_session *session, const struct attachment 
                   broker->now_ns);
 }
 
+void get_release_batch(struct broker_session *session, const Fb__Release *release) {
+    struct attachment *attachment = session_attachment(session, release->handle);
+    for (size_t i = 0; attachment && i < release->n_items; i++)
+        release_one(session, attachment, release->items[i]);
+}
+
 bool get_release(struct broker_session *session, uint32_t request_id, bool wants_reply,
                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
                  const char **why) {
     (void)payload, (void)payload_bytes, (void)why;
-    const Fb__Release *asked = request->release;
-    struct attachment *attachment = session_attachment(session, asked->handle);
-    for (size_t i = 0; attachment && i < asked->n_items; i++)
-        release_one(session, attachment, asked->items[i]);
+    get_release_batch(session, request->release);
     call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
     return true;
 }

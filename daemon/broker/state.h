@@ -305,6 +305,7 @@ request_fn list_samples, list_leases, list_stores, list_nodes, list_health; /* l
 request_fn steer_gc, steer_drain, steer_events;                             /* steer.c */
 
 /* ---- get.c ---- */
+void get_release_batch(struct broker_session *session, const Fb__Release *release);
 /* Grants a local lease on a generation that is readable here; ends the item. */
 void get_grant(struct item *item, const struct store_lease *lease);
 /* The lease could not be used: give it back, at home or here. */

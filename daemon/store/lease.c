@@ -40,6 +40,7 @@ uint32_t lease_grant(struct store *store, uint32_t sample_index, uint32_t holder
                                  .cookie = cookie,
                                  .since_ns = now_ns,
                                  .sample = sample_index,
+                                 .sample_use = word_use(&sample->word),
                                  .holder = holder};
     make_token(store, index, lease);
     if (!sample->lease_count++ && sample_flag(sample, WORD_LANDING)) {
@@ -153,7 +154,7 @@ static void late_consumed(struct store *store, uint32_t index, uint64_t now_ns) 
         word_commit(&lease->word, LEASE_ENDED, STORE_CONSUMED_BY_READER);
     if (lease->cookie)
         tell_again(store, index);
-    if (sample->generation != lease->generation || sample_state(sample) != STORE_RESIDENT)
+    if (word_use(&sample->word) != lease->sample_use || sample_state(sample) != STORE_RESIDENT)
         return;
     sample->consumed++;
     reader_left(store, lease->sample, now_ns);

@@ -20,7 +20,7 @@ enum {
     PLANTED_EVICT,             /* a full store drops its oldest resident to make room */
     PLANTED_ACCOUNT_LEAK,      /* cancel forgets to give bytes back to the node account */
     PLANTED_REVIVED_TOMBSTONE, /* a get by generation succeeds on a RETIRED one */
-    PLANTED_LOST_WAKEUP,       /* a put that timed out does not let the one behind it try */
+    PLANTED_LOST_WAKEUP,       /* publish wakes only the first of the getters that wait */
     PLANTED_HOLE_MISSED,       /* the allocator never searches the request's own size class */
 };
 

@@ -83,11 +83,13 @@ void sample_hash(struct store *store, uint32_t index) {
 /* ---- transitions ---- */
 static void count(struct store *store, const struct sample_slot *sample, uint64_t by) {
     enum store_state state = sample_state(sample);
+    if (state == STORE_FREE)
+        return;
     if (state == STORE_GONE)
         store->gone_count += by;
     else if (sample_flag(sample, WORD_LANDING))
         store->landing_count += by;
-    else if (state != STORE_FREE)
+    else
         store->home_count[state] += by;
 }
 

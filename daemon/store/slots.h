@@ -71,7 +71,8 @@ enum lease_state { LEASE_FREE = 0, LEASE_LIVE, LEASE_ENDED };
 struct lease_slot {
     _Atomic uint64_t word; /* lease_state, enum store_how */
     uint64_t hi, lo, generation, cookie, since_ns;
-    uint32_t sample, holder;
+    uint32_t sample, sample_use; /* which slot, and the how manieth use of it */
+    uint32_t holder;
     struct link by_sample;
     struct link by_holder; /* once ended: the ended ones, oldest first */
     struct link effect;    /* LEASE_ENDED not yet pulled */
@@ -174,6 +175,9 @@ static inline enum lease_state lease_state(const struct lease_slot *lease) {
 }
 static inline enum store_how lease_how(const struct lease_slot *lease) {
     return (enum store_how)(word_load(&lease->word) >> 8 & 0xff);
+}
+static inline uint32_t word_use(const _Atomic uint64_t *word) {
+    return (uint32_t)(word_load(word) >> 32);
 }
 /* The commit point: keeps the flags and the use count. */
 static inline void word_commit(_Atomic uint64_t *word, unsigned state, unsigned detail) {

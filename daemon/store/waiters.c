@@ -245,17 +245,10 @@ static void expire(struct store *store, uint32_t index) {
     waiter_answer(store, index, room ? STORE_E_FULL : STORE_E_TIMEOUT);
 }
 
+/* The caller has settled just before, and settles again: those behind the expired ones may fit. */
 void waiters_expire(struct store *store, uint64_t now_ns) {
-    bool expired = false;
-    while (store_next_deadline_ns(store) <= now_ns) {
-        if (!expired)
-            store_settle(store, now_ns); /* room first: the node account may have gained some */
-        expired = true;
-        if (store_next_deadline_ns(store) <= now_ns)
-            expire(store, heap_of(store)[0]);
-    }
-    if (expired && !STORE_PLANTED(PLANTED_LOST_WAKEUP))
-        store_settle(store, now_ns);
+    while (store_next_deadline_ns(store) <= now_ns)
+        expire(store, heap_of(store)[0]);
 }
 
 /* ---- readable ---- */
@@ -289,6 +282,8 @@ void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint3
         bool by_generation = b == NONE || (a != NONE && waiter_at(store, a)->sequence <
                                                             waiter_at(store, b)->sequence);
         wake(store, by_generation ? a : b, sample, now_ns);
+        if (STORE_PLANTED(PLANTED_LOST_WAKEUP))
+            return;
     }
 }
 

@@ -49,7 +49,7 @@ static bool socket_file_is_bad(const char *path, struct doctor_finding *out) {
                    "start the broker (systemctl start featured), or name its socket with --socket",
                    "%s: %s", path, strerror(errno));
     else if (!S_ISSOCK(about.st_mode))
-        doctor_say(out, DOCTOR_FAIL, "remove it or choose another [local] socket_path",
+        doctor_say(out, DOCTOR_FAIL, "remove it or choose another [local] socket",
                    "%s is no socket", path);
     else if (access(path, R_OK | W_OK) != 0)
         doctor_say(

@@ -30,9 +30,11 @@ static void print_event(FILE *out, const Fb__Event *event) {
     words_reason(event->reason, reason);
     if (event->missed)
         fprintf(out, "%s  %" PRIu64 " events missed\n", when, event->missed);
-    fprintf(out, "%s  %-9s %s/%s  generation %" PRIu64 "  %s%s%s%s\n", when, state, event->store,
-            event->sample_id, event->generation, units_bytes(event->extent_bytes, bytes),
-            *reason ? "  " : "", reason, event->landing ? "  (copy)" : "");
+    fprintf(out, "%s  %-9s  %s/%s", when, state, event->store, event->sample_id);
+    if (event->generation)
+        fprintf(out, "  generation %" PRIu64, event->generation);
+    fprintf(out, "  %s%s%s%s\n", units_bytes(event->extent_bytes, bytes), *reason ? "  " : "",
+            reason, event->landing ? "  (copy)" : "");
 }
 
 static void print_event_json(FILE *out, const Fb__Event *event) {

@@ -24,7 +24,8 @@ static const char *const status_meaning[] = {
 static void print_exit_codes(FILE *out) {
     fprintf(out, "Exit codes:\n  %2d  OK           %s\n", 0, status_meaning[0]);
     fprintf(out,
-            "  %2d  -            a file here cannot be read or written, or doctor found a fault\n",
+            "  %2d  -            a file here cannot be read, is malformed or cannot be written; "
+            "doctor found a fault\n",
             EXIT_CODE_LOCAL);
     fprintf(out, "  %2d  -            the command line is wrong\n", EXIT_CODE_USAGE);
     for (int i = 1; i <= -FEATURE_E_INTERNAL; i++)

@@ -64,7 +64,7 @@ static void say_wanted(const struct option_spec *spec, const char *text, char *w
     if (spec->kind == OPTION_BYTES)
         wanted = "a size such as 4096, 64KiB, 512MiB or 4GiB";
     else if (spec->kind == OPTION_DURATION)
-        wanted = "a time such as 500ms, 30s, 10m, 2h or 1d";
+        wanted = "a time such as 500ms, 30s, 10min, 2h or 1d";
     else if (spec->kind == OPTION_CHOICE)
         wanted = choices_text(spec, choices, sizeof choices);
     snprintf(why, why_bytes, "--%s %s: wanted %s%s", spec->name, text,
@@ -163,7 +163,7 @@ static const struct option_value *find_value(const struct options *options, cons
     for (size_t i = 0; i < options->count; i++)
         if (strcmp(options->specs[i]->name, name) == 0)
             return &options->values[i];
-    assert(!"option is in the command's table");
+    assert(false && "option is in the command's table");
     return NULL;
 }
 

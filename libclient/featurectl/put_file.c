@@ -5,7 +5,6 @@
  */
 #include "put_file.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -68,10 +67,8 @@ int put_file(struct context *context, struct feature_store *store, const char *p
              uint32_t deadline_ms, struct progress *progress, struct feature_ref **ref_out) {
     char why[512];
     struct safetensors file;
-    int error = safetensors_open(path, &file, why, sizeof why);
-    if (error)
-        return context_refuse(context, error == -EINVAL ? FEATURE_E_INVALID : CTL_E_LOCAL, path,
-                              "%s", why);
+    if (safetensors_open(path, &file, why, sizeof why) != 0)
+        return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
     char *base_name = put_file_id(path);
     struct feature_sample sample = {.size = sizeof sample,
                                     .sample_id = id ? id : base_name,

@@ -23,7 +23,12 @@ static void print_count(struct context *context, const char *key, uint64_t count
 
 /* ---- abort, ack ---- */
 
-typedef int (*retire_fn)(struct feature_store *store, const struct feature_key *keys, size_t count);
+/* What abort and ack differ in. A reader may ack what it has read; aborting is a writer's right. */
+struct retire {
+    int (*call)(struct feature_store *store, const struct feature_key *keys, size_t count);
+    bool read_only;
+    const char *done; /* names the count of what was done */
+};
 
 /* Length of the run of targets, from `at` on, that lie in one store. */
 static size_t run_length(const struct targets *targets, size_t at) {
@@ -33,23 +38,21 @@ static size_t run_length(const struct targets *targets, size_t at) {
     return end - at;
 }
 
-/* An ack is a reader's word, an abort a writer's. */
-static int retire_run(struct context *context, retire_fn retire, const struct target *targets,
-                      size_t count) {
+static int retire_run(struct context *context, const struct retire *retire,
+                      const struct target *targets, size_t count) {
     struct feature_store *store;
-    bool read_only = retire == feature_ack;
-    int status = context_open(context, targets[0].store, read_only, &store);
+    int status = context_open(context, targets[0].store, retire->read_only, &store);
     if (status)
         return status;
     struct feature_key *keys = memory_grow(NULL, count, sizeof *keys);
     for (size_t i = 0; i < count; i++)
         keys[i] = refs_key(&targets[i]);
-    status = retire(store, keys, count);
+    status = retire->call(store, keys, count);
     free(keys);
     return status ? context_fail(context, status, targets[0].text) : FEATURE_OK;
 }
 
-static int retire_all(struct context *context, retire_fn retire, const char *done_word) {
+static int retire_all(struct context *context, const struct retire *retire) {
     struct targets targets;
     int first_failure = select_targets(context, &targets);
     uint64_t done = 0;
@@ -60,17 +63,19 @@ static int retire_all(struct context *context, retire_fn retire, const char *don
         done += status ? 0 : count;
     }
     if (done)
-        print_count(context, done_word, done);
+        print_count(context, retire->done, done);
     refs_free(&targets);
     return first_failure;
 }
 
 static int run_abort(struct context *context) {
-    return retire_all(context, feature_abort, "aborted");
+    static const struct retire retire = {feature_abort, false, "aborted"};
+    return retire_all(context, &retire);
 }
 
 static int run_ack(struct context *context) {
-    return retire_all(context, feature_ack, "acked");
+    static const struct retire retire = {feature_ack, true, "acked"};
+    return retire_all(context, &retire);
 }
 
 static const struct option_spec retire_options[] = {

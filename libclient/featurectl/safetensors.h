@@ -54,8 +54,9 @@ struct safetensors_content {
 };
 /* Header with its length, padded so that tensors begin at a multiple of 8. Freed with free(). */
 char *safetensors_header(const struct safetensors_content *content, size_t *bytes_out);
-/* Writes beside `path` and renames: `path` is either what it was before or complete. 0, or -errno
- * with a sentence. moved may be NULL. */
+/* Writes beside `path` and renames: `path` is either what it was before or complete. What is there
+ * and no regular file (/dev/null, a FIFO) is written into instead. 0, or -errno with a sentence.
+ * moved may be NULL. */
 int safetensors_write(const char *path, const struct safetensors_content *content,
                       safetensors_moved_fn moved, void *context, char *why, size_t why_bytes);
 

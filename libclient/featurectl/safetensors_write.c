@@ -103,8 +103,6 @@ static int write_content(int fd, const struct safetensors_content *content,
     free(header);
     for (uint32_t i = 0; i < content->tensor_count && !error; i++)
         error = write_all(fd, content->data[i], content->tensors[i].bytes, moved, context);
-    if (!error && fsync(fd) != 0)
-        error = -errno;
     return error;
 }
 
@@ -115,23 +113,43 @@ static int give_usual_mode(int fd) {
     return fchmod(fd, 0666 & ~mask) == 0 ? 0 : -errno;
 }
 
-int safetensors_write(const char *path, const struct safetensors_content *content,
-                      safetensors_moved_fn moved, void *context, char *why, size_t why_bytes) {
+/* 0 or -errno. */
+static int write_beside(const char *path, const struct safetensors_content *content,
+                        safetensors_moved_fn moved, void *context) {
     char *beside = memory_print("%s.XXXXXX", path);
     int fd = mkostemp(beside, O_CLOEXEC);
-    int error = fd < 0 ? -errno : 0;
-    if (!error)
-        error = give_usual_mode(fd);
+    int error = fd < 0 ? -errno : give_usual_mode(fd);
     if (!error)
         error = write_content(fd, content, moved, context);
+    if (!error && fsync(fd) != 0)
+        error = -errno;
     if (fd >= 0 && close(fd) != 0 && !error)
         error = -errno;
     if (!error && rename(beside, path) != 0)
         error = -errno;
     if (error && fd >= 0)
         unlink(beside);
+    free(beside);
+    return error;
+}
+
+/* Into /dev/null, a FIFO: what is no regular file is not to be replaced by one. 0 or -errno. */
+static int write_into(const char *path, const struct safetensors_content *content,
+                      safetensors_moved_fn moved, void *context) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int error = write_content(fd, content, moved, context);
+    return close(fd) != 0 && !error ? -errno : error;
+}
+
+int safetensors_write(const char *path, const struct safetensors_content *content,
+                      safetensors_moved_fn moved, void *context, char *why, size_t why_bytes) {
+    struct stat about;
+    bool special = stat(path, &about) == 0 && !S_ISREG(about.st_mode);
+    int error = special ? write_into(path, content, moved, context)
+                        : write_beside(path, content, moved, context);
     if (error)
         snprintf(why, why_bytes, "cannot be written: %s", strerror(-error));
-    free(beside);
     return error;
 }

@@ -1,20 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * `samples` and `leases`: what is there, who holds it, and why it has not been freed. Listings come
- * in pages with a cursor; what changes in between is seen or not.
+ * `samples`: what is there, who holds it, and why it has not been freed. Listings come in pages
+ * with a cursor; what changes in between is seen or not.
  */
-#include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "context.h"
-#include "memory.h"
+#include "each_store.h"
 #include "why.h"
 #include "words.h"
 
 #define PAGE_ITEMS 256u
-
-/* ---- samples ---- */
 
 static const struct table_column sample_columns[] = {
     {"store", "STORE", TABLE_LEFT},
@@ -65,7 +60,7 @@ static void print_sample(struct table *table, const char *store, Fb__Policy poli
     free(why);
 }
 
-static int list_store(struct context *context, struct table *table, const Fb__StoreInfo *store) {
+static int list_store(struct context *context, const Fb__StoreInfo *store, struct table *table) {
     const struct options *options = &context->options;
     Fb__List list = FB__LIST__INIT;
     list.store = store->store;
@@ -94,47 +89,10 @@ static int list_store(struct context *context, struct table *table, const Fb__St
     return FEATURE_OK;
 }
 
-typedef int (*list_fn)(struct context *context, struct table *table, const Fb__StoreInfo *store);
-
-static int list_stores(struct context *context, struct table *table, const Fb__StoresReply *stores,
-                       list_fn list) {
-    const char *only = options_text(&context->options, "store", NULL);
-    int first_failure = FEATURE_OK;
-    bool found = false;
-    for (size_t i = 0; i < stores->n_stores; i++) {
-        if (only && strcmp(only, stores->stores[i]->store) != 0)
-            continue;
-        found = true;
-        int status = list(context, table, stores->stores[i]);
-        first_failure = first_failure ? first_failure : status;
-    }
-    if (only && !found)
-        return context_refuse(context, FEATURE_E_NOT_FOUND, only,
-                              "there is no such store on this node");
-    return first_failure;
-}
-
-/* Fills the table from the store of --store, or from all. */
-static int list_into(struct context *context, struct table *table, list_fn list) {
-    Fb__Stores stores = FB__STORES__INIT;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_STORES;
-    request.stores = &stores;
-    Fb__ClientReply *reply;
-    int status = context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_STORES, &reply);
-    if (status)
-        return status;
-    status = list_stores(context, table, reply->stores, list);
-    context_free_reply(reply);
-    return status;
-}
-
 static int run_samples(struct context *context) {
     struct table table;
     CONTEXT_TABLE(context, &table, sample_columns);
-    int status = list_into(context, &table, list_store);
-    table_finish(&table, TABLE_ROWS);
-    return status;
+    return each_store(context, &table, list_store);
 }
 
 static const struct option_spec sample_options[] = {
@@ -155,65 +113,4 @@ const struct command command_samples = {
     .summary = "samples on this node: state, size, age, readers, and why each is not freed yet",
     .options = sample_options,
     .run = run_samples,
-};
-
-/* ---- leases ---- */
-
-static const struct table_column lease_columns[] = {
-    {"store", "STORE", TABLE_LEFT},
-    {"sample_id", "SAMPLE", TABLE_LEFT},
-    {"generation", "GENERATION", TABLE_RIGHT},
-    {"holder", "HOLDER", TABLE_LEFT},
-    {"session_id", "SESSION", TABLE_RIGHT},
-    {"age_ms", "AGE", TABLE_RIGHT},
-};
-
-static void print_lease(struct table *table, const Fb__LeaseInfo *lease) {
-    table_text(table, lease->store);
-    table_text(table, lease->sample_id);
-    table_id(table, lease->generation);
-    table_text(table, lease->holder);
-    table_count(table, lease->session_id);
-    table_duration(table, lease->age_ms);
-    table_end_row(table);
-}
-
-static int list_leases(struct context *context, struct table *table, const Fb__StoreInfo *store) {
-    Fb__Leases leases = FB__LEASES__INIT;
-    leases.store = store->store;
-    leases.limit = PAGE_ITEMS;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_LEASES;
-    request.leases = &leases;
-    do {
-        Fb__ClientReply *reply;
-        int status =
-            context_call(context, &request, store->store, FB__CLIENT_REPLY__RESULT_LEASES, &reply);
-        if (status)
-            return status;
-        for (size_t i = 0; i < reply->leases->n_leases; i++)
-            print_lease(table, reply->leases->leases[i]);
-        leases.cursor = reply->leases->cursor;
-        context_free_reply(reply);
-    } while (leases.cursor);
-    return FEATURE_OK;
-}
-
-static int run_leases(struct context *context) {
-    struct table table;
-    CONTEXT_TABLE(context, &table, lease_columns);
-    int status = list_into(context, &table, list_leases);
-    table_finish(&table, TABLE_ROWS);
-    return status;
-}
-
-static const struct option_spec lease_options[] = {
-    OPTION_STORE(false, "only this store (default: all)"), {0}};
-
-const struct command command_leases = {
-    .name = "leases",
-    .arguments = "",
-    .summary = "who reads what, and since when",
-    .options = lease_options,
-    .run = run_leases,
 };

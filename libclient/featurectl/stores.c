@@ -5,10 +5,12 @@
 #include <sodium.h>
 #include <stdlib.h>
 
-#include "context.h"
+#include "each_store.h"
 #include "secret.h"
+#include "units.h"
 #include "words.h"
 
+/* What tells at a glance how a store is doing has a title; the rest is for programs. */
 static const struct table_column store_columns[] = {
     {"store", "STORE", TABLE_LEFT},
     {"policy", "POLICY", TABLE_LEFT},
@@ -17,23 +19,32 @@ static const struct table_column store_columns[] = {
     {"secret", "SECRET", TABLE_LEFT},
     {"resident_bytes", "USED", TABLE_RIGHT},
     {"max_resident_bytes", "LIMIT", TABLE_RIGHT},
-    {"free_largest_bytes", "LARGEST FREE", TABLE_RIGHT},
     {"landing_used_bytes", "LANDING", TABLE_RIGHT},
-    {"landing_bytes", "LANDING LIMIT", TABLE_RIGHT},
     {"planned", "PLANNED", TABLE_RIGHT},
     {"resident", "RESIDENT", TABLE_RIGHT},
     {"retired", "RETIRED", TABLE_RIGHT},
-    {"max_samples", "MAX SAMPLES", TABLE_RIGHT},
     {"leases", "LEASES", TABLE_RIGHT},
     {"put_waiters", "PUTS WAITING", TABLE_RIGHT},
-    {"get_waiters", "GETS WAITING", TABLE_RIGHT},
-    {"puts", "PUTS", TABLE_RIGHT},
-    {"gets", "GETS", TABLE_RIGHT},
-    {"frees", "FREES", TABLE_RIGHT},
     {"max_hold_ms", "MAX HOLD", TABLE_RIGHT},
-    {"hugepages", "HUGE", TABLE_LEFT},
-    {"prefaulted_bytes", "PREFAULTED", TABLE_RIGHT},
+    {"get_waiters", NULL, TABLE_LEFT},
+    {"reservations", NULL, TABLE_LEFT},
+    {"landing", NULL, TABLE_LEFT},
+    {"landing_bytes", NULL, TABLE_LEFT},
+    {"free_largest_bytes", NULL, TABLE_LEFT},
+    {"max_samples", NULL, TABLE_LEFT},
+    {"puts", NULL, TABLE_LEFT},
+    {"gets", NULL, TABLE_LEFT},
+    {"frees", NULL, TABLE_LEFT},
+    {"arena_bytes", NULL, TABLE_LEFT},
+    {"prefaulted_bytes", NULL, TABLE_LEFT},
+    {"hugepages", NULL, TABLE_LEFT},
 };
+
+static void print_max_hold(struct table *table, uint64_t max_hold_ms) {
+    char text[UNITS_ROOM];
+    table_cell(table, json_integer((json_int_t)max_hold_ms),
+               max_hold_ms ? units_duration(max_hold_ms, text) : "never");
+}
 
 static void print_store(struct table *table, const Fb__StoreInfo *store) {
     char word[WORDS_ROOM];
@@ -46,32 +57,31 @@ static void print_store(struct table *table, const Fb__StoreInfo *store) {
     table_flag(table, store->secret);
     table_bytes(table, store->resident_bytes);
     table_bytes(table, settings->max_resident_bytes);
-    table_bytes(table, store->free_largest_bytes);
     table_bytes(table, store->landing_used_bytes);
-    table_bytes(table, settings->landing_bytes);
     table_count(table, store->planned);
     table_count(table, store->resident);
     table_count(table, store->retired);
-    table_count(table, settings->max_samples);
     table_count(table, store->leases);
     table_count(table, store->put_waiters);
+    print_max_hold(table, settings->max_hold_ms);
     table_count(table, store->get_waiters);
+    table_count(table, store->reservations);
+    table_count(table, store->landing);
+    table_bytes(table, settings->landing_bytes);
+    table_bytes(table, store->free_largest_bytes);
+    table_count(table, settings->max_samples);
     table_count(table, store->puts);
     table_count(table, store->gets);
     table_count(table, store->frees);
-    table_duration(table, settings->max_hold_ms);
-    table_flag(table, store->hugepages);
+    table_bytes(table, store->arena_bytes);
     table_bytes(table, store->prefaulted_bytes);
+    table_flag(table, store->hugepages);
     table_end_row(table);
 }
 
 static int run_stores(struct context *context) {
-    Fb__Stores stores = FB__STORES__INIT;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_STORES;
-    request.stores = &stores;
     Fb__ClientReply *reply;
-    int status = context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_STORES, &reply);
+    int status = each_store_fetch(context, &reply);
     if (status)
         return status;
     struct table table;

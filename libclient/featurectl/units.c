@@ -28,7 +28,7 @@ static const struct unit byte_units[] = {
     {NULL, 0},
 };
 static const struct unit time_units[] = {
-    {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 3600 * 1000}, {"d", 24 * 3600 * 1000},
+    {"ms", 1}, {"s", 1000}, {"min", 60 * 1000}, {"h", 3600 * 1000}, {"d", 24 * 3600 * 1000},
     {NULL, 0},
 };
 
@@ -49,9 +49,9 @@ char *units_duration(uint64_t ms, char out[UNITS_ROOM]) {
     else if (minutes == 0)
         snprintf(out, UNITS_ROOM, "%" PRIu64 " s", seconds);
     else if (hours == 0)
-        snprintf(out, UNITS_ROOM, "%" PRIu64 " m %" PRIu64 " s", minutes, seconds % 60);
+        snprintf(out, UNITS_ROOM, "%" PRIu64 " min %" PRIu64 " s", minutes, seconds % 60);
     else if (hours < 24)
-        snprintf(out, UNITS_ROOM, "%" PRIu64 " h %" PRIu64 " m", hours, minutes % 60);
+        snprintf(out, UNITS_ROOM, "%" PRIu64 " h %" PRIu64 " min", hours, minutes % 60);
     else
         snprintf(out, UNITS_ROOM, "%" PRIu64 " d %" PRIu64 " h", hours / 24, hours % 24);
     return out;

@@ -14,7 +14,7 @@
 /* Each writes into `out` and returns it. */
 char *units_bytes(uint64_t bytes, char out[UNITS_ROOM]); /* "17 B", "3.2 GiB" */
 char *units_duration(uint64_t ms,
-                     char out[UNITS_ROOM]); /* "350 ms", "12 s", "3 m 20 s", "2 d 4 h" */
+                     char out[UNITS_ROOM]); /* "350 ms", "12 s", "3 min 20 s", "2 d 4 h" */
 char *units_rate(uint64_t bytes, uint64_t ns,
                  char out[UNITS_ROOM]); /* "2.31 GB/s", decimal like a link's */
 
@@ -22,7 +22,7 @@ char *units_rate(uint64_t bytes, uint64_t ns,
 bool units_parse_count(const char *text, uint64_t *out);
 /* 4096, 64KiB, 512MiB, 4GiB, 1TiB; K, M, G, T mean the same. */
 bool units_parse_bytes(const char *text, uint64_t *out);
-/* 500ms, 30s, 10m, 2h, 1d; a bare number only when it is 0. */
+/* 500ms, 30s, 10min, 2h, 1d; a bare number only when it is 0. */
 bool units_parse_duration_ms(const char *text, uint64_t *out);
 
 #endif

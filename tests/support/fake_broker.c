@@ -439,20 +439,38 @@ static void fill_answer(struct fake_broker *broker, struct fake_session *session
 
 /* ---- requests ---- */
 
+static void record_release(struct fake_broker *broker, const struct fake_session *session,
+                           const Fb__Release *release, bool note) {
+    MUST(broker->record_count < FAKE_RECORDS_MAX);
+    broker->records[broker->record_count++] = (struct fake_record){
+        .op = FB__CLIENT_REQUEST__OP_RELEASE,
+        .note = note,
+        .connection = session->connection,
+        .items = (unsigned)release->n_items,
+        .id = release->items[0]->lease_lo,
+        .consumed = release->items[0]->consumed,
+        .corrupt = release->items[0]->corrupt,
+    };
+}
+
+/* Releases that ride on another request are recorded before it, as if they had come by themselves.
+ */
 static void record(struct fake_broker *broker, const struct fake_session *session,
                    const struct fake_request *request) {
     const Fb__ClientRequest *message = request->message;
+    for (size_t i = 0; i < message->n_releases; i++)
+        record_release(broker, session, message->releases[i], false);
+    if (message->op_case == FB__CLIENT_REQUEST__OP_RELEASE) {
+        record_release(broker, session, message->release, request->header.type == FRAME_NOTE);
+        pthread_cond_broadcast(&broker->recorded);
+        return;
+    }
     MUST(broker->record_count < FAKE_RECORDS_MAX);
     struct fake_record *entry = &broker->records[broker->record_count++];
     *entry = (struct fake_record){.op = message->op_case,
                                   .note = request->header.type == FRAME_NOTE,
                                   .connection = session->connection};
-    if (message->op_case == FB__CLIENT_REQUEST__OP_RELEASE) {
-        entry->items = (unsigned)message->release->n_items;
-        entry->id = message->release->items[0]->lease_lo;
-        entry->consumed = message->release->items[0]->consumed;
-        entry->corrupt = message->release->items[0]->corrupt;
-    } else if (message->op_case == FB__CLIENT_REQUEST__OP_CANCEL) {
+    if (message->op_case == FB__CLIENT_REQUEST__OP_CANCEL) {
         entry->id = message->cancel->reservations[0];
     } else if (message->op_case == FB__CLIENT_REQUEST__OP_PUT) {
         entry->op_id = message->put->op_id;
@@ -680,7 +698,8 @@ void fake_broker_deinit(struct fake_broker *broker) {
 static unsigned count_locked(const struct fake_broker *broker, Fb__ClientRequest__OpCase op) {
     unsigned count = 0;
     for (unsigned i = 0; i < broker->record_count; i++)
-        count += broker->records[i].op == op;
+        if (broker->records[i].op == op)
+            count += op == FB__CLIENT_REQUEST__OP_RELEASE ? broker->records[i].items : 1;
     return count;
 }
 

@@ -16,13 +16,13 @@
 #define OK(call)                                                                                   \
     do {                                                                                           \
         int rc_ = (call);                                                                          \
-        cr_assert_eq(rc_, FEATURE_OK, #call ": %s: %s", feature_strerror(rc_),                     \
+        cr_assert_eq(rc_, FEATURE_OK, "%s: %s: %s", #call, feature_strerror(rc_),                  \
                      feature_last_error());                                                        \
     } while (0)
 #define FAILS(error, call)                                                                         \
     do {                                                                                           \
         int rc_ = (call);                                                                          \
-        cr_assert_eq(rc_, (error), #call ": %s instead of %s: %s", feature_strerror(rc_),          \
+        cr_assert_eq(rc_, (error), "%s: %s instead of %s: %s", #call, feature_strerror(rc_),       \
                      feature_strerror(error), feature_last_error());                               \
     } while (0)
 #define SAYS(word)                                                                                 \

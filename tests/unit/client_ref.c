@@ -375,8 +375,8 @@ Test(client_words, statuses_and_dtypes_have_names) {
     cr_assert_str_eq(feature_strerror(FEATURE_E_INTERNAL), "INTERNAL");
     cr_assert_str_eq(feature_strerror(-12), "UNKNOWN");
     cr_assert_str_eq(feature_strerror(1), "UNKNOWN");
-    for (int dtype = FEATURE_BOOL; dtype <= FEATURE_F64; dtype++)
-        cr_assert_eq(feature_dtype_parse(feature_dtype_name((enum feature_dtype)dtype)), dtype);
+    for (enum feature_dtype dtype = FEATURE_BOOL; dtype <= FEATURE_F64; dtype++)
+        cr_assert_eq(feature_dtype_parse(feature_dtype_name(dtype)), dtype);
     cr_assert_null(feature_dtype_name((enum feature_dtype)0));
     cr_assert_null(feature_dtype_name((enum feature_dtype)16));
     cr_assert_eq(feature_dtype_parse("F8"), 0);

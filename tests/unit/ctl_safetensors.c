@@ -279,3 +279,15 @@ Test(ctl_safetensors, a_failed_write_leaves_nothing_and_a_good_one_replaces, .in
     umask(mask_now);
     cr_expect_eq(about.st_mode & 0777, 0666 & ~mask_now);
 }
+
+Test(ctl_safetensors, a_device_is_written_into_and_not_replaced) {
+    struct safetensors_content out = content(NULL, 0);
+    char why[256] = "";
+    struct stat about;
+    uint64_t moved_bytes = 0;
+    cr_expect_eq(safetensors_write("/dev/null", &out, count_moved, &moved_bytes, why, sizeof why),
+                 0, "%s", why);
+    cr_expect_eq(moved_bytes, 17);
+    cr_assert_eq(stat("/dev/null", &about), 0);
+    cr_expect(S_ISCHR(about.st_mode));
+}

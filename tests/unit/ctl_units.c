@@ -19,8 +19,8 @@ Test(ctl_units, durations_read_well) {
     char text[UNITS_ROOM];
     cr_expect_str_eq(units_duration(999, text), "999 ms");
     cr_expect_str_eq(units_duration(59999, text), "59 s");
-    cr_expect_str_eq(units_duration(200000, text), "3 m 20 s");
-    cr_expect_str_eq(units_duration(2ull * 3600 * 1000 + 5 * 60000, text), "2 h 5 m");
+    cr_expect_str_eq(units_duration(200000, text), "3 min 20 s");
+    cr_expect_str_eq(units_duration(2ull * 3600 * 1000 + 5 * 60000, text), "2 h 5 min");
     cr_expect_str_eq(units_duration(52ull * 3600 * 1000, text), "2 d 4 h");
 }
 
@@ -58,7 +58,7 @@ Test(ctl_units, times_need_a_unit_unless_zero) {
     uint64_t ms = 9;
     cr_expect(units_parse_duration_ms("0", &ms) && ms == 0);
     cr_expect(units_parse_duration_ms("500ms", &ms) && ms == 500);
-    cr_expect(units_parse_duration_ms("10m", &ms) && ms == 600000);
+    cr_expect(units_parse_duration_ms("10min", &ms) && ms == 600000);
     cr_expect(units_parse_duration_ms("1d", &ms) && ms == 86400000);
     cr_expect_not(units_parse_duration_ms("10", &ms));
     cr_expect_not(units_parse_duration_ms("10 weeks", &ms));

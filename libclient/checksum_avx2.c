@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The same sums with 32-byte vectors; called only on processors that have them.
+ */
+#ifdef __x86_64__
+#include <immintrin.h>
+#define XXH_VECTOR 2 /* XXH_AVX2 */
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#endif
+
+#include "checksum_kernel.h"
+
+const struct checksum_kernel fc_checksum_avx2 = {.sum = kernel_sum, .copy = kernel_copy};
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#else
+typedef int checksum_avx2_has_nothing_here;
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * No state.
+ */
+#include "each_store.h"
+
+#include <string.h>
+
+int each_store_fetch(struct context *context, Fb__ClientReply **reply_out) {
+    Fb__Stores stores = FB__STORES__INIT;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_STORES;
+    request.stores = &stores;
+    return context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_STORES, reply_out);
+}
+
+int each_store(struct context *context, struct table *table, each_store_fn visit) {
+    const char *only = options_text(&context->options, "store", NULL);
+    Fb__ClientReply *reply;
+    int first_failure = each_store_fetch(context, &reply);
+    if (first_failure)
+        return first_failure;
+    bool found = false;
+    for (size_t i = 0; i < reply->stores->n_stores; i++) {
+        const Fb__StoreInfo *store = reply->stores->stores[i];
+        if (only && strcmp(only, store->store) != 0)
+            continue;
+        found = true;
+        int status = visit(context, store, table);
+        first_failure = first_failure ? first_failure : status;
+    }
+    context_free_reply(reply);
+    table_finish(table, TABLE_ROWS);
+    if (only && !found)
+        return context_refuse(context, FEATURE_E_NOT_FOUND, only,
+                              "there is no such store on this node");
+    return first_failure;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `leases`: who reads what. Pages as in samples.c.
+ */
+#include "each_store.h"
+
+#define PAGE_ITEMS 256u
+
+static const struct table_column lease_columns[] = {
+    {"store", "STORE", TABLE_LEFT},
+    {"sample_id", "SAMPLE", TABLE_LEFT},
+    {"generation", "GENERATION", TABLE_RIGHT},
+    {"holder", "HOLDER", TABLE_LEFT},
+    {"session_id", "SESSION", TABLE_RIGHT},
+    {"age_ms", "AGE", TABLE_RIGHT},
+};
+
+static void print_lease(struct table *table, const Fb__LeaseInfo *lease) {
+    table_text(table, lease->store);
+    table_text(table, lease->sample_id);
+    table_id(table, lease->generation);
+    table_text(table, lease->holder);
+    table_count(table, lease->session_id);
+    table_duration(table, lease->age_ms);
+    table_end_row(table);
+}
+
+static int list_leases(struct context *context, const Fb__StoreInfo *store, struct table *table) {
+    Fb__Leases leases = FB__LEASES__INIT;
+    leases.store = store->store;
+    leases.limit = PAGE_ITEMS;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_LEASES;
+    request.leases = &leases;
+    do {
+        Fb__ClientReply *reply;
+        int status =
+            context_call(context, &request, store->store, FB__CLIENT_REPLY__RESULT_LEASES, &reply);
+        if (status)
+            return status;
+        for (size_t i = 0; i < reply->leases->n_leases; i++)
+            print_lease(table, reply->leases->leases[i]);
+        leases.cursor = reply->leases->cursor;
+        context_free_reply(reply);
+    } while (leases.cursor);
+    return FEATURE_OK;
+}
+
+static int run_leases(struct context *context) {
+    struct table table;
+    CONTEXT_TABLE(context, &table, lease_columns);
+    return each_store(context, &table, list_leases);
+}
+
+static const struct option_spec lease_options[] = {
+    OPTION_STORE(false, "only this store (default: all)"), {0}};
+
+const struct command command_leases = {
+    .name = "leases",
+    .arguments = "",
+    .summary = "who reads what, and since when; for admins",
+    .options = lease_options,
+    .run = run_leases,
+};

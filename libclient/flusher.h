@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A thread that sends releases which no request has taken along. It ticks once a millisecond while
+ * views are being released, sleeps when none has been for a while, and is started by the first
+ * release.
+ */
+#ifndef FEATURED_LIBCLIENT_FLUSHER_H
+#define FEATURED_LIBCLIENT_FLUSHER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+struct feature;
+
+struct fc_flusher { /* under the feature's lock */
+    pthread_t thread;
+    pthread_cond_t wake;
+    bool started, asleep, stop;
+    unsigned idle_ticks; /* since a release was said */
+};
+
+/* With the lock held: something waits to be sent. False: there can be no flusher, send it yourself.
+ */
+bool fc_flusher_wake(struct feature *feature);
+/* Without the lock. Not in a forked child. */
+void fc_flusher_stop(struct feature *feature);
+
+#endif
