@@ -25,8 +25,9 @@
 #else
 #define GROWTH_MAX (2u * MIB) /* of the brokers' private memory over all waves */
 #endif
-#define COPY_MAX 512u /* and for each copy of another node's sample, until as many are remembered  \
-                       */
+#define COPY_MAX                                                                                   \
+    512u /* and for each copy of another node's sample, until as many are remembered               \
+          */
 
 struct client {
     struct world *world;
