@@ -57,6 +57,8 @@ static struct store_numbers numbers_of(const Fb__StoreInfo *info) {
         .reservations = info->reservations,
         .put_waiters = info->put_waiters,
         .get_waiters = info->get_waiters,
+        .puts = info->puts,
+        .gets = info->gets,
         .max_resident_bytes = info->settings != NULL ? info->settings->max_resident_bytes : 0,
     };
 }
