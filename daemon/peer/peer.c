@@ -367,6 +367,10 @@ bool peer_is_up(const struct peer *peer) {
     return peer->state == PEER_UP;
 }
 
+uint64_t peer_incarnation(const struct peer *peer) {
+    return peer->incarnation;
+}
+
 void peer_query(const struct peer *peer, struct peer_info *out) {
     static const char *const states[] = {"idle", "connecting", "up", "back-off"};
     *out = (struct peer_info){
