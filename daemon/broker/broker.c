@@ -398,12 +398,12 @@ uint64_t broker_session_id(const struct broker_session *session) {
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]) {
     const struct broker_session *session;
     const struct asking *asking;
-    TAILQ_FOREACH(session, &broker->sessions, link)
-    if (session->id == owner)
-        return session->name;
-    TAILQ_FOREACH(asking, &broker->askings, link)
-    if (asking->id == owner)
-        return asking->name;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->id == owner)
+            return session->name;
+    TAILQ_FOREACH (asking, &broker->askings, link)
+        if (asking->id == owner)
+            return asking->name;
     snprintf(out, 160, "session %llu, ended", (unsigned long long)owner);
     return out;
 }

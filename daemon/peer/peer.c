@@ -106,9 +106,9 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
     peer->ping_ns = now_ns + peer->end.peers->options.ping_interval_ns;
     peer->end.heard_ns = now_ns;
     struct peer_pending *pending;
-    TAILQ_FOREACH(pending, &peer->pending, link)
-    if (!pending->sent)
-        send_pending(peer, pending);
+    TAILQ_FOREACH (pending, &peer->pending, link)
+        if (!pending->sent)
+            send_pending(peer, pending);
     peer->end.peers->events.link_up(peer->end.peers->owner, peer);
 }
 
@@ -159,9 +159,9 @@ int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn d
 
 static struct peer_pending *find_pending(struct peer *peer, uint32_t request_id) {
     struct peer_pending *pending;
-    TAILQ_FOREACH(pending, &peer->pending, link)
-    if (pending->request_id == request_id && pending->sent)
-        return pending;
+    TAILQ_FOREACH (pending, &peer->pending, link)
+        if (pending->request_id == request_id && pending->sent)
+            return pending;
     return NULL;
 }
 
@@ -250,9 +250,9 @@ uint64_t peer_next_deadline_ns(const struct peer *peer) {
 
 static struct region_key *find_key(struct peer *peer, uint32_t region) {
     struct region_key *key;
-    TAILQ_FOREACH(key, &peer->keys, link)
-    if (key->region == region)
-        return key;
+    TAILQ_FOREACH (key, &peer->keys, link)
+        if (key->region == region)
+            return key;
     return NULL;
 }
 
@@ -310,9 +310,9 @@ static void on_region(void *context, const Fb__PeerReply *reply, const uint8_t *
 
 static int ask_region(struct peer *peer, uint32_t region, uint64_t now_ns) {
     const struct peer_reading *other;
-    TAILQ_FOREACH(other, &peer->readings, link)
-    if (!other->posted && other->read.region == region)
-        return 0; /* asked already */
+    TAILQ_FOREACH (other, &peer->readings, link)
+        if (!other->posted && other->read.region == region)
+            return 0; /* asked already */
     struct key_question *question = malloc(sizeof *question);
     if (!question)
         return -ENOMEM;
@@ -365,6 +365,10 @@ const char *peer_node(const struct peer *peer) {
 
 bool peer_is_up(const struct peer *peer) {
     return peer->state == PEER_UP;
+}
+
+uint64_t peer_incarnation(const struct peer *peer) {
+    return peer->incarnation;
 }
 
 void peer_query(const struct peer *peer, struct peer_info *out) {

@@ -145,9 +145,9 @@ static void tcp_remove_region(struct transport *t, uint32_t region) {
     struct tcp *tcp = from_base(t);
     struct tcp_conn *conn;
     regions_remove(&tcp->regions, region);
-    LIST_FOREACH(conn, &tcp->conns, all)
-    if (!conn->closing && (tcp_server_uses(conn, region) || tcp_reader_uses(conn, region)))
-        tcp_conn_fail(conn, -ECONNABORTED, "memory was unregistered under a read");
+    LIST_FOREACH (conn, &tcp->conns, all)
+        if (!conn->closing && (tcp_server_uses(conn, region) || tcp_reader_uses(conn, region)))
+            tcp_conn_fail(conn, -ECONNABORTED, "memory was unregistered under a read");
 }
 
 static int tcp_region_key(struct transport *t, uint32_t region, void *out, size_t out_bytes) {
@@ -219,8 +219,8 @@ static void tcp_destroy(struct transport *t, void (*on_destroyed)(void *owner)) 
     struct tcp_link *link;
     tcp->destroying = true;
     tcp->on_destroyed = on_destroyed;
-    LIST_FOREACH(conn, &tcp->conns, all)
-    tcp_conn_fail(conn, -ECANCELED, "%s", "");
+    LIST_FOREACH (conn, &tcp->conns, all)
+        tcp_conn_fail(conn, -ECANCELED, "%s", "");
     while ((link = TAILQ_FIRST(&tcp->strangers)) != NULL)
         tcp_link_close(link);
     uv_close((uv_handle_t *)&tcp->accept_pause, on_handle_closed);

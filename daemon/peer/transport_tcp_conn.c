@@ -195,10 +195,10 @@ static void adopt_control(struct tcp *tcp, struct tcp_link *link) {
 
 static struct tcp_conn *find_waiting_for_bulk(struct tcp *tcp, uint64_t id) {
     struct tcp_conn *conn;
-    LIST_FOREACH(conn, &tcp->conns, all)
-    if (conn->accepted_here && conn->id == id && conn->bulk == NULL && !conn->closing &&
-        conn->control->phase == LINK_OPEN)
-        return conn;
+    LIST_FOREACH (conn, &tcp->conns, all)
+        if (conn->accepted_here && conn->id == id && conn->bulk == NULL && !conn->closing &&
+            conn->control->phase == LINK_OPEN)
+            return conn;
     return NULL;
 }
 

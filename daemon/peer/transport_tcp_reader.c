@@ -184,9 +184,9 @@ bool tcp_reader_uses(const struct tcp_conn *conn, uint32_t region) {
     for (uint32_t slot = 0; slot < conn->tcp->options.reads_per_connection; slot++)
         if (conn->reads[slot] != NULL && conn->reads[slot]->local_region == region)
             return true;
-    TAILQ_FOREACH(read, &conn->waiting, waiting)
-    if (read->local_region == region)
-        return true;
+    TAILQ_FOREACH (read, &conn->waiting, waiting)
+        if (read->local_region == region)
+            return true;
     return false;
 }
 

@@ -113,9 +113,9 @@ void tcp_server_send(struct tcp_conn *conn) {
 
 bool tcp_server_uses(const struct tcp_conn *conn, uint32_t region) {
     const struct tcp_serve *serve;
-    TAILQ_FOREACH(serve, &conn->serves, turn)
-    if (serve->region == region)
-        return true;
+    TAILQ_FOREACH (serve, &conn->serves, turn)
+        if (serve->region == region)
+            return true;
     return false;
 }
 

@@ -4,54 +4,48 @@
 #include <string.h>
 
 #define EACH(p, array)                                                                             \
-    (__typeof__(&(array)[0]) p = (array); p < (array) + sizeof(array) / sizeof(*(array)); p++)
+    for (__typeof__(&(array)[0]) p = (array); p < (array) + sizeof(array) / sizeof(*(array)); p++)
 
 /* ---- finding ---- */
 struct ref_sample *ref_by_serial(struct ref *ref, uint64_t serial) {
-    for
-        EACH(s, ref->samples)
-    if (s->serial == serial)
-        return s;
+    EACH (s, ref->samples)
+        if (s->serial == serial)
+            return s;
     return NULL;
 }
 
 /* A landing copy may come more than once: the newer one hides the older. */
 struct ref_sample *ref_by_generation(struct ref *ref, uint64_t generation) {
-    for
-        EACH(s, ref->samples)
-    if (s->serial && generation && s->generation == generation && !s->hidden)
-        return s;
+    EACH (s, ref->samples)
+        if (s->serial && generation && s->generation == generation && !s->hidden)
+            return s;
     return NULL;
 }
 
 static struct ref_sample *resident_of(struct ref *ref, int id) {
-    for
-        EACH(s, ref->samples)
-    if (s->serial && !s->landing && s->id == id && s->state == STORE_RESIDENT)
-        return s;
+    EACH (s, ref->samples)
+        if (s->serial && !s->landing && s->id == id && s->state == STORE_RESIDENT)
+            return s;
     return NULL;
 }
 
 struct ref_sample *ref_by_id(struct ref *ref, int id) {
     struct ref_sample *best = resident_of(ref, id);
     for (enum store_state state = STORE_SEALED; !best && state >= STORE_PLANNED; state--)
-        for
-            EACH(s, ref->samples)
-    if (s->serial && !s->landing && s->id == id && s->state == state &&
-        (!best || s->order > best->order))
-        best = s;
-    for
-        EACH(s, ref->samples)
-    if (!best && s->serial && s->id == id && s->was_last)
-        return s;
+        EACH (s, ref->samples)
+            if (s->serial && !s->landing && s->id == id && s->state == state &&
+                (!best || s->order > best->order))
+                best = s;
+    EACH (s, ref->samples)
+        if (!best && s->serial && s->id == id && s->was_last)
+            return s;
     return best;
 }
 
 struct ref_lease *ref_lease_by_serial(struct ref *ref, uint64_t serial) {
-    for
-        EACH(l, ref->leases)
-    if (l->serial == serial)
-        return l;
+    EACH (l, ref->leases)
+        if (l->serial == serial)
+            return l;
     return NULL;
 }
 
@@ -61,26 +55,23 @@ static bool live(const struct ref_sample *s) {
 
 static uint64_t bytes_of(const struct ref *ref, bool landing) {
     uint64_t sum = 0;
-    for
-        EACH(s, ref->samples)
-    if (live(s) && s->landing == landing)
-        sum += s->bytes;
+    EACH (s, ref->samples)
+        if (live(s) && s->landing == landing)
+            sum += s->bytes;
     return sum;
 }
 
 static uint32_t count_waiters(const struct ref *ref, enum ref_kind kind, uint32_t holder) {
     uint32_t n = 0;
-    for
-        EACH(w, ref->waiters)
-    n += w->kind == kind && !w->ready && (holder == STORE_NO_HOLDER || w->holder == holder);
+    EACH (w, ref->waiters)
+        n += w->kind == kind && !w->ready && (holder == STORE_NO_HOLDER || w->holder == holder);
     return n;
 }
 
 static uint32_t count_all_waiters(const struct ref *ref) {
     uint32_t n = 0;
-    for
-        EACH(w, ref->waiters)
-    n += w->kind != 0;
+    EACH (w, ref->waiters)
+        n += w->kind != 0;
     return n;
 }
 
@@ -91,10 +82,9 @@ static uint64_t up(uint64_t value, uint64_t align) {
 
 /* End of the hole that begins at `from`: the lowest extent behind it, or the end of the region. */
 static uint64_t hole_end(const struct ref *ref, uint64_t from, uint64_t end) {
-    for
-        EACH(s, ref->samples)
-    if (live(s) && s->offset >= from && s->offset < end)
-        end = s->offset;
+    EACH (s, ref->samples)
+        if (live(s) && s->offset >= from && s->offset < end)
+            end = s->offset;
     return end;
 }
 
@@ -124,11 +114,10 @@ static void check_place(struct ref *ref, const struct ref_sample *new, uint32_t 
         base + (new->landing ? ref->options.landing_bytes : ref->options.max_resident_bytes);
     if (new->offset % align || new->offset < base || new->offset + new->bytes > end)
         ref->broken = "an extent is misaligned or outside its region";
-    for
-        EACH(s, ref->samples)
-    if (s != new &&live(s) &&
-        s->offset < new->offset + new->bytes &&new->offset < s->offset + s->bytes)
-        ref->broken = "an extent lies over another that is in use";
+    EACH (s, ref->samples)
+        if (s != new &&live(s) &&
+            s->offset < new->offset + new->bytes &&new->offset < s->offset + s->bytes)
+            ref->broken = "an extent lies over another that is in use";
 }
 
 /* ---- effects ---- */
@@ -151,13 +140,12 @@ static void bury(struct ref *ref, struct ref_sample *s) {
     uint32_t tombs = 0;
     struct ref_sample *oldest = NULL;
     s->tomb_order = ++ref->order;
-    for
-        EACH(t, ref->samples)
-    if (t->serial && t->state == STORE_GONE && !t->effect_pending) {
-        tombs++;
-        if (!oldest || t->tomb_order < oldest->tomb_order)
-            oldest = t;
-    }
+    EACH (t, ref->samples)
+        if (t->serial && t->state == STORE_GONE && !t->effect_pending) {
+            tombs++;
+            if (!oldest || t->tomb_order < oldest->tomb_order)
+                oldest = t;
+        }
     if (tombs > ref->options.max_tombstones)
         memset(oldest, 0, sizeof *oldest);
 }
@@ -165,10 +153,9 @@ static void bury(struct ref *ref, struct ref_sample *s) {
 static void mark_last(struct ref *ref, struct ref_sample *s) {
     if (s->landing)
         return;
-    for
-        EACH(t, ref->samples)
-    if (t->id == s->id)
-        t->was_last = false;
+    EACH (t, ref->samples)
+        if (t->id == s->id)
+            t->was_last = false;
     s->was_last = true;
 }
 
@@ -203,17 +190,15 @@ static void retire(struct ref *ref, struct ref_sample *s, enum store_reason reas
 /* ---- leases ---- */
 static uint32_t lease_slots_used(const struct ref *ref) {
     uint32_t n = 0;
-    for
-        EACH(l, ref->leases)
-    n += l->serial && (l->live || l->effect_pending);
+    EACH (l, ref->leases)
+        n += l->serial && (l->live || l->effect_pending);
     return n;
 }
 
 static uint32_t leases_of(const struct ref *ref, uint32_t holder) {
     uint32_t n = 0;
-    for
-        EACH(l, ref->leases)
-    n += l->serial && l->live && l->holder == holder;
+    EACH (l, ref->leases)
+        n += l->serial && l->live && l->holder == holder;
     return n;
 }
 
@@ -222,10 +207,9 @@ static struct ref_lease *grant(struct ref *ref, struct ref_sample *s, uint32_t h
     struct ref_lease *slot = NULL;
     if (lease_slots_used(ref) >= ref->options.max_leases)
         return NULL;
-    for
-        EACH(l, ref->leases)
-    if (!l->live && !l->effect_pending && (!slot || l->ended_order < slot->ended_order))
-        slot = l;
+    EACH (l, ref->leases)
+        if (!l->live && !l->effect_pending && (!slot || l->ended_order < slot->ended_order))
+            slot = l;
     *slot = (struct ref_lease){.serial = ++ref->lease_serial,
                                .sample_serial = s->serial,
                                .generation = s->generation,
@@ -278,9 +262,8 @@ static enum store_result room(struct ref *ref, const struct ref_waiter *w,
                               struct store_refusal *refusal) {
     bool landing = w->kind == REF_LAND;
     uint32_t slots = 0;
-    for
-        EACH(s, ref->samples)
-    slots += s->serial && (s->state != STORE_GONE || s->effect_pending);
+    EACH (s, ref->samples)
+        slots += s->serial && (s->state != STORE_GONE || s->effect_pending);
     if (slots >= ref->options.max_samples)
         return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SAMPLES, ref->options.max_samples, slots,
                       1);
@@ -328,13 +311,12 @@ static void take(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns) {
 static bool evict(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns) {
     struct ref_sample *oldest = NULL;
     uint64_t busy = 0;
-    for
-        EACH(s, ref->samples) {
-            bool idle = live(s) && s->landing && s->state == STORE_RESIDENT && !s->leases;
-            busy += live(s) && s->landing && !idle ? s->bytes : 0;
-            if (idle && (!oldest || s->idle_order < oldest->idle_order))
-                oldest = s;
-        }
+    EACH (s, ref->samples) {
+        bool idle = live(s) && s->landing && s->state == STORE_RESIDENT && !s->leases;
+        busy += live(s) && s->landing && !idle ? s->bytes : 0;
+        if (idle && (!oldest || s->idle_order < oldest->idle_order))
+            oldest = s;
+    }
     if (!oldest || busy + w->bytes > ref->options.landing_bytes)
         return false;
     retire(ref, oldest, STORE_UNCACHED, now_ns);
@@ -359,10 +341,9 @@ static enum store_result try_take(struct ref *ref, const struct ref_waiter *w, u
 /* ---- waiting ---- */
 static struct ref_waiter *oldest_waiter(struct ref *ref, enum ref_kind kind) {
     struct ref_waiter *oldest = NULL;
-    for
-        EACH(w, ref->waiters)
-    if (w->kind == kind && !w->ready && (!oldest || w->order < oldest->order))
-        oldest = w;
+    EACH (w, ref->waiters)
+        if (w->kind == kind && !w->ready && (!oldest || w->order < oldest->order))
+            oldest = w;
     return oldest;
 }
 
@@ -392,27 +373,25 @@ static enum store_result enqueue(struct ref *ref, const struct ref_waiter *w,
     if (used >= ref->options.max_waiters)
         return refuse(refusal, STORE_E_FULL, STORE_CAUSE_WAITERS, ref->options.max_waiters, used,
                       1);
-    for
-        EACH(slot, ref->waiters)
-    if (!slot->kind) {
-        *slot = *w;
-        slot->refusal = *refusal;
-        slot->order = ++ref->order;
-        return STORE_WAIT;
-    }
+    EACH (slot, ref->waiters)
+        if (!slot->kind) {
+            *slot = *w;
+            slot->refusal = *refusal;
+            slot->order = ++ref->order;
+            return STORE_WAIT;
+        }
     return STORE_E_INVALID;
 }
 
 static void wake(struct ref *ref, uint64_t generation, int id, struct ref_sample *s) {
     for (;;) {
         struct ref_waiter *next = NULL;
-        for
-            EACH(w, ref->waiters)
-        if (!w->ready &&
-            ((w->kind == REF_GET_GENERATION && w->generation == generation) ||
-             (w->kind == REF_GET_ID && w->id == id)) &&
-            (!next || w->order < next->order))
-            next = w;
+        EACH (w, ref->waiters)
+            if (!w->ready &&
+                ((w->kind == REF_GET_GENERATION && w->generation == generation) ||
+                 (w->kind == REF_GET_ID && w->id == id)) &&
+                (!next || w->order < next->order))
+                next = w;
         if (!next)
             return;
         struct ref_lease *l = s ? grant(ref, s, next->holder, next->cookie) : NULL;
@@ -426,22 +405,20 @@ static void wake(struct ref *ref, uint64_t generation, int id, struct ref_sample
 
 uint64_t ref_next_deadline_ns(const struct ref *ref) {
     uint64_t earliest = UINT64_MAX;
-    for
-        EACH(w, ref->waiters)
-    if (w->kind && !w->ready && w->deadline_ns < earliest)
-        earliest = w->deadline_ns;
+    EACH (w, ref->waiters)
+        if (w->kind && !w->ready && w->deadline_ns < earliest)
+            earliest = w->deadline_ns;
     return earliest;
 }
 
 static void expire(struct ref *ref, uint64_t now_ns) {
     for (;;) {
         struct ref_waiter *next = NULL;
-        for
-            EACH(w, ref->waiters)
-        if (w->kind && !w->ready && w->deadline_ns <= now_ns &&
-            (!next || w->deadline_ns < next->deadline_ns ||
-             (w->deadline_ns == next->deadline_ns && w->order < next->order)))
-            next = w;
+        EACH (w, ref->waiters)
+            if (w->kind && !w->ready && w->deadline_ns <= now_ns &&
+                (!next || w->deadline_ns < next->deadline_ns ||
+                 (w->deadline_ns == next->deadline_ns && w->order < next->order)))
+                next = w;
         if (!next)
             return;
         bool for_room = next->kind == REF_PUT || next->kind == REF_LAND;
@@ -481,12 +458,10 @@ enum store_result ref_reserve(struct ref *ref, uint32_t holder, const struct ref
                            .serial = put->serial,
                            .id = put->id};
     uint64_t reserved = count_waiters(ref, REF_PUT, holder), queued = 0;
-    for
-        EACH(s, ref->samples)
-    reserved += live(s) && !s->landing && s->state == STORE_PLANNED && s->holder == holder;
-    for
-        EACH(q, ref->waiters)
-    queued += q->kind == REF_PUT && !q->ready && q->holder == holder ? q->bytes : 0;
+    EACH (s, ref->samples)
+        reserved += live(s) && !s->landing && s->state == STORE_PLANNED && s->holder == holder;
+    EACH (q, ref->waiters)
+        queued += q->kind == REF_PUT && !q->ready && q->holder == holder ? q->bytes : 0;
     if (w.bytes > ref->options.max_resident_bytes)
         return refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_QUOTA,
                       ref->options.max_resident_bytes, bytes_of(ref, false), w.bytes);
@@ -512,11 +487,10 @@ enum store_result ref_reserve(struct ref *ref, uint32_t holder, const struct ref
 }
 
 static struct ref_sample *reservation(struct ref *ref, uint32_t holder, uint64_t token) {
-    for
-        EACH(s, ref->samples)
-    if (live(s) && !s->landing && s->state == STORE_PLANNED && s->token == token &&
-        s->holder == holder && token)
-        return s;
+    EACH (s, ref->samples)
+        if (live(s) && !s->landing && s->state == STORE_PLANNED && s->token == token &&
+            s->holder == holder && token)
+            return s;
     return NULL;
 }
 
@@ -605,11 +579,10 @@ enum store_result ref_get(struct ref *ref, uint32_t holder, int id, uint64_t gen
 
 bool ref_cancel_wait(struct ref *ref, uint32_t holder, uint64_t tag, uint64_t now_ns) {
     struct ref_waiter *found = NULL;
-    for
-        EACH(w, ref->waiters)
-    if (w->kind && w->holder == holder && w->tag == tag &&
-        !(holder == STORE_NO_HOLDER && w->ready) && (!found || w->order < found->order))
-        found = w;
+    EACH (w, ref->waiters)
+        if (w->kind && w->holder == holder && w->tag == tag &&
+            !(holder == STORE_NO_HOLDER && w->ready) && (!found || w->order < found->order))
+            found = w;
     if (!found)
         return false;
     forget(ref, found, STORE_CANCELLED, now_ns);
@@ -624,6 +597,10 @@ void ref_release(struct ref *ref, uint32_t holder, struct ref_lease *l, enum sto
     } else if (!l->live && how == STORE_CONSUMED_BY_READER && l->how == STORE_RETURNED) {
         struct ref_sample *s = ref_by_serial(ref, l->sample_serial);
         l->how = STORE_CONSUMED_BY_READER;
+        if (l->cookie && !l->effect_pending) { /* its owner was told `returned` */
+            l->effect_pending = true;
+            effect(ref, STORE_EFFECT_LEASE_ENDED, l->serial);
+        }
         if (s && s->state == STORE_RESIDENT) {
             s->consumed++;
             after_reader(ref, s, now_ns);
@@ -650,11 +627,11 @@ uint32_t ref_gc(struct ref *ref, uint64_t max_hold_ns, uint64_t now_ns) {
         return 0;
     for (struct ref_sample *oldest;; freed++) {
         oldest = NULL;
-        for
-            EACH(s, ref->samples)
-        if (live(s) && !s->landing && s->state == STORE_RESIDENT && !s->leases &&
-            now_ns - s->since_ns > max_hold_ns && (!oldest || s->idle_order < oldest->idle_order))
-            oldest = s;
+        EACH (s, ref->samples)
+            if (live(s) && !s->landing && s->state == STORE_RESIDENT && !s->leases &&
+                now_ns - s->since_ns > max_hold_ns &&
+                (!oldest || s->idle_order < oldest->idle_order))
+                oldest = s;
         if (!oldest)
             break;
         retire(ref, oldest, STORE_MAX_HOLD, now_ns);
@@ -664,10 +641,9 @@ uint32_t ref_gc(struct ref *ref, uint64_t max_hold_ns, uint64_t now_ns) {
 }
 
 void ref_drop(struct ref *ref, uint64_t now_ns) {
-    for
-        EACH(w, ref->waiters)
-    if (w->kind && !w->ready)
-        answer(ref, w, STORE_E_NOT_FOUND);
+    EACH (w, ref->waiters)
+        if (w->kind && !w->ready)
+            answer(ref, w, STORE_E_NOT_FOUND);
     for (unsigned i = 0; i < ref->seen_count;
          i++) { /* in the order in which the store shows them */
         struct ref_sample *s = ref_by_serial(ref, ref->seen[i].serial);
@@ -683,31 +659,29 @@ void ref_drop(struct ref *ref, uint64_t now_ns) {
 void ref_holder_close(struct ref *ref, uint32_t holder, uint64_t now_ns) {
     for (struct ref_waiter *oldest;;) {
         oldest = NULL;
-        for
-            EACH(w, ref->waiters)
-        if (w->kind && w->holder == holder && (!oldest || w->order < oldest->order))
-            oldest = w;
+        EACH (w, ref->waiters)
+            if (w->kind && w->holder == holder && (!oldest || w->order < oldest->order))
+                oldest = w;
         if (!oldest)
             break;
         forget(ref, oldest, STORE_PRODUCER_DIED, now_ns);
     }
     for (struct ref_lease *oldest;;) {
         oldest = NULL;
-        for
-            EACH(l, ref->leases)
-        if (l->serial && l->live && l->holder == holder && (!oldest || l->serial < oldest->serial))
-            oldest = l;
+        EACH (l, ref->leases)
+            if (l->serial && l->live && l->holder == holder &&
+                (!oldest || l->serial < oldest->serial))
+                oldest = l;
         if (!oldest)
             break;
         end_lease(ref, oldest, STORE_RETURNED, true, now_ns);
     }
     for (struct ref_sample *oldest;;) {
         oldest = NULL;
-        for
-            EACH(s, ref->samples)
-        if (live(s) && !s->landing && s->state == STORE_PLANNED && s->holder == holder &&
-            (!oldest || s->order < oldest->order))
-            oldest = s;
+        EACH (s, ref->samples)
+            if (live(s) && !s->landing && s->state == STORE_PLANNED && s->holder == holder &&
+                (!oldest || s->order < oldest->order))
+                oldest = s;
         if (!oldest)
             break;
         gone(ref, oldest, STORE_PRODUCER_DIED, now_ns);
@@ -780,17 +754,18 @@ enum store_result ref_land_failed(struct ref *ref, uint64_t generation, uint64_t
 /* A drop answers all who wait, in no particular order. */
 void ref_hurry(struct ref *ref, uint64_t tag) {
     for (unsigned i = 0; i < ref->effect_count; i++)
-        for
-            EACH(w, ref->waiters)
-    if (ref->effects[i].kind == STORE_EFFECT_PUT && w->kind && w->order == ref->effects[i].of &&
-        w->tag == tag && w->ready && w->result == STORE_E_NOT_FOUND) {
-        uint64_t of = ref->effects[i].of;
-        effect_remove(ref, i);
-        memmove(&ref->effects[1], &ref->effects[0], ref->effect_count++ * sizeof ref->effects[0]);
-        ref->effects[0].kind = STORE_EFFECT_PUT;
-        ref->effects[0].of = of;
-        return;
-    }
+        EACH (w, ref->waiters)
+            if (ref->effects[i].kind == STORE_EFFECT_PUT && w->kind &&
+                w->order == ref->effects[i].of && w->tag == tag && w->ready &&
+                w->result == STORE_E_NOT_FOUND) {
+                uint64_t of = ref->effects[i].of;
+                effect_remove(ref, i);
+                memmove(&ref->effects[1], &ref->effects[0],
+                        ref->effect_count++ * sizeof ref->effects[0]);
+                ref->effects[0].kind = STORE_EFFECT_PUT;
+                ref->effects[0].of = of;
+                return;
+            }
 }
 
 bool ref_next_effect(struct ref *ref, uint64_t now_ns, struct ref_effect *out) {
@@ -812,12 +787,11 @@ bool ref_next_effect(struct ref *ref, uint64_t now_ns, struct ref_effect *out) {
         l->effect_pending = false;
         l->ended_order = ++ref->order;
     } else {
-        for
-            EACH(w, ref->waiters)
-        if (w->kind && w->order == of) {
-            out->waiter = *w;
-            w->kind = 0;
-        }
+        EACH (w, ref->waiters)
+            if (w->kind && w->order == of) {
+                out->waiter = *w;
+                w->kind = 0;
+            }
         out->serial = out->waiter.granted;
         out->kind = out->waiter.kind == REF_PUT    ? STORE_EFFECT_PUT
                     : out->waiter.kind == REF_LAND ? STORE_EFFECT_LAND
@@ -842,20 +816,17 @@ void ref_totals(struct ref *ref, struct store_totals *out) {
                                  .gets = ref->gets,
                                  .frees = ref->frees,
                                  .largest_free_bytes = ref_largest_hole(ref, false)};
-    for
-        EACH(s, ref->samples) {
-            out->tombstones += s->serial && s->state == STORE_GONE;
-            out->landing += live(s) && s->landing;
-            out->planned += live(s) && !s->landing && s->state == STORE_PLANNED;
-            out->sealed += live(s) && !s->landing && s->state == STORE_SEALED;
-            out->resident += live(s) && !s->landing && s->state == STORE_RESIDENT;
-            out->retired += live(s) && !s->landing && s->state == STORE_RETIRED;
-        }
+    EACH (s, ref->samples) {
+        out->tombstones += s->serial && s->state == STORE_GONE;
+        out->landing += live(s) && s->landing;
+        out->planned += live(s) && !s->landing && s->state == STORE_PLANNED;
+        out->sealed += live(s) && !s->landing && s->state == STORE_SEALED;
+        out->resident += live(s) && !s->landing && s->state == STORE_RESIDENT;
+        out->retired += live(s) && !s->landing && s->state == STORE_RETIRED;
+    }
     out->reservations = out->planned;
-    for
-        EACH(l, ref->leases)
-    out->leases += l->serial && l->live;
-    for
-        EACH(h, ref->holders)
-    out->holders += h->open;
+    EACH (l, ref->leases)
+        out->leases += l->serial && l->live;
+    EACH (h, ref->holders)
+        out->holders += h->open;
 }
