@@ -235,6 +235,11 @@ static void on_arena_gone(void *owner, const struct arena *arena) {
     prefault_remove(daemon->prefault, arena);
 }
 
+static uint64_t on_clock(void *context) {
+    (void)context;
+    return clock_ns(CLOCK_BOOTTIME);
+}
+
 static int build_loop(struct daemon *daemon) {
     static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
     int result = uv_loop_init(&daemon->loop);
@@ -260,6 +265,7 @@ static int build_broker(struct daemon *daemon) {
     struct broker_options options = {
         .config = &daemon->config,
         .incarnation = incarnation ? incarnation : 1,
+        .clock_ns = on_clock,
         .unix_offset_ns = clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME),
         .arena_ready = on_arena_ready,
         .arena_gone = on_arena_gone,
@@ -271,6 +277,7 @@ static int build_broker(struct daemon *daemon) {
         .ping_interval_ns = daemon->config.ping_interval_ms * 1000000ull,
         .timeout_ns = daemon->config.peer_timeout_ms * 1000000ull,
         .reconnect_max_ns = daemon->config.reconnect_max_ms * 1000000ull,
+        .clock_ns = on_clock,
     };
     int result = broker_new(&options, &daemon->broker);
     if (result < 0 ||

@@ -291,6 +291,8 @@ static void leave_all(struct item *item) {
     orphan_asks(item);
     if (item->fetch)
         fetch_detach(item);
+    if (item->publishing)
+        publish_detach(item);
     if (item->draining)
         TAILQ_REMOVE(&item->call->broker->drains, item, drain_link);
     item->draining = false;

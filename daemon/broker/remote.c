@@ -16,12 +16,21 @@ static void give_back(struct broker *broker, struct peer *peer, const struct spa
         outbox_release(broker, id, false);
 }
 
+static void refuse_lost(struct item *item) {
+    item_done(item, FB__STATUS__LOST,
+              "sample %s of store %s: its home, node %s, is gone and its memory with it",
+              item->sample_id, item->call->space->name, item->home);
+}
+
 /* One of possibly several answers for the item was no. */
 static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerReply *reply,
                            const char *why) {
     if (item->ask_count || item->in_store)
         return; /* others may still say yes */
-    if (reply && reply->status == FB__STATUS__NOT_FOUND && !item->generation)
+    bool dead = !reply && nodes_is_dead(item->call->broker, item->home, item->incarnation);
+    if (dead)
+        refuse_lost(item);
+    else if (reply && reply->status == FB__STATUS__NOT_FOUND && !item->generation)
         get_local_not_found(item);
     else if (reply)
         item_done(item, reply->status == FB__STATUS__OK ? FB__STATUS__INTERNAL : reply->status,
@@ -100,6 +109,10 @@ static void watch(struct item *item) {
 void remote_get(struct item *item) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->home);
+    if (nodes_is_dead(broker, item->home, item->incarnation)) {
+        refuse_lost(item);
+        return;
+    }
     if (!peer) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, which is no peer of node %s: add [peer %s] "

@@ -46,6 +46,7 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
         outbox_ack(item->call->broker, peer, item->call->space->name, item);
         confirmed = true;
     }
+    confirmed |= nodes_is_dead(item->call->broker, item->home, item->incarnation);
     if (confirmed && item->ask_count)
         return; /* the other peers' answers are still out */
     if (confirmed)
@@ -69,7 +70,7 @@ static bool ask_peer(struct item *item, struct peer *peer) {
     asked.incarnation = item->incarnation;
     Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
     retire.store = call->space->name;
-    retire.abort = !is_ack(item);
+    retire.reason = (Fb__Reason)call->reason;
     retire.n_items = 1;
     retire.items = items;
     retire.client_id = item->op.client_id;
@@ -88,11 +89,17 @@ static bool ask_peer(struct item *item, struct peer *peer) {
 static void retire_at_home(struct item *item) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->home);
-    if (!peer || !ask_peer(item, peer))
+    if (nodes_is_dead(broker, item->home, item->incarnation))
+        item_done(item, FB__STATUS__OK, NULL); /* gone with its home */
+    else if (!peer || !ask_peer(item, peer))
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, which is no peer of node %s or cannot be "
                   "asked now",
                   item->sample_id, item->call->space->name, item->home, broker->config->node);
+}
+
+static void on_swept(void *context, enum directory_result result) {
+    (void)context, (void)result; /* the directory retries by itself */
 }
 
 static void on_located(void *context, enum directory_result result,
@@ -112,6 +119,9 @@ static void on_located(void *context, enum directory_result result,
         item->generation = record->generation;
         item->incarnation = record->incarnation;
         retire_at_home(item);
+    } else if (result == DIRECTORY_E_LOST) { /* gone with its home: so goes the record */
+        broker->directory->ops->retire(broker->directory, record, on_swept, NULL);
+        item_done(item, FB__STATUS__OK, NULL);
     } else if (result == DIRECTORY_E_UNAVAILABLE) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: the directory cannot be reached to find it",

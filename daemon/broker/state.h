@@ -101,6 +101,7 @@ struct ask {
 
 struct inline_put;
 struct fetch;
+struct publishing;
 
 struct item {
     struct waiter waiter; /* first: an effect's tag is a pointer to it */
@@ -125,6 +126,7 @@ struct item {
     /* put */
     uint64_t reservation, extent_offset, extent_bytes;
     struct inline_put *inline_put;
+    struct publishing *publishing;
     /* get */
     uint64_t lease_hi, lease_lo;
     uint32_t slot;
@@ -246,8 +248,11 @@ struct broker {
     struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
-    bool draining, fenced;
-    char fenced_why[SENTENCE_BYTES];
+    bool draining;
+    char fenced_why[SENTENCE_BYTES]; /* of the last time */
+    TAILQ_HEAD(, publishing) publishings;
+    TAILQ_HEAD(, node) nodes;
+    TAILQ_HEAD(, index_check) checks; /* serve.c */
     struct scratch scratch;
 };
 
@@ -335,6 +340,29 @@ uint64_t outboxes_next_deadline_ns(const struct broker *broker);
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
 void outbox_free(struct peer *peer);
 
+/* ---- publish.c: from a sealed generation to an answered put ---- */
+void publish(struct item *item, uint64_t generation);
+/* A repeat of an operation still under way whose first asker is gone waits for its answer. */
+bool publish_adopt(struct item *item);
+void publish_detach(struct item *item);
+void publishings_pump(struct broker *broker, uint64_t now_ns);
+uint64_t publishings_next_deadline_ns(const struct broker *broker);
+void publishings_free(struct broker *broker);
+
+/* ---- nodes.c ---- */
+void nodes_on_up(void *owner, const char *name, const char *address, uint64_t incarnation);
+void nodes_on_down(void *owner, const char *name, uint64_t incarnation);
+void nodes_on_fenced(void *owner, bool fenced, const char *why);
+/* That incarnation serves no more, for certain. */
+bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation);
+/* May we serve, as of now_ns, what another node could have superseded? */
+bool broker_serves(const struct broker *broker);
+const char *broker_fenced_why(const struct broker *broker);
+void nodes_free(struct broker *broker);
+
+/* ---- reconcile.c ---- */
+void reconcile(void *owner, const struct directory_record *records, size_t count, bool index_lost);
+
 /* ---- remote_lease.c ---- */
 /* 0 = out of memory. */
 uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uint64_t hi,
@@ -347,6 +375,13 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
 void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
                    const Fb__PeerRequest *request);
 void serve_closed(void *owner, void *user);
+void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
+                  const char *sentence);
+/* The ref was made by an earlier incarnation of this node (home: ours or empty). */
+bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation);
+/* serve_retire.c: true when it answers by itself, now or later. */
+bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked);
+void serve_forget_checks(struct broker *broker, const struct asking *asking);
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);
 
 /* ---- probe.c: shared with serve.c and list.c ---- */

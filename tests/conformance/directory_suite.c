@@ -145,7 +145,8 @@ static void answer_take(struct answer *answer, enum directory_result result,
 }
 
 static void on_published(void *context, enum directory_result result,
-                         const struct directory_record *older) {
+                         const struct directory_record *older, bool ask_peers) {
+    (void)ask_peers;
     answer_take(context, result, older);
 }
 
@@ -327,7 +328,8 @@ struct chain {
 };
 
 static void on_first_of_chain(void *context, enum directory_result result,
-                              const struct directory_record *older) {
+                              const struct directory_record *older, bool ask_peers) {
+    (void)ask_peers;
     struct chain *chain = context;
     (void)result;
     (void)older;
