@@ -142,13 +142,17 @@ bool fc_release_send_all(struct feature *feature) {
     return some;
 }
 
-bool fc_release_ride(struct feature *feature, Fb__ClientRequest *request, size_t payload_bytes,
-                     struct fc_ride *ride) {
+static bool may_ride(const struct feature_store *store) {
+    return waits(store) && store->epoch == store->feature->link->epoch;
+}
+
+bool fc_release_ride(struct feature *feature, struct feature_store *preferred,
+                     Fb__ClientRequest *request, size_t payload_bytes, struct fc_ride *ride) {
     /* An item packs into at most 24 bytes; the rest is for headers. */
     const size_t ride_bytes_max = FC_RIDE_ITEMS_MAX * 24 + 64;
-    struct feature_store *store = feature->stores;
+    struct feature_store *store = preferred && may_ride(preferred) ? preferred : feature->stores;
     request->n_releases = 0;
-    while (store && !(waits(store) && store->epoch == feature->link->epoch))
+    while (store && !may_ride(store))
         store = store->next;
     if (!store || FRAME_HEADER_BYTES + fb__client_request__get_packed_size(request) +
                           payload_bytes + ride_bytes_max >

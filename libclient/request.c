@@ -102,10 +102,12 @@ static int send_until_answered(struct fc_request *request) {
         struct fc_link *link = feature->link;
         note_connection(request);
         struct fc_ride ride;
-        exchange.rode = fc_release_ride(feature, &request->message, payload_bytes(request), &ride)
-                            ? fc_release_rode
-                            : NULL;
+        bool rides = fc_release_ride(feature, request->store, &request->message,
+                                     payload_bytes(request), &ride);
+        exchange.rode = rides ? fc_release_rode : NULL;
         exchange.rode_context = &ride;
+        if (!rides) /* no room for them: then in front of it */
+            (void)fc_release_send_all(feature);
         uint64_t releases_before = feature->release_count;
         ride.number = 0;
         fc_link_ref(link);

@@ -180,13 +180,8 @@ int fc_store_ready(struct feature_store *store, uint64_t deadline_ns) {
         int rc = fc_connection_ready(feature, deadline_ns);
         if (rc)
             return rc;
-        if (store->epoch == feature->link->epoch) {
-            /* A full socket keeps them for later; that is no failure of this request. */
-            (void)fc_release_send(store);
-            if (fc_connection_link(feature))
-                return FEATURE_OK;
-            continue;
-        }
+        if (store->epoch == feature->link->epoch)
+            return FEATURE_OK;
         if (!store->opening) {
             rc = open_once(store, deadline_ns);
             if (rc && rc != FC_LINK_LOST)

@@ -273,6 +273,8 @@ static void wake(struct store *store, uint32_t index, uint32_t sample, uint64_t 
 
 void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint32_t sample,
                   uint64_t now_ns) {
+    if (!store->waiters.used)
+        return;
     struct list *bucket = bucket_of(store, generation);
     for (;;) {
         uint32_t a = next_by_generation(store, bucket->head, generation);
