@@ -26,18 +26,11 @@ uint64_t model_rnd(struct model *m, uint64_t below) {
 }
 
 const char *model_id_text(int id) {
-    static const char *const ids[IDS] = {"a",
-                                         "b",
-                                         "c",
-                                         "dd",
-                                         "sample-4",
-                                         "sample-5",
-                                         "x/6",
-                                         "seven",
-                                         "8",
-                                         "a-name-of-the-greatest-length-that-is-allowed-0123456789-"
-                                         "0123456789-0123456789-0123456789-0123456789-0123456789-"
-                                         "01234567890123"};
+    static const char longest[] = "a-name-of-the-greatest-length-that-is-allowed-0123456789-"
+                                  "0123456789-0123456789-0123456789-0123456789-0123456789-"
+                                  "01234567890123";
+    static const char *const ids[IDS] = {"a",        "b",   "c",     "dd", "sample-4",
+                                         "sample-5", "x/6", "seven", "8",  longest};
     return ids[id];
 }
 

@@ -186,9 +186,7 @@ static void op_get(struct model *m) {
     uint32_t holder = any_holder(m);
     enum store_result result = store_get(m->store, holder, &get, m->now_ns, &out, &refusal);
     model_look(m);
-    SAME(m, "result", result,
-         ref_get(m->ref, holder, id, get.generation, get.deadline_ns, get.tag, get.cookie,
-                 m->now_ns, &l, &expected));
+    SAME(m, "result", result, ref_get(m->ref, holder, id, &get, m->now_ns, &l, &expected));
     model_compare_refusal(m, &refusal, &expected);
     if (result != STORE_OK)
         return;

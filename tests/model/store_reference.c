@@ -109,15 +109,16 @@ enum store_result ref_unseal(struct ref *ref, uint64_t generation, uint64_t now_
     return STORE_OK;
 }
 
-enum store_result ref_get(struct ref *ref, uint32_t holder, int id, uint64_t generation,
-                          uint64_t deadline_ns, uint64_t tag, uint64_t cookie, uint64_t now_ns,
-                          struct ref_lease **lease, struct store_refusal *refusal) {
+enum store_result ref_get(struct ref *ref, uint32_t holder, int id, const struct store_get *get,
+                          uint64_t now_ns, struct ref_lease **lease,
+                          struct store_refusal *refusal) {
+    uint64_t generation = get->generation;
     struct ref_sample *s =
         generation ? ref_by_generation(ref, generation) : refstate_resident_of(ref, id);
     bool arriving = s && s->landing && s->state == STORE_PLANNED;
     bool readable = s && s->state == STORE_RESIDENT;
     bool over = s && (s->state == STORE_RETIRED || s->state == STORE_GONE);
-    if (!readable && !arriving && (over || deadline_ns <= now_ns))
+    if (!readable && !arriving && (over || get->deadline_ns <= now_ns))
         return STORE_E_NOT_FOUND;
     uint32_t limit = ref->holders[holder].limits.leases;
     uint32_t wanted = refstate_leases_of(ref, holder) +
@@ -129,14 +130,14 @@ enum store_result ref_get(struct ref *ref, uint32_t holder, int id, uint64_t gen
     if (!readable) {
         struct ref_waiter w = {.kind = generation ? REF_GET_GENERATION : REF_GET_ID,
                                .holder = holder,
-                               .tag = tag,
-                               .cookie = cookie,
-                               .deadline_ns = arriving ? UINT64_MAX : deadline_ns,
+                               .tag = get->tag,
+                               .cookie = get->cookie,
+                               .deadline_ns = arriving ? UINT64_MAX : get->deadline_ns,
                                .generation = generation,
                                .id = id};
         return refstate_enqueue(ref, &w, refusal);
     }
-    *lease = refstate_grant(ref, s, holder, cookie);
+    *lease = refstate_grant(ref, s, holder, get->cookie);
     if (!*lease)
         return refstate_refuse(refusal, STORE_E_FULL, STORE_CAUSE_LEASES, ref->options.max_leases,
                                refstate_lease_slots_used(ref), 1);
