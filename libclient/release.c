@@ -219,17 +219,16 @@ static void send_after_room(struct feature_store *store) {
 static void say(struct feature_store *store, const struct fc_release *releases, size_t count) {
     struct feature *feature = store->feature;
     bool backlog = store->release_count > FC_RIDE_ITEMS_MAX;
-    if (feature->closed) /* the session is over, and with it the leases */
-        return;
+    if (feature->closed)
+        return; /* the session is over, and with it the leases */
     if (!keep_all(store, releases, count)) {
         /* What cannot be said must not leave leases behind: end them with their session. */
         if (fc_connection_link(feature))
             fc_link_break(feature->link, "out of memory");
         return;
     }
-    /* The next request takes it along, or the flusher sends it. */
     if (store->release_count < FC_RIDE_ITEMS_MAX && fc_flusher_wake(feature))
-        return;
+        return; /* the next request takes it along, or the flusher sends it */
     if (fc_release_send(store) == -EAGAIN && !backlog)
         send_after_room(store);
 }
