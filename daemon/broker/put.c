@@ -30,8 +30,8 @@ static void answer_committed(struct item *item, const struct store_answer *answe
 }
 
 static void on_published(void *context, enum directory_result result,
-                         const struct directory_record *older) {
-    (void)older; /* a directory that knows one has had it retired before it answers */
+                         const struct directory_record *older, bool ask_peers) {
+    (void)older, (void)ask_peers; /* a directory that knows one has had it retired before it answers */
     struct ask *ask = context;
     struct broker *broker = ask->broker;
     struct space *space = ask->space;
