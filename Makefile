@@ -26,7 +26,7 @@ endif
 endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
-  -Wno-sign-conversion -Wno-format-truncation -Wno-restrict $(WERROR)
+  -Wno-sign-conversion $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-restrict) $(WERROR)
 INC := -Iproto -Idaemon -Idaemon/store -Idaemon/memory -Idaemon/broker -Idaemon/local -Idaemon/peer \
   -Idaemon/directory -Idaemon/ops -Ilibclient -Itests/support -isystem $(BUILD)/gen
 CPPFLAGS += -D_GNU_SOURCE -DFEATURED_VERSION='"$(VERSION)"' $(INC)
@@ -133,7 +133,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 # ---- style ----
 SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
-	INC="$(INC)" scripts/lint $(SOURCES)
+	@INC="$(INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place
 	clang-format -i $(SOURCES)
 

@@ -157,6 +157,7 @@ static const struct key keys[] = {
     {SECTION_DAEMON, "log_level", FIELD(config, log_level, WORD(level_words, 0)), "info"},
     {SECTION_DAEMON, "drain_timeout", FIELD(config, drain_timeout_ms, DURATION(0, DAY_MS)), "30s"},
     {SECTION_DAEMON, "gc_interval", FIELD(config, gc_interval_ms, DURATION(10, HOUR_MS)), "1s"},
+    {SECTION_DAEMON, "busy_poll_us", FIELD(config, busy_poll_us, INTEGER(0, 1000)), "50"},
 };
 /* clang-format on */
 

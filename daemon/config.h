@@ -82,7 +82,7 @@ struct config {
     enum config_directory directory;
     /* [daemon] */
     enum log_level log_level;
-    uint32_t drain_timeout_ms, gc_interval_ms;
+    uint32_t drain_timeout_ms, gc_interval_ms, busy_poll_us;
 };
 
 /* Fills out with defaults. */

@@ -30,7 +30,7 @@ static const struct unit byte_units[] = {
     {NULL, 0},
 };
 static const struct unit duration_units[] = {
-    {"ms", 1}, {"s", 1000}, {"min", 60 * 1000}, {"h", 60 * 60 * 1000}, {NULL, 0},
+    {"ms", 1}, {"s", 1000ull}, {"min", 60 * 1000ull}, {"h", 3600 * 1000ull}, {NULL, 0},
 };
 
 struct sentence {

@@ -22,6 +22,7 @@
 #include <uv.h>
 
 #include "broker.h"
+#include "busy_poll.h"
 #include "directory.h"
 #include "listener.h"
 #include "notify.h"
@@ -43,6 +44,8 @@ struct daemon {
     bool has_loop;
     uv_check_t check;
     uv_timer_t timer;
+    uv_idle_t hot; /* while active the loop does not sleep */
+    struct busy_poll busy_poll;
     uv_signal_t signals[3];
     struct prefault *prefault;
     struct broker *broker;
@@ -75,16 +78,30 @@ static void schedule(struct daemon *daemon, uint64_t now_ns) {
     uv_timer_start(&daemon->timer, on_timer, wait_ms, 0);
 }
 
+static void on_hot(uv_idle_t *hot) {
+    (void)hot; /* being active is all it is for */
+}
+
+static void stay_hot_or_cool_down(struct daemon *daemon, uint64_t now_ns) {
+    daemon->busy_poll.span_ns = daemon->config.busy_poll_us * 1000ull;
+    if (busy_poll_turn(&daemon->busy_poll, broker_request_count(daemon->broker), now_ns))
+        uv_idle_start(&daemon->hot, on_hot);
+    else
+        uv_idle_stop(&daemon->hot);
+}
+
 static void turn(struct daemon *daemon) {
     uint64_t now_ns = clock_ns(CLOCK_BOOTTIME);
     if (daemon->phase == PHASE_CLOSING)
         return;
     broker_pump(daemon->broker, now_ns);
     if (daemon->phase == PHASE_DRAINING &&
-        (broker_is_idle(daemon->broker) || now_ns >= daemon->drain_until_ns))
+        (broker_is_idle(daemon->broker) || now_ns >= daemon->drain_until_ns)) {
         begin_closing(daemon);
-    else
-        schedule(daemon, now_ns);
+        return;
+    }
+    schedule(daemon, now_ns);
+    stay_hot_or_cool_down(daemon, now_ns);
 }
 
 static void on_check(uv_check_t *check) {
@@ -170,6 +187,7 @@ static void on_signal(uv_signal_t *handle, int number) {
 static void close_handles(struct daemon *daemon) {
     uv_close((uv_handle_t *)&daemon->check, NULL);
     uv_close((uv_handle_t *)&daemon->timer, NULL);
+    uv_close((uv_handle_t *)&daemon->hot, NULL);
     for (size_t i = 0; i < 3; i++)
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
 }
@@ -225,6 +243,7 @@ static int build_loop(struct daemon *daemon) {
     daemon->has_loop = true;
     uv_check_init(&daemon->loop, &daemon->check);
     uv_timer_init(&daemon->loop, &daemon->timer);
+    uv_idle_init(&daemon->loop, &daemon->hot);
     daemon->check.data = daemon->timer.data = daemon;
     uv_check_start(&daemon->check, on_check);
     for (size_t i = 0; i < 3; i++) {

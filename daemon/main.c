@@ -33,7 +33,7 @@ struct arguments {
 static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "Read this file instead of " DEFAULT_CONFIG, 0},
     {"check-config", 'C', NULL, 0, "Check the file and the secrets it names, then exit", 0},
-    {"verbose", 'v', NULL, 0, "Log at level debug, whatever the file says", 0},
+    {"verbose", 'v', NULL, 0, "Start with log level debug, whatever the file says", 0},
     {0},
 };
 

@@ -23,6 +23,8 @@
 struct feature {
     atomic_uint refs; /* the application's, and one for each store */
     pid_t pid;        /* that connected; in a forked child everything is refused */
+    bool *
+        unforked; /* a page that fork() wipes, true in the process that connected; NULL = ask pid */
     char *socket_path, *client_name;
     feature_log_fn log;
     void *log_context;

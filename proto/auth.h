@@ -44,8 +44,8 @@ void auth_session_key(const uint8_t key[AUTH_KEY_BYTES], enum auth_role role,
                       const uint8_t asker_nonce[AUTH_NONCE_BYTES],
                       const uint8_t answerer_nonce[AUTH_NONCE_BYTES], uint8_t out[AUTH_KEY_BYTES]);
 
-/* Poly1305 over the parts under a one-time key that ChaCha20 makes of (session_key, sequence): a session
- * key must never tag two different messages with one sequence number. */
+/* Poly1305 over the parts under a one-time key that ChaCha20 makes of (session_key, sequence): a
+ * session key must never tag two different messages with one sequence number. */
 struct auth_part {
     const void *data;
     size_t bytes;

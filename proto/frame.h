@@ -9,10 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FRAME_MAGIC            0x4246u /* "FB" */
-#define FRAME_HEADER_BYTES     16u
-#define FRAME_CLIENT_BYTES_MAX 131072u /* header + body + payload; fits the default socket buffer  \
-                                        */
+#define FRAME_MAGIC        0x4246u /* "FB" */
+#define FRAME_HEADER_BYTES 16u
+#define FRAME_CLIENT_BYTES_MAX                                                                     \
+    131072u /* header + body + payload; fits the default socket buffer                             \
+             */
 #define FRAME_PEER_BYTES_MAX   1048576u
 #define FRAME_INLINE_BYTES_MAX 65536u
 #define FRAME_BATCH_ITEMS_MAX  256u

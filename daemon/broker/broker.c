@@ -259,6 +259,10 @@ void broker_describe_load(const struct broker *broker, char *out, size_t out_byt
              (unsigned long long)broker->release_pending);
 }
 
+uint64_t broker_request_count(const struct broker *broker) {
+    return broker->request_count;
+}
+
 void broker_prefaulted(struct broker *broker, const struct arena *arena, uint64_t bytes) {
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used && &broker->spaces[i].arena == arena)
@@ -364,6 +368,7 @@ bool broker_session_request(struct broker_session *session, uint32_t request_id,
     struct broker *broker = session->broker;
     size_t op = (size_t)request->op_case;
     broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
+    broker->request_count++;
     *why = NULL;
     if (op >= sizeof requests / sizeof *requests || !requests[op]) {
         *why = "an unknown request";
@@ -398,12 +403,12 @@ uint64_t broker_session_id(const struct broker_session *session) {
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]) {
     const struct broker_session *session;
     const struct asking *asking;
-    TAILQ_FOREACH(session, &broker->sessions, link)
-    if (session->id == owner)
-        return session->name;
-    TAILQ_FOREACH(asking, &broker->askings, link)
-    if (asking->id == owner)
-        return asking->name;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->id == owner)
+            return session->name;
+    TAILQ_FOREACH (asking, &broker->askings, link)
+        if (asking->id == owner)
+            return asking->name;
     snprintf(out, 160, "session %llu, ended", (unsigned long long)owner);
     return out;
 }

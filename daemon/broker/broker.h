@@ -61,6 +61,8 @@ void broker_begin_drain(struct broker *broker);
 bool broker_is_idle(const struct broker *broker);
 /* For the log: "2 leases, 1 reservation, 0 releases pending". */
 void broker_describe_load(const struct broker *broker, char *out, size_t out_bytes);
+/* Requests of clients and peers so far. */
+uint64_t broker_request_count(const struct broker *broker);
 void broker_prefaulted(struct broker *broker, const struct arena *arena, uint64_t bytes);
 /* Takes over what may change at run time: session limits, allow-lists, store policies, max_hold. */
 void broker_reconfigure(struct broker *broker, const struct config *config);

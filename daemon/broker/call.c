@@ -117,8 +117,8 @@ void calls_expire(struct broker *broker, uint64_t now_ns) {
 uint64_t calls_next_deadline_ns(const struct broker *broker) {
     uint64_t next_ns = UINT64_MAX;
     const struct item *item;
-    TAILQ_FOREACH(item, &broker->timed, timed_link)
-    next_ns = item->deadline_ns < next_ns ? item->deadline_ns : next_ns;
+    TAILQ_FOREACH (item, &broker->timed, timed_link)
+        next_ns = item->deadline_ns < next_ns ? item->deadline_ns : next_ns;
     return next_ns;
 }
 

@@ -20,9 +20,9 @@
 
 static struct fetch *find(struct broker *broker, const struct space *space, uint64_t generation) {
     struct fetch *fetch;
-    TAILQ_FOREACH(fetch, &broker->fetches, link)
-    if (fetch->space == space && fetch->generation == generation)
-        return fetch;
+    TAILQ_FOREACH (fetch, &broker->fetches, link)
+        if (fetch->space == space && fetch->generation == generation)
+            return fetch;
     return NULL;
 }
 
@@ -148,7 +148,7 @@ static void on_progress(void *context, uint64_t bytes_done, uint64_t now_ns) {
     if (notify)
         fetch->notice_ns = now_ns + NOTICE_INTERVAL_NS;
     struct item *item;
-    TAILQ_FOREACH(item, &fetch->items, fetch_link) {
+    TAILQ_FOREACH (item, &fetch->items, fetch_link) {
         item_set_deadline(item, now_ns + item->call->patience_ns);
         if (notify && item->call->wants_reply)
             send_progress(fetch, item, bytes_done);

@@ -58,10 +58,8 @@ static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *
                   item->sample_id);
         return;
     }
-    struct peer_info info;
-    peer_query(peer, &info);
     strcpy(item->home, peer_node(peer));
-    item->incarnation = info.incarnation;
+    item->incarnation = peer_incarnation(peer);
     item->generation = reply->lease->generation;
     item->over_network = true;
     fetch_item(item, reply->lease, payload, payload_bytes);

@@ -281,6 +281,7 @@ void serve_request(void *owner, void *user, uint32_t request_id, bool wants_repl
                    const Fb__PeerRequest *request) {
     (void)owner;
     struct asking *asking = user;
+    asking->broker->request_count++;
     switch (request->op_case) {
     case FB__PEER_REQUEST__OP_LEASE:
         on_lease(asking, request_id, request->lease);

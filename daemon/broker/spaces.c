@@ -157,9 +157,9 @@ void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
     space->dropped = true;
     log_info("store %s: dropped", space->name);
     struct broker_session *session;
-    TAILQ_FOREACH(session, &broker->sessions, link)
-    if (session->challenge.space == space)
-        session->challenge.space = NULL;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->challenge.space == space)
+            session->challenge.space = NULL;
 }
 
 void space_free(struct broker *broker, struct space *space) {
@@ -176,7 +176,7 @@ void space_free(struct broker *broker, struct space *space) {
 
 static void detach_holders(struct broker *broker, struct space *space) {
     struct asking *asking;
-    TAILQ_FOREACH(asking, &broker->askings, link) {
+    TAILQ_FOREACH (asking, &broker->askings, link) {
         struct store_totals totals;
         store_totals(space->store, &totals);
         if (asking->holders[space->index] != STORE_NO_HOLDER && !totals.leases) {

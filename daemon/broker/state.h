@@ -245,7 +245,7 @@ struct broker {
     struct item_list timed;  /* items with a deadline that no store keeps for them */
     struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
-    uint64_t release_pending, gc_ns;
+    uint64_t release_pending, gc_ns, request_count;
     bool draining, fenced;
     char fenced_why[SENTENCE_BYTES];
     struct scratch scratch;

@@ -105,8 +105,8 @@ void steer_check_drains(struct broker *broker, uint64_t now_ns) {
 uint64_t steer_next_deadline_ns(const struct broker *broker) {
     uint64_t next_ns = UINT64_MAX;
     const struct item *item;
-    TAILQ_FOREACH(item, &broker->drains, drain_link)
-    next_ns = item->deadline_ns < next_ns ? item->deadline_ns : next_ns;
+    TAILQ_FOREACH (item, &broker->drains, drain_link)
+        next_ns = item->deadline_ns < next_ns ? item->deadline_ns : next_ns;
     return next_ns;
 }
 
@@ -148,16 +148,16 @@ static void tell(struct broker *broker, const struct space *space, const struct 
     notice.note_case = FB__CLIENT_NOTICE__NOTE_EVENT;
     notice.event = &event;
     struct broker_session *session;
-    TAILQ_FOREACH(session, &broker->sessions, link)
-    if (session->wants_events && (!session->events_space || session->events_space == space))
-        session->ops->notice(session->client, 0, &notice);
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->wants_events && (!session->events_space || session->events_space == space))
+            session->ops->notice(session->client, 0, &notice);
 }
 
 static bool anybody_watches(const struct broker *broker) {
     const struct broker_session *session;
-    TAILQ_FOREACH(session, &broker->sessions, link)
-    if (session->wants_events)
-        return true;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->wants_events)
+            return true;
     return false;
 }
 

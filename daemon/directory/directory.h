@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the cluster knows beyond this node: who the nodes are, who has which sample, and which generation
- * numbers are ours to give. Answers come by callback, never from inside the call that asked; a callback
- * runs exactly once. No socket, libcurl or libuv type appears here.
+ * What the cluster knows beyond this node: who the nodes are, who has which sample, and which
+ * generation numbers are ours to give. Answers come by callback, never from inside the call that
+ * asked; a callback runs exactly once. No socket, libcurl or libuv type appears here.
  */
 #ifndef FEATURED_DIRECTORY_DIRECTORY_H
 #define FEATURED_DIRECTORY_DIRECTORY_H
@@ -34,21 +34,24 @@ struct directory_events {
     void (*node_down)(void *owner, const char *node, uint64_t incarnation);
     /* We are fenced (true) or may serve again (false); why: one sentence. */
     void (*fenced)(void *owner, bool fenced, const char *why);
-    /* Once between fenced(true) and fenced(false): every record of the index that names our node and
-     * incarnation, by store, then sample_id, bytewise. What we hold and they do not name was superseded or
-     * removed while we were fenced, and its memory may be reused by nobody's leave but ours; what they name and
-     * we do not hold is to be retired. directory_reconcile() says which is which. index_lost: the index has
-     * gone back in time (restored from a backup, emptied), so that a record that is missing proves nothing. */
-    void (*reconcile)(void *owner, const struct directory_record *records, size_t count, bool index_lost);
+    /* Once between fenced(true) and fenced(false): every record of the index that names our node
+     * and incarnation, by store, then sample_id, bytewise. What we hold and they do not name was
+     * superseded or removed while we were fenced, and its memory may be reused by nobody's leave
+     * but ours; what they name and we do not hold is to be retired. directory_reconcile() says
+     * which is which. index_lost: the index has gone back in time (restored from a backup,
+     * emptied), so that a record that is missing proves nothing. */
+    void (*reconcile)(void *owner, const struct directory_record *records, size_t count,
+                      bool index_lost);
 };
 
-/* older: the record this one replaced, NULL if none. ask_peers: the answer to an earlier attempt was lost, and with
- * it what was replaced, if anything: every node must check what it holds of this sample against the index. */
+/* older: the record this one replaced, NULL if none. ask_peers: the answer to an earlier attempt
+ * was lost, and with it what was replaced, if anything: every node must check what it holds of this
+ * sample against the index. */
 typedef void (*directory_publish_fn)(void *context, enum directory_result result,
                                      const struct directory_record *older, bool ask_peers);
 typedef void (*directory_retire_fn)(void *context, enum directory_result result);
-/* record NULL unless DIRECTORY_OK or _LOST. A directory without a cluster-wide index (static) answers
- * DIRECTORY_E_NOT_FOUND with ask_peers: the caller then asks each node itself. */
+/* record NULL unless DIRECTORY_OK or _LOST. A directory without a cluster-wide index (static)
+ * answers DIRECTORY_E_NOT_FOUND with ask_peers: the caller then asks each node itself. */
 typedef void (*directory_locate_fn)(void *context, enum directory_result result,
                                     const struct directory_record *record, bool ask_peers);
 
@@ -56,18 +59,19 @@ struct directory_ops {
     const char *name;
     /* Begins membership: node_up events may follow from the next tick on. */
     int (*start)(struct directory *d);
-    /* A generation number unique in the cluster for ever; 0 = none left now (DIRECTORY_E_UNAVAILABLE). */
+    /* A generation number unique in the cluster for ever; 0 = none left now
+     * (DIRECTORY_E_UNAVAILABLE). */
     uint64_t (*next_generation)(struct directory *d);
-    void (*publish)(struct directory *d, const struct directory_record *record, directory_publish_fn done,
-                    void *context);
+    void (*publish)(struct directory *d, const struct directory_record *record,
+                    directory_publish_fn done, void *context);
     /* Removes the record if it still names this generation. Absent = DIRECTORY_OK. */
-    void (*retire)(struct directory *d, const struct directory_record *record, directory_retire_fn done,
-                   void *context);
-    void (*locate)(struct directory *d, const char *store, const char *sample_id, directory_locate_fn done,
-                   void *context);
-    /* From this time on nothing may be served that another node could have superseded, whether fenced() has said
-     * so yet or not; UINT64_MAX = no such limit, 0 = now. To be compared with the clock of this moment, for the
-     * whole process may just have been stopped for a while. */
+    void (*retire)(struct directory *d, const struct directory_record *record,
+                   directory_retire_fn done, void *context);
+    void (*locate)(struct directory *d, const char *store, const char *sample_id,
+                   directory_locate_fn done, void *context);
+    /* From this time on nothing may be served that another node could have superseded, whether
+     * fenced() has said so yet or not; UINT64_MAX = no such limit, 0 = now. To be compared with the
+     * clock of this moment, for the whole process may just have been stopped for a while. */
     uint64_t (*serves_until_ns)(const struct directory *d);
     /* Publishes and retires not yet answered. */
     uint64_t (*pending)(const struct directory *d);
@@ -86,9 +90,9 @@ struct directory {
 struct directory_peer {
     const char *node, *address;
 };
-/* A fixed list of peers and no index: publish succeeds at once, locate says ask_peers. `unix_ms` at start and
- * `node` make generations unique: 16 bits of node hash, 48 bits counting up from unix_ms * 128.
- * peers: copied. */
+/* A fixed list of peers and no index: publish succeeds at once, locate says ask_peers. `unix_ms` at
+ * start and `node` make generations unique: 16 bits of node hash, 48 bits counting up from unix_ms
+ * * 128. peers: copied. */
 int directory_static_new(const char *node, const struct directory_peer *peers, size_t peer_count,
                          uint64_t unix_ms, const struct directory_events *events, void *owner,
                          struct directory **out);
@@ -96,16 +100,18 @@ int directory_static_new(const char *node, const struct directory_peer *peers, s
 /* What to do about one generation or record after reconcile(). */
 enum directory_verdict {
     DIRECTORY_RETIRE_HELD,   /* we hold it and the index has dropped or replaced it: retire it */
-    DIRECTORY_PUBLISH_HELD,  /* we hold it and its record was lost, or overwritten by a put of ours that
-                              * failed: publish it again */
+    DIRECTORY_PUBLISH_HELD,  /* we hold it and its record was lost, or overwritten by a put of ours
+                              * that  failed: publish it again */
     DIRECTORY_RETIRE_RECORD, /* the index has it and we do not: retire() the record */
 };
 typedef void (*directory_verdict_fn)(void *context, enum directory_verdict verdict,
                                      const struct directory_record *record);
-/* Compares what this node holds as a home (`held`) with the records reconcile() was given. Both sorted by store, then
- * sample_id, bytewise; in `held` a sample stands once, with its current generation. What agrees is not mentioned. Pure. */
-void directory_reconcile(const struct directory_record *held, size_t held_count, const struct directory_record *records,
-                         size_t record_count, bool index_lost, directory_verdict_fn verdict, void *context);
+/* Compares what this node holds as a home (`held`) with the records reconcile() was given. Both
+ * sorted by store, then sample_id, bytewise; in `held` a sample stands once, with its current
+ * generation. What agrees is not mentioned. Pure. */
+void directory_reconcile(const struct directory_record *held, size_t held_count,
+                         const struct directory_record *records, size_t record_count,
+                         bool index_lost, directory_verdict_fn verdict, void *context);
 /* The order of both, for qsort(). */
 int directory_record_compare(const void *a, const void *b);
 

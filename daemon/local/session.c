@@ -239,9 +239,11 @@ static void session_answer_refusal(struct session *session, uint32_t request_id)
     session_doom_quietly(session);
 }
 
-static void session_handle_packet(struct session *session, size_t bytes, uint64_t now_ns) {
+/* Its own time: a packet may have been sent while the one before it was handled. */
+static void session_handle_packet(struct session *session, size_t bytes) {
     struct sessions *set = session->set;
     struct codec_request decoded;
+    uint64_t now_ns = clock_now_ns();
     const char *wrong = codec_decode_request(set->packet_in, bytes, &set->bump, &decoded);
     if (wrong) {
         session_doom(session, wrong);
@@ -260,7 +262,7 @@ static void session_handle_packet(struct session *session, size_t bytes, uint64_
 
 /* Gives no room for control data: the kernel then closes descriptors a client sends and says
  * MSG_CTRUNC. */
-static enum receive_result session_receive_one(struct session *session, uint64_t now_ns) {
+static enum receive_result session_receive_one(struct session *session) {
     struct iovec part = {.iov_base = session->set->packet_in, .iov_len = FRAME_CLIENT_BYTES_MAX};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
     ssize_t bytes = recvmsg(session->fd, &message, MSG_DONTWAIT);
@@ -278,17 +280,16 @@ static enum receive_result session_receive_one(struct session *session, uint64_t
     } else if (bytes == 0) {
         return RECEIVE_ENDED;
     } else {
-        session_handle_packet(session, (size_t)bytes, now_ns);
+        session_handle_packet(session, (size_t)bytes);
     }
     return session->doomed ? RECEIVE_ENDED : RECEIVE_MORE;
 }
 
 /* At most `budget` packets, so that one busy client cannot keep the loop from the others. */
-static enum receive_result session_receive(struct session *session, uint32_t budget,
-                                           uint64_t now_ns) {
+static enum receive_result session_receive(struct session *session, uint32_t budget) {
     enum receive_result result = RECEIVE_MORE;
     while (result == RECEIVE_MORE && budget-- > 0)
-        result = session_receive_one(session, now_ns);
+        result = session_receive_one(session);
     return result;
 }
 
@@ -303,9 +304,9 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
         return;
     session->peer_gone |= status < 0;
     bool served = session->broker != NULL;
-    uint64_t now_ns = clock_now_ns();
     uint32_t budget = status < 0 ? UINT32_MAX : PACKETS_PER_WAKE_UP;
-    bool ended = session->doomed || session_receive(session, budget, now_ns) == RECEIVE_ENDED;
+    bool ended = session->doomed || session_receive(session, budget) == RECEIVE_ENDED;
+    uint64_t now_ns = clock_now_ns();
     if (ended || status < 0) {
         log_debug("%s: disconnected", session_name(session));
         session_close(session, now_ns);

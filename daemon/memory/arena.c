@@ -42,8 +42,10 @@ static int seal(int fd, uint64_t bytes) {
 static int open_readonly(int fd) {
     char path[32];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    int readonly = open(path, O_RDONLY | O_CLOEXEC);
-    return readonly < 0 ? -errno : readonly;
+    int fd_readonly = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd_readonly < 0)
+        return -errno;
+    return fd_readonly;
 }
 
 static int map(struct arena *arena, bool hugepages) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One store's memory: a memfd, sized once, sealed SHRINK|GROW|SEAL, mode 0600, mapped shared. Owns the
- * fds and the mapping; knows nothing of samples. Sparse until touched: arena_prefault() touches a range
- * (blocking: run it on the pool in slices).
+ * One store's memory: a memfd, sized once, sealed SHRINK|GROW|SEAL, mode 0600, mapped shared. Owns
+ * the fds and the mapping; knows nothing of samples. Sparse until touched: arena_prefault() touches
+ * a range (blocking: run it on the pool in slices).
  */
 #ifndef FEATURED_MEMORY_ARENA_H
 #define FEATURED_MEMORY_ARENA_H
@@ -21,15 +21,16 @@ struct arena {
     bool hugepages;  /* what was got */
 };
 
-/* name: for /proc/PID/maps. bytes: multiple of 4096 (rounded up to 2 MiB with hugepages). Returns 0 or
- * -errno; on failure, and when hugepages were asked for and not had, `why` holds a sentence with what to do
- * (e.g. the sysctl line), else "". With TRY it falls back to 4 KiB pages (MADV_HUGEPAGE asked for). */
-int arena_init(struct arena *arena, const char *name, uint64_t bytes, enum arena_hugepages hugepages,
-               char *why, size_t why_bytes);
+/* name: for /proc/PID/maps. bytes: multiple of 4096 (rounded up to 2 MiB with hugepages). Returns 0
+ * or -errno; on failure, and when hugepages were asked for and not had, `why` holds a sentence with
+ * what to do (e.g. the sysctl line), else "". With TRY it falls back to 4 KiB pages (MADV_HUGEPAGE
+ * asked for). */
+int arena_init(struct arena *arena, const char *name, uint64_t bytes,
+               enum arena_hugepages hugepages, char *why, size_t why_bytes);
 void arena_deinit(struct arena *arena);
 
-/* Makes [offset, offset + bytes) present and writable without changing a byte of it, safe while clients
- * write there (MADV_POPULATE_WRITE; falls back to posix_fallocate). 0, -ENOMEM, ... */
+/* Makes [offset, offset + bytes) present and writable without changing a byte of it, safe while
+ * clients write there (MADV_POPULATE_WRITE; falls back to posix_fallocate). 0, -ENOMEM, ... */
 int arena_prefault(const struct arena *arena, uint64_t offset, uint64_t bytes);
 
 #endif

@@ -76,7 +76,7 @@ void log_write(enum log_level level, const char *format, ...) {
         if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
             line[i] = '?';
     if ((size_t)wanted >= room)
-        memcpy(line + end - 3, "...", 3);
+        memset(line + end - 3, '.', 3);
     line[end] = '\n';
     ssize_t written = write(STDERR_FILENO, line, end + 1);
     (void)written; /* nowhere left to say it */

@@ -91,6 +91,7 @@ static void send_pending(struct peer *peer, struct peer_pending *pending) {
     }
     snprintf(peer->last_failure, sizeof peer->last_failure, "cannot send to %s: %s", peer->address,
              strerror(-result));
+    peer->dropped = true;
     transport_of(peer)->ops->close(peer->end.conn);
 }
 
@@ -106,16 +107,17 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
     peer->ping_ns = now_ns + peer->end.peers->options.ping_interval_ns;
     peer->end.heard_ns = now_ns;
     struct peer_pending *pending;
-    TAILQ_FOREACH(pending, &peer->pending, link)
-    if (!pending->sent)
-        send_pending(peer, pending);
+    TAILQ_FOREACH (pending, &peer->pending, link)
+        if (!pending->sent)
+            send_pending(peer, pending);
     peer->end.peers->events.link_up(peer->end.peers->owner, peer);
 }
 
 void peer_on_closed(struct peer *peer, const char *why) {
     struct peers *peers = peer->end.peers;
-    if (*why)
-        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+    if (*why || !peer->dropped)
+        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", *why ? why : "closed by us");
+    peer->dropped = false;
     if (peer->state == PEER_UP)
         log_warning("link to node %s at %s is down: %s", peer->node, peer->address,
                     peer->last_failure);
@@ -159,14 +161,15 @@ int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn d
 
 static struct peer_pending *find_pending(struct peer *peer, uint32_t request_id) {
     struct peer_pending *pending;
-    TAILQ_FOREACH(pending, &peer->pending, link)
-    if (pending->request_id == request_id && pending->sent)
-        return pending;
+    TAILQ_FOREACH (pending, &peer->pending, link)
+        if (pending->request_id == request_id && pending->sent)
+            return pending;
     return NULL;
 }
 
 static void drop_link(struct peer *peer, const char *why) {
     snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+    peer->dropped = true;
     transport_of(peer)->ops->close(peer->end.conn);
 }
 
@@ -250,9 +253,9 @@ uint64_t peer_next_deadline_ns(const struct peer *peer) {
 
 static struct region_key *find_key(struct peer *peer, uint32_t region) {
     struct region_key *key;
-    TAILQ_FOREACH(key, &peer->keys, link)
-    if (key->region == region)
-        return key;
+    TAILQ_FOREACH (key, &peer->keys, link)
+        if (key->region == region)
+            return key;
     return NULL;
 }
 
@@ -310,9 +313,9 @@ static void on_region(void *context, const Fb__PeerReply *reply, const uint8_t *
 
 static int ask_region(struct peer *peer, uint32_t region, uint64_t now_ns) {
     const struct peer_reading *other;
-    TAILQ_FOREACH(other, &peer->readings, link)
-    if (!other->posted && other->read.region == region)
-        return 0; /* asked already */
+    TAILQ_FOREACH (other, &peer->readings, link)
+        if (!other->posted && other->read.region == region)
+            return 0; /* asked already */
     struct key_question *question = malloc(sizeof *question);
     if (!question)
         return -ENOMEM;
@@ -365,6 +368,10 @@ const char *peer_node(const struct peer *peer) {
 
 bool peer_is_up(const struct peer *peer) {
     return peer->state == PEER_UP;
+}
+
+uint64_t peer_incarnation(const struct peer *peer) {
+    return peer->incarnation;
 }
 
 void peer_query(const struct peer *peer, struct peer_info *out) {

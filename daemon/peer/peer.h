@@ -93,6 +93,8 @@ int peer_read(struct peer *peer, uint64_t epoch, const struct peer_read *read, u
 uint64_t peer_epoch(const struct peer *peer);
 
 const char *peer_node(const struct peer *peer);
+/* As of its last handshake; 0 = never up. */
+uint64_t peer_incarnation(const struct peer *peer);
 bool peer_is_up(const struct peer *peer);
 struct peer_info {
     const char *node, *address, *state, *last_failure;

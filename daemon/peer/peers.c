@@ -75,11 +75,12 @@ static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes
                     peer->address, said->node);
         why = "another node answers at its address";
     }
-    if (why) {
-        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
-        peers->transport->ops->close(peer->end.conn);
-    } else {
+    if (said && !why) {
         peer_on_up(peer, said->incarnation);
+    } else {
+        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+        peer->dropped = true;
+        peers->transport->ops->close(peer->end.conn);
     }
     if (said)
         fb__peer_hello__free_unpacked(said, NULL);
@@ -187,9 +188,9 @@ int peers_listen(struct peers *peers, const char *address, char bound_out[64]) {
 
 struct peer *peers_find(struct peers *peers, const char *node) {
     struct peer *peer;
-    TAILQ_FOREACH(peer, &peers->peers, link)
-    if (!strcmp(peer->node, node))
-        return peer;
+    TAILQ_FOREACH (peer, &peers->peers, link)
+        if (!strcmp(peer->node, node))
+            return peer;
     return NULL;
 }
 
@@ -220,38 +221,39 @@ static void forgive_own_pause(struct peers *peers, uint64_t now_ns) {
     if (!peers->now_ns || now_ns - peers->now_ns < peers->options.timeout_ns / 2)
         return;
     struct peer *peer;
-    TAILQ_FOREACH(peer, &peers->peers, link)
-    peer->end.heard_ns = now_ns;
+    TAILQ_FOREACH (peer, &peers->peers, link)
+        peer->end.heard_ns = now_ns;
     struct asker *asker;
-    TAILQ_FOREACH(asker, &peers->askers, link)
-    asker->end.heard_ns = now_ns;
+    TAILQ_FOREACH (asker, &peers->askers, link)
+        asker->end.heard_ns = now_ns;
 }
 
 void peers_tick(struct peers *peers, uint64_t now_ns) {
     forgive_own_pause(peers, now_ns);
     peers->now_ns = now_ns;
     struct peer *peer;
-    TAILQ_FOREACH(peer, &peers->peers, link)
-    peer_tick(peer, now_ns);
+    TAILQ_FOREACH (peer, &peers->peers, link)
+        peer_tick(peer, now_ns);
     struct asker *asker;
-    TAILQ_FOREACH(asker, &peers->askers, link)
-    if (asker->end.conn && asker_silent(peers, asker, now_ns)) {
-        log_warning("node %s has been silent for %llu ms: its leases here are returned",
-                    asker->node, (unsigned long long)((now_ns - asker->end.heard_ns) / 1000000));
-        asker->end.heard_ns = now_ns;
-        peers->transport->ops->close(asker->end.conn);
-    }
+    TAILQ_FOREACH (asker, &peers->askers, link)
+        if (asker->end.conn && asker_silent(peers, asker, now_ns)) {
+            log_warning("node %s has been silent for %llu ms: its leases here are returned",
+                        asker->node,
+                        (unsigned long long)((now_ns - asker->end.heard_ns) / 1000000));
+            asker->end.heard_ns = now_ns;
+            peers->transport->ops->close(asker->end.conn);
+        }
 }
 
 uint64_t peers_next_deadline_ns(const struct peers *peers) {
     uint64_t next_ns = UINT64_MAX;
     const struct peer *peer;
-    TAILQ_FOREACH(peer, &peers->peers, link) {
+    TAILQ_FOREACH (peer, &peers->peers, link) {
         uint64_t at_ns = peer_next_deadline_ns(peer);
         next_ns = at_ns < next_ns ? at_ns : next_ns;
     }
     const struct asker *asker;
-    TAILQ_FOREACH(asker, &peers->askers, link) {
+    TAILQ_FOREACH (asker, &peers->askers, link) {
         uint64_t at_ns = asker->end.heard_ns + peers->options.timeout_ns;
         next_ns = at_ns < next_ns ? at_ns : next_ns;
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The transport: options, regions, the listener and the table of operations. Destroyed once it holds no
- * connection, no link, and libuv none of its handles (uv_refs); all of that happens on the loop.
+ * The transport: options, regions, the listener and the table of operations. Destroyed once it
+ * holds no connection, no link, and libuv none of its handles (uv_refs); all of that happens on the
+ * loop.
  */
 #include "transport_tcp.h"
 
@@ -20,24 +21,21 @@
 enum {
     LISTEN_BACKLOG = 256,
     ACCEPTS_PER_TURN = 16,
-    ACCEPT_PAUSE_MS = 100,      /* after EMFILE and its like */
+    ACCEPT_PAUSE_MS = 100,        /* after EMFILE and its like */
     STRANGER_LOG_EVERY_MS = 1000, /* somebody knocking in a loop does not fill the journal */
 };
 
-static struct tcp *from_base(struct transport *t)
-{
+static struct tcp *from_base(struct transport *t) {
     return (struct tcp *)t; /* base is its first member */
 }
 
-static struct tcp_conn *from_handle(struct transport_conn *conn)
-{
+static struct tcp_conn *from_handle(struct transport_conn *conn) {
     return (struct tcp_conn *)conn;
 }
 
 /* ---- listening ---- */
 
-void tcp_log_stranger(struct tcp *tcp, int fd, const char *why)
-{
+void tcp_log_stranger(struct tcp *tcp, int fd, const char *why) {
     char local[TCP_ADDRESS_BYTES], remote[TCP_ADDRESS_BYTES];
     uint64_t now_ms = uv_now(tcp->loop);
     if (tcp->stranger_logged_ms != 0 && now_ms - tcp->stranger_logged_ms < STRANGER_LOG_EVERY_MS) {
@@ -54,26 +52,22 @@ void tcp_log_stranger(struct tcp *tcp, int fd, const char *why)
 
 static void on_listener(uv_poll_t *poll, int status, int events);
 
-static void on_accept_pause_over(uv_timer_t *timer)
-{
+static void on_accept_pause_over(uv_timer_t *timer) {
     struct tcp *tcp = timer->data;
     uv_poll_start(&tcp->listener, UV_READABLE, on_listener);
 }
 
-static void pause_accepting(struct tcp *tcp, int error)
-{
+static void pause_accepting(struct tcp *tcp, int error) {
     log_warning("peer listener: accept: %s; next try in %d ms", strerror(error), ACCEPT_PAUSE_MS);
     uv_poll_stop(&tcp->listener);
     uv_timer_start(&tcp->accept_pause, on_accept_pause_over, ACCEPT_PAUSE_MS, 0);
 }
 
-static bool out_of_resources(int error)
-{
+static bool out_of_resources(int error) {
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
-static void on_listener(uv_poll_t *poll, int status, int events)
-{
+static void on_listener(uv_poll_t *poll, int status, int events) {
     struct tcp *tcp = poll->data;
     (void)status, (void)events;
     for (int i = 0; i < ACCEPTS_PER_TURN && !tcp->destroying; i++) {
@@ -89,8 +83,7 @@ static void on_listener(uv_poll_t *poll, int status, int events)
     }
 }
 
-static int bind_socket(const struct addrinfo *address)
-{
+static int bind_socket(const struct addrinfo *address) {
     int on = 1;
     int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
@@ -105,11 +98,10 @@ static int bind_socket(const struct addrinfo *address)
 }
 
 /* A host name here is one of this machine's own, looked up at start: it may block. */
-static int bind_name(const char *address)
-{
+static int bind_name(const char *address) {
     struct tcp_address parsed;
-    struct addrinfo *found, hints = {.ai_socktype = SOCK_STREAM,
-                                     .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *found,
+        hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     int r = tcp_address_parse(address, &parsed);
     if (r < 0)
         return r;
@@ -120,8 +112,7 @@ static int bind_name(const char *address)
     return r;
 }
 
-static int tcp_listen(struct transport *t, const char *address, char bound_out[64])
-{
+static int tcp_listen(struct transport *t, const char *address, char bound_out[64]) {
     struct tcp *tcp = from_base(t);
     if (tcp->listen_fd >= 0)
         return -EALREADY;
@@ -142,8 +133,7 @@ static int tcp_listen(struct transport *t, const char *address, char bound_out[6
 
 /* ---- regions ---- */
 
-static int tcp_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out)
-{
+static int tcp_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out) {
     uint8_t random[AUTH_NONCE_BYTES];
     uint64_t cookie;
     auth_nonce(random);
@@ -151,26 +141,23 @@ static int tcp_add_region(struct transport *t, void *base, uint64_t bytes, uint3
     return regions_add(&from_base(t)->regions, base, bytes, cookie, region_out);
 }
 
-static void tcp_remove_region(struct transport *t, uint32_t region)
-{
+static void tcp_remove_region(struct transport *t, uint32_t region) {
     struct tcp *tcp = from_base(t);
     struct tcp_conn *conn;
     regions_remove(&tcp->regions, region);
-    LIST_FOREACH(conn, &tcp->conns, all)
+    LIST_FOREACH (conn, &tcp->conns, all)
         if (!conn->closing && (tcp_server_uses(conn, region) || tcp_reader_uses(conn, region)))
             tcp_conn_fail(conn, -ECONNABORTED, "memory was unregistered under a read");
 }
 
-static int tcp_region_key(struct transport *t, uint32_t region, void *out, size_t out_bytes)
-{
+static int tcp_region_key(struct transport *t, uint32_t region, void *out, size_t out_bytes) {
     return regions_key(&from_base(t)->regions, region, out, out_bytes);
 }
 
 /* ---- connections ---- */
 
 static int tcp_connect(struct transport *t, const char *address, void *user,
-                       struct transport_conn **out)
-{
+                       struct transport_conn **out) {
     struct tcp *tcp = from_base(t);
     struct tcp_conn *conn;
     if (tcp->destroying)
@@ -181,26 +168,22 @@ static int tcp_connect(struct transport *t, const char *address, void *user,
     return r;
 }
 
-static int tcp_send(struct transport_conn *handle, const struct iovec *parts, int part_count)
-{
+static int tcp_send(struct transport_conn *handle, const struct iovec *parts, int part_count) {
     struct tcp_conn *conn = from_handle(handle);
     if (!tcp_conn_usable(conn))
         return -ENOTCONN;
     return tcp_control_send(conn, WIRE_MESSAGE, parts, part_count);
 }
 
-static int tcp_read(struct transport_conn *handle, const struct transport_read *read)
-{
+static int tcp_read(struct transport_conn *handle, const struct transport_read *read) {
     return tcp_reader_add(from_handle(handle), read);
 }
 
-static void tcp_close(struct transport_conn *handle)
-{
+static void tcp_close(struct transport_conn *handle) {
     tcp_conn_fail(from_handle(handle), -ECANCELED, "%s", "");
 }
 
-static void tcp_query(const struct transport_conn *handle, struct transport_info *out)
-{
+static void tcp_query(const struct transport_conn *handle, struct transport_info *out) {
     const struct tcp_conn *conn = (const struct tcp_conn *)handle;
     *out = conn->counters;
     out->reads_in_flight = conn->reads_active + conn->reads_waiting;
@@ -212,8 +195,7 @@ static void tcp_query(const struct transport_conn *handle, struct transport_info
 
 /* ---- birth and end ---- */
 
-void tcp_maybe_destroyed(struct tcp *tcp)
-{
+void tcp_maybe_destroyed(struct tcp *tcp) {
     if (!tcp->destroying || tcp->uv_refs > 0 || tcp->link_count > 0 || !LIST_EMPTY(&tcp->conns))
         return;
     void (*on_destroyed)(void *) = tcp->on_destroyed;
@@ -225,21 +207,19 @@ void tcp_maybe_destroyed(struct tcp *tcp)
         on_destroyed(owner);
 }
 
-static void on_handle_closed(uv_handle_t *handle)
-{
+static void on_handle_closed(uv_handle_t *handle) {
     struct tcp *tcp = handle->data;
     tcp->uv_refs--;
     tcp_maybe_destroyed(tcp);
 }
 
-static void tcp_destroy(struct transport *t, void (*on_destroyed)(void *owner))
-{
+static void tcp_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
     struct tcp *tcp = from_base(t);
     struct tcp_conn *conn;
     struct tcp_link *link;
     tcp->destroying = true;
     tcp->on_destroyed = on_destroyed;
-    LIST_FOREACH(conn, &tcp->conns, all)
+    LIST_FOREACH (conn, &tcp->conns, all)
         tcp_conn_fail(conn, -ECANCELED, "%s", "");
     while ((link = TAILQ_FIRST(&tcp->strangers)) != NULL)
         tcp_link_close(link);
@@ -265,8 +245,7 @@ static const struct transport_ops tcp_ops = {
     .destroy = tcp_destroy,
 };
 
-static void copy_options(struct tcp *tcp, const struct transport_options *options)
-{
+static void copy_options(struct tcp *tcp, const struct transport_options *options) {
     tcp->options = *options;
     if (options->cluster_key != NULL) {
         memcpy(tcp->cluster_key, options->cluster_key, sizeof tcp->cluster_key);
@@ -278,8 +257,7 @@ static void copy_options(struct tcp *tcp, const struct transport_options *option
 }
 
 int transport_tcp_new(uv_loop_t *loop, const struct transport_options *options,
-                      const struct transport_events *events, void *owner, struct transport **out)
-{
+                      const struct transport_events *events, void *owner, struct transport **out) {
     if (options->hello_bytes > TRANSPORT_HELLO_BYTES_MAX || options->chunk_bytes == 0 ||
         options->reads_per_connection == 0 || options->reads_per_connection > WIRE_READS_MAX)
         return -EINVAL;

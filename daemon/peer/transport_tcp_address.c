@@ -10,8 +10,7 @@
 
 enum { PORT_MAX = 65535, PORT_DIGITS_MAX = 5 };
 
-static int parse_port(const char *text, char out[6])
-{
+static int parse_port(const char *text, char out[6]) {
     size_t digits = strspn(text, "0123456789");
     if (digits == 0 || digits > PORT_DIGITS_MAX || text[digits] != '\0' ||
         strtoul(text, NULL, 10) > PORT_MAX)
@@ -20,8 +19,7 @@ static int parse_port(const char *text, char out[6])
     return 0;
 }
 
-int tcp_address_parse(const char *text, struct tcp_address *out)
-{
+int tcp_address_parse(const char *text, struct tcp_address *out) {
     const char *colon = strrchr(text, ':'), *host = text;
     if (colon == NULL)
         return -EINVAL;
@@ -39,8 +37,7 @@ int tcp_address_parse(const char *text, struct tcp_address *out)
 
 typedef int (*name_function)(int fd, struct sockaddr *address, socklen_t *bytes);
 
-static void format_end(int fd, name_function name, char out[TCP_ADDRESS_BYTES])
-{
+static void format_end(int fd, name_function name, char out[TCP_ADDRESS_BYTES]) {
     struct sockaddr_storage address;
     socklen_t bytes = sizeof address;
     char host[48], port[8];
@@ -53,18 +50,15 @@ static void format_end(int fd, name_function name, char out[TCP_ADDRESS_BYTES])
              port);
 }
 
-static int local_name(int fd, struct sockaddr *address, socklen_t *bytes)
-{
+static int local_name(int fd, struct sockaddr *address, socklen_t *bytes) {
     return getsockname(fd, address, bytes);
 }
 
-static int remote_name(int fd, struct sockaddr *address, socklen_t *bytes)
-{
+static int remote_name(int fd, struct sockaddr *address, socklen_t *bytes) {
     return getpeername(fd, address, bytes);
 }
 
-void tcp_address_of_socket(int fd, char local[TCP_ADDRESS_BYTES], char remote[TCP_ADDRESS_BYTES])
-{
+void tcp_address_of_socket(int fd, char local[TCP_ADDRESS_BYTES], char remote[TCP_ADDRESS_BYTES]) {
     format_end(fd, local_name, local);
     if (remote != NULL)
         format_end(fd, remote_name, remote);

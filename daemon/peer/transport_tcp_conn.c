@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One connection: a control and a bulk link. Dialled: resolve the name -> control handshake -> bulk dialled
- * with the id from the control handshake -> bulk handshake -> up. Accepted: the control link proves itself
- * (the connection exists, unannounced) -> a bulk link proves itself and names it -> `accepted`. Messages are
- * read from the moment it is up; before that an open control link is watched only for its end.
+ * One connection: a control and a bulk link. Dialled: resolve the name -> control handshake -> bulk
+ * dialled with the id from the control handshake -> bulk handshake -> up. Accepted: the control
+ * link proves itself (the connection exists, unannounced) -> a bulk link proves itself and names it
+ * -> `accepted`. Messages are read from the moment it is up; before that an open control link is
+ * watched only for its end.
  *
- * The end, whatever the cause: `closing` is set and both sockets are closed at once, so that no byte moves
- * any more; when libuv has let go of the last link (refs == 0; that is a callback of the loop, never inside
- * an operation), reads are reported, then `closed` if the owner ever heard of the connection, and it is freed.
+ * The end, whatever the cause: `closing` is set and both sockets are closed at once, so that no
+ * byte moves any more; when libuv has let go of the last link (refs == 0; that is a callback of the
+ * loop, never inside an operation), reads are reported, then `closed` if the owner ever heard of
+ * the connection, and it is freed.
  */
 #include <assert.h>
 #include <ctype.h>
@@ -21,8 +23,7 @@
 #include "transport_tcp_address.h"
 #include "transport_tcp_internal.h"
 
-struct tcp_conn *tcp_conn_new(struct tcp *tcp, bool accepted_here)
-{
+struct tcp_conn *tcp_conn_new(struct tcp *tcp, bool accepted_here) {
     struct tcp_conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)
         return NULL;
@@ -41,8 +42,7 @@ struct tcp_conn *tcp_conn_new(struct tcp *tcp, bool accepted_here)
     return conn;
 }
 
-static void conn_free(struct tcp_conn *conn)
-{
+static void conn_free(struct tcp_conn *conn) {
     LIST_REMOVE(conn, all);
     conn->tcp->accepted_count -= conn->accepted_here;
     if (conn->addresses != NULL)
@@ -55,8 +55,7 @@ static void conn_free(struct tcp_conn *conn)
 
 /* ---- the end ---- */
 
-void tcp_conn_unref(struct tcp_conn *conn)
-{
+void tcp_conn_unref(struct tcp_conn *conn) {
     struct tcp *tcp = conn->tcp;
     if (--conn->refs > 0 || !conn->closing)
         return;
@@ -68,8 +67,7 @@ void tcp_conn_unref(struct tcp_conn *conn)
     tcp_maybe_destroyed(tcp);
 }
 
-void tcp_conn_fail(struct tcp_conn *conn, int status, const char *format, ...)
-{
+void tcp_conn_fail(struct tcp_conn *conn, int status, const char *format, ...) {
     va_list arguments;
     if (conn->closing)
         return;
@@ -87,8 +85,7 @@ void tcp_conn_fail(struct tcp_conn *conn, int status, const char *format, ...)
 }
 
 /* "connect to 10.0.0.1:7000: connection refused" */
-void tcp_conn_fail_errno(struct tcp_conn *conn, const char *doing, int error)
-{
+void tcp_conn_fail_errno(struct tcp_conn *conn, const char *doing, int error) {
     char text[96];
     snprintf(text, sizeof text, "%s", strerror(error));
     text[0] = (char)tolower((unsigned char)text[0]);
@@ -98,21 +95,18 @@ void tcp_conn_fail_errno(struct tcp_conn *conn, const char *doing, int error)
         tcp_conn_fail(conn, -error, "%s %s: %s", doing, conn->address, text);
 }
 
-void tcp_conn_fail_frame(struct tcp_conn *conn, const char *what)
-{
+void tcp_conn_fail_frame(struct tcp_conn *conn, const char *what) {
     tcp_conn_fail(conn, -EPROTO, "peer sent a bad frame: %s", what);
 }
 
-bool tcp_conn_usable(const struct tcp_conn *conn)
-{
+bool tcp_conn_usable(const struct tcp_conn *conn) {
     /* The owner of an accepted connection may use it from within `accepted`. */
     return !conn->closing && (conn->up || (conn->accepted_here && conn->bulk != NULL));
 }
 
 /* ---- dialling ---- */
 
-static void dial_from(struct tcp_conn *conn, struct addrinfo *address, int error)
-{
+static void dial_from(struct tcp_conn *conn, struct addrinfo *address, int error) {
     for (; address != NULL; address = address->ai_next) {
         conn->remote = address;
         error = -tcp_link_dial(conn, HANDSHAKE_CONTROL, &conn->control);
@@ -122,8 +116,7 @@ static void dial_from(struct tcp_conn *conn, struct addrinfo *address, int error
     tcp_conn_fail_errno(conn, "connect to", error);
 }
 
-void tcp_conn_unreachable(struct tcp_conn *conn, struct tcp_link *link, int error)
-{
+void tcp_conn_unreachable(struct tcp_conn *conn, struct tcp_link *link, int error) {
     if (link == conn->bulk) {
         tcp_conn_fail_errno(conn, "connect bulk socket to", error);
         return;
@@ -133,8 +126,7 @@ void tcp_conn_unreachable(struct tcp_conn *conn, struct tcp_link *link, int erro
     dial_from(conn, conn->remote->ai_next, error);
 }
 
-static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses)
-{
+static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses) {
     struct tcp_conn *conn = request->data;
     request->data = NULL;
     conn->addresses = addresses;
@@ -147,8 +139,7 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
 }
 
 /* Numbers are dialled at once, names go through libuv's pool. */
-static int start_dialling(struct tcp_conn *conn, const struct tcp_address *address)
-{
+static int start_dialling(struct tcp_conn *conn, const struct tcp_address *address) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
                              .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST};
     if (getaddrinfo(address->host, address->port, &hints, &conn->addresses) == 0) {
@@ -164,8 +155,7 @@ static int start_dialling(struct tcp_conn *conn, const struct tcp_address *addre
     return r;
 }
 
-int tcp_conn_dial(struct tcp *tcp, const char *address, void *user, struct tcp_conn **out)
-{
+int tcp_conn_dial(struct tcp *tcp, const char *address, void *user, struct tcp_conn **out) {
     struct tcp_address parsed;
     int r = tcp_address_parse(address, &parsed);
     if (r < 0)
@@ -187,8 +177,7 @@ int tcp_conn_dial(struct tcp *tcp, const char *address, void *user, struct tcp_c
 
 /* ---- accepting ---- */
 
-static void adopt_control(struct tcp *tcp, struct tcp_link *link)
-{
+static void adopt_control(struct tcp *tcp, struct tcp_link *link) {
     struct tcp_conn *conn = NULL;
     if (tcp->accepted_count < tcp->options.connections_max)
         conn = tcp_conn_new(tcp, true);
@@ -204,18 +193,16 @@ static void adopt_control(struct tcp *tcp, struct tcp_link *link)
     handshake_accept(link->handshake, conn->id);
 }
 
-static struct tcp_conn *find_waiting_for_bulk(struct tcp *tcp, uint64_t id)
-{
+static struct tcp_conn *find_waiting_for_bulk(struct tcp *tcp, uint64_t id) {
     struct tcp_conn *conn;
-    LIST_FOREACH(conn, &tcp->conns, all)
+    LIST_FOREACH (conn, &tcp->conns, all)
         if (conn->accepted_here && conn->id == id && conn->bulk == NULL && !conn->closing &&
             conn->control->phase == LINK_OPEN)
             return conn;
     return NULL;
 }
 
-static void adopt_bulk(struct tcp *tcp, struct tcp_link *link)
-{
+static void adopt_bulk(struct tcp *tcp, struct tcp_link *link) {
     struct tcp_conn *conn = find_waiting_for_bulk(tcp, link->handshake->connection_id);
     if (conn == NULL) {
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_CONNECTION);
@@ -234,8 +221,7 @@ static void adopt_bulk(struct tcp *tcp, struct tcp_link *link)
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_OWNER);
 }
 
-void tcp_conn_adopt(struct tcp *tcp, struct tcp_link *link)
-{
+void tcp_conn_adopt(struct tcp *tcp, struct tcp_link *link) {
     if (link->handshake->kind == HANDSHAKE_CONTROL)
         adopt_control(tcp, link);
     else
@@ -244,8 +230,7 @@ void tcp_conn_adopt(struct tcp *tcp, struct tcp_link *link)
 
 /* ---- becoming usable ---- */
 
-static void become_up(struct tcp_conn *conn)
-{
+static void become_up(struct tcp_conn *conn) {
     struct tcp *tcp = conn->tcp;
     conn->up = true;
     uv_timer_stop(&conn->control->timer);
@@ -259,8 +244,7 @@ static void become_up(struct tcp_conn *conn)
         tcp->events.up(tcp->owner, conn->user, conn->hello.data, conn->hello.bytes);
 }
 
-void tcp_conn_link_open(struct tcp_conn *conn, struct tcp_link *link)
-{
+void tcp_conn_link_open(struct tcp_conn *conn, struct tcp_link *link) {
     if (link == conn->bulk) {
         become_up(conn);
         return;

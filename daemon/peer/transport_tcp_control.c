@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Frames on the control socket. Out: written at once while nothing is waiting; what the socket does not take
- * is copied to `unsent` and leaves when there is room, in order. In: `received` holds the bytes of at most
- * one incomplete frame and what came behind it; frames are delivered in place.
+ * Frames on the control socket. Out: written at once while nothing is waiting; what the socket does
+ * not take is copied to `unsent` and leaves when there is room, in order. In: `received` holds the
+ * bytes of at most one incomplete frame and what came behind it; frames are delivered in place.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -18,19 +18,19 @@ enum {
     OWN_FRAMES_BYTES = WIRE_READS_MAX * (WIRE_FRAME_HEADER_BYTES + WIRE_READ_BYTES + 64),
 };
 
-static size_t buffered(const struct tcp_buffer *buffer)
-{
+static size_t buffered(const struct tcp_buffer *buffer) {
     return buffer->end - buffer->begin;
 }
 
 /* Makes room for `bytes` behind the end. */
-static int reserve(struct tcp_buffer *buffer, size_t bytes)
-{
+static int reserve(struct tcp_buffer *buffer, size_t bytes) {
     if (bytes <= buffer->capacity - buffer->end)
         return 0;
-    memmove(buffer->data, buffer->data + buffer->begin, buffered(buffer));
-    buffer->end = buffered(buffer);
-    buffer->begin = 0;
+    if (buffer->begin > 0) {
+        memmove(buffer->data, buffer->data + buffer->begin, buffered(buffer));
+        buffer->end -= buffer->begin;
+        buffer->begin = 0;
+    }
     if (bytes <= buffer->capacity - buffer->end)
         return 0;
     size_t capacity = buffer->capacity * 2;
@@ -44,8 +44,7 @@ static int reserve(struct tcp_buffer *buffer, size_t bytes)
     return 0;
 }
 
-static void consume(struct tcp_buffer *buffer, size_t bytes)
-{
+static void consume(struct tcp_buffer *buffer, size_t bytes) {
     buffer->begin += bytes;
     if (buffer->begin == buffer->end)
         buffer->begin = buffer->end = 0;
@@ -54,8 +53,7 @@ static void consume(struct tcp_buffer *buffer, size_t bytes)
 /* ---- out ---- */
 
 /* Keeps what is behind the first `skip` bytes of the parts. */
-static int keep_unsent(struct tcp_conn *conn, const struct iovec *parts, int count, size_t skip)
-{
+static int keep_unsent(struct tcp_conn *conn, const struct iovec *parts, int count, size_t skip) {
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += parts[i].iov_len;
@@ -73,8 +71,7 @@ static int keep_unsent(struct tcp_conn *conn, const struct iovec *parts, int cou
     return 0;
 }
 
-static int check_room(const struct tcp_conn *conn, enum wire_type type, size_t frame_bytes)
-{
+static int check_room(const struct tcp_conn *conn, enum wire_type type, size_t frame_bytes) {
     uint64_t queued = buffered(&conn->unsent), limit = conn->tcp->options.send_queue_bytes;
     if (type != WIRE_MESSAGE)
         limit += OWN_FRAMES_BYTES;
@@ -82,8 +79,7 @@ static int check_room(const struct tcp_conn *conn, enum wire_type type, size_t f
     return queued == 0 || queued + frame_bytes <= limit ? 0 : -ENOBUFS;
 }
 
-static int check_size(const struct iovec *parts, int part_count, size_t *bytes_out)
-{
+static int check_size(const struct iovec *parts, int part_count, size_t *bytes_out) {
     size_t bytes = 0;
     if (part_count < 0 || part_count > (int)TRANSPORT_PARTS_MAX)
         return -EMSGSIZE;
@@ -96,9 +92,9 @@ static int check_size(const struct iovec *parts, int part_count, size_t *bytes_o
     return 0;
 }
 
-/* The sealed frame goes out, or to `unsent`. Failing now ends the connection: a number has been used up. */
-static int write_frame(struct tcp_conn *conn, const struct iovec *frame, int count, size_t bytes)
-{
+/* The sealed frame goes out, or to `unsent`. Failing now ends the connection: a number has been
+ * used up. */
+static int write_frame(struct tcp_conn *conn, const struct iovec *frame, int count, size_t bytes) {
     struct tcp_link *link = conn->control;
     ssize_t sent = 0;
     if (buffered(&conn->unsent) == 0) {
@@ -121,8 +117,7 @@ static int write_frame(struct tcp_conn *conn, const struct iovec *frame, int cou
 }
 
 int tcp_control_send(struct tcp_conn *conn, enum wire_type type, const struct iovec *parts,
-                     int part_count)
-{
+                     int part_count) {
     struct iovec frame[WIRE_PARTS_MAX];
     uint8_t header[WIRE_FRAME_HEADER_BYTES];
     size_t bytes;
@@ -141,12 +136,11 @@ int tcp_control_send(struct tcp_conn *conn, enum wire_type type, const struct io
     return r;
 }
 
-static void send_unsent(struct tcp_conn *conn)
-{
+static void send_unsent(struct tcp_conn *conn) {
     struct tcp_buffer *unsent = &conn->unsent;
     if (buffered(unsent) > 0) {
-        ssize_t sent = send(conn->control->fd, unsent->data + unsent->begin, buffered(unsent),
-                            MSG_NOSIGNAL);
+        ssize_t sent =
+            send(conn->control->fd, unsent->data + unsent->begin, buffered(unsent), MSG_NOSIGNAL);
         if (sent < 0 && errno != EAGAIN && errno != EINTR) {
             tcp_conn_fail_errno(conn, "send", errno);
             return;
@@ -159,8 +153,7 @@ static void send_unsent(struct tcp_conn *conn)
 
 /* ---- in ---- */
 
-static void on_frame(struct tcp_conn *conn, const struct wire_frame *frame)
-{
+static void on_frame(struct tcp_conn *conn, const struct wire_frame *frame) {
     struct tcp *tcp = conn->tcp;
     struct wire_read read;
     uint64_t id;
@@ -187,8 +180,7 @@ static void on_frame(struct tcp_conn *conn, const struct wire_frame *frame)
 }
 
 /* Delivers every whole frame; makes room for the rest of the one that is not. */
-static void deliver_frames(struct tcp_conn *conn)
-{
+static void deliver_frames(struct tcp_conn *conn) {
     struct tcp_buffer *received = &conn->received;
     struct wire_frame frame;
     const char *why;
@@ -211,8 +203,7 @@ static void deliver_frames(struct tcp_conn *conn)
     }
 }
 
-static void receive(struct tcp_conn *conn)
-{
+static void receive(struct tcp_conn *conn) {
     struct tcp_buffer *received = &conn->received;
     if (received->capacity == 0 && reserve(received, RECEIVE_BYTES) < 0) {
         tcp_conn_fail(conn, -ENOMEM, "out of memory for the receive buffer");
@@ -238,8 +229,7 @@ static void receive(struct tcp_conn *conn)
     }
 }
 
-void tcp_control_ready(struct tcp_conn *conn, int events)
-{
+void tcp_control_ready(struct tcp_conn *conn, int events) {
     if (events & UV_READABLE)
         receive(conn);
     if (events & UV_WRITABLE && !conn->closing)

@@ -37,7 +37,7 @@ struct tcp_link {
     int events; /* what poll waits for */
     unsigned uv_refs;
     uv_poll_t poll;
-    uv_timer_t timer; /* handshake */
+    uv_timer_t timer;            /* handshake */
     struct handshake *handshake; /* until LINK_OPEN */
     struct wire_auth out, in;
     TAILQ_ENTRY(tcp_link) strangers;
@@ -138,7 +138,8 @@ void tcp_log_stranger(struct tcp *tcp, int fd, const char *why);
 /* ---- transport_tcp_link.c ---- */
 /* An accepted socket of someone unproven; takes the fd, also on failure. */
 int tcp_link_accept(struct tcp *tcp, int fd);
-/* Dials conn->remote; a later failure ends in tcp_conn_unreachable or tcp_conn_fail. 0 or -errno. */
+/* Dials conn->remote; a later failure ends in tcp_conn_unreachable or tcp_conn_fail. 0 or -errno.
+ */
 int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, struct tcp_link **out);
 /* Adds to or takes from what the socket is watched for. */
 void tcp_link_watch(struct tcp_link *link, int events, bool on);
@@ -170,7 +171,6 @@ void tcp_conn_fail_errno(struct tcp_conn *conn, const char *doing, int error);
 int tcp_control_send(struct tcp_conn *conn, enum wire_type type, const struct iovec *parts,
                      int part_count);
 void tcp_control_ready(struct tcp_conn *conn, int events);
-
 
 /* ---- transport_tcp_reader.c ---- */
 int tcp_reader_add(struct tcp_conn *conn, const struct transport_read *ask);

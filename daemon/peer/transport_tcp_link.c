@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One socket. CONNECTING -> HANDSHAKE -> OPEN -> CLOSED; an accepted one starts at HANDSHAKE as a stranger
- * (no conn), joins its connection when it has proved itself, and is timed out before that. CLOSED holds from
- * tcp_link_close: the fd is gone, so no byte moves any more; the struct lives until libuv has let go of its
- * handles (uv_refs).
+ * One socket. CONNECTING -> HANDSHAKE -> OPEN -> CLOSED; an accepted one starts at HANDSHAKE as a
+ * stranger (no conn), joins its connection when it has proved itself, and is timed out before that.
+ * CLOSED holds from tcp_link_close: the fd is gone, so no byte moves any more; the struct lives
+ * until libuv has let go of its handles (uv_refs).
  *
- * The sockets stay raw (uv_poll, not uv_tcp): only so can bulk bytes go to and from their final place.
+ * The sockets stay raw (uv_poll, not uv_tcp): only so can bulk bytes go to and from their final
+ * place.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -29,8 +30,7 @@ static void on_poll(uv_poll_t *poll, int status, int events);
 
 /* ---- birth and end ---- */
 
-static struct tcp_link *link_new(struct tcp *tcp)
-{
+static struct tcp_link *link_new(struct tcp *tcp) {
     struct tcp_link *link = calloc(1, sizeof *link);
     if (link == NULL)
         return NULL;
@@ -49,8 +49,7 @@ static struct tcp_link *link_new(struct tcp *tcp)
     return link;
 }
 
-static void set_socket_options(int fd)
-{
+static void set_socket_options(int fd) {
     int on = 1, idle = KEEPALIVE_IDLE_S, interval = KEEPALIVE_INTERVAL_S, probes = KEEPALIVE_PROBES;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
@@ -59,8 +58,7 @@ static void set_socket_options(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }
 
-static int take_fd(struct tcp_link *link, int fd)
-{
+static int take_fd(struct tcp_link *link, int fd) {
     link->fd = fd;
     set_socket_options(fd);
     int r = uv_poll_init(link->tcp->loop, &link->poll, fd);
@@ -71,8 +69,7 @@ static int take_fd(struct tcp_link *link, int fd)
     return 0;
 }
 
-static void on_handle_closed(uv_handle_t *handle)
-{
+static void on_handle_closed(uv_handle_t *handle) {
     struct tcp_link *link = handle->data;
     struct tcp *tcp = link->tcp;
     if (--link->uv_refs > 0)
@@ -85,20 +82,17 @@ static void on_handle_closed(uv_handle_t *handle)
     tcp_maybe_destroyed(tcp);
 }
 
-static void add_stranger(struct tcp_link *link)
-{
+static void add_stranger(struct tcp_link *link) {
     TAILQ_INSERT_TAIL(&link->tcp->strangers, link, strangers);
     link->tcp->stranger_count++;
 }
 
-static void remove_stranger(struct tcp_link *link)
-{
+static void remove_stranger(struct tcp_link *link) {
     TAILQ_REMOVE(&link->tcp->strangers, link, strangers);
     link->tcp->stranger_count--;
 }
 
-static void drop_handshake(struct tcp_link *link)
-{
+static void drop_handshake(struct tcp_link *link) {
     if (link->handshake == NULL)
         return;
     handshake_deinit(link->handshake);
@@ -106,8 +100,7 @@ static void drop_handshake(struct tcp_link *link)
     link->handshake = NULL;
 }
 
-void tcp_link_close(struct tcp_link *link)
-{
+void tcp_link_close(struct tcp_link *link) {
     if (link->phase == LINK_CLOSED)
         return;
     if (link->conn == NULL)
@@ -123,8 +116,7 @@ void tcp_link_close(struct tcp_link *link)
 }
 
 /* Something went wrong on this socket before it was open. */
-static void link_fail(struct tcp_link *link, int status, const char *why)
-{
+static void link_fail(struct tcp_link *link, int status, const char *why) {
     if (link->conn != NULL) {
         tcp_conn_fail(link->conn, status, "%s", why);
         return;
@@ -133,8 +125,7 @@ static void link_fail(struct tcp_link *link, int status, const char *why)
     tcp_link_close(link);
 }
 
-static void on_timeout(uv_timer_t *timer)
-{
+static void on_timeout(uv_timer_t *timer) {
     struct tcp_link *link = timer->data;
     char why[96];
     snprintf(why, sizeof why, "%s timed out after %" PRIu32 " ms",
@@ -143,8 +134,7 @@ static void on_timeout(uv_timer_t *timer)
     link_fail(link, -ETIMEDOUT, why);
 }
 
-void tcp_link_watch(struct tcp_link *link, int events, bool on)
-{
+void tcp_link_watch(struct tcp_link *link, int events, bool on) {
     int wanted = on ? link->events | events : link->events & ~events;
     if (wanted == link->events)
         return;
@@ -157,8 +147,7 @@ void tcp_link_watch(struct tcp_link *link, int events, bool on)
 
 /* ---- handshake ---- */
 
-static void become_open(struct tcp_link *link)
-{
+static void become_open(struct tcp_link *link) {
     struct handshake *h = link->handshake;
     handshake_keys(h, link->out.key, link->in.key);
     link->out.keyed = link->in.keyed = link->tcp->options.cluster_key != NULL;
@@ -171,8 +160,7 @@ static void become_open(struct tcp_link *link)
 }
 
 /* Sends what there is; false when some of it has to wait for room. */
-static bool handshake_flush(struct tcp_link *link)
-{
+static bool handshake_flush(struct tcp_link *link) {
     const uint8_t *out;
     size_t left = handshake_output(link->handshake, &out);
     if (left == 0)
@@ -184,8 +172,7 @@ static bool handshake_flush(struct tcp_link *link)
 }
 
 /* Takes at most one message's bytes; false when there is nothing more to do for now. */
-static bool handshake_fill(struct tcp_link *link)
-{
+static bool handshake_fill(struct tcp_link *link) {
     uint8_t *into;
     size_t want = handshake_want(link->handshake, &into);
     ssize_t got = recv(link->fd, into, want, 0);
@@ -194,15 +181,13 @@ static bool handshake_fill(struct tcp_link *link)
         return true;
     }
     if (got == 0)
-        link_fail(link, -ECONNRESET,
-                  "the other side closed the connection during the handshake");
+        link_fail(link, -ECONNRESET, "the other side closed the connection during the handshake");
     else if (errno != EAGAIN && errno != EINTR)
         link_fail(link, -ECONNRESET, "connection lost during the handshake");
     return false;
 }
 
-static void handshake_end(struct tcp_link *link)
-{
+static void handshake_end(struct tcp_link *link) {
     char why[sizeof link->handshake->why];
     memcpy(why, link->handshake->why, sizeof why);
     handshake_flush(link); /* a refusal, as far as the socket takes it at once */
@@ -210,8 +195,7 @@ static void handshake_end(struct tcp_link *link)
 }
 
 /* Runs the handshake as far as the socket allows. A broken socket shows in recv. */
-static void handshake_run(struct tcp_link *link)
-{
+static void handshake_run(struct tcp_link *link) {
     while (link->phase == LINK_HANDSHAKE) {
         if (link->handshake->state == HANDSHAKE_PROVEN)
             tcp_conn_adopt(link->tcp, link);
@@ -232,21 +216,18 @@ static void handshake_run(struct tcp_link *link)
     }
 }
 
-static void start_handshake(struct tcp_link *link)
-{
+static void start_handshake(struct tcp_link *link) {
     link->phase = LINK_HANDSHAKE;
     tcp_link_watch(link, UV_READABLE, true);
     handshake_run(link);
 }
 
-static struct handshake_params handshake_params(const struct tcp *tcp)
-{
+static struct handshake_params handshake_params(const struct tcp *tcp) {
     return (struct handshake_params){tcp->options.cluster_key, tcp->options.hello,
                                      tcp->options.hello_bytes};
 }
 
-int tcp_link_accept(struct tcp *tcp, int fd)
-{
+int tcp_link_accept(struct tcp *tcp, int fd) {
     struct handshake_params params = handshake_params(tcp);
     uint8_t nonce[AUTH_NONCE_BYTES];
     if (tcp->stranger_count >= STRANGERS_MAX) {
@@ -270,8 +251,7 @@ int tcp_link_accept(struct tcp *tcp, int fd)
     return r;
 }
 
-void tcp_link_join(struct tcp_link *link, struct tcp_conn *conn)
-{
+void tcp_link_join(struct tcp_link *link, struct tcp_conn *conn) {
     remove_stranger(link);
     link->conn = conn;
     conn->refs++;
@@ -279,8 +259,7 @@ void tcp_link_join(struct tcp_link *link, struct tcp_conn *conn)
 
 /* ---- dialling ---- */
 
-static int connect_socket(struct tcp_link *link, const struct addrinfo *to)
-{
+static int connect_socket(struct tcp_link *link, const struct addrinfo *to) {
     int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
@@ -292,8 +271,7 @@ static int connect_socket(struct tcp_link *link, const struct addrinfo *to)
     return 0;
 }
 
-int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, struct tcp_link **out)
-{
+int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, struct tcp_link **out) {
     struct handshake_params params = handshake_params(conn->tcp);
     uint8_t nonce[AUTH_NONCE_BYTES];
     struct tcp_link *link = link_new(conn->tcp);
@@ -314,8 +292,7 @@ int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, struct tcp_li
     return 0;
 }
 
-static void on_connected(struct tcp_link *link)
-{
+static void on_connected(struct tcp_link *link) {
     int error = 0;
     socklen_t bytes = sizeof error;
     if (getsockopt(link->fd, SOL_SOCKET, SO_ERROR, &error, &bytes) < 0)
@@ -328,8 +305,7 @@ static void on_connected(struct tcp_link *link)
 
 /* ---- readiness ---- */
 
-static void on_open_ready(struct tcp_link *link, int events)
-{
+static void on_open_ready(struct tcp_link *link, int events) {
     struct tcp_conn *conn = link->conn;
     if (conn->up && link == conn->control) {
         tcp_control_ready(conn, events);
@@ -349,8 +325,7 @@ static void on_open_ready(struct tcp_link *link, int events)
 }
 
 /* libuv has stopped watching a socket in error. What a handshake still says comes first. */
-static void on_error(struct tcp_link *link)
-{
+static void on_error(struct tcp_link *link) {
     int error = ECONNRESET;
     socklen_t bytes = sizeof error;
     if (link->phase == LINK_HANDSHAKE)
@@ -365,8 +340,7 @@ static void on_error(struct tcp_link *link)
         link_fail(link, -error, "connection lost during the handshake");
 }
 
-static void on_poll(uv_poll_t *poll, int status, int events)
-{
+static void on_poll(uv_poll_t *poll, int status, int events) {
     struct tcp_link *link = poll->data;
     if (link->phase == LINK_CONNECTING)
         on_connected(link);

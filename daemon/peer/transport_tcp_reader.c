@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Our reads. A read is `waiting` (no slot free yet), or in reads[slot] with its request sent; chunks of the
- * reads under way come interleaved on the bulk socket, those of one read in order. Bytes are received into
- * their final place: a chunk's data and the header behind it in one recvmsg. `landing` is the read whose
- * chunk is coming in. A read leaves its slot before read_done is raised, so nothing is written after that.
+ * Our reads. A read is `waiting` (no slot free yet), or in reads[slot] with its request sent;
+ * chunks of the reads under way come interleaved on the bulk socket, those of one read in order.
+ * Bytes are received into their final place: a chunk's data and the header behind it in one
+ * recvmsg. `landing` is the read whose chunk is coming in. A read leaves its slot before read_done
+ * is raised, so nothing is written after that.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,8 +15,7 @@
 /* At least this much is taken per turn of the loop, were chunks ever so small. */
 enum { BYTES_PER_TURN_MIN = 1024 * 1024 };
 
-static void request(struct tcp_conn *conn, struct tcp_read *read, uint32_t slot)
-{
+static void request(struct tcp_conn *conn, struct tcp_read *read, uint32_t slot) {
     struct wire_read body = {.offset = read->ask.remote_offset, .bytes = read->ask.bytes};
     uint8_t encoded[WIRE_READ_BYTES];
     read->id = conn->next_round++ * conn->tcp->options.reads_per_connection + slot;
@@ -30,8 +30,7 @@ static void request(struct tcp_conn *conn, struct tcp_read *read, uint32_t slot)
                       conn->unsent.end - conn->unsent.begin);
 }
 
-static void request_waiting(struct tcp_conn *conn)
-{
+static void request_waiting(struct tcp_conn *conn) {
     uint32_t slots = conn->tcp->options.reads_per_connection;
     for (uint32_t slot = 0; slot < slots && conn->reads_waiting > 0 && !conn->closing; slot++) {
         if (conn->reads[slot] != NULL)
@@ -43,8 +42,7 @@ static void request_waiting(struct tcp_conn *conn)
     }
 }
 
-int tcp_reader_add(struct tcp_conn *conn, const struct transport_read *ask)
-{
+int tcp_reader_add(struct tcp_conn *conn, const struct transport_read *ask) {
     uint32_t region;
     if (!tcp_conn_usable(conn))
         return -ENOTCONN;
@@ -67,14 +65,12 @@ int tcp_reader_add(struct tcp_conn *conn, const struct transport_read *ask)
     return 0;
 }
 
-static struct tcp_read **find(struct tcp_conn *conn, uint64_t id)
-{
+static struct tcp_read **find(struct tcp_conn *conn, uint64_t id) {
     struct tcp_read **slot = &conn->reads[id % conn->tcp->options.reads_per_connection];
     return *slot != NULL && (*slot)->id == id ? slot : NULL;
 }
 
-static void finish(struct tcp_conn *conn, struct tcp_read **slot, int status)
-{
+static void finish(struct tcp_conn *conn, struct tcp_read **slot, int status) {
     struct tcp *tcp = conn->tcp;
     struct tcp_read *read = *slot;
     void *read_user = read->ask.read_user;
@@ -86,8 +82,7 @@ static void finish(struct tcp_conn *conn, struct tcp_read **slot, int status)
         request_waiting(conn);
 }
 
-void tcp_reader_refused(struct tcp_conn *conn, uint64_t id, int status)
-{
+void tcp_reader_refused(struct tcp_conn *conn, uint64_t id, int status) {
     struct tcp_read **slot = find(conn, id);
     if (slot == NULL || (*slot)->bytes_done > 0 || conn->landing == *slot)
         tcp_conn_fail_frame(conn, "refusal of a read that is not waiting for its first byte");
@@ -97,8 +92,7 @@ void tcp_reader_refused(struct tcp_conn *conn, uint64_t id, int status)
 
 /* ---- landing ---- */
 
-static void start_chunk(struct tcp_conn *conn)
-{
+static void start_chunk(struct tcp_conn *conn) {
     struct wire_chunk chunk;
     const char *bad = wire_chunk_open(&conn->bulk->in, conn->chunk_in, &chunk);
     if (bad != NULL) {
@@ -118,8 +112,7 @@ static void start_chunk(struct tcp_conn *conn)
     }
 }
 
-static void end_chunk(struct tcp_conn *conn)
-{
+static void end_chunk(struct tcp_conn *conn) {
     struct tcp *tcp = conn->tcp;
     struct tcp_read *read = conn->landing;
     conn->landing = NULL;
@@ -129,9 +122,9 @@ static void end_chunk(struct tcp_conn *conn)
         tcp->events.read_progress(tcp->owner, conn->user, read->ask.read_user, read->bytes_done);
 }
 
-/* Accounts for bytes that have just landed: first the chunk's, then those of the header behind it. */
-static void landed(struct tcp_conn *conn, size_t bytes)
-{
+/* Accounts for bytes that have just landed: first the chunk's, then those of the header behind it.
+ */
+static void landed(struct tcp_conn *conn, size_t bytes) {
     if (conn->landing != NULL) {
         uint32_t part = bytes < conn->landing_left ? (uint32_t)bytes : conn->landing_left;
         conn->landing->bytes_done += part;
@@ -147,8 +140,7 @@ static void landed(struct tcp_conn *conn, size_t bytes)
 }
 
 /* Where the next bytes go; returns how many there may be. */
-static size_t next_places(struct tcp_conn *conn, struct iovec places[2], size_t *count_out)
-{
+static size_t next_places(struct tcp_conn *conn, struct iovec places[2], size_t *count_out) {
     size_t count = 0;
     struct tcp_read *read = conn->landing;
     if (read != NULL)
@@ -160,8 +152,7 @@ static size_t next_places(struct tcp_conn *conn, struct iovec places[2], size_t 
     return places[0].iov_len + (count == 2 ? places[1].iov_len : 0);
 }
 
-void tcp_reader_ready(struct tcp_conn *conn)
-{
+void tcp_reader_ready(struct tcp_conn *conn) {
     size_t budget = conn->tcp->options.chunk_bytes;
     budget = budget < BYTES_PER_TURN_MIN ? BYTES_PER_TURN_MIN : budget;
     while (budget > 0 && !conn->closing) {
@@ -188,20 +179,18 @@ void tcp_reader_ready(struct tcp_conn *conn)
 
 /* ---- the end ---- */
 
-bool tcp_reader_uses(const struct tcp_conn *conn, uint32_t region)
-{
+bool tcp_reader_uses(const struct tcp_conn *conn, uint32_t region) {
     const struct tcp_read *read;
     for (uint32_t slot = 0; slot < conn->tcp->options.reads_per_connection; slot++)
         if (conn->reads[slot] != NULL && conn->reads[slot]->local_region == region)
             return true;
-    TAILQ_FOREACH(read, &conn->waiting, waiting)
+    TAILQ_FOREACH (read, &conn->waiting, waiting)
         if (read->local_region == region)
             return true;
     return false;
 }
 
-static void report_end(struct tcp_conn *conn, struct tcp_read *read)
-{
+static void report_end(struct tcp_conn *conn, struct tcp_read *read) {
     struct tcp *tcp = conn->tcp;
     void *read_user = read->ask.read_user;
     free(read);
@@ -209,8 +198,7 @@ static void report_end(struct tcp_conn *conn, struct tcp_read *read)
         tcp->events.read_done(tcp->owner, conn->user, read_user, conn->end_status);
 }
 
-void tcp_reader_end(struct tcp_conn *conn)
-{
+void tcp_reader_end(struct tcp_conn *conn) {
     struct tcp_read *read;
     conn->landing = NULL;
     for (uint32_t slot = 0; slot < conn->tcp->options.reads_per_connection; slot++)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reads by the other side. Each is in `serves`, taken in turn: its next chunk leaves, then it goes to the
- * back, so a small read never waits for a huge one. `sending` is the read whose chunk is going out; header
- * and data leave in one sendmsg, the data straight from the region. Per turn of the loop a connection sends
- * at most one chunk's worth of bytes.
+ * Reads by the other side. Each is in `serves`, taken in turn: its next chunk leaves, then it goes
+ * to the back, so a small read never waits for a huge one. `sending` is the read whose chunk is
+ * going out; header and data leave in one sendmsg, the data straight from the region. Per turn of
+ * the loop a connection sends at most one chunk's worth of bytes.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,8 +11,7 @@
 
 #include "transport_tcp_internal.h"
 
-static void refuse(struct tcp_conn *conn, uint64_t id, int status)
-{
+static void refuse(struct tcp_conn *conn, uint64_t id, int status) {
     uint8_t body[WIRE_READ_FAILED_BYTES];
     wire_read_failed_encode(id, status, body);
     struct iovec part = {body, sizeof body};
@@ -20,8 +19,7 @@ static void refuse(struct tcp_conn *conn, uint64_t id, int status)
         tcp_conn_fail(conn, -ENOBUFS, "peer asks for reads and does not take the answers");
 }
 
-void tcp_server_add(struct tcp_conn *conn, const struct wire_read *read)
-{
+void tcp_server_add(struct tcp_conn *conn, const struct wire_read *read) {
     uint32_t region;
     uint8_t *at;
     if (conn->serve_count >= WIRE_READS_MAX) {
@@ -35,14 +33,13 @@ void tcp_server_add(struct tcp_conn *conn, const struct wire_read *read)
         refuse(conn, read->id, r < 0 ? r : -ENOMEM);
         return;
     }
-    *serve = (struct tcp_serve){
-        .id = read->id, .bytes_left = read->bytes, .region = region, .next = at};
+    *serve =
+        (struct tcp_serve){.id = read->id, .bytes_left = read->bytes, .region = region, .next = at};
     TAILQ_INSERT_TAIL(&conn->serves, serve, turn);
     conn->serve_count++;
 }
 
-static void start_chunk(struct tcp_conn *conn)
-{
+static void start_chunk(struct tcp_conn *conn) {
     struct tcp_serve *serve = TAILQ_FIRST(&conn->serves);
     uint32_t chunk_bytes = conn->tcp->options.chunk_bytes;
     struct wire_chunk chunk = {
@@ -56,8 +53,7 @@ static void start_chunk(struct tcp_conn *conn)
     conn->chunk_out_sent = 0;
 }
 
-static void end_chunk(struct tcp_conn *conn)
-{
+static void end_chunk(struct tcp_conn *conn) {
     struct tcp_serve *serve = conn->sending;
     conn->sending = NULL;
     TAILQ_REMOVE(&conn->serves, serve, turn);
@@ -69,8 +65,7 @@ static void end_chunk(struct tcp_conn *conn)
     free(serve);
 }
 
-static void sent(struct tcp_conn *conn, size_t bytes)
-{
+static void sent(struct tcp_conn *conn, size_t bytes) {
     struct tcp_serve *serve = conn->sending;
     size_t header = WIRE_CHUNK_HEADER_BYTES - conn->chunk_out_sent;
     header = bytes < header ? bytes : header;
@@ -85,9 +80,9 @@ static void sent(struct tcp_conn *conn, size_t bytes)
         end_chunk(conn);
 }
 
-/* One sendmsg of the chunk's rest. Bytes sent; 0 when the socket is full or the connection has ended. */
-static size_t send_some(struct tcp_conn *conn, bool *full_out)
-{
+/* One sendmsg of the chunk's rest. Bytes sent; 0 when the socket is full or the connection has
+ * ended. */
+static size_t send_some(struct tcp_conn *conn, bool *full_out) {
     if (conn->sending == NULL)
         start_chunk(conn);
     struct iovec parts[] = {
@@ -105,8 +100,7 @@ static size_t send_some(struct tcp_conn *conn, bool *full_out)
     return (size_t)count;
 }
 
-void tcp_server_send(struct tcp_conn *conn)
-{
+void tcp_server_send(struct tcp_conn *conn) {
     size_t budget = conn->tcp->options.chunk_bytes;
     bool full = false;
     while (budget > 0 && conn->serve_count > 0 && !full && !conn->closing) {
@@ -117,17 +111,15 @@ void tcp_server_send(struct tcp_conn *conn)
         tcp_link_watch(conn->bulk, UV_WRITABLE, conn->serve_count > 0);
 }
 
-bool tcp_server_uses(const struct tcp_conn *conn, uint32_t region)
-{
+bool tcp_server_uses(const struct tcp_conn *conn, uint32_t region) {
     const struct tcp_serve *serve;
-    TAILQ_FOREACH(serve, &conn->serves, turn)
+    TAILQ_FOREACH (serve, &conn->serves, turn)
         if (serve->region == region)
             return true;
     return false;
 }
 
-void tcp_server_end(struct tcp_conn *conn)
-{
+void tcp_server_end(struct tcp_conn *conn) {
     struct tcp_serve *serve;
     conn->sending = NULL;
     while ((serve = TAILQ_FIRST(&conn->serves)) != NULL) {

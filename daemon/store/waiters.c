@@ -86,11 +86,12 @@ static struct list *queue_of(const struct store *store, const struct waiter_slot
 
 /* by = 1 or -1 */
 static void count(struct store *store, const struct waiter_slot *waiter, uint64_t by) {
-    struct holder_slot *holder =
-        waiter->holder == STORE_NO_HOLDER ? NULL : holder_at(store, waiter->holder);
-    if (waiter->kind == WAITER_LAND) {
+    if (waiter->kind == WAITER_LAND) { /* the broker's own: no holder's limits */
         store->land_waiters += by;
-    } else if (waiter->kind == WAITER_PUT) {
+        return;
+    }
+    struct holder_slot *holder = holder_at(store, waiter->holder);
+    if (waiter->kind == WAITER_PUT) {
         store->put_waiters += by;
         holder->waiting_puts += (uint32_t)by;
         holder->queued_bytes += by * waiter->extent_bytes;
@@ -273,6 +274,8 @@ static void wake(struct store *store, uint32_t index, uint32_t sample, uint64_t 
 
 void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint32_t sample,
                   uint64_t now_ns) {
+    if (!store->waiters.used)
+        return;
     struct list *bucket = bucket_of(store, generation);
     for (;;) {
         uint32_t a = next_by_generation(store, bucket->head, generation);

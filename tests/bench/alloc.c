@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The extent allocator by itself, without a broker: samples of 64 KiB to 64 MiB (each octave as often
- * as any other) come and go in random order in a region kept 90 % full; then the region is filled
- * until the first request that is refused. The region is never touched, so it costs no memory.
+ * The extent allocator by itself, without a broker: samples of 64 KiB to 64 MiB (each octave as
+ * often as any other) come and go in random order in a region kept 90 % full; then the region is
+ * filled until the first request that is refused. The region is never touched, so it costs no
+ * memory.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "admin.h"
+#include "cpus.h"
 #include "rounds.h"
 
 #define START_TIMEOUT_NS  60000000000ull /* prefaulting GiBs of fresh memory takes seconds */
@@ -104,6 +105,7 @@ static int write_config(const struct brokers *brokers, size_t index, const char 
 static void exec_broker(const struct broker *broker, const struct bench *bench, pid_t parent) {
     const int log = open(broker->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    cpus_take_place(broker->node[0] == 'a' ? CPU_NODE_A : CPU_NODE_B);
     if (getppid() == parent && log >= 0 && dup2(log, STDOUT_FILENO) >= 0 &&
         dup2(log, STDERR_FILENO) >= 0)
         execl(bench->program, "featured", "--config", broker->config_path, (char *)NULL);

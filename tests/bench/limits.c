@@ -70,13 +70,14 @@ static void serve_stream(int fd, size_t bytes_max) {
 }
 
 /* bytes: 0 = echo. Takes child_fd. */
-static int start_child(struct limit *limit, int child_fd, size_t bytes) {
+static int start_child(struct limit *limit, int child_fd, enum cpu_role place, size_t bytes) {
     const pid_t parent = getpid();
     limit->pid = fork();
     if (limit->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent || dup2(child_fd, STDERR_FILENO + 1) < 0)
             _exit(1);
+        cpus_take_place(place);
         close_range(STDERR_FILENO + 2, ~0u, 0);
         if (bytes == 0)
             serve_echo(STDERR_FILENO + 1);
@@ -92,12 +93,12 @@ static int start_child(struct limit *limit, int child_fd, size_t bytes) {
     return 0;
 }
 
-int limit_open_unix(struct limit *limit) {
+int limit_open_unix(struct limit *limit, enum cpu_role place) {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
         return bench_fail("socketpair: %s", strerror(errno));
     *limit = (struct limit){.fd = pair[0]};
-    return start_child(limit, pair[1], 0);
+    return start_child(limit, pair[1], place, 0);
 }
 
 static void no_delay(int fd) {
@@ -129,20 +130,20 @@ static int tcp_pair(int pair[2]) {
     return 0;
 }
 
-static int open_tcp(struct limit *limit, size_t bytes) {
+static int open_tcp(struct limit *limit, enum cpu_role place, size_t bytes) {
     int pair[2];
     if (tcp_pair(pair) != 0)
         return bench_fail("a loopback TCP connection: %s", strerror(errno));
     *limit = (struct limit){.fd = pair[0]};
-    return start_child(limit, pair[1], bytes);
+    return start_child(limit, pair[1], place, bytes);
 }
 
-int limit_open_tcp(struct limit *limit) {
-    return open_tcp(limit, 0);
+int limit_open_tcp(struct limit *limit, enum cpu_role place) {
+    return open_tcp(limit, place, 0);
 }
 
-int limit_open_stream(struct limit *limit, size_t bytes) {
-    if (open_tcp(limit, bytes) != 0)
+int limit_open_stream(struct limit *limit, enum cpu_role place, size_t bytes) {
+    if (open_tcp(limit, place, bytes) != 0)
         return -1;
     limit->buffer = warm_buffer(bytes);
     limit->buffer_bytes = bytes;

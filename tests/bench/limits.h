@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "cpus.h"
+
 #define LIMITS_PING_BYTES  64u
 #define LIMITS_CHUNK_BYTES (1u << 20) /* the brokers' default chunk_bytes */
 
@@ -21,13 +23,13 @@ struct limit { /* zeroed = closed */
     size_t buffer_bytes;
 };
 
-/* Echo of LIMITS_PING_BYTES over a SOCK_SEQPACKET socketpair, or over loopback TCP with
- * TCP_NODELAY. 0 or -1 with the reason written. */
-int limit_open_unix(struct limit *limit);
-int limit_open_tcp(struct limit *limit);
+/* place: where the other process runs. Echo of LIMITS_PING_BYTES over a SOCK_SEQPACKET socketpair,
+ * or over loopback TCP with TCP_NODELAY. 0 or -1 with the reason written. */
+int limit_open_unix(struct limit *limit, enum cpu_role place);
+int limit_open_tcp(struct limit *limit, enum cpu_role place);
 /* Streams `bytes` over loopback TCP on request, sent and received in chunks, kernel defaults for
  * buffers. */
-int limit_open_stream(struct limit *limit, size_t bytes);
+int limit_open_stream(struct limit *limit, enum cpu_role place, size_t bytes);
 void limit_close(struct limit *limit);
 
 /* Ops for rounds_run(): context is a struct limit. */

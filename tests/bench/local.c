@@ -32,7 +32,7 @@ static int get_one(struct bench *bench, struct feature_store *store, const char 
                    uint64_t bytes) {
     struct limit limit = {0};
     struct feature_ref *ref = NULL;
-    if (limit_open_unix(&limit) != 0)
+    if (limit_open_unix(&limit, CPU_NODE_A) != 0)
         return -1;
     int result = workload_put(store, figure, bytes, &ref);
     struct workload_get get = {.store = store, .ref = ref};
@@ -77,7 +77,7 @@ static int measure_put_zero_copy(struct bench *bench, struct feature *feature) {
     struct limit limit = {0};
     if (broker_open_store(feature, "nosum", &store) != 0)
         return -1;
-    int result = limit_open_unix(&limit);
+    int result = limit_open_unix(&limit, CPU_NODE_A);
     struct rounds_op ops[] = {{.run = limit_ping, .context = &limit},
                               {.run = put_zero_copy, .context = store}};
     const struct rounds_plan plan = {bench->quick ? 2 : 40, bench->quick ? 50 : 200, 20};

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "cpus.h"
 #include "guard.h"
 
 static const struct {
@@ -64,6 +65,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
 static int measure(void *context) {
     struct selection *selection = context;
     int failed = 0;
+    cpus_take_place(CPU_CLIENT);
     for (size_t i = 0; i < GROUP_COUNT; i++) {
         if (selection->any && !selection->chosen[i])
             continue;
@@ -102,6 +104,7 @@ int main(int argc, char **argv) {
     const error_t error = argp_parse(&argp, argc, argv, 0, NULL, &selection);
     if (error != 0 || find_featured(selection.bench.program, sizeof selection.bench.program) != 0)
         return EXIT_FAILURE;
+    cpus_init();
     return guard_run(selection.bench.directory, sizeof selection.bench.directory, measure,
                      &selection);
 }

@@ -83,7 +83,7 @@ static int cycle_batch(void *context) {
 
 static int measure(struct bench *bench, struct cycle *cycle) {
     struct limit limit = {0};
-    if (limit_open_unix(&limit) != 0)
+    if (limit_open_unix(&limit, CPU_NODE_A) != 0)
         return -1;
     struct rounds_op ops[] = {{.run = limit_ping, .context = &limit},
                               {.run = cycle_one, .context = cycle},

@@ -47,7 +47,7 @@ static int measure_bulk(struct bench *bench, const struct pair *pair, uint64_t b
     struct feature_ref *ref = NULL;
     int result = workload_put(pair->home, figure.name, bytes, &ref);
     if (result == 0)
-        result = limit_open_stream(&stream, bytes);
+        result = limit_open_stream(&stream, CPU_NODE_A, bytes);
     struct workload_get get = {.store = pair->reader, .ref = ref};
     struct rounds_op ops[] = {{.run = limit_stream, .context = &stream},
                               {.run = workload_get_and_release, .context = &get}};
@@ -68,8 +68,8 @@ static int measure_small(struct bench *bench, const struct pair *pair) {
     struct limit local = {0}, tcp = {0};
     struct feature_ref *ref = NULL;
     int result = workload_put(pair->home, "remote_get_4KiB", 4 * KIB, &ref);
-    if (result == 0 && (result = limit_open_unix(&local)) == 0)
-        result = limit_open_tcp(&tcp);
+    if (result == 0 && (result = limit_open_unix(&local, CPU_NODE_B)) == 0)
+        result = limit_open_tcp(&tcp, CPU_NODE_A);
     struct workload_get get = {.store = pair->reader, .ref = ref};
     struct rounds_op ops[] = {{.run = limit_ping, .context = &local},
                               {.run = limit_ping, .context = &tcp},

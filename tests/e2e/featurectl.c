@@ -322,7 +322,7 @@ static void exit_codes(struct world *world) {
     CTL(&result, cluster, 0, "put", "/nowhere/x.safetensors", "--store", "run");
     check_exit(&result, EXIT_LOCAL, "/nowhere/x.safetensors");
     CTL(&result, cluster, 0, "put", cluster->nodes[0].config_path, "--store", "run", "--id", "x");
-    check_exit(&result, EXIT_INVALID, cluster->nodes[0].config_path);
+    check_exit(&result, EXIT_LOCAL, cluster->nodes[0].config_path);
     CTL(&result, cluster, 0, "put", file, "--store", "theirs");
     check_exit(&result, EXIT_NOT_FOUND, "theirs");
     CTL(&result, cluster, 0, "get", "run/never", "-o", "/dev/null");

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -299,19 +300,20 @@ HOSTILE(descriptors_sent_to_the_broker, "[store run]\n") {
 /* ---- taking without end ---- */
 
 /* Asks and asks without reading an answer. */
-HOSTILE(answers_that_are_not_read, "[store run]\n") {
+HOSTILE(answers_that_are_not_read,
+        "[store run]\n[store s1]\n[store s2]\n[store s3]\n[store s4]\n[store s5]\n[store s6]\n"
+        "[store s7]\n[store s8]\n[store s9]\n[store s10]\n[store s11]\n[store s12]\n") {
     struct wire wire;
-    Fb__Stores stores = FB__STORES__INIT;
+    Fb__Stores stores = FB__STORES__INIT; /* its answer is many times as large */
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_STORES;
     request.stores = &stores;
     greeted(cluster, &wire);
     CHECK(fcntl(wire.fd, F_SETFL, O_NONBLOCK) == 0, "%s", strerror(errno));
     uint64_t end_ms = check_now_ms() + 60000;
-    for (bool open = true; open;) {
-        open = wire_send(&wire, FRAME_REQUEST, &request, NULL, 0) != 0 || errno == EAGAIN;
-        if (open && errno == EAGAIN)
-            check_pause(1);
+    while (wire_send(&wire, FRAME_REQUEST, &request, NULL, 0) != 0 || errno == EAGAIN) {
+        struct pollfd writable = {.fd = wire.fd, .events = POLLOUT};
+        poll(&writable, 1, 10);
         CHECK(check_now_ms() < end_ms, "the broker keeps a session that does not read");
     }
     wire_close(&wire);

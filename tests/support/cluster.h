@@ -47,7 +47,7 @@ struct cluster {
 void cluster_start(struct cluster *cluster, const struct cluster_options *options);
 
 /* One node: start again, kill with SIGKILL, end with SIGTERM (its exit status must be 0), stop,
- * continue. */
+ * continue. Once it has ended, a sanitizer's report in its log fails the test. */
 void cluster_node_start(struct cluster *cluster, uint32_t node);
 void cluster_node_kill(struct cluster *cluster, uint32_t node);
 void cluster_node_terminate(struct cluster *cluster, uint32_t node);
@@ -64,7 +64,7 @@ struct feature_store *cluster_open(struct feature *feature, const char *store, b
 
 struct store_numbers {
     uint64_t resident_bytes, landing_used_bytes, planned, resident, retired, landing, leases,
-        reservations, put_waiters, get_waiters, max_resident_bytes;
+        reservations, put_waiters, get_waiters, max_resident_bytes, puts, gets;
     bool keeps_copies; /* a retain store: idle copies of others\' samples stay as a cache */
 };
 struct store_numbers cluster_numbers(struct cluster *cluster, uint32_t node, const char *store);

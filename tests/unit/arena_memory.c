@@ -78,7 +78,8 @@ Test(arena, mode_keeps_other_users_from_reopening_it) {
         snprintf(path, sizeof path, "/proc/self/fd/%d", arena.fd_readonly);
         if (setgid(65534) < 0 || setuid(65534) < 0)
             _exit(2);
-        _exit(open(path, O_RDWR) < 0 && errno == EACCES ? 0 : 1);
+        int fd = open(path, O_RDWR);
+        _exit(fd < 0 && errno == EACCES ? 0 : 1);
     }
     int result;
     cr_assert_eq(waitpid(child, &result, 0), child);

@@ -302,11 +302,13 @@ Test(config, the_shipped_file_shows_the_defaults) {
     cr_assert_eq(got.peer_count, 1);
     cr_assert_eq(got.store_count, 1);
     strcpy(got.store_defaults.name, got.stores[0].name);
+    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */
     cr_expect_eq(memcmp(&got.stores[0], &got.store_defaults, sizeof got.stores[0]), 0);
     config_deinit(&got);
     memset(got.store_defaults.name, 0, sizeof got.store_defaults.name);
     memcpy(got.node, expected.node, sizeof got.node);
     got.max_resident_bytes = expected.max_resident_bytes;
+    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */
     cr_expect_eq(memcmp(&expected, &got, sizeof got), 0);
 }
 

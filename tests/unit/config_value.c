@@ -107,7 +107,7 @@ Test(config_value, a_list_of_ids_has_an_end) {
     for (size_t i = 0; i < CONFIG_IDS_MAX; i++)
         memcpy(text + 2 * i, "1,", 3);
     cr_expect(take(&uids, text, &list) && list.count == CONFIG_IDS_MAX);
-    memcpy(text + 2 * CONFIG_IDS_MAX, "1", 2);
+    memcpy(text + (size_t)2 * CONFIG_IDS_MAX, "1", 2);
     cr_expect_not(take(&uids, text, &list));
 }
 

@@ -112,7 +112,7 @@ static const struct session_backend stub_backend = {
 static void count_turn(void *owner, uint64_t now_ns) {
     struct broker *broker = owner;
     broker->turns++;
-    cr_expect_eq(now_ns, broker->last_now_ns, "one reading of the clock per wake-up");
+    cr_expect_geq(now_ns, broker->last_now_ns, "a turn ends after its requests");
 }
 
 /* ---- the bench ---- */
