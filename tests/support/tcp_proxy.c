@@ -23,7 +23,8 @@ struct pair {
 
 struct tcp_proxy {
     uv_loop_t *loop;
-    uv_tcp_t listener;
+    uv_tcp_t *listener; /* NULL while cut: connections are refused */
+    uint16_t port;
     struct sockaddr_in server;
     enum tcp_proxy_mode mode;
     TAILQ_HEAD(, pair) pairs;
@@ -112,34 +113,53 @@ static void on_connection(uv_stream_t *listener, int status) {
     uv_tcp_init(proxy->loop, &pair->server);
     pair->client.data = pair->server.data = pair->connect.data = pair;
     TAILQ_INSERT_TAIL(&proxy->pairs, pair, link);
-    if (uv_accept(listener, (uv_stream_t *)&pair->client) < 0 || proxy->mode == TCP_PROXY_CUT ||
+    if (uv_accept(listener, (uv_stream_t *)&pair->client) < 0 ||
         uv_tcp_connect(&pair->connect, &pair->server, (struct sockaddr *)&proxy->server,
                        on_connect) < 0)
         pair_close(pair);
 }
 
+static void on_listener_closed(uv_handle_t *handle) {
+    handle_gone(handle->data);
+    free(handle);
+}
+
+static void stop_listening(struct tcp_proxy *proxy) {
+    if (proxy->listener != NULL)
+        uv_close((uv_handle_t *)proxy->listener, on_listener_closed);
+    proxy->listener = NULL;
+}
+
+static void start_listening(struct tcp_proxy *proxy) {
+    struct sockaddr_in own;
+    int bytes = sizeof own;
+    if (proxy->listener != NULL)
+        return;
+    proxy->listener = malloc(sizeof *proxy->listener);
+    proxy->handles++;
+    uv_ip4_addr("127.0.0.1", proxy->port, &own);
+    uv_tcp_init(proxy->loop, proxy->listener);
+    proxy->listener->data = proxy;
+    int result = uv_tcp_bind(proxy->listener, (struct sockaddr *)&own, 0);
+    if (result == 0)
+        result = uv_listen((uv_stream_t *)proxy->listener, 64, on_connection);
+    CHECK(result == 0, "port %u: %s", proxy->port, uv_strerror(result));
+    uv_tcp_getsockname(proxy->listener, (struct sockaddr *)&own, &bytes);
+    proxy->port = ntohs(own.sin_port);
+}
+
 struct tcp_proxy *tcp_proxy_new(uv_loop_t *loop, const char *host, uint16_t port) {
     struct tcp_proxy *proxy = calloc(1, sizeof *proxy);
-    struct sockaddr_in own;
     proxy->loop = loop;
-    proxy->handles = 1;
+    proxy->handles = 1; /* the owner's */
     TAILQ_INIT(&proxy->pairs);
     uv_ip4_addr(host, port, &proxy->server);
-    uv_ip4_addr("127.0.0.1", 0, &own);
-    uv_tcp_init(loop, &proxy->listener);
-    proxy->listener.data = proxy;
-    int result = uv_tcp_bind(&proxy->listener, (struct sockaddr *)&own, 0);
-    if (result == 0)
-        result = uv_listen((uv_stream_t *)&proxy->listener, 64, on_connection);
-    CHECK(result == 0, "listen: %s", uv_strerror(result));
+    start_listening(proxy);
     return proxy;
 }
 
 uint16_t tcp_proxy_port(const struct tcp_proxy *proxy) {
-    struct sockaddr_in own;
-    int bytes = sizeof own;
-    uv_tcp_getsockname(&proxy->listener, (struct sockaddr *)&own, &bytes);
-    return ntohs(own.sin_port);
+    return proxy->port;
 }
 
 void tcp_proxy_drop(struct tcp_proxy *proxy) {
@@ -149,15 +169,16 @@ void tcp_proxy_drop(struct tcp_proxy *proxy) {
 
 void tcp_proxy_set(struct tcp_proxy *proxy, enum tcp_proxy_mode mode) {
     proxy->mode = mode;
-    if (mode == TCP_PROXY_CUT)
-        tcp_proxy_drop(proxy);
-}
-
-static void on_listener_closed(uv_handle_t *handle) {
-    handle_gone(handle->data);
+    if (mode != TCP_PROXY_CUT) {
+        start_listening(proxy);
+        return;
+    }
+    stop_listening(proxy);
+    tcp_proxy_drop(proxy);
 }
 
 void tcp_proxy_free(struct tcp_proxy *proxy) {
     tcp_proxy_drop(proxy);
-    uv_close((uv_handle_t *)&proxy->listener, on_listener_closed);
+    stop_listening(proxy);
+    handle_gone(proxy);
 }

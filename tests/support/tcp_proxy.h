@@ -13,7 +13,7 @@ struct tcp_proxy;
 
 enum tcp_proxy_mode {
     TCP_PROXY_OPEN = 0,
-    TCP_PROXY_CUT,  /* connections are closed, new ones at once */
+    TCP_PROXY_CUT,  /* connections are closed, new ones refused */
     TCP_PROXY_MUTE, /* what the client sends arrives, what the server sends is dropped */
 };
 
