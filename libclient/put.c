@@ -8,6 +8,7 @@
 
 #include "checksum.h"
 #include "clock.h"
+#include "copy.h"
 #include "error.h"
 #include "request.h"
 #include "reservation.h"
@@ -60,8 +61,8 @@ static int put_large(struct putter *putter, const struct iovec *data, struct fea
         void *to = feature_reservation_data(reservation, i);
         if (putter->checksums)
             ref->tensors[i].checksum = fc_checksum_copy(to, data[i].iov_base, data[i].iov_len);
-        else if (data[i].iov_len)
-            memcpy(to, data[i].iov_base, data[i].iov_len);
+        else
+            fc_copy(to, data[i].iov_base, data[i].iov_len);
     }
     return fc_commit(reservation, ref_out);
 }

@@ -79,6 +79,7 @@ static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes
         peer_on_up(peer, said->incarnation);
     } else {
         snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+        peer->dropped = true;
         peers->transport->ops->close(peer->end.conn);
     }
     if (said)
