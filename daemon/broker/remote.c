@@ -58,6 +58,7 @@ static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *
                   item->sample_id);
         return;
     }
+    item_found(item);
     strcpy(item->home, peer_node(peer));
     item->incarnation = peer_incarnation(peer);
     item->generation = reply->lease->generation;
