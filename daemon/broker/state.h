@@ -130,7 +130,8 @@ struct item {
     uint32_t slot;
     uint8_t *spec, *checksums; /* malloc'ed when want_spec */
     uint32_t spec_bytes, checksums_bytes;
-    uint64_t remote; /* remote_lease id, 0 = none */
+    uint64_t remote;      /* remote_lease id, 0 = none */
+    struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
     /* stat, explain */
     uint8_t *answer; /* the best so far: a packed Fb__StatResult or Fb__ExplainReply, malloc'ed */
     size_t answer_bytes;
@@ -260,8 +261,8 @@ void call_begun(struct call *call);
 struct ask *ask_new(struct item *item, struct peer *peer);
 /* Takes the ask out of its item and frees it; returns the item, NULL if orphaned. */
 struct item *ask_take(struct ask *ask);
-/* One of the places where it was looked for has it: leaves the others, so that it never waits in two
- * fetches or twice in a store's queue. */
+/* One of the places where it was looked for has it: leaves the others, so that it never waits in
+ * two fetches or twice in a store's queue. */
 void item_found(struct item *item);
 /* The item's one end. error: printf-style; NULL with OK. May free the call. */
 void item_done(struct item *item, Fb__Status status, const char *format, ...)
