@@ -134,6 +134,10 @@ void remote_get_anywhere(struct item *item) {
             item->unheard = peer;
     if (item->ask_count)
         watch(item);
+    else if (!item->in_store && item->unheard)
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is not on this node, and node %s cannot be asked now",
+                  item->sample_id, item->call->space->name, peer_node(item->unheard));
     else if (!item->in_store)
         get_local_not_found(item);
 }

@@ -90,8 +90,8 @@ enum call_kind { CALL_PUT, CALL_GET, CALL_RETIRE, CALL_STAT, CALL_EXPLAIN, CALL_
 
 /* One question under way for an item. Freed by its answer. */
 struct ask {
-    LIST_ENTRY(ask) link;
-    struct item *item; /* NULL = nobody waits any more */
+    LIST_ENTRY(ask) link; /* of its item, or of the broker's orphans */
+    struct item *item;    /* NULL = nobody waits any more */
     struct broker *broker;
     struct space *space;
     struct peer *peer;
@@ -243,8 +243,9 @@ struct broker {
     uint64_t next_owner; /* session and asking ids */
     struct asking_list askings;
     struct fetch_list fetches;
-    struct item_list timed;  /* items with a deadline that no store keeps for them */
-    struct item_list drains; /* waiting for release_pending to reach 0 */
+    struct item_list timed;   /* items with a deadline that no store keeps for them */
+    LIST_HEAD(, ask) orphans; /* asks whose item ended */
+    struct item_list drains;  /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
     bool draining, fenced;
@@ -261,6 +262,9 @@ void call_begun(struct call *call);
 struct ask *ask_new(struct item *item, struct peer *peer);
 /* Takes the ask out of its item and frees it; returns the item, NULL if orphaned. */
 struct item *ask_take(struct ask *ask);
+/* The item repeats an operation whose ask was orphaned by a lost connection and is still under way:
+ * its answer will be this item's. False if there is none. */
+bool ask_adopt(struct item *item);
 /* One of the places where it was looked for has it: leaves the others, so that it never waits in
  * two fetches or twice in a store's queue. */
 void item_found(struct item *item);
