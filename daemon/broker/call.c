@@ -115,7 +115,8 @@ static void expire(struct item *item) {
     const char *node = ask && ask->peer ? peer_node(ask->peer)
                        : *item->home    ? item->home
                                         : "another node";
-    if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && ask && ask->peer) {
+    if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && item->generation &&
+        ask && ask->peer) {
         outbox_ack(item->call->broker, ask->peer, item->call->space->name, item);
         item_done(item, FB__STATUS__OK, NULL);
     } else if (item->fetch) {
