@@ -833,6 +833,7 @@ static void do_repeat(struct client *client, const struct step *step) {
     asked->incarnation = first->incarnation;
     asked->op_id = first->op_id;
     asked->repeats = client->last_asked;
+    client->last_asked = number(w, asked);
     bool put = first->kind == STEP_PUT || first->kind == STEP_COMMIT;
     if (put && first->claim->state != CLAIM_DONE) {
         first->claim->ended = NEVER;

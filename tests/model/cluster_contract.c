@@ -69,7 +69,7 @@ static bool may_still_come(const struct contract *c, const struct claim *claim) 
 void contract_commit_begins(struct contract *c, struct claim *claim) {
     claim->state = CLAIM_OPEN;
     claim->begun = ++c->turn;
-    claim->threats += c->loose_ids >> claim->id & 1;
+    claim->threats += (unsigned)(c->loose_ids >> claim->id & 1);
     for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++) {
         if (p->state == CLAIM_PLANNED || !in_reach(c, p, claim))
             continue;
