@@ -106,6 +106,18 @@ static void orphan_asks(struct item *item) {
     item->ask_count = 0;
 }
 
+static void leave_store(struct item *item) {
+    if (item->in_store)
+        store_cancel_wait(item->call->space->store, item->call->holder,
+                          (uint64_t)(uintptr_t)&item->waiter);
+    item->in_store = false;
+}
+
+void item_found(struct item *item) {
+    orphan_asks(item);
+    leave_store(item);
+}
+
 /* ---- deadlines ---- */
 
 void item_set_deadline(struct item *item, uint64_t deadline_ns) {
@@ -127,7 +139,8 @@ static void expire(struct item *item) {
     const char *node = ask && ask->peer ? peer_node(ask->peer)
                        : *item->home    ? item->home
                                         : "another node";
-    if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && ask && ask->peer) {
+    if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && item->generation &&
+        ask && ask->peer) {
         outbox_ack(item->call->broker, ask->peer, item->call->space->name, item);
         item_done(item, FB__STATUS__OK, NULL);
     } else if (item->fetch) {
@@ -335,10 +348,7 @@ static void leave_all(struct item *item) {
     if (item->draining)
         TAILQ_REMOVE(&item->call->broker->drains, item, drain_link);
     item->draining = false;
-    if (item->in_store)
-        store_cancel_wait(item->call->space->store, item->call->holder,
-                          (uint64_t)(uintptr_t)&item->waiter);
-    item->in_store = false;
+    leave_store(item);
     if (item->remote) /* leased at its home, never granted here */
         outbox_release(item->call->broker, item->remote, false);
     item->remote = 0;

@@ -132,7 +132,8 @@ struct item {
     uint32_t slot;
     uint8_t *spec, *checksums; /* malloc'ed when want_spec */
     uint32_t spec_bytes, checksums_bytes;
-    uint64_t remote; /* remote_lease id, 0 = none */
+    uint64_t remote;      /* remote_lease id, 0 = none */
+    struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
     /* stat, explain */
     uint8_t *answer; /* the best so far: a packed Fb__StatResult or Fb__ExplainReply, malloc'ed */
     size_t answer_bytes;
@@ -244,8 +245,7 @@ struct broker {
     uint64_t next_owner; /* session and asking ids */
     struct asking_list askings;
     struct fetch_list fetches;
-    struct item_list timed;  /* items with a deadline that no store keeps for them */
-    struct item_list drains; /* waiting for release_pending to reach 0 */
+    struct item_list timed; /* items with a deadline that no store keeps for them */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
     bool draining;
@@ -275,6 +275,9 @@ struct item *ask_take(struct ask *ask);
  * ended. */
 bool item_name(struct item *item, const char *sample_id, uint64_t generation, const char *home,
                uint64_t incarnation);
+/* One of the places where it was looked for has it: leaves the others, so that it never waits in
+ * two fetches or twice in a store's queue. */
+void item_found(struct item *item);
 /* The item's one end. error: printf-style; NULL with OK. May free the call. */
 void item_done(struct item *item, Fb__Status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
