@@ -246,6 +246,7 @@ struct broker {
     struct asking_list askings;
     struct fetch_list fetches;
     struct item_list timed; /* items with a deadline that no store keeps for them */
+    struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
     bool draining;
