@@ -26,7 +26,9 @@ static void on_rhythm(uv_timer_t *timer) {
 }
 
 static struct etcd *connect_to(struct etcd_world *world, const char *endpoints) {
-    struct etcd_client_options options = {.endpoints = endpoints};
+    struct etcd_client_options options = {.endpoints = endpoints,
+                                          .username = world->options.username,
+                                          .password = world->options.password};
     struct etcd *etcd;
     char why[256];
     CHECK(etcd_client_new(&world->loop, &options, &etcd, why, sizeof why) == 0, "%s", why);
@@ -89,7 +91,8 @@ void etcd_world_destroy_node(struct etcd_world *world, uint32_t i) {
 struct outcome {
     bool done;
     enum etcd_result result;
-    int64_t lease;
+    struct etcd_kv kv;
+    int64_t latest;
 };
 
 static void on_done(void *context, enum etcd_result result, const struct etcd_answer *answer,
@@ -97,7 +100,9 @@ static void on_done(void *context, enum etcd_result result, const struct etcd_an
     struct outcome *outcome = context;
     CHECK(result == ETCD_OK, "%s", why);
     outcome->done = true;
-    outcome->lease = answer->kv_count ? answer->kvs[0].lease : 0;
+    outcome->latest = answer->revision;
+    if (answer->kv_count)
+        outcome->kv = answer->kvs[0]; /* its numbers; the strings go */
 }
 
 static struct outcome ask(struct etcd_world *world, const struct etcd_request *request) {
@@ -117,8 +122,17 @@ void etcd_world_revoke(struct etcd_world *world, uint32_t i) {
     etcd_node_key(key, "test", name);
     struct outcome found = ask(
         world, &(struct etcd_request){.kind = ETCD_READ, .read = {.kind = ETCD_RANGE, .key = key}});
-    CHECK(found.lease != 0, "%s has no record", name);
-    ask(world, &(struct etcd_request){.kind = ETCD_LEASE_REVOKE, .lease = found.lease});
+    CHECK(found.kv.lease != 0, "%s has no record", name);
+    ask(world, &(struct etcd_request){.kind = ETCD_LEASE_REVOKE, .lease = found.kv.lease});
+}
+
+struct etcd_world_revisions etcd_world_look(struct etcd_world *world, const char *sample_id) {
+    char key[ETCD_KEY_BYTES];
+    etcd_sample_key(key, "test", "run0", sample_id);
+    struct outcome found = ask(
+        world, &(struct etcd_request){.kind = ETCD_READ, .read = {.kind = ETCD_RANGE, .key = key}});
+    return (struct etcd_world_revisions){found.kv.create_revision, found.kv.mod_revision,
+                                         found.latest};
 }
 
 /* The proxies are closed last: leases are given back through them. */
