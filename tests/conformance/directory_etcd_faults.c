@@ -422,9 +422,14 @@ Test(directory_etcd, a_token_that_has_expired_is_replaced, .timeout = 120) {
     bench_init(&bench, 0, &options);
     ctl(&bench, (const char *[]){"user", "add", "root:the root password", NULL});
     ctl(&bench, (const char *[]){"user", "grant-role", "root", "root", NULL});
+    ctl(&bench, (const char *[]){"role", "add", "featured", NULL});
+    ctl(&bench, (const char *[]){"role", "grant-permission", "featured", "--prefix=true",
+                                 "readwrite", "/featured/test/", NULL});
+    ctl(&bench, (const char *[]){"user", "add", "featured:a \"word\" of pass", NULL});
+    ctl(&bench, (const char *[]){"user", "grant-role", "featured", "featured", NULL});
     ctl(&bench, (const char *[]){"auth", "enable", NULL});
-    bench.world.options.username = "root";
-    bench.world.options.password = "the root password";
+    bench.world.options.username = "featured";
+    bench.world.options.password = "a \"word\" of pass";
     etcd_world_add(&bench.world, 0, &events, &bench.seen[0]);
     struct directory *d = bench.world.nodes[0];
     d->ops->start(d);
