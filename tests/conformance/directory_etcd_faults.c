@@ -441,3 +441,41 @@ Test(directory_etcd, a_token_that_has_expired_is_replaced, .timeout = 120) {
     cr_expect_eq(bench.seen[0].fenced, 0);
     etcd_world_deinit(&bench.world);
 }
+
+Test(directory_etcd, both_ends_prove_who_they_are, .timeout = 120) {
+    struct bench bench;
+    struct etcd_world_options options = patient;
+    options.tls = true;
+    bench_init(&bench, 1, &options);
+    cr_expect_eq(publish(&bench, 0, "s", 11).result, DIRECTORY_OK);
+    bench.world.options.no_certificate = true;
+    etcd_world_add(&bench.world, 1, &events, &bench.seen[1]);
+    bench.world.nodes[1]->ops->start(bench.world.nodes[1]);
+    cr_expect_eq(locate(&bench, 1, "s").result, DIRECTORY_E_UNAVAILABLE);
+    cr_expect_eq(publish(&bench, 1, "s", 12).result, DIRECTORY_E_UNAVAILABLE);
+    cr_expect_eq(locate(&bench, 0, "s").generation, 11);
+    etcd_world_deinit(&bench.world);
+}
+
+/* ---- two of one name ---- */
+
+Test(directory_etcd, a_name_that_is_taken_is_waited_for, .timeout = 120) {
+    struct bench bench;
+    struct answer early;
+    bench_init(&bench, 1, &brisk);
+    publish(&bench, 0, "s", 11);
+    bench.world.options.same_name = true; /* the same node, restarted */
+    bench.world.options.incarnation = 999;
+    etcd_world_add(&bench.world, 1, &events, &bench.seen[1]);
+    struct directory *second = bench.world.nodes[1];
+    second->ops->start(second);
+    begin_publish(&bench, 1, "s", 12, &early);
+    UNTIL(&bench, early.count > 0);
+    cr_expect_eq(early.result, DIRECTORY_E_UNAVAILABLE);
+    cr_expect_eq(publish(&bench, 0, "t", 13).result, DIRECTORY_OK, "the first is not disturbed");
+    tcp_proxy_set(bench.world.proxies[0], TCP_PROXY_CUT); /* dies without a word */
+    etcd_world_destroy_node(&bench.world, 0);
+    UNTIL(&bench, publish(&bench, 1, "u", 14).result == DIRECTORY_OK);
+    cr_expect_eq(locate(&bench, 1, "s").result, DIRECTORY_E_LOST, "of the earlier incarnation");
+    etcd_world_deinit(&bench.world);
+}

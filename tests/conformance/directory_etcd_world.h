@@ -20,6 +20,9 @@ struct etcd_world_options {
     uint32_t lease_ttl_s, request_timeout_ms;
     uint64_t give_up_ms;
     const char *username, *password; /* NULL = none; the nodes' and the test's own */
+    bool tls, no_certificate;        /* no_certificate: the nodes have none to show */
+    uint64_t incarnation;            /* of the next node added; 0 = as the suite says */
+    bool same_name;                  /* the next node added is called like node 0 */
 };
 
 struct etcd_world {
