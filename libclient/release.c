@@ -216,22 +216,27 @@ static void send_after_room(struct feature_store *store) {
     (void)fc_release_send(store);
 }
 
-void fc_release_say(struct feature_store *store, const struct fc_release *releases, size_t count) {
+static void say(struct feature_store *store, const struct fc_release *releases, size_t count) {
     struct feature *feature = store->feature;
-    pthread_mutex_lock(&feature->lock);
     bool backlog = store->release_count > FC_RIDE_ITEMS_MAX;
-    if (feature->closed) {
-        /* the session is over, and with it the leases */
-    } else if (!keep_all(store, releases, count)) {
+    if (feature->closed)
+        return; /* the session is over, and with it the leases */
+    if (!keep_all(store, releases, count)) {
         /* What cannot be said must not leave leases behind: end them with their session. */
         if (fc_connection_link(feature))
             fc_link_break(feature->link, "out of memory");
-    } else if (store->release_count < FC_RIDE_ITEMS_MAX && fc_flusher_wake(feature)) {
-        /* the next request takes it along, or the flusher sends it */
-    } else if (fc_release_send(store) == -EAGAIN && !backlog) {
-        send_after_room(store);
+        return;
     }
-    pthread_mutex_unlock(&feature->lock);
+    if (store->release_count < FC_RIDE_ITEMS_MAX && fc_flusher_wake(feature))
+        return; /* the next request takes it along, or the flusher sends it */
+    if (fc_release_send(store) == -EAGAIN && !backlog)
+        send_after_room(store);
+}
+
+void fc_release_say(struct feature_store *store, const struct fc_release *releases, size_t count) {
+    pthread_mutex_lock(&store->feature->lock);
+    say(store, releases, count);
+    pthread_mutex_unlock(&store->feature->lock);
 }
 
 static bool try_ref(struct feature_store *store) {

@@ -9,7 +9,8 @@
 #include "release.h"
 
 uint32_t fc_left_ms(uint64_t deadline_ns) {
-    uint64_t left_ms = fc_left_ns(deadline_ns) / FC_NS_PER_MS;
+    /* Upwards, so that the broker does not give up before the caller does. */
+    uint64_t left_ms = (fc_left_ns(deadline_ns) + FC_NS_PER_MS - 1) / FC_NS_PER_MS;
     return left_ms < UINT32_MAX ? (uint32_t)left_ms : UINT32_MAX;
 }
 

@@ -135,6 +135,11 @@ static void static_locate(struct directory *d, const char *store, const char *sa
         (struct answer){.question = QUESTION_LOCATE, .done.locate = done, .context = context});
 }
 
+static uint64_t static_serves_until_ns(const struct directory *d) {
+    (void)d;
+    return UINT64_MAX; /* no index, no fencing */
+}
+
 static uint64_t static_pending(const struct directory *d) {
     return ((const struct directory_static *)d)->pending;
 }
@@ -170,12 +175,6 @@ static void static_destroy(struct directory *d) {
     free(self->peers);
     free(self->answers);
     free(self);
-}
-
-/* Nobody declares a node of a fixed list dead. */
-static uint64_t static_serves_until_ns(const struct directory *d) {
-    (void)d;
-    return UINT64_MAX;
 }
 
 static const struct directory_ops static_ops = {

@@ -91,6 +91,7 @@ static void send_pending(struct peer *peer, struct peer_pending *pending) {
     }
     snprintf(peer->last_failure, sizeof peer->last_failure, "cannot send to %s: %s", peer->address,
              strerror(-result));
+    peer->dropped = true;
     transport_of(peer)->ops->close(peer->end.conn);
 }
 
@@ -114,8 +115,9 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
 
 void peer_on_closed(struct peer *peer, const char *why) {
     struct peers *peers = peer->end.peers;
-    if (*why)
-        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+    if (*why || !peer->dropped)
+        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", *why ? why : "closed by us");
+    peer->dropped = false;
     if (peer->state == PEER_UP)
         log_warning("link to node %s at %s is down: %s", peer->node, peer->address,
                     peer->last_failure);
@@ -167,6 +169,7 @@ static struct peer_pending *find_pending(struct peer *peer, uint32_t request_id)
 
 static void drop_link(struct peer *peer, const char *why) {
     snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+    peer->dropped = true;
     transport_of(peer)->ops->close(peer->end.conn);
 }
 

@@ -86,11 +86,12 @@ static struct list *queue_of(const struct store *store, const struct waiter_slot
 
 /* by = 1 or -1 */
 static void count(struct store *store, const struct waiter_slot *waiter, uint64_t by) {
-    struct holder_slot *holder =
-        waiter->holder == STORE_NO_HOLDER ? NULL : holder_at(store, waiter->holder);
-    if (waiter->kind == WAITER_LAND) {
+    if (waiter->kind == WAITER_LAND) { /* the broker's own: no holder's limits */
         store->land_waiters += by;
-    } else if (waiter->kind == WAITER_PUT) {
+        return;
+    }
+    struct holder_slot *holder = holder_at(store, waiter->holder);
+    if (waiter->kind == WAITER_PUT) {
         store->put_waiters += by;
         holder->waiting_puts += (uint32_t)by;
         holder->queued_bytes += by * waiter->extent_bytes;

@@ -276,6 +276,10 @@ static void fake_locate(struct directory *d, const char *store, const char *samp
     due->context = context;
 }
 
+static uint64_t fake_serves_until_ns(const struct directory *d) {
+    return ((const struct fake *)d)->fenced ? 0 : UINT64_MAX;
+}
+
 static uint64_t fake_pending(const struct directory *d) {
     return ((const struct fake *)d)->pending;
 }
@@ -310,10 +314,6 @@ static void fake_destroy(struct directory *d) {
     if (is_member(fake))
         tell_others(fake, DUE_NODE_DOWN);
     free(fake);
-}
-
-static uint64_t fake_serves_until_ns(const struct directory *d) {
-    return ((const struct fake *)d)->fenced ? 0 : UINT64_MAX;
 }
 
 static const struct directory_ops fake_ops = {

@@ -181,7 +181,7 @@ static void on_timeout(struct end *end) {
 
 static void send_asks(struct end *end) {
     struct ask *ask;
-    TAILQ_FOREACH(ask, &end->asks, all) {
+    TAILQ_FOREACH (ask, &end->asks, all) {
         if (ask->sent)
             continue;
         if (end->asks_sent == end->fake->options.reads_per_connection)
@@ -258,9 +258,9 @@ static void finish(struct end *end, struct ask *ask, int status) {
 
 static struct ask *find_ask(struct end *end, uint64_t id) {
     struct ask *ask;
-    TAILQ_FOREACH(ask, &end->asks, all)
-    if (ask->id == id)
-        return ask;
+    TAILQ_FOREACH (ask, &end->asks, all)
+        if (ask->id == id)
+            return ask;
     return fake_must(NULL); /* the fake never answers what was not asked */
 }
 
@@ -368,22 +368,22 @@ static bool uses_region(const struct end *end, uint32_t region) {
     const struct serve *serve;
     const struct ask *ask;
     uint32_t landing;
-    TAILQ_FOREACH(serve, &end->serves, turn)
-    if (serve->region == region)
-        return true;
-    TAILQ_FOREACH(ask, &end->asks, all)
-    if (regions_find(&end->fake->regions, ask->read.local, ask->read.bytes, &landing) < 0 ||
-        landing == region)
-        return true;
+    TAILQ_FOREACH (serve, &end->serves, turn)
+        if (serve->region == region)
+            return true;
+    TAILQ_FOREACH (ask, &end->asks, all)
+        if (regions_find(&end->fake->regions, ask->read.local, ask->read.bytes, &landing) < 0 ||
+            landing == region)
+            return true;
     return false;
 }
 
 static void fake_remove_region(struct transport *t, uint32_t region) {
     struct fake *fake = fake_from_base(t);
     struct end *end;
-    LIST_FOREACH(end, &fake->ends, all)
-    if (uses_region(end, region))
-        end_fail(end, -ECONNABORTED, "memory was unregistered under a read");
+    LIST_FOREACH (end, &fake->ends, all)
+        if (uses_region(end, region))
+            end_fail(end, -ECONNABORTED, "memory was unregistered under a read");
     regions_remove(&fake->regions, region);
 }
 
@@ -463,8 +463,8 @@ static void fake_query(const struct transport_conn *conn, struct transport_info 
     const struct ask *ask;
     *out = end->counters;
     out->send_queued_bytes = end->queued_bytes;
-    TAILQ_FOREACH(ask, &end->asks, all)
-    out->reads_in_flight++;
+    TAILQ_FOREACH (ask, &end->asks, all)
+        out->reads_in_flight++;
 }
 
 static void fake_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
@@ -472,8 +472,8 @@ static void fake_destroy(struct transport *t, void (*on_destroyed)(void *owner))
     struct end *end;
     fake->destroying = true;
     fake->on_destroyed = on_destroyed;
-    LIST_FOREACH(end, &fake->ends, all)
-    end_fail(end, -ECANCELED, "%s", "");
+    LIST_FOREACH (end, &fake->ends, all)
+        end_fail(end, -ECANCELED, "%s", "");
     /* Behind every END posted so far. */
     struct event *event = fake_event_new(fake, DESTROYED, NULL, 0);
     event->from = fake->number;
