@@ -53,12 +53,16 @@ void cluster_etcd_stop(struct cluster *cluster) {
     etcd_server_stop(&cluster->etcd);
 }
 
-uint32_t cluster_etcd_count(struct cluster *cluster, const char *prefix) {
+static char *list(struct cluster *cluster, const char *prefix) {
     char key[128];
-    uint32_t count = 0;
     snprintf(key, sizeof key, "/featured/" ETCD_CLUSTER "/%s", prefix);
-    char *keys = etcd_server_ctl(&cluster->etcd,
-                                 (const char *[]){"get", "--prefix", "--keys-only", key, NULL});
+    return etcd_server_ctl(&cluster->etcd, (const char *[]){"get", "--prefix", key, NULL});
+}
+
+uint32_t cluster_etcd_count(struct cluster *cluster, const char *prefix) {
+    static const char key[] = "/featured/" ETCD_CLUSTER "/";
+    uint32_t count = 0;
+    char *keys = list(cluster, prefix);
     for (const char *at = keys; (at = strstr(at, key)) != NULL; at += strlen(key))
         count++;
     free(keys);
@@ -66,7 +70,13 @@ uint32_t cluster_etcd_count(struct cluster *cluster, const char *prefix) {
 }
 
 void cluster_etcd_await_no_samples(struct cluster *cluster) {
-    WAIT_UNTIL(cluster_etcd_count(cluster, "samples/") == 0, SETTLE_MS);
+    uint64_t end_ms = check_now_ms() + SETTLE_MS;
+    for (bool none = false; !none; check_pause(10)) {
+        char *left = list(cluster, "samples/");
+        none = *left == '\0';
+        CHECK(none || check_now_ms() < end_ms, "etcd still has %s", left);
+        free(left);
+    }
 }
 
 void cluster_etcd_await_nodes(struct cluster *cluster, uint32_t nodes) {
