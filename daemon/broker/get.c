@@ -145,15 +145,15 @@ static void on_located(void *context, enum directory_result result,
     bool may_come = result == DIRECTORY_E_NOT_FOUND && item->call->wait_ns;
     if (ask_peers || may_come) { /* each of them waits for it, if it is to be waited for */
         remote_get_anywhere(item);
+    } else if (nodes_have_lost(broker, result, record)) {
+        item_done(item, FB__STATUS__LOST,
+                  "sample %s of store %s was at node %s, which is gone with its memory",
+                  item->sample_id, item->call->space->name, record->home);
     } else if (result == DIRECTORY_OK && strcmp(record->home, broker->config->node)) {
         strcpy(item->home, record->home);
         item->generation = record->generation;
         item->incarnation = record->incarnation;
         remote_get(item);
-    } else if (result == DIRECTORY_E_LOST) {
-        item_done(item, FB__STATUS__LOST,
-                  "sample %s of store %s was at node %s, which is gone with its memory",
-                  item->sample_id, item->call->space->name, record->home);
     } else if (result == DIRECTORY_E_UNAVAILABLE && !item->in_store) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is not on this node and the directory cannot be reached",

@@ -67,6 +67,13 @@ bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incar
     return node->dead == incarnation || (node->live && node->live != incarnation);
 }
 
+bool nodes_have_lost(const struct broker *broker, enum directory_result result,
+                     const struct directory_record *record) {
+    bool was_ours = result == DIRECTORY_OK && !strcmp(record->home, broker->config->node) &&
+                    record->incarnation != broker->options.incarnation;
+    return result == DIRECTORY_E_LOST || was_ours;
+}
+
 void nodes_on_fenced(void *owner, bool fenced, const char *why) {
     struct broker *broker = owner;
     snprintf(broker->fenced_why, sizeof broker->fenced_why, "%s", why);

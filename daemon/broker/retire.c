@@ -33,6 +33,24 @@ static bool retire_here(struct item *item) {
     return retired;
 }
 
+static void on_swept(void *context, enum directory_result result) {
+    (void)context, (void)result; /* the directory retries by itself */
+}
+
+void retire_record(struct broker *broker, const char *store, const char *sample_id,
+                   uint64_t generation) {
+    struct directory_record record = {
+        .store = store, .sample_id = sample_id, .home = "", .generation = generation};
+    if (generation)
+        broker->directory->ops->retire(broker->directory, &record, on_swept, NULL);
+}
+
+/* What a dead incarnation held is gone; so goes its record. */
+static void done_with_the_dead(struct item *item) {
+    retire_record(item->call->broker, item->call->space->name, item->sample_id, item->generation);
+    item_done(item, FB__STATUS__OK, NULL);
+}
+
 static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                        size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -47,10 +65,11 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
         outbox_ack(item->call->broker, peer, item->call->space->name, item);
         confirmed = true;
     }
-    confirmed |= nodes_is_dead(item->call->broker, item->home, item->incarnation);
     if (confirmed && item->ask_count)
         return; /* the other peers' answers are still out */
-    if (confirmed)
+    if (nodes_is_dead(item->call->broker, item->home, item->incarnation))
+        done_with_the_dead(item);
+    else if (confirmed)
         item_done(item, FB__STATUS__OK, NULL);
     else if (reply)
         item_done(item, reply->status, "%s", reply->error);
@@ -91,16 +110,12 @@ static void retire_at_home(struct item *item) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->home);
     if (nodes_is_dead(broker, item->home, item->incarnation))
-        item_done(item, FB__STATUS__OK, NULL); /* gone with its home */
+        done_with_the_dead(item);
     else if (!peer || !ask_peer(item, peer))
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, which is no peer of node %s or cannot be "
                   "asked now",
                   item->sample_id, item->call->space->name, item->home, broker->config->node);
-}
-
-static void on_swept(void *context, enum directory_result result) {
-    (void)context, (void)result; /* the directory retries by itself */
 }
 
 static void on_located(void *context, enum directory_result result,
@@ -115,14 +130,14 @@ static void on_located(void *context, enum directory_result result,
             ask_peer(item, peer);
         if (!item->ask_count)
             item_done(item, FB__STATUS__OK, NULL);
+    } else if (nodes_have_lost(broker, result, record)) { /* so goes the record */
+        item->generation = record->generation;
+        done_with_the_dead(item);
     } else if (result == DIRECTORY_OK && strcmp(record->home, broker->config->node)) {
         strcpy(item->home, record->home);
         item->generation = record->generation;
         item->incarnation = record->incarnation;
         retire_at_home(item);
-    } else if (result == DIRECTORY_E_LOST) { /* gone with its home: so goes the record */
-        broker->directory->ops->retire(broker->directory, record, on_swept, NULL);
-        item_done(item, FB__STATUS__OK, NULL);
     } else if (result == DIRECTORY_E_UNAVAILABLE) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: the directory cannot be reached to find it",
@@ -141,10 +156,12 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
         retire_at_home(item);
         return;
     }
-    bool ours = !asked->incarnation || asked->incarnation == broker->options.incarnation;
-    if (!ours || retire_here(item) || asked->generation) {
-        item_done(item, FB__STATUS__OK,
-                  NULL); /* an earlier incarnation's sample is gone: success */
+    if (asked->incarnation && asked->incarnation != broker->options.incarnation) {
+        done_with_the_dead(item);
+        return;
+    }
+    if (retire_here(item) || asked->generation) {
+        item_done(item, FB__STATUS__OK, NULL);
         return;
     }
     struct ask *ask = ask_new(item, NULL);

@@ -12,8 +12,12 @@ static void retire_one(struct broker *broker, struct space *space, const Fb__Ret
                        enum store_reason reason, struct store_op op) {
     struct store_answer answer;
     bool retired;
-    if (serve_wrong_incarnation(broker, "", item->incarnation) ||
-        (reason == STORE_ACKED && space->settings.policy == FB__POLICY__RETAIN) ||
+    if (serve_wrong_incarnation(broker, "", item->incarnation)) {
+        if (!layout_check_sample_id(item->sample_id))
+            retire_record(broker, space->name, item->sample_id, item->generation);
+        return;
+    }
+    if ((reason == STORE_ACKED && space->settings.policy == FB__POLICY__RETAIN) ||
         store_replay_find(space->store, op, &answer))
         return;
     store_retire(space->store, item->sample_id, (uint32_t)strlen(item->sample_id), item->generation,

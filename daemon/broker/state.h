@@ -354,6 +354,11 @@ uint64_t outboxes_next_deadline_ns(const struct broker *broker);
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
 void outbox_free(struct peer *peer);
 
+/* ---- retire.c ---- */
+/* Removes the record of a generation that is gone with its home, if it still stands; 0: none. */
+void retire_record(struct broker *broker, const char *store, const char *sample_id,
+                   uint64_t generation);
+
 /* ---- publish.c: from a sealed generation to an answered put ---- */
 void publish(struct item *item, uint64_t generation);
 /* A repeat of an operation still under way whose first asker is gone waits for its answer. */
@@ -369,6 +374,10 @@ void nodes_on_down(void *owner, const char *name, uint64_t incarnation);
 void nodes_on_fenced(void *owner, bool fenced, const char *why);
 /* That incarnation serves no more, for certain. */
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation);
+/* What the directory located is at a dead home, or at this node before it restarted, of which the
+ * directory may not have heard yet. */
+bool nodes_have_lost(const struct broker *broker, enum directory_result result,
+                     const struct directory_record *record);
 /* May we serve, as of now_ns, what another node could have superseded? */
 bool broker_serves(const struct broker *broker);
 const char *broker_fenced_why(const struct broker *broker);
