@@ -14,7 +14,7 @@
 #define SETTLE_NS     (500 * MS)
 #define SETTLE_NS_MAX (5000 * MS)
 #define READ_COUNT    4u
-#define READ_BYTES    150000u /* what surely fits the landing share at once */
+#define READ_BYTES    100000u /* what surely fits the landing share at once */
 
 /* ---- choosing ---- */
 
