@@ -8,6 +8,7 @@
 
 #include "checksum.h"
 #include "clock.h"
+#include "copy.h"
 #include "error.h"
 #include "request.h"
 #include "reservation.h"
@@ -60,8 +61,8 @@ static int put_large(struct putter *putter, const struct iovec *data, struct fea
         void *to = feature_reservation_data(reservation, i);
         if (putter->checksums)
             ref->tensors[i].checksum = fc_checksum_copy(to, data[i].iov_base, data[i].iov_len);
-        else if (data[i].iov_len)
-            memcpy(to, data[i].iov_base, data[i].iov_len);
+        else
+            fc_copy(to, data[i].iov_base, data[i].iov_len);
     }
     return fc_commit(reservation, ref_out);
 }
@@ -91,24 +92,40 @@ static void checksum_inline(struct feature_ref *ref, const struct iovec *data) {
         ref->tensors[i].checksum = fc_checksum(data[i].iov_base, data[i].iov_len);
 }
 
+/* Takes the ref; *out is it, now with a home, or NULL. */
+static int settle_ref(const struct fc_request *request, const Fb__PutResult *result,
+                      struct feature_ref *ref, struct feature_ref **out) {
+    int status = FEATURE_OK;
+    if (result->status != FB__STATUS__OK)
+        status = fc_fail_status(result->status, result->error, "put");
+    else if (!result->generation)
+        status = fc_request_nonsense(request);
+    *out = NULL;
+    if (status) {
+        feature_ref_free(ref);
+        return status;
+    }
+    fc_ref_set_home(ref, result->generation, request->node, request->incarnation);
+    *out = ref;
+    return FEATURE_OK;
+}
+
 /* Each item's outcome from the frame's. Takes the refs. */
 static void settle_group(struct putter *putter, struct group *group,
                          const struct fc_request *request, int rc) {
     const Fb__PutReply *reply = rc ? NULL : request->reply->put;
-    if (reply && reply->n_items != group->count)
+    if (reply && reply->n_items != group->count) {
         rc = fc_request_nonsense(request);
+        reply = NULL;
+    }
     for (uint32_t i = 0; i < group->count; i++) {
-        struct feature_ref *ref = group->refs[i];
+        struct feature_ref *ref = NULL;
         int status = rc;
-        if (!rc && reply->items[i]->status != FB__STATUS__OK)
-            status = fc_fail_status(reply->items[i]->status, reply->items[i]->error, "put");
-        else if (!rc && !reply->items[i]->generation)
-            status = fc_request_nonsense(request);
-        if (status)
-            feature_ref_free(ref);
+        if (reply)
+            status = settle_ref(request, reply->items[i], group->refs[i], &ref);
         else
-            fc_ref_set_home(ref, reply->items[i]->generation, request->node, request->incarnation);
-        settle(putter, group->items[i], status, status ? NULL : ref);
+            feature_ref_free(group->refs[i]);
+        settle(putter, group->items[i], status, ref);
     }
 }
 

@@ -146,8 +146,9 @@ static const char *set_spec_from(struct feature_ref *ref, const struct feature_s
 int fc_ref_from_sample(const char *store, const struct feature_sample *sample,
                        struct feature_ref **out) {
     struct feature_sample known;
-    int rc = sample ? fc_options_read(&known, sizeof known, sample, "feature_sample")
-                    : fc_fail(FEATURE_E_INVALID, "no sample was given");
+    if (!sample)
+        return fc_fail(FEATURE_E_INVALID, "no sample was given");
+    int rc = fc_options_read(&known, sizeof known, sample, "feature_sample");
     if (!rc)
         rc = check_sample(&known);
     if (rc)

@@ -142,13 +142,17 @@ bool fc_release_send_all(struct feature *feature) {
     return some;
 }
 
-bool fc_release_ride(struct feature *feature, Fb__ClientRequest *request, size_t payload_bytes,
-                     struct fc_ride *ride) {
+static bool may_ride(const struct feature_store *store) {
+    return waits(store) && store->epoch == store->feature->link->epoch;
+}
+
+bool fc_release_ride(struct feature *feature, struct feature_store *preferred,
+                     Fb__ClientRequest *request, size_t payload_bytes, struct fc_ride *ride) {
     /* An item packs into at most 24 bytes; the rest is for headers. */
     const size_t ride_bytes_max = FC_RIDE_ITEMS_MAX * 24 + 64;
-    struct feature_store *store = feature->stores;
+    struct feature_store *store = preferred && may_ride(preferred) ? preferred : feature->stores;
     request->n_releases = 0;
-    while (store && !(waits(store) && store->epoch == feature->link->epoch))
+    while (store && !may_ride(store))
         store = store->next;
     if (!store || FRAME_HEADER_BYTES + fb__client_request__get_packed_size(request) +
                           payload_bytes + ride_bytes_max >
@@ -212,22 +216,27 @@ static void send_after_room(struct feature_store *store) {
     (void)fc_release_send(store);
 }
 
-void fc_release_say(struct feature_store *store, const struct fc_release *releases, size_t count) {
+static void say(struct feature_store *store, const struct fc_release *releases, size_t count) {
     struct feature *feature = store->feature;
-    pthread_mutex_lock(&feature->lock);
     bool backlog = store->release_count > FC_RIDE_ITEMS_MAX;
-    if (feature->closed) {
-        /* the session is over, and with it the leases */
-    } else if (!keep_all(store, releases, count)) {
+    if (feature->closed)
+        return; /* the session is over, and with it the leases */
+    if (!keep_all(store, releases, count)) {
         /* What cannot be said must not leave leases behind: end them with their session. */
         if (fc_connection_link(feature))
             fc_link_break(feature->link, "out of memory");
-    } else if (store->release_count < FC_RIDE_ITEMS_MAX && fc_flusher_wake(feature)) {
-        /* the next request takes it along, or the flusher sends it */
-    } else if (fc_release_send(store) == -EAGAIN && !backlog) {
-        send_after_room(store);
+        return;
     }
-    pthread_mutex_unlock(&feature->lock);
+    if (store->release_count < FC_RIDE_ITEMS_MAX && fc_flusher_wake(feature))
+        return; /* the next request takes it along, or the flusher sends it */
+    if (fc_release_send(store) == -EAGAIN && !backlog)
+        send_after_room(store);
+}
+
+void fc_release_say(struct feature_store *store, const struct fc_release *releases, size_t count) {
+    pthread_mutex_lock(&store->feature->lock);
+    say(store, releases, count);
+    pthread_mutex_unlock(&store->feature->lock);
 }
 
 static bool try_ref(struct feature_store *store) {

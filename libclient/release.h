@@ -27,11 +27,12 @@ struct fc_ride {
     Fb__Release release, *releases[1];
     Fb__ReleaseItem items[FC_RIDE_ITEMS_MAX], *pointers[FC_RIDE_ITEMS_MAX];
 };
-/* With the lock held: hangs what waits to be sent, of one store, on a request about to be sent on
+/* With the lock held: hangs what waits to be sent, of one store (`preferred`, which
+ * may be NULL, if anything of it waits), on a request about to be sent on
  * the present link with payload_bytes behind it. True if there was something and room for it; then
  * fc_release_rode(ride) is to be called when it was sent, still with the lock held. */
-bool fc_release_ride(struct feature *feature, Fb__ClientRequest *request, size_t payload_bytes,
-                     struct fc_ride *ride);
+bool fc_release_ride(struct feature *feature, struct feature_store *preferred,
+                     Fb__ClientRequest *request, size_t payload_bytes, struct fc_ride *ride);
 void fc_release_rode(void *ride);
 /* Sends what waits in every store, with the lock held. True if there was something. */
 bool fc_release_send_all(struct feature *feature);

@@ -9,7 +9,8 @@
 #include "release.h"
 
 uint32_t fc_left_ms(uint64_t deadline_ns) {
-    uint64_t left_ms = fc_left_ns(deadline_ns) / FC_NS_PER_MS;
+    /* Upwards, so that the broker does not give up before the caller does. */
+    uint64_t left_ms = (fc_left_ns(deadline_ns) + FC_NS_PER_MS - 1) / FC_NS_PER_MS;
     return left_ms < UINT32_MAX ? (uint32_t)left_ms : UINT32_MAX;
 }
 
@@ -102,10 +103,12 @@ static int send_until_answered(struct fc_request *request) {
         struct fc_link *link = feature->link;
         note_connection(request);
         struct fc_ride ride;
-        exchange.rode = fc_release_ride(feature, &request->message, payload_bytes(request), &ride)
-                            ? fc_release_rode
-                            : NULL;
+        bool rides = fc_release_ride(feature, request->store, &request->message,
+                                     payload_bytes(request), &ride);
+        exchange.rode = rides ? fc_release_rode : NULL;
         exchange.rode_context = &ride;
+        if (!rides) /* no room for them: then in front of it */
+            (void)fc_release_send_all(feature);
         uint64_t releases_before = feature->release_count;
         ride.number = 0;
         fc_link_ref(link);

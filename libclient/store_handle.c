@@ -139,11 +139,13 @@ static int take_opened(struct feature_store *store, struct fc_link *link, struct
         return fc_fail(FEATURE_E_INTERNAL, "open store %s: the broker's answer has no arena",
                        store->name);
     const Fb__StoreOpened *opened = x->reply->store_opened;
+    if (opened->write != store->write) {
+        close_handle(link, opened->handle);
+        return fc_fail(FEATURE_E_INTERNAL, "open store %s: opened with other access than asked",
+                       store->name);
+    }
     struct fc_mapping *mapping;
-    int rc = opened->write == store->write
-                 ? share_mapping(store, x->fd, opened->arena_bytes, &mapping)
-                 : fc_fail(FEATURE_E_INTERNAL, "open store %s: opened with other access than asked",
-                           store->name);
+    int rc = share_mapping(store, x->fd, opened->arena_bytes, &mapping);
     if (rc) {
         close_handle(link, opened->handle);
         return rc;
@@ -180,13 +182,8 @@ int fc_store_ready(struct feature_store *store, uint64_t deadline_ns) {
         int rc = fc_connection_ready(feature, deadline_ns);
         if (rc)
             return rc;
-        if (store->epoch == feature->link->epoch) {
-            /* A full socket keeps them for later; that is no failure of this request. */
-            (void)fc_release_send(store);
-            if (fc_connection_link(feature))
-                return FEATURE_OK;
-            continue;
-        }
+        if (store->epoch == feature->link->epoch)
+            return FEATURE_OK;
         if (!store->opening) {
             rc = open_once(store, deadline_ns);
             if (rc && rc != FC_LINK_LOST)

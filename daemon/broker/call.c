@@ -12,8 +12,11 @@
 struct call *call_new(struct broker_session *session, enum call_kind kind, size_t count,
                       uint32_t request_id, bool wants_reply) {
     struct call *call = calloc(1, sizeof *call + count * sizeof call->items[0]);
-    if (!call)
+    if (!call) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
+                          "the broker is out of memory");
         return NULL;
+    }
     call->broker = session->broker;
     call->session = session;
     call->kind = kind;
@@ -27,6 +30,42 @@ struct call *call_new(struct broker_session *session, enum call_kind kind, size_
     TAILQ_INSERT_TAIL(&session->calls, call, link);
     session->call_count++;
     return call;
+}
+
+struct call *call_open(struct broker_session *session, enum call_kind kind, uint32_t handle,
+                       size_t count, uint32_t request_id, bool wants_reply,
+                       const char *read_only_refusal, const char **why) {
+    if (count > FRAME_BATCH_ITEMS_MAX) {
+        *why = "a batch of more than 256 items";
+        return NULL;
+    }
+    const struct attachment *attachment = session_attachment(session, handle);
+    const char *refusal = !attachment ? "this session has not opened a store under that handle"
+                          : !attachment->write ? read_only_refusal
+                                               : NULL;
+    if (refusal) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED, refusal);
+        return NULL;
+    }
+    struct call *call = call_new(session, kind, count, request_id, wants_reply);
+    if (call) {
+        call->space = attachment->space;
+        call->holder = attachment->holder;
+    }
+    return call;
+}
+
+bool item_name(struct item *item, const char *sample_id, uint64_t generation, const char *home,
+               uint64_t incarnation) {
+    if (layout_check_sample_id(sample_id) || (*home && layout_check_name(home))) {
+        item_done(item, FB__STATUS__INVALID, "the sample_id or the home of the ref is malformed");
+        return false;
+    }
+    strcpy(item->sample_id, sample_id);
+    strcpy(item->home, home);
+    item->generation = generation;
+    item->incarnation = incarnation;
+    return true;
 }
 
 /* ---- asks ---- */

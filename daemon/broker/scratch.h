@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 /* A packed SampleSpec is at most 8 KiB; unpacked, two bytes of it make at most one small struct. */
-#define SCRATCH_BYTES (512u * 1024u)
+#define SCRATCH_BYTES ((size_t)512 * 1024)
 
 struct scratch {
     ProtobufCAllocator allocator;

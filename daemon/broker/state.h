@@ -254,14 +254,24 @@ struct broker {
 };
 
 /* ---- call.c ---- */
+/* NULL: no memory, and the request is answered so. */
 struct call *call_new(struct broker_session *session, enum call_kind kind, size_t count,
                       uint32_t request_id, bool wants_reply);
+/* The same for a request on a store that the session has opened. NULL: the request is answered (no
+ * such handle, or opened read-only and read_only_refusal is not NULL), or *why is set: a breach. */
+struct call *call_open(struct broker_session *session, enum call_kind kind, uint32_t handle,
+                       size_t count, uint32_t request_id, bool wants_reply,
+                       const char *read_only_refusal, const char **why);
 /* Answers and frees the call if all its items are done. To be called once after the items were
  * begun. */
 void call_begun(struct call *call);
 struct ask *ask_new(struct item *item, struct peer *peer);
 /* Takes the ask out of its item and frees it; returns the item, NULL if orphaned. */
 struct item *ask_take(struct ask *ask);
+/* Says which sample a ref means (home "" = this node or any). False: it is malformed and the item
+ * ended. */
+bool item_name(struct item *item, const char *sample_id, uint64_t generation, const char *home,
+               uint64_t incarnation);
 /* The item repeats an operation whose ask was orphaned by a lost connection and is still under way:
  * its answer will be this item's. False if there is none. */
 bool ask_adopt(struct item *item);

@@ -91,6 +91,7 @@ static void send_pending(struct peer *peer, struct peer_pending *pending) {
     }
     snprintf(peer->last_failure, sizeof peer->last_failure, "cannot send to %s: %s", peer->address,
              strerror(-result));
+    peer->dropped = true;
     transport_of(peer)->ops->close(peer->end.conn);
 }
 
@@ -114,8 +115,9 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
 
 void peer_on_closed(struct peer *peer, const char *why) {
     struct peers *peers = peer->end.peers;
-    if (*why)
-        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+    if (*why || !peer->dropped)
+        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", *why ? why : "closed by us");
+    peer->dropped = false;
     if (peer->state == PEER_UP)
         log_warning("link to node %s at %s is down: %s", peer->node, peer->address,
                     peer->last_failure);
@@ -167,16 +169,13 @@ static struct peer_pending *find_pending(struct peer *peer, uint32_t request_id)
 
 static void drop_link(struct peer *peer, const char *why) {
     snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+    peer->dropped = true;
     transport_of(peer)->ops->close(peer->end.conn);
 }
 
 void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
     struct frame_header header;
-    const char *wrong = bytes < FRAME_HEADER_BYTES
-                            ? "frame too short"
-                            : frame_decode(data, FRAME_PEER_BYTES_MAX, &header);
-    if (!wrong && (size_t)header.body_bytes + header.payload_bytes != bytes - FRAME_HEADER_BYTES)
-        wrong = "frame length does not match its header";
+    const char *wrong = frame_open(data, bytes, FRAME_PEER_BYTES_MAX, &header);
     if (!wrong && header.type != FRAME_REPLY)
         wrong = "not an answer";
     struct peer_pending *pending = wrong ? NULL : find_pending(peer, header.request_id);

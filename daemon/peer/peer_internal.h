@@ -57,6 +57,7 @@ struct peer {
     uint64_t incarnation, epoch;
     uint64_t retry_ns, backoff_ns, ping_ns;
     bool ping_out;
+    bool dropped; /* closed by us for last_failure */
     uint32_t next_request_id;
     uint64_t reads, errors;
     char last_failure[160];

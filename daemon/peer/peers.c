@@ -75,11 +75,12 @@ static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes
                     peer->address, said->node);
         why = "another node answers at its address";
     }
-    if (why) {
-        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
-        peers->transport->ops->close(peer->end.conn);
-    } else {
+    if (said && !why) {
         peer_on_up(peer, said->incarnation);
+    } else {
+        snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
+        peer->dropped = true;
+        peers->transport->ops->close(peer->end.conn);
     }
     if (said)
         fb__peer_hello__free_unpacked(said, NULL);

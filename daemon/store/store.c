@@ -88,7 +88,9 @@ static uint64_t lay_out(struct store *store, const struct store_options *o) {
     store->landing_map = place(&end, extent_map_bytes(o->landing_bytes ? o->max_samples : 0));
     place_pools(store, o, &end);
     uint32_t generations = power_of_two((uint64_t)o->max_samples + o->max_tombstones);
-    uint32_t replays = power_of_two(o->max_replays), waiters = power_of_two(o->max_waiters);
+    /* The ring of answers is always full, and each record walks two chains: four buckets each. */
+    uint32_t replays = power_of_two(4ull * o->max_replays);
+    uint32_t waiters = power_of_two(o->max_waiters);
     store->generation_mask = store->name_mask = generations - 1;
     store->replay_mask = replays - 1;
     store->waiter_mask = waiters - 1;

@@ -86,11 +86,12 @@ static struct list *queue_of(const struct store *store, const struct waiter_slot
 
 /* by = 1 or -1 */
 static void count(struct store *store, const struct waiter_slot *waiter, uint64_t by) {
-    struct holder_slot *holder =
-        waiter->holder == STORE_NO_HOLDER ? NULL : holder_at(store, waiter->holder);
-    if (waiter->kind == WAITER_LAND) {
+    if (waiter->kind == WAITER_LAND) { /* the broker's own: no holder's limits */
         store->land_waiters += by;
-    } else if (waiter->kind == WAITER_PUT) {
+        return;
+    }
+    struct holder_slot *holder = holder_at(store, waiter->holder);
+    if (waiter->kind == WAITER_PUT) {
         store->put_waiters += by;
         holder->waiting_puts += (uint32_t)by;
         holder->queued_bytes += by * waiter->extent_bytes;
@@ -119,6 +120,28 @@ uint32_t waiter_new(struct store *store, enum waiter_kind kind, uint32_t holder,
                                                     .deadline_ns = deadline_ns,
                                                     .sequence = ++store->waiter_count};
     return index;
+}
+
+enum store_result waiter_for_room(struct store *store, enum waiter_kind kind, uint32_t holder,
+                                  const struct store_put *put, struct store_refusal *refusal,
+                                  uint32_t *index_out) {
+    uint32_t chunks = spec_chunks(put->spec_bytes, put->tensor_count);
+    enum store_result result = waiter_check(store, refusal);
+    if (result)
+        return result;
+    if (chunks > pool_left(&store->chunks))
+        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SPECS, store->chunks.capacity,
+                      store->chunks.used, chunks);
+    *index_out = waiter_new(store, kind, holder, put->tag, put->deadline_ns);
+    struct waiter_slot *waiter = waiter_at(store, *index_out);
+    waiter->name = name_ref(store, put->sample_id, put->sample_id_bytes);
+    waiter->chunk = spec_store(store, put->spec, put->spec_bytes, put->tensor_count);
+    waiter->spec_bytes = put->spec_bytes;
+    waiter->tensor_count = put->tensor_count;
+    waiter->extent_bytes = extent_round(put->extent_bytes);
+    waiter->align_bytes = put->align_bytes;
+    waiter->refusal = *refusal;
+    return STORE_OK;
 }
 
 void waiter_enqueue(struct store *store, uint32_t index) {
@@ -273,6 +296,8 @@ static void wake(struct store *store, uint32_t index, uint32_t sample, uint64_t 
 
 void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint32_t sample,
                   uint64_t now_ns) {
+    if (!store->waiters.used)
+        return;
     struct list *bucket = bucket_of(store, generation);
     for (;;) {
         uint32_t a = next_by_generation(store, bucket->head, generation);

@@ -34,8 +34,8 @@ struct context {
     }
 #define OPTION_STORE(is_required, text)                                                            \
     {                                                                                              \
-        .name = "store", .letter = 's', .kind = OPTION_TEXT, .required = is_required,              \
-        .argument = "STORE", .help = text                                                          \
+        .name = "store", .letter = 's', .kind = OPTION_TEXT, .required = (is_required),            \
+        .argument = "STORE", .help = (text)                                                        \
     }
 
 /* Connects by --socket. Does not report: doctor and completion have their own words. */

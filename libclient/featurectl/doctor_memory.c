@@ -135,15 +135,12 @@ static int probe_memfd(void) {
     int fd = memfd_create("featurectl-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
-    int error = 0;
     void *map = MAP_FAILED;
-    if (ftruncate(fd, PROBE_BYTES) != 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
-        error = -errno;
-    else if ((map = mmap(NULL, PROBE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) ==
-             MAP_FAILED)
-        error = -errno;
-    else
+    if (ftruncate(fd, PROBE_BYTES) == 0 &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+        map = mmap(NULL, PROBE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int error = map == MAP_FAILED ? -errno : 0;
+    if (map != MAP_FAILED)
         munmap(map, PROBE_BYTES);
     close(fd);
     return error;

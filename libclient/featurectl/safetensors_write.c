@@ -46,11 +46,11 @@ static json_t *metadata_opaque(const void *metadata, size_t metadata_bytes) {
 
 static json_t *tensor_entry(const struct feature_tensor *tensor, uint64_t begin_bytes) {
     json_t *shape = json_array();
+    uint64_t end_bytes = begin_bytes + tensor->bytes;
     for (uint32_t i = 0; i < tensor->rank; i++)
         json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", feature_dtype_name(tensor->dtype), "shape",
-                     shape, "data_offsets", (json_int_t)begin_bytes,
-                     (json_int_t)(begin_bytes + tensor->bytes));
+                     shape, "data_offsets", (json_int_t)begin_bytes, (json_int_t)end_bytes);
 }
 
 char *safetensors_header(const struct safetensors_content *content, size_t *bytes_out) {

@@ -28,7 +28,11 @@ static const struct unit byte_units[] = {
     {NULL, 0},
 };
 static const struct unit time_units[] = {
-    {"ms", 1}, {"s", 1000}, {"min", 60 * 1000}, {"h", 3600 * 1000}, {"d", 24 * 3600 * 1000},
+    {"ms", 1},
+    {"s", 1000},
+    {"min", 60ull * 1000},
+    {"h", 3600ull * 1000},
+    {"d", 24ull * 3600 * 1000},
     {NULL, 0},
 };
 

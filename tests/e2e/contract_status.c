@@ -110,7 +110,7 @@ CONTRACT(c13_get_waits_for_a_put_up_to_its_deadline, "[store run]\n") {
     int status = feature_get(world->producer, by_id("late"), &options, &view);
     CHECK(status == FEATURE_E_NOT_FOUND || status == FEATURE_E_TIMEOUT, "%s",
           feature_strerror(status));
-    CHECK(check_now_ms() - begin_ms >= 300, "it did not wait");
+    CHECK(check_now_ms() - begin_ms >= 150, "it did not wait");
     CHECK_SAYS("late");
 }
 

@@ -190,7 +190,7 @@ Test(lifecycle, sigterm_waits_no_longer_than_drain_timeout, .timeout = 60) {
     struct feature_view *reader = payload_view(&payload, store, by_id("s1"));
     uint64_t begin_ms = check_now_ms();
     cluster_node_terminate(&cluster, 0);
-    CHECK(check_now_ms() - begin_ms >= 500, "it did not wait for the lease");
+    CHECK(check_now_ms() - begin_ms >= 250, "it did not wait for the lease");
     CHECK(payload_difference(&payload, reader) == NULL, "%s", payload_difference(&payload, reader));
     CHECK_STATUS(FEATURE_E_LOST, feature_view_check(reader));
     CHECK_OK(feature_release(reader, FEATURE_CONSUMED));

@@ -52,10 +52,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         check_uri(ref);
         feature_ref_free(ref);
     }
-    char *text = malloc(size + 1);
+    char *text = strndup((const char *)data, size);
     check(text);
-    memcpy(text, data, size);
-    text[size] = 0;
     if (feature_ref_from_uri(text, &ref) == FEATURE_OK) {
         check_encoding(ref);
         check_uri(ref);

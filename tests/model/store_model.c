@@ -7,239 +7,41 @@
  * STORE_MODEL_SEED replays a run, STORE_MODEL_OPS says how many operations (default 1,000,000).
  */
 #include <criterion/criterion.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "store_reference.h"
-
-#define IDS          10
-#define FAR_HOME     (1ull << 40) /* generations of other nodes begin here */
-#define FAR_COUNT    10
-#define HISTORY      64
-#define AUDIT_EVERY  64
-#define OPS_DEFAULT  1000000ull
-#define HOLDERS      5
-#define BOTTOM_BYTES 64
-
-struct model {
-    struct store_options options;
-    struct store_account account, ref_account;
-    struct store *store;
-    void *block;
-    struct ref *ref;
-    uint64_t random, now_ns, generation, serial, tag;
-    uint64_t generations[HISTORY]; /* some that were used lately */
-    struct store_op ops[HISTORY];
-    struct store_answer answers[HISTORY];
-    const char *op; /* the one under way */
-    uint64_t step;
-    jmp_buf failed;
-    char why[512];
-};
-
-static void __attribute__((format(printf, 2, 3), noreturn))
-fail(struct model *m, const char *format, ...) {
-    va_list args;
-    int at = snprintf(m->why, sizeof m->why, "step %llu, %s: ", (unsigned long long)m->step, m->op);
-    va_start(args, format);
-    vsnprintf(m->why + at, sizeof m->why - (size_t)at, format, args);
-    va_end(args);
-    longjmp(m->failed, 1);
-}
-
-#define SAME(m, field, a, b)                                                                       \
-    do {                                                                                           \
-        unsigned long long same_a = (unsigned long long)(a), same_b = (unsigned long long)(b);     \
-        if (same_a != same_b)                                                                      \
-            fail(m, "%s: store says %llu, reference %llu", field, same_a, same_b);                 \
-    } while (0)
-
-/* xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators", 2016. */
-static uint64_t rnd(struct model *m, uint64_t below) {
-    m->random ^= m->random >> 12;
-    m->random ^= m->random << 25;
-    m->random ^= m->random >> 27;
-    return (m->random * 0x2545f4914f6cdd1dull >> 33) % below;
-}
-
-static const char *id_text(int id) {
-    static const char *const ids[IDS] = {"a",
-                                         "b",
-                                         "c",
-                                         "dd",
-                                         "sample-4",
-                                         "sample-5",
-                                         "x/6",
-                                         "seven",
-                                         "8",
-                                         "a-name-of-the-greatest-length-that-is-allowed-0123456789-"
-                                         "0123456789-0123456789-0123456789-0123456789-0123456789-"
-                                         "01234567890123"};
-    return ids[id];
-}
-
-/* ---- comparing ---- */
-static uint64_t serial_of(struct model *m, const struct store_info *info) {
-    unsigned char spec[1024];
-    uint64_t sums[8], serial;
-    uint32_t spec_bytes, sums_bytes;
-    if (!store_spec(m->store, info->slot, spec, sizeof spec, &spec_bytes, sums, sizeof sums,
-                    &sums_bytes))
-        fail(m, "slot %u has no spec", info->slot);
-    memcpy(&serial, spec, sizeof serial);
-    SAME(m, "spec_bytes", spec_bytes, 8 + serial * 37 % 700);
-    if (spec_bytes > 8 && spec[spec_bytes - 1] != (unsigned char)serial)
-        fail(m, "the spec of slot %u is damaged", info->slot);
-    for (uint32_t i = 0; i < sums_bytes / 8; i++)
-        SAME(m, "checksum", sums[i], serial + i);
-    return serial;
-}
-
-static bool walk(struct model *m, uint64_t *cursor, struct store_info *info) {
-    while (store_list_next(m->store, cursor, info))
-        if (info->state != STORE_FREE)
-            return true;
-    return false;
-}
-
-static void look(struct model *m) {
-    struct store_info info;
-    m->ref->seen_count = 0;
-    for (uint64_t cursor = 0; walk(m, &cursor, &info);)
-        if (info.state != STORE_GONE)
-            m->ref->seen[m->ref->seen_count++] =
-                (struct ref_seen){serial_of(m, &info), info.extent_offset};
-}
-
-static void compare_live(struct model *m, const struct store_info *info) {
-    const struct ref_sample *s = ref_by_serial(m->ref, serial_of(m, info));
-    if (!s)
-        fail(m, "the store shows generation %llu, which should not be there",
-             (unsigned long long)info->generation);
-    SAME(m, "state", info->state, s->state);
-    SAME(m, "reason", info->reason, s->reason);
-    SAME(m, "generation", info->generation, s->generation);
-    SAME(m, "origin", info->origin, s->origin);
-    SAME(m, "landing", info->landing, s->landing);
-    SAME(m, "cached", info->cached, s->cached);
-    SAME(m, "since_ns", info->since_ns, s->since_ns);
-    SAME(m, "extent_offset", info->extent_offset, s->offset);
-    SAME(m, "extent_bytes", info->extent_bytes, s->bytes);
-    SAME(m, "leases", info->leases, s->leases);
-    SAME(m, "consumed", info->consumed, s->consumed);
-    if (strcmp(info->sample_id, id_text(s->id)))
-        fail(m, "sample_id is %s, not %s", info->sample_id, id_text(s->id));
-    if (info->state == STORE_PLANNED && !info->landing)
-        SAME(m, "owner", info->owner, 100 + s->holder);
-}
-
-static void compare_gone(struct model *m, const struct store_info *info) {
-    for (const struct ref_sample *s = m->ref->samples; s < m->ref->samples + REF_SAMPLES; s++)
-        if (s->serial && s->state == STORE_GONE && s->generation == info->generation &&
-            s->reason == info->reason && s->landing == info->landing &&
-            s->since_ns == info->since_ns && !strcmp(id_text(s->id), info->sample_id))
-            return;
-    fail(m, "the store keeps a tombstone of %s generation %llu that the reference has not",
-         info->sample_id, (unsigned long long)info->generation);
-}
-
-static void compare_stat(struct model *m) {
-    struct store_info info;
-    int id = (int)rnd(m, IDS);
-    const struct ref_sample *s = ref_by_id(m->ref, id);
-    bool found = store_stat(m->store, id_text(id), (uint32_t)strlen(id_text(id)), 0, &info);
-    SAME(m, "stat by id found", found, s != NULL);
-    if (s) {
-        SAME(m, "stat by id: state", info.state, s->state);
-        SAME(m, "stat by id: generation", info.generation, s->generation);
-    }
-    uint64_t generation = m->generations[rnd(m, HISTORY)];
-    s = ref_by_generation(m->ref, generation);
-    found = generation && store_stat(m->store, NULL, 0, generation, &info);
-    SAME(m, "stat by generation found", found, s != NULL);
-    if (s)
-        SAME(m, "stat by generation: state", info.state, s->state);
-    bool landing = s && s->landing && (s->state == STORE_PLANNED || s->state == STORE_RESIDENT);
-    SAME(m, "has_landing", store_has_landing(m->store, generation), landing);
-}
-
-static void compare_totals(struct model *m) {
-    struct store_totals a, b;
-    store_totals(m->store, &a);
-    ref_totals(m->ref, &b);
-    const uint64_t *va = (const uint64_t *)&a, *vb = (const uint64_t *)&b;
-    for (size_t i = 0; i < sizeof a / sizeof *va; i++)
-        if (va[i] != vb[i])
-            fail(m, "store_totals field %zu: store says %llu, reference %llu", i,
-                 (unsigned long long)va[i], (unsigned long long)vb[i]);
-    SAME(m, "account used_bytes", m->account.used_bytes, m->ref_account.used_bytes);
-    SAME(m, "next deadline", store_next_deadline_ns(m->store), ref_next_deadline_ns(m->ref));
-}
-
-static void compare(struct model *m) {
-    struct store_info info;
-    char why[256];
-    uint64_t shown = 0, gone = 0, expected = 0;
-    if (m->ref->broken)
-        fail(m, "%s", m->ref->broken);
-    for (uint64_t cursor = 0; walk(m, &cursor, &info);) {
-        if (info.state == STORE_GONE) {
-            compare_gone(m, &info);
-            gone++;
-        } else {
-            compare_live(m, &info);
-            shown++;
-        }
-    }
-    for (const struct ref_sample *s = m->ref->samples; s < m->ref->samples + REF_SAMPLES; s++)
-        expected += s->serial && s->state != STORE_GONE;
-    SAME(m, "generations shown", shown, expected);
-    compare_totals(m);
-    compare_stat(m);
-    if (m->step % AUDIT_EVERY == 0 && store_audit(m->store, why, sizeof why))
-        fail(m, "audit: %s", why);
-}
-
-static void compare_refusal(struct model *m, const struct store_refusal *a,
-                            const struct store_refusal *b) {
-    SAME(m, "refusal cause", a->cause, b->cause);
-    SAME(m, "refusal limit", a->limit, b->limit);
-    SAME(m, "refusal used", a->used, b->used);
-    SAME(m, "refusal asked", a->asked, b->asked);
-}
+#include "store_model.h"
 
 /* ---- choosing ---- */
 static void remember(struct model *m, uint64_t generation) {
-    m->generations[rnd(m, HISTORY)] = generation;
+    m->generations[model_rnd(m, HISTORY)] = generation;
 }
 
 static uint32_t any_holder(struct model *m) {
     for (;;) {
-        uint32_t holder = (uint32_t)rnd(m, HOLDERS);
+        uint32_t holder = (uint32_t)model_rnd(m, HOLDERS);
         if (m->ref->holders[holder].open)
             return holder;
     }
 }
 
 static uint64_t any_deadline(struct model *m) {
-    switch (rnd(m, 4)) {
+    switch (model_rnd(m, 4)) {
     case 0:
         return 0;
     case 1:
-        return m->now_ns + 1 + rnd(m, 40);
+        return m->now_ns + 1 + model_rnd(m, 40);
     case 2:
-        return m->now_ns + 1 + rnd(m, 400);
+        return m->now_ns + 1 + model_rnd(m, 400);
     default:
-        return rnd(m, 8) ? m->now_ns + 200 : UINT64_MAX;
+        return model_rnd(m, 8) ? m->now_ns + 200 : UINT64_MAX;
     }
 }
 
 static struct ref_sample *any_sample(struct model *m, bool landing, enum store_state state) {
-    unsigned from = (unsigned)rnd(m, REF_SAMPLES);
+    unsigned from = (unsigned)model_rnd(m, REF_SAMPLES);
     for (unsigned i = 0; i < REF_SAMPLES; i++) {
         struct ref_sample *s = &m->ref->samples[(from + i) % REF_SAMPLES];
         if (s->serial && s->landing == landing && s->state == state)
@@ -249,7 +51,7 @@ static struct ref_sample *any_sample(struct model *m, bool landing, enum store_s
 }
 
 static struct ref_lease *any_lease(struct model *m, bool live) {
-    unsigned from = (unsigned)rnd(m, REF_LEASES);
+    unsigned from = (unsigned)model_rnd(m, REF_LEASES);
     for (unsigned i = 0; i < REF_LEASES; i++) {
         struct ref_lease *l = &m->ref->leases[(from + i) % REF_LEASES];
         if (l->serial && l->known && l->live == live)
@@ -259,24 +61,24 @@ static struct ref_lease *any_lease(struct model *m, bool live) {
 }
 
 static struct ref_put any_put(struct model *m, uint64_t region_bytes) {
-    bool large = rnd(m, 3) == 0;
-    uint64_t bytes = large ? 4096 * (1 + rnd(m, 6)) : 1 + rnd(m, 6000);
-    if (rnd(m, 50) == 0)
-        bytes = region_bytes - 64 + rnd(m, 3) * 64;
-    return (struct ref_put){.id = (int)rnd(m, IDS),
+    bool large = model_rnd(m, 3) == 0;
+    uint64_t bytes = large ? 4096 * (1 + model_rnd(m, 6)) : 1 + model_rnd(m, 6000);
+    if (model_rnd(m, 50) == 0)
+        bytes = region_bytes - 64 + model_rnd(m, 3) * 64;
+    return (struct ref_put){.id = (int)model_rnd(m, IDS),
                             .serial = ++m->serial,
                             .bytes = bytes,
                             .deadline_ns = any_deadline(m),
                             .tag = ++m->tag,
                             .align = large ? 4096 : 64,
-                            .tensors = (uint32_t)rnd(m, 4)};
+                            .tensors = (uint32_t)model_rnd(m, 4)};
 }
 
 static struct store_put store_put_of(const struct ref_put *put, unsigned char spec[1024]) {
     memset(spec, (int)(unsigned char)put->serial, 1024);
     memcpy(spec, &put->serial, sizeof put->serial);
-    return (struct store_put){.sample_id = id_text(put->id),
-                              .sample_id_bytes = (uint32_t)strlen(id_text(put->id)),
+    return (struct store_put){.sample_id = model_id_text(put->id),
+                              .sample_id_bytes = (uint32_t)strlen(model_id_text(put->id)),
                               .spec = spec,
                               .spec_bytes = (uint32_t)(8 + put->serial * 37 % 700),
                               .tensor_count = put->tensors,
@@ -295,9 +97,9 @@ static void op_reserve(struct model *m) {
     struct store_put asked = store_put_of(&put, spec);
     uint32_t holder = any_holder(m);
     enum store_result result = store_reserve(m->store, holder, &asked, m->now_ns, &out, &refusal);
-    look(m);
+    model_look(m);
     SAME(m, "result", result, ref_reserve(m->ref, holder, &put, m->now_ns, &expected));
-    compare_refusal(m, &refusal, &expected);
+    model_compare_refusal(m, &refusal, &expected);
     if (result != STORE_OK)
         return;
     struct ref_sample *s = ref_by_serial(m->ref, put.serial);
@@ -310,17 +112,17 @@ static void op_seal(struct model *m) {
     if (!s)
         return;
     uint64_t sums[8], generation = m->generation + 1, token = s->token;
-    uint32_t holder = rnd(m, 10) ? s->holder : any_holder(m);
-    uint32_t sums_bytes = rnd(m, 3) ? s->tensors * 8 : (uint32_t)rnd(m, 3) * 8;
-    if (rnd(m, 20) == 0)
-        generation = m->generations[rnd(m, HISTORY)];
-    if (rnd(m, 20) == 0)
+    uint32_t holder = model_rnd(m, 10) ? s->holder : any_holder(m);
+    uint32_t sums_bytes = model_rnd(m, 3) ? s->tensors * 8 : (uint32_t)model_rnd(m, 3) * 8;
+    if (model_rnd(m, 20) == 0)
+        generation = m->generations[model_rnd(m, HISTORY)];
+    if (model_rnd(m, 20) == 0)
         token ^= 1ull << 60;
     for (unsigned i = 0; i < 8; i++)
         sums[i] = s->serial + i;
     enum store_result result =
         store_seal(m->store, holder, token, sums, sums_bytes, generation, m->now_ns);
-    look(m);
+    model_look(m);
     SAME(m, "result", result, ref_seal(m->ref, holder, token, sums_bytes, generation));
     if (result == STORE_OK && generation > m->generation)
         m->generation = generation;
@@ -329,10 +131,11 @@ static void op_seal(struct model *m) {
 
 static void op_publish(struct model *m) {
     const struct ref_sample *s = any_sample(m, false, STORE_SEALED);
-    uint64_t generation = s && rnd(m, 20) ? s->generation : m->generations[rnd(m, HISTORY)];
+    uint64_t generation =
+        s && model_rnd(m, 20) ? s->generation : m->generations[model_rnd(m, HISTORY)];
     uint64_t superseded = 0, expected = 0;
     enum store_result result = store_publish(m->store, generation, m->now_ns, &superseded);
-    look(m);
+    model_look(m);
     SAME(m, "result", result, ref_publish(m->ref, generation, m->now_ns, &expected));
     SAME(m, "superseded", superseded, expected);
 }
@@ -341,29 +144,29 @@ static void op_cancel(struct model *m) {
     const struct ref_sample *s = any_sample(m, false, STORE_PLANNED);
     if (!s)
         return;
-    uint64_t token = rnd(m, 10) ? s->token : s->token ^ 1ull << 60;
-    uint32_t holder = rnd(m, 10) ? s->holder : any_holder(m);
+    uint64_t token = model_rnd(m, 10) ? s->token : s->token ^ 1ull << 60;
+    uint32_t holder = model_rnd(m, 10) ? s->holder : any_holder(m);
     SAME(m, "result", store_cancel(m->store, holder, token, m->now_ns), STORE_OK);
-    look(m);
+    model_look(m);
     ref_cancel(m->ref, holder, token, m->now_ns);
 }
 
 static void op_unseal(struct model *m) {
     const struct ref_sample *s = any_sample(m, false, STORE_SEALED);
-    uint64_t generation = s ? s->generation : m->generations[rnd(m, HISTORY)];
+    uint64_t generation = s ? s->generation : m->generations[model_rnd(m, HISTORY)];
     enum store_result result = store_unseal(m->store, generation, m->now_ns);
-    look(m);
+    model_look(m);
     SAME(m, "result", result, ref_unseal(m->ref, generation, m->now_ns));
 }
 
 static uint64_t any_generation(struct model *m) {
-    switch (rnd(m, 4)) {
+    switch (model_rnd(m, 4)) {
     case 0:
-        return m->generation + 1 + rnd(m, 2);
+        return m->generation + 1 + model_rnd(m, 2);
     case 1:
-        return FAR_HOME + rnd(m, FAR_COUNT);
+        return FAR_HOME + model_rnd(m, FAR_COUNT);
     default:
-        return m->generations[rnd(m, HISTORY)];
+        return m->generations[model_rnd(m, HISTORY)];
     }
 }
 
@@ -371,22 +174,20 @@ static void op_get(struct model *m) {
     struct store_refusal refusal, expected = {0};
     struct store_lease out = {0};
     struct ref_lease *l = NULL;
-    int id = (int)rnd(m, IDS);
-    struct store_get get = {.generation = rnd(m, 2) ? any_generation(m) : 0,
+    int id = (int)model_rnd(m, IDS);
+    struct store_get get = {.generation = model_rnd(m, 2) ? any_generation(m) : 0,
                             .deadline_ns = any_deadline(m),
                             .tag = ++m->tag,
-                            .cookie = rnd(m, 2) ? m->tag : 0};
+                            .cookie = model_rnd(m, 2) ? m->tag : 0};
     if (!get.generation) {
-        get.sample_id = id_text(id);
+        get.sample_id = model_id_text(id);
         get.sample_id_bytes = (uint32_t)strlen(get.sample_id);
     }
     uint32_t holder = any_holder(m);
     enum store_result result = store_get(m->store, holder, &get, m->now_ns, &out, &refusal);
-    look(m);
-    SAME(m, "result", result,
-         ref_get(m->ref, holder, id, get.generation, get.deadline_ns, get.tag, get.cookie,
-                 m->now_ns, &l, &expected));
-    compare_refusal(m, &refusal, &expected);
+    model_look(m);
+    SAME(m, "result", result, ref_get(m->ref, holder, id, &get, m->now_ns, &l, &expected));
+    model_compare_refusal(m, &refusal, &expected);
     if (result != STORE_OK)
         return;
     const struct ref_sample *s = ref_by_serial(m->ref, l->sample_serial);
@@ -399,20 +200,20 @@ static void op_get(struct model *m) {
 }
 
 static void op_release(struct model *m) {
-    struct ref_lease *l = any_lease(m, rnd(m, 4) != 0);
+    struct ref_lease *l = any_lease(m, model_rnd(m, 4) != 0);
     if (!l)
         return;
-    uint32_t holder = rnd(m, 10) ? l->holder : any_holder(m);
+    uint32_t holder = model_rnd(m, 10) ? l->holder : any_holder(m);
     if (!m->ref->holders[holder].open)
         holder = any_holder(m);
-    enum store_how how = rnd(m, 2) ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
-    uint64_t bogus = rnd(m, 20) ? 0 : 1ull << rnd(m, 64);
+    enum store_how how = model_rnd(m, 2) ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
+    uint64_t bogus = model_rnd(m, 20) ? 0 : 1ull << model_rnd(m, 64);
     bool mine = l->live && l->holder == holder && !bogus;
     SAME(m, "cookie", store_lease_cookie(m->store, holder, l->hi, l->lo ^ bogus),
          mine ? l->cookie : 0);
     SAME(m, "result", store_release(m->store, holder, l->hi, l->lo ^ bogus, how, m->now_ns),
          STORE_OK);
-    look(m);
+    model_look(m);
     if (!bogus)
         ref_release(m->ref, holder, l, how, m->now_ns);
 }
@@ -422,32 +223,32 @@ static void op_retire(struct model *m) {
     if (!s)
         return;
     int id = s->id;
-    uint64_t generation = rnd(m, 2) ? s->generation : 0;
-    enum store_reason reason = rnd(m, 2) ? STORE_ACKED : STORE_ABORTED;
-    if (rnd(m, 4) == 0) {
-        id = (int)rnd(m, IDS);
-        generation = rnd(m, 2) ? m->generations[rnd(m, HISTORY)] : 0;
+    uint64_t generation = model_rnd(m, 2) ? s->generation : 0;
+    enum store_reason reason = model_rnd(m, 2) ? STORE_ACKED : STORE_ABORTED;
+    if (model_rnd(m, 4) == 0) {
+        id = (int)model_rnd(m, IDS);
+        generation = model_rnd(m, 2) ? m->generations[model_rnd(m, HISTORY)] : 0;
     }
     bool retired;
     SAME(m, "result",
-         store_retire(m->store, id_text(id), (uint32_t)strlen(id_text(id)), generation, reason,
-                      m->now_ns, &retired),
+         store_retire(m->store, model_id_text(id), (uint32_t)strlen(model_id_text(id)), generation,
+                      reason, m->now_ns, &retired),
          STORE_OK);
-    look(m);
+    model_look(m);
     SAME(m, "retired", retired, ref_retire(m->ref, id, generation, reason, m->now_ns));
 }
 
 static void op_gc(struct model *m) {
-    uint64_t max_hold_ns = rnd(m, 3) ? 100 + rnd(m, 2000) : 0;
+    uint64_t max_hold_ns = model_rnd(m, 3) ? 100 + model_rnd(m, 2000) : 0;
     uint32_t freed = store_gc(m->store, max_hold_ns, m->now_ns, 1000);
-    look(m);
+    model_look(m);
     SAME(m, "freed", freed, ref_gc(m->ref, max_hold_ns, m->now_ns));
 }
 
 static void op_policy(struct model *m) {
-    enum store_policy policy = (enum store_policy)rnd(m, 3);
-    uint32_t readers = 1 + (uint32_t)rnd(m, 3);
-    uint64_t max_hold_ns = rnd(m, 2) * 3000;
+    enum store_policy policy = (enum store_policy)model_rnd(m, 3);
+    uint32_t readers = 1 + (uint32_t)model_rnd(m, 3);
+    uint64_t max_hold_ns = model_rnd(m, 2) * 3000;
     store_set_policy(m->store, policy, readers, max_hold_ns);
     m->ref->options.policy = policy;
     m->ref->options.readers = readers;
@@ -460,15 +261,15 @@ static void op_land(struct model *m) {
     uint64_t offset = 0;
     struct ref_put put = any_put(m, m->options.landing_bytes);
     struct store_land land = {.put = store_put_of(&put, spec),
-                              .generation = FAR_HOME + rnd(m, FAR_COUNT),
-                              .origin = 1 + rnd(m, 3)};
-    if (rnd(m, 20) == 0)
-        land.generation = 1 + rnd(m, m->generation + 1);
+                              .generation = FAR_HOME + model_rnd(m, FAR_COUNT),
+                              .origin = 1 + model_rnd(m, 3)};
+    if (model_rnd(m, 20) == 0)
+        land.generation = 1 + model_rnd(m, m->generation + 1);
     enum store_result result = store_land(m->store, &land, m->now_ns, &offset, &refusal);
-    look(m);
+    model_look(m);
     SAME(m, "result", result,
          ref_land(m->ref, &put, land.generation, land.origin, m->now_ns, &expected));
-    compare_refusal(m, &refusal, &expected);
+    model_compare_refusal(m, &refusal, &expected);
     if (result == STORE_OK)
         SAME(m, "offset", offset, ref_by_serial(m->ref, put.serial)->offset);
     remember(m, land.generation);
@@ -476,31 +277,34 @@ static void op_land(struct model *m) {
 
 static void op_land_done(struct model *m) {
     const struct ref_sample *s = any_sample(m, true, STORE_PLANNED);
-    uint64_t generation = s && rnd(m, 20) ? s->generation : FAR_HOME + rnd(m, FAR_COUNT), sums[8];
+    uint64_t generation =
+                 s && model_rnd(m, 20) ? s->generation : FAR_HOME + model_rnd(m, FAR_COUNT),
+             sums[8];
     for (unsigned i = 0; s && i < 8; i++)
         sums[i] = s->serial + i;
     s = ref_by_generation(m->ref, generation);
-    bool keep = rnd(m, 2), usable = s && s->landing && s->state == STORE_PLANNED;
+    bool keep = model_rnd(m, 2), usable = s && s->landing && s->state == STORE_PLANNED;
     for (unsigned i = 0; usable && i < 8; i++)
         sums[i] = s->serial + i;
     enum store_result result =
         store_land_done(m->store, generation, sums, usable ? s->tensors * 8 : 0, keep, m->now_ns);
-    look(m);
+    model_look(m);
     SAME(m, "result", result, ref_land_done(m->ref, generation, keep, m->now_ns));
 }
 
 static void op_land_failed(struct model *m) {
-    const struct ref_sample *s = any_sample(m, true, rnd(m, 2) ? STORE_PLANNED : STORE_RESIDENT);
-    uint64_t generation = s ? s->generation : FAR_HOME + rnd(m, FAR_COUNT);
+    const struct ref_sample *s =
+        any_sample(m, true, model_rnd(m, 2) ? STORE_PLANNED : STORE_RESIDENT);
+    uint64_t generation = s ? s->generation : FAR_HOME + model_rnd(m, FAR_COUNT);
     enum store_result result = store_land_failed(m->store, generation, m->now_ns);
-    look(m);
+    model_look(m);
     SAME(m, "result", result, ref_land_failed(m->ref, generation, m->now_ns));
 }
 
 static void open_holder(struct model *m) {
-    struct store_limits limits = {.leases = 2 + (uint32_t)rnd(m, 6),
-                                  .reservations = 2 + (uint32_t)rnd(m, 6),
-                                  .queued_bytes = 8192 * (1 + rnd(m, 8))};
+    struct store_limits limits = {.leases = 2 + (uint32_t)model_rnd(m, 6),
+                                  .reservations = 2 + (uint32_t)model_rnd(m, 6),
+                                  .queued_bytes = 8192 * (1 + model_rnd(m, 8))};
     uint32_t free_holder = 0, holder;
     while (free_holder < HOLDERS && m->ref->holders[free_holder].open)
         free_holder++;
@@ -512,7 +316,7 @@ static void open_holder(struct model *m) {
     }
     SAME(m, "result", result, STORE_OK);
     store_holder_close(m->store, holder, m->now_ns);
-    look(m);
+    model_look(m);
     ref_holder_close(m->ref, holder, m->now_ns);
     uint32_t again;
     SAME(m, "result", store_holder_open(m->store, 100 + holder, &limits, &again), STORE_OK);
@@ -525,14 +329,14 @@ static void op_holder(struct model *m) {
     uint32_t open = 0;
     for (unsigned i = 0; i < HOLDERS; i++)
         open += m->ref->holders[i].open;
-    if (open < 2 || rnd(m, 2)) {
+    if (open < 2 || model_rnd(m, 2)) {
         open_holder(m);
-        look(m);
+        model_look(m);
         return;
     }
     uint32_t holder = any_holder(m);
     store_holder_close(m->store, holder, m->now_ns);
-    look(m);
+    model_look(m);
     ref_holder_close(m->ref, holder, m->now_ns);
 }
 
@@ -544,8 +348,8 @@ static void compare_effect(struct model *m, const struct store_effect *e,
     if (e->kind == STORE_EFFECT_RETIRED) {
         SAME(m, "retired generation", e->generation, s->generation);
         SAME(m, "retired reason", e->reason, s->reason);
-        if (strcmp(e->sample_id, id_text(s->id)))
-            fail(m, "retired sample_id is %s, not %s", e->sample_id, id_text(s->id));
+        if (strcmp(e->sample_id, model_id_text(s->id)))
+            model_fail(m, "retired sample_id is %s, not %s", e->sample_id, model_id_text(s->id));
         return;
     }
     if (e->kind == STORE_EFFECT_LEASE_ENDED) {
@@ -556,7 +360,7 @@ static void compare_effect(struct model *m, const struct store_effect *e,
     SAME(m, "effect holder", e->holder, expected->waiter.holder);
     SAME(m, "effect tag", e->tag, expected->waiter.tag);
     SAME(m, "effect result", e->result, expected->waiter.result);
-    compare_refusal(m, &e->refusal, &expected->waiter.refusal);
+    model_compare_refusal(m, &e->refusal, &expected->waiter.refusal);
     if (e->result != STORE_OK)
         return;
     if (e->kind == STORE_EFFECT_GET) {
@@ -574,7 +378,7 @@ static bool pull_one(struct model *m) {
     struct store_effect e;
     struct ref_effect expected;
     bool got = store_next_effect(m->store, m->now_ns, &e);
-    look(m);
+    model_look(m);
     /* A RETIRED generation may be freed by the pull: remember what it was. */
     struct ref_sample before = {0};
     if (m->ref->effect_count && got && e.kind == STORE_EFFECT_RETIRED)
@@ -596,26 +400,26 @@ static bool pull_one(struct model *m) {
 }
 
 static void op_effects(struct model *m) {
-    bool all = rnd(m, 2);
+    bool all = model_rnd(m, 2);
     while (pull_one(m) && all)
         ;
 }
 
 static void op_cancel_wait(struct model *m) {
     pull_one(m); /* store_cancel_wait() is not told the time: it goes by the last call's */
-    const struct ref_waiter *w = &m->ref->waiters[rnd(m, REF_WAITERS)];
+    const struct ref_waiter *w = &m->ref->waiters[model_rnd(m, REF_WAITERS)];
     uint32_t holder = w->kind ? w->holder : any_holder(m);
     uint64_t tag = w->kind ? w->tag : m->tag + 1;
     bool found = store_cancel_wait(m->store, holder, tag);
-    look(m);
+    model_look(m);
     SAME(m, "found", found, ref_cancel_wait(m->ref, holder, tag, m->now_ns));
 }
 
 static void op_drop(struct model *m) {
-    look(m); /* the order in which it will go through them */
+    model_look(m); /* the order in which it will go through them */
     store_drop(m->store, m->now_ns);
     ref_drop(m->ref, m->now_ns);
-    look(m);
+    model_look(m);
 }
 
 /* Another store of the node takes or gives back bytes. */
@@ -625,28 +429,28 @@ static void op_account(struct model *m) {
     uint64_t ref_own = m->ref_account.used_bytes;
     struct store_totals totals;
     store_totals(m->store, &totals);
-    uint64_t level = levels[rnd(m, 4)];
+    uint64_t level = levels[model_rnd(m, 4)];
     /* what is not this store's */
     m->account.used_bytes = own - (own - totals.resident_bytes) + level;
     m->ref_account.used_bytes = ref_own - (ref_own - totals.resident_bytes) + level;
-    look(m);
+    model_look(m);
 }
 
 static void op_replay(struct model *m) {
-    uint64_t at = rnd(m, HISTORY);
+    uint64_t at = model_rnd(m, HISTORY);
     struct store_answer found;
     if (m->ops[at].op_id && store_replay_find(m->store, m->ops[at], &found)) {
         SAME(m, "replayed value", found.value, m->answers[at].value);
         SAME(m, "replayed status", found.status, m->answers[at].status);
     }
-    struct store_op op = {.client_id = rnd(m, 3), .op_id = ++m->tag};
-    struct store_answer answer = {.status = (uint32_t)rnd(m, 5), .value = m->tag * 7};
+    struct store_op op = {.client_id = model_rnd(m, 3), .op_id = ++m->tag};
+    struct store_answer answer = {.status = (uint32_t)model_rnd(m, 5), .value = m->tag * 7};
     store_replay_record(m->store, op, &answer);
     m->ops[at] = op;
     m->answers[at] = answer;
     if (!store_replay_find(m->store, op, &found) || found.value != answer.value)
-        fail(m, "an answer recorded just now is not found");
-    look(m);
+        model_fail(m, "an answer recorded just now is not found");
+    model_look(m);
 }
 
 static const struct {
@@ -669,13 +473,13 @@ static void step(struct model *m) {
     unsigned total = 0, i = 0;
     for (unsigned k = 0; k < sizeof operations / sizeof *operations; k++)
         total += operations[k].weight;
-    unsigned pick = (unsigned)rnd(m, total);
+    unsigned pick = (unsigned)model_rnd(m, total);
     while (pick >= operations[i].weight)
         pick -= operations[i++].weight;
     m->step++;
-    m->now_ns += 1 + rnd(m, 20);
+    m->now_ns += 1 + model_rnd(m, 20);
     m->op = operations[i].name;
-    if (rnd(m, 2000) == 0) {
+    if (model_rnd(m, 2000) == 0) {
         m->op = "drop";
         op_drop(m);
     } else {
@@ -684,8 +488,8 @@ static void step(struct model *m) {
     if (m->ref->effect_count > REF_EFFECTS / 4)
         while (pull_one(m))
             ;
-    look(m);
-    compare(m);
+    model_look(m);
+    model_compare(m);
 }
 
 static void model_init(struct model *m, uint64_t seed) {

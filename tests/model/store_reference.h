@@ -90,9 +90,9 @@ enum store_result ref_publish(struct ref *ref, uint64_t generation, uint64_t now
                               uint64_t *superseded);
 void ref_cancel(struct ref *ref, uint32_t holder, uint64_t token, uint64_t now_ns);
 enum store_result ref_unseal(struct ref *ref, uint64_t generation, uint64_t now_ns);
-enum store_result ref_get(struct ref *ref, uint32_t holder, int id, uint64_t generation,
-                          uint64_t deadline_ns, uint64_t tag, uint64_t cookie, uint64_t now_ns,
-                          struct ref_lease **lease, struct store_refusal *refusal);
+/* get->sample_id is not looked at: id says it. */
+enum store_result ref_get(struct ref *ref, uint32_t holder, int id, const struct store_get *get,
+                          uint64_t now_ns, struct ref_lease **lease, struct store_refusal *refusal);
 bool ref_cancel_wait(struct ref *ref, uint32_t holder, uint64_t tag, uint64_t now_ns);
 void ref_release(struct ref *ref, uint32_t holder, struct ref_lease *lease, enum store_how how,
                  uint64_t now_ns);

@@ -47,7 +47,7 @@ struct cluster {
 void cluster_start(struct cluster *cluster, const struct cluster_options *options);
 
 /* One node: start again, kill with SIGKILL, end with SIGTERM (its exit status must be 0), stop,
- * continue. */
+ * continue. Once it has ended, a sanitizer's report in its log fails the test. */
 void cluster_node_start(struct cluster *cluster, uint32_t node);
 void cluster_node_kill(struct cluster *cluster, uint32_t node);
 void cluster_node_terminate(struct cluster *cluster, uint32_t node);

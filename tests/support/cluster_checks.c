@@ -169,9 +169,29 @@ bool cluster_log_has(const struct cluster *cluster, uint32_t node, const char *t
 
 /* ---- signals and the end ---- */
 
-void cluster_node_kill(struct cluster *cluster, uint32_t node) {
-    drop_probe(&cluster->nodes[node]);
-    process_kill(&cluster->nodes[node].process);
+/* A broker built with a sanitizer reports into its log, which goes with the directory. */
+static void check_sanitizers(const struct node *node) {
+    static const char *const marks[] = {"ERROR: AddressSanitizer", "ERROR: LeakSanitizer",
+                                        "runtime error: "};
+    char line[1024];
+    bool found = false;
+    FILE *file = fopen(node->log_path, "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+            found |= strstr(line, marks[i]) != NULL;
+        if (found)
+            fprintf(stderr, "%s| %s", node->name, line);
+    }
+    if (file != NULL)
+        fclose(file);
+    CHECK(!found, "node %s: a sanitizer's report", node->name);
+}
+
+void cluster_node_kill(struct cluster *cluster, uint32_t index) {
+    struct node *node = &cluster->nodes[index];
+    drop_probe(node);
+    process_kill(&node->process);
+    check_sanitizers(node);
 }
 
 void cluster_node_terminate(struct cluster *cluster, uint32_t index) {
@@ -182,6 +202,7 @@ void cluster_node_terminate(struct cluster *cluster, uint32_t index) {
     bool ended = process_wait(&node->process, END_MS, &status);
     if (!ended)
         process_kill(&node->process);
+    check_sanitizers(node);
     CHECK(ended, "node %s does not end on SIGTERM", node->name);
     CHECK(status == 0, "node %s ended with wait status 0x%x", node->name, status);
 }
