@@ -818,7 +818,6 @@ static void do_leave(struct client *client, const struct step *step) {
 /* The connection breaks, and the client says its last operation again over a new one. */
 static void do_repeat(struct client *client, const struct step *step) {
     struct world *w = client->node->world;
-    struct contract *c = &w->contract;
     const struct asked *first = &w->asked[client->last_asked];
     if (!client->last_asked || (first->claim && first->kind < STEP_GET_REF &&
                                 first->claim->incarnation != client->node->incarnation))
@@ -840,10 +839,8 @@ static void do_repeat(struct client *client, const struct step *step) {
     asked->repeats = client->last_asked;
     client->last_asked = number(w, asked);
     bool put = first->kind == STEP_PUT || first->kind == STEP_COMMIT;
-    if (put && first->claim->state != CLAIM_DONE) {
-        first->claim->ended = NEVER;
-        contract_commit_begins(c, first->claim);
-    }
+    if (put && first->claim->state != CLAIM_DONE)
+        contract_commit_again(&w->contract, first->claim);
     if (first->kind == STEP_PUT)
         send_put(client, asked, 0);
     else if (first->kind == STEP_COMMIT)

@@ -79,6 +79,18 @@ void contract_commit_begins(struct contract *c, struct claim *claim) {
     }
 }
 
+void contract_commit_again(struct contract *c, struct claim *claim) {
+    c->turn++;
+    claim->state = CLAIM_OPEN;
+    claim->ended = NEVER;
+    for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++) {
+        if (p->state == CLAIM_PLANNED || !in_reach(c, p, claim))
+            continue;
+        p->threats++;
+        claim->threats += p->ended > claim->begun;
+    }
+}
+
 void contract_gone(struct contract *c, struct claim *claim, const char *why) {
     if (claim->gone != NEVER)
         return;

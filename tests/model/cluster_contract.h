@@ -69,6 +69,9 @@ void contract_broken(struct contract *c, const char *broken, const char *format,
 struct claim *contract_plan(struct contract *c, unsigned id, unsigned home, uint64_t incarnation,
                             uint64_t nonce, uint64_t bytes);
 void contract_commit_begins(struct contract *c, struct claim *claim);
+/* It is said once more, having been refused or not answered: it may have happened at any time since
+ * it first began. */
+void contract_commit_again(struct contract *c, struct claim *claim);
 void contract_commit_done(struct contract *c, struct claim *claim, uint64_t generation);
 /* surely: it had no effect; else (a put of unknown outcome) what it threatened stays so. */
 void contract_commit_failed(struct contract *c, struct claim *claim, bool surely);
