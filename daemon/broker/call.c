@@ -143,6 +143,11 @@ static void expire(struct item *item) {
         ask && ask->peer) {
         outbox_ack(item->call->broker, ask->peer, item->call->space->name, item);
         item_done(item, FB__STATUS__OK, NULL);
+    } else if (item->fetch && !item->fetch->landed) {
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: no room to land it here within %llu ms: others' samples "
+                  "hold the landing_bytes of this node",
+                  item->sample_id, item->call->space->name, waited_ms);
     } else if (item->fetch) {
         item_done(
             item, FB__STATUS__TIMEOUT,

@@ -187,31 +187,31 @@ static bool ack_is_on_its_way(const struct node *node, const struct claim *claim
     return false;
 }
 
-/* A retirement by id without a clear end. */
-static void id_left_open(struct world *w, const struct asked *asked) {
-    if (asked->home == EVERYWHERE && !w->contract.index)
-        contract_retire_id_unknown(&w->contract, asked->id);
-    else if (asked->home == EVERYWHERE)
-        contract_retire_id_lasts(&w->contract, asked->id, asked->begun);
+static void id_retired(struct world *w, const struct asked *asked, bool ok) {
+    struct contract *c = &w->contract;
+    const struct node *node = asked->client->node;
+    bool ack = asked->kind == STEP_ACK;
+    unsigned sure_home = c->index && !ack ? EVERYWHERE : node->index;
+    const char *why = ack ? "acked" : "aborted";
+    /* One said again may have done its work the first time, before later puts. */
+    contract_retire_id_ends(c, asked->id, asked->home, sure_home, asked->incarnation, asked->begun,
+                            ok && !asked->repeats ? why : NULL);
+    if (!ok && asked->home == EVERYWHERE && !c->index)
+        contract_retire_id_unknown(c, asked->id);
+}
+
+static bool has_no_effect(const struct world *w, const struct asked *asked) {
+    return asked->kind == STEP_ACK && w->contract.policy == CONTRACT_RETAIN;
 }
 
 static void on_retire(struct world *w, struct asked *asked, const Fb__ItemResult *result) {
-    struct contract *c = &w->contract;
-    struct node *node = asked->client->node;
-    const char *why = asked->kind == STEP_ACK ? "acked" : "aborted";
-    if (asked->repeats || (asked->kind == STEP_ACK && c->policy == CONTRACT_RETAIN))
+    bool ok = result->status == FB__STATUS__OK;
+    if (has_no_effect(w, asked))
         return;
-    if (asked->claim) {
-        if (result->status == FB__STATUS__OK && !ack_is_on_its_way(node, asked->claim))
-            contract_gone(c, asked->claim, why);
-    } else if (result->status == FB__STATUS__OK) {
-        unsigned surely_at = c->index && asked->kind == STEP_ABORT ? EVERYWHERE : node->index;
-        contract_retire_id_ends(c, asked->id, surely_at, node->incarnation, asked->begun, why);
-        if (asked->home == EVERYWHERE)
-            contract_retire_id_lasts(c, asked->id, asked->begun);
-    } else {
-        id_left_open(w, asked);
-    }
+    if (!asked->claim)
+        id_retired(w, asked, ok);
+    else if (ok && !ack_is_on_its_way(asked->client->node, asked->claim))
+        contract_gone(&w->contract, asked->claim, asked->kind == STEP_ACK ? "acked" : "aborted");
 }
 
 static void on_stat(struct world *w, struct asked *asked, const Fb__StatResult *result) {
@@ -349,8 +349,9 @@ static void abandon(struct world *w, struct asked *asked) {
     if ((asked->kind == STEP_PUT || asked->kind == STEP_COMMIT) &&
         asked->claim->state == CLAIM_OPEN)
         contract_commit_unknown(&w->contract, asked->claim);
-    if ((asked->kind == STEP_ACK || asked->kind == STEP_ABORT) && !asked->claim)
-        id_left_open(w, asked);
+    if ((asked->kind == STEP_ACK || asked->kind == STEP_ABORT) && !asked->claim &&
+        !has_no_effect(w, asked))
+        id_retired(w, asked, false);
 }
 
 /* Its leases end as returned. */
@@ -739,6 +740,15 @@ static void send_retire(struct client *client, struct asked *asked, uint32_t dea
     send(client, number(w, asked), true, &request, NULL, 0);
 }
 
+static void retire_begins(struct world *w, const struct asked *asked) {
+    if (has_no_effect(w, asked))
+        return;
+    if (asked->claim)
+        contract_retire_begins(&w->contract, asked->claim);
+    else
+        contract_retire_id_begins(&w->contract, asked->id, asked->home, asked->incarnation);
+}
+
 static void do_retire(struct client *client, const struct step *step) {
     struct world *w = client->node->world;
     struct contract *c = &w->contract;
@@ -752,12 +762,7 @@ static void do_retire(struct client *client, const struct step *step) {
     asked->home = ack || c->index ? EVERYWHERE : client->node->index;
     asked->incarnation = client->node->incarnation;
     new_op(client, asked);
-    if (ack && c->policy == CONTRACT_RETAIN)
-        (void)0;
-    else if (claim)
-        contract_retire_begins(c, claim);
-    else
-        contract_retire_id_begins(c, asked->id, asked->home, asked->incarnation);
+    retire_begins(w, asked);
     send_retire(client, asked, 5 + step->c % 100);
 }
 
@@ -813,7 +818,6 @@ static void do_leave(struct client *client, const struct step *step) {
 /* The connection breaks, and the client says its last operation again over a new one. */
 static void do_repeat(struct client *client, const struct step *step) {
     struct world *w = client->node->world;
-    struct contract *c = &w->contract;
     const struct asked *first = &w->asked[client->last_asked];
     if (!client->last_asked || (first->claim && first->kind < STEP_GET_REF &&
                                 first->claim->incarnation != client->node->incarnation))
@@ -830,21 +834,21 @@ static void do_repeat(struct client *client, const struct step *step) {
     asked->claim = first->claim;
     asked->id = first->id;
     asked->home = first->home;
-    asked->incarnation = first->incarnation;
+    asked->incarnation = client->node->incarnation;
     asked->op_id = first->op_id;
     asked->repeats = client->last_asked;
     client->last_asked = number(w, asked);
     bool put = first->kind == STEP_PUT || first->kind == STEP_COMMIT;
-    if (put && first->claim->state != CLAIM_DONE) {
-        first->claim->ended = NEVER;
-        contract_commit_begins(c, first->claim);
-    }
+    if (put && first->claim->state != CLAIM_DONE)
+        contract_commit_again(&w->contract, first->claim);
     if (first->kind == STEP_PUT)
         send_put(client, asked, 0);
     else if (first->kind == STEP_COMMIT)
         send_commit(client, asked, 1);
-    else
+    else {
+        retire_begins(w, asked);
         send_retire(client, asked, 50);
+    }
 }
 
 void client_step(struct world *w, const struct step *step) {

@@ -19,6 +19,7 @@ void contract_init(struct contract *c, bool index, enum contract_policy policy, 
     c->claim_count = 0;
     c->loose_ids = 0;
     memset(c->far_ids, 0, sizeof c->far_ids);
+    memset(c->open_ids, 0, sizeof c->open_ids);
     c->broken = NULL;
 }
 
@@ -69,12 +70,24 @@ static bool may_still_come(const struct contract *c, const struct claim *claim) 
 void contract_commit_begins(struct contract *c, struct claim *claim) {
     claim->state = CLAIM_OPEN;
     claim->begun = ++c->turn;
-    claim->threats += (unsigned)(c->loose_ids >> claim->id & 1);
+    claim->threats += (unsigned)(c->loose_ids >> claim->id & 1) + c->open_ids[claim->id];
     for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++) {
         if (p->state == CLAIM_PLANNED || !in_reach(c, p, claim))
             continue;
         p->threats++;
         claim->threats += may_still_come(c, p);
+    }
+}
+
+void contract_commit_again(struct contract *c, struct claim *claim) {
+    c->turn++;
+    claim->state = CLAIM_OPEN;
+    claim->ended = NEVER;
+    for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++) {
+        if (p->state == CLAIM_PLANNED || !in_reach(c, p, claim))
+            continue;
+        p->threats++;
+        claim->threats += p->ended > claim->begun;
     }
 }
 
@@ -136,22 +149,18 @@ void contract_retire_begins(struct contract *c, struct claim *claim) {
 void contract_retire_id_begins(struct contract *c, unsigned id, unsigned home,
                                uint64_t incarnation) {
     c->turn++;
+    c->open_ids[id] += home == EVERYWHERE;
     for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++)
         if (begun(p) && is_at(p, id, home, incarnation))
             p->threats++;
 }
 
-void contract_retire_id_ends(struct contract *c, unsigned id, unsigned home, uint64_t incarnation,
-                             uint64_t since, const char *why) {
-    for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++)
-        if (p->ended < since && is_at(p, id, home, incarnation) && !may_still_come(c, p))
+void contract_retire_id_ends(struct contract *c, unsigned id, unsigned home, unsigned sure_home,
+                             uint64_t incarnation, uint64_t since, const char *why) {
+    c->open_ids[id] -= home == EVERYWHERE;
+    for (struct claim *p = c->claims; why && p < c->claims + c->claim_count; p++)
+        if (p->ended < since && is_at(p, id, sure_home, incarnation) && !may_still_come(c, p))
             contract_gone(c, p, why);
-}
-
-void contract_retire_id_lasts(struct contract *c, unsigned id, uint64_t since) {
-    for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++)
-        if (begun(p) && p->begun > since && p->id == id)
-            p->threats++;
 }
 
 void contract_retire_id_unknown(struct contract *c, unsigned id) {

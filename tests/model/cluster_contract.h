@@ -53,9 +53,10 @@ struct contract {
     uint64_t turn;
     struct claim claims[CLAIMS_MAX];
     unsigned claim_count;
-    uint32_t far_ids[64]; /* nodes that asked for an id */
-    uint64_t loose_ids;   /* a retirement by id of unknown outcome may strike at any time */
-    const char *broken;   /* in short; NULL while all is well */
+    uint32_t far_ids[64];  /* nodes that asked for an id */
+    unsigned open_ids[64]; /* retirements of an id, everywhere, under way */
+    uint64_t loose_ids;    /* a retirement by id of unknown outcome may strike at any time */
+    const char *broken;    /* in short; NULL while all is well */
     char why[400];
 };
 
@@ -68,6 +69,9 @@ void contract_broken(struct contract *c, const char *broken, const char *format,
 struct claim *contract_plan(struct contract *c, unsigned id, unsigned home, uint64_t incarnation,
                             uint64_t nonce, uint64_t bytes);
 void contract_commit_begins(struct contract *c, struct claim *claim);
+/* It is said once more, having been refused or not answered: it may have happened at any time since
+ * it first began. */
+void contract_commit_again(struct contract *c, struct claim *claim);
 void contract_commit_done(struct contract *c, struct claim *claim, uint64_t generation);
 /* surely: it had no effect; else (a put of unknown outcome) what it threatened stays so. */
 void contract_commit_failed(struct contract *c, struct claim *claim, bool surely);
@@ -78,14 +82,14 @@ struct claim *contract_find(struct contract *c, uint64_t nonce);
 #define EVERYWHERE UINT32_MAX
 void contract_retire_begins(struct contract *c, struct claim *claim);
 void contract_gone(struct contract *c, struct claim *claim, const char *why);
-/* By id at one home's incarnation, or everywhere. begun: the turn at which the request began. */
+/* By id at one home's incarnation, or everywhere: then what is put before it ends is threatened
+ * too. Each that begins also ends. begun: the turn at which the request began; why: NULL when it
+ * was refused; sure_home: where it surely acted. */
 void contract_retire_id_begins(struct contract *c, unsigned id, unsigned home,
                                uint64_t incarnation);
-void contract_retire_id_ends(struct contract *c, unsigned id, unsigned home, uint64_t incarnation,
-                             uint64_t begun, const char *why);
+void contract_retire_id_ends(struct contract *c, unsigned id, unsigned home, unsigned sure_home,
+                             uint64_t incarnation, uint64_t begun, const char *why);
 void contract_retire_id_unknown(struct contract *c, unsigned id);
-/* Those that began while the request was open are threatened too. */
-void contract_retire_id_lasts(struct contract *c, unsigned id, uint64_t begun);
 /* A reader said consumed; sure: its home knows. */
 void contract_consumed(struct contract *c, struct claim *claim, bool sure);
 /* A client at the home has said its last about a lease: is the sample surely consumed now? */

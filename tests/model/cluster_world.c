@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 #define DELAY_NS_MIN  (20 * US)
 #define DELAY_NS_MAX  (400 * US)
 #define SLOW_NS_MAX   (30 * MS)
