@@ -88,10 +88,9 @@ struct ask *ask_new(struct item *item, struct peer *peer) {
 
 struct item *ask_take(struct ask *ask) {
     struct item *item = ask->item;
-    if (item) {
-        LIST_REMOVE(ask, link);
+    LIST_REMOVE(ask, link);
+    if (item)
         item->ask_count--;
-    }
     ask->space->uses--;
     free(ask);
     return item;
@@ -101,9 +100,37 @@ static void orphan_asks(struct item *item) {
     struct ask *ask;
     while ((ask = LIST_FIRST(&item->asks))) {
         LIST_REMOVE(ask, link);
+        LIST_INSERT_HEAD(&ask->broker->orphans, ask, link);
         ask->item = NULL;
     }
     item->ask_count = 0;
+}
+
+bool ask_adopt(struct item *item) {
+    struct ask *ask;
+    LIST_FOREACH (ask, &item->call->broker->orphans, link)
+        if (ask->op.op_id == item->op.op_id && ask->op.client_id == item->op.client_id &&
+            ask->space == item->call->space)
+            break;
+    if (!ask)
+        return false;
+    LIST_REMOVE(ask, link);
+    LIST_INSERT_HEAD(&item->asks, ask, link);
+    item->ask_count++;
+    ask->item = item;
+    return true;
+}
+
+static void leave_store(struct item *item) {
+    if (item->in_store)
+        store_cancel_wait(item->call->space->store, item->call->holder,
+                          (uint64_t)(uintptr_t)&item->waiter);
+    item->in_store = false;
+}
+
+void item_found(struct item *item) {
+    orphan_asks(item);
+    leave_store(item);
 }
 
 /* ---- deadlines ---- */
@@ -127,7 +154,8 @@ static void expire(struct item *item) {
     const char *node = ask && ask->peer ? peer_node(ask->peer)
                        : *item->home    ? item->home
                                         : "another node";
-    if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && ask && ask->peer) {
+    if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && item->generation &&
+        ask && ask->peer) {
         outbox_ack(item->call->broker, ask->peer, item->call->space->name, item);
         item_done(item, FB__STATUS__OK, NULL);
     } else if (item->fetch) {
@@ -333,10 +361,7 @@ static void leave_all(struct item *item) {
     if (item->draining)
         TAILQ_REMOVE(&item->call->broker->drains, item, drain_link);
     item->draining = false;
-    if (item->in_store)
-        store_cancel_wait(item->call->space->store, item->call->holder,
-                          (uint64_t)(uintptr_t)&item->waiter);
-    item->in_store = false;
+    leave_store(item);
     if (item->remote) /* leased at its home, never granted here */
         outbox_release(item->call->broker, item->remote, false);
     item->remote = 0;

@@ -38,7 +38,7 @@ void get_grant(struct item *item, const struct store_lease *lease) {
     item->generation = lease->generation;
     item->extent_offset = lease->extent_offset;
     item->extent_bytes = lease->extent_bytes;
-    if (!*item->home) {
+    if (!item->over_network) { /* the ref may not have known our incarnation */
         strcpy(item->home, call->broker->config->node);
         item->incarnation = call->broker->options.incarnation;
     }

@@ -265,7 +265,7 @@ static bool repeated(struct item *item, uint64_t client_id, uint64_t op_id, size
         return false;
     item->op = (struct store_op){client_id, op_id + index};
     if (!store_replay_find(item->call->space->store, item->op, &answer))
-        return false;
+        return ask_adopt(item); /* being published for the connection that was lost */
     answer_committed(item, &answer);
     return true;
 }

@@ -2,8 +2,9 @@
  *
  * Ack and abort. A ref acts at its home; an id acts on this node and, for an ack that found nothing
  * here, on every peer (a directory with an index places it instead). An abort is answered when its
- * home has confirmed it; an ack whose home cannot be reached is kept, retried and counted in
- * release_pending, and answered OK.
+ * home has confirmed it; an ack of a ref whose home cannot be reached is kept, retried and counted
+ * in release_pending, and answered OK. One of an id is not kept, but answered UNAVAILABLE:
+ * delivered late it would retire whatever has been put under that id meanwhile.
  */
 #include <string.h>
 
@@ -41,7 +42,8 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
     if (!item)
         return;
     bool confirmed = reply && reply->status == FB__STATUS__OK;
-    if (!reply && is_ack(item)) { /* unreachable: it follows later */
+    /* Unreachable: it follows later. An id cannot wait: by then it may name a later put. */
+    if (!reply && is_ack(item) && item->generation) {
         outbox_ack(item->call->broker, peer, item->call->space->name, item);
         confirmed = true;
     }
