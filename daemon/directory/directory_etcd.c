@@ -175,7 +175,7 @@ static uint64_t etcd_next_deadline_ns(const struct directory *d) {
 
 static void give_up(struct directory_etcd *self, struct queries *queries) {
     struct query *query;
-    TAILQ_FOREACH(query, queries, link) {
+    TAILQ_FOREACH (query, queries, link) {
         query->result = DIRECTORY_E_UNAVAILABLE;
         query->has_record = false;
     }

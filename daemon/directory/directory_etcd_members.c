@@ -14,15 +14,15 @@
 #include "directory_etcd_state.h"
 #include "log.h"
 
-#define RELIST_TTLS 4u
+#define RELIST_TTLS 4ull
 
 /* ---- the view ---- */
 
 static struct member *find(const struct directory_etcd *self, const char *node) {
     struct member *member;
-    TAILQ_FOREACH(member, &self->members, link)
-    if (strcmp(member->now.node, node) == 0)
-        return member;
+    TAILQ_FOREACH (member, &self->members, link)
+        if (strcmp(member->now.node, node) == 0)
+            return member;
     return NULL;
 }
 
@@ -116,11 +116,11 @@ static void unwatch(struct directory_etcd *self) {
 static void take_list(struct directory_etcd *self, const struct etcd_answer *answer) {
     struct member *member;
     bool changed = false;
-    TAILQ_FOREACH(member, &self->members, link)
-    member->seen = false;
+    TAILQ_FOREACH (member, &self->members, link)
+        member->seen = false;
     for (size_t i = 0; i < answer->kv_count; i++)
         take_record(self, &answer->kvs[i]);
-    TAILQ_FOREACH(member, &self->members, link) {
+    TAILQ_FOREACH (member, &self->members, link) {
         if (!member->seen)
             member->now.incarnation = 0;
         changed |= !is_announced(member);

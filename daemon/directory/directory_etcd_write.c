@@ -253,7 +253,7 @@ static void read_back(struct directory_etcd *self) {
     struct etcd_op ops[READS_PER_TXN];
     struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
     const struct query *query;
-    TAILQ_FOREACH(query, &self->unsettled, link) {
+    TAILQ_FOREACH (query, &self->unsettled, link) {
         if (request.success_count == READS_PER_TXN)
             break;
         ops[request.success_count++] = (struct etcd_op){.kind = ETCD_RANGE, .key = query->key};
