@@ -12,6 +12,7 @@
 #include "daemon.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -87,7 +88,8 @@ static void schedule(struct daemon *daemon, uint64_t now_ns) {
 }
 
 static void on_hot(uv_idle_t *hot) {
-    (void)hot; /* being active is all it is for */
+    (void)hot;
+    sched_yield(); /* whoever else wants this core goes first: perhaps the one we wait for */
 }
 
 static void stay_hot_or_cool_down(struct daemon *daemon, uint64_t now_ns) {
