@@ -108,6 +108,8 @@ static void orphan_asks(struct item *item) {
 
 bool ask_adopt(struct item *item) {
     struct ask *ask;
+    if (BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED))
+        return false;
     LIST_FOREACH (ask, &item->call->broker->orphans, link)
         if (ask->op.op_id == item->op.op_id && ask->op.client_id == item->op.client_id &&
             ask->space == item->call->space)
@@ -129,6 +131,8 @@ static void leave_store(struct item *item) {
 }
 
 void item_found(struct item *item) {
+    if (BROKER_PLANTED(PLANTED_FOUND_TWICE))
+        return;
     orphan_asks(item);
     leave_store(item);
 }

@@ -45,7 +45,10 @@ static void on_published(void *context, enum directory_result result,
             answer_committed(item, &answer);
         return;
     }
-    store_unseal(space->store, generation, broker->now_ns);
+    if (BROKER_PLANTED(PLANTED_REFUSED_PUBLISHED))
+        store_publish(space->store, generation, broker->now_ns, &superseded);
+    else
+        store_unseal(space->store, generation, broker->now_ns);
     if (item)
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",
                   item->sample_id, space->name,
@@ -217,7 +220,7 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 
 static bool refuse_new(struct broker_session *session, uint32_t request_id, bool wants_reply) {
     struct broker *broker = session->broker;
-    if (!broker->draining && !broker->fenced)
+    if (!broker->draining && (!broker->fenced || BROKER_PLANTED(PLANTED_FENCED_PUTS)))
         return false;
     char sentence[SENTENCE_BYTES + 80];
     snprintf(sentence, sizeof sentence, "node %s takes no new samples: %s", broker->config->node,
@@ -264,6 +267,8 @@ static bool repeated(struct item *item, uint64_t client_id, uint64_t op_id, size
     if (!op_id)
         return false;
     item->op = (struct store_op){client_id, op_id + index};
+    if (BROKER_PLANTED(PLANTED_REPLAY_TWICE))
+        return false;
     if (!store_replay_find(item->call->space->store, item->op, &answer))
         return ask_adopt(item); /* being published for the connection that was lost */
     answer_committed(item, &answer);

@@ -25,7 +25,7 @@ static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerR
         item->unheard = peer;
     if (item->ask_count || item->in_store)
         return; /* others may still say yes */
-    if (absent && !item->unheard)
+    if (absent && (!item->unheard || BROKER_PLANTED(PLANTED_UNHEARD_IS_NO)))
         get_local_not_found(item);
     else if (reply && !absent)
         item_done(item, reply->status == FB__STATUS__OK ? FB__STATUS__INTERNAL : reply->status,

@@ -17,6 +17,7 @@
 #include "frame.h"
 #include "layout.h"
 #include "log.h"
+#include "planted.h"
 #include "scratch.h"
 #include "store.h"
 
