@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "batch.h"
 #include "client.pb-c.h"
 #include "config_value.h"
 #include "layout.h"
@@ -95,6 +96,7 @@ struct key {
 #define BYTES(min_, max_)     .kind = CONFIG_BYTES, .min = (min_), .max = (max_)
 #define PAGES(min_, max_)     BYTES(min_, max_), .multiple = 4 * KiB
 #define DURATION(min_, max_)  .kind = CONFIG_DURATION, .min = (min_), .max = (max_)
+#define URLS                  .kind = CONFIG_URLS
 #define ADDRESS(min_, max_)   .kind = CONFIG_ADDRESS, .min = (min_), .max = (max_)
 
 static const struct key keys[] = {
@@ -140,6 +142,7 @@ static const struct key keys[] = {
     {SECTION_STORE, "writer_uids", FIELD(config, store_defaults.writer_uids, UIDS), ""},
 
     {SECTION_PEERS, "listen", FIELD(config, listen, ADDRESS(0, 65535), .empty = true), ""},
+    {SECTION_PEERS, "advertise", FIELD(config, advertise, ADDRESS(1, 65535), .empty = true), ""},
     {SECTION_PEERS, "cluster_secret_file", FIELD(config, cluster_secret_file, OPTIONAL_PATH), ""},
     {SECTION_PEERS, "transport", FIELD(config, transport, WORD(transport_words, 2)), "auto"},
     {SECTION_PEERS, "require_rdma", FIELD(config, require_rdma, BOOL(true)), "off"},
@@ -152,7 +155,17 @@ static const struct key keys[] = {
      FIELD(config, handshake_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
     {SECTION_PEER, "address", FIELD(config_peer, address, ADDRESS(1, 65535)), NULL},
 
-    {SECTION_DIRECTORY, "kind", FIELD(config, directory, WORD(directory_words, 1)), "static"},
+    {SECTION_DIRECTORY, "kind", FIELD(config, directory, WORD(directory_words, 0)), "static"},
+    {SECTION_DIRECTORY, "endpoints", FIELD(config, etcd_endpoints, URLS), ""},
+    {SECTION_DIRECTORY, "cluster", FIELD(config, etcd_cluster, NAME), "main"},
+    {SECTION_DIRECTORY, "ca_file", FIELD(config, etcd_ca_file, OPTIONAL_PATH), ""},
+    {SECTION_DIRECTORY, "cert_file", FIELD(config, etcd_cert_file, OPTIONAL_PATH), ""},
+    {SECTION_DIRECTORY, "key_file", FIELD(config, etcd_key_file, OPTIONAL_PATH), ""},
+    {SECTION_DIRECTORY, "username", FIELD(config, etcd_username, NAME, .empty = true), ""},
+    {SECTION_DIRECTORY, "password_file", FIELD(config, etcd_password_file, OPTIONAL_PATH), ""},
+    {SECTION_DIRECTORY, "lease_ttl", FIELD(config, lease_ttl_ms, DURATION(2000, HOUR_MS)), "10s"},
+    {SECTION_DIRECTORY, "batch_max", FIELD(config, batch_max, INTEGER(1, BATCH_OPS_MAX)), "100"},
+    {SECTION_DIRECTORY, "batch_delay", FIELD(config, batch_delay_ms, DURATION(0, 1000)), "1ms"},
 
     {SECTION_DAEMON, "log_level", FIELD(config, log_level, WORD(level_words, 0)), "info"},
     {SECTION_DAEMON, "drain_timeout", FIELD(config, drain_timeout_ms, DURATION(0, DAY_MS)), "30s"},
@@ -414,6 +427,34 @@ static int check_peers(struct parser *p) {
     return 1;
 }
 
+static int check_etcd(struct parser *p) {
+    const struct config *config = p->config;
+    if (config->directory != CONFIG_DIRECTORY_ETCD)
+        return 1;
+    if (!config->etcd_endpoints[0])
+        return fail(p, line_of(p, offsetof(struct config, directory)),
+                    "[directory] kind = etcd: no endpoints are given; allowed: endpoints = "
+                    "http://host:2379 ...");
+    if (config->peer_count)
+        return fail(p, line_of(p, offsetof(struct config, directory)),
+                    "[directory] kind = etcd: the other nodes are found in etcd; allowed: no "
+                    "[peer NAME] section");
+    if (!config->etcd_cert_file[0] != !config->etcd_key_file[0])
+        return fail(p, line_of(p, offsetof(struct config, etcd_cert_file)),
+                    "[directory] cert_file, key_file: one without the other; allowed: both or "
+                    "neither");
+    if (!config->etcd_username[0] != !config->etcd_password_file[0])
+        return fail(p, line_of(p, offsetof(struct config, etcd_username)),
+                    "[directory] username, password_file: one without the other; allowed: both or "
+                    "neither");
+    if (config->listen[0] && !config->advertise[0] && config_address_is_any(config->listen))
+        return fail(p, line_of(p, offsetof(struct config, listen)),
+                    "[peers] listen = %s: says nothing of where the other nodes find this one; "
+                    "allowed with kind = etcd: one address, or advertise = host:port beside it",
+                    config->listen);
+    return 1;
+}
+
 static int check(struct parser *p) {
     const struct config *config = p->config;
     const char *wrong = layout_check_name(config->node);
@@ -428,7 +469,7 @@ static int check(struct parser *p) {
                     "to %u",
                     config->max_stores, config->store_count, config->store_count,
                     CONFIG_STORES_MAX);
-    return check_peers(p);
+    return check_peers(p) && check_etcd(p);
 }
 
 static uint64_t half_of_memory_bytes(void) {

@@ -65,7 +65,8 @@ struct config {
     struct config_store store_defaults;
     uint32_t max_stores;
     /* [peers] */
-    char listen[256]; /* host:port; "" = no peers */
+    char listen[256];    /* host:port; "" = no peers */
+    char advertise[256]; /* where the others find `listen`; "" = there */
     char cluster_secret_file[256];
     uint32_t transport; /* 0 auto, 1 tcp, 2 rdma */
     bool require_rdma;
@@ -80,6 +81,12 @@ struct config {
     size_t store_count;
     /* [directory] */
     enum config_directory directory;
+    char etcd_endpoints[1024]; /* http[s]://host:port, with blanks or commas between */
+    char etcd_cluster[CONFIG_NAME_MAX];
+    char etcd_ca_file[256], etcd_cert_file[256], etcd_key_file[256]; /* "" = none */
+    char etcd_username[CONFIG_NAME_MAX], etcd_password_file[256];
+    uint64_t lease_ttl_ms, batch_delay_ms;
+    uint32_t batch_max; /* samples per transaction */
     /* [daemon] */
     enum log_level log_level;
     uint32_t drain_timeout_ms, gc_interval_ms, busy_poll_us;

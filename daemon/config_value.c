@@ -206,7 +206,7 @@ static bool store_text(const struct config_rule *rule, const char *text, void *f
 
 static bool take_name(const struct config_rule *rule, const char *text, void *field,
                       struct sentence why) {
-    const char *wrong = layout_check_name(text);
+    const char *wrong = rule->empty && !*text ? NULL : layout_check_name(text);
     if (wrong)
         return refuse(why, "%s; allowed: 1 to %u of A-Z a-z 0-9 . _ - beginning with none of . -",
                       wrong, LAYOUT_NAME_BYTES_MAX);
@@ -301,6 +301,31 @@ static bool take_address(const struct config_rule *rule, const char *text, void 
     return store_text(rule, text, field, why);
 }
 
+static bool is_url(const char *text, size_t bytes) {
+    char copy[256], host[256];
+    uint64_t port;
+    if (bytes >= sizeof copy)
+        return false;
+    memcpy(copy, text, bytes);
+    copy[bytes] = '\0';
+    size_t scheme = strncmp(copy, "http://", 7) == 0 ? 7 : strncmp(copy, "https://", 8) ? 0 : 8;
+    return scheme && split_address(copy + scheme, host, &port) && port > 0 && port <= 65535;
+}
+
+static bool take_urls(const struct config_rule *rule, const char *text, void *field,
+                      struct sentence why) {
+    for (const char *at = text; *(at += strspn(at, ", \t"));) {
+        size_t length = strcspn(at, ", \t");
+        if (!is_url(at, length))
+            return refuse(why,
+                          "%.*s is no URL with a port; allowed: http://host:port or "
+                          "https://host:port, several with blanks or commas between",
+                          (int)length, at);
+        at += length;
+    }
+    return store_text(rule, text, field, why);
+}
+
 bool config_value_parse(const struct config_rule *rule, const char *text, void *field, char *why,
                         size_t why_bytes) {
     static bool (*const take[])(const struct config_rule *, const char *, void *,
@@ -311,6 +336,7 @@ bool config_value_parse(const struct config_rule *rule, const char *text, void *
         [CONFIG_NAME] = take_name,       [CONFIG_PATH] = take_path,
         [CONFIG_GROUP] = take_group,     [CONFIG_UIDS] = take_ids,
         [CONFIG_GIDS] = take_ids,        [CONFIG_ADDRESS] = take_address,
+        [CONFIG_URLS] = take_urls,
     };
     return take[rule->kind](rule, text, field, (struct sentence){why, why_bytes});
 }
@@ -327,4 +353,16 @@ bool config_address_is_loopback(const char *address) {
     if (inet_pton(AF_INET6, host, &v6) == 1)
         return IN6_IS_ADDR_LOOPBACK(&v6);
     return strcasecmp(host, "localhost") == 0;
+}
+
+bool config_address_is_any(const char *address) {
+    char host[256];
+    uint64_t port;
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (!split_address(address, host, &port))
+        return false;
+    if (inet_pton(AF_INET, host, &v4) == 1)
+        return v4.s_addr == INADDR_ANY;
+    return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6);
 }

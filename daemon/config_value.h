@@ -24,6 +24,7 @@ enum config_kind {
     CONFIG_UIDS,    /* struct config_ids: numbers or user names, separated by blanks or commas */
     CONFIG_GIDS,    /* the same with groups */
     CONFIG_ADDRESS, /* char[]: host:port or [IPv6]:port */
+    CONFIG_URLS,    /* char[]: http://host:port or https://, with blanks or commas between; or "" */
 };
 
 struct config_rule {
@@ -44,5 +45,8 @@ bool config_value_parse(const struct config_rule *rule, const char *text, void *
 /* True if an address accepted by CONFIG_ADDRESS can be reached from this host only. A name other
  * than localhost counts as reachable from elsewhere. */
 bool config_address_is_loopback(const char *address);
+
+/* True if it stands for every address of this machine: 0.0.0.0 or [::]. */
+bool config_address_is_any(const char *address);
 
 #endif

@@ -25,11 +25,18 @@
 #include "broker.h"
 #include "busy_poll.h"
 #include "directory.h"
+#include "directory_etcd.h"
+#include "etcd_client.h"
 #include "listener.h"
 #include "notify.h"
 #include "peer.h"
 #include "prefault.h"
 #include "transport_tcp.h"
+
+/* A request that etcd has not answered after the first has failed; what reaches no etcd for the
+ * second is UNAVAILABLE. The second spans the election of a new leader, 1 to 2 s. */
+#define ETCD_REQUEST_TIMEOUT_MS 2000u
+#define ETCD_GIVE_UP_MS         5000u
 
 enum phase { PHASE_BUILDING, PHASE_SERVING, PHASE_DRAINING, PHASE_CLOSING };
 
@@ -48,6 +55,7 @@ struct daemon {
     uv_idle_t hot; /* while active the loop does not sleep */
     struct busy_poll busy_poll;
     uv_signal_t signals[3];
+    uint64_t incarnation; /* random, never 0 */
     struct prefault *prefault;
     struct broker *broker;
     struct peers *peers;
@@ -237,6 +245,11 @@ static void on_arena_gone(void *owner, const struct arena *arena) {
     prefault_remove(daemon->prefault, arena);
 }
 
+static uint64_t on_clock(void *context) {
+    (void)context;
+    return clock_ns(CLOCK_BOOTTIME);
+}
+
 static int build_loop(struct daemon *daemon) {
     static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
     int result = uv_loop_init(&daemon->loop);
@@ -257,11 +270,12 @@ static int build_loop(struct daemon *daemon) {
 }
 
 static int build_broker(struct daemon *daemon) {
-    uint64_t incarnation;
-    randombytes_buf(&incarnation, sizeof incarnation);
+    randombytes_buf(&daemon->incarnation, sizeof daemon->incarnation);
+    daemon->incarnation += !daemon->incarnation;
     struct broker_options options = {
         .config = &daemon->config,
-        .incarnation = incarnation ? incarnation : 1,
+        .incarnation = daemon->incarnation,
+        .clock_ns = on_clock,
         .unix_offset_ns = clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME),
         .arena_ready = on_arena_ready,
         .arena_gone = on_arena_gone,
@@ -273,6 +287,7 @@ static int build_broker(struct daemon *daemon) {
         .ping_interval_ns = daemon->config.ping_interval_ms * 1000000ull,
         .timeout_ns = daemon->config.peer_timeout_ms * 1000000ull,
         .reconnect_max_ns = daemon->config.reconnect_max_ms * 1000000ull,
+        .clock_ns = on_clock,
     };
     int result = broker_new(&options, &daemon->broker);
     if (result < 0 ||
@@ -289,14 +304,15 @@ static int build_broker(struct daemon *daemon) {
         .send_queue_bytes = 64ull << 20,
         .connections_max = CONFIG_PEERS_MAX,
     };
-    if (*daemon->config.listen || daemon->config.peer_count)
+    if (*daemon->config.listen || daemon->config.peer_count ||
+        daemon->config.directory == CONFIG_DIRECTORY_ETCD)
         result = transport_tcp_new(&daemon->loop, &transport, &peers_transport_events,
                                    daemon->peers, &daemon->transport);
     peers_set_transport(daemon->peers, daemon->transport);
     return result;
 }
 
-static int build_directory(struct daemon *daemon) {
+static int build_directory_static(struct daemon *daemon) {
     const struct config *config = &daemon->config;
     struct directory_peer *peers = calloc(config->peer_count + 1, sizeof *peers);
     if (!peers)
@@ -310,7 +326,57 @@ static int build_directory(struct daemon *daemon) {
     return result;
 }
 
+static int connect_etcd(const struct config *config, uv_loop_t *loop, struct etcd **out, char *why,
+                        size_t why_bytes) {
+    char password[4097] = "";
+    struct etcd_client_options client = {
+        .endpoints = config->etcd_endpoints,
+        .ca_file = config->etcd_ca_file,
+        .cert_file = config->etcd_cert_file,
+        .key_file = config->etcd_key_file,
+        .username = config->etcd_username,
+        .password = password,
+    };
+    int result = 0;
+    if (*config->etcd_password_file)
+        result = config_read_secret(config->etcd_password_file, password, sizeof password - 1, why,
+                                    why_bytes);
+    if (result >= 0)
+        result = etcd_client_new(loop, &client, out, why, why_bytes);
+    sodium_memzero(password, sizeof password);
+    return result;
+}
+
+static int build_directory_etcd(struct daemon *daemon, char *why, size_t why_bytes) {
+    const struct config *config = &daemon->config;
+    struct directory_etcd_options options = {
+        .cluster = config->etcd_cluster,
+        .node = config->node,
+        .incarnation = daemon->incarnation,
+        .capacity_bytes = config->max_resident_bytes,
+        .unix_offset_ns = (int64_t)(clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME)),
+        .lease_ttl_s = (uint32_t)((config->lease_ttl_ms + 999) / 1000),
+        .batch_max = config->batch_max,
+        .batch_delay_ns = config->batch_delay_ms * 1000000ull,
+        .request_timeout_ms = ETCD_REQUEST_TIMEOUT_MS,
+        .give_up_ns = ETCD_GIVE_UP_MS * 1000000ull,
+    };
+    struct etcd *etcd;
+    int result = connect_etcd(config, &daemon->loop, &etcd, why, why_bytes);
+    if (result < 0)
+        return result;
+    return directory_etcd_new(&options, etcd, &broker_directory_events, daemon->broker,
+                              &daemon->directory);
+}
+
+static int build_directory(struct daemon *daemon, char *why, size_t why_bytes) {
+    if (daemon->config.directory == CONFIG_DIRECTORY_ETCD)
+        return build_directory_etcd(daemon, why, why_bytes);
+    return build_directory_static(daemon);
+}
+
 static int listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) {
+    const struct config *config = &daemon->config;
     char bound[64];
     if (!*daemon->config.listen)
         return 0;
@@ -321,6 +387,9 @@ static int listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) 
     else
         log_info("node %s: listening for peers at %s%s", daemon->config.node, bound,
                  daemon->has_cluster_key ? "" : ", WITHOUT a cluster secret");
+    if (result >= 0 && config->directory == CONFIG_DIRECTORY_ETCD)
+        directory_etcd_set_address(daemon->directory,
+                                   *config->advertise ? config->advertise : bound);
     return result;
 }
 
@@ -338,7 +407,7 @@ static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes
 static int build(struct daemon *daemon, char *why, size_t why_bytes) {
     int result = read_cluster_key(daemon, why, why_bytes);
     if (result < 0 || (result = build_loop(daemon)) < 0 || (result = build_broker(daemon)) < 0 ||
-        (result = build_directory(daemon)) < 0)
+        (result = build_directory(daemon, why, why_bytes)) < 0)
         return result;
     broker_connect(daemon->broker, daemon->peers, daemon->transport, daemon->directory);
     if ((result = broker_open_stores(daemon->broker, why, why_bytes)) < 0 ||

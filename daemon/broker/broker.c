@@ -28,6 +28,9 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     TAILQ_INIT(&broker->fetches);
     TAILQ_INIT(&broker->timed);
     TAILQ_INIT(&broker->drains);
+    TAILQ_INIT(&broker->publishings);
+    TAILQ_INIT(&broker->nodes);
+    TAILQ_INIT(&broker->checks);
     scratch_init(&broker->scratch);
     *out = broker;
     return 0;
@@ -71,6 +74,8 @@ int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
 void broker_free(struct broker *broker) {
     if (!broker)
         return;
+    publishings_free(broker);
+    nodes_free(broker);
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
             space_free(broker, &broker->spaces[i]);
@@ -101,30 +106,11 @@ const struct peers_events broker_peers_events = {
     .asker_closed = serve_closed,
 };
 
-static void on_node_up(void *owner, const char *node, const char *address, uint64_t incarnation) {
-    (void)incarnation;
-    struct broker *broker = owner;
-    if (!peers_add(broker->peers, node, address))
-        log_error("node %s: out of memory", node);
-}
-
-static void on_node_down(void *owner, const char *node, uint64_t incarnation) {
-    (void)owner;
-    log_info("node %s, incarnation %016llx, has left the directory", node,
-             (unsigned long long)incarnation);
-}
-
-static void on_fenced(void *owner, bool fenced, const char *why) {
-    struct broker *broker = owner;
-    broker->fenced = fenced;
-    snprintf(broker->fenced_why, sizeof broker->fenced_why, "%s", why);
-    log_warning("node %s: %s: %s", broker->config->node, fenced ? "fenced" : "serving again", why);
-}
-
 const struct directory_events broker_directory_events = {
-    .node_up = on_node_up,
-    .node_down = on_node_down,
-    .fenced = on_fenced,
+    .node_up = nodes_on_up,
+    .node_down = nodes_on_down,
+    .fenced = nodes_on_fenced,
+    .reconcile = reconcile,
 };
 
 /* ---- the pump ---- */
@@ -203,6 +189,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
             broker->directory->ops->next_deadline_ns(broker->directory) > now_ns)
             break;
     }
+    publishings_pump(broker, now_ns);
     outboxes_flush(broker, now_ns);
     steer_check_drains(broker, now_ns);
     steer_pump_events(broker);
@@ -218,6 +205,7 @@ uint64_t broker_next_deadline_ns(const struct broker *broker) {
     next_ns = earlier(next_ns, calls_next_deadline_ns(broker));
     next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
     next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, publishings_next_deadline_ns(broker));
     bool collects = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         const struct space *space = &broker->spaces[i];

@@ -27,6 +27,8 @@ struct broker_session;
 struct broker_options {
     const struct config *config; /* node name, limits, defaults; must outlive the broker */
     uint64_t incarnation;
+    uint64_t (*clock_ns)(
+        void *owner);        /* of this moment, for requests of peers; NULL: of the last pump */
     uint64_t unix_offset_ns; /* wall clock minus now_ns, for the times in events */
     /* A store's arena was made: prefault it in the background, if you like, and report the progress
      * with broker_prefaulted(). May be NULL. */

@@ -88,9 +88,10 @@ struct ask *ask_new(struct item *item, struct peer *peer) {
 
 struct item *ask_take(struct ask *ask) {
     struct item *item = ask->item;
-    LIST_REMOVE(ask, link);
-    if (item)
+    if (item) {
+        LIST_REMOVE(ask, link);
         item->ask_count--;
+    }
     ask->space->uses--;
     free(ask);
     return item;
@@ -100,27 +101,9 @@ static void orphan_asks(struct item *item) {
     struct ask *ask;
     while ((ask = LIST_FIRST(&item->asks))) {
         LIST_REMOVE(ask, link);
-        LIST_INSERT_HEAD(&ask->broker->orphans, ask, link);
         ask->item = NULL;
     }
     item->ask_count = 0;
-}
-
-bool ask_adopt(struct item *item) {
-    struct ask *ask;
-    if (BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED))
-        return false;
-    LIST_FOREACH (ask, &item->call->broker->orphans, link)
-        if (ask->op.op_id == item->op.op_id && ask->op.client_id == item->op.client_id &&
-            ask->space == item->call->space)
-            break;
-    if (!ask)
-        return false;
-    LIST_REMOVE(ask, link);
-    LIST_INSERT_HEAD(&item->asks, ask, link);
-    item->ask_count++;
-    ask->item = item;
-    return true;
 }
 
 static void leave_store(struct item *item) {
@@ -367,6 +350,8 @@ static void leave_all(struct item *item) {
     orphan_asks(item);
     if (item->fetch)
         fetch_detach(item);
+    if (item->publishing)
+        publish_detach(item);
     if (item->draining)
         TAILQ_REMOVE(&item->call->broker->drains, item, drain_link);
     item->draining = false;

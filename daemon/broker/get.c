@@ -82,9 +82,24 @@ static void settle_local(struct item *item, enum store_result result,
     }
 }
 
+/* Somebody else may have superseded what we hold. */
+static void refuse_fenced(struct item *item) {
+    item_done(item, FB__STATUS__UNAVAILABLE,
+              "sample %s of store %s: node %s serves nothing now: %s", item->sample_id,
+              item->call->space->name, item->call->broker->config->node,
+              broker_fenced_why(item->call->broker));
+}
+
 static void on_resident(struct waiter *waiter, const struct store_effect *effect) {
     struct item *item = (struct item *)waiter;
+    struct call *call = item->call;
     item->in_store = false;
+    if (effect->result == STORE_OK && !broker_serves(call->broker)) {
+        store_release(call->space->store, call->holder, effect->lease.hi, effect->lease.lo,
+                      STORE_RETURNED, call->broker->now_ns);
+        refuse_fenced(item);
+        return;
+    }
     /* While peers are being asked for the same id too, only a success here ends it. */
     if (effect->result != STORE_OK && item->ask_count)
         return;
@@ -95,6 +110,10 @@ static void on_resident(struct waiter *waiter, const struct store_effect *effect
 static bool try_local(struct item *item, bool final) {
     struct call *call = item->call;
     struct broker *broker = call->broker;
+    if (!broker_serves(broker)) {
+        refuse_fenced(item);
+        return true;
+    }
     struct store_get get = {
         .sample_id = item->sample_id,
         .sample_id_bytes = (uint32_t)strlen(item->sample_id),
@@ -123,17 +142,18 @@ static void on_located(void *context, enum directory_result result,
     if (!item)
         return;
     struct broker *broker = item->call->broker;
-    if (ask_peers) {
+    bool may_come = result == DIRECTORY_E_NOT_FOUND && item->call->wait_ns;
+    if (ask_peers || may_come) { /* each of them waits for it, if it is to be waited for */
         remote_get_anywhere(item);
+    } else if (nodes_have_lost(broker, result, record)) {
+        item_done(item, FB__STATUS__LOST,
+                  "sample %s of store %s was at node %s, which is gone with its memory",
+                  item->sample_id, item->call->space->name, record->home);
     } else if (result == DIRECTORY_OK && strcmp(record->home, broker->config->node)) {
         strcpy(item->home, record->home);
         item->generation = record->generation;
         item->incarnation = record->incarnation;
         remote_get(item);
-    } else if (result == DIRECTORY_E_LOST) {
-        item_done(item, FB__STATUS__LOST,
-                  "sample %s of store %s was at node %s, which is gone with its memory",
-                  item->sample_id, item->call->space->name, record->home);
     } else if (result == DIRECTORY_E_UNAVAILABLE && !item->in_store) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is not on this node and the directory cannot be reached",

@@ -213,7 +213,9 @@ static void fill_nodes(struct broker *broker, struct node_page *page) {
     Fb__NodeInfo *self = next_node(page);
     self->node = (char *)broker->config->node;
     self->address = (char *)broker->config->listen;
-    self->state = (char *)(broker->draining ? "draining" : broker->fenced ? "fenced" : "up");
+    self->state = (char *)(broker->draining         ? "draining"
+                           : !broker_serves(broker) ? "fenced"
+                                                    : "up");
     self->incarnation = broker->options.incarnation;
     self->self = true;
     for (struct peer *peer = peers_next(broker->peers, NULL); peer && page->count < PAGE_ITEMS_MAX;

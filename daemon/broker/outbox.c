@@ -149,6 +149,7 @@ static int send_ack(struct outbox *outbox, struct pending_end *end) {
     item.incarnation = end->incarnation;
     Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
     retire.store = end->store;
+    retire.reason = FB__REASON__ACKED;
     retire.n_items = 1;
     retire.items = items;
     retire.client_id = end->op.client_id;

@@ -27,6 +27,9 @@ enum {
     PLANTED_FENCED_SERVES,      /* a fenced node grants leases to others */
     PLANTED_FENCED_PUTS,        /* a fenced node takes puts */
     PLANTED_REFUSED_PUBLISHED,  /* a put that the directory refused becomes resident */
+    PLANTED_NOT_SUPERSEDED,     /* the home of what a put replaced is not told */
+    PLANTED_UNREACHED_IS_DEAD,  /* ... and an older home that cannot be reached counts as dead */
+    PLANTED_NOT_RECONCILED,     /* what was superseded while this node was fenced is kept */
     PLANTED_RECORD_KEPT,        /* the index is not told of a sample that was retired */
 };
 

@@ -3,7 +3,7 @@
  * Reserve, commit, cancel, and the inline put that does all three with bytes from the request.
  *
  *   reserve: NEW -> (store has room | waits in the store's queue) -> answered with an offset
- *   commit:  NEW -> sealed under a new generation -> directory publishes -> RESIDENT -> answered
+ *   commit:  NEW -> sealed under a new generation -> published (publish.c) -> answered
  *   inline:  reserve, copy, commit
  */
 #include <stdio.h>
@@ -26,34 +26,6 @@ struct inline_put {
 static void answer_committed(struct item *item, const struct store_answer *answer) {
     item->generation = answer->value;
     item_done(item, (Fb__Status)answer->status, NULL);
-}
-
-static void on_published(void *context, enum directory_result result,
-                         const struct directory_record *older) {
-    (void)older; /* a directory that knows one has had it retired before it answers */
-    struct ask *ask = context;
-    struct broker *broker = ask->broker;
-    struct space *space = ask->space;
-    uint64_t generation = ask->generation, superseded = 0;
-    struct store_op op = ask->op;
-    struct item *item = ask_take(ask);
-    if (result == DIRECTORY_OK) {
-        store_publish(space->store, generation, broker->now_ns, &superseded);
-        struct store_answer answer = {FB__STATUS__OK, generation};
-        store_replay_record(space->store, op, &answer);
-        if (item)
-            answer_committed(item, &answer);
-        return;
-    }
-    if (BROKER_PLANTED(PLANTED_REFUSED_PUBLISHED))
-        store_publish(space->store, generation, broker->now_ns, &superseded);
-    else
-        store_unseal(space->store, generation, broker->now_ns);
-    if (item)
-        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",
-                  item->sample_id, space->name,
-                  result == DIRECTORY_E_FENCED ? "this node is fenced from the cluster's index"
-                                               : "the directory cannot be reached");
 }
 
 static void commit(struct item *item, uint64_t reservation, const void *checksums,
@@ -80,24 +52,7 @@ static void commit(struct item *item, uint64_t reservation, const void *checksum
                       : "has another number of tensors than there are checksums");
         return;
     }
-    struct store_info info;
-    store_stat(space->store, NULL, 0, generation, &info);
-    memcpy(item->sample_id, info.sample_id, sizeof item->sample_id);
-    item->generation = generation;
-    struct ask *ask = ask_new(item, NULL);
-    if (!ask) {
-        store_unseal(space->store, generation, broker->now_ns);
-        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
-                  item->sample_id);
-        return;
-    }
-    struct directory_record record = {space->name,
-                                      item->sample_id,
-                                      broker->config->node,
-                                      generation,
-                                      broker->options.incarnation,
-                                      info.extent_bytes};
-    broker->directory->ops->publish(broker->directory, &record, on_published, ask);
+    publish(item, generation);
 }
 
 /* ---- reserve ---- */
@@ -220,11 +175,11 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 
 static bool refuse_new(struct broker_session *session, uint32_t request_id, bool wants_reply) {
     struct broker *broker = session->broker;
-    if (!broker->draining && (!broker->fenced || BROKER_PLANTED(PLANTED_FENCED_PUTS)))
+    if (!broker->draining && (broker_serves(broker) || BROKER_PLANTED(PLANTED_FENCED_PUTS)))
         return false;
     char sentence[SENTENCE_BYTES + 80];
     snprintf(sentence, sizeof sentence, "node %s takes no new samples: %s", broker->config->node,
-             broker->draining ? "it is stopping" : broker->fenced_why);
+             broker->draining ? "it is stopping" : broker_fenced_why(broker));
     call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE, sentence);
     return true;
 }
@@ -269,8 +224,10 @@ static bool repeated(struct item *item, uint64_t client_id, uint64_t op_id, size
     item->op = (struct store_op){client_id, op_id + index};
     if (BROKER_PLANTED(PLANTED_REPLAY_TWICE))
         return false;
+    if (publish_adopt(item))
+        return true;
     if (!store_replay_find(item->call->space->store, item->op, &answer))
-        return ask_adopt(item); /* being published for the connection that was lost */
+        return false;
     answer_committed(item, &answer);
     return true;
 }

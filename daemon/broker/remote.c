@@ -16,6 +16,12 @@ static void give_back(struct broker *broker, struct peer *peer, const struct spa
         outbox_release(broker, id, false);
 }
 
+static void refuse_lost(struct item *item) {
+    item_done(item, FB__STATUS__LOST,
+              "sample %s of store %s: its home, node %s, is gone and its memory with it",
+              item->sample_id, item->call->space->name, item->home);
+}
+
 /* One of possibly several answers for the item was no. That no node has an id is known only when
  * all have said so. */
 static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerReply *reply,
@@ -25,7 +31,9 @@ static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerR
         item->unheard = peer;
     if (item->ask_count || item->in_store)
         return; /* others may still say yes */
-    if (absent && (!item->unheard || BROKER_PLANTED(PLANTED_UNHEARD_IS_NO)))
+    if (!reply && nodes_is_dead(item->call->broker, item->home, item->incarnation))
+        refuse_lost(item);
+    else if (absent && (!item->unheard || BROKER_PLANTED(PLANTED_UNHEARD_IS_NO)))
         get_local_not_found(item);
     else if (reply && !absent)
         item_done(item, reply->status == FB__STATUS__OK ? FB__STATUS__INTERNAL : reply->status,
@@ -106,6 +114,10 @@ static void watch(struct item *item) {
 void remote_get(struct item *item) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->home);
+    if (nodes_is_dead(broker, item->home, item->incarnation)) {
+        refuse_lost(item);
+        return;
+    }
     if (!peer) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, which is no peer of node %s: add [peer %s] "

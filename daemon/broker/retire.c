@@ -33,6 +33,24 @@ static bool retire_here(struct item *item) {
     return retired;
 }
 
+static void on_swept(void *context, enum directory_result result) {
+    (void)context, (void)result; /* the directory retries by itself */
+}
+
+void retire_record(struct broker *broker, const char *store, const char *sample_id,
+                   uint64_t generation) {
+    struct directory_record record = {
+        .store = store, .sample_id = sample_id, .home = "", .generation = generation};
+    if (generation)
+        broker->directory->ops->retire(broker->directory, &record, on_swept, NULL);
+}
+
+/* What a dead incarnation held is gone; so goes its record. */
+static void done_with_the_dead(struct item *item) {
+    retire_record(item->call->broker, item->call->space->name, item->sample_id, item->generation);
+    item_done(item, FB__STATUS__OK, NULL);
+}
+
 static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                        size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -49,7 +67,9 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
     }
     if (confirmed && item->ask_count)
         return; /* the other peers' answers are still out */
-    if (confirmed)
+    if (nodes_is_dead(item->call->broker, item->home, item->incarnation))
+        done_with_the_dead(item);
+    else if (confirmed)
         item_done(item, FB__STATUS__OK, NULL);
     else if (reply)
         item_done(item, reply->status, "%s", reply->error);
@@ -70,7 +90,7 @@ static bool ask_peer(struct item *item, struct peer *peer) {
     asked.incarnation = item->incarnation;
     Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
     retire.store = call->space->name;
-    retire.abort = !is_ack(item);
+    retire.reason = (Fb__Reason)call->reason;
     retire.n_items = 1;
     retire.items = items;
     retire.client_id = item->op.client_id;
@@ -89,7 +109,9 @@ static bool ask_peer(struct item *item, struct peer *peer) {
 static void retire_at_home(struct item *item) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->home);
-    if (!peer || !ask_peer(item, peer))
+    if (nodes_is_dead(broker, item->home, item->incarnation))
+        done_with_the_dead(item);
+    else if (!peer || !ask_peer(item, peer))
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, which is no peer of node %s or cannot be "
                   "asked now",
@@ -110,6 +132,9 @@ static void on_located(void *context, enum directory_result result,
             ask_peer(item, peer);
         if (!item->ask_count)
             item_done(item, FB__STATUS__OK, NULL);
+    } else if (nodes_have_lost(broker, result, record)) { /* so goes the record */
+        item->generation = record->generation;
+        done_with_the_dead(item);
     } else if (result == DIRECTORY_OK && strcmp(record->home, broker->config->node)) {
         strcpy(item->home, record->home);
         item->generation = record->generation;
@@ -133,10 +158,12 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
         retire_at_home(item);
         return;
     }
-    bool ours = !asked->incarnation || asked->incarnation == broker->options.incarnation;
-    if (!ours || retire_here(item) || asked->generation) {
-        item_done(item, FB__STATUS__OK,
-                  NULL); /* an earlier incarnation's sample is gone: success */
+    if (asked->incarnation && asked->incarnation != broker->options.incarnation) {
+        done_with_the_dead(item);
+        return;
+    }
+    if (retire_here(item) || asked->generation) {
+        item_done(item, FB__STATUS__OK, NULL);
         return;
     }
     struct ask *ask = ask_new(item, NULL);

@@ -53,12 +53,13 @@ void serve_closed(void *owner, void *user) {
         TAILQ_REMOVE(&asking->waiting, served, link);
         free(served);
     }
+    serve_forget_checks(broker, asking);
     TAILQ_REMOVE(&broker->askings, asking, link);
     free(asking);
 }
 
-static void refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
-                   const char *sentence) {
+void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
+                  const char *sentence) {
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.status = status;
     reply.error = (char *)sentence;
@@ -118,12 +119,21 @@ static void settle_lease(struct asking *asking, struct space *space, uint32_t re
         status_not_found(sentence, asking->broker, space, sample_id, generation);
     else
         status_sentence(sentence, space, result, refusal, sample_id);
-    refuse(asking, request_id, status_of(result), sentence);
+    serve_refuse(asking, request_id, status_of(result), sentence);
 }
 
 static void on_resident(struct waiter *waiter, const struct store_effect *effect) {
     struct served *served = (struct served *)waiter;
+    struct broker *broker = served->asking->broker;
     TAILQ_REMOVE(&served->asking->waiting, served, link);
+    if (effect->result == STORE_OK && !broker_serves(broker)) {
+        store_release(served->space->store, effect->holder, effect->lease.hi, effect->lease.lo,
+                      STORE_RETURNED, broker->now_ns);
+        serve_refuse(served->asking, served->request_id, FB__STATUS__UNAVAILABLE,
+                     broker_fenced_why(broker));
+        free(served);
+        return;
+    }
     settle_lease(served->asking, served->space, served->request_id, served->have_copy,
                  served->sample_id, served->generation, effect->result, &effect->lease,
                  &effect->refusal);
@@ -137,7 +147,8 @@ static void lease_for(struct asking *asking, struct space *space, uint32_t reque
     uint32_t holder = holder_of(asking, space);
     if (!served || holder == STORE_NO_HOLDER) {
         free(served);
-        refuse(asking, request_id, FB__STATUS__FULL, "the home has no room for another reader");
+        serve_refuse(asking, request_id, FB__STATUS__FULL,
+                     "the home has no room for another reader");
         return;
     }
     *served = (struct served){.waiter = {on_resident},
@@ -167,7 +178,7 @@ static void lease_for(struct asking *asking, struct space *space, uint32_t reque
     free(served);
 }
 
-static bool wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation) {
+bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation) {
     return incarnation && !BROKER_PLANTED(PLANTED_ANY_INCARNATION) &&
            incarnation != broker->options.incarnation &&
            (!*home || !strcmp(home, broker->config->node));
@@ -178,19 +189,19 @@ static void on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerL
     struct space *space = space_find(broker, asked->store);
     char sentence[SENTENCE_BYTES];
     if (!asked->item || layout_check_sample_id(asked->item->sample_id)) {
-        refuse(asking, request_id, FB__STATUS__INVALID, "a lease asked for without a sample");
+        serve_refuse(asking, request_id, FB__STATUS__INVALID, "a lease asked for without a sample");
     } else if (!space) {
         snprintf(sentence, sizeof sentence, "store %.64s does not exist on node %s", asked->store,
                  broker->config->node);
-        refuse(asking, request_id, FB__STATUS__NOT_FOUND, sentence);
-    } else if (wrong_incarnation(broker, asked->item->home, asked->item->incarnation)) {
+        serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, sentence);
+    } else if (serve_wrong_incarnation(broker, asked->item->home, asked->item->incarnation)) {
         snprintf(sentence, sizeof sentence,
                  "sample %s of store %s: node %s has restarted without its memory since this ref "
                  "was made",
                  asked->item->sample_id, space->name, broker->config->node);
-        refuse(asking, request_id, FB__STATUS__LOST, sentence);
-    } else if (broker->fenced && !BROKER_PLANTED(PLANTED_FENCED_SERVES)) {
-        refuse(asking, request_id, FB__STATUS__UNAVAILABLE, broker->fenced_why);
+        serve_refuse(asking, request_id, FB__STATUS__LOST, sentence);
+    } else if (!broker_serves(broker) && !BROKER_PLANTED(PLANTED_FENCED_SERVES)) {
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, broker_fenced_why(broker));
     } else {
         lease_for(asking, space, request_id, asked);
     }
@@ -226,26 +237,6 @@ static void on_release(struct asking *asking, const Fb__PeerRelease *asked) {
     }
 }
 
-static void on_retire(struct asking *asking, const Fb__PeerRetire *asked) {
-    struct broker *broker = asking->broker;
-    struct space *space = space_find(broker, asked->store);
-    for (size_t i = 0; space && i < asked->n_items; i++) {
-        const Fb__RetireItem *item = asked->items[i];
-        struct store_op op = {asked->client_id, asked->op_id ? asked->op_id + i : 0};
-        struct store_answer answer;
-        bool retired;
-        if (wrong_incarnation(broker, "", item->incarnation) ||
-            (!asked->abort && space->settings.policy == FB__POLICY__RETAIN) ||
-            store_replay_find(space->store, op, &answer))
-            continue;
-        store_retire(space->store, item->sample_id, (uint32_t)strlen(item->sample_id),
-                     item->generation, asked->abort ? STORE_ABORTED : STORE_ACKED, broker->now_ns,
-                     &retired);
-        answer = (struct store_answer){FB__STATUS__OK, retired};
-        store_replay_record(space->store, op, &answer);
-    }
-}
-
 static void on_probe(struct asking *asking, uint32_t request_id, const char *store,
                      const Fb__RetireItem *item, bool explain) {
     struct space *space = space_find(asking->broker, store);
@@ -253,7 +244,7 @@ static void on_probe(struct asking *asking, uint32_t request_id, const char *sto
         char sentence[SENTENCE_BYTES];
         snprintf(sentence, sizeof sentence, "store %.64s does not exist on node %s", store,
                  asking->broker->config->node);
-        refuse(asking, request_id, FB__STATUS__NOT_FOUND, sentence);
+        serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, sentence);
         return;
     }
     size_t bytes;
@@ -279,7 +270,7 @@ static void on_region(struct asking *asking, uint32_t request_id, uint32_t regio
     struct transport *transport = asking->broker->transport;
     int key_bytes = transport->ops->region_key(transport, region, key, sizeof key);
     if (key_bytes < 0) {
-        refuse(asking, request_id, FB__STATUS__NOT_FOUND, "the store's memory is gone");
+        serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, "the store's memory is gone");
         return;
     }
     Fb__PeerRegionReply result = FB__PEER_REGION_REPLY__INIT;
@@ -294,7 +285,10 @@ void serve_request(void *owner, void *user, uint32_t request_id, bool wants_repl
                    const Fb__PeerRequest *request) {
     (void)owner;
     struct asking *asking = user;
-    asking->broker->request_count++;
+    struct broker *broker = asking->broker;
+    if (broker->options.clock_ns)
+        broker->now_ns = broker->options.clock_ns(broker->options.owner);
+    broker->request_count++;
     switch (request->op_case) {
     case FB__PEER_REQUEST__OP_LEASE:
         on_lease(asking, request_id, request->lease);
@@ -312,12 +306,14 @@ void serve_request(void *owner, void *user, uint32_t request_id, bool wants_repl
         on_release(asking, request->release);
         break;
     case FB__PEER_REQUEST__OP_RETIRE:
-        on_retire(asking, request->retire);
+        if (serve_retire(asking, request_id, request->retire))
+            return;
         break;
     default:
-        refuse(asking, request_id, FB__STATUS__UNSUPPORTED, "this node does not know that request");
+        serve_refuse(asking, request_id, FB__STATUS__UNSUPPORTED,
+                     "this node does not know that request");
         return;
     }
     if (wants_reply)
-        refuse(asking, request_id, FB__STATUS__OK, "");
+        serve_refuse(asking, request_id, FB__STATUS__OK, "");
 }

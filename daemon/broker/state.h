@@ -91,8 +91,8 @@ enum call_kind { CALL_PUT, CALL_GET, CALL_RETIRE, CALL_STAT, CALL_EXPLAIN, CALL_
 
 /* One question under way for an item. Freed by its answer. */
 struct ask {
-    LIST_ENTRY(ask) link; /* of its item, or of the broker's orphans */
-    struct item *item;    /* NULL = nobody waits any more */
+    LIST_ENTRY(ask) link;
+    struct item *item; /* NULL = nobody waits any more */
     struct broker *broker;
     struct space *space;
     struct peer *peer;
@@ -102,6 +102,7 @@ struct ask {
 
 struct inline_put;
 struct fetch;
+struct publishing;
 
 struct item {
     struct waiter waiter; /* first: an effect's tag is a pointer to it */
@@ -126,6 +127,7 @@ struct item {
     /* put */
     uint64_t reservation, extent_offset, extent_bytes;
     struct inline_put *inline_put;
+    struct publishing *publishing;
     /* get */
     uint64_t lease_hi, lease_lo;
     uint32_t slot;
@@ -244,13 +246,15 @@ struct broker {
     uint64_t next_owner; /* session and asking ids */
     struct asking_list askings;
     struct fetch_list fetches;
-    struct item_list timed;   /* items with a deadline that no store keeps for them */
-    LIST_HEAD(, ask) orphans; /* asks whose item ended */
-    struct item_list drains;  /* waiting for release_pending to reach 0 */
+    struct item_list timed;  /* items with a deadline that no store keeps for them */
+    struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
-    bool draining, fenced;
-    char fenced_why[SENTENCE_BYTES];
+    bool draining;
+    char fenced_why[SENTENCE_BYTES]; /* of the last time */
+    TAILQ_HEAD(, publishing) publishings;
+    TAILQ_HEAD(, node) nodes;
+    TAILQ_HEAD(, index_check) checks; /* serve.c */
     struct scratch scratch;
 };
 
@@ -273,9 +277,6 @@ struct item *ask_take(struct ask *ask);
  * ended. */
 bool item_name(struct item *item, const char *sample_id, uint64_t generation, const char *home,
                uint64_t incarnation);
-/* The item repeats an operation whose ask was orphaned by a lost connection and is still under way:
- * its answer will be this item's. False if there is none. */
-bool ask_adopt(struct item *item);
 /* One of the places where it was looked for has it: leaves the others, so that it never waits in
  * two fetches or twice in a store's queue. */
 void item_found(struct item *item);
@@ -354,6 +355,38 @@ uint64_t outboxes_next_deadline_ns(const struct broker *broker);
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
 void outbox_free(struct peer *peer);
 
+/* ---- retire.c ---- */
+/* Removes the record of a generation that is gone with its home, if it still stands; 0: none. */
+void retire_record(struct broker *broker, const char *store, const char *sample_id,
+                   uint64_t generation);
+
+/* ---- publish.c: from a sealed generation to an answered put ---- */
+void publish(struct item *item, uint64_t generation);
+/* A repeat of an operation still under way whose first asker is gone waits for its answer. */
+bool publish_adopt(struct item *item);
+void publish_detach(struct item *item);
+void publishings_pump(struct broker *broker, uint64_t now_ns);
+uint64_t publishings_next_deadline_ns(const struct broker *broker);
+void publishings_free(struct broker *broker);
+
+/* ---- nodes.c ---- */
+void nodes_on_up(void *owner, const char *name, const char *address, uint64_t incarnation);
+void nodes_on_down(void *owner, const char *name, uint64_t incarnation);
+void nodes_on_fenced(void *owner, bool fenced, const char *why);
+/* That incarnation serves no more, for certain. */
+bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation);
+/* What the directory located is at a dead home, or at this node before it restarted, of which the
+ * directory may not have heard yet. */
+bool nodes_have_lost(const struct broker *broker, enum directory_result result,
+                     const struct directory_record *record);
+/* May we serve, as of now_ns, what another node could have superseded? */
+bool broker_serves(const struct broker *broker);
+const char *broker_fenced_why(const struct broker *broker);
+void nodes_free(struct broker *broker);
+
+/* ---- reconcile.c ---- */
+void reconcile(void *owner, const struct directory_record *records, size_t count, bool index_lost);
+
 /* ---- remote_lease.c ---- */
 /* 0 = out of memory. */
 uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uint64_t hi,
@@ -366,6 +399,13 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
 void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
                    const Fb__PeerRequest *request);
 void serve_closed(void *owner, void *user);
+void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
+                  const char *sentence);
+/* The ref was made by an earlier incarnation of this node (home: ours or empty). */
+bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation);
+/* serve_retire.c: true when it answers by itself, now or later. */
+bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked);
+void serve_forget_checks(struct broker *broker, const struct asking *asking);
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);
 
 /* ---- probe.c: shared with serve.c and list.c ---- */

@@ -34,11 +34,21 @@ struct directory_events {
     void (*node_down)(void *owner, const char *node, uint64_t incarnation);
     /* We are fenced (true) or may serve again (false); why: one sentence. */
     void (*fenced)(void *owner, bool fenced, const char *why);
+    /* Once between fenced(true) and fenced(false): every record of the index that names our node
+     * and incarnation, by store, then sample_id, bytewise. What we hold and they do not name was
+     * superseded or removed while we were fenced, and its memory may be reused by nobody's leave
+     * but ours; what they name and we do not hold is to be retired. directory_reconcile() says
+     * which is which. index_lost: the index has gone back in time (restored from a backup,
+     * emptied), so that a record that is missing proves nothing. */
+    void (*reconcile)(void *owner, const struct directory_record *records, size_t count,
+                      bool index_lost);
 };
 
-/* older: the record this one replaced, NULL if none. */
+/* older: the record this one replaced, NULL if none. ask_peers: the answer to an earlier attempt
+ * was lost, and with it what was replaced, if anything: every node must check what it holds of this
+ * sample against the index. */
 typedef void (*directory_publish_fn)(void *context, enum directory_result result,
-                                     const struct directory_record *older);
+                                     const struct directory_record *older, bool ask_peers);
 typedef void (*directory_retire_fn)(void *context, enum directory_result result);
 /* record NULL unless DIRECTORY_OK or _LOST. A directory without a cluster-wide index (static)
  * answers DIRECTORY_E_NOT_FOUND with ask_peers: the caller then asks each node itself. */
@@ -59,6 +69,10 @@ struct directory_ops {
                    directory_retire_fn done, void *context);
     void (*locate)(struct directory *d, const char *store, const char *sample_id,
                    directory_locate_fn done, void *context);
+    /* From this time on nothing may be served that another node could have superseded, whether
+     * fenced() has said so yet or not; UINT64_MAX = no such limit, 0 = now. To be compared with the
+     * clock of this moment, for the whole process may just have been stopped for a while. */
+    uint64_t (*serves_until_ns)(const struct directory *d);
     /* Publishes and retires not yet answered. */
     uint64_t (*pending)(const struct directory *d);
     /* Runs what is due: callbacks queued by the calls above, retries, keep-alives. */
@@ -82,5 +96,23 @@ struct directory_peer {
 int directory_static_new(const char *node, const struct directory_peer *peers, size_t peer_count,
                          uint64_t unix_ms, const struct directory_events *events, void *owner,
                          struct directory **out);
+
+/* What to do about one generation or record after reconcile(). */
+enum directory_verdict {
+    DIRECTORY_RETIRE_HELD,   /* we hold it and the index has dropped or replaced it: retire it */
+    DIRECTORY_PUBLISH_HELD,  /* we hold it and its record was lost, or overwritten by a put of ours
+                              * that  failed: publish it again */
+    DIRECTORY_RETIRE_RECORD, /* the index has it and we do not: retire() the record */
+};
+typedef void (*directory_verdict_fn)(void *context, enum directory_verdict verdict,
+                                     const struct directory_record *record);
+/* Compares what this node holds as a home (`held`) with the records reconcile() was given. Both
+ * sorted by store, then sample_id, bytewise; in `held` a sample stands once, with its current
+ * generation. What agrees is not mentioned. Pure. */
+void directory_reconcile(const struct directory_record *held, size_t held_count,
+                         const struct directory_record *records, size_t record_count,
+                         bool index_lost, directory_verdict_fn verdict, void *context);
+/* The order of both, for qsort(). */
+int directory_record_compare(const void *a, const void *b);
 
 #endif

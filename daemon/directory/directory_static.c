@@ -88,7 +88,7 @@ static void answer_first(struct directory_static *self, bool available) {
     self->pending -= answer.question != QUESTION_LOCATE;
     enum directory_result result = available ? DIRECTORY_OK : DIRECTORY_E_UNAVAILABLE;
     if (answer.question == QUESTION_PUBLISH)
-        answer.done.publish(answer.context, result, NULL);
+        answer.done.publish(answer.context, result, NULL, false);
     else if (answer.question == QUESTION_RETIRE)
         answer.done.retire(answer.context, result);
     else
@@ -135,6 +135,11 @@ static void static_locate(struct directory *d, const char *store, const char *sa
         (struct answer){.question = QUESTION_LOCATE, .done.locate = done, .context = context});
 }
 
+static uint64_t static_serves_until_ns(const struct directory *d) {
+    (void)d;
+    return UINT64_MAX; /* no index, no fencing */
+}
+
 static uint64_t static_pending(const struct directory *d) {
     return ((const struct directory_static *)d)->pending;
 }
@@ -179,6 +184,7 @@ static const struct directory_ops static_ops = {
     .publish = static_publish,
     .retire = static_retire,
     .locate = static_locate,
+    .serves_until_ns = static_serves_until_ns,
     .pending = static_pending,
     .tick = static_tick,
     .next_deadline_ns = static_next_deadline_ns,

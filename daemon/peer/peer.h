@@ -31,6 +31,10 @@ struct peers_options {
     const char *node; /* ours */
     uint64_t incarnation;
     uint64_t ping_interval_ns, timeout_ns, reconnect_max_ns;
+    /* The time of an event of the transport, which carries none; NULL: that of the last tick or
+     * call. */
+    uint64_t (*clock_ns)(void *clock_context);
+    void *clock_context;
 };
 
 struct peers_events {

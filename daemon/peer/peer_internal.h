@@ -87,7 +87,8 @@ struct peers {
     void *closed_owner;
     struct peer_list peers;
     struct asker_list askers;
-    uint64_t now_ns; /* of the last tick or call: for events, which carry no time */
+    uint64_t tick_ns; /* of the last tick */
+    uint64_t now_ns;  /* of the last tick or call: for events, which carry no time */
 };
 
 void peer_init(struct peer *peer, struct peers *peers, const char *node, const char *address);

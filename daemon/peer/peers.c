@@ -46,9 +46,15 @@ static Fb__PeerHello *unpack_hello(const void *hello, size_t hello_bytes, const 
     return peer;
 }
 
+static void touch(struct peers *peers) {
+    if (peers->options.clock_ns)
+        peers->now_ns = peers->options.clock_ns(peers->options.clock_context);
+}
+
 static void *on_accepted(void *owner, struct transport_conn *conn, const void *hello,
                          size_t hello_bytes) {
     struct peers *peers = owner;
+    touch(peers);
     const char *why;
     Fb__PeerHello *peer = unpack_hello(hello, hello_bytes, &why);
     if (!peer) {
@@ -67,6 +73,7 @@ static void *on_accepted(void *owner, struct transport_conn *conn, const void *h
 
 static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes) {
     struct peers *peers = owner;
+    touch(peers);
     struct peer *peer = as_peer(user);
     const char *why;
     Fb__PeerHello *said = unpack_hello(hello, hello_bytes, &why);
@@ -88,6 +95,7 @@ static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes
 
 static void on_message(void *owner, void *user, const void *data, size_t bytes) {
     struct peers *peers = owner;
+    touch(peers);
     struct end *end = user;
     end->heard_ns = peers->now_ns;
     if (end->kind == END_PEER)
@@ -97,12 +105,13 @@ static void on_message(void *owner, void *user, const void *data, size_t bytes) 
 }
 
 static void on_read_done(void *owner, void *user, void *read_user, int status) {
-    (void)owner;
+    touch(owner);
     peer_on_read_done(as_peer(user), read_user, status);
 }
 
 static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
     struct peers *peers = owner;
+    touch(peers);
     struct end *end = user;
     struct peer_reading *reading = read_user;
     end->heard_ns = peers->now_ns;
@@ -111,7 +120,7 @@ static void on_read_progress(void *owner, void *user, void *read_user, uint64_t 
 }
 
 static void on_closed(void *owner, void *user, const char *why) {
-    (void)owner;
+    touch(owner);
     struct end *end = user;
     end->conn = NULL;
     if (end->kind == END_PEER) {
@@ -218,7 +227,10 @@ static bool asker_silent(const struct peers *peers, const struct asker *asker, u
 
 /* After a pause of our own (SIGSTOP, a suspended machine) nobody was silent: we were deaf. */
 static void forgive_own_pause(struct peers *peers, uint64_t now_ns) {
-    if (!peers->now_ns || now_ns - peers->now_ns < peers->options.timeout_ns / 2)
+    uint64_t since_ns = now_ns - peers->tick_ns;
+    bool first = !peers->tick_ns;
+    peers->tick_ns = now_ns;
+    if (first || since_ns < peers->options.timeout_ns / 2)
         return;
     struct peer *peer;
     TAILQ_FOREACH (peer, &peers->peers, link)

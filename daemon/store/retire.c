@@ -11,6 +11,22 @@ static bool name_is(const struct store *store, uint32_t index, const char *id, u
     return !id_bytes || (name->id_bytes == id_bytes && !memcmp(name->id, id, id_bytes));
 }
 
+static bool retire_home(struct store *store, uint32_t index, enum store_reason reason,
+                        uint64_t now_ns) {
+    uint64_t generation = sample_at(store, index)->generation;
+    switch (sample_state(sample_at(store, index))) {
+    case STORE_RESIDENT:
+        sample_retire(store, index, reason, now_ns);
+        return true;
+    case STORE_SEALED: /* it will never be RESIDENT, whatever its publish says */
+        sample_end(store, index, reason, now_ns);
+        waiters_wake(store, generation, NONE, NONE, now_ns);
+        return true;
+    default:
+        return false;
+    }
+}
+
 enum store_result store_retire(struct store *store, const char *sample_id, uint32_t sample_id_bytes,
                                uint64_t generation, enum store_reason reason, uint64_t now_ns,
                                bool *retired_out) {
@@ -25,11 +41,8 @@ enum store_result store_retire(struct store *store, const char *sample_id, uint3
         uint32_t name = name_find(store, sample_id, sample_id_bytes);
         index = name == NONE ? NONE : name_at(store, name)->resident;
     }
-    if (index != NONE && sample_state(sample_at(store, index)) == STORE_RESIDENT &&
-        !sample_flag(sample_at(store, index), WORD_LANDING)) {
-        sample_retire(store, index, reason, now_ns);
-        *retired_out = true;
-    }
+    if (index != NONE && !sample_flag(sample_at(store, index), WORD_LANDING))
+        *retired_out = retire_home(store, index, reason, now_ns);
     store_settle(store, now_ns);
     return STORE_OK;
 }

@@ -212,9 +212,9 @@ enum store_result store_release(struct store *store, uint32_t holder, uint64_t h
 uint64_t store_lease_cookie(const struct store *store, uint32_t holder, uint64_t hi, uint64_t lo);
 
 /* ---- retire ---- */
-/* generation != 0: only that one (superseded = harmless STORE_OK); == 0: whatever RESIDENT
- * generation that id has at home here. Absent = STORE_OK; *retired_out tells whether something was
- * retired now. ack of a store that is not on-ack retires too. */
+/* generation != 0: only that one, RESIDENT or SEALED (superseded = harmless STORE_OK); == 0:
+ * whatever RESIDENT generation that id has at home here. Absent = STORE_OK; *retired_out tells
+ * whether something was retired now. ack of a store that is not on-ack retires too. */
 enum store_result store_retire(struct store *store, const char *sample_id, uint32_t sample_id_bytes,
                                uint64_t generation, enum store_reason reason, uint64_t now_ns,
                                bool *retired_out);

@@ -37,5 +37,6 @@ struct directory_fixture {
 
 extern const struct directory_fixture directory_fixture_static;
 extern const struct directory_fixture directory_fixture_fake;
+extern const struct directory_fixture directory_fixture_etcd;
 
 #endif

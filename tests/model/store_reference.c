@@ -99,12 +99,18 @@ void ref_cancel(struct ref *ref, uint32_t holder, uint64_t token, uint64_t now_n
     refstate_settle(ref, now_ns);
 }
 
+static void unseal(struct ref *ref, struct ref_sample *s, enum store_reason reason,
+                   uint64_t now_ns) {
+    uint64_t generation = s->generation;
+    refstate_gone(ref, s, reason, now_ns);
+    refstate_wake(ref, generation, -1, NULL);
+}
+
 enum store_result ref_unseal(struct ref *ref, uint64_t generation, uint64_t now_ns) {
     struct ref_sample *s = ref_by_generation(ref, generation);
     if (!s || s->state != STORE_SEALED)
         return STORE_E_NOT_FOUND;
-    refstate_gone(ref, s, STORE_CANCELLED, now_ns);
-    refstate_wake(ref, generation, -1, NULL);
+    unseal(ref, s, STORE_CANCELLED, now_ns);
     refstate_settle(ref, now_ns);
     return STORE_OK;
 }
@@ -180,9 +186,12 @@ bool ref_retire(struct ref *ref, int id, uint64_t generation, enum store_reason 
                 uint64_t now_ns) {
     struct ref_sample *s =
         generation ? ref_by_generation(ref, generation) : refstate_resident_of(ref, id);
-    bool hit = s && !s->landing && s->state == STORE_RESIDENT && s->id == id;
-    if (hit)
+    bool hit =
+        s && !s->landing && s->id == id && (s->state == STORE_RESIDENT || s->state == STORE_SEALED);
+    if (hit && s->state == STORE_RESIDENT)
         refstate_retire(ref, s, reason, now_ns);
+    else if (hit)
+        unseal(ref, s, reason, now_ns);
     refstate_settle(ref, now_ns);
     return hit;
 }

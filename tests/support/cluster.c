@@ -17,6 +17,8 @@
 #include "checks.h"
 
 #define READY_MS 20000u
+/* Connections to etcd that a broker may have open now and then. */
+#define ETCD_FDS_MAX 8u
 
 static const char common_ini[] =
     "[memory]\nmax_resident_bytes = 512MiB\nprefault = off\n"
@@ -47,11 +49,13 @@ static void write_config(struct cluster *cluster, uint32_t index,
     snprintf(text, sizeof text, "[peers]\nlisten = %s\ncluster_secret_file = %%D/%s.cluster\n",
              node->address, node->name);
     config_text_add(&node->ini, cluster->count > 1 ? text : NULL, cluster->directory);
-    for (uint32_t i = 0; i < cluster->count; i++) {
+    for (uint32_t i = 0; i < cluster->count && options->etcd_members == 0; i++) {
         snprintf(text, sizeof text, "[peer %s]\naddress = %s\n", cluster->nodes[i].name,
                  cluster->nodes[i].address);
         config_text_add(&node->ini, i != index ? text : NULL, cluster->directory);
     }
+    if (options->etcd_members != 0)
+        cluster_etcd_configure(cluster, index, options);
     config_text_add(&node->ini, options->ini, cluster->directory);
     config_text_add(&node->ini, options->ini_of[index], cluster->directory);
     config_text_write(&node->ini, node->config_path);
@@ -169,16 +173,20 @@ void cluster_start(struct cluster *cluster, const struct cluster_options *option
         write_file(path, options->files[i].text, 0600);
     }
     name_nodes(cluster);
+    if (options->etcd_members != 0)
+        cluster_etcd_start(cluster, options);
     for (uint32_t i = 0; i < cluster->count; i++)
         write_config(cluster, i, options);
     for (uint32_t i = 0; i < cluster->count; i++)
         cluster_node_start(cluster, i);
-    for (uint32_t i = 0; i < cluster->count && !options->unconnected; i++)
+    bool connected = !options->unconnected && !options->etcd_late;
+    for (uint32_t i = 0; i < cluster->count && connected; i++)
         for (uint32_t peer = 0; peer < cluster->count; peer++)
             if (peer != i)
                 cluster_await_peer(cluster, i, peer);
     for (uint32_t i = 0; i < cluster->count; i++)
-        cluster->nodes[i].fd_baseline = settled_fd_count(&cluster->nodes[i]);
+        cluster->nodes[i].fd_baseline =
+            settled_fd_count(&cluster->nodes[i]) + (options->etcd_members != 0 ? ETCD_FDS_MAX : 0);
 }
 
 /* ---- clients ---- */

@@ -12,10 +12,14 @@
 #include <stdint.h>
 
 #include "config_text.h"
+#include "etcd_server.h"
 #include "feature.h"
 #include "process.h"
+#include "proxy.h"
 
 #define CLUSTER_NODES_MAX 3u
+/* Of a node's lease in etcd: the shortest that etcd grants. */
+#define CLUSTER_TTL_MS 2000u
 
 struct node {
     char name[2];
@@ -35,12 +39,21 @@ struct cluster_options {
         const char *name, *text;
     } files[4];       /* put into the directory, mode 0600 */
     bool unconnected; /* do not wait for the peers: they cannot connect */
+    /* Above 0: directory = etcd, with so many members of its own; the brokers find each other
+     * through it. */
+    uint32_t etcd_members;
+    bool etcd_late; /* etcd is down when the brokers start; implies unconnected */
+    bool proxied; /* one member: each node reaches etcd, and is reached by its peers, by proxies */
 };
 struct cluster {
     char directory[64];
     uint32_t count;
     uint32_t own_fds; /* of the test before it started anything */
     struct node nodes[CLUSTER_NODES_MAX];
+    struct etcd_server etcd; /* count 0 = none */
+    struct cluster_proxies {
+        struct proxy etcd, peers; /* from this node to etcd, from other nodes to this one */
+    } proxies[CLUSTER_NODES_MAX];
 };
 
 /* Writes the configurations, starts every node and waits until all are ready. */
@@ -81,6 +94,23 @@ bool cluster_log_has(const struct cluster *cluster, uint32_t node, const char *t
 /* Ends all nodes that run and checks: exit status 0, each broker's fds were back at the baseline,
  * no child is left, the test's own fds are what they were. Removes the directory. */
 void cluster_stop(struct cluster *cluster);
+
+/* ---- directory = etcd ---- */
+
+/* For cluster_start() and cluster_stop(). */
+void cluster_etcd_start(struct cluster *cluster, const struct cluster_options *options);
+void cluster_etcd_configure(struct cluster *cluster, uint32_t node,
+                            const struct cluster_options *options);
+void cluster_etcd_stop(struct cluster *cluster);
+
+/* Of keys below PREFIX, e.g. "samples/run/". */
+uint32_t cluster_etcd_count(struct cluster *cluster, const char *prefix);
+/* Until etcd has no record of any sample. */
+void cluster_etcd_await_no_samples(struct cluster *cluster);
+/* Until etcd has records of so many nodes. */
+void cluster_etcd_await_nodes(struct cluster *cluster, uint32_t nodes);
+/* Until etcd has no record of this node: its lease has ended. */
+void cluster_etcd_await_fenced(struct cluster *cluster, uint32_t node);
 
 /* build/featured or build/featurectl. */
 void cluster_program(const char *name, char path_out[4096]);

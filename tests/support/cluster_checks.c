@@ -234,6 +234,8 @@ void cluster_stop(struct cluster *cluster) {
     for (uint32_t i = 0; i < cluster->count; i++)
         if (cluster->nodes[i].process.pid != 0)
             cluster_node_terminate(cluster, i);
+    if (cluster->etcd.count != 0)
+        cluster_etcd_stop(cluster);
     CHECK(check_child_count() == 0, "%u children are left", check_child_count());
     CHECK(check_fd_count(0) == cluster->own_fds, "%u fds, %u at the start", check_fd_count(0),
           cluster->own_fds);

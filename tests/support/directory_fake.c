@@ -142,20 +142,20 @@ static enum directory_result access_result(const struct fake *fake) {
 static void deliver_publish(struct fake *fake, const struct due *due) {
     enum directory_result result = access_result(fake);
     if (result != DIRECTORY_OK) {
-        due->publish(due->context, result, NULL);
+        due->publish(due->context, result, NULL, false);
         return;
     }
     struct record *current = index_find(fake->cluster, &due->record);
     if (!current || current->generation == due->record.generation) {
         if (!current)
             index_add(fake->cluster, &due->record);
-        due->publish(due->context, DIRECTORY_OK, NULL);
+        due->publish(due->context, DIRECTORY_OK, NULL, false);
         return;
     }
     struct record older = *current;
     *current = due->record;
     struct directory_record view = record_view(&older);
-    due->publish(due->context, DIRECTORY_OK, &view);
+    due->publish(due->context, DIRECTORY_OK, &view, false);
 }
 
 static void deliver_retire(struct fake *fake, const struct due *due) {
@@ -276,6 +276,10 @@ static void fake_locate(struct directory *d, const char *store, const char *samp
     due->context = context;
 }
 
+static uint64_t fake_serves_until_ns(const struct directory *d) {
+    return ((const struct fake *)d)->fenced ? 0 : UINT64_MAX;
+}
+
 static uint64_t fake_pending(const struct directory *d) {
     return ((const struct fake *)d)->pending;
 }
@@ -319,6 +323,7 @@ static const struct directory_ops fake_ops = {
     .publish = fake_publish,
     .retire = fake_retire,
     .locate = fake_locate,
+    .serves_until_ns = fake_serves_until_ns,
     .pending = fake_pending,
     .tick = fake_tick,
     .next_deadline_ns = fake_next_deadline_ns,

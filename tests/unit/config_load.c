@@ -211,8 +211,6 @@ Test(config, a_bad_value_is_refused_with_its_range) {
 }
 
 Test(config, what_comes_later_is_refused_as_such) {
-    refuse("[directory]\nkind = etcd\n", ":2: [directory] kind = etcd: not supported in featured",
-           "later version; allowed: static");
     refuse("[peers]\ntransport = rdma\n", ":2: [peers] transport = rdma: not supported",
            "allowed: auto, tcp");
     refuse("[peers]\nrequire_rdma = yes\n", ":2: [peers] require_rdma = yes: not supported",
@@ -235,6 +233,36 @@ Test(config, values_that_contradict_each_other_are_refused) {
     refuse("[peer a]\n[node]\nname = b\n", ":1: [peer a]: has no address", "address = host:port");
     struct config config = load_good("[peers]\nlisten = 0.0.0.0:7400\ncluster_secret_file = /c\n");
     cr_expect_str_eq(config.cluster_secret_file, "/c");
+}
+
+Test(config, etcd_takes_endpoints_and_all_of_a_kind) {
+    const char *etcd = "[directory]\nkind = etcd\nendpoints = http://a:2379, https://[::1]:2379\n";
+    char text[512];
+    struct config config = load_good(etcd);
+    cr_expect_eq(config.directory, CONFIG_DIRECTORY_ETCD);
+    cr_expect_str_eq(config.etcd_cluster, "main");
+    cr_expect_eq(config.lease_ttl_ms, 10000);
+    cr_expect_eq(config.batch_max, 100);
+    cr_expect_eq(config.batch_delay_ms, 1);
+    refuse("[directory]\nkind = etcd\n", ":2: [directory] kind = etcd: no endpoints", "endpoints");
+    refuse("[directory]\nendpoints = a:2379\n", ":2:", "allowed: http://host:port");
+    refuse("[directory]\nendpoints = http://a\n", ":2:", "allowed: http://host:port");
+    refuse("[directory]\nlease_ttl = 1s\n", ":2:", "2s to 1h");
+    refuse("[directory]\nbatch_max = 128\n", ":2:", "1 to 120");
+    const char *wrong[][2] = {
+        {"cert_file = /c\n", "both or neither"},
+        {"username = u\n", "both or neither"},
+        {"[peer b]\naddress = b:1\n", "no [peer NAME]"},
+        {"[peers]\nlisten = 0.0.0.0:7400\ncluster_secret_file = /s\n", "advertise = host:port"},
+        {"[peers]\nlisten = [::]:7400\ncluster_secret_file = /s\n", "advertise = host:port"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        snprintf(text, sizeof text, "%s%s", etcd, wrong[i][0]);
+        refuse(text, ":", wrong[i][1]);
+    }
+    snprintf(text, sizeof text, "%s[peers]\nlisten = 0.0.0.0:1\ncluster_secret_file = /s\n%s", etcd,
+             "advertise = a:7400\n");
+    cr_expect_str_eq(load_good(text).advertise, "a:7400");
 }
 
 Test(config, long_lines_and_zero_bytes_are_refused) {

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the directory has said of the other nodes, and of ourselves: who lives under which
+ * incarnation, and until when we may serve. A directory that knows no incarnations (static)
+ * declares nobody dead.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "state.h"
+
+struct node {
+    TAILQ_ENTRY(node) link;
+    char name[LAYOUT_NAME_BYTES_MAX + 1];
+    uint64_t live; /* incarnation, 0 = none or not known */
+    uint64_t dead; /* the last one that died */
+};
+
+static struct node *find(const struct broker *broker, const char *name) {
+    struct node *node;
+    TAILQ_FOREACH (node, &broker->nodes, link)
+        if (!strcmp(node->name, name))
+            return node;
+    return NULL;
+}
+
+static struct node *find_or_add(struct broker *broker, const char *name) {
+    struct node *node = find(broker, name);
+    if (node || !(node = calloc(1, sizeof *node)))
+        return node;
+    strncpy(node->name, name, sizeof node->name - 1);
+    TAILQ_INSERT_TAIL(&broker->nodes, node, link);
+    return node;
+}
+
+void nodes_on_up(void *owner, const char *name, const char *address, uint64_t incarnation) {
+    struct broker *broker = owner;
+    struct node *node = find_or_add(broker, name);
+    if (!node || !peers_add(broker->peers, name, address)) {
+        log_error("node %s: out of memory", name);
+        return;
+    }
+    if (node->live && node->live != incarnation)
+        node->dead = node->live;
+    node->live = incarnation;
+    if (incarnation)
+        log_info("node %s is a member at %s, incarnation %016llx", name, address,
+                 (unsigned long long)incarnation);
+}
+
+void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
+    struct node *node = find_or_add(owner, name);
+    log_warning("node %s, incarnation %016llx, has left: what it held is lost", name,
+                (unsigned long long)incarnation);
+    if (!node)
+        return;
+    if (node->live == incarnation)
+        node->live = 0;
+    node->dead = incarnation;
+}
+
+bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {
+    const struct node *node = find(broker, name);
+    if (!node || !incarnation)
+        return false;
+    return node->dead == incarnation || (node->live && node->live != incarnation);
+}
+
+bool nodes_have_lost(const struct broker *broker, enum directory_result result,
+                     const struct directory_record *record) {
+    bool was_ours = result == DIRECTORY_OK && !strcmp(record->home, broker->config->node) &&
+                    record->incarnation != broker->options.incarnation;
+    return result == DIRECTORY_E_LOST || was_ours;
+}
+
+void nodes_on_fenced(void *owner, bool fenced, const char *why) {
+    struct broker *broker = owner;
+    snprintf(broker->fenced_why, sizeof broker->fenced_why, "%s", why);
+    log_warning("node %s: %s: %s", broker->config->node, fenced ? "fenced" : "serving again", why);
+}
+
+bool broker_serves(const struct broker *broker) {
+    const struct directory_ops *ops = broker->directory->ops;
+    return broker->now_ns < ops->serves_until_ns(broker->directory);
+}
+
+const char *broker_fenced_why(const struct broker *broker) {
+    return *broker->fenced_why ? broker->fenced_why
+                               : "it may have been taken for dead: its record in the index is not "
+                                 "known to be alive";
+}
+
+void nodes_free(struct broker *broker) {
+    struct node *node;
+    while ((node = TAILQ_FIRST(&broker->nodes))) {
+        TAILQ_REMOVE(&broker->nodes, node, link);
+        free(node);
+    }
+}

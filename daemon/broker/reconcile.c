@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * After a time in which this node was fenced: what it holds against what the index says. What was
+ * superseded or removed meanwhile is retired, what the index has lost is published again, the rest
+ * goes on.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "state.h"
+
+struct held { /* what we hold, as records; ids kept in the store_info behind each */
+    struct directory_record *records;
+    char (*ids)[STORE_ID_BYTES_MAX + 1];
+    size_t count, room;
+};
+
+static bool grow(struct held *held) {
+    size_t room = held->room ? held->room * 2 : 1024;
+    struct directory_record *records = realloc(held->records, room * sizeof *records);
+    if (records)
+        held->records = records;
+    char(*ids)[STORE_ID_BYTES_MAX + 1] = realloc(held->ids, room * sizeof *ids);
+    if (ids)
+        held->ids = ids;
+    held->room = records && ids ? room : held->room;
+    return records && ids;
+}
+
+static bool add(struct held *held, const struct broker *broker, const struct space *space,
+                const struct store_info *info) {
+    if (held->count == held->room && !grow(held))
+        return false;
+    memcpy(held->ids[held->count], info->sample_id, sizeof held->ids[0]);
+    held->records[held->count++] = (struct directory_record){
+        .store = space->name,
+        .home = broker->config->node,
+        .generation = info->generation,
+        .incarnation = broker->options.incarnation,
+        .bytes = info->extent_bytes,
+    };
+    return true;
+}
+
+static bool collect(const struct broker *broker, struct held *held) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        const struct space *space = &broker->spaces[i];
+        struct store_info info;
+        uint64_t cursor = 0;
+        if (!space->used || space->dropped)
+            continue;
+        while (store_list_next(space->store, &cursor, &info))
+            if (info.state == STORE_RESIDENT && !info.landing && !add(held, broker, space, &info))
+                return false;
+    }
+    for (size_t i = 0; i < held->count; i++)
+        held->records[i].sample_id = held->ids[i];
+    if (held->count)
+        qsort(held->records, held->count, sizeof *held->records, directory_record_compare);
+    return true;
+}
+
+struct tally {
+    struct broker *broker;
+    size_t retired, published, removed;
+};
+
+static void on_published_again(void *context, enum directory_result result,
+                               const struct directory_record *older, bool ask_peers) {
+    (void)context, (void)result, (void)older,
+        (void)ask_peers; /* refused: fenced again, and reconciled again */
+}
+
+static void on_removed(void *context, enum directory_result result) {
+    (void)context, (void)result;
+}
+
+static void carry_out(void *context, enum directory_verdict verdict,
+                      const struct directory_record *record) {
+    struct tally *tally = context;
+    struct broker *broker = tally->broker;
+    struct directory *directory = broker->directory;
+    struct space *space = space_find(broker, record->store);
+    bool retired = false;
+    switch (verdict) {
+    case DIRECTORY_RETIRE_HELD:
+        if (space && !BROKER_PLANTED(PLANTED_NOT_RECONCILED))
+            store_retire(space->store, record->sample_id, (uint32_t)strlen(record->sample_id),
+                         record->generation, STORE_SUPERSEDED, broker->now_ns, &retired);
+        tally->retired += retired;
+        break;
+    case DIRECTORY_PUBLISH_HELD:
+        directory->ops->publish(directory, record, on_published_again, NULL);
+        tally->published++;
+        break;
+    case DIRECTORY_RETIRE_RECORD:
+        directory->ops->retire(directory, record, on_removed, NULL);
+        tally->removed++;
+        break;
+    }
+}
+
+void reconcile(void *owner, const struct directory_record *records, size_t count, bool index_lost) {
+    struct broker *broker = owner;
+    struct held held = {0};
+    struct tally tally = {.broker = broker};
+    if (collect(broker, &held))
+        directory_reconcile(held.records, held.count, records, count, index_lost, carry_out,
+                            &tally);
+    else
+        log_error("node %s: out of memory: not reconciled with the index", broker->config->node);
+    log_info("node %s: reconciled %zu generations with %zu records: %zu retired, %zu published "
+             "again, %zu records removed",
+             broker->config->node, held.count, count, tally.retired, tally.published,
+             tally.removed);
+    free(held.records);
+    free(held.ids);
+}

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Our own record: got, kept, lost, got again.
+ *
+ *   IDLE -> GRANTING -> READY -> REGISTERING -> MEMBER                 the first time
+ *                                            -> TO_LIST <-> LISTING -> MEMBER   later
+ *
+ * MEMBER falls back to IDLE when the lease is no longer certain by our own clock (fence.h), when a
+ * keep-alive says that it is gone, or when a transaction or the watch shows that the record is.
+ * fenced(true) is said then, and fenced(false) with the next MEMBER; before the first MEMBER
+ * nothing has been served that could be fenced.
+ *
+ * A record of the same name with another incarnation is waited out: it may be another broker's, or
+ * our own from before a crash, whose last promises hold until its lease ends. One of our own
+ * incarnation, from a lease we have given up, is taken over.
+ *
+ * On the way back our samples' records are read after our node's record was written: what was
+ * superseded before that is seen in the list; whoever supersedes later finds us alive and asks.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "directory_etcd_state.h"
+#include "log.h"
+
+/* ---- losing it ---- */
+
+static void give_up_lease(struct directory_etcd *self) {
+    fence_drop(&self->fence);
+    self->lease = 0;
+    self->epoch = 0;
+    self->join = JOIN_IDLE;
+}
+
+void join_lost(struct directory_etcd *self, const char *why) {
+    if (self->join >= JOIN_REGISTERING && !*self->lost_why)
+        snprintf(self->lost_why, sizeof self->lost_why, "%s", why);
+    self->dirty = true;
+}
+
+static void act_on_loss(struct directory_etcd *self) {
+    if (!*self->lost_why && self->fence.ttl_ns && !fence_holds(&self->fence, self->now_ns))
+        snprintf(self->lost_why, sizeof self->lost_why,
+                 "etcd has acknowledged no keep-alive for %llu ms of the lease's %llu ms",
+                 (unsigned long long)((self->now_ns - self->fence.renewed_ns) / NS_PER_MS),
+                 (unsigned long long)(self->fence.ttl_ns / NS_PER_MS));
+    if (!*self->lost_why)
+        return;
+    give_up_lease(self);
+    if (self->was_member && !self->fenced) {
+        self->fenced = true;
+        self->events.fenced(self->owner, true, self->lost_why);
+    }
+    self->lost_why[0] = '\0';
+}
+
+bool join_may_write(const struct directory_etcd *self) {
+    return self->join == JOIN_MEMBER;
+}
+
+/* ---- the lease ---- */
+
+static void on_granted(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                       const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    if (self->join != JOIN_GRANTING)
+        return;
+    if (result == ETCD_OK && answer->ttl_s > 0) {
+        self->lease = answer->lease;
+        fence_granted(&self->fence, self->asked_ns, answer->ttl_s);
+        self->join = JOIN_READY;
+        return;
+    }
+    log_debug("node %s: no lease from etcd: %s", self->self.node, why);
+    self->join = JOIN_IDLE;
+    backoff_fail(&self->join_backoff, self->now_ns);
+}
+
+static void ask_lease(struct directory_etcd *self) {
+    struct etcd_request request = {.kind = ETCD_LEASE_GRANT, .ttl_s = self->options.lease_ttl_s};
+    self->asked_ns = self->now_ns;
+    self->join = JOIN_GRANTING;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_granted, self);
+}
+
+static void on_kept(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                    const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    if (!self->lease || (answer && answer->lease != self->lease))
+        return;
+    if (result != ETCD_OK) {
+        log_debug("node %s: keep-alive: %s", self->self.node, why);
+        fence_keep_alive_failed(&self->fence, self->now_ns);
+    } else if (answer->ttl_s > 0) {
+        fence_kept(&self->fence, self->asked_ns, answer->ttl_s);
+    } else {
+        snprintf(self->lost_why, sizeof self->lost_why, "etcd says that our lease has ended");
+    }
+}
+
+static void keep_alive(struct directory_etcd *self) {
+    struct etcd_request request = {.kind = ETCD_LEASE_KEEP_ALIVE, .lease = self->lease};
+    self->asked_ns = self->now_ns;
+    fence_keep_alive_sent(&self->fence);
+    self->etcd->ops->ask(self->etcd, &request, fence_timeout_ms(&self->fence), on_kept, self);
+}
+
+/* ---- the record ---- */
+
+static void registered(struct directory_etcd *self, int64_t create_revision, int64_t mod_revision) {
+    self->create_revision = create_revision;
+    self->revision = mod_revision; /* lower than before, if etcd has lost what it knew */
+    self->name_taken_logged = false;
+    backoff_reset(&self->join_backoff);
+    write_begin_epoch(self, mod_revision);
+    members_relist(self);
+    if (!self->was_member) {
+        self->was_member = true;
+        self->join = JOIN_MEMBER;
+        return;
+    }
+    self->own_count = 0;
+    self->list_revision = 0;
+    self->join = JOIN_TO_LIST;
+}
+
+static void retry_later(struct directory_etcd *self) {
+    self->join = JOIN_READY;
+    backoff_fail(&self->join_backoff, self->now_ns);
+}
+
+static void on_taken_over(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                          const char *why);
+
+/* Our record from a lease we have given up. */
+static void take_over(struct directory_etcd *self, const struct etcd_kv *old) {
+    struct etcd_compare unchanged = {
+        .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = old->mod_revision};
+    struct etcd_op ops[] = {
+        {.kind = ETCD_PUT, .key = self->node_key, .value = self->node_value, .lease = self->lease},
+        {.kind = ETCD_RANGE, .key = self->generation_key}};
+    struct etcd_request request = {.kind = ETCD_TXN,
+                                   .compares = &unchanged,
+                                   .compare_count = 1,
+                                   .success = ops,
+                                   .success_count = 2};
+    self->create_revision = old->create_revision;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_taken_over,
+                         self);
+}
+
+static void name_is_taken(struct directory_etcd *self, const struct etcd_kv *kv) {
+    if (!self->name_taken_logged)
+        log_warning("node %s: etcd has a node of this name that is not us: %.200s; waiting until "
+                    "its lease ends",
+                    self->self.node, kv->value);
+    self->name_taken_logged = true;
+    retry_later(self);
+}
+
+static void note_counter(struct directory_etcd *self, const struct etcd_answer *answer) {
+    const struct etcd_op_answer *op = &answer->ops[1];
+    const char *value = op->kv_count ? answer->kvs[op->kv_first].value : NULL;
+    self->index_lost = generations_went_back(self, value);
+}
+
+static void on_record_found(struct directory_etcd *self, const struct etcd_kv *kv) {
+    struct node_record found;
+    bool ours = etcd_node_parse(kv->key, kv->value, &found) == 0 &&
+                found.incarnation == self->self.incarnation;
+    if (!ours)
+        name_is_taken(self, kv);
+    else
+        take_over(self, kv); /* also when it has our lease, from an attempt not answered */
+}
+
+static void on_registered(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                          const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    if (self->join != JOIN_REGISTERING)
+        return;
+    if (result == ETCD_OK && answer->succeeded && answer->op_count == 2) {
+        note_counter(self, answer);
+        registered(self, answer->revision, answer->revision);
+    } else if (result == ETCD_OK && !answer->succeeded && answer->kv_count) {
+        on_record_found(self, &answer->kvs[0]);
+    } else {
+        log_debug("node %s: not registered in etcd: %s", self->self.node, why ? why : "no record");
+        retry_later(self);
+    }
+    if (result == ETCD_E_REFUSED)
+        give_up_lease(self); /* most likely it is gone */
+}
+
+static void on_taken_over(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                          const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    if (self->join != JOIN_REGISTERING)
+        return;
+    if (result == ETCD_OK && answer->succeeded && answer->op_count == 2) {
+        note_counter(self, answer);
+        registered(self, self->create_revision, answer->revision);
+    } else {
+        log_debug("node %s: record not taken over: %s", self->self.node, why ? why : "it changed");
+        retry_later(self);
+    }
+    if (result == ETCD_E_REFUSED)
+        give_up_lease(self);
+}
+
+static void ask_registration(struct directory_etcd *self) {
+    struct etcd_compare absent = {
+        .key = self->node_key, .target = ETCD_CREATE_REVISION, .revision = 0};
+    struct etcd_op ops[] = {
+        {.kind = ETCD_PUT, .key = self->node_key, .value = self->node_value, .lease = self->lease},
+        {.kind = ETCD_RANGE, .key = self->generation_key}};
+    struct etcd_op look = {.kind = ETCD_RANGE, .key = self->node_key};
+    struct etcd_request request = {.kind = ETCD_TXN,
+                                   .compares = &absent,
+                                   .compare_count = 1,
+                                   .success = ops,
+                                   .success_count = 2,
+                                   .failure = &look,
+                                   .failure_count = 1};
+    self->join = JOIN_REGISTERING;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_registered,
+                         self);
+}
+
+/* ---- our records, on the way back ---- */
+
+static int keep_own(struct directory_etcd *self, const struct sample_record *record) {
+    if (self->own_count == self->own_room) {
+        size_t room = self->own_room ? 2 * self->own_room : 256;
+        struct sample_record *own = reallocarray(self->own, room, sizeof *own);
+        if (!own)
+            return -ENOMEM;
+        self->own = own;
+        self->own_room = room;
+    }
+    self->own[self->own_count++] = *record;
+    return 0;
+}
+
+static void take_page(struct directory_etcd *self, const struct etcd_answer *answer) {
+    for (size_t i = 0; i < answer->kv_count; i++) {
+        struct sample_record record;
+        if (etcd_sample_parse(answer->kvs[i].key, answer->kvs[i].value, &record) < 0)
+            log_warning("node %s: etcd has %.128s = %.128s, which is no record of featured: "
+                        "ignored",
+                        self->self.node, answer->kvs[i].key, answer->kvs[i].value);
+        else if (record.incarnation == self->self.incarnation &&
+                 !strcmp(record.home, self->self.node) && keep_own(self, &record) < 0)
+            join_lost(self, "out of memory while reading our records from etcd");
+    }
+    if (answer->kv_count) /* the smallest key after the last: itself and the smallest byte */
+        snprintf(self->list_from, sizeof self->list_from, "%s\x01",
+                 answer->kvs[answer->kv_count - 1].key);
+    self->list_revision = self->list_revision ? self->list_revision : answer->revision;
+}
+
+static void tell_reconcile(struct directory_etcd *self) {
+    struct directory_record *views = calloc(self->own_count + 1, sizeof *views);
+    if (!views) {
+        join_lost(self, "out of memory while comparing our records with etcd's");
+        return;
+    }
+    for (size_t i = 0; i < self->own_count; i++)
+        views[i] = etcd_sample_view(&self->own[i]);
+    qsort(views, self->own_count, sizeof *views, directory_record_compare);
+    self->join = JOIN_MEMBER;
+    if (self->events.reconcile)
+        self->events.reconcile(self->owner, views, self->own_count, self->index_lost);
+    free(views);
+    free(self->own);
+    self->own = NULL;
+    self->own_count = self->own_room = 0;
+    self->fenced = false;
+    self->events.fenced(self->owner, false, "registered in etcd again");
+}
+
+static void on_page(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                    const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    if (self->join != JOIN_LISTING)
+        return;
+    self->join = JOIN_TO_LIST;
+    if (result == ETCD_OK) {
+        take_page(self, answer);
+        if (!answer->more)
+            self->list_revision = -1; /* all read */
+        return;
+    }
+    log_debug("node %s: own records not read: %s", self->self.node, why);
+    if (result == ETCD_E_COMPACTED) {
+        self->own_count = 0;
+        self->list_revision = 0;
+    }
+    backoff_fail(&self->join_backoff, self->now_ns);
+}
+
+static void ask_page(struct directory_etcd *self) {
+    char begin[ETCD_KEY_BYTES], end[ETCD_KEY_BYTES];
+    etcd_range_of(begin, end, self->cluster, "samples");
+    struct etcd_request request = {.kind = ETCD_READ,
+                                   .read = {.kind = ETCD_RANGE,
+                                            .key = self->list_revision ? self->list_from : begin,
+                                            .range_end = end,
+                                            .revision = self->list_revision,
+                                            .limit = LIST_PAGE}};
+    self->join = JOIN_LISTING;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_page, self);
+}
+
+/* ---- the part as a whole ---- */
+
+void join_tick(struct directory_etcd *self) {
+    act_on_loss(self);
+    if (!self->started)
+        return;
+    if (fence_keep_alive_due(&self->fence, self->now_ns))
+        keep_alive(self);
+    if (self->join == JOIN_TO_LIST && self->list_revision < 0)
+        tell_reconcile(self);
+    if (self->now_ns < self->join_backoff.next_ns)
+        return;
+    if (self->join == JOIN_IDLE)
+        ask_lease(self);
+    else if (self->join == JOIN_READY)
+        ask_registration(self);
+    else if (self->join == JOIN_TO_LIST)
+        ask_page(self);
+}
+
+uint64_t join_deadline_ns(const struct directory_etcd *self) {
+    if (!self->started)
+        return UINT64_MAX;
+    uint64_t next_ns = fence_expiry_ns(&self->fence);
+    if (self->fence.ttl_ns && self->fence.next_ns < next_ns)
+        next_ns = self->fence.next_ns;
+    bool waits = self->join == JOIN_IDLE || self->join == JOIN_READY || self->join == JOIN_TO_LIST;
+    if (waits && self->join_backoff.next_ns < next_ns)
+        next_ns = self->join_backoff.next_ns;
+    return next_ns;
+}

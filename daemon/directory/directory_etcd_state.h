@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the parts of directory_etcd share. Each part has a _tick() that acts when something is due
+ * and callbacks that note what etcd has answered; they set `dirty`, so that a tick follows.
+ */
+#ifndef FEATURED_DIRECTORY_DIRECTORY_ETCD_STATE_H
+#define FEATURED_DIRECTORY_DIRECTORY_ETCD_STATE_H
+
+#include <sys/queue.h>
+
+#include "batch.h"
+#include "directory_etcd.h"
+#include "etcd_record.h"
+#include "fence.h"
+
+#define NS_PER_MS             1000000ull
+#define READS_PER_TXN         100u
+#define READ_FLIGHTS_MAX      4u
+#define WRITE_FLIGHTS_MAX     4u
+#define LIST_PAGE             1000
+#define GENERATIONS_PER_BLOCK 65536u
+
+/* When the next attempt may be made after failures: 50 ms, doubled up to 1 s. */
+struct backoff {
+    uint64_t next_ns, pause_ns;
+};
+void backoff_fail(struct backoff *backoff, uint64_t now_ns);
+void backoff_reset(struct backoff *backoff);
+
+/* ---- questions: publishes, retires and locates ---- */
+
+enum query_kind { QUERY_PUBLISH, QUERY_RETIRE, QUERY_LOCATE };
+
+struct query {
+    struct batch_op op;      /* first; publishes and retires until they are answered */
+    TAILQ_ENTRY(query) link; /* in publishes, retires, unsettled, locates, reading or answers */
+    enum query_kind kind;
+    union {
+        directory_publish_fn publish;
+        directory_retire_fn retire;
+        directory_locate_fn locate;
+    } done;
+    void *context;
+    uint64_t asked_ns, generation;
+    int64_t sent_revision; /* of the index as known when the write was last sent */
+    char *value;           /* PUBLISH: to be freed */
+    bool confirming;       /* LOCATE: the record is known, its home is being looked up */
+    /* The answer. */
+    enum directory_result result;
+    bool ask_peers, has_record;
+    struct sample_record record;
+    char key[ETCD_KEY_BYTES];
+};
+TAILQ_HEAD(queries, query);
+
+/* ---- membership ---- */
+
+enum join_state {
+    JOIN_IDLE = 0, /* without a lease; asks for one when `join_backoff` allows */
+    JOIN_GRANTING,
+    JOIN_READY, /* has a lease; registers when `join_backoff` allows */
+    JOIN_REGISTERING,
+    JOIN_TO_LIST, /* registered again; reads its own records */
+    JOIN_LISTING,
+    JOIN_MEMBER,
+};
+
+struct member {
+    TAILQ_ENTRY(member) link;
+    struct node_record now;       /* incarnation 0 = gone */
+    int64_t create_revision;      /* of its record; a new one: it has been away */
+    struct node_record announced; /* incarnation 0 = not */
+    int64_t announced_revision;
+    bool seen; /* in the list being read */
+};
+TAILQ_HEAD(members, member);
+
+enum write_state {
+    WRITE_OPEN = 0,
+    WRITE_EPOCH_DUE, /* no new transactions; the epoch is moved on when none is under way */
+    WRITE_READ_DUE,  /* it is: what the unanswered transactions have done is read back */
+};
+
+struct directory_etcd {
+    struct directory base;
+    struct directory_etcd_options options;
+    char cluster[ETCD_CLUSTER_BYTES_MAX + 1];
+    struct node_record self;
+    char node_key[ETCD_KEY_BYTES], node_value[ETCD_VALUE_BYTES], generation_key[ETCD_KEY_BYTES];
+    struct directory_events events;
+    void *owner;
+    struct etcd *etcd;
+    uint64_t now_ns; /* of the tick under way, or the last */
+    bool started, dirty;
+    int64_t revision; /* the latest of the index that an answer has named */
+
+    /* directory_etcd_join.c */
+    enum join_state join;
+    struct fence fence;
+    int64_t lease;
+    uint64_t asked_ns; /* the grant or keep-alive under way was sent */
+    struct backoff join_backoff;
+    int64_t create_revision; /* of our record; what tells it from a later one of the same name */
+    bool was_member, fenced, index_lost;
+    bool name_taken_logged;
+    char lost_why[160]; /* not empty: membership was lost for this reason, tick() acts on it */
+    struct sample_record *own; /* our records as read on the way back */
+    size_t own_count, own_room;
+    char list_from[ETCD_KEY_BYTES];
+    int64_t list_revision;
+
+    /* directory_etcd_members.c */
+    struct members members;
+    bool listing, list_due;
+    uint64_t relist_ns;
+    struct backoff members_backoff;
+    struct etcd_watch *watch;
+    int64_t watch_from; /* revision of the first event not seen yet */
+
+    /* directory_etcd_write.c */
+    struct batch batch;
+    struct queries publishes, retires; /* ready, behind another of their key, or taken */
+    struct queries unsettled;          /* publishes taken, sent and not answered by etcd */
+    enum write_state write;
+    int64_t epoch; /* mod_revision of our record: what every write compares */
+    bool settle_asked;
+    struct backoff write_backoff;
+    uint64_t pending;
+
+    /* directory_etcd_locate.c */
+    struct queries locates, reading; /* waiting, under way */
+    uint32_t read_flights;
+    struct backoff read_backoff;
+
+    /* directory_etcd_generations.c */
+    uint64_t generation, generation_end; /* next to give, one past the last */
+    uint64_t spare, spare_end;           /* the block after that; equal = none */
+    uint64_t highest;                    /* ever reserved for us */
+    bool generation_asked, counter_known;
+    uint64_t counter;         /* as read */
+    int64_t counter_revision; /* its mod_revision; 0 = it does not exist */
+    struct backoff generation_backoff;
+
+    struct queries answers; /* due with this tick or the next */
+};
+
+/* ---- directory_etcd.c ---- */
+/* Takes a query that is in no list any more to the answers. */
+void answer_query(struct directory_etcd *self, struct query *query, enum directory_result result);
+/* Notes that something has happened, with the revision an answer named (0 = none). */
+void note(struct directory_etcd *self, const struct etcd_answer *answer);
+uint64_t unix_ms(const struct directory_etcd *self);
+
+/* ---- directory_etcd_join.c ---- */
+void join_tick(struct directory_etcd *self);
+uint64_t join_deadline_ns(const struct directory_etcd *self);
+/* Our record is gone or another's. */
+void join_lost(struct directory_etcd *self, const char *why);
+bool join_may_write(const struct directory_etcd *self);
+
+/* ---- directory_etcd_members.c ---- */
+void members_tick(struct directory_etcd *self);
+uint64_t members_deadline_ns(const struct directory_etcd *self);
+void members_relist(struct directory_etcd *self);
+bool members_has(const struct directory_etcd *self, const char *node, uint64_t incarnation);
+void members_free(struct directory_etcd *self);
+
+/* ---- directory_etcd_write.c ---- */
+void write_add(struct directory_etcd *self, struct query *query);
+void write_tick(struct directory_etcd *self);
+uint64_t write_deadline_ns(const struct directory_etcd *self);
+/* Registered: our record has this mod_revision. */
+void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision);
+
+/* ---- directory_etcd_locate.c ---- */
+void locate_tick(struct directory_etcd *self);
+uint64_t locate_deadline_ns(const struct directory_etcd *self);
+
+/* ---- directory_etcd_generations.c ---- */
+uint64_t generations_next(struct directory_etcd *self);
+void generations_tick(struct directory_etcd *self);
+uint64_t generations_deadline_ns(const struct directory_etcd *self);
+/* Whether this value of the counter (NULL = absent) is older than what we have seen of it. */
+bool generations_went_back(const struct directory_etcd *self, const char *value);
+
+#endif

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Publishes and retires, group-committed (batch.h). A transaction's one compare is our own record's
+ * mod_revision, the *epoch*: when the record is gone, nothing is written.
+ *
+ *   ready -> taken, in a transaction -> answered
+ *                 | the compare failed, or it never arrived: ready again
+ *                 | no answer: `unsettled` (a retire: ready again, for it may be done twice)
+ *
+ * A transaction that was not answered may still be carried out later, for instance by an etcd
+ * member that was frozen when it arrived. Sending it again would then let it overwrite what another
+ * node has put in between. So the epoch is *settled* first: our record is written again, in a
+ * transaction that compares its create_revision. From then on the old transaction's compare fails,
+ * whenever it runs, and reading the samples' records tells what it has done:
+ *   - the record names our generation: it is done. What it replaced is no longer known: ask_peers.
+ *   - there is none, or one not touched since the sending: it is not done, and is sent again. (Had
+ * it been done and the record since removed, this node would have been asked to retire that
+ *     generation; its broker knows.)
+ *   - another node has written it since: whichever came first, that one stands: UNAVAILABLE, and
+ *     ask_peers, for ours may have replaced one that nobody has been told of.
+ * A failed compare is settled in the same way: it shows whether our record is gone or was only
+ * written again.
+ *
+ * Revision numbers: etcd's are never reused, so a compare with an old epoch never holds again.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "directory_etcd_state.h"
+#include "log.h"
+
+#define PUT_OVERHEAD_BYTES 64u
+
+struct flight {
+    struct directory_etcd *self;
+    size_t count;
+    struct query *queries[BATCH_OPS_MAX];
+};
+
+static struct query *query_of(struct batch_op *op) {
+    return (struct query *)op;
+}
+
+/* ---- in and out ---- */
+
+static struct queries *list_of(struct directory_etcd *self, const struct query *query) {
+    return query->kind == QUERY_PUBLISH ? &self->publishes : &self->retires;
+}
+
+void write_add(struct directory_etcd *self, struct query *query) {
+    query->op.key = query->key;
+    query->op.bytes =
+        strlen(query->key) + (query->value ? strlen(query->value) : 0) + PUT_OVERHEAD_BYTES;
+    TAILQ_INSERT_TAIL(list_of(self, query), query, link);
+    self->pending++;
+    batch_add(&self->batch, &query->op, self->now_ns);
+}
+
+/* A taken query is done with. */
+static void finish(struct directory_etcd *self, struct query *query, enum directory_result result) {
+    batch_finish(&self->batch, &query->op);
+    TAILQ_REMOVE(list_of(self, query), query, link);
+    answer_query(self, query, result);
+}
+
+/* Publishes that have not been sent: all (fenced), or those that have waited long enough. */
+static void answer_unsent(struct directory_etcd *self, enum directory_result result,
+                          uint64_t asked_before_ns) {
+    struct query *query, *next;
+    for (query = TAILQ_FIRST(&self->publishes); query; query = next) {
+        next = TAILQ_NEXT(query, link);
+        if (query->asked_ns > asked_before_ns)
+            return;
+        if (query->op.taken)
+            continue;
+        batch_remove(&self->batch, &query->op);
+        TAILQ_REMOVE(&self->publishes, query, link);
+        answer_query(self, query, result);
+    }
+}
+
+static void answer_unsettled(struct directory_etcd *self, enum directory_result result) {
+    for (struct query *query; (query = TAILQ_FIRST(&self->unsettled));) {
+        TAILQ_REMOVE(&self->unsettled, query, link);
+        TAILQ_INSERT_TAIL(&self->publishes, query, link);
+        finish(self, query, result);
+    }
+}
+
+void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
+    self->epoch = mod_revision;
+    self->write = TAILQ_EMPTY(&self->unsettled) ? WRITE_OPEN : WRITE_READ_DUE;
+    backoff_reset(&self->write_backoff);
+}
+
+/* ---- transactions ---- */
+
+static void take_older(struct query *query, const struct etcd_answer *answer,
+                       const struct etcd_op_answer *op) {
+    if (!op->kv_count)
+        return;
+    const struct etcd_kv *older = &answer->kvs[op->kv_first];
+    if (etcd_sample_parse(older->key, older->value, &query->record) < 0)
+        log_warning("etcd had %.128s = %.128s, which is no record of featured: overwritten",
+                    older->key, older->value);
+    else
+        query->has_record = query->record.generation != query->generation;
+}
+
+static void put_back(struct flight *flight) {
+    for (size_t i = flight->count; i-- > 0;)
+        batch_return(&flight->self->batch, &flight->queries[i]->op);
+}
+
+static void on_committed(struct flight *flight, const struct etcd_answer *answer) {
+    for (size_t i = 0; i < flight->count; i++) {
+        struct query *query = flight->queries[i];
+        if (query->kind == QUERY_PUBLISH)
+            take_older(query, answer, &answer->ops[i]);
+        finish(flight->self, query, DIRECTORY_OK);
+    }
+    backoff_reset(&flight->self->write_backoff);
+}
+
+static void on_unknown(struct flight *flight) {
+    struct directory_etcd *self = flight->self;
+    for (size_t i = flight->count; i-- > 0;) {
+        struct query *query = flight->queries[i];
+        if (query->kind == QUERY_RETIRE) {
+            batch_return(&self->batch, &query->op);
+            continue;
+        }
+        TAILQ_REMOVE(&self->publishes, query, link);
+        TAILQ_INSERT_TAIL(&self->unsettled, query, link);
+    }
+    self->write = WRITE_EPOCH_DUE;
+}
+
+static void on_txn(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                   const char *why) {
+    struct flight *flight = context;
+    struct directory_etcd *self = flight->self;
+    note(self, answer);
+    batch_land(&self->batch);
+    if (result == ETCD_OK && answer->succeeded && answer->op_count == flight->count) {
+        on_committed(flight, answer);
+    } else if (result == ETCD_OK && !answer->succeeded) {
+        put_back(flight);
+        self->write = WRITE_EPOCH_DUE;
+    } else if (result == ETCD_OK || result == ETCD_E_UNKNOWN) {
+        on_unknown(flight);
+    } else {
+        put_back(flight);
+        if (result == ETCD_E_REFUSED && !self->write_backoff.pause_ns)
+            log_error("node %s: etcd refuses to take %zu records: %s", self->self.node,
+                      flight->count, why);
+        backoff_fail(&self->write_backoff, self->now_ns);
+    }
+    free(flight);
+}
+
+struct retire_bounds {
+    char above[32], below[32];
+    struct etcd_compare compares[2];
+};
+
+static struct etcd_op delete_if_ours(const struct query *query, struct retire_bounds *bounds) {
+    etcd_generation_bounds(bounds->above, bounds->below, query->generation);
+    bounds->compares[0] = (struct etcd_compare){
+        .key = query->key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = bounds->above};
+    bounds->compares[1] = (struct etcd_compare){
+        .key = query->key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = bounds->below};
+    return (struct etcd_op){.kind = ETCD_DELETE_IF,
+                            .key = query->key,
+                            .compares = bounds->compares,
+                            .compare_count = 2};
+}
+
+static void send_flight(struct directory_etcd *self, struct flight *flight) {
+    struct etcd_op ops[BATCH_OPS_MAX];
+    struct retire_bounds bounds[BATCH_OPS_MAX];
+    for (size_t i = 0; i < flight->count; i++) {
+        struct query *query = flight->queries[i];
+        query->sent_revision = self->revision;
+        if (query->kind == QUERY_RETIRE)
+            ops[i] = delete_if_ours(query, &bounds[i]);
+        else
+            ops[i] = (struct etcd_op){
+                .kind = ETCD_PUT, .key = query->key, .value = query->value, .prev_kv = true};
+    }
+    struct etcd_compare fence = {
+        .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch};
+    struct etcd_request request = {.kind = ETCD_TXN,
+                                   .compares = &fence,
+                                   .compare_count = 1,
+                                   .success = ops,
+                                   .success_count = flight->count};
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
+}
+
+static void send_due(struct directory_etcd *self) {
+    struct batch_op *ops[BATCH_OPS_MAX];
+    for (size_t count; (count = batch_take(&self->batch, self->now_ns, ops)) > 0;) {
+        struct flight *flight = malloc(sizeof *flight);
+        if (!flight) { /* the writes are owed an answer, and have no other way to it */
+            log_error("node %s: out of memory", self->self.node);
+            abort();
+        }
+        *flight = (struct flight){.self = self, .count = count};
+        for (size_t i = 0; i < count; i++)
+            flight->queries[i] = query_of(ops[i]);
+        send_flight(self, flight);
+    }
+}
+
+/* ---- settling ---- */
+
+static void settle(struct directory_etcd *self, struct query *query, const struct etcd_kv *kv) {
+    struct sample_record record;
+    bool ours = kv && etcd_sample_parse(kv->key, kv->value, &record) == 0 &&
+                record.generation == query->generation;
+    TAILQ_REMOVE(&self->unsettled, query, link);
+    TAILQ_INSERT_HEAD(&self->publishes, query, link);
+    if (!ours && (!kv || kv->mod_revision <= query->sent_revision)) {
+        batch_return(&self->batch, &query->op);
+        return;
+    }
+    query->ask_peers = true;
+    finish(self, query, ours ? DIRECTORY_OK : DIRECTORY_E_UNAVAILABLE);
+}
+
+/* The records of the first so many unsettled queries, in their order. */
+static void on_read_back(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                         const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    self->settle_asked = false;
+    if (result != ETCD_OK) {
+        log_debug("node %s: records not read back: %s", self->self.node, why);
+        backoff_fail(&self->write_backoff, self->now_ns);
+        return;
+    }
+    for (size_t i = 0; i < answer->op_count && !TAILQ_EMPTY(&self->unsettled); i++) {
+        const struct etcd_op_answer *op = &answer->ops[i];
+        settle(self, TAILQ_FIRST(&self->unsettled),
+               op->kv_count ? &answer->kvs[op->kv_first] : NULL);
+    }
+    if (TAILQ_EMPTY(&self->unsettled))
+        self->write = WRITE_OPEN;
+}
+
+static void read_back(struct directory_etcd *self) {
+    struct etcd_op ops[READS_PER_TXN];
+    struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
+    const struct query *query;
+    TAILQ_FOREACH (query, &self->unsettled, link) {
+        if (request.success_count == READS_PER_TXN)
+            break;
+        ops[request.success_count++] = (struct etcd_op){.kind = ETCD_RANGE, .key = query->key};
+    }
+    self->settle_asked = true;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_read_back,
+                         self);
+}
+
+static void on_settled(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                       const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    self->settle_asked = false;
+    if (!self->epoch)
+        return; /* fenced meanwhile */
+    if (result != ETCD_OK) {
+        log_debug("node %s: epoch not settled: %s", self->self.node, why);
+        backoff_fail(&self->write_backoff, self->now_ns);
+    } else if (!answer->succeeded) {
+        join_lost(self, "etcd no longer has our record");
+    } else {
+        write_begin_epoch(self, answer->revision);
+    }
+}
+
+static void ask_settlement(struct directory_etcd *self) {
+    struct etcd_compare ours = {
+        .key = self->node_key, .target = ETCD_CREATE_REVISION, .revision = self->create_revision};
+    struct etcd_op put = {
+        .kind = ETCD_PUT, .key = self->node_key, .value = self->node_value, .lease = self->lease};
+    struct etcd_request request = {.kind = ETCD_TXN,
+                                   .compares = &ours,
+                                   .compare_count = 1,
+                                   .success = &put,
+                                   .success_count = 1};
+    self->settle_asked = true;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_settled, self);
+}
+
+/* ---- the part as a whole ---- */
+
+static uint64_t give_up_before_ns(const struct directory_etcd *self) {
+    return self->now_ns > self->options.give_up_ns ? self->now_ns - self->options.give_up_ns : 0;
+}
+
+void write_tick(struct directory_etcd *self) {
+    if (self->fenced) {
+        answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
+        if (!self->settle_asked) /* else its answer goes by their order */
+            answer_unsettled(self, DIRECTORY_E_FENCED);
+    } else {
+        answer_unsent(self, DIRECTORY_E_UNAVAILABLE, give_up_before_ns(self));
+    }
+    if (!join_may_write(self) || self->now_ns < self->write_backoff.next_ns)
+        return;
+    if (self->write == WRITE_OPEN)
+        send_due(self);
+    else if (self->settle_asked || self->batch.flights)
+        return;
+    else if (self->write == WRITE_EPOCH_DUE)
+        ask_settlement(self);
+    else
+        read_back(self);
+}
+
+uint64_t write_deadline_ns(const struct directory_etcd *self) {
+    const struct query *oldest = TAILQ_FIRST(&self->publishes);
+    uint64_t expiry_ns =
+        oldest && !oldest->op.taken ? oldest->asked_ns + self->options.give_up_ns : UINT64_MAX;
+    bool waits = self->write != WRITE_OPEN && (self->settle_asked || self->batch.flights);
+    if (!join_may_write(self) || waits)
+        return expiry_ns;
+    uint64_t due_ns = self->write == WRITE_OPEN ? batch_deadline_ns(&self->batch) : 0;
+    if (due_ns < self->write_backoff.next_ns)
+        due_ns = self->write_backoff.next_ns;
+    return due_ns < expiry_ns ? due_ns : expiry_ns;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What featured keeps in etcd: keys and values, written and read back. Pure.
+ *
+ *   /featured/CLUSTER/nodes/NODE {"incarnation":"HEX","address":"HOST:PORT","capacity":N}
+ *   /featured/CLUSTER/samples/STORE/SAMPLE   {"gen":N,"home":"NODE","inc":"HEX","bytes":N,"time":N}
+ *   /featured/CLUSTER/generation             N: the last number of the last block given out
+ *
+ * SAMPLE is percent-encoded. time is Unix milliseconds. "gen" comes first, so that a compare of the
+ * value's beginning is one of the generation.
+ */
+#ifndef FEATURED_DIRECTORY_ETCD_RECORD_H
+#define FEATURED_DIRECTORY_ETCD_RECORD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "directory.h"
+#include "layout.h"
+
+#define ETCD_CLUSTER_BYTES_MAX 64u
+/* "/featured/" CLUSTER "/samples/" STORE "/" SAMPLE, three bytes for each of the latter */
+#define ETCD_KEY_BYTES                                                                             \
+    (ETCD_CLUSTER_BYTES_MAX + LAYOUT_NAME_BYTES_MAX + 3 * LAYOUT_ID_BYTES_MAX + 32)
+#define ETCD_VALUE_BYTES   512u
+#define ETCD_ADDRESS_BYTES 256u
+
+struct sample_record {
+    char store[LAYOUT_NAME_BYTES_MAX + 1], sample_id[LAYOUT_ID_BYTES_MAX + 1];
+    char home[LAYOUT_NAME_BYTES_MAX + 1];
+    uint64_t generation, incarnation, bytes, unix_ms;
+};
+
+struct node_record {
+    char node[LAYOUT_NAME_BYTES_MAX + 1];
+    char address[ETCD_ADDRESS_BYTES]; /* of the control connection, host:port; "" = unreachable */
+    uint64_t incarnation, capacity_bytes;
+};
+
+void etcd_node_key(char out[ETCD_KEY_BYTES], const char *cluster, const char *node);
+void etcd_sample_key(char out[ETCD_KEY_BYTES], const char *cluster, const char *store,
+                     const char *sample_id);
+void etcd_generation_key(char out[ETCD_KEY_BYTES], const char *cluster);
+/* The range of all keys below "nodes/" or "samples/". */
+void etcd_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const char *cluster,
+                   const char *kind);
+
+void etcd_node_value(char out[ETCD_VALUE_BYTES], const struct node_record *node);
+void etcd_sample_value(char out[ETCD_VALUE_BYTES], const struct directory_record *record,
+                       uint64_t unix_ms);
+/* Two values between which lie exactly the records of this generation. */
+void etcd_generation_bounds(char above[32], char below[32], uint64_t generation);
+
+/* 0, or -EINVAL: not one that featured wrote. */
+int etcd_node_parse(const char *key, const char *value, struct node_record *out);
+int etcd_sample_parse(const char *key, const char *value, struct sample_record *out);
+int etcd_generation_parse(const char *value, uint64_t *out);
+
+struct directory_record etcd_sample_view(const struct sample_record *record);
+
+#endif
