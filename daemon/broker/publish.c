@@ -52,6 +52,8 @@ static void attach(struct publishing *publishing, struct item *item) {
 
 bool publish_adopt(struct item *item) {
     struct publishing *publishing;
+    if (BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED))
+        return false;
     TAILQ_FOREACH (publishing, &item->call->broker->publishings, link)
         if (publishing->op.op_id && publishing->op.op_id == item->op.op_id &&
             publishing->op.client_id == item->op.client_id &&
@@ -100,7 +102,8 @@ static void on_superseded(void *context, const Fb__PeerReply *reply, const uint8
     (void)payload, (void)payload_bytes, (void)why;
     struct older_home *home = context;
     home->asked = false;
-    home->confirmed = reply && reply->status == FB__STATUS__OK;
+    home->confirmed = (reply && reply->status == FB__STATUS__OK) ||
+                      (!reply && BROKER_PLANTED(PLANTED_UNREACHED_IS_DEAD));
     home->retry_ns = home->publishing->broker->now_ns + RETRY_NS;
     finish_if_confirmed(home->publishing);
 }
@@ -182,6 +185,8 @@ static bool list_older(struct publishing *publishing, const struct directory_rec
     publishing->older = calloc(peer_count(broker) + 1, sizeof *publishing->older);
     if (!publishing->older)
         return false;
+    if (BROKER_PLANTED(PLANTED_NOT_SUPERSEDED))
+        return true;
     if (older && strcmp(older->home, broker->config->node))
         add_older(publishing, older->home, older->incarnation, older->generation);
     for (struct peer *peer = ask_peers ? peers_next(broker->peers, NULL) : NULL; peer;
@@ -194,7 +199,12 @@ static bool list_older(struct publishing *publishing, const struct directory_rec
 
 static void refuse(struct publishing *publishing, enum directory_result result) {
     struct item *item = publishing->item;
-    store_unseal(publishing->space->store, publishing->generation, publishing->broker->now_ns);
+    uint64_t superseded;
+    if (BROKER_PLANTED(PLANTED_REFUSED_PUBLISHED))
+        store_publish(publishing->space->store, publishing->generation, publishing->broker->now_ns,
+                      &superseded);
+    else
+        store_unseal(publishing->space->store, publishing->generation, publishing->broker->now_ns);
     if (item) {
         publish_detach(item);
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",

@@ -17,6 +17,7 @@
 #include "frame.h"
 #include "layout.h"
 #include "log.h"
+#include "planted.h"
 #include "scratch.h"
 #include "store.h"
 
@@ -245,7 +246,7 @@ struct broker {
     uint64_t next_owner; /* session and asking ids */
     struct asking_list askings;
     struct fetch_list fetches;
-    struct item_list timed; /* items with a deadline that no store keeps for them */
+    struct item_list timed;  /* items with a deadline that no store keeps for them */
     struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;

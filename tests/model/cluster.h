@@ -89,7 +89,7 @@ struct asked {
     enum step_kind kind;
     struct client *client;
     uint64_t serial, begun, op_id, at_ns;
-    bool answered;
+    bool answered, checked; /* checked: names an incarnation */
     unsigned id;
     struct claim *claim; /* put: its own; by ref: the one meant */
     unsigned home;       /* where a retirement by id acts; EVERYWHERE */

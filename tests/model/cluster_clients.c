@@ -135,7 +135,7 @@ static void on_get(struct world *w, struct asked *asked, const Fb__GetResult *re
     if (result->status == FB__STATUS__OK)
         granted(w, asked, result);
     else if (result->status == FB__STATUS__NOT_FOUND && asked->claim)
-        contract_not_found(c, asked->claim);
+        contract_not_found(c, asked->claim, asked->begun, asked->checked);
     else if (result->status == FB__STATUS__NOT_FOUND)
         contract_id_not_found(c, asked->id, asked->begun);
     else if (result->status == FB__STATUS__LOST && asked->claim)
@@ -218,7 +218,7 @@ static void on_stat(struct world *w, struct asked *asked, const Fb__StatResult *
     struct contract *c = &w->contract;
     const struct claim *claim = asked->claim;
     if (result->status == FB__STATUS__NOT_FOUND)
-        contract_not_found(c, claim);
+        contract_not_found(c, claim, asked->begun, true);
     else if (result->status == FB__STATUS__LOST)
         contract_called_lost(c, claim);
     else if (result->status == FB__STATUS__OK && result->info &&
@@ -572,6 +572,7 @@ static struct claim *any_claim(struct world *w, uint32_t pick) {
 static void send_get(struct client *client, struct asked *asked, uint32_t deadline_ms,
                      uint32_t wait_ms, bool checked) {
     struct world *w = client->node->world;
+    asked->checked = checked;
     const struct claim *claim = asked->claim;
     Fb__GetItem item = FB__GET_ITEM__INIT, *items[1] = {&item};
     item.sample_id = (char *)ids[asked->id];

@@ -130,8 +130,9 @@ static void fault(struct world *w, const struct step *step) {
         cut(w, step);
         break;
     case STEP_DROP_LINK:
-        world_say(w, "a connection of %s breaks", node->name);
-        fake_network_drop_nth(node->transport, step->a);
+        world_say(w, "a connection of %s breaks%s", node->name,
+                  step->b % 2 ? "" : ", the other side does not know");
+        fake_network_drop_nth(node->transport, step->a, step->b % 2 == 0);
         break;
     case STEP_PAUSE:
         if (!node->paused)

@@ -23,6 +23,10 @@
 
 static struct world world;
 
+#ifdef BROKER_BUGS
+unsigned broker_bug;
+#endif
+
 /* Written by the children, read by the parent. */
 struct report {
     uint64_t seed, done, events;
@@ -162,6 +166,9 @@ static void hunt(bool index) {
     struct report *reports = reports_new(), found = {0};
     pid_t children[JOBS_MAX];
     log_set_level(LOG_LEVEL_ERROR);
+#ifdef BROKER_BUGS
+    broker_bug = (unsigned)from_environment("CLUSTER_BUG", 0);
+#endif
     randombytes_set_implementation(&simulated_random);
     cr_assert_eq(auth_init(), 0);
     printf("cluster_model: CLUSTER_SEED=%llu, %llu %s histories of %u steps\n",
