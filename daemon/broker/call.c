@@ -91,6 +91,10 @@ static void expire(struct item *item) {
     if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && ask && ask->peer) {
         outbox_ack(item->call->broker, ask->peer, item->call->space->name, item);
         item_done(item, FB__STATUS__OK, NULL);
+    } else if (ask && !ask->peer) {
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: the directory has not answered within %llu ms",
+                  item->sample_id, item->call->space->name, waited_ms);
     } else if (item->fetch) {
         item_done(
             item, FB__STATUS__TIMEOUT,
