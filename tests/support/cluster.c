@@ -19,6 +19,8 @@
 #define READY_MS 20000u
 /* Connections to etcd that a broker may have open now and then. */
 #define ETCD_FDS_MAX 8u
+/* Connections with peers that it has not met yet. */
+#define PEER_FDS_MAX 16u
 
 static const char common_ini[] =
     "[memory]\nmax_resident_bytes = 512MiB\nprefault = off\n"
