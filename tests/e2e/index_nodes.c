@@ -144,11 +144,54 @@ NODE_FAULT(a_broker_stopped_under_load_for_three_ttls_answers_nothing_untrue, .n
     traffic_start(&traffic, world);
     traffic_await_all(&traffic);
     uint64_t stopped_ms = check_now_ms();
+    traffic.homes_may_die = true;
     cluster_node_freeze(&world->cluster, A);
     let_pass_until(stopped_ms + OUTAGE_MS);
     cluster_node_thaw(&world->cluster, A);
     uint64_t recovered_ms = traffic_await_all(&traffic);
     traffic_stop(&traffic, "broker stopped for 3 x TTL under load", recovered_ms);
+}
+
+/* ---- a put whose answer was lost ---- */
+
+/* b holds a sample. a's put of it is carried out by etcd, but a never hears of it, and refuses it
+ * when its lease has ended. Then c puts the sample, before a is back or after. */
+static void check_lost_answer(struct index_world *world, bool a_comes_back_first) {
+    struct proxy *proxy = &world->cluster.proxies[A].etcd;
+    struct slow_put lost;
+    struct payload old, new;
+    struct feature_ref *old_ref = NULL, *new_ref = NULL;
+    payload_init(&old, "s1", 2, 70000);
+    payload_init(&new, "s1", 3, 70000);
+    CHECK_OK(payload_put(&old, world->run[B], 0, &old_ref));
+    proxy_hold(proxy, PROXY_HOLD_TO_CLIENT);
+    slow_put_start(&lost, world->run[A], "s1");
+    pthread_join(lost.thread, NULL);
+    CHECK(lost.status == FEATURE_E_UNAVAILABLE, "%s", feature_strerror(lost.status));
+    if (a_comes_back_first) {
+        proxy_hold(proxy, PROXY_OPEN);
+        WAIT_UNTIL(cluster_log_has(&world->cluster, A, "serving again"), 20000);
+    }
+    CHECK_OK(payload_put(&new, world->run[C], 20000, &new_ref));
+    for (uint32_t i = 0; i < INDEX_NODES; i++)
+        CHECK(world_try_get(world->run[i], by_ref(old_ref), 2000) != FEATURE_OK,
+              "node %s still gives what c's put superseded", world->cluster.nodes[i].name);
+    proxy_hold(proxy, PROXY_OPEN);
+    WAIT_UNTIL(world_try_get(world->run[A], by_id("s1"), 1000) == FEATURE_OK, 20000);
+    index_world_expect_current(world, &new, new_ref);
+    abort_by_id(world, B, "s1");
+    feature_ref_free(old_ref);
+    feature_ref_free(new_ref);
+    payload_deinit(&old);
+    payload_deinit(&new);
+    payload_deinit(&lost.payload);
+}
+
+NODE_FAULT(a_put_whose_answer_was_lost_hides_nothing_from_the_next, .nodes = 3, .proxied = true) {
+    check_lost_answer(world, false);
+}
+NODE_FAULT(a_put_whose_answer_was_lost_is_settled_by_its_node, .nodes = 3, .proxied = true) {
+    check_lost_answer(world, true);
 }
 
 /* ---- killed ---- */
@@ -181,6 +224,7 @@ static void check_without_etcd(struct index_world *world, enum proxy_hold hold, 
     traffic_start(&traffic, world);
     traffic_await_all(&traffic);
     uint64_t begun_ms = check_now_ms();
+    traffic.homes_may_die = true;
     proxy_hold(proxy, hold);
     CHECK_OK(payload_put(&new, world->run[B], 20000, &new_ref));
     for (uint32_t i = 0; i < INDEX_NODES; i++)
@@ -222,11 +266,12 @@ static void check_without_peers(struct index_world *world, enum proxy_hold to_a,
                                 enum proxy_hold to_b, const char *what) {
     struct cluster_proxies *proxies = world->cluster.proxies;
     struct traffic traffic;
-    struct payload old, new, own;
+    struct payload old, new, own[2];
     struct feature_ref *old_ref = NULL;
     payload_init(&old, "superseded", 2, 70000);
     payload_init(&new, "superseded", 3, 70000);
-    payload_init(&own, "own", 4, 70000);
+    payload_init(&own[A], "a's own", 4, 70000);
+    payload_init(&own[B], "b's own", 5, 70000);
     CHECK_OK(payload_put(&old, world->run[A], 0, &old_ref));
     traffic_start(&traffic, world);
     traffic_await_all(&traffic);
@@ -238,8 +283,8 @@ static void check_without_peers(struct index_world *world, enum proxy_hold to_a,
         CHECK(world_try_get(world->run[A], by_ref(old_ref), 1000) != FEATURE_OK,
               "b's put was answered, and a still gives what it superseded");
     for (uint32_t i = 0; i < 2; i++) { /* what concerns one node alone goes on */
-        CHECK_OK(payload_put(&own, world->run[i], 1000, NULL));
-        payload_check_get(&own, world->run[i], by_id("own"), FEATURE_CONSUMED);
+        CHECK_OK(payload_put(&own[i], world->run[i], 1000, NULL));
+        payload_check_get(&own[i], world->run[i], by_id(own[i].sample_id), FEATURE_CONSUMED);
     }
     let_pass_until(begun_ms + OUTAGE_MS);
     proxy_hold(&proxies[A].peers, PROXY_OPEN);
@@ -254,7 +299,8 @@ static void check_without_peers(struct index_world *world, enum proxy_hold to_a,
     feature_ref_free(old_ref);
     payload_deinit(&old);
     payload_deinit(&new);
-    payload_deinit(&own);
+    payload_deinit(&own[A]);
+    payload_deinit(&own[B]);
 }
 
 NODE_FAULT(nodes_cut_off_from_each_other_go_on_alone_and_meet_again, .nodes = 2, .proxied = true) {

@@ -18,6 +18,7 @@
 #define GET_MS    500u
 #define SETTLE_MS 30000u
 #define BYTES     3000u
+#define BATCH     100u
 
 struct traffic_round {
     struct traffic_worker *worker;
@@ -136,14 +137,15 @@ static void *run_worker(void *context) {
         name(worker, number, sample_id);
         for (uint32_t i = 0; i < 2; i++)
             payload_init(&round.payloads[i], sample_id, number * 2 + i, BYTES);
-        if (play(&round))
+        bool round_was_whole = play(&round);
+        if (round_was_whole)
             worker->done[number / 64] |= 1ull << number % 64;
         worker->rounds = number + 1;
         for (uint32_t i = 0; i < 2; i++) {
             payload_deinit(&round.payloads[i]);
             feature_ref_free(round.refs[i]);
         }
-        check_pause(2);
+        check_pause(round_was_whole ? 2 : 20);
     }
     return NULL;
 }
@@ -178,15 +180,22 @@ uint64_t traffic_await_all(struct traffic *traffic) {
     return check_now_ms() - begin_ms;
 }
 
-/* Aborts what was left open, until no put that was given up lands any more. */
+/* Aborts what was left open. */
 static void clean_up(struct traffic_worker *worker) {
+    char sample_ids[BATCH][32];
+    struct feature_key keys[BATCH];
+    size_t open = 0;
     for (uint32_t number = 0; number < worker->rounds; number++) {
-        char sample_id[32];
-        name(worker, number, sample_id);
-        struct feature_key key = by_id(sample_id);
-        if (!(worker->done[number / 64] >> number % 64 & 1))
-            WAIT_UNTIL(feature_abort(worker->stores[worker->node], &key, 1) == FEATURE_OK,
+        if (!(worker->done[number / 64] >> number % 64 & 1)) {
+            name(worker, number, sample_ids[open]);
+            keys[open] = by_id(sample_ids[open]);
+            open++;
+        }
+        bool full = open == BATCH || (open > 0 && number + 1 == worker->rounds);
+        if (full)
+            WAIT_UNTIL(feature_abort(worker->stores[worker->node], keys, open) == FEATURE_OK,
                        SETTLE_MS);
+        open = full ? 0 : open;
     }
 }
 
@@ -204,7 +213,7 @@ static uint64_t left_over(struct index_world *world) {
 }
 
 void traffic_stop(struct traffic *traffic, const char *what, uint64_t recovered_ms) {
-    uint64_t operations = 0, refused = 0, violations = 0, end_ms = check_now_ms() + SETTLE_MS;
+    uint64_t operations = 0, refused = 0, violations = 0;
     uint32_t nodes = traffic->world->cluster.count;
     traffic->stop = true;
     for (uint32_t i = 0; i < nodes; i++) {
@@ -213,11 +222,12 @@ void traffic_stop(struct traffic *traffic, const char *what, uint64_t recovered_
         refused += traffic->workers[i].refused;
         violations += traffic->workers[i].violations;
     }
-    do {
-        CHECK(check_now_ms() < end_ms, "%" PRIu64 " samples are left", left_over(traffic->world));
-        for (uint32_t i = 0; i < nodes; i++)
+    uint64_t end_ms = check_now_ms() + SETTLE_MS;
+    for (uint64_t left = 1; left != 0; left = left_over(traffic->world)) {
+        CHECK(check_now_ms() < end_ms, "%" PRIu64 " samples are left", left);
+        for (uint32_t i = 0; i < nodes; i++) /* again: a put that was given up may land late */
             clean_up(&traffic->workers[i]);
-    } while (left_over(traffic->world) != 0);
+    }
     for (uint32_t i = 0; i < nodes; i++)
         for (uint32_t node = 0; node < nodes; node++)
             feature_disconnect(traffic->workers[i].features[node]);
