@@ -297,14 +297,10 @@ static void deliver_notice(struct fc_link *link, uint32_t request_id, Fb__Client
 /* Decodes the packet outside the lock and hands it on. NULL, or what is wrong with it. */
 static const char *dispatch(struct fc_link *link, size_t bytes, int fd) {
     struct frame_header header;
-    const char *wrong = bytes < FRAME_HEADER_BYTES
-                            ? "frame shorter than its header"
-                            : frame_decode(link->packet, FRAME_CLIENT_BYTES_MAX, &header);
+    const char *wrong = frame_open(link->packet, bytes, FRAME_CLIENT_BYTES_MAX, &header);
     if (wrong)
         return wrong;
     const uint8_t *body = link->packet + FRAME_HEADER_BYTES;
-    if ((uint64_t)FRAME_HEADER_BYTES + header.body_bytes + header.payload_bytes != bytes)
-        return "frame of another size than its header says";
     if (header.type == FRAME_REPLY) {
         Fb__ClientReply *reply = fb__client_reply__unpack(NULL, header.body_bytes, body);
         if (!reply)

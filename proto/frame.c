@@ -45,3 +45,14 @@ const char *frame_decode(const uint8_t in[FRAME_HEADER_BYTES], uint32_t bytes_ma
     *out = header;
     return NULL;
 }
+
+const char *frame_open(const uint8_t *frame, size_t frame_bytes, uint32_t bytes_max,
+                       struct frame_header *out) {
+    if (frame_bytes < FRAME_HEADER_BYTES)
+        return "frame shorter than its header";
+    const char *wrong = frame_decode(frame, bytes_max, out);
+    if (!wrong &&
+        (uint64_t)FRAME_HEADER_BYTES + out->body_bytes + out->payload_bytes != frame_bytes)
+        wrong = "frame of another size than its header says";
+    return wrong;
+}

@@ -40,5 +40,8 @@ void frame_encode(const struct frame_header *header, uint8_t out[FRAME_HEADER_BY
  * Returns NULL, or a static sentence saying what is wrong. */
 const char *frame_decode(const uint8_t in[FRAME_HEADER_BYTES], uint32_t bytes_max,
                          struct frame_header *out);
+/* The same of a frame that has come whole, in frame_bytes: body and payload fill it. */
+const char *frame_open(const uint8_t *frame, size_t frame_bytes, uint32_t bytes_max,
+                       struct frame_header *out);
 
 #endif

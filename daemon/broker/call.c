@@ -12,8 +12,11 @@
 struct call *call_new(struct broker_session *session, enum call_kind kind, size_t count,
                       uint32_t request_id, bool wants_reply) {
     struct call *call = calloc(1, sizeof *call + count * sizeof call->items[0]);
-    if (!call)
+    if (!call) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
+                          "the broker is out of memory");
         return NULL;
+    }
     call->broker = session->broker;
     call->session = session;
     call->kind = kind;
@@ -27,6 +30,42 @@ struct call *call_new(struct broker_session *session, enum call_kind kind, size_
     TAILQ_INSERT_TAIL(&session->calls, call, link);
     session->call_count++;
     return call;
+}
+
+struct call *call_open(struct broker_session *session, enum call_kind kind, uint32_t handle,
+                       size_t count, uint32_t request_id, bool wants_reply,
+                       const char *read_only_refusal, const char **why) {
+    if (count > FRAME_BATCH_ITEMS_MAX) {
+        *why = "a batch of more than 256 items";
+        return NULL;
+    }
+    const struct attachment *attachment = session_attachment(session, handle);
+    const char *refusal = !attachment ? "this session has not opened a store under that handle"
+                          : !attachment->write ? read_only_refusal
+                                               : NULL;
+    if (refusal) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED, refusal);
+        return NULL;
+    }
+    struct call *call = call_new(session, kind, count, request_id, wants_reply);
+    if (call) {
+        call->space = attachment->space;
+        call->holder = attachment->holder;
+    }
+    return call;
+}
+
+bool item_name(struct item *item, const char *sample_id, uint64_t generation, const char *home,
+               uint64_t incarnation) {
+    if (layout_check_sample_id(sample_id) || (*home && layout_check_name(home))) {
+        item_done(item, FB__STATUS__INVALID, "the sample_id or the home of the ref is malformed");
+        return false;
+    }
+    strcpy(item->sample_id, sample_id);
+    strcpy(item->home, home);
+    item->generation = generation;
+    item->incarnation = incarnation;
+    return true;
 }
 
 /* ---- asks ---- */
@@ -67,6 +106,18 @@ static void orphan_asks(struct item *item) {
     item->ask_count = 0;
 }
 
+static void leave_store(struct item *item) {
+    if (item->in_store)
+        store_cancel_wait(item->call->space->store, item->call->holder,
+                          (uint64_t)(uintptr_t)&item->waiter);
+    item->in_store = false;
+}
+
+void item_found(struct item *item) {
+    orphan_asks(item);
+    leave_store(item);
+}
+
 /* ---- deadlines ---- */
 
 void item_set_deadline(struct item *item, uint64_t deadline_ns) {
@@ -88,12 +139,18 @@ static void expire(struct item *item) {
     const char *node = ask && ask->peer ? peer_node(ask->peer)
                        : *item->home    ? item->home
                                         : "another node";
-    if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && ask && ask->peer) {
+    if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && item->generation &&
+        ask && ask->peer) {
         outbox_ack(item->call->broker, ask->peer, item->call->space->name, item);
         item_done(item, FB__STATUS__OK, NULL);
     } else if (ask && !ask->peer) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: the directory has not answered within %llu ms",
+                  item->sample_id, item->call->space->name, waited_ms);
+    } else if (item->fetch && !item->fetch->landed) {
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: no room to land it here within %llu ms: others' samples "
+                  "hold the landing_bytes of this node",
                   item->sample_id, item->call->space->name, waited_ms);
     } else if (item->fetch) {
         item_done(
@@ -300,10 +357,7 @@ static void leave_all(struct item *item) {
     if (item->draining)
         TAILQ_REMOVE(&item->call->broker->drains, item, drain_link);
     item->draining = false;
-    if (item->in_store)
-        store_cancel_wait(item->call->space->store, item->call->holder,
-                          (uint64_t)(uintptr_t)&item->waiter);
-    item->in_store = false;
+    leave_store(item);
     if (item->remote) /* leased at its home, never granted here */
         outbox_release(item->call->broker, item->remote, false);
     item->remote = 0;

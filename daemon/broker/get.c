@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "frame.h"
 #include "state.h"
 
 #define PATIENCE_DEFAULT_MS 30000u
@@ -39,7 +38,7 @@ void get_grant(struct item *item, const struct store_lease *lease) {
     item->generation = lease->generation;
     item->extent_offset = lease->extent_offset;
     item->extent_bytes = lease->extent_bytes;
-    if (!*item->home) {
+    if (!item->over_network) { /* the ref may not have known our incarnation */
         strcpy(item->home, call->broker->config->node);
         item->incarnation = call->broker->options.incarnation;
     }
@@ -180,15 +179,8 @@ static void get_by_id(struct item *item) {
 
 static void get_one(struct item *item, const Fb__GetItem *asked) {
     struct broker *broker = item->call->broker;
-    if (layout_check_sample_id(asked->sample_id) ||
-        (*asked->home && layout_check_name(asked->home))) {
-        item_done(item, FB__STATUS__INVALID, "the sample_id or the home of the ref is malformed");
+    if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
         return;
-    }
-    strcpy(item->sample_id, asked->sample_id);
-    strcpy(item->home, asked->home);
-    item->generation = asked->generation;
-    item->incarnation = asked->incarnation;
     item->want_spec = asked->want_spec;
     bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
     if (!here)
@@ -209,24 +201,10 @@ bool get_get(struct broker_session *session, uint32_t request_id, bool wants_rep
              const char **why) {
     (void)payload, (void)payload_bytes;
     const Fb__Get *asked = request->get;
-    if (asked->n_items > FRAME_BATCH_ITEMS_MAX) {
-        *why = "a batch of more than 256 items";
-        return false;
-    }
-    struct attachment *attachment = session_attachment(session, asked->handle);
-    if (!attachment) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
-                          "this session has not opened a store under that handle");
-        return true;
-    }
-    struct call *call = call_new(session, CALL_GET, asked->n_items, request_id, wants_reply);
-    if (!call) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
-                          "the broker is out of memory");
-        return true;
-    }
-    call->space = attachment->space;
-    call->holder = attachment->holder;
+    struct call *call = call_open(session, CALL_GET, asked->handle, asked->n_items, request_id,
+                                  wants_reply, NULL, why);
+    if (!call)
+        return !*why;
     call->wait_ns = asked->wait_ms * NS_PER_MS;
     call->patience_ns = (asked->deadline_ms ? asked->deadline_ms : PATIENCE_DEFAULT_MS) * NS_PER_MS;
     for (size_t i = 0; i < asked->n_items; i++)

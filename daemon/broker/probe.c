@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "frame.h"
 #include "state.h"
 
 #define HOLDERS_MAX 64u
@@ -335,13 +334,8 @@ static void probe_here(struct item *item, const Fb__RetireItem *asked) {
 
 static void probe_one(struct item *item, Fb__RetireItem *asked) {
     struct broker *broker = item->call->broker;
-    if (layout_check_sample_id(asked->sample_id) ||
-        (*asked->home && layout_check_name(asked->home))) {
-        item_done(item, FB__STATUS__INVALID, "the sample_id or the home of the ref is malformed");
+    if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
         return;
-    }
-    strcpy(item->sample_id, asked->sample_id);
-    strcpy(item->home, asked->home);
     if (*asked->home && strcmp(asked->home, broker->config->node)) {
         struct peer *peer = peers_find(broker->peers, asked->home);
         if (peer)
@@ -393,11 +387,8 @@ static bool probe(struct broker_session *session, enum call_kind kind, struct sp
                   uint32_t request_id, bool wants_reply, Fb__RetireItem **items, size_t count,
                   uint32_t deadline_ms) {
     struct call *call = call_new(session, kind, count, request_id, wants_reply);
-    if (!call) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
-                          "the broker is out of memory");
+    if (!call)
         return true;
-    }
     call->space = space;
     call->patience_ns = deadline_ms ? deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
     for (size_t i = 0; i < count; i++)

@@ -54,11 +54,20 @@ bool publish_adopt(struct item *item) {
     struct publishing *publishing;
     TAILQ_FOREACH (publishing, &item->call->broker->publishings, link)
         if (publishing->op.op_id && publishing->op.op_id == item->op.op_id &&
-            publishing->op.client_id == item->op.client_id && !publishing->item) {
-            attach(publishing, item);
-            return true;
-        }
-    return false;
+            publishing->op.client_id == item->op.client_id &&
+            publishing->space == item->call->space)
+            break;
+    if (!publishing)
+        return false;
+    struct item *before = publishing->item;
+    if (before)
+        publish_detach(before);
+    attach(publishing, item);
+    if (before)
+        item_done(before, FB__STATUS__UNAVAILABLE,
+                  "sample %s: asked again by a later request of the same client",
+                  before->sample_id);
+    return true;
 }
 
 static void end(struct publishing *publishing) {

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "frame.h"
 #include "state.h"
 
 /* What an inline put keeps while it waits for room. */
@@ -164,32 +163,14 @@ static void reserve(struct item *item, ProtobufCBinaryData spec, const struct la
 /* The call, or NULL when the request was answered already (or *why is set: a breach). */
 static struct call *begin(struct broker_session *session, uint32_t handle, size_t count,
                           uint32_t request_id, bool wants_reply, const char **why) {
-    if (count > FRAME_BATCH_ITEMS_MAX) {
-        *why = "a batch of more than 256 items";
-        return NULL;
-    }
-    struct attachment *attachment = session_attachment(session, handle);
-    const char *refusal = !attachment ? "this session has not opened a store under that handle"
-                          : !attachment->write ? "this session opened the store read-only"
-                                               : NULL;
-    if (refusal) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED, refusal);
-        return NULL;
-    }
-    if (attachment->space->dropped) {
+    const struct attachment *attachment = session_attachment(session, handle);
+    if (attachment && attachment->write && attachment->space->dropped) {
         call_reply_simple(session, request_id, wants_reply, FB__STATUS__NOT_FOUND,
                           "the store was dropped");
         return NULL;
     }
-    struct call *call = call_new(session, CALL_PUT, count, request_id, wants_reply);
-    if (!call) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
-                          "the broker is out of memory");
-        return NULL;
-    }
-    call->space = attachment->space;
-    call->holder = attachment->holder;
-    return call;
+    return call_open(session, CALL_PUT, handle, count, request_id, wants_reply,
+                     "this session opened the store read-only", why);
 }
 
 static bool refuse_new(struct broker_session *session, uint32_t request_id, bool wants_reply) {

@@ -22,23 +22,27 @@ static void refuse_lost(struct item *item) {
               item->sample_id, item->call->space->name, item->home);
 }
 
-/* One of possibly several answers for the item was no. */
+/* One of possibly several answers for the item was no. That no node has an id is known only when
+ * all have said so. */
 static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerReply *reply,
                            const char *why) {
+    bool absent = reply && reply->status == FB__STATUS__NOT_FOUND && !item->generation;
+    if (!reply)
+        item->unheard = peer;
     if (item->ask_count || item->in_store)
         return; /* others may still say yes */
-    bool dead = !reply && nodes_is_dead(item->call->broker, item->home, item->incarnation);
-    if (dead)
+    if (!reply && nodes_is_dead(item->call->broker, item->home, item->incarnation))
         refuse_lost(item);
-    else if (reply && reply->status == FB__STATUS__NOT_FOUND && !item->generation)
+    else if (absent && !item->unheard)
         get_local_not_found(item);
-    else if (reply)
+    else if (reply && !absent)
         item_done(item, reply->status == FB__STATUS__OK ? FB__STATUS__INTERNAL : reply->status,
                   "%s", reply->error);
     else
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: node %s cannot be reached: %s", item->sample_id,
-                  item->call->space->name, peer_node(peer), why);
+                  item->call->space->name, peer_node(item->unheard),
+                  reply ? "the others do not have it" : why);
 }
 
 static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -67,6 +71,7 @@ static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *
                   item->sample_id);
         return;
     }
+    item_found(item);
     strcpy(item->home, peer_node(peer));
     item->incarnation = peer_incarnation(peer);
     item->generation = reply->lease->generation;
@@ -137,9 +142,14 @@ void remote_get_anywhere(struct item *item) {
     struct broker *broker = item->call->broker;
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
-        ask_for_lease(item, peer, true);
+        if (ask_for_lease(item, peer, true) < 0)
+            item->unheard = peer;
     if (item->ask_count)
         watch(item);
+    else if (!item->in_store && item->unheard)
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is not on this node, and node %s cannot be asked now",
+                  item->sample_id, item->call->space->name, peer_node(item->unheard));
     else if (!item->in_store)
         get_local_not_found(item);
 }

@@ -2,12 +2,12 @@
  *
  * Ack and abort. A ref acts at its home; an id acts on this node and, for an ack that found nothing
  * here, on every peer (a directory with an index places it instead). An abort is answered when its
- * home has confirmed it; an ack whose home cannot be reached is kept, retried and counted in
- * release_pending, and answered OK.
+ * home has confirmed it; an ack of a ref whose home cannot be reached is kept, retried and counted
+ * in release_pending, and answered OK. One of an id is not kept, but answered UNAVAILABLE:
+ * delivered late it would retire whatever has been put under that id meanwhile.
  */
 #include <string.h>
 
-#include "frame.h"
 #include "state.h"
 
 static bool is_ack(const struct item *item) {
@@ -60,7 +60,8 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
     if (!item)
         return;
     bool confirmed = reply && reply->status == FB__STATUS__OK;
-    if (!reply && is_ack(item)) { /* unreachable: it follows later */
+    /* Unreachable: it follows later. An id cannot wait: by then it may name a later put. */
+    if (!reply && is_ack(item) && item->generation) {
         outbox_ack(item->call->broker, peer, item->call->space->name, item);
         confirmed = true;
     }
@@ -148,15 +149,8 @@ static void on_located(void *context, enum directory_result result,
 
 static void retire_one(struct item *item, const Fb__RetireItem *asked) {
     struct broker *broker = item->call->broker;
-    if (layout_check_sample_id(asked->sample_id) ||
-        (*asked->home && layout_check_name(asked->home))) {
-        item_done(item, FB__STATUS__INVALID, "the sample_id or the home of the ref is malformed");
+    if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
         return;
-    }
-    strcpy(item->sample_id, asked->sample_id);
-    strcpy(item->home, asked->home);
-    item->generation = asked->generation;
-    item->incarnation = asked->incarnation;
     bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
     if (!here) {
         retire_at_home(item);
@@ -182,27 +176,13 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
 
 static bool retire(struct broker_session *session, uint32_t request_id, bool wants_reply,
                    const Fb__Retire *asked, enum store_reason reason, const char **why) {
-    if (asked->n_items > FRAME_BATCH_ITEMS_MAX) {
-        *why = "a batch of more than 256 items";
-        return false;
-    }
-    struct attachment *attachment = session_attachment(session, asked->handle);
-    if (attachment && reason == STORE_ABORTED && !attachment->write) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
-                          "this session opened the store read-only: it may ack, not abort");
-        return true;
-    }
-    struct call *call =
-        attachment ? call_new(session, CALL_RETIRE, asked->n_items, request_id, wants_reply) : NULL;
-    if (!call) {
-        call_reply_simple(session, request_id, wants_reply,
-                          attachment ? FB__STATUS__UNAVAILABLE : FB__STATUS__DENIED,
-                          attachment ? "the broker is out of memory"
-                                     : "this session has not opened a store under that handle");
-        return true;
-    }
-    call->space = attachment->space;
-    call->holder = attachment->holder;
+    struct call *call = call_open(
+        session, CALL_RETIRE, asked->handle, asked->n_items, request_id, wants_reply,
+        reason == STORE_ABORTED ? "this session opened the store read-only: it may ack, not abort"
+                                : NULL,
+        why);
+    if (!call)
+        return !*why;
     call->reason = reason;
     call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
     for (size_t i = 0; i < asked->n_items; i++) {

@@ -208,19 +208,31 @@ static void on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerL
 
 /* ---- the rest ---- */
 
+/* A lease may stand under an earlier connection of the same node, which that node has given up but
+ * we do not know to be dead yet: it is that reader's to end all the same. */
+static void release_in(struct asking *asking, struct space *space,
+                       const Fb__PeerReleaseItem *item) {
+    const struct asking *other;
+    enum store_how how = item->consumed ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
+    TAILQ_FOREACH (other, &asking->broker->askings, link)
+        if (other == asking ||
+            (!strcmp(other->name, asking->name) &&
+             asker_incarnation(other->asker) == asker_incarnation(asking->asker)))
+            store_release(space->store, other->holders[space->index], item->lease_hi,
+                          item->lease_lo, how, asking->broker->now_ns);
+}
+
+/* Absent is success. A dropped store has its leases ended too. */
 static void on_release(struct asking *asking, const Fb__PeerRelease *asked) {
+    struct broker *broker = asking->broker;
     for (size_t i = 0; i < asked->n_items; i++) {
         const Fb__PeerReleaseItem *item = asked->items[i];
-        struct space *space = space_find(asking->broker, item->store);
-        uint32_t holder = space ? holder_of(asking, space) : STORE_NO_HOLDER;
-        if (holder == STORE_NO_HOLDER)
-            continue; /* absent is success */
         if (item->corrupt)
-            log_warning("%s found a checksum mismatch in generation %llu of store %s", asking->name,
-                        (unsigned long long)item->generation, space->name);
-        store_release(space->store, holder, item->lease_hi, item->lease_lo,
-                      item->consumed ? STORE_CONSUMED_BY_READER : STORE_RETURNED,
-                      asking->broker->now_ns);
+            log_warning("%s found a checksum mismatch in generation %llu of store %.64s",
+                        asking->name, (unsigned long long)item->generation, item->store);
+        for (uint32_t k = 0; k < broker->space_end; k++)
+            if (broker->spaces[k].used && !strcmp(broker->spaces[k].name, item->store))
+                release_in(asking, &broker->spaces[k], item);
     }
 }
 

@@ -44,6 +44,13 @@ static uint64_t page_round(uint64_t bytes) {
     return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
 }
 
+/* So many of something for each sample a store may have, within what is worth having at all. */
+static uint32_t for_each_sample(uint32_t max_samples, uint32_t each, uint32_t least,
+                                uint32_t most) {
+    uint64_t wanted = (uint64_t)max_samples * each;
+    return wanted < least ? least : wanted > most ? most : (uint32_t)wanted;
+}
+
 /* Leases, holders and waiters are bounded per session too; these are what a whole store can hold.
  */
 static struct store_options store_options_of(struct broker *broker,
@@ -52,11 +59,11 @@ static struct store_options store_options_of(struct broker *broker,
         .max_resident_bytes = page_round(config->max_resident_bytes),
         .landing_bytes = page_round(config->landing_bytes),
         .max_samples = config->max_samples,
-        .max_tombstones = 65536,
-        .max_leases = 262144,
+        .max_tombstones = for_each_sample(config->max_samples, 16, 1024, 65536),
+        .max_leases = for_each_sample(config->max_samples, 64, 4096, 262144),
         .max_holders = 4096,
-        .max_waiters = 16384,
-        .max_replays = 65536,
+        .max_waiters = for_each_sample(config->max_samples, 4, 1024, 16384),
+        .max_replays = for_each_sample(config->max_samples, 16, 4096, 65536),
         .max_events = 4096,
         .policy = (enum store_policy)config->policy,
         .readers = config->readers,

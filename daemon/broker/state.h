@@ -132,7 +132,8 @@ struct item {
     uint32_t slot;
     uint8_t *spec, *checksums; /* malloc'ed when want_spec */
     uint32_t spec_bytes, checksums_bytes;
-    uint64_t remote; /* remote_lease id, 0 = none */
+    uint64_t remote;      /* remote_lease id, 0 = none */
+    struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
     /* stat, explain */
     uint8_t *answer; /* the best so far: a packed Fb__StatResult or Fb__ExplainReply, malloc'ed */
     size_t answer_bytes;
@@ -244,7 +245,7 @@ struct broker {
     uint64_t next_owner; /* session and asking ids */
     struct asking_list askings;
     struct fetch_list fetches;
-    struct item_list timed;  /* items with a deadline that no store keeps for them */
+    struct item_list timed; /* items with a deadline that no store keeps for them */
     struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
@@ -257,14 +258,27 @@ struct broker {
 };
 
 /* ---- call.c ---- */
+/* NULL: no memory, and the request is answered so. */
 struct call *call_new(struct broker_session *session, enum call_kind kind, size_t count,
                       uint32_t request_id, bool wants_reply);
+/* The same for a request on a store that the session has opened. NULL: the request is answered (no
+ * such handle, or opened read-only and read_only_refusal is not NULL), or *why is set: a breach. */
+struct call *call_open(struct broker_session *session, enum call_kind kind, uint32_t handle,
+                       size_t count, uint32_t request_id, bool wants_reply,
+                       const char *read_only_refusal, const char **why);
 /* Answers and frees the call if all its items are done. To be called once after the items were
  * begun. */
 void call_begun(struct call *call);
 struct ask *ask_new(struct item *item, struct peer *peer);
 /* Takes the ask out of its item and frees it; returns the item, NULL if orphaned. */
 struct item *ask_take(struct ask *ask);
+/* Says which sample a ref means (home "" = this node or any). False: it is malformed and the item
+ * ended. */
+bool item_name(struct item *item, const char *sample_id, uint64_t generation, const char *home,
+               uint64_t incarnation);
+/* One of the places where it was looked for has it: leaves the others, so that it never waits in
+ * two fetches or twice in a store's queue. */
+void item_found(struct item *item);
 /* The item's one end. error: printf-style; NULL with OK. May free the call. */
 void item_done(struct item *item, Fb__Status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -81,11 +81,8 @@ bool steer_drain(struct broker_session *session, uint32_t request_id, bool wants
     (void)payload, (void)payload_bytes, (void)why;
     struct broker *broker = session->broker;
     struct call *call = call_new(session, CALL_DRAIN, 1, request_id, wants_reply);
-    if (!call) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
-                          "the broker is out of memory");
+    if (!call)
         return true;
-    }
     call->items[0].deadline_ns = broker->now_ns + request->drain->deadline_ms * NS_PER_MS;
     call->items[0].draining = true;
     TAILQ_INSERT_TAIL(&broker->drains, &call->items[0], drain_link);

@@ -12,16 +12,12 @@
 const char *codec_decode_request(const uint8_t *packet, size_t packet_bytes, struct bump *bump,
                                  struct codec_request *out) {
     bump_reset(bump);
-    if (packet_bytes < FRAME_HEADER_BYTES)
-        return "packet shorter than a frame header";
     struct frame_header header;
-    const char *wrong = frame_decode(packet, FRAME_CLIENT_BYTES_MAX, &header);
+    const char *wrong = frame_open(packet, packet_bytes, FRAME_CLIENT_BYTES_MAX, &header);
     if (wrong)
         return wrong;
     if (header.type != FRAME_REQUEST && header.type != FRAME_NOTE)
         return "a client may send requests and notes only";
-    if ((size_t)FRAME_HEADER_BYTES + header.body_bytes + header.payload_bytes != packet_bytes)
-        return "frame header disagrees with the packet's size";
     const uint8_t *body = packet + FRAME_HEADER_BYTES;
     const Fb__ClientRequest *request =
         fb__client_request__unpack(&bump->allocator, header.body_bytes, body);

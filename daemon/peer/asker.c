@@ -41,11 +41,7 @@ static void refuse(struct asker *asker, const char *what) {
 void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
     struct peers *peers = asker->end.peers;
     struct frame_header header;
-    const char *wrong = bytes < FRAME_HEADER_BYTES
-                            ? "frame too short"
-                            : frame_decode(data, FRAME_PEER_BYTES_MAX, &header);
-    if (!wrong && (size_t)header.body_bytes + header.payload_bytes != bytes - FRAME_HEADER_BYTES)
-        wrong = "frame length does not match its header";
+    const char *wrong = frame_open(data, bytes, FRAME_PEER_BYTES_MAX, &header);
     if (!wrong && header.type != FRAME_REQUEST && header.type != FRAME_NOTE)
         wrong = "neither a request nor a note";
     if (wrong) {

@@ -175,11 +175,7 @@ static void drop_link(struct peer *peer, const char *why) {
 
 void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
     struct frame_header header;
-    const char *wrong = bytes < FRAME_HEADER_BYTES
-                            ? "frame too short"
-                            : frame_decode(data, FRAME_PEER_BYTES_MAX, &header);
-    if (!wrong && (size_t)header.body_bytes + header.payload_bytes != bytes - FRAME_HEADER_BYTES)
-        wrong = "frame length does not match its header";
+    const char *wrong = frame_open(data, bytes, FRAME_PEER_BYTES_MAX, &header);
     if (!wrong && header.type != FRAME_REPLY)
         wrong = "not an answer";
     struct peer_pending *pending = wrong ? NULL : find_pending(peer, header.request_id);

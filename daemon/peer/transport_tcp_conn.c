@@ -95,6 +95,14 @@ void tcp_conn_fail_errno(struct tcp_conn *conn, const char *doing, int error) {
         tcp_conn_fail(conn, -error, "%s %s: %s", doing, conn->address, text);
 }
 
+bool tcp_conn_received(struct tcp_conn *conn, ssize_t got) {
+    if (got < 0 && errno != EAGAIN && errno != EINTR)
+        tcp_conn_fail_errno(conn, "receive", errno);
+    if (got == 0)
+        tcp_conn_fail(conn, -ECONNRESET, "the other side closed the connection");
+    return got > 0;
+}
+
 void tcp_conn_fail_frame(struct tcp_conn *conn, const char *what) {
     tcp_conn_fail(conn, -EPROTO, "peer sent a bad frame: %s", what);
 }

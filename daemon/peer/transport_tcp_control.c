@@ -212,16 +212,8 @@ static void receive(struct tcp_conn *conn) {
     for (int turn = 0; turn < RECEIVES_PER_TURN && !conn->closing; turn++) {
         size_t room = received->capacity - received->end;
         ssize_t got = recv(conn->control->fd, received->data + received->end, room, 0);
-        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        if (!tcp_conn_received(conn, got))
             return;
-        if (got < 0) {
-            tcp_conn_fail_errno(conn, "receive", errno);
-            return;
-        }
-        if (got == 0) {
-            tcp_conn_fail(conn, -ECONNRESET, "the other side closed the connection");
-            return;
-        }
         received->end += (size_t)got;
         deliver_frames(conn);
         if ((size_t)got < room) /* the socket is empty */

@@ -166,6 +166,9 @@ void tcp_conn_fail(struct tcp_conn *conn, int status, const char *format, ...)
 void tcp_conn_fail_frame(struct tcp_conn *conn, const char *what);
 /* The same for an errno of one of its sockets. */
 void tcp_conn_fail_errno(struct tcp_conn *conn, const char *doing, int error);
+/* What recv() said, errno as it left it: true when bytes came. False: nothing to do now, or the
+ * connection has failed. */
+bool tcp_conn_received(struct tcp_conn *conn, ssize_t got);
 
 /* ---- transport_tcp_control.c ---- */
 int tcp_control_send(struct tcp_conn *conn, enum wire_type type, const struct iovec *parts,

@@ -160,16 +160,8 @@ void tcp_reader_ready(struct tcp_conn *conn) {
         struct msghdr message = {.msg_iov = places};
         size_t room = next_places(conn, places, &message.msg_iovlen);
         ssize_t got = recvmsg(conn->bulk->fd, &message, 0);
-        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        if (!tcp_conn_received(conn, got))
             return;
-        if (got < 0) {
-            tcp_conn_fail_errno(conn, "receive", errno);
-            return;
-        }
-        if (got == 0) {
-            tcp_conn_fail(conn, -ECONNRESET, "the other side closed the connection");
-            return;
-        }
         landed(conn, (size_t)got);
         if ((size_t)got < room) /* the socket is empty */
             return;

@@ -34,26 +34,14 @@ enum store_result landing_start(struct store *store, const struct sample_request
 }
 
 static enum store_result wait_for_room(struct store *store, const struct store_land *land,
-                                       uint64_t bytes, struct store_refusal *refusal) {
-    const struct store_put *put = &land->put;
-    uint32_t chunks = spec_chunks(put->spec_bytes, put->tensor_count);
-    enum store_result result = waiter_check(store, refusal);
+                                       struct store_refusal *refusal) {
+    uint32_t index;
+    enum store_result result =
+        waiter_for_room(store, WAITER_LAND, STORE_NO_HOLDER, &land->put, refusal, &index);
     if (result)
         return result;
-    if (chunks > pool_left(&store->chunks))
-        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SPECS, store->chunks.capacity,
-                      store->chunks.used, chunks);
-    uint32_t index = waiter_new(store, WAITER_LAND, STORE_NO_HOLDER, put->tag, put->deadline_ns);
-    struct waiter_slot *waiter = waiter_at(store, index);
-    waiter->name = name_ref(store, put->sample_id, put->sample_id_bytes);
-    waiter->chunk = spec_store(store, put->spec, put->spec_bytes, put->tensor_count);
-    waiter->spec_bytes = put->spec_bytes;
-    waiter->tensor_count = put->tensor_count;
-    waiter->extent_bytes = bytes;
-    waiter->align_bytes = put->align_bytes;
-    waiter->generation = land->generation;
-    waiter->origin = land->origin;
-    waiter->refusal = *refusal;
+    waiter_at(store, index)->generation = land->generation;
+    waiter_at(store, index)->origin = land->origin;
     waiter_enqueue(store, index);
     return STORE_WAIT;
 }
@@ -96,7 +84,7 @@ enum store_result store_land(struct store *store, const struct store_land *land,
     else
         result = land_now(store, land, bytes, now_ns, offset_out, refusal);
     if (result == STORE_E_FULL && land->put.deadline_ns > now_ns)
-        result = wait_for_room(store, land, bytes, refusal);
+        result = wait_for_room(store, land, refusal);
     store_settle(store, now_ns); /* an eviction freed slots or chunks */
     return result;
 }

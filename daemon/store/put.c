@@ -26,26 +26,14 @@ static enum store_result wait_for_room(struct store *store, uint32_t holder,
                                        const struct store_put *put, uint64_t bytes,
                                        struct store_refusal *refusal) {
     const struct holder_slot *h = holder_at(store, holder);
-    uint32_t chunks = spec_chunks(put->spec_bytes, put->tensor_count);
     if (h->queued_bytes > h->limits.queued_bytes ||
         bytes > h->limits.queued_bytes - h->queued_bytes)
         return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_QUEUED, h->limits.queued_bytes,
                       h->queued_bytes, bytes);
-    enum store_result result = waiter_check(store, refusal);
+    uint32_t index;
+    enum store_result result = waiter_for_room(store, WAITER_PUT, holder, put, refusal, &index);
     if (result)
         return result;
-    if (chunks > pool_left(&store->chunks))
-        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SPECS, store->chunks.capacity,
-                      store->chunks.used, chunks);
-    uint32_t index = waiter_new(store, WAITER_PUT, holder, put->tag, put->deadline_ns);
-    struct waiter_slot *waiter = waiter_at(store, index);
-    waiter->name = name_ref(store, put->sample_id, put->sample_id_bytes);
-    waiter->chunk = spec_store(store, put->spec, put->spec_bytes, put->tensor_count);
-    waiter->spec_bytes = put->spec_bytes;
-    waiter->tensor_count = put->tensor_count;
-    waiter->extent_bytes = bytes;
-    waiter->align_bytes = put->align_bytes;
-    waiter->refusal = *refusal;
     waiter_enqueue(store, index);
     return STORE_WAIT;
 }

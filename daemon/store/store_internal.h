@@ -70,6 +70,11 @@ enum store_result waiter_check(const struct store *store, struct store_refusal *
 uint32_t waiter_new(struct store *store, enum waiter_kind kind, uint32_t holder, uint64_t tag,
                     uint64_t deadline_ns);
 void waiter_enqueue(struct store *store, uint32_t waiter);
+/* A put or landing that waits for room, not yet in its queue: *index_out. STORE_E_FULL: there is no
+ * room for one more wait. It will fail with the refusal as it is now. */
+enum store_result waiter_for_room(struct store *store, enum waiter_kind kind, uint32_t holder,
+                                  const struct store_put *put, struct store_refusal *refusal,
+                                  uint32_t *index_out);
 void waiter_answer(struct store *store, uint32_t waiter, enum store_result result);
 /* Undoes its grant, if it had one that was not pulled yet. */
 void waiter_forget(struct store *store, uint32_t waiter, enum store_reason reason, uint64_t now_ns);

@@ -122,6 +122,28 @@ uint32_t waiter_new(struct store *store, enum waiter_kind kind, uint32_t holder,
     return index;
 }
 
+enum store_result waiter_for_room(struct store *store, enum waiter_kind kind, uint32_t holder,
+                                  const struct store_put *put, struct store_refusal *refusal,
+                                  uint32_t *index_out) {
+    uint32_t chunks = spec_chunks(put->spec_bytes, put->tensor_count);
+    enum store_result result = waiter_check(store, refusal);
+    if (result)
+        return result;
+    if (chunks > pool_left(&store->chunks))
+        return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SPECS, store->chunks.capacity,
+                      store->chunks.used, chunks);
+    *index_out = waiter_new(store, kind, holder, put->tag, put->deadline_ns);
+    struct waiter_slot *waiter = waiter_at(store, *index_out);
+    waiter->name = name_ref(store, put->sample_id, put->sample_id_bytes);
+    waiter->chunk = spec_store(store, put->spec, put->spec_bytes, put->tensor_count);
+    waiter->spec_bytes = put->spec_bytes;
+    waiter->tensor_count = put->tensor_count;
+    waiter->extent_bytes = extent_round(put->extent_bytes);
+    waiter->align_bytes = put->align_bytes;
+    waiter->refusal = *refusal;
+    return STORE_OK;
+}
+
 void waiter_enqueue(struct store *store, uint32_t index) {
     struct waiter_slot *waiter = waiter_at(store, index);
     list_append(store, &store->waiters, WAITER_QUEUE, queue_of(store, waiter), index);

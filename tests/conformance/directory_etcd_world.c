@@ -26,7 +26,15 @@ static void on_rhythm(uv_timer_t *timer) {
 }
 
 static struct etcd *connect_to(struct etcd_world *world, const char *endpoints) {
-    struct etcd_client_options options = {.endpoints = endpoints};
+    struct etcd_client_options options = {.endpoints = endpoints,
+                                          .username = world->options.username,
+                                          .password = world->options.password};
+    if (world->options.tls)
+        options.ca_file = world->server.ca_path;
+    if (world->options.tls && !world->options.no_certificate) {
+        options.cert_file = world->server.cert_path;
+        options.key_file = world->server.key_path;
+    }
     struct etcd *etcd;
     char why[256];
     CHECK(etcd_client_new(&world->loop, &options, &etcd, why, sizeof why) == 0, "%s", why);
@@ -39,7 +47,7 @@ void etcd_world_init(struct etcd_world *world, const struct etcd_world_options *
     uv_loop_init(&world->loop);
     uv_timer_init(&world->loop, &world->rhythm);
     uv_timer_start(&world->rhythm, on_rhythm, STEP_MS, STEP_MS);
-    etcd_server_start(&world->server, options->members);
+    etcd_server_start(&world->server, options->members, options->tls);
     etcd_server_endpoints(&world->server, endpoints);
     world->direct = connect_to(world, endpoints);
 }
@@ -48,18 +56,19 @@ void etcd_world_add(struct etcd_world *world, uint32_t i, const struct directory
                     void *owner) {
     char name[16], address[32], endpoints[256];
     const struct etcd_member *member = &world->server.members[0];
-    directory_suite_node_name(i, name);
+    directory_suite_node_name(world->options.same_name ? 0 : i, name);
     directory_suite_node_address(i, address);
     etcd_server_endpoints(&world->server, endpoints);
     if (world->options.members == 1) {
         world->proxies[i] = tcp_proxy_new(&world->loop, member->host, member->client_port);
-        snprintf(endpoints, sizeof endpoints, "http://127.0.0.1:%u",
-                 tcp_proxy_port(world->proxies[i]));
+        snprintf(endpoints, sizeof endpoints, "http%s://127.0.0.1:%u",
+                 world->options.tls ? "s" : "", tcp_proxy_port(world->proxies[i]));
     }
     struct directory_etcd_options options = {
         .cluster = "test",
         .node = name,
-        .incarnation = DIRECTORY_SUITE_INCARNATION(i),
+        .incarnation = world->options.incarnation ? world->options.incarnation
+                                                  : DIRECTORY_SUITE_INCARNATION(i),
         .unix_offset_ns = (int64_t)(clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME)),
         .lease_ttl_s = world->options.lease_ttl_s,
         .batch_max = 100,
@@ -89,7 +98,8 @@ void etcd_world_destroy_node(struct etcd_world *world, uint32_t i) {
 struct outcome {
     bool done;
     enum etcd_result result;
-    int64_t lease;
+    struct etcd_kv kv;
+    int64_t latest;
 };
 
 static void on_done(void *context, enum etcd_result result, const struct etcd_answer *answer,
@@ -97,7 +107,9 @@ static void on_done(void *context, enum etcd_result result, const struct etcd_an
     struct outcome *outcome = context;
     CHECK(result == ETCD_OK, "%s", why);
     outcome->done = true;
-    outcome->lease = answer->kv_count ? answer->kvs[0].lease : 0;
+    outcome->latest = answer->revision;
+    if (answer->kv_count)
+        outcome->kv = answer->kvs[0]; /* its numbers; the strings go */
 }
 
 static struct outcome ask(struct etcd_world *world, const struct etcd_request *request) {
@@ -117,8 +129,17 @@ void etcd_world_revoke(struct etcd_world *world, uint32_t i) {
     etcd_node_key(key, "test", name);
     struct outcome found = ask(
         world, &(struct etcd_request){.kind = ETCD_READ, .read = {.kind = ETCD_RANGE, .key = key}});
-    CHECK(found.lease != 0, "%s has no record", name);
-    ask(world, &(struct etcd_request){.kind = ETCD_LEASE_REVOKE, .lease = found.lease});
+    CHECK(found.kv.lease != 0, "%s has no record", name);
+    ask(world, &(struct etcd_request){.kind = ETCD_LEASE_REVOKE, .lease = found.kv.lease});
+}
+
+struct etcd_world_revisions etcd_world_look(struct etcd_world *world, const char *sample_id) {
+    char key[ETCD_KEY_BYTES];
+    etcd_sample_key(key, "test", "run0", sample_id);
+    struct outcome found = ask(
+        world, &(struct etcd_request){.kind = ETCD_READ, .read = {.kind = ETCD_RANGE, .key = key}});
+    return (struct etcd_world_revisions){found.kv.create_revision, found.kv.mod_revision,
+                                         found.latest};
 }
 
 /* The proxies are closed last: leases are given back through them. */

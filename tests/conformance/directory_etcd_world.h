@@ -19,6 +19,10 @@ struct etcd_world_options {
     uint32_t members; /* of etcd; with more than one there are no proxies */
     uint32_t lease_ttl_s, request_timeout_ms;
     uint64_t give_up_ms;
+    const char *username, *password; /* NULL = none; the nodes' and the test's own */
+    bool tls, no_certificate;        /* no_certificate: the nodes have none to show */
+    uint64_t incarnation;            /* of the next node added; 0 = as the suite says */
+    bool same_name;                  /* the next node added is called like node 0 */
 };
 
 struct etcd_world {
@@ -40,6 +44,11 @@ void etcd_world_step(struct etcd_world *world);
 void etcd_world_destroy_node(struct etcd_world *world, uint32_t i);
 /* Takes node i's record out of etcd behind its back. */
 void etcd_world_revoke(struct etcd_world *world, uint32_t i);
+/* The revisions at which the record of this sample of store run0 was created and last written, 0 =
+ * there is none; and the latest of etcd. */
+struct etcd_world_revisions {
+    int64_t created, written, latest;
+} etcd_world_look(struct etcd_world *world, const char *sample_id);
 void etcd_world_deinit(struct etcd_world *world);
 
 #endif

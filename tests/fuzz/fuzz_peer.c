@@ -122,10 +122,7 @@ static void bulk(const uint8_t *data, size_t bytes, const uint8_t *cluster_key) 
 static void peer_message(const uint8_t *data, size_t bytes, const uint8_t *cluster_key) {
     struct frame_header header;
     (void)cluster_key;
-    if (bytes < FRAME_HEADER_BYTES || frame_decode(data, FRAME_PEER_BYTES_MAX, &header) != NULL)
-        return;
-    bytes -= FRAME_HEADER_BYTES;
-    if (header.body_bytes > bytes)
+    if (frame_open(data, bytes, FRAME_PEER_BYTES_MAX, &header) != NULL)
         return;
     data += FRAME_HEADER_BYTES;
     if (header.type == FRAME_REPLY) {

@@ -15,7 +15,7 @@
 
 void cluster_etcd_start(struct cluster *cluster, const struct cluster_options *options) {
     CHECK(!options->proxied || options->etcd_members == 1, "one proxy stands before one member");
-    etcd_server_start(&cluster->etcd, options->etcd_members);
+    etcd_server_start(&cluster->etcd, options->etcd_members, false);
     char etcd[64];
     snprintf(etcd, sizeof etcd, "%s:%u", cluster->etcd.members[0].host,
              cluster->etcd.members[0].client_port);

@@ -31,8 +31,10 @@ static void describe(struct etcd_server *server, uint32_t index) {
     snprintf(member->name, sizeof member->name, "m%u", index);
     snprintf(member->host, sizeof member->host, "127.%u.%u.%u", 192 + (pid >> 16) % 64,
              pid >> 8 & 255, pid & 255);
-    snprintf(member->client_url, sizeof member->client_url, "http://%s:%u", member->host,
-             member->client_port);
+    snprintf(member->client_url, sizeof member->client_url, "http%s://%s:%u",
+             server->tls ? "s" : "", member->host, member->client_port);
+    snprintf(member->health_url, sizeof member->health_url, "http://%s:%u", member->host,
+             member->client_port + 2);
     snprintf(member->peer_url, sizeof member->peer_url, "http://%s:%u", member->host,
              member->client_port + 1);
     snprintf(member->data_path, sizeof member->data_path, "%s/%s", server->directory, member->name);
@@ -61,15 +63,25 @@ static void spawn(struct etcd_server *server, uint32_t index) {
                           member->peer_url,
                           "--initial-cluster",
                           initial,
+                          "--listen-metrics-urls",
+                          member->health_url,
                           "--log-level",
                           "warn",
+                          server->tls ? "--client-cert-auth" : NULL,
+                          "--trusted-ca-file",
+                          server->ca_path,
+                          "--cert-file",
+                          server->cert_path,
+                          "--key-file",
+                          server->key_path,
                           NULL};
     process_spawn(&member->process, argv, member->log_path);
 }
 
 static bool is_healthy(const struct etcd_member *member) {
     static const char request[] = "GET /health HTTP/1.0\r\n\r\n";
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(member->client_port)};
+    uint16_t port = (uint16_t)(member->client_port + 2);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     struct timeval patience = {.tv_sec = 5};
     char answer[1024] = "";
     inet_pton(AF_INET, member->host, &address.sin_addr);
@@ -121,13 +133,58 @@ void etcd_server_restart_empty(struct etcd_server *server) {
     etcd_server_restart(server, 0);
 }
 
-void etcd_server_start(struct etcd_server *server, uint32_t members) {
-    *server = (struct etcd_server){.count = members};
+static void openssl(const char *const argv[]) {
+    struct process_output output;
+    process_run(&output, argv, CTL_MS);
+    CHECK(output.status == 0, "openssl: %s", output.err);
+    process_output_deinit(&output);
+}
+
+/* One authority, and one certificate of it for both ends. */
+static void make_certificates(struct etcd_server *server) {
+    char ca_key[96], name[64];
+    snprintf(ca_key, sizeof ca_key, "%s/ca.key", server->directory);
+    snprintf(server->ca_path, sizeof server->ca_path, "%s/ca.pem", server->directory);
+    snprintf(server->cert_path, sizeof server->cert_path, "%s/cert.pem", server->directory);
+    snprintf(server->key_path, sizeof server->key_path, "%s/key.pem", server->directory);
+    snprintf(name, sizeof name, "subjectAltName=IP:%s,IP:127.0.0.1", server->members[0].host);
+    openssl((const char *[]){"/usr/bin/openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                             "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+                             "/CN=authority", "-keyout", ca_key, "-out", server->ca_path, NULL});
+    openssl((const char *[]){"/usr/bin/openssl",
+                             "req",
+                             "-x509",
+                             "-newkey",
+                             "ec",
+                             "-pkeyopt",
+                             "ec_paramgen_curve:prime256v1",
+                             "-nodes",
+                             "-days",
+                             "2",
+                             "-subj",
+                             "/CN=etcd",
+                             "-addext",
+                             name,
+                             "-CA",
+                             server->ca_path,
+                             "-CAkey",
+                             ca_key,
+                             "-keyout",
+                             server->key_path,
+                             "-out",
+                             server->cert_path,
+                             NULL});
+}
+
+void etcd_server_start(struct etcd_server *server, uint32_t members, bool tls) {
+    *server = (struct etcd_server){.count = members, .tls = tls};
     strcpy(server->directory, access("/dev/shm", W_OK) == 0 ? "/dev/shm/featured-etcd-XXXXXX"
                                                             : "/tmp/featured-etcd-XXXXXX");
     CHECK(mkdtemp(server->directory) != NULL, "%s: %s", server->directory, strerror(errno));
     for (uint32_t i = 0; i < members; i++)
         describe(server, i);
+    if (tls)
+        make_certificates(server);
     for (uint32_t i = 0; i < members; i++)
         spawn(server, i);
     for (uint32_t i = 0; i < members; i++)

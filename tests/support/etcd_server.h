@@ -16,15 +16,19 @@
 struct etcd_server {
     char directory[64];
     uint32_t count;
+    bool tls;
+    char ca_path[96], cert_path[96], key_path[96]; /* with tls: also a client's */
     struct etcd_member {
-        char name[4], host[32], client_url[64], peer_url[64], data_path[96], log_path[96];
+        char name[4], host[32], client_url[64], peer_url[64], health_url[64], data_path[96],
+            log_path[96];
         uint16_t client_port;
         struct process process;
     } members[ETCD_SERVER_MEMBERS_MAX];
 };
 
-/* Starts the members and waits until each says that it is healthy. */
-void etcd_server_start(struct etcd_server *server, uint32_t members);
+/* Starts the members and waits until each says that it is healthy. tls: with certificates of a new
+ * authority, asked of clients too. */
+void etcd_server_start(struct etcd_server *server, uint32_t members, bool tls);
 /* Kills what runs and removes the directory. */
 void etcd_server_stop(struct etcd_server *server);
 

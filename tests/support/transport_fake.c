@@ -341,6 +341,35 @@ void fake_network_drop(struct transport_conn *conn) {
         end_fail(other, -ECONNRESET, "connection reset");
 }
 
+bool fake_network_drop_nth(struct transport *t, uint32_t number) {
+    struct fake *fake = fake_from_base(t);
+    uint32_t count = 0;
+    struct end *end;
+    LIST_FOREACH (end, &fake->ends, all)
+        count++;
+    if (count == 0)
+        return false;
+    end = LIST_FIRST(&fake->ends);
+    for (number %= count; number > 0; number--)
+        end = LIST_NEXT(end, all);
+    fake_network_drop((struct transport_conn *)end);
+    return true;
+}
+
+void fake_network_kill(struct transport *t, bool silent) {
+    struct fake *fake = fake_from_base(t);
+    struct end *end;
+    fake->destroying = fake->killed = true;
+    while ((end = LIST_FIRST(&fake->ends)) != NULL) {
+        if (!end->ending && end->other != NULL && !silent)
+            fake_post_other(end, LANE_CONTROL, fake_to_other(end, FIN, 0));
+        if (!end->ending)
+            end->end_status = -ECANCELED;
+        end->ending = true;
+        on_end(end);
+    }
+}
+
 /* ---- operations ---- */
 
 static int fake_listen(struct transport *t, const char *address, char bound_out[64]) {
@@ -474,6 +503,10 @@ static void fake_destroy(struct transport *t, void (*on_destroyed)(void *owner))
     fake->on_destroyed = on_destroyed;
     LIST_FOREACH (end, &fake->ends, all)
         end_fail(end, -ECANCELED, "%s", "");
+    if (fake->killed) {
+        forget(fake);
+        return;
+    }
     /* Behind every END posted so far. */
     struct event *event = fake_event_new(fake, DESTROYED, NULL, 0);
     event->from = fake->number;

@@ -44,5 +44,16 @@ void fake_network_cut(struct transport *from, struct transport *to, bool cut);
 void fake_network_freeze(struct transport *t, bool frozen);
 /* Resets one connection: both sides get `closed`. conn: either side's. */
 void fake_network_drop(struct transport_conn *conn);
+/* The same for the transport's n-th connection, newest first, modulo how many there are; false when
+ * there is none. */
+bool fake_network_drop_nth(struct transport *t, uint32_t n);
+/* Its process dies: from inside this call every connection ends here, with the callbacks an orderly
+ * end would bring, so that the owner can be taken apart; none of it reaches anybody. The others see
+ * their connections closed, or, when `silent` (a machine without power), hear nothing any more.
+ * destroy() then ends at once. */
+void fake_network_kill(struct transport *t, bool silent);
+/* Of what is sent from here on. */
+void fake_network_set_delay(struct fake_network *network, uint64_t delay_ns_min,
+                            uint64_t delay_ns_max);
 
 #endif

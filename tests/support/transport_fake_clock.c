@@ -129,7 +129,9 @@ static bool is_void(const struct event *event) {
         return false;
     if (event->type == TIMEOUT && end->up)
         return true;
-    return event->type == END ? false : end->dead || (end->ending && event->type != CONNECT);
+    if (event->type == END)
+        return end->dead; /* killed meanwhile */
+    return end->dead || (end->ending && event->type != CONNECT);
 }
 
 static bool is_blocked(const struct fake_network *n, const struct event *event) {
@@ -200,6 +202,11 @@ void fake_network_cut(struct transport *from, struct transport *to, bool cut) {
 void fake_network_freeze(struct transport *t, bool frozen) {
     fake_from_base(t)->frozen = frozen;
     release_held(fake_from_base(t)->network);
+}
+
+void fake_network_set_delay(struct fake_network *n, uint64_t delay_ns_min, uint64_t delay_ns_max) {
+    n->delay_ns_min = delay_ns_min;
+    n->delay_ns_max = delay_ns_max;
 }
 
 /* ---- birth and end ---- */

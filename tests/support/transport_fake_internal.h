@@ -87,7 +87,7 @@ struct fake {
     struct regions regions;
     char address[64];
     uint32_t number, accepted_count;
-    bool frozen, destroying;
+    bool frozen, destroying, killed;
     LIST_HEAD(, end) ends;
 };
 

@@ -9,6 +9,7 @@
 enum { THREADS = 4, ROUNDS = 60 };
 
 struct worker {
+    pthread_t thread;
     struct fixture *f;
     int number;
 };
@@ -29,34 +30,36 @@ static void *work(void *argument) {
     return NULL;
 }
 
-Test(client_calls, threads_share_a_handle) {
-    struct fixture *f = fixture_new();
-    pthread_t threads[THREADS];
-    struct worker workers[THREADS];
+static void start(struct worker workers[THREADS], struct fixture *f) {
     for (int i = 0; i < THREADS; i++) {
         workers[i] = (struct worker){.f = f, .number = i};
-        cr_assert_eq(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+        cr_assert_eq(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
     }
+}
+
+static void join(const struct worker workers[THREADS]) {
     for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+        pthread_join(workers[i].thread, NULL);
+}
+
+Test(client_calls, threads_share_a_handle) {
+    struct fixture *f = fixture_new();
+    struct worker workers[THREADS];
+    start(workers, f);
+    join(workers);
     cr_assert(fake_broker_await(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, THREADS * ROUNDS));
     fixture_free(f);
 }
 
 Test(client_calls, threads_go_on_over_lost_connections) {
     struct fixture *f = fixture_new();
-    pthread_t threads[THREADS];
     struct worker workers[THREADS];
-    for (int i = 0; i < THREADS; i++) {
-        workers[i] = (struct worker){.f = f, .number = i};
-        cr_assert_eq(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
-    }
+    start(workers, f);
     for (unsigned i = 1; i <= 5; i++) {
         cr_assert(fake_broker_await(&f->broker, FB__CLIENT_REQUEST__OP_PUT, i * 20));
         fake_broker_drop_sessions(&f->broker);
     }
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    join(workers);
     cr_assert_eq(f->broker.effects, THREADS * ROUNDS, "every put was carried out once");
     fixture_free(f);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -245,7 +246,9 @@ Test(ctl_safetensors, tensors_begin_at_a_multiple_of_8) {
     size_t header_bytes;
     char *header = safetensors_header(&out, &header_bytes);
     cr_expect_eq(header_bytes % 8, 0);
-    cr_expect_eq((uint8_t)header[0] | (uint8_t)header[1] << 8, header_bytes - 8);
+    uint64_t said_bytes;
+    memcpy(&said_bytes, header, sizeof said_bytes);
+    cr_expect_eq(le64toh(said_bytes), header_bytes - 8);
     cr_expect_eq(header[8], '{');
     free(header);
 }

@@ -81,7 +81,7 @@ Test(local_codec, every_truncation_is_refused) {
 Test(local_codec, bytes_behind_the_frame_are_refused) {
     struct codec_request got;
     cr_expect_str_eq(codec_decode_request(packet, hello_frame(FRAME_REQUEST) + 1, &bump, &got),
-                     "frame header disagrees with the packet's size");
+                     "frame of another size than its header says");
 }
 
 Test(local_codec, a_body_that_does_not_parse_is_refused) {

@@ -60,3 +60,16 @@ Test(proto_frame, the_limit_counts_header_body_and_payload) {
     cr_assert_not_null(decode_sizes(UINT32_MAX, UINT32_MAX, UINT32_MAX));
     cr_assert_not_null(decode_sizes(UINT32_MAX - 8, 0, 100));
 }
+
+Test(proto_frame, a_whole_frame_is_as_long_as_it_says) {
+    uint8_t bytes[FRAME_HEADER_BYTES + 84] = {0};
+    struct frame_header header = sound;
+    header.body_bytes = 60;
+    header.payload_bytes = 23;
+    frame_encode(&header, bytes);
+    cr_assert_null(frame_open(bytes, FRAME_HEADER_BYTES + 83, 200, &header));
+    cr_assert_not_null(frame_open(bytes, FRAME_HEADER_BYTES + 82, 200, &header));
+    cr_assert_not_null(frame_open(bytes, FRAME_HEADER_BYTES + 84, 200, &header));
+    cr_assert_not_null(frame_open(bytes, FRAME_HEADER_BYTES - 1, 200, &header));
+    cr_assert_not_null(frame_open(bytes, FRAME_HEADER_BYTES + 83, 90, &header));
+}

@@ -1,0 +1,900 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Clients: the other side of broker_session_request(). A sample is one tensor whose words are
+ * nonce, nonce + K, nonce + 2K ...: whoever reads it sees which put it came from and whether all of
+ * it did. What an answer means is told to the contract; bytes held under a lease are read again
+ * when the lease ends.
+ */
+#include "cluster.h"
+
+#include <criterion/criterion.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORD_STEP     0x9e3779b97f4a7c15u
+#define GREETING_BASE 0x80000000u
+#define IDS_BY_NAME   3u /* samples 0, 1, 2 are also asked for by id alone */
+
+static const uint64_t sizes[SIZES] = {64, 1000, 5000, 20000, 70000};
+static struct {
+    uint8_t bytes[128];
+    size_t count;
+} specs[SIZES];
+static const char *const ids[SAMPLE_IDS] = {"s0", "s1", "s2", "s3", "s4", "s5"};
+static const char *const step_names[STEP_KINDS] = {
+    "put",          "reserve", "commit", "cancel", "get", "get by id", "release",
+    "release late", "ack",     "abort",  "stat",   "gc",  "leave",     "repeat",
+};
+
+/* ---- bytes ---- */
+
+static void fill(uint8_t *at, uint64_t nonce, uint64_t bytes) {
+    for (uint64_t k = 0; k < bytes / 8; k++) {
+        uint64_t word = nonce + k * WORD_STEP;
+        memcpy(at + 8 * k, &word, 8);
+    }
+}
+
+uint64_t payload_nonce(const uint8_t *at) {
+    uint64_t nonce;
+    memcpy(&nonce, at, sizeof nonce);
+    return nonce;
+}
+
+bool payload_matches(const uint8_t *at, uint64_t nonce, uint64_t bytes) {
+    uint64_t wrong = 0;
+    for (uint64_t k = 0; k < bytes / 8; k++) {
+        uint64_t word;
+        memcpy(&word, at + 8 * k, 8);
+        wrong |= word ^ (nonce + k * WORD_STEP);
+    }
+    return wrong == 0;
+}
+
+void clients_once(void) {
+    for (unsigned i = 0; i < SIZES && !specs[i].count; i++) {
+        Fb__TensorSpec tensor = FB__TENSOR_SPEC__INIT, *tensors[1] = {&tensor};
+        Fb__SampleSpec spec = FB__SAMPLE_SPEC__INIT;
+        uint64_t shape[1] = {sizes[i]};
+        tensor.name = (char *)"t";
+        tensor.dtype = FB__DTYPE__U8;
+        tensor.n_shape = 1;
+        tensor.shape = shape;
+        tensor.bytes = sizes[i];
+        spec.n_tensors = 1;
+        spec.tensors = tensors;
+        specs[i].count = fb__sample_spec__pack(&spec, specs[i].bytes);
+    }
+}
+
+static const uint8_t *node_bytes(const struct node *node, uint64_t offset) {
+    return (const uint8_t *)node_space(node)->arena.base + offset;
+}
+
+void held_check(struct world *w, const struct held *held, const char *when) {
+    const struct node *node = &w->nodes[held->node];
+    if (!payload_matches(node_bytes(node, held->offset), held->claim->nonce, held->claim->bytes))
+        contract_broken(&w->contract, "leased bytes changed",
+                        "the bytes of put %" PRIx64 ", leased at node %s, had changed %s",
+                        held->claim->nonce, node->name, when);
+}
+
+/* ---- answers ---- */
+
+static bool is_current(const struct client *client, uint64_t serial) {
+    return client->session && client->serial == serial;
+}
+
+static void add_held(struct world *w, struct client *client, struct claim *claim,
+                     const Fb__GetResult *result) {
+    struct node *node = client->node;
+    if (w->held_count == LEASES_MAX)
+        return;
+    w->held[w->held_count++] = (struct held){.client = client,
+                                             .serial = client->serial,
+                                             .node = node->index,
+                                             .incarnation = node->incarnation,
+                                             .claim = claim,
+                                             .hi = result->lease_hi,
+                                             .lo = result->lease_lo,
+                                             .offset = result->extent_offset};
+    claim->live += claim->home == node->index;
+}
+
+static void granted(struct world *w, const struct asked *asked, const Fb__GetResult *result) {
+    struct contract *c = &w->contract;
+    struct client *client = asked->client;
+    const uint8_t *at = node_bytes(client->node, result->extent_offset);
+    struct claim *claim = contract_find(c, payload_nonce(at));
+    if (!claim || claim->id != asked->id || (asked->claim && claim != asked->claim) ||
+        !payload_matches(at, claim->nonce, claim->bytes)) {
+        contract_broken(c, "wrong bytes",
+                        "a get of %s at node %s was granted generation %" PRIx64
+                        " with bytes that are not its own",
+                        ids[asked->id], client->node->name, result->generation);
+        return;
+    }
+    world_say(w, "  #%u granted: put %" PRIx64 " generation %" PRIx64 "%s",
+              (unsigned)(asked - w->asked), claim->nonce, result->generation,
+              result->over_network ? " over the network" : "");
+    if (*result->home && (strcmp(result->home, w->nodes[claim->home].name) ||
+                          result->incarnation != claim->incarnation))
+        contract_broken(
+            c, "wrong home",
+            "put %" PRIx64 " of node %s was granted as one of node %s, incarnation %" PRIx64,
+            claim->nonce, w->nodes[claim->home].name, result->home, result->incarnation);
+    contract_granted(c, claim, result->generation, asked->begun);
+    add_held(w, client, claim, result);
+}
+
+static void on_get(struct world *w, struct asked *asked, const Fb__GetResult *result) {
+    struct contract *c = &w->contract;
+    if (result->status == FB__STATUS__OK)
+        granted(w, asked, result);
+    else if (result->status == FB__STATUS__NOT_FOUND && asked->claim)
+        contract_not_found(c, asked->claim);
+    else if (result->status == FB__STATUS__NOT_FOUND)
+        contract_id_not_found(c, asked->id, asked->begun);
+    else if (result->status == FB__STATUS__LOST && asked->claim)
+        contract_called_lost(c, asked->claim);
+    else if (result->status == FB__STATUS__INTERNAL || result->status == FB__STATUS__INVALID)
+        contract_broken(c, "internal", "a get was answered: %s", result->error);
+}
+
+static void on_put(struct world *w, struct asked *asked, const Fb__PutResult *result) {
+    struct contract *c = &w->contract;
+    bool repeats_done = asked->repeats && asked->claim->state == CLAIM_DONE;
+    if (result->status == FB__STATUS__OK) {
+        contract_commit_done(c, asked->claim, result->generation);
+        world_say(w, "  #%u put %" PRIx64 " is generation %" PRIx64, (unsigned)(asked - w->asked),
+                  asked->claim->nonce, result->generation);
+    } else if (!repeats_done) {
+        bool surely = !asked->repeats && !(c->index && result->status == FB__STATUS__UNAVAILABLE);
+        contract_commit_failed(c, asked->claim, surely);
+    }
+}
+
+static void on_reserve(struct world *w, struct asked *asked, const Fb__PutResult *result) {
+    struct client *client = asked->client;
+    if (result->status != FB__STATUS__OK || w->reserved_count == CLAIMS_MAX)
+        return;
+    fill((uint8_t *)node_bytes(client->node, result->extent_offset), asked->claim->nonce,
+         asked->claim->bytes);
+    w->reserved[w->reserved_count++] = (struct reserved){.claim = asked->claim,
+                                                         .client = client,
+                                                         .serial = client->serial,
+                                                         .reservation = result->reservation,
+                                                         .offset = result->extent_offset,
+                                                         .open = true};
+}
+
+/* An ack answered OK whose home has not heard of it yet. */
+static bool ack_is_on_its_way(const struct node *node, const struct claim *claim) {
+    const struct peer *home = peers_find(node->peers, node->world->nodes[claim->home].name);
+    const struct outbox *outbox = home ? peer_user(home) : NULL;
+    const struct pending_end *end;
+    if (!outbox)
+        return false;
+    TAILQ_FOREACH (end, &outbox->waiting, link)
+        if (end->is_ack && end->generation == claim->generation)
+            return true;
+    TAILQ_FOREACH (end, &outbox->sent, link)
+        if (end->is_ack && end->generation == claim->generation)
+            return true;
+    return false;
+}
+
+static void id_retired(struct world *w, const struct asked *asked, bool ok) {
+    struct contract *c = &w->contract;
+    const struct node *node = asked->client->node;
+    bool ack = asked->kind == STEP_ACK;
+    unsigned sure_home = c->index && !ack ? EVERYWHERE : node->index;
+    const char *why = ack ? "acked" : "aborted";
+    /* One said again may have done its work the first time, before later puts. */
+    contract_retire_id_ends(c, asked->id, asked->home, sure_home, asked->incarnation, asked->begun,
+                            ok && !asked->repeats ? why : NULL);
+    if (!ok && asked->home == EVERYWHERE && !c->index)
+        contract_retire_id_unknown(c, asked->id);
+}
+
+static bool has_no_effect(const struct world *w, const struct asked *asked) {
+    return asked->kind == STEP_ACK && w->contract.policy == CONTRACT_RETAIN;
+}
+
+static void on_retire(struct world *w, struct asked *asked, const Fb__ItemResult *result) {
+    bool ok = result->status == FB__STATUS__OK;
+    if (has_no_effect(w, asked))
+        return;
+    if (!asked->claim)
+        id_retired(w, asked, ok);
+    else if (ok && !ack_is_on_its_way(asked->client->node, asked->claim))
+        contract_gone(&w->contract, asked->claim, asked->kind == STEP_ACK ? "acked" : "aborted");
+}
+
+static void on_stat(struct world *w, struct asked *asked, const Fb__StatResult *result) {
+    struct contract *c = &w->contract;
+    const struct claim *claim = asked->claim;
+    if (result->status == FB__STATUS__NOT_FOUND)
+        contract_not_found(c, claim);
+    else if (result->status == FB__STATUS__LOST)
+        contract_called_lost(c, claim);
+    else if (result->status == FB__STATUS__OK && result->info &&
+             result->info->state == FB__SAMPLE_STATE__RESIDENT && claim->gone < asked->begun)
+        contract_broken(c, "shown after its end",
+                        "put %" PRIx64 " was shown as resident after it had ended: %s",
+                        claim->nonce, claim->gone_why);
+    else if (result->status == FB__STATUS__OK && result->info && !claim->threats &&
+             result->info->state != FB__SAMPLE_STATE__RESIDENT)
+        contract_broken(c, "shown as gone",
+                        "put %" PRIx64 " was shown in state %d, reason %d, "
+                        "though nothing ended it",
+                        claim->nonce, (int)result->info->state, (int)result->info->reason);
+}
+
+static void on_refused(struct world *w, struct asked *asked, const Fb__ClientReply *reply) {
+    if (reply->status == FB__STATUS__INTERNAL || reply->status == FB__STATUS__INVALID)
+        contract_broken(&w->contract, "internal", "a %s was answered: %s", step_names[asked->kind],
+                        reply->error);
+    Fb__PutResult put = FB__PUT_RESULT__INIT;
+    put.status = reply->status;
+    Fb__ItemResult item = FB__ITEM_RESULT__INIT;
+    item.status = reply->status;
+    if (asked->kind == STEP_PUT || asked->kind == STEP_COMMIT)
+        on_put(w, asked, &put);
+    else if (asked->kind == STEP_ACK || asked->kind == STEP_ABORT)
+        on_retire(w, asked, &item);
+}
+
+static void on_greeting(struct client *client, const Fb__ClientReply *reply) {
+    if (reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_OPENED)
+        client->handle = reply->store_opened->handle;
+}
+
+static void on_reply(void *context, uint32_t request_id, const Fb__ClientReply *reply, int fd) {
+    struct client *client = context;
+    struct world *w = client->node->world;
+    (void)fd;
+    if (client->node->dying)
+        return;
+    if (request_id >= GREETING_BASE) {
+        on_greeting(client, reply);
+        return;
+    }
+    struct asked *asked = &w->asked[request_id];
+    if (asked->answered || asked->client != client || asked->serial != client->serial)
+        contract_broken(&w->contract, "answered twice",
+                        "request #%u was answered twice, or in another session", request_id);
+    asked->answered = true;
+    if (reply->status != FB__STATUS__OK)
+        world_say(w, "  #%u refused: %s", request_id, reply->error);
+    switch (reply->result_case) {
+    case FB__CLIENT_REPLY__RESULT_GET:
+        if (reply->get->items[0]->status)
+            world_say(w, "  #%u: %s", request_id, reply->get->items[0]->error);
+        on_get(w, asked, reply->get->items[0]);
+        break;
+    case FB__CLIENT_REPLY__RESULT_PUT:
+        if (reply->put->items[0]->status)
+            world_say(w, "  #%u: %s", request_id, reply->put->items[0]->error);
+        if (asked->kind == STEP_RESERVE)
+            on_reserve(w, asked, reply->put->items[0]);
+        else
+            on_put(w, asked, reply->put->items[0]);
+        break;
+    case FB__CLIENT_REPLY__RESULT_ITEMS:
+        if (asked->kind == STEP_ACK || asked->kind == STEP_ABORT) {
+            world_say(w, "  #%u: status %d %s", request_id, (int)reply->items->items[0]->status,
+                      reply->items->items[0]->error);
+            on_retire(w, asked, reply->items->items[0]);
+        }
+        break;
+    case FB__CLIENT_REPLY__RESULT_STAT:
+        on_stat(w, asked, reply->stat->items[0]);
+        break;
+    default:
+        if (reply->status != FB__STATUS__OK)
+            on_refused(w, asked, reply);
+    }
+}
+
+static void on_notice(void *context, uint32_t request_id, const Fb__ClientNotice *notice) {
+    (void)context, (void)request_id, (void)notice;
+}
+
+static const struct broker_client_ops client_ops = {.reply = on_reply, .notice = on_notice};
+
+/* ---- coming and going ---- */
+
+static void send(struct client *client, uint32_t request_id, bool wants_reply,
+                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes) {
+    const char *why;
+    struct node *node = client->node;
+    uint64_t turn_ns = node->world->now_ns + 5 * US;
+    if (turn_ns < node->pump_ns)
+        node->pump_ns = turn_ns;
+    if (!broker_session_request(client->session, request_id, wants_reply, request, payload,
+                                payload_bytes, node_clock_ns(node), &why))
+        contract_broken(&node->world->contract, "breach", "a request was called a breach: %s", why);
+}
+
+void client_connect(struct client *client) {
+    static const struct broker_credentials credentials = {.uid = 0, .gid = 0, .pid = 1};
+    if (client->session)
+        return;
+    client->session = broker_session_open(client->node->broker, &client_ops, client, &credentials);
+    cr_assert_not_null(client->session);
+    client->serial++;
+    Fb__Hello hello = FB__HELLO__INIT;
+    hello.version_min = hello.version_max = FRAME_VERSION;
+    hello.client_id = client->client_id;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
+    request.hello = &hello;
+    send(client, GREETING_BASE, true, &request, NULL, 0);
+    uint8_t nonce[AUTH_NONCE_BYTES] = {0};
+    Fb__StoreOpen open = FB__STORE_OPEN__INIT;
+    open.store = (char *)"run";
+    open.write = true;
+    open.client_nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
+    request.op_case = FB__CLIENT_REQUEST__OP_STORE_OPEN;
+    request.store_open = &open;
+    send(client, GREETING_BASE, true, &request, NULL, 0);
+}
+
+static void abandon(struct world *w, struct asked *asked) {
+    asked->answered = true;
+    if ((asked->kind == STEP_PUT || asked->kind == STEP_COMMIT) &&
+        asked->claim->state == CLAIM_OPEN)
+        contract_commit_unknown(&w->contract, asked->claim);
+    if ((asked->kind == STEP_ACK || asked->kind == STEP_ABORT) && !asked->claim &&
+        !has_no_effect(w, asked))
+        id_retired(w, asked, false);
+}
+
+/* Its leases end as returned. */
+static void forget_session(struct client *client) {
+    struct world *w = client->node->world;
+    for (unsigned i = 1; i < w->asked_count; i++)
+        if (w->asked[i].client == client && w->asked[i].serial == client->serial &&
+            !w->asked[i].answered)
+            abandon(w, &w->asked[i]);
+    for (unsigned i = 0; i < w->reserved_count; i++)
+        if (w->reserved[i].client == client && w->reserved[i].serial == client->serial)
+            w->reserved[i].open = false;
+    for (unsigned i = 0; i < w->held_count; i++) {
+        struct held *held = &w->held[i];
+        if (held->client != client || held->serial != client->serial || held->state != LEASE_HELD)
+            continue;
+        held_check(w, held, "before its holder died");
+        held->state = LEASE_DIED;
+        bool at_home = held->claim->home == held->node;
+        held->claim->live -= at_home && held->claim->live > 0;
+        if (at_home)
+            contract_home_settles(&w->contract, held->claim);
+    }
+    client->session = NULL;
+}
+
+void client_leave(struct client *client) {
+    if (!client->session)
+        return;
+    struct broker_session *session = client->session;
+    forget_session(client);
+    broker_session_close(session, node_clock_ns(client->node));
+}
+
+void clients_die(struct node *node) {
+    for (unsigned i = 0; i < CLIENTS_PER_NODE; i++)
+        client_leave(&node->clients[i]);
+}
+
+/* ---- asking ---- */
+
+static struct asked *ask(struct client *client, enum step_kind kind) {
+    struct world *w = client->node->world;
+    if (w->asked_count == ASKED_MAX)
+        return NULL;
+    struct asked *asked = &w->asked[w->asked_count++];
+    *asked = (struct asked){.kind = kind,
+                            .client = client,
+                            .serial = client->serial,
+                            .at_ns = w->now_ns,
+                            .begun = w->begun ? w->begun : ++w->contract.turn};
+    return asked;
+}
+
+static uint32_t number(const struct world *w, const struct asked *asked) {
+    return (uint32_t)(asked - w->asked);
+}
+
+static unsigned size_of(const struct claim *claim) {
+    unsigned size = 0;
+    while (sizes[size] != claim->bytes)
+        size++;
+    return size;
+}
+
+static uint64_t new_op(struct client *client, struct asked *asked) {
+    client->last_asked = number(client->node->world, asked);
+    asked->op_id = ++client->op_id;
+    return asked->op_id;
+}
+
+static void send_put(struct client *client, struct asked *asked, uint32_t deadline_ms) {
+    static uint8_t payload[70000];
+    struct claim *claim = asked->claim;
+    struct world *w = client->node->world;
+    unsigned size = size_of(claim);
+    fill(payload, claim->nonce, claim->bytes);
+    uint8_t checksum[8] = {1};
+    Fb__PutItem item = FB__PUT_ITEM__INIT, *items[1] = {&item};
+    item.sample_id = (char *)ids[claim->id];
+    item.spec = (ProtobufCBinaryData){specs[size].count, specs[size].bytes};
+    item.checksums = (ProtobufCBinaryData){sizeof checksum, checksum};
+    item.bytes = (uint32_t)claim->bytes;
+    Fb__Put put = FB__PUT__INIT;
+    put.handle = client->handle;
+    put.n_items = 1;
+    put.items = items;
+    put.deadline_ms = deadline_ms;
+    put.op_id = asked->op_id;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_PUT;
+    request.put = &put;
+    world_say(w, "#%u %s put %s %" PRIu64 " bytes as %" PRIx64 "%s", number(w, asked),
+              client->node->name, ids[claim->id], claim->bytes, claim->nonce,
+              asked->repeats ? ", again" : "");
+    send(client, number(w, asked), true, &request, payload, claim->bytes);
+}
+
+static struct claim *plan(struct client *client, const struct step *step) {
+    struct world *w = client->node->world;
+    static const uint8_t weights[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 4};
+    uint64_t bytes = sizes[weights[step->b % 16]];
+    uint64_t nonce = (cluster_random(&w->random) << 12) | w->contract.claim_count;
+    return contract_plan(&w->contract, step->a % SAMPLE_IDS, client->node->index,
+                         client->node->incarnation, nonce, bytes);
+}
+
+static void do_put(struct client *client, const struct step *step) {
+    struct claim *claim = plan(client, step);
+    struct asked *asked = claim ? ask(client, STEP_PUT) : NULL;
+    if (!asked)
+        return;
+    asked->claim = claim;
+    asked->id = claim->id;
+    new_op(client, asked);
+    contract_commit_begins(&client->node->world->contract, claim);
+    send_put(client, asked, step->c % 4 ? 0 : 1 + step->c / 4 % 30);
+}
+
+static void do_reserve(struct client *client, const struct step *step) {
+    struct claim *claim = plan(client, step);
+    struct asked *asked = claim ? ask(client, STEP_RESERVE) : NULL;
+    if (!asked)
+        return;
+    struct world *w = client->node->world;
+    unsigned size = size_of(claim);
+    asked->claim = claim;
+    asked->id = claim->id;
+    Fb__ReserveItem item = FB__RESERVE_ITEM__INIT, *items[1] = {&item};
+    item.sample_id = (char *)ids[claim->id];
+    item.spec = (ProtobufCBinaryData){specs[size].count, specs[size].bytes};
+    Fb__Reserve reserve = FB__RESERVE__INIT;
+    reserve.handle = client->handle;
+    reserve.n_items = 1;
+    reserve.items = items;
+    reserve.deadline_ms = step->c % 4 ? 0 : 1 + step->c / 4 % 30;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_RESERVE;
+    request.reserve = &reserve;
+    world_say(w, "#%u %s reserve %s %" PRIu64 " bytes", number(w, asked), client->node->name,
+              ids[claim->id], claim->bytes);
+    send(client, number(w, asked), true, &request, NULL, 0);
+}
+
+static struct reserved *any_reserved(struct client *client, uint32_t pick) {
+    struct world *w = client->node->world;
+    for (unsigned i = 0; i < w->reserved_count; i++) {
+        struct reserved *reserved = &w->reserved[(pick + i) % w->reserved_count];
+        if (reserved->open && reserved->client == client && is_current(client, reserved->serial))
+            return reserved;
+    }
+    return NULL;
+}
+
+static void send_commit(struct client *client, struct asked *asked, uint64_t reservation) {
+    struct world *w = client->node->world;
+    uint8_t checksum[8] = {1};
+    Fb__CommitItem item = FB__COMMIT_ITEM__INIT, *items[1] = {&item};
+    item.reservation = reservation;
+    item.checksums = (ProtobufCBinaryData){sizeof checksum, checksum};
+    Fb__Commit commit = FB__COMMIT__INIT;
+    commit.handle = client->handle;
+    commit.n_items = 1;
+    commit.items = items;
+    commit.op_id = asked->op_id;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_COMMIT;
+    request.commit = &commit;
+    world_say(w, "#%u %s commit %s as %" PRIx64 "%s", number(w, asked), client->node->name,
+              ids[asked->id], asked->claim->nonce, asked->repeats ? ", again" : "");
+    send(client, number(w, asked), true, &request, NULL, 0);
+}
+
+static void do_commit(struct client *client, const struct step *step) {
+    struct reserved *reserved = any_reserved(client, step->a);
+    struct asked *asked = reserved ? ask(client, STEP_COMMIT) : NULL;
+    if (!asked)
+        return;
+    reserved->open = false;
+    asked->claim = reserved->claim;
+    asked->id = reserved->claim->id;
+    new_op(client, asked);
+    contract_commit_begins(&client->node->world->contract, asked->claim);
+    send_commit(client, asked, reserved->reservation);
+}
+
+static void do_cancel(struct client *client, const struct step *step) {
+    struct reserved *reserved = any_reserved(client, step->a);
+    struct asked *asked = reserved ? ask(client, STEP_CANCEL) : NULL;
+    if (!asked)
+        return;
+    reserved->open = false;
+    Fb__Cancel cancel = FB__CANCEL__INIT;
+    cancel.handle = client->handle;
+    cancel.n_reservations = 1;
+    cancel.reservations = &reserved->reservation;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_CANCEL;
+    request.cancel = &cancel;
+    send(client, number(client->node->world, asked), true, &request, NULL, 0);
+}
+
+/* A put that was answered, most likely one of the last. */
+static struct claim *any_claim(struct world *w, uint32_t pick) {
+    struct contract *c = &w->contract;
+    unsigned reach = pick % 4 ? 12 : 64, from = pick / 4 % reach;
+    for (unsigned i = from; i < c->claim_count; i++) {
+        struct claim *claim = &c->claims[c->claim_count - 1 - i];
+        if (claim->state == CLAIM_DONE)
+            return claim;
+    }
+    for (unsigned i = 0; i < c->claim_count; i++)
+        if (c->claims[i].state == CLAIM_DONE)
+            return &c->claims[i];
+    return NULL;
+}
+
+static void send_get(struct client *client, struct asked *asked, uint32_t deadline_ms,
+                     uint32_t wait_ms, bool checked) {
+    struct world *w = client->node->world;
+    const struct claim *claim = asked->claim;
+    Fb__GetItem item = FB__GET_ITEM__INIT, *items[1] = {&item};
+    item.sample_id = (char *)ids[asked->id];
+    item.want_spec = true;
+    if (claim) {
+        item.generation = claim->generation;
+        item.home = w->nodes[claim->home].name;
+        item.incarnation = checked ? claim->incarnation : 0;
+    }
+    Fb__Get get = FB__GET__INIT;
+    get.handle = client->handle;
+    get.n_items = 1;
+    get.items = items;
+    get.deadline_ms = deadline_ms;
+    get.wait_ms = wait_ms;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_GET;
+    request.get = &get;
+    if (claim)
+        world_say(w, "#%u %s get put %" PRIx64 " generation %" PRIx64 " of %s", number(w, asked),
+                  client->node->name, claim->nonce, claim->generation, item.home);
+    else
+        world_say(w, "#%u %s get %s by id", number(w, asked), client->node->name, ids[asked->id]);
+    send(client, number(w, asked), true, &request, NULL, 0);
+}
+
+void client_get(struct client *client, struct claim *claim) {
+    struct asked *asked = ask(client, STEP_GET_REF);
+    if (!asked)
+        return;
+    asked->claim = claim;
+    asked->id = claim->id;
+    if (client->node->index != claim->home)
+        contract_far(&client->node->world->contract, claim);
+    send_get(client, asked, 200, 0, true);
+}
+
+static void do_get_ref(struct client *client, const struct step *step) {
+    struct world *w = client->node->world;
+    struct claim *claim = any_claim(w, step->a);
+    struct asked *asked = claim ? ask(client, STEP_GET_REF) : NULL;
+    if (!asked)
+        return;
+    asked->claim = claim;
+    asked->id = claim->id;
+    if (client->node->index != claim->home)
+        contract_far(&w->contract, claim);
+    send_get(client, asked, 5 + step->b % 100, 0, step->c % 8 != 0);
+}
+
+static void do_get_id(struct client *client, const struct step *step) {
+    struct world *w = client->node->world;
+    struct asked *asked = ask(client, STEP_GET_ID);
+    if (!asked)
+        return;
+    asked->id = step->a % IDS_BY_NAME;
+    contract_far_id(&w->contract, asked->id, client->node->index);
+    send_get(client, asked, 5 + step->b % 100, step->c % 3 ? 0 : step->c % 20, true);
+}
+
+static void send_release(struct client *client, struct asked *asked, const struct held *held,
+                         bool consumed, bool wants_reply) {
+    struct world *w = client->node->world;
+    Fb__ReleaseItem item = FB__RELEASE_ITEM__INIT, *items[1] = {&item};
+    item.lease_hi = held->hi;
+    item.lease_lo = held->lo;
+    item.consumed = consumed;
+    Fb__Release release = FB__RELEASE__INIT;
+    release.handle = client->handle;
+    release.n_items = 1;
+    release.items = items;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_RELEASE;
+    request.release = &release;
+    world_say(w, "#%u %s release put %" PRIx64 " %s", number(w, asked), client->node->name,
+              held->claim->nonce, consumed ? "consumed" : "returned");
+    asked->answered = !wants_reply;
+    send(client, number(w, asked), wants_reply, &request, NULL, 0);
+}
+
+static struct held *any_held(struct world *w, uint32_t pick, const struct client *client) {
+    for (unsigned i = 0; i < w->held_count; i++) {
+        struct held *held = &w->held[(pick + i) % w->held_count];
+        if (held->state == LEASE_HELD && held->client == client)
+            return held;
+    }
+    return NULL;
+}
+
+static void said(struct world *w, struct held *held, bool consumed) {
+    bool at_home = held->claim->home == held->node;
+    if (consumed)
+        contract_consumed(&w->contract, held->claim, at_home);
+    if (at_home)
+        contract_home_settles(&w->contract, held->claim);
+}
+
+static void release_held(struct client *client, struct held *held, bool consumed,
+                         bool wants_reply) {
+    struct world *w = client->node->world;
+    struct asked *asked = ask(client, STEP_RELEASE);
+    if (!asked)
+        return;
+    held_check(w, held, "before its release");
+    held->state = consumed ? LEASE_SAID_CONSUMED : LEASE_SAID_RETURNED;
+    if (held->claim->home == held->node)
+        held->claim->live--;
+    send_release(client, asked, held, consumed, wants_reply);
+    said(w, held, consumed);
+}
+
+static void do_release(struct client *client, const struct step *step) {
+    struct held *held = any_held(client->node->world, step->a, client);
+    if (held)
+        release_held(client, held, step->b % 4 != 0, step->c % 2);
+}
+
+/* A lease that ended is released once more, by whoever is there. */
+static void do_release_late(struct client *client, const struct step *step) {
+    struct world *w = client->node->world;
+    const struct node *node = client->node;
+    for (unsigned i = 0; i < w->held_count; i++) {
+        struct held *held = &w->held[(step->a + i) % w->held_count];
+        if (held->state == LEASE_HELD || held->node != node->index ||
+            held->incarnation != node->incarnation)
+            continue;
+        struct asked *asked = ask(client, STEP_RELEASE_LATE);
+        bool counts = held->state != LEASE_SAID_CONSUMED;
+        if (!asked)
+            return;
+        held->state = LEASE_SAID_CONSUMED;
+        send_release(client, asked, held, true, true);
+        if (counts)
+            said(w, held, true);
+        return;
+    }
+}
+
+static void send_retire(struct client *client, struct asked *asked, uint32_t deadline_ms) {
+    struct world *w = client->node->world;
+    const struct claim *claim = asked->claim;
+    Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
+    item.sample_id = (char *)ids[asked->id];
+    if (claim) {
+        item.generation = claim->generation;
+        item.home = w->nodes[claim->home].name;
+        item.incarnation = claim->incarnation;
+    }
+    Fb__Retire retire = FB__RETIRE__INIT;
+    retire.handle = client->handle;
+    retire.n_items = 1;
+    retire.items = items;
+    retire.op_id = asked->op_id;
+    retire.deadline_ms = deadline_ms;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case =
+        asked->kind == STEP_ACK ? FB__CLIENT_REQUEST__OP_ACK : FB__CLIENT_REQUEST__OP_ABORT;
+    request.ack = &retire;
+    if (claim)
+        world_say(w, "#%u %s %s put %" PRIx64 " of %s%s", number(w, asked), client->node->name,
+                  step_names[asked->kind], claim->nonce, item.home,
+                  asked->repeats ? ", again" : "");
+    else
+        world_say(w, "#%u %s %s %s by id%s", number(w, asked), client->node->name,
+                  step_names[asked->kind], ids[asked->id], asked->repeats ? ", again" : "");
+    send(client, number(w, asked), true, &request, NULL, 0);
+}
+
+static void retire_begins(struct world *w, const struct asked *asked) {
+    if (has_no_effect(w, asked))
+        return;
+    if (asked->claim)
+        contract_retire_begins(&w->contract, asked->claim);
+    else
+        contract_retire_id_begins(&w->contract, asked->id, asked->home, asked->incarnation);
+}
+
+static void do_retire(struct client *client, const struct step *step) {
+    struct world *w = client->node->world;
+    struct contract *c = &w->contract;
+    bool by_id = step->b % 4 == 0, ack = step->kind == STEP_ACK;
+    struct claim *claim = by_id ? NULL : any_claim(w, step->a);
+    struct asked *asked = claim || by_id ? ask(client, step->kind) : NULL;
+    if (!asked)
+        return;
+    asked->claim = claim;
+    asked->id = claim ? claim->id : step->a % IDS_BY_NAME;
+    asked->home = ack || c->index ? EVERYWHERE : client->node->index;
+    asked->incarnation = client->node->incarnation;
+    new_op(client, asked);
+    retire_begins(w, asked);
+    send_retire(client, asked, 5 + step->c % 100);
+}
+
+static void do_stat(struct client *client, const struct step *step) {
+    struct world *w = client->node->world;
+    struct claim *claim = any_claim(w, step->a);
+    struct asked *asked = claim ? ask(client, STEP_STAT) : NULL;
+    if (!asked)
+        return;
+    asked->claim = claim;
+    Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
+    item.sample_id = (char *)ids[claim->id];
+    item.generation = claim->generation;
+    item.home = w->nodes[claim->home].name;
+    item.incarnation = claim->incarnation;
+    Fb__Stat stat = FB__STAT__INIT;
+    stat.handle = client->handle;
+    stat.n_items = 1;
+    stat.items = items;
+    stat.deadline_ms = 5 + step->b % 100;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_STAT;
+    request.stat = &stat;
+    world_say(w, "#%u %s stat put %" PRIx64 " of %s", number(w, asked), client->node->name,
+              claim->nonce, item.home);
+    send(client, number(w, asked), true, &request, NULL, 0);
+}
+
+static void do_gc(struct client *client, const struct step *step) {
+    struct node *node = client->node;
+    struct asked *asked = ask(client, STEP_GC);
+    if (!asked)
+        return;
+    contract_gc_begins(&node->world->contract, node->index, node->incarnation);
+    Fb__Gc gc = FB__GC__INIT;
+    gc.handle = client->handle;
+    gc.max_hold_ms = 5 + step->a % 40;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_GC;
+    request.gc = &gc;
+    world_say(node->world, "#%u %s gc older than %u ms", number(node->world, asked), node->name,
+              (unsigned)gc.max_hold_ms);
+    send(client, number(node->world, asked), true, &request, NULL, 0);
+}
+
+static void do_leave(struct client *client, const struct step *step) {
+    (void)step;
+    world_say(client->node->world, "%s: client %u dies", client->node->name,
+              (unsigned)(client - client->node->clients));
+    client_leave(client);
+}
+
+/* The connection breaks, and the client says its last operation again over a new one. */
+static void do_repeat(struct client *client, const struct step *step) {
+    struct world *w = client->node->world;
+    const struct asked *first = &w->asked[client->last_asked];
+    if (!client->last_asked || (first->claim && first->kind < STEP_GET_REF &&
+                                first->claim->incarnation != client->node->incarnation))
+        return;
+    if (step->a % 3)
+        client_leave(client);
+    else if (!first->answered)
+        return; /* a client says an operation again only when its connection broke */
+    client_connect(client);
+    struct asked *asked = ask(client, first->kind);
+    if (!asked)
+        return;
+    first = &w->asked[client->last_asked];
+    asked->claim = first->claim;
+    asked->id = first->id;
+    asked->home = first->home;
+    asked->incarnation = client->node->incarnation;
+    asked->op_id = first->op_id;
+    asked->repeats = client->last_asked;
+    client->last_asked = number(w, asked);
+    bool put = first->kind == STEP_PUT || first->kind == STEP_COMMIT;
+    if (put && first->claim->state != CLAIM_DONE)
+        contract_commit_again(&w->contract, first->claim);
+    if (first->kind == STEP_PUT)
+        send_put(client, asked, 0);
+    else if (first->kind == STEP_COMMIT)
+        send_commit(client, asked, 1);
+    else {
+        retire_begins(w, asked);
+        send_retire(client, asked, 50);
+    }
+}
+
+void client_step(struct world *w, const struct step *step) {
+    static void (*const steps[STEP_KINDS])(struct client * client, const struct step *step) = {
+        [STEP_PUT] = do_put,         [STEP_RESERVE] = do_reserve,
+        [STEP_COMMIT] = do_commit,   [STEP_CANCEL] = do_cancel,
+        [STEP_GET_REF] = do_get_ref, [STEP_GET_ID] = do_get_id,
+        [STEP_RELEASE] = do_release, [STEP_RELEASE_LATE] = do_release_late,
+        [STEP_ACK] = do_retire,      [STEP_ABORT] = do_retire,
+        [STEP_STAT] = do_stat,       [STEP_GC] = do_gc,
+        [STEP_LEAVE] = do_leave,     [STEP_REPEAT] = do_repeat,
+    };
+    struct node *node = &w->nodes[step->node % w->node_count];
+    struct client *client = &node->clients[step->client % CLIENTS_PER_NODE];
+    if (!node->broker || !steps[step->kind])
+        return;
+    if (node->paused) {
+        if (node->deferred_count == DEFERRED_MAX)
+            return;
+        node->deferred_begun[node->deferred_count] = ++w->contract.turn;
+        node->deferred[node->deferred_count++] = *step;
+        return;
+    }
+    client->node = node;
+    if (!client->client_id)
+        client->client_id = 1 + node->index * CLIENTS_PER_NODE + step->client % CLIENTS_PER_NODE;
+    if (step->kind != STEP_LEAVE)
+        client_connect(client);
+    steps[step->kind](client, step);
+}
+
+/* ---- at the end ---- */
+
+void clients_let_go(struct node *node) {
+    struct world *w = node->world;
+    for (unsigned i = 0; i < w->held_count; i++)
+        if (w->held[i].state == LEASE_HELD && w->held[i].node == node->index)
+            release_held(w->held[i].client, &w->held[i], false, true);
+}
+
+unsigned clients_unanswered(const struct world *w, const struct asked **first) {
+    unsigned count = 0;
+    for (unsigned i = w->asked_count; i-- > 1;)
+        if (!w->asked[i].answered) {
+            *first = &w->asked[i];
+            count++;
+        }
+    return count;
+}

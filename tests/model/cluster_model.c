@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Many histories of a cluster, shared out to one process per core. The first that breaks the
+ * contract is shrunk (steps are left out while it still breaks in the same way) and printed.
+ *
+ *   CLUSTER_SEED       the first history's seed; CLUSTER_HISTORIES how many (50000 in all)
+ *   CLUSTER_EVENTS     steps of each (200)
+ *   CLUSTER_TRACE=1    tells what happens in the shrunk history
+ */
+#include "cluster.h"
+
+#include <criterion/criterion.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define JOBS_MAX 16u
+
+static struct world world;
+
+/* Written by the children, read by the parent. */
+struct report {
+    uint64_t seed, done, events;
+    char broken[64], why[400];
+};
+
+/* libsodium's generator, made to repeat itself: stores take their keys from it. */
+static uint64_t sodium_state;
+
+static const char *sodium_name(void) {
+    return "simulated";
+}
+
+static uint32_t sodium_random(void) {
+    return (uint32_t)(cluster_random(&sodium_state) >> 32);
+}
+
+static void sodium_buffer(void *const out, const size_t bytes) {
+    for (size_t i = 0; i < bytes; i++)
+        ((uint8_t *)out)[i] = (uint8_t)(cluster_random(&sodium_state) >> 56);
+}
+
+static randombytes_implementation simulated_random = {
+    .implementation_name = sodium_name,
+    .random = sodium_random,
+    .buf = sodium_buffer,
+};
+
+static uint64_t from_environment(const char *name, uint64_t otherwise) {
+    const char *text = getenv(name);
+    return text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+static const char *run(const struct history *h, struct report *report, bool trace) {
+    sodium_state = h->seed;
+    report->seed = h->seed;
+    const char *broken = history_run(&world, h, trace);
+    report->done++;
+    report->events += world.events + h->step_count;
+    if (broken) {
+        snprintf(report->broken, sizeof report->broken, "%s", broken);
+        snprintf(report->why, sizeof report->why, "%s", world.contract.why);
+    }
+    return broken;
+}
+
+static struct report *reports_new(void) {
+    struct report *reports = mmap(NULL, JOBS_MAX * sizeof *reports, PROT_READ | PROT_WRITE,
+                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    cr_assert_neq(reports, MAP_FAILED);
+    return reports;
+}
+
+/* In a child, because a broker that crashes is a find too. */
+static bool breaks(const struct history *h, struct report *report, bool trace) {
+    memset(report, 0, sizeof *report);
+    fflush(stdout);
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        if (!trace && !freopen("/dev/null", "w", stderr))
+            _exit(2);
+        alarm(20);
+        run(h, report, trace);
+        fflush(stdout);
+        _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    if (WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status)))
+        snprintf(report->broken, sizeof report->broken, "crash");
+    return *report->broken;
+}
+
+/* Leaves out ever smaller runs of steps, as long as it breaks in the same way. */
+static void shrink(struct history *h, const char *broken, struct report *report) {
+    static struct history shorter;
+    for (unsigned run_length = h->step_count / 2; run_length > 0;) {
+        bool left_out = false;
+        for (unsigned at = 0; at + run_length <= h->step_count;) {
+            shorter = *h;
+            memmove(&shorter.steps[at], &h->steps[at + run_length],
+                    (h->step_count - at - run_length) * sizeof h->steps[0]);
+            shorter.step_count -= run_length;
+            if (breaks(&shorter, report, false) && !strcmp(report->broken, broken)) {
+                *h = shorter;
+                left_out = true;
+            } else {
+                at += run_length;
+            }
+        }
+        if (!left_out || run_length > 1)
+            run_length = left_out && run_length == 1 ? 1 : run_length / 2;
+    }
+}
+
+static void explain(uint64_t seed, bool index, unsigned events, struct report *report) {
+    static struct history h;
+    history_choose(&h, seed, index, events);
+    if (!breaks(&h, report, false)) {
+        printf("cluster_model: seed %llu broke only once\n", (unsigned long long)seed);
+        return;
+    }
+    char broken[sizeof report->broken];
+    memcpy(broken, report->broken, sizeof broken);
+    if (from_environment("CLUSTER_SHRINK", 1))
+        shrink(&h, broken, report);
+    printf("cluster_model: CLUSTER_SEED=%llu, shrunk to ", (unsigned long long)seed);
+    history_print(&h);
+    breaks(&h, report, from_environment("CLUSTER_TRACE", 1));
+    printf("cluster_model: %s: %s\n", report->broken, report->why);
+}
+
+static void work(unsigned job, unsigned jobs, uint64_t seed, uint64_t histories, bool index,
+                 unsigned events, struct report *reports) {
+    static struct history h;
+    for (uint64_t i = job; i < histories; i += jobs) {
+        history_choose(&h, seed + i, index, events);
+        if (run(&h, &reports[job], false))
+            _exit(1);
+        for (unsigned other = 0; other < jobs; other++)
+            if (*reports[other].broken)
+                _exit(0);
+    }
+    _exit(0);
+}
+
+static void hunt(bool index) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t seed = from_environment("CLUSTER_SEED", (uint64_t)now.tv_sec * 1000003u % 1000000000u);
+    uint64_t histories = from_environment("CLUSTER_HISTORIES", 25000);
+    unsigned events = (unsigned)from_environment("CLUSTER_EVENTS", 200);
+    unsigned jobs =
+        (unsigned)from_environment("CLUSTER_JOBS", (uint64_t)sysconf(_SC_NPROCESSORS_ONLN));
+    jobs = jobs > JOBS_MAX ? JOBS_MAX : jobs ? jobs : 1;
+    struct report *reports = reports_new(), found = {0};
+    pid_t children[JOBS_MAX];
+    log_set_level(LOG_LEVEL_ERROR);
+    randombytes_set_implementation(&simulated_random);
+    cr_assert_eq(auth_init(), 0);
+    printf("cluster_model: CLUSTER_SEED=%llu, %llu %s histories of %u steps\n",
+           (unsigned long long)seed, (unsigned long long)histories, index ? "index" : "static",
+           events);
+    fflush(stdout);
+    for (unsigned i = 0; i < jobs; i++)
+        if ((children[i] = fork()) == 0)
+            work(i, jobs, seed, histories, index, events, reports);
+    uint64_t done = 0, happened = 0;
+    for (unsigned i = 0; i < jobs; i++) {
+        int status;
+        cr_assert_eq(waitpid(children[i], &status, 0), children[i]);
+        done += reports[i].done;
+        happened += reports[i].events;
+        if (!(WIFEXITED(status) && WEXITSTATUS(status) == 0) &&
+            (!found.seed || reports[i].seed < found.seed))
+            found = reports[i];
+    }
+    printf("cluster_model: %llu histories, %llu events\n", (unsigned long long)done,
+           (unsigned long long)happened);
+    if (found.seed)
+        explain(found.seed, index, events, &reports[0]);
+    fflush(stdout);
+    cr_assert_eq(found.seed, 0, "%s: %s (CLUSTER_SEED=%llu CLUSTER_HISTORIES=1)", found.broken,
+                 found.why, (unsigned long long)found.seed);
+}
+
+Test(cluster_model, static_directory_keeps_the_contract, .timeout = 600) {
+    hunt(false);
+}

@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A node's loop, in small: whatever the network or a client brings makes it due to turn a little
+ * later, so that several things may have come by then; a turn is broker_pump(). A paused node
+ * neither hears nor turns; then everything comes at once, its clients' requests first, and only
+ * then does it look at the clock, as a process that was stopped would. A crashed one is taken apart
+ * in the daemon's order, cut off from everybody beforehand, and built anew under another
+ * incarnation.
+ */
+#include "cluster.h"
+
+#include <criterion/criterion.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DELAY_NS_MIN  (20 * US)
+#define DELAY_NS_MAX  (400 * US)
+#define SLOW_NS_MAX   (30 * MS)
+#define TURN_NS_MAX   (60 * US)
+#define BEGIN_NS      (1000 * MS)
+#define UNIX_MS       1700000000000ull
+#define ARENA_BYTES   (384ull << 10)
+#define LANDING_BYTES (192ull << 10)
+#define CHUNK_BYTES   (24u << 10)
+
+/* splitmix64 (Steele, Lea, Flood 2014) */
+uint64_t cluster_random(uint64_t *state) {
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+void world_say(const struct world *w, const char *format, ...) {
+    va_list arguments;
+    if (!w->trace)
+        return;
+    printf("  %9.3f ms  ", (double)(w->now_ns - BEGIN_NS) / 1e6);
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    printf("\n");
+}
+
+uint64_t node_clock_ns(const struct node *node) {
+    return node->world->now_ns + node->clock_offset_ns;
+}
+
+struct space *node_space(const struct node *node) {
+    return &node->broker->spaces[0];
+}
+
+static void wake(struct node *node) {
+    struct world *w = node->world;
+    uint64_t at_ns = w->now_ns + cluster_random(&w->random) % TURN_NS_MAX;
+    if (at_ns < node->pump_ns)
+        node->pump_ns = at_ns;
+}
+
+/* ---- the network's events, on their way to the peers ---- */
+
+static void *on_accepted(void *owner, struct transport_conn *conn, const void *hello,
+                         size_t hello_bytes) {
+    struct node *node = owner;
+    wake(node);
+    return peers_transport_events.accepted(node->peers, conn, hello, hello_bytes);
+}
+
+static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes) {
+    struct node *node = owner;
+    wake(node);
+    peers_transport_events.up(node->peers, user, hello, hello_bytes);
+}
+
+static void on_message(void *owner, void *user, const void *data, size_t bytes) {
+    struct node *node = owner;
+    wake(node);
+    peers_transport_events.message(node->peers, user, data, bytes);
+}
+
+static void on_read_done(void *owner, void *user, void *read_user, int status) {
+    struct node *node = owner;
+    wake(node);
+    peers_transport_events.read_done(node->peers, user, read_user, status);
+}
+
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+    struct node *node = owner;
+    wake(node);
+    peers_transport_events.read_progress(node->peers, user, read_user, bytes_done);
+}
+
+static void on_closed(void *owner, void *user, const char *why) {
+    struct node *node = owner;
+    wake(node);
+    peers_transport_events.closed(node->peers, user, why);
+}
+
+static const struct transport_events events = {
+    .accepted = on_accepted,
+    .up = on_up,
+    .message = on_message,
+    .read_done = on_read_done,
+    .read_progress = on_read_progress,
+    .closed = on_closed,
+};
+
+/* ---- building ---- */
+
+static void configure(struct node *node) {
+    const struct history *h = node->world->history;
+    struct config *config = &node->config;
+    memset(config, 0, sizeof *config);
+    memset(&node->store, 0, sizeof node->store);
+    snprintf(config->node, sizeof config->node, "%s", node->name);
+    config->max_sessions = 64;
+    config->max_leases_per_session = 24;
+    config->max_reservations_per_session = 8;
+    config->max_requests_per_session = 32;
+    config->max_queued_bytes_per_session = 1u << 20;
+    config->max_resident_bytes = ARENA_BYTES;
+    config->max_stores = 4;
+    config->reads_per_peer = 4;
+    config->peer_timeout_ms = 120;
+    config->ping_interval_ms = 40;
+    config->reconnect_max_ms = 60;
+    config->gc_interval_ms = 100;
+    config->stores = &node->store;
+    config->store_count = 1;
+    snprintf(node->store.name, sizeof node->store.name, "run");
+    node->store.policy = (uint32_t)h->policy;
+    node->store.readers = h->readers;
+    node->store.max_resident_bytes = ARENA_BYTES;
+    node->store.landing_bytes = LANDING_BYTES;
+    node->store.max_samples = 64;
+}
+
+static struct directory *make_directory(struct node *node) {
+    struct world *w = node->world;
+    if (w->history->index)
+        return directory_fake_new(w->cluster, node->name, node->address, node->incarnation,
+                                  &broker_directory_events, node->broker);
+    struct directory_peer others[NODES_MAX];
+    struct directory *directory;
+    size_t count = 0;
+    for (unsigned i = 0; i < w->node_count; i++)
+        if (i != node->index)
+            others[count++] = (struct directory_peer){w->nodes[i].name, w->nodes[i].address};
+    cr_assert_eq(directory_static_new(node->name, others, count, UNIX_MS + w->now_ns / MS,
+                                      &broker_directory_events, node->broker, &directory),
+                 0);
+    return directory;
+}
+
+static void apply_cuts(struct world *w) {
+    for (unsigned a = 0; a < w->node_count; a++)
+        for (unsigned b = 0; b < w->node_count; b++)
+            if (w->nodes[a].broker && w->nodes[b].broker && w->cut_until_ns[a][b] > w->now_ns)
+                fake_network_cut(w->nodes[a].transport, w->nodes[b].transport, true);
+}
+
+static void build(struct node *node) {
+    struct world *w = node->world;
+    char bound[64], why[512];
+    node->incarnation = cluster_random(&w->random) | 1;
+    struct broker_options options = {.config = &node->config, .incarnation = node->incarnation};
+    struct peers_options peers = {
+        .node = node->name,
+        .incarnation = node->incarnation,
+        .ping_interval_ns = node->config.ping_interval_ms * MS,
+        .timeout_ns = node->config.peer_timeout_ms * MS,
+        .reconnect_max_ns = node->config.reconnect_max_ms * MS,
+    };
+    uint8_t hello[TRANSPORT_HELLO_BYTES_MAX];
+    struct transport_options transport = {
+        .hello = hello,
+        .hello_bytes = peers_hello(&peers, hello),
+        .chunk_bytes = CHUNK_BYTES,
+        .reads_per_connection = 4,
+        .handshake_timeout_ms = 50,
+        .send_queue_bytes = 4u << 20,
+        .connections_max = 64,
+    };
+    cr_assert_eq(broker_new(&options, &node->broker), 0);
+    cr_assert_eq(peers_new(&peers, &broker_peers_events, node->broker, &node->peers), 0);
+    cr_assert_eq(fake_transport_new(w->network, &transport, &events, node, &node->transport), 0);
+    peers_set_transport(node->peers, node->transport);
+    node->directory = make_directory(node);
+    broker_connect(node->broker, node->peers, node->transport, node->directory);
+    cr_assert_eq(broker_open_stores(node->broker, why, sizeof why), 0, "%s", why);
+    cr_assert_eq(peers_listen(node->peers, node->address, bound), 0);
+    cr_assert_eq(node->directory->ops->start(node->directory), 0);
+    node->paused = false;
+    node->pump_ns = w->now_ns;
+    apply_cuts(w);
+    world_say(w, "%s starts, incarnation %016llx", node->name,
+              (unsigned long long)node->incarnation);
+}
+
+static void on_transport_gone(void *owner) {
+    struct node *node = owner;
+    node->transport = NULL;
+}
+
+static void take_apart(struct node *node) {
+    node->transport->ops->destroy(node->transport, on_transport_gone);
+    cr_assert_null(node->transport, "a killed transport ends at once");
+    peers_set_transport(node->peers, NULL);
+    broker_release_peers(node->broker);
+    peers_free(node->peers);
+    node->directory->ops->destroy(node->directory);
+    broker_free(node->broker);
+    node->broker = NULL;
+}
+
+/* ---- time ---- */
+
+void world_pump(struct node *node) {
+    uint64_t now_ns = node_clock_ns(node);
+    broker_pump(node->broker, now_ns);
+    uint64_t next_ns = broker_next_deadline_ns(node->broker);
+    node->pump_ns = next_ns == UINT64_MAX ? UINT64_MAX
+                    : next_ns <= now_ns   ? node->world->now_ns + US
+                                          : next_ns - node->clock_offset_ns;
+}
+
+static void resume(struct node *node) {
+    struct world *w = node->world;
+    world_say(w, "%s goes on", node->name);
+    node->paused = false;
+    for (unsigned i = 0; i < node->deferred_count; i++) {
+        w->begun = node->deferred_begun[i];
+        client_step(w, &node->deferred[i]);
+    }
+    w->begun = 0;
+    node->deferred_count = 0;
+    fake_network_freeze(node->transport, false);
+    node->pump_ns = w->now_ns + cluster_random(&w->random) % (2 * TURN_NS_MAX);
+}
+
+static void end_cuts(struct world *w) {
+    for (unsigned a = 0; a < w->node_count; a++)
+        for (unsigned b = 0; b < w->node_count; b++) {
+            if (!w->cut_until_ns[a][b] || w->cut_until_ns[a][b] > w->now_ns)
+                continue;
+            w->cut_until_ns[a][b] = 0;
+            if (w->nodes[a].broker && w->nodes[b].broker)
+                fake_network_cut(w->nodes[a].transport, w->nodes[b].transport, false);
+        }
+}
+
+static void end_faults(struct world *w) {
+    end_cuts(w);
+    if (w->slow_until_ns && w->slow_until_ns <= w->now_ns) {
+        w->slow_until_ns = 0;
+        fake_network_set_delay(w->network, DELAY_NS_MIN, DELAY_NS_MAX);
+    }
+    for (unsigned i = 0; i < w->node_count; i++) {
+        struct node *node = &w->nodes[i];
+        if (w->directory_cut_until_ns[i] && w->directory_cut_until_ns[i] <= w->now_ns) {
+            w->directory_cut_until_ns[i] = 0;
+            if (w->history->index && node->broker)
+                directory_fake_set_reachable(node->directory, true);
+        }
+        if (!node->broker && node->crashed_until_ns <= w->now_ns)
+            build(node);
+        else if (node->broker && node->paused && node->paused_until_ns <= w->now_ns)
+            resume(node);
+    }
+}
+
+static uint64_t min_of(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+static uint64_t next_fault_end_ns(const struct world *w) {
+    uint64_t next_ns = w->slow_until_ns ? w->slow_until_ns : UINT64_MAX;
+    for (unsigned a = 0; a < w->node_count; a++) {
+        const struct node *node = &w->nodes[a];
+        for (unsigned b = 0; b < w->node_count; b++)
+            if (w->cut_until_ns[a][b])
+                next_ns = min_of(next_ns, w->cut_until_ns[a][b]);
+        if (w->directory_cut_until_ns[a])
+            next_ns = min_of(next_ns, w->directory_cut_until_ns[a]);
+        if (!node->broker)
+            next_ns = min_of(next_ns, node->crashed_until_ns);
+        else if (node->paused)
+            next_ns = min_of(next_ns, node->paused_until_ns);
+    }
+    return next_ns;
+}
+
+static struct node *next_to_turn(struct world *w) {
+    struct node *next = NULL;
+    for (unsigned i = 0; i < w->node_count; i++) {
+        struct node *node = &w->nodes[i];
+        if (node->broker && !node->paused && (!next || node->pump_ns < next->pump_ns))
+            next = node;
+    }
+    return next;
+}
+
+void world_go(struct world *w, uint64_t until_ns) {
+    while (!w->contract.broken) {
+        uint64_t net_ns = fake_network_next_ns(w->network), fault_ns = next_fault_end_ns(w);
+        struct node *turn = next_to_turn(w);
+        uint64_t turn_ns = turn ? turn->pump_ns : UINT64_MAX;
+        uint64_t next_ns = min_of(min_of(net_ns, fault_ns), turn_ns);
+        if (next_ns > until_ns)
+            break;
+        w->now_ns = next_ns > w->now_ns ? next_ns : w->now_ns;
+        if (fault_ns <= next_ns) {
+            fake_network_advance(w->network, w->now_ns);
+            end_faults(w);
+        } else if (net_ns <= next_ns) {
+            fake_network_step(w->network);
+            w->events++;
+        } else {
+            fake_network_advance(w->network, w->now_ns);
+            world_pump(turn);
+        }
+    }
+    w->now_ns = until_ns > w->now_ns ? until_ns : w->now_ns;
+    fake_network_advance(w->network, w->now_ns);
+}
+
+/* ---- faults ---- */
+
+void world_crash(struct node *node, bool silent, uint64_t until_ns) {
+    struct world *w = node->world;
+    world_say(w, "%s crashes%s", node->name, silent ? " without a word" : "");
+    contract_node_dies(&w->contract, node->index, node->incarnation);
+    node->dying = true;
+    clients_die(node);
+    fake_network_kill(node->transport, silent);
+    take_apart(node);
+    node->dying = false;
+    node->deferred_count = 0;
+    node->crashed_until_ns = until_ns;
+}
+
+void world_pause(struct node *node, uint64_t until_ns) {
+    world_say(node->world, "%s stops for %.1f ms", node->name,
+              (double)(until_ns - node->world->now_ns) / 1e6);
+    node->paused = true;
+    node->paused_until_ns = until_ns;
+    fake_network_freeze(node->transport, true);
+}
+
+void world_cut(struct world *w, unsigned from, unsigned to, uint64_t until_ns) {
+    world_say(w, "%s no longer reaches %s for %.1f ms", w->nodes[from].name, w->nodes[to].name,
+              (double)(until_ns - w->now_ns) / 1e6);
+    w->cut_until_ns[from][to] = until_ns;
+    apply_cuts(w);
+}
+
+void world_slow(struct world *w, uint64_t until_ns) {
+    world_say(w, "the network is slow for %.1f ms", (double)(until_ns - w->now_ns) / 1e6);
+    w->slow_until_ns = until_ns;
+    fake_network_set_delay(w->network, DELAY_NS_MIN, SLOW_NS_MAX);
+}
+
+void world_directory_cut(struct world *w, unsigned node, uint64_t until_ns) {
+    w->directory_cut_until_ns[node] = until_ns;
+    if (w->history->index && w->nodes[node].broker)
+        directory_fake_set_reachable(w->nodes[node].directory, false);
+}
+
+void world_heal(struct world *w) {
+    world_say(w, "all faults end");
+    for (unsigned a = 0; a < w->node_count; a++) {
+        for (unsigned b = 0; b < w->node_count; b++)
+            w->cut_until_ns[a][b] = w->cut_until_ns[a][b] ? w->now_ns : 0;
+        w->directory_cut_until_ns[a] = w->directory_cut_until_ns[a] ? w->now_ns : 0;
+        w->nodes[a].crashed_until_ns = w->nodes[a].paused_until_ns = w->now_ns;
+    }
+    w->slow_until_ns = w->slow_until_ns ? w->now_ns : 0;
+    end_faults(w);
+}
+
+/* ---- all of it ---- */
+
+void world_init(struct world *w, const struct history *history, bool trace) {
+    clients_once();
+    w->history = history;
+    w->random = history->seed ^ 0x5bd1e9955bd1e995u;
+    w->now_ns = BEGIN_NS;
+    w->begun = 0;
+    w->events = 0;
+    w->settling = false;
+    w->trace = trace;
+    w->asked_count = 1; /* 0 stands for none */
+    w->held_count = w->reserved_count = 0;
+    w->slow_until_ns = 0;
+    memset(w->cut_until_ns, 0, sizeof w->cut_until_ns);
+    memset(w->directory_cut_until_ns, 0, sizeof w->directory_cut_until_ns);
+    contract_init(&w->contract, history->index, history->policy, history->readers);
+    w->network = fake_network_new(cluster_random(&w->random), DELAY_NS_MIN, DELAY_NS_MAX);
+    cr_assert_not_null(w->network);
+    fake_network_advance(w->network, w->now_ns);
+    w->cluster = history->index ? directory_fake_cluster_new() : NULL;
+    w->node_count = history->nodes;
+    for (unsigned i = 0; i < w->node_count; i++) {
+        struct node *node = &w->nodes[i];
+        memset(node, 0, offsetof(struct node, deferred));
+        node->deferred_count = 0;
+        node->world = w;
+        node->index = i;
+        node->clock_offset_ns = cluster_random(&w->random) % (100 * MS);
+        snprintf(node->name, sizeof node->name, "%c", 'a' + (char)i);
+        snprintf(node->address, sizeof node->address, "%c:1", 'a' + (char)i);
+        configure(node);
+    }
+    for (unsigned i = 0; i < w->node_count; i++)
+        build(&w->nodes[i]);
+}
+
+void world_free(struct world *w) {
+    for (unsigned i = 0; i < w->node_count; i++) {
+        struct node *node = &w->nodes[i];
+        if (!node->broker)
+            continue;
+        node->dying = true;
+        clients_die(node);
+        fake_network_kill(node->transport, true);
+        take_apart(node);
+    }
+    if (w->cluster)
+        directory_fake_cluster_free(w->cluster);
+    fake_network_free(w->network);
+}
