@@ -145,6 +145,10 @@ static void expire(struct item *item) {
         ask && ask->peer) {
         outbox_ack(item->call->broker, ask->peer, item->call->space->name, item);
         item_done(item, FB__STATUS__OK, NULL);
+    } else if (ask && !ask->peer) {
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: the directory has not answered within %llu ms",
+                  item->sample_id, item->call->space->name, waited_ms);
     } else if (item->fetch && !item->fetch->landed) {
         item_done(item, FB__STATUS__FULL,
                   "sample %s of store %s: no room to land it here within %llu ms: others' samples "

@@ -168,11 +168,13 @@ static void get_by_id(struct item *item) {
     if (try_local(item, false) && !item->in_store)
         return;
     struct ask *ask = ask_new(item, NULL);
-    if (ask)
+    if (ask) {
+        item_set_deadline(item, broker->now_ns + item->call->wait_ns + item->call->patience_ns);
         broker->directory->ops->locate(broker->directory, item->call->space->name, item->sample_id,
                                        on_located, ask);
-    else if (!item->in_store)
+    } else if (!item->in_store) {
         get_local_not_found(item);
+    }
 }
 
 static void get_one(struct item *item, const Fb__GetItem *asked) {

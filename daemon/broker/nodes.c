@@ -43,6 +43,8 @@ void nodes_on_up(void *owner, const char *name, const char *address, uint64_t in
     }
     if (node->live && node->live != incarnation)
         node->dead = node->live;
+    else if (node->dead == incarnation)
+        node->dead = 0; /* cut off for a while, and back with all it holds */
     node->live = incarnation;
     if (incarnation)
         log_info("node %s is a member at %s, incarnation %016llx", name, address,

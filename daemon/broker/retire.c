@@ -167,11 +167,13 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
         return;
     }
     struct ask *ask = ask_new(item, NULL);
-    if (ask)
-        broker->directory->ops->locate(broker->directory, item->call->space->name, item->sample_id,
-                                       on_located, ask);
-    else
+    if (!ask) {
         item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
+        return;
+    }
+    item_set_deadline(item, broker->now_ns + item->call->patience_ns);
+    broker->directory->ops->locate(broker->directory, item->call->space->name, item->sample_id,
+                                   on_located, ask);
 }
 
 static bool retire(struct broker_session *session, uint32_t request_id, bool wants_reply,

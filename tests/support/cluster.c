@@ -17,8 +17,11 @@
 #include "checks.h"
 
 #define READY_MS 20000u
-/* Connections to etcd that a broker may have open now and then. */
+/* Connections that a broker may have later on: to etcd now and then, with peers not met yet. */
 #define ETCD_FDS_MAX 8u
+#define PEER_FDS_MAX 16u
+/* Connections with peers that it has not met yet. */
+#define PEER_FDS_MAX 16u
 
 static const char common_ini[] =
     "[memory]\nmax_resident_bytes = 512MiB\nprefault = off\n"
@@ -185,8 +188,9 @@ void cluster_start(struct cluster *cluster, const struct cluster_options *option
             if (peer != i)
                 cluster_await_peer(cluster, i, peer);
     for (uint32_t i = 0; i < cluster->count; i++)
-        cluster->nodes[i].fd_baseline =
-            settled_fd_count(&cluster->nodes[i]) + (options->etcd_members != 0 ? ETCD_FDS_MAX : 0);
+        cluster->nodes[i].fd_baseline = settled_fd_count(&cluster->nodes[i]) +
+                                        (options->etcd_members != 0 ? ETCD_FDS_MAX : 0) +
+                                        (connected ? 0 : PEER_FDS_MAX);
 }
 
 /* ---- clients ---- */

@@ -9,6 +9,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,12 +61,20 @@ static void pair_reset(struct pair *pair) {
     pair_close(pair);
 }
 
+static void send_at_once(int fd) {
+    static const int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
 static void pair_open(struct forwarder *forwarder) {
     struct pair *pair = forwarder->pairs;
     while (pair->fds[CLIENT] >= 0)
         pair++;
     pair->fds[CLIENT] = accept4(forwarder->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    for (int side = 0; pair->fds[CLIENT] >= 0 && side < 2; side++) {
+    if (pair->fds[CLIENT] < 0)
+        return;
+    send_at_once(pair->fds[CLIENT]);
+    for (int side = 0; side < 2; side++) {
         pair->flows[side].bytes = malloc(BUFFER_BYTES);
         CHECK(pair->flows[side].bytes != NULL, "out of memory");
     }
@@ -73,6 +83,7 @@ static void pair_open(struct forwarder *forwarder) {
 static void pair_connect(const struct forwarder *forwarder, struct pair *pair) {
     pair->fds[SERVER] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     CHECK(pair->fds[SERVER] >= 0, "%s", strerror(errno));
+    send_at_once(pair->fds[SERVER]);
     int result = connect(pair->fds[SERVER], (const struct sockaddr *)&forwarder->server,
                          sizeof forwarder->server);
     if (result < 0 && errno != EINPROGRESS)
