@@ -8,7 +8,9 @@
  * The directory names the record that ours replaced. Its home must have retired that generation, or
  * be dead (its lease in the index has expired, so it serves no more), before the put is answered:
  * from then on no get of the older one succeeds anywhere. A home that cannot be reached is asked
- * again until it answers or is dead. Goes on when the caller is gone: what is in the index must
+ * again until it answers or is dead. The older put may itself never have been answered, and what it
+ * replaced may live on: unless its home says that it was done, every node checks what it holds
+ * against the index. Goes on when the caller is gone: what is in the index must
  * become true.
  */
 #include <stdlib.h>
@@ -36,8 +38,9 @@ struct publishing {
     struct store_op op;
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     bool published;
+    bool everyone; /* every node is in `older` */
     struct older_home *older;
-    size_t older_count;
+    size_t older_count, older_room;
 };
 
 void publish_detach(struct item *item) {
@@ -72,6 +75,17 @@ bool publish_adopt(struct item *item) {
     return true;
 }
 
+bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation) {
+    const struct publishing *publishing;
+    struct store_info info;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && publishing->generation == generation)
+            return false;
+    return store_stat(space->store, NULL, 0, generation, &info) &&
+           (info.state == STORE_RESIDENT || info.reason == STORE_CONSUMED ||
+            info.reason == STORE_MAX_HOLD);
+}
+
 static void end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
     TAILQ_REMOVE(&broker->publishings, publishing, link);
@@ -97,6 +111,27 @@ static void finish_if_confirmed(struct publishing *publishing) {
     end(publishing);
 }
 
+static void add_older(struct publishing *publishing, const char *node, uint64_t incarnation,
+                      uint64_t generation) {
+    if (publishing->older_count == publishing->older_room)
+        return; /* a node that joined since: it came with nothing older */
+    struct older_home *home = &publishing->older[publishing->older_count++];
+    *home = (struct older_home){
+        .publishing = publishing, .incarnation = incarnation, .generation = generation};
+    strncpy(home->node, node, sizeof home->node - 1);
+}
+
+/* Whatever they hold of this sample and the index does not name. */
+static void add_everyone(struct publishing *publishing) {
+    struct broker *broker = publishing->broker;
+    if (publishing->everyone)
+        return;
+    publishing->everyone = true;
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        add_older(publishing, peer_node(peer), 0, 0);
+}
+
 static void on_superseded(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                           size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
@@ -105,6 +140,10 @@ static void on_superseded(void *context, const Fb__PeerReply *reply, const uint8
     home->confirmed = (reply && reply->status == FB__STATUS__OK) ||
                       (!reply && BROKER_PLANTED(PLANTED_UNREACHED_IS_DEAD));
     home->retry_ns = home->publishing->broker->now_ns + RETRY_NS;
+    bool was_done =
+        reply && reply->result_case == FB__PEER_REPLY__RESULT_ITEMS && reply->items->count;
+    if (home->confirmed && home->generation && !was_done)
+        add_everyone(home->publishing);
     finish_if_confirmed(home->publishing);
 }
 
@@ -133,9 +172,10 @@ static void pursue(struct publishing *publishing, uint64_t now_ns) {
         struct older_home *home = &publishing->older[i];
         if (home->confirmed || home->asked)
             continue;
-        if (nodes_is_dead(publishing->broker, home->node, home->incarnation))
+        if (nodes_is_dead(publishing->broker, home->node, home->incarnation)) {
             home->confirmed = true;
-        else if (home->retry_ns <= now_ns)
+            add_everyone(publishing);
+        } else if (home->retry_ns <= now_ns)
             ask(home);
     }
     finish_if_confirmed(publishing);
@@ -170,28 +210,20 @@ static size_t peer_count(const struct broker *broker) {
     return count;
 }
 
-static void add_older(struct publishing *publishing, const char *node, uint64_t incarnation,
-                      uint64_t generation) {
-    struct older_home *home = &publishing->older[publishing->older_count++];
-    *home = (struct older_home){
-        .publishing = publishing, .incarnation = incarnation, .generation = generation};
-    strncpy(home->node, node, sizeof home->node - 1);
-}
-
 /* False: out of memory. */
 static bool list_older(struct publishing *publishing, const struct directory_record *older,
                        bool ask_peers) {
     struct broker *broker = publishing->broker;
-    publishing->older = calloc(peer_count(broker) + 1, sizeof *publishing->older);
+    publishing->older_room = peer_count(broker) + 1;
+    publishing->older = calloc(publishing->older_room, sizeof *publishing->older);
     if (!publishing->older)
         return false;
     if (BROKER_PLANTED(PLANTED_NOT_SUPERSEDED))
         return true;
     if (older && strcmp(older->home, broker->config->node))
         add_older(publishing, older->home, older->incarnation, older->generation);
-    for (struct peer *peer = ask_peers ? peers_next(broker->peers, NULL) : NULL; peer;
-         peer = peers_next(broker->peers, peer))
-        add_older(publishing, peer_node(peer), 0, 0);
+    if (ask_peers)
+        add_everyone(publishing);
     return true;
 }
 
@@ -219,6 +251,21 @@ static void on_retired(void *context, enum directory_result result) {
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
+/* Aborted, or superseded by a later put elsewhere. The index has had it, all the same: what it
+ * replaced here is over, and its record goes. */
+static void was_retired_on_the_way(const struct publishing *publishing, uint64_t replaced_here) {
+    struct broker *broker = publishing->broker;
+    const char *id = publishing->sample_id;
+    struct directory_record record = {publishing->space->name,     id,
+                                      broker->config->node,        publishing->generation,
+                                      broker->options.incarnation, 0};
+    bool retired;
+    if (replaced_here)
+        store_retire(publishing->space->store, id, (uint32_t)strlen(id), replaced_here,
+                     STORE_SUPERSEDED, broker->now_ns, &retired);
+    broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
+}
+
 static void on_published(void *context, enum directory_result result,
                          const struct directory_record *older, bool ask_peers) {
     struct publishing *publishing = context;
@@ -228,17 +275,13 @@ static void on_published(void *context, enum directory_result result,
         refuse(publishing, result);
         return;
     }
-    /* Retired while it was on its way to the index: aborted, or superseded by a later put
-     * elsewhere. */
+    bool ours = older && !strcmp(older->home, broker->config->node);
+    bool chain_ends = !ours || publish_was_done(broker, publishing->space, older->generation);
     if (store_publish(publishing->space->store, publishing->generation, broker->now_ns,
-                      &superseded) != STORE_OK) {
-        struct directory_record record = {publishing->space->name,     publishing->sample_id,
-                                          broker->config->node,        publishing->generation,
-                                          broker->options.incarnation, 0};
-        broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
-    }
+                      &superseded) != STORE_OK)
+        was_retired_on_the_way(publishing, ours ? older->generation : 0);
     publishing->published = true;
-    if (!list_older(publishing, older, ask_peers))
+    if (!list_older(publishing, older, ask_peers || !chain_ends))
         log_error("store %s: out of memory: an older generation of %s may linger until it is read",
                   publishing->space->name, publishing->sample_id);
     pursue(publishing, broker->now_ns);

@@ -364,6 +364,9 @@ void retire_record(struct broker *broker, const char *store, const char *sample_
 void publish(struct item *item, uint64_t generation);
 /* A repeat of an operation still under way whose first asker is gone waits for its answer. */
 bool publish_adopt(struct item *item);
+/* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
+ * before it is retired. */
+bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);
 void publish_detach(struct item *item);
 void publishings_pump(struct broker *broker, uint64_t now_ns);
 uint64_t publishings_next_deadline_ns(const struct broker *broker);

@@ -7,7 +7,7 @@
  *   CLUSTER_EVENTS     steps of each (200)
  *   CLUSTER_TRACE=1    tells what happens in the shrunk history
  */
-#include "cluster.h"
+#include "cluster_sim.h"
 
 #include <criterion/criterion.h>
 #include <sodium.h>
@@ -199,4 +199,11 @@ static void hunt(bool index) {
 
 Test(cluster_model, static_directory_keeps_the_contract, .timeout = 600) {
     hunt(false);
+}
+
+Test(cluster_model, index_keeps_the_contract, .timeout = 600) {
+    if (from_environment("CLUSTER_INDEX", 0))
+        hunt(true);
+    else
+        cr_skip("set CLUSTER_INDEX=1");
 }
