@@ -37,8 +37,9 @@ struct publishing {
     uint64_t generation;
     struct store_op op;
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
-    bool published;
-    bool everyone; /* every node is in `older` */
+    bool published;               /* or refused, with everyone to be asked all the same */
+    enum directory_result result; /* of the directory, once published */
+    bool everyone;                /* every node is in `older` */
     struct older_home *older;
     size_t older_count, older_room;
 };
@@ -96,18 +97,29 @@ static void end(struct publishing *publishing) {
 
 /* ---- the older homes ---- */
 
+static void answer(struct publishing *publishing) {
+    struct item *item = publishing->item;
+    struct store_answer remembered = {FB__STATUS__OK, publishing->generation};
+    if (publishing->result == DIRECTORY_OK)
+        store_replay_record(publishing->space->store, publishing->op, &remembered);
+    if (!item)
+        return;
+    publish_detach(item);
+    item->generation = publishing->generation;
+    if (publishing->result == DIRECTORY_OK)
+        item_done(item, FB__STATUS__OK, NULL);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",
+                  publishing->sample_id, publishing->space->name,
+                  publishing->result == DIRECTORY_E_FENCED ? broker_fenced_why(publishing->broker)
+                                                           : "the directory cannot be reached");
+}
+
 static void finish_if_confirmed(struct publishing *publishing) {
     for (size_t i = 0; i < publishing->older_count; i++)
         if (!publishing->older[i].confirmed)
             return;
-    struct store_answer answer = {FB__STATUS__OK, publishing->generation};
-    store_replay_record(publishing->space->store, publishing->op, &answer);
-    struct item *item = publishing->item;
-    if (item) {
-        publish_detach(item);
-        item->generation = publishing->generation;
-        item_done(item, FB__STATUS__OK, NULL);
-    }
+    answer(publishing);
     end(publishing);
 }
 
@@ -229,22 +241,13 @@ static bool list_older(struct publishing *publishing, const struct directory_rec
 
 /* ---- the directory's answer ---- */
 
-static void refuse(struct publishing *publishing, enum directory_result result) {
-    struct item *item = publishing->item;
+static void take_back(struct publishing *publishing) {
+    struct store *store = publishing->space->store;
     uint64_t superseded;
     if (BROKER_PLANTED(PLANTED_REFUSED_PUBLISHED))
-        store_publish(publishing->space->store, publishing->generation, publishing->broker->now_ns,
-                      &superseded);
+        store_publish(store, publishing->generation, publishing->broker->now_ns, &superseded);
     else
-        store_unseal(publishing->space->store, publishing->generation, publishing->broker->now_ns);
-    if (item) {
-        publish_detach(item);
-        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",
-                  publishing->sample_id, publishing->space->name,
-                  result == DIRECTORY_E_FENCED ? broker_fenced_why(publishing->broker)
-                                               : "the directory cannot be reached");
-    }
-    end(publishing);
+        store_unseal(store, publishing->generation, publishing->broker->now_ns);
 }
 
 static void on_retired(void *context, enum directory_result result) {
@@ -266,25 +269,33 @@ static void was_retired_on_the_way(const struct publishing *publishing, uint64_t
     broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
 }
 
-static void on_published(void *context, enum directory_result result,
-                         const struct directory_record *older, bool ask_peers) {
-    struct publishing *publishing = context;
+/* False: the older put, here, was not done: what it replaced may live on. */
+static bool make_resident(struct publishing *publishing, const struct directory_record *older) {
     struct broker *broker = publishing->broker;
     uint64_t superseded;
-    if (result != DIRECTORY_OK) {
-        refuse(publishing, result);
-        return;
-    }
     bool ours = older && !strcmp(older->home, broker->config->node);
     bool chain_ends = !ours || publish_was_done(broker, publishing->space, older->generation);
     if (store_publish(publishing->space->store, publishing->generation, broker->now_ns,
                       &superseded) != STORE_OK)
         was_retired_on_the_way(publishing, ours ? older->generation : 0);
+    return chain_ends;
+}
+
+/* Refused after its answer was lost, the put may have replaced something for a moment: then
+ * everyone checks as well. */
+static void on_published(void *context, enum directory_result result,
+                         const struct directory_record *older, bool ask_peers) {
+    struct publishing *publishing = context;
+    publishing->result = result;
     publishing->published = true;
-    if (!list_older(publishing, older, ask_peers || !chain_ends))
+    if (result == DIRECTORY_OK)
+        ask_peers |= !make_resident(publishing, older);
+    else
+        take_back(publishing);
+    if (!list_older(publishing, older, ask_peers))
         log_error("store %s: out of memory: an older generation of %s may linger until it is read",
                   publishing->space->name, publishing->sample_id);
-    pursue(publishing, broker->now_ns);
+    pursue(publishing, publishing->broker->now_ns);
 }
 
 void publish(struct item *item, uint64_t generation) {
