@@ -39,7 +39,8 @@ struct publishing {
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     bool published;               /* or refused, with everyone to be asked all the same */
     enum directory_result result; /* of the directory, once published */
-    bool everyone;                /* every node is in `older` */
+    bool clears;   /* no put: the record of one that failed is removed once everyone has checked */
+    bool everyone; /* every node is in `older` */
     struct older_home *older;
     size_t older_count, older_room;
 };
@@ -115,11 +116,26 @@ static void answer(struct publishing *publishing) {
                                                            : "the directory cannot be reached");
 }
 
+static void on_retired(void *context, enum directory_result result) {
+    (void)context, (void)result; /* the directory retries and counts in pending() by itself */
+}
+
+static void remove_record(const struct publishing *publishing) {
+    struct broker *broker = publishing->broker;
+    struct directory_record record = {publishing->space->name,     publishing->sample_id,
+                                      broker->config->node,        publishing->generation,
+                                      broker->options.incarnation, 0};
+    broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
+}
+
 static void finish_if_confirmed(struct publishing *publishing) {
     for (size_t i = 0; i < publishing->older_count; i++)
         if (!publishing->older[i].confirmed)
             return;
-    answer(publishing);
+    if (publishing->clears)
+        remove_record(publishing);
+    else
+        answer(publishing);
     end(publishing);
 }
 
@@ -250,23 +266,16 @@ static void take_back(struct publishing *publishing) {
         store_unseal(store, publishing->generation, publishing->broker->now_ns);
 }
 
-static void on_retired(void *context, enum directory_result result) {
-    (void)context, (void)result; /* the directory retries and counts in pending() by itself */
-}
-
 /* Aborted, or superseded by a later put elsewhere. The index has had it, all the same: what it
  * replaced here is over, and its record goes. */
 static void was_retired_on_the_way(const struct publishing *publishing, uint64_t replaced_here) {
     struct broker *broker = publishing->broker;
     const char *id = publishing->sample_id;
-    struct directory_record record = {publishing->space->name,     id,
-                                      broker->config->node,        publishing->generation,
-                                      broker->options.incarnation, 0};
     bool retired;
     if (replaced_here)
         store_retire(publishing->space->store, id, (uint32_t)strlen(id), replaced_here,
                      STORE_SUPERSEDED, broker->now_ns, &retired);
-    broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
+    remove_record(publishing);
 }
 
 /* False: the older put, here, was not done: what it replaced may live on. */
@@ -326,6 +335,24 @@ void publish(struct item *item, uint64_t generation) {
                                       broker->options.incarnation,
                                       info.extent_bytes};
     broker->directory->ops->publish(broker->directory, &record, on_published, publishing);
+}
+
+void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
+                   uint64_t generation) {
+    struct publishing *publishing = calloc(1, sizeof *publishing);
+    if (!publishing) {
+        log_error("store %s: out of memory: the record of %s stays", space->name, sample_id);
+        return;
+    }
+    publishing->broker = broker;
+    publishing->space = space;
+    publishing->generation = generation;
+    publishing->published = publishing->clears = true;
+    strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
+    space->uses++;
+    TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);
+    list_older(publishing, NULL, true);
+    /* publishings_pump() goes on: the caller may be inside a walk over records. */
 }
 
 void publishings_free(struct broker *broker) {

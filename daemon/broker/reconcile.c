@@ -94,7 +94,10 @@ static void carry_out(void *context, enum directory_verdict verdict,
         tally->published++;
         break;
     case DIRECTORY_RETIRE_RECORD:
-        directory->ops->retire(directory, record, on_removed, NULL);
+        if (space)
+            publish_clear(broker, space, record->sample_id, record->generation);
+        else
+            directory->ops->retire(directory, record, on_removed, NULL);
         tally->removed++;
         break;
     }

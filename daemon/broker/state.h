@@ -367,6 +367,10 @@ bool publish_adopt(struct item *item);
 /* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
  * before it is retired. */
 bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);
+/* The index has a record of ours for a put that failed: it may have replaced another node's.
+ * Everyone checks what it holds of it, then the record is removed. */
+void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
+                   uint64_t generation);
 void publish_detach(struct item *item);
 void publishings_pump(struct broker *broker, uint64_t now_ns);
 uint64_t publishings_next_deadline_ns(const struct broker *broker);

@@ -294,7 +294,7 @@ struct early_get {
 static void *run_early_get(void *context) {
     struct early_get *early = context;
     struct feature_get_options options = {
-        .size = sizeof options, .deadline_ms = 20000, .wait_ms = 20000};
+        .size = sizeof options, .deadline_ms = 20000, .wait_ms = 8000};
     struct feature_view *view = NULL;
     CHECK_OK(feature_get(early->store, by_id(early->payload->sample_id), &options, &view));
     CHECK(payload_difference(early->payload, view) == NULL, "%s",
