@@ -38,7 +38,8 @@ struct publishing {
     struct store_op op;
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     bool published;
-    bool everyone; /* every node is in `older` */
+    bool everyone;   /* every node is in `older` */
+    bool record_due; /* retired meanwhile: its record goes when nothing older lives */
     struct older_home *older;
     size_t older_count, older_room;
 };
@@ -86,6 +87,39 @@ bool publish_was_done(const struct broker *broker, const struct space *space, ui
             info.reason == STORE_MAX_HOLD);
 }
 
+bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
+                     uint64_t generation) {
+    const struct publishing *publishing;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && (publishing->published || generation) &&
+            (generation ? publishing->generation == generation
+                        : !strcmp(publishing->sample_id, sample_id)))
+            return true;
+    return false;
+}
+
+bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation) {
+    struct publishing *publishing;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && publishing->generation == generation) {
+            publishing->record_due = true;
+            return true;
+        }
+    return false;
+}
+
+static void on_retired(void *context, enum directory_result result) {
+    (void)context, (void)result; /* the directory retries and counts in pending() by itself */
+}
+
+static void retire_own_record(const struct publishing *publishing) {
+    struct broker *broker = publishing->broker;
+    struct directory_record record = {publishing->space->name,     publishing->sample_id,
+                                      broker->config->node,        publishing->generation,
+                                      broker->options.incarnation, 0};
+    broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
+}
+
 static void end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
     TAILQ_REMOVE(&broker->publishings, publishing, link);
@@ -100,6 +134,8 @@ static void finish_if_confirmed(struct publishing *publishing) {
     for (size_t i = 0; i < publishing->older_count; i++)
         if (!publishing->older[i].confirmed)
             return;
+    if (publishing->record_due)
+        retire_own_record(publishing);
     struct store_answer answer = {FB__STATUS__OK, publishing->generation};
     store_replay_record(publishing->space->store, publishing->op, &answer);
     struct item *item = publishing->item;
@@ -247,23 +283,14 @@ static void refuse(struct publishing *publishing, enum directory_result result) 
     end(publishing);
 }
 
-static void on_retired(void *context, enum directory_result result) {
-    (void)context, (void)result; /* the directory retries and counts in pending() by itself */
-}
-
-/* Aborted, or superseded by a later put elsewhere. The index has had it, all the same: what it
- * replaced here is over, and its record goes. */
-static void was_retired_on_the_way(const struct publishing *publishing, uint64_t replaced_here) {
-    struct broker *broker = publishing->broker;
-    const char *id = publishing->sample_id;
-    struct directory_record record = {publishing->space->name,     id,
-                                      broker->config->node,        publishing->generation,
-                                      broker->options.incarnation, 0};
+/* Aborted, or superseded by a later put elsewhere. The index has had it, all the same: what is
+ * resident here of this sample is older, and its record goes. */
+static void was_retired_on_the_way(struct publishing *publishing) {
     bool retired;
-    if (replaced_here)
-        store_retire(publishing->space->store, id, (uint32_t)strlen(id), replaced_here,
-                     STORE_SUPERSEDED, broker->now_ns, &retired);
-    broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
+    publishing->record_due = true;
+    store_retire(publishing->space->store, publishing->sample_id,
+                 (uint32_t)strlen(publishing->sample_id), 0, STORE_SUPERSEDED,
+                 publishing->broker->now_ns, &retired);
 }
 
 static void on_published(void *context, enum directory_result result,
@@ -279,7 +306,7 @@ static void on_published(void *context, enum directory_result result,
     bool chain_ends = !ours || publish_was_done(broker, publishing->space, older->generation);
     if (store_publish(publishing->space->store, publishing->generation, broker->now_ns,
                       &superseded) != STORE_OK)
-        was_retired_on_the_way(publishing, ours ? older->generation : 0);
+        was_retired_on_the_way(publishing);
     publishing->published = true;
     if (!list_older(publishing, older, ask_peers || !chain_ends))
         log_error("store %s: out of memory: an older generation of %s may linger until it is read",

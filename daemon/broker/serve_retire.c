@@ -126,9 +126,15 @@ bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerReti
         supersede(asking, request_id, space, asked->items[0]);
         return true;
     }
+    bool all = true;
     for (size_t i = 0; i < asked->n_items; i++) {
         struct store_op op = {asked->client_id, asked->op_id ? asked->op_id + i : 0};
         retire_one(asking->broker, space, asked->items[i], (enum store_reason)asked->reason, op);
+        all &= !publish_pursues(asking->broker, space, asked->items[i]->sample_id,
+                                asked->items[i]->generation);
     }
-    return false;
+    if (!all)
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
+                     "its put has not yet seen the end of an older one elsewhere; ask again");
+    return !all;
 }
