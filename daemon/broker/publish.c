@@ -98,6 +98,16 @@ bool publish_pursues(const struct broker *broker, const struct space *space, con
     return false;
 }
 
+bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
+                           const char *sample_id) {
+    const struct publishing *publishing;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && !publishing->published &&
+            !strcmp(publishing->sample_id, sample_id))
+            return true;
+    return false;
+}
+
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation) {
     struct publishing *publishing;
     TAILQ_FOREACH (publishing, &broker->publishings, link)

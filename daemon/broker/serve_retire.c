@@ -64,6 +64,11 @@ static void on_checked(void *context, enum directory_result result,
 static bool check_index(struct asking *asking, uint32_t request_id, struct space *space,
                         const char *sample_id) {
     struct store_info info;
+    if (publish_is_on_the_way(asking->broker, space, sample_id)) {
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
+                     "a put of it is on its way to the index");
+        return true;
+    }
     if (layout_check_sample_id(sample_id) ||
         !store_stat(space->store, sample_id, (uint32_t)strlen(sample_id), 0, &info) ||
         info.landing || info.state != STORE_RESIDENT)

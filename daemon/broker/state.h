@@ -369,6 +369,9 @@ bool publish_adopt(struct item *item);
  * them. */
 bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
                      uint64_t generation);
+/* A generation of this sample is SEALED here: whether the index has or had it is not known yet. */
+bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
+                           const char *sample_id);
 /* Its record stays until they are over, so that whoever looks finds this node. */
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation);
 /* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
