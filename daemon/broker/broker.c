@@ -132,8 +132,9 @@ static void carry_out(struct broker *broker, struct space *space,
         waiter->granted(waiter, effect);
         break;
     case STORE_EFFECT_RETIRED:
-        if (effect->reason != STORE_SUPERSEDED &&
-            !BROKER_PLANTED(PLANTED_RECORD_KEPT)) /* else the later put has replaced the record */
+        if (effect->reason != STORE_SUPERSEDED && !BROKER_PLANTED(PLANTED_RECORD_KEPT) &&
+            !publish_keeps_record(
+                broker, space, effect->generation)) /* else the later put has replaced the record */
             broker->directory->ops->retire(broker->directory, &record, on_directory_retired, NULL);
         break;
     case STORE_EFFECT_LEASE_ENDED:

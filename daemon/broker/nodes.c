@@ -10,12 +10,34 @@
 
 #include "state.h"
 
+#define DEAD_KEPT 8u
+
 struct node {
     TAILQ_ENTRY(node) link;
     char name[LAYOUT_NAME_BYTES_MAX + 1];
     uint64_t live; /* incarnation, 0 = none or not known */
-    uint64_t dead; /* the last one that died */
+    uint64_t
+        dead[DEAD_KEPT]; /* those that died last; of an earlier one the node itself must tell */
+    uint32_t dead_at;
 };
+
+static void bury(struct node *node, uint64_t incarnation) {
+    node->dead[node->dead_at++ % DEAD_KEPT] = incarnation;
+}
+
+/* Taken for dead, it was only away. */
+static void exhume(struct node *node, uint64_t incarnation) {
+    for (uint32_t i = 0; i < DEAD_KEPT; i++)
+        if (node->dead[i] == incarnation)
+            node->dead[i] = 0;
+}
+
+static bool is_buried(const struct node *node, uint64_t incarnation) {
+    for (uint32_t i = 0; i < DEAD_KEPT; i++)
+        if (node->dead[i] == incarnation)
+            return true;
+    return false;
+}
 
 static struct node *find(const struct broker *broker, const char *name) {
     struct node *node;
@@ -42,9 +64,8 @@ void nodes_on_up(void *owner, const char *name, const char *address, uint64_t in
         return;
     }
     if (node->live && node->live != incarnation)
-        node->dead = node->live;
-    else if (node->dead == incarnation)
-        node->dead = 0; /* cut off for a while, and back with all it holds */
+        bury(node, node->live);
+    exhume(node, incarnation);
     node->live = incarnation;
     if (incarnation)
         log_info("node %s is a member at %s, incarnation %016llx", name, address,
@@ -59,7 +80,8 @@ void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
         return;
     if (node->live == incarnation)
         node->live = 0;
-    node->dead = incarnation;
+    if (!is_buried(node, incarnation))
+        bury(node, incarnation);
 }
 
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {
@@ -68,8 +90,8 @@ bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incar
         return false;
     if (!incarnation) /* whichever it was: it is no member now, and comes back reconciled or empty
                        */
-        return node->dead && !node->live;
-    return node->dead == incarnation || (node->live && node->live != incarnation);
+        return node->dead_at && !node->live;
+    return is_buried(node, incarnation); /* one never heard of may be newer than what we know */
 }
 
 bool nodes_have_lost(const struct broker *broker, enum directory_result result,

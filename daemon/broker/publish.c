@@ -39,8 +39,9 @@ struct publishing {
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     bool published;               /* or refused, with everyone to be asked all the same */
     enum directory_result result; /* of the directory, once published */
-    bool clears;   /* no put: the record of one that failed is removed once everyone has checked */
-    bool everyone; /* every node is in `older` */
+    bool clears;                  /* no put: the record of one that failed is to go */
+    bool everyone;                /* every node is in `older` */
+    bool record_due;              /* retired meanwhile: its record goes when nothing older lives */
     struct older_home *older;
     size_t older_count, older_room;
 };
@@ -88,6 +89,49 @@ bool publish_was_done(const struct broker *broker, const struct space *space, ui
             info.reason == STORE_MAX_HOLD);
 }
 
+bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
+                     uint64_t generation) {
+    const struct publishing *publishing;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && (publishing->published || generation) &&
+            (generation ? publishing->generation == generation
+                        : !strcmp(publishing->sample_id, sample_id)))
+            return true;
+    return false;
+}
+
+bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
+                           const char *sample_id) {
+    const struct publishing *publishing;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && !publishing->published &&
+            !strcmp(publishing->sample_id, sample_id))
+            return true;
+    return false;
+}
+
+bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation) {
+    struct publishing *publishing;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && publishing->generation == generation) {
+            publishing->record_due = true;
+            return true;
+        }
+    return false;
+}
+
+static void on_retired(void *context, enum directory_result result) {
+    (void)context, (void)result; /* the directory retries and counts in pending() by itself */
+}
+
+static void retire_own_record(const struct publishing *publishing) {
+    struct broker *broker = publishing->broker;
+    struct directory_record record = {publishing->space->name,     publishing->sample_id,
+                                      broker->config->node,        publishing->generation,
+                                      broker->options.incarnation, 0};
+    broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
+}
+
 static void end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
     TAILQ_REMOVE(&broker->publishings, publishing, link);
@@ -116,25 +160,13 @@ static void answer(struct publishing *publishing) {
                                                            : "the directory cannot be reached");
 }
 
-static void on_retired(void *context, enum directory_result result) {
-    (void)context, (void)result; /* the directory retries and counts in pending() by itself */
-}
-
-static void remove_record(const struct publishing *publishing) {
-    struct broker *broker = publishing->broker;
-    struct directory_record record = {publishing->space->name,     publishing->sample_id,
-                                      broker->config->node,        publishing->generation,
-                                      broker->options.incarnation, 0};
-    broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
-}
-
 static void finish_if_confirmed(struct publishing *publishing) {
     for (size_t i = 0; i < publishing->older_count; i++)
         if (!publishing->older[i].confirmed)
             return;
-    if (publishing->clears)
-        remove_record(publishing);
-    else
+    if (publishing->record_due)
+        retire_own_record(publishing);
+    if (!publishing->clears)
         answer(publishing);
     end(publishing);
 }
@@ -266,16 +298,14 @@ static void take_back(struct publishing *publishing) {
         store_unseal(store, publishing->generation, publishing->broker->now_ns);
 }
 
-/* Aborted, or superseded by a later put elsewhere. The index has had it, all the same: what it
- * replaced here is over, and its record goes. */
-static void was_retired_on_the_way(const struct publishing *publishing, uint64_t replaced_here) {
-    struct broker *broker = publishing->broker;
-    const char *id = publishing->sample_id;
+/* Aborted, or superseded by a later put elsewhere. The index has had it, all the same: what is
+ * resident here of this sample is older, and its record goes. */
+static void was_retired_on_the_way(struct publishing *publishing) {
     bool retired;
-    if (replaced_here)
-        store_retire(publishing->space->store, id, (uint32_t)strlen(id), replaced_here,
-                     STORE_SUPERSEDED, broker->now_ns, &retired);
-    remove_record(publishing);
+    publishing->record_due = true;
+    store_retire(publishing->space->store, publishing->sample_id,
+                 (uint32_t)strlen(publishing->sample_id), 0, STORE_SUPERSEDED,
+                 publishing->broker->now_ns, &retired);
 }
 
 /* False: the older put, here, was not done: what it replaced may live on. */
@@ -286,7 +316,7 @@ static bool make_resident(struct publishing *publishing, const struct directory_
     bool chain_ends = !ours || publish_was_done(broker, publishing->space, older->generation);
     if (store_publish(publishing->space->store, publishing->generation, broker->now_ns,
                       &superseded) != STORE_OK)
-        was_retired_on_the_way(publishing, ours ? older->generation : 0);
+        was_retired_on_the_way(publishing);
     return chain_ends;
 }
 
@@ -347,7 +377,7 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
     publishing->broker = broker;
     publishing->space = space;
     publishing->generation = generation;
-    publishing->published = publishing->clears = true;
+    publishing->published = publishing->clears = publishing->record_due = true;
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
     space->uses++;
     TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);

@@ -162,7 +162,15 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
         done_with_the_dead(item);
         return;
     }
-    if (retire_here(item) || asked->generation) {
+    bool all = retire_here(item) || asked->generation;
+    if (publish_pursues(broker, item->call->space, item->sample_id, asked->generation)) {
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: its put here has not yet seen the end of an older one "
+                  "elsewhere; ask again",
+                  item->sample_id, item->call->space->name);
+        return;
+    }
+    if (all) {
         item_done(item, FB__STATUS__OK, NULL);
         return;
     }

@@ -64,6 +64,11 @@ static void on_checked(void *context, enum directory_result result,
 static bool check_index(struct asking *asking, uint32_t request_id, struct space *space,
                         const char *sample_id) {
     struct store_info info;
+    if (publish_is_on_the_way(asking->broker, space, sample_id)) {
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
+                     "a put of it is on its way to the index");
+        return true;
+    }
     if (layout_check_sample_id(sample_id) ||
         !store_stat(space->store, sample_id, (uint32_t)strlen(sample_id), 0, &info) ||
         info.landing || info.state != STORE_RESIDENT)
@@ -126,9 +131,15 @@ bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerReti
         supersede(asking, request_id, space, asked->items[0]);
         return true;
     }
+    bool all = true;
     for (size_t i = 0; i < asked->n_items; i++) {
         struct store_op op = {asked->client_id, asked->op_id ? asked->op_id + i : 0};
         retire_one(asking->broker, space, asked->items[i], (enum store_reason)asked->reason, op);
+        all &= !publish_pursues(asking->broker, space, asked->items[i]->sample_id,
+                                asked->items[i]->generation);
     }
-    return false;
+    if (!all)
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
+                     "its put has not yet seen the end of an older one elsewhere; ask again");
+    return !all;
 }

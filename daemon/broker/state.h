@@ -364,6 +364,16 @@ void retire_record(struct broker *broker, const char *store, const char *sample_
 void publish(struct item *item, uint64_t generation);
 /* A repeat of an operation still under way whose first asker is gone waits for its answer. */
 bool publish_adopt(struct item *item);
+/* Older generations of this sample may still be served elsewhere, because this generation (0 = some
+ * generation here, and it is in the index) has not yet seen their end: what ends it has not ended
+ * them. */
+bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
+                     uint64_t generation);
+/* A generation of this sample is SEALED here: whether the index has or had it is not known yet. */
+bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
+                           const char *sample_id);
+/* Its record stays until they are over, so that whoever looks finds this node. */
+bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation);
 /* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
  * before it is retired. */
 bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);

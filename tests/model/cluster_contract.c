@@ -217,7 +217,7 @@ void contract_gc_begins(struct contract *c, unsigned home, uint64_t incarnation)
 
 /* Others of the sample in its reach that had been put before this get began are older than it. */
 static void older_are_gone(struct contract *c, const struct claim *claim, uint64_t since) {
-    if (claim->ended >= since)
+    if (claim->state != CLAIM_DONE || claim->ended >= since)
         return;
     for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++)
         if (in_reach(c, p, claim) && p->ended < since && !may_still_come(c, p))
