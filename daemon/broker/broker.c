@@ -132,11 +132,14 @@ static void carry_out(struct broker *broker, struct space *space,
         waiter->granted(waiter, effect);
         break;
     case STORE_EFFECT_RETIRED:
-        if (effect->reason != STORE_SUPERSEDED) /* else the later put has replaced the record */
+        if (effect->reason != STORE_SUPERSEDED &&
+            !BROKER_PLANTED(PLANTED_RECORD_KEPT)) /* else the later put has replaced the record */
             broker->directory->ops->retire(broker->directory, &record, on_directory_retired, NULL);
         break;
     case STORE_EFFECT_LEASE_ENDED:
-        outbox_release(broker, effect->cookie, effect->how == STORE_CONSUMED_BY_READER);
+        outbox_release(broker, effect->cookie,
+                       effect->how == STORE_CONSUMED_BY_READER ||
+                           BROKER_PLANTED(PLANTED_DEATH_CONSUMES));
         break;
     }
 }

@@ -114,6 +114,8 @@ static void leave_store(struct item *item) {
 }
 
 void item_found(struct item *item) {
+    if (BROKER_PLANTED(PLANTED_FOUND_TWICE))
+        return;
     orphan_asks(item);
     leave_store(item);
 }

@@ -31,8 +31,11 @@ bool fetch_has_copy(struct broker *broker, struct space *space, uint64_t generat
 }
 
 void fetch_detach(struct item *item) {
-    TAILQ_REMOVE(&item->fetch->items, item, fetch_link);
+    struct fetch *fetch = item->fetch;
+    TAILQ_REMOVE(&fetch->items, item, fetch_link);
     item->fetch = NULL;
+    if (BROKER_PLANTED(PLANTED_LANDING_REUSED) && fetch->landed && TAILQ_EMPTY(&fetch->items))
+        store_land_failed(fetch->space->store, fetch->generation, fetch->broker->now_ns);
 }
 
 static void attach(struct fetch *fetch, struct item *item) {
@@ -124,7 +127,7 @@ static void fail(struct fetch *fetch, Fb__Status status, const char *why) {
 
 static void on_read(void *context, int status, const char *why) {
     struct fetch *fetch = context;
-    if (status)
+    if (status && !BROKER_PLANTED(PLANTED_SHORT_READ))
         fail(fetch, FB__STATUS__UNAVAILABLE, why);
     else
         finish(fetch);
@@ -172,7 +175,8 @@ static void read_bytes(struct fetch *fetch) {
         .progress = on_progress,
         .context = fetch,
     };
-    if (peer_read(fetch->peer, fetch->epoch, &read, fetch->broker->now_ns) < 0)
+    uint64_t epoch = BROKER_PLANTED(PLANTED_STALE_READ) ? peer_epoch(fetch->peer) : fetch->epoch;
+    if (peer_read(fetch->peer, epoch, &read, fetch->broker->now_ns) < 0)
         fail(fetch, FB__STATUS__UNAVAILABLE, "the link was lost before the read began");
 }
 

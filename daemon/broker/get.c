@@ -183,11 +183,18 @@ static void get_one(struct item *item, const Fb__GetItem *asked) {
         return;
     item->want_spec = asked->want_spec;
     bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
+    if (BROKER_PLANTED(PLANTED_CACHED_GRANT) && !here &&
+        store_has_landing(item->call->space->store, asked->generation)) {
+        item->over_network = true;
+        try_local(item, true);
+        return;
+    }
     if (!here)
         remote_get(item);
     else if (!asked->generation)
         get_by_id(item);
-    else if (asked->incarnation && asked->incarnation != broker->options.incarnation)
+    else if (asked->incarnation && !BROKER_PLANTED(PLANTED_ANY_INCARNATION) &&
+             asked->incarnation != broker->options.incarnation)
         item_done(item, FB__STATUS__LOST,
                   "sample %s of store %s: node %s has restarted without its memory since this ref "
                   "was made",

@@ -64,8 +64,11 @@ void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
 
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {
     const struct node *node = find(broker, name);
-    if (!node || !incarnation)
+    if (!node)
         return false;
+    if (!incarnation) /* whichever it was: it is no member now, and comes back reconciled or empty
+                       */
+        return node->dead && !node->live;
     return node->dead == incarnation || (node->live && node->live != incarnation);
 }
 

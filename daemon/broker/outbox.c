@@ -88,6 +88,8 @@ void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consum
 
 void outbox_ack(struct broker *broker, struct peer *peer, const char *store,
                 const struct item *item) {
+    if (BROKER_PLANTED(PLANTED_ACK_FORGOTTEN))
+        return;
     struct pending_end *end = add(broker, peer, store);
     if (!end)
         return;
@@ -104,7 +106,10 @@ void outbox_ack(struct broker *broker, struct peer *peer, const char *store,
 static void put_back(struct outbox *outbox) {
     struct pending_end *end;
     while ((end = TAILQ_LAST(&outbox->sent, pending_end_list))) {
-        bool moot = !end->is_ack && !end->consumed; /* the link has gone, and the lease with it */
+        bool moot = !end->is_ack &&
+                    (!end->consumed ||
+                     BROKER_PLANTED(
+                         PLANTED_RELEASE_FORGOTTEN)); /* the link has gone, and the lease with it */
         if (moot) {
             forget(outbox, &outbox->sent, end);
             continue;

@@ -8,7 +8,9 @@
  * The directory names the record that ours replaced. Its home must have retired that generation, or
  * be dead (its lease in the index has expired, so it serves no more), before the put is answered:
  * from then on no get of the older one succeeds anywhere. A home that cannot be reached is asked
- * again until it answers or is dead. Goes on when the caller is gone: what is in the index must
+ * again until it answers or is dead. The older put may itself never have been answered, and what it
+ * replaced may live on: unless its home says that it was done, every node checks what it holds
+ * against the index. Goes on when the caller is gone: what is in the index must
  * become true.
  */
 #include <stdlib.h>
@@ -35,9 +37,11 @@ struct publishing {
     uint64_t generation;
     struct store_op op;
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
-    bool published;
+    bool published;               /* or refused, with everyone to be asked all the same */
+    enum directory_result result; /* of the directory, once published */
+    bool everyone;                /* every node is in `older` */
     struct older_home *older;
-    size_t older_count;
+    size_t older_count, older_room;
 };
 
 void publish_detach(struct item *item) {
@@ -52,6 +56,8 @@ static void attach(struct publishing *publishing, struct item *item) {
 
 bool publish_adopt(struct item *item) {
     struct publishing *publishing;
+    if (BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED))
+        return false;
     TAILQ_FOREACH (publishing, &item->call->broker->publishings, link)
         if (publishing->op.op_id && publishing->op.op_id == item->op.op_id &&
             publishing->op.client_id == item->op.client_id &&
@@ -70,6 +76,17 @@ bool publish_adopt(struct item *item) {
     return true;
 }
 
+bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation) {
+    const struct publishing *publishing;
+    struct store_info info;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && publishing->generation == generation)
+            return false;
+    return store_stat(space->store, NULL, 0, generation, &info) &&
+           (info.state == STORE_RESIDENT || info.reason == STORE_CONSUMED ||
+            info.reason == STORE_MAX_HOLD);
+}
+
 static void end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
     TAILQ_REMOVE(&broker->publishings, publishing, link);
@@ -80,19 +97,51 @@ static void end(struct publishing *publishing) {
 
 /* ---- the older homes ---- */
 
+static void answer(struct publishing *publishing) {
+    struct item *item = publishing->item;
+    struct store_answer remembered = {FB__STATUS__OK, publishing->generation};
+    if (publishing->result == DIRECTORY_OK)
+        store_replay_record(publishing->space->store, publishing->op, &remembered);
+    if (!item)
+        return;
+    publish_detach(item);
+    item->generation = publishing->generation;
+    if (publishing->result == DIRECTORY_OK)
+        item_done(item, FB__STATUS__OK, NULL);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",
+                  publishing->sample_id, publishing->space->name,
+                  publishing->result == DIRECTORY_E_FENCED ? broker_fenced_why(publishing->broker)
+                                                           : "the directory cannot be reached");
+}
+
 static void finish_if_confirmed(struct publishing *publishing) {
     for (size_t i = 0; i < publishing->older_count; i++)
         if (!publishing->older[i].confirmed)
             return;
-    struct store_answer answer = {FB__STATUS__OK, publishing->generation};
-    store_replay_record(publishing->space->store, publishing->op, &answer);
-    struct item *item = publishing->item;
-    if (item) {
-        publish_detach(item);
-        item->generation = publishing->generation;
-        item_done(item, FB__STATUS__OK, NULL);
-    }
+    answer(publishing);
     end(publishing);
+}
+
+static void add_older(struct publishing *publishing, const char *node, uint64_t incarnation,
+                      uint64_t generation) {
+    if (publishing->older_count == publishing->older_room)
+        return; /* a node that joined since: it came with nothing older */
+    struct older_home *home = &publishing->older[publishing->older_count++];
+    *home = (struct older_home){
+        .publishing = publishing, .incarnation = incarnation, .generation = generation};
+    strncpy(home->node, node, sizeof home->node - 1);
+}
+
+/* Whatever they hold of this sample and the index does not name. */
+static void add_everyone(struct publishing *publishing) {
+    struct broker *broker = publishing->broker;
+    if (publishing->everyone)
+        return;
+    publishing->everyone = true;
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        add_older(publishing, peer_node(peer), 0, 0);
 }
 
 static void on_superseded(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -100,8 +149,13 @@ static void on_superseded(void *context, const Fb__PeerReply *reply, const uint8
     (void)payload, (void)payload_bytes, (void)why;
     struct older_home *home = context;
     home->asked = false;
-    home->confirmed = reply && reply->status == FB__STATUS__OK;
+    home->confirmed = (reply && reply->status == FB__STATUS__OK) ||
+                      (!reply && BROKER_PLANTED(PLANTED_UNREACHED_IS_DEAD));
     home->retry_ns = home->publishing->broker->now_ns + RETRY_NS;
+    bool was_done =
+        reply && reply->result_case == FB__PEER_REPLY__RESULT_ITEMS && reply->items->count;
+    if (home->confirmed && home->generation && !was_done)
+        add_everyone(home->publishing);
     finish_if_confirmed(home->publishing);
 }
 
@@ -130,9 +184,10 @@ static void pursue(struct publishing *publishing, uint64_t now_ns) {
         struct older_home *home = &publishing->older[i];
         if (home->confirmed || home->asked)
             continue;
-        if (nodes_is_dead(publishing->broker, home->node, home->incarnation))
+        if (nodes_is_dead(publishing->broker, home->node, home->incarnation)) {
             home->confirmed = true;
-        else if (home->retry_ns <= now_ns)
+            add_everyone(publishing);
+        } else if (home->retry_ns <= now_ns)
             ask(home);
     }
     finish_if_confirmed(publishing);
@@ -167,71 +222,80 @@ static size_t peer_count(const struct broker *broker) {
     return count;
 }
 
-static void add_older(struct publishing *publishing, const char *node, uint64_t incarnation,
-                      uint64_t generation) {
-    struct older_home *home = &publishing->older[publishing->older_count++];
-    *home = (struct older_home){
-        .publishing = publishing, .incarnation = incarnation, .generation = generation};
-    strncpy(home->node, node, sizeof home->node - 1);
-}
-
 /* False: out of memory. */
 static bool list_older(struct publishing *publishing, const struct directory_record *older,
                        bool ask_peers) {
     struct broker *broker = publishing->broker;
-    publishing->older = calloc(peer_count(broker) + 1, sizeof *publishing->older);
+    publishing->older_room = peer_count(broker) + 1;
+    publishing->older = calloc(publishing->older_room, sizeof *publishing->older);
     if (!publishing->older)
         return false;
+    if (BROKER_PLANTED(PLANTED_NOT_SUPERSEDED))
+        return true;
     if (older && strcmp(older->home, broker->config->node))
         add_older(publishing, older->home, older->incarnation, older->generation);
-    for (struct peer *peer = ask_peers ? peers_next(broker->peers, NULL) : NULL; peer;
-         peer = peers_next(broker->peers, peer))
-        add_older(publishing, peer_node(peer), 0, 0);
+    if (ask_peers)
+        add_everyone(publishing);
     return true;
 }
 
 /* ---- the directory's answer ---- */
 
-static void refuse(struct publishing *publishing, enum directory_result result) {
-    struct item *item = publishing->item;
-    store_unseal(publishing->space->store, publishing->generation, publishing->broker->now_ns);
-    if (item) {
-        publish_detach(item);
-        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",
-                  publishing->sample_id, publishing->space->name,
-                  result == DIRECTORY_E_FENCED ? broker_fenced_why(publishing->broker)
-                                               : "the directory cannot be reached");
-    }
-    end(publishing);
+static void take_back(struct publishing *publishing) {
+    struct store *store = publishing->space->store;
+    uint64_t superseded;
+    if (BROKER_PLANTED(PLANTED_REFUSED_PUBLISHED))
+        store_publish(store, publishing->generation, publishing->broker->now_ns, &superseded);
+    else
+        store_unseal(store, publishing->generation, publishing->broker->now_ns);
 }
 
 static void on_retired(void *context, enum directory_result result) {
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
+/* Aborted, or superseded by a later put elsewhere. The index has had it, all the same: what it
+ * replaced here is over, and its record goes. */
+static void was_retired_on_the_way(const struct publishing *publishing, uint64_t replaced_here) {
+    struct broker *broker = publishing->broker;
+    const char *id = publishing->sample_id;
+    struct directory_record record = {publishing->space->name,     id,
+                                      broker->config->node,        publishing->generation,
+                                      broker->options.incarnation, 0};
+    bool retired;
+    if (replaced_here)
+        store_retire(publishing->space->store, id, (uint32_t)strlen(id), replaced_here,
+                     STORE_SUPERSEDED, broker->now_ns, &retired);
+    broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
+}
+
+/* False: the older put, here, was not done: what it replaced may live on. */
+static bool make_resident(struct publishing *publishing, const struct directory_record *older) {
+    struct broker *broker = publishing->broker;
+    uint64_t superseded;
+    bool ours = older && !strcmp(older->home, broker->config->node);
+    bool chain_ends = !ours || publish_was_done(broker, publishing->space, older->generation);
+    if (store_publish(publishing->space->store, publishing->generation, broker->now_ns,
+                      &superseded) != STORE_OK)
+        was_retired_on_the_way(publishing, ours ? older->generation : 0);
+    return chain_ends;
+}
+
+/* Refused after its answer was lost, the put may have replaced something for a moment: then
+ * everyone checks as well. */
 static void on_published(void *context, enum directory_result result,
                          const struct directory_record *older, bool ask_peers) {
     struct publishing *publishing = context;
-    struct broker *broker = publishing->broker;
-    uint64_t superseded;
-    if (result != DIRECTORY_OK) {
-        refuse(publishing, result);
-        return;
-    }
-    /* Retired while it was on its way to the index: aborted, or superseded by a later put
-     * elsewhere. */
-    if (store_publish(publishing->space->store, publishing->generation, broker->now_ns,
-                      &superseded) != STORE_OK) {
-        struct directory_record record = {publishing->space->name,     publishing->sample_id,
-                                          broker->config->node,        publishing->generation,
-                                          broker->options.incarnation, 0};
-        broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
-    }
+    publishing->result = result;
     publishing->published = true;
+    if (result == DIRECTORY_OK)
+        ask_peers |= !make_resident(publishing, older);
+    else
+        take_back(publishing);
     if (!list_older(publishing, older, ask_peers))
         log_error("store %s: out of memory: an older generation of %s may linger until it is read",
                   publishing->space->name, publishing->sample_id);
-    pursue(publishing, broker->now_ns);
+    pursue(publishing, publishing->broker->now_ns);
 }
 
 void publish(struct item *item, uint64_t generation) {

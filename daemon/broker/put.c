@@ -175,7 +175,7 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 
 static bool refuse_new(struct broker_session *session, uint32_t request_id, bool wants_reply) {
     struct broker *broker = session->broker;
-    if (!broker->draining && broker_serves(broker))
+    if (!broker->draining && (broker_serves(broker) || BROKER_PLANTED(PLANTED_FENCED_PUTS)))
         return false;
     char sentence[SENTENCE_BYTES + 80];
     snprintf(sentence, sizeof sentence, "node %s takes no new samples: %s", broker->config->node,
@@ -222,6 +222,8 @@ static bool repeated(struct item *item, uint64_t client_id, uint64_t op_id, size
     if (!op_id)
         return false;
     item->op = (struct store_op){client_id, op_id + index};
+    if (BROKER_PLANTED(PLANTED_REPLAY_TWICE))
+        return false;
     if (publish_adopt(item))
         return true;
     if (!store_replay_find(item->call->space->store, item->op, &answer))

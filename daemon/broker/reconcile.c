@@ -84,7 +84,7 @@ static void carry_out(void *context, enum directory_verdict verdict,
     bool retired = false;
     switch (verdict) {
     case DIRECTORY_RETIRE_HELD:
-        if (space)
+        if (space && !BROKER_PLANTED(PLANTED_NOT_RECONCILED))
             store_retire(space->store, record->sample_id, (uint32_t)strlen(record->sample_id),
                          record->generation, STORE_SUPERSEDED, broker->now_ns, &retired);
         tally->retired += retired;

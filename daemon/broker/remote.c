@@ -33,7 +33,7 @@ static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerR
         return; /* others may still say yes */
     if (!reply && nodes_is_dead(item->call->broker, item->home, item->incarnation))
         refuse_lost(item);
-    else if (absent && !item->unheard)
+    else if (absent && (!item->unheard || BROKER_PLANTED(PLANTED_UNHEARD_IS_NO)))
         get_local_not_found(item);
     else if (reply && !absent)
         item_done(item, reply->status == FB__STATUS__OK ? FB__STATUS__INTERNAL : reply->status,

@@ -46,7 +46,7 @@ void serve_closed(void *owner, void *user) {
     if (!asking)
         return;
     for (uint32_t i = 0; i < broker->space_end; i++)
-        if (asking->holders[i] != STORE_NO_HOLDER)
+        if (asking->holders[i] != STORE_NO_HOLDER && !BROKER_PLANTED(PLANTED_ASKER_KEEPS))
             store_holder_close(broker->spaces[i].store, asking->holders[i], broker->now_ns);
     struct served *served;
     while ((served = TAILQ_FIRST(&asking->waiting))) {
@@ -179,7 +179,8 @@ static void lease_for(struct asking *asking, struct space *space, uint32_t reque
 }
 
 bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation) {
-    return incarnation && incarnation != broker->options.incarnation &&
+    return incarnation && !BROKER_PLANTED(PLANTED_ANY_INCARNATION) &&
+           incarnation != broker->options.incarnation &&
            (!*home || !strcmp(home, broker->config->node));
 }
 
@@ -199,7 +200,7 @@ static void on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerL
                  "was made",
                  asked->item->sample_id, space->name, broker->config->node);
         serve_refuse(asking, request_id, FB__STATUS__LOST, sentence);
-    } else if (!broker_serves(broker)) {
+    } else if (!broker_serves(broker) && !BROKER_PLANTED(PLANTED_FENCED_SERVES)) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, broker_fenced_why(broker));
     } else {
         lease_for(asking, space, request_id, asked);
@@ -216,7 +217,7 @@ static void release_in(struct asking *asking, struct space *space,
     enum store_how how = item->consumed ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
     TAILQ_FOREACH (other, &asking->broker->askings, link)
         if (other == asking ||
-            (!strcmp(other->name, asking->name) &&
+            (!BROKER_PLANTED(PLANTED_OTHER_LINK) && !strcmp(other->name, asking->name) &&
              asker_incarnation(other->asker) == asker_incarnation(asking->asker)))
             store_release(space->store, other->holders[space->index], item->lease_hi,
                           item->lease_lo, how, asking->broker->now_ns);

@@ -27,7 +27,8 @@ static void retire_one(struct broker *broker, struct space *space, const Fb__Ret
 }
 
 /* Another node has put this sample but does not know what it replaced: whatever we hold of it that
- * the index does not name is retired, then the asker is told. */
+ * the index does not name is retired, then the asker is told. One that is SEALED is on its way to
+ * the index: that it is not there yet proves nothing, and who replaces it will name it. */
 struct index_check {
     TAILQ_ENTRY(index_check) link;
     struct broker *broker;
@@ -65,7 +66,7 @@ static bool check_index(struct asking *asking, uint32_t request_id, struct space
     struct store_info info;
     if (layout_check_sample_id(sample_id) ||
         !store_stat(space->store, sample_id, (uint32_t)strlen(sample_id), 0, &info) ||
-        info.landing || (info.state != STORE_RESIDENT && info.state != STORE_SEALED))
+        info.landing || info.state != STORE_RESIDENT)
         return false;
     struct index_check *check = calloc(1, sizeof *check);
     if (!check) {
@@ -93,6 +94,17 @@ void serve_forget_checks(struct broker *broker, const struct asking *asking) {
             check->asking = NULL;
 }
 
+static void supersede(struct asking *asking, uint32_t request_id, struct space *space,
+                      const Fb__RetireItem *item) {
+    Fb__ItemsReply items = FB__ITEMS_REPLY__INIT;
+    items.count = publish_was_done(asking->broker, space, item->generation);
+    retire_one(asking->broker, space, item, STORE_SUPERSEDED, (struct store_op){0});
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_ITEMS;
+    reply.items = &items;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+}
+
 static bool permitted(Fb__Reason reason) {
     return reason == FB__REASON__ACKED || reason == FB__REASON__ABORTED ||
            reason == FB__REASON__SUPERSEDED;
@@ -110,6 +122,10 @@ bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerReti
     if (asked->reason == FB__REASON__SUPERSEDED && asked->n_items == 1 &&
         !asked->items[0]->generation)
         return check_index(asking, request_id, space, asked->items[0]->sample_id);
+    if (asked->reason == FB__REASON__SUPERSEDED && asked->n_items == 1) {
+        supersede(asking, request_id, space, asked->items[0]);
+        return true;
+    }
     for (size_t i = 0; i < asked->n_items; i++) {
         struct store_op op = {asked->client_id, asked->op_id ? asked->op_id + i : 0};
         retire_one(asking->broker, space, asked->items[i], (enum store_reason)asked->reason, op);

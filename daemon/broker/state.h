@@ -17,6 +17,7 @@
 #include "frame.h"
 #include "layout.h"
 #include "log.h"
+#include "planted.h"
 #include "scratch.h"
 #include "store.h"
 
@@ -245,7 +246,7 @@ struct broker {
     uint64_t next_owner; /* session and asking ids */
     struct asking_list askings;
     struct fetch_list fetches;
-    struct item_list timed; /* items with a deadline that no store keeps for them */
+    struct item_list timed;  /* items with a deadline that no store keeps for them */
     struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
@@ -363,6 +364,9 @@ void retire_record(struct broker *broker, const char *store, const char *sample_
 void publish(struct item *item, uint64_t generation);
 /* A repeat of an operation still under way whose first asker is gone waits for its answer. */
 bool publish_adopt(struct item *item);
+/* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
+ * before it is retired. */
+bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);
 void publish_detach(struct item *item);
 void publishings_pump(struct broker *broker, uint64_t now_ns);
 uint64_t publishings_next_deadline_ns(const struct broker *broker);

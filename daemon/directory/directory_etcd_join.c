@@ -90,11 +90,13 @@ static void on_kept(void *context, enum etcd_result result, const struct etcd_an
                     const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    if (!self->lease || (answer && answer->lease != self->lease))
+    if (!self->lease)
         return;
     if (result != ETCD_OK) {
         log_debug("node %s: keep-alive: %s", self->self.node, why);
         fence_keep_alive_failed(&self->fence, self->now_ns);
+    } else if (answer->lease != self->lease) {
+        return; /* given up meanwhile */
     } else if (answer->ttl_s > 0) {
         fence_kept(&self->fence, self->asked_ns, answer->ttl_s);
     } else {

@@ -14,7 +14,7 @@
 #include "directory_etcd_state.h"
 #include "log.h"
 
-#define RELIST_TTLS 4u
+#define RELIST_TTLS 4ull
 
 /* ---- the view ---- */
 

@@ -16,7 +16,7 @@
 #define NS_PER_MS             1000000ull
 #define READS_PER_TXN         100u
 #define READ_FLIGHTS_MAX      4u
-#define WRITE_FLIGHTS_MAX     4u
+#define WRITE_FLIGHTS_MAX     2u /* with four, batches under load were 70 instead of 100, no faster */
 #define LIST_PAGE             1000
 #define GENERATIONS_PER_BLOCK 65536u
 

@@ -178,9 +178,9 @@ static void set_proxies(struct bench *bench, enum tcp_proxy_mode mode) {
 }
 
 static const struct etcd_world_options patient = {
-    .members = 1, .lease_ttl_s = 20, .request_timeout_ms = 1000, .give_up_ms = 500};
+    .members = 1, .lease_ttl_s = 20, .request_timeout_ms = 5000, .give_up_ms = 500};
 static const struct etcd_world_options brisk = {
-    .members = 1, .lease_ttl_s = 3, .request_timeout_ms = 500, .give_up_ms = 1000};
+    .members = 1, .lease_ttl_s = 4, .request_timeout_ms = 1500, .give_up_ms = 1000};
 
 /* ---- etcd stops ---- */
 
@@ -254,7 +254,7 @@ Test(directory_etcd, an_etcd_that_has_forgotten_everything_is_recognised, .timeo
 Test(directory_etcd, the_leader_of_three_may_die, .timeout = 180) {
     struct bench bench;
     struct etcd_world_options options = {
-        .members = 3, .lease_ttl_s = 20, .request_timeout_ms = 1000, .give_up_ms = 5000};
+        .members = 3, .lease_ttl_s = 20, .request_timeout_ms = 5000, .give_up_ms = 5000};
     bench_init(&bench, 2, &options);
     publish(&bench, 0, "s", 11);
     uint32_t leader = etcd_server_leader(&bench.world.server);

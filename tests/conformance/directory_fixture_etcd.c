@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Fencing takes most of a lease's 6 s: a directory whose record was taken away behind its back
+ * Fencing takes most of a lease's 10 s: a directory whose record was taken away behind its back
  * registers again at once, so it is cut off from etcd too.
  */
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 static void *set_up(const struct directory_events *events,
                     void *const owners[DIRECTORY_SUITE_NODES]) {
     static const struct etcd_world_options options = {
-        .members = 1, .lease_ttl_s = 6, .request_timeout_ms = 800, .give_up_ms = 1000};
+        .members = 1, .lease_ttl_s = 10, .request_timeout_ms = 3000, .give_up_ms = 1500};
     struct etcd_world *world = calloc(1, sizeof *world);
     etcd_world_init(world, &options);
     for (uint32_t i = 0; i < DIRECTORY_SUITE_NODES; i++)

@@ -5,7 +5,7 @@
  * it did. What an answer means is told to the contract; bytes held under a lease are read again
  * when the lease ends.
  */
-#include "cluster.h"
+#include "cluster_sim.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -130,16 +130,22 @@ static void granted(struct world *w, const struct asked *asked, const Fb__GetRes
     add_held(w, client, claim, result);
 }
 
+/* With an index, a node that was away may have been declared dead for a while. */
+static void called_lost(struct world *w, const struct claim *claim) {
+    if (!w->contract.index || !w->nodes[claim->home].away)
+        contract_called_lost(&w->contract, claim);
+}
+
 static void on_get(struct world *w, struct asked *asked, const Fb__GetResult *result) {
     struct contract *c = &w->contract;
     if (result->status == FB__STATUS__OK)
         granted(w, asked, result);
     else if (result->status == FB__STATUS__NOT_FOUND && asked->claim)
-        contract_not_found(c, asked->claim);
+        contract_not_found(c, asked->claim, asked->begun, asked->checked);
     else if (result->status == FB__STATUS__NOT_FOUND)
         contract_id_not_found(c, asked->id, asked->begun);
     else if (result->status == FB__STATUS__LOST && asked->claim)
-        contract_called_lost(c, asked->claim);
+        called_lost(w, asked->claim);
     else if (result->status == FB__STATUS__INTERNAL || result->status == FB__STATUS__INVALID)
         contract_broken(c, "internal", "a get was answered: %s", result->error);
 }
@@ -218,9 +224,9 @@ static void on_stat(struct world *w, struct asked *asked, const Fb__StatResult *
     struct contract *c = &w->contract;
     const struct claim *claim = asked->claim;
     if (result->status == FB__STATUS__NOT_FOUND)
-        contract_not_found(c, claim);
+        contract_not_found(c, claim, asked->begun, true);
     else if (result->status == FB__STATUS__LOST)
-        contract_called_lost(c, claim);
+        called_lost(w, claim);
     else if (result->status == FB__STATUS__OK && result->info &&
              result->info->state == FB__SAMPLE_STATE__RESIDENT && claim->gone < asked->begun)
         contract_broken(c, "shown after its end",
@@ -572,6 +578,7 @@ static struct claim *any_claim(struct world *w, uint32_t pick) {
 static void send_get(struct client *client, struct asked *asked, uint32_t deadline_ms,
                      uint32_t wait_ms, bool checked) {
     struct world *w = client->node->world;
+    asked->checked = checked;
     const struct claim *claim = asked->claim;
     Fb__GetItem item = FB__GET_ITEM__INIT, *items[1] = {&item};
     item.sample_id = (char *)ids[asked->id];

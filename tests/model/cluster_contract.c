@@ -246,8 +246,13 @@ void contract_granted(struct contract *c, struct claim *claim, uint64_t generati
     older_are_gone(c, claim, since);
 }
 
-void contract_not_found(struct contract *c, const struct claim *claim) {
+void contract_not_found(struct contract *c, const struct claim *claim, uint64_t since,
+                        bool checked) {
     c->turn++;
+    if (claim->lost && claim->threats == 1 && claim->gone < since && checked)
+        contract_broken(c, "not called lost",
+                        "put %" PRIx64 " was not found, rather than lost with its home",
+                        claim->nonce);
     if (!claim->threats)
         contract_broken(c, "not found", "put %" PRIx64 " was not found though nothing ended it",
                         claim->nonce);

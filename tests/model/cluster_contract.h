@@ -103,7 +103,9 @@ void contract_gc_begins(struct contract *c, unsigned home, uint64_t incarnation)
 /* ---- judgements ---- */
 /* A get that began at turn `begun` was granted this claim under that generation. */
 void contract_granted(struct contract *c, struct claim *claim, uint64_t generation, uint64_t begun);
-void contract_not_found(struct contract *c, const struct claim *claim);
+/* checked: the request named its home's incarnation. */
+void contract_not_found(struct contract *c, const struct claim *claim, uint64_t begun,
+                        bool checked);
 void contract_id_not_found(struct contract *c, unsigned id, uint64_t begun);
 void contract_called_lost(struct contract *c, const struct claim *claim);
 /* At rest: what a home has (consumed: as it counts), and what it should have. */

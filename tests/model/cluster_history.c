@@ -5,7 +5,7 @@
  * sound store on every node, and exactly those samples resident that the contract says. At last one
  * node reads some of them.
  */
-#include "cluster.h"
+#include "cluster_sim.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,8 +13,10 @@
 
 #define SETTLE_NS     (500 * MS)
 #define SETTLE_NS_MAX (5000 * MS)
-#define READ_COUNT    4u
-#define READ_BYTES    100000u /* what surely fits the landing share at once */
+#define SETTLE_INDEX_NS                                                                            \
+    (9000 * MS) /* leases of dead nodes end, nodes join again, puts hear of older homes */
+#define READ_COUNT 4u
+#define READ_BYTES 100000u /* what surely fits the landing share at once */
 
 /* ---- choosing ---- */
 
@@ -45,11 +47,11 @@ static const struct {
     [STEP_DIRECTORY_VAGUE] = {"directory vague", 4},
 };
 
-static uint64_t any_gap_ns(uint64_t *random) {
+static uint64_t any_gap_ns(uint64_t *random, bool index) {
     uint64_t pick = cluster_random(random);
     switch (pick % 16) {
     case 0:
-        return pick / 16 % (20 * MS);
+        return pick / 16 % (index ? 400 * MS : 20 * MS);
     case 1:
     case 2:
     case 3:
@@ -82,9 +84,9 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
     h->policy = (enum contract_policy)(cluster_random(&random) % 3);
     h->readers = 1 + (cluster_random(&random) % 3 == 0);
     h->step_count = events < STEPS_MAX ? events : STEPS_MAX;
-    uint64_t at_ns = 2 * MS;
+    uint64_t at_ns = index ? 300 * MS : 2 * MS;
     for (unsigned i = 0; i < h->step_count; i++) {
-        at_ns += any_gap_ns(&random);
+        at_ns += any_gap_ns(&random, index);
         h->steps[i] = (struct step){.at_ns = at_ns,
                                     .kind = any_kind(&random),
                                     .node = (unsigned)(cluster_random(&random) % h->nodes),
@@ -108,13 +110,14 @@ void history_print(const struct history *h) {
 /* ---- running ---- */
 
 /* Mostly shorter than what the brokers take for silence, sometimes longer. */
-static uint64_t any_span_ns(const struct step *step) {
-    return step->b % 4 ? step->c % (40 * MS) : step->c % (400 * MS);
+static uint64_t any_span_ns(const struct world *w, const struct step *step) {
+    uint64_t longest_ns = w->history->index ? 5000 * MS : 400 * MS;
+    return (step->b % 4 ? step->c % (longest_ns / 10) : step->c % longest_ns);
 }
 
 static void cut(struct world *w, const struct step *step) {
     unsigned from = step->node, to = (from + 1 + step->a % (w->node_count - 1)) % w->node_count;
-    uint64_t until_ns = w->now_ns + any_span_ns(step);
+    uint64_t until_ns = w->now_ns + any_span_ns(w, step);
     world_cut(w, from, to, until_ns);
     if (step->b / 4 % 2)
         world_cut(w, to, from, until_ns);
@@ -122,7 +125,7 @@ static void cut(struct world *w, const struct step *step) {
 
 static void fault(struct world *w, const struct step *step) {
     struct node *node = &w->nodes[step->node];
-    uint64_t until_ns = w->now_ns + any_span_ns(step);
+    uint64_t until_ns = w->now_ns + any_span_ns(w, step);
     if (!node->broker)
         return;
     switch (step->kind) {
@@ -130,8 +133,9 @@ static void fault(struct world *w, const struct step *step) {
         cut(w, step);
         break;
     case STEP_DROP_LINK:
-        world_say(w, "a connection of %s breaks", node->name);
-        fake_network_drop_nth(node->transport, step->a);
+        world_say(w, "a connection of %s breaks%s", node->name,
+                  step->b % 2 ? "" : ", the other side does not know");
+        fake_network_drop_nth(node->transport, step->a, step->b % 2 == 0);
         break;
     case STEP_PAUSE:
         if (!node->paused)
@@ -145,6 +149,9 @@ static void fault(struct world *w, const struct step *step) {
         break;
     case STEP_DIRECTORY_CUT:
         world_directory_cut(w, step->node, until_ns);
+        break;
+    case STEP_DIRECTORY_VAGUE:
+        world_directory_vague(w, until_ns);
         break;
     default:
         break;
@@ -303,7 +310,7 @@ const char *history_run(struct world *w, const struct history *h, bool trace) {
     if (!w->contract.broken) {
         world_heal(w);
         w->settling = true;
-        world_go(w, w->now_ns + SETTLE_NS);
+        world_go(w, w->now_ns + (h->index ? SETTLE_INDEX_NS : SETTLE_NS));
         check_answered(w);
     }
     if (!w->contract.broken)

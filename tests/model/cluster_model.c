@@ -7,7 +7,7 @@
  *   CLUSTER_EVENTS     steps of each (200)
  *   CLUSTER_TRACE=1    tells what happens in the shrunk history
  */
-#include "cluster.h"
+#include "cluster_sim.h"
 
 #include <criterion/criterion.h>
 #include <sodium.h>
@@ -22,6 +22,10 @@
 #define JOBS_MAX 16u
 
 static struct world world;
+
+#ifdef BROKER_BUGS
+unsigned broker_bug;
+#endif
 
 /* Written by the children, read by the parent. */
 struct report {
@@ -162,6 +166,9 @@ static void hunt(bool index) {
     struct report *reports = reports_new(), found = {0};
     pid_t children[JOBS_MAX];
     log_set_level(LOG_LEVEL_ERROR);
+#ifdef BROKER_BUGS
+    broker_bug = (unsigned)from_environment("CLUSTER_BUG", 0);
+#endif
     randombytes_set_implementation(&simulated_random);
     cr_assert_eq(auth_init(), 0);
     printf("cluster_model: CLUSTER_SEED=%llu, %llu %s histories of %u steps\n",
@@ -192,4 +199,11 @@ static void hunt(bool index) {
 
 Test(cluster_model, static_directory_keeps_the_contract, .timeout = 600) {
     hunt(false);
+}
+
+Test(cluster_model, index_keeps_the_contract, .timeout = 600) {
+    if (from_environment("CLUSTER_INDEX", 0))
+        hunt(true);
+    else
+        cr_skip("set CLUSTER_INDEX=1");
 }

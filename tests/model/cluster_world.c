@@ -7,7 +7,7 @@
  * in the daemon's order, cut off from everybody beforehand, and built anew under another
  * incarnation.
  */
-#include "cluster.h"
+#include "cluster_sim.h"
 
 #include <criterion/criterion.h>
 #include <sodium.h>
@@ -18,6 +18,8 @@
 
 #define DELAY_NS_MIN  (20 * US)
 #define DELAY_NS_MAX  (400 * US)
+#define ETCD_NS_MIN   (200 * US)
+#define ETCD_NS_MAX   (3 * MS)
 #define SLOW_NS_MAX   (30 * MS)
 #define TURN_NS_MAX   (60 * US)
 #define BEGIN_NS      (1000 * MS)
@@ -124,9 +126,9 @@ static void configure(struct node *node) {
     config->max_resident_bytes = ARENA_BYTES;
     config->max_stores = 4;
     config->reads_per_peer = 4;
-    config->peer_timeout_ms = 120;
-    config->ping_interval_ms = 40;
-    config->reconnect_max_ms = 60;
+    config->peer_timeout_ms = h->index ? 900 : 120;
+    config->ping_interval_ms = h->index ? 300 : 40;
+    config->reconnect_max_ms = h->index ? 200 : 60;
     config->gc_interval_ms = 100;
     config->stores = &node->store;
     config->store_count = 1;
@@ -138,11 +140,36 @@ static void configure(struct node *node) {
     node->store.max_samples = 64;
 }
 
+static void on_woken(void *owner) {
+    wake(owner);
+}
+
+static struct directory *make_index(struct node *node) {
+    struct directory_etcd_options options = {
+        .cluster = "sim",
+        .node = node->name,
+        .incarnation = node->incarnation,
+        .capacity_bytes = ARENA_BYTES,
+        .lease_ttl_s = ETCD_LEASE_TTL_MIN,
+        .batch_max = 8,
+        .batch_delay_ns = MS,
+        .request_timeout_ms = 300,
+        .give_up_ns = 1000 * MS,
+    };
+    struct directory *directory;
+    node->etcd = etcd_fake_new(node->world->etcd, on_woken, node);
+    etcd_fake_cut(node->etcd, node->world->directory_cut_until_ns[node->index] != 0);
+    cr_assert_eq(directory_etcd_new(&options, node->etcd, &broker_directory_events, node->broker,
+                                    &directory),
+                 0);
+    directory_etcd_set_address(directory, node->address);
+    return directory;
+}
+
 static struct directory *make_directory(struct node *node) {
     struct world *w = node->world;
     if (w->history->index)
-        return directory_fake_new(w->cluster, node->name, node->address, node->incarnation,
-                                  &broker_directory_events, node->broker);
+        return make_index(node);
     struct directory_peer others[NODES_MAX];
     struct directory *directory;
     size_t count = 0;
@@ -162,11 +189,18 @@ static void apply_cuts(struct world *w) {
                 fake_network_cut(w->nodes[a].transport, w->nodes[b].transport, true);
 }
 
+static uint64_t clock_of(void *owner) {
+    return node_clock_ns(owner);
+}
+
 static void build(struct node *node) {
     struct world *w = node->world;
     char bound[64], why[512];
     node->incarnation = cluster_random(&w->random) | 1;
-    struct broker_options options = {.config = &node->config, .incarnation = node->incarnation};
+    struct broker_options options = {.config = &node->config,
+                                     .incarnation = node->incarnation,
+                                     .clock_ns = clock_of,
+                                     .owner = node};
     struct peers_options peers = {
         .node = node->name,
         .incarnation = node->incarnation,
@@ -214,6 +248,7 @@ static void take_apart(struct node *node) {
     node->directory->ops->destroy(node->directory);
     broker_free(node->broker);
     node->broker = NULL;
+    node->etcd = NULL;
 }
 
 /* ---- time ---- */
@@ -238,6 +273,8 @@ static void resume(struct node *node) {
     w->begun = 0;
     node->deferred_count = 0;
     fake_network_freeze(node->transport, false);
+    if (node->etcd)
+        etcd_fake_freeze(node->etcd, false);
     node->pump_ns = w->now_ns + cluster_random(&w->random) % (2 * TURN_NS_MAX);
 }
 
@@ -254,6 +291,10 @@ static void end_cuts(struct world *w) {
 
 static void end_faults(struct world *w) {
     end_cuts(w);
+    if (w->vague_until_ns && w->vague_until_ns <= w->now_ns) {
+        w->vague_until_ns = 0;
+        fake_etcd_set_vague(w->etcd, 0);
+    }
     if (w->slow_until_ns && w->slow_until_ns <= w->now_ns) {
         w->slow_until_ns = 0;
         fake_network_set_delay(w->network, DELAY_NS_MIN, DELAY_NS_MAX);
@@ -262,8 +303,8 @@ static void end_faults(struct world *w) {
         struct node *node = &w->nodes[i];
         if (w->directory_cut_until_ns[i] && w->directory_cut_until_ns[i] <= w->now_ns) {
             w->directory_cut_until_ns[i] = 0;
-            if (w->history->index && node->broker)
-                directory_fake_set_reachable(node->directory, true);
+            if (node->etcd)
+                etcd_fake_cut(node->etcd, false);
         }
         if (!node->broker && node->crashed_until_ns <= w->now_ns)
             build(node);
@@ -278,6 +319,8 @@ static uint64_t min_of(uint64_t a, uint64_t b) {
 
 static uint64_t next_fault_end_ns(const struct world *w) {
     uint64_t next_ns = w->slow_until_ns ? w->slow_until_ns : UINT64_MAX;
+    if (w->vague_until_ns)
+        next_ns = min_of(next_ns, w->vague_until_ns);
     for (unsigned a = 0; a < w->node_count; a++) {
         const struct node *node = &w->nodes[a];
         for (unsigned b = 0; b < w->node_count; b++)
@@ -308,15 +351,22 @@ void world_go(struct world *w, uint64_t until_ns) {
         uint64_t net_ns = fake_network_next_ns(w->network), fault_ns = next_fault_end_ns(w);
         struct node *turn = next_to_turn(w);
         uint64_t turn_ns = turn ? turn->pump_ns : UINT64_MAX;
-        uint64_t next_ns = min_of(min_of(net_ns, fault_ns), turn_ns);
+        uint64_t etcd_ns = w->etcd ? fake_etcd_next_ns(w->etcd) : UINT64_MAX;
+        uint64_t next_ns = min_of(min_of(net_ns, fault_ns), min_of(turn_ns, etcd_ns));
         if (next_ns > until_ns)
             break;
         w->now_ns = next_ns > w->now_ns ? next_ns : w->now_ns;
+        if (w->etcd)
+            fake_etcd_set_time(w->etcd, w->now_ns);
         if (fault_ns <= next_ns) {
             fake_network_advance(w->network, w->now_ns);
             end_faults(w);
         } else if (net_ns <= next_ns) {
             fake_network_step(w->network);
+            w->events++;
+        } else if (etcd_ns <= next_ns) {
+            fake_network_advance(w->network, w->now_ns);
+            fake_etcd_step(w->etcd, w->now_ns);
             w->events++;
         } else {
             fake_network_advance(w->network, w->now_ns);
@@ -324,6 +374,8 @@ void world_go(struct world *w, uint64_t until_ns) {
         }
     }
     w->now_ns = until_ns > w->now_ns ? until_ns : w->now_ns;
+    if (w->etcd)
+        fake_etcd_set_time(w->etcd, w->now_ns);
     fake_network_advance(w->network, w->now_ns);
 }
 
@@ -336,6 +388,8 @@ void world_crash(struct node *node, bool silent, uint64_t until_ns) {
     node->dying = true;
     clients_die(node);
     fake_network_kill(node->transport, silent);
+    if (node->etcd)
+        etcd_fake_kill(node->etcd);
     take_apart(node);
     node->dying = false;
     node->deferred_count = 0;
@@ -348,6 +402,9 @@ void world_pause(struct node *node, uint64_t until_ns) {
     node->paused = true;
     node->paused_until_ns = until_ns;
     fake_network_freeze(node->transport, true);
+    node->away = true;
+    if (node->etcd)
+        etcd_fake_freeze(node->etcd, true);
 }
 
 void world_cut(struct world *w, unsigned from, unsigned to, uint64_t until_ns) {
@@ -364,9 +421,26 @@ void world_slow(struct world *w, uint64_t until_ns) {
 }
 
 void world_directory_cut(struct world *w, unsigned node, uint64_t until_ns) {
+    if (!w->etcd)
+        return;
+    world_say(w, "%s no longer reaches etcd for %.1f ms", w->nodes[node].name,
+              (double)(until_ns - w->now_ns) / 1e6);
     w->directory_cut_until_ns[node] = until_ns;
-    if (w->history->index && w->nodes[node].broker)
-        directory_fake_set_reachable(w->nodes[node].directory, false);
+    w->nodes[node].away = true;
+    if (w->nodes[node].etcd)
+        etcd_fake_cut(w->nodes[node].etcd, true);
+}
+
+void world_directory_vague(struct world *w, uint64_t until_ns) {
+    if (!w->etcd)
+        return;
+    world_say(w, "etcd loses answers for %.1f ms, and compacts",
+              (double)(until_ns - w->now_ns) / 1e6);
+    w->vague_until_ns = until_ns;
+    for (unsigned i = 0; i < w->node_count; i++)
+        w->nodes[i].away = true;
+    fake_etcd_set_vague(w->etcd, 40);
+    fake_etcd_compact(w->etcd);
 }
 
 void world_heal(struct world *w) {
@@ -378,6 +452,7 @@ void world_heal(struct world *w) {
         w->nodes[a].crashed_until_ns = w->nodes[a].paused_until_ns = w->now_ns;
     }
     w->slow_until_ns = w->slow_until_ns ? w->now_ns : 0;
+    w->vague_until_ns = w->vague_until_ns ? w->now_ns : 0;
     end_faults(w);
 }
 
@@ -394,14 +469,17 @@ void world_init(struct world *w, const struct history *history, bool trace) {
     w->trace = trace;
     w->asked_count = 1; /* 0 stands for none */
     w->held_count = w->reserved_count = 0;
-    w->slow_until_ns = 0;
+    w->slow_until_ns = w->vague_until_ns = 0;
     memset(w->cut_until_ns, 0, sizeof w->cut_until_ns);
     memset(w->directory_cut_until_ns, 0, sizeof w->directory_cut_until_ns);
     contract_init(&w->contract, history->index, history->policy, history->readers);
     w->network = fake_network_new(cluster_random(&w->random), DELAY_NS_MIN, DELAY_NS_MAX);
     cr_assert_not_null(w->network);
     fake_network_advance(w->network, w->now_ns);
-    w->cluster = history->index ? directory_fake_cluster_new() : NULL;
+    w->etcd =
+        history->index ? fake_etcd_new(cluster_random(&w->random), ETCD_NS_MIN, ETCD_NS_MAX) : NULL;
+    if (w->etcd)
+        fake_etcd_set_time(w->etcd, w->now_ns);
     w->node_count = history->nodes;
     for (unsigned i = 0; i < w->node_count; i++) {
         struct node *node = &w->nodes[i];
@@ -428,7 +506,7 @@ void world_free(struct world *w) {
         fake_network_kill(node->transport, true);
         take_apart(node);
     }
-    if (w->cluster)
-        directory_fake_cluster_free(w->cluster);
+    if (w->etcd)
+        fake_etcd_free(w->etcd);
     fake_network_free(w->network);
 }

@@ -27,16 +27,15 @@
 static void describe(struct etcd_server *server, uint32_t index) {
     struct etcd_member *member = &server->members[index];
     uint32_t pid = (uint32_t)getpid();
-    member->client_port = (uint16_t)(2379 + 10 * index);
+    uint32_t port = 2379 + 10 * index;
+    member->client_port = (uint16_t)port;
     snprintf(member->name, sizeof member->name, "m%u", index);
     snprintf(member->host, sizeof member->host, "127.%u.%u.%u", 192 + (pid >> 16) % 64,
              pid >> 8 & 255, pid & 255);
     snprintf(member->client_url, sizeof member->client_url, "http%s://%s:%u",
-             server->tls ? "s" : "", member->host, member->client_port);
-    snprintf(member->health_url, sizeof member->health_url, "http://%s:%u", member->host,
-             member->client_port + 2);
-    snprintf(member->peer_url, sizeof member->peer_url, "http://%s:%u", member->host,
-             member->client_port + 1);
+             server->tls ? "s" : "", member->host, port);
+    snprintf(member->health_url, sizeof member->health_url, "http://%s:%u", member->host, port + 2);
+    snprintf(member->peer_url, sizeof member->peer_url, "http://%s:%u", member->host, port + 1);
     snprintf(member->data_path, sizeof member->data_path, "%s/%s", server->directory, member->name);
     snprintf(member->log_path, sizeof member->log_path, "%s/%s.log", server->directory,
              member->name);

@@ -341,7 +341,16 @@ void fake_network_drop(struct transport_conn *conn) {
         end_fail(other, -ECONNRESET, "connection reset");
 }
 
-bool fake_network_drop_nth(struct transport *t, uint32_t number) {
+static void drop_half(struct end *end) {
+    if (end->ending)
+        return;
+    end->ending = true;
+    end->end_status = -ECONNRESET;
+    snprintf(end->why, sizeof end->why, "connection reset");
+    fake_post_own(end, END, 0);
+}
+
+bool fake_network_drop_nth(struct transport *t, uint32_t number, bool half) {
     struct fake *fake = fake_from_base(t);
     uint32_t count = 0;
     struct end *end;
@@ -352,7 +361,10 @@ bool fake_network_drop_nth(struct transport *t, uint32_t number) {
     end = LIST_FIRST(&fake->ends);
     for (number %= count; number > 0; number--)
         end = LIST_NEXT(end, all);
-    fake_network_drop((struct transport_conn *)end);
+    if (half)
+        drop_half(end);
+    else
+        fake_network_drop((struct transport_conn *)end);
     return true;
 }
 

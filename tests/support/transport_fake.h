@@ -45,8 +45,8 @@ void fake_network_freeze(struct transport *t, bool frozen);
 /* Resets one connection: both sides get `closed`. conn: either side's. */
 void fake_network_drop(struct transport_conn *conn);
 /* The same for the transport's n-th connection, newest first, modulo how many there are; false when
- * there is none. */
-bool fake_network_drop_nth(struct transport *t, uint32_t n);
+ * there is none. half: the other side is not told (its last packets were lost). */
+bool fake_network_drop_nth(struct transport *t, uint32_t n, bool half);
 /* Its process dies: from inside this call every connection ends here, with the callbacks an orderly
  * end would bring, so that the owner can be taken apart; none of it reaches anybody. The others see
  * their connections closed, or, when `silent` (a machine without power), hear nothing any more.

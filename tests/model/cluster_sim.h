@@ -11,11 +11,12 @@
  *   cluster_contract.c the judge
  *   cluster_model.c    many histories, and the shrinking of one that fails
  */
-#ifndef FEATURED_TESTS_CLUSTER_H
-#define FEATURED_TESTS_CLUSTER_H
+#ifndef FEATURED_TESTS_CLUSTER_SIM_H
+#define FEATURED_TESTS_CLUSTER_SIM_H
 
 #include "cluster_contract.h"
-#include "directory_fake.h"
+#include "directory_etcd.h"
+#include "etcd_fake.h"
 #include "state.h"
 #include "transport_fake.h"
 
@@ -89,7 +90,7 @@ struct asked {
     enum step_kind kind;
     struct client *client;
     uint64_t serial, begun, op_id, at_ns;
-    bool answered;
+    bool answered, checked; /* checked: names an incarnation */
     unsigned id;
     struct claim *claim; /* put: its own; by ref: the one meant */
     unsigned home;       /* where a retirement by id acts; EVERYWHERE */
@@ -126,6 +127,8 @@ struct node {
     struct peers *peers;
     struct transport *transport;
     struct directory *directory;
+    struct etcd *etcd; /* with an index */
+    bool away;         /* the others may have taken it for dead */
     bool paused, dying;
     uint64_t pump_ns; /* when its loop turns next */
     uint64_t paused_until_ns, crashed_until_ns;
@@ -139,11 +142,11 @@ struct world {
     const struct history *history;
     struct contract contract;
     struct fake_network *network;
-    struct directory_fake_cluster *cluster;
+    struct fake_etcd *etcd; /* NULL without an index */
     struct node nodes[NODES_MAX];
     unsigned node_count;
     uint64_t random, now_ns;
-    uint64_t cut_until_ns[NODES_MAX][NODES_MAX], slow_until_ns;
+    uint64_t cut_until_ns[NODES_MAX][NODES_MAX], slow_until_ns, vague_until_ns;
     uint64_t directory_cut_until_ns[NODES_MAX];
     uint64_t begun; /* not 0: the turn at which a deferred request began */
     struct asked asked[ASKED_MAX];
@@ -171,6 +174,7 @@ void world_pause(struct node *node, uint64_t until_ns);
 void world_cut(struct world *w, unsigned from, unsigned to, uint64_t until_ns);
 void world_slow(struct world *w, uint64_t until_ns);
 void world_directory_cut(struct world *w, unsigned node, uint64_t until_ns);
+void world_directory_vague(struct world *w, uint64_t until_ns);
 void world_heal(struct world *w);
 struct space *node_space(const struct node *node);
 void world_say(const struct world *w, const char *format, ...)
