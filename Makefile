@@ -59,7 +59,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check bench lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -119,6 +119,8 @@ demo: all ## two brokers on loopback, real feature files, the whole life of a sa
 	BUILD=$(BUILD) scripts/demo
 bench: all ## every figure into build/bench.jsonl
 	scripts/run-bench $(BUILD)
+bench-index: all ## what the index in etcd costs, into build/bench-index.jsonl
+	OUT=$(BUILD)/bench-index.jsonl scripts/run-bench $(BUILD) index
 
 fuzz: ## 60 s of libFuzzer over each parser
 	$(MAKE) fuzzers BUILD=build/fuzzing CC=$(CLANG) WERROR= SANITIZE='-fsanitize=address,undefined,fuzzer-no-link' OPT='-O1 -g'

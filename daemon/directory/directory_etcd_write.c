@@ -83,6 +83,7 @@ static void answer_unsettled(struct directory_etcd *self, enum directory_result 
     for (struct query *query; (query = TAILQ_FIRST(&self->unsettled));) {
         TAILQ_REMOVE(&self->unsettled, query, link);
         TAILQ_INSERT_TAIL(&self->publishes, query, link);
+        query->ask_peers = true; /* it may have been done, and replaced what nobody was told of */
         finish(self, query, result);
     }
 }

@@ -51,5 +51,6 @@ int bench_remote(struct bench *bench);
 int bench_ops(struct bench *bench);
 int bench_alloc(struct bench *bench);
 int bench_scale(struct bench *bench);
+int bench_index(struct bench *bench);
 
 #endif

@@ -84,19 +84,20 @@ static int place(struct broker *broker, const struct bench *bench, size_t index)
     return 0;
 }
 
+/* directory NULL: each is told who the others are. */
 static int write_config(const struct brokers *brokers, size_t index, const char *secret_path,
-                        const char *settings) {
+                        const char *settings, const char *directory) {
     const struct broker *broker = &brokers->list[index];
     char peers[256] = "", text[8192];
     for (size_t i = 0; i < brokers->count; i++)
-        if (i != index)
+        if (i != index && directory == NULL)
             snprintf(peers, sizeof peers, "[peer %s]\naddress = 127.0.0.1:%u\n",
                      brokers->list[i].node, brokers->list[i].port);
-    const int bytes =
-        snprintf(text, sizeof text,
-                 "[node]\nname = %s\n[local]\nsocket = %s\nsocket_mode = 0600\n"
-                 "[peers]\nlisten = 127.0.0.1:%u\ncluster_secret_file = %s\n%s%s",
-                 broker->node, broker->socket_path, broker->port, secret_path, peers, settings);
+    const int bytes = snprintf(text, sizeof text,
+                               "[node]\nname = %s\n[local]\nsocket = %s\nsocket_mode = 0600\n"
+                               "[peers]\nlisten = 127.0.0.1:%u\ncluster_secret_file = %s\n%s%s%s",
+                               broker->node, broker->socket_path, broker->port, secret_path, peers,
+                               settings, directory != NULL ? directory : "");
     if (bytes >= (int)sizeof text)
         return bench_fail("the settings of a broker are longer than %zu bytes", sizeof text);
     return write_file(broker->config_path, text);
@@ -221,7 +222,8 @@ static int await_settled(const struct brokers *brokers, const struct broker *bro
     return state == 1 ? 0 : -1;
 }
 
-static int start_all(struct brokers *brokers, const struct bench *bench, const char *settings) {
+static int start_all(struct brokers *brokers, const struct bench *bench, const char *settings,
+                     const char *directory) {
     char secret_path[300];
     if (write_secret(bench, secret_path, sizeof secret_path) != 0)
         return -1;
@@ -229,7 +231,7 @@ static int start_all(struct brokers *brokers, const struct bench *bench, const c
         if (place(&brokers->list[i], bench, i) != 0)
             return -1;
     for (size_t i = 0; i < brokers->count; i++)
-        if (write_config(brokers, i, secret_path, settings) != 0 ||
+        if (write_config(brokers, i, secret_path, settings, directory) != 0 ||
             start_one(&brokers->list[i], bench) != 0)
             return -1;
     const uint64_t deadline_ns = rounds_now_ns() + START_TIMEOUT_NS;
@@ -241,8 +243,13 @@ static int start_all(struct brokers *brokers, const struct bench *bench, const c
 
 int brokers_start(struct brokers *brokers, const struct bench *bench, size_t count,
                   const char *settings) {
+    return brokers_start_in(brokers, bench, count, settings, NULL);
+}
+
+int brokers_start_in(struct brokers *brokers, const struct bench *bench, size_t count,
+                     const char *settings, const char *directory) {
     *brokers = (struct brokers){.count = count};
-    if (start_all(brokers, bench, settings) == 0)
+    if (start_all(brokers, bench, settings, directory) == 0)
         return 0;
     for (size_t i = 0; i < count; i++)
         show_log(&brokers->list[i]);

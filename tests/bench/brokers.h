@@ -33,6 +33,10 @@ struct brokers { /* zeroed = none */
  * written. */
 int brokers_start(struct brokers *brokers, const struct bench *bench, size_t count,
                   const char *settings);
+/* The same; they find each other through this directory, a section [directory], instead of being
+ * told. */
+int brokers_start_in(struct brokers *brokers, const struct bench *bench, size_t count,
+                     const char *settings, const char *directory);
 /* Lets them drain, then insists. Fine on none. */
 void brokers_stop(struct brokers *brokers);
 

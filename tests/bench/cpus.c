@@ -14,6 +14,11 @@ void cpus_init(void) {
         CPU_ZERO(&at_start);
 }
 
+void cpus_take_all(void) {
+    if (CPU_COUNT(&at_start) > 0)
+        sched_setaffinity(0, sizeof at_start, &at_start);
+}
+
 void cpus_take_place(enum cpu_role role) {
     const int count = CPU_COUNT(&at_start);
     if (count == 0)

@@ -13,6 +13,8 @@ enum cpu_role { CPU_CLIENT = 0, CPU_NODE_A = 1, CPU_NODE_B = 2 };
 /* Pins the calling process to its CPU: the role's, counted through those this program was started
  * with, and around again when there are fewer. Nothing happens if the kernel refuses. */
 void cpus_take_place(enum cpu_role role);
+/* The calling process may run where this program could when it was started. */
+void cpus_take_all(void);
 /* Before anything else is pinned: remembers the CPUs this program was started with. */
 void cpus_init(void);
 

@@ -19,7 +19,7 @@ static const struct {
     int (*run)(struct bench *bench);
 } groups[] = {
     {"local", bench_local}, {"remote", bench_remote}, {"ops", bench_ops},
-    {"alloc", bench_alloc}, {"scale", bench_scale},
+    {"alloc", bench_alloc}, {"scale", bench_scale},   {"index", bench_index},
 };
 #define GROUP_COUNT (sizeof groups / sizeof groups[0])
 
@@ -55,7 +55,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
         return 0;
     case ARGP_KEY_ARG:
         if (choose(selection, argument) != 0)
-            argp_error(state, "no group '%s': local, remote, ops, alloc or scale", argument);
+            argp_error(state, "no group '%s': local, remote, ops, alloc, scale or index", argument);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -95,7 +95,7 @@ int main(int argc, char **argv) {
     const struct argp argp = {
         .options = options,
         .parser = parse,
-        .args_doc = "[local|remote|ops|alloc|scale]...",
+        .args_doc = "[local|remote|ops|alloc|scale|index]...",
         .doc =
             "Measures featured against the limits of this machine, taken in the same run. Starts "
             "its own brokers on loopback and leaves nothing behind. Without a group: all of them.",

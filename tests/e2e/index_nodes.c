@@ -194,6 +194,41 @@ NODE_FAULT(a_put_whose_answer_was_lost_is_settled_by_its_node, .nodes = 3, .prox
     check_lost_answer(world, true);
 }
 
+/* b holds a sample and is out of reach. a's put of it cannot be answered yet; neither can c's,
+ * which replaces a's: b still gives the oldest. */
+NODE_FAULT(a_put_over_one_not_yet_answered_waits_for_the_oldest_home, .nodes = 3, .proxied = true) {
+    struct proxy *proxy = &world->cluster.proxies[B].peers;
+    struct slow_put middle;
+    struct payload old, new;
+    struct feature_ref *old_ref = NULL;
+    payload_init(&old, "s1", 2, 70000);
+    payload_init(&new, "s1", 3, 70000);
+    CHECK_OK(payload_put(&old, world->run[B], 0, &old_ref));
+    proxy_hold(proxy, PROXY_HOLD_BOTH);
+    slow_put_start(&middle, world->run[A], "s1");
+    WAIT_UNTIL(cluster_numbers(&world->cluster, A, "run").resident == 1, 20000);
+    int status = payload_put(&new, world->run[C], 1000, NULL);
+    CHECK(status != FEATURE_OK || world_try_get(world->run[B], by_ref(old_ref), 1000) != FEATURE_OK,
+          "c's put was answered, and b still gives the oldest");
+    proxy_hold(proxy, PROXY_OPEN);
+    pthread_join(middle.thread, NULL);
+    for (uint32_t i = 0; i < INDEX_NODES; i++) {
+        WAIT_UNTIL(world_try_get(world->run[i], by_ref(old_ref), 1000) == FEATURE_E_NOT_FOUND,
+                   20000);
+        payload_check_get(&new, world->run[i], by_id("s1"), FEATURE_RETURNED);
+        CHECK(middle.status != FEATURE_OK ||
+                  world_try_get(world->run[i], by_ref(middle.ref), 1000) == FEATURE_E_NOT_FOUND,
+              "node %s still gives the middle one", world->cluster.nodes[i].name);
+    }
+    WAIT_UNTIL(index_world_resident(world) == 1, 20000);
+    abort_by_id(world, A, "s1");
+    feature_ref_free(old_ref);
+    feature_ref_free(middle.ref);
+    payload_deinit(&old);
+    payload_deinit(&new);
+    payload_deinit(&middle.payload);
+}
+
 /* ---- killed ---- */
 
 NODE_FAULT(a_killed_broker_comes_back_empty_and_serves, .nodes = 3) {

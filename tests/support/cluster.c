@@ -20,8 +20,6 @@
 /* Connections that a broker may have later on: to etcd now and then, with peers not met yet. */
 #define ETCD_FDS_MAX 8u
 #define PEER_FDS_MAX 16u
-/* Connections with peers that it has not met yet. */
-#define PEER_FDS_MAX 16u
 
 static const char common_ini[] =
     "[memory]\nmax_resident_bytes = 512MiB\nprefault = off\n"
