@@ -34,7 +34,7 @@ CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -M
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
-LIB_DAEMON := $(shell $(PC) --libs libuv inih) $(LIB_CLIENT)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih libibverbs librdmacm) $(LIB_CLIENT)
 LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)
 LIB_TEST := -lcriterion -lm
 
@@ -104,7 +104,13 @@ $(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(if $(filter unit,$(
 	$(Q)$$(CC) $$(LDFLAGS) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
 endef
 $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
-tests: all $(SUITES:%=$(BUILD)/tests/%) ## build the test programs
+# The transport suite once more, over RDMA; only a machine with a device can run it (tests/vm/run).
+$(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_world.c) $(SUPPORT_OBJ) \
+  $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
+tests: all $(SUITES:%=$(BUILD)/tests/%) $(BUILD)/tests/vm ## build the test programs
 
 check: tests ## run every test; closes with "N passed, N failed"
 	BUILD=$(BUILD) scripts/run-tests $(SUITES)
