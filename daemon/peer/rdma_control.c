@@ -146,6 +146,7 @@ static int open_region(struct rdma_conn *conn, uint32_t handle, const uint8_t *k
         return -ENOMEM;
     serve->handle = handle;
     serve->region = region;
+    serve->reads = 1; /* the one that it is opened for */
     LIST_INSERT_HEAD(&conn->serves, serve, link);
     *out = serve;
     return 0;

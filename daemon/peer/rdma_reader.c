@@ -319,6 +319,8 @@ int rreader_add(struct rdma_conn *conn, const struct transport_read *ask) {
         return -ENOMEM;
     struct rdma_opening *opening = find_key(conn, ask->key, ask->key_bytes);
     struct rdma_read *read = calloc(1, sizeof *read);
+    if (read != NULL)
+        read->begun = opening == NULL; /* OPEN says so */
     if (read != NULL && opening == NULL)
         opening = open_key(conn, ask->key, ask->key_bytes);
     if (read == NULL || opening == NULL) {

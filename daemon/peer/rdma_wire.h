@@ -8,7 +8,7 @@
  *     RAILS     home -> asker: where bulk QPs are accepted: {family u8, 0, port u16, address 16}
  * each READY     asker -> home: as many bulk QPs stand as will ACCEPTED  home -> asker: the owner
  * took the connection (its first MESSAGE says the same) REFUSED   home -> asker: the owner did not
- *     OPEN      reader -> home: handle u32 | region key
+ *     OPEN      reader -> home: handle u32 | region key; a first read starts
  *     OPENED    home -> reader: handle u32 | errno u32 | region bytes u64
  *     SEGMENT   home -> reader: handle u32 | rails u32 | offset u64 | address u64 | bytes u64 |
  * rkey u32 each GONE      home -> reader: handle u32; the region has been unregistered BEGIN reader
