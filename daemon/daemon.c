@@ -28,7 +28,7 @@
 #include "notify.h"
 #include "peer.h"
 #include "prefault.h"
-#include "transport_tcp.h"
+#include "transports.h"
 
 enum phase { PHASE_BUILDING, PHASE_SERVING, PHASE_DRAINING, PHASE_CLOSING };
 
@@ -254,7 +254,7 @@ static int build_loop(struct daemon *daemon) {
     return prefault_new(&daemon->loop, on_prefault, daemon, &daemon->prefault);
 }
 
-static int build_broker(struct daemon *daemon) {
+static int build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
     uint64_t incarnation;
     randombytes_buf(&incarnation, sizeof incarnation);
     struct broker_options options = {
@@ -288,8 +288,8 @@ static int build_broker(struct daemon *daemon) {
         .connections_max = CONFIG_PEERS_MAX,
     };
     if (*daemon->config.listen || daemon->config.peer_count)
-        result = transport_tcp_new(&daemon->loop, &transport, &peers_transport_events,
-                                   daemon->peers, &daemon->transport);
+        result = transports_new(&daemon->loop, &daemon->config, &transport, &peers_transport_events,
+                                daemon->peers, &daemon->transport, why, why_bytes);
     peers_set_transport(daemon->peers, daemon->transport);
     return result;
 }
@@ -335,7 +335,7 @@ static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes
 
 static int build(struct daemon *daemon, char *why, size_t why_bytes) {
     int result = read_cluster_key(daemon, why, why_bytes);
-    if (result < 0 || (result = build_loop(daemon)) < 0 || (result = build_broker(daemon)) < 0 ||
+    if (result < 0 || (result = build_loop(daemon)) < 0 || (result = build_broker(daemon, why, why_bytes)) < 0 ||
         (result = build_directory(daemon)) < 0)
         return result;
     broker_connect(daemon->broker, daemon->peers, daemon->transport, daemon->directory);

@@ -239,10 +239,10 @@ static void adopt_control(struct rdma_link *link) {
 
 static void adopt_bulk(struct rdma_link *link) {
     struct rdma_conn *conn;
-    LIST_FOREACH(conn, &link->rdma->conns, all)
-    if (conn->accepted_here && conn->id == link->handshake->connection_id && !conn->up &&
-        !conn->closing && conn->bulk[link->rail] == NULL)
-        break;
+    LIST_FOREACH (conn, &link->rdma->conns, all)
+        if (conn->accepted_here && conn->id == link->handshake->connection_id && !conn->up &&
+            !conn->closing && conn->bulk[link->rail] == NULL)
+            break;
     if (conn == NULL) {
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_CONNECTION);
         return;

@@ -117,17 +117,17 @@ static void send_segment(struct rdma_conn *conn, const struct rdma_serve *serve,
 
 static struct rdma_serve *find_serve(struct rdma_conn *conn, uint32_t handle) {
     struct rdma_serve *serve;
-    LIST_FOREACH(serve, &conn->serves, link)
-    if (serve->handle == handle)
-        return serve;
+    LIST_FOREACH (serve, &conn->serves, link)
+        if (serve->handle == handle)
+            return serve;
     return NULL;
 }
 
 static uint32_t count_serves(const struct rdma_conn *conn) {
     const struct rdma_serve *serve;
     uint32_t count = 0;
-    LIST_FOREACH(serve, &conn->serves, link)
-    count++;
+    LIST_FOREACH (serve, &conn->serves, link)
+        count++;
     return count;
 }
 
@@ -187,19 +187,19 @@ static void on_end(struct rdma_conn *conn, uint32_t handle, uint64_t bytes) {
 void rcontrol_announce(struct rdma *rdma, uint32_t region, const struct rdma_segment *segment) {
     struct rdma_conn *conn;
     const struct rdma_serve *serve;
-    LIST_FOREACH(conn, &rdma->conns, all)
-    LIST_FOREACH(serve, &conn->serves, link)
-    if (serve->region == region && !conn->closing)
-        send_segment(conn, serve, segment);
+    LIST_FOREACH (conn, &rdma->conns, all)
+        LIST_FOREACH (serve, &conn->serves, link)
+            if (serve->region == region && !conn->closing)
+                send_segment(conn, serve, segment);
 }
 
 void rcontrol_announce_failure(struct rdma *rdma, uint32_t region) {
     struct rdma_conn *conn;
     const struct rdma_serve *serve;
-    LIST_FOREACH(conn, &rdma->conns, all)
-    LIST_FOREACH(serve, &conn->serves, link)
-    if (serve->region == region && !conn->closing)
-        send_opened(conn, serve->handle, -ENOMEM, 0);
+    LIST_FOREACH (conn, &rdma->conns, all)
+        LIST_FOREACH (serve, &conn->serves, link)
+            if (serve->region == region && !conn->closing)
+                send_opened(conn, serve->handle, -ENOMEM, 0);
 }
 
 static void stop_serving(struct rdma_conn *conn, struct rdma_serve *serve) {
@@ -216,7 +216,7 @@ static void stop_serving(struct rdma_conn *conn, struct rdma_serve *serve) {
 
 void rcontrol_region_removed(struct rdma *rdma, uint32_t region) {
     struct rdma_conn *conn;
-    LIST_FOREACH(conn, &rdma->conns, all) {
+    LIST_FOREACH (conn, &rdma->conns, all) {
         struct rdma_serve *serve, *next;
         for (serve = LIST_FIRST(&conn->serves); serve != NULL && !conn->closing; serve = next) {
             next = LIST_NEXT(serve, link);

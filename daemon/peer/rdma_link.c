@@ -342,9 +342,9 @@ static struct handshake_params handshake_params(const struct rdma *rdma) {
 
 static struct rdma_link *oldest_stranger(struct rdma *rdma) {
     struct rdma_link *link;
-    TAILQ_FOREACH(link, &rdma->links, all)
-    if (is_stranger(link))
-        return link;
+    TAILQ_FOREACH (link, &rdma->links, all)
+        if (is_stranger(link))
+            return link;
     return NULL;
 }
 

@@ -32,17 +32,17 @@ struct batch {
 
 static struct rdma_opening *find_handle(struct rdma_conn *conn, uint32_t handle) {
     struct rdma_opening *opening;
-    TAILQ_FOREACH(opening, &conn->openings, link)
-    if (opening->handle == handle)
-        return opening;
+    TAILQ_FOREACH (opening, &conn->openings, link)
+        if (opening->handle == handle)
+            return opening;
     return NULL;
 }
 
 static struct rdma_opening *find_key(struct rdma_conn *conn, const void *key, size_t bytes) {
     struct rdma_opening *opening;
-    TAILQ_FOREACH(opening, &conn->openings, link)
-    if (!opening->gone && opening->key_bytes == bytes && memcmp(opening->key, key, bytes) == 0)
-        return opening;
+    TAILQ_FOREACH (opening, &conn->openings, link)
+        if (!opening->gone && opening->key_bytes == bytes && memcmp(opening->key, key, bytes) == 0)
+            return opening;
     return NULL;
 }
 
@@ -215,7 +215,7 @@ static struct rdma_chunk *take_new(struct rdma_link *link, struct ibv_send_wr *w
     struct rdma_chunk *chunk = malloc(sizeof *chunk);
     if (chunk == NULL)
         return NULL;
-    TAILQ_FOREACH(read, &conn->active, turn) {
+    TAILQ_FOREACH (read, &conn->active, turn) {
         if (!has_more(read))
             continue;
         uint64_t left = read->ask.bytes - read->bytes_posted;
@@ -360,9 +360,9 @@ static void finish(struct rdma_conn *conn, struct rdma_read *read, int status) {
 /* A read that can never start: its key or range is wrong, or its region has gone. */
 static struct rdma_read *find_refused(struct rdma_conn *conn) {
     struct rdma_read *read;
-    TAILQ_FOREACH(read, &conn->active, turn)
-    if (read->opening->answered && read->bytes_posted == 0 && !has_more(read))
-        return read;
+    TAILQ_FOREACH (read, &conn->active, turn)
+        if (read->opening->answered && read->bytes_posted == 0 && !has_more(read))
+            return read;
     return NULL;
 }
 
@@ -410,12 +410,12 @@ void rreader_rail_lost(struct rdma_link *link) {
 
 bool rreader_uses(const struct rdma_conn *conn, uint32_t region) {
     const struct rdma_read *read;
-    TAILQ_FOREACH(read, &conn->active, turn)
-    if (read->local_region == region)
-        return true;
-    TAILQ_FOREACH(read, &conn->waiting, turn)
-    if (read->local_region == region)
-        return true;
+    TAILQ_FOREACH (read, &conn->active, turn)
+        if (read->local_region == region)
+            return true;
+    TAILQ_FOREACH (read, &conn->waiting, turn)
+        if (read->local_region == region)
+            return true;
     return false;
 }
 

@@ -213,15 +213,13 @@ Test(config, a_bad_value_is_refused_with_its_range) {
 Test(config, what_comes_later_is_refused_as_such) {
     refuse("[directory]\nkind = etcd\n", ":2: [directory] kind = etcd: not supported in featured",
            "later version; allowed: static");
-    refuse("[peers]\ntransport = rdma\n", ":2: [peers] transport = rdma: not supported",
-           "allowed: auto, tcp");
-    refuse("[peers]\nrequire_rdma = yes\n", ":2: [peers] require_rdma = yes: not supported",
-           "allowed: off");
     struct config config = load_good("[peers]\nrequire_rdma = no\ntransport = auto\n");
     cr_expect_not(config.require_rdma);
 }
 
 Test(config, values_that_contradict_each_other_are_refused) {
+    refuse("[peers]\ntransport = tcp\nrequire_rdma = on\n",
+           ":3: [peers] require_rdma = on: ", "transport = auto or rdma");
     refuse("[peers]\nlisten = 0.0.0.0:7400\n", ":2: [peers] listen = 0.0.0.0:7400: other machines",
            "cluster_secret_file");
     refuse("[peers]\nlisten = [::]:7400\n", ":2:", "cluster_secret_file");
