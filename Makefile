@@ -59,7 +59,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check bench lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check vm-check vm-shell bench lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -113,7 +113,11 @@ $(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_w
 tests: all $(SUITES:%=$(BUILD)/tests/%) $(BUILD)/tests/vm ## build the test programs
 
 check: tests ## run every test; closes with "N passed, N failed"
-	BUILD=$(BUILD) scripts/run-tests $(SUITES)
+	BUILD=$(BUILD) scripts/run-tests $(SUITES) vm
+vm-check: tests ## the tests that need RDMA alone, in QEMU machines with Soft-RoCE
+	BUILD=$(BUILD) tests/vm/run
+vm-shell: all ## a prompt on the second of two connected machines with two rails each
+	BUILD=$(BUILD) tests/vm/shell
 asan: ## the same tests under AddressSanitizer
 	$(MAKE) check BUILD=build/asan OPT='-O1 -g' SANITIZE='-fsanitize=address -fno-omit-frame-pointer'
 ubsan: ## the same tests under UndefinedBehaviorSanitizer
