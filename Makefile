@@ -59,7 +59,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check vm-check vm-shell bench lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check vm-check vm-shell bench-rdma bench lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -129,6 +129,9 @@ demo: all ## two brokers on loopback, real feature files, the whole life of a sa
 	BUILD=$(BUILD) scripts/demo
 bench: all ## every figure into build/bench.jsonl
 	scripts/run-bench $(BUILD)
+
+bench-rdma: all ## the figures of RDMA, between two QEMU machines, into build/bench-rdma.jsonl
+	scripts/run-bench-rdma $(BUILD)
 
 fuzz: ## 60 s of libFuzzer over each parser
 	$(MAKE) fuzzers BUILD=build/fuzzing CC=$(CLANG) WERROR= SANITIZE='-fsanitize=address,undefined,fuzzer-no-link' OPT='-O1 -g'
