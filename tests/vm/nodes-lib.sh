@@ -66,6 +66,7 @@ cluster_secret_file = $dir/secret
 peer_timeout = 30s
 ${peers}[rdma]
 registration_bytes = 64MiB
+stall_timeout = 20s
 ${rdma}[peer n$((3 - NODE))]
 address = 10.77.0.$((3 - NODE)):7400
 END
