@@ -81,7 +81,7 @@ stop_broker() { # [SIGNAL]
   await 60 sh -c "! kill -0 $(cat $dir/pid)"
 }
 ctl() { $BUILD/featurectl --socket $dir/sock "$@"; }
-peer_is_up() { ctl nodes --json | grep -q '"state": *"up"'; }
+peer_is_up() { ctl nodes --json | grep "\"node\": *\"n$((3 - NODE))\"" | grep -q '"state": *"up"'; }
 peer_over() { ctl nodes --json | sed -nE 's/.*"transport": *"([^"]*)".*/\1/p'; }
 # ---- samples ----
 make_file() { # BYTES FILE: a safetensors file of one tensor of random bytes
