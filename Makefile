@@ -34,7 +34,7 @@ CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -M
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
-LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl jansson) $(LIB_CLIENT)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl jansson libibverbs librdmacm) $(LIB_CLIENT)
 LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)
 LIB_TEST := -lcriterion -lm
 
@@ -59,7 +59,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -104,10 +104,22 @@ $(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(if $(filter unit,$(
 	$(Q)$$(CC) $$(LDFLAGS) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
 endef
 $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
+# The transport suite once more, over RDMA; only a machine with a device can run it (tests/vm/run).
+$(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_world.c) $(SUPPORT_OBJ) \
+  $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
 tests: all $(SUITES:%=$(BUILD)/tests/%) ## build the test programs
 
 check: tests ## run every test; closes with "N passed, N failed"
 	BUILD=$(BUILD) scripts/run-tests $(SUITES)
+vm-check: tests $(BUILD)/tests/vm ## the tests that need RDMA alone, in QEMU machines with Soft-RoCE
+	scripts/setup --vm
+	BUILD=$(BUILD) tests/vm/run
+vm-shell: all ## a prompt on the second of two connected machines with two rails each
+	scripts/setup --vm
+	BUILD=$(BUILD) tests/vm/shell
 asan: ## the same tests under AddressSanitizer
 	$(MAKE) check BUILD=build/asan OPT='-O1 -g' SANITIZE='-fsanitize=address -fno-omit-frame-pointer'
 ubsan: ## the same tests under UndefinedBehaviorSanitizer
@@ -121,6 +133,10 @@ bench: all ## every figure into build/bench.jsonl
 	scripts/run-bench $(BUILD)
 bench-index: all ## what the index in etcd costs, into build/bench-index.jsonl
 	OUT=$(BUILD)/bench-index.jsonl scripts/run-bench $(BUILD) index
+
+bench-rdma: all ## the figures of RDMA, between two QEMU machines, into build/bench-rdma.jsonl
+	scripts/setup --vm
+	scripts/run-bench-rdma $(BUILD)
 
 fuzz: ## 60 s of libFuzzer over each parser
 	$(MAKE) fuzzers BUILD=build/fuzzing CC=$(CLANG) WERROR= SANITIZE='-fsanitize=address,undefined,fuzzer-no-link' OPT='-O1 -g'

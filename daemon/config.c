@@ -30,6 +30,7 @@
 #define LINE_BYTES_MAX 4096
 #define KiB            (1ull << 10)
 #define MiB            (1ull << 20)
+#define GiB            (1ull << 30)
 #define TiB            (1ull << 40)
 #define SECOND_MS      1000ull
 #define HOUR_MS        (3600 * SECOND_MS)
@@ -61,6 +62,7 @@ enum section {
     SECTION_MEMORY,
     SECTION_STORES,
     SECTION_PEERS,
+    SECTION_RDMA,
     SECTION_DIRECTORY,
     SECTION_DAEMON,
     SECTION_PEER,  /* [peer NAME] */
@@ -68,8 +70,8 @@ enum section {
     SECTION_COUNT,
     SECTION_NONE = SECTION_COUNT,
 };
-static const char *const section_words[] = {"node",      "local",  "memory", "stores", "peers",
-                                            "directory", "daemon", "peer",   "store"};
+static const char *const section_words[] = {"node", "local",     "memory", "stores", "peers",
+                                            "rdma", "directory", "daemon", "peer",   "store"};
 
 struct key {
     enum section section;
@@ -87,6 +89,7 @@ struct key {
 #define PATH                  .kind = CONFIG_PATH
 #define OPTIONAL_PATH         .kind = CONFIG_PATH, .empty = true
 #define GROUP                 .kind = CONFIG_GROUP
+#define WORDS                 .kind = CONFIG_WORDS
 #define UIDS                  .kind = CONFIG_UIDS
 #define GIDS                  .kind = CONFIG_GIDS
 #define BOOL(later_)          .kind = CONFIG_BOOL, .later = (later_)
@@ -144,8 +147,8 @@ static const struct key keys[] = {
     {SECTION_PEERS, "listen", FIELD(config, listen, ADDRESS(0, 65535), .empty = true), ""},
     {SECTION_PEERS, "advertise", FIELD(config, advertise, ADDRESS(1, 65535), .empty = true), ""},
     {SECTION_PEERS, "cluster_secret_file", FIELD(config, cluster_secret_file, OPTIONAL_PATH), ""},
-    {SECTION_PEERS, "transport", FIELD(config, transport, WORD(transport_words, 2)), "auto"},
-    {SECTION_PEERS, "require_rdma", FIELD(config, require_rdma, BOOL(true)), "off"},
+    {SECTION_PEERS, "transport", FIELD(config, transport, WORD(transport_words, 0)), "tcp"},
+    {SECTION_PEERS, "require_rdma", FIELD(config, require_rdma, BOOL(false)), "off"},
     {SECTION_PEERS, "chunk_bytes", FIELD(config, chunk_bytes, PAGES(64 * KiB, 64 * MiB)), "1MiB"},
     {SECTION_PEERS, "reads_per_peer", FIELD(config, reads_per_peer, INTEGER(1, 1024)), "8"},
     {SECTION_PEERS, "peer_timeout", FIELD(config, peer_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
@@ -153,6 +156,14 @@ static const struct key keys[] = {
     {SECTION_PEERS, "reconnect_max", FIELD(config, reconnect_max_ms, DURATION(10, HOUR_MS)), "5s"},
     {SECTION_PEERS, "handshake_timeout",
      FIELD(config, handshake_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
+
+    {SECTION_RDMA, "devices", FIELD(config, rdma_devices, WORDS, .empty = true), ""},
+    {SECTION_RDMA, "registration_bytes",
+     FIELD(config, rdma_registration_bytes, PAGES(1 * MiB, 64 * GiB)), "1GiB"},
+    {SECTION_RDMA, "reads_in_flight", FIELD(config, rdma_reads_in_flight, INTEGER(1, 255)), "16"},
+    {SECTION_RDMA, "stall_timeout",
+     FIELD(config, rdma_stall_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
+
     {SECTION_PEER, "address", FIELD(config_peer, address, ADDRESS(1, 65535)), NULL},
 
     {SECTION_DIRECTORY, "kind", FIELD(config, directory, WORD(directory_words, 0)), "static"},
@@ -424,6 +435,11 @@ static int check_peers(struct parser *p) {
                     "ms: not below peer_timeout, every peer would time out; "
                     "allowed: less than %" PRIu32 "ms",
                     config->ping_interval_ms, config->peer_timeout_ms);
+    if (config->require_rdma && config->transport == CONFIG_TRANSPORT_TCP)
+        return fail(
+            p, line_of(p, offsetof(struct config, require_rdma)),
+            "[peers] require_rdma = on: contradicts transport = tcp; allowed: transport = auto "
+            "or rdma");
     return 1;
 }
 

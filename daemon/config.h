@@ -27,6 +27,8 @@ struct config_ids { /* empty list = everybody whom the socket's mode lets in */
 
 enum config_directory { CONFIG_DIRECTORY_STATIC = 0, CONFIG_DIRECTORY_ETCD };
 
+enum config_transport { CONFIG_TRANSPORT_AUTO = 0, CONFIG_TRANSPORT_TCP, CONFIG_TRANSPORT_RDMA };
+
 struct config_peer {
     char node[CONFIG_NAME_MAX];
     char address[256]; /* host:port */
@@ -68,11 +70,15 @@ struct config {
     char listen[256];    /* host:port; "" = no peers */
     char advertise[256]; /* where the others find `listen`; "" = there */
     char cluster_secret_file[256];
-    uint32_t transport; /* 0 auto, 1 tcp, 2 rdma */
+    uint32_t transport; /* enum config_transport */
     bool require_rdma;
     uint64_t chunk_bytes;
     uint32_t reads_per_peer, peer_timeout_ms, ping_interval_ms, reconnect_max_ms;
     uint32_t handshake_timeout_ms;
+    /* [rdma] */
+    char rdma_devices[256]; /* "" = every one with a routable address */
+    uint64_t rdma_registration_bytes;
+    uint32_t rdma_reads_in_flight, rdma_stall_timeout_ms;
     /* [peer NAME] address = host:port */
     struct config_peer *peers;
     size_t peer_count;

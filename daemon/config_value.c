@@ -230,6 +230,16 @@ static bool take_group(const struct config_rule *rule, const char *text, void *f
     return store_text(rule, text, field, why);
 }
 
+static bool take_words(const struct config_rule *rule, const char *text, void *field,
+                       struct sentence why) {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                  "0123456789_-.:, \t";
+    if (text[strspn(text, allowed)] != '\0')
+        return refuse(why, "holds a strange character; allowed: words of letters, digits, _ - . : "
+                           "with blanks or commas between them");
+    return store_text(rule, text, field, why);
+}
+
 static bool find_id(enum config_kind kind, const char *word, uint32_t *out) {
     uint64_t number;
     if (parse_digits(word, strlen(word), 10, &number)) {
@@ -336,7 +346,7 @@ bool config_value_parse(const struct config_rule *rule, const char *text, void *
         [CONFIG_NAME] = take_name,       [CONFIG_PATH] = take_path,
         [CONFIG_GROUP] = take_group,     [CONFIG_UIDS] = take_ids,
         [CONFIG_GIDS] = take_ids,        [CONFIG_ADDRESS] = take_address,
-        [CONFIG_URLS] = take_urls,
+        [CONFIG_URLS] = take_urls,       [CONFIG_WORDS] = take_words,
     };
     return take[rule->kind](rule, text, field, (struct sentence){why, why_bytes});
 }

@@ -21,6 +21,7 @@ enum config_kind {
     CONFIG_NAME,    /* char[]: a node's or store's name */
     CONFIG_PATH,    /* char[]: absolute */
     CONFIG_GROUP,   /* char[]: a group that exists */
+    CONFIG_WORDS,   /* char[]: words of letters, digits, _ - . : with blanks and commas between */
     CONFIG_UIDS,    /* struct config_ids: numbers or user names, separated by blanks or commas */
     CONFIG_GIDS,    /* the same with groups */
     CONFIG_ADDRESS, /* char[]: host:port or [IPv6]:port */

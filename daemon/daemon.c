@@ -31,7 +31,7 @@
 #include "notify.h"
 #include "peer.h"
 #include "prefault.h"
-#include "transport_tcp.h"
+#include "transports.h"
 
 /* A request that etcd has not answered after the first has failed; what reaches no etcd for the
  * second is UNAVAILABLE. The second spans the election of a new leader, 1 to 2 s. */
@@ -269,7 +269,7 @@ static int build_loop(struct daemon *daemon) {
     return prefault_new(&daemon->loop, on_prefault, daemon, &daemon->prefault);
 }
 
-static int build_broker(struct daemon *daemon) {
+static int build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
     randombytes_buf(&daemon->incarnation, sizeof daemon->incarnation);
     daemon->incarnation += !daemon->incarnation;
     struct broker_options options = {
@@ -306,8 +306,8 @@ static int build_broker(struct daemon *daemon) {
     };
     if (*daemon->config.listen || daemon->config.peer_count ||
         daemon->config.directory == CONFIG_DIRECTORY_ETCD)
-        result = transport_tcp_new(&daemon->loop, &transport, &peers_transport_events,
-                                   daemon->peers, &daemon->transport);
+        result = transports_new(&daemon->loop, &daemon->config, &transport, &peers_transport_events,
+                                daemon->peers, &daemon->transport, why, why_bytes);
     peers_set_transport(daemon->peers, daemon->transport);
     return result;
 }
@@ -406,7 +406,8 @@ static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes
 
 static int build(struct daemon *daemon, char *why, size_t why_bytes) {
     int result = read_cluster_key(daemon, why, why_bytes);
-    if (result < 0 || (result = build_loop(daemon)) < 0 || (result = build_broker(daemon)) < 0 ||
+    if (result < 0 || (result = build_loop(daemon)) < 0 ||
+        (result = build_broker(daemon, why, why_bytes)) < 0 ||
         (result = build_directory(daemon, why, why_bytes)) < 0)
         return result;
     broker_connect(daemon->broker, daemon->peers, daemon->transport, daemon->directory);

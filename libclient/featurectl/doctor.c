@@ -26,6 +26,7 @@ static const struct {
     {"tcp buffers", doctor_check_tcp_buffers},
     {"mappings", doctor_check_map_count},
     {"overcommit", doctor_check_overcommit},
+    {"rdma", doctor_check_rdma},
 };
 
 static const char *const verdict_words[] = {"ok", "warn", "fail"};

@@ -60,6 +60,9 @@ void doctor_check_map_count(struct context *context, struct doctor_broker *broke
                             struct doctor_finding *out);
 void doctor_check_overcommit(struct context *context, struct doctor_broker *broker,
                              struct doctor_finding *out);
+/* doctor_rdma.c */
+void doctor_check_rdma(struct context *context, struct doctor_broker *broker,
+                       struct doctor_finding *out);
 
 /* Fills in a finding; advice NULL when there is nothing to do. */
 void doctor_say(struct doctor_finding *out, enum doctor_verdict verdict, const char *advice,
@@ -74,6 +77,8 @@ bool doctor_parse_limit(const char *limits, const char *name, uint64_t *out);
 bool doctor_parse_meminfo(const char *meminfo, const char *key, uint64_t *out);
 /* Number `index` (from 0) of a line of numbers, as in net.ipv4.tcp_rmem. */
 bool doctor_parse_number(const char *text, unsigned index, uint64_t *out);
+/* Of sysfs: "fe80:0000:..." is a GID of this link alone. */
+bool doctor_gid_is_routable(const char *gid);
 /* Path of the unified (cgroup 2) hierarchy from /proc/PID/cgroup. */
 bool doctor_parse_cgroup(const char *cgroup, char *path, size_t room);
 

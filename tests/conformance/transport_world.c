@@ -175,7 +175,8 @@ struct link *suite_dial(struct node *from, const char *address) {
 void suite_connect(struct suite *s) {
     suite_start(s);
     s->ab = suite_dial(&s->a, s->b.address);
-    WAIT_FOR(s, s->ab->up && s->b.link_count == 1);
+    WAIT_FOR(s, s->ab->closed || (s->ab->up && s->b.link_count == 1));
+    cr_assert_not(s->ab->closed, "%s", s->ab->why);
     s->ba = &s->b.links[0];
 }
 

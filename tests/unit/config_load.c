@@ -81,7 +81,7 @@ Test(config, an_empty_file_means_the_documented_defaults) {
     cr_expect_eq(config.store_defaults.max_samples, 1048576);
     cr_expect_eq(config.max_stores, 64);
     cr_expect_str_eq(config.listen, "");
-    cr_expect_eq(config.transport, 0);
+    cr_expect_eq(config.transport, 1);
     cr_expect_not(config.require_rdma);
     cr_expect_eq(config.chunk_bytes, 1048576);
     cr_expect_eq(config.reads_per_peer, 8);
@@ -210,16 +210,15 @@ Test(config, a_bad_value_is_refused_with_its_range) {
     refuse("[daemon]\nlog_level = loud\n", ":2:", "allowed: error, warning, info, debug");
 }
 
-Test(config, what_comes_later_is_refused_as_such) {
-    refuse("[peers]\ntransport = rdma\n", ":2: [peers] transport = rdma: not supported",
-           "allowed: auto, tcp");
-    refuse("[peers]\nrequire_rdma = yes\n", ":2: [peers] require_rdma = yes: not supported",
-           "allowed: off");
-    struct config config = load_good("[peers]\nrequire_rdma = no\ntransport = auto\n");
+Test(config, rdma_is_asked_for_by_name) {
+    struct config config = load_good("[peers]\nrequire_rdma = no\ntransport = rdma\n");
     cr_expect_not(config.require_rdma);
+    cr_expect_eq(config.transport, 2);
 }
 
 Test(config, values_that_contradict_each_other_are_refused) {
+    refuse("[peers]\ntransport = tcp\nrequire_rdma = on\n",
+           ":3: [peers] require_rdma = on: ", "transport = auto or rdma");
     refuse("[peers]\nlisten = 0.0.0.0:7400\n", ":2: [peers] listen = 0.0.0.0:7400: other machines",
            "cluster_secret_file");
     refuse("[peers]\nlisten = [::]:7400\n", ":2:", "cluster_secret_file");

@@ -59,3 +59,11 @@ Test(ctl_doctor, a_good_finding_gives_no_advice) {
     doctor_say(&finding, DOCTOR_WARN, "do this", "found %d", 4);
     cr_expect_str_eq(finding.advice, "do this");
 }
+
+Test(ctl_doctor, gids_of_one_link_or_of_nothing_are_not_routable) {
+    cr_expect(doctor_gid_is_routable("0000:0000:0000:0000:0000:ffff:0a4d:0001\n"));
+    cr_expect(doctor_gid_is_routable("fd00:0000:0000:0000:0000:0000:0000:0001\n"));
+    cr_expect_not(doctor_gid_is_routable("fe80:0000:0000:0000:dcbc:0bff:fecd:15e5\n"));
+    cr_expect_not(doctor_gid_is_routable("0000:0000:0000:0000:0000:0000:0000:0000\n"));
+    cr_expect_not(doctor_gid_is_routable(""));
+}

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One connection: a control link and one bulk link per pair of rails. Dialled: resolve the name ->
+ * control link and its handshake -> RAILS from the home -> a bulk link per pair, each with a
+ * handshake that names the connection -> READY when all of them stand or have failed, and one
+ * stands -> ACCEPTED: up. Accepted: the control link proves itself (the connection exists,
+ * unannounced) -> bulk links join -> READY: `accepted`.
+ *
+ * A bulk link that fails later is a rail less; the last one, or the control link, ends the
+ * connection.
+ *
+ * The end, whatever the cause: `closing` is set and every QP destroyed at once, so that no byte
+ * moves any more in either direction. From the loop (rconn_end), reads are reported, then `closed`
+ * if the owner ever heard of the connection, and it is freed.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <netdb.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "rdma_internal.h"
+#include "rdma_pairing.h"
+#include "transport_tcp_address.h"
+
+static struct rdma_conn *conn_new(struct rdma *rdma, bool accepted_here) {
+    struct rdma_conn *conn = calloc(1, sizeof *conn);
+    if (conn == NULL)
+        return NULL;
+    conn->rdma = rdma;
+    conn->accepted_here = accepted_here;
+    conn->deadline_ms = uv_now(rdma->loop) + 2 * (uint64_t)rdma->options.handshake_timeout_ms;
+    TAILQ_INIT(&conn->active);
+    TAILQ_INIT(&conn->waiting);
+    TAILQ_INIT(&conn->again);
+    TAILQ_INIT(&conn->openings);
+    conn->counters.transport = "rdma";
+    LIST_INSERT_HEAD(&rdma->conns, conn, all);
+    rdma->accepted_count += accepted_here;
+    rdma_watch_time(rdma);
+    return conn;
+}
+
+static void conn_free(struct rdma_conn *conn) {
+    LIST_REMOVE(conn, all);
+    conn->rdma->accepted_count -= conn->accepted_here;
+    free(conn);
+}
+
+/* ---- the end ---- */
+
+void rconn_fail(struct rdma_conn *conn, int status, const char *format, ...) {
+    va_list arguments;
+    if (conn->closing)
+        return;
+    conn->closing = true;
+    conn->end_status = status;
+    va_start(arguments, format);
+    vsnprintf(conn->why, sizeof conn->why, format, arguments);
+    va_end(arguments);
+    if (conn->control != NULL)
+        rlink_close(conn->control);
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        if (conn->bulk[i] != NULL)
+            rlink_close(conn->bulk[i]);
+    if (conn->resolve.data != NULL)
+        uv_cancel((uv_req_t *)&conn->resolve);
+    rdma_soon(conn->rdma);
+}
+
+void rconn_end(struct rdma_conn *conn) {
+    struct rdma *rdma = conn->rdma;
+    if (conn->resolve.data != NULL)
+        return; /* libuv still holds it */
+    rcontrol_end(conn);
+    rreader_end(conn);
+    if (conn->announced)
+        rdma->events.closed(rdma->owner, conn->user, conn->why);
+    conn_free(conn);
+}
+
+void rconn_check_time(struct rdma_conn *conn, uint64_t now_ms) {
+    if (!conn->up && !conn->closing && now_ms >= conn->deadline_ms)
+        rconn_fail(conn, -ETIMEDOUT, "connect to %s: not up after %" PRIu32 " ms", conn->address,
+                   2 * conn->rdma->options.handshake_timeout_ms);
+}
+
+bool rconn_usable(const struct rdma_conn *conn) {
+    return conn->up && !conn->closing;
+}
+
+uint32_t rconn_rails_up(const struct rdma_conn *conn) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        count += conn->bulk[i] != NULL && conn->bulk[i]->phase == RLINK_OPEN;
+    return count;
+}
+
+/* ---- dialling ---- */
+
+static void dial(struct rdma_conn *conn, const struct addrinfo *addresses) {
+    memcpy(&conn->remote, addresses->ai_addr, addresses->ai_addrlen);
+    int r = rlink_dial(conn, HANDSHAKE_CONTROL, NULL, &conn->remote, &conn->control);
+    if (r < 0)
+        rconn_fail(conn, r, "connect to %s: %s", conn->address, strerror(-r));
+}
+
+static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses) {
+    struct rdma_conn *conn = request->data;
+    request->data = NULL;
+    if (status < 0)
+        rconn_fail(conn, -EHOSTUNREACH, "cannot resolve %s: %s", conn->address,
+                   uv_strerror(status));
+    else if (!conn->closing)
+        dial(conn, addresses);
+    uv_freeaddrinfo(addresses);
+    rdma_soon(conn->rdma);
+}
+
+/* Numbers are dialled at once, names go through libuv's pool. */
+static int start_dialling(struct rdma_conn *conn, const struct tcp_address *address) {
+    struct addrinfo *found,
+        hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST};
+    if (getaddrinfo(address->host, address->port, &hints, &found) == 0) {
+        dial(conn, found);
+        freeaddrinfo(found);
+        return 0;
+    }
+    hints.ai_flags = AI_NUMERICSERV;
+    conn->resolve.data = conn;
+    int r = uv_getaddrinfo(conn->rdma->loop, &conn->resolve, on_resolved, address->host,
+                           address->port, &hints);
+    if (r < 0)
+        conn->resolve.data = NULL;
+    return r;
+}
+
+int rconn_dial(struct rdma *rdma, const char *address, void *user, struct rdma_conn **out) {
+    struct tcp_address parsed;
+    int r = tcp_address_parse(address, &parsed);
+    if (r < 0)
+        return r;
+    struct rdma_conn *conn = conn_new(rdma, false);
+    if (conn == NULL)
+        return -ENOMEM;
+    conn->user = user;
+    conn->announced = true;
+    snprintf(conn->address, sizeof conn->address, "%s", address);
+    r = start_dialling(conn, &parsed);
+    if (r < 0) {
+        conn_free(conn);
+        return r;
+    }
+    *out = conn;
+    return 0;
+}
+
+/* Every bulk link stands or has failed: says so to the home. */
+static void check_ready(struct rdma_conn *conn) {
+    if (conn->closing || !conn->rails_known || conn->ready_sent)
+        return;
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        if (conn->bulk[i] != NULL && conn->bulk[i]->phase < RLINK_OPEN)
+            return;
+    if (rconn_rails_up(conn) == 0) {
+        rconn_fail(conn, -EHOSTUNREACH, "connect to %s: no rail leads there: %s", conn->address,
+                   conn->last_rail_failure);
+        return;
+    }
+    conn->ready_sent = true;
+    rcontrol_send(conn, RWIRE_READY, NULL, 0);
+}
+
+void rconn_on_rails(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
+    struct sockaddr_storage ours[RAILS_MAX], theirs[RAILS_MAX];
+    int pairs[RAILS_MAX], count = rwire_rails_decode(body, bytes, theirs);
+    if (conn->accepted_here || conn->rails_known || count < 0) {
+        rconn_fail(conn, -EPROTO, "peer sent a bad frame: list of rails");
+        return;
+    }
+    for (uint32_t i = 0; i < RAILS_MAX; i++) {
+        ours[i] = conn->rdma->rails[i].address;
+        if (conn->rdma->rails[i].device == NULL)
+            ours[i].ss_family = AF_UNSPEC;
+    }
+    rdma_pair_rails(ours, RAILS_MAX, theirs, (uint32_t)count, pairs);
+    snprintf(conn->last_rail_failure, sizeof conn->last_rail_failure,
+             "no rails of the two nodes fit together");
+    for (uint32_t i = 0; i < RAILS_MAX && !conn->closing; i++) {
+        int r = pairs[i] < 0 ? 0
+                             : rlink_dial(conn, HANDSHAKE_BULK, &conn->rdma->rails[i],
+                                          &theirs[pairs[i]], &conn->bulk[i]);
+        if (r < 0)
+            snprintf(conn->last_rail_failure, sizeof conn->last_rail_failure, "%s: %s",
+                     conn->rdma->rails[i].text, strerror(-r));
+    }
+    conn->rails_known = true;
+    check_ready(conn);
+}
+
+void rconn_on_accepted(struct rdma_conn *conn) {
+    struct rdma *rdma = conn->rdma;
+    if (conn->up)
+        return;
+    if (conn->accepted_here || !conn->ready_sent) {
+        rconn_fail(conn, -EPROTO, "peer sent a bad frame: out of order");
+        return;
+    }
+    conn->up = true;
+    rdma->events.up(rdma->owner, conn->user, conn->hello.data, conn->hello.bytes);
+}
+
+/* ---- accepting ---- */
+
+static void join(struct rdma_link *link, struct rdma_conn *conn) {
+    link->rdma->stranger_count--;
+    link->conn = conn;
+}
+
+static void adopt_control(struct rdma_link *link) {
+    struct rdma *rdma = link->rdma;
+    struct rdma_conn *conn = NULL;
+    uint8_t random[AUTH_NONCE_BYTES];
+    if (rdma->accepted_count < rdma->options.connections_max)
+        conn = conn_new(rdma, true);
+    if (conn == NULL) {
+        handshake_refuse(link->handshake, HANDSHAKE_REFUSE_LIMIT);
+        return;
+    }
+    join(link, conn);
+    conn->control = link;
+    auth_nonce(random);
+    memcpy(&conn->id, random, sizeof conn->id);
+    handshake_accept(link->handshake, conn->id);
+}
+
+static void adopt_bulk(struct rdma_link *link) {
+    struct rdma_conn *conn;
+    LIST_FOREACH (conn, &link->rdma->conns, all)
+        if (conn->accepted_here && conn->id == link->handshake->connection_id && !conn->up &&
+            !conn->closing && conn->bulk[link->rail] == NULL)
+            break;
+    if (conn == NULL) {
+        handshake_refuse(link->handshake, HANDSHAKE_REFUSE_CONNECTION);
+        return;
+    }
+    join(link, conn);
+    conn->bulk[link->rail] = link;
+    handshake_accept(link->handshake, conn->id);
+}
+
+void rconn_adopt(struct rdma_link *link) {
+    if (link->handshake->kind != link->kind)
+        handshake_refuse(link->handshake, HANDSHAKE_REFUSE_CONNECTION);
+    else if (link->kind == HANDSHAKE_CONTROL)
+        adopt_control(link);
+    else
+        adopt_bulk(link);
+}
+
+static void send_rails(struct rdma_conn *conn) {
+    uint8_t body[RAILS_MAX * RWIRE_RAIL_BYTES];
+    struct sockaddr_storage none = {.ss_family = AF_UNSPEC};
+    for (uint32_t i = 0; i < RAILS_MAX; i++) {
+        const struct rdma_rail *rail = &conn->rdma->rails[i];
+        rwire_rail_encode(rail->listener != NULL ? &rail->address : &none,
+                          body + (size_t)i * RWIRE_RAIL_BYTES);
+    }
+    struct iovec part = {body, sizeof body};
+    rcontrol_send(conn, RWIRE_RAILS, &part, 1);
+}
+
+static void refuse(struct rdma_conn *conn) {
+    struct rdma_link *control = conn->control;
+    rcontrol_send(conn, RWIRE_REFUSED, NULL, 0);
+    if (conn->closing)
+        return;
+    conn->control = NULL;
+    rlink_linger(control);
+    rconn_fail(conn, -ECONNREFUSED, "refused by the owner");
+}
+
+void rconn_on_ready(struct rdma_conn *conn) {
+    struct rdma *rdma = conn->rdma;
+    if (!conn->accepted_here || conn->up || rconn_rails_up(conn) == 0) {
+        rconn_fail(conn, -EPROTO, "peer sent a bad frame: out of order");
+        return;
+    }
+    conn->up = true; /* the owner may use it from within `accepted` */
+    conn->user = rdma->events.accepted(rdma->owner, (struct transport_conn *)conn, conn->hello.data,
+                                       conn->hello.bytes);
+    conn->announced = conn->user != NULL;
+    if (conn->closing)
+        return;
+    if (conn->announced)
+        rcontrol_send(conn, RWIRE_ACCEPTED, NULL, 0);
+    else
+        refuse(conn);
+}
+
+/* ---- links ---- */
+
+static void format_address(const struct sockaddr *address, char out[64]) {
+    char host[INET6_ADDRSTRLEN], port[8];
+    snprintf(out, 64, "?");
+    if (getnameinfo(address, sizeof(struct sockaddr_storage), host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+        snprintf(out, 64, address->sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+void rconn_link_open(struct rdma_link *link) {
+    struct rdma_conn *conn = link->conn;
+    if (link->kind == HANDSHAKE_BULK) {
+        check_ready(conn);
+        return;
+    }
+    format_address(rdma_get_local_addr(link->id), conn->counters.local);
+    format_address(rdma_get_peer_addr(link->id), conn->counters.remote);
+    if (conn->accepted_here)
+        send_rails(conn);
+}
+
+static void bulk_lost(struct rdma_conn *conn, struct rdma_link *link, int status, const char *why) {
+    const char *rail = conn->rdma->rails[link->rail].text;
+    conn->bulk[link->rail] = NULL;
+    snprintf(conn->last_rail_failure, sizeof conn->last_rail_failure, "%s: %s", rail, why);
+    if (!conn->up) {
+        check_ready(conn);
+        return;
+    }
+    conn->rails_lost++;
+    uint32_t left = rconn_rails_up(conn);
+    if (left == 0 || status == -EACCES) {
+        rconn_fail(conn, status, "%s", why);
+        return;
+    }
+    log_warning("rail %s to %s is out: %s; %" PRIu32 " left, reads go on there", rail,
+                conn->counters.remote, why, left);
+    rdma_soon(conn->rdma);
+}
+
+void rconn_link_lost(struct rdma_conn *conn, struct rdma_link *link, int status, const char *why) {
+    if (conn->closing)
+        return;
+    if (link != conn->control) {
+        for (uint32_t i = 0; i < RAILS_MAX; i++)
+            if (conn->bulk[i] == link) {
+                link->rail = i;
+                bulk_lost(conn, link, status, why);
+            }
+        return;
+    }
+    conn->control = NULL;
+    if (conn->up || conn->accepted_here)
+        rconn_fail(conn, status, "%s", why);
+    else
+        rconn_fail(conn, status, "connect to %s: %s", conn->address, why);
+}
+
+/* ---- what others may know ---- */
+
+void rconn_query(const struct rdma_conn *conn, struct transport_info *out) {
+    *out = conn->counters;
+    out->reads_in_flight = conn->active_count + conn->waiting_count;
+    if (conn->control != NULL)
+        out->send_queued_bytes = rbuffer_bytes(&conn->control->stream.unsent);
+    int used = snprintf(out->detail, sizeof out->detail, "%" PRIu32 " rails", rconn_rails_up(conn));
+    for (uint32_t i = 0; i < RAILS_MAX; i++) {
+        const struct rdma_link *link = conn->bulk[i];
+        char bytes[16];
+        if (link == NULL || link->device == NULL || (size_t)used >= sizeof out->detail)
+            continue;
+        used += snprintf(out->detail + used, sizeof out->detail - (size_t)used,
+                         ", %s MTU %" PRIu32 " read %s", link->device->name,
+                         conn->rdma->rails[i].mtu_bytes, log_bytes(link->bytes_read, bytes));
+    }
+    if (conn->rails_lost > 0 && (size_t)used < sizeof out->detail)
+        snprintf(out->detail + used, sizeof out->detail - (size_t)used, ", %" PRIu32 " lost",
+                 conn->rails_lost);
+}

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Each connection of the owner wraps one of a side (rdma or tcp), and is that side's user pointer,
+ * so every event finds its way up without a search. A dialled one starts with rdma; its `closed`
+ * before `up` starts it again with tcp, unseen by the owner. A region is one of each side; its key
+ * is both keys behind one another, and the reader's side takes its own.
+ */
+#include "transport_auto.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "transport_regions.h"
+
+struct side {
+    struct transport_auto *both;
+    struct transport *t;
+};
+
+struct auto_conn { /* the owner's struct transport_conn */
+    struct side *side;
+    struct transport_conn *inner;
+    void *user;
+    bool up, closing;
+    char address[256];  /* to dial again; "" of an accepted one */
+    char rdma_why[192]; /* why it is not rdma */
+};
+
+struct transport_auto {
+    struct transport base;
+    struct transport_events events;
+    void *owner;
+    struct side rdma, tcp;
+    struct auto_region {
+        bool used;
+        uint32_t rdma, tcp;
+    } * regions;
+    uint32_t region_count;
+    unsigned sides_left; /* not destroyed yet */
+    void (*on_destroyed)(void *owner);
+};
+
+static struct transport_auto *from_base(struct transport *t) {
+    return (struct transport_auto *)t; /* base is its first member */
+}
+
+static struct auto_conn *from_handle(struct transport_conn *conn) {
+    return (struct auto_conn *)conn;
+}
+
+/* ---- events of the sides ---- */
+
+static void *on_accepted(void *owner, struct transport_conn *inner, const void *hello,
+                         size_t hello_bytes) {
+    struct side *side = owner;
+    struct transport_auto *both = side->both;
+    struct auto_conn *conn = calloc(1, sizeof *conn);
+    if (conn == NULL)
+        return NULL;
+    conn->side = side;
+    conn->inner = inner;
+    conn->up = true;
+    conn->user =
+        both->events.accepted(both->owner, (struct transport_conn *)conn, hello, hello_bytes);
+    if (conn->user == NULL) {
+        free(conn);
+        return NULL;
+    }
+    return conn;
+}
+
+static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes) {
+    struct transport_auto *both = ((struct side *)owner)->both;
+    struct auto_conn *conn = user;
+    conn->up = true;
+    if (conn->rdma_why[0] != '\0')
+        log_info("connection to %s is over tcp; rdma: %s", conn->address, conn->rdma_why);
+    both->events.up(both->owner, conn->user, hello, hello_bytes);
+}
+
+static void on_message(void *owner, void *user, const void *data, size_t bytes) {
+    struct transport_auto *both = ((struct side *)owner)->both;
+    both->events.message(both->owner, ((struct auto_conn *)user)->user, data, bytes);
+}
+
+static void on_read_done(void *owner, void *user, void *read_user, int status) {
+    struct transport_auto *both = ((struct side *)owner)->both;
+    both->events.read_done(both->owner, ((struct auto_conn *)user)->user, read_user, status);
+}
+
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+    struct transport_auto *both = ((struct side *)owner)->both;
+    both->events.read_progress(both->owner, ((struct auto_conn *)user)->user, read_user,
+                               bytes_done);
+}
+
+/* RDMA did not come up: is the connection alive again, over TCP? */
+static bool fall_back(struct auto_conn *conn, const char *why) {
+    struct transport_auto *both = conn->side->both;
+    if (conn->up || conn->closing || conn->side != &both->rdma || both->tcp.t == NULL ||
+        both->on_destroyed != NULL)
+        return false;
+    snprintf(conn->rdma_why, sizeof conn->rdma_why, "%s", why);
+    conn->side = &both->tcp;
+    return both->tcp.t->ops->connect(both->tcp.t, conn->address, conn, &conn->inner) == 0;
+}
+
+static void on_closed(void *owner, void *user, const char *why) {
+    struct transport_auto *both = ((struct side *)owner)->both;
+    struct auto_conn *conn = user;
+    if (fall_back(conn, why))
+        return;
+    both->events.closed(both->owner, conn->user, why);
+    free(conn);
+}
+
+static const struct transport_events side_events = {
+    .accepted = on_accepted,
+    .up = on_up,
+    .message = on_message,
+    .read_done = on_read_done,
+    .read_progress = on_read_progress,
+    .closed = on_closed,
+};
+
+/* ---- operations ---- */
+
+/* RDMA beside TCP, at the port that TCP got. An address that no rail has is served over TCP alone.
+ */
+static void listen_rdma_too(struct transport_auto *both, const char *address, const char *bound) {
+    char with_port[320], unused[64];
+    snprintf(with_port, sizeof with_port, "%.*s%s", (int)(strrchr(address, ':') - address), address,
+             strrchr(bound, ':'));
+    int r = both->rdma.t->ops->listen(both->rdma.t, with_port, unused);
+    if (r < 0)
+        log_warning(
+            "RDMA is not offered to peers: cannot listen at %s: %s; give [peers] listen the "
+            "address of a rail, or 0.0.0.0",
+            with_port, r == -EADDRNOTAVAIL ? "no rail has this address" : strerror(-r));
+}
+
+static int auto_listen(struct transport *t, const char *address, char bound_out[64]) {
+    struct transport_auto *both = from_base(t);
+    if (both->tcp.t == NULL)
+        return both->rdma.t->ops->listen(both->rdma.t, address, bound_out);
+    int r = both->tcp.t->ops->listen(both->tcp.t, address, bound_out);
+    if (r == 0 && both->rdma.t != NULL)
+        listen_rdma_too(both, address, bound_out);
+    return r;
+}
+
+static int side_add_region(struct side *side, void *base, uint64_t bytes, uint32_t *out) {
+    return side->t != NULL ? side->t->ops->add_region(side->t, base, bytes, out) : 0;
+}
+
+static void side_remove_region(struct side *side, uint32_t region) {
+    if (side->t != NULL)
+        side->t->ops->remove_region(side->t, region);
+}
+
+/* A side that is not there has a key of zeros. */
+static int side_region_key(struct side *side, uint32_t region, uint8_t *out) {
+    memset(out, 0, REGION_KEY_BYTES);
+    return side->t != NULL ? side->t->ops->region_key(side->t, region, out, REGION_KEY_BYTES) : 0;
+}
+
+static int new_region(struct transport_auto *both, uint32_t *out) {
+    for (uint32_t i = 0; i < both->region_count; i++)
+        if (!both->regions[i].used) {
+            *out = i;
+            return 0;
+        }
+    struct auto_region *regions =
+        reallocarray(both->regions, both->region_count + 1, sizeof *regions);
+    if (regions == NULL)
+        return -ENOMEM;
+    both->regions = regions;
+    *out = both->region_count++;
+    regions[*out].used = false;
+    return 0;
+}
+
+static int auto_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out) {
+    struct transport_auto *both = from_base(t);
+    uint32_t number;
+    int r = new_region(both, &number);
+    if (r < 0)
+        return r;
+    struct auto_region *region = &both->regions[number];
+    r = side_add_region(&both->tcp, base, bytes, &region->tcp);
+    if (r < 0)
+        return r;
+    r = side_add_region(&both->rdma, base, bytes, &region->rdma);
+    if (r < 0) {
+        side_remove_region(&both->tcp, region->tcp);
+        return r;
+    }
+    region->used = true;
+    *region_out = number;
+    return 0;
+}
+
+static void auto_remove_region(struct transport *t, uint32_t number) {
+    struct transport_auto *both = from_base(t);
+    if (number >= both->region_count || !both->regions[number].used)
+        return;
+    struct auto_region region = both->regions[number];
+    both->regions[number].used = false;
+    side_remove_region(&both->rdma, region.rdma);
+    side_remove_region(&both->tcp, region.tcp);
+}
+
+static int auto_region_key(struct transport *t, uint32_t number, void *out, size_t out_bytes) {
+    struct transport_auto *both = from_base(t);
+    uint8_t *key = out;
+    if (number >= both->region_count || !both->regions[number].used)
+        return -ENOENT;
+    if (out_bytes < 2 * REGION_KEY_BYTES)
+        return -EMSGSIZE;
+    int r = side_region_key(&both->rdma, both->regions[number].rdma, key);
+    if (r >= 0)
+        r = side_region_key(&both->tcp, both->regions[number].tcp, key + REGION_KEY_BYTES);
+    return r < 0 ? r : (int)(2 * REGION_KEY_BYTES);
+}
+
+static int auto_connect(struct transport *t, const char *address, void *user,
+                        struct transport_conn **out) {
+    struct transport_auto *both = from_base(t);
+    struct auto_conn *conn = calloc(1, sizeof *conn);
+    if (conn == NULL)
+        return -ENOMEM;
+    conn->user = user;
+    conn->side = both->rdma.t != NULL ? &both->rdma : &both->tcp;
+    snprintf(conn->address, sizeof conn->address, "%s", address);
+    int r = conn->side->t->ops->connect(conn->side->t, address, conn, &conn->inner);
+    if (r < 0) {
+        free(conn);
+        return r;
+    }
+    *out = (struct transport_conn *)conn;
+    return 0;
+}
+
+static int auto_send(struct transport_conn *handle, const struct iovec *parts, int part_count) {
+    struct auto_conn *conn = from_handle(handle);
+    return conn->side->t->ops->send(conn->inner, parts, part_count);
+}
+
+static int auto_read(struct transport_conn *handle, const struct transport_read *read) {
+    struct auto_conn *conn = from_handle(handle);
+    struct transport_read own = *read;
+    if (read->key_bytes == 2 * REGION_KEY_BYTES) {
+        own.key_bytes = REGION_KEY_BYTES;
+        if (conn->side == &conn->side->both->tcp)
+            own.key = (const uint8_t *)read->key + REGION_KEY_BYTES;
+    }
+    return conn->side->t->ops->read(conn->inner, &own);
+}
+
+static void auto_close(struct transport_conn *handle) {
+    struct auto_conn *conn = from_handle(handle);
+    conn->closing = true;
+    conn->side->t->ops->close(conn->inner);
+}
+
+static void auto_query(const struct transport_conn *handle, struct transport_info *out) {
+    const struct auto_conn *conn = (const struct auto_conn *)handle;
+    conn->side->t->ops->query(conn->inner, out);
+    if (conn->rdma_why[0] != '\0')
+        snprintf(out->detail, sizeof out->detail, "no rdma: %s", conn->rdma_why);
+}
+
+/* ---- birth and end ---- */
+
+void transport_auto_free(struct transport_auto *both) {
+    if (both == NULL)
+        return;
+    free(both->regions);
+    free(both);
+}
+
+static void nobody_to_tell(void *owner) {
+    (void)owner;
+}
+
+static void on_side_destroyed(void *owner) {
+    struct transport_auto *both = ((struct side *)owner)->both;
+    if (--both->sides_left > 0)
+        return;
+    void (*on_destroyed)(void *) = both->on_destroyed;
+    void *whose = both->owner;
+    transport_auto_free(both);
+    on_destroyed(whose);
+}
+
+static void auto_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
+    struct transport_auto *both = from_base(t);
+    struct transport *rdma = both->rdma.t, *tcp = both->tcp.t;
+    both->sides_left = (rdma != NULL) + (tcp != NULL);
+    both->on_destroyed = on_destroyed != NULL ? on_destroyed : nobody_to_tell;
+    if (rdma != NULL)
+        rdma->ops->destroy(rdma, on_side_destroyed);
+    if (tcp != NULL)
+        tcp->ops->destroy(tcp, on_side_destroyed);
+}
+
+static const struct transport_ops auto_ops = {
+    .name = "auto",
+    .listen = auto_listen,
+    .add_region = auto_add_region,
+    .remove_region = auto_remove_region,
+    .region_key = auto_region_key,
+    .connect = auto_connect,
+    .send = auto_send,
+    .read = auto_read,
+    .close = auto_close,
+    .query = auto_query,
+    .destroy = auto_destroy,
+};
+
+int transport_auto_new(const struct transport_events *events, void *owner,
+                       struct transport_auto **out) {
+    struct transport_auto *both = calloc(1, sizeof *both);
+    if (both == NULL)
+        return -ENOMEM;
+    both->base.ops = &auto_ops;
+    both->events = *events;
+    both->owner = owner;
+    both->rdma.both = both->tcp.both = both;
+    *out = both;
+    return 0;
+}
+
+const struct transport_events *transport_auto_events(void) {
+    return &side_events;
+}
+
+void *transport_auto_rdma_owner(struct transport_auto *both) {
+    return &both->rdma;
+}
+
+void *transport_auto_tcp_owner(struct transport_auto *both) {
+    return &both->tcp;
+}
+
+struct transport *transport_auto_join(struct transport_auto *both, struct transport *rdma,
+                                      struct transport *tcp) {
+    both->rdma.t = rdma;
+    both->tcp.t = tcp;
+    return &both->base;
+}
