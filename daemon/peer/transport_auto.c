@@ -218,12 +218,12 @@ static int auto_region_key(struct transport *t, uint32_t number, void *out, size
     uint8_t *key = out;
     if (number >= both->region_count || !both->regions[number].used)
         return -ENOENT;
-    if (out_bytes < 2 * REGION_KEY_BYTES)
+    if (out_bytes < 2ull * REGION_KEY_BYTES)
         return -EMSGSIZE;
     int r = side_region_key(&both->rdma, both->regions[number].rdma, key);
     if (r >= 0)
         r = side_region_key(&both->tcp, both->regions[number].tcp, key + REGION_KEY_BYTES);
-    return r < 0 ? r : (int)(2 * REGION_KEY_BYTES);
+    return r < 0 ? r : (int)(2ull * REGION_KEY_BYTES);
 }
 
 static int auto_connect(struct transport *t, const char *address, void *user,
@@ -252,7 +252,7 @@ static int auto_send(struct transport_conn *handle, const struct iovec *parts, i
 static int auto_read(struct transport_conn *handle, const struct transport_read *read) {
     struct auto_conn *conn = from_handle(handle);
     struct transport_read own = *read;
-    if (read->key_bytes == 2 * REGION_KEY_BYTES) {
+    if (read->key_bytes == 2ull * REGION_KEY_BYTES) {
         own.key_bytes = REGION_KEY_BYTES;
         if (conn->side == &conn->side->both->tcp)
             own.key = (const uint8_t *)read->key + REGION_KEY_BYTES;

@@ -86,12 +86,12 @@ void rdma_soon(struct rdma *rdma) {
 static bool somebody_waits(const struct rdma *rdma) {
     const struct rdma_link *link;
     const struct rdma_conn *conn;
-    TAILQ_FOREACH(link, &rdma->links, all)
-    if (link->phase != RLINK_OPEN || link->posted_count > 0)
-        return true;
-    LIST_FOREACH(conn, &rdma->conns, all)
-    if (!conn->up)
-        return true;
+    TAILQ_FOREACH (link, &rdma->links, all)
+        if (link->phase != RLINK_OPEN || link->posted_count > 0)
+            return true;
+    LIST_FOREACH (conn, &rdma->conns, all)
+        if (!conn->up)
+            return true;
     return false;
 }
 
@@ -118,8 +118,8 @@ static void on_tick(uv_timer_t *timer) {
         if (next != NULL && next->phase == RLINK_CLOSED)
             break; /* a whole connection ended; the others are looked at in the next turn */
     }
-    LIST_FOREACH(conn, &rdma->conns, all)
-    rconn_check_time(conn, now_ms);
+    LIST_FOREACH (conn, &rdma->conns, all)
+        rconn_check_time(conn, now_ms);
     if (now_ms - rdma->scanned_ms >= SCAN_MS) {
         rrails_scan(rdma, NULL, 0);
         rmemory_continue(rdma);
@@ -304,8 +304,8 @@ static void rt_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
     struct rdma_link *link;
     rdma->destroying = true;
     rdma->on_destroyed = on_destroyed;
-    LIST_FOREACH(conn, &rdma->conns, all)
-    rconn_fail(conn, -ECANCELED, "%s", "");
+    LIST_FOREACH (conn, &rdma->conns, all)
+        rconn_fail(conn, -ECANCELED, "%s", "");
     while ((link = TAILQ_FIRST(&rdma->links)) != NULL)
         rlink_close(link);
     close_devices(rdma);

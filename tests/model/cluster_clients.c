@@ -14,24 +14,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORD_STEP     0x9e3779b97f4a7c15u
-#define GREETING_BASE 0x80000000u
-#define IDS_BY_NAME   3u /* samples 0, 1, 2 are also asked for by id alone */
+#include "cluster_clients.h"
+
+#define WORD_STEP   0x9e3779b97f4a7c15u
+#define IDS_BY_NAME 3u /* samples 0, 1, 2 are also asked for by id alone */
 
 static const uint64_t sizes[SIZES] = {64, 1000, 5000, 20000, 70000};
 static struct {
     uint8_t bytes[128];
     size_t count;
 } specs[SIZES];
-static const char *const ids[SAMPLE_IDS] = {"s0", "s1", "s2", "s3", "s4", "s5"};
-static const char *const step_names[STEP_KINDS] = {
+const char *const clients_ids[SAMPLE_IDS] = {"s0", "s1", "s2", "s3", "s4", "s5"};
+const char *const clients_step_names[STEP_KINDS] = {
     "put",          "reserve", "commit", "cancel", "get", "get by id", "release",
     "release late", "ack",     "abort",  "stat",   "gc",  "leave",     "repeat",
 };
 
 /* ---- bytes ---- */
 
-static void fill(uint8_t *at, uint64_t nonce, uint64_t bytes) {
+void clients_fill(uint8_t *at, uint64_t nonce, uint64_t bytes) {
     for (uint64_t k = 0; k < bytes / 8; k++) {
         uint64_t word = nonce + k * WORD_STEP;
         memcpy(at + 8 * k, &word, 8);
@@ -70,247 +71,18 @@ void clients_once(void) {
     }
 }
 
-static const uint8_t *node_bytes(const struct node *node, uint64_t offset) {
+const uint8_t *clients_node_bytes(const struct node *node, uint64_t offset) {
     return (const uint8_t *)node_space(node)->arena.base + offset;
 }
 
 void held_check(struct world *w, const struct held *held, const char *when) {
     const struct node *node = &w->nodes[held->node];
-    if (!payload_matches(node_bytes(node, held->offset), held->claim->nonce, held->claim->bytes))
+    if (!payload_matches(clients_node_bytes(node, held->offset), held->claim->nonce,
+                         held->claim->bytes))
         contract_broken(&w->contract, "leased bytes changed",
                         "the bytes of put %" PRIx64 ", leased at node %s, had changed %s",
                         held->claim->nonce, node->name, when);
 }
-
-/* ---- answers ---- */
-
-static bool is_current(const struct client *client, uint64_t serial) {
-    return client->session && client->serial == serial;
-}
-
-static void add_held(struct world *w, struct client *client, struct claim *claim,
-                     const Fb__GetResult *result) {
-    struct node *node = client->node;
-    if (w->held_count == LEASES_MAX)
-        return;
-    w->held[w->held_count++] = (struct held){.client = client,
-                                             .serial = client->serial,
-                                             .node = node->index,
-                                             .incarnation = node->incarnation,
-                                             .claim = claim,
-                                             .hi = result->lease_hi,
-                                             .lo = result->lease_lo,
-                                             .offset = result->extent_offset};
-    claim->live += claim->home == node->index;
-}
-
-static void granted(struct world *w, const struct asked *asked, const Fb__GetResult *result) {
-    struct contract *c = &w->contract;
-    struct client *client = asked->client;
-    const uint8_t *at = node_bytes(client->node, result->extent_offset);
-    struct claim *claim = contract_find(c, payload_nonce(at));
-    if (!claim || claim->id != asked->id || (asked->claim && claim != asked->claim) ||
-        !payload_matches(at, claim->nonce, claim->bytes)) {
-        contract_broken(c, "wrong bytes",
-                        "a get of %s at node %s was granted generation %" PRIx64
-                        " with bytes that are not its own",
-                        ids[asked->id], client->node->name, result->generation);
-        return;
-    }
-    world_say(w, "  #%u granted: put %" PRIx64 " generation %" PRIx64 "%s",
-              (unsigned)(asked - w->asked), claim->nonce, result->generation,
-              result->over_network ? " over the network" : "");
-    if (*result->home && (strcmp(result->home, w->nodes[claim->home].name) ||
-                          result->incarnation != claim->incarnation))
-        contract_broken(
-            c, "wrong home",
-            "put %" PRIx64 " of node %s was granted as one of node %s, incarnation %" PRIx64,
-            claim->nonce, w->nodes[claim->home].name, result->home, result->incarnation);
-    contract_granted(c, claim, result->generation, asked->begun);
-    add_held(w, client, claim, result);
-}
-
-/* With an index, a node that was away may have been declared dead for a while. */
-static void called_lost(struct world *w, const struct claim *claim) {
-    if (!w->contract.index || !w->nodes[claim->home].away)
-        contract_called_lost(&w->contract, claim);
-}
-
-static void on_get(struct world *w, struct asked *asked, const Fb__GetResult *result) {
-    struct contract *c = &w->contract;
-    if (result->status == FB__STATUS__OK)
-        granted(w, asked, result);
-    else if (result->status == FB__STATUS__NOT_FOUND && asked->claim)
-        contract_not_found(c, asked->claim, asked->begun, asked->checked);
-    else if (result->status == FB__STATUS__NOT_FOUND)
-        contract_id_not_found(c, asked->id, asked->begun);
-    else if (result->status == FB__STATUS__LOST && asked->claim)
-        called_lost(w, asked->claim);
-    else if (result->status == FB__STATUS__INTERNAL || result->status == FB__STATUS__INVALID)
-        contract_broken(c, "internal", "a get was answered: %s", result->error);
-}
-
-static void on_put(struct world *w, struct asked *asked, const Fb__PutResult *result) {
-    struct contract *c = &w->contract;
-    bool repeats_done = asked->repeats && asked->claim->state == CLAIM_DONE;
-    if (result->status == FB__STATUS__OK) {
-        contract_commit_done(c, asked->claim, result->generation);
-        world_say(w, "  #%u put %" PRIx64 " is generation %" PRIx64, (unsigned)(asked - w->asked),
-                  asked->claim->nonce, result->generation);
-    } else if (!repeats_done) {
-        bool surely = !asked->repeats && !(c->index && result->status == FB__STATUS__UNAVAILABLE);
-        contract_commit_failed(c, asked->claim, surely);
-    }
-}
-
-static void on_reserve(struct world *w, struct asked *asked, const Fb__PutResult *result) {
-    struct client *client = asked->client;
-    if (result->status != FB__STATUS__OK || w->reserved_count == CLAIMS_MAX)
-        return;
-    fill((uint8_t *)node_bytes(client->node, result->extent_offset), asked->claim->nonce,
-         asked->claim->bytes);
-    w->reserved[w->reserved_count++] = (struct reserved){.claim = asked->claim,
-                                                         .client = client,
-                                                         .serial = client->serial,
-                                                         .reservation = result->reservation,
-                                                         .offset = result->extent_offset,
-                                                         .open = true};
-}
-
-/* An ack answered OK whose home has not heard of it yet. */
-static bool ack_is_on_its_way(const struct node *node, const struct claim *claim) {
-    const struct peer *home = peers_find(node->peers, node->world->nodes[claim->home].name);
-    const struct outbox *outbox = home ? peer_user(home) : NULL;
-    const struct pending_end *end;
-    if (!outbox)
-        return false;
-    TAILQ_FOREACH (end, &outbox->waiting, link)
-        if (end->is_ack && end->generation == claim->generation)
-            return true;
-    TAILQ_FOREACH (end, &outbox->sent, link)
-        if (end->is_ack && end->generation == claim->generation)
-            return true;
-    return false;
-}
-
-static void id_retired(struct world *w, const struct asked *asked, bool ok) {
-    struct contract *c = &w->contract;
-    const struct node *node = asked->client->node;
-    bool ack = asked->kind == STEP_ACK;
-    unsigned sure_home = c->index && !ack ? EVERYWHERE : node->index;
-    const char *why = ack ? "acked" : "aborted";
-    /* One said again may have done its work the first time, before later puts. */
-    contract_retire_id_ends(c, asked->id, asked->home, sure_home, asked->incarnation, asked->begun,
-                            ok && !asked->repeats ? why : NULL);
-    if (!ok && asked->home == EVERYWHERE && !c->index)
-        contract_retire_id_unknown(c, asked->id);
-}
-
-static bool has_no_effect(const struct world *w, const struct asked *asked) {
-    return asked->kind == STEP_ACK && w->contract.policy == CONTRACT_RETAIN;
-}
-
-static void on_retire(struct world *w, struct asked *asked, const Fb__ItemResult *result) {
-    bool ok = result->status == FB__STATUS__OK;
-    if (has_no_effect(w, asked))
-        return;
-    if (!asked->claim)
-        id_retired(w, asked, ok);
-    else if (ok && !ack_is_on_its_way(asked->client->node, asked->claim))
-        contract_gone(&w->contract, asked->claim, asked->kind == STEP_ACK ? "acked" : "aborted");
-}
-
-static void on_stat(struct world *w, struct asked *asked, const Fb__StatResult *result) {
-    struct contract *c = &w->contract;
-    const struct claim *claim = asked->claim;
-    if (result->status == FB__STATUS__NOT_FOUND)
-        contract_not_found(c, claim, asked->begun, true);
-    else if (result->status == FB__STATUS__LOST)
-        called_lost(w, claim);
-    else if (result->status == FB__STATUS__OK && result->info &&
-             result->info->state == FB__SAMPLE_STATE__RESIDENT && claim->gone < asked->begun)
-        contract_broken(c, "shown after its end",
-                        "put %" PRIx64 " was shown as resident after it had ended: %s",
-                        claim->nonce, claim->gone_why);
-    else if (result->status == FB__STATUS__OK && result->info && !claim->threats &&
-             result->info->state != FB__SAMPLE_STATE__RESIDENT)
-        contract_broken(c, "shown as gone",
-                        "put %" PRIx64 " was shown in state %d, reason %d, "
-                        "though nothing ended it",
-                        claim->nonce, (int)result->info->state, (int)result->info->reason);
-}
-
-static void on_refused(struct world *w, struct asked *asked, const Fb__ClientReply *reply) {
-    if (reply->status == FB__STATUS__INTERNAL || reply->status == FB__STATUS__INVALID)
-        contract_broken(&w->contract, "internal", "a %s was answered: %s", step_names[asked->kind],
-                        reply->error);
-    Fb__PutResult put = FB__PUT_RESULT__INIT;
-    put.status = reply->status;
-    Fb__ItemResult item = FB__ITEM_RESULT__INIT;
-    item.status = reply->status;
-    if (asked->kind == STEP_PUT || asked->kind == STEP_COMMIT)
-        on_put(w, asked, &put);
-    else if (asked->kind == STEP_ACK || asked->kind == STEP_ABORT)
-        on_retire(w, asked, &item);
-}
-
-static void on_greeting(struct client *client, const Fb__ClientReply *reply) {
-    if (reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_OPENED)
-        client->handle = reply->store_opened->handle;
-}
-
-static void on_reply(void *context, uint32_t request_id, const Fb__ClientReply *reply, int fd) {
-    struct client *client = context;
-    struct world *w = client->node->world;
-    (void)fd;
-    if (client->node->dying)
-        return;
-    if (request_id >= GREETING_BASE) {
-        on_greeting(client, reply);
-        return;
-    }
-    struct asked *asked = &w->asked[request_id];
-    if (asked->answered || asked->client != client || asked->serial != client->serial)
-        contract_broken(&w->contract, "answered twice",
-                        "request #%u was answered twice, or in another session", request_id);
-    asked->answered = true;
-    if (reply->status != FB__STATUS__OK)
-        world_say(w, "  #%u refused: %s", request_id, reply->error);
-    switch (reply->result_case) {
-    case FB__CLIENT_REPLY__RESULT_GET:
-        if (reply->get->items[0]->status)
-            world_say(w, "  #%u: %s", request_id, reply->get->items[0]->error);
-        on_get(w, asked, reply->get->items[0]);
-        break;
-    case FB__CLIENT_REPLY__RESULT_PUT:
-        if (reply->put->items[0]->status)
-            world_say(w, "  #%u: %s", request_id, reply->put->items[0]->error);
-        if (asked->kind == STEP_RESERVE)
-            on_reserve(w, asked, reply->put->items[0]);
-        else
-            on_put(w, asked, reply->put->items[0]);
-        break;
-    case FB__CLIENT_REPLY__RESULT_ITEMS:
-        if (asked->kind == STEP_ACK || asked->kind == STEP_ABORT) {
-            world_say(w, "  #%u: status %d %s", request_id, (int)reply->items->items[0]->status,
-                      reply->items->items[0]->error);
-            on_retire(w, asked, reply->items->items[0]);
-        }
-        break;
-    case FB__CLIENT_REPLY__RESULT_STAT:
-        on_stat(w, asked, reply->stat->items[0]);
-        break;
-    default:
-        if (reply->status != FB__STATUS__OK)
-            on_refused(w, asked, reply);
-    }
-}
-
-static void on_notice(void *context, uint32_t request_id, const Fb__ClientNotice *notice) {
-    (void)context, (void)request_id, (void)notice;
-}
-
-static const struct broker_client_ops client_ops = {.reply = on_reply, .notice = on_notice};
 
 /* ---- coming and going ---- */
 
@@ -330,7 +102,7 @@ void client_connect(struct client *client) {
     static const struct broker_credentials credentials = {.uid = 0, .gid = 0, .pid = 1};
     if (client->session)
         return;
-    client->session = broker_session_open(client->node->broker, &client_ops, client, &credentials);
+    client->session = broker_session_open(client->node->broker, &clients_ops, client, &credentials);
     cr_assert_not_null(client->session);
     client->serial++;
     Fb__Hello hello = FB__HELLO__INIT;
@@ -356,8 +128,8 @@ static void abandon(struct world *w, struct asked *asked) {
         asked->claim->state == CLAIM_OPEN)
         contract_commit_unknown(&w->contract, asked->claim);
     if ((asked->kind == STEP_ACK || asked->kind == STEP_ABORT) && !asked->claim &&
-        !has_no_effect(w, asked))
-        id_retired(w, asked, false);
+        !clients_have_no_effect(w, asked))
+        clients_id_retired(w, asked, false);
 }
 
 /* Its leases end as returned. */
@@ -434,10 +206,10 @@ static void send_put(struct client *client, struct asked *asked, uint32_t deadli
     struct claim *claim = asked->claim;
     struct world *w = client->node->world;
     unsigned size = size_of(claim);
-    fill(payload, claim->nonce, claim->bytes);
+    clients_fill(payload, claim->nonce, claim->bytes);
     uint8_t checksum[8] = {1};
     Fb__PutItem item = FB__PUT_ITEM__INIT, *items[1] = {&item};
-    item.sample_id = (char *)ids[claim->id];
+    item.sample_id = (char *)clients_ids[claim->id];
     item.spec = (ProtobufCBinaryData){specs[size].count, specs[size].bytes};
     item.checksums = (ProtobufCBinaryData){sizeof checksum, checksum};
     item.bytes = (uint32_t)claim->bytes;
@@ -451,7 +223,7 @@ static void send_put(struct client *client, struct asked *asked, uint32_t deadli
     request.op_case = FB__CLIENT_REQUEST__OP_PUT;
     request.put = &put;
     world_say(w, "#%u %s put %s %" PRIu64 " bytes as %" PRIx64 "%s", number(w, asked),
-              client->node->name, ids[claim->id], claim->bytes, claim->nonce,
+              client->node->name, clients_ids[claim->id], claim->bytes, claim->nonce,
               asked->repeats ? ", again" : "");
     send(client, number(w, asked), true, &request, payload, claim->bytes);
 }
@@ -487,7 +259,7 @@ static void do_reserve(struct client *client, const struct step *step) {
     asked->claim = claim;
     asked->id = claim->id;
     Fb__ReserveItem item = FB__RESERVE_ITEM__INIT, *items[1] = {&item};
-    item.sample_id = (char *)ids[claim->id];
+    item.sample_id = (char *)clients_ids[claim->id];
     item.spec = (ProtobufCBinaryData){specs[size].count, specs[size].bytes};
     Fb__Reserve reserve = FB__RESERVE__INIT;
     reserve.handle = client->handle;
@@ -498,7 +270,7 @@ static void do_reserve(struct client *client, const struct step *step) {
     request.op_case = FB__CLIENT_REQUEST__OP_RESERVE;
     request.reserve = &reserve;
     world_say(w, "#%u %s reserve %s %" PRIu64 " bytes", number(w, asked), client->node->name,
-              ids[claim->id], claim->bytes);
+              clients_ids[claim->id], claim->bytes);
     send(client, number(w, asked), true, &request, NULL, 0);
 }
 
@@ -506,7 +278,8 @@ static struct reserved *any_reserved(struct client *client, uint32_t pick) {
     struct world *w = client->node->world;
     for (unsigned i = 0; i < w->reserved_count; i++) {
         struct reserved *reserved = &w->reserved[(pick + i) % w->reserved_count];
-        if (reserved->open && reserved->client == client && is_current(client, reserved->serial))
+        if (reserved->open && reserved->client == client &&
+            client_is_current(client, reserved->serial))
             return reserved;
     }
     return NULL;
@@ -527,7 +300,7 @@ static void send_commit(struct client *client, struct asked *asked, uint64_t res
     request.op_case = FB__CLIENT_REQUEST__OP_COMMIT;
     request.commit = &commit;
     world_say(w, "#%u %s commit %s as %" PRIx64 "%s", number(w, asked), client->node->name,
-              ids[asked->id], asked->claim->nonce, asked->repeats ? ", again" : "");
+              clients_ids[asked->id], asked->claim->nonce, asked->repeats ? ", again" : "");
     send(client, number(w, asked), true, &request, NULL, 0);
 }
 
@@ -581,7 +354,7 @@ static void send_get(struct client *client, struct asked *asked, uint32_t deadli
     asked->checked = checked;
     const struct claim *claim = asked->claim;
     Fb__GetItem item = FB__GET_ITEM__INIT, *items[1] = {&item};
-    item.sample_id = (char *)ids[asked->id];
+    item.sample_id = (char *)clients_ids[asked->id];
     item.want_spec = true;
     if (claim) {
         item.generation = claim->generation;
@@ -601,7 +374,8 @@ static void send_get(struct client *client, struct asked *asked, uint32_t deadli
         world_say(w, "#%u %s get put %" PRIx64 " generation %" PRIx64 " of %s", number(w, asked),
                   client->node->name, claim->nonce, claim->generation, item.home);
     else
-        world_say(w, "#%u %s get %s by id", number(w, asked), client->node->name, ids[asked->id]);
+        world_say(w, "#%u %s get %s by id", number(w, asked), client->node->name,
+                  clients_ids[asked->id]);
     send(client, number(w, asked), true, &request, NULL, 0);
 }
 
@@ -721,7 +495,7 @@ static void send_retire(struct client *client, struct asked *asked, uint32_t dea
     struct world *w = client->node->world;
     const struct claim *claim = asked->claim;
     Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
-    item.sample_id = (char *)ids[asked->id];
+    item.sample_id = (char *)clients_ids[asked->id];
     if (claim) {
         item.generation = claim->generation;
         item.home = w->nodes[claim->home].name;
@@ -739,16 +513,17 @@ static void send_retire(struct client *client, struct asked *asked, uint32_t dea
     request.ack = &retire;
     if (claim)
         world_say(w, "#%u %s %s put %" PRIx64 " of %s%s", number(w, asked), client->node->name,
-                  step_names[asked->kind], claim->nonce, item.home,
+                  clients_step_names[asked->kind], claim->nonce, item.home,
                   asked->repeats ? ", again" : "");
     else
         world_say(w, "#%u %s %s %s by id%s", number(w, asked), client->node->name,
-                  step_names[asked->kind], ids[asked->id], asked->repeats ? ", again" : "");
+                  clients_step_names[asked->kind], clients_ids[asked->id],
+                  asked->repeats ? ", again" : "");
     send(client, number(w, asked), true, &request, NULL, 0);
 }
 
 static void retire_begins(struct world *w, const struct asked *asked) {
-    if (has_no_effect(w, asked))
+    if (clients_have_no_effect(w, asked))
         return;
     if (asked->claim)
         contract_retire_begins(&w->contract, asked->claim);
@@ -781,7 +556,7 @@ static void do_stat(struct client *client, const struct step *step) {
         return;
     asked->claim = claim;
     Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
-    item.sample_id = (char *)ids[claim->id];
+    item.sample_id = (char *)clients_ids[claim->id];
     item.generation = claim->generation;
     item.home = w->nodes[claim->home].name;
     item.incarnation = claim->incarnation;
