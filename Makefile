@@ -52,14 +52,16 @@ CLIENT_OBJ := $(call obj,$(wildcard libclient/*.c))
 CTL_OBJ := $(call obj,$(wildcard libclient/featurectl/*.c))
 BENCH_OBJ := $(call obj,$(wildcard tests/bench/*.c))
 SUPPORT_OBJ := $(call obj,$(wildcard tests/support/*.c))
-suite_obj = $(call obj,$(wildcard tests/$(1)/*.c))
+# Faults of a real etcd, timed by its leases: a suite of their own (make check-faults), for a quiet machine.
+FAULTS := tests/e2e/index_faults.c tests/e2e/index_nodes.c tests/conformance/directory_etcd_faults.c
+suite_obj = $(call obj,$(filter-out $(FAULTS),$(wildcard tests/$(1)/*.c)))
 SUITES := $(foreach s,unit conformance model e2e,$(if $(wildcard tests/$(s)/*.c),$(s)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check check-faults vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -110,10 +112,17 @@ $(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_w
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
+$(BUILD)/tests/faults: $(call obj,$(FAULTS) $(patsubst %,tests/conformance/directory_%.c,etcd_world names)) $(SUPPORT_OBJ) \
+  $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
 tests: all $(SUITES:%=$(BUILD)/tests/%) ## build the test programs
 
 check: tests ## run every test; closes with "N passed, N failed"
 	BUILD=$(BUILD) scripts/run-tests $(SUITES)
+check-faults: all $(BUILD)/tests/faults ## leaders killed, quorums lost, nodes cut off, on real etcd; wants a quiet machine
+	BUILD=$(BUILD) scripts/run-tests faults
 vm-check: tests $(BUILD)/tests/vm ## the tests that need RDMA alone, in QEMU machines with Soft-RoCE
 	scripts/setup --vm
 	BUILD=$(BUILD) tests/vm/run

@@ -23,14 +23,6 @@ static const struct directory_fixture *const fixtures[] = {
 #define FOR_EACH_FIXTURE()                                                                         \
     for (const struct directory_fixture *const *at = fixtures, *fixture; (fixture = *at); at++)
 
-void directory_suite_node_name(uint32_t i, char out[16]) {
-    snprintf(out, 16, "node-%u", i);
-}
-
-void directory_suite_node_address(uint32_t i, char out[32]) {
-    snprintf(out, 32, "127.0.0.1:700%u", i);
-}
-
 /* ---- what the events said ---- */
 
 struct seen { /* by one node */
