@@ -247,8 +247,8 @@ int feature_release(struct feature_view *view, enum feature_how how);
 int feature_release_batch(struct feature_view **views, size_t count, enum feature_how how);
 
 /* ---- retire ---- */
-/* Idempotent: absent or superseded = FEATURE_OK. After an OK no get of it succeeds any more; but an ack
- * by ref whose home cannot be reached is answered OK, kept, and repeated until the home has it
+/* Idempotent: absent or superseded = FEATURE_OK. After an OK no get of it succeeds any more; but an
+ * ack by ref whose home cannot be reached is answered OK, kept, and repeated until the home has it
  * (feature_drain() waits for that). */
 int feature_ack(struct feature_store *store, const struct feature_key *keys, size_t count);
 int feature_abort(struct feature_store *store, const struct feature_key *keys, size_t count);
