@@ -81,6 +81,10 @@ void contract_commit_begins(struct contract *c, struct claim *claim) {
 
 void contract_commit_again(struct contract *c, struct claim *claim) {
     c->turn++;
+    if (claim->state == CLAIM_FAILED && !claim->generation) {
+        claim->gone = NEVER; /* it was over before it was; it may be carried out only now */
+        claim->gone_why = NULL;
+    }
     claim->state = CLAIM_OPEN;
     claim->ended = NEVER;
     for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++) {
