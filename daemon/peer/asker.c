@@ -20,6 +20,10 @@ struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const 
     snprintf(asker->node, sizeof asker->node, "%s", node);
     asker->incarnation = incarnation;
     asker->user = peers->events.asker_open(peers->owner, asker, asker->node, incarnation);
+    if (!asker->user) {
+        free(asker);
+        return NULL;
+    }
     TAILQ_INSERT_TAIL(&peers->askers, asker, link);
     log_info("node %s asks us from now on, incarnation %016llx", node,
              (unsigned long long)incarnation);

@@ -40,7 +40,8 @@ struct peers_options {
 struct peers_events {
     /* A link of ours has come up: what waited for it may be sent. */
     void (*link_up)(void *owner, struct peer *peer);
-    /* Another broker asks us. Returns the owner's pointer for it (never NULL). */
+    /* Another broker asks us. Returns the owner's pointer for it (NULL: out of memory, the
+     * connection is refused). */
     void *(*asker_open)(void *owner, struct asker *asker, const char *node, uint64_t incarnation);
     /* request, payload: valid during the call. Answer with asker_reply() now or later if
      * wants_reply. */
