@@ -44,6 +44,16 @@ void note(struct directory_etcd *self, const struct etcd_answer *answer) {
         self->revision = answer->revision;
 }
 
+size_t generation_bounds_set(struct generation_bounds *bounds, const char *key,
+                             uint64_t generation) {
+    etcd_generation_bounds(bounds->above, bounds->below, generation);
+    bounds->compares[0] = (struct etcd_compare){
+        .key = key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = bounds->above};
+    bounds->compares[1] = (struct etcd_compare){
+        .key = key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = bounds->below};
+    return 2;
+}
+
 /* ---- answers ---- */
 
 void answer_query(struct directory_etcd *self, struct query *query, enum directory_result result) {
@@ -98,10 +108,8 @@ static uint64_t etcd_next_generation(struct directory *d) {
     return generations_next(from_base(d));
 }
 
-static void etcd_publish(struct directory *d, const struct directory_record *record,
-                         directory_publish_fn done, void *context) {
-    struct directory_etcd *self = from_base(d);
-    struct query *query = query_new(self, QUERY_PUBLISH, context);
+static void publish(struct directory_etcd *self, struct query *query,
+                    const struct directory_record *record, directory_publish_fn done) {
     char value[ETCD_VALUE_BYTES];
     query->done.publish = done;
     query->generation = record->generation;
@@ -114,6 +122,28 @@ static void etcd_publish(struct directory *d, const struct directory_record *rec
         return;
     }
     write_add(self, query);
+}
+
+static void etcd_publish(struct directory *d, const struct directory_record *record,
+                         directory_publish_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    publish(self, query_new(self, QUERY_PUBLISH, context), record, done);
+}
+
+static void etcd_restore(struct directory *d, const struct directory_record *record,
+                         uint64_t replaces, directory_publish_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_PUBLISH, context);
+    query->restores = true;
+    query->replaces = replaces;
+    publish(self, query, record, done);
+}
+
+static bool etcd_is_writing(const struct directory *d, const char *store, const char *sample_id) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    char key[ETCD_KEY_BYTES];
+    etcd_sample_key(key, self->cluster, store, sample_id);
+    return batch_has_key(&self->batch, key);
 }
 
 static void etcd_retire(struct directory *d, const struct directory_record *record,
@@ -155,12 +185,14 @@ static void etcd_tick(struct directory *d, uint64_t now_ns) {
     write_tick(self);
     locate_tick(self);
     generations_tick(self);
+    audit_tick(self);
     deliver_all(self);
+    audit_deliver(self);
 }
 
 static uint64_t etcd_next_deadline_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
-    if (self->dirty || !TAILQ_EMPTY(&self->answers))
+    if (self->dirty || !TAILQ_EMPTY(&self->answers) || audit_is_due(self))
         return 0;
     const uint64_t deadlines[] = {
         join_deadline_ns(self),   members_deadline_ns(self),     write_deadline_ns(self),
@@ -191,13 +223,22 @@ static void etcd_destroy(struct directory *d) {
     give_up(self, &self->locates);
     give_up(self, &self->reading);
     deliver_all(self);
+    audit_give_up(self);
     members_free(self);
     free(self->own);
     free(self);
 }
 
+static const struct directory_audit_ops etcd_audit_ops = {
+    .list = audit_list,
+    .sweep = audit_sweep,
+    .restore = etcd_restore,
+    .is_writing = etcd_is_writing,
+};
+
 static const struct directory_ops etcd_ops = {
     .name = "etcd",
+    .audit = &etcd_audit_ops,
     .start = etcd_start,
     .next_generation = etcd_next_generation,
     .publish = etcd_publish,
@@ -224,6 +265,8 @@ static void init_lists(struct directory_etcd *self) {
     TAILQ_INIT(&self->locates);
     TAILQ_INIT(&self->reading);
     TAILQ_INIT(&self->answers);
+    TAILQ_INIT(&self->audit_answers);
+    TAILQ_INIT(&self->audits_unasked);
 }
 
 int directory_etcd_new(const struct directory_etcd_options *options, struct etcd *etcd,

@@ -44,7 +44,9 @@ struct query {
     uint64_t asked_ns, generation;
     int64_t sent_revision; /* of the index as known when the write was last sent */
     char *value;           /* PUBLISH: to be freed */
-    bool confirming;       /* LOCATE: the record is known, its home is being looked up */
+    bool restores;         /* PUBLISH: only where there is no record, or that of `replaces` */
+    uint64_t replaces;
+    bool confirming; /* LOCATE: the record is known, its home is being looked up */
     /* The answer. */
     enum directory_result result;
     bool ask_peers, has_record;
@@ -52,6 +54,20 @@ struct query {
     char key[ETCD_KEY_BYTES];
 };
 TAILQ_HEAD(queries, query);
+
+struct audit; /* directory_etcd_audit.c */
+TAILQ_HEAD(audits, audit);
+
+/* ---- compares ---- */
+
+/* A key's record names a generation: the compares, and room for what they point to. */
+struct generation_bounds {
+    char above[32], below[32];
+    struct etcd_compare compares[3]; /* the third is for the caller */
+};
+/* How many compares there are now. */
+size_t generation_bounds_set(struct generation_bounds *bounds, const char *key,
+                             uint64_t generation);
 
 /* ---- membership ---- */
 
@@ -141,7 +157,9 @@ struct directory_etcd {
     int64_t counter_revision; /* its mod_revision; 0 = it does not exist */
     struct backoff generation_backoff;
 
-    struct queries answers; /* due with this tick or the next */
+    struct queries answers;       /* due with this tick or the next */
+    struct audits audit_answers;  /* the same */
+    struct audits audits_unasked; /* asked of us before the next tick */
 };
 
 /* ---- directory_etcd.c ---- */
@@ -175,6 +193,17 @@ void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision);
 /* ---- directory_etcd_locate.c ---- */
 void locate_tick(struct directory_etcd *self);
 uint64_t locate_deadline_ns(const struct directory_etcd *self);
+
+/* ---- directory_etcd_audit.c ---- */
+void audit_list(struct directory *d, const char *store, const char *after, directory_list_fn done,
+                void *context);
+void audit_sweep(struct directory *d, const struct directory_record *records, size_t count,
+                 directory_sweep_fn done, void *context);
+void audit_tick(struct directory_etcd *self);
+void audit_deliver(struct directory_etcd *self);
+bool audit_is_due(const struct directory_etcd *self);
+/* Answers what is left UNAVAILABLE. */
+void audit_give_up(struct directory_etcd *self);
 
 /* ---- directory_etcd_generations.c ---- */
 uint64_t generations_next(struct directory_etcd *self);

@@ -118,7 +118,8 @@ static void on_committed(struct flight *flight, const struct etcd_answer *answer
         struct query *query = flight->queries[i];
         if (query->kind == QUERY_PUBLISH)
             take_older(query, answer, &answer->ops[i]);
-        finish(flight->self, query, DIRECTORY_OK);
+        bool refused = query->restores && !answer->ops[i].succeeded;
+        finish(flight->self, query, refused ? DIRECTORY_E_CHANGED : DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
 }
@@ -160,34 +161,37 @@ static void on_txn(void *context, enum etcd_result result, const struct etcd_ans
     free(flight);
 }
 
-struct retire_bounds {
-    char above[32], below[32];
-    struct etcd_compare compares[2];
-};
+/* The record names this generation; 0: there is none. */
+static size_t compare_generation(const struct query *query, uint64_t generation,
+                                 struct generation_bounds *bounds) {
+    if (generation)
+        return generation_bounds_set(bounds, query->key, generation);
+    bounds->compares[0] =
+        (struct etcd_compare){.key = query->key, .target = ETCD_CREATE_REVISION, .revision = 0};
+    return 1;
+}
 
-static struct etcd_op delete_if_ours(const struct query *query, struct retire_bounds *bounds) {
-    etcd_generation_bounds(bounds->above, bounds->below, query->generation);
-    bounds->compares[0] = (struct etcd_compare){
-        .key = query->key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = bounds->above};
-    bounds->compares[1] = (struct etcd_compare){
-        .key = query->key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = bounds->below};
-    return (struct etcd_op){.kind = ETCD_DELETE_IF,
-                            .key = query->key,
-                            .compares = bounds->compares,
-                            .compare_count = 2};
+static struct etcd_op op_of(const struct query *query, struct generation_bounds *bounds) {
+    struct etcd_op op = {.key = query->key, .value = query->value, .compares = bounds->compares};
+    if (query->kind == QUERY_RETIRE) {
+        op.kind = ETCD_DELETE_IF;
+        op.compare_count = compare_generation(query, query->generation, bounds);
+    } else if (query->restores) {
+        op.kind = ETCD_PUT_IF;
+        op.compare_count = compare_generation(query, query->replaces, bounds);
+    } else {
+        op.kind = ETCD_PUT;
+        op.prev_kv = true;
+    }
+    return op;
 }
 
 static void send_flight(struct directory_etcd *self, struct flight *flight) {
     struct etcd_op ops[BATCH_OPS_MAX];
-    struct retire_bounds bounds[BATCH_OPS_MAX];
+    struct generation_bounds bounds[BATCH_OPS_MAX];
     for (size_t i = 0; i < flight->count; i++) {
-        struct query *query = flight->queries[i];
-        query->sent_revision = self->revision;
-        if (query->kind == QUERY_RETIRE)
-            ops[i] = delete_if_ours(query, &bounds[i]);
-        else
-            ops[i] = (struct etcd_op){
-                .kind = ETCD_PUT, .key = query->key, .value = query->value, .prev_kv = true};
+        flight->queries[i]->sent_revision = self->revision;
+        ops[i] = op_of(flight->queries[i], &bounds[i]);
     }
     struct etcd_compare fence = {
         .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch};

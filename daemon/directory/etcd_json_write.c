@@ -100,10 +100,14 @@ static void add_op(FILE *out, const struct etcd_op *op) {
         add_delete(out, op->key);
         return;
     case ETCD_DELETE_IF:
+    case ETCD_PUT_IF:
         fputs("{\"request_txn\":{", out);
         add_compares(out, op->compares, op->compare_count);
         fputs(",\"success\":[", out);
-        add_delete(out, op->key);
+        if (op->kind == ETCD_PUT_IF)
+            add_put(out, op);
+        else
+            add_delete(out, op->key);
         fputs("]}}", out);
         return;
     }

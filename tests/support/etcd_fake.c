@@ -286,6 +286,11 @@ static void run_op(struct fake_etcd *server, struct pending *pending, const stru
     const struct version *before = op->kind == ETCD_RANGE ? NULL : current(server, op->key);
     answer->kv_first = pending->answer.kv_count;
     switch (op->kind) {
+    case ETCD_PUT_IF:
+        answer->succeeded = all_hold(server, op->compares, op->compare_count);
+        if (!answer->succeeded)
+            break;
+        /* fall through */
     case ETCD_PUT:
         if (op->prev_kv && before)
             add_kv(pending, before);
