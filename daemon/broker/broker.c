@@ -31,6 +31,7 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     TAILQ_INIT(&broker->publishings);
     TAILQ_INIT(&broker->nodes);
     TAILQ_INIT(&broker->checks);
+    TAILQ_INIT(&broker->index_checks);
     scratch_init(&broker->scratch);
     *out = broker;
     return 0;
@@ -346,12 +347,14 @@ static request_fn *const requests[] = {
     [FB__CLIENT_REQUEST__OP_STAT] = probe_stat,
     [FB__CLIENT_REQUEST__OP_LIST] = list_samples,
     [FB__CLIENT_REQUEST__OP_LEASES] = list_leases,
-    [FB__CLIENT_REQUEST__OP_EXPLAIN] = probe_explain,
+    [FB__CLIENT_REQUEST__OP_EXPLAIN] = explain_sample,
     [FB__CLIENT_REQUEST__OP_HEALTH] = list_health,
     [FB__CLIENT_REQUEST__OP_NODES] = list_nodes,
     [FB__CLIENT_REQUEST__OP_GC] = steer_gc,
     [FB__CLIENT_REQUEST__OP_DRAIN] = steer_drain,
     [FB__CLIENT_REQUEST__OP_EVENTS] = steer_events,
+    [FB__CLIENT_REQUEST__OP_INDEX_LIST] = index_list,
+    [FB__CLIENT_REQUEST__OP_INDEX_CHECK] = index_check,
 };
 
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
