@@ -33,6 +33,10 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     TAILQ_INIT(&broker->checks);
     TAILQ_INIT(&broker->index_checks);
     scratch_init(&broker->scratch);
+    if (sweep_new(broker) < 0) {
+        free(broker);
+        return -ENOMEM;
+    }
     *out = broker;
     return 0;
 }
@@ -77,6 +81,7 @@ void broker_free(struct broker *broker) {
         return;
     publishings_free(broker);
     nodes_free(broker);
+    sweep_free(broker);
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
             space_free(broker, &broker->spaces[i]);
@@ -192,6 +197,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
             break;
     }
     publishings_pump(broker, now_ns);
+    sweep_pump(broker, now_ns);
     outboxes_flush(broker, now_ns);
     steer_check_drains(broker, now_ns);
     steer_pump_events(broker);
@@ -208,6 +214,7 @@ uint64_t broker_next_deadline_ns(const struct broker *broker) {
     next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
     next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
     next_ns = earlier(next_ns, publishings_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, sweep_next_deadline_ns(broker));
     bool collects = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         const struct space *space = &broker->spaces[i];
@@ -247,9 +254,12 @@ bool broker_is_idle(const struct broker *broker) {
 void broker_describe_load(const struct broker *broker, char *out, size_t out_bytes) {
     struct store_totals sum;
     add_totals(broker, &sum);
-    snprintf(out, out_bytes, "%llu leases, %llu reservations, %llu releases pending",
+    snprintf(out, out_bytes,
+             "%llu leases, %llu reservations, %llu releases pending, %llu records that the "
+             "directory has not confirmed",
              (unsigned long long)sum.leases, (unsigned long long)sum.reservations,
-             (unsigned long long)broker->release_pending);
+             (unsigned long long)broker->release_pending,
+             (unsigned long long)broker->directory->ops->pending(broker->directory));
 }
 
 uint64_t broker_request_count(const struct broker *broker) {

@@ -270,6 +270,7 @@ struct broker {
     TAILQ_HEAD(, node) nodes;
     TAILQ_HEAD(, index_check) checks; /* serve_retire.c */
     TAILQ_HEAD(, check) index_checks; /* index_check.c */
+    struct sweep *sweep;
     struct scratch scratch;
 };
 
@@ -489,6 +490,12 @@ void explain_free(Fb__ExplainReply *explained);
 void index_serve_check(struct asking *asking, uint32_t request_id, const Fb__PeerIndexCheck *asked);
 void index_forget_checks(struct broker *broker, const struct asking *asking);
 void index_answer(struct call *call);
+
+/* ---- index_sweep.c: records of homes that have long been dead ---- */
+int sweep_new(struct broker *broker); /* 0 or -1: out of memory */
+void sweep_free(struct broker *broker);
+void sweep_pump(struct broker *broker, uint64_t now_ns);
+uint64_t sweep_next_deadline_ns(const struct broker *broker);
 
 /* ---- steer.c ---- */
 void steer_pump_events(struct broker *broker);

@@ -245,11 +245,13 @@ void audit_deliver(struct directory_etcd *self) {
 }
 
 void audit_give_up(struct directory_etcd *self) {
-    for (struct audit *audit; (audit = TAILQ_FIRST(&self->audits_unasked));) {
-        TAILQ_REMOVE(&self->audits_unasked, audit, link);
-        answer(audit, DIRECTORY_E_UNAVAILABLE);
+    while (audit_is_due(self)) { /* who is answered may ask again */
+        for (struct audit *audit; (audit = TAILQ_FIRST(&self->audits_unasked));) {
+            TAILQ_REMOVE(&self->audits_unasked, audit, link);
+            answer(audit, DIRECTORY_E_UNAVAILABLE);
+        }
+        audit_deliver(self);
     }
-    audit_deliver(self);
 }
 
 bool audit_is_due(const struct directory_etcd *self) {
