@@ -199,7 +199,8 @@ static void fill_node(const struct broker *broker, const struct item *item,
     info->release_pending = outbox ? outbox->count : 0;
     info->reads_in_flight = from->transport.reads_in_flight;
     info->heard = from->heard_ns > 0;
-    info->heard_ms_ago = info->heard ? (broker->now_ns - from->heard_ns) / NS_PER_MS : 0;
+    if (broker->now_ns > from->heard_ns) /* the links' clock may be ahead by a turn of the loop */
+        info->heard_ms_ago = info->heard ? (broker->now_ns - from->heard_ns) / NS_PER_MS : 0;
     info->silence = item->error ? item->error : (char *)protobuf_c_empty_string;
     info->health =
         item->answer ? fb__health_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;

@@ -79,12 +79,16 @@ void audit_list(struct directory *d, const char *store, const char *after, direc
 }
 
 static void take_page(struct audit *audit, const struct etcd_answer *page) {
-    for (size_t i = 0; i < page->kv_count && audit->count < DIRECTORY_PAGE_RECORDS; i++)
-        if (etcd_sample_parse(page->kvs[i].key, page->kvs[i].value,
-                              &audit->records[audit->count]) == 0)
+    for (size_t i = 0; i < page->kv_count && audit->count < DIRECTORY_PAGE_RECORDS; i++) {
+        const struct etcd_kv *kv = &page->kvs[i];
+        if (etcd_sample_parse(kv->key, kv->value, &audit->records[audit->count]) == 0) {
             audit->count++;
-        else
-            audit->unreadable++;
+            continue;
+        }
+        audit->unreadable++;
+        log_warning("node %s: etcd has %.128s = %.128s, which is no record of featured: ignored",
+                    audit->self->self.node, kv->key, kv->value);
+    }
     if (page->more && page->kv_count) /* the smallest key after the last */
         snprintf(audit->next, sizeof audit->next, "%s\x01", page->kvs[page->kv_count - 1].key);
 }

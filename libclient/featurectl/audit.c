@@ -91,6 +91,26 @@ void audit_add_sample(struct audit *audit, const char *store, const char *node,
         suspect(audit, store, sample->sample_id, node);
 }
 
+static int compare_suspects(const void *a, const void *b) {
+    const struct suspect *left = a, *right = b;
+    int order = strcmp(left->store, right->store);
+    order = order ? order : strcmp(left->sample_id, right->sample_id);
+    return order ? order : strcmp(left->node, right->node);
+}
+
+/* By store; whom a record and a list both accuse stands once. */
+static void unite_suspects(struct audit *audit) {
+    size_t kept = 0;
+    if (audit->suspect_count)
+        qsort(audit->suspects, audit->suspect_count, sizeof *audit->suspects, compare_suspects);
+    for (size_t i = 0; i < audit->suspect_count; i++)
+        if (kept && !compare_suspects(&audit->suspects[kept - 1], &audit->suspects[i]))
+            free_suspect(&audit->suspects[i]);
+        else
+            audit->suspects[kept++] = audit->suspects[i];
+    audit->suspect_count = kept;
+}
+
 struct closing {
     struct audit *audit;
     bool (*reached)(void *context, const char *node);
@@ -113,6 +133,7 @@ uint64_t audit_close(struct audit *audit, bool (*reached)(void *context, const c
                      void *context) {
     struct closing closing = {.audit = audit, .reached = reached, .context = context};
     twalk_r(audit->records, close_record, &closing);
+    unite_suspects(audit);
     return closing.unknown;
 }
 

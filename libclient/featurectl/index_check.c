@@ -243,28 +243,28 @@ static int repair(struct check *check) {
 static void print_finding(struct table *table, const struct suspect *suspect, bool repair) {
     const Fb__IndexFinding *finding = suspect->finding;
     char word[WORDS_ROOM];
-    table_text(table, suspect->store);
-    table_text(table, suspect->sample_id);
     table_text(table, words_enum(&fb__finding__descriptor, (int)finding->finding, word));
-    table_text(table, finding->node);
-    table_id(table, finding->record ? finding->record->generation : 0);
-    table_id(table, finding->held);
     table_text(table, finding->sentence);
     table_text(table, finding->remedy);
     table_cell(table, json_boolean(finding->repaired),
                !repair             ? "-"
                : finding->repaired ? "yes"
                                    : "no");
+    table_text(table, suspect->store);
+    table_text(table, suspect->sample_id);
+    table_text(table, finding->node);
+    table_id(table, finding->record ? finding->record->generation : 0);
+    table_id(table, finding->held);
     table_end_row(table);
 }
 
 static void print_findings(struct check *check) {
     static const struct table_column columns[] = {
-        {"store", "STORE", TABLE_LEFT},        {"sample_id", "SAMPLE", TABLE_LEFT},
-        {"finding", "FINDING", TABLE_LEFT},    {"node", "NODE", TABLE_LEFT},
-        {"recorded", "RECORDED", TABLE_RIGHT}, {"held", "HELD", TABLE_RIGHT},
-        {"what", "WHAT", TABLE_LEFT},          {"remedy", "REMEDY", TABLE_LEFT},
-        {"repaired", "REPAIRED", TABLE_LEFT},
+        {"finding", "FINDING", TABLE_LEFT}, {"what", "WHAT", TABLE_LEFT},
+        {"remedy", "REMEDY", TABLE_LEFT},   {"repaired", "REPAIRED", TABLE_LEFT},
+        {"store", NULL, TABLE_LEFT},        {"sample_id", NULL, TABLE_LEFT},
+        {"node", NULL, TABLE_LEFT},         {"recorded", NULL, TABLE_LEFT},
+        {"held", NULL, TABLE_LEFT},
     };
     struct table table;
     CONTEXT_TABLE(check->context, &table, columns);
@@ -330,6 +330,11 @@ static void print_summary(const struct check *check) {
 
 static int verdict(const struct check *check) {
     bool silent = false;
+    if (check->unreadable)
+        context_refuse(check->context, CTL_E_LOCAL, NULL,
+                       "%" PRIu64 " keys among the samples in etcd are no records of featured; the "
+                       "log of this node's broker names them: delete them with etcdctl",
+                       check->unreadable);
     for (size_t i = 0; i < check->nodes->n_nodes; i++)
         silent |= check->silent[i] && !members_has_left(check->nodes->nodes[i]);
     if (check->findings || check->unreadable)
