@@ -120,6 +120,22 @@ static void retire_at_home(struct item *item) {
         item_done(item, FB__STATUS__OK, NULL);
 }
 
+/* Retires it here and answers, unless it is an id of which nothing was found. What an older put
+ * replaced may live on elsewhere for as long as that put is pursuing it. */
+static bool retire_and_answer(struct item *item) {
+    struct call *call = item->call;
+    bool all = retire_here(item) || item->generation;
+    bool pursues = publish_pursues(call->broker, call->space, item->sample_id, item->generation);
+    if (pursues)
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: its put here has not yet seen the end of an older one "
+                  "elsewhere; ask again",
+                  item->sample_id, call->space->name);
+    else if (all)
+        item_done(item, FB__STATUS__OK, NULL);
+    return pursues || all;
+}
+
 static void on_located(void *context, enum directory_result result,
                        const struct directory_record *record, bool ask_peers) {
     struct item *item = ask_take(context);
@@ -140,6 +156,9 @@ static void on_located(void *context, enum directory_result result,
         item->generation = record->generation;
         item->incarnation = record->incarnation;
         retire_at_home(item);
+    } else if (result == DIRECTORY_OK) { /* put here while we were looking */
+        item->generation = record->generation;
+        retire_and_answer(item);
     } else if (result == DIRECTORY_E_UNAVAILABLE) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: the directory cannot be reached to find it",
@@ -162,18 +181,8 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
         done_with_the_dead(item);
         return;
     }
-    bool all = retire_here(item) || asked->generation;
-    if (publish_pursues(broker, item->call->space, item->sample_id, asked->generation)) {
-        item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: its put here has not yet seen the end of an older one "
-                  "elsewhere; ask again",
-                  item->sample_id, item->call->space->name);
+    if (retire_and_answer(item))
         return;
-    }
-    if (all) {
-        item_done(item, FB__STATUS__OK, NULL);
-        return;
-    }
     struct ask *ask = ask_new(item, NULL);
     if (!ask) {
         item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
