@@ -251,6 +251,7 @@ struct broker {
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
     bool draining;
+    bool closing;                    /* the peers are going: the directory may still answer */
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
     TAILQ_HEAD(, publishing) publishings;
     TAILQ_HEAD(, node) nodes;

@@ -55,6 +55,9 @@ typedef void (*directory_retire_fn)(void *context, enum directory_result result)
 typedef void (*directory_locate_fn)(void *context, enum directory_result result,
                                     const struct directory_record *record, bool ask_peers);
 
+/* The members that there were when it was asked, at least, have been announced by node_up(). */
+typedef void (*directory_members_fn)(void *context, enum directory_result result);
+
 struct directory_ops {
     const char *name;
     /* Begins membership: node_up events may follow from the next tick on. */
@@ -69,6 +72,9 @@ struct directory_ops {
                    directory_retire_fn done, void *context);
     void (*locate)(struct directory *d, const char *store, const char *sample_id,
                    directory_locate_fn done, void *context);
+    /* node_up() and node_down() come when they come: what they have said lags behind. This asks for
+     * the members as of now. */
+    void (*members)(struct directory *d, directory_members_fn done, void *context);
     /* From this time on nothing may be served that another node could have superseded, whether
      * fenced() has said so yet or not; UINT64_MAX = no such limit, 0 = now. To be compared with the
      * clock of this moment, for the whole process may just have been stopped for a while. */

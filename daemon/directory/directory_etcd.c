@@ -54,11 +54,13 @@ void answer_query(struct directory_etcd *self, struct query *query, enum directo
 static void deliver(struct directory_etcd *self, struct query *query) {
     struct directory_record view = etcd_sample_view(&query->record);
     const struct directory_record *record = query->has_record ? &view : NULL;
-    self->pending -= query->kind != QUERY_LOCATE;
+    self->pending -= query->kind <= QUERY_RETIRE;
     if (query->kind == QUERY_PUBLISH)
         query->done.publish(query->context, query->result, record, query->ask_peers);
     else if (query->kind == QUERY_RETIRE)
         query->done.retire(query->context, query->result);
+    else if (query->kind == QUERY_MEMBERS)
+        query->done.members(query->context, query->result);
     else
         query->done.locate(query->context, query->result, record, false);
     free(query->value);
@@ -135,6 +137,14 @@ static void etcd_locate(struct directory *d, const char *store, const char *samp
     TAILQ_INSERT_TAIL(&self->locates, query, link);
 }
 
+static void etcd_members(struct directory *d, directory_members_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_MEMBERS, context);
+    query->done.members = done;
+    TAILQ_INSERT_TAIL(&self->list_asks, query, link);
+    members_relist(self);
+}
+
 static uint64_t etcd_serves_until_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
     if (!self->was_member)
@@ -190,6 +200,8 @@ static void etcd_destroy(struct directory *d) {
     give_up(self, &self->retires);
     give_up(self, &self->locates);
     give_up(self, &self->reading);
+    give_up(self, &self->list_asks);
+    give_up(self, &self->list_asked);
     deliver_all(self);
     members_free(self);
     free(self->own);
@@ -203,6 +215,7 @@ static const struct directory_ops etcd_ops = {
     .publish = etcd_publish,
     .retire = etcd_retire,
     .locate = etcd_locate,
+    .members = etcd_members,
     .serves_until_ns = etcd_serves_until_ns,
     .pending = etcd_pending,
     .tick = etcd_tick,
@@ -223,6 +236,8 @@ static void init_lists(struct directory_etcd *self) {
     TAILQ_INIT(&self->unsettled);
     TAILQ_INIT(&self->locates);
     TAILQ_INIT(&self->reading);
+    TAILQ_INIT(&self->list_asks);
+    TAILQ_INIT(&self->list_asked);
     TAILQ_INIT(&self->answers);
 }
 

@@ -27,18 +27,21 @@ struct backoff {
 void backoff_fail(struct backoff *backoff, uint64_t now_ns);
 void backoff_reset(struct backoff *backoff);
 
-/* ---- questions: publishes, retires and locates ---- */
+/* ---- questions ---- */
 
-enum query_kind { QUERY_PUBLISH, QUERY_RETIRE, QUERY_LOCATE };
+enum query_kind { QUERY_PUBLISH, QUERY_RETIRE, QUERY_LOCATE, QUERY_MEMBERS };
 
 struct query {
-    struct batch_op op;      /* first; publishes and retires until they are answered */
-    TAILQ_ENTRY(query) link; /* in publishes, retires, unsettled, locates, reading or answers */
+    struct batch_op op; /* first; publishes and retires until they are answered */
+    TAILQ_ENTRY(query)
+    link; /* in publishes, retires, unsettled, locates, reading, list_asks,
+           * list_asked or answers */
     enum query_kind kind;
     union {
         directory_publish_fn publish;
         directory_retire_fn retire;
         directory_locate_fn locate;
+        directory_members_fn members;
     } done;
     void *context;
     uint64_t asked_ns, generation;
@@ -112,6 +115,7 @@ struct directory_etcd {
     /* directory_etcd_members.c */
     struct members members;
     bool listing, list_due;
+    struct queries list_asks, list_asked; /* for the next reading, for the one under way */
     uint64_t relist_ns;
     struct backoff members_backoff;
     struct etcd_watch *watch;

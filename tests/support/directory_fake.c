@@ -18,7 +18,15 @@ struct record {
     uint64_t generation, incarnation, bytes;
 };
 
-enum due_kind { DUE_PUBLISH, DUE_RETIRE, DUE_LOCATE, DUE_NODE_UP, DUE_NODE_DOWN, DUE_FENCED };
+enum due_kind {
+    DUE_PUBLISH,
+    DUE_RETIRE,
+    DUE_LOCATE,
+    DUE_MEMBERS,
+    DUE_NODE_UP,
+    DUE_NODE_DOWN,
+    DUE_FENCED
+};
 
 struct due {
     struct due *next;
@@ -30,6 +38,7 @@ struct due {
     directory_publish_fn publish;
     directory_retire_fn retire;
     directory_locate_fn locate;
+    directory_members_fn members;
     void *context;
 };
 
@@ -194,6 +203,9 @@ static void deliver(struct fake *fake, const struct due *due) {
     case DUE_LOCATE:
         deliver_locate(fake, due);
         return;
+    case DUE_MEMBERS: /* the events owed before it have been delivered */
+        due->members(due->context, fake->unreachable ? DIRECTORY_E_UNAVAILABLE : DIRECTORY_OK);
+        return;
     case DUE_NODE_UP:
         fake->events.node_up(fake->owner, due->record.home, due->address, due->record.incarnation);
         return;
@@ -276,6 +288,13 @@ static void fake_locate(struct directory *d, const char *store, const char *samp
     due->context = context;
 }
 
+static void fake_members(struct directory *d, directory_members_fn done, void *context) {
+    struct fake *fake = (struct fake *)d;
+    struct due *due = owe(fake, DUE_MEMBERS, fake->cluster->delay_ns);
+    due->members = done;
+    due->context = context;
+}
+
 static uint64_t fake_serves_until_ns(const struct directory *d) {
     return ((const struct fake *)d)->fenced ? 0 : UINT64_MAX;
 }
@@ -304,7 +323,7 @@ static void fake_destroy(struct directory *d) {
     fake->unreachable = true; /* so that questions still owed an answer get UNAVAILABLE */
     while (fake->first) {
         struct due *due = take_first(fake);
-        if (due->kind <= DUE_LOCATE)
+        if (due->kind <= DUE_MEMBERS)
             deliver(fake, due);
         free(due);
     }
@@ -323,6 +342,7 @@ static const struct directory_ops fake_ops = {
     .publish = fake_publish,
     .retire = fake_retire,
     .locate = fake_locate,
+    .members = fake_members,
     .serves_until_ns = fake_serves_until_ns,
     .pending = fake_pending,
     .tick = fake_tick,
