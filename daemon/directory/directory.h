@@ -67,6 +67,10 @@ struct directory_ops {
     uint64_t (*next_generation)(struct directory *d);
     void (*publish)(struct directory *d, const struct directory_record *record,
                     directory_publish_fn done, void *context);
+    /* Writes the record only in place of the one that names this generation (0: of none);
+     * DIRECTORY_E_NOT_FOUND: that one does not stand any more. */
+    void (*republish)(struct directory *d, const struct directory_record *record,
+                      uint64_t in_place_of, directory_retire_fn done, void *context);
     /* Removes the record if it still names this generation. Absent = DIRECTORY_OK. */
     void (*retire)(struct directory *d, const struct directory_record *record,
                    directory_retire_fn done, void *context);
@@ -79,7 +83,7 @@ struct directory_ops {
      * fenced() has said so yet or not; UINT64_MAX = no such limit, 0 = now. To be compared with the
      * clock of this moment, for the whole process may just have been stopped for a while. */
     uint64_t (*serves_until_ns)(const struct directory *d);
-    /* Publishes and retires not yet answered. */
+    /* Publishes, republishes and retires not yet answered. */
     uint64_t (*pending)(const struct directory *d);
     /* Runs what is due: callbacks queued by the calls above, retries, keep-alives. */
     void (*tick)(struct directory *d, uint64_t now_ns);
@@ -103,15 +107,15 @@ int directory_static_new(const char *node, const struct directory_peer *peers, s
                          uint64_t unix_ms, const struct directory_events *events, void *owner,
                          struct directory **out);
 
-/* What to do about one generation or record after reconcile(). */
+/* What to do about one generation or record after reconcile(). in_place_of: for republish(). */
 enum directory_verdict {
     DIRECTORY_RETIRE_HELD,   /* we hold it and the index has dropped or replaced it: retire it */
     DIRECTORY_PUBLISH_HELD,  /* we hold it and its record was lost, or overwritten by a put of ours
-                              * that  failed: publish it again */
+                              * that failed: republish() it */
     DIRECTORY_RETIRE_RECORD, /* the index has it and we do not: retire() the record */
 };
 typedef void (*directory_verdict_fn)(void *context, enum directory_verdict verdict,
-                                     const struct directory_record *record);
+                                     const struct directory_record *record, uint64_t in_place_of);
 /* Compares what this node holds as a home (`held`) with the records reconcile() was given. Both
  * sorted by store, then sample_id, bytewise; in `held` a sample stands once, with its current
  * generation. What agrees is not mentioned. Pure. */

@@ -57,7 +57,7 @@ static void deliver(struct directory_etcd *self, struct query *query) {
     self->pending -= query->kind <= QUERY_RETIRE;
     if (query->kind == QUERY_PUBLISH)
         query->done.publish(query->context, query->result, record, query->ask_peers);
-    else if (query->kind == QUERY_RETIRE)
+    else if (query->kind == QUERY_RETIRE || query->kind == QUERY_REPUBLISH)
         query->done.retire(query->context, query->result);
     else if (query->kind == QUERY_MEMBERS)
         query->done.members(query->context, query->result);
@@ -100,12 +100,9 @@ static uint64_t etcd_next_generation(struct directory *d) {
     return generations_next(from_base(d));
 }
 
-static void etcd_publish(struct directory *d, const struct directory_record *record,
-                         directory_publish_fn done, void *context) {
-    struct directory_etcd *self = from_base(d);
-    struct query *query = query_new(self, QUERY_PUBLISH, context);
+static void write_record(struct directory_etcd *self, struct query *query,
+                         const struct directory_record *record) {
     char value[ETCD_VALUE_BYTES];
-    query->done.publish = done;
     query->generation = record->generation;
     etcd_sample_key(query->key, self->cluster, record->store, record->sample_id);
     etcd_sample_value(value, record, unix_ms(self));
@@ -116,6 +113,23 @@ static void etcd_publish(struct directory *d, const struct directory_record *rec
         return;
     }
     write_add(self, query);
+}
+
+static void etcd_publish(struct directory *d, const struct directory_record *record,
+                         directory_publish_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_PUBLISH, context);
+    query->done.publish = done;
+    write_record(self, query, record);
+}
+
+static void etcd_republish(struct directory *d, const struct directory_record *record,
+                           uint64_t in_place_of, directory_retire_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_REPUBLISH, context);
+    query->done.retire = done;
+    query->in_place_of = in_place_of;
+    write_record(self, query, record);
 }
 
 static void etcd_retire(struct directory *d, const struct directory_record *record,
@@ -213,6 +227,7 @@ static const struct directory_ops etcd_ops = {
     .start = etcd_start,
     .next_generation = etcd_next_generation,
     .publish = etcd_publish,
+    .republish = etcd_republish,
     .retire = etcd_retire,
     .locate = etcd_locate,
     .members = etcd_members,

@@ -29,7 +29,7 @@ void backoff_reset(struct backoff *backoff);
 
 /* ---- questions ---- */
 
-enum query_kind { QUERY_PUBLISH, QUERY_RETIRE, QUERY_LOCATE, QUERY_MEMBERS };
+enum query_kind { QUERY_PUBLISH, QUERY_REPUBLISH, QUERY_RETIRE, QUERY_LOCATE, QUERY_MEMBERS };
 
 struct query {
     struct batch_op op; /* first; publishes and retires until they are answered */
@@ -39,14 +39,15 @@ struct query {
     enum query_kind kind;
     union {
         directory_publish_fn publish;
-        directory_retire_fn retire;
+        directory_retire_fn retire; /* and REPUBLISH */
         directory_locate_fn locate;
         directory_members_fn members;
     } done;
     void *context;
     uint64_t asked_ns, generation;
     int64_t sent_revision; /* of the index as known when the write was last sent */
-    char *value;           /* PUBLISH: to be freed */
+    char *value;           /* PUBLISH, REPUBLISH: to be freed */
+    uint64_t in_place_of;  /* REPUBLISH */
     bool confirming;       /* LOCATE: the record is known, its home is being looked up */
     /* The answer. */
     enum directory_result result;
@@ -123,11 +124,13 @@ struct directory_etcd {
 
     /* directory_etcd_write.c */
     struct batch batch;
-    struct queries publishes, retires; /* ready, behind another of their key, or taken */
-    struct queries unsettled;          /* publishes taken, sent and not answered by etcd */
+    struct queries publishes,
+        retires; /* publishes: also republishes; ready, behind another of their key, or taken */
+    struct queries unsettled; /* publishes taken, sent and not answered by etcd */
     enum write_state write;
     int64_t epoch; /* mod_revision of our record: what every write compares */
     bool settle_asked;
+    bool settle_void; /* fenced since it was asked: its answer says nothing any more */
     struct backoff write_backoff;
     uint64_t pending;
 

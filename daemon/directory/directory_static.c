@@ -129,6 +129,12 @@ static void static_retire(struct directory *d, const struct directory_record *re
         (struct answer){.question = QUESTION_RETIRE, .done.retire = done, .context = context});
 }
 
+static void static_republish(struct directory *d, const struct directory_record *record,
+                             uint64_t in_place_of, directory_retire_fn done, void *context) {
+    (void)in_place_of;
+    static_retire(d, record, done, context);
+}
+
 static void static_locate(struct directory *d, const char *store, const char *sample_id,
                           directory_locate_fn done, void *context) {
     (void)store;
@@ -191,6 +197,7 @@ static const struct directory_ops static_ops = {
     .start = static_start,
     .next_generation = static_next_generation,
     .publish = static_publish,
+    .republish = static_republish,
     .retire = static_retire,
     .locate = static_locate,
     .members = static_members,

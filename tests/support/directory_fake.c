@@ -20,6 +20,7 @@ struct record {
 
 enum due_kind {
     DUE_PUBLISH,
+    DUE_REPUBLISH,
     DUE_RETIRE,
     DUE_LOCATE,
     DUE_MEMBERS,
@@ -33,6 +34,7 @@ struct due {
     enum due_kind kind;
     uint64_t at_ns;
     struct record record; /* node events: home and incarnation */
+    uint64_t in_place_of;
     char address[ADDRESS_BYTES];
     bool fenced;
     directory_publish_fn publish;
@@ -128,7 +130,7 @@ static struct due *owe(struct fake *fake, enum due_kind kind, uint64_t delay_ns)
     *fake->last = due;
     fake->last = &due->next;
     fake->owed++;
-    fake->pending += kind == DUE_PUBLISH || kind == DUE_RETIRE;
+    fake->pending += kind <= DUE_RETIRE;
     return due;
 }
 
@@ -138,7 +140,7 @@ static struct due *take_first(struct fake *fake) {
     if (!fake->first)
         fake->last = &fake->first;
     fake->owed--;
-    fake->pending -= due->kind == DUE_PUBLISH || due->kind == DUE_RETIRE;
+    fake->pending -= due->kind <= DUE_RETIRE;
     return due;
 }
 
@@ -165,6 +167,19 @@ static void deliver_publish(struct fake *fake, const struct due *due) {
     *current = due->record;
     struct directory_record view = record_view(&older);
     due->publish(due->context, DIRECTORY_OK, &view, false);
+}
+
+static void deliver_republish(struct fake *fake, const struct due *due) {
+    enum directory_result result = access_result(fake);
+    struct record *current = index_find(fake->cluster, &due->record);
+    uint64_t stands = current ? current->generation : 0;
+    if (result == DIRECTORY_OK && stands != due->in_place_of)
+        result = DIRECTORY_E_NOT_FOUND;
+    else if (result == DIRECTORY_OK && current)
+        *current = due->record;
+    else if (result == DIRECTORY_OK)
+        index_add(fake->cluster, &due->record);
+    due->retire(due->context, result);
 }
 
 static void deliver_retire(struct fake *fake, const struct due *due) {
@@ -196,6 +211,9 @@ static void deliver(struct fake *fake, const struct due *due) {
     switch (due->kind) {
     case DUE_PUBLISH:
         deliver_publish(fake, due);
+        return;
+    case DUE_REPUBLISH:
+        deliver_republish(fake, due);
         return;
     case DUE_RETIRE:
         deliver_retire(fake, due);
@@ -266,6 +284,16 @@ static void fake_publish(struct directory *d, const struct directory_record *rec
     struct due *due = owe(fake, DUE_PUBLISH, fake->cluster->delay_ns);
     due->record = record_copy(record);
     due->publish = done;
+    due->context = context;
+}
+
+static void fake_republish(struct directory *d, const struct directory_record *record,
+                           uint64_t in_place_of, directory_retire_fn done, void *context) {
+    struct fake *fake = (struct fake *)d;
+    struct due *due = owe(fake, DUE_REPUBLISH, fake->cluster->delay_ns);
+    due->record = record_copy(record);
+    due->in_place_of = in_place_of;
+    due->retire = done;
     due->context = context;
 }
 
@@ -340,6 +368,7 @@ static const struct directory_ops fake_ops = {
     .start = fake_start,
     .next_generation = fake_next_generation,
     .publish = fake_publish,
+    .republish = fake_republish,
     .retire = fake_retire,
     .locate = fake_locate,
     .members = fake_members,
