@@ -103,7 +103,7 @@ bool publish_pursues(const struct broker *broker, const struct space *space, con
     const struct publishing *publishing;
     TAILQ_FOREACH (publishing, &broker->publishings, link)
         if (publishing->space == space && (publishing->published || generation) &&
-            (generation ? publishing->generation == generation
+            (generation ? publishing->generation == generation && !publishing->clears
                         : !strcmp(publishing->sample_id, sample_id)))
             return true;
     return false;
@@ -158,7 +158,7 @@ static void end(struct publishing *publishing) {
 static void answer(struct publishing *publishing) {
     struct item *item = publishing->item;
     struct store_answer remembered = {FB__STATUS__OK, publishing->generation};
-    if (publishing->result == DIRECTORY_OK)
+    if (publishing->result == DIRECTORY_OK && !publishing->clears)
         store_replay_record(publishing->space->store, publishing->op, &remembered);
     if (!item)
         return;
@@ -182,8 +182,7 @@ static void finish_if_confirmed(struct publishing *publishing) {
         return;
     if (publishing->record_due)
         retire_own_record(publishing);
-    if (!publishing->clears)
-        answer(publishing);
+    answer(publishing);
     end(publishing);
 }
 
@@ -387,11 +386,24 @@ void publish(struct item *item, uint64_t generation) {
     broker->directory->ops->publish(broker->directory, &record, on_published, publishing);
 }
 
+static bool is_clearing(const struct broker *broker, uint64_t generation) {
+    const struct publishing *publishing;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->clears && publishing->generation == generation)
+            return true;
+    return false;
+}
+
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation) {
-    struct publishing *publishing = calloc(1, sizeof *publishing);
-    if (!publishing) {
+                   uint64_t generation, struct item *waits) {
+    bool pointless = !broker->directory->ops->index || !generation ||
+                     (!waits && is_clearing(broker, generation));
+    struct publishing *publishing = pointless ? NULL : calloc(1, sizeof *publishing);
+    if (!pointless && !publishing)
         log_error("store %s: out of memory: the record of %s stays", space->name, sample_id);
+    if (!publishing) {
+        if (waits)
+            item_done(waits, FB__STATUS__OK, NULL);
         return;
     }
     publishing->broker = broker;
@@ -400,9 +412,12 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
     publishing->published = publishing->clears = publishing->record_due = true;
     TAILQ_INIT(&publishing->older);
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
+    if (waits)
+        attach(publishing, waits);
     space->uses++;
     TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);
     publishing->everyone = EVERYONE_DUE;
+    serve_check_own(broker, space, sample_id);
     /* publishings_pump() goes on: the caller may be inside a walk over records. */
 }
 

@@ -33,22 +33,14 @@ static bool retire_here(struct item *item) {
     return retired;
 }
 
-static void on_swept(void *context, enum directory_result result) {
-    (void)context, (void)result; /* the directory retries by itself */
-}
-
-void retire_record(struct broker *broker, const char *store, const char *sample_id,
-                   uint64_t generation) {
-    struct directory_record record = {
-        .store = store, .sample_id = sample_id, .home = "", .generation = generation};
-    if (generation)
-        broker->directory->ops->retire(broker->directory, &record, on_swept, NULL);
-}
-
-/* What a dead incarnation held is gone; so goes its record. */
+/* What a dead incarnation held is gone; so goes its record. A put of it that was never answered may
+ * have replaced what lives on elsewhere: an id is done with when nobody holds anything of it. */
 static void done_with_the_dead(struct item *item) {
-    retire_record(item->call->broker, item->call->space->name, item->sample_id, item->generation);
-    item_done(item, FB__STATUS__OK, NULL);
+    struct call *call = item->call;
+    publish_clear(call->broker, call->space, item->sample_id, item->generation,
+                  item->located ? item : NULL);
+    if (!item->located)
+        item_done(item, FB__STATUS__OK, NULL);
 }
 
 static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -67,7 +59,8 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
     }
     if (confirmed && item->ask_count)
         return; /* the other peers' answers are still out */
-    if (nodes_is_dead(item->call->broker, item->home, item->incarnation))
+    bool reborn = reply && item->incarnation && peer_incarnation(peer) != item->incarnation;
+    if (reborn || nodes_is_dead(item->call->broker, item->home, item->incarnation))
         done_with_the_dead(item);
     else if (confirmed)
         item_done(item, FB__STATUS__OK, NULL);
@@ -142,6 +135,7 @@ static void on_located(void *context, enum directory_result result,
     if (!item)
         return;
     struct broker *broker = item->call->broker;
+    item->located = record != NULL;
     if (ask_peers && is_ack(item)) {
         for (struct peer *peer = peers_next(broker->peers, NULL); peer;
              peer = peers_next(broker->peers, peer))

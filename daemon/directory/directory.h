@@ -60,6 +60,7 @@ typedef void (*directory_members_fn)(void *context, enum directory_result result
 
 struct directory_ops {
     const char *name;
+    bool index; /* knows who has which sample */
     /* Begins membership: node_up events may follow from the next tick on. */
     int (*start)(struct directory *d);
     /* A generation number unique in the cluster for ever; 0 = none left now

@@ -224,6 +224,7 @@ static void etcd_destroy(struct directory *d) {
 
 static const struct directory_ops etcd_ops = {
     .name = "etcd",
+    .index = true,
     .start = etcd_start,
     .next_generation = etcd_next_generation,
     .publish = etcd_publish,

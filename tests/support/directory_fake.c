@@ -365,6 +365,7 @@ static void fake_destroy(struct directory *d) {
 
 static const struct directory_ops fake_ops = {
     .name = "fake",
+    .index = true,
     .start = fake_start,
     .next_generation = fake_next_generation,
     .publish = fake_publish,
