@@ -95,6 +95,7 @@ void broker_release_peers(struct broker *broker) {
          peer = peers_next(broker->peers, peer))
         outbox_free(peer);
     broker->transport = NULL; /* gone, and its regions with it */
+    broker->closing = true;
 }
 
 /* ---- events of peers and the directory ---- */

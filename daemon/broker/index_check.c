@@ -118,16 +118,14 @@ static void finish(struct check *check, bool repaired, const char *trouble) {
 
 /* ---- the remedies ---- */
 
-static void on_restored(void *context, enum directory_result result,
-                        const struct directory_record *older, bool ask_peers) {
-    (void)older, (void)ask_peers; /* it replaces nothing but a record of ours */
+static void on_republished(void *context, enum directory_result result) {
     finish(context, result == DIRECTORY_OK,
-           result == DIRECTORY_OK          ? NULL
-           : result == DIRECTORY_E_CHANGED ? "the record has changed meanwhile: check again"
-                                           : "the index cannot be written now: check again");
+           result == DIRECTORY_OK            ? NULL
+           : result == DIRECTORY_E_NOT_FOUND ? "the record has changed meanwhile: check again"
+                                             : "the index cannot be written now: check again");
 }
 
-static void restore(struct check *check, uint64_t replaces) {
+static void republish(struct check *check, uint64_t in_place_of) {
     struct directory *directory = check->broker->directory;
     struct store_info info;
     store_stat(check->space->store, NULL, 0, check->after.held, &info);
@@ -139,7 +137,7 @@ static void restore(struct check *check, uint64_t replaces) {
         .incarnation = check->broker->options.incarnation,
         .bytes = info.extent_bytes,
     };
-    directory->ops->audit->restore(directory, &record, replaces, on_restored, check);
+    directory->ops->republish(directory, &record, in_place_of, on_republished, check);
 }
 
 static void on_removed(void *context, enum directory_result result) {
@@ -149,7 +147,8 @@ static void on_removed(void *context, enum directory_result result) {
 static void remove_record(struct check *check) {
     struct directory *directory = check->broker->directory;
     if (check->space && !check->space->dropped)
-        publish_clear(check->broker, check->space, check->sample_id, check->record.generation);
+        publish_clear(check->broker, check->space, check->sample_id, check->record.generation,
+                      NULL);
     else
         directory->ops->retire(directory, &check->record, on_removed, NULL);
     finish(check, true, NULL);
@@ -182,10 +181,10 @@ static void mend(struct check *check) {
         remove_record(check);
         break;
     case FB__FINDING__NOT_RECORDED:
-        restore(check, 0);
+        republish(check, 0);
         break;
     case FB__FINDING__OTHER_GENERATION:
-        restore(check, check->record.generation);
+        republish(check, check->record.generation);
         break;
     case FB__FINDING__REPLACED:
         retire_held(check);

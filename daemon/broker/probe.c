@@ -111,6 +111,9 @@ uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
         result.status = FB__STATUS__NOT_FOUND;
         status_not_found(sentence, broker, space, asked->sample_id, asked->generation);
         result.error = sentence;
+    } else if (info.state == STORE_RESIDENT && !broker_serves(broker)) { /* as far as we know */
+        result.status = FB__STATUS__UNAVAILABLE;
+        result.error = (char *)broker_fenced_why(broker);
     } else {
         probe_fill_info(broker, space, &info, false, &sample);
         result.info = &sample;

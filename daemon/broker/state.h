@@ -122,6 +122,7 @@ struct item {
     bool in_store;         /* a store's waiter queue holds it */
     bool timed;            /* in broker->timed */
     bool draining;         /* in broker->drains */
+    bool located;          /* asked for by id: the directory has named the generation */
     LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
     uint32_t ask_count;
     Fb__Status status;
@@ -265,6 +266,7 @@ struct broker {
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
     bool draining;
+    bool closing;                    /* the peers are going: the directory may still answer */
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
     TAILQ_HEAD(, publishing) publishings;
     TAILQ_HEAD(, node) nodes;
@@ -378,11 +380,6 @@ uint64_t outboxes_next_deadline_ns(const struct broker *broker);
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
 void outbox_free(struct peer *peer);
 
-/* ---- retire.c ---- */
-/* Removes the record of a generation that is gone with its home, if it still stands; 0: none. */
-void retire_record(struct broker *broker, const char *store, const char *sample_id,
-                   uint64_t generation);
-
 /* ---- publish.c: from a sealed generation to an answered put ---- */
 void publish(struct item *item, uint64_t generation);
 /* A repeat of an operation still under way whose first asker is gone waits for its answer. */
@@ -400,10 +397,11 @@ bool publish_keeps_record(struct broker *broker, const struct space *space, uint
 /* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
  * before it is retired. */
 bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);
-/* The index has a record of ours for a put that failed: it may have replaced another node's.
- * Everyone checks what it holds of it, then the record is removed. */
+/* The index may have a record of a put of which nothing is left: it failed here, or its home is
+ * dead. It may have replaced another node's. Everyone checks what it holds of the sample, then the
+ * record is removed if it still stands. waits: answered OK when that is done; NULL = nobody. */
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation);
+                   uint64_t generation, struct item *waits);
 void publish_detach(struct item *item);
 void publishings_pump(struct broker *broker, uint64_t now_ns);
 uint64_t publishings_next_deadline_ns(const struct broker *broker);
@@ -451,6 +449,8 @@ void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
 bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation);
 /* serve_retire.c: true when it answers by itself, now or later. */
 bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked);
+/* Checks what this node holds of a sample against the index, as for another broker. */
+void serve_check_own(struct broker *broker, struct space *space, const char *sample_id);
 void serve_forget_checks(struct broker *broker, const struct asking *asking);
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);
 

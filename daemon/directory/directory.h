@@ -19,7 +19,6 @@ enum directory_result {
     DIRECTORY_E_FENCED,      /* our own record is gone: we may not publish */
     DIRECTORY_E_UNAVAILABLE, /* cannot be reached; retrying may help */
     DIRECTORY_E_LOST,        /* the record's home incarnation is dead */
-    DIRECTORY_E_CHANGED,     /* a guarded write found another record than it was meant for */
 };
 
 /* One sample's record. Strings need not outlive the call they are passed to. */
@@ -56,6 +55,9 @@ typedef void (*directory_retire_fn)(void *context, enum directory_result result)
 typedef void (*directory_locate_fn)(void *context, enum directory_result result,
                                     const struct directory_record *record, bool ask_peers);
 
+/* The members that there were when it was asked, at least, have been announced by node_up(). */
+typedef void (*directory_members_fn)(void *context, enum directory_result result);
+
 /* ---- looking after the index as a whole ---- */
 
 #define DIRECTORY_PAGE_RECORDS 100u
@@ -82,17 +84,15 @@ struct directory_audit_ops {
      * generation and whose home's incarnation is not registered at the moment of the removal. */
     void (*sweep)(struct directory *d, const struct directory_record *records, size_t count,
                   directory_sweep_fn done, void *context);
-    /* Publishes a generation of ours whose record was lost, if there is no record of the sample
-     * (replaces 0) or the one of that generation; DIRECTORY_E_CHANGED: there is another. */
-    void (*restore)(struct directory *d, const struct directory_record *record, uint64_t replaces,
-                    directory_publish_fn done, void *context);
     /* A write of this sample's record has been asked for and is not answered yet. */
     bool (*is_writing)(const struct directory *d, const char *store, const char *sample_id);
 };
 
 struct directory_ops {
     const char *name;
-    const struct directory_audit_ops *audit; /* NULL: no cluster-wide index */
+    bool index; /* knows who has which sample */
+    const struct directory_audit_ops
+        *audit; /* NULL: cannot look through its index, if it has one */
     /* Begins membership: node_up events may follow from the next tick on. */
     int (*start)(struct directory *d);
     /* A generation number unique in the cluster for ever; 0 = none left now
@@ -100,16 +100,23 @@ struct directory_ops {
     uint64_t (*next_generation)(struct directory *d);
     void (*publish)(struct directory *d, const struct directory_record *record,
                     directory_publish_fn done, void *context);
+    /* Writes the record only in place of the one that names this generation (0: of none);
+     * DIRECTORY_E_NOT_FOUND: that one does not stand any more. */
+    void (*republish)(struct directory *d, const struct directory_record *record,
+                      uint64_t in_place_of, directory_retire_fn done, void *context);
     /* Removes the record if it still names this generation. Absent = DIRECTORY_OK. */
     void (*retire)(struct directory *d, const struct directory_record *record,
                    directory_retire_fn done, void *context);
     void (*locate)(struct directory *d, const char *store, const char *sample_id,
                    directory_locate_fn done, void *context);
+    /* node_up() and node_down() come when they come: what they have said lags behind. This asks for
+     * the members as of now. */
+    void (*members)(struct directory *d, directory_members_fn done, void *context);
     /* From this time on nothing may be served that another node could have superseded, whether
      * fenced() has said so yet or not; UINT64_MAX = no such limit, 0 = now. To be compared with the
      * clock of this moment, for the whole process may just have been stopped for a while. */
     uint64_t (*serves_until_ns)(const struct directory *d);
-    /* Publishes and retires not yet answered. */
+    /* Publishes, republishes and retires not yet answered. */
     uint64_t (*pending)(const struct directory *d);
     /* Runs what is due: callbacks queued by the calls above, retries, keep-alives. */
     void (*tick)(struct directory *d, uint64_t now_ns);
@@ -133,15 +140,15 @@ int directory_static_new(const char *node, const struct directory_peer *peers, s
                          uint64_t unix_ms, const struct directory_events *events, void *owner,
                          struct directory **out);
 
-/* What to do about one generation or record after reconcile(). */
+/* What to do about one generation or record after reconcile(). in_place_of: for republish(). */
 enum directory_verdict {
     DIRECTORY_RETIRE_HELD,   /* we hold it and the index has dropped or replaced it: retire it */
     DIRECTORY_PUBLISH_HELD,  /* we hold it and its record was lost, or overwritten by a put of ours
-                              * that  failed: publish it again */
+                              * that failed: republish() it */
     DIRECTORY_RETIRE_RECORD, /* the index has it and we do not: retire() the record */
 };
 typedef void (*directory_verdict_fn)(void *context, enum directory_verdict verdict,
-                                     const struct directory_record *record);
+                                     const struct directory_record *record, uint64_t in_place_of);
 /* Compares what this node holds as a home (`held`) with the records reconcile() was given. Both
  * sorted by store, then sample_id, bytewise; in `held` a sample stands once, with its current
  * generation. What agrees is not mentioned. Pure. */

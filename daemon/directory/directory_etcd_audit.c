@@ -164,20 +164,20 @@ static void on_swept(void *context, enum etcd_result result, const struct etcd_a
 static void ask_deletion(struct audit *audit) {
     struct directory_etcd *self = audit->self;
     struct etcd_op ops[DIRECTORY_PAGE_RECORDS];
-    struct generation_bounds bounds[DIRECTORY_PAGE_RECORDS];
+    struct condition guards[DIRECTORY_PAGE_RECORDS];
     struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
     for (size_t i = 0; i < audit->swept_count; i++) {
         const struct swept *swept = &audit->swept[i];
-        struct generation_bounds *guard = &bounds[request.success_count];
+        struct condition *guard = &guards[request.success_count];
         if (swept->alive)
             continue;
-        size_t compares = generation_bounds_set(guard, swept->key, swept->record.generation);
-        guard->compares[compares++] = (struct etcd_compare){
+        condition_set(guard, swept->key, swept->record.generation);
+        guard->compares[guard->count++] = (struct etcd_compare){
             .key = swept->home_key, .target = ETCD_MOD_REVISION, .revision = swept->home_revision};
         ops[request.success_count++] = (struct etcd_op){.kind = ETCD_DELETE_IF,
                                                         .key = swept->key,
                                                         .compares = guard->compares,
-                                                        .compare_count = compares};
+                                                        .compare_count = guard->count};
     }
     if (request.success_count)
         self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_swept,

@@ -27,26 +27,28 @@ struct backoff {
 void backoff_fail(struct backoff *backoff, uint64_t now_ns);
 void backoff_reset(struct backoff *backoff);
 
-/* ---- questions: publishes, retires and locates ---- */
+/* ---- questions ---- */
 
-enum query_kind { QUERY_PUBLISH, QUERY_RETIRE, QUERY_LOCATE };
+enum query_kind { QUERY_PUBLISH, QUERY_REPUBLISH, QUERY_RETIRE, QUERY_LOCATE, QUERY_MEMBERS };
 
 struct query {
-    struct batch_op op;      /* first; publishes and retires until they are answered */
-    TAILQ_ENTRY(query) link; /* in publishes, retires, unsettled, locates, reading or answers */
+    struct batch_op op; /* first; publishes and retires until they are answered */
+    TAILQ_ENTRY(query)
+    link; /* in publishes, retires, unsettled, locates, reading, list_asks,
+           * list_asked or answers */
     enum query_kind kind;
     union {
         directory_publish_fn publish;
-        directory_retire_fn retire;
+        directory_retire_fn retire; /* and REPUBLISH */
         directory_locate_fn locate;
+        directory_members_fn members;
     } done;
     void *context;
     uint64_t asked_ns, generation;
     int64_t sent_revision; /* of the index as known when the write was last sent */
-    char *value;           /* PUBLISH: to be freed */
-    bool restores;         /* PUBLISH: only where there is no record, or that of `replaces` */
-    uint64_t replaces;
-    bool confirming; /* LOCATE: the record is known, its home is being looked up */
+    char *value;           /* PUBLISH, REPUBLISH: to be freed */
+    uint64_t in_place_of;  /* REPUBLISH */
+    bool confirming;       /* LOCATE: the record is known, its home is being looked up */
     /* The answer. */
     enum directory_result result;
     bool ask_peers, has_record;
@@ -57,17 +59,6 @@ TAILQ_HEAD(queries, query);
 
 struct audit; /* directory_etcd_audit.c */
 TAILQ_HEAD(audits, audit);
-
-/* ---- compares ---- */
-
-/* A key's record names a generation: the compares, and room for what they point to. */
-struct generation_bounds {
-    char above[32], below[32];
-    struct etcd_compare compares[3]; /* the third is for the caller */
-};
-/* How many compares there are now. */
-size_t generation_bounds_set(struct generation_bounds *bounds, const char *key,
-                             uint64_t generation);
 
 /* ---- membership ---- */
 
@@ -128,6 +119,7 @@ struct directory_etcd {
     /* directory_etcd_members.c */
     struct members members;
     bool listing, list_due;
+    struct queries list_asks, list_asked; /* for the next reading, for the one under way */
     uint64_t relist_ns;
     struct backoff members_backoff;
     struct etcd_watch *watch;
@@ -135,11 +127,13 @@ struct directory_etcd {
 
     /* directory_etcd_write.c */
     struct batch batch;
-    struct queries publishes, retires; /* ready, behind another of their key, or taken */
-    struct queries unsettled;          /* publishes taken, sent and not answered by etcd */
+    struct queries publishes,
+        retires; /* publishes: also republishes; ready, behind another of their key, or taken */
+    struct queries unsettled; /* publishes taken, sent and not answered by etcd */
     enum write_state write;
     int64_t epoch; /* mod_revision of our record: what every write compares */
     bool settle_asked;
+    bool settle_void; /* fenced since it was asked: its answer says nothing any more */
     struct backoff write_backoff;
     uint64_t pending;
 
@@ -189,6 +183,14 @@ void write_tick(struct directory_etcd *self);
 uint64_t write_deadline_ns(const struct directory_etcd *self);
 /* Registered: our record has this mod_revision. */
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision);
+
+/* Compares that hold while the record of `key` names a generation, or (0) while there is none. */
+struct condition {
+    char above[32], below[32];
+    struct etcd_compare compares[3]; /* the third is for the caller */
+    size_t count;
+};
+void condition_set(struct condition *condition, const char *key, uint64_t generation);
 
 /* ---- directory_etcd_locate.c ---- */
 void locate_tick(struct directory_etcd *self);

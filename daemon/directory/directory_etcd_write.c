@@ -17,7 +17,8 @@
  * it been done and the record since removed, this node would have been asked to retire that
  *     generation; its broker knows.)
  *   - another node has written it since: whichever came first, that one stands: UNAVAILABLE, and
- *     ask_peers, for ours may have replaced one that nobody has been told of.
+ *     ask_peers, for ours may have replaced one that nobody has been told of (a republish:
+ *     NOT_FOUND).
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
  *
@@ -44,7 +45,7 @@ static struct query *query_of(struct batch_op *op) {
 /* ---- in and out ---- */
 
 static struct queries *list_of(struct directory_etcd *self, const struct query *query) {
-    return query->kind == QUERY_PUBLISH ? &self->publishes : &self->retires;
+    return query->kind == QUERY_RETIRE ? &self->retires : &self->publishes;
 }
 
 void write_add(struct directory_etcd *self, struct query *query) {
@@ -118,8 +119,8 @@ static void on_committed(struct flight *flight, const struct etcd_answer *answer
         struct query *query = flight->queries[i];
         if (query->kind == QUERY_PUBLISH)
             take_older(query, answer, &answer->ops[i]);
-        bool refused = query->restores && !answer->ops[i].succeeded;
-        finish(flight->self, query, refused ? DIRECTORY_E_CHANGED : DIRECTORY_OK);
+        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded;
+        finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
 }
@@ -161,37 +162,42 @@ static void on_txn(void *context, enum etcd_result result, const struct etcd_ans
     free(flight);
 }
 
-/* The record names this generation; 0: there is none. */
-static size_t compare_generation(const struct query *query, uint64_t generation,
-                                 struct generation_bounds *bounds) {
-    if (generation)
-        return generation_bounds_set(bounds, query->key, generation);
-    bounds->compares[0] =
-        (struct etcd_compare){.key = query->key, .target = ETCD_CREATE_REVISION, .revision = 0};
-    return 1;
+void condition_set(struct condition *condition, const char *key, uint64_t generation) {
+    if (!generation) {
+        condition->compares[0] =
+            (struct etcd_compare){.key = key, .target = ETCD_CREATE_REVISION, .revision = 0};
+        condition->count = 1;
+        return;
+    }
+    etcd_generation_bounds(condition->above, condition->below, generation);
+    condition->compares[0] = (struct etcd_compare){
+        .key = key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = condition->above};
+    condition->compares[1] = (struct etcd_compare){
+        .key = key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = condition->below};
+    condition->count = 2;
 }
 
-static struct etcd_op op_of(const struct query *query, struct generation_bounds *bounds) {
-    struct etcd_op op = {.key = query->key, .value = query->value, .compares = bounds->compares};
-    if (query->kind == QUERY_RETIRE) {
-        op.kind = ETCD_DELETE_IF;
-        op.compare_count = compare_generation(query, query->generation, bounds);
-    } else if (query->restores) {
-        op.kind = ETCD_PUT_IF;
-        op.compare_count = compare_generation(query, query->replaces, bounds);
-    } else {
-        op.kind = ETCD_PUT;
+static struct etcd_op op_of(const struct query *query, struct condition *condition) {
+    struct etcd_op op = {.kind = ETCD_PUT, .key = query->key, .value = query->value};
+    if (query->kind == QUERY_PUBLISH) {
         op.prev_kv = true;
+        return op;
     }
+    bool retires = query->kind == QUERY_RETIRE;
+    op.kind = retires ? ETCD_DELETE_IF : ETCD_PUT_IF;
+    condition_set(condition, query->key, retires ? query->generation : query->in_place_of);
+    op.compares = condition->compares;
+    op.compare_count = condition->count;
     return op;
 }
 
 static void send_flight(struct directory_etcd *self, struct flight *flight) {
     struct etcd_op ops[BATCH_OPS_MAX];
-    struct generation_bounds bounds[BATCH_OPS_MAX];
+    struct condition conditions[BATCH_OPS_MAX];
     for (size_t i = 0; i < flight->count; i++) {
-        flight->queries[i]->sent_revision = self->revision;
-        ops[i] = op_of(flight->queries[i], &bounds[i]);
+        struct query *query = flight->queries[i];
+        query->sent_revision = self->revision;
+        ops[i] = op_of(query, &conditions[i]);
     }
     struct etcd_compare fence = {
         .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch};
@@ -231,7 +237,17 @@ static void settle(struct directory_etcd *self, struct query *query, const struc
         return;
     }
     query->ask_peers = true;
-    finish(self, query, ours ? DIRECTORY_OK : DIRECTORY_E_UNAVAILABLE);
+    finish(self, query,
+           ours                             ? DIRECTORY_OK
+           : query->kind == QUERY_REPUBLISH ? DIRECTORY_E_NOT_FOUND
+                                            : DIRECTORY_E_UNAVAILABLE);
+}
+
+/* False: what it is about has been answered when this node was fenced. */
+static bool take_settlement(struct directory_etcd *self) {
+    bool void_now = self->settle_void;
+    self->settle_asked = self->settle_void = false;
+    return !void_now;
 }
 
 /* The records of the first so many unsettled queries, in their order. */
@@ -239,7 +255,8 @@ static void on_read_back(void *context, enum etcd_result result, const struct et
                          const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    self->settle_asked = false;
+    if (!take_settlement(self))
+        return;
     if (result != ETCD_OK) {
         log_debug("node %s: records not read back: %s", self->self.node, why);
         backoff_fail(&self->write_backoff, self->now_ns);
@@ -272,9 +289,8 @@ static void on_settled(void *context, enum etcd_result result, const struct etcd
                        const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    self->settle_asked = false;
-    if (!self->epoch)
-        return; /* fenced meanwhile */
+    if (!take_settlement(self))
+        return;
     if (result != ETCD_OK) {
         log_debug("node %s: epoch not settled: %s", self->self.node, why);
         backoff_fail(&self->write_backoff, self->now_ns);
@@ -308,8 +324,8 @@ static uint64_t give_up_before_ns(const struct directory_etcd *self) {
 void write_tick(struct directory_etcd *self) {
     if (self->fenced) {
         answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
-        if (!self->settle_asked) /* else its answer goes by their order */
-            answer_unsettled(self, DIRECTORY_E_FENCED);
+        answer_unsettled(self, DIRECTORY_E_FENCED);
+        self->settle_void = self->settle_asked;
     } else {
         answer_unsent(self, DIRECTORY_E_UNAVAILABLE, give_up_before_ns(self));
     }

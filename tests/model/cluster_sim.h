@@ -7,7 +7,8 @@
  *
  *   cluster_world.c    nodes: building, pumping, faults, time
  *   cluster_clients.c  clients: their requests, the answers, the bytes
- *   cluster_history.c  steps: choosing them, running them, what must hold at the end
+ *   cluster_history.c  steps: choosing them, running them
+ *   cluster_rest.c     the end: coming to rest, and what must hold then
  *   cluster_contract.c the judge
  *   cluster_model.c    many histories, and the shrinking of one that fails
  */
@@ -201,5 +202,8 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
 /* NULL, or what was broken, in short; why: in full. */
 const char *history_run(struct world *w, const struct history *h, bool trace);
 void history_print(const struct history *h);
+
+/* ---- cluster_rest.c ---- */
+void world_rest(struct world *w);
 
 #endif

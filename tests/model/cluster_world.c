@@ -346,6 +346,21 @@ static struct node *next_to_turn(struct world *w) {
     return next;
 }
 
+static void say_written(void *context, const struct etcd_kv *kv, bool current) {
+    (void)current;
+    world_say(context, "etcd: %s %s %s", kv->key, kv->value ? "=" : "is gone",
+              kv->value ? kv->value : "");
+}
+
+static void step_etcd(struct world *w) {
+    int64_t before = fake_etcd_revision(w->etcd);
+    fake_network_advance(w->network, w->now_ns);
+    fake_etcd_step(w->etcd, w->now_ns);
+    w->events++;
+    if (w->trace)
+        fake_etcd_each(w->etcd, before, say_written, w);
+}
+
 void world_go(struct world *w, uint64_t until_ns) {
     while (!w->contract.broken) {
         uint64_t net_ns = fake_network_next_ns(w->network), fault_ns = next_fault_end_ns(w);
@@ -365,9 +380,7 @@ void world_go(struct world *w, uint64_t until_ns) {
             fake_network_step(w->network);
             w->events++;
         } else if (etcd_ns <= next_ns) {
-            fake_network_advance(w->network, w->now_ns);
-            fake_etcd_step(w->etcd, w->now_ns);
-            w->events++;
+            step_etcd(w);
         } else {
             fake_network_advance(w->network, w->now_ns);
             world_pump(turn);
