@@ -146,6 +146,7 @@ struct node_page {
     Fb__NodeInfo infos[NODES_MAX + 1], *pointers[NODES_MAX + 1];
     struct peer_info from[NODES_MAX + 1];
     struct health own;
+    char self_failure[192];
     size_t count, bytes;
 };
 
@@ -173,6 +174,9 @@ static void fill_self(const struct broker *broker, struct node_page *page) {
                                                     : "up");
     self->incarnation = broker->options.incarnation;
     self->self = true;
+    self->data_address = (char *)broker->config->data_address;
+    peers_data_failure(broker->peers, page->self_failure, sizeof page->self_failure);
+    self->data_failure = page->self_failure;
     self->leases = page->own.reply.leases;
     self->health = &page->own.reply;
 }
@@ -186,6 +190,8 @@ static void fill_node(const struct broker *broker, const struct item *item,
     peer_query(peer, from);
     info->node = (char *)from->node;
     info->address = (char *)from->address;
+    info->data_address = (char *)from->data_address;
+    info->data_failure = from->transport.data_failure;
     info->state = (char *)(nodes_is_dead(broker, from->node, 0) ? "left" : from->state);
     info->transport = (char *)(from->transport.transport ? from->transport.transport : "");
     info->last_failure = (char *)from->last_failure;

@@ -196,8 +196,9 @@ static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
                 peer_node(outbox->peer), (unsigned long long)(broker->config->lost_keep_ms / 1000),
                 (unsigned long long)outbox->count);
     for (struct pending_end *end; (end = TAILQ_FIRST(&outbox->waiting));) {
-        if (end->is_ack)
-            retire_record(broker, end->store, end->sample_id, end->generation);
+        struct space *space = end->is_ack ? space_find(broker, end->store) : NULL;
+        if (space)
+            publish_clear(broker, space, end->sample_id, end->generation, NULL);
         forget(outbox, &outbox->waiting, end);
     }
 }

@@ -69,6 +69,7 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->node);
     table_flag(table, node->self);
     table_text(table, node->address);
+    table_text(table, node->data_address);
     table_text(table, node->state);
     table_text(table, node->transport);
     table_id(table, node->incarnation);
@@ -85,6 +86,7 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_count(table, node->release_pending);
     table_text(table, node->self ? NULL : members_silence(node));
     table_text(table, node->last_failure);
+    table_text(table, node->data_failure);
     table_text(table, node->health ? node->health->broker_version : NULL);
     if (node->health)
         table_duration(table, node->health->uptime_ms);
@@ -98,6 +100,7 @@ static int run_nodes(struct context *context) {
         {"node", "NODE", TABLE_LEFT},
         {"self", "SELF", TABLE_LEFT},
         {"address", "ADDRESS", TABLE_LEFT},
+        {"data_address", "DATA ADDRESS", TABLE_LEFT},
         {"state", "STATE", TABLE_LEFT},
         {"transport", "TRANSPORT", TABLE_LEFT},
         {"incarnation", "INCARNATION", TABLE_LEFT},
@@ -115,6 +118,7 @@ static int run_nodes(struct context *context) {
         {"release_pending", "PENDING", TABLE_RIGHT},
         {"silence", "SILENT BECAUSE", TABLE_LEFT},
         {"last_failure", "LAST FAILURE", TABLE_LEFT},
+        {"data_failure", "DATA ADDRESS NOT REACHED", TABLE_LEFT},
         {"broker_version", NULL, TABLE_LEFT},
         {"uptime_ms", NULL, TABLE_LEFT},
     };
