@@ -165,17 +165,17 @@ static void on_swept(void *context, enum directory_result result, size_t removed
     finish(context, result == DIRECTORY_OK && removed,
            result != DIRECTORY_OK ? "the index cannot be written now: check again"
            : removed              ? NULL
-                                  : "the record has changed meanwhile: check again");
+                                  : "it has changed, or a member could not be asked: check again");
 }
 
 static void mend(struct check *check) {
-    struct directory *directory = check->broker->directory;
     log_info("index: store %s: sample %s: repairing: generation %llu held, %llu recorded",
              check->store, check->sample_id, (unsigned long long)check->after.held,
              (unsigned long long)check->record.generation);
     switch (check->finding) {
     case FB__FINDING__HOME_DEAD:
-        directory->ops->audit->sweep(directory, &check->record, 1, on_swept, check);
+        if (!lost_remove(check->broker, &check->record, 1, on_swept, check))
+            finish(check, false, "the broker is out of memory: check again");
         break;
     case FB__FINDING__NOT_HELD:
         remove_record(check);

@@ -107,7 +107,7 @@ void index_say(char *out, size_t out_bytes, Fb__Finding finding, const char *sto
 void index_say_remedy(char *out, size_t out_bytes, Fb__Finding finding, const char *node) {
     out[0] = '\0';
     if (finding == FB__FINDING__HOME_DEAD)
-        snprintf(out, out_bytes, "remove the record");
+        snprintf(out, out_bytes, "remove the record, once no node holds anything older");
     else if (finding == FB__FINDING__NOT_HELD)
         snprintf(out, out_bytes, "node %s removes the record, once no node holds anything older",
                  node);

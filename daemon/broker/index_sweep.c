@@ -103,7 +103,7 @@ static struct dead_home *come_upon(struct sweep *sweep, const struct directory_r
     return home;
 }
 
-static void ask_page(struct sweep *sweep);
+static void ask_page(struct sweep *sweep); /* on_swept() and go_on() lead back to it */
 
 static void go_on(struct sweep *sweep) {
     if (*sweep->next) {
@@ -146,10 +146,10 @@ static void on_page(void *context, enum directory_result result,
         if (home && broker->now_ns - home->since_ns >= keep_ns(broker))
             lost[lost_count++] = listed[i].record;
     }
-    if (lost_count)
-        broker->directory->ops->audit->sweep(broker->directory, lost, lost_count, on_swept, sweep);
-    else
+    if (!lost_count)
         go_on(sweep);
+    else if (!lost_remove(broker, lost, lost_count, on_swept, sweep))
+        end_look(sweep, RETRY_NS);
 }
 
 static void ask_page(struct sweep *sweep) {

@@ -492,6 +492,12 @@ void index_serve_check(struct asking *asking, uint32_t request_id, const Fb__Pee
 void index_forget_checks(struct broker *broker, const struct asking *asking);
 void index_answer(struct call *call);
 
+/* ---- index_lost.c ---- */
+/* Removes records of dead homes, 1 to DIRECTORY_PAGE_RECORDS; done: as directory_audit_ops.sweep().
+ * False: out of memory, done does not run. */
+bool lost_remove(struct broker *broker, const struct directory_record *records, size_t count,
+                 directory_sweep_fn done, void *context);
+
 /* ---- index_sweep.c: records of homes that have long been dead ---- */
 int sweep_new(struct broker *broker); /* 0 or -1: out of memory */
 void sweep_free(struct broker *broker);
