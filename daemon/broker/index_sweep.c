@@ -161,6 +161,8 @@ static void ask_page(struct sweep *sweep) {
 
 void sweep_pump(struct broker *broker, uint64_t now_ns) {
     struct sweep *sweep = broker->sweep;
+    if (!sweep->next_ns)
+        end_look(sweep, interval_ns(broker)); /* a node that starts knows nobody yet */
     if (!is_wanted(broker) || sweep->under_way || sweep->next_ns > now_ns)
         return;
     if (!is_ours(broker)) {
