@@ -107,6 +107,7 @@ bool peer_is_up(const struct peer *peer);
 struct peer_info {
     const char *node, *address, *data_address, *state, *last_failure;
     uint64_t incarnation, reads, errors;
+    uint64_t heard_ns;               /* when it last said anything, 0 = never */
     struct transport_info transport; /* zero when not up */
 };
 void peer_query(const struct peer *peer, struct peer_info *out);

@@ -83,6 +83,7 @@ static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes
         why = "another node answers at its address";
     }
     if (said && !why) {
+        peer->said_ns = peers->now_ns;
         peer_on_up(peer, said->incarnation);
     } else {
         snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
@@ -98,10 +99,12 @@ static void on_message(void *owner, void *user, const void *data, size_t bytes) 
     touch(peers);
     struct end *end = user;
     end->heard_ns = peers->now_ns;
-    if (end->kind == END_PEER)
+    if (end->kind == END_PEER) {
+        as_peer(end)->said_ns = peers->now_ns;
         peer_on_message(as_peer(end), data, bytes);
-    else
+    } else {
         asker_on_message(as_asker(end), data, bytes);
+    }
 }
 
 static void on_read_done(void *owner, void *user, void *read_user, int status) {
