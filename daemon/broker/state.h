@@ -134,6 +134,7 @@ struct item {
     uint8_t *spec, *checksums; /* malloc'ed when want_spec */
     uint32_t spec_bytes, checksums_bytes;
     uint64_t remote;      /* remote_lease id, 0 = none */
+    uint64_t transfer;    /* of the fetch that brought the bytes for it, 0 = they were here */
     struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
     /* stat, explain */
     uint8_t *answer; /* the best so far: a packed Fb__StatResult or Fb__ExplainReply, malloc'ed */
@@ -150,6 +151,7 @@ struct call {
     uint32_t holder;
     uint32_t request_id;
     bool wants_reply, write_ok;
+    bool wants_landed; /* CALL_GET */
     enum call_kind kind;
     enum store_reason reason; /* CALL_RETIRE */
     uint64_t begun_ns, wait_ns, patience_ns;
@@ -188,9 +190,11 @@ struct fetch {
     uint64_t epoch;
     uint32_t region;
     uint64_t remote_offset, extent_bytes, landing_offset;
-    bool landed;        /* PLANNED landing copy exists */
-    uint64_t notice_ns; /* no progress notice before */
-    uint8_t *bytes;     /* an inline payload waiting for landing space */
+    bool landed;                /* PLANNED landing copy exists */
+    uint64_t transfer;          /* no other fetch of this broker has it */
+    uint64_t notice_ns;         /* no progress notice before */
+    uint64_t landed_next_bytes; /* no Landed notice before so many have landed */
+    uint8_t *bytes;             /* an inline payload waiting for landing space */
     uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
     uint32_t checksums_bytes;
     struct item_list items;
@@ -250,6 +254,7 @@ struct broker {
     struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
+    uint64_t last_transfer; /* of fetches */
     bool draining;
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
     TAILQ_HEAD(, publishing) publishings;

@@ -89,7 +89,8 @@ static void on_read_done(void *owner, void *user, void *read_user, int status) {
     link->reads_failed += status != 0;
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                             uint64_t prefix_bytes) {
     struct read *read = read_user;
     struct link *link = user;
     cr_assert_eq(link->node, owner);

@@ -89,10 +89,11 @@ static void on_read_done(void *owner, void *user, void *read_user, int status) {
     peers_transport_events.read_done(node->peers, user, read_user, status);
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                             uint64_t prefix_bytes) {
     struct node *node = owner;
     wake(node);
-    peers_transport_events.read_progress(node->peers, user, read_user, bytes_done);
+    peers_transport_events.read_progress(node->peers, user, read_user, bytes_done, prefix_bytes);
 }
 
 static void on_closed(void *owner, void *user, const char *why) {
