@@ -25,7 +25,8 @@
 #define SENTENCE_BYTES 320u
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
-#define NS_PER_MS 1000000ull
+#define NS_PER_MS                  1000000ull
+#define LANDED_GRAIN_BYTES_DEFAULT (1ull << 20)
 
 /* One store on this node. Slots are reused; a dropped store lingers until its last lease ends. */
 struct space {

@@ -27,6 +27,8 @@
 #define ARENA_BYTES   (384ull << 10)
 #define LANDING_BYTES (192ull << 10)
 #define CHUNK_BYTES   (24u << 10)
+#define LANDED_GRAIN_BYTES                                                                         \
+    (16u << 10) /* the largest samples are told of at each chunk but the last */
 
 /* splitmix64 (Steele, Lea, Flood 2014) */
 uint64_t cluster_random(uint64_t *state) {
@@ -201,6 +203,7 @@ static void build(struct node *node) {
     struct broker_options options = {.config = &node->config,
                                      .incarnation = node->incarnation,
                                      .clock_ns = clock_of,
+                                     .landed_grain_bytes = LANDED_GRAIN_BYTES,
                                      .owner = node};
     struct peers_options peers = {
         .node = node->name,
