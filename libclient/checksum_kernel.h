@@ -57,7 +57,7 @@ static uint64_t kernel_copy(void *to, const void *from, size_t bytes) {
 }
 
 _Static_assert(sizeof(struct fc_checksum_stream) >= sizeof(XXH3_state_t) &&
-                   _Alignof(struct fc_checksum_stream) >= _Alignof(XXH3_state_t),
+                   _Alignof(struct fc_checksum_stream) % _Alignof(XXH3_state_t) == 0,
                "a stream holds the state of XXH3");
 
 static void kernel_begin(struct fc_checksum_stream *stream) {

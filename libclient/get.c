@@ -54,15 +54,15 @@ static bool is_to_verify(const struct feature_store *store, const Fb__GetResult 
 /* ---- checking what lands ---- */
 
 static bool can_verify_early(const struct feature_ref *ref) {
-    return ref && ref->spec && ref->has_checksums &&
-           ref->layout.extent_bytes >= FRAME_LANDED_BYTES_MIN;
+    return ref->spec && ref->has_checksums && ref->layout.extent_bytes >= FRAME_LANDED_BYTES_MIN;
 }
 
 static void verify_landed(struct chunk *chunk, const Fb__Landed *landed) {
     const struct fc_request *request = chunk->request;
-    const struct feature_ref *ref =
-        landed->item < chunk->count ? chunk->items[landed->item]->key.ref : NULL;
-    if (!can_verify_early(ref) ||
+    if (landed->item >= chunk->count)
+        return;
+    const struct feature_ref *ref = chunk->items[landed->item]->key.ref;
+    if (!ref || !can_verify_early(ref) ||
         !fc_mapping_holds(request->mapping, landed->extent_offset, ref->layout.extent_bytes,
                           ref->layout.align_bytes))
         return;
@@ -139,9 +139,11 @@ static void make_items(const struct chunk *chunk, Fb__GetItem *messages, Fb__Get
 }
 
 static bool wants_landed(const struct chunk *chunk) {
-    for (size_t i = 0; i < chunk->count; i++)
-        if (can_verify_early(chunk->items[i]->key.ref))
+    for (size_t i = 0; i < chunk->count; i++) {
+        const struct feature_ref *ref = chunk->items[i]->key.ref;
+        if (ref && can_verify_early(ref))
             return policy_of(chunk->getter->store) != FB__CHECKSUM_POLICY__NEVER;
+    }
     return false;
 }
 
