@@ -21,6 +21,8 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     if (!broker)
         return -ENOMEM;
     broker->options = *options;
+    if (!broker->options.landed_grain_bytes)
+        broker->options.landed_grain_bytes = LANDED_GRAIN_BYTES_DEFAULT;
     broker->config = options->config;
     broker->account.limit_bytes = options->config->max_resident_bytes;
     TAILQ_INIT(&broker->sessions);

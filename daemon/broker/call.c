@@ -235,6 +235,7 @@ static void fill_get(const struct item *item, Fb__GetResult *result) {
     result->extent_bytes = item->extent_bytes;
     result->generation = item->generation;
     result->over_network = item->over_network;
+    result->transfer = item->transfer;
     if (!item->want_spec)
         return;
     result->home = (char *)item->home;

@@ -25,7 +25,8 @@
 #define SENTENCE_BYTES 320u
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
-#define NS_PER_MS 1000000ull
+#define NS_PER_MS                  1000000ull
+#define LANDED_GRAIN_BYTES_DEFAULT (1ull << 20)
 
 /* One store on this node. Slots are reused; a dropped store lingers until its last lease ends. */
 struct space {
@@ -146,6 +147,7 @@ struct item {
     uint8_t *spec, *checksums; /* malloc'ed when want_spec */
     uint32_t spec_bytes, checksums_bytes;
     uint64_t remote;      /* remote_lease id, 0 = none */
+    uint64_t transfer;    /* of the fetch that brought the bytes for it, 0 = they were here */
     struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
     /* Packed, malloc'ed: the best Fb__StatResult or Fb__ExplainReply so far; Fb__HealthReply
      * (nodes), Fb__IndexFinding (index check), a whole Fb__ClientReply (list, index list). */
@@ -165,6 +167,7 @@ struct call {
     uint32_t holder;
     uint32_t request_id;
     bool wants_reply, write_ok;
+    bool wants_landed; /* CALL_GET */
     enum call_kind kind;
     enum store_reason reason; /* CALL_RETIRE */
     uint64_t begun_ns, wait_ns, patience_ns;
@@ -203,9 +206,11 @@ struct fetch {
     uint64_t epoch;
     uint32_t region;
     uint64_t remote_offset, extent_bytes, landing_offset;
-    bool landed;        /* PLANNED landing copy exists */
-    uint64_t notice_ns; /* no progress notice before */
-    uint8_t *bytes;     /* an inline payload waiting for landing space */
+    bool landed;                /* PLANNED landing copy exists */
+    uint64_t transfer;          /* no other fetch of this broker has it */
+    uint64_t notice_ns;         /* no progress notice before */
+    uint64_t landed_next_bytes; /* no Landed notice before so many have landed */
+    uint8_t *bytes;             /* an inline payload waiting for landing space */
     uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
     uint32_t checksums_bytes;
     struct item_list items;
@@ -265,6 +270,7 @@ struct broker {
     struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
+    uint64_t last_transfer; /* of fetches */
     bool draining;
     bool closing;                    /* the peers are going: the directory may still answer */
     char fenced_why[SENTENCE_BYTES]; /* of the last time */

@@ -91,7 +91,8 @@ struct peer_read {
     void *local;
     /* status 0 or -errno; exactly once. Nothing is written to local afterwards. */
     void (*done)(void *context, int status, const char *why);
-    void (*progress)(void *context, uint64_t bytes_done, uint64_t now_ns);
+    /* As read_progress of transport.h. */
+    void (*progress)(void *context, uint64_t bytes_done, uint64_t prefix_bytes, uint64_t now_ns);
     void *context;
 };
 /* Reads bytes of a region of the peer, on the present connection only: epoch must be peer_epoch()

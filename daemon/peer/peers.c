@@ -112,14 +112,15 @@ static void on_read_done(void *owner, void *user, void *read_user, int status) {
     peer_on_read_done(as_peer(user), read_user, status);
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                             uint64_t prefix_bytes) {
     struct peers *peers = owner;
     touch(peers);
     struct end *end = user;
     struct peer_reading *reading = read_user;
     end->heard_ns = peers->now_ns;
     if (reading->read.progress)
-        reading->read.progress(reading->read.context, bytes_done, peers->now_ns);
+        reading->read.progress(reading->read.context, bytes_done, prefix_bytes, peers->now_ns);
 }
 
 static void on_closed(void *owner, void *user, const char *why) {
