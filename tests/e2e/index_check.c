@@ -6,6 +6,7 @@
  */
 #include <criterion/criterion.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -337,8 +338,8 @@ CLUSTER_OF(records_of_a_dead_home_are_swept_after_lost_keep, INDEX_NODES,
     payload_deinit(&kept);
 }
 
-/* What b has consumed of a's cannot reach a any more. */
-CLUSTER_OF(drain_fails_and_names_what_is_left_until_it_is_given_up, 2, .ini_of = {KEEP, KEEP}) {
+/* What b has consumed of a's cannot reach a any more, until b gives a up. */
+CLUSTER_OF(drain_fails_and_names_what_is_left_until_it_is_given_up, 2) {
     struct process_output result;
     struct payload payload;
     struct feature_ref *ref = NULL;
@@ -346,11 +347,14 @@ CLUSTER_OF(drain_fails_and_names_what_is_left_until_it_is_given_up, 2, .ini_of =
     struct feature_view *view = payload_view(&payload, world->run[B], by_ref(ref));
     kill_node(world, A);
     CHECK_OK(feature_release(view, FEATURE_CONSUMED));
+    WAIT_UNTIL(cluster_health(&world->cluster, B).release_pending == 1, SETTLE_MS);
     CTL(&result, &world->cluster, B, "drain", "--deadline", "200ms");
     CHECK(result.status == EXIT_TIMEOUT, "exit %d: %s", result.status, result.err);
     CHECK(strstr(result.err, "1 releases for node a") != NULL, "%s", result.err);
     process_output_deinit(&result);
-    CTL(&result, &world->cluster, B, "drain", "--deadline", "60s");
+    cluster_reconfigure(&world->cluster, B, "[directory]\nlost_keep = 1s\n");
+    process_signal(&world->cluster.nodes[B].process, SIGHUP);
+    CTL(&result, &world->cluster, B, "drain", "--deadline", "50s");
     CHECK(result.status == 0, "exit %d: %s", result.status, result.err);
     process_output_deinit(&result);
     await_count(world, "samples/", 0);
