@@ -350,7 +350,7 @@ CLUSTER_OF(drain_fails_and_names_what_is_left_until_it_is_given_up, 2) {
     WAIT_UNTIL(cluster_health(&world->cluster, B).release_pending == 1, SETTLE_MS);
     CTL(&result, &world->cluster, B, "drain", "--deadline", "200ms");
     CHECK(result.status == EXIT_TIMEOUT, "exit %d: %s", result.status, result.err);
-    CHECK(strstr(result.err, "1 releases for node a") != NULL, "%s", result.err);
+    CHECK(strstr(result.err, "1 release for node a") != NULL, "%s", result.err);
     process_output_deinit(&result);
     cluster_reconfigure(&world->cluster, B, "[directory]\nlost_keep = 1s\n");
     process_signal(&world->cluster.nodes[B].process, SIGHUP);
