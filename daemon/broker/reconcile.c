@@ -141,7 +141,7 @@ static void carry_out(void *context, enum directory_verdict verdict,
         break;
     case DIRECTORY_RETIRE_RECORD:
         if (space)
-            publish_clear(broker, space, record->sample_id, record->generation, NULL);
+            publish_clear(broker, space, record->sample_id, record->generation, false, NULL);
         else
             directory->ops->retire(directory, record, on_removed, NULL);
         tally->removed++;

@@ -14,7 +14,7 @@ static void retire_one(struct broker *broker, struct space *space, const Fb__Ret
     bool retired;
     if (serve_wrong_incarnation(broker, "", item->incarnation)) {
         if (!layout_check_sample_id(item->sample_id))
-            publish_clear(broker, space, item->sample_id, item->generation, NULL);
+            publish_clear(broker, space, item->sample_id, item->generation, true, NULL);
         return;
     }
     if ((reason == STORE_ACKED && space->settings.policy == FB__POLICY__RETAIN) ||

@@ -111,7 +111,6 @@ struct item {
     bool in_store;         /* a store's waiter queue holds it */
     bool timed;            /* in broker->timed */
     bool draining;         /* in broker->drains */
-    bool located;          /* asked for by id: the directory has named the generation */
     LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
     uint32_t ask_count;
     Fb__Status status;
@@ -376,9 +375,10 @@ bool publish_keeps_record(struct broker *broker, const struct space *space, uint
 bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);
 /* The index may have a record of a put of which nothing is left: it failed here, or its home is
  * dead. It may have replaced another node's. Everyone checks what it holds of the sample, then the
- * record is removed if it still stands. waits: answered OK when that is done; NULL = nobody. */
+ * record is removed if it still stands. of_the_dead: its home, which may yet come back, is made
+ * sure of too. waits: answered OK when that is done; NULL = nobody. */
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation, struct item *waits);
+                   uint64_t generation, bool of_the_dead, struct item *waits);
 void publish_detach(struct item *item);
 void publishings_pump(struct broker *broker, uint64_t now_ns);
 uint64_t publishings_next_deadline_ns(const struct broker *broker);
