@@ -173,6 +173,12 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
         done_with_the_dead(item);
         return;
     }
+    if (!asked->generation && !broker_serves(broker)) { /* what we hold may have been superseded */
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: node %s cannot tell who holds it: %s", item->sample_id,
+                  item->call->space->name, broker->config->node, broker_fenced_why(broker));
+        return;
+    }
     if (retire_and_answer(item))
         return;
     struct ask *ask = ask_new(item, NULL);

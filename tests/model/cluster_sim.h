@@ -9,6 +9,7 @@
  *   cluster_clients.c  clients: their requests, the answers, the bytes
  *   cluster_history.c  steps: choosing them, running them
  *   cluster_rest.c     the end: coming to rest, and what must hold then
+ *   cluster_memory.c   their arenas
  *   cluster_contract.c the judge
  *   cluster_model.c    many histories, and the shrinking of one that fails
  */
