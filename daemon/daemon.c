@@ -318,7 +318,8 @@ static int build_directory_static(struct daemon *daemon) {
     if (!peers)
         return -ENOMEM;
     for (size_t i = 0; i < config->peer_count; i++)
-        peers[i] = (struct directory_peer){config->peers[i].node, config->peers[i].address};
+        peers[i] = (struct directory_peer){config->peers[i].node, config->peers[i].address,
+                                           config->peers[i].data_address};
     int result = directory_static_new(config->node, peers, config->peer_count,
                                       clock_ns(CLOCK_REALTIME) / 1000000, &broker_directory_events,
                                       daemon->broker, &daemon->directory);
@@ -389,7 +390,8 @@ static int listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) 
                  daemon->has_cluster_key ? "" : ", WITHOUT a cluster secret");
     if (result >= 0 && config->directory == CONFIG_DIRECTORY_ETCD)
         directory_etcd_set_address(daemon->directory,
-                                   *config->advertise ? config->advertise : bound);
+                                   *config->advertise ? config->advertise : bound,
+                                   config->data_address);
     return result;
 }
 

@@ -199,6 +199,7 @@ bool list_stores(struct broker_session *session, uint32_t request_id, bool wants
 struct node_page {
     Fb__NodeInfo infos[PAGE_ITEMS_MAX], *pointers[PAGE_ITEMS_MAX];
     struct peer_info from[PAGE_ITEMS_MAX];
+    char self_failure[192];
     size_t count;
 };
 
@@ -218,6 +219,9 @@ static void fill_nodes(struct broker *broker, struct node_page *page) {
                                                     : "up");
     self->incarnation = broker->options.incarnation;
     self->self = true;
+    self->data_address = (char *)broker->config->data_address;
+    peers_data_failure(broker->peers, page->self_failure, sizeof page->self_failure);
+    self->data_failure = page->self_failure;
     for (struct peer *peer = peers_next(broker->peers, NULL); peer && page->count < PAGE_ITEMS_MAX;
          peer = peers_next(broker->peers, peer)) {
         struct peer_info *from = &page->from[page->count];
@@ -226,6 +230,8 @@ static void fill_nodes(struct broker *broker, struct node_page *page) {
         peer_query(peer, from);
         info->node = (char *)from->node;
         info->address = (char *)from->address;
+        info->data_address = (char *)from->data_address;
+        info->data_failure = from->transport.data_failure;
         info->state = (char *)from->state;
         info->transport = (char *)(from->transport.transport ? from->transport.transport : "");
         info->last_failure = (char *)from->last_failure;

@@ -56,10 +56,11 @@ static struct node *find_or_add(struct broker *broker, const char *name) {
     return node;
 }
 
-void nodes_on_up(void *owner, const char *name, const char *address, uint64_t incarnation) {
+void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
+                 uint64_t incarnation) {
     struct broker *broker = owner;
     struct node *node = find_or_add(broker, name);
-    if (!node || !peers_add(broker->peers, name, address)) {
+    if (!node || !peers_add(broker->peers, name, address, data_address)) {
         log_error("node %s: out of memory", name);
         return;
     }
@@ -68,8 +69,8 @@ void nodes_on_up(void *owner, const char *name, const char *address, uint64_t in
     exhume(node, incarnation);
     node->live = incarnation;
     if (incarnation)
-        log_info("node %s is a member at %s, incarnation %016llx", name, address,
-                 (unsigned long long)incarnation);
+        log_info("node %s is a member at %s, data at %s, incarnation %016llx", name, address,
+                 data_address, (unsigned long long)incarnation);
 }
 
 void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {

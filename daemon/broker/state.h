@@ -385,7 +385,8 @@ uint64_t publishings_next_deadline_ns(const struct broker *broker);
 void publishings_free(struct broker *broker);
 
 /* ---- nodes.c ---- */
-void nodes_on_up(void *owner, const char *name, const char *address, uint64_t incarnation);
+void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
+                 uint64_t incarnation);
 void nodes_on_down(void *owner, const char *name, uint64_t incarnation);
 void nodes_on_fenced(void *owner, bool fenced, const char *why);
 /* That incarnation serves no more, for certain. */

@@ -28,8 +28,10 @@ struct directory_record {
 };
 
 struct directory_events {
-    /* A node may be reached at this address from now on; incarnation 0 = not known. */
-    void (*node_up)(void *owner, const char *node, const char *address, uint64_t incarnation);
+    /* A node may be reached from now on: by messages at one address, and its bytes read at the
+     * other, often the same. incarnation 0 = not known. */
+    void (*node_up)(void *owner, const char *node, const char *address, const char *data_address,
+                    uint64_t incarnation);
     /* A node has left or its incarnation is dead. */
     void (*node_down)(void *owner, const char *node, uint64_t incarnation);
     /* We are fenced (true) or may serve again (false); why: one sentence. */
@@ -99,7 +101,7 @@ struct directory {
 };
 
 struct directory_peer {
-    const char *node, *address;
+    const char *node, *address, *data_address; /* data_address: NULL or "" = the same */
 };
 /* A fixed list of peers and no index: publish succeeds at once, locate says ask_peers. `unix_ms` at
  * start and `node` make generations unique: 16 bits of node hash, 48 bits counting up from unix_ms

@@ -239,9 +239,12 @@ static const struct directory_ops etcd_ops = {
     .destroy = etcd_destroy,
 };
 
-void directory_etcd_set_address(struct directory *d, const char *address) {
+void directory_etcd_set_address(struct directory *d, const char *address,
+                                const char *data_address) {
     struct directory_etcd *self = from_base(d);
     snprintf(self->self.address, sizeof self->self.address, "%s", address);
+    snprintf(self->self.data_address, sizeof self->self.data_address, "%s",
+             *data_address ? data_address : address);
     etcd_node_value(self->node_value, &self->self);
 }
 
@@ -275,7 +278,7 @@ int directory_etcd_new(const struct directory_etcd_options *options, struct etcd
     self->self.capacity_bytes = options->capacity_bytes;
     etcd_node_key(self->node_key, self->cluster, self->self.node);
     etcd_generation_key(self->generation_key, self->cluster);
-    directory_etcd_set_address(&self->base, "");
+    directory_etcd_set_address(&self->base, "", "");
     batch_init(&self->batch, options->batch_max, ETCD_TXN_BYTES_MAX, options->batch_delay_ns,
                WRITE_FLIGHTS_MAX);
     fence_drop(&self->fence);

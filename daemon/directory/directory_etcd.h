@@ -24,7 +24,8 @@ struct directory_etcd_options {
 /* Strings are copied. etcd: the directory's from here on, also on failure. */
 int directory_etcd_new(const struct directory_etcd_options *options, struct etcd *etcd,
                        const struct directory_events *events, void *owner, struct directory **out);
-/* Where the other nodes reach this one, host:port; before start(). Not set: they do not. */
-void directory_etcd_set_address(struct directory *d, const char *address);
+/* Where the other nodes reach this one, host:port: by messages, and for its bytes if that is
+ * another place ("" = the same); before start(). Not set: they do not. */
+void directory_etcd_set_address(struct directory *d, const char *address, const char *data_address);
 
 #endif

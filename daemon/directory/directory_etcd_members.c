@@ -51,7 +51,8 @@ static bool is_announced(const struct member *member) {
     return member->now.incarnation == member->announced.incarnation &&
            (!member->now.incarnation ||
             (member->create_revision == member->announced_revision &&
-             strcmp(member->now.address, member->announced.address) == 0));
+             strcmp(member->now.address, member->announced.address) == 0 &&
+             strcmp(member->now.data_address, member->announced.data_address) == 0));
 }
 
 static void take_record(struct directory_etcd *self, const struct etcd_kv *kv) {
@@ -83,7 +84,7 @@ static void announce(struct directory_etcd *self, struct member *member) {
         self->events.node_down(self->owner, before.node, before.incarnation);
     if (member->now.incarnation && *member->now.address)
         self->events.node_up(self->owner, member->now.node, member->now.address,
-                             member->now.incarnation);
+                             member->now.data_address, member->now.incarnation);
 }
 
 static void announce_all(struct directory_etcd *self) {

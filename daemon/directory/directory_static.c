@@ -40,7 +40,7 @@ struct answer {
 };
 
 struct peer {
-    char *node, *address;
+    char *node, *address, *data_address;
 };
 
 struct directory_static {
@@ -162,7 +162,8 @@ static uint64_t static_pending(const struct directory *d) {
 static void announce_peers(struct directory_static *self) {
     self->announce = false;
     for (size_t i = 0; i < self->peer_count; i++)
-        self->events.node_up(self->owner, self->peers[i].node, self->peers[i].address, 0);
+        self->events.node_up(self->owner, self->peers[i].node, self->peers[i].address,
+                             self->peers[i].data_address, 0);
 }
 
 static void static_tick(struct directory *d, uint64_t now_ns) {
@@ -186,6 +187,7 @@ static void static_destroy(struct directory *d) {
     for (size_t i = 0; i < self->peer_count; i++) {
         free(self->peers[i].node);
         free(self->peers[i].address);
+        free(self->peers[i].data_address);
     }
     free(self->peers);
     free(self->answers);
@@ -214,10 +216,13 @@ static int copy_peers(struct directory_static *self, const struct directory_peer
     if (!self->peers)
         return -ENOMEM;
     for (; self->peer_count < peer_count; self->peer_count++) {
+        const struct directory_peer *peer = &peers[self->peer_count];
         struct peer *copy = &self->peers[self->peer_count];
-        copy->node = strdup(peers[self->peer_count].node);
-        copy->address = strdup(peers[self->peer_count].address);
-        if (!copy->node || !copy->address) {
+        copy->node = strdup(peer->node);
+        copy->address = strdup(peer->address);
+        bool apart = peer->data_address && *peer->data_address;
+        copy->data_address = strdup(apart ? peer->data_address : peer->address);
+        if (!copy->node || !copy->address || !copy->data_address) {
             self->peer_count++; /* destroy frees this one too */
             return -ENOMEM;
         }

@@ -52,7 +52,8 @@ struct peer {
     struct end end;
     TAILQ_ENTRY(peer) link;
     char node[LAYOUT_NAME_BYTES_MAX + 1];
-    char address[256];
+    char address[256], data_address[256]; /* data_address: "" = the same */
+    char data_failure[128];               /* of the last connection; "" = none */
     enum peer_state state;
     uint64_t incarnation, epoch;
     uint64_t retry_ns, backoff_ns, ping_ns;
@@ -73,6 +74,7 @@ struct asker {
     TAILQ_ENTRY(asker) link;
     char node[LAYOUT_NAME_BYTES_MAX + 1];
     uint64_t incarnation;
+    char data_failure[128]; /* why it cannot reach our data address, in its words */
     void *user;
 };
 TAILQ_HEAD(asker_list, asker);
@@ -91,7 +93,7 @@ struct peers {
     uint64_t now_ns;  /* of the last tick or call: for events, which carry no time */
 };
 
-void peer_init(struct peer *peer, struct peers *peers, const char *node, const char *address);
+void peer_init(struct peer *peer, struct peers *peers, const char *node);
 void peer_deinit(struct peer *peer);
 void peer_tick(struct peer *peer, uint64_t now_ns);
 uint64_t peer_next_deadline_ns(const struct peer *peer);

@@ -203,22 +203,34 @@ struct peer *peers_find(struct peers *peers, const char *node) {
     return NULL;
 }
 
-struct peer *peers_add(struct peers *peers, const char *node, const char *address) {
+struct peer *peers_add(struct peers *peers, const char *node, const char *address,
+                       const char *data_address) {
     struct peer *peer = peers_find(peers, node);
-    if (peer) {
-        snprintf(peer->address, sizeof peer->address, "%s", address);
-        return peer;
+    if (!peer) {
+        peer = calloc(1, sizeof *peer);
+        if (!peer)
+            return NULL;
+        peer_init(peer, peers, node);
+        TAILQ_INSERT_TAIL(&peers->peers, peer, link);
     }
-    peer = calloc(1, sizeof *peer);
-    if (!peer)
-        return NULL;
-    peer_init(peer, peers, node, address);
-    TAILQ_INSERT_TAIL(&peers->peers, peer, link);
+    bool same = !strcmp(address, data_address);
+    snprintf(peer->address, sizeof peer->address, "%s", address);
+    snprintf(peer->data_address, sizeof peer->data_address, "%s", same ? "" : data_address);
     return peer;
 }
 
 struct peer *peers_next(struct peers *peers, struct peer *previous) {
     return previous ? TAILQ_NEXT(previous, link) : TAILQ_FIRST(&peers->peers);
+}
+
+void peers_data_failure(const struct peers *peers, char *out, size_t out_bytes) {
+    const struct asker *asker;
+    *out = '\0';
+    TAILQ_FOREACH (asker, &peers->askers, link)
+        if (*asker->data_failure) {
+            snprintf(out, out_bytes, "from node %s: %s", asker->node, asker->data_failure);
+            return;
+        }
 }
 
 static bool asker_silent(const struct peers *peers, const struct asker *asker, uint64_t now_ns) {

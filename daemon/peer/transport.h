@@ -57,6 +57,7 @@ struct transport_options {
     uint32_t chunk_bytes;          /* of bulk reads; default 1 MiB */
     uint32_t reads_per_connection; /* outstanding at once; further ones queue in order */
     uint32_t handshake_timeout_ms;
+    uint32_t data_timeout_ms;  /* for a data address to answer; 0 = handshake_timeout_ms */
     uint64_t send_queue_bytes; /* -ENOBUFS from send() beyond this */
     uint32_t connections_max;  /* accepted ones */
 };
@@ -76,6 +77,10 @@ struct transport_info {
     uint32_t reads_in_flight;
     uint64_t send_queued_bytes;
     char detail[96]; /* rails, MTU, ... in words; may be empty */
+    /* Why bytes do not come from the data address that was to be dialled but from where messages
+     * go;
+     * "" = they come from there, or none was given. */
+    char data_failure[96];
 };
 
 /* Each transport has a constructor of its own (loop, fake network, device ...) that gives one of
@@ -89,8 +94,12 @@ struct transport_ops {
     void (*remove_region)(struct transport *t, uint32_t region);
     /* Bytes of the key written to out (<= TRANSPORT_KEY_BYTES_MAX), or -ENOENT. */
     int (*region_key)(struct transport *t, uint32_t region, void *out, size_t out_bytes);
-    /* user: handed to every event of this connection. Failure to connect comes as `closed`. */
-    int (*connect)(struct transport *t, const char *address, void *user,
+    /* address: of messages. data_address: of bulk bytes, when they take a way of their own; "" =
+     * the same. A data address that cannot be reached does not keep the connection from coming up:
+     * query tells. user: handed to every event of this connection. Failure to connect comes as
+     * `closed`.
+     */
+    int (*connect)(struct transport *t, const char *address, const char *data_address, void *user,
                    struct transport_conn **out);
     /* One message of at most TRANSPORT_MESSAGE_BYTES_MAX; copied or sent before return. 0,
      * -EMSGSIZE (also more than TRANSPORT_PARTS_MAX parts), -ENOBUFS, -ENOTCONN. */

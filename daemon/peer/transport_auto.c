@@ -25,8 +25,8 @@ struct auto_conn { /* the owner's struct transport_conn */
     struct transport_conn *inner;
     void *user;
     bool up, closing;
-    char address[256];  /* to dial again; "" of an accepted one */
-    char rdma_why[192]; /* why it is not rdma */
+    char address[256], data_address[256]; /* to dial again; "" of an accepted one */
+    char rdma_why[192];                   /* why it is not rdma */
 };
 
 struct transport_auto {
@@ -105,7 +105,8 @@ static bool fall_back(struct auto_conn *conn, const char *why) {
         return false;
     snprintf(conn->rdma_why, sizeof conn->rdma_why, "%s", why);
     conn->side = &both->tcp;
-    return both->tcp.t->ops->connect(both->tcp.t, conn->address, conn, &conn->inner) == 0;
+    return both->tcp.t->ops->connect(both->tcp.t, conn->address, conn->data_address, conn,
+                                     &conn->inner) == 0;
 }
 
 static void on_closed(void *owner, void *user, const char *why) {
@@ -226,8 +227,8 @@ static int auto_region_key(struct transport *t, uint32_t number, void *out, size
     return r < 0 ? r : (int)(2ull * REGION_KEY_BYTES);
 }
 
-static int auto_connect(struct transport *t, const char *address, void *user,
-                        struct transport_conn **out) {
+static int auto_connect(struct transport *t, const char *address, const char *data_address,
+                        void *user, struct transport_conn **out) {
     struct transport_auto *both = from_base(t);
     struct auto_conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)
@@ -235,7 +236,8 @@ static int auto_connect(struct transport *t, const char *address, void *user,
     conn->user = user;
     conn->side = both->rdma.t != NULL ? &both->rdma : &both->tcp;
     snprintf(conn->address, sizeof conn->address, "%s", address);
-    int r = conn->side->t->ops->connect(conn->side->t, address, conn, &conn->inner);
+    snprintf(conn->data_address, sizeof conn->data_address, "%s", data_address);
+    int r = conn->side->t->ops->connect(conn->side->t, address, data_address, conn, &conn->inner);
     if (r < 0) {
         free(conn);
         return r;

@@ -52,6 +52,7 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->node);
     table_flag(table, node->self);
     table_text(table, node->address);
+    table_text(table, node->data_address);
     table_text(table, node->state);
     table_text(table, node->transport);
     table_id(table, node->incarnation);
@@ -63,6 +64,7 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_count(table, node->leases);
     table_count(table, node->release_pending);
     table_text(table, node->last_failure);
+    table_text(table, node->data_failure);
     table_end_row(table);
 }
 
@@ -71,6 +73,7 @@ static int run_nodes(struct context *context) {
         {"node", "NODE", TABLE_LEFT},
         {"self", "SELF", TABLE_LEFT},
         {"address", "ADDRESS", TABLE_LEFT},
+        {"data_address", "DATA ADDRESS", TABLE_LEFT},
         {"state", "STATE", TABLE_LEFT},
         {"transport", "TRANSPORT", TABLE_LEFT},
         {"incarnation", "INCARNATION", TABLE_LEFT},
@@ -82,6 +85,7 @@ static int run_nodes(struct context *context) {
         {"leases", "LEASES", TABLE_RIGHT},
         {"release_pending", "PENDING", TABLE_RIGHT},
         {"last_failure", "LAST FAILURE", TABLE_LEFT},
+        {"data_failure", "DATA ADDRESS NOT REACHED", TABLE_LEFT},
     };
     Fb__Nodes nodes = FB__NODES__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;

@@ -24,6 +24,7 @@
 struct seen {
     uint32_t up[ETCD_WORLD_NODES_MAX], down[ETCD_WORLD_NODES_MAX];
     uint32_t fenced, unfenced, reconciled;
+    char data_address[64]; /* of the node that came up last */
     bool index_lost;
     size_t record_count;
     uint64_t generations[RECORDS_MAX]; /* of the records at the last reconcile */
@@ -38,9 +39,12 @@ static uint32_t index_of(const char *node) {
     return (uint32_t)(node[strlen(node) - 1] - '0');
 }
 
-static void on_up(void *owner, const char *node, const char *address, uint64_t incarnation) {
+static void on_up(void *owner, const char *node, const char *address, const char *data_address,
+                  uint64_t incarnation) {
+    struct seen *seen = owner;
     (void)address, (void)incarnation;
-    ((struct seen *)owner)->up[index_of(node)]++;
+    seen->up[index_of(node)]++;
+    snprintf(seen->data_address, sizeof seen->data_address, "%s", data_address);
 }
 
 static void on_down(void *owner, const char *node, uint64_t incarnation) {

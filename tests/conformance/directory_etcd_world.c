@@ -79,7 +79,8 @@ void etcd_world_add(struct etcd_world *world, uint32_t i, const struct directory
     CHECK(directory_etcd_new(&options, connect_to(world, endpoints), events, owner,
                              &world->nodes[i]) == 0,
           "out of memory");
-    directory_etcd_set_address(world->nodes[i], address);
+    directory_etcd_set_address(world->nodes[i], address,
+                               world->options.data_address ? world->options.data_address : "");
 }
 
 void etcd_world_step(struct etcd_world *world) {

@@ -41,12 +41,14 @@ static uint32_t node_index(struct seen *seen, const char *node) {
     return 0;
 }
 
-static void on_node_up(void *owner, const char *node, const char *address, uint64_t incarnation) {
+static void on_node_up(void *owner, const char *node, const char *address, const char *data_address,
+                       uint64_t incarnation) {
     struct seen *seen = owner;
     uint32_t i = node_index(seen, node);
     char expected[32];
     directory_suite_node_address(i, expected);
     cr_expect_str_eq(address, expected);
+    cr_expect_str_eq(data_address, expected, "the same, for none of its own was given");
     cr_expect(incarnation == 0 || incarnation == DIRECTORY_SUITE_INCARNATION(i));
     cr_expect_not(seen->inside);
     seen->up[i]++;

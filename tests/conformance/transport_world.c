@@ -166,8 +166,12 @@ void suite_start(struct suite *s) {
 }
 
 struct link *suite_dial(struct node *from, const char *address) {
+    return suite_dial_apart(from, address, "");
+}
+
+struct link *suite_dial_apart(struct node *from, const char *address, const char *data_address) {
     struct link *link = add_link(from, NULL);
-    cr_assert_eq(from->t->ops->connect(from->t, address, link, &link->conn), 0);
+    cr_assert_eq(from->t->ops->connect(from->t, address, data_address, link, &link->conn), 0);
     cr_assert(!link->up && !link->closed, "an event from inside connect");
     return link;
 }

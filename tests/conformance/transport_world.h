@@ -74,6 +74,8 @@ void suite_connect(struct suite *s);
 void suite_end(struct suite *s);
 /* a node's next connection to an address; its link. */
 struct link *suite_dial(struct node *from, const char *address);
+/* The same with an address of its own for bulk bytes. */
+struct link *suite_dial_apart(struct node *from, const char *address, const char *data_address);
 void suite_destroy(struct node *node);
 
 /* Steps until the condition holds; fails the test when it has not after half a minute. */

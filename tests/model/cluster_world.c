@@ -162,7 +162,7 @@ static struct directory *make_index(struct node *node) {
     cr_assert_eq(directory_etcd_new(&options, node->etcd, &broker_directory_events, node->broker,
                                     &directory),
                  0);
-    directory_etcd_set_address(directory, node->address);
+    directory_etcd_set_address(directory, node->address, "");
     return directory;
 }
 
@@ -175,7 +175,7 @@ static struct directory *make_directory(struct node *node) {
     size_t count = 0;
     for (unsigned i = 0; i < w->node_count; i++)
         if (i != node->index)
-            others[count++] = (struct directory_peer){w->nodes[i].name, w->nodes[i].address};
+            others[count++] = (struct directory_peer){w->nodes[i].name, w->nodes[i].address, ""};
     cr_assert_eq(directory_static_new(node->name, others, count, UNIX_MS + w->now_ns / MS,
                                       &broker_directory_events, node->broker, &directory),
                  0);

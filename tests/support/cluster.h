@@ -44,6 +44,7 @@ struct cluster_options {
     uint32_t etcd_members;
     bool etcd_late; /* etcd is down when the brokers start; implies unconnected */
     bool proxied; /* one member: each node reaches etcd, and is reached by its peers, by proxies */
+    bool data_apart; /* etcd: each node's bytes are read through a proxy of their own */
 };
 struct cluster {
     char directory[64];
@@ -53,6 +54,7 @@ struct cluster {
     struct etcd_server etcd; /* count 0 = none */
     struct cluster_proxies {
         struct proxy etcd, peers; /* from this node to etcd, from other nodes to this one */
+        struct proxy data;        /* the latter for bulk bytes, with data_apart */
     } proxies[CLUSTER_NODES_MAX];
 };
 

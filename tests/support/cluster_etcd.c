@@ -23,6 +23,8 @@ void cluster_etcd_start(struct cluster *cluster, const struct cluster_options *o
         proxy_start(&cluster->proxies[i].etcd, etcd);
         proxy_start(&cluster->proxies[i].peers, cluster->nodes[i].address);
     }
+    for (uint32_t i = 0; i < cluster->count && options->data_apart; i++)
+        proxy_start(&cluster->proxies[i].data, cluster->nodes[i].address);
     for (uint32_t i = 0; i < options->etcd_members && options->etcd_late; i++)
         etcd_server_kill(&cluster->etcd, i);
 }
@@ -43,12 +45,15 @@ void cluster_etcd_configure(struct cluster *cluster, uint32_t index,
     config_text_add(&node->ini, text, cluster->directory);
     snprintf(text, sizeof text, "[peers]\nadvertise = %s\n", proxies->peers.address);
     config_text_add(&node->ini, options->proxied ? text : NULL, cluster->directory);
+    snprintf(text, sizeof text, "[peers]\ndata_address = %s\n", proxies->data.address);
+    config_text_add(&node->ini, options->data_apart ? text : NULL, cluster->directory);
 }
 
 void cluster_etcd_stop(struct cluster *cluster) {
     for (uint32_t i = 0; i < cluster->count; i++) {
         proxy_stop(&cluster->proxies[i].etcd);
         proxy_stop(&cluster->proxies[i].peers);
+        proxy_stop(&cluster->proxies[i].data);
     }
     etcd_server_stop(&cluster->etcd);
 }

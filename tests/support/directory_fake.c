@@ -225,7 +225,8 @@ static void deliver(struct fake *fake, const struct due *due) {
         due->members(due->context, fake->unreachable ? DIRECTORY_E_UNAVAILABLE : DIRECTORY_OK);
         return;
     case DUE_NODE_UP:
-        fake->events.node_up(fake->owner, due->record.home, due->address, due->record.incarnation);
+        fake->events.node_up(fake->owner, due->record.home, due->address, due->address,
+                             due->record.incarnation);
         return;
     case DUE_NODE_DOWN:
         fake->events.node_down(fake->owner, due->record.home, due->record.incarnation);

@@ -262,6 +262,9 @@ Test(config, etcd_takes_endpoints_and_all_of_a_kind) {
     snprintf(text, sizeof text, "%s[peers]\nlisten = 0.0.0.0:1\ncluster_secret_file = /s\n%s", etcd,
              "advertise = a:7400\n");
     cr_expect_str_eq(load_good(text).advertise, "a:7400");
+    cr_expect_str_eq(load_good(text).data_address, "", "the same");
+    strcat(text, "data_address = a-fast:7401\n");
+    cr_expect_str_eq(load_good(text).data_address, "a-fast:7401");
 }
 
 Test(config, long_lines_and_zero_bytes_are_refused) {
