@@ -181,6 +181,7 @@ static struct asked *ask(struct client *client, enum step_kind kind) {
                             .serial = client->serial,
                             .at_ns = w->now_ns,
                             .begun = w->begun ? w->begun : ++w->contract.turn};
+    w->done++;
     return asked;
 }
 
@@ -592,6 +593,7 @@ static void do_gc(struct client *client, const struct step *step) {
 
 static void do_leave(struct client *client, const struct step *step) {
     (void)step;
+    client->node->world->done++;
     world_say(client->node->world, "%s: client %u dies", client->node->name,
               (unsigned)(client - client->node->clients));
     client_leave(client);

@@ -157,7 +157,8 @@ struct world {
     unsigned held_count;
     struct reserved reserved[CLAIMS_MAX];
     unsigned reserved_count;
-    uint64_t events; /* of the network, so far */
+    uint64_t delivered; /* by the network and by etcd, so far */
+    uint64_t done;      /* steps that did something: requests made, faults made */
     bool settling;
     bool trace;
 };
