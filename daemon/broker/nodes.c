@@ -83,6 +83,7 @@ void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
         node->live = 0;
     if (!is_buried(node, incarnation))
         bury(node, incarnation);
+    held_check_all(owner);
 }
 
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {

@@ -440,7 +440,7 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
     space->uses++;
     TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);
     publishing->everyone = EVERYONE_DUE;
-    serve_check_own(broker, space, sample_id);
+    held_check_own(broker, space, sample_id);
     /* publishings_pump() goes on: the caller may be inside a walk over records. */
 }
 

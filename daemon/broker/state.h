@@ -231,6 +231,13 @@ struct asking {
 };
 TAILQ_HEAD(asking_list, asking);
 
+/* The check of all that this node holds (held_check.c). */
+struct held_walk {
+    bool walking, again; /* again: from the beginning, at next_ns */
+    uint64_t next_ns, cursor;
+    uint32_t space, in_flight;
+};
+
 struct broker {
     struct broker_options options;
     const struct config *config;
@@ -255,7 +262,8 @@ struct broker {
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
     TAILQ_HEAD(, publishing) publishings;
     TAILQ_HEAD(, node) nodes;
-    TAILQ_HEAD(, index_check) checks; /* serve.c */
+    TAILQ_HEAD(, held_check) held_checks;
+    struct held_walk held_walk;
     struct scratch scratch;
 };
 
@@ -421,9 +429,19 @@ void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
 bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation);
 /* serve_retire.c: true when it answers by itself, now or later. */
 bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked);
-/* Checks what this node holds of a sample against the index, as for another broker. */
-void serve_check_own(struct broker *broker, struct space *space, const char *sample_id);
-void serve_forget_checks(struct broker *broker, const struct asking *asking);
+
+/* ---- held_check.c: what this node holds against the index ---- */
+/* For another node, that is answered now or later; false: nothing to check, the answer is yes. */
+bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *space,
+                      const char *sample_id);
+void held_checks_forget(struct broker *broker, const struct asking *asking);
+/* On our own behalf: one sample, or all that this node holds. */
+void held_check_own(struct broker *broker, struct space *space, const char *sample_id);
+void held_check_all(struct broker *broker);
+bool held_checks_are_due(const struct broker *broker);
+void held_checks_pump(struct broker *broker, uint64_t now_ns);
+uint64_t held_checks_next_deadline_ns(const struct broker *broker);
+
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);
 
 /* ---- probe.c: shared with serve.c and list.c ---- */

@@ -44,13 +44,14 @@ static const char *busy_with(const struct node *node) {
     const struct broker *broker = node->broker;
     struct store_totals t;
     store_totals(node_space(node)->store, &t);
-    return !broker_is_idle(broker)                 ? "leases, reservations or pending releases"
-           : !broker_serves(broker)                ? "its registration"
-           : !knows_all(node)                      ? "its connections"
-           : !TAILQ_EMPTY(&broker->fetches)        ? "transfers"
-           : !TAILQ_EMPTY(&broker->timed)          ? "timed requests"
-           : !TAILQ_EMPTY(&broker->publishings)    ? "puts"
-           : !TAILQ_EMPTY(&broker->checks)         ? "checks for other nodes"
+    return !broker_is_idle(broker)              ? "leases, reservations or pending releases"
+           : !broker_serves(broker)             ? "its registration"
+           : !knows_all(node)                   ? "its connections"
+           : !TAILQ_EMPTY(&broker->fetches)     ? "transfers"
+           : !TAILQ_EMPTY(&broker->timed)       ? "timed requests"
+           : !TAILQ_EMPTY(&broker->publishings) ? "puts"
+           : !TAILQ_EMPTY(&broker->held_checks) || held_checks_are_due(broker)
+               ? "checks of what it holds"
            : broker->remote_leases.live            ? "leases elsewhere"
            : t.put_waiters + t.get_waiters         ? "waiting puts or gets"
            : t.planned + t.sealed + t.land_waiters ? "samples being written"
