@@ -33,12 +33,21 @@ static void walk_again(struct held_walk *walk, uint64_t at_ns) {
     walk->next_ns = at_ns;
 }
 
+/* A record of ours that names another generation than the one held is on its way to be put right
+ * (publish.c, reconcile.c). */
+static bool is_in_flux(const struct held_check *check, const struct directory_record *record) {
+    const struct broker *broker = check->broker;
+    return record && record->generation != check->generation &&
+           record->incarnation == broker->options.incarnation &&
+           !strcmp(record->home, broker->config->node);
+}
+
 static void on_checked(void *context, enum directory_result result,
                        const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
     struct held_check *check = context;
     struct broker *broker = check->broker;
-    bool known = record || result == DIRECTORY_E_NOT_FOUND;
+    bool known = (record && !is_in_flux(check, record)) || result == DIRECTORY_E_NOT_FOUND;
     bool named = record && record->generation == check->generation;
     bool retired;
     if (known && !named)
@@ -47,7 +56,7 @@ static void on_checked(void *context, enum directory_result result,
     if (check->asking)
         serve_refuse(check->asking, check->request_id,
                      known ? FB__STATUS__OK : FB__STATUS__UNAVAILABLE,
-                     known ? "" : "the directory cannot be reached");
+                     known ? "" : "the directory cannot say now who holds it");
     if (check->own && !known)
         walk_again(&broker->held_walk, broker->now_ns + RETRY_NS);
     broker->held_walk.in_flight -= check->own;
