@@ -52,6 +52,7 @@ struct query {
     /* The answer. */
     enum directory_result result;
     bool ask_peers, has_record;
+    bool fenced_in_flight; /* publishes: this node was fenced after the sending */
     struct sample_record record;
     char key[ETCD_KEY_BYTES];
 };

@@ -89,6 +89,20 @@ static void answer_unsettled(struct directory_etcd *self, enum directory_result 
     }
 }
 
+/* The records that are read on the way back show what these have done, and are put right; their
+ * answers come too late to say anything else. */
+static void void_flights(struct directory_etcd *self) {
+    struct query *query;
+    TAILQ_FOREACH (query, &self->publishes, link)
+        query->fenced_in_flight |= query->op.taken;
+}
+
+static void finish_void(struct directory_etcd *self, struct query *query) {
+    query->has_record = false;
+    query->ask_peers = true;
+    finish(self, query, DIRECTORY_E_FENCED);
+}
+
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
     self->epoch = mod_revision;
     self->write = TAILQ_EMPTY(&self->unsettled) ? WRITE_OPEN : WRITE_READ_DUE;
@@ -110,13 +124,19 @@ static void take_older(struct query *query, const struct etcd_answer *answer,
 }
 
 static void put_back(struct flight *flight) {
-    for (size_t i = flight->count; i-- > 0;)
+    for (size_t i = flight->count; i-- > 0;) {
+        flight->queries[i]->fenced_in_flight = false;
         batch_return(&flight->self->batch, &flight->queries[i]->op);
+    }
 }
 
 static void on_committed(struct flight *flight, const struct etcd_answer *answer) {
     for (size_t i = 0; i < flight->count; i++) {
         struct query *query = flight->queries[i];
+        if (query->fenced_in_flight) {
+            finish_void(flight->self, query);
+            continue;
+        }
         if (query->kind == QUERY_PUBLISH)
             take_older(query, answer, &answer->ops[i]);
         bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded;
@@ -131,6 +151,10 @@ static void on_unknown(struct flight *flight) {
         struct query *query = flight->queries[i];
         if (query->kind == QUERY_RETIRE) {
             batch_return(&self->batch, &query->op);
+            continue;
+        }
+        if (query->fenced_in_flight) {
+            finish_void(self, query);
             continue;
         }
         TAILQ_REMOVE(&self->publishes, query, link);
@@ -332,6 +356,7 @@ void write_tick(struct directory_etcd *self) {
     if (self->fenced) {
         answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
         answer_unsettled(self, DIRECTORY_E_FENCED);
+        void_flights(self);
         self->settle_void = self->settle_asked;
     } else {
         answer_unsent(self, DIRECTORY_E_UNAVAILABLE, give_up_before_ns(self));
