@@ -124,7 +124,7 @@ void held_check_own(struct broker *broker, struct space *space, const char *samp
 }
 
 void held_check_all(struct broker *broker) {
-    if (broker->directory->ops->index)
+    if (broker->directory->ops->index && !BROKER_PLANTED(PLANTED_DEATH_UNCHECKED))
         walk_again(&broker->held_walk, broker->now_ns);
 }
 

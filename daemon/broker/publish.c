@@ -290,7 +290,10 @@ static void pursue(struct publishing *publishing, uint64_t now_ns) {
     }
     if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns <= now_ns) {
         publishing->everyone = EVERYONE_ASKED;
-        directory->ops->members(directory, on_members, publishing);
+        if (BROKER_PLANTED(PLANTED_MEMBERS_HEARD_OF))
+            on_members(publishing, DIRECTORY_OK);
+        else
+            directory->ops->members(directory, on_members, publishing);
     }
     finish_if_confirmed(publishing);
 }
@@ -431,8 +434,8 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
     publishing->space = space;
     publishing->generation = generation;
     publishing->published = publishing->clears = true;
-    publishing->again = of_the_dead;
-    publishing->record_due = !of_the_dead;
+    publishing->again = of_the_dead && !BROKER_PLANTED(PLANTED_DEAD_STAY_DEAD);
+    publishing->record_due = !publishing->again;
     TAILQ_INIT(&publishing->older);
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
     if (waits)

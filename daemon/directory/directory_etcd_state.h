@@ -12,6 +12,7 @@
 #include "directory_etcd.h"
 #include "etcd_record.h"
 #include "fence.h"
+#include "planted.h"
 
 #define NS_PER_MS             1000000ull
 #define READS_PER_TXN         100u

@@ -94,7 +94,7 @@ static void answer_unsettled(struct directory_etcd *self, enum directory_result 
 static void void_flights(struct directory_etcd *self) {
     struct query *query;
     TAILQ_FOREACH (query, &self->publishes, link)
-        query->fenced_in_flight |= query->op.taken;
+        query->fenced_in_flight |= query->op.taken && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
 }
 
 static void finish_void(struct directory_etcd *self, struct query *query) {
@@ -139,7 +139,8 @@ static void on_committed(struct flight *flight, const struct etcd_answer *answer
         }
         if (query->kind == QUERY_PUBLISH)
             take_older(query, answer, &answer->ops[i]);
-        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded;
+        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded &&
+                       !BROKER_PLANTED(PLANTED_RESTORED_BLINDLY);
         finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
@@ -149,7 +150,7 @@ static void on_unknown(struct flight *flight) {
     struct directory_etcd *self = flight->self;
     for (size_t i = flight->count; i-- > 0;) {
         struct query *query = flight->queries[i];
-        if (query->kind == QUERY_RETIRE) {
+        if (query->kind == QUERY_RETIRE || BROKER_PLANTED(PLANTED_SENT_TWICE)) {
             batch_return(&self->batch, &query->op);
             continue;
         }
@@ -210,7 +211,8 @@ static void set_condition(struct condition *condition, const char *key, uint64_t
 
 static struct etcd_op op_of(const struct query *query, struct condition *condition) {
     struct etcd_op op = {.kind = ETCD_PUT, .key = query->key, .value = query->value};
-    if (query->kind == QUERY_PUBLISH) {
+    if (query->kind == QUERY_PUBLISH ||
+        (query->kind == QUERY_REPUBLISH && BROKER_PLANTED(PLANTED_RESTORED_BLINDLY))) {
         op.prev_kv = true;
         return op;
     }
@@ -234,7 +236,7 @@ static void send_flight(struct directory_etcd *self, struct flight *flight) {
         .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch};
     struct etcd_request request = {.kind = ETCD_TXN,
                                    .compares = &fence,
-                                   .compare_count = 1,
+                                   .compare_count = !BROKER_PLANTED(PLANTED_EPOCH_UNCHECKED),
                                    .success = ops,
                                    .success_count = flight->count};
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
