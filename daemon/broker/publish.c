@@ -120,6 +120,14 @@ bool publish_is_on_the_way(const struct broker *broker, const struct space *spac
     return false;
 }
 
+bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation) {
+    const struct publishing *publishing;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && publishing->generation == generation)
+            return true;
+    return false;
+}
+
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation) {
     struct publishing *publishing;
     TAILQ_FOREACH (publishing, &broker->publishings, link)
@@ -410,18 +418,10 @@ void publish(struct item *item, uint64_t generation) {
     broker->directory->ops->publish(broker->directory, &record, on_published, publishing);
 }
 
-static bool is_clearing(const struct broker *broker, uint64_t generation) {
-    const struct publishing *publishing;
-    TAILQ_FOREACH (publishing, &broker->publishings, link)
-        if (publishing->clears && publishing->generation == generation)
-            return true;
-    return false;
-}
-
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
                    uint64_t generation, bool of_the_dead, struct item *waits) {
     bool pointless = !broker->directory->ops->index || !generation ||
-                     (!waits && is_clearing(broker, generation));
+                     (!waits && publish_is_of(broker, space, generation));
     struct publishing *publishing = pointless ? NULL : calloc(1, sizeof *publishing);
     if (!pointless && !publishing)
         log_error("store %s: out of memory: the record of %s stays", space->name, sample_id);

@@ -146,6 +146,8 @@ static void carry_out(void *context, enum directory_verdict verdict,
         tally->published++;
         break;
     case DIRECTORY_RETIRE_RECORD:
+        if (space && publish_is_of(broker, space, record->generation))
+            break; /* its put goes on */
         if (space)
             publish_clear(broker, space, record->sample_id, record->generation, false, NULL);
         else

@@ -376,6 +376,8 @@ bool publish_pursues(const struct broker *broker, const struct space *space, con
 /* A generation of this sample is SEALED here: whether the index has or had it is not known yet. */
 bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
                            const char *sample_id);
+/* This generation's put is not over yet. */
+bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation);
 /* Its record stays until they are over, so that whoever looks finds this node. */
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation);
 /* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked

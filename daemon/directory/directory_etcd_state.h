@@ -132,7 +132,7 @@ struct directory_etcd {
     enum write_state write;
     int64_t epoch; /* mod_revision of our record: what every write compares */
     bool settle_asked;
-    bool settle_void; /* fenced since it was asked: its answer says nothing any more */
+    bool settle_void; /* fenced since it was asked */
     struct backoff write_backoff;
     uint64_t pending;
 

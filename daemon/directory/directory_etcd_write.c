@@ -22,6 +22,9 @@
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
  *
+ * A write that is in doubt when this node is fenced stays so until the node is back, and is settled
+ * under its new record: what is in the index becomes true, whatever it has replaced.
+ *
  * Revision numbers: etcd's are never reused, so a compare with an old epoch never holds again.
  */
 #include <stdlib.h>
@@ -80,27 +83,20 @@ static void answer_unsent(struct directory_etcd *self, enum directory_result res
     }
 }
 
-static void answer_unsettled(struct directory_etcd *self, enum directory_result result) {
-    for (struct query *query; (query = TAILQ_FIRST(&self->unsettled));) {
-        TAILQ_REMOVE(&self->unsettled, query, link);
-        TAILQ_INSERT_TAIL(&self->publishes, query, link);
-        query->ask_peers = true; /* it may have been done, and replaced what nobody was told of */
-        finish(self, query, result);
-    }
-}
-
-/* The records that are read on the way back show what these have done, and are put right; their
- * answers come too late to say anything else. */
-static void void_flights(struct directory_etcd *self) {
+/* What was sent before the fence may have been done, and then undone by another node while this one
+ * counted as dead: an answer that comes after the next registration says nothing any more. */
+static void void_answers(struct directory_etcd *self) {
     struct query *query;
     TAILQ_FOREACH (query, &self->publishes, link)
         query->fenced_in_flight |= query->op.taken && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
+    self->settle_void = self->settle_asked && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
 }
 
-static void finish_void(struct directory_etcd *self, struct query *query) {
-    query->has_record = false;
-    query->ask_peers = true;
-    finish(self, query, DIRECTORY_E_FENCED);
+static void put_aside(struct directory_etcd *self, struct query *query) {
+    query->fenced_in_flight = false;
+    TAILQ_REMOVE(&self->publishes, query, link);
+    TAILQ_INSERT_TAIL(&self->unsettled, query, link);
+    self->write = WRITE_EPOCH_DUE;
 }
 
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
@@ -134,7 +130,7 @@ static void on_committed(struct flight *flight, const struct etcd_answer *answer
     for (size_t i = 0; i < flight->count; i++) {
         struct query *query = flight->queries[i];
         if (query->fenced_in_flight) {
-            finish_void(flight->self, query);
+            put_aside(flight->self, query);
             continue;
         }
         if (query->kind == QUERY_PUBLISH)
@@ -154,12 +150,7 @@ static void on_unknown(struct flight *flight) {
             batch_return(&self->batch, &query->op);
             continue;
         }
-        if (query->fenced_in_flight) {
-            finish_void(self, query);
-            continue;
-        }
-        TAILQ_REMOVE(&self->publishes, query, link);
-        TAILQ_INSERT_TAIL(&self->unsettled, query, link);
+        put_aside(self, query);
     }
     self->write = WRITE_EPOCH_DUE;
 }
@@ -276,7 +267,7 @@ static void settle(struct directory_etcd *self, struct query *query, const struc
                                             : DIRECTORY_E_UNAVAILABLE);
 }
 
-/* False: what it is about has been answered when this node was fenced. */
+/* False: this node has been fenced since it was asked. */
 static bool take_settlement(struct directory_etcd *self) {
     bool void_now = self->settle_void;
     self->settle_asked = self->settle_void = false;
@@ -357,9 +348,7 @@ static uint64_t give_up_before_ns(const struct directory_etcd *self) {
 void write_tick(struct directory_etcd *self) {
     if (self->fenced) {
         answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
-        answer_unsettled(self, DIRECTORY_E_FENCED);
-        void_flights(self);
-        self->settle_void = self->settle_asked;
+        void_answers(self);
     } else {
         answer_unsent(self, DIRECTORY_E_UNAVAILABLE, give_up_before_ns(self));
     }
