@@ -71,6 +71,8 @@ struct history {
     unsigned nodes;
     enum contract_policy policy;
     unsigned readers;
+    unsigned ids; /* sample_ids in use: the fewer, the more puts meet */
+    bool fences;  /* with an index: faults outlast leases, time is long */
     unsigned step_count;
     struct step steps[STEPS_MAX];
 };
