@@ -19,6 +19,7 @@
 #define WRITE_FLIGHTS_MAX     2u /* with four, batches under load were 70 instead of 100, no faster */
 #define LIST_PAGE             1000
 #define GENERATIONS_PER_BLOCK 65536u
+#define WRITTEN_KEPT          32768u
 
 /* When the next attempt may be made after failures: 50 ms, doubled up to 1 s. */
 struct backoff {
@@ -44,6 +45,7 @@ struct query {
     uint64_t asked_ns, generation;
     int64_t sent_revision; /* of the index as known when the write was last sent */
     char *value;           /* PUBLISH: to be freed */
+    bool careful;          /* RETIRE: the record was not the one we had written */
     bool confirming;       /* LOCATE: the record is known, its home is being looked up */
     /* The answer. */
     enum directory_result result;
@@ -74,6 +76,12 @@ struct member {
     bool seen; /* in the list being read */
 };
 TAILQ_HEAD(members, member);
+
+/* The revision at which a generation of ours was published; those published last are known. */
+struct written {
+    uint64_t generation;
+    int64_t revision;
+};
 
 enum write_state {
     WRITE_OPEN = 0,
@@ -122,7 +130,8 @@ struct directory_etcd {
     struct queries publishes, retires; /* ready, behind another of their key, or taken */
     struct queries unsettled;          /* publishes taken, sent and not answered by etcd */
     enum write_state write;
-    int64_t epoch; /* mod_revision of our record: what every write compares */
+    struct written *written; /* [WRITTEN_KEPT], by generation */
+    int64_t epoch;           /* mod_revision of our record: what every write compares */
     bool settle_asked;
     struct backoff write_backoff;
     uint64_t pending;

@@ -21,6 +21,12 @@
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
  *
+ * A retire deletes a record that still names its generation. In a nested transaction that costs
+ * etcd three times what a put does, so that retires would set the pace; those whose record's
+ * revision is known compare it in the outer transaction instead, beside the epoch. If one of them
+ * fails, all fail, nothing is written, and they go again *carefully*, nested: another node has put
+ * that sample.
+ *
  * Revision numbers: etcd's are never reused, so a compare with an old epoch never holds again.
  */
 #include <stdlib.h>
@@ -33,6 +39,7 @@
 
 struct flight {
     struct directory_etcd *self;
+    int64_t epoch;
     size_t count;
     struct query *queries[BATCH_OPS_MAX];
 };
@@ -94,6 +101,18 @@ void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
     backoff_reset(&self->write_backoff);
 }
 
+/* ---- revisions of what we have published ---- */
+
+static void note_written(struct directory_etcd *self, uint64_t generation, int64_t revision) {
+    self->written[generation % WRITTEN_KEPT] = (struct written){generation, revision};
+}
+
+/* 0 = not known. */
+static int64_t written_at(const struct directory_etcd *self, const struct query *query) {
+    const struct written *written = &self->written[query->generation % WRITTEN_KEPT];
+    return written->generation == query->generation && !query->careful ? written->revision : 0;
+}
+
 /* ---- transactions ---- */
 
 static void take_older(struct query *query, const struct etcd_answer *answer,
@@ -116,8 +135,10 @@ static void put_back(struct flight *flight) {
 static void on_committed(struct flight *flight, const struct etcd_answer *answer) {
     for (size_t i = 0; i < flight->count; i++) {
         struct query *query = flight->queries[i];
-        if (query->kind == QUERY_PUBLISH)
+        if (query->kind == QUERY_PUBLISH) {
             take_older(query, answer, &answer->ops[i]);
+            note_written(flight->self, query->generation, answer->revision);
+        }
         finish(flight->self, query, DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
@@ -137,6 +158,20 @@ static void on_unknown(struct flight *flight) {
     self->write = WRITE_EPOCH_DUE;
 }
 
+/* A compare failed, and what was read in place of writing shows that it was not the epoch's. */
+static bool epoch_held(const struct flight *flight, const struct etcd_answer *answer) {
+    return answer->kv_count == 1 && answer->kvs[0].mod_revision == flight->epoch;
+}
+
+static void on_refused(struct flight *flight, const struct etcd_answer *answer) {
+    bool held = epoch_held(flight, answer);
+    for (size_t i = 0; i < flight->count; i++)
+        flight->queries[i]->careful |= held;
+    put_back(flight);
+    if (!held)
+        flight->self->write = WRITE_EPOCH_DUE;
+}
+
 static void on_txn(void *context, enum etcd_result result, const struct etcd_answer *answer,
                    const char *why) {
     struct flight *flight = context;
@@ -146,8 +181,7 @@ static void on_txn(void *context, enum etcd_result result, const struct etcd_ans
     if (result == ETCD_OK && answer->succeeded && answer->op_count == flight->count) {
         on_committed(flight, answer);
     } else if (result == ETCD_OK && !answer->succeeded) {
-        put_back(flight);
-        self->write = WRITE_EPOCH_DUE;
+        on_refused(flight, answer);
     } else if (result == ETCD_OK || result == ETCD_E_UNKNOWN) {
         on_unknown(flight);
     } else {
@@ -177,25 +211,37 @@ static struct etcd_op delete_if_ours(const struct query *query, struct retire_bo
                             .compare_count = 2};
 }
 
+static struct etcd_op op_of(const struct directory_etcd *self, const struct query *query,
+                            struct retire_bounds *bounds, struct etcd_compare *compares,
+                            size_t *compare_count) {
+    int64_t written = query->kind == QUERY_RETIRE ? written_at(self, query) : 0;
+    if (query->kind == QUERY_PUBLISH)
+        return (struct etcd_op){
+            .kind = ETCD_PUT, .key = query->key, .value = query->value, .prev_kv = true};
+    if (!written)
+        return delete_if_ours(query, bounds);
+    compares[(*compare_count)++] =
+        (struct etcd_compare){.key = query->key, .target = ETCD_MOD_REVISION, .revision = written};
+    return (struct etcd_op){.kind = ETCD_DELETE, .key = query->key};
+}
+
 static void send_flight(struct directory_etcd *self, struct flight *flight) {
-    struct etcd_op ops[BATCH_OPS_MAX];
+    struct etcd_op ops[BATCH_OPS_MAX], look = {.kind = ETCD_RANGE, .key = self->node_key};
     struct retire_bounds bounds[BATCH_OPS_MAX];
-    for (size_t i = 0; i < flight->count; i++) {
-        struct query *query = flight->queries[i];
-        query->sent_revision = self->revision;
-        if (query->kind == QUERY_RETIRE)
-            ops[i] = delete_if_ours(query, &bounds[i]);
-        else
-            ops[i] = (struct etcd_op){
-                .kind = ETCD_PUT, .key = query->key, .value = query->value, .prev_kv = true};
-    }
-    struct etcd_compare fence = {
-        .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch};
+    struct etcd_compare compares[BATCH_OPS_MAX + 1] = {
+        {.key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch}};
     struct etcd_request request = {.kind = ETCD_TXN,
-                                   .compares = &fence,
+                                   .compares = compares,
                                    .compare_count = 1,
                                    .success = ops,
-                                   .success_count = flight->count};
+                                   .success_count = flight->count,
+                                   .failure = &look,
+                                   .failure_count = 1};
+    for (size_t i = 0; i < flight->count; i++) {
+        flight->queries[i]->sent_revision = self->revision;
+        ops[i] = op_of(self, flight->queries[i], &bounds[i], compares, &request.compare_count);
+    }
+    flight->epoch = self->epoch;
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
 }
 
