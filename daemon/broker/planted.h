@@ -31,6 +31,7 @@ enum {
     PLANTED_UNREACHED_IS_DEAD,  /* ... and an older home that cannot be reached counts as dead */
     PLANTED_NOT_RECONCILED,     /* what was superseded while this node was fenced is kept */
     PLANTED_RECORD_KEPT,        /* the index is not told of a sample that was retired */
+    PLANTED_LANDED_EARLY,       /* a client is told of bytes that have not landed yet */
 };
 
 #ifdef BROKER_BUGS

@@ -14,7 +14,7 @@ static void retire_one(struct broker *broker, struct space *space, const Fb__Ret
     bool retired;
     if (serve_wrong_incarnation(broker, "", item->incarnation)) {
         if (!layout_check_sample_id(item->sample_id))
-            retire_record(broker, space->name, item->sample_id, item->generation);
+            publish_clear(broker, space, item->sample_id, item->generation, NULL);
         return;
     }
     if ((reason == STORE_ACKED && space->settings.policy == FB__POLICY__RETAIN) ||
@@ -60,6 +60,31 @@ static void on_checked(void *context, enum directory_result result,
     free(check);
 }
 
+/* asking NULL: on our own behalf. False: out of memory. */
+static bool begin_check(struct broker *broker, struct asking *asking, uint32_t request_id,
+                        struct space *space, const struct store_info *held) {
+    struct index_check *check = calloc(1, sizeof *check);
+    if (!check)
+        return false;
+    *check = (struct index_check){.broker = broker,
+                                  .asking = asking,
+                                  .space = space,
+                                  .request_id = request_id,
+                                  .generation = held->generation};
+    strcpy(check->sample_id, held->sample_id);
+    space->uses++;
+    TAILQ_INSERT_TAIL(&broker->checks, check, link);
+    broker->directory->ops->locate(broker->directory, space->name, check->sample_id, on_checked,
+                                   check);
+    return true;
+}
+
+static bool holds(const struct space *space, const char *sample_id, struct store_info *info) {
+    return !layout_check_sample_id(sample_id) &&
+           store_stat(space->store, sample_id, (uint32_t)strlen(sample_id), 0, info) &&
+           !info->landing && info->state == STORE_RESIDENT;
+}
+
 /* False: nothing to check, the answer is yes. */
 static bool check_index(struct asking *asking, uint32_t request_id, struct space *space,
                         const char *sample_id) {
@@ -69,27 +94,17 @@ static bool check_index(struct asking *asking, uint32_t request_id, struct space
                      "a put of it is on its way to the index");
         return true;
     }
-    if (layout_check_sample_id(sample_id) ||
-        !store_stat(space->store, sample_id, (uint32_t)strlen(sample_id), 0, &info) ||
-        info.landing || info.state != STORE_RESIDENT)
+    if (!holds(space, sample_id, &info))
         return false;
-    struct index_check *check = calloc(1, sizeof *check);
-    if (!check) {
+    if (!begin_check(asking->broker, asking, request_id, space, &info))
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
-        return true;
-    }
-    struct broker *broker = asking->broker;
-    *check = (struct index_check){.broker = broker,
-                                  .asking = asking,
-                                  .space = space,
-                                  .request_id = request_id,
-                                  .generation = info.generation};
-    strcpy(check->sample_id, sample_id);
-    space->uses++;
-    TAILQ_INSERT_TAIL(&broker->checks, check, link);
-    broker->directory->ops->locate(broker->directory, space->name, check->sample_id, on_checked,
-                                   check);
     return true;
+}
+
+void serve_check_own(struct broker *broker, struct space *space, const char *sample_id) {
+    struct store_info info;
+    if (!publish_is_on_the_way(broker, space, sample_id) && holds(space, sample_id, &info))
+        begin_check(broker, NULL, 0, space, &info);
 }
 
 void serve_forget_checks(struct broker *broker, const struct asking *asking) {

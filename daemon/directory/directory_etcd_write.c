@@ -17,7 +17,8 @@
  * it been done and the record since removed, this node would have been asked to retire that
  *     generation; its broker knows.)
  *   - another node has written it since: whichever came first, that one stands: UNAVAILABLE, and
- *     ask_peers, for ours may have replaced one that nobody has been told of.
+ *     ask_peers, for ours may have replaced one that nobody has been told of (a republish:
+ *     CHANGED).
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
  *
@@ -51,7 +52,7 @@ static struct query *query_of(struct batch_op *op) {
 /* ---- in and out ---- */
 
 static struct queries *list_of(struct directory_etcd *self, const struct query *query) {
-    return query->kind == QUERY_PUBLISH ? &self->publishes : &self->retires;
+    return query->kind == QUERY_RETIRE ? &self->retires : &self->publishes;
 }
 
 void write_add(struct directory_etcd *self, struct query *query) {
@@ -104,12 +105,12 @@ void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
 /* ---- revisions of what we have published ---- */
 
 static void note_written(struct directory_etcd *self, uint64_t generation, int64_t revision) {
-    self->written[generation % WRITTEN_KEPT] = (struct written){generation, revision};
+    self->written[generation % self->options.written_kept] = (struct written){generation, revision};
 }
 
 /* 0 = not known. */
 static int64_t written_at(const struct directory_etcd *self, const struct query *query) {
-    const struct written *written = &self->written[query->generation % WRITTEN_KEPT];
+    const struct written *written = &self->written[query->generation % self->options.written_kept];
     return written->generation == query->generation && !query->careful ? written->revision : 0;
 }
 
@@ -135,11 +136,12 @@ static void put_back(struct flight *flight) {
 static void on_committed(struct flight *flight, const struct etcd_answer *answer) {
     for (size_t i = 0; i < flight->count; i++) {
         struct query *query = flight->queries[i];
-        if (query->kind == QUERY_PUBLISH) {
+        if (query->kind == QUERY_PUBLISH)
             take_older(query, answer, &answer->ops[i]);
+        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded;
+        if (query->kind != QUERY_RETIRE && !refused)
             note_written(flight->self, query->generation, answer->revision);
-        }
-        finish(flight->self, query, DIRECTORY_OK);
+        finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
 }
@@ -194,40 +196,48 @@ static void on_txn(void *context, enum etcd_result result, const struct etcd_ans
     free(flight);
 }
 
-struct retire_bounds {
-    char above[32], below[32];
-    struct etcd_compare compares[2];
-};
-
-static struct etcd_op delete_if_ours(const struct query *query, struct retire_bounds *bounds) {
-    etcd_generation_bounds(bounds->above, bounds->below, query->generation);
-    bounds->compares[0] = (struct etcd_compare){
-        .key = query->key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = bounds->above};
-    bounds->compares[1] = (struct etcd_compare){
-        .key = query->key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = bounds->below};
-    return (struct etcd_op){.kind = ETCD_DELETE_IF,
-                            .key = query->key,
-                            .compares = bounds->compares,
-                            .compare_count = 2};
+void condition_set(struct condition *condition, const char *key, uint64_t generation) {
+    if (!generation) {
+        condition->compares[0] =
+            (struct etcd_compare){.key = key, .target = ETCD_CREATE_REVISION, .revision = 0};
+        condition->count = 1;
+        return;
+    }
+    etcd_generation_bounds(condition->above, condition->below, generation);
+    condition->compares[0] = (struct etcd_compare){
+        .key = key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = condition->above};
+    condition->compares[1] = (struct etcd_compare){
+        .key = key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = condition->below};
+    condition->count = 2;
 }
 
+/* The operation, and what it adds to the outer transaction's compares. */
 static struct etcd_op op_of(const struct directory_etcd *self, const struct query *query,
-                            struct retire_bounds *bounds, struct etcd_compare *compares,
+                            struct condition *condition, struct etcd_compare *compares,
                             size_t *compare_count) {
-    int64_t written = query->kind == QUERY_RETIRE ? written_at(self, query) : 0;
-    if (query->kind == QUERY_PUBLISH)
-        return (struct etcd_op){
-            .kind = ETCD_PUT, .key = query->key, .value = query->value, .prev_kv = true};
-    if (!written)
-        return delete_if_ours(query, bounds);
-    compares[(*compare_count)++] =
-        (struct etcd_compare){.key = query->key, .target = ETCD_MOD_REVISION, .revision = written};
-    return (struct etcd_op){.kind = ETCD_DELETE, .key = query->key};
+    struct etcd_op op = {.kind = ETCD_PUT, .key = query->key, .value = query->value};
+    if (query->kind == QUERY_PUBLISH) {
+        op.prev_kv = true;
+        return op;
+    }
+    bool retires = query->kind == QUERY_RETIRE;
+    int64_t written = retires ? written_at(self, query) : 0;
+    if (written) {
+        compares[(*compare_count)++] = (struct etcd_compare){
+            .key = query->key, .target = ETCD_MOD_REVISION, .revision = written};
+        op.kind = ETCD_DELETE;
+        return op;
+    }
+    op.kind = retires ? ETCD_DELETE_IF : ETCD_PUT_IF;
+    condition_set(condition, query->key, retires ? query->generation : query->in_place_of);
+    op.compares = condition->compares;
+    op.compare_count = condition->count;
+    return op;
 }
 
 static void send_flight(struct directory_etcd *self, struct flight *flight) {
     struct etcd_op ops[BATCH_OPS_MAX], look = {.kind = ETCD_RANGE, .key = self->node_key};
-    struct retire_bounds bounds[BATCH_OPS_MAX];
+    struct condition conditions[BATCH_OPS_MAX];
     struct etcd_compare compares[BATCH_OPS_MAX + 1] = {
         {.key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch}};
     struct etcd_request request = {.kind = ETCD_TXN,
@@ -239,7 +249,7 @@ static void send_flight(struct directory_etcd *self, struct flight *flight) {
                                    .failure_count = 1};
     for (size_t i = 0; i < flight->count; i++) {
         flight->queries[i]->sent_revision = self->revision;
-        ops[i] = op_of(self, flight->queries[i], &bounds[i], compares, &request.compare_count);
+        ops[i] = op_of(self, flight->queries[i], &conditions[i], compares, &request.compare_count);
     }
     flight->epoch = self->epoch;
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
@@ -273,7 +283,17 @@ static void settle(struct directory_etcd *self, struct query *query, const struc
         return;
     }
     query->ask_peers = true;
-    finish(self, query, ours ? DIRECTORY_OK : DIRECTORY_E_UNAVAILABLE);
+    finish(self, query,
+           ours                             ? DIRECTORY_OK
+           : query->kind == QUERY_REPUBLISH ? DIRECTORY_E_NOT_FOUND
+                                            : DIRECTORY_E_UNAVAILABLE);
+}
+
+/* False: what it is about has been answered when this node was fenced. */
+static bool take_settlement(struct directory_etcd *self) {
+    bool void_now = self->settle_void;
+    self->settle_asked = self->settle_void = false;
+    return !void_now;
 }
 
 /* The records of the first so many unsettled queries, in their order. */
@@ -281,7 +301,8 @@ static void on_read_back(void *context, enum etcd_result result, const struct et
                          const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    self->settle_asked = false;
+    if (!take_settlement(self))
+        return;
     if (result != ETCD_OK) {
         log_debug("node %s: records not read back: %s", self->self.node, why);
         backoff_fail(&self->write_backoff, self->now_ns);
@@ -314,9 +335,8 @@ static void on_settled(void *context, enum etcd_result result, const struct etcd
                        const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    self->settle_asked = false;
-    if (!self->epoch)
-        return; /* fenced meanwhile */
+    if (!take_settlement(self))
+        return;
     if (result != ETCD_OK) {
         log_debug("node %s: epoch not settled: %s", self->self.node, why);
         backoff_fail(&self->write_backoff, self->now_ns);
@@ -350,8 +370,8 @@ static uint64_t give_up_before_ns(const struct directory_etcd *self) {
 void write_tick(struct directory_etcd *self) {
     if (self->fenced) {
         answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
-        if (!self->settle_asked) /* else its answer goes by their order */
-            answer_unsettled(self, DIRECTORY_E_FENCED);
+        answer_unsettled(self, DIRECTORY_E_FENCED);
+        self->settle_void = self->settle_asked;
     } else {
         answer_unsent(self, DIRECTORY_E_UNAVAILABLE, give_up_before_ns(self));
     }

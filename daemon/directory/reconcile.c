@@ -7,7 +7,8 @@
  *
  * A record of ours that names another generation than the one held stems from a put that failed
  * when we were fenced: had it succeeded, we would hold that generation and not the older one. The
- * held one is the last that was acknowledged; it takes its record back.
+ * held one is the last that was acknowledged; it takes its record back, unless another node has
+ * written it by then.
  */
 #include <string.h>
 
@@ -29,11 +30,11 @@ void directory_reconcile(const struct directory_record *held, size_t held_count,
                     : r == record_count ? -1
                                         : directory_record_compare(&held[h], &records[r]);
         if (order < 0)
-            verdict(context, missing, &held[h]);
+            verdict(context, missing, &held[h], 0);
         else if (order > 0)
-            verdict(context, DIRECTORY_RETIRE_RECORD, &records[r]);
+            verdict(context, DIRECTORY_RETIRE_RECORD, &records[r], 0);
         else if (held[h].generation != records[r].generation)
-            verdict(context, DIRECTORY_PUBLISH_HELD, &held[h]);
+            verdict(context, DIRECTORY_PUBLISH_HELD, &held[h], records[r].generation);
         h += order <= 0;
         r += order >= 0;
     }

@@ -73,6 +73,7 @@ void etcd_world_add(struct etcd_world *world, uint32_t i, const struct directory
         .lease_ttl_s = world->options.lease_ttl_s,
         .batch_max = 100,
         .batch_delay_ns = 1000000,
+        .written_kept = 16,
         .request_timeout_ms = world->options.request_timeout_ms,
         .give_up_ns = world->options.give_up_ms * 1000000u,
     };

@@ -12,14 +12,19 @@
 #include "checks.h"
 #include "index_world.h"
 
-#define MIB 1048576u
+#define MIB         1048576u
+#define PATIENCE_MS 60000u
+
+#define INDEX(NAME) INDEX_WITH(index, NAME, .nodes = INDEX_NODES)
+/* With leases whose end is waited for. */
+#define SOON_LOST(NAME) INDEX_WITH(index, NAME, .lease_ttl_ms = 5000)
 
 static void abort_by(struct feature_store *store, struct feature_key key) {
     CHECK_OK(feature_abort(store, &key, 1));
 }
 
 static void await_home_empty(struct index_world *world, uint32_t node) {
-    WAIT_UNTIL(cluster_numbers(&world->cluster, node, "run").resident_bytes == 0, 20000);
+    WAIT_UNTIL(cluster_numbers(&world->cluster, node, "run").resident_bytes == 0, PATIENCE_MS);
 }
 
 /* ---- abort ---- */
@@ -111,12 +116,12 @@ static void check_hammered(struct index_world *world, const struct feature_ref *
         CHECK(pthread_create(&hammers[i].thread, NULL, run_hammer, &hammers[i]) == 0, "no thread");
     }
     for (uint32_t i = 0; i < INDEX_NODES; i++)
-        WAIT_UNTIL(hammers[i].gets >= 4, 20000);
+        WAIT_UNTIL(hammers[i].gets >= 4, PATIENCE_MS);
     end_it(world, context);
     uint64_t ended_us = check_now_us();
     for (uint32_t i = 0; i < INDEX_NODES; i++) {
         unsigned so_far = hammers[i].gets;
-        WAIT_UNTIL(hammers[i].gets >= so_far + 5, 20000);
+        WAIT_UNTIL(hammers[i].gets >= so_far + 5, PATIENCE_MS);
     }
     for (uint32_t i = 0; i < INDEX_NODES; i++) {
         hammers[i].stop = true;
@@ -241,7 +246,7 @@ static void race_once(struct index_world *world, uint32_t round) {
             index_world_expect(world, by_ref(racers[i].ref), FEATURE_E_NOT_FOUND);
     index_world_expect_current(world, &racers[winner].payload, racers[winner].ref);
     index_world_settle(world);
-    WAIT_UNTIL(index_world_resident(world) == 1, 20000);
+    WAIT_UNTIL(index_world_resident(world) == 1, PATIENCE_MS);
     for (uint32_t i = 0; i < INDEX_NODES; i++) {
         feature_ref_free(racers[i].ref);
         payload_deinit(&racers[i].payload);
@@ -317,7 +322,7 @@ INDEX(a_get_by_id_waits_for_a_put_on_another_node) {
         payload_init(&payload, "early", home, 70000);
         struct early_get early = {world->run[B], &payload};
         CHECK(pthread_create(&thread, NULL, run_early_get, &early) == 0, "no thread");
-        WAIT_UNTIL(get_waiters(world) > 0, 20000);
+        WAIT_UNTIL(get_waiters(world) > 0, PATIENCE_MS);
         CHECK_OK(payload_put(&payload, world->run[home], 0, NULL));
         pthread_join(thread, NULL);
         abort_by(world->run[B], by_id("early"));
@@ -352,7 +357,7 @@ INDEX(two_runs_with_the_same_ids_never_meet) {
 
 /* ---- homes that die ---- */
 
-INDEX(what_a_killed_node_held_is_lost_and_may_be_put_elsewhere) {
+SOON_LOST(what_a_killed_node_held_is_lost_and_may_be_put_elsewhere) {
     struct payload old, new;
     struct feature_ref *old_ref = NULL, *new_ref = NULL;
     payload_init(&old, "s1", 1, MIB);
@@ -361,14 +366,15 @@ INDEX(what_a_killed_node_held_is_lost_and_may_be_put_elsewhere) {
     struct feature_view *reader = payload_view(&old, world->run[B], by_ref(old_ref));
     cluster_node_kill(&world->cluster, A);
     for (uint32_t i = B; i <= C; i++) {
-        WAIT_UNTIL(world_try_get(world->run[i], by_ref(old_ref), 1000) == FEATURE_E_LOST, 20000);
-        WAIT_UNTIL(world_try_get(world->run[i], by_id("s1"), 1000) == FEATURE_E_LOST, 20000);
+        WAIT_UNTIL(world_try_get(world->run[i], by_ref(old_ref), 1000) == FEATURE_E_LOST,
+                   PATIENCE_MS);
+        WAIT_UNTIL(world_try_get(world->run[i], by_id("s1"), 1000) == FEATURE_E_LOST, PATIENCE_MS);
     }
     CHECK(payload_difference(&old, reader) == NULL, "%s", payload_difference(&old, reader));
     CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
     CHECK_OK(payload_put(&new, world->run[B], 5000, &new_ref));
     cluster_node_start(&world->cluster, A);
-    WAIT_UNTIL(world_try_get(world->run[A], by_id("s1"), 1000) == FEATURE_OK, 20000);
+    WAIT_UNTIL(world_try_get(world->run[A], by_id("s1"), 1000) == FEATURE_OK, PATIENCE_MS);
     index_world_expect_current(world, &new, new_ref);
     for (uint32_t i = 0; i < INDEX_NODES; i++)
         CHECK_STATUS(FEATURE_E_LOST, world_try_get(world->run[i], by_ref(old_ref), 5000));
@@ -380,7 +386,7 @@ INDEX(what_a_killed_node_held_is_lost_and_may_be_put_elsewhere) {
     payload_deinit(&new);
 }
 
-INDEX(an_ack_after_the_home_restarted_is_a_success_and_leaves_nothing) {
+SOON_LOST(an_ack_after_the_home_restarted_is_a_success_and_leaves_nothing) {
     struct payload payloads[4];
     struct feature_ref *refs[4] = {NULL};
     char sample_id[8];
@@ -392,8 +398,10 @@ INDEX(an_ack_after_the_home_restarted_is_a_success_and_leaves_nothing) {
     }
     cluster_node_kill(&world->cluster, A);
     cluster_node_start(&world->cluster, A);
-    WAIT_UNTIL(world_try_get(world->acked[A], by_ref(refs[0]), 1000) == FEATURE_E_LOST, 20000);
-    WAIT_UNTIL(world_try_get(world->acked[B], by_ref(refs[0]), 1000) == FEATURE_E_LOST, 20000);
+    WAIT_UNTIL(world_try_get(world->acked[A], by_ref(refs[0]), 1000) == FEATURE_E_LOST,
+               PATIENCE_MS);
+    WAIT_UNTIL(world_try_get(world->acked[B], by_ref(refs[0]), 1000) == FEATURE_E_LOST,
+               PATIENCE_MS);
     const struct feature_key from_b[] = {by_ref(refs[0]), by_id("s1")};
     const struct feature_key from_c[] = {by_id("s2"), by_ref(refs[0]), by_id("s0")};
     const struct feature_key from_a[] = {by_id("s3"), by_ref(refs[1])};

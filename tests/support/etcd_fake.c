@@ -286,6 +286,11 @@ static void run_op(struct fake_etcd *server, struct pending *pending, const stru
     const struct version *before = op->kind == ETCD_RANGE ? NULL : current(server, op->key);
     answer->kv_first = pending->answer.kv_count;
     switch (op->kind) {
+    case ETCD_PUT_IF:
+        answer->succeeded = all_hold(server, op->compares, op->compare_count);
+        if (!answer->succeeded)
+            break;
+        /* fall through */
     case ETCD_PUT:
         if (op->prev_kv && before)
             add_kv(pending, before);
@@ -655,6 +660,21 @@ void fake_etcd_compact(struct fake_etcd *server) {
 }
 
 /* ---- birth and end ---- */
+
+int64_t fake_etcd_revision(const struct fake_etcd *server) {
+    return server->revision;
+}
+
+void fake_etcd_each(const struct fake_etcd *server, int64_t revision, fake_etcd_write_fn fn,
+                    void *context) {
+    for (size_t i = 0; i < server->log_count; i++) {
+        const struct version *version = &server->log[i];
+        struct etcd_kv kv = {version->key, version->value, version->create_revision,
+                             version->mod_revision, version->lease};
+        if (version->mod_revision > revision)
+            fn(context, &kv, current(server, version->key) == version);
+    }
+}
 
 size_t fake_etcd_count(const struct fake_etcd *server, const char *prefix) {
     size_t count = 0;
