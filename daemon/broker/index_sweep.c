@@ -28,8 +28,9 @@ struct dead_home {
 
 struct sweep {
     struct broker *broker;
-    bool under_way;
-    uint64_t next_ns, look, removed;
+    bool under_way, failed; /* failed: the last look was not brought to its end */
+    uint64_t ended_ns;      /* the last look; at first: when this node began */
+    uint64_t look, removed;
     char next[1024]; /* where the next page begins */
     TAILQ_HEAD(, dead_home) homes;
 };
@@ -79,9 +80,16 @@ static bool is_ours(const struct broker *broker) {
     return broker_serves(broker) && nodes_are_led_by_us(broker);
 }
 
-static void end_look(struct sweep *sweep, uint64_t pause_ns) {
+static void end_look(struct sweep *sweep, bool failed) {
     sweep->under_way = false;
-    sweep->next_ns = sweep->broker->now_ns + pause_ns;
+    sweep->failed = failed;
+    sweep->ended_ns = sweep->broker->now_ns;
+}
+
+/* By the configuration of this moment, which may have been read again. */
+static uint64_t next_look_ns(const struct sweep *sweep) {
+    uint64_t interval = interval_ns(sweep->broker);
+    return sweep->ended_ns + (sweep->failed && interval > RETRY_NS ? RETRY_NS : interval);
 }
 
 /* ---- one page ---- */
@@ -115,7 +123,7 @@ static void go_on(struct sweep *sweep) {
         log_info("index: %llu records removed: their homes have been dead for %llu s",
                  (unsigned long long)sweep->removed,
                  (unsigned long long)(sweep->broker->config->lost_keep_ms / 1000));
-    end_look(sweep, interval_ns(sweep->broker));
+    end_look(sweep, false);
 }
 
 static void on_swept(void *context, enum directory_result result, size_t removed) {
@@ -124,7 +132,7 @@ static void on_swept(void *context, enum directory_result result, size_t removed
     if (result == DIRECTORY_OK)
         go_on(sweep);
     else
-        end_look(sweep, RETRY_NS);
+        end_look(sweep, true);
 }
 
 static void on_page(void *context, enum directory_result result,
@@ -136,7 +144,7 @@ static void on_page(void *context, enum directory_result result,
     struct directory_record lost[DIRECTORY_PAGE_RECORDS];
     size_t lost_count = 0;
     if (result != DIRECTORY_OK || !is_ours(broker)) {
-        end_look(sweep, RETRY_NS);
+        end_look(sweep, true);
         return;
     }
     strncpy(sweep->next, next, sizeof sweep->next - 1);
@@ -149,7 +157,7 @@ static void on_page(void *context, enum directory_result result,
     if (!lost_count)
         go_on(sweep);
     else if (!lost_remove(broker, lost, lost_count, on_swept, sweep))
-        end_look(sweep, RETRY_NS);
+        end_look(sweep, true);
 }
 
 static void ask_page(struct sweep *sweep) {
@@ -161,11 +169,13 @@ static void ask_page(struct sweep *sweep) {
 
 void sweep_pump(struct broker *broker, uint64_t now_ns) {
     struct sweep *sweep = broker->sweep;
-    if (!is_wanted(broker) || sweep->under_way || sweep->next_ns > now_ns)
+    if (!sweep->ended_ns)
+        end_look(sweep, false); /* a node that starts knows nobody yet */
+    if (!is_wanted(broker) || sweep->under_way || next_look_ns(sweep) > now_ns)
         return;
     if (!is_ours(broker)) {
         forget_homes(sweep, UINT64_MAX);
-        end_look(sweep, interval_ns(broker));
+        end_look(sweep, false);
         return;
     }
     sweep->under_way = true;
@@ -177,5 +187,5 @@ void sweep_pump(struct broker *broker, uint64_t now_ns) {
 
 uint64_t sweep_next_deadline_ns(const struct broker *broker) {
     const struct sweep *sweep = broker->sweep;
-    return !is_wanted(broker) || sweep->under_way ? UINT64_MAX : sweep->next_ns;
+    return !is_wanted(broker) || sweep->under_way ? UINT64_MAX : next_look_ns(sweep);
 }

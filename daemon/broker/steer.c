@@ -58,6 +58,10 @@ add_left(char *out, size_t out_bytes, const char *format, ...) {
     va_end(arguments);
 }
 
+static const char *plural(uint64_t count) {
+    return count == 1 ? "" : "s";
+}
+
 static void describe_left(const struct broker *broker, char *out, size_t out_bytes) {
     out[0] = '\0';
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
@@ -69,17 +73,17 @@ static void describe_left(const struct broker *broker, char *out, size_t out_byt
         peer_query(peer, &info);
         uint64_t gone_ns = nodes_gone_ns(broker, info.node);
         if (gone_ns)
-            add_left(out, out_bytes, "%llu releases for node %s (it left the cluster %llu s ago)",
-                     (unsigned long long)outbox->count, info.node,
+            add_left(out, out_bytes, "%llu release%s for node %s (it left the cluster %llu s ago)",
+                     (unsigned long long)outbox->count, plural(outbox->count), info.node,
                      (unsigned long long)(gone_ns / 1000 / NS_PER_MS));
         else
-            add_left(out, out_bytes, "%llu releases for node %s (%s%s%s)",
-                     (unsigned long long)outbox->count, info.node, info.state,
-                     *info.last_failure ? ": " : "", info.last_failure);
+            add_left(out, out_bytes, "%llu release%s for node %s (%s%s%s)",
+                     (unsigned long long)outbox->count, plural(outbox->count), info.node,
+                     info.state, *info.last_failure ? ": " : "", info.last_failure);
     }
     if (index_pending(broker))
-        add_left(out, out_bytes, "%llu records that etcd has not confirmed",
-                 (unsigned long long)index_pending(broker));
+        add_left(out, out_bytes, "%llu record%s that etcd has not confirmed",
+                 (unsigned long long)index_pending(broker), plural(index_pending(broker)));
 }
 
 static void drained(struct item *item) {
@@ -89,8 +93,7 @@ static void drained(struct item *item) {
     if (!*left)
         item_done(item, FB__STATUS__OK, NULL);
     else
-        item_done(item, FB__STATUS__TIMEOUT, "not drained within %llu ms; left: %s",
-                  (unsigned long long)((broker->now_ns - item->call->begun_ns) / NS_PER_MS), left);
+        item_done(item, FB__STATUS__TIMEOUT, "not drained in time; left: %s", left);
 }
 
 static bool is_drained(const struct broker *broker) {

@@ -149,6 +149,18 @@ void audit_judge(struct suspect *suspect, Fb__IndexFinding *finding) {
     suspect->finding = finding;
 }
 
+void audit_mend(struct suspect *suspect, Fb__IndexFinding *finding) {
+    bool settled = finding->finding != FB__FINDING__AGREES &&
+                   finding->finding != FB__FINDING__MOVING &&
+                   finding->finding != FB__FINDING__NOT_CHECKED;
+    Fb__IndexFinding *dropped = settled ? suspect->finding : finding;
+    if (finding->finding == FB__FINDING__AGREES)
+        suspect->finding->repaired = true;
+    else if (settled)
+        suspect->finding = finding;
+    fb__index_finding__free_unpacked(dropped, NULL);
+}
+
 bool audit_sift(struct audit *audit) {
     size_t kept = 0;
     bool open = false;

@@ -40,6 +40,9 @@ uint64_t audit_close(struct audit *audit, bool (*reached)(void *context, const c
 
 /* What a look at a suspect has found; taken over. */
 void audit_judge(struct suspect *suspect, Fb__IndexFinding *finding);
+/* What came of repairing a finding; taken over. What agrees by now is repaired; a change that is on
+ * its way, or a node that does not answer, leaves the finding as it was. */
+void audit_mend(struct suspect *suspect, Fb__IndexFinding *finding);
 /* Drops the suspects that agree. True: another look may tell more about some of the others. */
 bool audit_sift(struct audit *audit);
 /* Confirmed, and wrong. */

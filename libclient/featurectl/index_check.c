@@ -179,7 +179,7 @@ static int look_at_run(struct check *check, struct suspect *suspects, size_t cou
     for (size_t i = 0; i < count && i < reply->index_check->n_items; i++) {
         Fb__IndexFinding *finding = copy_finding(reply->index_check->items[i]);
         if (finding)
-            audit_judge(&suspects[i], finding);
+            (repair ? audit_mend : audit_judge)(&suspects[i], finding);
     }
     context_free_reply(reply);
     return FEATURE_OK;
@@ -212,29 +212,48 @@ static int judge(struct check *check) {
 
 /* ---- mending ---- */
 
-/* Confirmed suspects, from `at` on, of one store; at least one. */
-static size_t findings_length(const struct audit *audit, size_t at) {
+static bool is_broken(const struct suspect *suspect) {
+    return audit_is_finding(suspect) && !suspect->finding->repaired;
+}
+
+/* Those to be repaired, from `at` on, of one store; at least one. */
+static size_t broken_length(const struct audit *audit, size_t at) {
     size_t most = run_length(audit, at), end = at + 1;
-    while (end < at + most && audit_is_finding(&audit->suspects[end]))
+    while (end < at + most && is_broken(&audit->suspects[end]))
         end++;
     return end - at;
 }
 
-static int repair(struct check *check) {
+static int repair_all(struct check *check, uint64_t *left_out) {
     struct audit *audit = &check->audit;
+    *left_out = 0;
     for (size_t at = 0, count = 1; at < audit->suspect_count; at += count, count = 1) {
-        if (!audit_is_finding(&audit->suspects[at]))
+        if (!is_broken(&audit->suspects[at]))
             continue;
-        count = findings_length(audit, at);
+        count = broken_length(audit, at);
         int status = look_at_run(check, &audit->suspects[at], count, true);
         if (status)
             return status;
-        for (size_t i = at; i < at + count; i++) {
-            audit->suspects[i].confirmed = true;
-            check->repaired += audit->suspects[i].finding->repaired;
-        }
+        for (size_t i = at; i < at + count; i++)
+            *left_out += is_broken(&audit->suspects[i]);
         progress_set(&check->progress, at + count, audit->suspect_count);
     }
+    return FEATURE_OK;
+}
+
+/* One repair may set another in motion: what could not be mended is tried again. */
+static int repair(struct check *check) {
+    uint64_t left = 1;
+    for (uint32_t rounds = 0; rounds < LOOKS_MAX && left; rounds++) {
+        if (rounds)
+            nanosleep(&(struct timespec){.tv_nsec = LOOK_PAUSE_NS}, NULL);
+        int status = repair_all(check, &left);
+        if (status)
+            return status;
+    }
+    for (size_t i = 0; i < check->audit.suspect_count; i++)
+        check->repaired += audit_is_finding(&check->audit.suspects[i]) &&
+                           check->audit.suspects[i].finding->repaired;
     return FEATURE_OK;
 }
 

@@ -242,6 +242,7 @@ Test(config, etcd_takes_endpoints_and_all_of_a_kind) {
     cr_expect_str_eq(config.etcd_cluster, "main");
     cr_expect_eq(config.lease_ttl_ms, 10000);
     cr_expect_eq(config.batch_max, 100);
+    cr_expect_eq(config.lost_keep_ms, 3600000);
     cr_expect_eq(config.batch_delay_ms, 1);
     refuse("[directory]\nkind = etcd\n", ":2: [directory] kind = etcd: no endpoints", "endpoints");
     refuse("[directory]\nendpoints = a:2379\n", ":2:", "allowed: http://host:port");

@@ -111,6 +111,19 @@ Test(etcd_record, a_range_holds_its_kind_only) {
     cr_expect_gt(strcmp(key, end), 0);
 }
 
+Test(etcd_record, a_store_is_a_range_of_its_own) {
+    char begin[ETCD_KEY_BYTES], end[ETCD_KEY_BYTES], key[ETCD_KEY_BYTES];
+    etcd_store_range_of(begin, end, "main", "run");
+    etcd_sample_key(key, "main", "run", "s/1");
+    cr_expect(strcmp(begin, key) < 0 && strcmp(key, end) < 0);
+    etcd_sample_key(key, "main", "run2", "s1");
+    cr_expect(strcmp(key, end) >= 0);
+    etcd_sample_key(key, "main", "ru", "s1");
+    cr_expect(strcmp(key, begin) < 0);
+    etcd_sample_key(key, "main", "run-0", "s1");
+    cr_expect(strcmp(key, begin) < 0);
+}
+
 Test(etcd_record, what_featured_did_not_write_is_refused) {
     struct sample_record sample;
     struct node_record node;
