@@ -2,7 +2,8 @@
  *
  * What the parts of the RDMA transport share:
  *   transport_rdma.c  the transport: constructor, CM events, time, the table of operations
- *   rdma_rails.c      devices and rails: found, lost, their completion channels
+ *   rdma_device.c     devices: opened, their completion channels, lost, released
+ *   rdma_rails.c      rails: found, listened on
  *   rdma_memory.c     regions: registered piece by piece on every device
  *   rdma_link.c       one QP: from CM request to its end, handshake
  *   rdma_stream.c     bytes over SEND/RECV with credits
@@ -37,6 +38,12 @@
 struct rdma;
 struct rdma_conn;
 
+struct rdma_context_fds { /* of a verbs context, and which file `command` was */
+    int command, async;
+    dev_t file_device;
+    ino_t file_inode; /* 0: none */
+};
+
 struct rdma_device {
     struct rdma *rdma;
     uint32_t index; /* in rdma->devices */
@@ -48,6 +55,7 @@ struct rdma_device {
     uv_poll_t completions, faults; /* of the channel, of the device's asynchronous events */
     unsigned uv_refs;
     bool lost;
+    struct rdma_context_fds librdmacm; /* its own context of this device */
 };
 
 struct rdma_rail {
@@ -222,7 +230,10 @@ struct rdma {
     uint32_t strangers_unlogged;
 
     struct rdma_device *devices[DEVICES_MAX];
+    struct rdma_context_fds left[DEVICES_MAX]; /* librdmacm's, of released devices */
+    uint32_t left_count;
     struct rdma_rail rails[RAILS_MAX];
+    uint32_t rails_most; /* that there have been at once */
     bool listening;
     uint16_t listen_port;
 
@@ -252,10 +263,21 @@ uint32_t rrails_count(const struct rdma *rdma);
 /* The rail that a resolved or incoming id uses; -1: none of ours. */
 int rrails_of_id(const struct rdma *rdma, const struct rdma_cm_id *id);
 int rrails_listen(struct rdma *rdma, struct rdma_rail *rail);
+
+/* ---- rdma_device.c ---- */
+/* Opens it if need be. 0, -ENODEV (also while a lost one of that name is still being let go), ... */
+int rdevice_find(struct rdma *rdma, const char *name, struct rdma_device **out);
+/* The context that librdmacm has on the device. */
+void rdevice_note_librdmacm(struct rdma_device *device, const struct ibv_context *theirs);
 /* The device has gone or is going: everything of ours on it ends now. */
 void rdevice_lost(struct rdma_device *device, const char *why);
+/* Those that the system no longer lists are lost. */
+void rdevice_check_listed(struct rdma *rdma);
 /* Frees a lost device if nothing on libuv's pool uses it. */
 void rdevice_release(struct rdma_device *device);
+/* Closes what librdmacm still has open of released devices. Not in the turn of the loop in which
+ * they were lost: librdmacm has its own to clean up first. */
+void rdevice_close_left(struct rdma *rdma);
 
 /* ---- rdma_memory.c ---- */
 int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_out);
@@ -268,6 +290,8 @@ const struct rdma_segment *rmemory_at(const struct rdma *rdma, uint32_t region, 
                                       const struct rdma_device *device);
 /* Is the segment registered with every device? */
 bool rmemory_whole(const struct rdma *rdma, const struct rdma_segment *segment);
+/* There is a device less: what waited for it alone is now registered everywhere. */
+void rmemory_announce(struct rdma *rdma);
 void rmemory_deinit(struct rdma *rdma);
 
 /* ---- rdma_link.c ---- */
