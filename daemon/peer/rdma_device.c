@@ -199,9 +199,6 @@ void rdevice_lost(struct rdma_device *device, const char *why) {
     device->lost = true;
     if (!rdma->destroying)
         log_warning("RDMA device %s is gone: %s", device->name, why);
-    for (uint32_t i = 0; i < RAILS_MAX; i++)
-        if (rdma->rails[i].device == device)
-            drop_rail(&rdma->rails[i]);
     for (link = TAILQ_FIRST(&rdma->links); link != NULL; link = next) {
         next = TAILQ_NEXT(link, all);
         if (link->device == device)
@@ -209,9 +206,14 @@ void rdevice_lost(struct rdma_device *device, const char *why) {
         if (next != NULL && next->phase == RLINK_CLOSED)
             next = TAILQ_FIRST(&rdma->links); /* a whole connection ended with the link */
     }
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        if (rdma->rails[i].device == device)
+            drop_rail(&rdma->rails[i]);
+    if (!rdma->destroying)
+        rmemory_announce(rdma);
     rdevice_release(device);
+    rdma_watch_time(rdma);
 }
-
 
 /* A driver may go without a word to those who hold nothing on it but a context. */
 void rdevice_check_listed(struct rdma *rdma) {

@@ -150,6 +150,7 @@ uint32_t rrails_scan(struct rdma *rdma, char *why, size_t why_bytes) {
     struct sockaddr_storage address;
     rdma->scanned_ms = uv_now(rdma->loop);
     rdevice_check_listed(rdma);
+    uint32_t before = rrails_count(rdma);
     if (getifaddrs(&found) < 0)
         found = NULL;
     for (const struct ifaddrs *at = found; at != NULL; at = at->ifa_next)
@@ -157,6 +158,8 @@ uint32_t rrails_scan(struct rdma *rdma, char *why, size_t why_bytes) {
             try_address(rdma, &address);
     freeifaddrs(found);
     uint32_t count = rrails_count(rdma);
+    if (count > before)
+        rrail_appeared(rdma);
     if (count > rdma->rails_most)
         rdma->rails_most = count;
     if (count == 0 && why != NULL)

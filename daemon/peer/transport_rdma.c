@@ -93,7 +93,7 @@ static bool somebody_waits(const struct rdma *rdma) {
         if (link->phase != RLINK_OPEN || link->posted_count > 0)
             return true;
     LIST_FOREACH (conn, &rdma->conns, all)
-        if (!conn->up)
+        if (!conn->up || conn->mend_ms != 0)
             return true;
     return false;
 }
