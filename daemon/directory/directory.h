@@ -60,9 +60,41 @@ typedef void (*directory_locate_fn)(void *context, enum directory_result result,
 /* The members that there were when it was asked, at least, have been announced by node_up(). */
 typedef void (*directory_members_fn)(void *context, enum directory_result result);
 
+/* ---- looking after the index as a whole ---- */
+
+#define DIRECTORY_PAGE_RECORDS 100u
+
+struct directory_listed {
+    struct directory_record record;
+    uint64_t unix_ms;    /* when it was put */
+    bool home_is_member; /* as far as this node knows */
+};
+/* unreadable: keys among them that are no records of featured; next: where the page after this one
+ * begins, "" = there is none. Nothing but the result unless DIRECTORY_OK. */
+typedef void (*directory_list_fn)(void *context, enum directory_result result,
+                                  const struct directory_listed *listed, size_t count,
+                                  size_t unreadable, const char *next);
+typedef void (*directory_sweep_fn)(void *context, enum directory_result result, size_t removed);
+
+struct directory_audit_ops {
+    /* The records of a store (NULL = all), a page of at most DIRECTORY_PAGE_RECORDS, by store and
+     * sample. after: "" to begin, then what the page before said; anything else begins anew. What
+     * changes between two pages is seen or not. */
+    void (*list)(struct directory *d, const char *store, const char *after, directory_list_fn done,
+                 void *context);
+    /* Removes those of these records, at most DIRECTORY_PAGE_RECORDS, that still name the same
+     * generation and whose home's incarnation is not registered at the moment of the removal. */
+    void (*sweep)(struct directory *d, const struct directory_record *records, size_t count,
+                  directory_sweep_fn done, void *context);
+    /* A write of this sample's record has been asked for and is not answered yet. */
+    bool (*is_writing)(const struct directory *d, const char *store, const char *sample_id);
+};
+
 struct directory_ops {
     const char *name;
     bool index; /* knows who has which sample */
+    const struct directory_audit_ops
+        *audit; /* NULL: cannot look through its index, if it has one */
     /* Begins membership: node_up events may follow from the next tick on. */
     int (*start)(struct directory *d);
     /* A generation number unique in the cluster for ever; 0 = none left now

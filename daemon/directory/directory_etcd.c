@@ -132,6 +132,13 @@ static void etcd_republish(struct directory *d, const struct directory_record *r
     write_record(self, query, record);
 }
 
+static bool etcd_is_writing(const struct directory *d, const char *store, const char *sample_id) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    char key[ETCD_KEY_BYTES];
+    etcd_sample_key(key, self->cluster, store, sample_id);
+    return batch_has_key(&self->batch, key);
+}
+
 static void etcd_retire(struct directory *d, const struct directory_record *record,
                         directory_retire_fn done, void *context) {
     struct directory_etcd *self = from_base(d);
@@ -179,12 +186,14 @@ static void etcd_tick(struct directory *d, uint64_t now_ns) {
     write_tick(self);
     locate_tick(self);
     generations_tick(self);
+    audit_tick(self);
     deliver_all(self);
+    audit_deliver(self);
 }
 
 static uint64_t etcd_next_deadline_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
-    if (self->dirty || !TAILQ_EMPTY(&self->answers))
+    if (self->dirty || !TAILQ_EMPTY(&self->answers) || audit_is_due(self))
         return 0;
     const uint64_t deadlines[] = {
         join_deadline_ns(self),   members_deadline_ns(self),     write_deadline_ns(self),
@@ -217,14 +226,22 @@ static void etcd_destroy(struct directory *d) {
     give_up(self, &self->list_asks);
     give_up(self, &self->list_asked);
     deliver_all(self);
+    audit_give_up(self);
     members_free(self);
     free(self->own);
     free(self);
 }
 
+static const struct directory_audit_ops etcd_audit_ops = {
+    .list = audit_list,
+    .sweep = audit_sweep,
+    .is_writing = etcd_is_writing,
+};
+
 static const struct directory_ops etcd_ops = {
     .name = "etcd",
     .index = true,
+    .audit = &etcd_audit_ops,
     .start = etcd_start,
     .next_generation = etcd_next_generation,
     .publish = etcd_publish,
@@ -258,6 +275,8 @@ static void init_lists(struct directory_etcd *self) {
     TAILQ_INIT(&self->list_asks);
     TAILQ_INIT(&self->list_asked);
     TAILQ_INIT(&self->answers);
+    TAILQ_INIT(&self->audit_answers);
+    TAILQ_INIT(&self->audits_unasked);
 }
 
 int directory_etcd_new(const struct directory_etcd_options *options, struct etcd *etcd,

@@ -59,6 +59,9 @@ struct query {
 };
 TAILQ_HEAD(queries, query);
 
+struct audit; /* directory_etcd_audit.c */
+TAILQ_HEAD(audits, audit);
+
 /* ---- membership ---- */
 
 enum join_state {
@@ -150,7 +153,9 @@ struct directory_etcd {
     int64_t counter_revision; /* its mod_revision; 0 = it does not exist */
     struct backoff generation_backoff;
 
-    struct queries answers; /* due with this tick or the next */
+    struct queries answers;       /* due with this tick or the next */
+    struct audits audit_answers;  /* the same */
+    struct audits audits_unasked; /* asked of us before the next tick */
 };
 
 /* ---- directory_etcd.c ---- */
@@ -181,9 +186,28 @@ uint64_t write_deadline_ns(const struct directory_etcd *self);
 /* Registered: our record has this mod_revision. */
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision);
 
+/* Compares that hold while the record of `key` names a generation, or (0) while there is none. */
+struct condition {
+    char above[32], below[32];
+    struct etcd_compare compares[3]; /* the third is for the caller */
+    size_t count;
+};
+void condition_set(struct condition *condition, const char *key, uint64_t generation);
+
 /* ---- directory_etcd_locate.c ---- */
 void locate_tick(struct directory_etcd *self);
 uint64_t locate_deadline_ns(const struct directory_etcd *self);
+
+/* ---- directory_etcd_audit.c ---- */
+void audit_list(struct directory *d, const char *store, const char *after, directory_list_fn done,
+                void *context);
+void audit_sweep(struct directory *d, const struct directory_record *records, size_t count,
+                 directory_sweep_fn done, void *context);
+void audit_tick(struct directory_etcd *self);
+void audit_deliver(struct directory_etcd *self);
+bool audit_is_due(const struct directory_etcd *self);
+/* Answers what is left UNAVAILABLE. */
+void audit_give_up(struct directory_etcd *self);
 
 /* ---- directory_etcd_generations.c ---- */
 uint64_t generations_next(struct directory_etcd *self);

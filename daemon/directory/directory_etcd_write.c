@@ -178,14 +178,7 @@ static void on_txn(void *context, enum etcd_result result, const struct etcd_ans
     free(flight);
 }
 
-/* Holds while the record names a generation, or while there is none. */
-struct condition {
-    char above[32], below[32];
-    struct etcd_compare compares[2];
-    size_t count;
-};
-
-static void set_condition(struct condition *condition, const char *key, uint64_t generation) {
+void condition_set(struct condition *condition, const char *key, uint64_t generation) {
     if (!generation) {
         condition->compares[0] =
             (struct etcd_compare){.key = key, .target = ETCD_CREATE_REVISION, .revision = 0};
@@ -209,7 +202,7 @@ static struct etcd_op op_of(const struct query *query, struct condition *conditi
     }
     bool retires = query->kind == QUERY_RETIRE;
     op.kind = retires ? ETCD_DELETE_IF : ETCD_PUT_IF;
-    set_condition(condition, query->key, retires ? query->generation : query->in_place_of);
+    condition_set(condition, query->key, retires ? query->generation : query->in_place_of);
     op.compares = condition->compares;
     op.compare_count = condition->count;
     return op;

@@ -31,6 +31,12 @@ void etcd_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const c
     snprintf(end, ETCD_KEY_BYTES, "/featured/%s/%s0", cluster, kind); /* '0' comes after '/' */
 }
 
+void etcd_store_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const char *cluster,
+                         const char *store) {
+    snprintf(begin, ETCD_KEY_BYTES, "/featured/%s/samples/%s/", cluster, store);
+    snprintf(end, ETCD_KEY_BYTES, "/featured/%s/samples/%s0", cluster, store);
+}
+
 static bool is_plain(char c) {
     return isalnum((unsigned char)c) || (c && strchr("-._~", c));
 }

@@ -48,6 +48,9 @@ void etcd_generation_key(char out[ETCD_KEY_BYTES], const char *cluster);
 /* The range of all keys below "nodes/" or "samples/". */
 void etcd_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const char *cluster,
                    const char *kind);
+/* The range of the records of one store. */
+void etcd_store_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const char *cluster,
+                         const char *store);
 
 void etcd_node_value(char out[ETCD_VALUE_BYTES], const struct node_record *node);
 void etcd_sample_value(char out[ETCD_VALUE_BYTES], const struct directory_record *record,

@@ -400,6 +400,7 @@ void peer_query(const struct peer *peer, struct peer_info *out) {
         .incarnation = peer->incarnation,
         .reads = peer->reads,
         .errors = peer->errors,
+        .heard_ns = peer->said_ns,
     };
     if (peer->state == PEER_UP)
         transport_of(peer)->ops->query(peer->end.conn, &out->transport);

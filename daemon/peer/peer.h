@@ -91,7 +91,8 @@ struct peer_read {
     void *local;
     /* status 0 or -errno; exactly once. Nothing is written to local afterwards. */
     void (*done)(void *context, int status, const char *why);
-    void (*progress)(void *context, uint64_t bytes_done, uint64_t now_ns);
+    /* As read_progress of transport.h. */
+    void (*progress)(void *context, uint64_t bytes_done, uint64_t prefix_bytes, uint64_t now_ns);
     void *context;
 };
 /* Reads bytes of a region of the peer, on the present connection only: epoch must be peer_epoch()
@@ -107,6 +108,7 @@ bool peer_is_up(const struct peer *peer);
 struct peer_info {
     const char *node, *address, *data_address, *state, *last_failure;
     uint64_t incarnation, reads, errors;
+    uint64_t heard_ns;               /* when it last said anything, 0 = never */
     struct transport_info transport; /* zero when not up */
 };
 void peer_query(const struct peer *peer, struct peer_info *out);

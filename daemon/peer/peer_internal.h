@@ -61,6 +61,7 @@ struct peer {
     bool dropped; /* closed by us for last_failure */
     uint32_t next_request_id;
     uint64_t reads, errors;
+    uint64_t said_ns; /* when it last said anything; end.heard_ns also counts a new connection */
     char last_failure[160];
     struct peer_pending_list pending;
     struct peer_reading_list readings;

@@ -83,6 +83,7 @@ static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes
         why = "another node answers at its address";
     }
     if (said && !why) {
+        peer->said_ns = peers->now_ns;
         peer_on_up(peer, said->incarnation);
     } else {
         snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
@@ -98,10 +99,12 @@ static void on_message(void *owner, void *user, const void *data, size_t bytes) 
     touch(peers);
     struct end *end = user;
     end->heard_ns = peers->now_ns;
-    if (end->kind == END_PEER)
+    if (end->kind == END_PEER) {
+        as_peer(end)->said_ns = peers->now_ns;
         peer_on_message(as_peer(end), data, bytes);
-    else
+    } else {
         asker_on_message(as_asker(end), data, bytes);
+    }
 }
 
 static void on_read_done(void *owner, void *user, void *read_user, int status) {
@@ -109,14 +112,15 @@ static void on_read_done(void *owner, void *user, void *read_user, int status) {
     peer_on_read_done(as_peer(user), read_user, status);
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                             uint64_t prefix_bytes) {
     struct peers *peers = owner;
     touch(peers);
     struct end *end = user;
     struct peer_reading *reading = read_user;
     end->heard_ns = peers->now_ns;
     if (reading->read.progress)
-        reading->read.progress(reading->read.context, bytes_done, peers->now_ns);
+        reading->read.progress(reading->read.context, bytes_done, prefix_bytes, peers->now_ns);
 }
 
 static void on_closed(void *owner, void *user, const char *why) {

@@ -43,8 +43,11 @@ struct transport_events {
     void (*message)(void *owner, void *user, const void *data, size_t bytes);
     /* status: 0, or -ECONNRESET, -ETIMEDOUT, -EINVAL (the home refused the range), ... */
     void (*read_done)(void *owner, void *user, void *read_user, int status);
-    /* Bytes of a read arrived (at most once per chunk): for progress-based deadlines. */
-    void (*read_progress)(void *owner, void *user, void *read_user, uint64_t bytes_done);
+    /* Bytes of a read arrived (at most once per chunk): for progress-based deadlines. prefix_bytes:
+     * so many from its beginning have landed and are not written again; it never shrinks, is never
+     * more than bytes_done, and stays 0 where the transport does not know. */
+    void (*read_progress)(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                          uint64_t prefix_bytes);
     /* why: one sentence, "" after our own close(). Last event of a connection. */
     void (*closed)(void *owner, void *user, const char *why);
 };

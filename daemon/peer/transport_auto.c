@@ -91,10 +91,11 @@ static void on_read_done(void *owner, void *user, void *read_user, int status) {
     both->events.read_done(both->owner, ((struct auto_conn *)user)->user, read_user, status);
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                             uint64_t prefix_bytes) {
     struct transport_auto *both = ((struct side *)owner)->both;
-    both->events.read_progress(both->owner, ((struct auto_conn *)user)->user, read_user,
-                               bytes_done);
+    both->events.read_progress(both->owner, ((struct auto_conn *)user)->user, read_user, bytes_done,
+                               prefix_bytes);
 }
 
 /* RDMA did not come up: is the connection alive again, over TCP? */

@@ -38,8 +38,9 @@ struct read {
     struct link *link;
     bool done;
     int status;
-    uint64_t bytes_done;
-    uint64_t finished_as; /* 1 = the first read of its node to finish */
+    uint64_t bytes_done, prefix_bytes;
+    const uint8_t *local, *home; /* where it lands and what is to land there; NULL: not compared */
+    uint64_t finished_as;        /* 1 = the first read of its node to finish */
 };
 
 struct node {

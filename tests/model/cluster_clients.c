@@ -368,6 +368,7 @@ static void send_get(struct client *client, struct asked *asked, uint32_t deadli
     get.items = items;
     get.deadline_ms = deadline_ms;
     get.wait_ms = wait_ms;
+    get.want_landed = true;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_GET;
     request.get = &get;

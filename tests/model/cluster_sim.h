@@ -100,6 +100,10 @@ struct asked {
     unsigned home;       /* where a retirement by id acts; EVERYWHERE */
     uint64_t incarnation;
     unsigned repeats; /* the asked that this one says again; 0 = none */
+    struct landed {   /* what it was last told of its bytes while they came in */
+        uint64_t transfer, offset, bytes;
+        uint64_t nonce; /* of the put that those bytes were of; 0 = of none */
+    } landed;
 };
 
 enum lease_state { LEASE_HELD, LEASE_SAID_CONSUMED, LEASE_SAID_RETURNED, LEASE_DIED };

@@ -27,6 +27,8 @@
 #define ARENA_BYTES   (384ull << 10)
 #define LANDING_BYTES (192ull << 10)
 #define CHUNK_BYTES   (24u << 10)
+#define LANDED_GRAIN_BYTES                                                                         \
+    (16u << 10) /* the largest samples are told of at each chunk but the last */
 
 /* splitmix64 (Steele, Lea, Flood 2014) */
 uint64_t cluster_random(uint64_t *state) {
@@ -89,10 +91,11 @@ static void on_read_done(void *owner, void *user, void *read_user, int status) {
     peers_transport_events.read_done(node->peers, user, read_user, status);
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                             uint64_t prefix_bytes) {
     struct node *node = owner;
     wake(node);
-    peers_transport_events.read_progress(node->peers, user, read_user, bytes_done);
+    peers_transport_events.read_progress(node->peers, user, read_user, bytes_done, prefix_bytes);
 }
 
 static void on_closed(void *owner, void *user, const char *why) {
@@ -200,6 +203,7 @@ static void build(struct node *node) {
     struct broker_options options = {.config = &node->config,
                                      .incarnation = node->incarnation,
                                      .clock_ns = clock_of,
+                                     .landed_grain_bytes = LANDED_GRAIN_BYTES,
                                      .owner = node};
     struct peers_options peers = {
         .node = node->name,

@@ -276,7 +276,8 @@ static void on_chunk(struct end *end, const struct event *event) {
     if (ask->bytes_done == ask->read.bytes)
         finish(end, ask, 0);
     else
-        fake->events.read_progress(fake->owner, end->user, ask->read.read_user, ask->bytes_done);
+        fake->events.read_progress(fake->owner, end->user, ask->read.read_user, ask->bytes_done,
+                                   ask->bytes_done);
 }
 
 static void on_message(struct end *end, const struct event *event) {
