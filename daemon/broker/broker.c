@@ -32,7 +32,7 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     TAILQ_INIT(&broker->drains);
     TAILQ_INIT(&broker->publishings);
     TAILQ_INIT(&broker->nodes);
-    TAILQ_INIT(&broker->checks);
+    TAILQ_INIT(&broker->held_checks);
     TAILQ_INIT(&broker->index_checks);
     scratch_init(&broker->scratch);
     if (sweep_new(broker) < 0) {
@@ -200,6 +200,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
             break;
     }
     publishings_pump(broker, now_ns);
+    held_checks_pump(broker, now_ns);
     sweep_pump(broker, now_ns);
     outboxes_flush(broker, now_ns);
     steer_check_drains(broker, now_ns);
@@ -217,6 +218,7 @@ uint64_t broker_next_deadline_ns(const struct broker *broker) {
     next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
     next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
     next_ns = earlier(next_ns, publishings_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, held_checks_next_deadline_ns(broker));
     next_ns = earlier(next_ns, sweep_next_deadline_ns(broker));
     bool collects = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {

@@ -85,6 +85,7 @@ void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
     node->left_ns = ((const struct broker *)owner)->now_ns;
     if (!is_buried(node, incarnation))
         bury(node, incarnation);
+    held_check_all(owner);
 }
 
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {

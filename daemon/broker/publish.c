@@ -48,7 +48,8 @@ struct publishing {
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     bool published;               /* or refused, with everyone to be asked all the same */
     enum directory_result result; /* of the directory, once published */
-    bool clears;                  /* no put: the record of one that failed is to go */
+    bool clears;                  /* no put: the record of one that is gone is to go */
+    bool again;                   /* ... and then everyone is to check once more */
     bool record_due;              /* retired meanwhile: its record goes when nothing older lives */
     enum everyone everyone;
     uint64_t everyone_retry_ns;
@@ -119,6 +120,14 @@ bool publish_is_on_the_way(const struct broker *broker, const struct space *spac
     return false;
 }
 
+bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation) {
+    const struct publishing *publishing;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && publishing->generation == generation)
+            return true;
+    return false;
+}
+
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation) {
     struct publishing *publishing;
     TAILQ_FOREACH (publishing, &broker->publishings, link)
@@ -133,23 +142,28 @@ static void on_retired(void *context, enum directory_result result) {
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
-static void retire_own_record(const struct publishing *publishing) {
+static void retire_record(const struct publishing *publishing, directory_retire_fn done,
+                          void *context) {
     struct broker *broker = publishing->broker;
     struct directory_record record = {publishing->space->name,     publishing->sample_id,
                                       broker->config->node,        publishing->generation,
                                       broker->options.incarnation, 0};
-    broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
+    broker->directory->ops->retire(broker->directory, &record, done, context);
 }
 
-static void end(struct publishing *publishing) {
-    struct broker *broker = publishing->broker;
+static void forget_older(struct publishing *publishing) {
     struct older_home *home;
-    TAILQ_REMOVE(&broker->publishings, publishing, link);
-    publishing->space->uses--;
     while ((home = TAILQ_FIRST(&publishing->older))) {
         TAILQ_REMOVE(&publishing->older, home, link);
         free(home);
     }
+}
+
+static void end(struct publishing *publishing) {
+    struct broker *broker = publishing->broker;
+    TAILQ_REMOVE(&broker->publishings, publishing, link);
+    publishing->space->uses--;
+    forget_older(publishing);
     free(publishing);
 }
 
@@ -173,6 +187,15 @@ static void answer(struct publishing *publishing) {
                                                            : "the directory cannot be reached");
 }
 
+/* The record is gone. A home that was taken for dead may have come back before, and kept what its
+ * record named; if it comes back from now on it finds no record. */
+static void on_cleared(void *context, enum directory_result result) {
+    struct publishing *publishing = context;
+    (void)result;
+    forget_older(publishing);
+    publishing->everyone = EVERYONE_DUE;
+}
+
 static void finish_if_confirmed(struct publishing *publishing) {
     const struct older_home *home;
     TAILQ_FOREACH (home, &publishing->older, link)
@@ -180,8 +203,14 @@ static void finish_if_confirmed(struct publishing *publishing) {
             return;
     if (publishing->everyone == EVERYONE_DUE || publishing->everyone == EVERYONE_ASKED)
         return;
+    if (publishing->again) {
+        publishing->again = false;
+        publishing->everyone = EVERYONE_ASKED; /* when the record is gone */
+        retire_record(publishing, on_cleared, publishing);
+        return;
+    }
     if (publishing->record_due)
-        retire_own_record(publishing);
+        retire_record(publishing, on_retired, NULL);
     answer(publishing);
     end(publishing);
 }
@@ -269,7 +298,10 @@ static void pursue(struct publishing *publishing, uint64_t now_ns) {
     }
     if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns <= now_ns) {
         publishing->everyone = EVERYONE_ASKED;
-        directory->ops->members(directory, on_members, publishing);
+        if (BROKER_PLANTED(PLANTED_MEMBERS_HEARD_OF))
+            on_members(publishing, DIRECTORY_OK);
+        else
+            directory->ops->members(directory, on_members, publishing);
     }
     finish_if_confirmed(publishing);
 }
@@ -386,18 +418,10 @@ void publish(struct item *item, uint64_t generation) {
     broker->directory->ops->publish(broker->directory, &record, on_published, publishing);
 }
 
-static bool is_clearing(const struct broker *broker, uint64_t generation) {
-    const struct publishing *publishing;
-    TAILQ_FOREACH (publishing, &broker->publishings, link)
-        if (publishing->clears && publishing->generation == generation)
-            return true;
-    return false;
-}
-
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation, struct item *waits) {
+                   uint64_t generation, bool of_the_dead, struct item *waits) {
     bool pointless = !broker->directory->ops->index || !generation ||
-                     (!waits && is_clearing(broker, generation));
+                     (!waits && publish_is_of(broker, space, generation));
     struct publishing *publishing = pointless ? NULL : calloc(1, sizeof *publishing);
     if (!pointless && !publishing)
         log_error("store %s: out of memory: the record of %s stays", space->name, sample_id);
@@ -409,7 +433,9 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
     publishing->broker = broker;
     publishing->space = space;
     publishing->generation = generation;
-    publishing->published = publishing->clears = publishing->record_due = true;
+    publishing->published = publishing->clears = true;
+    publishing->again = of_the_dead && !BROKER_PLANTED(PLANTED_DEAD_STAY_DEAD);
+    publishing->record_due = !publishing->again;
     TAILQ_INIT(&publishing->older);
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
     if (waits)
@@ -417,7 +443,7 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
     space->uses++;
     TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);
     publishing->everyone = EVERYONE_DUE;
-    serve_check_own(broker, space, sample_id);
+    held_check_own(broker, space, sample_id);
     /* publishings_pump() goes on: the caller may be inside a walk over records. */
 }
 

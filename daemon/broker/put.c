@@ -176,7 +176,7 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 /* True, and the item done: nothing new is taken now. */
 static bool refuse_new(struct item *item) {
     struct broker *broker = item->call->broker;
-    if (!broker->draining && (broker_serves(broker) || BROKER_PLANTED(PLANTED_FENCED_PUTS)))
+    if (!broker->draining && broker_serves(broker))
         return false;
     item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
               broker->config->node,

@@ -77,6 +77,7 @@ static void publish_again(struct again *again);
 
 static void on_published_again(void *context, enum directory_result result) {
     struct again *again = context;
+    struct store_info info;
     bool retired;
     if (result == DIRECTORY_E_UNAVAILABLE && !again->broker->closing) {
         publish_again(again);
@@ -85,6 +86,11 @@ static void on_published_again(void *context, enum directory_result result) {
     if (result == DIRECTORY_E_NOT_FOUND) /* another put has come first */
         store_retire(again->space->store, again->sample_id, (uint32_t)strlen(again->sample_id),
                      again->generation, STORE_SUPERSEDED, again->broker->now_ns, &retired);
+    else if (result == DIRECTORY_OK &&
+             !(store_stat(again->space->store, NULL, 0, again->generation, &info) &&
+               info.state == STORE_RESIDENT)) /* retired meanwhile */
+        publish_clear(again->broker, again->space, again->sample_id, again->generation, false,
+                      NULL);
     again->space->uses--; /* fenced anew: it will be reconciled again */
     free(again);
 }
@@ -140,8 +146,10 @@ static void carry_out(void *context, enum directory_verdict verdict,
         tally->published++;
         break;
     case DIRECTORY_RETIRE_RECORD:
+        if (space && publish_is_of(broker, space, record->generation))
+            break; /* its put goes on */
         if (space)
-            publish_clear(broker, space, record->sample_id, record->generation, NULL);
+            publish_clear(broker, space, record->sample_id, record->generation, false, NULL);
         else
             directory->ops->retire(directory, record, on_removed, NULL);
         tally->removed++;

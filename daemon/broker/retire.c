@@ -33,14 +33,13 @@ static bool retire_here(struct item *item) {
     return retired;
 }
 
-/* What a dead incarnation held is gone; so goes its record. A put of it that was never answered may
- * have replaced what lives on elsewhere: an id is done with when nobody holds anything of it. */
+/* What a dead incarnation held is gone; so goes its record. It may come back though, having only
+ * been away, and a put of it that was never answered may have replaced what lives on elsewhere: it
+ * is done when nobody holds anything of it. */
 static void done_with_the_dead(struct item *item) {
     struct call *call = item->call;
-    publish_clear(call->broker, call->space, item->sample_id, item->generation,
-                  item->located ? item : NULL);
-    if (!item->located)
-        item_done(item, FB__STATUS__OK, NULL);
+    item_set_deadline(item, call->broker->now_ns + call->patience_ns);
+    publish_clear(call->broker, call->space, item->sample_id, item->generation, true, item);
 }
 
 static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -135,7 +134,6 @@ static void on_located(void *context, enum directory_result result,
     if (!item)
         return;
     struct broker *broker = item->call->broker;
-    item->located = record != NULL;
     if (ask_peers && is_ack(item)) {
         for (struct peer *peer = peers_next(broker->peers, NULL); peer;
              peer = peers_next(broker->peers, peer))
@@ -173,6 +171,12 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
     }
     if (asked->incarnation && asked->incarnation != broker->options.incarnation) {
         done_with_the_dead(item);
+        return;
+    }
+    if (!asked->generation && !broker_serves(broker)) { /* what we hold may have been superseded */
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: node %s cannot tell who holds it: %s", item->sample_id,
+                  item->call->space->name, broker->config->node, broker_fenced_why(broker));
         return;
     }
     if (retire_and_answer(item))

@@ -123,7 +123,6 @@ struct item {
     bool in_store;         /* a store's waiter queue holds it */
     bool timed;            /* in broker->timed */
     bool draining;         /* in broker->drains */
-    bool located;          /* asked for by id: the directory has named the generation */
     LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
     uint32_t ask_count;
     Fb__Status status;
@@ -251,6 +250,13 @@ struct asking {
 };
 TAILQ_HEAD(asking_list, asking);
 
+/* The check of all that this node holds (held_check.c). */
+struct held_walk {
+    bool walking, again; /* again: from the beginning, at next_ns */
+    uint64_t next_ns, cursor;
+    uint32_t space, in_flight;
+};
+
 struct broker {
     struct broker_options options;
     const struct config *config;
@@ -276,7 +282,8 @@ struct broker {
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
     TAILQ_HEAD(, publishing) publishings;
     TAILQ_HEAD(, node) nodes;
-    TAILQ_HEAD(, index_check) checks; /* serve_retire.c */
+    TAILQ_HEAD(, held_check) held_checks;
+    struct held_walk held_walk;
     TAILQ_HEAD(, check) index_checks; /* index_check.c */
     struct sweep *sweep;
     struct scratch scratch;
@@ -398,6 +405,8 @@ bool publish_pursues(const struct broker *broker, const struct space *space, con
 /* A generation of this sample is SEALED here: whether the index has or had it is not known yet. */
 bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
                            const char *sample_id);
+/* This generation's put is not over yet. */
+bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation);
 /* Its record stays until they are over, so that whoever looks finds this node. */
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation);
 /* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
@@ -405,9 +414,10 @@ bool publish_keeps_record(struct broker *broker, const struct space *space, uint
 bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);
 /* The index may have a record of a put of which nothing is left: it failed here, or its home is
  * dead. It may have replaced another node's. Everyone checks what it holds of the sample, then the
- * record is removed if it still stands. waits: answered OK when that is done; NULL = nobody. */
+ * record is removed if it still stands. of_the_dead: its home, which may yet come back, is made
+ * sure of too. waits: answered OK when that is done; NULL = nobody. */
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation, struct item *waits);
+                   uint64_t generation, bool of_the_dead, struct item *waits);
 void publish_detach(struct item *item);
 void publishings_pump(struct broker *broker, uint64_t now_ns);
 uint64_t publishings_next_deadline_ns(const struct broker *broker);
@@ -456,9 +466,19 @@ void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
 bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation);
 /* serve_retire.c: true when it answers by itself, now or later. */
 bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked);
-/* Checks what this node holds of a sample against the index, as for another broker. */
-void serve_check_own(struct broker *broker, struct space *space, const char *sample_id);
-void serve_forget_checks(struct broker *broker, const struct asking *asking);
+
+/* ---- held_check.c: what this node holds against the index ---- */
+/* For another node, that is answered now or later; false: nothing to check, the answer is yes. */
+bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *space,
+                      const char *sample_id);
+void held_checks_forget(struct broker *broker, const struct asking *asking);
+/* On our own behalf: one sample, or all that this node holds. */
+void held_check_own(struct broker *broker, struct space *space, const char *sample_id);
+void held_check_all(struct broker *broker);
+bool held_checks_are_due(const struct broker *broker);
+void held_checks_pump(struct broker *broker, uint64_t now_ns);
+uint64_t held_checks_next_deadline_ns(const struct broker *broker);
+
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);
 
 /* ---- probe.c: shared with serve.c and list.c ---- */

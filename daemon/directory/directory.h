@@ -145,9 +145,9 @@ int directory_static_new(const char *node, const struct directory_peer *peers, s
 /* What to do about one generation or record after reconcile(). in_place_of: for republish(). */
 enum directory_verdict {
     DIRECTORY_RETIRE_HELD,   /* we hold it and the index has dropped or replaced it: retire it */
-    DIRECTORY_PUBLISH_HELD,  /* we hold it and its record was lost, or overwritten by a put of ours
-                              * that failed: republish() it */
-    DIRECTORY_RETIRE_RECORD, /* the index has it and we do not: retire() the record */
+    DIRECTORY_PUBLISH_HELD,  /* we hold it and the index has lost its record: republish() it */
+    DIRECTORY_RETIRE_RECORD, /* the index has it and we do not: retire() the record, unless its put
+                              * is still under way */
 };
 typedef void (*directory_verdict_fn)(void *context, enum directory_verdict verdict,
                                      const struct directory_record *record, uint64_t in_place_of);

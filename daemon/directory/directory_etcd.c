@@ -168,7 +168,7 @@ static void etcd_members(struct directory *d, directory_members_fn done, void *c
 
 static uint64_t etcd_serves_until_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
-    if (!self->was_member)
+    if (!self->was_member || BROKER_PLANTED(PLANTED_NO_FENCE))
         return UINT64_MAX; /* nothing was published that another could have superseded */
     return self->fenced || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
 }

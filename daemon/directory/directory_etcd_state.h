@@ -12,6 +12,7 @@
 #include "directory_etcd.h"
 #include "etcd_record.h"
 #include "fence.h"
+#include "planted.h"
 
 #define NS_PER_MS             1000000ull
 #define READS_PER_TXN         100u
@@ -52,6 +53,7 @@ struct query {
     /* The answer. */
     enum directory_result result;
     bool ask_peers, has_record;
+    bool fenced_in_flight; /* publishes: this node was fenced after the sending */
     struct sample_record record;
     char key[ETCD_KEY_BYTES];
 };
@@ -133,7 +135,7 @@ struct directory_etcd {
     enum write_state write;
     int64_t epoch; /* mod_revision of our record: what every write compares */
     bool settle_asked;
-    bool settle_void; /* fenced since it was asked: its answer says nothing any more */
+    bool settle_void; /* fenced since it was asked */
     struct backoff write_backoff;
     uint64_t pending;
 

@@ -22,6 +22,9 @@
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
  *
+ * A write that is in doubt when this node is fenced stays so until the node is back, and is settled
+ * under its new record: what is in the index becomes true, whatever it has replaced.
+ *
  * Revision numbers: etcd's are never reused, so a compare with an old epoch never holds again.
  */
 #include <stdlib.h>
@@ -80,13 +83,20 @@ static void answer_unsent(struct directory_etcd *self, enum directory_result res
     }
 }
 
-static void answer_unsettled(struct directory_etcd *self, enum directory_result result) {
-    for (struct query *query; (query = TAILQ_FIRST(&self->unsettled));) {
-        TAILQ_REMOVE(&self->unsettled, query, link);
-        TAILQ_INSERT_TAIL(&self->publishes, query, link);
-        query->ask_peers = true; /* it may have been done, and replaced what nobody was told of */
-        finish(self, query, result);
-    }
+/* What was sent before the fence may have been done, and then undone by another node while this one
+ * counted as dead: an answer that comes after the next registration says nothing any more. */
+static void void_answers(struct directory_etcd *self) {
+    struct query *query;
+    TAILQ_FOREACH (query, &self->publishes, link)
+        query->fenced_in_flight |= query->op.taken && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
+    self->settle_void = self->settle_asked && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
+}
+
+static void put_aside(struct directory_etcd *self, struct query *query) {
+    query->fenced_in_flight = false;
+    TAILQ_REMOVE(&self->publishes, query, link);
+    TAILQ_INSERT_TAIL(&self->unsettled, query, link);
+    self->write = WRITE_EPOCH_DUE;
 }
 
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
@@ -110,16 +120,23 @@ static void take_older(struct query *query, const struct etcd_answer *answer,
 }
 
 static void put_back(struct flight *flight) {
-    for (size_t i = flight->count; i-- > 0;)
+    for (size_t i = flight->count; i-- > 0;) {
+        flight->queries[i]->fenced_in_flight = false;
         batch_return(&flight->self->batch, &flight->queries[i]->op);
+    }
 }
 
 static void on_committed(struct flight *flight, const struct etcd_answer *answer) {
     for (size_t i = 0; i < flight->count; i++) {
         struct query *query = flight->queries[i];
+        if (query->fenced_in_flight) {
+            put_aside(flight->self, query);
+            continue;
+        }
         if (query->kind == QUERY_PUBLISH)
             take_older(query, answer, &answer->ops[i]);
-        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded;
+        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded &&
+                       !BROKER_PLANTED(PLANTED_RESTORED_BLINDLY);
         finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
@@ -129,12 +146,11 @@ static void on_unknown(struct flight *flight) {
     struct directory_etcd *self = flight->self;
     for (size_t i = flight->count; i-- > 0;) {
         struct query *query = flight->queries[i];
-        if (query->kind == QUERY_RETIRE) {
+        if (query->kind == QUERY_RETIRE || BROKER_PLANTED(PLANTED_SENT_TWICE)) {
             batch_return(&self->batch, &query->op);
             continue;
         }
-        TAILQ_REMOVE(&self->publishes, query, link);
-        TAILQ_INSERT_TAIL(&self->unsettled, query, link);
+        put_aside(self, query);
     }
     self->write = WRITE_EPOCH_DUE;
 }
@@ -179,7 +195,8 @@ void condition_set(struct condition *condition, const char *key, uint64_t genera
 
 static struct etcd_op op_of(const struct query *query, struct condition *condition) {
     struct etcd_op op = {.kind = ETCD_PUT, .key = query->key, .value = query->value};
-    if (query->kind == QUERY_PUBLISH) {
+    if (query->kind == QUERY_PUBLISH ||
+        (query->kind == QUERY_REPUBLISH && BROKER_PLANTED(PLANTED_RESTORED_BLINDLY))) {
         op.prev_kv = true;
         return op;
     }
@@ -203,7 +220,7 @@ static void send_flight(struct directory_etcd *self, struct flight *flight) {
         .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch};
     struct etcd_request request = {.kind = ETCD_TXN,
                                    .compares = &fence,
-                                   .compare_count = 1,
+                                   .compare_count = !BROKER_PLANTED(PLANTED_EPOCH_UNCHECKED),
                                    .success = ops,
                                    .success_count = flight->count};
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
@@ -243,7 +260,7 @@ static void settle(struct directory_etcd *self, struct query *query, const struc
                                             : DIRECTORY_E_UNAVAILABLE);
 }
 
-/* False: what it is about has been answered when this node was fenced. */
+/* False: this node has been fenced since it was asked. */
 static bool take_settlement(struct directory_etcd *self) {
     bool void_now = self->settle_void;
     self->settle_asked = self->settle_void = false;
@@ -324,8 +341,7 @@ static uint64_t give_up_before_ns(const struct directory_etcd *self) {
 void write_tick(struct directory_etcd *self) {
     if (self->fenced) {
         answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
-        answer_unsettled(self, DIRECTORY_E_FENCED);
-        self->settle_void = self->settle_asked;
+        void_answers(self);
     } else {
         answer_unsent(self, DIRECTORY_E_UNAVAILABLE, give_up_before_ns(self));
     }

@@ -36,11 +36,12 @@ static const struct {
     [STEP_DIRECTORY_VAGUE] = {"directory vague", 4},
 };
 
-static uint64_t any_gap_ns(uint64_t *random, bool index) {
+static uint64_t any_gap_ns(uint64_t *random, const struct history *h) {
+    uint64_t longest_ns = h->fences ? 600 * MS : h->index ? 400 * MS : 20 * MS;
     uint64_t pick = cluster_random(random);
     switch (pick % 16) {
     case 0:
-        return pick / 16 % (index ? 400 * MS : 20 * MS);
+        return pick / 16 % longest_ns;
     case 1:
     case 2:
     case 3:
@@ -72,10 +73,12 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
     h->nodes = 3 + (unsigned)(cluster_random(&random) % 3);
     h->policy = (enum contract_policy)(cluster_random(&random) % 3);
     h->readers = 1 + (cluster_random(&random) % 3 == 0);
+    h->ids = 1 + (unsigned)(cluster_random(&random) % SAMPLE_IDS);
+    h->fences = index && cluster_random(&random) % 3 == 0;
     h->step_count = events < STEPS_MAX ? events : STEPS_MAX;
     uint64_t at_ns = index ? 300 * MS : 2 * MS;
     for (unsigned i = 0; i < h->step_count; i++) {
-        at_ns += any_gap_ns(&random, index);
+        at_ns += any_gap_ns(&random, h);
         h->steps[i] = (struct step){.at_ns = at_ns,
                                     .kind = any_kind(&random),
                                     .node = (unsigned)(cluster_random(&random) % h->nodes),
@@ -88,8 +91,8 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
 
 void history_print(const struct history *h) {
     static const char *const policies[] = {"on-release", "on-ack", "retain"};
-    printf("%u nodes, %s, %u readers, %s, %u steps:\n", h->nodes, policies[h->policy], h->readers,
-           h->index ? "index" : "static", h->step_count);
+    printf("%u nodes, %s, %u readers, %s, %u ids, %u steps:\n", h->nodes, policies[h->policy],
+           h->readers, h->index ? "index" : "static", h->ids, h->step_count);
     for (unsigned i = 0; i < h->step_count; i++)
         printf("  %9.3f ms  %-15s node %c client %u  %u %u %u\n", (double)h->steps[i].at_ns / 1e6,
                kinds[h->steps[i].kind].name, 'a' + (char)h->steps[i].node, h->steps[i].client,
@@ -98,10 +101,11 @@ void history_print(const struct history *h) {
 
 /* ---- running ---- */
 
-/* Mostly shorter than what the brokers take for silence, sometimes longer. */
+/* Mostly shorter than what the brokers take for silence, sometimes longer; or the other way. */
 static uint64_t any_span_ns(const struct world *w, const struct step *step) {
     uint64_t longest_ns = w->history->index ? 5000 * MS : 400 * MS;
-    return (step->b % 4 ? step->c % (longest_ns / 10) : step->c % longest_ns);
+    bool is_short = w->history->fences ? step->b / 2 % 4 == 0 : step->b % 4 != 0;
+    return step->c % (is_short ? longest_ns / 10 : longest_ns);
 }
 
 static void cut(struct world *w, const struct step *step) {
@@ -115,8 +119,9 @@ static void cut(struct world *w, const struct step *step) {
 static void fault(struct world *w, const struct step *step) {
     struct node *node = &w->nodes[step->node];
     uint64_t until_ns = w->now_ns + any_span_ns(w, step);
-    if (!node->broker)
+    if (!node->broker || (step->kind >= STEP_DIRECTORY_CUT && !w->etcd))
         return;
+    w->done++;
     switch (step->kind) {
     case STEP_CUT:
         cut(w, step);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "cluster_clients.h"
+#include "etcd_record.h"
 
 #define STEP_NS       (25 * MS)
 #define REST_NS_MAX   (20000 * MS) /* leases of dead nodes end, nodes join again, all answers */
@@ -43,13 +44,14 @@ static const char *busy_with(const struct node *node) {
     const struct broker *broker = node->broker;
     struct store_totals t;
     store_totals(node_space(node)->store, &t);
-    return !broker_is_idle(broker)                 ? "leases, reservations or pending releases"
-           : !broker_serves(broker)                ? "its registration"
-           : !knows_all(node)                      ? "its connections"
-           : !TAILQ_EMPTY(&broker->fetches)        ? "transfers"
-           : !TAILQ_EMPTY(&broker->timed)          ? "timed requests"
-           : !TAILQ_EMPTY(&broker->publishings)    ? "puts"
-           : !TAILQ_EMPTY(&broker->checks)         ? "checks for other nodes"
+    return !broker_is_idle(broker)              ? "leases, reservations or pending releases"
+           : !broker_serves(broker)             ? "its registration"
+           : !knows_all(node)                   ? "its connections"
+           : !TAILQ_EMPTY(&broker->fetches)     ? "transfers"
+           : !TAILQ_EMPTY(&broker->timed)       ? "timed requests"
+           : !TAILQ_EMPTY(&broker->publishings) ? "puts"
+           : !TAILQ_EMPTY(&broker->held_checks) || held_checks_are_due(broker)
+               ? "checks of what it holds"
            : broker->remote_leases.live            ? "leases elsewhere"
            : t.put_waiters + t.get_waiters         ? "waiting puts or gets"
            : t.planned + t.sealed + t.land_waiters ? "samples being written"
@@ -154,6 +156,58 @@ static void check_resident(struct world *w, const struct node *node, bool seen[C
     }
 }
 
+/* ---- the index ---- */
+
+static const struct node *home_of(const struct world *w, const struct sample_record *record) {
+    for (unsigned i = 0; i < w->node_count; i++)
+        if (!strcmp(w->nodes[i].name, record->home) &&
+            w->nodes[i].incarnation == record->incarnation)
+            return &w->nodes[i];
+    return NULL;
+}
+
+static bool is_resident(const struct node *node, uint64_t generation) {
+    struct store_info info;
+    return store_stat(node_space(node)->store, NULL, 0, generation, &info) && !info.landing &&
+           info.state == STORE_RESIDENT;
+}
+
+struct indexed {
+    struct world *w;
+    uint64_t records;
+};
+
+/* A record names what its home has; one of a home that is dead waits for the sweep. */
+static void check_record(void *context, const struct etcd_kv *kv, bool current) {
+    struct indexed *indexed = context;
+    struct world *w = indexed->w;
+    struct sample_record record;
+    if (!current || !kv->value || etcd_sample_parse(kv->key, kv->value, &record) < 0)
+        return;
+    const struct node *home = home_of(w, &record);
+    indexed->records += home != NULL;
+    if (home && !is_resident(home, record.generation))
+        contract_broken(&w->contract, "empty record",
+                        "%s names generation %" PRIx64 ", which node %s does not have", kv->key,
+                        record.generation, record.home);
+}
+
+/* Each that is resident has its record, for there are as many of one as of the other. */
+static void check_index(struct world *w) {
+    struct indexed indexed = {.w = w};
+    uint64_t resident = 0;
+    fake_etcd_each(w->etcd, 0, check_record, &indexed);
+    for (unsigned i = 0; i < w->node_count; i++) {
+        struct store_info info;
+        for (uint64_t cursor = 0; store_list_next(node_space(&w->nodes[i])->store, &cursor, &info);)
+            resident += info.state == STORE_RESIDENT && !info.landing;
+    }
+    if (resident != indexed.records)
+        contract_broken(&w->contract, "no record",
+                        "%" PRIu64 " samples are resident, the index names %" PRIu64 " of them",
+                        resident, indexed.records);
+}
+
 static void check_rest(struct world *w) {
     bool seen[CLAIMS_MAX] = {false};
     struct contract *c = &w->contract;
@@ -161,6 +215,8 @@ static void check_rest(struct world *w) {
         check_totals(w, &w->nodes[i]);
         check_resident(w, &w->nodes[i], seen);
     }
+    if (w->etcd)
+        check_index(w);
     for (unsigned i = 0; i < c->claim_count && !c->broken; i++)
         if (contract_must_rest(c, &c->claims[i]) && !seen[i])
             contract_broken(c, "lost",

@@ -9,6 +9,7 @@
  *   cluster_clients.c  clients: their requests, the answers, the bytes
  *   cluster_history.c  steps: choosing them, running them
  *   cluster_rest.c     the end: coming to rest, and what must hold then
+ *   cluster_memory.c   their arenas
  *   cluster_contract.c the judge
  *   cluster_model.c    many histories, and the shrinking of one that fails
  */
@@ -70,6 +71,8 @@ struct history {
     unsigned nodes;
     enum contract_policy policy;
     unsigned readers;
+    unsigned ids; /* sample_ids in use: the fewer, the more puts meet */
+    bool fences;  /* with an index: faults outlast leases, time is long */
     unsigned step_count;
     struct step steps[STEPS_MAX];
 };
@@ -160,7 +163,8 @@ struct world {
     unsigned held_count;
     struct reserved reserved[CLAIMS_MAX];
     unsigned reserved_count;
-    uint64_t events; /* of the network, so far */
+    uint64_t delivered; /* by the network and by etcd, so far */
+    uint64_t done;      /* steps that did something: requests made, faults made */
     bool settling;
     bool trace;
 };

@@ -360,7 +360,7 @@ static void step_etcd(struct world *w) {
     int64_t before = fake_etcd_revision(w->etcd);
     fake_network_advance(w->network, w->now_ns);
     fake_etcd_step(w->etcd, w->now_ns);
-    w->events++;
+    w->delivered++;
     if (w->trace)
         fake_etcd_each(w->etcd, before, say_written, w);
 }
@@ -382,7 +382,7 @@ void world_go(struct world *w, uint64_t until_ns) {
             end_faults(w);
         } else if (net_ns <= next_ns) {
             fake_network_step(w->network);
-            w->events++;
+            w->delivered++;
         } else if (etcd_ns <= next_ns) {
             step_etcd(w);
         } else {
@@ -481,7 +481,7 @@ void world_init(struct world *w, const struct history *history, bool trace) {
     w->random = history->seed ^ 0x5bd1e9955bd1e995u;
     w->now_ns = BEGIN_NS;
     w->begun = 0;
-    w->events = 0;
+    w->delivered = w->done = 0;
     w->settling = false;
     w->trace = trace;
     w->asked_count = 1; /* 0 stands for none */
