@@ -37,6 +37,7 @@
  * second is UNAVAILABLE. The second spans the election of a new leader, 1 to 2 s. */
 #define ETCD_REQUEST_TIMEOUT_MS 2000u
 #define ETCD_GIVE_UP_MS         5000u
+#define ETCD_WRITTEN_KEPT       65536u /* 1 MiB; at 1000 puts a second, samples that live a minute */
 
 enum phase { PHASE_BUILDING, PHASE_SERVING, PHASE_DRAINING, PHASE_CLOSING };
 
@@ -360,6 +361,7 @@ static int build_directory_etcd(struct daemon *daemon, char *why, size_t why_byt
         .batch_max = config->batch_max,
         .batch_delay_ns = config->batch_delay_ms * 1000000ull,
         .request_timeout_ms = ETCD_REQUEST_TIMEOUT_MS,
+        .written_kept = ETCD_WRITTEN_KEPT,
         .give_up_ns = ETCD_GIVE_UP_MS * 1000000ull,
     };
     struct etcd *etcd;

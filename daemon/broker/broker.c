@@ -32,8 +32,8 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     TAILQ_INIT(&broker->drains);
     TAILQ_INIT(&broker->publishings);
     TAILQ_INIT(&broker->nodes);
-    TAILQ_INIT(&broker->held_checks);
     TAILQ_INIT(&broker->index_checks);
+    TAILQ_INIT(&broker->held_checks);
     scratch_init(&broker->scratch);
     if (sweep_new(broker) < 0) {
         free(broker);
@@ -200,8 +200,8 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
             break;
     }
     publishings_pump(broker, now_ns);
-    held_checks_pump(broker, now_ns);
     sweep_pump(broker, now_ns);
+    held_checks_pump(broker, now_ns);
     outboxes_flush(broker, now_ns);
     steer_check_drains(broker, now_ns);
     steer_pump_events(broker);
@@ -218,8 +218,8 @@ uint64_t broker_next_deadline_ns(const struct broker *broker) {
     next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
     next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
     next_ns = earlier(next_ns, publishings_next_deadline_ns(broker));
-    next_ns = earlier(next_ns, held_checks_next_deadline_ns(broker));
     next_ns = earlier(next_ns, sweep_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, held_checks_next_deadline_ns(broker));
     bool collects = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         const struct space *space = &broker->spaces[i];

@@ -148,7 +148,7 @@ static void remove_record(struct check *check) {
     struct directory *directory = check->broker->directory;
     if (check->space && !check->space->dropped)
         publish_clear(check->broker, check->space, check->sample_id, check->record.generation,
-                      strcmp(check->record.home, check->broker->config->node) != 0, NULL);
+                      false, NULL);
     else
         directory->ops->retire(directory, &check->record, on_removed, NULL);
     finish(check, true, NULL);

@@ -53,8 +53,8 @@ void serve_closed(void *owner, void *user) {
         TAILQ_REMOVE(&asking->waiting, served, link);
         free(served);
     }
-    held_checks_forget(broker, asking);
     index_forget_checks(broker, asking);
+    held_checks_forget(broker, asking);
     TAILQ_REMOVE(&broker->askings, asking, link);
     free(asking);
 }

@@ -282,10 +282,10 @@ struct broker {
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
     TAILQ_HEAD(, publishing) publishings;
     TAILQ_HEAD(, node) nodes;
-    TAILQ_HEAD(, held_check) held_checks;
-    struct held_walk held_walk;
     TAILQ_HEAD(, check) index_checks; /* index_check.c */
     struct sweep *sweep;
+    TAILQ_HEAD(, held_check) held_checks;
+    struct held_walk held_walk;
     struct scratch scratch;
 };
 

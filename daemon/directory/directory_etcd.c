@@ -229,6 +229,7 @@ static void etcd_destroy(struct directory *d) {
     audit_give_up(self);
     members_free(self);
     free(self->own);
+    free(self->written);
     free(self);
 }
 
@@ -282,11 +283,15 @@ static void init_lists(struct directory_etcd *self) {
 int directory_etcd_new(const struct directory_etcd_options *options, struct etcd *etcd,
                        const struct directory_events *events, void *owner, struct directory **out) {
     struct directory_etcd *self = calloc(1, sizeof *self);
-    if (!self) {
+    struct written *written = calloc(options->written_kept, sizeof *written);
+    if (!self || !written) {
         etcd->ops->destroy(etcd, 0);
+        free(self);
+        free(written);
         return -ENOMEM;
     }
     self->base.ops = &etcd_ops;
+    self->written = written;
     self->options = *options;
     self->events = *events;
     self->owner = owner;

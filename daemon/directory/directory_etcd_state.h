@@ -49,6 +49,7 @@ struct query {
     int64_t sent_revision; /* of the index as known when the write was last sent */
     char *value;           /* PUBLISH, REPUBLISH: to be freed */
     uint64_t in_place_of;  /* REPUBLISH */
+    bool careful;          /* RETIRE: the record was not the one we had written */
     bool confirming;       /* LOCATE: the record is known, its home is being looked up */
     /* The answer. */
     enum directory_result result;
@@ -83,6 +84,12 @@ struct member {
     bool seen; /* in the list being read */
 };
 TAILQ_HEAD(members, member);
+
+/* The revision at which a generation of ours was published; those published last are known. */
+struct written {
+    uint64_t generation;
+    int64_t revision;
+};
 
 enum write_state {
     WRITE_OPEN = 0,
@@ -133,7 +140,8 @@ struct directory_etcd {
         retires; /* publishes: also republishes; ready, behind another of their key, or taken */
     struct queries unsettled; /* publishes taken, sent and not answered by etcd */
     enum write_state write;
-    int64_t epoch; /* mod_revision of our record: what every write compares */
+    struct written *written; /* [options.written_kept], by generation */
+    int64_t epoch;           /* mod_revision of our record: what every write compares */
     bool settle_asked;
     bool settle_void; /* fenced since it was asked */
     struct backoff write_backoff;

@@ -14,16 +14,22 @@
  * whenever it runs, and reading the samples' records tells what it has done:
  *   - the record names our generation: it is done. What it replaced is no longer known: ask_peers.
  *   - there is none, or one not touched since the sending: it is not done, and is sent again. (Had
- * it been done and the record since removed, this node would have been asked to retire that
+ *     it been done and the record since removed, this node would have been asked to retire that
  *     generation; its broker knows.)
  *   - another node has written it since: whichever came first, that one stands: UNAVAILABLE, and
  *     ask_peers, for ours may have replaced one that nobody has been told of (a republish:
- *     NOT_FOUND).
+ *     CHANGED).
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
  *
  * A write that is in doubt when this node is fenced stays so until the node is back, and is settled
  * under its new record: what is in the index becomes true, whatever it has replaced.
+ *
+ * A retire deletes a record that still names its generation. In a nested transaction that costs
+ * etcd three times what a put does, so that retires would set the pace; those whose record's
+ * revision is known compare it in the outer transaction instead, beside the epoch. If one of them
+ * fails, all fail, nothing is written, and they go again *carefully*, nested: another node has put
+ * that sample.
  *
  * Revision numbers: etcd's are never reused, so a compare with an old epoch never holds again.
  */
@@ -37,6 +43,7 @@
 
 struct flight {
     struct directory_etcd *self;
+    int64_t epoch;
     size_t count;
     struct query *queries[BATCH_OPS_MAX];
 };
@@ -105,6 +112,18 @@ void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
     backoff_reset(&self->write_backoff);
 }
 
+/* ---- revisions of what we have published ---- */
+
+static void note_written(struct directory_etcd *self, uint64_t generation, int64_t revision) {
+    self->written[generation % self->options.written_kept] = (struct written){generation, revision};
+}
+
+/* 0 = not known. */
+static int64_t written_at(const struct directory_etcd *self, const struct query *query) {
+    const struct written *written = &self->written[query->generation % self->options.written_kept];
+    return written->generation == query->generation && !query->careful ? written->revision : 0;
+}
+
 /* ---- transactions ---- */
 
 static void take_older(struct query *query, const struct etcd_answer *answer,
@@ -137,6 +156,8 @@ static void on_committed(struct flight *flight, const struct etcd_answer *answer
             take_older(query, answer, &answer->ops[i]);
         bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded &&
                        !BROKER_PLANTED(PLANTED_RESTORED_BLINDLY);
+        if (query->kind != QUERY_RETIRE && !refused)
+            note_written(flight->self, query->generation, answer->revision);
         finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
@@ -155,6 +176,20 @@ static void on_unknown(struct flight *flight) {
     self->write = WRITE_EPOCH_DUE;
 }
 
+/* A compare failed, and what was read in place of writing shows that it was not the epoch's. */
+static bool epoch_held(const struct flight *flight, const struct etcd_answer *answer) {
+    return answer->kv_count == 1 && answer->kvs[0].mod_revision == flight->epoch;
+}
+
+static void on_refused(struct flight *flight, const struct etcd_answer *answer) {
+    bool held = epoch_held(flight, answer);
+    for (size_t i = 0; i < flight->count; i++)
+        flight->queries[i]->careful |= held;
+    put_back(flight);
+    if (!held)
+        flight->self->write = WRITE_EPOCH_DUE;
+}
+
 static void on_txn(void *context, enum etcd_result result, const struct etcd_answer *answer,
                    const char *why) {
     struct flight *flight = context;
@@ -164,8 +199,7 @@ static void on_txn(void *context, enum etcd_result result, const struct etcd_ans
     if (result == ETCD_OK && answer->succeeded && answer->op_count == flight->count) {
         on_committed(flight, answer);
     } else if (result == ETCD_OK && !answer->succeeded) {
-        put_back(flight);
-        self->write = WRITE_EPOCH_DUE;
+        on_refused(flight, answer);
     } else if (result == ETCD_OK || result == ETCD_E_UNKNOWN) {
         on_unknown(flight);
     } else {
@@ -193,7 +227,10 @@ void condition_set(struct condition *condition, const char *key, uint64_t genera
     condition->count = 2;
 }
 
-static struct etcd_op op_of(const struct query *query, struct condition *condition) {
+/* The operation, and what it adds to the outer transaction's compares. */
+static struct etcd_op op_of(const struct directory_etcd *self, const struct query *query,
+                            struct condition *condition, struct etcd_compare *compares,
+                            size_t *compare_count) {
     struct etcd_op op = {.kind = ETCD_PUT, .key = query->key, .value = query->value};
     if (query->kind == QUERY_PUBLISH ||
         (query->kind == QUERY_REPUBLISH && BROKER_PLANTED(PLANTED_RESTORED_BLINDLY))) {
@@ -201,6 +238,13 @@ static struct etcd_op op_of(const struct query *query, struct condition *conditi
         return op;
     }
     bool retires = query->kind == QUERY_RETIRE;
+    int64_t written = retires ? written_at(self, query) : 0;
+    if (written) {
+        compares[(*compare_count)++] = (struct etcd_compare){
+            .key = query->key, .target = ETCD_MOD_REVISION, .revision = written};
+        op.kind = ETCD_DELETE;
+        return op;
+    }
     op.kind = retires ? ETCD_DELETE_IF : ETCD_PUT_IF;
     condition_set(condition, query->key, retires ? query->generation : query->in_place_of);
     op.compares = condition->compares;
@@ -209,20 +253,22 @@ static struct etcd_op op_of(const struct query *query, struct condition *conditi
 }
 
 static void send_flight(struct directory_etcd *self, struct flight *flight) {
-    struct etcd_op ops[BATCH_OPS_MAX];
+    struct etcd_op ops[BATCH_OPS_MAX], look = {.kind = ETCD_RANGE, .key = self->node_key};
     struct condition conditions[BATCH_OPS_MAX];
-    for (size_t i = 0; i < flight->count; i++) {
-        struct query *query = flight->queries[i];
-        query->sent_revision = self->revision;
-        ops[i] = op_of(query, &conditions[i]);
-    }
-    struct etcd_compare fence = {
-        .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch};
+    struct etcd_compare compares[BATCH_OPS_MAX + 1] = {
+        {.key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch}};
     struct etcd_request request = {.kind = ETCD_TXN,
-                                   .compares = &fence,
+                                   .compares = compares,
                                    .compare_count = !BROKER_PLANTED(PLANTED_EPOCH_UNCHECKED),
                                    .success = ops,
-                                   .success_count = flight->count};
+                                   .success_count = flight->count,
+                                   .failure = &look,
+                                   .failure_count = 1};
+    for (size_t i = 0; i < flight->count; i++) {
+        flight->queries[i]->sent_revision = self->revision;
+        ops[i] = op_of(self, flight->queries[i], &conditions[i], compares, &request.compare_count);
+    }
+    flight->epoch = self->epoch;
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
 }
 

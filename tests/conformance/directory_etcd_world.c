@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "batch.h"
 #include "checks.h"
 #include "directory_etcd.h"
 #include "directory_suite.h"
@@ -71,8 +72,9 @@ void etcd_world_add(struct etcd_world *world, uint32_t i, const struct directory
                                                   : DIRECTORY_SUITE_INCARNATION(i),
         .unix_offset_ns = (int64_t)(clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME)),
         .lease_ttl_s = world->options.lease_ttl_s,
-        .batch_max = 100,
+        .batch_max = BATCH_OPS_MAX, /* with as many compares it must still be one that etcd takes */
         .batch_delay_ns = 1000000,
+        .written_kept = 512,
         .request_timeout_ms = world->options.request_timeout_ms,
         .give_up_ns = world->options.give_up_ms * 1000000u,
     };

@@ -157,6 +157,7 @@ static struct directory *make_index(struct node *node) {
         .batch_max = 8,
         .batch_delay_ns = MS,
         .request_timeout_ms = 300,
+        .written_kept = 4, /* sometimes known, sometimes not */
         .give_up_ns = 1000 * MS,
     };
     struct directory *directory;

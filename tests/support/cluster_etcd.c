@@ -11,10 +11,12 @@
 #include "cluster.h"
 
 #define ETCD_CLUSTER "test"
-#define SETTLE_MS    20000u
+#define SETTLE_MS    60000u
 
 void cluster_etcd_start(struct cluster *cluster, const struct cluster_options *options) {
     CHECK(!options->proxied || options->etcd_members == 1, "one proxy stands before one member");
+    cluster->lease_ttl_ms =
+        options->lease_ttl_ms != 0 ? options->lease_ttl_ms : CLUSTER_TTL_LONG_MS;
     etcd_server_start(&cluster->etcd, options->etcd_members, false);
     char etcd[64];
     snprintf(etcd, sizeof etcd, "%s:%u", cluster->etcd.members[0].host,
@@ -41,7 +43,7 @@ void cluster_etcd_configure(struct cluster *cluster, uint32_t index,
     snprintf(text, sizeof text,
              "[directory]\nkind = etcd\nendpoints = %s\ncluster = " ETCD_CLUSTER
              "\nlease_ttl = %ums\n",
-             endpoints, CLUSTER_TTL_MS);
+             endpoints, cluster->lease_ttl_ms);
     config_text_add(&node->ini, text, cluster->directory);
     snprintf(text, sizeof text, "[peers]\nadvertise = %s\n", proxies->peers.address);
     config_text_add(&node->ini, options->proxied ? text : NULL, cluster->directory);

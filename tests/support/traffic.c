@@ -16,7 +16,7 @@
 
 #define PUT_MS    500u
 #define GET_MS    500u
-#define SETTLE_MS 30000u
+#define SETTLE_MS 90000u
 #define BYTES     3000u
 #define BATCH     100u
 
@@ -153,6 +153,7 @@ static void *run_worker(void *context) {
 void traffic_start(struct traffic *traffic, struct index_world *world) {
     memset(traffic, 0, sizeof *traffic);
     traffic->world = world;
+    traffic->homes_may_die = world->cluster.lease_ttl_ms <= CLUSTER_TTL_SHORT_MS;
     for (uint32_t i = 0; i < world->cluster.count; i++) {
         struct traffic_worker *worker = &traffic->workers[i];
         worker->traffic = traffic;
