@@ -91,7 +91,7 @@ static void ask_members(struct lost *lost) {
     struct space *space = space_find(broker, kept->store);
     lost->open = 1;
     if (space)
-        serve_check_own(broker, space, kept->sample_id);
+        held_check_own(broker, space, kept->sample_id);
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
         if (!nodes_is_dead(broker, peer_node(peer), 0))
