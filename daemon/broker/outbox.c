@@ -198,7 +198,7 @@ static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
     for (struct pending_end *end; (end = TAILQ_FIRST(&outbox->waiting));) {
         struct space *space = end->is_ack ? space_find(broker, end->store) : NULL;
         if (space)
-            publish_clear(broker, space, end->sample_id, end->generation, NULL);
+            publish_clear(broker, space, end->sample_id, end->generation, true, NULL);
         forget(outbox, &outbox->waiting, end);
     }
 }
