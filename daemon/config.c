@@ -523,7 +523,8 @@ int config_load(const char *path, struct config *out, char *why, size_t why_byte
     p.file = fopen(path, "re");
     if (!p.file) {
         int error = errno;
-        snprintf(why, why_bytes, "%s: cannot be opened: %s", path, strerror(error));
+        snprintf(why, why_bytes, "%s: cannot be opened: %s; featured --config FILE names another",
+                 path, strerror(error));
         return -error;
     }
     ini_max_line = LINE_BYTES_MAX;

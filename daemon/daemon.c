@@ -385,8 +385,10 @@ static int listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) 
         return 0;
     int result = peers_listen(daemon->peers, daemon->config.listen, bound);
     if (result < 0)
-        snprintf(why, why_bytes, "cannot listen for peers at %s: %s", daemon->config.listen,
-                 strerror(-result));
+        snprintf(why, why_bytes,
+                 "cannot listen for peers at %s: %s; set [peers] listen to an address of this "
+                 "machine and a port that is free",
+                 daemon->config.listen, strerror(-result));
     else
         log_info("node %s: listening for peers at %s%s", daemon->config.node, bound,
                  daemon->has_cluster_key ? "" : ", WITHOUT a cluster secret");

@@ -36,9 +36,9 @@ static void commit(struct item *item, uint64_t reservation, const void *checksum
     uint64_t generation = broker->directory->ops->next_generation(broker->directory);
     if (!generation) {
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "store %s: the directory gives no generation numbers now; the reservation stays, "
-                  "commit again",
-                  space->name);
+                  "store %s: directory = %s gives no generation numbers now; a reservation stays: "
+                  "commit again, or put again, when it answers",
+                  space->name, broker->directory->ops->name);
         return;
     }
     enum store_result result = store_seal(space->store, call->holder, reservation, checksums,

@@ -287,7 +287,8 @@ Test(config, a_file_that_cannot_be_read_is_named) {
     struct config config;
     char why[256];
     cr_expect_eq(config_load("/nonexistent/f.conf", &config, why, sizeof why), -ENOENT);
-    cr_expect_str_eq(why, "/nonexistent/f.conf: cannot be opened: No such file or directory");
+    cr_expect_str_eq(why, "/nonexistent/f.conf: cannot be opened: No such file or directory; "
+                          "featured --config FILE names another");
     cr_expect_eq(config_load("/proc/self", &config, why, sizeof why), -EINVAL);
     cr_expect_not_null(strstr(why, "Is a directory"), "%s", why);
 }
