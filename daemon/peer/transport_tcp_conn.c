@@ -47,8 +47,8 @@ static void conn_free(struct tcp_conn *conn) {
     conn->tcp->accepted_count -= conn->accepted_here;
     if (conn->addresses != NULL)
         uv_freeaddrinfo(conn->addresses);
-    free(conn->received.data);
-    free(conn->unsent.data);
+    byte_queue_deinit(&conn->received);
+    byte_queue_deinit(&conn->unsent);
     free(conn->reads);
     free(conn);
 }
