@@ -275,9 +275,9 @@ static void expect_stranger_reads_nothing(struct suite *s, enum handshake_kind k
     suite_fill(s, MIB);
     cr_assert_eq(suite_read(s, 0, 0, MIB), 0);
     expect_whole(s, MIB); /* so this key opens this memory, to those who may */
-    const struct rdma_piece *piece = &TAILQ_FIRST(&conn_of(s->ab)->openings)->pieces[0];
+    const struct rdma_piece piece = TAILQ_FIRST(&conn_of(s->ab)->openings)->pieces[0];
     stranger_connect(s, him, kind);
-    cr_assert_neq(stranger_read(s, him, piece->address, piece->rkeys[0]), IBV_WC_SUCCESS);
+    cr_assert_neq(stranger_read(s, him, piece.address, piece.rkeys[0]), IBV_WC_SUCCESS);
     for (size_t i = 0; i < sizeof him->memory; i++)
         cr_assert_eq(him->memory[i], 0, "byte %zu was read", i);
     stranger_leave(him);
