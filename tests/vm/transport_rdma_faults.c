@@ -18,8 +18,6 @@
 #include "../conformance/transport_world.h"
 #include "rdma_internal.h"
 
-extern char **environ;
-
 #define RDMA_CASE(name)                                                                            \
     static void name(struct suite *s);                                                             \
     Test(transport_rdma_faults, name) {                                                            \
