@@ -135,8 +135,7 @@ static void on_committed(struct flight *flight, const struct etcd_answer *answer
         }
         if (query->kind == QUERY_PUBLISH)
             take_older(query, answer, &answer->ops[i]);
-        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded &&
-                       !BROKER_PLANTED(PLANTED_RESTORED_BLINDLY);
+        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded;
         finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
@@ -195,8 +194,7 @@ void condition_set(struct condition *condition, const char *key, uint64_t genera
 
 static struct etcd_op op_of(const struct query *query, struct condition *condition) {
     struct etcd_op op = {.kind = ETCD_PUT, .key = query->key, .value = query->value};
-    if (query->kind == QUERY_PUBLISH ||
-        (query->kind == QUERY_REPUBLISH && BROKER_PLANTED(PLANTED_RESTORED_BLINDLY))) {
+    if (query->kind == QUERY_PUBLISH) {
         op.prev_kv = true;
         return op;
     }
