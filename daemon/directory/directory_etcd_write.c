@@ -18,7 +18,7 @@
  *     generation; its broker knows.)
  *   - another node has written it since: whichever came first, that one stands: UNAVAILABLE, and
  *     ask_peers, for ours may have replaced one that nobody has been told of (a republish:
- *     CHANGED).
+ *     NOT_FOUND).
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
  *
