@@ -112,6 +112,16 @@ $(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_w
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
+# A stranger on the fabric, and what breaks QPs under a broker: for the cases of tests/vm.
+VM_PROGRAMS := $(BUILD)/tests/vm $(BUILD)/tests/stranger $(BUILD)/tests/qp_error.so
+$(BUILD)/tests/stranger: $(call obj,tests/vm/programs/stranger.c) $(BUILD)/libdaemon.a
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
+$(BUILD)/tests/qp_error.so: $(call obj,tests/vm/programs/qp_error.c)
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) -shared $(LDFLAGS) $^ -o $@
 $(BUILD)/tests/faults: $(call obj,$(FAULTS) $(patsubst %,tests/conformance/directory_%.c,etcd_world names)) $(SUPPORT_OBJ) \
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
@@ -123,7 +133,7 @@ check: tests ## run every test; closes with "N passed, N failed"
 	BUILD=$(BUILD) scripts/run-tests $(SUITES)
 check-faults: all $(BUILD)/tests/faults ## leaders killed, quorums lost, nodes cut off, on real etcd; wants a quiet machine
 	BUILD=$(BUILD) scripts/run-tests faults
-vm-check: tests $(BUILD)/tests/vm ## the tests that need RDMA alone, in QEMU machines with Soft-RoCE
+vm-check: tests $(VM_PROGRAMS) ## the tests that need RDMA alone, in QEMU machines with Soft-RoCE
 	scripts/setup --vm
 	BUILD=$(BUILD) tests/vm/run
 vm-shell: all ## a prompt on the second of two connected machines with two rails each
@@ -158,7 +168,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- style ----
-SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch])
+SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
 	@INC="$(INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place

@@ -1,0 +1,108 @@
+# Faults in the middle of a read. Each ends with a status, leaves nothing, and the next get goes over RDMA.
+
+# What is outstanding must not queue for seconds on the slow rails, where messages pass, too.
+slow_reader() { reader rdma 'require_rdma = on' -- 'reads_in_flight = 4'; }
+
+home_killed() {
+  slow_reader && begin_get || return
+  tell_home 'stop_broker KILL'
+  get_ends 30 && check "the get fails" [ $ended != 0 ] && check "the home starts" on_home start_broker && works_again
+}
+reader_killed() {
+  slow_reader && begin_get || return
+  stop_broker KILL
+  get_ends 30 && check "the get fails" [ $ended != 0 ] && check "the home ends its lease" on_home 'await 20 is_idle' \
+    && slow_reader && works_again
+}
+links_down_3_s() {
+  rail_down 0 && rail_down 1
+  sleep 3
+  rail_up 0 && rail_up 1
+}
+links_down_required() {
+  slow_reader && begin_get || return
+  links_down_3_s
+  strikes_mid_read && get_ends 40 && works_again
+}
+links_down_auto() {
+  reader rdma -- 'reads_in_flight = 4' && begin_get || return
+  links_down_3_s
+  strikes_mid_read && get_ends 40 && works_again
+}
+one_rail_down() {
+  slow_reader && begin_get || return
+  rail_down 1
+  strikes_mid_read && get_ends 40 && check "the get goes on over the other rail" [ $ended = 0 ] || return
+  rail_up 1
+  works_again
+}
+control_rail_down() {
+  slow_reader && begin_get || return
+  rail_down 0
+  strikes_mid_read && get_ends 40 || return
+  rail_up 0
+  works_again
+}
+# rdma link del waits for every context on the device: whoever does not let go makes it hang.
+deleted_in_time() { # MACHINE'S WAY TO RUN A COMMAND
+  local start
+  start=$(now_ms)
+  check "rdma link del returns within 15 s" "$@" || return
+  figure "rdma link del took $(($(now_ms) - start)) ms"
+  strikes_mid_read
+}
+device_removed() { # RAIL
+  slow_reader && begin_get || return
+  deleted_in_time timeout 15 rdma link del "rxe$1" && get_ends 40 || return
+  rail_up "$1"
+  works_again && check "both rails are used again" await 30 uses_both_rails
+}
+uses_both_rails() { # nodes says so
+  peer_line | grep -q '2 rails'
+}
+bulk_device_removed() { device_removed 1; }
+control_device_removed() { device_removed 0; }
+home_device_removed() {
+  slow_reader && begin_get || return
+  deleted_in_time on_home 'timeout 15 rdma link del rxe1' && get_ends 40 || return
+  on_home 'rail_up 1'
+  works_again && check "both rails are used again" await 30 uses_both_rails
+}
+# A QP of either broker is put into the error state under it (tests/vm/qp_error.c).
+break_qps() { # HOW MANY: of the broker on this machine, the youngest first
+  echo "$1" > $dir/break
+}
+reader_qp_in_error() {
+  stop_broker
+  write_config 'require_rdma = on' -- 'reads_in_flight = 4'
+  rm -f $dir/break && mkfifo $dir/break
+  check "the broker starts" start_broker env QP_ERROR_FIFO=$dir/break LD_PRELOAD="${ASAN:+$ASAN:}$PWD/$BUILD/tests/qp_error.so" || return
+  cp $dir/conf $dir/conf.running
+  check "the peer is reached over rdma" await 60 peer_is_over rdma && begin_get || return
+  break_qps 1
+  strikes_mid_read && get_ends 40 && check "the get goes on over the other rail" [ $ended = 0 ] && works_again && begin_get || return
+  break_qps 8
+  get_ends 40 && works_again
+}
+home_qp_in_error() {
+  on_home "stop_broker; rm -f $dir/break; mkfifo $dir/break
+    start_broker env QP_ERROR_FIFO=$dir/break LD_PRELOAD=${ASAN:+$ASAN:}$PWD/$BUILD/tests/qp_error.so" || return
+  slow_reader && begin_get || return
+  on_home "echo 8 > $dir/break"
+  get_ends 40 && works_again || return
+  on_home 'stop_broker; start_broker'
+}
+# Everything that was put is taken back: then not one byte is used on either node.
+nothing_leaked() {
+  reader rdma && on_home "ctl abort run/big-0 run/big-1" && settled || return
+  check "the home is empty" on_home 'await 20 is_empty' && check "the reader is empty" await 20 is_empty
+  figure "$(on_home 'ctl status --json' | field resident_bytes) and $(ctl status --json | field resident_bytes) bytes resident"
+}
+is_empty() { [ "$(ctl status --json | field resident_bytes)" = 0 ]; }
+# Last of all: the home's machine goes, without a word.
+home_off() {
+  slow_reader && begin_get || return
+  home_is_off=1
+  tell_home 'echo 0 > /results/status.1; sync; node_off'
+  get_ends 40 && check "the get fails" [ $ended != 0 ] && check "nothing is left on the reader" await 30 is_idle
+}
