@@ -142,6 +142,21 @@ check() {
   failure=$what
   return 1
 }
+# For whoever looks into a failure: the whole log, and what the kernel knows.
+keep_state() { # NAME
+  cp $dir/log "/results/$1.log"
+  {
+    ctl nodes
+    rdma link
+    rdma resource show qp
+    tc -s qdisc show
+    ip -s neigh
+    grep -H . /sys/class/infiniband/*/ports/1/gids/{0,1,2,3}
+    grep -E 'Udp:|Ip:' /proc/net/snmp
+    grep -H . /sys/class/infiniband/*/ports/1/hw_counters/* | sed 's,^.*infiniband/,,' | grep -v ':0$'
+    dmesg | tail -n 30
+  } > "/results/$1.state" 2>&1
+}
 figure() { figures+="${figures:+, }$*"; }
 # run_case FUNCTION WORDS: PASS or FAIL, the words, and the figures that it gave.
 run_case() {
@@ -159,7 +174,7 @@ run_case() {
   {
     tail -n 15 /results/case.log | sed 's/^/  case| /'
     tail -n 12 $dir/log | sed 's/^/  reader| /'
-    cp $dir/log "/results/$1.reader.log"
-    [ -n "${home_is_off:-}" ] || on_home "cp $dir/log /results/$1.home.log; tail -n 12 $dir/log" | sed 's/^/  home| /'
+    keep_state "$1.reader"
+    [ -n "${home_is_off:-}" ] || on_home "keep_state $1.home; tail -n 12 $dir/log" | sed 's/^/  home| /'
   } | tee -a /results/cases
 }
