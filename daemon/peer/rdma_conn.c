@@ -6,8 +6,8 @@
  * stands -> ACCEPTED: up. Accepted: the control link proves itself (the connection exists,
  * unannounced) -> bulk links join -> READY: `accepted`.
  *
- * A bulk link that fails later is a rail less; the last one, or the control link, ends the
- * connection.
+ * A bulk link that fails later is a rail less (rdma_conn_rails.c); the last one, or the control
+ * link, ends the connection.
  *
  * The end, whatever the cause: `closing` is set and every QP destroyed at once, so that no byte
  * moves any more in either direction. From the loop (rconn_end), reads are reported, then `closed`
@@ -23,7 +23,6 @@
 
 #include "log.h"
 #include "rdma_internal.h"
-#include "rdma_pairing.h"
 #include "transport_tcp_address.h"
 
 static struct rdma_conn *conn_new(struct rdma *rdma, bool accepted_here) {
@@ -32,6 +31,7 @@ static struct rdma_conn *conn_new(struct rdma *rdma, bool accepted_here) {
         return NULL;
     conn->rdma = rdma;
     conn->accepted_here = accepted_here;
+    uv_update_time(rdma->loop);
     conn->deadline_ms = uv_now(rdma->loop) + 2 * (uint64_t)rdma->options.handshake_timeout_ms;
     TAILQ_INIT(&conn->active);
     TAILQ_INIT(&conn->waiting);
@@ -83,6 +83,7 @@ void rconn_end(struct rdma_conn *conn) {
 }
 
 void rconn_check_time(struct rdma_conn *conn, uint64_t now_ms) {
+    rrail_check_time(conn, now_ms);
     if (!conn->up && !conn->closing && now_ms >= conn->deadline_ms)
         rconn_fail(conn, -ETIMEDOUT, "connect to %s: not up after %" PRIu32 " ms", conn->address,
                    2 * conn->rdma->options.handshake_timeout_ms);
@@ -90,13 +91,6 @@ void rconn_check_time(struct rdma_conn *conn, uint64_t now_ms) {
 
 bool rconn_usable(const struct rdma_conn *conn) {
     return conn->up && !conn->closing;
-}
-
-uint32_t rconn_rails_up(const struct rdma_conn *conn) {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < RAILS_MAX; i++)
-        count += conn->bulk[i] != NULL && conn->bulk[i]->phase == RLINK_OPEN;
-    return count;
 }
 
 /* ---- dialling ---- */
@@ -158,49 +152,6 @@ int rconn_dial(struct rdma *rdma, const char *address, void *user, struct rdma_c
     return 0;
 }
 
-/* Every bulk link stands or has failed: says so to the home. */
-static void check_ready(struct rdma_conn *conn) {
-    if (conn->closing || !conn->rails_known || conn->ready_sent)
-        return;
-    for (uint32_t i = 0; i < RAILS_MAX; i++)
-        if (conn->bulk[i] != NULL && conn->bulk[i]->phase < RLINK_OPEN)
-            return;
-    if (rconn_rails_up(conn) == 0) {
-        rconn_fail(conn, -EHOSTUNREACH, "connect to %s: no rail leads there: %s", conn->address,
-                   conn->last_rail_failure);
-        return;
-    }
-    conn->ready_sent = true;
-    rcontrol_send(conn, RWIRE_READY, NULL, 0);
-}
-
-void rconn_on_rails(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
-    struct sockaddr_storage ours[RAILS_MAX], theirs[RAILS_MAX];
-    int pairs[RAILS_MAX], count = rwire_rails_decode(body, bytes, theirs);
-    if (conn->accepted_here || conn->rails_known || count < 0) {
-        rconn_fail(conn, -EPROTO, "peer sent a bad frame: list of rails");
-        return;
-    }
-    for (uint32_t i = 0; i < RAILS_MAX; i++) {
-        ours[i] = conn->rdma->rails[i].address;
-        if (conn->rdma->rails[i].device == NULL)
-            ours[i].ss_family = AF_UNSPEC;
-    }
-    rdma_pair_rails(ours, RAILS_MAX, theirs, (uint32_t)count, pairs);
-    snprintf(conn->last_rail_failure, sizeof conn->last_rail_failure,
-             "no rails of the two nodes fit together");
-    for (uint32_t i = 0; i < RAILS_MAX && !conn->closing; i++) {
-        int r = pairs[i] < 0 ? 0
-                             : rlink_dial(conn, HANDSHAKE_BULK, &conn->rdma->rails[i],
-                                          &theirs[pairs[i]], &conn->bulk[i]);
-        if (r < 0)
-            snprintf(conn->last_rail_failure, sizeof conn->last_rail_failure, "%s: %s",
-                     conn->rdma->rails[i].text, strerror(-r));
-    }
-    conn->rails_known = true;
-    check_ready(conn);
-}
-
 void rconn_on_accepted(struct rdma_conn *conn) {
     struct rdma *rdma = conn->rdma;
     if (conn->up)
@@ -210,6 +161,7 @@ void rconn_on_accepted(struct rdma_conn *conn) {
         return;
     }
     conn->up = true;
+    rrail_plan_mending(conn);
     rdma->events.up(rdma->owner, conn->user, conn->hello.data, conn->hello.bytes);
 }
 
@@ -240,10 +192,12 @@ static void adopt_control(struct rdma_link *link) {
 static void adopt_bulk(struct rdma_link *link) {
     struct rdma_conn *conn;
     LIST_FOREACH (conn, &link->rdma->conns, all)
-        if (conn->accepted_here && conn->id == link->handshake->connection_id && !conn->up &&
-            !conn->closing && conn->bulk[link->rail] == NULL)
+        if (conn->accepted_here && conn->id == link->handshake->connection_id &&
+            !conn->closing)
             break;
-    if (conn == NULL) {
+    if (conn != NULL && conn->bulk[link->rail] != NULL)
+        rlink_fail(conn->bulk[link->rail], -ECONNRESET, "the other side connected it anew");
+    if (conn == NULL || conn->closing) {
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_CONNECTION);
         return;
     }
@@ -259,18 +213,6 @@ void rconn_adopt(struct rdma_link *link) {
         adopt_control(link);
     else
         adopt_bulk(link);
-}
-
-static void send_rails(struct rdma_conn *conn) {
-    uint8_t body[RAILS_MAX * RWIRE_RAIL_BYTES];
-    struct sockaddr_storage none = {.ss_family = AF_UNSPEC};
-    for (uint32_t i = 0; i < RAILS_MAX; i++) {
-        const struct rdma_rail *rail = &conn->rdma->rails[i];
-        rwire_rail_encode(rail->listener != NULL ? &rail->address : &none,
-                          body + (size_t)i * RWIRE_RAIL_BYTES);
-    }
-    struct iovec part = {body, sizeof body};
-    rcontrol_send(conn, RWIRE_RAILS, &part, 1);
 }
 
 static void refuse(struct rdma_conn *conn) {
@@ -314,43 +256,20 @@ static void format_address(const struct sockaddr *address, char out[64]) {
 void rconn_link_open(struct rdma_link *link) {
     struct rdma_conn *conn = link->conn;
     if (link->kind == HANDSHAKE_BULK) {
-        check_ready(conn);
+        rrail_open(link);
         return;
     }
     format_address(rdma_get_local_addr(link->id), conn->counters.local);
     format_address(rdma_get_peer_addr(link->id), conn->counters.remote);
     if (conn->accepted_here)
-        send_rails(conn);
-}
-
-static void bulk_lost(struct rdma_conn *conn, struct rdma_link *link, int status, const char *why) {
-    const char *rail = conn->rdma->rails[link->rail].text;
-    conn->bulk[link->rail] = NULL;
-    snprintf(conn->last_rail_failure, sizeof conn->last_rail_failure, "%s: %s", rail, why);
-    if (!conn->up) {
-        check_ready(conn);
-        return;
-    }
-    conn->rails_lost++;
-    uint32_t left = rconn_rails_up(conn);
-    if (left == 0 || status == -EACCES) {
-        rconn_fail(conn, status, "%s", why);
-        return;
-    }
-    log_warning("rail %s to %s is out: %s; %" PRIu32 " left, reads go on there", rail,
-                conn->counters.remote, why, left);
-    rdma_soon(conn->rdma);
+        rrail_send_list(conn);
 }
 
 void rconn_link_lost(struct rdma_conn *conn, struct rdma_link *link, int status, const char *why) {
     if (conn->closing)
         return;
     if (link != conn->control) {
-        for (uint32_t i = 0; i < RAILS_MAX; i++)
-            if (conn->bulk[i] == link) {
-                link->rail = i;
-                bulk_lost(conn, link, status, why);
-            }
+        rrail_lost(conn, link, status, why);
         return;
     }
     conn->control = NULL;
@@ -367,17 +286,5 @@ void rconn_query(const struct rdma_conn *conn, struct transport_info *out) {
     out->reads_in_flight = conn->active_count + conn->waiting_count;
     if (conn->control != NULL)
         out->send_queued_bytes = rbuffer_bytes(&conn->control->stream.unsent);
-    int used = snprintf(out->detail, sizeof out->detail, "%" PRIu32 " rails", rconn_rails_up(conn));
-    for (uint32_t i = 0; i < RAILS_MAX; i++) {
-        const struct rdma_link *link = conn->bulk[i];
-        char bytes[16];
-        if (link == NULL || link->device == NULL || (size_t)used >= sizeof out->detail)
-            continue;
-        used += snprintf(out->detail + used, sizeof out->detail - (size_t)used,
-                         ", %s MTU %" PRIu32 " read %s", link->device->name,
-                         conn->rdma->rails[i].mtu_bytes, log_bytes(link->bytes_read, bytes));
-    }
-    if (conn->rails_lost > 0 && (size_t)used < sizeof out->detail)
-        snprintf(out->detail + used, sizeof out->detail - (size_t)used, ", %" PRIu32 " lost",
-                 conn->rails_lost);
+    rrail_query(conn, out);
 }

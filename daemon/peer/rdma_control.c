@@ -193,6 +193,16 @@ void rcontrol_announce(struct rdma *rdma, uint32_t region, const struct rdma_seg
                 send_segment(conn, serve, segment);
 }
 
+void rcontrol_announce_all(struct rdma_conn *conn) {
+    const struct rdma_serve *serve;
+    LIST_FOREACH (serve, &conn->serves, link) {
+        const struct rdma_region *region = conn->rdma->memory[serve->region];
+        for (uint32_t i = 0; i < region->segment_count && !conn->closing; i++)
+            if (rmemory_whole(conn->rdma, &region->segments[i]))
+                send_segment(conn, serve, &region->segments[i]);
+    }
+}
+
 void rcontrol_announce_failure(struct rdma *rdma, uint32_t region) {
     struct rdma_conn *conn;
     const struct rdma_serve *serve;

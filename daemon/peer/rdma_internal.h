@@ -2,11 +2,13 @@
  *
  * What the parts of the RDMA transport share:
  *   transport_rdma.c  the transport: constructor, CM events, time, the table of operations
- *   rdma_rails.c      devices and rails: found, lost, their completion channels
+ *   rdma_device.c     devices: opened, their completion channels, lost, released
+ *   rdma_rails.c      rails: found, listened on
  *   rdma_memory.c     regions: registered piece by piece on every device
  *   rdma_link.c       one QP: from CM request to its end, handshake
  *   rdma_stream.c     bytes over SEND/RECV with credits
- *   rdma_conn.c       one connection: its control link and its bulk links
+ *   rdma_conn.c       one connection: its control link, from birth to `closed`
+ *   rdma_conn_rails.c its bulk links: dialled, mended, counted
  *   rdma_control.c    frames on the control stream, both directions
  *   rdma_reader.c     our reads: cut into chunks, spread over the rails
  *
@@ -37,6 +39,12 @@
 struct rdma;
 struct rdma_conn;
 
+struct rdma_context_fds { /* of a verbs context, and which file `command` was */
+    int command, async;
+    dev_t file_device;
+    ino_t file_inode; /* 0: none */
+};
+
 struct rdma_device {
     struct rdma *rdma;
     uint32_t index; /* in rdma->devices */
@@ -48,6 +56,7 @@ struct rdma_device {
     uv_poll_t completions, faults; /* of the channel, of the device's asynchronous events */
     unsigned uv_refs;
     bool lost;
+    struct rdma_context_fds librdmacm; /* its own context of this device */
 };
 
 struct rdma_rail {
@@ -104,6 +113,7 @@ struct rdma_link {
     uint64_t deadline_ms; /* of connecting, handshake or lingering */
     uint32_t rail;        /* ours */
     uint32_t their_rail;
+    bool opened; /* has been RLINK_OPEN */
     struct rdma_device *device;
     struct rdma_cm_id *id;
     struct ibv_cq *cq;
@@ -116,7 +126,6 @@ struct rdma_link {
     struct rdma_chunks posted; /* in order */
     uint32_t posted_count, posted_max;
     uint64_t posted_bytes, next_number, progress_ms;
-    uint64_t bytes_read;
 };
 
 struct rdma_segment { /* of a region of ours */
@@ -180,8 +189,10 @@ struct rdma_conn { /* the owner's struct transport_conn */
     struct rdma_link *control;
     struct rdma_link *bulk[RAILS_MAX]; /* by our number of the rail */
     uint64_t deadline_ms;              /* of becoming up */
+    struct sockaddr_storage their_rails[RAILS_MAX];
     char last_rail_failure[128];
-    uint32_t rails_lost;
+    struct transport_rail_info rail_info[RAILS_MAX]; /* by our number of the rail; outlives its QP */
+    uint64_t mend_ms, mend_wait_ms;                  /* when missing rails are dialled again; 0: no */
 
     /* dialling */
     char address[64];
@@ -222,7 +233,10 @@ struct rdma {
     uint32_t strangers_unlogged;
 
     struct rdma_device *devices[DEVICES_MAX];
+    struct rdma_context_fds left[DEVICES_MAX]; /* librdmacm's, of released devices */
+    uint32_t left_count;
     struct rdma_rail rails[RAILS_MAX];
+    uint32_t rails_most; /* that there have been at once */
     bool listening;
     uint16_t listen_port;
 
@@ -252,10 +266,21 @@ uint32_t rrails_count(const struct rdma *rdma);
 /* The rail that a resolved or incoming id uses; -1: none of ours. */
 int rrails_of_id(const struct rdma *rdma, const struct rdma_cm_id *id);
 int rrails_listen(struct rdma *rdma, struct rdma_rail *rail);
+
+/* ---- rdma_device.c ---- */
+/* Opens it if need be. 0, -ENODEV (also while a lost one of that name is still being let go), ... */
+int rdevice_find(struct rdma *rdma, const char *name, struct rdma_device **out);
+/* The context that librdmacm has on the device. */
+void rdevice_note_librdmacm(struct rdma_device *device, const struct ibv_context *theirs);
 /* The device has gone or is going: everything of ours on it ends now. */
 void rdevice_lost(struct rdma_device *device, const char *why);
+/* Those that the system no longer lists are lost. */
+void rdevice_check_listed(struct rdma *rdma);
 /* Frees a lost device if nothing on libuv's pool uses it. */
 void rdevice_release(struct rdma_device *device);
+/* Closes what librdmacm still has open of released devices. Not in the turn of the loop in which
+ * they were lost: librdmacm has its own to clean up first. */
+void rdevice_close_left(struct rdma *rdma);
 
 /* ---- rdma_memory.c ---- */
 int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_out);
@@ -268,6 +293,8 @@ const struct rdma_segment *rmemory_at(const struct rdma *rdma, uint32_t region, 
                                       const struct rdma_device *device);
 /* Is the segment registered with every device? */
 bool rmemory_whole(const struct rdma *rdma, const struct rdma_segment *segment);
+/* There is a device less: what waited for it alone is now registered everywhere. */
+void rmemory_announce(struct rdma *rdma);
 void rmemory_deinit(struct rdma *rdma);
 
 /* ---- rdma_link.c ---- */
@@ -315,11 +342,9 @@ void rconn_adopt(struct rdma_link *link);
 void rconn_link_open(struct rdma_link *link);
 /* A link of this connection has failed and been closed. */
 void rconn_link_lost(struct rdma_conn *conn, struct rdma_link *link, int status, const char *why);
-void rconn_on_rails(struct rdma_conn *conn, const uint8_t *body, size_t bytes);
 void rconn_on_ready(struct rdma_conn *conn);
 void rconn_on_accepted(struct rdma_conn *conn);
 bool rconn_usable(const struct rdma_conn *conn);
-uint32_t rconn_rails_up(const struct rdma_conn *conn);
 /* Ends the connection: its QPs are destroyed now, events follow from the loop. The first reason
  * stays. */
 void rconn_fail(struct rdma_conn *conn, int status, const char *format, ...)
@@ -329,12 +354,28 @@ void rconn_end(struct rdma_conn *conn);
 void rconn_check_time(struct rdma_conn *conn, uint64_t now_ms);
 void rconn_query(const struct rdma_conn *conn, struct transport_info *out);
 
+/* ---- rdma_conn_rails.c ---- */
+uint32_t rconn_rails_up(const struct rdma_conn *conn);
+void rconn_on_rails(struct rdma_conn *conn, const uint8_t *body, size_t bytes);
+/* Tells the asker where bulk links are accepted. */
+void rrail_send_list(struct rdma_conn *conn);
+/* There is a rail more on this node: connections may use it. */
+void rrail_appeared(struct rdma *rdma);
+void rrail_open(struct rdma_link *link);
+void rrail_lost(struct rdma_conn *conn, struct rdma_link *link, int status, const char *why);
+/* If rails are missing, they will be dialled soon. */
+void rrail_plan_mending(struct rdma_conn *conn);
+void rrail_check_time(struct rdma_conn *conn, uint64_t now_ms);
+void rrail_query(const struct rdma_conn *conn, struct transport_info *out);
+
 /* ---- rdma_control.c ---- */
 int rcontrol_send(struct rdma_conn *conn, enum rwire_type type, const struct iovec *parts,
                   int part_count);
 void rcontrol_received(struct rdma_conn *conn);
 /* A piece of a region of ours has been registered with every device. */
 void rcontrol_announce(struct rdma *rdma, uint32_t region, const struct rdma_segment *segment);
+/* The same of every piece, for an asker that has a rail more. */
+void rcontrol_announce_all(struct rdma_conn *conn);
 /* A region of ours could not be registered. */
 void rcontrol_announce_failure(struct rdma *rdma, uint32_t region);
 /* The region is going: tells or ends those who read it. */
@@ -354,6 +395,9 @@ void rreader_on_gone(struct rdma_conn *conn, uint32_t handle);
 void rreader_on_landed(struct rdma_link *link, uint64_t number);
 /* The rail is gone: what was posted there is posted on the others. */
 void rreader_rail_lost(struct rdma_link *link);
+/* Their memory is no longer read through their rail of this number, until they tell its keys again.
+ */
+void rreader_forget_keys(struct rdma_conn *conn, uint32_t their_rail);
 bool rreader_uses(const struct rdma_conn *conn, uint32_t region);
 /* Reports every read as ended with the connection. */
 void rreader_end(struct rdma_conn *conn);

@@ -49,6 +49,7 @@ static struct rdma_link *link_new(struct rdma *rdma, enum handshake_kind kind, u
     link->rdma = rdma;
     link->kind = kind;
     link->handshake = handshake;
+    uv_update_time(rdma->loop); /* the owner may have been busy for longer than the deadline */
     link->deadline_ms = uv_now(rdma->loop) + time_ms;
     TAILQ_INIT(&link->posted);
     TAILQ_INSERT_TAIL(&rdma->links, link, all);
@@ -125,15 +126,26 @@ void rlink_linger(struct rdma_link *link) {
     rstream_flush(link);
 }
 
+static bool is_stalled(const struct rdma_link *link, uint64_t now_ms) {
+    return link->posted_count > 0 &&
+           link->progress_ms + link->rdma->rdma_options.stall_timeout_ms <= now_ms;
+}
+
+/* After a pause of our own the device may have gone on: completions are looked at before the clock.
+ */
+static bool came_meanwhile(struct rdma_link *link, uint64_t now_ms) {
+    rlink_on_completions(link);
+    return link->phase == RLINK_CLOSED || !is_stalled(link, now_ms);
+}
+
 void rlink_check_time(struct rdma_link *link, uint64_t now_ms) {
-    uint32_t stall_ms = link->rdma->rdma_options.stall_timeout_ms;
     if (link->phase == RLINK_LINGER && now_ms >= link->deadline_ms)
         rlink_close(link);
     else if (link->phase < RLINK_OPEN && now_ms >= link->deadline_ms)
         rlink_fail(link, -ETIMEDOUT, "%s timed out after %" PRIu32 " ms",
                    link->phase == RLINK_HANDSHAKE ? "handshake" : "connect",
                    link->rdma->options.handshake_timeout_ms);
-    else if (link->posted_count > 0 && now_ms - link->progress_ms >= stall_ms)
+    else if (is_stalled(link, now_ms) && !came_meanwhile(link, now_ms))
         rlink_fail(link, -ETIMEDOUT, "no READ completed for %" PRIu64 " ms",
                    now_ms - link->progress_ms);
 }

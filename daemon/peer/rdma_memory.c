@@ -239,6 +239,15 @@ bool rmemory_whole(const struct rdma *rdma, const struct rdma_segment *segment) 
     return registered > 0;
 }
 
+void rmemory_announce(struct rdma *rdma) {
+    for (uint32_t number = 0; number < rdma->memory_count; number++) {
+        const struct rdma_region *region = rdma->memory[number];
+        for (uint32_t i = 0; region != NULL && i < region->segment_count; i++)
+            if (rmemory_whole(rdma, &region->segments[i]))
+                rcontrol_announce(rdma, number, &region->segments[i]);
+    }
+}
+
 void rmemory_deinit(struct rdma *rdma) {
     for (uint32_t number = 0; number < rdma->memory_count; number++)
         if (rdma->memory[number] != NULL)

@@ -20,12 +20,17 @@
 #include "little_endian.h"
 #include "rdma_internal.h"
 
-enum { BATCH_MAX = 4 };
+/* A rail has at most WINDOW_CHUNKS full chunks under way, in batches of half of that, so that one
+ * batch runs while the next is posted. More would not be faster (4 MiB is the delay of a whole
+ * millisecond at 32 Gbit/s) but late: a small read waits behind all of it, and where the network is
+ * slow, its answer comes after the QP's ACK timeout, which repeats everything. */
+enum { BATCH_MAX = 4, WINDOW_CHUNKS = 4 };
 
 struct batch {
     struct ibv_send_wr wr[BATCH_MAX];
     struct ibv_sge place[BATCH_MAX];
     uint32_t count;
+    uint64_t bytes;
 };
 
 /* ---- openings ---- */
@@ -129,6 +134,13 @@ void rreader_on_segment(struct rdma_conn *conn, const struct rwire_segment *segm
     *piece = (struct rdma_piece){segment->offset, segment->address, segment->bytes, {0}};
     memcpy(piece->rkeys, segment->rkeys, sizeof piece->rkeys);
     rreader_run(conn);
+}
+
+void rreader_forget_keys(struct rdma_conn *conn, uint32_t their_rail) {
+    struct rdma_opening *opening;
+    TAILQ_FOREACH (opening, &conn->openings, link)
+        for (uint32_t i = 0; i < opening->piece_count; i++)
+            opening->pieces[i].rkeys[their_rail] = 0;
 }
 
 static const struct rdma_piece *piece_at(const struct rdma_opening *opening, uint64_t offset) {
@@ -239,7 +251,9 @@ static struct rdma_chunk *take_new(struct rdma_link *link, struct ibv_send_wr *w
 /* Adds one chunk to the rail's batch; false: no room, or nothing for it. */
 static bool add_chunk(struct rdma_link *link, struct batch *batch) {
     uint32_t i = batch->count;
-    if (i == BATCH_MAX || link->posted_count == link->posted_max)
+    uint64_t window_bytes = (uint64_t)WINDOW_CHUNKS * link->rdma->options.chunk_bytes;
+    if (i == BATCH_MAX || link->posted_count == link->posted_max ||
+        batch->bytes >= window_bytes / 2 || link->posted_bytes >= window_bytes)
         return false;
     struct rdma_chunk *chunk = NULL;
     if (!TAILQ_EMPTY(&link->conn->again))
@@ -256,7 +270,9 @@ static bool add_chunk(struct rdma_link *link, struct batch *batch) {
         batch->wr[i - 1].next = &batch->wr[i];
     TAILQ_INSERT_TAIL(&link->posted, chunk, link);
     link->posted_count++;
+    link->posted_bytes += chunk->bytes;
     batch->count++;
+    batch->bytes += chunk->bytes;
     return true;
 }
 
@@ -275,7 +291,7 @@ static bool post_round(struct rdma_conn *conn) {
     struct batch batches[RAILS_MAX];
     bool dealt, any = false;
     for (uint32_t i = 0; i < RAILS_MAX; i++)
-        batches[i].count = 0;
+        batches[i].count = batches[i].bytes = 0;
     do {
         dealt = false;
         for (uint32_t i = 0; i < RAILS_MAX; i++) {
@@ -391,12 +407,15 @@ static void chunk_landed(struct rdma_conn *conn, struct rdma_chunk *chunk) {
 }
 
 void rreader_on_landed(struct rdma_link *link, uint64_t number) {
+    struct transport_rail_info *info = &link->conn->rail_info[link->rail];
     struct rdma_chunk *chunk;
     link->progress_ms = uv_now(link->rdma->loop);
     while ((chunk = TAILQ_FIRST(&link->posted)) != NULL && chunk->number <= number) {
         TAILQ_REMOVE(&link->posted, chunk, link);
         link->posted_count--;
-        link->bytes_read += chunk->bytes;
+        link->posted_bytes -= chunk->bytes;
+        info->reads++;
+        info->bytes_in += chunk->bytes;
         chunk_landed(link->conn, chunk);
     }
 }
@@ -404,6 +423,7 @@ void rreader_on_landed(struct rdma_link *link, uint64_t number) {
 void rreader_rail_lost(struct rdma_link *link) {
     TAILQ_CONCAT(&link->conn->again, &link->posted, link);
     link->posted_count = 0;
+    link->posted_bytes = 0;
 }
 
 /* ---- the end ---- */

@@ -30,7 +30,7 @@
 #include "transport.h"
 
 #define RWIRE_HEADER_BYTES  24u
-#define RWIRE_RAILS_MAX     8u
+#define RWIRE_RAILS_MAX     TRANSPORT_RAILS_MAX
 #define RWIRE_RAIL_BYTES    20u
 #define RWIRE_SEGMENT_BYTES 32u /* without the rkeys */
 #define RWIRE_PRIVATE_BYTES 16u

@@ -29,6 +29,7 @@
 #define TRANSPORT_MESSAGE_BYTES_MAX 1048576u
 #define TRANSPORT_KEY_BYTES_MAX     4096u
 #define TRANSPORT_PARTS_MAX         16u /* of one message */
+#define TRANSPORT_RAILS_MAX         8u
 
 struct transport;
 struct transport_conn;
@@ -69,13 +70,25 @@ struct transport_read {
     void *read_user;               /* handed to read_done and read_progress */
 };
 
+/* One path of a connection that has several. Counters are of the connection, over every time the
+ * path was up. */
+struct transport_rail_info {
+    char name[32], local[48]; /* device and port, our address on it */
+    bool up;
+    uint32_t mtu_bytes;
+    uint64_t bytes_in, reads, errors;
+    char last_failure[96]; /* in words; "" = none */
+};
+
 struct transport_info {
     const char *transport; /* "tcp", "rdma", "fake" */
     char local[64], remote[64];
     uint64_t message_bytes_in, message_bytes_out, read_bytes_in, read_bytes_out;
     uint32_t reads_in_flight;
     uint64_t send_queued_bytes;
-    char detail[96]; /* rails, MTU, ... in words; may be empty */
+    char detail[96];     /* in words; may be empty */
+    uint32_t rail_count; /* 0 where there are no rails */
+    struct transport_rail_info rails[TRANSPORT_RAILS_MAX];
 };
 
 /* Each transport has a constructor of its own (loop, fake network, device ...) that gives one of

@@ -24,6 +24,7 @@
 enum {
     TICK_MS = 200,
     SCAN_MS = 5000,
+    SCAN_LOST_MS = 1000, /* while there are fewer rails than there have been */
     STRANGER_LOG_EVERY_MS = 1000, /* somebody knocking in a loop does not fill the journal */
     CHUNK_BYTES_MAX = 1 << 30,
     READS_IN_FLIGHT_MAX = 255,
@@ -86,19 +87,25 @@ void rdma_soon(struct rdma *rdma) {
 static bool somebody_waits(const struct rdma *rdma) {
     const struct rdma_link *link;
     const struct rdma_conn *conn;
+    if (rdma->left_count > 0)
+        return true;
     TAILQ_FOREACH (link, &rdma->links, all)
         if (link->phase != RLINK_OPEN || link->posted_count > 0)
             return true;
     LIST_FOREACH (conn, &rdma->conns, all)
-        if (!conn->up)
+        if (!conn->up || conn->mend_ms != 0)
             return true;
     return false;
+}
+
+static uint64_t scan_ms(const struct rdma *rdma) {
+    return rrails_count(rdma) < rdma->rails_most ? SCAN_LOST_MS : SCAN_MS;
 }
 
 static void on_tick(uv_timer_t *timer);
 
 static void start_tick(struct rdma *rdma) {
-    uint64_t wait_ms = somebody_waits(rdma) ? TICK_MS : SCAN_MS;
+    uint64_t wait_ms = somebody_waits(rdma) ? TICK_MS : scan_ms(rdma);
     uv_timer_start(&rdma->tick, on_tick, wait_ms, 0);
 }
 
@@ -112,6 +119,7 @@ static void on_tick(uv_timer_t *timer) {
     uint64_t now_ms = uv_now(rdma->loop);
     struct rdma_link *link, *next;
     struct rdma_conn *conn;
+    rdevice_close_left(rdma);
     for (link = TAILQ_FIRST(&rdma->links); link != NULL; link = next) {
         next = TAILQ_NEXT(link, all);
         rlink_check_time(link, now_ms);
@@ -120,7 +128,7 @@ static void on_tick(uv_timer_t *timer) {
     }
     LIST_FOREACH (conn, &rdma->conns, all)
         rconn_check_time(conn, now_ms);
-    if (now_ms - rdma->scanned_ms >= SCAN_MS) {
+    if (now_ms - rdma->scanned_ms >= scan_ms(rdma)) {
         rrails_scan(rdma, NULL, 0);
         rmemory_continue(rdma);
     }
@@ -290,6 +298,7 @@ void rdma_maybe_destroyed(struct rdma *rdma) {
         return;
     void (*on_destroyed)(void *) = rdma->on_destroyed;
     void *owner = rdma->owner;
+    rdevice_close_left(rdma);
     rmemory_deinit(rdma);
     rdma_destroy_event_channel(rdma->channel);
     explicit_bzero(rdma, sizeof *rdma);

@@ -3,88 +3,9 @@
  * The transport suite over RDMA. It needs a device, so it is a suite of its own that tests/vm/run
  * runs in a machine that has two.
  */
-#include "../conformance/transport_fixture.h"
+#include "fixture_rdma.h"
 
 #include <criterion/criterion.h>
-#include <stdlib.h>
-#include <uv.h>
-
-#include "log.h"
-#include "transport_rdma.h"
-
-enum { STEP_MS_MAX = 4 };
-
-struct world {
-    uv_loop_t loop;
-    uv_timer_t tick; /* bounds a step in which nothing happens */
-};
-
-static void on_tick(uv_timer_t *timer) {
-    (void)timer;
-}
-
-static int new_transport(struct world *world, const struct transport_options *options,
-                         const struct transport_events *events, void *owner,
-                         struct transport **out) {
-    struct rdma_options rdma = {
-        .devices = "",
-        .registration_bytes = 20 << 20, /* several segments to a region */
-        .reads_in_flight_max = 16,
-        .stall_timeout_ms = 10000,
-    };
-    char why[256] = "";
-    int r = transport_rdma_new(&world->loop, options, &rdma, events, owner, out, why, sizeof why);
-    cr_assert_eq(r, 0, "%s", why);
-    return r;
-}
-
-/* librdmacm and libibverbs keep some files open from their first use on. */
-static void use_once(struct world *world) {
-    struct transport_options options = {.chunk_bytes = 1, .reads_per_connection = 1};
-    struct transport_events events = {.closed = NULL};
-    struct transport *t;
-    new_transport(world, &options, &events, NULL, &t);
-    t->ops->destroy(t, NULL);
-    uv_run(&world->loop, UV_RUN_DEFAULT);
-}
-
-static void *world_new(void) {
-    struct world *world = calloc(1, sizeof *world);
-    cr_assert_not_null(world);
-    log_set_level(LOG_LEVEL_ERROR); /* dropped strangers are the point of some cases */
-    cr_assert_eq(uv_loop_init(&world->loop), 0);
-    use_once(world);
-    uv_timer_init(&world->loop, &world->tick);
-    uv_timer_start(&world->tick, on_tick, STEP_MS_MAX, STEP_MS_MAX);
-    return world;
-}
-
-static int transport_new(void *world, const struct transport_options *options,
-                         const struct transport_events *events, void *owner,
-                         struct transport **out) {
-    return new_transport(world, options, events, owner, out);
-}
-
-static void step(void *world) {
-    uv_run(&((struct world *)world)->loop, UV_RUN_ONCE);
-}
-
-static void world_free(void *data) {
-    struct world *world = data;
-    uv_close((uv_handle_t *)&world->tick, NULL);
-    uv_run(&world->loop, UV_RUN_DEFAULT);
-    cr_assert_eq(uv_loop_close(&world->loop), 0, "the transport left a handle on the loop");
-    free(world);
-}
-
-static const struct transport_fixture transport_fixture_rdma = {
-    .listen_address = "10.77.0.1:0",
-    .nobody_address = "10.77.0.1:1",
-    .world_new = world_new,
-    .transport_new = transport_new,
-    .step = step,
-    .world_free = world_free,
-};
 
 #undef TRANSPORT_CASE
 #define TRANSPORT_CASE(name)                                                                       \
