@@ -192,8 +192,7 @@ static void adopt_control(struct rdma_link *link) {
 static void adopt_bulk(struct rdma_link *link) {
     struct rdma_conn *conn;
     LIST_FOREACH (conn, &link->rdma->conns, all)
-        if (conn->accepted_here && conn->id == link->handshake->connection_id &&
-            !conn->closing)
+        if (conn->accepted_here && conn->id == link->handshake->connection_id && !conn->closing)
             break;
     if (conn != NULL && conn->bulk[link->rail] != NULL)
         rlink_fail(conn->bulk[link->rail], -ECONNRESET, "the other side connected it anew");

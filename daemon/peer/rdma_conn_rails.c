@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The rails of one connection: bulk[i] is the QP on our rail i. The asker dials them: all pairs at
- * the start, and from then on, with back-off, those that are missing, so that a rail that comes back
- * is used again. The home tells where it accepts them (RAILS), again when a rail of its appears.
+ * the start, and from then on, with back-off, those that are missing, so that a rail that comes
+ * back is used again. The home tells where it accepts them (RAILS), again when a rail of its
+ * appears.
  *
  * The keys of their memory on a rail are forgotten with the QP: the device behind it may have been
  * exchanged. The home tells them again when a QP joins a connection that is up.

@@ -147,8 +147,8 @@ int rdevice_find(struct rdma *rdma, const char *name, struct rdma_device **out) 
 void rdevice_note_librdmacm(struct rdma_device *device, const struct ibv_context *theirs) {
     struct stat file;
     if (fstat(theirs->cmd_fd, &file) == 0)
-        device->librdmacm = (struct rdma_context_fds){theirs->cmd_fd, theirs->async_fd, file.st_dev,
-                                                      file.st_ino};
+        device->librdmacm =
+            (struct rdma_context_fds){theirs->cmd_fd, theirs->async_fd, file.st_dev, file.st_ino};
 }
 
 /* Unless librdmacm has closed them meanwhile: then the numbers may be somebody else's. */

@@ -191,8 +191,9 @@ struct rdma_conn { /* the owner's struct transport_conn */
     uint64_t deadline_ms;              /* of becoming up */
     struct sockaddr_storage their_rails[RAILS_MAX];
     char last_rail_failure[128];
-    struct transport_rail_info rail_info[RAILS_MAX]; /* by our number of the rail; outlives its QP */
-    uint64_t mend_ms, mend_wait_ms;                  /* when missing rails are dialled again; 0: no */
+    struct transport_rail_info
+        rail_info[RAILS_MAX];       /* by our number of the rail; outlives its QP */
+    uint64_t mend_ms, mend_wait_ms; /* when missing rails are dialled again; 0: no */
 
     /* dialling */
     char address[64];
@@ -268,7 +269,8 @@ int rrails_of_id(const struct rdma *rdma, const struct rdma_cm_id *id);
 int rrails_listen(struct rdma *rdma, struct rdma_rail *rail);
 
 /* ---- rdma_device.c ---- */
-/* Opens it if need be. 0, -ENODEV (also while a lost one of that name is still being let go), ... */
+/* Opens it if need be. 0, -ENODEV (also while a lost one of that name is still being let go), ...
+ */
 int rdevice_find(struct rdma *rdma, const char *name, struct rdma_device **out);
 /* The context that librdmacm has on the device. */
 void rdevice_note_librdmacm(struct rdma_device *device, const struct ibv_context *theirs);

@@ -291,7 +291,7 @@ static bool post_round(struct rdma_conn *conn) {
     struct batch batches[RAILS_MAX];
     bool dealt, any = false;
     for (uint32_t i = 0; i < RAILS_MAX; i++)
-        batches[i].count = batches[i].bytes = 0;
+        batches[i].bytes = batches[i].count = 0;
     do {
         dealt = false;
         for (uint32_t i = 0; i < RAILS_MAX; i++) {

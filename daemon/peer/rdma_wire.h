@@ -4,15 +4,19 @@
  * control stream (a QP of its own) made of frames:
  *
  *   body_bytes u32 | type u8 | 0 0 0 | tag 16 | body
- *     MESSAGE   the owner's bytes
- *     RAILS     home -> asker: where bulk QPs are accepted: {family u8, 0, port u16, address 16}
- * each READY     asker -> home: as many bulk QPs stand as will ACCEPTED  home -> asker: the owner
- * took the connection (its first MESSAGE says the same) REFUSED   home -> asker: the owner did not
- *     OPEN      reader -> home: handle u32 | region key; a first read starts
- *     OPENED    home -> reader: handle u32 | errno u32 | region bytes u64
- *     SEGMENT   home -> reader: handle u32 | rails u32 | offset u64 | address u64 | bytes u64 |
- * rkey u32 each GONE      home -> reader: handle u32; the region has been unregistered BEGIN reader
- * -> home: handle u32; a read starts END       reader -> home: handle u32 | 0 u32 | bytes read u64
+ * - MESSAGE: the owner's bytes
+ * - RAILS, home -> asker: where bulk QPs are accepted; {family u8, 0, port u16, address 16} each.
+ *   Again when a rail appears.
+ * - READY, asker -> home: as many bulk QPs stand as will
+ * - ACCEPTED, home -> asker: the owner took the connection (its first MESSAGE says the same)
+ * - REFUSED, home -> asker: the owner did not
+ * - OPEN, reader -> home: handle u32 | region key; a first read starts
+ * - OPENED, home -> reader: handle u32 | errno u32 | region bytes u64
+ * - SEGMENT, home -> reader: handle u32 | rails u32 | offset u64 | address u64 | bytes u64 | rkey
+ * u32 each. Again when a bulk QP joins later, whose keys the reader does not have.
+ * - GONE, home -> reader: handle u32; the region has been unregistered
+ * - BEGIN, reader -> home: handle u32; a read starts
+ * - END, reader -> home: handle u32 | 0 u32 | bytes read u64
  *
  * The tag covers the sender's running number, the header before it and the body. Without a cluster
  * secret it is zero and not looked at.
