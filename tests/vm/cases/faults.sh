@@ -41,17 +41,11 @@ control_rail_down() {
   rail_up 0
   works_again
 }
-# rdma link del waits for every context on the device: whoever does not let go makes it hang.
-deleted_in_time() { # MACHINE'S WAY TO RUN A COMMAND
-  local start
-  start=$(now_ms)
-  check "rdma link del returns within 15 s" "$@" || return
-  figure "rdma link del took $(($(now_ms) - start)) ms"
-  strikes_mid_read
-}
 device_removed() { # RAIL
   slow_reader && begin_get || return
-  deleted_in_time timeout 15 rdma link del "rxe$1" && get_ends 40 || return
+  check "rdma link del returns within 15 s" delete_rail "$1" > $dir/deleted || { broken=1; return 1; }
+  figure "$(cat $dir/deleted)"
+  strikes_mid_read && get_ends 40 || return
   rail_up "$1"
   works_again && check "both rails are used again" await 30 uses_both_rails
 }
@@ -62,7 +56,9 @@ bulk_device_removed() { device_removed 1; }
 control_device_removed() { device_removed 0; }
 home_device_removed() {
   slow_reader && begin_get || return
-  deleted_in_time on_home 'timeout 15 rdma link del rxe1' && get_ends 40 || return
+  check "rdma link del returns within 15 s" on_home 'delete_rail 1' > $dir/deleted || { broken=1; return 1; }
+  figure "$(cat $dir/deleted)"
+  strikes_mid_read && get_ends 40 || return
   on_home 'rail_up 1'
   works_again && check "both rails are used again" await 30 uses_both_rails
 }
