@@ -94,7 +94,7 @@ int transports_new(uv_loop_t *loop, const struct config *config,
     struct transport_auto *both;
     char missing[384] = "";
     bool required = config->require_rdma || config->transport == CONFIG_TRANSPORT_RDMA;
-    int r = transport_auto_new(events, owner, &both);
+    int r = transport_auto_new(loop, events, owner, &both);
     if (r < 0)
         return r;
     if (config->transport != CONFIG_TRANSPORT_TCP)

@@ -3,6 +3,10 @@
  * The asking side: one link per peer, see the states in peer.h. Every call sits in `pending` from
  * peer_call() until its one `done`; every read in `readings` until its one `done`. Both end with
  * the connection they were made on. The region keys of a home are learned once per connection.
+ *
+ * When the transport says that a better connection could be had (TCP now, RDMA again), the link is
+ * closed and dialled anew at a moment when nothing is under way on it; calls not sent by then wait
+ * for the new one.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,6 +17,9 @@
 #include "peer_internal.h"
 
 #define BACKOFF_FIRST_NS (50ull * 1000 * 1000)
+/* A link that is never idle is moved by holding new calls back: for so long, every so often. */
+#define HOLD_EVERY_NS (5000ull * 1000 * 1000)
+#define HOLD_NS       (1000ull * 1000 * 1000)
 
 static struct transport *transport_of(const struct peer *peer) {
     return peer->end.peers->transport;
@@ -95,6 +102,13 @@ static void send_pending(struct peer *peer, struct peer_pending *pending) {
     transport_of(peer)->ops->close(peer->end.conn);
 }
 
+static void send_unsent(struct peer *peer) {
+    struct peer_pending *pending;
+    TAILQ_FOREACH (pending, &peer->pending, link)
+        if (!pending->sent)
+            send_pending(peer, pending);
+}
+
 void peer_on_up(struct peer *peer, uint64_t incarnation) {
     uint64_t now_ns = peer->end.peers->now_ns;
     log_info("link to node %s at %s is up, incarnation %016llx", peer->node, peer->address,
@@ -103,18 +117,23 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
     peer->incarnation = incarnation;
     peer->epoch++;
     peer->backoff_ns = BACKOFF_FIRST_NS;
+    peer->better_ns = 0;
     peer->ping_out = false;
     peer->ping_ns = now_ns + peer->end.peers->options.ping_interval_ns;
     peer->end.heard_ns = now_ns;
-    struct peer_pending *pending;
-    TAILQ_FOREACH (pending, &peer->pending, link)
-        if (!pending->sent)
-            send_pending(peer, pending);
+    send_unsent(peer);
     peer->end.peers->events.link_up(peer->end.peers->owner, peer);
 }
 
 void peer_on_closed(struct peer *peer, const char *why) {
     struct peers *peers = peer->end.peers;
+    peer->better_ns = 0;
+    if (peer->moving) {
+        peer->moving = false;
+        forget_keys(peer);
+        dial(peer, peers->now_ns);
+        return;
+    }
     if (*why || !peer->dropped)
         snprintf(peer->last_failure, sizeof peer->last_failure, "%s", *why ? why : "closed by us");
     peer->dropped = false;
@@ -131,6 +150,42 @@ void peer_on_closed(struct peer *peer, const char *why) {
     while (!TAILQ_EMPTY(&peer->readings))
         end_reading(TAILQ_FIRST(&peer->readings), -ECONNRESET, peer->last_failure);
     fail_pending(peer, peer->last_failure);
+}
+
+/* ---- moving to a better connection ---- */
+
+static bool is_idle(const struct peer *peer) {
+    const struct peer_pending *pending;
+    TAILQ_FOREACH (pending, &peer->pending, link)
+        if (pending->sent)
+            return false;
+    return TAILQ_EMPTY(&peer->readings);
+}
+
+static void move_if_idle(struct peer *peer) {
+    if (!peer->better_ns || peer->moving || peer->dropped || peer->state != PEER_UP ||
+        !is_idle(peer))
+        return;
+    log_info("link to node %s is dialled again, for a better one", peer->node);
+    peer->moving = true;
+    transport_of(peer)->ops->close(peer->end.conn);
+}
+
+static bool holds_back(const struct peer *peer, uint64_t now_ns) {
+    return peer->moving ||
+           (peer->better_ns && (now_ns - peer->better_ns) % HOLD_EVERY_NS < HOLD_NS);
+}
+
+/* When what is held back, now or next time, is sent after all. */
+static uint64_t hold_ends_ns(const struct peer *peer) {
+    uint64_t now_ns = peer->end.peers->now_ns, since_ns = now_ns - peer->better_ns;
+    uint64_t end_ns = now_ns - since_ns % HOLD_EVERY_NS + HOLD_NS;
+    return end_ns > now_ns ? end_ns : end_ns + HOLD_EVERY_NS;
+}
+
+void peer_on_better(struct peer *peer) {
+    peer->better_ns = peer->end.peers->now_ns;
+    move_if_idle(peer);
 }
 
 /* ---- calls ---- */
@@ -151,8 +206,11 @@ int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn d
                                      .body_bytes = body_bytes};
     fb__peer_request__pack(request, pending->body);
     TAILQ_INSERT_TAIL(&peer->pending, pending, link);
-    if (peer->state == PEER_UP)
+    bool for_read = request->op_case == FB__PEER_REQUEST__OP_REGION; /* that is under way */
+    if (peer->state == PEER_UP && (for_read || !holds_back(peer, now_ns)))
         send_pending(peer, pending);
+    else if (peer->state == PEER_UP)
+        move_if_idle(peer);
     else if (peer->state != PEER_CONNECTING &&
              peer->retry_ns < now_ns + peer->end.peers->options.reconnect_max_ns)
         peer->retry_ns = now_ns; /* somebody wants it: try at the next tick */
@@ -192,6 +250,7 @@ void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
                   header.payload_bytes, "");
     free(pending);
     fb__peer_reply__free_unpacked(reply, NULL);
+    move_if_idle(peer);
 }
 
 /* ---- liveness ---- */
@@ -223,6 +282,9 @@ void peer_tick(struct peer *peer, uint64_t now_ns) {
         break;
     case PEER_CONNECTING:
     case PEER_UP:
+        move_if_idle(peer);
+        if (peer->better_ns && !holds_back(peer, now_ns))
+            send_unsent(peer);
         if (peer->end.conn && peer->end.heard_ns + timeout_ns <= now_ns) {
             char why[96];
             snprintf(why, sizeof why, "silent for %llu ms",
@@ -242,6 +304,8 @@ uint64_t peer_next_deadline_ns(const struct peer *peer) {
     if (peer->state == PEER_IDLE || peer->state == PEER_BACKOFF)
         return peer->retry_ns;
     uint64_t silent_ns = peer->end.heard_ns + peer->end.peers->options.timeout_ns;
+    uint64_t held_ns = peer->better_ns ? hold_ends_ns(peer) : UINT64_MAX;
+    silent_ns = held_ns < silent_ns ? held_ns : silent_ns;
     return peer->state == PEER_UP && peer->ping_ns < silent_ns ? peer->ping_ns : silent_ns;
 }
 
@@ -350,6 +414,7 @@ void peer_on_read_done(struct peer *peer, struct peer_reading *reading, int stat
     else
         peer->end.heard_ns = peer->end.peers->now_ns;
     end_reading(reading, status, status ? strerror(-status) : "");
+    move_if_idle(peer);
 }
 
 /* ---- what others may know ---- */

@@ -57,7 +57,9 @@ struct peer {
     uint64_t incarnation, epoch;
     uint64_t retry_ns, backoff_ns, ping_ns;
     bool ping_out;
-    bool dropped; /* closed by us for last_failure */
+    bool dropped;       /* closed by us for last_failure */
+    bool moving;        /* closed by us, to be dialled again at once */
+    uint64_t better_ns; /* since when a better connection could be had; 0: no */
     uint32_t next_request_id;
     uint64_t reads, errors;
     char last_failure[160];
@@ -98,6 +100,8 @@ uint64_t peer_next_deadline_ns(const struct peer *peer);
 void peer_on_up(struct peer *peer, uint64_t incarnation);
 void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes);
 void peer_on_closed(struct peer *peer, const char *why);
+/* A better connection could be had by closing this one: done when nothing is under way on it. */
+void peer_on_better(struct peer *peer);
 void peer_on_read_done(struct peer *peer, struct peer_reading *reading, int status);
 
 struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const char *node,

@@ -119,6 +119,11 @@ static void on_read_progress(void *owner, void *user, void *read_user, uint64_t 
         reading->read.progress(reading->read.context, bytes_done, peers->now_ns);
 }
 
+static void on_better(void *owner, void *user) {
+    touch(owner);
+    peer_on_better(as_peer(user));
+}
+
 static void on_closed(void *owner, void *user, const char *why) {
     touch(owner);
     struct end *end = user;
@@ -138,6 +143,7 @@ const struct transport_events peers_transport_events = {
     .message = on_message,
     .read_done = on_read_done,
     .read_progress = on_read_progress,
+    .better = on_better,
     .closed = on_closed,
 };
 

@@ -95,10 +95,24 @@ bool rconn_usable(const struct rdma_conn *conn) {
 
 /* ---- dialling ---- */
 
+/* Dials the next target that can be dialled; false: there is none. */
+static bool dial_next(struct rdma_conn *conn, int *status_out) {
+    *status_out = -EHOSTUNREACH;
+    while (conn->targets_tried < conn->target_count) {
+        const struct sockaddr_storage *target = &conn->targets[conn->targets_tried++];
+        *status_out = rlink_dial(conn, HANDSHAKE_CONTROL, NULL, target, &conn->control);
+        if (*status_out == 0)
+            return true;
+    }
+    return false;
+}
+
 static void dial(struct rdma_conn *conn, const struct addrinfo *addresses) {
-    memcpy(&conn->remote, addresses->ai_addr, addresses->ai_addrlen);
-    int r = rlink_dial(conn, HANDSHAKE_CONTROL, NULL, &conn->remote, &conn->control);
-    if (r < 0)
+    struct sockaddr_storage resolved = {0};
+    int r;
+    memcpy(&resolved, addresses->ai_addr, addresses->ai_addrlen);
+    conn->target_count = rroute_targets(conn->rdma, conn->address, &resolved, conn->targets);
+    if (!dial_next(conn, &r))
         rconn_fail(conn, r, "connect to %s: %s", conn->address, strerror(-r));
 }
 
@@ -265,6 +279,7 @@ void rconn_link_open(struct rdma_link *link) {
 }
 
 void rconn_link_lost(struct rdma_conn *conn, struct rdma_link *link, int status, const char *why) {
+    int r;
     if (conn->closing)
         return;
     if (link != conn->control) {
@@ -272,9 +287,11 @@ void rconn_link_lost(struct rdma_conn *conn, struct rdma_link *link, int status,
         return;
     }
     conn->control = NULL;
+    if (!conn->accepted_here)
+        rroute_failed(conn->rdma, conn->address);
     if (conn->up || conn->accepted_here)
         rconn_fail(conn, status, "%s", why);
-    else
+    else if (conn->rails_known || status == -EPERM || !dial_next(conn, &r))
         rconn_fail(conn, status, "connect to %s: %s", conn->address, why);
 }
 

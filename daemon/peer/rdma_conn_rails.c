@@ -117,6 +117,7 @@ void rconn_on_rails(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
         rconn_fail(conn, -EPROTO, "peer sent a bad frame: list of rails");
         return;
     }
+    rroute_learn(conn->rdma, conn->address, conn->their_rails);
     if (conn->rails_known) {
         rrail_plan_mending(conn);
         return;

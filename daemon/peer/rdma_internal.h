@@ -6,6 +6,7 @@
  *   rdma_rails.c      rails: found, listened on
  *   rdma_memory.c     regions: registered piece by piece on every device
  *   rdma_link.c       one QP: from CM request to its end, handshake
+ *   rdma_routes.c     the other addresses of a node that is dialled
  *   rdma_stream.c     bytes over SEND/RECV with credits
  *   rdma_conn.c       one connection: its control link, from birth to `closed`
  *   rdma_conn_rails.c its bulk links: dialled, mended, counted
@@ -35,6 +36,7 @@
 #define RAILS_MAX         RWIRE_RAILS_MAX
 #define DEVICES_MAX       RWIRE_RAILS_MAX
 #define DEVICE_NAME_BYTES 64u
+#define ROUTE_TARGETS_MAX (RAILS_MAX + 1u)
 
 struct rdma;
 struct rdma_conn;
@@ -198,7 +200,8 @@ struct rdma_conn { /* the owner's struct transport_conn */
     /* dialling */
     char address[64];
     uv_getaddrinfo_t resolve;
-    struct sockaddr_storage remote;
+    struct sockaddr_storage targets[ROUTE_TARGETS_MAX]; /* where the control link is dialled */
+    uint32_t target_count, targets_tried;
 
     /* reading */
     struct rdma_reads active, waiting;
@@ -210,6 +213,13 @@ struct rdma_conn { /* the owner's struct transport_conn */
     LIST_HEAD(, rdma_serve) serves;
 
     struct transport_info counters;
+};
+
+struct rdma_paths { /* what is known of a node that is dialled at an address */
+    LIST_ENTRY(rdma_paths) all;
+    char address[64];
+    struct sockaddr_storage rails[RAILS_MAX]; /* as it told them; family 0: none */
+    uint32_t failures;
 };
 
 struct rdma {
@@ -246,6 +256,7 @@ struct rdma {
     uint32_t memory_count;
     struct rdma_registration *registering; /* on libuv's pool; one at a time */
 
+    LIST_HEAD(, rdma_paths) routes;
     LIST_HEAD(, rdma_conn) conns;
     TAILQ_HEAD(rdma_links, rdma_link) links, closed_links;
     uint32_t accepted_count, stranger_count;
@@ -369,6 +380,18 @@ void rrail_lost(struct rdma_conn *conn, struct rdma_link *link, int status, cons
 void rrail_plan_mending(struct rdma_conn *conn);
 void rrail_check_time(struct rdma_conn *conn, uint64_t now_ms);
 void rrail_query(const struct rdma_conn *conn, struct transport_info *out);
+
+/* ---- rdma_routes.c ---- */
+/* A node dialled at this address has told its rails. */
+void rroute_learn(struct rdma *rdma, const char *address,
+                  const struct sockaddr_storage rails[RAILS_MAX]);
+/* Where to dial it, in this order; resolved: the address itself. How many. */
+uint32_t rroute_targets(struct rdma *rdma, const char *address,
+                        const struct sockaddr_storage *resolved,
+                        struct sockaddr_storage out[ROUTE_TARGETS_MAX]);
+/* The first of those targets did not work, or no longer does. */
+void rroute_failed(struct rdma *rdma, const char *address);
+void rroutes_free(struct rdma *rdma);
 
 /* ---- rdma_control.c ---- */
 int rcontrol_send(struct rdma_conn *conn, enum rwire_type type, const struct iovec *parts,

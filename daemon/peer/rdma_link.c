@@ -306,7 +306,7 @@ static void handshake_end(struct rdma_link *link) {
     char why[sizeof link->handshake->why];
     memcpy(why, link->handshake->why, sizeof why);
     if (link->conn != NULL && !link->accepted_here) {
-        rlink_fail(link, -ECONNREFUSED, "%s", why);
+        rlink_fail(link, -EPERM, "%s", why);
         return;
     }
     rdma_log_stranger(link->rdma, link, why);

@@ -46,6 +46,9 @@ struct transport_events {
     void (*read_done)(void *owner, void *user, void *read_user, int status);
     /* Bytes of a read arrived (at most once per chunk): for progress-based deadlines. */
     void (*read_progress)(void *owner, void *user, void *read_user, uint64_t bytes_done);
+    /* The connection is over a way that was second choice, and the first would work now: closing
+     * and connecting again, when it suits the owner, gets that. May be NULL. */
+    void (*better)(void *owner, void *user);
     /* why: one sentence, "" after our own close(). Last event of a connection. */
     void (*closed)(void *owner, void *user, const char *why);
 };

@@ -300,6 +300,7 @@ void rdma_maybe_destroyed(struct rdma *rdma) {
     void *owner = rdma->owner;
     rdevice_close_left(rdma);
     rmemory_deinit(rdma);
+    rroutes_free(rdma);
     rdma_destroy_event_channel(rdma->channel);
     explicit_bzero(rdma, sizeof *rdma);
     free(rdma);
@@ -401,6 +402,7 @@ int transport_rdma_new(uv_loop_t *loop, const struct transport_options *options,
     rdma->loop = loop;
     rdma->events = *events;
     rdma->owner = owner;
+    LIST_INIT(&rdma->routes);
     LIST_INIT(&rdma->conns);
     TAILQ_INIT(&rdma->links);
     TAILQ_INIT(&rdma->closed_links);

@@ -100,6 +100,13 @@ static void on_read_progress(void *owner, void *user, void *read_user, uint64_t 
         link->on_progress(link);
 }
 
+static void on_better(void *owner, void *user) {
+    struct link *link = user;
+    cr_assert_eq(link->node, owner);
+    cr_assert(link->up && !link->closed);
+    link->better++;
+}
+
 static void on_closed(void *owner, void *user, const char *why) {
     struct link *link = user;
     cr_assert_eq(link->node, owner);
@@ -118,6 +125,7 @@ static const struct transport_events events = {
     .message = on_message,
     .read_done = on_read_done,
     .read_progress = on_read_progress,
+    .better = on_better,
     .closed = on_closed,
 };
 

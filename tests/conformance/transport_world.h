@@ -26,7 +26,7 @@ struct link { /* one connection, as one node sees it */
     struct transport_conn *conn;
     bool up, closed;
     char hello[TRANSPORT_HELLO_BYTES_MAX + 1], why[256];
-    uint64_t messages, message_bytes, reads_done, reads_failed;
+    uint64_t messages, message_bytes, reads_done, reads_failed, better;
     uint8_t *last; /* message */
     size_t last_bytes;
     /* What the link's owner does from within a callback. */
