@@ -5,14 +5,17 @@ dir=/dev/shm/featured
 mkdir -p $dir
 
 say() { echo "node$NODE: $*"; }
+exec {silence}<> <(:)
+pause() { read -rt "$1" -u $silence; } # SECONDS; without a process, which costs under emulation
 now_ms() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
 await() { # SECONDS COMMAND...: until it succeeds
   local end=$((SECONDS + $1))
   shift
   until "$@" > /dev/null 2>&1; do
-    [ $SECONDS -lt $end ] || return 1
-    sleep 0.1
+    [ $SECONDS -lt $end ] || return
+    pause 0.1
   done
+  return 0
 }
 not() { ! "$@"; }
 
@@ -20,7 +23,7 @@ not() { ! "$@"; }
 serve() {
   local number=0
   while :; do
-    until [ -e /results/do.$number ]; do sleep 0.05; done
+    until [ -e /results/do.$number ]; do pause 0.05; done
     (eval "$(cat /results/do.$number)") > /results/said.$number 2>&1
     echo $? > /results/did.$number.part
     mv /results/did.$number.part /results/did.$number
@@ -37,7 +40,7 @@ tell_home() { # COMMAND: without waiting
 on_home() { # COMMAND: runs it there; its output and status
   local told
   tell_home "$1"
-  until [ -e "/results/did.$told" ]; do sleep 0.05; done
+  until [ -e "/results/did.$told" ]; do pause 0.05; done
   cat "/results/said.$told"
   return "$(cat "/results/did.$told")"
 }
@@ -90,18 +93,18 @@ stop_broker() { # [SIGNAL]
   await 60 not kill -0 "$pid"
 }
 ctl() { $BUILD/featurectl --socket $dir/sock "$@"; }
-# A number of the first line of JSON that has it.
-field() { sed -nE "s/.*\"$1\": *([0-9.]+).*/\1/p" | head -n 1; }
+field() { [[ $2 =~ \"$1\":\ *\"?([^,\"}]*) ]] && echo "${BASH_REMATCH[1]}"; } # KEY JSON: its first value
 peer_line() { ctl nodes --json | grep "\"node\": *\"n$((3 - NODE))\""; }
-peer_is_up() { peer_line | grep -q '"state": *"up"'; }
-peer_over() { peer_line | sed -nE 's/.*"transport": *"([^"]*)".*/\1/p'; }
-peer_is_over() { [ "$(peer_over)" = "$1" ] && peer_is_up; }
+peer_is_over() { # TRANSPORT
+  local line
+  line=$(peer_line) && [ "$(field state "$line") $(field transport "$line")" = "up $1" ]
+}
 # No lease, no reservation, no bytes of a copy, nothing on its way.
 is_idle() {
   local status stores
   status=$(ctl status --json) && stores=$(ctl stores --json) || return
-  [ "$(field leases <<< "$status") $(field release_pending <<< "$status")" = "0 0" ] \
-    && [ "$(field reservations <<< "$stores") $(field planned <<< "$stores") $(field landing_used_bytes <<< "$stores")" = "0 0 0" ]
+  [ "$(field leases "$status") $(field release_pending "$status")" = "0 0" ] \
+    && [ "$(field reservations "$stores") $(field planned "$stores") $(field landing_used_bytes "$stores")" = "0 0 0" ]
 }
 
 # The home as a case finds it, whatever the case before did to it.
@@ -136,10 +139,15 @@ big() { # WHICH: prints its ref
 }
 
 # ---- what went over the wire ----
-rail_packets() { # RAIL
-  cat /sys/class/infiniband/rxe"$1"/ports/1/hw_counters/rcvd_pkts 2> /dev/null || echo 0
+count_packets() { # received by this machine: $packets, and of each rail ${rail_packets[I]}
+  local i
+  packets=0
+  for i in 0 1; do
+    rail_packets[i]=0
+    read -r "rail_packets[i]" 2> /dev/null < /sys/class/infiniband/rxe$i/ports/1/hw_counters/rcvd_pkts
+    packets=$((packets + rail_packets[i]))
+  done
 }
-packets() { echo $(($(rail_packets 0) + $(rail_packets 1))); }
 tcp_segments() { awk '/^Tcp:/ && $2 ~ /[0-9]/ {print $11 + $12}' /proc/net/snmp; }
 
 # ---- verdicts ----

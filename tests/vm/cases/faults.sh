@@ -90,9 +90,9 @@ home_qp_in_error() {
 nothing_leaked() {
   reader rdma && on_home "ctl abort run/big-0 run/big-1" && settled || return
   check "the home is empty" on_home 'await 20 is_empty' && check "the reader is empty" await 20 is_empty
-  figure "$(on_home 'ctl status --json' | field resident_bytes) and $(ctl status --json | field resident_bytes) bytes resident"
+  figure "$(on_home 'field resident_bytes "$(ctl status --json)"') and $(field resident_bytes "$(ctl status --json)") bytes resident"
 }
-is_empty() { [ "$(ctl status --json | field resident_bytes)" = 0 ]; }
+is_empty() { [ "$(field resident_bytes "$(ctl status --json)")" = 0 ]; }
 # Last of all: the home's machine goes, without a word.
 home_off() {
   slow_reader && begin_get || return

@@ -22,10 +22,12 @@ get_fresh() { # BYTES OVER
   turn=$((1 - ${turn:-0})) # so that what the last get left behind is not what this one wants
   file=$(file_of "$1" $turn)
   ref=$(on_home "put_file $file fresh-$RANDOM$RANDOM") || { check "a put: $ref" false || return; }
-  before=$(packets) segments=$(tcp_segments)
+  count_packets
+  before=$packets segments=$(tcp_segments)
   check "a get of $1 bytes" get "$ref" || { cat $dir/get.log; return 1; }
-  before=$(($(packets) - before)) segments=$(($(tcp_segments) - segments))
-  figure "$(numfmt --to=iec "$1") in $(field elapsed_ms < $dir/get.log) ms, $before rxe packets, $segments tcp segments"
+  count_packets
+  before=$((packets - before)) segments=$(($(tcp_segments) - segments))
+  figure "$(numfmt --to=iec "$1") in $(field elapsed_ms "$(cat $dir/get.log)") ms, $before rxe packets, $segments tcp segments"
   check "bit-exact" cmp "$file" $dir/got.safetensors && on_home "ctl abort '$ref'" || return
   if [ "$2" = rdma ]; then
     check "the bytes went over rxe" [ $before -gt $(($1 / 4096)) ] && check "not over tcp" [ $segments -lt 64 ]
@@ -38,7 +40,8 @@ begin_get() {
   local ref
   which=$((1 - ${which:-0}))
   ref=$(on_home "big $which") || { check "a put: $ref" false || return; }
-  begun_packets=$(packets)
+  count_packets
+  begun_packets=$packets
   get "$ref" 20s &
   getter=$!
   check "the read is under way over rxe" await 30 more_packets_than $((begun_packets + 600))
@@ -48,7 +51,7 @@ begin_get() {
 strikes_mid_read() {
   check "the fault comes in the middle of the read" not more_packets_than $((begun_packets + big_bytes / 4096))
 }
-more_packets_than() { [ "$(packets)" -gt "$1" ]; }
+more_packets_than() { count_packets && [ $packets -gt "$1" ]; }
 # The get ends; its status in $ended. A get that succeeds brought every byte, one that fails no file.
 get_ends() { # WITHIN SECONDS
   check "the get ends within $1 s" await "$1" not kill -0 $getter || return

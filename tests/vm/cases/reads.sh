@@ -3,9 +3,11 @@
 two_rails() {
   local size first second
   reader rdma 'require_rdma = on' || return
-  first=$(rail_packets 0) second=$(rail_packets 1)
+  count_packets
+  first=${rail_packets[0]} second=${rail_packets[1]}
   for size in 4096 65536 1048576 16777216 268435456; do get_fresh $size rdma || return; done
-  first=$(($(rail_packets 0) - first)) second=$(($(rail_packets 1) - second))
+  count_packets
+  first=$((rail_packets[0] - first)) second=$((rail_packets[1] - second))
   figure "rxe0 $first and rxe1 $second packets"
   check "both rails carried bytes" [ $first -gt 10000 ] && check "both rails carried bytes" [ $second -gt 10000 ] \
     && settled
@@ -13,9 +15,11 @@ two_rails() {
 one_rail() {
   local size second
   reader rdma 'require_rdma = on' -- 'devices = rxe0' || return
-  second=$(rail_packets 1)
+  count_packets
+  second=${rail_packets[1]}
   for size in 4096 1048576 16777216 268435456; do get_fresh $size rdma || return; done
-  check "nothing on the other rail" [ $(($(rail_packets 1) - second)) -lt 10 ] && settled
+  count_packets
+  check "nothing on the other rail" [ $((rail_packets[1] - second)) -lt 10 ] && settled
 }
 auto_takes_rdma() {
   reader rdma && get_fresh 2097152 rdma && settled

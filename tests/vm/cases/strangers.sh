@@ -6,13 +6,13 @@ wrong_secret() {
   echo "another secret than the others have" > $dir/secret
   start_broker
   check "the refusal is reported" await 30 refused || return
-  figure "$(peer_line | sed -nE 's/.*"last_failure": *"([^"]*)".*/\1/p')"
+  figure "$(field last_failure "$(peer_line)")"
   check "no lease at the home" on_home is_idle || return
   stop_broker
   rm $dir/secret $dir/conf.running
   reader rdma 'require_rdma = on' && works_again
 }
-refused() { ! peer_is_up && peer_line | grep -q 'secret'; }
+refused() { ! peer_is_over rdma && peer_line | grep -q secret; }
 
 # A program with a QP of its own and the true keys, addresses and QP numbers of the home (tests/vm/stranger.c).
 stranger() {
