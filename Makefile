@@ -121,7 +121,7 @@ $(BUILD)/tests/stranger: $(call obj,tests/vm/programs/stranger.c) $(BUILD)/libda
 $(BUILD)/tests/qp_error.so: $(call obj,tests/vm/programs/qp_error.c)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
-	$(Q)$(CC) -shared $(LDFLAGS) $^ -o $@
+	$(Q)$(CC) -shared $(LDFLAGS) $^ -libverbs -o $@
 $(BUILD)/tests/faults: $(call obj,$(FAULTS) $(patsubst %,tests/conformance/directory_%.c,etcd_world names)) $(SUPPORT_OBJ) \
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)

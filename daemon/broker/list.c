@@ -199,6 +199,9 @@ bool list_stores(struct broker_session *session, uint32_t request_id, bool wants
 struct node_page {
     Fb__NodeInfo infos[PAGE_ITEMS_MAX], *pointers[PAGE_ITEMS_MAX];
     struct peer_info from[PAGE_ITEMS_MAX];
+    struct {
+        Fb__RailInfo infos[TRANSPORT_RAILS_MAX], *pointers[TRANSPORT_RAILS_MAX];
+    } rails[PAGE_ITEMS_MAX];
     size_t count;
 };
 
@@ -207,6 +210,27 @@ static Fb__NodeInfo *next_node(struct node_page *page) {
     fb__node_info__init(info);
     page->pointers[page->count++] = info;
     return info;
+}
+
+static void fill_rails(struct node_page *page, size_t node) {
+    const struct transport_info *from = &page->from[node].transport;
+    Fb__NodeInfo *info = &page->infos[node];
+    for (uint32_t i = 0; i < from->rail_count; i++) {
+        const struct transport_rail_info *rail = &from->rails[i];
+        Fb__RailInfo *out = page->rails[node].pointers[i] = &page->rails[node].infos[i];
+        fb__rail_info__init(out);
+        out->name = (char *)rail->name;
+        out->local = (char *)rail->local;
+        out->last_failure = (char *)rail->last_failure;
+        out->up = rail->up;
+        out->mtu_bytes = rail->mtu_bytes;
+        out->bytes_in = rail->bytes_in;
+        out->reads = rail->reads;
+        out->errors = rail->errors;
+    }
+    info->n_rails = from->rail_count;
+    info->rails = page->rails[node].pointers;
+    info->detail = (char *)from->detail;
 }
 
 static void fill_nodes(struct broker *broker, struct node_page *page) {
@@ -236,6 +260,7 @@ static void fill_nodes(struct broker *broker, struct node_page *page) {
         info->errors = from->errors;
         info->release_pending = outbox ? outbox->count : 0;
         info->reads_in_flight = from->transport.reads_in_flight;
+        fill_rails(page, page->count - 1);
     }
 }
 

@@ -2,7 +2,11 @@
  *
  * `status` and `nodes`: this broker and the ones it knows.
  */
+#include <stdlib.h>
+
 #include "context.h"
+#include "memory.h"
+#include "units.h"
 
 static int run_status(struct context *context) {
     static const struct table_column columns[] = {
@@ -48,6 +52,36 @@ static int run_status(struct context *context) {
     return FEATURE_OK;
 }
 
+static json_t *rail_json(const Fb__RailInfo *rail) {
+    return json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:s*}", "name", rail->name, "local",
+                     rail->local, "up", (int)rail->up, "mtu_bytes", (json_int_t)rail->mtu_bytes,
+                     "bytes_in", (json_int_t)rail->bytes_in, "reads", (json_int_t)rail->reads,
+                     "errors", (json_int_t)rail->errors, "last_failure",
+                     *rail->last_failure ? rail->last_failure : NULL);
+}
+
+/* "rxe0/1 up, MTU 4096, read 3.0 MiB; rxe1/1 down: no answer"; without rails what the transport
+ * says of itself. */
+static void print_path(struct table *table, const Fb__NodeInfo *node) {
+    json_t *list = json_array();
+    char *text = memory_copy(node->n_rails ? "" : node->detail);
+    for (size_t i = 0; i < node->n_rails; i++) {
+        const Fb__RailInfo *rail = node->rails[i];
+        char bytes[UNITS_ROOM], *longer;
+        units_bytes(rail->bytes_in, bytes);
+        longer = memory_print("%s%s%s %s, MTU %u, read %s, errors %llu%s%s", text, i ? "; " : "",
+                              rail->name, rail->up ? "up" : "down", (unsigned)rail->mtu_bytes,
+                              bytes, (unsigned long long)rail->errors,
+                              *rail->last_failure ? ", last: " : "", rail->last_failure);
+        free(text);
+        text = longer;
+        json_array_append_new(list, rail_json(rail));
+    }
+    table_cell(table, json_pack("{s:s, s:o}", "detail", node->detail, "rails", list),
+               *text ? text : "-");
+    free(text);
+}
+
 static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->node);
     table_flag(table, node->self);
@@ -63,6 +97,7 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_count(table, node->leases);
     table_count(table, node->release_pending);
     table_text(table, node->last_failure);
+    print_path(table, node);
     table_end_row(table);
 }
 
@@ -82,6 +117,7 @@ static int run_nodes(struct context *context) {
         {"leases", "LEASES", TABLE_RIGHT},
         {"release_pending", "PENDING", TABLE_RIGHT},
         {"last_failure", "LAST FAILURE", TABLE_LEFT},
+        {"path", "PATH", TABLE_LEFT},
     };
     Fb__Nodes nodes = FB__NODES__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;

@@ -49,8 +49,10 @@ device_removed() { # RAIL
   rail_up "$1"
   works_again && check "both rails are used again" await 30 uses_both_rails
 }
-uses_both_rails() { # nodes says so
-  peer_line | grep -q '2 rails'
+uses_both_rails() { # so featurectl nodes says
+  local line
+  line=$(peer_line) && [[ $line == *'"name":"rxe0/1"'*'"up":true'*'"name":"rxe1/1"'*'"up":true'* || \
+    $line == *'"name":"rxe1/1"'*'"up":true'*'"name":"rxe0/1"'*'"up":true'* ]]
 }
 bulk_device_removed() { device_removed 1; }
 control_device_removed() { device_removed 0; }

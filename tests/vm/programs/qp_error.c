@@ -17,7 +17,7 @@ static struct ibv_qp *standing[QPS_MAX]; /* the youngest last */
 static int standing_count;
 
 static void *next_symbol(const char *name) {
-    void *symbol = dlsym(RTLD_NEXT, name);
+    void *symbol = dlvsym(RTLD_NEXT, name, "IBVERBS_1.1");
     if (symbol == NULL)
         abort();
     return symbol;
