@@ -52,9 +52,7 @@ CLIENT_OBJ := $(call obj,$(wildcard libclient/*.c))
 CTL_OBJ := $(call obj,$(wildcard libclient/featurectl/*.c))
 BENCH_OBJ := $(call obj,$(wildcard tests/bench/*.c))
 SUPPORT_OBJ := $(call obj,$(wildcard tests/support/*.c))
-# Faults of a real etcd, timed by its leases: a suite of their own (make check-faults), for a quiet machine.
-FAULTS := tests/e2e/index_faults.c tests/e2e/index_nodes.c tests/conformance/directory_etcd_faults.c
-suite_obj = $(call obj,$(filter-out $(FAULTS),$(wildcard tests/$(1)/*.c)))
+suite_obj = $(call obj,$(wildcard tests/$(1)/*.c))
 SUITES := $(foreach s,unit conformance model e2e,$(if $(wildcard tests/$(s)/*.c),$(s)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
@@ -98,12 +96,14 @@ $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUIL
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- tests ----
+# Simulated brokers have arenas of their own (tests/model/cluster_memory.c).
+WRAP_model := -Wl,--wrap=arena_init,--wrap=arena_deinit
 define suite_rule
 $(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(if $(filter unit,$(1)),$(filter-out %/main.o,$(CTL_OBJ))) \
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $$(@D)
 	@echo "  LINK $$@"
-	$(Q)$$(CC) $$(LDFLAGS) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
+	$(Q)$$(CC) $$(LDFLAGS) $(WRAP_$(1)) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
 endef
 $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
 # The transport suite once more, over RDMA; only a machine with a device can run it (tests/vm/run).
@@ -122,17 +122,12 @@ $(BUILD)/tests/qp_error.so: $(call obj,tests/vm/programs/qp_error.c)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) -shared $(LDFLAGS) $^ -libverbs -o $@
-$(BUILD)/tests/faults: $(call obj,$(FAULTS) $(patsubst %,tests/conformance/directory_%.c,etcd_world names)) $(SUPPORT_OBJ) \
-  $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
-	@mkdir -p $(@D)
-	@echo "  LINK $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
 tests: all $(SUITES:%=$(BUILD)/tests/%) ## build the test programs
 
 check: tests ## run every test; closes with "N passed, N failed"
 	BUILD=$(BUILD) scripts/run-tests $(SUITES)
-check-faults: all $(BUILD)/tests/faults ## leaders killed, quorums lost, nodes cut off, on real etcd; wants a quiet machine
-	BUILD=$(BUILD) scripts/run-tests faults
+check-faults: tests ## of those the faults alone: leaders killed, quorums lost, nodes cut off, on real etcd
+	BUILD=$(BUILD) FILTER='@(index_faults|index_nodes|directory_etcd)/*' scripts/run-tests conformance e2e
 vm-check: tests $(VM_PROGRAMS) ## the tests that need RDMA alone, in QEMU machines with Soft-RoCE
 	scripts/setup --vm
 	BUILD=$(BUILD) tests/vm/run

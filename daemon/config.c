@@ -146,6 +146,8 @@ static const struct key keys[] = {
 
     {SECTION_PEERS, "listen", FIELD(config, listen, ADDRESS(0, 65535), .empty = true), ""},
     {SECTION_PEERS, "advertise", FIELD(config, advertise, ADDRESS(1, 65535), .empty = true), ""},
+    {SECTION_PEERS, "data_address", FIELD(config, data_address, ADDRESS(1, 65535), .empty = true),
+     ""},
     {SECTION_PEERS, "cluster_secret_file", FIELD(config, cluster_secret_file, OPTIONAL_PATH), ""},
     {SECTION_PEERS, "transport", FIELD(config, transport, WORD(transport_words, 0)), "tcp"},
     {SECTION_PEERS, "require_rdma", FIELD(config, require_rdma, BOOL(false)), "off"},
@@ -165,6 +167,8 @@ static const struct key keys[] = {
      FIELD(config, rdma_stall_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
 
     {SECTION_PEER, "address", FIELD(config_peer, address, ADDRESS(1, 65535)), NULL},
+    {SECTION_PEER, "data_address",
+     FIELD(config_peer, data_address, ADDRESS(1, 65535), .empty = true), NULL},
 
     {SECTION_DIRECTORY, "kind", FIELD(config, directory, WORD(directory_words, 0)), "static"},
     {SECTION_DIRECTORY, "endpoints", FIELD(config, etcd_endpoints, URLS), ""},
@@ -177,6 +181,8 @@ static const struct key keys[] = {
     {SECTION_DIRECTORY, "lease_ttl", FIELD(config, lease_ttl_ms, DURATION(2000, HOUR_MS)), "10s"},
     {SECTION_DIRECTORY, "batch_max", FIELD(config, batch_max, INTEGER(1, BATCH_OPS_MAX)), "100"},
     {SECTION_DIRECTORY, "batch_delay", FIELD(config, batch_delay_ms, DURATION(0, 1000)), "1ms"},
+    {SECTION_DIRECTORY, "lost_keep",
+     FIELD(config, lost_keep_ms, DURATION(0, 366 * DAY_MS)), "1h"},
 
     {SECTION_DAEMON, "log_level", FIELD(config, log_level, WORD(level_words, 0)), "info"},
     {SECTION_DAEMON, "drain_timeout", FIELD(config, drain_timeout_ms, DURATION(0, DAY_MS)), "30s"},

@@ -31,7 +31,8 @@ enum config_transport { CONFIG_TRANSPORT_AUTO = 0, CONFIG_TRANSPORT_TCP, CONFIG_
 
 struct config_peer {
     char node[CONFIG_NAME_MAX];
-    char address[256]; /* host:port */
+    char address[256];      /* host:port */
+    char data_address[256]; /* where its bytes are read; "" = at the same place */
 };
 
 struct config_store { /* [store NAME] */
@@ -67,8 +68,9 @@ struct config {
     struct config_store store_defaults;
     uint32_t max_stores;
     /* [peers] */
-    char listen[256];    /* host:port; "" = no peers */
-    char advertise[256]; /* where the others find `listen`; "" = there */
+    char listen[256];       /* host:port; "" = no peers */
+    char advertise[256];    /* where the others find `listen`; "" = there */
+    char data_address[256]; /* where they read bytes; "" = at the same place */
     char cluster_secret_file[256];
     uint32_t transport; /* enum config_transport */
     bool require_rdma;
@@ -92,7 +94,8 @@ struct config {
     char etcd_ca_file[256], etcd_cert_file[256], etcd_key_file[256]; /* "" = none */
     char etcd_username[CONFIG_NAME_MAX], etcd_password_file[256];
     uint64_t lease_ttl_ms, batch_delay_ms;
-    uint32_t batch_max; /* samples per transaction */
+    uint32_t batch_max;    /* samples per transaction */
+    uint64_t lost_keep_ms; /* 0 = records of dead homes are kept for ever */
     /* [daemon] */
     enum log_level log_level;
     uint32_t drain_timeout_ms, gc_interval_ms, busy_poll_us;

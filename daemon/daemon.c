@@ -37,6 +37,7 @@
  * second is UNAVAILABLE. The second spans the election of a new leader, 1 to 2 s. */
 #define ETCD_REQUEST_TIMEOUT_MS 2000u
 #define ETCD_GIVE_UP_MS         5000u
+#define ETCD_WRITTEN_KEPT       65536u /* 1 MiB; at 1000 puts a second, samples that live a minute */
 
 enum phase { PHASE_BUILDING, PHASE_SERVING, PHASE_DRAINING, PHASE_CLOSING };
 
@@ -318,7 +319,8 @@ static int build_directory_static(struct daemon *daemon) {
     if (!peers)
         return -ENOMEM;
     for (size_t i = 0; i < config->peer_count; i++)
-        peers[i] = (struct directory_peer){config->peers[i].node, config->peers[i].address};
+        peers[i] = (struct directory_peer){config->peers[i].node, config->peers[i].address,
+                                           config->peers[i].data_address};
     int result = directory_static_new(config->node, peers, config->peer_count,
                                       clock_ns(CLOCK_REALTIME) / 1000000, &broker_directory_events,
                                       daemon->broker, &daemon->directory);
@@ -359,6 +361,7 @@ static int build_directory_etcd(struct daemon *daemon, char *why, size_t why_byt
         .batch_max = config->batch_max,
         .batch_delay_ns = config->batch_delay_ms * 1000000ull,
         .request_timeout_ms = ETCD_REQUEST_TIMEOUT_MS,
+        .written_kept = ETCD_WRITTEN_KEPT,
         .give_up_ns = ETCD_GIVE_UP_MS * 1000000ull,
     };
     struct etcd *etcd;
@@ -389,7 +392,8 @@ static int listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) 
                  daemon->has_cluster_key ? "" : ", WITHOUT a cluster secret");
     if (result >= 0 && config->directory == CONFIG_DIRECTORY_ETCD)
         directory_etcd_set_address(daemon->directory,
-                                   *config->advertise ? config->advertise : bound);
+                                   *config->advertise ? config->advertise : bound,
+                                   config->data_address);
     return result;
 }
 

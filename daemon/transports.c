@@ -81,6 +81,18 @@ static int new_rdma(uv_loop_t *loop, const struct config *config,
                               transport_auto_rdma_owner(both), out, why, why_bytes);
 }
 
+static int new_tcp(uv_loop_t *loop, const struct config *config,
+                   const struct transport_options *options, struct transport_auto *both,
+                   struct transport **out) {
+    /* A data address that is silent is given up before the peer itself is. */
+    struct transport_options own = *options;
+    own.data_timeout_ms = own.handshake_timeout_ms;
+    if (own.data_timeout_ms > config->peer_timeout_ms / 3)
+        own.data_timeout_ms = config->peer_timeout_ms / 3;
+    return transport_tcp_new(loop, &own, transport_auto_events(), transport_auto_tcp_owner(both),
+                             out);
+}
+
 static void destroy_half(struct transport_auto *both, struct transport *t) {
     if (t != NULL)
         t->ops->destroy(t, NULL);
@@ -107,8 +119,7 @@ int transports_new(uv_loop_t *loop, const struct config *config,
     if (r < 0)
         log_info("node %s: peers over TCP alone: %s", config->node, missing);
     if (!required)
-        r = transport_tcp_new(loop, options, transport_auto_events(),
-                              transport_auto_tcp_owner(both), &tcp);
+        r = new_tcp(loop, config, options, both, &tcp);
     if (!required && r < 0) {
         destroy_half(both, rdma);
         return r;

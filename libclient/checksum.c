@@ -7,7 +7,7 @@
 
 #include "checksum_kernel.h"
 
-static const struct checksum_kernel baseline = {.sum = kernel_sum, .copy = kernel_copy};
+static const struct checksum_kernel baseline = CHECKSUM_KERNEL;
 
 static const struct checksum_kernel *kernel(void) {
 #ifdef __x86_64__
@@ -23,4 +23,16 @@ uint64_t fc_checksum(const void *data, size_t bytes) {
 
 uint64_t fc_checksum_copy(void *to, const void *from, size_t bytes) {
     return kernel()->copy(to, from, bytes);
+}
+
+void fc_checksum_begin(struct fc_checksum_stream *stream) {
+    kernel()->begin(stream);
+}
+
+void fc_checksum_add(struct fc_checksum_stream *stream, const void *data, size_t bytes) {
+    kernel()->add(stream, data, bytes);
+}
+
+uint64_t fc_checksum_end(const struct fc_checksum_stream *stream) {
+    return kernel()->end(stream);
 }

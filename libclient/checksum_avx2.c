@@ -14,7 +14,7 @@
 
 #include "checksum_kernel.h"
 
-const struct checksum_kernel fc_checksum_avx2 = {.sum = kernel_sum, .copy = kernel_copy};
+const struct checksum_kernel fc_checksum_avx2 = CHECKSUM_KERNEL;
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "checksum.h"
 #include "copy.h"
 
 /* So small that what was hashed is still in the first-level cache when it is copied. Measured on a
@@ -22,7 +23,15 @@
 struct checksum_kernel {
     uint64_t (*sum)(const void *data, size_t bytes);
     uint64_t (*copy)(void *to, const void *from, size_t bytes);
+    void (*begin)(struct fc_checksum_stream *stream);
+    void (*add)(struct fc_checksum_stream *stream, const void *data, size_t bytes);
+    uint64_t (*end)(const struct fc_checksum_stream *stream);
 };
+#define CHECKSUM_KERNEL                                                                            \
+    {                                                                                              \
+        .sum = kernel_sum, .copy = kernel_copy, .begin = kernel_begin, .add = kernel_add,          \
+        .end = kernel_end,                                                                         \
+    }
 #ifdef __x86_64__
 extern const struct checksum_kernel fc_checksum_avx2;
 #endif
@@ -45,6 +54,22 @@ static uint64_t kernel_copy(void *to, const void *from, size_t bytes) {
     }
     fc_copy_fence();
     return XXH3_64bits_digest(&state);
+}
+
+_Static_assert(sizeof(struct fc_checksum_stream) >= sizeof(XXH3_state_t) &&
+                   _Alignof(struct fc_checksum_stream) % _Alignof(XXH3_state_t) == 0,
+               "a stream holds the state of XXH3");
+
+static void kernel_begin(struct fc_checksum_stream *stream) {
+    XXH3_64bits_reset((XXH3_state_t *)stream->state);
+}
+
+static void kernel_add(struct fc_checksum_stream *stream, const void *data, size_t bytes) {
+    XXH3_64bits_update((XXH3_state_t *)stream->state, data, bytes);
+}
+
+static uint64_t kernel_end(const struct fc_checksum_stream *stream) {
+    return XXH3_64bits_digest((const XXH3_state_t *)stream->state);
 }
 
 #endif

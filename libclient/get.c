@@ -3,7 +3,12 @@
  * Get: one round trip for the leases of a chunk of keys; then the bytes are there. Checksums are
  * verified when the store's policy says so; what does not match is given back as corrupt, which
  * makes the broker drop its copy, and asked for once more.
+ *
+ * The bytes of a large sample from another node are checked while they land, as far as the broker
+ * says they have, in the thread that waits for the answer. What was read before there was a lease
+ * counts only if the answer grants those bytes: same connection, same transfer, same place.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
@@ -23,25 +28,79 @@ struct getter {
     struct fc_first_error failure;
 };
 
-static bool show_progress(void *context, const Fb__ClientNotice *notice) {
-    const struct getter *getter = context;
-    if (notice->note_case == FB__CLIENT_NOTICE__NOTE_PROGRESS && getter->options.progress)
-        getter->options.progress(getter->options.progress_context, notice->progress->bytes_done,
-                                 notice->progress->bytes_total);
-    return true;
-}
+/* One frame's worth of keys. */
+struct chunk {
+    struct getter *getter;
+    struct feature_get_item *const *items;
+    size_t count;
+    struct fc_request *request;
+    struct fc_verifier *early[FRAME_BATCH_ITEMS_MAX]; /* NULL: nothing of it was seen to land */
+};
 
-static bool is_to_verify(const struct feature_store *store, const Fb__GetResult *result) {
+static Fb__ChecksumPolicy policy_of(const struct feature_store *store) {
     struct feature *feature = store->feature;
     pthread_mutex_lock(&feature->lock);
     Fb__ChecksumPolicy policy = store->checksum;
     pthread_mutex_unlock(&feature->lock);
+    return policy;
+}
+
+static bool is_to_verify(const struct feature_store *store, const Fb__GetResult *result) {
+    Fb__ChecksumPolicy policy = policy_of(store);
     return policy == FB__CHECKSUM_POLICY__ALWAYS ||
            (policy == FB__CHECKSUM_POLICY__AFTER_NETWORK && result->over_network);
 }
 
-static int take_result(const struct fc_request *request, const Fb__GetResult *result,
-                       struct feature_key key, struct feature_view **out) {
+/* ---- checking what lands ---- */
+
+static bool can_verify_early(const struct feature_ref *ref) {
+    return ref->spec && ref->has_checksums && ref->layout.extent_bytes >= FRAME_LANDED_BYTES_MIN;
+}
+
+static void verify_landed(struct chunk *chunk, const Fb__Landed *landed) {
+    const struct fc_request *request = chunk->request;
+    if (landed->item >= chunk->count)
+        return;
+    const struct feature_ref *ref = chunk->items[landed->item]->key.ref;
+    if (!ref || !can_verify_early(ref) ||
+        !fc_mapping_holds(request->mapping, landed->extent_offset, ref->layout.extent_bytes,
+                          ref->layout.align_bytes))
+        return;
+    struct fc_verifier **early = &chunk->early[landed->item];
+    if (!*early && !(*early = fc_verifier_new(ref)))
+        return;
+    const struct fc_origin origin = {request->epoch, landed->transfer, landed->extent_offset};
+    if (!fc_origin_is(&(*early)->origin, &origin))
+        fc_verifier_init(*early, ref, &origin);
+    fc_verifier_advance(*early, request->mapping->base + landed->extent_offset, landed->bytes);
+}
+
+/* What has been checked of the bytes that the result grants; NULL: nothing. */
+static struct fc_verifier *verified_early(const struct chunk *chunk, size_t index,
+                                          const Fb__GetResult *result) {
+    struct fc_verifier *early = chunk->early[index];
+    const struct fc_origin granted = {chunk->request->epoch, result->transfer,
+                                      result->extent_offset};
+    return early && result->transfer && fc_origin_is(&early->origin, &granted) ? early : NULL;
+}
+
+static bool on_notice(void *context, const Fb__ClientNotice *notice) {
+    struct chunk *chunk = context;
+    const struct feature_get_options *options = &chunk->getter->options;
+    if (notice->note_case == FB__CLIENT_NOTICE__NOTE_PROGRESS && options->progress)
+        options->progress(options->progress_context, notice->progress->bytes_done,
+                          notice->progress->bytes_total);
+    else if (notice->note_case == FB__CLIENT_NOTICE__NOTE_LANDED)
+        verify_landed(chunk, notice->landed);
+    return true;
+}
+
+/* ---- one request ---- */
+
+static int take_result(const struct chunk *chunk, size_t index, const Fb__GetResult *result,
+                       struct feature_view **out) {
+    const struct fc_request *request = chunk->request;
+    struct feature_key key = chunk->items[index]->key;
     if (result->status != FB__STATUS__OK)
         return fc_fail_status(result->status, result->error, request->what);
     struct feature_view *view;
@@ -54,7 +113,8 @@ static int take_result(const struct fc_request *request, const Fb__GetResult *re
         fc_release_say(request->store, &release, 1);
         return rc;
     }
-    if (is_to_verify(request->store, result) && (rc = fc_view_verify(view))) {
+    if (is_to_verify(request->store, result) &&
+        (rc = fc_view_verify(view, verified_early(chunk, index, result)))) {
         fc_view_end(view, FEATURE_RETURNED, true);
         return rc;
     }
@@ -62,45 +122,68 @@ static int take_result(const struct fc_request *request, const Fb__GetResult *re
     return FEATURE_OK;
 }
 
-/* One frame's worth; each item's status and view. */
+/* Fills in what is asked for; messages: one for each item. */
+static void make_items(const struct chunk *chunk, Fb__GetItem *messages, Fb__GetItem **pointers) {
+    for (size_t i = 0; i < chunk->count; i++) {
+        struct feature_key key = chunk->items[i]->key;
+        pointers[i] = &messages[i];
+        fb__get_item__init(&messages[i]);
+        messages[i].sample_id = (char *)fc_key_sample_id(key);
+        messages[i].want_spec = !key.ref || !key.ref->spec;
+        if (key.ref) {
+            messages[i].generation = key.ref->generation;
+            messages[i].home = (char *)key.ref->home;
+            messages[i].incarnation = key.ref->incarnation;
+        }
+    }
+}
+
+static bool wants_landed(const struct chunk *chunk) {
+    for (size_t i = 0; i < chunk->count; i++) {
+        const struct feature_ref *ref = chunk->items[i]->key.ref;
+        if (ref && can_verify_early(ref))
+            return policy_of(chunk->getter->store) != FB__CHECKSUM_POLICY__NEVER;
+    }
+    return false;
+}
+
+/* Each item's status and view. */
+static void take_results(const struct chunk *chunk, int rc) {
+    const Fb__ClientReply *reply = chunk->request->reply;
+    for (size_t i = 0; i < chunk->count; i++) {
+        struct feature_get_item *item = chunk->items[i];
+        item->status = rc ? rc : take_result(chunk, i, reply->get->items[i], &item->view);
+        if (item->status != FEATURE_E_CORRUPT)
+            fc_first_error_note(&chunk->getter->failure, item->status);
+    }
+}
+
 static void get_chunk(struct getter *getter, struct feature_get_item *const *items, size_t count) {
     Fb__GetItem messages[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     Fb__Get get = FB__GET__INIT;
-    for (size_t i = 0; i < count; i++) {
-        const struct feature_ref *ref = items[i]->key.ref;
-        pointers[i] = &messages[i];
-        fb__get_item__init(&messages[i]);
-        messages[i].sample_id = (char *)fc_key_sample_id(items[i]->key);
-        messages[i].want_spec = !ref || !ref->spec;
-        if (ref) {
-            messages[i].generation = ref->generation;
-            messages[i].home = (char *)ref->home;
-            messages[i].incarnation = ref->incarnation;
-        }
-    }
+    struct chunk chunk = {.getter = getter, .items = items, .count = count};
+    make_items(&chunk, messages, pointers);
     get.items = pointers;
     get.n_items = count;
     get.deadline_ms = getter->options.deadline_ms;
     get.wait_ms = getter->options.wait_ms;
+    get.want_landed = wants_landed(&chunk);
     uint32_t bound_ms;
     if (__builtin_add_overflow(get.deadline_ms, get.wait_ms, &bound_ms))
         bound_ms = UINT32_MAX;
     struct fc_request request =
         FC_REQUEST(.feature = getter->store->feature, .store = getter->store, .handle = &get.handle,
-                   .what = "get", .deadline_ms = bound_ms, .notice = show_progress,
-                   .notice_context = getter, .expected = FB__CLIENT_REPLY__RESULT_GET);
+                   .what = "get", .deadline_ms = bound_ms, .notice = on_notice,
+                   .notice_context = &chunk, .expected = FB__CLIENT_REPLY__RESULT_GET);
     request.message.op_case = FB__CLIENT_REQUEST__OP_GET;
     request.message.get = &get;
+    chunk.request = &request;
     int rc = fc_request(&request);
     if (!rc && request.reply->get->n_items != count)
         rc = fc_request_nonsense(&request);
-    for (size_t i = 0; i < count; i++) {
-        items[i]->status = rc ? rc
-                              : take_result(&request, request.reply->get->items[i], items[i]->key,
-                                            &items[i]->view);
-        if (items[i]->status != FEATURE_E_CORRUPT)
-            fc_first_error_note(&getter->failure, items[i]->status);
-    }
+    take_results(&chunk, rc);
+    for (size_t i = 0; i < count; i++)
+        free(chunk.early[i]);
     fc_request_deinit(&request);
 }
 

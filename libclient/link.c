@@ -4,7 +4,8 @@
  * lives on the owner's stack. Invariants, under the lock:
  *  - at most one thread has the receive role (link->receiving); it alone touches link->packet and
  * reads fd;
- *  - while calls wait and nobody receives, one of them has been woken to take the role;
+ *  - while calls wait and nobody receives, one of them has been woken to take the role: whoever
+ * gives it up wakes one that is really asleep, before it looks at notices too, which may take long;
  *  - a request_id is on link->calls, or on link->abandoned, or has been answered.
  * An abandoned get, reserve or store open stays known until its reply comes, so that what the
  * broker granted by it is handed back. A link that breaks needs none of this: the broker takes back
@@ -37,6 +38,7 @@ struct fc_call {
     uint32_t request_id; /* 0 = listens to events */
     pthread_cond_t wake;
     uint64_t deadline_ns, patience_ns;
+    bool waiting;              /* its owner sleeps on `wake` */
     struct fc_notice *notices; /* oldest first */
     unsigned notice_count;
     bool done;
@@ -350,18 +352,30 @@ static void receive_as_leader(struct fc_link *link, const struct fc_call *call) 
 }
 
 static void wait_as_follower(struct fc_link *link, struct fc_call *call) {
+    call->waiting = true;
     if (call->deadline_ns == FC_NEVER_NS) {
         pthread_cond_wait(&call->wake, link->lock);
-        return;
+    } else {
+        struct timespec deadline = fc_timespec(call->deadline_ns);
+        pthread_cond_clockwait(&call->wake, link->lock, CLOCK_MONOTONIC, &deadline);
     }
-    struct timespec deadline = fc_timespec(call->deadline_ns);
-    pthread_cond_clockwait(&call->wake, link->lock, CLOCK_MONOTONIC, &deadline);
+    call->waiting = false;
+}
+
+static void offer_role(struct fc_link *link) {
+    struct fc_call *call = link->calls;
+    while (call && !call->waiting)
+        call = call->next;
+    if (call && !link->receiving)
+        pthread_cond_signal(&call->wake);
 }
 
 /* Hands queued notices to the owner's function, in its thread and without the lock. False: it has
  * enough. */
 static bool show_notices(struct fc_link *link, struct fc_call *call, const struct fc_exchange *x) {
     bool more = true;
+    if (call->notices)
+        offer_role(link);
     while (call->notices) {
         struct fc_notice *notice = call->notices;
         call->notices = notice->next;
@@ -416,8 +430,7 @@ static void remove_call(struct fc_link *link, struct fc_call *call) {
         free(notice);
     }
     pthread_cond_destroy(&call->wake);
-    if (link->calls && !link->receiving)
-        pthread_cond_signal(&link->calls->wake);
+    offer_role(link);
     fc_link_unref(link);
 }
 

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checksum.h"
 #include "error.h"
 #include "release.h"
 #include "socket.h"
@@ -82,17 +81,22 @@ int fc_view_new(const struct fc_request *request, const Fb__GetResult *result,
     return FEATURE_OK;
 }
 
-int fc_view_verify(const struct feature_view *view) {
+int fc_view_verify(const struct feature_view *view, struct fc_verifier *begun) {
     const struct feature_ref *ref = view->ref;
-    for (uint32_t i = 0; ref->has_checksums && i < ref->layout.tensor_count; i++) {
-        const struct feature_tensor *tensor = &ref->tensors[i];
-        if (fc_checksum(feature_view_data(view, i), tensor->bytes) != tensor->checksum)
-            return fc_fail(FEATURE_E_CORRUPT,
-                           "sample %s of store %s, generation %" PRIu64 ", home %s: tensor %s does "
-                           "not match its checksum",
-                           ref->sample_id, ref->store, ref->generation, ref->home, tensor->name);
+    struct fc_verifier fresh;
+    if (!ref->has_checksums)
+        return FEATURE_OK;
+    if (!begun) {
+        fc_verifier_init(&fresh, ref, &(struct fc_origin){0});
+        begun = &fresh;
     }
-    return FEATURE_OK;
+    if (fc_verifier_advance(begun, view->extent, ref->layout.extent_bytes))
+        return FEATURE_OK;
+    return fc_fail(FEATURE_E_CORRUPT,
+                   "sample %s of store %s, generation %" PRIu64 ", home %s: tensor %s does not "
+                   "match its checksum",
+                   ref->sample_id, ref->store, ref->generation, ref->home,
+                   ref->tensors[begun->tensor].name);
 }
 
 static struct fc_release release_of(const struct feature_view *view, bool consumed, bool corrupt) {

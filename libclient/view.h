@@ -7,6 +7,7 @@
 
 #include "ref.h"
 #include "request.h"
+#include "verify.h"
 
 struct feature_view {
     struct feature_store *store; /* a reference */
@@ -21,8 +22,9 @@ struct feature_view {
  * NULL. On failure the lease is still the caller's to release. */
 int fc_view_new(const struct fc_request *request, const Fb__GetResult *result,
                 const struct feature_ref *known, const char *sample_id, struct feature_view **out);
-/* FEATURE_OK, or FEATURE_E_CORRUPT with a sentence naming the tensor. */
-int fc_view_verify(const struct feature_view *view);
+/* FEATURE_OK, or FEATURE_E_CORRUPT with a sentence naming the tensor. begun: has checked a part of
+ * these very bytes already; NULL = nothing has. */
+int fc_view_verify(const struct feature_view *view, struct fc_verifier *begun);
 /* Says how the read ended and frees the view. */
 void fc_view_end(struct feature_view *view, enum feature_how how, bool corrupt);
 

@@ -17,6 +17,7 @@
 #define FRAME_PEER_BYTES_MAX   1048576u
 #define FRAME_INLINE_BYTES_MAX 65536u
 #define FRAME_BATCH_ITEMS_MAX  256u
+#define FRAME_LANDED_BYTES_MIN (4u << 20) /* extents below are not worth asking for Landed */
 #define FRAME_VERSION          1u
 
 enum frame_type {

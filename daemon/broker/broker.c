@@ -21,6 +21,8 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     if (!broker)
         return -ENOMEM;
     broker->options = *options;
+    if (!broker->options.landed_grain_bytes)
+        broker->options.landed_grain_bytes = LANDED_GRAIN_BYTES_DEFAULT;
     broker->config = options->config;
     broker->account.limit_bytes = options->config->max_resident_bytes;
     TAILQ_INIT(&broker->sessions);
@@ -30,8 +32,13 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     TAILQ_INIT(&broker->drains);
     TAILQ_INIT(&broker->publishings);
     TAILQ_INIT(&broker->nodes);
-    TAILQ_INIT(&broker->checks);
+    TAILQ_INIT(&broker->index_checks);
+    TAILQ_INIT(&broker->held_checks);
     scratch_init(&broker->scratch);
+    if (sweep_new(broker) < 0) {
+        free(broker);
+        return -ENOMEM;
+    }
     *out = broker;
     return 0;
 }
@@ -76,6 +83,7 @@ void broker_free(struct broker *broker) {
         return;
     publishings_free(broker);
     nodes_free(broker);
+    sweep_free(broker);
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
             space_free(broker, &broker->spaces[i]);
@@ -89,6 +97,7 @@ void broker_release_peers(struct broker *broker) {
          peer = peers_next(broker->peers, peer))
         outbox_free(peer);
     broker->transport = NULL; /* gone, and its regions with it */
+    broker->closing = true;
 }
 
 /* ---- events of peers and the directory ---- */
@@ -191,6 +200,8 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
             break;
     }
     publishings_pump(broker, now_ns);
+    sweep_pump(broker, now_ns);
+    held_checks_pump(broker, now_ns);
     outboxes_flush(broker, now_ns);
     steer_check_drains(broker, now_ns);
     steer_pump_events(broker);
@@ -207,6 +218,8 @@ uint64_t broker_next_deadline_ns(const struct broker *broker) {
     next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
     next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
     next_ns = earlier(next_ns, publishings_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, sweep_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, held_checks_next_deadline_ns(broker));
     bool collects = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         const struct space *space = &broker->spaces[i];
@@ -246,9 +259,12 @@ bool broker_is_idle(const struct broker *broker) {
 void broker_describe_load(const struct broker *broker, char *out, size_t out_bytes) {
     struct store_totals sum;
     add_totals(broker, &sum);
-    snprintf(out, out_bytes, "%llu leases, %llu reservations, %llu releases pending",
+    snprintf(out, out_bytes,
+             "%llu leases, %llu reservations, %llu releases pending, %llu records that the "
+             "directory has not confirmed",
              (unsigned long long)sum.leases, (unsigned long long)sum.reservations,
-             (unsigned long long)broker->release_pending);
+             (unsigned long long)broker->release_pending,
+             (unsigned long long)broker->directory->ops->pending(broker->directory));
 }
 
 uint64_t broker_request_count(const struct broker *broker) {
@@ -346,12 +362,14 @@ static request_fn *const requests[] = {
     [FB__CLIENT_REQUEST__OP_STAT] = probe_stat,
     [FB__CLIENT_REQUEST__OP_LIST] = list_samples,
     [FB__CLIENT_REQUEST__OP_LEASES] = list_leases,
-    [FB__CLIENT_REQUEST__OP_EXPLAIN] = probe_explain,
+    [FB__CLIENT_REQUEST__OP_EXPLAIN] = explain_sample,
     [FB__CLIENT_REQUEST__OP_HEALTH] = list_health,
     [FB__CLIENT_REQUEST__OP_NODES] = list_nodes,
     [FB__CLIENT_REQUEST__OP_GC] = steer_gc,
     [FB__CLIENT_REQUEST__OP_DRAIN] = steer_drain,
     [FB__CLIENT_REQUEST__OP_EVENTS] = steer_events,
+    [FB__CLIENT_REQUEST__OP_INDEX_LIST] = index_list,
+    [FB__CLIENT_REQUEST__OP_INDEX_CHECK] = index_check,
 };
 
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,

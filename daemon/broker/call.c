@@ -80,7 +80,8 @@ struct ask *ask_new(struct item *item, struct peer *peer) {
     ask->peer = peer;
     ask->generation = item->generation;
     ask->op = item->op;
-    ask->space->uses++;
+    if (ask->space)
+        ask->space->uses++;
     LIST_INSERT_HEAD(&item->asks, ask, link);
     item->ask_count++;
     return ask;
@@ -92,7 +93,8 @@ struct item *ask_take(struct ask *ask) {
         LIST_REMOVE(ask, link);
         item->ask_count--;
     }
-    ask->space->uses--;
+    if (ask->space)
+        ask->space->uses--;
     free(ask);
     return item;
 }
@@ -141,8 +143,13 @@ static void expire(struct item *item) {
     const char *node = ask && ask->peer ? peer_node(ask->peer)
                        : *item->home    ? item->home
                                         : "another node";
-    if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED && item->generation &&
-        ask && ask->peer) {
+    if (item->call->kind == CALL_EXPLAIN) {
+        explain_expired(item);
+    } else if (item->call->kind > CALL_EXPLAIN) {
+        item_done(item, FB__STATUS__TIMEOUT, "no answer from node %s within %llu ms", node,
+                  waited_ms);
+    } else if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED &&
+               item->generation && ask && ask->peer) {
         outbox_ack(item->call->broker, ask->peer, item->call->space->name, item);
         item_done(item, FB__STATUS__OK, NULL);
     } else if (ask && !ask->peer) {
@@ -191,7 +198,7 @@ static char *text_or_empty(char *text) {
     return text ? text : (char *)protobuf_c_empty_string;
 }
 
-static void send_reply(const struct call *call, const Fb__ClientReply *reply) {
+void call_send(const struct call *call, const Fb__ClientReply *reply) {
     call->session->ops->reply(call->session->client, call->request_id, reply, -1);
 }
 
@@ -213,7 +220,7 @@ static void answer_put(struct call *call) {
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_PUT;
     reply.put = &put;
-    send_reply(call, &reply);
+    call_send(call, &reply);
 }
 
 static void fill_get(const struct item *item, Fb__GetResult *result) {
@@ -228,6 +235,7 @@ static void fill_get(const struct item *item, Fb__GetResult *result) {
     result->extent_bytes = item->extent_bytes;
     result->generation = item->generation;
     result->over_network = item->over_network;
+    result->transfer = item->transfer;
     if (!item->want_spec)
         return;
     result->home = (char *)item->home;
@@ -248,7 +256,7 @@ static void answer_get(struct call *call) {
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_GET;
     reply.get = &get;
-    send_reply(call, &reply);
+    call_send(call, &reply);
 }
 
 static void answer_retire(struct call *call) {
@@ -265,7 +273,7 @@ static void answer_retire(struct call *call) {
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_ITEMS;
     reply.items = &items;
-    send_reply(call, &reply);
+    call_send(call, &reply);
 }
 
 static void answer_stat(struct call *call) {
@@ -287,37 +295,53 @@ static void answer_stat(struct call *call) {
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_STAT;
     reply.stat = &stat;
-    send_reply(call, &reply);
+    call_send(call, &reply);
     for (uint32_t i = 0; i < call->count; i++)
         if (pointers[i] != &failed[i])
             fb__stat_result__free_unpacked(pointers[i], NULL);
 }
 
-static void answer_single(struct call *call) {
+static void answer_drain(struct call *call) {
     const struct item *item = &call->items[0];
+    const struct directory *directory = call->broker->directory;
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.status = item->status;
     reply.error = text_or_empty(item->error);
     Fb__DrainReply drain = FB__DRAIN_REPLY__INIT;
-    Fb__ExplainReply *explain = NULL;
-    if (call->kind == CALL_DRAIN) {
-        reply.result_case = FB__CLIENT_REPLY__RESULT_DRAIN;
-        reply.drain = &drain;
-        drain.release_pending = call->broker->release_pending;
-        drain.sentence = reply.error;
-    } else if (item->answer &&
-               (explain = fb__explain_reply__unpack(NULL, item->answer_bytes, item->answer))) {
-        reply.result_case = FB__CLIENT_REPLY__RESULT_EXPLAIN;
-        reply.explain = explain;
-    }
-    send_reply(call, &reply);
-    if (explain)
-        fb__explain_reply__free_unpacked(explain, NULL);
+    reply.result_case = FB__CLIENT_REPLY__RESULT_DRAIN;
+    reply.drain = &drain;
+    drain.release_pending = call->broker->release_pending;
+    drain.index_pending = directory->ops->pending(directory);
+    drain.sentence = reply.error;
+    call_send(call, &reply);
+}
+
+void item_answer_whole(struct item *item, const Fb__ClientReply *reply) {
+    item->answer_bytes = fb__client_reply__get_packed_size(reply);
+    item->answer = malloc(item->answer_bytes + 1);
+    if (item->answer)
+        fb__client_reply__pack(reply, item->answer);
+    item_done(item, FB__STATUS__OK, NULL);
+}
+
+static void answer_whole(struct call *call) {
+    const struct item *item = &call->items[0];
+    Fb__ClientReply *whole =
+        item->answer ? fb__client_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;
+    Fb__ClientReply failed = FB__CLIENT_REPLY__INIT;
+    failed.status = item->answer ? FB__STATUS__UNAVAILABLE : item->status;
+    failed.error = text_or_empty(item->error);
+    call_send(call, whole ? whole : &failed);
+    if (whole)
+        fb__client_reply__free_unpacked(whole, NULL);
 }
 
 static void (*const answers[])(struct call *call) = {
-    [CALL_PUT] = answer_put,   [CALL_GET] = answer_get,        [CALL_RETIRE] = answer_retire,
-    [CALL_STAT] = answer_stat, [CALL_EXPLAIN] = answer_single, [CALL_DRAIN] = answer_single,
+    [CALL_PUT] = answer_put,          [CALL_GET] = answer_get,
+    [CALL_RETIRE] = answer_retire,    [CALL_STAT] = answer_stat,
+    [CALL_EXPLAIN] = explain_answer,  [CALL_DRAIN] = answer_drain,
+    [CALL_NODES] = list_answer_nodes, [CALL_LIST] = answer_whole,
+    [CALL_INDEX_LIST] = answer_whole, [CALL_INDEX_CHECK] = index_answer,
 };
 
 /* ---- endings ---- */
@@ -330,6 +354,8 @@ static void call_free(struct call *call) {
         free(item->checksums);
         free(item->inline_put);
         free(item->answer);
+        if (item->explained)
+            explain_free(item->explained);
     }
     TAILQ_REMOVE(&call->session->calls, call, link);
     call->session->call_count--;

@@ -9,6 +9,10 @@
  * and the bytes are discarded when it ends, unless another item has joined by then: its own lease
  * proves that the generation was RESIDENT all along, so the bytes are good. The landing extent is
  * never freed before the transport has let go of it.
+ *
+ * While the bytes of a large sample come in, clients that asked for it are told how many have
+ * (Landed), so that they check them meanwhile. Each fetch has a number of its own, `transfer`: a
+ * get that it granted carries it in its answer, and only then do the notices count for anything.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +21,9 @@
 #include "state.h"
 
 #define NOTICE_INTERVAL_NS (100 * NS_PER_MS)
+#define LANDED_GRAINS_MIN                                                                          \
+    4u /* of a sample that is told of: below, the notices cost what they save */
+#define LANDED_NOTICES_MAX 64u /* for one sample */
 
 static struct fetch *find(struct broker *broker, const struct space *space, uint64_t generation) {
     struct fetch *fetch;
@@ -100,6 +107,7 @@ static void finish(struct fetch *fetch) {
     struct item *item;
     while ((item = TAILQ_FIRST(&fetch->items))) {
         fetch_detach(item);
+        item->transfer = fetch->transfer;
         if (!grant_copy(item))
             item_done(item, FB__STATUS__INTERNAL, "sample %s: its landing copy vanished",
                       item->sample_id);
@@ -133,28 +141,63 @@ static void on_read(void *context, int status, const char *why) {
         finish(fetch);
 }
 
+static void notify(const struct item *item, const Fb__ClientNotice *notice) {
+    const struct broker_session *session = item->call->session;
+    session->ops->notice(session->client, item->call->request_id, notice);
+}
+
 static void send_progress(const struct fetch *fetch, const struct item *item, uint64_t bytes_done) {
-    struct broker_session *session = item->call->session;
     Fb__Progress progress = FB__PROGRESS__INIT;
     progress.bytes_done = bytes_done;
     progress.bytes_total = fetch->extent_bytes;
     Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
     notice.note_case = FB__CLIENT_NOTICE__NOTE_PROGRESS;
     notice.progress = &progress;
-    session->ops->notice(session->client, item->call->request_id, &notice);
+    notify(item, &notice);
+}
+
+static void send_landed(const struct fetch *fetch, const struct item *item, uint64_t bytes) {
+    Fb__Landed landed = FB__LANDED__INIT;
+    landed.item = (uint32_t)(item - item->call->items);
+    landed.transfer = fetch->transfer;
+    landed.extent_offset = fetch->landing_offset;
+    landed.bytes = bytes;
+    Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
+    notice.note_case = FB__CLIENT_NOTICE__NOTE_LANDED;
+    notice.landed = &landed;
+    notify(item, &notice);
+}
+
+/* True if so many bytes are worth telling of; sets the next step. */
+static bool landed_step(struct fetch *fetch, uint64_t prefix_bytes) {
+    uint64_t grain_bytes = fetch->broker->options.landed_grain_bytes;
+    if (fetch->extent_bytes < LANDED_GRAINS_MIN * grain_bytes ||
+        prefix_bytes < fetch->landed_next_bytes || !prefix_bytes)
+        return false;
+    if (grain_bytes < fetch->extent_bytes / LANDED_NOTICES_MAX)
+        grain_bytes = fetch->extent_bytes / LANDED_NOTICES_MAX;
+    fetch->landed_next_bytes = prefix_bytes + grain_bytes;
+    return true;
 }
 
 /* Whoever waits for bytes that move waits on. */
-static void on_progress(void *context, uint64_t bytes_done, uint64_t now_ns) {
+static void on_progress(void *context, uint64_t bytes_done, uint64_t prefix_bytes,
+                        uint64_t now_ns) {
     struct fetch *fetch = context;
-    bool notify = now_ns >= fetch->notice_ns;
-    if (notify)
+    bool progressed = now_ns >= fetch->notice_ns;
+    if (BROKER_PLANTED(PLANTED_LANDED_EARLY))
+        prefix_bytes = fetch->extent_bytes;
+    bool landed = landed_step(fetch, prefix_bytes);
+    if (progressed)
         fetch->notice_ns = now_ns + NOTICE_INTERVAL_NS;
     struct item *item;
     TAILQ_FOREACH (item, &fetch->items, fetch_link) {
-        item_set_deadline(item, now_ns + item->call->patience_ns);
-        if (notify && item->call->wants_reply)
+        const struct call *call = item->call;
+        item_set_deadline(item, now_ns + call->patience_ns);
+        if (progressed && call->wants_reply)
             send_progress(fetch, item, bytes_done);
+        if (landed && call->wants_reply && call->wants_landed)
+            send_landed(fetch, item, prefix_bytes);
     }
 }
 
@@ -258,6 +301,7 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
     if (payload_bytes)
         memcpy(fetch->bytes, payload, payload_bytes);
     fetch->broker = broker;
+    fetch->transfer = ++broker->last_transfer;
     fetch->space = item->call->space;
     fetch->generation = reply->generation;
     fetch->peer = lease->peer;

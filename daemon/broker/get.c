@@ -212,6 +212,7 @@ bool get_get(struct broker_session *session, uint32_t request_id, bool wants_rep
                                   wants_reply, NULL, why);
     if (!call)
         return !*why;
+    call->wants_landed = asked->want_landed;
     call->wait_ns = asked->wait_ms * NS_PER_MS;
     call->patience_ns = (asked->deadline_ms ? asked->deadline_ms : PATIENCE_DEFAULT_MS) * NS_PER_MS;
     for (size_t i = 0; i < asked->n_items; i++)

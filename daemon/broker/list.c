@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Inventories of this node: samples, leases, stores, peers, health. Paged, so that a large store
- * never makes a large answer or a long turn of the loop.
+ * Inventories of one node: samples (of another one too, by asking it), leases, stores. Paged, so
+ * that a large store never makes a large answer or a long turn of the loop.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,33 +54,135 @@ static uint64_t fill_page(const struct broker *broker, const struct space *space
     return cursor;
 }
 
-bool list_samples(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                  const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    const Fb__List *asked = request->list;
-    struct space *space =
-        probe_space(session, asked->handle, asked->store, request_id, wants_reply);
-    if (!space)
-        return true;
+/* False: out of memory. What `result` points to lives in *page_out. */
+static bool make_page(const struct broker *broker, const struct space *space, const Fb__List *asked,
+                      struct sample_page **page_out, Fb__ListReply *result) {
     struct sample_page *page = malloc(sizeof *page);
-    if (!page) {
+    if (!page)
+        return false;
+    page->count = page->bytes = 0;
+    fb__list_reply__init(result);
+    result->cursor = fill_page(broker, space, asked, page);
+    result->n_samples = page->count;
+    result->samples = page->pointers;
+    *page_out = page;
+    return true;
+}
+
+static void free_page(struct sample_page *page) {
+    for (size_t i = 0; i < page->count; i++)
+        probe_free_info(&page->infos[i]);
+    free(page);
+}
+
+static void list_here(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                      const struct space *space, const Fb__List *asked) {
+    struct sample_page *page;
+    Fb__ListReply result;
+    if (!make_page(session->broker, space, asked, &page, &result)) {
         call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
                           "the broker is out of memory");
-        return true;
+        return;
     }
-    page->count = page->bytes = 0;
-    Fb__ListReply result = FB__LIST_REPLY__INIT;
-    result.cursor = fill_page(session->broker, space, asked, page);
-    result.n_samples = page->count;
-    result.samples = page->pointers;
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_LIST;
     reply.list = &result;
     answer(session, request_id, wants_reply, &reply);
-    for (size_t i = 0; i < page->count; i++)
-        probe_free_info(&page->infos[i]);
-    free(page);
+    free_page(page);
+}
+
+/* ---- another node's samples ---- */
+
+void list_serve(struct asking *asking, uint32_t request_id, const Fb__List *asked) {
+    const struct space *space = asked ? space_find(asking->broker, asked->store) : NULL;
+    struct sample_page *page = NULL;
+    Fb__ListReply result = FB__LIST_REPLY__INIT; /* no such store: no samples */
+    if (space && !make_page(asking->broker, space, asked, &page, &result)) {
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "it is out of memory");
+        return;
+    }
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_LIST;
+    reply.list = &result;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+    if (page)
+        free_page(page);
+}
+
+static void on_peer_page(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                         size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes;
+    struct item *item = ask_take(context);
+    if (!item)
+        return;
+    if (!reply || reply->result_case != FB__PEER_REPLY__RESULT_LIST) {
+        item_done(item, reply && reply->status ? reply->status : FB__STATUS__UNAVAILABLE,
+                  "node %s: %s", item->home,
+                  !reply          ? why
+                  : reply->status ? reply->error
+                                  : "it does not know that request");
+        return;
+    }
+    Fb__ClientReply page = FB__CLIENT_REPLY__INIT;
+    page.result_case = FB__CLIENT_REPLY__RESULT_LIST;
+    page.list = reply->list;
+    item_answer_whole(item, &page);
+}
+
+static void ask_page(struct item *item, Fb__List *asked, const char *store) {
+    struct broker *broker = item->call->broker;
+    struct peer *peer = peers_find(broker->peers, asked->node);
+    struct ask *ask = peer ? ask_new(item, peer) : NULL;
+    Fb__List list = *asked;
+    list.handle = 0;
+    list.store = (char *)store;
+    Fb__PeerList peer_list = FB__PEER_LIST__INIT;
+    peer_list.list = &list;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_LIST;
+    request.list = &peer_list;
+    snprintf(item->home, sizeof item->home, "%.*s", (int)sizeof item->home - 1, asked->node);
+    item_set_deadline(item, broker->now_ns + item->call->patience_ns);
+    if (ask && !peer_call(peer, &request, on_peer_page, ask, broker->now_ns))
+        return;
+    if (ask)
+        ask_take(ask);
+    item_done(item, FB__STATUS__UNAVAILABLE, "node %s is no peer of node %s, or cannot be asked",
+              item->home, broker->config->node);
+}
+
+/* An admin may name a store that this node does not have. */
+static void list_there(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                       Fb__List *asked) {
+    const struct attachment *attachment = session_attachment(session, asked->handle);
+    const char *store = attachment ? attachment->space->name : asked->store;
+    if (!attachment && (!session->admin || layout_check_name(store))) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
+                          "open the store first (only admins may look into one that they have not "
+                          "opened)");
+        return;
+    }
+    struct call *call = call_new(session, CALL_LIST, 1, request_id, wants_reply);
+    if (!call)
+        return;
+    call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
+    ask_page(&call->items[0], asked, store);
+    call_begun(call);
+}
+
+bool list_samples(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                  const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    Fb__List *asked = request->list;
+    if (*asked->node && strcmp(asked->node, session->broker->config->node)) {
+        list_there(session, request_id, wants_reply, asked);
+        return true;
+    }
+    const struct space *space =
+        probe_space(session, asked->handle, asked->store, request_id, wants_reply);
+    if (space)
+        list_here(session, request_id, wants_reply, space, asked);
     return true;
 }
 
@@ -190,132 +293,6 @@ bool list_stores(struct broker_session *session, uint32_t request_id, bool wants
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_STORES;
     reply.stores = &result;
-    answer(session, request_id, wants_reply, &reply);
-    return true;
-}
-
-/* ---- nodes ---- */
-
-struct node_page {
-    Fb__NodeInfo infos[PAGE_ITEMS_MAX], *pointers[PAGE_ITEMS_MAX];
-    struct peer_info from[PAGE_ITEMS_MAX];
-    struct {
-        Fb__RailInfo infos[TRANSPORT_RAILS_MAX], *pointers[TRANSPORT_RAILS_MAX];
-    } rails[PAGE_ITEMS_MAX];
-    size_t count;
-};
-
-static Fb__NodeInfo *next_node(struct node_page *page) {
-    Fb__NodeInfo *info = &page->infos[page->count];
-    fb__node_info__init(info);
-    page->pointers[page->count++] = info;
-    return info;
-}
-
-static void fill_rails(struct node_page *page, size_t node) {
-    const struct transport_info *from = &page->from[node].transport;
-    Fb__NodeInfo *info = &page->infos[node];
-    for (uint32_t i = 0; i < from->rail_count; i++) {
-        const struct transport_rail_info *rail = &from->rails[i];
-        Fb__RailInfo *out = page->rails[node].pointers[i] = &page->rails[node].infos[i];
-        fb__rail_info__init(out);
-        out->name = (char *)rail->name;
-        out->local = (char *)rail->local;
-        out->last_failure = (char *)rail->last_failure;
-        out->up = rail->up;
-        out->mtu_bytes = rail->mtu_bytes;
-        out->bytes_in = rail->bytes_in;
-        out->reads = rail->reads;
-        out->errors = rail->errors;
-    }
-    info->n_rails = from->rail_count;
-    info->rails = page->rails[node].pointers;
-    info->detail = (char *)from->detail;
-}
-
-static void fill_nodes(struct broker *broker, struct node_page *page) {
-    Fb__NodeInfo *self = next_node(page);
-    self->node = (char *)broker->config->node;
-    self->address = (char *)broker->config->listen;
-    self->state = (char *)(broker->draining         ? "draining"
-                           : !broker_serves(broker) ? "fenced"
-                                                    : "up");
-    self->incarnation = broker->options.incarnation;
-    self->self = true;
-    for (struct peer *peer = peers_next(broker->peers, NULL); peer && page->count < PAGE_ITEMS_MAX;
-         peer = peers_next(broker->peers, peer)) {
-        struct peer_info *from = &page->from[page->count];
-        Fb__NodeInfo *info = next_node(page);
-        const struct outbox *outbox = peer_user(peer);
-        peer_query(peer, from);
-        info->node = (char *)from->node;
-        info->address = (char *)from->address;
-        info->state = (char *)from->state;
-        info->transport = (char *)(from->transport.transport ? from->transport.transport : "");
-        info->last_failure = (char *)from->last_failure;
-        info->incarnation = from->incarnation;
-        info->bytes_in = from->transport.read_bytes_in + from->transport.message_bytes_in;
-        info->bytes_out = from->transport.read_bytes_out + from->transport.message_bytes_out;
-        info->reads = from->reads;
-        info->errors = from->errors;
-        info->release_pending = outbox ? outbox->count : 0;
-        info->reads_in_flight = from->transport.reads_in_flight;
-        fill_rails(page, page->count - 1);
-    }
-}
-
-bool list_nodes(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                const char **why) {
-    (void)request, (void)payload, (void)payload_bytes, (void)why;
-    struct node_page *page = malloc(sizeof *page);
-    if (!page) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
-                          "the broker is out of memory");
-        return true;
-    }
-    page->count = 0;
-    fill_nodes(session->broker, page);
-    Fb__NodesReply result = FB__NODES_REPLY__INIT;
-    result.n_nodes = page->count;
-    result.nodes = page->pointers;
-    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
-    reply.result_case = FB__CLIENT_REPLY__RESULT_NODES;
-    reply.nodes = &result;
-    answer(session, request_id, wants_reply, &reply);
-    free(page);
-    return true;
-}
-
-/* ---- health ---- */
-
-bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                 const char **why) {
-    (void)request, (void)payload, (void)payload_bytes, (void)why;
-    struct broker *broker = session->broker;
-    Fb__HealthReply result = FB__HEALTH_REPLY__INIT;
-    for (uint32_t i = 0; i < broker->space_end; i++) {
-        struct store_totals totals;
-        if (!broker->spaces[i].used)
-            continue;
-        store_totals(broker->spaces[i].store, &totals);
-        result.leases += totals.leases;
-        result.stores += !broker->spaces[i].dropped;
-    }
-    result.node = (char *)broker->config->node;
-    result.incarnation = broker->options.incarnation;
-    result.broker_version = (char *)FEATURED_VERSION;
-    result.uptime_ms = (broker->now_ns - broker->started_ns) / NS_PER_MS;
-    result.resident_bytes = broker->account.used_bytes;
-    result.max_resident_bytes = broker->account.limit_bytes;
-    result.sessions = broker->session_count;
-    result.release_pending = broker->release_pending;
-    result.draining = broker->draining;
-    result.directory = (char *)broker->directory->ops->name;
-    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
-    reply.result_case = FB__CLIENT_REPLY__RESULT_HEALTH;
-    reply.health = &result;
     answer(session, request_id, wants_reply, &reply);
     return true;
 }

@@ -16,6 +16,7 @@ struct node {
     TAILQ_ENTRY(node) link;
     char name[LAYOUT_NAME_BYTES_MAX + 1];
     uint64_t live; /* incarnation, 0 = none or not known */
+    uint64_t left_ns;
     uint64_t
         dead[DEAD_KEPT]; /* those that died last; of an earlier one the node itself must tell */
     uint32_t dead_at;
@@ -56,10 +57,11 @@ static struct node *find_or_add(struct broker *broker, const char *name) {
     return node;
 }
 
-void nodes_on_up(void *owner, const char *name, const char *address, uint64_t incarnation) {
+void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
+                 uint64_t incarnation) {
     struct broker *broker = owner;
     struct node *node = find_or_add(broker, name);
-    if (!node || !peers_add(broker->peers, name, address)) {
+    if (!node || !peers_add(broker->peers, name, address, data_address)) {
         log_error("node %s: out of memory", name);
         return;
     }
@@ -68,8 +70,8 @@ void nodes_on_up(void *owner, const char *name, const char *address, uint64_t in
     exhume(node, incarnation);
     node->live = incarnation;
     if (incarnation)
-        log_info("node %s is a member at %s, incarnation %016llx", name, address,
-                 (unsigned long long)incarnation);
+        log_info("node %s is a member at %s, data at %s, incarnation %016llx", name, address,
+                 data_address, (unsigned long long)incarnation);
 }
 
 void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
@@ -80,8 +82,10 @@ void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
         return;
     if (node->live == incarnation)
         node->live = 0;
+    node->left_ns = ((const struct broker *)owner)->now_ns;
     if (!is_buried(node, incarnation))
         bury(node, incarnation);
+    held_check_all(owner);
 }
 
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {
@@ -92,6 +96,26 @@ bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incar
                        */
         return node->dead_at && !node->live;
     return is_buried(node, incarnation); /* one never heard of may be newer than what we know */
+}
+
+uint64_t nodes_incarnation(const struct broker *broker, const char *name) {
+    const struct node *node = find(broker, name);
+    if (!node || node->live || !node->dead_at)
+        return node ? node->live : 0;
+    return node->dead[(node->dead_at - 1) % DEAD_KEPT];
+}
+
+uint64_t nodes_gone_ns(const struct broker *broker, const char *name) {
+    const struct node *node = find(broker, name);
+    return node && !node->live && node->dead_at ? broker->now_ns - node->left_ns : 0;
+}
+
+bool nodes_are_led_by_us(const struct broker *broker) {
+    const struct node *node;
+    TAILQ_FOREACH (node, &broker->nodes, link)
+        if (node->live && strcmp(node->name, broker->config->node) < 0)
+            return false;
+    return true;
 }
 
 bool nodes_have_lost(const struct broker *broker, enum directory_result result,

@@ -185,11 +185,30 @@ static int send_releases(struct outbox *outbox) {
     return peer_call(outbox->peer, &request, on_confirmed, outbox, outbox->broker->now_ns);
 }
 
+/* Its records are swept after so long (index_sweep.c), so that it would retire what they named if
+ * it came back. */
+static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
+    uint64_t keep_ns = broker->config->lost_keep_ms * NS_PER_MS;
+    if (!keep_ns || TAILQ_EMPTY(&outbox->waiting) ||
+        nodes_gone_ns(broker, peer_node(outbox->peer)) <= keep_ns)
+        return;
+    log_warning("node %s has been gone for more than %llu s: %llu releases for it are given up",
+                peer_node(outbox->peer), (unsigned long long)(broker->config->lost_keep_ms / 1000),
+                (unsigned long long)outbox->count);
+    for (struct pending_end *end; (end = TAILQ_FIRST(&outbox->waiting));) {
+        struct space *space = end->is_ack ? space_find(broker, end->store) : NULL;
+        if (space)
+            publish_clear(broker, space, end->sample_id, end->generation, true, NULL);
+        forget(outbox, &outbox->waiting, end);
+    }
+}
+
 void outbox_flush(struct broker *broker, struct peer *peer, uint64_t now_ns) {
     struct outbox *outbox = peer_user(peer);
+    if (outbox)
+        give_up_on_the_dead(broker, outbox);
     if (!outbox || outbox->busy || outbox->retry_ns > now_ns || TAILQ_EMPTY(&outbox->waiting))
         return;
-    (void)broker;
     struct pending_end *first = TAILQ_FIRST(&outbox->waiting);
     outbox->busy = true;
     int result = first->is_ack ? send_ack(outbox, first) : send_releases(outbox);

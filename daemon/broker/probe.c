@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Stat and explain: what is known of one generation, from its home or, for a bare id, from
- * whichever node knows most. No probe takes a lease or changes anything.
+ * Stat: what is known of one generation, from its home or, for a bare id, from whichever node knows
+ * most. No probe takes a lease or changes anything.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -81,12 +81,12 @@ void probe_free_info(Fb__SampleInfo *info) {
 
 /* ---- this node's own knowledge ---- */
 
-static bool find(const struct space *space, const Fb__RetireItem *asked, struct store_info *info) {
+bool probe_find(const struct space *space, const Fb__RetireItem *asked, struct store_info *info) {
     return store_stat(space->store, asked->sample_id, (uint32_t)strlen(asked->sample_id),
                       asked->generation, info);
 }
 
-static bool earlier_incarnation(const struct broker *broker, const Fb__RetireItem *asked) {
+bool probe_earlier_incarnation(const struct broker *broker, const Fb__RetireItem *asked) {
     return asked->incarnation && asked->incarnation != broker->options.incarnation &&
            !strcmp(asked->home, broker->config->node);
 }
@@ -101,16 +101,19 @@ uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
     uint32_t spec_bytes = 0, checksums_bytes = 0;
     char sentence[SENTENCE_BYTES];
     *state_out = FB__SAMPLE_STATE__NEVER_SEEN;
-    if (earlier_incarnation(broker, asked)) {
+    if (probe_earlier_incarnation(broker, asked)) {
         result.status = FB__STATUS__LOST;
         snprintf(sentence, sizeof sentence,
                  "sample %s: node %s has restarted without its memory since this ref was made",
                  asked->sample_id, broker->config->node);
         result.error = sentence;
-    } else if (!find(space, asked, &info)) {
+    } else if (!probe_find(space, asked, &info)) {
         result.status = FB__STATUS__NOT_FOUND;
         status_not_found(sentence, broker, space, asked->sample_id, asked->generation);
         result.error = sentence;
+    } else if (info.state == STORE_RESIDENT && !broker_serves(broker)) { /* as far as we know */
+        result.status = FB__STATUS__UNAVAILABLE;
+        result.error = (char *)broker_fenced_why(broker);
     } else {
         probe_fill_info(broker, space, &info, false, &sample);
         result.info = &sample;
@@ -130,103 +133,9 @@ uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
     return packed;
 }
 
-static void say_leases(const Fb__SampleInfo *info, char *out, size_t out_bytes) {
-    if (!info->leases)
-        snprintf(out, out_bytes, "nobody reads it");
-    else
-        snprintf(out, out_bytes, "%u lease%s, the first held by %s for %.1f s", info->leases,
-                 info->leases == 1 ? "" : "s", info->n_holders ? info->holders[0]->holder : "?",
-                 info->n_holders ? (double)info->holders[0]->age_ms / 1e3 : 0.0);
-}
-
-static void say_resident(const struct space *space, const Fb__SampleInfo *info, const char *leases,
-                         char *out, size_t out_bytes) {
-    static const char *const waits[] = {"consumed releases", "an ack",
-                                        "an abort, a supersede or gc"};
-    char need[64];
-    if (space->settings.policy == FB__POLICY__ON_RELEASE)
-        snprintf(need, sizeof need, "%u of %u consumed releases so far", info->consumed,
-                 info->readers);
-    else
-        snprintf(need, sizeof need, "kept until %s", waits[space->settings.policy]);
-    snprintf(out, out_bytes, "resident on node %s for %.1f s, %" PRIu64 " bytes; %s; %s",
-             info->home, (double)info->age_ms / 1e3, info->extent_bytes, leases, need);
-}
-
-static void say(const struct broker *broker, const struct space *space,
-                const struct store_info *from, const Fb__SampleInfo *info, char *out,
-                size_t out_bytes) {
-    char leases[256], owner[160];
-    double age_s = (double)info->age_ms / 1e3;
-    say_leases(info, leases, sizeof leases);
-    switch (info->state) {
-    case FB__SAMPLE_STATE__PLANNED:
-        if (info->landing)
-            snprintf(out, out_bytes, "a landing copy on its way from node %s for %.1f s",
-                     info->home, age_s);
-        else
-            snprintf(out, out_bytes,
-                     "planned for %.1f s by %s: reserved, being written, not committed", age_s,
-                     broker_owner_name(broker, from->owner, owner));
-        break;
-    case FB__SAMPLE_STATE__SEALED:
-        snprintf(out, out_bytes, "committed %.1f s ago, not yet published by the directory", age_s);
-        break;
-    case FB__SAMPLE_STATE__RESIDENT:
-        if (info->landing)
-            snprintf(out, out_bytes, "a landing copy of node %s's sample; %s", info->home, leases);
-        else
-            say_resident(space, info, leases, out, out_bytes);
-        break;
-    case FB__SAMPLE_STATE__RETIRED:
-        snprintf(out, out_bytes, "retired %.1f s ago: %s; its memory is kept: %s", age_s,
-                 status_reason_word(from->reason), leases);
-        break;
-    case FB__SAMPLE_STATE__GONE:
-        snprintf(out, out_bytes, "retired %.1f s ago: %s; its memory is free again", age_s,
-                 status_reason_word(from->reason));
-        break;
-    default:
-        snprintf(out, out_bytes, "never seen on node %s", broker->config->node);
-    }
-}
-
-uint8_t *probe_explain_here(const struct broker *broker, const struct space *space,
-                            const Fb__RetireItem *asked, size_t *bytes_out,
-                            Fb__SampleState *state_out) {
-    struct store_info info;
-    Fb__SampleInfo sample = FB__SAMPLE_INFO__INIT;
-    Fb__ExplainReply reply = FB__EXPLAIN_REPLY__INIT;
-    char about[SENTENCE_BYTES * 2], sentence[SENTENCE_BYTES * 3];
-    if (earlier_incarnation(broker, asked)) {
-        snprintf(about, sizeof about,
-                 "home gone: node %s has restarted without its memory since this ref was made",
-                 broker->config->node);
-    } else if (find(space, asked, &info)) {
-        probe_fill_info(broker, space, &info, true, &sample);
-        reply.info = &sample;
-        say(broker, space, &info, &sample, about, sizeof about);
-    } else {
-        snprintf(about, sizeof about, "never seen on node %s (or so long ago that it is forgotten)",
-                 broker->config->node);
-    }
-    snprintf(sentence, sizeof sentence, "sample %s of store %s: %s", asked->sample_id, space->name,
-             about);
-    reply.sentence = sentence;
-    reply.node = (char *)broker->config->node;
-    reply.state = *state_out = sample.state;
-    *bytes_out = fb__explain_reply__get_packed_size(&reply);
-    uint8_t *packed = malloc(*bytes_out);
-    if (packed)
-        fb__explain_reply__pack(&reply, packed);
-    probe_free_info(&sample);
-    return packed;
-}
-
 /* ---- asking others ---- */
 
-/* The more useful of two states to report. */
-static int rank(Fb__SampleState state) {
+int probe_rank(Fb__SampleState state) {
     static const int ranks[] = {0, 3, 4,
                                 5, 2, 1}; /* never seen, planned, sealed, resident, retired, gone */
     return (unsigned)state < sizeof ranks / sizeof *ranks ? ranks[state] : 0;
@@ -234,7 +143,7 @@ static int rank(Fb__SampleState state) {
 
 /* Takes over packed if it tells more than what is there. */
 static void offer(struct item *item, uint8_t *packed, size_t bytes, Fb__SampleState state) {
-    if (packed && (!item->answer || rank(state) > rank(item->answer_state))) {
+    if (packed && (!item->answer || probe_rank(state) > probe_rank(item->answer_state))) {
         free(item->answer);
         item->answer = packed;
         item->answer_bytes = bytes;
@@ -253,28 +162,8 @@ static void offer_reply(struct item *item, const Fb__PeerReply *reply) {
         state = reply->stat->info ? reply->stat->info->state : state;
         if ((packed = malloc(bytes ? bytes : 1)))
             fb__stat_result__pack(reply->stat, packed);
-    } else if (reply->result_case == FB__PEER_REPLY__RESULT_EXPLAIN) {
-        bytes = fb__explain_reply__get_packed_size(reply->explain);
-        state = reply->explain->state;
-        if ((packed = malloc(bytes ? bytes : 1)))
-            fb__explain_reply__pack(reply->explain, packed);
     }
     offer(item, packed, bytes, state);
-}
-
-static void explain_unreachable(struct item *item, const struct peer *peer, const char *why) {
-    char sentence[SENTENCE_BYTES];
-    Fb__ExplainReply reply = FB__EXPLAIN_REPLY__INIT;
-    snprintf(sentence, sizeof sentence,
-             "sample %s of store %s: its home, node %s, cannot be reached: %s", item->sample_id,
-             item->call->space->name, peer_node(peer), why);
-    reply.sentence = sentence;
-    reply.node = (char *)peer_node(peer);
-    size_t bytes = fb__explain_reply__get_packed_size(&reply);
-    uint8_t *packed = malloc(bytes);
-    if (packed)
-        fb__explain_reply__pack(&reply, packed);
-    offer(item, packed, bytes, FB__SAMPLE_STATE__NEVER_SEEN);
 }
 
 static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -287,8 +176,6 @@ static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *
         return;
     if (reply && reply->status == FB__STATUS__OK)
         offer_reply(item, reply);
-    else if (item->call->kind == CALL_EXPLAIN && *item->home)
-        explain_unreachable(item, peer, reply ? reply->error : why);
     if (item->ask_count)
         return;
     if (item->answer)
@@ -305,17 +192,11 @@ static void ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked
     if (!ask)
         return;
     Fb__PeerStat stat = FB__PEER_STAT__INIT;
-    Fb__PeerExplain explain = FB__PEER_EXPLAIN__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
-    stat.store = explain.store = call->space->name;
-    stat.item = explain.item = asked;
-    if (call->kind == CALL_STAT) {
-        request.op_case = FB__PEER_REQUEST__OP_STAT;
-        request.stat = &stat;
-    } else {
-        request.op_case = FB__PEER_REQUEST__OP_EXPLAIN;
-        request.explain = &explain;
-    }
+    stat.store = call->space->name;
+    stat.item = asked;
+    request.op_case = FB__PEER_REQUEST__OP_STAT;
+    request.stat = &stat;
     if (peer_call(peer, &request, on_answer, ask, call->broker->now_ns) < 0)
         ask_take(ask);
     else
@@ -325,10 +206,7 @@ static void ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked
 static void probe_here(struct item *item, const Fb__RetireItem *asked) {
     size_t bytes = 0;
     Fb__SampleState state;
-    uint8_t *packed =
-        item->call->kind == CALL_STAT
-            ? probe_stat_here(item->call->broker, item->call->space, asked, &bytes, &state)
-            : probe_explain_here(item->call->broker, item->call->space, asked, &bytes, &state);
+    uint8_t *packed = probe_stat_here(item->call->broker, item->call->space, asked, &bytes, &state);
     offer(item, packed, bytes, packed ? state : FB__SAMPLE_STATE__NEVER_SEEN);
 }
 
@@ -383,20 +261,6 @@ struct space *probe_space(struct broker_session *session, uint32_t handle, const
     return NULL;
 }
 
-static bool probe(struct broker_session *session, enum call_kind kind, struct space *space,
-                  uint32_t request_id, bool wants_reply, Fb__RetireItem **items, size_t count,
-                  uint32_t deadline_ms) {
-    struct call *call = call_new(session, kind, count, request_id, wants_reply);
-    if (!call)
-        return true;
-    call->space = space;
-    call->patience_ns = deadline_ms ? deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
-    for (size_t i = 0; i < count; i++)
-        probe_one(&call->items[i], items[i]);
-    call_begun(call);
-    return true;
-}
-
 bool probe_stat(struct broker_session *session, uint32_t request_id, bool wants_reply,
                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
                 const char **why) {
@@ -407,22 +271,14 @@ bool probe_stat(struct broker_session *session, uint32_t request_id, bool wants_
         return false;
     }
     struct space *space = probe_space(session, asked->handle, "", request_id, wants_reply);
-    return !space || probe(session, CALL_STAT, space, request_id, wants_reply, asked->items,
-                           asked->n_items, asked->deadline_ms);
-}
-
-bool probe_explain(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                   const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                   const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__Explain *asked = request->explain;
-    if (!asked->item) {
-        *why = "an Explain without an item";
-        return false;
-    }
-    struct space *space =
-        probe_space(session, asked->handle, asked->store, request_id, wants_reply);
-    Fb__RetireItem *items[1] = {asked->item};
-    return !space || probe(session, CALL_EXPLAIN, space, request_id, wants_reply, items, 1,
-                           asked->deadline_ms);
+    struct call *call =
+        space ? call_new(session, CALL_STAT, asked->n_items, request_id, wants_reply) : NULL;
+    if (!call)
+        return true;
+    call->space = space;
+    call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
+    for (size_t i = 0; i < asked->n_items; i++)
+        probe_one(&call->items[i], asked->items[i]);
+    call_begun(call);
+    return true;
 }

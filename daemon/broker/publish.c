@@ -22,11 +22,20 @@
 
 /* One home that has to retire what we replaced. */
 struct older_home {
+    TAILQ_ENTRY(older_home) link;
     struct publishing *publishing;
     char node[LAYOUT_NAME_BYTES_MAX + 1];
     uint64_t incarnation, generation; /* 0 = whatever the index does not name */
     bool confirmed, asked;
     uint64_t retry_ns;
+};
+
+/* Are all nodes among the older homes? */
+enum everyone {
+    EVERYONE_NOT_NEEDED = 0,
+    EVERYONE_DUE,   /* the directory is to be asked who they are */
+    EVERYONE_ASKED, /* it has been: we may not have heard of them all */
+    EVERYONE_LISTED,
 };
 
 struct publishing {
@@ -39,11 +48,12 @@ struct publishing {
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     bool published;               /* or refused, with everyone to be asked all the same */
     enum directory_result result; /* of the directory, once published */
-    bool clears;                  /* no put: the record of one that failed is to go */
-    bool everyone;                /* every node is in `older` */
+    bool clears;                  /* no put: the record of one that is gone is to go */
+    bool again;                   /* ... and then everyone is to check once more */
     bool record_due;              /* retired meanwhile: its record goes when nothing older lives */
-    struct older_home *older;
-    size_t older_count, older_room;
+    enum everyone everyone;
+    uint64_t everyone_retry_ns;
+    TAILQ_HEAD(, older_home) older;
 };
 
 void publish_detach(struct item *item) {
@@ -94,7 +104,7 @@ bool publish_pursues(const struct broker *broker, const struct space *space, con
     const struct publishing *publishing;
     TAILQ_FOREACH (publishing, &broker->publishings, link)
         if (publishing->space == space && (publishing->published || generation) &&
-            (generation ? publishing->generation == generation
+            (generation ? publishing->generation == generation && !publishing->clears
                         : !strcmp(publishing->sample_id, sample_id)))
             return true;
     return false;
@@ -106,6 +116,14 @@ bool publish_is_on_the_way(const struct broker *broker, const struct space *spac
     TAILQ_FOREACH (publishing, &broker->publishings, link)
         if (publishing->space == space && !publishing->published &&
             !strcmp(publishing->sample_id, sample_id))
+            return true;
+    return false;
+}
+
+bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation) {
+    const struct publishing *publishing;
+    TAILQ_FOREACH (publishing, &broker->publishings, link)
+        if (publishing->space == space && publishing->generation == generation)
             return true;
     return false;
 }
@@ -124,19 +142,28 @@ static void on_retired(void *context, enum directory_result result) {
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
-static void retire_own_record(const struct publishing *publishing) {
+static void retire_record(const struct publishing *publishing, directory_retire_fn done,
+                          void *context) {
     struct broker *broker = publishing->broker;
     struct directory_record record = {publishing->space->name,     publishing->sample_id,
                                       broker->config->node,        publishing->generation,
                                       broker->options.incarnation, 0};
-    broker->directory->ops->retire(broker->directory, &record, on_retired, NULL);
+    broker->directory->ops->retire(broker->directory, &record, done, context);
+}
+
+static void forget_older(struct publishing *publishing) {
+    struct older_home *home;
+    while ((home = TAILQ_FIRST(&publishing->older))) {
+        TAILQ_REMOVE(&publishing->older, home, link);
+        free(home);
+    }
 }
 
 static void end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
     TAILQ_REMOVE(&broker->publishings, publishing, link);
     publishing->space->uses--;
-    free(publishing->older);
+    forget_older(publishing);
     free(publishing);
 }
 
@@ -145,7 +172,7 @@ static void end(struct publishing *publishing) {
 static void answer(struct publishing *publishing) {
     struct item *item = publishing->item;
     struct store_answer remembered = {FB__STATUS__OK, publishing->generation};
-    if (publishing->result == DIRECTORY_OK)
+    if (publishing->result == DIRECTORY_OK && !publishing->clears)
         store_replay_record(publishing->space->store, publishing->op, &remembered);
     if (!item)
         return;
@@ -160,36 +187,64 @@ static void answer(struct publishing *publishing) {
                                                            : "the directory cannot be reached");
 }
 
+/* The record is gone. A home that was taken for dead may have come back before, and kept what its
+ * record named; if it comes back from now on it finds no record. */
+static void on_cleared(void *context, enum directory_result result) {
+    struct publishing *publishing = context;
+    (void)result;
+    forget_older(publishing);
+    publishing->everyone = EVERYONE_DUE;
+}
+
 static void finish_if_confirmed(struct publishing *publishing) {
-    for (size_t i = 0; i < publishing->older_count; i++)
-        if (!publishing->older[i].confirmed)
+    const struct older_home *home;
+    TAILQ_FOREACH (home, &publishing->older, link)
+        if (!home->confirmed)
             return;
+    if (publishing->everyone == EVERYONE_DUE || publishing->everyone == EVERYONE_ASKED)
+        return;
+    if (publishing->again) {
+        publishing->again = false;
+        publishing->everyone = EVERYONE_ASKED; /* when the record is gone */
+        retire_record(publishing, on_cleared, publishing);
+        return;
+    }
     if (publishing->record_due)
-        retire_own_record(publishing);
-    if (!publishing->clears)
-        answer(publishing);
+        retire_record(publishing, on_retired, NULL);
+    answer(publishing);
     end(publishing);
 }
 
-static void add_older(struct publishing *publishing, const char *node, uint64_t incarnation,
+/* False: out of memory. */
+static bool add_older(struct publishing *publishing, const char *node, uint64_t incarnation,
                       uint64_t generation) {
-    if (publishing->older_count == publishing->older_room)
-        return; /* a node that joined since: it came with nothing older */
-    struct older_home *home = &publishing->older[publishing->older_count++];
-    *home = (struct older_home){
-        .publishing = publishing, .incarnation = incarnation, .generation = generation};
+    struct older_home *home = calloc(1, sizeof *home);
+    if (!home)
+        return false;
+    home->publishing = publishing;
+    home->incarnation = incarnation;
+    home->generation = generation;
     strncpy(home->node, node, sizeof home->node - 1);
+    TAILQ_INSERT_TAIL(&publishing->older, home, link);
+    return true;
 }
 
-/* Whatever they hold of this sample and the index does not name. */
-static void add_everyone(struct publishing *publishing) {
+static void on_members(void *context, enum directory_result result) {
+    struct publishing *publishing = context;
     struct broker *broker = publishing->broker;
-    if (publishing->everyone)
-        return;
-    publishing->everyone = true;
-    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+    bool listed = result == DIRECTORY_OK;
+    for (struct peer *peer = peers_next(broker->peers, NULL); listed && peer;
          peer = peers_next(broker->peers, peer))
-        add_older(publishing, peer_node(peer), 0, 0);
+        listed = add_older(publishing, peer_node(peer), 0, 0);
+    publishing->everyone = listed ? EVERYONE_LISTED : EVERYONE_DUE;
+    publishing->everyone_retry_ns = broker->now_ns + RETRY_NS;
+}
+
+/* Every node is to check whatever it holds of this sample and the index does not name. One that
+ * joins later comes with nothing, or reconciled. */
+static void add_everyone(struct publishing *publishing) {
+    if (publishing->everyone == EVERYONE_NOT_NEEDED)
+        publishing->everyone = EVERYONE_DUE;
 }
 
 static void on_superseded(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -228,8 +283,11 @@ static void ask(struct older_home *home) {
 }
 
 static void pursue(struct publishing *publishing, uint64_t now_ns) {
-    for (size_t i = 0; i < publishing->older_count; i++) {
-        struct older_home *home = &publishing->older[i];
+    struct directory *directory = publishing->broker->directory;
+    struct older_home *home;
+    if (publishing->broker->closing)
+        return;
+    TAILQ_FOREACH (home, &publishing->older, link) {
         if (home->confirmed || home->asked)
             continue;
         if (nodes_is_dead(publishing->broker, home->node, home->incarnation)) {
@@ -237,6 +295,13 @@ static void pursue(struct publishing *publishing, uint64_t now_ns) {
             add_everyone(publishing);
         } else if (home->retry_ns <= now_ns)
             ask(home);
+    }
+    if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns <= now_ns) {
+        publishing->everyone = EVERYONE_ASKED;
+        if (BROKER_PLANTED(PLANTED_MEMBERS_HEARD_OF))
+            on_members(publishing, DIRECTORY_OK);
+        else
+            directory->ops->members(directory, on_members, publishing);
     }
     finish_if_confirmed(publishing);
 }
@@ -253,38 +318,15 @@ void publishings_pump(struct broker *broker, uint64_t now_ns) {
 uint64_t publishings_next_deadline_ns(const struct broker *broker) {
     uint64_t next_ns = UINT64_MAX;
     const struct publishing *publishing;
-    TAILQ_FOREACH (publishing, &broker->publishings, link)
-        for (size_t i = 0; i < publishing->older_count; i++) {
-            const struct older_home *home = &publishing->older[i];
+    TAILQ_FOREACH (publishing, &broker->publishings, link) {
+        const struct older_home *home;
+        TAILQ_FOREACH (home, &publishing->older, link)
             if (!home->confirmed && !home->asked && home->retry_ns < next_ns)
                 next_ns = home->retry_ns;
-        }
+        if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns < next_ns)
+            next_ns = publishing->everyone_retry_ns;
+    }
     return next_ns;
-}
-
-static size_t peer_count(const struct broker *broker) {
-    size_t count = 0;
-    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
-         peer = peers_next(broker->peers, peer))
-        count++;
-    return count;
-}
-
-/* False: out of memory. */
-static bool list_older(struct publishing *publishing, const struct directory_record *older,
-                       bool ask_peers) {
-    struct broker *broker = publishing->broker;
-    publishing->older_room = peer_count(broker) + 1;
-    publishing->older = calloc(publishing->older_room, sizeof *publishing->older);
-    if (!publishing->older)
-        return false;
-    if (BROKER_PLANTED(PLANTED_NOT_SUPERSEDED))
-        return true;
-    if (older && strcmp(older->home, broker->config->node))
-        add_older(publishing, older->home, older->incarnation, older->generation);
-    if (ask_peers)
-        add_everyone(publishing);
-    return true;
 }
 
 /* ---- the directory's answer ---- */
@@ -320,6 +362,16 @@ static bool make_resident(struct publishing *publishing, const struct directory_
     return chain_ends;
 }
 
+static void note_older(struct publishing *publishing, const struct directory_record *older,
+                       bool ask_peers) {
+    if (BROKER_PLANTED(PLANTED_NOT_SUPERSEDED))
+        return;
+    bool elsewhere = older && strcmp(older->home, publishing->broker->config->node) != 0;
+    if (ask_peers ||
+        (elsewhere && !add_older(publishing, older->home, older->incarnation, older->generation)))
+        add_everyone(publishing);
+}
+
 /* Refused after its answer was lost, the put may have replaced something for a moment: then
  * everyone checks as well. */
 static void on_published(void *context, enum directory_result result,
@@ -331,9 +383,7 @@ static void on_published(void *context, enum directory_result result,
         ask_peers |= !make_resident(publishing, older);
     else
         take_back(publishing);
-    if (!list_older(publishing, older, ask_peers))
-        log_error("store %s: out of memory: an older generation of %s may linger until it is read",
-                  publishing->space->name, publishing->sample_id);
+    note_older(publishing, older, ask_peers);
     pursue(publishing, publishing->broker->now_ns);
 }
 
@@ -354,6 +404,7 @@ void publish(struct item *item, uint64_t generation) {
     publishing->space = space;
     publishing->generation = generation;
     publishing->op = item->op;
+    TAILQ_INIT(&publishing->older);
     memcpy(publishing->sample_id, info.sample_id, sizeof publishing->sample_id);
     attach(publishing, item);
     space->uses++;
@@ -368,20 +419,31 @@ void publish(struct item *item, uint64_t generation) {
 }
 
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation) {
-    struct publishing *publishing = calloc(1, sizeof *publishing);
-    if (!publishing) {
+                   uint64_t generation, bool of_the_dead, struct item *waits) {
+    bool pointless = !broker->directory->ops->index || !generation ||
+                     (!waits && publish_is_of(broker, space, generation));
+    struct publishing *publishing = pointless ? NULL : calloc(1, sizeof *publishing);
+    if (!pointless && !publishing)
         log_error("store %s: out of memory: the record of %s stays", space->name, sample_id);
+    if (!publishing) {
+        if (waits)
+            item_done(waits, FB__STATUS__OK, NULL);
         return;
     }
     publishing->broker = broker;
     publishing->space = space;
     publishing->generation = generation;
-    publishing->published = publishing->clears = publishing->record_due = true;
+    publishing->published = publishing->clears = true;
+    publishing->again = of_the_dead && !BROKER_PLANTED(PLANTED_DEAD_STAY_DEAD);
+    publishing->record_due = !publishing->again;
+    TAILQ_INIT(&publishing->older);
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
+    if (waits)
+        attach(publishing, waits);
     space->uses++;
     TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);
-    list_older(publishing, NULL, true);
+    publishing->everyone = EVERYONE_DUE;
+    held_check_own(broker, space, sample_id);
     /* publishings_pump() goes on: the caller may be inside a walk over records. */
 }
 

@@ -173,14 +173,14 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
                      "this session opened the store read-only", why);
 }
 
-static bool refuse_new(struct broker_session *session, uint32_t request_id, bool wants_reply) {
-    struct broker *broker = session->broker;
-    if (!broker->draining && (broker_serves(broker) || BROKER_PLANTED(PLANTED_FENCED_PUTS)))
+/* True, and the item done: nothing new is taken now. */
+static bool refuse_new(struct item *item) {
+    struct broker *broker = item->call->broker;
+    if (!broker->draining && broker_serves(broker))
         return false;
-    char sentence[SENTENCE_BYTES + 80];
-    snprintf(sentence, sizeof sentence, "node %s takes no new samples: %s", broker->config->node,
-             broker->draining ? "it is stopping" : broker_fenced_why(broker));
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE, sentence);
+    item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
+              broker->config->node,
+              broker->draining ? "it is stopping" : broker_fenced_why(broker));
     return true;
 }
 
@@ -193,8 +193,6 @@ bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants
                  const char **why) {
     (void)payload, (void)payload_bytes;
     const Fb__Reserve *asked = request->reserve;
-    if (refuse_new(session, request_id, wants_reply))
-        return true;
     struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
     if (!call)
         return !*why;
@@ -202,6 +200,8 @@ bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants
         struct item *item = &call->items[i];
         struct layout layout;
         const char *wrong;
+        if (refuse_new(item))
+            continue;
         if (!check_spec(session->broker, asked->items[i]->sample_id, asked->items[i]->spec, &layout,
                         &wrong)) {
             item_done(item, FB__STATUS__INVALID, "sample %.128s of store %s: %s",
@@ -297,14 +297,13 @@ bool put_inline(struct broker_session *session, uint32_t request_id, bool wants_
         *why = "a Put whose items do not add up to its payload";
         return false;
     }
-    if (refuse_new(session, request_id, wants_reply))
-        return true;
     struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
     if (!call)
         return !*why;
     uint64_t deadline_ns = deadline_of(session->broker, asked->deadline_ms);
     for (size_t i = 0; i < asked->n_items; i++) {
-        if (!repeated(&call->items[i], session->client_id, asked->op_id, i))
+        if (!repeated(&call->items[i], session->client_id, asked->op_id, i) &&
+            !refuse_new(&call->items[i]))
             put_one(&call->items[i], asked->items[i], deadline_ns, payload);
         payload += asked->items[i]->bytes;
     }

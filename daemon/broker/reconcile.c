@@ -65,10 +65,62 @@ struct tally {
     size_t retired, published, removed;
 };
 
-static void on_published_again(void *context, enum directory_result result,
-                               const struct directory_record *older, bool ask_peers) {
-    (void)context, (void)result, (void)older,
-        (void)ask_peers; /* refused: fenced again, and reconciled again */
+/* One generation whose record is to be written again. */
+struct again {
+    struct broker *broker;
+    struct space *space;
+    uint64_t generation, in_place_of;
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
+};
+
+static void publish_again(struct again *again);
+
+static void on_published_again(void *context, enum directory_result result) {
+    struct again *again = context;
+    struct store_info info;
+    bool retired;
+    if (result == DIRECTORY_E_UNAVAILABLE && !again->broker->closing) {
+        publish_again(again);
+        return;
+    }
+    if (result == DIRECTORY_E_NOT_FOUND) /* another put has come first */
+        store_retire(again->space->store, again->sample_id, (uint32_t)strlen(again->sample_id),
+                     again->generation, STORE_SUPERSEDED, again->broker->now_ns, &retired);
+    else if (result == DIRECTORY_OK &&
+             !(store_stat(again->space->store, NULL, 0, again->generation, &info) &&
+               info.state == STORE_RESIDENT)) /* retired meanwhile */
+        publish_clear(again->broker, again->space, again->sample_id, again->generation, false,
+                      NULL);
+    again->space->uses--; /* fenced anew: it will be reconciled again */
+    free(again);
+}
+
+static void publish_again(struct again *again) {
+    struct broker *broker = again->broker;
+    struct store_info info = {0};
+    store_stat(again->space->store, NULL, 0, again->generation, &info);
+    struct directory_record record = {again->space->name,          again->sample_id,
+                                      broker->config->node,        again->generation,
+                                      broker->options.incarnation, info.extent_bytes};
+    broker->directory->ops->republish(broker->directory, &record, again->in_place_of,
+                                      on_published_again, again);
+}
+
+static void begin_again(struct broker *broker, struct space *space,
+                        const struct directory_record *record, uint64_t in_place_of) {
+    struct again *again = space ? calloc(1, sizeof *again) : NULL;
+    if (!again) {
+        log_error("store %s: sample %s is not published again: out of memory", record->store,
+                  record->sample_id);
+        return;
+    }
+    again->broker = broker;
+    again->space = space;
+    again->generation = record->generation;
+    again->in_place_of = in_place_of;
+    strncpy(again->sample_id, record->sample_id, sizeof again->sample_id - 1);
+    space->uses++;
+    publish_again(again);
 }
 
 static void on_removed(void *context, enum directory_result result) {
@@ -76,7 +128,7 @@ static void on_removed(void *context, enum directory_result result) {
 }
 
 static void carry_out(void *context, enum directory_verdict verdict,
-                      const struct directory_record *record) {
+                      const struct directory_record *record, uint64_t in_place_of) {
     struct tally *tally = context;
     struct broker *broker = tally->broker;
     struct directory *directory = broker->directory;
@@ -90,12 +142,14 @@ static void carry_out(void *context, enum directory_verdict verdict,
         tally->retired += retired;
         break;
     case DIRECTORY_PUBLISH_HELD:
-        directory->ops->publish(directory, record, on_published_again, NULL);
+        begin_again(broker, space, record, in_place_of);
         tally->published++;
         break;
     case DIRECTORY_RETIRE_RECORD:
+        if (space && publish_is_of(broker, space, record->generation))
+            break; /* its put goes on */
         if (space)
-            publish_clear(broker, space, record->sample_id, record->generation);
+            publish_clear(broker, space, record->sample_id, record->generation, false, NULL);
         else
             directory->ops->retire(directory, record, on_removed, NULL);
         tally->removed++;

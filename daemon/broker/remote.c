@@ -22,6 +22,11 @@ static void refuse_lost(struct item *item) {
               item->sample_id, item->call->space->name, item->home);
 }
 
+/* Of a ref that names no incarnation only the home itself can tell. */
+static bool is_lost(const struct item *item) {
+    return item->incarnation && nodes_is_dead(item->call->broker, item->home, item->incarnation);
+}
+
 /* One of possibly several answers for the item was no. That no node has an id is known only when
  * all have said so. */
 static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerReply *reply,
@@ -31,7 +36,7 @@ static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerR
         item->unheard = peer;
     if (item->ask_count || item->in_store)
         return; /* others may still say yes */
-    if (!reply && nodes_is_dead(item->call->broker, item->home, item->incarnation))
+    if (!reply && is_lost(item))
         refuse_lost(item);
     else if (absent && (!item->unheard || BROKER_PLANTED(PLANTED_UNHEARD_IS_NO)))
         get_local_not_found(item);
@@ -114,7 +119,7 @@ static void watch(struct item *item) {
 void remote_get(struct item *item) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->home);
-    if (nodes_is_dead(broker, item->home, item->incarnation)) {
+    if (is_lost(item)) {
         refuse_lost(item);
         return;
     }

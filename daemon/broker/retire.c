@@ -33,22 +33,13 @@ static bool retire_here(struct item *item) {
     return retired;
 }
 
-static void on_swept(void *context, enum directory_result result) {
-    (void)context, (void)result; /* the directory retries by itself */
-}
-
-void retire_record(struct broker *broker, const char *store, const char *sample_id,
-                   uint64_t generation) {
-    struct directory_record record = {
-        .store = store, .sample_id = sample_id, .home = "", .generation = generation};
-    if (generation)
-        broker->directory->ops->retire(broker->directory, &record, on_swept, NULL);
-}
-
-/* What a dead incarnation held is gone; so goes its record. */
+/* What a dead incarnation held is gone; so goes its record. It may come back though, having only
+ * been away, and a put of it that was never answered may have replaced what lives on elsewhere: it
+ * is done when nobody holds anything of it. */
 static void done_with_the_dead(struct item *item) {
-    retire_record(item->call->broker, item->call->space->name, item->sample_id, item->generation);
-    item_done(item, FB__STATUS__OK, NULL);
+    struct call *call = item->call;
+    item_set_deadline(item, call->broker->now_ns + call->patience_ns);
+    publish_clear(call->broker, call->space, item->sample_id, item->generation, true, item);
 }
 
 static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -67,7 +58,8 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
     }
     if (confirmed && item->ask_count)
         return; /* the other peers' answers are still out */
-    if (nodes_is_dead(item->call->broker, item->home, item->incarnation))
+    bool reborn = reply && item->incarnation && peer_incarnation(peer) != item->incarnation;
+    if (reborn || nodes_is_dead(item->call->broker, item->home, item->incarnation))
         done_with_the_dead(item);
     else if (confirmed)
         item_done(item, FB__STATUS__OK, NULL);
@@ -120,6 +112,22 @@ static void retire_at_home(struct item *item) {
         item_done(item, FB__STATUS__OK, NULL);
 }
 
+/* Retires it here and answers, unless it is an id of which nothing was found. What an older put
+ * replaced may live on elsewhere for as long as that put is pursuing it. */
+static bool retire_and_answer(struct item *item) {
+    struct call *call = item->call;
+    bool all = retire_here(item) || item->generation;
+    bool pursues = publish_pursues(call->broker, call->space, item->sample_id, item->generation);
+    if (pursues)
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: its put here has not yet seen the end of an older one "
+                  "elsewhere; ask again",
+                  item->sample_id, call->space->name);
+    else if (all)
+        item_done(item, FB__STATUS__OK, NULL);
+    return pursues || all;
+}
+
 static void on_located(void *context, enum directory_result result,
                        const struct directory_record *record, bool ask_peers) {
     struct item *item = ask_take(context);
@@ -140,6 +148,9 @@ static void on_located(void *context, enum directory_result result,
         item->generation = record->generation;
         item->incarnation = record->incarnation;
         retire_at_home(item);
+    } else if (result == DIRECTORY_OK) { /* put here while we were looking */
+        item->generation = record->generation;
+        retire_and_answer(item);
     } else if (result == DIRECTORY_E_UNAVAILABLE) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: the directory cannot be reached to find it",
@@ -162,18 +173,14 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
         done_with_the_dead(item);
         return;
     }
-    bool all = retire_here(item) || asked->generation;
-    if (publish_pursues(broker, item->call->space, item->sample_id, asked->generation)) {
+    if (!asked->generation && !broker_serves(broker)) { /* what we hold may have been superseded */
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: its put here has not yet seen the end of an older one "
-                  "elsewhere; ask again",
-                  item->sample_id, item->call->space->name);
+                  "sample %s of store %s: node %s cannot tell who holds it: %s", item->sample_id,
+                  item->call->space->name, broker->config->node, broker_fenced_why(broker));
         return;
     }
-    if (all) {
-        item_done(item, FB__STATUS__OK, NULL);
+    if (retire_and_answer(item))
         return;
-    }
     struct ask *ask = ask_new(item, NULL);
     if (!ask) {
         item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");

@@ -53,7 +53,8 @@ void serve_closed(void *owner, void *user) {
         TAILQ_REMOVE(&asking->waiting, served, link);
         free(served);
     }
-    serve_forget_checks(broker, asking);
+    index_forget_checks(broker, asking);
+    held_checks_forget(broker, asking);
     TAILQ_REMOVE(&broker->askings, asking, link);
     free(asking);
 }
@@ -249,7 +250,7 @@ static void on_probe(struct asking *asking, uint32_t request_id, const char *sto
     }
     size_t bytes;
     Fb__SampleState state;
-    uint8_t *packed = explain ? probe_explain_here(asking->broker, space, item, &bytes, &state)
+    uint8_t *packed = explain ? explain_here(asking->broker, space, item, &bytes, &state)
                               : probe_stat_here(asking->broker, space, item, &bytes, &state);
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = explain ? FB__PEER_REPLY__RESULT_EXPLAIN : FB__PEER_REPLY__RESULT_STAT;
@@ -301,6 +302,15 @@ void serve_request(void *owner, void *user, uint32_t request_id, bool wants_repl
         return;
     case FB__PEER_REQUEST__OP_EXPLAIN:
         on_probe(asking, request_id, request->explain->store, request->explain->item, true);
+        return;
+    case FB__PEER_REQUEST__OP_HEALTH:
+        list_serve_health(asking, request_id);
+        return;
+    case FB__PEER_REQUEST__OP_LIST:
+        list_serve(asking, request_id, request->list->list);
+        return;
+    case FB__PEER_REQUEST__OP_INDEX_CHECK:
+        index_serve_check(asking, request_id, request->index_check);
         return;
     case FB__PEER_REQUEST__OP_RELEASE:
         on_release(asking, request->release);

@@ -14,7 +14,7 @@ static void retire_one(struct broker *broker, struct space *space, const Fb__Ret
     bool retired;
     if (serve_wrong_incarnation(broker, "", item->incarnation)) {
         if (!layout_check_sample_id(item->sample_id))
-            retire_record(broker, space->name, item->sample_id, item->generation);
+            publish_clear(broker, space, item->sample_id, item->generation, true, NULL);
         return;
     }
     if ((reason == STORE_ACKED && space->settings.policy == FB__POLICY__RETAIN) ||
@@ -24,79 +24,6 @@ static void retire_one(struct broker *broker, struct space *space, const Fb__Ret
                  reason, broker->now_ns, &retired);
     answer = (struct store_answer){FB__STATUS__OK, retired};
     store_replay_record(space->store, op, &answer);
-}
-
-/* Another node has put this sample but does not know what it replaced: whatever we hold of it that
- * the index does not name is retired, then the asker is told. One that is SEALED is on its way to
- * the index: that it is not there yet proves nothing, and who replaces it will name it. */
-struct index_check {
-    TAILQ_ENTRY(index_check) link;
-    struct broker *broker;
-    struct asking *asking; /* NULL once its connection is gone */
-    struct space *space;
-    uint32_t request_id;
-    uint64_t generation; /* what we held when asked */
-    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
-};
-
-static void on_checked(void *context, enum directory_result result,
-                       const struct directory_record *record, bool ask_peers) {
-    (void)ask_peers;
-    struct index_check *check = context;
-    struct broker *broker = check->broker;
-    bool known =
-        result == DIRECTORY_OK || result == DIRECTORY_E_NOT_FOUND || result == DIRECTORY_E_LOST;
-    bool named = result == DIRECTORY_OK && record->generation == check->generation;
-    bool retired;
-    if (known && !named)
-        store_retire(check->space->store, check->sample_id, (uint32_t)strlen(check->sample_id),
-                     check->generation, STORE_SUPERSEDED, broker->now_ns, &retired);
-    if (check->asking)
-        serve_refuse(check->asking, check->request_id,
-                     known ? FB__STATUS__OK : FB__STATUS__UNAVAILABLE,
-                     known ? "" : "the directory cannot be reached");
-    TAILQ_REMOVE(&broker->checks, check, link);
-    check->space->uses--;
-    free(check);
-}
-
-/* False: nothing to check, the answer is yes. */
-static bool check_index(struct asking *asking, uint32_t request_id, struct space *space,
-                        const char *sample_id) {
-    struct store_info info;
-    if (publish_is_on_the_way(asking->broker, space, sample_id)) {
-        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
-                     "a put of it is on its way to the index");
-        return true;
-    }
-    if (layout_check_sample_id(sample_id) ||
-        !store_stat(space->store, sample_id, (uint32_t)strlen(sample_id), 0, &info) ||
-        info.landing || info.state != STORE_RESIDENT)
-        return false;
-    struct index_check *check = calloc(1, sizeof *check);
-    if (!check) {
-        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
-        return true;
-    }
-    struct broker *broker = asking->broker;
-    *check = (struct index_check){.broker = broker,
-                                  .asking = asking,
-                                  .space = space,
-                                  .request_id = request_id,
-                                  .generation = info.generation};
-    strcpy(check->sample_id, sample_id);
-    space->uses++;
-    TAILQ_INSERT_TAIL(&broker->checks, check, link);
-    broker->directory->ops->locate(broker->directory, space->name, check->sample_id, on_checked,
-                                   check);
-    return true;
-}
-
-void serve_forget_checks(struct broker *broker, const struct asking *asking) {
-    struct index_check *check;
-    TAILQ_FOREACH (check, &broker->checks, link)
-        if (check->asking == asking)
-            check->asking = NULL;
 }
 
 static void supersede(struct asking *asking, uint32_t request_id, struct space *space,
@@ -126,7 +53,7 @@ bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerReti
         return false; /* absent is success */
     if (asked->reason == FB__REASON__SUPERSEDED && asked->n_items == 1 &&
         !asked->items[0]->generation)
-        return check_index(asking, request_id, space, asked->items[0]->sample_id);
+        return held_check_serve(asking, request_id, space, asked->items[0]->sample_id);
     if (asked->reason == FB__REASON__SUPERSEDED && asked->n_items == 1) {
         supersede(asking, request_id, space, asked->items[0]);
         return true;

@@ -25,7 +25,8 @@
 #define SENTENCE_BYTES 320u
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
-#define NS_PER_MS 1000000ull
+#define NS_PER_MS                  1000000ull
+#define LANDED_GRAIN_BYTES_DEFAULT (1ull << 20)
 
 /* One store on this node. Slots are reused; a dropped store lingers until its last lease ends. */
 struct space {
@@ -87,7 +88,18 @@ struct broker_session {
 TAILQ_HEAD(session_list, broker_session);
 
 /* ---- calls ---- */
-enum call_kind { CALL_PUT, CALL_GET, CALL_RETIRE, CALL_STAT, CALL_EXPLAIN, CALL_DRAIN };
+enum call_kind {
+    CALL_PUT,
+    CALL_GET,
+    CALL_RETIRE,
+    CALL_STAT,
+    CALL_EXPLAIN,
+    CALL_DRAIN,
+    CALL_NODES, /* an item for each peer */
+    CALL_LIST,  /* of another node's samples */
+    CALL_INDEX_LIST,
+    CALL_INDEX_CHECK,
+};
 
 /* One question under way for an item. Freed by its answer. */
 struct ask {
@@ -134,11 +146,14 @@ struct item {
     uint8_t *spec, *checksums; /* malloc'ed when want_spec */
     uint32_t spec_bytes, checksums_bytes;
     uint64_t remote;      /* remote_lease id, 0 = none */
+    uint64_t transfer;    /* of the fetch that brought the bytes for it, 0 = they were here */
     struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
-    /* stat, explain */
-    uint8_t *answer; /* the best so far: a packed Fb__StatResult or Fb__ExplainReply, malloc'ed */
+    /* Packed, malloc'ed: the best Fb__StatResult or Fb__ExplainReply so far; Fb__HealthReply
+     * (nodes), Fb__IndexFinding (index check), a whole Fb__ClientReply (list, index list). */
+    uint8_t *answer;
     size_t answer_bytes;
     Fb__SampleState answer_state;
+    Fb__ExplainReply *explained; /* explain.c */
 };
 TAILQ_HEAD(item_list, item);
 
@@ -146,10 +161,12 @@ struct call {
     TAILQ_ENTRY(call) link;
     struct broker *broker;
     struct broker_session *session; /* NULL once closed */
-    struct space *space;
+    struct space *space;            /* NULL where the request is about no store of this node */
+    char store[LAYOUT_NAME_BYTES_MAX + 1]; /* its name then, if it has one */
     uint32_t holder;
     uint32_t request_id;
     bool wants_reply, write_ok;
+    bool wants_landed; /* CALL_GET */
     enum call_kind kind;
     enum store_reason reason; /* CALL_RETIRE */
     uint64_t begun_ns, wait_ns, patience_ns;
@@ -188,9 +205,11 @@ struct fetch {
     uint64_t epoch;
     uint32_t region;
     uint64_t remote_offset, extent_bytes, landing_offset;
-    bool landed;        /* PLANNED landing copy exists */
-    uint64_t notice_ns; /* no progress notice before */
-    uint8_t *bytes;     /* an inline payload waiting for landing space */
+    bool landed;                /* PLANNED landing copy exists */
+    uint64_t transfer;          /* no other fetch of this broker has it */
+    uint64_t notice_ns;         /* no progress notice before */
+    uint64_t landed_next_bytes; /* no Landed notice before so many have landed */
+    uint8_t *bytes;             /* an inline payload waiting for landing space */
     uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
     uint32_t checksums_bytes;
     struct item_list items;
@@ -231,6 +250,13 @@ struct asking {
 };
 TAILQ_HEAD(asking_list, asking);
 
+/* The check of all that this node holds (held_check.c). */
+struct held_walk {
+    bool walking, again; /* again: from the beginning, at next_ns */
+    uint64_t next_ns, cursor;
+    uint32_t space, in_flight;
+};
+
 struct broker {
     struct broker_options options;
     const struct config *config;
@@ -250,11 +276,16 @@ struct broker {
     struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
+    uint64_t last_transfer; /* of fetches */
     bool draining;
+    bool closing;                    /* the peers are going: the directory may still answer */
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
     TAILQ_HEAD(, publishing) publishings;
     TAILQ_HEAD(, node) nodes;
-    TAILQ_HEAD(, index_check) checks; /* serve.c */
+    TAILQ_HEAD(, check) index_checks; /* index_check.c */
+    struct sweep *sweep;
+    TAILQ_HEAD(, held_check) held_checks;
+    struct held_walk held_walk;
     struct scratch scratch;
 };
 
@@ -288,6 +319,10 @@ void item_set_deadline(struct item *item, uint64_t deadline_ns);
 void calls_expire(struct broker *broker, uint64_t now_ns);
 uint64_t calls_next_deadline_ns(const struct broker *broker);
 void calls_abandon(struct broker_session *session);
+/* For calls of one item: ends it with this answer to the client. */
+void item_answer_whole(struct item *item, const Fb__ClientReply *reply);
+/* The one answer to a call, by what composes it. */
+void call_send(const struct call *call, const Fb__ClientReply *reply);
 void call_reply_simple(struct broker_session *session, uint32_t request_id, bool wants_reply,
                        Fb__Status status, const char *sentence);
 
@@ -316,13 +351,16 @@ typedef bool request_fn(struct broker_session *session, uint32_t request_id, boo
                         const Fb__ClientRequest *request, const uint8_t *payload,
                         size_t payload_bytes, const char **why);
 request_fn access_hello, access_store_open, access_store_prove, access_store_create,
-    access_store_drop, access_store_close;                                  /* access.c */
-request_fn put_reserve, put_commit, put_cancel, put_inline;                 /* put.c */
-request_fn get_get, get_release;                                            /* get.c */
-request_fn retire_ack, retire_abort;                                        /* retire.c */
-request_fn probe_stat, probe_explain;                                       /* probe.c */
-request_fn list_samples, list_leases, list_stores, list_nodes, list_health; /* list.c */
-request_fn steer_gc, steer_drain, steer_events;                             /* steer.c */
+    access_store_drop, access_store_close;                  /* access.c */
+request_fn put_reserve, put_commit, put_cancel, put_inline; /* put.c */
+request_fn get_get, get_release;                            /* get.c */
+request_fn retire_ack, retire_abort;                        /* retire.c */
+request_fn probe_stat;                                      /* probe.c */
+request_fn explain_sample;                                  /* explain.c */
+request_fn list_samples, list_leases, list_stores;          /* list.c */
+request_fn list_nodes, list_health;                         /* list_nodes.c */
+request_fn steer_gc, steer_drain, steer_events;             /* steer.c */
+request_fn index_list, index_check;                         /* index_check.c */
 
 /* ---- get.c ---- */
 void get_release_batch(struct broker_session *session, const Fb__Release *release);
@@ -355,11 +393,6 @@ uint64_t outboxes_next_deadline_ns(const struct broker *broker);
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
 void outbox_free(struct peer *peer);
 
-/* ---- retire.c ---- */
-/* Removes the record of a generation that is gone with its home, if it still stands; 0: none. */
-void retire_record(struct broker *broker, const char *store, const char *sample_id,
-                   uint64_t generation);
-
 /* ---- publish.c: from a sealed generation to an answered put ---- */
 void publish(struct item *item, uint64_t generation);
 /* A repeat of an operation still under way whose first asker is gone waits for its answer. */
@@ -372,26 +405,37 @@ bool publish_pursues(const struct broker *broker, const struct space *space, con
 /* A generation of this sample is SEALED here: whether the index has or had it is not known yet. */
 bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
                            const char *sample_id);
+/* This generation's put is not over yet. */
+bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation);
 /* Its record stays until they are over, so that whoever looks finds this node. */
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation);
 /* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
  * before it is retired. */
 bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);
-/* The index has a record of ours for a put that failed: it may have replaced another node's.
- * Everyone checks what it holds of it, then the record is removed. */
+/* The index may have a record of a put of which nothing is left: it failed here, or its home is
+ * dead. It may have replaced another node's. Everyone checks what it holds of the sample, then the
+ * record is removed if it still stands. of_the_dead: its home, which may yet come back, is made
+ * sure of too. waits: answered OK when that is done; NULL = nobody. */
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation);
+                   uint64_t generation, bool of_the_dead, struct item *waits);
 void publish_detach(struct item *item);
 void publishings_pump(struct broker *broker, uint64_t now_ns);
 uint64_t publishings_next_deadline_ns(const struct broker *broker);
 void publishings_free(struct broker *broker);
 
 /* ---- nodes.c ---- */
-void nodes_on_up(void *owner, const char *name, const char *address, uint64_t incarnation);
+void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
+                 uint64_t incarnation);
 void nodes_on_down(void *owner, const char *name, uint64_t incarnation);
 void nodes_on_fenced(void *owner, bool fenced, const char *why);
 /* That incarnation serves no more, for certain. */
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation);
+/* The one that lives, or the last that died; 0 = not known. */
+uint64_t nodes_incarnation(const struct broker *broker, const char *name);
+/* How long ago the node left, if it is no member now; 0 = it is one, or never was. */
+uint64_t nodes_gone_ns(const struct broker *broker, const char *name);
+/* Of the members that live, this node has the first name. */
+bool nodes_are_led_by_us(const struct broker *broker);
 /* What the directory located is at a dead home, or at this node before it restarted, of which the
  * directory may not have heard yet. */
 bool nodes_have_lost(const struct broker *broker, enum directory_result result,
@@ -422,7 +466,19 @@ void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
 bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation);
 /* serve_retire.c: true when it answers by itself, now or later. */
 bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked);
-void serve_forget_checks(struct broker *broker, const struct asking *asking);
+
+/* ---- held_check.c: what this node holds against the index ---- */
+/* For another node, that is answered now or later; false: nothing to check, the answer is yes. */
+bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *space,
+                      const char *sample_id);
+void held_checks_forget(struct broker *broker, const struct asking *asking);
+/* On our own behalf: one sample, or all that this node holds. */
+void held_check_own(struct broker *broker, struct space *space, const char *sample_id);
+void held_check_all(struct broker *broker);
+bool held_checks_are_due(const struct broker *broker);
+void held_checks_pump(struct broker *broker, uint64_t now_ns);
+uint64_t held_checks_next_deadline_ns(const struct broker *broker);
+
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);
 
 /* ---- probe.c: shared with serve.c and list.c ---- */
@@ -430,18 +486,49 @@ const char *broker_owner_name(const struct broker *broker, uint64_t owner, char 
 void probe_fill_info(const struct broker *broker, const struct space *space,
                      const struct store_info *from, bool holders, Fb__SampleInfo *to);
 void probe_free_info(Fb__SampleInfo *info);
+bool probe_find(const struct space *space, const Fb__RetireItem *asked, struct store_info *info);
+/* The ref was made before this node last restarted. */
+bool probe_earlier_incarnation(const struct broker *broker, const Fb__RetireItem *asked);
+/* The more useful of two states to report has the higher rank. */
+int probe_rank(Fb__SampleState state);
 /* What this node itself knows, packed (malloc'ed): a Fb__StatResult or a Fb__ExplainReply. NULL =
- * no memory. */
+ * no memory. explain: space may be NULL. */
 uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
                          const Fb__RetireItem *asked, size_t *bytes_out,
                          Fb__SampleState *state_out);
-uint8_t *probe_explain_here(const struct broker *broker, const struct space *space,
-                            const Fb__RetireItem *asked, size_t *bytes_out,
-                            Fb__SampleState *state_out);
+uint8_t *explain_here(const struct broker *broker, const struct space *space,
+                      const Fb__RetireItem *asked, size_t *bytes_out, Fb__SampleState *state_out);
 /* The store that an admin names or a session has opened; answers the request itself when there is
  * none. */
 struct space *probe_space(struct broker_session *session, uint32_t handle, const char *name,
                           uint32_t request_id, bool wants_reply);
+
+/* ---- list.c, list_nodes.c ---- */
+void list_serve(struct asking *asking, uint32_t request_id, const Fb__List *asked);
+void list_serve_health(struct asking *asking, uint32_t request_id);
+void list_answer_nodes(struct call *call);
+
+/* ---- explain.c ---- */
+void explain_expired(struct item *item);
+void explain_answer(struct call *call);
+void explain_free(Fb__ExplainReply *explained);
+
+/* ---- index_check.c ---- */
+void index_serve_check(struct asking *asking, uint32_t request_id, const Fb__PeerIndexCheck *asked);
+void index_forget_checks(struct broker *broker, const struct asking *asking);
+void index_answer(struct call *call);
+
+/* ---- index_lost.c ---- */
+/* Removes records of dead homes, 1 to DIRECTORY_PAGE_RECORDS; done: as directory_audit_ops.sweep().
+ * False: out of memory, done does not run. */
+bool lost_remove(struct broker *broker, const struct directory_record *records, size_t count,
+                 directory_sweep_fn done, void *context);
+
+/* ---- index_sweep.c: records of homes that have long been dead ---- */
+int sweep_new(struct broker *broker); /* 0 or -1: out of memory */
+void sweep_free(struct broker *broker);
+void sweep_pump(struct broker *broker, uint64_t now_ns);
+uint64_t sweep_next_deadline_ns(const struct broker *broker);
 
 /* ---- steer.c ---- */
 void steer_pump_events(struct broker *broker);

@@ -2,6 +2,7 @@
  *
  * gc, drain and the stream of events.
  */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,40 +40,64 @@ bool steer_gc(struct broker_session *session, uint32_t request_id, bool wants_re
     return true;
 }
 
-/* ---- drain: wait until every release has reached its home ---- */
+/* ---- drain: wait until every release has reached its home, and the index knows ---- */
 
-static uint64_t pending(const struct broker *broker) {
-    return broker->release_pending + broker->directory->ops->pending(broker->directory);
+static uint64_t index_pending(const struct broker *broker) {
+    return broker->directory->ops->pending(broker->directory);
 }
 
-/* "3 for node a (last failure: connection refused)" ... */
-static void describe_pending(const struct broker *broker, char *out, size_t out_bytes) {
-    size_t used = 0;
+/* "3 releases for node a (back-off: connection refused)", one after the other. */
+static void __attribute__((format(printf, 3, 4)))
+add_left(char *out, size_t out_bytes, const char *format, ...) {
+    size_t used = strlen(out);
+    va_list arguments;
+    if (used && used + 3 < out_bytes)
+        used += (size_t)snprintf(out + used, out_bytes - used, ", ");
+    va_start(arguments, format);
+    vsnprintf(out + used, out_bytes - used, format, arguments);
+    va_end(arguments);
+}
+
+static const char *plural(uint64_t count) {
+    return count == 1 ? "" : "s";
+}
+
+static void describe_left(const struct broker *broker, char *out, size_t out_bytes) {
     out[0] = '\0';
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer)) {
         const struct outbox *outbox = peer_user(peer);
         struct peer_info info;
-        if (!outbox || !outbox->count || used + 1 >= out_bytes)
+        if (!outbox || !outbox->count)
             continue;
         peer_query(peer, &info);
-        int n = snprintf(out + used, out_bytes - used, "%s%llu for node %s (%s%s%s)",
-                         used ? ", " : "", (unsigned long long)outbox->count, info.node, info.state,
-                         *info.last_failure ? ": " : "", info.last_failure);
-        used += n > 0 ? (size_t)n : 0;
+        uint64_t gone_ns = nodes_gone_ns(broker, info.node);
+        if (gone_ns)
+            add_left(out, out_bytes, "%llu release%s for node %s (it left the cluster %llu s ago)",
+                     (unsigned long long)outbox->count, plural(outbox->count), info.node,
+                     (unsigned long long)(gone_ns / 1000 / NS_PER_MS));
+        else
+            add_left(out, out_bytes, "%llu release%s for node %s (%s%s%s)",
+                     (unsigned long long)outbox->count, plural(outbox->count), info.node,
+                     info.state, *info.last_failure ? ": " : "", info.last_failure);
     }
+    if (index_pending(broker))
+        add_left(out, out_bytes, "%llu record%s that etcd has not confirmed",
+                 (unsigned long long)index_pending(broker), plural(index_pending(broker)));
 }
 
 static void drained(struct item *item) {
     struct broker *broker = item->call->broker;
     char left[SENTENCE_BYTES];
-    if (!pending(broker)) {
+    describe_left(broker, left, sizeof left);
+    if (!*left)
         item_done(item, FB__STATUS__OK, NULL);
-        return;
-    }
-    describe_pending(broker, left, sizeof left);
-    item_done(item, FB__STATUS__TIMEOUT, "%llu releases have not reached their home: %s",
-              (unsigned long long)pending(broker), left);
+    else
+        item_done(item, FB__STATUS__TIMEOUT, "not drained in time; left: %s", left);
+}
+
+static bool is_drained(const struct broker *broker) {
+    return !broker->release_pending && !index_pending(broker);
 }
 
 bool steer_drain(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -94,7 +119,7 @@ void steer_check_drains(struct broker *broker, uint64_t now_ns) {
     struct item *item, *next;
     for (item = TAILQ_FIRST(&broker->drains); item; item = next) {
         next = TAILQ_NEXT(item, drain_link);
-        if (!pending(broker) || item->deadline_ns <= now_ns)
+        if (is_drained(broker) || item->deadline_ns <= now_ns)
             drained(item);
     }
 }

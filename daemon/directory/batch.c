@@ -15,8 +15,19 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+static size_t bucket_number(const char *key) {
+    return XXH3_64bits(key, strlen(key)) % BATCH_BUCKETS;
+}
+
 static struct batch_op **bucket_of(struct batch *batch, const char *key) {
-    return &batch->buckets[XXH3_64bits(key, strlen(key)) % BATCH_BUCKETS];
+    return &batch->buckets[bucket_number(key)];
+}
+
+bool batch_has_key(const struct batch *batch, const char *key) {
+    const struct batch_op *op = batch->buckets[bucket_number(key)];
+    while (op && strcmp(op->key, key) != 0)
+        op = op->next_in_bucket;
+    return op;
 }
 
 /* Where the first operation of this key hangs, or would. */

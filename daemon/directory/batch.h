@@ -55,6 +55,9 @@ void batch_return(struct batch *batch, struct batch_op *op);
  * the caller. */
 void batch_land(struct batch *batch);
 
+/* Operations of this key are queued or taken. */
+bool batch_has_key(const struct batch *batch, const char *key);
+
 /* An operation that is not taken is no longer wanted, and no longer ours. */
 void batch_remove(struct batch *batch, struct batch_op *op);
 /* When batch_take() has something at the latest, if nothing else happens; UINT64_MAX = never. */

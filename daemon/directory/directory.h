@@ -28,8 +28,10 @@ struct directory_record {
 };
 
 struct directory_events {
-    /* A node may be reached at this address from now on; incarnation 0 = not known. */
-    void (*node_up)(void *owner, const char *node, const char *address, uint64_t incarnation);
+    /* A node may be reached from now on: by messages at one address, and its bytes read at the
+     * other, often the same. incarnation 0 = not known. */
+    void (*node_up)(void *owner, const char *node, const char *address, const char *data_address,
+                    uint64_t incarnation);
     /* A node has left or its incarnation is dead. */
     void (*node_down)(void *owner, const char *node, uint64_t incarnation);
     /* We are fenced (true) or may serve again (false); why: one sentence. */
@@ -55,8 +57,44 @@ typedef void (*directory_retire_fn)(void *context, enum directory_result result)
 typedef void (*directory_locate_fn)(void *context, enum directory_result result,
                                     const struct directory_record *record, bool ask_peers);
 
+/* The members that there were when it was asked, at least, have been announced by node_up(). */
+typedef void (*directory_members_fn)(void *context, enum directory_result result);
+
+/* ---- looking after the index as a whole ---- */
+
+#define DIRECTORY_PAGE_RECORDS 100u
+
+struct directory_listed {
+    struct directory_record record;
+    uint64_t unix_ms;    /* when it was put */
+    bool home_is_member; /* as far as this node knows */
+};
+/* unreadable: keys among them that are no records of featured; next: where the page after this one
+ * begins, "" = there is none. Nothing but the result unless DIRECTORY_OK. */
+typedef void (*directory_list_fn)(void *context, enum directory_result result,
+                                  const struct directory_listed *listed, size_t count,
+                                  size_t unreadable, const char *next);
+typedef void (*directory_sweep_fn)(void *context, enum directory_result result, size_t removed);
+
+struct directory_audit_ops {
+    /* The records of a store (NULL = all), a page of at most DIRECTORY_PAGE_RECORDS, by store and
+     * sample. after: "" to begin, then what the page before said; anything else begins anew. What
+     * changes between two pages is seen or not. */
+    void (*list)(struct directory *d, const char *store, const char *after, directory_list_fn done,
+                 void *context);
+    /* Removes those of these records, at most DIRECTORY_PAGE_RECORDS, that still name the same
+     * generation and whose home's incarnation is not registered at the moment of the removal. */
+    void (*sweep)(struct directory *d, const struct directory_record *records, size_t count,
+                  directory_sweep_fn done, void *context);
+    /* A write of this sample's record has been asked for and is not answered yet. */
+    bool (*is_writing)(const struct directory *d, const char *store, const char *sample_id);
+};
+
 struct directory_ops {
     const char *name;
+    bool index; /* knows who has which sample */
+    const struct directory_audit_ops
+        *audit; /* NULL: cannot look through its index, if it has one */
     /* Begins membership: node_up events may follow from the next tick on. */
     int (*start)(struct directory *d);
     /* A generation number unique in the cluster for ever; 0 = none left now
@@ -64,16 +102,23 @@ struct directory_ops {
     uint64_t (*next_generation)(struct directory *d);
     void (*publish)(struct directory *d, const struct directory_record *record,
                     directory_publish_fn done, void *context);
+    /* Writes the record only in place of the one that names this generation (0: of none);
+     * DIRECTORY_E_NOT_FOUND: that one does not stand any more. */
+    void (*republish)(struct directory *d, const struct directory_record *record,
+                      uint64_t in_place_of, directory_retire_fn done, void *context);
     /* Removes the record if it still names this generation. Absent = DIRECTORY_OK. */
     void (*retire)(struct directory *d, const struct directory_record *record,
                    directory_retire_fn done, void *context);
     void (*locate)(struct directory *d, const char *store, const char *sample_id,
                    directory_locate_fn done, void *context);
+    /* node_up() and node_down() come when they come: what they have said lags behind. This asks for
+     * the members as of now. */
+    void (*members)(struct directory *d, directory_members_fn done, void *context);
     /* From this time on nothing may be served that another node could have superseded, whether
      * fenced() has said so yet or not; UINT64_MAX = no such limit, 0 = now. To be compared with the
      * clock of this moment, for the whole process may just have been stopped for a while. */
     uint64_t (*serves_until_ns)(const struct directory *d);
-    /* Publishes and retires not yet answered. */
+    /* Publishes, republishes and retires not yet answered. */
     uint64_t (*pending)(const struct directory *d);
     /* Runs what is due: callbacks queued by the calls above, retries, keep-alives. */
     void (*tick)(struct directory *d, uint64_t now_ns);
@@ -88,7 +133,7 @@ struct directory {
 };
 
 struct directory_peer {
-    const char *node, *address;
+    const char *node, *address, *data_address; /* data_address: NULL or "" = the same */
 };
 /* A fixed list of peers and no index: publish succeeds at once, locate says ask_peers. `unix_ms` at
  * start and `node` make generations unique: 16 bits of node hash, 48 bits counting up from unix_ms
@@ -97,15 +142,15 @@ int directory_static_new(const char *node, const struct directory_peer *peers, s
                          uint64_t unix_ms, const struct directory_events *events, void *owner,
                          struct directory **out);
 
-/* What to do about one generation or record after reconcile(). */
+/* What to do about one generation or record after reconcile(). in_place_of: for republish(). */
 enum directory_verdict {
     DIRECTORY_RETIRE_HELD,   /* we hold it and the index has dropped or replaced it: retire it */
-    DIRECTORY_PUBLISH_HELD,  /* we hold it and its record was lost, or overwritten by a put of ours
-                              * that  failed: publish it again */
-    DIRECTORY_RETIRE_RECORD, /* the index has it and we do not: retire() the record */
+    DIRECTORY_PUBLISH_HELD,  /* we hold it and the index has lost its record: republish() it */
+    DIRECTORY_RETIRE_RECORD, /* the index has it and we do not: retire() the record, unless its put
+                              * is still under way */
 };
 typedef void (*directory_verdict_fn)(void *context, enum directory_verdict verdict,
-                                     const struct directory_record *record);
+                                     const struct directory_record *record, uint64_t in_place_of);
 /* Compares what this node holds as a home (`held`) with the records reconcile() was given. Both
  * sorted by store, then sample_id, bytewise; in `held` a sample stands once, with its current
  * generation. What agrees is not mentioned. Pure. */

@@ -54,11 +54,13 @@ void answer_query(struct directory_etcd *self, struct query *query, enum directo
 static void deliver(struct directory_etcd *self, struct query *query) {
     struct directory_record view = etcd_sample_view(&query->record);
     const struct directory_record *record = query->has_record ? &view : NULL;
-    self->pending -= query->kind != QUERY_LOCATE;
+    self->pending -= query->kind <= QUERY_RETIRE;
     if (query->kind == QUERY_PUBLISH)
         query->done.publish(query->context, query->result, record, query->ask_peers);
-    else if (query->kind == QUERY_RETIRE)
+    else if (query->kind == QUERY_RETIRE || query->kind == QUERY_REPUBLISH)
         query->done.retire(query->context, query->result);
+    else if (query->kind == QUERY_MEMBERS)
+        query->done.members(query->context, query->result);
     else
         query->done.locate(query->context, query->result, record, false);
     free(query->value);
@@ -98,12 +100,9 @@ static uint64_t etcd_next_generation(struct directory *d) {
     return generations_next(from_base(d));
 }
 
-static void etcd_publish(struct directory *d, const struct directory_record *record,
-                         directory_publish_fn done, void *context) {
-    struct directory_etcd *self = from_base(d);
-    struct query *query = query_new(self, QUERY_PUBLISH, context);
+static void write_record(struct directory_etcd *self, struct query *query,
+                         const struct directory_record *record) {
     char value[ETCD_VALUE_BYTES];
-    query->done.publish = done;
     query->generation = record->generation;
     etcd_sample_key(query->key, self->cluster, record->store, record->sample_id);
     etcd_sample_value(value, record, unix_ms(self));
@@ -114,6 +113,30 @@ static void etcd_publish(struct directory *d, const struct directory_record *rec
         return;
     }
     write_add(self, query);
+}
+
+static void etcd_publish(struct directory *d, const struct directory_record *record,
+                         directory_publish_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_PUBLISH, context);
+    query->done.publish = done;
+    write_record(self, query, record);
+}
+
+static void etcd_republish(struct directory *d, const struct directory_record *record,
+                           uint64_t in_place_of, directory_retire_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_REPUBLISH, context);
+    query->done.retire = done;
+    query->in_place_of = in_place_of;
+    write_record(self, query, record);
+}
+
+static bool etcd_is_writing(const struct directory *d, const char *store, const char *sample_id) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    char key[ETCD_KEY_BYTES];
+    etcd_sample_key(key, self->cluster, store, sample_id);
+    return batch_has_key(&self->batch, key);
 }
 
 static void etcd_retire(struct directory *d, const struct directory_record *record,
@@ -135,9 +158,17 @@ static void etcd_locate(struct directory *d, const char *store, const char *samp
     TAILQ_INSERT_TAIL(&self->locates, query, link);
 }
 
+static void etcd_members(struct directory *d, directory_members_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_MEMBERS, context);
+    query->done.members = done;
+    TAILQ_INSERT_TAIL(&self->list_asks, query, link);
+    members_relist(self);
+}
+
 static uint64_t etcd_serves_until_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
-    if (!self->was_member)
+    if (!self->was_member || BROKER_PLANTED(PLANTED_NO_FENCE))
         return UINT64_MAX; /* nothing was published that another could have superseded */
     return self->fenced || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
 }
@@ -155,12 +186,14 @@ static void etcd_tick(struct directory *d, uint64_t now_ns) {
     write_tick(self);
     locate_tick(self);
     generations_tick(self);
+    audit_tick(self);
     deliver_all(self);
+    audit_deliver(self);
 }
 
 static uint64_t etcd_next_deadline_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
-    if (self->dirty || !TAILQ_EMPTY(&self->answers))
+    if (self->dirty || !TAILQ_EMPTY(&self->answers) || audit_is_due(self))
         return 0;
     const uint64_t deadlines[] = {
         join_deadline_ns(self),   members_deadline_ns(self),     write_deadline_ns(self),
@@ -190,19 +223,33 @@ static void etcd_destroy(struct directory *d) {
     give_up(self, &self->retires);
     give_up(self, &self->locates);
     give_up(self, &self->reading);
+    give_up(self, &self->list_asks);
+    give_up(self, &self->list_asked);
     deliver_all(self);
+    audit_give_up(self);
     members_free(self);
     free(self->own);
+    free(self->written);
     free(self);
 }
 
+static const struct directory_audit_ops etcd_audit_ops = {
+    .list = audit_list,
+    .sweep = audit_sweep,
+    .is_writing = etcd_is_writing,
+};
+
 static const struct directory_ops etcd_ops = {
     .name = "etcd",
+    .index = true,
+    .audit = &etcd_audit_ops,
     .start = etcd_start,
     .next_generation = etcd_next_generation,
     .publish = etcd_publish,
+    .republish = etcd_republish,
     .retire = etcd_retire,
     .locate = etcd_locate,
+    .members = etcd_members,
     .serves_until_ns = etcd_serves_until_ns,
     .pending = etcd_pending,
     .tick = etcd_tick,
@@ -210,9 +257,12 @@ static const struct directory_ops etcd_ops = {
     .destroy = etcd_destroy,
 };
 
-void directory_etcd_set_address(struct directory *d, const char *address) {
+void directory_etcd_set_address(struct directory *d, const char *address,
+                                const char *data_address) {
     struct directory_etcd *self = from_base(d);
     snprintf(self->self.address, sizeof self->self.address, "%s", address);
+    snprintf(self->self.data_address, sizeof self->self.data_address, "%s",
+             *data_address ? data_address : address);
     etcd_node_value(self->node_value, &self->self);
 }
 
@@ -223,17 +273,25 @@ static void init_lists(struct directory_etcd *self) {
     TAILQ_INIT(&self->unsettled);
     TAILQ_INIT(&self->locates);
     TAILQ_INIT(&self->reading);
+    TAILQ_INIT(&self->list_asks);
+    TAILQ_INIT(&self->list_asked);
     TAILQ_INIT(&self->answers);
+    TAILQ_INIT(&self->audit_answers);
+    TAILQ_INIT(&self->audits_unasked);
 }
 
 int directory_etcd_new(const struct directory_etcd_options *options, struct etcd *etcd,
                        const struct directory_events *events, void *owner, struct directory **out) {
     struct directory_etcd *self = calloc(1, sizeof *self);
-    if (!self) {
+    struct written *written = calloc(options->written_kept, sizeof *written);
+    if (!self || !written) {
         etcd->ops->destroy(etcd, 0);
+        free(self);
+        free(written);
         return -ENOMEM;
     }
     self->base.ops = &etcd_ops;
+    self->written = written;
     self->options = *options;
     self->events = *events;
     self->owner = owner;
@@ -244,7 +302,7 @@ int directory_etcd_new(const struct directory_etcd_options *options, struct etcd
     self->self.capacity_bytes = options->capacity_bytes;
     etcd_node_key(self->node_key, self->cluster, self->self.node);
     etcd_generation_key(self->generation_key, self->cluster);
-    directory_etcd_set_address(&self->base, "");
+    directory_etcd_set_address(&self->base, "", "");
     batch_init(&self->batch, options->batch_max, ETCD_TXN_BYTES_MAX, options->batch_delay_ns,
                WRITE_FLIGHTS_MAX);
     fence_drop(&self->fence);

@@ -18,13 +18,15 @@ struct directory_etcd_options {
     uint32_t batch_max;      /* samples per transaction, 1 to BATCH_OPS_MAX */
     uint64_t batch_delay_ns; /* before a transaction is begun beside one that is under way */
     uint32_t request_timeout_ms;
-    uint64_t give_up_ns; /* after which a publish or locate that reaches nobody is UNAVAILABLE */
+    uint32_t written_kept; /* publishes whose retires are cheap; above 0, 16 bytes each */
+    uint64_t give_up_ns;   /* after which a publish or locate that reaches nobody is UNAVAILABLE */
 };
 
 /* Strings are copied. etcd: the directory's from here on, also on failure. */
 int directory_etcd_new(const struct directory_etcd_options *options, struct etcd *etcd,
                        const struct directory_events *events, void *owner, struct directory **out);
-/* Where the other nodes reach this one, host:port; before start(). Not set: they do not. */
-void directory_etcd_set_address(struct directory *d, const char *address);
+/* Where the other nodes reach this one, host:port: by messages, and for its bytes if that is
+ * another place ("" = the same); before start(). Not set: they do not. */
+void directory_etcd_set_address(struct directory *d, const char *address, const char *data_address);
 
 #endif

@@ -97,7 +97,7 @@ static void on_kept(void *context, enum etcd_result result, const struct etcd_an
         fence_keep_alive_failed(&self->fence, self->now_ns);
     } else if (answer->lease != self->lease) {
         return; /* given up meanwhile */
-    } else if (answer->ttl_s > 0) {
+    } else if (answer->ttl_s > 0 || BROKER_PLANTED(PLANTED_TTL_UNREAD)) {
         fence_kept(&self->fence, self->asked_ns, answer->ttl_s);
     } else {
         snprintf(self->lost_why, sizeof self->lost_why, "etcd says that our lease has ended");

@@ -51,7 +51,8 @@ static bool is_announced(const struct member *member) {
     return member->now.incarnation == member->announced.incarnation &&
            (!member->now.incarnation ||
             (member->create_revision == member->announced_revision &&
-             strcmp(member->now.address, member->announced.address) == 0));
+             strcmp(member->now.address, member->announced.address) == 0 &&
+             strcmp(member->now.data_address, member->announced.data_address) == 0));
 }
 
 static void take_record(struct directory_etcd *self, const struct etcd_kv *kv) {
@@ -83,7 +84,7 @@ static void announce(struct directory_etcd *self, struct member *member) {
         self->events.node_down(self->owner, before.node, before.incarnation);
     if (member->now.incarnation && *member->now.address)
         self->events.node_up(self->owner, member->now.node, member->now.address,
-                             member->now.incarnation);
+                             member->now.data_address, member->now.incarnation);
 }
 
 static void announce_all(struct directory_etcd *self) {
@@ -132,6 +133,14 @@ static void take_list(struct directory_etcd *self, const struct etcd_answer *ans
     }
 }
 
+/* With the tick to come, which announces what was read first. */
+static void answer_asked(struct directory_etcd *self) {
+    for (struct query *query; (query = TAILQ_FIRST(&self->list_asked));) {
+        TAILQ_REMOVE(&self->list_asked, query, link);
+        answer_query(self, query, DIRECTORY_OK);
+    }
+}
+
 static void on_list(void *context, enum etcd_result result, const struct etcd_answer *answer,
                     const char *why) {
     struct directory_etcd *self = context;
@@ -140,12 +149,14 @@ static void on_list(void *context, enum etcd_result result, const struct etcd_an
     if (result != ETCD_OK) {
         log_debug("node %s: nodes not read from etcd: %s", self->self.node, why);
         backoff_fail(&self->members_backoff, self->now_ns);
+        TAILQ_CONCAT(&self->list_asks, &self->list_asked, link);
         return;
     }
-    self->list_due = false;
+    self->list_due = !TAILQ_EMPTY(&self->list_asks);
     self->relist_ns = self->now_ns + RELIST_TTLS * self->options.lease_ttl_s * 1000 * NS_PER_MS;
     backoff_reset(&self->members_backoff);
     take_list(self, answer);
+    answer_asked(self);
 }
 
 static void ask_list(struct directory_etcd *self) {
@@ -154,6 +165,7 @@ static void ask_list(struct directory_etcd *self) {
     struct etcd_request request = {.kind = ETCD_READ,
                                    .read = {.kind = ETCD_RANGE, .key = begin, .range_end = end}};
     self->listing = true;
+    TAILQ_CONCAT(&self->list_asked, &self->list_asks, link);
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_list, self);
 }
 

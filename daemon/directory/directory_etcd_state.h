@@ -12,6 +12,7 @@
 #include "directory_etcd.h"
 #include "etcd_record.h"
 #include "fence.h"
+#include "planted.h"
 
 #define NS_PER_MS             1000000ull
 #define READS_PER_TXN         100u
@@ -27,31 +28,40 @@ struct backoff {
 void backoff_fail(struct backoff *backoff, uint64_t now_ns);
 void backoff_reset(struct backoff *backoff);
 
-/* ---- questions: publishes, retires and locates ---- */
+/* ---- questions ---- */
 
-enum query_kind { QUERY_PUBLISH, QUERY_RETIRE, QUERY_LOCATE };
+enum query_kind { QUERY_PUBLISH, QUERY_REPUBLISH, QUERY_RETIRE, QUERY_LOCATE, QUERY_MEMBERS };
 
 struct query {
-    struct batch_op op;      /* first; publishes and retires until they are answered */
-    TAILQ_ENTRY(query) link; /* in publishes, retires, unsettled, locates, reading or answers */
+    struct batch_op op; /* first; publishes and retires until they are answered */
+    TAILQ_ENTRY(query)
+    link; /* in publishes, retires, unsettled, locates, reading, list_asks,
+           * list_asked or answers */
     enum query_kind kind;
     union {
         directory_publish_fn publish;
-        directory_retire_fn retire;
+        directory_retire_fn retire; /* and REPUBLISH */
         directory_locate_fn locate;
+        directory_members_fn members;
     } done;
     void *context;
     uint64_t asked_ns, generation;
     int64_t sent_revision; /* of the index as known when the write was last sent */
-    char *value;           /* PUBLISH: to be freed */
+    char *value;           /* PUBLISH, REPUBLISH: to be freed */
+    uint64_t in_place_of;  /* REPUBLISH */
+    bool careful;          /* RETIRE: the record was not the one we had written */
     bool confirming;       /* LOCATE: the record is known, its home is being looked up */
     /* The answer. */
     enum directory_result result;
     bool ask_peers, has_record;
+    bool fenced_in_flight; /* publishes: this node was fenced after the sending */
     struct sample_record record;
     char key[ETCD_KEY_BYTES];
 };
 TAILQ_HEAD(queries, query);
+
+struct audit; /* directory_etcd_audit.c */
+TAILQ_HEAD(audits, audit);
 
 /* ---- membership ---- */
 
@@ -74,6 +84,12 @@ struct member {
     bool seen; /* in the list being read */
 };
 TAILQ_HEAD(members, member);
+
+/* The revision at which a generation of ours was published; those published last are known. */
+struct written {
+    uint64_t generation;
+    int64_t revision;
+};
 
 enum write_state {
     WRITE_OPEN = 0,
@@ -112,6 +128,7 @@ struct directory_etcd {
     /* directory_etcd_members.c */
     struct members members;
     bool listing, list_due;
+    struct queries list_asks, list_asked; /* for the next reading, for the one under way */
     uint64_t relist_ns;
     struct backoff members_backoff;
     struct etcd_watch *watch;
@@ -119,11 +136,14 @@ struct directory_etcd {
 
     /* directory_etcd_write.c */
     struct batch batch;
-    struct queries publishes, retires; /* ready, behind another of their key, or taken */
-    struct queries unsettled;          /* publishes taken, sent and not answered by etcd */
+    struct queries publishes,
+        retires; /* publishes: also republishes; ready, behind another of their key, or taken */
+    struct queries unsettled; /* publishes taken, sent and not answered by etcd */
     enum write_state write;
-    int64_t epoch; /* mod_revision of our record: what every write compares */
+    struct written *written; /* [options.written_kept], by generation */
+    int64_t epoch;           /* mod_revision of our record: what every write compares */
     bool settle_asked;
+    bool settle_void; /* fenced since it was asked */
     struct backoff write_backoff;
     uint64_t pending;
 
@@ -141,7 +161,9 @@ struct directory_etcd {
     int64_t counter_revision; /* its mod_revision; 0 = it does not exist */
     struct backoff generation_backoff;
 
-    struct queries answers; /* due with this tick or the next */
+    struct queries answers;       /* due with this tick or the next */
+    struct audits audit_answers;  /* the same */
+    struct audits audits_unasked; /* asked of us before the next tick */
 };
 
 /* ---- directory_etcd.c ---- */
@@ -172,9 +194,28 @@ uint64_t write_deadline_ns(const struct directory_etcd *self);
 /* Registered: our record has this mod_revision. */
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision);
 
+/* Compares that hold while the record of `key` names a generation, or (0) while there is none. */
+struct condition {
+    char above[32], below[32];
+    struct etcd_compare compares[3]; /* the third is for the caller */
+    size_t count;
+};
+void condition_set(struct condition *condition, const char *key, uint64_t generation);
+
 /* ---- directory_etcd_locate.c ---- */
 void locate_tick(struct directory_etcd *self);
 uint64_t locate_deadline_ns(const struct directory_etcd *self);
+
+/* ---- directory_etcd_audit.c ---- */
+void audit_list(struct directory *d, const char *store, const char *after, directory_list_fn done,
+                void *context);
+void audit_sweep(struct directory *d, const struct directory_record *records, size_t count,
+                 directory_sweep_fn done, void *context);
+void audit_tick(struct directory_etcd *self);
+void audit_deliver(struct directory_etcd *self);
+bool audit_is_due(const struct directory_etcd *self);
+/* Answers what is left UNAVAILABLE. */
+void audit_give_up(struct directory_etcd *self);
 
 /* ---- directory_etcd_generations.c ---- */
 uint64_t generations_next(struct directory_etcd *self);

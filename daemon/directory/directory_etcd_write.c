@@ -14,12 +14,22 @@
  * whenever it runs, and reading the samples' records tells what it has done:
  *   - the record names our generation: it is done. What it replaced is no longer known: ask_peers.
  *   - there is none, or one not touched since the sending: it is not done, and is sent again. (Had
- * it been done and the record since removed, this node would have been asked to retire that
+ *     it been done and the record since removed, this node would have been asked to retire that
  *     generation; its broker knows.)
  *   - another node has written it since: whichever came first, that one stands: UNAVAILABLE, and
- *     ask_peers, for ours may have replaced one that nobody has been told of.
+ *     ask_peers, for ours may have replaced one that nobody has been told of (a republish:
+ *     CHANGED).
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
+ *
+ * A write that is in doubt when this node is fenced stays so until the node is back, and is settled
+ * under its new record: what is in the index becomes true, whatever it has replaced.
+ *
+ * A retire deletes a record that still names its generation. In a nested transaction that costs
+ * etcd three times what a put does, so that retires would set the pace; those whose record's
+ * revision is known compare it in the outer transaction instead, beside the epoch. If one of them
+ * fails, all fail, nothing is written, and they go again *carefully*, nested: another node has put
+ * that sample.
  *
  * Revision numbers: etcd's are never reused, so a compare with an old epoch never holds again.
  */
@@ -33,6 +43,7 @@
 
 struct flight {
     struct directory_etcd *self;
+    int64_t epoch;
     size_t count;
     struct query *queries[BATCH_OPS_MAX];
 };
@@ -44,7 +55,7 @@ static struct query *query_of(struct batch_op *op) {
 /* ---- in and out ---- */
 
 static struct queries *list_of(struct directory_etcd *self, const struct query *query) {
-    return query->kind == QUERY_PUBLISH ? &self->publishes : &self->retires;
+    return query->kind == QUERY_RETIRE ? &self->retires : &self->publishes;
 }
 
 void write_add(struct directory_etcd *self, struct query *query) {
@@ -79,19 +90,38 @@ static void answer_unsent(struct directory_etcd *self, enum directory_result res
     }
 }
 
-static void answer_unsettled(struct directory_etcd *self, enum directory_result result) {
-    for (struct query *query; (query = TAILQ_FIRST(&self->unsettled));) {
-        TAILQ_REMOVE(&self->unsettled, query, link);
-        TAILQ_INSERT_TAIL(&self->publishes, query, link);
-        query->ask_peers = true; /* it may have been done, and replaced what nobody was told of */
-        finish(self, query, result);
-    }
+/* What was sent before the fence may have been done, and then undone by another node while this one
+ * counted as dead: an answer that comes after the next registration says nothing any more. */
+static void void_answers(struct directory_etcd *self) {
+    struct query *query;
+    TAILQ_FOREACH (query, &self->publishes, link)
+        query->fenced_in_flight |= query->op.taken && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
+    self->settle_void = self->settle_asked && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
+}
+
+static void put_aside(struct directory_etcd *self, struct query *query) {
+    query->fenced_in_flight = false;
+    TAILQ_REMOVE(&self->publishes, query, link);
+    TAILQ_INSERT_TAIL(&self->unsettled, query, link);
+    self->write = WRITE_EPOCH_DUE;
 }
 
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
     self->epoch = mod_revision;
     self->write = TAILQ_EMPTY(&self->unsettled) ? WRITE_OPEN : WRITE_READ_DUE;
     backoff_reset(&self->write_backoff);
+}
+
+/* ---- revisions of what we have published ---- */
+
+static void note_written(struct directory_etcd *self, uint64_t generation, int64_t revision) {
+    self->written[generation % self->options.written_kept] = (struct written){generation, revision};
+}
+
+/* 0 = not known. */
+static int64_t written_at(const struct directory_etcd *self, const struct query *query) {
+    const struct written *written = &self->written[query->generation % self->options.written_kept];
+    return written->generation == query->generation && !query->careful ? written->revision : 0;
 }
 
 /* ---- transactions ---- */
@@ -109,16 +139,26 @@ static void take_older(struct query *query, const struct etcd_answer *answer,
 }
 
 static void put_back(struct flight *flight) {
-    for (size_t i = flight->count; i-- > 0;)
+    for (size_t i = flight->count; i-- > 0;) {
+        flight->queries[i]->fenced_in_flight = false;
         batch_return(&flight->self->batch, &flight->queries[i]->op);
+    }
 }
 
 static void on_committed(struct flight *flight, const struct etcd_answer *answer) {
     for (size_t i = 0; i < flight->count; i++) {
         struct query *query = flight->queries[i];
+        if (query->fenced_in_flight) {
+            put_aside(flight->self, query);
+            continue;
+        }
         if (query->kind == QUERY_PUBLISH)
             take_older(query, answer, &answer->ops[i]);
-        finish(flight->self, query, DIRECTORY_OK);
+        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded &&
+                       !BROKER_PLANTED(PLANTED_RESTORED_BLINDLY);
+        if (query->kind != QUERY_RETIRE && !refused)
+            note_written(flight->self, query->generation, answer->revision);
+        finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
 }
@@ -127,14 +167,27 @@ static void on_unknown(struct flight *flight) {
     struct directory_etcd *self = flight->self;
     for (size_t i = flight->count; i-- > 0;) {
         struct query *query = flight->queries[i];
-        if (query->kind == QUERY_RETIRE) {
+        if (query->kind == QUERY_RETIRE || BROKER_PLANTED(PLANTED_SENT_TWICE)) {
             batch_return(&self->batch, &query->op);
             continue;
         }
-        TAILQ_REMOVE(&self->publishes, query, link);
-        TAILQ_INSERT_TAIL(&self->unsettled, query, link);
+        put_aside(self, query);
     }
     self->write = WRITE_EPOCH_DUE;
+}
+
+/* A compare failed, and what was read in place of writing shows that it was not the epoch's. */
+static bool epoch_held(const struct flight *flight, const struct etcd_answer *answer) {
+    return answer->kv_count == 1 && answer->kvs[0].mod_revision == flight->epoch;
+}
+
+static void on_refused(struct flight *flight, const struct etcd_answer *answer) {
+    bool held = epoch_held(flight, answer);
+    for (size_t i = 0; i < flight->count; i++)
+        flight->queries[i]->careful |= held;
+    put_back(flight);
+    if (!held)
+        flight->self->write = WRITE_EPOCH_DUE;
 }
 
 static void on_txn(void *context, enum etcd_result result, const struct etcd_answer *answer,
@@ -146,8 +199,7 @@ static void on_txn(void *context, enum etcd_result result, const struct etcd_ans
     if (result == ETCD_OK && answer->succeeded && answer->op_count == flight->count) {
         on_committed(flight, answer);
     } else if (result == ETCD_OK && !answer->succeeded) {
-        put_back(flight);
-        self->write = WRITE_EPOCH_DUE;
+        on_refused(flight, answer);
     } else if (result == ETCD_OK || result == ETCD_E_UNKNOWN) {
         on_unknown(flight);
     } else {
@@ -160,42 +212,63 @@ static void on_txn(void *context, enum etcd_result result, const struct etcd_ans
     free(flight);
 }
 
-struct retire_bounds {
-    char above[32], below[32];
-    struct etcd_compare compares[2];
-};
+void condition_set(struct condition *condition, const char *key, uint64_t generation) {
+    if (!generation) {
+        condition->compares[0] =
+            (struct etcd_compare){.key = key, .target = ETCD_CREATE_REVISION, .revision = 0};
+        condition->count = 1;
+        return;
+    }
+    etcd_generation_bounds(condition->above, condition->below, generation);
+    condition->compares[0] = (struct etcd_compare){
+        .key = key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = condition->above};
+    condition->compares[1] = (struct etcd_compare){
+        .key = key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = condition->below};
+    condition->count = 2;
+}
 
-static struct etcd_op delete_if_ours(const struct query *query, struct retire_bounds *bounds) {
-    etcd_generation_bounds(bounds->above, bounds->below, query->generation);
-    bounds->compares[0] = (struct etcd_compare){
-        .key = query->key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = bounds->above};
-    bounds->compares[1] = (struct etcd_compare){
-        .key = query->key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = bounds->below};
-    return (struct etcd_op){.kind = ETCD_DELETE_IF,
-                            .key = query->key,
-                            .compares = bounds->compares,
-                            .compare_count = 2};
+/* The operation, and what it adds to the outer transaction's compares. */
+static struct etcd_op op_of(const struct directory_etcd *self, const struct query *query,
+                            struct condition *condition, struct etcd_compare *compares,
+                            size_t *compare_count) {
+    struct etcd_op op = {.kind = ETCD_PUT, .key = query->key, .value = query->value};
+    if (query->kind == QUERY_PUBLISH ||
+        (query->kind == QUERY_REPUBLISH && BROKER_PLANTED(PLANTED_RESTORED_BLINDLY))) {
+        op.prev_kv = true;
+        return op;
+    }
+    bool retires = query->kind == QUERY_RETIRE;
+    int64_t written = retires ? written_at(self, query) : 0;
+    if (written) {
+        compares[(*compare_count)++] = (struct etcd_compare){
+            .key = query->key, .target = ETCD_MOD_REVISION, .revision = written};
+        op.kind = ETCD_DELETE;
+        return op;
+    }
+    op.kind = retires ? ETCD_DELETE_IF : ETCD_PUT_IF;
+    condition_set(condition, query->key, retires ? query->generation : query->in_place_of);
+    op.compares = condition->compares;
+    op.compare_count = condition->count;
+    return op;
 }
 
 static void send_flight(struct directory_etcd *self, struct flight *flight) {
-    struct etcd_op ops[BATCH_OPS_MAX];
-    struct retire_bounds bounds[BATCH_OPS_MAX];
-    for (size_t i = 0; i < flight->count; i++) {
-        struct query *query = flight->queries[i];
-        query->sent_revision = self->revision;
-        if (query->kind == QUERY_RETIRE)
-            ops[i] = delete_if_ours(query, &bounds[i]);
-        else
-            ops[i] = (struct etcd_op){
-                .kind = ETCD_PUT, .key = query->key, .value = query->value, .prev_kv = true};
-    }
-    struct etcd_compare fence = {
-        .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch};
+    struct etcd_op ops[BATCH_OPS_MAX], look = {.kind = ETCD_RANGE, .key = self->node_key};
+    struct condition conditions[BATCH_OPS_MAX];
+    struct etcd_compare compares[BATCH_OPS_MAX + 1] = {
+        {.key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch}};
     struct etcd_request request = {.kind = ETCD_TXN,
-                                   .compares = &fence,
-                                   .compare_count = 1,
+                                   .compares = compares,
+                                   .compare_count = !BROKER_PLANTED(PLANTED_EPOCH_UNCHECKED),
                                    .success = ops,
-                                   .success_count = flight->count};
+                                   .success_count = flight->count,
+                                   .failure = &look,
+                                   .failure_count = 1};
+    for (size_t i = 0; i < flight->count; i++) {
+        flight->queries[i]->sent_revision = self->revision;
+        ops[i] = op_of(self, flight->queries[i], &conditions[i], compares, &request.compare_count);
+    }
+    flight->epoch = self->epoch;
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
 }
 
@@ -227,7 +300,17 @@ static void settle(struct directory_etcd *self, struct query *query, const struc
         return;
     }
     query->ask_peers = true;
-    finish(self, query, ours ? DIRECTORY_OK : DIRECTORY_E_UNAVAILABLE);
+    finish(self, query,
+           ours                             ? DIRECTORY_OK
+           : query->kind == QUERY_REPUBLISH ? DIRECTORY_E_NOT_FOUND
+                                            : DIRECTORY_E_UNAVAILABLE);
+}
+
+/* False: this node has been fenced since it was asked. */
+static bool take_settlement(struct directory_etcd *self) {
+    bool void_now = self->settle_void;
+    self->settle_asked = self->settle_void = false;
+    return !void_now;
 }
 
 /* The records of the first so many unsettled queries, in their order. */
@@ -235,7 +318,8 @@ static void on_read_back(void *context, enum etcd_result result, const struct et
                          const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    self->settle_asked = false;
+    if (!take_settlement(self))
+        return;
     if (result != ETCD_OK) {
         log_debug("node %s: records not read back: %s", self->self.node, why);
         backoff_fail(&self->write_backoff, self->now_ns);
@@ -268,9 +352,8 @@ static void on_settled(void *context, enum etcd_result result, const struct etcd
                        const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    self->settle_asked = false;
-    if (!self->epoch)
-        return; /* fenced meanwhile */
+    if (!take_settlement(self))
+        return;
     if (result != ETCD_OK) {
         log_debug("node %s: epoch not settled: %s", self->self.node, why);
         backoff_fail(&self->write_backoff, self->now_ns);
@@ -304,8 +387,7 @@ static uint64_t give_up_before_ns(const struct directory_etcd *self) {
 void write_tick(struct directory_etcd *self) {
     if (self->fenced) {
         answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
-        if (!self->settle_asked) /* else its answer goes by their order */
-            answer_unsettled(self, DIRECTORY_E_FENCED);
+        void_answers(self);
     } else {
         answer_unsent(self, DIRECTORY_E_UNAVAILABLE, give_up_before_ns(self));
     }

@@ -26,7 +26,7 @@
 #define ANSWERS_MIN     256u /* a power of two, like every later size */
 #define NODE_HASH(node) (XXH3_64bits(node, strlen(node)) >> COUNTER_BITS)
 
-enum question { QUESTION_PUBLISH, QUESTION_RETIRE, QUESTION_LOCATE };
+enum question { QUESTION_PUBLISH, QUESTION_RETIRE, QUESTION_LOCATE, QUESTION_MEMBERS };
 
 struct answer {
     enum question question;
@@ -34,12 +34,13 @@ struct answer {
         directory_publish_fn publish;
         directory_retire_fn retire;
         directory_locate_fn locate;
+        directory_members_fn members;
     } done;
     void *context;
 };
 
 struct peer {
-    char *node, *address;
+    char *node, *address, *data_address;
 };
 
 struct directory_static {
@@ -78,19 +79,21 @@ static void answer_later(struct directory_static *self, struct answer answer) {
     if (self->count == self->room)
         answers_grow(self);
     self->answers[(self->first + self->count++) & (self->room - 1)] = answer;
-    self->pending += answer.question != QUESTION_LOCATE;
+    self->pending += answer.question <= QUESTION_RETIRE;
 }
 
 static void answer_first(struct directory_static *self, bool available) {
     struct answer answer = self->answers[self->first];
     self->first = (self->first + 1) & (self->room - 1);
     self->count--;
-    self->pending -= answer.question != QUESTION_LOCATE;
+    self->pending -= answer.question <= QUESTION_RETIRE;
     enum directory_result result = available ? DIRECTORY_OK : DIRECTORY_E_UNAVAILABLE;
     if (answer.question == QUESTION_PUBLISH)
         answer.done.publish(answer.context, result, NULL, false);
     else if (answer.question == QUESTION_RETIRE)
         answer.done.retire(answer.context, result);
+    else if (answer.question == QUESTION_MEMBERS)
+        answer.done.members(answer.context, result);
     else
         answer.done.locate(answer.context, available ? DIRECTORY_E_NOT_FOUND : result, NULL,
                            available);
@@ -126,6 +129,12 @@ static void static_retire(struct directory *d, const struct directory_record *re
         (struct answer){.question = QUESTION_RETIRE, .done.retire = done, .context = context});
 }
 
+static void static_republish(struct directory *d, const struct directory_record *record,
+                             uint64_t in_place_of, directory_retire_fn done, void *context) {
+    (void)in_place_of;
+    static_retire(d, record, done, context);
+}
+
 static void static_locate(struct directory *d, const char *store, const char *sample_id,
                           directory_locate_fn done, void *context) {
     (void)store;
@@ -133,6 +142,12 @@ static void static_locate(struct directory *d, const char *store, const char *sa
     answer_later(
         from_base(d),
         (struct answer){.question = QUESTION_LOCATE, .done.locate = done, .context = context});
+}
+
+static void static_members(struct directory *d, directory_members_fn done, void *context) {
+    answer_later(
+        from_base(d),
+        (struct answer){.question = QUESTION_MEMBERS, .done.members = done, .context = context});
 }
 
 static uint64_t static_serves_until_ns(const struct directory *d) {
@@ -147,7 +162,8 @@ static uint64_t static_pending(const struct directory *d) {
 static void announce_peers(struct directory_static *self) {
     self->announce = false;
     for (size_t i = 0; i < self->peer_count; i++)
-        self->events.node_up(self->owner, self->peers[i].node, self->peers[i].address, 0);
+        self->events.node_up(self->owner, self->peers[i].node, self->peers[i].address,
+                             self->peers[i].data_address, 0);
 }
 
 static void static_tick(struct directory *d, uint64_t now_ns) {
@@ -171,6 +187,7 @@ static void static_destroy(struct directory *d) {
     for (size_t i = 0; i < self->peer_count; i++) {
         free(self->peers[i].node);
         free(self->peers[i].address);
+        free(self->peers[i].data_address);
     }
     free(self->peers);
     free(self->answers);
@@ -182,8 +199,10 @@ static const struct directory_ops static_ops = {
     .start = static_start,
     .next_generation = static_next_generation,
     .publish = static_publish,
+    .republish = static_republish,
     .retire = static_retire,
     .locate = static_locate,
+    .members = static_members,
     .serves_until_ns = static_serves_until_ns,
     .pending = static_pending,
     .tick = static_tick,
@@ -197,10 +216,13 @@ static int copy_peers(struct directory_static *self, const struct directory_peer
     if (!self->peers)
         return -ENOMEM;
     for (; self->peer_count < peer_count; self->peer_count++) {
+        const struct directory_peer *peer = &peers[self->peer_count];
         struct peer *copy = &self->peers[self->peer_count];
-        copy->node = strdup(peers[self->peer_count].node);
-        copy->address = strdup(peers[self->peer_count].address);
-        if (!copy->node || !copy->address) {
+        copy->node = strdup(peer->node);
+        copy->address = strdup(peer->address);
+        bool apart = peer->data_address && *peer->data_address;
+        copy->data_address = strdup(apart ? peer->data_address : peer->address);
+        if (!copy->node || !copy->address || !copy->data_address) {
             self->peer_count++; /* destroy frees this one too */
             return -ENOMEM;
         }

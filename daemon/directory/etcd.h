@@ -42,7 +42,7 @@ struct etcd_compare {
     const char *value; /* of ETCD_VALUE: bytewise; a key that does not exist compares false */
 };
 
-enum etcd_op_kind { ETCD_PUT, ETCD_RANGE, ETCD_DELETE, ETCD_DELETE_IF };
+enum etcd_op_kind { ETCD_PUT, ETCD_RANGE, ETCD_DELETE, ETCD_PUT_IF, ETCD_DELETE_IF };
 
 struct etcd_op {
     enum etcd_op_kind kind;
@@ -52,7 +52,7 @@ struct etcd_op {
     int64_t lease;                       /* PUT; 0 = none */
     bool prev_kv;                        /* PUT: answer what was there */
     int64_t revision, limit;             /* RANGE; 0 = now, all */
-    const struct etcd_compare *compares; /* DELETE_IF: a nested Txn that deletes if all hold */
+    const struct etcd_compare *compares; /* .._IF: a nested Txn that acts if all hold */
     size_t compare_count;
 };
 
@@ -80,7 +80,7 @@ struct etcd_request {
 };
 
 struct etcd_op_answer {
-    bool succeeded;            /* DELETE_IF: the compares held */
+    bool succeeded;            /* .._IF: the compares held */
     int64_t deleted;           /* DELETE */
     size_t kv_first, kv_count; /* of the answer's kvs: what RANGE found, PUT's prev_kv */
 };

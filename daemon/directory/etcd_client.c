@@ -103,6 +103,13 @@ static size_t take_answer(char *data, size_t size, size_t count, void *context) 
     return text_add(&transfer->answer, data, size * count) ? size * count : 0;
 }
 
+static void drop_token(struct etcd_client *client) {
+    if (client->authorization)
+        explicit_bzero(client->authorization, strlen(client->authorization));
+    free(client->authorization);
+    client->authorization = NULL;
+}
+
 /* 0, or -1: the watch has ended. */
 static int take_line(struct transfer *transfer) {
     struct etcd_watch_message message;
@@ -110,6 +117,8 @@ static int take_line(struct transfer *transfer) {
     if (etcd_json_watch_line(transfer->answer.data, transfer->answer.bytes, &message, &keep) < 0)
         return -1;
     transfer->said_ended = message.ended;
+    if (message.ended && !message.compact_revision) /* etcd says no more when the token is old */
+        drop_token(transfer->client);
     transfer->watch(transfer->context, &message);
     etcd_json_answer_free(keep);
     transfer->answer.bytes = 0;
@@ -284,13 +293,6 @@ static void endpoint_answered(struct etcd_client *client, size_t endpoint) {
 
 static void client_ask(struct etcd *etcd, const struct etcd_request *request, uint32_t timeout_ms,
                        etcd_done_fn done, void *context);
-
-static void drop_token(struct etcd_client *client) {
-    if (client->authorization)
-        explicit_bzero(client->authorization, strlen(client->authorization));
-    free(client->authorization);
-    client->authorization = NULL;
-}
 
 static void keep_token(struct etcd_client *client, const char *token) {
     drop_token(client);

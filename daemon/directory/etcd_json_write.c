@@ -99,11 +99,15 @@ static void add_op(FILE *out, const struct etcd_op *op) {
     case ETCD_DELETE:
         add_delete(out, op->key);
         return;
+    case ETCD_PUT_IF:
     case ETCD_DELETE_IF:
         fputs("{\"request_txn\":{", out);
         add_compares(out, op->compares, op->compare_count);
         fputs(",\"success\":[", out);
-        add_delete(out, op->key);
+        if (op->kind == ETCD_PUT_IF)
+            add_put(out, op);
+        else
+            add_delete(out, op->key);
         fputs("]}}", out);
         return;
     }

@@ -31,6 +31,12 @@ void etcd_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const c
     snprintf(end, ETCD_KEY_BYTES, "/featured/%s/%s0", cluster, kind); /* '0' comes after '/' */
 }
 
+void etcd_store_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const char *cluster,
+                         const char *store) {
+    snprintf(begin, ETCD_KEY_BYTES, "/featured/%s/samples/%s/", cluster, store);
+    snprintf(end, ETCD_KEY_BYTES, "/featured/%s/samples/%s0", cluster, store);
+}
+
 static bool is_plain(char c) {
     return isalnum((unsigned char)c) || (c && strchr("-._~", c));
 }
@@ -88,8 +94,9 @@ static int take_name(const char *text, size_t bytes, char out[LAYOUT_NAME_BYTES_
 
 void etcd_node_value(char out[ETCD_VALUE_BYTES], const struct node_record *node) {
     snprintf(out, ETCD_VALUE_BYTES,
-             "{\"incarnation\":\"%" PRIx64 "\",\"address\":\"%s\",\"capacity\":%" PRIu64 "}",
-             node->incarnation, node->address, node->capacity_bytes);
+             "{\"incarnation\":\"%" PRIx64
+             "\",\"address\":\"%s\",\"data\":\"%s\",\"capacity\":%" PRIu64 "}",
+             node->incarnation, node->address, node->data_address, node->capacity_bytes);
 }
 
 void etcd_sample_value(char out[ETCD_VALUE_BYTES], const struct directory_record *record,
@@ -136,6 +143,8 @@ int etcd_node_parse(const char *key, const char *value, struct node_record *out)
     if (name && take_name(name, strlen(name), out->node) == 0 &&
         take_hex(object, "incarnation", &out->incarnation) == 0 && out->incarnation &&
         take_text(object, "address", out->address, sizeof out->address) == 0 &&
+        take_text(object, json_object_get(object, "data") ? "data" : "address", out->data_address,
+                  sizeof out->data_address) == 0 &&
         take_number(object, "capacity", &out->capacity_bytes) == 0)
         result = 0;
     json_decref(object);

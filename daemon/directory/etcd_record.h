@@ -2,12 +2,14 @@
  *
  * What featured keeps in etcd: keys and values, written and read back. Pure.
  *
- *   /featured/CLUSTER/nodes/NODE {"incarnation":"HEX","address":"HOST:PORT","capacity":N}
+ *   /featured/CLUSTER/nodes/NODE             {"incarnation":"HEX","address":"HOST:PORT",
+ *                                             "data":"HOST:PORT","capacity":N}
  *   /featured/CLUSTER/samples/STORE/SAMPLE   {"gen":N,"home":"NODE","inc":"HEX","bytes":N,"time":N}
  *   /featured/CLUSTER/generation             N: the last number of the last block given out
  *
- * SAMPLE is percent-encoded. time is Unix milliseconds. "gen" comes first, so that a compare of the
- * value's beginning is one of the generation.
+ * Nodes of different versions share them: a field that is not known is passed over, and "data" that
+ * is missing is "address". SAMPLE is percent-encoded. time is Unix milliseconds. "gen" comes first,
+ * so that a compare of the value's beginning is one of the generation.
  */
 #ifndef FEATURED_DIRECTORY_ETCD_RECORD_H
 #define FEATURED_DIRECTORY_ETCD_RECORD_H
@@ -23,7 +25,7 @@
 /* "/featured/" CLUSTER "/samples/" STORE "/" SAMPLE, three bytes for each of the latter */
 #define ETCD_KEY_BYTES                                                                             \
     (ETCD_CLUSTER_BYTES_MAX + LAYOUT_NAME_BYTES_MAX + 3 * LAYOUT_ID_BYTES_MAX + 32)
-#define ETCD_VALUE_BYTES   512u
+#define ETCD_VALUE_BYTES   768u
 #define ETCD_ADDRESS_BYTES 256u
 
 struct sample_record {
@@ -34,7 +36,8 @@ struct sample_record {
 
 struct node_record {
     char node[LAYOUT_NAME_BYTES_MAX + 1];
-    char address[ETCD_ADDRESS_BYTES]; /* of the control connection, host:port; "" = unreachable */
+    char address[ETCD_ADDRESS_BYTES];      /* of messages, host:port; "" = unreachable */
+    char data_address[ETCD_ADDRESS_BYTES]; /* of bulk bytes; often the same */
     uint64_t incarnation, capacity_bytes;
 };
 
@@ -45,6 +48,9 @@ void etcd_generation_key(char out[ETCD_KEY_BYTES], const char *cluster);
 /* The range of all keys below "nodes/" or "samples/". */
 void etcd_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const char *cluster,
                    const char *kind);
+/* The range of the records of one store. */
+void etcd_store_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const char *cluster,
+                         const char *store);
 
 void etcd_node_value(char out[ETCD_VALUE_BYTES], const struct node_record *node);
 void etcd_sample_value(char out[ETCD_VALUE_BYTES], const struct directory_record *record,

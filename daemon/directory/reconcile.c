@@ -5,9 +5,10 @@
  * been given away, and goes. Only an index that was lost proves nothing by silence; then it is
  * published again.
  *
- * A record of ours that names another generation than the one held stems from a put that failed
- * when we were fenced: had it succeeded, we would hold that generation and not the older one. The
- * held one is the last that was acknowledged; it takes its record back.
+ * A record of ours that names another generation than the one held stems from a put that was under
+ * way when we were fenced. It has replaced what we hold, and perhaps others' in between: what we
+ * hold goes, and the record too if that put is over (the broker knows). In an index that was lost
+ * it is an old one, and what we hold takes its place.
  */
 #include <string.h>
 
@@ -17,6 +18,16 @@ int directory_record_compare(const void *a, const void *b) {
     const struct directory_record *left = a, *right = b;
     int order = strcmp(left->store, right->store);
     return order ? order : strcmp(left->sample_id, right->sample_id);
+}
+
+static void differ(const struct directory_record *held, const struct directory_record *record,
+                   bool index_lost, directory_verdict_fn verdict, void *context) {
+    if (index_lost) {
+        verdict(context, DIRECTORY_PUBLISH_HELD, held, record->generation);
+        return;
+    }
+    verdict(context, DIRECTORY_RETIRE_HELD, held, 0);
+    verdict(context, DIRECTORY_RETIRE_RECORD, record, 0);
 }
 
 void directory_reconcile(const struct directory_record *held, size_t held_count,
@@ -29,11 +40,11 @@ void directory_reconcile(const struct directory_record *held, size_t held_count,
                     : r == record_count ? -1
                                         : directory_record_compare(&held[h], &records[r]);
         if (order < 0)
-            verdict(context, missing, &held[h]);
+            verdict(context, missing, &held[h], 0);
         else if (order > 0)
-            verdict(context, DIRECTORY_RETIRE_RECORD, &records[r]);
+            verdict(context, DIRECTORY_RETIRE_RECORD, &records[r], 0);
         else if (held[h].generation != records[r].generation)
-            verdict(context, DIRECTORY_PUBLISH_HELD, &held[h]);
+            differ(&held[h], &records[r], index_lost, verdict, context);
         h += order <= 0;
         r += order >= 0;
     }

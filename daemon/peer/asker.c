@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "log.h"
 #include "peer_internal.h"
@@ -42,6 +43,21 @@ static void refuse(struct asker *asker, const char *what) {
     asker->end.peers->transport->ops->close(asker->end.conn);
 }
 
+/* What the other node found when it dialled our data address. */
+static void note_data_failure(struct asker *asker, const Fb__PeerPing *ping) {
+    char failure[sizeof asker->data_failure];
+    snprintf(failure, sizeof failure, "%s", ping->data_failure);
+    if (strcmp(failure, asker->data_failure) == 0)
+        return;
+    strcpy(asker->data_failure, failure);
+    if (*failure)
+        log_warning("node %s cannot reach the data address of this node, %.255s: %s; it reads by "
+                    "the address for messages: check [peers] data_address",
+                    asker->node, ping->data_address, failure);
+    else
+        log_info("node %s reaches the data address of this node", asker->node);
+}
+
 void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
     struct peers *peers = asker->end.peers;
     struct frame_header header;
@@ -58,6 +74,7 @@ void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
         refuse(asker, "malformed request");
     } else if (request->op_case == FB__PEER_REQUEST__OP_PING) {
         Fb__PeerReply pong = FB__PEER_REPLY__INIT;
+        note_data_failure(asker, request->ping);
         asker_reply(asker, header.request_id, &pong, NULL, 0);
     } else {
         peers->events.asker_request(peers->owner, asker->user, header.request_id,

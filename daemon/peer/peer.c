@@ -25,10 +25,9 @@ static struct transport *transport_of(const struct peer *peer) {
     return peer->end.peers->transport;
 }
 
-void peer_init(struct peer *peer, struct peers *peers, const char *node, const char *address) {
+void peer_init(struct peer *peer, struct peers *peers, const char *node) {
     peer->end = (struct end){.kind = END_PEER, .peers = peers};
     snprintf(peer->node, sizeof peer->node, "%s", node);
-    snprintf(peer->address, sizeof peer->address, "%s", address);
     TAILQ_INIT(&peer->pending);
     TAILQ_INIT(&peer->readings);
     TAILQ_INIT(&peer->keys);
@@ -78,8 +77,8 @@ static void back_off(struct peer *peer, uint64_t now_ns) {
 static void dial(struct peer *peer, uint64_t now_ns) {
     peer->end.heard_ns = now_ns;
     peer->state = PEER_CONNECTING;
-    int result = transport_of(peer)->ops->connect(transport_of(peer), peer->address, &peer->end,
-                                                  &peer->end.conn);
+    int result = transport_of(peer)->ops->connect(transport_of(peer), peer->address,
+                                                  peer->data_address, &peer->end, &peer->end.conn);
     if (result < 0) {
         snprintf(peer->last_failure, sizeof peer->last_failure, "cannot connect to %s: %s",
                  peer->address, strerror(-result));
@@ -102,6 +101,21 @@ static void send_pending(struct peer *peer, struct peer_pending *pending) {
     transport_of(peer)->ops->close(peer->end.conn);
 }
 
+/* What dialling has shown of the way that bulk bytes were to take. */
+static void note_data_failure(struct peer *peer) {
+    struct transport_info info;
+    transport_of(peer)->ops->query(peer->end.conn, &info);
+    if (strcmp(info.data_failure, peer->data_failure) == 0)
+        return;
+    snprintf(peer->data_failure, sizeof peer->data_failure, "%s", info.data_failure);
+    if (*peer->data_failure)
+        log_warning("node %s: its data address %s cannot be reached from here: %s; its bytes come "
+                    "from its address %s instead: check [peers] data_address there",
+                    peer->node, peer->data_address, peer->data_failure, peer->address);
+    else
+        log_info("node %s: its data address %s is reached", peer->node, peer->data_address);
+}
+
 static void send_unsent(struct peer *peer) {
     struct peer_pending *pending;
     TAILQ_FOREACH (pending, &peer->pending, link)
@@ -119,7 +133,8 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
     peer->backoff_ns = BACKOFF_FIRST_NS;
     peer->better_ns = 0;
     peer->ping_out = false;
-    peer->ping_ns = now_ns + peer->end.peers->options.ping_interval_ns;
+    note_data_failure(peer);
+    peer->ping_ns = now_ns; /* at once: it says what became of the data address */
     peer->end.heard_ns = now_ns;
     send_unsent(peer);
     peer->end.peers->events.link_up(peer->end.peers->owner, peer);
@@ -262,11 +277,15 @@ static void on_pong(void *context, const Fb__PeerReply *reply, const uint8_t *pa
     peer->ping_out = false;
 }
 
-static void ping(struct peer *peer, uint64_t now_ns) {
-    Fb__PeerPing empty = FB__PEER_PING__INIT;
+static void send_ping(struct peer *peer, uint64_t now_ns) {
+    Fb__PeerPing ping = FB__PEER_PING__INIT;
+    if (*peer->data_failure) {
+        ping.data_address = peer->data_address;
+        ping.data_failure = peer->data_failure;
+    }
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_PING;
-    request.ping = &empty;
+    request.ping = &ping;
     peer->ping_ns = now_ns + peer->end.peers->options.ping_interval_ns;
     if (!peer->ping_out)
         peer->ping_out = peer_call(peer, &request, on_pong, peer, now_ns) == 0;
@@ -292,7 +311,7 @@ void peer_tick(struct peer *peer, uint64_t now_ns) {
             peer->end.heard_ns = now_ns;
             drop_link(peer, why);
         } else if (peer->state == PEER_UP && peer->ping_ns <= now_ns) {
-            ping(peer, now_ns);
+            send_ping(peer, now_ns);
         }
         break;
     }
@@ -440,11 +459,13 @@ void peer_query(const struct peer *peer, struct peer_info *out) {
     *out = (struct peer_info){
         .node = peer->node,
         .address = peer->address,
+        .data_address = *peer->data_address ? peer->data_address : peer->address,
         .state = states[peer->state],
         .last_failure = peer->last_failure,
         .incarnation = peer->incarnation,
         .reads = peer->reads,
         .errors = peer->errors,
+        .heard_ns = peer->said_ns,
     };
     if (peer->state == PEER_UP)
         transport_of(peer)->ops->query(peer->end.conn, &out->transport);

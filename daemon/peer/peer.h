@@ -68,8 +68,11 @@ int peers_listen(struct peers *peers, const char *address, char bound_out[64]);
 void peers_tick(struct peers *peers, uint64_t now_ns);
 uint64_t peers_next_deadline_ns(const struct peers *peers);
 
-/* Adds a node or gives it a new address. */
-struct peer *peers_add(struct peers *peers, const char *node, const char *address);
+/* Adds a node or gives it new addresses, for the next connection: of messages, and of bulk bytes if
+ * that is another ("" = the same). A data address that cannot be reached is said in the log of both
+ * nodes, and by peer_query() and peers_data_failure(). */
+struct peer *peers_add(struct peers *peers, const char *node, const char *address,
+                       const char *data_address);
 struct peer *peers_find(struct peers *peers, const char *node);
 /* NULL to begin; NULL at the end. */
 struct peer *peers_next(struct peers *peers, struct peer *previous);
@@ -88,7 +91,8 @@ struct peer_read {
     void *local;
     /* status 0 or -errno; exactly once. Nothing is written to local afterwards. */
     void (*done)(void *context, int status, const char *why);
-    void (*progress)(void *context, uint64_t bytes_done, uint64_t now_ns);
+    /* As read_progress of transport.h. */
+    void (*progress)(void *context, uint64_t bytes_done, uint64_t prefix_bytes, uint64_t now_ns);
     void *context;
 };
 /* Reads bytes of a region of the peer, on the present connection only: epoch must be peer_epoch()
@@ -102,11 +106,14 @@ const char *peer_node(const struct peer *peer);
 uint64_t peer_incarnation(const struct peer *peer);
 bool peer_is_up(const struct peer *peer);
 struct peer_info {
-    const char *node, *address, *state, *last_failure;
+    const char *node, *address, *data_address, *state, *last_failure;
     uint64_t incarnation, reads, errors;
+    uint64_t heard_ns;               /* when it last said anything, 0 = never */
     struct transport_info transport; /* zero when not up */
 };
 void peer_query(const struct peer *peer, struct peer_info *out);
+/* A node that says it cannot reach our data address, and why, in words; "" when none says so. */
+void peers_data_failure(const struct peers *peers, char *out, size_t out_bytes);
 /* Room for the owner: a pointer kept with the peer. */
 void peer_set_user(struct peer *peer, void *user);
 void *peer_user(const struct peer *peer);

@@ -52,7 +52,8 @@ struct peer {
     struct end end;
     TAILQ_ENTRY(peer) link;
     char node[LAYOUT_NAME_BYTES_MAX + 1];
-    char address[256];
+    char address[256], data_address[256]; /* data_address: "" = the same */
+    char data_failure[128];               /* of the last connection; "" = none */
     enum peer_state state;
     uint64_t incarnation, epoch;
     uint64_t retry_ns, backoff_ns, ping_ns;
@@ -62,6 +63,7 @@ struct peer {
     uint64_t better_ns; /* since when a better connection could be had; 0: no */
     uint32_t next_request_id;
     uint64_t reads, errors;
+    uint64_t said_ns; /* when it last said anything; end.heard_ns also counts a new connection */
     char last_failure[160];
     struct peer_pending_list pending;
     struct peer_reading_list readings;
@@ -75,6 +77,7 @@ struct asker {
     TAILQ_ENTRY(asker) link;
     char node[LAYOUT_NAME_BYTES_MAX + 1];
     uint64_t incarnation;
+    char data_failure[128]; /* why it cannot reach our data address, in its words */
     void *user;
 };
 TAILQ_HEAD(asker_list, asker);
@@ -93,7 +96,7 @@ struct peers {
     uint64_t now_ns;  /* of the last tick or call: for events, which carry no time */
 };
 
-void peer_init(struct peer *peer, struct peers *peers, const char *node, const char *address);
+void peer_init(struct peer *peer, struct peers *peers, const char *node);
 void peer_deinit(struct peer *peer);
 void peer_tick(struct peer *peer, uint64_t now_ns);
 uint64_t peer_next_deadline_ns(const struct peer *peer);

@@ -83,6 +83,7 @@ static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes
         why = "another node answers at its address";
     }
     if (said && !why) {
+        peer->said_ns = peers->now_ns;
         peer_on_up(peer, said->incarnation);
     } else {
         snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
@@ -98,10 +99,12 @@ static void on_message(void *owner, void *user, const void *data, size_t bytes) 
     touch(peers);
     struct end *end = user;
     end->heard_ns = peers->now_ns;
-    if (end->kind == END_PEER)
+    if (end->kind == END_PEER) {
+        as_peer(end)->said_ns = peers->now_ns;
         peer_on_message(as_peer(end), data, bytes);
-    else
+    } else {
         asker_on_message(as_asker(end), data, bytes);
+    }
 }
 
 static void on_read_done(void *owner, void *user, void *read_user, int status) {
@@ -109,14 +112,15 @@ static void on_read_done(void *owner, void *user, void *read_user, int status) {
     peer_on_read_done(as_peer(user), read_user, status);
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                             uint64_t prefix_bytes) {
     struct peers *peers = owner;
     touch(peers);
     struct end *end = user;
     struct peer_reading *reading = read_user;
     end->heard_ns = peers->now_ns;
     if (reading->read.progress)
-        reading->read.progress(reading->read.context, bytes_done, peers->now_ns);
+        reading->read.progress(reading->read.context, bytes_done, prefix_bytes, peers->now_ns);
 }
 
 static void on_better(void *owner, void *user) {
@@ -209,22 +213,34 @@ struct peer *peers_find(struct peers *peers, const char *node) {
     return NULL;
 }
 
-struct peer *peers_add(struct peers *peers, const char *node, const char *address) {
+struct peer *peers_add(struct peers *peers, const char *node, const char *address,
+                       const char *data_address) {
     struct peer *peer = peers_find(peers, node);
-    if (peer) {
-        snprintf(peer->address, sizeof peer->address, "%s", address);
-        return peer;
+    if (!peer) {
+        peer = calloc(1, sizeof *peer);
+        if (!peer)
+            return NULL;
+        peer_init(peer, peers, node);
+        TAILQ_INSERT_TAIL(&peers->peers, peer, link);
     }
-    peer = calloc(1, sizeof *peer);
-    if (!peer)
-        return NULL;
-    peer_init(peer, peers, node, address);
-    TAILQ_INSERT_TAIL(&peers->peers, peer, link);
+    bool same = !strcmp(address, data_address);
+    snprintf(peer->address, sizeof peer->address, "%s", address);
+    snprintf(peer->data_address, sizeof peer->data_address, "%s", same ? "" : data_address);
     return peer;
 }
 
 struct peer *peers_next(struct peers *peers, struct peer *previous) {
     return previous ? TAILQ_NEXT(previous, link) : TAILQ_FIRST(&peers->peers);
+}
+
+void peers_data_failure(const struct peers *peers, char *out, size_t out_bytes) {
+    const struct asker *asker;
+    *out = '\0';
+    TAILQ_FOREACH (asker, &peers->askers, link)
+        if (*asker->data_failure) {
+            snprintf(out, out_bytes, "from node %s: %s", asker->node, asker->data_failure);
+            return;
+        }
 }
 
 static bool asker_silent(const struct peers *peers, const struct asker *asker, uint64_t now_ns) {

@@ -394,6 +394,25 @@ void rreader_run(struct rdma_conn *conn) {
     }
 }
 
+/* Where the first of these chunks begins, if it is a chunk of the read before `end`; else `end`. */
+static uint64_t before_chunks(const struct rdma_chunks *chunks, const struct rdma_read *read,
+                              uint64_t end) {
+    const struct rdma_chunk *chunk;
+    TAILQ_FOREACH (chunk, chunks, link)
+        if (chunk->read == read && chunk->offset < end)
+            end = chunk->offset;
+    return end;
+}
+
+/* What has been posted, up to the first chunk that is still under way or to be read again. */
+static uint64_t prefix_bytes(const struct rdma_conn *conn, const struct rdma_read *read) {
+    uint64_t end = before_chunks(&conn->again, read, read->bytes_posted);
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        if (conn->bulk[i] != NULL)
+            end = before_chunks(&conn->bulk[i]->posted, read, end);
+    return end;
+}
+
 static void chunk_landed(struct rdma_conn *conn, struct rdma_chunk *chunk) {
     struct rdma *rdma = conn->rdma;
     struct rdma_read *read = chunk->read;
@@ -403,7 +422,8 @@ static void chunk_landed(struct rdma_conn *conn, struct rdma_chunk *chunk) {
     if (read->bytes_done == read->ask.bytes)
         finish(conn, read, 0);
     else
-        rdma->events.read_progress(rdma->owner, conn->user, read->ask.read_user, read->bytes_done);
+        rdma->events.read_progress(rdma->owner, conn->user, read->ask.read_user, read->bytes_done,
+                                   prefix_bytes(conn, read));
 }
 
 void rreader_on_landed(struct rdma_link *link, uint64_t number) {

@@ -44,8 +44,11 @@ struct transport_events {
     void (*message)(void *owner, void *user, const void *data, size_t bytes);
     /* status: 0, or -ECONNRESET, -ETIMEDOUT, -EINVAL (the home refused the range), ... */
     void (*read_done)(void *owner, void *user, void *read_user, int status);
-    /* Bytes of a read arrived (at most once per chunk): for progress-based deadlines. */
-    void (*read_progress)(void *owner, void *user, void *read_user, uint64_t bytes_done);
+    /* Bytes of a read arrived (at most once per chunk): for progress-based deadlines. prefix_bytes:
+     * so many from its beginning have landed and are not written again; it never shrinks, is never
+     * more than bytes_done, and stays 0 where the transport does not know. */
+    void (*read_progress)(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                          uint64_t prefix_bytes);
     /* The connection is over a way that was second choice, and the first would work now: closing
      * and connecting again, when it suits the owner, gets that. May be NULL. */
     void (*better)(void *owner, void *user);
@@ -61,6 +64,7 @@ struct transport_options {
     uint32_t chunk_bytes;          /* of bulk reads; default 1 MiB */
     uint32_t reads_per_connection; /* outstanding at once; further ones queue in order */
     uint32_t handshake_timeout_ms;
+    uint32_t data_timeout_ms;  /* for a data address to answer; 0 = handshake_timeout_ms */
     uint64_t send_queue_bytes; /* -ENOBUFS from send() beyond this */
     uint32_t connections_max;  /* accepted ones */
 };
@@ -89,7 +93,11 @@ struct transport_info {
     uint64_t message_bytes_in, message_bytes_out, read_bytes_in, read_bytes_out;
     uint32_t reads_in_flight;
     uint64_t send_queued_bytes;
-    char detail[96];     /* in words; may be empty */
+    char detail[96]; /* in words; may be empty */
+    /* Why bytes do not come from the data address that was to be dialled but from where messages
+     * go;
+     * "" = they come from there, or none was given. */
+    char data_failure[96];
     uint32_t rail_count; /* 0 where there are no rails */
     struct transport_rail_info rails[TRANSPORT_RAILS_MAX];
 };
@@ -105,8 +113,12 @@ struct transport_ops {
     void (*remove_region)(struct transport *t, uint32_t region);
     /* Bytes of the key written to out (<= TRANSPORT_KEY_BYTES_MAX), or -ENOENT. */
     int (*region_key)(struct transport *t, uint32_t region, void *out, size_t out_bytes);
-    /* user: handed to every event of this connection. Failure to connect comes as `closed`. */
-    int (*connect)(struct transport *t, const char *address, void *user,
+    /* address: of messages. data_address: of bulk bytes, when they take a way of their own; "" =
+     * the same. A data address that cannot be reached does not keep the connection from coming up:
+     * query tells. user: handed to every event of this connection. Failure to connect comes as
+     * `closed`.
+     */
+    int (*connect)(struct transport *t, const char *address, const char *data_address, void *user,
                    struct transport_conn **out);
     /* One message of at most TRANSPORT_MESSAGE_BYTES_MAX; copied or sent before return. 0,
      * -EMSGSIZE (also more than TRANSPORT_PARTS_MAX parts), -ENOBUFS, -ENOTCONN. */

@@ -33,8 +33,8 @@ struct auto_conn { /* the owner's struct transport_conn */
     struct strand main, probe;
     void *user;
     bool up, closing;
-    char address[256];  /* to dial again; "" of an accepted one */
-    char rdma_why[192]; /* why it is not rdma */
+    char address[256], data_address[256]; /* to dial again; "" of an accepted one */
+    char rdma_why[192];                   /* why it is not rdma */
     LIST_ENTRY(auto_conn) fallen;
     bool is_fallen; /* over tcp, and rdma is tried now and then */
     uint64_t retry_ms, wait_ms;
@@ -105,7 +105,8 @@ static void on_retry(uv_timer_t *timer) {
     LIST_FOREACH (conn, &both->fallen, fallen) {
         if (conn->probe.inner != NULL || uv_now(both->loop) < conn->retry_ms)
             continue;
-        if (rdma->ops->connect(rdma, conn->address, &conn->probe, &conn->probe.inner) < 0)
+        if (rdma->ops->connect(rdma, conn->address, conn->data_address, &conn->probe,
+                               &conn->probe.inner) < 0)
             retry_later(conn);
     }
 }
@@ -192,10 +193,11 @@ static void on_read_done(void *owner, void *user, void *read_user, int status) {
     both->events.read_done(both->owner, ((struct strand *)user)->conn->user, read_user, status);
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                             uint64_t prefix_bytes) {
     struct transport_auto *both = ((struct side *)owner)->both;
     both->events.read_progress(both->owner, ((struct strand *)user)->conn->user, read_user,
-                               bytes_done);
+                               bytes_done, prefix_bytes);
 }
 
 /* RDMA did not come up: is the connection alive again, over TCP? */
@@ -206,8 +208,8 @@ static bool fall_back(struct auto_conn *conn, const char *why) {
         return false;
     snprintf(conn->rdma_why, sizeof conn->rdma_why, "%s", why);
     conn->side = &both->tcp;
-    return both->tcp.t->ops->connect(both->tcp.t, conn->address, &conn->main, &conn->main.inner) ==
-           0;
+    return both->tcp.t->ops->connect(both->tcp.t, conn->address, conn->data_address, &conn->main,
+                                     &conn->main.inner) == 0;
 }
 
 static void on_closed(void *owner, void *user, const char *why) {
@@ -337,14 +339,16 @@ static int auto_region_key(struct transport *t, uint32_t number, void *out, size
     return r < 0 ? r : (int)(2ull * REGION_KEY_BYTES);
 }
 
-static int auto_connect(struct transport *t, const char *address, void *user,
-                        struct transport_conn **out) {
+static int auto_connect(struct transport *t, const char *address, const char *data_address,
+                        void *user, struct transport_conn **out) {
     struct transport_auto *both = from_base(t);
     struct auto_conn *conn = conn_new(both->rdma.t != NULL ? &both->rdma : &both->tcp, user);
     if (conn == NULL)
         return -ENOMEM;
     snprintf(conn->address, sizeof conn->address, "%s", address);
-    int r = conn->side->t->ops->connect(conn->side->t, address, &conn->main, &conn->main.inner);
+    snprintf(conn->data_address, sizeof conn->data_address, "%s", data_address);
+    int r = conn->side->t->ops->connect(conn->side->t, address, data_address, &conn->main,
+                                        &conn->main.inner);
     if (r < 0) {
         free(conn);
         return r;

@@ -24,7 +24,7 @@
 enum {
     TICK_MS = 200,
     SCAN_MS = 5000,
-    SCAN_LOST_MS = 1000, /* while there are fewer rails than there have been */
+    SCAN_LOST_MS = 1000,          /* while there are fewer rails than there have been */
     STRANGER_LOG_EVERY_MS = 1000, /* somebody knocking in a loop does not fill the journal */
     CHUNK_BYTES_MAX = 1 << 30,
     READS_IN_FLIGHT_MAX = 255,
@@ -243,13 +243,14 @@ static int rt_region_key(struct transport *t, uint32_t region, void *out, size_t
     return regions_key(&from_base(t)->regions, region, out, out_bytes);
 }
 
-static int rt_connect(struct transport *t, const char *address, void *user,
-                      struct transport_conn **out) {
+/* Messages go over RDMA too: the whole connection is dialled at the data address. */
+static int rt_connect(struct transport *t, const char *address, const char *data_address,
+                      void *user, struct transport_conn **out) {
     struct rdma *rdma = from_base(t);
     struct rdma_conn *conn;
     if (rdma->destroying)
         return -ESHUTDOWN;
-    int r = rconn_dial(rdma, address, user, &conn);
+    int r = rconn_dial(rdma, data_address[0] != '\0' ? data_address : address, user, &conn);
     if (r == 0)
         *out = (struct transport_conn *)conn;
     return r;

@@ -156,13 +156,13 @@ static int tcp_region_key(struct transport *t, uint32_t region, void *out, size_
 
 /* ---- connections ---- */
 
-static int tcp_connect(struct transport *t, const char *address, void *user,
-                       struct transport_conn **out) {
+static int tcp_connect(struct transport *t, const char *address, const char *data_address,
+                       void *user, struct transport_conn **out) {
     struct tcp *tcp = from_base(t);
     struct tcp_conn *conn;
     if (tcp->destroying)
         return -ESHUTDOWN;
-    int r = tcp_conn_dial(tcp, address, user, &conn);
+    int r = tcp_conn_dial(tcp, address, data_address, user, &conn);
     if (r == 0)
         *out = (struct transport_conn *)conn;
     return r;
@@ -254,6 +254,8 @@ static void copy_options(struct tcp *tcp, const struct transport_options *option
     if (options->hello_bytes > 0)
         memcpy(tcp->hello, options->hello, options->hello_bytes);
     tcp->options.hello = tcp->hello;
+    if (options->data_timeout_ms == 0)
+        tcp->options.data_timeout_ms = options->handshake_timeout_ms;
 }
 
 int transport_tcp_new(uv_loop_t *loop, const struct transport_options *options,

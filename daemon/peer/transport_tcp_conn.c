@@ -6,6 +6,10 @@
  * -> `accepted`. Messages are read from the moment it is up; before that an open control link is
  * watched only for its end.
  *
+ * Bulk is dialled at the data address, if there is one. Should that fail before the socket is open,
+ * it is dialled where control is, and the reason kept: messages must flow between any two nodes, or
+ * nothing could be superseded.
+ *
  * The end, whatever the cause: `closing` is set and both sockets are closed at once, so that no
  * byte moves any more; when libuv has let go of the last link (refs == 0; that is a callback of the
  * loop, never inside an operation), reads are reported, then `closed` if the owner ever heard of
@@ -45,8 +49,8 @@ struct tcp_conn *tcp_conn_new(struct tcp *tcp, bool accepted_here) {
 static void conn_free(struct tcp_conn *conn) {
     LIST_REMOVE(conn, all);
     conn->tcp->accepted_count -= conn->accepted_here;
-    if (conn->addresses != NULL)
-        uv_freeaddrinfo(conn->addresses);
+    uv_freeaddrinfo(conn->place.addresses);
+    uv_freeaddrinfo(conn->data.addresses);
     free(conn->received.data);
     free(conn->unsent.data);
     free(conn->reads);
@@ -92,7 +96,7 @@ void tcp_conn_fail_errno(struct tcp_conn *conn, const char *doing, int error) {
     if (conn->up)
         tcp_conn_fail(conn, -error, "%s: %s", doing, text);
     else
-        tcp_conn_fail(conn, -error, "%s %s: %s", doing, conn->address, text);
+        tcp_conn_fail(conn, -error, "%s %s: %s", doing, conn->place.text, text);
 }
 
 bool tcp_conn_received(struct tcp_conn *conn, ssize_t got) {
@@ -114,58 +118,119 @@ bool tcp_conn_usable(const struct tcp_conn *conn) {
 
 /* ---- dialling ---- */
 
-static void dial_from(struct tcp_conn *conn, struct addrinfo *address, int error) {
+static bool dial_from(struct tcp_conn *conn, struct tcp_target *target, struct addrinfo *address,
+                      int *error) {
+    const struct transport_options *options = &conn->tcp->options;
+    bool is_data = target == &conn->data;
     for (; address != NULL; address = address->ai_next) {
-        conn->remote = address;
-        error = -tcp_link_dial(conn, HANDSHAKE_CONTROL, &conn->control);
-        if (error == 0)
-            return;
+        target->at = address;
+        *error = -tcp_link_dial(conn, is_data ? HANDSHAKE_BULK : HANDSHAKE_CONTROL, address,
+                                is_data ? options->data_timeout_ms : options->handshake_timeout_ms,
+                                is_data ? &conn->bulk : &conn->control);
+        if (*error == 0)
+            return true;
     }
-    tcp_conn_fail_errno(conn, "connect to", error);
+    return false;
+}
+
+static void dial_bulk_at_place(struct tcp_conn *conn) {
+    int r = tcp_link_dial(conn, HANDSHAKE_BULK, conn->place.at,
+                          conn->tcp->options.handshake_timeout_ms, &conn->bulk);
+    if (r < 0)
+        tcp_conn_fail_errno(conn, "connect bulk socket to", -r);
+}
+
+static void give_up_data(struct tcp_conn *conn, const char *why) {
+    snprintf(conn->counters.data_failure, sizeof conn->counters.data_failure, "%s", why);
+    conn->data.text[0] = '\0';
+    if (conn->bulk != NULL)
+        tcp_link_close(conn->bulk);
+    conn->bulk = NULL;
+    dial_bulk_at_place(conn);
+}
+
+bool tcp_conn_give_up_data(struct tcp_conn *conn, const struct tcp_link *link, const char *why) {
+    bool is_data = link == conn->bulk && conn->data.text[0] != '\0';
+    if (!is_data || conn->up || conn->closing)
+        return false;
+    give_up_data(conn, why);
+    return true;
+}
+
+static void dial_target(struct tcp_conn *conn, struct tcp_target *target, struct addrinfo *from,
+                        int error) {
+    if (dial_from(conn, target, from, &error))
+        return;
+    if (target == &conn->data)
+        give_up_data(conn, strerror(error));
+    else
+        tcp_conn_fail_errno(conn, "connect to", error);
 }
 
 void tcp_conn_unreachable(struct tcp_conn *conn, struct tcp_link *link, int error) {
-    if (link == conn->bulk) {
+    bool is_bulk = link == conn->bulk;
+    if (is_bulk && conn->data.text[0] == '\0') {
         tcp_conn_fail_errno(conn, "connect bulk socket to", error);
         return;
     }
-    conn->control = NULL;
+    struct tcp_target *target = is_bulk ? &conn->data : &conn->place;
+    *(is_bulk ? &conn->bulk : &conn->control) = NULL;
     tcp_link_close(link);
-    dial_from(conn, conn->remote->ai_next, error);
+    dial_target(conn, target, target->at->ai_next, error);
 }
 
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses) {
     struct tcp_conn *conn = request->data;
+    struct tcp_target *target = conn->resolving;
     request->data = NULL;
-    conn->addresses = addresses;
-    if (status < 0)
-        tcp_conn_fail(conn, -EHOSTUNREACH, "cannot resolve %s: %s", conn->address,
+    target->addresses = addresses;
+    if (status < 0 && target == &conn->data && !conn->closing)
+        give_up_data(conn, "its name cannot be resolved");
+    else if (status < 0)
+        tcp_conn_fail(conn, -EHOSTUNREACH, "cannot resolve %s: %s", target->text,
                       uv_strerror(status));
     else if (!conn->closing)
-        dial_from(conn, addresses, EHOSTUNREACH);
+        dial_target(conn, target, addresses, EHOSTUNREACH);
     tcp_conn_unref(conn);
 }
 
 /* Numbers are dialled at once, names go through libuv's pool. */
-static int start_dialling(struct tcp_conn *conn, const struct tcp_address *address) {
+static int resolve_and_dial(struct tcp_conn *conn, struct tcp_target *target) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
                              .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST};
-    if (getaddrinfo(address->host, address->port, &hints, &conn->addresses) == 0) {
-        dial_from(conn, conn->addresses, 0);
+    struct tcp_address address;
+    int r = tcp_address_parse(target->text, &address);
+    if (r < 0)
+        return r;
+    if (getaddrinfo(address.host, address.port, &hints, &target->addresses) == 0) {
+        dial_target(conn, target, target->addresses, 0);
         return conn->refs > 0 ? 0 : -ENOMEM;
     }
     hints.ai_flags = AI_NUMERICSERV;
     conn->resolve.data = conn;
-    int r = uv_getaddrinfo(conn->tcp->loop, &conn->resolve, on_resolved, address->host,
-                           address->port, &hints);
+    conn->resolving = target;
+    r = uv_getaddrinfo(conn->tcp->loop, &conn->resolve, on_resolved, address.host, address.port,
+                       &hints);
     if (r == 0)
         conn->refs++;
+    else
+        conn->resolve.data = NULL;
     return r;
 }
 
-int tcp_conn_dial(struct tcp *tcp, const char *address, void *user, struct tcp_conn **out) {
+static void dial_bulk(struct tcp_conn *conn) {
+    if (conn->data.text[0] == '\0')
+        dial_bulk_at_place(conn);
+    else if (resolve_and_dial(conn, &conn->data) < 0)
+        give_up_data(conn, "its name cannot be resolved");
+}
+
+int tcp_conn_dial(struct tcp *tcp, const char *address, const char *data_address, void *user,
+                  struct tcp_conn **out) {
     struct tcp_address parsed;
     int r = tcp_address_parse(address, &parsed);
+    if (r == 0 && data_address[0] != '\0')
+        r = tcp_address_parse(data_address, &parsed);
     if (r < 0)
         return r;
     struct tcp_conn *conn = tcp_conn_new(tcp, false);
@@ -173,8 +238,10 @@ int tcp_conn_dial(struct tcp *tcp, const char *address, void *user, struct tcp_c
         return -ENOMEM;
     conn->user = user;
     conn->announced = true;
-    snprintf(conn->address, sizeof conn->address, "%s", address);
-    r = start_dialling(conn, &parsed);
+    snprintf(conn->place.text, sizeof conn->place.text, "%s", address);
+    if (strcmp(address, data_address) != 0)
+        snprintf(conn->data.text, sizeof conn->data.text, "%s", data_address);
+    r = resolve_and_dial(conn, &conn->place);
     if (r < 0) {
         conn_free(conn);
         return r;
@@ -261,7 +328,5 @@ void tcp_conn_link_open(struct tcp_conn *conn, struct tcp_link *link) {
     tcp_link_watch(link, UV_READABLE, false);
     if (conn->accepted_here)
         return;
-    int r = tcp_link_dial(conn, HANDSHAKE_BULK, &conn->bulk);
-    if (r < 0)
-        tcp_conn_fail_errno(conn, "connect bulk socket to", -r);
+    dial_bulk(conn);
 }

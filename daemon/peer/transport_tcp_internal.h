@@ -38,6 +38,7 @@ struct tcp_link {
     unsigned uv_refs;
     uv_poll_t poll;
     uv_timer_t timer;            /* handshake */
+    uint32_t timeout_ms;         /* what it was set to */
     struct handshake *handshake; /* until LINK_OPEN */
     struct wire_auth out, in;
     TAILQ_ENTRY(tcp_link) strangers;
@@ -63,6 +64,11 @@ struct tcp_buffer {
     size_t begin, end, capacity;
 };
 
+struct tcp_target {                  /* one of the two places that a connection is dialled at */
+    char text[256];                  /* host:port; "" = there is none */
+    struct addrinfo *addresses, *at; /* all of the name; the one in use or tried now */
+};
+
 struct tcp_conn { /* the owner's struct transport_conn */
     struct tcp *tcp;
     LIST_ENTRY(tcp_conn) all;
@@ -79,9 +85,9 @@ struct tcp_conn { /* the owner's struct transport_conn */
     struct handshake_hello hello;
 
     /* dialling */
-    char address[64];
+    struct tcp_target place, data; /* of messages, of bulk bytes if that is another */
     uv_getaddrinfo_t resolve;
-    struct addrinfo *addresses, *remote; /* all; the one in use or tried now */
+    struct tcp_target *resolving;
 
     /* control */
     struct tcp_buffer received, unsent;
@@ -138,9 +144,9 @@ void tcp_log_stranger(struct tcp *tcp, int fd, const char *why);
 /* ---- transport_tcp_link.c ---- */
 /* An accepted socket of someone unproven; takes the fd, also on failure. */
 int tcp_link_accept(struct tcp *tcp, int fd);
-/* Dials conn->remote; a later failure ends in tcp_conn_unreachable or tcp_conn_fail. 0 or -errno.
- */
-int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, struct tcp_link **out);
+/* A later failure ends in tcp_conn_unreachable or tcp_conn_link_failed. 0 or -errno. */
+int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, const struct addrinfo *to,
+                  uint32_t timeout_ms, struct tcp_link **out);
 /* Adds to or takes from what the socket is watched for. */
 void tcp_link_watch(struct tcp_link *link, int events, bool on);
 /* A stranger proved itself. */
@@ -150,12 +156,16 @@ void tcp_link_close(struct tcp_link *link);
 
 /* ---- transport_tcp_conn.c ---- */
 struct tcp_conn *tcp_conn_new(struct tcp *tcp, bool accepted_here);
-int tcp_conn_dial(struct tcp *tcp, const char *address, void *user, struct tcp_conn **out);
-/* connect() to conn->remote failed: tries the next address of the name, or ends. */
+int tcp_conn_dial(struct tcp *tcp, const char *address, const char *data_address, void *user,
+                  struct tcp_conn **out);
+/* connect() failed: tries the next address of the name, or ends. */
 void tcp_conn_unreachable(struct tcp_conn *conn, struct tcp_link *link, int error);
 /* An accepted link proved itself: accepts or refuses its handshake, and gives it its connection. */
 void tcp_conn_adopt(struct tcp *tcp, struct tcp_link *link);
 void tcp_conn_link_open(struct tcp_conn *conn, struct tcp_link *link);
+/* A socket of it failed before it was open. True: it was being dialled at the data address, which
+ * is given up; the bulk socket is dialled where messages go. */
+bool tcp_conn_give_up_data(struct tcp_conn *conn, const struct tcp_link *link, const char *why);
 void tcp_conn_unref(struct tcp_conn *conn);
 /* May the owner send and read? */
 bool tcp_conn_usable(const struct tcp_conn *conn);

@@ -30,7 +30,7 @@ static void on_poll(uv_poll_t *poll, int status, int events);
 
 /* ---- birth and end ---- */
 
-static struct tcp_link *link_new(struct tcp *tcp) {
+static struct tcp_link *link_new(struct tcp *tcp, uint32_t timeout_ms) {
     struct tcp_link *link = calloc(1, sizeof *link);
     if (link == NULL)
         return NULL;
@@ -43,7 +43,8 @@ static struct tcp_link *link_new(struct tcp *tcp) {
     link->fd = -1;
     uv_timer_init(tcp->loop, &link->timer);
     link->timer.data = link;
-    uv_timer_start(&link->timer, on_timeout, tcp->options.handshake_timeout_ms, 0);
+    link->timeout_ms = timeout_ms;
+    uv_timer_start(&link->timer, on_timeout, timeout_ms, 0);
     link->uv_refs = 1;
     tcp->link_count++;
     return link;
@@ -118,7 +119,8 @@ void tcp_link_close(struct tcp_link *link) {
 /* Something went wrong on this socket before it was open. */
 static void link_fail(struct tcp_link *link, int status, const char *why) {
     if (link->conn != NULL) {
-        tcp_conn_fail(link->conn, status, "%s", why);
+        if (!tcp_conn_give_up_data(link->conn, link, why))
+            tcp_conn_fail(link->conn, status, "%s", why);
         return;
     }
     tcp_log_stranger(link->tcp, link->fd, why);
@@ -129,8 +131,7 @@ static void on_timeout(uv_timer_t *timer) {
     struct tcp_link *link = timer->data;
     char why[96];
     snprintf(why, sizeof why, "%s timed out after %" PRIu32 " ms",
-             link->phase == LINK_CONNECTING ? "connect" : "handshake",
-             link->tcp->options.handshake_timeout_ms);
+             link->phase == LINK_CONNECTING ? "connect" : "handshake", link->timeout_ms);
     link_fail(link, -ETIMEDOUT, why);
 }
 
@@ -235,7 +236,7 @@ int tcp_link_accept(struct tcp *tcp, int fd) {
         tcp_log_stranger(tcp, oldest->fd, "too many unfinished handshakes, dropping the oldest");
         tcp_link_close(oldest);
     }
-    struct tcp_link *link = link_new(tcp);
+    struct tcp_link *link = link_new(tcp, tcp->options.handshake_timeout_ms);
     if (link == NULL) {
         close(fd);
         return -ENOMEM;
@@ -271,17 +272,18 @@ static int connect_socket(struct tcp_link *link, const struct addrinfo *to) {
     return 0;
 }
 
-int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, struct tcp_link **out) {
+int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, const struct addrinfo *to,
+                  uint32_t timeout_ms, struct tcp_link **out) {
     struct handshake_params params = handshake_params(conn->tcp);
     uint8_t nonce[AUTH_NONCE_BYTES];
-    struct tcp_link *link = link_new(conn->tcp);
+    struct tcp_link *link = link_new(conn->tcp, timeout_ms);
     if (link == NULL)
         return -ENOMEM;
     link->conn = conn;
     conn->refs++;
     auth_nonce(nonce);
     handshake_ask(link->handshake, &params, kind, conn->id, nonce);
-    int r = connect_socket(link, conn->remote);
+    int r = connect_socket(link, to);
     if (r < 0) {
         tcp_link_close(link);
         return r;
@@ -334,10 +336,10 @@ static void on_error(struct tcp_link *link) {
         return;
     getsockopt(link->fd, SOL_SOCKET, SO_ERROR, &error, &bytes);
     error = error != 0 ? error : ECONNRESET;
-    if (link->conn != NULL)
-        tcp_conn_fail_errno(link->conn, "connection lost", error);
-    else
+    if (link->conn == NULL)
         link_fail(link, -error, "connection lost during the handshake");
+    else if (!tcp_conn_give_up_data(link->conn, link, strerror(error)))
+        tcp_conn_fail_errno(link->conn, "connection lost", error);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events) {

@@ -119,7 +119,8 @@ static void end_chunk(struct tcp_conn *conn) {
     if (read->bytes_done == read->ask.bytes)
         finish(conn, find(conn, read->id), 0);
     else
-        tcp->events.read_progress(tcp->owner, conn->user, read->ask.read_user, read->bytes_done);
+        tcp->events.read_progress(tcp->owner, conn->user, read->ask.read_user, read->bytes_done,
+                                  read->bytes_done);
 }
 
 /* Accounts for bytes that have just landed: first the chunk's, then those of the header behind it.

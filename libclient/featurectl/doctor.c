@@ -27,6 +27,7 @@ static const struct {
     {"mappings", doctor_check_map_count},
     {"overcommit", doctor_check_overcommit},
     {"rdma", doctor_check_rdma},
+    {"data addresses", doctor_check_data},
 };
 
 static const char *const verdict_words[] = {"ok", "warn", "fail"};

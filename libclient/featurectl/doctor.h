@@ -40,6 +40,8 @@ void doctor_check_memlock(struct context *context, struct doctor_broker *broker,
                           struct doctor_finding *out);
 void doctor_check_nofile(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out);
+void doctor_check_data(struct context *context, struct doctor_broker *broker,
+                       struct doctor_finding *out);
 /* doctor_memory.c */
 void doctor_check_memory(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out);

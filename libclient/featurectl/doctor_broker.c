@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Is the broker there, may we talk to it, does it answer, and is it allowed what it needs.
+ * Is the broker there, may we talk to it, does it answer, is it allowed what it needs, and do the
+ * nodes reach each other where their bytes are.
  */
 #include "doctor.h"
 
@@ -131,4 +132,35 @@ void doctor_check_nofile(struct context *context, struct doctor_broker *broker,
                                             : DOCTOR_FAIL,
                    "each session takes one: LimitNOFILE=65536 in the unit, or ulimit -n 65536",
                    "%s limit is %" PRIu64, whose(broker), limit);
+}
+
+static void say_unreached(const Fb__NodeInfo *node, struct doctor_finding *out) {
+    const char *advice = "bytes take the way of messages instead: check [peers] data_address of "
+                         "the node it belongs to, its [peers] listen, routes and firewalls";
+    if (node->self)
+        doctor_say(out, DOCTOR_WARN, advice, "this node's %s is not reached %s", node->data_address,
+                   node->data_failure);
+    else
+        doctor_say(out, DOCTOR_WARN, advice, "node %s: its %s is not reached: %s", node->node,
+                   node->data_address, node->data_failure);
+}
+
+void doctor_check_data(struct context *context, struct doctor_broker *broker,
+                       struct doctor_finding *out) {
+    Fb__Nodes nodes = FB__NODES__INIT;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    Fb__ClientReply *reply;
+    request.op_case = FB__CLIENT_REQUEST__OP_NODES;
+    request.nodes = &nodes;
+    doctor_say(out, DOCTOR_OK, NULL, "not asked: the broker does not tell");
+    if (!broker->answers ||
+        feature_admin_call(context->feature, &request, CONTEXT_DEADLINE_MS, &reply) != FEATURE_OK)
+        return;
+    const Fb__NodesReply *all = reply->nodes;
+    doctor_say(out, DOCTOR_OK, NULL, "no node misses another's");
+    for (size_t i = 0; reply->result_case == FB__CLIENT_REPLY__RESULT_NODES && i < all->n_nodes;
+         i++)
+        if (*all->nodes[i]->data_failure)
+            say_unreached(all->nodes[i], out);
+    fb__client_reply__free_unpacked(reply, NULL);
 }

@@ -14,7 +14,7 @@ int each_store_fetch(struct context *context, Fb__ClientReply **reply_out) {
     return context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_STORES, reply_out);
 }
 
-int each_store(struct context *context, struct table *table, each_store_fn visit) {
+int each_store(struct context *context, struct table *table, each_store_fn visit, void *user) {
     const char *only = options_text(&context->options, "store", NULL);
     Fb__ClientReply *reply;
     int first_failure = each_store_fetch(context, &reply);
@@ -26,7 +26,7 @@ int each_store(struct context *context, struct table *table, each_store_fn visit
         if (only && strcmp(only, store->store) != 0)
             continue;
         found = true;
-        int status = visit(context, store, table);
+        int status = visit(context, store, table, user);
         first_failure = first_failure ? first_failure : status;
     }
     context_free_reply(reply);

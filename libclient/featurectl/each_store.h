@@ -9,11 +9,11 @@
 
 /* Says what it has to say about one store; returns a status, already reported. */
 typedef int (*each_store_fn)(struct context *context, const Fb__StoreInfo *store,
-                             struct table *table);
+                             struct table *table, void *user);
 
 /* Calls visit() for the store that --store names, else for every store of this node; prints the
  * table. A store that fails does not stop the others; returns the first failure. */
-int each_store(struct context *context, struct table *table, each_store_fn visit);
+int each_store(struct context *context, struct table *table, each_store_fn visit, void *user);
 /* Every store of this node, as the broker tells it; reports trouble. */
 int each_store_fetch(struct context *context, Fb__ClientReply **reply_out);
 

@@ -10,9 +10,13 @@ int exit_code(int status) {
         return 0;
     if (status == CTL_E_LOCAL)
         return EXIT_CODE_LOCAL;
+    if (status == CTL_E_UNCHECKED)
+        return EXIT_CODE_USAGE;
     return EXIT_CODE_STATUS - status;
 }
 
 const char *exit_code_word(int status) {
+    if (status == CTL_E_UNCHECKED)
+        return "UNCHECKED";
     return status == CTL_E_LOCAL ? "LOCAL" : feature_strerror(status);
 }

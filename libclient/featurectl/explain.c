@@ -1,17 +1,82 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * `explain`: what became of a sample. The broker composes the sentence: it alone knows the history.
+ * `explain`: what became of a sample. The brokers compose the sentences: they alone know the
+ * history.
  */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "memory.h"
 #include "select.h"
+#include "why.h"
 #include "words.h"
 
+/* How long the others have to say what they know. */
+#define PATIENCE_MS 3000u
+
 static const struct table_column columns[] = {
-    {"store", "store", TABLE_LEFT},           {"sample_id", "sample", TABLE_LEFT},
-    {"generation", "generation", TABLE_LEFT}, {"state", "state", TABLE_LEFT},
-    {"reason", "reason", TABLE_LEFT},         {"node", "told by node", TABLE_LEFT},
-    {"extent_bytes", "size", TABLE_LEFT},     {"age_ms", "age", TABLE_LEFT},
-    {"leases", "leases", TABLE_LEFT},         {"sentence", "explanation", TABLE_LEFT},
+    {"store", "store", TABLE_LEFT},
+    {"sample_id", "sample", TABLE_LEFT},
+    {"generation", "generation", TABLE_LEFT},
+    {"state", "state", TABLE_LEFT},
+    {"reason", "reason", TABLE_LEFT},
+    {"node", "told by node", TABLE_LEFT},
+    {"extent_bytes", "size", TABLE_LEFT},
+    {"age_ms", "age", TABLE_LEFT},
+    {"leases", "leases", TABLE_LEFT},
+    {"holders", "held by", TABLE_LEFT},
+    {"index", "index", TABLE_LEFT},
+    {"sentence", "explanation", TABLE_LEFT},
+    {"silent", "silent nodes", TABLE_LEFT},
+    {"record", NULL, TABLE_LEFT},
+    {"nodes", NULL, TABLE_LEFT},
 };
+
+/* "session 3 pid 4312 uid 0 trainer (12 s), node b (3 s)" */
+static void print_holders(struct table *table, const Fb__SampleInfo *info) {
+    char *names = why_holders(info);
+    table_cell(table, why_holders_json(info), *names ? names : "-");
+    free(names);
+}
+
+/* Those who should know and did not answer. */
+static void print_silent(struct table *table, const Fb__ExplainReply *reply) {
+    char *text = memory_copy("");
+    json_t *silent = json_array();
+    for (size_t i = 0; i < reply->n_says; i++) {
+        const Fb__NodeSays *says = reply->says[i];
+        if (says->status == FB__STATUS__OK)
+            continue;
+        char *longer =
+            memory_print("%s%s%s: %s", text, *text ? "; " : "", says->node, says->sentence);
+        free(text);
+        text = longer;
+        json_array_append_new(
+            silent, json_pack("{s:s, s:s}", "node", says->node, "silence", says->sentence));
+    }
+    table_cell(table, silent, *text ? text : "-");
+    free(text);
+}
+
+static json_t *record_json(const Fb__IndexRecord *record) {
+    char generation[24], incarnation[24];
+    if (!record)
+        return json_null();
+    snprintf(generation, sizeof generation, "%" PRIu64, record->generation);
+    snprintf(incarnation, sizeof incarnation, "%" PRIu64, record->incarnation);
+    return json_pack("{s:s, s:s, s:s, s:I, s:b}", "generation", generation, "home", record->home,
+                     "incarnation", incarnation, "bytes", (json_int_t)record->bytes,
+                     "home_is_member", record->home_is_member);
+}
+
+static json_t *says_json(const Fb__ExplainReply *reply) {
+    json_t *nodes = json_array();
+    for (size_t i = 0; i < reply->n_says; i++)
+        if (reply->says[i]->status == FB__STATUS__OK)
+            json_array_append_new(nodes, json_pack("{s:s, s:s}", "node", reply->says[i]->node,
+                                                   "sentence", reply->says[i]->sentence));
+    return nodes;
+}
 
 static void print_explained(struct context *context, const struct target *target,
                             const Fb__ExplainReply *reply) {
@@ -30,7 +95,12 @@ static void print_explained(struct context *context, const struct target *target
     table_bytes(&table, info->extent_bytes);
     table_duration(&table, info->age_ms);
     table_count(&table, info->leases);
+    print_holders(&table, info);
+    table_text(&table, reply->index);
     table_text(&table, reply->sentence);
+    print_silent(&table, reply);
+    table_cell(&table, record_json(reply->record), NULL);
+    table_cell(&table, says_json(reply), NULL);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
 }
@@ -46,7 +116,7 @@ static int explain_target(struct context *context, const struct target *target) 
     Fb__Explain explain = FB__EXPLAIN__INIT;
     explain.store = target->store;
     explain.item = &item;
-    explain.deadline_ms = CONTEXT_DEADLINE_MS;
+    explain.deadline_ms = PATIENCE_MS;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_EXPLAIN;
     request.explain = &explain;
@@ -81,6 +151,10 @@ const struct command command_explain = {
     .arguments = "[REF...]",
     .summary = "why a get of REF works or fails: planned, resident and leased, retired, never "
                "seen, home gone",
+    .details =
+        "The home is asked, or for STORE/SAMPLE every member, and the index. A node that does "
+        "not answer within 3 s\nis named. What is over is remembered for a while: how many "
+        "a store remembers is a multiple of max_samples.",
     .options = options,
     .arguments_max = COMMAND_ARGUMENTS_ANY,
     .run = run_explain,

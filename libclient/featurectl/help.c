@@ -25,9 +25,10 @@ static void print_exit_codes(FILE *out) {
     fprintf(out, "Exit codes:\n  %2d  OK           %s\n", 0, status_meaning[0]);
     fprintf(out,
             "  %2d  -            a file here cannot be read, is malformed or cannot be written; "
-            "doctor found a fault\n",
+            "doctor or index check found a fault\n",
             EXIT_CODE_LOCAL);
-    fprintf(out, "  %2d  -            the command line is wrong\n", EXIT_CODE_USAGE);
+    fprintf(out, "  %2d  -            the command line is wrong; index check could not check\n",
+            EXIT_CODE_USAGE);
     for (int i = 1; i <= -FEATURE_E_INTERNAL; i++)
         fprintf(out, "  %2d  %-11s  %s\n", exit_code(-i), feature_strerror(-i), status_meaning[i]);
 }

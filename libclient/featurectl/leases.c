@@ -25,7 +25,9 @@ static void print_lease(struct table *table, const Fb__LeaseInfo *lease) {
     table_end_row(table);
 }
 
-static int list_leases(struct context *context, const Fb__StoreInfo *store, struct table *table) {
+static int list_leases(struct context *context, const Fb__StoreInfo *store, struct table *table,
+                       void *user) {
+    (void)user;
     Fb__Leases leases = FB__LEASES__INIT;
     leases.store = store->store;
     leases.limit = PAGE_ITEMS;
@@ -49,7 +51,7 @@ static int list_leases(struct context *context, const Fb__StoreInfo *store, stru
 static int run_leases(struct context *context) {
     struct table table;
     CONTEXT_TABLE(context, &table, lease_columns);
-    return each_store(context, &table, list_leases);
+    return each_store(context, &table, list_leases, NULL);
 }
 
 static const struct option_spec lease_options[] = {

@@ -35,8 +35,8 @@ void progress_render(const struct progress *p, uint64_t now_ns, char *out, size_
         snprintf(out + used, room - (size_t)used, "%s of %s  %s", units_bytes(p->done, done),
                  units_bytes(p->total, total), units_rate(p->done, now_ns - p->begun_ns, rate));
     else
-        snprintf(out + used, room - (size_t)used, "%" PRIu64 " of %" PRIu64 " releases", p->done,
-                 p->total);
+        snprintf(out + used, room - (size_t)used, "%" PRIu64 " of %" PRIu64 " %s", p->done,
+                 p->total, p->unit == PROGRESS_RELEASES ? "releases" : "samples");
 }
 
 void progress_begin(struct progress *progress, FILE *out, const char *label,

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum progress_unit { PROGRESS_BYTES = 0, PROGRESS_RELEASES };
+enum progress_unit { PROGRESS_BYTES = 0, PROGRESS_RELEASES, PROGRESS_SAMPLES };
 
 struct progress {
     FILE *out; /* NULL = draws nothing */

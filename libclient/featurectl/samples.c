@@ -4,8 +4,11 @@
  * with a cursor; what changes in between is seen or not.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "each_store.h"
+#include "members.h"
+#include "memory.h"
 #include "why.h"
 #include "words.h"
 
@@ -23,23 +26,15 @@ static const struct table_column sample_columns[] = {
     {"consumed", "CONSUMED", TABLE_RIGHT},
     {"readers", "READERS", TABLE_RIGHT},
     {"home", "HOME", TABLE_LEFT},
+    {"node", "NODE", TABLE_LEFT},
     {"landing", "COPY", TABLE_LEFT},
     {"why", "WHY", TABLE_LEFT},
     {"holders", NULL, TABLE_LEFT},
 };
 
-static json_t *holders_json(const Fb__SampleInfo *info) {
-    json_t *holders = json_array();
-    for (size_t i = 0; i < info->n_holders; i++)
-        json_array_append_new(holders,
-                              json_pack("{s:s, s:I, s:I}", "holder", info->holders[i]->holder,
-                                        "session_id", (json_int_t)info->holders[i]->session_id,
-                                        "age_ms", (json_int_t)info->holders[i]->age_ms));
-    return holders;
-}
-
+/* node: on which it lies, NULL = none. */
 static void print_sample(struct table *table, const char *store, Fb__Policy policy,
-                         const Fb__SampleInfo *info) {
+                         const char *node, const Fb__SampleInfo *info) {
     char word[WORDS_ROOM];
     char *why = why_kept(info, policy);
     table_text(table, store);
@@ -53,17 +48,23 @@ static void print_sample(struct table *table, const char *store, Fb__Policy poli
     table_count(table, info->consumed);
     table_count(table, info->readers);
     table_text(table, info->home);
+    table_text(table, node);
     table_flag(table, info->landing);
     table_text(table, why);
-    table_cell(table, holders_json(info), NULL);
+    table_cell(table, why_holders_json(info), NULL);
     table_end_row(table);
     free(why);
 }
 
-static int list_store(struct context *context, const Fb__StoreInfo *store, struct table *table) {
+/* Every page of one node's samples of a store. */
+static int list_node(struct context *context, const Fb__StoreInfo *store, struct table *table,
+                     uint32_t handle, const char *node) {
     const struct options *options = &context->options;
     Fb__List list = FB__LIST__INIT;
     list.store = store->store;
+    list.handle = handle;
+    list.node = (char *)node;
+    list.deadline_ms = MEMBERS_PATIENCE_MS;
     list.prefix = (char *)options_text(options, "prefix", "");
     list.limit = PAGE_ITEMS;
     list.all_states = options_given(options, "all");
@@ -71,17 +72,14 @@ static int list_store(struct context *context, const Fb__StoreInfo *store, struc
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_LIST;
     request.list = &list;
-    int status = context_scope(context, store->store, &list.handle);
-    if (status)
-        return status;
     do {
         Fb__ClientReply *reply;
-        status =
+        int status =
             context_call(context, &request, store->store, FB__CLIENT_REPLY__RESULT_LIST, &reply);
         if (status)
             return status;
         for (size_t i = 0; i < reply->list->n_samples; i++)
-            print_sample(table, store->store, store->settings ? store->settings->policy : 0,
+            print_sample(table, store->store, store->settings ? store->settings->policy : 0, node,
                          reply->list->samples[i]);
         list.cursor = reply->list->cursor;
         context_free_reply(reply);
@@ -89,18 +87,95 @@ static int list_store(struct context *context, const Fb__StoreInfo *store, struc
     return FEATURE_OK;
 }
 
+/* ---- samples whose home is dead: known by their records alone ---- */
+
+static void print_lost(struct context *context, const Fb__StoreInfo *store, struct table *table,
+                       const Fb__IndexRecord *record) {
+    const char *prefix = options_text(&context->options, "prefix", "");
+    Fb__SampleInfo info = FB__SAMPLE_INFO__INIT;
+    if (record->home_is_member || strncmp(record->sample_id, prefix, strlen(prefix)) != 0)
+        return;
+    info.sample_id = record->sample_id;
+    info.generation = record->generation;
+    info.state = FB__SAMPLE_STATE__HOME_LOST;
+    info.extent_bytes = record->bytes;
+    info.age_ms = record->age_ms;
+    info.home = record->home;
+    print_sample(table, store->store, 0, NULL, &info);
+}
+
+static int list_lost(struct context *context, const Fb__StoreInfo *store, struct table *table,
+                     uint32_t handle) {
+    Fb__IndexList list = FB__INDEX_LIST__INIT;
+    list.store = store->store;
+    list.handle = handle;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_INDEX_LIST;
+    request.index_list = &list;
+    char *cursor = memory_copy("");
+    int status;
+    do {
+        Fb__ClientReply *reply;
+        list.cursor = cursor;
+        status = context_call(context, &request, store->store, FB__CLIENT_REPLY__RESULT_INDEX_LIST,
+                              &reply);
+        if (status)
+            break;
+        for (size_t i = 0; i < reply->index_list->n_records; i++)
+            print_lost(context, store, table, reply->index_list->records[i]);
+        free(cursor);
+        cursor = memory_copy(reply->index_list->cursor);
+        context_free_reply(reply);
+    } while (*cursor);
+    free(cursor);
+    return status;
+}
+
+/* ---- the cluster ---- */
+
+static int list_store(struct context *context, const Fb__StoreInfo *store, struct table *table,
+                      void *user) {
+    const Fb__NodesReply *nodes = user;
+    uint32_t handle = 0;
+    int first_failure = context_scope(context, store->store, &handle);
+    if (first_failure)
+        return first_failure;
+    bool has_index = nodes->nodes[0]->health && /* this node */
+                     strcmp(nodes->nodes[0]->health->directory, "etcd") == 0;
+    bool local = options_given(&context->options, "local");
+    for (size_t i = 0; i < (local ? 1 : nodes->n_nodes); i++) {
+        const char *silence = members_silence(nodes->nodes[i]);
+        if (members_has_left(nodes->nodes[i]))
+            continue;
+        int status =
+            silence ? context_refuse(context, FEATURE_E_UNAVAILABLE, store->store,
+                                     "node %s is not listed: %s", nodes->nodes[i]->node, silence)
+                    : list_node(context, store, table, handle, nodes->nodes[i]->node);
+        first_failure = first_failure ? first_failure : status;
+    }
+    int status = has_index && !local ? list_lost(context, store, table, handle) : FEATURE_OK;
+    return first_failure ? first_failure : status;
+}
+
 static int run_samples(struct context *context) {
+    Fb__ClientReply *reply;
     struct table table;
+    int status = members_fetch(context, &reply);
+    if (status)
+        return status;
     CONTEXT_TABLE(context, &table, sample_columns);
-    return each_store(context, &table, list_store);
+    status = each_store(context, &table, list_store, reply->nodes);
+    context_free_reply(reply);
+    return status;
 }
 
 static const struct option_spec sample_options[] = {
-    OPTION_STORE(false, "only this store (default: all)"),
+    OPTION_STORE(false, "only this store (default: all of this node)"),
     {.name = "prefix",
      .kind = OPTION_TEXT,
      .argument = "TEXT",
      .help = "only ids that begin with TEXT"},
+    {.name = "local", .letter = 'l', .help = "only what lies on this node"},
     {.name = "all", .letter = 'a', .help = "also those being written, retired or gone"},
     {.name = "holders", .help = "name the sessions and nodes that hold each sample"},
     OPTION_SECRET_FILE,
@@ -110,7 +185,11 @@ static const struct option_spec sample_options[] = {
 const struct command command_samples = {
     .name = "samples",
     .arguments = "",
-    .summary = "samples on this node: state, size, age, readers, and why each is not freed yet",
+    .summary = "samples of the cluster: home, state, size, readers, and why each is not freed yet",
+    .details =
+        "Every member is asked for its own. One that does not answer is named, and the others "
+        "are listed all the\nsame. With directory = etcd samples whose home is dead are "
+        "listed too, as home-lost, until their\nrecords are swept (lost_keep).",
     .options = sample_options,
     .run = run_samples,
 };

@@ -4,7 +4,7 @@
  */
 #include <stdlib.h>
 
-#include "context.h"
+#include "members.h"
 #include "memory.h"
 #include "units.h"
 
@@ -21,6 +21,7 @@ static int run_status(struct context *context) {
         {"sessions", "sessions", TABLE_LEFT},
         {"leases", "leases", TABLE_LEFT},
         {"release_pending", "release pending", TABLE_LEFT},
+        {"index_pending", "index pending", TABLE_LEFT},
         {"draining", "draining", TABLE_LEFT},
     };
     Fb__Health health = FB__HEALTH__INIT;
@@ -45,11 +46,27 @@ static int run_status(struct context *context) {
     table_count(&table, h->sessions);
     table_count(&table, h->leases);
     table_count(&table, h->release_pending);
+    table_count(&table, h->index_pending);
     table_flag(&table, h->draining);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
     context_free_reply(reply);
     return FEATURE_OK;
+}
+
+/* What a node says of itself; nothing where it is silent. */
+static void print_health(struct table *table, const Fb__NodeInfo *node) {
+    const Fb__HealthReply *health = node->health;
+    if (!health) {
+        for (int i = 0; i < 5; i++)
+            table_text(table, NULL);
+        return;
+    }
+    table_count(table, health->resident_samples);
+    table_bytes(table, health->resident_bytes);
+    table_bytes(table, health->max_resident_bytes);
+    table_count(table, health->leases);
+    table_count(table, health->release_pending + health->index_pending);
 }
 
 static json_t *rail_json(const Fb__RailInfo *rail) {
@@ -60,8 +77,8 @@ static json_t *rail_json(const Fb__RailInfo *rail) {
                      *rail->last_failure ? rail->last_failure : NULL);
 }
 
-/* "rxe0/1 up, MTU 4096, read 3.0 MiB; rxe1/1 down: no answer"; without rails what the transport
- * says of itself. */
+/* "rxe0/1 up, MTU 4096, read 3.0 MiB; rxe1/1 down, ..."; without rails what the transport says of
+ * itself. */
 static void print_path(struct table *table, const Fb__NodeInfo *node) {
     json_t *list = json_array();
     char *text = memory_copy(node->n_rails ? "" : node->detail);
@@ -86,18 +103,30 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->node);
     table_flag(table, node->self);
     table_text(table, node->address);
+    table_text(table, node->data_address);
     table_text(table, node->state);
     table_text(table, node->transport);
     table_id(table, node->incarnation);
+    if (node->heard)
+        table_duration(table, node->heard_ms_ago);
+    else
+        table_text(table, NULL);
+    print_health(table, node);
     table_bytes(table, node->bytes_in);
     table_bytes(table, node->bytes_out);
     table_count(table, node->reads);
     table_count(table, node->reads_in_flight);
     table_count(table, node->errors);
-    table_count(table, node->leases);
     table_count(table, node->release_pending);
+    table_text(table, node->self ? NULL : members_silence(node));
     table_text(table, node->last_failure);
+    table_text(table, node->data_failure);
     print_path(table, node);
+    table_text(table, node->health ? node->health->broker_version : NULL);
+    if (node->health)
+        table_duration(table, node->health->uptime_ms);
+    else
+        table_text(table, NULL);
     table_end_row(table);
 }
 
@@ -106,25 +135,31 @@ static int run_nodes(struct context *context) {
         {"node", "NODE", TABLE_LEFT},
         {"self", "SELF", TABLE_LEFT},
         {"address", "ADDRESS", TABLE_LEFT},
+        {"data_address", "DATA ADDRESS", TABLE_LEFT},
         {"state", "STATE", TABLE_LEFT},
         {"transport", "TRANSPORT", TABLE_LEFT},
         {"incarnation", "INCARNATION", TABLE_LEFT},
+        {"heard_ms_ago", "HEARD", TABLE_RIGHT},
+        {"resident_samples", "SAMPLES", TABLE_RIGHT},
+        {"resident_bytes", "RESIDENT", TABLE_RIGHT},
+        {"max_resident_bytes", "LIMIT", TABLE_RIGHT},
+        {"leases", "LEASES", TABLE_RIGHT},
+        {"its_pending", "ITS PENDING", TABLE_RIGHT},
         {"bytes_in", "IN", TABLE_RIGHT},
         {"bytes_out", "OUT", TABLE_RIGHT},
         {"reads", "READS", TABLE_RIGHT},
         {"reads_in_flight", "ACTIVE", TABLE_RIGHT},
         {"errors", "ERRORS", TABLE_RIGHT},
-        {"leases", "LEASES", TABLE_RIGHT},
         {"release_pending", "PENDING", TABLE_RIGHT},
+        {"silence", "SILENT BECAUSE", TABLE_LEFT},
         {"last_failure", "LAST FAILURE", TABLE_LEFT},
+        {"data_failure", "DATA ADDRESS NOT REACHED", TABLE_LEFT},
         {"path", "PATH", TABLE_LEFT},
+        {"broker_version", NULL, TABLE_LEFT},
+        {"uptime_ms", NULL, TABLE_LEFT},
     };
-    Fb__Nodes nodes = FB__NODES__INIT;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_NODES;
-    request.nodes = &nodes;
     Fb__ClientReply *reply;
-    int status = context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_NODES, &reply);
+    int status = members_fetch(context, &reply);
     if (status)
         return status;
     struct table table;
@@ -146,9 +181,12 @@ const struct command command_status = {
 const struct command command_nodes = {
     .name = "nodes",
     .arguments = "",
-    .summary = "the brokers this one knows, how it reaches them and what moved",
-    .details = "With directory = static these are the peers of the configuration. They answer gets "
-               "by ref and\n"
-               "by id; supersede and abort act on the home that is asked.",
+    .summary = "every broker of the cluster: what it holds, how this one reaches it, what moved",
+    .details =
+        "SAMPLES to ITS PENDING is what each says of itself, within 2 s; one that says nothing is "
+        "listed with\nthe reason. PENDING are releases of this node that it has not confirmed. A "
+        "node that has left (its\nrecord in etcd has ended) stays listed until this broker "
+        "restarts. With directory = static the nodes\nare the peers of the configuration. They "
+        "answer gets by ref and by id; supersede and abort act on\nthe home that is asked.",
     .run = run_nodes,
 };

@@ -40,12 +40,14 @@ static char *why_state(const Fb__SampleInfo *info, Fb__Policy policy) {
         return memory_print("%s, waits for its last lease", *reason ? reason : "retired");
     case FB__SAMPLE_STATE__GONE:
         return memory_print("%s, freed", *reason ? reason : "retired");
+    case FB__SAMPLE_STATE__HOME_LOST:
+        return memory_print("node %s is dead, and the bytes with it", info->home);
     default:
         return memory_copy("never seen");
     }
 }
 
-static char *name_holders(const Fb__SampleInfo *info) {
+char *why_holders(const Fb__SampleInfo *info) {
     char *names = memory_copy("");
     for (size_t i = 0; i < info->n_holders; i++) {
         char age[UNITS_ROOM];
@@ -57,11 +59,21 @@ static char *name_holders(const Fb__SampleInfo *info) {
     return names;
 }
 
+json_t *why_holders_json(const Fb__SampleInfo *info) {
+    json_t *holders = json_array();
+    for (size_t i = 0; i < info->n_holders; i++)
+        json_array_append_new(holders,
+                              json_pack("{s:s, s:I, s:I}", "holder", info->holders[i]->holder,
+                                        "session_id", (json_int_t)info->holders[i]->session_id,
+                                        "age_ms", (json_int_t)info->holders[i]->age_ms));
+    return holders;
+}
+
 char *why_kept(const Fb__SampleInfo *info, Fb__Policy policy) {
     char *state = why_state(info, policy), *holders, *why;
     const char *verb = info->state == FB__SAMPLE_STATE__PLANNED ? "held by" : "read by";
     if (info->n_holders) {
-        holders = name_holders(info);
+        holders = why_holders(info);
         why = memory_print("%s; %s %s", state, verb, holders);
         free(holders);
     } else if (info->leases) {

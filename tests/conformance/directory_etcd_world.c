@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "batch.h"
 #include "checks.h"
 #include "directory_etcd.h"
 #include "directory_suite.h"
@@ -71,15 +72,17 @@ void etcd_world_add(struct etcd_world *world, uint32_t i, const struct directory
                                                   : DIRECTORY_SUITE_INCARNATION(i),
         .unix_offset_ns = (int64_t)(clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME)),
         .lease_ttl_s = world->options.lease_ttl_s,
-        .batch_max = 100,
+        .batch_max = BATCH_OPS_MAX, /* with as many compares it must still be one that etcd takes */
         .batch_delay_ns = 1000000,
+        .written_kept = 512,
         .request_timeout_ms = world->options.request_timeout_ms,
         .give_up_ns = world->options.give_up_ms * 1000000u,
     };
     CHECK(directory_etcd_new(&options, connect_to(world, endpoints), events, owner,
                              &world->nodes[i]) == 0,
           "out of memory");
-    directory_etcd_set_address(world->nodes[i], address);
+    directory_etcd_set_address(world->nodes[i], address,
+                               world->options.data_address ? world->options.data_address : "");
 }
 
 void etcd_world_step(struct etcd_world *world) {

@@ -21,6 +21,7 @@ struct etcd_world_options {
     uint64_t give_up_ms;
     const char *username, *password; /* NULL = none; the nodes' and the test's own */
     bool tls, no_certificate;        /* no_certificate: the nodes have none to show */
+    const char *data_address;        /* of the next node added; NULL = none of its own */
     uint64_t incarnation;            /* of the next node added; 0 = as the suite says */
     bool same_name;                  /* the next node added is called like node 0 */
 };

@@ -3,16 +3,16 @@
  * What the static directory promises beyond the suite: its generations' layout and its idleness.
  */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "directory.h"
 
 #define START_MS UINT64_C(1700000000000)
 
-static void ignore_node(void *owner, const char *node, const char *address, uint64_t incarnation) {
-    (void)node;
-    (void)address;
-    (void)incarnation;
+static void ignore_node(void *owner, const char *node, const char *address,
+                        const char *data_address, uint64_t incarnation) {
+    (void)node, (void)address, (void)data_address, (void)incarnation;
     ++*(int *)owner;
 }
 
@@ -50,6 +50,25 @@ Test(directory_static, a_restart_a_second_later_does_not_give_the_same_again) {
 static void count(void *context, enum directory_result result) {
     (void)result;
     ++*(int *)context;
+}
+
+static void note_addresses(void *owner, const char *node, const char *address,
+                           const char *data_address, uint64_t incarnation) {
+    char *text = owner;
+    cr_expect_eq(incarnation, 0);
+    sprintf(text + strlen(text), "%s %s %s; ", node, address, data_address);
+}
+
+Test(directory_static, bytes_are_read_where_messages_go_unless_told_otherwise) {
+    static const struct directory_events noting = {.node_up = note_addresses};
+    const struct directory_peer peers[] = {{"b", "b:1", "b-fast:2"}, {"c", "c:1", ""}};
+    char text[128] = "";
+    struct directory *d;
+    cr_assert_eq(directory_static_new("a", peers, 2, START_MS, &noting, text, &d), 0);
+    d->ops->start(d);
+    d->ops->tick(d, 1);
+    cr_expect_str_eq(text, "b b:1 b-fast:2; c c:1 c:1; ");
+    d->ops->destroy(d);
 }
 
 Test(directory_static, asks_for_a_tick_only_when_something_is_due) {

@@ -41,12 +41,14 @@ static uint32_t node_index(struct seen *seen, const char *node) {
     return 0;
 }
 
-static void on_node_up(void *owner, const char *node, const char *address, uint64_t incarnation) {
+static void on_node_up(void *owner, const char *node, const char *address, const char *data_address,
+                       uint64_t incarnation) {
     struct seen *seen = owner;
     uint32_t i = node_index(seen, node);
     char expected[32];
     directory_suite_node_address(i, expected);
     cr_expect_str_eq(address, expected);
+    cr_expect_str_eq(data_address, expected, "the same, for none of its own was given");
     cr_expect(incarnation == 0 || incarnation == DIRECTORY_SUITE_INCARNATION(i));
     cr_expect_not(seen->inside);
     seen->up[i]++;
@@ -233,6 +235,21 @@ Test(directory, each_node_hears_of_every_other_and_not_of_itself) {
     }
 }
 
+Test(directory, who_asks_for_the_members_has_heard_of_all_there_are) {
+    FOR_EACH_FIXTURE() {
+        struct bench bench;
+        bench_init(&bench, fixture);
+        struct answer answer = {.seen = &bench.seen[0]};
+        node(&bench, 0)->ops->members(node(&bench, 0), on_retired, &answer);
+        cr_expect_eq(answer.count, 0, "%s: answered from inside the call", fixture->name);
+        UNTIL(&bench, answer.count > 0);
+        cr_expect_eq(answer.result, DIRECTORY_OK, "%s", fixture->name);
+        for (uint32_t i = 1; i < DIRECTORY_SUITE_NODES; i++)
+            cr_expect_gt(bench.seen[0].up[i], 0, "%s", fixture->name);
+        bench_deinit(&bench);
+    }
+}
+
 Test(directory, a_question_is_answered_once_and_not_from_inside) {
     FOR_EACH_FIXTURE() {
         struct bench bench;
@@ -352,14 +369,15 @@ Test(directory, destroying_answers_what_is_owed) {
         struct bench bench;
         bench_init(&bench, fixture);
         struct answer published, retired;
-        struct answer located = {.seen = &bench.seen[0]};
+        struct answer located = {.seen = &bench.seen[0]}, members = {.seen = &bench.seen[0]};
         ask(&bench, 0, false, "run0", "s", 1, &published);
         ask(&bench, 0, true, "run0", "t", 2, &retired);
         struct directory *d = node(&bench, 0);
         d->ops->locate(d, "run0", "s", on_located, &located);
+        d->ops->members(d, on_retired, &members);
         fixture->destroy_node(bench.cluster, 0);
-        const struct answer *all[] = {&published, &retired, &located};
-        for (size_t k = 0; k < 3; k++) {
+        const struct answer *all[] = {&published, &retired, &located, &members};
+        for (size_t k = 0; k < 4; k++) {
             cr_expect_eq(all[k]->count, 1, "%s: question %zu", fixture->name, k);
             cr_expect_eq(all[k]->result, DIRECTORY_E_UNAVAILABLE, "%s: question %zu", fixture->name,
                          k);

@@ -68,7 +68,7 @@ TRANSPORT_CASE(nobody_listening_gives_closed) {
 TRANSPORT_CASE(bad_addresses_are_refused_at_once) {
     struct transport_conn *conn = NULL;
     suite_start(s);
-    cr_assert_eq(s->a.t->ops->connect(s->a.t, "nowhere", NULL, &conn), -EINVAL);
+    cr_assert_eq(s->a.t->ops->connect(s->a.t, "nowhere", "", NULL, &conn), -EINVAL);
     cr_assert_null(conn);
     char bound[64];
     cr_assert_eq(s->a.t->ops->listen(s->a.t, "nowhere", bound), -EINVAL);

@@ -89,13 +89,21 @@ static void on_read_done(void *owner, void *user, void *read_user, int status) {
     link->reads_failed += status != 0;
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                             uint64_t prefix_bytes) {
     struct read *read = read_user;
     struct link *link = user;
     cr_assert_eq(link->node, owner);
     cr_assert_not(read->done, "progress of a read that is over");
     cr_assert_gt(bytes_done, read->bytes_done, "progress that is none");
+    cr_assert_leq(prefix_bytes, bytes_done);
+    cr_assert_geq(prefix_bytes, read->prefix_bytes, "a prefix that shrinks");
+    if (read->local != NULL)
+        cr_assert(memcmp(read->local + read->prefix_bytes, read->home + read->prefix_bytes,
+                         prefix_bytes - read->prefix_bytes) == 0,
+                  "a prefix that has not landed yet");
     read->bytes_done = bytes_done;
+    read->prefix_bytes = prefix_bytes;
     if (link->on_progress != NULL)
         link->on_progress(link);
 }
@@ -174,8 +182,12 @@ void suite_start(struct suite *s) {
 }
 
 struct link *suite_dial(struct node *from, const char *address) {
+    return suite_dial_apart(from, address, "");
+}
+
+struct link *suite_dial_apart(struct node *from, const char *address, const char *data_address) {
     struct link *link = add_link(from, NULL);
-    cr_assert_eq(from->t->ops->connect(from->t, address, link, &link->conn), 0);
+    cr_assert_eq(from->t->ops->connect(from->t, address, data_address, link, &link->conn), 0);
     cr_assert(!link->up && !link->closed, "an event from inside connect");
     return link;
 }
@@ -192,7 +204,8 @@ void suite_connect(struct suite *s) {
 
 int suite_read(struct suite *s, size_t slot, uint64_t offset, uint64_t bytes) {
     struct read *read = &s->reads[slot];
-    *read = (struct read){.link = s->ab};
+    *read =
+        (struct read){.link = s->ab, .local = s->a.memory + offset, .home = s->b.memory + offset};
     struct transport_read ask = {
         .key = s->b.key,
         .key_bytes = s->b.key_bytes,

@@ -38,8 +38,9 @@ struct read {
     struct link *link;
     bool done;
     int status;
-    uint64_t bytes_done;
-    uint64_t finished_as; /* 1 = the first read of its node to finish */
+    uint64_t bytes_done, prefix_bytes;
+    const uint8_t *local, *home; /* where it lands and what is to land there; NULL: not compared */
+    uint64_t finished_as;        /* 1 = the first read of its node to finish */
 };
 
 struct node {
@@ -74,6 +75,8 @@ void suite_connect(struct suite *s);
 void suite_end(struct suite *s);
 /* a node's next connection to an address; its link. */
 struct link *suite_dial(struct node *from, const char *address);
+/* The same with an address of its own for bulk bytes. */
+struct link *suite_dial_apart(struct node *from, const char *address, const char *data_address);
 void suite_destroy(struct node *node);
 
 /* Steps until the condition holds; fails the test when it has not after half a minute. */

@@ -5,73 +5,20 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
-#include <jansson.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "checks.h"
+#include "ctl.h"
 #include "world.h"
 
-#define WORDS_MAX      16
 #define EXIT_LOCAL     1
 #define EXIT_USAGE     2
 #define EXIT_INVALID   11
 #define EXIT_NOT_FOUND 13
-
-/* Runs featurectl against a node, with the words that follow, up to NULL. */
-static void ctl(struct process_output *result, const struct cluster *cluster, uint32_t node, ...) {
-    char program[4096];
-    const char *argv[WORDS_MAX + 4] = {program, "--socket", cluster->nodes[node].socket_path};
-    size_t count = 3;
-    va_list words;
-    va_start(words, node);
-    for (const char *word; (word = va_arg(words, const char *)) != NULL;)
-        argv[count++] = word;
-    va_end(words);
-    cluster_program("featurectl", program);
-    process_run(result, argv, 30000);
-}
-#define CTL(result, cluster, node, ...) ctl(result, cluster, node, __VA_ARGS__, (const char *)NULL)
-
-/* The same with --json; it must succeed. One JSON object a line, as an array. */
-static json_t *rows_of(struct process_output *result) {
-    json_t *rows = json_array();
-    CHECK(result->status == 0, "exit %d: %s", result->status, result->err);
-    for (char *line = strtok(result->out, "\n"); line != NULL; line = strtok(NULL, "\n")) {
-        json_error_t error;
-        json_t *row = json_loads(line, JSON_DECODE_ANY, &error);
-        CHECK(row != NULL, "%s in: %s", error.text, line);
-        json_array_append_new(rows, row);
-    }
-    process_output_deinit(result);
-    return rows;
-}
-
-static json_t *row_with(json_t *rows, const char *key, const char *value) {
-    size_t i;
-    json_t *row;
-    json_array_foreach(rows, i, row) {
-        const char *text = json_string_value(json_object_get(row, key));
-        if (text != NULL && strcmp(text, value) == 0)
-            return row;
-    }
-    check_failed(__FILE__, __LINE__, "a row", "none has %s = %s", key, value);
-}
-
-static const char *text_of(json_t *row, const char *key) {
-    json_t *value = json_object_get(row, key);
-    CHECK(value != NULL, "no %s", key);
-    return json_is_string(value) ? json_string_value(value) : "";
-}
-static json_int_t number_of(json_t *row, const char *key) {
-    json_t *value = json_object_get(row, key);
-    CHECK(json_is_integer(value), "no number %s", key);
-    return json_integer_value(value);
-}
 
 /* ---- files in, files out ---- */
 
@@ -125,8 +72,8 @@ static void round_trip(struct world *world) {
     snprintf(manifest, sizeof manifest, "%s/refs.jsonl", cluster->directory);
     CTL(&result, cluster, world->producer_node, "ingest", payload_data_directory(), "--store",
         "run", "--manifest", manifest, "--json");
-    json_t *rows = rows_of(&result);
-    CHECK(number_of(json_array_get(rows, 0), "samples") == names.count, "not all were ingested");
+    json_t *rows = ctl_rows(&result);
+    CHECK(ctl_number(json_array_get(rows, 0), "samples") == names.count, "not all were ingested");
     json_decref(rows);
     for (int i = 0; i < names.count; i++) {
         char from[PATH_MAX + 128], to[PATH_MAX];
@@ -134,9 +81,9 @@ static void round_trip(struct world *world) {
         snprintf(to, sizeof to, "%s/%s.safetensors", cluster->directory, names.list[i]);
         CTL(&result, cluster, world->consumer_node, "get", "--manifest", manifest, "--id",
             names.list[i], "-o", to, "--consume", "--json");
-        rows = rows_of(&result);
-        CHECK(strcmp(text_of(json_array_get(rows, 0), "home"), "a") == 0, "home %s",
-              text_of(json_array_get(rows, 0), "home"));
+        rows = ctl_rows(&result);
+        CHECK(strcmp(ctl_text(json_array_get(rows, 0), "home"), "a") == 0, "home %s",
+              ctl_text(json_array_get(rows, 0), "home"));
         json_decref(rows);
         check_same_content(from, to);
     }
@@ -189,57 +136,58 @@ Test(featurectl, put_and_get_by_uri, .timeout = 120) {
 static json_t *ask(struct world *world, uint32_t node, const char *command, const char *argument) {
     struct process_output result;
     CTL(&result, &world->cluster, node, "--json", command, argument);
-    return rows_of(&result);
+    return ctl_rows(&result);
 }
 
 static void check_status_facts(struct world *world) {
     json_t *rows = ask(world, 0, "status", NULL), *row = json_array_get(rows, 0);
-    CHECK(strcmp(text_of(row, "node"), "a") == 0, "node %s", text_of(row, "node"));
-    CHECK(number_of(row, "leases") == 1 && number_of(row, "release_pending") == 0, "leases %lld",
-          (long long)number_of(row, "leases"));
-    CHECK(number_of(row, "resident_bytes") >= 100000, "resident");
+    CHECK(strcmp(ctl_text(row, "node"), "a") == 0, "node %s", ctl_text(row, "node"));
+    CHECK(ctl_number(row, "leases") == 1 && ctl_number(row, "release_pending") == 0, "leases %lld",
+          (long long)ctl_number(row, "leases"));
+    CHECK(ctl_number(row, "resident_bytes") >= 100000, "resident");
     json_decref(rows);
 }
 
 static void check_stores_facts(struct world *world) {
-    json_t *rows = ask(world, 0, "stores", NULL), *row = row_with(rows, "store", "run");
-    CHECK(strcmp(text_of(row, "policy"), "on-release") == 0, "policy %s", text_of(row, "policy"));
-    CHECK(number_of(row, "readers") == 2 && number_of(row, "resident") == 1 &&
-              number_of(row, "leases") == 1,
-          "readers %lld", (long long)number_of(row, "readers"));
+    json_t *rows = ask(world, 0, "stores", NULL), *row = ctl_row(rows, "store", "run");
+    CHECK(strcmp(ctl_text(row, "policy"), "on-release") == 0, "policy %s", ctl_text(row, "policy"));
+    CHECK(ctl_number(row, "readers") == 2 && ctl_number(row, "resident") == 1 &&
+              ctl_number(row, "leases") == 1,
+          "readers %lld", (long long)ctl_number(row, "readers"));
     json_decref(rows);
     rows = ask(world, 1, "stores", NULL);
-    row = row_with(rows, "store", "run");
-    CHECK(number_of(row, "landing_used_bytes") >= 100000 && number_of(row, "resident") == 0,
+    row = ctl_row(rows, "store", "run");
+    CHECK(ctl_number(row, "landing_used_bytes") >= 100000 && ctl_number(row, "resident") == 0,
           "landing");
     json_decref(rows);
 }
 
 static void check_samples_facts(struct world *world) {
-    json_t *rows = ask(world, 0, "samples", NULL), *row = row_with(rows, "sample_id", "s1");
-    CHECK(strcmp(text_of(row, "state"), "resident") == 0, "state %s", text_of(row, "state"));
-    CHECK(number_of(row, "leases") == 1 && number_of(row, "readers") == 2, "leases");
-    CHECK(strlen(text_of(row, "why")) > 0, "does not say why it is kept");
+    json_t *rows = ask(world, 0, "samples", NULL), *row = ctl_row(rows, "sample_id", "s1");
+    CHECK(strcmp(ctl_text(row, "state"), "resident") == 0, "state %s", ctl_text(row, "state"));
+    CHECK(ctl_number(row, "leases") == 1 && ctl_number(row, "readers") == 2, "leases");
+    CHECK(strlen(ctl_text(row, "why")) > 0, "does not say why it is kept");
     json_decref(rows);
 }
 
 static void check_leases_facts(struct world *world) {
-    json_t *rows = ask(world, 0, "leases", NULL), *row = row_with(rows, "sample_id", "s1");
-    CHECK(strstr(text_of(row, "holder"), "b") != NULL, "holder %s", text_of(row, "holder"));
+    json_t *rows = ask(world, 0, "leases", NULL), *row = ctl_row(rows, "sample_id", "s1");
+    CHECK(strstr(ctl_text(row, "holder"), "b") != NULL, "holder %s", ctl_text(row, "holder"));
     json_decref(rows);
     rows = ask(world, 1, "leases", NULL);
-    row = row_with(rows, "sample_id", "s1");
+    row = ctl_row(rows, "sample_id", "s1");
     char pid[32];
     snprintf(pid, sizeof pid, "pid %d", getpid());
-    CHECK(strstr(text_of(row, "holder"), pid) != NULL, "holder %s", text_of(row, "holder"));
+    CHECK(strstr(ctl_text(row, "holder"), pid) != NULL, "holder %s", ctl_text(row, "holder"));
     json_decref(rows);
 }
 
 static void check_nodes_facts(struct world *world) {
-    json_t *rows = ask(world, 1, "nodes", NULL), *row = row_with(rows, "node", "a");
-    CHECK(strcmp(text_of(row, "state"), "up") == 0, "state %s", text_of(row, "state"));
-    CHECK(strcmp(text_of(row, "transport"), "tcp") == 0, "transport %s", text_of(row, "transport"));
-    CHECK(number_of(row, "bytes_in") >= 100000, "bytes_in");
+    json_t *rows = ask(world, 1, "nodes", NULL), *row = ctl_row(rows, "node", "a");
+    CHECK(strcmp(ctl_text(row, "state"), "up") == 0, "state %s", ctl_text(row, "state"));
+    CHECK(strcmp(ctl_text(row, "transport"), "tcp") == 0, "transport %s",
+          ctl_text(row, "transport"));
+    CHECK(ctl_number(row, "bytes_in") >= 100000, "bytes_in");
     json_decref(rows);
 }
 
@@ -265,10 +213,10 @@ Test(featurectl, json_holds_the_facts, .timeout = 120) {
 static void check_explained(struct world *world, uint32_t node, const char *target,
                             const char *state, const char *word) {
     json_t *rows = ask(world, node, "explain", target), *row = json_array_get(rows, 0);
-    CHECK(strcmp(text_of(row, "state"), state) == 0, "%s is %s: %s", target, text_of(row, "state"),
-          text_of(row, "sentence"));
-    CHECK(strstr(text_of(row, "sentence"), word) != NULL, "no \"%s\" in: %s", word,
-          text_of(row, "sentence"));
+    CHECK(strcmp(ctl_text(row, "state"), state) == 0, "%s is %s: %s", target,
+          ctl_text(row, "state"), ctl_text(row, "sentence"));
+    CHECK(strstr(ctl_text(row, "sentence"), word) != NULL, "no \"%s\" in: %s", word,
+          ctl_text(row, "sentence"));
     json_decref(rows);
 }
 

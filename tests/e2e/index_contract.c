@@ -12,14 +12,28 @@
 #include "checks.h"
 #include "index_world.h"
 
-#define MIB 1048576u
+#define MIB         1048576u
+#define PATIENCE_MS 60000u
+
+#define INDEX(NAME) INDEX_WITH(index, NAME, .nodes = INDEX_NODES)
+/* With leases whose end is waited for. */
+#define SOON_LOST(NAME) INDEX_WITH(index, NAME, .lease_ttl_ms = 5000)
 
 static void abort_by(struct feature_store *store, struct feature_key key) {
     CHECK_OK(feature_abort(store, &key, 1));
 }
 
+/* What was said before has been carried out: etcd has exactly so many records of a store. */
+static void expect_records(struct index_world *world, const char *store, uint32_t count) {
+    char prefix[32];
+    index_world_settle(world);
+    snprintf(prefix, sizeof prefix, "samples/%s/", store);
+    uint32_t got = cluster_etcd_count(&world->cluster, prefix);
+    CHECK(got == count, "%u records of store %s, expected %u", got, store, count);
+}
+
 static void await_home_empty(struct index_world *world, uint32_t node) {
-    WAIT_UNTIL(cluster_numbers(&world->cluster, node, "run").resident_bytes == 0, 20000);
+    WAIT_UNTIL(cluster_numbers(&world->cluster, node, "run").resident_bytes == 0, PATIENCE_MS);
 }
 
 /* ---- abort ---- */
@@ -39,9 +53,11 @@ static void check_abort(struct index_world *world, uint32_t aborter, bool by_its
     CHECK(payload_difference(&payload, reader) == NULL, "%s", payload_difference(&payload, reader));
     CHECK_OK(feature_view_check(reader));
     CHECK(cluster_numbers(&world->cluster, A, "run").resident_bytes >= MIB, "freed under a reader");
+    expect_records(world, "run", 0); /* though it is still being read */
     CHECK_OK(feature_release(reader, FEATURE_RETURNED));
     index_world_settle(world);
     await_home_empty(world, A);
+    await_home_empty(world, B);                 /* nor a copy where it was read */
     abort_by(world->run[aborter], by_ref(ref)); /* absent is success */
     abort_by(world->run[aborter], by_id("s1"));
     feature_ref_free(ref);
@@ -111,12 +127,12 @@ static void check_hammered(struct index_world *world, const struct feature_ref *
         CHECK(pthread_create(&hammers[i].thread, NULL, run_hammer, &hammers[i]) == 0, "no thread");
     }
     for (uint32_t i = 0; i < INDEX_NODES; i++)
-        WAIT_UNTIL(hammers[i].gets >= 4, 20000);
+        WAIT_UNTIL(hammers[i].gets >= 4, PATIENCE_MS);
     end_it(world, context);
     uint64_t ended_us = check_now_us();
     for (uint32_t i = 0; i < INDEX_NODES; i++) {
         unsigned so_far = hammers[i].gets;
-        WAIT_UNTIL(hammers[i].gets >= so_far + 5, 20000);
+        WAIT_UNTIL(hammers[i].gets >= so_far + 5, PATIENCE_MS);
     }
     for (uint32_t i = 0; i < INDEX_NODES; i++) {
         hammers[i].stop = true;
@@ -181,12 +197,13 @@ INDEX(a_re_put_from_another_node_supersedes_everywhere) {
     index_world_expect_current(world, &new, new_ref);
     CHECK(payload_difference(&old, reader) == NULL, "%s", payload_difference(&old, reader));
     abort_by(world->run[B], by_ref(old_ref)); /* stale: no harm to the new one */
+    CHECK_OK(feature_view_check(reader));
     CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
-    index_world_settle(world);
+    expect_records(world, "run", 1);
     await_home_empty(world, A);
     index_world_expect_current(world, &new, new_ref);
     payload_check_get(&new, world->run[A], by_id("s1"), FEATURE_CONSUMED);
-    index_world_settle(world);
+    expect_records(world, "run", 0);
     index_world_expect(world, by_ref(new_ref), FEATURE_E_NOT_FOUND);
     feature_ref_free(old_ref);
     feature_ref_free(new_ref);
@@ -240,8 +257,8 @@ static void race_once(struct index_world *world, uint32_t round) {
         if (i != winner)
             index_world_expect(world, by_ref(racers[i].ref), FEATURE_E_NOT_FOUND);
     index_world_expect_current(world, &racers[winner].payload, racers[winner].ref);
-    index_world_settle(world);
-    WAIT_UNTIL(index_world_resident(world) == 1, 20000);
+    expect_records(world, "run", 1);
+    WAIT_UNTIL(index_world_resident(world) == 1, PATIENCE_MS);
     for (uint32_t i = 0; i < INDEX_NODES; i++) {
         feature_ref_free(racers[i].ref);
         payload_deinit(&racers[i].payload);
@@ -253,7 +270,9 @@ INDEX(of_three_puts_at_once_exactly_one_is_current) {
     for (uint32_t round = 0; round < 20; round++)
         race_once(world, round);
     abort_by(world->run[B], by_id("raced"));
-    index_world_settle(world);
+    expect_records(world, "run", 0);
+    for (uint32_t i = 0; i < INDEX_NODES; i++)
+        await_home_empty(world, i);
 }
 
 /* ---- by id, without a ref ---- */
@@ -317,7 +336,7 @@ INDEX(a_get_by_id_waits_for_a_put_on_another_node) {
         payload_init(&payload, "early", home, 70000);
         struct early_get early = {world->run[B], &payload};
         CHECK(pthread_create(&thread, NULL, run_early_get, &early) == 0, "no thread");
-        WAIT_UNTIL(get_waiters(world) > 0, 20000);
+        WAIT_UNTIL(get_waiters(world) > 0, PATIENCE_MS);
         CHECK_OK(payload_put(&payload, world->run[home], 0, NULL));
         pthread_join(thread, NULL);
         abort_by(world->run[B], by_id("early"));
@@ -339,11 +358,14 @@ INDEX(two_runs_with_the_same_ids_never_meet) {
     }
     abort_by(world->run[C], by_id("s1"));
     index_world_expect(world, by_id("s1"), FEATURE_E_NOT_FOUND);
+    expect_records(world, "run", 0);
+    expect_records(world, "acked", 1);
     for (uint32_t i = 0; i < INDEX_NODES; i++)
         payload_check_get(&theirs, world->acked[i], by_ref(theirs_ref), FEATURE_RETURNED);
     CHECK_OK(feature_ack(world->acked[C], &(struct feature_key){.sample_id = "s1"}, 1));
-    index_world_settle(world);
-    CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->acked[A], by_ref(theirs_ref), 5000));
+    expect_records(world, "acked", 0);
+    for (uint32_t i = 0; i < INDEX_NODES; i++)
+        CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->acked[i], by_ref(theirs_ref), 5000));
     feature_ref_free(ours_ref);
     feature_ref_free(theirs_ref);
     payload_deinit(&ours);
@@ -352,7 +374,7 @@ INDEX(two_runs_with_the_same_ids_never_meet) {
 
 /* ---- homes that die ---- */
 
-INDEX(what_a_killed_node_held_is_lost_and_may_be_put_elsewhere) {
+SOON_LOST(what_a_killed_node_held_is_lost_and_may_be_put_elsewhere) {
     struct payload old, new;
     struct feature_ref *old_ref = NULL, *new_ref = NULL;
     payload_init(&old, "s1", 1, MIB);
@@ -361,14 +383,15 @@ INDEX(what_a_killed_node_held_is_lost_and_may_be_put_elsewhere) {
     struct feature_view *reader = payload_view(&old, world->run[B], by_ref(old_ref));
     cluster_node_kill(&world->cluster, A);
     for (uint32_t i = B; i <= C; i++) {
-        WAIT_UNTIL(world_try_get(world->run[i], by_ref(old_ref), 1000) == FEATURE_E_LOST, 20000);
-        WAIT_UNTIL(world_try_get(world->run[i], by_id("s1"), 1000) == FEATURE_E_LOST, 20000);
+        WAIT_UNTIL(world_try_get(world->run[i], by_ref(old_ref), 1000) == FEATURE_E_LOST,
+                   PATIENCE_MS);
+        WAIT_UNTIL(world_try_get(world->run[i], by_id("s1"), 1000) == FEATURE_E_LOST, PATIENCE_MS);
     }
     CHECK(payload_difference(&old, reader) == NULL, "%s", payload_difference(&old, reader));
     CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
     CHECK_OK(payload_put(&new, world->run[B], 5000, &new_ref));
     cluster_node_start(&world->cluster, A);
-    WAIT_UNTIL(world_try_get(world->run[A], by_id("s1"), 1000) == FEATURE_OK, 20000);
+    WAIT_UNTIL(world_try_get(world->run[A], by_id("s1"), 1000) == FEATURE_OK, PATIENCE_MS);
     index_world_expect_current(world, &new, new_ref);
     for (uint32_t i = 0; i < INDEX_NODES; i++)
         CHECK_STATUS(FEATURE_E_LOST, world_try_get(world->run[i], by_ref(old_ref), 5000));
@@ -380,7 +403,7 @@ INDEX(what_a_killed_node_held_is_lost_and_may_be_put_elsewhere) {
     payload_deinit(&new);
 }
 
-INDEX(an_ack_after_the_home_restarted_is_a_success_and_leaves_nothing) {
+SOON_LOST(an_ack_after_the_home_restarted_is_a_success_and_leaves_nothing) {
     struct payload payloads[4];
     struct feature_ref *refs[4] = {NULL};
     char sample_id[8];
@@ -392,15 +415,17 @@ INDEX(an_ack_after_the_home_restarted_is_a_success_and_leaves_nothing) {
     }
     cluster_node_kill(&world->cluster, A);
     cluster_node_start(&world->cluster, A);
-    WAIT_UNTIL(world_try_get(world->acked[A], by_ref(refs[0]), 1000) == FEATURE_E_LOST, 20000);
-    WAIT_UNTIL(world_try_get(world->acked[B], by_ref(refs[0]), 1000) == FEATURE_E_LOST, 20000);
+    WAIT_UNTIL(world_try_get(world->acked[A], by_ref(refs[0]), 1000) == FEATURE_E_LOST,
+               PATIENCE_MS);
+    WAIT_UNTIL(world_try_get(world->acked[B], by_ref(refs[0]), 1000) == FEATURE_E_LOST,
+               PATIENCE_MS);
     const struct feature_key from_b[] = {by_ref(refs[0]), by_id("s1")};
     const struct feature_key from_c[] = {by_id("s2"), by_ref(refs[0]), by_id("s0")};
     const struct feature_key from_a[] = {by_id("s3"), by_ref(refs[1])};
     CHECK_OK(feature_ack(world->acked[B], from_b, 2));
     CHECK_OK(feature_ack(world->acked[C], from_c, 3));
     CHECK_OK(feature_ack(world->acked[A], from_a, 2));
-    index_world_settle(world);
+    expect_records(world, "acked", 0);
     for (uint32_t i = 0; i < 4; i++) {
         CHECK_STATUS(FEATURE_E_LOST, world_try_get(world->acked[C], by_ref(refs[i]), 5000));
         feature_ref_free(refs[i]);

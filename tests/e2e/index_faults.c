@@ -13,14 +13,9 @@
 #include "checks.h"
 #include "traffic.h"
 
-#define OUTAGE_MS (3 * CLUSTER_TTL_MS)
+#define PATIENCE_MS 60000u
 
-#define FAULT(NAME, ...)                                                                           \
-    static void NAME(struct index_world *world);                                                   \
-    Test(index_faults, NAME, .timeout = 120) {                                                     \
-        index_world_run(&(struct cluster_options){.nodes = INDEX_NODES, __VA_ARGS__}, NAME);       \
-    }                                                                                              \
-    static void NAME(struct index_world *world)
+#define FAULT(NAME, ...) INDEX_WITH(index_faults, NAME, __VA_ARGS__)
 
 FAULT(a_killed_leader_is_replaced, .etcd_members = 3) {
     struct traffic traffic;
@@ -36,17 +31,20 @@ FAULT(a_killed_leader_is_replaced, .etcd_members = 3) {
 
 static void await_refusals(struct index_world *world, const struct feature_ref *ref) {
     for (uint32_t i = 0; i < world->cluster.count; i++)
-        WAIT_UNTIL(world_try_get(world->run[i], by_ref(ref), 500) == FEATURE_E_UNAVAILABLE, 20000);
+        WAIT_UNTIL(world_try_get(world->run[i], by_ref(ref), 500) == FEATURE_E_UNAVAILABLE,
+                   PATIENCE_MS);
 }
 
-FAULT(a_lost_quorum_stops_promises_and_loses_nothing, .etcd_members = 3) {
+FAULT(a_lost_quorum_stops_promises_and_loses_nothing, .etcd_members = 3,
+      .lease_ttl_ms = CLUSTER_TTL_SHORT_MS) {
+    const uint64_t outage_ms = 3 * world->cluster.lease_ttl_ms;
     struct traffic traffic;
     struct payload kept, late;
     struct feature_ref *ref = NULL;
     payload_init(&kept, "kept", 1, 1u << 20);
     payload_init(&late, "late", 2, 1000);
-    CHECK_OK(payload_put(&kept, world->run[A], 0, &ref));
-    struct feature_view *reader = payload_view(&kept, world->run[B], by_ref(ref));
+    index_world_put(world, A, &kept, &ref);
+    struct feature_view *reader = index_world_view(world, B, &kept, by_ref(ref));
     traffic_start(&traffic, world);
     traffic_await_all(&traffic);
     uint64_t begun_ms = check_now_ms();
@@ -57,22 +55,22 @@ FAULT(a_lost_quorum_stops_promises_and_loses_nothing, .etcd_members = 3) {
         CHECK_STATUS(FEATURE_E_UNAVAILABLE, payload_put(&late, world->run[i], 500, NULL));
     CHECK(payload_difference(&kept, reader) == NULL, "%s", payload_difference(&kept, reader));
     CHECK_OK(feature_view_check(reader));
-    WAIT_UNTIL(check_now_ms() >= begun_ms + OUTAGE_MS, 2 * OUTAGE_MS);
+    WAIT_UNTIL(check_now_ms() >= begun_ms + outage_ms, 2 * outage_ms);
     await_refusals(world, ref);
     etcd_server_restart(&world->cluster.etcd, 0);
     etcd_server_restart(&world->cluster.etcd, 1);
     uint64_t recovered_ms = traffic_await_all(&traffic);
     CHECK_OK(feature_view_check(reader));
     CHECK_OK(feature_release(reader, FEATURE_RETURNED));
-    index_world_expect_current(world, &kept, ref);
+    index_world_await_current(world, &kept, ref);
     traffic_stop(&traffic, "etcd quorum lost for 3 x TTL", recovered_ms);
-    CHECK_OK(feature_abort(world->run[C], &(struct feature_key){.sample_id = "kept"}, 1));
+    index_world_abort(world, C, "kept");
     feature_ref_free(ref);
     payload_deinit(&kept);
     payload_deinit(&late);
 }
 
-FAULT(brokers_start_without_etcd_and_serve_when_it_comes, .etcd_members = 1, .etcd_late = true) {
+FAULT(brokers_start_without_etcd_and_serve_when_it_comes, .etcd_late = true) {
     struct traffic traffic;
     struct payload payload;
     payload_init(&payload, "s1", 1, 70000);
@@ -80,7 +78,7 @@ FAULT(brokers_start_without_etcd_and_serve_when_it_comes, .etcd_members = 1, .et
         CHECK_STATUS(FEATURE_E_UNAVAILABLE, payload_put(&payload, world->run[i], 300, NULL));
         CHECK_STATUS(FEATURE_E_UNAVAILABLE, world_try_get(world->run[i], by_id("s1"), 500));
         CHECK(!cluster_health(&world->cluster, i).draining, "draining");
-        WAIT_UNTIL(cluster_log_has(&world->cluster, i, "etcd"), 20000);
+        WAIT_UNTIL(cluster_log_has(&world->cluster, i, "etcd"), PATIENCE_MS);
     }
     traffic_start(&traffic, world);
     etcd_server_restart(&world->cluster.etcd, 0);
@@ -102,32 +100,33 @@ static uint64_t etcd_revision(struct index_world *world) {
 }
 
 /* Node a does not see c go and come back: the events are gone when it may look again. */
-FAULT(a_watch_over_compacted_revisions_reads_the_list_again, .etcd_members = 1, .proxied = true) {
+FAULT(a_watch_over_compacted_revisions_reads_the_list_again, .proxied = true,
+      .lease_ttl_ms = CLUSTER_TTL_SHORT_MS) {
     struct proxy *proxy = &world->cluster.proxies[A].etcd;
     struct traffic traffic;
     struct payload payload;
     struct feature_ref *old = NULL, *new = NULL;
     char revision[32];
     payload_init(&payload, "s1", 1, 70000);
-    CHECK_OK(payload_put(&payload, world->run[C], 0, &old));
+    index_world_put(world, C, &payload, &old);
     proxy_hold(proxy, PROXY_HOLD_BOTH);
     cluster_node_terminate(&world->cluster, C); /* gives its lease back */
     cluster_etcd_await_fenced(&world->cluster, C);
     cluster_node_start(&world->cluster, C);
-    WAIT_UNTIL(cluster_etcd_count(&world->cluster, "nodes/c") == 1, 20000);
+    WAIT_UNTIL(cluster_etcd_count(&world->cluster, "nodes/c") == 1, PATIENCE_MS);
     snprintf(revision, sizeof revision, "%" PRIu64, etcd_revision(world));
     free(etcd_server_ctl(&world->cluster.etcd, (const char *[]){"compact", revision, NULL}));
     proxy_hold(proxy, PROXY_OPEN);
     proxy_cut(proxy);
     uint64_t begun_ms = check_now_ms();
-    WAIT_UNTIL(world_try_get(world->run[A], by_ref(old), 500) == FEATURE_E_LOST, 20000);
-    WAIT_UNTIL(payload_put(&payload, world->run[C], 500, &new) == FEATURE_OK, 20000);
-    WAIT_UNTIL(world_try_get(world->run[A], by_ref(new), 500) == FEATURE_OK, 20000);
+    WAIT_UNTIL(world_try_get(world->run[A], by_ref(old), 500) == FEATURE_E_LOST, PATIENCE_MS);
+    WAIT_UNTIL(payload_put(&payload, world->run[C], 500, &new) == FEATURE_OK, PATIENCE_MS);
+    WAIT_UNTIL(world_try_get(world->run[A], by_ref(new), 500) == FEATURE_OK, PATIENCE_MS);
     uint64_t recovered_ms = check_now_ms() - begun_ms;
     traffic_start(&traffic, world);
     traffic_await_all(&traffic);
     traffic_stop(&traffic, "compaction during a watch gap", recovered_ms);
-    CHECK_OK(feature_abort(world->run[A], &(struct feature_key){.sample_id = "s1"}, 1));
+    index_world_abort(world, A, "s1");
     feature_ref_free(old);
     feature_ref_free(new);
     payload_deinit(&payload);

@@ -29,6 +29,20 @@ static void add_held(struct world *w, struct client *client, struct claim *claim
     claim->live += claim->home == node->index;
 }
 
+/* What a client may have read before the answer, if the answer says that it counts. */
+static void judge_landed(struct world *w, const struct asked *asked, const struct claim *claim,
+                         const Fb__GetResult *result) {
+    const struct landed *landed = &asked->landed;
+    if (!landed->bytes || landed->transfer != result->transfer ||
+        landed->offset != result->extent_offset)
+        return;
+    if (landed->nonce != claim->nonce)
+        contract_broken(&w->contract, "told too early",
+                        "%" PRIu64 " bytes of put %" PRIx64 " were said to have landed at node %s, "
+                        "and were not its own then",
+                        landed->bytes, claim->nonce, asked->client->node->name);
+}
+
 static void granted(struct world *w, const struct asked *asked, const Fb__GetResult *result) {
     struct contract *c = &w->contract;
     struct client *client = asked->client;
@@ -51,6 +65,7 @@ static void granted(struct world *w, const struct asked *asked, const Fb__GetRes
             c, "wrong home",
             "put %" PRIx64 " of node %s was granted as one of node %s, incarnation %" PRIx64,
             claim->nonce, w->nodes[claim->home].name, result->home, result->incarnation);
+    judge_landed(w, asked, claim, result);
     contract_granted(c, claim, result->generation, asked->begun);
     add_held(w, client, claim, result);
 }
@@ -231,8 +246,28 @@ static void on_reply(void *context, uint32_t request_id, const Fb__ClientReply *
     }
 }
 
+static void on_landed(struct client *client, struct asked *asked, const Fb__Landed *told) {
+    struct world *w = client->node->world;
+    struct landed *landed = &asked->landed;
+    if (told->item != 0 || !told->transfer || !told->bytes || asked->answered ||
+        !client_is_current(client, asked->serial) ||
+        (landed->transfer == told->transfer && told->bytes <= landed->bytes))
+        contract_broken(&w->contract, "odd notice", "node %s told of %" PRIu64 " bytes of item %u",
+                        client->node->name, told->bytes, told->item);
+    const uint8_t *at = clients_node_bytes(client->node, told->extent_offset);
+    const struct claim *claim = contract_find(&w->contract, payload_nonce(at));
+    uint64_t bytes = !claim || told->bytes < claim->bytes ? told->bytes : claim->bytes;
+    bool whole = claim && payload_matches(at, claim->nonce, bytes);
+    *landed = (struct landed){.transfer = told->transfer,
+                              .offset = told->extent_offset,
+                              .bytes = told->bytes,
+                              .nonce = whole ? claim->nonce : 0};
+}
+
 static void on_notice(void *context, uint32_t request_id, const Fb__ClientNotice *notice) {
-    (void)context, (void)request_id, (void)notice;
+    struct client *client = context;
+    if (!client->node->dying && notice->note_case == FB__CLIENT_NOTICE__NOTE_LANDED)
+        on_landed(client, &client->node->world->asked[request_id], notice->landed);
 }
 
 const struct broker_client_ops clients_ops = {.reply = on_reply, .notice = on_notice};

@@ -181,6 +181,7 @@ static struct asked *ask(struct client *client, enum step_kind kind) {
                             .serial = client->serial,
                             .at_ns = w->now_ns,
                             .begun = w->begun ? w->begun : ++w->contract.turn};
+    w->done++;
     return asked;
 }
 
@@ -233,7 +234,7 @@ static struct claim *plan(struct client *client, const struct step *step) {
     static const uint8_t weights[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 4};
     uint64_t bytes = sizes[weights[step->b % 16]];
     uint64_t nonce = (cluster_random(&w->random) << 12) | w->contract.claim_count;
-    return contract_plan(&w->contract, step->a % SAMPLE_IDS, client->node->index,
+    return contract_plan(&w->contract, step->a % w->history->ids, client->node->index,
                          client->node->incarnation, nonce, bytes);
 }
 
@@ -367,6 +368,7 @@ static void send_get(struct client *client, struct asked *asked, uint32_t deadli
     get.items = items;
     get.deadline_ms = deadline_ms;
     get.wait_ms = wait_ms;
+    get.want_landed = true;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_GET;
     request.get = &get;
@@ -403,12 +405,16 @@ static void do_get_ref(struct client *client, const struct step *step) {
     send_get(client, asked, 5 + step->b % 100, 0, step->c % 8 != 0);
 }
 
+static unsigned id_by_name(const struct world *w, const struct step *step) {
+    return step->a % (w->history->ids < IDS_BY_NAME ? w->history->ids : IDS_BY_NAME);
+}
+
 static void do_get_id(struct client *client, const struct step *step) {
     struct world *w = client->node->world;
     struct asked *asked = ask(client, STEP_GET_ID);
     if (!asked)
         return;
-    asked->id = step->a % IDS_BY_NAME;
+    asked->id = id_by_name(w, step);
     contract_far_id(&w->contract, asked->id, client->node->index);
     send_get(client, asked, 5 + step->b % 100, step->c % 3 ? 0 : step->c % 20, true);
 }
@@ -540,7 +546,7 @@ static void do_retire(struct client *client, const struct step *step) {
     if (!asked)
         return;
     asked->claim = claim;
-    asked->id = claim ? claim->id : step->a % IDS_BY_NAME;
+    asked->id = claim ? claim->id : id_by_name(w, step);
     asked->home = ack || c->index ? EVERYWHERE : client->node->index;
     asked->incarnation = client->node->incarnation;
     new_op(client, asked);
@@ -592,6 +598,7 @@ static void do_gc(struct client *client, const struct step *step) {
 
 static void do_leave(struct client *client, const struct step *step) {
     (void)step;
+    client->node->world->done++;
     world_say(client->node->world, "%s: client %u dies", client->node->name,
               (unsigned)(client - client->node->clients));
     client_leave(client);

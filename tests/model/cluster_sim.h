@@ -7,7 +7,9 @@
  *
  *   cluster_world.c    nodes: building, pumping, faults, time
  *   cluster_clients.c  clients: their requests, the answers, the bytes
- *   cluster_history.c  steps: choosing them, running them, what must hold at the end
+ *   cluster_history.c  steps: choosing them, running them
+ *   cluster_rest.c     the end: coming to rest, and what must hold then
+ *   cluster_memory.c   their arenas
  *   cluster_contract.c the judge
  *   cluster_model.c    many histories, and the shrinking of one that fails
  */
@@ -69,6 +71,8 @@ struct history {
     unsigned nodes;
     enum contract_policy policy;
     unsigned readers;
+    unsigned ids; /* sample_ids in use: the fewer, the more puts meet */
+    bool fences;  /* with an index: faults outlast leases, time is long */
     unsigned step_count;
     struct step steps[STEPS_MAX];
 };
@@ -96,6 +100,10 @@ struct asked {
     unsigned home;       /* where a retirement by id acts; EVERYWHERE */
     uint64_t incarnation;
     unsigned repeats; /* the asked that this one says again; 0 = none */
+    struct landed {   /* what it was last told of its bytes while they came in */
+        uint64_t transfer, offset, bytes;
+        uint64_t nonce; /* of the put that those bytes were of; 0 = of none */
+    } landed;
 };
 
 enum lease_state { LEASE_HELD, LEASE_SAID_CONSUMED, LEASE_SAID_RETURNED, LEASE_DIED };
@@ -155,7 +163,8 @@ struct world {
     unsigned held_count;
     struct reserved reserved[CLAIMS_MAX];
     unsigned reserved_count;
-    uint64_t events; /* of the network, so far */
+    uint64_t delivered; /* by the network and by etcd, so far */
+    uint64_t done;      /* steps that did something: requests made, faults made */
     bool settling;
     bool trace;
 };
@@ -201,5 +210,8 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
 /* NULL, or what was broken, in short; why: in full. */
 const char *history_run(struct world *w, const struct history *h, bool trace);
 void history_print(const struct history *h);
+
+/* ---- cluster_rest.c ---- */
+void world_rest(struct world *w);
 
 #endif

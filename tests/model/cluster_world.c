@@ -27,6 +27,8 @@
 #define ARENA_BYTES   (384ull << 10)
 #define LANDING_BYTES (192ull << 10)
 #define CHUNK_BYTES   (24u << 10)
+#define LANDED_GRAIN_BYTES                                                                         \
+    (16u << 10) /* the largest samples are told of at each chunk but the last */
 
 /* splitmix64 (Steele, Lea, Flood 2014) */
 uint64_t cluster_random(uint64_t *state) {
@@ -89,10 +91,11 @@ static void on_read_done(void *owner, void *user, void *read_user, int status) {
     peers_transport_events.read_done(node->peers, user, read_user, status);
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done) {
+static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                             uint64_t prefix_bytes) {
     struct node *node = owner;
     wake(node);
-    peers_transport_events.read_progress(node->peers, user, read_user, bytes_done);
+    peers_transport_events.read_progress(node->peers, user, read_user, bytes_done, prefix_bytes);
 }
 
 static void on_closed(void *owner, void *user, const char *why) {
@@ -154,6 +157,7 @@ static struct directory *make_index(struct node *node) {
         .batch_max = 8,
         .batch_delay_ns = MS,
         .request_timeout_ms = 300,
+        .written_kept = 4, /* sometimes known, sometimes not */
         .give_up_ns = 1000 * MS,
     };
     struct directory *directory;
@@ -162,7 +166,7 @@ static struct directory *make_index(struct node *node) {
     cr_assert_eq(directory_etcd_new(&options, node->etcd, &broker_directory_events, node->broker,
                                     &directory),
                  0);
-    directory_etcd_set_address(directory, node->address);
+    directory_etcd_set_address(directory, node->address, "");
     return directory;
 }
 
@@ -175,7 +179,7 @@ static struct directory *make_directory(struct node *node) {
     size_t count = 0;
     for (unsigned i = 0; i < w->node_count; i++)
         if (i != node->index)
-            others[count++] = (struct directory_peer){w->nodes[i].name, w->nodes[i].address};
+            others[count++] = (struct directory_peer){w->nodes[i].name, w->nodes[i].address, ""};
     cr_assert_eq(directory_static_new(node->name, others, count, UNIX_MS + w->now_ns / MS,
                                       &broker_directory_events, node->broker, &directory),
                  0);
@@ -200,6 +204,7 @@ static void build(struct node *node) {
     struct broker_options options = {.config = &node->config,
                                      .incarnation = node->incarnation,
                                      .clock_ns = clock_of,
+                                     .landed_grain_bytes = LANDED_GRAIN_BYTES,
                                      .owner = node};
     struct peers_options peers = {
         .node = node->name,
@@ -346,6 +351,21 @@ static struct node *next_to_turn(struct world *w) {
     return next;
 }
 
+static void say_written(void *context, const struct etcd_kv *kv, bool current) {
+    (void)current;
+    world_say(context, "etcd: %s %s %s", kv->key, kv->value ? "=" : "is gone",
+              kv->value ? kv->value : "");
+}
+
+static void step_etcd(struct world *w) {
+    int64_t before = fake_etcd_revision(w->etcd);
+    fake_network_advance(w->network, w->now_ns);
+    fake_etcd_step(w->etcd, w->now_ns);
+    w->delivered++;
+    if (w->trace)
+        fake_etcd_each(w->etcd, before, say_written, w);
+}
+
 void world_go(struct world *w, uint64_t until_ns) {
     while (!w->contract.broken) {
         uint64_t net_ns = fake_network_next_ns(w->network), fault_ns = next_fault_end_ns(w);
@@ -363,11 +383,9 @@ void world_go(struct world *w, uint64_t until_ns) {
             end_faults(w);
         } else if (net_ns <= next_ns) {
             fake_network_step(w->network);
-            w->events++;
+            w->delivered++;
         } else if (etcd_ns <= next_ns) {
-            fake_network_advance(w->network, w->now_ns);
-            fake_etcd_step(w->etcd, w->now_ns);
-            w->events++;
+            step_etcd(w);
         } else {
             fake_network_advance(w->network, w->now_ns);
             world_pump(turn);
@@ -464,7 +482,7 @@ void world_init(struct world *w, const struct history *history, bool trace) {
     w->random = history->seed ^ 0x5bd1e9955bd1e995u;
     w->now_ns = BEGIN_NS;
     w->begun = 0;
-    w->events = 0;
+    w->delivered = w->done = 0;
     w->settling = false;
     w->trace = trace;
     w->asked_count = 1; /* 0 stands for none */

@@ -19,7 +19,7 @@
 
 #include "checks.h"
 
-#define READY_MS 20000u
+#define READY_MS 60000u
 /* Connections that a broker may have later on: to etcd now and then, with peers not met yet. */
 #define ETCD_FDS_MAX 8u
 #define PEER_FDS_MAX 16u

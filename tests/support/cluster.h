@@ -18,8 +18,10 @@
 #include "proxy.h"
 
 #define CLUSTER_NODES_MAX 3u
-/* Of a node's lease in etcd: the shortest that etcd grants. */
-#define CLUSTER_TTL_MS 2000u
+/* Of a node's lease in etcd. A short one is soon worth waiting for, but on a machine that is busy
+ * with other things may end by itself; a long one is safe from that. */
+#define CLUSTER_TTL_SHORT_MS 4000u
+#define CLUSTER_TTL_LONG_MS  20000u
 
 struct node {
     char name[2];
@@ -42,8 +44,10 @@ struct cluster_options {
     /* Above 0: directory = etcd, with so many members of its own; the brokers find each other
      * through it. */
     uint32_t etcd_members;
-    bool etcd_late; /* etcd is down when the brokers start; implies unconnected */
+    uint32_t lease_ttl_ms; /* 0 = long */
+    bool etcd_late;        /* etcd is down when the brokers start; implies unconnected */
     bool proxied; /* one member: each node reaches etcd, and is reached by its peers, by proxies */
+    bool data_apart; /* etcd: each node's bytes are read through a proxy of their own */
 };
 struct cluster {
     char directory[64];
@@ -51,8 +55,10 @@ struct cluster {
     uint32_t own_fds; /* of the test before it started anything */
     struct node nodes[CLUSTER_NODES_MAX];
     struct etcd_server etcd; /* count 0 = none */
+    uint32_t lease_ttl_ms;
     struct cluster_proxies {
         struct proxy etcd, peers; /* from this node to etcd, from other nodes to this one */
+        struct proxy data;        /* the latter for bulk bytes, with data_apart */
     } proxies[CLUSTER_NODES_MAX];
 };
 

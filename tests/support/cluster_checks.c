@@ -16,8 +16,8 @@
 #include "admin.h"
 #include "checks.h"
 
-#define SETTLE_MS 20000u
-#define END_MS    20000u
+#define SETTLE_MS 60000u
+#define END_MS    60000u
 
 static struct feature *probe(struct cluster *cluster, uint32_t index) {
     struct node *node = &cluster->nodes[index];

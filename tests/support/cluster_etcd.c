@@ -11,10 +11,12 @@
 #include "cluster.h"
 
 #define ETCD_CLUSTER "test"
-#define SETTLE_MS    20000u
+#define SETTLE_MS    60000u
 
 void cluster_etcd_start(struct cluster *cluster, const struct cluster_options *options) {
     CHECK(!options->proxied || options->etcd_members == 1, "one proxy stands before one member");
+    cluster->lease_ttl_ms =
+        options->lease_ttl_ms != 0 ? options->lease_ttl_ms : CLUSTER_TTL_LONG_MS;
     etcd_server_start(&cluster->etcd, options->etcd_members, false);
     char etcd[64];
     snprintf(etcd, sizeof etcd, "%s:%u", cluster->etcd.members[0].host,
@@ -23,6 +25,8 @@ void cluster_etcd_start(struct cluster *cluster, const struct cluster_options *o
         proxy_start(&cluster->proxies[i].etcd, etcd);
         proxy_start(&cluster->proxies[i].peers, cluster->nodes[i].address);
     }
+    for (uint32_t i = 0; i < cluster->count && options->data_apart; i++)
+        proxy_start(&cluster->proxies[i].data, cluster->nodes[i].address);
     for (uint32_t i = 0; i < options->etcd_members && options->etcd_late; i++)
         etcd_server_kill(&cluster->etcd, i);
 }
@@ -39,16 +43,19 @@ void cluster_etcd_configure(struct cluster *cluster, uint32_t index,
     snprintf(text, sizeof text,
              "[directory]\nkind = etcd\nendpoints = %s\ncluster = " ETCD_CLUSTER
              "\nlease_ttl = %ums\n",
-             endpoints, CLUSTER_TTL_MS);
+             endpoints, cluster->lease_ttl_ms);
     config_text_add(&node->ini, text, cluster->directory);
     snprintf(text, sizeof text, "[peers]\nadvertise = %s\n", proxies->peers.address);
     config_text_add(&node->ini, options->proxied ? text : NULL, cluster->directory);
+    snprintf(text, sizeof text, "[peers]\ndata_address = %s\n", proxies->data.address);
+    config_text_add(&node->ini, options->data_apart ? text : NULL, cluster->directory);
 }
 
 void cluster_etcd_stop(struct cluster *cluster) {
     for (uint32_t i = 0; i < cluster->count; i++) {
         proxy_stop(&cluster->proxies[i].etcd);
         proxy_stop(&cluster->proxies[i].peers);
+        proxy_stop(&cluster->proxies[i].data);
     }
     etcd_server_stop(&cluster->etcd);
 }

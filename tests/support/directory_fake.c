@@ -18,18 +18,29 @@ struct record {
     uint64_t generation, incarnation, bytes;
 };
 
-enum due_kind { DUE_PUBLISH, DUE_RETIRE, DUE_LOCATE, DUE_NODE_UP, DUE_NODE_DOWN, DUE_FENCED };
+enum due_kind {
+    DUE_PUBLISH,
+    DUE_REPUBLISH,
+    DUE_RETIRE,
+    DUE_LOCATE,
+    DUE_MEMBERS,
+    DUE_NODE_UP,
+    DUE_NODE_DOWN,
+    DUE_FENCED
+};
 
 struct due {
     struct due *next;
     enum due_kind kind;
     uint64_t at_ns;
     struct record record; /* node events: home and incarnation */
+    uint64_t in_place_of;
     char address[ADDRESS_BYTES];
     bool fenced;
     directory_publish_fn publish;
     directory_retire_fn retire;
     directory_locate_fn locate;
+    directory_members_fn members;
     void *context;
 };
 
@@ -119,7 +130,7 @@ static struct due *owe(struct fake *fake, enum due_kind kind, uint64_t delay_ns)
     *fake->last = due;
     fake->last = &due->next;
     fake->owed++;
-    fake->pending += kind == DUE_PUBLISH || kind == DUE_RETIRE;
+    fake->pending += kind <= DUE_RETIRE;
     return due;
 }
 
@@ -129,7 +140,7 @@ static struct due *take_first(struct fake *fake) {
     if (!fake->first)
         fake->last = &fake->first;
     fake->owed--;
-    fake->pending -= due->kind == DUE_PUBLISH || due->kind == DUE_RETIRE;
+    fake->pending -= due->kind <= DUE_RETIRE;
     return due;
 }
 
@@ -156,6 +167,19 @@ static void deliver_publish(struct fake *fake, const struct due *due) {
     *current = due->record;
     struct directory_record view = record_view(&older);
     due->publish(due->context, DIRECTORY_OK, &view, false);
+}
+
+static void deliver_republish(struct fake *fake, const struct due *due) {
+    enum directory_result result = access_result(fake);
+    struct record *current = index_find(fake->cluster, &due->record);
+    uint64_t stands = current ? current->generation : 0;
+    if (result == DIRECTORY_OK && stands != due->in_place_of)
+        result = DIRECTORY_E_NOT_FOUND;
+    else if (result == DIRECTORY_OK && current)
+        *current = due->record;
+    else if (result == DIRECTORY_OK)
+        index_add(fake->cluster, &due->record);
+    due->retire(due->context, result);
 }
 
 static void deliver_retire(struct fake *fake, const struct due *due) {
@@ -188,14 +212,21 @@ static void deliver(struct fake *fake, const struct due *due) {
     case DUE_PUBLISH:
         deliver_publish(fake, due);
         return;
+    case DUE_REPUBLISH:
+        deliver_republish(fake, due);
+        return;
     case DUE_RETIRE:
         deliver_retire(fake, due);
         return;
     case DUE_LOCATE:
         deliver_locate(fake, due);
         return;
+    case DUE_MEMBERS: /* the events owed before it have been delivered */
+        due->members(due->context, fake->unreachable ? DIRECTORY_E_UNAVAILABLE : DIRECTORY_OK);
+        return;
     case DUE_NODE_UP:
-        fake->events.node_up(fake->owner, due->record.home, due->address, due->record.incarnation);
+        fake->events.node_up(fake->owner, due->record.home, due->address, due->address,
+                             due->record.incarnation);
         return;
     case DUE_NODE_DOWN:
         fake->events.node_down(fake->owner, due->record.home, due->record.incarnation);
@@ -257,6 +288,16 @@ static void fake_publish(struct directory *d, const struct directory_record *rec
     due->context = context;
 }
 
+static void fake_republish(struct directory *d, const struct directory_record *record,
+                           uint64_t in_place_of, directory_retire_fn done, void *context) {
+    struct fake *fake = (struct fake *)d;
+    struct due *due = owe(fake, DUE_REPUBLISH, fake->cluster->delay_ns);
+    due->record = record_copy(record);
+    due->in_place_of = in_place_of;
+    due->retire = done;
+    due->context = context;
+}
+
 static void fake_retire(struct directory *d, const struct directory_record *record,
                         directory_retire_fn done, void *context) {
     struct fake *fake = (struct fake *)d;
@@ -273,6 +314,13 @@ static void fake_locate(struct directory *d, const char *store, const char *samp
     due->record =
         record_copy(&(struct directory_record){.store = store, .sample_id = sample_id, .home = ""});
     due->locate = done;
+    due->context = context;
+}
+
+static void fake_members(struct directory *d, directory_members_fn done, void *context) {
+    struct fake *fake = (struct fake *)d;
+    struct due *due = owe(fake, DUE_MEMBERS, fake->cluster->delay_ns);
+    due->members = done;
     due->context = context;
 }
 
@@ -304,7 +352,7 @@ static void fake_destroy(struct directory *d) {
     fake->unreachable = true; /* so that questions still owed an answer get UNAVAILABLE */
     while (fake->first) {
         struct due *due = take_first(fake);
-        if (due->kind <= DUE_LOCATE)
+        if (due->kind <= DUE_MEMBERS)
             deliver(fake, due);
         free(due);
     }
@@ -318,11 +366,14 @@ static void fake_destroy(struct directory *d) {
 
 static const struct directory_ops fake_ops = {
     .name = "fake",
+    .index = true,
     .start = fake_start,
     .next_generation = fake_next_generation,
     .publish = fake_publish,
+    .republish = fake_republish,
     .retire = fake_retire,
     .locate = fake_locate,
+    .members = fake_members,
     .serves_until_ns = fake_serves_until_ns,
     .pending = fake_pending,
     .tick = fake_tick,

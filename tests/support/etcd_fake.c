@@ -16,10 +16,20 @@
 #define NS_PER_S    1000000000ull
 #define KEPT        8 /* revisions that a compaction leaves */
 #define LATE_NS_MAX (4 * NS_PER_S)
+#define BLOCK_WORDS 256u
+
+#define NONE SIZE_MAX
 
 struct version {
-    char *key, *value; /* value NULL = deleted */
+    const char *key; /* of `keys` */
+    char *value;     /* NULL = deleted */
+    size_t previous; /* of the same key; NONE */
     int64_t create_revision, mod_revision, lease;
+};
+
+struct key {
+    char *name;
+    size_t last; /* version */
 };
 
 struct lease {
@@ -30,7 +40,8 @@ struct lease {
 
 struct block { /* of memory that lives as long as its request */
     struct block *next;
-    uint64_t bytes[];
+    size_t used, room;
+    uint64_t words[];
 };
 
 struct fake;
@@ -73,6 +84,8 @@ struct fake_etcd {
     int64_t revision, compact_revision, last_lease;
     struct version *log;
     size_t log_count, log_room;
+    struct key *keys;
+    size_t key_count, key_room;
     LIST_HEAD(, lease) leases;
     TAILQ_HEAD(, pending) pendings;
     LIST_HEAD(, etcd_watch) watches;
@@ -106,31 +119,52 @@ static bool covers(const char *key, const char *range_end, const char *asked) {
     return strcmp(asked, key) >= 0 && strcmp(asked, range_end) < 0;
 }
 
-static const struct version *version_at(const struct fake_etcd *server, const char *key,
-                                        int64_t revision) {
-    for (size_t i = server->log_count; i-- > 0;)
-        if (server->log[i].mod_revision <= revision && !strcmp(server->log[i].key, key))
-            return server->log[i].value ? &server->log[i] : NULL;
+static struct key *key_find(const struct fake_etcd *server, const char *name) {
+    for (size_t i = 0; i < server->key_count; i++)
+        if (!strcmp(server->keys[i].name, name))
+            return &server->keys[i];
+    return NULL;
+}
+
+static struct key *key_add(struct fake_etcd *server, const char *name) {
+    if (server->key_count == server->key_room) {
+        server->key_room = server->key_room ? server->key_room * 2 : 32;
+        server->keys = must(realloc(server->keys, server->key_room * sizeof *server->keys));
+    }
+    server->keys[server->key_count] = (struct key){.name = must(strdup(name)), .last = NONE};
+    return &server->keys[server->key_count++];
+}
+
+static const struct version *key_version(const struct fake_etcd *server, const struct key *key,
+                                         int64_t revision) {
+    for (size_t at = key ? key->last : NONE; at != NONE; at = server->log[at].previous)
+        if (server->log[at].mod_revision <= revision)
+            return server->log[at].value ? &server->log[at] : NULL;
     return NULL;
 }
 
 static const struct version *current(const struct fake_etcd *server, const char *key) {
-    return version_at(server, key, INT64_MAX);
+    return key_version(server, key_find(server, key), INT64_MAX);
 }
 
-static void append(struct fake_etcd *server, const char *key, const char *value, int64_t revision,
+static void append(struct fake_etcd *server, const char *name, const char *value, int64_t revision,
                    int64_t lease) {
-    const struct version *before = current(server, key);
+    struct key *key = key_find(server, name);
+    if (!key)
+        key = key_add(server, name);
+    const struct version *before = key_version(server, key, INT64_MAX);
     int64_t created = before ? before->create_revision : revision;
     if (server->log_count == server->log_room) {
         server->log_room = server->log_room ? server->log_room * 2 : 256;
         server->log = must(realloc(server->log, server->log_room * sizeof *server->log));
     }
-    server->log[server->log_count++] = (struct version){.key = must(strdup(key)),
-                                                        .value = value ? must(strdup(value)) : NULL,
-                                                        .create_revision = created,
-                                                        .mod_revision = revision,
-                                                        .lease = lease};
+    server->log[server->log_count] = (struct version){.key = key->name,
+                                                      .previous = key->last,
+                                                      .value = value ? must(strdup(value)) : NULL,
+                                                      .create_revision = created,
+                                                      .mod_revision = revision,
+                                                      .lease = lease};
+    key->last = server->log_count++;
 }
 
 static void tell_watches(struct fake_etcd *server) {
@@ -150,10 +184,10 @@ static struct lease *lease_find(const struct fake_etcd *server, int64_t id) {
 
 static void lease_end(struct fake_etcd *server, struct lease *lease) {
     int64_t revision = server->revision + 1;
-    for (size_t i = 0; i < server->log_count; i++) {
-        const struct version *version = &server->log[i];
-        if (version->lease == lease->id && current(server, version->key) == version) {
-            append(server, server->log[i].key, NULL, revision, 0);
+    for (size_t i = 0; i < server->key_count; i++) {
+        const struct version *version = key_version(server, &server->keys[i], INT64_MAX);
+        if (version && version->lease == lease->id) {
+            append(server, server->keys[i].name, NULL, revision, 0);
             server->revision = revision;
         }
     }
@@ -164,13 +198,25 @@ static void lease_end(struct fake_etcd *server, struct lease *lease) {
 
 /* ---- requests, copied ---- */
 
-static void *keep(struct pending *pending, const void *data, size_t bytes) {
-    struct block *block = must(calloc(1, sizeof *block + bytes + 8));
-    if (data && bytes)
-        memcpy(block->bytes, data, bytes);
-    block->next = pending->blocks;
+static struct block *block_new(struct pending *pending, size_t words) {
+    size_t room = words > BLOCK_WORDS ? words : BLOCK_WORDS;
+    struct block *block = must(malloc(sizeof *block + room * sizeof block->words[0]));
+    *block = (struct block){.next = pending->blocks, .room = room};
     pending->blocks = block;
-    return block->bytes;
+    return block;
+}
+
+static void *keep(struct pending *pending, const void *data, size_t bytes) {
+    size_t words = bytes / 8 + 1;
+    struct block *block = pending->blocks;
+    if (!block || block->room - block->used < words)
+        block = block_new(pending, words);
+    void *at = &block->words[block->used];
+    block->used += words;
+    memset(at, 0, words * 8);
+    if (data && bytes)
+        memcpy(at, data, bytes);
+    return at;
 }
 
 static const char *keep_text(struct pending *pending, const char *text) {
@@ -255,13 +301,12 @@ static void add_kv(struct pending *pending, const struct version *version) {
 static const struct version *next_in_range(const struct fake_etcd *server, const struct etcd_op *op,
                                            int64_t revision, const char *after) {
     const struct version *best = NULL;
-    for (size_t i = 0; i < server->log_count; i++) {
-        const struct version *version = &server->log[i];
-        if (!covers(op->key, op->range_end, version->key) ||
-            (after && strcmp(version->key, after) <= 0) ||
-            (best && strcmp(version->key, best->key) >= 0))
+    for (size_t i = 0; i < server->key_count; i++) {
+        const struct key *key = &server->keys[i];
+        if (!covers(op->key, op->range_end, key->name) ||
+            (after && strcmp(key->name, after) <= 0) || (best && strcmp(key->name, best->key) >= 0))
             continue;
-        const struct version *live = version_at(server, version->key, revision);
+        const struct version *live = key_version(server, key, revision);
         best = live ? live : best;
     }
     return best;
@@ -286,6 +331,11 @@ static void run_op(struct fake_etcd *server, struct pending *pending, const stru
     const struct version *before = op->kind == ETCD_RANGE ? NULL : current(server, op->key);
     answer->kv_first = pending->answer.kv_count;
     switch (op->kind) {
+    case ETCD_PUT_IF:
+        answer->succeeded = all_hold(server, op->compares, op->compare_count);
+        if (!answer->succeeded)
+            break;
+        /* fall through */
     case ETCD_PUT:
         if (op->prev_kv && before)
             add_kv(pending, before);
@@ -456,6 +506,13 @@ static bool step_pending(struct fake_etcd *server, struct pending *pending) {
     return true;
 }
 
+static size_t first_since(const struct fake_etcd *server, int64_t revision) {
+    size_t at = server->log_count;
+    while (at > 0 && server->log[at - 1].mod_revision >= revision)
+        at--;
+    return at;
+}
+
 static void step_watch(struct fake_etcd *server, struct etcd_watch *watch) {
     struct etcd_event events[64];
     struct etcd_watch_message message = {.revision = server->revision, .events = events};
@@ -471,10 +528,9 @@ static void step_watch(struct fake_etcd *server, struct etcd_watch *watch) {
         free(watch);
         return;
     }
-    for (size_t i = 0; i < server->log_count; i++) {
+    for (size_t i = first_since(server, watch->next_revision); i < server->log_count; i++) {
         const struct version *version = &server->log[i];
-        if (version->mod_revision < watch->next_revision ||
-            !covers(watch->key, watch->range_end, version->key))
+        if (!covers(watch->key, watch->range_end, version->key))
             continue;
         if (message.event_count == 64) {
             message.revision = version->mod_revision - 1;
@@ -656,11 +712,25 @@ void fake_etcd_compact(struct fake_etcd *server) {
 
 /* ---- birth and end ---- */
 
+int64_t fake_etcd_revision(const struct fake_etcd *server) {
+    return server->revision;
+}
+
+void fake_etcd_each(const struct fake_etcd *server, int64_t revision, fake_etcd_write_fn fn,
+                    void *context) {
+    for (size_t i = first_since(server, revision + 1); i < server->log_count; i++) {
+        const struct version *version = &server->log[i];
+        struct etcd_kv kv = {version->key, version->value, version->create_revision,
+                             version->mod_revision, version->lease};
+        fn(context, &kv, current(server, version->key) == version);
+    }
+}
+
 size_t fake_etcd_count(const struct fake_etcd *server, const char *prefix) {
     size_t count = 0;
-    for (size_t i = 0; i < server->log_count; i++)
-        count += !strncmp(server->log[i].key, prefix, strlen(prefix)) &&
-                 current(server, server->log[i].key) == &server->log[i];
+    for (size_t i = 0; i < server->key_count; i++)
+        count += !strncmp(server->keys[i].name, prefix, strlen(prefix)) &&
+                 key_version(server, &server->keys[i], INT64_MAX);
     return count;
 }
 
@@ -685,10 +755,11 @@ void fake_etcd_free(struct fake_etcd *server) {
         LIST_REMOVE(lease, link);
         free(lease);
     }
-    for (size_t i = 0; i < server->log_count; i++) {
-        free(server->log[i].key);
+    for (size_t i = 0; i < server->log_count; i++)
         free(server->log[i].value);
-    }
+    for (size_t i = 0; i < server->key_count; i++)
+        free(server->keys[i].name);
     free(server->log);
+    free(server->keys);
     free(server);
 }

@@ -21,6 +21,11 @@ uint64_t fake_etcd_next_ns(const struct fake_etcd *server);
 void fake_etcd_step(struct fake_etcd *server, uint64_t now_ns);
 /* The clock, for what is asked from here on. */
 void fake_etcd_set_time(struct fake_etcd *server, uint64_t now_ns);
+/* What was written after that revision, oldest first; value NULL = deleted, current: it stands. */
+typedef void (*fake_etcd_write_fn)(void *context, const struct etcd_kv *kv, bool current);
+void fake_etcd_each(const struct fake_etcd *server, int64_t revision, fake_etcd_write_fn fn,
+                    void *context);
+int64_t fake_etcd_revision(const struct fake_etcd *server);
 /* Keys there are that begin so. */
 size_t fake_etcd_count(const struct fake_etcd *server, const char *prefix);
 

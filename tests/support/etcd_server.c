@@ -223,17 +223,19 @@ char *etcd_server_ctl(struct etcd_server *server, const char *const arguments[])
     return run_ctl(endpoints, arguments);
 }
 
+/* "URL, ID, version, size, is leader, ..." */
+static bool leads(const struct etcd_member *member) {
+    char *text = run_ctl(member->client_url, (const char *[]){"endpoint", "status", NULL});
+    bool yes = strstr(text, "B, true,") != NULL;
+    free(text);
+    return yes;
+}
+
 uint32_t etcd_server_leader(struct etcd_server *server) {
-    for (uint32_t i = 0; i < server->count; i++) {
-        const struct etcd_member *member = &server->members[i];
-        if (!process_running(&member->process))
-            continue;
-        /* "URL, ID, version, size, is leader, ..." */
-        char *text = run_ctl(member->client_url, (const char *[]){"endpoint", "status", NULL});
-        bool leads = strstr(text, "B, true,") != NULL;
-        free(text);
-        if (leads)
+    uint64_t end_ms = check_now_ms() + READY_MS; /* an election may be under way */
+    for (uint32_t i = 0;; i = (i + 1) % server->count) {
+        if (process_running(&server->members[i].process) && leads(&server->members[i]))
             return i;
+        CHECK(check_now_ms() < end_ms, "%u members and none leads", server->count);
     }
-    check_failed(__FILE__, __LINE__, "a leader", "%u members and none leads", server->count);
 }

@@ -18,7 +18,7 @@
 
 #define FAKE_STORE        "run0"
 #define FAKE_NODE         "node-a"
-#define FAKE_ARENA_BYTES  (8u << 20)
+#define FAKE_ARENA_BYTES  (16u << 20)
 #define FAKE_SAMPLES_MAX  1024u
 #define FAKE_SESSIONS_MAX 8u
 #define FAKE_RECORDS_MAX  4096u

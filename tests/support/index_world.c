@@ -5,17 +5,19 @@
 
 #include "checks.h"
 
-#define SETTLE_MS 20000u
+#define SETTLE_MS 60000u
 #define GET_MS    5000u
 
 static const char stores_ini[] = "[store run]\n[store acked]\npolicy = on-ack\n";
 
 void index_world_start(struct index_world *world, const struct cluster_options *options) {
-    struct cluster_options with_stores = *options;
-    with_stores.ini = stores_ini;
+    struct cluster_options all = *options;
+    all.ini = stores_ini;
+    all.nodes = all.nodes != 0 ? all.nodes : INDEX_NODES;
+    all.etcd_members = all.etcd_members != 0 ? all.etcd_members : 1;
     *world = (struct index_world){0};
-    cluster_start(&world->cluster, &with_stores);
-    for (uint32_t i = 0; i < options->nodes; i++) {
+    cluster_start(&world->cluster, &all);
+    for (uint32_t i = 0; i < all.nodes; i++) {
         world->features[i] = cluster_connect(&world->cluster, i);
         world->run[i] = cluster_open(world->features[i], "run", false);
         world->acked[i] = cluster_open(world->features[i], "acked", false);
@@ -45,6 +47,50 @@ void index_world_settle(struct index_world *world) {
         CHECK_OK(feature_drain(world->features[i], SETTLE_MS));
 }
 
+void index_world_await(struct index_world *world, struct feature_key key, int status) {
+    for (uint32_t i = 0; i < world->cluster.count; i++)
+        WAIT_UNTIL(world_try_get(world->run[i], key, GET_MS) == status, SETTLE_MS);
+}
+
+void index_world_put(struct index_world *world, uint32_t node, const struct payload *payload,
+                     struct feature_ref **ref_out) {
+    uint64_t end_ms = check_now_ms() + SETTLE_MS;
+    int status;
+    while ((status = payload_put(payload, world->run[node], GET_MS, ref_out)) != FEATURE_OK) {
+        CHECK(status == FEATURE_E_UNAVAILABLE || status == FEATURE_E_TIMEOUT, "%s: %s",
+              feature_strerror(status), feature_last_error());
+        CHECK(check_now_ms() < end_ms, "%s is never put: %s", payload->sample_id,
+              feature_last_error());
+    }
+}
+
+static bool is_refusal(int status) {
+    return status == FEATURE_E_UNAVAILABLE || status == FEATURE_E_TIMEOUT ||
+           status == FEATURE_E_LOST;
+}
+
+struct feature_view *index_world_view(struct index_world *world, uint32_t node,
+                                      const struct payload *payload, struct feature_key key) {
+    uint64_t end_ms = check_now_ms() + SETTLE_MS;
+    struct feature_get_options options = {.size = sizeof options, .deadline_ms = GET_MS};
+    struct feature_view *view = NULL;
+    int status;
+    while ((status = feature_get(world->run[node], key, &options, &view)) != FEATURE_OK) {
+        CHECK(is_refusal(status) && check_now_ms() < end_ms, "node %s: %s: %s: %s",
+              world->cluster.nodes[node].name, payload->sample_id, feature_strerror(status),
+              feature_last_error());
+        check_pause(5);
+    }
+    const char *why = payload_difference(payload, view);
+    CHECK(why == NULL, "sample %s: %s", payload->sample_id, why);
+    return view;
+}
+
+void index_world_abort(struct index_world *world, uint32_t node, const char *sample_id) {
+    struct feature_key key = by_id(sample_id);
+    WAIT_UNTIL(feature_abort(world->run[node], &key, 1) == FEATURE_OK, SETTLE_MS);
+}
+
 void index_world_expect(struct index_world *world, struct feature_key key, int status) {
     for (uint32_t i = 0; i < world->cluster.count; i++) {
         int got = world_try_get(world->run[i], key, GET_MS);
@@ -54,18 +100,36 @@ void index_world_expect(struct index_world *world, struct feature_key key, int s
     }
 }
 
-void index_world_expect_current(struct index_world *world, const struct payload *payload,
-                                const struct feature_ref *ref) {
+typedef struct feature_view *view_fn(struct index_world *world, uint32_t node,
+                                     const struct payload *payload, struct feature_key key);
+
+static struct feature_view *view_now(struct index_world *world, uint32_t node,
+                                     const struct payload *payload, struct feature_key key) {
+    return payload_view(payload, world->run[node], key);
+}
+
+static void check_current(struct index_world *world, const struct payload *payload,
+                          const struct feature_ref *ref, view_fn *view_of) {
     for (uint32_t i = 0; i < world->cluster.count; i++) {
-        struct feature_view *view = payload_view(payload, world->run[i], by_id(payload->sample_id));
+        struct feature_view *view = view_of(world, i, payload, by_id(payload->sample_id));
         const struct feature_ref *got = feature_view_ref(view);
         CHECK(feature_ref_generation(got) == feature_ref_generation(ref) &&
                   strcmp(feature_ref_home(got), feature_ref_home(ref)) == 0,
               "node %s gets another generation of %s", world->cluster.nodes[i].name,
               payload->sample_id);
         CHECK_OK(feature_release(view, FEATURE_RETURNED));
-        payload_check_get(payload, world->run[i], by_ref(ref), FEATURE_RETURNED);
+        CHECK_OK(feature_release(view_of(world, i, payload, by_ref(ref)), FEATURE_RETURNED));
     }
+}
+
+void index_world_expect_current(struct index_world *world, const struct payload *payload,
+                                const struct feature_ref *ref) {
+    check_current(world, payload, ref, view_now);
+}
+
+void index_world_await_current(struct index_world *world, const struct payload *payload,
+                               const struct feature_ref *ref) {
+    check_current(world, payload, ref, index_world_view);
 }
 
 uint64_t index_world_resident(struct index_world *world) {

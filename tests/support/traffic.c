@@ -16,7 +16,7 @@
 
 #define PUT_MS    500u
 #define GET_MS    500u
-#define SETTLE_MS 30000u
+#define SETTLE_MS 90000u
 #define BYTES     3000u
 #define BATCH     100u
 
@@ -153,6 +153,7 @@ static void *run_worker(void *context) {
 void traffic_start(struct traffic *traffic, struct index_world *world) {
     memset(traffic, 0, sizeof *traffic);
     traffic->world = world;
+    traffic->homes_may_die = world->cluster.lease_ttl_ms <= CLUSTER_TTL_SHORT_MS;
     for (uint32_t i = 0; i < world->cluster.count; i++) {
         struct traffic_worker *worker = &traffic->workers[i];
         worker->traffic = traffic;
@@ -199,16 +200,30 @@ static void clean_up(struct traffic_worker *worker) {
     }
 }
 
-static bool count(void *context, const struct feature_info *info) {
-    (void)info;
-    ++*(uint64_t *)context;
+struct left {
+    uint64_t count;
+    char first[256]; /* one of them, in words */
+    const char *node;
+};
+
+static bool note_left(void *context, const struct feature_info *info) {
+    struct left *left = context;
+    if (left->count++ == 0)
+        snprintf(left->first, sizeof left->first,
+                 "node %s: %s, generation %" PRIu64 ", state %d, %u leases, age %" PRIu64 " ms",
+                 left->node, info->sample_id, info->generation, (int)info->state, info->leases,
+                 info->age_ms);
     return true;
 }
 
-static uint64_t left_over(struct index_world *world) {
-    uint64_t left = cluster_etcd_count(&world->cluster, "samples/run/traffic");
-    for (uint32_t i = 0; i < world->cluster.count; i++)
-        CHECK_OK(feature_list(world->run[i], "traffic", count, &left));
+static struct left left_over(struct index_world *world) {
+    struct left left = {.count = cluster_etcd_count(&world->cluster, "samples/run/traffic")};
+    if (left.count > 0)
+        snprintf(left.first, sizeof left.first, "a record in etcd");
+    for (uint32_t i = 0; i < world->cluster.count; i++) {
+        left.node = world->cluster.nodes[i].name;
+        CHECK_OK(feature_list(world->run[i], "traffic", note_left, &left));
+    }
     return left;
 }
 
@@ -223,8 +238,8 @@ void traffic_stop(struct traffic *traffic, const char *what, uint64_t recovered_
         violations += traffic->workers[i].violations;
     }
     uint64_t end_ms = check_now_ms() + SETTLE_MS;
-    for (uint64_t left = 1; left != 0; left = left_over(traffic->world)) {
-        CHECK(check_now_ms() < end_ms, "%" PRIu64 " samples are left", left);
+    for (struct left left = {.count = 1}; left.count != 0; left = left_over(traffic->world)) {
+        CHECK(check_now_ms() < end_ms, "%" PRIu64 " samples are left: %s", left.count, left.first);
         for (uint32_t i = 0; i < nodes; i++) /* again: a put that was given up may land late */
             clean_up(&traffic->workers[i]);
     }

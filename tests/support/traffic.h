@@ -29,7 +29,8 @@ struct traffic_worker {
 struct traffic {
     struct index_world *world;
     atomic_bool stop;
-    atomic_bool homes_may_die; /* a home's lease may end: LOST is no violation */
+    atomic_bool
+        homes_may_die; /* a home's lease may end: LOST is no violation; set with short ones */
     struct traffic_worker workers[INDEX_NODES];
 };
 

@@ -276,7 +276,8 @@ static void on_chunk(struct end *end, const struct event *event) {
     if (ask->bytes_done == ask->read.bytes)
         finish(end, ask, 0);
     else
-        fake->events.read_progress(fake->owner, end->user, ask->read.read_user, ask->bytes_done);
+        fake->events.read_progress(fake->owner, end->user, ask->read.read_user, ask->bytes_done,
+                                   ask->bytes_done);
 }
 
 static void on_message(struct end *end, const struct event *event) {
@@ -432,8 +433,9 @@ static int fake_region_key(struct transport *t, uint32_t region, void *out, size
     return regions_key(&fake_from_base(t)->regions, region, out, out_bytes);
 }
 
-static int fake_connect(struct transport *t, const char *address, void *user,
-                        struct transport_conn **out) {
+static int fake_connect(struct transport *t, const char *address, const char *data_address,
+                        void *user, struct transport_conn **out) {
+    (void)data_address; /* one way for everything */
     struct fake *fake = fake_from_base(t);
     struct fake_network *n = fake->network;
     if (fake->destroying)

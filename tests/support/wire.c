@@ -87,7 +87,21 @@ static size_t receive_packet(struct wire *wire, uint8_t *packet, size_t room,
     return (size_t)got;
 }
 
+static void show_notice(const uint8_t *body, size_t bytes, wire_notice_fn on_notice,
+                        void *context) {
+    Fb__ClientNotice *notice = fb__client_notice__unpack(NULL, bytes, body);
+    CHECK(notice != NULL, "notice: not a ClientNotice");
+    if (on_notice != NULL)
+        on_notice(context, notice);
+    fb__client_notice__free_unpacked(notice, NULL);
+}
+
 Fb__ClientReply *wire_receive(struct wire *wire, uint32_t deadline_ms) {
+    return wire_receive_noticing(wire, deadline_ms, NULL, NULL);
+}
+
+Fb__ClientReply *wire_receive_noticing(struct wire *wire, uint32_t deadline_ms,
+                                       wire_notice_fn on_notice, void *context) {
     static uint8_t packet[FRAME_CLIENT_BYTES_MAX];
     for (size_t got; (got = receive_packet(wire, packet, sizeof packet, deadline_ms)) > 0;) {
         struct frame_header header;
@@ -95,6 +109,8 @@ Fb__ClientReply *wire_receive(struct wire *wire, uint32_t deadline_ms) {
                               ? "shorter than a header"
                               : frame_decode(packet, FRAME_CLIENT_BYTES_MAX, &header);
         CHECK(why == NULL, "reply: %s", why);
+        if (header.type == FRAME_NOTICE)
+            show_notice(packet + FRAME_HEADER_BYTES, header.body_bytes, on_notice, context);
         if (header.type != FRAME_REPLY)
             continue;
         CHECK(FRAME_HEADER_BYTES + header.body_bytes + header.payload_bytes == got,

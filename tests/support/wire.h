@@ -30,6 +30,10 @@ uint32_t wire_send(struct wire *wire, uint8_t type, const Fb__ClientRequest *req
 /* The next reply (notices are skipped), or NULL when the session is closed. To be freed with
  * fb__client_reply__free_unpacked(). */
 Fb__ClientReply *wire_receive(struct wire *wire, uint32_t deadline_ms);
+/* The same, and shows the notices before it. */
+typedef void (*wire_notice_fn)(void *context, const Fb__ClientNotice *notice);
+Fb__ClientReply *wire_receive_noticing(struct wire *wire, uint32_t deadline_ms,
+                                       wire_notice_fn on_notice, void *context);
 Fb__ClientReply *wire_call(struct wire *wire, const Fb__ClientRequest *request);
 /* The broker closes this session within deadline_ms; what it still says is thrown away. */
 bool wire_closed(struct wire *wire, uint32_t deadline_ms);

@@ -242,6 +242,7 @@ Test(config, etcd_takes_endpoints_and_all_of_a_kind) {
     cr_expect_str_eq(config.etcd_cluster, "main");
     cr_expect_eq(config.lease_ttl_ms, 10000);
     cr_expect_eq(config.batch_max, 100);
+    cr_expect_eq(config.lost_keep_ms, 3600000);
     cr_expect_eq(config.batch_delay_ms, 1);
     refuse("[directory]\nkind = etcd\n", ":2: [directory] kind = etcd: no endpoints", "endpoints");
     refuse("[directory]\nendpoints = a:2379\n", ":2:", "allowed: http://host:port");
@@ -262,6 +263,9 @@ Test(config, etcd_takes_endpoints_and_all_of_a_kind) {
     snprintf(text, sizeof text, "%s[peers]\nlisten = 0.0.0.0:1\ncluster_secret_file = /s\n%s", etcd,
              "advertise = a:7400\n");
     cr_expect_str_eq(load_good(text).advertise, "a:7400");
+    cr_expect_str_eq(load_good(text).data_address, "", "the same");
+    strcat(text, "data_address = a-fast:7401\n");
+    cr_expect_str_eq(load_good(text).data_address, "a-fast:7401");
 }
 
 Test(config, long_lines_and_zero_bytes_are_refused) {

@@ -56,6 +56,17 @@ Test(etcd_json, a_conditional_delete_is_a_nested_transaction) {
                 "\"request_delete_range\":{\"key\":\"bg==\"}}]}}],\"failure\":[]}");
 }
 
+Test(etcd_json, a_conditional_put_is_a_nested_transaction) {
+    struct etcd_compare absent = {.key = "n", .target = ETCD_CREATE_REVISION};
+    struct etcd_op op = {
+        .kind = ETCD_PUT_IF, .key = "n", .value = "v", .compares = &absent, .compare_count = 1};
+    expect_body(TXN(.success = &op, .success_count = 1),
+                "{\"compare\":[],\"success\":[{\"request_txn\":{\"compare\":[{\"key\":\"bg==\","
+                "\"target\":\"CREATE\",\"result\":\"EQUAL\",\"create_revision\":\"0\"}],"
+                "\"success\":[{\"request_put\":{\"key\":\"bg==\",\"value\":\"dg==\"}}]}}],"
+                "\"failure\":[]}");
+}
+
 Test(etcd_json, reads_leases_watches_and_passwords) {
     struct etcd_request read = {.kind = ETCD_READ,
                                 .read = {.key = "n", .range_end = "v", .limit = 3, .revision = 9}};

@@ -6,11 +6,13 @@
 #include "directory.h"
 
 static void write_down(void *context, enum directory_verdict verdict,
-                       const struct directory_record *record) {
+                       const struct directory_record *record, uint64_t in_place_of) {
     static const char *const words[] = {"retire", "publish", "remove"};
     char *out = context;
-    snprintf(out + strlen(out), 256 - strlen(out), "%s %s/%s %llu; ", words[verdict], record->store,
+    snprintf(out + strlen(out), 256 - strlen(out), "%s %s/%s %llu", words[verdict], record->store,
              record->sample_id, (unsigned long long)record->generation);
+    snprintf(out + strlen(out), 256 - strlen(out), in_place_of ? " for %llu; " : "; ",
+             (unsigned long long)in_place_of);
 }
 
 #define RECORD(store_, id_, generation_)                                                           \
@@ -46,10 +48,11 @@ Test(etcd_reconcile, records_of_what_we_do_not_hold_go) {
     expect(&records[1], 1, records, 3, true, "remove a/s 1; remove b/t 3; ");
 }
 
-Test(etcd_reconcile, a_failed_put_of_ours_gives_the_record_back) {
+Test(etcd_reconcile, a_put_of_ours_that_reached_the_index_ends_what_it_replaced) {
     const struct directory_record held[] = {RECORD("a", "s", 1)};
     const struct directory_record records[] = {RECORD("a", "s", 5)};
-    expect(held, 1, records, 1, false, "publish a/s 1; ");
+    expect(held, 1, records, 1, false, "retire a/s 1; remove a/s 5; ");
+    expect(held, 1, records, 1, true, "publish a/s 1 for 5; ");
 }
 
 Test(etcd_reconcile, the_order_is_by_store_then_sample) {

@@ -59,15 +59,45 @@ Test(etcd_record, the_bounds_of_a_generation_hold_its_records_and_no_others) {
 
 Test(etcd_record, a_node_comes_back) {
     char key[ETCD_KEY_BYTES], value[ETCD_VALUE_BYTES];
-    struct node_record node = {"node-a", "[::1]:7400", UINT64_MAX, 5}, back;
+    struct node_record node = {"node-a", "[::1]:7400", "10.1.0.1:7400", UINT64_MAX, 5}, back;
     etcd_node_key(key, "main", node.node);
     etcd_node_value(value, &node);
     cr_expect_str_eq(key, "/featured/main/nodes/node-a");
     cr_assert_eq(etcd_node_parse(key, value, &back), 0);
     cr_expect_str_eq(back.node, node.node);
     cr_expect_str_eq(back.address, node.address);
+    cr_expect_str_eq(back.data_address, node.data_address);
     cr_expect_eq(back.incarnation, node.incarnation);
     cr_expect_eq(back.capacity_bytes, 5);
+}
+
+Test(etcd_record, a_node_of_another_version_is_understood) {
+    const char *key = "/featured/c/nodes/n";
+    struct node_record node;
+    cr_assert_eq(
+        etcd_node_parse(key, "{\"incarnation\":\"1\",\"address\":\"h:1\",\"capacity\":2}", &node),
+        0);
+    cr_expect_str_eq(node.data_address, "h:1", "one address was for both");
+    cr_assert_eq(etcd_node_parse(key,
+                                 "{\"incarnation\":\"1\",\"rack\":{},\"address\":\"h:1\",\"data\":"
+                                 "\"i:2\",\"capacity\":2,\"zone\":7}",
+                                 &node),
+                 0);
+    cr_expect_str_eq(node.data_address, "i:2");
+    cr_expect_lt(
+        etcd_node_parse(
+            key, "{\"incarnation\":\"1\",\"address\":\"h:1\",\"data\":5,\"capacity\":2}", &node),
+        0);
+}
+
+Test(etcd_record, the_longest_addresses_fit_a_value) {
+    struct node_record node = {.node = "n", .incarnation = UINT64_MAX}, back;
+    char value[ETCD_VALUE_BYTES];
+    memset(node.address, 'a', sizeof node.address - 1);
+    memset(node.data_address, 'd', sizeof node.data_address - 1);
+    etcd_node_value(value, &node);
+    cr_assert_eq(etcd_node_parse("/featured/c/nodes/n", value, &back), 0);
+    cr_expect_str_eq(back.data_address, node.data_address);
 }
 
 Test(etcd_record, a_range_holds_its_kind_only) {
@@ -79,6 +109,19 @@ Test(etcd_record, a_range_holds_its_kind_only) {
     cr_expect_lt(strcmp(key, begin), 0);
     etcd_sample_key(key, "main2", "a", "a");
     cr_expect_gt(strcmp(key, end), 0);
+}
+
+Test(etcd_record, a_store_is_a_range_of_its_own) {
+    char begin[ETCD_KEY_BYTES], end[ETCD_KEY_BYTES], key[ETCD_KEY_BYTES];
+    etcd_store_range_of(begin, end, "main", "run");
+    etcd_sample_key(key, "main", "run", "s/1");
+    cr_expect(strcmp(begin, key) < 0 && strcmp(key, end) < 0);
+    etcd_sample_key(key, "main", "run2", "s1");
+    cr_expect(strcmp(key, end) >= 0);
+    etcd_sample_key(key, "main", "ru", "s1");
+    cr_expect(strcmp(key, begin) < 0);
+    etcd_sample_key(key, "main", "run-0", "s1");
+    cr_expect(strcmp(key, begin) < 0);
 }
 
 Test(etcd_record, what_featured_did_not_write_is_refused) {

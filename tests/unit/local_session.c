@@ -32,6 +32,7 @@ struct broker {
     int fd;         /* rides on the answer to Health */
     uint32_t flood; /* answers of flood_bytes to `victim` for each Nodes */
     size_t flood_bytes;
+    uint32_t notices; /* to whoever sends a Drain */
     struct broker_session *victim, *last_opened;
     uint32_t opened, closed, requests, releases, turns;
     uint64_t last_now_ns;
@@ -65,6 +66,15 @@ static void stub_reply(struct broker_session *session, uint32_t request_id,
     free(sentence);
 }
 
+static void stub_notice(struct broker_session *session, uint32_t request_id) {
+    Fb__Landed landed = FB__LANDED__INIT;
+    Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
+    landed.bytes = 1;
+    notice.note_case = FB__CLIENT_NOTICE__NOTE_LANDED;
+    notice.landed = &landed;
+    session->ops->notice(session->client, request_id, &notice);
+}
+
 static bool stub_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
                          const Fb__ClientRequest *request, const uint8_t *payload,
                          size_t payload_bytes, uint64_t now_ns, const char **why) {
@@ -89,6 +99,10 @@ static bool stub_request(struct broker_session *session, uint32_t request_id, bo
         for (uint32_t i = 0; i < broker->flood; i++)
             stub_reply(broker->victim, i, FB__CLIENT_REPLY__RESULT__NOT_SET, broker->flood_bytes,
                        -1);
+        return true;
+    case FB__CLIENT_REQUEST__OP_DRAIN:
+        for (uint32_t i = 0; i < broker->notices; i++)
+            stub_notice(session, request_id);
         return true;
     default:
         *why = "empty request";
@@ -167,12 +181,15 @@ static void send_frame(int client, enum frame_type type, Fb__ClientRequest__OpCa
     Fb__Health health = FB__HEALTH__INIT;
     Fb__Release release = FB__RELEASE__INIT;
     Fb__Nodes nodes = FB__NODES__INIT;
+    Fb__Drain drain = FB__DRAIN__INIT;
     if (op == FB__CLIENT_REQUEST__OP_HEALTH)
         request.health = &health;
     if (op == FB__CLIENT_REQUEST__OP_RELEASE)
         request.release = &release;
     if (op == FB__CLIENT_REQUEST__OP_NODES)
         request.nodes = &nodes;
+    if (op == FB__CLIENT_REQUEST__OP_DRAIN)
+        request.drain = &drain;
     struct frame_header header = {
         .version = FRAME_VERSION,
         .type = (uint8_t)type,
@@ -369,6 +386,37 @@ Test(local_session, a_slow_reader_gets_every_answer_in_order) {
     for (uint32_t id = 1; id <= 30; id++)
         expect_answer(client, id);
     expect_alive(client);
+    close(client);
+}
+
+/* Sends a Health and skips notices until its answer; how many they were. */
+static uint32_t count_notices(int client) {
+    struct frame_header header;
+    uint32_t count = 0;
+    send_frame(client, FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HEALTH, 77, 0);
+    while (receive(client, &header, NULL) > 0 && header.type == FRAME_NOTICE)
+        count++;
+    cr_expect_eq(header.type, FRAME_REPLY);
+    cr_expect_eq(header.request_id, 77);
+    return count;
+}
+
+Test(local_session, notices_are_never_queued_for_a_slow_reader) {
+    int client = connect_client();
+    broker.notices = 100000; /* several times what the queue would hold */
+    for (uint32_t id = 1; id <= 10; id++) {
+        send_frame(client, FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HEALTH, id, 100000);
+        run_until(&broker.requests, id);
+    }
+    send_frame(client, FRAME_NOTE, FB__CLIENT_REQUEST__OP_DRAIN, 0, 0);
+    run_until(&broker.requests, 11);
+    for (uint32_t id = 1; id <= 10; id++)
+        expect_answer(client, id);
+    cr_expect_eq(count_notices(client), 0, "none while answers were waiting");
+    send_frame(client, FRAME_NOTE, FB__CLIENT_REQUEST__OP_DRAIN, 0, 0);
+    run_until(&broker.requests, 13);
+    uint32_t count = count_notices(client);
+    cr_expect(count > 0 && count < broker.notices, "%u: what the socket holds, no more", count);
     close(client);
 }
 

@@ -4,8 +4,8 @@
  * numbered `broker_bug` is made at run time (scripts/cluster-bugs hunts each); without it every
  * BROKER_PLANTED() is a constant 0 and leaves no code behind.
  */
-#ifndef FEATURED_BROKER_PLANTED_H
-#define FEATURED_BROKER_PLANTED_H
+#ifndef FEATURED_PLANTED_H
+#define FEATURED_PLANTED_H
 
 enum {
     PLANTED_LANDING_REUSED = 1, /* a landing extent is free again while its read still runs */
@@ -25,12 +25,21 @@ enum {
     PLANTED_REPEAT_UNADOPTED,   /* ... while the first is being published */
     PLANTED_ANY_INCARNATION,    /* a ref of an earlier incarnation is not noticed */
     PLANTED_FENCED_SERVES,      /* a fenced node grants leases to others */
-    PLANTED_FENCED_PUTS,        /* a fenced node takes puts */
     PLANTED_REFUSED_PUBLISHED,  /* a put that the directory refused becomes resident */
     PLANTED_NOT_SUPERSEDED,     /* the home of what a put replaced is not told */
     PLANTED_UNREACHED_IS_DEAD,  /* ... and an older home that cannot be reached counts as dead */
     PLANTED_NOT_RECONCILED,     /* what was superseded while this node was fenced is kept */
     PLANTED_RECORD_KEPT,        /* the index is not told of a sample that was retired */
+    PLANTED_LANDED_EARLY,       /* a client is told of bytes that have not landed yet */
+    PLANTED_MEMBERS_HEARD_OF,   /* everyone is those heard of, not those that are members */
+    PLANTED_DEAD_STAY_DEAD,   /* one taken for dead is not looked for again after its record went */
+    PLANTED_DEATH_UNCHECKED,  /* after a death nobody checks what it holds */
+    PLANTED_NO_FENCE,         /* a node serves on when its lease may have ended */
+    PLANTED_TTL_UNREAD,       /* a keep-alive answered without a TTL is taken for one */
+    PLANTED_EPOCH_UNCHECKED,  /* the index is written whether our own record stands or not */
+    PLANTED_SENT_TWICE,       /* a write that was not answered is sent again, unsettled */
+    PLANTED_FLIGHT_BELIEVED,  /* ... or believed, though this node was fenced meanwhile */
+    PLANTED_RESTORED_BLINDLY, /* a record goes back over whatever stands there by now */
 };
 
 #ifdef BROKER_BUGS

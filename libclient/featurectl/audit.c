@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The records are kept in tsearch(3)'s balanced tree, keyed by store and sample. A suspect is
+ * confirmed when two looks in a row, some time apart, found the same thing wrong with it.
+ */
+#include "audit.h"
+
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+
+struct record {
+    char *store, *sample_id, *home;
+    uint64_t generation;
+    bool home_is_member, seen;
+};
+
+static int compare(const void *a, const void *b) {
+    const struct record *left = a, *right = b;
+    int order = strcmp(left->store, right->store);
+    return order ? order : strcmp(left->sample_id, right->sample_id);
+}
+
+static void free_record(void *node) {
+    struct record *record = node;
+    free(record->store);
+    free(record->sample_id);
+    free(record->home);
+    free(record);
+}
+
+static void free_suspect(struct suspect *suspect) {
+    free(suspect->store);
+    free(suspect->sample_id);
+    free(suspect->node);
+    if (suspect->finding)
+        fb__index_finding__free_unpacked(suspect->finding, NULL);
+}
+
+void audit_deinit(struct audit *audit) {
+    tdestroy(audit->records, free_record);
+    for (size_t i = 0; i < audit->suspect_count; i++)
+        free_suspect(&audit->suspects[i]);
+    free(audit->suspects);
+    *audit = (struct audit){0};
+}
+
+static void suspect(struct audit *audit, const char *store, const char *sample_id,
+                    const char *node) {
+    if (audit->suspect_count == audit->suspect_room) {
+        audit->suspect_room = audit->suspect_room ? 2 * audit->suspect_room : 64;
+        audit->suspects =
+            memory_grow(audit->suspects, audit->suspect_room, sizeof *audit->suspects);
+    }
+    audit->suspects[audit->suspect_count++] = (struct suspect){.store = memory_copy(store),
+                                                               .sample_id = memory_copy(sample_id),
+                                                               .node = memory_copy(node)};
+}
+
+/* ---- comparing ---- */
+
+void audit_add_record(struct audit *audit, const Fb__IndexRecord *from) {
+    struct record *record = memory_grow(NULL, 1, sizeof *record);
+    *record = (struct record){.store = memory_copy(from->store),
+                              .sample_id = memory_copy(from->sample_id),
+                              .home = memory_copy(from->home),
+                              .generation = from->generation,
+                              .home_is_member = from->home_is_member};
+    struct record **kept = tsearch(record, &audit->records, compare);
+    if (!kept || *kept != record) { /* a page was read twice */
+        free_record(record);
+        return;
+    }
+    audit->record_count++;
+    if (!from->home_is_member)
+        suspect(audit, from->store, from->sample_id, "");
+}
+
+void audit_add_sample(struct audit *audit, const char *store, const char *node,
+                      const Fb__SampleInfo *sample) {
+    struct record wanted = {.store = (char *)store, .sample_id = sample->sample_id};
+    struct record **found = tfind(&wanted, &audit->records, compare);
+    bool same = found && (*found)->generation == sample->generation && (*found)->home_is_member &&
+                !strcmp((*found)->home, node);
+    audit->sample_count++;
+    if (same)
+        (*found)->seen = true;
+    else
+        suspect(audit, store, sample->sample_id, node);
+}
+
+static int compare_suspects(const void *a, const void *b) {
+    const struct suspect *left = a, *right = b;
+    int order = strcmp(left->store, right->store);
+    order = order ? order : strcmp(left->sample_id, right->sample_id);
+    return order ? order : strcmp(left->node, right->node);
+}
+
+/* By store; whom a record and a list both accuse stands once. */
+static void unite_suspects(struct audit *audit) {
+    size_t kept = 0;
+    if (audit->suspect_count)
+        qsort(audit->suspects, audit->suspect_count, sizeof *audit->suspects, compare_suspects);
+    for (size_t i = 0; i < audit->suspect_count; i++)
+        if (kept && !compare_suspects(&audit->suspects[kept - 1], &audit->suspects[i]))
+            free_suspect(&audit->suspects[i]);
+        else
+            audit->suspects[kept++] = audit->suspects[i];
+    audit->suspect_count = kept;
+}
+
+struct closing {
+    struct audit *audit;
+    bool (*reached)(void *context, const char *node);
+    void *context;
+    uint64_t unknown;
+};
+
+static void close_record(const void *node, VISIT visit, void *user) {
+    const struct record *record = *(struct record *const *)node;
+    struct closing *closing = user;
+    if ((visit != postorder && visit != leaf) || record->seen || !record->home_is_member)
+        return;
+    if (closing->reached(closing->context, record->home))
+        suspect(closing->audit, record->store, record->sample_id, record->home);
+    else
+        closing->unknown++;
+}
+
+uint64_t audit_close(struct audit *audit, bool (*reached)(void *context, const char *node),
+                     void *context) {
+    struct closing closing = {.audit = audit, .reached = reached, .context = context};
+    twalk_r(audit->records, close_record, &closing);
+    unite_suspects(audit);
+    return closing.unknown;
+}
+
+/* ---- suspects ---- */
+
+void audit_judge(struct suspect *suspect, Fb__IndexFinding *finding) {
+    const Fb__IndexFinding *before = suspect->finding;
+    suspect->confirmed = before && before->finding == finding->finding &&
+                         before->held == finding->held && finding->finding != FB__FINDING__MOVING &&
+                         finding->finding != FB__FINDING__NOT_CHECKED;
+    if (suspect->finding)
+        fb__index_finding__free_unpacked(suspect->finding, NULL);
+    suspect->finding = finding;
+}
+
+void audit_mend(struct suspect *suspect, Fb__IndexFinding *finding) {
+    bool settled = finding->finding != FB__FINDING__AGREES &&
+                   finding->finding != FB__FINDING__MOVING &&
+                   finding->finding != FB__FINDING__NOT_CHECKED;
+    Fb__IndexFinding *dropped = settled ? suspect->finding : finding;
+    if (finding->finding == FB__FINDING__AGREES)
+        suspect->finding->repaired = true;
+    else if (settled)
+        suspect->finding = finding;
+    fb__index_finding__free_unpacked(dropped, NULL);
+}
+
+bool audit_sift(struct audit *audit) {
+    size_t kept = 0;
+    bool open = false;
+    for (size_t i = 0; i < audit->suspect_count; i++) {
+        struct suspect *suspect = &audit->suspects[i];
+        if (suspect->finding && suspect->finding->finding == FB__FINDING__AGREES) {
+            free_suspect(suspect);
+            continue;
+        }
+        open |= !suspect->confirmed;
+        audit->suspects[kept++] = *suspect;
+    }
+    audit->suspect_count = kept;
+    return open;
+}
+
+bool audit_is_finding(const struct suspect *suspect) {
+    return suspect->confirmed && suspect->finding->finding != FB__FINDING__AGREES;
+}
