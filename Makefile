@@ -129,10 +129,8 @@ check: tests ## run every test; closes with "N passed, N failed"
 check-faults: tests ## of those the faults alone: leaders killed, quorums lost, nodes cut off, on real etcd
 	BUILD=$(BUILD) FILTER='@(index_faults|index_nodes|directory_etcd)/*' scripts/run-tests conformance e2e
 vm-check: tests $(VM_PROGRAMS) ## the tests that need RDMA alone, in QEMU machines with Soft-RoCE
-	scripts/setup --vm
 	BUILD=$(BUILD) tests/vm/run
 vm-shell: all ## a prompt on the second of two connected machines with two rails each
-	scripts/setup --vm
 	BUILD=$(BUILD) tests/vm/shell
 asan: ## the same tests under AddressSanitizer
 	$(MAKE) check BUILD=build/asan OPT='-O1 -g' SANITIZE='-fsanitize=address -fno-omit-frame-pointer'
@@ -149,7 +147,6 @@ bench-index: all ## what the index in etcd costs, into build/bench-index.jsonl
 	OUT=$(BUILD)/bench-index.jsonl scripts/run-bench $(BUILD) index
 
 bench-rdma: all ## the figures of RDMA, between two QEMU machines, into build/bench-rdma.jsonl
-	scripts/setup --vm
 	scripts/run-bench-rdma $(BUILD)
 
 fuzz: ## 60 s of libFuzzer over each parser

@@ -62,6 +62,8 @@ static void write_config(struct cluster *cluster, uint32_t index,
     }
     if (options->etcd_members != 0)
         cluster_etcd_configure(cluster, index, options);
+    if (transport != NULL) /* an emulated machine: everything takes its time */
+        config_text_add(&node->ini, "[peers]\npeer_timeout = 9s\n", cluster->directory);
     config_text_add(&node->ini, options->ini, cluster->directory);
     config_text_add(&node->ini, options->ini_of[index], cluster->directory);
     config_text_write(&node->ini, node->config_path);
