@@ -189,7 +189,7 @@ static int send_releases(struct outbox *outbox) {
  * it came back. */
 static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
     uint64_t keep_ns = broker->config->lost_keep_ms * NS_PER_MS;
-    if (!keep_ns || TAILQ_EMPTY(&outbox->waiting) ||
+    if (!keep_ns || TAILQ_EMPTY(&outbox->waiting) || peer_is_up(outbox->peer) ||
         nodes_gone_ns(broker, peer_node(outbox->peer)) <= keep_ns)
         return;
     log_warning("node %s has been gone for more than %llu s: %llu releases for it are given up",

@@ -372,8 +372,9 @@ static void note_older(struct publishing *publishing, const struct directory_rec
         add_everyone(publishing);
 }
 
-/* Refused after its answer was lost, the put may have replaced something for a moment: then
- * everyone checks as well. */
+/* What is held and has been replaced meanwhile could not be told from what this put would replace:
+ * that is made up for when it is refused. Refused after its answer was lost, the put may have
+ * replaced something for a moment: then everyone checks as well. */
 static void on_published(void *context, enum directory_result result,
                          const struct directory_record *older, bool ask_peers) {
     struct publishing *publishing = context;
@@ -383,6 +384,8 @@ static void on_published(void *context, enum directory_result result,
         ask_peers |= !make_resident(publishing, older);
     else
         take_back(publishing);
+    if (result != DIRECTORY_OK && publishing->broker->directory->ops->index)
+        held_check_own(publishing->broker, publishing->space, publishing->sample_id);
     note_older(publishing, older, ask_peers);
     pursue(publishing, publishing->broker->now_ns);
 }

@@ -182,7 +182,10 @@ static void set_proxies(struct bench *bench, enum tcp_proxy_mode mode) {
 }
 
 static const struct etcd_world_options patient = {
-    .members = 1, .lease_ttl_s = 20, .request_timeout_ms = 5000, .give_up_ms = 500};
+    .members = 1, .lease_ttl_s = 20, .request_timeout_ms = 5000, .give_up_ms = 2000};
+/* For writes of which many wait for others. */
+static const struct etcd_world_options unhurried = {
+    .members = 1, .lease_ttl_s = 20, .request_timeout_ms = 5000, .give_up_ms = 60000};
 static const struct etcd_world_options brisk = {
     .members = 1, .lease_ttl_s = 4, .request_timeout_ms = 1500, .give_up_ms = 1000};
 
@@ -229,9 +232,12 @@ Test(directory_etcd, a_frozen_etcd_fences_and_a_thawed_one_takes_back, .timeout 
     cr_assert_geq(bench.seen[0].record_count, 1); /* "before" may have been carried out late */
     cr_expect_eq(bench.seen[0].generations[bench.seen[0].record_count - 1], 11);
     UNTIL(&bench, before.count > 0);
-    cr_expect_eq(before.result, DIRECTORY_OK);
+    /* Whether it came before the end of the lease is etcd's to say; afterwards it is not sent
+     * again. */
+    bool done = before.result == DIRECTORY_OK;
+    cr_expect(done || before.result == DIRECTORY_E_UNAVAILABLE, "%d", before.result);
     cr_expect_eq(publish(&bench, 0, "after", 14).result, DIRECTORY_OK);
-    cr_expect_eq(locate(&bench, 0, "before").result, DIRECTORY_OK);
+    cr_expect_eq(locate(&bench, 0, "before").result, done ? DIRECTORY_OK : DIRECTORY_E_NOT_FOUND);
     cr_expect_eq(locate(&bench, 0, "kept").result, DIRECTORY_OK);
     cr_expect_eq(locate(&bench, 0, "during").result, DIRECTORY_E_NOT_FOUND);
     etcd_world_deinit(&bench.world);
@@ -371,7 +377,7 @@ Test(directory_etcd, of_racing_publishes_each_but_the_first_names_the_one_before
     enum { NODES = 3, SAMPLES = 40 };
     struct bench bench;
     static struct answer answers[SAMPLES][NODES];
-    bench_init(&bench, NODES, &patient);
+    bench_init(&bench, NODES, &unhurried);
     for (uint32_t s = 0; s < SAMPLES; s++)
         for (uint32_t i = 0; i < NODES; i++) {
             char id[16];
@@ -400,7 +406,7 @@ Test(directory_etcd, many_writes_share_a_transaction, .timeout = 120) {
     enum { SAMPLES = 2000 };
     struct bench bench;
     static struct answer published[SAMPLES], retired[SAMPLES];
-    bench_init(&bench, 1, &patient);
+    bench_init(&bench, 1, &unhurried);
     int64_t before = etcd_world_look(&bench.world, "none").latest;
     for (uint32_t s = 0; s < SAMPLES; s++) {
         char id[32];
@@ -426,7 +432,7 @@ Test(directory_etcd, a_retire_of_what_another_node_has_put_since_removes_nothing
     struct bench bench;
     struct answer retired[SAMPLES], late;
     char id[16];
-    bench_init(&bench, 2, &patient);
+    bench_init(&bench, 2, &unhurried);
     for (uint32_t s = 0; s < SAMPLES; s++) {
         snprintf(id, sizeof id, "s%u", s);
         publish(&bench, 0, id, 100 + s);

@@ -20,11 +20,11 @@
 #define EXIT_UNCHECKED 2
 #define EXIT_TIMEOUT   16
 
-#define CLUSTER_OF(NAME, NODES, ...)                                                               \
+/* The options: .nodes at least. */
+#define CLUSTER_OF(NAME, ...)                                                                      \
     static void NAME(struct index_world *world);                                                   \
     Test(index_check, NAME, .timeout = 240) {                                                      \
-        index_world_run(                                                                           \
-            &(struct cluster_options){.nodes = (NODES), .etcd_members = 1, __VA_ARGS__}, NAME);    \
+        index_world_run(&(struct cluster_options){.etcd_members = 1, __VA_ARGS__}, NAME);          \
     }                                                                                              \
     static void NAME(struct index_world *world)
 
@@ -135,7 +135,7 @@ static void await_count(struct index_world *world, const char *prefix, uint32_t 
     WAIT_UNTIL(cluster_etcd_count(&world->cluster, prefix) == count, SETTLE_MS);
 }
 
-CLUSTER_OF(traffic_is_no_finding, INDEX_NODES) {
+CLUSTER_OF(traffic_is_no_finding, .nodes = INDEX_NODES) {
     struct traffic traffic;
     expect_clean(world, A);
     traffic_start(&traffic, world);
@@ -177,7 +177,7 @@ static void expect_all(const struct checked *checked, bool repaired) {
 }
 
 /* s2's record names what a holds of s4: then a is asked for s2 as well, and holds none. */
-CLUSTER_OF(planted_orphans_are_found_and_mended, INDEX_NODES) {
+CLUSTER_OF(planted_orphans_are_found_and_mended, .nodes = INDEX_NODES) {
     struct payload payloads[4];
     struct feature_ref *refs[4] = {NULL};
     for (uint32_t i = 0; i < 4; i++) {
@@ -210,7 +210,7 @@ CLUSTER_OF(planted_orphans_are_found_and_mended, INDEX_NODES) {
     }
 }
 
-CLUSTER_OF(foreign_keys_are_counted_and_left_alone, 2) {
+CLUSTER_OF(foreign_keys_are_counted_and_left_alone, .nodes = 2) {
     plant(world, "samples/run/s1", "not a record");
     struct checked checked = check_index(world, A, true);
     CHECK(checked.status == EXIT_FINDINGS, "exit %d", checked.status);
@@ -235,7 +235,7 @@ static json_t *ask(struct index_world *world, uint32_t node, const char *command
 }
 
 /* b is alive and tells etcd so, but the others do not reach it. */
-CLUSTER_OF(an_unreachable_node_is_named_and_its_records_are_unknown, 2, .proxied = true) {
+CLUSTER_OF(an_unreachable_node_is_named_and_its_records_are_unknown, .nodes = 2, .proxied = true) {
     struct payload mine, its;
     put_one(world, A, &mine, "mine", NULL);
     put_one(world, B, &its, "its", NULL);
@@ -283,7 +283,7 @@ static void kill_node(struct index_world *world, uint32_t node) {
     cluster_etcd_await_fenced(&world->cluster, node);
 }
 
-CLUSTER_OF(what_died_with_a_node_is_told_and_swept_by_a_check, 2) {
+CLUSTER_OF(what_died_with_a_node_is_told_and_swept_by_a_check, .nodes = 2) {
     struct payload kept, lost;
     put_one(world, A, &kept, "kept", NULL);
     put_one(world, B, &lost, "lost", NULL);
@@ -315,7 +315,7 @@ CLUSTER_OF(what_died_with_a_node_is_told_and_swept_by_a_check, 2) {
 #define KEEP_MS 3000u
 #define KEEP    "[directory]\nlost_keep = 3s\n"
 
-CLUSTER_OF(records_of_a_dead_home_are_swept_after_lost_keep, INDEX_NODES,
+CLUSTER_OF(records_of_a_dead_home_are_swept_after_lost_keep, .nodes = INDEX_NODES,
            .ini_of = {KEEP, KEEP, KEEP}) {
     struct payload kept, lost[20];
     put_one(world, B, &kept, "kept", NULL);
@@ -339,7 +339,7 @@ CLUSTER_OF(records_of_a_dead_home_are_swept_after_lost_keep, INDEX_NODES,
 }
 
 /* What b has consumed of a's cannot reach a any more, until b gives a up. */
-CLUSTER_OF(drain_fails_and_names_what_is_left_until_it_is_given_up, 2) {
+CLUSTER_OF(drain_fails_and_names_what_is_left_until_it_is_given_up, .nodes = 2) {
     struct process_output result;
     struct payload payload;
     struct feature_ref *ref = NULL;

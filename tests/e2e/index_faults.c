@@ -51,6 +51,8 @@ FAULT(a_lost_quorum_stops_promises_and_loses_nothing, .etcd_members = 3,
     etcd_server_kill(&world->cluster.etcd, 0);
     etcd_server_kill(&world->cluster.etcd, 1);
     await_refusals(world, ref);
+    for (uint32_t i = 0; i < INDEX_NODES; i++) /* a put sent before that stays in doubt */
+        WAIT_UNTIL(cluster_log_has(&world->cluster, i, ": fenced: "), PATIENCE_MS);
     for (uint32_t i = 0; i < INDEX_NODES; i++)
         CHECK_STATUS(FEATURE_E_UNAVAILABLE, payload_put(&late, world->run[i], 500, NULL));
     CHECK(payload_difference(&kept, reader) == NULL, "%s", payload_difference(&kept, reader));

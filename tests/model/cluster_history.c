@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+#define FAULTS_MORE 3u /* where they outlast leases */
+
 /* ---- choosing ---- */
 
 static const struct {
@@ -56,13 +58,17 @@ static uint64_t any_gap_ns(uint64_t *random, const struct history *h) {
     }
 }
 
-static enum step_kind any_kind(uint64_t *random) {
+static unsigned weight_of(unsigned kind, const struct history *h) {
+    return kinds[kind].weight * (h->fences && kind >= STEP_CUT ? FAULTS_MORE : 1);
+}
+
+static enum step_kind any_kind(uint64_t *random, const struct history *h) {
     unsigned sum = 0, kind = 0;
     for (unsigned i = 0; i < STEP_KINDS; i++)
-        sum += kinds[i].weight;
+        sum += weight_of(i, h);
     unsigned pick = (unsigned)(cluster_random(random) % sum);
-    while (pick >= kinds[kind].weight)
-        pick -= kinds[kind++].weight;
+    while (pick >= weight_of(kind, h))
+        pick -= weight_of(kind++, h);
     return (enum step_kind)kind;
 }
 
@@ -80,7 +86,7 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
     for (unsigned i = 0; i < h->step_count; i++) {
         at_ns += any_gap_ns(&random, h);
         h->steps[i] = (struct step){.at_ns = at_ns,
-                                    .kind = any_kind(&random),
+                                    .kind = any_kind(&random, h),
                                     .node = (unsigned)(cluster_random(&random) % h->nodes),
                                     .client = (unsigned)(cluster_random(&random) % 3),
                                     .a = (uint32_t)(cluster_random(&random) >> 16),

@@ -261,10 +261,10 @@ static void hunt(bool index, uint64_t histories_default) {
                  found.why, (unsigned long long)found.seed);
 }
 
-Test(cluster_model, static_directory_keeps_the_contract, .timeout = 600) {
+Test(cluster_model, static_directory_keeps_the_contract, .timeout = 7200) {
     hunt(false, 10000);
 }
 
-Test(cluster_model, index_keeps_the_contract, .timeout = 600) {
+Test(cluster_model, index_keeps_the_contract, .timeout = 7200) {
     hunt(true, 50000);
 }

@@ -58,11 +58,34 @@ static const char *busy_with(const struct node *node) {
                                                    : NULL;
 }
 
+static const struct node *home_of(const struct world *w, const struct sample_record *record) {
+    for (unsigned i = 0; i < w->node_count; i++)
+        if (!strcmp(w->nodes[i].name, record->home) &&
+            w->nodes[i].incarnation == record->incarnation)
+            return &w->nodes[i];
+    return NULL;
+}
+
+struct dead_records {
+    const struct world *w;
+    unsigned count;
+};
+
+static void count_dead(void *context, const struct etcd_kv *kv, bool current) {
+    struct dead_records *dead = context;
+    struct sample_record record;
+    if (current && kv->value && !etcd_sample_parse(kv->key, kv->value, &record))
+        dead->count += !home_of(dead->w, &record);
+}
+
 static bool all_rest(const struct world *w) {
+    struct dead_records dead = {.w = w};
     for (unsigned i = 0; i < w->node_count; i++)
         if (busy_with(&w->nodes[i]))
             return false;
-    return true;
+    if (w->history->fences) /* a sweep is to come */
+        fake_etcd_each(w->etcd, 0, count_dead, &dead);
+    return !dead.count;
 }
 
 static bool all_answered(const struct world *w) {
@@ -158,14 +181,6 @@ static void check_resident(struct world *w, const struct node *node, bool seen[C
 
 /* ---- the index ---- */
 
-static const struct node *home_of(const struct world *w, const struct sample_record *record) {
-    for (unsigned i = 0; i < w->node_count; i++)
-        if (!strcmp(w->nodes[i].name, record->home) &&
-            w->nodes[i].incarnation == record->incarnation)
-            return &w->nodes[i];
-    return NULL;
-}
-
 static bool is_resident(const struct node *node, uint64_t generation) {
     struct store_info info;
     return store_stat(node_space(node)->store, NULL, 0, generation, &info) && !info.landing &&
@@ -174,10 +189,10 @@ static bool is_resident(const struct node *node, uint64_t generation) {
 
 struct indexed {
     struct world *w;
-    uint64_t records;
+    uint64_t records, dead;
 };
 
-/* A record names what its home has; one of a home that is dead waits for the sweep. */
+/* A record names what its home has; where dead homes' records are swept, none of these is left. */
 static void check_record(void *context, const struct etcd_kv *kv, bool current) {
     struct indexed *indexed = context;
     struct world *w = indexed->w;
@@ -186,6 +201,7 @@ static void check_record(void *context, const struct etcd_kv *kv, bool current) 
         return;
     const struct node *home = home_of(w, &record);
     indexed->records += home != NULL;
+    indexed->dead += home == NULL;
     if (home && !is_resident(home, record.generation))
         contract_broken(&w->contract, "empty record",
                         "%s names generation %" PRIx64 ", which node %s does not have", kv->key,
@@ -197,6 +213,9 @@ static void check_index(struct world *w) {
     struct indexed indexed = {.w = w};
     uint64_t resident = 0;
     fake_etcd_each(w->etcd, 0, check_record, &indexed);
+    if (indexed.dead && w->history->fences)
+        contract_broken(&w->contract, "dead record",
+                        "the index names %" PRIu64 " samples of nodes that are dead", indexed.dead);
     for (unsigned i = 0; i < w->node_count; i++) {
         struct store_info info;
         for (uint64_t cursor = 0; store_list_next(node_space(&w->nodes[i])->store, &cursor, &info);)

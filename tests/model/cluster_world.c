@@ -133,6 +133,7 @@ static void configure(struct node *node) {
     config->ping_interval_ms = h->index ? 300 : 40;
     config->reconnect_max_ms = h->index ? 200 : 60;
     config->gc_interval_ms = 100;
+    config->lost_keep_ms = h->fences ? 4000 : 0; /* longer than anybody is away */
     config->stores = &node->store;
     config->store_count = 1;
     snprintf(node->store.name, sizeof node->store.name, "run");
