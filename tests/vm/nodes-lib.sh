@@ -54,6 +54,7 @@ write_config() { # [LINE OF [peers]]... [-- LINE OF [rdma]...]
       *) printf -v $into '%s%s\n' "${!into}" "$line" ;;
     esac
   done
+  [[ $peers == *transport\ =* ]] || peers+=$'transport = auto\n'
   (umask 077; [ -e $dir/secret ] || echo "a secret of this cluster, long enough" > $dir/secret)
   cat > $dir/conf << END
 [node]
@@ -70,7 +71,6 @@ policy = on-ack
 [peers]
 listen = 0.0.0.0:7400
 cluster_secret_file = $dir/secret
-transport = auto
 peer_timeout = 12s
 reconnect_max = 1s
 ${peers}[rdma]
@@ -84,7 +84,10 @@ start_broker() { # [PROGRAM THAT STARTS IT...]
   rm -f $dir/big.? # no sample outlives a broker
   "$@" $BUILD/featured --config $dir/conf > $dir/log 2>&1 &
   echo $! > $dir/pid
-  await 60 ctl status
+  until ctl status > /dev/null 2>&1; do
+    kill -0 "$(cat $dir/pid)" 2> /dev/null || return 1
+    pause 0.1
+  done
 }
 stop_broker() { # [SIGNAL]
   local pid

@@ -21,7 +21,7 @@ runs_on_tcp() { # WORDS [PROGRAM THAT STARTS IT...]
 doctor_says() { ctl doctor --json > $dir/doctor; grep -q "$1" $dir/doctor || { cat $dir/doctor; return 1; }; }
 no_device() {
   rdma link del rxe0 && rdma link del rxe1 || return
-  doctor='no RDMA device' runs_on_tcp 'no RDMA device on this machine' || return
+  doctor='no RDMA device' runs_on_tcp 'no RDMA on this machine' || return
   rail_up 0 && rail_up 1
   reader rdma && works_again
 }
@@ -34,7 +34,7 @@ no_usable_gid() {
   reader rdma && works_again
 }
 memlock_8_mib() {
-  doctor='limit is 8.0 MiB' runs_on_tcp 'the limit of locked memory is 8.0 MiB, the stores need 664 MiB' \
+  doctor='limit is 8.0 MiB' runs_on_tcp 'the limit of locked memory is 8 MiB, the stores need 664 MiB' \
     setpriv --inh-caps=-ipc_lock --bounding-set=-ipc_lock prlimit --memlock=8388608 || return
   reader rdma && works_again
 }
