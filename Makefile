@@ -154,10 +154,12 @@ fuzz: ## 60 s of libFuzzer over each parser
 	scripts/run-fuzz build/fuzzing/fuzz
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
+# The library meets a broker that a fuzzer plays (tests/fuzz/fuzz_broker.c).
+WRAP_fuzz_broker := -Wl,--wrap=fc_socket_connect
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
-	$(Q)$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $(WRAP_$*) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- style ----
 SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])

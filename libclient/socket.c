@@ -107,7 +107,8 @@ ssize_t fc_socket_receive(int fd, void *buffer, size_t room, uint64_t deadline_n
     struct msghdr message = {.msg_iov = &part,
                              .msg_iovlen = 1,
                              .msg_control = &control,
-                             .msg_controllen = sizeof control};
+                             /* Its padding would have room for a second one. */
+                             .msg_controllen = CMSG_LEN(sizeof(int))};
     *fd_out = -1;
     ssize_t bytes = receive(fd, &message, deadline_ns);
     if (bytes < 0)

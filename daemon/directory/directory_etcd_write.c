@@ -270,19 +270,22 @@ static void send_flight(struct directory_etcd *self, struct flight *flight) {
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
 }
 
+/* Without memory they stay queued, for another tick. */
 static void send_due(struct directory_etcd *self) {
     struct batch_op *ops[BATCH_OPS_MAX];
-    for (size_t count; (count = batch_take(&self->batch, self->now_ns, ops)) > 0;) {
-        struct flight *flight = malloc(sizeof *flight);
-        if (!flight) { /* the writes are owed an answer, and have no other way to it */
-            log_error("node %s: out of memory", self->self.node);
-            abort();
+    struct flight *flight;
+    while ((flight = malloc(sizeof *flight))) {
+        *flight = (struct flight){.self = self};
+        flight->count = batch_take(&self->batch, self->now_ns, ops);
+        if (!flight->count) {
+            free(flight);
+            return;
         }
-        *flight = (struct flight){.self = self, .count = count};
-        for (size_t i = 0; i < count; i++)
+        for (size_t i = 0; i < flight->count; i++)
             flight->queries[i] = query_of(ops[i]);
         send_flight(self, flight);
     }
+    log_error("node %s: writes of the index wait: out of memory", self->self.node);
 }
 
 /* ---- settling ---- */
