@@ -99,6 +99,12 @@ struct item *ask_take(struct ask *ask) {
     return item;
 }
 
+const char *ask_failure(const Fb__PeerReply *reply, const char *why) {
+    if (!reply)
+        return why;
+    return reply->status != FB__STATUS__OK ? reply->error : "it does not know that request";
+}
+
 static void orphan_asks(struct item *item) {
     struct ask *ask;
     while ((ask = LIST_FIRST(&item->asks))) {
@@ -316,11 +322,11 @@ static void answer_drain(struct call *call) {
     call_send(call, &reply);
 }
 
-void item_answer_whole(struct item *item, const Fb__ClientReply *reply) {
-    item->answer_bytes = fb__client_reply__get_packed_size(reply);
+void item_answer(struct item *item, const ProtobufCMessage *message) {
+    item->answer_bytes = protobuf_c_message_get_packed_size(message);
     item->answer = malloc(item->answer_bytes + 1);
     if (item->answer)
-        fb__client_reply__pack(reply, item->answer);
+        protobuf_c_message_pack(message, item->answer);
     item_done(item, FB__STATUS__OK, NULL);
 }
 

@@ -72,13 +72,8 @@ static void fill_record(const struct check *check, Fb__IndexRecord *to) {
 
 static void answer_item(struct check *check, const Fb__IndexFinding *finding) {
     struct item *item = ask_take(check->ask);
-    if (!item)
-        return;
-    item->answer_bytes = fb__index_finding__get_packed_size(finding);
-    item->answer = malloc(item->answer_bytes + 1);
-    if (item->answer)
-        fb__index_finding__pack(finding, item->answer);
-    item_done(item, FB__STATUS__OK, NULL);
+    if (item)
+        item_answer(item, &finding->base);
 }
 
 static void answer_peer(struct check *check, Fb__IndexFinding *finding) {
@@ -300,16 +295,10 @@ static void on_peer(void *context, const Fb__PeerReply *reply, const uint8_t *pa
         return;
     if (!reply || reply->result_case != FB__PEER_REPLY__RESULT_INDEX_CHECK) {
         item_done(item, FB__STATUS__UNAVAILABLE, "node %s: %s", item->home,
-                  !reply                            ? why
-                  : reply->status != FB__STATUS__OK ? reply->error
-                                                    : "it does not know that request");
+                  ask_failure(reply, why));
         return;
     }
-    item->answer_bytes = fb__index_finding__get_packed_size(reply->index_check);
-    item->answer = malloc(item->answer_bytes + 1);
-    if (item->answer)
-        fb__index_finding__pack(reply->index_check, item->answer);
-    item_done(item, FB__STATUS__OK, NULL);
+    item_answer(item, &reply->index_check->base);
 }
 
 static void check_there(struct item *item, bool repair) {
@@ -453,7 +442,7 @@ static void on_page(void *context, enum directory_result result,
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_INDEX_LIST;
     reply.index_list = &page;
-    item_answer_whole(item, &reply);
+    item_answer(item, &reply.base);
 }
 
 bool index_list(struct broker_session *session, uint32_t request_id, bool wants_reply,

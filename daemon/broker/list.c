@@ -117,16 +117,13 @@ static void on_peer_page(void *context, const Fb__PeerReply *reply, const uint8_
         return;
     if (!reply || reply->result_case != FB__PEER_REPLY__RESULT_LIST) {
         item_done(item, reply && reply->status ? reply->status : FB__STATUS__UNAVAILABLE,
-                  "node %s: %s", item->home,
-                  !reply          ? why
-                  : reply->status ? reply->error
-                                  : "it does not know that request");
+                  "node %s: %s", item->home, ask_failure(reply, why));
         return;
     }
     Fb__ClientReply page = FB__CLIENT_REPLY__INIT;
     page.result_case = FB__CLIENT_REPLY__RESULT_LIST;
     page.list = reply->list;
-    item_answer_whole(item, &page);
+    item_answer(item, &page.base);
 }
 
 static void ask_page(struct item *item, Fb__List *asked, const char *store) {

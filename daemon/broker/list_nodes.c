@@ -82,17 +82,10 @@ static void on_health(void *context, const Fb__PeerReply *reply, const uint8_t *
     if (!item)
         return;
     if (!reply || reply->result_case != FB__PEER_REPLY__RESULT_HEALTH) {
-        item_done(item, FB__STATUS__UNAVAILABLE, "%s",
-                  !reply          ? why
-                  : reply->status ? reply->error
-                                  : "it does not know that request");
+        item_done(item, FB__STATUS__UNAVAILABLE, "%s", ask_failure(reply, why));
         return;
     }
-    item->answer_bytes = fb__health_reply__get_packed_size(reply->health);
-    item->answer = malloc(item->answer_bytes + 1);
-    if (item->answer)
-        fb__health_reply__pack(reply->health, item->answer);
-    item_done(item, FB__STATUS__OK, NULL);
+    item_answer(item, &reply->health->base);
 }
 
 /* A node that has left is not waited for. */

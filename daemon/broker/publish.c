@@ -232,9 +232,9 @@ static bool add_older(struct publishing *publishing, const char *node, uint64_t 
 static void on_members(void *context, enum directory_result result) {
     struct publishing *publishing = context;
     struct broker *broker = publishing->broker;
-    bool listed = result == DIRECTORY_OK;
-    for (struct peer *peer = peers_next(broker->peers, NULL); listed && peer;
-         peer = peers_next(broker->peers, peer))
+    bool listed = result == DIRECTORY_OK; /* when all is taken down it is not, and no peers are */
+    struct peer *peer = listed ? peers_next(broker->peers, NULL) : NULL;
+    for (; listed && peer; peer = peers_next(broker->peers, peer))
         listed = add_older(publishing, peer_node(peer), 0, 0);
     publishing->everyone = listed ? EVERYONE_LISTED : EVERYONE_DUE;
     publishing->everyone_retry_ns = broker->now_ns + RETRY_NS;

@@ -304,6 +304,8 @@ void call_begun(struct call *call);
 struct ask *ask_new(struct item *item, struct peer *peer);
 /* Takes the ask out of its item and frees it; returns the item, NULL if orphaned. */
 struct item *ask_take(struct ask *ask);
+/* Of a reply without the result that was asked for, NULL = none came: why, for a sentence. */
+const char *ask_failure(const Fb__PeerReply *reply, const char *why);
 /* Says which sample a ref means (home "" = this node or any). False: it is malformed and the item
  * ended. */
 bool item_name(struct item *item, const char *sample_id, uint64_t generation, const char *home,
@@ -319,8 +321,8 @@ void item_set_deadline(struct item *item, uint64_t deadline_ns);
 void calls_expire(struct broker *broker, uint64_t now_ns);
 uint64_t calls_next_deadline_ns(const struct broker *broker);
 void calls_abandon(struct broker_session *session);
-/* For calls of one item: ends it with this answer to the client. */
-void item_answer_whole(struct item *item, const Fb__ClientReply *reply);
+/* Ends the item well, with this for the answer (packed into item->answer). */
+void item_answer(struct item *item, const ProtobufCMessage *message);
 /* The one answer to a call, by what composes it. */
 void call_send(const struct call *call, const Fb__ClientReply *reply);
 void call_reply_simple(struct broker_session *session, uint32_t request_id, bool wants_reply,

@@ -206,27 +206,30 @@ static uint64_t etcd_next_deadline_ns(const struct directory *d) {
     return next_ns;
 }
 
-static void give_up(struct directory_etcd *self, struct queries *queries) {
+/* False: nothing is owed. What has been answered and not delivered is given up, too: who hears OK
+ * goes on to peers, which may be gone. */
+static bool give_up(struct directory_etcd *self) {
+    struct queries *const lists[] = {&self->publishes, &self->unsettled, &self->retires,
+                                     &self->locates,   &self->reading,   &self->list_asks,
+                                     &self->list_asked};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        TAILQ_CONCAT(&self->answers, lists[i], link);
     struct query *query;
-    TAILQ_FOREACH (query, queries, link) {
+    TAILQ_FOREACH (query, &self->answers, link) {
         query->result = DIRECTORY_E_UNAVAILABLE;
         query->has_record = false;
     }
-    TAILQ_CONCAT(&self->answers, queries, link);
+    bool audits_owed = audit_give_up(self);
+    return audits_owed || !TAILQ_EMPTY(&self->answers);
 }
 
 static void etcd_destroy(struct directory *d) {
     struct directory_etcd *self = from_base(d);
     self->etcd->ops->destroy(self->etcd, self->lease);
-    give_up(self, &self->publishes);
-    give_up(self, &self->unsettled);
-    give_up(self, &self->retires);
-    give_up(self, &self->locates);
-    give_up(self, &self->reading);
-    give_up(self, &self->list_asks);
-    give_up(self, &self->list_asked);
-    deliver_all(self);
-    audit_give_up(self);
+    while (give_up(self)) { /* who is answered may ask again */
+        deliver_all(self);
+        audit_deliver(self);
+    }
     members_free(self);
     free(self->own);
     free(self->written);

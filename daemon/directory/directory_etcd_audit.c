@@ -248,14 +248,12 @@ void audit_deliver(struct directory_etcd *self) {
     }
 }
 
-void audit_give_up(struct directory_etcd *self) {
-    while (audit_is_due(self)) { /* who is answered may ask again */
-        for (struct audit *audit; (audit = TAILQ_FIRST(&self->audits_unasked));) {
-            TAILQ_REMOVE(&self->audits_unasked, audit, link);
-            answer(audit, DIRECTORY_E_UNAVAILABLE);
-        }
-        audit_deliver(self);
-    }
+bool audit_give_up(struct directory_etcd *self) {
+    struct audit *audit;
+    TAILQ_CONCAT(&self->audit_answers, &self->audits_unasked, link);
+    TAILQ_FOREACH (audit, &self->audit_answers, link)
+        audit->result = DIRECTORY_E_UNAVAILABLE;
+    return !TAILQ_EMPTY(&self->audit_answers);
 }
 
 bool audit_is_due(const struct directory_etcd *self) {

@@ -214,8 +214,8 @@ void audit_sweep(struct directory *d, const struct directory_record *records, si
 void audit_tick(struct directory_etcd *self);
 void audit_deliver(struct directory_etcd *self);
 bool audit_is_due(const struct directory_etcd *self);
-/* Answers what is left UNAVAILABLE. */
-void audit_give_up(struct directory_etcd *self);
+/* Makes all that is owed an answer due, as UNAVAILABLE. False: nothing is. */
+bool audit_give_up(struct directory_etcd *self);
 
 /* ---- directory_etcd_generations.c ---- */
 uint64_t generations_next(struct directory_etcd *self);
