@@ -53,7 +53,7 @@ static void write_config(struct cluster *cluster, uint32_t index,
     const char *transport = getenv("FEATURED_TEST_TRANSPORT");
     snprintf(text, sizeof text,
              "[peers]\nlisten = %s\ncluster_secret_file = %%D/%s.cluster\ntransport = %s\n",
-             node->address, node->name, transport != NULL ? transport : "tcp");
+             node->address, node->name, transport != NULL ? transport : "auto");
     config_text_add(&node->ini, cluster->count > 1 ? text : NULL, cluster->directory);
     for (uint32_t i = 0; i < cluster->count && options->etcd_members == 0; i++) {
         snprintf(text, sizeof text, "[peer %s]\naddress = %s\n", cluster->nodes[i].name,
