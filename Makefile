@@ -112,17 +112,25 @@ $(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_w
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
+# A stranger on the fabric, and what breaks QPs under a broker: for the cases of tests/vm.
+VM_PROGRAMS := $(BUILD)/tests/vm $(BUILD)/tests/stranger $(BUILD)/tests/qp_error.so
+$(BUILD)/tests/stranger: $(call obj,tests/vm/programs/stranger.c) $(BUILD)/libdaemon.a
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
+$(BUILD)/tests/qp_error.so: $(call obj,tests/vm/programs/qp_error.c)
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) -shared $(LDFLAGS) $^ -libverbs -o $@
 tests: all $(SUITES:%=$(BUILD)/tests/%) ## build the test programs
 
 check: tests ## run every test; closes with "N passed, N failed"
 	BUILD=$(BUILD) scripts/run-tests $(SUITES)
 check-faults: tests ## of those the faults alone: leaders killed, quorums lost, nodes cut off, on real etcd
 	BUILD=$(BUILD) FILTER='@(index_faults|index_nodes|directory_etcd)/*' scripts/run-tests conformance e2e
-vm-check: tests $(BUILD)/tests/vm ## the tests that need RDMA alone, in QEMU machines with Soft-RoCE
-	scripts/setup --vm
+vm-check: tests $(VM_PROGRAMS) ## the tests that need RDMA alone, in QEMU machines with Soft-RoCE
 	BUILD=$(BUILD) tests/vm/run
 vm-shell: all ## a prompt on the second of two connected machines with two rails each
-	scripts/setup --vm
 	BUILD=$(BUILD) tests/vm/shell
 asan: ## the same tests under AddressSanitizer
 	$(MAKE) check BUILD=build/asan OPT='-O1 -g' SANITIZE='-fsanitize=address -fno-omit-frame-pointer'
@@ -139,7 +147,6 @@ bench-index: all ## what the index in etcd costs, into build/bench-index.jsonl
 	OUT=$(BUILD)/bench-index.jsonl scripts/run-bench $(BUILD) index
 
 bench-rdma: all ## the figures of RDMA, between two QEMU machines, into build/bench-rdma.jsonl
-	scripts/setup --vm
 	scripts/run-bench-rdma $(BUILD)
 
 fuzz: ## 60 s of libFuzzer over each parser
@@ -155,7 +162,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $(WRAP_$*) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- style ----
-SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch])
+SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
 	@INC="$(INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place

@@ -149,7 +149,7 @@ static const struct key keys[] = {
     {SECTION_PEERS, "data_address", FIELD(config, data_address, ADDRESS(1, 65535), .empty = true),
      ""},
     {SECTION_PEERS, "cluster_secret_file", FIELD(config, cluster_secret_file, OPTIONAL_PATH), ""},
-    {SECTION_PEERS, "transport", FIELD(config, transport, WORD(transport_words, 0)), "tcp"},
+    {SECTION_PEERS, "transport", FIELD(config, transport, WORD(transport_words, 0)), "auto"},
     {SECTION_PEERS, "require_rdma", FIELD(config, require_rdma, BOOL(false)), "off"},
     {SECTION_PEERS, "chunk_bytes", FIELD(config, chunk_bytes, PAGES(64 * KiB, 64 * MiB)), "1MiB"},
     {SECTION_PEERS, "reads_per_peer", FIELD(config, reads_per_peer, INTEGER(1, 1024)), "8"},

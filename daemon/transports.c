@@ -74,11 +74,16 @@ static int new_rdma(uv_loop_t *loop, const struct config *config,
     struct transport_options own = *options;
     if (own.handshake_timeout_ms > config->peer_timeout_ms / 3)
         own.handshake_timeout_ms = config->peer_timeout_ms / 3;
-    int r = check_memlock(config, why, why_bytes);
+    int r = transport_rdma_new(loop, &own, &rdma, transport_auto_events(),
+                               transport_auto_rdma_owner(both), out, why, why_bytes);
     if (r < 0)
         return r;
-    return transport_rdma_new(loop, &own, &rdma, transport_auto_events(),
-                              transport_auto_rdma_owner(both), out, why, why_bytes);
+    r = check_memlock(config, why, why_bytes); /* where there is a device that would pin */
+    if (r < 0) {
+        (*out)->ops->destroy(*out, NULL);
+        *out = NULL;
+    }
+    return r;
 }
 
 static int new_tcp(uv_loop_t *loop, const struct config *config,

@@ -230,6 +230,41 @@ static void note_record(struct item *item, enum directory_result result,
     set_text(&item->explained->index, index);
 }
 
+/* ---- the way of its bytes ---- */
+
+static void say_rails(const struct transport_info *transport, char *out, size_t out_bytes) {
+    unsigned up = 0;
+    out[0] = '\0';
+    for (uint32_t i = 0; i < transport->rail_count; i++) {
+        size_t used = strlen(out);
+        if (transport->rails[i].up)
+            snprintf(out + used, out_bytes - used, "%s%s", up++ ? ", " : " on ",
+                     transport->rails[i].name);
+    }
+    if (transport->rail_count && !up)
+        snprintf(out, out_bytes, ", no rail up");
+}
+
+static void note_path(struct item *item) {
+    const struct broker *broker = item->call->broker;
+    const Fb__ExplainReply *explained = item->explained;
+    const char *home = explained->info ? explained->info->home : item->home;
+    char path[SENTENCE_BYTES], rails[SENTENCE_BYTES / 2];
+    struct peer_info info;
+    if (!*home || probe_rank(explained->state) <= probe_rank(FB__SAMPLE_STATE__RETIRED))
+        return; /* nothing that could be got */
+    struct peer *peer = peers_find(broker->peers, home);
+    if (!strcmp(home, broker->config->node)) {
+        snprintf(path, sizeof path, "shared memory of node %s", home);
+    } else if (peer && (peer_query(peer, &info), info.transport.transport)) {
+        say_rails(&info.transport, rails, sizeof rails);
+        snprintf(path, sizeof path, "%s%s from node %s", info.transport.transport, rails, home);
+    } else {
+        snprintf(path, sizeof path, "none: node %s is not connected", home);
+    }
+    set_text(&item->explained->path, path);
+}
+
 /* ---- the end ---- */
 
 static void say_lost(struct item *item, const char *node) {
@@ -292,6 +327,7 @@ static void finish(struct item *item) {
         add_successor(item);
     else if (over)
         add_silence(item);
+    note_path(item);
     item_done(item, FB__STATUS__OK, NULL);
 }
 

@@ -138,12 +138,15 @@ bool list_nodes(struct broker_session *session, uint32_t request_id, bool wants_
 struct node_page {
     Fb__NodeInfo infos[NODES_MAX + 1], *pointers[NODES_MAX + 1];
     struct peer_info from[NODES_MAX + 1];
+    struct {
+        Fb__RailInfo infos[TRANSPORT_RAILS_MAX], *pointers[TRANSPORT_RAILS_MAX];
+    } rails[NODES_MAX + 1];
     struct health own;
     char self_failure[192];
     size_t count, bytes;
 };
 
-/* The names are the one part that could outgrow a frame. */
+/* The names, and rails, are what could outgrow a frame. */
 static void forget_stores(Fb__HealthReply *health) {
     while (health->n_store_names)
         free(health->store_names[--health->n_store_names]);
@@ -174,6 +177,27 @@ static void fill_self(const struct broker *broker, struct node_page *page) {
     self->health = &page->own.reply;
 }
 
+static void fill_rails(struct node_page *page, size_t node) {
+    const struct transport_info *from = &page->from[node].transport;
+    Fb__NodeInfo *info = &page->infos[node];
+    for (uint32_t i = 0; i < from->rail_count; i++) {
+        const struct transport_rail_info *rail = &from->rails[i];
+        Fb__RailInfo *out = page->rails[node].pointers[i] = &page->rails[node].infos[i];
+        fb__rail_info__init(out);
+        out->name = (char *)rail->name;
+        out->local = (char *)rail->local;
+        out->last_failure = (char *)rail->last_failure;
+        out->up = rail->up;
+        out->mtu_bytes = rail->mtu_bytes;
+        out->bytes_in = rail->bytes_in;
+        out->reads = rail->reads;
+        out->errors = rail->errors;
+    }
+    info->n_rails = from->rail_count;
+    info->rails = page->rails[node].pointers;
+    info->detail = (char *)from->detail;
+}
+
 static void fill_node(const struct broker *broker, const struct item *item,
                       struct node_page *page) {
     struct peer *peer = peers_find(broker->peers, item->home);
@@ -197,6 +221,7 @@ static void fill_node(const struct broker *broker, const struct item *item,
     info->errors = from->errors;
     info->release_pending = outbox ? outbox->count : 0;
     info->reads_in_flight = from->transport.reads_in_flight;
+    fill_rails(page, page->count - 1);
     info->heard = from->heard_ns > 0;
     if (broker->now_ns > from->heard_ns) /* the links' clock may be ahead by a turn of the loop */
         info->heard_ms_ago = info->heard ? (broker->now_ns - from->heard_ns) / NS_PER_MS : 0;
@@ -205,6 +230,8 @@ static void fill_node(const struct broker *broker, const struct item *item,
         item->answer ? fb__health_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;
     info->leases = info->health ? info->health->leases : 0;
     page->bytes += fb__node_info__get_packed_size(info);
+    if (page->bytes > PAGE_BYTES_MAX)
+        info->n_rails = 0;
     if (info->health && page->bytes > PAGE_BYTES_MAX)
         forget_stores(info->health);
 }

@@ -197,7 +197,7 @@ static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
                 (unsigned long long)outbox->count);
     for (struct pending_end *end; (end = TAILQ_FIRST(&outbox->waiting));) {
         struct space *space = end->is_ack ? space_find(broker, end->store) : NULL;
-        if (space)
+        if (space && space->settings.policy != FB__POLICY__RETAIN)
             publish_clear(broker, space, end->sample_id, end->generation, true, NULL);
         forget(outbox, &outbox->waiting, end);
     }

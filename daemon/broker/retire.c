@@ -38,6 +38,10 @@ static bool retire_here(struct item *item) {
  * is done when nobody holds anything of it. */
 static void done_with_the_dead(struct item *item) {
     struct call *call = item->call;
+    if (is_ack(item) && call->space->settings.policy == FB__POLICY__RETAIN) {
+        item_done(item, FB__STATUS__OK, NULL); /* an ack ends nothing in this store */
+        return;
+    }
     item_set_deadline(item, call->broker->now_ns + call->patience_ns);
     publish_clear(call->broker, call->space, item->sample_id, item->generation, true, item);
 }

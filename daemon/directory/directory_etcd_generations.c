@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Generations come in blocks of 65536 from one counter, moved on by compare-and-swap. A block whose
- * swap was not answered is given up: numbers are plenty, and reading the counter again is safe
- * whatever became of the swap. The next block is fetched when half of the current one is left.
+ * Generations come in blocks of GENERATIONS_PER_BLOCK from one counter, moved on by
+ * compare-and-swap. A block whose swap was not answered is given up: numbers are plenty, and
+ * reading the counter again is safe whatever became of the swap. The next block is fetched when
+ * half of the current one is left.
  *
- * A block begins above unix_ms * 65536 too, so that numbers do not repeat when etcd was restored
- * from a backup or emptied, as long as the cluster takes less than a block a millisecond and its
- * clocks are not behind by more than the outage. That reaches 2^63 in the year 6429.
+ * A block begins above unix_ms * GENERATIONS_PER_BLOCK too, so that numbers do not repeat when etcd
+ * was restored from a backup or emptied, as long as the cluster takes less than a block a
+ * millisecond and its clocks are not behind by more than the outage. That reaches 2^63 in the year
+ * 2248.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -92,12 +92,14 @@ static void on_kept(void *context, enum etcd_result result, const struct etcd_an
     note(self, answer);
     if (!self->lease)
         return;
-    if (result != ETCD_OK) {
+    if (BROKER_PLANTED(PLANTED_UNHEARD_KEPT) && (result != ETCD_OK || !answer->ttl_s)) {
+        fence_kept(&self->fence, self->asked_ns, self->options.lease_ttl_s);
+    } else if (result != ETCD_OK) {
         log_debug("node %s: keep-alive: %s", self->self.node, why);
         fence_keep_alive_failed(&self->fence, self->now_ns);
     } else if (answer->lease != self->lease) {
         return; /* given up meanwhile */
-    } else if (answer->ttl_s > 0 || BROKER_PLANTED(PLANTED_TTL_UNREAD)) {
+    } else if (answer->ttl_s > 0) {
         fence_kept(&self->fence, self->asked_ns, answer->ttl_s);
     } else {
         snprintf(self->lost_why, sizeof self->lost_why, "etcd says that our lease has ended");

@@ -19,7 +19,7 @@
 #define READ_FLIGHTS_MAX      4u
 #define WRITE_FLIGHTS_MAX     2u /* with four, batches under load were 70 instead of 100, no faster */
 #define LIST_PAGE             1000
-#define GENERATIONS_PER_BLOCK 65536u
+#define GENERATIONS_PER_BLOCK (1u << 20)
 
 /* When the next attempt may be made after failures: 50 ms, doubled up to 1 s. */
 struct backoff {

@@ -18,7 +18,7 @@
  *     generation; its broker knows.)
  *   - another node has written it since: whichever came first, that one stands: UNAVAILABLE, and
  *     ask_peers, for ours may have replaced one that nobody has been told of (a republish:
- *     CHANGED).
+ *     NOT_FOUND).
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
  *
@@ -154,8 +154,7 @@ static void on_committed(struct flight *flight, const struct etcd_answer *answer
         }
         if (query->kind == QUERY_PUBLISH)
             take_older(query, answer, &answer->ops[i]);
-        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded &&
-                       !BROKER_PLANTED(PLANTED_RESTORED_BLINDLY);
+        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded;
         if (query->kind != QUERY_RETIRE && !refused)
             note_written(flight->self, query->generation, answer->revision);
         finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
@@ -232,8 +231,7 @@ static struct etcd_op op_of(const struct directory_etcd *self, const struct quer
                             struct condition *condition, struct etcd_compare *compares,
                             size_t *compare_count) {
     struct etcd_op op = {.kind = ETCD_PUT, .key = query->key, .value = query->value};
-    if (query->kind == QUERY_PUBLISH ||
-        (query->kind == QUERY_REPUBLISH && BROKER_PLANTED(PLANTED_RESTORED_BLINDLY))) {
+    if (query->kind == QUERY_PUBLISH) {
         op.prev_kv = true;
         return op;
     }
@@ -272,19 +270,22 @@ static void send_flight(struct directory_etcd *self, struct flight *flight) {
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
 }
 
+/* Without memory they stay queued, for another tick. */
 static void send_due(struct directory_etcd *self) {
     struct batch_op *ops[BATCH_OPS_MAX];
-    for (size_t count; (count = batch_take(&self->batch, self->now_ns, ops)) > 0;) {
-        struct flight *flight = malloc(sizeof *flight);
-        if (!flight) { /* the writes are owed an answer, and have no other way to it */
-            log_error("node %s: out of memory", self->self.node);
-            abort();
+    struct flight *flight;
+    while ((flight = malloc(sizeof *flight))) {
+        *flight = (struct flight){.self = self};
+        flight->count = batch_take(&self->batch, self->now_ns, ops);
+        if (!flight->count) {
+            free(flight);
+            return;
         }
-        *flight = (struct flight){.self = self, .count = count};
-        for (size_t i = 0; i < count; i++)
+        for (size_t i = 0; i < flight->count; i++)
             flight->queries[i] = query_of(ops[i]);
         send_flight(self, flight);
     }
+    log_error("node %s: writes of the index wait: out of memory", self->self.node);
 }
 
 /* ---- settling ---- */

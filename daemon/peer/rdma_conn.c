@@ -301,6 +301,6 @@ void rconn_query(const struct rdma_conn *conn, struct transport_info *out) {
     *out = conn->counters;
     out->reads_in_flight = conn->active_count + conn->waiting_count;
     if (conn->control != NULL)
-        out->send_queued_bytes = rbuffer_bytes(&conn->control->stream.unsent);
+        out->send_queued_bytes = byte_queue_bytes(&conn->control->stream.unsent);
     rrail_query(conn, out);
 }

@@ -6,7 +6,7 @@
  * appears.
  *
  * The keys of their memory on a rail are forgotten with the QP: the device behind it may have been
- * exchanged. The home tells them again when a QP joins a connection that is up.
+ * exchanged. Both sides tell theirs again when a QP joins a connection that is up.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -167,8 +167,7 @@ void rrail_open(struct rdma_link *link) {
         return;
     }
     log_info("rail %s to %s is used again", info->name, conn->counters.remote);
-    if (conn->accepted_here)
-        rcontrol_announce_all(conn);
+    rcontrol_announce_all(conn);
     rdma_soon(link->rdma);
 }
 

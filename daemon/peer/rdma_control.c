@@ -25,21 +25,8 @@ static void fail_frame(struct rdma_conn *conn, const char *what) {
 
 /* ---- out ---- */
 
-static int check_size(const struct iovec *parts, int part_count, size_t *bytes_out) {
-    size_t bytes = 0;
-    if (part_count < 0 || part_count > (int)TRANSPORT_PARTS_MAX)
-        return -EMSGSIZE;
-    for (int i = 0; i < part_count; i++) {
-        if (parts[i].iov_len > TRANSPORT_MESSAGE_BYTES_MAX - bytes)
-            return -EMSGSIZE;
-        bytes += parts[i].iov_len;
-    }
-    *bytes_out = bytes;
-    return 0;
-}
-
 static int check_room(const struct rdma_conn *conn, enum rwire_type type, size_t bytes) {
-    uint64_t queued = rbuffer_bytes(&conn->control->stream.unsent);
+    uint64_t queued = byte_queue_bytes(&conn->control->stream.unsent);
     uint64_t limit = conn->rdma->options.send_queue_bytes;
     if (type != RWIRE_MESSAGE)
         limit += OWN_FRAMES_BYTES;
@@ -50,8 +37,8 @@ static int check_room(const struct rdma_conn *conn, enum rwire_type type, size_t
 static int queue(struct rdma_conn *conn, enum rwire_type type, const struct iovec *parts,
                  int part_count) {
     struct iovec frame[TRANSPORT_PARTS_MAX + 1];
-    uint8_t header[RWIRE_HEADER_BYTES];
-    rwire_seal(&conn->control->out, type, parts, part_count, header);
+    uint8_t header[SEALED_HEADER_BYTES];
+    sealed_frame_seal(&conn->control->out, type, parts, part_count, header);
     frame[0] = (struct iovec){header, sizeof header};
     if (part_count > 0)
         memcpy(frame + 1, parts, (size_t)part_count * sizeof *parts);
@@ -63,9 +50,9 @@ int rcontrol_send(struct rdma_conn *conn, enum rwire_type type, const struct iov
     size_t bytes;
     if (conn->closing || conn->control == NULL)
         return -ENOTCONN;
-    int r = check_size(parts, part_count, &bytes);
+    int r = sealed_body_bytes(parts, part_count, &bytes);
     if (r == 0)
-        r = check_room(conn, type, RWIRE_HEADER_BYTES + bytes);
+        r = check_room(conn, type, SEALED_HEADER_BYTES + bytes);
     if (r < 0 && type != RWIRE_MESSAGE)
         rconn_fail(conn, r, "the peer does not take what we have to say of reads");
     if (r < 0)
@@ -248,13 +235,13 @@ void rcontrol_end(struct rdma_conn *conn) {
 
 /* ---- in ---- */
 
-static void on_message(struct rdma_conn *conn, const struct rwire_frame *frame) {
+static void on_message(struct rdma_conn *conn, const struct sealed_frame *frame) {
     struct rdma *rdma = conn->rdma;
     conn->counters.message_bytes_in += frame->body_bytes;
     rdma->events.message(rdma->owner, conn->user, frame->body, frame->body_bytes);
 }
 
-static void on_segment(struct rdma_conn *conn, const struct rwire_frame *frame) {
+static void on_segment(struct rdma_conn *conn, const struct sealed_frame *frame) {
     struct rwire_segment segment;
     const char *bad = rwire_segment_decode(frame->body, frame->body_bytes, &segment);
     if (bad != NULL)
@@ -263,14 +250,14 @@ static void on_segment(struct rdma_conn *conn, const struct rwire_frame *frame) 
         rreader_on_segment(conn, &segment);
 }
 
-static void on_frame(struct rdma_conn *conn, const struct rwire_frame *frame) {
+static void on_frame(struct rdma_conn *conn, const struct sealed_frame *frame) {
     const uint8_t *body = frame->body;
     bool needs_up = frame->type == RWIRE_MESSAGE || frame->type >= RWIRE_OPEN;
     if (needs_up && !conn->up) /* the home's owner spoke from within `accepted` */
         rconn_on_accepted(conn);
     if (conn->closing)
         return;
-    switch (frame->type) {
+    switch ((enum rwire_type)frame->type) {
     case RWIRE_MESSAGE:
         on_message(conn, frame);
         break;
@@ -309,19 +296,19 @@ static void on_frame(struct rdma_conn *conn, const struct rwire_frame *frame) {
 
 void rcontrol_received(struct rdma_conn *conn) {
     struct rdma_link *control = conn->control;
-    struct rdma_buffer *received = &control->stream.received;
-    struct rwire_frame frame;
+    struct byte_queue *received = &control->stream.received;
+    struct sealed_frame frame;
     const char *why;
     while (!conn->closing && control->phase == RLINK_OPEN) {
-        switch (rwire_open(&control->in, received->data + received->begin, rbuffer_bytes(received),
-                           &frame, &why)) {
-        case RWIRE_FRAME:
+        switch (rwire_open(&control->in, received->data + received->begin,
+                           byte_queue_bytes(received), &frame, &why)) {
+        case SEALED_FRAME:
             on_frame(conn, &frame);
-            rbuffer_consume(received, frame.frame_bytes);
+            byte_queue_consume(received, frame.frame_bytes);
             break;
-        case RWIRE_MORE:
+        case SEALED_MORE:
             return;
-        case RWIRE_BAD:
+        case SEALED_BAD:
             fail_frame(conn, why);
             return;
         }

@@ -27,6 +27,7 @@
 #include <sys/queue.h>
 #include <uv.h>
 
+#include "byte_queue.h"
 #include "handshake.h"
 #include "rdma_wire.h"
 #include "transport.h"
@@ -70,11 +71,6 @@ struct rdma_rail {
     struct rdma_cm_id *listener;
 };
 
-struct rdma_buffer {
-    uint8_t *data;
-    size_t begin, end, capacity;
-};
-
 struct rdma_stream {
     uint32_t slots, slot_bytes; /* of each direction, ours */
     uint32_t send_bytes_max;    /* what fits into a receive slot of theirs */
@@ -84,7 +80,7 @@ struct rdma_stream {
     uint32_t owed;    /* receives posted by us that they do not know of yet */
     uint32_t sends_out;
     uint64_t sends; /* since the beginning: which slot is next */
-    struct rdma_buffer received, unsent;
+    struct byte_queue received, unsent;
 };
 
 struct rdma_chunk { /* one RDMA READ */
@@ -122,7 +118,7 @@ struct rdma_link {
     struct ibv_qp *qp;
     struct handshake *handshake; /* until RLINK_OPEN */
     struct rdma_stream stream;
-    struct rwire_auth out, in;
+    struct seal out, in;
 
     /* bulk */
     struct rdma_chunks posted; /* in order */
@@ -345,8 +341,6 @@ void rstream_flush(struct rdma_link *link);
 /* Bytes of a receive have come in: they are in stream.received, the slot is posted again. */
 void rstream_on_receive(struct rdma_link *link, const struct ibv_wc *wc);
 void rstream_on_sent(struct rdma_link *link);
-size_t rbuffer_bytes(const struct rdma_buffer *buffer);
-void rbuffer_consume(struct rdma_buffer *buffer, size_t bytes);
 
 /* ---- rdma_conn.c ---- */
 int rconn_dial(struct rdma *rdma, const char *address, void *user, struct rdma_conn **out);

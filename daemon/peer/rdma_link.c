@@ -276,14 +276,14 @@ static void become_open(struct rdma_link *link) {
 }
 
 static bool handshake_feed(struct rdma_link *link) {
-    struct rdma_buffer *received = &link->stream.received;
+    struct byte_queue *received = &link->stream.received;
     uint8_t *into;
-    size_t want = handshake_want(link->handshake, &into), have = rbuffer_bytes(received);
+    size_t want = handshake_want(link->handshake, &into), have = byte_queue_bytes(received);
     size_t bytes = want < have ? want : have;
     if (bytes == 0)
         return false;
     memcpy(into, received->data + received->begin, bytes);
-    rbuffer_consume(received, bytes);
+    byte_queue_consume(received, bytes);
     handshake_received(link->handshake, bytes);
     return true;
 }
@@ -554,7 +554,7 @@ static void run_stream(struct rdma_link *link) {
     if (link->phase != RLINK_CLOSED)
         rstream_flush(link);
     if (link->phase == RLINK_LINGER && link->stream.sends_out == 0 &&
-        rbuffer_bytes(&link->stream.unsent) == 0)
+        byte_queue_bytes(&link->stream.unsent) == 0)
         rlink_close(link);
 }
 

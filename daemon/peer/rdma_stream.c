@@ -14,44 +14,6 @@
 
 #include "rdma_internal.h"
 
-/* ---- buffers ---- */
-
-size_t rbuffer_bytes(const struct rdma_buffer *buffer) {
-    return buffer->end - buffer->begin;
-}
-
-void rbuffer_consume(struct rdma_buffer *buffer, size_t bytes) {
-    buffer->begin += bytes;
-    if (buffer->begin == buffer->end)
-        buffer->begin = buffer->end = 0;
-}
-
-/* Makes room for `bytes` behind the end. */
-static int reserve(struct rdma_buffer *buffer, size_t bytes) {
-    if (bytes <= buffer->capacity - buffer->end)
-        return 0;
-    size_t held = rbuffer_bytes(buffer);
-    if (held > 0)
-        memmove(buffer->data, buffer->data + buffer->begin, held);
-    buffer->begin = 0;
-    buffer->end = held;
-    if (bytes <= buffer->capacity - held)
-        return 0;
-    size_t capacity = buffer->capacity * 2 > held + bytes ? buffer->capacity * 2 : held + bytes;
-    uint8_t *data = realloc(buffer->data, capacity);
-    if (data == NULL)
-        return -ENOMEM;
-    buffer->data = data;
-    buffer->capacity = capacity;
-    return 0;
-}
-
-static void append(struct rdma_buffer *buffer, const void *data, size_t bytes) {
-    if (bytes > 0)
-        memcpy(buffer->data + buffer->end, data, bytes);
-    buffer->end += bytes;
-}
-
 /* ---- slots ---- */
 
 static uint8_t *receive_slot(const struct rdma_stream *stream, uint64_t slot) {
@@ -82,8 +44,8 @@ void rstream_stop(struct rdma_stream *stream) {
 
 void rstream_deinit(struct rdma_stream *stream) {
     free(stream->memory);
-    free(stream->received.data);
-    free(stream->unsent.data);
+    byte_queue_deinit(&stream->received);
+    byte_queue_deinit(&stream->unsent);
     *stream = (struct rdma_stream){0};
 }
 
@@ -108,10 +70,10 @@ int rstream_write(struct rdma_link *link, const struct iovec *parts, int count) 
     size_t bytes = 0;
     for (int i = 0; i < count; i++)
         bytes += parts[i].iov_len;
-    if (reserve(&link->stream.unsent, bytes) < 0)
+    if (byte_queue_reserve(&link->stream.unsent, bytes) < 0)
         return -ENOMEM;
     for (int i = 0; i < count; i++)
-        append(&link->stream.unsent, parts[i].iov_base, parts[i].iov_len);
+        byte_queue_append(&link->stream.unsent, parts[i].iov_base, parts[i].iov_len);
     return 0;
 }
 
@@ -130,7 +92,7 @@ static int post_send(struct rdma_link *link, uint32_t bytes) {
     int error = ibv_post_send(link->qp, &wr, &bad);
     if (error != 0)
         return -error;
-    rbuffer_consume(&stream->unsent, bytes);
+    byte_queue_consume(&stream->unsent, bytes);
     stream->sends++;
     stream->sends_out++;
     stream->credits--;
@@ -142,8 +104,8 @@ void rstream_flush(struct rdma_link *link) {
     struct rdma_stream *stream = &link->stream;
     int r = 0;
     while (r == 0 && stream->credits > 1 && stream->sends_out < stream->slots &&
-           rbuffer_bytes(&stream->unsent) > 0) {
-        size_t bytes = rbuffer_bytes(&stream->unsent);
+           byte_queue_bytes(&stream->unsent) > 0) {
+        size_t bytes = byte_queue_bytes(&stream->unsent);
         r = post_send(link,
                       bytes < stream->send_bytes_max ? (uint32_t)bytes : stream->send_bytes_max);
     }
@@ -166,11 +128,11 @@ void rstream_on_receive(struct rdma_link *link, const struct ibv_wc *wc) {
         rlink_fail(link, -EPROTO, "peer sent a bad message: no credits in it");
         return;
     }
-    if (reserve(&stream->received, wc->byte_len) < 0) {
+    if (byte_queue_reserve(&stream->received, wc->byte_len) < 0) {
         rlink_fail(link, -ENOMEM, "out of memory for %u received bytes", wc->byte_len);
         return;
     }
-    append(&stream->received, receive_slot(stream, wc->wr_id), wc->byte_len);
+    byte_queue_append(&stream->received, receive_slot(stream, wc->wr_id), wc->byte_len);
     stream->credits += ntohl(wc->imm_data);
     int r = post_receive(link, wc->wr_id);
     if (r < 0)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The sequence number never crosses the wire: each side counts, so a frame left out, repeated or
- * moved fails its tag. Sizes are checked before anything is read behind them.
+ * Sizes are checked before anything is read behind them.
  */
 #include "rdma_wire.h"
 
@@ -10,32 +9,9 @@
 
 #include "little_endian.h"
 
-enum { TAG_OFFSET = 8, PRIVATE_MAGIC = 0x52444246, PRIVATE_VERSION = 1 };
+enum { PRIVATE_MAGIC = 0x52444246, PRIVATE_VERSION = 1 };
 enum { SLOTS_MIN = 4, SLOTS_MAX = 4096, SLOT_BYTES_MIN = 256, SLOT_BYTES_MAX = 1 << 20 };
 enum { FAMILY_NONE = 0, FAMILY_IPV4 = 4, FAMILY_IPV6 = 6 };
-
-static void make_tag(struct rwire_auth *auth, const struct auth_part *parts, size_t count,
-                     uint8_t out[AUTH_TAG_BYTES]) {
-    if (auth->keyed)
-        auth_tag(auth->key, auth->sequence, parts, count, out);
-    else
-        memset(out, 0, AUTH_TAG_BYTES);
-    auth->sequence++;
-}
-
-void rwire_seal(struct rwire_auth *auth, enum rwire_type type, const struct iovec *parts,
-                int part_count, uint8_t out[RWIRE_HEADER_BYTES]) {
-    struct auth_part tagged[TRANSPORT_PARTS_MAX + 1] = {{out, TAG_OFFSET}};
-    size_t body_bytes = 0;
-    assert(part_count >= 0 && (size_t)part_count <= TRANSPORT_PARTS_MAX);
-    for (int i = 0; i < part_count; i++) {
-        tagged[i + 1] = (struct auth_part){parts[i].iov_base, parts[i].iov_len};
-        body_bytes += parts[i].iov_len;
-    }
-    put32(out, (uint32_t)body_bytes);
-    put32(out + 4, (uint32_t)type);
-    make_tag(auth, tagged, (size_t)part_count + 1, out + TAG_OFFSET);
-}
 
 static const char *check_size(uint32_t type, uint32_t bytes) {
     static const struct {
@@ -58,29 +34,9 @@ static const char *check_size(uint32_t type, uint32_t bytes) {
     return bytes >= sizes[type].least && bytes <= sizes[type].most ? NULL : "frame of a wrong size";
 }
 
-enum rwire_result rwire_open(struct rwire_auth *auth, const uint8_t *in, size_t bytes,
-                             struct rwire_frame *out, const char **why) {
-    uint8_t tag[AUTH_TAG_BYTES];
-    out->frame_bytes = RWIRE_HEADER_BYTES;
-    if (bytes < RWIRE_HEADER_BYTES)
-        return RWIRE_MORE;
-    uint32_t body_bytes = get32(in), type = get32(in + 4);
-    *why = check_size(type, body_bytes);
-    if (*why != NULL)
-        return RWIRE_BAD;
-    out->type = (enum rwire_type)type;
-    out->body = in + RWIRE_HEADER_BYTES;
-    out->body_bytes = body_bytes;
-    out->frame_bytes = RWIRE_HEADER_BYTES + body_bytes;
-    if (bytes < out->frame_bytes)
-        return RWIRE_MORE;
-    struct auth_part parts[] = {{in, TAG_OFFSET}, {out->body, body_bytes}};
-    make_tag(auth, parts, 2, tag);
-    if (auth->keyed && !auth_equal(tag, in + TAG_OFFSET, AUTH_TAG_BYTES)) {
-        *why = "wrong tag";
-        return RWIRE_BAD;
-    }
-    return RWIRE_FRAME;
+enum sealed_result rwire_open(struct seal *seal, const uint8_t *in, size_t bytes,
+                              struct sealed_frame *out, const char **why) {
+    return sealed_frame_open(seal, in, bytes, check_size, out, why);
 }
 
 void rwire_private_encode(const struct rwire_private *data, uint8_t out[RWIRE_PRIVATE_BYTES]) {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What brokers say to each other beside the READs. Pure. Little-endian. Each connection has one
- * control stream (a QP of its own) made of frames:
+ * control stream (a QP of its own) made of sealed frames:
  *
- *   body_bytes u32 | type u8 | 0 0 0 | tag 16 | body
  * - MESSAGE: the owner's bytes
  * - RAILS, home -> asker: where bulk QPs are accepted; {family u8, 0, port u16, address 16} each.
  *   Again when a rail appears.
@@ -17,9 +16,6 @@
  * - GONE, home -> reader: handle u32; the region has been unregistered
  * - BEGIN, reader -> home: handle u32; a read starts
  * - END, reader -> home: handle u32 | 0 u32 | bytes read u64
- *
- * The tag covers the sender's running number, the header before it and the body. Without a cluster
- * secret it is zero and not looked at.
  */
 #ifndef FEATURED_PEER_RDMA_WIRE_H
 #define FEATURED_PEER_RDMA_WIRE_H
@@ -30,10 +26,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "auth.h"
-#include "transport.h"
+#include "sealed_frame.h"
 
-#define RWIRE_HEADER_BYTES  24u
 #define RWIRE_RAILS_MAX     TRANSPORT_RAILS_MAX
 #define RWIRE_RAIL_BYTES    20u
 #define RWIRE_SEGMENT_BYTES 32u /* without the rkeys */
@@ -53,29 +47,9 @@ enum rwire_type {
     RWIRE_END,
 };
 
-/* One direction of the stream. */
-struct rwire_auth {
-    bool keyed;
-    uint8_t key[AUTH_KEY_BYTES];
-    uint64_t sequence;
-};
-
-struct rwire_frame {
-    enum rwire_type type;
-    const uint8_t *body; /* inside the caller's buffer */
-    size_t body_bytes;
-    size_t frame_bytes; /* header and body; known as soon as the header is */
-};
-
-enum rwire_result { RWIRE_BAD = -1, RWIRE_MORE = 0, RWIRE_FRAME = 1 };
-
-/* Writes the header of a frame whose body is these parts (at most TRANSPORT_PARTS_MAX). */
-void rwire_seal(struct rwire_auth *auth, enum rwire_type type, const struct iovec *parts,
-                int part_count, uint8_t out[RWIRE_HEADER_BYTES]);
-/* RWIRE_FRAME: a whole, genuine frame of an allowed size. RWIRE_MORE: out->frame_bytes are needed
- * in all. RWIRE_BAD: *why says what is wrong; nothing after it can be trusted. */
-enum rwire_result rwire_open(struct rwire_auth *auth, const uint8_t *in, size_t bytes,
-                             struct rwire_frame *out, const char **why);
+/* A frame of the control stream; see sealed_frame.h. */
+enum sealed_result rwire_open(struct seal *seal, const uint8_t *in, size_t bytes,
+                              struct sealed_frame *out, const char **why);
 
 /* Private data of the CM's REQ and REP: before any proof, so nothing is believed but sizes. */
 struct rwire_private {

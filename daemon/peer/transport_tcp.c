@@ -187,7 +187,7 @@ static void tcp_query(const struct transport_conn *handle, struct transport_info
     const struct tcp_conn *conn = (const struct tcp_conn *)handle;
     *out = conn->counters;
     out->reads_in_flight = conn->reads_active + conn->reads_waiting;
-    out->send_queued_bytes = conn->unsent.end - conn->unsent.begin;
+    out->send_queued_bytes = byte_queue_bytes(&conn->unsent);
     snprintf(out->detail, sizeof out->detail, "%s, serving %" PRIu32 " reads",
              conn->tcp->options.cluster_key != NULL ? "authenticated" : "no cluster secret",
              conn->serve_count);

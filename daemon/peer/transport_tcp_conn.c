@@ -51,8 +51,8 @@ static void conn_free(struct tcp_conn *conn) {
     conn->tcp->accepted_count -= conn->accepted_here;
     uv_freeaddrinfo(conn->place.addresses);
     uv_freeaddrinfo(conn->data.addresses);
-    free(conn->received.data);
-    free(conn->unsent.data);
+    byte_queue_deinit(&conn->received);
+    byte_queue_deinit(&conn->unsent);
     free(conn->reads);
     free(conn);
 }

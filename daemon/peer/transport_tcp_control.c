@@ -15,40 +15,8 @@ enum {
     /* Receives per turn of the loop: a peer that floods us does not keep the others waiting. */
     RECEIVES_PER_TURN = 8,
     /* Requests and refusals of reads are few; they may go beyond the owner's limit by this much. */
-    OWN_FRAMES_BYTES = WIRE_READS_MAX * (WIRE_FRAME_HEADER_BYTES + WIRE_READ_BYTES + 64),
+    OWN_FRAMES_BYTES = WIRE_READS_MAX * (SEALED_HEADER_BYTES + WIRE_READ_BYTES + 64),
 };
-
-static size_t buffered(const struct tcp_buffer *buffer) {
-    return buffer->end - buffer->begin;
-}
-
-/* Makes room for `bytes` behind the end. */
-static int reserve(struct tcp_buffer *buffer, size_t bytes) {
-    if (bytes <= buffer->capacity - buffer->end)
-        return 0;
-    if (buffer->begin > 0) {
-        memmove(buffer->data, buffer->data + buffer->begin, buffered(buffer));
-        buffer->end -= buffer->begin;
-        buffer->begin = 0;
-    }
-    if (bytes <= buffer->capacity - buffer->end)
-        return 0;
-    size_t capacity = buffer->capacity * 2;
-    if (capacity < buffer->end + bytes)
-        capacity = buffer->end + bytes;
-    uint8_t *data = realloc(buffer->data, capacity);
-    if (data == NULL)
-        return -ENOMEM;
-    buffer->data = data;
-    buffer->capacity = capacity;
-    return 0;
-}
-
-static void consume(struct tcp_buffer *buffer, size_t bytes) {
-    buffer->begin += bytes;
-    if (buffer->begin == buffer->end)
-        buffer->begin = buffer->end = 0;
-}
 
 /* ---- out ---- */
 
@@ -57,39 +25,23 @@ static int keep_unsent(struct tcp_conn *conn, const struct iovec *parts, int cou
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += parts[i].iov_len;
-    if (reserve(&conn->unsent, total - skip) < 0)
+    if (byte_queue_reserve(&conn->unsent, total - skip) < 0)
         return -ENOMEM;
     for (int i = 0; i < count; i++) {
         size_t skipped = skip < parts[i].iov_len ? skip : parts[i].iov_len;
         size_t kept = parts[i].iov_len - skipped;
         skip -= skipped;
-        if (kept > 0)
-            memcpy(conn->unsent.data + conn->unsent.end,
-                   (const uint8_t *)parts[i].iov_base + skipped, kept);
-        conn->unsent.end += kept;
+        byte_queue_append(&conn->unsent, (const uint8_t *)parts[i].iov_base + skipped, kept);
     }
     return 0;
 }
 
 static int check_room(const struct tcp_conn *conn, enum wire_type type, size_t frame_bytes) {
-    uint64_t queued = buffered(&conn->unsent), limit = conn->tcp->options.send_queue_bytes;
+    uint64_t queued = byte_queue_bytes(&conn->unsent), limit = conn->tcp->options.send_queue_bytes;
     if (type != WIRE_MESSAGE)
         limit += OWN_FRAMES_BYTES;
     /* A frame always fits into an empty queue, however low the limit. */
     return queued == 0 || queued + frame_bytes <= limit ? 0 : -ENOBUFS;
-}
-
-static int check_size(const struct iovec *parts, int part_count, size_t *bytes_out) {
-    size_t bytes = 0;
-    if (part_count < 0 || part_count > (int)TRANSPORT_PARTS_MAX)
-        return -EMSGSIZE;
-    for (int i = 0; i < part_count; i++) {
-        if (parts[i].iov_len > TRANSPORT_MESSAGE_BYTES_MAX - bytes)
-            return -EMSGSIZE;
-        bytes += parts[i].iov_len;
-    }
-    *bytes_out = bytes;
-    return 0;
 }
 
 /* The sealed frame goes out, or to `unsent`. Failing now ends the connection: a number has been
@@ -97,7 +49,7 @@ static int check_size(const struct iovec *parts, int part_count, size_t *bytes_o
 static int write_frame(struct tcp_conn *conn, const struct iovec *frame, int count, size_t bytes) {
     struct tcp_link *link = conn->control;
     ssize_t sent = 0;
-    if (buffered(&conn->unsent) == 0) {
+    if (byte_queue_bytes(&conn->unsent) == 0) {
         struct msghdr message = {.msg_iov = (struct iovec *)frame, .msg_iovlen = (size_t)count};
         sent = sendmsg(link->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
@@ -118,15 +70,15 @@ static int write_frame(struct tcp_conn *conn, const struct iovec *frame, int cou
 
 int tcp_control_send(struct tcp_conn *conn, enum wire_type type, const struct iovec *parts,
                      int part_count) {
-    struct iovec frame[WIRE_PARTS_MAX];
-    uint8_t header[WIRE_FRAME_HEADER_BYTES];
+    struct iovec frame[TRANSPORT_PARTS_MAX + 1];
+    uint8_t header[SEALED_HEADER_BYTES];
     size_t bytes;
-    int r = check_size(parts, part_count, &bytes);
+    int r = sealed_body_bytes(parts, part_count, &bytes);
     if (r == 0)
         r = check_room(conn, type, sizeof header + bytes);
     if (r < 0)
         return r;
-    wire_frame_seal(&conn->control->out, type, parts, part_count, header);
+    sealed_frame_seal(&conn->control->out, type, parts, part_count, header);
     frame[0] = (struct iovec){header, sizeof header};
     if (part_count > 0)
         memcpy(frame + 1, parts, (size_t)part_count * sizeof *parts);
@@ -137,29 +89,29 @@ int tcp_control_send(struct tcp_conn *conn, enum wire_type type, const struct io
 }
 
 static void send_unsent(struct tcp_conn *conn) {
-    struct tcp_buffer *unsent = &conn->unsent;
-    if (buffered(unsent) > 0) {
-        ssize_t sent =
-            send(conn->control->fd, unsent->data + unsent->begin, buffered(unsent), MSG_NOSIGNAL);
+    struct byte_queue *unsent = &conn->unsent;
+    if (byte_queue_bytes(unsent) > 0) {
+        ssize_t sent = send(conn->control->fd, unsent->data + unsent->begin,
+                            byte_queue_bytes(unsent), MSG_NOSIGNAL);
         if (sent < 0 && errno != EAGAIN && errno != EINTR) {
             tcp_conn_fail_errno(conn, "send", errno);
             return;
         }
         if (sent > 0)
-            consume(unsent, (size_t)sent);
+            byte_queue_consume(unsent, (size_t)sent);
     }
-    tcp_link_watch(conn->control, UV_WRITABLE, buffered(unsent) > 0);
+    tcp_link_watch(conn->control, UV_WRITABLE, byte_queue_bytes(unsent) > 0);
 }
 
 /* ---- in ---- */
 
-static void on_frame(struct tcp_conn *conn, const struct wire_frame *frame) {
+static void on_frame(struct tcp_conn *conn, const struct sealed_frame *frame) {
     struct tcp *tcp = conn->tcp;
     struct wire_read read;
     uint64_t id;
     int status;
     const char *bad = NULL;
-    switch (frame->type) {
+    switch ((enum wire_type)frame->type) {
     case WIRE_MESSAGE:
         conn->counters.message_bytes_in += frame->body_bytes;
         tcp->events.message(tcp->owner, conn->user, frame->body, frame->body_bytes);
@@ -181,22 +133,22 @@ static void on_frame(struct tcp_conn *conn, const struct wire_frame *frame) {
 
 /* Delivers every whole frame; makes room for the rest of the one that is not. */
 static void deliver_frames(struct tcp_conn *conn) {
-    struct tcp_buffer *received = &conn->received;
-    struct wire_frame frame;
+    struct byte_queue *received = &conn->received;
+    struct sealed_frame frame;
     const char *why;
     while (!conn->closing) {
         switch (wire_frame_open(&conn->control->in, received->data + received->begin,
-                                buffered(received), &frame, &why)) {
-        case WIRE_FRAME:
+                                byte_queue_bytes(received), &frame, &why)) {
+        case SEALED_FRAME:
             on_frame(conn, &frame);
-            consume(received, frame.frame_bytes);
+            byte_queue_consume(received, frame.frame_bytes);
             break;
-        case WIRE_MORE:
-            if (reserve(received, frame.frame_bytes - buffered(received)) < 0)
+        case SEALED_MORE:
+            if (byte_queue_reserve(received, frame.frame_bytes - byte_queue_bytes(received)) < 0)
                 tcp_conn_fail(conn, -ENOMEM, "out of memory for a message of %zu bytes",
                               frame.frame_bytes);
             return;
-        case WIRE_BAD:
+        case SEALED_BAD:
             tcp_conn_fail_frame(conn, why);
             return;
         }
@@ -204,8 +156,8 @@ static void deliver_frames(struct tcp_conn *conn) {
 }
 
 static void receive(struct tcp_conn *conn) {
-    struct tcp_buffer *received = &conn->received;
-    if (received->capacity == 0 && reserve(received, RECEIVE_BYTES) < 0) {
+    struct byte_queue *received = &conn->received;
+    if (received->capacity == 0 && byte_queue_reserve(received, RECEIVE_BYTES) < 0) {
         tcp_conn_fail(conn, -ENOMEM, "out of memory for the receive buffer");
         return;
     }

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <uv.h>
 
+#include "byte_queue.h"
 #include "handshake.h"
 #include "transport.h"
 #include "transport_regions.h"
@@ -40,7 +41,7 @@ struct tcp_link {
     uv_timer_t timer;            /* handshake */
     uint32_t timeout_ms;         /* what it was set to */
     struct handshake *handshake; /* until LINK_OPEN */
-    struct wire_auth out, in;
+    struct seal out, in;
     TAILQ_ENTRY(tcp_link) strangers;
 };
 
@@ -57,11 +58,6 @@ struct tcp_serve { /* the other side's: bytes of our region leave */
     uint64_t id, offset, bytes_left;
     uint32_t region;
     const uint8_t *next;
-};
-
-struct tcp_buffer {
-    uint8_t *data;
-    size_t begin, end, capacity;
 };
 
 struct tcp_target {                  /* one of the two places that a connection is dialled at */
@@ -90,7 +86,7 @@ struct tcp_conn { /* the owner's struct transport_conn */
     struct tcp_target *resolving;
 
     /* control */
-    struct tcp_buffer received, unsent;
+    struct byte_queue received, unsent;
 
     /* bulk, landing: reads[i] has id = i + a multiple of reads_per_connection */
     struct tcp_read **reads;

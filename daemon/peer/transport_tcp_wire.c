@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The sequence number never crosses the wire: each side counts, so a frame left out, repeated or
- * moved fails its tag. Sizes are checked before anything is read behind them.
+ * Sizes are checked before anything is read behind them.
  */
 #include "transport_tcp_wire.h"
 
@@ -11,39 +10,7 @@
 
 #include "little_endian.h"
 
-enum { FRAME_TAG_OFFSET = 8, CHUNK_TAG_OFFSET = 24, ERRNO_MAX = 4095 };
-
-static void make_tag(struct wire_auth *auth, const struct auth_part *parts, size_t count,
-                     uint8_t out[AUTH_TAG_BYTES]) {
-    if (auth->keyed)
-        auth_tag(auth->key, auth->sequence, parts, count, out);
-    else
-        memset(out, 0, AUTH_TAG_BYTES);
-    auth->sequence++;
-}
-
-static bool check_tag(struct wire_auth *auth, const struct auth_part *parts, size_t count,
-                      const uint8_t *tag) {
-    uint8_t expected[AUTH_TAG_BYTES];
-    if (!auth->keyed)
-        return true;
-    make_tag(auth, parts, count, expected);
-    return auth_equal(expected, tag, AUTH_TAG_BYTES);
-}
-
-void wire_frame_seal(struct wire_auth *auth, enum wire_type type, const struct iovec *parts,
-                     int part_count, uint8_t out[WIRE_FRAME_HEADER_BYTES]) {
-    struct auth_part tagged[WIRE_PARTS_MAX] = {{out, FRAME_TAG_OFFSET}};
-    size_t body_bytes = 0;
-    assert(part_count >= 0 && (size_t)part_count < WIRE_PARTS_MAX);
-    for (int i = 0; i < part_count; i++) {
-        tagged[i + 1] = (struct auth_part){parts[i].iov_base, parts[i].iov_len};
-        body_bytes += parts[i].iov_len;
-    }
-    put32(out, (uint32_t)body_bytes);
-    put32(out + 4, (uint32_t)type);
-    make_tag(auth, tagged, (size_t)part_count + 1, out + FRAME_TAG_OFFSET);
-}
+enum { CHUNK_TAG_OFFSET = 24, ERRNO_MAX = 4095 };
 
 static const char *check_size(uint32_t type, uint32_t bytes) {
     switch (type) {
@@ -60,43 +27,25 @@ static const char *check_size(uint32_t type, uint32_t bytes) {
     }
 }
 
-enum wire_result wire_frame_open(struct wire_auth *auth, const uint8_t *in, size_t bytes,
-                                 struct wire_frame *out, const char **why) {
-    out->frame_bytes = WIRE_FRAME_HEADER_BYTES;
-    if (bytes < WIRE_FRAME_HEADER_BYTES)
-        return WIRE_MORE;
-    uint32_t body_bytes = get32(in), type = get32(in + 4);
-    *why = check_size(type, body_bytes);
-    if (*why != NULL)
-        return WIRE_BAD;
-    out->type = (enum wire_type)type;
-    out->body = in + WIRE_FRAME_HEADER_BYTES;
-    out->body_bytes = body_bytes;
-    out->frame_bytes = WIRE_FRAME_HEADER_BYTES + body_bytes;
-    if (bytes < out->frame_bytes)
-        return WIRE_MORE;
-    struct auth_part parts[] = {{in, FRAME_TAG_OFFSET}, {out->body, body_bytes}};
-    if (!check_tag(auth, parts, 2, in + FRAME_TAG_OFFSET)) {
-        *why = "wrong tag";
-        return WIRE_BAD;
-    }
-    return WIRE_FRAME;
+enum sealed_result wire_frame_open(struct seal *seal, const uint8_t *in, size_t bytes,
+                                   struct sealed_frame *out, const char **why) {
+    return sealed_frame_open(seal, in, bytes, check_size, out, why);
 }
 
-void wire_chunk_seal(struct wire_auth *auth, const struct wire_chunk *chunk,
+void wire_chunk_seal(struct seal *auth, const struct wire_chunk *chunk,
                      uint8_t out[WIRE_CHUNK_HEADER_BYTES]) {
     struct auth_part part = {out, CHUNK_TAG_OFFSET};
     put64(out, chunk->id);
     put64(out + 8, chunk->offset);
     put32(out + 16, chunk->bytes);
     put32(out + 20, 0);
-    make_tag(auth, &part, 1, out + CHUNK_TAG_OFFSET);
+    seal_tag(auth, &part, 1, out + CHUNK_TAG_OFFSET);
 }
 
-const char *wire_chunk_open(struct wire_auth *auth, const uint8_t in[WIRE_CHUNK_HEADER_BYTES],
+const char *wire_chunk_open(struct seal *auth, const uint8_t in[WIRE_CHUNK_HEADER_BYTES],
                             struct wire_chunk *out) {
     struct auth_part part = {in, CHUNK_TAG_OFFSET};
-    if (!check_tag(auth, &part, 1, in + CHUNK_TAG_OFFSET))
+    if (!seal_check(auth, &part, 1, in + CHUNK_TAG_OFFSET))
         return "chunk with a wrong tag";
     *out = (struct wire_chunk){get64(in), get64(in + 8), get32(in + 16)};
     if (out->bytes == 0 || get32(in + 20) != 0)

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What stands on the two sockets of a TCP connection once the handshake is over. Pure.
- * Little-endian.
+ * Little-endian. The control socket carries sealed frames:
  *
- *   control:  body_bytes u32 | type u8 | 0 0 0 | tag 16 | body
- *     MESSAGE      the owner's bytes
- *     READ         id u64 | offset u64 | bytes u64 | key           (reader -> home)
- *     READ_FAILED  id u64 | errno u32                              (home -> reader: refused, no
- * chunk sent) bulk:     id u64 | offset u64 | bytes u32 | 0 u32 | tag 16 | `bytes` bytes of the
- * region
+ * - MESSAGE: the owner's bytes
+ * - READ, reader -> home: id u64 | offset u64 | bytes u64 | key
+ * - READ_FAILED, home -> reader: id u64 | errno u32; refused, no chunk sent
  *
- * The tag covers the sender's running number on that socket, the fields before it and, on the
- * control socket, the body. Without a cluster secret it is zero and not looked at.
+ * and the bulk socket chunks, whose tag covers their number on the socket and the fields before it:
+ *
+ *   id u64 | offset u64 | bytes u32 | 0 u32 | tag 16 | `bytes` bytes of the region
  */
 #ifndef FEATURED_PEER_TRANSPORT_TCP_WIRE_H
 #define FEATURED_PEER_TRANSPORT_TCP_WIRE_H
@@ -21,32 +19,15 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "auth.h"
-#include "transport.h"
+#include "sealed_frame.h"
 
-#define WIRE_FRAME_HEADER_BYTES 24u
 #define WIRE_CHUNK_HEADER_BYTES 40u
 #define WIRE_READ_BYTES         24u /* without the key */
 #define WIRE_READ_FAILED_BYTES  12u
-#define WIRE_PARTS_MAX          (TRANSPORT_PARTS_MAX + 1u)
 /* Reads that one side may have under way at the other. */
 #define WIRE_READS_MAX 1024u
 
 enum wire_type { WIRE_MESSAGE = 1, WIRE_READ, WIRE_READ_FAILED };
-
-/* One direction of one socket. */
-struct wire_auth {
-    bool keyed;
-    uint8_t key[AUTH_KEY_BYTES];
-    uint64_t sequence;
-};
-
-struct wire_frame {
-    enum wire_type type;
-    const uint8_t *body; /* inside the caller's buffer */
-    size_t body_bytes;
-    size_t frame_bytes; /* header and body; known as soon as the header is */
-};
 
 struct wire_read {
     uint64_t id, offset, bytes;
@@ -59,20 +40,14 @@ struct wire_chunk {
     uint32_t bytes;
 };
 
-enum wire_result { WIRE_BAD = -1, WIRE_MORE = 0, WIRE_FRAME = 1 };
+/* A frame of the control socket; see sealed_frame.h. */
+enum sealed_result wire_frame_open(struct seal *seal, const uint8_t *in, size_t bytes,
+                                   struct sealed_frame *out, const char **why);
 
-/* Writes the header of a frame whose body is these parts (at most TRANSPORT_PARTS_MAX). */
-void wire_frame_seal(struct wire_auth *auth, enum wire_type type, const struct iovec *parts,
-                     int part_count, uint8_t out[WIRE_FRAME_HEADER_BYTES]);
-/* WIRE_FRAME: a whole, genuine frame. WIRE_MORE: out->frame_bytes are needed in all (or a header's
- * worth). WIRE_BAD: *why says what is wrong; nothing after it can be trusted. */
-enum wire_result wire_frame_open(struct wire_auth *auth, const uint8_t *in, size_t bytes,
-                                 struct wire_frame *out, const char **why);
-
-void wire_chunk_seal(struct wire_auth *auth, const struct wire_chunk *chunk,
+void wire_chunk_seal(struct seal *auth, const struct wire_chunk *chunk,
                      uint8_t out[WIRE_CHUNK_HEADER_BYTES]);
 /* NULL, or what is wrong. */
-const char *wire_chunk_open(struct wire_auth *auth, const uint8_t in[WIRE_CHUNK_HEADER_BYTES],
+const char *wire_chunk_open(struct seal *auth, const uint8_t in[WIRE_CHUNK_HEADER_BYTES],
                             struct wire_chunk *out);
 
 /* Body of a READ before its key. */

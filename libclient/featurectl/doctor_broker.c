@@ -104,19 +104,22 @@ static const char *whose(const struct doctor_broker *broker) {
 void doctor_check_memlock(struct context *context, struct doctor_broker *broker,
                           struct doctor_finding *out) {
     (void)context;
-    char text[UNITS_ROOM];
+    char limit[UNITS_ROOM], need[UNITS_ROOM];
     uint64_t limit_bytes;
     const char *advice =
-        "needed for RDMA only: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited";
+        "RDMA pins the stores' memory; without it peers are reached over TCP: "
+        "LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited before the start";
     if (!read_limit(broker, "Max locked memory", &limit_bytes))
         doctor_say(out, DOCTOR_WARN, "check ulimit -l by hand", "cannot be read");
     else if (limit_bytes == UINT64_MAX)
         doctor_say(out, DOCTOR_OK, NULL, "%s limit is unlimited", whose(broker));
+    else if (!broker->answers)
+        doctor_say(out, DOCTOR_WARN, advice, "%s limit is %s", whose(broker),
+                   units_bytes(limit_bytes, limit));
     else
-        doctor_say(out,
-                   broker->answers && limit_bytes >= broker->max_resident_bytes ? DOCTOR_OK
-                                                                                : DOCTOR_WARN,
-                   advice, "%s limit is %s", whose(broker), units_bytes(limit_bytes, text));
+        doctor_say(out, limit_bytes >= broker->max_resident_bytes ? DOCTOR_OK : DOCTOR_WARN, advice,
+                   "%s limit is %s, its stores may need %s", whose(broker),
+                   units_bytes(limit_bytes, limit), units_bytes(broker->max_resident_bytes, need));
 }
 
 void doctor_check_nofile(struct context *context, struct doctor_broker *broker,

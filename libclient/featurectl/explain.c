@@ -25,6 +25,7 @@ static const struct table_column columns[] = {
     {"age_ms", "age", TABLE_LEFT},
     {"leases", "leases", TABLE_LEFT},
     {"holders", "held by", TABLE_LEFT},
+    {"path", "way of its bytes", TABLE_LEFT},
     {"index", "index", TABLE_LEFT},
     {"sentence", "explanation", TABLE_LEFT},
     {"silent", "silent nodes", TABLE_LEFT},
@@ -96,6 +97,7 @@ static void print_explained(struct context *context, const struct target *target
     table_duration(&table, info->age_ms);
     table_count(&table, info->leases);
     print_holders(&table, info);
+    table_text(&table, reply->path);
     table_text(&table, reply->index);
     table_text(&table, reply->sentence);
     print_silent(&table, reply);

@@ -2,7 +2,11 @@
  *
  * `status` and `nodes`: this broker and the ones it knows.
  */
+#include <stdlib.h>
+
 #include "members.h"
+#include "memory.h"
+#include "units.h"
 
 static int run_status(struct context *context) {
     static const struct table_column columns[] = {
@@ -65,6 +69,36 @@ static void print_health(struct table *table, const Fb__NodeInfo *node) {
     table_count(table, health->release_pending + health->index_pending);
 }
 
+static json_t *rail_json(const Fb__RailInfo *rail) {
+    return json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:s*}", "name", rail->name, "local",
+                     rail->local, "up", (int)rail->up, "mtu_bytes", (json_int_t)rail->mtu_bytes,
+                     "bytes_in", (json_int_t)rail->bytes_in, "reads", (json_int_t)rail->reads,
+                     "errors", (json_int_t)rail->errors, "last_failure",
+                     *rail->last_failure ? rail->last_failure : NULL);
+}
+
+/* "rxe0/1 up, MTU 4096, read 3.0 MiB; rxe1/1 down, ..."; without rails what the transport says of
+ * itself. */
+static void print_path(struct table *table, const Fb__NodeInfo *node) {
+    json_t *list = json_array();
+    char *text = memory_copy(node->n_rails ? "" : node->detail);
+    for (size_t i = 0; i < node->n_rails; i++) {
+        const Fb__RailInfo *rail = node->rails[i];
+        char bytes[UNITS_ROOM], *longer;
+        units_bytes(rail->bytes_in, bytes);
+        longer = memory_print("%s%s%s %s, MTU %u, read %s, errors %llu%s%s", text, i ? "; " : "",
+                              rail->name, rail->up ? "up" : "down", (unsigned)rail->mtu_bytes,
+                              bytes, (unsigned long long)rail->errors,
+                              *rail->last_failure ? ", last: " : "", rail->last_failure);
+        free(text);
+        text = longer;
+        json_array_append_new(list, rail_json(rail));
+    }
+    table_cell(table, json_pack("{s:s, s:o}", "detail", node->detail, "rails", list),
+               *text ? text : "-");
+    free(text);
+}
+
 static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->node);
     table_flag(table, node->self);
@@ -87,6 +121,7 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->self ? NULL : members_silence(node));
     table_text(table, node->last_failure);
     table_text(table, node->data_failure);
+    print_path(table, node);
     table_text(table, node->health ? node->health->broker_version : NULL);
     if (node->health)
         table_duration(table, node->health->uptime_ms);
@@ -119,6 +154,7 @@ static int run_nodes(struct context *context) {
         {"silence", "SILENT BECAUSE", TABLE_LEFT},
         {"last_failure", "LAST FAILURE", TABLE_LEFT},
         {"data_failure", "DATA ADDRESS NOT REACHED", TABLE_LEFT},
+        {"path", "PATH", TABLE_LEFT},
         {"broker_version", NULL, TABLE_LEFT},
         {"uptime_ms", NULL, TABLE_LEFT},
     };

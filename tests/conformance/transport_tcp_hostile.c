@@ -27,7 +27,7 @@
 
 struct raw_peer {
     int control, bulk;
-    struct wire_auth control_out, bulk_out;
+    struct seal control_out, bulk_out;
 };
 
 static int raw_connect(struct suite *s) {
@@ -75,10 +75,10 @@ static enum handshake_state raw_handshake(struct suite *s, int fd, struct handsh
     return h->state;
 }
 
-static struct wire_auth raw_prove(struct suite *s, int fd, enum handshake_kind kind, uint64_t *id) {
+static struct seal raw_prove(struct suite *s, int fd, enum handshake_kind kind, uint64_t *id) {
     struct handshake h;
     struct handshake_params params = {s->key_b, "raw", 3};
-    struct wire_auth auth = {.keyed = true};
+    struct seal auth = {.keyed = true};
     uint8_t nonce[AUTH_NONCE_BYTES], receive_key[AUTH_KEY_BYTES];
     auth_nonce(nonce);
     handshake_ask(&h, &params, kind, *id, nonce);
@@ -99,9 +99,9 @@ static struct raw_peer raw_peer(struct suite *s) {
 }
 
 static void raw_frame(struct raw_peer *peer, enum wire_type type, const void *body, size_t bytes) {
-    uint8_t header[WIRE_FRAME_HEADER_BYTES];
+    uint8_t header[SEALED_HEADER_BYTES];
     struct iovec part = {(void *)body, bytes};
-    wire_frame_seal(&peer->control_out, type, &part, 1, header);
+    sealed_frame_seal(&peer->control_out, type, &part, 1, header);
     raw_send(peer->control, header, sizeof header);
     raw_send(peer->control, body, bytes);
 }
@@ -139,7 +139,7 @@ HOSTILE_CASE(wrong_tag_ends_the_connection) {
 }
 
 HOSTILE_CASE(oversized_frame_ends_the_connection) {
-    uint8_t header[WIRE_FRAME_HEADER_BYTES] = {0xff, 0xff, 0xff, 0xff, WIRE_MESSAGE};
+    uint8_t header[SEALED_HEADER_BYTES] = {0xff, 0xff, 0xff, 0xff, WIRE_MESSAGE};
     suite_connect(s);
     struct raw_peer peer = raw_peer(s);
     raw_send(peer.control, header, sizeof header);

@@ -220,7 +220,15 @@ static void check_explained(struct world *world, uint32_t node, const char *targ
     json_decref(rows);
 }
 
+static void check_path(struct world *world, uint32_t node, const char *target, const char *path) {
+    json_t *rows = ask(world, node, "explain", target);
+    const char *said = ctl_text(json_array_get(rows, 0), "path");
+    CHECK(strncmp(said, path, strlen(path)) == 0, "%s comes by: %s", target, said);
+    json_decref(rows);
+}
+
 static void explanations(struct world *world) {
+    const char *transport = getenv("FEATURED_TEST_TRANSPORT");
     struct payload payload;
     struct feature_ref *ref = NULL;
     struct feature_reservation *reservation = NULL;
@@ -236,6 +244,8 @@ static void explanations(struct world *world) {
     struct feature_view *view = payload_view(&payload, world->consumer, by_ref(ref));
     check_explained(world, 0, uri, "resident", "lease");
     check_explained(world, 1, uri, "resident", "lease"); /* asks the home */
+    check_path(world, 0, uri, "shared memory of node a");
+    check_path(world, 1, uri, transport != NULL ? transport : "tcp");
     CHECK_OK(payload_put(&payload, world->producer, 0, NULL));
     check_explained(world, 1, uri, "retired", "supersede");
     CHECK_OK(feature_release(view, FEATURE_RETURNED));

@@ -70,7 +70,7 @@ static void ask(const uint8_t *data, size_t bytes, const uint8_t *cluster_key) {
     run_handshake(&h, data, bytes);
 }
 
-static void take_frame(const struct wire_frame *frame) {
+static void take_frame(const struct sealed_frame *frame) {
     struct wire_read read;
     uint64_t id;
     int status;
@@ -87,25 +87,25 @@ static void take_frame(const struct wire_frame *frame) {
 }
 
 static void control(const uint8_t *data, size_t bytes, const uint8_t *cluster_key) {
-    struct wire_auth in = {.keyed = cluster_key != NULL};
-    struct wire_frame frame;
+    struct seal in = {.keyed = cluster_key != NULL};
+    struct sealed_frame frame;
     const char *why = NULL;
-    enum wire_result result;
+    enum sealed_result result;
     memcpy(in.key, key, sizeof in.key);
-    while ((result = wire_frame_open(&in, data, bytes, &frame, &why)) == WIRE_FRAME) {
-        expect(frame.frame_bytes <= bytes && frame.frame_bytes >= WIRE_FRAME_HEADER_BYTES);
+    while ((result = wire_frame_open(&in, data, bytes, &frame, &why)) == SEALED_FRAME) {
+        expect(frame.frame_bytes <= bytes && frame.frame_bytes >= SEALED_HEADER_BYTES);
         expect(frame.body + frame.body_bytes == data + frame.frame_bytes);
         take_frame(&frame);
         data += frame.frame_bytes;
         bytes -= frame.frame_bytes;
     }
-    expect(result == WIRE_MORE || why != NULL);
-    expect(result == WIRE_BAD || frame.frame_bytes > bytes);
-    expect(frame.frame_bytes <= WIRE_FRAME_HEADER_BYTES + TRANSPORT_MESSAGE_BYTES_MAX);
+    expect(result == SEALED_MORE || why != NULL);
+    expect(result == SEALED_BAD || frame.frame_bytes > bytes);
+    expect(frame.frame_bytes <= SEALED_HEADER_BYTES + TRANSPORT_MESSAGE_BYTES_MAX);
 }
 
 static void bulk(const uint8_t *data, size_t bytes, const uint8_t *cluster_key) {
-    struct wire_auth in = {.keyed = cluster_key != NULL};
+    struct seal in = {.keyed = cluster_key != NULL};
     struct wire_chunk chunk;
     memcpy(in.key, key, sizeof in.key);
     while (bytes >= WIRE_CHUNK_HEADER_BYTES && wire_chunk_open(&in, data, &chunk) == NULL) {

@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+#define FAULTS_MORE 3u /* where they outlast leases */
+
 /* ---- choosing ---- */
 
 static const struct {
@@ -56,13 +58,17 @@ static uint64_t any_gap_ns(uint64_t *random, const struct history *h) {
     }
 }
 
-static enum step_kind any_kind(uint64_t *random) {
+static unsigned weight_of(unsigned kind, const struct history *h) {
+    return kinds[kind].weight * (h->fences && kind >= STEP_CUT ? FAULTS_MORE : 1);
+}
+
+static enum step_kind any_kind(uint64_t *random, const struct history *h) {
     unsigned sum = 0, kind = 0;
     for (unsigned i = 0; i < STEP_KINDS; i++)
-        sum += kinds[i].weight;
+        sum += weight_of(i, h);
     unsigned pick = (unsigned)(cluster_random(random) % sum);
-    while (pick >= kinds[kind].weight)
-        pick -= kinds[kind++].weight;
+    while (pick >= weight_of(kind, h))
+        pick -= weight_of(kind++, h);
     return (enum step_kind)kind;
 }
 
@@ -75,12 +81,13 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
     h->readers = 1 + (cluster_random(&random) % 3 == 0);
     h->ids = 1 + (unsigned)(cluster_random(&random) % SAMPLE_IDS);
     h->fences = index && cluster_random(&random) % 3 == 0;
-    h->step_count = events < STEPS_MAX ? events : STEPS_MAX;
+    h->events_least = events < STEPS_MAX / 2 ? events : STEPS_MAX / 2;
+    h->step_count = 2 * h->events_least;
     uint64_t at_ns = index ? 300 * MS : 2 * MS;
     for (unsigned i = 0; i < h->step_count; i++) {
         at_ns += any_gap_ns(&random, h);
         h->steps[i] = (struct step){.at_ns = at_ns,
-                                    .kind = any_kind(&random),
+                                    .kind = any_kind(&random, h),
                                     .node = (unsigned)(cluster_random(&random) % h->nodes),
                                     .client = (unsigned)(cluster_random(&random) % 3),
                                     .a = (uint32_t)(cluster_random(&random) >> 16),
@@ -152,9 +159,15 @@ static void fault(struct world *w, const struct step *step) {
     }
 }
 
+/* Where many steps find nobody to ask, more are gone through. */
+static bool has_enough(const struct world *w, const struct history *h, unsigned steps) {
+    return steps >= h->step_count ||
+           (steps >= h->events_least && w->done + w->delivered >= h->events_least);
+}
+
 static void run_steps(struct world *w, const struct history *h) {
     uint64_t begin_ns = w->now_ns;
-    for (unsigned i = 0; i < h->step_count && !w->contract.broken; i++) {
+    for (unsigned i = 0; !has_enough(w, h, i) && !w->contract.broken; i++) {
         const struct step *step = &h->steps[i];
         world_go(w, begin_ns + step->at_ns);
         if (step->kind >= STEP_CUT)

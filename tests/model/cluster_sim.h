@@ -71,9 +71,10 @@ struct history {
     unsigned nodes;
     enum contract_policy policy;
     unsigned readers;
-    unsigned ids; /* sample_ids in use: the fewer, the more puts meet */
-    bool fences;  /* with an index: faults outlast leases, time is long */
-    unsigned step_count;
+    unsigned ids;          /* sample_ids in use: the fewer, the more puts meet */
+    bool fences;           /* with an index: faults outlast leases, time is long */
+    unsigned events_least; /* so many steps, and more until as many events have been */
+    unsigned step_count;   /* and no more than these */
     struct step steps[STEPS_MAX];
 };
 
@@ -163,6 +164,7 @@ struct world {
     unsigned held_count;
     struct reserved reserved[CLAIMS_MAX];
     unsigned reserved_count;
+    /* events: */
     uint64_t delivered; /* by the network and by etcd, so far */
     uint64_t done;      /* steps that did something: requests made, faults made */
     bool settling;

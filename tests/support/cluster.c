@@ -2,6 +2,9 @@
  *
  * A node: down (process.pid 0) -> running <-> frozen -> down. The loopback address is made of the
  * test's own pid (127.64.0.0/10), so that tests that run side by side never meet on a port.
+ *
+ * FEATURED_TEST_TRANSPORT=rdma with FEATURED_TEST_ADDRESS, of an RDMA rail of this machine, has the
+ * brokers reach each other so (tests/vm/run).
  */
 #include "cluster.h"
 
@@ -47,8 +50,10 @@ static void write_config(struct cluster *cluster, uint32_t index,
     snprintf(text, sizeof text, "[node]\nname = %s\n[local]\nsocket = %%D/%s.sock\n", node->name,
              node->name);
     config_text_add(&node->ini, text, cluster->directory);
-    snprintf(text, sizeof text, "[peers]\nlisten = %s\ncluster_secret_file = %%D/%s.cluster\n",
-             node->address, node->name);
+    const char *transport = getenv("FEATURED_TEST_TRANSPORT");
+    snprintf(text, sizeof text,
+             "[peers]\nlisten = %s\ncluster_secret_file = %%D/%s.cluster\ntransport = %s\n",
+             node->address, node->name, transport != NULL ? transport : "auto");
     config_text_add(&node->ini, cluster->count > 1 ? text : NULL, cluster->directory);
     for (uint32_t i = 0; i < cluster->count && options->etcd_members == 0; i++) {
         snprintf(text, sizeof text, "[peer %s]\naddress = %s\n", cluster->nodes[i].name,
@@ -57,6 +62,8 @@ static void write_config(struct cluster *cluster, uint32_t index,
     }
     if (options->etcd_members != 0)
         cluster_etcd_configure(cluster, index, options);
+    if (transport != NULL) /* an emulated machine: everything takes its time */
+        config_text_add(&node->ini, "[peers]\npeer_timeout = 9s\n", cluster->directory);
     config_text_add(&node->ini, options->ini, cluster->directory);
     config_text_add(&node->ini, options->ini_of[index], cluster->directory);
     config_text_write(&node->ini, node->config_path);
@@ -97,7 +104,9 @@ static void name_nodes(struct cluster *cluster) {
     uint32_t pid = (uint32_t)getpid();
     char directory[sizeof cluster->directory];
     memcpy(directory, cluster->directory, sizeof directory);
+    const char *given = getenv("FEATURED_TEST_ADDRESS");
     struct in_addr address = {.s_addr = htonl((127u << 24) | (64u << 16) | (pid & 0x3fffffu))};
+    CHECK(given == NULL || inet_aton(given, &address), "FEATURED_TEST_ADDRESS = %s", given);
     uint16_t first_port = free_port(address.s_addr);
     for (uint32_t i = 0; i < cluster->count; i++) {
         struct node *node = &cluster->nodes[i];

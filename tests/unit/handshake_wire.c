@@ -11,7 +11,7 @@
 #include "transport_tcp_wire.h"
 
 struct wire {
-    struct wire_auth out, in;
+    struct seal out, in;
     uint8_t bytes[256];
     size_t count;
 };
@@ -23,24 +23,25 @@ static void wire_init(struct wire *w, bool keyed) {
 
 static void add_message(struct wire *w, const char *text) {
     struct iovec part = {(void *)text, strlen(text)};
-    wire_frame_seal(&w->out, WIRE_MESSAGE, &part, 1, w->bytes + w->count);
-    memcpy(w->bytes + w->count + WIRE_FRAME_HEADER_BYTES, text, part.iov_len);
-    w->count += WIRE_FRAME_HEADER_BYTES + part.iov_len;
+    sealed_frame_seal(&w->out, WIRE_MESSAGE, &part, 1, w->bytes + w->count);
+    memcpy(w->bytes + w->count + SEALED_HEADER_BYTES, text, part.iov_len);
+    w->count += SEALED_HEADER_BYTES + part.iov_len;
 }
 
 Test(transport_wire, frames_come_out_as_they_went_in) {
     for (int keyed = 0; keyed < 2; keyed++) {
         struct wire w;
-        struct wire_frame frame;
+        struct sealed_frame frame;
         const char *why;
         wire_init(&w, keyed);
         add_message(&w, "one");
         add_message(&w, "");
-        cr_assert_eq(wire_frame_open(&w.in, w.bytes, w.count, &frame, &why), WIRE_FRAME);
+        cr_assert_eq(wire_frame_open(&w.in, w.bytes, w.count, &frame, &why), SEALED_FRAME);
         cr_assert_eq(frame.body_bytes, 3);
         cr_assert_arr_eq(frame.body, "one", 3);
         size_t at = frame.frame_bytes;
-        cr_assert_eq(wire_frame_open(&w.in, w.bytes + at, w.count - at, &frame, &why), WIRE_FRAME);
+        cr_assert_eq(wire_frame_open(&w.in, w.bytes + at, w.count - at, &frame, &why),
+                     SEALED_FRAME);
         cr_assert_eq(frame.body_bytes, 0);
         cr_assert_eq(at + frame.frame_bytes, w.count);
     }
@@ -48,44 +49,44 @@ Test(transport_wire, frames_come_out_as_they_went_in) {
 
 Test(transport_wire, incomplete_frames_say_how_much_they_need) {
     struct wire w;
-    struct wire_frame frame;
+    struct sealed_frame frame;
     const char *why;
     wire_init(&w, true);
     add_message(&w, "hello");
     for (size_t bytes = 0; bytes < w.count; bytes++) {
-        cr_assert_eq(wire_frame_open(&w.in, w.bytes, bytes, &frame, &why), WIRE_MORE);
+        cr_assert_eq(wire_frame_open(&w.in, w.bytes, bytes, &frame, &why), SEALED_MORE);
         cr_assert_eq(frame.frame_bytes,
-                     bytes < WIRE_FRAME_HEADER_BYTES ? WIRE_FRAME_HEADER_BYTES : w.count);
+                     bytes < SEALED_HEADER_BYTES ? SEALED_HEADER_BYTES : w.count);
     }
 }
 
 Test(transport_wire, any_flipped_bit_of_a_frame_is_noticed) {
     struct wire w;
-    struct wire_frame frame;
+    struct sealed_frame frame;
     const char *why;
     wire_init(&w, true);
     add_message(&w, "hello");
     for (size_t bit = 0; bit < w.count * 8; bit++) {
-        struct wire_auth in = w.in;
+        struct seal in = w.in;
         w.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
-        cr_assert_neq(wire_frame_open(&in, w.bytes, w.count, &frame, &why), WIRE_FRAME);
+        cr_assert_neq(wire_frame_open(&in, w.bytes, w.count, &frame, &why), SEALED_FRAME);
         w.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
     }
 }
 
 Test(transport_wire, repeated_and_dropped_frames_are_noticed) {
     struct wire w;
-    struct wire_frame frame;
+    struct sealed_frame frame;
     const char *why;
     wire_init(&w, true);
     add_message(&w, "one");
     size_t first = w.count;
     add_message(&w, "two");
-    struct wire_auth dropped = w.in;
+    struct seal dropped = w.in;
     cr_assert_eq(wire_frame_open(&dropped, w.bytes + first, w.count - first, &frame, &why),
-                 WIRE_BAD);
-    cr_assert_eq(wire_frame_open(&w.in, w.bytes, w.count, &frame, &why), WIRE_FRAME);
-    cr_assert_eq(wire_frame_open(&w.in, w.bytes, w.count, &frame, &why), WIRE_BAD);
+                 SEALED_BAD);
+    cr_assert_eq(wire_frame_open(&w.in, w.bytes, w.count, &frame, &why), SEALED_FRAME);
+    cr_assert_eq(wire_frame_open(&w.in, w.bytes, w.count, &frame, &why), SEALED_BAD);
 }
 
 Test(transport_wire, sizes_are_checked_before_the_body_arrives) {
@@ -102,13 +103,14 @@ Test(transport_wire, sizes_are_checked_before_the_body_arrives) {
         {0, 0x101},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        struct wire_auth in = {.keyed = false};
-        struct wire_frame frame;
+        struct seal in = {.keyed = false};
+        struct sealed_frame frame;
         const char *why = NULL;
-        uint8_t header[WIRE_FRAME_HEADER_BYTES] = {0};
+        uint8_t header[SEALED_HEADER_BYTES] = {0};
         memcpy(header, &bad[i].bytes, 4);
         memcpy(header + 4, &bad[i].type, 4);
-        cr_assert_eq(wire_frame_open(&in, header, sizeof header, &frame, &why), WIRE_BAD, "%zu", i);
+        cr_assert_eq(wire_frame_open(&in, header, sizeof header, &frame, &why), SEALED_BAD, "%zu",
+                     i);
         cr_assert_not_null(why);
     }
 }
@@ -119,7 +121,7 @@ Test(transport_wire, chunk_headers_come_out_as_they_went_in) {
     uint8_t header[WIRE_CHUNK_HEADER_BYTES];
     wire_init(&w, true);
     wire_chunk_seal(&w.out, &chunk, header);
-    struct wire_auth again = w.in;
+    struct seal again = w.in;
     cr_assert_null(wire_chunk_open(&w.in, header, &got));
     cr_assert(got.id == chunk.id && got.offset == 1 && got.bytes == 2);
     header[3] ^= 1;

@@ -7,30 +7,30 @@
 
 static const uint8_t key[AUTH_KEY_BYTES] = "a key of one direction";
 
-static struct rwire_auth keyed(void) {
-    struct rwire_auth auth = {.keyed = true};
+static struct seal keyed(void) {
+    struct seal auth = {.keyed = true};
     memcpy(auth.key, key, sizeof key);
     return auth;
 }
 
-static size_t seal(struct rwire_auth *auth, enum rwire_type type, const void *body, size_t bytes,
+static size_t seal(struct seal *auth, enum rwire_type type, const void *body, size_t bytes,
                    uint8_t *out) {
     struct iovec part = {(void *)body, bytes};
-    rwire_seal(auth, type, &part, 1, out);
-    memcpy(out + RWIRE_HEADER_BYTES, body, bytes);
-    return RWIRE_HEADER_BYTES + bytes;
+    sealed_frame_seal(auth, type, &part, 1, out);
+    memcpy(out + SEALED_HEADER_BYTES, body, bytes);
+    return SEALED_HEADER_BYTES + bytes;
 }
 
 Test(rdma_wire, frames_come_out_as_they_went_in) {
-    struct rwire_auth out = keyed(), in = keyed();
-    struct rwire_frame frame;
+    struct seal out = keyed(), in = keyed();
+    struct sealed_frame frame;
     const char *why;
     uint8_t bytes[128];
     for (int i = 0; i < 3; i++) {
         size_t count = seal(&out, RWIRE_MESSAGE, "hello", 5, bytes);
         for (size_t part = 0; part < count; part++)
-            cr_assert_eq(rwire_open(&in, bytes, part, &frame, &why), RWIRE_MORE);
-        cr_assert_eq(rwire_open(&in, bytes, count, &frame, &why), RWIRE_FRAME);
+            cr_assert_eq(rwire_open(&in, bytes, part, &frame, &why), SEALED_MORE);
+        cr_assert_eq(rwire_open(&in, bytes, count, &frame, &why), SEALED_FRAME);
         cr_assert_eq(frame.type, RWIRE_MESSAGE);
         cr_assert_eq(frame.frame_bytes, count);
         cr_assert_arr_eq(frame.body, "hello", 5);
@@ -38,22 +38,22 @@ Test(rdma_wire, frames_come_out_as_they_went_in) {
 }
 
 Test(rdma_wire, a_changed_repeated_or_left_out_frame_is_refused) {
-    struct rwire_frame frame;
+    struct sealed_frame frame;
     const char *why;
     uint8_t first[64], second[64];
-    struct rwire_auth out = keyed();
+    struct seal out = keyed();
     size_t count = seal(&out, RWIRE_MESSAGE, "one", 3, first);
     seal(&out, RWIRE_MESSAGE, "two", 3, second);
 
-    struct rwire_auth in = keyed();
-    cr_assert_eq(rwire_open(&in, second, count, &frame, &why), RWIRE_BAD, "left out");
+    struct seal in = keyed();
+    cr_assert_eq(rwire_open(&in, second, count, &frame, &why), SEALED_BAD, "left out");
     in = keyed();
-    cr_assert_eq(rwire_open(&in, first, count, &frame, &why), RWIRE_FRAME);
-    cr_assert_eq(rwire_open(&in, first, count, &frame, &why), RWIRE_BAD, "repeated");
+    cr_assert_eq(rwire_open(&in, first, count, &frame, &why), SEALED_FRAME);
+    cr_assert_eq(rwire_open(&in, first, count, &frame, &why), SEALED_BAD, "repeated");
     for (size_t i = 0; i < count; i++) {
         in = keyed();
         first[i] ^= 1;
-        cr_assert_neq(rwire_open(&in, first, count, &frame, &why), RWIRE_FRAME, "byte %zu", i);
+        cr_assert_neq(rwire_open(&in, first, count, &frame, &why), SEALED_FRAME, "byte %zu", i);
         first[i] ^= 1;
     }
 }
@@ -68,13 +68,14 @@ Test(rdma_wire, frames_of_wrong_sizes_are_refused_from_their_header) {
         {RWIRE_SEGMENT, 31}, {RWIRE_GONE, 5},  {RWIRE_BEGIN, 3},
         {RWIRE_END, 17},     {0, 0},           {RWIRE_END + 1, 0},
     };
-    struct rwire_auth out = {0}, in = {0};
-    struct rwire_frame frame;
+    struct seal out = {0}, in = {0};
+    struct sealed_frame frame;
     const char *why;
     uint8_t bytes[128], body[64] = {0};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         seal(&out, wrong[i].type, body, wrong[i].bytes, bytes);
-        cr_assert_eq(rwire_open(&in, bytes, RWIRE_HEADER_BYTES, &frame, &why), RWIRE_BAD, "%zu", i);
+        cr_assert_eq(rwire_open(&in, bytes, SEALED_HEADER_BYTES, &frame, &why), SEALED_BAD, "%zu",
+                     i);
     }
 }
 

@@ -1,22 +1,29 @@
-# What tests/vm/nodes uses on both machines: brokers, samples, a way to have the other machine do something, verdicts.
+# What the cases of tests/vm/cases use, on both machines: brokers, samples, a way to have the other machine do
+# something, what went over the wire, verdicts. Node 1 is the home, node 2 reads and drives.
 BUILD=${BUILD:-build}
 dir=/dev/shm/featured
 mkdir -p $dir
 
 say() { echo "node$NODE: $*"; }
+exec {silence}<> <(:)
+pause() { read -rt "$1" -u $silence; } # SECONDS; without a process, which costs under emulation
+now_ms() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
 await() { # SECONDS COMMAND...: until it succeeds
   local end=$((SECONDS + $1))
   shift
   until "$@" > /dev/null 2>&1; do
-    [ $SECONDS -lt $end ] || return 1
-    sleep 0.1
+    [ $SECONDS -lt $end ] || return
+    pause 0.1
   done
+  return 0
 }
+not() { ! "$@"; }
+
 # ---- the home does what the reader asks for ----
 serve() {
   local number=0
   while :; do
-    until [ -e /results/do.$number ]; do sleep 0.1; done
+    until [ -e /results/do.$number ]; do pause 0.05; done
     (eval "$(cat /results/do.$number)") > /results/said.$number 2>&1
     echo $? > /results/did.$number.part
     mv /results/did.$number.part /results/did.$number
@@ -25,19 +32,19 @@ serve() {
 }
 tell_home() { # COMMAND: without waiting
   local number
-  number=$(cat $dir/asked 2> /dev/null || echo 0)
-  echo $((number + 1)) > $dir/asked
-  echo "$1" > /results/do.part && mv /results/do.part /results/do.$number
-}
-on_home() { # COMMAND: runs it there; its output and status
-  local number
   number=$(cat $dir/asked 2> /dev/null || echo 0) # a file: callers are subshells, too
   echo $((number + 1)) > $dir/asked
-  echo "$1" > /results/do.part && mv /results/do.part /results/do.$number
-  until [ -e /results/did.$number ]; do sleep 0.1; done
-  cat /results/said.$number
-  return "$(cat /results/did.$number)"
+  echo "$1" > /results/do.part && mv /results/do.part "/results/do.$number"
+  told=$number
 }
+on_home() { # COMMAND: runs it there; its output and status
+  local told
+  tell_home "$1"
+  until [ -e "/results/did.$told" ]; do pause 0.05; done
+  cat "/results/said.$told"
+  return "$(cat "/results/did.$told")"
+}
+
 # ---- brokers ----
 write_config() { # [LINE OF [peers]]... [-- LINE OF [rdma]...]
   local peers='' rdma='' into=peers line
@@ -47,6 +54,7 @@ write_config() { # [LINE OF [peers]]... [-- LINE OF [rdma]...]
       *) printf -v $into '%s%s\n' "${!into}" "$line" ;;
     esac
   done
+  [[ $peers == *transport\ =* ]] || peers+=$'transport = auto\n'
   (umask 077; [ -e $dir/secret ] || echo "a secret of this cluster, long enough" > $dir/secret)
   cat > $dir/conf << END
 [node]
@@ -54,55 +62,140 @@ name = n$NODE
 [local]
 socket = $dir/sock
 [memory]
-max_resident_bytes = 400MiB
+max_resident_bytes = 800MiB
 prefault = off
 [store run]
-max_resident_bytes = 320MiB
-landing_bytes = 320MiB
-policy = retain
+max_resident_bytes = 300MiB
+landing_bytes = 300MiB
+policy = on-ack
 [peers]
 listen = 0.0.0.0:7400
 cluster_secret_file = $dir/secret
-peer_timeout = 30s
+peer_timeout = 12s
+reconnect_max = 1s
 ${peers}[rdma]
 registration_bytes = 64MiB
-stall_timeout = 20s
+stall_timeout = 8s
 ${rdma}[peer n$((3 - NODE))]
 address = 10.77.0.$((3 - NODE)):7400
 END
 }
-start_broker() {
-  $BUILD/featured --config $dir/conf > $dir/log 2>&1 &
+start_broker() { # [PROGRAM THAT STARTS IT...]
+  rm -f $dir/big.? # no sample outlives a broker
+  "$@" $BUILD/featured --config $dir/conf > $dir/log 2>&1 &
   echo $! > $dir/pid
-  await 60 $BUILD/featurectl --socket $dir/sock status
+  until ctl status > /dev/null 2>&1; do
+    kill -0 "$(cat $dir/pid)" 2> /dev/null || return 1
+    pause 0.1
+  done
 }
 stop_broker() { # [SIGNAL]
-  kill -"${1:-TERM}" "$(cat $dir/pid)" 2> /dev/null
-  await 60 sh -c "! kill -0 $(cat $dir/pid)"
+  local pid
+  pid=$(cat $dir/pid)
+  kill -"${1:-TERM}" "$pid" 2> /dev/null
+  await 60 not kill -0 "$pid"
 }
 ctl() { $BUILD/featurectl --socket $dir/sock "$@"; }
-peer_is_up() { ctl nodes --json | grep "\"node\": *\"n$((3 - NODE))\"" | grep -q '"state": *"up"'; }
-peer_over() { ctl nodes --json | sed -nE 's/.*"transport": *"([^"]*)".*/\1/p'; }
-# ---- samples ----
-make_file() { # BYTES FILE: a safetensors file of one tensor of random bytes
-  local header="{\"t\":{\"dtype\":\"U8\",\"shape\":[$1],\"data_offsets\":[0,$1]}}"
-  while [ $((${#header} % 8)) != 0 ]; do header+=' '; done
-  { printf "\\x$(printf %02x ${#header})\\0\\0\\0\\0\\0\\0\\0$header"; head -c "$1" /dev/urandom; } > "$2"
+field() { [[ $2 =~ \"$1\":\ *\"?([^,\"}]*) ]] && echo "${BASH_REMATCH[1]}"; } # KEY JSON: its first value
+peer_line() { ctl nodes --json | grep "\"node\": *\"n$((3 - NODE))\""; }
+peer_is_over() { # TRANSPORT
+  local line
+  line=$(peer_line) && [ "$(field state "$line") $(field transport "$line")" = "up $1" ]
 }
-put() { # BYTES ID: prints its ref; the sample put before makes room
-  [ ! -e $dir/last ] || ctl abort "$(cat $dir/last)" > /dev/null 2>&1
-  make_file "$1" $dir/put.safetensors
-  ctl put $dir/put.safetensors --store run --id "$2" > $dir/put.out || return 1
-  tail -n 1 $dir/put.out | tee $dir/last
+# No lease, no reservation, no bytes of a copy, nothing on its way.
+is_idle() {
+  local status stores
+  status=$(ctl status --json) && stores=$(ctl stores --json) || return
+  [ "$(field leases "$status") $(field release_pending "$status")" = "0 0" ] \
+    && [ "$(field reservations "$stores") $(field planned "$stores") $(field landing_used_bytes "$stores")" = "0 0 0" ]
 }
-tensor_sum() { tail -c "$1" "$2" | md5sum; }
+
+# The home as a case finds it, whatever the case before did to it.
+home_is_ready() {
+  rail_up 0 && rail_up 1
+  kill -0 "$(cat $dir/pid)" 2> /dev/null || start_broker
+}
+# rdma link del waits for every context on the device: whoever does not let go makes it hang, and with it every later
+# call; then this machine is of no more use.
+delete_rail() { # RAIL
+  local start
+  start=$(now_ms)
+  rdma link del "rxe$1" &
+  await 15 not kill -0 $! || return
+  wait $! && echo "rdma link del took $(($(now_ms) - start)) ms"
+}
+# Slow rails leave time to strike in the middle of a read, and the processors of both machines free to do it.
+slow_rails() {
+  local i
+  for i in 0 1; do tc qdisc replace dev eth$i root tbf rate 32mbit burst 64kb limit 16mb || return; done
+}
+fast_rails() { tc qdisc del dev eth0 root && tc qdisc del dev eth1 root; }
+
+# ---- samples: files of random bytes that tests/vm/run made ----
+samples=$DIRECTORY/$BUILD/tests/vm-samples
+big_bytes=$((32 << 20)) # of the sample that faults strike in the middle of
+file_of() { echo "$samples/$1.$2"; } # BYTES WHICH (0, 1)
+put_file() { ctl put "$1" --store run --id "$2" | tail -n 1; } # FILE ID: prints its ref
+big() { # WHICH: prints its ref
+  [ -e $dir/big.$1 ] || put_file "$(file_of $big_bytes $1)" big-$1 > $dir/big.$1 || return
+  cat $dir/big.$1
+}
+
 # ---- what went over the wire ----
-rail_packets() { cat /sys/class/infiniband/rxe"$1"/ports/1/hw_counters/rcvd_pkts 2> /dev/null || echo 0; }
-tcp_segments() { awk '/^Tcp:/ && $2 ~ /[0-9]/ {print $11}' /proc/net/snmp; }
+count_packets() { # received by this machine: $packets, and of each rail ${rail_packets[I]}
+  local i
+  packets=0
+  for i in 0 1; do
+    rail_packets[i]=0
+    read -r "rail_packets[i]" 2> /dev/null < /sys/class/infiniband/rxe$i/ports/1/hw_counters/rcvd_pkts
+    packets=$((packets + rail_packets[i]))
+  done
+}
+tcp_segments() { awk '/^Tcp:/ && $2 ~ /[0-9]/ {print $11 + $12}' /proc/net/snmp; }
+
 # ---- verdicts ----
-good() { echo "PASS $*" | tee -a /results/cases; }
-bad() {
-  echo "FAIL $*" | tee -a /results/cases
-  tail -n 8 $dir/log | sed 's/^/  reader| /'
-  on_home "tail -n 8 $dir/log" | sed 's/^/  home| /'
+# check WORDS COMMAND...: what a case wants to be true; the first that is not is why it fails.
+check() {
+  local what=$1
+  shift
+  "$@" && return
+  failure=$what
+  return 1
+}
+# For whoever looks into a failure: the whole log, and what the kernel knows.
+keep_state() { # NAME
+  cp $dir/log "/results/$1.log"
+  {
+    ctl nodes
+    rdma link
+    rdma resource show qp
+    tc -s qdisc show
+    ip -s neigh
+    grep -H . /sys/class/infiniband/*/ports/1/gids/{0,1,2,3}
+    grep -E 'Udp:|Ip:' /proc/net/snmp
+    grep -H . /sys/class/infiniband/*/ports/1/hw_counters/* | sed 's,^.*infiniband/,,' | grep -v ':0$'
+    dmesg | tail -n 30
+  } > "/results/$1.state" 2>&1
+}
+figure() { figures+="${figures:+, }$*"; }
+# run_case FUNCTION WORDS: PASS or FAIL, the words, and the figures that it gave.
+run_case() {
+  local start=$SECONDS
+  [ -z "${VM_CASES:-}" ] || [[ " $VM_CASES " == *" $1 "* ]] || return 0
+  figures='' failure=''
+  [ -n "${home_is_off:-}" ] || on_home home_is_ready
+  rail_up 0 && rail_up 1
+  echo "---- $1" >> /results/case.log
+  if "$1" >> /results/case.log 2>&1; then
+    echo "PASS $1: $2${figures:+ ($figures)} [$((SECONDS - start)) s]" | tee -a /results/cases
+    return
+  fi
+  echo "FAIL $1: $2: ${failure:-ended early}${figures:+ ($figures)} [$((SECONDS - start)) s]" | tee -a /results/cases
+  {
+    tail -n 15 /results/case.log | sed 's/^/  case| /'
+    tail -n 12 $dir/log | sed 's/^/  reader| /'
+    keep_state "$1.reader"
+    [ -n "${home_is_off:-}" ] || on_home "keep_state $1.home; tail -n 12 $dir/log" | sed 's/^/  home| /'
+  } | tee -a /results/cases
+  [ -z "${broken:-}" ] || exit 1
 }
