@@ -124,6 +124,10 @@ static void on_confirmed(void *context, const Fb__PeerReply *reply, const uint8_
     (void)payload, (void)payload_bytes, (void)why;
     struct outbox *outbox = context;
     outbox->busy = false;
+    if (!outbox->peer) { /* outbox_free() has been */
+        free(outbox);
+        return;
+    }
     if (reply && reply->status == FB__STATUS__OK) {
         while (!TAILQ_EMPTY(&outbox->sent))
             forget(outbox, &outbox->sent, TAILQ_FIRST(&outbox->sent));
@@ -240,6 +244,8 @@ void outbox_free(struct peer *peer) {
     TAILQ_CONCAT(&outbox->waiting, &outbox->sent, link);
     while (!TAILQ_EMPTY(&outbox->waiting))
         forget(outbox, &outbox->waiting, TAILQ_FIRST(&outbox->waiting));
-    free(outbox);
     peer_set_user(peer, NULL);
+    outbox->peer = NULL;
+    if (!outbox->busy) /* else its message is still to be answered: peer_deinit() does that */
+        free(outbox);
 }
