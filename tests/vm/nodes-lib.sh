@@ -89,6 +89,7 @@ start_broker() { # [PROGRAM THAT STARTS IT...]
     kill -0 "$(cat $dir/pid)" 2> /dev/null || return 1
     pause 0.1
   done
+  return 0 # and not what the last pause gave
 }
 stop_broker() { # [SIGNAL]
   local pid
