@@ -124,11 +124,11 @@ $(BUILD)/tests/qp_error.so: $(call obj,tests/vm/programs/qp_error.c)
 	$(Q)$(CC) -shared $(LDFLAGS) $^ -libverbs -o $@
 tests: all $(SUITES:%=$(BUILD)/tests/%) ## build the test programs
 
-check: tests ## run every test; closes with "N passed, N failed"
-	BUILD=$(BUILD) scripts/run-tests $(SUITES)
+check: tests $(VM_PROGRAMS) ## run every test; closes with "N passed, N failed"
+	BUILD=$(BUILD) scripts/run-tests $(SUITES) vm
 check-faults: tests ## of those the faults alone: leaders killed, quorums lost, nodes cut off, on real etcd
 	BUILD=$(BUILD) FILTER='@(index_faults|index_nodes|directory_etcd)/*' scripts/run-tests conformance e2e
-vm-check: tests $(VM_PROGRAMS) ## the tests that need RDMA alone, in QEMU machines with Soft-RoCE
+vm-check: tests $(VM_PROGRAMS) ## of those the ones that need RDMA alone, in QEMU machines with Soft-RoCE
 	BUILD=$(BUILD) tests/vm/run
 vm-shell: all ## a prompt on the second of two connected machines with two rails each
 	BUILD=$(BUILD) tests/vm/shell

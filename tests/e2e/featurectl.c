@@ -182,12 +182,29 @@ static void check_leases_facts(struct world *world) {
     json_decref(rows);
 }
 
+/* By which the brokers reach each other: in a machine of tests/vm, over RDMA alone. */
+static const char *between_nodes(void) {
+    const char *given = getenv("FEATURED_TEST_TRANSPORT");
+    return given != NULL ? given : "tcp";
+}
+
+static void check_rails_facts(const json_t *node) {
+    const json_t *rails = json_object_get(node, "rails");
+    double bytes_in = 0;
+    for (size_t i = 0; i < json_array_size(rails); i++)
+        bytes_in += (double)ctl_number(json_array_get(rails, i), "bytes_in");
+    CHECK(bytes_in >= 100000, "%.0f bytes came in over %zu rails", bytes_in,
+          json_array_size(rails));
+}
+
 static void check_nodes_facts(struct world *world) {
     json_t *rows = ask(world, 1, "nodes", NULL), *row = ctl_row(rows, "node", "a");
     CHECK(strcmp(ctl_text(row, "state"), "up") == 0, "state %s", ctl_text(row, "state"));
-    CHECK(strcmp(ctl_text(row, "transport"), "tcp") == 0, "transport %s",
+    CHECK(strcmp(ctl_text(row, "transport"), between_nodes()) == 0, "transport %s",
           ctl_text(row, "transport"));
     CHECK(ctl_number(row, "bytes_in") >= 100000, "bytes_in");
+    if (strcmp(between_nodes(), "rdma") == 0)
+        check_rails_facts(row);
     json_decref(rows);
 }
 
@@ -228,7 +245,6 @@ static void check_path(struct world *world, uint32_t node, const char *target, c
 }
 
 static void explanations(struct world *world) {
-    const char *transport = getenv("FEATURED_TEST_TRANSPORT");
     struct payload payload;
     struct feature_ref *ref = NULL;
     struct feature_reservation *reservation = NULL;
@@ -245,7 +261,7 @@ static void explanations(struct world *world) {
     check_explained(world, 0, uri, "resident", "lease");
     check_explained(world, 1, uri, "resident", "lease"); /* asks the home */
     check_path(world, 0, uri, "shared memory of node a");
-    check_path(world, 1, uri, transport != NULL ? transport : "tcp");
+    check_path(world, 1, uri, between_nodes());
     CHECK_OK(payload_put(&payload, world->producer, 0, NULL));
     check_explained(world, 1, uri, "retired", "supersede");
     CHECK_OK(feature_release(view, FEATURE_RETURNED));

@@ -81,7 +81,7 @@ Test(config, an_empty_file_means_the_documented_defaults) {
     cr_expect_eq(config.store_defaults.max_samples, 1048576);
     cr_expect_eq(config.max_stores, 64);
     cr_expect_str_eq(config.listen, "");
-    cr_expect_eq(config.transport, 1);
+    cr_expect_eq(config.transport, CONFIG_TRANSPORT_AUTO);
     cr_expect_not(config.require_rdma);
     cr_expect_eq(config.chunk_bytes, 1048576);
     cr_expect_eq(config.reads_per_peer, 8);

@@ -2,6 +2,7 @@
 # something, what went over the wire, verdicts. Node 1 is the home, node 2 reads and drives.
 BUILD=${BUILD:-build}
 dir=/dev/shm/featured
+asked=/dev/shm/asked # how many commands the home has been sent
 mkdir -p $dir
 
 say() { echo "node$NODE: $*"; }
@@ -32,8 +33,8 @@ serve() {
 }
 tell_home() { # COMMAND: without waiting
   local number
-  number=$(cat $dir/asked 2> /dev/null || echo 0) # a file: callers are subshells, too
-  echo $((number + 1)) > $dir/asked
+  number=$(cat $asked 2> /dev/null || echo 0) # a file: callers are subshells, too
+  echo $((number + 1)) > $asked
   echo "$1" > /results/do.part && mv /results/do.part "/results/do.$number"
   told=$number
 }
@@ -88,6 +89,7 @@ start_broker() { # [PROGRAM THAT STARTS IT...]
     kill -0 "$(cat $dir/pid)" 2> /dev/null || return 1
     pause 0.1
   done
+  return 0 # and not what the last pause gave
 }
 stop_broker() { # [SIGNAL]
   local pid

@@ -27,3 +27,14 @@ auto_takes_rdma() {
 tcp_when_told() {
   reader tcp 'transport = tcp' && get_fresh 2097152 tcp && settled
 }
+# Where the home has no rail, auto is TCP from the start; when rails appear there, RDMA, with no restart of anybody.
+auto_comes_back() {
+  stop_broker
+  check "the home's rails go" on_home 'delete_rail 0 && delete_rail 1' || { broken=1; return 1; }
+  reader tcp && get_fresh 2097152 tcp && check "the log says why" grep -q 'is over tcp; rdma: ' $dir/log || return
+  on_home 'rail_up 0 && rail_up 1' || return
+  local since=$SECONDS
+  check "the peer is reached over rdma by itself" await 120 peer_is_over rdma || return
+  figure "rdma $((SECONDS - since)) s after the rails came"
+  get_fresh 2097152 rdma && settled
+}
