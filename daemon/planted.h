@@ -39,6 +39,7 @@ enum {
     PLANTED_SENT_TWICE,      /* a write that was not answered is sent again, unsettled */
     PLANTED_FLIGHT_BELIEVED, /* ... or believed, though this node was fenced meanwhile */
     PLANTED_LANDED_EARLY,    /* a client is told of bytes that have not landed yet */
+    PLANTED_LOOKED_ONCE,     /* what the index named and is gone is not looked for again */
 };
 
 #ifdef BROKER_BUGS

@@ -401,6 +401,8 @@ void item_done(struct item *item, Fb__Status status, const char *format, ...) {
     leave_all(item);
     item->done = true;
     item->status = status;
+    free(item->error);
+    item->error = NULL;
     if (format) {
         va_list arguments;
         va_start(arguments, format);

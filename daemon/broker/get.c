@@ -4,6 +4,11 @@
  * home is another node is leased there first (remote.c), its bytes are landed here once (fetch.c),
  * and the client gets a local lease on the landing copy. The home alone says whether a generation
  * may be read, each time.
+ *
+ * An id is looked for here, then in the index, then at the home that the index names. Between two
+ * of these it may have been put anew elsewhere: what the index named and is gone is looked for
+ * again, until the index names nothing new; and one whose put has reached the index, but whose home
+ * has not heard of that yet, is waited for there.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -107,7 +112,7 @@ static void on_resident(struct waiter *waiter, const struct store_effect *effect
 }
 
 /* Tries this node's own generations; true if the item ended or waits in the store. */
-static bool try_local(struct item *item, bool final) {
+static bool try_local(struct item *item, uint64_t wait_ns, bool final) {
     struct call *call = item->call;
     struct broker *broker = call->broker;
     if (!broker_serves(broker)) {
@@ -118,7 +123,7 @@ static bool try_local(struct item *item, bool final) {
         .sample_id = item->sample_id,
         .sample_id_bytes = (uint32_t)strlen(item->sample_id),
         .generation = item->generation,
-        .deadline_ns = broker->now_ns + call->wait_ns,
+        .deadline_ns = broker->now_ns + wait_ns,
         .tag = (uint64_t)(uintptr_t)&item->waiter,
     };
     struct store_lease lease;
@@ -136,6 +141,38 @@ static bool try_local(struct item *item, bool final) {
     return true;
 }
 
+uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wait_ns) {
+    struct store_info info;
+    bool on_its_way = generation && store_stat(space->store, NULL, 0, generation, &info) &&
+                      info.state == STORE_SEALED;
+    return on_its_way && wait_ns < ROUND_TRIP_LIMIT_NS ? ROUND_TRIP_LIMIT_NS : wait_ns;
+}
+
+/* It is nowhere: why, as whoever had it last said, or as we know it. */
+static void refuse_absent(struct item *item) {
+    char *why = item->error;
+    if (item->in_store)
+        return; /* it may still come */
+    item->error = NULL;
+    if (why)
+        item_done(item, FB__STATUS__NOT_FOUND, "%s", why);
+    else
+        get_local_not_found(item);
+    free(why);
+}
+
+/* The index named one of ours, which was not resident a moment ago. */
+static void get_ours(struct item *item, uint64_t generation) {
+    if (item->in_store)
+        return; /* it ends when that one is resident, too */
+    item->generation = generation;
+    if (try_local(item, get_wait_ns(item->call->space, generation, item->call->wait_ns), false))
+        return;
+    char sentence[SENTENCE_BYTES];
+    status_not_found(sentence, item->call->broker, item->call->space, item->sample_id, generation);
+    get_look_again(item, sentence);
+}
+
 static void on_located(void *context, enum directory_result result,
                        const struct directory_record *record, bool ask_peers) {
     struct item *item = ask_take(context);
@@ -143,38 +180,58 @@ static void on_located(void *context, enum directory_result result,
         return;
     struct broker *broker = item->call->broker;
     bool may_come = result == DIRECTORY_E_NOT_FOUND && item->call->wait_ns;
+    bool stale = result == DIRECTORY_OK && record->generation == item->missed;
     if (ask_peers || may_come) { /* each of them waits for it, if it is to be waited for */
         remote_get_anywhere(item);
     } else if (nodes_have_lost(broker, result, record)) {
         item_done(item, FB__STATUS__LOST,
                   "sample %s of store %s was at node %s, which is gone with its memory",
                   item->sample_id, item->call->space->name, record->home);
-    } else if (result == DIRECTORY_OK && strcmp(record->home, broker->config->node)) {
+    } else if (result == DIRECTORY_OK && !stale && strcmp(record->home, broker->config->node)) {
         strcpy(item->home, record->home);
         item->generation = record->generation;
         item->incarnation = record->incarnation;
+        item->located = true;
         remote_get(item);
+    } else if (result == DIRECTORY_OK && !stale) {
+        get_ours(item, record->generation);
     } else if (result == DIRECTORY_E_UNAVAILABLE && !item->in_store) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is not on this node and the directory cannot be reached",
                   item->sample_id, item->call->space->name);
-    } else if (!item->in_store) {
-        get_local_not_found(item);
+    } else {
+        refuse_absent(item);
     }
 }
 
-static void get_by_id(struct item *item) {
-    struct broker *broker = item->call->broker;
-    if (try_local(item, false) && !item->in_store)
-        return;
+/* False: out of memory. */
+static bool look(struct item *item) {
     struct ask *ask = ask_new(item, NULL);
-    if (ask) {
-        item_set_deadline(item, broker->now_ns + item->call->wait_ns + item->call->patience_ns);
-        broker->directory->ops->locate(broker->directory, item->call->space->name, item->sample_id,
-                                       on_located, ask);
-    } else if (!item->in_store) {
-        get_local_not_found(item);
-    }
+    struct directory *directory = item->call->broker->directory;
+    if (ask)
+        directory->ops->locate(directory, item->call->space->name, item->sample_id, on_located,
+                               ask);
+    return ask;
+}
+
+void get_look_again(struct item *item, const char *why) {
+    free(item->error);
+    item->error = strdup(why);
+    item->missed = item->generation;
+    item->generation = item->incarnation = 0;
+    *item->home = '\0';
+    item->located = false;
+    if (BROKER_PLANTED(PLANTED_LOOKED_ONCE) || !look(item))
+        refuse_absent(item);
+}
+
+static void get_by_id(struct item *item) {
+    struct call *call = item->call;
+    if (try_local(item, call->wait_ns, false) && !item->in_store)
+        return;
+    item_set_deadline(item, call->broker->now_ns + call->wait_ns + call->patience_ns);
+    if (!look(item))
+        refuse_absent(item);
 }
 
 static void get_one(struct item *item, const Fb__GetItem *asked) {
@@ -186,7 +243,7 @@ static void get_one(struct item *item, const Fb__GetItem *asked) {
     if (BROKER_PLANTED(PLANTED_CACHED_GRANT) && !here &&
         store_has_landing(item->call->space->store, asked->generation)) {
         item->over_network = true;
-        try_local(item, true);
+        try_local(item, item->call->wait_ns, true);
         return;
     }
     if (!here)
@@ -200,7 +257,7 @@ static void get_one(struct item *item, const Fb__GetItem *asked) {
                   "was made",
                   item->sample_id, item->call->space->name, broker->config->node);
     else
-        try_local(item, true);
+        try_local(item, item->call->wait_ns, true);
 }
 
 bool get_get(struct broker_session *session, uint32_t request_id, bool wants_reply,

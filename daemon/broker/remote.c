@@ -34,6 +34,10 @@ static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerR
     bool absent = reply && reply->status == FB__STATUS__NOT_FOUND && !item->generation;
     if (!reply)
         item->unheard = peer;
+    if (item->located && reply && reply->status == FB__STATUS__NOT_FOUND) {
+        get_look_again(item, reply->error);
+        return;
+    }
     if (item->ask_count || item->in_store)
         return; /* others may still say yes */
     if (!reply && is_lost(item))
@@ -112,8 +116,9 @@ static int ask_for_lease(struct item *item, struct peer *peer, bool by_id) {
 }
 
 static void watch(struct item *item) {
-    item_set_deadline(item,
-                      item->call->broker->now_ns + item->call->wait_ns + item->call->patience_ns);
+    if (!item->timed)
+        item_set_deadline(item, item->call->broker->now_ns + item->call->wait_ns +
+                                    item->call->patience_ns);
 }
 
 void remote_get(struct item *item) {

@@ -159,11 +159,12 @@ static void lease_for(struct asking *asking, struct space *space, uint32_t reque
                               .have_copy = asked->have_copy,
                               .generation = asked->item->generation};
     strcpy(served->sample_id, asked->item->sample_id);
+    uint64_t wait_ns = get_wait_ns(space, served->generation, asked->wait_ms * NS_PER_MS);
     struct store_get get = {
         .sample_id = served->sample_id,
         .sample_id_bytes = (uint32_t)strlen(served->sample_id),
         .generation = served->generation,
-        .deadline_ns = broker->now_ns + asked->wait_ms * NS_PER_MS,
+        .deadline_ns = broker->now_ns + wait_ns,
         .tag = (uint64_t)(uintptr_t)&served->waiter,
     };
     struct store_lease lease;

@@ -126,7 +126,7 @@ struct item {
     LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
     uint32_t ask_count;
     Fb__Status status;
-    char *error; /* malloc'ed; NULL while OK */
+    char *error; /* malloc'ed; NULL while OK. Of a get that looks again: why there was nothing */
     uint64_t deadline_ns;
     TAILQ_ENTRY(item) timed_link;
     TAILQ_ENTRY(item) fetch_link, drain_link;
@@ -148,6 +148,8 @@ struct item {
     uint64_t remote;      /* remote_lease id, 0 = none */
     uint64_t transfer;    /* of the fetch that brought the bytes for it, 0 = they were here */
     struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
+    bool located;         /* home and generation are what the index says of the id */
+    uint64_t missed;      /* what it said before, and was gone when asked for; 0 = nothing */
     /* Packed, malloc'ed: the best Fb__StatResult or Fb__ExplainReply so far; Fb__HealthReply
      * (nodes), Fb__IndexFinding (index check), a whole Fb__ClientReply (list, index list). */
     uint8_t *answer;
@@ -370,6 +372,11 @@ void get_release_batch(struct broker_session *session, const Fb__Release *releas
 void get_grant(struct item *item, const struct store_lease *lease);
 /* The lease could not be used: give it back, at home or here. */
 void get_local_not_found(struct item *item);
+/* What the index named is gone, for that reason: does it name another by now? */
+void get_look_again(struct item *item, const char *why);
+/* How long a get of this generation waits at its home: longer while it is on its way to the index,
+ * for whoever asks may have heard of it from there. */
+uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wait_ns);
 
 /* ---- remote.c: asking the home ---- */
 /* Leases the item's generation at its home, or by id at any peer, then lands it here. */

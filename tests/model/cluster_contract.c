@@ -70,7 +70,8 @@ static bool may_still_come(const struct contract *c, const struct claim *claim) 
 void contract_commit_begins(struct contract *c, struct claim *claim) {
     claim->state = CLAIM_OPEN;
     claim->begun = ++c->turn;
-    claim->threats += (unsigned)(c->loose_ids >> claim->id & 1) + c->open_ids[claim->id];
+    claim->endings += (unsigned)(c->loose_ids >> claim->id & 1) + c->open_ids[claim->id];
+    claim->threats += claim->endings;
     for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++) {
         if (p->state == CLAIM_PLANNED || !in_reach(c, p, claim))
             continue;
@@ -86,6 +87,7 @@ void contract_commit_again(struct contract *c, struct claim *claim) {
         claim->gone_why = NULL;
     }
     claim->state = CLAIM_OPEN;
+    claim->again = true;
     claim->ended = NEVER;
     for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++) {
         if (p->state == CLAIM_PLANNED || !in_reach(c, p, claim))
@@ -113,6 +115,10 @@ void contract_commit_done(struct contract *c, struct claim *claim, uint64_t gene
             contract_broken(c, "generation twice",
                             "generation %" PRIx64 " was given to puts %" PRIx64 " and %" PRIx64,
                             generation, p->nonce, claim->nonce);
+    if (claim->missed && !claim->again)
+        contract_broken(c, "id not found while put anew",
+                        "sample %u was not found while put %" PRIx64 " replaced an older one of it",
+                        claim->id, claim->nonce);
     claim->generation = generation;
     claim->state = CLAIM_DONE;
     claim->ended = ++c->turn;
@@ -140,6 +146,11 @@ static bool begun(const struct claim *claim) {
     return claim->state != CLAIM_PLANNED;
 }
 
+static void threaten(struct claim *claim) {
+    claim->threats++;
+    claim->endings++;
+}
+
 static bool is_at(const struct claim *claim, unsigned id, unsigned home, uint64_t incarnation) {
     return claim->id == id &&
            (home == EVERYWHERE || (claim->home == home && claim->incarnation == incarnation));
@@ -147,7 +158,7 @@ static bool is_at(const struct claim *claim, unsigned id, unsigned home, uint64_
 
 void contract_retire_begins(struct contract *c, struct claim *claim) {
     c->turn++;
-    claim->threats++;
+    threaten(claim);
 }
 
 void contract_retire_id_begins(struct contract *c, unsigned id, unsigned home,
@@ -156,7 +167,7 @@ void contract_retire_id_begins(struct contract *c, unsigned id, unsigned home,
     c->open_ids[id] += home == EVERYWHERE;
     for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++)
         if (begun(p) && is_at(p, id, home, incarnation))
-            p->threats++;
+            threaten(p);
 }
 
 void contract_retire_id_ends(struct contract *c, unsigned id, unsigned home, unsigned sure_home,
@@ -171,7 +182,7 @@ void contract_retire_id_unknown(struct contract *c, unsigned id) {
     c->loose_ids |= UINT64_C(1) << id;
     for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++)
         if (begun(p) && p->id == id)
-            p->threats++;
+            threaten(p);
 }
 
 void contract_consumed(struct contract *c, struct claim *claim, bool sure) {
@@ -179,7 +190,7 @@ void contract_consumed(struct contract *c, struct claim *claim, bool sure) {
     claim->consumed_said++;
     claim->consumed_sure += sure;
     if (c->policy == CONTRACT_ON_RELEASE && claim->consumed_said >= c->readers)
-        claim->threats++;
+        threaten(claim);
 }
 
 void contract_far(struct contract *c, struct claim *claim) {
@@ -204,7 +215,7 @@ void contract_node_dies(struct contract *c, unsigned home, uint64_t incarnation)
         if (p->home != home || p->incarnation != incarnation)
             continue;
         p->lost = true;
-        p->threats++;
+        threaten(p);
         p->live = 0;
         contract_gone(c, p, "its home died");
     }
@@ -214,7 +225,7 @@ void contract_gc_begins(struct contract *c, unsigned home, uint64_t incarnation)
     c->turn++;
     for (struct claim *p = c->claims; p < c->claims + c->claim_count; p++)
         if (begun(p) && p->home == home && p->incarnation == incarnation)
-            p->threats++;
+            threaten(p);
 }
 
 /* ---- judgements ---- */
@@ -262,6 +273,41 @@ void contract_not_found(struct contract *c, const struct claim *claim, uint64_t 
                         claim->nonce);
 }
 
+/* Since this one was there nothing else has begun that could end one of its sample, but puts: each
+ * done, or under way and never refused. */
+static bool only_put_anew(const struct contract *c, const struct claim *claim) {
+    if (claim->endings)
+        return false;
+    for (const struct claim *q = c->claims; q < c->claims + c->claim_count; q++) {
+        bool concerns =
+            q->state != CLAIM_PLANNED && in_reach(c, q, claim) && q->ended > claim->begun;
+        bool replaces =
+            !q->endings && !q->again && (q->state == CLAIM_DONE || q->state == CLAIM_OPEN);
+        if (concerns && !replaces)
+            return false;
+    }
+    return true;
+}
+
+/* One that is under way may yet be refused, and then have ended the older one all the same. */
+static void missed_while_put_anew(struct contract *c, const struct claim *claim) {
+    struct claim *open = NULL;
+    for (struct claim *q = c->claims; q < c->claims + c->claim_count; q++) {
+        if (q->state != CLAIM_OPEN || !in_reach(c, q, claim))
+            continue;
+        if (open)
+            return;
+        open = q;
+    }
+    if (open)
+        open->missed = true;
+    else
+        contract_broken(c, "id not found while put anew",
+                        "sample %u was not found though put %" PRIx64
+                        " of it was there, and then what replaced it",
+                        claim->id, claim->nonce);
+}
+
 void contract_id_not_found(struct contract *c, unsigned id, uint64_t since) {
     c->turn++;
     for (const struct claim *p = c->claims; p < c->claims + c->claim_count; p++)
@@ -270,6 +316,12 @@ void contract_id_not_found(struct contract *c, unsigned id, uint64_t since) {
                             "sample %u was not found though put %" PRIx64
                             " of it is there and nothing ended it",
                             id, p->nonce);
+    for (const struct claim *p = c->claims; c->index && p < c->claims + c->claim_count; p++)
+        if (p->id == id && p->state == CLAIM_DONE && p->ended < since && p->gone > since &&
+            only_put_anew(c, p)) {
+            missed_while_put_anew(c, p);
+            break;
+        }
 }
 
 void contract_called_lost(struct contract *c, const struct claim *claim) {

@@ -36,6 +36,9 @@ struct claim {
     enum claim_state state;
     uint64_t begun, ended; /* turns of the commit and its answer; NEVER = not yet */
     unsigned threats;
+    unsigned endings; /* of the threats, those that are no puts: they put nothing in its place */
+    bool again;       /* its put was said more than once */
+    bool missed;      /* its id was not found while it was committing, and an older one there */
     uint64_t gone;
     const char *gone_why;
     bool lost;     /* its home has died */
@@ -106,6 +109,7 @@ void contract_granted(struct contract *c, struct claim *claim, uint64_t generati
 /* checked: the request named its home's incarnation. */
 void contract_not_found(struct contract *c, const struct claim *claim, uint64_t begun,
                         bool checked);
+/* Nor may it be, while each generation of it that has ended was replaced by another. */
 void contract_id_not_found(struct contract *c, unsigned id, uint64_t begun);
 void contract_called_lost(struct contract *c, const struct claim *claim);
 /* At rest: what a home has (consumed: as it counts), and what it should have. */
