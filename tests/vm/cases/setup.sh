@@ -12,7 +12,7 @@ runs_on_tcp() { # WORDS [PROGRAM THAT STARTS IT...]
   check "it says: $words" says "$words" || return
   figure "$(cat $dir/said)"
   check "doctor says so" doctor_says "${doctor:-$words}" || return
-  check "the peer is reached over tcp" await 60 peer_is_over tcp && get_fresh 1048576 tcp || return
+  check "the peer is reached over tcp" await 120 peer_is_over tcp && get_fresh 1048576 tcp || return
   stop_broker
   write_config 'require_rdma = on'
   check "with require_rdma it does not start" not timeout 30 "$@" $BUILD/featured --config $dir/conf > $dir/log 2>&1 || return
