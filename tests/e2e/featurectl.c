@@ -189,7 +189,7 @@ static const char *between_nodes(void) {
 }
 
 static void check_rails_facts(const json_t *node) {
-    const json_t *rails = json_object_get(node, "rails");
+    const json_t *rails = json_object_get(json_object_get(node, "path"), "rails");
     double bytes_in = 0;
     for (size_t i = 0; i < json_array_size(rails); i++)
         bytes_in += (double)ctl_number(json_array_get(rails, i), "bytes_in");
