@@ -81,8 +81,8 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
     h->readers = 1 + (cluster_random(&random) % 3 == 0);
     h->ids = 1 + (unsigned)(cluster_random(&random) % SAMPLE_IDS);
     h->fences = index && cluster_random(&random) % 3 == 0;
-    h->events_least = events < STEPS_MAX / 2 ? events : STEPS_MAX / 2;
-    h->step_count = 2 * h->events_least;
+    h->events_least = events < STEPS_MAX / STEPS_PER_EVENT ? events : STEPS_MAX / STEPS_PER_EVENT;
+    h->step_count = STEPS_PER_EVENT * h->events_least;
     uint64_t at_ns = index ? 300 * MS : 2 * MS;
     for (unsigned i = 0; i < h->step_count; i++) {
         at_ns += any_gap_ns(&random, h);

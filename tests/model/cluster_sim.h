@@ -29,9 +29,11 @@
 #define LEASES_MAX       4096u
 #define ASKED_MAX        8192u
 #define STEPS_MAX        4096u
-#define DEFERRED_MAX     64u
-#define US               1000ull
-#define MS               1000000ull
+/* A step that nobody can take is no event. */
+#define STEPS_PER_EVENT 4u
+#define DEFERRED_MAX    64u
+#define US              1000ull
+#define MS              1000000ull
 
 enum step_kind {
     STEP_PUT,
