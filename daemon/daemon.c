@@ -406,6 +406,7 @@ static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes
         .socket_group = daemon->config.socket_group,
         .allow_uids = &daemon->config.allow_uids,
         .allow_gids = &daemon->config.allow_gids,
+        .sessions = {.hello_timeout_ms = daemon->config.hello_timeout_ms},
     };
     return listener_new(&daemon->loop, &options, daemon->broker, &daemon->listener, why, why_bytes);
 }

@@ -54,7 +54,6 @@ static void attach(struct fetch *fetch, struct item *item) {
 static void fetch_free(struct fetch *fetch) {
     TAILQ_REMOVE(&fetch->broker->fetches, fetch, link);
     fetch->space->uses--;
-    free(fetch->bytes);
     free(fetch);
 }
 
@@ -261,6 +260,7 @@ static void land(struct fetch *fetch, const struct item *item, const Fb__PeerLea
     if (result == STORE_OK) {
         read_bytes(fetch);
     } else if (result == STORE_WAIT) {
+        fetch->bytes = NULL; /* they are read anew when there is room: many may wait for it */
         fetch->waiter.granted = on_room;
     } else {
         char sentence[SENTENCE_BYTES];
@@ -294,12 +294,9 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
     struct broker *broker = item->call->broker;
     struct remote_lease *lease = remote_lease_find(broker, item->remote);
     struct fetch *fetch = calloc(1, sizeof *fetch);
-    if (!fetch || (payload_bytes && !(fetch->bytes = malloc(payload_bytes)))) {
-        free(fetch);
+    if (!fetch)
         return NULL;
-    }
-    if (payload_bytes)
-        memcpy(fetch->bytes, payload, payload_bytes);
+    fetch->bytes = payload_bytes ? payload : NULL;
     fetch->broker = broker;
     fetch->transfer = ++broker->last_transfer;
     fetch->space = item->call->space;

@@ -162,6 +162,17 @@ static void join_lists(struct store *store, uint32_t index) {
     struct holder_slot *holder = holder_at(store, sample->holder);
     list_append(store, &store->samples, SAMPLE_BY_HOLDER, &holder->reservations, index);
     holder->reservation_count++;
+    account_add(holder->account, CHARGE_RESERVATIONS, 1);
+    account_add(holder->account, CHARGE_RESERVED_BYTES, sample->extent_bytes);
+}
+
+void sample_leave_holder(struct store *store, uint32_t index) {
+    const struct sample_slot *sample = sample_at(store, index);
+    struct holder_slot *holder = holder_at(store, sample->holder);
+    list_remove(store, &store->samples, SAMPLE_BY_HOLDER, &holder->reservations, index);
+    holder->reservation_count--;
+    account_release(holder->account, CHARGE_RESERVATIONS, 1);
+    account_release(holder->account, CHARGE_RESERVED_BYTES, sample->extent_bytes);
 }
 
 enum store_result sample_new(struct store *store, const struct sample_request *request,
@@ -231,11 +242,8 @@ static void leave_name(struct store *store, uint32_t index) {
 void sample_end(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     bool landing = sample_flag(sample, WORD_LANDING), early = sample_state(sample) != STORE_RETIRED;
-    if (sample_state(sample) == STORE_PLANNED && !landing) {
-        struct holder_slot *holder = holder_at(store, sample->holder);
-        list_remove(store, &store->samples, SAMPLE_BY_HOLDER, &holder->reservations, index);
-        holder->reservation_count--;
-    }
+    if (sample_state(sample) == STORE_PLANNED && !landing)
+        sample_leave_holder(store, index);
     leave_name(store, index);
     if (!STORE_PLANTED(PLANTED_REUSE_LEASED) || early)
         free_bytes(store, sample);

@@ -8,7 +8,7 @@
 
 enum store_result ref_reserve(struct ref *ref, uint32_t holder, const struct ref_put *put,
                               uint64_t now_ns, struct store_refusal *refusal) {
-    struct store_limits limits = ref->holders[holder].limits;
+    struct ref_limits limits = ref->holders[holder].limits;
     struct ref_waiter w = {.kind = REF_PUT,
                            .holder = holder,
                            .align = put->align,

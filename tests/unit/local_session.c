@@ -39,8 +39,9 @@ struct broker {
 };
 
 static struct broker_session *stub_open(struct broker *broker, const struct broker_client_ops *ops,
-                                        void *client,
-                                        const struct broker_credentials *credentials) {
+                                        void *client, const struct broker_credentials *credentials,
+                                        char *why, size_t why_bytes) {
+    snprintf(why, why_bytes, "full");
     if (broker->full)
         return NULL;
     struct broker_session *session = calloc(1, sizeof *session);
@@ -166,7 +167,7 @@ static int connect_client(void) {
     int ends[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
     const struct broker_credentials credentials = {.pid = 4312};
-    cr_assert_eq(session_new(&sessions, ends[1], &credentials), 0);
+    cr_assert_eq(session_new(&sessions, ends[1], &credentials, (char[320]){0}, 320), 0);
     return ends[0];
 }
 
@@ -476,7 +477,7 @@ Test(local_session, a_full_broker_takes_no_session) {
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
     broker.full = true;
     const struct broker_credentials credentials = {0};
-    cr_expect_eq(session_new(&sessions, ends[1], &credentials), -EBUSY);
+    cr_expect_eq(session_new(&sessions, ends[1], &credentials, (char[320]){0}, 320), -EBUSY);
     cr_expect_eq(close(ends[1]), 0, "the caller still owns it");
     close(ends[0]);
 }
