@@ -40,9 +40,9 @@ static void deny(struct broker_session *session, uint32_t request_id, bool wants
 /* ---- greeting ---- */
 
 static void describe_session(struct broker_session *session, const char *client_name) {
-    char clean[48];
+    char *clean = session->client_name;
     size_t n = 0;
-    for (const char *s = client_name; *s && n + 1 < sizeof clean; s++)
+    for (const char *s = client_name; *s && n + 1 < sizeof session->client_name; s++)
         clean[n++] = (*s > ' ' && *s < 0x7f) ? *s : '_';
     clean[n] = '\0';
     snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u %s",

@@ -428,6 +428,7 @@ static request_fn *const requests[] = {
     [FB__CLIENT_REQUEST__OP_EVENTS] = steer_events,
     [FB__CLIENT_REQUEST__OP_INDEX_LIST] = index_list,
     [FB__CLIENT_REQUEST__OP_INDEX_CHECK] = index_check,
+    [FB__CLIENT_REQUEST__OP_SESSIONS] = list_sessions,
 };
 
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -480,4 +481,14 @@ const char *broker_owner_name(const struct broker *broker, uint64_t owner, char 
             return asking->name;
     snprintf(out, 160, "session %llu, ended", (unsigned long long)owner);
     return out;
+}
+
+bool broker_owner_uid(const struct broker *broker, uint64_t owner, uint32_t *uid_out) {
+    const struct broker_session *session;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->id == owner)
+            break;
+    if (session)
+        *uid_out = session->credentials.uid;
+    return session;
 }

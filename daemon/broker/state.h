@@ -86,7 +86,7 @@ struct broker_session {
     const struct broker_client_ops *ops;
     void *client;
     struct broker_credentials credentials;
-    char name[128];
+    char name[128], client_name[48];
     bool greeted, admin, wants_events;
     struct space *events_space; /* NULL = all */
     uint64_t client_id;
@@ -414,6 +414,7 @@ request_fn probe_stat;                                      /* probe.c */
 request_fn explain_sample;                                  /* explain.c */
 request_fn list_samples, list_leases, list_stores;          /* list.c */
 request_fn list_nodes, list_health;                         /* list_nodes.c */
+request_fn list_sessions;                                   /* list_sessions.c */
 request_fn steer_gc, steer_drain, steer_events;             /* steer.c */
 request_fn index_list, index_check;                         /* index_check.c */
 
@@ -546,6 +547,8 @@ bool held_checks_are_due(const struct broker *broker);
 void held_checks_pump(struct broker *broker, uint64_t now_ns);
 uint64_t held_checks_next_deadline_ns(const struct broker *broker);
 
+/* Of a session that is connected; false: it is none. */
+bool broker_owner_uid(const struct broker *broker, uint64_t owner, uint32_t *uid_out);
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);
 
 /* ---- probe.c: shared with serve.c and list.c ---- */

@@ -8,7 +8,7 @@
  * (a reply that overflows the queue), so closing is left to the next wake-up, which shutdown()
  * brings about.
  *
- *  - paused: answers are queued, or too many descriptors are on their way. Requests stay in the
+ *  - paused: too many answers are queued, or descriptors on their way. Requests stay in the
  * socket, so that who does not read can ask for nothing more. The kernel does not say when a client
  * takes a descriptor: a timer asks whether the socket has been emptied.
  *
@@ -174,9 +174,21 @@ static int session_transmit(struct session *session, const void *data, size_t by
 static void on_poll(uv_poll_t *poll, int status, int events);
 static void on_unread_timer(uv_timer_t *timer);
 
+/* Half of what may lie unread is left to the answers of requests that are under way. */
+static bool session_reads(const struct session *session) {
+    struct charge_refusal full;
+    if (!send_queue_front(&session->queue))
+        return true;
+    uint64_t limit_bytes = session->account
+                               ? session->account->limits->of[ACCOUNT_SESSION][CHARGE_UNREAD_BYTES]
+                               : session->queue.limit_bytes;
+    return session->queue.queued_bytes <= limit_bytes / 2 &&
+           account_has_room(session->account, CHARGE_UNREAD_BYTES, limit_bytes / 2, &full);
+}
+
 static bool session_may_ask(const struct session *session) {
     struct charge_refusal full;
-    return !send_queue_front(&session->queue) &&
+    return session_reads(session) &&
            account_has_room(session->account, CHARGE_UNREAD_DESCRIPTORS, 1, &full);
 }
 
@@ -520,10 +532,9 @@ int session_new(struct sessions *set, int fd, const struct broker_credentials *c
         session_abandon(session);
         return -EBUSY;
     }
-    if (set->backend->account) {
-        session->account = set->backend->account(session->broker);
+    session->account = set->backend->account ? set->backend->account(session->broker) : NULL;
+    if (session->account)
         session->queue.limit_bytes = UINT64_MAX;
-    }
     session_start(session);
     return 0;
 }

@@ -331,6 +331,7 @@ struct store_totals {
     uint64_t planned, sealed, resident, retired, landing,
         tombstones; /* generations; landing counts copies */
     uint64_t leases, reservations, holders, put_waiters, get_waiters, land_waiters;
+    uint64_t max_holders, max_leases, max_waiters;
     uint64_t puts, gets, frees;  /* since init */
     uint64_t largest_free_bytes; /* of the home region */
 };

@@ -13,6 +13,7 @@ static const struct table_column lease_columns[] = {
     {"holder", "HOLDER", TABLE_LEFT},
     {"session_id", "SESSION", TABLE_RIGHT},
     {"age_ms", "AGE", TABLE_RIGHT},
+    {"uid", NULL, TABLE_LEFT},
 };
 
 static void print_lease(struct table *table, const Fb__LeaseInfo *lease) {
@@ -22,6 +23,7 @@ static void print_lease(struct table *table, const Fb__LeaseInfo *lease) {
     table_text(table, lease->holder);
     table_count(table, lease->session_id);
     table_duration(table, lease->age_ms);
+    table_cell(table, lease->of_session ? json_integer(lease->uid) : json_null(), NULL);
     table_end_row(table);
 }
 
