@@ -80,7 +80,7 @@ struct config {
     bool require_rdma;
     uint64_t chunk_bytes;
     uint32_t reads_per_peer, peer_timeout_ms, ping_interval_ms, reconnect_max_ms;
-    uint32_t handshake_timeout_ms;
+    uint32_t handshake_timeout_ms, max_connections;
     /* [rdma] */
     char rdma_devices[256]; /* "" = every one with a routable address */
     uint64_t rdma_registration_bytes;
