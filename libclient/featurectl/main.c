@@ -97,9 +97,7 @@ static int parse_line(struct context *context, int argc, char **argv) {
     if (!options_parse(&context->options, (int)(word_count - used + 1), words + used - 1, false,
                        why, sizeof why))
         return usage_error(context, why);
-    return options_given(&context->options, "help")
-               ? 0
-               : check_line(context);
+    return options_given(&context->options, "help") ? 0 : check_line(context);
 }
 
 int main(int argc, char **argv) {

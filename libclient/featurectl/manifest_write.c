@@ -18,9 +18,9 @@
 #include "memory.h"
 #include "output_file.h"
 
-/* Upper bounds, in bytes, of what a line has beside names: the JSON around the values with 20 digits
- * of size; the URI around its names with 20 digits of generation and of incarnation; the ref's own
- * fields; a tensor's own fields, its dimensions aside; a dimension, which is a varint. */
+/* Upper bounds, in bytes, of what a line has beside names: the JSON around the values with 20
+ * digits of size; the URI around its names with 20 digits of generation and of incarnation; the
+ * ref's own fields; a tensor's own fields, its dimensions aside; a dimension, which is a varint. */
 #define LINE_JSON_BYTES   96u
 #define LINE_URI_BYTES    96u
 #define REF_FIELDS_BYTES  48u
@@ -52,9 +52,8 @@ int manifest_open(const char *path, struct manifest *out, char *why, size_t why_
         fd = open_path(path);
     if (fd < 0)
         return manifest_say(fd, why, why_bytes);
-    *out =
-        (struct manifest){.fd = fd,
-                          .regular = !lent && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)};
+    *out = (struct manifest){.fd = fd,
+                             .regular = !lent && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)};
     return 0;
 }
 
@@ -62,8 +61,8 @@ int manifest_open(const char *path, struct manifest *out, char *why, size_t why_
 
 static size_t line_bytes_max(const char *store, const struct feature_sample *sample) {
     size_t id = strlen(sample->sample_id), name = strlen(store), home = LAYOUT_NAME_BYTES_MAX;
-    size_t json = LINE_JSON_BYTES + name + 6 * id;             /* \u0000 at worst */
-    size_t uri = LINE_URI_BYTES + name + 3 * id + home;        /* %00 */
+    size_t json = LINE_JSON_BYTES + name + 6 * id;      /* \u0000 at worst */
+    size_t uri = LINE_URI_BYTES + name + 3 * id + home; /* %00 */
     size_t ref = REF_FIELDS_BYTES + name + id + home + sample->metadata_bytes;
     for (uint32_t i = 0; i < sample->tensor_count; i++)
         ref += TENSOR_SPEC_BYTES + CHECKSUM_BYTES + strlen(sample->tensors[i].name) +

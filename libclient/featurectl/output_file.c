@@ -62,8 +62,8 @@ static bool is_in_proc(const char *path) {
 static bool is_in_own_fds(const char *path) {
     char ours[PATH_MAX], real[PATH_MAX];
     char *directory = directory_of(path);
-    bool same = realpath("/proc/self/fd", ours) && realpath(directory, real) &&
-                strcmp(ours, real) == 0;
+    bool same =
+        realpath("/proc/self/fd", ours) && realpath(directory, real) && strcmp(ours, real) == 0;
     free(directory);
     return same;
 }
@@ -74,8 +74,8 @@ static bool is_in_own_fds(const char *path) {
 static int check_link(const char *path, const struct stat *link) {
     struct stat about;
     char *directory = directory_of(path);
-    bool open_to_all = stat(directory, &about) == 0 && (about.st_mode & S_ISVTX) &&
-                       (about.st_mode & S_IWOTH);
+    bool open_to_all =
+        stat(directory, &about) == 0 && (about.st_mode & S_ISVTX) && (about.st_mode & S_IWOTH);
     free(directory);
     return open_to_all && link->st_uid != geteuid() && link->st_uid != about.st_uid ? -EACCES : 0;
 }
@@ -95,7 +95,8 @@ static char *read_link(const char *path) {
     return joined;
 }
 
-/* The path behind all links; one in /proc/PID/fd is not followed. 0 or -errno; freed with free(). */
+/* The path behind all links; one in /proc/PID/fd is not followed. 0 or -errno; freed with free().
+ */
 static int resolve(const char *path, char **out) {
     struct stat about;
     char *at = memory_copy(path);

@@ -193,7 +193,8 @@ static int refuse_json(const json_error_t *error, char *why, size_t why_bytes) {
 int safetensors_parse(const char *header, size_t header_bytes, uint64_t data_bytes,
                       struct safetensors *out, char *why, size_t why_bytes) {
     json_error_t error;
-    json_t *root = json_loadb(header, header_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    json_t *root =
+        json_loadb(header, header_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!root)
         return refuse_json(&error, why, why_bytes);
     *out = (struct safetensors){.fd = -1, .data_bytes = data_bytes};

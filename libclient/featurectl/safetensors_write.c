@@ -18,7 +18,8 @@
 
 /* The object itself when it is one of strings, as the format wants; NULL when it is not. */
 static json_t *metadata_object(const void *metadata, size_t metadata_bytes) {
-    json_t *object = json_loadb(metadata, metadata_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    json_t *object =
+        json_loadb(metadata, metadata_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     const char *key;
     json_t *value;
     bool good = json_is_object(object);

@@ -236,8 +236,7 @@ Test(ctl_safetensors, what_is_written_is_read_back, .init = make_directory,
     struct safetensors file;
     char why[256] = "";
     uint64_t moved_bytes = 0;
-    cr_assert_eq(write_to(path, &out, &moved_bytes, why, sizeof why), 0, "%s",
-                 why);
+    cr_assert_eq(write_to(path, &out, &moved_bytes, why, sizeof why), 0, "%s", why);
     cr_expect_eq(moved_bytes, 17);
     cr_assert_eq(safetensors_open(path, &file, why, sizeof why), 0, "%s", why);
     cr_expect_str_eq(file.metadata, metadata);
@@ -301,8 +300,7 @@ Test(ctl_safetensors, a_device_is_written_into_and_not_replaced) {
     char why[256] = "";
     struct stat about;
     uint64_t moved_bytes = 0;
-    cr_expect_eq(write_to("/dev/null", &out, &moved_bytes, why, sizeof why),
-                 0, "%s", why);
+    cr_expect_eq(write_to("/dev/null", &out, &moved_bytes, why, sizeof why), 0, "%s", why);
     cr_expect_eq(moved_bytes, 17);
     cr_assert_eq(stat("/dev/null", &about), 0);
     cr_expect(S_ISCHR(about.st_mode));
