@@ -15,8 +15,9 @@
 #define EXIT_CODE_STATUS    10 /* + status number: 11 INVALID ... 21 INTERNAL */
 
 /* Stands beside FEATURE_E_* where a trouble is this process's own (files), not the broker's. */
-#define CTL_E_LOCAL     1
-#define CTL_E_UNCHECKED 2 /* `index check` could not look at everything, doctor not at the broker  \
+#define CTL_E_LOCAL 1
+#define CTL_E_UNCHECKED                                                                            \
+    2                     /* `index check` could not look at everything, doctor not at the broker  \
                            */
 #define CTL_E_USAGE     3 /* the command line is wrong */
 #define CTL_E_NOT_READY 4 /* the broker answers and cannot serve now */

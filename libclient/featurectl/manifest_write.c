@@ -66,7 +66,7 @@ static size_t line_bytes_max(const char *store, const struct feature_sample *sam
     size_t ref = REF_FIELDS_BYTES + name + id + home + sample->metadata_bytes;
     for (uint32_t i = 0; i < sample->tensor_count; i++)
         ref += TENSOR_SPEC_BYTES + CHECKSUM_BYTES + strlen(sample->tensors[i].name) +
-               sample->tensors[i].rank * DIMENSION_BYTES;
+               (size_t)sample->tensors[i].rank * DIMENSION_BYTES;
     return json + uri + (ref + 2) / 3 * 4;
 }
 
