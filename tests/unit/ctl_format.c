@@ -132,6 +132,7 @@ static void expect_metadata(const char *metadata) {
 
 Test(format, metadata_goes_through_whole) {
     expect_metadata("{\"text\":\"a\\u0000b\"}");
+    expect_metadata("{\"a\\u0000b\":\"1\",\"a\\\\u0000\":\"\\u0000\xef\xb7\x90\"}");
     expect_metadata("{}");
     expect_metadata("{\"z\":\"\",\"a\":\"\\n \\\" \\\\ \xf0\x9f\x98\x80\",\"\":\"empty key\"}");
 }
@@ -181,7 +182,7 @@ Test(format, where_we_take_less_the_sentence_says_so) {
         {"{\"\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", "is empty"},
         {"{\"a\\nb\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
          "control character"},
-        {"{\"__metadata__\":{\"a\\u0000b\":\"1\"}," X "}", "NUL"},
+        {"{\"a\\u0000b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", "NUL"},
         {"{\"__metadata__\":{}}", "no tensor"},
         {"{\"x\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}",
          "9 dimensions, at most 8"},
