@@ -26,6 +26,8 @@ static void report(const struct context *context, const char *status, const char
         json_decref(line);
         return;
     }
+    if (object && !*object)
+        object = "''";
     char *line =
         memory_print("featurectl: %s%s%s%s%s", command ? command : "", command && object ? " " : "",
                      object ? object : "", command || object ? ": " : "", sentence);

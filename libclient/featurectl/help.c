@@ -84,10 +84,9 @@ static int run_help(struct context *context) {
     const struct command *command = command_find(words, word_count, &used);
     char names[256];
     if (!command && command_continuations(words[0], names, sizeof names))
-        return context_refuse(context, FEATURE_E_INVALID, words[0], "which one? There is: %s",
-                              names);
+        return context_refuse(context, CTL_E_USAGE, words[0], "which one? There is: %s", names);
     if (!command)
-        return context_refuse(context, FEATURE_E_INVALID, words[0], "there is no such command");
+        return context_refuse(context, CTL_E_USAGE, words[0], "there is no such command");
     help_command(context->out, command);
     return FEATURE_OK;
 }

@@ -90,8 +90,9 @@ static bool parse_offsets(struct parser *p, const char *name, const json_t *offs
 static bool parse_tensor(struct parser *p, const char *name, const json_t *value) {
     struct safetensors *file = p->file;
     size_t name_bytes = strlen(name);
-    const char *wrong = *p->nul.mark && strstr(name, p->nul.mark) ? "has a NUL character"
-                                                                  : layout_check_tensor_name(name);
+    if (*p->nul.mark && strstr(name, p->nul.mark))
+        return REFUSE(p, "the name of a tensor has a NUL character, which is refused here");
+    const char *wrong = layout_check_tensor_name(name);
     if (wrong)
         return REFUSE(p, "the name '%.140s' of a tensor %s", name, wrong);
     if (!json_is_object(value))
@@ -185,10 +186,13 @@ static bool parse_entries(struct parser *p, json_t *root) {
     return check_cover(p);
 }
 
+/* Two of jansson's refusals are of JSON that is well-formed. */
 static int refuse_json(const json_error_t *error, char *why, size_t why_bytes) {
-    const char *what = json_error_code(error) == json_error_duplicate_key
-                           ? "the header has the same key twice, which is refused here"
-                           : "the header is not JSON";
+    const char *what = "the header is not JSON";
+    if (json_error_code(error) == json_error_duplicate_key)
+        what = "the header has the same key twice, which is refused here";
+    else if (json_error_code(error) == json_error_numeric_overflow)
+        what = "the header has a number of 2^63 or more, which is refused here";
     snprintf(why, why_bytes, "%s: %s at byte %d", what, error->text, error->position);
     return -EINVAL;
 }
