@@ -44,6 +44,18 @@ static int open_path(const char *path) {
     return fd < 0 ? -errno : fd;
 }
 
+/* A path that is mistyped may lead to somebody's data: what is there must begin as a manifest does.
+ */
+static bool may_grow(int fd) {
+    char begin[256];
+    ssize_t bytes = pread(fd, begin, sizeof begin, 0), at = 0;
+    if (bytes >= 3 && memcmp(begin, "\xef\xbb\xbf", 3) == 0)
+        at = 3;
+    while (at < bytes && strchr(" \t\r\n", begin[at]) && begin[at])
+        at++;
+    return at >= bytes || begin[at] == '{';
+}
+
 int manifest_open(const char *path, struct manifest *out, char *why, size_t why_bytes) {
     struct stat about;
     int fd = output_descriptor(path);
@@ -54,7 +66,11 @@ int manifest_open(const char *path, struct manifest *out, char *why, size_t why_
         return manifest_say(fd, why, why_bytes);
     *out = (struct manifest){.fd = fd,
                              .regular = !lent && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)};
-    return 0;
+    if (!out->regular || may_grow(fd))
+        return 0;
+    close(fd);
+    snprintf(why, why_bytes, "is there and is no manifest: it does not begin with a JSON object");
+    return -EINVAL;
 }
 
 /* ---- room ---- */

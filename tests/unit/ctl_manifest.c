@@ -240,6 +240,17 @@ MANIFEST(lines_are_added_behind_those_that_are_there) {
     expect_samples("one", "two");
 }
 
+MANIFEST(a_file_of_another_kind_is_not_added_to) {
+    struct manifest manifest;
+    struct stat before, about;
+    append_text("@\1\1\1\1\1\1\1{\"x\":{\"dtype\":\"U8\"");
+    cr_assert_eq(stat(path, &before), 0);
+    cr_expect_eq(manifest_open(path, &manifest, why, sizeof why), -EINVAL);
+    cr_expect_not_null(strstr(why, "no manifest"), "%s", why);
+    cr_assert_eq(stat(path, &about), 0);
+    cr_expect_eq(about.st_size, before.st_size);
+}
+
 MANIFEST(a_line_does_not_grow_together_with_a_torn_one) {
     struct manifest manifest;
     append_line("one", 1, "\n");
