@@ -167,9 +167,10 @@ static bool pump_stores(struct broker *broker) {
     return moved;
 }
 
-static void collect(struct broker *broker) {
+/* True when it was time for it: dropped stores may be freed too, once their effects are out. */
+static bool collect(struct broker *broker) {
     if (broker->gc_ns > broker->now_ns)
-        return;
+        return false;
     broker->gc_ns = broker->now_ns + broker->config->gc_interval_ms * NS_PER_MS;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
@@ -181,7 +182,7 @@ static void collect(struct broker *broker) {
             log_info("store %s: gc freed %u samples older than %llu ms", space->name, freed,
                      (unsigned long long)space->settings.max_hold_ms);
     }
-    spaces_reap(broker);
+    return true;
 }
 
 void broker_pump(struct broker *broker, uint64_t now_ns) {
@@ -190,7 +191,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
         broker->started_ns = now_ns;
     peers_tick(broker->peers, now_ns);
     calls_expire(broker, now_ns);
-    collect(broker);
+    bool reap = collect(broker);
     /* What one effect sets free may let another go on; bounded, the rest comes with the next turn.
      */
     for (uint32_t round = 0; round < PUMP_ROUNDS_MAX; round++) {
@@ -199,6 +200,8 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
             broker->directory->ops->next_deadline_ns(broker->directory) > now_ns)
             break;
     }
+    if (reap)
+        spaces_reap(broker);
     publishings_pump(broker, now_ns);
     sweep_pump(broker, now_ns);
     held_checks_pump(broker, now_ns);
@@ -237,6 +240,13 @@ void broker_begin_drain(struct broker *broker) {
     broker->draining = true;
 }
 
+static bool has_effects(const struct broker *broker) {
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used && store_has_effect(broker->spaces[i].store))
+            return true;
+    return false;
+}
+
 static void add_totals(const struct broker *broker, struct store_totals *sum) {
     *sum = (struct store_totals){0};
     for (uint32_t i = 0; i < broker->space_end; i++) {
@@ -252,7 +262,7 @@ static void add_totals(const struct broker *broker, struct store_totals *sum) {
 bool broker_is_idle(const struct broker *broker) {
     struct store_totals sum;
     add_totals(broker, &sum);
-    return !sum.leases && !sum.reservations && !broker->release_pending &&
+    return !sum.leases && !sum.reservations && !broker->release_pending && !has_effects(broker) &&
            !broker->directory->ops->pending(broker->directory);
 }
 

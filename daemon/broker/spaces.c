@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The stores of this node: arena, index block and settings together. A dropped store refuses
- * everything new and is freed when its last lease, ask and attachment is gone.
+ * everything new and is freed when its last lease, ask and attachment is gone, and when all its
+ * effects have been carried out: one that is queued may be the end of a lease that a home waits
+ * for, the record of a sample, or the answer to a peer.
  */
 #include <errno.h>
 #include <sodium.h>
@@ -196,12 +198,12 @@ static void detach_holders(struct broker *broker, struct space *space) {
 void spaces_reap(struct broker *broker) {
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
-        if (!space->used || !space->dropped || space->uses)
+        if (!space->used || !space->dropped || space->uses || store_has_effect(space->store))
             continue;
         detach_holders(broker, space);
         struct store_totals totals;
         store_totals(space->store, &totals);
-        if (!totals.leases && !totals.holders)
+        if (!totals.leases && !totals.holders && !store_has_effect(space->store))
             space_free(broker, space);
     }
 }

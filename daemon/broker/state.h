@@ -203,6 +203,7 @@ struct fetch {
     struct broker *broker;
     struct space *space;
     uint64_t generation;
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     struct peer *peer;
     uint64_t epoch;
     uint32_t region;
@@ -382,6 +383,18 @@ uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wa
 /* Leases the item's generation at its home, or by id at any peer, then lands it here. */
 void remote_get(struct item *item);
 void remote_get_anywhere(struct item *item);
+
+/* ---- believe.c: is it an answer to what was asked? ---- */
+/* False: not this one's answer; why: a sentence that names both sides. It has been counted. */
+bool believe_lease(const struct item *item, struct peer *peer, uint64_t generation,
+                   const Fb__PeerLeaseReply *lease, char why[SENTENCE_BYTES]);
+/* The same of what lies here under the generation that was granted. */
+bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeaseReply *lease,
+                  char why[SENTENCE_BYTES]);
+bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResult *stat,
+                  char why[SENTENCE_BYTES]);
+/* Counts such an answer, and logs some of them. */
+void believe_not(struct peer *peer, const char *sentence);
 
 /* ---- fetch.c ---- */
 /* The home granted item->remote to this item: attach it to the landing copy, making one if there is
