@@ -121,6 +121,7 @@ static void pull_waiter(struct store *store, uint32_t index, struct store_effect
 }
 
 bool store_next_effect(struct store *store, uint64_t now_ns, struct store_effect *out) {
+    reservations_expire(store, now_ns);
     store_settle(store, now_ns); /* another store of the node may have given bytes back */
     if (store_next_deadline_ns(store) <= now_ns) {
         waiters_expire(store, now_ns);
