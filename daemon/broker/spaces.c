@@ -96,6 +96,22 @@ static int map_block(struct space *space, const struct store_options *options, c
     return 0;
 }
 
+void space_set_bounds(struct space *space, const struct config_store *config) {
+    uint64_t reserve_ms = config->max_reserve_ms, hold_ms = config->max_hold_ms;
+    bool hold_counts = hold_ms && (!reserve_ms || hold_ms < reserve_ms);
+    space->settings.max_reserve_ms = hold_counts ? hold_ms : reserve_ms;
+    space->settings.max_wait_ms = config->max_wait_ms;
+    space->settings.max_pass_ms = config->max_pass_ms;
+    store_set_bounds(space->store, config->max_reserve_ms * NS_PER_MS,
+                     config->max_pass_ms * NS_PER_MS);
+}
+
+uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut) {
+    uint64_t max_ns = space->settings.max_wait_ms * NS_PER_MS;
+    *cut = max_ns && asked_ns > max_ns;
+    return *cut ? max_ns : asked_ns;
+}
+
 static void fill_settings(struct space *space, const struct config_store *config,
                           const struct store_options *options) {
     fb__store_settings__init(&space->settings);
@@ -106,6 +122,7 @@ static void fill_settings(struct space *space, const struct config_store *config
     space->settings.landing_bytes = options->landing_bytes;
     space->settings.max_hold_ms = config->max_hold_ms;
     space->settings.max_samples = config->max_samples;
+    space_set_bounds(space, config);
 }
 
 static int make_memory(struct broker *broker, struct space *space,

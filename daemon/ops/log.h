@@ -24,5 +24,7 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
 
 /* "3.2 GiB", "64 KiB", "17 B" into a buffer of at least 16 bytes; returns it. */
 char *log_bytes(uint64_t bytes, char out[16]);
+/* "1h", "10min", "90s" or "1500ms", as in a configuration, into at least 32 bytes; returns it. */
+char *log_duration(uint64_t ms, char out[32]);
 
 #endif
