@@ -54,6 +54,10 @@ static void fill_health(const struct broker *broker, struct health *health) {
         to->odd_answers += about.odd_answers;
     }
     to->directory = (char *)broker->directory->ops->name;
+    const char *why = broker_not_ready_why(broker);
+    to->ready = !why;
+    if (why)
+        to->not_ready_why = (char *)why;
 }
 
 bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,
