@@ -152,7 +152,6 @@ static void deliver_reply(struct fc_link *link, uint32_t request_id, Fb__ClientR
         if (reply)
             fc_late_reply(link, request_id, reply);
         fb__client_reply__free_unpacked(reply, NULL);
-        fc_fork_close(&link->arriving);
         return;
     }
     call->reply = reply;
@@ -296,22 +295,22 @@ static const char *receive_one(struct fc_link *link, bool arena_due, uint64_t de
     ssize_t bytes = receive_packet(link, arena_due, deadline_ns, &descriptor_lost);
     if (bytes == -EAGAIN)
         return NULL;
+    if (bytes > 0) {
+        const char *wrong = dispatch(link, (size_t)bytes, descriptor_lost);
+        fc_fork_close(&link->arriving); /* unless it was handed on */
+        return wrong;
+    }
+    fc_fork_close(&link->arriving); /* an empty packet may bring one */
     if (!bytes)
         return "the broker closed it";
     if (bytes == -EMSGSIZE)
         return "a packet larger than a frame";
     if (bytes == -EPROTO)
         return "a packet with more than one descriptor";
-    if (bytes < 0 && fc_socket_is_lost((int)-bytes))
+    if (fc_socket_is_lost((int)-bytes))
         return strerror((int)-bytes);
-    if (bytes < 0) {
-        *error_out = (int)-bytes;
-        return NULL;
-    }
-    const char *wrong = dispatch(link, (size_t)bytes, descriptor_lost);
-    if (wrong)
-        fc_fork_close(&link->arriving);
-    return wrong;
+    *error_out = (int)-bytes;
+    return NULL;
 }
 
 /* ---- waiting ---- */
