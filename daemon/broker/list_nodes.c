@@ -48,6 +48,7 @@ static void fill_health(const struct broker *broker, struct health *health) {
     to->index_pending = broker->directory->ops->pending(broker->directory);
     to->draining = broker->draining;
     to->directory = (char *)broker->directory->ops->name;
+    to->log_dropped = log_dropped();
 }
 
 bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,

@@ -231,7 +231,8 @@ static void on_release(struct asking *asking, const Fb__PeerRelease *asked) {
     for (size_t i = 0; i < asked->n_items; i++) {
         const Fb__PeerReleaseItem *item = asked->items[i];
         if (item->corrupt)
-            log_warning("%s found a checksum mismatch in generation %llu of store %.64s",
+            log_limited(LOG_LEVEL_WARNING, log_source(asking->name),
+                        "%s found a checksum mismatch in generation %llu of store %.64s",
                         asking->name, (unsigned long long)item->generation, item->store);
         for (uint32_t k = 0; k < broker->space_end; k++)
             if (broker->spaces[k].used && !strcmp(broker->spaces[k].name, item->store))

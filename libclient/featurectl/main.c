@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "help.h"
+#include "std_fds.h"
 
 static int usage_error(const struct command *command, const char *sentence) {
     char usage[256] = "featurectl [OPTION...] COMMAND [ARGUMENT...]";
@@ -92,6 +93,7 @@ static int parse_line(struct context *context, int argc, char **argv) {
 
 int main(int argc, char **argv) {
     struct context context = {.out = stdout, .err = stderr};
+    std_fds_open();
     int refused = parse_line(&context, argc, argv);
     if (refused)
         return refused;

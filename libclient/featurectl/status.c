@@ -23,6 +23,7 @@ static int run_status(struct context *context) {
         {"release_pending", "release pending", TABLE_LEFT},
         {"index_pending", "index pending", TABLE_LEFT},
         {"draining", "draining", TABLE_LEFT},
+        {"log_dropped", "log lines dropped", TABLE_LEFT},
     };
     Fb__Health health = FB__HEALTH__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -48,6 +49,7 @@ static int run_status(struct context *context) {
     table_count(&table, h->release_pending);
     table_count(&table, h->index_pending);
     table_flag(&table, h->draining);
+    table_count(&table, h->log_dropped);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
     context_free_reply(reply);
