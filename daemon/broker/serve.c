@@ -270,8 +270,7 @@ static void on_probe(struct asking *asking, uint32_t request_id, const char *sto
 
 static void on_region(struct asking *asking, uint32_t request_id, uint32_t region) {
     uint8_t key[TRANSPORT_KEY_BYTES_MAX];
-    struct transport *transport = asking->broker->transport;
-    int key_bytes = transport->ops->region_key(transport, region, key, sizeof key);
+    int key_bytes = asker_region_key(asking->asker, region, key, sizeof key);
     if (key_bytes < 0) {
         serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, "the store's memory is gone");
         return;

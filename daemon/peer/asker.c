@@ -108,6 +108,10 @@ void asker_reply(struct asker *asker, uint32_t request_id, const Fb__PeerReply *
         free(body);
 }
 
+int asker_region_key(struct asker *asker, uint32_t region, void *out, size_t out_bytes) {
+    return asker->end.peers->transport->ops->region_key(asker->end.conn, region, out, out_bytes);
+}
+
 const char *asker_node(const struct asker *asker) {
     return asker->node;
 }
