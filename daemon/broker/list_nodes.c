@@ -58,6 +58,7 @@ static void fill_health(const struct broker *broker, struct health *health) {
     to->ready = !why;
     if (why)
         to->not_ready_why = (char *)why;
+    to->log_dropped = log_dropped();
 }
 
 bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,

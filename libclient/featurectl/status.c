@@ -27,6 +27,7 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
         {"draining", "draining", TABLE_LEFT},
         {"ready", "ready", TABLE_LEFT},
         {"not_ready_why", NULL, TABLE_LEFT},
+        {"log_dropped", "log lines dropped", TABLE_LEFT},
     };
     struct table table;
     CONTEXT_TABLE(context, &table, columns);
@@ -45,6 +46,7 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
     table_flag(&table, h->draining);
     readiness_print(&table, h);
     table_text(&table, h->not_ready_why);
+    table_count(&table, h->log_dropped);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
 }
