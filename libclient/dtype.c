@@ -49,7 +49,7 @@ const char *feature_dtype_name(enum feature_dtype dtype) {
 }
 
 enum feature_dtype feature_dtype_parse(const char *name) {
-    for (size_t i = 1; i < NAME_COUNT; i++)
+    for (size_t i = 1; name && i < NAME_COUNT; i++)
         if (!strcmp(names[i], name))
             return (enum feature_dtype)i;
     return (enum feature_dtype)0;

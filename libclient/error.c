@@ -52,10 +52,6 @@ int fc_fail_status(Fb__Status status, const char *sentence, const char *what) {
     return fc_fail(error, "%s: the broker answered %s", what, feature_strerror(error));
 }
 
-int fc_fail_memory(const char *what) {
-    return fc_fail(FEATURE_E_INTERNAL, "%s: this process is out of memory", what);
-}
-
 void fc_first_error_note(struct fc_first_error *first, int error) {
     if (error == FEATURE_OK || first->error != FEATURE_OK)
         return;

@@ -8,6 +8,7 @@
 
 #include "ending.h"
 #include "help.h"
+#include "std_fds.h"
 
 /* The options may not have been read to the end. */
 static bool wants_json(int argc, char **argv) {
@@ -114,6 +115,7 @@ static void print_words(const struct context *context) {
 }
 
 int main(int argc, char **argv) {
+    std_fds_open();
     ending_init();
     struct context context = {.out = stdout, .err = stderr, .json = wants_json(argc, argv)};
     int refused = parse_line(&context, argc, argv);

@@ -26,6 +26,7 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
         {"index_pending", "index pending", TABLE_LEFT},
         {"draining", "draining", TABLE_LEFT},
         {"ready", "ready", TABLE_LEFT},
+        {"log_dropped", "log lines dropped", TABLE_LEFT},
         {"not_ready_why", NULL, TABLE_LEFT},
     };
     struct table table;
@@ -44,6 +45,7 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
     table_count(&table, h->index_pending);
     table_flag(&table, h->draining);
     readiness_print(&table, h);
+    table_count(&table, h->log_dropped);
     table_text(&table, h->not_ready_why);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
