@@ -41,7 +41,7 @@ void fc_log(const struct feature *feature, enum feature_log_level level, const c
     char sentence[FC_SENTENCE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(sentence, sizeof sentence, format, arguments);
+    fc_sentence(sentence, format, arguments);
     va_end(arguments);
     feature->log(feature->log_context, level, sentence);
 }

@@ -15,6 +15,7 @@
 
 #define FRAME_PARTS_MAX   512u /* tensors in a frame; sendmsg() takes 1024 parts */
 #define FRAME_SPARE_BYTES 64u  /* header, and the message's own fields */
+#define COPY_PIECE_BYTES  (16u << 20)
 #define ITEM_SPARE_BYTES  64u  /* an item's tags and lengths */
 
 struct putter {
@@ -44,6 +45,27 @@ static void settle(struct putter *putter, struct feature_put_item *item, int sta
 
 /* ---- large ---- */
 
+/* False, and it has stopped: the reservation may end while it copies. In pieces, so that it never
+ * writes for long without looking at the clock. */
+static bool copy_tensor(const struct putter *putter, struct feature_reservation *reservation,
+                        uint32_t tensor, const struct iovec *data) {
+    uint8_t *to = feature_reservation_data(reservation, tensor);
+    const uint8_t *from = data->iov_base;
+    struct fc_checksum_stream stream;
+    fc_checksum_begin(&stream);
+    for (size_t done = 0, piece; done < data->iov_len; done += piece) {
+        if (fc_boot_ns() >= reservation->write_until_ns)
+            return false;
+        piece = data->iov_len - done < COPY_PIECE_BYTES ? data->iov_len - done : COPY_PIECE_BYTES;
+        if (putter->checksums)
+            fc_checksum_add_copy(&stream, to + done, from + done, piece);
+        else
+            fc_copy(to + done, from + done, piece);
+    }
+    reservation->ref->tensors[tensor].checksum = fc_checksum_end(&stream);
+    return true;
+}
+
 static int put_large(struct putter *putter, const struct iovec *data, struct feature_ref *ref,
                      struct feature_ref **ref_out) {
     struct feature_reservation *reservation;
@@ -53,13 +75,17 @@ static int put_large(struct putter *putter, const struct iovec *data, struct fea
         return rc;
     }
     ref->has_checksums = putter->checksums;
-    for (uint32_t i = 0; i < ref->layout.tensor_count; i++) {
-        void *to = feature_reservation_data(reservation, i);
-        if (putter->checksums)
-            ref->tensors[i].checksum = fc_checksum_copy(to, data[i].iov_base, data[i].iov_len);
-        else
-            fc_copy(to, data[i].iov_base, data[i].iov_len);
-    }
+    for (uint32_t i = 0; i < ref->layout.tensor_count; i++)
+        if (!copy_tensor(putter, reservation, i, &data[i])) {
+            rc = fc_fail(FEATURE_E_TIMEOUT,
+                         "put sample %s: its bytes were not copied in time: a reservation of store "
+                         "%s ends after max_reserve = %llu ms; put it again, or raise [stores] "
+                         "max_reserve",
+                         ref->sample_id, putter->store->name,
+                         (unsigned long long)(fc_store_reserve_ns(putter->store) / FC_NS_PER_MS));
+            feature_cancel(reservation);
+            return rc;
+        }
     /* Copying is not interrupted: what is there by then is given one more moment. */
     uint64_t commit_ns = fc_now_ns();
     if (commit_ns < putter->deadline_ns)

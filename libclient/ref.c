@@ -47,7 +47,7 @@ static void fill_tensor(struct feature_tensor *out, const Fb__TensorSpec *spec) 
 
 const char *fc_ref_set_spec(struct feature_ref *ref, const void *packed, size_t bytes) {
     if (bytes > LAYOUT_SPEC_BYTES_MAX)
-        return "tensor specs and metadata are larger than 8 KiB";
+        return "its metadata and the names and shapes of its tensors are larger than 8 KiB together";
     bool short_of_memory = false;
     ProtobufCAllocator allocator = fc_noting_allocator(&short_of_memory);
     ref->spec = fb__sample_spec__unpack(&allocator, bytes, packed);
@@ -95,9 +95,8 @@ size_t fc_ref_get_checksums(const struct feature_ref *ref, uint8_t out[8 * LAYOU
 
 /* 0 asks for it to be computed; what overflows is refused by layout_compute(). */
 static uint64_t tensor_bytes(const struct feature_tensor *tensor) {
-    uint64_t bytes = feature_dtype_bytes(tensor->dtype);
-    for (uint32_t i = 0; i < tensor->rank; i++)
-        bytes *= tensor->shape[i];
+    uint64_t bytes = 0;
+    layout_tensor_bytes((Fb__Dtype)tensor->dtype, tensor->shape, tensor->rank, &bytes);
     return bytes;
 }
 
@@ -110,11 +109,16 @@ static int check_sample(const struct feature_sample *sample) {
     if (!sample->tensors || !sample->tensor_count || sample->tensor_count > LAYOUT_TENSORS_MAX)
         return fc_fail(FEATURE_E_INVALID, "sample %s: %u tensors, must be 1 to %u",
                        sample->sample_id, sample->tensor_count, LAYOUT_TENSORS_MAX);
-    for (uint32_t i = 0; i < sample->tensor_count; i++)
-        if (!sample->tensors[i].name || sample->tensors[i].rank > LAYOUT_RANK_MAX)
-            return fc_fail(FEATURE_E_INVALID,
-                           "sample %s: tensor %u has no name or more than %u dimensions",
-                           sample->sample_id, i, LAYOUT_RANK_MAX);
+    for (uint32_t i = 0; i < sample->tensor_count; i++) {
+        const char *name = sample->tensors[i].name;
+        wrong = name ? layout_check_tensor_name(name) : "is NULL";
+        if (wrong)
+            return fc_fail(FEATURE_E_INVALID, "sample %s: the name '%.140s' of tensor %u %s",
+                           sample->sample_id, name ? name : "", i, wrong);
+        if (sample->tensors[i].rank > LAYOUT_RANK_MAX)
+            return fc_fail(FEATURE_E_INVALID, "sample %s: tensor %s has %u dimensions, at most %u",
+                           sample->sample_id, name, sample->tensors[i].rank, LAYOUT_RANK_MAX);
+    }
     if (sample->metadata_bytes && !sample->metadata)
         return fc_fail(FEATURE_E_INVALID,
                        "sample %s: its metadata is NULL, and has a length of %zu bytes",
@@ -146,7 +150,7 @@ static const char *set_spec_from(struct feature_ref *ref, const struct feature_s
     uint8_t packed[LAYOUT_SPEC_BYTES_MAX];
     size_t bytes = fb__sample_spec__get_packed_size(&spec);
     if (bytes > sizeof packed)
-        return "tensor specs and metadata are larger than 8 KiB";
+        return "its metadata and the names and shapes of its tensors are larger than 8 KiB together";
     fb__sample_spec__pack(&spec, packed);
     return fc_ref_set_spec(ref, packed, bytes);
 }

@@ -12,6 +12,10 @@
 #include "limit.h"
 #include "request.h"
 
+/* The broker counts from when it granted the room, which is somewhat before its answer is here: a
+ * part of the bound is left unused. */
+#define BOUND_MARGIN 8u
+
 int fc_check_writable(const struct feature_store *store) {
     return store->write ? FEATURE_OK
                         : fc_fail(FEATURE_E_DENIED, "store %s was opened read-only", store->name);
@@ -54,6 +58,7 @@ static int take_grant(const struct fc_request *request, const Fb__PutResult *gra
     struct feature_reservation *reservation = malloc(sizeof *reservation);
     if (!reservation)
         return fc_fail_memory("reserve");
+    uint64_t bound_ns = fc_store_reserve_ns(request->store);
     fc_store_ref(request->store);
     *reservation = (struct feature_reservation){
         .store = request->store,
@@ -62,6 +67,7 @@ static int take_grant(const struct fc_request *request, const Fb__PutResult *gra
         .token = grant->reservation,
         .epoch = request->epoch,
         .extent = request->mapping->base + grant->extent_offset,
+        .write_until_ns = fc_after_ns(fc_boot_ns(), bound_ns - bound_ns / BOUND_MARGIN),
     };
     *out = reservation;
     return FEATURE_OK;

@@ -14,7 +14,8 @@ struct feature_reservation {
     struct feature_ref *ref;     /* ours alone until the commit hands it out */
     uint64_t token;
     uint64_t epoch;
-    uint8_t *extent; /* in the mapping */
+    uint8_t *extent;         /* in the mapping */
+    uint64_t write_until_ns; /* of fc_boot_ns(): the reservation may have ended afterwards */
 };
 
 /* feature_reserve() for a sample whose ref is made; takes ref on success only. Waits for room until

@@ -153,8 +153,10 @@ static int take_opened(struct feature_store *store, struct fc_link *link, struct
     store->mapping = mapping;
     store->handle = opened->handle;
     store->epoch = link->epoch;
-    if (opened->settings)
+    if (opened->settings) {
         store->checksum = opened->settings->checksum;
+        store->max_reserve_ms = opened->settings->max_reserve_ms;
+    }
     return FEATURE_OK;
 }
 
@@ -337,6 +339,13 @@ bool fc_store_checksums(struct feature_store *store) {
     bool checksums = store->checksum != FB__CHECKSUM_POLICY__NEVER;
     pthread_mutex_unlock(&store->feature->lock);
     return checksums;
+}
+
+uint64_t fc_store_reserve_ns(struct feature_store *store) {
+    pthread_mutex_lock(&store->feature->lock);
+    uint64_t max_ms = store->max_reserve_ms;
+    pthread_mutex_unlock(&store->feature->lock);
+    return max_ms && max_ms < FC_NEVER_NS / FC_NS_PER_MS ? max_ms * FC_NS_PER_MS : FC_NEVER_NS;
 }
 
 /* ---- create and drop ---- */

@@ -47,6 +47,7 @@ struct session {
     struct broker_session *broker; /* NULL: refused */
     struct refusal *refusal;       /* NULL: not refused */
     int fd;
+    uid_t uid; /* of the client: who is charged for lines in the log */
     bool greeted, doomed, peer_gone;
     uint8_t open_handles;
     uv_poll_t poll;
@@ -77,7 +78,7 @@ static void session_doom_quietly(struct session *session) {
 static void session_doom(struct session *session, const char *why) {
     if (session->doomed)
         return;
-    log_warning("%s: closed: %s", session_name(session), why);
+    log_limited(LOG_LEVEL_WARNING, session->uid, "%s: closed: %s", session_name(session), why);
     session_doom_quietly(session);
 }
 
@@ -274,8 +275,9 @@ static void on_reply(void *client, uint32_t request_id, const Fb__ClientReply *r
     size_t too_large_bytes;
     size_t bytes = codec_encode_reply(request_id, reply, packet, &too_large_bytes);
     if (too_large_bytes)
-        log_error("%s: an answer of %zu bytes was refused, a frame holds %u", session_name(session),
-                  too_large_bytes, FRAME_CLIENT_BYTES_MAX);
+        log_limited(LOG_LEVEL_ERROR, session->uid,
+                    "%s: an answer of %zu bytes was refused, a frame holds %u",
+                    session_name(session), too_large_bytes, FRAME_CLIENT_BYTES_MAX);
     session_send(session, packet, bytes, too_large_bytes ? -1 : fd);
 }
 
@@ -471,6 +473,7 @@ int session_new(struct sessions *set, int fd, const struct broker_credentials *c
     int error = session_prepare(set, fd, &session);
     if (error)
         return error;
+    session->uid = credentials->uid;
     session->broker = set->backend->open(set->broker, &client_ops, session, credentials);
     if (!session->broker) {
         session_abandon(session);
@@ -482,11 +485,13 @@ int session_new(struct sessions *set, int fd, const struct broker_credentials *c
     return 0;
 }
 
-int session_refuse(struct sessions *set, int fd, Fb__Status status, const char *sentence) {
+int session_refuse(struct sessions *set, int fd, uid_t uid, Fb__Status status,
+                   const char *sentence) {
     struct session *session;
     int error = set->refused < REFUSED_MAX ? session_prepare(set, fd, &session) : -EBUSY;
     if (error)
         return error;
+    session->uid = uid;
     session->refusal = calloc(1, sizeof *session->refusal);
     if (!session->refusal) {
         session_abandon(session);

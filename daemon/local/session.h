@@ -73,6 +73,7 @@ int session_new(struct sessions *set, int fd, const struct broker_credentials *c
 /* Takes over the socket of a client that may not come in: its first request is answered with this
  * status and sentence (copied), then it is closed; the broker never hears of it. On failure the
  * caller still owns fd: -EBUSY when too many are being refused at once, -ENOMEM, ... */
-int session_refuse(struct sessions *set, int fd, Fb__Status status, const char *sentence);
+int session_refuse(struct sessions *set, int fd, uid_t uid, Fb__Status status,
+                   const char *sentence);
 
 #endif
