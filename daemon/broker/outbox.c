@@ -110,6 +110,7 @@ void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consum
         end->corrupt = lease->corrupt;
         end->lease.hi = lease->hi;
         end->lease.lo = lease->lo;
+        end->lease.epoch = lease->epoch;
         end->generation = lease->generation;
         gather(outbox_of(broker, lease->peer), consumed || lease->corrupt, broker->now_ns);
     }
@@ -180,14 +181,18 @@ bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
 
 /* ---- sending ---- */
 
+/* A lease given back unconsumed over a link that has gone: the home has ended it by itself. */
+static bool is_moot(const struct outbox *outbox, const struct pending_end *end) {
+    if (end->is_ack)
+        return false;
+    bool link_holds = peer_is_up(outbox->peer) && peer_epoch(outbox->peer) == end->lease.epoch;
+    return (!end->consumed && !link_holds) || BROKER_PLANTED(PLANTED_RELEASE_FORGOTTEN);
+}
+
 static void put_back(struct outbox *outbox) {
     struct pending_end *end;
     while ((end = TAILQ_LAST(&outbox->sent, pending_end_list))) {
-        bool moot = !end->is_ack &&
-                    (!end->consumed ||
-                     BROKER_PLANTED(
-                         PLANTED_RELEASE_FORGOTTEN)); /* the link has gone, and the lease with it */
-        if (moot) {
+        if (is_moot(outbox, end)) {
             forget(outbox, &outbox->sent, end);
             continue;
         }

@@ -69,10 +69,16 @@ void doctor_check_cgroup(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out) {
     (void)context;
     char file[64], cgroup[4096], path[4096], limit_text[UNITS_ROOM], wanted[UNITS_ROOM];
-    snprintf(file, sizeof file, broker->pid ? "/proc/%d/cgroup" : "/proc/self/cgroup",
-             (int)broker->pid);
-    if (!doctor_read_file(file, cgroup, sizeof cgroup) ||
-        !doctor_parse_cgroup(cgroup, path, sizeof path)) {
+    pid_t pid = doctor_whose_limits(broker, out);
+    if (!pid)
+        return;
+    snprintf(file, sizeof file, "/proc/%d/cgroup", (int)pid);
+    if (!doctor_read_file(file, cgroup, sizeof cgroup)) {
+        doctor_say(out, DOCTOR_SKIP, "run as root", "not checked: %s cannot be read by uid %u",
+                   file, geteuid());
+        return;
+    }
+    if (!doctor_parse_cgroup(cgroup, path, sizeof path)) {
         doctor_say(out, DOCTOR_OK, NULL, "no cgroup 2 hierarchy: no limit known");
         return;
     }
