@@ -224,6 +224,7 @@ struct fetch {
     uint64_t epoch;
     uint32_t region;
     uint64_t remote_offset, extent_bytes, landing_offset;
+    bool waits_for_room;
     bool landed;                /* PLANNED landing copy exists */
     uint64_t transfer;          /* no other fetch of this broker has it */
     uint64_t notice_ns;         /* no progress notice before */

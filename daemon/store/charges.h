@@ -78,7 +78,7 @@ void account_release(struct account *account, enum charge charge, uint64_t count
 /* The key of the configuration that limits it, e.g. "max_leases_per_session"; NULL = no limit of
  * that kind. */
 const char *charge_key(enum account_kind kind, enum charge charge);
-/* "leases", "bytes of unread answers". */
+/* "leases"; of bytes: "of unread answers". */
 const char *charge_words(enum charge charge);
 bool charge_is_bytes(enum charge charge);
 
