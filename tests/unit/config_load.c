@@ -118,7 +118,8 @@ Test(config, every_section_is_read) {
                   "socket_mode = 0600\nallow_uids = 0, 1000 1001\nallow_gids = root\n"
                   "max_queued_bytes_per_session = 0\n"
                   "[memory]\nmax_resident_bytes = 64 MiB\nhugepages = try\nprefault = no\n"
-                  "[peers]\nlisten = [::1]:0\ncluster_secret_file = /s\npeer_timeout = 500ms\nping_interval=100ms\n"
+                  "[peers]\nlisten = [::1]:0\ncluster_secret_file = /s\npeer_timeout = "
+                  "500ms\nping_interval=100ms\n"
                   "transport = tcp\nchunk_bytes = 65536\n"
                   "[peer b]\naddress = localhost:7400\n"
                   "[directory]\nkind = static\n"
@@ -173,7 +174,8 @@ Test(config, a_name_of_64_bytes_is_kept_whole) {
     memset(name, 'n', 64);
     name[64] = '\0';
     snprintf(text, sizeof text,
-             "[peers]\ncluster_secret_file = /s\n[store %s]\n[peer %s]\naddress = h:1\n", name, name);
+             "[peers]\ncluster_secret_file = /s\n[store %s]\n[peer %s]\naddress = h:1\n", name,
+             name);
     struct config config = load_good(text);
     cr_expect_str_eq(config.stores[0].name, name);
     cr_expect_str_eq(config.peers[0].node, name);

@@ -5,8 +5,8 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <regex.h>
-#include <stdio.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -102,7 +102,9 @@ Test(log, names_in_other_alphabets_stay_and_what_is_no_text_is_escaped) {
     pretend_stderr_is_the_journal();
     log_info("%s", "Größe 特徴 🙂");
     log_info("%s", "a\xffz \xc3( \xed\xa0\x80 \\x0a");
-    log_info("%s", "\xc2\x9b 31m \xe2\x80\xae evil \xe2\x80\xa8 two"); /* CSI, RLO, a separator of lines */
+    log_info(
+        "%s",
+        "\xc2\x9b 31m \xe2\x80\xae evil \xe2\x80\xa8 two"); /* CSI, RLO, a separator of lines */
     cr_expect_str_eq(written(), "<6>Größe 特徴 🙂\n"
                                 "<6>a\\xffz \\xc3( \\xed\\xa0\\x80 \\\\x0a\n"
                                 "<6>\\xc2\\x9b 31m \\xe2\\x80\\xae evil \\xe2\\x80\\xa8 two\n");

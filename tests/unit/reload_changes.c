@@ -114,7 +114,8 @@ Test(reload, names_stores_and_peers_that_come_and_go) {
  * what can change. */
 Test(reload, tells_defaults_of_stores_from_stores_that_are_there) {
     struct config running = load(BASE "[store s]\n");
-    struct told told = reload(&running, BASE "[stores]\nmax_samples = 7\npolicy = on-ack\n[store s]\n");
+    struct told told =
+        reload(&running, BASE "[stores]\nmax_samples = 7\npolicy = on-ack\n[store s]\n");
     expect(&told, "[stores] max_samples: 1048576 -> 7: taken\n");
     expect(&told, "[store s] max_samples: 1048576 -> 7: left\n");
     expect(&told, "[stores] policy: on-release -> on-ack: taken\n");
