@@ -5,9 +5,28 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "error.h"
+
+/* ENOMEM is this process's own limit, of address space or of mappings: no memory is taken here. */
+static int mapping_refused(uint64_t bytes, int error) {
+    struct rlimit limit;
+    if (error == ENOMEM && getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        return fc_fail(FEATURE_E_FULL,
+                       "map the store's %llu MiB: the address space of this process is limited to "
+                       "%llu MiB (RLIMIT_AS): ulimit -v unlimited, or a smaller store",
+                       (unsigned long long)(bytes >> 20),
+                       (unsigned long long)(limit.rlim_cur >> 20));
+    if (error == ENOMEM)
+        return fc_fail(FEATURE_E_FULL,
+                       "map the store's %llu MiB: this process has as many mappings as it may, or "
+                       "too little address space: see vm.max_map_count, vm.overcommit_memory",
+                       (unsigned long long)(bytes >> 20));
+    return fc_fail(FEATURE_E_INTERNAL, "map the arena's %llu bytes: %s", (unsigned long long)bytes,
+                   strerror(error));
+}
 
 int fc_mapping_new(int fd, uint64_t bytes, bool write, struct fc_mapping **out) {
     struct stat file;
@@ -24,8 +43,7 @@ int fc_mapping_new(int fd, uint64_t bytes, bool write, struct fc_mapping **out) 
     if (base == MAP_FAILED) {
         int error = errno;
         free(mapping);
-        return fc_fail(FEATURE_E_INTERNAL, "map the arena's %llu bytes: %s",
-                       (unsigned long long)bytes, strerror(error));
+        return mapping_refused(bytes, error);
     }
     *mapping = (struct fc_mapping){.refs = 1,
                                    .base = base,
