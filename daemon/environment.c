@@ -147,7 +147,8 @@ enum environment_verdict environment_judge_address_space(const struct config *co
 
 enum environment_verdict environment_judge_files(const struct config *config, uint64_t limit,
                                                  char *sentence) {
-    uint64_t need = (uint64_t)config->max_sessions + FILES_PER_STORE * config->max_stores +
+    uint64_t need = (uint64_t)config->max_sessions +
+                    (uint64_t)FILES_PER_STORE * config->max_stores +
                     FILES_PER_PEER * config->peer_count + FILES_BESIDE;
     *sentence = '\0';
     if (need <= limit)

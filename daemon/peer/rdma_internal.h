@@ -250,7 +250,7 @@ struct rdma {
 
     struct regions regions;
     uint64_t next_conn;
-        /* number of the next connection */ /* keys and ranges; memory[i] belongs to region i */
+    /* number of the next connection */ /* keys and ranges; memory[i] belongs to region i */
     struct rdma_region **memory;
     uint32_t memory_count;
     struct rdma_registration *registering; /* on libuv's pool; one at a time */
