@@ -154,8 +154,8 @@ fuzz: ## 60 s of libFuzzer over each parser
 	scripts/run-fuzz build/fuzzing/fuzz
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
-# The library meets a broker that a fuzzer plays (tests/fuzz/fuzz_broker.c).
-WRAP_fuzz_broker := -Wl,--wrap=fc_socket_connect
+# The library meets a broker that a fuzzer plays, and a clock that it moves (tests/fuzz/fuzz_broker.c).
+WRAP_fuzz_broker := $(foreach f,fc_socket_connect clock_gettime ppoll pthread_cond_clockwait,-Wl,--wrap=$(f))
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"

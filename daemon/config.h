@@ -42,6 +42,9 @@ struct config_store { /* [store NAME] */
     uint32_t readers;  /* 1.. */
     uint64_t max_resident_bytes, landing_bytes;
     uint64_t max_hold_ms; /* 0 = for ever */
+    uint64_t max_reserve_ms; /* 0 = no bound */
+    uint64_t max_wait_ms;    /* 0 = no bound */
+    uint64_t max_pass_ms;
     uint32_t max_samples;
     char secret_file[256];         /* "" = no secret */
     struct config_ids allow_uids;  /* who may open it */

@@ -167,9 +167,22 @@ static bool pump_stores(struct broker *broker) {
     return moved;
 }
 
-static void collect(struct broker *broker) {
+static void log_ended_reservations(struct space *space) {
+    struct store_totals totals;
+    char bound[32];
+    store_totals(space->store, &totals);
+    if (totals.reserves_ended != space->reserves_ended_logged)
+        log_warning("store %s: %llu reservations ended after max_reserve = %s without a commit",
+                    space->name,
+                    (unsigned long long)(totals.reserves_ended - space->reserves_ended_logged),
+                    log_duration(space->settings.max_reserve_ms, bound));
+    space->reserves_ended_logged = totals.reserves_ended;
+}
+
+/* True when it was time for it: dropped stores may be freed too, once their effects are out. */
+static bool collect(struct broker *broker) {
     if (broker->gc_ns > broker->now_ns)
-        return;
+        return false;
     broker->gc_ns = broker->now_ns + broker->config->gc_interval_ms * NS_PER_MS;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
@@ -180,8 +193,10 @@ static void collect(struct broker *broker) {
         if (freed)
             log_info("store %s: gc freed %u samples older than %llu ms", space->name, freed,
                      (unsigned long long)space->settings.max_hold_ms);
+        if (space->used)
+            log_ended_reservations(space);
     }
-    spaces_reap(broker);
+    return true;
 }
 
 void broker_pump(struct broker *broker, uint64_t now_ns) {
@@ -190,7 +205,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
         broker->started_ns = now_ns;
     peers_tick(broker->peers, now_ns);
     calls_expire(broker, now_ns);
-    collect(broker);
+    bool reap = collect(broker);
     /* What one effect sets free may let another go on; bounded, the rest comes with the next turn.
      */
     for (uint32_t round = 0; round < PUMP_ROUNDS_MAX; round++) {
@@ -199,6 +214,8 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
             broker->directory->ops->next_deadline_ns(broker->directory) > now_ns)
             break;
     }
+    if (reap)
+        spaces_reap(broker);
     publishings_pump(broker, now_ns);
     sweep_pump(broker, now_ns);
     held_checks_pump(broker, now_ns);
@@ -237,6 +254,13 @@ void broker_begin_drain(struct broker *broker) {
     broker->draining = true;
 }
 
+static bool has_effects(const struct broker *broker) {
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used && store_has_effect(broker->spaces[i].store))
+            return true;
+    return false;
+}
+
 static void add_totals(const struct broker *broker, struct store_totals *sum) {
     *sum = (struct store_totals){0};
     for (uint32_t i = 0; i < broker->space_end; i++) {
@@ -252,7 +276,7 @@ static void add_totals(const struct broker *broker, struct store_totals *sum) {
 bool broker_is_idle(const struct broker *broker) {
     struct store_totals sum;
     add_totals(broker, &sum);
-    return !sum.leases && !sum.reservations && !broker->release_pending &&
+    return !sum.leases && !sum.reservations && !broker->release_pending && !has_effects(broker) &&
            !broker->directory->ops->pending(broker->directory);
 }
 
@@ -291,6 +315,7 @@ void broker_reconfigure(struct broker *broker, const struct config *config) {
         space->settings.policy = (Fb__Policy)store->policy;
         space->settings.readers = store->readers;
         space->settings.max_hold_ms = store->max_hold_ms;
+        space_set_bounds(space, store);
         store_set_policy(space->store, (enum store_policy)store->policy, store->readers,
                          store->max_hold_ms * NS_PER_MS);
     }

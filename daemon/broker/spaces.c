@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The stores of this node: arena, index block and settings together. A dropped store refuses
- * everything new and is freed when its last lease, ask and attachment is gone.
+ * everything new and is freed when its last lease, ask and attachment is gone, and when all its
+ * effects have been carried out: one that is queued may be the end of a lease that a home waits
+ * for, the record of a sample, or the answer to a peer.
  */
 #include <errno.h>
 #include <sodium.h>
@@ -94,6 +96,22 @@ static int map_block(struct space *space, const struct store_options *options, c
     return 0;
 }
 
+void space_set_bounds(struct space *space, const struct config_store *config) {
+    uint64_t reserve_ms = config->max_reserve_ms, hold_ms = config->max_hold_ms;
+    bool hold_counts = hold_ms && (!reserve_ms || hold_ms < reserve_ms);
+    space->settings.max_reserve_ms = hold_counts ? hold_ms : reserve_ms;
+    space->settings.max_wait_ms = config->max_wait_ms;
+    space->settings.max_pass_ms = config->max_pass_ms;
+    store_set_bounds(space->store, config->max_reserve_ms * NS_PER_MS,
+                     config->max_pass_ms * NS_PER_MS);
+}
+
+uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut) {
+    uint64_t max_ns = space->settings.max_wait_ms * NS_PER_MS;
+    *cut = max_ns && asked_ns > max_ns;
+    return *cut ? max_ns : asked_ns;
+}
+
 static void fill_settings(struct space *space, const struct config_store *config,
                           const struct store_options *options) {
     fb__store_settings__init(&space->settings);
@@ -104,6 +122,7 @@ static void fill_settings(struct space *space, const struct config_store *config
     space->settings.landing_bytes = options->landing_bytes;
     space->settings.max_hold_ms = config->max_hold_ms;
     space->settings.max_samples = config->max_samples;
+    space_set_bounds(space, config);
 }
 
 static int make_memory(struct broker *broker, struct space *space,
@@ -218,12 +237,12 @@ static void detach_holders(struct broker *broker, struct space *space) {
 void spaces_reap(struct broker *broker) {
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
-        if (!space->used || !space->dropped || space->uses)
+        if (!space->used || !space->dropped || space->uses || store_has_effect(space->store))
             continue;
         detach_holders(broker, space);
         struct store_totals totals;
         store_totals(space->store, &totals);
-        if (!totals.leases && !totals.holders)
+        if (!totals.leases && !totals.holders && !store_has_effect(space->store))
             space_free(broker, space);
     }
 }

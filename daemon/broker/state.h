@@ -22,7 +22,7 @@
 #include "store.h"
 
 #define SPACES_MAX     256u
-#define SENTENCE_BYTES 320u
+#define SENTENCE_BYTES 640u
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
 #define NS_PER_MS                  1000000ull
@@ -46,6 +46,7 @@ struct space {
     size_t block_bytes;
     struct store *store;
     uint64_t event_last; /* last event handed to subscribers */
+    uint64_t reserves_ended_logged;
 };
 
 /* What an effect's tag points to. */
@@ -169,6 +170,7 @@ struct call {
     uint32_t request_id;
     bool wants_reply, write_ok;
     bool wants_landed; /* CALL_GET */
+    bool wait_cut;     /* to max_wait of the store */
     enum call_kind kind;
     enum store_reason reason; /* CALL_RETIRE */
     uint64_t begun_ns, wait_ns, patience_ns;
@@ -203,6 +205,7 @@ struct fetch {
     struct broker *broker;
     struct space *space;
     uint64_t generation;
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     struct peer *peer;
     uint64_t epoch;
     uint32_t region;
@@ -335,6 +338,12 @@ Fb__Status status_of(enum store_result result);
 /* A sentence for a refusal: "store run0 full: 3.2 GiB of 4.0 GiB resident, 64 MiB asked; ...". */
 void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum store_result result,
                      const struct store_refusal *refusal, const char *sample_id);
+/* Who holds the room of the store, and who is first among those who wait for it, in a few words:
+ * appended to a sentence. */
+void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
+                     const struct space *space, const struct store_refusal *refusal);
+/* "; the wait was cut to max_wait = 10min of the store", appended, if it was. */
+void status_add_cut(char out[SENTENCE_BYTES], const struct call *call);
 const char *status_reason_word(enum store_reason reason);
 /* Why a get of this found nothing: "... was retired 12 s ago: consumed". */
 void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,
@@ -345,6 +354,10 @@ struct space *space_find(struct broker *broker, const char *name);
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes);
 void space_drop(struct broker *broker, struct space *space, uint64_t now_ns);
+/* What may stand, wait and pass, and for how long: of a store that is there, too. */
+void space_set_bounds(struct space *space, const struct config_store *config);
+/* The time asked for, or max_wait of the store where that is shorter: *cut then. */
+uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut);
 /* Frees dropped stores that nobody holds any more. */
 void spaces_reap(struct broker *broker);
 void space_free(struct broker *broker, struct space *space);
@@ -382,6 +395,18 @@ uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wa
 /* Leases the item's generation at its home, or by id at any peer, then lands it here. */
 void remote_get(struct item *item);
 void remote_get_anywhere(struct item *item);
+
+/* ---- believe.c: is it an answer to what was asked? ---- */
+/* False: not this one's answer; why: a sentence that names both sides. It has been counted. */
+bool believe_lease(const struct item *item, struct peer *peer, uint64_t generation,
+                   const Fb__PeerLeaseReply *lease, char why[SENTENCE_BYTES]);
+/* The same of what lies here under the generation that was granted. */
+bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeaseReply *lease,
+                  char why[SENTENCE_BYTES]);
+bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResult *stat,
+                  char why[SENTENCE_BYTES]);
+/* Counts such an answer, and logs some of them. */
+void believe_not(struct peer *peer, const char *sentence);
 
 /* ---- fetch.c ---- */
 /* The home granted item->remote to this item: attach it to the landing copy, making one if there is
@@ -452,6 +477,9 @@ bool nodes_have_lost(const struct broker *broker, enum directory_result result,
 /* May we serve, as of now_ns, what another node could have superseded? */
 bool broker_serves(const struct broker *broker);
 const char *broker_fenced_why(const struct broker *broker);
+/* NULL: it takes puts and serves gets, as of now_ns; else why not, of a form to follow "node a: ".
+ */
+const char *broker_not_ready_why(const struct broker *broker);
 void nodes_free(struct broker *broker);
 
 /* ---- reconcile.c ---- */

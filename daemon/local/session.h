@@ -3,6 +3,9 @@
  * Connected clients: packets in, broker requests out, and the answers back, descriptors included.
  * Knows the socket and the frame; knows nothing of what a request means.
  *
+ * A session is that of the process that connected, and ends with it, even if a forked child has
+ * its socket too (death.h).
+ *
  * A client that breaks the protocol, says no Hello in time or stops reading loses its session, with
  * one log line, and nobody else notices.
  */
@@ -34,6 +37,7 @@ struct sessions_options {
      * sessions and listeners. */
     void (*after_turn)(void *owner, uint64_t now_ns);
     void *owner;
+    int (*peer_pidfd)(int socket_fd, pid_t pid); /* NULL = death_peer_pidfd() */
 };
 
 struct session;

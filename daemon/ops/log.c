@@ -192,3 +192,15 @@ char *log_bytes(uint64_t bytes, char out[16]) {
         snprintf(out, 16, "%.1f %s", (double)bytes / (double)(1ull << (10 * unit)), units[unit]);
     return out;
 }
+
+char *log_duration(uint64_t ms, char out[32]) {
+    static const struct {
+        uint64_t ms;
+        const char *unit;
+    } units[] = {{3600000, "h"}, {60000, "min"}, {1000, "s"}, {1, "ms"}};
+    size_t unit = 0;
+    while (ms % units[unit].ms || (!ms && units[unit].ms > 1))
+        unit++;
+    snprintf(out, 32, "%" PRIu64 "%s", ms / units[unit].ms, units[unit].unit);
+    return out;
+}

@@ -45,5 +45,7 @@ uint64_t log_dropped(void);
 
 /* "3.2 GiB", "64 KiB", "17 B" into a buffer of at least 16 bytes; returns it. */
 char *log_bytes(uint64_t bytes, char out[16]);
+/* "1h", "10min", "90s" or "1500ms", as in a configuration, into at least 32 bytes; returns it. */
+char *log_duration(uint64_t ms, char out[32]);
 
 #endif

@@ -470,10 +470,16 @@ void peer_query(const struct peer *peer, struct peer_info *out) {
         .incarnation = peer->incarnation,
         .reads = peer->reads,
         .errors = peer->errors,
+        .odd_answers = peer->odd_answers,
         .heard_ns = peer->said_ns,
     };
     if (peer->state == PEER_UP)
         transport_of(peer)->ops->query(peer->end.conn, &out->transport);
+}
+
+uint64_t peer_note_odd_answer(struct peer *peer) {
+    peer->errors++;
+    return ++peer->odd_answers;
 }
 
 void peer_set_user(struct peer *peer, void *user) {

@@ -59,7 +59,16 @@ void doctor_check_cgroup(struct context *context, struct doctor_broker *broker,
     (void)context;
     char proc[64], limit_text[UNITS_ROOM], wanted[UNITS_ROOM];
     struct cgroup_limits limits;
-    snprintf(proc, sizeof proc, broker->pid ? "/proc/%d" : "/proc/self", (int)broker->pid);
+    pid_t pid = doctor_whose_limits(broker, out);
+    if (!pid)
+        return;
+    snprintf(proc, sizeof proc, "/proc/%d/cgroup", (int)pid);
+    if (access(proc, R_OK)) {
+        doctor_say(out, DOCTOR_SKIP, "run as root", "not checked: %s cannot be read by uid %u",
+                   proc, geteuid());
+        return;
+    }
+    snprintf(proc, sizeof proc, "/proc/%d", (int)pid);
     cgroup_limits_read(proc, "", &limits);
     bool slow = limits.slow.bytes < limits.memory.bytes;
     const struct cgroup_limit *limit = slow ? &limits.slow : &limits.memory;
