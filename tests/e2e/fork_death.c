@@ -375,7 +375,6 @@ Test(fork_death, a_fork_while_eight_threads_are_busy, .timeout = 240) {
 /* ---- programs ---- */
 
 static void programs_inherit_nothing(struct world *world) {
-    extern char **environ;
     struct payload payload;
     struct holdings held;
     payload_init(&payload, "s1", 2, MIB);
