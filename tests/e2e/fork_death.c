@@ -119,7 +119,7 @@ static void *go_on(void *context) {
     CHECK_OK(feature_release(survivor->holdings.view, FEATURE_CONSUMED));
     feature_disconnect(survivor->holdings.feature);
     channel_say(survivor->channel, "done");
-    exit(0);
+    _exit(0); /* without a look for leaks: what the main thread's stack held would be one */
 }
 
 static int main_thread_ends(int channel, void *context) {
