@@ -477,7 +477,8 @@ bool nodes_have_lost(const struct broker *broker, enum directory_result result,
 /* May we serve, as of now_ns, what another node could have superseded? */
 bool broker_serves(const struct broker *broker);
 const char *broker_fenced_why(const struct broker *broker);
-/* NULL: it takes puts and serves gets, as of now_ns; else why not, of a form to follow "node a: ". */
+/* NULL: it takes puts and serves gets, as of now_ns; else why not, of a form to follow "node a: ".
+ */
 const char *broker_not_ready_why(const struct broker *broker);
 void nodes_free(struct broker *broker);
 

@@ -26,9 +26,11 @@ static void report(const struct context *context, const char *status, const char
         json_decref(line);
         return;
     }
-    char *line = memory_print("featurectl: %s%s%s%s%s", command ? command : "",
-                              command && object ? " " : "", object ? object : "",
-                              command || object ? ": " : "", sentence);
+    if (object && !*object)
+        object = "''";
+    char *line =
+        memory_print("featurectl: %s%s%s%s%s", command ? command : "", command && object ? " " : "",
+                     object ? object : "", command || object ? ": " : "", sentence);
     char *shown = shown_text(line);
     fprintf(context->err, "%s\n", shown);
     free(shown);

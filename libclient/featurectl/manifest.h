@@ -17,11 +17,11 @@
 /* A line that cannot be used, counted from 1, and why; or, with line 0, something about all. */
 typedef void (*manifest_say_fn)(void *context, size_t line, const char *why);
 
-/* Adds the lines whose sample_id is `sample_id` (the last one alone); NULL = all, of each sample the
- * last. path "-" is standard input. Blank lines are skipped. So is what cannot be used, after it has
- * been said; unless it is the end of a file that somebody still writes to, targets->damage is then
- * FEATURE_E_INVALID. FEATURE_OK; or with a sentence FEATURE_E_NOT_FOUND (no line), FEATURE_E_INVALID
- * (no line could be used) or CTL_E_LOCAL (the file cannot be read). */
+/* Adds the lines whose sample_id is `sample_id` (the last one alone); NULL = all, of each sample
+ * the last. path "-" is standard input. Blank lines are skipped. So is what cannot be used, after
+ * it has been said; unless it is the end of a file that somebody still writes to, targets->damage
+ * is then FEATURE_E_INVALID. FEATURE_OK; or with a sentence FEATURE_E_NOT_FOUND (no line),
+ * FEATURE_E_INVALID (no line could be used) or CTL_E_LOCAL (the file cannot be read). */
 int manifest_read(struct targets *targets, const char *path, const char *sample_id,
                   manifest_say_fn say, void *context, char *why, size_t why_bytes);
 

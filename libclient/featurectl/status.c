@@ -26,8 +26,8 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
         {"index_pending", "index pending", TABLE_LEFT},
         {"draining", "draining", TABLE_LEFT},
         {"ready", "ready", TABLE_LEFT},
-        {"not_ready_why", NULL, TABLE_LEFT},
         {"log_dropped", "log lines dropped", TABLE_LEFT},
+        {"not_ready_why", NULL, TABLE_LEFT},
     };
     struct table table;
     CONTEXT_TABLE(context, &table, columns);
@@ -45,8 +45,8 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
     table_count(&table, h->index_pending);
     table_flag(&table, h->draining);
     readiness_print(&table, h);
-    table_text(&table, h->not_ready_why);
     table_count(&table, h->log_dropped);
+    table_text(&table, h->not_ready_why);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
 }
@@ -109,10 +109,10 @@ static void print_health(struct table *table, const Fb__NodeInfo *node) {
 }
 
 static json_t *rail_json(const Fb__RailInfo *rail) {
-    return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:o*}", "name", shown_json(rail->name), "local",
-                     shown_json(rail->local), "up", (int)rail->up, "mtu_bytes", (json_int_t)rail->mtu_bytes,
-                     "bytes_in", (json_int_t)rail->bytes_in, "reads", (json_int_t)rail->reads,
-                     "errors", (json_int_t)rail->errors, "last_failure",
+    return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:o*}", "name", shown_json(rail->name),
+                     "local", shown_json(rail->local), "up", (int)rail->up, "mtu_bytes",
+                     (json_int_t)rail->mtu_bytes, "bytes_in", (json_int_t)rail->bytes_in, "reads",
+                     (json_int_t)rail->reads, "errors", (json_int_t)rail->errors, "last_failure",
                      *rail->last_failure ? shown_json(rail->last_failure) : NULL);
 }
 
@@ -211,7 +211,8 @@ static int run_nodes(struct context *context) {
 }
 
 static const struct option_spec status_options[] = {
-    {.name = "ready", .help = "print that alone; a broker too old to tell is an error (exit code 20)"},
+    {.name = "ready",
+     .help = "print that alone; a broker too old to tell is an error (exit code 20)"},
     {0},
 };
 
@@ -219,8 +220,9 @@ const struct command command_status = {
     .name = "status",
     .arguments = "",
     .summary = "this node's broker: memory, sessions, leases, what is still to be freed",
-    .details = "Exit code 3 when the broker answers and takes no puts and gets now (it is stopping, or "
-               "cut off from\netcd): a probe of readiness is featurectl status --ready.",
+    .details =
+        "Exit code 3 when the broker answers and takes no puts and gets now (it is stopping, or "
+        "cut off from\netcd): a probe of readiness is featurectl status --ready.",
     .options = status_options,
     .run = run_status,
 };
