@@ -114,14 +114,6 @@ bool doctor_parse_number(const char *text, unsigned index, uint64_t *out) {
     return text;
 }
 
-bool doctor_parse_cgroup(const char *cgroup, char *path, size_t room) {
-    const char *value = find_line(cgroup, "0::");
-    if (!value || *value != '/')
-        return false;
-    size_t length = strcspn(value, "\n");
-    return (size_t)snprintf(path, room, "%.*s", (int)length, value) < room;
-}
-
 static int run_doctor(struct context *context) {
     static const struct table_column columns[] = {
         {"check", "CHECK", TABLE_LEFT},

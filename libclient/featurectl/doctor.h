@@ -87,7 +87,5 @@ bool doctor_parse_meminfo(const char *meminfo, const char *key, uint64_t *out);
 bool doctor_parse_number(const char *text, unsigned index, uint64_t *out);
 /* Of sysfs: "fe80:0000:..." is a GID of this link alone. */
 bool doctor_gid_is_routable(const char *gid);
-/* Path of the unified (cgroup 2) hierarchy from /proc/PID/cgroup. */
-bool doctor_parse_cgroup(const char *cgroup, char *path, size_t room);
 
 #endif
