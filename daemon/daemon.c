@@ -322,8 +322,8 @@ static int build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
         .chunk_bytes = (uint32_t)daemon->config.chunk_bytes,
         .reads_per_connection = daemon->config.reads_per_peer,
         .handshake_timeout_ms = daemon->config.handshake_timeout_ms,
-        .send_queue_bytes = 64ull << 20,
-        .connections_max = CONFIG_PEERS_MAX,
+        .send_queue_bytes = daemon->config.limits.of[ACCOUNT_PEER][CHARGE_UNREAD_BYTES],
+        .connections_max = daemon->config.max_connections,
     };
     if (*daemon->config.listen || daemon->config.peer_count ||
         daemon->config.directory == CONFIG_DIRECTORY_ETCD)
@@ -425,6 +425,7 @@ static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes
         .socket_group = daemon->config.socket_group,
         .allow_uids = &daemon->config.allow_uids,
         .allow_gids = &daemon->config.allow_gids,
+        .sessions = {.hello_timeout_ms = daemon->config.hello_timeout_ms},
     };
     return listener_new(&daemon->loop, &options, daemon->broker, &daemon->listener, why, why_bytes);
 }

@@ -8,6 +8,10 @@
  * (a reply that overflows the queue), so closing is left to the next wake-up, which shutdown()
  * brings about.
  *
+ *  - paused: too many answers are queued, or descriptors on their way. Requests stay in the
+ * socket, so that who does not read can ask for nothing more. The kernel does not say when a client
+ * takes a descriptor: a timer asks whether the socket has been emptied.
+ *
  * A refused session (session_refuse) has no broker session: it lives until its first request has
  * been answered, or the time for Hello is over.
  *
@@ -20,10 +24,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/sockios.h>
+
+#include "account_words.h"
 #include "codec.h"
 #include "death.h"
 #include "frame.h"
@@ -35,10 +43,12 @@
 #define HELLO_TIMEOUT_MS_DEFAULT 5000u
 #define REFUSED_MAX              64u
 #define SOCKET_SEND_BYTES        (2 * (int)FRAME_CLIENT_BYTES_MAX)
+#define UNREAD_FIRST_MS          5u
+#define UNREAD_LAST_MS           200u
 
 struct refusal {
     Fb__Status status;
-    char sentence[160];
+    char sentence[320];
 };
 
 struct session {
@@ -49,6 +59,11 @@ struct session {
     int fd;
     uid_t uid; /* of the client: who is charged for lines in the log */
     bool greeted, doomed, peer_gone;
+    bool paused;          /* not listened to: it has answers or descriptors to take first */
+    bool stalled;         /* the kernel takes no more descriptors from us for now */
+    uint32_t descriptors; /* queued, or sent and not known to be taken */
+    LIST_ENTRY(session) unread;
+    struct account *account; /* NULL: none */
     uint8_t open_handles;
     uv_poll_t poll;
     uv_timer_t hello_timer;
@@ -112,12 +127,14 @@ static void session_unlink(struct session *session) {
         session->set->first = session->next;
 }
 
+static void session_forget_unread(struct session *session);
+
 static void session_close(struct session *session, uint64_t now_ns) {
     session_unlink(session);
+    session_forget_unread(session);
     if (session->broker)
         session->set->backend->close(session->broker, now_ns);
     session->set->refused -= session->refusal != NULL;
-    send_queue_deinit(&session->queue);
     uv_close((uv_handle_t *)&session->poll, on_handle_closed);
     uv_close((uv_handle_t *)&session->hello_timer, on_handle_closed);
     session->open_handles += death_watch_stop(&session->death, on_handle_closed);
@@ -161,6 +178,33 @@ static int session_transmit(struct session *session, const void *data, size_t by
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events);
+static void on_unread_timer(uv_timer_t *timer);
+
+/* Half of what may lie unread is left to the answers of requests that are under way. */
+static bool session_reads(const struct session *session) {
+    struct charge_refusal full;
+    if (!send_queue_front(&session->queue))
+        return true;
+    uint64_t limit_bytes = session->account
+                               ? session->account->limits->of[ACCOUNT_SESSION][CHARGE_UNREAD_BYTES]
+                               : session->queue.limit_bytes;
+    return session->queue.queued_bytes <= limit_bytes / 2 &&
+           account_has_room(session->account, CHARGE_UNREAD_BYTES, limit_bytes / 2, &full);
+}
+
+static bool session_may_ask(const struct session *session) {
+    struct charge_refusal full;
+    return session_reads(session) &&
+           account_has_room(session->account, CHARGE_UNREAD_DESCRIPTORS, 1, &full);
+}
+
+static void session_listen(struct session *session) {
+    session->paused = !session_may_ask(session);
+    int events = session->paused ? UV_DISCONNECT : UV_READABLE;
+    if (send_queue_front(&session->queue) && !session->stalled)
+        events |= UV_WRITABLE;
+    uv_poll_start(&session->poll, events, on_poll);
+}
 
 static void session_doom_unsent(struct session *session, int error) {
     char why[160];
@@ -173,34 +217,132 @@ static void session_doom_unsent(struct session *session, int error) {
     session_doom(session, why);
 }
 
+static void session_doom_unread(struct session *session, const struct charge_refusal *full) {
+    char why[400], limit[320];
+    account_sentence(limit, sizeof limit, full);
+    snprintf(why, sizeof why, "does not read its answers: %s", limit);
+    session_doom(session, why);
+}
+
+static void session_enqueue(struct session *session, const void *data, size_t bytes, int fd) {
+    struct charge_refusal full;
+    uint64_t cost_bytes = send_queue_cost_bytes(bytes);
+    if (!account_has_room(session->account, CHARGE_UNREAD_BYTES, cost_bytes, &full)) {
+        session_doom_unread(session, &full);
+        return;
+    }
+    int error = send_queue_push(&session->queue, data, bytes, fd);
+    if (error)
+        session_doom_unsent(session, error);
+    else
+        account_add(session->account, CHARGE_UNREAD_BYTES, cost_bytes);
+}
+
+static void session_dequeue(struct session *session) {
+    size_t bytes = send_queue_front(&session->queue)->bytes;
+    account_release(session->account, CHARGE_UNREAD_BYTES, send_queue_cost_bytes(bytes));
+    send_queue_pop(&session->queue);
+}
+
+static void sessions_look_soon(struct sessions *set) {
+    if (!set->has_unread_timer) {
+        uv_timer_init(set->loop, &set->unread_timer);
+        set->unread_timer.data = set;
+        set->has_unread_timer = true;
+        set->unfreed++;
+    }
+    set->unread_ms = UNREAD_FIRST_MS;
+    uv_timer_start(&set->unread_timer, on_unread_timer, set->unread_ms, 0);
+}
+
+/* Of a descriptor that has been sent or queued. */
+static void session_count_descriptor(struct session *session) {
+    account_add(session->account, CHARGE_UNREAD_DESCRIPTORS, 1);
+    if (!session->descriptors++)
+        LIST_INSERT_HEAD(&session->set->unread, session, unread);
+    sessions_look_soon(session->set);
+}
+
+static void session_uncount_descriptors(struct session *session) {
+    if (!session->descriptors)
+        return;
+    account_release(session->account, CHARGE_UNREAD_DESCRIPTORS, session->descriptors);
+    session->descriptors = 0;
+    LIST_REMOVE(session, unread);
+}
+
+static void session_forget_unread(struct session *session) {
+    while (send_queue_front(&session->queue))
+        session_dequeue(session);
+    session_uncount_descriptors(session);
+}
+
+/* True: not now. ETOOMANYREFS: too many of this user's descriptors are in sockets unread, whosever
+ * they are. */
+static bool session_must_wait(struct session *session, int error) {
+    session->stalled = error == -ETOOMANYREFS;
+    return error == -EAGAIN || error == -ETOOMANYREFS;
+}
+
 static void session_send(struct session *session, const void *data, size_t bytes, int fd) {
     if (session->doomed || session->peer_gone)
         return;
     bool idle = !send_queue_front(&session->queue);
-    int error = idle ? session_transmit(session, data, bytes, fd) : -EAGAIN;
-    if (error != -EAGAIN) {
-        if (error)
-            session_doom_unsent(session, error);
+    int error = idle ? session_transmit(session, data, bytes, fd) : 0;
+    bool waits = !idle || session_must_wait(session, error);
+    if (error && !waits) {
+        session_doom_unsent(session, error);
         return;
     }
-    error = send_queue_push(&session->queue, data, bytes, fd);
-    if (error)
-        session_doom_unsent(session, error);
-    else if (idle)
-        uv_poll_start(&session->poll, UV_READABLE | UV_WRITABLE, on_poll);
+    if (waits)
+        session_enqueue(session, data, bytes, fd);
+    if (fd >= 0 && !session->doomed)
+        session_count_descriptor(session);
+    if (idle && waits)
+        session_listen(session);
 }
 
 static void session_flush(struct session *session) {
     const struct send_packet *packet;
     while (!session->doomed && (packet = send_queue_front(&session->queue))) {
         int error = session_transmit(session, packet->data, packet->bytes, packet->fd);
-        if (error == -EAGAIN)
-            return;
+        if (session_must_wait(session, error))
+            break;
         if (error)
             session_doom_unsent(session, error);
-        send_queue_pop(&session->queue);
+        session_dequeue(session);
     }
-    uv_poll_start(&session->poll, UV_READABLE, on_poll);
+    session_listen(session);
+}
+
+/* True if the client has taken all that was sent to it. */
+static bool session_look(struct session *session) {
+    int unread_bytes = 0;
+    if (session->stalled && !session->doomed)
+        session_flush(session);
+    if (send_queue_front(&session->queue) ||
+        (!ioctl(session->fd, SIOCOUTQ, &unread_bytes) && unread_bytes))
+        return false;
+    session_uncount_descriptors(session);
+    return true;
+}
+
+static void on_unread_timer(uv_timer_t *timer) {
+    struct sessions *set = timer->data;
+    struct session *session, *next;
+    bool taken = false;
+    for (session = LIST_FIRST(&set->unread); session; session = next) {
+        next = LIST_NEXT(session, unread);
+        taken |= session_look(session);
+    }
+    for (session = taken ? set->first : NULL; session; session = session->next)
+        if (session->paused && !session->doomed)
+            session_listen(session);
+    set->unread_ms = taken                             ? UNREAD_FIRST_MS
+                     : set->unread_ms < UNREAD_LAST_MS ? 2 * set->unread_ms
+                                                       : UNREAD_LAST_MS;
+    if (!LIST_EMPTY(&set->unread))
+        uv_timer_start(&set->unread_timer, on_unread_timer, set->unread_ms, 0);
 }
 
 /* ---- the client's death ---- */
@@ -384,8 +526,13 @@ static enum receive_result session_receive_one(struct session *session) {
 /* At most `budget` packets, so that one busy client cannot keep the loop from the others. */
 static enum receive_result session_receive(struct session *session, uint32_t budget) {
     enum receive_result result = RECEIVE_MORE;
-    while (result == RECEIVE_MORE && budget-- > 0)
+    while (result == RECEIVE_MORE && budget-- > 0) {
+        if (!session->peer_gone && !session_may_ask(session)) {
+            session_listen(session);
+            return RECEIVE_EMPTY;
+        }
         result = session_receive_one(session);
+    }
     return result;
 }
 
@@ -398,12 +545,13 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
         session_flush(session);
     if (events == UV_WRITABLE && !session->doomed)
         return;
-    session->peer_gone |= status < 0;
+    bool gone = status < 0 || events & UV_DISCONNECT; /* the latter is watched for while paused */
+    session->peer_gone |= gone;
     bool served = session->broker != NULL;
-    uint32_t budget = status < 0 ? UINT32_MAX : PACKETS_PER_WAKE_UP;
+    uint32_t budget = gone ? UINT32_MAX : PACKETS_PER_WAKE_UP;
     bool ended = session->doomed || session_receive(session, budget) == RECEIVE_ENDED;
     uint64_t now_ns = clock_now_ns();
-    if (ended || status < 0) {
+    if (ended || gone) {
         log_debug("%s: disconnected", session_name(session));
         session_close(session, now_ns);
     }
@@ -468,18 +616,23 @@ static void session_abandon(struct session *session) {
     uv_close((uv_handle_t *)&session->poll, on_handle_closed);
 }
 
-int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials) {
+int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials,
+                char *why, size_t why_bytes) {
     struct session *session;
     int error = session_prepare(set, fd, &session);
     if (error)
         return error;
     session->uid = credentials->uid;
-    session->broker = set->backend->open(set->broker, &client_ops, session, credentials);
+    session->broker =
+        set->backend->open(set->broker, &client_ops, session, credentials, why, why_bytes);
     if (!session->broker) {
         session_abandon(session);
         return -EBUSY;
     }
     session->pid = credentials->pid;
+    session->account = set->backend->account ? set->backend->account(session->broker) : NULL;
+    if (session->account)
+        session->queue.limit_bytes = UINT64_MAX;
     session_start(session);
     session_watch_peer(session);
     return 0;
@@ -523,12 +676,21 @@ int sessions_init(struct sessions *set, uv_loop_t *loop, struct broker *broker,
     return -ENOMEM;
 }
 
+static void on_timer_closed(uv_handle_t *timer) {
+    struct sessions *set = timer->data;
+    set->unfreed--;
+    sessions_check_closed(set);
+}
+
 void sessions_close(struct sessions *set, void (*closed)(void *owner), void *owner) {
     set->closed = closed;
     set->closed_owner = owner;
     uint64_t now_ns = clock_now_ns();
     while (set->first)
         session_close(set->first, now_ns);
+    if (set->has_unread_timer)
+        uv_close((uv_handle_t *)&set->unread_timer, on_timer_closed);
+    set->has_unread_timer = false;
     sessions_check_closed(set);
 }
 

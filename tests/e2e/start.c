@@ -238,6 +238,9 @@ Test(start, the_limit_of_open_files_is_raised_as_far_as_it_may_be) {
 Test(start, too_little_address_space_is_refused_with_a_line) {
     struct process broker;
     int status = -1;
+#ifdef __SANITIZE_ADDRESS__
+    cr_skip_test("the sanitizer itself takes terabytes of address space");
+#endif
     configure("[store run]\nmax_resident_bytes = 64MiB\nlanding_bytes = 64MiB\n");
     start_by_shell(&broker, "ulimit -v 200000 && exec \"$0\" --config \"$1\"", "");
     CHECK(process_wait(&broker, 20000, &status), "it does not end");

@@ -58,6 +58,7 @@ Test(reload, of_the_same_file_tells_nothing) {
     struct config running = load(BASE "[store s]\n[peer b]\naddress = b:1\n");
     struct told told = reload(&running, BASE "[store s]\n[peer b]\naddress = b:1\n");
     cr_expect_str_eq(told.text, "");
+    config_deinit(&running);
 }
 
 Test(reload, takes_what_it_can_and_names_old_and_new) {
