@@ -14,6 +14,7 @@
 #include "auth.h"
 #include "config.h"
 #include "daemon.h"
+#include "etcd_check.h"
 #include "log.h"
 
 #define DEFAULT_CONFIG "/etc/featured/featured.conf"
@@ -70,6 +71,34 @@ static int check_secrets(const struct config *config, char *why, size_t why_byte
     return result;
 }
 
+/* With kind = etcd: the certificate files, and what etcd itself says. One that does not answer is no
+ * fault of the configuration. */
+static int check_directory(const struct config *config, char *why, size_t why_bytes) {
+    char password[4097] = "", warning[WHY_BYTES] = "";
+    struct etcd_client_options client = {
+        .endpoints = config->etcd_endpoints,
+        .ca_file = config->etcd_ca_file,
+        .cert_file = config->etcd_cert_file,
+        .key_file = config->etcd_key_file,
+        .username = config->etcd_username,
+        .password = password,
+    };
+    if (config->directory != CONFIG_DIRECTORY_ETCD)
+        return 0;
+    int result = 0;
+    if (*config->etcd_password_file)
+        result = config_read_secret(config->etcd_password_file, password, sizeof password - 1, why,
+                                    why_bytes);
+    log_set_level(LOG_LEVEL_ERROR); /* what it finds is said below, once */
+    if (result >= 0)
+        result = etcd_check(&client, config->etcd_cluster, config->node, why, why_bytes, warning,
+                            sizeof warning);
+    explicit_bzero(password, sizeof password);
+    if (result >= 0 && *warning)
+        fprintf(stderr, "featured: warning: %s\n", warning);
+    return result;
+}
+
 /* Each session costs a descriptor here and one per arena in the client. */
 static void raise_file_limit(void) {
     struct rlimit limit;
@@ -122,7 +151,10 @@ int main(int argc, char **argv) {
     }
     log_set_level(arguments.verbose ? LOG_LEVEL_DEBUG : config.log_level);
     int status = EXIT_CLEAN;
-    if (arguments.check_config)
+    if (arguments.check_config && check_directory(&config, why, sizeof why) < 0) {
+        fprintf(stderr, "featured: %s: %s\n", arguments.config_path, why);
+        status = EXIT_CONFIG;
+    } else if (arguments.check_config)
         printf("%s: ok\n", arguments.config_path);
     else
         status = serve(&config, arguments.config_path);

@@ -19,6 +19,7 @@
 struct health {
     Fb__HealthReply reply;
     char *stores[SPACES_MAX];
+    char trouble[TROUBLE_BYTES];
 };
 
 static void fill_health(const struct broker *broker, struct health *health) {
@@ -47,12 +48,10 @@ static void fill_health(const struct broker *broker, struct health *health) {
     to->release_pending = broker->release_pending;
     to->index_pending = broker->directory->ops->pending(broker->directory);
     to->draining = broker->draining;
+    to->trouble = (char *)broker_trouble(broker, "", health->trouble);
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
-         peer = peers_next(broker->peers, peer)) {
-        struct peer_info about;
-        peer_query(peer, &about);
-        to->odd_answers += about.odd_answers;
-    }
+         peer = peers_next(broker->peers, peer))
+        to->odd_answers += peer_odd_answers(peer);
     to->directory = (char *)broker->directory->ops->name;
 }
 

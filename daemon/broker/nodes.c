@@ -142,6 +142,15 @@ const char *broker_fenced_why(const struct broker *broker) {
                                  "known to be alive";
 }
 
+const char *broker_trouble(const struct broker *broker, const char *otherwise,
+                           char out[TROUBLE_BYTES]) {
+    const struct directory_ops *ops = broker->directory->ops;
+    *out = '\0';
+    if (ops->trouble)
+        ops->trouble(broker->directory, out, TROUBLE_BYTES);
+    return *out ? out : otherwise;
+}
+
 void nodes_free(struct broker *broker) {
     struct node *node;
     while ((node = TAILQ_FIRST(&broker->nodes))) {

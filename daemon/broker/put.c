@@ -35,10 +35,12 @@ static void commit(struct item *item, uint64_t reservation, const void *checksum
     struct space *space = call->space;
     uint64_t generation = broker->directory->ops->next_generation(broker->directory);
     if (!generation) {
+        char trouble[TROUBLE_BYTES];
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "store %s: directory = %s gives no generation numbers now; a reservation stays: "
-                  "commit again, or put again, when it answers",
-                  space->name, broker->directory->ops->name);
+                  "store %s: nothing can be put without generation numbers from the directory: %s; "
+                  "a reservation stays: commit again, or put again, when that is over",
+                  space->name,
+                  broker_trouble(broker, "it has not given any yet, or none in time", trouble));
         return;
     }
     enum store_result result = store_seal(space->store, call->holder, reservation, checksums,

@@ -23,6 +23,7 @@
 
 #define SPACES_MAX     256u
 #define SENTENCE_BYTES 320u
+#define TROUBLE_BYTES  768u /* of a sentence that ends in etcd's words */
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
 #define NS_PER_MS                  1000000ull
@@ -465,6 +466,9 @@ bool nodes_have_lost(const struct broker *broker, enum directory_result result,
 /* May we serve, as of now_ns, what another node could have superseded? */
 bool broker_serves(const struct broker *broker);
 const char *broker_fenced_why(const struct broker *broker);
+/* What stands between this broker and its directory, in words; without such: `otherwise`. */
+const char *broker_trouble(const struct broker *broker, const char *otherwise,
+                           char out[TROUBLE_BYTES]);
 void nodes_free(struct broker *broker);
 
 /* ---- reconcile.c ---- */

@@ -43,9 +43,11 @@ void join_lost(struct directory_etcd *self, const char *why) {
 static void act_on_loss(struct directory_etcd *self) {
     if (!*self->lost_why && self->fence.ttl_ns && !fence_holds(&self->fence, self->now_ns))
         snprintf(self->lost_why, sizeof self->lost_why,
-                 "etcd has acknowledged no keep-alive for %llu ms of the lease's %llu ms",
+                 "etcd has acknowledged no keep-alive for %llu ms of the lease's %llu ms%s%s",
                  (unsigned long long)((self->now_ns - self->fence.renewed_ns) / NS_PER_MS),
-                 (unsigned long long)(self->fence.ttl_ns / NS_PER_MS));
+                 (unsigned long long)(self->fence.ttl_ns / NS_PER_MS),
+                 *self->troubles[TROUBLE_LEASE].words ? ": " : "",
+                 self->troubles[TROUBLE_LEASE].words);
     if (!*self->lost_why)
         return;
     give_up_lease(self);
@@ -66,6 +68,7 @@ static void on_granted(void *context, enum etcd_result result, const struct etcd
                        const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
+    trouble_note(self, TROUBLE_LEASE, result, why);
     if (self->join != JOIN_GRANTING)
         return;
     if (result == ETCD_OK && answer->ttl_s > 0) {
@@ -90,6 +93,7 @@ static void on_kept(void *context, enum etcd_result result, const struct etcd_an
                     const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
+    trouble_note(self, TROUBLE_LEASE, result, why);
     if (!self->lease)
         return;
     if (BROKER_PLANTED(PLANTED_UNHEARD_KEPT) && (result != ETCD_OK || !answer->ttl_s)) {
@@ -114,6 +118,13 @@ static void keep_alive(struct directory_etcd *self) {
 }
 
 /* ---- the record ---- */
+
+/* A lease that has ended meanwhile is no refusal: the next one will do. */
+static void note_record(struct directory_etcd *self, enum etcd_result result, const char *why) {
+    bool lease_ended = result == ETCD_E_REFUSED && why && strstr(why, "lease not found");
+    if (!lease_ended)
+        trouble_note(self, TROUBLE_RECORD, result, why);
+}
 
 static void registered(struct directory_etcd *self, int64_t create_revision, int64_t mod_revision) {
     self->create_revision = create_revision;
@@ -186,6 +197,7 @@ static void on_registered(void *context, enum etcd_result result, const struct e
                           const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
+    note_record(self, result, why);
     if (self->join != JOIN_REGISTERING)
         return;
     if (result == ETCD_OK && answer->succeeded && answer->op_count == 2) {
@@ -205,6 +217,7 @@ static void on_taken_over(void *context, enum etcd_result result, const struct e
                           const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
+    note_record(self, result, why);
     if (self->join != JOIN_REGISTERING)
         return;
     if (result == ETCD_OK && answer->succeeded && answer->op_count == 2) {
@@ -293,6 +306,8 @@ static void on_page(void *context, enum etcd_result result, const struct etcd_an
                     const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
+    if (result != ETCD_OK)
+        trouble_note(self, TROUBLE_READ, result, why);
     if (self->join != JOIN_LISTING)
         return;
     self->join = JOIN_TO_LIST;

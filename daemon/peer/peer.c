@@ -477,6 +477,10 @@ uint64_t peer_note_odd_answer(struct peer *peer) {
     return ++peer->odd_answers;
 }
 
+uint64_t peer_odd_answers(const struct peer *peer) {
+    return peer->odd_answers;
+}
+
 void peer_set_user(struct peer *peer, void *user) {
     peer->user = user;
 }

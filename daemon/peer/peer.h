@@ -115,6 +115,7 @@ struct peer_info {
 void peer_query(const struct peer *peer, struct peer_info *out);
 /* It has answered something else than it was asked. How often so far, this time included. */
 uint64_t peer_note_odd_answer(struct peer *peer);
+uint64_t peer_odd_answers(const struct peer *peer);
 /* A node that says it cannot reach our data address, and why, in words; "" when none says so. */
 void peers_data_failure(const struct peers *peers, char *out, size_t out_bytes);
 /* Room for the owner: a pointer kept with the peer. */

@@ -23,6 +23,9 @@ static int run_status(struct context *context) {
         {"release_pending", "release pending", TABLE_LEFT},
         {"index_pending", "index pending", TABLE_LEFT},
         {"draining", "draining", TABLE_LEFT},
+        {"odd_answers", "odd answers", TABLE_LEFT},
+        {"trouble", "trouble", TABLE_LEFT},
+        {"twin", "twin", TABLE_LEFT},
     };
     Fb__Health health = FB__HEALTH__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -48,6 +51,9 @@ static int run_status(struct context *context) {
     table_count(&table, h->release_pending);
     table_count(&table, h->index_pending);
     table_flag(&table, h->draining);
+    table_count(&table, h->odd_answers);
+    table_text(&table, h->trouble);
+    table_text(&table, h->twin);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
     context_free_reply(reply);
@@ -121,6 +127,9 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->self ? NULL : members_silence(node));
     table_text(table, node->last_failure);
     table_text(table, node->data_failure);
+    table_count(table, node->odd_answers);
+    table_text(table, node->twin);
+    table_text(table, node->health ? node->health->trouble : NULL);
     print_path(table, node);
     table_text(table, node->health ? node->health->broker_version : NULL);
     if (node->health)
@@ -154,6 +163,9 @@ static int run_nodes(struct context *context) {
         {"silence", "SILENT BECAUSE", TABLE_LEFT},
         {"last_failure", "LAST FAILURE", TABLE_LEFT},
         {"data_failure", "DATA ADDRESS NOT REACHED", TABLE_LEFT},
+        {"odd_answers", "ODD ANSWERS", TABLE_RIGHT},
+        {"twin", "TWIN", TABLE_LEFT},
+        {"trouble", "ITS DIRECTORY", TABLE_LEFT},
         {"path", "PATH", TABLE_LEFT},
         {"broker_version", NULL, TABLE_LEFT},
         {"uptime_ms", NULL, TABLE_LEFT},
