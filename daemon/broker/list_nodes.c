@@ -48,6 +48,9 @@ static void fill_health(const struct broker *broker, struct health *health) {
     to->release_pending = broker->release_pending;
     to->index_pending = broker->directory->ops->pending(broker->directory);
     to->draining = broker->draining;
+    to->twin = (char *)peers_twin(broker->peers);
+    if (!*to->twin)
+        to->twin = (char *)peers_rival(broker->peers, NULL);
     to->trouble = (char *)broker_trouble(broker, "", health->trouble);
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
@@ -180,6 +183,7 @@ static void fill_self(const struct broker *broker, struct node_page *page) {
     self->data_failure = page->self_failure;
     self->leases = page->own.reply.leases;
     self->health = &page->own.reply;
+    self->twin = (char *)peers_twin(broker->peers);
 }
 
 static void fill_rails(struct node_page *page, size_t node) {
@@ -231,6 +235,7 @@ static void fill_node(const struct broker *broker, const struct item *item,
     if (broker->now_ns > from->heard_ns) /* the links' clock may be ahead by a turn of the loop */
         info->heard_ms_ago = info->heard ? (broker->now_ns - from->heard_ns) / NS_PER_MS : 0;
     info->odd_answers = from->odd_answers;
+    info->twin = (char *)peers_rival(broker->peers, from->node);
     info->silence = item->error ? item->error : (char *)protobuf_c_empty_string;
     info->health =
         item->answer ? fb__health_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;

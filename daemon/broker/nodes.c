@@ -146,7 +146,7 @@ const char *broker_trouble(const struct broker *broker, const char *otherwise,
                            char out[TROUBLE_BYTES]) {
     const struct directory_ops *ops = broker->directory->ops;
     *out = '\0';
-    if (ops->trouble)
+    if (!twin_say(broker, out, TROUBLE_BYTES) && ops->trouble)
         ops->trouble(broker->directory, out, TROUBLE_BYTES);
     return *out ? out : otherwise;
 }

@@ -178,11 +178,15 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 /* True, and the item done: nothing new is taken now. */
 static bool refuse_new(struct item *item) {
     struct broker *broker = item->call->broker;
-    if (!broker->draining && broker_serves(broker))
+    char trouble[TROUBLE_BYTES];
+    bool twin = twin_was_first(broker);
+    if (!broker->draining && !twin && broker_serves(broker))
         return false;
     item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
               broker->config->node,
-              broker->draining ? "it is stopping" : broker_fenced_why(broker));
+              broker->draining ? "it is stopping"
+              : twin           ? broker_trouble(broker, "", trouble)
+                               : broker_fenced_why(broker));
     return true;
 }
 

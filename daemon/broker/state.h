@@ -254,6 +254,15 @@ struct asking {
 };
 TAILQ_HEAD(asking_list, asking);
 
+/* Who has this node's name in the index, if it is another incarnation (twin.c). */
+enum name_state { NAME_FREE = 0, NAME_ASKED, NAME_RESTART, NAME_TWIN };
+struct name {
+    enum name_state state;
+    uint64_t incarnation;
+    uint64_t outlived_ns; /* its record cannot stand for longer unless somebody keeps it alive */
+    char address[256];
+};
+
 /* The check of all that this node holds (held_check.c). */
 struct held_walk {
     bool walking, again; /* again: from the beginning, at next_ns */
@@ -290,6 +299,7 @@ struct broker {
     struct sweep *sweep;
     TAILQ_HEAD(, held_check) held_checks;
     struct held_walk held_walk;
+    struct name name;
     struct scratch scratch;
 };
 
@@ -384,6 +394,15 @@ uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wa
 /* Leases the item's generation at its home, or by id at any peer, then lands it here. */
 void remote_get(struct item *item);
 void remote_get_anywhere(struct item *item);
+
+/* ---- twin.c: another incarnation has our name in the index ---- */
+void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation);
+void twin_pump(struct broker *broker);
+uint64_t twin_next_deadline_ns(const struct broker *broker);
+/* It lives, and was there first: nothing is taken or served here. */
+bool twin_was_first(const struct broker *broker);
+/* False: it has not. */
+bool twin_say(const struct broker *broker, char *out, size_t out_bytes);
 
 /* ---- believe.c: is it an answer to what was asked? ---- */
 /* False: not this one's answer; why: a sentence that names both sides. It has been counted. */

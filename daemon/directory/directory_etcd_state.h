@@ -136,7 +136,9 @@ struct directory_etcd {
     struct backoff join_backoff;
     int64_t create_revision; /* of our record; what tells it from a later one of the same name */
     bool was_member, fenced, index_lost;
-    bool name_taken_logged;
+    bool taken_over_due;    /* the owner is to be told that it is over */
+    bool taken, taken_told; /* another incarnation is registered under our name */
+    struct node_record taken_by;
     char lost_why[300]; /* not empty: membership was lost for this reason, tick() acts on it */
     struct sample_record *own; /* our records as read on the way back */
     size_t own_count, own_room;

@@ -16,7 +16,7 @@ static const struct {
 } checks[] = {
     {"socket", doctor_check_socket},
     {"directory", doctor_check_directory},
-    {"node name", doctor_check_twin},
+    {"node names", doctor_check_twin},
     {"locked memory", doctor_check_memlock},
     {"open files", doctor_check_nofile},
     {"memory", doctor_check_memory},

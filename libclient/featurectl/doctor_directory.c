@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What stands between the broker and its directory, and whether another broker has its name: as the
+ * What stands between the broker and its directory, and whether two brokers have one name: as the
  * broker itself says.
  */
 #include "doctor.h"
@@ -48,18 +48,26 @@ void doctor_check_directory(struct context *context, struct doctor_broker *broke
     fb__client_reply__free_unpacked(reply, NULL);
 }
 
+/* Of this node, and of those that it knows. */
 void doctor_check_twin(struct context *context, struct doctor_broker *broker,
                        struct doctor_finding *out) {
-    Fb__ClientReply *reply = ask_health(context, broker);
+    Fb__Nodes nodes = FB__NODES__INIT;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    Fb__ClientReply *reply;
+    request.op_case = FB__CLIENT_REQUEST__OP_NODES;
+    request.nodes = &nodes;
     doctor_say(out, DOCTOR_OK, NULL, "not asked: the broker does not tell");
-    if (!reply)
+    if (!broker->answers ||
+        feature_admin_call(context->feature, &request, CONTEXT_DEADLINE_MS, &reply) != FEATURE_OK)
         return;
-    if (*reply->health->twin)
-        doctor_say(out, DOCTOR_FAIL,
-                   "give one of the two another [node] name (a cloned image?) and start it again",
-                   "%s", reply->health->twin);
-    else
-        doctor_say(out, DOCTOR_OK, NULL, "no other broker is known to call itself %s",
-                   reply->health->node);
+    bool tells = reply->result_case == FB__CLIENT_REPLY__RESULT_NODES;
+    if (tells)
+        doctor_say(out, DOCTOR_OK, NULL, "each is known of one broker");
+    for (size_t i = 0; tells && i < reply->nodes->n_nodes; i++)
+        if (*reply->nodes->nodes[i]->twin)
+            doctor_say(out, DOCTOR_FAIL,
+                       "give one of the two another [node] name (a cloned image?) and start it "
+                       "again",
+                       "%s", reply->nodes->nodes[i]->twin);
     fb__client_reply__free_unpacked(reply, NULL);
 }
