@@ -42,6 +42,9 @@ struct config_store { /* [store NAME] */
     uint32_t readers;  /* 1.. */
     uint64_t max_resident_bytes, landing_bytes;
     uint64_t max_hold_ms; /* 0 = for ever */
+    uint64_t max_reserve_ms; /* 0 = no bound */
+    uint64_t max_wait_ms;    /* 0 = no bound */
+    uint64_t max_pass_ms;
     uint32_t max_samples;
     char secret_file[256];         /* "" = no secret */
     struct config_ids allow_uids;  /* who may open it */
@@ -106,7 +109,7 @@ void config_defaults(struct config *out);
 /* Reads the file over the defaults. 0, or -errno with a sentence in why ("FILE:LINE: ..."). */
 int config_load(const char *path, struct config *out, char *why, size_t why_bytes);
 void config_deinit(struct config *config);
-/* Reads a secret from a file: mode must exclude group and others, 16..4096 bytes, a trailing
+/* Reads a secret from a file: it must be private (secret_file.h), 16..4096 bytes, a trailing
  * newline is dropped. Bytes read, or -errno with a sentence. */
 int config_read_secret(const char *path, void *out, size_t out_bytes, char *why, size_t why_bytes);
 

@@ -168,6 +168,18 @@ static bool pump_stores(struct broker *broker) {
     return moved;
 }
 
+static void log_ended_reservations(struct space *space) {
+    struct store_totals totals;
+    char bound[32];
+    store_totals(space->store, &totals);
+    if (totals.reserves_ended != space->reserves_ended_logged)
+        log_warning("store %s: %llu reservations ended after max_reserve = %s without a commit",
+                    space->name,
+                    (unsigned long long)(totals.reserves_ended - space->reserves_ended_logged),
+                    log_duration(space->settings.max_reserve_ms, bound));
+    space->reserves_ended_logged = totals.reserves_ended;
+}
+
 /* True when it was time for it: dropped stores may be freed too, once their effects are out. */
 static bool collect(struct broker *broker) {
     if (broker->gc_ns > broker->now_ns)
@@ -182,6 +194,8 @@ static bool collect(struct broker *broker) {
         if (freed)
             log_info("store %s: gc freed %u samples older than %llu ms", space->name, freed,
                      (unsigned long long)space->settings.max_hold_ms);
+        if (space->used)
+            log_ended_reservations(space);
     }
     return true;
 }
@@ -304,6 +318,7 @@ void broker_reconfigure(struct broker *broker, const struct config *config) {
         space->settings.policy = (Fb__Policy)store->policy;
         space->settings.readers = store->readers;
         space->settings.max_hold_ms = store->max_hold_ms;
+        space_set_bounds(space, store);
         store_set_policy(space->store, (enum store_policy)store->policy, store->readers,
                          store->max_hold_ms * NS_PER_MS);
     }

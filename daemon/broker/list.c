@@ -12,6 +12,7 @@
 
 #define PAGE_ITEMS_MAX 256u
 #define PAGE_BYTES_MAX 98304u /* leaves room in a frame */
+#define PERSON_BYTES   80u /* of a name, where each of 256 stores may tell two */
 #define STEPS_PER_TURN 64u    /* of up to 4096 slots each */
 
 static void answer(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -288,6 +289,38 @@ bool list_leases(struct broker_session *session, uint32_t request_id, bool wants
 
 /* ---- stores ---- */
 
+/* Whoever holds or waits for room, as far as that is told of each store. */
+struct store_people {
+    Fb__LeaseInfo reserver, first;
+    char reserver_name[PERSON_BYTES], first_name[PERSON_BYTES];
+};
+
+static Fb__LeaseInfo *fill_person(const struct broker *broker, uint64_t owner, uint64_t since_ns,
+                                  char name[PERSON_BYTES], Fb__LeaseInfo *info) {
+    char whole[160];
+    fb__lease_info__init(info);
+    snprintf(name, PERSON_BYTES, "%s", broker_owner_name(broker, owner, whole));
+    info->session_id = owner;
+    info->holder = name;
+    info->age_ms = broker->now_ns > since_ns ? (broker->now_ns - since_ns) / NS_PER_MS : 0;
+    return info;
+}
+
+static void fill_room(const struct broker *broker, const struct space *space,
+                      struct store_people *people, Fb__StoreInfo *info) {
+    struct store_room room;
+    store_room(space->store, &room);
+    info->reserved_bytes = room.reserved_bytes;
+    info->retired_bytes = room.retired_bytes;
+    if (room.has_reserver)
+        info->reserver = fill_person(broker, room.reserver, room.reserver_since_ns,
+                                     people->reserver_name, &people->reserver);
+    if (room.has_first)
+        info->first_waiter = fill_person(broker, room.first, room.first_since_ns,
+                                         people->first_name, &people->first);
+    info->first_bytes = room.first_bytes;
+}
+
 static void fill_store(struct space *space, Fb__StoreInfo *info) {
     struct store_totals totals;
     store_totals(space->store, &totals);
@@ -327,6 +360,7 @@ bool list_stores(struct broker_session *session, uint32_t request_id, bool wants
     struct broker *broker = session->broker;
     bool dropped = request->stores->dropped;
     Fb__StoreInfo infos[SPACES_MAX], *pointers[SPACES_MAX];
+    struct store_people people[SPACES_MAX];
     Fb__StoresReply result = FB__STORES_REPLY__INIT;
     result.stores = pointers;
     for (uint32_t i = 0; i < broker->space_end; i++) {
@@ -335,6 +369,7 @@ bool list_stores(struct broker_session *session, uint32_t request_id, bool wants
             (space->dropped && !(dropped && stands_for_dropped(broker, space))))
             continue;
         fill_store(space, &infos[result.n_stores]);
+        fill_room(session->broker, space, &people[result.n_stores], &infos[result.n_stores]);
         pointers[result.n_stores] = &infos[result.n_stores];
         result.n_stores++;
     }

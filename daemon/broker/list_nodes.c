@@ -19,7 +19,7 @@
 struct health {
     Fb__HealthReply reply;
     char *stores[SPACES_MAX];
-    char trouble[TROUBLE_BYTES];
+    char trouble[TROUBLE_BYTES], not_ready[TROUBLE_BYTES];
 };
 
 static void fill_health(const struct broker *broker, struct health *health) {
@@ -56,6 +56,11 @@ static void fill_health(const struct broker *broker, struct health *health) {
          peer = peers_next(broker->peers, peer))
         to->odd_answers += peer_odd_answers(peer);
     to->directory = (char *)broker->directory->ops->name;
+    const char *why = broker_not_ready_why(broker, health->not_ready);
+    to->ready = !why;
+    if (why)
+        to->not_ready_why = (char *)why;
+    to->log_dropped = log_dropped();
 }
 
 bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,

@@ -49,6 +49,15 @@ static void fill_holders(const struct broker *broker, const struct space *space,
     }
 }
 
+/* Whose reservation it is. */
+static void fill_writer(const struct broker *broker, const struct store_info *from,
+                        Fb__SampleInfo *to) {
+    struct store_lease_info writer = {.owner = from->owner, .since_ns = from->since_ns};
+    to->holders = calloc(1, sizeof *to->holders);
+    if (to->holders && (to->holders[0] = lease_info(broker, &writer)))
+        to->n_holders = 1;
+}
+
 void probe_fill_info(const struct broker *broker, const struct space *space,
                      const struct store_info *from, bool holders, Fb__SampleInfo *to) {
     fb__sample_info__init(to);
@@ -65,7 +74,9 @@ void probe_fill_info(const struct broker *broker, const struct space *space,
     to->home = (char *)(from->landing && from->origin
                             ? peer_node((const struct peer *)(uintptr_t)from->origin)
                             : broker->config->node);
-    if (holders && from->leases)
+    if (from->state == STORE_PLANNED && !from->landing)
+        fill_writer(broker, from, to);
+    else if (holders && from->leases)
         fill_holders(broker, space, from->slot, to);
 }
 
@@ -95,7 +106,7 @@ uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
                          const Fb__RetireItem *asked, size_t *bytes_out,
                          Fb__SampleState *state_out) {
     struct store_info info;
-    Fb__SampleInfo sample;
+    Fb__SampleInfo sample = FB__SAMPLE_INFO__INIT;
     Fb__StatResult result = FB__STAT_RESULT__INIT;
     uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
     uint32_t spec_bytes = 0, checksums_bytes = 0;
@@ -130,6 +141,7 @@ uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
     uint8_t *packed = malloc(*bytes_out ? *bytes_out : 1);
     if (packed)
         fb__stat_result__pack(&result, packed);
+    probe_free_info(&sample);
     return packed;
 }
 

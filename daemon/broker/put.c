@@ -12,6 +12,9 @@
 
 #include "state.h"
 
+/* So many items of a batch are told who holds the room: all of them would not fit one answer. */
+#define ROOM_TOLD_ITEMS 64
+
 /* What an inline put keeps while it waits for room. */
 struct inline_put {
     struct layout layout;
@@ -26,6 +29,18 @@ struct inline_put {
 static void answer_committed(struct item *item, const struct store_answer *answer) {
     item->generation = answer->value;
     item_done(item, (Fb__Status)answer->status, NULL);
+}
+
+static void refuse_ended(struct item *item, uint64_t reservation) {
+    const struct space *space = item->call->space;
+    char bound[32];
+    item_done(item, FB__STATUS__NOT_FOUND,
+              "store %s: reservation %016llx was not committed within max_reserve = %s (the smaller "
+              "of max_reserve and max_hold) and has ended; its room may be another's by now: write "
+              "nothing more there, put the sample again, and raise [stores] max_reserve if its "
+              "bytes take that long",
+              space->name, (unsigned long long)reservation,
+              log_duration(space->settings.max_reserve_ms, bound));
 }
 
 static void commit(struct item *item, uint64_t reservation, const void *checksums,
@@ -45,6 +60,10 @@ static void commit(struct item *item, uint64_t reservation, const void *checksum
     }
     enum store_result result = store_seal(space->store, call->holder, reservation, checksums,
                                           (uint32_t)checksums_bytes, generation, broker->now_ns);
+    if (result == STORE_E_NOT_FOUND && store_reserve_ended(space->store, reservation)) {
+        refuse_ended(item, reservation);
+        return;
+    }
     if (result != STORE_OK) {
         item_done(item, status_of(result), "store %s: reservation %016llx %s", space->name,
                   (unsigned long long)reservation,
@@ -81,9 +100,13 @@ static void reserved(struct item *item, const struct store_reservation *reservat
 }
 
 static void refused(struct item *item, enum store_result result,
-                    const struct store_refusal *refusal) {
+                    const struct store_refusal *refusal, bool waited) {
     char sentence[SENTENCE_BYTES];
     status_sentence(sentence, item->call->space, result, refusal, item->sample_id);
+    if (result == STORE_E_FULL && item - item->call->items < ROOM_TOLD_ITEMS)
+        status_add_room(sentence, item->call->broker, item->call->space, refusal);
+    if (waited)
+        status_add_cut(sentence, item->call);
     /* A put that waited in vain is told what it waited for, not merely that time passed. */
     Fb__Status status = result == STORE_E_TIMEOUT ? FB__STATUS__FULL : status_of(result);
     item_done(item, status, "%s", sentence);
@@ -96,7 +119,7 @@ static void on_room(struct waiter *waiter, const struct store_effect *effect) {
         reserved(item, &effect->reservation, item->inline_put,
                  item->inline_put ? item->inline_put->bytes : NULL);
     else
-        refused(item, effect->result, &effect->refusal);
+        refused(item, effect->result, &effect->refusal, true);
 }
 
 /* Unpacks and checks a spec; a sentence in *wrong when it is no good. */
@@ -156,7 +179,7 @@ static void reserve(struct item *item, ProtobufCBinaryData spec, const struct la
             item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
                       item->sample_id);
     } else {
-        refused(item, result, &refusal);
+        refused(item, result, &refusal, false);
     }
 }
 
@@ -177,21 +200,17 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 
 /* True, and the item done: nothing new is taken now. */
 static bool refuse_new(struct item *item) {
-    struct broker *broker = item->call->broker;
-    char trouble[TROUBLE_BYTES];
-    bool twin = twin_was_first(broker);
-    if (!broker->draining && !twin && broker_serves(broker))
-        return false;
-    item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
-              broker->config->node,
-              broker->draining ? "it is stopping"
-              : twin           ? broker_trouble(broker, "", trouble)
-                               : broker_fenced_why(broker));
-    return true;
+    const struct broker *broker = item->call->broker;
+    const char *why = broker_refuses_why(broker);
+    if (why)
+        item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
+                  broker->config->node, why);
+    return why;
 }
 
-static uint64_t deadline_of(const struct broker *broker, uint32_t deadline_ms) {
-    return broker->now_ns + deadline_ms * NS_PER_MS;
+static uint64_t deadline_of(struct call *call, uint32_t deadline_ms) {
+    return call->broker->now_ns +
+           space_cut_wait_ns(call->space, deadline_ms * NS_PER_MS, &call->wait_cut);
 }
 
 bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -202,6 +221,7 @@ bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants
     struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
     if (!call)
         return !*why;
+    uint64_t deadline_ns = deadline_of(call, asked->deadline_ms);
     for (size_t i = 0; i < asked->n_items; i++) {
         struct item *item = &call->items[i];
         struct layout layout;
@@ -215,8 +235,7 @@ bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants
             continue;
         }
         strcpy(item->sample_id, asked->items[i]->sample_id);
-        reserve(item, asked->items[i]->spec, &layout,
-                deadline_of(session->broker, asked->deadline_ms), NULL, NULL);
+        reserve(item, asked->items[i]->spec, &layout, deadline_ns, NULL, NULL);
     }
     call_begun(call);
     return true;
@@ -306,7 +325,7 @@ bool put_inline(struct broker_session *session, uint32_t request_id, bool wants_
     struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
     if (!call)
         return !*why;
-    uint64_t deadline_ns = deadline_of(session->broker, asked->deadline_ms);
+    uint64_t deadline_ns = deadline_of(call, asked->deadline_ms);
     for (size_t i = 0; i < asked->n_items; i++) {
         if (!repeated(&call->items[i], session->client_id, asked->op_id, i) &&
             !refuse_new(&call->items[i]))

@@ -96,6 +96,22 @@ static int map_block(struct space *space, const struct store_options *options, c
     return 0;
 }
 
+void space_set_bounds(struct space *space, const struct config_store *config) {
+    uint64_t reserve_ms = config->max_reserve_ms, hold_ms = config->max_hold_ms;
+    bool hold_counts = hold_ms && (!reserve_ms || hold_ms < reserve_ms);
+    space->settings.max_reserve_ms = hold_counts ? hold_ms : reserve_ms;
+    space->settings.max_wait_ms = config->max_wait_ms;
+    space->settings.max_pass_ms = config->max_pass_ms;
+    store_set_bounds(space->store, config->max_reserve_ms * NS_PER_MS,
+                     config->max_pass_ms * NS_PER_MS);
+}
+
+uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut) {
+    uint64_t max_ns = space->settings.max_wait_ms * NS_PER_MS;
+    *cut = max_ns && asked_ns > max_ns;
+    return *cut ? max_ns : asked_ns;
+}
+
 static void fill_settings(struct space *space, const struct config_store *config,
                           const struct store_options *options) {
     fb__store_settings__init(&space->settings);
@@ -106,6 +122,7 @@ static void fill_settings(struct space *space, const struct config_store *config
     space->settings.landing_bytes = options->landing_bytes;
     space->settings.max_hold_ms = config->max_hold_ms;
     space->settings.max_samples = config->max_samples;
+    space_set_bounds(space, config);
 }
 
 static int make_memory(struct broker *broker, struct space *space,
@@ -126,6 +143,25 @@ static int make_memory(struct broker *broker, struct space *space,
     return result;
 }
 
+/* Beyond the memory limit of the cgroup the kernel would kill the broker as its stores fill. */
+static bool is_within_memory_limit(const struct broker *broker, const struct space *space,
+                                   uint64_t arena_bytes, char *why, size_t why_bytes) {
+    uint64_t limit_bytes = broker->options.memory_limit_bytes, used_bytes = 0;
+    char asked[16], others[16], limit[16];
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used)
+            used_bytes += broker->spaces[i].arena.bytes;
+    if (!limit_bytes || (used_bytes <= limit_bytes && arena_bytes <= limit_bytes - used_bytes))
+        return true;
+    snprintf(why, why_bytes,
+             "store %s: %s (max_resident_bytes + landing_bytes), with the %s of the stores that "
+             "are there, are more than the memory limit of the broker's cgroup, %s: make it "
+             "smaller, drop another, or raise the limit",
+             space->name, log_bytes(arena_bytes, asked), log_bytes(used_bytes, others),
+             log_bytes(limit_bytes, limit));
+    return false;
+}
+
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes) {
     struct space *space = unused_slot(broker);
@@ -140,6 +176,9 @@ int space_create(struct broker *broker, const struct config_store *config, const
         .index = index, .allow_uids = config->allow_uids, .writer_uids = config->writer_uids};
     snprintf(space->name, sizeof space->name, "%s", config->name);
     struct store_options options = store_options_of(broker, config);
+    if (!is_within_memory_limit(broker, space, options.max_resident_bytes + options.landing_bytes,
+                                why, why_bytes))
+        return -ENOSPC;
     int result = make_memory(broker, space, &options, why, why_bytes);
     if (result < 0)
         return result;

@@ -22,7 +22,7 @@
 #include "store.h"
 
 #define SPACES_MAX     256u
-#define SENTENCE_BYTES 320u
+#define SENTENCE_BYTES 640u
 #define TROUBLE_BYTES  768u /* of a sentence that ends in etcd's words */
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
@@ -47,6 +47,7 @@ struct space {
     size_t block_bytes;
     struct store *store;
     uint64_t event_last; /* last event handed to subscribers */
+    uint64_t reserves_ended_logged;
 };
 
 /* What an effect's tag points to. */
@@ -170,6 +171,7 @@ struct call {
     uint32_t request_id;
     bool wants_reply, write_ok;
     bool wants_landed; /* CALL_GET */
+    bool wait_cut;     /* to max_wait of the store */
     enum call_kind kind;
     enum store_reason reason; /* CALL_RETIRE */
     uint64_t begun_ns, wait_ns, patience_ns;
@@ -255,7 +257,7 @@ struct asking {
 TAILQ_HEAD(asking_list, asking);
 
 /* Who has this node's name in the index, if it is another incarnation (twin.c). */
-enum name_state { NAME_FREE = 0, NAME_ASKED, NAME_RESTART, NAME_TWIN };
+enum name_state { NAME_FREE = 0, NAME_ASKED, NAME_RESTART, NAME_STANDS, NAME_TWIN };
 struct name {
     enum name_state state;
     uint64_t incarnation;
@@ -347,6 +349,12 @@ Fb__Status status_of(enum store_result result);
 /* A sentence for a refusal: "store run0 full: 3.2 GiB of 4.0 GiB resident, 64 MiB asked; ...". */
 void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum store_result result,
                      const struct store_refusal *refusal, const char *sample_id);
+/* Who holds the room of the store, and who is first among those who wait for it, in a few words:
+ * appended to a sentence. */
+void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
+                     const struct space *space, const struct store_refusal *refusal);
+/* "; the wait was cut to max_wait = 10min of the store", appended, if it was. */
+void status_add_cut(char out[SENTENCE_BYTES], const struct call *call);
 const char *status_reason_word(enum store_reason reason);
 /* Why a get of this found nothing: "... was retired 12 s ago: consumed". */
 void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,
@@ -357,6 +365,10 @@ struct space *space_find(struct broker *broker, const char *name);
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes);
 void space_drop(struct broker *broker, struct space *space, uint64_t now_ns);
+/* What may stand, wait and pass, and for how long: of a store that is there, too. */
+void space_set_bounds(struct space *space, const struct config_store *config);
+/* The time asked for, or max_wait of the store where that is shorter: *cut then. */
+uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut);
 /* Frees dropped stores that nobody holds any more. */
 void spaces_reap(struct broker *broker);
 void space_free(struct broker *broker, struct space *space);
@@ -488,6 +500,10 @@ const char *broker_fenced_why(const struct broker *broker);
 /* What stands between this broker and its directory, in words; without such: `otherwise`. */
 const char *broker_trouble(const struct broker *broker, const char *otherwise,
                            char out[TROUBLE_BYTES]);
+/* NULL: it takes puts, as of now_ns; else why not, of a form to follow "node a: ". */
+const char *broker_refuses_why(const struct broker *broker);
+/* The same, and they can be done: nothing stands between this broker and its directory for good. */
+const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]);
 void nodes_free(struct broker *broker);
 
 /* ---- reconcile.c ---- */

@@ -3,11 +3,12 @@
  * Our name in the index belongs to another incarnation: a twin's, or our own from before a restart.
  * The broker at the address of that record is asked.
  *
- *   FREE -> ASKED -> RESTART  nobody of that incarnation answers there
- *                 -> TWIN     it answers; or its record has outlived its lease, so that somebody
- *                             keeps it alive whom we cannot reach
+ *   FREE -> ASKED -> RESTART -> STANDS  nobody of that incarnation answers there; and the record
+ *                 |                     outlives its lease: somebody whom we cannot reach keeps it
+ *                 |                     alive, or etcd has it from a backup
+ *                 \-> TWIN              it answers
  *
- * In either case this node joins when that record's lease has ended, and not before: whoever made
+ * In any case this node joins when that record's lease has ended, and not before: whoever made
  * it may still serve until then. A twin is not served beside: nothing is put here, and no peer gets
  * anything, for the name stands for the other one.
  */
@@ -55,17 +56,26 @@ static void is_restart(struct broker *broker, const char *why) {
              broker->config->node, name->incarnation, name->address, why);
 }
 
-static void say_twin(struct broker *broker, bool answers) {
+static void say_that_it_stands(struct broker *broker) {
+    struct name *name = &broker->name;
+    name->state = NAME_STANDS;
+    log_warning("node %s: its name is still registered in etcd for incarnation %016" PRIx64
+                " at %s, where nobody answers, though a lease should have ended by now: either "
+                "another broker of this name lives that cannot be reached from here, or the record "
+                "/featured/%s/nodes/%s is to be deleted",
+                broker->config->node, name->incarnation,
+                *name->address ? name->address : "no address", broker->config->etcd_cluster,
+                broker->config->node);
+}
+
+static void say_twin(struct broker *broker) {
     const struct name *name = &broker->name;
     char words[SENTENCE_BYTES];
     snprintf(words, sizeof words,
-             "another broker has this name in etcd, %s: incarnation %016" PRIx64
+             "another broker has this name in etcd, and both live: incarnation %016" PRIx64
              " at %s was there first; this one, incarnation %016" PRIx64
              ", takes no part until that one is gone",
-             answers ? "and both live"
-                     : "and somebody keeps its record alive, which has outlived lease_ttl",
-             name->incarnation, *name->address ? name->address : "no address",
-             broker->options.incarnation);
+             name->incarnation, name->address, broker->options.incarnation);
     peers_twin_seen(broker->peers, words);
 }
 
@@ -78,12 +88,14 @@ void twin_pump(struct broker *broker) {
     enum peers_found found = *name->address ? peers_found(broker->peers, &incarnation, &why)
                                             : PEERS_FOUND_NOBODY;
     bool lives = found == PEERS_FOUND_ONE && incarnation == name->incarnation;
-    if (lives || has_outlived(broker))
+    if (lives)
         name->state = NAME_TWIN;
-    else if (found != PEERS_SEEKING && name->state != NAME_RESTART)
+    else if (found != PEERS_SEEKING && (name->state == NAME_ASKED || name->state == NAME_TWIN))
         is_restart(broker, found == PEERS_FOUND_ONE ? "another one does" : why);
+    else if (name->state == NAME_RESTART && has_outlived(broker))
+        say_that_it_stands(broker);
     if (name->state == NAME_TWIN)
-        say_twin(broker, lives);
+        say_twin(broker);
 }
 
 uint64_t twin_next_deadline_ns(const struct broker *broker) {

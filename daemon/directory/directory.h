@@ -123,9 +123,9 @@ struct directory_ops {
     uint64_t (*serves_until_ns)(const struct directory *d);
     /* Publishes, republishes and retires not yet answered. */
     uint64_t (*pending)(const struct directory *d);
-    /* What stands between this node and its directory, in words; "": nothing that is known of. May
-     * be NULL: nothing ever does. */
-    void (*trouble)(const struct directory *d, char *out, size_t out_bytes);
+    /* What stands between this node and its directory, in words; "": nothing that is known of.
+     * True: nothing can be put until that is over. May be NULL: nothing ever does. */
+    bool (*trouble)(const struct directory *d, char *out, size_t out_bytes);
     /* Runs what is due: callbacks queued by the calls above, retries, keep-alives. */
     void (*tick)(struct directory *d, uint64_t now_ns);
     /* Absolute time of the next tick that has something to do; UINT64_MAX = none, 0 = at once. */

@@ -202,7 +202,7 @@ uint64_t unix_ms(const struct directory_etcd *self);
 /* What became of a request; why: unless ETCD_OK. */
 void trouble_note(struct directory_etcd *self, enum trouble_part part, enum etcd_result result,
                   const char *why);
-void trouble_say(const struct directory *d, char *out, size_t out_bytes);
+bool trouble_say(const struct directory *d, char *out, size_t out_bytes);
 void trouble_tick(struct directory_etcd *self);
 uint64_t trouble_deadline_ns(const struct directory_etcd *self);
 

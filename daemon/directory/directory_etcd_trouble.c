@@ -80,17 +80,22 @@ static bool is_stale(const struct directory_etcd *self, enum trouble_part part) 
     return part == TROUBLE_READ && self->troubles[part].noted_ns + READ_KEPT_NS < self->now_ns;
 }
 
-void trouble_say(const struct directory *d, char *out, size_t out_bytes) {
+bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
     const struct trouble *lease = &self->troubles[TROUBLE_LEASE];
     *out = '\0';
     for (size_t i = 0; i < TROUBLE_PARTS; i++)
         if (self->troubles[i].refused && !is_stale(self, i)) {
             snprintf(out, out_bytes, "%s (asked for: %s)", self->troubles[i].words, what_for[i]);
-            return;
+            return true;
         }
+    bool is_member = join_may_write(self);
     if (*lease->words)
         snprintf(out, out_bytes, "%s", lease->words);
+    else if (!is_member)
+        snprintf(out, out_bytes, "node %s has no record in etcd yet: it has asked for one",
+                 self->self.node);
+    return !is_member;
 }
 
 /* ---- would a write be taken by now? ---- */

@@ -138,6 +138,8 @@ enum peers_found peers_found(const struct peers *peers, uint64_t *incarnation_ou
 void peer_set_user(struct peer *peer, void *user);
 void *peer_user(const struct peer *peer);
 
+/* The key with which it reads a region over its connection: bytes written to out, or -ENOENT. */
+int asker_region_key(struct asker *asker, uint32_t region, void *out, size_t out_bytes);
 const char *asker_node(const struct asker *asker);
 uint64_t asker_incarnation(const struct asker *asker);
 /* Sends the answer; dropped when the connection is gone by now (its leases are then returned). */

@@ -43,7 +43,10 @@ uint32_t lease_grant(struct store *store, uint32_t sample_index, uint32_t holder
                                  .sample_use = word_use(&sample->word),
                                  .holder = holder};
     make_token(store, index, lease);
-    if (!sample->lease_count++ && sample_flag(sample, WORD_LANDING)) {
+    bool first = !sample->lease_count++;
+    if (first && !sample_flag(sample, WORD_LANDING))
+        store->leased_bytes += sample->extent_bytes;
+    if (first && sample_flag(sample, WORD_LANDING)) {
         list_remove(store, &store->samples, SAMPLE_AGE, &store->idle, sample_index);
         store->idle_bytes -= sample->extent_bytes;
     }
@@ -120,8 +123,10 @@ void lease_end(struct store *store, uint32_t index, enum store_how how, bool tel
     store->lease_count--;
     word_commit(&lease->word, LEASE_ENDED, how);
     sample->consumed += how == STORE_CONSUMED_BY_READER;
-    bool idle = !--sample->lease_count && sample_flag(sample, WORD_LANDING) &&
-                sample_state(sample) == STORE_RESIDENT;
+    bool last = !--sample->lease_count, landing = sample_flag(sample, WORD_LANDING);
+    bool idle = last && landing && sample_state(sample) == STORE_RESIDENT;
+    if (last && !landing)
+        store->leased_bytes -= sample->extent_bytes;
     if (idle) {
         list_append(store, &store->samples, SAMPLE_AGE, &store->idle, lease->sample);
         store->idle_bytes += sample->extent_bytes;

@@ -136,8 +136,9 @@ struct store *store_init(void *block, size_t block_bytes, const struct store_opt
     struct list *buckets = store_at(store, store->waiter_hash);
     for (uint32_t i = 0; i <= store->waiter_mask; i++)
         buckets[i] = LIST_EMPTY;
-    store->resident = store->idle = store->tombstones = store->ended = LIST_EMPTY;
-    store->put_queue = store->land_queue = store->effects = LIST_EMPTY;
+    store->planned = store->resident = store->retired = LIST_EMPTY;
+    store->idle = store->tombstones = store->ended = store->effects = LIST_EMPTY;
+    store->put_line = store->land_line = (struct line){.queue = LIST_EMPTY};
     store->gc_cursor = NONE;
     return store;
 }
@@ -147,6 +148,11 @@ void store_set_policy(struct store *store, enum store_policy policy, uint32_t re
     store->options.policy = policy;
     store->options.readers = readers ? readers : 1;
     store->options.max_hold_ns = max_hold_ns;
+}
+
+void store_set_bounds(struct store *store, uint64_t max_reserve_ns, uint64_t max_pass_ns) {
+    store->options.max_reserve_ns = max_reserve_ns;
+    store->options.max_pass_ns = max_pass_ns;
 }
 
 void store_deinit(struct store *store) {

@@ -14,17 +14,28 @@ static const struct table_column lease_columns[] = {
     {"session_id", "SESSION", TABLE_RIGHT},
     {"age_ms", "AGE", TABLE_RIGHT},
     {"dropped", "DROPPED", TABLE_LEFT},
+    {"kind", "KIND", TABLE_LEFT},
 };
 
-static void print_lease(struct table *table, const Fb__LeaseInfo *lease) {
-    table_text(table, lease->store);
+static void print_lease(struct table *table, const char *store, const Fb__LeaseInfo *lease,
+                        const char *kind) {
+    table_text(table, store);
     table_text(table, lease->sample_id);
     table_id(table, lease->generation);
     table_text(table, lease->holder);
     table_count(table, lease->session_id);
     table_duration(table, lease->age_ms);
     table_flag(table, lease->dropped);
+    table_text(table, kind);
     table_end_row(table);
+}
+
+/* Who has reserved most of the room, and who waits first for more of it. */
+static void print_line(struct table *table, const Fb__StoreInfo *store) {
+    if (store->reserver)
+        print_lease(table, store->store, store->reserver, "reservations");
+    if (store->first_waiter)
+        print_lease(table, store->store, store->first_waiter, "first in line");
 }
 
 static int list_leases(struct context *context, const Fb__StoreInfo *store, struct table *table,
@@ -43,10 +54,11 @@ static int list_leases(struct context *context, const Fb__StoreInfo *store, stru
         if (status)
             return status;
         for (size_t i = 0; i < reply->leases->n_leases; i++)
-            print_lease(table, reply->leases->leases[i]);
+            print_lease(table, store->store, reply->leases->leases[i], "lease");
         leases.cursor = reply->leases->cursor;
         context_free_reply(reply);
     } while (leases.cursor);
+    print_line(table, store);
     return FEATURE_OK;
 }
 
@@ -62,7 +74,7 @@ static const struct option_spec lease_options[] = {
 const struct command command_leases = {
     .name = "leases",
     .arguments = "",
-    .summary = "who reads what, and since when; for admins",
+    .summary = "who reads what, who holds most reservations, who waits first, since when; for admins",
     .details = "DROPPED: the store was dropped meanwhile. Whoever reads of it keeps what it has; "
                "what is held goes\nwhen the last of them has let go.",
     .options = lease_options,

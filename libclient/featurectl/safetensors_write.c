@@ -1,30 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Writer. The new file is complete and on disk before it takes its name, so that a reader or a
- * crash never meets half of one.
+ * Writer.
  */
 #include "safetensors.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <sodium.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "memory.h"
 
-#define LENGTH_BYTES     8u
-#define WRITE_STEP_BYTES (8u << 20)
-#define OPAQUE_METADATA  "featured.metadata"
+#define LENGTH_BYTES    8u
+#define OPAQUE_METADATA "featured.metadata"
 
 /* The object itself when it is one of strings, as the format wants; NULL when it is not. */
 static json_t *metadata_object(const void *metadata, size_t metadata_bytes) {
-    json_t *object = json_loadb(metadata, metadata_bytes, JSON_REJECT_DUPLICATES, NULL);
+    json_t *object = json_loadb(metadata, metadata_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     const char *key;
     json_t *value;
     bool good = json_is_object(object);
@@ -79,77 +73,14 @@ char *safetensors_header(const struct safetensors_content *content, size_t *byte
     return header;
 }
 
-static int write_all(int fd, const void *from, uint64_t bytes, safetensors_moved_fn moved,
-                     void *context) {
-    for (uint64_t done = 0; done < bytes;) {
-        uint64_t step = bytes - done < WRITE_STEP_BYTES ? bytes - done : WRITE_STEP_BYTES;
-        ssize_t put = write(fd, (const char *)from + done, step);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0)
-            return -errno;
-        done += (uint64_t)put;
-        if (moved)
-            moved(context, (uint64_t)put);
-    }
-    return 0;
-}
-
-static int write_content(int fd, const struct safetensors_content *content,
-                         safetensors_moved_fn moved, void *context) {
+int safetensors_write(struct output_file *out, const struct safetensors_content *content,
+                      output_moved_fn moved, void *context, char *why, size_t why_bytes) {
     size_t header_bytes;
     char *header = safetensors_header(content, &header_bytes);
-    int error = write_all(fd, header, header_bytes, NULL, NULL);
+    int error = output_file_write(out, header, header_bytes, NULL, NULL, why, why_bytes);
     free(header);
     for (uint32_t i = 0; i < content->tensor_count && !error; i++)
-        error = write_all(fd, content->data[i], content->tensors[i].bytes, moved, context);
-    return error;
-}
-
-/* mkstemp() makes private files; ours gets the mode that any new file gets. */
-static int give_usual_mode(int fd) {
-    mode_t mask = umask(0);
-    umask(mask);
-    return fchmod(fd, 0666 & ~mask) == 0 ? 0 : -errno;
-}
-
-/* 0 or -errno. */
-static int write_beside(const char *path, const struct safetensors_content *content,
-                        safetensors_moved_fn moved, void *context) {
-    char *beside = memory_print("%s.XXXXXX", path);
-    int fd = mkostemp(beside, O_CLOEXEC);
-    int error = fd < 0 ? -errno : give_usual_mode(fd);
-    if (!error)
-        error = write_content(fd, content, moved, context);
-    if (!error && fsync(fd) != 0)
-        error = -errno;
-    if (fd >= 0 && close(fd) != 0 && !error)
-        error = -errno;
-    if (!error && rename(beside, path) != 0)
-        error = -errno;
-    if (error && fd >= 0)
-        unlink(beside);
-    free(beside);
-    return error;
-}
-
-/* Into /dev/null, a FIFO: what is no regular file is not to be replaced by one. 0 or -errno. */
-static int write_into(const char *path, const struct safetensors_content *content,
-                      safetensors_moved_fn moved, void *context) {
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    int error = write_content(fd, content, moved, context);
-    return close(fd) != 0 && !error ? -errno : error;
-}
-
-int safetensors_write(const char *path, const struct safetensors_content *content,
-                      safetensors_moved_fn moved, void *context, char *why, size_t why_bytes) {
-    struct stat about;
-    bool special = stat(path, &about) == 0 && !S_ISREG(about.st_mode);
-    int error = special ? write_into(path, content, moved, context)
-                        : write_beside(path, content, moved, context);
-    if (error)
-        snprintf(why, why_bytes, "cannot be written: %s", strerror(-error));
+        error = output_file_write(out, content->data[i], content->tensors[i].bytes, moved, context,
+                                  why, why_bytes);
     return error;
 }

@@ -4,6 +4,11 @@
  */
 #include "select.h"
 
+#include <stdlib.h>
+
+#include "manifest.h"
+#include "memory.h"
+
 static int add_arguments(struct context *context, struct targets *out, char *why,
                          size_t why_bytes) {
     for (size_t i = 0; i < context->options.argument_count; i++) {
@@ -15,6 +20,19 @@ static int add_arguments(struct context *context, struct targets *out, char *why
     return FEATURE_OK;
 }
 
+struct saying {
+    struct context *context;
+    const char *manifest;
+};
+
+static void say_line(void *user, size_t line, const char *why) {
+    struct saying *saying = user;
+    char *object =
+        line ? memory_print("%s:%zu", saying->manifest, line) : memory_copy(saying->manifest);
+    context_warn(saying->context, object, "%s", why);
+    free(object);
+}
+
 int select_targets(struct context *context, struct targets *out) {
     char why[512];
     *out = (struct targets){0};
@@ -22,7 +40,8 @@ int select_targets(struct context *context, struct targets *out) {
     const char *id = options_text(&context->options, "id", NULL);
     int status = add_arguments(context, out, why, sizeof why);
     if (!status && manifest) {
-        status = refs_add_manifest(out, manifest, id, why, sizeof why);
+        struct saying saying = {context, manifest};
+        status = manifest_read(out, manifest, id, say_line, &saying, why, sizeof why);
         if (status)
             context_refuse(context, status, manifest, "%s", why);
     } else if (!status && id) {

@@ -83,7 +83,7 @@ static char *record_of_a(struct cluster *cluster) {
 
 static bool record_names(struct cluster *cluster, uint64_t incarnation) {
     char text[32], *record = record_of_a(cluster);
-    snprintf(text, sizeof text, "%016" PRIx64, incarnation);
+    snprintf(text, sizeof text, "\"incarnation\":\"%" PRIx64, incarnation); /* not padded */
     bool names = strstr(record, text) != NULL;
     free(record);
     return names;

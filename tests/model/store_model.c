@@ -140,7 +140,15 @@ static void op_publish(struct model *m) {
     SAME(m, "superseded", superseded, expected);
 }
 
+static void compare_reserve_ended(struct model *m) {
+    const struct ref_sample *s = any_sample(m, false, STORE_GONE);
+    if (s && s->token)
+        SAME(m, "reservation ended by max_reserve", store_reserve_ended(m->store, s->token),
+             ref_reserve_ended(m->ref, s->token));
+}
+
 static void op_cancel(struct model *m) {
+    compare_reserve_ended(m);
     const struct ref_sample *s = any_sample(m, false, STORE_PLANNED);
     if (!s)
         return;
@@ -253,6 +261,14 @@ static void op_policy(struct model *m) {
     m->ref->options.policy = policy;
     m->ref->options.readers = readers;
     m->ref->options.max_hold_ns = max_hold_ns;
+}
+
+static void op_bounds(struct model *m) {
+    static const uint64_t reserve[] = {0, 300, 2000, 20000}, pass[] = {0, 40, 200, 5000};
+    m->ref->options.max_reserve_ns = reserve[model_rnd(m, 4)];
+    m->ref->options.max_pass_ns = pass[model_rnd(m, 4)];
+    store_set_bounds(m->store, m->ref->options.max_reserve_ns, m->ref->options.max_pass_ns);
+    model_look(m);
 }
 
 static void op_land(struct model *m) {
@@ -467,6 +483,7 @@ static const struct {
     {"land done", op_land_done, 5},     {"land failed", op_land_failed, 1},
     {"holder", op_holder, 1},           {"effects", op_effects, 10},
     {"account", op_account, 1},         {"replay", op_replay, 2},
+    {"set bounds", op_bounds, 1},
 };
 
 static void step(struct model *m) {
@@ -509,6 +526,8 @@ static void model_init(struct model *m, uint64_t seed) {
                                         .max_events = 32,
                                         .policy = STORE_ON_RELEASE,
                                         .readers = 1,
+                                        .max_reserve_ns = 20000,
+                                        .max_pass_ns = 200,
                                         .seed = seed,
                                         .account = &m->account};
     size_t bytes = store_block_bytes(&m->options, NULL);
