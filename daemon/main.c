@@ -139,8 +139,8 @@ static int serve(const struct config *config, const char *config_path) {
     return status;
 }
 
-/* With kind = etcd: the certificate files, and what etcd itself says. One that does not answer is no
- * fault of the configuration. */
+/* With kind = etcd: the certificate files, and what etcd itself says. One that does not answer is
+ * no fault of the configuration. */
 static int check_directory(const struct config *config, char *why, size_t why_bytes) {
     char password[4097] = "", warning[WHY_BYTES] = "";
     struct etcd_client_options client = {

@@ -166,9 +166,7 @@ const char *broker_refuses_why(const struct broker *broker) {
 
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]) {
     const char *refuses = broker_refuses_why(broker);
-    return refuses                                ? refuses
-           : trouble_is_final(broker, out) ? out
-                                                  : NULL;
+    return refuses ? refuses : trouble_is_final(broker, out) ? out : NULL;
 }
 
 void nodes_free(struct broker *broker) {

@@ -85,8 +85,8 @@ void twin_pump(struct broker *broker) {
     const char *why = "it has none";
     if (name->state == NAME_FREE)
         return;
-    enum peers_found found = *name->address ? peers_found(broker->peers, &incarnation, &why)
-                                            : PEERS_FOUND_NOBODY;
+    enum peers_found found =
+        *name->address ? peers_found(broker->peers, &incarnation, &why) : PEERS_FOUND_NOBODY;
     bool lives = found == PEERS_FOUND_ONE && incarnation == name->incarnation;
     if (lives)
         name->state = NAME_TWIN;

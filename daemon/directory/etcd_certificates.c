@@ -63,8 +63,8 @@ static int check_certificate(const char *key, const char *path, bool any, X509 *
         return refuse(why, key, path, strerror(errno));
     X509 *certificate;
     bool good = false;
-    for (bool first = true; !good && (first || any) &&
-                            (certificate = PEM_read_X509(file, NULL, no_passphrase, NULL));
+    for (bool first = true;
+         !good && (first || any) && (certificate = PEM_read_X509(file, NULL, no_passphrase, NULL));
          first = false) {
         judge(certificate, wrong);
         good = !*wrong;

@@ -47,7 +47,7 @@ struct transfer {
     struct etcd_client *client;
     CURL *easy;
     char curl_words[CURL_ERROR_SIZE]; /* of its failure, in detail */
-    enum etcd_request_kind kind; /* unless it is a watch */
+    enum etcd_request_kind kind;      /* unless it is a watch */
     struct curl_slist *headers;
     bool under_way; /* in `active` and the multi handle; else in `waiting`, or in neither */
     char *body;
@@ -399,22 +399,6 @@ static void on_error(struct transfer *transfer, long status) {
     answer(transfer, result, NULL, why);
 }
 
-/* What has never answered and hangs up without a word is asked for the wrong thing. */
-static const char *hung_up(const struct transfer *transfer, CURLcode code) {
-    const struct etcd_client *client = transfer->client;
-    curl_off_t secured_us = 0;
-    curl_easy_getinfo(transfer->easy, CURLINFO_APPCONNECT_TIME_T, &secured_us);
-    bool is_hang_up = code == CURLE_GOT_NOTHING || code == CURLE_SEND_ERROR ||
-                      code == CURLE_RECV_ERROR || code == CURLE_SSL_CONNECT_ERROR;
-    if (!is_hang_up || client->answered[transfer->endpoint])
-        return NULL;
-    if (strncmp(client->endpoints[transfer->endpoint], "https", 5) != 0)
-        return ETCD_HANGS_UP ": does it speak TLS? Then the endpoint is https://";
-    return secured_us ? "refuses: it hangs up after the TLS handshake: does it want a certificate, "
-                        "or another? See [directory] cert_file"
-                      : ETCD_HANGS_UP ": does it not speak TLS? Then the endpoint is http://";
-}
-
 static void on_broken(struct transfer *transfer, CURLcode code) {
     struct etcd_client *client = transfer->client;
     char words[ETCD_WORDS_BYTES], why[ETCD_WHY_BYTES];
@@ -424,8 +408,15 @@ static void on_broken(struct transfer *transfer, CURLcode code) {
     etcd_words(words, said, strlen(said));
     bool refused = etcd_words_of_refusal(code, words);
     bool sent = transfer->body_taken > 0 && !refused;
-    const char *hang_up = refused ? NULL : hung_up(transfer, code);
-    say(transfer, refused ? "refuses, or is refused by us" : hang_up ? hang_up : "cannot be used",
+    const char *endpoint = client->endpoints[transfer->endpoint], *hang_up = NULL;
+    curl_off_t secured_us = 0;
+    curl_easy_getinfo(transfer->easy, CURLINFO_APPCONNECT_TIME_T, &secured_us);
+    if (!refused && !client->answered[transfer->endpoint])
+        hang_up = etcd_words_of_hang_up(code, endpoint, secured_us > 0);
+    say(transfer,
+        refused   ? "refuses, or is refused by us"
+        : hang_up ? hang_up
+                  : "cannot be used",
         words, why);
     if (!transfer->said_ended)
         endpoint_failed(client, transfer->endpoint, why, refused);

@@ -26,8 +26,8 @@ void etcd_words(char out[ETCD_WORDS_BYTES], const char *text, size_t text_bytes)
 /* Alerts by which the other side says no to our certificate, or to have none. With TLS 1.3 they
  * come when the request has been sent; it is not looked at then. */
 static bool is_alert_of_refusal(const char *words) {
-    static const char *const alerts[] = {"certificate", "unknown ca", "unknown CA", "handshake failure",
-                                         "access denied", "protocol version"};
+    static const char *const alerts[] = {"certificate",       "unknown ca",    "unknown CA",
+                                         "handshake failure", "access denied", "protocol version"};
     const char *alert = strstr(words, "alert");
     for (size_t i = 0; alert && i < sizeof alerts / sizeof *alerts; i++)
         if (strstr(alert, alerts[i]))
@@ -51,6 +51,18 @@ bool etcd_words_of_refusal(int curl_code, const char *words) {
     }
 }
 
+const char *etcd_words_of_hang_up(int curl_code, const char *endpoint, bool secured) {
+    bool is_hang_up = curl_code == CURLE_GOT_NOTHING || curl_code == CURLE_SEND_ERROR ||
+                      curl_code == CURLE_RECV_ERROR || curl_code == CURLE_SSL_CONNECT_ERROR;
+    if (!is_hang_up)
+        return NULL;
+    if (strncmp(endpoint, "https", 5) != 0)
+        return ETCD_HANGS_UP ": does it speak TLS? Then the endpoint is https://";
+    return secured ? "refuses: it hangs up after the TLS handshake: does it want a certificate, "
+                     "or another? See [directory] cert_file"
+                   : ETCD_HANGS_UP ": does it not speak TLS? Then the endpoint is http://";
+}
+
 const char *etcd_words_advice(const char *words) {
     static const struct {
         const char *words, *advice;
@@ -65,8 +77,10 @@ const char *etcd_words_advice(const char *words) {
         {"certificate has expired", ": renew that certificate"},
         {"expired certificate", ": renew [directory] cert_file"},
         {"certificate expired", ": renew [directory] cert_file"},
-        {"local issuer certificate", ": is [directory] ca_file the authority of etcd's certificate?"},
-        {"self-signed certificate", ": is [directory] ca_file the authority of etcd's certificate?"},
+        {"local issuer certificate",
+         ": is [directory] ca_file the authority of etcd's certificate?"},
+        {"self-signed certificate",
+         ": is [directory] ca_file the authority of etcd's certificate?"},
         {"certificate verify failed",
          ": is [directory] ca_file the authority of etcd's certificate?"},
         {"unknown ca", ": is [directory] cert_file of an authority that etcd trusts?"},

@@ -23,6 +23,9 @@ void etcd_words(char out[ETCD_WORDS_BYTES], const char *text, size_t text_bytes)
  * not. Else the endpoint may just be away. */
 bool etcd_words_of_refusal(int curl_code, const char *words);
 
+/* The same of an endpoint that has never answered and hangs up without a word: as the middle of a
+ * sentence. secured: after the TLS handshake. NULL: it has done something else. */
+const char *etcd_words_of_hang_up(int curl_code, const char *endpoint, bool secured);
 /* What to do about a refusal in these words, as the end of a sentence; "" when nothing is known. */
 const char *etcd_words_advice(const char *words);
 

@@ -2,8 +2,8 @@
  *
  * Two brokers of one name, alive at once: a cloned machine, say. A restart looks like it for a
  * moment, and what a dead broker has sent may come late, all at once: so two connections of one
- * name and two incarnations count only when each has been heard several times, at the pace of pings,
- * since the later one began.
+ * name and two incarnations count only when each has been heard several times, at the pace of
+ * pings, since the later one began.
  *
  *   - Our own name: said by a broker that dials us, by one that we dial, or by a third that both
  *     of us ask. Known until it has not been heard of for a while.
@@ -206,8 +206,7 @@ void twins_tick(struct peers *peers, uint64_t now_ns) {
 }
 
 uint64_t twins_next_deadline_ns(const struct peers *peers) {
-    uint64_t over_ns =
-        *peers->twin.words ? peers->twin.seen_ns + kept_ns(peers) + 1 : UINT64_MAX;
+    uint64_t over_ns = *peers->twin.words ? peers->twin.seen_ns + kept_ns(peers) + 1 : UINT64_MAX;
     uint64_t seek_ns = peers->seeking ? peer_next_deadline_ns(&peers->seeker) : UINT64_MAX;
     return seek_ns < over_ns ? seek_ns : over_ns;
 }

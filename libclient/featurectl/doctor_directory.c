@@ -23,7 +23,8 @@ static Fb__ClientReply *ask_health(struct context *context, const struct doctor_
     return NULL;
 }
 
-void doctor_judge_directory(const char *directory, const char *trouble, struct doctor_finding *out) {
+void doctor_judge_directory(const char *directory, const char *trouble,
+                            struct doctor_finding *out) {
     if (!*trouble)
         doctor_say(out, DOCTOR_OK, NULL, "directory = %s: nothing is in the way", directory);
     else if (strstr(trouble, " refuses") || strstr(trouble, "does not answer as an etcd"))

@@ -115,10 +115,10 @@ static void print_health(struct table *table, const Fb__NodeInfo *node) {
 }
 
 static json_t *rail_json(const Fb__RailInfo *rail) {
-    return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:o*}", "name", shown_json(rail->name), "local",
-                     shown_json(rail->local), "up", (int)rail->up, "mtu_bytes", (json_int_t)rail->mtu_bytes,
-                     "bytes_in", (json_int_t)rail->bytes_in, "reads", (json_int_t)rail->reads,
-                     "errors", (json_int_t)rail->errors, "last_failure",
+    return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:o*}", "name", shown_json(rail->name),
+                     "local", shown_json(rail->local), "up", (int)rail->up, "mtu_bytes",
+                     (json_int_t)rail->mtu_bytes, "bytes_in", (json_int_t)rail->bytes_in, "reads",
+                     (json_int_t)rail->reads, "errors", (json_int_t)rail->errors, "last_failure",
                      *rail->last_failure ? shown_json(rail->last_failure) : NULL);
 }
 
@@ -223,7 +223,8 @@ static int run_nodes(struct context *context) {
 }
 
 static const struct option_spec status_options[] = {
-    {.name = "ready", .help = "print that alone; a broker too old to tell is an error (exit code 20)"},
+    {.name = "ready",
+     .help = "print that alone; a broker too old to tell is an error (exit code 20)"},
     {0},
 };
 
@@ -231,8 +232,9 @@ const struct command command_status = {
     .name = "status",
     .arguments = "",
     .summary = "this node's broker: memory, sessions, leases, what is still to be freed",
-    .details = "Exit code 3 when the broker answers and takes no puts and gets now (it is stopping, or "
-               "cut off from\netcd): a probe of readiness is featurectl status --ready.",
+    .details =
+        "Exit code 3 when the broker answers and takes no puts and gets now (it is stopping, or "
+        "cut off from\netcd): a probe of readiness is featurectl status --ready.",
     .options = status_options,
     .run = run_status,
 };

@@ -25,15 +25,15 @@ static const char store_ini[] = "[store run]\n";
 static void start(struct cluster *cluster, const char *ini) {
     char text[1024];
     snprintf(text, sizeof text, "%s[directory]\nkind = etcd\nlease_ttl = 4s\n%s", store_ini, ini);
-    cluster_start(cluster,
-                  &(struct cluster_options){.nodes = 1,
-                                            .ini = text,
-                                            .unconnected = true,
-                                            .files = {{"password", "0123456789abcdef"},
-                                                      {"wrong", "fedcba9876543210"}}});
+    cluster_start(cluster, &(struct cluster_options){.nodes = 1,
+                                                     .ini = text,
+                                                     .unconnected = true,
+                                                     .files = {{"password", "0123456789abcdef"},
+                                                               {"wrong", "fedcba9876543210"}}});
 }
 
-/* The server goes with the cluster, whose count of fds was made when there was one to the server. */
+/* The server goes with the cluster, whose count of fds was made when there was one to the server.
+ */
 static void stop(struct cluster *cluster, const struct etcd_server *etcd) {
     cluster->etcd = *etcd;
     cluster->own_fds--;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Two brokers of one name, alive at once (a machine was cloned): both say so, in the log, in status,
- * nodes and doctor, and the second does not push out the first. A restart is not called so.
+ * Two brokers of one name, alive at once (a machine was cloned): both say so, in the log, in
+ * status, nodes and doctor, and the second does not push out the first. A restart is not called so.
  */
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -77,8 +77,7 @@ static uint64_t incarnation_of(struct cluster *cluster, uint32_t node) {
 }
 
 static char *record_of_a(struct cluster *cluster) {
-    return etcd_server_ctl(&cluster->etcd,
-                           (const char *[]){"get", "/featured/test/nodes/a", NULL});
+    return etcd_server_ctl(&cluster->etcd, (const char *[]){"get", "/featured/test/nodes/a", NULL});
 }
 
 static bool record_names(struct cluster *cluster, uint64_t incarnation) {
@@ -207,8 +206,8 @@ static void start_clone(struct cluster *cluster, const char *more) {
     snprintf(clone->socket_path, sizeof clone->socket_path, "%s/clone.sock", cluster->directory);
     snprintf(clone->config_path, sizeof clone->config_path, "%s/clone.conf", cluster->directory);
     snprintf(clone->log_path, sizeof clone->log_path, "%s/clone.log", cluster->directory);
-    snprintf(clone->address, sizeof clone->address, "%.*s:%u",
-             (int)strcspn(first->address, ":"), first->address, port + 100);
+    snprintf(clone->address, sizeof clone->address, "%.*s:%u", (int)strcspn(first->address, ":"),
+             first->address, port + 100);
     snprintf(text, sizeof text, "[local]\nsocket = %%D/clone.sock\n[peers]\nlisten = %s\n",
              clone->address);
     config_text_add(&clone->ini, text, cluster->directory);

@@ -14,18 +14,18 @@
 #include "state.h"
 #include "transport_fake.h"
 
-#define ARENA_BYTES     (64ull << 10)
-#define BYTES           1000u
-#define GENERATION      4711ull
-#define INCARNATION     77ull
-#define LEASE_HI        0x1111ull
-#define LEASE_LO        0x2222ull
-#define TURN_NS         (1000 * 1000ull)
-#define TURNS_MAX       2000
-#define GC_INTERVAL_MS  50u
-#define RELEASES_MAX    16u
-#define HOME_ADDRESS    "b:1"
-#define HANDLE          1u
+#define ARENA_BYTES    (64ull << 10)
+#define BYTES          1000u
+#define GENERATION     4711ull
+#define INCARNATION    77ull
+#define LEASE_HI       0x1111ull
+#define LEASE_LO       0x2222ull
+#define TURN_NS        (1000 * 1000ull)
+#define TURNS_MAX      2000
+#define GC_INTERVAL_MS 50u
+#define RELEASES_MAX   16u
+#define HOME_ADDRESS   "b:1"
+#define HANDLE         1u
 
 struct world {
     struct fake_network *network;
@@ -67,7 +67,8 @@ static void home_reply(struct transport_conn *conn, struct transport *home, uint
     struct frame_header header = {FRAME_VERSION, FRAME_REPLY, request_id, (uint32_t)body_bytes,
                                   (uint32_t)payload_bytes};
     frame_encode(&header, head);
-    struct iovec parts[3] = {{head, sizeof head}, {body, body_bytes}, {(void *)payload, payload_bytes}};
+    struct iovec parts[3] = {
+        {head, sizeof head}, {body, body_bytes}, {(void *)payload, payload_bytes}};
     cr_assert_eq(home->ops->send(conn, parts, payload_bytes ? 3 : 2), 0);
 }
 
@@ -86,8 +87,8 @@ static void home_message(void *owner, void *user, const void *data, size_t bytes
     struct world *w = owner;
     struct frame_header header;
     cr_assert_null(frame_open(data, bytes, FRAME_PEER_BYTES_MAX, &header));
-    Fb__PeerRequest *request = fb__peer_request__unpack(
-        NULL, header.body_bytes, (const uint8_t *)data + FRAME_HEADER_BYTES);
+    Fb__PeerRequest *request = fb__peer_request__unpack(NULL, header.body_bytes,
+                                                        (const uint8_t *)data + FRAME_HEADER_BYTES);
     cr_assert_not_null(request);
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     Fb__StatResult stat = FB__STAT_RESULT__INIT;
@@ -319,9 +320,9 @@ static void build(struct world *w, uint64_t home_incarnation) {
     cr_assert_eq(peers_new(&peers, &broker_peers_events, w->broker, &w->peers), 0);
     build_transport(w, "a", 5, &peers_transport_events, w->peers, &w->transport);
     peers_set_transport(w->peers, w->transport);
-    cr_assert_eq(directory_static_new("a", &other, 1, 1, &broker_directory_events, w->broker,
-                                      &w->directory),
-                 0);
+    cr_assert_eq(
+        directory_static_new("a", &other, 1, 1, &broker_directory_events, w->broker, &w->directory),
+        0);
     broker_connect(w->broker, w->peers, w->transport, w->directory);
     cr_assert_eq(broker_open_stores(w->broker, why, sizeof why), 0, "%s", why);
     cr_assert_eq(w->directory->ops->start(w->directory), 0);
