@@ -417,14 +417,6 @@ static int check_peers(struct parser *p) {
                         "[node] name = %s: a peer has the same name; allowed: a name of its own "
                         "for each node",
                         config->node);
-    if (!config->cluster_secret_file[0] && (config->listen[0] || config->peer_count))
-        return fail(p, line_of(p, offsetof(struct config, listen)),
-                    "[peers] cluster_secret_file: is missing, and there are %s: without it whoever "
-                    "reaches a peers' port, such as any user of the machine on 127.0.0.1, reads, "
-                    "leases and aborts past every store's secret and lists; allowed: "
-                    "cluster_secret_file = FILE, the same on every node; do: (umask 077; head -c "
-                    "32 /dev/urandom | base64 > /etc/featured/cluster.secret)",
-                    config->listen[0] ? "a port for peers (listen)" : "[peer NAME] sections");
     if (config->ping_interval_ms >= config->peer_timeout_ms)
         return fail(p, line_of(p, offsetof(struct config, ping_interval_ms)),
                     "[peers] ping_interval = %" PRIu32
@@ -467,6 +459,27 @@ static int check_etcd(struct parser *p) {
     return 1;
 }
 
+/* A port on the loopback address is open to every user of the machine, and a port that we dial may
+ * be anybody's while the broker there is down. */
+static int check_trust(struct parser *p) {
+    const struct config *config = p->config;
+    char what[sizeof config->listen + 32] = "[peer NAME]";
+    if (config->cluster_secret_file[0] || (!config->listen[0] && !config->peer_count))
+        return 1;
+    uint32_t line = p->section_lines[SECTION_PEER];
+    if (config->listen[0]) {
+        line = line_of(p, offsetof(struct config, listen));
+        snprintf(what, sizeof what, "[peers] listen = %s", config->listen);
+    }
+    return fail(p, line,
+                "%s: there is no cluster_secret_file: whoever reaches a port for peers, as every "
+                "user of the machine reaches 127.0.0.1, could read, lease and abort past each "
+                "store's secret and lists, or play a peer; allowed: together with [peers] "
+                "cluster_secret_file = FILE, the same on every node; do: (umask 077; head -c 32 "
+                "/dev/urandom | base64 > /etc/featured/cluster.secret)",
+                what);
+}
+
 static int check(struct parser *p) {
     const struct config *config = p->config;
     const char *wrong = layout_check_name(config->node);
@@ -481,7 +494,7 @@ static int check(struct parser *p) {
                     "to %u",
                     config->max_stores, config->store_count, config->store_count,
                     CONFIG_STORES_MAX);
-    return check_peers(p) && check_etcd(p);
+    return check_peers(p) && check_etcd(p) && check_trust(p);
 }
 
 /* Of the machine's memory, or of what our control group may use of it. */

@@ -20,11 +20,12 @@
 #define INDEX_BYTES          1024ull
 #define INDEX_ADDRESS_BYTES  1600ull
 #define SAMPLE_BYTES_TYPICAL (64ull << 10)
-/* Descriptors: two of each store's arena, two sockets of each peer in both directions, and what the
- * loop, etcd and the devices take. */
-#define FILES_PER_STORE 2u
-#define FILES_PER_PEER  4u
-#define FILES_BESIDE    64u
+/* Descriptors: a session's socket and its client's pidfd, two of each store's arena, two sockets of
+ * each peer in both directions, and what the loop, etcd and the devices take. */
+#define FILES_PER_SESSION 2ull
+#define FILES_PER_STORE   2u
+#define FILES_PER_PEER    4u
+#define FILES_BESIDE      64u
 
 static uint64_t environment_arena_of(const struct config_store *store) {
     return store->max_resident_bytes + store->landing_bytes;
@@ -147,8 +148,9 @@ enum environment_verdict environment_judge_address_space(const struct config *co
 
 enum environment_verdict environment_judge_files(const struct config *config, uint64_t limit,
                                                  char *sentence) {
-    uint64_t need = (uint64_t)config->max_sessions + FILES_PER_STORE * config->max_stores +
-                    FILES_PER_PEER * config->peer_count + FILES_BESIDE;
+    uint64_t need = FILES_PER_SESSION * config->max_sessions +
+                    FILES_PER_STORE * config->max_stores + FILES_PER_PEER * config->peer_count +
+                    FILES_BESIDE;
     *sentence = '\0';
     if (need <= limit)
         return ENVIRONMENT_FITS;

@@ -8,14 +8,28 @@
 #include "layout.h"
 
 static const char *const names[] = {
-    [FEATURE_BOOL] = "BOOL",       [FEATURE_U8] = "U8",           [FEATURE_I8] = "I8",
-    [FEATURE_F8_E4M3] = "F8_E4M3", [FEATURE_F8_E5M2] = "F8_E5M2", [FEATURE_U16] = "U16",
-    [FEATURE_I16] = "I16",         [FEATURE_F16] = "F16",         [FEATURE_BF16] = "BF16",
-    [FEATURE_U32] = "U32",         [FEATURE_I32] = "I32",         [FEATURE_F32] = "F32",
-    [FEATURE_U64] = "U64",         [FEATURE_I64] = "I64",         [FEATURE_F64] = "F64",
-    [FEATURE_F8_E8M0] = "F8_E8M0", [FEATURE_F8_E4M3FNUZ] = "F8_E4M3FNUZ",
-    [FEATURE_F8_E5M2FNUZ] = "F8_E5M2FNUZ", [FEATURE_F4] = "F4",
-    [FEATURE_F6_E2M3] = "F6_E2M3", [FEATURE_F6_E3M2] = "F6_E3M2", [FEATURE_C64] = "C64",
+    [FEATURE_BOOL] = "BOOL",
+    [FEATURE_U8] = "U8",
+    [FEATURE_I8] = "I8",
+    [FEATURE_F8_E4M3] = "F8_E4M3",
+    [FEATURE_F8_E5M2] = "F8_E5M2",
+    [FEATURE_U16] = "U16",
+    [FEATURE_I16] = "I16",
+    [FEATURE_F16] = "F16",
+    [FEATURE_BF16] = "BF16",
+    [FEATURE_U32] = "U32",
+    [FEATURE_I32] = "I32",
+    [FEATURE_F32] = "F32",
+    [FEATURE_U64] = "U64",
+    [FEATURE_I64] = "I64",
+    [FEATURE_F64] = "F64",
+    [FEATURE_F8_E8M0] = "F8_E8M0",
+    [FEATURE_F8_E4M3FNUZ] = "F8_E4M3FNUZ",
+    [FEATURE_F8_E5M2FNUZ] = "F8_E5M2FNUZ",
+    [FEATURE_F4] = "F4",
+    [FEATURE_F6_E2M3] = "F6_E2M3",
+    [FEATURE_F6_E3M2] = "F6_E3M2",
+    [FEATURE_C64] = "C64",
 };
 #define NAME_COUNT (sizeof names / sizeof *names)
 

@@ -108,8 +108,7 @@ int fc_fail_memory(const char *what) {
 const char *const fc_wrong_memory = "there is no memory for it";
 
 int fc_fail_wrong(int error, const char *what, const char *wrong) {
-    return wrong == fc_wrong_memory ? fc_fail_memory(what)
-                                    : fc_fail(error, "%s: %s", what, wrong);
+    return wrong == fc_wrong_memory ? fc_fail_memory(what) : fc_fail(error, "%s: %s", what, wrong);
 }
 
 static void *alloc_noting(void *context, size_t bytes) {

@@ -86,7 +86,7 @@ struct fc_exchange {
     /* out, all the caller's: */
     Fb__ClientReply *reply;
     struct fc_inherited descriptor; /* that came with it; fd -1 = none */
-    bool descriptor_lost; /* one came, and this process could not take it */
+    bool descriptor_lost;           /* one came, and this process could not take it */
 };
 /* Sends the request and waits for its reply. FEATURE_OK, FC_LINK_LOST, or FEATURE_E_TIMEOUT,
  * _INVALID (too large), _FULL (a limit of this process) with a sentence. What the broker grants

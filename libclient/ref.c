@@ -47,7 +47,8 @@ static void fill_tensor(struct feature_tensor *out, const Fb__TensorSpec *spec) 
 
 const char *fc_ref_set_spec(struct feature_ref *ref, const void *packed, size_t bytes) {
     if (bytes > LAYOUT_SPEC_BYTES_MAX)
-        return "its metadata and the names and shapes of its tensors are larger than 8 KiB together";
+        return "its metadata and the names and shapes of its tensors are larger than 8 KiB "
+               "together";
     bool short_of_memory = false;
     ProtobufCAllocator allocator = fc_noting_allocator(&short_of_memory);
     ref->spec = fb__sample_spec__unpack(&allocator, bytes, packed);
@@ -150,7 +151,8 @@ static const char *set_spec_from(struct feature_ref *ref, const struct feature_s
     uint8_t packed[LAYOUT_SPEC_BYTES_MAX];
     size_t bytes = fb__sample_spec__get_packed_size(&spec);
     if (bytes > sizeof packed)
-        return "its metadata and the names and shapes of its tensors are larger than 8 KiB together";
+        return "its metadata and the names and shapes of its tensors are larger than 8 KiB "
+               "together";
     fb__sample_spec__pack(&spec, packed);
     return fc_ref_set_spec(ref, packed, bytes);
 }

@@ -40,7 +40,8 @@ uint32_t layout_dtype_bits(Fb__Dtype dtype);
 const char *layout_tensor_bytes(Fb__Dtype dtype, const uint64_t *shape, size_t rank,
                                 uint64_t *bytes_out);
 
-/* Checks the spec (names unique, 1..128 bytes and not reserved, dtype known, rank and count within limits, bytes
+/* Checks the spec (names unique, 1..128 bytes and not reserved, dtype known, rank and count within
+ * limits, bytes
  * == product of shape times element size, no overflow) and computes the layout. Returns NULL or a
  * static sentence naming what is wrong. */
 const char *layout_compute(const Fb__SampleSpec *spec, struct layout *out);

@@ -7,12 +7,12 @@
 #define ESCAPE_BYTES 4u /* \xNN */
 
 /* Characters that a terminal obeys or that a reader cannot see. Source: the Unicode Character
- * Database, categories Cc, Zl, Zp and those of Cf that steer layout (bidirectional controls, joiners
- * aside, which scripts need). */
+ * Database, categories Cc, Zl, Zp and those of Cf that steer layout (bidirectional controls,
+ * joiners aside, which scripts need). */
 static const struct {
     uint32_t first, last;
 } unseen[] = {
-    {0x0000, 0x001f}, {0x007f, 0x009f}, {0x061c, 0x061c}, {0x200b, 0x200b},   {0x200e, 0x200f},
+    {0x0000, 0x001f}, {0x007f, 0x009f}, {0x061c, 0x061c}, {0x200b, 0x200b}, {0x200e, 0x200f},
     {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xe0000, 0xe007f},
 };
 

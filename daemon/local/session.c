@@ -223,8 +223,8 @@ static void session_watch(struct session *session, int pidfd) {
 
 static void session_watch_peer(struct session *session) {
     const struct sessions_options *options = &session->set->options;
-    int pidfd = (options->peer_pidfd ? options->peer_pidfd : death_peer_pidfd)(session->fd,
-                                                                               session->pid);
+    int pidfd =
+        (options->peer_pidfd ? options->peer_pidfd : death_peer_pidfd)(session->fd, session->pid);
     if (pidfd >= 0)
         session_watch(session, pidfd);
     else if (pidfd == -ESRCH)

@@ -20,7 +20,7 @@
 
 #define RING_BYTES     (256u << 10)
 #define LINE_BYTES_MAX 4096u
-#define STACK_BYTES    (128u << 10)
+#define STACK_BYTES    (1u << 20) /* of address space; less is refused where TLS is large */
 
 struct record {
     size_t bytes;

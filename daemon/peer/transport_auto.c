@@ -274,7 +274,6 @@ static void side_remove_region(struct side *side, uint32_t region) {
         side->t->ops->remove_region(side->t, region);
 }
 
-
 static int new_region(struct transport_auto *both, uint32_t *out) {
     for (uint32_t i = 0; i < both->region_count; i++)
         if (!both->regions[i].used) {

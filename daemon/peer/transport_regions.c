@@ -78,8 +78,9 @@ static bool range_inside(uint64_t offset, uint64_t bytes, uint64_t limit) {
     return bytes > 0 && offset < limit && bytes <= limit - offset;
 }
 
-int regions_resolve(const struct regions *regions, uint64_t connection, const void *key, size_t key_bytes,
-                    uint64_t offset, uint64_t bytes, uint32_t *region_out, uint8_t **at_out) {
+int regions_resolve(const struct regions *regions, uint64_t connection, const void *key,
+                    size_t key_bytes, uint64_t offset, uint64_t bytes, uint32_t *region_out,
+                    uint8_t **at_out) {
     uint32_t number;
     uint64_t cookie;
     if (key_bytes != REGION_KEY_BYTES)

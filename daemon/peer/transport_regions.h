@@ -36,8 +36,9 @@ int regions_key(const struct regions *regions, uint64_t connection, uint32_t reg
                 size_t out_bytes);
 /* Resolves a peer's key and range. 0, or -EINVAL: unknown key, one of another connection, empty
  * range or one outside the region. */
-int regions_resolve(const struct regions *regions, uint64_t connection, const void *key, size_t key_bytes,
-                    uint64_t offset, uint64_t bytes, uint32_t *region_out, uint8_t **at_out);
+int regions_resolve(const struct regions *regions, uint64_t connection, const void *key,
+                    size_t key_bytes, uint64_t offset, uint64_t bytes, uint32_t *region_out,
+                    uint8_t **at_out);
 /* The region that holds all of [at, at + bytes); -EINVAL when none does. */
 int regions_find(const struct regions *regions, const void *at, uint64_t bytes,
                  uint32_t *region_out);

@@ -68,7 +68,7 @@ struct tcp_target {                  /* one of the two places that a connection 
 struct tcp_conn { /* the owner's struct transport_conn */
     struct tcp *tcp;
     LIST_ENTRY(tcp_conn) all;
-    uint64_t id; /* given by the answerer; names the connection to its bulk socket */
+    uint64_t id;     /* given by the answerer; names the connection to its bulk socket */
     uint64_t number; /* of it here, never used again: what region keys are for */
     bool accepted_here;
     bool announced; /* the owner knows it: `closed` must follow */

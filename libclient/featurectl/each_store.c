@@ -19,8 +19,8 @@ int each_store_fetch(struct context *context, Fb__ClientReply **reply_out) {
     return fetch(context, false, reply_out);
 }
 
-static int each(struct context *context, bool dropped, struct table *table,
-                each_store_fn visit, void *user) {
+static int each(struct context *context, bool dropped, struct table *table, each_store_fn visit,
+                void *user) {
     const char *only = options_text(&context->options, "store", NULL);
     Fb__ClientReply *reply;
     int first_failure = fetch(context, dropped, &reply);

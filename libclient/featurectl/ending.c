@@ -5,7 +5,6 @@
  */
 #include "ending.h"
 
-#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -40,24 +39,14 @@ static void ending_die(int number) {
 }
 
 static void ending_on_signal(int number) {
-    if (atomic_load(&ending.held) > 0)
-        atomic_store(&ending.waiting, number);
-    else
+    int none = 0;
+    if (atomic_load(&ending.held) == 0 ||
+        !atomic_compare_exchange_strong(&ending.waiting, &none, number))
         ending_die(number);
-}
-
-/* A socket that became descriptor 1 would be sent our tables. An output that is closed stays one
- * that cannot be written. */
-static void ending_fill_descriptors(void) {
-    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) < 0 &&
-            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
-            _exit(1);
 }
 
 void ending_init(void) {
     struct sigaction action = {.sa_handler = ending_on_signal, .sa_flags = SA_RESTART}, before;
-    ending_fill_descriptors();
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < SIGNAL_COUNT; i++)
         sigaddset(&action.sa_mask, ending_signals[i]);

@@ -13,8 +13,7 @@
 #include <stdbool.h>
 
 /* Once, before anything else. A signal that the parent had us ignore (nohup) stays ignored. A file
- * that grows beyond RLIMIT_FSIZE is an error of write(2) (EFBIG) and no signal. Descriptors 0 to 2
- * that are closed are filled, so that no file or socket of ours takes the place of an output. */
+ * that grows beyond RLIMIT_FSIZE is an error of write(2) (EFBIG) and no signal. */
 void ending_init(void);
 
 /* `path` is to be removed if the process ends now; copied. Call it before the file is made. One at
@@ -23,7 +22,8 @@ bool ending_remove(const char *path);
 /* It has got its name, or has been removed. */
 void ending_forget(void);
 
-/* Between the two a signal waits: for two steps that belong together. They nest. */
+/* Between the two a signal waits: for two steps that belong together. A second one does not. They
+ * nest. */
 void ending_hold(void);
 void ending_release(void);
 

@@ -47,8 +47,7 @@ static int refuse_line(struct ingest *ingest, const char *what, const char *samp
 static int expect_line(void *user, const struct feature_sample *sample) {
     struct ingest *ingest = user;
     char why[256];
-    int error =
-        manifest_expect(&ingest->manifest, ingest->store_name, sample, why, sizeof why);
+    int error = manifest_expect(&ingest->manifest, ingest->store_name, sample, why, sizeof why);
     return error ? refuse_line(ingest, "was not put", sample->sample_id, why) : FEATURE_OK;
 }
 
@@ -72,11 +71,11 @@ static void ingest_file(struct ingest *ingest, char *path) {
     struct put_around around = {.begin = expect_line, .keep = write_line, .user = ingest};
     uint64_t end_bytes = ingest->progress.done + put_file_bytes(path);
     const struct options *options = &ingest->context->options;
-    int status = ingest->stopped ? ingest->first_failure
-                                 : put_file(ingest->context, ingest->store, path, NULL,
-                                            options_deadline_ms(options, "deadline",
-                                                                PUT_DEADLINE_MS),
-                                            &ingest->progress, &around);
+    int status = ingest->stopped
+                     ? ingest->first_failure
+                     : put_file(ingest->context, ingest->store, path, NULL,
+                                options_deadline_ms(options, "deadline", PUT_DEADLINE_MS),
+                                &ingest->progress, &around);
     /* A failed file has been dealt with too; headers count as bytes. */
     progress_set(&ingest->progress, end_bytes, ingest->progress.total);
     if (!status)
@@ -140,9 +139,8 @@ static int open_manifest(struct ingest *ingest) {
     char why[256];
     if (manifest_open(ingest->manifest_path, &ingest->manifest, why, sizeof why) != 0)
         return context_refuse(ingest->context, CTL_E_LOCAL, ingest->manifest_path, "%s", why);
-    /* Lines may go where our own words would go. */
     if (!ingest->manifest.regular)
-        ingest->context->out = ingest->context->err;
+        context_make_way(ingest->context, ingest->manifest.fd);
     return FEATURE_OK;
 }
 
@@ -204,9 +202,12 @@ const struct command command_ingest = {
     .details =
         "Sample ids are the files' names without .safetensors. A file that cannot be put does not "
         "stop\n"
-        "the others: it is listed at the end and the exit code is that of the first failure. Lines\n"
-        "are added to what the manifest holds already (of several of one sample the last counts), each\n"
-        "as soon as its sample can be read. A sample whose line cannot be written is taken back, and\n"
+        "the others: it is listed at the end and the exit code is that of the first failure. "
+        "Lines\n"
+        "are added to what the manifest holds already (of several of one sample the last counts), "
+        "each\n"
+        "as soon as its sample can be read. A sample whose line cannot be written is taken back, "
+        "and\n"
         "ingest stops there.",
     .options = ingest_options,
     .arguments_min = 1,

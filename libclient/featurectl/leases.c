@@ -74,7 +74,8 @@ static const struct option_spec lease_options[] = {
 const struct command command_leases = {
     .name = "leases",
     .arguments = "",
-    .summary = "who reads what, who holds most reservations, who waits first, since when; for admins",
+    .summary =
+        "who reads what, who holds most reservations, who waits first, since when; for admins",
     .details = "DROPPED: the store was dropped meanwhile. Whoever reads of it keeps what it has; "
                "what is held goes\nwhen the last of them has let go.",
     .options = lease_options,

@@ -76,6 +76,11 @@ static int run(struct context *context) {
     return finish_output(context, status);
 }
 
+/* Asks for words about featurectl instead of work. */
+static bool asks_for_words(const struct options *options) {
+    return options_given(options, "help") || options_given(options, "version");
+}
+
 /* Options before the command, the command, its options. 0, or an exit code. */
 static int parse_line(struct context *context, int argc, char **argv) {
     char why[512];
@@ -86,9 +91,8 @@ static int parse_line(struct context *context, int argc, char **argv) {
     char **words = context->options.arguments;
     size_t word_count = context->options.argument_count;
     if (word_count == 0)
-        return options_given(&context->options, "help")
-                   ? 0
-                   : usage_error(context, "missing argument COMMAND");
+        return asks_for_words(&context->options) ? 0
+                                                 : usage_error(context, "missing argument COMMAND");
     context->command = command_find(words, word_count, &used);
     if (!context->command)
         return unknown_command(context, words[0]);
@@ -98,9 +102,16 @@ static int parse_line(struct context *context, int argc, char **argv) {
     if (!options_parse(&context->options, (int)(word_count - used + 1), words + used - 1, false,
                        why, sizeof why))
         return usage_error(context, why);
-    return options_given(&context->options, "help")
-               ? 0
-               : check_line(context);
+    return asks_for_words(&context->options) ? 0 : check_line(context);
+}
+
+static void print_words(const struct context *context) {
+    if (options_given(&context->options, "version"))
+        fprintf(context->out, "featurectl %s\n", feature_version());
+    else if (context->command)
+        help_command(context->out, context->command);
+    else
+        help_overview(context->out);
 }
 
 int main(int argc, char **argv) {
@@ -110,12 +121,8 @@ int main(int argc, char **argv) {
     int refused = parse_line(&context, argc, argv);
     if (refused)
         return refused;
-    if (options_given(&context.options, "help")) {
-        if (context.command)
-            help_command(stdout, context.command);
-        else
-            help_overview(stdout);
-        return 0;
-    }
-    return exit_code(run(&context));
+    if (!asks_for_words(&context.options))
+        return exit_code(run(&context));
+    print_words(&context);
+    return exit_code(finish_output(&context, FEATURE_OK));
 }

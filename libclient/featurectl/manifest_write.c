@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A regular file is locked (flock(2)) while a line is added, so that of several writers each can
- * take back what it could not finish.
+ * A regular file is locked while a line is added, so that of several writers each can take back
+ * what it could not finish.
  */
 #include "manifest.h"
 
@@ -12,15 +12,16 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "layout.h"
 #include "memory.h"
 #include "output_file.h"
 
-/* Upper bounds, in bytes, of what a line has beside names: the JSON around the values with 20 digits
- * of size; the URI around its names with 20 digits of generation and of incarnation; the ref's own
- * fields; a tensor's own fields, its dimensions aside; a dimension, which is a varint. */
+/* Upper bounds, in bytes, of what a line has beside names: the JSON around the values with 20
+ * digits of size; the URI around its names with 20 digits of generation and of incarnation; the
+ * ref's own fields; a tensor's own fields, its dimensions aside; a dimension, which is a varint. */
 #define LINE_JSON_BYTES   96u
 #define LINE_URI_BYTES    96u
 #define REF_FIELDS_BYTES  48u
@@ -28,9 +29,21 @@
 #define DIMENSION_BYTES   10u
 #define CHECKSUM_BYTES    8u
 
+#define LOCK_TRIES    1000u
+#define LOCK_PAUSE_NS 2000000 /* together 2 s */
+
 static int manifest_say(int error, char *why, size_t why_bytes) {
     snprintf(why, why_bytes, "cannot be written: %s", strerror(-error));
     return error;
+}
+
+void manifest_lock(int fd, int operation) {
+    const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
+    for (unsigned i = 0; i < LOCK_TRIES; i++) {
+        if (flock(fd, operation | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+            return;
+        nanosleep(&pause, NULL);
+    }
 }
 
 /* ---- opening ---- */
@@ -44,6 +57,18 @@ static int open_path(const char *path) {
     return fd < 0 ? -errno : fd;
 }
 
+/* A path that is mistyped may lead to somebody's data: what is there must begin as a manifest does.
+ */
+static bool may_grow(int fd) {
+    char begin[256];
+    ssize_t bytes = pread(fd, begin, sizeof begin, 0), at = 0;
+    if (bytes >= 3 && memcmp(begin, "\xef\xbb\xbf", 3) == 0)
+        at = 3;
+    while (at < bytes && strchr(" \t\r\n", begin[at]) && begin[at])
+        at++;
+    return at >= bytes || begin[at] == '{';
+}
+
 int manifest_open(const char *path, struct manifest *out, char *why, size_t why_bytes) {
     struct stat about;
     int fd = output_descriptor(path);
@@ -52,22 +77,25 @@ int manifest_open(const char *path, struct manifest *out, char *why, size_t why_
         fd = open_path(path);
     if (fd < 0)
         return manifest_say(fd, why, why_bytes);
-    *out =
-        (struct manifest){.fd = fd,
-                          .regular = !lent && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)};
-    return 0;
+    *out = (struct manifest){.fd = fd,
+                             .regular = !lent && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)};
+    if (!out->regular || may_grow(fd))
+        return 0;
+    close(fd);
+    snprintf(why, why_bytes, "is there and is no manifest: it does not begin with a JSON object");
+    return -EINVAL;
 }
 
 /* ---- room ---- */
 
 static size_t line_bytes_max(const char *store, const struct feature_sample *sample) {
     size_t id = strlen(sample->sample_id), name = strlen(store), home = LAYOUT_NAME_BYTES_MAX;
-    size_t json = LINE_JSON_BYTES + name + 6 * id;             /* \u0000 at worst */
-    size_t uri = LINE_URI_BYTES + name + 3 * id + home;        /* %00 */
+    size_t json = LINE_JSON_BYTES + name + 6 * id;      /* \u0000 at worst */
+    size_t uri = LINE_URI_BYTES + name + 3 * id + home; /* %00 */
     size_t ref = REF_FIELDS_BYTES + name + id + home + sample->metadata_bytes;
     for (uint32_t i = 0; i < sample->tensor_count; i++)
         ref += TENSOR_SPEC_BYTES + CHECKSUM_BYTES + strlen(sample->tensors[i].name) +
-               sample->tensors[i].rank * DIMENSION_BYTES;
+               (size_t)sample->tensors[i].rank * DIMENSION_BYTES;
     return json + uri + (ref + 2) / 3 * 4;
 }
 
@@ -119,7 +147,7 @@ int manifest_add(const struct manifest *manifest, const struct feature_ref *ref,
     free(text);
     json_decref(object);
     if (!error && manifest->regular) {
-        flock(manifest->fd, LOCK_EX);
+        manifest_lock(manifest->fd, LOCK_EX);
         error = append(manifest->fd, line, bytes);
         flock(manifest->fd, LOCK_UN);
     } else if (!error) {
@@ -133,7 +161,7 @@ int manifest_close(struct manifest *manifest, char *why, size_t why_bytes) {
     struct stat about;
     int error = 0;
     if (manifest->regular) {
-        flock(manifest->fd, LOCK_EX);
+        manifest_lock(manifest->fd, LOCK_EX);
         /* Room that was taken and not used lies behind the end. */
         if (fstat(manifest->fd, &about) == 0 && ftruncate(manifest->fd, about.st_size) != 0)
             error = -errno;

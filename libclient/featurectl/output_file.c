@@ -62,8 +62,8 @@ static bool is_in_proc(const char *path) {
 static bool is_in_own_fds(const char *path) {
     char ours[PATH_MAX], real[PATH_MAX];
     char *directory = directory_of(path);
-    bool same = realpath("/proc/self/fd", ours) && realpath(directory, real) &&
-                strcmp(ours, real) == 0;
+    bool same =
+        realpath("/proc/self/fd", ours) && realpath(directory, real) && strcmp(ours, real) == 0;
     free(directory);
     return same;
 }
@@ -74,47 +74,41 @@ static bool is_in_own_fds(const char *path) {
 static int check_link(const char *path, const struct stat *link) {
     struct stat about;
     char *directory = directory_of(path);
-    bool open_to_all = stat(directory, &about) == 0 && (about.st_mode & S_ISVTX) &&
-                       (about.st_mode & S_IWOTH);
+    bool open_to_all =
+        stat(directory, &about) == 0 && (about.st_mode & S_ISVTX) && (about.st_mode & S_IWOTH);
     free(directory);
     return open_to_all && link->st_uid != geteuid() && link->st_uid != about.st_uid ? -EACCES : 0;
 }
 
-/* What the link at `path` says, from where it stands. Freed with free(). */
-static char *read_link(const char *path) {
+/* What the link at `path` says, from where it stands. 0 or -errno; freed with free(). */
+static int read_link(const char *path, char **out) {
     char text[PATH_MAX];
     ssize_t bytes = readlink(path, text, sizeof text - 1);
     if (bytes < 0)
-        return NULL;
+        return -errno;
     text[bytes] = '\0';
-    if (text[0] == '/')
-        return memory_copy(text);
     char *directory = directory_of(path);
-    char *joined = memory_print("%s/%s", directory, text);
+    *out = text[0] == '/' ? memory_copy(text) : memory_print("%s/%s", directory, text);
     free(directory);
-    return joined;
+    return 0;
 }
 
-/* The path behind all links; one in /proc/PID/fd is not followed. 0 or -errno; freed with free(). */
+/* The path behind all links; one in /proc/PID/fd is not followed. 0 or -errno; freed with free().
+ */
 static int resolve(const char *path, char **out) {
     struct stat about;
-    char *at = memory_copy(path);
-    int error = 0;
-    for (unsigned i = 0; !error && lstat(at, &about) == 0 && S_ISLNK(about.st_mode); i++) {
-        if (is_in_proc(at))
-            break;
-        error = i == LINKS_MAX ? -ELOOP : check_link(at, &about);
-        char *next = error ? NULL : read_link(at);
-        if (!error && !next)
-            error = -errno;
+    char *at = memory_copy(path), *next = NULL;
+    for (unsigned i = 0; lstat(at, &about) == 0 && S_ISLNK(about.st_mode) && !is_in_proc(at); i++) {
+        int error = i == LINKS_MAX ? -ELOOP : check_link(at, &about);
+        if (!error)
+            error = read_link(at, &next);
         free(at);
+        if (error)
+            return error;
         at = next;
     }
-    if (error)
-        free(at);
-    else
-        *out = at;
-    return error;
+    *out = at;
+    return 0;
 }
 
 int output_descriptor(const char *path) {
@@ -303,9 +297,9 @@ static int copy_bytes(int from, int to) {
 
 /* A file that is mounted by itself (as containers do) keeps its name: its contents are replaced. */
 static int pour(const struct output_file *out) {
-    int from = open(out->beside, O_RDONLY | O_CLOEXEC),
-        to = open(out->target, O_WRONLY | O_TRUNC | O_CLOEXEC);
-    int error = from < 0 || to < 0 ? -errno : copy_bytes(from, to);
+    int from = open(out->beside, O_RDONLY | O_CLOEXEC);
+    int to = from < 0 ? -1 : open(out->target, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    int error = to < 0 ? -errno : copy_bytes(from, to);
     if (!error)
         error = sync_descriptor(to);
     if (to >= 0 && close(to) != 0 && !error)

@@ -25,8 +25,8 @@
 
 struct output_file {
     int fd;
-    char *target; /* where it goes in the end; NULL = written in place */
-    char *beside; /* the temporary file; NULL when written in place */
+    char *target;  /* where it goes in the end; NULL = written in place */
+    char *beside;  /* the temporary file; NULL when written in place */
     bool truncate; /* in place, and it held something before */
 };
 

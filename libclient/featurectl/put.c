@@ -45,7 +45,7 @@ static int run_put(struct context *context) {
     const struct options *options = &context->options;
     struct feature_store *store;
     if (options_given(options, "id") && options->argument_count > 1)
-        return context_refuse(context, FEATURE_E_INVALID, NULL,
+        return context_refuse(context, CTL_E_USAGE, NULL,
                               "--id names one sample, but %zu files are given",
                               options->argument_count);
     int first_failure = context_open(context, options_text(options, "store", NULL), false, &store);

@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "json_nul.h"
 #include "layout.h"
 #include "memory.h"
 
@@ -29,6 +30,7 @@
 
 struct parser {
     struct safetensors *file;
+    struct json_nul nul;
     size_t names_used;
     char *why;
     size_t why_bytes;
@@ -88,6 +90,8 @@ static bool parse_offsets(struct parser *p, const char *name, const json_t *offs
 static bool parse_tensor(struct parser *p, const char *name, const json_t *value) {
     struct safetensors *file = p->file;
     size_t name_bytes = strlen(name);
+    if (*p->nul.mark && strstr(name, p->nul.mark))
+        return REFUSE(p, "the name of a tensor has a NUL character, which is refused here");
     const char *wrong = layout_check_tensor_name(name);
     if (wrong)
         return REFUSE(p, "the name '%.140s' of a tensor %s", name, wrong);
@@ -121,8 +125,11 @@ static bool parse_metadata(struct parser *p, const json_t *value) {
     json_t *text;
     json_object_foreach((json_t *)value, key, text) if (!json_is_string(text)) return REFUSE(
         p, METADATA_KEY ": the value of %s is not a string", key);
-    p->file->metadata = json_dumps(value, JSON_COMPACT);
-    return p->file->metadata || REFUSE(p, METADATA_KEY " cannot be written as JSON");
+    char *metadata = json_dumps(value, JSON_COMPACT);
+    if (!metadata)
+        return REFUSE(p, METADATA_KEY " cannot be written as JSON");
+    p->file->metadata = json_nul_show(metadata, &p->nul);
+    return true;
 }
 
 /* Insertion sort by begin, empty tensors first where they meet others: at most 64. */
@@ -181,32 +188,41 @@ static bool parse_entries(struct parser *p, json_t *root) {
 
 /* Two of jansson's refusals are of JSON that is well-formed. */
 static int refuse_json(const json_error_t *error, char *why, size_t why_bytes) {
-    const char *what = json_error_code(error) == json_error_duplicate_key
-                           ? "the header has the same key twice, which is refused here"
-                       : json_error_code(error) == json_error_null_byte_in_key
-                           ? "the header has a key with a NUL character, which is refused here"
-                           : "the header is not JSON";
+    const char *what = "the header is not JSON";
+    if (json_error_code(error) == json_error_duplicate_key)
+        what = "the header has the same key twice, which is refused here";
+    else if (json_error_code(error) == json_error_numeric_overflow)
+        what = "the header has a number of 2^63 or more, which is refused here";
     snprintf(why, why_bytes, "%s: %s at byte %d", what, error->text, error->position);
+    return -EINVAL;
+}
+
+static int parse_root(json_t *root, size_t header_bytes, uint64_t data_bytes,
+                      struct parser *parser) {
+    struct safetensors *out = parser->file;
+    *out = (struct safetensors){.fd = -1, .data_bytes = data_bytes};
+    /* Names come out of the header, each shorter there than its quoted form: they fit its length.
+     */
+    out->names = memory_grow(NULL, header_bytes, 1);
+    if (parse_entries(parser, root))
+        return 0;
+    safetensors_close(out);
     return -EINVAL;
 }
 
 int safetensors_parse(const char *header, size_t header_bytes, uint64_t data_bytes,
                       struct safetensors *out, char *why, size_t why_bytes) {
+    struct parser parser = {.file = out, .why = why, .why_bytes = why_bytes};
     json_error_t error;
-    json_t *root = json_loadb(header, header_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    char *hidden = json_nul_hide(header, header_bytes, &parser.nul);
+    json_t *root = json_loadb(hidden ? hidden : header, header_bytes,
+                              JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    free(hidden);
     if (!root)
         return refuse_json(&error, why, why_bytes);
-    *out = (struct safetensors){.fd = -1, .data_bytes = data_bytes};
-    /* Names come out of the header, each shorter there than its quoted form: they fit its length.
-     */
-    out->names = memory_grow(NULL, header_bytes, 1);
-    struct parser parser = {.file = out, .why = why, .why_bytes = why_bytes};
-    bool good = parse_entries(&parser, root);
+    int refused = parse_root(root, header_bytes, data_bytes, &parser);
     json_decref(root);
-    if (good)
-        return 0;
-    safetensors_close(out);
-    return -EINVAL;
+    return refused;
 }
 
 /* All of `bytes` at `offset`, or -errno; -ENODATA when the file ends before. */
@@ -278,8 +294,10 @@ static int read_file(int fd, struct safetensors *out, char *why, size_t why_byte
         error = safetensors_parse(header, header_bytes, file_bytes - data_begin_bytes, out, why,
                                   why_bytes);
     free(header);
-    if (!error)
+    if (!error) {
         out->data_begin_bytes = data_begin_bytes;
+        out->changed = about.st_mtim;
+    }
     return error;
 }
 
@@ -301,6 +319,16 @@ int safetensors_read(const struct safetensors *file, uint32_t index, void *to,
     uint64_t offset = file->data_begin_bytes + file->tensor_begin_bytes[index];
     int error = read_at(file->fd, to, file->tensors[index].bytes, offset, moved, context);
     return error ? refuse_errno(error, file->tensors[index].name, why, why_bytes) : 0;
+}
+
+bool safetensors_is_unchanged(const struct safetensors *file, char *why, size_t why_bytes) {
+    struct stat about;
+    if (fstat(file->fd, &about) == 0 && about.st_mtim.tv_sec == file->changed.tv_sec &&
+        about.st_mtim.tv_nsec == file->changed.tv_nsec &&
+        (uint64_t)about.st_size == file->data_begin_bytes + file->data_bytes)
+        return true;
+    snprintf(why, why_bytes, "was written to while it was read: put it once it is complete");
+    return false;
 }
 
 void safetensors_close(struct safetensors *file) {

@@ -7,35 +7,41 @@
 #include <jansson.h>
 #include <sodium.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_nul.h"
+#include "layout.h"
 #include "memory.h"
 
 #define LENGTH_BYTES    8u
 #define OPAQUE_METADATA "featured.metadata"
 
-/* The object itself when it is one of strings, as the format wants; NULL when it is not. */
-static json_t *metadata_object(const void *metadata, size_t metadata_bytes) {
-    json_t *object = json_loadb(metadata, metadata_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+/* Is it what the format wants, an object of strings? */
+static bool is_object_of_strings(const void *metadata, size_t metadata_bytes) {
+    struct json_nul nul;
+    char *hidden = json_nul_hide(metadata, metadata_bytes, &nul);
+    json_t *object = json_loadb(hidden ? hidden : metadata, metadata_bytes,
+                                JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     const char *key;
     json_t *value;
     bool good = json_is_object(object);
     json_object_foreach(object, key, value) good = good && json_is_string(value);
-    if (good)
-        return object;
     json_decref(object);
-    return NULL;
+    free(hidden);
+    return good;
 }
 
-static json_t *metadata_opaque(const void *metadata, size_t metadata_bytes) {
+/* As JSON text; freed with free(). */
+static char *metadata_text(const void *metadata, size_t metadata_bytes) {
+    if (is_object_of_strings(metadata, metadata_bytes))
+        return memory_print("%.*s", (int)metadata_bytes, (const char *)metadata);
     size_t room = sodium_base64_ENCODED_LEN(metadata_bytes, sodium_base64_VARIANT_ORIGINAL);
-    char *text = memory_grow(NULL, room, 1);
-    sodium_bin2base64(text, room, metadata, metadata_bytes, sodium_base64_VARIANT_ORIGINAL);
-    json_t *object = json_pack("{s:s}", OPAQUE_METADATA, text);
-    free(text);
-    return object;
+    char *base64 = memory_grow(NULL, room, 1);
+    sodium_bin2base64(base64, room, metadata, metadata_bytes, sodium_base64_VARIANT_ORIGINAL);
+    char *text = memory_print("{\"" OPAQUE_METADATA "\":\"%s\"}", base64);
+    free(base64);
+    return text;
 }
 
 static json_t *tensor_entry(const struct feature_tensor *tensor, uint64_t begin_bytes) {
@@ -47,28 +53,42 @@ static json_t *tensor_entry(const struct feature_tensor *tensor, uint64_t begin_
                      shape, "data_offsets", (json_int_t)begin_bytes, (json_int_t)end_bytes);
 }
 
-char *safetensors_header(const struct safetensors_content *content, size_t *bytes_out) {
+/* The tensors as JSON text; freed with free(). */
+static char *tensors_text(const struct safetensors_content *content) {
     json_t *root = json_object();
-    if (content->metadata_bytes) {
-        json_t *metadata = metadata_object(content->metadata, content->metadata_bytes);
-        if (!metadata)
-            metadata = metadata_opaque(content->metadata, content->metadata_bytes);
-        json_object_set_new(root, "__metadata__", metadata);
-    }
     uint64_t begin_bytes = 0;
     for (uint32_t i = 0; i < content->tensor_count; i++) {
         const struct feature_tensor *tensor = &content->tensors[i];
         json_object_set_new(root, tensor->name, tensor_entry(tensor, begin_bytes));
         begin_bytes += tensor->bytes;
     }
-    size_t text_bytes = json_dumpb(root, NULL, 0, JSON_COMPACT);
-    size_t header_bytes = (text_bytes + 7) / 8 * 8;
+    char *text = json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    return text ? text : memory_copy("{}");
+}
+
+/* The metadata goes in as it is: it has been JSON before. */
+static char *header_text(const struct safetensors_content *content) {
+    char *tensors = tensors_text(content);
+    if (!content->metadata_bytes)
+        return tensors;
+    char *metadata = metadata_text(content->metadata, content->metadata_bytes);
+    char *text = memory_print("{\"" LAYOUT_NAME_RESERVED "\":%s%s%s", metadata,
+                              content->tensor_count ? "," : "", tensors + 1);
+    free(metadata);
+    free(tensors);
+    return text;
+}
+
+char *safetensors_header(const struct safetensors_content *content, size_t *bytes_out) {
+    char *text = header_text(content);
+    size_t text_bytes = strlen(text), header_bytes = (text_bytes + 7) / 8 * 8;
     char *header = memory_grow(NULL, LENGTH_BYTES + header_bytes, 1);
     for (unsigned i = 0; i < LENGTH_BYTES; i++)
         header[i] = (char)(header_bytes >> (8 * i));
     memset(header + LENGTH_BYTES, ' ', header_bytes);
-    json_dumpb(root, header + LENGTH_BYTES, text_bytes, JSON_COMPACT);
-    json_decref(root);
+    memcpy(header + LENGTH_BYTES, text, text_bytes);
+    free(text);
     *bytes_out = LENGTH_BYTES + header_bytes;
     return header;
 }

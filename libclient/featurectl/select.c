@@ -45,9 +45,9 @@ int select_targets(struct context *context, struct targets *out) {
         if (status)
             context_refuse(context, status, manifest, "%s", why);
     } else if (!status && id) {
-        status = context_refuse(context, FEATURE_E_INVALID, NULL, "--id needs --manifest");
+        status = context_refuse(context, CTL_E_USAGE, NULL, "--id needs --manifest");
     } else if (!status && out->count == 0) {
-        status = context_refuse(context, FEATURE_E_INVALID, NULL, "no REF and no --manifest given");
+        status = context_refuse(context, CTL_E_USAGE, NULL, "no REF and no --manifest given");
     }
     if (status)
         refs_free(out);
@@ -58,8 +58,8 @@ int select_target(struct context *context, struct targets *out) {
     int status = select_targets(context, out);
     if (status || out->count == 1)
         return status;
-    context_refuse(context, FEATURE_E_INVALID, NULL,
+    context_refuse(context, CTL_E_USAGE, NULL,
                    "%zu refs given where one is wanted: name it with --id", out->count);
     refs_free(out);
-    return FEATURE_E_INVALID;
+    return CTL_E_USAGE;
 }

@@ -26,11 +26,11 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
         {"index_pending", "index pending", TABLE_LEFT},
         {"draining", "draining", TABLE_LEFT},
         {"ready", "ready", TABLE_LEFT},
-        {"not_ready_why", NULL, TABLE_LEFT},
         {"log_dropped", "log lines dropped", TABLE_LEFT},
         {"odd_answers", "odd answers", TABLE_LEFT},
         {"trouble", "trouble", TABLE_LEFT},
         {"twin", "twin", TABLE_LEFT},
+        {"not_ready_why", NULL, TABLE_LEFT},
     };
     struct table table;
     CONTEXT_TABLE(context, &table, columns);
@@ -48,11 +48,11 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
     table_count(&table, h->index_pending);
     table_flag(&table, h->draining);
     readiness_print(&table, h);
-    table_text(&table, h->not_ready_why);
     table_count(&table, h->log_dropped);
     table_count(&table, h->odd_answers);
     table_text(&table, h->trouble);
     table_text(&table, h->twin);
+    table_text(&table, h->not_ready_why);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
 }

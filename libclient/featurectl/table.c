@@ -20,6 +20,8 @@ void table_init(struct table *table, FILE *out, bool json, const struct table_co
         (struct table){.out = out, .json = json, .columns = columns, .column_count = column_count};
     while (table->shown_count < column_count && columns[table->shown_count].title)
         table->shown_count++;
+    for (size_t i = table->shown_count; i < column_count; i++)
+        assert(!columns[i].title); /* a cell would be kept that has no column */
 }
 
 static void keep_text(struct table *table, const char *text) {

@@ -203,8 +203,7 @@ void suite_connect(struct suite *s) {
 
 void suite_take_key(struct link *home) {
     struct node *node = home->node;
-    int key_bytes =
-        node->t->ops->region_key(home->conn, node->region, node->key, sizeof node->key);
+    int key_bytes = node->t->ops->region_key(home->conn, node->region, node->key, sizeof node->key);
     cr_assert_gt(key_bytes, 0);
     node->key_bytes = (size_t)key_bytes;
 }

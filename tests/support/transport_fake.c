@@ -219,8 +219,8 @@ static void send_chunk(struct end *end) {
 static void on_read(struct end *end, const struct event *event) {
     struct serve *serve = fake_must(calloc(1, sizeof *serve));
     uint8_t *at;
-    int r = regions_resolve(&end->fake->regions, end->number, event->data, event->data_bytes, event->offset,
-                            event->bytes, &serve->region, &at);
+    int r = regions_resolve(&end->fake->regions, end->number, event->data, event->data_bytes,
+                            event->offset, event->bytes, &serve->region, &at);
     if (r < 0) {
         struct event *failed = fake_to_other(end, READ_FAILED, 0);
         failed->id = event->id;

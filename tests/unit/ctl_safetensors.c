@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,7 +100,7 @@ Test(ctl_safetensors, hostile_headers_are_refused_with_the_reason) {
         {"{" U8("a", 0, 4, "[4]") "}", 3, "leave the 3 data bytes"},
         {"{" U8("a", 4, 0, "[4]") "}", 8, "leave the 8 data bytes"},
         {"{" U8("a", 0, 9223372036854775807, "[4]") "}", 8, "leave the 8 data bytes"},
-        {"{" U8("a", 0, 18446744073709551615, "[4]") "}", 8, "is not JSON"},
+        {"{" U8("a", 0, 18446744073709551615, "[4]") "}", 8, "2^63"},
         {"{" U8("a", -4, 4, "[8]") "}", 8, "not two non-negative integers"},
         {"{" U8("a", 0.0, 4, "[4]") "}", 4, "not two non-negative integers"},
         {"{" U8("a", 0, 4, "[5]") "}", 4, "make 5 bytes, data_offsets hold 4"},
@@ -192,6 +193,25 @@ Test(ctl_safetensors, a_file_cut_while_it_is_read_is_an_error, .init = make_dire
     safetensors_close(&file);
 }
 
+Test(ctl_safetensors, a_file_written_while_it_is_read_is_an_error, .init = make_directory,
+     .fini = remove_directory) {
+    struct safetensors file;
+    char why[256] = "";
+    const char *header = "{" U8("a", 0, 100, "[100]") "}";
+    write_with_header(strlen(header), header, 100);
+    /* Old enough that a write within the clock's grain is seen. */
+    cr_assert_eq(utimensat(AT_FDCWD, path, (struct timespec[2]){{.tv_sec = 1}, {.tv_sec = 1}}, 0),
+                 0);
+    cr_assert_eq(safetensors_open(path, &file, why, sizeof why), 0, "%s", why);
+    cr_expect(safetensors_is_unchanged(&file, why, sizeof why), "%s", why);
+    int fd = open(path, O_WRONLY);
+    cr_assert_eq(pwrite(fd, "x", 1, (off_t)(8 + strlen(header))), 1);
+    close(fd);
+    cr_expect_not(safetensors_is_unchanged(&file, why, sizeof why));
+    cr_expect_not_null(strstr(why, "written to while"), "%s", why);
+    safetensors_close(&file);
+}
+
 static const float values[] = {1.5f, -2.0f, 3.25f};
 static const uint8_t mask[] = {1, 0, 1, 1, 0};
 static const struct feature_tensor written[] = {
@@ -236,8 +256,7 @@ Test(ctl_safetensors, what_is_written_is_read_back, .init = make_directory,
     struct safetensors file;
     char why[256] = "";
     uint64_t moved_bytes = 0;
-    cr_assert_eq(write_to(path, &out, &moved_bytes, why, sizeof why), 0, "%s",
-                 why);
+    cr_assert_eq(write_to(path, &out, &moved_bytes, why, sizeof why), 0, "%s", why);
     cr_expect_eq(moved_bytes, 17);
     cr_assert_eq(safetensors_open(path, &file, why, sizeof why), 0, "%s", why);
     cr_expect_str_eq(file.metadata, metadata);
@@ -301,8 +320,7 @@ Test(ctl_safetensors, a_device_is_written_into_and_not_replaced) {
     char why[256] = "";
     struct stat about;
     uint64_t moved_bytes = 0;
-    cr_expect_eq(write_to("/dev/null", &out, &moved_bytes, why, sizeof why),
-                 0, "%s", why);
+    cr_expect_eq(write_to("/dev/null", &out, &moved_bytes, why, sizeof why), 0, "%s", why);
     cr_expect_eq(moved_bytes, 17);
     cr_assert_eq(stat("/dev/null", &about), 0);
     cr_expect(S_ISCHR(about.st_mode));

@@ -165,7 +165,7 @@ TestSuite(local_session, .init = set_up, .fini = tear_down);
 static int connect_client(void) {
     int ends[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
-    const struct broker_credentials credentials = {.pid = 4312};
+    const struct broker_credentials credentials = {.pid = getpid()};
     cr_assert_eq(session_new(&sessions, ends[1], &credentials), 0);
     return ends[0];
 }
