@@ -42,7 +42,7 @@ void doctor_judge_directory(const char *directory, const char *trouble,
 void doctor_check_directory(struct context *context, struct doctor_broker *broker,
                             struct doctor_finding *out) {
     Fb__ClientReply *reply = ask_health(context, broker);
-    doctor_say(out, DOCTOR_OK, NULL, "not asked: the broker does not tell");
+    doctor_say(out, DOCTOR_SKIP, NULL, "not checked: no broker tells");
     if (!reply)
         return;
     doctor_judge_directory(reply->health->directory, reply->health->trouble, out);
@@ -57,7 +57,7 @@ void doctor_check_twin(struct context *context, struct doctor_broker *broker,
     Fb__ClientReply *reply;
     request.op_case = FB__CLIENT_REQUEST__OP_NODES;
     request.nodes = &nodes;
-    doctor_say(out, DOCTOR_OK, NULL, "not asked: the broker does not tell");
+    doctor_say(out, DOCTOR_SKIP, NULL, "not checked: no broker tells");
     if (!broker->answers ||
         feature_admin_call(context->feature, &request, CONTEXT_DEADLINE_MS, &reply) != FEATURE_OK)
         return;
