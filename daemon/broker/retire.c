@@ -28,7 +28,7 @@ static bool retire_here(struct item *item) {
     store_retire(store, item->sample_id, (uint32_t)strlen(item->sample_id), item->generation,
                  call->reason, call->broker->now_ns, &retired);
     answer = (struct store_answer){FB__STATUS__OK, retired};
-    if (retired || item->generation)
+    if (retired) /* else a repeat does nothing again: no need to push another's answer out */
         store_replay_record(store, item->op, &answer);
     return retired;
 }

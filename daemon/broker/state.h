@@ -22,9 +22,10 @@
 #include "scratch.h"
 #include "store.h"
 
-#define SPACES_MAX     256u
-#define SENTENCE_BYTES 640u
-#define TROUBLE_BYTES  768u /* of a sentence that ends in etcd's words */
+#define SPACES_MAX          256u
+#define SENTENCE_BYTES      640u
+#define TROUBLE_BYTES       768u   /* of a sentence that ends in etcd's words */
+#define SPEC_BYTES_PER_CALL 98304u /* so that the answer fits one frame */
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
 #define NS_PER_MS                  1000000ull
