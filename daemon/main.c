@@ -14,6 +14,7 @@
 #include "config.h"
 #include "daemon.h"
 #include "environment.h"
+#include "etcd_check.h"
 #include "log.h"
 #include "log_escape.h"
 #include "secret_file.h"
@@ -142,9 +143,38 @@ static int serve(const struct config *config, const char *config_path) {
     return status;
 }
 
+/* With kind = etcd: the certificate files, and what etcd itself says. One that does not answer is
+ * no fault of the configuration. */
+static int check_directory(const struct config *config, char *why, size_t why_bytes) {
+    char password[4097] = "", warning[WHY_BYTES] = "";
+    struct etcd_client_options client = {
+        .endpoints = config->etcd_endpoints,
+        .ca_file = config->etcd_ca_file,
+        .cert_file = config->etcd_cert_file,
+        .key_file = config->etcd_key_file,
+        .username = config->etcd_username,
+        .password = password,
+    };
+    if (config->directory != CONFIG_DIRECTORY_ETCD)
+        return 0;
+    int result = 0;
+    if (*config->etcd_password_file)
+        result = config_read_secret(config->etcd_password_file, password, sizeof password - 1, why,
+                                    why_bytes);
+    log_set_level(LOG_LEVEL_ERROR); /* what it finds is said below, once */
+    if (result >= 0)
+        result = etcd_check(&client, config->etcd_cluster, config->node, why, why_bytes, warning,
+                            sizeof warning);
+    explicit_bzero(password, sizeof password);
+    if (result >= 0 && *warning)
+        say_to_user(true, warning);
+    return result;
+}
+
 static int check_config(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
-    if (check_environment(config, say_to_user, why, sizeof why) < 0) {
+    if (check_environment(config, say_to_user, why, sizeof why) < 0 ||
+        check_directory(config, why, sizeof why) < 0) {
         say_to_user(false, why);
         return EXIT_CONFIG;
     }
