@@ -39,7 +39,8 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
     if (account && !account_charge(account, CHARGE_CONNECTIONS, 1, &full)) {
         char sentence[SENTENCE_BYTES];
         account_sentence(sentence, sizeof sentence, &full);
-        log_warning("node %s may not ask over one more connection: %s", node, sentence);
+        log_limited(LOG_LEVEL_WARNING, log_source(node),
+                    "node %s may not ask over one more connection: %s", node, sentence);
         accounts_unhold(broker, account);
         account = NULL;
     }

@@ -124,7 +124,8 @@ static void on_death(void *owner) {
 static void session_watch(struct session *session, int pidfd) {
     int error = death_watch_start(&session->death, session->set->loop, pidfd, on_death, session);
     if (error)
-        log_warning("%s: the death of its process cannot be watched: %s", session_name(session),
+        log_limited(LOG_LEVEL_WARNING, session->uid,
+                    "%s: the death of its process cannot be watched: %s", session_name(session),
                     strerror(-error));
 }
 
@@ -139,7 +140,8 @@ static void session_watch_peer(struct session *session) {
     else if (pidfd == -ENOPROTOOPT)
         session->pidfd_wanted = true;
     else
-        log_warning("%s: no descriptor to watch its process with: %s; if a forked child outlives "
+        log_limited(LOG_LEVEL_WARNING, session->uid,
+                    "%s: no descriptor to watch its process with: %s; if a forked child outlives "
                     "it, its leases end with the child",
                     session_name(session), strerror(-pidfd));
 }
