@@ -16,6 +16,7 @@
 #include "environment.h"
 #include "etcd_check.h"
 #include "log.h"
+#include "log_escape.h"
 #include "secret_file.h"
 #include "std_fds.h"
 
@@ -93,8 +94,11 @@ static void say_in_log(bool warning, const char *sentence) {
     log_write(warning ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "main: %s", sentence);
 }
 
+/* Escaped: the file may hold anything. */
 static void say_to_user(bool warning, const char *sentence) {
-    fprintf(stderr, "featured: %s%s\n", warning ? "warning: " : "", sentence);
+    char text[2 * WHY_BYTES];
+    log_escape(sentence, strlen(sentence), text, sizeof text);
+    fprintf(stderr, "featured: %s%s\n", warning ? "warning: " : "", text);
 }
 
 /* What the file asks for, against what is there: secrets, and limits on this process. */
@@ -171,7 +175,7 @@ static int check_config(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
     if (check_environment(config, say_to_user, why, sizeof why) < 0 ||
         check_directory(config, why, sizeof why) < 0) {
-        fprintf(stderr, "featured: %s\n", why);
+        say_to_user(false, why);
         return EXIT_CONFIG;
     }
     printf("%s: ok\n", config_path);
@@ -191,10 +195,11 @@ int main(int argc, char **argv) {
     char why[WHY_BYTES] = "";
     std_fds_open();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* the log's file at its limit: a write that fails */
     argp_err_exit_status = EXIT_CONFIG;
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
     if (config_load(arguments.config_path, &config, why, sizeof why) < 0) {
-        fprintf(stderr, "featured: %s\n", why);
+        say_to_user(false, why);
         return EXIT_CONFIG;
     }
     log_set_level(arguments.verbose ? LOG_LEVEL_DEBUG : config.log_level);

@@ -58,8 +58,9 @@ int fc_connection_check(const struct feature *feature);
 int fc_connection_ready(struct feature *feature, uint64_t deadline_ns);
 /* With the lock held: the flusher sends what the socket did not take. */
 void fc_connection_settle(struct feature *feature);
-/* With the lock held, returns with it held: true if there is no link and nobody at the socket. Makes
- * one attempt to connect to find out, until deadline_ns, unless it is too soon for another. */
+/* With the lock held, returns with it held: true if there is no link and nobody at the socket.
+ * Makes one attempt to connect to find out, until deadline_ns, unless it is too soon for another.
+ */
 bool fc_connection_gone(struct feature *feature, uint64_t deadline_ns);
 /* The link if it is not known to be broken, else NULL. With the lock held. */
 struct fc_link *fc_connection_link(const struct feature *feature);

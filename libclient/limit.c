@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -29,10 +30,12 @@ static int fail_table_full(const char *what) {
 
 int fc_fail_descriptor(const char *what, int error) {
     if (!error) {
-        int spare = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+        fc_fork_lock();
+        int spare = eventfd(0, EFD_CLOEXEC);
         error = spare < 0 ? errno : 0;
         if (spare >= 0)
             close(spare);
+        fc_fork_unlock();
     }
     if (error == ENFILE)
         return fc_fail(FEATURE_E_FULL,

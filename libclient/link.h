@@ -20,8 +20,8 @@
 #include "fork.h"
 #include "frame.h"
 
-/* A decoded message is larger than its frame: structs and pointers. */
-#define LINK_SPARE_BYTES (2 * FRAME_CLIENT_BYTES_MAX)
+/* Of a decoded reply: 256 items as structs, or fewer with their specs. */
+#define LINK_SPARE_BYTES 65536u
 
 struct fc_limits {
     uint32_t frame_bytes, inline_bytes, batch_items;

@@ -172,11 +172,12 @@ static int check_lease(const struct feature_view *view) {
                        "the lease on sample %s ended with the broker that granted it, which has "
                        "been replaced by another",
                        sample_id);
-    return fc_fail(FEATURE_E_UNAVAILABLE,
-                   "the lease on sample %s ended with the connection that granted it%s%s; its bytes "
-                   "may be replaced: get it again",
-                   sample_id, link ? ", though its broker lives" : ": no answer from its broker: ",
-                   link ? "" : feature->why);
+    return fc_fail(
+        FEATURE_E_UNAVAILABLE,
+        "the lease on sample %s ended with the connection that granted it%s%s; its bytes "
+        "may be replaced: get it again",
+        sample_id, link ? ", though its broker lives" : ": no answer from its broker: ",
+        link ? "" : feature->why);
 }
 
 int feature_view_check(const struct feature_view *view) {

@@ -17,7 +17,6 @@
 #include "state.h"
 
 #define PATIENCE_DEFAULT_MS 30000u
-#define SPEC_BYTES_PER_CALL 98304u /* so that the answer fits one frame */
 
 static bool copy_spec(struct item *item, uint32_t slot) {
     struct store *store = item->call->space->store;

@@ -46,6 +46,8 @@ static void fill_health(const struct broker *broker, struct health *health) {
     to->resident_bytes = broker->account.used_bytes;
     to->max_resident_bytes = broker->account.limit_bytes;
     to->sessions = broker->session_count;
+    to->max_sessions = broker->config->max_sessions;
+    to->max_release_pending = broker->limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS];
     to->release_pending = broker->release_pending;
     to->index_pending = broker->directory->ops->pending(broker->directory);
     to->draining = broker->draining;

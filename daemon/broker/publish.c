@@ -53,12 +53,18 @@ struct publishing {
     bool record_due;              /* retired meanwhile: its record goes when nothing older lives */
     enum everyone everyone;
     uint64_t everyone_retry_ns;
+    struct account *charged; /* who caused it; NULL = ourselves */
     TAILQ_HEAD(, older_home) older;
 };
 
 void publish_detach(struct item *item) {
     item->publishing->item = NULL;
     item->publishing = NULL;
+}
+
+static void charge(struct publishing *publishing, struct account *account) {
+    publishing->charged = account;
+    account_add(account, CHARGE_WAITS, 1);
 }
 
 static void attach(struct publishing *publishing, struct item *item) {
@@ -164,6 +170,8 @@ static void end(struct publishing *publishing) {
     TAILQ_REMOVE(&broker->publishings, publishing, link);
     publishing->space->uses--;
     forget_older(publishing);
+    if (publishing->charged)
+        accounts_release(broker, publishing->charged, CHARGE_WAITS, 1);
     free(publishing);
 }
 
@@ -415,6 +423,7 @@ void publish(struct item *item, uint64_t generation) {
     TAILQ_INIT(&publishing->older);
     memcpy(publishing->sample_id, info.sample_id, sizeof publishing->sample_id);
     attach(publishing, item);
+    charge(publishing, item->call->session->account->parent);
     space->uses++;
     TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);
     struct directory_record record = {space->name,
@@ -427,7 +436,8 @@ void publish(struct item *item, uint64_t generation) {
 }
 
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation, bool of_the_dead, struct item *waits) {
+                   uint64_t generation, bool of_the_dead, struct account *charged,
+                   struct item *waits) {
     bool pointless = !broker->directory->ops->index || !generation ||
                      (!waits && publish_is_of(broker, space, generation));
     struct publishing *publishing = pointless ? NULL : calloc(1, sizeof *publishing);
@@ -448,6 +458,8 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
     if (waits)
         attach(publishing, waits);
+    if (waits || charged)
+        charge(publishing, waits ? waits->call->session->account->parent : charged);
     space->uses++;
     TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);
     publishing->everyone = EVERYONE_DUE;

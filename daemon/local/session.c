@@ -8,13 +8,17 @@
  * (a reply that overflows the queue), so closing is left to the next wake-up, which shutdown()
  * brings about.
  *
+ *  - paused: too many answers are queued, or descriptors on their way. Requests stay in the
+ * socket, so that who does not read can ask for nothing more. The kernel does not say when a client
+ * takes a descriptor: a timer asks whether the socket has been emptied.
+ *
  * A refused session (session_refuse) has no broker session: it lives until its first request has
  * been answered, or the time for Hello is over.
  *
  * Only a session's own poll, its own timer and sessions_close() close it; nothing touches it
  * afterwards.
  */
-#include "session.h"
+#include "session_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -25,38 +29,14 @@
 #include <unistd.h>
 
 #include "codec.h"
-#include "death.h"
 #include "frame.h"
 #include "log.h"
-#include "send_queue.h"
 
 #define PACKETS_PER_WAKE_UP      16u
 #define SEND_QUEUE_BYTES_DEFAULT (4u << 20)
 #define HELLO_TIMEOUT_MS_DEFAULT 5000u
 #define REFUSED_MAX              64u
 #define SOCKET_SEND_BYTES        (2 * (int)FRAME_CLIENT_BYTES_MAX)
-
-struct refusal {
-    Fb__Status status;
-    char sentence[160];
-};
-
-struct session {
-    struct sessions *set;
-    struct session *previous, *next;
-    struct broker_session *broker; /* NULL: refused */
-    struct refusal *refusal;       /* NULL: not refused */
-    int fd;
-    uid_t uid; /* of the client: who is charged for lines in the log */
-    bool greeted, doomed, peer_gone;
-    uint8_t open_handles;
-    uv_poll_t poll;
-    uv_timer_t hello_timer;
-    struct death_watch death;
-    pid_t pid;
-    bool pidfd_wanted; /* from the client, once; see death.h */
-    struct send_queue queue;
-};
 
 enum receive_result { RECEIVE_MORE, RECEIVE_EMPTY, RECEIVE_ENDED };
 
@@ -66,7 +46,7 @@ static uint64_t clock_now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static const char *session_name(const struct session *session) {
+const char *session_name(const struct session *session) {
     return session->broker ? session->set->backend->name(session->broker) : "refused client";
 }
 
@@ -75,7 +55,7 @@ static void session_doom_quietly(struct session *session) {
     shutdown(session->fd, SHUT_RDWR);
 }
 
-static void session_doom(struct session *session, const char *why) {
+void session_doom(struct session *session, const char *why) {
     if (session->doomed)
         return;
     log_limited(LOG_LEVEL_WARNING, session->uid, "%s: closed: %s", session_name(session), why);
@@ -114,10 +94,10 @@ static void session_unlink(struct session *session) {
 
 static void session_close(struct session *session, uint64_t now_ns) {
     session_unlink(session);
+    session_forget_unread(session);
     if (session->broker)
         session->set->backend->close(session->broker, now_ns);
     session->set->refused -= session->refusal != NULL;
-    send_queue_deinit(&session->queue);
     uv_close((uv_handle_t *)&session->poll, on_handle_closed);
     uv_close((uv_handle_t *)&session->hello_timer, on_handle_closed);
     session->open_handles += death_watch_stop(&session->death, on_handle_closed);
@@ -130,83 +110,10 @@ static void end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
         set->options.after_turn(set->options.owner, now_ns);
 }
 
-/* ---- sending ---- */
-
-/* 0 when the packet was taken, or dropped because nobody is there to take it; else -errno. */
-static int session_transmit(struct session *session, const void *data, size_t bytes, int fd) {
-    struct iovec part = {.iov_base = (void *)data, .iov_len = bytes};
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof fd)];
-    } control;
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    if (fd >= 0) {
-        memset(&control, 0, sizeof control);
-        control.header.cmsg_level = SOL_SOCKET;
-        control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-        message.msg_control = control.room;
-        message.msg_controllen = sizeof control.room;
-    }
-    while (sendmsg(session->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-        if (errno == EINTR)
-            continue;
-        if (errno != EPIPE && errno != ECONNRESET)
-            return -errno;
-        session->peer_gone = true;
-        return 0;
-    }
-    return 0;
-}
-
-static void on_poll(uv_poll_t *poll, int status, int events);
-
-static void session_doom_unsent(struct session *session, int error) {
-    char why[160];
-    if (error == -ENOBUFS)
-        snprintf(why, sizeof why, "stopped reading: %llu of %llu bytes of answers are queued",
-                 (unsigned long long)session->queue.queued_bytes,
-                 (unsigned long long)session->queue.limit_bytes);
-    else
-        snprintf(why, sizeof why, "an answer could not be sent: %s", strerror(-error));
-    session_doom(session, why);
-}
-
-static void session_send(struct session *session, const void *data, size_t bytes, int fd) {
-    if (session->doomed || session->peer_gone)
-        return;
-    bool idle = !send_queue_front(&session->queue);
-    int error = idle ? session_transmit(session, data, bytes, fd) : -EAGAIN;
-    if (error != -EAGAIN) {
-        if (error)
-            session_doom_unsent(session, error);
-        return;
-    }
-    error = send_queue_push(&session->queue, data, bytes, fd);
-    if (error)
-        session_doom_unsent(session, error);
-    else if (idle)
-        uv_poll_start(&session->poll, UV_READABLE | UV_WRITABLE, on_poll);
-}
-
-static void session_flush(struct session *session) {
-    const struct send_packet *packet;
-    while (!session->doomed && (packet = send_queue_front(&session->queue))) {
-        int error = session_transmit(session, packet->data, packet->bytes, packet->fd);
-        if (error == -EAGAIN)
-            return;
-        if (error)
-            session_doom_unsent(session, error);
-        send_queue_pop(&session->queue);
-    }
-    uv_poll_start(&session->poll, UV_READABLE, on_poll);
-}
-
 /* ---- the client's death ---- */
 
 /* Whoever has the socket now, it is nobody's session. What the client sent before it died is still
- * read, then on_poll() finds the end. */
+ * read, then session_on_poll() finds the end. */
 static void on_death(void *owner) {
     struct session *session = owner;
     log_debug("%s: its process is dead", session_name(session));
@@ -384,26 +291,32 @@ static enum receive_result session_receive_one(struct session *session) {
 /* At most `budget` packets, so that one busy client cannot keep the loop from the others. */
 static enum receive_result session_receive(struct session *session, uint32_t budget) {
     enum receive_result result = RECEIVE_MORE;
-    while (result == RECEIVE_MORE && budget-- > 0)
+    while (result == RECEIVE_MORE && budget-- > 0) {
+        if (!session->peer_gone && !session_may_ask(session)) {
+            session_listen(session);
+            return RECEIVE_EMPTY;
+        }
         result = session_receive_one(session);
+    }
     return result;
 }
 
 /* status < 0: libuv polls no more after EPOLLERR, the client left answers unread. Read what it
  * sent, then end. */
-static void on_poll(uv_poll_t *poll, int status, int events) {
+void session_on_poll(uv_poll_t *poll, int status, int events) {
     struct session *session = poll->data;
     struct sessions *set = session->set;
     if (events & UV_WRITABLE)
         session_flush(session);
     if (events == UV_WRITABLE && !session->doomed)
         return;
-    session->peer_gone |= status < 0;
+    bool gone = status < 0 || events & UV_DISCONNECT; /* the latter is watched for while paused */
+    session->peer_gone |= gone;
     bool served = session->broker != NULL;
-    uint32_t budget = status < 0 ? UINT32_MAX : PACKETS_PER_WAKE_UP;
+    uint32_t budget = gone ? UINT32_MAX : PACKETS_PER_WAKE_UP;
     bool ended = session->doomed || session_receive(session, budget) == RECEIVE_ENDED;
     uint64_t now_ns = clock_now_ns();
-    if (ended || status < 0) {
+    if (ended || gone) {
         log_debug("%s: disconnected", session_name(session));
         session_close(session, now_ns);
     }
@@ -439,7 +352,7 @@ static void session_start(struct session *session) {
     session->hello_timer.data = session;
     uv_timer_init(set->loop, &session->hello_timer);
     uv_timer_start(&session->hello_timer, on_hello_timeout, set->options.hello_timeout_ms, 0);
-    uv_poll_start(&session->poll, UV_READABLE, on_poll);
+    uv_poll_start(&session->poll, UV_READABLE, session_on_poll);
     /* Two full frames, as far as net.core.wmem_max permits; less only means more queueing. */
     setsockopt(session->fd, SOL_SOCKET, SO_SNDBUF, &(int){SOCKET_SEND_BYTES}, sizeof(int));
 }
@@ -468,18 +381,23 @@ static void session_abandon(struct session *session) {
     uv_close((uv_handle_t *)&session->poll, on_handle_closed);
 }
 
-int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials) {
+int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials,
+                char *why, size_t why_bytes) {
     struct session *session;
     int error = session_prepare(set, fd, &session);
     if (error)
         return error;
     session->uid = credentials->uid;
-    session->broker = set->backend->open(set->broker, &client_ops, session, credentials);
+    session->broker =
+        set->backend->open(set->broker, &client_ops, session, credentials, why, why_bytes);
     if (!session->broker) {
         session_abandon(session);
         return -EBUSY;
     }
     session->pid = credentials->pid;
+    session->account = set->backend->account ? set->backend->account(session->broker) : NULL;
+    if (session->account)
+        session->queue.limit_bytes = UINT64_MAX;
     session_start(session);
     session_watch_peer(session);
     return 0;
@@ -523,12 +441,21 @@ int sessions_init(struct sessions *set, uv_loop_t *loop, struct broker *broker,
     return -ENOMEM;
 }
 
+static void on_timer_closed(uv_handle_t *timer) {
+    struct sessions *set = timer->data;
+    set->unfreed--;
+    sessions_check_closed(set);
+}
+
 void sessions_close(struct sessions *set, void (*closed)(void *owner), void *owner) {
     set->closed = closed;
     set->closed_owner = owner;
     uint64_t now_ns = clock_now_ns();
     while (set->first)
         session_close(set->first, now_ns);
+    if (set->has_unread_timer)
+        uv_close((uv_handle_t *)&set->unread_timer, on_timer_closed);
+    set->has_unread_timer = false;
     sessions_check_closed(set);
 }
 

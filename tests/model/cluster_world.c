@@ -122,10 +122,17 @@ static void configure(struct node *node) {
     memset(&node->store, 0, sizeof node->store);
     snprintf(config->node, sizeof config->node, "%s", node->name);
     config->max_sessions = 64;
-    config->max_leases_per_session = 24;
-    config->max_reservations_per_session = 8;
-    config->max_requests_per_session = 32;
-    config->max_queued_bytes_per_session = 1u << 20;
+    charge_limits_init(&config->limits);
+    uint64_t *limits = config->limits.of[ACCOUNT_SESSION];
+    limits[CHARGE_LEASES] = 24;
+    limits[CHARGE_RESERVATIONS] = 8;
+    limits[CHARGE_REQUESTS] = 32;
+    limits[CHARGE_QUEUED_BYTES] = 1u << 20;
+    for (enum account_kind kind = ACCOUNT_USER; kind <= ACCOUNT_PEER;
+         kind += ACCOUNT_PEER - ACCOUNT_USER) {
+        config->limits.of[kind][CHARGE_LEASES] = 4096; /* the size of stores follows these */
+        config->limits.of[kind][CHARGE_WAITS] = 4096;
+    }
     config->max_resident_bytes = ARENA_BYTES;
     config->max_stores = 4;
     config->reads_per_peer = 4;

@@ -201,10 +201,11 @@ static void await_answer(struct world *w) {
 static void connect_client(struct world *w) {
     static const struct broker_credentials credentials = {.uid = 0, .gid = 0, .pid = 1};
     uint8_t nonce[AUTH_NONCE_BYTES] = {0};
+    char why[256];
     Fb__Hello hello = FB__HELLO__INIT;
     Fb__StoreOpen open = FB__STORE_OPEN__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    w->session = broker_session_open(w->broker, &client_ops, w, &credentials);
+    w->session = broker_session_open(w->broker, &client_ops, w, &credentials, why, sizeof why);
     cr_assert_not_null(w->session);
     hello.version_min = hello.version_max = FRAME_VERSION;
     request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
@@ -264,10 +265,6 @@ static void drop_store(struct world *w) {
 
 static void configure(struct world *w) {
     w->config = (struct config){.max_sessions = 4,
-                                .max_leases_per_session = 8,
-                                .max_reservations_per_session = 8,
-                                .max_requests_per_session = 8,
-                                .max_queued_bytes_per_session = 1u << 20,
                                 .max_resident_bytes = ARENA_BYTES,
                                 .max_stores = 4,
                                 .reads_per_peer = 4,
@@ -277,6 +274,7 @@ static void configure(struct world *w) {
                                 .gc_interval_ms = GC_INTERVAL_MS,
                                 .stores = &w->store,
                                 .store_count = 1};
+    charge_limits_init(&w->config.limits);
     strcpy(w->config.node, "a");
     w->store = (struct config_store){.name = "run",
                                      .readers = 1,
