@@ -101,11 +101,20 @@ static void stay_hot_or_cool_down(struct daemon *daemon, uint64_t now_ns) {
         uv_idle_stop(&daemon->hot);
 }
 
+/* The loop has told the time when it woke up, in milliseconds; both clocks are CLOCK_MONOTONIC. */
+static void note_turn(struct daemon *daemon, uint64_t now_ns, uint64_t pumped_ns) {
+    uint64_t ended_ns = uv_hrtime(), woken_ns = uv_now(&daemon->loop) * 1000000ull;
+    broker_turn_took(daemon->broker, now_ns, ended_ns > woken_ns ? ended_ns - woken_ns : 0,
+                     ended_ns - pumped_ns);
+}
+
 static void turn(struct daemon *daemon) {
     uint64_t now_ns = clock_ns(CLOCK_BOOTTIME);
     if (daemon->phase == PHASE_CLOSING)
         return;
+    uint64_t pumped_ns = uv_hrtime();
     broker_pump(daemon->broker, now_ns);
+    note_turn(daemon, now_ns, pumped_ns);
     if (daemon->phase == PHASE_DRAINING &&
         (broker_is_idle(daemon->broker) || now_ns >= daemon->drain_until_ns)) {
         begin_closing(daemon);

@@ -9,10 +9,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "publish_set.h"
 #include "state.h"
 
 #define GC_BUDGET_SLOTS 65536u
 #define PUMP_ROUNDS_MAX 64u
+/* Items ended and effects: some 5 to 10 ms together, however much fails or ends at one moment. */
+#define WORK_PER_TURN     1024u
+#define EFFECTS_PER_STORE 512u
 
 /* ---- making ---- */
 
@@ -28,14 +32,14 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     TAILQ_INIT(&broker->sessions);
     TAILQ_INIT(&broker->askings);
     TAILQ_INIT(&broker->fetches);
-    TAILQ_INIT(&broker->timed);
     TAILQ_INIT(&broker->drains);
-    TAILQ_INIT(&broker->publishings);
     TAILQ_INIT(&broker->nodes);
     TAILQ_INIT(&broker->index_checks);
     TAILQ_INIT(&broker->held_checks);
     scratch_init(&broker->scratch);
-    if (sweep_new(broker) < 0) {
+    broker->publishings = publish_set_new();
+    if (!broker->publishings || sweep_new(broker) < 0) {
+        publish_set_free(broker->publishings);
         free(broker);
         return -ENOMEM;
     }
@@ -154,17 +158,48 @@ static void carry_out(struct broker *broker, struct space *space,
     }
 }
 
+static bool has_worked_enough(const struct broker *broker) {
+    return broker->turn_work >= WORK_PER_TURN;
+}
+
+/* A store that has much to do leaves the others some of the turn. */
+static bool pump_store(struct broker *broker, struct space *space) {
+    struct store_effect effect;
+    bool moved = false;
+    for (uint32_t i = 0; i < EFFECTS_PER_STORE && !has_worked_enough(broker); i++) {
+        if (!store_next_effect(space->store, broker->now_ns, &effect))
+            return moved;
+        carry_out(broker, space, &effect);
+        broker->effects_done++;
+        broker->turn_work++;
+        moved = true;
+    }
+    return true; /* there may be more */
+}
+
 static bool pump_stores(struct broker *broker) {
     bool moved = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {
-        struct store_effect effect;
-        struct space *space = &broker->spaces[i];
-        while (space->used && store_next_effect(space->store, broker->now_ns, &effect)) {
-            carry_out(broker, space, &effect);
-            moved = true;
-        }
+        struct space *space = &broker->spaces[(broker->first_space + i) % broker->space_end];
+        if (space->used)
+            moved |= pump_store(broker, space);
     }
     return moved;
+}
+
+/* What one effect sets free may let another go on. Bounded: what is left when the turn has done its
+ * part comes with the next one, which follows at once. */
+static void pump_effects(struct broker *broker, uint64_t now_ns) {
+    struct directory *directory = broker->directory;
+    broker->unfinished = true;
+    for (uint32_t round = 0; round < PUMP_ROUNDS_MAX && !has_worked_enough(broker); round++) {
+        directory->ops->tick(directory, now_ns);
+        if (!pump_stores(broker) && directory->ops->next_deadline_ns(directory) > now_ns) {
+            broker->unfinished = false;
+            break;
+        }
+    }
+    broker->first_space++;
 }
 
 static void log_ended_reservations(struct space *space) {
@@ -202,17 +237,11 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     broker->now_ns = now_ns;
     if (!broker->started_ns)
         broker->started_ns = now_ns;
+    broker->turn_work = 0;
     peers_tick(broker->peers, now_ns);
     calls_expire(broker, now_ns);
     collect(broker);
-    /* What one effect sets free may let another go on; bounded, the rest comes with the next turn.
-     */
-    for (uint32_t round = 0; round < PUMP_ROUNDS_MAX; round++) {
-        broker->directory->ops->tick(broker->directory, now_ns);
-        if (!pump_stores(broker) &&
-            broker->directory->ops->next_deadline_ns(broker->directory) > now_ns)
-            break;
-    }
+    pump_effects(broker, now_ns);
     publishings_pump(broker, now_ns);
     sweep_pump(broker, now_ns);
     held_checks_pump(broker, now_ns);
@@ -226,6 +255,8 @@ static uint64_t earlier(uint64_t a, uint64_t b) {
 }
 
 uint64_t broker_next_deadline_ns(const struct broker *broker) {
+    if (broker->unfinished)
+        return 0;
     uint64_t next_ns = earlier(peers_next_deadline_ns(broker->peers),
                                broker->directory->ops->next_deadline_ns(broker->directory));
     next_ns = earlier(next_ns, calls_next_deadline_ns(broker));

@@ -48,6 +48,8 @@ static void fill_health(const struct broker *broker, struct health *health) {
     to->index_pending = broker->directory->ops->pending(broker->directory);
     to->draining = broker->draining;
     to->directory = (char *)broker->directory->ops->name;
+    to->loop_lag_ms = turns_recent_ns(broker) / NS_PER_MS;
+    to->loop_lag_longest_ms = broker->turns.longest_ns / NS_PER_MS;
 }
 
 bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,

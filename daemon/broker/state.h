@@ -14,6 +14,7 @@
 
 #include "auth.h"
 #include "broker.h"
+#include "deadlines.h"
 #include "frame.h"
 #include "layout.h"
 #include "log.h"
@@ -120,16 +121,15 @@ struct publishing;
 struct item {
     struct waiter waiter; /* first: an effect's tag is a pointer to it */
     struct call *call;
+    struct deadline timed; /* in broker->timed */
     bool done;
     bool in_store;         /* a store's waiter queue holds it */
-    bool timed;            /* in broker->timed */
     bool draining;         /* in broker->drains */
     LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
     uint32_t ask_count;
     Fb__Status status;
     char *error; /* malloc'ed; NULL while OK. Of a get that looks again: why there was nothing */
-    uint64_t deadline_ns;
-    TAILQ_ENTRY(item) timed_link;
+    uint64_t deadline_ns; /* of a drain */
     TAILQ_ENTRY(item) fetch_link, drain_link;
     struct fetch *fetch;
     struct store_op op;
@@ -261,6 +261,17 @@ struct held_walk {
     uint32_t space, in_flight;
 };
 
+/* How long the turns of the loop take (turns.c). */
+#define TURNS_PARTS 7u
+struct turns {
+    struct turns_part {
+        uint64_t number, longest_ns;
+    } parts[TURNS_PARTS];
+    uint64_t longest_ns; /* since the start */
+    uint64_t requests_before, items_before, effects_before;
+    uint64_t warn_from_ns, unwarned;
+};
+
 struct broker {
     struct broker_options options;
     const struct config *config;
@@ -276,15 +287,20 @@ struct broker {
     uint64_t next_owner; /* session and asking ids */
     struct asking_list askings;
     struct fetch_list fetches;
-    struct item_list timed;  /* items with a deadline that no store keeps for them */
+    struct deadlines timed;  /* items with a deadline that no store keeps for them */
     struct item_list drains; /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
     uint64_t last_transfer; /* of fetches */
+    uint64_t items_ended, effects_done;
+    uint64_t turn_work;   /* items ended and effects carried out in this turn */
+    bool unfinished;      /* this turn has done its part, and more is due */
+    uint32_t first_space; /* whose effects come first in the next turn */
+    struct turns turns;
     bool draining;
     bool closing;                    /* the peers are going: the directory may still answer */
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
-    TAILQ_HEAD(, publishing) publishings;
+    struct publish_set *publishings; /* publish_set.h */
     TAILQ_HEAD(, node) nodes;
     TAILQ_HEAD(, check) index_checks; /* index_check.c */
     struct sweep *sweep;
@@ -550,6 +566,10 @@ int sweep_new(struct broker *broker); /* 0 or -1: out of memory */
 void sweep_free(struct broker *broker);
 void sweep_pump(struct broker *broker, uint64_t now_ns);
 uint64_t sweep_next_deadline_ns(const struct broker *broker);
+
+/* ---- turns.c ---- */
+/* The longest turn of the last minute. */
+uint64_t turns_recent_ns(const struct broker *broker);
 
 /* ---- steer.c ---- */
 void steer_pump_events(struct broker *broker);

@@ -7,6 +7,7 @@
  * last one node reads some of them.
  */
 #include "cluster_sim.h"
+#include "publish_set.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -48,8 +49,8 @@ static const char *busy_with(const struct node *node) {
            : !broker_serves(broker)             ? "its registration"
            : !knows_all(node)                   ? "its connections"
            : !TAILQ_EMPTY(&broker->fetches)     ? "transfers"
-           : !TAILQ_EMPTY(&broker->timed)       ? "timed requests"
-           : !TAILQ_EMPTY(&broker->publishings) ? "puts"
+           : broker->timed.first                ? "timed requests"
+           : publish_set_first(broker->publishings) ? "puts"
            : !TAILQ_EMPTY(&broker->held_checks) || held_checks_are_due(broker)
                ? "checks of what it holds"
            : broker->remote_leases.live            ? "leases elsewhere"
