@@ -12,7 +12,7 @@
 #include "publish_set.h"
 #include "state.h"
 
-#define GC_BUDGET_SLOTS 65536u
+#define GC_SLOTS_PER_TURN 4096u
 #define PUMP_ROUNDS_MAX 64u
 /* Items ended and effects: some 5 to 10 ms together, however much fails or ends at one moment. */
 #define WORK_PER_TURN     1024u
@@ -33,6 +33,8 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     TAILQ_INIT(&broker->askings);
     TAILQ_INIT(&broker->fetches);
     TAILQ_INIT(&broker->drains);
+    TAILQ_INIT(&broker->gc_asked);
+    TAILQ_INIT(&broker->leavings);
     TAILQ_INIT(&broker->nodes);
     TAILQ_INIT(&broker->index_checks);
     TAILQ_INIT(&broker->held_checks);
@@ -88,6 +90,7 @@ void broker_free(struct broker *broker) {
     publishings_free(broker);
     nodes_free(broker);
     sweep_free(broker);
+    spaces_leavings_free(broker);
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
             space_free(broker, &broker->spaces[i]);
@@ -191,14 +194,15 @@ static bool pump_stores(struct broker *broker) {
  * part comes with the next one, which follows at once. */
 static void pump_effects(struct broker *broker, uint64_t now_ns) {
     struct directory *directory = broker->directory;
-    broker->unfinished = true;
+    bool settled = false;
     for (uint32_t round = 0; round < PUMP_ROUNDS_MAX && !has_worked_enough(broker); round++) {
         directory->ops->tick(directory, now_ns);
         if (!pump_stores(broker) && directory->ops->next_deadline_ns(directory) > now_ns) {
-            broker->unfinished = false;
+            settled = true;
             break;
         }
     }
+    broker->unfinished |= !settled;
     broker->first_space++;
 }
 
@@ -214,23 +218,39 @@ static void log_ended_reservations(struct space *space) {
     space->reserves_ended_logged = totals.reserves_ended;
 }
 
+static void log_gc(struct space *space) {
+    if (space->gc_freed)
+        log_info("store %s: gc freed %llu samples older than %llu ms", space->name,
+                 (unsigned long long)space->gc_freed,
+                 (unsigned long long)space->settings.max_hold_ms);
+    space->gc_freed = 0;
+}
+
+/* True: the pass through this store is not at its end. */
+static bool collect_space(struct broker *broker, struct space *space, uint32_t budget) {
+    log_ended_reservations(space);
+    if (!space->settings.max_hold_ms || !TAILQ_EMPTY(&broker->gc_asked))
+        return false;
+    space->gc_freed += store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS,
+                                broker->now_ns, budget);
+    if (store_gc_goes_on(space->store))
+        return true;
+    log_gc(space);
+    return false;
+}
+
 static void collect(struct broker *broker) {
+    bool more = false;
     if (broker->gc_ns > broker->now_ns)
         return;
-    broker->gc_ns = broker->now_ns + broker->config->gc_interval_ms * NS_PER_MS;
-    for (uint32_t i = 0; i < broker->space_end; i++) {
-        struct space *space = &broker->spaces[i];
-        uint32_t freed = 0;
-        if (space->used && space->settings.max_hold_ms)
-            freed = store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS, broker->now_ns,
-                             GC_BUDGET_SLOTS);
-        if (freed)
-            log_info("store %s: gc freed %u samples older than %llu ms", space->name, freed,
-                     (unsigned long long)space->settings.max_hold_ms);
-        if (space->used)
-            log_ended_reservations(space);
-    }
-    spaces_reap(broker);
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used)
+            more |= collect_space(broker, &broker->spaces[i],
+                                  GC_SLOTS_PER_TURN / broker->space_end + 1);
+    more |= spaces_reap(broker);
+    broker->gc_ns =
+        broker->now_ns + (more ? 0 : broker->config->gc_interval_ms * NS_PER_MS);
+    broker->unfinished |= more;
 }
 
 void broker_pump(struct broker *broker, uint64_t now_ns) {
@@ -238,10 +258,13 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     if (!broker->started_ns)
         broker->started_ns = now_ns;
     broker->turn_work = 0;
+    broker->unfinished = false;
     peers_tick(broker->peers, now_ns);
     calls_expire(broker, now_ns);
     collect(broker);
+    broker->unfinished |= spaces_leave_on(broker);
     pump_effects(broker, now_ns);
+    broker->unfinished |= steer_gc_on(broker);
     publishings_pump(broker, now_ns);
     sweep_pump(broker, now_ns);
     held_checks_pump(broker, now_ns);
@@ -381,8 +404,7 @@ void broker_session_close(struct broker_session *session, uint64_t now_ns) {
     calls_abandon(session);
     for (uint32_t i = 0; i < session->attachment_count; i++)
         if (session->attachments[i].space)
-            store_holder_close(session->attachments[i].space->store, session->attachments[i].holder,
-                               broker->now_ns);
+            space_leave(broker, session->attachments[i].space, session->attachments[i].holder);
     TAILQ_REMOVE(&broker->sessions, session, link);
     broker->session_count--;
     free(session->attachments);

@@ -340,6 +340,7 @@ static void (*const answers[])(struct call *call) = {
     [CALL_EXPLAIN] = explain_answer,  [CALL_DRAIN] = answer_drain,
     [CALL_NODES] = list_answer_nodes, [CALL_LIST] = answer_whole,
     [CALL_INDEX_LIST] = answer_whole, [CALL_INDEX_CHECK] = index_answer,
+    [CALL_GC] = answer_whole,
 };
 
 /* ---- endings ---- */
@@ -383,6 +384,11 @@ static void leave_all(struct item *item) {
     if (item->draining)
         TAILQ_REMOVE(&item->call->broker->drains, item, drain_link);
     item->draining = false;
+    if (item->collecting) {
+        TAILQ_REMOVE(&item->call->broker->gc_asked, item, drain_link);
+        item->call->space->uses--;
+    }
+    item->collecting = false;
     leave_store(item);
     if (item->remote) /* leased at its home, never granted here */
         outbox_release(item->call->broker, item->remote, false);

@@ -47,7 +47,7 @@ void serve_closed(void *owner, void *user) {
         return;
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (asking->holders[i] != STORE_NO_HOLDER && !BROKER_PLANTED(PLANTED_ASKER_KEEPS))
-            store_holder_close(broker->spaces[i].store, asking->holders[i], broker->now_ns);
+            space_leave(broker, &broker->spaces[i], asking->holders[i]);
     struct served *served;
     while ((served = TAILQ_FIRST(&asking->waiting))) {
         TAILQ_REMOVE(&asking->waiting, served, link);

@@ -48,6 +48,9 @@ struct space {
     struct store *store;
     uint64_t event_last; /* last event handed to subscribers */
     uint64_t reserves_ended_logged;
+    uint64_t gc_freed;                    /* in the pass under way */
+    bool drop_walked, detached;           /* dropped: all slots; no transport or prefault has it */
+    uint64_t drop_cursor, given_back_bytes; /* dropped: how far its end has come */
 };
 
 /* What an effect's tag points to. */
@@ -101,6 +104,7 @@ enum call_kind {
     CALL_LIST,  /* of another node's samples */
     CALL_INDEX_LIST,
     CALL_INDEX_CHECK,
+    CALL_GC,
 };
 
 /* One question under way for an item. Freed by its answer. */
@@ -124,7 +128,10 @@ struct item {
     struct deadline timed; /* in broker->timed */
     bool done;
     bool in_store;         /* a store's waiter queue holds it */
-    bool draining;         /* in broker->drains */
+    bool draining;         /* in broker->drains, by drain_link */
+    bool collecting;       /* in broker->gc_asked, by drain_link */
+    bool gc_begun;
+    uint64_t gc_hold_ns, gc_freed;
     LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
     uint32_t ask_count;
     Fb__Status status;
@@ -237,7 +244,7 @@ struct outbox {
     struct peer *peer;
     struct pending_end_list waiting, sent; /* sent: in the request under way */
     uint64_t count;
-    bool busy;
+    bool busy, giving_up;
     uint64_t retry_ns, backoff_ns;
 };
 
@@ -288,7 +295,8 @@ struct broker {
     struct asking_list askings;
     struct fetch_list fetches;
     struct deadlines timed;  /* items with a deadline that no store keeps for them */
-    struct item_list drains; /* waiting for release_pending to reach 0 */
+    struct item_list gc_asked; /* asked for by clients, one after the other */
+    struct item_list drains;   /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
     uint64_t last_transfer; /* of fetches */
@@ -297,6 +305,7 @@ struct broker {
     bool unfinished;      /* this turn has done its part, and more is due */
     uint32_t first_space; /* whose effects come first in the next turn */
     struct turns turns;
+    TAILQ_HEAD(, leaving) leavings; /* spaces.c */
     bool draining;
     bool closing;                    /* the peers are going: the directory may still answer */
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
@@ -373,8 +382,14 @@ void space_drop(struct broker *broker, struct space *space, uint64_t now_ns);
 void space_set_bounds(struct space *space, const struct config_store *config);
 /* The time asked for, or max_wait of the store where that is shorter: *cut then. */
 uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut);
-/* Frees dropped stores that nobody holds any more. */
-void spaces_reap(struct broker *broker);
+/* Goes on with dropping, and frees dropped stores that nobody holds any more. True: there is more
+ * to do at once. */
+bool spaces_reap(struct broker *broker);
+/* Ends what a session or peer that is gone held: some of it now, the rest in turns to come. */
+void space_leave(struct broker *broker, struct space *space, uint32_t holder);
+/* Goes on with that. True: there is more. */
+bool spaces_leave_on(struct broker *broker);
+void spaces_leavings_free(struct broker *broker);
 void space_free(struct broker *broker, struct space *space);
 struct attachment *session_attachment(struct broker_session *session, uint32_t handle);
 
@@ -573,6 +588,8 @@ uint64_t turns_recent_ns(const struct broker *broker);
 
 /* ---- steer.c ---- */
 void steer_pump_events(struct broker *broker);
+/* Goes on with what clients asked to be freed. True: there is more. */
+bool steer_gc_on(struct broker *broker);
 void steer_check_drains(struct broker *broker, uint64_t now_ns);
 uint64_t steer_next_deadline_ns(const struct broker *broker);
 

@@ -143,6 +143,10 @@ enum store_result store_holder_open(struct store *store, uint64_t owner,
 /* Leases end as returned (never consumed), reservations are cancelled (PRODUCER_DIED), waiters
  * vanish. */
 void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
+/* The same, at most `budget` leases and reservations at a time: true when it is closed. The waiters
+ * vanish with the first call; the holder must not be used for anything else from then on. */
+bool store_holder_close_some(struct store *store, uint32_t holder, uint32_t budget,
+                             uint64_t now_ns);
 
 /* ---- put ---- */
 struct store_put {
@@ -236,9 +240,15 @@ enum store_result store_retire(struct store *store, const char *sample_id, uint3
 /* Retires unleased RESIDENT home generations committed more than max_hold_ns ago, at most `budget`
  * slots looked at; returns how many went. */
 uint32_t store_gc(struct store *store, uint64_t max_hold_ns, uint64_t now_ns, uint32_t budget);
+/* Did the last store_gc() end for its budget, and has the next one to go on where it ended? */
+bool store_gc_goes_on(const struct store *store);
+void store_gc_restart(struct store *store); /* ... or begin anew with the oldest? */
 /* Retires everything (DROPPED), cancels reservations and waiters. Leased bytes stay until released.
  */
 void store_drop(struct store *store, uint64_t now_ns);
+/* The same, at most `budget` slots at a time; *cursor 0 to begin. True when all is dropped. Nothing
+ * may be put, got or landed in between. */
+bool store_drop_some(struct store *store, uint64_t *cursor, uint32_t budget, uint64_t now_ns);
 
 /* ---- landing copies ---- */
 struct store_land {
