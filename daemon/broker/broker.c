@@ -207,15 +207,13 @@ static void pump_effects(struct broker *broker, uint64_t now_ns) {
 }
 
 static void log_ended_reservations(struct space *space) {
-    struct store_totals totals;
+    uint64_t ended = store_reserves_ended(space->store);
     char bound[32];
-    store_totals(space->store, &totals);
-    if (totals.reserves_ended != space->reserves_ended_logged)
+    if (ended != space->reserves_ended_logged)
         log_warning("store %s: %llu reservations ended after max_reserve = %s without a commit",
-                    space->name,
-                    (unsigned long long)(totals.reserves_ended - space->reserves_ended_logged),
+                    space->name, (unsigned long long)(ended - space->reserves_ended_logged),
                     log_duration(space->settings.max_reserve_ms, bound));
-    space->reserves_ended_logged = totals.reserves_ended;
+    space->reserves_ended_logged = ended;
 }
 
 static void log_gc(struct space *space) {
@@ -294,7 +292,8 @@ uint64_t broker_next_deadline_ns(const struct broker *broker) {
         if (!space->used)
             continue;
         next_ns = earlier(next_ns, store_next_deadline_ns(space->store));
-        collects |= space->settings.max_hold_ms || space->dropped;
+        collects |= space->settings.max_hold_ms || space->dropped ||
+                    store_reserves_ended(space->store) != space->reserves_ended_logged;
     }
     return collects ? earlier(next_ns, broker->gc_ns) : next_ns;
 }

@@ -187,6 +187,8 @@ enum store_result store_seal(struct store *store, uint32_t holder, uint64_t rese
  */
 enum store_result store_publish(struct store *store, uint64_t generation, uint64_t now_ns,
                                 uint64_t *superseded_out);
+/* So many have ended so since init. */
+uint64_t store_reserves_ended(const struct store *store);
 /* Did this reservation end because it stood for longer than its bound? Known for as long as its
  * tombstone is kept. */
 bool store_reserve_ended(const struct store *store, uint64_t reservation);
