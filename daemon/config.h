@@ -109,7 +109,7 @@ void config_defaults(struct config *out);
 /* Reads the file over the defaults. 0, or -errno with a sentence in why ("FILE:LINE: ..."). */
 int config_load(const char *path, struct config *out, char *why, size_t why_bytes);
 void config_deinit(struct config *config);
-/* Reads a secret from a file: mode must exclude group and others, 16..4096 bytes, a trailing
+/* Reads a secret from a file: it must be private (secret_file.h), 16..4096 bytes, a trailing
  * newline is dropped. Bytes read, or -errno with a sentence. */
 int config_read_secret(const char *path, void *out, size_t out_bytes, char *why, size_t why_bytes);
 

@@ -149,8 +149,18 @@ enum feature_dtype { /* names and sizes as in safetensors */
                      FEATURE_U64,
                      FEATURE_I64,
                      FEATURE_F64,
+                     FEATURE_F8_E8M0, /* scales */
+                     FEATURE_F8_E4M3FNUZ,
+                     FEATURE_F8_E5M2FNUZ,
+                     FEATURE_F4, /* two in a byte */
+                     FEATURE_F6_E2M3,
+                     FEATURE_F6_E3M2,
+                     FEATURE_C64, /* two F32 */
 };
-uint32_t feature_dtype_bytes(enum feature_dtype dtype);   /* 0 = unknown */
+/* Of one element. A tensor's bytes are elements * bits / 8; they must come out whole. */
+uint32_t feature_dtype_bits(enum feature_dtype dtype); /* 0 = unknown */
+/* 0 = unknown, or an element has less than a byte (F4, F6_*): ask for its bits. */
+uint32_t feature_dtype_bytes(enum feature_dtype dtype);
 const char *feature_dtype_name(enum feature_dtype dtype); /* "BF16"; NULL = unknown */
 enum feature_dtype feature_dtype_parse(const char *name); /* 0 = unknown */
 

@@ -39,6 +39,8 @@ struct feature_store {
 /* With the lock held, returns with it held. FEATURE_OK: the link works and the store is open on it.
  */
 int fc_store_ready(struct feature_store *store, uint64_t deadline_ns);
+/* FEATURE_OK, or FEATURE_E_INVALID with a sentence: see fc_connection_check(). */
+int fc_store_check(const struct feature_store *store);
 void fc_store_ref(struct feature_store *store);
 void fc_store_unref(struct feature_store *store);
 /* Closes what the application left open. */

@@ -35,7 +35,8 @@ static void deny(struct broker_session *session, uint32_t request_id, bool wants
                  const char *store, const char *what) {
     char sentence[SENTENCE_BYTES];
     snprintf(sentence, sizeof sentence, "store %s: %s", store, what);
-    log_warning("%s: denied: %s", session->name, sentence);
+    log_limited(LOG_LEVEL_WARNING, session->credentials.uid, "%s: denied: %s", session->name,
+                sentence);
     call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED, sentence);
 }
 

@@ -237,18 +237,16 @@ static bool collect_space(struct broker *broker, struct space *space, uint32_t b
     return false;
 }
 
-static void collect(struct broker *broker) {
-    bool more = false;
+/* True when it was time for it: dropped stores may be freed too, once their effects are out. *more:
+ * it has done its part of a turn, and there is more. */
+static bool collect(struct broker *broker, bool *more) {
     if (broker->gc_ns > broker->now_ns)
-        return;
+        return false;
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
-            more |= collect_space(broker, &broker->spaces[i],
-                                  GC_SLOTS_PER_TURN / broker->space_end + 1);
-    more |= spaces_reap(broker);
-    broker->gc_ns =
-        broker->now_ns + (more ? 0 : broker->config->gc_interval_ms * NS_PER_MS);
-    broker->unfinished |= more;
+            *more |= collect_space(broker, &broker->spaces[i],
+                                   GC_SLOTS_PER_TURN / broker->space_end + 1);
+    return true;
 }
 
 void broker_pump(struct broker *broker, uint64_t now_ns) {
@@ -259,10 +257,15 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     broker->unfinished = false;
     peers_tick(broker->peers, now_ns);
     calls_expire(broker, now_ns);
-    collect(broker);
+    bool more = false, collected = collect(broker, &more);
     broker->unfinished |= spaces_leave_on(broker);
     pump_effects(broker, now_ns);
     broker->unfinished |= steer_gc_on(broker);
+    if (collected) {
+        more |= spaces_reap(broker);
+        broker->gc_ns = now_ns + (more ? 0 : broker->config->gc_interval_ms * NS_PER_MS);
+        broker->unfinished |= more;
+    }
     publishings_pump(broker, now_ns);
     sweep_pump(broker, now_ns);
     held_checks_pump(broker, now_ns);
@@ -304,6 +307,13 @@ void broker_begin_drain(struct broker *broker) {
     broker->draining = true;
 }
 
+static bool has_effects(const struct broker *broker) {
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used && store_has_effect(broker->spaces[i].store))
+            return true;
+    return false;
+}
+
 static void add_totals(const struct broker *broker, struct store_totals *sum) {
     *sum = (struct store_totals){0};
     for (uint32_t i = 0; i < broker->space_end; i++) {
@@ -319,7 +329,7 @@ static void add_totals(const struct broker *broker, struct store_totals *sum) {
 bool broker_is_idle(const struct broker *broker) {
     struct store_totals sum;
     add_totals(broker, &sum);
-    return !sum.leases && !sum.reservations && !broker->release_pending &&
+    return !sum.leases && !sum.reservations && !broker->release_pending && !has_effects(broker) &&
            !broker->directory->ops->pending(broker->directory);
 }
 

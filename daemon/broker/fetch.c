@@ -305,6 +305,7 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
     fetch->space = item->call->space;
     fetch->generation = reply->generation;
     fetch->peer = lease->peer;
+    strcpy(fetch->sample_id, item->sample_id);
     fetch->epoch = lease->epoch;
     fetch->region = reply->region;
     fetch->remote_offset = reply->extent_offset;
@@ -318,19 +319,35 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
     return fetch;
 }
 
+/* What is under way is what this home has granted. */
+static bool is_same(const struct fetch *fetch, const struct item *item, const struct peer *peer,
+                    const Fb__PeerLeaseReply *reply) {
+    return fetch->peer == peer && fetch->extent_bytes == reply->extent_bytes &&
+           !strcmp(fetch->sample_id, item->sample_id);
+}
+
 void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_t *payload,
                 size_t payload_bytes) {
     struct broker *broker = item->call->broker;
-    struct fetch *fetch = find(broker, item->call->space, reply->generation);
-    if (fetch) {
-        attach(fetch, item);
-        return;
-    }
+    struct peer *peer = remote_lease_find(broker, item->remote)->peer;
     struct layout layout;
+    char sentence[SENTENCE_BYTES];
     const char *wrong = check_reply(broker, reply, payload_bytes, &layout);
+    if (wrong)
+        believe_not(peer, wrong);
+    else if (!believe_copy(item, peer, reply, sentence))
+        wrong = sentence;
+    struct fetch *fetch = wrong ? NULL : find(broker, item->call->space, reply->generation);
+    if (fetch && !is_same(fetch, item, peer, reply))
+        believe_not(peer, wrong = "it says of one generation what another has said of it, or what "
+                                  "it has said otherwise itself");
     if (wrong) {
         item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s from node %s: %s",
                   item->sample_id, item->call->space->name, item->home, wrong);
+        return;
+    }
+    if (fetch) {
+        attach(fetch, item);
         return;
     }
     if (grant_copy(item))

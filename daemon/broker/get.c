@@ -297,7 +297,8 @@ static void release_one(struct broker_session *session, const struct attachment 
         uint64_t remote =
             store_lease_cookie(store, attachment->holder, asked->lease_hi, asked->lease_lo);
         struct remote_lease *lease = remote ? remote_lease_find(broker, remote) : NULL;
-        log_warning("%s: store %s: checksum mismatch in generation %llu%s%s", session->name,
+        log_limited(LOG_LEVEL_WARNING, session->credentials.uid,
+                    "%s: store %s: checksum mismatch in generation %llu%s%s", session->name,
                     attachment->space->name, lease ? (unsigned long long)lease->generation : 0ull,
                     lease ? " read from node " : "", lease ? peer_node(lease->peer) : "");
         if (lease) {

@@ -21,6 +21,43 @@ static void answer(struct broker_session *session, uint32_t request_id, bool wan
         session->ops->reply(session->client, request_id, reply, -1);
 }
 
+/* ---- stores of one name: one that is there, and those that were dropped and linger ---- */
+
+/* A cursor is the store's place here above, and the place in the store below. */
+#define SPACE_SHIFT 40u
+#define CURSOR_MASK ((1ull << SPACE_SHIFT) - 1)
+
+/* The first of this name from that place on; NULL: none. */
+static const struct space *list_space(const struct broker *broker, const char *name,
+                                      uint64_t from) {
+    for (uint64_t i = from; i < broker->space_end; i++)
+        if (broker->spaces[i].used && !strcmp(broker->spaces[i].name, name))
+            return &broker->spaces[i];
+    return NULL;
+}
+
+/* Where a listing goes on that has come to `cursor` in this store (0: to its end); 0 = it is over.
+ * alone: stores of the same name are not listed behind it. */
+static uint64_t list_onward(const struct broker *broker, const struct space *space, uint64_t cursor,
+                            bool alone) {
+    const struct space *next = alone ? NULL : list_space(broker, space->name, space->index + 1);
+    if (cursor)
+        return (uint64_t)space->index << SPACE_SHIFT | cursor;
+    return next ? (uint64_t)next->index << SPACE_SHIFT : 0;
+}
+
+/* What the session may list: the store that it has opened under the handle, and an admin all of a
+ * name. NULL: the request has been answered. */
+static const struct space *list_begin(struct broker_session *session, uint32_t handle,
+                                      const char *name, uint64_t cursor, uint32_t request_id,
+                                      bool wants_reply) {
+    const struct attachment *attachment = session_attachment(session, handle);
+    const char *known = attachment ? attachment->space->name : name;
+    const struct space *space =
+        session->admin ? list_space(session->broker, known, cursor >> SPACE_SHIFT) : NULL;
+    return space ? space : probe_space(session, handle, name, request_id, wants_reply);
+}
+
 /* ---- samples ---- */
 
 struct sample_page {
@@ -37,7 +74,7 @@ static bool wanted(const Fb__List *asked, const struct store_info *info) {
 
 static uint64_t fill_page(const struct broker *broker, const struct space *space,
                           const Fb__List *asked, struct sample_page *page) {
-    uint64_t cursor = asked->cursor;
+    uint64_t cursor = asked->cursor & CURSOR_MASK;
     uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
     for (uint32_t steps = 0;
          page->count < limit && page->bytes < PAGE_BYTES_MAX / 2 && steps < STEPS_PER_TURN * 64;) {
@@ -57,13 +94,14 @@ static uint64_t fill_page(const struct broker *broker, const struct space *space
 
 /* False: out of memory. What `result` points to lives in *page_out. */
 static bool make_page(const struct broker *broker, const struct space *space, const Fb__List *asked,
-                      struct sample_page **page_out, Fb__ListReply *result) {
+                      bool alone, struct sample_page **page_out, Fb__ListReply *result) {
     struct sample_page *page = malloc(sizeof *page);
     if (!page)
         return false;
     page->count = page->bytes = 0;
     fb__list_reply__init(result);
-    result->cursor = fill_page(broker, space, asked, page);
+    result->cursor =
+        list_onward(broker, space, fill_page(broker, space, asked, page), alone);
     result->n_samples = page->count;
     result->samples = page->pointers;
     *page_out = page;
@@ -80,7 +118,7 @@ static void list_here(struct broker_session *session, uint32_t request_id, bool 
                       const struct space *space, const Fb__List *asked) {
     struct sample_page *page;
     Fb__ListReply result;
-    if (!make_page(session->broker, space, asked, &page, &result)) {
+    if (!make_page(session->broker, space, asked, !session->admin, &page, &result)) {
         call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
                           "the broker is out of memory");
         return;
@@ -95,10 +133,11 @@ static void list_here(struct broker_session *session, uint32_t request_id, bool 
 /* ---- another node's samples ---- */
 
 void list_serve(struct asking *asking, uint32_t request_id, const Fb__List *asked) {
-    const struct space *space = asked ? space_find(asking->broker, asked->store) : NULL;
+    const struct space *space =
+        asked ? list_space(asking->broker, asked->store, asked->cursor >> SPACE_SHIFT) : NULL;
     struct sample_page *page = NULL;
     Fb__ListReply result = FB__LIST_REPLY__INIT; /* no such store: no samples */
-    if (space && !make_page(asking->broker, space, asked, &page, &result)) {
+    if (space && !make_page(asking->broker, space, asked, false, &page, &result)) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "it is out of memory");
         return;
     }
@@ -177,8 +216,8 @@ bool list_samples(struct broker_session *session, uint32_t request_id, bool want
         list_there(session, request_id, wants_reply, asked);
         return true;
     }
-    const struct space *space =
-        probe_space(session, asked->handle, asked->store, request_id, wants_reply);
+    const struct space *space = list_begin(session, asked->handle, asked->store, asked->cursor,
+                                           request_id, wants_reply);
     if (space)
         list_here(session, request_id, wants_reply, space, asked);
     return true;
@@ -195,7 +234,7 @@ struct lease_page {
 
 static uint64_t fill_leases(const struct broker *broker, const struct space *space,
                             const Fb__Leases *asked, struct lease_page *page) {
-    uint64_t cursor = asked->cursor;
+    uint64_t cursor = asked->cursor & CURSOR_MASK;
     uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
     for (uint32_t steps = 0; page->count < limit && steps < STEPS_PER_TURN;) {
         struct store_lease_info *from = &page->from[page->count];
@@ -213,6 +252,7 @@ static uint64_t fill_leases(const struct broker *broker, const struct space *spa
         info->store = (char *)space->name;
         info->sample_id = from->sample_id;
         info->generation = from->generation;
+        info->dropped = space->dropped;
         page->pointers[page->count++] = info;
     }
     return cursor;
@@ -223,7 +263,8 @@ bool list_leases(struct broker_session *session, uint32_t request_id, bool wants
                  const char **why) {
     (void)payload, (void)payload_bytes, (void)why;
     const Fb__Leases *asked = request->leases;
-    struct space *space = probe_space(session, 0, asked->store, request_id, wants_reply);
+    const struct space *space =
+        list_begin(session, 0, asked->store, asked->cursor, request_id, wants_reply);
     if (!space)
         return true;
     struct lease_page *page = malloc(sizeof *page);
@@ -234,7 +275,8 @@ bool list_leases(struct broker_session *session, uint32_t request_id, bool wants
     }
     page->count = 0;
     Fb__LeasesReply result = FB__LEASES_REPLY__INIT;
-    result.cursor = fill_leases(session->broker, space, asked, page);
+    result.cursor = list_onward(session->broker, space,
+                                fill_leases(session->broker, space, asked, page), false);
     result.n_leases = page->count;
     result.leases = page->pointers;
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
@@ -303,19 +345,28 @@ static void fill_store(struct space *space, Fb__StoreInfo *info) {
     info->gets = totals.gets;
     info->frees = totals.frees;
     info->free_largest_bytes = totals.largest_free_bytes;
+    info->dropped = space->dropped;
+}
+
+/* The first that was dropped of a name that no other store has now. */
+static bool stands_for_dropped(struct broker *broker, const struct space *space) {
+    return !space_find(broker, space->name) && list_space(broker, space->name, 0) == space;
 }
 
 bool list_stores(struct broker_session *session, uint32_t request_id, bool wants_reply,
                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
                  const char **why) {
-    (void)request, (void)payload, (void)payload_bytes, (void)why;
+    (void)payload, (void)payload_bytes, (void)why;
+    struct broker *broker = session->broker;
+    bool dropped = request->stores->dropped;
     Fb__StoreInfo infos[SPACES_MAX], *pointers[SPACES_MAX];
     struct store_people people[SPACES_MAX];
     Fb__StoresReply result = FB__STORES_REPLY__INIT;
     result.stores = pointers;
-    for (uint32_t i = 0; i < session->broker->space_end; i++) {
-        struct space *space = &session->broker->spaces[i];
-        if (!space->used || space->dropped)
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct space *space = &broker->spaces[i];
+        if (!space->used ||
+            (space->dropped && !(dropped && stands_for_dropped(broker, space))))
             continue;
         fill_store(space, &infos[result.n_stores]);
         fill_room(session->broker, space, &people[result.n_stores], &infos[result.n_stores]);

@@ -47,9 +47,20 @@ static void fill_health(const struct broker *broker, struct health *health) {
     to->release_pending = broker->release_pending;
     to->index_pending = broker->directory->ops->pending(broker->directory);
     to->draining = broker->draining;
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer)) {
+        struct peer_info about;
+        peer_query(peer, &about);
+        to->odd_answers += about.odd_answers;
+    }
     to->directory = (char *)broker->directory->ops->name;
     to->loop_lag_ms = turns_recent_ns(broker) / NS_PER_MS;
     to->loop_lag_longest_ms = broker->turns.longest_ns / NS_PER_MS;
+    const char *why = broker_not_ready_why(broker);
+    to->ready = !why;
+    if (why)
+        to->not_ready_why = (char *)why;
+    to->log_dropped = log_dropped();
 }
 
 bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -227,6 +238,7 @@ static void fill_node(const struct broker *broker, const struct item *item,
     info->heard = from->heard_ns > 0;
     if (broker->now_ns > from->heard_ns) /* the links' clock may be ahead by a turn of the loop */
         info->heard_ms_ago = info->heard ? (broker->now_ns - from->heard_ns) / NS_PER_MS : 0;
+    info->odd_answers = from->odd_answers;
     info->silence = item->error ? item->error : (char *)protobuf_c_empty_string;
     info->health =
         item->answer ? fb__health_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;

@@ -142,6 +142,12 @@ const char *broker_fenced_why(const struct broker *broker) {
                                  "known to be alive";
 }
 
+const char *broker_not_ready_why(const struct broker *broker) {
+    if (broker->draining)
+        return "it is stopping";
+    return broker_serves(broker) ? NULL : broker_fenced_why(broker);
+}
+
 void nodes_free(struct broker *broker) {
     struct node *node;
     while ((node = TAILQ_FIRST(&broker->nodes))) {

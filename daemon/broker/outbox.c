@@ -104,14 +104,17 @@ void outbox_ack(struct broker *broker, struct peer *peer, const char *store,
 
 /* ---- sending ---- */
 
+/* A lease given back unconsumed over a link that has gone: the home has ended it by itself. */
+static bool is_moot(const struct outbox *outbox, const struct pending_end *end) {
+    bool link_holds = peer_is_up(outbox->peer) && peer_epoch(outbox->peer) == end->epoch;
+    return !end->is_ack && ((!end->consumed && !link_holds) ||
+                            BROKER_PLANTED(PLANTED_RELEASE_FORGOTTEN));
+}
+
 static void put_back(struct outbox *outbox) {
     struct pending_end *end;
     while ((end = TAILQ_LAST(&outbox->sent, pending_end_list))) {
-        bool moot = !end->is_ack &&
-                    (!end->consumed ||
-                     BROKER_PLANTED(
-                         PLANTED_RELEASE_FORGOTTEN)); /* the link has gone, and the lease with it */
-        if (moot) {
+        if (is_moot(outbox, end)) {
             forget(outbox, &outbox->sent, end);
             continue;
         }

@@ -186,12 +186,18 @@ static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *
     struct item *item = ask_take(ask);
     if (!item)
         return;
-    if (reply && reply->status == FB__STATUS__OK)
+    char wrong[SENTENCE_BYTES];
+    bool odd = reply && reply->result_case == FB__PEER_REPLY__RESULT_STAT &&
+               !believe_stat(item, peer, reply->stat, wrong);
+    if (reply && reply->status == FB__STATUS__OK && !odd)
         offer_reply(item, reply);
     if (item->ask_count)
         return;
     if (item->answer)
         item_done(item, FB__STATUS__OK, NULL);
+    else if (odd)
+        item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s: node %s: %s",
+                  item->sample_id, item->call->space->name, peer_node(peer), wrong);
     else
         item_done(item, reply ? reply->status : FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: node %s: %s", item->sample_id, item->call->space->name,

@@ -201,13 +201,12 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 
 /* True, and the item done: nothing new is taken now. */
 static bool refuse_new(struct item *item) {
-    struct broker *broker = item->call->broker;
-    if (!broker->draining && broker_serves(broker))
-        return false;
-    item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
-              broker->config->node,
-              broker->draining ? "it is stopping" : broker_fenced_why(broker));
-    return true;
+    const struct broker *broker = item->call->broker;
+    const char *why = broker_not_ready_why(broker);
+    if (why)
+        item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
+                  broker->config->node, why);
+    return why;
 }
 
 static uint64_t deadline_of(struct call *call, uint32_t deadline_ms) {

@@ -231,7 +231,8 @@ static void on_release(struct asking *asking, const Fb__PeerRelease *asked) {
     for (size_t i = 0; i < asked->n_items; i++) {
         const Fb__PeerReleaseItem *item = asked->items[i];
         if (item->corrupt)
-            log_warning("%s found a checksum mismatch in generation %llu of store %.64s",
+            log_limited(LOG_LEVEL_WARNING, log_source(asking->name),
+                        "%s found a checksum mismatch in generation %llu of store %.64s",
                         asking->name, (unsigned long long)item->generation, item->store);
         for (uint32_t k = 0; k < broker->space_end; k++)
             if (broker->spaces[k].used && !strcmp(broker->spaces[k].name, item->store))
@@ -269,8 +270,7 @@ static void on_probe(struct asking *asking, uint32_t request_id, const char *sto
 
 static void on_region(struct asking *asking, uint32_t request_id, uint32_t region) {
     uint8_t key[TRANSPORT_KEY_BYTES_MAX];
-    struct transport *transport = asking->broker->transport;
-    int key_bytes = transport->ops->region_key(transport, region, key, sizeof key);
+    int key_bytes = asker_region_key(asking->asker, region, key, sizeof key);
     if (key_bytes < 0) {
         serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, "the store's memory is gone");
         return;

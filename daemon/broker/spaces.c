@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The stores of this node: arena, index block and settings together. A dropped store refuses
- * everything new and is freed when its last lease, ask and attachment is gone.
+ * everything new and is freed when its last lease, ask and attachment is gone, and when all its
+ * effects have been carried out: one that is queued may be the end of a lease that a home waits
+ * for, the record of a sample, or the answer to a peer.
  */
 #include <errno.h>
 #include <sodium.h>
@@ -154,6 +156,25 @@ static int make_memory(struct broker *broker, struct space *space,
     return result;
 }
 
+/* Beyond the memory limit of the cgroup the kernel would kill the broker as its stores fill. */
+static bool is_within_memory_limit(const struct broker *broker, const struct space *space,
+                                   uint64_t arena_bytes, char *why, size_t why_bytes) {
+    uint64_t limit_bytes = broker->options.memory_limit_bytes, used_bytes = 0;
+    char asked[16], others[16], limit[16];
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used)
+            used_bytes += broker->spaces[i].arena.bytes;
+    if (!limit_bytes || (used_bytes <= limit_bytes && arena_bytes <= limit_bytes - used_bytes))
+        return true;
+    snprintf(why, why_bytes,
+             "store %s: %s (max_resident_bytes + landing_bytes), with the %s of the stores that "
+             "are there, are more than the memory limit of the broker's cgroup, %s: make it "
+             "smaller, drop another, or raise the limit",
+             space->name, log_bytes(arena_bytes, asked), log_bytes(used_bytes, others),
+             log_bytes(limit_bytes, limit));
+    return false;
+}
+
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes) {
     struct space *space = unused_slot(broker);
@@ -168,6 +189,9 @@ int space_create(struct broker *broker, const struct config_store *config, const
         .index = index, .allow_uids = config->allow_uids, .writer_uids = config->writer_uids};
     snprintf(space->name, sizeof space->name, "%s", config->name);
     struct store_options options = store_options_of(broker, config);
+    if (!is_within_memory_limit(broker, space, options.max_resident_bytes + options.landing_bytes,
+                                why, why_bytes))
+        return -ENOSPC;
     int result = make_memory(broker, space, &options, why, why_bytes);
     if (result < 0)
         return result;
@@ -241,11 +265,11 @@ static bool space_reap(struct broker *broker, struct space *space) {
                                              broker->now_ns);
     if (!space->drop_walked)
         return true;
-    if (space->uses)
+    if (space->uses || store_has_effect(space->store))
         return false;
     detach_holders(broker, space);
     store_totals(space->store, &totals);
-    if (totals.leases || totals.holders)
+    if (totals.leases || totals.holders || store_has_effect(space->store))
         return false;
     space_detach(broker, space);
     if (!arena_give_back(&space->arena, &space->given_back_bytes, GIVE_BACK_BYTES))

@@ -212,6 +212,7 @@ struct fetch {
     struct broker *broker;
     struct space *space;
     uint64_t generation;
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     struct peer *peer;
     uint64_t epoch;
     uint32_t region;
@@ -426,6 +427,18 @@ uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wa
 void remote_get(struct item *item);
 void remote_get_anywhere(struct item *item);
 
+/* ---- believe.c: is it an answer to what was asked? ---- */
+/* False: not this one's answer; why: a sentence that names both sides. It has been counted. */
+bool believe_lease(const struct item *item, struct peer *peer, uint64_t generation,
+                   const Fb__PeerLeaseReply *lease, char why[SENTENCE_BYTES]);
+/* The same of what lies here under the generation that was granted. */
+bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeaseReply *lease,
+                  char why[SENTENCE_BYTES]);
+bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResult *stat,
+                  char why[SENTENCE_BYTES]);
+/* Counts such an answer, and logs some of them. */
+void believe_not(struct peer *peer, const char *sentence);
+
 /* ---- fetch.c ---- */
 /* The home granted item->remote to this item: attach it to the landing copy, making one if there is
  * none. */
@@ -495,6 +508,9 @@ bool nodes_have_lost(const struct broker *broker, enum directory_result result,
 /* May we serve, as of now_ns, what another node could have superseded? */
 bool broker_serves(const struct broker *broker);
 const char *broker_fenced_why(const struct broker *broker);
+/* NULL: it takes puts and serves gets, as of now_ns; else why not, of a form to follow "node a: ".
+ */
+const char *broker_not_ready_why(const struct broker *broker);
 void nodes_free(struct broker *broker);
 
 /* ---- reconcile.c ---- */

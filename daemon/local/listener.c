@@ -69,9 +69,9 @@ static bool listener_admits(const struct listener *listener, int fd, const struc
 
 static void listener_refuse(struct listener *listener, int fd, const struct ucred *peer,
                             Fb__Status status, const char *sentence) {
-    log_warning("local: pid %d uid %u gid %u refused: %s", (int)peer->pid, peer->uid, peer->gid,
-                sentence);
-    if (session_refuse(&listener->sessions, fd, status, sentence))
+    log_limited(LOG_LEVEL_WARNING, peer->uid, "local: pid %d uid %u gid %u refused: %s",
+                (int)peer->pid, peer->uid, peer->gid, sentence);
+    if (session_refuse(&listener->sessions, fd, peer->uid, status, sentence))
         close(fd);
 }
 

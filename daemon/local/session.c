@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "codec.h"
+#include "death.h"
 #include "frame.h"
 #include "log.h"
 #include "send_queue.h"
@@ -52,10 +53,14 @@ struct session {
     struct broker_session *broker; /* NULL: refused */
     struct refusal *refusal;       /* NULL: not refused */
     int fd;
+    uid_t uid; /* of the client: who is charged for lines in the log */
     bool greeted, doomed, peer_gone, put_off;
     uint8_t open_handles;
     uv_poll_t poll;
     uv_timer_t hello_timer;
+    struct death_watch death;
+    pid_t pid;
+    bool pidfd_wanted; /* from the client, once; see death.h */
     struct send_queue queue;
 };
 
@@ -79,7 +84,7 @@ static void session_doom_quietly(struct session *session) {
 static void session_doom(struct session *session, const char *why) {
     if (session->doomed)
         return;
-    log_warning("%s: closed: %s", session_name(session), why);
+    log_limited(LOG_LEVEL_WARNING, session->uid, "%s: closed: %s", session_name(session), why);
     session_doom_quietly(session);
 }
 
@@ -122,6 +127,7 @@ static void session_close(struct session *session, uint64_t now_ns) {
     send_queue_deinit(&session->queue);
     uv_close((uv_handle_t *)&session->poll, on_handle_closed);
     uv_close((uv_handle_t *)&session->hello_timer, on_handle_closed);
+    session->open_handles += death_watch_stop(&session->death, on_handle_closed);
     close(session->fd);
 }
 
@@ -204,21 +210,82 @@ static void session_flush(struct session *session) {
     uv_poll_start(&session->poll, UV_READABLE, on_poll);
 }
 
+/* ---- the client's death ---- */
+
+/* Whoever has the socket now, it is nobody's session. What the client sent before it died is still
+ * read, then on_poll() finds the end. */
+static void on_death(void *owner) {
+    struct session *session = owner;
+    log_debug("%s: its process is dead", session_name(session));
+    session->peer_gone = true;
+    shutdown(session->fd, SHUT_RDWR);
+}
+
+static void session_watch(struct session *session, int pidfd) {
+    int error = death_watch_start(&session->death, session->set->loop, pidfd, on_death, session);
+    if (error)
+        log_warning("%s: the death of its process cannot be watched: %s", session_name(session),
+                    strerror(-error));
+}
+
+static void session_watch_peer(struct session *session) {
+    const struct sessions_options *options = &session->set->options;
+    int pidfd = (options->peer_pidfd ? options->peer_pidfd : death_peer_pidfd)(session->fd,
+                                                                               session->pid);
+    if (pidfd >= 0)
+        session_watch(session, pidfd);
+    else if (pidfd == -ESRCH)
+        on_death(session);
+    else if (pidfd == -ENOPROTOOPT)
+        session->pidfd_wanted = true;
+    else
+        log_warning("%s: no descriptor to watch its process with: %s; if a forked child outlives "
+                    "it, its leases end with the child",
+                    session_name(session), strerror(-pidfd));
+}
+
+/* Takes fd, which may be -1. */
+static void session_take_pidfd(struct session *session, int fd) {
+    session->pidfd_wanted = false;
+    if (fd >= 0 && death_is_pidfd(fd, session->pid)) {
+        session_watch(session, fd);
+    } else if (fd >= 0) {
+        close(fd);
+        session_doom(session, "sent a descriptor that is no pidfd of its process");
+    }
+}
+
 /* ---- what the broker says ---- */
+
+/* What the broker does not know of a HelloReply. */
+static void on_hello_reply(struct session *session, uint32_t request_id,
+                           const Fb__ClientReply *reply) {
+    Fb__HelloReply hello = *reply->hello;
+    Fb__ClientReply whole = *reply;
+    hello.pidfd_wanted = session->pidfd_wanted;
+    whole.hello = &hello;
+    uint8_t *packet = session->set->packet_out;
+    size_t too_large_bytes;
+    size_t bytes = codec_encode_reply(request_id, &whole, packet, &too_large_bytes);
+    session_send(session, packet, bytes, -1);
+    session->greeted = true;
+    uv_timer_stop(&session->hello_timer);
+}
 
 static void on_reply(void *client, uint32_t request_id, const Fb__ClientReply *reply, int fd) {
     struct session *session = client;
+    if (reply->result_case == FB__CLIENT_REPLY__RESULT_HELLO) {
+        on_hello_reply(session, request_id, reply);
+        return;
+    }
     uint8_t *packet = session->set->packet_out;
     size_t too_large_bytes;
     size_t bytes = codec_encode_reply(request_id, reply, packet, &too_large_bytes);
     if (too_large_bytes)
-        log_error("%s: an answer of %zu bytes was refused, a frame holds %u", session_name(session),
-                  too_large_bytes, FRAME_CLIENT_BYTES_MAX);
+        log_limited(LOG_LEVEL_ERROR, session->uid,
+                    "%s: an answer of %zu bytes was refused, a frame holds %u",
+                    session_name(session), too_large_bytes, FRAME_CLIENT_BYTES_MAX);
     session_send(session, packet, bytes, too_large_bytes ? -1 : fd);
-    if (!session->greeted && reply->result_case == FB__CLIENT_REPLY__RESULT_HELLO) {
-        session->greeted = true;
-        uv_timer_stop(&session->hello_timer);
-    }
 }
 
 static void on_notice(void *client, uint32_t request_id, const Fb__ClientNotice *notice) {
@@ -246,12 +313,24 @@ static void session_answer_refusal(struct session *session, uint32_t request_id)
     session_doom_quietly(session);
 }
 
-/* Its own time: a packet may have been sent while the one before it was handled. */
-static void session_handle_packet(struct session *session, size_t bytes) {
+/* Its own time: a packet may have been sent while the one before it was handled. Takes fd, which
+ * came with the packet, or -1. */
+static void session_handle_packet(struct session *session, size_t bytes, int fd) {
     struct sessions *set = session->set;
     struct codec_request decoded;
     uint64_t now_ns = clock_now_ns();
     const char *wrong = codec_decode_request(set->packet_in, bytes, &set->bump, &decoded);
+    bool brings_pidfd = !wrong && session->greeted && session->pidfd_wanted &&
+                        decoded.request->op_case == FB__CLIENT_REQUEST__OP_HELLO &&
+                        decoded.request->hello->pidfd;
+    if (brings_pidfd) {
+        session_take_pidfd(session, fd);
+        return;
+    }
+    if (fd >= 0) {
+        close(fd);
+        wrong = "sent a descriptor where none is wanted";
+    }
     if (wrong) {
         session_doom(session, wrong);
         return;
@@ -267,12 +346,26 @@ static void session_handle_packet(struct session *session, size_t bytes) {
         session_doom(session, why);
 }
 
-/* Gives no room for control data: the kernel then closes descriptors a client sends and says
- * MSG_CTRUNC. */
+/* Gives no room for control data, unless a pidfd is wanted: the kernel then closes descriptors a
+ * client sends and says MSG_CTRUNC. */
 static enum receive_result session_receive_one(struct session *session) {
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
     struct iovec part = {.iov_base = session->set->packet_in, .iov_len = FRAME_CLIENT_BYTES_MAX};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    ssize_t bytes = recvmsg(session->fd, &message, MSG_DONTWAIT);
+    int fd = -1;
+    if (session->pidfd_wanted) {
+        message.msg_control = control.room;
+        message.msg_controllen = CMSG_LEN(sizeof(int));
+    }
+    ssize_t bytes = recvmsg(session->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *came = bytes < 0 ? NULL : CMSG_FIRSTHDR(&message);
+    if (came && came->cmsg_level == SOL_SOCKET && came->cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(came), sizeof fd);
+    /* Wanted, and we had no descriptor for it: the session goes on without. */
+    bool unwanted = message.msg_flags & MSG_CTRUNC && (!session->pidfd_wanted || fd >= 0);
     if (bytes < 0) {
         if (errno == EAGAIN)
             return RECEIVE_EMPTY;
@@ -280,15 +373,18 @@ static enum receive_result session_receive_one(struct session *session) {
          * be read. */
         if (errno != EINTR && errno != ECONNRESET)
             session_doom(session, strerror(errno));
-    } else if (message.msg_flags & MSG_CTRUNC) {
+    } else if (unwanted) {
         session_doom(session, "sent a descriptor or other control data");
     } else if (message.msg_flags & MSG_TRUNC) {
         session_doom(session, "packet larger than the limit of a frame");
     } else if (bytes == 0) {
         return RECEIVE_ENDED;
     } else {
-        session_handle_packet(session, (size_t)bytes);
+        session_handle_packet(session, (size_t)bytes, fd);
+        fd = -1;
     }
+    if (fd >= 0)
+        close(fd);
     return session->doomed ? RECEIVE_ENDED : RECEIVE_MORE;
 }
 
@@ -415,20 +511,25 @@ int session_new(struct sessions *set, int fd, const struct broker_credentials *c
     int error = session_prepare(set, fd, &session);
     if (error)
         return error;
+    session->uid = credentials->uid;
     session->broker = set->backend->open(set->broker, &client_ops, session, credentials);
     if (!session->broker) {
         session_abandon(session);
         return -EBUSY;
     }
+    session->pid = credentials->pid;
     session_start(session);
+    session_watch_peer(session);
     return 0;
 }
 
-int session_refuse(struct sessions *set, int fd, Fb__Status status, const char *sentence) {
+int session_refuse(struct sessions *set, int fd, uid_t uid, Fb__Status status,
+                   const char *sentence) {
     struct session *session;
     int error = set->refused < REFUSED_MAX ? session_prepare(set, fd, &session) : -EBUSY;
     if (error)
         return error;
+    session->uid = uid;
     session->refusal = calloc(1, sizeof *session->refusal);
     if (!session->refusal) {
         session_abandon(session);

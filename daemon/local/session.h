@@ -3,6 +3,9 @@
  * Connected clients: packets in, broker requests out, and the answers back, descriptors included.
  * Knows the socket and the frame; knows nothing of what a request means.
  *
+ * A session is that of the process that connected, and ends with it, even if a forked child has
+ * its socket too (death.h).
+ *
  * A client that breaks the protocol, says no Hello in time or stops reading loses its session, with
  * one log line, and nobody else notices.
  */
@@ -34,6 +37,7 @@ struct sessions_options {
      * sessions and listeners. */
     void (*after_turn)(void *owner, uint64_t now_ns);
     void *owner;
+    int (*peer_pidfd)(int socket_fd, pid_t pid); /* NULL = death_peer_pidfd() */
 };
 
 struct session;
@@ -72,6 +76,7 @@ int session_new(struct sessions *set, int fd, const struct broker_credentials *c
 /* Takes over the socket of a client that may not come in: its first request is answered with this
  * status and sentence (copied), then it is closed; the broker never hears of it. On failure the
  * caller still owns fd: -EBUSY when too many are being refused at once, -ENOMEM, ... */
-int session_refuse(struct sessions *set, int fd, Fb__Status status, const char *sentence);
+int session_refuse(struct sessions *set, int fd, uid_t uid, Fb__Status status,
+                   const char *sentence);
 
 #endif

@@ -26,8 +26,9 @@ struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const 
         return NULL;
     }
     TAILQ_INSERT_TAIL(&peers->askers, asker, link);
-    log_info("node %s asks us from now on, incarnation %016llx", node,
-             (unsigned long long)incarnation);
+    log_limited(LOG_LEVEL_INFO, log_source(node),
+                "node %s asks us from now on, incarnation %016llx", node,
+                (unsigned long long)incarnation);
     return asker;
 }
 
@@ -39,7 +40,8 @@ void asker_free(struct asker *asker) {
 }
 
 static void refuse(struct asker *asker, const char *what) {
-    log_warning("node %s: connection closed: %s", asker->node, what);
+    log_limited(LOG_LEVEL_WARNING, log_source(asker->node), "node %s: connection closed: %s",
+                asker->node, what);
     asker->end.peers->transport->ops->close(asker->end.conn);
 }
 
@@ -51,11 +53,13 @@ static void note_data_failure(struct asker *asker, const Fb__PeerPing *ping) {
         return;
     strcpy(asker->data_failure, failure);
     if (*failure)
-        log_warning("node %s cannot reach the data address of this node, %.255s: %s; it reads by "
+        log_limited(LOG_LEVEL_WARNING, log_source(asker->node),
+                    "node %s cannot reach the data address of this node, %.255s: %s; it reads by "
                     "the address for messages: check [peers] data_address",
                     asker->node, ping->data_address, failure);
     else
-        log_info("node %s reaches the data address of this node", asker->node);
+        log_limited(LOG_LEVEL_INFO, log_source(asker->node),
+                    "node %s reaches the data address of this node", asker->node);
 }
 
 void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
@@ -102,6 +106,10 @@ void asker_reply(struct asker *asker, uint32_t request_id, const Fb__PeerReply *
         refuse(asker, "it does not take our answers");
     if (body != on_stack)
         free(body);
+}
+
+int asker_region_key(struct asker *asker, uint32_t region, void *out, size_t out_bytes) {
+    return asker->end.peers->transport->ops->region_key(asker->end.conn, region, out, out_bytes);
 }
 
 const char *asker_node(const struct asker *asker) {

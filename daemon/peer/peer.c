@@ -109,11 +109,13 @@ static void note_data_failure(struct peer *peer) {
         return;
     snprintf(peer->data_failure, sizeof peer->data_failure, "%s", info.data_failure);
     if (*peer->data_failure)
-        log_warning("node %s: its data address %s cannot be reached from here: %s; its bytes come "
+        log_limited(LOG_LEVEL_WARNING, log_source(peer->node),
+                    "node %s: its data address %s cannot be reached from here: %s; its bytes come "
                     "from its address %s instead: check [peers] data_address there",
                     peer->node, peer->data_address, peer->data_failure, peer->address);
     else
-        log_info("node %s: its data address %s is reached", peer->node, peer->data_address);
+        log_limited(LOG_LEVEL_INFO, log_source(peer->node),
+                    "node %s: its data address %s is reached", peer->node, peer->data_address);
 }
 
 static void send_unsent(struct peer *peer) {
@@ -125,8 +127,9 @@ static void send_unsent(struct peer *peer) {
 
 void peer_on_up(struct peer *peer, uint64_t incarnation) {
     uint64_t now_ns = peer->end.peers->now_ns;
-    log_info("link to node %s at %s is up, incarnation %016llx", peer->node, peer->address,
-             (unsigned long long)incarnation);
+    log_limited(LOG_LEVEL_INFO, log_source(peer->node),
+                "link to node %s at %s is up, incarnation %016llx", peer->node, peer->address,
+                (unsigned long long)incarnation);
     peer->state = PEER_UP;
     peer->incarnation = incarnation;
     peer->epoch++;
@@ -153,11 +156,12 @@ void peer_on_closed(struct peer *peer, const char *why) {
         snprintf(peer->last_failure, sizeof peer->last_failure, "%s", *why ? why : "closed by us");
     peer->dropped = false;
     if (peer->state == PEER_UP)
-        log_warning("link to node %s at %s is down: %s", peer->node, peer->address,
-                    peer->last_failure);
+        log_limited(LOG_LEVEL_WARNING, log_source(peer->node), "link to node %s at %s is down: %s",
+                    peer->node, peer->address, peer->last_failure);
     else if (peer->backoff_ns == BACKOFF_FIRST_NS)
-        log_info("node %s at %s cannot be reached: %s (trying on)", peer->node, peer->address,
-                 peer->last_failure);
+        log_limited(LOG_LEVEL_INFO, log_source(peer->node),
+                    "node %s at %s cannot be reached: %s (trying on)", peer->node, peer->address,
+                    peer->last_failure);
     peer->errors++;
     back_off(peer, peers->now_ns);
     forget_keys(peer);
@@ -181,7 +185,8 @@ static void move_if_idle(struct peer *peer) {
     if (!peer->better_ns || peer->moving || peer->dropped || peer->state != PEER_UP ||
         !is_idle(peer))
         return;
-    log_info("link to node %s is dialled again, for a better one", peer->node);
+    log_limited(LOG_LEVEL_INFO, log_source(peer->node),
+                "link to node %s is dialled again, for a better one", peer->node);
     peer->moving = true;
     transport_of(peer)->ops->close(peer->end.conn);
 }
@@ -465,10 +470,16 @@ void peer_query(const struct peer *peer, struct peer_info *out) {
         .incarnation = peer->incarnation,
         .reads = peer->reads,
         .errors = peer->errors,
+        .odd_answers = peer->odd_answers,
         .heard_ns = peer->said_ns,
     };
     if (peer->state == PEER_UP)
         transport_of(peer)->ops->query(peer->end.conn, &out->transport);
+}
+
+uint64_t peer_note_odd_answer(struct peer *peer) {
+    peer->errors++;
+    return ++peer->odd_answers;
 }
 
 void peer_set_user(struct peer *peer, void *user) {

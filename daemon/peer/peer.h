@@ -108,16 +108,21 @@ bool peer_is_up(const struct peer *peer);
 struct peer_info {
     const char *node, *address, *data_address, *state, *last_failure;
     uint64_t incarnation, reads, errors;
+    uint64_t odd_answers;            /* that were no answers to what was asked */
     uint64_t heard_ns;               /* when it last said anything, 0 = never */
     struct transport_info transport; /* zero when not up */
 };
 void peer_query(const struct peer *peer, struct peer_info *out);
+/* It has answered something else than it was asked. How often so far, this time included. */
+uint64_t peer_note_odd_answer(struct peer *peer);
 /* A node that says it cannot reach our data address, and why, in words; "" when none says so. */
 void peers_data_failure(const struct peers *peers, char *out, size_t out_bytes);
 /* Room for the owner: a pointer kept with the peer. */
 void peer_set_user(struct peer *peer, void *user);
 void *peer_user(const struct peer *peer);
 
+/* The key with which it reads a region over its connection: bytes written to out, or -ENOENT. */
+int asker_region_key(struct asker *asker, uint32_t region, void *out, size_t out_bytes);
 const char *asker_node(const struct asker *asker);
 uint64_t asker_incarnation(const struct asker *asker);
 /* Sends the answer; dropped when the connection is gone by now (its leases are then returned). */

@@ -62,7 +62,7 @@ struct peer {
     bool moving;        /* closed by us, to be dialled again at once */
     uint64_t better_ns; /* since when a better connection could be had; 0: no */
     uint32_t next_request_id;
-    uint64_t reads, errors;
+    uint64_t reads, errors, odd_answers;
     uint64_t said_ns; /* when it last said anything; end.heard_ns also counts a new connection */
     char last_failure[160];
     struct peer_pending_list pending;

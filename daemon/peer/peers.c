@@ -58,14 +58,15 @@ static void *on_accepted(void *owner, struct transport_conn *conn, const void *h
     const char *why;
     Fb__PeerHello *peer = unpack_hello(hello, hello_bytes, &why);
     if (!peer) {
-        log_warning("peer connection refused: %s", why);
+        log_limited(LOG_LEVEL_WARNING, 0, "peer connection refused: %s", why);
         return NULL;
     }
     struct asker *asker = NULL;
     if (strcmp(peer->node, peers->node))
         asker = asker_new(peers, conn, peer->node, peer->incarnation);
     else
-        log_warning("peer connection refused: it says it is node %s, which is this node",
+        log_limited(LOG_LEVEL_WARNING, 0,
+                    "peer connection refused: it says it is node %s, which is this node",
                     peer->node);
     fb__peer_hello__free_unpacked(peer, NULL);
     return asker ? &asker->end : NULL;
@@ -78,7 +79,8 @@ static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes
     const char *why;
     Fb__PeerHello *said = unpack_hello(hello, hello_bytes, &why);
     if (said && strcmp(said->node, peer->node)) {
-        log_warning("node %s at %s says it is node %s: check its [peer] address", peer->node,
+        log_limited(LOG_LEVEL_WARNING, log_source(peer->node),
+                    "node %s at %s says it is node %s: check its [peer] address", peer->node,
                     peer->address, said->node);
         why = "another node answers at its address";
     }
@@ -137,7 +139,8 @@ static void on_closed(void *owner, void *user, const char *why) {
         return;
     }
     struct asker *asker = as_asker(end);
-    log_info("node %s no longer asks us%s%s", asker->node, *why ? ": " : "", why);
+    log_limited(LOG_LEVEL_INFO, log_source(asker->node), "node %s no longer asks us%s%s",
+                asker->node, *why ? ": " : "", why);
     asker_free(asker);
 }
 

@@ -298,6 +298,8 @@ struct store_effect {
     char sample_id[STORE_ID_BYTES_MAX + 1];
 };
 bool store_next_effect(struct store *store, uint64_t now_ns, struct store_effect *out);
+/* There is one that has not been pulled: the block must not be forgotten yet. */
+bool store_has_effect(const struct store *store);
 /* Absolute; UINT64_MAX = none. */
 uint64_t store_next_deadline_ns(const struct store *store);
 

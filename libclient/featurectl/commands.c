@@ -46,6 +46,7 @@ const struct option_spec common_options[] = {
      .argument = "PATH",
      .help = "the broker's socket (default $FEATURED_SOCKET, else /run/featured/featured.sock)"},
     {.name = "help", .letter = 'h', .help = "describe the command"},
+    {.name = "version", .letter = 'V', .help = "print the version of featurectl"},
     {0},
 };
 

@@ -59,6 +59,9 @@ void context_free_reply(Fb__ClientReply *reply);
 int context_fail(struct context *context, int status, const char *object);
 int context_refuse(struct context *context, int status, const char *object, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* The same for what does not keep the command from its work: status "WARNING" in JSON. */
+void context_warn(struct context *context, const char *object, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* A table that prints where and as the command line says. */
 #define CONTEXT_TABLE(context, table, columns)                                                     \

@@ -13,6 +13,7 @@ static const struct table_column lease_columns[] = {
     {"holder", "HOLDER", TABLE_LEFT},
     {"session_id", "SESSION", TABLE_RIGHT},
     {"age_ms", "AGE", TABLE_RIGHT},
+    {"dropped", "DROPPED", TABLE_LEFT},
     {"kind", "KIND", TABLE_LEFT},
 };
 
@@ -24,6 +25,7 @@ static void print_lease(struct table *table, const char *store, const Fb__LeaseI
     table_text(table, lease->holder);
     table_count(table, lease->session_id);
     table_duration(table, lease->age_ms);
+    table_flag(table, lease->dropped);
     table_text(table, kind);
     table_end_row(table);
 }
@@ -63,7 +65,7 @@ static int list_leases(struct context *context, const Fb__StoreInfo *store, stru
 static int run_leases(struct context *context) {
     struct table table;
     CONTEXT_TABLE(context, &table, lease_columns);
-    return each_store(context, &table, list_leases, NULL);
+    return each_store_or_dropped(context, &table, list_leases, NULL);
 }
 
 static const struct option_spec lease_options[] = {
@@ -72,7 +74,10 @@ static const struct option_spec lease_options[] = {
 const struct command command_leases = {
     .name = "leases",
     .arguments = "",
-    .summary = "who reads what, who holds most reservations, who waits first, since when; for admins",
+    .summary =
+        "who reads what, who holds most reservations, who waits first, since when; for admins",
+    .details = "DROPPED: the store was dropped meanwhile. Whoever reads of it keeps what it has; "
+               "what is held goes\nwhen the last of them has let go.",
     .options = lease_options,
     .run = run_leases,
 };

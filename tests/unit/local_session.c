@@ -165,7 +165,7 @@ TestSuite(local_session, .init = set_up, .fini = tear_down);
 static int connect_client(void) {
     int ends[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
-    const struct broker_credentials credentials = {.pid = 4312};
+    const struct broker_credentials credentials = {.pid = getpid()};
     cr_assert_eq(session_new(&sessions, ends[1], &credentials), 0);
     return ends[0];
 }
@@ -484,7 +484,7 @@ Test(local_session, a_full_broker_takes_no_session) {
 Test(local_session, a_refused_client_is_told_why_and_closed) {
     int ends[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
-    cr_assert_eq(session_refuse(&sessions, ends[1], FB__STATUS__DENIED, "not on the list"), 0);
+    cr_assert_eq(session_refuse(&sessions, ends[1], 0, FB__STATUS__DENIED, "not on the list"), 0);
     send_frame(ends[0], FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HELLO, 5, 0);
     send_frame(ends[0], FRAME_NOTE, FB__CLIENT_REQUEST__OP_RELEASE, 0, 0);
     expect_answer(ends[0], 5);
@@ -499,7 +499,7 @@ Test(local_session, only_so_many_are_refused_with_an_answer_at_once) {
     for (; count < 100 && !error; count++) {
         cr_assert_eq(
             socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends[count]), 0);
-        error = session_refuse(&sessions, ends[count][1], FB__STATUS__FULL, "full");
+        error = session_refuse(&sessions, ends[count][1], 0, FB__STATUS__FULL, "full");
     }
     cr_expect_eq(error, -EBUSY);
     cr_expect_eq(close(ends[count - 1][1]), 0, "the caller still owns the last one");
