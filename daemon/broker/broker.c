@@ -14,9 +14,9 @@
 
 #define GC_SLOTS_PER_TURN 4096u
 #define PUMP_ROUNDS_MAX 64u
-/* Items ended and effects: some 5 to 10 ms together, however much fails or ends at one moment. */
-#define WORK_PER_TURN     1024u
-#define EFFECTS_PER_STORE 512u
+/* Items ended and effects: some 5 ms together, however much fails or ends at one moment. */
+#define WORK_PER_TURN     512u
+#define EFFECTS_PER_STORE 128u
 
 /* ---- making ---- */
 

@@ -205,3 +205,78 @@ Test(turn, frozen_etcd_fails_many_puts_at_once, .timeout = 300) {
     feature_disconnect(feature);
     cluster_stop(&cluster);
 }
+
+/* ---- one that goes with all it holds, a store that goes with all that is in it ---- */
+
+#define LEASES_EACH 65536u
+#define MANY_FRAMES 60u
+
+/* Leases on one sample, as many as a session may have, each by a wire of its own. */
+static void lease_all(struct wire *wire, const char *sample_id, uint32_t count) {
+    Fb__GetItem items[BATCH_ITEMS], *pointers[BATCH_ITEMS];
+    uint32_t handle = wire_open(wire, "run");
+    for (uint32_t i = 0; i < BATCH_ITEMS; i++) {
+        fb__get_item__init(&items[i]);
+        items[i].sample_id = (char *)sample_id;
+        pointers[i] = &items[i];
+    }
+    Fb__Get get = FB__GET__INIT;
+    get.handle = handle;
+    get.n_items = BATCH_ITEMS;
+    get.items = pointers;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_GET;
+    request.get = &get;
+    for (uint32_t got = 0; got < count; got += BATCH_ITEMS) {
+        Fb__ClientReply *reply = wire_call(wire, &request);
+        CHECK(reply->get && reply->get->n_items == BATCH_ITEMS &&
+                  reply->get->items[BATCH_ITEMS - 1]->status == FB__STATUS__OK,
+              "%s", reply->get ? reply->get->items[BATCH_ITEMS - 1]->error : reply->error);
+        fb__client_reply__free_unpacked(reply, NULL);
+    }
+}
+
+Test(turn, sessions_go_with_all_their_leases_and_a_store_with_all_its_samples, .timeout = 300) {
+    struct cluster cluster;
+    struct flooder flooders[FLOODERS];
+    struct process process;
+    struct wire readers[3];
+    cluster_start(&cluster, &(struct cluster_options){.nodes = 1,
+                                                      .ini = "[store run]\nmax_samples = 1000000\n"
+                                                             "max_resident_bytes = 1GiB\n"});
+    for (uint32_t i = 0; i < FLOODERS; i++)
+        flooder_open(&flooders[i], &cluster, i);
+    flood(flooders, MANY_FRAMES);
+    flood_await(flooders, 0);
+    for (uint32_t i = 0; i < FLOODERS; i++) {
+        CHECK(flooders[i].ok == (uint64_t)MANY_FRAMES * BATCH_ITEMS, "%" PRIu64 " put",
+              flooders[i].ok);
+        wire_close(&flooders[i].wire);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        wire_connect(&readers[i], cluster.nodes[0].socket_path);
+        wire_hello(&readers[i], 100 + i);
+        lease_all(&readers[i], "f0-0-0", LEASES_EACH);
+    }
+    CHECK(cluster_numbers(&cluster, 0, "run").leases == 3 * LEASES_EACH, "not all are leased");
+    neighbour_start(&process, &cluster);
+    for (uint32_t i = 0; i < 3; i++)
+        wire_close(&readers[i]);
+    WAIT_UNTIL(cluster_numbers(&cluster, 0, "run").leases == 0, PATIENCE_MS);
+    neighbour_stop(&process, &cluster, "three sessions end with 65,536 leases each");
+    CHECK(cluster_numbers(&cluster, 0, "run").resident == FLOODERS * MANY_FRAMES * BATCH_ITEMS,
+          "sessions that died consumed");
+
+    neighbour_start(&process, &cluster);
+    struct feature *feature = cluster_connect(&cluster, 0);
+    struct feature_store *store = cluster_open(feature, "run", false);
+    CHECK_OK(feature_store_drop(feature, "run"));
+    struct feature_key last = {.sample_id = "f7-59-255"};
+    struct feature_view *view = NULL;
+    CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_get(store, last, NULL, &view));
+    feature_store_close(store);
+    WAIT_UNTIL(cluster_health(&cluster, 0).resident_bytes == 0, PATIENCE_MS);
+    neighbour_stop(&process, &cluster, "a store of 122,880 samples is dropped");
+    feature_disconnect(feature);
+    cluster_stop(&cluster);
+}
