@@ -36,7 +36,7 @@ struct squatter {
 
 static void squatter_open(struct squatter *squatter, struct world *world) {
     *squatter = (struct squatter){0};
-    payload_init(&squatter->all, "all", 1, 4 * MIB - 65536);
+    payload_init(&squatter->all, "all", 1, 4 * MIB - 32768);
     squatter->feature = cluster_connect(&world->cluster, 0);
     squatter->store = cluster_open(squatter->feature, "run", false);
 }
@@ -53,7 +53,7 @@ static void squatter_close(struct squatter *squatter) {
 
 static void put_and_consume(struct world *world, const char *sample_id, uint32_t deadline_ms) {
     struct payload payload;
-    payload_init(&payload, sample_id, 7, 100000);
+    payload_init(&payload, sample_id, 7, 60000);
     CHECK_OK(payload_put(&payload, world->producer, deadline_ms, NULL));
     payload_check_get(&payload, world->consumer, by_id(sample_id), FEATURE_CONSUMED);
     payload_deinit(&payload);
@@ -110,6 +110,18 @@ SQUAT(squat_what_was_committed_stays, FOUR_MIB "max_reserve = 300ms\n") {
     payload_check_get(&squatter.all, world->consumer, by_id("all"), FEATURE_CONSUMED);
     payload_deinit(&payload);
     squatter_close(&squatter);
+    world_settle(world);
+}
+
+/* A copy of so many bytes takes longer than a millisecond on any machine. */
+SQUAT(squat_a_copying_put_stops_in_time,
+      "[store run]\nmax_resident_bytes = 128MiB\nmax_reserve = 1ms\n") {
+    struct payload large;
+    payload_init(&large, "large", 9, 100 * MIB);
+    CHECK_STATUS(FEATURE_E_TIMEOUT, payload_put(&large, world->producer, 0, NULL));
+    CHECK_SAYS("max_reserve");
+    put_and_consume(world, "small", 20000); /* inline: committed with the reservation */
+    payload_deinit(&large);
     world_settle(world);
 }
 
