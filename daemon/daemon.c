@@ -92,7 +92,8 @@ static void schedule(struct daemon *daemon, uint64_t now_ns) {
     uint64_t next_ns = broker_next_deadline_ns(daemon->broker);
     if (daemon->phase == PHASE_DRAINING && daemon->drain_until_ns < next_ns)
         next_ns = daemon->drain_until_ns;
-    if (next_ns <= now_ns) { /* a timer of 0 ms would run again and again before any socket is read */
+    if (next_ns <=
+        now_ns) { /* a timer of 0 ms would run again and again before any socket is read */
         uv_timer_stop(&daemon->timer);
         uv_idle_start(&daemon->due, on_due);
         return;

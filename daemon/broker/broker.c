@@ -13,7 +13,7 @@
 #include "state.h"
 
 #define GC_SLOTS_PER_TURN 4096u
-#define PUMP_ROUNDS_MAX 64u
+#define PUMP_ROUNDS_MAX   64u
 /* Items ended and effects: some 5 ms together, however much fails or ends at one moment. */
 #define WORK_PER_TURN     512u
 #define EFFECTS_PER_STORE 128u
@@ -229,8 +229,8 @@ static bool collect_space(struct broker *broker, struct space *space, uint32_t b
     log_ended_reservations(space);
     if (!space->settings.max_hold_ms || !TAILQ_EMPTY(&broker->gc_asked))
         return false;
-    space->gc_freed += store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS,
-                                broker->now_ns, budget);
+    space->gc_freed +=
+        store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS, broker->now_ns, budget);
     if (store_gc_goes_on(space->store))
         return true;
     log_gc(space);

@@ -107,8 +107,8 @@ void outbox_ack(struct broker *broker, struct peer *peer, const char *store,
 /* A lease given back unconsumed over a link that has gone: the home has ended it by itself. */
 static bool is_moot(const struct outbox *outbox, const struct pending_end *end) {
     bool link_holds = peer_is_up(outbox->peer) && peer_epoch(outbox->peer) == end->epoch;
-    return !end->is_ack && ((!end->consumed && !link_holds) ||
-                            BROKER_PLANTED(PLANTED_RELEASE_FORGOTTEN));
+    return !end->is_ack &&
+           ((!end->consumed && !link_holds) || BROKER_PLANTED(PLANTED_RELEASE_FORGOTTEN));
 }
 
 static void put_back(struct outbox *outbox) {

@@ -143,8 +143,8 @@ static void answer(struct publishing *publishing) {
                                                            : "the directory cannot be reached");
 }
 
-/* When it goes on by itself: asks again, or looks whether a home is dead by now. Answers bring it on
- * before. */
+/* When it goes on by itself: asks again, or looks whether a home is dead by now. Answers bring it
+ * on before. */
 static void schedule(struct publishing *publishing) {
     uint64_t next_ns = UINT64_MAX;
     const struct older_home *home;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Three hash tables of lists, of a fixed size: growing one would take a long turn of the loop. Their
- * memory is touched as it is used.
+ * Three hash tables of lists, of a fixed size: growing one would take a long turn of the loop.
+ * Their memory is touched as it is used.
  */
 #include "publish_set.h"
 
@@ -73,8 +73,8 @@ void publish_set_remove(struct publish_set *set, struct publishing *publishing) 
 
 struct publishing *publish_set_by_generation(struct publish_set *set, const struct space *space,
                                              uint64_t generation, struct publishing *after) {
-    struct publishing *at = after ? LIST_NEXT(after, by_generation)
-                                  : LIST_FIRST(of_generation(set, generation));
+    struct publishing *at =
+        after ? LIST_NEXT(after, by_generation) : LIST_FIRST(of_generation(set, generation));
     while (at && (at->space != space || at->generation != generation))
         at = LIST_NEXT(at, by_generation);
     return at;
@@ -92,8 +92,8 @@ struct publishing *publish_set_by_sample(struct publish_set *set, const struct s
 struct publishing *publish_set_by_op(struct publish_set *set, const struct space *space,
                                      struct store_op op) {
     struct publishing *at = LIST_FIRST(of_op(set, op));
-    while (at && (at->space != space || at->op.op_id != op.op_id ||
-                  at->op.client_id != op.client_id))
+    while (at &&
+           (at->space != space || at->op.op_id != op.op_id || at->op.client_id != op.client_id))
         at = LIST_NEXT(at, by_op);
     return at;
 }

@@ -34,13 +34,14 @@ static void answer_committed(struct item *item, const struct store_answer *answe
 static void refuse_ended(struct item *item, uint64_t reservation) {
     const struct space *space = item->call->space;
     char bound[32];
-    item_done(item, FB__STATUS__NOT_FOUND,
-              "store %s: reservation %016llx was not committed within max_reserve = %s (the smaller "
-              "of max_reserve and max_hold) and has ended; its room may be another's by now: write "
-              "nothing more there, put the sample again, and raise [stores] max_reserve if its "
-              "bytes take that long",
-              space->name, (unsigned long long)reservation,
-              log_duration(space->settings.max_reserve_ms, bound));
+    item_done(
+        item, FB__STATUS__NOT_FOUND,
+        "store %s: reservation %016llx was not committed within max_reserve = %s (the smaller "
+        "of max_reserve and max_hold) and has ended; its room may be another's by now: write "
+        "nothing more there, put the sample again, and raise [stores] max_reserve if its "
+        "bytes take that long",
+        space->name, (unsigned long long)reservation,
+        log_duration(space->settings.max_reserve_ms, bound));
 }
 
 /* keeps: the client knows of the reservation, and may commit it again. */

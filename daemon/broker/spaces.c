@@ -17,9 +17,9 @@
 #define PAGE_BYTES 4096ull
 
 /* In one turn of the loop. */
-#define DROP_SLOTS       4096u
-#define LEAVE_HOLDINGS   1024u
-#define GIVE_BACK_BYTES  (32ull << 20)
+#define DROP_SLOTS      4096u
+#define LEAVE_HOLDINGS  1024u
+#define GIVE_BACK_BYTES (32ull << 20)
 
 /* A holder whose session or connection is gone. */
 struct leaving {
@@ -215,8 +215,7 @@ int space_create(struct broker *broker, const struct config_store *config, const
 
 void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
     space->dropped = true;
-    space->drop_walked =
-        store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS, now_ns);
+    space->drop_walked = store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS, now_ns);
     broker->gc_ns = now_ns;
     log_info("store %s: dropped", space->name);
     struct broker_session *session;
@@ -261,8 +260,8 @@ static void detach_holders(struct broker *broker, struct space *space) {
 static bool space_reap(struct broker *broker, struct space *space) {
     struct store_totals totals;
     if (!space->drop_walked)
-        space->drop_walked = store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS,
-                                             broker->now_ns);
+        space->drop_walked =
+            store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS, broker->now_ns);
     if (!space->drop_walked)
         return true;
     if (space->uses || store_has_effect(space->store))

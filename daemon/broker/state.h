@@ -48,8 +48,8 @@ struct space {
     struct store *store;
     uint64_t event_last; /* last event handed to subscribers */
     uint64_t reserves_ended_logged;
-    uint64_t gc_freed;                    /* in the pass under way */
-    bool drop_walked, detached;           /* dropped: all slots; no transport or prefault has it */
+    uint64_t gc_freed;          /* in the pass under way */
+    bool drop_walked, detached; /* dropped: all slots; no transport or prefault has it */
     uint64_t drop_cursor, given_back_bytes; /* dropped: how far its end has come */
 };
 
@@ -127,9 +127,9 @@ struct item {
     struct call *call;
     struct deadline timed; /* in broker->timed */
     bool done;
-    bool in_store;         /* a store's waiter queue holds it */
-    bool draining;         /* in broker->drains, by drain_link */
-    bool collecting;       /* in broker->gc_asked, by drain_link */
+    bool in_store;   /* a store's waiter queue holds it */
+    bool draining;   /* in broker->drains, by drain_link */
+    bool collecting; /* in broker->gc_asked, by drain_link */
     bool gc_begun;
     uint64_t gc_hold_ns, gc_freed;
     LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
@@ -295,7 +295,7 @@ struct broker {
     uint64_t next_owner; /* session and asking ids */
     struct asking_list askings;
     struct fetch_list fetches;
-    struct deadlines timed;  /* items with a deadline that no store keeps for them */
+    struct deadlines timed;    /* items with a deadline that no store keeps for them */
     struct item_list gc_asked; /* asked for by clients, one after the other */
     struct item_list drains;   /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;

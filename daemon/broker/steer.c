@@ -9,7 +9,7 @@
 #include "state.h"
 
 #define GC_SLOTS_PER_TURN 4096u
-#define EVENTS_PER_PUMP 256u
+#define EVENTS_PER_PUMP   256u
 
 bool steer_gc(struct broker_session *session, uint32_t request_id, bool wants_reply,
               const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,

@@ -20,17 +20,18 @@ static struct turns_part *turns_part(struct turns *turns, uint64_t now_ns) {
 
 static void turns_warn(struct broker *broker, uint64_t turn_ns, uint64_t pump_ns) {
     const struct turns *turns = &broker->turns;
-    log_warning("node %s: one turn of the loop took %.0f ms, and everybody waited: %.0f ms for what "
-                "came from clients, peers and etcd (%llu requests), %.0f ms for what was due (%llu "
-                "requests' items ended, %llu effects of stores); %llu such turns since the last "
-                "warning",
-                broker->config->node, (double)turn_ns / NS_PER_MS_FLOAT,
-                (double)(turn_ns - pump_ns) / NS_PER_MS_FLOAT,
-                (unsigned long long)(broker->request_count - turns->requests_before),
-                (double)pump_ns / NS_PER_MS_FLOAT,
-                (unsigned long long)(broker->items_ended - turns->items_before),
-                (unsigned long long)(broker->effects_done - turns->effects_before),
-                (unsigned long long)turns->unwarned);
+    log_warning(
+        "node %s: one turn of the loop took %.0f ms, and everybody waited: %.0f ms for what "
+        "came from clients, peers and etcd (%llu requests), %.0f ms for what was due (%llu "
+        "requests' items ended, %llu effects of stores); %llu such turns since the last "
+        "warning",
+        broker->config->node, (double)turn_ns / NS_PER_MS_FLOAT,
+        (double)(turn_ns - pump_ns) / NS_PER_MS_FLOAT,
+        (unsigned long long)(broker->request_count - turns->requests_before),
+        (double)pump_ns / NS_PER_MS_FLOAT,
+        (unsigned long long)(broker->items_ended - turns->items_before),
+        (unsigned long long)(broker->effects_done - turns->effects_before),
+        (unsigned long long)turns->unwarned);
 }
 
 void broker_turn_took(struct broker *broker, uint64_t now_ns, uint64_t turn_ns, uint64_t pump_ns) {

@@ -35,7 +35,7 @@
 #include "send_queue.h"
 
 #define PACKETS_PER_WAKE_UP      16u
-#define SESSION_READS_NS         1000000u  /* of one session in one turn; one packet is always read */
+#define SESSION_READS_NS         1000000u /* of one session in one turn; one packet is always read */
 #define TURN_READS_NS            10000000u /* of all of them */
 #define SEND_QUEUE_BYTES_DEFAULT (4u << 20)
 #define HELLO_TIMEOUT_MS_DEFAULT 5000u
@@ -230,8 +230,8 @@ static void session_watch(struct session *session, int pidfd) {
 
 static void session_watch_peer(struct session *session) {
     const struct sessions_options *options = &session->set->options;
-    int pidfd = (options->peer_pidfd ? options->peer_pidfd : death_peer_pidfd)(session->fd,
-                                                                               session->pid);
+    int pidfd =
+        (options->peer_pidfd ? options->peer_pidfd : death_peer_pidfd)(session->fd, session->pid);
     if (pidfd >= 0)
         session_watch(session, pidfd);
     else if (pidfd == -ESRCH)

@@ -23,8 +23,8 @@ static enum store_result check_limits(const struct store *store, uint32_t holder
 }
 
 static enum store_result wait_for_room(struct store *store, uint32_t holder,
-                                       const struct store_put *put, uint64_t bytes,
-                                       uint64_t now_ns, struct store_refusal *refusal) {
+                                       const struct store_put *put, uint64_t bytes, uint64_t now_ns,
+                                       struct store_refusal *refusal) {
     const struct holder_slot *h = holder_at(store, holder);
     if (h->queued_bytes > h->limits.queued_bytes ||
         bytes > h->limits.queued_bytes - h->queued_bytes)

@@ -113,11 +113,11 @@ struct store_options {
     uint32_t max_replays; /* remembered answers of operations */
     uint32_t max_events;  /* size of the event ring */
     enum store_policy policy;
-    uint32_t readers;     /* >= 1 */
+    uint32_t readers;        /* >= 1 */
     uint64_t max_hold_ns;    /* 0 = for ever */
     uint64_t max_reserve_ns; /* a reservation may stay PLANNED so long; 0 = for ever */
     uint64_t max_pass_ns;    /* see store_reserve() */
-    uint64_t seed;        /* random: hash keys and lease tokens derive from it */
+    uint64_t seed;           /* random: hash keys and lease tokens derive from it */
     struct store_account *account;
 };
 
@@ -164,14 +164,14 @@ struct store_reservation {
     uint64_t token;
     uint64_t extent_offset;
 };
-/* STORE_OK, STORE_WAIT, STORE_E_FULL, STORE_E_LIMIT or STORE_E_TOO_LARGE. On STORE_WAIT the put's id
- * and spec have been copied.
+/* STORE_OK, STORE_WAIT, STORE_E_FULL, STORE_E_LIMIT or STORE_E_TOO_LARGE. On STORE_WAIT the put's
+ * id and spec have been copied.
  *
  * The line for room is first in, first out, with one exception: while its first cannot be served,
  * those behind it that fit may pass it, for max_pass_ns from when it came to the head of the line.
  * After that nobody passes until it is served or its time ends. Those who pass are tried in their
- * order, the first STORE_LOOK_MAX of the line; a newcomer passes at once if no more than those wait.
- * The line for landing space has the same rule. */
+ * order, the first STORE_LOOK_MAX of the line; a newcomer passes at once if no more than those
+ * wait. The line for landing space has the same rule. */
 #define STORE_LOOK_MAX 64u
 enum store_result store_reserve(struct store *store, uint32_t holder, const struct store_put *put,
                                 uint64_t now_ns, struct store_reservation *out,
@@ -374,7 +374,7 @@ struct store_room {
     /* A reader of the generation that has been RETIRED for longest. */
     bool has_reader;
     uint64_t reader, reader_since_ns;
-    bool has_first; /* a put waits */
+    bool has_first;                              /* a put waits */
     uint64_t first, first_bytes, first_since_ns; /* since_ns: at the head of the line */
 };
 void store_room(const struct store *store, struct store_room *out);

@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "checks.h"
-#include "frame.h"
 #include "cluster.h"
+#include "frame.h"
 #include "wire.h"
 
 #define PATIENCE_MS 120000u

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reservations end by the clock, the line lets those who fit pass for a time, and the store says who
- * holds its room.
+ * Reservations end by the clock, the line lets those who fit pass for a time, and the store says
+ * who holds its room.
  */
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -14,9 +14,9 @@
 static const struct deadline *earliest(const struct deadline things[THINGS]) {
     const struct deadline *first = NULL;
     for (uint32_t i = 0; i < THINGS; i++)
-        if (things[i].queued && (!first || things[i].at_ns < first->at_ns ||
-                                 (things[i].at_ns == first->at_ns &&
-                                  things[i].sequence < first->sequence)))
+        if (things[i].queued &&
+            (!first || things[i].at_ns < first->at_ns ||
+             (things[i].at_ns == first->at_ns && things[i].sequence < first->sequence)))
             first = &things[i];
     return first;
 }
