@@ -93,14 +93,53 @@ const struct config_key config_keys[] = {
     {SECTION_LOCAL, "allow_gids", FIELD(config, allow_gids, GIDS), ""},
     {SECTION_LOCAL, "admin_uids", FIELD(config, admin_uids, UIDS, LIVE), ""},
     {SECTION_LOCAL, "max_sessions", FIELD(config, max_sessions, INTEGER(1, 65536), LIVE), "1024"},
+    {SECTION_LOCAL, "max_sessions_per_user",
+     FIELD(config, max_sessions_per_user, INTEGER(0, 65536), LIVE), "0"},
+    {SECTION_LOCAL, "admin_sessions", FIELD(config, admin_sessions, INTEGER(0, 65536), LIVE), "16"},
+    {SECTION_LOCAL, "hello_timeout",
+     FIELD(config, hello_timeout_ms, DURATION(10, HOUR_MS)), "5s"},
+    {SECTION_LOCAL, "max_handles_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_HANDLES], INTEGER(1, 16777216), LIVE), "256"},
+    {SECTION_LOCAL, "max_handles_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_HANDLES], INTEGER(1, 16777216), LIVE), "65536"},
     {SECTION_LOCAL, "max_leases_per_session",
-     FIELD(config, max_leases_per_session, INTEGER(1, 16777216), LIVE), "65536"},
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_LEASES], INTEGER(1, 16777216), LIVE), "65536"},
+    {SECTION_LOCAL, "max_leases_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_LEASES], INTEGER(1, 16777216), LIVE), "262144"},
     {SECTION_LOCAL, "max_reservations_per_session",
-     FIELD(config, max_reservations_per_session, INTEGER(1, 1048576), LIVE), "1024"},
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_RESERVATIONS], INTEGER(1, 16777216), LIVE), "1024"},
+    {SECTION_LOCAL, "max_reservations_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_RESERVATIONS], INTEGER(1, 16777216), LIVE), "16384"},
     {SECTION_LOCAL, "max_requests_per_session",
-     FIELD(config, max_requests_per_session, INTEGER(1, 65536), LIVE), "256"},
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_REQUESTS], INTEGER(1, 16777216), LIVE), "256"},
+    {SECTION_LOCAL, "max_requests_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_REQUESTS], INTEGER(1, 16777216), LIVE), "16384"},
+    {SECTION_LOCAL, "max_waits_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_WAITS], INTEGER(1, 16777216), LIVE), "8192"},
+    {SECTION_LOCAL, "max_waits_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_WAITS], INTEGER(1, 16777216), LIVE), "32768"},
     {SECTION_LOCAL, "max_queued_bytes_per_session",
-     FIELD(config, max_queued_bytes_per_session, BYTES(0, 64 * TiB), LIVE), "64GiB"},
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_QUEUED_BYTES], BYTES(0, 64 * TiB), LIVE), "64GiB"},
+    {SECTION_LOCAL, "max_queued_bytes_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_QUEUED_BYTES], BYTES(0, 64 * TiB), LIVE), "256GiB"},
+    {SECTION_LOCAL, "max_kept_bytes_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_KEPT_BYTES], BYTES(0, 64 * GiB), LIVE), "64MiB"},
+    {SECTION_LOCAL, "max_kept_bytes_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_KEPT_BYTES], BYTES(0, 64 * GiB), LIVE), "256MiB"},
+    {SECTION_LOCAL, "max_unread_bytes_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_UNREAD_BYTES], BYTES(256 * KiB, 64 * GiB), LIVE), "4MiB"},
+    {SECTION_LOCAL, "max_unread_bytes_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_UNREAD_BYTES], BYTES(256 * KiB, 64 * GiB), LIVE), "256MiB"},
+    {SECTION_LOCAL, "max_unread_descriptors_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_UNREAD_DESCRIPTORS], INTEGER(1, 65536), LIVE), "16"},
+    {SECTION_LOCAL, "max_unread_descriptors_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_UNREAD_DESCRIPTORS], INTEGER(1, 65536), LIVE), "64"},
+    {SECTION_LOCAL, "max_pending_ends_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_PENDING_ENDS], INTEGER(1, 16777216), LIVE), "16384"},
+    {SECTION_LOCAL, "max_pending_ends_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_PENDING_ENDS], INTEGER(1, 16777216), LIVE), "65536"},
+    {SECTION_LOCAL, "max_pending_ends",
+     FIELD(config, limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS], INTEGER(1, 16777216), LIVE), "262144"},
 
     {SECTION_MEMORY, "max_resident_bytes",
      FIELD(config, max_resident_bytes, PAGES(4 * KiB, 64 * TiB), LIVE), NULL},
@@ -127,6 +166,8 @@ const struct config_key config_keys[] = {
     {SECTION_STORES, "max_samples",
      FIELD(config, store_defaults.max_samples, INTEGER(1, 16777216)), "1048576"},
     {SECTION_STORES, "max_stores", FIELD(config, max_stores, INTEGER(1, CONFIG_STORES_MAX), LIVE), "64"},
+    {SECTION_STORES, "max_stores_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_STORES], INTEGER(0, CONFIG_STORES_MAX), LIVE), "64"},
     {SECTION_STORE, "secret_file", FIELD(config, store_defaults.secret_file, OPTIONAL_PATH), ""},
     {SECTION_STORE, "allow_uids", FIELD(config, store_defaults.allow_uids, UIDS, LIVE), ""},
     {SECTION_STORE, "writer_uids", FIELD(config, store_defaults.writer_uids, UIDS, LIVE), ""},
@@ -140,6 +181,15 @@ const struct config_key config_keys[] = {
     {SECTION_PEERS, "require_rdma", FIELD(config, require_rdma, BOOL(false)), "off"},
     {SECTION_PEERS, "chunk_bytes", FIELD(config, chunk_bytes, PAGES(64 * KiB, 64 * MiB)), "1MiB"},
     {SECTION_PEERS, "reads_per_peer", FIELD(config, reads_per_peer, INTEGER(1, 1024)), "8"},
+    {SECTION_PEERS, "max_connections", FIELD(config, max_connections, INTEGER(1, 65536)), "1024"},
+    {SECTION_PEERS, "max_unread_bytes_per_peer",
+     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_UNREAD_BYTES], BYTES(1 * MiB, 64 * GiB)), "64MiB"},
+    {SECTION_PEERS, "max_connections_per_peer",
+     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_CONNECTIONS], INTEGER(1, 1024), LIVE), "8"},
+    {SECTION_PEERS, "max_leases_per_peer",
+     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_LEASES], INTEGER(1, 16777216), LIVE), "262144"},
+    {SECTION_PEERS, "max_waits_per_peer",
+     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_WAITS], INTEGER(1, 16777216), LIVE), "32768"},
     {SECTION_PEERS, "peer_timeout", FIELD(config, peer_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
     {SECTION_PEERS, "ping_interval", FIELD(config, ping_interval_ms, DURATION(10, HOUR_MS)), "1s"},
     {SECTION_PEERS, "reconnect_max", FIELD(config, reconnect_max_ms, DURATION(10, HOUR_MS)), "5s"},
@@ -182,7 +232,6 @@ const struct config_key config_keys[] = {
 #define STORE_BEGIN offsetof(struct config, store_defaults)
 #define STORE_END   (STORE_BEGIN + sizeof(struct config_store))
 const size_t config_key_count = KEY_COUNT;
-static_assert(KEY_COUNT <= 64, "the keys a section gave are kept as bits of a uint64_t");
 
 struct parser {
     const char *path;
@@ -193,8 +242,8 @@ struct parser {
     char title[16 + CONFIG_NAME_MAX];      /* what stands between its brackets */
     uint32_t section_lines[SECTION_COUNT]; /* where it began; 0 = not in the file */
     uint32_t key_lines[KEY_COUNT];         /* the last line that gave it; 0 = none */
-    uint64_t given;                        /* bit i: config_keys[i] given in this section */
-    uint64_t stores_given[CONFIG_STORES_MAX];
+    bool given[KEY_COUNT];                 /* in this section */
+    bool stores_given[CONFIG_STORES_MAX][KEY_COUNT];
     bool failed;
     char *why;
     size_t why_bytes;
@@ -287,7 +336,7 @@ static int add_store(struct parser *p, const char *name) {
 /* What the section just left behind must have. */
 static int end_section(struct parser *p) {
     if (p->section == SECTION_STORE)
-        p->stores_given[p->config->store_count - 1] = p->given;
+        memcpy(p->stores_given[p->config->store_count - 1], p->given, sizeof p->given);
     if (p->section == SECTION_PEER && !p->config->peers[p->config->peer_count - 1].address[0])
         return fail(p, p->section_lines[SECTION_PEER],
                     "[%s]: has no address; allowed: address = host:port", p->title);
@@ -318,7 +367,7 @@ static int enter_section(struct parser *p, const char *word, const char *name) {
         return 0;
     p->section = section;
     p->section_lines[section] = p->line;
-    p->given = 0;
+    memset(p->given, 0, sizeof p->given);
     return 1;
 }
 
@@ -376,11 +425,11 @@ static int take_pair(void *user, const char *section, const char *name, const ch
         return fail(p, p->line, "[%s] %s = %s: no such key; allowed: %s", p->title, name, value,
                     text);
     }
-    if (p->given & 1ull << i)
+    if (p->given[i])
         return fail(p, p->line,
                     "[%s] %s = %s: given twice, first in line %" PRIu32 "; allowed: once", p->title,
                     name, value, p->key_lines[i]);
-    p->given |= 1ull << i;
+    p->given[i] = true;
     p->key_lines[i] = p->line;
     void *field = field_of(p->config, p->section, &config_keys[i]);
     if (!config_value_parse(&config_keys[i].rule, value, field, text, sizeof text))
@@ -393,7 +442,7 @@ static int take_pair(void *user, const char *section, const char *name, const ch
 static void inherit(struct parser *p) {
     for (size_t s = 0; s < p->config->store_count; s++)
         for (size_t i = 0; i < KEY_COUNT; i++)
-            if (config_key_is_of_store(&config_keys[i]) && !(p->stores_given[s] & 1ull << i))
+            if (config_key_is_of_store(&config_keys[i]) && !p->stores_given[s][i])
                 memcpy(config_store_field(&p->config->stores[s], &config_keys[i]),
                        config_store_field(&p->config->store_defaults, &config_keys[i]),
                        config_keys[i].rule.field_bytes);
@@ -510,6 +559,7 @@ static uint64_t half_of_memory_bytes(void) {
 void config_defaults(struct config *out) {
     char why[128];
     memset(out, 0, sizeof *out);
+    charge_limits_init(&out->limits);
     for (size_t i = 0; i < KEY_COUNT; i++) {
         bool good = !config_keys[i].preset ||
                     config_value_parse(&config_keys[i].rule, config_keys[i].preset,

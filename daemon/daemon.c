@@ -179,9 +179,14 @@ static void on_secret_change(void *context, const char *what, const char *how) {
     log_warning("reload: %s: %s: takes a restart, the old secret stays in force", what, how);
 }
 
+static void say_of_next_start(bool warning, const char *sentence) {
+    if (warning)
+        log_warning("reload: at the next start: %s", sentence);
+}
+
 static void reload(struct daemon *daemon) {
     struct config wanted;
-    char why[1024];
+    char why[ENVIRONMENT_SENTENCE_BYTES];
     if (config_load(daemon->config_path, &wanted, why, sizeof why) < 0) {
         log_error("reload: %s; the old configuration stays", why);
         return;
@@ -189,6 +194,8 @@ static void reload(struct daemon *daemon) {
     enum log_level before = daemon->config.log_level;
     bool different = config_reload(&daemon->config, &wanted, on_change, NULL);
     different |= secret_prints_compare(daemon->secret_prints, on_secret_change, NULL);
+    if (different && environment_check(&wanted, say_of_next_start, why, sizeof why) < 0)
+        say_of_next_start(true, why);
     config_deinit(&wanted);
     if (daemon->config.log_level != before) /* else --verbose stays as it is */
         log_set_level(daemon->config.log_level);
@@ -344,8 +351,8 @@ static int build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
         .chunk_bytes = (uint32_t)daemon->config.chunk_bytes,
         .reads_per_connection = daemon->config.reads_per_peer,
         .handshake_timeout_ms = daemon->config.handshake_timeout_ms,
-        .send_queue_bytes = 64ull << 20,
-        .connections_max = CONFIG_PEERS_MAX,
+        .send_queue_bytes = daemon->config.limits.of[ACCOUNT_PEER][CHARGE_UNREAD_BYTES],
+        .connections_max = daemon->config.max_connections,
     };
     if (*daemon->config.listen || daemon->config.peer_count ||
         daemon->config.directory == CONFIG_DIRECTORY_ETCD)
@@ -447,6 +454,7 @@ static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes
         .socket_group = daemon->config.socket_group,
         .allow_uids = &daemon->config.allow_uids,
         .allow_gids = &daemon->config.allow_gids,
+        .sessions = {.hello_timeout_ms = daemon->config.hello_timeout_ms},
     };
     return listener_new(&daemon->loop, &options, daemon->broker, &daemon->listener, why, why_bytes);
 }

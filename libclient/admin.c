@@ -11,7 +11,8 @@
 int feature_admin_call(struct feature *feature, const Fb__ClientRequest *message,
                        uint32_t deadline_ms, Fb__ClientReply **reply_out) {
     struct fc_request request =
-        FC_REQUEST(.feature = feature, .what = "request", .deadline_ns = fc_deadline_ns(deadline_ms),
+        FC_REQUEST(.feature = feature, .what = "request",
+                   .deadline_ns = fc_deadline_ns(deadline_ms),
                    .grace_ms = deadline_ms ? ADMIN_GRACE_MS : 0, .once = true);
     request.message = *message;
     int rc = fc_request(&request);

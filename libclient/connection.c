@@ -152,7 +152,6 @@ static int say_hello(struct feature *feature, struct fc_link *link, uint64_t dea
     request.hello = &hello;
     struct fc_exchange exchange = {.request = &request, .deadline_ns = deadline_ns};
     int rc = fc_link_call(link, &exchange);
-    feature->unclear = rc != FC_LINK_LOST;
     if (rc == FC_LINK_LOST)
         return fc_fail(FEATURE_E_UNAVAILABLE, "greet the broker at %s: %s", feature->socket_path,
                        link->why);
@@ -201,7 +200,7 @@ static int attempt(struct feature *feature, uint64_t deadline_ns, struct fc_link
     fc_fork_unlock();
     int rc = fd < 0 ? refuse_path(feature, -fd) : FEATURE_OK;
     pthread_mutex_lock(&feature->lock);
-    feature->unclear = fd != -ECONNREFUSED && fd != -ENOENT;
+    feature->nobody = fd == -ECONNREFUSED || fd == -ENOENT;
     if (rc)
         return rc;
     if (!link)
@@ -279,12 +278,12 @@ int fc_connection_ready(struct feature *feature, uint64_t deadline_ns) {
     }
 }
 
-bool fc_connection_look(struct feature *feature, uint64_t deadline_ns) {
-    if (fc_connection_link(feature))
-        return true;
-    if (feature->closed || feature->connecting || fc_now_ns() < feature->retry_ns)
+bool fc_connection_gone(struct feature *feature, uint64_t deadline_ns) {
+    if (fc_connection_link(feature) || feature->connecting)
         return false;
-    return connect_once(feature, deadline_ns) == FEATURE_OK;
+    if (!feature->closed && fc_now_ns() >= feature->retry_ns)
+        (void)connect_once(feature, deadline_ns);
+    return !fc_connection_link(feature) && feature->nobody;
 }
 
 void fc_connection_settle(struct feature *feature) {

@@ -40,7 +40,7 @@ struct feature {
     uint64_t retry_ns; /* no attempt before */
     uint32_t backoff_ms;
     char why[256];          /* the last attempt failed */
-    bool unclear;           /* it failed for something else than that nobody is there */
+    bool nobody;            /* and nobody was there */
     uint64_t release_count; /* notes and rides sent; see release.c */
     struct fc_flusher flusher;
     struct feature_store *stores;
@@ -58,10 +58,10 @@ int fc_connection_check(const struct feature *feature);
 int fc_connection_ready(struct feature *feature, uint64_t deadline_ns);
 /* With the lock held: the flusher sends what the socket did not take. */
 void fc_connection_settle(struct feature *feature);
-/* With the lock held, returns with it held: one attempt to connect where there is no link, unless
- * it is too soon for one, which waits no longer than deadline_ns. False: this process could not
- * try, or the broker did not answer. */
-bool fc_connection_look(struct feature *feature, uint64_t deadline_ns);
+/* With the lock held, returns with it held: true if there is no link and nobody at the socket.
+ * Makes one attempt to connect to find out, until deadline_ns, unless it is too soon for another.
+ */
+bool fc_connection_gone(struct feature *feature, uint64_t deadline_ns);
 /* The link if it is not known to be broken, else NULL. With the lock held. */
 struct fc_link *fc_connection_link(const struct feature *feature);
 void fc_connection_ref(struct feature *feature);

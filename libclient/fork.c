@@ -60,6 +60,12 @@ int fc_fork_init(void) {
     return error;
 }
 
+/* When the library is loaded, so that handlers of the application, which may call the library, run
+ * outside of ours: before prepare, and after the other two. fc_fork_init() reports a failure. */
+__attribute__((constructor)) static void fork_at_load(void) {
+    (void)fc_fork_init();
+}
+
 void fc_fork_enter(struct fc_inherited *entry) {
     entry->next = fork_entries;
     entry->at = &fork_entries;

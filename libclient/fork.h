@@ -17,9 +17,9 @@
 /* Lives in its owner; all zero = not known here. */
 struct fc_inherited {
     struct fc_inherited *next, **at;
-    int fd;         /* closed in the child; -1 = none, and in the child */
-    void *base;     /* read-only in the child; NULL = none */
-    size_t bytes;   /* from base on */
+    int fd;       /* closed in the child; -1 = none, and in the child */
+    void *base;   /* read-only in the child; NULL = none */
+    size_t bytes; /* from base on */
 };
 
 /* Once, before the first descriptor; again is fine. 0 or an errno. */

@@ -175,9 +175,9 @@ static void get_chunk(struct getter *getter, struct feature_get_item *const *ite
         patience_ms = UINT32_MAX;
     struct fc_request request =
         FC_REQUEST(.feature = getter->store->feature, .store = getter->store, .handle = &get.handle,
-                   .what = "get", .deadline_ns = fc_deadline_ns(bound_ms),
-                   .grace_ms = FC_GRACE_MS, .patience_ms = patience_ms, .notice = on_notice,
-                   .notice_context = &chunk, .expected = FB__CLIENT_REPLY__RESULT_GET);
+                   .what = "get", .deadline_ns = fc_deadline_ns(bound_ms), .grace_ms = FC_GRACE_MS,
+                   .patience_ms = patience_ms, .notice = on_notice, .notice_context = &chunk,
+                   .expected = FB__CLIENT_REPLY__RESULT_GET);
     request.message.op_case = FB__CLIENT_REQUEST__OP_GET;
     request.message.get = &get;
     chunk.request = &request;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -29,10 +30,12 @@ static int fail_table_full(const char *what) {
 
 int fc_fail_descriptor(const char *what, int error) {
     if (!error) {
-        int spare = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+        fc_fork_lock();
+        int spare = eventfd(0, EFD_CLOEXEC);
         error = spare < 0 ? errno : 0;
         if (spare >= 0)
             close(spare);
+        fc_fork_unlock();
     }
     if (error == ENFILE)
         return fc_fail(FEATURE_E_FULL,
@@ -108,8 +111,7 @@ int fc_fail_memory(const char *what) {
 const char *const fc_wrong_memory = "there is no memory for it";
 
 int fc_fail_wrong(int error, const char *what, const char *wrong) {
-    return wrong == fc_wrong_memory ? fc_fail_memory(what)
-                                    : fc_fail(error, "%s: %s", what, wrong);
+    return wrong == fc_wrong_memory ? fc_fail_memory(what) : fc_fail(error, "%s: %s", what, wrong);
 }
 
 static void *alloc_noting(void *context, size_t bytes) {

@@ -50,7 +50,7 @@ struct fc_call {
     unsigned notice_count;
     bool done;
     Fb__ClientReply *reply;
-    bool undecoded; /* done, but there was no memory for the reply */
+    bool undecoded;    /* done, but there was no memory for the reply */
     int receive_error; /* its owner cannot receive: an errno of this process */
     struct fc_inherited descriptor;
     bool descriptor_lost;
@@ -213,8 +213,8 @@ static void free_spare(void *context, void *room) {
 static void deliver_without_memory(struct fc_link *link, const struct frame_header *header) {
     struct spare spare = {link->spare, sizeof link->spare};
     ProtobufCAllocator allocator = {alloc_spare, free_spare, &spare};
-    const Fb__ClientReply *reply = fb__client_reply__unpack(&allocator, header->body_bytes,
-                                                            link->packet + FRAME_HEADER_BYTES);
+    const Fb__ClientReply *reply =
+        fb__client_reply__unpack(&allocator, header->body_bytes, link->packet + FRAME_HEADER_BYTES);
     pthread_mutex_lock(link->lock);
     struct fc_call *call = header->request_id ? find_call(link, header->request_id) : NULL;
     uint32_t handle;

@@ -20,8 +20,8 @@
 #include "fork.h"
 #include "frame.h"
 
-/* A decoded message is larger than its frame: structs and pointers. */
-#define LINK_SPARE_BYTES (2 * FRAME_CLIENT_BYTES_MAX)
+/* Of a decoded reply: 256 items as structs, or fewer with their specs. */
+#define LINK_SPARE_BYTES 65536u
 
 struct fc_limits {
     uint32_t frame_bytes, inline_bytes, batch_items;
@@ -86,7 +86,7 @@ struct fc_exchange {
     /* out, all the caller's: */
     Fb__ClientReply *reply;
     struct fc_inherited descriptor; /* that came with it; fd -1 = none */
-    bool descriptor_lost; /* one came, and this process could not take it */
+    bool descriptor_lost;           /* one came, and this process could not take it */
 };
 /* Sends the request and waits for its reply. FEATURE_OK, FC_LINK_LOST, or FEATURE_E_TIMEOUT,
  * _INVALID (too large), _FULL (a limit of this process) with a sentence. What the broker grants

@@ -11,8 +11,7 @@
 #include "error.h"
 #include "limit.h"
 
-int fc_mapping_new(const char *name, int fd, uint64_t bytes, bool write,
-                   struct fc_mapping **out) {
+int fc_mapping_new(const char *name, int fd, uint64_t bytes, bool write, struct fc_mapping **out) {
     struct stat file;
     char what[96];
     snprintf(what, sizeof what, "open store %s", name);

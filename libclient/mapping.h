@@ -26,8 +26,7 @@ struct fc_mapping {
 /* Maps `bytes` of the arena of store `name` behind fd (kept by the caller). FEATURE_OK, or with a
  * sentence FEATURE_E_FULL when a limit of this process forbids it, FEATURE_E_INTERNAL when the file
  * is smaller than the broker says. */
-int fc_mapping_new(const char *name, int fd, uint64_t bytes, bool write,
-                   struct fc_mapping **out);
+int fc_mapping_new(const char *name, int fd, uint64_t bytes, bool write, struct fc_mapping **out);
 /* True if it maps this very file with this access and size. */
 bool fc_mapping_is(const struct fc_mapping *mapping, int fd, uint64_t bytes, bool write);
 struct fc_mapping *fc_mapping_ref(struct fc_mapping *mapping);

@@ -16,7 +16,7 @@
 #define FRAME_PARTS_MAX   512u /* tensors in a frame; sendmsg() takes 1024 parts */
 #define FRAME_SPARE_BYTES 64u  /* header, and the message's own fields */
 #define COPY_PIECE_BYTES  (16u << 20)
-#define ITEM_SPARE_BYTES  64u  /* an item's tags and lengths */
+#define ITEM_SPARE_BYTES  64u /* an item's tags and lengths */
 
 struct putter {
     struct feature_store *store;

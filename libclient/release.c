@@ -284,9 +284,9 @@ static struct feature_store *find_unconfirmed(struct feature *feature) {
 static int fence(struct feature_store *store, uint64_t deadline_ns) {
     Fb__Health health = FB__HEALTH__INIT;
     uint32_t unused_handle;
-    struct fc_request request = FC_REQUEST(.feature = store->feature, .store = store,
-                                           .handle = &unused_handle, .what = "flush releases",
-                                           .deadline_ns = deadline_ns);
+    struct fc_request request =
+        FC_REQUEST(.feature = store->feature, .store = store, .handle = &unused_handle,
+                   .what = "flush releases", .deadline_ns = deadline_ns);
     request.message.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
     request.message.health = &health;
     int rc = fc_request(&request);

@@ -83,8 +83,7 @@ static size_t payload_bytes(const struct fc_request *request) {
 static int send_until_answered(struct fc_request *request) {
     struct feature *feature = request->feature;
     const uint64_t begun_ns = fc_now_ns();
-    const uint64_t deadline_ns =
-        request->deadline_ns ? request->deadline_ns : fc_deadline_ns(0);
+    const uint64_t deadline_ns = request->deadline_ns ? request->deadline_ns : fc_deadline_ns(0);
     struct fc_exchange exchange = {
         .request = &request->message,
         .parts = request->parts,

@@ -14,7 +14,7 @@ struct fc_request {
     struct feature_store *store; /* NULL, or whose handle goes into *handle for each sending */
     uint32_t *handle;
     Fb__ClientRequest message;
-    const char *what;     /* "get from store run0", for sentences */
+    const char *what; /* "get from store run0", for sentences */
     /* When the call is over: no more connecting, and no more waiting for the answer but for
      * grace_ms. 0 = FC_ROUND_TRIP_MS from now. */
     uint64_t deadline_ns;

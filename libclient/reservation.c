@@ -85,8 +85,7 @@ int fc_reserve(struct feature_store *store, struct feature_ref *ref, bool waits,
     struct fc_request request =
         FC_REQUEST(.feature = store->feature, .store = store, .handle = &reserve.handle,
                    .what = "reserve", .deadline_ns = deadline_ns,
-                   .grace_ms = waits ? FC_GRACE_MS : 0,
-                   .expected = FB__CLIENT_REPLY__RESULT_PUT);
+                   .grace_ms = waits ? FC_GRACE_MS : 0, .expected = FB__CLIENT_REPLY__RESULT_PUT);
     request.message.op_case = FB__CLIENT_REQUEST__OP_RESERVE;
     request.message.reserve = &reserve;
     int rc = fc_request(&request);
@@ -139,8 +138,7 @@ int fc_commit(struct feature_reservation *reservation, uint64_t deadline_ns,
     commit.op_id = fc_connection_op_ids(store->feature, 1);
     struct fc_request request =
         FC_REQUEST(.feature = store->feature, .store = store, .handle = &commit.handle,
-                   .what = "commit", .epoch_wanted = reservation->epoch,
-                   .deadline_ns = deadline_ns,
+                   .what = "commit", .epoch_wanted = reservation->epoch, .deadline_ns = deadline_ns,
                    .expected = FB__CLIENT_REPLY__RESULT_PUT);
     request.message.op_case = FB__CLIENT_REQUEST__OP_COMMIT;
     request.message.commit = &commit;

@@ -20,8 +20,8 @@
 #include "auth.h"
 #include "clock.h"
 #include "error.h"
-#include "limit.h"
 #include "layout.h"
+#include "limit.h"
 #include "release.h"
 #include "request.h"
 
@@ -126,9 +126,9 @@ static int share_mapping(struct feature_store *store, int fd, uint64_t bytes,
 }
 
 static int take_opened(struct feature_store *store, struct fc_link *link, struct fc_exchange *x) {
-    const Fb__StoreOpened *opened =
-        x->reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_OPENED ? x->reply->store_opened
-                                                                       : NULL;
+    const Fb__StoreOpened *opened = x->reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_OPENED
+                                        ? x->reply->store_opened
+                                        : NULL;
     if (opened && x->descriptor_lost) {
         char what[96];
         snprintf(what, sizeof what, "open store %s", store->name);
@@ -274,8 +274,6 @@ static int check_name(const char *name) {
 }
 
 static int check_secret(const void *secret, size_t secret_bytes) {
-    if (secret && !secret_bytes)
-        return fc_fail(FEATURE_E_INVALID, "a secret of 0 bytes was given: NULL stands for none");
     if (!secret && secret_bytes)
         return fc_fail(FEATURE_E_INVALID, "the secret is NULL, and has a length of %zu bytes",
                        secret_bytes);

@@ -31,7 +31,7 @@ struct feature_store {
     uint32_t handle;
     struct fc_mapping *mapping;
     Fb__ChecksumPolicy checksum;
-    uint64_t max_reserve_ms; /* 0 = reservations do not end by themselves */
+    uint64_t max_reserve_ms;     /* 0 = reservations do not end by themselves */
     struct fc_release *releases; /* not known to have arrived; oldest first */
     size_t release_count, release_room;
 };

@@ -161,7 +161,7 @@ static int check_lease(const struct feature_view *view) {
                        sample_id);
     if (link && fc_socket_ended(link->socket.fd))
         fc_link_break(feature->link, "the broker closed it");
-    if (!fc_connection_look(feature, fc_after_ns(fc_now_ns(), LOOK_NS)) && !feature->unclear)
+    if (fc_connection_gone(feature, fc_after_ns(fc_now_ns(), LOOK_NS)))
         return fc_fail(FEATURE_E_LOST,
                        "the lease on sample %s ended with the connection that granted it, and its "
                        "broker is not there: %s",
@@ -172,10 +172,12 @@ static int check_lease(const struct feature_view *view) {
                        "the lease on sample %s ended with the broker that granted it, which has "
                        "been replaced by another",
                        sample_id);
-    return fc_fail(FEATURE_E_UNAVAILABLE,
-                   "the lease on sample %s ended with the connection that granted it, though its "
-                   "broker lives: its bytes may be replaced; get it again",
-                   sample_id);
+    return fc_fail(
+        FEATURE_E_UNAVAILABLE,
+        "the lease on sample %s ended with the connection that granted it%s%s; its bytes "
+        "may be replaced: get it again",
+        sample_id, link ? ", though its broker lives" : ": no answer from its broker: ",
+        link ? "" : feature->why);
 }
 
 int feature_view_check(const struct feature_view *view) {

@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include "arena.h"
+#include "charges.h"
 #include "client.pb-c.h"
 #include "config.h"
 #include "directory.h"
@@ -92,11 +93,12 @@ struct broker_credentials {
     pid_t pid;
 };
 
-/* A connected client, not yet greeted. client: handed to the ops. NULL when max_sessions is
- * reached. */
+/* A connected client, not yet greeted. client: handed to the ops. NULL when it may not come in now,
+ * with a sentence that names the limit, or when memory is short. */
 struct broker_session *broker_session_open(struct broker *broker,
                                            const struct broker_client_ops *ops, void *client,
-                                           const struct broker_credentials *credentials);
+                                           const struct broker_credentials *credentials, char *why,
+                                           size_t why_bytes);
 /* Carries out one request; `reply` follows exactly once per request (during this call or later)
  * unless the session closes first or wants_reply is false. request and payload are valid during the
  * call only. Returns false when the request breaks the protocol (no Hello first, empty op, ...):
@@ -108,6 +110,8 @@ bool broker_session_request(struct broker_session *session, uint32_t request_id,
 void broker_session_close(struct broker_session *session, uint64_t now_ns);
 /* For log lines: "session 12 pid 4312 uid 1000 trainer". */
 const char *broker_session_name(const struct broker_session *session);
+/* To charge what is kept for it outside the broker. */
+struct account *broker_session_account(const struct broker_session *session);
 uint64_t broker_session_id(const struct broker_session *session);
 
 #endif

@@ -20,7 +20,8 @@
 struct held_check {
     TAILQ_ENTRY(held_check) link;
     struct broker *broker;
-    struct asking *asking; /* NULL: our own, or its connection is gone */
+    struct asking *asking;   /* NULL: our own, or its connection is gone */
+    struct account *charged; /* of the node that asks; NULL: our own */
     bool own;
     struct space *space;
     uint32_t request_id;
@@ -62,6 +63,8 @@ static void on_checked(void *context, enum directory_result result,
     broker->held_walk.in_flight -= check->own;
     TAILQ_REMOVE(&broker->held_checks, check, link);
     check->space->uses--;
+    if (check->charged)
+        accounts_release(broker, check->charged, CHARGE_WAITS, 1);
     free(check);
 }
 
@@ -73,12 +76,15 @@ static bool begin(struct broker *broker, struct asking *asking, uint32_t request
         return false;
     *check = (struct held_check){.broker = broker,
                                  .asking = asking,
+                                 .charged = asking ? asking->account : NULL,
                                  .own = !asking,
                                  .space = space,
                                  .request_id = request_id,
                                  .generation = held->generation};
     strcpy(check->sample_id, held->sample_id);
     space->uses++;
+    if (check->charged)
+        account_add(check->charged, CHARGE_WAITS, 1);
     broker->held_walk.in_flight += check->own;
     TAILQ_INSERT_TAIL(&broker->held_checks, check, link);
     broker->directory->ops->locate(broker->directory, space->name, check->sample_id, on_checked,

@@ -248,6 +248,7 @@ static uint64_t fill_leases(const struct broker *broker, const struct space *spa
         fb__lease_info__init(info);
         info->session_id = from->owner;
         info->holder = (char *)broker_owner_name(broker, from->owner, page->owners[page->count]);
+        info->of_session = broker_owner_uid(broker, from->owner, &info->uid);
         info->age_ms = (broker->now_ns - from->since_ns) / NS_PER_MS;
         info->store = (char *)space->name;
         info->sample_id = from->sample_id;
@@ -345,6 +346,10 @@ static void fill_store(struct space *space, Fb__StoreInfo *info) {
     info->gets = totals.gets;
     info->frees = totals.frees;
     info->free_largest_bytes = totals.largest_free_bytes;
+    info->holders = totals.holders;
+    info->max_holders = totals.max_holders;
+    info->max_leases = totals.max_leases;
+    info->max_waiters = totals.max_waiters;
     info->dropped = space->dropped;
 }
 

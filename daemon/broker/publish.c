@@ -26,6 +26,11 @@ void publish_detach(struct item *item) {
     item->publishing = NULL;
 }
 
+static void charge(struct publishing *publishing, struct account *account) {
+    publishing->charged = account;
+    account_add(account, CHARGE_WAITS, 1);
+}
+
 static void attach(struct publishing *publishing, struct item *item) {
     publishing->item = item;
     item->publishing = publishing;
@@ -117,9 +122,12 @@ static void forget_older(struct publishing *publishing) {
 }
 
 static void end(struct publishing *publishing) {
-    publish_set_remove(publishing->broker->publishings, publishing);
+    struct broker *broker = publishing->broker;
+    publish_set_remove(broker->publishings, publishing);
     publishing->space->uses--;
     forget_older(publishing);
+    if (publishing->charged)
+        accounts_release(broker, publishing->charged, CHARGE_WAITS, 1);
     free(publishing);
 }
 
@@ -127,6 +135,7 @@ static void end(struct publishing *publishing) {
 
 static void answer(struct publishing *publishing) {
     struct item *item = publishing->item;
+    char trouble[TROUBLE_BYTES];
     struct store_answer remembered = {FB__STATUS__OK, publishing->generation};
     if (publishing->result == DIRECTORY_OK && !publishing->clears)
         store_replay_record(publishing->space->store, publishing->op, &remembered);
@@ -139,8 +148,12 @@ static void answer(struct publishing *publishing) {
     else
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",
                   publishing->sample_id, publishing->space->name,
-                  publishing->result == DIRECTORY_E_FENCED ? broker_fenced_why(publishing->broker)
-                                                           : "the directory cannot be reached");
+                  publishing->result == DIRECTORY_E_FENCED
+                      ? broker_fenced_why(publishing->broker)
+                      : broker_trouble(publishing->broker,
+                                       "the directory did not take its record in time, or has "
+                                       "another node's that is newer",
+                                       trouble));
 }
 
 /* When it goes on by itself: asks again, or looks whether a home is dead by now. Answers bring it
@@ -380,6 +393,7 @@ void publish(struct item *item, uint64_t generation) {
     TAILQ_INIT(&publishing->older);
     memcpy(publishing->sample_id, info.sample_id, sizeof publishing->sample_id);
     attach(publishing, item);
+    charge(publishing, item->call->session->account->parent);
     space->uses++;
     publish_set_add(broker->publishings, publishing);
     struct directory_record record = {space->name,
@@ -392,7 +406,8 @@ void publish(struct item *item, uint64_t generation) {
 }
 
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation, bool of_the_dead, struct item *waits) {
+                   uint64_t generation, bool of_the_dead, struct account *charged,
+                   struct item *waits) {
     bool pointless = !broker->directory->ops->index || !generation ||
                      (!waits && publish_is_of(broker, space, generation));
     struct publishing *publishing = pointless ? NULL : calloc(1, sizeof *publishing);
@@ -413,6 +428,8 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
     if (waits)
         attach(publishing, waits);
+    if (waits || charged)
+        charge(publishing, waits ? waits->call->session->account->parent : charged);
     space->uses++;
     publish_set_add(broker->publishings, publishing);
     publishing->everyone = EVERYONE_DUE;

@@ -43,6 +43,7 @@ struct publishing {
     bool record_due;              /* retired meanwhile: its record goes when nothing older lives */
     enum everyone everyone;
     uint64_t everyone_retry_ns;
+    struct account *charged; /* who caused it; NULL = ourselves */
     TAILQ_HEAD(, older_home) older;
 };
 LIST_HEAD(publishing_list, publishing);

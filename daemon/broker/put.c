@@ -52,11 +52,14 @@ static void commit(struct item *item, uint64_t reservation, const void *checksum
     struct space *space = call->space;
     uint64_t generation = broker->directory->ops->next_generation(broker->directory);
     if (!generation) {
+        char trouble[TROUBLE_BYTES];
         if (!keeps)
             store_cancel(space->store, call->holder, reservation, broker->now_ns);
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "store %s: directory = %s gives no generation numbers now; %s when it answers",
-                  space->name, broker->directory->ops->name,
+                  "store %s: nothing can be put without generation numbers from the directory: %s; "
+                  "%s when that is over",
+                  space->name,
+                  broker_trouble(broker, "it has not given any yet, or none in time", trouble),
                   keeps ? "the reservation stays: commit again" : "put again");
         return;
     }
@@ -144,13 +147,39 @@ static Fb__SampleSpec *check_spec(struct broker *broker, const char *sample_id,
     return *wrong ? NULL : spec;
 }
 
-static struct inline_put *keep_payload(const struct inline_put *put, const uint8_t *bytes) {
-    struct inline_put *kept = malloc(sizeof *kept + put->layout.sum_bytes);
-    if (!kept)
-        return NULL;
+/* The item is done when they cannot be kept. */
+static void keep_payload(struct item *item, const struct inline_put *put, const uint8_t *bytes) {
+    struct account *account = item->call->session->account;
+    uint64_t kept_bytes = sizeof *put + put->layout.sum_bytes;
+    struct charge_refusal full;
+    if (!account_has_room(account, CHARGE_KEPT_BYTES, kept_bytes, &full)) {
+        char limit[SENTENCE_BYTES];
+        account_sentence(limit, sizeof limit, &full);
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: there is no room for it yet and it cannot be kept: %s",
+                  item->sample_id, item->call->space->name, limit);
+        return;
+    }
+    struct inline_put *kept = malloc(kept_bytes);
+    if (!kept) {
+        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
+                  item->sample_id);
+        return;
+    }
     memcpy(kept, put, sizeof *put);
     memcpy(kept->bytes, bytes, put->layout.sum_bytes);
-    return kept;
+    account_add(account, CHARGE_KEPT_BYTES, kept_bytes);
+    item->inline_put = kept;
+}
+
+void put_forget_payload(struct item *item) {
+    struct inline_put *put = item->inline_put;
+    if (!put)
+        return;
+    account_release(item->call->session->account, CHARGE_KEPT_BYTES,
+                    sizeof *put + put->layout.sum_bytes);
+    free(put);
+    item->inline_put = NULL;
 }
 
 static void reserve(struct item *item, ProtobufCBinaryData spec, const struct layout *layout,
@@ -177,9 +206,8 @@ static void reserve(struct item *item, ProtobufCBinaryData spec, const struct la
         item->waiter.granted = on_room;
         item->in_store = true;
         item->extent_bytes = layout->extent_bytes;
-        if (put && !(item->inline_put = keep_payload(put, bytes)))
-            item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
-                      item->sample_id);
+        if (put)
+            keep_payload(item, put, bytes);
     } else {
         refused(item, result, &refusal, false);
     }
@@ -203,7 +231,7 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 /* True, and the item done: nothing new is taken now. */
 static bool refuse_new(struct item *item) {
     const struct broker *broker = item->call->broker;
-    const char *why = broker_not_ready_why(broker);
+    const char *why = broker_refuses_why(broker);
     if (why)
         item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
                   broker->config->node, why);

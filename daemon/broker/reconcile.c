@@ -89,7 +89,7 @@ static void on_published_again(void *context, enum directory_result result) {
     else if (result == DIRECTORY_OK &&
              !(store_stat(again->space->store, NULL, 0, again->generation, &info) &&
                info.state == STORE_RESIDENT)) /* retired meanwhile */
-        publish_clear(again->broker, again->space, again->sample_id, again->generation, false,
+        publish_clear(again->broker, again->space, again->sample_id, again->generation, false, NULL,
                       NULL);
     again->space->uses--; /* fenced anew: it will be reconciled again */
     free(again);
@@ -149,7 +149,7 @@ static void carry_out(void *context, enum directory_verdict verdict,
         if (space && publish_is_of(broker, space, record->generation))
             break; /* its put goes on */
         if (space)
-            publish_clear(broker, space, record->sample_id, record->generation, false, NULL);
+            publish_clear(broker, space, record->sample_id, record->generation, false, NULL, NULL);
         else
             directory->ops->retire(directory, record, on_removed, NULL);
         tally->removed++;

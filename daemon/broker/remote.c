@@ -9,9 +9,9 @@
 #include "state.h"
 
 static void give_back(struct broker *broker, struct peer *peer, const struct space *space,
-                      const Fb__PeerLeaseReply *lease) {
+                      const Fb__PeerLeaseReply *lease, uid_t uid) {
     uint64_t id = remote_lease_new(broker, peer, space->name, lease->lease_hi, lease->lease_lo,
-                                   lease->generation);
+                                   lease->generation, uid);
     if (id)
         outbox_release(broker, id, false);
 }
@@ -76,12 +76,13 @@ static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *
     struct broker *broker = ask->broker;
     struct space *space = ask->space;
     struct peer *peer = ask->peer;
+    uid_t uid = (uid_t)ask->user->number;
     uint64_t asked = ask->generation;
     struct item *item = ask_take(ask);
     bool granted = reply && reply->status == FB__STATUS__OK &&
                    reply->result_case == FB__PEER_REPLY__RESULT_LEASE;
     if (granted && !item) {
-        give_back(broker, peer, space, reply->lease);
+        give_back(broker, peer, space, reply->lease, uid);
         return;
     }
     if (!item)
@@ -91,7 +92,7 @@ static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *
         return;
     }
     item->remote = remote_lease_new(broker, peer, space->name, reply->lease->lease_hi,
-                                    reply->lease->lease_lo, reply->lease->generation);
+                                    reply->lease->lease_lo, reply->lease->generation, uid);
     if (!item->remote) {
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
                   item->sample_id);
@@ -148,6 +149,14 @@ void remote_get(struct item *item) {
     struct peer *peer = peers_find(broker->peers, item->home);
     if (is_lost(item)) {
         refuse_lost(item);
+        return;
+    }
+    if (!peer && broker->directory->ops->index) {
+        char trouble[TROUBLE_BYTES];
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is at node %s, of which node %s knows nothing: %s",
+                  item->sample_id, item->call->space->name, item->home, broker->config->node,
+                  broker_trouble(broker, "it is no member of the cluster", trouble));
         return;
     }
     if (!peer) {

@@ -25,6 +25,7 @@
 struct leaving {
     TAILQ_ENTRY(leaving) link;
     struct space *space;
+    struct account *account;
     uint32_t holder;
 };
 
@@ -66,8 +67,31 @@ static uint32_t for_each_sample(uint32_t max_samples, uint32_t each, uint32_t le
     return wanted < least ? least : wanted > most ? most : (uint32_t)wanted;
 }
 
-/* Leases, holders and waiters are bounded per session too; these are what a whole store can hold.
- */
+static uint32_t at_most(uint64_t wanted, uint32_t most) {
+    return wanted < most ? (uint32_t)wanted : most;
+}
+
+#define HOLDERS_MAX (1u << 20)
+#define LEASES_MAX  (1u << 23)
+#define WAITERS_MAX (1u << 20)
+
+/* Twice what one user or one peer may take, so that neither keeps the others out. */
+static uint32_t for_two(const struct charge_limits *limits, enum charge charge, uint32_t most) {
+    uint64_t user = limits->of[ACCOUNT_USER][charge], peer = limits->of[ACCOUNT_PEER][charge];
+    uint64_t larger = user > peer ? user : peer;
+    return larger > most / 2 ? most : (uint32_t)(2 * larger);
+}
+
+static uint32_t holders_of(const struct config *config) {
+    const struct charge_limits *limits = &config->limits;
+    uint64_t handles = limits->of[ACCOUNT_SESSION][CHARGE_HANDLES];
+    uint64_t peers = limits->of[ACCOUNT_PEER][CHARGE_CONNECTIONS];
+    if (handles > HOLDERS_MAX || peers > HOLDERS_MAX)
+        return HOLDERS_MAX;
+    return at_most(config->max_sessions * handles + CONFIG_PEERS_MAX * peers, HOLDERS_MAX);
+}
+
+/* What a whole store can hold. Slots cost memory once they are used. */
 static struct store_options store_options_of(struct broker *broker,
                                              const struct config_store *config) {
     struct store_options options = {
@@ -75,9 +99,10 @@ static struct store_options store_options_of(struct broker *broker,
         .landing_bytes = page_round(config->landing_bytes),
         .max_samples = config->max_samples,
         .max_tombstones = for_each_sample(config->max_samples, 16, 1024, 65536),
-        .max_leases = for_each_sample(config->max_samples, 64, 4096, 262144),
-        .max_holders = 4096,
-        .max_waiters = for_each_sample(config->max_samples, 4, 1024, 16384),
+        .max_leases = for_two(&broker->limits, CHARGE_LEASES, LEASES_MAX),
+        .max_ended_leases = for_each_sample(config->max_samples, 64, 65536, 262144),
+        .max_holders = holders_of(broker->config),
+        .max_waiters = for_two(&broker->limits, CHARGE_WAITS, WAITERS_MAX),
         .max_replays = for_each_sample(config->max_samples, 16, 4096, 65536),
         .max_events = 4096,
         .policy = (enum store_policy)config->policy,
@@ -241,6 +266,9 @@ void space_free(struct broker *broker, struct space *space) {
     munmap(space->block, space->block_bytes);
     arena_deinit(&space->arena);
     sodium_memzero(space->key, sizeof space->key);
+    if (space->creator)
+        accounts_release(broker, space->creator, CHARGE_STORES, 1);
+    space->creator = NULL;
     space->used = false;
 }
 
@@ -287,21 +315,24 @@ bool spaces_reap(struct broker *broker) {
 
 /* ---- those who are gone ---- */
 
-void space_leave(struct broker *broker, struct space *space, uint32_t holder) {
+bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
+                 struct account *account) {
     if (store_holder_close_some(space->store, holder, LEAVE_HOLDINGS, broker->now_ns))
-        return;
+        return true;
     struct leaving *leaving = calloc(1, sizeof *leaving);
     if (!leaving) { /* it takes a long turn, but nothing is kept for ever */
         store_holder_close(space->store, holder, broker->now_ns);
-        return;
+        return true;
     }
-    leaving->space = space;
-    leaving->holder = holder;
+    *leaving = (struct leaving){.space = space, .account = account, .holder = holder};
+    accounts_keep(account);
     TAILQ_INSERT_TAIL(&broker->leavings, leaving, link);
+    return false;
 }
 
 static void leaving_free(struct broker *broker, struct leaving *leaving) {
     TAILQ_REMOVE(&broker->leavings, leaving, link);
+    accounts_unhold(broker, leaving->account);
     free(leaving);
 }
 
@@ -315,8 +346,10 @@ bool spaces_leave_on(struct broker *broker) {
 
 void spaces_leavings_free(struct broker *broker) {
     struct leaving *leaving;
-    while ((leaving = TAILQ_FIRST(&broker->leavings)))
+    while ((leaving = TAILQ_FIRST(&broker->leavings))) {
+        store_holder_close(leaving->space->store, leaving->holder, broker->now_ns);
         leaving_free(broker, leaving);
+    }
 }
 
 struct attachment *session_attachment(struct broker_session *session, uint32_t handle) {

@@ -50,14 +50,14 @@ static const struct cause_words causes[] = {
                              "consume samples, or raise max_samples"},
     [STORE_CAUSE_SPECS] = {false, "spec chunks of the store",
                            "use smaller metadata, or raise max_samples"},
-    [STORE_CAUSE_LEASES] = {false, "max_leases of the store", "release views"},
-    [STORE_CAUSE_WAITERS] = {false, "waiting requests of the store",
+    [STORE_CAUSE_LEASES] = {false, "leases of the store, of all users (2 x max_leases_per_user)",
+                            "release views; featurectl leases shows whose"},
+    [STORE_CAUSE_WAITERS] = {false,
+                             "waiting requests of the store, of all users (2 x max_waits_per_user)",
                              "wait with fewer requests at once"},
-    [STORE_CAUSE_SESSION_LEASES] = {false, "max_leases_per_session", "release views"},
-    [STORE_CAUSE_SESSION_RESERVATIONS] = {false, "max_reservations_per_session",
-                                          "commit or cancel reservations"},
-    [STORE_CAUSE_SESSION_QUEUED] = {true, "max_queued_bytes_per_session",
-                                    "wait with fewer bytes at once"},
+    [STORE_CAUSE_SESSION_LEASES] = {false, "leases", "release views"},
+    [STORE_CAUSE_SESSION_RESERVATIONS] = {false, "reservations", "commit or cancel some"},
+    [STORE_CAUSE_SESSION_QUEUED] = {true, "bytes", "wait with fewer bytes at once"},
     [STORE_CAUSE_QUEUE] = {false, "puts that wait already (first come, first served; max_pass)",
                            "put with a longer deadline"},
 };
@@ -69,9 +69,28 @@ static void amount(char out[32], bool bytes, uint64_t value) {
         snprintf(out, 32, "%" PRIu64, value);
 }
 
+static void refused_by_account(char out[SENTENCE_BYTES], const struct space *space,
+                               const struct store_refusal *refusal, const char *sample_id) {
+    static const enum charge charges[] = {
+        [STORE_CAUSE_SESSION_LEASES] = CHARGE_LEASES,
+        [STORE_CAUSE_SESSION_RESERVATIONS] = CHARGE_RESERVATIONS,
+        [STORE_CAUSE_SESSION_QUEUED] = CHARGE_QUEUED_BYTES,
+    };
+    char limit[SENTENCE_BYTES];
+    account_sentence(limit, sizeof limit,
+                     &(struct charge_refusal){refusal->account, charges[refusal->cause],
+                                              refusal->limit, refusal->used, refusal->asked});
+    snprintf(out, SENTENCE_BYTES, "sample %s refused by store %s: %s; %s", sample_id, space->name,
+             limit, causes[refusal->cause].remedy);
+}
+
 void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum store_result result,
                      const struct store_refusal *refusal, const char *sample_id) {
     const struct cause_words *words = &causes[refusal->cause];
+    if (refusal->account) {
+        refused_by_account(out, space, refusal, sample_id);
+        return;
+    }
     char used[32], limit[32], asked[32];
     amount(used, words->bytes, refusal->used);
     amount(limit, words->bytes, refusal->limit);

@@ -44,6 +44,7 @@ static const struct session_backend broker_backend = {
     .request = broker_session_request,
     .close = broker_session_close,
     .name = broker_session_name,
+    .account = broker_session_account,
 };
 
 /* ---- who may connect ---- */
@@ -93,10 +94,10 @@ static void listener_greet(struct listener *listener, int fd) {
     }
     const struct broker_credentials credentials = {
         .uid = peer.uid, .gid = peer.gid, .pid = peer.pid};
-    int error = session_new(&listener->sessions, fd, &credentials);
+    char why[320];
+    int error = session_new(&listener->sessions, fd, &credentials, why, sizeof why);
     if (error == -EBUSY)
-        listener_refuse(listener, fd, &peer, FB__STATUS__FULL,
-                        "as many clients as max_sessions allows are connected already");
+        listener_refuse(listener, fd, &peer, FB__STATUS__FULL, why);
     else if (error)
         listener_refuse(listener, fd, &peer, FB__STATUS__UNAVAILABLE, strerror(-error));
 }

@@ -8,6 +8,10 @@
  * (a reply that overflows the queue), so closing is left to the next wake-up, which shutdown()
  * brings about.
  *
+ *  - paused: too many answers are queued, or descriptors on their way. Requests stay in the
+ * socket, so that who does not read can ask for nothing more. The kernel does not say when a client
+ * takes a descriptor: a timer asks whether the socket has been emptied.
+ *
  * A refused session (session_refuse) has no broker session: it lives until its first request has
  * been answered, or the time for Hello is over.
  *
@@ -18,7 +22,7 @@
  * put off, and until those that were put off have been read the others wait. So all are read in
  * turn, however many there are and whatever they send.
  */
-#include "session.h"
+#include "session_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -29,10 +33,8 @@
 #include <unistd.h>
 
 #include "codec.h"
-#include "death.h"
 #include "frame.h"
 #include "log.h"
-#include "send_queue.h"
 
 #define PACKETS_PER_WAKE_UP      16u
 #define SESSION_READS_NS         1000000u /* of one session in one turn; one packet is always read */
@@ -42,28 +44,6 @@
 #define REFUSED_MAX              64u
 #define SOCKET_SEND_BYTES        (2 * (int)FRAME_CLIENT_BYTES_MAX)
 
-struct refusal {
-    Fb__Status status;
-    char sentence[160];
-};
-
-struct session {
-    struct sessions *set;
-    struct session *previous, *next;
-    struct broker_session *broker; /* NULL: refused */
-    struct refusal *refusal;       /* NULL: not refused */
-    int fd;
-    uid_t uid; /* of the client: who is charged for lines in the log */
-    bool greeted, doomed, peer_gone, put_off;
-    uint8_t open_handles;
-    uv_poll_t poll;
-    uv_timer_t hello_timer;
-    struct death_watch death;
-    pid_t pid;
-    bool pidfd_wanted; /* from the client, once; see death.h */
-    struct send_queue queue;
-};
-
 enum receive_result { RECEIVE_MORE, RECEIVE_EMPTY, RECEIVE_ENDED };
 
 static uint64_t clock_now_ns(void) {
@@ -72,7 +52,7 @@ static uint64_t clock_now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static const char *session_name(const struct session *session) {
+const char *session_name(const struct session *session) {
     return session->broker ? session->set->backend->name(session->broker) : "refused client";
 }
 
@@ -81,7 +61,7 @@ static void session_doom_quietly(struct session *session) {
     shutdown(session->fd, SHUT_RDWR);
 }
 
-static void session_doom(struct session *session, const char *why) {
+void session_doom(struct session *session, const char *why) {
     if (session->doomed)
         return;
     log_limited(LOG_LEVEL_WARNING, session->uid, "%s: closed: %s", session_name(session), why);
@@ -121,10 +101,10 @@ static void session_unlink(struct session *session) {
 static void session_close(struct session *session, uint64_t now_ns) {
     session_unlink(session);
     session->set->put_off -= session->put_off;
+    session_forget_unread(session);
     if (session->broker)
         session->set->backend->close(session->broker, now_ns);
     session->set->refused -= session->refusal != NULL;
-    send_queue_deinit(&session->queue);
     uv_close((uv_handle_t *)&session->poll, on_handle_closed);
     uv_close((uv_handle_t *)&session->hello_timer, on_handle_closed);
     session->open_handles += death_watch_stop(&session->death, on_handle_closed);
@@ -137,83 +117,10 @@ static void end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
         set->options.after_turn(set->options.owner, now_ns);
 }
 
-/* ---- sending ---- */
-
-/* 0 when the packet was taken, or dropped because nobody is there to take it; else -errno. */
-static int session_transmit(struct session *session, const void *data, size_t bytes, int fd) {
-    struct iovec part = {.iov_base = (void *)data, .iov_len = bytes};
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof fd)];
-    } control;
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    if (fd >= 0) {
-        memset(&control, 0, sizeof control);
-        control.header.cmsg_level = SOL_SOCKET;
-        control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-        message.msg_control = control.room;
-        message.msg_controllen = sizeof control.room;
-    }
-    while (sendmsg(session->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-        if (errno == EINTR)
-            continue;
-        if (errno != EPIPE && errno != ECONNRESET)
-            return -errno;
-        session->peer_gone = true;
-        return 0;
-    }
-    return 0;
-}
-
-static void on_poll(uv_poll_t *poll, int status, int events);
-
-static void session_doom_unsent(struct session *session, int error) {
-    char why[160];
-    if (error == -ENOBUFS)
-        snprintf(why, sizeof why, "stopped reading: %llu of %llu bytes of answers are queued",
-                 (unsigned long long)session->queue.queued_bytes,
-                 (unsigned long long)session->queue.limit_bytes);
-    else
-        snprintf(why, sizeof why, "an answer could not be sent: %s", strerror(-error));
-    session_doom(session, why);
-}
-
-static void session_send(struct session *session, const void *data, size_t bytes, int fd) {
-    if (session->doomed || session->peer_gone)
-        return;
-    bool idle = !send_queue_front(&session->queue);
-    int error = idle ? session_transmit(session, data, bytes, fd) : -EAGAIN;
-    if (error != -EAGAIN) {
-        if (error)
-            session_doom_unsent(session, error);
-        return;
-    }
-    error = send_queue_push(&session->queue, data, bytes, fd);
-    if (error)
-        session_doom_unsent(session, error);
-    else if (idle)
-        uv_poll_start(&session->poll, UV_READABLE | UV_WRITABLE, on_poll);
-}
-
-static void session_flush(struct session *session) {
-    const struct send_packet *packet;
-    while (!session->doomed && (packet = send_queue_front(&session->queue))) {
-        int error = session_transmit(session, packet->data, packet->bytes, packet->fd);
-        if (error == -EAGAIN)
-            return;
-        if (error)
-            session_doom_unsent(session, error);
-        send_queue_pop(&session->queue);
-    }
-    uv_poll_start(&session->poll, UV_READABLE, on_poll);
-}
-
 /* ---- the client's death ---- */
 
 /* Whoever has the socket now, it is nobody's session. What the client sent before it died is still
- * read, then on_poll() finds the end. */
+ * read, then session_on_poll() finds the end. */
 static void on_death(void *owner) {
     struct session *session = owner;
     log_debug("%s: its process is dead", session_name(session));
@@ -395,6 +302,10 @@ static enum receive_result session_receive(struct session *session, uint32_t bud
     enum receive_result result = RECEIVE_MORE;
     uint64_t begun_ns = clock_now_ns();
     while (result == RECEIVE_MORE && budget-- > 0) {
+        if (!session->peer_gone && !session_may_ask(session)) {
+            session_listen(session);
+            return RECEIVE_EMPTY;
+        }
         result = session_receive_one(session);
         if (clock_now_ns() - begun_ns > span_ns)
             break;
@@ -425,23 +336,24 @@ static bool session_put_off(struct session *session, uint64_t now_ns) {
 
 /* status < 0: libuv polls no more after EPOLLERR, the client left answers unread. Read what it
  * sent, then end. */
-static void on_poll(uv_poll_t *poll, int status, int events) {
+void session_on_poll(uv_poll_t *poll, int status, int events) {
     struct session *session = poll->data;
     struct sessions *set = session->set;
     if (events & UV_WRITABLE)
         session_flush(session);
     if (events == UV_WRITABLE && !session->doomed)
         return;
-    session->peer_gone |= status < 0;
+    bool gone = status < 0 || events & UV_DISCONNECT; /* the latter is watched for while paused */
+    session->peer_gone |= gone;
     bool served = session->broker != NULL;
-    uint32_t budget = status < 0 ? UINT32_MAX : PACKETS_PER_WAKE_UP;
-    uint64_t span_ns = status < 0 ? UINT64_MAX : SESSION_READS_NS;
+    uint32_t budget = gone ? UINT32_MAX : PACKETS_PER_WAKE_UP;
+    uint64_t span_ns = gone ? UINT64_MAX : SESSION_READS_NS;
     uint64_t now_ns = clock_now_ns();
-    if (status >= 0 && !session->doomed && session_put_off(session, now_ns))
+    if (!gone && !session->doomed && session_put_off(session, now_ns))
         return;
     bool ended = session->doomed || session_receive(session, budget, span_ns) == RECEIVE_ENDED;
     now_ns = clock_now_ns();
-    if (ended || status < 0) {
+    if (ended || gone) {
         log_debug("%s: disconnected", session_name(session));
         session_close(session, now_ns);
     }
@@ -477,7 +389,7 @@ static void session_start(struct session *session) {
     session->hello_timer.data = session;
     uv_timer_init(set->loop, &session->hello_timer);
     uv_timer_start(&session->hello_timer, on_hello_timeout, set->options.hello_timeout_ms, 0);
-    uv_poll_start(&session->poll, UV_READABLE, on_poll);
+    uv_poll_start(&session->poll, UV_READABLE, session_on_poll);
     /* Two full frames, as far as net.core.wmem_max permits; less only means more queueing. */
     setsockopt(session->fd, SOL_SOCKET, SO_SNDBUF, &(int){SOCKET_SEND_BYTES}, sizeof(int));
 }
@@ -506,18 +418,23 @@ static void session_abandon(struct session *session) {
     uv_close((uv_handle_t *)&session->poll, on_handle_closed);
 }
 
-int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials) {
+int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials,
+                char *why, size_t why_bytes) {
     struct session *session;
     int error = session_prepare(set, fd, &session);
     if (error)
         return error;
     session->uid = credentials->uid;
-    session->broker = set->backend->open(set->broker, &client_ops, session, credentials);
+    session->broker =
+        set->backend->open(set->broker, &client_ops, session, credentials, why, why_bytes);
     if (!session->broker) {
         session_abandon(session);
         return -EBUSY;
     }
     session->pid = credentials->pid;
+    session->account = set->backend->account ? set->backend->account(session->broker) : NULL;
+    if (session->account)
+        session->queue.limit_bytes = UINT64_MAX;
     session_start(session);
     session_watch_peer(session);
     return 0;
@@ -561,12 +478,21 @@ int sessions_init(struct sessions *set, uv_loop_t *loop, struct broker *broker,
     return -ENOMEM;
 }
 
+static void on_timer_closed(uv_handle_t *timer) {
+    struct sessions *set = timer->data;
+    set->unfreed--;
+    sessions_check_closed(set);
+}
+
 void sessions_close(struct sessions *set, void (*closed)(void *owner), void *owner) {
     set->closed = closed;
     set->closed_owner = owner;
     uint64_t now_ns = clock_now_ns();
     while (set->first)
         session_close(set->first, now_ns);
+    if (set->has_unread_timer)
+        uv_close((uv_handle_t *)&set->unread_timer, on_timer_closed);
+    set->has_unread_timer = false;
     sessions_check_closed(set);
 }
 

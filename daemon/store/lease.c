@@ -13,12 +13,10 @@
 
 enum store_result lease_check(const struct store *store, uint32_t holder,
                               struct store_refusal *refusal) {
-    const struct holder_slot *h = holder_at(store, holder);
-    uint64_t wanted = (uint64_t)h->lease_count + h->waiting_gets;
-    if (wanted >= h->limits.leases)
-        return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_LEASES, h->limits.leases, wanted,
-                      1);
-    return STORE_OK;
+    struct charge_refusal full;
+    if (account_has_room(holder_at(store, holder)->account, CHARGE_LEASES, 1, &full))
+        return STORE_OK;
+    return refuse_account(refusal, STORE_CAUSE_SESSION_LEASES, &full);
 }
 
 static void make_token(struct store *store, uint32_t index, struct lease_slot *lease) {
@@ -53,6 +51,7 @@ uint32_t lease_grant(struct store *store, uint32_t sample_index, uint32_t holder
     list_append(store, &store->leases, LEASE_BY_SAMPLE, &sample->leases, index);
     list_append(store, &store->leases, LEASE_BY_HOLDER, &holder_at(store, holder)->leases, index);
     holder_at(store, holder)->lease_count++;
+    account_add(holder_at(store, holder)->account, CHARGE_LEASES, 1);
     store->lease_count++;
     store->gets++;
     word_commit(&lease->word, LEASE_LIVE, STORE_RETURNED);
@@ -120,6 +119,7 @@ void lease_end(struct store *store, uint32_t index, enum store_how how, bool tel
     list_remove(store, &store->leases, LEASE_BY_SAMPLE, &sample->leases, index);
     list_remove(store, &store->leases, LEASE_BY_HOLDER, &holder->leases, index);
     holder->lease_count--;
+    account_release(holder->account, CHARGE_LEASES, 1);
     store->lease_count--;
     word_commit(&lease->word, LEASE_ENDED, how);
     sample->consumed += how == STORE_CONSUMED_BY_READER;

@@ -15,21 +15,18 @@ static enum store_result check_limits(const struct store *store, uint32_t holder
     if (options->account && bytes > options->account->limit_bytes)
         return refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_NODE_QUOTA,
                       options->account->limit_bytes, options->account->used_bytes, bytes);
-    uint64_t reserved = (uint64_t)h->reservation_count + h->waiting_puts;
-    if (reserved >= h->limits.reservations)
-        return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_RESERVATIONS,
-                      h->limits.reservations, reserved, 1);
+    struct charge_refusal full;
+    if (!account_has_room(h->account, CHARGE_RESERVATIONS, 1, &full))
+        return refuse_account(refusal, STORE_CAUSE_SESSION_RESERVATIONS, &full);
     return STORE_OK;
 }
 
 static enum store_result wait_for_room(struct store *store, uint32_t holder,
-                                       const struct store_put *put, uint64_t bytes, uint64_t now_ns,
-                                       struct store_refusal *refusal) {
-    const struct holder_slot *h = holder_at(store, holder);
-    if (h->queued_bytes > h->limits.queued_bytes ||
-        bytes > h->limits.queued_bytes - h->queued_bytes)
-        return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_QUEUED, h->limits.queued_bytes,
-                      h->queued_bytes, bytes);
+                                       const struct store_put *put, uint64_t bytes,
+                                       uint64_t now_ns, struct store_refusal *refusal) {
+    struct charge_refusal full;
+    if (!account_has_room(holder_at(store, holder)->account, CHARGE_QUEUED_BYTES, bytes, &full))
+        return refuse_account(refusal, STORE_CAUSE_SESSION_QUEUED, &full);
     uint32_t index;
     enum store_result result = waiter_for_room(store, WAITER_PUT, holder, put, refusal, &index);
     if (result)

@@ -169,6 +169,8 @@ static void join_lists(struct store *store, uint32_t index) {
     list_append(store, &store->samples, SAMPLE_AGE, &store->planned, index);
     holder->reservation_count++;
     holder->reserved_bytes += sample->extent_bytes;
+    account_add(holder->account, CHARGE_RESERVATIONS, 1);
+    account_add(holder->account, CHARGE_RESERVED_BYTES, sample->extent_bytes);
 }
 
 void sample_unreserve(struct store *store, uint32_t index) {
@@ -178,6 +180,8 @@ void sample_unreserve(struct store *store, uint32_t index) {
     list_remove(store, &store->samples, SAMPLE_AGE, &store->planned, index);
     holder->reservation_count--;
     holder->reserved_bytes -= sample->extent_bytes;
+    account_release(holder->account, CHARGE_RESERVATIONS, 1);
+    account_release(holder->account, CHARGE_RESERVED_BYTES, sample->extent_bytes);
 }
 
 enum store_result sample_new(struct store *store, const struct sample_request *request,

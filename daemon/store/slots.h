@@ -82,9 +82,9 @@ struct lease_slot {
 struct holder_slot {
     uint32_t open, free_next;
     uint64_t owner;
-    struct store_limits limits;
-    uint64_t queued_bytes, reserved_bytes;
-    uint32_t lease_count, reservation_count, waiting_puts, waiting_gets;
+    struct account *account;
+    uint64_t reserved_bytes;
+    uint32_t lease_count, reservation_count;
     struct list leases, reservations, waiters;
 };
 

@@ -6,7 +6,8 @@
  * store_next_effect(), never performed here.
  *
  * All state lies in one block of memory that the caller provides (store_block_bytes()), as
- * fixed-size slots addressed by 32-bit index; no pointer is kept in it, and each transition is
+ * fixed-size slots addressed by 32-bit index; no pointer is kept in it but those to accounts, which
+ * the caller hands in, and each transition is
  * committed by a single 8-byte store to the slot's state word. Everything else in the block (hash
  * chains, free lists, age lists, counters) can be derived from the slots.
  *
@@ -26,6 +27,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "charges.h"
 
 #define STORE_ID_BYTES_MAX   128u
 #define STORE_SPEC_BYTES_MAX 8192u
@@ -75,32 +78,28 @@ enum store_policy { STORE_ON_RELEASE = 0, STORE_ON_ACK, STORE_RETAIN };
 /* Which limit refused, with its numbers, so that the caller can say a sentence. */
 enum store_cause {
     STORE_CAUSE_NONE = 0,
-    STORE_CAUSE_QUOTA,      /* bytes: max_resident_bytes of this store */
-    STORE_CAUSE_NODE_QUOTA, /* bytes: the node's account */
-    STORE_CAUSE_FRAGMENTED, /* bytes: largest free extent (limit) is smaller than asked */
-    STORE_CAUSE_LANDING,    /* bytes: landing share */
-    STORE_CAUSE_SAMPLES,    /* slots: max_samples */
-    STORE_CAUSE_SPECS,      /* slots: spec chunks */
-    STORE_CAUSE_LEASES,     /* slots: max_leases of this store */
-    STORE_CAUSE_WAITERS,    /* slots: max_waiters of this store */
-    STORE_CAUSE_SESSION_LEASES,
+    STORE_CAUSE_QUOTA,          /* bytes: max_resident_bytes of this store */
+    STORE_CAUSE_NODE_QUOTA,     /* bytes: the node's account */
+    STORE_CAUSE_FRAGMENTED,     /* bytes: largest free extent (limit) is smaller than asked */
+    STORE_CAUSE_LANDING,        /* bytes: landing share */
+    STORE_CAUSE_SAMPLES,        /* slots: max_samples */
+    STORE_CAUSE_SPECS,          /* slots: spec chunks */
+    STORE_CAUSE_LEASES,         /* slots: max_leases of this store */
+    STORE_CAUSE_WAITERS,        /* slots: max_waiters of this store */
+    STORE_CAUSE_SESSION_LEASES, /* of the holder's account, or a parent of it: see `account` */
     STORE_CAUSE_SESSION_RESERVATIONS,
-    STORE_CAUSE_SESSION_QUEUED, /* bytes asked by this holder's waiting puts */
+    STORE_CAUSE_SESSION_QUEUED, /* bytes asked by its waiting puts */
     STORE_CAUSE_QUEUE,          /* others wait already, and this one may not pass them */
 };
 struct store_refusal {
     enum store_cause cause;
-    uint64_t limit, used, asked; /* in the cause's unit */
+    uint64_t limit, used, asked;   /* in the cause's unit */
+    const struct account *account; /* whose limit, of STORE_CAUSE_SESSION_...; else NULL */
 };
 
 /* Bytes held on the whole node by home generations; shared by all stores of a node. */
 struct store_account {
     uint64_t used_bytes, limit_bytes;
-};
-
-struct store_limits { /* per holder */
-    uint32_t leases, reservations;
-    uint64_t queued_bytes;
 };
 
 struct store_options {
@@ -109,6 +108,7 @@ struct store_options {
     uint32_t max_samples;        /* PLANNED + SEALED + RESIDENT + RETIRED, landing included */
     uint32_t max_tombstones;     /* GONE slots kept beside them */
     uint32_t max_leases;         /* live ones */
+    uint32_t max_ended_leases;   /* ended ones remembered; at least 65536 are */
     uint32_t max_holders, max_waiters;
     uint32_t max_replays; /* remembered answers of operations */
     uint32_t max_events;  /* size of the event ring */
@@ -137,9 +137,11 @@ void store_set_bounds(struct store *store, uint64_t max_reserve_ns, uint64_t max
 void store_deinit(struct store *store);
 
 /* ---- holders: one per session and store, one per peer connection and store ---- */
-/* owner: the caller's number for it, reported by probes. */
-enum store_result store_holder_open(struct store *store, uint64_t owner,
-                                    const struct store_limits *limits, uint32_t *holder_out);
+/* owner: the caller's number for it, reported by probes. account: leases, reservations, reserved
+ * and queued bytes of the holder are charged to it; it may serve many holders, in many stores, and
+ * must outlive them. STORE_E_LIMIT: max_holders. */
+enum store_result store_holder_open(struct store *store, uint64_t owner, struct account *account,
+                                    uint32_t *holder_out);
 /* Leases end as returned (never consumed), reservations are cancelled (PRODUCER_DIED), waiters
  * vanish. */
 void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
@@ -358,6 +360,7 @@ struct store_totals {
     uint64_t planned, sealed, resident, retired, landing,
         tombstones; /* generations; landing counts copies */
     uint64_t leases, reservations, holders, put_waiters, get_waiters, land_waiters;
+    uint64_t max_holders, max_leases, max_waiters;
     uint64_t puts, gets, frees;  /* since init */
     uint64_t largest_free_bytes; /* of the home region */
     uint64_t reserves_ended;     /* by max_reserve, since init */

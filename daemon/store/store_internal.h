@@ -48,6 +48,8 @@ uint64_t extent_round(uint64_t bytes);
 uint64_t sample_token(const struct store *store, uint32_t index);
 uint32_t sample_by_generation(const struct store *store, uint64_t generation); /* or NONE */
 void sample_hash(struct store *store, uint32_t index);
+/* A reservation that is one no longer. */
+void sample_leave_holder(struct store *store, uint32_t index);
 /* Commits the transition and counts, dates and records it. */
 void sample_commit(struct store *store, uint32_t index, enum store_state state,
                    enum store_reason reason, uint64_t now_ns);
@@ -124,6 +126,13 @@ static inline enum store_result refuse(struct store_refusal *refusal, enum store
                                        uint64_t asked) {
     *refusal = (struct store_refusal){.cause = cause, .limit = limit, .used = used, .asked = asked};
     return result;
+}
+static inline enum store_result refuse_account(struct store_refusal *refusal,
+                                               enum store_cause cause,
+                                               const struct charge_refusal *full) {
+    refuse(refusal, STORE_E_LIMIT, cause, full->limit, full->used, full->asked);
+    refusal->account = full->account;
+    return STORE_E_LIMIT;
 }
 
 #endif

@@ -89,21 +89,22 @@ static struct list *queue_of(const struct store *store, const struct waiter_slot
     }
 }
 
-/* by = 1 or -1 */
-static void count(struct store *store, const struct waiter_slot *waiter, uint64_t by) {
-    if (waiter->kind == WAITER_LAND) { /* the broker's own: no holder's limits */
-        store->land_waiters += by;
-        return;
-    }
-    struct holder_slot *holder = holder_at(store, waiter->holder);
+static void charge_with(struct store *store, const struct waiter_slot *waiter,
+                        void (*charge)(struct account *account, enum charge charge,
+                                       uint64_t count)) {
+    struct account *account = holder_at(store, waiter->holder)->account;
     if (waiter->kind == WAITER_PUT) {
-        store->put_waiters += by;
-        holder->waiting_puts += (uint32_t)by;
-        holder->queued_bytes += by * waiter->extent_bytes;
+        charge(account, CHARGE_RESERVATIONS, 1);
+        charge(account, CHARGE_QUEUED_BYTES, waiter->extent_bytes);
     } else {
-        store->get_waiters += by;
-        holder->waiting_gets += (uint32_t)by;
+        charge(account, CHARGE_LEASES, 1);
     }
+}
+
+static uint64_t *counter_of(struct store *store, const struct waiter_slot *waiter) {
+    return waiter->kind == WAITER_LAND  ? &store->land_waiters
+           : waiter->kind == WAITER_PUT ? &store->put_waiters
+                                        : &store->get_waiters;
 }
 
 enum store_result waiter_check(const struct store *store, struct store_refusal *refusal) {
@@ -165,7 +166,9 @@ void waiter_enqueue(struct store *store, uint32_t index, uint64_t now_ns) {
     if (waiter->holder != STORE_NO_HOLDER)
         list_append(store, &store->waiters, WAITER_BY_HOLDER,
                     &holder_at(store, waiter->holder)->waiters, index);
-    count(store, waiter, 1);
+    ++*counter_of(store, waiter);
+    if (waiter->kind != WAITER_LAND) /* the broker's own: no holder's limits */
+        charge_with(store, waiter, account_add);
     line_note_head(store, &store->put_line, now_ns);
     line_note_head(store, &store->land_line, now_ns);
     if (waiter->deadline_ns == UINT64_MAX)
@@ -177,7 +180,9 @@ static void leave_queue(struct store *store, uint32_t index) {
     struct waiter_slot *waiter = waiter_at(store, index);
     list_remove(store, &store->waiters, WAITER_QUEUE, queue_of(store, waiter), index);
     heap_remove(store, index);
-    count(store, waiter, (uint64_t)-1);
+    --*counter_of(store, waiter);
+    if (waiter->kind != WAITER_LAND)
+        charge_with(store, waiter, account_release);
 }
 
 void waiter_answer(struct store *store, uint32_t index, enum store_result result) {

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "memory.h"
 #include "secret.h"
@@ -60,6 +61,21 @@ void context_warn(struct context *context, const char *object, const char *forma
     vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
     report(context, "WARNING", object, sentence);
+}
+
+static bool is_same_file(int fd, FILE *file) {
+    struct stat one, other;
+    return fstat(fd, &one) == 0 && fstat(fileno(file), &other) == 0 && one.st_dev == other.st_dev &&
+           one.st_ino == other.st_ino;
+}
+
+void context_make_way(struct context *context, int fd) {
+    bool takes_out = is_same_file(fd, context->out), takes_err = is_same_file(fd, context->err);
+    FILE *nowhere = takes_out && takes_err ? fopen("/dev/null", "we") : NULL;
+    if (nowhere)
+        context->out = nowhere;
+    else if (!takes_err)
+        context->out = context->err;
 }
 
 int context_connect(struct context *context) {

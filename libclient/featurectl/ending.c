@@ -39,9 +39,9 @@ static void ending_die(int number) {
 }
 
 static void ending_on_signal(int number) {
-    if (atomic_load(&ending.held) > 0)
-        atomic_store(&ending.waiting, number);
-    else
+    int none = 0;
+    if (atomic_load(&ending.held) == 0 ||
+        !atomic_compare_exchange_strong(&ending.waiting, &none, number))
         ending_die(number);
 }
 

@@ -22,7 +22,8 @@ bool ending_remove(const char *path);
 /* It has got its name, or has been removed. */
 void ending_forget(void);
 
-/* Between the two a signal waits: for two steps that belong together. They nest. */
+/* Between the two a signal waits: for two steps that belong together. A second one does not. They
+ * nest. */
 void ending_hold(void);
 void ending_release(void);
 

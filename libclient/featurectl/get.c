@@ -124,9 +124,8 @@ static int get_target(struct context *context, const struct target *target) {
     char why[512];
     if (output_file_open(path, &file, why, sizeof why) != 0)
         return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
-    /* The data may go where our own words would go. */
     if (output_file_in_place(&file))
-        context->out = context->err;
+        context_make_way(context, file.fd);
     int status = isatty(file.fd) ? context_refuse(context, CTL_E_LOCAL, path,
                                                   "is a terminal, which cannot show tensors")
                                  : get_into(context, target, path, &file);

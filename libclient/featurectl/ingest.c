@@ -139,9 +139,8 @@ static int open_manifest(struct ingest *ingest) {
     char why[256];
     if (manifest_open(ingest->manifest_path, &ingest->manifest, why, sizeof why) != 0)
         return context_refuse(ingest->context, CTL_E_LOCAL, ingest->manifest_path, "%s", why);
-    /* Lines may go where our own words would go. */
     if (!ingest->manifest.regular)
-        ingest->context->out = ingest->context->err;
+        context_make_way(ingest->context, ingest->manifest.fd);
     return FEATURE_OK;
 }
 

@@ -15,6 +15,7 @@ static const struct table_column lease_columns[] = {
     {"age_ms", "AGE", TABLE_RIGHT},
     {"dropped", "DROPPED", TABLE_LEFT},
     {"kind", "KIND", TABLE_LEFT},
+    {"uid", NULL, TABLE_LEFT},
 };
 
 static void print_lease(struct table *table, const char *store, const Fb__LeaseInfo *lease,
@@ -27,6 +28,7 @@ static void print_lease(struct table *table, const char *store, const Fb__LeaseI
     table_duration(table, lease->age_ms);
     table_flag(table, lease->dropped);
     table_text(table, kind);
+    table_cell(table, lease->of_session ? json_integer(lease->uid) : json_null(), NULL);
     table_end_row(table);
 }
 

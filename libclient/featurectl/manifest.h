@@ -3,14 +3,19 @@
  * Manifests: text files with one JSON object a line, {"store", "sample_id", "uri", "ref", "bytes"},
  * where "ref" is the encoded ref in base64. Other keys are ignored.
  *
- * Lines are only ever added, each whole in one write(2), so that whoever reads meanwhile meets no
- * half of one. Of several lines of one sample the last counts: a later put has superseded the
- * others.
+ * Lines are only ever added, each whole in one write(2) under an exclusive flock(2). Some file
+ * systems show a write that crosses pages before it is complete: a reader that meets the end of the
+ * file within a line looks again under a shared lock. Of several lines of one sample the last
+ * counts: a later put has superseded the others.
  */
 #ifndef FEATURED_CTL_MANIFEST_H
 #define FEATURED_CTL_MANIFEST_H
 
 #include "refs.h"
+
+/* Takes a lock (LOCK_SH, LOCK_EX), to be given back with flock(fd, LOCK_UN). Whoever holds it for
+ * seconds is not waited for: a line is whole in all but a moment without it too. */
+void manifest_lock(int fd, int operation);
 
 /* ---- reading ---- */
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
 #include "exit_code.h"
 
@@ -85,14 +86,31 @@ static void take_line(struct reading *reading, const char *line, size_t bytes) {
         refs_add_ref(reading->targets, feature_ref_sample_id(ref), ref);
 }
 
+/* The file ended within this line, which begins at `offset`: as it is once nobody is writing it. */
+static ssize_t read_end_again(FILE *file, off_t offset, char **line, size_t *room, ssize_t bytes) {
+    if (fseeko(file, offset, SEEK_SET) != 0)
+        return bytes; /* a pipe: it has ended, and with it the line */
+    manifest_lock(fileno(file), LOCK_SH);
+    bytes = getline(line, room, file);
+    flock(fileno(file), LOCK_UN);
+    return bytes;
+}
+
 /* 0 or -errno. */
 static int read_lines(FILE *file, struct reading *reading) {
     char *line = NULL;
     size_t room = 0;
     ssize_t bytes;
+    off_t offset = 0;
     errno = 0;
-    while ((bytes = getline(&line, &room, file)) > 0)
+    while ((bytes = getline(&line, &room, file)) > 0) {
+        if (line[bytes - 1] != '\n')
+            bytes = read_end_again(file, offset, &line, &room, bytes);
+        if (bytes <= 0)
+            break;
         take_line(reading, line, (size_t)bytes);
+        offset += bytes;
+    }
     int error = ferror(file) || !feof(file) ? (errno ? -errno : -EIO) : 0;
     free(line);
     return error;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A regular file is locked (flock(2)) while a line is added, so that of several writers each can
- * take back what it could not finish.
+ * A regular file is locked while a line is added, so that of several writers each can take back
+ * what it could not finish.
  */
 #include "manifest.h"
 
@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "layout.h"
@@ -28,9 +29,21 @@
 #define DIMENSION_BYTES   10u
 #define CHECKSUM_BYTES    8u
 
+#define LOCK_TRIES    1000u
+#define LOCK_PAUSE_NS 2000000 /* together 2 s */
+
 static int manifest_say(int error, char *why, size_t why_bytes) {
     snprintf(why, why_bytes, "cannot be written: %s", strerror(-error));
     return error;
+}
+
+void manifest_lock(int fd, int operation) {
+    const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
+    for (unsigned i = 0; i < LOCK_TRIES; i++) {
+        if (flock(fd, operation | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+            return;
+        nanosleep(&pause, NULL);
+    }
 }
 
 /* ---- opening ---- */
@@ -134,7 +147,7 @@ int manifest_add(const struct manifest *manifest, const struct feature_ref *ref,
     free(text);
     json_decref(object);
     if (!error && manifest->regular) {
-        flock(manifest->fd, LOCK_EX);
+        manifest_lock(manifest->fd, LOCK_EX);
         error = append(manifest->fd, line, bytes);
         flock(manifest->fd, LOCK_UN);
     } else if (!error) {
@@ -148,7 +161,7 @@ int manifest_close(struct manifest *manifest, char *why, size_t why_bytes) {
     struct stat about;
     int error = 0;
     if (manifest->regular) {
-        flock(manifest->fd, LOCK_EX);
+        manifest_lock(manifest->fd, LOCK_EX);
         /* Room that was taken and not used lies behind the end. */
         if (fstat(manifest->fd, &about) == 0 && ftruncate(manifest->fd, about.st_size) != 0)
             error = -errno;

@@ -297,9 +297,9 @@ static int copy_bytes(int from, int to) {
 
 /* A file that is mounted by itself (as containers do) keeps its name: its contents are replaced. */
 static int pour(const struct output_file *out) {
-    int from = open(out->beside, O_RDONLY | O_CLOEXEC),
-        to = open(out->target, O_WRONLY | O_TRUNC | O_CLOEXEC);
-    int error = from < 0 || to < 0 ? -errno : copy_bytes(from, to);
+    int from = open(out->beside, O_RDONLY | O_CLOEXEC);
+    int to = from < 0 ? -1 : open(out->target, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    int error = to < 0 ? -errno : copy_bytes(from, to);
     if (!error)
         error = sync_descriptor(to);
     if (to >= 0 && close(to) != 0 && !error)

@@ -74,7 +74,8 @@ static int put_open_file(struct context *context, struct feature_store *store, c
     status = feature_reserve(store, sample, deadline_ms, &reservation);
     if (status)
         return context_fail(context, status, path);
-    if (read_tensors(file, reservation, progress, why, sizeof why) != 0) {
+    if (read_tensors(file, reservation, progress, why, sizeof why) != 0 ||
+        !safetensors_is_unchanged(file, why, sizeof why)) {
         feature_cancel(reservation);
         return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
     }

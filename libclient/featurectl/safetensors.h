@@ -9,8 +9,10 @@
 #ifndef FEATURED_CTL_SAFETENSORS_H
 #define FEATURED_CTL_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "feature.h"
 #include "output_file.h"
@@ -20,6 +22,7 @@
 
 struct safetensors {
     int fd;                    /* -1 = none (header parsed from memory) */
+    struct timespec changed;   /* when it was opened, st_mtim of the file */
     uint64_t data_begin_bytes; /* where tensor bytes begin in the file */
     uint64_t data_bytes;       /* of all tensors */
     uint32_t tensor_count;
@@ -40,6 +43,9 @@ int safetensors_open(const char *path, struct safetensors *out, char *why, size_
  * NULL. */
 int safetensors_read(const struct safetensors *file, uint32_t index, void *to,
                      output_moved_fn moved, void *context, char *why, size_t why_bytes);
+/* False, with a sentence: somebody has written to the file since it was opened, so that what was
+ * read need not belong together. */
+bool safetensors_is_unchanged(const struct safetensors *file, char *why, size_t why_bytes);
 void safetensors_close(struct safetensors *file);
 
 /* What to write. metadata: JSON text of an object of strings, else kept in base64 under

@@ -294,8 +294,10 @@ static int read_file(int fd, struct safetensors *out, char *why, size_t why_byte
         error = safetensors_parse(header, header_bytes, file_bytes - data_begin_bytes, out, why,
                                   why_bytes);
     free(header);
-    if (!error)
+    if (!error) {
         out->data_begin_bytes = data_begin_bytes;
+        out->changed = about.st_mtim;
+    }
     return error;
 }
 
@@ -317,6 +319,16 @@ int safetensors_read(const struct safetensors *file, uint32_t index, void *to,
     uint64_t offset = file->data_begin_bytes + file->tensor_begin_bytes[index];
     int error = read_at(file->fd, to, file->tensors[index].bytes, offset, moved, context);
     return error ? refuse_errno(error, file->tensors[index].name, why, why_bytes) : 0;
+}
+
+bool safetensors_is_unchanged(const struct safetensors *file, char *why, size_t why_bytes) {
+    struct stat about;
+    if (fstat(file->fd, &about) == 0 && about.st_mtim.tv_sec == file->changed.tv_sec &&
+        about.st_mtim.tv_nsec == file->changed.tv_nsec &&
+        (uint64_t)about.st_size == file->data_begin_bytes + file->data_bytes)
+        return true;
+    snprintf(why, why_bytes, "was written to while it was read: put it once it is complete");
+    return false;
 }
 
 void safetensors_close(struct safetensors *file) {

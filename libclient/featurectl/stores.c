@@ -47,6 +47,10 @@ static const struct table_column store_columns[] = {
     {"arena_bytes", NULL, TABLE_LEFT},
     {"prefaulted_bytes", NULL, TABLE_LEFT},
     {"hugepages", NULL, TABLE_LEFT},
+    {"holders", NULL, TABLE_LEFT},
+    {"max_holders", NULL, TABLE_LEFT},
+    {"max_leases", NULL, TABLE_LEFT},
+    {"max_waiters", NULL, TABLE_LEFT},
 };
 
 static void print_max_hold(struct table *table, uint64_t max_hold_ms) {
@@ -107,6 +111,10 @@ static void print_store(struct table *table, const Fb__StoreInfo *store) {
     table_bytes(table, store->arena_bytes);
     table_bytes(table, store->prefaulted_bytes);
     table_flag(table, store->hugepages);
+    table_count(table, store->holders);
+    table_count(table, store->max_holders);
+    table_count(table, store->max_leases);
+    table_count(table, store->max_waiters);
     table_end_row(table);
 }
 

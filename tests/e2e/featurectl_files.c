@@ -19,10 +19,9 @@
 #include "ctl.h"
 #include "world.h"
 
-#define EXIT_LOCAL     1
-#define EXIT_NOT_READY 3
-#define EXIT_INVALID   11
-#define PATIENCE_MS    30000u
+#define EXIT_LOCAL   1
+#define EXIT_INVALID 11
+#define PATIENCE_MS  30000u
 
 #define KEEP "[store run]\npolicy = retain\nmax_resident_bytes = 64MiB\n"
 
@@ -447,54 +446,4 @@ static void reserved(struct world *world) {
 }
 Test(format, names_that_no_file_could_hold_are_refused, .timeout = 120) {
     world_run(1, KEEP, reserved);
-}
-
-/* ---- readiness ---- */
-
-static void check_ready(const struct cluster *cluster, uint32_t node, int expected) {
-    struct process_output result;
-    CTL(&result, cluster, node, "--json", "status", "--ready");
-    json_t *row = json_loads(result.out, 0, NULL);
-    CHECK(json_is_boolean(json_object_get(row, "ready")) &&
-              json_is_true(json_object_get(row, "ready")) == (expected == 0),
-          "%s", result.out);
-    if (expected != 0)
-        CHECK(*ctl_text(row, "not_ready_why") && strstr(result.err, "NOT_READY") != NULL, "%s",
-              result.err);
-    json_decref(row);
-    expect_exit(&result, expected);
-    CTL(&result, cluster, node, "status");
-    CHECK(strstr(result.out, expected ? "no: " : "yes") != NULL, "%s", result.out);
-    expect_exit(&result, expected);
-}
-
-static void ready(struct world *world) {
-    check_ready(&world->cluster, 0, 0);
-}
-Test(ready, a_broker_that_serves_is, .timeout = 120) {
-    world_run(1, KEEP, ready);
-}
-
-static int ready_exit(const struct cluster *cluster, uint32_t node) {
-    struct process_output result;
-    CTL(&result, cluster, node, "status", "--ready");
-    int status = result.status;
-    process_output_deinit(&result);
-    return status;
-}
-
-/* A node that etcd has forgotten, as far as it knows, promises nothing and is not ready. */
-Test(ready, a_broker_that_is_fenced_is_not, .timeout = 180) {
-    struct cluster cluster;
-    cluster_start(&cluster, &(struct cluster_options){.nodes = 1,
-                                                      .etcd_members = 1,
-                                                      .lease_ttl_ms = CLUSTER_TTL_SHORT_MS,
-                                                      .ini = "[store run]\n"});
-    check_ready(&cluster, 0, 0);
-    etcd_server_freeze(&cluster.etcd, 0);
-    WAIT_UNTIL(ready_exit(&cluster, 0) != 0, PATIENCE_MS);
-    check_ready(&cluster, 0, EXIT_NOT_READY);
-    etcd_server_thaw(&cluster.etcd, 0);
-    WAIT_UNTIL(ready_exit(&cluster, 0) == 0, PATIENCE_MS);
-    cluster_stop(&cluster);
 }

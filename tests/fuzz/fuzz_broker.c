@@ -73,8 +73,8 @@ int __wrap_fc_socket_connect(const char *path) {
 
 /* ---- the clock ---- */
 
-static atomic_llong ahead_ns;           /* of the real one; 0 between executions */
-static _Thread_local bool is_fuzzer;    /* this is the thread that runs the inputs */
+static atomic_llong ahead_ns;        /* of the real one; 0 between executions */
+static _Thread_local bool is_fuzzer; /* this is the thread that runs the inputs */
 
 static long long to_ns(const struct timespec *time) {
     return time->tv_sec * 1000000000ll + time->tv_nsec;

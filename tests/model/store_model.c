@@ -318,14 +318,15 @@ static void op_land_failed(struct model *m) {
 }
 
 static void open_holder(struct model *m) {
-    struct store_limits limits = {.leases = 2 + (uint32_t)model_rnd(m, 6),
-                                  .reservations = 2 + (uint32_t)model_rnd(m, 6),
-                                  .queued_bytes = 8192 * (1 + model_rnd(m, 8))};
+    struct ref_limits limits = {.leases = 2 + (uint32_t)model_rnd(m, 6),
+                                .reservations = 2 + (uint32_t)model_rnd(m, 6),
+                                .queued_bytes = 8192 * (1 + model_rnd(m, 8))};
+    struct account first;
     uint32_t free_holder = 0, holder;
     while (free_holder < HOLDERS && m->ref->holders[free_holder].open)
         free_holder++;
     /* The owner is 100 + the holder's number, which store_holder_open() only then gives out. */
-    enum store_result result = store_holder_open(m->store, 0, &limits, &holder);
+    enum store_result result = store_holder_open(m->store, 0, &first, &holder);
     if (free_holder == HOLDERS) {
         SAME(m, "opening one holder too many", result, STORE_E_LIMIT);
         return;
@@ -335,7 +336,15 @@ static void open_holder(struct model *m) {
     model_look(m);
     ref_holder_close(m->ref, holder, m->now_ns);
     uint32_t again;
-    SAME(m, "result", store_holder_open(m->store, 100 + holder, &limits, &again), STORE_OK);
+    struct model_account *charged = &m->accounts[holder];
+    account_deinit(&charged->account); /* what the last one held has been released */
+    charge_limits_init(&charged->limits);
+    charged->limits.of[ACCOUNT_SESSION][CHARGE_LEASES] = limits.leases;
+    charged->limits.of[ACCOUNT_SESSION][CHARGE_RESERVATIONS] = limits.reservations;
+    charged->limits.of[ACCOUNT_SESSION][CHARGE_QUEUED_BYTES] = limits.queued_bytes;
+    account_init(&charged->account, ACCOUNT_SESSION, holder, NULL, &charged->limits);
+    SAME(m, "result", store_holder_open(m->store, 100 + holder, &charged->account, &again),
+         STORE_OK);
     SAME(m, "the holder number closed last", again, holder);
     m->ref->holders[holder].open = true;
     m->ref->holders[holder].limits = limits;

@@ -8,7 +8,7 @@
 
 enum store_result ref_reserve(struct ref *ref, uint32_t holder, const struct ref_put *put,
                               uint64_t now_ns, struct store_refusal *refusal) {
-    struct store_limits limits = ref->holders[holder].limits;
+    struct ref_limits limits = ref->holders[holder].limits;
     struct ref_waiter w = {.kind = REF_PUT,
                            .holder = holder,
                            .align = put->align,
@@ -398,6 +398,9 @@ void ref_totals(struct ref *ref, struct store_totals *out) {
     *out = (struct store_totals){
         .resident_bytes = refstate_bytes_of(ref, false),
         .landing_used_bytes = refstate_bytes_of(ref, true),
+        .max_holders = ref->options.max_holders,
+        .max_leases = ref->options.max_leases,
+        .max_waiters = ref->options.max_waiters,
         .put_waiters = refstate_count_waiters(ref, REF_PUT, STORE_NO_HOLDER),
         .land_waiters = refstate_count_waiters(ref, REF_LAND, STORE_NO_HOLDER),
         .get_waiters = refstate_count_waiters(ref, REF_GET_ID, STORE_NO_HOLDER) +

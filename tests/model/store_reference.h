@@ -68,7 +68,10 @@ struct ref {
     unsigned effect_count;
     struct {
         bool open;
-        struct store_limits limits;
+        struct ref_limits {
+            uint32_t leases, reservations;
+            uint64_t queued_bytes;
+        } limits;
     } holders[REF_HOLDERS];
     struct ref_seen seen[REF_SAMPLES];
     unsigned seen_count;

@@ -108,22 +108,40 @@ Test(client_local_error, a_descriptor_limit_of_zero_fails_no_request) {
 /* ---- address space ---- */
 
 #ifndef __SANITIZE_ADDRESS__
+/* To so much more than is mapped now; the limit before, to be put back. */
+static void limit_address_space(uint64_t more_bytes, struct rlimit *before) {
+    char text[64] = "";
+    int statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    cr_assert_gt(read(statm, text, sizeof text - 1), 0);
+    close(statm);
+    cr_assert_eq(getrlimit(RLIMIT_AS, before), 0);
+    const struct rlimit low = {
+        .rlim_cur = strtoull(text, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) + more_bytes,
+        .rlim_max = before->rlim_max};
+    cr_assert_eq(setrlimit(RLIMIT_AS, &low), 0);
+}
+
+/* The thread that sends releases cannot be started: they are sent by the one that says them. */
+Test(client_local_error, no_room_for_a_thread_delays_no_release) {
+    struct leased l;
+    struct feature_view *view;
+    struct rlimit before;
+    leased_init(&l);
+    OK(feature_get(l.f->store, (struct feature_key){.ref = l.ref}, NULL, &view));
+    limit_address_space(1u << 20, &before); /* a thread's stack takes more */
+    OK(feature_release(view, FEATURE_RETURNED));
+    cr_expect(fake_broker_await(&l.f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 1));
+    setrlimit(RLIMIT_AS, &before);
+    leased_check_and_free(&l);
+}
+
 Test(client_local_error, no_address_space_for_an_arena_fails_the_open_alone) {
     struct leased l;
     struct feature_store *second;
     struct feature_open_options read_only = {.size = sizeof read_only, .read_only = true};
     struct rlimit before;
     leased_init(&l);
-    cr_assert_eq(getrlimit(RLIMIT_AS, &before), 0);
-    /* More than is mapped now, by less than an arena. */
-    char text[64] = "";
-    int statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    cr_assert_gt(read(statm, text, sizeof text - 1), 0);
-    close(statm);
-    const uint64_t mapped_bytes = strtoull(text, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
-    const struct rlimit low = {.rlim_cur = mapped_bytes + FAKE_ARENA_BYTES / 2,
-                               .rlim_max = before.rlim_max};
-    cr_assert_eq(setrlimit(RLIMIT_AS, &low), 0);
+    limit_address_space(FAKE_ARENA_BYTES / 2, &before);
     FAILS(FEATURE_E_FULL, feature_store_open(l.f->feature, FAKE_STORE, &read_only, &second));
     SAYS("16.0 MiB");
     SAYS("RLIMIT_AS");

@@ -97,7 +97,7 @@ Test(client_null, handles) {
     options.secret_bytes = 3;
     REFUSED("secret", feature_store_open(f->feature, FAKE_STORE, &options, &store));
     options = (struct feature_open_options){.size = sizeof options, .secret = ""};
-    REFUSED("secret", feature_store_open(f->feature, FAKE_STORE, &options, &store));
+    FAILS(FEATURE_E_DENIED, feature_store_open(f->feature, FAKE_STORE, &options, &store));
     REFUSED("handle is NULL", feature_store_create(NULL, "new", &settings));
     REFUSED("name", feature_store_create(f->feature, NULL, &settings));
     settings.secret_bytes = 3;
@@ -113,8 +113,7 @@ Test(client_null, handles) {
 }
 
 Test(client_null, gets) {
-    const struct feature_key key = {.ref = ref}, none = {0},
-                             both = {.ref = ref, .sample_id = "s"};
+    const struct feature_key key = {.ref = ref}, none = {0}, both = {.ref = ref, .sample_id = "s"};
     struct feature_view *view;
     struct feature_info info;
     uint8_t room[100];

@@ -187,8 +187,7 @@ static int check_in_child(struct fixture *f, struct feature_ref *ref, struct fea
     struct feature_view *other;
     struct two_tensors s;
     two_tensors_init(&s, "child", 10, 1);
-    if (feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &other) !=
-        FEATURE_E_INVALID)
+    if (feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &other) != FEATURE_E_INVALID)
         return 1;
     if (!strstr(feature_last_error(), "fork"))
         return 2;

@@ -67,10 +67,10 @@ Test(config, an_empty_file_means_the_documented_defaults) {
     cr_expect_str_eq(config.socket_group, "");
     cr_expect_eq(config.allow_uids.count + config.allow_gids.count + config.admin_uids.count, 0);
     cr_expect_eq(config.max_sessions, 1024);
-    cr_expect_eq(config.max_leases_per_session, 65536);
-    cr_expect_eq(config.max_reservations_per_session, 1024);
-    cr_expect_eq(config.max_requests_per_session, 256);
-    cr_expect_eq(config.max_queued_bytes_per_session, 64ull << 30);
+    cr_expect_eq(config.limits.of[ACCOUNT_SESSION][CHARGE_LEASES], 65536);
+    cr_expect_eq(config.limits.of[ACCOUNT_SESSION][CHARGE_RESERVATIONS], 1024);
+    cr_expect_eq(config.limits.of[ACCOUNT_SESSION][CHARGE_REQUESTS], 256);
+    cr_expect_eq(config.limits.of[ACCOUNT_SESSION][CHARGE_QUEUED_BYTES], 64ull << 30);
     cr_expect_eq(config.hugepages, 0);
     cr_expect(config.prefault);
     cr_expect_eq(config.store_defaults.policy, FB__POLICY__ON_RELEASE);
@@ -131,7 +131,7 @@ Test(config, every_section_is_read) {
     cr_expect_eq(config.allow_uids.ids[2], 1001);
     cr_expect_eq(config.allow_gids.count, 1);
     cr_expect_eq(config.allow_gids.ids[0], 0);
-    cr_expect_eq(config.max_queued_bytes_per_session, 0);
+    cr_expect_eq(config.limits.of[ACCOUNT_SESSION][CHARGE_QUEUED_BYTES], 0);
     cr_expect_eq(config.max_resident_bytes, 64ull << 20);
     cr_expect_eq(config.hugepages, 1);
     cr_expect_not(config.prefault);

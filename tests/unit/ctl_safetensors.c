@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,6 +190,25 @@ Test(ctl_safetensors, a_file_cut_while_it_is_read_is_an_error, .init = make_dire
     cr_assert_eq(truncate(path, (off_t)(8 + strlen(header) + 99)), 0);
     cr_expect_eq(safetensors_read(&file, 0, to, NULL, NULL, why, sizeof why), -ENODATA);
     cr_expect_not_null(strstr(why, "ends before"), "%s", why);
+    safetensors_close(&file);
+}
+
+Test(ctl_safetensors, a_file_written_while_it_is_read_is_an_error, .init = make_directory,
+     .fini = remove_directory) {
+    struct safetensors file;
+    char why[256] = "";
+    const char *header = "{" U8("a", 0, 100, "[100]") "}";
+    write_with_header(strlen(header), header, 100);
+    /* Old enough that a write within the clock's grain is seen. */
+    cr_assert_eq(utimensat(AT_FDCWD, path, (struct timespec[2]){{.tv_sec = 1}, {.tv_sec = 1}}, 0),
+                 0);
+    cr_assert_eq(safetensors_open(path, &file, why, sizeof why), 0, "%s", why);
+    cr_expect(safetensors_is_unchanged(&file, why, sizeof why), "%s", why);
+    int fd = open(path, O_WRONLY);
+    cr_assert_eq(pwrite(fd, "x", 1, (off_t)(8 + strlen(header))), 1);
+    close(fd);
+    cr_expect_not(safetensors_is_unchanged(&file, why, sizeof why));
+    cr_expect_not_null(strstr(why, "written to while"), "%s", why);
     safetensors_close(&file);
 }
 

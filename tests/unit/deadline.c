@@ -136,9 +136,8 @@ Test(deadline, a_store_is_opened_again_within_it) {
 Test(deadline, a_broker_that_does_not_greet) {
     struct fixture *f = fixture_holding(FB__CLIENT_REQUEST__OP_HELLO);
     struct feature *feature;
-    struct feature_options options = {.size = sizeof options,
-                                      .socket_path = f->broker.path,
-                                      .connect_timeout_ms = DEADLINE_MS};
+    struct feature_options options = {
+        .size = sizeof options, .socket_path = f->broker.path, .connect_timeout_ms = DEADLINE_MS};
     SOON(FEATURE_E_UNAVAILABLE, feature_connect(&options, &feature));
     fixture_free(f);
 }

@@ -38,7 +38,9 @@ struct broker {
 
 static struct broker_session *stub_open(struct broker *broker, const struct broker_client_ops *ops,
                                         void *client,
-                                        const struct broker_credentials *credentials) {
+                                        const struct broker_credentials *credentials, char *why,
+                                        size_t why_bytes) {
+    (void)why, (void)why_bytes;
     struct broker_session *session = calloc(1, sizeof *session);
     (void)credentials;
     cr_assert(session);
@@ -122,7 +124,7 @@ static int connect_as(pid_t pid) {
     int ends[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
     const struct broker_credentials credentials = {.pid = pid};
-    cr_assert_eq(session_new(&sessions, ends[1], &credentials), 0);
+    cr_assert_eq(session_new(&sessions, ends[1], &credentials, (char[320]){0}, 320), 0);
     return ends[0];
 }
 

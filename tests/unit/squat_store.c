@@ -85,11 +85,10 @@ Test(squat_store, squat_many_reservations_end_a_part_at_a_time) {
     many.options.max_reserve_ns = BOUND_NS;
     many.options.max_samples = 400;
     fixture_init(&many);
-    struct store_limits limits = {.leases = 1, .reservations = 100, .queued_bytes = 0};
     struct store_effect effect;
     uint32_t holder;
     char id[16];
-    cr_assert_eq(store_holder_open(many.store, 1, &limits, &holder), STORE_OK);
+    cr_assert_eq(store_holder_open(many.store, 1, &many.session, &holder), STORE_OK);
     for (int i = 0; i < 100; i++) {
         struct store_reservation out;
         snprintf(id, sizeof id, "s%d", i);
@@ -153,11 +152,10 @@ Test(squat_store, squat_the_next_first_has_a_time_of_its_own) {
 Test(squat_store, squat_the_room_names_its_holders) {
     struct store_room room;
     struct store_lease lease;
-    struct store_limits limits = {.leases = 10, .reservations = 10, .queued_bytes = 1 << 20};
     uint32_t squatter, reader;
     bool retired;
-    cr_assert_eq(store_holder_open(f.store, 41, &limits, &squatter), STORE_OK);
-    cr_assert_eq(store_holder_open(f.store, 42, &limits, &reader), STORE_OK);
+    cr_assert_eq(store_holder_open(f.store, 41, &f.session, &squatter), STORE_OK);
+    cr_assert_eq(store_holder_open(f.store, 42, &f.session, &reader), STORE_OK);
     uint64_t kept = fixture_publish(&f, "kept", 4 * KIB);
     fixture_publish(&f, "idle", 8 * KIB);
     cr_assert_eq(fixture_get(&f, reader, kept, &lease), STORE_OK);
@@ -184,10 +182,9 @@ Test(squat_store, squat_the_room_names_its_holders) {
 /* ---- in parts ---- */
 
 Test(squat_store, turn_a_holder_closes_in_parts) {
-    struct store_limits limits = {.leases = 100, .reservations = 10, .queued_bytes = 1 << 20};
     struct store_lease lease;
     uint32_t holder;
-    cr_assert_eq(store_holder_open(f.store, 1, &limits, &holder), STORE_OK);
+    cr_assert_eq(store_holder_open(f.store, 1, &f.session, &holder), STORE_OK);
     uint64_t a = fixture_publish(&f, "a", 64);
     for (int i = 0; i < 10; i++)
         cr_assert_eq(fixture_get(&f, holder, a, &lease), STORE_OK);
