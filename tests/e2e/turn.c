@@ -21,6 +21,11 @@
 #define BATCH_ITEMS FRAME_BATCH_ITEMS_MAX
 #define ITEM_BYTES  8u
 
+/* More than the limits of a session and a user let through by default. */
+#define MANY_INI                                                                                   \
+    "[store run]\nmax_samples = 1000000\nmax_resident_bytes = 1GiB\n"                              \
+    "[local]\nmax_waits_per_session = 1000000\nmax_waits_per_user = 1000000\n"
+
 /* ---- the neighbour ---- */
 
 static int neighbour(int channel, void *context) {
@@ -175,10 +180,8 @@ Test(turn, frozen_etcd_fails_many_puts_at_once, .timeout = 300) {
     struct flooder flooders[FLOODERS];
     struct process process;
     uint64_t ok = 0, refused = 0, sent = (uint64_t)FLOODERS * FRAMES_EACH * BATCH_ITEMS;
-    cluster_start(&cluster, &(struct cluster_options){.nodes = 1,
-                                                      .etcd_members = 1,
-                                                      .ini = "[store run]\nmax_samples = 1000000\n"
-                                                             "max_resident_bytes = 1GiB\n"});
+    cluster_start(&cluster,
+                  &(struct cluster_options){.nodes = 1, .etcd_members = 1, .ini = MANY_INI});
     for (uint32_t i = 0; i < FLOODERS; i++)
         flooder_open(&flooders[i], &cluster, i);
     neighbour_start(&process, &cluster);
@@ -241,9 +244,7 @@ Test(turn, sessions_go_with_all_their_leases_and_a_store_with_all_its_samples, .
     struct flooder flooders[FLOODERS];
     struct process process;
     struct wire readers[3];
-    cluster_start(&cluster, &(struct cluster_options){.nodes = 1,
-                                                      .ini = "[store run]\nmax_samples = 1000000\n"
-                                                             "max_resident_bytes = 1GiB\n"});
+    cluster_start(&cluster, &(struct cluster_options){.nodes = 1, .ini = MANY_INI});
     for (uint32_t i = 0; i < FLOODERS; i++)
         flooder_open(&flooders[i], &cluster, i);
     flood(flooders, MANY_FRAMES);
