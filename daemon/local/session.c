@@ -149,6 +149,12 @@ static void end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
 
 /* ---- sending ---- */
 
+/* The kernel had no memory for it: no fault of the client, whose leases hang on this session. It is
+ * tried again when the socket is next ready. */
+static bool session_is_our_shortage(int error) {
+    return error == ENOMEM || error == ENOBUFS;
+}
+
 /* 0 when the packet was taken, or dropped because nobody is there to take it; else -errno. */
 static int session_transmit(struct session *session, const void *data, size_t bytes, int fd) {
     struct iovec part = {.iov_base = (void *)data, .iov_len = bytes};
@@ -169,6 +175,8 @@ static int session_transmit(struct session *session, const void *data, size_t by
     while (sendmsg(session->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
         if (errno == EINTR)
             continue;
+        if (session_is_our_shortage(errno))
+            return -EAGAIN;
         if (errno != EPIPE && errno != ECONNRESET)
             return -errno;
         session->peer_gone = true;
@@ -502,7 +510,7 @@ static enum receive_result session_receive_one(struct session *session) {
     /* Wanted, and we had no descriptor for it: the session goes on without. */
     bool unwanted = message.msg_flags & MSG_CTRUNC && (!session->pidfd_wanted || fd >= 0);
     if (bytes < 0) {
-        if (errno == EAGAIN)
+        if (errno == EAGAIN || session_is_our_shortage(errno))
             return RECEIVE_EMPTY;
         /* ECONNRESET: the client left without reading everything. What it sent before is still to
          * be read. */
