@@ -36,6 +36,7 @@
 #include "death.h"
 #include "frame.h"
 #include "log.h"
+#include "packet.h"
 #include "send_queue.h"
 
 #define PACKETS_PER_WAKE_UP      16u
@@ -149,40 +150,11 @@ static void end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
 
 /* ---- sending ---- */
 
-/* The kernel had no memory for it: no fault of the client, whose leases hang on this session. It is
- * tried again when the socket is next ready. */
-static bool session_is_our_shortage(int error) {
-    return error == ENOMEM || error == ENOBUFS;
-}
-
 /* 0 when the packet was taken, or dropped because nobody is there to take it; else -errno. */
 static int session_transmit(struct session *session, const void *data, size_t bytes, int fd) {
-    struct iovec part = {.iov_base = (void *)data, .iov_len = bytes};
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof fd)];
-    } control;
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    if (fd >= 0) {
-        memset(&control, 0, sizeof control);
-        control.header.cmsg_level = SOL_SOCKET;
-        control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-        message.msg_control = control.room;
-        message.msg_controllen = sizeof control.room;
-    }
-    while (sendmsg(session->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-        if (errno == EINTR)
-            continue;
-        if (session_is_our_shortage(errno))
-            return -EAGAIN;
-        if (errno != EPIPE && errno != ECONNRESET)
-            return -errno;
-        session->peer_gone = true;
-        return 0;
-    }
-    return 0;
+    int error = packet_send(session->fd, data, bytes, fd);
+    session->peer_gone |= error == -EPIPE;
+    return error == -EPIPE ? 0 : error;
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events);
@@ -489,45 +461,22 @@ static void session_handle_packet(struct session *session, size_t bytes, int fd)
         session_doom(session, why);
 }
 
-/* Gives no room for control data, unless a pidfd is wanted: the kernel then closes descriptors a
- * client sends and says MSG_CTRUNC. */
 static enum receive_result session_receive_one(struct session *session) {
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control;
-    struct iovec part = {.iov_base = session->set->packet_in, .iov_len = FRAME_CLIENT_BYTES_MAX};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    int fd = -1;
-    if (session->pidfd_wanted) {
-        message.msg_control = control.room;
-        message.msg_controllen = CMSG_LEN(sizeof(int));
-    }
-    ssize_t bytes = recvmsg(session->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    const struct cmsghdr *came = bytes < 0 ? NULL : CMSG_FIRSTHDR(&message);
-    if (came && came->cmsg_level == SOL_SOCKET && came->cmsg_type == SCM_RIGHTS)
-        memcpy(&fd, CMSG_DATA(came), sizeof fd);
-    /* Wanted, and we had no descriptor for it: the session goes on without. */
-    bool unwanted = message.msg_flags & MSG_CTRUNC && (!session->pidfd_wanted || fd >= 0);
-    if (bytes < 0) {
-        if (errno == EAGAIN || session_is_our_shortage(errno))
-            return RECEIVE_EMPTY;
-        /* ECONNRESET: the client left without reading everything. What it sent before is still to
-         * be read. */
-        if (errno != EINTR && errno != ECONNRESET)
-            session_doom(session, strerror(errno));
-    } else if (unwanted) {
-        session_doom(session, "sent a descriptor or other control data");
-    } else if (message.msg_flags & MSG_TRUNC) {
-        session_doom(session, "packet larger than the limit of a frame");
-    } else if (bytes == 0) {
+    int fd;
+    ssize_t bytes = packet_receive(session->fd, session->set->packet_in, FRAME_CLIENT_BYTES_MAX,
+                                   session->pidfd_wanted, &fd);
+    if (bytes == -EAGAIN)
+        return RECEIVE_EMPTY;
+    if (bytes == 0)
         return RECEIVE_ENDED;
-    } else {
+    if (bytes == -EPROTO)
+        session_doom(session, "sent a descriptor or other control data");
+    else if (bytes == -EMSGSIZE)
+        session_doom(session, "packet larger than the limit of a frame");
+    else if (bytes < 0)
+        session_doom(session, strerror((int)-bytes));
+    else
         session_handle_packet(session, (size_t)bytes, fd);
-        fd = -1;
-    }
-    if (fd >= 0)
-        close(fd);
     return session->doomed ? RECEIVE_ENDED : RECEIVE_MORE;
 }
 
