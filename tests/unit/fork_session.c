@@ -247,6 +247,18 @@ Test(fork_session, a_second_pidfd_ends_the_session) {
     close(client);
 }
 
+Test(fork_session, an_empty_packet_with_a_descriptor_leaves_none_open) {
+    int own = (int)syscall(SYS_pidfd_open, getpid(), 0), client = connect_as(getpid());
+    cr_assert(greet(client));
+    uint32_t before = check_fd_count(0);
+    cr_assert_eq(fc_socket_send_with(client, "", 0, own), 0);
+    while (!broker.closed)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_expect_eq(check_fd_count(0), before - 1, "the session's socket is closed, and no more");
+    close(own);
+    close(client);
+}
+
 Test(fork_session, works_with_the_socket_alone_when_no_descriptor_is_left) {
     sessions.options.peer_pidfd = none_left;
     int client = connect_as(getpid());
