@@ -34,7 +34,7 @@ CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -M
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
-LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl jansson libibverbs librdmacm) $(LIB_CLIENT)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson libibverbs librdmacm) $(LIB_CLIENT)
 LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)
 LIB_TEST := -lcriterion -lm
 

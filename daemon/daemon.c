@@ -159,9 +159,14 @@ static void on_secret_change(void *context, const char *what, const char *how) {
     log_warning("reload: %s: %s: takes a restart, the old secret stays in force", what, how);
 }
 
+static void say_of_next_start(bool warning, const char *sentence) {
+    if (warning)
+        log_warning("reload: at the next start: %s", sentence);
+}
+
 static void reload(struct daemon *daemon) {
     struct config wanted;
-    char why[1024];
+    char why[ENVIRONMENT_SENTENCE_BYTES];
     if (config_load(daemon->config_path, &wanted, why, sizeof why) < 0) {
         log_error("reload: %s; the old configuration stays", why);
         return;
@@ -169,6 +174,8 @@ static void reload(struct daemon *daemon) {
     enum log_level before = daemon->config.log_level;
     bool different = config_reload(&daemon->config, &wanted, on_change, NULL);
     different |= secret_prints_compare(daemon->secret_prints, on_secret_change, NULL);
+    if (different && environment_check(&wanted, say_of_next_start, why, sizeof why) < 0)
+        say_of_next_start(true, why);
     config_deinit(&wanted);
     if (daemon->config.log_level != before) /* else --verbose stays as it is */
         log_set_level(daemon->config.log_level);

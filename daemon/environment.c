@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -25,6 +26,7 @@
 #define FILES_PER_SESSION 2ull
 #define FILES_PER_STORE   2u
 #define FILES_PER_PEER    4u
+#define POOL_THREADS      4u /* of libuv, if UV_THREADPOOL_SIZE does not say otherwise */
 #define FILES_BESIDE      64u
 
 static uint64_t environment_arena_of(const struct config_store *store) {
@@ -164,6 +166,55 @@ enum environment_verdict environment_judge_files(const struct config *config, ui
     return ENVIRONMENT_TIGHT;
 }
 
+enum environment_verdict environment_judge_file_size(const struct config *config,
+                                                     uint64_t limit_bytes, char *sentence) {
+    char limit_text[16], need_text[16];
+    *sentence = '\0';
+    for (size_t i = 0; i < config->store_count; i++) {
+        const struct config_store *store = &config->stores[i];
+        if (environment_arena_of(store) <= limit_bytes)
+            continue;
+        snprintf(sentence, ENVIRONMENT_SENTENCE_BYTES,
+                 "the limit of the size of files (RLIMIT_FSIZE) is %s; it holds for shared memory "
+                 "too, and store %s needs %s: set LimitFSIZE=infinity in the unit, or ulimit -f "
+                 "unlimited before the start",
+                 log_bytes(limit_bytes, limit_text), store->name,
+                 log_bytes(environment_arena_of(store), need_text));
+        return ENVIRONMENT_TOO_SMALL;
+    }
+    return ENVIRONMENT_FITS;
+}
+
+/* libuv's pool aborts the process when it gets no thread: as many as it has are tried out. */
+static void *thread_wait(void *gate) {
+    pthread_mutex_lock(gate);
+    pthread_mutex_unlock(gate);
+    return NULL;
+}
+
+static enum environment_verdict try_threads(char *sentence) {
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    pthread_t threads[POOL_THREADS];
+    uint32_t count = 0;
+    int error = 0;
+    *sentence = '\0';
+    pthread_mutex_lock(&gate);
+    while (count < POOL_THREADS && error == 0) {
+        error = pthread_create(&threads[count], NULL, thread_wait, &gate);
+        count += error == 0;
+    }
+    pthread_mutex_unlock(&gate);
+    for (uint32_t i = 0; i < count; i++)
+        pthread_join(threads[i], NULL);
+    if (error == 0)
+        return ENVIRONMENT_FITS;
+    snprintf(sentence, ENVIRONMENT_SENTENCE_BYTES,
+             "%" PRIu32 " of %u threads can be had (%s): raise TasksMax= of the unit, the pids "
+             "limit of the container, or ulimit -u and ulimit -v",
+             count, POOL_THREADS, strerror(error));
+    return ENVIRONMENT_TOO_SMALL;
+}
+
 static uint64_t limit_of(int resource) {
     struct rlimit limit;
     if (getrlimit((__rlimit_resource_t)resource, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
@@ -181,17 +232,19 @@ static void raise_file_limit(void) {
 
 int environment_check(const struct config *config, void (*say)(bool warning, const char *sentence),
                       char *why, size_t why_bytes) {
-    char sentences[3][ENVIRONMENT_SENTENCE_BYTES];
+    char sentences[5][ENVIRONMENT_SENTENCE_BYTES];
     struct cgroup_limits limits;
     raise_file_limit();
     cgroup_limits_read("/proc/self", "", &limits);
-    const enum environment_verdict verdicts[3] = {
+    const enum environment_verdict verdicts[5] = {
         environment_judge_memory(config, &limits, sentences[0]),
         environment_judge_address_space(config, limit_of(RLIMIT_AS), sentences[1]),
         environment_judge_files(config, limit_of(RLIMIT_NOFILE), sentences[2]),
+        environment_judge_file_size(config, limit_of(RLIMIT_FSIZE), sentences[3]),
+        try_threads(sentences[4]),
     };
     int result = 0;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 5; i++) {
         if (verdicts[i] != ENVIRONMENT_TOO_SMALL && *sentences[i])
             say(verdicts[i] == ENVIRONMENT_TIGHT, sentences[i]);
         if (verdicts[i] == ENVIRONMENT_TOO_SMALL && result == 0) {

@@ -42,6 +42,10 @@ enum environment_verdict environment_judge_address_space(const struct config *co
 enum environment_verdict environment_judge_files(const struct config *config, uint64_t limit,
                                                  char *sentence);
 
+/* limit: RLIMIT_FSIZE, which holds for memfds too. */
+enum environment_verdict environment_judge_file_size(const struct config *config,
+                                                     uint64_t limit_bytes, char *sentence);
+
 /* Looks at all of it and raises the soft limit of open files to the hard one. say() gets each
  * sentence worth knowing, and whether it is a warning. 0, or -ENOMEM with the sentence in why: the
  * broker could not live here. */

@@ -14,7 +14,9 @@
 #include "config.h"
 #include "daemon.h"
 #include "environment.h"
+#include "etcd_check.h"
 #include "log.h"
+#include "log_escape.h"
 #include "secret_file.h"
 #include "std_fds.h"
 
@@ -92,8 +94,11 @@ static void say_in_log(bool warning, const char *sentence) {
     log_write(warning ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "main: %s", sentence);
 }
 
+/* Escaped: the file may hold anything. */
 static void say_to_user(bool warning, const char *sentence) {
-    fprintf(stderr, "featured: %s%s\n", warning ? "warning: " : "", sentence);
+    char text[2 * WHY_BYTES];
+    log_escape(sentence, strlen(sentence), text, sizeof text);
+    fprintf(stderr, "featured: %s%s\n", warning ? "warning: " : "", text);
 }
 
 /* What the file asks for, against what is there: secrets, and limits on this process. */
@@ -138,10 +143,39 @@ static int serve(const struct config *config, const char *config_path) {
     return status;
 }
 
+/* With kind = etcd: the certificate files, and what etcd itself says. One that does not answer is
+ * no fault of the configuration. */
+static int check_directory(const struct config *config, char *why, size_t why_bytes) {
+    char password[4097] = "", warning[WHY_BYTES] = "";
+    struct etcd_client_options client = {
+        .endpoints = config->etcd_endpoints,
+        .ca_file = config->etcd_ca_file,
+        .cert_file = config->etcd_cert_file,
+        .key_file = config->etcd_key_file,
+        .username = config->etcd_username,
+        .password = password,
+    };
+    if (config->directory != CONFIG_DIRECTORY_ETCD)
+        return 0;
+    int result = 0;
+    if (*config->etcd_password_file)
+        result = config_read_secret(config->etcd_password_file, password, sizeof password - 1, why,
+                                    why_bytes);
+    log_set_level(LOG_LEVEL_ERROR); /* what it finds is said below, once */
+    if (result >= 0)
+        result = etcd_check(&client, config->etcd_cluster, config->node, why, why_bytes, warning,
+                            sizeof warning);
+    explicit_bzero(password, sizeof password);
+    if (result >= 0 && *warning)
+        say_to_user(true, warning);
+    return result;
+}
+
 static int check_config(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
-    if (check_environment(config, say_to_user, why, sizeof why) < 0) {
-        fprintf(stderr, "featured: %s\n", why);
+    if (check_environment(config, say_to_user, why, sizeof why) < 0 ||
+        check_directory(config, why, sizeof why) < 0) {
+        say_to_user(false, why);
         return EXIT_CONFIG;
     }
     printf("%s: ok\n", config_path);
@@ -161,10 +195,11 @@ int main(int argc, char **argv) {
     char why[WHY_BYTES] = "";
     std_fds_open();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* the log's file at its limit: a write that fails */
     argp_err_exit_status = EXIT_CONFIG;
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
     if (config_load(arguments.config_path, &config, why, sizeof why) < 0) {
-        fprintf(stderr, "featured: %s\n", why);
+        say_to_user(false, why);
         return EXIT_CONFIG;
     }
     log_set_level(arguments.verbose ? LOG_LEVEL_DEBUG : config.log_level);

@@ -13,7 +13,8 @@
 void believe_not(struct peer *peer, const char *sentence) {
     uint64_t count = peer_note_odd_answer(peer);
     if ((count & (count - 1)) == 0) /* the 1st, 2nd, 4th, 8th ... */
-        log_warning("node %s has given %" PRIu64 " answers that are not what it was asked for: %s",
+        log_limited(LOG_LEVEL_WARNING, log_source(peer_node(peer)),
+                    "node %s has given %" PRIu64 " answers that are not what it was asked for: %s",
                     peer_node(peer), count, sentence);
 }
 

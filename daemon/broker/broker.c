@@ -124,6 +124,7 @@ const struct directory_events broker_directory_events = {
     .node_down = nodes_on_down,
     .fenced = nodes_on_fenced,
     .reconcile = reconcile,
+    .name_taken = twin_on_name_taken,
 };
 
 /* ---- the pump ---- */
@@ -220,6 +221,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     }
     if (reap)
         spaces_reap(broker);
+    twin_pump(broker);
     publishings_pump(broker, now_ns);
     sweep_pump(broker, now_ns);
     held_checks_pump(broker, now_ns);
@@ -239,6 +241,7 @@ uint64_t broker_next_deadline_ns(const struct broker *broker) {
     next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
     next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
     next_ns = earlier(next_ns, publishings_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, twin_next_deadline_ns(broker));
     next_ns = earlier(next_ns, sweep_next_deadline_ns(broker));
     next_ns = earlier(next_ns, held_checks_next_deadline_ns(broker));
     bool collects = false;

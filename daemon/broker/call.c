@@ -374,6 +374,7 @@ static void call_free(struct call *call) {
     }
     TAILQ_REMOVE(&call->session->calls, call, link);
     account_release(call->session->account, CHARGE_REQUESTS, 1);
+    account_release(call->session->account, CHARGE_WAITS, call->count);
     free(call);
 }
 
@@ -405,7 +406,6 @@ static void leave_all(struct item *item) {
         outbox_release(item->call->broker, item->remote, false);
     item->remote = 0;
     put_forget_payload(item);
-    account_release(item->call->session->account, CHARGE_WAITS, 1);
 }
 
 void item_done(struct item *item, Fb__Status status, const char *format, ...) {

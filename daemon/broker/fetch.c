@@ -47,9 +47,10 @@ void fetch_detach(struct item *item) {
     struct fetch *fetch = item->fetch;
     TAILQ_REMOVE(&fetch->items, item, fetch_link);
     item->fetch = NULL;
-    if (fetch->waits_for_room && TAILQ_EMPTY(&fetch->items)) { /* for nobody, in others' way */
+    /* It waits for nobody, in others' way; unless the answer is on its way already. */
+    if (fetch->waits_for_room && TAILQ_EMPTY(&fetch->items) &&
         store_cancel_wait(fetch->space->store, STORE_NO_HOLDER,
-                          (uint64_t)(uintptr_t)&fetch->waiter);
+                          (uint64_t)(uintptr_t)&fetch->waiter)) {
         fetch_free(fetch);
         return;
     }

@@ -17,7 +17,6 @@
 #include "state.h"
 
 #define PATIENCE_DEFAULT_MS 30000u
-#define SPEC_BYTES_PER_CALL 98304u /* so that the answer fits one frame */
 
 static bool copy_spec(struct item *item, uint32_t slot) {
     struct store *store = item->call->space->store;
@@ -199,9 +198,12 @@ static void on_located(void *context, enum directory_result result,
     } else if (result == DIRECTORY_OK && !stale) {
         get_ours(item, record->generation);
     } else if (result == DIRECTORY_E_UNAVAILABLE && !item->in_store) {
+        char trouble[TROUBLE_BYTES];
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s is not on this node and the directory cannot be reached",
-                  item->sample_id, item->call->space->name);
+                  "sample %s of store %s is not on this node and the directory cannot be reached: "
+                  "%s",
+                  item->sample_id, item->call->space->name,
+                  broker_trouble(broker, "it has not answered in time", trouble));
     } else {
         refuse_absent(item);
     }

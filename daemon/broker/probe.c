@@ -153,16 +153,36 @@ int probe_rank(Fb__SampleState state) {
     return (unsigned)state < sizeof ranks / sizeof *ranks ? ranks[state] : 0;
 }
 
-/* Takes over packed if it tells more than what is there. */
+static uint8_t *too_much_for_one(size_t *bytes_out) {
+    Fb__StatResult result = FB__STAT_RESULT__INIT;
+    result.status = FB__STATUS__FULL;
+    result.error = (char *)"the specs of this batch do not fit one answer; ask for fewer at once";
+    *bytes_out = fb__stat_result__get_packed_size(&result);
+    uint8_t *packed = malloc(*bytes_out);
+    if (packed)
+        fb__stat_result__pack(&result, packed);
+    return packed;
+}
+
+/* Takes over packed if it tells more than what is there. What a call keeps until its last item is
+ * answered must fit one answer anyway. */
 static void offer(struct item *item, uint8_t *packed, size_t bytes, Fb__SampleState state) {
-    if (packed && (!item->answer || probe_rank(state) > probe_rank(item->answer_state))) {
-        free(item->answer);
-        item->answer = packed;
-        item->answer_bytes = bytes;
-        item->answer_state = state;
-    } else {
+    struct call *call = item->call;
+    if (!packed || (item->answer && probe_rank(state) <= probe_rank(item->answer_state))) {
         free(packed);
+        return;
     }
+    call->spec_bytes -= item->answer_bytes;
+    free(item->answer);
+    item->answer_bytes = 0;
+    if (call->spec_bytes + bytes > SPEC_BYTES_PER_CALL) {
+        free(packed);
+        packed = too_much_for_one(&bytes);
+    }
+    item->answer = packed;
+    item->answer_bytes = packed ? bytes : 0;
+    item->answer_state = state;
+    call->spec_bytes += item->answer_bytes;
 }
 
 static void offer_reply(struct item *item, const Fb__PeerReply *reply) {
@@ -196,8 +216,8 @@ static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *
     if (item->answer)
         item_done(item, FB__STATUS__OK, NULL);
     else if (odd)
-        item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s: node %s: %s",
-                  item->sample_id, item->call->space->name, peer_node(peer), wrong);
+        item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s: node %s: %s", item->sample_id,
+                  item->call->space->name, peer_node(peer), wrong);
     else
         item_done(item, reply ? reply->status : FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: node %s: %s", item->sample_id, item->call->space->name,

@@ -179,6 +179,7 @@ static void end(struct publishing *publishing) {
 
 static void answer(struct publishing *publishing) {
     struct item *item = publishing->item;
+    char trouble[TROUBLE_BYTES];
     struct store_answer remembered = {FB__STATUS__OK, publishing->generation};
     if (publishing->result == DIRECTORY_OK && !publishing->clears)
         store_replay_record(publishing->space->store, publishing->op, &remembered);
@@ -191,8 +192,12 @@ static void answer(struct publishing *publishing) {
     else
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",
                   publishing->sample_id, publishing->space->name,
-                  publishing->result == DIRECTORY_E_FENCED ? broker_fenced_why(publishing->broker)
-                                                           : "the directory cannot be reached");
+                  publishing->result == DIRECTORY_E_FENCED
+                      ? broker_fenced_why(publishing->broker)
+                      : broker_trouble(publishing->broker,
+                                       "the directory did not take its record in time, or has "
+                                       "another node's that is newer",
+                                       trouble));
 }
 
 /* The record is gone. A home that was taken for dead may have come back before, and kept what its

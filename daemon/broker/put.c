@@ -34,13 +34,14 @@ static void answer_committed(struct item *item, const struct store_answer *answe
 static void refuse_ended(struct item *item, uint64_t reservation) {
     const struct space *space = item->call->space;
     char bound[32];
-    item_done(item, FB__STATUS__NOT_FOUND,
-              "store %s: reservation %016llx was not committed within max_reserve = %s (the smaller "
-              "of max_reserve and max_hold) and has ended; its room may be another's by now: write "
-              "nothing more there, put the sample again, and raise [stores] max_reserve if its "
-              "bytes take that long",
-              space->name, (unsigned long long)reservation,
-              log_duration(space->settings.max_reserve_ms, bound));
+    item_done(
+        item, FB__STATUS__NOT_FOUND,
+        "store %s: reservation %016llx was not committed within max_reserve = %s (the smaller "
+        "of max_reserve and max_hold) and has ended; its room may be another's by now: write "
+        "nothing more there, put the sample again, and raise [stores] max_reserve if its "
+        "bytes take that long",
+        space->name, (unsigned long long)reservation,
+        log_duration(space->settings.max_reserve_ms, bound));
 }
 
 static void commit(struct item *item, uint64_t reservation, const void *checksums,
@@ -50,10 +51,12 @@ static void commit(struct item *item, uint64_t reservation, const void *checksum
     struct space *space = call->space;
     uint64_t generation = broker->directory->ops->next_generation(broker->directory);
     if (!generation) {
+        char trouble[TROUBLE_BYTES];
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "store %s: directory = %s gives no generation numbers now; a reservation stays: "
-                  "commit again, or put again, when it answers",
-                  space->name, broker->directory->ops->name);
+                  "store %s: nothing can be put without generation numbers from the directory: %s; "
+                  "a reservation stays: commit again, or put again, when that is over",
+                  space->name,
+                  broker_trouble(broker, "it has not given any yet, or none in time", trouble));
         return;
     }
     enum store_result result = store_seal(space->store, call->holder, reservation, checksums,
@@ -224,7 +227,7 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 /* True, and the item done: nothing new is taken now. */
 static bool refuse_new(struct item *item) {
     const struct broker *broker = item->call->broker;
-    const char *why = broker_not_ready_why(broker);
+    const char *why = broker_refuses_why(broker);
     if (why)
         item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
                   broker->config->node, why);

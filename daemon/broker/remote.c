@@ -151,6 +151,14 @@ void remote_get(struct item *item) {
         refuse_lost(item);
         return;
     }
+    if (!peer && broker->directory->ops->index) {
+        char trouble[TROUBLE_BYTES];
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is at node %s, of which node %s knows nothing: %s",
+                  item->sample_id, item->call->space->name, item->home, broker->config->node,
+                  broker_trouble(broker, "it is no member of the cluster", trouble));
+        return;
+    }
     if (!peer) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, which is no peer of node %s: add [peer %s] "

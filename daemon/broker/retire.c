@@ -28,7 +28,7 @@ static bool retire_here(struct item *item) {
     store_retire(store, item->sample_id, (uint32_t)strlen(item->sample_id), item->generation,
                  call->reason, call->broker->now_ns, &retired);
     answer = (struct store_answer){FB__STATUS__OK, retired};
-    if (retired || item->generation)
+    if (retired) /* else a repeat does nothing again: no need to push another's answer out */
         store_replay_record(store, item->op, &answer);
     return retired;
 }
@@ -157,9 +157,11 @@ static void on_located(void *context, enum directory_result result,
         item->generation = record->generation;
         retire_and_answer(item);
     } else if (result == DIRECTORY_E_UNAVAILABLE) {
+        char trouble[TROUBLE_BYTES];
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: the directory cannot be reached to find it",
-                  item->sample_id, item->call->space->name);
+                  "sample %s of store %s: the directory cannot be reached to find it: %s",
+                  item->sample_id, item->call->space->name,
+                  broker_trouble(broker, "it has not answered in time", trouble));
     } else {
         item_done(item, FB__STATUS__OK, NULL); /* absent is success */
     }

@@ -232,6 +232,10 @@ static void on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerL
                  "was made",
                  asked->item->sample_id, space->name, broker->config->node);
         serve_refuse(asking, request_id, FB__STATUS__LOST, sentence);
+    } else if (twin_was_first(broker)) {
+        char trouble[TROUBLE_BYTES];
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
+                     broker_trouble(broker, "", trouble));
     } else if (!broker_serves(broker) && !BROKER_PLANTED(PLANTED_FENCED_SERVES)) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, broker_fenced_why(broker));
     } else {

@@ -22,8 +22,10 @@
 #include "scratch.h"
 #include "store.h"
 
-#define SPACES_MAX     256u
-#define SENTENCE_BYTES 640u
+#define SPACES_MAX          256u
+#define SENTENCE_BYTES      640u
+#define TROUBLE_BYTES       768u   /* of a sentence that ends in etcd's words */
+#define SPEC_BYTES_PER_CALL 98304u /* so that the answer fits one frame */
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
 #define NS_PER_MS                  1000000ull
@@ -284,6 +286,15 @@ struct asking {
 };
 TAILQ_HEAD(asking_list, asking);
 
+/* Who has this node's name in the index, if it is another incarnation (twin.c). */
+enum name_state { NAME_FREE = 0, NAME_ASKED, NAME_RESTART, NAME_STANDS, NAME_TWIN };
+struct name {
+    enum name_state state;
+    uint64_t incarnation;
+    uint64_t outlived_ns; /* its record cannot stand for longer unless somebody keeps it alive */
+    char address[256];
+};
+
 /* The check of all that this node holds (held_check.c). */
 struct held_walk {
     bool walking, again; /* again: from the beginning, at next_ns */
@@ -324,6 +335,7 @@ struct broker {
     struct sweep *sweep;
     TAILQ_HEAD(, held_check) held_checks;
     struct held_walk held_walk;
+    struct name name;
     struct scratch scratch;
 };
 
@@ -450,6 +462,15 @@ uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wa
 void remote_get(struct item *item);
 void remote_get_anywhere(struct item *item);
 
+/* ---- twin.c: another incarnation has our name in the index ---- */
+void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation);
+void twin_pump(struct broker *broker);
+uint64_t twin_next_deadline_ns(const struct broker *broker);
+/* It lives, and was there first: nothing is taken or served here. */
+bool twin_was_first(const struct broker *broker);
+/* False: it has not. */
+bool twin_say(const struct broker *broker, char *out, size_t out_bytes);
+
 /* ---- believe.c: is it an answer to what was asked? ---- */
 /* False: not this one's answer; why: a sentence that names both sides. It has been counted. */
 bool believe_lease(const struct item *item, struct peer *peer, uint64_t generation,
@@ -534,9 +555,13 @@ bool nodes_have_lost(const struct broker *broker, enum directory_result result,
 /* May we serve, as of now_ns, what another node could have superseded? */
 bool broker_serves(const struct broker *broker);
 const char *broker_fenced_why(const struct broker *broker);
-/* NULL: it takes puts and serves gets, as of now_ns; else why not, of a form to follow "node a: ".
- */
-const char *broker_not_ready_why(const struct broker *broker);
+/* What stands between this broker and its directory, in words; without such: `otherwise`. */
+const char *broker_trouble(const struct broker *broker, const char *otherwise,
+                           char out[TROUBLE_BYTES]);
+/* NULL: it takes puts, as of now_ns; else why not, of a form to follow "node a: ". */
+const char *broker_refuses_why(const struct broker *broker);
+/* The same, and they can be done: nothing stands between this broker and its directory for good. */
+const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]);
 void nodes_free(struct broker *broker);
 
 /* ---- reconcile.c ---- */

@@ -146,6 +146,7 @@ static void on_list(void *context, enum etcd_result result, const struct etcd_an
     struct directory_etcd *self = context;
     self->listing = false;
     note(self, answer);
+    trouble_note(self, TROUBLE_MEMBERS, result, why);
     if (result != ETCD_OK) {
         log_debug("node %s: nodes not read from etcd: %s", self->self.node, why);
         backoff_fail(&self->members_backoff, self->now_ns);

@@ -18,61 +18,26 @@
  * Only a session's own poll, its own timer and sessions_close() close it; nothing touches it
  * afterwards.
  */
-#include "session.h"
+#include "session_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <linux/sockios.h>
-
-#include "account_words.h"
 #include "codec.h"
-#include "death.h"
 #include "frame.h"
 #include "log.h"
 #include "packet.h"
-#include "send_queue.h"
 
 #define PACKETS_PER_WAKE_UP      16u
 #define SEND_QUEUE_BYTES_DEFAULT (4u << 20)
 #define HELLO_TIMEOUT_MS_DEFAULT 5000u
 #define REFUSED_MAX              64u
 #define SOCKET_SEND_BYTES        (2 * (int)FRAME_CLIENT_BYTES_MAX)
-#define UNREAD_FIRST_MS          5u
-#define UNREAD_LAST_MS           200u
-
-struct refusal {
-    Fb__Status status;
-    char sentence[320];
-};
-
-struct session {
-    struct sessions *set;
-    struct session *previous, *next;
-    struct broker_session *broker; /* NULL: refused */
-    struct refusal *refusal;       /* NULL: not refused */
-    int fd;
-    uid_t uid; /* of the client: who is charged for lines in the log */
-    bool greeted, doomed, peer_gone;
-    bool paused;          /* not listened to: it has answers or descriptors to take first */
-    bool stalled;         /* the kernel takes no more descriptors from us for now */
-    uint32_t descriptors; /* queued, or sent and not known to be taken */
-    LIST_ENTRY(session) unread;
-    struct account *account; /* NULL: none */
-    uint8_t open_handles;
-    uv_poll_t poll;
-    uv_timer_t hello_timer;
-    struct death_watch death;
-    pid_t pid;
-    bool pidfd_wanted; /* from the client, once; see death.h */
-    struct send_queue queue;
-};
 
 enum receive_result { RECEIVE_MORE, RECEIVE_EMPTY, RECEIVE_ENDED };
 
@@ -82,7 +47,7 @@ static uint64_t clock_now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static const char *session_name(const struct session *session) {
+const char *session_name(const struct session *session) {
     return session->broker ? session->set->backend->name(session->broker) : "refused client";
 }
 
@@ -91,7 +56,7 @@ static void session_doom_quietly(struct session *session) {
     shutdown(session->fd, SHUT_RDWR);
 }
 
-static void session_doom(struct session *session, const char *why) {
+void session_doom(struct session *session, const char *why) {
     if (session->doomed)
         return;
     log_limited(LOG_LEVEL_WARNING, session->uid, "%s: closed: %s", session_name(session), why);
@@ -128,8 +93,6 @@ static void session_unlink(struct session *session) {
         session->set->first = session->next;
 }
 
-static void session_forget_unread(struct session *session);
-
 static void session_close(struct session *session, uint64_t now_ns) {
     session_unlink(session);
     session_forget_unread(session);
@@ -148,187 +111,10 @@ static void end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
         set->options.after_turn(set->options.owner, now_ns);
 }
 
-/* ---- sending ---- */
-
-/* 0 when the packet was taken, or dropped because nobody is there to take it; else -errno. */
-static int session_transmit(struct session *session, const void *data, size_t bytes, int fd) {
-    int error = packet_send(session->fd, data, bytes, fd);
-    session->peer_gone |= error == -EPIPE;
-    return error == -EPIPE ? 0 : error;
-}
-
-static void on_poll(uv_poll_t *poll, int status, int events);
-static void on_unread_timer(uv_timer_t *timer);
-
-/* Half of what may lie unread is left to the answers of requests that are under way. */
-static bool session_reads(const struct session *session) {
-    struct charge_refusal full;
-    if (!send_queue_front(&session->queue))
-        return true;
-    uint64_t limit_bytes = session->account
-                               ? session->account->limits->of[ACCOUNT_SESSION][CHARGE_UNREAD_BYTES]
-                               : session->queue.limit_bytes;
-    return session->queue.queued_bytes <= limit_bytes / 2 &&
-           account_has_room(session->account, CHARGE_UNREAD_BYTES, limit_bytes / 2, &full);
-}
-
-static bool session_may_ask(const struct session *session) {
-    struct charge_refusal full;
-    return session_reads(session) &&
-           account_has_room(session->account, CHARGE_UNREAD_DESCRIPTORS, 1, &full);
-}
-
-static void session_listen(struct session *session) {
-    session->paused = !session_may_ask(session);
-    int events = session->paused ? UV_DISCONNECT : UV_READABLE;
-    if (send_queue_front(&session->queue) && !session->stalled)
-        events |= UV_WRITABLE;
-    uv_poll_start(&session->poll, events, on_poll);
-}
-
-static void session_doom_unsent(struct session *session, int error) {
-    char why[160];
-    if (error == -ENOBUFS)
-        snprintf(why, sizeof why, "stopped reading: %llu of %llu bytes of answers are queued",
-                 (unsigned long long)session->queue.queued_bytes,
-                 (unsigned long long)session->queue.limit_bytes);
-    else
-        snprintf(why, sizeof why, "an answer could not be sent: %s", strerror(-error));
-    session_doom(session, why);
-}
-
-static void session_doom_unread(struct session *session, const struct charge_refusal *full) {
-    char why[400], limit[320];
-    account_sentence(limit, sizeof limit, full);
-    snprintf(why, sizeof why, "does not read its answers: %s", limit);
-    session_doom(session, why);
-}
-
-static void session_enqueue(struct session *session, const void *data, size_t bytes, int fd) {
-    struct charge_refusal full;
-    uint64_t cost_bytes = send_queue_cost_bytes(bytes);
-    if (!account_has_room(session->account, CHARGE_UNREAD_BYTES, cost_bytes, &full)) {
-        session_doom_unread(session, &full);
-        return;
-    }
-    int error = send_queue_push(&session->queue, data, bytes, fd);
-    if (error)
-        session_doom_unsent(session, error);
-    else
-        account_add(session->account, CHARGE_UNREAD_BYTES, cost_bytes);
-}
-
-static void session_dequeue(struct session *session) {
-    size_t bytes = send_queue_front(&session->queue)->bytes;
-    account_release(session->account, CHARGE_UNREAD_BYTES, send_queue_cost_bytes(bytes));
-    send_queue_pop(&session->queue);
-}
-
-static void sessions_look_soon(struct sessions *set) {
-    if (!set->has_unread_timer) {
-        uv_timer_init(set->loop, &set->unread_timer);
-        set->unread_timer.data = set;
-        set->has_unread_timer = true;
-        set->unfreed++;
-    }
-    set->unread_ms = UNREAD_FIRST_MS;
-    uv_timer_start(&set->unread_timer, on_unread_timer, set->unread_ms, 0);
-}
-
-/* Of a descriptor that has been sent or queued. */
-static void session_count_descriptor(struct session *session) {
-    account_add(session->account, CHARGE_UNREAD_DESCRIPTORS, 1);
-    if (!session->descriptors++)
-        LIST_INSERT_HEAD(&session->set->unread, session, unread);
-    sessions_look_soon(session->set);
-}
-
-static void session_uncount_descriptors(struct session *session) {
-    if (!session->descriptors)
-        return;
-    account_release(session->account, CHARGE_UNREAD_DESCRIPTORS, session->descriptors);
-    session->descriptors = 0;
-    LIST_REMOVE(session, unread);
-}
-
-static void session_forget_unread(struct session *session) {
-    while (send_queue_front(&session->queue))
-        session_dequeue(session);
-    session_uncount_descriptors(session);
-}
-
-/* True: not now. ETOOMANYREFS: too many of this user's descriptors are in sockets unread, whosever
- * they are. */
-static bool session_must_wait(struct session *session, int error) {
-    session->stalled = error == -ETOOMANYREFS;
-    return error == -EAGAIN || error == -ETOOMANYREFS;
-}
-
-static void session_send(struct session *session, const void *data, size_t bytes, int fd) {
-    if (session->doomed || session->peer_gone)
-        return;
-    bool idle = !send_queue_front(&session->queue);
-    int error = idle ? session_transmit(session, data, bytes, fd) : 0;
-    bool waits = !idle || session_must_wait(session, error);
-    if (error && !waits) {
-        session_doom_unsent(session, error);
-        return;
-    }
-    if (waits)
-        session_enqueue(session, data, bytes, fd);
-    if (fd >= 0 && !session->doomed)
-        session_count_descriptor(session);
-    if (idle && waits)
-        session_listen(session);
-}
-
-static void session_flush(struct session *session) {
-    const struct send_packet *packet;
-    while (!session->doomed && (packet = send_queue_front(&session->queue))) {
-        int error = session_transmit(session, packet->data, packet->bytes, packet->fd);
-        if (session_must_wait(session, error))
-            break;
-        if (error)
-            session_doom_unsent(session, error);
-        session_dequeue(session);
-    }
-    session_listen(session);
-}
-
-/* True if the client has taken all that was sent to it. */
-static bool session_look(struct session *session) {
-    int unread_bytes = 0;
-    if (session->stalled && !session->doomed)
-        session_flush(session);
-    if (send_queue_front(&session->queue) ||
-        (!ioctl(session->fd, SIOCOUTQ, &unread_bytes) && unread_bytes))
-        return false;
-    session_uncount_descriptors(session);
-    return true;
-}
-
-static void on_unread_timer(uv_timer_t *timer) {
-    struct sessions *set = timer->data;
-    struct session *session, *next;
-    bool taken = false;
-    for (session = LIST_FIRST(&set->unread); session; session = next) {
-        next = LIST_NEXT(session, unread);
-        taken |= session_look(session);
-    }
-    for (session = taken ? set->first : NULL; session; session = session->next)
-        if (session->paused && !session->doomed)
-            session_listen(session);
-    set->unread_ms = taken                             ? UNREAD_FIRST_MS
-                     : set->unread_ms < UNREAD_LAST_MS ? 2 * set->unread_ms
-                                                       : UNREAD_LAST_MS;
-    if (!LIST_EMPTY(&set->unread))
-        uv_timer_start(&set->unread_timer, on_unread_timer, set->unread_ms, 0);
-}
-
 /* ---- the client's death ---- */
 
 /* Whoever has the socket now, it is nobody's session. What the client sent before it died is still
- * read, then on_poll() finds the end. */
+ * read, then session_on_poll() finds the end. */
 static void on_death(void *owner) {
     struct session *session = owner;
     log_debug("%s: its process is dead", session_name(session));
@@ -495,7 +281,7 @@ static enum receive_result session_receive(struct session *session, uint32_t bud
 
 /* status < 0: libuv polls no more after EPOLLERR, the client left answers unread. Read what it
  * sent, then end. */
-static void on_poll(uv_poll_t *poll, int status, int events) {
+void session_on_poll(uv_poll_t *poll, int status, int events) {
     struct session *session = poll->data;
     struct sessions *set = session->set;
     if (events & UV_WRITABLE)
@@ -544,7 +330,7 @@ static void session_start(struct session *session) {
     session->hello_timer.data = session;
     uv_timer_init(set->loop, &session->hello_timer);
     uv_timer_start(&session->hello_timer, on_hello_timeout, set->options.hello_timeout_ms, 0);
-    uv_poll_start(&session->poll, UV_READABLE, on_poll);
+    uv_poll_start(&session->poll, UV_READABLE, session_on_poll);
     /* Two full frames, as far as net.core.wmem_max permits; less only means more queueing. */
     setsockopt(session->fd, SOL_SOCKET, SO_SNDBUF, &(int){SOCKET_SEND_BYTES}, sizeof(int));
 }

@@ -127,9 +127,11 @@ static void send_unsent(struct peer *peer) {
 
 void peer_on_up(struct peer *peer, uint64_t incarnation) {
     uint64_t now_ns = peer->end.peers->now_ns;
-    log_limited(LOG_LEVEL_INFO, log_source(peer->node),
-                "link to node %s at %s is up, incarnation %016llx", peer->node, peer->address,
-                (unsigned long long)incarnation);
+    bool seeks = peer == &peer->end.peers->seeker;
+    if (!seeks)
+        log_limited(LOG_LEVEL_INFO, log_source(peer->node),
+                    "link to node %s at %s is up, incarnation %016llx", peer->node, peer->address,
+                    (unsigned long long)incarnation);
     peer->state = PEER_UP;
     peer->incarnation = incarnation;
     peer->epoch++;
@@ -139,8 +141,10 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
     note_data_failure(peer);
     peer->ping_ns = now_ns; /* at once: it says what became of the data address */
     peer->end.heard_ns = now_ns;
+    twins_begin(&peer->end, peer->node);
     send_unsent(peer);
-    peer->end.peers->events.link_up(peer->end.peers->owner, peer);
+    if (!seeks)
+        peer->end.peers->events.link_up(peer->end.peers->owner, peer);
 }
 
 void peer_on_closed(struct peer *peer, const char *why) {
@@ -155,10 +159,11 @@ void peer_on_closed(struct peer *peer, const char *why) {
     if (*why || !peer->dropped)
         snprintf(peer->last_failure, sizeof peer->last_failure, "%s", *why ? why : "closed by us");
     peer->dropped = false;
-    if (peer->state == PEER_UP)
+    bool seeks = peer == &peers->seeker; /* its owner says what it has found */
+    if (peer->state == PEER_UP && !seeks)
         log_limited(LOG_LEVEL_WARNING, log_source(peer->node), "link to node %s at %s is down: %s",
                     peer->node, peer->address, peer->last_failure);
-    else if (peer->backoff_ns == BACKOFF_FIRST_NS)
+    else if (peer->backoff_ns == BACKOFF_FIRST_NS && !seeks)
         log_limited(LOG_LEVEL_INFO, log_source(peer->node),
                     "node %s at %s cannot be reached: %s (trying on)", peer->node, peer->address,
                     peer->last_failure);
@@ -277,9 +282,13 @@ void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
 
 static void on_pong(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                     size_t payload_bytes, const char *why) {
-    (void)reply, (void)payload, (void)payload_bytes, (void)why;
+    (void)payload, (void)payload_bytes, (void)why;
     struct peer *peer = context;
     peer->ping_out = false;
+    if (reply)
+        twins_pulse(&peer->end);
+    if (reply && *reply->twin)
+        twins_told(peer->end.peers, peer->node, reply->twin);
 }
 
 static void send_ping(struct peer *peer, uint64_t now_ns) {
@@ -480,6 +489,10 @@ void peer_query(const struct peer *peer, struct peer_info *out) {
 uint64_t peer_note_odd_answer(struct peer *peer) {
     peer->errors++;
     return ++peer->odd_answers;
+}
+
+uint64_t peer_odd_answers(const struct peer *peer) {
+    return peer->odd_answers;
 }
 
 void peer_set_user(struct peer *peer, void *user) {

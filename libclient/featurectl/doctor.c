@@ -16,6 +16,8 @@ static const struct {
     doctor_check_fn check;
 } checks[] = {
     {"socket", doctor_check_socket},
+    {"directory", doctor_check_directory},
+    {"node names", doctor_check_twin},
     {"locked memory", doctor_check_memlock},
     {"open files", doctor_check_nofile},
     {"memory", doctor_check_memory},

@@ -20,7 +20,7 @@ enum doctor_verdict { DOCTOR_OK = 0, DOCTOR_SKIP, DOCTOR_WARN, DOCTOR_FAIL };
 
 struct doctor_finding {
     enum doctor_verdict verdict;
-    char found[512];  /* what is there, with numbers */
+    char found[768];  /* what is there, with numbers */
     char advice[512]; /* what to do; "" when OK */
 };
 
@@ -44,6 +44,13 @@ void doctor_check_nofile(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out);
 void doctor_check_data(struct context *context, struct doctor_broker *broker,
                        struct doctor_finding *out);
+/* doctor_directory.c */
+void doctor_check_directory(struct context *context, struct doctor_broker *broker,
+                            struct doctor_finding *out);
+void doctor_check_twin(struct context *context, struct doctor_broker *broker,
+                       struct doctor_finding *out);
+/* trouble: as the broker tells it, "" = none. */
+void doctor_judge_directory(const char *directory, const char *trouble, struct doctor_finding *out);
 /* doctor_memory.c */
 void doctor_check_memory(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out);

@@ -27,6 +27,9 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
         {"draining", "draining", TABLE_LEFT},
         {"ready", "ready", TABLE_LEFT},
         {"log_dropped", "log lines dropped", TABLE_LEFT},
+        {"odd_answers", "odd answers", TABLE_LEFT},
+        {"trouble", "trouble", TABLE_LEFT},
+        {"twin", "twin", TABLE_LEFT},
         {"not_ready_why", NULL, TABLE_LEFT},
     };
     struct table table;
@@ -46,6 +49,9 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
     table_flag(&table, h->draining);
     readiness_print(&table, h);
     table_count(&table, h->log_dropped);
+    table_count(&table, h->odd_answers);
+    table_text(&table, h->trouble);
+    table_text(&table, h->twin);
     table_text(&table, h->not_ready_why);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
@@ -160,6 +166,9 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->self ? NULL : members_silence(node));
     table_text(table, node->last_failure);
     table_text(table, node->data_failure);
+    table_count(table, node->odd_answers);
+    table_text(table, node->twin);
+    table_text(table, node->health ? node->health->trouble : NULL);
     print_path(table, node);
     table_text(table, node->health ? node->health->broker_version : NULL);
     if (node->health)
@@ -193,6 +202,9 @@ static int run_nodes(struct context *context) {
         {"silence", "SILENT BECAUSE", TABLE_LEFT},
         {"last_failure", "LAST FAILURE", TABLE_LEFT},
         {"data_failure", "DATA ADDRESS NOT REACHED", TABLE_LEFT},
+        {"odd_answers", "ODD ANSWERS", TABLE_RIGHT},
+        {"twin", "TWIN", TABLE_LEFT},
+        {"trouble", "ITS DIRECTORY", TABLE_LEFT},
         {"path", "PATH", TABLE_LEFT},
         {"broker_version", NULL, TABLE_LEFT},
         {"uptime_ms", NULL, TABLE_LEFT},

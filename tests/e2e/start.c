@@ -109,6 +109,16 @@ static void check_refused(const char *option, const char *const words[]) {
     process_output_deinit(&result);
 }
 
+static void send_garbage(int times) {
+    for (int i = 0; i < times; i++) {
+        struct wire wire;
+        wire_connect(&wire, socket_path);
+        wire_send_bytes(&wire, "garbage", 7);
+        CHECK(wire_closed(&wire, 20000), "garbage is taken");
+        wire_close(&wire);
+    }
+}
+
 /* ---- two at once ---- */
 
 static void leave_a_stale_socket(void) {
@@ -249,17 +259,25 @@ Test(start, too_little_address_space_is_refused_with_a_line) {
     CHECK(strstr(said, "RLIMIT_AS") && strstr(said, "ulimit -v"), "%s", said);
 }
 
-/* ---- a log that nobody reads ---- */
-
-static void send_garbage(int times) {
-    for (int i = 0; i < times; i++) {
-        struct wire wire;
-        wire_connect(&wire, socket_path);
-        wire_send_bytes(&wire, "garbage", 7);
-        CHECK(wire_closed(&wire, 20000), "garbage is taken");
-        wire_close(&wire);
-    }
+/* SIGXFSZ would end it without a word. */
+Test(start, a_limit_of_file_size_is_refused_with_a_line_and_ends_no_log) {
+    struct process broker;
+    int status = -1;
+    configure("[store run]\nmax_resident_bytes = 64MiB\nlanding_bytes = 0\n");
+    start_by_shell(&broker, "ulimit -f 65536 && exec \"$0\" --config \"$1\"", ""); /* 32 MiB */
+    CHECK(process_wait(&broker, 20000, &status), "it does not end");
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 2, "wait status 0x%x", status);
+    CHECK(strstr(read_text(log_path), "RLIMIT_FSIZE"), "%s", read_text(log_path));
+    configure("");
+    CHECK(truncate(log_path, 0) == 0, "%s", strerror(errno));
+    start_by_shell(&broker, "ulimit -f 1 && exec \"$0\" --config \"$1\" --verbose", "");
+    WAIT_UNTIL(serves(), 20000);
+    send_garbage(50); /* more than 512 bytes of log */
+    CHECK(serves(), "it serves no more");
+    end(&broker);
 }
+
+/* ---- a log that nobody reads ---- */
 
 Test(start, log_that_nobody_reads_stops_neither_clients_nor_the_end) {
     struct process broker;

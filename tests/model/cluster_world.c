@@ -140,6 +140,7 @@ static void configure(struct node *node) {
     config->ping_interval_ms = h->index ? 300 : 40;
     config->reconnect_max_ms = h->index ? 200 : 60;
     config->gc_interval_ms = 100;
+    config->lease_ttl_ms = ETCD_LEASE_TTL_MIN * 1000;
     config->lost_keep_ms = h->fences ? 4000 : 0; /* longer than anybody is away */
     config->stores = &node->store;
     config->store_count = 1;
@@ -266,9 +267,18 @@ static void take_apart(struct node *node) {
 
 /* ---- time ---- */
 
+/* Restarts there are, and what the dead have sent comes late; brokers of one name there are not. */
+static void expect_no_twins(const struct node *node) {
+    const char *own = peers_twin(node->peers), *other = peers_rival(node->peers, NULL);
+    if (*own || *other)
+        contract_broken(&node->world->contract, "twins", "node %s says: %s", node->name,
+                        *own ? own : other);
+}
+
 void world_pump(struct node *node) {
     uint64_t now_ns = node_clock_ns(node);
     broker_pump(node->broker, now_ns);
+    expect_no_twins(node);
     uint64_t next_ns = broker_next_deadline_ns(node->broker);
     node->pump_ns = next_ns == UINT64_MAX ? UINT64_MAX
                     : next_ns <= now_ns   ? node->world->now_ns + US

@@ -197,4 +197,8 @@ Test(cgroup, limits_of_the_process_are_judged_too) {
     cr_expect_eq(environment_judge_files(&config, 65536, sentence), ENVIRONMENT_FITS);
     cr_expect_eq(environment_judge_files(&config, 1024, sentence), ENVIRONMENT_TIGHT);
     cr_expect_not_null(strstr(sentence, "LimitNOFILE="), "%s", sentence);
+    cr_expect_eq(environment_judge_file_size(&config, 512 * MiB, sentence), ENVIRONMENT_FITS);
+    cr_expect_eq(environment_judge_file_size(&config, 512 * MiB - 1, sentence),
+                 ENVIRONMENT_TOO_SMALL);
+    cr_expect_not_null(strstr(sentence, "LimitFSIZE="), "%s", sentence);
 }

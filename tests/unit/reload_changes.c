@@ -3,6 +3,7 @@
  * What a reload takes, what it leaves, and that it tells of both. Every key of the table is tried.
  */
 #include <criterion/criterion.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,4 +150,49 @@ Test(reload, every_key_of_the_table_is_compared) {
     }
     cr_expect_gt(tried, 50);
     config_deinit(&running);
+}
+
+/* "#key = value" and "key = value" are keys, "# text" is text. The key's length, 0: none. */
+static size_t key_in(const char *line) {
+    const char *at = line + (*line == '#');
+    size_t length = strspn(at, "abcdefghijklmnopqrstuvwxyz_");
+    return length && strncmp(at + length, " =", 2) == 0 ? length : 0;
+}
+
+static const struct config_key *find_key(const char *section, const char *name, size_t length) {
+    for (size_t i = 0; i < config_key_count; i++)
+        if (strcmp(config_section_words[config_keys[i].section], section) == 0 &&
+            strlen(config_keys[i].name) == length &&
+            strncmp(config_keys[i].name, name, length) == 0)
+            return &config_keys[i];
+    return NULL;
+}
+
+/* The text above a key, or above several of them, says [reload] if a reload takes them. */
+Test(reload, the_shipped_file_says_which_keys_it_takes) {
+    FILE *file = fopen("conf/featured.conf", "re");
+    char line[512], section[32] = "", text[4096] = "";
+    bool behind_key = false;
+    size_t found = 0, length;
+    cr_assert_not_null(file, "run the tests from the root of the source tree");
+    while (fgets(line, sizeof line, file)) {
+        if (line[line[0] == '#'] == '[') {
+            sscanf(line + (line[0] == '#') + 1, "%31[a-z]", section);
+            text[0] = '\0';
+        } else if ((length = key_in(line)) > 0) {
+            const struct config_key *key = find_key(section, line + (line[0] == '#'), length);
+            cr_assert_not_null(key, "[%s] %s", section, line);
+            cr_expect_eq(strstr(text, "[reload]") != NULL, key->rule.live, "[%s] %s", section,
+                         key->name);
+            behind_key = true;
+            found++;
+        } else {
+            if (behind_key)
+                text[0] = '\0';
+            behind_key = false;
+            strncat(text, line, sizeof text - strlen(text) - 1);
+        }
+    }
+    fclose(file);
+    cr_expect_gt(found, 50);
 }
