@@ -37,9 +37,8 @@ struct broker {
 };
 
 static struct broker_session *stub_open(struct broker *broker, const struct broker_client_ops *ops,
-                                        void *client,
-                                        const struct broker_credentials *credentials, char *why,
-                                        size_t why_bytes) {
+                                        void *client, const struct broker_credentials *credentials,
+                                        char *why, size_t why_bytes) {
     (void)why, (void)why_bytes;
     struct broker_session *session = calloc(1, sizeof *session);
     (void)credentials;
