@@ -35,6 +35,7 @@
 #include "codec.h"
 #include "frame.h"
 #include "log.h"
+#include "packet.h"
 
 #define PACKETS_PER_WAKE_UP      16u
 #define SESSION_READS_NS         1000000u /* of one session in one turn; one packet is always read */
@@ -255,45 +256,22 @@ static void session_handle_packet(struct session *session, size_t bytes, int fd)
         session_doom(session, why);
 }
 
-/* Gives no room for control data, unless a pidfd is wanted: the kernel then closes descriptors a
- * client sends and says MSG_CTRUNC. */
 static enum receive_result session_receive_one(struct session *session) {
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control;
-    struct iovec part = {.iov_base = session->set->packet_in, .iov_len = FRAME_CLIENT_BYTES_MAX};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    int fd = -1;
-    if (session->pidfd_wanted) {
-        message.msg_control = control.room;
-        message.msg_controllen = CMSG_LEN(sizeof(int));
-    }
-    ssize_t bytes = recvmsg(session->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    const struct cmsghdr *came = bytes < 0 ? NULL : CMSG_FIRSTHDR(&message);
-    if (came && came->cmsg_level == SOL_SOCKET && came->cmsg_type == SCM_RIGHTS)
-        memcpy(&fd, CMSG_DATA(came), sizeof fd);
-    /* Wanted, and we had no descriptor for it: the session goes on without. */
-    bool unwanted = message.msg_flags & MSG_CTRUNC && (!session->pidfd_wanted || fd >= 0);
-    if (bytes < 0) {
-        if (errno == EAGAIN)
-            return RECEIVE_EMPTY;
-        /* ECONNRESET: the client left without reading everything. What it sent before is still to
-         * be read. */
-        if (errno != EINTR && errno != ECONNRESET)
-            session_doom(session, strerror(errno));
-    } else if (unwanted) {
-        session_doom(session, "sent a descriptor or other control data");
-    } else if (message.msg_flags & MSG_TRUNC) {
-        session_doom(session, "packet larger than the limit of a frame");
-    } else if (bytes == 0) {
+    int fd;
+    ssize_t bytes = packet_receive(session->fd, session->set->packet_in, FRAME_CLIENT_BYTES_MAX,
+                                   session->pidfd_wanted, &fd);
+    if (bytes == -EAGAIN)
+        return RECEIVE_EMPTY;
+    if (bytes == 0)
         return RECEIVE_ENDED;
-    } else {
+    if (bytes == -EPROTO)
+        session_doom(session, "sent a descriptor or other control data");
+    else if (bytes == -EMSGSIZE)
+        session_doom(session, "packet larger than the limit of a frame");
+    else if (bytes < 0)
+        session_doom(session, strerror((int)-bytes));
+    else
         session_handle_packet(session, (size_t)bytes, fd);
-        fd = -1;
-    }
-    if (fd >= 0)
-        close(fd);
     return session->doomed ? RECEIVE_ENDED : RECEIVE_MORE;
 }
 
