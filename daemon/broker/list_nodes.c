@@ -59,6 +59,8 @@ static void fill_health(const struct broker *broker, struct health *health) {
          peer = peers_next(broker->peers, peer))
         to->odd_answers += peer_odd_answers(peer);
     to->directory = (char *)broker->directory->ops->name;
+    to->loop_lag_ms = turns_recent_ns(broker) / NS_PER_MS;
+    to->loop_lag_longest_ms = broker->turns.longest_ns / NS_PER_MS;
     const char *why = broker_not_ready_why(broker, health->not_ready);
     to->ready = !why;
     if (why)
