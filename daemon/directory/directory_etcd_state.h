@@ -60,6 +60,14 @@ struct query {
 };
 TAILQ_HEAD(queries, query);
 
+/* However many questions fail at one moment, a tick ends and answers so many of them; the next one
+ * goes on at once. */
+#define ENDED_PER_TICK   1024u
+#define ANSWERS_PER_TICK 256u
+
+struct flight; /* directory_etcd_write.c */
+TAILQ_HEAD(flights, flight);
+
 struct audit; /* directory_etcd_audit.c */
 TAILQ_HEAD(audits, audit);
 
@@ -159,6 +167,8 @@ struct directory_etcd {
     struct queries publishes,
         retires; /* publishes: also republishes; ready, behind another of their key, or taken */
     struct queries unsettled; /* publishes taken, sent and not answered by etcd */
+    struct flights flights;   /* transactions under way */
+    bool more_to_end;         /* publishes that have waited too long, or are fenced off */
     enum write_state write;
     struct written *written; /* [options.written_kept], by generation */
     int64_t epoch;           /* mod_revision of our record: what every write compares */
