@@ -17,10 +17,10 @@
 #include "environment.h"
 #include "etcd_check.h"
 #include "log.h"
-#include "log_escape.h"
 #include "secret_file.h"
 #include "socket_lock.h"
 #include "std_fds.h"
+#include "text.h"
 
 #define DEFAULT_CONFIG  "/etc/featured/featured.conf"
 #define WHY_BYTES       1536
@@ -99,7 +99,7 @@ static void say_in_log(bool warning, const char *sentence) {
 /* Escaped: the file may hold anything. */
 static void say_to_user(bool warning, const char *sentence) {
     char text[2 * WHY_BYTES];
-    log_escape(sentence, strlen(sentence), text, sizeof text);
+    text_escape(text, sizeof text, sentence, strlen(sentence));
     fprintf(stderr, "featured: %s%s\n", warning ? "warning: " : "", text);
 }
 
