@@ -22,8 +22,8 @@ static enum store_result check_limits(const struct store *store, uint32_t holder
 }
 
 static enum store_result wait_for_room(struct store *store, uint32_t holder,
-                                       const struct store_put *put, uint64_t bytes,
-                                       uint64_t now_ns, struct store_refusal *refusal) {
+                                       const struct store_put *put, uint64_t bytes, uint64_t now_ns,
+                                       struct store_refusal *refusal) {
     struct charge_refusal full;
     if (!account_has_room(holder_at(store, holder)->account, CHARGE_QUEUED_BYTES, bytes, &full))
         return refuse_account(refusal, STORE_CAUSE_SESSION_QUEUED, &full);

@@ -52,8 +52,8 @@ struct sample_slot { /* one generation */
     struct list leases;
     struct link by_name;   /* PLANNED, SEALED at home: among its name's pending ones */
     struct link by_holder; /* PLANNED at home */
-    struct link age; /* PLANNED, RESIDENT or RETIRED at home | idle landing copy | tombstone */
-    struct link effect;    /* RETIRED not yet pulled */
+    struct link age;    /* PLANNED, RESIDENT or RETIRED at home | idle landing copy | tombstone */
+    struct link effect; /* RETIRED not yet pulled */
     bool effect_queued;
 };
 
