@@ -34,7 +34,6 @@
 #include "peer.h"
 #include "prefault.h"
 #include "secret_prints.h"
-#include "socket_lock.h"
 #include "transports.h"
 
 /* A request that etcd has not answered after the first has failed; what reaches no etcd for the
@@ -61,7 +60,6 @@ struct daemon {
     struct busy_poll busy_poll;
     uv_signal_t signals[3];
     uint64_t incarnation; /* random, never 0 */
-    int socket_lock;      /* -1: not ours */
     struct secret_prints *secret_prints;
     int64_t room_for_arenas; /* bytes that the cgroup's memory limit leaves for more of them */
     struct prefault *prefault;
@@ -460,9 +458,6 @@ static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes
 }
 
 static int build(struct daemon *daemon, char *why, size_t why_bytes) {
-    daemon->socket_lock = socket_lock_take(daemon->config.socket_path, why, why_bytes);
-    if (daemon->socket_lock < 0)
-        return daemon->socket_lock;
     int result = read_cluster_key(daemon, why, why_bytes);
     if (result < 0 || (result = secret_prints_new(&daemon->config, &daemon->secret_prints)) < 0 ||
         (result = build_loop(daemon)) < 0 || (result = build_broker(daemon, why, why_bytes)) < 0 ||
@@ -501,7 +496,6 @@ int daemon_new(const struct config *config, const char *config_path, struct daem
         return -ENOMEM;
     daemon->config = *config;
     daemon->config_path = config_path;
-    daemon->socket_lock = -1;
     daemon->room_for_arenas = environment_room_for_arenas(config);
     int result = build(daemon, why, why_bytes);
     if (result < 0) {
@@ -527,8 +521,6 @@ void daemon_free(struct daemon *daemon) {
         return;
     if (daemon->has_loop)
         uv_loop_close(&daemon->loop);
-    if (daemon->socket_lock >= 0)
-        close(daemon->socket_lock);
     secret_prints_free(daemon->secret_prints);
     sodium_memzero(daemon->cluster_key, sizeof daemon->cluster_key);
     free(daemon);

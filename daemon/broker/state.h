@@ -22,6 +22,7 @@
 #include "planted.h"
 #include "scratch.h"
 #include "store.h"
+#include "turns.h"
 
 #define SPACES_MAX          256u
 #define SENTENCE_BYTES      640u
@@ -307,17 +308,6 @@ struct held_walk {
     bool walking, again; /* again: from the beginning, at next_ns */
     uint64_t next_ns, cursor;
     uint32_t space, in_flight;
-};
-
-/* How long the turns of the loop take (turns.c). */
-#define TURNS_PARTS 7u
-struct turns {
-    struct turns_part {
-        uint64_t number, longest_ns;
-    } parts[TURNS_PARTS];
-    uint64_t longest_ns; /* since the start */
-    uint64_t requests_before, items_before, effects_before;
-    uint64_t warn_from_ns, unwarned;
 };
 
 struct broker {
@@ -688,10 +678,6 @@ int sweep_new(struct broker *broker); /* 0 or -1: out of memory */
 void sweep_free(struct broker *broker);
 void sweep_pump(struct broker *broker, uint64_t now_ns);
 uint64_t sweep_next_deadline_ns(const struct broker *broker);
-
-/* ---- turns.c ---- */
-/* The longest turn of the last minute. */
-uint64_t turns_recent_ns(const struct broker *broker);
 
 /* ---- steer.c ---- */
 void steer_pump_events(struct broker *broker);

@@ -674,15 +674,9 @@ void client_step(struct world *w, const struct step *step) {
 
 void clients_consume(struct client *client, unsigned less) {
     struct world *w = client->node->world;
-    for (unsigned i = 0; i < w->held_count; i++) {
-        struct held *held = &w->held[i];
-        bool holds = held->state == LEASE_HELD && held->client == client &&
-                     held->serial == client->serial;
-        if (holds && less)
-            less--;
-        else if (holds)
-            release_held(client, held, true, false);
-    }
+    for (unsigned i = 0; i < w->held_count; i++)
+        if (w->held[i].state == LEASE_HELD && w->held[i].client == client && !(less && less--))
+            release_held(client, &w->held[i], true, false);
 }
 
 void clients_let_go(struct node *node) {
