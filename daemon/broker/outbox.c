@@ -189,8 +189,8 @@ static int send_releases(struct outbox *outbox) {
     return peer_call(outbox->peer, &request, on_confirmed, outbox, outbox->broker->now_ns);
 }
 
-/* Its records are swept after so long (index_sweep.c), so that it would retire what they named if
- * it came back. */
+/* Its records are swept after so long (index_sweep.c). If it comes back all the same, it finds word
+ * of the acks; what was only released can be read again. */
 static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
     uint64_t keep_ns = broker->config->lost_keep_ms * NS_PER_MS;
     if (!keep_ns || TAILQ_EMPTY(&outbox->waiting) || peer_is_up(outbox->peer) ||
@@ -201,8 +201,13 @@ static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
                 (unsigned long long)outbox->count);
     for (struct pending_end *end; (end = TAILQ_FIRST(&outbox->waiting));) {
         struct space *space = end->is_ack ? space_find(broker, end->store) : NULL;
+        const struct directory_record lost = {.store = end->store,
+                                              .sample_id = end->sample_id,
+                                              .home = peer_node(outbox->peer),
+                                              .generation = end->generation,
+                                              .incarnation = end->incarnation};
         if (space && space->settings.policy != FB__POLICY__RETAIN)
-            publish_clear(broker, space, end->sample_id, end->generation, true, NULL);
+            publish_end_lost(broker, space, &lost, STORE_ACKED, false, NULL);
         forget(outbox, &outbox->waiting, end);
     }
 }

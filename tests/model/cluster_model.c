@@ -8,6 +8,7 @@
  *   CLUSTER_EVENTS     steps of each, and more until it has had as many events (200)
  *   CLUSTER_JOBS       processes (one per core)
  *   CLUSTER_SHRINK=0   does not shrink; CLUSTER_TRACE=0 does not tell what happens
+ *   CLUSTER_LOG=1      tells it in the brokers' own words, too, on stderr
  */
 #include "cluster_sim.h"
 
@@ -192,7 +193,7 @@ static uint64_t seed_wanted(void) {
 }
 
 static void prepare(void) {
-    log_set_level(LOG_LEVEL_ERROR);
+    log_set_level(from_environment("CLUSTER_LOG", 0) ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
     /* What one history frees the next one uses; but a struct broker, large and mostly untouched, is
      * cheaper mapped anew than cleared. */
     mallopt(M_MMAP_THRESHOLD, 256 << 10);

@@ -223,6 +223,7 @@ static void grant(struct fake_etcd *server, struct pending *pending) {
     struct lease *lease = fake_etcd_must(calloc(1, sizeof *lease));
     lease->id = ++server->last_lease * 1000 + 7;
     lease->ttl_s = pending->request.ttl_s;
+    lease->granted_revision = server->revision;
     lease->expires_ns = server->now_ns + (uint64_t)lease->ttl_s * NS_PER_S;
     LIST_INSERT_HEAD(&server->leases, lease, link);
     pending->answer.lease = lease->id;
