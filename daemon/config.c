@@ -184,7 +184,7 @@ static const struct key keys[] = {
     {SECTION_DIRECTORY, "lost_keep",
      FIELD(config, lost_keep_ms, DURATION(0, 366 * DAY_MS)), "1h"},
     {SECTION_DIRECTORY, "compare_interval",
-     FIELD(config, compare_interval_ms, DURATION(0, 366 * DAY_MS)), "15m"},
+     FIELD(config, compare_interval_ms, DURATION(0, 366 * DAY_MS)), "15min"},
 
     {SECTION_DAEMON, "log_level", FIELD(config, log_level, WORD(level_words, 0)), "info"},
     {SECTION_DAEMON, "drain_timeout", FIELD(config, drain_timeout_ms, DURATION(0, DAY_MS)), "30s"},

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What this node holds against what the index says of it, one sample at a time. The index never
- * ends a sample by itself: a record may be lost, or be an old one that came back with a backup, or
- * another cluster's.
+ * What this node holds against what the index says of it, one sample at a time. A record may be
+ * lost, or be an old one that came back with a backup, or another cluster's: none of these ends a
+ * sample.
  *
  *   the record of what we hold      then
  *   names it                        all is well
  *   is missing                      it is written again
- *   names a home that is dead       ours is written in its place. (Whoever puts a later generation
- *                                   answers only when we have confirmed, or when word of the end of
- *                                   ours is kept for us: that put was never answered.)
+ *   names a home that is dead       that put has replaced ours, if the index has not gone back in
+ *                                   time since and that home was a member. Else ours is written in
+ *                                   its place. (Whoever puts a later generation answers only when
+ *                                   we have confirmed, or when word of the end of ours is kept for
+ *                                   us: that put was never answered.)
  *   names us, another generation    the same, unless that one is on its way
  *   names a home that lives         that home is asked, and removes a record of what it does not
  *                                   hold. If it holds it, and its put is over, then word of an end
@@ -35,6 +37,7 @@
 #define OWN_STEPS_MAX     1024u /* in one turn of the loop */
 #define WAITING_MAX       1024u
 #define RETRY_NS          (1000 * NS_PER_MS)
+#define LOST_US           (ROUND_TRIP_LIMIT_NS / 1000)
 
 struct held_check {
     TAILQ_ENTRY(held_check) link;
@@ -187,6 +190,16 @@ static bool is_ours(const struct held_check *check, const struct directory_recor
            !strcmp(record->home, check->broker->config->node);
 }
 
+/* By a put of a node that has died since: as long as the index has not lost anything since ours was
+ * put, what it names was put later. Of a node that we never knew that is not certain. */
+static bool was_replaced(const struct held_check *check, const struct directory_record *record) {
+    const struct broker *broker = check->broker;
+    const struct directory *directory = broker->directory;
+    return record && !is_ours(check, record) && !record->again &&
+           nodes_is_dead(broker, record->home, record->incarnation) &&
+           directory->ops->audit->remembers(directory, age_us(check));
+}
+
 static void mend(struct held_check *check, enum directory_result result,
                  const struct directory_record *record) {
     struct broker *broker = check->broker;
@@ -199,6 +212,9 @@ static void mend(struct held_check *check, enum directory_result result,
     bool rival = record && !is_ours(check, record) && result == DIRECTORY_OK &&
                  !nodes_have_lost(broker, result, record);
     if (!still_holds(check) || (record && record->generation == check->generation)) {
+        check_end(check);
+    } else if (settled && !rival && was_replaced(check, record)) {
+        retire_held(check);
         check_end(check);
     } else if (!settled || in_flux) {
         check_later(check);
@@ -225,9 +241,10 @@ static void answer_asking(struct held_check *check, const struct directory_recor
     bool replaced = check->newer && record &&
                     (record->generation == check->newer || was_written_again(check, record));
     bool named = record && record->generation == check->generation;
-    /* Else the index names a third, or none: then ours may be the newer one of the two. */
-    bool over = replaced || named || !still_holds(check) || !check->newer ||
-                age_us(check) < check->newer_age_us;
+    /* Else the index names a third, or none. Whoever put that one asks us in its turn, unless the
+     * record of ours was lost before: after so long it was, and ours is the newer one. */
+    bool lost = check->newer_age_us > LOST_US && age_us(check) < check->newer_age_us;
+    bool over = replaced || named || !still_holds(check) || !check->newer || lost;
     if (replaced)
         retire_held(check);
     else if (!named)

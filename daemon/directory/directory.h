@@ -93,6 +93,9 @@ struct directory_audit_ops {
      * generation and whose home's incarnation is not registered at the moment of the removal. */
     void (*sweep)(struct directory *d, const struct directory_record *records, size_t count,
                   directory_sweep_fn done, void *context);
+    /* The index has not gone back in time since so long ago: of two records written after that, the
+     * later one stands. */
+    bool (*remembers)(const struct directory *d, uint64_t age_us);
     /* A write of this sample's record has been asked for and is not answered yet. */
     bool (*is_writing)(const struct directory *d, const char *store, const char *sample_id);
 };

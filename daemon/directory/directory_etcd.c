@@ -141,6 +141,11 @@ static void etcd_republish(struct directory *d, const struct directory_record *r
     write_record(self, query, &again);
 }
 
+static bool etcd_remembers(const struct directory *d, uint64_t age_us) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    return self->now_ns > self->history_changed_ns + age_us * 1000;
+}
+
 static bool etcd_is_writing(const struct directory *d, const char *store, const char *sample_id) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
     char key[ETCD_KEY_BYTES];
@@ -238,9 +243,9 @@ static uint64_t etcd_next_deadline_ns(const struct directory *d) {
 /* False: nothing is owed. What has been answered and not delivered is given up, too: who hears OK
  * goes on to peers, which may be gone. */
 static bool give_up(struct directory_etcd *self) {
-    struct queries *const lists[] = {&self->publishes,  &self->unsettled, &self->retires,
-                                     &self->locates,    &self->reading,   &self->list_asks,
-                                     &self->list_asked, &self->ends,      &self->ending};
+    struct queries *const lists[] = {
+        &self->publishes, &self->unsettled,  &self->retires, &self->locates, &self->reading,
+        &self->list_asks, &self->list_asked, &self->unprior, &self->ends,    &self->ending};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         TAILQ_CONCAT(&self->answers, lists[i], link);
     batch_init(&self->batch, self->options.batch_max, ETCD_TXN_BYTES_MAX,
@@ -271,6 +276,7 @@ static void etcd_destroy(struct directory *d) {
 static const struct directory_audit_ops etcd_audit_ops = {
     .list = audit_list,
     .sweep = audit_sweep,
+    .remembers = etcd_remembers,
     .is_writing = etcd_is_writing,
 };
 
@@ -307,6 +313,7 @@ static void init_lists(struct directory_etcd *self) {
     TAILQ_INIT(&self->publishes);
     TAILQ_INIT(&self->retires);
     TAILQ_INIT(&self->unsettled);
+    TAILQ_INIT(&self->unprior);
     TAILQ_INIT(&self->locates);
     TAILQ_INIT(&self->reading);
     TAILQ_INIT(&self->list_asks);

@@ -72,6 +72,7 @@ bool history_is_in_doubt(const struct directory_etcd *self) {
 /* What follows from a past that is gone. */
 static void history_has_changed(struct directory_etcd *self, const char *why) {
     self->history_new = true;
+    self->history_changed_ns = self->now_ns;
     self->last.revision = 0;
     self->history_lived_ns = self->now_ns + self->options.lease_ttl_s * 1000 * NS_PER_MS;
     self->history_whole_ns =

@@ -62,8 +62,9 @@ struct query {
     /* The answer. */
     enum directory_result result;
     bool ask_peers, has_record;
-    bool fenced_in_flight; /* publishes: this node was fenced after the sending */
-    bool is_void;          /* PUBLISH: asked for before the index went back in time */
+    bool fenced_in_flight;  /* publishes: this node was fenced after the sending */
+    int64_t prior_revision; /* PUBLISH, done: the revision before that of its record */
+    bool is_void;           /* PUBLISH: asked for before the index went back in time */
     struct sample_record record;
     char key[ETCD_KEY_BYTES];
 };
@@ -148,6 +149,7 @@ struct directory_etcd {
     uint64_t history_drawn;
     bool history_due, history_asked; /* it is to be named anew: nothing is written before */
     bool history_new;                /* not compared yet: nothing may be served before */
+    uint64_t history_changed_ns;     /* 0 = never */
     uint64_t history_lived_ns;       /* until then nodes live on by leases of the one before */
     uint64_t history_whole_ns;       /* when all nodes have seen that it is new */
     struct backoff history_backoff;
@@ -190,6 +192,7 @@ struct directory_etcd {
     struct queries publishes,
         retires; /* publishes: also republishes; ready, behind another of their key, or taken */
     struct queries unsettled; /* publishes taken, sent and not answered by etcd */
+    struct queries unprior;   /* of these, done: what they have replaced is to be read */
     enum write_state write;
     struct written *written; /* [options.written_kept], by generation */
     int64_t epoch;           /* mod_revision of our record: what every write compares */

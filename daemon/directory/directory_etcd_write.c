@@ -13,7 +13,8 @@
  * node has put in between. So the epoch is *settled* first: our record is written again, in a
  * transaction that compares its create_revision. From then on the old transaction's compare fails,
  * whenever it runs, and reading the samples' records tells what it has done:
- *   - the record names our generation: it is done. What it replaced is no longer known: ask_peers.
+ *   - the record names our generation: it is done. What it replaced is read, too, as of the
+ * revision before that of the record; where that is compacted it is not known any more: ask_peers.
  *   - there is none, or one not touched since the sending: it is not done, and is sent again. (Had
  *     it been done and the record since removed, this node would have been asked to retire that
  *     generation; its broker knows.)
@@ -122,6 +123,7 @@ static void put_aside(struct directory_etcd *self, struct query *query) {
 
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
     self->epoch = mod_revision;
+    TAILQ_CONCAT(&self->unsettled, &self->unprior, link);
     self->write = TAILQ_EMPTY(&self->unsettled) ? WRITE_OPEN : WRITE_READ_DUE;
     backoff_reset(&self->write_backoff);
 }
@@ -137,6 +139,7 @@ void write_void_puts(struct directory_etcd *self) {
     memset(self->written, 0, self->options.written_kept * sizeof *self->written);
     TAILQ_FOREACH (query, &self->publishes, link)
         query->is_void |= query->kind == QUERY_PUBLISH;
+    TAILQ_CONCAT(&self->unsettled, &self->unprior, link);
     TAILQ_FOREACH (query, &self->unsettled, link)
         query->is_void |= query->kind == QUERY_PUBLISH;
 }
@@ -334,6 +337,12 @@ static void settle(struct directory_etcd *self, struct query *query, const struc
         batch_return(&self->batch, &query->op);
         return;
     }
+    if (ours && query->kind == QUERY_PUBLISH && !query->is_void) {
+        query->prior_revision = kv->mod_revision - 1;
+        TAILQ_REMOVE(&self->publishes, query, link);
+        TAILQ_INSERT_TAIL(&self->unprior, query, link);
+        return;
+    }
     query->ask_peers = true;
     finish(self, query,
            query->is_void                   ? DIRECTORY_E_UNAVAILABLE
@@ -366,8 +375,57 @@ static void on_read_back(void *context, enum etcd_result result, const struct et
         settle(self, TAILQ_FIRST(&self->unsettled),
                op->kv_count ? &answer->kvs[op->kv_first] : NULL);
     }
-    if (TAILQ_EMPTY(&self->unsettled))
+    if (TAILQ_EMPTY(&self->unsettled) && TAILQ_EMPTY(&self->unprior))
         self->write = WRITE_OPEN;
+}
+
+/* What the first of those that are done have replaced, in their order; unknown: that is not to be
+ * had any more. */
+static void answer_prior(struct directory_etcd *self, const struct etcd_answer *answer,
+                         size_t count) {
+    for (size_t i = 0; i < count && !TAILQ_EMPTY(&self->unprior); i++) {
+        struct query *query = TAILQ_FIRST(&self->unprior);
+        TAILQ_REMOVE(&self->unprior, query, link);
+        TAILQ_INSERT_HEAD(&self->publishes, query, link);
+        query->ask_peers = !answer;
+        if (answer)
+            take_older(query, answer, &answer->ops[i]);
+        if (answer && !query->has_record)
+            query->ask_peers = history_is_in_doubt(self);
+        finish(self, query, DIRECTORY_OK);
+    }
+    if (TAILQ_EMPTY(&self->unsettled) && TAILQ_EMPTY(&self->unprior))
+        self->write = WRITE_OPEN;
+}
+
+static void on_prior(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                     const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    if (!take_settlement(self))
+        return;
+    if (result == ETCD_OK) {
+        answer_prior(self, answer, answer->op_count);
+    } else if (result == ETCD_E_COMPACTED || result == ETCD_E_REFUSED) {
+        answer_prior(self, NULL, SIZE_MAX);
+    } else {
+        log_debug("node %s: replaced records not read: %s", self->self.node, why);
+        backoff_fail(&self->write_backoff, self->now_ns);
+    }
+}
+
+static void read_prior(struct directory_etcd *self) {
+    struct etcd_op ops[READS_PER_TXN];
+    struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
+    const struct query *query;
+    TAILQ_FOREACH (query, &self->unprior, link) {
+        if (request.success_count == READS_PER_TXN)
+            break;
+        ops[request.success_count++] = (struct etcd_op){
+            .kind = ETCD_RANGE, .key = query->key, .revision = query->prior_revision};
+    }
+    self->settle_asked = true;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_prior, self);
 }
 
 static void read_back(struct directory_etcd *self) {
@@ -436,8 +494,10 @@ void write_tick(struct directory_etcd *self) {
         return;
     else if (self->write == WRITE_EPOCH_DUE)
         ask_settlement(self);
-    else
+    else if (!TAILQ_EMPTY(&self->unsettled))
         read_back(self);
+    else
+        read_prior(self);
 }
 
 uint64_t write_deadline_ns(const struct directory_etcd *self) {

@@ -530,6 +530,7 @@ void world_directory_forgets(struct world *w, const struct step *step, uint64_t 
 
 void world_heal(struct world *w) {
     world_say(w, "all faults end");
+    w->forgot_ns = w->now_ns; /* nodes that were away have yet to compare */
     for (unsigned a = 0; a < w->node_count; a++) {
         for (unsigned b = 0; b < w->node_count; b++)
             w->cut_until_ns[a][b] = w->cut_until_ns[a][b] ? w->now_ns : 0;

@@ -197,6 +197,12 @@ static void run_txn(struct fake_etcd *server, struct pending *pending) {
     answer->op_count = answer->succeeded ? request->success_count : request->failure_count;
     answer->ops = keep(pending, NULL, answer->op_count * sizeof *answer->ops);
     for (size_t i = 0; i < answer->op_count; i++)
+        if (ops[i].kind == ETCD_RANGE && ops[i].revision &&
+            ops[i].revision < server->compact_revision) {
+            pending->result = ETCD_E_COMPACTED;
+            return;
+        }
+    for (size_t i = 0; i < answer->op_count; i++)
         if (ops[i].kind == ETCD_PUT && ops[i].lease &&
             !fake_etcd_lease_find(server, ops[i].lease)) {
             pending->result = ETCD_E_REFUSED;
