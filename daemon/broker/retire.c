@@ -231,7 +231,7 @@ static void on_located(void *context, enum directory_result result,
             done_with_the_dead(item); /* so goes the record */
         else
             retire_at_home(item);
-    } else if (result == DIRECTORY_OK) { /* put here while we were looking */
+    } else if (record) { /* put here while we were looking */
         item->generation = record->generation;
         retire_and_answer(item);
     } else if (result == DIRECTORY_E_UNAVAILABLE) {

@@ -17,7 +17,7 @@
 #include "log.h"
 
 #define ENDS_PER_TXN   64u
-#define ENDED_TTL_S    (2 * 24 * 3600)
+#define ENDED_TTL_S    172800ll
 #define ENDED_RENEW_NS (ENDED_TTL_S / 2 * 1000ull * NS_PER_MS)
 
 static void ended_failed(struct directory_etcd *self, const char *why) {

@@ -25,8 +25,8 @@
 
 /* splitmix64 (Steele, Lea, Flood 2014), of what no other naming shares */
 static void history_draw(struct directory_etcd *self) {
-    uint64_t z =
-        self->self.incarnation + self->now_ns + 0x9e3779b97f4a7c15u * ++self->history_drawn;
+    uint64_t z = self->self.incarnation + self->now_ns +
+                 UINT64_C(0x9e3779b97f4a7c15) * ++self->history_drawn;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     snprintf(self->history_next, sizeof self->history_next, "%016" PRIx64, z ^ z >> 31);
@@ -74,9 +74,9 @@ static void history_has_changed(struct directory_etcd *self, const char *why) {
     self->history_new = true;
     self->history_changed_ns = self->now_ns;
     self->last.revision = 0;
-    self->history_lived_ns = self->now_ns + self->options.lease_ttl_s * 1000 * NS_PER_MS;
-    self->history_whole_ns =
-        self->now_ns + (RELIST_TTLS + 1) * self->options.lease_ttl_s * 1000 * NS_PER_MS;
+    uint64_t ttl_ns = self->options.lease_ttl_s * 1000ull * NS_PER_MS;
+    self->history_lived_ns = self->now_ns + ttl_ns;
+    self->history_whole_ns = self->now_ns + (RELIST_TTLS + 1) * ttl_ns;
     log_warning("node %s: %s: what it has lost is published again", self->self.node, why);
     write_void_puts(self);
     generations_renew(self);

@@ -198,9 +198,10 @@ void world_directory_vague(struct world *w, uint64_t until_ns);
 /* etcd is emptied, restored, loses a record or gets one of strangers, with nodes cut off from it
  * until then. */
 void world_directory_forgets(struct world *w, const struct step *step, uint64_t until_ns);
-/* This sample is put, or ended by its id: if etcd has forgotten not long ago, nobody may have
- * noticed. */
-void world_may_not_know(struct world *w, unsigned id);
+/* This sample is put, or ended by its id, at a node that may not know all that it concerns: etcd
+ * has forgotten not long ago and nobody may have noticed, or the node has just started and has
+ * never heard of one that is away. */
+void world_may_not_know(const struct node *node, unsigned id);
 void world_heal(struct world *w);
 struct space *node_space(const struct node *node);
 void world_say(const struct world *w, const char *format, ...)

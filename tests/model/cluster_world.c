@@ -205,8 +205,9 @@ static void build(struct node *node) {
     char bound[64], why[512];
     node->incarnation = cluster_random(&w->random) | 1;
     /* It cannot know that there are others, who live on by leases that etcd has forgotten. */
-    for (unsigned id = 0; id < SAMPLE_IDS; id++)
-        world_may_not_know(w, id);
+    for (unsigned id = 0; w->forgot && w->now_ns - w->forgot_ns < LEASES_NS && id < SAMPLE_IDS;
+         id++)
+        contract_record_lost(&w->contract, id);
     struct broker_options options = {.config = &node->config,
                                      .incarnation = node->incarnation,
                                      .clock_ns = clock_of,
@@ -503,8 +504,17 @@ static void write_foreign(struct world *w, const struct step *step) {
     contract_record_lost(&w->contract, step->a % w->history->ids);
 }
 
-void world_may_not_know(struct world *w, unsigned id) {
-    if (w->forgot && w->now_ns - w->forgot_ns < LEASES_NS)
+static bool knows_everybody(const struct node *node) {
+    const struct world *w = node->world;
+    for (unsigned i = 0; w->etcd && i < w->node_count; i++)
+        if (&w->nodes[i] != node && !peers_find(node->peers, w->nodes[i].name))
+            return false;
+    return true;
+}
+
+void world_may_not_know(const struct node *node, unsigned id) {
+    struct world *w = node->world;
+    if ((w->forgot && w->now_ns - w->forgot_ns < LEASES_NS) || !knows_everybody(node))
         contract_record_lost(&w->contract, id);
 }
 
