@@ -27,14 +27,14 @@ endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
   -Wno-sign-conversion $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-restrict) $(WERROR)
-INC := -Iproto -Idaemon -Idaemon/store -Idaemon/memory -Idaemon/broker -Idaemon/local -Idaemon/peer \
+INC := -Iproto -Icommon -Idaemon -Idaemon/store -Idaemon/memory -Idaemon/broker -Idaemon/local -Idaemon/peer \
   -Idaemon/directory -Idaemon/ops -Ilibclient -Itests/support -isystem $(BUILD)/gen
 CPPFLAGS += -D_GNU_SOURCE -DFEATURED_VERSION='"$(VERSION)"' $(INC)
 CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -MP -pthread
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
-LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl jansson libibverbs librdmacm) $(LIB_CLIENT)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson libibverbs librdmacm) $(LIB_CLIENT)
 LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)
 LIB_TEST := -lcriterion -lm
 
@@ -44,7 +44,7 @@ GEN_C := $(PROTOS:proto/%.proto=$(BUILD)/gen/%.pb-c.c)
 GEN_H := $(GEN_C:.c=.h)
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
-PROTO_OBJ := $(GEN_C:.c=.o) $(call obj,$(wildcard proto/*.c))
+PROTO_OBJ := $(GEN_C:.c=.o) $(call obj,$(wildcard proto/*.c common/*.c))
 STORE_OBJ := $(call obj,$(wildcard daemon/store/*.c))
 DAEMON_OBJ := $(call obj,$(filter-out daemon/main.c,$(wildcard daemon/*.c daemon/memory/*.c daemon/broker/*.c \
   daemon/local/*.c daemon/peer/*.c daemon/directory/*.c daemon/ops/*.c)))
@@ -154,15 +154,15 @@ fuzz: ## 60 s of libFuzzer over each parser
 	scripts/run-fuzz build/fuzzing/fuzz
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
-# The library meets a broker that a fuzzer plays (tests/fuzz/fuzz_broker.c).
-WRAP_fuzz_broker := -Wl,--wrap=fc_socket_connect
+# The library meets a broker that a fuzzer plays, and a clock that it moves (tests/fuzz/fuzz_broker.c).
+WRAP_fuzz_broker := $(foreach f,fc_socket_connect clock_gettime ppoll pthread_cond_clockwait,-Wl,--wrap=$(f))
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $(WRAP_$*) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- style ----
-SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])
+SOURCES = $(wildcard proto/*.[ch] common/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
 	@INC="$(INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place

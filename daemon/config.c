@@ -23,8 +23,9 @@
 
 #include "arena.h"
 #include "batch.h"
+#include "cgroup.h"
 #include "client.pb-c.h"
-#include "config_value.h"
+#include "config_table.h"
 #include "layout.h"
 
 #define LINE_BYTES_MAX 4096
@@ -56,30 +57,8 @@ static const char *const transport_words[] = {"auto", "tcp", "rdma", NULL};
 static const char *const directory_words[] = {"static", "etcd", NULL};
 static const char *const level_words[] = {"error", "warning", "info", "debug", NULL};
 
-enum section {
-    SECTION_NODE = 0,
-    SECTION_LOCAL,
-    SECTION_MEMORY,
-    SECTION_STORES,
-    SECTION_PEERS,
-    SECTION_RDMA,
-    SECTION_DIRECTORY,
-    SECTION_DAEMON,
-    SECTION_PEER,  /* [peer NAME] */
-    SECTION_STORE, /* [store NAME] */
-    SECTION_COUNT,
-    SECTION_NONE = SECTION_COUNT,
-};
-static const char *const section_words[] = {"node", "local",     "memory", "stores", "peers",
-                                            "rdma", "directory", "daemon", "peer",   "store"};
-
-struct key {
-    enum section section;
-    const char *name;
-    size_t offset; /* into struct config; into struct config_peer for [peer NAME] */
-    struct config_rule rule;
-    const char *preset; /* the value when the key is not given; NULL: see config_defaults() */
-};
+const char *const config_section_words[SECTION_COUNT] = {
+    "node", "local", "memory", "stores", "peers", "rdma", "directory", "daemon", "peer", "store"};
 
 /* clang-format off */
 /* Where a value goes, and its rule: one of the kinds below. */
@@ -101,8 +80,10 @@ struct key {
 #define DURATION(min_, max_)  .kind = CONFIG_DURATION, .min = (min_), .max = (max_)
 #define URLS                  .kind = CONFIG_URLS
 #define ADDRESS(min_, max_)   .kind = CONFIG_ADDRESS, .min = (min_), .max = (max_)
+/* A reload takes it; of a key of [stores]: in stores that are there already. All else takes a restart. */
+#define LIVE                  .live = true
 
-static const struct key keys[] = {
+const struct config_key config_keys[] = {
     {SECTION_NODE, "name", FIELD(config, node, NAME), NULL},
 
     {SECTION_LOCAL, "socket", FIELD(config, socket_path, PATH), "/run/featured/featured.sock"},
@@ -110,39 +91,86 @@ static const struct key keys[] = {
     {SECTION_LOCAL, "socket_group", FIELD(config, socket_group, GROUP), ""},
     {SECTION_LOCAL, "allow_uids", FIELD(config, allow_uids, UIDS), ""},
     {SECTION_LOCAL, "allow_gids", FIELD(config, allow_gids, GIDS), ""},
-    {SECTION_LOCAL, "admin_uids", FIELD(config, admin_uids, UIDS), ""},
-    {SECTION_LOCAL, "max_sessions", FIELD(config, max_sessions, INTEGER(1, 65536)), "1024"},
+    {SECTION_LOCAL, "admin_uids", FIELD(config, admin_uids, UIDS, LIVE), ""},
+    {SECTION_LOCAL, "max_sessions", FIELD(config, max_sessions, INTEGER(1, 65536), LIVE), "1024"},
+    {SECTION_LOCAL, "max_sessions_per_user",
+     FIELD(config, max_sessions_per_user, INTEGER(0, 65536), LIVE), "0"},
+    {SECTION_LOCAL, "admin_sessions", FIELD(config, admin_sessions, INTEGER(0, 65536), LIVE), "16"},
+    {SECTION_LOCAL, "hello_timeout",
+     FIELD(config, hello_timeout_ms, DURATION(10, HOUR_MS)), "5s"},
+    {SECTION_LOCAL, "max_handles_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_HANDLES], INTEGER(1, 16777216), LIVE), "256"},
+    {SECTION_LOCAL, "max_handles_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_HANDLES], INTEGER(1, 16777216), LIVE), "65536"},
     {SECTION_LOCAL, "max_leases_per_session",
-     FIELD(config, max_leases_per_session, INTEGER(1, 16777216)), "65536"},
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_LEASES], INTEGER(1, 16777216), LIVE), "65536"},
+    {SECTION_LOCAL, "max_leases_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_LEASES], INTEGER(1, 16777216), LIVE), "262144"},
     {SECTION_LOCAL, "max_reservations_per_session",
-     FIELD(config, max_reservations_per_session, INTEGER(1, 1048576)), "1024"},
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_RESERVATIONS], INTEGER(1, 16777216), LIVE), "1024"},
+    {SECTION_LOCAL, "max_reservations_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_RESERVATIONS], INTEGER(1, 16777216), LIVE), "16384"},
     {SECTION_LOCAL, "max_requests_per_session",
-     FIELD(config, max_requests_per_session, INTEGER(1, 65536)), "256"},
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_REQUESTS], INTEGER(1, 16777216), LIVE), "256"},
+    {SECTION_LOCAL, "max_requests_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_REQUESTS], INTEGER(1, 16777216), LIVE), "16384"},
+    {SECTION_LOCAL, "max_waits_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_WAITS], INTEGER(1, 16777216), LIVE), "8192"},
+    {SECTION_LOCAL, "max_waits_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_WAITS], INTEGER(1, 16777216), LIVE), "32768"},
     {SECTION_LOCAL, "max_queued_bytes_per_session",
-     FIELD(config, max_queued_bytes_per_session, BYTES(0, 64 * TiB)), "64GiB"},
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_QUEUED_BYTES], BYTES(0, 64 * TiB), LIVE), "64GiB"},
+    {SECTION_LOCAL, "max_queued_bytes_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_QUEUED_BYTES], BYTES(0, 64 * TiB), LIVE), "256GiB"},
+    {SECTION_LOCAL, "max_kept_bytes_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_KEPT_BYTES], BYTES(0, 64 * GiB), LIVE), "64MiB"},
+    {SECTION_LOCAL, "max_kept_bytes_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_KEPT_BYTES], BYTES(0, 64 * GiB), LIVE), "256MiB"},
+    {SECTION_LOCAL, "max_unread_bytes_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_UNREAD_BYTES], BYTES(256 * KiB, 64 * GiB), LIVE), "4MiB"},
+    {SECTION_LOCAL, "max_unread_bytes_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_UNREAD_BYTES], BYTES(256 * KiB, 64 * GiB), LIVE), "256MiB"},
+    {SECTION_LOCAL, "max_unread_descriptors_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_UNREAD_DESCRIPTORS], INTEGER(1, 65536), LIVE), "16"},
+    {SECTION_LOCAL, "max_unread_descriptors_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_UNREAD_DESCRIPTORS], INTEGER(1, 65536), LIVE), "64"},
+    {SECTION_LOCAL, "max_pending_ends_per_session",
+     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_PENDING_ENDS], INTEGER(1, 16777216), LIVE), "16384"},
+    {SECTION_LOCAL, "max_pending_ends_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_PENDING_ENDS], INTEGER(1, 16777216), LIVE), "65536"},
+    {SECTION_LOCAL, "max_pending_ends",
+     FIELD(config, limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS], INTEGER(1, 16777216), LIVE), "262144"},
 
     {SECTION_MEMORY, "max_resident_bytes",
-     FIELD(config, max_resident_bytes, PAGES(4 * KiB, 64 * TiB)), NULL},
+     FIELD(config, max_resident_bytes, PAGES(4 * KiB, 64 * TiB), LIVE), NULL},
     {SECTION_MEMORY, "hugepages", FIELD(config, hugepages, WORD(hugepages_words, 0)), "off"},
     {SECTION_MEMORY, "prefault", FIELD(config, prefault, BOOL(false)), "on"},
 
     {SECTION_STORES, "policy",
-     FIELD(config, store_defaults.policy, WORD(policy_words, 0)), "on-release"},
+     FIELD(config, store_defaults.policy, WORD(policy_words, 0), LIVE), "on-release"},
     {SECTION_STORES, "checksum",
      FIELD(config, store_defaults.checksum, WORD(checksum_words, 0)), "after-network"},
-    {SECTION_STORES, "readers", FIELD(config, store_defaults.readers, INTEGER(1, 65535)), "1"},
+    {SECTION_STORES, "readers", FIELD(config, store_defaults.readers, INTEGER(1, 65535), LIVE), "1"},
     {SECTION_STORES, "max_resident_bytes",
      FIELD(config, store_defaults.max_resident_bytes, PAGES(4 * KiB, 16 * TiB)), "8GiB"},
     {SECTION_STORES, "landing_bytes",
      FIELD(config, store_defaults.landing_bytes, PAGES(0, 16 * TiB)), "2GiB"},
     {SECTION_STORES, "max_hold",
-     FIELD(config, store_defaults.max_hold_ms, DURATION(0, 366 * DAY_MS)), "0"},
+     FIELD(config, store_defaults.max_hold_ms, DURATION(0, 366 * DAY_MS), LIVE), "0"},
+    {SECTION_STORES, "max_reserve",
+     FIELD(config, store_defaults.max_reserve_ms, DURATION(0, 366 * DAY_MS), LIVE), "10min"},
+    {SECTION_STORES, "max_wait",
+     FIELD(config, store_defaults.max_wait_ms, DURATION(0, 366 * DAY_MS), LIVE), "10min"},
+    {SECTION_STORES, "max_pass",
+     FIELD(config, store_defaults.max_pass_ms, DURATION(0, 366 * DAY_MS), LIVE), "10s"},
     {SECTION_STORES, "max_samples",
      FIELD(config, store_defaults.max_samples, INTEGER(1, 16777216)), "1048576"},
-    {SECTION_STORES, "max_stores", FIELD(config, max_stores, INTEGER(1, CONFIG_STORES_MAX)), "64"},
+    {SECTION_STORES, "max_stores", FIELD(config, max_stores, INTEGER(1, CONFIG_STORES_MAX), LIVE), "64"},
+    {SECTION_STORES, "max_stores_per_user",
+     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_STORES], INTEGER(0, CONFIG_STORES_MAX), LIVE), "64"},
     {SECTION_STORE, "secret_file", FIELD(config, store_defaults.secret_file, OPTIONAL_PATH), ""},
-    {SECTION_STORE, "allow_uids", FIELD(config, store_defaults.allow_uids, UIDS), ""},
-    {SECTION_STORE, "writer_uids", FIELD(config, store_defaults.writer_uids, UIDS), ""},
+    {SECTION_STORE, "allow_uids", FIELD(config, store_defaults.allow_uids, UIDS, LIVE), ""},
+    {SECTION_STORE, "writer_uids", FIELD(config, store_defaults.writer_uids, UIDS, LIVE), ""},
 
     {SECTION_PEERS, "listen", FIELD(config, listen, ADDRESS(0, 65535), .empty = true), ""},
     {SECTION_PEERS, "advertise", FIELD(config, advertise, ADDRESS(1, 65535), .empty = true), ""},
@@ -153,6 +181,15 @@ static const struct key keys[] = {
     {SECTION_PEERS, "require_rdma", FIELD(config, require_rdma, BOOL(false)), "off"},
     {SECTION_PEERS, "chunk_bytes", FIELD(config, chunk_bytes, PAGES(64 * KiB, 64 * MiB)), "1MiB"},
     {SECTION_PEERS, "reads_per_peer", FIELD(config, reads_per_peer, INTEGER(1, 1024)), "8"},
+    {SECTION_PEERS, "max_connections", FIELD(config, max_connections, INTEGER(1, 65536)), "1024"},
+    {SECTION_PEERS, "max_unread_bytes_per_peer",
+     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_UNREAD_BYTES], BYTES(1 * MiB, 64 * GiB)), "64MiB"},
+    {SECTION_PEERS, "max_connections_per_peer",
+     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_CONNECTIONS], INTEGER(1, 1024), LIVE), "8"},
+    {SECTION_PEERS, "max_leases_per_peer",
+     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_LEASES], INTEGER(1, 16777216), LIVE), "262144"},
+    {SECTION_PEERS, "max_waits_per_peer",
+     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_WAITS], INTEGER(1, 16777216), LIVE), "32768"},
     {SECTION_PEERS, "peer_timeout", FIELD(config, peer_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
     {SECTION_PEERS, "ping_interval", FIELD(config, ping_interval_ms, DURATION(10, HOUR_MS)), "1s"},
     {SECTION_PEERS, "reconnect_max", FIELD(config, reconnect_max_ms, DURATION(10, HOUR_MS)), "5s"},
@@ -182,21 +219,21 @@ static const struct key keys[] = {
     {SECTION_DIRECTORY, "batch_max", FIELD(config, batch_max, INTEGER(1, BATCH_OPS_MAX)), "100"},
     {SECTION_DIRECTORY, "batch_delay", FIELD(config, batch_delay_ms, DURATION(0, 1000)), "1ms"},
     {SECTION_DIRECTORY, "lost_keep",
-     FIELD(config, lost_keep_ms, DURATION(0, 366 * DAY_MS)), "1h"},
+     FIELD(config, lost_keep_ms, DURATION(0, 366 * DAY_MS), LIVE), "1h"},
     {SECTION_DIRECTORY, "compare_interval",
      FIELD(config, compare_interval_ms, DURATION(0, 366 * DAY_MS)), "15min"},
 
-    {SECTION_DAEMON, "log_level", FIELD(config, log_level, WORD(level_words, 0)), "info"},
-    {SECTION_DAEMON, "drain_timeout", FIELD(config, drain_timeout_ms, DURATION(0, DAY_MS)), "30s"},
-    {SECTION_DAEMON, "gc_interval", FIELD(config, gc_interval_ms, DURATION(10, HOUR_MS)), "1s"},
-    {SECTION_DAEMON, "busy_poll_us", FIELD(config, busy_poll_us, INTEGER(0, 1000)), "50"},
+    {SECTION_DAEMON, "log_level", FIELD(config, log_level, WORD(level_words, 0), LIVE), "info"},
+    {SECTION_DAEMON, "drain_timeout", FIELD(config, drain_timeout_ms, DURATION(0, DAY_MS), LIVE), "30s"},
+    {SECTION_DAEMON, "gc_interval", FIELD(config, gc_interval_ms, DURATION(10, HOUR_MS), LIVE), "1s"},
+    {SECTION_DAEMON, "busy_poll_us", FIELD(config, busy_poll_us, INTEGER(0, 1000), LIVE), "50"},
 };
 /* clang-format on */
 
-#define KEY_COUNT   (sizeof keys / sizeof *keys)
+#define KEY_COUNT   (sizeof config_keys / sizeof *config_keys)
 #define STORE_BEGIN offsetof(struct config, store_defaults)
 #define STORE_END   (STORE_BEGIN + sizeof(struct config_store))
-static_assert(KEY_COUNT <= 64, "the keys a section gave are kept as bits of a uint64_t");
+const size_t config_key_count = KEY_COUNT;
 
 struct parser {
     const char *path;
@@ -207,8 +244,8 @@ struct parser {
     char title[16 + CONFIG_NAME_MAX];      /* what stands between its brackets */
     uint32_t section_lines[SECTION_COUNT]; /* where it began; 0 = not in the file */
     uint32_t key_lines[KEY_COUNT];         /* the last line that gave it; 0 = none */
-    uint64_t given;                        /* bit i: keys[i] given in this section */
-    uint64_t stores_given[CONFIG_STORES_MAX];
+    bool given[KEY_COUNT];                 /* in this section */
+    bool stores_given[CONFIG_STORES_MAX][KEY_COUNT];
     bool failed;
     char *why;
     size_t why_bytes;
@@ -230,33 +267,33 @@ fail(struct parser *p, uint32_t line, const char *format, ...) {
     return 0;
 }
 
-static bool is_inherited(const struct key *key) {
+bool config_key_is_of_store(const struct config_key *key) {
     return key->offset >= STORE_BEGIN && key->offset < STORE_END && key->section != SECTION_PEER;
 }
 
-static bool is_allowed_in(const struct key *key, enum section section) {
-    return key->section == section || (section == SECTION_STORE && is_inherited(key));
+static bool is_allowed_in(const struct config_key *key, enum section section) {
+    return key->section == section || (section == SECTION_STORE && config_key_is_of_store(key));
 }
 
-static void *store_field(struct config_store *store, const struct key *key) {
+void *config_store_field(struct config_store *store, const struct config_key *key) {
     return (char *)store + (key->offset - STORE_BEGIN);
 }
 
-static void *field_of(struct config *config, enum section section, const struct key *key) {
+static void *field_of(struct config *config, enum section section, const struct config_key *key) {
     if (section == SECTION_PEER)
         return (char *)&config->peers[config->peer_count - 1] + key->offset;
     if (section == SECTION_STORE)
-        return store_field(&config->stores[config->store_count - 1], key);
+        return config_store_field(&config->stores[config->store_count - 1], key);
     return (char *)config + key->offset;
 }
 
 static void list_words(char *out, size_t out_bytes, enum section section) {
     size_t used = 0;
     for (size_t i = 0; i < (section == SECTION_NONE ? (size_t)SECTION_COUNT : KEY_COUNT); i++) {
-        if (section != SECTION_NONE && !is_allowed_in(&keys[i], section))
+        if (section != SECTION_NONE && !is_allowed_in(&config_keys[i], section))
             continue;
         int n = snprintf(out + used, out_bytes - used, "%s%s", used ? ", " : "",
-                         section == SECTION_NONE ? section_words[i] : keys[i].name);
+                         section == SECTION_NONE ? config_section_words[i] : config_keys[i].name);
         used += n > 0 && (size_t)n < out_bytes - used ? (size_t)n : 0;
     }
 }
@@ -301,7 +338,7 @@ static int add_store(struct parser *p, const char *name) {
 /* What the section just left behind must have. */
 static int end_section(struct parser *p) {
     if (p->section == SECTION_STORE)
-        p->stores_given[p->config->store_count - 1] = p->given;
+        memcpy(p->stores_given[p->config->store_count - 1], p->given, sizeof p->given);
     if (p->section == SECTION_PEER && !p->config->peers[p->config->peer_count - 1].address[0])
         return fail(p, p->section_lines[SECTION_PEER],
                     "[%s]: has no address; allowed: address = host:port", p->title);
@@ -311,7 +348,7 @@ static int end_section(struct parser *p) {
 static int enter_section(struct parser *p, const char *word, const char *name) {
     char allowed[128];
     enum section section = 0;
-    while (section < SECTION_COUNT && strcmp(word, section_words[section]) != 0)
+    while (section < SECTION_COUNT && strcmp(word, config_section_words[section]) != 0)
         section++;
     list_words(allowed, sizeof allowed, SECTION_NONE);
     bool named = section == SECTION_PEER || section == SECTION_STORE;
@@ -332,7 +369,7 @@ static int enter_section(struct parser *p, const char *word, const char *name) {
         return 0;
     p->section = section;
     p->section_lines[section] = p->line;
-    p->given = 0;
+    memset(p->given, 0, sizeof p->given);
     return 1;
 }
 
@@ -383,21 +420,21 @@ static int take_pair(void *user, const char *section, const char *name, const ch
                     value);
     size_t i = 0;
     while (i < KEY_COUNT &&
-           !(is_allowed_in(&keys[i], p->section) && strcmp(keys[i].name, name) == 0))
+           !(is_allowed_in(&config_keys[i], p->section) && strcmp(config_keys[i].name, name) == 0))
         i++;
     if (i == KEY_COUNT) {
         list_words(text, sizeof text, p->section);
         return fail(p, p->line, "[%s] %s = %s: no such key; allowed: %s", p->title, name, value,
                     text);
     }
-    if (p->given & 1ull << i)
+    if (p->given[i])
         return fail(p, p->line,
                     "[%s] %s = %s: given twice, first in line %" PRIu32 "; allowed: once", p->title,
                     name, value, p->key_lines[i]);
-    p->given |= 1ull << i;
+    p->given[i] = true;
     p->key_lines[i] = p->line;
-    void *field = field_of(p->config, p->section, &keys[i]);
-    if (!config_value_parse(&keys[i].rule, value, field, text, sizeof text))
+    void *field = field_of(p->config, p->section, &config_keys[i]);
+    if (!config_value_parse(&config_keys[i].rule, value, field, text, sizeof text))
         return fail(p, p->line, "[%s] %s = %s: %s", p->title, name, value, text);
     return 1;
 }
@@ -407,16 +444,18 @@ static int take_pair(void *user, const char *section, const char *name, const ch
 static void inherit(struct parser *p) {
     for (size_t s = 0; s < p->config->store_count; s++)
         for (size_t i = 0; i < KEY_COUNT; i++)
-            if (is_inherited(&keys[i]) && !(p->stores_given[s] & 1ull << i))
-                memcpy(store_field(&p->config->stores[s], &keys[i]),
-                       store_field(&p->config->store_defaults, &keys[i]), keys[i].rule.field_bytes);
+            if (config_key_is_of_store(&config_keys[i]) && !p->stores_given[s][i])
+                memcpy(config_store_field(&p->config->stores[s], &config_keys[i]),
+                       config_store_field(&p->config->store_defaults, &config_keys[i]),
+                       config_keys[i].rule.field_bytes);
 }
 
 /* The line that gave the value at `field` of the config; the file's last line if it is a default.
  */
 static uint32_t line_of(const struct parser *p, size_t offset) {
     for (size_t i = 0; i < KEY_COUNT; i++)
-        if (keys[i].section != SECTION_PEER && keys[i].offset == offset && p->key_lines[i])
+        if (config_keys[i].section != SECTION_PEER && config_keys[i].offset == offset &&
+            p->key_lines[i])
             return p->key_lines[i];
     return p->line;
 }
@@ -429,14 +468,6 @@ static int check_peers(struct parser *p) {
                         "[node] name = %s: a peer has the same name; allowed: a name of its own "
                         "for each node",
                         config->node);
-    if (config->listen[0] && !config->cluster_secret_file[0] &&
-        !config_address_is_loopback(config->listen))
-        return fail(
-            p, line_of(p, offsetof(struct config, listen)),
-            "[peers] listen = %s: other machines could connect without proving themselves; "
-            "allowed: "
-            "127.0.0.1, [::1] or localhost, or any address together with cluster_secret_file",
-            config->listen);
     if (config->ping_interval_ms >= config->peer_timeout_ms)
         return fail(p, line_of(p, offsetof(struct config, ping_interval_ms)),
                     "[peers] ping_interval = %" PRIu32
@@ -479,6 +510,27 @@ static int check_etcd(struct parser *p) {
     return 1;
 }
 
+/* A port on the loopback address is open to every user of the machine, and a port that we dial may
+ * be anybody's while the broker there is down. */
+static int check_trust(struct parser *p) {
+    const struct config *config = p->config;
+    char what[sizeof config->listen + 32] = "[peer NAME]";
+    if (config->cluster_secret_file[0] || (!config->listen[0] && !config->peer_count))
+        return 1;
+    uint32_t line = p->section_lines[SECTION_PEER];
+    if (config->listen[0]) {
+        line = line_of(p, offsetof(struct config, listen));
+        snprintf(what, sizeof what, "[peers] listen = %s", config->listen);
+    }
+    return fail(p, line,
+                "%s: there is no cluster_secret_file: whoever reaches a port for peers, as every "
+                "user of the machine reaches 127.0.0.1, could read, lease and abort past each "
+                "store's secret and lists, or play a peer; allowed: together with [peers] "
+                "cluster_secret_file = FILE, the same on every node; do: (umask 077; head -c 32 "
+                "/dev/urandom | base64 > /etc/featured/cluster.secret)",
+                what);
+}
+
 static int check(struct parser *p) {
     const struct config *config = p->config;
     const char *wrong = layout_check_name(config->node);
@@ -493,23 +545,27 @@ static int check(struct parser *p) {
                     "to %u",
                     config->max_stores, config->store_count, config->store_count,
                     CONFIG_STORES_MAX);
-    return check_peers(p) && check_etcd(p);
+    return check_peers(p) && check_etcd(p) && check_trust(p);
 }
 
+/* Of the machine's memory, or of what our control group may use of it. */
 static uint64_t half_of_memory_bytes(void) {
     long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-    if (pages <= 0 || page_bytes <= 0)
-        return 4 * KiB;
-    return (uint64_t)pages * (uint64_t)page_bytes / 2 / (4 * KiB) * (4 * KiB);
+    struct cgroup_limits limits;
+    cgroup_limits_read("/proc/self", "", &limits);
+    uint64_t bytes = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : 0;
+    bytes = limits.memory.bytes < bytes ? limits.memory.bytes : bytes;
+    return bytes < 8 * KiB ? 4 * KiB : bytes / 2 / (4 * KiB) * (4 * KiB);
 }
 
 void config_defaults(struct config *out) {
     char why[128];
     memset(out, 0, sizeof *out);
+    charge_limits_init(&out->limits);
     for (size_t i = 0; i < KEY_COUNT; i++) {
-        bool good =
-            !keys[i].preset || config_value_parse(&keys[i].rule, keys[i].preset,
-                                                  (char *)out + keys[i].offset, why, sizeof why);
+        bool good = !config_keys[i].preset ||
+                    config_value_parse(&config_keys[i].rule, config_keys[i].preset,
+                                       (char *)out + config_keys[i].offset, why, sizeof why);
         assert(good);
         (void)good;
     }

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "charges.h"
 #include "log.h"
 
 #define CONFIG_NAME_MAX   65u
@@ -42,6 +43,9 @@ struct config_store { /* [store NAME] */
     uint32_t readers;  /* 1.. */
     uint64_t max_resident_bytes, landing_bytes;
     uint64_t max_hold_ms; /* 0 = for ever */
+    uint64_t max_reserve_ms; /* 0 = no bound */
+    uint64_t max_wait_ms;    /* 0 = no bound */
+    uint64_t max_pass_ms;
     uint32_t max_samples;
     char secret_file[256];         /* "" = no secret */
     struct config_ids allow_uids;  /* who may open it */
@@ -57,9 +61,12 @@ struct config {
     char socket_group[64];
     struct config_ids allow_uids, allow_gids,
         admin_uids; /* root and the daemon's own uid are always admin */
-    uint32_t max_sessions, max_leases_per_session, max_reservations_per_session,
-        max_requests_per_session;
-    uint64_t max_queued_bytes_per_session;
+    uint32_t max_sessions;
+    uint32_t max_sessions_per_user; /* of who is no admin; 0 = half of max_sessions */
+    uint32_t admin_sessions;        /* kept for admins */
+    uint32_t hello_timeout_ms;
+    /* [local], [stores] and [peers] max_..._per_session, _per_user, _per_peer: see charge_key() */
+    struct charge_limits limits;
     /* [memory] */
     uint64_t max_resident_bytes; /* node quota over all stores */
     uint32_t hugepages;          /* enum arena_hugepages: off, try, require */
@@ -76,7 +83,7 @@ struct config {
     bool require_rdma;
     uint64_t chunk_bytes;
     uint32_t reads_per_peer, peer_timeout_ms, ping_interval_ms, reconnect_max_ms;
-    uint32_t handshake_timeout_ms;
+    uint32_t handshake_timeout_ms, max_connections;
     /* [rdma] */
     char rdma_devices[256]; /* "" = every one with a routable address */
     uint64_t rdma_registration_bytes;
@@ -107,7 +114,7 @@ void config_defaults(struct config *out);
 /* Reads the file over the defaults. 0, or -errno with a sentence in why ("FILE:LINE: ..."). */
 int config_load(const char *path, struct config *out, char *why, size_t why_bytes);
 void config_deinit(struct config *config);
-/* Reads a secret from a file: mode must exclude group and others, 16..4096 bytes, a trailing
+/* Reads a secret from a file: it must be private (secret_file.h), 16..4096 bytes, a trailing
  * newline is dropped. Bytes read, or -errno with a sentence. */
 int config_read_secret(const char *path, void *out, size_t out_bytes, char *why, size_t why_bytes);
 

@@ -6,43 +6,25 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
+
+#include "secret_file.h"
 
 #define SECRET_BYTES_MIN 16u
 #define SECRET_BYTES_MAX 4096u
-
-static int open_secret(const char *path, char *why, size_t why_bytes) {
-    struct stat status;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, &status) < 0) {
-        int error = errno;
-        snprintf(why, why_bytes, "secret file %s: cannot be opened: %s", path, strerror(error));
-        if (fd >= 0)
-            close(fd);
-        return -error;
-    }
-    if (S_ISREG(status.st_mode) && !(status.st_mode & 077))
-        return fd;
-    close(fd);
-    if (!S_ISREG(status.st_mode))
-        snprintf(why, why_bytes, "secret file %s: not a regular file", path);
-    else
-        snprintf(why, why_bytes, "secret file %s: mode %04o lets others read it; do: chmod 600 %s",
-                 path, (unsigned)(status.st_mode & 07777), path);
-    return -EACCES;
-}
 
 int config_read_secret(const char *path, void *out, size_t out_bytes, char *why, size_t why_bytes) {
     char text[SECRET_BYTES_MAX + 2]; /* a newline, and one byte to notice that there is more */
     size_t used = 0;
     ssize_t got;
-    int fd = open_secret(path, why, why_bytes);
-    if (fd < 0)
+    char wrong[384];
+    int fd = secret_file_open(path, wrong, sizeof wrong);
+    if (fd < 0) {
+        snprintf(why, why_bytes, "secret file %s: %s", path, wrong);
         return fd;
+    }
     while ((got = read(fd, text + used, sizeof text - used)) != 0) {
         if (got < 0 && errno == EINTR)
             continue;

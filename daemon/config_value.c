@@ -351,18 +351,66 @@ bool config_value_parse(const struct config_rule *rule, const char *text, void *
     return take[rule->kind](rule, text, field, (struct sentence){why, why_bytes});
 }
 
-bool config_address_is_loopback(const char *address) {
-    char host[256];
-    uint64_t port;
-    struct in_addr v4;
-    struct in6_addr v6;
-    if (!split_address(address, host, &port))
-        return false;
-    if (inet_pton(AF_INET, host, &v4) == 1)
-        return (ntohl(v4.s_addr) >> 24) == 127;
-    if (inet_pton(AF_INET6, host, &v6) == 1)
-        return IN6_IS_ADDR_LOOPBACK(&v6);
-    return strcasecmp(host, "localhost") == 0;
+/* ---- a value as text ---- */
+
+static uint64_t load_number(const struct config_rule *rule, const void *field) {
+    uint64_t value = 0;
+    uint32_t narrow = 0;
+    bool truth = false;
+    if (rule->field_bytes == sizeof value) {
+        memcpy(&value, field, sizeof value);
+    } else if (rule->field_bytes == sizeof narrow) {
+        memcpy(&narrow, field, sizeof narrow);
+        value = narrow;
+    } else {
+        memcpy(&truth, field, sizeof truth);
+        value = truth;
+    }
+    return value;
+}
+
+static void format_ids(const struct config_ids *list, char *out, size_t out_bytes) {
+    size_t used = 0;
+    *out = '\0';
+    for (uint32_t i = 0; i < list->count && used < out_bytes; i++)
+        used += (size_t)snprintf(out + used, out_bytes - used, "%s%" PRIu32, i ? " " : "",
+                                 list->ids[i]);
+}
+
+void config_value_format(const struct config_rule *rule, const void *field, char *out,
+                         size_t out_bytes) {
+    char number[32];
+    switch (rule->kind) {
+    case CONFIG_BYTES:
+        snprintf(out, out_bytes, "%s",
+                 format_quantity(byte_units, load_number(rule, field), number));
+        break;
+    case CONFIG_DURATION:
+        snprintf(out, out_bytes, "%s",
+                 format_quantity(duration_units, load_number(rule, field), number));
+        break;
+    case CONFIG_INTEGER:
+        snprintf(out, out_bytes, "%" PRIu64, load_number(rule, field));
+        break;
+    case CONFIG_OCTAL:
+        snprintf(out, out_bytes, "%04" PRIo64, load_number(rule, field));
+        break;
+    case CONFIG_BOOL:
+        snprintf(out, out_bytes, "%s", load_number(rule, field) ? "on" : "off");
+        break;
+    case CONFIG_WORD:
+        snprintf(out, out_bytes, "%s", rule->words[load_number(rule, field)]);
+        break;
+    case CONFIG_UIDS:
+    case CONFIG_GIDS:
+        format_ids(field, out, out_bytes);
+        break;
+    default: /* those that are kept as the text they were */
+        snprintf(out, out_bytes, "%s", (const char *)field);
+        break;
+    }
+    if (!*out)
+        snprintf(out, out_bytes, "(nothing)");
 }
 
 bool config_address_is_any(const char *address) {

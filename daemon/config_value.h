@@ -36,6 +36,7 @@ struct config_rule {
     bool empty;        /* char[]: "" is a value too */
     uint32_t later;    /* this value is known and not supported yet; 0 = none */
     const char *const *words; /* CONFIG_WORD: ends with NULL */
+    bool live;                /* a running broker takes a new value */
 };
 
 /* Writes the value to field (field_bytes of it). False: field is untouched and why holds
@@ -43,9 +44,9 @@ struct config_rule {
 bool config_value_parse(const struct config_rule *rule, const char *text, void *field, char *why,
                         size_t why_bytes);
 
-/* True if an address accepted by CONFIG_ADDRESS can be reached from this host only. A name other
- * than localhost counts as reachable from elsewhere. */
-bool config_address_is_loopback(const char *address);
+/* The value at field as text that config_value_parse() takes; "(nothing)" for none. */
+void config_value_format(const struct config_rule *rule, const void *field, char *out,
+                         size_t out_bytes);
 
 /* True if it stands for every address of this machine: 0.0.0.0 or [::]. */
 bool config_address_is_any(const char *address);

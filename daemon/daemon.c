@@ -24,13 +24,17 @@
 
 #include "broker.h"
 #include "busy_poll.h"
+#include "config_reload.h"
 #include "directory.h"
 #include "directory_etcd.h"
+#include "environment.h"
 #include "etcd_client.h"
 #include "listener.h"
 #include "notify.h"
 #include "peer.h"
 #include "prefault.h"
+#include "secret_prints.h"
+#include "socket_lock.h"
 #include "transports.h"
 
 /* A request that etcd has not answered after the first has failed; what reaches no etcd for the
@@ -42,8 +46,7 @@
 enum phase { PHASE_BUILDING, PHASE_SERVING, PHASE_DRAINING, PHASE_CLOSING };
 
 struct daemon {
-    struct config config;
-    bool config_reloaded; /* then config's lists are ours to free */
+    struct config config; /* its lists are the caller's */
     const char *config_path;
     uint8_t cluster_key[AUTH_KEY_BYTES];
     bool has_cluster_key;
@@ -57,6 +60,9 @@ struct daemon {
     struct busy_poll busy_poll;
     uv_signal_t signals[3];
     uint64_t incarnation; /* random, never 0 */
+    int socket_lock;      /* -1: not ours */
+    struct secret_prints *secret_prints;
+    int64_t room_for_arenas; /* bytes that the cgroup's memory limit leaves for more of them */
     struct prefault *prefault;
     struct broker *broker;
     struct peers *peers;
@@ -139,33 +145,42 @@ static int read_cluster_key(struct daemon *daemon, char *why, size_t why_bytes) 
     return 0;
 }
 
-/* What is fixed when the daemon starts; a change of it is named in the log and ignored. */
-static void keep_fixed(const struct config *now, struct config *reread) {
-    if (strcmp(now->node, reread->node) || strcmp(now->socket_path, reread->socket_path) ||
-        strcmp(now->listen, reread->listen) || now->peer_count != reread->peer_count)
-        log_warning(
-            "reload: a new node name, socket, listen address or list of peers takes a restart");
-    memcpy(reread->node, now->node, sizeof reread->node);
-    memcpy(reread->socket_path, now->socket_path, sizeof reread->socket_path);
-    memcpy(reread->listen, now->listen, sizeof reread->listen);
+static void on_change(void *context, const struct config_change *change) {
+    (void)context;
+    if (change->taken)
+        log_info("reload: %s: %s -> %s: taken", change->what, change->from, change->to);
+    else
+        log_warning("reload: %s: %s -> %s: takes a restart, the old one stays in force",
+                    change->what, change->from, change->to);
+}
+
+static void on_secret_change(void *context, const char *what, const char *how) {
+    (void)context;
+    log_warning("reload: %s: %s: takes a restart, the old secret stays in force", what, how);
+}
+
+static void say_of_next_start(bool warning, const char *sentence) {
+    if (warning)
+        log_warning("reload: at the next start: %s", sentence);
 }
 
 static void reload(struct daemon *daemon) {
-    struct config reread;
-    char why[512];
-    if (config_load(daemon->config_path, &reread, why, sizeof why) < 0) {
+    struct config wanted;
+    char why[ENVIRONMENT_SENTENCE_BYTES];
+    if (config_load(daemon->config_path, &wanted, why, sizeof why) < 0) {
         log_error("reload: %s; the old configuration stays", why);
         return;
     }
-    keep_fixed(&daemon->config, &reread);
-    struct config old = daemon->config;
-    daemon->config = reread;
-    log_set_level(reread.log_level);
+    enum log_level before = daemon->config.log_level;
+    bool different = config_reload(&daemon->config, &wanted, on_change, NULL);
+    different |= secret_prints_compare(daemon->secret_prints, on_secret_change, NULL);
+    if (different && environment_check(&wanted, say_of_next_start, why, sizeof why) < 0)
+        say_of_next_start(true, why);
+    config_deinit(&wanted);
+    if (daemon->config.log_level != before) /* else --verbose stays as it is */
+        log_set_level(daemon->config.log_level);
     broker_reconfigure(daemon->broker, &daemon->config);
-    if (daemon->config_reloaded)
-        config_deinit(&old);
-    daemon->config_reloaded = true;
-    log_info("reload: %s", daemon->config_path);
+    log_info("reload: %s%s", daemon->config_path, different ? "" : ": nothing has changed");
 }
 
 /* ---- signals ---- */
@@ -235,15 +250,26 @@ static void on_prefault(void *owner, const struct arena *arena, uint64_t bytes) 
         broker_prefaulted(daemon->broker, arena, bytes);
 }
 
+/* Huge pages are not charged to the cgroup's memory. */
+static int64_t limited_bytes(const struct arena *arena) {
+    return arena->hugepages ? 0 : (int64_t)arena->bytes;
+}
+
 static void on_arena_ready(void *owner, const char *store, const struct arena *arena) {
     struct daemon *daemon = owner;
-    if (daemon->config.prefault)
+    daemon->room_for_arenas -= limited_bytes(arena);
+    if (daemon->config.prefault && daemon->room_for_arenas >= 0)
         prefault_add(daemon->prefault, store, arena);
+    else if (daemon->config.prefault)
+        log_warning("store %s: its memory is not touched in advance: with that of the other stores "
+                    "it might not fit into the memory limit of this process's cgroup",
+                    store);
 }
 
 static void on_arena_gone(void *owner, const struct arena *arena) {
     struct daemon *daemon = owner;
     prefault_remove(daemon->prefault, arena);
+    daemon->room_for_arenas += limited_bytes(arena);
 }
 
 static uint64_t on_clock(void *context) {
@@ -280,6 +306,7 @@ static int build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
         .unix_offset_ns = clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME),
         .arena_ready = on_arena_ready,
         .arena_gone = on_arena_gone,
+        .memory_limit_bytes = environment_memory_limit(&daemon->config),
         .owner = daemon,
     };
     struct peers_options peers = {
@@ -302,8 +329,8 @@ static int build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
         .chunk_bytes = (uint32_t)daemon->config.chunk_bytes,
         .reads_per_connection = daemon->config.reads_per_peer,
         .handshake_timeout_ms = daemon->config.handshake_timeout_ms,
-        .send_queue_bytes = 64ull << 20,
-        .connections_max = CONFIG_PEERS_MAX,
+        .send_queue_bytes = daemon->config.limits.of[ACCOUNT_PEER][CHARGE_UNREAD_BYTES],
+        .connections_max = daemon->config.max_connections,
     };
     if (*daemon->config.listen || daemon->config.peer_count ||
         daemon->config.directory == CONFIG_DIRECTORY_ETCD)
@@ -391,8 +418,7 @@ static int listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) 
                  "machine and a port that is free",
                  daemon->config.listen, strerror(-result));
     else
-        log_info("node %s: listening for peers at %s%s", daemon->config.node, bound,
-                 daemon->has_cluster_key ? "" : ", WITHOUT a cluster secret");
+        log_info("node %s: listening for peers at %s", daemon->config.node, bound);
     if (result >= 0 && config->directory == CONFIG_DIRECTORY_ETCD)
         directory_etcd_set_address(daemon->directory,
                                    *config->advertise ? config->advertise : bound,
@@ -407,14 +433,18 @@ static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes
         .socket_group = daemon->config.socket_group,
         .allow_uids = &daemon->config.allow_uids,
         .allow_gids = &daemon->config.allow_gids,
+        .sessions = {.hello_timeout_ms = daemon->config.hello_timeout_ms},
     };
     return listener_new(&daemon->loop, &options, daemon->broker, &daemon->listener, why, why_bytes);
 }
 
 static int build(struct daemon *daemon, char *why, size_t why_bytes) {
+    daemon->socket_lock = socket_lock_take(daemon->config.socket_path, why, why_bytes);
+    if (daemon->socket_lock < 0)
+        return daemon->socket_lock;
     int result = read_cluster_key(daemon, why, why_bytes);
-    if (result < 0 || (result = build_loop(daemon)) < 0 ||
-        (result = build_broker(daemon, why, why_bytes)) < 0 ||
+    if (result < 0 || (result = secret_prints_new(&daemon->config, &daemon->secret_prints)) < 0 ||
+        (result = build_loop(daemon)) < 0 || (result = build_broker(daemon, why, why_bytes)) < 0 ||
         (result = build_directory(daemon, why, why_bytes)) < 0)
         return result;
     broker_connect(daemon->broker, daemon->peers, daemon->transport, daemon->directory);
@@ -450,6 +480,8 @@ int daemon_new(const struct config *config, const char *config_path, struct daem
         return -ENOMEM;
     daemon->config = *config;
     daemon->config_path = config_path;
+    daemon->socket_lock = -1;
+    daemon->room_for_arenas = environment_room_for_arenas(config);
     int result = build(daemon, why, why_bytes);
     if (result < 0) {
         unbuild(daemon);
@@ -474,8 +506,9 @@ void daemon_free(struct daemon *daemon) {
         return;
     if (daemon->has_loop)
         uv_loop_close(&daemon->loop);
-    if (daemon->config_reloaded)
-        config_deinit(&daemon->config);
+    if (daemon->socket_lock >= 0)
+        close(daemon->socket_lock);
+    secret_prints_free(daemon->secret_prints);
     sodium_memzero(daemon->cluster_key, sizeof daemon->cluster_key);
     free(daemon);
 }

@@ -4,20 +4,25 @@
  * daemon.c.
  */
 #include <argp.h>
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "auth.h"
 #include "config.h"
 #include "daemon.h"
+#include "environment.h"
+#include "etcd_check.h"
 #include "log.h"
+#include "log_escape.h"
+#include "secret_file.h"
+#include "std_fds.h"
 
-#define DEFAULT_CONFIG "/etc/featured/featured.conf"
-#define WHY_BYTES      1024
+#define DEFAULT_CONFIG  "/etc/featured/featured.conf"
+#define WHY_BYTES       1536
+#define LOG_PATIENCE_MS 1000u /* for whoever reads our log, once all else has ended */
 
 enum exit_status { EXIT_CLEAN = 0, EXIT_RUNTIME = 1, EXIT_CONFIG = 2 };
 
@@ -32,7 +37,8 @@ struct arguments {
 
 static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "Read this file instead of " DEFAULT_CONFIG, 0},
-    {"check-config", 'C', NULL, 0, "Check the file and the secrets it names, then exit", 0},
+    {"check-config", 'C', NULL, 0,
+     "Check the file, the secrets it names and the limits of this process, then exit", 0},
     {"verbose", 'v', NULL, 0, "Start with log level debug, whatever the file says", 0},
     {0},
 };
@@ -65,27 +71,51 @@ static int check_secret(const char *path, char *why, size_t why_bytes) {
 
 static int check_secrets(const struct config *config, char *why, size_t why_bytes) {
     int result = check_secret(config->cluster_secret_file, why, why_bytes);
+    if (result == 0)
+        result = check_secret(config->etcd_password_file, why, why_bytes);
     for (size_t i = 0; i < config->store_count && result == 0; i++)
         result = check_secret(config->stores[i].secret_file, why, why_bytes);
     return result;
 }
 
-/* Each session costs a descriptor here and one per arena in the client. */
-static void raise_file_limit(void) {
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+/* A key in the open is a mistake, but the one that etcd's client has always taken. */
+static void check_key_file(const struct config *config, void (*say)(bool, const char *)) {
+    struct stat facts;
+    char wrong[384], sentence[768];
+    if (!*config->etcd_key_file || stat(config->etcd_key_file, &facts) < 0 ||
+        secret_file_is_private(&facts, wrong, sizeof wrong))
         return;
-    rlim_t was = limit.rlim_cur;
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-        log_warning("main: limit of open files stays at %ju: %s", (uintmax_t)was, strerror(errno));
+    snprintf(sentence, sizeof sentence, "[directory] key_file %s: %s", config->etcd_key_file,
+             wrong);
+    say(true, sentence);
 }
 
-static int serve(const struct config *config, const char *config_path) {
+static void say_in_log(bool warning, const char *sentence) {
+    log_write(warning ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "main: %s", sentence);
+}
+
+/* Escaped: the file may hold anything. */
+static void say_to_user(bool warning, const char *sentence) {
+    char text[2 * WHY_BYTES];
+    log_escape(sentence, strlen(sentence), text, sizeof text);
+    fprintf(stderr, "featured: %s%s\n", warning ? "warning: " : "", text);
+}
+
+/* What the file asks for, against what is there: secrets, and limits on this process. */
+static int check_environment(const struct config *config, void (*say)(bool, const char *),
+                             char *why, size_t why_bytes) {
+    int result = check_secrets(config, why, why_bytes);
+    check_key_file(config, say);
+    return result < 0 ? result : environment_check(config, say, why, why_bytes);
+}
+
+static int run(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
     struct daemon *daemon = NULL;
-    raise_file_limit();
-    signal(SIGPIPE, SIG_IGN);
+    if (check_environment(config, say_in_log, why, sizeof why) < 0) {
+        log_error("main: %s", why);
+        return EXIT_CONFIG;
+    }
     if (auth_init() < 0) {
         log_error("main: libsodium could not be initialised; is /dev/urandom readable?");
         return EXIT_RUNTIME;
@@ -100,6 +130,58 @@ static int serve(const struct config *config, const char *config_path) {
     return result < 0 ? EXIT_RUNTIME : EXIT_CLEAN;
 }
 
+static int serve(const struct config *config, const char *config_path) {
+    int result = log_start();
+    if (result < 0) {
+        log_error("main: no thread for the log: %s; raise the limits of threads and of memory "
+                  "(TasksMax=, ulimit -u, ulimit -v)",
+                  strerror(-result));
+        return EXIT_RUNTIME;
+    }
+    int status = run(config, config_path);
+    log_stop(LOG_PATIENCE_MS);
+    return status;
+}
+
+/* With kind = etcd: the certificate files, and what etcd itself says. One that does not answer is
+ * no fault of the configuration. */
+static int check_directory(const struct config *config, char *why, size_t why_bytes) {
+    char password[4097] = "", warning[WHY_BYTES] = "";
+    struct etcd_client_options client = {
+        .endpoints = config->etcd_endpoints,
+        .ca_file = config->etcd_ca_file,
+        .cert_file = config->etcd_cert_file,
+        .key_file = config->etcd_key_file,
+        .username = config->etcd_username,
+        .password = password,
+    };
+    if (config->directory != CONFIG_DIRECTORY_ETCD)
+        return 0;
+    int result = 0;
+    if (*config->etcd_password_file)
+        result = config_read_secret(config->etcd_password_file, password, sizeof password - 1, why,
+                                    why_bytes);
+    log_set_level(LOG_LEVEL_ERROR); /* what it finds is said below, once */
+    if (result >= 0)
+        result = etcd_check(&client, config->etcd_cluster, config->node, why, why_bytes, warning,
+                            sizeof warning);
+    explicit_bzero(password, sizeof password);
+    if (result >= 0 && *warning)
+        say_to_user(true, warning);
+    return result;
+}
+
+static int check_config(const struct config *config, const char *config_path) {
+    char why[WHY_BYTES] = "";
+    if (check_environment(config, say_to_user, why, sizeof why) < 0 ||
+        check_directory(config, why, sizeof why) < 0) {
+        say_to_user(false, why);
+        return EXIT_CONFIG;
+    }
+    printf("%s: ok\n", config_path);
+    return EXIT_CLEAN;
+}
+
 int main(int argc, char **argv) {
     static const struct argp argp = {
         .options = options,
@@ -111,21 +193,18 @@ int main(int argc, char **argv) {
     struct arguments arguments = {.config_path = DEFAULT_CONFIG};
     struct config config;
     char why[WHY_BYTES] = "";
+    std_fds_open();
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* the log's file at its limit: a write that fails */
     argp_err_exit_status = EXIT_CONFIG;
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
-    int result = config_load(arguments.config_path, &config, why, sizeof why);
-    if (result == 0 && (result = check_secrets(&config, why, sizeof why)) < 0)
-        config_deinit(&config);
-    if (result < 0) {
-        fprintf(stderr, "featured: %s\n", why);
+    if (config_load(arguments.config_path, &config, why, sizeof why) < 0) {
+        say_to_user(false, why);
         return EXIT_CONFIG;
     }
     log_set_level(arguments.verbose ? LOG_LEVEL_DEBUG : config.log_level);
-    int status = EXIT_CLEAN;
-    if (arguments.check_config)
-        printf("%s: ok\n", arguments.config_path);
-    else
-        status = serve(&config, arguments.config_path);
+    int status = arguments.check_config ? check_config(&config, arguments.config_path)
+                                        : serve(&config, arguments.config_path);
     config_deinit(&config);
     return status;
 }

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "admin.h"
 
-#include <unistd.h>
-
 #include "clock.h"
 #include "error.h"
 #include "request.h"
 
+/* The broker that was asked may ask others, and answers a little after their time is over. */
+#define ADMIN_GRACE_MS 2000u
+
 int feature_admin_call(struct feature *feature, const Fb__ClientRequest *message,
                        uint32_t deadline_ms, Fb__ClientReply **reply_out) {
     struct fc_request request =
-        FC_REQUEST(.feature = feature, .what = "request", .deadline_ms = deadline_ms, .once = true);
+        FC_REQUEST(.feature = feature, .what = "request",
+                   .deadline_ns = fc_deadline_ns(deadline_ms),
+                   .grace_ms = deadline_ms ? ADMIN_GRACE_MS : 0, .once = true);
     request.message = *message;
     int rc = fc_request(&request);
     if (!rc) {
@@ -71,7 +74,7 @@ int feature_admin_events(struct feature *feature, const char *store, uint32_t ti
                                        timeout_ms ? timeout_ms * FC_NS_PER_MS : FC_NEVER_NS,
                                    .notice = show_event,
                                    .notice_context = &listener,
-                                   .fd = -1};
+                                   .descriptor = {.fd = -1}};
     exchange.deadline_ns = fc_after_ns(fc_now_ns(), exchange.patience_ns);
     int rc = fc_connection_check(feature);
     if (rc)
@@ -81,9 +84,6 @@ int feature_admin_events(struct feature *feature, const char *store, uint32_t ti
     if (!rc)
         rc = listen_on(feature->link, &exchange);
     pthread_mutex_unlock(&feature->lock);
-    if (exchange.reply)
-        fb__client_reply__free_unpacked(exchange.reply, NULL);
-    if (exchange.fd >= 0)
-        close(exchange.fd);
+    fc_exchange_deinit(&exchange);
     return rc;
 }

@@ -8,7 +8,8 @@
 #include "client.pb-c.h"
 #include "feature.h"
 
-/* Sends one request and waits for its answer, at most deadline_ms. FEATURE_OK: *reply_out has
+/* Sends one request and waits for its answer, at most deadline_ms (0 = 10 s) and two seconds more
+ * in which the broker can say that it did not get one from others. FEATURE_OK: *reply_out has
  * status OK and is freed with fb__client_reply__free_unpacked(reply, NULL). Otherwise the broker's
  * status and sentence. */
 int feature_admin_call(struct feature *feature, const Fb__ClientRequest *request,

@@ -22,7 +22,15 @@ uint64_t fc_checksum(const void *data, size_t bytes) {
 }
 
 uint64_t fc_checksum_copy(void *to, const void *from, size_t bytes) {
-    return kernel()->copy(to, from, bytes);
+    struct fc_checksum_stream stream;
+    fc_checksum_begin(&stream);
+    fc_checksum_add_copy(&stream, to, from, bytes);
+    return fc_checksum_end(&stream);
+}
+
+void fc_checksum_add_copy(struct fc_checksum_stream *stream, void *to, const void *from,
+                          size_t bytes) {
+    kernel()->copy(stream, to, from, bytes);
 }
 
 void fc_checksum_begin(struct fc_checksum_stream *stream) {

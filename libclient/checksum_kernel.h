@@ -22,7 +22,7 @@
 
 struct checksum_kernel {
     uint64_t (*sum)(const void *data, size_t bytes);
-    uint64_t (*copy)(void *to, const void *from, size_t bytes);
+    void (*copy)(struct fc_checksum_stream *stream, void *to, const void *from, size_t bytes);
     void (*begin)(struct fc_checksum_stream *stream);
     void (*add)(struct fc_checksum_stream *stream, const void *data, size_t bytes);
     uint64_t (*end)(const struct fc_checksum_stream *stream);
@@ -40,20 +40,19 @@ static uint64_t kernel_sum(const void *data, size_t bytes) {
     return XXH3_64bits(data, bytes);
 }
 
-static uint64_t kernel_copy(void *to, const void *from, size_t bytes) {
+static void kernel_copy(struct fc_checksum_stream *stream, void *to, const void *from,
+                        size_t bytes) {
     const bool streams = fc_copy_streams(to, bytes);
-    XXH3_state_t state;
-    XXH3_64bits_reset(&state);
+    XXH3_state_t *state = (XXH3_state_t *)stream->state;
     for (size_t done = 0, block; done < bytes; done += block) {
         block = bytes - done < CHECKSUM_BLOCK_BYTES ? bytes - done : CHECKSUM_BLOCK_BYTES;
-        XXH3_64bits_update(&state, (const uint8_t *)from + done, block);
+        XXH3_64bits_update(state, (const uint8_t *)from + done, block);
         if (streams && block == CHECKSUM_BLOCK_BYTES)
             fc_copy_stream((uint8_t *)to + done, (const uint8_t *)from + done, block);
         else
             memcpy((uint8_t *)to + done, (const uint8_t *)from + done, block);
     }
     fc_copy_fence();
-    return XXH3_64bits_digest(&state);
 }
 
 _Static_assert(sizeof(struct fc_checksum_stream) >= sizeof(XXH3_state_t) &&

@@ -16,11 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "auth.h"
 #include "clock.h"
 #include "error.h"
+#include "fork.h"
+#include "limit.h"
 #include "release.h"
 #include "socket.h"
 #include "store_handle.h"
@@ -38,7 +41,7 @@ void fc_log(const struct feature *feature, enum feature_log_level level, const c
     char sentence[FC_SENTENCE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(sentence, sizeof sentence, format, arguments);
+    fc_sentence(sentence, format, arguments);
     va_end(arguments);
     feature->log(feature->log_context, level, sentence);
 }
@@ -61,12 +64,21 @@ bool fc_connection_forked(const struct feature *feature) {
     return feature->unforked ? !*feature->unforked : getpid() != feature->pid;
 }
 
+bool fc_connection_lock(struct feature *feature) {
+    if (fc_connection_forked(feature))
+        return !pthread_mutex_trylock(&feature->lock);
+    pthread_mutex_lock(&feature->lock);
+    return true;
+}
+
 int fc_connection_check(const struct feature *feature) {
+    if (!feature)
+        return fc_fail(FEATURE_E_INVALID, "no connection was given: the handle is NULL");
     if (!fc_connection_forked(feature))
         return FEATURE_OK;
-    return fc_fail(FEATURE_E_UNSUPPORTED,
-                   "this connection belongs to process %d, of which this process (%d) is a fork: "
-                   "connect anew after fork()",
+    return fc_fail(FEATURE_E_INVALID,
+                   "this handle was opened by process %d, of which this process (%d) is a fork: "
+                   "a forked child holds nothing of its parent's; connect anew after fork()",
                    (int)feature->pid, (int)getpid());
 }
 
@@ -106,6 +118,28 @@ static int take_hello(struct fc_link *link, const Fb__ClientReply *reply) {
     return FEATURE_OK;
 }
 
+/* A broker that cannot see whether this process lives is given a pidfd. Without one it has the
+ * socket to go by: no failure. */
+static void send_pidfd(struct fc_link *link) {
+    uint8_t frame[FRAME_HEADER_BYTES + 64];
+    Fb__Hello hello = FB__HELLO__INIT;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    hello.pidfd = true;
+    request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
+    request.hello = &hello;
+    size_t body_bytes = fb__client_request__pack(&request, frame + FRAME_HEADER_BYTES);
+    struct frame_header header = {
+        .version = FRAME_VERSION, .type = FRAME_NOTE, .body_bytes = (uint32_t)body_bytes};
+    frame_encode(&header, frame);
+    fc_fork_lock();
+    int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (pidfd >= 0) {
+        (void)fc_socket_send_with(link->socket.fd, frame, FRAME_HEADER_BYTES + body_bytes, pidfd);
+        close(pidfd);
+    }
+    fc_fork_unlock();
+}
+
 /* With the lock held; released meanwhile. */
 static int say_hello(struct feature *feature, struct fc_link *link, uint64_t deadline_ns) {
     Fb__Hello hello = FB__HELLO__INIT;
@@ -121,25 +155,35 @@ static int say_hello(struct feature *feature, struct fc_link *link, uint64_t dea
     if (rc == FC_LINK_LOST)
         return fc_fail(FEATURE_E_UNAVAILABLE, "greet the broker at %s: %s", feature->socket_path,
                        link->why);
-    if (rc)
+    if (rc == FEATURE_E_TIMEOUT)
         return fc_fail(FEATURE_E_UNAVAILABLE, "the broker at %s does not answer",
                        feature->socket_path);
+    if (rc)
+        return rc;
     rc = take_hello(link, exchange.reply);
-    fb__client_reply__free_unpacked(exchange.reply, NULL);
-    if (exchange.fd >= 0)
-        close(exchange.fd);
+    if (!rc && exchange.reply->hello->pidfd_wanted)
+        send_pidfd(link);
+    fc_exchange_deinit(&exchange);
     return rc;
 }
 
 /* ---- attempts ---- */
 
 static int refuse_path(const struct feature *feature, int error) {
+    char what[160];
     switch (error) {
     case EACCES:
     case EPERM:
         return fc_fail(FEATURE_E_DENIED, "no permission to connect to %s", feature->socket_path);
     case ENAMETOOLONG:
         return fc_fail(FEATURE_E_INVALID, "the socket path %s is too long", feature->socket_path);
+    case EMFILE:
+    case ENFILE:
+        snprintf(what, sizeof what, "connect to %s", feature->socket_path);
+        return fc_fail_descriptor(what, error);
+    case ENOMEM:
+    case ENOBUFS:
+        return fc_fail_memory("connect");
     default:
         return fc_fail(FEATURE_E_UNAVAILABLE, "connect to %s: %s; is featured running?",
                        feature->socket_path, strerror(error));
@@ -150,10 +194,13 @@ static int refuse_path(const struct feature *feature, int error) {
 static int attempt(struct feature *feature, uint64_t deadline_ns, struct fc_link **out) {
     uint64_t epoch = ++feature->last_epoch;
     pthread_mutex_unlock(&feature->lock);
+    fc_fork_lock();
     int fd = fc_socket_connect(feature->socket_path);
+    struct fc_link *link = fd < 0 ? NULL : fc_link_new(fd, epoch, &feature->lock);
+    fc_fork_unlock();
     int rc = fd < 0 ? refuse_path(feature, -fd) : FEATURE_OK;
-    struct fc_link *link = rc ? NULL : fc_link_new(fd, epoch, &feature->lock);
     pthread_mutex_lock(&feature->lock);
+    feature->nobody = fd == -ECONNREFUSED || fd == -ENOENT;
     if (rc)
         return rc;
     if (!link)
@@ -231,6 +278,20 @@ int fc_connection_ready(struct feature *feature, uint64_t deadline_ns) {
     }
 }
 
+bool fc_connection_gone(struct feature *feature, uint64_t deadline_ns) {
+    if (fc_connection_link(feature) || feature->connecting)
+        return false;
+    if (!feature->closed && fc_now_ns() >= feature->retry_ns)
+        (void)connect_once(feature, deadline_ns);
+    return !fc_connection_link(feature) && feature->nobody;
+}
+
+void fc_connection_settle(struct feature *feature) {
+    struct fc_link *link = fc_connection_link(feature);
+    if (link && link->untold)
+        (void)fc_flusher_wake(feature);
+}
+
 /* ---- life ---- */
 
 void fc_connection_ref(struct feature *feature) {
@@ -293,6 +354,7 @@ static int new_feature(const struct feature_options *options, struct feature **o
 }
 
 int feature_connect(const struct feature_options *options, struct feature **out) {
+    FC_NEEDS(out);
     struct feature_options known;
     struct feature *feature = NULL;
     int rc = fc_options_read(&known, sizeof known, options, "feature_options");
@@ -300,6 +362,8 @@ int feature_connect(const struct feature_options *options, struct feature **out)
         return rc;
     if (auth_init())
         return fc_fail(FEATURE_E_INTERNAL, "libsodium could not be initialised");
+    if (fc_fork_init())
+        return fc_fail_memory("connect");
     rc = new_feature(&known, &feature);
     if (rc)
         return rc;
@@ -334,12 +398,15 @@ void feature_disconnect(struct feature *feature) {
         fc_flusher_stop(feature);
         fc_release_flush(feature, fc_after_ns(fc_now_ns(), DISCONNECT_MS * FC_NS_PER_MS));
         end_link(feature);
-    } else if (feature->link) {
-        /* Only our copy of the descriptor: the session is the parent's. */
-        feature->link->refs = 1;
-        fc_link_unref(feature->link);
+    } else if (fc_connection_lock(feature)) {
+        /* The session is the parent's; our copy of its descriptor is closed (fork.h). */
+        if (feature->link)
+            feature->link->refs = 1;
+        if (feature->link)
+            fc_link_unref(feature->link);
         feature->link = NULL;
         feature->closed = true;
+        pthread_mutex_unlock(&feature->lock);
     }
     fc_store_close_all(feature);
     fc_connection_unref(feature);

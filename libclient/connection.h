@@ -16,9 +16,9 @@
 #include "link.h"
 
 #define FC_ROUND_TRIP_MS 10000u /* bound of a request without a deadline */
-#define FC_GRACE_MS                                                                                \
-    2000u /* so that the broker's own answer at the deadline arrives before ours                   \
-           */
+/* The broker answers at the deadline it was told; this long afterwards its answer may still come.
+ * Documented in feature.h. */
+#define FC_GRACE_MS 500u
 
 struct feature {
     atomic_uint refs; /* the application's, and one for each store */
@@ -40,17 +40,28 @@ struct feature {
     uint64_t retry_ns; /* no attempt before */
     uint32_t backoff_ms;
     char why[256];          /* the last attempt failed */
+    bool nobody;            /* and nobody was there */
     uint64_t release_count; /* notes and rides sent; see release.c */
     struct fc_flusher flusher;
     struct feature_store *stores;
 };
 
 bool fc_connection_forked(const struct feature *feature);
-/* FEATURE_OK, or FEATURE_E_UNSUPPORTED with a sentence in a forked child. */
+/* Takes the lock. In a forked child false, without it, when a thread of the parent had it at the
+ * fork: then it is held for ever and what it guards is to be left alone. */
+bool fc_connection_lock(struct feature *feature);
+/* FEATURE_OK, or FEATURE_E_INVALID with a sentence: no handle, or one of the process of which this
+ * one is a fork. */
 int fc_connection_check(const struct feature *feature);
 /* With the lock held, returns with it held. FEATURE_OK: feature->link works as far as is known.
  * Connects when it does not, until deadline_ns. */
 int fc_connection_ready(struct feature *feature, uint64_t deadline_ns);
+/* With the lock held: the flusher sends what the socket did not take. */
+void fc_connection_settle(struct feature *feature);
+/* With the lock held, returns with it held: true if there is no link and nobody at the socket.
+ * Makes one attempt to connect to find out, until deadline_ns, unless it is too soon for another.
+ */
+bool fc_connection_gone(struct feature *feature, uint64_t deadline_ns);
 /* The link if it is not known to be broken, else NULL. With the lock held. */
 struct fc_link *fc_connection_link(const struct feature *feature);
 void fc_connection_ref(struct feature *feature);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The sentence is thread-local, like errno: no lock, and no thread sees another's failure.
+ * It is printable UTF-8 whatever names and answers it quotes.
  */
 #include "error.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "text.h"
 
 static _Thread_local char last_sentence[FC_SENTENCE_BYTES];
 
@@ -28,10 +30,16 @@ const char *feature_version(void) {
     return FEATURED_VERSION;
 }
 
+void fc_sentence(char out[FC_SENTENCE_BYTES], const char *format, va_list arguments) {
+    char sentence[FC_SENTENCE_BYTES];
+    vsnprintf(sentence, sizeof sentence, format, arguments);
+    text_escape(out, FC_SENTENCE_BYTES, sentence, strlen(sentence));
+}
+
 int fc_fail(int error, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(last_sentence, sizeof last_sentence, format, arguments);
+    fc_sentence(last_sentence, format, arguments);
     va_end(arguments);
     return error;
 }
@@ -42,10 +50,6 @@ int fc_fail_status(Fb__Status status, const char *sentence, const char *what) {
     if (sentence && *sentence)
         return fc_fail(error, "%s", sentence);
     return fc_fail(error, "%s: the broker answered %s", what, feature_strerror(error));
-}
-
-int fc_fail_memory(const char *what) {
-    return fc_fail(FEATURE_E_INTERNAL, "%s: this process is out of memory", what);
 }
 
 void fc_first_error_note(struct fc_first_error *first, int error) {

@@ -13,10 +13,20 @@
  * come last and are set only on success.
  *  - Structs with a `size` field are initialised with it: `struct feature_options o = {.size =
  * sizeof o};`. Zero in any other field means its default.
- *  - Deadlines are relative milliseconds. 0 = do not wait for space or for a sample (the round trip
- * itself is then bounded by 10 s). A transfer that moves is not timed out.
- *  - A `struct feature` may be used by many threads at once. After fork() the child's calls on it
- * fail with FEATURE_E_UNSUPPORTED; it must connect anew (views stay readable in the child).
+ *  - Deadlines are relative milliseconds and cover the whole call: waiting for room, copying,
+ * commit, connecting again. The broker answers at the deadline, so the call may end up to half a
+ * second later. 0 = do not wait for space or for a sample. What has no deadline, or 0, is given
+ * 10 s in all (lists, acks and aborts: 10 s for each message they need; more than 256 samples need
+ * more than one). A transfer that moves is not timed out, and a put that is copying ends its copy.
+ *  - What this process lacks (descriptors, address space, memory) fails the one call with
+ * FEATURE_E_FULL and a sentence that names the limit. It ends no connection and no lease.
+ *  - A `struct feature` may be used by many threads at once.
+ *  - A forked child is not its parent: it holds nothing and keeps nothing alive. Its calls on what
+ * it inherited (handle, store, view, reservation) fail with FEATURE_E_INVALID; it must connect
+ * anew. Closing, releasing, cancelling and disconnecting free the child's memory and change nothing
+ * for the parent. Pointers that the parent took stay readable in the child, not writable, and are
+ * protected by the parent's lease alone. When the process that connected dies, its leases end as
+ * returned and its reservations are cancelled, whatever children it leaves behind.
  *  - When the broker restarts the handle reconnects by itself with back-off; calls in between fail
  *    FEATURE_E_UNAVAILABLE after their deadline. Views taken before stay readable;
  * feature_view_check() tells that their lease is gone.
@@ -44,7 +54,7 @@ extern "C" {
 #define FEATURE_E_DENIED      (-2) /* no right to do this */
 #define FEATURE_E_NOT_FOUND   (-3) /* retired, superseded, gone or never seen */
 #define FEATURE_E_EXISTS      (-4)
-#define FEATURE_E_FULL        (-5) /* quota or limit; waiting longer or freeing helps */
+#define FEATURE_E_FULL        (-5) /* quota or limit, also of this process; freeing helps */
 #define FEATURE_E_TIMEOUT     (-6)
 #define FEATURE_E_UNAVAILABLE (-7) /* broker, peer or directory out of reach; retry may help */
 #define FEATURE_E_LOST        (-8) /* the home is gone with the bytes */
@@ -87,8 +97,9 @@ struct feature_options {
 };
 /* options may be NULL. Blocks up to connect_timeout_ms. */
 int feature_connect(const struct feature_options *options, struct feature **out);
-/* Ends the session: leases end as returned, reservations are cancelled. Stores opened through it
- * are closed. Views may outlive it: readable until feature_release(). NULL is fine. */
+/* Ends the session, after waiting up to a second for its releases to arrive: leases end as
+ * returned, reservations are cancelled. Stores opened through it are closed. Views may outlive it:
+ * readable until feature_release(). NULL is fine. */
 void feature_disconnect(struct feature *feature);
 
 /* ---- stores ---- */
@@ -127,7 +138,8 @@ struct feature_open_options {
     const void *secret;
     size_t secret_bytes;
 };
-/* options may be NULL. Opening a store twice gives two handles on one mapping. */
+/* options may be NULL. Opening a store twice gives two handles on one mapping. Takes address space
+ * for the whole store, and a descriptor for a moment. */
 int feature_store_open(struct feature *feature, const char *name,
                        const struct feature_open_options *options, struct feature_store **out);
 void feature_store_close(struct feature_store *store);
@@ -149,8 +161,18 @@ enum feature_dtype { /* names and sizes as in safetensors */
                      FEATURE_U64,
                      FEATURE_I64,
                      FEATURE_F64,
+                     FEATURE_F8_E8M0, /* scales */
+                     FEATURE_F8_E4M3FNUZ,
+                     FEATURE_F8_E5M2FNUZ,
+                     FEATURE_F4, /* two in a byte */
+                     FEATURE_F6_E2M3,
+                     FEATURE_F6_E3M2,
+                     FEATURE_C64, /* two F32 */
 };
-uint32_t feature_dtype_bytes(enum feature_dtype dtype);   /* 0 = unknown */
+/* Of one element. A tensor's bytes are elements * bits / 8; they must come out whole. */
+uint32_t feature_dtype_bits(enum feature_dtype dtype); /* 0 = unknown */
+/* 0 = unknown, or an element has less than a byte (F4, F6_*): ask for its bits. */
+uint32_t feature_dtype_bytes(enum feature_dtype dtype);
 const char *feature_dtype_name(enum feature_dtype dtype); /* "BF16"; NULL = unknown */
 enum feature_dtype feature_dtype_parse(const char *name); /* 0 = unknown */
 
@@ -179,13 +201,15 @@ int feature_reserve(struct feature_store *store, const struct feature_sample *sa
 /* Where tensor i is to be written: its `bytes`, 4 KiB aligned (64 B when smaller than 4 KiB). */
 void *feature_reservation_data(const struct feature_reservation *reservation, uint32_t tensor);
 /* Checksums the tensors (unless the store says never) and makes them visible, all at one moment.
- * Frees the reservation, also on failure. ref_out may be NULL. */
+ * Frees the reservation, also on failure. ref_out may be NULL. FEATURE_E_TIMEOUT: the broker did
+ * not answer within 10 s, and whether the sample is visible is not known; put it again. */
 int feature_commit(struct feature_reservation *reservation, struct feature_ref **ref_out);
 /* Gives the room back. NULL is fine. */
 void feature_cancel(struct feature_reservation *reservation);
 
 /* ---- copying put ---- */
-/* data[i] is tensor i: iov_len must equal its bytes. ref_out may be NULL. */
+/* data[i] is tensor i: iov_len must equal its bytes. ref_out may be NULL. After FEATURE_E_TIMEOUT
+ * or _UNAVAILABLE the sample may be visible or not; putting it again supersedes it. */
 int feature_put(struct feature_store *store, const struct feature_sample *sample,
                 const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out);
 struct feature_put_item {
@@ -194,7 +218,8 @@ struct feature_put_item {
     int status;              /* out: FEATURE_OK or FEATURE_E_* */
     struct feature_ref *ref; /* out: owned by the caller; NULL on failure */
 };
-/* Each item stands alone. Returns FEATURE_OK when all did, else the first failure's status. */
+/* Each item stands alone; the deadline is that of all together. Returns FEATURE_OK when all did,
+ * else the first failure's status. */
 int feature_put_batch(struct feature_store *store, struct feature_put_item *items, size_t count,
                       uint32_t deadline_ms);
 
@@ -228,8 +253,10 @@ const struct feature_ref *feature_view_ref(const struct feature_view *view);
 const void *feature_view_data(const struct feature_view *view, uint32_t tensor);
 /* Index by name, or -1. */
 int feature_view_find(const struct feature_view *view, const char *tensor_name);
-/* FEATURE_OK while the lease holds, FEATURE_E_LOST once the broker it came from is gone (still
- * readable). */
+/* FEATURE_OK while the lease holds. FEATURE_E_LOST: its broker is gone, or this handle was
+ * disconnected; the bytes stay as they are. FEATURE_E_UNAVAILABLE: the connection ended though the
+ * broker lives, so the bytes may be replaced: get them again. To tell which, it may connect, for at
+ * most a second. */
 int feature_view_check(const struct feature_view *view);
 
 /* Copies tensors to the caller's buffers and releases the lease as `returned`, or `consumed` if so
@@ -242,7 +269,7 @@ int feature_get_into(struct feature_store *store, struct feature_key key,
 enum feature_how { FEATURE_RETURNED = 0, FEATURE_CONSUMED = 1 };
 /* Ends the read and frees the view. One-way: does not wait for the broker; rides on the next
  * request, or is sent within a millisecond. Never fails for a lease that is
- * gone. NULL is fine. */
+ * gone. Waits up to 100 ms where the broker has stopped reading. NULL is fine. */
 int feature_release(struct feature_view *view, enum feature_how how);
 int feature_release_batch(struct feature_view **views, size_t count, enum feature_how how);
 

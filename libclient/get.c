@@ -168,13 +168,16 @@ static void get_chunk(struct getter *getter, struct feature_get_item *const *ite
     get.deadline_ms = getter->options.deadline_ms;
     get.wait_ms = getter->options.wait_ms;
     get.want_landed = wants_landed(&chunk);
-    uint32_t bound_ms;
+    uint32_t bound_ms, patience_ms;
     if (__builtin_add_overflow(get.deadline_ms, get.wait_ms, &bound_ms))
         bound_ms = UINT32_MAX;
+    if (__builtin_add_overflow(get.deadline_ms, FC_GRACE_MS, &patience_ms))
+        patience_ms = UINT32_MAX;
     struct fc_request request =
         FC_REQUEST(.feature = getter->store->feature, .store = getter->store, .handle = &get.handle,
-                   .what = "get", .deadline_ms = bound_ms, .notice = on_notice,
-                   .notice_context = &chunk, .expected = FB__CLIENT_REPLY__RESULT_GET);
+                   .what = "get", .deadline_ns = fc_deadline_ns(bound_ms), .grace_ms = FC_GRACE_MS,
+                   .patience_ms = patience_ms, .notice = on_notice, .notice_context = &chunk,
+                   .expected = FB__CLIENT_REPLY__RESULT_GET);
     request.message.op_case = FB__CLIENT_REQUEST__OP_GET;
     request.message.get = &get;
     chunk.request = &request;
@@ -229,7 +232,8 @@ static void get_all(struct getter *getter, struct feature_get_item *items, size_
 int feature_get_batch(struct feature_store *store, struct feature_get_item *items, size_t count,
                       const struct feature_get_options *options) {
     struct getter getter = {.store = store};
-    int rc = fc_connection_check(store->feature);
+    FC_NEEDS(items || !count);
+    int rc = fc_store_check(store);
     if (!rc)
         rc =
             fc_options_read(&getter.options, sizeof getter.options, options, "feature_get_options");
@@ -250,6 +254,7 @@ int feature_get_batch(struct feature_store *store, struct feature_get_item *item
 int feature_get(struct feature_store *store, struct feature_key key,
                 const struct feature_get_options *options, struct feature_view **out) {
     struct feature_get_item item = {.key = key};
+    FC_NEEDS(out);
     int rc = feature_get_batch(store, &item, 1, options);
     if (!rc)
         *out = item.view;
@@ -289,6 +294,11 @@ int feature_get_into(struct feature_store *store, struct feature_key key,
                      const struct feature_get_options *options, const char *const *names,
                      const struct iovec *buffers, uint32_t count, bool consumed) {
     struct feature_view *view;
+    FC_NEEDS(buffers || !count);
+    for (uint32_t i = 0; i < count; i++) {
+        FC_NEEDS(!names || names[i]);
+        FC_NEEDS(buffers[i].iov_base || !buffers[i].iov_len);
+    }
     int rc = feature_get(store, key, options, &view);
     if (rc)
         return rc;

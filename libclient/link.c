@@ -8,8 +8,12 @@
  * gives it up wakes one that is really asleep, before it looks at notices too, which may take long;
  *  - a request_id is on link->calls, or on link->abandoned, or has been answered.
  * An abandoned get, reserve or store open stays known until its reply comes, so that what the
- * broker granted by it is handed back. A link that breaks needs none of this: the broker takes back
- * all of its session.
+ * broker granted by it is handed back (late.c). A link that breaks needs none of this: the broker
+ * takes back all of its session.
+ *
+ * Only what the broker does breaks a link: an end of the socket, or a packet that is no frame. A
+ * limit of this process (descriptors, memory, room in the socket) fails the call that met it: every
+ * lease of the handle hangs on the link.
  */
 #include "link.h"
 
@@ -22,11 +26,13 @@
 
 #include "clock.h"
 #include "error.h"
+#include "late.h"
+#include "limit.h"
 #include "socket.h"
 
 #define NOTICES_KEPT_MAX 256u
-#define BODY_SMALL_BYTES 2048u
-#define TELL_WAIT_NS     (1000 * FC_NS_PER_MS)
+/* A note of FRAME_BATCH_ITEMS_MAX releases fits: what ends leases needs no memory. */
+#define BODY_SMALL_BYTES 8192u
 
 struct fc_notice {
     struct fc_notice *next;
@@ -38,18 +44,16 @@ struct fc_call {
     uint32_t request_id; /* 0 = listens to events */
     pthread_cond_t wake;
     uint64_t deadline_ns, patience_ns;
+    const Fb__ClientRequest *request;
     bool waiting;              /* its owner sleeps on `wake` */
     struct fc_notice *notices; /* oldest first */
     unsigned notice_count;
     bool done;
     Fb__ClientReply *reply;
-    int fd;
-};
-
-struct fc_abandoned {
-    struct fc_abandoned *next;
-    uint32_t request_id;
-    uint32_t handle; /* of the store asked */
+    bool undecoded;    /* done, but there was no memory for the reply */
+    int receive_error; /* its owner cannot receive: an errno of this process */
+    struct fc_inherited descriptor;
+    bool descriptor_lost;
 };
 
 struct fc_link *fc_link_new(int fd, uint64_t epoch, pthread_mutex_t *lock) {
@@ -60,8 +64,10 @@ struct fc_link *fc_link_new(int fd, uint64_t epoch, pthread_mutex_t *lock) {
     }
     link->lock = lock;
     link->refs = 1;
-    link->fd = fd;
+    link->socket.fd = fd;
+    link->arriving.fd = -1;
     link->epoch = epoch;
+    fc_fork_enter(&link->socket);
     return link;
 }
 
@@ -72,12 +78,8 @@ void fc_link_ref(struct fc_link *link) {
 void fc_link_unref(struct fc_link *link) {
     if (--link->refs)
         return;
-    while (link->abandoned) {
-        struct fc_abandoned *entry = link->abandoned;
-        link->abandoned = entry->next;
-        free(entry);
-    }
-    close(link->fd);
+    fc_late_deinit(link);
+    fc_fork_close(&link->socket);
     free(link);
 }
 
@@ -87,7 +89,7 @@ void fc_link_break(struct fc_link *link, const char *why) {
     link->broken = true;
     snprintf(link->why, sizeof link->why, "%s", why);
     /* Also wakes the thread that polls it; the descriptor itself closes with the last reference. */
-    shutdown(link->fd, SHUT_RDWR);
+    shutdown(link->socket.fd, SHUT_RDWR);
     for (struct fc_call *call = link->calls; call; call = call->next)
         pthread_cond_signal(&call->wake);
 }
@@ -118,134 +120,19 @@ static int send_frame(struct fc_link *link, enum frame_type type, uint32_t reque
     fb__client_request__pack(request, frame + FRAME_HEADER_BYTES);
     struct iovec only, *first = parts ? parts : &only;
     *first = (struct iovec){.iov_base = frame, .iov_len = FRAME_HEADER_BYTES + body_bytes};
-    int rc = fc_socket_send(link->fd, first, parts ? part_count : 1, deadline_ns);
+    int rc = fc_socket_send(link->socket.fd, first, parts ? part_count : 1, deadline_ns);
     if (frame != small)
         free(frame);
     return rc;
 }
 
 int fc_link_note(struct fc_link *link, const Fb__ClientRequest *request) {
-    return send_frame(link, FRAME_NOTE, 0, request, NULL, 0, 0);
-}
-
-void fc_link_tell(struct fc_link *link, const Fb__ClientRequest *request) {
-    fc_link_ref(link);
-    pthread_mutex_unlock(link->lock);
-    int rc =
-        send_frame(link, FRAME_NOTE, 0, request, NULL, 0, fc_after_ns(fc_now_ns(), TELL_WAIT_NS));
-    pthread_mutex_lock(link->lock);
+    int rc = send_frame(link, FRAME_NOTE, 0, request, NULL, 0, 0);
+    if (rc && !fc_socket_is_lost(-rc))
+        return -EAGAIN;
     if (rc)
-        fc_link_break(link,
-                      rc == -ETIMEDOUT ? "the broker does not read its socket" : strerror(-rc));
-    fc_link_unref(link);
-}
-
-/* ---- what came too late ---- */
-
-static void release_late(struct fc_link *link, uint32_t handle, const Fb__GetReply *reply) {
-    Fb__ReleaseItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
-    Fb__Release release = FB__RELEASE__INIT;
-    release.handle = handle;
-    release.items = pointers;
-    for (size_t i = 0; i < reply->n_items && release.n_items < FRAME_BATCH_ITEMS_MAX; i++) {
-        if (reply->items[i]->status != FB__STATUS__OK)
-            continue;
-        Fb__ReleaseItem *item = pointers[release.n_items] = &items[release.n_items];
-        fb__release_item__init(item);
-        item->lease_hi = reply->items[i]->lease_hi;
-        item->lease_lo = reply->items[i]->lease_lo;
-        release.n_items++;
-    }
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_RELEASE;
-    request.release = &release;
-    if (release.n_items)
-        fc_link_tell(link, &request);
-}
-
-static void cancel_late(struct fc_link *link, uint32_t handle, const Fb__PutReply *reply) {
-    uint64_t reservations[FRAME_BATCH_ITEMS_MAX];
-    Fb__Cancel cancel = FB__CANCEL__INIT;
-    cancel.handle = handle;
-    cancel.reservations = reservations;
-    for (size_t i = 0; i < reply->n_items && cancel.n_reservations < FRAME_BATCH_ITEMS_MAX; i++)
-        if (reply->items[i]->reservation)
-            reservations[cancel.n_reservations++] = reply->items[i]->reservation;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_CANCEL;
-    request.cancel = &cancel;
-    if (cancel.n_reservations)
-        fc_link_tell(link, &request);
-}
-
-static void close_late(struct fc_link *link, const Fb__StoreOpened *opened) {
-    Fb__StoreClose close_store = FB__STORE_CLOSE__INIT;
-    close_store.handle = opened->handle;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_STORE_CLOSE;
-    request.store_close = &close_store;
-    fc_link_tell(link, &request);
-}
-
-static void hand_back(struct fc_link *link, uint32_t handle, const Fb__ClientReply *reply) {
-    switch (reply->result_case) {
-    case FB__CLIENT_REPLY__RESULT_GET:
-        release_late(link, handle, reply->get);
-        break;
-    case FB__CLIENT_REPLY__RESULT_PUT:
-        cancel_late(link, handle, reply->put);
-        break;
-    case FB__CLIENT_REPLY__RESULT_STORE_OPENED:
-        close_late(link, reply->store_opened);
-        break;
-    default:
-        break;
-    }
-}
-
-/* The store handle of requests whose reply grants something; false for all others. */
-static bool grants(const Fb__ClientRequest *request, uint32_t *handle_out) {
-    switch (request->op_case) {
-    case FB__CLIENT_REQUEST__OP_GET:
-        *handle_out = request->get->handle;
-        return true;
-    case FB__CLIENT_REQUEST__OP_RESERVE:
-        *handle_out = request->reserve->handle;
-        return true;
-    case FB__CLIENT_REQUEST__OP_STORE_OPEN:
-    case FB__CLIENT_REQUEST__OP_STORE_PROVE:
-        *handle_out = 0;
-        return true;
-    default:
-        return false;
-    }
-}
-
-static void abandon(struct fc_link *link, uint32_t request_id, const Fb__ClientRequest *request) {
-    uint32_t handle;
-    if (!grants(request, &handle))
-        return;
-    struct fc_abandoned *entry = malloc(sizeof *entry);
-    if (!entry) {
-        fc_link_break(link, "out of memory");
-        return;
-    }
-    *entry =
-        (struct fc_abandoned){.next = link->abandoned, .request_id = request_id, .handle = handle};
-    link->abandoned = entry;
-}
-
-static bool take_abandoned(struct fc_link *link, uint32_t request_id, uint32_t *handle_out) {
-    for (struct fc_abandoned **at = &link->abandoned; *at; at = &(*at)->next) {
-        struct fc_abandoned *entry = *at;
-        if (entry->request_id != request_id)
-            continue;
-        *handle_out = entry->handle;
-        *at = entry->next;
-        free(entry);
-        return true;
-    }
-    return false;
+        fc_link_break(link, strerror(-rc));
+    return 0;
 }
 
 /* ---- receiving ---- */
@@ -257,29 +144,32 @@ static struct fc_call *find_call(struct fc_link *link, uint32_t request_id) {
     return call;
 }
 
+/* reply NULL: there was no memory to decode it. */
 static void deliver_reply(struct fc_link *link, uint32_t request_id, Fb__ClientReply *reply,
-                          int fd) {
+                          bool descriptor_lost) {
     struct fc_call *call = request_id ? find_call(link, request_id) : NULL;
-    if (call && !call->done) {
-        call->reply = reply;
-        call->fd = fd;
-        call->done = true;
-        pthread_cond_signal(&call->wake);
+    if (!call || call->done) {
+        if (reply)
+            fc_late_reply(link, request_id, reply);
+        fb__client_reply__free_unpacked(reply, NULL);
         return;
     }
-    uint32_t handle;
-    if (take_abandoned(link, request_id, &handle))
-        hand_back(link, handle, reply);
-    fb__client_reply__free_unpacked(reply, NULL);
-    if (fd >= 0)
-        close(fd);
+    call->reply = reply;
+    call->undecoded = !reply;
+    call->descriptor_lost = descriptor_lost;
+    if (link->arriving.fd >= 0)
+        fc_fork_move(&link->arriving, &call->descriptor);
+    call->done = true;
+    pthread_cond_signal(&call->wake);
 }
 
 static void deliver_notice(struct fc_link *link, uint32_t request_id, Fb__ClientNotice *message) {
     struct fc_call *call = find_call(link, request_id);
     struct fc_notice *notice = NULL;
     if (call) {
-        call->deadline_ns = fc_after_ns(fc_now_ns(), call->patience_ns);
+        uint64_t patient_ns = fc_after_ns(fc_now_ns(), call->patience_ns);
+        if (patient_ns > call->deadline_ns)
+            call->deadline_ns = patient_ns;
         if (call->notice_count < NOTICES_KEPT_MAX)
             notice = malloc(sizeof *notice);
     }
@@ -296,55 +186,141 @@ static void deliver_notice(struct fc_link *link, uint32_t request_id, Fb__Client
     pthread_cond_signal(&call->wake);
 }
 
+/* What is left of link->spare. */
+struct spare {
+    uint8_t *at;
+    size_t left_bytes;
+};
+
+static void *alloc_spare(void *context, size_t bytes) {
+    struct spare *spare = context;
+    size_t rounded = (bytes + 15) & ~(size_t)15;
+    if (rounded < bytes || rounded > spare->left_bytes)
+        return NULL;
+    void *room = spare->at;
+    spare->at += rounded;
+    spare->left_bytes -= rounded;
+    return room;
+}
+
+static void free_spare(void *context, void *room) {
+    (void)context;
+    (void)room;
+}
+
+/* With no memory for the reply the call fails, but what the reply grants must be known, to be
+ * handed back. */
+static void deliver_without_memory(struct fc_link *link, const struct frame_header *header) {
+    struct spare spare = {link->spare, sizeof link->spare};
+    ProtobufCAllocator allocator = {alloc_spare, free_spare, &spare};
+    const Fb__ClientReply *reply =
+        fb__client_reply__unpack(&allocator, header->body_bytes, link->packet + FRAME_HEADER_BYTES);
+    pthread_mutex_lock(link->lock);
+    struct fc_call *call = header->request_id ? find_call(link, header->request_id) : NULL;
+    uint32_t handle;
+    if (reply && call && !call->done && fc_late_grants(call->request, &handle))
+        fc_late_hand_back(link, handle, reply);
+    else if (reply && !call)
+        fc_late_reply(link, header->request_id, reply);
+    fc_fork_close(&link->arriving);
+    if (call && !call->done)
+        deliver_reply(link, header->request_id, NULL, false);
+    pthread_mutex_unlock(link->lock);
+}
+
 /* Decodes the packet outside the lock and hands it on. NULL, or what is wrong with it. */
-static const char *dispatch(struct fc_link *link, size_t bytes, int fd) {
+static const char *dispatch(struct fc_link *link, size_t bytes, bool descriptor_lost) {
     struct frame_header header;
+    bool short_of_memory = false;
+    ProtobufCAllocator allocator = fc_noting_allocator(&short_of_memory);
     const char *wrong = frame_open(link->packet, bytes, FRAME_CLIENT_BYTES_MAX, &header);
     if (wrong)
         return wrong;
     const uint8_t *body = link->packet + FRAME_HEADER_BYTES;
     if (header.type == FRAME_REPLY) {
-        Fb__ClientReply *reply = fb__client_reply__unpack(NULL, header.body_bytes, body);
-        if (!reply)
+        Fb__ClientReply *reply = fb__client_reply__unpack(&allocator, header.body_bytes, body);
+        if (!reply && !short_of_memory)
             return "a reply that does not decode";
+        if (!reply) {
+            deliver_without_memory(link, &header);
+            return NULL;
+        }
         pthread_mutex_lock(link->lock);
-        deliver_reply(link, header.request_id, reply, fd);
+        deliver_reply(link, header.request_id, reply, descriptor_lost);
         pthread_mutex_unlock(link->lock);
         return NULL;
     }
-    if (header.type != FRAME_NOTICE || fd >= 0)
+    if (header.type != FRAME_NOTICE || link->arriving.fd >= 0)
         return "a frame that only clients may send";
-    Fb__ClientNotice *notice = fb__client_notice__unpack(NULL, header.body_bytes, body);
+    Fb__ClientNotice *notice = fb__client_notice__unpack(&allocator, header.body_bytes, body);
     if (!notice)
-        return "a notice that does not decode";
+        return short_of_memory ? NULL : "a notice that does not decode";
     pthread_mutex_lock(link->lock);
     deliver_notice(link, header.request_id, notice);
     pthread_mutex_unlock(link->lock);
     return NULL;
 }
 
-/* With the role, without the lock. NULL, or why the connection is to end. */
-static const char *receive_one(struct fc_link *link, uint64_t deadline_ns) {
+/* The next packet into link->packet, its descriptor into link->arriving. While a descriptor may
+ * come nobody forks between its arrival and its being known. */
+static ssize_t receive_packet(struct fc_link *link, bool arena_due, uint64_t deadline_ns,
+                              bool *descriptor_lost) {
     int fd;
-    ssize_t bytes =
-        fc_socket_receive(link->fd, link->packet, sizeof link->packet, deadline_ns, &fd);
+    *descriptor_lost = false;
+    if (arena_due) {
+        int rc = fc_socket_await_packet(link->socket.fd, deadline_ns);
+        if (rc)
+            return rc == -ETIMEDOUT ? -EAGAIN : rc;
+        fc_fork_lock();
+    }
+    ssize_t bytes = fc_socket_receive(link->socket.fd, link->packet, sizeof link->packet,
+                                      arena_due ? 0 : deadline_ns, &fd);
+    if (!arena_due && fd >= 0)
+        fc_fork_lock();
+    if (fd >= 0) {
+        link->arriving.fd = fd;
+        fc_fork_enter(&link->arriving);
+    }
+    if (arena_due || fd >= 0)
+        fc_fork_unlock();
+    *descriptor_lost = fd == FC_SOCKET_FD_LOST;
+    return bytes;
+}
+
+/* With the role, without the lock. NULL, or why the connection is to end. *error_out: what kept
+ * this thread from receiving, an errno. */
+static const char *receive_one(struct fc_link *link, bool arena_due, uint64_t deadline_ns,
+                               int *error_out) {
+    bool descriptor_lost = false;
+    ssize_t bytes = receive_packet(link, arena_due, deadline_ns, &descriptor_lost);
     if (bytes == -EAGAIN)
         return NULL;
-    if (bytes <= 0)
-        return bytes ? strerror((int)-bytes) : "the broker closed it";
-    const char *wrong = dispatch(link, (size_t)bytes, fd);
-    if (wrong && fd >= 0)
-        close(fd);
-    return wrong;
+    if (bytes > 0) {
+        const char *wrong = dispatch(link, (size_t)bytes, descriptor_lost);
+        fc_fork_close(&link->arriving); /* unless it was handed on */
+        return wrong;
+    }
+    fc_fork_close(&link->arriving); /* an empty packet may bring one */
+    if (!bytes)
+        return "the broker closed it";
+    if (bytes == -EMSGSIZE)
+        return "a packet larger than a frame";
+    if (bytes == -EPROTO)
+        return "a packet with more than one descriptor";
+    if (fc_socket_is_lost((int)-bytes))
+        return strerror((int)-bytes);
+    *error_out = (int)-bytes;
+    return NULL;
 }
 
 /* ---- waiting ---- */
 
-static void receive_as_leader(struct fc_link *link, const struct fc_call *call) {
+static void receive_as_leader(struct fc_link *link, struct fc_call *call) {
     uint64_t deadline_ns = call->deadline_ns;
+    bool arena_due = link->arenas_due;
     link->receiving = true;
     pthread_mutex_unlock(link->lock);
-    const char *wrong = receive_one(link, deadline_ns);
+    const char *wrong = receive_one(link, arena_due, deadline_ns, &call->receive_error);
     pthread_mutex_lock(link->lock);
     link->receiving = false;
     if (wrong)
@@ -395,7 +371,7 @@ static bool wait_for(struct fc_link *link, struct fc_call *call, const struct fc
     for (;;) {
         if (!show_notices(link, call, x))
             return true;
-        if (call->done || link->broken)
+        if (call->done || call->receive_error || link->broken)
             return false;
         if (call->notices)
             continue;
@@ -412,7 +388,8 @@ static void add_call(struct fc_link *link, struct fc_call *call, const struct fc
     *call = (struct fc_call){.next = link->calls,
                              .deadline_ns = x->deadline_ns,
                              .patience_ns = x->patience_ns,
-                             .fd = -1};
+                             .request = x->request,
+                             .descriptor = {.fd = -1}};
     pthread_cond_init(&call->wake, NULL);
     link->calls = call;
     fc_link_ref(link);
@@ -440,57 +417,126 @@ static int send_now(struct fc_link *link, const struct fc_call *call, const stru
                       deadline_ns);
 }
 
-/* First without waiting and under the lock, so that it is well defined what was sent before it. A
- * full socket is waited for without the lock. FEATURE_OK when it is on its way. */
-static int send_request(struct fc_link *link, const struct fc_call *call,
-                        const struct fc_exchange *x) {
-    int rc = send_now(link, call, x, 0);
-    if (!rc && x->rode)
-        x->rode(x->rode_context);
-    if (rc == -EAGAIN) {
-        x->request->n_releases = 0;
-        pthread_mutex_unlock(link->lock);
-        rc = send_now(link, call, x, x->deadline_ns);
-        pthread_mutex_lock(link->lock);
-    }
-    switch (rc) {
-    case 0:
-        return FEATURE_OK;
-    case -ETIMEDOUT:
+/* The outcome of a send that failed. */
+static int send_failed(struct fc_link *link, int error) {
+    switch (error) {
+    case ETIMEDOUT:
         return fc_fail(FEATURE_E_TIMEOUT, "the broker does not read its socket");
-    case -EMSGSIZE:
-        return fc_fail(FEATURE_E_INVALID, "the request is larger than a frame of %u bytes",
+    case EMSGSIZE:
+        return fc_fail(FEATURE_E_INVALID,
+                       "the request is larger than a frame of %u bytes, or than the socket takes "
+                       "(net.core.wmem_default)",
                        FRAME_CLIENT_BYTES_MAX);
-    case -ENOMEM:
+    case ENOMEM:
+    case ENOBUFS:
         return fc_fail_memory("send a request");
+    case EFAULT:
+        return fc_fail(FEATURE_E_INVALID, "a buffer that was given cannot be read");
     default:
-        fc_link_break(link, strerror(-rc));
+        if (!fc_socket_is_lost(error))
+            return fc_fail(FEATURE_E_INTERNAL, "send a request: %s", strerror(error));
+        fc_link_break(link, strerror(error));
         return FC_LINK_LOST;
     }
 }
 
+/* Without waiting and under the lock, so that it is well defined what was sent before it; a full
+ * socket is waited for without the lock. FEATURE_OK when it is on its way. */
+static int send_request(struct fc_link *link, const struct fc_call *call,
+                        const struct fc_exchange *x) {
+    bool rides = x->rode;
+    for (;;) {
+        int rc = fc_link_tell_kept(link);
+        if (!rc)
+            rc = send_now(link, call, x, 0);
+        if (!rc && rides)
+            x->rode(x->rode_context);
+        if (!rc)
+            return FEATURE_OK;
+        if (rc != -EAGAIN)
+            return send_failed(link, -rc);
+        rides = false;
+        x->request->n_releases = 0;
+        pthread_mutex_unlock(link->lock);
+        rc = fc_socket_await_room(link->socket.fd, x->deadline_ns);
+        pthread_mutex_lock(link->lock);
+        if (rc)
+            return send_failed(link, -rc);
+        if (link->broken)
+            return FC_LINK_LOST;
+    }
+}
+
+/* What became of a call that was sent and waited for. Takes abandoned, which may be NULL. */
+static int finish_call(struct fc_link *link, const struct fc_call *call,
+                       struct fc_abandoned *abandoned) {
+    if (call->undecoded) {
+        free(abandoned);
+        return fc_fail_memory("read the broker's answer");
+    }
+    if (call->done || link->broken) {
+        free(abandoned);
+        return call->done ? FEATURE_OK : FC_LINK_LOST;
+    }
+    if (abandoned) {
+        link->arenas_due += abandoned->arena_due;
+        fc_late_abandon(link, abandoned);
+    }
+    if (call->receive_error == ENOMEM || call->receive_error == ENOBUFS)
+        return fc_fail_memory("read the broker's answer");
+    if (call->receive_error)
+        return fc_fail(FEATURE_E_INTERNAL, "read the broker's answer: %s",
+                       strerror(call->receive_error));
+    return fc_fail(FEATURE_E_TIMEOUT, "the broker did not answer in time");
+}
+
+static bool brings_arena(const Fb__ClientRequest *request) {
+    return request->op_case == FB__CLIENT_REQUEST__OP_STORE_OPEN ||
+           request->op_case == FB__CLIENT_REQUEST__OP_STORE_PROVE;
+}
+
 int fc_link_call(struct fc_link *link, struct fc_exchange *exchange) {
     struct fc_call call;
+    struct fc_abandoned *abandoned = NULL;
+    uint32_t handle;
     exchange->reply = NULL;
-    exchange->fd = -1;
+    exchange->descriptor = (struct fc_inherited){.fd = -1};
+    exchange->descriptor_lost = false;
     if (link->broken)
         return FC_LINK_LOST;
+    if (fc_late_grants(exchange->request, &handle)) {
+        abandoned = malloc(sizeof *abandoned);
+        if (!abandoned)
+            return fc_fail_memory("send a request");
+    }
+    const bool arena_due = brings_arena(exchange->request);
     add_call(link, &call, exchange);
     call.request_id = ++link->last_request_id ? link->last_request_id : ++link->last_request_id;
+    if (abandoned)
+        *abandoned = (struct fc_abandoned){
+            .request_id = call.request_id, .handle = handle, .arena_due = arena_due};
+    link->arenas_due += arena_due;
     int rc = send_request(link, &call, exchange);
     if (!rc) {
         wait_for(link, &call, exchange);
-        if (!call.done && link->broken) {
-            rc = FC_LINK_LOST;
-        } else if (!call.done) {
-            abandon(link, call.request_id, exchange->request);
-            rc = fc_fail(FEATURE_E_TIMEOUT, "the broker did not answer in time");
-        }
+        rc = finish_call(link, &call, abandoned);
+    } else {
+        free(abandoned);
     }
+    link->arenas_due -= arena_due;
     exchange->reply = call.reply;
-    exchange->fd = call.fd;
+    exchange->descriptor_lost = call.descriptor_lost;
+    if (call.descriptor.fd >= 0)
+        fc_fork_move(&call.descriptor, &exchange->descriptor);
     remove_call(link, &call);
     return rc;
+}
+
+void fc_exchange_deinit(struct fc_exchange *exchange) {
+    if (exchange->reply)
+        fb__client_reply__free_unpacked(exchange->reply, NULL);
+    exchange->reply = NULL;
+    fc_fork_close(&exchange->descriptor);
 }
 
 int fc_link_listen(struct fc_link *link, struct fc_exchange *exchange) {
@@ -501,7 +547,8 @@ int fc_link_listen(struct fc_link *link, struct fc_exchange *exchange) {
     add_call(link, &events, exchange);
     int rc = fc_link_call(link, &subscribe);
     exchange->reply = subscribe.reply;
-    exchange->fd = subscribe.fd;
+    if (subscribe.descriptor.fd >= 0)
+        fc_fork_move(&subscribe.descriptor, &exchange->descriptor);
     if (!rc && subscribe.reply->status == FB__STATUS__OK) {
         bool enough = wait_for(link, &events, exchange);
         if (!enough)

@@ -2,37 +2,45 @@
 #include "mapping.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "error.h"
+#include "limit.h"
 
-int fc_mapping_new(int fd, uint64_t bytes, bool write, struct fc_mapping **out) {
+int fc_mapping_new(const char *name, int fd, uint64_t bytes, bool write, struct fc_mapping **out) {
     struct stat file;
+    char what[96];
+    snprintf(what, sizeof what, "open store %s", name);
     if (fstat(fd, &file))
-        return fc_fail(FEATURE_E_INTERNAL, "the arena's descriptor: %s", strerror(errno));
+        return fc_fail(FEATURE_E_INTERNAL, "%s: the arena's descriptor: %s", what, strerror(errno));
     if (!bytes || file.st_size < 0 || bytes > (uint64_t)file.st_size)
         return fc_fail(FEATURE_E_INTERNAL,
-                       "the broker says the arena has %llu bytes, its file has %lld",
+                       "%s: the broker says the arena has %llu bytes, its file has %lld", what,
                        (unsigned long long)bytes, (long long)file.st_size);
     struct fc_mapping *mapping = malloc(sizeof *mapping);
     if (!mapping)
-        return fc_fail_memory("map the arena");
+        return fc_fail_memory(what);
+    fc_fork_lock();
     void *base = mmap(NULL, bytes, PROT_READ | (write ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
-    if (base == MAP_FAILED) {
-        int error = errno;
-        free(mapping);
-        return fc_fail(FEATURE_E_INTERNAL, "map the arena's %llu bytes: %s",
-                       (unsigned long long)bytes, strerror(error));
-    }
+    int error = errno;
     *mapping = (struct fc_mapping){.refs = 1,
                                    .base = base,
                                    .bytes = bytes,
                                    .device = file.st_dev,
                                    .inode = file.st_ino,
-                                   .write = write};
+                                   .write = write,
+                                   .inherited = {.fd = -1, .base = base, .bytes = bytes}};
+    if (base != MAP_FAILED && write)
+        fc_fork_enter(&mapping->inherited);
+    fc_fork_unlock();
+    if (base == MAP_FAILED) {
+        free(mapping);
+        return fc_fail_map(what, bytes, error);
+    }
     *out = mapping;
     return FEATURE_OK;
 }
@@ -51,7 +59,10 @@ struct fc_mapping *fc_mapping_ref(struct fc_mapping *mapping) {
 void fc_mapping_unref(struct fc_mapping *mapping) {
     if (!mapping || atomic_fetch_sub_explicit(&mapping->refs, 1, memory_order_acq_rel) != 1)
         return;
+    fc_fork_lock();
+    fc_fork_leave(&mapping->inherited);
     munmap(mapping->base, mapping->bytes);
+    fc_fork_unlock();
     free(mapping);
 }
 

@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "fork.h"
+
 struct fc_mapping {
     atomic_uint refs;
     uint8_t *base;
@@ -18,11 +20,13 @@ struct fc_mapping {
     dev_t device;
     ino_t inode;
     bool write;
+    struct fc_inherited inherited; /* a forked child may read it, not write */
 };
 
-/* Maps `bytes` of the arena behind fd (kept by the caller). FEATURE_OK, or FEATURE_E_INTERNAL with
- * a sentence when the file is smaller than the broker says or cannot be mapped. */
-int fc_mapping_new(int fd, uint64_t bytes, bool write, struct fc_mapping **out);
+/* Maps `bytes` of the arena of store `name` behind fd (kept by the caller). FEATURE_OK, or with a
+ * sentence FEATURE_E_FULL when a limit of this process forbids it, FEATURE_E_INTERNAL when the file
+ * is smaller than the broker says. */
+int fc_mapping_new(const char *name, int fd, uint64_t bytes, bool write, struct fc_mapping **out);
 /* True if it maps this very file with this access and size. */
 bool fc_mapping_is(const struct fc_mapping *mapping, int fd, uint64_t bytes, bool write);
 struct fc_mapping *fc_mapping_ref(struct fc_mapping *mapping);

@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "key.h"
+#include "limit.h"
 #include "request.h"
 
 #define LIST_PAGE 256u
@@ -61,7 +62,7 @@ static int make_ref(const struct fc_request *request, const Fb__StatResult *resu
         wrong = fc_ref_set_checksums(ref, result->checksums.data, result->checksums.len);
     if (wrong) {
         feature_ref_free(ref);
-        return fc_fail(FEATURE_E_INTERNAL, "stat: the broker's answer was refused: %s", wrong);
+        return fc_fail_wrong(FEATURE_E_INTERNAL, "stat: the broker's answer was refused", wrong);
     }
     *out = ref;
     return FEATURE_OK;
@@ -88,7 +89,10 @@ static int take_stat(const struct fc_request *request, struct feature_info *out,
 
 int feature_stat(struct feature_store *store, struct feature_key key, struct feature_info *out,
                  struct feature_ref **ref_out) {
-    int rc = fc_key_check(store, key);
+    FC_NEEDS(out);
+    int rc = fc_store_check(store);
+    if (!rc)
+        rc = fc_key_check(store, key);
     if (rc)
         return rc;
     Fb__RetireItem item, *items = &item;
@@ -146,10 +150,11 @@ static int list_page(struct feature_store *store, Fb__List *list,
 int feature_list(struct feature_store *store, const char *prefix,
                  bool (*visit)(void *context, const struct feature_info *info), void *context) {
     Fb__List list = FB__LIST__INIT;
+    FC_NEEDS(visit);
+    int rc = fc_store_check(store);
     list.limit = LIST_PAGE;
     list.prefix = (char *)(prefix ? prefix : "");
     bool more = true;
-    int rc = FEATURE_OK;
     while (more && !rc)
         rc = list_page(store, &list, visit, context, &more);
     return rc;
@@ -173,6 +178,7 @@ static void fill_health(struct feature_health *out, const Fb__HealthReply *reply
 }
 
 int feature_health(struct feature *feature, struct feature_health *out) {
+    FC_NEEDS(out);
     size_t size = out->size;
     if (size < sizeof size)
         return fc_fail(FEATURE_E_INVALID,

@@ -15,13 +15,14 @@
 
 #define FRAME_PARTS_MAX   512u /* tensors in a frame; sendmsg() takes 1024 parts */
 #define FRAME_SPARE_BYTES 64u  /* header, and the message's own fields */
-#define ITEM_SPARE_BYTES  64u  /* an item's tags and lengths */
+#define COPY_PIECE_BYTES  (16u << 20)
+#define ITEM_SPARE_BYTES  64u /* an item's tags and lengths */
 
 struct putter {
     struct feature_store *store;
     struct fc_limits limits;
     bool checksums;
-    uint32_t deadline_ms;
+    bool waits; /* for room, until the deadline */
     uint64_t deadline_ns;
     struct fc_first_error failure;
 };
@@ -42,29 +43,54 @@ static void settle(struct putter *putter, struct feature_put_item *item, int sta
     fc_first_error_note(&putter->failure, status);
 }
 
-static uint32_t left_ms(const struct putter *putter) {
-    return putter->deadline_ms ? fc_left_ms(putter->deadline_ns) : 0;
-}
-
 /* ---- large ---- */
+
+/* False, and it has stopped: the reservation may end while it copies. In pieces, so that it never
+ * writes for long without looking at the clock. */
+static bool copy_tensor(const struct putter *putter, struct feature_reservation *reservation,
+                        uint32_t tensor, const struct iovec *data) {
+    uint8_t *to = feature_reservation_data(reservation, tensor);
+    const uint8_t *from = data->iov_base;
+    struct fc_checksum_stream stream;
+    fc_checksum_begin(&stream);
+    for (size_t done = 0, piece; done < data->iov_len; done += piece) {
+        if (fc_boot_ns() >= reservation->write_until_ns)
+            return false;
+        piece = data->iov_len - done < COPY_PIECE_BYTES ? data->iov_len - done : COPY_PIECE_BYTES;
+        if (putter->checksums)
+            fc_checksum_add_copy(&stream, to + done, from + done, piece);
+        else
+            fc_copy(to + done, from + done, piece);
+    }
+    reservation->ref->tensors[tensor].checksum = fc_checksum_end(&stream);
+    return true;
+}
 
 static int put_large(struct putter *putter, const struct iovec *data, struct feature_ref *ref,
                      struct feature_ref **ref_out) {
     struct feature_reservation *reservation;
-    int rc = fc_reserve(putter->store, ref, left_ms(putter), &reservation);
+    int rc = fc_reserve(putter->store, ref, putter->waits, putter->deadline_ns, &reservation);
     if (rc) {
         feature_ref_free(ref);
         return rc;
     }
     ref->has_checksums = putter->checksums;
-    for (uint32_t i = 0; i < ref->layout.tensor_count; i++) {
-        void *to = feature_reservation_data(reservation, i);
-        if (putter->checksums)
-            ref->tensors[i].checksum = fc_checksum_copy(to, data[i].iov_base, data[i].iov_len);
-        else
-            fc_copy(to, data[i].iov_base, data[i].iov_len);
-    }
-    return fc_commit(reservation, ref_out);
+    for (uint32_t i = 0; i < ref->layout.tensor_count; i++)
+        if (!copy_tensor(putter, reservation, i, &data[i])) {
+            rc = fc_fail(FEATURE_E_TIMEOUT,
+                         "put sample %s: its bytes were not copied in time: a reservation of store "
+                         "%s ends after max_reserve = %llu ms; put it again, or raise [stores] "
+                         "max_reserve",
+                         ref->sample_id, putter->store->name,
+                         (unsigned long long)(fc_store_reserve_ns(putter->store) / FC_NS_PER_MS));
+            feature_cancel(reservation);
+            return rc;
+        }
+    /* Copying is not interrupted: what is there by then is given one more moment. */
+    uint64_t commit_ns = fc_now_ns();
+    if (commit_ns < putter->deadline_ns)
+        commit_ns = putter->deadline_ns;
+    return fc_commit(reservation, fc_after_ns(commit_ns, FC_GRACE_MS * FC_NS_PER_MS), ref_out);
 }
 
 /* ---- inline ---- */
@@ -154,11 +180,12 @@ static void put_group(struct putter *putter, struct group *group) {
     }
     put.items = pointers;
     put.n_items = group->count;
-    put.deadline_ms = left_ms(putter);
+    put.deadline_ms = putter->waits ? fc_left_ms(putter->deadline_ns) : 0;
     put.op_id = fc_connection_op_ids(putter->store->feature, group->count);
     struct fc_request request =
         FC_REQUEST(.feature = putter->store->feature, .store = putter->store, .handle = &put.handle,
-                   .what = "put", .deadline_ms = put.deadline_ms, .parts = parts,
+                   .what = "put", .deadline_ns = putter->deadline_ns,
+                   .grace_ms = putter->waits ? FC_GRACE_MS : 0, .parts = parts,
                    .part_count = part_count, .expected = FB__CLIENT_REPLY__RESULT_PUT);
     request.message.op_case = FB__CLIENT_REQUEST__OP_PUT;
     request.message.put = &put;
@@ -221,16 +248,17 @@ static void put_item(struct putter *putter, struct group *group, struct feature_
 
 int feature_put_batch(struct feature_store *store, struct feature_put_item *items, size_t count,
                       uint32_t deadline_ms) {
-    int rc = fc_connection_check(store->feature);
+    FC_NEEDS(items || !count);
+    int rc = fc_store_check(store);
     if (!rc)
         rc = fc_check_writable(store);
-    struct putter putter = {.store = store, .deadline_ms = deadline_ms};
+    struct putter putter = {.store = store, .waits = deadline_ms};
     struct group group;
     group.count = 0;
     if (!rc) {
         putter.limits = fc_connection_limits(store->feature);
         putter.checksums = fc_store_checksums(store);
-        putter.deadline_ns = fc_after_ns(fc_now_ns(), deadline_ms * FC_NS_PER_MS);
+        putter.deadline_ns = fc_deadline_ns(deadline_ms);
     }
     for (size_t i = 0; i < count; i++)
         if (rc)

@@ -6,10 +6,12 @@
 #include "ref.h"
 
 #include <endian.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
+#include "limit.h"
 
 #define MAGIC             "FRF1"
 #define MAGIC_BYTES       4u
@@ -45,17 +47,20 @@ static void fill_tensor(struct feature_tensor *out, const Fb__TensorSpec *spec) 
 
 const char *fc_ref_set_spec(struct feature_ref *ref, const void *packed, size_t bytes) {
     if (bytes > LAYOUT_SPEC_BYTES_MAX)
-        return "tensor specs and metadata are larger than 8 KiB";
-    ref->spec = fb__sample_spec__unpack(NULL, bytes, packed);
+        return "its metadata and the names and shapes of its tensors are larger than 8 KiB "
+               "together";
+    bool short_of_memory = false;
+    ProtobufCAllocator allocator = fc_noting_allocator(&short_of_memory);
+    ref->spec = fb__sample_spec__unpack(&allocator, bytes, packed);
     if (!ref->spec)
-        return "the tensor specs do not decode";
+        return short_of_memory ? fc_wrong_memory : "the tensor specs do not decode";
     const char *wrong = layout_compute(ref->spec, &ref->layout);
     if (wrong)
         return wrong;
     ref->packed_spec = malloc(bytes);
     ref->tensors = calloc(ref->spec->n_tensors, sizeof *ref->tensors);
     if (!ref->packed_spec || !ref->tensors)
-        return "out of memory";
+        return fc_wrong_memory;
     memcpy(ref->packed_spec, packed, bytes);
     ref->packed_spec_bytes = bytes;
     for (size_t i = 0; i < ref->spec->n_tensors; i++)
@@ -91,9 +96,8 @@ size_t fc_ref_get_checksums(const struct feature_ref *ref, uint8_t out[8 * LAYOU
 
 /* 0 asks for it to be computed; what overflows is refused by layout_compute(). */
 static uint64_t tensor_bytes(const struct feature_tensor *tensor) {
-    uint64_t bytes = feature_dtype_bytes(tensor->dtype);
-    for (uint32_t i = 0; i < tensor->rank; i++)
-        bytes *= tensor->shape[i];
+    uint64_t bytes = 0;
+    layout_tensor_bytes((Fb__Dtype)tensor->dtype, tensor->shape, tensor->rank, &bytes);
     return bytes;
 }
 
@@ -106,11 +110,20 @@ static int check_sample(const struct feature_sample *sample) {
     if (!sample->tensors || !sample->tensor_count || sample->tensor_count > LAYOUT_TENSORS_MAX)
         return fc_fail(FEATURE_E_INVALID, "sample %s: %u tensors, must be 1 to %u",
                        sample->sample_id, sample->tensor_count, LAYOUT_TENSORS_MAX);
-    for (uint32_t i = 0; i < sample->tensor_count; i++)
-        if (!sample->tensors[i].name || sample->tensors[i].rank > LAYOUT_RANK_MAX)
-            return fc_fail(FEATURE_E_INVALID,
-                           "sample %s: tensor %u has no name or more than %u dimensions",
-                           sample->sample_id, i, LAYOUT_RANK_MAX);
+    for (uint32_t i = 0; i < sample->tensor_count; i++) {
+        const char *name = sample->tensors[i].name;
+        wrong = name ? layout_check_tensor_name(name) : "is NULL";
+        if (wrong)
+            return fc_fail(FEATURE_E_INVALID, "sample %s: the name '%.140s' of tensor %u %s",
+                           sample->sample_id, name ? name : "", i, wrong);
+        if (sample->tensors[i].rank > LAYOUT_RANK_MAX)
+            return fc_fail(FEATURE_E_INVALID, "sample %s: tensor %s has %u dimensions, at most %u",
+                           sample->sample_id, name, sample->tensors[i].rank, LAYOUT_RANK_MAX);
+    }
+    if (sample->metadata_bytes && !sample->metadata)
+        return fc_fail(FEATURE_E_INVALID,
+                       "sample %s: its metadata is NULL, and has a length of %zu bytes",
+                       sample->sample_id, sample->metadata_bytes);
     if (sample->metadata_bytes > LAYOUT_SPEC_BYTES_MAX)
         return fc_fail(FEATURE_E_INVALID, "sample %s: %zu bytes of metadata, at most %u",
                        sample->sample_id, sample->metadata_bytes, LAYOUT_SPEC_BYTES_MAX);
@@ -138,7 +151,8 @@ static const char *set_spec_from(struct feature_ref *ref, const struct feature_s
     uint8_t packed[LAYOUT_SPEC_BYTES_MAX];
     size_t bytes = fb__sample_spec__get_packed_size(&spec);
     if (bytes > sizeof packed)
-        return "tensor specs and metadata are larger than 8 KiB";
+        return "its metadata and the names and shapes of its tensors are larger than 8 KiB "
+               "together";
     fb__sample_spec__pack(&spec, packed);
     return fc_ref_set_spec(ref, packed, bytes);
 }
@@ -146,6 +160,7 @@ static const char *set_spec_from(struct feature_ref *ref, const struct feature_s
 int fc_ref_from_sample(const char *store, const struct feature_sample *sample,
                        struct feature_ref **out) {
     struct feature_sample known;
+    char what[LAYOUT_ID_BYTES_MAX + 16];
     if (!sample)
         return fc_fail(FEATURE_E_INVALID, "no sample was given");
     int rc = fc_options_read(&known, sizeof known, sample, "feature_sample");
@@ -159,7 +174,8 @@ int fc_ref_from_sample(const char *store, const struct feature_sample *sample,
     const char *wrong = set_spec_from(ref, &known);
     if (wrong) {
         feature_ref_free(ref);
-        return fc_fail(FEATURE_E_INVALID, "sample %s: %s", known.sample_id, wrong);
+        snprintf(what, sizeof what, "sample %s", known.sample_id);
+        return fc_fail_wrong(FEATURE_E_INVALID, what, wrong);
     }
     *out = ref;
     return FEATURE_OK;
@@ -171,6 +187,9 @@ int feature_ref_encode(const struct feature_ref *ref, void *buffer, size_t room,
                        size_t *bytes_out) {
     uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
     Fb__Ref message = FB__REF__INIT;
+    FC_NEEDS(ref);
+    FC_NEEDS(bytes_out);
+    FC_NEEDS(buffer || !room);
     message.store = (char *)ref->store;
     message.sample_id = (char *)ref->sample_id;
     message.generation = ref->generation;
@@ -209,7 +228,7 @@ static const char *from_message(const Fb__Ref *message, struct feature_ref **out
         return wrong;
     struct feature_ref *ref = fc_ref_new(message->store, message->sample_id);
     if (!ref)
-        return "out of memory";
+        return fc_wrong_memory;
     fc_ref_set_home(ref, message->generation, message->home, message->incarnation);
     if (message->spec.len)
         wrong = fc_ref_set_spec(ref, message->spec.data, message->spec.len);
@@ -223,67 +242,76 @@ static const char *from_message(const Fb__Ref *message, struct feature_ref **out
 }
 
 int feature_ref_decode(const void *buffer, size_t bytes, struct feature_ref **out) {
+    FC_NEEDS(buffer || !bytes);
+    FC_NEEDS(out);
     if (bytes > ENCODED_BYTES_MAX)
         return fc_fail(FEATURE_E_INVALID, "not a ref: %zu bytes, a ref has at most %u", bytes,
                        ENCODED_BYTES_MAX);
     if (bytes < MAGIC_BYTES || memcmp(buffer, MAGIC, MAGIC_BYTES))
         return fc_fail(FEATURE_E_INVALID, "not a ref: it does not begin with " MAGIC);
+    bool short_of_memory = false;
+    ProtobufCAllocator allocator = fc_noting_allocator(&short_of_memory);
     Fb__Ref *message =
-        fb__ref__unpack(NULL, bytes - MAGIC_BYTES, (const uint8_t *)buffer + MAGIC_BYTES);
+        fb__ref__unpack(&allocator, bytes - MAGIC_BYTES, (const uint8_t *)buffer + MAGIC_BYTES);
+    if (!message && short_of_memory)
+        return fc_fail_memory("decode a ref");
     if (!message)
         return fc_fail(FEATURE_E_INVALID, "not a ref: its message does not decode");
     const char *wrong = from_message(message, out);
     fb__ref__free_unpacked(message, NULL);
-    return wrong ? fc_fail(FEATURE_E_INVALID, "not a valid ref: %s", wrong) : FEATURE_OK;
+    return wrong ? fc_fail_wrong(FEATURE_E_INVALID, "not a valid ref", wrong) : FEATURE_OK;
 }
 
 /* ---- reading ---- */
 
 const char *feature_ref_store(const struct feature_ref *ref) {
-    return ref->store;
+    return ref ? ref->store : "";
 }
 
 const char *feature_ref_sample_id(const struct feature_ref *ref) {
-    return ref->sample_id;
+    return ref ? ref->sample_id : "";
 }
 
 uint64_t feature_ref_generation(const struct feature_ref *ref) {
-    return ref->generation;
+    return ref ? ref->generation : 0;
 }
 
 const char *feature_ref_home(const struct feature_ref *ref) {
-    return ref->home;
+    return ref ? ref->home : "";
 }
 
 uint64_t feature_ref_incarnation(const struct feature_ref *ref) {
-    return ref->incarnation;
+    return ref ? ref->incarnation : 0;
 }
 
 uint64_t feature_ref_bytes(const struct feature_ref *ref) {
-    return ref->layout.sum_bytes;
+    return ref ? ref->layout.sum_bytes : 0;
 }
 
 uint32_t feature_ref_tensor_count(const struct feature_ref *ref) {
-    return ref->layout.tensor_count;
+    return ref ? ref->layout.tensor_count : 0;
 }
 
 const struct feature_tensor *feature_ref_tensor(const struct feature_ref *ref, uint32_t index) {
-    return index < ref->layout.tensor_count ? &ref->tensors[index] : NULL;
+    return ref && index < ref->layout.tensor_count ? &ref->tensors[index] : NULL;
 }
 
 const void *feature_ref_metadata(const struct feature_ref *ref, size_t *bytes_out) {
-    *bytes_out = ref->spec ? ref->spec->metadata.len : 0;
-    return ref->spec ? ref->spec->metadata.data : NULL;
+    const Fb__SampleSpec *spec = ref ? ref->spec : NULL;
+    if (bytes_out)
+        *bytes_out = spec ? spec->metadata.len : 0;
+    return spec ? spec->metadata.data : NULL;
 }
 
 bool feature_ref_has_checksums(const struct feature_ref *ref) {
-    return ref->has_checksums;
+    return ref && ref->has_checksums;
 }
 
 struct feature_ref *feature_ref_dup(const struct feature_ref *ref) {
     /* The count is all that changes in a ref once it is handed out. */
     struct feature_ref *shared = (struct feature_ref *)ref;
-    atomic_fetch_add_explicit(&shared->refs, 1, memory_order_relaxed);
+    if (shared)
+        atomic_fetch_add_explicit(&shared->refs, 1, memory_order_relaxed);
     return shared;
 }
 

@@ -51,19 +51,6 @@ static bool matters_on(const struct fc_release *entry, uint64_t epoch, uint64_t 
            (entry->consumed || entry->lease_epoch == epoch);
 }
 
-static bool append(struct feature_store *store, const struct fc_release *release) {
-    if (store->release_count == store->release_room) {
-        size_t room = store->release_room ? 2 * store->release_room : 16;
-        struct fc_release *grown = realloc(store->releases, room * sizeof *grown);
-        if (!grown)
-            return false;
-        store->releases = grown;
-        store->release_room = room;
-    }
-    store->releases[store->release_count++] = *release;
-    return true;
-}
-
 /* Fills items with the entries to be sent from `first` on; returns how many were looked at. */
 static size_t gather(const struct feature_store *store, size_t first, size_t items_max,
                      Fb__ReleaseItem *items, Fb__ReleaseItem **pointers, Fb__Release *release) {
@@ -96,8 +83,9 @@ static void mark_sent(struct feature_store *store, size_t first, size_t count) {
         }
 }
 
-/* One note with entries from `first` on; *count_out of them were looked at. */
-static int send_some(struct feature_store *store, struct fc_link *link, size_t first,
+/* One note with entries from `first` on; *count_out of them were looked at. keep: the link keeps
+ * what cannot be sent now. */
+static int send_some(struct feature_store *store, struct fc_link *link, size_t first, bool keep,
                      size_t *count_out) {
     Fb__ReleaseItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     Fb__Release release;
@@ -107,25 +95,34 @@ static int send_some(struct feature_store *store, struct fc_link *link, size_t f
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_RELEASE;
     request.release = &release;
-    return fc_link_note(link, &request);
+    if (!keep)
+        return fc_link_note(link, &request);
+    fc_link_tell(link, &request);
+    return 0;
 }
 
-int fc_release_send(struct feature_store *store) {
+static int send_entries(struct feature_store *store, bool keep) {
     struct fc_link *link = fc_connection_link(store->feature);
     if (!link || store->epoch != link->epoch)
         return 0;
     for (size_t first = 0, count; first < store->release_count; first += count) {
-        int rc = send_some(store, link, first, &count);
-        if (rc == -EAGAIN)
+        int rc = send_some(store, link, first, keep, &count);
+        if (rc)
             return rc;
-        if (rc) {
-            fc_link_break(link, strerror(-rc));
+        if (link->broken)
             return 0;
-        }
         mark_sent(store, first, count);
     }
     compact(store, is_unsent_or_consumed, 0, 0);
     return 0;
+}
+
+int fc_release_send(struct feature_store *store) {
+    return send_entries(store, false);
+}
+
+void fc_release_tell(struct feature_store *store) {
+    (void)send_entries(store, true);
 }
 
 static bool waits(const struct feature_store *store) {
@@ -133,7 +130,10 @@ static bool waits(const struct feature_store *store) {
 }
 
 bool fc_release_send_all(struct feature *feature) {
-    bool some = false;
+    struct fc_link *link = fc_connection_link(feature);
+    bool some = link && link->untold;
+    if (some && fc_link_tell_kept(link))
+        return true;
     for (struct feature_store *store = feature->stores; store; store = store->next)
         if (waits(store)) {
             some = true;
@@ -192,16 +192,42 @@ static bool is_attached(const struct feature_store *store) {
     return link && store->epoch == link->epoch;
 }
 
+/* Room for all of them first, so that either all are kept or none. */
+static bool make_room(struct feature_store *store, size_t count) {
+    size_t room = store->release_room ? store->release_room : 16;
+    while (room < store->release_count + count)
+        room *= 2;
+    if (room <= store->release_room)
+        return true;
+    struct fc_release *grown = realloc(store->releases, room * sizeof *grown);
+    if (!grown)
+        return false;
+    store->releases = grown;
+    store->release_room = room;
+    return true;
+}
+
 static bool keep_all(struct feature_store *store, const struct fc_release *releases, size_t count) {
     bool attached = is_attached(store);
+    if (!make_room(store, count))
+        return false;
     for (size_t i = 0; i < count; i++) {
         const struct fc_link *link = store->feature->link;
-        if (attached && !matters_on(&releases[i], link->epoch, link->incarnation))
-            continue;
-        if (!append(store, &releases[i]))
-            return false;
+        if (!attached || matters_on(&releases[i], link->epoch, link->incarnation))
+            store->releases[store->release_count++] = releases[i];
     }
     return true;
+}
+
+/* With no memory to keep them in: in notes of their own, now. */
+static void say_at_once(struct feature_store *store, struct fc_release *releases, size_t count) {
+    struct feature_store once = {.feature = store->feature,
+                                 .handle = store->handle,
+                                 .epoch = store->epoch,
+                                 .releases = releases,
+                                 .release_count = count};
+    if (is_attached(store))
+        (void)send_entries(&once, true);
 }
 
 /* The socket is full: waits a moment for the broker to read, so that the last release of a thread
@@ -210,21 +236,19 @@ static void send_after_room(struct feature_store *store) {
     struct fc_link *link = store->feature->link;
     fc_link_ref(link);
     pthread_mutex_unlock(link->lock);
-    (void)fc_socket_await_room(link->fd, fc_after_ns(fc_now_ns(), FULL_SOCKET_WAIT_NS));
+    (void)fc_socket_await_room(link->socket.fd, fc_after_ns(fc_now_ns(), FULL_SOCKET_WAIT_NS));
     pthread_mutex_lock(link->lock);
     fc_link_unref(link);
     (void)fc_release_send(store);
 }
 
-static void say(struct feature_store *store, const struct fc_release *releases, size_t count) {
+static void say(struct feature_store *store, struct fc_release *releases, size_t count) {
     struct feature *feature = store->feature;
     bool backlog = store->release_count > FC_RIDE_ITEMS_MAX;
     if (feature->closed)
         return; /* the session is over, and with it the leases */
     if (!keep_all(store, releases, count)) {
-        /* What cannot be said must not leave leases behind: end them with their session. */
-        if (fc_connection_link(feature))
-            fc_link_break(feature->link, "out of memory");
+        say_at_once(store, releases, count);
         return;
     }
     if (store->release_count < FC_RIDE_ITEMS_MAX && fc_flusher_wake(feature))
@@ -233,7 +257,7 @@ static void say(struct feature_store *store, const struct fc_release *releases, 
         send_after_room(store);
 }
 
-void fc_release_say(struct feature_store *store, const struct fc_release *releases, size_t count) {
+void fc_release_say(struct feature_store *store, struct fc_release *releases, size_t count) {
     pthread_mutex_lock(&store->feature->lock);
     say(store, releases, count);
     pthread_mutex_unlock(&store->feature->lock);
@@ -259,10 +283,10 @@ static struct feature_store *find_unconfirmed(struct feature *feature) {
 /* Any request sent after them will do, once it is answered. */
 static int fence(struct feature_store *store, uint64_t deadline_ns) {
     Fb__Health health = FB__HEALTH__INIT;
-    uint32_t unused_handle, left_ms = fc_left_ms(deadline_ns);
-    struct fc_request request = FC_REQUEST(.feature = store->feature, .store = store,
-                                           .handle = &unused_handle, .what = "flush releases",
-                                           .deadline_ms = left_ms ? left_ms : 1, .no_grace = true);
+    uint32_t unused_handle;
+    struct fc_request request =
+        FC_REQUEST(.feature = store->feature, .store = store, .handle = &unused_handle,
+                   .what = "flush releases", .deadline_ns = deadline_ns);
     request.message.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
     request.message.health = &health;
     int rc = fc_request(&request);

@@ -38,11 +38,13 @@ void fc_release_rode(void *ride);
 bool fc_release_send_all(struct feature *feature);
 
 /* Says it to the broker: with the next request, or within a millisecond, or at once when many wait.
- * Without the lock. */
-void fc_release_say(struct feature_store *store, const struct fc_release *releases, size_t count);
-/* Sends what is to be sent on the present link, on which the store is open. 0, or -EAGAIN when the
- * socket is full. */
+ * Uses up releases[]. Without the lock. */
+void fc_release_say(struct feature_store *store, struct fc_release *releases, size_t count);
+/* Sends what is to be sent on the present link, on which the store is open. 0, or -EAGAIN when it
+ * cannot be sent now. */
 int fc_release_send(struct feature_store *store);
+/* The same before the store goes: what cannot be sent now is kept by the link. */
+void fc_release_tell(struct feature_store *store);
 /* After the store was opened on a new link: consumed ones are said again (they count once however
  * often they are said), returned ones ended with their session. */
 void fc_release_reopened(struct feature_store *store, uint64_t epoch, uint64_t incarnation);

@@ -2,11 +2,14 @@
 #include "request.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #include "clock.h"
 #include "error.h"
 #include "release.h"
+
+uint64_t fc_deadline_ns(uint32_t deadline_ms) {
+    return fc_after_ns(fc_now_ns(), (deadline_ms ? deadline_ms : FC_ROUND_TRIP_MS) * FC_NS_PER_MS);
+}
 
 uint32_t fc_left_ms(uint64_t deadline_ns) {
     /* Upwards, so that the broker does not give up before the caller does. */
@@ -60,20 +63,13 @@ static int lost(struct fc_request *request, const struct fc_link *link) {
 
 static int take_reply(struct fc_request *request, struct fc_exchange *exchange) {
     request->reply = exchange->reply;
-    if (exchange->fd >= 0)
-        close(exchange->fd);
+    fc_fork_close(&exchange->descriptor);
     const Fb__ClientReply *reply = request->reply;
     if (reply->status != FB__STATUS__OK)
         return fc_fail_status(reply->status, reply->error, request->what);
     if (request->expected && reply->result_case != request->expected)
         return fc_request_nonsense(request);
     return FEATURE_OK;
-}
-
-static uint64_t patience(const struct fc_request *request) {
-    if (!request->deadline_ms)
-        return FC_ROUND_TRIP_MS;
-    return (uint64_t)request->deadline_ms + (request->no_grace ? 0 : FC_GRACE_MS);
 }
 
 static size_t payload_bytes(const struct fc_request *request) {
@@ -86,21 +82,25 @@ static size_t payload_bytes(const struct fc_request *request) {
 /* With the lock held: sends until answered. */
 static int send_until_answered(struct fc_request *request) {
     struct feature *feature = request->feature;
-    uint64_t patience_ms = patience(request);
+    const uint64_t begun_ns = fc_now_ns();
+    const uint64_t deadline_ns = request->deadline_ns ? request->deadline_ns : fc_deadline_ns(0);
     struct fc_exchange exchange = {
         .request = &request->message,
         .parts = request->parts,
         .part_count = request->part_count,
-        .patience_ns = patience_ms * FC_NS_PER_MS,
+        .deadline_ns = fc_after_ns(deadline_ns, request->grace_ms * FC_NS_PER_MS),
+        .patience_ns = request->patience_ms * FC_NS_PER_MS,
         .notice = request->notice,
         .notice_context = request->notice_context,
     };
-    exchange.deadline_ns = fc_after_ns(fc_now_ns(), exchange.patience_ns);
     for (;;) {
-        int rc = ready(request, exchange.deadline_ns);
+        int rc = ready(request, deadline_ns);
         if (rc)
             return rc;
         struct fc_link *link = feature->link;
+        if (!fc_left_ns(exchange.deadline_ns))
+            return fc_fail(FEATURE_E_TIMEOUT, "%s: its deadline passed before it could be sent",
+                           request->what);
         note_connection(request);
         struct fc_ride ride;
         bool rides = fc_release_ride(feature, request->store, &request->message,
@@ -118,9 +118,10 @@ static int send_until_answered(struct fc_request *request) {
         else if (rc == FC_LINK_LOST && request->once)
             rc = lost(request, link);
         fc_link_unref(link);
+        fc_connection_settle(feature);
         if (rc == FEATURE_E_TIMEOUT)
             return fc_fail(rc, "%s: the broker did not answer within %llu ms", request->what,
-                           (unsigned long long)patience_ms);
+                           (unsigned long long)((fc_now_ns() - begun_ns) / FC_NS_PER_MS));
         if (rc != FC_LINK_LOST)
             return rc ? rc : take_reply(request, &exchange);
     }

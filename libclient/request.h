@@ -14,9 +14,12 @@ struct fc_request {
     struct feature_store *store; /* NULL, or whose handle goes into *handle for each sending */
     uint32_t *handle;
     Fb__ClientRequest message;
-    const char *what;     /* "get from store run0", for sentences */
-    uint32_t deadline_ms; /* 0 = the round trip's own bound */
-    bool no_grace;        /* the broker is not told of deadline_ms */
+    const char *what; /* "get from store run0", for sentences */
+    /* When the call is over: no more connecting, and no more waiting for the answer but for
+     * grace_ms. 0 = FC_ROUND_TRIP_MS from now. */
+    uint64_t deadline_ns;
+    uint32_t grace_ms;    /* FC_GRACE_MS where the broker was told the deadline */
+    uint32_t patience_ms; /* each notice gives that much more time; 0 = none */
     struct iovec *parts;  /* see struct fc_exchange */
     size_t part_count;
     fc_notice_fn notice;
@@ -41,6 +44,8 @@ void fc_request_deinit(struct fc_request *request);
 /* The answer does not fit the question: a broken broker. FEATURE_E_INTERNAL. */
 int fc_request_nonsense(const struct fc_request *request);
 
+/* The deadline of a call that its caller gave deadline_ms: 0 = that of a round trip. */
+uint64_t fc_deadline_ns(uint32_t deadline_ms);
 /* What is left until deadline_ns as the relative deadline of a message; 0 once it has passed. */
 uint32_t fc_left_ms(uint64_t deadline_ns);
 

@@ -9,7 +9,12 @@
 #include "checksum.h"
 #include "clock.h"
 #include "error.h"
+#include "limit.h"
 #include "request.h"
+
+/* The broker counts from when it granted the room, which is somewhat before its answer is here: a
+ * part of the bound is left unused. */
+#define BOUND_MARGIN 8u
 
 int fc_check_writable(const struct feature_store *store) {
     return store->write ? FEATURE_OK
@@ -37,6 +42,7 @@ static void cancel(struct feature_store *store, uint64_t epoch, uint64_t token) 
     if (link && link->epoch == epoch) {
         message.handle = store->handle;
         fc_link_tell(link, &request);
+        fc_connection_settle(store->feature);
     }
     pthread_mutex_unlock(&store->feature->lock);
 }
@@ -52,6 +58,7 @@ static int take_grant(const struct fc_request *request, const Fb__PutResult *gra
     struct feature_reservation *reservation = malloc(sizeof *reservation);
     if (!reservation)
         return fc_fail_memory("reserve");
+    uint64_t bound_ns = fc_store_reserve_ns(request->store);
     fc_store_ref(request->store);
     *reservation = (struct feature_reservation){
         .store = request->store,
@@ -60,24 +67,25 @@ static int take_grant(const struct fc_request *request, const Fb__PutResult *gra
         .token = grant->reservation,
         .epoch = request->epoch,
         .extent = request->mapping->base + grant->extent_offset,
+        .write_until_ns = fc_after_ns(fc_boot_ns(), bound_ns - bound_ns / BOUND_MARGIN),
     };
     *out = reservation;
     return FEATURE_OK;
 }
 
-int fc_reserve(struct feature_store *store, struct feature_ref *ref, uint32_t deadline_ms,
-               struct feature_reservation **out) {
+int fc_reserve(struct feature_store *store, struct feature_ref *ref, bool waits,
+               uint64_t deadline_ns, struct feature_reservation **out) {
     Fb__ReserveItem item = FB__RESERVE_ITEM__INIT, *items = &item;
     item.sample_id = ref->sample_id;
     item.spec = (ProtobufCBinaryData){.data = ref->packed_spec, .len = ref->packed_spec_bytes};
     Fb__Reserve reserve = FB__RESERVE__INIT;
     reserve.n_items = 1;
     reserve.items = &items;
-    reserve.deadline_ms = deadline_ms;
+    reserve.deadline_ms = waits ? fc_left_ms(deadline_ns) : 0;
     struct fc_request request =
         FC_REQUEST(.feature = store->feature, .store = store, .handle = &reserve.handle,
-                   .what = "reserve", .deadline_ms = deadline_ms,
-                   .expected = FB__CLIENT_REPLY__RESULT_PUT);
+                   .what = "reserve", .deadline_ns = deadline_ns,
+                   .grace_ms = waits ? FC_GRACE_MS : 0, .expected = FB__CLIENT_REPLY__RESULT_PUT);
     request.message.op_case = FB__CLIENT_REQUEST__OP_RESERVE;
     request.message.reserve = &reserve;
     int rc = fc_request(&request);
@@ -116,7 +124,8 @@ static int take_commit(const struct fc_request *request, struct feature_reservat
     return FEATURE_OK;
 }
 
-int fc_commit(struct feature_reservation *reservation, struct feature_ref **ref_out) {
+int fc_commit(struct feature_reservation *reservation, uint64_t deadline_ns,
+              struct feature_ref **ref_out) {
     struct feature_store *store = reservation->store;
     uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
     Fb__CommitItem item = FB__COMMIT_ITEM__INIT, *items = &item;
@@ -129,7 +138,7 @@ int fc_commit(struct feature_reservation *reservation, struct feature_ref **ref_
     commit.op_id = fc_connection_op_ids(store->feature, 1);
     struct fc_request request =
         FC_REQUEST(.feature = store->feature, .store = store, .handle = &commit.handle,
-                   .what = "commit", .epoch_wanted = reservation->epoch,
+                   .what = "commit", .epoch_wanted = reservation->epoch, .deadline_ns = deadline_ns,
                    .expected = FB__CLIENT_REPLY__RESULT_PUT);
     request.message.op_case = FB__CLIENT_REQUEST__OP_COMMIT;
     request.message.commit = &commit;
@@ -148,24 +157,30 @@ int fc_commit(struct feature_reservation *reservation, struct feature_ref **ref_
 int feature_reserve(struct feature_store *store, const struct feature_sample *sample,
                     uint32_t deadline_ms, struct feature_reservation **out) {
     struct feature_ref *ref;
-    int rc = fc_check_writable(store);
+    FC_NEEDS(out);
+    int rc = fc_store_check(store);
+    if (!rc)
+        rc = fc_check_writable(store);
     if (!rc)
         rc = fc_ref_from_sample(store->name, sample, &ref);
     if (rc)
         return rc;
-    rc = fc_reserve(store, ref, deadline_ms, out);
+    rc = fc_reserve(store, ref, deadline_ms, fc_deadline_ns(deadline_ms), out);
     if (rc)
         feature_ref_free(ref);
     return rc;
 }
 
 void *feature_reservation_data(const struct feature_reservation *reservation, uint32_t tensor) {
+    if (!reservation)
+        return NULL;
     const struct layout *layout = &reservation->ref->layout;
     return tensor < layout->tensor_count ? reservation->extent + layout->offset_bytes[tensor]
                                          : NULL;
 }
 
 int feature_commit(struct feature_reservation *reservation, struct feature_ref **ref_out) {
+    FC_NEEDS(reservation);
     struct feature_ref *ref = reservation->ref;
     int rc = fc_connection_check(reservation->store->feature);
     if (rc) {
@@ -176,7 +191,7 @@ int feature_commit(struct feature_reservation *reservation, struct feature_ref *
     for (uint32_t i = 0; ref->has_checksums && i < ref->layout.tensor_count; i++)
         ref->tensors[i].checksum =
             fc_checksum(feature_reservation_data(reservation, i), ref->tensors[i].bytes);
-    return fc_commit(reservation, ref_out);
+    return fc_commit(reservation, fc_deadline_ns(0), ref_out);
 }
 
 void feature_cancel(struct feature_reservation *reservation) {

@@ -39,12 +39,12 @@ static int retire_chunk(struct feature_store *store, bool ack, const struct feat
 static int retire_all(struct feature_store *store, bool ack, const struct feature_key *keys,
                       size_t count) {
     struct fc_first_error failure = {.error = FEATURE_OK};
-    for (size_t i = 0; i < count; i++) {
-        int rc = fc_key_check(store, keys[i]);
-        if (rc)
-            return rc;
-    }
-    int rc = fc_connection_check(store->feature);
+    if (!keys && count)
+        return fc_fail(FEATURE_E_INVALID, "%s: %zu keys, and the list of keys is NULL",
+                       ack ? "ack" : "abort", count);
+    int rc = fc_store_check(store);
+    for (size_t i = 0; !rc && i < count; i++)
+        rc = fc_key_check(store, keys[i]);
     if (rc)
         return rc;
     size_t chunk_max = fc_connection_limits(store->feature).batch_items;

@@ -18,6 +18,7 @@
 #include "clock.h"
 
 #define RECEIVE_SLICE_NS 500000000ull
+#define UNPOLLED_NS      1000000 /* between two looks where there is no poll() */
 
 static int set_blocking(int fd) {
     struct timeval slice = {.tv_usec = RECEIVE_SLICE_NS / 1000};
@@ -51,6 +52,11 @@ static int await(int fd, short events, uint64_t deadline_ns) {
             return 0;
         if (!ready)
             return -ETIMEDOUT;
+        /* RLIMIT_NOFILE has become 0, or the kernel is short of memory: look without it. */
+        if (errno == EINVAL || errno == ENOMEM || errno == EAGAIN) {
+            nanosleep(&(struct timespec){.tv_nsec = UNPOLLED_NS}, NULL);
+            return fc_left_ns(deadline_ns) ? 0 : -ETIMEDOUT;
+        }
         if (errno != EINTR)
             return -errno;
     }
@@ -71,8 +77,43 @@ int fc_socket_send(int fd, const struct iovec *parts, size_t part_count, uint64_
     }
 }
 
+int fc_socket_send_with(int fd, const void *packet, size_t bytes, int passed_fd) {
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {.header = {.cmsg_level = SOL_SOCKET,
+                            .cmsg_type = SCM_RIGHTS,
+                            .cmsg_len = CMSG_LEN(sizeof(int))}};
+    struct iovec part = {.iov_base = (void *)packet, .iov_len = bytes};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.room,
+                             .msg_controllen = sizeof control.room};
+    memcpy(CMSG_DATA(&control.header), &passed_fd, sizeof passed_fd);
+    return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
 int fc_socket_await_room(int fd, uint64_t deadline_ns) {
     return await(fd, POLLOUT, deadline_ns);
+}
+
+int fc_socket_await_packet(int fd, uint64_t deadline_ns) {
+    return await(fd, POLLIN, deadline_ns);
+}
+
+bool fc_socket_is_lost(int error) {
+    switch (error) {
+    case EPIPE:
+    case ECONNRESET:
+    case ECONNREFUSED:
+    case ENOTCONN:
+    case ESHUTDOWN:
+    case EBADF: /* somebody closed it under the library */
+    case ENOTSOCK:
+        return true;
+    default:
+        return false;
+    }
 }
 
 static int take_descriptor(struct msghdr *message) {
@@ -86,7 +127,9 @@ static int take_descriptor(struct msghdr *message) {
 
 static ssize_t receive(int fd, struct msghdr *message, uint64_t deadline_ns) {
     int flags = MSG_CMSG_CLOEXEC;
-    if (fc_left_ns(deadline_ns) < RECEIVE_SLICE_NS) {
+    if (!deadline_ns) {
+        flags |= MSG_DONTWAIT;
+    } else if (fc_left_ns(deadline_ns) < RECEIVE_SLICE_NS) {
         int rc = await(fd, POLLIN, deadline_ns);
         if (rc)
             return rc == -ETIMEDOUT ? -EAGAIN : rc;
@@ -116,6 +159,10 @@ ssize_t fc_socket_receive(int fd, void *buffer, size_t room, uint64_t deadline_n
     *fd_out = take_descriptor(&message);
     if (!(message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)))
         return bytes;
+    if (*fd_out < 0 && !(message.msg_flags & MSG_TRUNC)) {
+        *fd_out = FC_SOCKET_FD_LOST;
+        return bytes;
+    }
     if (*fd_out >= 0)
         close(*fd_out);
     *fd_out = -1;

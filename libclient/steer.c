@@ -11,13 +11,16 @@
 
 int feature_gc(struct feature_store *store, uint64_t max_hold_ms, uint64_t *freed_out) {
     Fb__Gc gc = FB__GC__INIT;
+    int rc = fc_store_check(store);
+    if (rc)
+        return rc;
     gc.max_hold_ms = max_hold_ms;
     struct fc_request request =
         FC_REQUEST(.feature = store->feature, .store = store, .handle = &gc.handle, .what = "gc",
                    .expected = FB__CLIENT_REPLY__RESULT_ITEMS);
     request.message.op_case = FB__CLIENT_REQUEST__OP_GC;
     request.message.gc = &gc;
-    int rc = fc_request(&request);
+    rc = fc_request(&request);
     if (!rc && freed_out)
         *freed_out = request.reply->items->count;
     fc_request_deinit(&request);
@@ -28,12 +31,14 @@ int feature_drain(struct feature *feature, uint32_t deadline_ms) {
     int rc = fc_connection_check(feature);
     if (rc)
         return rc;
-    uint64_t deadline_ns = fc_after_ns(fc_now_ns(), deadline_ms * FC_NS_PER_MS);
-    fc_release_flush(feature, deadline_ns);
+    uint64_t deadline_ns = fc_deadline_ns(deadline_ms);
+    if (deadline_ms)
+        fc_release_flush(feature, deadline_ns);
     Fb__Drain drain = FB__DRAIN__INIT;
-    drain.deadline_ms = fc_left_ms(deadline_ns);
+    drain.deadline_ms = deadline_ms ? fc_left_ms(deadline_ns) : 0;
     struct fc_request request =
-        FC_REQUEST(.feature = feature, .what = "drain", .deadline_ms = drain.deadline_ms,
+        FC_REQUEST(.feature = feature, .what = "drain", .deadline_ns = deadline_ns,
+                   .grace_ms = deadline_ms ? FC_GRACE_MS : 0,
                    .expected = FB__CLIENT_REPLY__RESULT_DRAIN);
     request.message.op_case = FB__CLIENT_REQUEST__OP_DRAIN;
     request.message.drain = &drain;

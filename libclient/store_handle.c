@@ -21,6 +21,7 @@
 #include "clock.h"
 #include "error.h"
 #include "layout.h"
+#include "limit.h"
 #include "release.h"
 #include "request.h"
 
@@ -44,23 +45,13 @@ static int open_call(struct feature_store *store, struct fc_link *link, struct f
     return fc_fail_status(x->reply->status, x->reply->error, "open the store");
 }
 
-static void drop_reply(struct fc_exchange *x) {
-    if (x->reply)
-        fb__client_reply__free_unpacked(x->reply, NULL);
-    if (x->fd >= 0)
-        close(x->fd);
-    x->reply = NULL;
-    x->fd = -1;
-}
-
 static void close_handle(struct fc_link *link, uint32_t handle) {
     Fb__StoreClose store_close = FB__STORE_CLOSE__INIT;
     store_close.handle = handle;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_STORE_CLOSE;
     request.store_close = &store_close;
-    /* If the socket is full the handle goes with the session. */
-    (void)fc_link_note(link, &request);
+    fc_link_tell(link, &request);
 }
 
 /* Answers the challenge in x->reply; x then holds the StoreOpened. */
@@ -78,7 +69,7 @@ static int prove(struct feature_store *store, struct fc_link *link, const uint8_
                proof);
     auth_proof(store->key, AUTH_ROLE_ANSWERER, store->name, name_bytes, client_nonce, nonce.data,
                expected);
-    drop_reply(x);
+    fc_exchange_deinit(x);
     Fb__StoreProve store_prove = FB__STORE_PROVE__INIT;
     store_prove.store = store->name;
     store_prove.proof = (ProtobufCBinaryData){.data = proof, .len = sizeof proof};
@@ -131,21 +122,29 @@ static int share_mapping(struct feature_store *store, int fd, uint64_t bytes,
             *out = fc_mapping_ref(other->mapping);
             return FEATURE_OK;
         }
-    return fc_mapping_new(fd, bytes, store->write, out);
+    return fc_mapping_new(store->name, fd, bytes, store->write, out);
 }
 
 static int take_opened(struct feature_store *store, struct fc_link *link, struct fc_exchange *x) {
-    if (x->reply->result_case != FB__CLIENT_REPLY__RESULT_STORE_OPENED || x->fd < 0)
+    const Fb__StoreOpened *opened = x->reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_OPENED
+                                        ? x->reply->store_opened
+                                        : NULL;
+    if (opened && x->descriptor_lost) {
+        char what[96];
+        snprintf(what, sizeof what, "open store %s", store->name);
+        close_handle(link, opened->handle);
+        return fc_fail_descriptor(what, 0);
+    }
+    if (!opened || x->descriptor.fd < 0)
         return fc_fail(FEATURE_E_INTERNAL, "open store %s: the broker's answer has no arena",
                        store->name);
-    const Fb__StoreOpened *opened = x->reply->store_opened;
     if (opened->write != store->write) {
         close_handle(link, opened->handle);
         return fc_fail(FEATURE_E_INTERNAL, "open store %s: opened with other access than asked",
                        store->name);
     }
     struct fc_mapping *mapping;
-    int rc = share_mapping(store, x->fd, opened->arena_bytes, &mapping);
+    int rc = share_mapping(store, x->descriptor.fd, opened->arena_bytes, &mapping);
     if (rc) {
         close_handle(link, opened->handle);
         return rc;
@@ -154,14 +153,16 @@ static int take_opened(struct feature_store *store, struct fc_link *link, struct
     store->mapping = mapping;
     store->handle = opened->handle;
     store->epoch = link->epoch;
-    if (opened->settings)
+    if (opened->settings) {
         store->checksum = opened->settings->checksum;
+        store->max_reserve_ms = opened->settings->max_reserve_ms;
+    }
     return FEATURE_OK;
 }
 
 static int open_once(struct feature_store *store, uint64_t deadline_ns) {
     struct fc_link *link = store->feature->link;
-    struct fc_exchange exchange = {.deadline_ns = deadline_ns, .fd = -1};
+    struct fc_exchange exchange = {.deadline_ns = deadline_ns, .descriptor = {.fd = -1}};
     fc_link_ref(link);
     store->opening = true;
     int rc = ask(store, link, &exchange);
@@ -169,7 +170,7 @@ static int open_once(struct feature_store *store, uint64_t deadline_ns) {
         rc = take_opened(store, link, &exchange);
     if (!rc)
         fc_release_reopened(store, link->epoch, link->incarnation);
-    drop_reply(&exchange);
+    fc_exchange_deinit(&exchange);
     store->opening = false;
     pthread_cond_broadcast(&store->feature->changed);
     fc_link_unref(link);
@@ -200,6 +201,12 @@ int fc_store_ready(struct feature_store *store, uint64_t deadline_ns) {
 
 /* ---- life ---- */
 
+int fc_store_check(const struct feature_store *store) {
+    if (!store)
+        return fc_fail(FEATURE_E_INVALID, "no store was given: the handle is NULL");
+    return fc_connection_check(store->feature);
+}
+
 void fc_store_ref(struct feature_store *store) {
     atomic_fetch_add_explicit(&store->refs, 1, memory_order_relaxed);
 }
@@ -215,25 +222,22 @@ static void close_at_broker(struct feature_store *store) {
     struct fc_link *link = fc_connection_link(store->feature);
     if (!link || store->epoch != link->epoch)
         return;
-    if (fc_release_send(store))
-        fc_link_break(link, "a store was closed whose releases the broker does not read");
-    else
-        close_handle(link, store->handle);
+    fc_release_tell(store);
+    close_handle(link, store->handle);
+    fc_connection_settle(store->feature);
 }
 
 void fc_store_unref(struct feature_store *store) {
     if (atomic_fetch_sub_explicit(&store->refs, 1, memory_order_acq_rel) != 1)
         return;
     struct feature *feature = store->feature;
-    if (fc_connection_forked(feature)) {
-        /* One thread, a lock that may be held for ever, and a session that is the parent's. */
-        unlink_store(store);
-    } else {
-        pthread_mutex_lock(&feature->lock);
-        unlink_store(store);
+    bool forked = fc_connection_forked(feature);
+    if (!fc_connection_lock(feature))
+        return;
+    unlink_store(store);
+    if (!forked)
         close_at_broker(store);
-        pthread_mutex_unlock(&feature->lock);
-    }
+    pthread_mutex_unlock(&feature->lock);
     fc_mapping_unref(store->mapping);
     sodium_free(store->key);
     free(store->releases);
@@ -269,15 +273,26 @@ static int check_name(const char *name) {
     return wrong ? fc_fail(FEATURE_E_INVALID, "store name '%.80s' %s", name, wrong) : FEATURE_OK;
 }
 
+static int check_secret(const void *secret, size_t secret_bytes) {
+    if (!secret && secret_bytes)
+        return fc_fail(FEATURE_E_INVALID, "the secret is NULL, and has a length of %zu bytes",
+                       secret_bytes);
+    return FEATURE_OK;
+}
+
 int feature_store_open(struct feature *feature, const char *name,
                        const struct feature_open_options *options, struct feature_store **out) {
     struct feature_open_options known;
     struct feature_store *store = NULL;
+    FC_NEEDS(name);
+    FC_NEEDS(out);
     int rc = fc_connection_check(feature);
     if (!rc)
         rc = fc_options_read(&known, sizeof known, options, "feature_open_options");
     if (!rc)
         rc = check_name(name);
+    if (!rc)
+        rc = check_secret(known.secret, known.secret_bytes);
     if (!rc)
         rc = new_store(feature, name, &known, &store);
     if (rc)
@@ -303,14 +318,12 @@ void feature_store_close(struct feature_store *store) {
 }
 
 static struct feature_store *find_open(struct feature *feature) {
-    bool forked = fc_connection_forked(feature);
-    if (!forked)
-        pthread_mutex_lock(&feature->lock);
+    if (!fc_connection_lock(feature))
+        return NULL;
     struct feature_store *store = feature->stores;
     while (store && !store->open)
         store = store->next;
-    if (!forked)
-        pthread_mutex_unlock(&feature->lock);
+    pthread_mutex_unlock(&feature->lock);
     return store;
 }
 
@@ -324,6 +337,13 @@ bool fc_store_checksums(struct feature_store *store) {
     bool checksums = store->checksum != FB__CHECKSUM_POLICY__NEVER;
     pthread_mutex_unlock(&store->feature->lock);
     return checksums;
+}
+
+uint64_t fc_store_reserve_ns(struct feature_store *store) {
+    pthread_mutex_lock(&store->feature->lock);
+    uint64_t max_ms = store->max_reserve_ms;
+    pthread_mutex_unlock(&store->feature->lock);
+    return max_ms && max_ms < FC_NEVER_NS / FC_NS_PER_MS ? max_ms * FC_NS_PER_MS : FC_NEVER_NS;
 }
 
 /* ---- create and drop ---- */
@@ -342,9 +362,14 @@ static void fill_settings(Fb__StoreSettings *settings,
 int feature_store_create(struct feature *feature, const char *name,
                          const struct feature_store_options *options) {
     struct feature_store_options known;
-    int rc = fc_options_read(&known, sizeof known, options, "feature_store_options");
+    FC_NEEDS(name);
+    int rc = fc_connection_check(feature);
+    if (!rc)
+        rc = fc_options_read(&known, sizeof known, options, "feature_store_options");
     if (!rc)
         rc = check_name(name);
+    if (!rc)
+        rc = check_secret(known.secret, known.secret_bytes);
     if (rc)
         return rc;
     uint8_t key[AUTH_KEY_BYTES];
@@ -368,7 +393,10 @@ int feature_store_create(struct feature *feature, const char *name,
 }
 
 int feature_store_drop(struct feature *feature, const char *name) {
-    int rc = check_name(name);
+    FC_NEEDS(name);
+    int rc = fc_connection_check(feature);
+    if (!rc)
+        rc = check_name(name);
     if (rc)
         return rc;
     Fb__StoreDrop drop = FB__STORE_DROP__INIT;

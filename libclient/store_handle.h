@@ -31,6 +31,7 @@ struct feature_store {
     uint32_t handle;
     struct fc_mapping *mapping;
     Fb__ChecksumPolicy checksum;
+    uint64_t max_reserve_ms;     /* 0 = reservations do not end by themselves */
     struct fc_release *releases; /* not known to have arrived; oldest first */
     size_t release_count, release_room;
 };
@@ -38,11 +39,15 @@ struct feature_store {
 /* With the lock held, returns with it held. FEATURE_OK: the link works and the store is open on it.
  */
 int fc_store_ready(struct feature_store *store, uint64_t deadline_ns);
+/* FEATURE_OK, or FEATURE_E_INVALID with a sentence: see fc_connection_check(). */
+int fc_store_check(const struct feature_store *store);
 void fc_store_ref(struct feature_store *store);
 void fc_store_unref(struct feature_store *store);
 /* Closes what the application left open. */
 void fc_store_close_all(struct feature *feature);
 /* True if tensors put into this store get checksums. */
 bool fc_store_checksums(struct feature_store *store);
+/* For how long a reservation made now may be written to, nanoseconds; FC_NEVER_NS = for ever. */
+uint64_t fc_store_reserve_ns(struct feature_store *store);
 
 #endif

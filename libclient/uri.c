@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "limit.h"
 #include "ref.h"
 
 #define SCHEME "feature://"
@@ -39,6 +40,9 @@ static void encode(const char *text, char *out) {
 int feature_ref_to_uri(const struct feature_ref *ref, char *buffer, size_t room,
                        size_t *bytes_out) {
     char uri[URI_BYTES_MAX], sample[3 * LAYOUT_ID_BYTES_MAX + 1], incarnation[40] = "";
+    FC_NEEDS(ref);
+    FC_NEEDS(bytes_out);
+    FC_NEEDS(buffer || !room);
     encode(ref->sample_id, sample);
     if (ref->incarnation)
         snprintf(incarnation, sizeof incarnation, "&incarnation=%" PRIu64, ref->incarnation);
@@ -140,7 +144,7 @@ static const char *parse(char *uri, struct feature_ref **out) {
         return wrong;
     struct feature_ref *ref = fc_ref_new(uri, sample);
     if (!ref)
-        return "does not fit into memory";
+        return fc_wrong_memory;
     fc_ref_set_home(ref, query.generation, query.home, query.incarnation);
     *out = ref;
     return NULL;
@@ -149,6 +153,8 @@ static const char *parse(char *uri, struct feature_ref **out) {
 int feature_ref_from_uri(const char *uri, struct feature_ref **out) {
     char copy[URI_BYTES_MAX];
     const size_t scheme_bytes = sizeof SCHEME - 1;
+    FC_NEEDS(uri);
+    FC_NEEDS(out);
     if (strncmp(uri, SCHEME, scheme_bytes))
         return fc_fail(FEATURE_E_INVALID, "'%.100s' does not begin with " SCHEME, uri);
     if (strlen(uri) >= sizeof copy)
@@ -156,5 +162,7 @@ int feature_ref_from_uri(const char *uri, struct feature_ref **out) {
                        sizeof copy - 1);
     memcpy(copy, uri, strlen(uri) + 1);
     const char *wrong = parse(copy + scheme_bytes, out);
+    if (wrong == fc_wrong_memory)
+        return fc_fail_memory("read a ref");
     return wrong ? fc_fail(FEATURE_E_INVALID, "'%.300s' %s", uri, wrong) : FEATURE_OK;
 }

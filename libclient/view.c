@@ -6,12 +6,17 @@
 #include "view.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "error.h"
+#include "limit.h"
 #include "release.h"
 #include "socket.h"
+
+#define LOOK_NS (1000 * FC_NS_PER_MS) /* to find out whether a broker is there */
 
 /* The ref of what came: the one asked with, when that has all, else made from the answer. */
 static const char *make_ref(const struct fc_request *request, const Fb__GetResult *result,
@@ -29,7 +34,7 @@ static const char *make_ref(const struct fc_request *request, const Fb__GetResul
         return "its home's name is not valid";
     struct feature_ref *ref = fc_ref_new(request->store->name, sample_id);
     if (!ref)
-        return "out of memory";
+        return fc_wrong_memory;
     fc_ref_set_home(ref, result->generation, home, incarnation);
     const char *wrong = fc_ref_set_spec(ref, result->spec.data, result->spec.len);
     if (!wrong)
@@ -57,14 +62,15 @@ int fc_view_new(const struct fc_request *request, const Fb__GetResult *result,
                 const struct feature_ref *known, const char *sample_id, struct feature_view **out) {
     struct feature_ref *ref = NULL;
     struct feature_view *view = malloc(sizeof *view);
-    const char *wrong = view ? make_ref(request, result, known, sample_id, &ref) : "out of memory";
+    const char *wrong = view ? make_ref(request, result, known, sample_id, &ref) : fc_wrong_memory;
     if (!wrong)
         wrong = check_grant(request, result, ref);
     if (wrong) {
         feature_ref_free(ref);
         free(view);
-        return fc_fail(FEATURE_E_INTERNAL, "get sample %s: the broker's answer was refused: %s",
-                       sample_id, wrong);
+        char what[LAYOUT_ID_BYTES_MAX + 64];
+        snprintf(what, sizeof what, "get sample %s: the broker's answer was refused", sample_id);
+        return fc_fail_wrong(FEATURE_E_INTERNAL, what, wrong);
     }
     fc_store_ref(request->store);
     *view = (struct feature_view){
@@ -123,34 +129,67 @@ void fc_view_end(struct feature_view *view, enum feature_how how, bool corrupt) 
 }
 
 const struct feature_ref *feature_view_ref(const struct feature_view *view) {
-    return view->ref;
+    return view ? view->ref : NULL;
 }
 
 const void *feature_view_data(const struct feature_view *view, uint32_t tensor) {
+    if (!view)
+        return NULL;
     const struct layout *layout = &view->ref->layout;
     return tensor < layout->tensor_count ? view->extent + layout->offset_bytes[tensor] : NULL;
 }
 
 int feature_view_find(const struct feature_view *view, const char *tensor_name) {
-    for (uint32_t i = 0; i < view->ref->layout.tensor_count; i++)
+    for (uint32_t i = 0; view && tensor_name && i < view->ref->layout.tensor_count; i++)
         if (!strcmp(view->ref->tensors[i].name, tensor_name))
             return (int)i;
     return -1;
 }
 
+/* With the lock held: a lease ends with its connection. LOST is said only where the broker is
+ * known, or has every appearance, to be gone. */
+static int check_lease(const struct feature_view *view) {
+    struct feature *feature = view->store->feature;
+    const char *sample_id = view->ref->sample_id;
+    const struct fc_link *link = fc_connection_link(feature);
+    if (link && link->epoch == view->epoch && !fc_socket_ended(link->socket.fd))
+        return FEATURE_OK;
+    if (feature->closed)
+        return fc_fail(FEATURE_E_LOST,
+                       "the lease on sample %s ended with the connection that granted it: it was "
+                       "closed by this process",
+                       sample_id);
+    if (link && fc_socket_ended(link->socket.fd))
+        fc_link_break(feature->link, "the broker closed it");
+    if (fc_connection_gone(feature, fc_after_ns(fc_now_ns(), LOOK_NS)))
+        return fc_fail(FEATURE_E_LOST,
+                       "the lease on sample %s ended with the connection that granted it, and its "
+                       "broker is not there: %s",
+                       sample_id, feature->why);
+    link = fc_connection_link(feature);
+    if (link && link->incarnation != view->incarnation)
+        return fc_fail(FEATURE_E_LOST,
+                       "the lease on sample %s ended with the broker that granted it, which has "
+                       "been replaced by another",
+                       sample_id);
+    return fc_fail(
+        FEATURE_E_UNAVAILABLE,
+        "the lease on sample %s ended with the connection that granted it%s%s; its bytes "
+        "may be replaced: get it again",
+        sample_id, link ? ", though its broker lives" : ": no answer from its broker: ",
+        link ? "" : feature->why);
+}
+
 int feature_view_check(const struct feature_view *view) {
+    FC_NEEDS(view);
     struct feature *feature = view->store->feature;
     int rc = fc_connection_check(feature);
     if (rc)
         return rc;
     pthread_mutex_lock(&feature->lock);
-    const struct fc_link *link = fc_connection_link(feature);
-    bool holds = link && link->epoch == view->epoch && !fc_socket_ended(link->fd);
+    rc = check_lease(view);
     pthread_mutex_unlock(&feature->lock);
-    return holds ? FEATURE_OK
-                 : fc_fail(FEATURE_E_LOST,
-                           "the lease on sample %s ended with the connection that granted it",
-                           view->ref->sample_id);
+    return rc;
 }
 
 int feature_release(struct feature_view *view, enum feature_how how) {
@@ -172,6 +211,10 @@ static size_t release_run(struct feature_view **views, size_t count, enum featur
 
 int feature_release_batch(struct feature_view **views, size_t count, enum feature_how how) {
     int rc = FEATURE_OK;
+    FC_NEEDS(views || !count);
+    if (how != FEATURE_RETURNED && how != FEATURE_CONSUMED)
+        return fc_fail(FEATURE_E_INVALID, "%s: how is %d, neither returned nor consumed", __func__,
+                       (int)how);
     for (size_t first = 0, run; first < count; first += run) {
         run = 1;
         if (!views[first])

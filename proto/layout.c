@@ -5,63 +5,72 @@
 #include <stdbool.h>
 #include <string.h>
 
-uint32_t layout_dtype_bytes(Fb__Dtype dtype) {
+#include "text.h"
+
+uint32_t layout_dtype_bits(Fb__Dtype dtype) {
     switch (dtype) {
+    case FB__DTYPE__F4:
+        return 4;
+    case FB__DTYPE__F6_E2M3:
+    case FB__DTYPE__F6_E3M2:
+        return 6;
     case FB__DTYPE__BOOL:
     case FB__DTYPE__U8:
     case FB__DTYPE__I8:
     case FB__DTYPE__F8_E4M3:
     case FB__DTYPE__F8_E5M2:
-        return 1;
+    case FB__DTYPE__F8_E8M0:
+    case FB__DTYPE__F8_E4M3FNUZ:
+    case FB__DTYPE__F8_E5M2FNUZ:
+        return 8;
     case FB__DTYPE__U16:
     case FB__DTYPE__I16:
     case FB__DTYPE__F16:
     case FB__DTYPE__BF16:
-        return 2;
+        return 16;
     case FB__DTYPE__U32:
     case FB__DTYPE__I32:
     case FB__DTYPE__F32:
-        return 4;
+        return 32;
     case FB__DTYPE__U64:
     case FB__DTYPE__I64:
     case FB__DTYPE__F64:
-        return 8;
+    case FB__DTYPE__C64:
+        return 64;
     default:
         return 0;
     }
 }
 
-/* Length of the UTF-8 sequence at s (RFC 3629: no overlong forms, no surrogates), 0 if malformed.
- */
-static size_t utf8_length(const unsigned char *s) {
-    if (s[0] < 0x80)
-        return 1;
-    size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-    if (s[0] < 0xc2 || s[0] > 0xf4)
-        return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return length;
+const char *layout_tensor_bytes(Fb__Dtype dtype, const uint64_t *shape, size_t rank,
+                                uint64_t *bytes_out) {
+    uint64_t bits = layout_dtype_bits(dtype), elements = 1;
+    if (!bits)
+        return "a tensor's dtype is unknown";
+    if (rank > LAYOUT_RANK_MAX)
+        return "a tensor has more than 8 dimensions";
+    for (size_t i = 0; i < rank; i++)
+        if (__builtin_mul_overflow(elements, shape[i], &elements))
+            return "a tensor's shape overflows 64 bits";
+    if (__builtin_mul_overflow(bits, elements, &bits))
+        return "a tensor's shape overflows 64 bits";
+    if (bits % 8)
+        return "a tensor's elements of less than a byte do not fill its last byte";
+    *bytes_out = bits / 8;
+    return NULL;
 }
 
 static const char *check_text(const char *text) {
-    const unsigned char *s = (const unsigned char *)text;
-    if (!*s)
+    size_t bytes = strlen(text);
+    if (!bytes)
         return "is empty";
-    if (strlen(text) > LAYOUT_ID_BYTES_MAX)
+    if (bytes > LAYOUT_ID_BYTES_MAX)
         return "is longer than 128 bytes";
-    while (*s) {
-        size_t length = utf8_length(s);
-        if (!length)
-            return "is not valid UTF-8";
-        if (length == 1 && iscntrl(*s))
+    if (!text_is_utf8(text, bytes))
+        return "is not valid UTF-8";
+    for (const char *s = text; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f)
             return "has a control character";
-        s += length;
-    }
     return NULL;
 }
 
@@ -82,20 +91,21 @@ const char *layout_check_name(const char *name) {
     return NULL;
 }
 
+const char *layout_check_tensor_name(const char *name) {
+    return strcmp(name, LAYOUT_NAME_RESERVED) == 0
+               ? "is reserved: a safetensors file has its metadata there"
+               : check_text(name);
+}
+
 static const char *check_tensor(const Fb__TensorSpec *tensor) {
-    uint64_t bytes = layout_dtype_bytes(tensor->dtype);
-    if (check_text(tensor->name))
-        return "a tensor's name is empty, longer than 128 bytes, or not printable UTF-8";
-    if (!bytes)
-        return "a tensor's dtype is unknown";
-    if (tensor->n_shape > LAYOUT_RANK_MAX)
-        return "a tensor has more than 8 dimensions";
-    for (size_t i = 0; i < tensor->n_shape; i++)
-        if (__builtin_mul_overflow(bytes, tensor->shape[i], &bytes))
-            return "a tensor's shape overflows 64 bits";
-    if (bytes != tensor->bytes)
+    uint64_t bytes;
+    if (layout_check_tensor_name(tensor->name))
+        return "a tensor's name is empty, longer than 128 bytes, not printable UTF-8, or "
+               "__metadata__, which is reserved";
+    const char *wrong = layout_tensor_bytes(tensor->dtype, tensor->shape, tensor->n_shape, &bytes);
+    if (!wrong && bytes != tensor->bytes)
         return "a tensor's bytes differ from shape times element size";
-    return NULL;
+    return wrong;
 }
 
 static bool name_repeats(const Fb__SampleSpec *spec, size_t index) {

@@ -17,8 +17,6 @@
 #include "frame.h"
 #include "state.h"
 
-#define ATTACHMENTS_MAX 256u
-
 static bool listed(const struct config_ids *list, uint32_t id) {
     for (uint32_t i = 0; i < list->count; i++)
         if (list->ids[i] == id)
@@ -35,16 +33,17 @@ static void deny(struct broker_session *session, uint32_t request_id, bool wants
                  const char *store, const char *what) {
     char sentence[SENTENCE_BYTES];
     snprintf(sentence, sizeof sentence, "store %s: %s", store, what);
-    log_warning("%s: denied: %s", session->name, sentence);
+    log_limited(LOG_LEVEL_WARNING, session->credentials.uid, "%s: denied: %s", session->name,
+                sentence);
     call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED, sentence);
 }
 
 /* ---- greeting ---- */
 
 static void describe_session(struct broker_session *session, const char *client_name) {
-    char clean[48];
+    char *clean = session->client_name;
     size_t n = 0;
-    for (const char *s = client_name; *s && n + 1 < sizeof clean; s++)
+    for (const char *s = client_name; *s && n + 1 < sizeof session->client_name; s++)
         clean[n++] = (*s > ' ' && *s < 0x7f) ? *s : '_';
     clean[n] = '\0';
     snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u %s",
@@ -57,10 +56,13 @@ static void fill_limits(const struct config *config, Fb__Limits *limits) {
     limits->frame_bytes = FRAME_CLIENT_BYTES_MAX;
     limits->inline_bytes = FRAME_INLINE_BYTES_MAX;
     limits->batch_items = FRAME_BATCH_ITEMS_MAX;
-    limits->leases = config->max_leases_per_session;
-    limits->reservations = config->max_reservations_per_session;
-    limits->queued_bytes = config->max_queued_bytes_per_session;
-    limits->requests_in_flight = config->max_requests_per_session;
+    const uint64_t *of = config->limits.of[ACCOUNT_SESSION];
+    limits->leases = (uint32_t)of[CHARGE_LEASES];
+    limits->reservations = (uint32_t)of[CHARGE_RESERVATIONS];
+    limits->queued_bytes = of[CHARGE_QUEUED_BYTES];
+    limits->requests_in_flight = (uint32_t)of[CHARGE_REQUESTS];
+    limits->handles = (uint32_t)of[CHARGE_HANDLES];
+    limits->waits = (uint32_t)of[CHARGE_WAITS];
 }
 
 bool access_hello(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -104,45 +106,59 @@ bool access_hello(struct broker_session *session, uint32_t request_id, bool want
 
 /* ---- opening ---- */
 
-/* Index of a new attachment, or -1 with a sentence. */
-static int attach(struct broker_session *session, struct space *space, bool write,
-                  const char **why) {
-    const struct config *config = session->broker->config;
+/* Index of a free attachment, -1 = no memory. */
+static int free_attachment(struct broker_session *session) {
     uint32_t index = 0;
     while (index < session->attachment_count && session->attachments[index].space)
         index++;
-    if (index == ATTACHMENTS_MAX) {
-        *why = "this session has 256 stores open already: close one";
+    if (index < session->attachment_count)
+        return (int)index;
+    struct attachment *grown = realloc(session->attachments, (index + 1) * sizeof *grown);
+    if (!grown)
         return -1;
-    }
-    if (index == session->attachment_count) {
-        struct attachment *grown = realloc(session->attachments, (index + 1) * sizeof *grown);
-        if (!grown) {
-            *why = "the broker is out of memory";
-            return -1;
-        }
-        session->attachments = grown;
-        session->attachments[session->attachment_count++] = (struct attachment){0};
-    }
-    struct store_limits limits = {config->max_leases_per_session,
-                                  config->max_reservations_per_session,
-                                  config->max_queued_bytes_per_session};
-    uint32_t holder;
-    if (store_holder_open(space->store, session->id, &limits, &holder) != STORE_OK) {
-        *why = "it has as many sessions as it can hold (4096): close some";
-        return -1;
-    }
-    session->attachments[index] = (struct attachment){space, holder, write};
+    session->attachments = grown;
+    session->attachments[session->attachment_count++] = (struct attachment){0};
     return (int)index;
+}
+
+/* Index of a new attachment, or -1 with a sentence. */
+static int attach(struct broker_session *session, struct space *space, bool write,
+                  char why[SENTENCE_BYTES]) {
+    struct charge_refusal full;
+    uint32_t holder;
+    if (!account_has_room(session->account, CHARGE_HANDLES, 1, &full)) {
+        account_sentence(why, SENTENCE_BYTES, &full);
+        return -1;
+    }
+    int index = free_attachment(session);
+    if (index < 0) {
+        snprintf(why, SENTENCE_BYTES, "the broker is out of memory");
+        return -1;
+    }
+    if (store_holder_open(space->store, session->id, session->account, &holder) != STORE_OK) {
+        snprintf(why, SENTENCE_BYTES,
+                 "as many handles of it are open as max_sessions and max_handles_per_session "
+                 "allowed when it was made");
+        return -1;
+    }
+    account_add(session->account, CHARGE_HANDLES, 1);
+    session->attachments[index] = (struct attachment){space, holder, write};
+    return index;
+}
+
+void session_detach(struct broker_session *session, struct attachment *attachment) {
+    store_holder_close(attachment->space->store, attachment->holder, session->broker->now_ns);
+    account_release(session->account, CHARGE_HANDLES, 1);
+    attachment->space = NULL;
 }
 
 static void opened(struct broker_session *session, uint32_t request_id, struct space *space,
                    bool write, const uint8_t *proof) {
-    const char *why = NULL;
-    int index = attach(session, space, write, &why);
+    char why[SENTENCE_BYTES];
+    int index = attach(session, space, write, why);
     if (index < 0) {
-        char sentence[SENTENCE_BYTES];
-        snprintf(sentence, sizeof sentence, "store %s: %s", space->name, why);
+        char sentence[SENTENCE_BYTES + 96];
+        snprintf(sentence, sizeof sentence, "store %s: %s: close one", space->name, why);
         call_reply_simple(session, request_id, true, FB__STATUS__FULL, sentence);
         return;
     }
@@ -243,8 +259,7 @@ bool access_store_close(struct broker_session *session, uint32_t request_id, boo
                               "store %s was closed by this session", call->space->name);
             call_begun(call);
         }
-        store_holder_close(attachment->space->store, attachment->holder, session->broker->now_ns);
-        attachment->space = NULL;
+        session_detach(session, attachment);
     }
     call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
     return true;
@@ -308,8 +323,18 @@ static Fb__Status create(struct broker_session *session, const Fb__StoreCreate *
             space->name);
         return FB__STATUS__EXISTS;
     }
+    struct account *user = session->account->parent;
+    struct charge_refusal full;
+    if (!account_has_room(user, CHARGE_STORES, 1, &full)) {
+        account_sentence(sentence, SENTENCE_BYTES, &full);
+        return FB__STATUS__FULL;
+    }
     int result = space_create(broker, &wanted, asked->key.len ? asked->key.data : NULL, &space,
                               sentence, SENTENCE_BYTES);
+    if (!result) {
+        space->creator = user;
+        account_add(user, CHARGE_STORES, 1);
+    }
     return !result ? FB__STATUS__OK : result == -EINVAL ? FB__STATUS__INVALID : FB__STATUS__FULL;
 }
 

@@ -3,6 +3,7 @@
  * The broker as a whole: sessions, the pump that moves everything on after each batch of events,
  * and its making and unmaking.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,8 @@ int broker_new(const struct broker_options *options, struct broker **out) {
         broker->options.landed_grain_bytes = LANDED_GRAIN_BYTES_DEFAULT;
     broker->config = options->config;
     broker->account.limit_bytes = options->config->max_resident_bytes;
+    broker->limits = options->config->limits;
+    accounts_init(broker);
     TAILQ_INIT(&broker->sessions);
     TAILQ_INIT(&broker->askings);
     TAILQ_INIT(&broker->fetches);
@@ -89,6 +92,7 @@ void broker_free(struct broker *broker) {
             space_free(broker, &broker->spaces[i]);
     free(broker->remote_leases.slots);
     free(broker->remote_leases.ended);
+    accounts_deinit(broker);
     free(broker);
 }
 
@@ -120,6 +124,7 @@ const struct directory_events broker_directory_events = {
     .node_down = nodes_on_down,
     .fenced = nodes_on_fenced,
     .reconcile = reconcile,
+    .name_taken = twin_on_name_taken,
 };
 
 /* ---- the pump ---- */
@@ -171,9 +176,22 @@ static bool pump_stores(struct broker *broker) {
     return moved;
 }
 
-static void collect(struct broker *broker) {
+static void log_ended_reservations(struct space *space) {
+    struct store_totals totals;
+    char bound[32];
+    store_totals(space->store, &totals);
+    if (totals.reserves_ended != space->reserves_ended_logged)
+        log_warning("store %s: %llu reservations ended after max_reserve = %s without a commit",
+                    space->name,
+                    (unsigned long long)(totals.reserves_ended - space->reserves_ended_logged),
+                    log_duration(space->settings.max_reserve_ms, bound));
+    space->reserves_ended_logged = totals.reserves_ended;
+}
+
+/* True when it was time for it: dropped stores may be freed too, once their effects are out. */
+static bool collect(struct broker *broker) {
     if (broker->gc_ns > broker->now_ns)
-        return;
+        return false;
     broker->gc_ns = broker->now_ns + broker->config->gc_interval_ms * NS_PER_MS;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
@@ -184,8 +202,10 @@ static void collect(struct broker *broker) {
         if (freed)
             log_info("store %s: gc freed %u samples older than %llu ms", space->name, freed,
                      (unsigned long long)space->settings.max_hold_ms);
+        if (space->used)
+            log_ended_reservations(space);
     }
-    spaces_reap(broker);
+    return true;
 }
 
 void broker_pump(struct broker *broker, uint64_t now_ns) {
@@ -194,7 +214,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
         broker->started_ns = now_ns;
     peers_tick(broker->peers, now_ns);
     calls_expire(broker, now_ns);
-    collect(broker);
+    bool reap = collect(broker);
     /* What one effect sets free may let another go on; bounded, the rest comes with the next turn.
      */
     for (uint32_t round = 0; round < PUMP_ROUNDS_MAX; round++) {
@@ -203,6 +223,9 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
             broker->directory->ops->next_deadline_ns(broker->directory) > now_ns)
             break;
     }
+    if (reap)
+        spaces_reap(broker);
+    twin_pump(broker);
     publishings_pump(broker, now_ns);
     sweep_pump(broker, now_ns);
     held_checks_pump(broker, now_ns);
@@ -222,6 +245,7 @@ uint64_t broker_next_deadline_ns(const struct broker *broker) {
     next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
     next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
     next_ns = earlier(next_ns, publishings_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, twin_next_deadline_ns(broker));
     next_ns = earlier(next_ns, sweep_next_deadline_ns(broker));
     next_ns = earlier(next_ns, held_checks_next_deadline_ns(broker));
     bool collects = false;
@@ -241,6 +265,13 @@ void broker_begin_drain(struct broker *broker) {
     broker->draining = true;
 }
 
+static bool has_effects(const struct broker *broker) {
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used && store_has_effect(broker->spaces[i].store))
+            return true;
+    return false;
+}
+
 static void add_totals(const struct broker *broker, struct store_totals *sum) {
     *sum = (struct store_totals){0};
     for (uint32_t i = 0; i < broker->space_end; i++) {
@@ -256,7 +287,7 @@ static void add_totals(const struct broker *broker, struct store_totals *sum) {
 bool broker_is_idle(const struct broker *broker) {
     struct store_totals sum;
     add_totals(broker, &sum);
-    return !sum.leases && !sum.reservations && !broker->release_pending &&
+    return !sum.leases && !sum.reservations && !broker->release_pending && !has_effects(broker) &&
            !broker->directory->ops->pending(broker->directory);
 }
 
@@ -285,6 +316,7 @@ void broker_reconfigure(struct broker *broker, const struct config *config) {
     broker->config = config;
     broker->options.config = config;
     broker->account.limit_bytes = config->max_resident_bytes;
+    broker->limits = config->limits;
     for (size_t i = 0; i < config->store_count; i++) {
         const struct config_store *store = &config->stores[i];
         struct space *space = space_find(broker, store->name);
@@ -295,6 +327,7 @@ void broker_reconfigure(struct broker *broker, const struct config *config) {
         space->settings.policy = (Fb__Policy)store->policy;
         space->settings.readers = store->readers;
         space->settings.max_hold_ms = store->max_hold_ms;
+        space_set_bounds(space, store);
         store_set_policy(space->store, (enum store_policy)store->policy, store->readers,
                          store->max_hold_ms * NS_PER_MS);
     }
@@ -311,25 +344,74 @@ static bool is_admin(const struct config *config, uid_t uid) {
     return false;
 }
 
+/* Some sessions are kept for admins, so that whoever has to look after a full broker gets in. */
+static uint32_t reserved_for_admins(const struct config *config) {
+    return config->admin_sessions < config->max_sessions / 2 ? config->admin_sessions
+                                                             : config->max_sessions / 2;
+}
+
+/* False: *why says which limit. */
+static bool admits_session(const struct broker *broker, const struct account *user, bool admin,
+                           char *why, size_t why_bytes) {
+    const struct config *config = broker->config;
+    uint32_t others = broker->session_count - broker->admin_count;
+    uint32_t reserved = reserved_for_admins(config);
+    uint32_t per_user =
+        config->max_sessions_per_user ? config->max_sessions_per_user : config->max_sessions / 2;
+    if (broker->session_count >= config->max_sessions)
+        snprintf(why, why_bytes,
+                 "max_sessions = %u clients are connected already: featurectl sessions shows whose",
+                 config->max_sessions);
+    else if (!admin && others >= config->max_sessions - reserved)
+        snprintf(why, why_bytes,
+                 "max_sessions = %u, of which admin_sessions = %u are kept for admins: all others "
+                 "are connected already; featurectl sessions shows whose",
+                 config->max_sessions, reserved);
+    else if (!admin && user->used[CHARGE_SESSIONS] >= (per_user ? per_user : 1))
+        snprintf(why, why_bytes,
+                 "max_sessions_per_user = %u: user %llu has %llu sessions already: close some",
+                 per_user, (unsigned long long)user->number,
+                 (unsigned long long)user->used[CHARGE_SESSIONS]);
+    else
+        return true;
+    return false;
+}
+
+static uint64_t moment_ns(const struct broker *broker) {
+    return broker->options.clock_ns ? broker->options.clock_ns(broker->options.owner)
+                                    : broker->now_ns;
+}
+
 struct broker_session *broker_session_open(struct broker *broker,
                                            const struct broker_client_ops *ops, void *client,
-                                           const struct broker_credentials *credentials) {
-    if (broker->session_count >= broker->config->max_sessions)
-        return NULL;
+                                           const struct broker_credentials *credentials, char *why,
+                                           size_t why_bytes) {
     struct broker_session *session = calloc(1, sizeof *session);
-    if (!session)
+    struct account *account =
+        session ? accounts_session(broker, broker->next_owner + 1, credentials->uid) : NULL;
+    bool admin = is_admin(broker->config, credentials->uid);
+    snprintf(why, why_bytes, "the broker is out of memory");
+    if (!account || !admits_session(broker, account->parent, admin, why, why_bytes)) {
+        if (account)
+            accounts_unhold(broker, account);
+        free(session);
         return NULL;
+    }
     session->broker = broker;
     session->id = ++broker->next_owner;
     session->ops = ops;
     session->client = client;
     session->credentials = *credentials;
-    session->admin = is_admin(broker->config, credentials->uid);
+    session->admin = admin;
+    session->account = account;
+    session->opened_ns = session->last_ns = moment_ns(broker);
+    account_add(account, CHARGE_SESSIONS, 1);
     TAILQ_INIT(&session->calls);
     snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u",
              (unsigned long long)session->id, (int)credentials->pid, credentials->uid);
     TAILQ_INSERT_TAIL(&broker->sessions, session, link);
     broker->session_count++;
+    broker->admin_count += admin;
     return session;
 }
 
@@ -339,10 +421,14 @@ void broker_session_close(struct broker_session *session, uint64_t now_ns) {
     calls_abandon(session);
     for (uint32_t i = 0; i < session->attachment_count; i++)
         if (session->attachments[i].space)
-            store_holder_close(session->attachments[i].space->store, session->attachments[i].holder,
-                               broker->now_ns);
+            session_detach(session, &session->attachments[i]);
     TAILQ_REMOVE(&broker->sessions, session, link);
     broker->session_count--;
+    broker->admin_count -= session->admin;
+    account_release(session->account, CHARGE_SESSIONS, 1);
+    for (enum charge charge = 0; charge < CHARGES; charge++) /* acks alone outlive a session */
+        assert(charge == CHARGE_PENDING_ENDS || !session->account->used[charge]);
+    accounts_unhold(broker, session->account);
     free(session->attachments);
     free(session);
 }
@@ -374,6 +460,7 @@ static request_fn *const requests[] = {
     [FB__CLIENT_REQUEST__OP_EVENTS] = steer_events,
     [FB__CLIENT_REQUEST__OP_INDEX_LIST] = index_list,
     [FB__CLIENT_REQUEST__OP_INDEX_CHECK] = index_check,
+    [FB__CLIENT_REQUEST__OP_SESSIONS] = list_sessions,
 };
 
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -383,6 +470,7 @@ bool broker_session_request(struct broker_session *session, uint32_t request_id,
     size_t op = (size_t)request->op_case;
     broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
     broker->request_count++;
+    session->last_ns = broker->now_ns;
     *why = NULL;
     if (op >= sizeof requests / sizeof *requests || !requests[op]) {
         *why = "an unknown request";
@@ -394,13 +482,9 @@ bool broker_session_request(struct broker_session *session, uint32_t request_id,
     }
     for (size_t i = 0; i < request->n_releases; i++)
         get_release_batch(session, request->releases[i]);
-    if (session->call_count >= broker->config->max_requests_per_session) {
-        char sentence[SENTENCE_BYTES];
-        snprintf(sentence, sizeof sentence,
-                 "this session has max_requests_per_session = %u requests waiting: wait for an "
-                 "answer first",
-                 broker->config->max_requests_per_session);
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__FULL, sentence);
+    struct charge_refusal full;
+    if (!account_has_room(session->account, CHARGE_REQUESTS, 1, &full)) {
+        call_refuse(session, request_id, wants_reply, &full, "wait for an answer first");
         return true;
     }
     return requests[op](session, request_id, wants_reply, request, payload, payload_bytes, why);
@@ -408,6 +492,10 @@ bool broker_session_request(struct broker_session *session, uint32_t request_id,
 
 const char *broker_session_name(const struct broker_session *session) {
     return session->name;
+}
+
+struct account *broker_session_account(const struct broker_session *session) {
+    return session->account;
 }
 
 uint64_t broker_session_id(const struct broker_session *session) {
@@ -425,4 +513,14 @@ const char *broker_owner_name(const struct broker *broker, uint64_t owner, char 
             return asking->name;
     snprintf(out, 160, "session %llu, ended", (unsigned long long)owner);
     return out;
+}
+
+bool broker_owner_uid(const struct broker *broker, uint64_t owner, uint32_t *uid_out) {
+    const struct broker_session *session;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->id == owner)
+            break;
+    if (session)
+        *uid_out = session->credentials.uid;
+    return session;
 }

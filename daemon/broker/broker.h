@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include "arena.h"
+#include "charges.h"
 #include "client.pb-c.h"
 #include "config.h"
 #include "directory.h"
@@ -31,6 +32,7 @@ struct broker_options {
         void *owner);            /* of this moment, for requests of peers; NULL: of the last pump */
     uint64_t unix_offset_ns;     /* wall clock minus now_ns, for the times in events */
     uint64_t landed_grain_bytes; /* between two Landed notices; 0 = 1 MiB */
+    uint64_t memory_limit_bytes; /* arenas together take no more; 0 = no limit */
     /* A store's arena was made: prefault it in the background, if you like, and report the progress
      * with broker_prefaulted(). May be NULL. */
     void (*arena_ready)(void *owner, const char *store, const struct arena *arena);
@@ -87,11 +89,12 @@ struct broker_credentials {
     pid_t pid;
 };
 
-/* A connected client, not yet greeted. client: handed to the ops. NULL when max_sessions is
- * reached. */
+/* A connected client, not yet greeted. client: handed to the ops. NULL when it may not come in now,
+ * with a sentence that names the limit, or when memory is short. */
 struct broker_session *broker_session_open(struct broker *broker,
                                            const struct broker_client_ops *ops, void *client,
-                                           const struct broker_credentials *credentials);
+                                           const struct broker_credentials *credentials, char *why,
+                                           size_t why_bytes);
 /* Carries out one request; `reply` follows exactly once per request (during this call or later)
  * unless the session closes first or wants_reply is false. request and payload are valid during the
  * call only. Returns false when the request breaks the protocol (no Hello first, empty op, ...):
@@ -103,6 +106,8 @@ bool broker_session_request(struct broker_session *session, uint32_t request_id,
 void broker_session_close(struct broker_session *session, uint64_t now_ns);
 /* For log lines: "session 12 pid 4312 uid 1000 trainer". */
 const char *broker_session_name(const struct broker_session *session);
+/* To charge what is kept for it outside the broker. */
+struct account *broker_session_account(const struct broker_session *session);
 uint64_t broker_session_id(const struct broker_session *session);
 
 #endif

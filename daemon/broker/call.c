@@ -11,6 +11,12 @@
 
 struct call *call_new(struct broker_session *session, enum call_kind kind, size_t count,
                       uint32_t request_id, bool wants_reply) {
+    struct charge_refusal full;
+    if (!account_has_room(session->account, CHARGE_WAITS, count, &full)) {
+        call_refuse(session, request_id, wants_reply, &full,
+                    "wait for answers first, or ask for fewer items at once");
+        return NULL;
+    }
     struct call *call = calloc(1, sizeof *call + count * sizeof call->items[0]);
     if (!call) {
         call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
@@ -28,7 +34,8 @@ struct call *call_new(struct broker_session *session, enum call_kind kind, size_
     for (size_t i = 0; i < count; i++)
         call->items[i].call = call;
     TAILQ_INSERT_TAIL(&session->calls, call, link);
-    session->call_count++;
+    account_add(session->account, CHARGE_REQUESTS, 1);
+    account_add(session->account, CHARGE_WAITS, count);
     return call;
 }
 
@@ -80,6 +87,8 @@ struct ask *ask_new(struct item *item, struct peer *peer) {
     ask->peer = peer;
     ask->generation = item->generation;
     ask->op = item->op;
+    ask->user = item->call->session->account->parent;
+    account_add(ask->user, CHARGE_WAITS, 1);
     if (ask->space)
         ask->space->uses++;
     LIST_INSERT_HEAD(&item->asks, ask, link);
@@ -95,6 +104,7 @@ struct item *ask_take(struct ask *ask) {
     }
     if (ask->space)
         ask->space->uses--;
+    accounts_release(ask->broker, ask->user, CHARGE_WAITS, 1);
     free(ask);
     return item;
 }
@@ -156,8 +166,8 @@ static void expire(struct item *item) {
                   waited_ms);
     } else if (item->call->kind == CALL_RETIRE && item->call->reason == STORE_ACKED &&
                item->generation && ask && ask->peer) {
-        outbox_ack(item->call->broker, ask->peer, item->call->space->name, item);
-        item_done(item, FB__STATUS__OK, NULL);
+        if (outbox_ack(item->call->broker, ask->peer, item))
+            item_done(item, FB__STATUS__OK, NULL);
     } else if (ask && !ask->peer) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: the directory has not answered within %llu ms",
@@ -358,13 +368,13 @@ static void call_free(struct call *call) {
         free(item->error);
         free(item->spec);
         free(item->checksums);
-        free(item->inline_put);
         free(item->answer);
         if (item->explained)
             explain_free(item->explained);
     }
     TAILQ_REMOVE(&call->session->calls, call, link);
-    call->session->call_count--;
+    account_release(call->session->account, CHARGE_REQUESTS, 1);
+    account_release(call->session->account, CHARGE_WAITS, call->count);
     free(call);
 }
 
@@ -395,6 +405,7 @@ static void leave_all(struct item *item) {
     if (item->remote) /* leased at its home, never granted here */
         outbox_release(item->call->broker, item->remote, false);
     item->remote = 0;
+    put_forget_payload(item);
 }
 
 void item_done(struct item *item, Fb__Status status, const char *format, ...) {
@@ -431,4 +442,12 @@ void call_reply_simple(struct broker_session *session, uint32_t request_id, bool
     reply.status = status;
     reply.error = (char *)(sentence ? sentence : "");
     session->ops->reply(session->client, request_id, &reply, -1);
+}
+
+void call_refuse(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                 const struct charge_refusal *full, const char *remedy) {
+    char limit[SENTENCE_BYTES], sentence[SENTENCE_BYTES + 64];
+    account_sentence(limit, sizeof limit, full);
+    snprintf(sentence, sizeof sentence, "%s: %s", limit, remedy);
+    call_reply_simple(session, request_id, wants_reply, FB__STATUS__FULL, sentence);
 }

@@ -37,10 +37,23 @@ bool fetch_has_copy(struct broker *broker, struct space *space, uint64_t generat
     return find(broker, space, generation) || store_has_landing(space->store, generation);
 }
 
+static void fetch_free(struct fetch *fetch) {
+    TAILQ_REMOVE(&fetch->broker->fetches, fetch, link);
+    fetch->space->uses--;
+    free(fetch);
+}
+
 void fetch_detach(struct item *item) {
     struct fetch *fetch = item->fetch;
     TAILQ_REMOVE(&fetch->items, item, fetch_link);
     item->fetch = NULL;
+    /* It waits for nobody, in others' way; unless the answer is on its way already. */
+    if (fetch->waits_for_room && TAILQ_EMPTY(&fetch->items) &&
+        store_cancel_wait(fetch->space->store, STORE_NO_HOLDER,
+                          (uint64_t)(uintptr_t)&fetch->waiter)) {
+        fetch_free(fetch);
+        return;
+    }
     if (BROKER_PLANTED(PLANTED_LANDING_REUSED) && fetch->landed && TAILQ_EMPTY(&fetch->items))
         store_land_failed(fetch->space->store, fetch->generation, fetch->broker->now_ns);
 }
@@ -49,13 +62,6 @@ static void attach(struct fetch *fetch, struct item *item) {
     item->fetch = fetch;
     TAILQ_INSERT_TAIL(&fetch->items, item, fetch_link);
     item_set_deadline(item, fetch->broker->now_ns + item->call->patience_ns);
-}
-
-static void fetch_free(struct fetch *fetch) {
-    TAILQ_REMOVE(&fetch->broker->fetches, fetch, link);
-    fetch->space->uses--;
-    free(fetch->bytes);
-    free(fetch);
 }
 
 /* ---- endings ---- */
@@ -225,6 +231,7 @@ static void read_bytes(struct fetch *fetch) {
 
 static void on_room(struct waiter *waiter, const struct store_effect *effect) {
     struct fetch *fetch = (struct fetch *)((char *)waiter - offsetof(struct fetch, waiter));
+    fetch->waits_for_room = false;
     if (effect->result == STORE_OK) {
         fetch->landing_offset = effect->reservation.extent_offset;
         read_bytes(fetch);
@@ -261,7 +268,9 @@ static void land(struct fetch *fetch, const struct item *item, const Fb__PeerLea
     if (result == STORE_OK) {
         read_bytes(fetch);
     } else if (result == STORE_WAIT) {
+        fetch->bytes = NULL; /* they are read anew when there is room: many may wait for it */
         fetch->waiter.granted = on_room;
+        fetch->waits_for_room = true;
     } else {
         char sentence[SENTENCE_BYTES];
         status_sentence(sentence, fetch->space, result, &refusal, item->sample_id);
@@ -294,17 +303,15 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
     struct broker *broker = item->call->broker;
     struct remote_lease *lease = remote_lease_find(broker, item->remote);
     struct fetch *fetch = calloc(1, sizeof *fetch);
-    if (!fetch || (payload_bytes && !(fetch->bytes = malloc(payload_bytes)))) {
-        free(fetch);
+    if (!fetch)
         return NULL;
-    }
-    if (payload_bytes)
-        memcpy(fetch->bytes, payload, payload_bytes);
+    fetch->bytes = payload_bytes ? payload : NULL;
     fetch->broker = broker;
     fetch->transfer = ++broker->last_transfer;
     fetch->space = item->call->space;
     fetch->generation = reply->generation;
     fetch->peer = lease->peer;
+    strcpy(fetch->sample_id, item->sample_id);
     fetch->epoch = lease->epoch;
     fetch->region = reply->region;
     fetch->remote_offset = reply->extent_offset;
@@ -318,19 +325,35 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
     return fetch;
 }
 
+/* What is under way is what this home has granted. */
+static bool is_same(const struct fetch *fetch, const struct item *item, const struct peer *peer,
+                    const Fb__PeerLeaseReply *reply) {
+    return fetch->peer == peer && fetch->extent_bytes == reply->extent_bytes &&
+           !strcmp(fetch->sample_id, item->sample_id);
+}
+
 void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_t *payload,
                 size_t payload_bytes) {
     struct broker *broker = item->call->broker;
-    struct fetch *fetch = find(broker, item->call->space, reply->generation);
-    if (fetch) {
-        attach(fetch, item);
-        return;
-    }
+    struct peer *peer = remote_lease_find(broker, item->remote)->peer;
     struct layout layout;
+    char sentence[SENTENCE_BYTES];
     const char *wrong = check_reply(broker, reply, payload_bytes, &layout);
+    if (wrong)
+        believe_not(peer, wrong);
+    else if (!believe_copy(item, peer, reply, sentence))
+        wrong = sentence;
+    struct fetch *fetch = wrong ? NULL : find(broker, item->call->space, reply->generation);
+    if (fetch && !is_same(fetch, item, peer, reply))
+        believe_not(peer, wrong = "it says of one generation what another has said of it, or what "
+                                  "it has said otherwise itself");
     if (wrong) {
         item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s from node %s: %s",
                   item->sample_id, item->call->space->name, item->home, wrong);
+        return;
+    }
+    if (fetch) {
+        attach(fetch, item);
         return;
     }
     if (grant_copy(item))

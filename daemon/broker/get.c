@@ -10,13 +10,13 @@
  * again, until the index names nothing new; and one whose put has reached the index, but whose home
  * has not heard of that yet, is waited for there.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "state.h"
 
 #define PATIENCE_DEFAULT_MS 30000u
-#define SPEC_BYTES_PER_CALL 98304u /* so that the answer fits one frame */
 
 static bool copy_spec(struct item *item, uint32_t slot) {
     struct store *store = item->call->space->store;
@@ -77,9 +77,11 @@ static void settle_local(struct item *item, enum store_result result,
         get_local_not_found(item);
         break;
     case STORE_E_TIMEOUT:
-        item_done(item, FB__STATUS__TIMEOUT, "sample %s of store %s was not put within %llu ms",
-                  item->sample_id, item->call->space->name,
-                  (unsigned long long)(item->call->wait_ns / NS_PER_MS));
+        snprintf(sentence, sizeof sentence, "sample %s of store %s was not put within %llu ms",
+                 item->sample_id, item->call->space->name,
+                 (unsigned long long)(item->call->wait_ns / NS_PER_MS));
+        status_add_cut(sentence, item->call);
+        item_done(item, FB__STATUS__TIMEOUT, "%s", sentence);
         break;
     default:
         status_sentence(sentence, item->call->space, result, refusal, item->sample_id);
@@ -196,9 +198,12 @@ static void on_located(void *context, enum directory_result result,
     } else if (result == DIRECTORY_OK && !stale) {
         get_ours(item, record->generation);
     } else if (result == DIRECTORY_E_UNAVAILABLE && !item->in_store) {
+        char trouble[TROUBLE_BYTES];
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s is not on this node and the directory cannot be reached",
-                  item->sample_id, item->call->space->name);
+                  "sample %s of store %s is not on this node and the directory cannot be reached: "
+                  "%s",
+                  item->sample_id, item->call->space->name,
+                  broker_trouble(broker, "it has not answered in time", trouble));
     } else {
         refuse_absent(item);
     }
@@ -270,8 +275,11 @@ bool get_get(struct broker_session *session, uint32_t request_id, bool wants_rep
     if (!call)
         return !*why;
     call->wants_landed = asked->want_landed;
-    call->wait_ns = asked->wait_ms * NS_PER_MS;
-    call->patience_ns = (asked->deadline_ms ? asked->deadline_ms : PATIENCE_DEFAULT_MS) * NS_PER_MS;
+    uint64_t patience_ms = asked->deadline_ms ? asked->deadline_ms : PATIENCE_DEFAULT_MS;
+    bool silence_cut;
+    call->wait_ns = space_cut_wait_ns(call->space, asked->wait_ms * NS_PER_MS, &call->wait_cut);
+    call->patience_ns = space_cut_wait_ns(call->space, patience_ms * NS_PER_MS, &silence_cut);
+    call->wait_cut |= silence_cut;
     for (size_t i = 0; i < asked->n_items; i++)
         get_one(&call->items[i], asked->items[i]);
     call_begun(call);
@@ -286,7 +294,8 @@ static void release_one(struct broker_session *session, const struct attachment 
         uint64_t remote =
             store_lease_cookie(store, attachment->holder, asked->lease_hi, asked->lease_lo);
         struct remote_lease *lease = remote ? remote_lease_find(broker, remote) : NULL;
-        log_warning("%s: store %s: checksum mismatch in generation %llu%s%s", session->name,
+        log_limited(LOG_LEVEL_WARNING, session->credentials.uid,
+                    "%s: store %s: checksum mismatch in generation %llu%s%s", session->name,
                     attachment->space->name, lease ? (unsigned long long)lease->generation : 0ull,
                     lease ? " read from node " : "", lease ? peer_node(lease->peer) : "");
         if (lease) {

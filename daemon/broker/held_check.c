@@ -42,7 +42,8 @@
 struct held_check {
     TAILQ_ENTRY(held_check) link;
     struct broker *broker;
-    struct asking *asking; /* NULL: our own, or its connection is gone */
+    struct asking *asking;   /* NULL: our own, or its connection is gone */
+    struct account *charged; /* of the node that asks; NULL: our own */
     bool own;
     bool locating; /* our own, counted in held_walk.in_flight */
     bool first;    /* counted in held_walk.first */
@@ -79,6 +80,8 @@ static void check_end(struct held_check *check) {
     check->broker->held_walk.waiting -= check->retry_ns != 0;
     check->broker->held_walk.first -= check->first;
     check->space->uses--;
+    if (check->charged)
+        accounts_release(check->broker, check->charged, CHARGE_WAITS, 1);
     free(check);
 }
 
@@ -309,6 +312,8 @@ bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *
         return true;
     }
     check->asking = asking;
+    check->charged = asking->account;
+    account_add(check->charged, CHARGE_WAITS, 1);
     check->request_id = request_id;
     check->newer = asked->newer;
     check->newer_age_us = asked->newer_age_us;

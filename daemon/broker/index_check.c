@@ -25,6 +25,7 @@ struct check {
     struct broker *broker;
     struct ask *ask;
     struct asking *asking;
+    struct account *charged; /* the asking node's; NULL: an item's ask is charged */
     uint32_t request_id;
     bool repair, record_only;
     struct space *space; /* NULL: no such store here */
@@ -110,6 +111,8 @@ static void finish(struct check *check, bool repaired, const char *trouble) {
     TAILQ_REMOVE(&check->broker->index_checks, check, link);
     if (check->space)
         check->space->uses--;
+    if (check->charged)
+        accounts_release(check->broker, check->charged, CHARGE_WAITS, 1);
     free(check);
 }
 
@@ -251,12 +254,19 @@ void index_serve_check(struct asking *asking, uint32_t request_id,
                      "a check of a sample without a name, or of a node without an index");
         return;
     }
+    struct charge_refusal full;
+    if (!account_has_room(asking->account, CHARGE_WAITS, 1, &full)) {
+        serve_refuse_full(asking, request_id, &full);
+        return;
+    }
     struct check *check = check_new(broker, asked->store, asked->sample_id, asked->repair);
     if (!check) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
         return;
     }
     check->asking = asking;
+    check->charged = asking->account;
+    account_add(check->charged, CHARGE_WAITS, 1);
     check->request_id = request_id;
     check_begin(check);
 }

@@ -19,6 +19,7 @@
 struct health {
     Fb__HealthReply reply;
     char *stores[SPACES_MAX];
+    char trouble[TROUBLE_BYTES], not_ready[TROUBLE_BYTES];
 };
 
 static void fill_health(const struct broker *broker, struct health *health) {
@@ -44,10 +45,24 @@ static void fill_health(const struct broker *broker, struct health *health) {
     to->resident_bytes = broker->account.used_bytes;
     to->max_resident_bytes = broker->account.limit_bytes;
     to->sessions = broker->session_count;
+    to->max_sessions = broker->config->max_sessions;
+    to->max_release_pending = broker->limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS];
     to->release_pending = broker->release_pending;
     to->index_pending = broker->directory->ops->pending(broker->directory);
     to->draining = broker->draining;
+    to->twin = (char *)peers_twin(broker->peers);
+    if (!*to->twin)
+        to->twin = (char *)peers_rival(broker->peers, NULL);
+    to->trouble = (char *)broker_trouble(broker, "", health->trouble);
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        to->odd_answers += peer_odd_answers(peer);
     to->directory = (char *)broker->directory->ops->name;
+    const char *why = broker_not_ready_why(broker, health->not_ready);
+    to->ready = !why;
+    if (why)
+        to->not_ready_why = (char *)why;
+    to->log_dropped = log_dropped();
 }
 
 bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -175,6 +190,7 @@ static void fill_self(const struct broker *broker, struct node_page *page) {
     self->data_failure = page->self_failure;
     self->leases = page->own.reply.leases;
     self->health = &page->own.reply;
+    self->twin = (char *)peers_twin(broker->peers);
 }
 
 static void fill_rails(struct node_page *page, size_t node) {
@@ -225,6 +241,8 @@ static void fill_node(const struct broker *broker, const struct item *item,
     info->heard = from->heard_ns > 0;
     if (broker->now_ns > from->heard_ns) /* the links' clock may be ahead by a turn of the loop */
         info->heard_ms_ago = info->heard ? (broker->now_ns - from->heard_ns) / NS_PER_MS : 0;
+    info->odd_answers = from->odd_answers;
+    info->twin = (char *)peers_rival(broker->peers, from->node);
     info->silence = item->error ? item->error : (char *)protobuf_c_empty_string;
     info->health =
         item->answer ? fb__health_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;

@@ -147,6 +147,33 @@ const char *broker_fenced_why(const struct broker *broker) {
                                  "known to be alive";
 }
 
+static bool trouble_is_final(const struct broker *broker, char out[TROUBLE_BYTES]) {
+    const struct directory_ops *ops = broker->directory->ops;
+    *out = '\0';
+    if (twin_say(broker, out, TROUBLE_BYTES))
+        return true;
+    return ops->trouble && ops->trouble(broker->directory, out, TROUBLE_BYTES);
+}
+
+const char *broker_trouble(const struct broker *broker, const char *otherwise,
+                           char out[TROUBLE_BYTES]) {
+    trouble_is_final(broker, out);
+    return *out ? out : otherwise;
+}
+
+const char *broker_refuses_why(const struct broker *broker) {
+    if (broker->draining)
+        return "it is stopping";
+    if (twin_was_first(broker))
+        return peers_twin(broker->peers);
+    return broker_serves(broker) ? NULL : broker_fenced_why(broker);
+}
+
+const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]) {
+    const char *refuses = broker_refuses_why(broker);
+    return refuses ? refuses : trouble_is_final(broker, out) ? out : NULL;
+}
+
 void nodes_free(struct broker *broker) {
     struct node *node;
     while ((node = TAILQ_FIRST(&broker->nodes))) {

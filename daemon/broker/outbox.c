@@ -16,6 +16,8 @@
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
 #define GATHER_NS        NS_PER_MS
 #define GATHER_COUNT     64u
+/* Acks in one bucket at most: max_pending_ends / 4096, 64 by default. */
+#define OUTBOX_BUCKET_BITS 12
 
 struct outbox *outbox_of(struct broker *broker, struct peer *peer) {
     struct outbox *outbox = peer_user(peer);
@@ -33,21 +35,39 @@ struct outbox *outbox_of(struct broker *broker, struct peer *peer) {
     return outbox;
 }
 
+static const char *outbox_store(const struct pending_end *end) {
+    return end->names;
+}
+
+static const char *outbox_sample(const struct pending_end *end) {
+    return end->names + end->store_bytes + 1;
+}
+
 static void forget(struct outbox *outbox, struct pending_end_list *list, struct pending_end *end) {
+    struct broker *broker = outbox->broker;
     TAILQ_REMOVE(list, end, link);
+    if (end->is_ack)
+        LIST_REMOVE(end, same_hash);
     outbox->count--;
-    outbox->broker->release_pending--;
+    broker->release_pending--;
+    accounts_release(broker, end->account, CHARGE_PENDING_ENDS, 1);
     free(end);
 }
 
-static struct pending_end *add(struct broker *broker, struct peer *peer, const char *store) {
+/* sample_id "" where it is of no interest. NULL: out of memory. */
+static struct pending_end *add(struct broker *broker, struct peer *peer, const char *store,
+                               const char *sample_id, struct account *account) {
     struct outbox *outbox = outbox_of(broker, peer);
-    struct pending_end *end = outbox ? calloc(1, sizeof *end) : NULL;
-    if (!end) {
-        log_error("store %s: out of memory: a release for node %s is lost", store, peer_node(peer));
+    size_t store_bytes = strlen(store), sample_bytes = strlen(sample_id);
+    struct pending_end *end =
+        outbox ? calloc(1, sizeof *end + store_bytes + 1 + sample_bytes + 1) : NULL;
+    if (!end)
         return NULL;
-    }
-    strncpy(end->store, store, sizeof end->store - 1);
+    end->store_bytes = (uint8_t)store_bytes;
+    memcpy(end->names, store, store_bytes);
+    memcpy(end->names + store_bytes + 1, sample_id, sample_bytes);
+    end->account = account;
+    account_add(account, CHARGE_PENDING_ENDS, 1);
     TAILQ_INSERT_TAIL(&outbox->waiting, end, link);
     outbox->count++;
     broker->release_pending++;
@@ -66,51 +86,113 @@ static void gather(struct outbox *outbox, bool urgent, uint64_t now_ns) {
         outbox->retry_ns = now_ns + GATHER_NS;
 }
 
+/* What has been read cannot be refused: it is charged to whom it was leased for, however much that
+ * user has pending. */
+static struct pending_end *add_release(struct broker *broker, const struct remote_lease *lease) {
+    struct account *user = accounts_user(broker, lease->uid);
+    struct pending_end *end = user ? add(broker, lease->peer, lease->store, "", user) : NULL;
+    if (user)
+        accounts_unhold(broker, user);
+    if (!end)
+        log_error("store %s: out of memory: a release for node %s is lost", lease->store,
+                  peer_node(lease->peer));
+    return end;
+}
+
 void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consumed) {
     struct remote_lease *lease = remote_lease_find(broker, remote_lease_id);
     if (!lease || (lease->ended && !consumed))
         return;
     bool link_holds = peer_is_up(lease->peer) && peer_epoch(lease->peer) == lease->epoch;
-    struct pending_end *end =
-        consumed || link_holds ? add(broker, lease->peer, lease->store) : NULL;
+    struct pending_end *end = consumed || link_holds ? add_release(broker, lease) : NULL;
     if (end) {
         end->consumed = consumed;
         end->corrupt = lease->corrupt;
-        end->hi = lease->hi;
-        end->lo = lease->lo;
+        end->lease.hi = lease->hi;
+        end->lease.lo = lease->lo;
+        end->lease.epoch = lease->epoch;
         end->generation = lease->generation;
-        end->epoch = lease->epoch;
         gather(outbox_of(broker, lease->peer), consumed || lease->corrupt, broker->now_ns);
     }
     if (!lease->ended)
         remote_lease_end(broker, lease);
 }
 
-void outbox_ack(struct broker *broker, struct peer *peer, const char *store,
-                const struct item *item) {
-    if (BROKER_PLANTED(PLANTED_ACK_FORGOTTEN))
-        return;
-    struct pending_end *end = add(broker, peer, store);
+/* ---- acks ---- */
+
+static struct pending_end_hash *outbox_bucket(const struct outbox *outbox, uint64_t generation) {
+    return &outbox->acks[(generation * 0x9e3779b97f4a7c15ull) >> (64 - OUTBOX_BUCKET_BITS)];
+}
+
+/* Once is enough. */
+static bool outbox_has_ack(const struct outbox *outbox, const char *store,
+                           const struct item *item) {
+    const struct pending_end *end;
+    if (!outbox->acks)
+        return false;
+    LIST_FOREACH (end, outbox_bucket(outbox, item->generation), same_hash)
+        if (end->generation == item->generation && end->ack.incarnation == item->incarnation &&
+            !strcmp(outbox_store(end), store) && !strcmp(outbox_sample(end), item->sample_id))
+            return true;
+    return false;
+}
+
+static bool outbox_keep_ack(struct outbox *outbox, const char *store, const struct item *item) {
+    struct broker *broker = outbox->broker;
+    if (!outbox->acks)
+        outbox->acks = calloc((size_t)1 << OUTBOX_BUCKET_BITS, sizeof *outbox->acks);
+    struct pending_end *end = outbox->acks ? add(broker, outbox->peer, store, item->sample_id,
+                                                 item->call->session->account)
+                                           : NULL;
     if (!end)
-        return;
+        return false;
     end->is_ack = true;
     end->generation = item->generation;
-    end->incarnation = item->incarnation;
-    end->op = item->op;
-    memcpy(end->sample_id, item->sample_id, sizeof end->sample_id);
-    gather(outbox_of(broker, peer), true, broker->now_ns);
+    end->ack.incarnation = item->incarnation;
+    end->ack.op = item->op;
+    LIST_INSERT_HEAD(outbox_bucket(outbox, end->generation), end, same_hash);
+    gather(outbox, true, broker->now_ns);
+    return true;
+}
+
+bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
+    const char *store = item->call->space->name;
+    struct outbox *outbox = outbox_of(broker, peer);
+    struct charge_refusal full;
+    char limit[SENTENCE_BYTES];
+    if (BROKER_PLANTED(PLANTED_ACK_FORGOTTEN) || (outbox && outbox_has_ack(outbox, store, item)))
+        return true;
+    if (!account_has_room(item->call->session->account, CHARGE_PENDING_ENDS, 1, &full)) {
+        account_sentence(limit, sizeof limit, &full);
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: node %s cannot be reached, and no more acks are kept for "
+                  "it: %s: ack again when it answers",
+                  item->sample_id, store, peer_node(peer), limit);
+        return false;
+    }
+    if (outbox && outbox_keep_ack(outbox, store, item))
+        return true;
+    item_done(item, FB__STATUS__UNAVAILABLE,
+              "sample %s of store %s: node %s cannot be reached, and the broker has no memory to "
+              "keep the ack: ack again",
+              item->sample_id, store, peer_node(peer));
+    return false;
 }
 
 /* ---- sending ---- */
 
+/* A lease given back unconsumed over a link that has gone: the home has ended it by itself. */
+static bool is_moot(const struct outbox *outbox, const struct pending_end *end) {
+    if (end->is_ack)
+        return false;
+    bool link_holds = peer_is_up(outbox->peer) && peer_epoch(outbox->peer) == end->lease.epoch;
+    return (!end->consumed && !link_holds) || BROKER_PLANTED(PLANTED_RELEASE_FORGOTTEN);
+}
+
 static void put_back(struct outbox *outbox) {
     struct pending_end *end;
     while ((end = TAILQ_LAST(&outbox->sent, pending_end_list))) {
-        bool moot = !end->is_ack &&
-                    (!end->consumed ||
-                     BROKER_PLANTED(
-                         PLANTED_RELEASE_FORGOTTEN)); /* the link has gone, and the lease with it */
-        if (moot) {
+        if (is_moot(outbox, end)) {
             forget(outbox, &outbox->sent, end);
             continue;
         }
@@ -148,16 +230,16 @@ static void move_to_sent(struct outbox *outbox, struct pending_end *end) {
 
 static int send_ack(struct outbox *outbox, struct pending_end *end) {
     Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
-    item.sample_id = end->sample_id;
+    item.sample_id = (char *)outbox_sample(end);
     item.generation = end->generation;
-    item.incarnation = end->incarnation;
+    item.incarnation = end->ack.incarnation;
     Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
-    retire.store = end->store;
+    retire.store = (char *)outbox_store(end);
     retire.reason = FB__REASON__ACKED;
     retire.n_items = 1;
     retire.items = items;
-    retire.client_id = end->op.client_id;
-    retire.op_id = end->op.op_id;
+    retire.client_id = end->ack.op.client_id;
+    retire.op_id = end->ack.op.op_id;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
@@ -173,9 +255,9 @@ static int send_releases(struct outbox *outbox) {
            release.n_items < FRAME_BATCH_ITEMS_MAX) {
         Fb__PeerReleaseItem *item = &items[release.n_items];
         fb__peer_release_item__init(item);
-        item->store = end->store;
-        item->lease_hi = end->hi;
-        item->lease_lo = end->lo;
+        item->store = (char *)outbox_store(end);
+        item->lease_hi = end->lease.hi;
+        item->lease_lo = end->lease.lo;
         item->consumed = end->consumed;
         item->corrupt = end->corrupt;
         item->generation = end->generation;
@@ -200,14 +282,15 @@ static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
                 peer_node(outbox->peer), (unsigned long long)(broker->config->lost_keep_ms / 1000),
                 (unsigned long long)outbox->count);
     for (struct pending_end *end; (end = TAILQ_FIRST(&outbox->waiting));) {
-        struct space *space = end->is_ack ? space_find(broker, end->store) : NULL;
-        const struct directory_record lost = {.store = end->store,
-                                              .sample_id = end->sample_id,
+        struct space *space = end->is_ack ? space_find(broker, outbox_store(end)) : NULL;
+        const struct directory_record lost = {.store = outbox_store(end),
+                                              .sample_id = outbox_sample(end),
                                               .home = peer_node(outbox->peer),
                                               .generation = end->generation,
-                                              .incarnation = end->incarnation};
+                                              .incarnation =
+                                                  end->is_ack ? end->ack.incarnation : 0};
         if (space && space->settings.policy != FB__POLICY__RETAIN)
-            publish_end_lost(broker, space, &lost, STORE_ACKED, false, NULL);
+            publish_end_lost(broker, space, &lost, STORE_ACKED, false, NULL, NULL);
         forget(outbox, &outbox->waiting, end);
     }
 }
@@ -251,6 +334,8 @@ void outbox_free(struct peer *peer) {
         forget(outbox, &outbox->waiting, TAILQ_FIRST(&outbox->waiting));
     peer_set_user(peer, NULL);
     outbox->peer = NULL;
+    free(outbox->acks);
+    outbox->acks = NULL;
     if (!outbox->busy) /* else its message is still to be answered: peer_deinit() does that */
         free(outbox);
 }

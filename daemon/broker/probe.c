@@ -49,6 +49,15 @@ static void fill_holders(const struct broker *broker, const struct space *space,
     }
 }
 
+/* Whose reservation it is. */
+static void fill_writer(const struct broker *broker, const struct store_info *from,
+                        Fb__SampleInfo *to) {
+    struct store_lease_info writer = {.owner = from->owner, .since_ns = from->since_ns};
+    to->holders = calloc(1, sizeof *to->holders);
+    if (to->holders && (to->holders[0] = lease_info(broker, &writer)))
+        to->n_holders = 1;
+}
+
 void probe_fill_info(const struct broker *broker, const struct space *space,
                      const struct store_info *from, bool holders, Fb__SampleInfo *to) {
     fb__sample_info__init(to);
@@ -65,7 +74,9 @@ void probe_fill_info(const struct broker *broker, const struct space *space,
     to->home = (char *)(from->landing && from->origin
                             ? peer_node((const struct peer *)(uintptr_t)from->origin)
                             : broker->config->node);
-    if (holders && from->leases)
+    if (from->state == STORE_PLANNED && !from->landing)
+        fill_writer(broker, from, to);
+    else if (holders && from->leases)
         fill_holders(broker, space, from->slot, to);
 }
 
@@ -95,7 +106,7 @@ uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
                          const Fb__RetireItem *asked, size_t *bytes_out,
                          Fb__SampleState *state_out) {
     struct store_info info;
-    Fb__SampleInfo sample;
+    Fb__SampleInfo sample = FB__SAMPLE_INFO__INIT;
     Fb__StatResult result = FB__STAT_RESULT__INIT;
     uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
     uint32_t spec_bytes = 0, checksums_bytes = 0;
@@ -130,6 +141,7 @@ uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
     uint8_t *packed = malloc(*bytes_out ? *bytes_out : 1);
     if (packed)
         fb__stat_result__pack(&result, packed);
+    probe_free_info(&sample);
     return packed;
 }
 
@@ -141,16 +153,36 @@ int probe_rank(Fb__SampleState state) {
     return (unsigned)state < sizeof ranks / sizeof *ranks ? ranks[state] : 0;
 }
 
-/* Takes over packed if it tells more than what is there. */
+static uint8_t *too_much_for_one(size_t *bytes_out) {
+    Fb__StatResult result = FB__STAT_RESULT__INIT;
+    result.status = FB__STATUS__FULL;
+    result.error = (char *)"the specs of this batch do not fit one answer; ask for fewer at once";
+    *bytes_out = fb__stat_result__get_packed_size(&result);
+    uint8_t *packed = malloc(*bytes_out);
+    if (packed)
+        fb__stat_result__pack(&result, packed);
+    return packed;
+}
+
+/* Takes over packed if it tells more than what is there. What a call keeps until its last item is
+ * answered must fit one answer anyway. */
 static void offer(struct item *item, uint8_t *packed, size_t bytes, Fb__SampleState state) {
-    if (packed && (!item->answer || probe_rank(state) > probe_rank(item->answer_state))) {
-        free(item->answer);
-        item->answer = packed;
-        item->answer_bytes = bytes;
-        item->answer_state = state;
-    } else {
+    struct call *call = item->call;
+    if (!packed || (item->answer && probe_rank(state) <= probe_rank(item->answer_state))) {
         free(packed);
+        return;
     }
+    call->spec_bytes -= item->answer_bytes;
+    free(item->answer);
+    item->answer_bytes = 0;
+    if (call->spec_bytes + bytes > SPEC_BYTES_PER_CALL) {
+        free(packed);
+        packed = too_much_for_one(&bytes);
+    }
+    item->answer = packed;
+    item->answer_bytes = packed ? bytes : 0;
+    item->answer_state = state;
+    call->spec_bytes += item->answer_bytes;
 }
 
 static void offer_reply(struct item *item, const Fb__PeerReply *reply) {
@@ -174,12 +206,18 @@ static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *
     struct item *item = ask_take(ask);
     if (!item)
         return;
-    if (reply && reply->status == FB__STATUS__OK)
+    char wrong[SENTENCE_BYTES];
+    bool odd = reply && reply->result_case == FB__PEER_REPLY__RESULT_STAT &&
+               !believe_stat(item, peer, reply->stat, wrong);
+    if (reply && reply->status == FB__STATUS__OK && !odd)
         offer_reply(item, reply);
     if (item->ask_count)
         return;
     if (item->answer)
         item_done(item, FB__STATUS__OK, NULL);
+    else if (odd)
+        item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s: node %s: %s", item->sample_id,
+                  item->call->space->name, peer_node(peer), wrong);
     else
         item_done(item, reply ? reply->status : FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: node %s: %s", item->sample_id, item->call->space->name,

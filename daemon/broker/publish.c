@@ -65,12 +65,18 @@ struct publishing {
     bool record_due;              /* retired meanwhile: its record goes when nothing older lives */
     enum everyone everyone;
     uint64_t everyone_retry_ns;
+    struct account *charged; /* who caused it; NULL = ourselves */
     TAILQ_HEAD(, older_home) older;
 };
 
 void publish_detach(struct item *item) {
     item->publishing->item = NULL;
     item->publishing = NULL;
+}
+
+static void charge(struct publishing *publishing, struct account *account) {
+    publishing->charged = account;
+    account_add(account, CHARGE_WAITS, 1);
 }
 
 static void attach(struct publishing *publishing, struct item *item) {
@@ -178,6 +184,8 @@ static void end(struct publishing *publishing) {
     TAILQ_REMOVE(&broker->publishings, publishing, link);
     publishing->space->uses--;
     forget_older(publishing);
+    if (publishing->charged)
+        accounts_release(broker, publishing->charged, CHARGE_WAITS, 1);
     free(publishing);
 }
 
@@ -185,6 +193,7 @@ static void end(struct publishing *publishing) {
 
 static void answer(struct publishing *publishing) {
     struct item *item = publishing->item;
+    char trouble[TROUBLE_BYTES];
     struct store_answer remembered = {FB__STATUS__OK, publishing->generation};
     if (publishing->result == DIRECTORY_OK && !publishing->clears)
         store_replay_record(publishing->space->store, publishing->op, &remembered);
@@ -197,8 +206,12 @@ static void answer(struct publishing *publishing) {
     else
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",
                   publishing->sample_id, publishing->space->name,
-                  publishing->result == DIRECTORY_E_FENCED ? broker_fenced_why(publishing->broker)
-                                                           : "the directory cannot be reached");
+                  publishing->result == DIRECTORY_E_FENCED
+                      ? broker_fenced_why(publishing->broker)
+                      : broker_trouble(publishing->broker,
+                                       "the directory did not take its record in time, or has "
+                                       "another node's that is newer",
+                                       trouble));
 }
 
 static void finish_if_confirmed(struct publishing *publishing) {
@@ -523,6 +536,7 @@ void publish(struct item *item, uint64_t generation) {
     TAILQ_INIT(&publishing->older);
     memcpy(publishing->sample_id, info.sample_id, sizeof publishing->sample_id);
     attach(publishing, item);
+    charge(publishing, item->call->session->account->parent);
     space->uses++;
     TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);
     struct directory_record record = {.store = space->name,
@@ -580,7 +594,7 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
 
 void publish_end_lost(struct broker *broker, struct space *space,
                       const struct directory_record *lost, enum store_reason reason, bool by_id,
-                      struct item *waits) {
+                      struct account *charged, struct item *waits) {
     bool pointless = !broker->directory->ops->index || !lost->generation;
     struct publishing *publishing =
         pointless ? NULL : begin_clearing(broker, space, lost->sample_id, lost->generation);
@@ -596,6 +610,8 @@ void publish_end_lost(struct broker *broker, struct space *space,
     publishing->everyone = by_id ? EVERYONE_DUE : EVERYONE_NOT_NEEDED;
     if (waits)
         attach(publishing, waits);
+    if (waits || charged)
+        charge(publishing, waits ? waits->call->session->account->parent : charged);
     if (lost->incarnation && strcmp(lost->home, broker->config->node) != 0 &&
         !add_older(publishing, lost->home, lost->incarnation, lost->generation))
         add_everyone(publishing);

@@ -12,6 +12,9 @@
 
 #include "state.h"
 
+/* So many items of a batch are told who holds the room: all of them would not fit one answer. */
+#define ROOM_TOLD_ITEMS 64
+
 /* What an inline put keeps while it waits for room. */
 struct inline_put {
     struct layout layout;
@@ -28,6 +31,19 @@ static void answer_committed(struct item *item, const struct store_answer *answe
     item_done(item, (Fb__Status)answer->status, NULL);
 }
 
+static void refuse_ended(struct item *item, uint64_t reservation) {
+    const struct space *space = item->call->space;
+    char bound[32];
+    item_done(
+        item, FB__STATUS__NOT_FOUND,
+        "store %s: reservation %016llx was not committed within max_reserve = %s (the smaller "
+        "of max_reserve and max_hold) and has ended; its room may be another's by now: write "
+        "nothing more there, put the sample again, and raise [stores] max_reserve if its "
+        "bytes take that long",
+        space->name, (unsigned long long)reservation,
+        log_duration(space->settings.max_reserve_ms, bound));
+}
+
 static void commit(struct item *item, uint64_t reservation, const void *checksums,
                    size_t checksums_bytes) {
     struct call *call = item->call;
@@ -35,14 +51,20 @@ static void commit(struct item *item, uint64_t reservation, const void *checksum
     struct space *space = call->space;
     uint64_t generation = broker->directory->ops->next_generation(broker->directory);
     if (!generation) {
+        char trouble[TROUBLE_BYTES];
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "store %s: directory = %s gives no generation numbers now; a reservation stays: "
-                  "commit again, or put again, when it answers",
-                  space->name, broker->directory->ops->name);
+                  "store %s: nothing can be put without generation numbers from the directory: %s; "
+                  "a reservation stays: commit again, or put again, when that is over",
+                  space->name,
+                  broker_trouble(broker, "it has not given any yet, or none in time", trouble));
         return;
     }
     enum store_result result = store_seal(space->store, call->holder, reservation, checksums,
                                           (uint32_t)checksums_bytes, generation, broker->now_ns);
+    if (result == STORE_E_NOT_FOUND && store_reserve_ended(space->store, reservation)) {
+        refuse_ended(item, reservation);
+        return;
+    }
     if (result != STORE_OK) {
         item_done(item, status_of(result), "store %s: reservation %016llx %s", space->name,
                   (unsigned long long)reservation,
@@ -79,9 +101,13 @@ static void reserved(struct item *item, const struct store_reservation *reservat
 }
 
 static void refused(struct item *item, enum store_result result,
-                    const struct store_refusal *refusal) {
+                    const struct store_refusal *refusal, bool waited) {
     char sentence[SENTENCE_BYTES];
     status_sentence(sentence, item->call->space, result, refusal, item->sample_id);
+    if (result == STORE_E_FULL && item - item->call->items < ROOM_TOLD_ITEMS)
+        status_add_room(sentence, item->call->broker, item->call->space, refusal);
+    if (waited)
+        status_add_cut(sentence, item->call);
     /* A put that waited in vain is told what it waited for, not merely that time passed. */
     Fb__Status status = result == STORE_E_TIMEOUT ? FB__STATUS__FULL : status_of(result);
     item_done(item, status, "%s", sentence);
@@ -94,7 +120,7 @@ static void on_room(struct waiter *waiter, const struct store_effect *effect) {
         reserved(item, &effect->reservation, item->inline_put,
                  item->inline_put ? item->inline_put->bytes : NULL);
     else
-        refused(item, effect->result, &effect->refusal);
+        refused(item, effect->result, &effect->refusal, true);
 }
 
 /* Unpacks and checks a spec; a sentence in *wrong when it is no good. */
@@ -117,13 +143,39 @@ static Fb__SampleSpec *check_spec(struct broker *broker, const char *sample_id,
     return *wrong ? NULL : spec;
 }
 
-static struct inline_put *keep_payload(const struct inline_put *put, const uint8_t *bytes) {
-    struct inline_put *kept = malloc(sizeof *kept + put->layout.sum_bytes);
-    if (!kept)
-        return NULL;
+/* The item is done when they cannot be kept. */
+static void keep_payload(struct item *item, const struct inline_put *put, const uint8_t *bytes) {
+    struct account *account = item->call->session->account;
+    uint64_t kept_bytes = sizeof *put + put->layout.sum_bytes;
+    struct charge_refusal full;
+    if (!account_has_room(account, CHARGE_KEPT_BYTES, kept_bytes, &full)) {
+        char limit[SENTENCE_BYTES];
+        account_sentence(limit, sizeof limit, &full);
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: there is no room for it yet and it cannot be kept: %s",
+                  item->sample_id, item->call->space->name, limit);
+        return;
+    }
+    struct inline_put *kept = malloc(kept_bytes);
+    if (!kept) {
+        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
+                  item->sample_id);
+        return;
+    }
     memcpy(kept, put, sizeof *put);
     memcpy(kept->bytes, bytes, put->layout.sum_bytes);
-    return kept;
+    account_add(account, CHARGE_KEPT_BYTES, kept_bytes);
+    item->inline_put = kept;
+}
+
+void put_forget_payload(struct item *item) {
+    struct inline_put *put = item->inline_put;
+    if (!put)
+        return;
+    account_release(item->call->session->account, CHARGE_KEPT_BYTES,
+                    sizeof *put + put->layout.sum_bytes);
+    free(put);
+    item->inline_put = NULL;
 }
 
 static void reserve(struct item *item, ProtobufCBinaryData spec, const struct layout *layout,
@@ -150,11 +202,10 @@ static void reserve(struct item *item, ProtobufCBinaryData spec, const struct la
         item->waiter.granted = on_room;
         item->in_store = true;
         item->extent_bytes = layout->extent_bytes;
-        if (put && !(item->inline_put = keep_payload(put, bytes)))
-            item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
-                      item->sample_id);
+        if (put)
+            keep_payload(item, put, bytes);
     } else {
-        refused(item, result, &refusal);
+        refused(item, result, &refusal, false);
     }
 }
 
@@ -175,17 +226,17 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 
 /* True, and the item done: nothing new is taken now. */
 static bool refuse_new(struct item *item) {
-    struct broker *broker = item->call->broker;
-    if (!broker->draining && broker_serves(broker))
-        return false;
-    item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
-              broker->config->node,
-              broker->draining ? "it is stopping" : broker_fenced_why(broker));
-    return true;
+    const struct broker *broker = item->call->broker;
+    const char *why = broker_refuses_why(broker);
+    if (why)
+        item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
+                  broker->config->node, why);
+    return why;
 }
 
-static uint64_t deadline_of(const struct broker *broker, uint32_t deadline_ms) {
-    return broker->now_ns + deadline_ms * NS_PER_MS;
+static uint64_t deadline_of(struct call *call, uint32_t deadline_ms) {
+    return call->broker->now_ns +
+           space_cut_wait_ns(call->space, deadline_ms * NS_PER_MS, &call->wait_cut);
 }
 
 bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -196,6 +247,7 @@ bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants
     struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
     if (!call)
         return !*why;
+    uint64_t deadline_ns = deadline_of(call, asked->deadline_ms);
     for (size_t i = 0; i < asked->n_items; i++) {
         struct item *item = &call->items[i];
         struct layout layout;
@@ -209,8 +261,7 @@ bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants
             continue;
         }
         strcpy(item->sample_id, asked->items[i]->sample_id);
-        reserve(item, asked->items[i]->spec, &layout,
-                deadline_of(session->broker, asked->deadline_ms), NULL, NULL);
+        reserve(item, asked->items[i]->spec, &layout, deadline_ns, NULL, NULL);
     }
     call_begun(call);
     return true;
@@ -300,7 +351,7 @@ bool put_inline(struct broker_session *session, uint32_t request_id, bool wants_
     struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
     if (!call)
         return !*why;
-    uint64_t deadline_ns = deadline_of(session->broker, asked->deadline_ms);
+    uint64_t deadline_ns = deadline_of(call, asked->deadline_ms);
     for (size_t i = 0; i < asked->n_items; i++) {
         if (!repeated(&call->items[i], session->client_id, asked->op_id, i) &&
             !refuse_new(&call->items[i]))

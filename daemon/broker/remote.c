@@ -9,9 +9,9 @@
 #include "state.h"
 
 static void give_back(struct broker *broker, struct peer *peer, const struct space *space,
-                      const Fb__PeerLeaseReply *lease) {
+                      const Fb__PeerLeaseReply *lease, uid_t uid) {
     uint64_t id = remote_lease_new(broker, peer, space->name, lease->lease_hi, lease->lease_lo,
-                                   lease->generation);
+                                   lease->generation, uid);
     if (id)
         outbox_release(broker, id, false);
 }
@@ -22,9 +22,26 @@ static void refuse_lost(struct item *item) {
               item->sample_id, item->call->space->name, item->home);
 }
 
+/* What it granted for this item is given back with the item's end. */
+static void refuse_odd(struct item *item, const struct peer *peer, const char *wrong) {
+    item_done(item, FB__STATUS__INTERNAL,
+              "sample %s of store %s: node %s gave no answer to what it was asked: %s; nothing of "
+              "it was used",
+              item->sample_id, item->call->space->name, peer_node(peer), wrong);
+}
+
 /* Of a ref that names no incarnation only the home itself can tell. */
 static bool is_lost(const struct item *item) {
     return item->incarnation && nodes_is_dead(item->call->broker, item->home, item->incarnation);
+}
+
+static void refuse_as_said(struct item *item, struct peer *peer, const Fb__PeerReply *reply) {
+    if (reply->status != FB__STATUS__OK) {
+        item_done(item, reply->status, "%s", reply->error);
+        return;
+    }
+    believe_not(peer, "asked for a lease, and it answered without one");
+    refuse_odd(item, peer, "it granted a lease without saying which");
 }
 
 /* One of possibly several answers for the item was no. That no node has an id is known only when
@@ -45,8 +62,7 @@ static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerR
     else if (absent && (!item->unheard || BROKER_PLANTED(PLANTED_UNHEARD_IS_NO)))
         get_local_not_found(item);
     else if (reply && !absent)
-        item_done(item, reply->status == FB__STATUS__OK ? FB__STATUS__INTERNAL : reply->status,
-                  "%s", reply->error);
+        refuse_as_said(item, peer, reply);
     else
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: node %s cannot be reached: %s", item->sample_id,
@@ -60,11 +76,13 @@ static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *
     struct broker *broker = ask->broker;
     struct space *space = ask->space;
     struct peer *peer = ask->peer;
+    uid_t uid = (uid_t)ask->user->number;
+    uint64_t asked = ask->generation;
     struct item *item = ask_take(ask);
     bool granted = reply && reply->status == FB__STATUS__OK &&
                    reply->result_case == FB__PEER_REPLY__RESULT_LEASE;
     if (granted && !item) {
-        give_back(broker, peer, space, reply->lease);
+        give_back(broker, peer, space, reply->lease, uid);
         return;
     }
     if (!item)
@@ -74,10 +92,15 @@ static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *
         return;
     }
     item->remote = remote_lease_new(broker, peer, space->name, reply->lease->lease_hi,
-                                    reply->lease->lease_lo, reply->lease->generation);
+                                    reply->lease->lease_lo, reply->lease->generation, uid);
     if (!item->remote) {
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
                   item->sample_id);
+        return;
+    }
+    char wrong[SENTENCE_BYTES];
+    if (!believe_lease(item, peer, asked, reply->lease, wrong)) {
+        refuse_odd(item, peer, wrong);
         return;
     }
     item_found(item);
@@ -126,6 +149,14 @@ void remote_get(struct item *item) {
     struct peer *peer = peers_find(broker->peers, item->home);
     if (is_lost(item)) {
         refuse_lost(item);
+        return;
+    }
+    if (!peer && broker->directory->ops->index) {
+        char trouble[TROUBLE_BYTES];
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is at node %s, of which node %s knows nothing: %s",
+                  item->sample_id, item->call->space->name, item->home, broker->config->node,
+                  broker_trouble(broker, "it is no member of the cluster", trouble));
         return;
     }
     if (!peer) {

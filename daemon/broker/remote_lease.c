@@ -45,7 +45,7 @@ static bool take_slot(struct remote_leases *leases, uint32_t *slot_out, uint64_t
 }
 
 uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uint64_t hi,
-                          uint64_t lo, uint64_t generation) {
+                          uint64_t lo, uint64_t generation, uid_t uid) {
     struct remote_leases *leases = &broker->remote_leases;
     uint32_t slot;
     uint64_t uses;
@@ -57,7 +57,8 @@ uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *
                                    .epoch = peer_epoch(peer),
                                    .hi = hi,
                                    .lo = lo,
-                                   .generation = generation};
+                                   .generation = generation,
+                                   .uid = uid};
     strncpy(lease->store, store, sizeof lease->store - 1);
     leases->live++;
     return lease->id;

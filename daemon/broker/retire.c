@@ -29,7 +29,7 @@ static bool retire_here(struct item *item) {
     store_retire(store, item->sample_id, (uint32_t)strlen(item->sample_id), item->generation,
                  call->reason, call->broker->now_ns, &retired);
     answer = (struct store_answer){FB__STATUS__OK, retired};
-    if (retired || item->generation)
+    if (retired) /* else a repeat does nothing again: no need to push another's answer out */
         store_replay_record(store, item->op, &answer);
     return retired;
 }
@@ -49,7 +49,7 @@ static void done_with_the_dead(struct item *item) {
         return;
     }
     item_set_deadline(item, call->broker->now_ns + call->patience_ns);
-    publish_end_lost(call->broker, call->space, &lost, call->reason, item->located, item);
+    publish_end_lost(call->broker, call->space, &lost, call->reason, item->located, NULL, item);
 }
 
 static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -63,7 +63,8 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
     bool confirmed = reply && reply->status == FB__STATUS__OK;
     /* Unreachable: it follows later. An id cannot wait: by then it may name a later put. */
     if (!reply && is_ack(item) && (item->generation || BROKER_PLANTED(PLANTED_ID_ACK_KEPT))) {
-        outbox_ack(item->call->broker, peer, item->call->space->name, item);
+        if (!outbox_ack(item->call->broker, peer, item))
+            return;
         confirmed = true;
     }
     if (confirmed && item->ask_count)
@@ -235,9 +236,11 @@ static void on_located(void *context, enum directory_result result,
         item->generation = record->generation;
         retire_and_answer(item);
     } else if (result == DIRECTORY_E_UNAVAILABLE) {
+        char trouble[TROUBLE_BYTES];
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: the directory cannot be reached to find it",
-                  item->sample_id, item->call->space->name);
+                  "sample %s of store %s: the directory cannot be reached to find it: %s",
+                  item->sample_id, item->call->space->name,
+                  broker_trouble(broker, "it has not answered in time", trouble));
     } else {
         item_done(item, FB__STATUS__OK, NULL); /* absent is success */
     }

@@ -23,12 +23,31 @@ struct served {
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
 };
 
+/* One that waits. */
+static void served_free(struct served *served) {
+    TAILQ_REMOVE(&served->asking->waiting, served, link);
+    account_release(served->asking->account, CHARGE_WAITS, 1);
+    free(served);
+}
+
 void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t incarnation) {
     (void)incarnation;
     struct broker *broker = owner;
     struct asking *asking = calloc(1, sizeof *asking);
-    if (!asking)
+    struct account *account = asking ? accounts_peer(broker, node) : NULL;
+    struct charge_refusal full;
+    if (account && !account_charge(account, CHARGE_CONNECTIONS, 1, &full)) {
+        char sentence[SENTENCE_BYTES];
+        account_sentence(sentence, sizeof sentence, &full);
+        log_warning("node %s may not ask over one more connection: %s", node, sentence);
+        accounts_unhold(broker, account);
+        account = NULL;
+    }
+    if (!account) {
+        free(asking);
         return NULL;
+    }
+    asking->account = account;
     asking->broker = broker;
     asking->asker = asker;
     asking->id = ++broker->next_owner;
@@ -50,12 +69,13 @@ void serve_closed(void *owner, void *user) {
             store_holder_close(broker->spaces[i].store, asking->holders[i], broker->now_ns);
     struct served *served;
     while ((served = TAILQ_FIRST(&asking->waiting))) {
-        TAILQ_REMOVE(&asking->waiting, served, link);
-        free(served);
+        served_free(served);
     }
     index_forget_checks(broker, asking);
     held_checks_forget(broker, asking);
     TAILQ_REMOVE(&broker->askings, asking, link);
+    account_release(asking->account, CHARGE_CONNECTIONS, 1);
+    accounts_unhold(broker, asking->account);
     free(asking);
 }
 
@@ -67,13 +87,18 @@ void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
     asker_reply(asking->asker, request_id, &reply, NULL, 0);
 }
 
+void serve_refuse_full(struct asking *asking, uint32_t request_id,
+                       const struct charge_refusal *full) {
+    char sentence[SENTENCE_BYTES];
+    account_sentence(sentence, sizeof sentence, full);
+    serve_refuse(asking, request_id, FB__STATUS__FULL, sentence);
+}
+
 /* STORE_NO_HOLDER when the store is full of holders. */
 static uint32_t holder_of(struct asking *asking, struct space *space) {
-    /* A peer acts for many sessions: only the store's own limits bound it. */
-    static const struct store_limits limits = {UINT32_MAX, 0, 0};
     uint32_t *holder = &asking->holders[space->index];
     if (*holder == STORE_NO_HOLDER &&
-        store_holder_open(space->store, asking->id, &limits, holder) != STORE_OK)
+        store_holder_open(space->store, asking->id, asking->account, holder) != STORE_OK)
         *holder = STORE_NO_HOLDER;
     return *holder;
 }
@@ -126,24 +151,28 @@ static void settle_lease(struct asking *asking, struct space *space, uint32_t re
 static void on_resident(struct waiter *waiter, const struct store_effect *effect) {
     struct served *served = (struct served *)waiter;
     struct broker *broker = served->asking->broker;
-    TAILQ_REMOVE(&served->asking->waiting, served, link);
     if (effect->result == STORE_OK && !broker_serves(broker)) {
         store_release(served->space->store, effect->holder, effect->lease.hi, effect->lease.lo,
                       STORE_RETURNED, broker->now_ns);
         serve_refuse(served->asking, served->request_id, FB__STATUS__UNAVAILABLE,
                      broker_fenced_why(broker));
-        free(served);
+        served_free(served);
         return;
     }
     settle_lease(served->asking, served->space, served->request_id, served->have_copy,
                  served->sample_id, served->generation, effect->result, &effect->lease,
                  &effect->refusal);
-    free(served);
+    served_free(served);
 }
 
 static void lease_for(struct asking *asking, struct space *space, uint32_t request_id,
                       const Fb__PeerLease *asked) {
     struct broker *broker = asking->broker;
+    struct charge_refusal full;
+    if (!account_has_room(asking->account, CHARGE_WAITS, 1, &full)) {
+        serve_refuse_full(asking, request_id, &full);
+        return;
+    }
     struct served *served = calloc(1, sizeof *served);
     uint32_t holder = holder_of(asking, space);
     if (!served || holder == STORE_NO_HOLDER) {
@@ -173,6 +202,7 @@ static void lease_for(struct asking *asking, struct space *space, uint32_t reque
         store_get(space->store, holder, &get, broker->now_ns, &lease, &refusal);
     if (result == STORE_WAIT) {
         TAILQ_INSERT_TAIL(&asking->waiting, served, link);
+        account_add(asking->account, CHARGE_WAITS, 1);
         return;
     }
     settle_lease(asking, space, request_id, served->have_copy, served->sample_id,
@@ -202,6 +232,10 @@ static void on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerL
                  "was made",
                  asked->item->sample_id, space->name, broker->config->node);
         serve_refuse(asking, request_id, FB__STATUS__LOST, sentence);
+    } else if (twin_was_first(broker)) {
+        char trouble[TROUBLE_BYTES];
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
+                     broker_trouble(broker, "", trouble));
     } else if (!broker_serves(broker) && !BROKER_PLANTED(PLANTED_FENCED_SERVES)) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, broker_fenced_why(broker));
     } else {
@@ -231,7 +265,8 @@ static void on_release(struct asking *asking, const Fb__PeerRelease *asked) {
     for (size_t i = 0; i < asked->n_items; i++) {
         const Fb__PeerReleaseItem *item = asked->items[i];
         if (item->corrupt)
-            log_warning("%s found a checksum mismatch in generation %llu of store %.64s",
+            log_limited(LOG_LEVEL_WARNING, log_source(asking->name),
+                        "%s found a checksum mismatch in generation %llu of store %.64s",
                         asking->name, (unsigned long long)item->generation, item->store);
         for (uint32_t k = 0; k < broker->space_end; k++)
             if (broker->spaces[k].used && !strcmp(broker->spaces[k].name, item->store))
@@ -269,8 +304,7 @@ static void on_probe(struct asking *asking, uint32_t request_id, const char *sto
 
 static void on_region(struct asking *asking, uint32_t request_id, uint32_t region) {
     uint8_t key[TRANSPORT_KEY_BYTES_MAX];
-    struct transport *transport = asking->broker->transport;
-    int key_bytes = transport->ops->region_key(transport, region, key, sizeof key);
+    int key_bytes = asker_region_key(asking->asker, region, key, sizeof key);
     if (key_bytes < 0) {
         serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, "the store's memory is gone");
         return;

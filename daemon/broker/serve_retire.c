@@ -8,8 +8,9 @@
 
 #include "state.h"
 
-static void retire_one(struct broker *broker, struct space *space, const Fb__RetireItem *item,
+static void retire_one(struct asking *asking, struct space *space, const Fb__RetireItem *item,
                        enum store_reason reason, struct store_op op) {
+    struct broker *broker = asking->broker;
     struct store_answer answer;
     bool retired;
     if (serve_wrong_incarnation(broker, "", item->incarnation)) {
@@ -19,7 +20,7 @@ static void retire_one(struct broker *broker, struct space *space, const Fb__Ret
                                               .generation = item->generation,
                                               .incarnation = item->incarnation};
         if (!layout_check_sample_id(item->sample_id))
-            publish_end_lost(broker, space, &lost, reason, false, NULL);
+            publish_end_lost(broker, space, &lost, reason, false, asking->account, NULL);
         return;
     }
     if ((reason == STORE_ACKED && space->settings.policy == FB__POLICY__RETAIN) ||
@@ -48,7 +49,7 @@ static void supersede(struct asking *asking, uint32_t request_id, struct space *
                       const Fb__RetireItem *item) {
     Fb__ItemsReply items = FB__ITEMS_REPLY__INIT;
     items.count = publish_was_done(asking->broker, space, item->generation);
-    retire_one(asking->broker, space, item, STORE_SUPERSEDED, (struct store_op){0});
+    retire_one(asking, space, item, STORE_SUPERSEDED, (struct store_op){0});
     retire_earlier(asking->broker, space, item);
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = FB__PEER_REPLY__RESULT_ITEMS;
@@ -68,8 +69,13 @@ bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerReti
         return true;
     }
     struct space *space = space_find(asking->broker, asked->store);
+    struct charge_refusal full;
     if (!space)
         return false; /* absent is success */
+    if (!account_has_room(asking->account, CHARGE_WAITS, asked->n_items, &full)) {
+        serve_refuse_full(asking, request_id, &full);
+        return true;
+    }
     if (asked->reason == FB__REASON__SUPERSEDED && asked->n_items == 1 &&
         !asked->items[0]->generation)
         return held_check_serve(asking, request_id, space, asked->items[0]->sample_id, asked);
@@ -80,7 +86,7 @@ bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerReti
     bool all = true;
     for (size_t i = 0; i < asked->n_items; i++) {
         struct store_op op = {asked->client_id, asked->op_id ? asked->op_id + i : 0};
-        retire_one(asking->broker, space, asked->items[i], (enum store_reason)asked->reason, op);
+        retire_one(asking, space, asked->items[i], (enum store_reason)asked->reason, op);
         all &= !publish_pursues(asking->broker, space, asked->items[i]->sample_id,
                                 asked->items[i]->generation);
     }

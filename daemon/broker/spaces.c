@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The stores of this node: arena, index block and settings together. A dropped store refuses
- * everything new and is freed when its last lease, ask and attachment is gone.
+ * everything new and is freed when its last lease, ask and attachment is gone, and when all its
+ * effects have been carried out: one that is queued may be the end of a lease that a home waits
+ * for, the record of a sample, or the answer to a peer.
  */
 #include <errno.h>
 #include <sodium.h>
@@ -51,8 +53,31 @@ static uint32_t for_each_sample(uint32_t max_samples, uint32_t each, uint32_t le
     return wanted < least ? least : wanted > most ? most : (uint32_t)wanted;
 }
 
-/* Leases, holders and waiters are bounded per session too; these are what a whole store can hold.
- */
+static uint32_t at_most(uint64_t wanted, uint32_t most) {
+    return wanted < most ? (uint32_t)wanted : most;
+}
+
+#define HOLDERS_MAX (1u << 20)
+#define LEASES_MAX  (1u << 23)
+#define WAITERS_MAX (1u << 20)
+
+/* Twice what one user or one peer may take, so that neither keeps the others out. */
+static uint32_t for_two(const struct charge_limits *limits, enum charge charge, uint32_t most) {
+    uint64_t user = limits->of[ACCOUNT_USER][charge], peer = limits->of[ACCOUNT_PEER][charge];
+    uint64_t larger = user > peer ? user : peer;
+    return larger > most / 2 ? most : (uint32_t)(2 * larger);
+}
+
+static uint32_t holders_of(const struct config *config) {
+    const struct charge_limits *limits = &config->limits;
+    uint64_t handles = limits->of[ACCOUNT_SESSION][CHARGE_HANDLES];
+    uint64_t peers = limits->of[ACCOUNT_PEER][CHARGE_CONNECTIONS];
+    if (handles > HOLDERS_MAX || peers > HOLDERS_MAX)
+        return HOLDERS_MAX;
+    return at_most(config->max_sessions * handles + CONFIG_PEERS_MAX * peers, HOLDERS_MAX);
+}
+
+/* What a whole store can hold. Slots cost memory once they are used. */
 static struct store_options store_options_of(struct broker *broker,
                                              const struct config_store *config) {
     struct store_options options = {
@@ -60,9 +85,10 @@ static struct store_options store_options_of(struct broker *broker,
         .landing_bytes = page_round(config->landing_bytes),
         .max_samples = config->max_samples,
         .max_tombstones = for_each_sample(config->max_samples, 16, 1024, 65536),
-        .max_leases = for_each_sample(config->max_samples, 64, 4096, 262144),
-        .max_holders = 4096,
-        .max_waiters = for_each_sample(config->max_samples, 4, 1024, 16384),
+        .max_leases = for_two(&broker->limits, CHARGE_LEASES, LEASES_MAX),
+        .max_ended_leases = for_each_sample(config->max_samples, 64, 65536, 262144),
+        .max_holders = holders_of(broker->config),
+        .max_waiters = for_two(&broker->limits, CHARGE_WAITS, WAITERS_MAX),
         .max_replays = for_each_sample(config->max_samples, 16, 4096, 65536),
         .max_events = 4096,
         .policy = (enum store_policy)config->policy,
@@ -94,6 +120,22 @@ static int map_block(struct space *space, const struct store_options *options, c
     return 0;
 }
 
+void space_set_bounds(struct space *space, const struct config_store *config) {
+    uint64_t reserve_ms = config->max_reserve_ms, hold_ms = config->max_hold_ms;
+    bool hold_counts = hold_ms && (!reserve_ms || hold_ms < reserve_ms);
+    space->settings.max_reserve_ms = hold_counts ? hold_ms : reserve_ms;
+    space->settings.max_wait_ms = config->max_wait_ms;
+    space->settings.max_pass_ms = config->max_pass_ms;
+    store_set_bounds(space->store, config->max_reserve_ms * NS_PER_MS,
+                     config->max_pass_ms * NS_PER_MS);
+}
+
+uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut) {
+    uint64_t max_ns = space->settings.max_wait_ms * NS_PER_MS;
+    *cut = max_ns && asked_ns > max_ns;
+    return *cut ? max_ns : asked_ns;
+}
+
 static void fill_settings(struct space *space, const struct config_store *config,
                           const struct store_options *options) {
     fb__store_settings__init(&space->settings);
@@ -104,6 +146,7 @@ static void fill_settings(struct space *space, const struct config_store *config
     space->settings.landing_bytes = options->landing_bytes;
     space->settings.max_hold_ms = config->max_hold_ms;
     space->settings.max_samples = config->max_samples;
+    space_set_bounds(space, config);
 }
 
 static int make_memory(struct broker *broker, struct space *space,
@@ -124,6 +167,25 @@ static int make_memory(struct broker *broker, struct space *space,
     return result;
 }
 
+/* Beyond the memory limit of the cgroup the kernel would kill the broker as its stores fill. */
+static bool is_within_memory_limit(const struct broker *broker, const struct space *space,
+                                   uint64_t arena_bytes, char *why, size_t why_bytes) {
+    uint64_t limit_bytes = broker->options.memory_limit_bytes, used_bytes = 0;
+    char asked[16], others[16], limit[16];
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used)
+            used_bytes += broker->spaces[i].arena.bytes;
+    if (!limit_bytes || (used_bytes <= limit_bytes && arena_bytes <= limit_bytes - used_bytes))
+        return true;
+    snprintf(why, why_bytes,
+             "store %s: %s (max_resident_bytes + landing_bytes), with the %s of the stores that "
+             "are there, are more than the memory limit of the broker's cgroup, %s: make it "
+             "smaller, drop another, or raise the limit",
+             space->name, log_bytes(arena_bytes, asked), log_bytes(used_bytes, others),
+             log_bytes(limit_bytes, limit));
+    return false;
+}
+
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes) {
     struct space *space = unused_slot(broker);
@@ -138,6 +200,9 @@ int space_create(struct broker *broker, const struct config_store *config, const
         .index = index, .allow_uids = config->allow_uids, .writer_uids = config->writer_uids};
     snprintf(space->name, sizeof space->name, "%s", config->name);
     struct store_options options = store_options_of(broker, config);
+    if (!is_within_memory_limit(broker, space, options.max_resident_bytes + options.landing_bytes,
+                                why, why_bytes))
+        return -ENOSPC;
     int result = make_memory(broker, space, &options, why, why_bytes);
     if (result < 0)
         return result;
@@ -178,6 +243,9 @@ void space_free(struct broker *broker, struct space *space) {
     munmap(space->block, space->block_bytes);
     arena_deinit(&space->arena);
     sodium_memzero(space->key, sizeof space->key);
+    if (space->creator)
+        accounts_release(broker, space->creator, CHARGE_STORES, 1);
+    space->creator = NULL;
     space->used = false;
 }
 
@@ -196,12 +264,12 @@ static void detach_holders(struct broker *broker, struct space *space) {
 void spaces_reap(struct broker *broker) {
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
-        if (!space->used || !space->dropped || space->uses)
+        if (!space->used || !space->dropped || space->uses || store_has_effect(space->store))
             continue;
         detach_holders(broker, space);
         struct store_totals totals;
         store_totals(space->store, &totals);
-        if (!totals.leases && !totals.holders)
+        if (!totals.leases && !totals.holders && !store_has_effect(space->store))
             space_free(broker, space);
     }
 }

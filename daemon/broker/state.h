@@ -12,6 +12,7 @@
 
 #include <sys/queue.h>
 
+#include "account_words.h"
 #include "auth.h"
 #include "broker.h"
 #include "frame.h"
@@ -21,9 +22,11 @@
 #include "scratch.h"
 #include "store.h"
 
-#define SPACES_MAX     256u
-#define LATE_KEPT      64u
-#define SENTENCE_BYTES 320u
+#define SPACES_MAX          256u
+#define SENTENCE_BYTES      640u
+#define TROUBLE_BYTES       768u   /* of a sentence that ends in etcd's words */
+#define SPEC_BYTES_PER_CALL 98304u /* so that the answer fits one frame */
+#define LATE_KEPT           64u
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
 #define NS_PER_MS                  1000000ull
@@ -47,7 +50,18 @@ struct space {
     size_t block_bytes;
     struct store *store;
     uint64_t event_last; /* last event handed to subscribers */
+    uint64_t reserves_ended_logged;
+    struct account *creator; /* the user who made it at run time; NULL: the configuration */
 };
+
+/* ---- accounts.c ---- */
+struct held_account {
+    struct account account; /* first: the rest of the broker sees this alone */
+    TAILQ_ENTRY(held_account) link;
+    uint32_t holds; /* by its owner: sessions of a user, connections of a peer, a session */
+    char name[LAYOUT_NAME_BYTES_MAX + 1]; /* of a peer */
+};
+TAILQ_HEAD(held_account_list, held_account);
 
 /* What an effect's tag points to. */
 struct waiter {
@@ -76,15 +90,16 @@ struct broker_session {
     const struct broker_client_ops *ops;
     void *client;
     struct broker_credentials credentials;
-    char name[128];
+    char name[128], client_name[48];
     bool greeted, admin, wants_events;
     struct space *events_space; /* NULL = all */
     uint64_t client_id;
+    uint64_t opened_ns, last_ns; /* last_ns: of the last request */
+    struct account *account;     /* its parent is the user's */
     struct challenge challenge;
     struct attachment *attachments;
     uint32_t attachment_count;
     struct call_list calls;
-    uint32_t call_count;
 };
 TAILQ_HEAD(session_list, broker_session);
 
@@ -109,6 +124,7 @@ struct ask {
     struct broker *broker;
     struct space *space;
     struct peer *peer;
+    struct account *user; /* whose question it is: it may outlive the session */
     uint64_t generation;
     struct store_op op;
 };
@@ -170,6 +186,7 @@ struct call {
     uint32_t request_id;
     bool wants_reply, write_ok;
     bool wants_landed; /* CALL_GET */
+    bool wait_cut;     /* to max_wait of the store */
     enum call_kind kind;
     enum store_reason reason; /* CALL_RETIRE */
     uint64_t begun_ns, wait_ns, patience_ns;
@@ -188,6 +205,7 @@ struct remote_lease {
     struct peer *peer;
     uint64_t epoch; /* of the link it came over: it ends with it */
     uint64_t hi, lo, generation;
+    uid_t uid; /* for whom */
     char store[LAYOUT_NAME_BYTES_MAX + 1];
 };
 struct remote_leases {
@@ -204,31 +222,45 @@ struct fetch {
     struct broker *broker;
     struct space *space;
     uint64_t generation;
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     struct peer *peer;
     uint64_t epoch;
     uint32_t region;
     uint64_t remote_offset, extent_bytes, landing_offset;
+    bool waits_for_room;
     bool landed;                /* PLANNED landing copy exists */
     uint64_t transfer;          /* no other fetch of this broker has it */
     uint64_t notice_ns;         /* no progress notice before */
     uint64_t landed_next_bytes; /* no Landed notice before so many have landed */
-    uint8_t *bytes;             /* an inline payload waiting for landing space */
+    const uint8_t *bytes;       /* that came with the lease, while it is being looked at */
     uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
     uint32_t checksums_bytes;
     struct item_list items;
 };
 TAILQ_HEAD(fetch_list, fetch);
 
-/* A release or an ack that its home has not confirmed yet. Never lost: retried until confirmed. */
+/* A release or an ack that its home has not confirmed yet. Never lost: retried until confirmed.
+ * There may be many: they are small. */
 struct pending_end {
     TAILQ_ENTRY(pending_end) link;
-    char store[LAYOUT_NAME_BYTES_MAX + 1];
+    LIST_ENTRY(pending_end) same_hash; /* of an ack */
+    struct account *account;
+    uint64_t generation;
+    union {
+        struct {
+            uint64_t hi, lo, epoch;
+        } lease;
+        struct {
+            uint64_t incarnation;
+            struct store_op op;
+        } ack;
+    };
     bool is_ack, consumed, corrupt;
-    uint64_t hi, lo, generation, incarnation, epoch;
-    struct store_op op;
-    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
+    uint8_t store_bytes;
+    char names[]; /* the store's, then the sample's */
 };
 TAILQ_HEAD(pending_end_list, pending_end);
+LIST_HEAD(pending_end_hash, pending_end);
 
 /* Kept with each peer (peer_user). */
 struct outbox {
@@ -236,6 +268,7 @@ struct outbox {
     struct peer *peer;
     struct pending_end_list waiting, sent; /* sent: in the request under way */
     uint64_t count;
+    struct pending_end_hash *acks; /* by generation; NULL before the first */
     bool busy;
     uint64_t retry_ns, backoff_ns;
 };
@@ -246,12 +279,22 @@ struct asking {
     TAILQ_ENTRY(asking) link;
     struct broker *broker;
     struct asker *asker;
-    uint64_t id; /* owner number in the stores */
+    struct account *account; /* of the node */
+    uint64_t id;             /* owner number in the stores */
     char name[LAYOUT_NAME_BYTES_MAX + 8];
     uint32_t holders[SPACES_MAX]; /* STORE_NO_HOLDER where not opened */
     TAILQ_HEAD(, served) waiting;
 };
 TAILQ_HEAD(asking_list, asking);
+
+/* Who has this node's name in the index, if it is another incarnation (twin.c). */
+enum name_state { NAME_FREE = 0, NAME_ASKED, NAME_RESTART, NAME_STANDS, NAME_TWIN };
+struct name {
+    enum name_state state;
+    uint64_t incarnation;
+    uint64_t outlived_ns; /* its record cannot stand for longer unless somebody keeps it alive */
+    char address[256];
+};
 
 /* The check of all that this node holds (held_check.c). */
 struct held_walk {
@@ -266,15 +309,19 @@ struct broker {
     struct broker_options options;
     const struct config *config;
     uint64_t now_ns, started_ns;
-    struct store_account account;
+    struct store_account account; /* bytes of the homes' shares */
+    struct charge_limits limits;
+    struct account node_account;
+    struct held_account_list accounts; /* of users and peers */
+    uint32_t account_count;            /* sessions' included */
     struct space spaces[SPACES_MAX];
     uint32_t space_end; /* no used slot at or after it */
     struct peers *peers;
     struct transport *transport;
     struct directory *directory;
     struct session_list sessions;
-    uint32_t session_count;
-    uint64_t next_owner; /* session and asking ids */
+    uint32_t session_count, admin_count; /* admin_count: of those the admins' */
+    uint64_t next_owner;                 /* session and asking ids */
     struct asking_list askings;
     struct fetch_list fetches;
     struct item_list timed;  /* items with a deadline that no store keeps for them */
@@ -296,13 +343,31 @@ struct broker {
         uint64_t generation, ns;
     } late[LATE_KEPT];
     uint32_t late_count;
+    struct name name;
     struct scratch scratch;
 };
 
+/* ---- accounts.c ---- */
+void accounts_init(struct broker *broker);
+/* Nothing is charged any more. */
+void accounts_deinit(struct broker *broker);
+/* The account of a new session; of a user or node, made when there is none. Held until
+ * accounts_unhold(); then it stays as long as something is charged to it. NULL: no memory. */
+struct account *accounts_session(struct broker *broker, uint64_t session_id, uid_t uid);
+struct account *accounts_user(struct broker *broker, uid_t uid);
+struct account *accounts_peer(struct broker *broker, const char *node);
+void accounts_unhold(struct broker *broker, struct account *account);
+/* As account_release(), of what may outlive the account's owner. */
+void accounts_release(struct broker *broker, struct account *account, enum charge charge,
+                      uint64_t count);
+
 /* ---- call.c ---- */
-/* NULL: no memory, and the request is answered so. */
+/* NULL: no memory or one limit too many, and the request is answered so. */
 struct call *call_new(struct broker_session *session, enum call_kind kind, size_t count,
                       uint32_t request_id, bool wants_reply);
+/* Answers FULL: which limit, of whom, and what to do. */
+void call_refuse(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                 const struct charge_refusal *full, const char *remedy);
 /* The same for a request on a store that the session has opened. NULL: the request is answered (no
  * such handle, or opened read-only and read_only_refusal is not NULL), or *why is set: a breach. */
 struct call *call_open(struct broker_session *session, enum call_kind kind, uint32_t handle,
@@ -343,6 +408,12 @@ Fb__Status status_of(enum store_result result);
 /* A sentence for a refusal: "store run0 full: 3.2 GiB of 4.0 GiB resident, 64 MiB asked; ...". */
 void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum store_result result,
                      const struct store_refusal *refusal, const char *sample_id);
+/* Who holds the room of the store, and who is first among those who wait for it, in a few words:
+ * appended to a sentence. */
+void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
+                     const struct space *space, const struct store_refusal *refusal);
+/* "; the wait was cut to max_wait = 10min of the store", appended, if it was. */
+void status_add_cut(char out[SENTENCE_BYTES], const struct call *call);
 const char *status_reason_word(enum store_reason reason);
 /* Why a get of this found nothing: "... was retired 12 s ago: consumed". */
 void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,
@@ -353,10 +424,16 @@ struct space *space_find(struct broker *broker, const char *name);
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes);
 void space_drop(struct broker *broker, struct space *space, uint64_t now_ns);
+/* What may stand, wait and pass, and for how long: of a store that is there, too. */
+void space_set_bounds(struct space *space, const struct config_store *config);
+/* The time asked for, or max_wait of the store where that is shorter: *cut then. */
+uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut);
 /* Frees dropped stores that nobody holds any more. */
 void spaces_reap(struct broker *broker);
 void space_free(struct broker *broker, struct space *space);
 struct attachment *session_attachment(struct broker_session *session, uint32_t handle);
+/* Ends what the session holds under that handle. */
+void session_detach(struct broker_session *session, struct attachment *attachment);
 
 /* ---- one per group of requests ---- */
 typedef bool request_fn(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -371,10 +448,12 @@ request_fn probe_stat;                                      /* probe.c */
 request_fn explain_sample;                                  /* explain.c */
 request_fn list_samples, list_leases, list_stores;          /* list.c */
 request_fn list_nodes, list_health;                         /* list_nodes.c */
+request_fn list_sessions;                                   /* list_sessions.c */
 request_fn steer_gc, steer_drain, steer_events;             /* steer.c */
 request_fn index_list, index_check;                         /* index_check.c */
 
 /* ---- get.c ---- */
+void put_forget_payload(struct item *item); /* put.c */
 void get_release_batch(struct broker_session *session, const Fb__Release *release);
 /* Grants a local lease on a generation that is readable here; ends the item. */
 void get_grant(struct item *item, const struct store_lease *lease);
@@ -391,6 +470,27 @@ uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wa
 void remote_get(struct item *item);
 void remote_get_anywhere(struct item *item);
 
+/* ---- twin.c: another incarnation has our name in the index ---- */
+void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation);
+void twin_pump(struct broker *broker);
+uint64_t twin_next_deadline_ns(const struct broker *broker);
+/* It lives, and was there first: nothing is taken or served here. */
+bool twin_was_first(const struct broker *broker);
+/* False: it has not. */
+bool twin_say(const struct broker *broker, char *out, size_t out_bytes);
+
+/* ---- believe.c: is it an answer to what was asked? ---- */
+/* False: not this one's answer; why: a sentence that names both sides. It has been counted. */
+bool believe_lease(const struct item *item, struct peer *peer, uint64_t generation,
+                   const Fb__PeerLeaseReply *lease, char why[SENTENCE_BYTES]);
+/* The same of what lies here under the generation that was granted. */
+bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeaseReply *lease,
+                  char why[SENTENCE_BYTES]);
+bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResult *stat,
+                  char why[SENTENCE_BYTES]);
+/* Counts such an answer, and logs some of them. */
+void believe_not(struct peer *peer, const char *sentence);
+
 /* ---- fetch.c ---- */
 /* The home granted item->remote to this item: attach it to the landing copy, making one if there is
  * none. */
@@ -402,8 +502,9 @@ void fetch_detach(struct item *item);
 /* ---- outbox.c: releases and acks on their way to a home ---- */
 /* How a local lease on a landing copy ended. The second time only a late `consumed` counts. */
 void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consumed);
-void outbox_ack(struct broker *broker, struct peer *peer, const char *store,
-                const struct item *item);
+/* Keeps the ack of a generation for a home that cannot be reached; false: it cannot be kept, and
+ * the item has ended saying so. */
+bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item);
 void outbox_flush(struct broker *broker, struct peer *peer, uint64_t now_ns);
 void outboxes_flush(struct broker *broker, uint64_t now_ns);
 uint64_t outboxes_next_deadline_ns(const struct broker *broker);
@@ -435,10 +536,11 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
                    uint64_t generation);
 /* Ends a generation whose home is dead, or may be: word of it is kept for that home, in case it
  * was only cut off, and its record is removed. by_id: whatever else others hold of the sample ends
- * as well. waits: answered OK when that is done; NULL = nobody. */
+ * as well. charged: the user or peer who caused it; NULL = ourselves. waits: answered OK when that
+ * is done; NULL = nobody. */
 void publish_end_lost(struct broker *broker, struct space *space,
                       const struct directory_record *lost, enum store_reason reason, bool by_id,
-                      struct item *waits);
+                      struct account *charged, struct item *waits);
 /* Word of an end that was kept for us: of a put that is not over. */
 void publish_has_ended(struct broker *broker, const struct directory_record *ended);
 /* Since the commit of a generation that is held here. */
@@ -471,6 +573,13 @@ bool nodes_have_lost(const struct broker *broker, enum directory_result result,
 /* May we serve, as of now_ns, what another node could have superseded? */
 bool broker_serves(const struct broker *broker);
 const char *broker_fenced_why(const struct broker *broker);
+/* What stands between this broker and its directory, in words; without such: `otherwise`. */
+const char *broker_trouble(const struct broker *broker, const char *otherwise,
+                           char out[TROUBLE_BYTES]);
+/* NULL: it takes puts, as of now_ns; else why not, of a form to follow "node a: ". */
+const char *broker_refuses_why(const struct broker *broker);
+/* The same, and they can be done: nothing stands between this broker and its directory for good. */
+const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]);
 void nodes_free(struct broker *broker);
 
 /* ---- reconcile.c ---- */
@@ -486,7 +595,7 @@ void republish(struct broker *broker, struct space *space, const char *sample_id
 /* ---- remote_lease.c ---- */
 /* 0 = out of memory. */
 uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uint64_t hi,
-                          uint64_t lo, uint64_t generation);
+                          uint64_t lo, uint64_t generation, uid_t uid);
 struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id);
 void remote_lease_end(struct broker *broker, struct remote_lease *lease);
 
@@ -497,6 +606,9 @@ void serve_request(void *owner, void *user, uint32_t request_id, bool wants_repl
 void serve_closed(void *owner, void *user);
 void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
                   const char *sentence);
+/* FULL: which limit of that node. */
+void serve_refuse_full(struct asking *asking, uint32_t request_id,
+                       const struct charge_refusal *full);
 /* The ref was made by an earlier incarnation of this node (home: ours or empty). */
 bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation);
 /* serve_retire.c: true when it answers by itself, now or later. */
@@ -516,6 +628,8 @@ bool held_checks_are_due(const struct broker *broker);
 void held_checks_pump(struct broker *broker, uint64_t now_ns);
 uint64_t held_checks_next_deadline_ns(const struct broker *broker);
 
+/* Of a session that is connected; false: it is none. */
+bool broker_owner_uid(const struct broker *broker, uint64_t owner, uint32_t *uid_out);
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);
 
 /* ---- probe.c: shared with serve.c and list.c ---- */

@@ -3,6 +3,7 @@
  * From the store's outcomes to wire statuses and to the sentences that people read.
  */
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -49,16 +50,16 @@ static const struct cause_words causes[] = {
                              "consume samples, or raise max_samples"},
     [STORE_CAUSE_SPECS] = {false, "spec chunks of the store",
                            "use smaller metadata, or raise max_samples"},
-    [STORE_CAUSE_LEASES] = {false, "max_leases of the store", "release views"},
-    [STORE_CAUSE_WAITERS] = {false, "waiting requests of the store",
+    [STORE_CAUSE_LEASES] = {false, "leases of the store, of all users (2 x max_leases_per_user)",
+                            "release views; featurectl leases shows whose"},
+    [STORE_CAUSE_WAITERS] = {false,
+                             "waiting requests of the store, of all users (2 x max_waits_per_user)",
                              "wait with fewer requests at once"},
-    [STORE_CAUSE_SESSION_LEASES] = {false, "max_leases_per_session", "release views"},
-    [STORE_CAUSE_SESSION_RESERVATIONS] = {false, "max_reservations_per_session",
-                                          "commit or cancel reservations"},
-    [STORE_CAUSE_SESSION_QUEUED] = {true, "max_queued_bytes_per_session",
-                                    "wait with fewer bytes at once"},
-    [STORE_CAUSE_QUEUE] = {false, "puts that wait already (first come, first served)",
-                           "put with a deadline"},
+    [STORE_CAUSE_SESSION_LEASES] = {false, "leases", "release views"},
+    [STORE_CAUSE_SESSION_RESERVATIONS] = {false, "reservations", "commit or cancel some"},
+    [STORE_CAUSE_SESSION_QUEUED] = {true, "bytes", "wait with fewer bytes at once"},
+    [STORE_CAUSE_QUEUE] = {false, "puts that wait already (first come, first served; max_pass)",
+                           "put with a longer deadline"},
 };
 
 static void amount(char out[32], bool bytes, uint64_t value) {
@@ -68,9 +69,28 @@ static void amount(char out[32], bool bytes, uint64_t value) {
         snprintf(out, 32, "%" PRIu64, value);
 }
 
+static void refused_by_account(char out[SENTENCE_BYTES], const struct space *space,
+                               const struct store_refusal *refusal, const char *sample_id) {
+    static const enum charge charges[] = {
+        [STORE_CAUSE_SESSION_LEASES] = CHARGE_LEASES,
+        [STORE_CAUSE_SESSION_RESERVATIONS] = CHARGE_RESERVATIONS,
+        [STORE_CAUSE_SESSION_QUEUED] = CHARGE_QUEUED_BYTES,
+    };
+    char limit[SENTENCE_BYTES];
+    account_sentence(limit, sizeof limit,
+                     &(struct charge_refusal){refusal->account, charges[refusal->cause],
+                                              refusal->limit, refusal->used, refusal->asked});
+    snprintf(out, SENTENCE_BYTES, "sample %s refused by store %s: %s; %s", sample_id, space->name,
+             limit, causes[refusal->cause].remedy);
+}
+
 void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum store_result result,
                      const struct store_refusal *refusal, const char *sample_id) {
     const struct cause_words *words = &causes[refusal->cause];
+    if (refusal->account) {
+        refused_by_account(out, space, refusal, sample_id);
+        return;
+    }
     char used[32], limit[32], asked[32];
     amount(used, words->bytes, refusal->used);
     amount(limit, words->bytes, refusal->limit);
@@ -89,6 +109,67 @@ void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum s
                                              : words->remedy);
 }
 
+/* ---- who holds the room ---- */
+
+static void status_append(char out[SENTENCE_BYTES], const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void status_append(char out[SENTENCE_BYTES], const char *format, ...) {
+    size_t used = strlen(out);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(out + used, SENTENCE_BYTES - used, format, arguments);
+    va_end(arguments);
+}
+
+static double seconds_since(const struct broker *broker, uint64_t since_ns) {
+    return broker->now_ns > since_ns ? (double)(broker->now_ns - since_ns) / 1e9 : 0;
+}
+
+static bool is_about_room(enum store_cause cause) {
+    return cause == STORE_CAUSE_QUOTA || cause == STORE_CAUSE_NODE_QUOTA ||
+           cause == STORE_CAUSE_FRAGMENTED || cause == STORE_CAUSE_SAMPLES ||
+           cause == STORE_CAUSE_QUEUE;
+}
+
+void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
+                     const struct space *space, const struct store_refusal *refusal) {
+    struct store_room room;
+    char who[160], reserved[32], resident[32], leased[32], retired[32], asked[32];
+    if (!is_about_room(refusal->cause))
+        return;
+    store_room(space->store, &room);
+    amount(reserved, true, room.reserved_bytes + room.sealed_bytes);
+    amount(resident, true, room.resident_bytes);
+    amount(leased, true, room.leased_bytes - room.retired_bytes);
+    amount(retired, true, room.retired_bytes);
+    status_append(out, "; the room: %s resident, %s of it being read; %s being written", resident,
+                  leased, reserved);
+    if (room.has_reserver) {
+        amount(reserved, true, room.reserver_bytes);
+        status_append(out, ", %s of it by %s since %.1f s", reserved,
+                      broker_owner_name(broker, room.reserver, who),
+                      seconds_since(broker, room.reserver_since_ns));
+    }
+    if (room.has_reader)
+        status_append(out, "; %s retired but still read, by %s since %.1f s", retired,
+                      broker_owner_name(broker, room.reader, who),
+                      seconds_since(broker, room.reader_since_ns));
+    if (!room.has_first)
+        return;
+    amount(asked, true, room.first_bytes);
+    status_append(out, "; first in line: %s, for %s, since %.1f s",
+                  broker_owner_name(broker, room.first, who), asked,
+                  seconds_since(broker, room.first_since_ns));
+}
+
+void status_add_cut(char out[SENTENCE_BYTES], const struct call *call) {
+    char bound[32];
+    if (call->wait_cut)
+        status_append(out, "; the wait was cut to max_wait = %s of the store",
+                      log_duration(call->space->settings.max_wait_ms, bound));
+}
+
 const char *status_reason_word(enum store_reason reason) {
     static const char *const words[] = {
         [STORE_REASON_NONE] = "",
@@ -102,6 +183,7 @@ const char *status_reason_word(enum store_reason reason) {
         [STORE_PRODUCER_DIED] = "its producer's session ended before the commit",
         [STORE_UNCACHED] = "a landing copy that nobody reads any more",
         [STORE_FETCH_FAILED] = "a landing copy whose bytes never arrived",
+        [STORE_RESERVE_ENDED] = "its reservation was not committed within max_reserve",
     };
     return reason < sizeof words / sizeof *words ? words[reason] : "";
 }

@@ -42,6 +42,9 @@ struct directory_events {
     void (*node_down)(void *owner, const char *node, uint64_t incarnation);
     /* We are fenced (true) or may serve again (false); why: one sentence. */
     void (*fenced)(void *owner, bool fenced, const char *why);
+    /* Another incarnation is registered under our name, at that address ("": none): we wait until
+     * its lease has ended. address NULL: not any more. May be NULL. */
+    void (*name_taken)(void *owner, const char *address, uint64_t incarnation);
     /* What the index says of us, all of it: every record that names our node and incarnation, and
      * every end that end() has kept for us, both by store, then sample_id, bytewise. Comes between
      * fenced(true) and fenced(false), and at other times: now and then, and when the index turns
@@ -135,6 +138,9 @@ struct directory_ops {
     uint64_t (*serves_until_ns)(const struct directory *d);
     /* Publishes, republishes and retires not yet answered. */
     uint64_t (*pending)(const struct directory *d);
+    /* What stands between this node and its directory, in words; "": nothing that is known of.
+     * True: nothing can be put until that is over. May be NULL: nothing ever does. */
+    bool (*trouble)(const struct directory *d, char *out, size_t out_bytes);
     /* Runs what is due: callbacks queued by the calls above, retries, keep-alives. */
     void (*tick)(struct directory *d, uint64_t now_ns);
     /* Absolute time of the next tick that has something to do; UINT64_MAX = none, 0 = at once. */

@@ -220,6 +220,7 @@ static void etcd_tick(struct directory *d, uint64_t now_ns) {
     generations_tick(self);
     ended_tick(self);
     audit_tick(self);
+    trouble_tick(self);
     deliver_all(self);
     audit_deliver(self);
 }
@@ -231,7 +232,7 @@ static uint64_t etcd_next_deadline_ns(const struct directory *d) {
     const uint64_t deadlines[] = {
         join_deadline_ns(self),   members_deadline_ns(self),     write_deadline_ns(self),
         locate_deadline_ns(self), generations_deadline_ns(self), own_deadline_ns(self),
-        ended_deadline_ns(self),  history_deadline_ns(self),
+        ended_deadline_ns(self),  history_deadline_ns(self),     trouble_deadline_ns(self),
     };
     uint64_t next_ns = UINT64_MAX;
     for (size_t i = 0; i < sizeof deadlines / sizeof *deadlines; i++)
@@ -294,6 +295,7 @@ static const struct directory_ops etcd_ops = {
     .members = etcd_members,
     .serves_until_ns = etcd_serves_until_ns,
     .pending = etcd_pending,
+    .trouble = trouble_say,
     .tick = etcd_tick,
     .next_deadline_ns = etcd_next_deadline_ns,
     .destroy = etcd_destroy,

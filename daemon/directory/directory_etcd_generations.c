@@ -14,8 +14,10 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "directory_etcd_state.h"
+#include "etcd_words.h"
 #include "log.h"
 
 static uint64_t left(const struct directory_etcd *self) {
@@ -53,12 +55,17 @@ static void on_counter(void *context, enum etcd_result result, const struct etcd
     self->counter = 0;
     self->counter_revision = 0;
     if (result != ETCD_OK) {
+        trouble_note(self, TROUBLE_GENERATIONS, result, why);
         failed(self, why);
     } else if (answer->kv_count &&
                etcd_generation_parse(answer->kvs[0].value, &self->counter) < 0) {
-        log_error("node %s: etcd's %s is \"%.32s\", not a number: no generations; put the last one "
-                  "given out, or delete it",
-                  self->self.node, self->generation_key, answer->kvs[0].value);
+        char number[ETCD_WORDS_BYTES], wrong[ETCD_WHY_BYTES];
+        etcd_words(number, answer->kvs[0].value, strlen(answer->kvs[0].value));
+        snprintf(wrong, sizeof wrong,
+                 "etcd's key %s is \"%.32s\", not a number: put the last generation given out "
+                 "there, or delete it",
+                 self->generation_key, number);
+        trouble_note(self, TROUBLE_GENERATIONS, ETCD_E_REFUSED, wrong);
         failed(self, "bad counter");
     } else {
         self->counter_revision = answer->kv_count ? answer->kvs[0].mod_revision : 0;
@@ -93,6 +100,7 @@ static void on_swapped(void *context, enum etcd_result result, const struct etcd
     self->generation_asked = false;
     self->counter_known = false;
     note(self, answer);
+    trouble_note(self, TROUBLE_GENERATIONS, result, why);
     if (result != ETCD_OK) {
         failed(self, why);
     } else if (answer->succeeded) { /* else another was faster: read it again at once */

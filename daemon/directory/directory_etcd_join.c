@@ -41,9 +41,11 @@ void join_lost(struct directory_etcd *self, const char *why) {
 static void act_on_loss(struct directory_etcd *self) {
     if (!*self->lost_why && self->fence.ttl_ns && !fence_holds(&self->fence, self->now_ns))
         snprintf(self->lost_why, sizeof self->lost_why,
-                 "etcd has acknowledged no keep-alive for %llu ms of the lease's %llu ms",
+                 "etcd has acknowledged no keep-alive for %llu ms of the lease's %llu ms%s%s",
                  (unsigned long long)((self->now_ns - self->fence.renewed_ns) / NS_PER_MS),
-                 (unsigned long long)(self->fence.ttl_ns / NS_PER_MS));
+                 (unsigned long long)(self->fence.ttl_ns / NS_PER_MS),
+                 *self->troubles[TROUBLE_LEASE].words ? ": " : "",
+                 self->troubles[TROUBLE_LEASE].words);
     if (!*self->lost_why)
         return;
     give_up_lease(self);
@@ -64,6 +66,7 @@ static void on_granted(void *context, enum etcd_result result, const struct etcd
                        const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
+    trouble_note(self, TROUBLE_LEASE, result, why);
     if (self->join != JOIN_GRANTING)
         return;
     if (result == ETCD_OK && answer->ttl_s > 0) {
@@ -88,6 +91,7 @@ static void on_kept(void *context, enum etcd_result result, const struct etcd_an
                     const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
+    trouble_note(self, TROUBLE_LEASE, result, why);
     if (!self->lease)
         return;
     if (BROKER_PLANTED(PLANTED_UNHEARD_KEPT) && (result != ETCD_OK || !answer->ttl_s)) {
@@ -113,10 +117,20 @@ static void keep_alive(struct directory_etcd *self) {
 
 /* ---- the record ---- */
 
+/* A lease that has ended meanwhile is no refusal: the next one will do. */
+static void note_record(struct directory_etcd *self, enum etcd_result result, const char *why) {
+    bool lease_ended = result == ETCD_E_REFUSED && why && strstr(why, "lease not found");
+    if (!lease_ended)
+        trouble_note(self, TROUBLE_RECORD, result, why);
+}
+
 static void registered(struct directory_etcd *self, int64_t create_revision, int64_t mod_revision) {
     self->create_revision = create_revision;
     self->revision = mod_revision; /* lower than before, if etcd has lost what it knew */
-    self->name_taken_logged = false;
+    if (self->taken) {
+        self->taken = self->taken_told = false;
+        self->taken_over_due = true;
+    }
     backoff_reset(&self->join_backoff);
     write_begin_epoch(self, mod_revision);
     members_relist(self);
@@ -163,21 +177,34 @@ static void take_over(struct directory_etcd *self, const struct etcd_kv *old) {
                          self);
 }
 
-static void name_is_taken(struct directory_etcd *self, const struct etcd_kv *kv) {
-    if (!self->name_taken_logged)
-        log_warning("node %s: etcd has a node of this name that is not us: %.200s; waiting until "
-                    "its lease ends",
-                    self->self.node, kv->value);
-    self->name_taken_logged = true;
+/* by: zero when what stands there is no record of featured. The owner is told with the next tick.
+ */
+static void name_is_taken(struct directory_etcd *self, const struct node_record *by) {
+    bool news = !self->taken || by->incarnation != self->taken_by.incarnation ||
+                strcmp(by->address, self->taken_by.address) != 0;
+    self->taken = true;
+    self->taken_told &= !news;
+    self->taken_by = *by;
     retry_later(self);
 }
 
+static void tell_of_name(struct directory_etcd *self) {
+    if (!self->events.name_taken)
+        return;
+    if (self->taken && !self->taken_told)
+        self->events.name_taken(self->owner, self->taken_by.address, self->taken_by.incarnation);
+    else if (self->taken_over_due)
+        self->events.name_taken(self->owner, NULL, 0);
+    self->taken_told = self->taken;
+    self->taken_over_due = false;
+}
+
 static void on_record_found(struct directory_etcd *self, const struct etcd_kv *kv) {
-    struct node_record found;
-    bool ours = etcd_node_parse(kv->key, kv->value, &found) == 0 &&
-                found.incarnation == self->self.incarnation;
-    if (!ours)
-        name_is_taken(self, kv);
+    struct node_record found = {0};
+    if (etcd_node_parse(kv->key, kv->value, &found) < 0)
+        found = (struct node_record){0};
+    if (found.incarnation != self->self.incarnation)
+        name_is_taken(self, &found);
     else
         take_over(self, kv); /* also when it has our lease, from an attempt not answered */
 }
@@ -186,6 +213,7 @@ static void on_registered(void *context, enum etcd_result result, const struct e
                           const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
+    note_record(self, result, why);
     if (self->join != JOIN_REGISTERING)
         return;
     if (result == ETCD_OK && answer->succeeded && answer->op_count == 3) {
@@ -205,6 +233,7 @@ static void on_taken_over(void *context, enum etcd_result result, const struct e
                           const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
+    note_record(self, result, why);
     if (self->join != JOIN_REGISTERING)
         return;
     if (result == ETCD_OK && answer->succeeded && answer->op_count == 3) {
@@ -242,6 +271,7 @@ static void ask_registration(struct directory_etcd *self) {
 
 void join_tick(struct directory_etcd *self) {
     act_on_loss(self);
+    tell_of_name(self);
     if (!self->started)
         return;
     if (fence_keep_alive_due(&self->fence, self->now_ns))

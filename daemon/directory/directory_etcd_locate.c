@@ -53,6 +53,7 @@ static void on_read(void *context, enum etcd_result result, const struct etcd_an
     struct read_flight *flight = context;
     struct directory_etcd *self = flight->self;
     note(self, answer);
+    trouble_note(self, TROUBLE_READ, result, why);
     self->read_flights--;
     bool good = result == ETCD_OK && answer->op_count == flight->count;
     for (size_t i = 0; i < flight->count; i++) {

@@ -154,6 +154,7 @@ static void on_list(void *context, enum etcd_result result, const struct etcd_an
     struct directory_etcd *self = context;
     self->listing = false;
     note_current(self, answer, self->list_asked_at);
+    trouble_note(self, TROUBLE_MEMBERS, result, why);
     if (result != ETCD_OK || answer->op_count != 3) {
         log_debug("node %s: nodes not read from etcd: %s", self->self.node,
                   why ? why : "short answer");

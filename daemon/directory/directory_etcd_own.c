@@ -125,6 +125,8 @@ static void own_on_page(void *context, enum etcd_result result, const struct etc
                         const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
+    if (result != ETCD_OK)
+        trouble_note(self, TROUBLE_READ, result, why);
     bool is_void = self->own_void;
     self->own_void = false;
     self->own_state = OWN_DUE;

@@ -73,6 +73,24 @@ TAILQ_HEAD(queries, query);
 struct audit; /* directory_etcd_audit.c */
 TAILQ_HEAD(audits, audit);
 
+/* ---- trouble with etcd ---- */
+
+enum trouble_part {
+    TROUBLE_LEASE = 0, /* asked for all the time: its words say how things are */
+    TROUBLE_RECORD,
+    TROUBLE_GENERATIONS,
+    TROUBLE_MEMBERS,
+    TROUBLE_WRITE,
+    TROUBLE_READ,
+    TROUBLE_PARTS
+};
+
+struct trouble {
+    bool refused;      /* else it could not be reached, or there is none */
+    uint64_t noted_ns; /* for the last time */
+    char words[512];   /* "" = none */
+};
+
 /* ---- membership ---- */
 
 enum join_state {
@@ -141,8 +159,10 @@ struct directory_etcd {
     struct backoff join_backoff;
     int64_t create_revision; /* of our record; what tells it from a later one of the same name */
     bool was_member, fenced;
-    bool name_taken_logged;
-    char lost_why[160]; /* not empty: membership was lost for this reason, tick() acts on it */
+    bool taken_over_due;    /* the owner is to be told that it is over */
+    bool taken, taken_told; /* another incarnation is registered under our name */
+    struct node_record taken_by;
+    char lost_why[300]; /* not empty: membership was lost for this reason, tick() acts on it */
 
     /* directory_etcd_history.c */
     char history[32], history_next[32]; /* as known ("" = not yet); the one being written */
@@ -201,6 +221,11 @@ struct directory_etcd {
     struct backoff write_backoff;
     uint64_t pending;
 
+    /* directory_etcd_trouble.c */
+    struct trouble troubles[TROUBLE_PARTS];
+    bool write_trying;
+    char refused_key[ETCD_KEY_BYTES]; /* of the last write that was refused */
+
     /* directory_etcd_locate.c */
     struct queries locates, reading; /* waiting, under way */
     uint32_t read_flights;
@@ -230,6 +255,13 @@ uint64_t unix_ms(const struct directory_etcd *self);
 /* The same, for an answer that shows all that had been written before its question was sent, with
  * `revision` as it was then: if it shows less, the index has gone back in time. */
 void note_current(struct directory_etcd *self, const struct etcd_answer *answer, int64_t asked_at);
+/* ---- directory_etcd_trouble.c ---- */
+/* What became of a request; why: unless ETCD_OK. */
+void trouble_note(struct directory_etcd *self, enum trouble_part part, enum etcd_result result,
+                  const char *why);
+bool trouble_say(const struct directory *d, char *out, size_t out_bytes);
+void trouble_tick(struct directory_etcd *self);
+uint64_t trouble_deadline_ns(const struct directory_etcd *self);
 
 /* ---- directory_etcd_join.c ---- */
 void join_tick(struct directory_etcd *self);

@@ -189,6 +189,22 @@ static void on_committed(struct flight *flight, const struct etcd_answer *answer
         finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
+    trouble_note(flight->self, TROUBLE_WRITE, ETCD_OK, NULL);
+}
+
+/* Refused, and so not done: those who put are told at once, with etcd's words. What must come true
+ * some time (retires, republishes) goes again. */
+static void answer_refused(struct flight *flight) {
+    struct directory_etcd *self = flight->self;
+    strcpy(self->refused_key, flight->queries[0]->key);
+    for (size_t i = 0; i < flight->count; i++) {
+        struct query *query = flight->queries[i];
+        if (query->kind != QUERY_PUBLISH)
+            continue;
+        batch_remove(&self->batch, &query->op);
+        TAILQ_REMOVE(&self->publishes, query, link);
+        answer_query(self, query, DIRECTORY_E_UNAVAILABLE);
+    }
 }
 
 static void on_unknown(struct flight *flight) {
@@ -237,9 +253,9 @@ static void on_txn(void *context, enum etcd_result result, const struct etcd_ans
         on_unknown(flight);
     } else {
         put_back(flight);
-        if (result == ETCD_E_REFUSED && !self->write_backoff.pause_ns)
-            log_error("node %s: etcd refuses to take %zu records: %s", self->self.node,
-                      flight->count, why);
+        trouble_note(self, TROUBLE_WRITE, result, why);
+        if (result == ETCD_E_REFUSED)
+            answer_refused(flight);
         backoff_fail(&self->write_backoff, self->now_ns);
     }
     free(flight);

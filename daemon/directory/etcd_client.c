@@ -11,7 +11,12 @@
  * A token is asked for before the first request and again when etcd refuses one (simple tokens
  * expire after 300 s); the refused call, which was not carried out, goes again once.
  *
- * Logged are the first failure after an answer and the first answer after a failure.
+ * An endpoint that says no for good (a certificate, an address that is no etcd's) is ETCD_E_REFUSED
+ * like a request that is: only whether the request has been sent and may be carried out makes a
+ * difference. Every sentence names the endpoint, and what it or libcurl says is cut and cleaned.
+ *
+ * Logged are the first failure of an endpoint after an answer and the first answer after a failure;
+ * refusals by whoever asked, who knows whether they are news.
  */
 #include "etcd_client.h"
 
@@ -23,6 +28,7 @@
 
 #include "etcd_json.h"
 #include "etcd_multi.h"
+#include "etcd_words.h"
 #include "log.h"
 
 #define ANSWER_BYTES_MAX   (64u << 20)
@@ -40,7 +46,8 @@ struct transfer {
     TAILQ_ENTRY(transfer) link;
     struct etcd_client *client;
     CURL *easy;
-    enum etcd_request_kind kind; /* unless it is a watch */
+    char curl_words[CURL_ERROR_SIZE]; /* of its failure, in detail */
+    enum etcd_request_kind kind;      /* unless it is a watch */
     struct curl_slist *headers;
     bool under_way; /* in `active` and the multi handle; else in `waiting`, or in neither */
     char *body;
@@ -61,6 +68,7 @@ struct etcd_client {
     struct etcd_multi *multi;
     struct transfers active, waiting; /* waiting: for the token */
     char endpoints[ETCD_ENDPOINTS_MAX][ETCD_URL_BYTES];
+    bool answered[ETCD_ENDPOINTS_MAX];                          /* ever */
     size_t endpoint_count, endpoint;                            /* endpoint: the one in use */
     char *ca_file, *cert_file, *key_file, *username, *password; /* NULL = none */
     char *authorization; /* header with the token; NULL = none yet */
@@ -225,6 +233,8 @@ static void transfer_begin(struct transfer *transfer) {
              transfer->watch ? "watch" : etcd_json_path(transfer->kind));
     curl_easy_setopt(easy, CURLOPT_URL, url);
     curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
+    transfer->curl_words[0] = '\0';
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->curl_words);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -272,14 +282,17 @@ static void end_watches(struct etcd_client *client, size_t endpoint) {
     }
 }
 
-static void endpoint_failed(struct etcd_client *client, size_t endpoint, const char *why) {
+/* told: whoever asked is told so, in a way that it will log. */
+static void endpoint_failed(struct etcd_client *client, size_t endpoint, const char *why,
+                            bool told) {
     if (endpoint != client->endpoint)
         return; /* another call has found it out before */
     client->endpoint = (client->endpoint + 1) % client->endpoint_count;
-    if (!client->failing)
-        log_warning("etcd at %s: %s; trying %s", client->endpoints[endpoint], why,
-                    client->endpoints[client->endpoint]);
-    client->failing = true;
+    if (!client->failing && client->endpoint_count > 1)
+        log_warning("%s; trying %s", why, client->endpoints[client->endpoint]);
+    else if (!client->failing && !told)
+        log_warning("%s; trying it again", why);
+    client->failing |= !told || client->endpoint_count > 1;
     end_watches(client, endpoint);
 }
 
@@ -287,6 +300,15 @@ static void endpoint_answered(struct etcd_client *client, size_t endpoint) {
     if (client->failing)
         log_info("etcd at %s answers", client->endpoints[endpoint]);
     client->failing = false;
+    client->answered[endpoint] = true;
+}
+
+/* "etcd at URL SAYS: WORDS" */
+static void say(const struct transfer *transfer, const char *says, const char *words,
+                char why[ETCD_WHY_BYTES]) {
+    snprintf(why, ETCD_WHY_BYTES, "etcd at %s %s: %s%s",
+             transfer->client->endpoints[transfer->endpoint], says, words,
+             etcd_words_advice(words));
 }
 
 /* ---- authentication ---- */
@@ -306,8 +328,6 @@ static void on_token(void *context, enum etcd_result result, const struct etcd_a
     client->authenticating = false;
     if (result == ETCD_OK)
         keep_token(client, parsed->token);
-    if (result == ETCD_E_REFUSED)
-        log_error("etcd refuses user %s: %s", client->username, why);
     struct transfers waiting = TAILQ_HEAD_INITIALIZER(waiting);
     TAILQ_CONCAT(&waiting, &client->waiting, link);
     for (struct transfer *transfer; (transfer = TAILQ_FIRST(&waiting));) {
@@ -342,22 +362,25 @@ static void submit(struct transfer *transfer) {
 /* ---- ends of transfers ---- */
 
 static void on_answer(struct transfer *transfer) {
-    char why[256];
+    char words[256], why[ETCD_WHY_BYTES] = "";
     struct etcd_answer *parsed = etcd_json_answer(transfer->kind, transfer->answer.data,
-                                                  transfer->answer.bytes, why, sizeof why);
-    endpoint_answered(transfer->client, transfer->endpoint);
-    if (!parsed)
-        log_error("%s", why);
+                                                  transfer->answer.bytes, words, sizeof words);
+    if (parsed) {
+        endpoint_answered(transfer->client, transfer->endpoint);
+    } else {
+        say(transfer, "does not answer as an etcd does", words, why);
+        endpoint_failed(transfer->client, transfer->endpoint, why, false);
+    }
     answer(transfer, parsed ? ETCD_OK : ETCD_E_UNKNOWN, parsed, why);
     etcd_json_answer_free(parsed);
 }
 
 static void on_error(struct transfer *transfer, long status) {
     struct etcd_client *client = transfer->client;
-    char why[256];
+    char words[2 * ETCD_WORDS_BYTES], why[ETCD_WHY_BYTES], refuses[ETCD_WORDS_BYTES] = "refuses";
     bool unauthorized;
     enum etcd_result result = etcd_json_error(status, transfer->answer.data, transfer->answer.bytes,
-                                              &unauthorized, why, sizeof why);
+                                              &unauthorized, words, sizeof words);
     if (unauthorized)
         drop_token(client);
     if (unauthorized && client->username && !transfer->watch && !transfer->reauthenticated &&
@@ -366,22 +389,46 @@ static void on_error(struct transfer *transfer, long status) {
         submit(transfer);
         return;
     }
+    if (client->username) /* what may be done depends on who asks */
+        snprintf(refuses, sizeof refuses, "refuses user %s", client->username);
+    say(transfer, result == ETCD_E_UNKNOWN ? "fails" : refuses, words, why);
     if (result == ETCD_E_UNKNOWN)
-        endpoint_failed(client, transfer->endpoint, why);
+        endpoint_failed(client, transfer->endpoint, why, false);
+    else
+        endpoint_answered(client, transfer->endpoint);
     answer(transfer, result, NULL, why);
 }
 
 static void on_broken(struct transfer *transfer, CURLcode code) {
     struct etcd_client *client = transfer->client;
-    const char *why = code ? curl_easy_strerror(code) : "the watch was closed";
-    bool sent = transfer->body_taken > 0;
+    char words[ETCD_WORDS_BYTES], why[ETCD_WHY_BYTES];
+    const char *said = !code                   ? "the watch was closed"
+                       : *transfer->curl_words ? transfer->curl_words
+                                               : curl_easy_strerror(code);
+    etcd_words(words, said, strlen(said));
+    bool refused = etcd_words_of_refusal(code, words);
+    bool sent = transfer->body_taken > 0 && !refused;
+    const char *endpoint = client->endpoints[transfer->endpoint], *hang_up = NULL;
+    curl_off_t secured_us = 0;
+    curl_easy_getinfo(transfer->easy, CURLINFO_APPCONNECT_TIME_T, &secured_us);
+    if (!refused && !client->answered[transfer->endpoint])
+        hang_up = etcd_words_of_hang_up(code, endpoint, secured_us > 0);
+    say(transfer,
+        refused   ? "refuses, or is refused by us"
+        : hang_up ? hang_up
+                  : "cannot be used",
+        words, why);
     if (!transfer->said_ended)
-        endpoint_failed(client, transfer->endpoint, why);
+        endpoint_failed(client, transfer->endpoint, why, refused);
     if (!sent && !transfer->watch && ++transfer->attempts < client->endpoint_count &&
         uv_hrtime() < transfer->deadline_ns)
         submit(transfer);
     else
-        answer(transfer, sent ? ETCD_E_UNKNOWN : ETCD_E_UNREACHABLE, NULL, why);
+        answer(transfer,
+               refused ? ETCD_E_REFUSED
+               : sent  ? ETCD_E_UNKNOWN
+                       : ETCD_E_UNREACHABLE,
+               NULL, why);
 }
 
 static void on_ended(void *owner, CURL *easy, CURLcode code) {

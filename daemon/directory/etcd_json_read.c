@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "etcd_json.h"
+#include "etcd_words.h"
 
 #define CODE_UNAUTHENTICATED 16 /* gRPC status codes */
 #define CODE_OUT_OF_RANGE    11
@@ -263,20 +264,34 @@ struct etcd_answer *etcd_json_answer(enum etcd_request_kind kind, const char *te
     return NULL;
 }
 
+/* What says it in plain text is another server, or a proxy. */
+static void say_error(long http_status, const char *words, const char *text, size_t bytes,
+                      char *why, size_t why_bytes) {
+    char clean[ETCD_WORDS_BYTES];
+    etcd_words(clean, words ? words : text, words ? strlen(words) : bytes);
+    if (words)
+        snprintf(why, why_bytes, "%s (HTTP status %ld)", clean, http_status);
+    else
+        snprintf(why, why_bytes,
+                 "HTTP status %ld and no error in JSON, as no etcd 3.4 or later answers%s%s",
+                 http_status, *clean ? ": " : "", clean);
+}
+
 /* The words below are those of etcd 3.4's api/v3rpc/rpctypes/error.go. */
 enum etcd_result etcd_json_error(long http_status, const char *text, size_t bytes,
                                  bool *unauthorized, char *why, size_t why_bytes) {
     json_t *root = json_loadb(text, bytes, JSON_DISABLE_EOF_CHECK, NULL); /* a trailer follows */
     const char *words = json_string_value(json_object_get(root, "error"));
     json_int_t code = json_integer_value(json_object_get(root, "code"));
-    snprintf(why, why_bytes, "etcd answered with HTTP status %ld: %s", http_status,
-             words ? words : "no reason given");
+    say_error(http_status, words, text, bytes, why, why_bytes);
     bool nameless = words && strstr(words, "user name is empty");
-    *unauthorized = http_status == 401 || code == CODE_UNAUTHENTICATED || nameless;
+    bool old = words && strstr(words, "revision") && strstr(words, "auth") && strstr(words, "old");
+    *unauthorized = http_status == 401 || code == CODE_UNAUTHENTICATED || nameless || old;
     enum etcd_result result = ETCD_E_REFUSED;
     if (code == CODE_OUT_OF_RANGE && words && strstr(words, "compacted"))
         result = ETCD_E_COMPACTED;
-    else if (http_status >= 500 || http_status == 408) /* it may have been proposed already */
+    else if ((http_status >= 500 && http_status != 501) ||
+             http_status == 408) /* it may have been proposed already */
         result = ETCD_E_UNKNOWN;
     json_decref(root);
     return result;

@@ -66,7 +66,8 @@ static void on_timer(uv_timer_t *timer) {
 static void on_poll(uv_poll_t *poll, int status, int events) {
     const struct watched *watched = poll->data;
     struct etcd_multi *multi = watched->multi;
-    int flags = status < 0 ? CURL_CSELECT_ERR : 0, running;
+    /* After an error there may still be something to read that says why, such as a TLS alert. */
+    int flags = status < 0 ? CURL_CSELECT_IN | CURL_CSELECT_OUT : 0, running;
     flags |= events & UV_READABLE ? CURL_CSELECT_IN : 0;
     flags |= events & UV_WRITABLE ? CURL_CSELECT_OUT : 0;
     curl_multi_socket_action(multi->curl, watched->socket, flags, &running);

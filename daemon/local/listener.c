@@ -44,6 +44,7 @@ static const struct session_backend broker_backend = {
     .request = broker_session_request,
     .close = broker_session_close,
     .name = broker_session_name,
+    .account = broker_session_account,
 };
 
 /* ---- who may connect ---- */
@@ -69,9 +70,9 @@ static bool listener_admits(const struct listener *listener, int fd, const struc
 
 static void listener_refuse(struct listener *listener, int fd, const struct ucred *peer,
                             Fb__Status status, const char *sentence) {
-    log_warning("local: pid %d uid %u gid %u refused: %s", (int)peer->pid, peer->uid, peer->gid,
-                sentence);
-    if (session_refuse(&listener->sessions, fd, status, sentence))
+    log_limited(LOG_LEVEL_WARNING, peer->uid, "local: pid %d uid %u gid %u refused: %s",
+                (int)peer->pid, peer->uid, peer->gid, sentence);
+    if (session_refuse(&listener->sessions, fd, peer->uid, status, sentence))
         close(fd);
 }
 
@@ -93,10 +94,10 @@ static void listener_greet(struct listener *listener, int fd) {
     }
     const struct broker_credentials credentials = {
         .uid = peer.uid, .gid = peer.gid, .pid = peer.pid};
-    int error = session_new(&listener->sessions, fd, &credentials);
+    char why[320];
+    int error = session_new(&listener->sessions, fd, &credentials, why, sizeof why);
     if (error == -EBUSY)
-        listener_refuse(listener, fd, &peer, FB__STATUS__FULL,
-                        "as many clients as max_sessions allows are connected already");
+        listener_refuse(listener, fd, &peer, FB__STATUS__FULL, why);
     else if (error)
         listener_refuse(listener, fd, &peer, FB__STATUS__UNAVAILABLE, strerror(-error));
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static uint64_t packet_cost_bytes(size_t bytes) {
+uint64_t send_queue_cost_bytes(size_t bytes) {
     return sizeof(struct send_packet) + bytes;
 }
 
@@ -24,7 +24,7 @@ void send_queue_deinit(struct send_queue *queue) {
 }
 
 int send_queue_push(struct send_queue *queue, const void *data, size_t bytes, int fd) {
-    if (queue->queued_bytes + packet_cost_bytes(bytes) > queue->limit_bytes)
+    if (queue->queued_bytes + send_queue_cost_bytes(bytes) > queue->limit_bytes)
         return -ENOBUFS;
     struct send_packet *packet = malloc(sizeof *packet + bytes);
     if (!packet)
@@ -39,7 +39,7 @@ int send_queue_push(struct send_queue *queue, const void *data, size_t bytes, in
     memcpy(packet->data, data, bytes);
     *queue->last = packet;
     queue->last = &packet->next;
-    queue->queued_bytes += packet_cost_bytes(bytes);
+    queue->queued_bytes += send_queue_cost_bytes(bytes);
     return 0;
 }
 
@@ -52,7 +52,7 @@ void send_queue_pop(struct send_queue *queue) {
     queue->first = packet->next;
     if (!queue->first)
         queue->last = &queue->first;
-    queue->queued_bytes -= packet_cost_bytes(packet->bytes);
+    queue->queued_bytes -= send_queue_cost_bytes(packet->bytes);
     if (packet->fd >= 0)
         close(packet->fd);
     free(packet);

@@ -21,6 +21,8 @@ struct send_queue {
     uint64_t queued_bytes, limit_bytes; /* bookkeeping of each packet included */
 };
 
+/* What a packet counts for in queued_bytes. */
+uint64_t send_queue_cost_bytes(size_t bytes);
 void send_queue_init(struct send_queue *queue, uint64_t limit_bytes);
 void send_queue_deinit(struct send_queue *queue);
 

@@ -8,13 +8,17 @@
  * (a reply that overflows the queue), so closing is left to the next wake-up, which shutdown()
  * brings about.
  *
+ *  - paused: too many answers are queued, or descriptors on their way. Requests stay in the
+ * socket, so that who does not read can ask for nothing more. The kernel does not say when a client
+ * takes a descriptor: a timer asks whether the socket has been emptied.
+ *
  * A refused session (session_refuse) has no broker session: it lives until its first request has
  * been answered, or the time for Hello is over.
  *
  * Only a session's own poll, its own timer and sessions_close() close it; nothing touches it
  * afterwards.
  */
-#include "session.h"
+#include "session_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -27,31 +31,12 @@
 #include "codec.h"
 #include "frame.h"
 #include "log.h"
-#include "send_queue.h"
 
 #define PACKETS_PER_WAKE_UP      16u
 #define SEND_QUEUE_BYTES_DEFAULT (4u << 20)
 #define HELLO_TIMEOUT_MS_DEFAULT 5000u
 #define REFUSED_MAX              64u
 #define SOCKET_SEND_BYTES        (2 * (int)FRAME_CLIENT_BYTES_MAX)
-
-struct refusal {
-    Fb__Status status;
-    char sentence[160];
-};
-
-struct session {
-    struct sessions *set;
-    struct session *previous, *next;
-    struct broker_session *broker; /* NULL: refused */
-    struct refusal *refusal;       /* NULL: not refused */
-    int fd;
-    bool greeted, doomed, peer_gone;
-    uint8_t open_handles;
-    uv_poll_t poll;
-    uv_timer_t hello_timer;
-    struct send_queue queue;
-};
 
 enum receive_result { RECEIVE_MORE, RECEIVE_EMPTY, RECEIVE_ENDED };
 
@@ -61,7 +46,7 @@ static uint64_t clock_now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static const char *session_name(const struct session *session) {
+const char *session_name(const struct session *session) {
     return session->broker ? session->set->backend->name(session->broker) : "refused client";
 }
 
@@ -70,10 +55,10 @@ static void session_doom_quietly(struct session *session) {
     shutdown(session->fd, SHUT_RDWR);
 }
 
-static void session_doom(struct session *session, const char *why) {
+void session_doom(struct session *session, const char *why) {
     if (session->doomed)
         return;
-    log_warning("%s: closed: %s", session_name(session), why);
+    log_limited(LOG_LEVEL_WARNING, session->uid, "%s: closed: %s", session_name(session), why);
     session_doom_quietly(session);
 }
 
@@ -109,12 +94,13 @@ static void session_unlink(struct session *session) {
 
 static void session_close(struct session *session, uint64_t now_ns) {
     session_unlink(session);
+    session_forget_unread(session);
     if (session->broker)
         session->set->backend->close(session->broker, now_ns);
     session->set->refused -= session->refusal != NULL;
-    send_queue_deinit(&session->queue);
     uv_close((uv_handle_t *)&session->poll, on_handle_closed);
     uv_close((uv_handle_t *)&session->hello_timer, on_handle_closed);
+    session->open_handles += death_watch_stop(&session->death, on_handle_closed);
     close(session->fd);
 }
 
@@ -124,94 +110,82 @@ static void end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
         set->options.after_turn(set->options.owner, now_ns);
 }
 
-/* ---- sending ---- */
+/* ---- the client's death ---- */
 
-/* 0 when the packet was taken, or dropped because nobody is there to take it; else -errno. */
-static int session_transmit(struct session *session, const void *data, size_t bytes, int fd) {
-    struct iovec part = {.iov_base = (void *)data, .iov_len = bytes};
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof fd)];
-    } control;
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    if (fd >= 0) {
-        memset(&control, 0, sizeof control);
-        control.header.cmsg_level = SOL_SOCKET;
-        control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-        message.msg_control = control.room;
-        message.msg_controllen = sizeof control.room;
-    }
-    while (sendmsg(session->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-        if (errno == EINTR)
-            continue;
-        if (errno != EPIPE && errno != ECONNRESET)
-            return -errno;
-        session->peer_gone = true;
-        return 0;
-    }
-    return 0;
+/* Whoever has the socket now, it is nobody's session. What the client sent before it died is still
+ * read, then session_on_poll() finds the end. */
+static void on_death(void *owner) {
+    struct session *session = owner;
+    log_debug("%s: its process is dead", session_name(session));
+    session->peer_gone = true;
+    shutdown(session->fd, SHUT_RDWR);
 }
 
-static void on_poll(uv_poll_t *poll, int status, int events);
-
-static void session_doom_unsent(struct session *session, int error) {
-    char why[160];
-    if (error == -ENOBUFS)
-        snprintf(why, sizeof why, "stopped reading: %llu of %llu bytes of answers are queued",
-                 (unsigned long long)session->queue.queued_bytes,
-                 (unsigned long long)session->queue.limit_bytes);
-    else
-        snprintf(why, sizeof why, "an answer could not be sent: %s", strerror(-error));
-    session_doom(session, why);
-}
-
-static void session_send(struct session *session, const void *data, size_t bytes, int fd) {
-    if (session->doomed || session->peer_gone)
-        return;
-    bool idle = !send_queue_front(&session->queue);
-    int error = idle ? session_transmit(session, data, bytes, fd) : -EAGAIN;
-    if (error != -EAGAIN) {
-        if (error)
-            session_doom_unsent(session, error);
-        return;
-    }
-    error = send_queue_push(&session->queue, data, bytes, fd);
+static void session_watch(struct session *session, int pidfd) {
+    int error = death_watch_start(&session->death, session->set->loop, pidfd, on_death, session);
     if (error)
-        session_doom_unsent(session, error);
-    else if (idle)
-        uv_poll_start(&session->poll, UV_READABLE | UV_WRITABLE, on_poll);
+        log_warning("%s: the death of its process cannot be watched: %s", session_name(session),
+                    strerror(-error));
 }
 
-static void session_flush(struct session *session) {
-    const struct send_packet *packet;
-    while (!session->doomed && (packet = send_queue_front(&session->queue))) {
-        int error = session_transmit(session, packet->data, packet->bytes, packet->fd);
-        if (error == -EAGAIN)
-            return;
-        if (error)
-            session_doom_unsent(session, error);
-        send_queue_pop(&session->queue);
+static void session_watch_peer(struct session *session) {
+    const struct sessions_options *options = &session->set->options;
+    int pidfd =
+        (options->peer_pidfd ? options->peer_pidfd : death_peer_pidfd)(session->fd, session->pid);
+    if (pidfd >= 0)
+        session_watch(session, pidfd);
+    else if (pidfd == -ESRCH)
+        on_death(session);
+    else if (pidfd == -ENOPROTOOPT)
+        session->pidfd_wanted = true;
+    else
+        log_warning("%s: no descriptor to watch its process with: %s; if a forked child outlives "
+                    "it, its leases end with the child",
+                    session_name(session), strerror(-pidfd));
+}
+
+/* Takes fd, which may be -1. */
+static void session_take_pidfd(struct session *session, int fd) {
+    session->pidfd_wanted = false;
+    if (fd >= 0 && death_is_pidfd(fd, session->pid)) {
+        session_watch(session, fd);
+    } else if (fd >= 0) {
+        close(fd);
+        session_doom(session, "sent a descriptor that is no pidfd of its process");
     }
-    uv_poll_start(&session->poll, UV_READABLE, on_poll);
 }
 
 /* ---- what the broker says ---- */
 
+/* What the broker does not know of a HelloReply. */
+static void on_hello_reply(struct session *session, uint32_t request_id,
+                           const Fb__ClientReply *reply) {
+    Fb__HelloReply hello = *reply->hello;
+    Fb__ClientReply whole = *reply;
+    hello.pidfd_wanted = session->pidfd_wanted;
+    whole.hello = &hello;
+    uint8_t *packet = session->set->packet_out;
+    size_t too_large_bytes;
+    size_t bytes = codec_encode_reply(request_id, &whole, packet, &too_large_bytes);
+    session_send(session, packet, bytes, -1);
+    session->greeted = true;
+    uv_timer_stop(&session->hello_timer);
+}
+
 static void on_reply(void *client, uint32_t request_id, const Fb__ClientReply *reply, int fd) {
     struct session *session = client;
+    if (reply->result_case == FB__CLIENT_REPLY__RESULT_HELLO) {
+        on_hello_reply(session, request_id, reply);
+        return;
+    }
     uint8_t *packet = session->set->packet_out;
     size_t too_large_bytes;
     size_t bytes = codec_encode_reply(request_id, reply, packet, &too_large_bytes);
     if (too_large_bytes)
-        log_error("%s: an answer of %zu bytes was refused, a frame holds %u", session_name(session),
-                  too_large_bytes, FRAME_CLIENT_BYTES_MAX);
+        log_limited(LOG_LEVEL_ERROR, session->uid,
+                    "%s: an answer of %zu bytes was refused, a frame holds %u",
+                    session_name(session), too_large_bytes, FRAME_CLIENT_BYTES_MAX);
     session_send(session, packet, bytes, too_large_bytes ? -1 : fd);
-    if (!session->greeted && reply->result_case == FB__CLIENT_REPLY__RESULT_HELLO) {
-        session->greeted = true;
-        uv_timer_stop(&session->hello_timer);
-    }
 }
 
 static void on_notice(void *client, uint32_t request_id, const Fb__ClientNotice *notice) {
@@ -239,12 +213,24 @@ static void session_answer_refusal(struct session *session, uint32_t request_id)
     session_doom_quietly(session);
 }
 
-/* Its own time: a packet may have been sent while the one before it was handled. */
-static void session_handle_packet(struct session *session, size_t bytes) {
+/* Its own time: a packet may have been sent while the one before it was handled. Takes fd, which
+ * came with the packet, or -1. */
+static void session_handle_packet(struct session *session, size_t bytes, int fd) {
     struct sessions *set = session->set;
     struct codec_request decoded;
     uint64_t now_ns = clock_now_ns();
     const char *wrong = codec_decode_request(set->packet_in, bytes, &set->bump, &decoded);
+    bool brings_pidfd = !wrong && session->greeted && session->pidfd_wanted &&
+                        decoded.request->op_case == FB__CLIENT_REQUEST__OP_HELLO &&
+                        decoded.request->hello->pidfd;
+    if (brings_pidfd) {
+        session_take_pidfd(session, fd);
+        return;
+    }
+    if (fd >= 0) {
+        close(fd);
+        wrong = "sent a descriptor where none is wanted";
+    }
     if (wrong) {
         session_doom(session, wrong);
         return;
@@ -260,12 +246,26 @@ static void session_handle_packet(struct session *session, size_t bytes) {
         session_doom(session, why);
 }
 
-/* Gives no room for control data: the kernel then closes descriptors a client sends and says
- * MSG_CTRUNC. */
+/* Gives no room for control data, unless a pidfd is wanted: the kernel then closes descriptors a
+ * client sends and says MSG_CTRUNC. */
 static enum receive_result session_receive_one(struct session *session) {
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
     struct iovec part = {.iov_base = session->set->packet_in, .iov_len = FRAME_CLIENT_BYTES_MAX};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    ssize_t bytes = recvmsg(session->fd, &message, MSG_DONTWAIT);
+    int fd = -1;
+    if (session->pidfd_wanted) {
+        message.msg_control = control.room;
+        message.msg_controllen = CMSG_LEN(sizeof(int));
+    }
+    ssize_t bytes = recvmsg(session->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *came = bytes < 0 ? NULL : CMSG_FIRSTHDR(&message);
+    if (came && came->cmsg_level == SOL_SOCKET && came->cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(came), sizeof fd);
+    /* Wanted, and we had no descriptor for it: the session goes on without. */
+    bool unwanted = message.msg_flags & MSG_CTRUNC && (!session->pidfd_wanted || fd >= 0);
     if (bytes < 0) {
         if (errno == EAGAIN)
             return RECEIVE_EMPTY;
@@ -273,41 +273,50 @@ static enum receive_result session_receive_one(struct session *session) {
          * be read. */
         if (errno != EINTR && errno != ECONNRESET)
             session_doom(session, strerror(errno));
-    } else if (message.msg_flags & MSG_CTRUNC) {
+    } else if (unwanted) {
         session_doom(session, "sent a descriptor or other control data");
     } else if (message.msg_flags & MSG_TRUNC) {
         session_doom(session, "packet larger than the limit of a frame");
     } else if (bytes == 0) {
         return RECEIVE_ENDED;
     } else {
-        session_handle_packet(session, (size_t)bytes);
+        session_handle_packet(session, (size_t)bytes, fd);
+        fd = -1;
     }
+    if (fd >= 0)
+        close(fd);
     return session->doomed ? RECEIVE_ENDED : RECEIVE_MORE;
 }
 
 /* At most `budget` packets, so that one busy client cannot keep the loop from the others. */
 static enum receive_result session_receive(struct session *session, uint32_t budget) {
     enum receive_result result = RECEIVE_MORE;
-    while (result == RECEIVE_MORE && budget-- > 0)
+    while (result == RECEIVE_MORE && budget-- > 0) {
+        if (!session->peer_gone && !session_may_ask(session)) {
+            session_listen(session);
+            return RECEIVE_EMPTY;
+        }
         result = session_receive_one(session);
+    }
     return result;
 }
 
 /* status < 0: libuv polls no more after EPOLLERR, the client left answers unread. Read what it
  * sent, then end. */
-static void on_poll(uv_poll_t *poll, int status, int events) {
+void session_on_poll(uv_poll_t *poll, int status, int events) {
     struct session *session = poll->data;
     struct sessions *set = session->set;
     if (events & UV_WRITABLE)
         session_flush(session);
     if (events == UV_WRITABLE && !session->doomed)
         return;
-    session->peer_gone |= status < 0;
+    bool gone = status < 0 || events & UV_DISCONNECT; /* the latter is watched for while paused */
+    session->peer_gone |= gone;
     bool served = session->broker != NULL;
-    uint32_t budget = status < 0 ? UINT32_MAX : PACKETS_PER_WAKE_UP;
+    uint32_t budget = gone ? UINT32_MAX : PACKETS_PER_WAKE_UP;
     bool ended = session->doomed || session_receive(session, budget) == RECEIVE_ENDED;
     uint64_t now_ns = clock_now_ns();
-    if (ended || status < 0) {
+    if (ended || gone) {
         log_debug("%s: disconnected", session_name(session));
         session_close(session, now_ns);
     }
@@ -343,7 +352,7 @@ static void session_start(struct session *session) {
     session->hello_timer.data = session;
     uv_timer_init(set->loop, &session->hello_timer);
     uv_timer_start(&session->hello_timer, on_hello_timeout, set->options.hello_timeout_ms, 0);
-    uv_poll_start(&session->poll, UV_READABLE, on_poll);
+    uv_poll_start(&session->poll, UV_READABLE, session_on_poll);
     /* Two full frames, as far as net.core.wmem_max permits; less only means more queueing. */
     setsockopt(session->fd, SOL_SOCKET, SO_SNDBUF, &(int){SOCKET_SEND_BYTES}, sizeof(int));
 }
@@ -372,25 +381,35 @@ static void session_abandon(struct session *session) {
     uv_close((uv_handle_t *)&session->poll, on_handle_closed);
 }
 
-int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials) {
+int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials,
+                char *why, size_t why_bytes) {
     struct session *session;
     int error = session_prepare(set, fd, &session);
     if (error)
         return error;
-    session->broker = set->backend->open(set->broker, &client_ops, session, credentials);
+    session->uid = credentials->uid;
+    session->broker =
+        set->backend->open(set->broker, &client_ops, session, credentials, why, why_bytes);
     if (!session->broker) {
         session_abandon(session);
         return -EBUSY;
     }
+    session->pid = credentials->pid;
+    session->account = set->backend->account ? set->backend->account(session->broker) : NULL;
+    if (session->account)
+        session->queue.limit_bytes = UINT64_MAX;
     session_start(session);
+    session_watch_peer(session);
     return 0;
 }
 
-int session_refuse(struct sessions *set, int fd, Fb__Status status, const char *sentence) {
+int session_refuse(struct sessions *set, int fd, uid_t uid, Fb__Status status,
+                   const char *sentence) {
     struct session *session;
     int error = set->refused < REFUSED_MAX ? session_prepare(set, fd, &session) : -EBUSY;
     if (error)
         return error;
+    session->uid = uid;
     session->refusal = calloc(1, sizeof *session->refusal);
     if (!session->refusal) {
         session_abandon(session);
@@ -422,12 +441,21 @@ int sessions_init(struct sessions *set, uv_loop_t *loop, struct broker *broker,
     return -ENOMEM;
 }
 
+static void on_timer_closed(uv_handle_t *timer) {
+    struct sessions *set = timer->data;
+    set->unfreed--;
+    sessions_check_closed(set);
+}
+
 void sessions_close(struct sessions *set, void (*closed)(void *owner), void *owner) {
     set->closed = closed;
     set->closed_owner = owner;
     uint64_t now_ns = clock_now_ns();
     while (set->first)
         session_close(set->first, now_ns);
+    if (set->has_unread_timer)
+        uv_close((uv_handle_t *)&set->unread_timer, on_timer_closed);
+    set->has_unread_timer = false;
     sessions_check_closed(set);
 }
 

@@ -3,13 +3,18 @@
  * Connected clients: packets in, broker requests out, and the answers back, descriptors included.
  * Knows the socket and the frame; knows nothing of what a request means.
  *
- * A client that breaks the protocol, says no Hello in time or stops reading loses its session, with
- * one log line, and nobody else notices.
+ * A session is that of the process that connected, and ends with it, even if a forked child has
+ * its socket too (death.h).
+ *
+ * A client that breaks the protocol or says no Hello in time loses its session, with one log line,
+ * and nobody else notices. One that does not read its answers is not listened to until it does: it
+ * costs no more than the answers to what it has asked by then, and few descriptors.
  */
 #ifndef FEATURED_LOCAL_SESSION_H
 #define FEATURED_LOCAL_SESSION_H
 
 #include <stdint.h>
+#include <sys/queue.h>
 #include <uv.h>
 
 #include "broker.h"
@@ -19,21 +24,27 @@
  * one. */
 struct session_backend {
     struct broker_session *(*open)(struct broker *broker, const struct broker_client_ops *ops,
-                                   void *client, const struct broker_credentials *credentials);
+                                   void *client, const struct broker_credentials *credentials,
+                                   char *why, size_t why_bytes);
     bool (*request)(struct broker_session *session, uint32_t request_id, bool wants_reply,
                     const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
                     uint64_t now_ns, const char **why);
     void (*close)(struct broker_session *session, uint64_t now_ns);
     const char *(*name)(const struct broker_session *session);
+    /* What the client does not read is charged here; NULL: send_queue_bytes is all that bounds it.
+     */
+    struct account *(*account)(const struct broker_session *session);
 };
 
 struct sessions_options {
-    uint64_t send_queue_bytes; /* kept for a client that is slow to read; 0 = 4 MiB */
+    /* Kept for a client that is slow to read and has no account; 0 = 4 MiB. */
+    uint64_t send_queue_bytes;
     uint32_t hello_timeout_ms; /* from connect to an accepted Hello; 0 = 5000 */
     /* Called once after each wake-up in which the broker was entered; may be NULL. It may close
      * sessions and listeners. */
     void (*after_turn)(void *owner, uint64_t now_ns);
     void *owner;
+    int (*peer_pidfd)(int socket_fd, pid_t pid); /* NULL = death_peer_pidfd() */
 };
 
 struct session;
@@ -45,8 +56,13 @@ struct sessions {
     const struct session_backend *backend;
     struct sessions_options options;
     struct session *first; /* open ones */
-    uint32_t refused;      /* of the open ones: see session_refuse() */
-    uint32_t unfreed;      /* open ones and those whose handles are still closing */
+    /* Those with descriptors that their clients have not taken, looked at by the timer. */
+    LIST_HEAD(, session) unread;
+    uv_timer_t unread_timer;
+    bool has_unread_timer;
+    uint32_t unread_ms; /* until it looks again */
+    uint32_t refused;   /* of the open ones: see session_refuse() */
+    uint32_t unfreed;   /* open ones and those whose handles are still closing */
     struct bump bump;
     uint8_t *packet_in, *packet_out; /* FRAME_CLIENT_BYTES_MAX each */
     void (*closed)(void *owner);
@@ -63,12 +79,14 @@ void sessions_close(struct sessions *set, void (*closed)(void *owner), void *own
 void sessions_deinit(struct sessions *set);
 
 /* Takes over a connected, non-blocking SOCK_SEQPACKET socket. On failure the caller still owns fd:
- * -EBUSY when the broker has max_sessions already, -ENOMEM, ... */
-int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials);
+ * -EBUSY when the broker admits no more, with its sentence in why; -ENOMEM, ... */
+int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials,
+                char *why, size_t why_bytes);
 
 /* Takes over the socket of a client that may not come in: its first request is answered with this
  * status and sentence (copied), then it is closed; the broker never hears of it. On failure the
  * caller still owns fd: -EBUSY when too many are being refused at once, -ENOMEM, ... */
-int session_refuse(struct sessions *set, int fd, Fb__Status status, const char *sentence);
+int session_refuse(struct sessions *set, int fd, uid_t uid, Fb__Status status,
+                   const char *sentence);
 
 #endif

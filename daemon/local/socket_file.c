@@ -46,6 +46,14 @@ static int clear_path(const struct sockaddr_un *address, char *why, size_t why_b
     struct stat status;
     if (lstat(address->sun_path, &status) < 0)
         return 0; /* absent; anything else bind() will report */
+    if (S_ISDIR(status.st_mode)) {
+        snprintf(why, why_bytes,
+                 "%s: is a directory (docker makes one when it is to mount a socket that is not "
+                 "there yet); remove it (rmdir), have containers mount the directory that it is "
+                 "in, or set [local] socket",
+                 address->sun_path);
+        return -EISDIR;
+    }
     if (!S_ISSOCK(status.st_mode)) {
         snprintf(why, why_bytes, "%s: exists and is not a socket; remove it or set [local] socket",
                  address->sun_path);

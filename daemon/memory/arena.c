@@ -131,8 +131,8 @@ int arena_init(struct arena *arena, const char *name, uint64_t bytes,
     }
     int result = create(arena, name, bytes, false);
     if (result < 0) {
-        snprintf(why, why_bytes, "arena %s: %" PRIu64 " MiB could not be set up: %s", name,
-                 bytes >> 20, strerror(-result));
+        snprintf(why, why_bytes, "arena %s: %" PRIu64 " MiB could not be set up: %s%s", name,
+                 bytes >> 20, strerror(-result), result == -ENOENT ? "; is /proc mounted?" : "");
         return result;
     }
     if (hugepages == ARENA_HUGEPAGES_TRY)

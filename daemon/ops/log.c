@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One line is one write(2), so that lines of several threads or processes do not mix. Control
- * characters (a client may choose names) become '?', so that nobody can forge a line. The level is
- * the only state.
+ * A line is formatted, judged by the limits, escaped (a client may choose names) and handed to the
+ * writer. State: the level, and what the limits count.
  */
 #include "log.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -16,11 +16,25 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LINE_BYTES_MAX 2048
+#include "log_escape.h"
+#include "log_limit.h"
+#include "log_writer.h"
+
+#define LINE_BYTES_MAX    2048
+#define LINES_OF_A_KIND   300u /* in 10 s: 256 stores have a line each when the broker starts */
+#define LINES_OF_A_SOURCE 10u
 
 static const char *const level_words[] = {"error", "warning", "info", "debug"};
 static const char journal_digits[] = "3467"; /* sd-daemon(3): err, warning, info, debug */
 static _Atomic int max_level = LOG_LEVEL_INFO;
+static struct log_limits limits;
+static pthread_mutex_t limits_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static uint64_t log_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
 
 void log_set_level(enum log_level level) {
     atomic_store_explicit(&max_level, (int)level, memory_order_relaxed);
@@ -60,26 +74,110 @@ static size_t write_prefix(char *line, size_t bytes, enum log_level level) {
                                    now.tv_nsec / 1000000, level_words[level]);
 }
 
-void log_write(enum log_level level, const char *format, ...) {
-    char line[LINE_BYTES_MAX];
-    va_list args;
+/* "prefix text\n" into line; its bytes. */
+static size_t log_compose(enum log_level level, const char *text, size_t text_bytes, char *line,
+                          size_t room) {
+    size_t used = write_prefix(line, room, level);
+    used += log_escape(text, text_bytes, line + used, room - used - 1);
+    line[used++] = '\n';
+    return used;
+}
+
+static size_t log_compose_dropped(uint64_t count, char *line, size_t room) {
+    char text[160];
+    int bytes = snprintf(text, sizeof text,
+                         "log: %" PRIu64 " lines were dropped: they could not be written to stderr "
+                         "(nobody read it in time, or its disk was full)",
+                         count);
+    return log_compose(LOG_LEVEL_WARNING, text, (size_t)bytes, line, room);
+}
+
+/* Says what has been left out, for every kind whose time is over; limits_mutex is held. */
+static void log_tell_left_out(uint64_t now_ns) {
+    char text[LOG_LIMIT_TEXT_MAX + 80], line[LINE_BYTES_MAX];
+    struct log_limit_place *place;
+    while ((place = log_limit_due(&limits, now_ns))) {
+        int bytes = snprintf(text, sizeof text, "... and %" PRIu32 " more of this kind in %u s: %s",
+                             place->hidden, (unsigned)(LOG_LIMIT_SPAN_NS / 1000000000u),
+                             place->kind ? place->text : "lines of kinds too many to list");
+        log_writer_put(line, log_compose((enum log_level)place->level, text, (size_t)bytes, line,
+                                         sizeof line));
+        log_limit_told(place);
+    }
+    log_writer_wake_at(log_limit_next_ns(&limits));
+}
+
+static void log_on_wake(void) {
+    pthread_mutex_lock(&limits_mutex);
+    log_tell_left_out(log_now_ns());
+    pthread_mutex_unlock(&limits_mutex);
+}
+
+/* May a line of this kind be shown? Keeps what it says for the line about those left out. */
+static bool log_is_within_limit(enum log_level level, uint64_t source, uint32_t allowed,
+                                const char *format, const char *text) {
+    uint64_t time_ns = log_now_ns();
+    if (level == LOG_LEVEL_DEBUG)
+        return true;
+    log_tell_left_out(time_ns);
+    struct log_limit_place *place = log_limit_take(&limits, format, source, allowed, time_ns);
+    if (place && place->shown == 1) {
+        place->level = (int)level;
+        snprintf(place->text, sizeof place->text, "%s", text);
+    }
+    if (!place)
+        log_writer_wake_at(log_limit_next_ns(&limits));
+    return place;
+}
+
+static void log_write_line(enum log_level level, uint64_t source, uint32_t allowed,
+                           const char *format, va_list args) {
+    char text[LINE_BYTES_MAX], line[LINE_BYTES_MAX];
     if ((int)level > atomic_load_explicit(&max_level, memory_order_relaxed))
         return;
-    size_t used = write_prefix(line, sizeof line, level), room = sizeof line - used - 1;
-    va_start(args, format);
-    int wanted = vsnprintf(line + used, room, format, args);
-    va_end(args);
+    int wanted = vsnprintf(text, sizeof text, format, args);
     if (wanted < 0)
         return;
-    size_t end = used + ((size_t)wanted < room ? (size_t)wanted : room - 1);
-    for (size_t i = used; i < end; i++)
-        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-            line[i] = '?';
-    if ((size_t)wanted >= room)
-        memset(line + end - 3, '.', 3);
-    line[end] = '\n';
-    ssize_t written = write(STDERR_FILENO, line, end + 1);
-    (void)written; /* nowhere left to say it */
+    pthread_mutex_lock(&limits_mutex);
+    if (log_is_within_limit(level, source, allowed, format, text))
+        log_writer_put(line, log_compose(level, text, strlen(text), line, sizeof line));
+    pthread_mutex_unlock(&limits_mutex);
+}
+
+void log_write(enum log_level level, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    log_write_line(level, 0, LINES_OF_A_KIND, format, args);
+    va_end(args);
+}
+
+void log_limited(enum log_level level, uint64_t source, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    log_write_line(level, source, LINES_OF_A_SOURCE, format, args);
+    va_end(args);
+}
+
+/* FNV-1a. */
+uint64_t log_source(const char *name) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; *name; name++)
+        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
+    return hash;
+}
+
+int log_start(void) {
+    static const struct log_writer_ops ops = {.compose_dropped = log_compose_dropped,
+                                              .wake = log_on_wake};
+    return log_writer_start(&ops);
+}
+
+void log_stop(uint32_t patience_ms) {
+    log_writer_stop(patience_ms);
+}
+
+uint64_t log_dropped(void) {
+    return log_writer_dropped();
 }
 
 char *log_bytes(uint64_t bytes, char out[16]) {
@@ -92,5 +190,17 @@ char *log_bytes(uint64_t bytes, char out[16]) {
         snprintf(out, 16, "%" PRIu64 " %s", whole, units[unit]);
     else
         snprintf(out, 16, "%.1f %s", (double)bytes / (double)(1ull << (10 * unit)), units[unit]);
+    return out;
+}
+
+char *log_duration(uint64_t ms, char out[32]) {
+    static const struct {
+        uint64_t ms;
+        const char *unit;
+    } units[] = {{3600000, "h"}, {60000, "min"}, {1000, "s"}, {1, "ms"}};
+    size_t unit = 0;
+    while (ms % units[unit].ms || (!ms && units[unit].ms > 1))
+        unit++;
+    snprintf(out, 32, "%" PRIu64 "%s", ms / units[unit].ms, units[unit].unit);
     return out;
 }

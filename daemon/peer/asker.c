@@ -18,29 +18,32 @@ struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const 
         return NULL;
     asker->end =
         (struct end){.kind = END_ASKER, .peers = peers, .conn = conn, .heard_ns = peers->now_ns};
+    twins_begin(&asker->end, node);
     snprintf(asker->node, sizeof asker->node, "%s", node);
     asker->incarnation = incarnation;
+    if ((asker->twin = !strcmp(node, peers->node))) {
+        TAILQ_INSERT_TAIL(&peers->askers, asker, link);
+        twins_met(peers, &asker->end, "asking from", incarnation);
+        return asker;
+    }
     asker->user = peers->events.asker_open(peers->owner, asker, asker->node, incarnation);
     if (!asker->user) {
         free(asker);
         return NULL;
     }
     TAILQ_INSERT_TAIL(&peers->askers, asker, link);
-    log_info("node %s asks us from now on, incarnation %016llx", node,
-             (unsigned long long)incarnation);
+    log_limited(LOG_LEVEL_INFO, log_source(node),
+                "node %s asks us from now on, incarnation %016llx", node,
+                (unsigned long long)incarnation);
     return asker;
 }
 
 void asker_free(struct asker *asker) {
     struct peers *peers = asker->end.peers;
     TAILQ_REMOVE(&peers->askers, asker, link);
-    peers->events.asker_closed(peers->owner, asker->user);
+    if (!asker->twin)
+        peers->events.asker_closed(peers->owner, asker->user);
     free(asker);
-}
-
-static void refuse(struct asker *asker, const char *what) {
-    log_warning("node %s: connection closed: %s", asker->node, what);
-    asker->end.peers->transport->ops->close(asker->end.conn);
 }
 
 /* What the other node found when it dialled our data address. */
@@ -51,11 +54,39 @@ static void note_data_failure(struct asker *asker, const Fb__PeerPing *ping) {
         return;
     strcpy(asker->data_failure, failure);
     if (*failure)
-        log_warning("node %s cannot reach the data address of this node, %.255s: %s; it reads by "
+        log_limited(LOG_LEVEL_WARNING, log_source(asker->node),
+                    "node %s cannot reach the data address of this node, %.255s: %s; it reads by "
                     "the address for messages: check [peers] data_address",
                     asker->node, ping->data_address, failure);
     else
-        log_info("node %s reaches the data address of this node", asker->node);
+        log_limited(LOG_LEVEL_INFO, log_source(asker->node),
+                    "node %s reaches the data address of this node", asker->node);
+}
+
+/* A broker of our name is told that we live, and no more: it is not for us to serve. */
+static void answer_twin(struct asker *asker, uint32_t request_id, bool wants_reply) {
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.status = FB__STATUS__UNAVAILABLE;
+    reply.error = (char *)"this broker has the same node name as the one that asks, and both live: "
+                          "give one of the two another [node] name";
+    if (wants_reply)
+        asker_reply(asker, request_id, &reply, NULL, 0);
+}
+
+static void answer_ping(struct asker *asker, uint32_t request_id, const Fb__PeerPing *ping) {
+    Fb__PeerReply pong = FB__PEER_REPLY__INIT;
+    note_data_failure(asker, ping);
+    if (asker->twin)
+        twins_met(asker->end.peers, &asker->end, "asking from", asker->incarnation);
+    twins_check(asker);
+    pong.twin = asker->rival;
+    asker_reply(asker, request_id, &pong, NULL, 0);
+}
+
+static void refuse(struct asker *asker, const char *what) {
+    log_limited(LOG_LEVEL_WARNING, log_source(asker->node), "node %s: connection closed: %s",
+                asker->node, what);
+    asker->end.peers->transport->ops->close(asker->end.conn);
 }
 
 void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
@@ -73,9 +104,9 @@ void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
     if (!request || request->op_case == FB__PEER_REQUEST__OP__NOT_SET) {
         refuse(asker, "malformed request");
     } else if (request->op_case == FB__PEER_REQUEST__OP_PING) {
-        Fb__PeerReply pong = FB__PEER_REPLY__INIT;
-        note_data_failure(asker, request->ping);
-        asker_reply(asker, header.request_id, &pong, NULL, 0);
+        answer_ping(asker, header.request_id, request->ping);
+    } else if (asker->twin) {
+        answer_twin(asker, header.request_id, header.type == FRAME_REQUEST);
     } else {
         peers->events.asker_request(peers->owner, asker->user, header.request_id,
                                     header.type == FRAME_REQUEST, request);
@@ -102,6 +133,10 @@ void asker_reply(struct asker *asker, uint32_t request_id, const Fb__PeerReply *
         refuse(asker, "it does not take our answers");
     if (body != on_stack)
         free(body);
+}
+
+int asker_region_key(struct asker *asker, uint32_t region, void *out, size_t out_bytes) {
+    return asker->end.peers->transport->ops->region_key(asker->end.conn, region, out, out_bytes);
 }
 
 const char *asker_node(const struct asker *asker) {

@@ -109,11 +109,13 @@ static void note_data_failure(struct peer *peer) {
         return;
     snprintf(peer->data_failure, sizeof peer->data_failure, "%s", info.data_failure);
     if (*peer->data_failure)
-        log_warning("node %s: its data address %s cannot be reached from here: %s; its bytes come "
+        log_limited(LOG_LEVEL_WARNING, log_source(peer->node),
+                    "node %s: its data address %s cannot be reached from here: %s; its bytes come "
                     "from its address %s instead: check [peers] data_address there",
                     peer->node, peer->data_address, peer->data_failure, peer->address);
     else
-        log_info("node %s: its data address %s is reached", peer->node, peer->data_address);
+        log_limited(LOG_LEVEL_INFO, log_source(peer->node),
+                    "node %s: its data address %s is reached", peer->node, peer->data_address);
 }
 
 static void send_unsent(struct peer *peer) {
@@ -125,8 +127,11 @@ static void send_unsent(struct peer *peer) {
 
 void peer_on_up(struct peer *peer, uint64_t incarnation) {
     uint64_t now_ns = peer->end.peers->now_ns;
-    log_info("link to node %s at %s is up, incarnation %016llx", peer->node, peer->address,
-             (unsigned long long)incarnation);
+    bool seeks = peer == &peer->end.peers->seeker;
+    if (!seeks)
+        log_limited(LOG_LEVEL_INFO, log_source(peer->node),
+                    "link to node %s at %s is up, incarnation %016llx", peer->node, peer->address,
+                    (unsigned long long)incarnation);
     peer->state = PEER_UP;
     peer->incarnation = incarnation;
     peer->epoch++;
@@ -136,8 +141,10 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
     note_data_failure(peer);
     peer->ping_ns = now_ns; /* at once: it says what became of the data address */
     peer->end.heard_ns = now_ns;
+    twins_begin(&peer->end, peer->node);
     send_unsent(peer);
-    peer->end.peers->events.link_up(peer->end.peers->owner, peer);
+    if (!seeks)
+        peer->end.peers->events.link_up(peer->end.peers->owner, peer);
 }
 
 void peer_on_closed(struct peer *peer, const char *why) {
@@ -152,12 +159,14 @@ void peer_on_closed(struct peer *peer, const char *why) {
     if (*why || !peer->dropped)
         snprintf(peer->last_failure, sizeof peer->last_failure, "%s", *why ? why : "closed by us");
     peer->dropped = false;
-    if (peer->state == PEER_UP)
-        log_warning("link to node %s at %s is down: %s", peer->node, peer->address,
+    bool seeks = peer == &peers->seeker; /* its owner says what it has found */
+    if (peer->state == PEER_UP && !seeks)
+        log_limited(LOG_LEVEL_WARNING, log_source(peer->node), "link to node %s at %s is down: %s",
+                    peer->node, peer->address, peer->last_failure);
+    else if (peer->backoff_ns == BACKOFF_FIRST_NS && !seeks)
+        log_limited(LOG_LEVEL_INFO, log_source(peer->node),
+                    "node %s at %s cannot be reached: %s (trying on)", peer->node, peer->address,
                     peer->last_failure);
-    else if (peer->backoff_ns == BACKOFF_FIRST_NS)
-        log_info("node %s at %s cannot be reached: %s (trying on)", peer->node, peer->address,
-                 peer->last_failure);
     peer->errors++;
     back_off(peer, peers->now_ns);
     forget_keys(peer);
@@ -181,7 +190,8 @@ static void move_if_idle(struct peer *peer) {
     if (!peer->better_ns || peer->moving || peer->dropped || peer->state != PEER_UP ||
         !is_idle(peer))
         return;
-    log_info("link to node %s is dialled again, for a better one", peer->node);
+    log_limited(LOG_LEVEL_INFO, log_source(peer->node),
+                "link to node %s is dialled again, for a better one", peer->node);
     peer->moving = true;
     transport_of(peer)->ops->close(peer->end.conn);
 }
@@ -272,9 +282,13 @@ void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
 
 static void on_pong(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                     size_t payload_bytes, const char *why) {
-    (void)reply, (void)payload, (void)payload_bytes, (void)why;
+    (void)payload, (void)payload_bytes, (void)why;
     struct peer *peer = context;
     peer->ping_out = false;
+    if (reply)
+        twins_pulse(&peer->end);
+    if (reply && *reply->twin)
+        twins_told(peer->end.peers, peer->node, reply->twin);
 }
 
 static void send_ping(struct peer *peer, uint64_t now_ns) {
@@ -465,10 +479,20 @@ void peer_query(const struct peer *peer, struct peer_info *out) {
         .incarnation = peer->incarnation,
         .reads = peer->reads,
         .errors = peer->errors,
+        .odd_answers = peer->odd_answers,
         .heard_ns = peer->said_ns,
     };
     if (peer->state == PEER_UP)
         transport_of(peer)->ops->query(peer->end.conn, &out->transport);
+}
+
+uint64_t peer_note_odd_answer(struct peer *peer) {
+    peer->errors++;
+    return ++peer->odd_answers;
+}
+
+uint64_t peer_odd_answers(const struct peer *peer) {
+    return peer->odd_answers;
 }
 
 void peer_set_user(struct peer *peer, void *user) {

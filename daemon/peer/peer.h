@@ -108,16 +108,38 @@ bool peer_is_up(const struct peer *peer);
 struct peer_info {
     const char *node, *address, *data_address, *state, *last_failure;
     uint64_t incarnation, reads, errors;
+    uint64_t odd_answers;            /* that were no answers to what was asked */
     uint64_t heard_ns;               /* when it last said anything, 0 = never */
     struct transport_info transport; /* zero when not up */
 };
 void peer_query(const struct peer *peer, struct peer_info *out);
+/* It has answered something else than it was asked. How often so far, this time included. */
+uint64_t peer_note_odd_answer(struct peer *peer);
+uint64_t peer_odd_answers(const struct peer *peer);
 /* A node that says it cannot reach our data address, and why, in words; "" when none says so. */
 void peers_data_failure(const struct peers *peers, char *out, size_t out_bytes);
+/* ---- brokers of one name: twins.c ---- */
+/* Another broker lives that calls itself by our name, in words; "" = none that we know of. */
+const char *peers_twin(const struct peers *peers);
+/* The owner has found out so, and does again as long as it is true: logged once. */
+void peers_twin_seen(struct peers *peers, const char *words);
+/* Two brokers live that call themselves by this other node's name (NULL: by some other node's), in
+ * words; "" = as far as we know, one at most. */
+const char *peers_rival(const struct peers *peers, const char *node);
+/* Looks for the broker of our own name that is to be found at this address, until the end. */
+void peers_seek(struct peers *peers, const char *address);
+void peers_seek_end(struct peers *peers);
+enum peers_found { PEERS_SEEKING = 0, PEERS_FOUND_NOBODY, PEERS_FOUND_ONE };
+/* why: of nobody, in words. incarnation: of the one that answers. */
+enum peers_found peers_found(const struct peers *peers, uint64_t *incarnation_out,
+                             const char **why_out);
+
 /* Room for the owner: a pointer kept with the peer. */
 void peer_set_user(struct peer *peer, void *user);
 void *peer_user(const struct peer *peer);
 
+/* The key with which it reads a region over its connection: bytes written to out, or -ENOENT. */
+int asker_region_key(struct asker *asker, uint32_t region, void *out, size_t out_bytes);
 const char *asker_node(const struct asker *asker);
 uint64_t asker_incarnation(const struct asker *asker);
 /* Sends the answer; dropped when the connection is gone by now (its leases are then returned). */

@@ -19,6 +19,10 @@ struct end {
     struct peers *peers;
     struct transport_conn *conn;
     uint64_t heard_ns; /* when anything last came in */
+    /* Times, apart by more than half a ping interval each, at which it was heard since a connection
+     * of the same name and another incarnation began: twins.c. */
+    uint32_t pulses;
+    uint64_t pulse_ns;
 };
 
 struct peer_pending { /* one call; sent once the link is up */
@@ -62,7 +66,7 @@ struct peer {
     bool moving;        /* closed by us, to be dialled again at once */
     uint64_t better_ns; /* since when a better connection could be had; 0: no */
     uint32_t next_request_id;
-    uint64_t reads, errors;
+    uint64_t reads, errors, odd_answers;
     uint64_t said_ns; /* when it last said anything; end.heard_ns also counts a new connection */
     char last_failure[160];
     struct peer_pending_list pending;
@@ -78,9 +82,17 @@ struct asker {
     char node[LAYOUT_NAME_BYTES_MAX + 1];
     uint64_t incarnation;
     char data_failure[128]; /* why it cannot reach our data address, in its words */
+    bool twin;              /* it calls itself by our name: pings alone are answered */
+    char rival[256];        /* another of its name lives, in words; "" = none is known */
     void *user;
 };
 TAILQ_HEAD(asker_list, asker);
+
+/* Another broker that calls itself by our name. */
+struct own_twin {
+    char words[400]; /* "" = none is known */
+    uint64_t seen_ns;
+};
 
 struct peers {
     struct peers_options options;
@@ -92,6 +104,9 @@ struct peers {
     void *closed_owner;
     struct peer_list peers;
     struct asker_list askers;
+    struct own_twin twin;
+    struct peer seeker; /* of the broker that has our name in the index */
+    bool seeking;
     uint64_t tick_ns; /* of the last tick */
     uint64_t now_ns;  /* of the last tick or call: for events, which carry no time */
 };
@@ -106,6 +121,22 @@ void peer_on_closed(struct peer *peer, const char *why);
 /* A better connection could be had by closing this one: done when nothing is under way on it. */
 void peer_on_better(struct peer *peer);
 void peer_on_read_done(struct peer *peer, struct peer_reading *reading, int status);
+
+/* ---- twins.c ---- */
+/* A broker of our name on this connection; how: "asking from", "answering at". */
+void twins_met(struct peers *peers, const struct end *end, const char *how, uint64_t incarnation);
+/* Another node has told us of one. */
+void twins_told(struct peers *peers, const char *by, const char *words);
+/* A connection has come up: those of the same name have to show anew that they live. */
+void twins_begin(struct end *end, const char *node);
+/* It was heard. */
+void twins_pulse(struct end *end);
+/* After a message of this asker: does another of its name live? */
+void twins_check(struct asker *asker);
+/* The address at the other end of a connection. */
+void twins_remote(const struct end *end, char out[64]);
+void twins_tick(struct peers *peers, uint64_t now_ns);
+uint64_t twins_next_deadline_ns(const struct peers *peers);
 
 struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const char *node,
                         uint64_t incarnation);

@@ -58,14 +58,16 @@ static void *on_accepted(void *owner, struct transport_conn *conn, const void *h
     const char *why;
     Fb__PeerHello *peer = unpack_hello(hello, hello_bytes, &why);
     if (!peer) {
-        log_warning("peer connection refused: %s", why);
+        log_limited(LOG_LEVEL_WARNING, 0, "peer connection refused: %s", why);
         return NULL;
     }
     struct asker *asker = NULL;
-    if (strcmp(peer->node, peers->node))
+    bool own_name = !strcmp(peer->node, peers->node);
+    if (!own_name || peer->incarnation != peers->options.incarnation)
         asker = asker_new(peers, conn, peer->node, peer->incarnation);
-    else
-        log_warning("peer connection refused: it says it is node %s, which is this node",
+    else if (!peers->seeking) /* else we have looked for another, and found ourselves */
+        log_limited(LOG_LEVEL_WARNING, 0,
+                    "peer connection refused: it says it is node %s, which is this node",
                     peer->node);
     fb__peer_hello__free_unpacked(peer, NULL);
     return asker ? &asker->end : NULL;
@@ -77,8 +79,12 @@ static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes
     struct peer *peer = as_peer(user);
     const char *why;
     Fb__PeerHello *said = unpack_hello(hello, hello_bytes, &why);
+    if (said && !strcmp(said->node, peers->node) &&
+        said->incarnation != peers->options.incarnation && peer != &peers->seeker)
+        twins_met(peers, &peer->end, "answering at", said->incarnation);
     if (said && strcmp(said->node, peer->node)) {
-        log_warning("node %s at %s says it is node %s: check its [peer] address", peer->node,
+        log_limited(LOG_LEVEL_WARNING, log_source(peer->node),
+                    "node %s at %s says it is node %s: check its [peer] address", peer->node,
                     peer->address, said->node);
         why = "another node answers at its address";
     }
@@ -137,7 +143,9 @@ static void on_closed(void *owner, void *user, const char *why) {
         return;
     }
     struct asker *asker = as_asker(end);
-    log_info("node %s no longer asks us%s%s", asker->node, *why ? ": " : "", why);
+    if (!asker->twin)
+        log_limited(LOG_LEVEL_INFO, log_source(asker->node), "node %s no longer asks us%s%s",
+                    asker->node, *why ? ": " : "", why);
     asker_free(asker);
 }
 
@@ -163,6 +171,7 @@ int peers_new(const struct peers_options *options, const struct peers_events *ev
     peers->owner = owner;
     TAILQ_INIT(&peers->peers);
     TAILQ_INIT(&peers->askers);
+    peer_init(&peers->seeker, peers, peers->node);
     *out = peers;
     return 0;
 }
@@ -195,6 +204,7 @@ void peers_free(struct peers *peers) {
         peer_deinit(peer);
         free(peer);
     }
+    peer_deinit(&peers->seeker);
     struct asker *asker;
     while ((asker = TAILQ_FIRST(&peers->askers)))
         asker_free(asker);
@@ -257,6 +267,7 @@ static void forgive_own_pause(struct peers *peers, uint64_t now_ns) {
     struct peer *peer;
     TAILQ_FOREACH (peer, &peers->peers, link)
         peer->end.heard_ns = now_ns;
+    peers->seeker.end.heard_ns = now_ns;
     struct asker *asker;
     TAILQ_FOREACH (asker, &peers->askers, link)
         asker->end.heard_ns = now_ns;
@@ -268,6 +279,7 @@ void peers_tick(struct peers *peers, uint64_t now_ns) {
     struct peer *peer;
     TAILQ_FOREACH (peer, &peers->peers, link)
         peer_tick(peer, now_ns);
+    twins_tick(peers, now_ns);
     struct asker *asker;
     TAILQ_FOREACH (asker, &peers->askers, link)
         if (asker->end.conn && asker_silent(peers, asker, now_ns)) {
@@ -280,7 +292,7 @@ void peers_tick(struct peers *peers, uint64_t now_ns) {
 }
 
 uint64_t peers_next_deadline_ns(const struct peers *peers) {
-    uint64_t next_ns = UINT64_MAX;
+    uint64_t next_ns = twins_next_deadline_ns(peers);
     const struct peer *peer;
     TAILQ_FOREACH (peer, &peers->peers, link) {
         uint64_t at_ns = peer_next_deadline_ns(peer);

@@ -30,6 +30,7 @@ static struct rdma_conn *conn_new(struct rdma *rdma, bool accepted_here) {
     if (conn == NULL)
         return NULL;
     conn->rdma = rdma;
+    conn->number = rdma->next_conn++;
     conn->accepted_here = accepted_here;
     uv_update_time(rdma->loop);
     conn->deadline_ms = uv_now(rdma->loop) + 2 * (uint64_t)rdma->options.handshake_timeout_ms;

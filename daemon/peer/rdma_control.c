@@ -123,7 +123,7 @@ static int open_region(struct rdma_conn *conn, uint32_t handle, const uint8_t *k
     struct rdma *rdma = conn->rdma;
     uint32_t region;
     uint8_t *at;
-    int r = regions_resolve(&rdma->regions, key, key_bytes, 0, 1, &region, &at);
+    int r = regions_resolve(&rdma->regions, conn->number, key, key_bytes, 0, 1, &region, &at);
     if (r < 0)
         return r;
     if (rdma->memory[region]->failed || count_serves(conn) >= SERVES_MAX)

@@ -177,7 +177,8 @@ TAILQ_HEAD(rdma_reads, rdma_read);
 struct rdma_conn { /* the owner's struct transport_conn */
     struct rdma *rdma;
     LIST_ENTRY(rdma_conn) all;
-    uint64_t id; /* given by the answerer; names the connection to its bulk links */
+    uint64_t id;     /* given by the answerer; names the connection to its bulk links */
+    uint64_t number; /* of it here, never used again: what region keys are for */
     bool accepted_here, announced, up, closing;
     bool rails_known, ready_sent;
     int end_status;
@@ -247,7 +248,9 @@ struct rdma {
     bool listening;
     uint16_t listen_port;
 
-    struct regions regions; /* keys and ranges; memory[i] belongs to region i */
+    struct regions regions;
+    uint64_t next_conn;
+    /* number of the next connection */ /* keys and ranges; memory[i] belongs to region i */
     struct rdma_region **memory;
     uint32_t memory_count;
     struct rdma_registration *registering; /* on libuv's pool; one at a time */

@@ -111,8 +111,10 @@ struct transport_ops {
     int (*add_region)(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out);
     /* Peers cannot read it from here on; connections with a read under way on it are closed. */
     void (*remove_region)(struct transport *t, uint32_t region);
-    /* Bytes of the key written to out (<= TRANSPORT_KEY_BYTES_MAX), or -ENOENT. */
-    int (*region_key)(struct transport *t, uint32_t region, void *out, size_t out_bytes);
+    /* The key with which the other side of this connection reads the region; over any other
+     * connection it opens nothing. Bytes written to out (<= TRANSPORT_KEY_BYTES_MAX), or -ENOENT.
+     */
+    int (*region_key)(struct transport_conn *conn, uint32_t region, void *out, size_t out_bytes);
     /* address: of messages. data_address: of bulk bytes, when they take a way of their own; "" =
      * the same. A data address that cannot be reached does not keep the connection from coming up:
      * query tells. user: handed to every event of this connection. Failure to connect comes as

@@ -274,12 +274,6 @@ static void side_remove_region(struct side *side, uint32_t region) {
         side->t->ops->remove_region(side->t, region);
 }
 
-/* A side that is not there has a key of zeros. */
-static int side_region_key(struct side *side, uint32_t region, uint8_t *out) {
-    memset(out, 0, REGION_KEY_BYTES);
-    return side->t != NULL ? side->t->ops->region_key(side->t, region, out, REGION_KEY_BYTES) : 0;
-}
-
 static int new_region(struct transport_auto *both, uint32_t *out) {
     for (uint32_t i = 0; i < both->region_count; i++)
         if (!both->regions[i].used) {
@@ -326,16 +320,20 @@ static void auto_remove_region(struct transport *t, uint32_t number) {
     side_remove_region(&both->tcp, region.tcp);
 }
 
-static int auto_region_key(struct transport *t, uint32_t number, void *out, size_t out_bytes) {
-    struct transport_auto *both = from_base(t);
-    uint8_t *key = out;
+/* The half of the side that the connection is not over is zeros. */
+static int auto_region_key(struct transport_conn *handle, uint32_t number, void *out,
+                           size_t out_bytes) {
+    const struct auto_conn *conn = from_handle(handle);
+    const struct transport_auto *both = conn->side->both;
+    bool over_tcp = conn->side == &both->tcp;
     if (number >= both->region_count || !both->regions[number].used)
         return -ENOENT;
     if (out_bytes < 2ull * REGION_KEY_BYTES)
         return -EMSGSIZE;
-    int r = side_region_key(&both->rdma, both->regions[number].rdma, key);
-    if (r >= 0)
-        r = side_region_key(&both->tcp, both->regions[number].tcp, key + REGION_KEY_BYTES);
+    memset(out, 0, 2ull * REGION_KEY_BYTES);
+    int r = conn->side->t->ops->region_key(
+        conn->main.inner, over_tcp ? both->regions[number].tcp : both->regions[number].rdma,
+        (uint8_t *)out + (over_tcp ? REGION_KEY_BYTES : 0), REGION_KEY_BYTES);
     return r < 0 ? r : (int)(2ull * REGION_KEY_BYTES);
 }
 

@@ -239,8 +239,10 @@ static void rt_remove_region(struct transport *t, uint32_t region) {
     rmemory_remove(from_base(t), region);
 }
 
-static int rt_region_key(struct transport *t, uint32_t region, void *out, size_t out_bytes) {
-    return regions_key(&from_base(t)->regions, region, out, out_bytes);
+static int rt_region_key(struct transport_conn *handle, uint32_t region, void *out,
+                         size_t out_bytes) {
+    const struct rdma_conn *conn = from_handle(handle);
+    return regions_key(&conn->rdma->regions, conn->number, region, out, out_bytes);
 }
 
 /* Messages go over RDMA too: the whole connection is dialled at the data address. */

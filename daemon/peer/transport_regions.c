@@ -6,8 +6,10 @@
  */
 #include "transport_regions.h"
 
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +32,7 @@ static int find_free_slot(struct regions *regions, uint32_t *slot_out) {
     return 0;
 }
 
-int regions_add(struct regions *regions, void *base, uint64_t bytes, uint64_t cookie,
+int regions_add(struct regions *regions, void *base, uint64_t bytes, uint64_t secret,
                 uint32_t *region_out) {
     uint32_t slot;
     if (base == NULL || bytes == 0 || bytes > UINTPTR_MAX - (uintptr_t)base)
@@ -38,7 +40,7 @@ int regions_add(struct regions *regions, void *base, uint64_t bytes, uint64_t co
     int r = find_free_slot(regions, &slot);
     if (r < 0)
         return r;
-    regions->slots[slot] = (struct region){base, bytes, cookie};
+    regions->slots[slot] = (struct region){base, bytes, secret};
     *region_out = slot;
     return 0;
 }
@@ -48,13 +50,25 @@ void regions_remove(struct regions *regions, uint32_t region) {
         regions->slots[region] = (struct region){0};
 }
 
-int regions_key(const struct regions *regions, uint32_t region, void *out, size_t out_bytes) {
+/* SipHash, which libsodium makes with a key of 16 bytes; the secret is half of it. */
+static uint64_t regions_cookie(const struct region *region, uint64_t connection) {
+    uint8_t key[crypto_shorthash_KEYBYTES] = {0}, hash[crypto_shorthash_BYTES];
+    uint64_t secret = htole64(region->secret), text = htole64(connection), cookie;
+    static_assert(sizeof hash == sizeof cookie, "one number");
+    memcpy(key, &secret, sizeof secret);
+    crypto_shorthash(hash, (const unsigned char *)&text, sizeof text, key);
+    memcpy(&cookie, hash, sizeof cookie);
+    return cookie; /* as bytes: whoever compares it has made it the same way */
+}
+
+int regions_key(const struct regions *regions, uint64_t connection, uint32_t region, void *out,
+                size_t out_bytes) {
     if (region >= regions->count || regions->slots[region].base == NULL)
         return -ENOENT;
     if (out_bytes < REGION_KEY_BYTES)
         return -EMSGSIZE;
     uint32_t number = htole32(region);
-    uint64_t cookie = htole64(regions->slots[region].cookie);
+    uint64_t cookie = regions_cookie(&regions->slots[region], connection);
     memcpy(out, &number, sizeof number);
     memcpy((uint8_t *)out + sizeof number, &cookie, sizeof cookie);
     return REGION_KEY_BYTES;
@@ -64,8 +78,9 @@ static bool range_inside(uint64_t offset, uint64_t bytes, uint64_t limit) {
     return bytes > 0 && offset < limit && bytes <= limit - offset;
 }
 
-int regions_resolve(const struct regions *regions, const void *key, size_t key_bytes,
-                    uint64_t offset, uint64_t bytes, uint32_t *region_out, uint8_t **at_out) {
+int regions_resolve(const struct regions *regions, uint64_t connection, const void *key,
+                    size_t key_bytes, uint64_t offset, uint64_t bytes, uint32_t *region_out,
+                    uint8_t **at_out) {
     uint32_t number;
     uint64_t cookie;
     if (key_bytes != REGION_KEY_BYTES)
@@ -76,7 +91,7 @@ int regions_resolve(const struct regions *regions, const void *key, size_t key_b
     if (number >= regions->count)
         return -EINVAL;
     const struct region *region = &regions->slots[number];
-    if (region->base == NULL || region->cookie != le64toh(cookie) ||
+    if (region->base == NULL || regions_cookie(region, connection) != cookie ||
         !range_inside(offset, bytes, region->bytes))
         return -EINVAL;
     *region_out = number;

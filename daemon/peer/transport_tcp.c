@@ -135,10 +135,10 @@ static int tcp_listen(struct transport *t, const char *address, char bound_out[6
 
 static int tcp_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out) {
     uint8_t random[AUTH_NONCE_BYTES];
-    uint64_t cookie;
+    uint64_t secret;
     auth_nonce(random);
-    memcpy(&cookie, random, sizeof cookie);
-    return regions_add(&from_base(t)->regions, base, bytes, cookie, region_out);
+    memcpy(&secret, random, sizeof secret);
+    return regions_add(&from_base(t)->regions, base, bytes, secret, region_out);
 }
 
 static void tcp_remove_region(struct transport *t, uint32_t region) {
@@ -150,8 +150,10 @@ static void tcp_remove_region(struct transport *t, uint32_t region) {
             tcp_conn_fail(conn, -ECONNABORTED, "memory was unregistered under a read");
 }
 
-static int tcp_region_key(struct transport *t, uint32_t region, void *out, size_t out_bytes) {
-    return regions_key(&from_base(t)->regions, region, out, out_bytes);
+static int tcp_region_key(struct transport_conn *handle, uint32_t region, void *out,
+                          size_t out_bytes) {
+    const struct tcp_conn *conn = from_handle(handle);
+    return regions_key(&conn->tcp->regions, conn->number, region, out, out_bytes);
 }
 
 /* ---- connections ---- */

@@ -37,6 +37,7 @@ struct tcp_conn *tcp_conn_new(struct tcp *tcp, bool accepted_here) {
         return NULL;
     }
     conn->tcp = tcp;
+    conn->number = tcp->next_number++;
     conn->accepted_here = accepted_here;
     TAILQ_INIT(&conn->waiting);
     TAILQ_INIT(&conn->serves);

@@ -68,7 +68,8 @@ struct tcp_target {                  /* one of the two places that a connection 
 struct tcp_conn { /* the owner's struct transport_conn */
     struct tcp *tcp;
     LIST_ENTRY(tcp_conn) all;
-    uint64_t id; /* given by the answerer; names the connection to its bulk socket */
+    uint64_t id;     /* given by the answerer; names the connection to its bulk socket */
+    uint64_t number; /* of it here, never used again: what region keys are for */
     bool accepted_here;
     bool announced; /* the owner knows it: `closed` must follow */
     bool up;
@@ -119,6 +120,7 @@ struct tcp {
     uint8_t cluster_key[AUTH_KEY_BYTES];
     uint8_t hello[TRANSPORT_HELLO_BYTES_MAX];
     struct regions regions;
+    uint64_t next_number; /* of a connection */
 
     int listen_fd;
     unsigned uv_refs; /* of the listener's handles */

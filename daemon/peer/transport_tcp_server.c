@@ -26,8 +26,8 @@ void tcp_server_add(struct tcp_conn *conn, const struct wire_read *read) {
         tcp_conn_fail_frame(conn, "more reads under way than allowed");
         return;
     }
-    int r = regions_resolve(&conn->tcp->regions, read->key, read->key_bytes, read->offset,
-                            read->bytes, &region, &at);
+    int r = regions_resolve(&conn->tcp->regions, conn->number, read->key, read->key_bytes,
+                            read->offset, read->bytes, &region, &at);
     struct tcp_serve *serve = r == 0 ? malloc(sizeof *serve) : NULL;
     if (serve == NULL) {
         refuse(conn, read->id, r < 0 ? r : -ENOMEM);

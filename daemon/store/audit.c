@@ -9,7 +9,8 @@
 #include "store_internal.h"
 
 struct tally {
-    uint64_t home_bytes, landing_bytes, idle_bytes;
+    uint64_t home_bytes, landing_bytes, idle_bytes, leased_bytes, reserved_bytes;
+    uint64_t state_bytes[STORE_GONE + 1];
     uint64_t home[STORE_GONE + 1], landing, gone, buried, hashed, extents;
     uint64_t resident, idle, leases_of_samples;
     uint64_t live, ended, queued, chunks, references;
@@ -73,6 +74,8 @@ static bool audit_bytes(struct audit *audit, uint32_t i) {
         extent_bytes(map, s->extent) != s->extent_bytes)
         return wrong(audit, "sample slot %u does not own its extent", i);
     *(landing ? &audit->sum.landing_bytes : &audit->sum.home_bytes) += s->extent_bytes;
+    audit->sum.state_bytes[sample_state(s)] += landing ? 0 : s->extent_bytes;
+    audit->sum.leased_bytes += !landing && s->lease_count ? s->extent_bytes : 0;
     for (uint32_t c = s->chunk; c != NONE; c = chunk_at(store, c)->next)
         audit->sum.chunks++;
     return true;
@@ -151,6 +154,10 @@ static bool audit_lists(struct audit *audit) {
     const struct store *store = audit->store;
     const struct tally *sum = &audit->sum;
     const struct pool *samples = &store->samples;
+    if (count_list(store, samples, SAMPLE_AGE, &store->planned) != sum->home[STORE_PLANNED])
+        return wrong(audit, "the planned list does not hold the reservations");
+    if (count_list(store, samples, SAMPLE_AGE, &store->retired) != sum->home[STORE_RETIRED])
+        return wrong(audit, "the retired list does not hold the retired generations");
     if (count_list(store, samples, SAMPLE_AGE, &store->resident) != sum->resident)
         return wrong(audit, "the age list does not hold the resident generations");
     if (count_list(store, samples, SAMPLE_AGE, &store->idle) != sum->idle)
@@ -195,6 +202,7 @@ static bool audit_holders(struct audit *audit) {
         open++;
         leases += h->lease_count;
         reservations += h->reservation_count;
+        audit->sum.reserved_bytes += h->reserved_bytes;
         if (count_list(store, &store->leases, LEASE_BY_HOLDER, &h->leases) != h->lease_count ||
             count_list(store, &store->samples, SAMPLE_BY_HOLDER, &h->reservations) !=
                 h->reservation_count)
@@ -209,6 +217,14 @@ static bool audit_holders(struct audit *audit) {
 static bool audit_totals(struct audit *audit) {
     const struct store *store = audit->store;
     const struct tally *sum = &audit->sum;
+    for (int state = STORE_PLANNED; state < STORE_GONE; state++)
+        if (sum->state_bytes[state] != store->state_bytes[state])
+            return wrong(audit, "%lu bytes in state %d, counted %lu",
+                         (unsigned long)sum->state_bytes[state], state,
+                         (unsigned long)store->state_bytes[state]);
+    if (sum->leased_bytes != store->leased_bytes ||
+        sum->reserved_bytes != sum->state_bytes[STORE_PLANNED])
+        return wrong(audit, "leased or reserved bytes do not add up");
     for (int state = STORE_PLANNED; state < STORE_GONE; state++)
         if (sum->home[state] != store->home_count[state])
             return wrong(audit, "%lu generations in state %d, counted %lu",

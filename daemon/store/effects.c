@@ -120,7 +120,12 @@ static void pull_waiter(struct store *store, uint32_t index, struct store_effect
     waiter_free(store, index);
 }
 
+bool store_has_effect(const struct store *store) {
+    return store->effects.head != NONE;
+}
+
 bool store_next_effect(struct store *store, uint64_t now_ns, struct store_effect *out) {
+    reservations_expire(store, now_ns);
     store_settle(store, now_ns); /* another store of the node may have given bytes back */
     if (store_next_deadline_ns(store) <= now_ns) {
         waiters_expire(store, now_ns);

@@ -36,7 +36,7 @@ static enum store_result find(const struct store *store, const struct store_get 
 
 static enum store_result wait_for_it(struct store *store, uint32_t holder,
                                      const struct store_get *get, uint64_t deadline_ns,
-                                     struct store_refusal *refusal) {
+                                     uint64_t now_ns, struct store_refusal *refusal) {
     enum store_result result = waiter_check(store, refusal);
     if (result)
         return result;
@@ -47,7 +47,7 @@ static enum store_result wait_for_it(struct store *store, uint32_t holder,
     waiter->generation = get->generation;
     if (!get->generation)
         waiter->name = name_ref(store, get->sample_id, get->sample_id_bytes);
-    waiter_enqueue(store, index);
+    waiter_enqueue(store, index, now_ns);
     return STORE_WAIT;
 }
 
@@ -67,7 +67,7 @@ enum store_result store_get(struct store *store, uint32_t holder, const struct s
         return result;
     if (found != STORE_OK)
         return wait_for_it(store, holder, get, found == STORE_WAIT ? UINT64_MAX : get->deadline_ns,
-                           refusal);
+                           now_ns, refusal);
     uint32_t lease = lease_grant(store, sample, holder, get->cookie, now_ns);
     if (lease == NONE)
         return refuse(refusal, STORE_E_FULL, STORE_CAUSE_LEASES, store->options.max_leases,

@@ -4,14 +4,14 @@
  */
 #include "store_internal.h"
 
-enum store_result store_holder_open(struct store *store, uint64_t owner,
-                                    const struct store_limits *limits, uint32_t *holder_out) {
+enum store_result store_holder_open(struct store *store, uint64_t owner, struct account *account,
+                                    uint32_t *holder_out) {
     uint32_t index = pool_take(store, &store->holders);
     if (index == NONE)
         return STORE_E_LIMIT;
     *holder_at(store, index) = (struct holder_slot){.open = 1,
                                                     .owner = owner,
-                                                    .limits = *limits,
+                                                    .account = account,
                                                     .leases = LIST_EMPTY,
                                                     .reservations = LIST_EMPTY,
                                                     .waiters = LIST_EMPTY};

@@ -34,7 +34,7 @@ enum store_result landing_start(struct store *store, const struct sample_request
 }
 
 static enum store_result wait_for_room(struct store *store, const struct store_land *land,
-                                       struct store_refusal *refusal) {
+                                       uint64_t now_ns, struct store_refusal *refusal) {
     uint32_t index;
     enum store_result result =
         waiter_for_room(store, WAITER_LAND, STORE_NO_HOLDER, &land->put, refusal, &index);
@@ -42,7 +42,7 @@ static enum store_result wait_for_room(struct store *store, const struct store_l
         return result;
     waiter_at(store, index)->generation = land->generation;
     waiter_at(store, index)->origin = land->origin;
-    waiter_enqueue(store, index);
+    waiter_enqueue(store, index, now_ns);
     return STORE_WAIT;
 }
 
@@ -79,12 +79,15 @@ enum store_result store_land(struct store *store, const struct store_land *land,
                       store->landing_bytes, bytes);
     enum store_result result;
     if (store->land_waiters)
+        store_settle(store, now_ns);
+    if (store->land_waiters &&
+        !line_lets_pass(store, &store->land_line, store->land_waiters, now_ns))
         result = refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, store->options.max_waiters,
                         store->land_waiters, 1);
     else
         result = land_now(store, land, bytes, now_ns, offset_out, refusal);
     if (result == STORE_E_FULL && land->put.deadline_ns > now_ns)
-        result = wait_for_room(store, land, refusal);
+        result = wait_for_room(store, land, now_ns, refusal);
     store_settle(store, now_ns); /* an eviction freed slots or chunks */
     return result;
 }

@@ -13,12 +13,10 @@
 
 enum store_result lease_check(const struct store *store, uint32_t holder,
                               struct store_refusal *refusal) {
-    const struct holder_slot *h = holder_at(store, holder);
-    uint64_t wanted = (uint64_t)h->lease_count + h->waiting_gets;
-    if (wanted >= h->limits.leases)
-        return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_LEASES, h->limits.leases, wanted,
-                      1);
-    return STORE_OK;
+    struct charge_refusal full;
+    if (account_has_room(holder_at(store, holder)->account, CHARGE_LEASES, 1, &full))
+        return STORE_OK;
+    return refuse_account(refusal, STORE_CAUSE_SESSION_LEASES, &full);
 }
 
 static void make_token(struct store *store, uint32_t index, struct lease_slot *lease) {
@@ -43,13 +41,17 @@ uint32_t lease_grant(struct store *store, uint32_t sample_index, uint32_t holder
                                  .sample_use = word_use(&sample->word),
                                  .holder = holder};
     make_token(store, index, lease);
-    if (!sample->lease_count++ && sample_flag(sample, WORD_LANDING)) {
+    bool first = !sample->lease_count++;
+    if (first && !sample_flag(sample, WORD_LANDING))
+        store->leased_bytes += sample->extent_bytes;
+    if (first && sample_flag(sample, WORD_LANDING)) {
         list_remove(store, &store->samples, SAMPLE_AGE, &store->idle, sample_index);
         store->idle_bytes -= sample->extent_bytes;
     }
     list_append(store, &store->leases, LEASE_BY_SAMPLE, &sample->leases, index);
     list_append(store, &store->leases, LEASE_BY_HOLDER, &holder_at(store, holder)->leases, index);
     holder_at(store, holder)->lease_count++;
+    account_add(holder_at(store, holder)->account, CHARGE_LEASES, 1);
     store->lease_count++;
     store->gets++;
     word_commit(&lease->word, LEASE_LIVE, STORE_RETURNED);
@@ -117,11 +119,14 @@ void lease_end(struct store *store, uint32_t index, enum store_how how, bool tel
     list_remove(store, &store->leases, LEASE_BY_SAMPLE, &sample->leases, index);
     list_remove(store, &store->leases, LEASE_BY_HOLDER, &holder->leases, index);
     holder->lease_count--;
+    account_release(holder->account, CHARGE_LEASES, 1);
     store->lease_count--;
     word_commit(&lease->word, LEASE_ENDED, how);
     sample->consumed += how == STORE_CONSUMED_BY_READER;
-    bool idle = !--sample->lease_count && sample_flag(sample, WORD_LANDING) &&
-                sample_state(sample) == STORE_RESIDENT;
+    bool last = !--sample->lease_count, landing = sample_flag(sample, WORD_LANDING);
+    bool idle = last && landing && sample_state(sample) == STORE_RESIDENT;
+    if (last && !landing)
+        store->leased_bytes -= sample->extent_bytes;
     if (idle) {
         list_append(store, &store->samples, SAMPLE_AGE, &store->idle, lease->sample);
         store->idle_bytes += sample->extent_bytes;

@@ -142,11 +142,63 @@ void store_totals(const struct store *store, struct store_totals *out) {
                                  .leases = store->lease_count,
                                  .reservations = store->home_count[STORE_PLANNED],
                                  .holders = store->holders.used,
+                                 .max_holders = store->options.max_holders,
+                                 .max_leases = store->options.max_leases,
+                                 .max_waiters = store->options.max_waiters,
                                  .put_waiters = store->put_waiters,
                                  .get_waiters = store->get_waiters,
                                  .land_waiters = store->land_waiters,
                                  .puts = store->puts,
                                  .gets = store->gets,
                                  .frees = store->frees,
-                                 .largest_free_bytes = extent_largest_free(home_map(store))};
+                                 .largest_free_bytes = extent_largest_free(home_map(store)),
+                                 .reserves_ended = store->reserves_ended};
+}
+
+/* ---- who holds the room ---- */
+
+static void room_reserver(const struct store *store, struct store_room *out) {
+    uint32_t at = store->planned.head;
+    for (uint32_t i = 0; at != NONE && i < STORE_LOOK_MAX; i++) {
+        const struct sample_slot *sample = sample_at(store, at);
+        const struct holder_slot *holder = holder_at(store, sample->holder);
+        if (holder->reserved_bytes > out->reserver_bytes) {
+            out->has_reserver = true;
+            out->reserver = holder->owner;
+            out->reserver_bytes = holder->reserved_bytes;
+            out->reserver_since_ns = sample->since_ns;
+        }
+        at = sample->age.next;
+    }
+}
+
+static void room_reader(const struct store *store, struct store_room *out) {
+    if (store->retired.head == NONE)
+        return;
+    const struct sample_slot *sample = sample_at(store, store->retired.head);
+    const struct lease_slot *lease = lease_at(store, sample->leases.head);
+    out->has_reader = true;
+    out->reader = holder_at(store, lease->holder)->owner;
+    out->reader_since_ns = lease->since_ns;
+}
+
+static void room_first(const struct store *store, struct store_room *out) {
+    if (store->put_line.queue.head == NONE)
+        return;
+    const struct waiter_slot *first = waiter_at(store, store->put_line.queue.head);
+    out->has_first = true;
+    out->first = holder_at(store, first->holder)->owner;
+    out->first_bytes = first->extent_bytes;
+    out->first_since_ns = store->put_line.head_since_ns;
+}
+
+void store_room(const struct store *store, struct store_room *out) {
+    *out = (struct store_room){.reserved_bytes = store->state_bytes[STORE_PLANNED],
+                               .sealed_bytes = store->state_bytes[STORE_SEALED],
+                               .resident_bytes = store->state_bytes[STORE_RESIDENT],
+                               .retired_bytes = store->state_bytes[STORE_RETIRED],
+                               .leased_bytes = store->leased_bytes};
+    room_reserver(store, out);
+    room_reader(store, out);
+    room_first(store, out);
 }

@@ -15,26 +15,23 @@ static enum store_result check_limits(const struct store *store, uint32_t holder
     if (options->account && bytes > options->account->limit_bytes)
         return refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_NODE_QUOTA,
                       options->account->limit_bytes, options->account->used_bytes, bytes);
-    uint64_t reserved = (uint64_t)h->reservation_count + h->waiting_puts;
-    if (reserved >= h->limits.reservations)
-        return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_RESERVATIONS,
-                      h->limits.reservations, reserved, 1);
+    struct charge_refusal full;
+    if (!account_has_room(h->account, CHARGE_RESERVATIONS, 1, &full))
+        return refuse_account(refusal, STORE_CAUSE_SESSION_RESERVATIONS, &full);
     return STORE_OK;
 }
 
 static enum store_result wait_for_room(struct store *store, uint32_t holder,
                                        const struct store_put *put, uint64_t bytes,
-                                       struct store_refusal *refusal) {
-    const struct holder_slot *h = holder_at(store, holder);
-    if (h->queued_bytes > h->limits.queued_bytes ||
-        bytes > h->limits.queued_bytes - h->queued_bytes)
-        return refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_QUEUED, h->limits.queued_bytes,
-                      h->queued_bytes, bytes);
+                                       uint64_t now_ns, struct store_refusal *refusal) {
+    struct charge_refusal full;
+    if (!account_has_room(holder_at(store, holder)->account, CHARGE_QUEUED_BYTES, bytes, &full))
+        return refuse_account(refusal, STORE_CAUSE_SESSION_QUEUED, &full);
     uint32_t index;
     enum store_result result = waiter_for_room(store, WAITER_PUT, holder, put, refusal, &index);
     if (result)
         return result;
-    waiter_enqueue(store, index);
+    waiter_enqueue(store, index, now_ns);
     return STORE_WAIT;
 }
 
@@ -68,6 +65,8 @@ enum store_result store_reserve(struct store *store, uint32_t holder, const stru
     if (result)
         return result;
     if (store->put_waiters)
+        store_settle(store, now_ns); /* those who came before have what is free first */
+    if (store->put_waiters && !line_lets_pass(store, &store->put_line, store->put_waiters, now_ns))
         result = refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, store->options.max_waiters,
                         store->put_waiters, 1);
     else
@@ -79,7 +78,7 @@ enum store_result store_reserve(struct store *store, uint32_t holder, const stru
     }
     if (result != STORE_E_FULL || put->deadline_ns <= now_ns)
         return result;
-    return wait_for_room(store, holder, put, bytes, refusal);
+    return wait_for_room(store, holder, put, bytes, now_ns, refusal);
 }
 
 enum store_result store_seal(struct store *store, uint32_t holder, uint64_t reservation,
@@ -95,9 +94,7 @@ enum store_result store_seal(struct store *store, uint32_t holder, uint64_t rese
     spec_write(store, sample->chunk, sample->spec_bytes, checksums, checksums_bytes);
     sample->checksums_bytes = (uint16_t)checksums_bytes;
     sample->generation = generation;
-    struct holder_slot *h = holder_at(store, holder);
-    list_remove(store, &store->samples, SAMPLE_BY_HOLDER, &h->reservations, index);
-    h->reservation_count--;
+    sample_unreserve(store, index);
     sample->holder = STORE_NO_HOLDER;
     sample_hash(store, index);
     sample_commit(store, index, STORE_SEALED, STORE_REASON_NONE, now_ns);
@@ -136,6 +133,37 @@ enum store_result store_publish(struct store *store, uint64_t generation, uint64
     waiters_wake(store, generation, name, index, now_ns);
     store_settle(store, now_ns);
     return STORE_OK;
+}
+
+bool store_reserve_ended(const struct store *store, uint64_t reservation) {
+    uint32_t index = (uint32_t)reservation - 1;
+    if (index >= store->samples.touched || sample_token(store, index) != reservation)
+        return false;
+    const struct sample_slot *sample = sample_at(store, index);
+    return sample_state(sample) == STORE_GONE && sample_reason(sample) == STORE_RESERVE_ENDED;
+}
+
+/* ---- reservations do not stand for ever ---- */
+
+static uint64_t reserve_bound_ns(const struct store *store) {
+    uint64_t reserve_ns = store->options.max_reserve_ns, hold_ns = store->options.max_hold_ns;
+    if (!reserve_ns || (hold_ns && hold_ns < reserve_ns))
+        return hold_ns;
+    return reserve_ns;
+}
+
+uint64_t reservations_deadline_ns(const struct store *store) {
+    uint64_t bound_ns = reserve_bound_ns(store);
+    if (store->planned.head == NONE || !bound_ns)
+        return UINT64_MAX;
+    return sample_at(store, store->planned.head)->since_ns + bound_ns;
+}
+
+void reservations_expire(struct store *store, uint64_t now_ns) {
+    for (uint32_t i = 0; i < EXPIRE_BUDGET && reservations_deadline_ns(store) <= now_ns; i++) {
+        sample_end(store, store->planned.head, STORE_RESERVE_ENDED, now_ns);
+        store->reserves_ended++;
+    }
 }
 
 enum store_result store_cancel(struct store *store, uint32_t holder, uint64_t reservation,

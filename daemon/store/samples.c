@@ -4,9 +4,10 @@
  * transition, giving back what it held, and the tombstones.
  *
  * Which lists a slot is in follows from its state:
- *   PLANNED at home: its name's pending list, its holder's reservations; SEALED: pending only
+ *   PLANNED at home: its name's pending list, its holder's reservations, the planned list;
+ *   SEALED: pending only
  *   RESIDENT at home: its name's `resident`, the age list; idle landing copy: the idle list
- *   RETIRED, GONE at home: its name's `gone` if it is the last one
+ *   RETIRED, GONE at home: its name's `gone` if it is the last one; RETIRED: the retired list
  *   GONE: the tombstones, once its effect has been pulled; the oldest one beyond max_tombstones is
  * freed A GONE slot whose effect waits counts against max_samples: its slot is not free yet.
  */
@@ -85,12 +86,16 @@ static void count(struct store *store, const struct sample_slot *sample, uint64_
     enum store_state state = sample_state(sample);
     if (state == STORE_FREE)
         return;
-    if (state == STORE_GONE)
+    if (state == STORE_GONE) {
         store->gone_count += by;
-    else if (sample_flag(sample, WORD_LANDING))
+        return;
+    }
+    if (sample_flag(sample, WORD_LANDING)) {
         store->landing_count += by;
-    else
-        store->home_count[state] += by;
+        return;
+    }
+    store->home_count[state] += by;
+    store->state_bytes[state] += by * sample->extent_bytes;
 }
 
 void sample_commit(struct store *store, uint32_t index, enum store_state state,
@@ -161,7 +166,22 @@ static void join_lists(struct store *store, uint32_t index) {
     list_append(store, &store->samples, SAMPLE_BY_NAME, &name->pending, index);
     struct holder_slot *holder = holder_at(store, sample->holder);
     list_append(store, &store->samples, SAMPLE_BY_HOLDER, &holder->reservations, index);
+    list_append(store, &store->samples, SAMPLE_AGE, &store->planned, index);
     holder->reservation_count++;
+    holder->reserved_bytes += sample->extent_bytes;
+    account_add(holder->account, CHARGE_RESERVATIONS, 1);
+    account_add(holder->account, CHARGE_RESERVED_BYTES, sample->extent_bytes);
+}
+
+void sample_unreserve(struct store *store, uint32_t index) {
+    struct sample_slot *sample = sample_at(store, index);
+    struct holder_slot *holder = holder_at(store, sample->holder);
+    list_remove(store, &store->samples, SAMPLE_BY_HOLDER, &holder->reservations, index);
+    list_remove(store, &store->samples, SAMPLE_AGE, &store->planned, index);
+    holder->reservation_count--;
+    holder->reserved_bytes -= sample->extent_bytes;
+    account_release(holder->account, CHARGE_RESERVATIONS, 1);
+    account_release(holder->account, CHARGE_RESERVED_BYTES, sample->extent_bytes);
 }
 
 enum store_result sample_new(struct store *store, const struct sample_request *request,
@@ -231,11 +251,10 @@ static void leave_name(struct store *store, uint32_t index) {
 void sample_end(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     bool landing = sample_flag(sample, WORD_LANDING), early = sample_state(sample) != STORE_RETIRED;
-    if (sample_state(sample) == STORE_PLANNED && !landing) {
-        struct holder_slot *holder = holder_at(store, sample->holder);
-        list_remove(store, &store->samples, SAMPLE_BY_HOLDER, &holder->reservations, index);
-        holder->reservation_count--;
-    }
+    if (sample_state(sample) == STORE_PLANNED && !landing)
+        sample_unreserve(store, index);
+    if (sample_state(sample) == STORE_RETIRED && !landing)
+        list_remove(store, &store->samples, SAMPLE_AGE, &store->retired, index);
     leave_name(store, index);
     if (!STORE_PLANTED(PLANTED_REUSE_LEASED) || early)
         free_bytes(store, sample);
@@ -290,6 +309,8 @@ void sample_retire(struct store *store, uint32_t index, enum store_reason reason
     }
     if (STORE_PLANTED(PLANTED_REUSE_LEASED))
         free_bytes(store, sample);
+    if (!sample_flag(sample, WORD_LANDING))
+        list_append(store, &store->samples, SAMPLE_AGE, &store->retired, index);
     sample_commit(store, index, STORE_RETIRED, reason, now_ns);
     if (!sample->lease_count)
         sample_end(store, index, reason, now_ns);

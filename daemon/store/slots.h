@@ -52,7 +52,7 @@ struct sample_slot { /* one generation */
     struct list leases;
     struct link by_name;   /* PLANNED, SEALED at home: among its name's pending ones */
     struct link by_holder; /* PLANNED at home */
-    struct link age;       /* RESIDENT at home | idle landing copy | tombstone */
+    struct link age; /* PLANNED, RESIDENT or RETIRED at home | idle landing copy | tombstone */
     struct link effect;    /* RETIRED not yet pulled */
     bool effect_queued;
 };
@@ -82,9 +82,9 @@ struct lease_slot {
 struct holder_slot {
     uint32_t open, free_next;
     uint64_t owner;
-    struct store_limits limits;
-    uint64_t queued_bytes;
-    uint32_t lease_count, reservation_count, waiting_puts, waiting_gets;
+    struct account *account;
+    uint64_t reserved_bytes;
+    uint32_t lease_count, reservation_count;
     struct list leases, reservations, waiters;
 };
 
@@ -116,6 +116,13 @@ struct replay_slot {
     uint32_t hash_next;
 };
 
+/* Those who wait for room, first come first. */
+struct line {
+    struct list queue;
+    uint64_t head_sequence; /* of who is first, 0 = nobody */
+    uint64_t head_since_ns; /* since when */
+};
+
 struct store {
     struct store_options options;
     unsigned char key[16];
@@ -123,8 +130,8 @@ struct store {
     uint64_t now_ns;                /* of the last call */
     uint64_t home_map, landing_map; /* offsets of the extent maps */
     struct pool samples, names, leases, holders, waiters, chunks;
-    struct list resident, idle, tombstones, ended; /* ages, oldest first */
-    struct list put_queue, land_queue;
+    struct list planned, resident, retired, idle, tombstones, ended; /* ages, oldest first */
+    struct line put_line, land_line;
     struct list effects; /* typed references, see effects.c */
     uint64_t generation_hash, name_hash, waiter_hash, replay_hash, heap, replays, events;
     uint32_t generation_mask, name_mask, waiter_mask, replay_mask;
@@ -134,6 +141,8 @@ struct store {
     uint64_t event_last;
     uint64_t home_bytes, landing_bytes, idle_bytes;
     uint64_t home_count[STORE_GONE + 1], landing_count, gone_count;
+    uint64_t state_bytes[STORE_GONE + 1], leased_bytes; /* at home */
+    uint64_t reserves_ended;
     uint64_t lease_count, put_waiters, get_waiters, land_waiters;
     uint64_t puts, gets, frees;
 };

@@ -11,8 +11,9 @@
 
 #include "store_internal.h"
 
-#define SLOTS_MAX        (1u << 28) /* leaves the top bits of a reference to effects.c */
-#define ENDED_LEASES_MIN 65536u
+#define SLOTS_MAX          (1u << 28) /* leaves the top bits of a reference to effects.c */
+#define ENDED_LEASES_MIN   65536u
+#define WAITER_BUCKETS_MAX 16384u /* they are not zero when empty: store_init() touches them */
 #define SPEC_CHUNKS_EACH                                                                           \
     8u /* per sample and waiter: 992 bytes on average, any one may take 8 KiB */
 #define REGION_ALIGN_BYTES 4096u
@@ -32,6 +33,8 @@ static const char *check_counts(const struct store_options *o) {
         return "max_tombstones is above 67108864";
     if (!o->max_leases || o->max_leases > SLOTS_MAX / 4)
         return "max_leases is 0 or above 67108864";
+    if (o->max_ended_leases > SLOTS_MAX / 4)
+        return "max_ended_leases is above 67108864";
     if (!o->max_holders || o->max_holders > SLOTS_MAX)
         return "max_holders is 0 or above 268435456";
     if (!o->max_waiters || o->max_waiters > SLOTS_MAX / 4)
@@ -68,7 +71,8 @@ static uint64_t place(uint64_t *end, uint64_t bytes) {
 
 static void place_pools(struct store *store, const struct store_options *o, uint64_t *end) {
     uint32_t slots = o->max_samples + o->max_tombstones;
-    store->leases_max_ended = o->max_leases > ENDED_LEASES_MIN ? o->max_leases : ENDED_LEASES_MIN;
+    store->leases_max_ended =
+        o->max_ended_leases > ENDED_LEASES_MIN ? o->max_ended_leases : ENDED_LEASES_MIN;
     /* One more than the limits: a slot is buried before the oldest tombstone goes. */
     PLACE_POOL(store, end, samples, sample_slot, generation, slots + 1);
     PLACE_POOL(store, end, names, name_slot, hash_next, slots + 1 + o->max_waiters);
@@ -90,7 +94,8 @@ static uint64_t lay_out(struct store *store, const struct store_options *o) {
     uint32_t generations = power_of_two((uint64_t)o->max_samples + o->max_tombstones);
     /* The ring of answers is always full, and each record walks two chains: four buckets each. */
     uint32_t replays = power_of_two(4ull * o->max_replays);
-    uint32_t waiters = power_of_two(o->max_waiters);
+    uint32_t waiters =
+        power_of_two(o->max_waiters < WAITER_BUCKETS_MAX ? o->max_waiters : WAITER_BUCKETS_MAX);
     store->generation_mask = store->name_mask = generations - 1;
     store->replay_mask = replays - 1;
     store->waiter_mask = waiters - 1;
@@ -136,8 +141,9 @@ struct store *store_init(void *block, size_t block_bytes, const struct store_opt
     struct list *buckets = store_at(store, store->waiter_hash);
     for (uint32_t i = 0; i <= store->waiter_mask; i++)
         buckets[i] = LIST_EMPTY;
-    store->resident = store->idle = store->tombstones = store->ended = LIST_EMPTY;
-    store->put_queue = store->land_queue = store->effects = LIST_EMPTY;
+    store->planned = store->resident = store->retired = LIST_EMPTY;
+    store->idle = store->tombstones = store->ended = store->effects = LIST_EMPTY;
+    store->put_line = store->land_line = (struct line){.queue = LIST_EMPTY};
     store->gc_cursor = NONE;
     return store;
 }
@@ -147,6 +153,11 @@ void store_set_policy(struct store *store, enum store_policy policy, uint32_t re
     store->options.policy = policy;
     store->options.readers = readers ? readers : 1;
     store->options.max_hold_ns = max_hold_ns;
+}
+
+void store_set_bounds(struct store *store, uint64_t max_reserve_ns, uint64_t max_pass_ns) {
+    store->options.max_reserve_ns = max_reserve_ns;
+    store->options.max_pass_ns = max_pass_ns;
 }
 
 void store_deinit(struct store *store) {

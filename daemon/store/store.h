@@ -6,7 +6,8 @@
  * store_next_effect(), never performed here.
  *
  * All state lies in one block of memory that the caller provides (store_block_bytes()), as
- * fixed-size slots addressed by 32-bit index; no pointer is kept in it, and each transition is
+ * fixed-size slots addressed by 32-bit index; no pointer is kept in it but those to accounts, which
+ * the caller hands in, and each transition is
  * committed by a single 8-byte store to the slot's state word. Everything else in the block (hash
  * chains, free lists, age lists, counters) can be derived from the slots.
  *
@@ -26,6 +27,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "charges.h"
 
 #define STORE_ID_BYTES_MAX   128u
 #define STORE_SPEC_BYTES_MAX 8192u
@@ -67,6 +70,7 @@ enum store_reason {
     STORE_PRODUCER_DIED,
     STORE_UNCACHED,
     STORE_FETCH_FAILED,
+    STORE_RESERVE_ENDED, /* PLANNED for longer than max_reserve */
 };
 
 enum store_policy { STORE_ON_RELEASE = 0, STORE_ON_ACK, STORE_RETAIN };
@@ -74,32 +78,28 @@ enum store_policy { STORE_ON_RELEASE = 0, STORE_ON_ACK, STORE_RETAIN };
 /* Which limit refused, with its numbers, so that the caller can say a sentence. */
 enum store_cause {
     STORE_CAUSE_NONE = 0,
-    STORE_CAUSE_QUOTA,      /* bytes: max_resident_bytes of this store */
-    STORE_CAUSE_NODE_QUOTA, /* bytes: the node's account */
-    STORE_CAUSE_FRAGMENTED, /* bytes: largest free extent (limit) is smaller than asked */
-    STORE_CAUSE_LANDING,    /* bytes: landing share */
-    STORE_CAUSE_SAMPLES,    /* slots: max_samples */
-    STORE_CAUSE_SPECS,      /* slots: spec chunks */
-    STORE_CAUSE_LEASES,     /* slots: max_leases of this store */
-    STORE_CAUSE_WAITERS,    /* slots: max_waiters of this store */
-    STORE_CAUSE_SESSION_LEASES,
+    STORE_CAUSE_QUOTA,          /* bytes: max_resident_bytes of this store */
+    STORE_CAUSE_NODE_QUOTA,     /* bytes: the node's account */
+    STORE_CAUSE_FRAGMENTED,     /* bytes: largest free extent (limit) is smaller than asked */
+    STORE_CAUSE_LANDING,        /* bytes: landing share */
+    STORE_CAUSE_SAMPLES,        /* slots: max_samples */
+    STORE_CAUSE_SPECS,          /* slots: spec chunks */
+    STORE_CAUSE_LEASES,         /* slots: max_leases of this store */
+    STORE_CAUSE_WAITERS,        /* slots: max_waiters of this store */
+    STORE_CAUSE_SESSION_LEASES, /* of the holder's account, or a parent of it: see `account` */
     STORE_CAUSE_SESSION_RESERVATIONS,
-    STORE_CAUSE_SESSION_QUEUED, /* bytes asked by this holder's waiting puts */
-    STORE_CAUSE_QUEUE,          /* others wait already, FIFO, and this one may not wait */
+    STORE_CAUSE_SESSION_QUEUED, /* bytes asked by its waiting puts */
+    STORE_CAUSE_QUEUE,          /* others wait already, and this one may not pass them */
 };
 struct store_refusal {
     enum store_cause cause;
-    uint64_t limit, used, asked; /* in the cause's unit */
+    uint64_t limit, used, asked;   /* in the cause's unit */
+    const struct account *account; /* whose limit, of STORE_CAUSE_SESSION_...; else NULL */
 };
 
 /* Bytes held on the whole node by home generations; shared by all stores of a node. */
 struct store_account {
     uint64_t used_bytes, limit_bytes;
-};
-
-struct store_limits { /* per holder */
-    uint32_t leases, reservations;
-    uint64_t queued_bytes;
 };
 
 struct store_options {
@@ -108,12 +108,15 @@ struct store_options {
     uint32_t max_samples;        /* PLANNED + SEALED + RESIDENT + RETIRED, landing included */
     uint32_t max_tombstones;     /* GONE slots kept beside them */
     uint32_t max_leases;         /* live ones */
+    uint32_t max_ended_leases;   /* ended ones remembered; at least 65536 are */
     uint32_t max_holders, max_waiters;
     uint32_t max_replays; /* remembered answers of operations */
     uint32_t max_events;  /* size of the event ring */
     enum store_policy policy;
     uint32_t readers;     /* >= 1 */
-    uint64_t max_hold_ns; /* 0 = for ever */
+    uint64_t max_hold_ns;    /* 0 = for ever */
+    uint64_t max_reserve_ns; /* a reservation may stay PLANNED so long; 0 = for ever */
+    uint64_t max_pass_ns;    /* see store_reserve() */
     uint64_t seed;        /* random: hash keys and lease tokens derive from it */
     struct store_account *account;
 };
@@ -128,12 +131,17 @@ struct store *store_init(void *block, size_t block_bytes, const struct store_opt
 /* Settings that may change while running: limits the future, never evicts. */
 void store_set_policy(struct store *store, enum store_policy policy, uint32_t readers,
                       uint64_t max_hold_ns);
+/* A reservation ends max_reserve_ns after it was made; where max_hold_ns is set and smaller, that
+ * long. Counts for reservations that stand, too. */
+void store_set_bounds(struct store *store, uint64_t max_reserve_ns, uint64_t max_pass_ns);
 void store_deinit(struct store *store);
 
 /* ---- holders: one per session and store, one per peer connection and store ---- */
-/* owner: the caller's number for it, reported by probes. */
-enum store_result store_holder_open(struct store *store, uint64_t owner,
-                                    const struct store_limits *limits, uint32_t *holder_out);
+/* owner: the caller's number for it, reported by probes. account: leases, reservations, reserved
+ * and queued bytes of the holder are charged to it; it may serve many holders, in many stores, and
+ * must outlive them. STORE_E_LIMIT: max_holders. */
+enum store_result store_holder_open(struct store *store, uint64_t owner, struct account *account,
+                                    uint32_t *holder_out);
 /* Leases end as returned (never consumed), reservations are cancelled (PRODUCER_DIED), waiters
  * vanish. */
 void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
@@ -154,9 +162,15 @@ struct store_reservation {
     uint64_t token;
     uint64_t extent_offset;
 };
-/* STORE_OK, STORE_WAIT, STORE_E_FULL, STORE_E_LIMIT or STORE_E_TOO_LARGE. Strictly FIFO: a put that
- * would fit still queues behind one that waits. On STORE_WAIT the put's id and spec have been
- * copied. */
+/* STORE_OK, STORE_WAIT, STORE_E_FULL, STORE_E_LIMIT or STORE_E_TOO_LARGE. On STORE_WAIT the put's id
+ * and spec have been copied.
+ *
+ * The line for room is first in, first out, with one exception: while its first cannot be served,
+ * those behind it that fit may pass it, for max_pass_ns from when it came to the head of the line.
+ * After that nobody passes until it is served or its time ends. Those who pass are tried in their
+ * order, the first STORE_LOOK_MAX of the line; a newcomer passes at once if no more than those wait.
+ * The line for landing space has the same rule. */
+#define STORE_LOOK_MAX 64u
 enum store_result store_reserve(struct store *store, uint32_t holder, const struct store_put *put,
                                 uint64_t now_ns, struct store_reservation *out,
                                 struct store_refusal *refusal);
@@ -171,6 +185,9 @@ enum store_result store_seal(struct store *store, uint32_t holder, uint64_t rese
  */
 enum store_result store_publish(struct store *store, uint64_t generation, uint64_t now_ns,
                                 uint64_t *superseded_out);
+/* Did this reservation end because it stood for longer than its bound? Known for as long as its
+ * tombstone is kept. */
+bool store_reserve_ended(const struct store *store, uint64_t reservation);
 /* PLANNED -> GONE. Idempotent: an unknown reservation is STORE_OK. */
 enum store_result store_cancel(struct store *store, uint32_t holder, uint64_t reservation,
                                uint64_t now_ns);
@@ -271,6 +288,8 @@ struct store_effect {
     char sample_id[STORE_ID_BYTES_MAX + 1];
 };
 bool store_next_effect(struct store *store, uint64_t now_ns, struct store_effect *out);
+/* There is one that has not been pulled: the block must not be forgotten yet. */
+bool store_has_effect(const struct store *store);
 /* Absolute; UINT64_MAX = none. */
 uint64_t store_next_deadline_ns(const struct store *store);
 
@@ -329,10 +348,27 @@ struct store_totals {
     uint64_t planned, sealed, resident, retired, landing,
         tombstones; /* generations; landing counts copies */
     uint64_t leases, reservations, holders, put_waiters, get_waiters, land_waiters;
+    uint64_t max_holders, max_leases, max_waiters;
     uint64_t puts, gets, frees;  /* since init */
     uint64_t largest_free_bytes; /* of the home region */
+    uint64_t reserves_ended;     /* by max_reserve, since init */
 };
 void store_totals(const struct store *store, struct store_totals *out);
+
+/* Who holds the room, and who waits for it first. Owners: see store_holder_open(). Cheap. */
+struct store_room {
+    uint64_t reserved_bytes, sealed_bytes, resident_bytes, retired_bytes; /* of home generations */
+    uint64_t leased_bytes; /* of resident and retired ones that somebody reads */
+    /* Of the STORE_LOOK_MAX oldest reservations: whose holder has reserved the most. */
+    bool has_reserver;
+    uint64_t reserver, reserver_bytes, reserver_since_ns;
+    /* A reader of the generation that has been RETIRED for longest. */
+    bool has_reader;
+    uint64_t reader, reader_since_ns;
+    bool has_first; /* a put waits */
+    uint64_t first, first_bytes, first_since_ns; /* since_ns: at the head of the line */
+};
+void store_room(const struct store *store, struct store_room *out);
 
 /* ---- events: a ring for `featurectl events`; nothing else depends on it ---- */
 struct store_event {

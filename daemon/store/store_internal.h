@@ -9,6 +9,9 @@
 #include "planted.h"
 #include "slots.h"
 
+/* What ends by the clock ends so many at a time; the rest at the next pull of an effect. */
+#define EXPIRE_BUDGET 64u
+
 /* ---- names.c: one slot per sample_id in use; references are counted ---- */
 uint32_t name_find(const struct store *store, const char *id, uint32_t id_bytes); /* or NONE */
 uint32_t name_ref(struct store *store, const char *id, uint32_t id_bytes);        /* never fails */
@@ -45,15 +48,22 @@ uint64_t extent_round(uint64_t bytes);
 uint64_t sample_token(const struct store *store, uint32_t index);
 uint32_t sample_by_generation(const struct store *store, uint64_t generation); /* or NONE */
 void sample_hash(struct store *store, uint32_t index);
+/* A reservation that is one no longer. */
+void sample_leave_holder(struct store *store, uint32_t index);
 /* Commits the transition and counts, dates and records it. */
 void sample_commit(struct store *store, uint32_t index, enum store_state state,
                    enum store_reason reason, uint64_t now_ns);
+/* A PLANNED one at home is no reservation any more. */
+void sample_unreserve(struct store *store, uint32_t index);
 /* PLANNED or SEALED at home, PLANNED landing, or RETIRED without lease: frees it all -> GONE. */
 void sample_end(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns);
 /* RESIDENT -> RETIRED, and GONE if nobody reads it. */
 void sample_retire(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns);
 /* A GONE slot whose effect was pulled joins the tombstones. */
 void sample_bury(struct store *store, uint32_t index);
+/* Ends reservations that have stood for too long, a bounded number at a time. */
+void reservations_expire(struct store *store, uint64_t now_ns);
+uint64_t reservations_deadline_ns(const struct store *store);
 uint32_t reservation_find(const struct store *store, uint32_t holder, uint64_t token);
 
 /* ---- lease.c ---- */
@@ -69,7 +79,7 @@ void lease_bury(struct store *store, uint32_t lease);
 enum store_result waiter_check(const struct store *store, struct store_refusal *refusal);
 uint32_t waiter_new(struct store *store, enum waiter_kind kind, uint32_t holder, uint64_t tag,
                     uint64_t deadline_ns);
-void waiter_enqueue(struct store *store, uint32_t waiter);
+void waiter_enqueue(struct store *store, uint32_t waiter, uint64_t now_ns);
 /* A put or landing that waits for room, not yet in its queue: *index_out. STORE_E_FULL: there is no
  * room for one more wait. It will fail with the refusal as it is now. */
 enum store_result waiter_for_room(struct store *store, enum waiter_kind kind, uint32_t holder,
@@ -86,6 +96,9 @@ void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint3
 void waiters_fail_all(struct store *store);
 void waiters_expire(struct store *store, uint64_t now_ns);
 void store_settle(struct store *store, uint64_t now_ns);
+/* May one that is not in the line take room before those who are? After store_settle(). */
+bool line_lets_pass(const struct store *store, const struct line *line, uint64_t waiters,
+                    uint64_t now_ns);
 
 /* ---- landing.c ---- */
 enum store_result landing_start(struct store *store, const struct sample_request *request,
@@ -113,6 +126,13 @@ static inline enum store_result refuse(struct store_refusal *refusal, enum store
                                        uint64_t asked) {
     *refusal = (struct store_refusal){.cause = cause, .limit = limit, .used = used, .asked = asked};
     return result;
+}
+static inline enum store_result refuse_account(struct store_refusal *refusal,
+                                               enum store_cause cause,
+                                               const struct charge_refusal *full) {
+    refuse(refusal, STORE_E_LIMIT, cause, full->limit, full->used, full->asked);
+    refusal->account = full->account;
+    return STORE_E_LIMIT;
 }
 
 #endif

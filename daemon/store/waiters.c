@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Those who wait: puts and landings for room, strictly first come first served, and gets for
+ * Those who wait: puts and landings for room, in lines (store.h, store_reserve()), and gets for
  * something to become readable.
  *
  * A waiter is queued (in its queue, and in the deadline heap unless it waits for ever) or ready (in
@@ -61,8 +61,13 @@ static void heap_remove(struct store *store, uint32_t waiter) {
     heap_down(store, waiter_at(store, last)->heap_at, last);
 }
 
-uint64_t store_next_deadline_ns(const struct store *store) {
+static uint64_t waiters_deadline_ns(const struct store *store) {
     return store->heap_count ? waiter_at(store, heap_of(store)[0])->deadline_ns : UINT64_MAX;
+}
+
+uint64_t store_next_deadline_ns(const struct store *store) {
+    uint64_t waiters_ns = waiters_deadline_ns(store), reserves_ns = reservations_deadline_ns(store);
+    return waiters_ns < reserves_ns ? waiters_ns : reserves_ns;
 }
 
 /* ---- queues ---- */
@@ -74,9 +79,9 @@ static struct list *bucket_of(const struct store *store, uint64_t generation) {
 static struct list *queue_of(const struct store *store, const struct waiter_slot *waiter) {
     switch (waiter->kind) {
     case WAITER_PUT:
-        return (struct list *)&store->put_queue;
+        return (struct list *)&store->put_line.queue;
     case WAITER_LAND:
-        return (struct list *)&store->land_queue;
+        return (struct list *)&store->land_line.queue;
     case WAITER_GET_ID:
         return &name_at(store, waiter->name)->waiters;
     default:
@@ -84,21 +89,22 @@ static struct list *queue_of(const struct store *store, const struct waiter_slot
     }
 }
 
-/* by = 1 or -1 */
-static void count(struct store *store, const struct waiter_slot *waiter, uint64_t by) {
-    if (waiter->kind == WAITER_LAND) { /* the broker's own: no holder's limits */
-        store->land_waiters += by;
-        return;
-    }
-    struct holder_slot *holder = holder_at(store, waiter->holder);
+static void charge_with(struct store *store, const struct waiter_slot *waiter,
+                        void (*charge)(struct account *account, enum charge charge,
+                                       uint64_t count)) {
+    struct account *account = holder_at(store, waiter->holder)->account;
     if (waiter->kind == WAITER_PUT) {
-        store->put_waiters += by;
-        holder->waiting_puts += (uint32_t)by;
-        holder->queued_bytes += by * waiter->extent_bytes;
+        charge(account, CHARGE_RESERVATIONS, 1);
+        charge(account, CHARGE_QUEUED_BYTES, waiter->extent_bytes);
     } else {
-        store->get_waiters += by;
-        holder->waiting_gets += (uint32_t)by;
+        charge(account, CHARGE_LEASES, 1);
     }
+}
+
+static uint64_t *counter_of(struct store *store, const struct waiter_slot *waiter) {
+    return waiter->kind == WAITER_LAND  ? &store->land_waiters
+           : waiter->kind == WAITER_PUT ? &store->put_waiters
+                                        : &store->get_waiters;
 }
 
 enum store_result waiter_check(const struct store *store, struct store_refusal *refusal) {
@@ -144,13 +150,27 @@ enum store_result waiter_for_room(struct store *store, enum waiter_kind kind, ui
     return STORE_OK;
 }
 
-void waiter_enqueue(struct store *store, uint32_t index) {
+/* Notes who is first now, and since when. */
+static void line_note_head(struct store *store, struct line *line, uint64_t now_ns) {
+    uint32_t head = line->queue.head;
+    uint64_t sequence = head == NONE ? 0 : waiter_at(store, head)->sequence;
+    if (sequence == line->head_sequence)
+        return;
+    line->head_sequence = sequence;
+    line->head_since_ns = now_ns;
+}
+
+void waiter_enqueue(struct store *store, uint32_t index, uint64_t now_ns) {
     struct waiter_slot *waiter = waiter_at(store, index);
     list_append(store, &store->waiters, WAITER_QUEUE, queue_of(store, waiter), index);
     if (waiter->holder != STORE_NO_HOLDER)
         list_append(store, &store->waiters, WAITER_BY_HOLDER,
                     &holder_at(store, waiter->holder)->waiters, index);
-    count(store, waiter, 1);
+    ++*counter_of(store, waiter);
+    if (waiter->kind != WAITER_LAND) /* the broker's own: no holder's limits */
+        charge_with(store, waiter, account_add);
+    line_note_head(store, &store->put_line, now_ns);
+    line_note_head(store, &store->land_line, now_ns);
     if (waiter->deadline_ns == UINT64_MAX)
         return;
     heap_up(store, store->heap_count++, index);
@@ -160,7 +180,9 @@ static void leave_queue(struct store *store, uint32_t index) {
     struct waiter_slot *waiter = waiter_at(store, index);
     list_remove(store, &store->waiters, WAITER_QUEUE, queue_of(store, waiter), index);
     heap_remove(store, index);
-    count(store, waiter, (uint64_t)-1);
+    --*counter_of(store, waiter);
+    if (waiter->kind != WAITER_LAND)
+        charge_with(store, waiter, account_release);
 }
 
 void waiter_answer(struct store *store, uint32_t index, enum store_result result) {
@@ -244,18 +266,42 @@ static bool try_room(struct store *store, uint32_t index, uint64_t now_ns) {
     return true;
 }
 
-static void serve(struct store *store, struct list *queue, uint64_t now_ns) {
-    for (;;) {
-        uint32_t next = STORE_PLANTED(PLANTED_LIFO) ? queue->tail : queue->head;
-        if (next == NONE || !try_room(store, next, now_ns))
-            return;
+static bool line_is_open(const struct store *store, const struct line *line, uint64_t now_ns) {
+    return now_ns - line->head_since_ns < store->options.max_pass_ns;
+}
+
+bool line_lets_pass(const struct store *store, const struct line *line, uint64_t waiters,
+                    uint64_t now_ns) {
+    return waiters <= STORE_LOOK_MAX && line_is_open(store, line, now_ns);
+}
+
+/* The head cannot be served: those behind it that fit. */
+static void line_pass(struct store *store, const struct line *line, uint64_t now_ns) {
+    uint32_t at = waiter_at(store, line->queue.head)->queue.next;
+    for (uint32_t looked = 1; at != NONE && looked < STORE_LOOK_MAX; looked++) {
+        uint32_t next = waiter_at(store, at)->queue.next;
+        try_room(store, at, now_ns);
+        at = next;
     }
+}
+
+static void line_serve(struct store *store, struct line *line, uint64_t now_ns) {
+    for (;;) {
+        uint32_t next = STORE_PLANTED(PLANTED_LIFO) ? line->queue.tail : line->queue.head;
+        line_note_head(store, line, now_ns);
+        if (next == NONE)
+            return;
+        if (!try_room(store, next, now_ns))
+            break;
+    }
+    if (line_is_open(store, line, now_ns))
+        line_pass(store, line, now_ns);
 }
 
 void store_settle(struct store *store, uint64_t now_ns) {
     store->now_ns = now_ns;
-    serve(store, &store->put_queue, now_ns);
-    serve(store, &store->land_queue, now_ns);
+    line_serve(store, &store->put_line, now_ns);
+    line_serve(store, &store->land_line, now_ns);
 }
 
 /* A put that runs out of time learns why there was no room; a get was merely waiting. */
@@ -270,7 +316,7 @@ static void expire(struct store *store, uint32_t index) {
 
 /* The caller has settled just before, and settles again: those behind the expired ones may fit. */
 void waiters_expire(struct store *store, uint64_t now_ns) {
-    while (store_next_deadline_ns(store) <= now_ns)
+    for (uint32_t i = 0; i < EXPIRE_BUDGET && waiters_deadline_ns(store) <= now_ns; i++)
         expire(store, heap_of(store)[0]);
 }
 
@@ -322,7 +368,7 @@ void waiters_fail_all(struct store *store) {
 
 bool store_cancel_wait(struct store *store, uint32_t holder, uint64_t tag) {
     uint32_t at =
-        holder == STORE_NO_HOLDER ? store->land_queue.head : holder_at(store, holder)->waiters.head;
+        holder == STORE_NO_HOLDER ? store->land_line.queue.head : holder_at(store, holder)->waiters.head;
     while (at != NONE && waiter_at(store, at)->tag != tag)
         at = holder == STORE_NO_HOLDER ? waiter_at(store, at)->queue.next
                                        : waiter_at(store, at)->by_holder.next;

@@ -31,7 +31,7 @@ struct command {
 
 /* All of them, NULL-terminated, in the order of the help. */
 extern const struct command *const commands[];
-/* Options that every command has: --json, --socket, --help. */
+/* Options that every command has: --json, --socket, --help, --version. */
 extern const struct option_spec common_options[];
 
 /* The command that the words name, longest name first ("store create" before "store"), and how many

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Every sentence about trouble goes through report(): one line, no control characters (names come
+ * Every sentence about trouble goes through report(): one line, shown as shown.h says (names come
  * from files and other clients), the same fields in JSON.
  */
 #include "context.h"
@@ -9,32 +9,37 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "memory.h"
 #include "secret.h"
+#include "shown.h"
 
-static void report(struct context *context, int status, const char *object, const char *sentence) {
+static void report(const struct context *context, const char *status, const char *object,
+                   const char *sentence) {
+    const char *command = context->command ? context->command->name : NULL;
     if (context->json) {
-        json_t *line =
-            json_pack("{s:s, s:s*, s:s, s:s}", "command", context->command->name, "object", object,
-                      "status", exit_code_word(status), "error", sentence);
-        if (line)
-            json_dumpf(line, context->err, JSON_COMPACT);
+        json_t *line = json_pack("{s:s*, s:o*, s:s, s:o}", "command", command, "object",
+                                 object ? shown_json(object) : NULL, "status", status, "error",
+                                 shown_json(sentence));
+        json_dumpf(line, context->err, JSON_COMPACT);
         fputc('\n', context->err);
         json_decref(line);
         return;
     }
-    char *line = memory_print("featurectl: %s%s%s: %s", context->command->name, object ? " " : "",
-                              object ? object : "", sentence);
-    for (char *c = line; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = '?';
-    fprintf(context->err, "%s\n", line);
+    if (object && !*object)
+        object = "''";
+    char *line =
+        memory_print("featurectl: %s%s%s%s%s", command ? command : "", command && object ? " " : "",
+                     object ? object : "", command || object ? ": " : "", sentence);
+    char *shown = shown_text(line);
+    fprintf(context->err, "%s\n", shown);
+    free(shown);
     free(line);
 }
 
 int context_fail(struct context *context, int status, const char *object) {
-    report(context, status, object, feature_last_error());
+    report(context, exit_code_word(status), object, feature_last_error());
     return status;
 }
 
@@ -45,8 +50,32 @@ int context_refuse(struct context *context, int status, const char *object, cons
     va_start(arguments, format);
     vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
-    report(context, status, object, sentence);
+    report(context, exit_code_word(status), object, sentence);
     return status;
+}
+
+void context_warn(struct context *context, const char *object, const char *format, ...) {
+    char sentence[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof sentence, format, arguments);
+    va_end(arguments);
+    report(context, "WARNING", object, sentence);
+}
+
+static bool is_same_file(int fd, FILE *file) {
+    struct stat one, other;
+    return fstat(fd, &one) == 0 && fstat(fileno(file), &other) == 0 && one.st_dev == other.st_dev &&
+           one.st_ino == other.st_ino;
+}
+
+void context_make_way(struct context *context, int fd) {
+    bool takes_out = is_same_file(fd, context->out), takes_err = is_same_file(fd, context->err);
+    FILE *nowhere = takes_out && takes_err ? fopen("/dev/null", "we") : NULL;
+    if (nowhere)
+        context->out = nowhere;
+    else if (!takes_err)
+        context->out = context->err;
 }
 
 int context_connect(struct context *context) {

@@ -59,6 +59,13 @@ void context_free_reply(Fb__ClientReply *reply);
 int context_fail(struct context *context, int status, const char *object);
 int context_refuse(struct context *context, int status, const char *object, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* The same for what does not keep the command from its work: status "WARNING" in JSON. */
+void context_warn(struct context *context, const char *object, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Data is about to be written to a descriptor that may be standard output: tables go to standard
+ * error from now on; or, where that is the same file, to standard output; or nowhere. */
+void context_make_way(struct context *context, int fd);
 
 /* A table that prints where and as the command line says. */
 #define CONTEXT_TABLE(context, table, columns)                                                     \

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "units.h"
 
@@ -15,6 +16,8 @@ static const struct {
     doctor_check_fn check;
 } checks[] = {
     {"socket", doctor_check_socket},
+    {"directory", doctor_check_directory},
+    {"node names", doctor_check_twin},
     {"locked memory", doctor_check_memlock},
     {"open files", doctor_check_nofile},
     {"memory", doctor_check_memory},
@@ -30,7 +33,7 @@ static const struct {
     {"data addresses", doctor_check_data},
 };
 
-static const char *const verdict_words[] = {"ok", "warn", "fail"};
+static const char *const verdict_words[] = {"ok", "skip", "warn", "fail"};
 
 void doctor_say(struct doctor_finding *out, enum doctor_verdict verdict, const char *advice,
                 const char *found, ...) {
@@ -40,6 +43,20 @@ void doctor_say(struct doctor_finding *out, enum doctor_verdict verdict, const c
     va_end(arguments);
     out->verdict = verdict;
     snprintf(out->advice, sizeof out->advice, "%s", advice && verdict != DOCTOR_OK ? advice : "");
+}
+
+pid_t doctor_whose_limits(const struct doctor_broker *broker, struct doctor_finding *out) {
+    if (broker->pid)
+        return broker->pid;
+    if (!broker->answers && !broker->unseen)
+        return getpid();
+    if (broker->answers)
+        doctor_say(out, DOCTOR_SKIP, "run featurectl doctor where the broker runs",
+                   "not checked: the broker's process is not visible here (another PID namespace)");
+    else
+        doctor_say(out, DOCTOR_SKIP, "run as root, or as a user whom the broker's socket lets in",
+                   "not checked: uid %u has no way to the broker's socket", geteuid());
+    return 0;
 }
 
 bool doctor_read_file(const char *path, char *text, size_t room) {
@@ -99,14 +116,6 @@ bool doctor_parse_number(const char *text, unsigned index, uint64_t *out) {
     return text;
 }
 
-bool doctor_parse_cgroup(const char *cgroup, char *path, size_t room) {
-    const char *value = find_line(cgroup, "0::");
-    if (!value || *value != '/')
-        return false;
-    size_t length = strcspn(value, "\n");
-    return (size_t)snprintf(path, room, "%.*s", (int)length, value) < room;
-}
-
 static int run_doctor(struct context *context) {
     static const struct table_column columns[] = {
         {"check", "CHECK", TABLE_LEFT},
@@ -130,16 +139,19 @@ static int run_doctor(struct context *context) {
     }
     table_finish(&table, TABLE_ROWS);
     context_disconnect(context);
-    return worst == DOCTOR_FAIL ? CTL_E_LOCAL : FEATURE_OK;
+    if (worst == DOCTOR_FAIL)
+        return CTL_E_LOCAL;
+    return broker.unseen ? CTL_E_UNCHECKED : FEATURE_OK;
 }
 
 const struct command command_doctor = {
     .name = "doctor",
     .arguments = "",
     .summary = "check this machine: broker, limits, memory, kernel settings; says what to do",
-    .details = "Limits are those of the running broker when its socket answers, else of this "
-               "shell. Exit code 1\n"
-               "when a check fails; warnings alone are no failure.",
+    .details =
+        "Limits are those of the running broker, or of this shell when none runs. Exit code 1: a "
+        "check\nfails; 2: none does, but this user has no way to the broker (skip); 0: none does, "
+        "warnings aside.",
     .offline = true,
     .run = run_doctor,
 };

@@ -15,18 +15,20 @@
 
 #include "context.h"
 
-enum doctor_verdict { DOCTOR_OK = 0, DOCTOR_WARN, DOCTOR_FAIL };
+/* DOCTOR_SKIP: not checked, because this user (or this container) cannot see it. */
+enum doctor_verdict { DOCTOR_OK = 0, DOCTOR_SKIP, DOCTOR_WARN, DOCTOR_FAIL };
 
 struct doctor_finding {
     enum doctor_verdict verdict;
-    char found[512];  /* what is there, with numbers */
+    char found[768];  /* what is there, with numbers */
     char advice[512]; /* what to do; "" when OK */
 };
 
 /* What the socket check has learnt of the broker, for the checks behind it. */
 struct doctor_broker {
     bool answers;
-    pid_t pid; /* of the daemon; 0 = not known: limits are then this process's own */
+    bool unseen; /* one may be running: this user has no way to its socket */
+    pid_t pid;   /* of the daemon; 0 = not known */
     uint64_t resident_bytes, max_resident_bytes;
 };
 
@@ -42,6 +44,13 @@ void doctor_check_nofile(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out);
 void doctor_check_data(struct context *context, struct doctor_broker *broker,
                        struct doctor_finding *out);
+/* doctor_directory.c */
+void doctor_check_directory(struct context *context, struct doctor_broker *broker,
+                            struct doctor_finding *out);
+void doctor_check_twin(struct context *context, struct doctor_broker *broker,
+                       struct doctor_finding *out);
+/* trouble: as the broker tells it, "" = none. */
+void doctor_judge_directory(const char *directory, const char *trouble, struct doctor_finding *out);
 /* doctor_memory.c */
 void doctor_check_memory(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out);
@@ -66,6 +75,10 @@ void doctor_check_overcommit(struct context *context, struct doctor_broker *brok
 void doctor_check_rdma(struct context *context, struct doctor_broker *broker,
                        struct doctor_finding *out);
 
+/* Whose /proc/PID files tell of the broker: its own, or this process's while none runs. 0: one
+ * runs, or may, and cannot be seen from here; the finding then says so. */
+pid_t doctor_whose_limits(const struct doctor_broker *broker, struct doctor_finding *out);
+
 /* Fills in a finding; advice NULL when there is nothing to do. */
 void doctor_say(struct doctor_finding *out, enum doctor_verdict verdict, const char *advice,
                 const char *found, ...) __attribute__((format(printf, 4, 5)));
@@ -81,7 +94,5 @@ bool doctor_parse_meminfo(const char *meminfo, const char *key, uint64_t *out);
 bool doctor_parse_number(const char *text, unsigned index, uint64_t *out);
 /* Of sysfs: "fe80:0000:..." is a GID of this link alone. */
 bool doctor_gid_is_routable(const char *gid);
-/* Path of the unified (cgroup 2) hierarchy from /proc/PID/cgroup. */
-bool doctor_parse_cgroup(const char *cgroup, char *path, size_t room);
 
 #endif

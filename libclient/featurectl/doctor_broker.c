@@ -14,6 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "readiness.h"
 #include "units.h"
 
 /* A file descriptor per session, a few per store and peer: below this many it gets tight. */
@@ -43,24 +44,48 @@ static pid_t listener_pid(const char *path) {
 }
 
 /* Trouble with the file itself: then there is no use in connecting. */
-static bool socket_file_is_bad(const char *path, struct doctor_finding *out) {
+static bool socket_file_is_bad(const char *path, struct doctor_broker *broker,
+                               struct doctor_finding *out) {
     struct stat about;
-    if (stat(path, &about) != 0)
+    int error = stat(path, &about) == 0 ? 0 : errno;
+    broker->unseen = error == EACCES || (!error && access(path, R_OK | W_OK) != 0);
+    if (error == EACCES)
+        doctor_say(out, DOCTOR_SKIP, "run as root, or as a user who may enter its directory",
+                   "not checked: uid %u may not look for %s", geteuid(), path);
+    else if (error)
         doctor_say(out, DOCTOR_FAIL,
                    "start the broker (systemctl start featured), or name its socket with --socket",
-                   "%s: %s", path, strerror(errno));
+                   "%s: %s", path, strerror(error));
     else if (!S_ISSOCK(about.st_mode))
         doctor_say(out, DOCTOR_FAIL, "remove it or choose another [local] socket",
                    "%s is no socket", path);
-    else if (access(path, R_OK | W_OK) != 0)
-        doctor_say(
-            out, DOCTOR_FAIL,
-            "join the group that owns the socket, or widen [local] socket_mode / socket_group",
-            "%s: mode %04o, uid %u, gid %u: no permission for uid %u", path, about.st_mode & 07777,
-            about.st_uid, about.st_gid, geteuid());
+    else if (broker->unseen)
+        doctor_say(out, DOCTOR_SKIP,
+                   "run as root; for programs of this user join the group that owns the socket, or "
+                   "widen [local] socket_mode / socket_group",
+                   "not checked: %s has mode %04o, uid %u, gid %u: no permission for uid %u", path,
+                   about.st_mode & 07777, about.st_uid, about.st_gid, geteuid());
     else
         return false;
     return true;
+}
+
+/* It answers; does it take puts and serve gets too? */
+static void check_ready(struct context *context, struct doctor_finding *out) {
+    Fb__Health health = FB__HEALTH__INIT;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    Fb__ClientReply *reply;
+    request.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
+    request.health = &health;
+    if (feature_admin_call(context->feature, &request, CONTEXT_DEADLINE_MS, &reply) != FEATURE_OK)
+        return;
+    if (reply->result_case == FB__CLIENT_REPLY__RESULT_HEALTH &&
+        readiness_of(reply->health) == READINESS_NOT_READY)
+        doctor_say(out, DOCTOR_WARN,
+                   "puts and gets fail until it is ready: wait if it is stopping, else see its log",
+                   "node %s answers and is not ready: %s", reply->health->node,
+                   readiness_why(reply->health));
+    fb__client_reply__free_unpacked(reply, NULL);
 }
 
 void doctor_check_socket(struct context *context, struct doctor_broker *broker,
@@ -68,33 +93,42 @@ void doctor_check_socket(struct context *context, struct doctor_broker *broker,
     const char *path = socket_path(context);
     char up[UNITS_ROOM];
     struct feature_health health = {.size = sizeof health};
-    if (socket_file_is_bad(path, out))
+    if (socket_file_is_bad(path, broker, out))
         return;
     broker->pid = listener_pid(path);
-    if (context_connect(context) != FEATURE_OK ||
-        feature_health(context->feature, &health) != FEATURE_OK) {
+    int status = context_connect(context);
+    if (!status)
+        status = feature_health(context->feature, &health);
+    if (status) {
         doctor_say(out, DOCTOR_FAIL,
-                   "look at the broker's log (journalctl -u featured); is it running?", "%s: %s",
-                   path, feature_last_error());
+                   status == FEATURE_E_DENIED
+                       ? "[local] allow_uids or allow_gids must name this user or a group of his"
+                       : "look at the broker's log (journalctl -u featured); is it running?",
+                   "%s: %s", path, feature_last_error());
         return;
     }
     broker->answers = true;
     broker->resident_bytes = health.resident_bytes;
     broker->max_resident_bytes = health.max_resident_bytes;
-    doctor_say(out, health.draining ? DOCTOR_WARN : DOCTOR_OK,
-               "the broker is shutting down and takes no new samples: wait, then start it again",
-               "%s: node %s answers, pid %d, up %s", path, health.node, (int)broker->pid,
-               units_duration(health.uptime_ms, up));
+    doctor_say(out, DOCTOR_OK, NULL, "%s: node %s answers, pid %d, up %s", path, health.node,
+               (int)broker->pid, units_duration(health.uptime_ms, up));
+    check_ready(context, out);
 }
 
-/* Limits of the daemon; of ourselves when it is not known. */
-static bool read_limit(const struct doctor_broker *broker, const char *name, uint64_t *out) {
+/* False: the finding says why it is not known. */
+static bool read_limit(const struct doctor_broker *broker, const char *name, uint64_t *limit_out,
+                       struct doctor_finding *out) {
     char path[64], limits[4096];
-    if (broker->pid)
-        snprintf(path, sizeof path, "/proc/%d/limits", (int)broker->pid);
-    else
-        snprintf(path, sizeof path, "/proc/self/limits");
-    return doctor_read_file(path, limits, sizeof limits) && doctor_parse_limit(limits, name, out);
+    pid_t pid = doctor_whose_limits(broker, out);
+    if (!pid)
+        return false;
+    snprintf(path, sizeof path, "/proc/%d/limits", (int)pid);
+    if (doctor_read_file(path, limits, sizeof limits) &&
+        doctor_parse_limit(limits, name, limit_out))
+        return true;
+    doctor_say(out, DOCTOR_SKIP, "run as root", "not checked: %s cannot be read by uid %u", path,
+               geteuid());
+    return false;
 }
 
 static const char *whose(const struct doctor_broker *broker) {
@@ -109,9 +143,9 @@ void doctor_check_memlock(struct context *context, struct doctor_broker *broker,
     const char *advice =
         "RDMA pins the stores' memory; without it peers are reached over TCP: "
         "LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited before the start";
-    if (!read_limit(broker, "Max locked memory", &limit_bytes))
-        doctor_say(out, DOCTOR_WARN, "check ulimit -l by hand", "cannot be read");
-    else if (limit_bytes == UINT64_MAX)
+    if (!read_limit(broker, "Max locked memory", &limit_bytes, out))
+        return;
+    if (limit_bytes == UINT64_MAX)
         doctor_say(out, DOCTOR_OK, NULL, "%s limit is unlimited", whose(broker));
     else if (!broker->answers)
         doctor_say(out, DOCTOR_WARN, advice, "%s limit is %s", whose(broker),
@@ -126,15 +160,14 @@ void doctor_check_nofile(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out) {
     (void)context;
     uint64_t limit;
-    if (!read_limit(broker, "Max open files", &limit))
-        doctor_say(out, DOCTOR_WARN, "check ulimit -n by hand", "cannot be read");
-    else
-        doctor_say(out,
-                   limit >= NOFILE_WANTED   ? DOCTOR_OK
-                   : limit >= NOFILE_NEEDED ? DOCTOR_WARN
-                                            : DOCTOR_FAIL,
-                   "each session takes one: LimitNOFILE=65536 in the unit, or ulimit -n 65536",
-                   "%s limit is %" PRIu64, whose(broker), limit);
+    if (!read_limit(broker, "Max open files", &limit, out))
+        return;
+    doctor_say(out,
+               limit >= NOFILE_WANTED   ? DOCTOR_OK
+               : limit >= NOFILE_NEEDED ? DOCTOR_WARN
+                                        : DOCTOR_FAIL,
+               "each session takes one: LimitNOFILE=65536 in the unit, or ulimit -n 65536",
+               "%s limit is %" PRIu64, whose(broker), limit);
 }
 
 static void say_unreached(const Fb__NodeInfo *node, struct doctor_finding *out) {
@@ -155,7 +188,7 @@ void doctor_check_data(struct context *context, struct doctor_broker *broker,
     Fb__ClientReply *reply;
     request.op_case = FB__CLIENT_REQUEST__OP_NODES;
     request.nodes = &nodes;
-    doctor_say(out, DOCTOR_OK, NULL, "not asked: the broker does not tell");
+    doctor_say(out, DOCTOR_SKIP, NULL, "not checked: no broker tells");
     if (!broker->answers ||
         feature_admin_call(context->feature, &request, CONTEXT_DEADLINE_MS, &reply) != FEATURE_OK)
         return;

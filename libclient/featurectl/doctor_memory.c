@@ -13,6 +13,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "units.h"
 
 #define PROBE_BYTES 4096
@@ -50,45 +51,45 @@ void doctor_check_memory(struct context *context, struct doctor_broker *broker,
                    units_bytes(bytes_to_come(broker), wanted));
 }
 
-/* The tightest memory.max from `path` up to the root of the hierarchy; UINT64_MAX = none. */
-static uint64_t tightest_limit(char *path) {
-    uint64_t tightest = UINT64_MAX, limit;
-    char file[4352], text[64];
-    for (;;) {
-        snprintf(file, sizeof file, "/sys/fs/cgroup%s/memory.max", path);
-        if (doctor_read_file(file, text, sizeof text) && doctor_parse_number(text, 0, &limit))
-            tightest = limit < tightest ? limit : tightest;
-        char *slash = strrchr(path, '/');
-        if (!slash)
-            return tightest;
-        *slash = '\0';
-    }
-}
+/* Of memory of the broker beside its stores. */
+#define BROKER_BYTES (128ull << 20)
 
 void doctor_check_cgroup(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out) {
     (void)context;
-    char file[64], cgroup[4096], path[4096], limit_text[UNITS_ROOM], wanted[UNITS_ROOM];
-    snprintf(file, sizeof file, broker->pid ? "/proc/%d/cgroup" : "/proc/self/cgroup",
-             (int)broker->pid);
-    if (!doctor_read_file(file, cgroup, sizeof cgroup) ||
-        !doctor_parse_cgroup(cgroup, path, sizeof path)) {
-        doctor_say(out, DOCTOR_OK, NULL, "no cgroup 2 hierarchy: no limit known");
+    char proc[64], limit_text[UNITS_ROOM], wanted[UNITS_ROOM];
+    struct cgroup_limits limits;
+    pid_t pid = doctor_whose_limits(broker, out);
+    if (!pid)
+        return;
+    snprintf(proc, sizeof proc, "/proc/%d/cgroup", (int)pid);
+    if (access(proc, R_OK)) {
+        doctor_say(out, DOCTOR_SKIP, "run as root", "not checked: %s cannot be read by uid %u",
+                   proc, geteuid());
         return;
     }
-    uint64_t limit_bytes = tightest_limit(path);
-    if (limit_bytes == UINT64_MAX) {
+    snprintf(proc, sizeof proc, "/proc/%d", (int)pid);
+    cgroup_limits_read(proc, "", &limits);
+    bool slow = limits.slow.bytes < limits.memory.bytes;
+    const struct cgroup_limit *limit = slow ? &limits.slow : &limits.memory;
+    if (limit->bytes == CGROUP_NO_LIMIT) {
         doctor_say(out, DOCTOR_OK, NULL, "no limit");
         return;
     }
-    units_bytes(limit_bytes, limit_text);
+    units_bytes(limit->bytes, limit_text);
     if (!broker->answers)
-        doctor_say(out, DOCTOR_OK, NULL, "limit %s", limit_text);
+        doctor_say(out, DOCTOR_OK, NULL, "limit %s (%.300s)", limit_text, limit->file);
     else
-        doctor_say(out, limit_bytes > broker->max_resident_bytes ? DOCTOR_OK : DOCTOR_WARN,
-                   "raise MemoryMax= of the unit (container: its memory limit) above [memory] "
-                   "max_resident_bytes",
-                   "limit %s, max_resident_bytes %s", limit_text,
+        doctor_say(out,
+                   limit->bytes >= broker->max_resident_bytes + BROKER_BYTES ? DOCTOR_OK
+                                                                             : DOCTOR_WARN,
+                   slow ? "beyond it everything slows down: raise MemoryHigh= of the unit above "
+                          "[memory] max_resident_bytes + 128 MiB and the landing_bytes of every "
+                          "store"
+                        : "beyond it the kernel kills the broker: raise MemoryMax= of the unit "
+                          "(container: its memory limit) above [memory] max_resident_bytes + 128 "
+                          "MiB and the landing_bytes of every store",
+                   "limit %s (%.300s), max_resident_bytes %s", limit_text, limit->file,
                    units_bytes(broker->max_resident_bytes, wanted));
 }
 

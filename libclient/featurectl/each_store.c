@@ -6,18 +6,24 @@
 
 #include <string.h>
 
-int each_store_fetch(struct context *context, Fb__ClientReply **reply_out) {
+static int fetch(struct context *context, bool dropped, Fb__ClientReply **reply_out) {
     Fb__Stores stores = FB__STORES__INIT;
+    stores.dropped = dropped;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_STORES;
     request.stores = &stores;
     return context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_STORES, reply_out);
 }
 
-int each_store(struct context *context, struct table *table, each_store_fn visit, void *user) {
+int each_store_fetch(struct context *context, Fb__ClientReply **reply_out) {
+    return fetch(context, false, reply_out);
+}
+
+static int each(struct context *context, bool dropped, struct table *table, each_store_fn visit,
+                void *user) {
     const char *only = options_text(&context->options, "store", NULL);
     Fb__ClientReply *reply;
-    int first_failure = each_store_fetch(context, &reply);
+    int first_failure = fetch(context, dropped, &reply);
     if (first_failure)
         return first_failure;
     bool found = false;
@@ -35,4 +41,13 @@ int each_store(struct context *context, struct table *table, each_store_fn visit
         return context_refuse(context, FEATURE_E_NOT_FOUND, only,
                               "there is no such store on this node");
     return first_failure;
+}
+
+int each_store(struct context *context, struct table *table, each_store_fn visit, void *user) {
+    return each(context, false, table, visit, user);
+}
+
+int each_store_or_dropped(struct context *context, struct table *table, each_store_fn visit,
+                          void *user) {
+    return each(context, true, table, visit, user);
 }

@@ -3,9 +3,11 @@
  * `events`: state changes as they happen, one line each, until interrupted.
  */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "context.h"
+#include "shown.h"
 #include "units.h"
 #include "words.h"
 
@@ -30,7 +32,10 @@ static void print_event(FILE *out, const Fb__Event *event) {
     words_reason(event->reason, reason);
     if (event->missed)
         fprintf(out, "%s  %" PRIu64 " events missed\n", when, event->missed);
-    fprintf(out, "%s  %-9s  %s/%s", when, state, event->store, event->sample_id);
+    char *store = shown_text(event->store), *sample_id = shown_text(event->sample_id);
+    fprintf(out, "%s  %-9s  %s/%s", when, state, store, sample_id);
+    free(store);
+    free(sample_id);
     if (event->generation)
         fprintf(out, "  generation %" PRIu64, event->generation);
     fprintf(out, "  %s%s%s%s\n", units_bytes(event->extent_bytes, bytes), *reason ? "  " : "",

@@ -6,17 +6,32 @@
 #include "exit_code.h"
 
 int exit_code(int status) {
-    if (status == FEATURE_OK)
+    switch (status) {
+    case FEATURE_OK:
         return 0;
-    if (status == CTL_E_LOCAL)
+    case CTL_E_LOCAL:
         return EXIT_CODE_LOCAL;
-    if (status == CTL_E_UNCHECKED)
+    case CTL_E_UNCHECKED:
+    case CTL_E_USAGE:
         return EXIT_CODE_USAGE;
-    return EXIT_CODE_STATUS - status;
+    case CTL_E_NOT_READY:
+        return EXIT_CODE_NOT_READY;
+    default:
+        return EXIT_CODE_STATUS - status;
+    }
 }
 
 const char *exit_code_word(int status) {
-    if (status == CTL_E_UNCHECKED)
+    switch (status) {
+    case CTL_E_LOCAL:
+        return "LOCAL";
+    case CTL_E_UNCHECKED:
         return "UNCHECKED";
-    return status == CTL_E_LOCAL ? "LOCAL" : feature_strerror(status);
+    case CTL_E_USAGE:
+        return "USAGE";
+    case CTL_E_NOT_READY:
+        return "NOT_READY";
+    default:
+        return feature_strerror(status);
+    }
 }

@@ -7,18 +7,19 @@
 
 #include "feature.h"
 
-#define EXIT_CODE_LOCAL                                                                            \
-    1                       /* a file of this side cannot be read or written; doctor found a fault \
-                             */
-#define EXIT_CODE_USAGE  2  /* the command line is wrong; `index check` could not check */
-#define EXIT_CODE_STATUS 10 /* + status number: 11 INVALID ... 21 INTERNAL */
+/* featurectl(1) tells what each means. */
+#define EXIT_CODE_LOCAL     1
+#define EXIT_CODE_USAGE     2
+#define EXIT_CODE_NOT_READY 3
+#define EXIT_CODE_STATUS    10 /* + status number: 11 INVALID ... 21 INTERNAL */
 
-/* Stands beside FEATURE_E_* where a trouble is this process's own (files), not the broker's. */
-#define CTL_E_LOCAL     1
-#define CTL_E_UNCHECKED 2 /* `index check` could not look at everything */
+/* Stand beside FEATURE_E_* for what is no status of the broker's. */
+#define CTL_E_LOCAL     1 /* a file here cannot be read or written; a check found a fault */
+#define CTL_E_UNCHECKED 2 /* not everything could be looked at: index check, doctor */
+#define CTL_E_USAGE     3 /* the command line is wrong */
+#define CTL_E_NOT_READY 4 /* the broker answers and cannot serve now */
 
-/* 0 for FEATURE_OK, EXIT_CODE_LOCAL for CTL_E_LOCAL, 2 for CTL_E_UNCHECKED, else EXIT_CODE_STATUS +
- * the status number. */
+/* 0 for FEATURE_OK, the code of a CTL_E_*, else EXIT_CODE_STATUS + the status number. */
 int exit_code(int status);
 /* "NOT_FOUND"; "LOCAL" for CTL_E_LOCAL. */
 const char *exit_code_word(int status);

@@ -8,6 +8,7 @@
 
 #include "memory.h"
 #include "select.h"
+#include "shown.h"
 #include "why.h"
 #include "words.h"
 
@@ -52,8 +53,8 @@ static void print_silent(struct table *table, const Fb__ExplainReply *reply) {
             memory_print("%s%s%s: %s", text, *text ? "; " : "", says->node, says->sentence);
         free(text);
         text = longer;
-        json_array_append_new(
-            silent, json_pack("{s:s, s:s}", "node", says->node, "silence", says->sentence));
+        json_array_append_new(silent, json_pack("{s:o, s:o}", "node", shown_json(says->node),
+                                                "silence", shown_json(says->sentence)));
     }
     table_cell(table, silent, *text ? text : "-");
     free(text);
@@ -65,17 +66,18 @@ static json_t *record_json(const Fb__IndexRecord *record) {
         return json_null();
     snprintf(generation, sizeof generation, "%" PRIu64, record->generation);
     snprintf(incarnation, sizeof incarnation, "%" PRIu64, record->incarnation);
-    return json_pack("{s:s, s:s, s:s, s:I, s:b}", "generation", generation, "home", record->home,
-                     "incarnation", incarnation, "bytes", (json_int_t)record->bytes,
-                     "home_is_member", record->home_is_member);
+    return json_pack("{s:s, s:o, s:s, s:I, s:b}", "generation", generation, "home",
+                     shown_json(record->home), "incarnation", incarnation, "bytes",
+                     (json_int_t)record->bytes, "home_is_member", record->home_is_member);
 }
 
 static json_t *says_json(const Fb__ExplainReply *reply) {
     json_t *nodes = json_array();
     for (size_t i = 0; i < reply->n_says; i++)
         if (reply->says[i]->status == FB__STATUS__OK)
-            json_array_append_new(nodes, json_pack("{s:s, s:s}", "node", reply->says[i]->node,
-                                                   "sentence", reply->says[i]->sentence));
+            json_array_append_new(nodes,
+                                  json_pack("{s:o, s:o}", "node", shown_json(reply->says[i]->node),
+                                            "sentence", shown_json(reply->says[i]->sentence)));
     return nodes;
 }
 
@@ -142,6 +144,7 @@ static int run_explain(struct context *context) {
         int status = explain_target(context, &targets.list[i]);
         first_failure = first_failure ? first_failure : status;
     }
+    first_failure = first_failure ? first_failure : targets.damage;
     refs_free(&targets);
     return first_failure;
 }

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "memory.h"
 #include "progress.h"
@@ -23,7 +24,8 @@ static void show_written(void *context, uint64_t bytes) {
     progress_set(progress, progress->done + bytes, progress->total);
 }
 
-static int write_view(struct context *context, const struct feature_view *view, const char *path) {
+static int write_view(struct context *context, const struct feature_view *view, const char *path,
+                      struct output_file *file) {
     const struct feature_ref *ref = feature_view_ref(view);
     struct feature_tensor tensors[FEATURE_TENSORS_MAX];
     const void *data[FEATURE_TENSORS_MAX];
@@ -37,7 +39,9 @@ static int write_view(struct context *context, const struct feature_view *view, 
     char why[512];
     struct progress progress;
     progress_begin(&progress, context->err, "write", PROGRESS_BYTES, feature_ref_bytes(ref));
-    int error = safetensors_write(path, &content, show_written, &progress, why, sizeof why);
+    int error = safetensors_write(file, &content, show_written, &progress, why, sizeof why);
+    if (!error)
+        error = output_file_commit(file, why, sizeof why);
     progress_end(&progress);
     return error ? context_refuse(context, CTL_E_LOCAL, path, "%s", why) : FEATURE_OK;
 }
@@ -93,8 +97,8 @@ static int release(struct context *context, struct feature_view *view, bool cons
     return status ? context_fail(context, status, object) : FEATURE_OK;
 }
 
-static int get_target(struct context *context, const struct target *target) {
-    const char *path = options_text(&context->options, "output", NULL);
+static int get_into(struct context *context, const struct target *target, const char *path,
+                    struct output_file *file) {
     struct feature_store *store;
     struct feature_view *view;
     int status = context_open(context, target->store, true, &store);
@@ -105,12 +109,28 @@ static int get_target(struct context *context, const struct target *target) {
     if (status)
         return status;
     uint64_t read_ns = progress_now_ns() - begun_ns;
-    status = write_view(context, view, path);
+    status = write_view(context, view, path, file);
     if (!status)
         print_got(context, feature_view_ref(view), path, read_ns);
     bool consumed = !status && options_given(&context->options, "consume");
     int released = release(context, view, consumed, target->text);
     return status ? status : released;
+}
+
+/* The file is opened first: what cannot be written need not be read. */
+static int get_target(struct context *context, const struct target *target) {
+    const char *path = options_text(&context->options, "output", NULL);
+    struct output_file file;
+    char why[512];
+    if (output_file_open(path, &file, why, sizeof why) != 0)
+        return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
+    if (output_file_in_place(&file))
+        context_make_way(context, file.fd);
+    int status = isatty(file.fd) ? context_refuse(context, CTL_E_LOCAL, path,
+                                                  "is a terminal, which cannot show tensors")
+                                 : get_into(context, target, path, &file);
+    output_file_abandon(&file);
+    return status;
 }
 
 static int run_get(struct context *context) {
@@ -129,7 +149,7 @@ static const struct option_spec options[] = {
      .kind = OPTION_TEXT,
      .required = true,
      .argument = "FILE",
-     .help = "safetensors file to write; it appears complete or not at all"},
+     .help = "safetensors file to write, complete or not at all; - = standard output"},
     {.name = "consume",
      .help = "count as a reader that has consumed the sample (default: returned)"},
     {.name = "wait",

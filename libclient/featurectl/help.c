@@ -27,8 +27,12 @@ static void print_exit_codes(FILE *out) {
             "  %2d  -            a file here cannot be read, is malformed or cannot be written; "
             "doctor or index check found a fault\n",
             EXIT_CODE_LOCAL);
-    fprintf(out, "  %2d  -            the command line is wrong; index check could not check\n",
-            EXIT_CODE_USAGE);
+    fprintf(
+        out,
+        "  %2d  -            the command line is wrong; index check or doctor could not check\n",
+        EXIT_CODE_USAGE);
+    fprintf(out, "  %2d  -            status: the broker answers and is not ready\n",
+            EXIT_CODE_NOT_READY);
     for (int i = 1; i <= -FEATURE_E_INTERNAL; i++)
         fprintf(out, "  %2d  %-11s  %s\n", exit_code(-i), feature_strerror(-i), status_meaning[i]);
 }
@@ -84,10 +88,9 @@ static int run_help(struct context *context) {
     const struct command *command = command_find(words, word_count, &used);
     char names[256];
     if (!command && command_continuations(words[0], names, sizeof names))
-        return context_refuse(context, FEATURE_E_INVALID, words[0], "which one? There is: %s",
-                              names);
+        return context_refuse(context, CTL_E_USAGE, words[0], "which one? There is: %s", names);
     if (!command)
-        return context_refuse(context, FEATURE_E_INVALID, words[0], "there is no such command");
+        return context_refuse(context, CTL_E_USAGE, words[0], "there is no such command");
     help_command(context->out, command);
     return FEATURE_OK;
 }

@@ -16,6 +16,7 @@
 #include "members.h"
 #include "memory.h"
 #include "progress.h"
+#include "shown.h"
 #include "words.h"
 
 #define PAGE_ITEMS    256u
@@ -309,7 +310,7 @@ static json_t *silent_json(const struct check *check, char **text_out) {
     for (size_t i = 0; i < check->nodes->n_nodes; i++) {
         if (!check->silent[i] || members_has_left(check->nodes->nodes[i]))
             continue;
-        json_array_append_new(silent, json_string(check->nodes->nodes[i]->node));
+        json_array_append_new(silent, shown_json(check->nodes->nodes[i]->node));
         char *longer =
             memory_print("%s%s%s", text, *text ? ", " : "", check->nodes->nodes[i]->node);
         free(text);

@@ -1,29 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * `ingest`: a directory of safetensors files becomes samples and a manifest. A line is in the
- * manifest if and only if its sample can be read; a file that fails is remembered and the next one
- * tried.
+ * `ingest`: a directory of safetensors files becomes samples and lines of a manifest. Every sample
+ * that was put has its line; a file that fails is remembered and the next one tried.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "manifest.h"
 #include "memory.h"
 #include "put_file.h"
-#include "refs.h"
+#include "shown.h"
 #include "units.h"
 
 struct ingest {
     struct context *context;
+    const char *store_name;
     struct feature_store *store;
-    FILE *manifest;
+    struct manifest manifest;
     const char *manifest_path;
     struct progress progress;
     uint64_t sample_count, sample_bytes;
-    char **failed; /* paths; owned */
+    char **paths; /* all files, in order; owned */
+    size_t path_count;
+    char **failed; /* borrowed from paths */
     size_t failed_count;
     int first_failure;
+    bool stopped; /* the manifest takes no more */
 };
 
 static int is_safetensors(const struct dirent *entry) {
@@ -32,38 +36,51 @@ static int is_safetensors(const struct dirent *entry) {
            strcmp(entry->d_name + length - suffix, ".safetensors") == 0;
 }
 
-static int write_line(struct ingest *ingest, const struct feature_ref *ref, const char *path) {
-    json_t *line = refs_to_json(ref);
-    if (!line)
-        return context_fail(ingest->context, FEATURE_E_INTERNAL, path);
-    bool good = json_dumpf(line, ingest->manifest, JSON_COMPACT) == 0 &&
-                fputc('\n', ingest->manifest) != EOF && fflush(ingest->manifest) == 0;
-    json_decref(line);
-    if (good)
-        return FEATURE_OK;
+static int refuse_line(struct ingest *ingest, const char *what, const char *sample_id,
+                       const char *why) {
+    ingest->stopped = true;
     return context_refuse(ingest->context, CTL_E_LOCAL, ingest->manifest_path,
-                          "cannot be written: %s", strerror(errno));
+                          "%s; sample %s %s, and what was left to do is not done", why, sample_id,
+                          what);
 }
 
-static void ingest_file(struct ingest *ingest, const char *path, uint64_t bytes) {
-    struct feature_ref *ref = NULL;
-    uint64_t end_bytes = ingest->progress.done + bytes;
-    const struct options *options = &ingest->context->options;
-    int status = put_file(ingest->context, ingest->store, path, NULL,
-                          options_deadline_ms(options, "deadline", PUT_DEADLINE_MS),
-                          &ingest->progress, &ref);
-    if (!status) {
+static int expect_line(void *user, const struct feature_sample *sample) {
+    struct ingest *ingest = user;
+    char why[256];
+    int error = manifest_expect(&ingest->manifest, ingest->store_name, sample, why, sizeof why);
+    return error ? refuse_line(ingest, "was not put", sample->sample_id, why) : FEATURE_OK;
+}
+
+/* A sample whose line cannot be written is taken back: nobody would know of it. */
+static int write_line(void *user, const struct feature_ref *ref) {
+    struct ingest *ingest = user;
+    char why[256];
+    if (manifest_add(&ingest->manifest, ref, why, sizeof why) == 0) {
         ingest->sample_count++;
         ingest->sample_bytes += feature_ref_bytes(ref);
-        status = write_line(ingest, ref, path);
-        feature_ref_free(ref);
+        return FEATURE_OK;
     }
+    int status = feature_abort(ingest->store, &(struct feature_key){.ref = ref}, 1);
+    if (status)
+        context_fail(ingest->context, status, feature_ref_sample_id(ref));
+    return refuse_line(ingest, status ? "stays without a line" : "was taken back",
+                       feature_ref_sample_id(ref), why);
+}
+
+static void ingest_file(struct ingest *ingest, char *path) {
+    struct put_around around = {.begin = expect_line, .keep = write_line, .user = ingest};
+    uint64_t end_bytes = ingest->progress.done + put_file_bytes(path);
+    const struct options *options = &ingest->context->options;
+    int status = ingest->stopped
+                     ? ingest->first_failure
+                     : put_file(ingest->context, ingest->store, path, NULL,
+                                options_deadline_ms(options, "deadline", PUT_DEADLINE_MS),
+                                &ingest->progress, &around);
     /* A failed file has been dealt with too; headers count as bytes. */
     progress_set(&ingest->progress, end_bytes, ingest->progress.total);
     if (!status)
         return;
-    ingest->failed = memory_grow(ingest->failed, ingest->failed_count + 1, sizeof *ingest->failed);
-    ingest->failed[ingest->failed_count++] = memory_copy(path);
+    ingest->failed[ingest->failed_count++] = path;
     if (!ingest->first_failure)
         ingest->first_failure = status;
 }
@@ -78,7 +95,7 @@ static void print_ingested(struct ingest *ingest, uint64_t elapsed_ns) {
     struct table table;
     json_t *paths = json_array();
     for (size_t i = 0; i < ingest->failed_count; i++)
-        json_array_append_new(paths, json_string(ingest->failed[i]));
+        json_array_append_new(paths, shown_json(ingest->failed[i]));
     snprintf(failed, sizeof failed, "%zu", ingest->failed_count);
     CONTEXT_TABLE(ingest->context, &table, columns);
     table_count(&table, ingest->sample_count);
@@ -91,54 +108,76 @@ static void print_ingested(struct ingest *ingest, uint64_t elapsed_ns) {
     table_cell(&table, paths, failed);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
-    if (!ingest->context->json)
-        for (size_t i = 0; i < ingest->failed_count; i++)
-            fprintf(ingest->context->out, "not ingested: %s\n", ingest->failed[i]);
+    for (size_t i = 0; !ingest->context->json && i < ingest->failed_count; i++) {
+        char *shown = shown_text(ingest->failed[i]);
+        fprintf(ingest->context->out, "not ingested: %s\n", shown);
+        free(shown);
+    }
 }
 
-static int ingest_directory(struct ingest *ingest, const char *directory) {
+/* The files come first: with a directory that is mistyped nothing else is touched. */
+static int list_files(struct ingest *ingest, const char *directory) {
     struct dirent **entries;
     int count = scandir(directory, &entries, is_safetensors, alphasort);
     if (count < 0)
         return context_refuse(ingest->context, CTL_E_LOCAL, directory, "cannot be listed: %s",
                               strerror(errno));
-    char **paths = memory_grow(NULL, (size_t)count, sizeof *paths);
-    uint64_t total_bytes = 0;
+    ingest->paths = memory_grow(NULL, (size_t)count, sizeof *ingest->paths);
+    ingest->failed = memory_grow(NULL, (size_t)count, sizeof *ingest->failed);
     for (int i = 0; i < count; i++) {
-        paths[i] = memory_print("%s/%s", directory, entries[i]->d_name);
-        total_bytes += put_file_bytes(paths[i]);
+        ingest->paths[ingest->path_count++] = memory_print("%s/%s", directory, entries[i]->d_name);
         free(entries[i]);
     }
     free(entries);
+    if (count > 0)
+        return FEATURE_OK;
+    return context_refuse(ingest->context, FEATURE_E_INVALID, directory,
+                          "holds no *.safetensors file");
+}
+
+static int open_manifest(struct ingest *ingest) {
+    char why[256];
+    if (manifest_open(ingest->manifest_path, &ingest->manifest, why, sizeof why) != 0)
+        return context_refuse(ingest->context, CTL_E_LOCAL, ingest->manifest_path, "%s", why);
+    if (!ingest->manifest.regular)
+        context_make_way(ingest->context, ingest->manifest.fd);
+    return FEATURE_OK;
+}
+
+static int ingest_files(struct ingest *ingest) {
+    char why[256];
+    uint64_t total_bytes = 0;
+    for (size_t i = 0; i < ingest->path_count; i++)
+        total_bytes += put_file_bytes(ingest->paths[i]);
     progress_begin(&ingest->progress, ingest->context->err, "ingest", PROGRESS_BYTES, total_bytes);
-    for (int i = 0; i < count; i++) {
-        ingest_file(ingest, paths[i], put_file_bytes(paths[i]));
-        free(paths[i]);
-    }
-    free(paths);
+    for (size_t i = 0; i < ingest->path_count; i++)
+        ingest_file(ingest, ingest->paths[i]);
     progress_end(&ingest->progress);
-    print_ingested(ingest, progress_now_ns() - ingest->progress.begun_ns);
-    if (count == 0)
-        return context_refuse(ingest->context, FEATURE_E_INVALID, directory,
-                              "holds no *.safetensors file");
-    return ingest->first_failure;
+    uint64_t elapsed_ns = progress_now_ns() - ingest->progress.begun_ns;
+    int status = ingest->first_failure;
+    if (manifest_close(&ingest->manifest, why, sizeof why) != 0) {
+        context_refuse(ingest->context, CTL_E_LOCAL, ingest->manifest_path, "%s", why);
+        status = status ? status : CTL_E_LOCAL;
+    }
+    print_ingested(ingest, elapsed_ns);
+    return status;
 }
 
 static int run_ingest(struct context *context) {
     const struct options *options = &context->options;
     struct ingest ingest = {.context = context,
+                            .store_name = options_text(options, "store", NULL),
                             .manifest_path = options_text(options, "manifest", NULL)};
-    int status = context_open(context, options_text(options, "store", NULL), false, &ingest.store);
-    if (status)
-        return status;
-    ingest.manifest = fopen(ingest.manifest_path, "we");
-    if (!ingest.manifest)
-        return context_refuse(context, CTL_E_LOCAL, ingest.manifest_path, "cannot be written: %s",
-                              strerror(errno));
-    status = ingest_directory(&ingest, options->arguments[0]);
-    fclose(ingest.manifest);
-    for (size_t i = 0; i < ingest.failed_count; i++)
-        free(ingest.failed[i]);
+    int status = list_files(&ingest, options->arguments[0]);
+    if (!status)
+        status = context_open(context, ingest.store_name, false, &ingest.store);
+    if (!status)
+        status = open_manifest(&ingest);
+    if (!status)
+        status = ingest_files(&ingest);
+    for (size_t i = 0; i < ingest.path_count; i++)
+        free(ingest.paths[i]);
+    free(ingest.paths);
     free(ingest.failed);
     return status;
 }
@@ -150,7 +189,7 @@ static const struct option_spec ingest_options[] = {
      .kind = OPTION_TEXT,
      .required = true,
      .argument = "FILE",
-     .help = "where to write the refs, one JSON object a line"},
+     .help = "add the refs there, one JSON object a line; - = standard output"},
     OPTION_PUT_DEADLINE,
     OPTION_SECRET_FILE,
     {0},
@@ -163,8 +202,13 @@ const struct command command_ingest = {
     .details =
         "Sample ids are the files' names without .safetensors. A file that cannot be put does not "
         "stop\n"
-        "the others: it is listed at the end and the exit code is that of the first failure. The\n"
-        "manifest is written anew; each line is there as soon as its sample can be read.",
+        "the others: it is listed at the end and the exit code is that of the first failure. "
+        "Lines\n"
+        "are added to what the manifest holds already (of several of one sample the last counts), "
+        "each\n"
+        "as soon as its sample can be read. A sample whose line cannot be written is taken back, "
+        "and\n"
+        "ingest stops there.",
     .options = ingest_options,
     .arguments_min = 1,
     .arguments_max = 1,

@@ -13,16 +13,31 @@ static const struct table_column lease_columns[] = {
     {"holder", "HOLDER", TABLE_LEFT},
     {"session_id", "SESSION", TABLE_RIGHT},
     {"age_ms", "AGE", TABLE_RIGHT},
+    {"dropped", "DROPPED", TABLE_LEFT},
+    {"kind", "KIND", TABLE_LEFT},
+    {"uid", NULL, TABLE_LEFT},
 };
 
-static void print_lease(struct table *table, const Fb__LeaseInfo *lease) {
-    table_text(table, lease->store);
+static void print_lease(struct table *table, const char *store, const Fb__LeaseInfo *lease,
+                        const char *kind) {
+    table_text(table, store);
     table_text(table, lease->sample_id);
     table_id(table, lease->generation);
     table_text(table, lease->holder);
     table_count(table, lease->session_id);
     table_duration(table, lease->age_ms);
+    table_flag(table, lease->dropped);
+    table_text(table, kind);
+    table_cell(table, lease->of_session ? json_integer(lease->uid) : json_null(), NULL);
     table_end_row(table);
+}
+
+/* Who has reserved most of the room, and who waits first for more of it. */
+static void print_line(struct table *table, const Fb__StoreInfo *store) {
+    if (store->reserver)
+        print_lease(table, store->store, store->reserver, "reservations");
+    if (store->first_waiter)
+        print_lease(table, store->store, store->first_waiter, "first in line");
 }
 
 static int list_leases(struct context *context, const Fb__StoreInfo *store, struct table *table,
@@ -41,17 +56,18 @@ static int list_leases(struct context *context, const Fb__StoreInfo *store, stru
         if (status)
             return status;
         for (size_t i = 0; i < reply->leases->n_leases; i++)
-            print_lease(table, reply->leases->leases[i]);
+            print_lease(table, store->store, reply->leases->leases[i], "lease");
         leases.cursor = reply->leases->cursor;
         context_free_reply(reply);
     } while (leases.cursor);
+    print_line(table, store);
     return FEATURE_OK;
 }
 
 static int run_leases(struct context *context) {
     struct table table;
     CONTEXT_TABLE(context, &table, lease_columns);
-    return each_store(context, &table, list_leases, NULL);
+    return each_store_or_dropped(context, &table, list_leases, NULL);
 }
 
 static const struct option_spec lease_options[] = {
@@ -60,7 +76,10 @@ static const struct option_spec lease_options[] = {
 const struct command command_leases = {
     .name = "leases",
     .arguments = "",
-    .summary = "who reads what, and since when; for admins",
+    .summary =
+        "who reads what, who holds most reservations, who waits first, since when; for admins",
+    .details = "DROPPED: the store was dropped meanwhile. Whoever reads of it keeps what it has; "
+               "what is held goes\nwhen the last of them has let go.",
     .options = lease_options,
     .run = run_leases,
 };

@@ -6,28 +6,41 @@
 #include <errno.h>
 #include <string.h>
 
+#include "ending.h"
 #include "help.h"
+#include "std_fds.h"
 
-static int usage_error(const struct command *command, const char *sentence) {
+/* The options may not have been read to the end. */
+static bool wants_json(int argc, char **argv) {
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--json") == 0)
+            return true;
+    return false;
+}
+
+static int usage_error(struct context *context, const char *sentence) {
     char usage[256] = "featurectl [OPTION...] COMMAND [ARGUMENT...]";
-    if (command)
-        command_usage(command, usage, sizeof usage);
-    fprintf(stderr, "featurectl%s%s: %s\nusage: %s\n", command ? " " : "",
-            command ? command->name : "", sentence, usage);
+    if (context->command)
+        command_usage(context->command, usage, sizeof usage);
+    context_refuse(context, CTL_E_USAGE, NULL, "%s", sentence);
+    if (!context->json)
+        fprintf(context->err, "usage: %s\n", usage);
     return EXIT_CODE_USAGE;
 }
 
-static int unknown_command(const char *word) {
+static int unknown_command(struct context *context, const char *word) {
     char sentence[512], names[256];
     if (command_continuations(word, names, sizeof names))
         snprintf(sentence, sizeof sentence, "%s what? There is: %s", word, names);
     else
         snprintf(sentence, sizeof sentence, "there is no command %s; see: featurectl help", word);
-    return usage_error(NULL, sentence);
+    return usage_error(context, sentence);
 }
 
 /* 0, or an exit code: the command line does not fit the command. */
-static int check_line(const struct command *command, const struct options *options) {
+static int check_line(struct context *context) {
+    const struct command *command = context->command;
+    const struct options *options = &context->options;
     char sentence[256], word[64];
     const struct option_spec *option = options_missing(options);
     if (command_missing_argument(command, options->argument_count, word, sizeof word))
@@ -40,7 +53,7 @@ static int check_line(const struct command *command, const struct options *optio
                  option->argument);
     else
         return 0;
-    return usage_error(command, sentence);
+    return usage_error(context, sentence);
 }
 
 /* What was written may still fail to arrive: a full disk behind a redirection shows here. */
@@ -63,45 +76,53 @@ static int run(struct context *context) {
     return finish_output(context, status);
 }
 
+/* Asks for words about featurectl instead of work. */
+static bool asks_for_words(const struct options *options) {
+    return options_given(options, "help") || options_given(options, "version");
+}
+
 /* Options before the command, the command, its options. 0, or an exit code. */
 static int parse_line(struct context *context, int argc, char **argv) {
     char why[512];
     size_t used;
     options_add(&context->options, common_options);
     if (!options_parse(&context->options, argc, argv, true, why, sizeof why))
-        return usage_error(NULL, why);
+        return usage_error(context, why);
     char **words = context->options.arguments;
     size_t word_count = context->options.argument_count;
     if (word_count == 0)
-        return options_given(&context->options, "help")
-                   ? 0
-                   : usage_error(NULL, "missing argument COMMAND");
+        return asks_for_words(&context->options) ? 0
+                                                 : usage_error(context, "missing argument COMMAND");
     context->command = command_find(words, word_count, &used);
     if (!context->command)
-        return unknown_command(words[0]);
+        return unknown_command(context, words[0]);
     if (context->command->options)
         options_add(&context->options, context->command->options);
     /* getopt wants a word before the first option: the last one of the command's name. */
     if (!options_parse(&context->options, (int)(word_count - used + 1), words + used - 1, false,
                        why, sizeof why))
-        return usage_error(context->command, why);
-    return options_given(&context->options, "help")
-               ? 0
-               : check_line(context->command, &context->options);
+        return usage_error(context, why);
+    return asks_for_words(&context->options) ? 0 : check_line(context);
+}
+
+static void print_words(const struct context *context) {
+    if (options_given(&context->options, "version"))
+        fprintf(context->out, "featurectl %s\n", feature_version());
+    else if (context->command)
+        help_command(context->out, context->command);
+    else
+        help_overview(context->out);
 }
 
 int main(int argc, char **argv) {
-    struct context context = {.out = stdout, .err = stderr};
+    std_fds_open();
+    ending_init();
+    struct context context = {.out = stdout, .err = stderr, .json = wants_json(argc, argv)};
     int refused = parse_line(&context, argc, argv);
     if (refused)
         return refused;
-    if (options_given(&context.options, "help")) {
-        if (context.command)
-            help_command(stdout, context.command);
-        else
-            help_overview(stdout);
-        return 0;
-    }
-    context.json = options_given(&context.options, "json");
-    return exit_code(run(&context));
+    if (!asks_for_words(&context.options))
+        return exit_code(run(&context));
+    print_words(&context);
+    return exit_code(finish_output(&context, FEATURE_OK));
 }

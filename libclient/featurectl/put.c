@@ -5,31 +5,39 @@
 #include "put_file.h"
 #include "refs.h"
 
+struct putting {
+    struct context *context;
+    const char *path;
+    struct progress *progress;
+};
+
 /* People get the URI alone, so that $(featurectl put ...) is a ref. */
-static int print_ref(struct context *context, const struct feature_ref *ref, const char *object) {
+static int print_ref(void *user, const struct feature_ref *ref) {
+    const struct putting *putting = user;
+    FILE *out = putting->context->out;
     json_t *line = refs_to_json(ref);
     if (!line)
-        return context_fail(context, FEATURE_E_INTERNAL, object);
-    if (context->json)
-        json_dumpf(line, context->out, JSON_COMPACT);
+        return context_fail(putting->context, FEATURE_E_INTERNAL, putting->path);
+    progress_end(putting->progress);
+    if (putting->context->json)
+        json_dumpf(line, out, JSON_COMPACT);
     else
-        fputs(json_string_value(json_object_get(line, "uri")), context->out);
-    fputc('\n', context->out);
+        fputs(json_string_value(json_object_get(line, "uri")), out);
+    fputc('\n', out);
+    fflush(out);
     json_decref(line);
     return FEATURE_OK;
 }
 
-static int put_one(struct context *context, struct feature_store *store, const char *path,
-                   struct progress *progress) {
-    struct feature_ref *ref;
+static int put_one(struct context *context, struct feature_store *store, const char *path) {
+    struct progress progress;
+    struct putting putting = {context, path, &progress};
+    struct put_around around = {.keep = print_ref, .user = &putting};
+    progress_begin(&progress, context->err, "put", PROGRESS_BYTES, put_file_bytes(path));
     int status = put_file(context, store, path, options_text(&context->options, "id", NULL),
                           options_deadline_ms(&context->options, "deadline", PUT_DEADLINE_MS),
-                          progress, &ref);
-    if (status)
-        return status;
-    progress_end(progress);
-    status = print_ref(context, ref, path);
-    feature_ref_free(ref);
+                          &progress, &around);
+    progress_end(&progress);
     return status;
 }
 
@@ -37,18 +45,14 @@ static int run_put(struct context *context) {
     const struct options *options = &context->options;
     struct feature_store *store;
     if (options_given(options, "id") && options->argument_count > 1)
-        return context_refuse(context, FEATURE_E_INVALID, NULL,
+        return context_refuse(context, CTL_E_USAGE, NULL,
                               "--id names one sample, but %zu files are given",
                               options->argument_count);
     int first_failure = context_open(context, options_text(options, "store", NULL), false, &store);
     if (first_failure)
         return first_failure;
     for (size_t i = 0; i < options->argument_count; i++) {
-        struct progress progress;
-        progress_begin(&progress, context->err, "put", PROGRESS_BYTES,
-                       put_file_bytes(options->arguments[i]));
-        int status = put_one(context, store, options->arguments[i], &progress);
-        progress_end(&progress);
+        int status = put_one(context, store, options->arguments[i]);
         if (status && !first_failure)
             first_failure = status;
     }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "ending.h"
 #include "memory.h"
 #include "safetensors.h"
 
@@ -46,25 +47,43 @@ static int read_tensors(const struct safetensors *file,
     return 0;
 }
 
+static int commit(struct context *context, struct feature_reservation *reservation,
+                  const char *path, const struct put_around *around) {
+    struct feature_ref *ref;
+    ending_hold();
+    int status = feature_commit(reservation, &ref);
+    if (status) {
+        context_fail(context, status, path);
+    } else {
+        status = around->keep(around->user, ref);
+        feature_ref_free(ref);
+    }
+    ending_release();
+    return status;
+}
+
 static int put_open_file(struct context *context, struct feature_store *store, const char *path,
                          const struct safetensors *file, const struct feature_sample *sample,
                          uint32_t deadline_ms, struct progress *progress,
-                         struct feature_ref **ref_out) {
+                         const struct put_around *around) {
     char why[512];
     struct feature_reservation *reservation;
-    int status = feature_reserve(store, sample, deadline_ms, &reservation);
+    int status = around->begin ? around->begin(around->user, sample) : FEATURE_OK;
+    if (status)
+        return status;
+    status = feature_reserve(store, sample, deadline_ms, &reservation);
     if (status)
         return context_fail(context, status, path);
-    if (read_tensors(file, reservation, progress, why, sizeof why) != 0) {
+    if (read_tensors(file, reservation, progress, why, sizeof why) != 0 ||
+        !safetensors_is_unchanged(file, why, sizeof why)) {
         feature_cancel(reservation);
         return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
     }
-    status = feature_commit(reservation, ref_out);
-    return status ? context_fail(context, status, path) : FEATURE_OK;
+    return commit(context, reservation, path, around);
 }
 
 int put_file(struct context *context, struct feature_store *store, const char *path, const char *id,
-             uint32_t deadline_ms, struct progress *progress, struct feature_ref **ref_out) {
+             uint32_t deadline_ms, struct progress *progress, const struct put_around *around) {
     char why[512];
     struct safetensors file;
     if (safetensors_open(path, &file, why, sizeof why) != 0)
@@ -76,8 +95,7 @@ int put_file(struct context *context, struct feature_store *store, const char *p
                                     .tensor_count = file.tensor_count,
                                     .metadata = file.metadata,
                                     .metadata_bytes = file.metadata ? strlen(file.metadata) : 0};
-    int status =
-        put_open_file(context, store, path, &file, &sample, deadline_ms, progress, ref_out);
+    int status = put_open_file(context, store, path, &file, &sample, deadline_ms, progress, around);
     free(base_name);
     safetensors_close(&file);
     return status;

@@ -16,10 +16,20 @@
         .help = "wait that long for room in a full store (default 10s)"                            \
     }
 
-/* id: NULL = the file's base name without ".safetensors". progress: counts on from done.
- * Reports trouble, naming the file. *ref_out: freed by the caller. */
+/* What the caller does around a put. Both return a status, already reported. */
+struct put_around {
+    /* Before anything is put; may be NULL. */
+    int (*begin)(void *user, const struct feature_sample *sample);
+    /* The sample can be read from now on. Signals wait until this returns (ending.h), so that no
+     * sample is left that nobody knows of. */
+    int (*keep)(void *user, const struct feature_ref *ref);
+    void *user;
+};
+
+/* id: NULL = the file's base name without ".safetensors". progress: counts on from done. Reports
+ * trouble, naming the file. */
 int put_file(struct context *context, struct feature_store *store, const char *path, const char *id,
-             uint32_t deadline_ms, struct progress *progress, struct feature_ref **ref_out);
+             uint32_t deadline_ms, struct progress *progress, const struct put_around *around);
 /* The file's size, 0 when it cannot be had: for progress bars. */
 uint64_t put_file_bytes(const char *path);
 /* The id that `path` gets by default; freed with free(). */

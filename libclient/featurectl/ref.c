@@ -7,6 +7,8 @@
 
 #include "memory.h"
 #include "select.h"
+#include "shown.h"
+#include "text.h"
 #include "units.h"
 
 static json_t *tensor_json(const struct feature_tensor *tensor, bool has_checksum) {
@@ -15,7 +17,7 @@ static json_t *tensor_json(const struct feature_tensor *tensor, bool has_checksu
     for (uint32_t i = 0; i < tensor->rank; i++)
         json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
     snprintf(checksum, sizeof checksum, "%016" PRIx64, tensor->checksum);
-    return json_pack("{s:s, s:s, s:o, s:I, s:s?}", "name", tensor->name, "dtype",
+    return json_pack("{s:o, s:s, s:o, s:I, s:s?}", "name", shown_json(tensor->name), "dtype",
                      feature_dtype_name(tensor->dtype), "shape", shape, "bytes",
                      (json_int_t)tensor->bytes, "checksum", has_checksum ? checksum : NULL);
 }
@@ -55,14 +57,17 @@ static void print_tensors(struct context *context, const struct feature_ref *ref
     table_finish(&table, TABLE_ROWS);
 }
 
-/* Metadata is opaque bytes; people and programs get text when it is text. */
+/* Opaque bytes: people see them when they are text. */
 static void add_metadata(struct table *table, const struct feature_ref *ref) {
     size_t bytes;
-    const void *metadata = feature_ref_metadata(ref, &bytes);
-    json_t *json = bytes ? json_stringn(metadata, bytes) : NULL;
-    char *text = json ? memory_print("%.*s", (int)bytes, (const char *)metadata)
-                      : memory_print("%zu bytes", bytes);
-    table_cell(table, json ? json : json_null(), bytes ? text : "-");
+    const char *metadata = feature_ref_metadata(ref, &bytes);
+    if (bytes == 0) {
+        table_text(table, NULL);
+        return;
+    }
+    char *text = text_is_utf8(metadata, bytes) ? shown_bytes(metadata, bytes)
+                                               : memory_print("%zu bytes", bytes);
+    table_cell(table, shown_json_bytes(metadata, bytes), text);
     free(text);
 }
 
@@ -115,6 +120,7 @@ static int run_ref(struct context *context) {
         else
             print_ref(context, targets.list[i].ref);
     }
+    status = status ? status : targets.damage;
     refs_free(&targets);
     return status;
 }

@@ -5,14 +5,12 @@
  */
 #include "refs.h"
 
-#include <errno.h>
 #include <sodium.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "exit_code.h"
 #include "memory.h"
 
 #define URI_SCHEME "feature://"
@@ -24,14 +22,14 @@ static struct target *append(struct targets *targets, const char *text) {
     return target;
 }
 
-static void add_ref(struct targets *targets, const char *text, struct feature_ref *ref) {
+void refs_add_ref(struct targets *targets, const char *text, struct feature_ref *ref) {
     struct target *target = append(targets, text);
     target->store = memory_copy(feature_ref_store(ref));
     target->sample_id = memory_copy(feature_ref_sample_id(ref));
     target->ref = ref;
 }
 
-static struct feature_ref *decode_base64(const char *text) {
+struct feature_ref *refs_from_base64(const char *text) {
     size_t room = strlen(text) / 4 * 3 + 3, bytes;
     uint8_t *binary = memory_grow(NULL, room, 1);
     struct feature_ref *ref = NULL;
@@ -50,13 +48,13 @@ int refs_add(struct targets *targets, const char *text, char *why, size_t why_by
         if (status)
             snprintf(why, why_bytes, "%s", feature_last_error());
         else
-            add_ref(targets, text, ref);
+            refs_add_ref(targets, text, ref);
         return status;
     }
-    ref = decode_base64(text);
+    ref = refs_from_base64(text);
     const char *slash = strchr(text, '/');
     if (ref) {
-        add_ref(targets, text, ref);
+        refs_add_ref(targets, text, ref);
     } else if (slash && slash > text && slash[1]) {
         struct target *target = append(targets, text);
         target->store = memory_print("%.*s", (int)(slash - text), text);
@@ -69,22 +67,6 @@ int refs_add(struct targets *targets, const char *text, char *why, size_t why_by
     return FEATURE_OK;
 }
 
-/* The ref of a line when its id is wanted. FEATURE_OK with *ref_out NULL: a line to skip. */
-static int parse_line(const char *line, size_t line_bytes, const char *sample_id,
-                      struct feature_ref **ref_out) {
-    json_t *object = json_loadb(line, line_bytes, JSON_REJECT_DUPLICATES, NULL);
-    const char *id = json_string_value(json_object_get(object, "sample_id"));
-    const char *base64 = json_string_value(json_object_get(object, "ref"));
-    int status = FEATURE_OK;
-    *ref_out = NULL;
-    if (!id || !base64)
-        status = FEATURE_E_INVALID;
-    else if (!sample_id || strcmp(id, sample_id) == 0)
-        status = (*ref_out = decode_base64(base64)) ? FEATURE_OK : FEATURE_E_INVALID;
-    json_decref(object);
-    return status;
-}
-
 static void clear(struct target *target) {
     free(target->text);
     free(target->store);
@@ -92,45 +74,41 @@ static void clear(struct target *target) {
     feature_ref_free(target->ref);
 }
 
-static int read_lines(FILE *file, struct targets *targets, const char *sample_id, char *why,
-                      size_t why_bytes) {
-    char *line = NULL;
-    size_t room = 0;
-    ssize_t length;
-    int status = FEATURE_OK;
-    size_t before = targets->count;
-    for (size_t number = 1; !status && (length = getline(&line, &room, file)) >= 0; number++) {
-        struct feature_ref *ref = NULL;
-        status = parse_line(line, (size_t)length, sample_id, &ref);
-        if (status)
-            snprintf(why, why_bytes,
-                     "line %zu is not a manifest's: wanted an object with sample_id and ref",
-                     number);
-        if (ref && sample_id && targets->count > before)
-            clear(&targets->list[--targets->count]);
-        if (ref)
-            add_ref(targets, feature_ref_sample_id(ref), ref);
-    }
-    free(line);
-    return status;
+/* By store and sample; of one sample those that were added later come first. */
+static int compare(const void *a, const void *b) {
+    const struct target *left = *(struct target *const *)a, *right = *(struct target *const *)b;
+    int order = strcmp(left->store, right->store);
+    order = order ? order : strcmp(left->sample_id, right->sample_id);
+    return order ? order : left > right ? -1 : left < right;
 }
 
-int refs_add_manifest(struct targets *targets, const char *path, const char *sample_id, char *why,
-                      size_t why_bytes) {
-    FILE *file = fopen(path, "re");
-    if (!file) {
-        snprintf(why, why_bytes, "cannot be opened: %s", strerror(errno));
-        return CTL_E_LOCAL;
-    }
-    size_t before = targets->count;
-    int status = read_lines(file, targets, sample_id, why, why_bytes);
-    fclose(file);
-    if (!status && targets->count == before) {
-        snprintf(why, why_bytes, "no line%s%s", sample_id ? " with sample_id " : "",
-                 sample_id ? sample_id : "");
-        return FEATURE_E_NOT_FOUND;
-    }
-    return status;
+static bool same_sample(const struct target *one, const struct target *other) {
+    return strcmp(one->store, other->store) == 0 && strcmp(one->sample_id, other->sample_id) == 0;
+}
+
+/* The targets stay where they are while they are compared, so that their place tells their age. */
+static void mark_replaced(const struct targets *targets, size_t from) {
+    size_t count = targets->count - from;
+    struct target **sorted = memory_grow(NULL, count, sizeof(struct target *));
+    for (size_t i = 0; i < count; i++)
+        sorted[i] = &targets->list[from + i];
+    qsort(sorted, count, sizeof(struct target *), compare);
+    for (size_t i = 1; i < count; i++)
+        sorted[i]->replaced = same_sample(sorted[i - 1], sorted[i]);
+    free(sorted);
+}
+
+void refs_keep_last(struct targets *targets, size_t from, bool one) {
+    size_t kept = from;
+    if (targets->count == from)
+        return;
+    mark_replaced(targets, from);
+    for (size_t i = from; i < targets->count; i++)
+        if (targets->list[i].replaced || (one && i + 1 < targets->count))
+            clear(&targets->list[i]);
+        else
+            targets->list[kept++] = targets->list[i];
+    targets->count = kept;
 }
 
 void refs_free(struct targets *targets) {

@@ -64,6 +64,7 @@ static int retire_all(struct context *context, const struct retire *retire) {
     }
     if (done)
         print_count(context, retire->done, done);
+    first_failure = first_failure ? first_failure : targets.damage;
     refs_free(&targets);
     return first_failure;
 }

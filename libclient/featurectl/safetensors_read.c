@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reader for https://github.com/huggingface/safetensors#format, as strict as the reference: the
- * header is one JSON object without duplicate keys, tensors cover the data section without hole or
- * overlap, and dtype x shape gives exactly the bytes of data_offsets.
+ * Reader for https://github.com/huggingface/safetensors#format: the header is one JSON object,
+ * tensors cover the data section without hole or overlap, and dtype x shape gives exactly the bytes
+ * of data_offsets. Checked against version 0.8.0 of the reference implementation.
  *
  * Order of trust: lengths against the file's size, then JSON, then each tensor alone, then all
  * together.
@@ -20,14 +20,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "json_nul.h"
+#include "layout.h"
 #include "memory.h"
 
 #define LENGTH_BYTES    8u
 #define READ_STEP_BYTES (8u << 20)
-#define METADATA_KEY    "__metadata__"
+#define METADATA_KEY    LAYOUT_NAME_RESERVED
 
 struct parser {
     struct safetensors *file;
+    struct json_nul nul;
     size_t names_used;
     char *why;
     size_t why_bytes;
@@ -59,10 +62,11 @@ static bool parse_shape(struct parser *p, const char *name, const json_t *shape,
 }
 
 static bool check_bytes(struct parser *p, const struct feature_tensor *tensor) {
-    uint64_t bytes = feature_dtype_bytes(tensor->dtype);
-    for (uint32_t i = 0; i < tensor->rank; i++)
-        if (__builtin_mul_overflow(bytes, tensor->shape[i], &bytes))
-            return REFUSE(p, "tensor %s: its shape overflows 64 bits", tensor->name);
+    uint64_t bytes;
+    const char *wrong =
+        layout_tensor_bytes((Fb__Dtype)tensor->dtype, tensor->shape, tensor->rank, &bytes);
+    if (wrong)
+        return REFUSE(p, "tensor %s: %s", tensor->name, wrong);
     if (bytes != tensor->bytes)
         return REFUSE(
             p, "tensor %s: dtype and shape make %" PRIu64 " bytes, data_offsets hold %" PRIu64,
@@ -86,9 +90,12 @@ static bool parse_offsets(struct parser *p, const char *name, const json_t *offs
 static bool parse_tensor(struct parser *p, const char *name, const json_t *value) {
     struct safetensors *file = p->file;
     size_t name_bytes = strlen(name);
-    if (name_bytes < 1 || name_bytes > 128)
-        return REFUSE(p, "a tensor's name has %zu bytes, 1 to 128 are allowed", name_bytes);
-    if (!json_is_object(value) || json_object_size(value) != 3)
+    if (*p->nul.mark && strstr(name, p->nul.mark))
+        return REFUSE(p, "the name of a tensor has a NUL character, which is refused here");
+    const char *wrong = layout_check_tensor_name(name);
+    if (wrong)
+        return REFUSE(p, "the name '%.140s' of a tensor %s", name, wrong);
+    if (!json_is_object(value))
         return REFUSE(p, "tensor %s is not an object of dtype, shape and data_offsets", name);
     if (file->tensor_count == FEATURE_TENSORS_MAX)
         return REFUSE(p, "more than %d tensors, a sample holds no more", FEATURE_TENSORS_MAX);
@@ -110,14 +117,19 @@ static bool parse_tensor(struct parser *p, const char *name, const json_t *value
 }
 
 static bool parse_metadata(struct parser *p, const json_t *value) {
+    if (json_is_null(value))
+        return true;
     if (!json_is_object(value))
         return REFUSE(p, METADATA_KEY " is not an object");
     const char *key;
     json_t *text;
     json_object_foreach((json_t *)value, key, text) if (!json_is_string(text)) return REFUSE(
         p, METADATA_KEY ": the value of %s is not a string", key);
-    p->file->metadata = json_dumps(value, JSON_COMPACT);
-    return p->file->metadata || REFUSE(p, METADATA_KEY " cannot be written as JSON");
+    char *metadata = json_dumps(value, JSON_COMPACT);
+    if (!metadata)
+        return REFUSE(p, METADATA_KEY " cannot be written as JSON");
+    p->file->metadata = json_nul_show(metadata, &p->nul);
+    return true;
 }
 
 /* Insertion sort by begin, empty tensors first where they meet others: at most 64. */
@@ -174,30 +186,47 @@ static bool parse_entries(struct parser *p, json_t *root) {
     return check_cover(p);
 }
 
-int safetensors_parse(const char *header, size_t header_bytes, uint64_t data_bytes,
-                      struct safetensors *out, char *why, size_t why_bytes) {
-    json_error_t error;
-    json_t *root = json_loadb(header, header_bytes, JSON_REJECT_DUPLICATES, &error);
-    if (!root) {
-        snprintf(why, why_bytes, "the header is not JSON: %s at byte %d", error.text,
-                 error.position);
-        return -EINVAL;
-    }
+/* Two of jansson's refusals are of JSON that is well-formed. */
+static int refuse_json(const json_error_t *error, char *why, size_t why_bytes) {
+    const char *what = "the header is not JSON";
+    if (json_error_code(error) == json_error_duplicate_key)
+        what = "the header has the same key twice, which is refused here";
+    else if (json_error_code(error) == json_error_numeric_overflow)
+        what = "the header has a number of 2^63 or more, which is refused here";
+    snprintf(why, why_bytes, "%s: %s at byte %d", what, error->text, error->position);
+    return -EINVAL;
+}
+
+static int parse_root(json_t *root, size_t header_bytes, uint64_t data_bytes,
+                      struct parser *parser) {
+    struct safetensors *out = parser->file;
     *out = (struct safetensors){.fd = -1, .data_bytes = data_bytes};
     /* Names come out of the header, each shorter there than its quoted form: they fit its length.
      */
     out->names = memory_grow(NULL, header_bytes, 1);
-    struct parser parser = {.file = out, .why = why, .why_bytes = why_bytes};
-    bool good = parse_entries(&parser, root);
-    json_decref(root);
-    if (good)
+    if (parse_entries(parser, root))
         return 0;
     safetensors_close(out);
     return -EINVAL;
 }
 
+int safetensors_parse(const char *header, size_t header_bytes, uint64_t data_bytes,
+                      struct safetensors *out, char *why, size_t why_bytes) {
+    struct parser parser = {.file = out, .why = why, .why_bytes = why_bytes};
+    json_error_t error;
+    char *hidden = json_nul_hide(header, header_bytes, &parser.nul);
+    json_t *root = json_loadb(hidden ? hidden : header, header_bytes,
+                              JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    free(hidden);
+    if (!root)
+        return refuse_json(&error, why, why_bytes);
+    int refused = parse_root(root, header_bytes, data_bytes, &parser);
+    json_decref(root);
+    return refused;
+}
+
 /* All of `bytes` at `offset`, or -errno; -ENODATA when the file ends before. */
-static int read_at(int fd, void *to, uint64_t bytes, uint64_t offset, safetensors_moved_fn moved,
+static int read_at(int fd, void *to, uint64_t bytes, uint64_t offset, output_moved_fn moved,
                    void *context) {
     for (uint64_t done = 0; done < bytes;) {
         uint64_t step = bytes - done < READ_STEP_BYTES ? bytes - done : READ_STEP_BYTES;
@@ -265,8 +294,10 @@ static int read_file(int fd, struct safetensors *out, char *why, size_t why_byte
         error = safetensors_parse(header, header_bytes, file_bytes - data_begin_bytes, out, why,
                                   why_bytes);
     free(header);
-    if (!error)
+    if (!error) {
         out->data_begin_bytes = data_begin_bytes;
+        out->changed = about.st_mtim;
+    }
     return error;
 }
 
@@ -284,10 +315,20 @@ int safetensors_open(const char *path, struct safetensors *out, char *why, size_
 }
 
 int safetensors_read(const struct safetensors *file, uint32_t index, void *to,
-                     safetensors_moved_fn moved, void *context, char *why, size_t why_bytes) {
+                     output_moved_fn moved, void *context, char *why, size_t why_bytes) {
     uint64_t offset = file->data_begin_bytes + file->tensor_begin_bytes[index];
     int error = read_at(file->fd, to, file->tensors[index].bytes, offset, moved, context);
     return error ? refuse_errno(error, file->tensors[index].name, why, why_bytes) : 0;
+}
+
+bool safetensors_is_unchanged(const struct safetensors *file, char *why, size_t why_bytes) {
+    struct stat about;
+    if (fstat(file->fd, &about) == 0 && about.st_mtim.tv_sec == file->changed.tv_sec &&
+        about.st_mtim.tv_nsec == file->changed.tv_nsec &&
+        (uint64_t)about.st_size == file->data_begin_bytes + file->data_bytes)
+        return true;
+    snprintf(why, why_bytes, "was written to while it was read: put it once it is complete");
+    return false;
 }
 
 void safetensors_close(struct safetensors *file) {

@@ -137,7 +137,8 @@ static int list_store(struct context *context, const Fb__StoreInfo *store, struc
                       void *user) {
     const Fb__NodesReply *nodes = user;
     uint32_t handle = 0;
-    int first_failure = context_scope(context, store->store, &handle);
+    int first_failure = store->dropped ? FEATURE_OK /* it cannot be opened any more */
+                                       : context_scope(context, store->store, &handle);
     if (first_failure)
         return first_failure;
     bool has_index = nodes->nodes[0]->health && /* this node */
@@ -164,7 +165,7 @@ static int run_samples(struct context *context) {
     if (status)
         return status;
     CONTEXT_TABLE(context, &table, sample_columns);
-    status = each_store(context, &table, list_store, reply->nodes);
+    status = each_store_or_dropped(context, &table, list_store, reply->nodes);
     context_free_reply(reply);
     return status;
 }

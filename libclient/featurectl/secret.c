@@ -1,28 +1,15 @@
-/* SPDX-License-Identifier: Apache-2.0
- *
- * The mode is checked on the open file, not on its name.
- */
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "secret.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "secret_file.h"
+
 static ssize_t read_secret(int fd, uint8_t out[SECRET_BYTES_MAX], char *why, size_t why_bytes) {
-    struct stat about;
-    if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) {
-        snprintf(why, why_bytes, "is not a regular file");
-        return -EINVAL;
-    }
-    if (about.st_mode & 077) {
-        snprintf(why, why_bytes, "its mode %04o lets group or others in: chmod 600 it",
-                 about.st_mode & 07777);
-        return -EPERM;
-    }
     char extra;
     ssize_t bytes = read(fd, out, SECRET_BYTES_MAX);
     bool too_long = bytes == SECRET_BYTES_MAX && read(fd, &extra, 1) > 0;
@@ -37,12 +24,9 @@ static ssize_t read_secret(int fd, uint8_t out[SECRET_BYTES_MAX], char *why, siz
 }
 
 ssize_t secret_read(const char *path, uint8_t out[SECRET_BYTES_MAX], char *why, size_t why_bytes) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        int error = errno;
-        snprintf(why, why_bytes, "cannot be opened: %s", strerror(error));
-        return -error;
-    }
+    int fd = secret_file_open(path, why, why_bytes);
+    if (fd < 0)
+        return fd;
     ssize_t bytes = read_secret(fd, out, why, why_bytes);
     close(fd);
     return bytes;

@@ -4,6 +4,11 @@
  */
 #include "select.h"
 
+#include <stdlib.h>
+
+#include "manifest.h"
+#include "memory.h"
+
 static int add_arguments(struct context *context, struct targets *out, char *why,
                          size_t why_bytes) {
     for (size_t i = 0; i < context->options.argument_count; i++) {
@@ -15,6 +20,19 @@ static int add_arguments(struct context *context, struct targets *out, char *why
     return FEATURE_OK;
 }
 
+struct saying {
+    struct context *context;
+    const char *manifest;
+};
+
+static void say_line(void *user, size_t line, const char *why) {
+    struct saying *saying = user;
+    char *object =
+        line ? memory_print("%s:%zu", saying->manifest, line) : memory_copy(saying->manifest);
+    context_warn(saying->context, object, "%s", why);
+    free(object);
+}
+
 int select_targets(struct context *context, struct targets *out) {
     char why[512];
     *out = (struct targets){0};
@@ -22,13 +40,14 @@ int select_targets(struct context *context, struct targets *out) {
     const char *id = options_text(&context->options, "id", NULL);
     int status = add_arguments(context, out, why, sizeof why);
     if (!status && manifest) {
-        status = refs_add_manifest(out, manifest, id, why, sizeof why);
+        struct saying saying = {context, manifest};
+        status = manifest_read(out, manifest, id, say_line, &saying, why, sizeof why);
         if (status)
             context_refuse(context, status, manifest, "%s", why);
     } else if (!status && id) {
-        status = context_refuse(context, FEATURE_E_INVALID, NULL, "--id needs --manifest");
+        status = context_refuse(context, CTL_E_USAGE, NULL, "--id needs --manifest");
     } else if (!status && out->count == 0) {
-        status = context_refuse(context, FEATURE_E_INVALID, NULL, "no REF and no --manifest given");
+        status = context_refuse(context, CTL_E_USAGE, NULL, "no REF and no --manifest given");
     }
     if (status)
         refs_free(out);
@@ -39,8 +58,8 @@ int select_target(struct context *context, struct targets *out) {
     int status = select_targets(context, out);
     if (status || out->count == 1)
         return status;
-    context_refuse(context, FEATURE_E_INVALID, NULL,
+    context_refuse(context, CTL_E_USAGE, NULL,
                    "%zu refs given where one is wanted: name it with --id", out->count);
     refs_free(out);
-    return FEATURE_E_INVALID;
+    return CTL_E_USAGE;
 }

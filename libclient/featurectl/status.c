@@ -6,9 +6,11 @@
 
 #include "members.h"
 #include "memory.h"
+#include "readiness.h"
+#include "shown.h"
 #include "units.h"
 
-static int run_status(struct context *context) {
+static void print_status(struct context *context, const Fb__HealthReply *h) {
     static const struct table_column columns[] = {
         {"node", "node", TABLE_LEFT},
         {"incarnation", "incarnation", TABLE_LEFT},
@@ -23,16 +25,13 @@ static int run_status(struct context *context) {
         {"release_pending", "release pending", TABLE_LEFT},
         {"index_pending", "index pending", TABLE_LEFT},
         {"draining", "draining", TABLE_LEFT},
+        {"ready", "ready", TABLE_LEFT},
+        {"log_dropped", "log lines dropped", TABLE_LEFT},
+        {"odd_answers", "odd answers", TABLE_LEFT},
+        {"trouble", "trouble", TABLE_LEFT},
+        {"twin", "twin", TABLE_LEFT},
+        {"not_ready_why", NULL, TABLE_LEFT},
     };
-    Fb__Health health = FB__HEALTH__INIT;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
-    request.health = &health;
-    Fb__ClientReply *reply;
-    int status = context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_HEALTH, &reply);
-    if (status)
-        return status;
-    const Fb__HealthReply *h = reply->health;
     struct table table;
     CONTEXT_TABLE(context, &table, columns);
     table_text(&table, h->node);
@@ -48,10 +47,56 @@ static int run_status(struct context *context) {
     table_count(&table, h->release_pending);
     table_count(&table, h->index_pending);
     table_flag(&table, h->draining);
+    readiness_print(&table, h);
+    table_count(&table, h->log_dropped);
+    table_count(&table, h->odd_answers);
+    table_text(&table, h->trouble);
+    table_text(&table, h->twin);
+    table_text(&table, h->not_ready_why);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
+}
+
+static void print_ready(struct context *context, const Fb__HealthReply *h) {
+    static const struct table_column columns[] = {{"ready", "ready", TABLE_LEFT},
+                                                  {"not_ready_why", NULL, TABLE_LEFT}};
+    struct table table;
+    CONTEXT_TABLE(context, &table, columns);
+    readiness_print(&table, h);
+    table_text(&table, h->not_ready_why);
+    table_end_row(&table);
+    table_finish(&table, TABLE_FIELDS);
+}
+
+static int run_status(struct context *context) {
+    Fb__Health health = FB__HEALTH__INIT;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
+    request.health = &health;
+    Fb__ClientReply *reply;
+    int status = context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_HEALTH, &reply);
+    if (status)
+        return status;
+    bool only_ready = options_given(&context->options, "ready");
+    if (only_ready)
+        print_ready(context, reply->health);
+    else
+        print_status(context, reply->health);
+    switch (readiness_of(reply->health)) {
+    case READINESS_READY:
+        break;
+    case READINESS_NOT_READY:
+        status = context_refuse(context, CTL_E_NOT_READY, NULL, "node %s is not ready: %s",
+                                reply->health->node, readiness_why(reply->health));
+        break;
+    case READINESS_NOT_TOLD:
+        if (only_ready)
+            status = context_refuse(context, FEATURE_E_UNSUPPORTED, NULL,
+                                    "node %s, version %s, does not tell whether it is ready",
+                                    reply->health->node, reply->health->broker_version);
+    }
     context_free_reply(reply);
-    return FEATURE_OK;
+    return status;
 }
 
 /* What a node says of itself; nothing where it is silent. */
@@ -70,11 +115,11 @@ static void print_health(struct table *table, const Fb__NodeInfo *node) {
 }
 
 static json_t *rail_json(const Fb__RailInfo *rail) {
-    return json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:s*}", "name", rail->name, "local",
-                     rail->local, "up", (int)rail->up, "mtu_bytes", (json_int_t)rail->mtu_bytes,
-                     "bytes_in", (json_int_t)rail->bytes_in, "reads", (json_int_t)rail->reads,
-                     "errors", (json_int_t)rail->errors, "last_failure",
-                     *rail->last_failure ? rail->last_failure : NULL);
+    return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:o*}", "name", shown_json(rail->name),
+                     "local", shown_json(rail->local), "up", (int)rail->up, "mtu_bytes",
+                     (json_int_t)rail->mtu_bytes, "bytes_in", (json_int_t)rail->bytes_in, "reads",
+                     (json_int_t)rail->reads, "errors", (json_int_t)rail->errors, "last_failure",
+                     *rail->last_failure ? shown_json(rail->last_failure) : NULL);
 }
 
 /* "rxe0/1 up, MTU 4096, read 3.0 MiB; rxe1/1 down, ..."; without rails what the transport says of
@@ -94,7 +139,7 @@ static void print_path(struct table *table, const Fb__NodeInfo *node) {
         text = longer;
         json_array_append_new(list, rail_json(rail));
     }
-    table_cell(table, json_pack("{s:s, s:o}", "detail", node->detail, "rails", list),
+    table_cell(table, json_pack("{s:o, s:o}", "detail", shown_json(node->detail), "rails", list),
                *text ? text : "-");
     free(text);
 }
@@ -121,6 +166,9 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->self ? NULL : members_silence(node));
     table_text(table, node->last_failure);
     table_text(table, node->data_failure);
+    table_count(table, node->odd_answers);
+    table_text(table, node->twin);
+    table_text(table, node->health ? node->health->trouble : NULL);
     print_path(table, node);
     table_text(table, node->health ? node->health->broker_version : NULL);
     if (node->health)
@@ -154,6 +202,9 @@ static int run_nodes(struct context *context) {
         {"silence", "SILENT BECAUSE", TABLE_LEFT},
         {"last_failure", "LAST FAILURE", TABLE_LEFT},
         {"data_failure", "DATA ADDRESS NOT REACHED", TABLE_LEFT},
+        {"odd_answers", "ODD ANSWERS", TABLE_RIGHT},
+        {"twin", "TWIN", TABLE_LEFT},
+        {"trouble", "ITS DIRECTORY", TABLE_LEFT},
         {"path", "PATH", TABLE_LEFT},
         {"broker_version", NULL, TABLE_LEFT},
         {"uptime_ms", NULL, TABLE_LEFT},
@@ -171,10 +222,20 @@ static int run_nodes(struct context *context) {
     return FEATURE_OK;
 }
 
+static const struct option_spec status_options[] = {
+    {.name = "ready",
+     .help = "print that alone; a broker too old to tell is an error (exit code 20)"},
+    {0},
+};
+
 const struct command command_status = {
     .name = "status",
     .arguments = "",
     .summary = "this node's broker: memory, sessions, leases, what is still to be freed",
+    .details =
+        "Exit code 3 when the broker answers and takes no puts and gets now (it is stopping, or "
+        "cut off from\netcd): a probe of readiness is featurectl status --ready.",
+    .options = status_options,
     .run = run_status,
 };
 

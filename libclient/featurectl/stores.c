@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "each_store.h"
+#include "memory.h"
 #include "secret.h"
 #include "units.h"
 #include "words.h"
@@ -26,6 +27,14 @@ static const struct table_column store_columns[] = {
     {"leases", "LEASES", TABLE_RIGHT},
     {"put_waiters", "PUTS WAITING", TABLE_RIGHT},
     {"max_hold_ms", "MAX HOLD", TABLE_RIGHT},
+    {"reserver", "RESERVED BY", TABLE_LEFT},
+    {"first_waiter", "FIRST IN LINE", TABLE_LEFT},
+    {"reserved_bytes", NULL, TABLE_LEFT},
+    {"retired_bytes", NULL, TABLE_LEFT},
+    {"first_bytes", NULL, TABLE_LEFT},
+    {"max_reserve_ms", NULL, TABLE_LEFT},
+    {"max_wait_ms", NULL, TABLE_LEFT},
+    {"max_pass_ms", NULL, TABLE_LEFT},
     {"get_waiters", NULL, TABLE_LEFT},
     {"reservations", NULL, TABLE_LEFT},
     {"landing", NULL, TABLE_LEFT},
@@ -38,12 +47,30 @@ static const struct table_column store_columns[] = {
     {"arena_bytes", NULL, TABLE_LEFT},
     {"prefaulted_bytes", NULL, TABLE_LEFT},
     {"hugepages", NULL, TABLE_LEFT},
+    {"holders", NULL, TABLE_LEFT},
+    {"max_holders", NULL, TABLE_LEFT},
+    {"max_leases", NULL, TABLE_LEFT},
+    {"max_waiters", NULL, TABLE_LEFT},
 };
 
 static void print_max_hold(struct table *table, uint64_t max_hold_ms) {
     char text[UNITS_ROOM];
     table_cell(table, json_integer((json_int_t)max_hold_ms),
                max_hold_ms ? units_duration(max_hold_ms, text) : "never");
+}
+
+/* "session 12 pid 4312 uid 1000 train.py for 12s", or nothing. */
+static void print_person(struct table *table, const Fb__LeaseInfo *person) {
+    char age[UNITS_ROOM];
+    if (!person) {
+        table_text(table, NULL);
+        return;
+    }
+    json_t *value = json_pack("{s:s, s:I, s:I}", "holder", person->holder, "session_id",
+                              (json_int_t)person->session_id, "age_ms", (json_int_t)person->age_ms);
+    char *text = memory_print("%s for %s", person->holder, units_duration(person->age_ms, age));
+    table_cell(table, value, text);
+    free(text);
 }
 
 static void print_store(struct table *table, const Fb__StoreInfo *store) {
@@ -64,6 +91,14 @@ static void print_store(struct table *table, const Fb__StoreInfo *store) {
     table_count(table, store->leases);
     table_count(table, store->put_waiters);
     print_max_hold(table, settings->max_hold_ms);
+    print_person(table, store->reserver);
+    print_person(table, store->first_waiter);
+    table_bytes(table, store->reserved_bytes);
+    table_bytes(table, store->retired_bytes);
+    table_bytes(table, store->first_bytes);
+    table_duration(table, settings->max_reserve_ms);
+    table_duration(table, settings->max_wait_ms);
+    table_duration(table, settings->max_pass_ms);
     table_count(table, store->get_waiters);
     table_count(table, store->reservations);
     table_count(table, store->landing);
@@ -76,6 +111,10 @@ static void print_store(struct table *table, const Fb__StoreInfo *store) {
     table_bytes(table, store->arena_bytes);
     table_bytes(table, store->prefaulted_bytes);
     table_flag(table, store->hugepages);
+    table_count(table, store->holders);
+    table_count(table, store->max_holders);
+    table_count(table, store->max_leases);
+    table_count(table, store->max_waiters);
     table_end_row(table);
 }
 

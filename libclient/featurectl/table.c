@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Invariants: `at` < column_count between cells; cell_count is a multiple of shown_count between
- * rows. Names come from clients: control characters never reach the terminal.
+ * rows. Cells are kept as people may see them (shown.h).
  */
 #include "table.h"
 
@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "memory.h"
+#include "shown.h"
 #include "units.h"
 
 void table_init(struct table *table, FILE *out, bool json, const struct table_column *columns,
@@ -19,6 +20,8 @@ void table_init(struct table *table, FILE *out, bool json, const struct table_co
         (struct table){.out = out, .json = json, .columns = columns, .column_count = column_count};
     while (table->shown_count < column_count && columns[table->shown_count].title)
         table->shown_count++;
+    for (size_t i = table->shown_count; i < column_count; i++)
+        assert(!columns[i].title); /* a cell would be kept that has no column */
 }
 
 static void keep_text(struct table *table, const char *text) {
@@ -26,11 +29,7 @@ static void keep_text(struct table *table, const char *text) {
         table->cell_room = table->cell_room ? table->cell_room * 2 : 64;
         table->cells = memory_grow(table->cells, table->cell_room, sizeof *table->cells);
     }
-    char *copy = memory_copy(text);
-    for (char *c = copy; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = '?';
-    table->cells[table->cell_count++] = copy;
+    table->cells[table->cell_count++] = shown_text(text);
 }
 
 void table_cell(struct table *table, json_t *json, const char *text) {
@@ -47,23 +46,9 @@ void table_cell(struct table *table, json_t *json, const char *text) {
     table->at++;
 }
 
-/* A client may call itself what is no UTF-8; JSON must be. */
-static json_t *json_of_text(const char *text) {
-    json_t *json = json_string(text);
-    if (json)
-        return json;
-    char *ascii = memory_copy(text);
-    for (char *c = ascii; *c; c++)
-        if ((unsigned char)*c >= 0x80)
-            *c = '?';
-    json = json_string(ascii);
-    free(ascii);
-    return json;
-}
-
 void table_text(struct table *table, const char *text) {
     bool empty = !text || !*text;
-    table_cell(table, empty ? json_null() : json_of_text(text), empty ? "-" : text);
+    table_cell(table, empty ? json_null() : shown_json(text), empty ? "-" : text);
 }
 
 void table_count(struct table *table, uint64_t count) {

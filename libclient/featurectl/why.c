@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "memory.h"
+#include "shown.h"
 #include "units.h"
 #include "words.h"
 
@@ -62,10 +63,10 @@ char *why_holders(const Fb__SampleInfo *info) {
 json_t *why_holders_json(const Fb__SampleInfo *info) {
     json_t *holders = json_array();
     for (size_t i = 0; i < info->n_holders; i++)
-        json_array_append_new(holders,
-                              json_pack("{s:s, s:I, s:I}", "holder", info->holders[i]->holder,
-                                        "session_id", (json_int_t)info->holders[i]->session_id,
-                                        "age_ms", (json_int_t)info->holders[i]->age_ms));
+        json_array_append_new(holders, json_pack("{s:o, s:I, s:I}", "holder",
+                                                 shown_json(info->holders[i]->holder), "session_id",
+                                                 (json_int_t)info->holders[i]->session_id, "age_ms",
+                                                 (json_int_t)info->holders[i]->age_ms));
     return holders;
 }
 

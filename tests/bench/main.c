@@ -13,6 +13,7 @@
 #include "bench.h"
 #include "cpus.h"
 #include "guard.h"
+#include "std_fds.h"
 
 static const struct {
     const char *name;
@@ -105,6 +106,7 @@ int main(int argc, char **argv) {
             "but rdma, which tests/vm/bench runs between two machines.",
     };
     static struct selection selection;
+    std_fds_open();
     const error_t error = argp_parse(&argp, argc, argv, 0, NULL, &selection);
     if (error != 0 || find_featured(selection.bench.program, sizeof selection.bench.program) != 0)
         return EXIT_FAILURE;

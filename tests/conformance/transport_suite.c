@@ -368,12 +368,32 @@ TRANSPORT_CASE(key_of_a_removed_region_does_not_open_the_next) {
     cr_assert_eq(s->reads[0].status, -EINVAL);
 }
 
+TRANSPORT_CASE(key_of_one_connection_opens_nothing_on_another) {
+    suite_connect(s);
+    suite_fill(s, 4096);
+    struct link *first = s->ab;
+    s->ab = suite_dial(&s->a, s->b.address);
+    WAIT_FOR(s, s->ab->up && s->b.link_count == 2);
+    cr_assert_eq(suite_read(s, 0, 0, 4096), 0);
+    WAIT_FOR(s, s->reads[0].done);
+    cr_assert_eq(s->reads[0].status, -EINVAL);
+    suite_take_key(&s->b.links[1]);
+    cr_assert_eq(suite_read(s, 1, 0, 4096), 0);
+    WAIT_FOR(s, s->reads[1].done);
+    cr_assert_eq(s->reads[1].status, 0);
+    s->ab = first;
+    cr_assert_eq(suite_read(s, 2, 0, 4096), 0);
+    WAIT_FOR(s, s->reads[2].done);
+    cr_assert_eq(s->reads[2].status, -EINVAL);
+    cr_assert_not(s->ab->closed);
+}
+
 TRANSPORT_CASE(region_keys_need_a_region_and_room) {
     uint8_t key[TRANSPORT_KEY_BYTES_MAX];
     uint32_t region;
-    suite_start(s);
-    cr_assert_eq(s->a.t->ops->region_key(s->a.t, s->a.region + 100, key, sizeof key), -ENOENT);
-    cr_assert_lt(s->a.t->ops->region_key(s->a.t, s->a.region, key, 1), 0);
+    suite_connect(s);
+    cr_assert_eq(s->a.t->ops->region_key(s->ab->conn, s->a.region + 100, key, sizeof key), -ENOENT);
+    cr_assert_lt(s->a.t->ops->region_key(s->ab->conn, s->a.region, key, 1), 0);
     cr_assert_eq(s->a.t->ops->add_region(s->a.t, s->a.memory, 0, &region), -EINVAL);
     cr_assert_eq(s->a.t->ops->add_region(s->a.t, s->a.memory, UINT64_MAX, &region), -EINVAL);
 }

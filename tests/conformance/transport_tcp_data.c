@@ -34,6 +34,7 @@ static void check_up(struct suite *s, const char *data_address, const char *why)
     WAIT_FOR(s, s->ab->closed || (s->ab->up && s->b.link_count == 1));
     cr_assert_not(s->ab->closed, "%s", s->ab->why);
     s->ba = &s->b.links[0];
+    suite_take_key(s->ba);
     cr_assert(*why != '\0' ? strstr(data_failure(s->ab, &info), why) != NULL
                            : *data_failure(s->ab, &info) == '\0',
               "%s", info.data_failure);

@@ -98,6 +98,15 @@ static struct raw_peer raw_peer(struct suite *s) {
     return peer;
 }
 
+/* b's key for the raw peer's connection, behind the request; the bytes of both. */
+static size_t raw_add_key(struct suite *s, uint8_t body[WIRE_READ_BYTES + 64]) {
+    WAIT_FOR(s, s->b.link_count == 2);
+    struct link *home = &s->b.links[1];
+    int bytes = s->b.t->ops->region_key(home->conn, s->b.region, body + WIRE_READ_BYTES, 64);
+    cr_assert_gt(bytes, 0);
+    return WIRE_READ_BYTES + (size_t)bytes;
+}
+
 static void raw_frame(struct raw_peer *peer, enum wire_type type, const void *body, size_t bytes) {
     uint8_t header[SEALED_HEADER_BYTES];
     struct iovec part = {(void *)body, bytes};
@@ -177,10 +186,10 @@ HOSTILE_CASE(too_many_reads_end_the_connection) {
     struct wire_read read = {.bytes = MEMORY_BYTES};
     suite_connect(s);
     struct raw_peer peer = raw_peer(s);
-    memcpy(body + WIRE_READ_BYTES, s->b.key, s->b.key_bytes);
+    size_t bytes = raw_add_key(s, body);
     for (read.id = 0; read.id <= WIRE_READS_MAX; read.id++) {
         wire_read_encode(&read, body);
-        raw_frame(&peer, WIRE_READ, body, WIRE_READ_BYTES + s->b.key_bytes);
+        raw_frame(&peer, WIRE_READ, body, bytes);
         if (read.id % 64 == 0)
             s->fixture->step(s->world);
     }
@@ -194,9 +203,9 @@ HOSTILE_CASE(reader_that_does_not_take_its_bytes_holds_up_nobody) {
     suite_connect(s);
     suite_fill(s, 8 * MIB);
     struct raw_peer peer = raw_peer(s);
-    memcpy(body + WIRE_READ_BYTES, s->b.key, s->b.key_bytes);
+    size_t bytes = raw_add_key(s, body);
     wire_read_encode(&read, body);
-    raw_frame(&peer, WIRE_READ, body, WIRE_READ_BYTES + s->b.key_bytes);
+    raw_frame(&peer, WIRE_READ, body, bytes);
     suite_settle(s);
     cr_assert_eq(suite_read(s, 0, 0, 8 * MIB), 0);
     WAIT_FOR(s, s->reads[0].done);

@@ -150,9 +150,6 @@ static void node_start(struct suite *s, struct node *node, const uint8_t *key, c
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     cr_assert_neq(node->memory, MAP_FAILED);
     cr_assert_eq(node->t->ops->add_region(node->t, node->memory, MEMORY_BYTES, &node->region), 0);
-    int key_bytes = node->t->ops->region_key(node->t, node->region, node->key, sizeof node->key);
-    cr_assert_gt(key_bytes, 0);
-    node->key_bytes = (size_t)key_bytes;
 }
 
 void suite_destroy(struct node *node) {
@@ -198,9 +195,18 @@ void suite_connect(struct suite *s) {
     WAIT_FOR(s, s->ab->closed || (s->ab->up && s->b.link_count == 1));
     cr_assert_not(s->ab->closed, "%s", s->ab->why);
     s->ba = &s->b.links[0];
+    suite_take_key(s->ab);
+    suite_take_key(s->ba);
 }
 
 /* ---- what a test does ---- */
+
+void suite_take_key(struct link *home) {
+    struct node *node = home->node;
+    int key_bytes = node->t->ops->region_key(home->conn, node->region, node->key, sizeof node->key);
+    cr_assert_gt(key_bytes, 0);
+    node->key_bytes = (size_t)key_bytes;
+}
 
 int suite_read(struct suite *s, size_t slot, uint64_t offset, uint64_t bytes) {
     struct read *read = &s->reads[slot];

@@ -93,6 +93,8 @@ uint64_t suite_deadline_ms(void);
 /* Lets everything that is under way happen, to see that nothing more does. */
 void suite_settle(struct suite *s);
 
+/* Asks the home's side of a connection for its region's key. */
+void suite_take_key(struct link *home);
 /* a reads b's region into its own, at the same offset; slot: of s->reads. Returns what read() did.
  */
 int suite_read(struct suite *s, size_t slot, uint64_t offset, uint64_t bytes);

@@ -140,13 +140,13 @@ CONTRACT(c13_lost, "[store run]\n") {
 
 static int use_after_fork(int channel, void *context) {
     struct world *world = context;
-    CHECK_STATUS(FEATURE_E_UNSUPPORTED, feature_exists(world->producer, by_id("s1")));
+    CHECK_STATUS(FEATURE_E_INVALID, feature_exists(world->producer, by_id("s1")));
     check_sentence();
     channel_say(channel, "refused");
     return 0;
 }
 
-CONTRACT(c13_unsupported, "[store run]\n") {
+CONTRACT(c6_a_forked_child_is_refused, "[store run]\n") {
     struct process child;
     process_fork(&child, use_after_fork, world);
     channel_expect(child.channel, "refused", 10000);

@@ -142,6 +142,40 @@ Test(lifecycle, sighup_with_a_bad_file_changes_nothing, .timeout = 60) {
     cluster_stop(&cluster);
 }
 
+/* Has the broker read its file again, and waits for a line of its log. */
+static void reload(struct cluster *cluster, const char *end_of_it) {
+    process_signal(&cluster->nodes[0].process, SIGHUP);
+    WAIT_UNTIL(cluster_log_has(cluster, 0, end_of_it), 20000);
+}
+
+static const char store_with_secret[] = "[store run]\nsecret_file = %D/run.secret\n";
+
+Test(lifecycle, reload_names_what_it_took_and_what_takes_a_restart, .timeout = 60) {
+    struct cluster cluster;
+    char path[96];
+    cluster_start(&cluster, &(struct cluster_options){
+                                .nodes = 1,
+                                .ini = store_with_secret,
+                                .files = {{"run.secret", "the secret of the store\n"}}});
+    reload(&cluster, "a.conf: nothing has changed");
+
+    cluster_reconfigure(&cluster, 0,
+                        "[local]\nallow_uids = 0\n[daemon]\ngc_interval = 200ms\n"
+                        "[store more]\n");
+    reload(&cluster, "[store more]: not there -> added: takes a restart");
+    CHECK(cluster_log_has(&cluster, 0, "warning reload: [local] allow_uids: (nothing) -> 0: takes"),
+          "allow_uids is not named");
+    WAIT_UNTIL(cluster_log_has(&cluster, 0, "[daemon] gc_interval: 100ms -> 200ms: taken"), 20000);
+
+    snprintf(path, sizeof path, "%s/run.secret", cluster.directory);
+    FILE *file = fopen(path, "we");
+    CHECK(file && fputs("another secret of the store\n", file) >= 0 && fclose(file) == 0, "%s",
+          strerror(errno));
+    reload(&cluster, "run.secret: has other content than at the start: takes a restart");
+    CHECK(!cluster_log_has(&cluster, 0, "another secret"), "a secret is in the log");
+    cluster_stop(&cluster);
+}
+
 /* ---- SIGTERM ---- */
 
 Test(lifecycle, sigterm_waits_for_leases_and_takes_no_new_puts, .timeout = 60) {

@@ -8,8 +8,17 @@
  * become a reply or a notice with that body, or are sent as they are. The link's request ids count
  * from 1 (the Hello), so a record answers whom it names. fc_socket_connect() is replaced at link
  * time (Makefile): the first connection is one end of a socket pair, there is no second.
+ *
+ * All that the broker will ever say is there before the library asks, so nothing is worth waiting
+ * for: a wait of the fuzzer's thread (back-off between attempts to connect, room in a socket that
+ * nobody reads) moves the clock to its end instead. The clock is CLOCK_MONOTONIC as the library
+ * sees it during one execution; libFuzzer measures with another.
  */
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sodium.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -39,6 +48,16 @@ static int arena_fd = -1, client_end = -1, broker_end = -1;
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes);
 int __wrap_fc_socket_connect(const char *path);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *out);
+int __real_clock_gettime(clockid_t clock, struct timespec *out);
+int __wrap_ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
+                 const sigset_t *mask);
+int __real_ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
+                 const sigset_t *mask);
+int __wrap_pthread_cond_clockwait(pthread_cond_t *cond, pthread_mutex_t *lock, clockid_t clock,
+                                  const struct timespec *until);
+int __real_pthread_cond_clockwait(pthread_cond_t *cond, pthread_mutex_t *lock, clockid_t clock,
+                                  const struct timespec *until);
 
 static void expect(bool condition) {
     if (!condition)
@@ -51,6 +70,69 @@ int __wrap_fc_socket_connect(const char *path) {
     client_end = -1;
     return fd >= 0 ? fd : -EACCES;
 }
+
+/* ---- the clock ---- */
+
+static atomic_llong ahead_ns;        /* of the real one; 0 between executions */
+static _Thread_local bool is_fuzzer; /* this is the thread that runs the inputs */
+
+static long long to_ns(const struct timespec *time) {
+    return time->tv_sec * 1000000000ll + time->tv_nsec;
+}
+
+static struct timespec from_ns(long long ns) {
+    return (struct timespec){.tv_sec = ns / 1000000000ll, .tv_nsec = ns % 1000000000ll};
+}
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *out) {
+    int rc = __real_clock_gettime(clock, out);
+    if (clock == CLOCK_MONOTONIC)
+        *out = from_ns(to_ns(out) + ahead_ns);
+    return rc;
+}
+
+int __wrap_ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
+                 const sigset_t *mask) {
+    int ready = __real_ppoll(fds, count, &(struct timespec){0}, mask);
+    if (ready == 0)
+        ahead_ns += to_ns(timeout);
+    return ready;
+}
+
+/* The flusher's tick stays a real one: it is the other thread that is to be met. */
+int __wrap_pthread_cond_clockwait(pthread_cond_t *cond, pthread_mutex_t *lock, clockid_t clock,
+                                  const struct timespec *until) {
+    struct timespec now;
+    if (!is_fuzzer) {
+        const struct timespec real = from_ns(to_ns(until) - ahead_ns);
+        return __real_pthread_cond_clockwait(cond, lock, clock, &real);
+    }
+    __wrap_clock_gettime(CLOCK_MONOTONIC, &now);
+    if (to_ns(until) > to_ns(&now))
+        ahead_ns += to_ns(until) - to_ns(&now);
+    return ETIMEDOUT;
+}
+
+/* ---- chance ---- */
+
+/* The same in every execution: an input does again what it did. */
+static uint32_t chance_state;
+
+static uint32_t chance_next(void) {
+    return chance_state = chance_state * 1664525u + 1013904223u;
+}
+
+static void chance_fill(void *const buffer, const size_t bytes) {
+    for (size_t i = 0; i < bytes; i++)
+        ((uint8_t *)buffer)[i] = (uint8_t)(chance_next() >> 24);
+}
+
+static const char *chance_name(void) {
+    return "fuzzer";
+}
+
+static struct randombytes_implementation chance = {
+    .implementation_name = chance_name, .random = chance_next, .buf = chance_fill};
 
 /* ---- the broker ---- */
 
@@ -276,6 +358,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes) {
     struct feature *feature;
     if (!bytes)
         return 0;
+    if (!is_fuzzer)
+        expect(randombytes_set_implementation(&chance) == 0);
+    is_fuzzer = true;
+    chance_state = 0;
     start_broker(input + 1, bytes - 1);
     const struct feature_options options = {.size = sizeof options, .socket_path = "fuzzed"};
     int rc = feature_connect(&options, &feature);
@@ -287,5 +373,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes) {
     if (client_end >= 0)
         close(client_end);
     close(broker_end);
+    ahead_ns = 0;
     return 0;
 }

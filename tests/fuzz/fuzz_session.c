@@ -26,8 +26,9 @@ struct broker_session {
 static unsigned sessions_open;
 
 static struct broker_session *stub_open(struct broker *broker, const struct broker_client_ops *ops,
-                                        void *client,
-                                        const struct broker_credentials *credentials) {
+                                        void *client, const struct broker_credentials *credentials,
+                                        char *why, size_t why_bytes) {
+    (void)why, (void)why_bytes;
     (void)broker;
     (void)credentials;
     struct broker_session *session = malloc(sizeof *session);
@@ -95,7 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *script, size_t bytes) {
     int ends[2];
     expect(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
     const struct broker_credentials credentials = {0};
-    expect(session_new(&sessions, ends[1], &credentials) == 0);
+    expect(session_new(&sessions, ends[1], &credentials, (char[320]){0}, 320) == 0);
     play(ends[0], &loop, script, bytes);
     close(ends[0]);
     while (sessions.unfreed > 0)

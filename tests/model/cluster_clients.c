@@ -102,7 +102,8 @@ void client_connect(struct client *client) {
     static const struct broker_credentials credentials = {.uid = 0, .gid = 0, .pid = 1};
     if (client->session)
         return;
-    client->session = broker_session_open(client->node->broker, &clients_ops, client, &credentials);
+    client->session = broker_session_open(client->node->broker, &clients_ops, client, &credentials,
+                                          (char[320]){0}, 320);
     cr_assert_not_null(client->session);
     client->serial++;
     Fb__Hello hello = FB__HELLO__INIT;

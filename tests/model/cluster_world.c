@@ -123,10 +123,17 @@ static void configure(struct node *node) {
     memset(&node->store, 0, sizeof node->store);
     snprintf(config->node, sizeof config->node, "%s", node->name);
     config->max_sessions = 64;
-    config->max_leases_per_session = 24;
-    config->max_reservations_per_session = 8;
-    config->max_requests_per_session = 32;
-    config->max_queued_bytes_per_session = 1u << 20;
+    charge_limits_init(&config->limits);
+    uint64_t *limits = config->limits.of[ACCOUNT_SESSION];
+    limits[CHARGE_LEASES] = 24;
+    limits[CHARGE_RESERVATIONS] = 8;
+    limits[CHARGE_REQUESTS] = 32;
+    limits[CHARGE_QUEUED_BYTES] = 1u << 20;
+    for (enum account_kind kind = ACCOUNT_USER; kind <= ACCOUNT_PEER;
+         kind += ACCOUNT_PEER - ACCOUNT_USER) {
+        config->limits.of[kind][CHARGE_LEASES] = 4096; /* the size of stores follows these */
+        config->limits.of[kind][CHARGE_WAITS] = 4096;
+    }
     config->max_resident_bytes = ARENA_BYTES;
     config->max_stores = 4;
     config->reads_per_peer = 4;
@@ -134,6 +141,7 @@ static void configure(struct node *node) {
     config->ping_interval_ms = h->index ? 300 : 40;
     config->reconnect_max_ms = h->index ? 200 : 60;
     config->gc_interval_ms = 100;
+    config->lease_ttl_ms = ETCD_LEASE_TTL_MIN * 1000;
     config->lost_keep_ms = h->fences ? 4000 : 0; /* longer than anybody is away */
     config->stores = &node->store;
     config->store_count = 1;
@@ -265,9 +273,18 @@ static void take_apart(struct node *node) {
 
 /* ---- time ---- */
 
+/* Restarts there are, and what the dead have sent comes late; brokers of one name there are not. */
+static void expect_no_twins(const struct node *node) {
+    const char *own = peers_twin(node->peers), *other = peers_rival(node->peers, NULL);
+    if (*own || *other)
+        contract_broken(&node->world->contract, "twins", "node %s says: %s", node->name,
+                        *own ? own : other);
+}
+
 void world_pump(struct node *node) {
     uint64_t now_ns = node_clock_ns(node);
     broker_pump(node->broker, now_ns);
+    expect_no_twins(node);
     uint64_t next_ns = broker_next_deadline_ns(node->broker);
     node->pump_ns = next_ns == UINT64_MAX ? UINT64_MAX
                     : next_ns <= now_ns   ? node->world->now_ns + US

@@ -140,7 +140,15 @@ static void op_publish(struct model *m) {
     SAME(m, "superseded", superseded, expected);
 }
 
+static void compare_reserve_ended(struct model *m) {
+    const struct ref_sample *s = any_sample(m, false, STORE_GONE);
+    if (s && s->token)
+        SAME(m, "reservation ended by max_reserve", store_reserve_ended(m->store, s->token),
+             ref_reserve_ended(m->ref, s->token));
+}
+
 static void op_cancel(struct model *m) {
+    compare_reserve_ended(m);
     const struct ref_sample *s = any_sample(m, false, STORE_PLANNED);
     if (!s)
         return;
@@ -255,6 +263,14 @@ static void op_policy(struct model *m) {
     m->ref->options.max_hold_ns = max_hold_ns;
 }
 
+static void op_bounds(struct model *m) {
+    static const uint64_t reserve[] = {0, 300, 2000, 20000}, pass[] = {0, 40, 200, 5000};
+    m->ref->options.max_reserve_ns = reserve[model_rnd(m, 4)];
+    m->ref->options.max_pass_ns = pass[model_rnd(m, 4)];
+    store_set_bounds(m->store, m->ref->options.max_reserve_ns, m->ref->options.max_pass_ns);
+    model_look(m);
+}
+
 static void op_land(struct model *m) {
     unsigned char spec[1024];
     struct store_refusal refusal, expected = {0};
@@ -302,14 +318,15 @@ static void op_land_failed(struct model *m) {
 }
 
 static void open_holder(struct model *m) {
-    struct store_limits limits = {.leases = 2 + (uint32_t)model_rnd(m, 6),
-                                  .reservations = 2 + (uint32_t)model_rnd(m, 6),
-                                  .queued_bytes = 8192 * (1 + model_rnd(m, 8))};
+    struct ref_limits limits = {.leases = 2 + (uint32_t)model_rnd(m, 6),
+                                .reservations = 2 + (uint32_t)model_rnd(m, 6),
+                                .queued_bytes = 8192 * (1 + model_rnd(m, 8))};
+    struct account first;
     uint32_t free_holder = 0, holder;
     while (free_holder < HOLDERS && m->ref->holders[free_holder].open)
         free_holder++;
     /* The owner is 100 + the holder's number, which store_holder_open() only then gives out. */
-    enum store_result result = store_holder_open(m->store, 0, &limits, &holder);
+    enum store_result result = store_holder_open(m->store, 0, &first, &holder);
     if (free_holder == HOLDERS) {
         SAME(m, "opening one holder too many", result, STORE_E_LIMIT);
         return;
@@ -319,7 +336,15 @@ static void open_holder(struct model *m) {
     model_look(m);
     ref_holder_close(m->ref, holder, m->now_ns);
     uint32_t again;
-    SAME(m, "result", store_holder_open(m->store, 100 + holder, &limits, &again), STORE_OK);
+    struct model_account *charged = &m->accounts[holder];
+    account_deinit(&charged->account); /* what the last one held has been released */
+    charge_limits_init(&charged->limits);
+    charged->limits.of[ACCOUNT_SESSION][CHARGE_LEASES] = limits.leases;
+    charged->limits.of[ACCOUNT_SESSION][CHARGE_RESERVATIONS] = limits.reservations;
+    charged->limits.of[ACCOUNT_SESSION][CHARGE_QUEUED_BYTES] = limits.queued_bytes;
+    account_init(&charged->account, ACCOUNT_SESSION, holder, NULL, &charged->limits);
+    SAME(m, "result", store_holder_open(m->store, 100 + holder, &charged->account, &again),
+         STORE_OK);
     SAME(m, "the holder number closed last", again, holder);
     m->ref->holders[holder].open = true;
     m->ref->holders[holder].limits = limits;
@@ -467,6 +492,7 @@ static const struct {
     {"land done", op_land_done, 5},     {"land failed", op_land_failed, 1},
     {"holder", op_holder, 1},           {"effects", op_effects, 10},
     {"account", op_account, 1},         {"replay", op_replay, 2},
+    {"set bounds", op_bounds, 1},
 };
 
 static void step(struct model *m) {
@@ -509,6 +535,8 @@ static void model_init(struct model *m, uint64_t seed) {
                                         .max_events = 32,
                                         .policy = STORE_ON_RELEASE,
                                         .readers = 1,
+                                        .max_reserve_ns = 20000,
+                                        .max_pass_ns = 200,
                                         .seed = seed,
                                         .account = &m->account};
     size_t bytes = store_block_bytes(&m->options, NULL);

@@ -23,6 +23,10 @@ struct model {
     struct store *store;
     void *block;
     struct ref *ref;
+    struct model_account { /* one for each holder */
+        struct charge_limits limits;
+        struct account account;
+    } accounts[REF_HOLDERS];
     uint64_t random, now_ns, generation, serial, tag;
     uint64_t generations[HISTORY]; /* some that were used lately */
     struct store_op ops[HISTORY];

@@ -8,7 +8,7 @@
 
 enum store_result ref_reserve(struct ref *ref, uint32_t holder, const struct ref_put *put,
                               uint64_t now_ns, struct store_refusal *refusal) {
-    struct store_limits limits = ref->holders[holder].limits;
+    struct ref_limits limits = ref->holders[holder].limits;
     struct ref_waiter w = {.kind = REF_PUT,
                            .holder = holder,
                            .align = put->align,
@@ -22,8 +22,6 @@ enum store_result ref_reserve(struct ref *ref, uint32_t holder, const struct ref
     EACH (s, ref->samples)
         reserved +=
             refstate_live(s) && !s->landing && s->state == STORE_PLANNED && s->holder == holder;
-    EACH (q, ref->waiters)
-        queued += q->kind == REF_PUT && !q->ready && q->holder == holder ? q->bytes : 0;
     if (w.bytes > ref->options.max_resident_bytes)
         return refstate_refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_QUOTA,
                                ref->options.max_resident_bytes, refstate_bytes_of(ref, false),
@@ -35,18 +33,22 @@ enum store_result ref_reserve(struct ref *ref, uint32_t holder, const struct ref
         return refstate_refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_RESERVATIONS,
                                limits.reservations, reserved, 1);
     enum store_result result;
+    if (refstate_count_waiters(ref, REF_PUT, STORE_NO_HOLDER))
+        refstate_settle(ref, now_ns);
     uint32_t ahead = refstate_count_waiters(ref, REF_PUT, STORE_NO_HOLDER);
-    if (ahead)
+    if (ahead && !refstate_lets_pass(ref, REF_PUT, now_ns))
         result = refstate_refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, ref->options.max_waiters,
                                  ahead, 1);
     else
         result = refstate_try_take(ref, &w, now_ns, refusal);
     if (result != STORE_E_FULL || put->deadline_ns <= now_ns)
         return result;
+    EACH (q, ref->waiters)
+        queued += q->kind == REF_PUT && !q->ready && q->holder == holder ? q->bytes : 0;
     if (queued + w.bytes > limits.queued_bytes)
         return refstate_refuse(refusal, STORE_E_LIMIT, STORE_CAUSE_SESSION_QUEUED,
                                limits.queued_bytes, queued, w.bytes);
-    return refstate_enqueue(ref, &w, refusal);
+    return refstate_enqueue(ref, &w, now_ns, refusal);
 }
 
 static struct ref_sample *reservation(struct ref *ref, uint32_t holder, uint64_t token) {
@@ -90,6 +92,14 @@ enum store_result ref_publish(struct ref *ref, uint64_t generation, uint64_t now
     refstate_wake(ref, generation, s->id, s);
     refstate_settle(ref, now_ns);
     return STORE_OK;
+}
+
+bool ref_reserve_ended(struct ref *ref, uint64_t token) {
+    EACH (s, ref->samples)
+        if (s->serial && s->token == token && token && s->state == STORE_GONE &&
+            s->reason == STORE_RESERVE_ENDED)
+            return true;
+    return false;
 }
 
 void ref_cancel(struct ref *ref, uint32_t holder, uint64_t token, uint64_t now_ns) {
@@ -141,7 +151,7 @@ enum store_result ref_get(struct ref *ref, uint32_t holder, int id, const struct
                                .deadline_ns = arriving ? UINT64_MAX : get->deadline_ns,
                                .generation = generation,
                                .id = id};
-        return refstate_enqueue(ref, &w, refusal);
+        return refstate_enqueue(ref, &w, now_ns, refusal);
     }
     *lease = refstate_grant(ref, s, holder, get->cookie);
     if (!*lease)
@@ -280,18 +290,20 @@ enum store_result ref_land(struct ref *ref, const struct ref_put *put, uint64_t 
                            .bytes = refstate_up(put->bytes, 64),
                            .serial = put->serial,
                            .id = put->id};
-    uint32_t ahead = refstate_count_waiters(ref, REF_LAND, STORE_NO_HOLDER);
     enum store_result result;
     if (w.bytes > ref->options.landing_bytes)
         return refstate_refuse(refusal, STORE_E_TOO_LARGE, STORE_CAUSE_LANDING,
                                ref->options.landing_bytes, refstate_bytes_of(ref, true), w.bytes);
-    if (ahead)
+    if (refstate_count_waiters(ref, REF_LAND, STORE_NO_HOLDER))
+        refstate_settle(ref, now_ns);
+    uint32_t ahead = refstate_count_waiters(ref, REF_LAND, STORE_NO_HOLDER);
+    if (ahead && !refstate_lets_pass(ref, REF_LAND, now_ns))
         result = refstate_refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, ref->options.max_waiters,
                                  ahead, 1);
     else
         result = refstate_try_take(ref, &w, now_ns, refusal);
     if (result == STORE_E_FULL && put->deadline_ns > now_ns)
-        result = refstate_enqueue(ref, &w, refusal);
+        result = refstate_enqueue(ref, &w, now_ns, refusal);
     refstate_settle(ref, now_ns);
     return result;
 }
@@ -346,6 +358,7 @@ void ref_hurry(struct ref *ref, uint64_t tag) {
 }
 
 bool ref_next_effect(struct ref *ref, uint64_t now_ns, struct ref_effect *out) {
+    refstate_end_reservations(ref, now_ns);
     refstate_settle(ref, now_ns);
     refstate_expire(ref, now_ns);
     refstate_settle(ref, now_ns);
@@ -385,6 +398,9 @@ void ref_totals(struct ref *ref, struct store_totals *out) {
     *out = (struct store_totals){
         .resident_bytes = refstate_bytes_of(ref, false),
         .landing_used_bytes = refstate_bytes_of(ref, true),
+        .max_holders = ref->options.max_holders,
+        .max_leases = ref->options.max_leases,
+        .max_waiters = ref->options.max_waiters,
         .put_waiters = refstate_count_waiters(ref, REF_PUT, STORE_NO_HOLDER),
         .land_waiters = refstate_count_waiters(ref, REF_LAND, STORE_NO_HOLDER),
         .get_waiters = refstate_count_waiters(ref, REF_GET_ID, STORE_NO_HOLDER) +
@@ -392,7 +408,8 @@ void ref_totals(struct ref *ref, struct store_totals *out) {
         .puts = ref->puts,
         .gets = ref->gets,
         .frees = ref->frees,
-        .largest_free_bytes = ref_largest_hole(ref, false)};
+        .largest_free_bytes = ref_largest_hole(ref, false),
+        .reserves_ended = ref->reserves_ended};
     EACH (s, ref->samples) {
         out->tombstones += s->serial && s->state == STORE_GONE;
         out->landing += refstate_live(s) && s->landing;

@@ -68,10 +68,17 @@ struct ref {
     unsigned effect_count;
     struct {
         bool open;
-        struct store_limits limits;
+        struct ref_limits {
+            uint32_t leases, reservations;
+            uint64_t queued_bytes;
+        } limits;
     } holders[REF_HOLDERS];
     struct ref_seen seen[REF_SAMPLES];
     unsigned seen_count;
+    struct {
+        uint64_t order, since_ns; /* which waiter is first, and since when */
+    } lines[2];                   /* of REF_PUT and REF_LAND */
+    uint64_t reserves_ended;
     uint64_t order, lease_serial, puts, gets, frees;
     const char *broken; /* set when the store's choice of place was not legal */
 };
@@ -96,6 +103,8 @@ enum store_result ref_get(struct ref *ref, uint32_t holder, int id, const struct
 bool ref_cancel_wait(struct ref *ref, uint32_t holder, uint64_t tag, uint64_t now_ns);
 void ref_release(struct ref *ref, uint32_t holder, struct ref_lease *lease, enum store_how how,
                  uint64_t now_ns);
+/* What store_reserve_ended() says. */
+bool ref_reserve_ended(struct ref *ref, uint64_t token);
 bool ref_retire(struct ref *ref, int id, uint64_t generation, enum store_reason reason,
                 uint64_t now_ns);
 uint32_t ref_gc(struct ref *ref, uint64_t max_hold_ns, uint64_t now_ns);
@@ -114,6 +123,7 @@ struct ref_sample *ref_by_generation(struct ref *ref, uint64_t generation);
 struct ref_sample *ref_by_id(struct ref *ref, int id); /* what store_stat() by id shows */
 struct ref_lease *ref_lease_by_serial(struct ref *ref, uint64_t serial);
 uint64_t ref_largest_hole(const struct ref *ref, bool landing);
+uint64_t ref_reserve_bound_ns(const struct ref *ref); /* 0 = none */
 void ref_totals(struct ref *ref, struct store_totals *out);
 
 #endif

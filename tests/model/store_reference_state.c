@@ -352,21 +352,84 @@ void refstate_answer(struct ref *ref, struct ref_waiter *w, enum store_result re
                     w->order); /* the kind of the wait says which effect it is */
 }
 
-void refstate_settle(struct ref *ref, uint64_t now_ns) {
-    for (enum ref_kind kind = REF_PUT; kind <= REF_LAND; kind++)
-        for (struct ref_waiter *w; (w = oldest_waiter(ref, kind));) {
-            enum store_result result = refstate_try_take(ref, w, now_ns, &w->refusal);
-            if (result == STORE_E_FULL)
-                break;
-            if (result == STORE_OK) {
-                w->refusal = (struct store_refusal){0};
-                w->granted = w->serial;
-            }
-            refstate_answer(ref, w, result);
-        }
+/* Who is first in each line, and since when. */
+static void note_heads(struct ref *ref, uint64_t now_ns) {
+    for (enum ref_kind kind = REF_PUT; kind <= REF_LAND; kind++) {
+        const struct ref_waiter *first = oldest_waiter(ref, kind);
+        uint64_t order = first ? first->order : 0;
+        if (order != ref->lines[kind - REF_PUT].order)
+            ref->lines[kind - REF_PUT].since_ns = now_ns;
+        ref->lines[kind - REF_PUT].order = order;
+    }
 }
 
-enum store_result refstate_enqueue(struct ref *ref, const struct ref_waiter *w,
+static bool passing_is_open(const struct ref *ref, enum ref_kind kind, uint64_t now_ns) {
+    return now_ns - ref->lines[kind - REF_PUT].since_ns < ref->options.max_pass_ns;
+}
+
+/* A newcomer, before all who wait: they have all been tried. */
+bool refstate_lets_pass(const struct ref *ref, enum ref_kind kind, uint64_t now_ns) {
+    return passing_is_open(ref, kind, now_ns) &&
+           refstate_count_waiters(ref, kind, STORE_NO_HOLDER) <= STORE_LOOK_MAX;
+}
+
+/* False: there is no room for it. */
+static bool try_waiter(struct ref *ref, struct ref_waiter *w, uint64_t now_ns) {
+    enum store_result result = refstate_try_take(ref, w, now_ns, &w->refusal);
+    if (result == STORE_E_FULL)
+        return false;
+    if (result == STORE_OK) {
+        w->refusal = (struct store_refusal){0};
+        w->granted = w->serial;
+    }
+    refstate_answer(ref, w, result);
+    return true;
+}
+
+static struct ref_waiter *next_waiter(struct ref *ref, enum ref_kind kind, uint64_t after) {
+    struct ref_waiter *next = NULL;
+    EACH (w, ref->waiters)
+        if (w->kind == kind && !w->ready && w->order > after && (!next || w->order < next->order))
+            next = w;
+    return next;
+}
+
+void refstate_settle(struct ref *ref, uint64_t now_ns) {
+    for (enum ref_kind kind = REF_PUT; kind <= REF_LAND; kind++) {
+        struct ref_waiter *w;
+        do
+            note_heads(ref, now_ns);
+        while ((w = oldest_waiter(ref, kind)) && try_waiter(ref, w, now_ns));
+        if (!w || !passing_is_open(ref, kind, now_ns))
+            continue;
+        uint64_t after = w->order;
+        for (unsigned i = 1; i < STORE_LOOK_MAX && (w = next_waiter(ref, kind, after)); i++) {
+            after = w->order;
+            try_waiter(ref, w, now_ns);
+        }
+    }
+}
+
+void refstate_end_reservations(struct ref *ref, uint64_t now_ns) {
+    uint64_t bound_ns = ref_reserve_bound_ns(ref);
+    for (struct ref_sample *oldest; bound_ns; ref->reserves_ended++) {
+        oldest = NULL;
+        EACH (s, ref->samples)
+            if (refstate_live(s) && !s->landing && s->state == STORE_PLANNED &&
+                now_ns >= s->since_ns + bound_ns && (!oldest || s->order < oldest->order))
+                oldest = s;
+        if (!oldest)
+            return;
+        refstate_gone(ref, oldest, STORE_RESERVE_ENDED, now_ns);
+    }
+}
+
+uint64_t ref_reserve_bound_ns(const struct ref *ref) {
+    uint64_t a = ref->options.max_reserve_ns, b = ref->options.max_hold_ns;
+    return !a ? b : !b ? a : a < b ? a : b;
+}
+
+enum store_result refstate_enqueue(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns,
                                    struct store_refusal *refusal) {
     uint32_t used = count_all_waiters(ref);
     if (used >= ref->options.max_waiters)
@@ -377,6 +440,7 @@ enum store_result refstate_enqueue(struct ref *ref, const struct ref_waiter *w,
             *slot = *w;
             slot->refusal = *refusal;
             slot->order = ++ref->order;
+            note_heads(ref, now_ns);
             return STORE_WAIT;
         }
     return STORE_E_INVALID;
@@ -407,6 +471,11 @@ uint64_t ref_next_deadline_ns(const struct ref *ref) {
     EACH (w, ref->waiters)
         if (w->kind && !w->ready && w->deadline_ns < earliest)
             earliest = w->deadline_ns;
+    uint64_t bound_ns = ref_reserve_bound_ns(ref);
+    EACH (s, ref->samples)
+        if (bound_ns && refstate_live(s) && !s->landing && s->state == STORE_PLANNED &&
+            s->since_ns + bound_ns < earliest)
+            earliest = s->since_ns + bound_ns;
     return earliest;
 }
 

@@ -37,7 +37,9 @@ enum store_result refstate_try_take(struct ref *ref, const struct ref_waiter *w,
                                     struct store_refusal *refusal);
 void refstate_answer(struct ref *ref, struct ref_waiter *w, enum store_result result);
 void refstate_settle(struct ref *ref, uint64_t now_ns);
-enum store_result refstate_enqueue(struct ref *ref, const struct ref_waiter *w,
+bool refstate_lets_pass(const struct ref *ref, enum ref_kind kind, uint64_t now_ns);
+void refstate_end_reservations(struct ref *ref, uint64_t now_ns);
+enum store_result refstate_enqueue(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns,
                                    struct store_refusal *refusal);
 void refstate_wake(struct ref *ref, uint64_t generation, int id, struct ref_sample *s);
 void refstate_expire(struct ref *ref, uint64_t now_ns);

@@ -27,6 +27,7 @@ static struct end *from_handle(struct transport_conn *conn) {
 static struct end *end_new(struct fake *fake) {
     struct end *end = fake_must(calloc(1, sizeof *end));
     end->fake = fake;
+    end->number = fake->next_end++;
     end->refs = 1;
     TAILQ_INIT(&end->asks);
     TAILQ_INIT(&end->serves);
@@ -218,8 +219,8 @@ static void send_chunk(struct end *end) {
 static void on_read(struct end *end, const struct event *event) {
     struct serve *serve = fake_must(calloc(1, sizeof *serve));
     uint8_t *at;
-    int r = regions_resolve(&end->fake->regions, event->data, event->data_bytes, event->offset,
-                            event->bytes, &serve->region, &at);
+    int r = regions_resolve(&end->fake->regions, end->number, event->data, event->data_bytes,
+                            event->offset, event->bytes, &serve->region, &at);
     if (r < 0) {
         struct event *failed = fake_to_other(end, READ_FAILED, 0);
         failed->id = event->id;
@@ -429,8 +430,10 @@ static void fake_remove_region(struct transport *t, uint32_t region) {
     regions_remove(&fake->regions, region);
 }
 
-static int fake_region_key(struct transport *t, uint32_t region, void *out, size_t out_bytes) {
-    return regions_key(&fake_from_base(t)->regions, region, out, out_bytes);
+static int fake_region_key(struct transport_conn *conn, uint32_t region, void *out,
+                           size_t out_bytes) {
+    const struct end *end = from_handle(conn);
+    return regions_key(&end->fake->regions, end->number, region, out, out_bytes);
 }
 
 static int fake_connect(struct transport *t, const char *address, const char *data_address,

@@ -62,6 +62,7 @@ struct end { /* the owner's struct transport_conn */
     struct end *other; /* holds a reference */
     LIST_ENTRY(end) all;
     unsigned refs;
+    uint64_t number; /* of its fake: what region keys are for */
     bool accepted_here, announced, up, ending, dead;
     void *user;
     char address[64];
@@ -87,6 +88,7 @@ struct fake {
     struct regions regions;
     char address[64];
     uint32_t number, accepted_count;
+    uint64_t next_end;
     bool frozen, destroying, killed;
     LIST_HEAD(, end) ends;
 };

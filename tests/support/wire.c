@@ -189,8 +189,8 @@ void wire_sample(struct wire_sample *out, const void *bytes, size_t count) {
         out->checksum[i] = (uint8_t)(checksum >> (8 * i));
 }
 
-Fb__ClientReply *wire_put(struct wire *wire, uint32_t handle, const char *sample_id, uint64_t op_id,
-                          const void *bytes, size_t count) {
+void wire_send_put(struct wire *wire, uint32_t handle, const char *sample_id, uint64_t op_id,
+                   const void *bytes, size_t count, uint32_t deadline_ms) {
     struct wire_sample sample;
     wire_sample(&sample, bytes, count);
     Fb__PutItem item = FB__PUT_ITEM__INIT, *items = &item;
@@ -203,10 +203,16 @@ Fb__ClientReply *wire_put(struct wire *wire, uint32_t handle, const char *sample
     put.n_items = 1;
     put.items = &items;
     put.op_id = op_id;
+    put.deadline_ms = deadline_ms;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_PUT;
     request.put = &put;
     CHECK(wire_send(wire, FRAME_REQUEST, &request, bytes, count) != 0, "session closed");
+}
+
+Fb__ClientReply *wire_put(struct wire *wire, uint32_t handle, const char *sample_id, uint64_t op_id,
+                          const void *bytes, size_t count) {
+    wire_send_put(wire, handle, sample_id, op_id, bytes, count, 0);
     Fb__ClientReply *reply = wire_receive(wire, CALL_MS);
     CHECK(reply != NULL, "session closed without an answer");
     return reply;

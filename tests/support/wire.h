@@ -52,6 +52,9 @@ void wire_sample(struct wire_sample *out, const void *bytes, size_t count);
 /* Puts it inline under (client_id, op_id) and gives the reply. */
 Fb__ClientReply *wire_put(struct wire *wire, uint32_t handle, const char *sample_id, uint64_t op_id,
                           const void *bytes, size_t count);
+/* Sends such a put with a deadline; its answer is still to be received. */
+void wire_send_put(struct wire *wire, uint32_t handle, const char *sample_id, uint64_t op_id,
+                   const void *bytes, size_t count, uint32_t deadline_ms);
 /* Get by id (generation 0) or by generation at home here. */
 Fb__ClientReply *wire_get(struct wire *wire, uint32_t handle, const char *sample_id,
                           uint64_t generation);

@@ -187,19 +187,18 @@ static int check_in_child(struct fixture *f, struct feature_ref *ref, struct fea
     struct feature_view *other;
     struct two_tensors s;
     two_tensors_init(&s, "child", 10, 1);
-    if (feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &other) !=
-        FEATURE_E_UNSUPPORTED)
+    if (feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &other) != FEATURE_E_INVALID)
         return 1;
     if (!strstr(feature_last_error(), "fork"))
         return 2;
-    if (feature_put(f->store, &s.sample, s.data, 0, NULL) != FEATURE_E_UNSUPPORTED)
+    if (feature_put(f->store, &s.sample, s.data, 0, NULL) != FEATURE_E_INVALID)
         return 3;
     struct feature_health health = {.size = sizeof health};
-    if (feature_health(f->feature, &health) != FEATURE_E_UNSUPPORTED)
+    if (feature_health(f->feature, &health) != FEATURE_E_INVALID)
         return 4;
     if (((const uint8_t *)feature_view_data(view, 1))[0] != 1)
         return 5;
-    if (feature_release(view, FEATURE_CONSUMED) != FEATURE_E_UNSUPPORTED)
+    if (feature_release(view, FEATURE_CONSUMED) != FEATURE_E_INVALID)
         return 6;
     feature_ref_free(ref);
     feature_disconnect(f->feature);

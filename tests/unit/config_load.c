@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "client.pb-c.h"
 #include "config.h"
 
@@ -66,10 +67,10 @@ Test(config, an_empty_file_means_the_documented_defaults) {
     cr_expect_str_eq(config.socket_group, "");
     cr_expect_eq(config.allow_uids.count + config.allow_gids.count + config.admin_uids.count, 0);
     cr_expect_eq(config.max_sessions, 1024);
-    cr_expect_eq(config.max_leases_per_session, 65536);
-    cr_expect_eq(config.max_reservations_per_session, 1024);
-    cr_expect_eq(config.max_requests_per_session, 256);
-    cr_expect_eq(config.max_queued_bytes_per_session, 64ull << 30);
+    cr_expect_eq(config.limits.of[ACCOUNT_SESSION][CHARGE_LEASES], 65536);
+    cr_expect_eq(config.limits.of[ACCOUNT_SESSION][CHARGE_RESERVATIONS], 1024);
+    cr_expect_eq(config.limits.of[ACCOUNT_SESSION][CHARGE_REQUESTS], 256);
+    cr_expect_eq(config.limits.of[ACCOUNT_SESSION][CHARGE_QUEUED_BYTES], 64ull << 30);
     cr_expect_eq(config.hugepages, 0);
     cr_expect(config.prefault);
     cr_expect_eq(config.store_defaults.policy, FB__POLICY__ON_RELEASE);
@@ -96,10 +97,14 @@ Test(config, an_empty_file_means_the_documented_defaults) {
     cr_expect_eq(config.peer_count + config.store_count, 0);
 }
 
-Test(config, the_node_quota_defaults_to_half_of_memory) {
+Test(config, the_node_quota_defaults_to_half_of_memory_or_of_the_cgroups) {
     struct config config = load_good("");
     uint64_t memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
     cr_expect_eq(config.max_resident_bytes % 4096, 0);
+    struct cgroup_limits limits;
+    cgroup_limits_read("/proc/self", "", &limits);
+    if (limits.memory.bytes < memory_bytes)
+        memory_bytes = limits.memory.bytes;
     cr_expect_leq(config.max_resident_bytes, memory_bytes / 2);
     cr_expect_gt(config.max_resident_bytes, memory_bytes / 2 - 4096);
 }
@@ -113,7 +118,8 @@ Test(config, every_section_is_read) {
                   "socket_mode = 0600\nallow_uids = 0, 1000 1001\nallow_gids = root\n"
                   "max_queued_bytes_per_session = 0\n"
                   "[memory]\nmax_resident_bytes = 64 MiB\nhugepages = try\nprefault = no\n"
-                  "[peers]\nlisten = [::1]:0\npeer_timeout = 500ms\nping_interval=100ms\n"
+                  "[peers]\nlisten = [::1]:0\ncluster_secret_file = /s\npeer_timeout = "
+                  "500ms\nping_interval=100ms\n"
                   "transport = tcp\nchunk_bytes = 65536\n"
                   "[peer b]\naddress = localhost:7400\n"
                   "[directory]\nkind = static\n"
@@ -125,7 +131,7 @@ Test(config, every_section_is_read) {
     cr_expect_eq(config.allow_uids.ids[2], 1001);
     cr_expect_eq(config.allow_gids.count, 1);
     cr_expect_eq(config.allow_gids.ids[0], 0);
-    cr_expect_eq(config.max_queued_bytes_per_session, 0);
+    cr_expect_eq(config.limits.of[ACCOUNT_SESSION][CHARGE_QUEUED_BYTES], 0);
     cr_expect_eq(config.max_resident_bytes, 64ull << 20);
     cr_expect_eq(config.hugepages, 1);
     cr_expect_not(config.prefault);
@@ -167,7 +173,9 @@ Test(config, a_name_of_64_bytes_is_kept_whole) {
     char text[256], name[65];
     memset(name, 'n', 64);
     name[64] = '\0';
-    snprintf(text, sizeof text, "[store %s]\n[peer %s]\naddress = h:1\n", name, name);
+    snprintf(text, sizeof text,
+             "[peers]\ncluster_secret_file = /s\n[store %s]\n[peer %s]\naddress = h:1\n", name,
+             name);
     struct config config = load_good(text);
     cr_expect_str_eq(config.stores[0].name, name);
     cr_expect_str_eq(config.peers[0].node, name);
@@ -219,10 +227,6 @@ Test(config, rdma_is_asked_for_by_name) {
 Test(config, values_that_contradict_each_other_are_refused) {
     refuse("[peers]\ntransport = tcp\nrequire_rdma = on\n",
            ":3: [peers] require_rdma = on: ", "transport = auto or rdma");
-    refuse("[peers]\nlisten = 0.0.0.0:7400\n", ":2: [peers] listen = 0.0.0.0:7400: other machines",
-           "cluster_secret_file");
-    refuse("[peers]\nlisten = [::]:7400\n", ":2:", "cluster_secret_file");
-    refuse("[peers]\nlisten = myhost:7400\n", ":2:", "cluster_secret_file");
     refuse("[peers]\nping_interval = 6s\n",
            ":2: [peers] ping_interval = 6000ms: not below peer_timeout", "less than 5000ms");
     refuse("[peer a]\naddress = h:1\n[node]\nname = a\n",
@@ -230,8 +234,20 @@ Test(config, values_that_contradict_each_other_are_refused) {
     refuse("[stores]\nmax_stores = 1\n[store a]\n[store b]\n",
            ":2: [stores] max_stores = 1: less than the 2", "2 to 256");
     refuse("[peer a]\n[node]\nname = b\n", ":1: [peer a]: has no address", "address = host:port");
-    struct config config = load_good("[peers]\nlisten = 0.0.0.0:7400\ncluster_secret_file = /c\n");
-    cr_expect_str_eq(config.cluster_secret_file, "/c");
+}
+
+Test(config, trust_in_peers_takes_a_secret_wherever_they_are) {
+    const char *addresses[] = {"0.0.0.0:7400", "[::]:7400",   "myhost:7400",
+                               "127.0.0.1:0",  "localhost:1", "[::1]:7400"};
+    char text[256];
+    for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
+        snprintf(text, sizeof text, "[peers]\nlisten = %s\n", addresses[i]);
+        refuse(text, ":2: [peers] listen = ", "/dev/urandom | base64");
+        strcat(text, "cluster_secret_file = /c\n");
+        cr_expect_str_eq(load_good(text).cluster_secret_file, "/c");
+    }
+    refuse("[node]\nname = b\n[peer a]\naddress = 127.0.0.1:1\n", ":3: [peer NAME]: there is no",
+           "cluster_secret_file");
 }
 
 Test(config, etcd_takes_endpoints_and_all_of_a_kind) {
@@ -329,8 +345,13 @@ static char *read_uncommented(const char *path) {
  */
 Test(config, the_shipped_file_shows_the_defaults) {
     char *text = read_uncommented("conf/featured.conf");
+    char *secret = strstr(text, "cluster_secret_file =\n"); /* the example of a peer needs one */
+    cr_assert_not_null(secret);
+    memcpy(secret, "cluster_secret_file=/", 21);
     struct config expected = load_good(""), got = load_good(text);
     free(text);
+    cr_expect_str_eq(got.cluster_secret_file, "/");
+    memset(got.cluster_secret_file, 0, sizeof got.cluster_secret_file);
     cr_assert_eq(got.peer_count, 1);
     cr_assert_eq(got.store_count, 1);
     strcpy(got.store_defaults.name, got.stores[0].name);

@@ -5,12 +5,15 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "config.h"
+#include "secret_file.h"
 
 static char path[64];
 
@@ -49,11 +52,50 @@ Test(config_secret, bytes_are_kept_as_they_are) {
 }
 
 Test(config_secret, others_may_not_read_it) {
-    char out[4096], why[256];
-    create("0123456789abcdef", 16, 0640);
-    cr_assert_eq(read_back(out, sizeof out, why), -EACCES);
-    cr_expect_not_null(strstr(why, "mode 0640"), "%s", why);
+    char out[4096], why[512];
+    create("0123456789abcdef", 16, 0644);
+    cr_assert_eq(config_read_secret(path, out, sizeof out, why, sizeof why), -EACCES);
+    cr_expect_not_null(strstr(why, "mode 0644"), "%s", why);
     cr_expect_not_null(strstr(why, "chmod 600"), "%s", why);
+}
+
+static bool is_private(uid_t owner, gid_t group, mode_t mode, char why[512]) {
+    struct stat facts = {.st_uid = owner, .st_gid = group, .st_mode = S_IFREG | mode};
+    why[0] = '\0';
+    return secret_file_is_private(&facts, why, 512);
+}
+
+/* As Kubernetes makes it for runAsNonRoot and fsGroup: root's, 0440, the group is ours. */
+Test(config_secret, trust_in_a_file_that_only_root_we_and_our_group_read) {
+    uid_t us = geteuid(), other = us + 4242;
+    gid_t ours = getegid(), none = 0x7ffffff0;
+    char why[512];
+    cr_expect(is_private(us, ours, 0600, why));
+    cr_expect(is_private(us, none, 0400, why));
+    cr_expect(is_private(0, none, 0400, why));
+    cr_expect(is_private(0, ours, 0440, why), "%s", why);
+    cr_expect(is_private(us, ours, 0640, why), "%s", why);
+    cr_expect_not(is_private(0, none, 0440, why));
+    cr_expect_not_null(strstr(why, "a group that is none of ours"), "%s", why);
+    cr_expect_not(is_private(0, ours, 0460, why));
+    cr_expect_not_null(strstr(why, "its group can change it"), "%s", why);
+    cr_expect_not(is_private(0, ours, 0444, why));
+    cr_expect_not_null(strstr(why, "everybody"), "%s", why);
+    cr_expect_not(is_private(0, ours, 0402, why));
+    cr_expect_not(is_private(other, ours, 0400, why));
+    cr_expect_not_null(strstr(why, "another user owns it"), "%s", why);
+    cr_expect_not_null(strstr(why, "mode 0400"), "%s", why);
+    cr_expect_not_null(strstr(why, "allowed: owner"), "%s", why);
+}
+
+Test(config_secret, trust_reaches_through_symbolic_links) {
+    char out[4096], why[256], link[80];
+    create("0123456789abcdef", 16, 0400);
+    snprintf(link, sizeof link, "%s.link", path);
+    cr_assert_eq(symlink(path, link), 0);
+    int bytes = config_read_secret(link, out, sizeof out, why, sizeof why);
+    unlink(link);
+    cr_expect_eq(bytes, 16, "%s", why);
 }
 
 Test(config_secret, sixteen_bytes_are_the_least) {

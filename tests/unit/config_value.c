@@ -124,14 +124,3 @@ Test(config_value, addresses_have_a_host_and_a_port) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         cr_expect_not(take(&rule, bad[i], field), "%s was taken", bad[i]);
 }
-
-Test(config_value, only_this_host_is_loopback) {
-    cr_expect(config_address_is_loopback("127.0.0.1:7400"));
-    cr_expect(config_address_is_loopback("127.8.9.10:1"));
-    cr_expect(config_address_is_loopback("[::1]:1"));
-    cr_expect(config_address_is_loopback("localhost:1"));
-    cr_expect_not(config_address_is_loopback("0.0.0.0:1"));
-    cr_expect_not(config_address_is_loopback("[::]:1"));
-    cr_expect_not(config_address_is_loopback("128.0.0.1:1"));
-    cr_expect_not(config_address_is_loopback("localhost.example:1"));
-}

@@ -41,16 +41,6 @@ Test(ctl_doctor, numbers_are_counted_from_zero) {
     cr_expect_eq(value, 4096);
 }
 
-Test(ctl_doctor, the_unified_cgroup_is_found) {
-    char path[64];
-    cr_expect(doctor_parse_cgroup("1:name=systemd:/x\n0::/system.slice/featured.service\n", path,
-                                  sizeof path));
-    cr_expect_str_eq(path, "/system.slice/featured.service");
-    cr_expect_not(doctor_parse_cgroup("4:memory:/x\n", path, sizeof path));
-    char small[4];
-    cr_expect_not(doctor_parse_cgroup("0::/system.slice\n", small, sizeof small));
-}
-
 Test(ctl_doctor, a_good_finding_gives_no_advice) {
     struct doctor_finding finding;
     doctor_say(&finding, DOCTOR_OK, "do this", "found %d", 3);

@@ -2,9 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "featurectl/exit_code.h"
 #include "featurectl/put_file.h"
 #include "featurectl/refs.h"
 
@@ -61,74 +59,6 @@ Test(ctl_refs, a_key_is_the_ref_or_the_id) {
     cr_expect(by_ref.ref && !by_ref.sample_id);
     cr_expect(!by_id.ref && by_id.sample_id);
     refs_free(&targets);
-}
-
-/* ---- manifests ---- */
-
-static char manifest[64];
-
-static void make_manifest(void) {
-    static const char *const uris[] = {
-        "feature://run0/one?generation=1&home=a&incarnation=9",
-        "feature://run0/two?generation=2&home=a&incarnation=9",
-        "feature://run0/one?generation=3&home=a&incarnation=9",
-    };
-    strcpy(manifest, "/tmp/featured-ctl-XXXXXX");
-    int fd = mkstemp(manifest);
-    cr_assert_geq(fd, 0);
-    FILE *file = fdopen(fd, "w");
-    for (size_t i = 0; i < 3; i++) {
-        struct feature_ref *ref = make_ref(uris[i]);
-        json_t *line = refs_to_json(ref);
-        cr_assert_not_null(line);
-        json_dumpf(line, file, JSON_COMPACT);
-        fputc('\n', file);
-        json_decref(line);
-        feature_ref_free(ref);
-    }
-    fclose(file);
-}
-
-static void remove_manifest(void) {
-    unlink(manifest);
-}
-
-Test(ctl_refs, a_manifest_gives_all_its_lines, .init = make_manifest, .fini = remove_manifest) {
-    struct targets targets = {0};
-    char why[256] = "";
-    cr_assert_eq(refs_add_manifest(&targets, manifest, NULL, why, sizeof why), FEATURE_OK, "%s",
-                 why);
-    cr_assert_eq(targets.count, 3);
-    cr_expect_str_eq(targets.list[1].sample_id, "two");
-    cr_expect_eq(feature_ref_generation(targets.list[1].ref), 2);
-    refs_free(&targets);
-}
-
-Test(ctl_refs, of_one_id_the_last_line_counts, .init = make_manifest, .fini = remove_manifest) {
-    struct targets targets = {0};
-    char why[256] = "";
-    cr_assert_eq(refs_add_manifest(&targets, manifest, "one", why, sizeof why), FEATURE_OK, "%s",
-                 why);
-    cr_assert_eq(targets.count, 1);
-    cr_expect_eq(feature_ref_generation(targets.list[0].ref), 3);
-    refs_free(&targets);
-    cr_expect_eq(refs_add_manifest(&targets, manifest, "three", why, sizeof why),
-                 FEATURE_E_NOT_FOUND);
-    cr_expect_not_null(strstr(why, "three"));
-}
-
-Test(ctl_refs, a_spoilt_manifest_is_refused_by_line, .init = make_manifest,
-     .fini = remove_manifest) {
-    struct targets targets = {0};
-    char why[256] = "";
-    FILE *file = fopen(manifest, "a");
-    fputs("{\"sample_id\":\"four\",\"ref\":\"AAAA\"}\n", file);
-    fclose(file);
-    cr_expect_eq(refs_add_manifest(&targets, manifest, NULL, why, sizeof why), FEATURE_E_INVALID);
-    cr_expect_not_null(strstr(why, "line 4"), "%s", why);
-    refs_free(&targets);
-    cr_expect_eq(refs_add_manifest(&targets, "/nonexistent/refs", NULL, why, sizeof why),
-                 CTL_E_LOCAL);
 }
 
 Test(ctl_refs, a_file_gives_its_sample_the_base_name) {

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,12 +95,12 @@ Test(ctl_safetensors, hostile_headers_are_refused_with_the_reason) {
         {"{}", 0, "no tensor"},
         {"{} x", 0, "is not JSON"},
         {"{\"a\":1}", 0, "not an object of dtype"},
-        {"{\"\":{}}", 0, "name has 0 bytes"},
+        {"{\"\":{}}", 0, "is empty"},
         {"{" U8("a", 0, 4, "[4]") "," U8("a", 4, 8, "[4]") "}", 8, "duplicate object key"},
         {"{" U8("a", 0, 4, "[4]") "}", 3, "leave the 3 data bytes"},
         {"{" U8("a", 4, 0, "[4]") "}", 8, "leave the 8 data bytes"},
         {"{" U8("a", 0, 9223372036854775807, "[4]") "}", 8, "leave the 8 data bytes"},
-        {"{" U8("a", 0, 18446744073709551615, "[4]") "}", 8, "is not JSON"},
+        {"{" U8("a", 0, 18446744073709551615, "[4]") "}", 8, "2^63"},
         {"{" U8("a", -4, 4, "[8]") "}", 8, "not two non-negative integers"},
         {"{" U8("a", 0.0, 4, "[4]") "}", 4, "not two non-negative integers"},
         {"{" U8("a", 0, 4, "[5]") "}", 4, "make 5 bytes, data_offsets hold 4"},
@@ -111,14 +112,14 @@ Test(ctl_safetensors, hostile_headers_are_refused_with_the_reason) {
         {"{" U8("a", 0, 4, "[4]") "," U8("b", 5, 8, "[3]") "}", 8, "leaves a hole"},
         {"{" U8("a", 0, 4, "[4]") "," U8("b", 3, 8, "[5]") "}", 8, "overlaps"},
         {"{" U8("a", 0, 4, "[4]") "}", 8, "4 bytes behind the last tensor"},
-        {"{\"a\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, "dtype F4"},
+        {"{\"a\":{\"dtype\":\"F5\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, "dtype F5"},
         {"{\"a\":{\"dtype\":7,\"shape\":[4],\"data_offsets\":[0,4]}}", 4, "dtype (none)"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4,4]}}", 4, "not two"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"offsets\":[0,4]}}", 4, "data_offsets"},
         {"{\"__metadata__\":[]," U8("a", 0, 4, "[4]") "}", 4, "__metadata__ is not an object"},
         {"{\"__metadata__\":{\"k\":1}," U8("a", 0, 4, "[4]") "}", 4,
          "the value of k is not a string"},
-        {"{\"a\\u0000b\":{}}", 0, "is not JSON"},
+        {"{\"a\\u0000b\":{}}", 0, "NUL character"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct safetensors file;
@@ -150,8 +151,8 @@ Test(ctl_safetensors, lengths_that_lie_are_refused, .init = make_directory,
         const char *header;
         const char *reason;
     } cases[] = {
-        {UINT64_MAX, "{}", "at most 1048576 are allowed"},
-        {SAFETENSORS_HEADER_BYTES_MAX + 1u, "{}", "at most 1048576 are allowed"},
+        {UINT64_MAX, "{}", "at most 100000000 are allowed"},
+        {SAFETENSORS_HEADER_BYTES_MAX + 1u, "{}", "at most 100000000 are allowed"},
         {1000, "{}", "would have 1000 bytes, the file has 10"},
         {0, "{}", "would have 0 bytes"},
         {0x7d7b, "", "would have"},
@@ -192,6 +193,25 @@ Test(ctl_safetensors, a_file_cut_while_it_is_read_is_an_error, .init = make_dire
     safetensors_close(&file);
 }
 
+Test(ctl_safetensors, a_file_written_while_it_is_read_is_an_error, .init = make_directory,
+     .fini = remove_directory) {
+    struct safetensors file;
+    char why[256] = "";
+    const char *header = "{" U8("a", 0, 100, "[100]") "}";
+    write_with_header(strlen(header), header, 100);
+    /* Old enough that a write within the clock's grain is seen. */
+    cr_assert_eq(utimensat(AT_FDCWD, path, (struct timespec[2]){{.tv_sec = 1}, {.tv_sec = 1}}, 0),
+                 0);
+    cr_assert_eq(safetensors_open(path, &file, why, sizeof why), 0, "%s", why);
+    cr_expect(safetensors_is_unchanged(&file, why, sizeof why), "%s", why);
+    int fd = open(path, O_WRONLY);
+    cr_assert_eq(pwrite(fd, "x", 1, (off_t)(8 + strlen(header))), 1);
+    close(fd);
+    cr_expect_not(safetensors_is_unchanged(&file, why, sizeof why));
+    cr_expect_not_null(strstr(why, "written to while"), "%s", why);
+    safetensors_close(&file);
+}
+
 static const float values[] = {1.5f, -2.0f, 3.25f};
 static const uint8_t mask[] = {1, 0, 1, 1, 0};
 static const struct feature_tensor written[] = {
@@ -217,6 +237,18 @@ static void count_moved(void *context, uint64_t bytes) {
     *(uint64_t *)context += bytes;
 }
 
+static int write_to(const char *to, const struct safetensors_content *from, uint64_t *moved_bytes,
+                    char *why, size_t why_bytes) {
+    struct output_file file;
+    int error = output_file_open(to, &file, why, why_bytes);
+    if (!error)
+        error = safetensors_write(&file, from, count_moved, moved_bytes, why, why_bytes);
+    if (!error)
+        error = output_file_commit(&file, why, why_bytes);
+    output_file_abandon(&file);
+    return error;
+}
+
 Test(ctl_safetensors, what_is_written_is_read_back, .init = make_directory,
      .fini = remove_directory) {
     const char *metadata = "{\"num_tokens\":\"445\"}";
@@ -224,8 +256,7 @@ Test(ctl_safetensors, what_is_written_is_read_back, .init = make_directory,
     struct safetensors file;
     char why[256] = "";
     uint64_t moved_bytes = 0;
-    cr_assert_eq(safetensors_write(path, &out, count_moved, &moved_bytes, why, sizeof why), 0, "%s",
-                 why);
+    cr_assert_eq(write_to(path, &out, &moved_bytes, why, sizeof why), 0, "%s", why);
     cr_expect_eq(moved_bytes, 17);
     cr_assert_eq(safetensors_open(path, &file, why, sizeof why), 0, "%s", why);
     cr_expect_str_eq(file.metadata, metadata);
@@ -271,11 +302,12 @@ Test(ctl_safetensors, a_failed_write_leaves_nothing_and_a_good_one_replaces, .in
     struct safetensors_content out = content(NULL, 0);
     char why[256] = "", nowhere[128];
     struct stat about;
+    uint64_t moved_bytes = 0;
     snprintf(nowhere, sizeof nowhere, "%s/none/a.safetensors", directory);
-    cr_expect_eq(safetensors_write(nowhere, &out, NULL, NULL, why, sizeof why), -ENOENT);
+    cr_expect_eq(write_to(nowhere, &out, &moved_bytes, why, sizeof why), -ENOENT);
     cr_expect_not_null(strstr(why, "cannot be written"));
     write_file("old", 3);
-    cr_assert_eq(safetensors_write(path, &out, NULL, NULL, why, sizeof why), 0, "%s", why);
+    cr_assert_eq(write_to(path, &out, &moved_bytes, why, sizeof why), 0, "%s", why);
     cr_assert_eq(stat(path, &about), 0);
     cr_expect_gt(about.st_size, 17);
     mode_t mask_now = umask(0);
@@ -288,8 +320,7 @@ Test(ctl_safetensors, a_device_is_written_into_and_not_replaced) {
     char why[256] = "";
     struct stat about;
     uint64_t moved_bytes = 0;
-    cr_expect_eq(safetensors_write("/dev/null", &out, count_moved, &moved_bytes, why, sizeof why),
-                 0, "%s", why);
+    cr_expect_eq(write_to("/dev/null", &out, &moved_bytes, why, sizeof why), 0, "%s", why);
     cr_expect_eq(moved_bytes, 17);
     cr_assert_eq(stat("/dev/null", &about), 0);
     cr_expect(S_ISCHR(about.st_mode));

@@ -78,13 +78,13 @@ Test(ctl_table, utf8_takes_one_column_a_character) {
 
 Test(ctl_table, control_characters_do_not_reach_a_terminal) {
     char *text = print_two(false, TABLE_ROWS, "x\033[2Jy\n");
-    cr_expect_not_null(strstr(text, "x?[2Jy?"));
+    cr_expect_not_null(strstr(text, "x\\x1b[2Jy\\x0a"));
     cr_expect_null(strchr(text, '\033'));
     free(text);
 }
 
 Test(ctl_table, text_that_is_no_utf8_is_still_json) {
     char *text = print_two(true, TABLE_ROWS, "x\xff");
-    cr_expect_not_null(strstr(text, "{\"name\":\"x?\""), "%s", text);
+    cr_expect_not_null(strstr(text, "{\"name\":\"\\\\bytes:x\\\\xff\""), "%s", text);
     free(text);
 }

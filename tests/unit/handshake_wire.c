@@ -159,13 +159,15 @@ Test(transport_regions, ranges_are_resolved_and_bounded) {
     uint8_t key[REGION_KEY_BYTES], *at;
     uint32_t number, got;
     cr_assert_eq(regions_add(&regions, memory, BYTES, 5, &number), 0);
-    cr_assert_eq(regions_key(&regions, number, key, sizeof key), REGION_KEY_BYTES);
-    cr_assert_eq(regions_resolve(&regions, key, sizeof key, 10, 90, &got, &at), 0);
+    cr_assert_eq(regions_key(&regions, 7, number, key, sizeof key), REGION_KEY_BYTES);
+    cr_assert_eq(regions_resolve(&regions, 7, key, sizeof key, 10, 90, &got, &at), 0);
     cr_assert(at == memory + 10 && got == number);
-    cr_assert_eq(regions_resolve(&regions, key, sizeof key, 10, 91, &got, &at), -EINVAL);
-    cr_assert_eq(regions_resolve(&regions, key, sizeof key, 10, 0, &got, &at), -EINVAL);
-    cr_assert_eq(regions_resolve(&regions, key, sizeof key, UINT64_MAX, 1, &got, &at), -EINVAL);
-    cr_assert_eq(regions_resolve(&regions, key, sizeof key, 1, UINT64_MAX, &got, &at), -EINVAL);
+    cr_assert_eq(regions_resolve(&regions, 8, key, sizeof key, 10, 90, &got, &at), -EINVAL,
+                 "a key is good on one connection");
+    cr_assert_eq(regions_resolve(&regions, 7, key, sizeof key, 10, 91, &got, &at), -EINVAL);
+    cr_assert_eq(regions_resolve(&regions, 7, key, sizeof key, 10, 0, &got, &at), -EINVAL);
+    cr_assert_eq(regions_resolve(&regions, 7, key, sizeof key, UINT64_MAX, 1, &got, &at), -EINVAL);
+    cr_assert_eq(regions_resolve(&regions, 7, key, sizeof key, 1, UINT64_MAX, &got, &at), -EINVAL);
     cr_assert_eq(regions_find(&regions, memory + 99, 1, &got), 0);
     cr_assert_eq(regions_find(&regions, memory + 99, 2, &got), -EINVAL);
     cr_assert_eq(regions_find(&regions, storage, 2, &got), -EINVAL);
@@ -178,12 +180,12 @@ Test(transport_regions, slots_are_reused_and_old_keys_are_not) {
     uint8_t key[REGION_KEY_BYTES], *at;
     uint32_t first, second, got;
     cr_assert_eq(regions_add(&regions, memory, sizeof memory, 5, &first), 0);
-    regions_key(&regions, first, key, sizeof key);
+    regions_key(&regions, 7, first, key, sizeof key);
     regions_remove(&regions, first);
     regions_remove(&regions, first + 1000);
-    cr_assert_eq(regions_resolve(&regions, key, sizeof key, 0, 1, &got, &at), -EINVAL);
+    cr_assert_eq(regions_resolve(&regions, 7, key, sizeof key, 0, 1, &got, &at), -EINVAL);
     cr_assert_eq(regions_add(&regions, memory, sizeof memory, 6, &second), 0);
     cr_assert_eq(first, second);
-    cr_assert_eq(regions_resolve(&regions, key, sizeof key, 0, 1, &got, &at), -EINVAL);
+    cr_assert_eq(regions_resolve(&regions, 7, key, sizeof key, 0, 1, &got, &at), -EINVAL);
     regions_deinit(&regions);
 }

@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@ struct broker_session {
     const struct broker_client_ops *ops;
     void *client;
     char name[32];
+    struct account account;
 };
 
 struct broker {
@@ -36,17 +38,23 @@ struct broker {
     struct broker_session *victim, *last_opened;
     uint32_t opened, closed, requests, releases, turns;
     uint64_t last_now_ns;
+    bool charged; /* sessions have accounts */
+    struct charge_limits limits;
+    struct account user;
 };
 
 static struct broker_session *stub_open(struct broker *broker, const struct broker_client_ops *ops,
-                                        void *client,
-                                        const struct broker_credentials *credentials) {
+                                        void *client, const struct broker_credentials *credentials,
+                                        char *why, size_t why_bytes) {
+    snprintf(why, why_bytes, "full");
     if (broker->full)
         return NULL;
     struct broker_session *session = calloc(1, sizeof *session);
     *session = (struct broker_session){.broker = broker, .ops = ops, .client = client};
     snprintf(session->name, sizeof session->name, "session %u pid %d", ++broker->opened,
              credentials->pid);
+    account_init(&session->account, ACCOUNT_SESSION, broker->opened, &broker->user,
+                 &broker->limits);
     broker->last_opened = session;
     return session;
 }
@@ -112,6 +120,7 @@ static bool stub_request(struct broker_session *session, uint32_t request_id, bo
 
 static void stub_close(struct broker_session *session, uint64_t now_ns) {
     session->broker->closed++;
+    account_deinit(&session->account);
     session->broker->last_now_ns = now_ns;
     free(session);
 }
@@ -120,8 +129,15 @@ static const char *stub_name(const struct broker_session *session) {
     return session->name;
 }
 
-static const struct session_backend stub_backend = {
-    .open = stub_open, .request = stub_request, .close = stub_close, .name = stub_name};
+static struct account *stub_account(const struct broker_session *session) {
+    return session->broker->charged ? (struct account *)&session->account : NULL;
+}
+
+static const struct session_backend stub_backend = {.open = stub_open,
+                                                    .request = stub_request,
+                                                    .close = stub_close,
+                                                    .name = stub_name,
+                                                    .account = stub_account};
 
 static void count_turn(void *owner, uint64_t now_ns) {
     struct broker *broker = owner;
@@ -165,8 +181,8 @@ TestSuite(local_session, .init = set_up, .fini = tear_down);
 static int connect_client(void) {
     int ends[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
-    const struct broker_credentials credentials = {.pid = 4312};
-    cr_assert_eq(session_new(&sessions, ends[1], &credentials), 0);
+    const struct broker_credentials credentials = {.pid = getpid()};
+    cr_assert_eq(session_new(&sessions, ends[1], &credentials, (char[320]){0}, 320), 0);
     return ends[0];
 }
 
@@ -379,14 +395,87 @@ Test(local_session, one_wake_up_serves_a_bounded_number_of_packets) {
 
 Test(local_session, a_slow_reader_gets_every_answer_in_order) {
     int client = connect_client();
-    for (uint32_t id = 1; id <= 30; id++) {
+    for (uint32_t id = 1; id <= 20; id++) {
         send_frame(client, FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HEALTH, id, 100000);
         run_until(&broker.requests, id);
     }
-    for (uint32_t id = 1; id <= 30; id++)
+    for (uint32_t id = 1; id <= 20; id++)
         expect_answer(client, id);
     expect_alive(client);
     close(client);
+}
+
+/* Requests stay in the socket while half of what may be queued is. */
+Test(local_session, limit_who_does_not_read_is_not_listened_to_until_it_does) {
+    int client = connect_client(), other = connect_client();
+    uint32_t sent = 0;
+    for (struct pollfd room = {client, POLLOUT, 0}; poll(&room, 1, 0) > 0;) {
+        send_frame(client, FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HEALTH, ++sent, 100000);
+        uv_run(&loop, UV_RUN_NOWAIT);
+    }
+    expect_alive(other);
+    uint32_t taken = broker.requests - 1;
+    cr_expect(taken < 30 && taken < sent, "%u of %u requests taken", taken, sent);
+    for (uint32_t id = 1; id <= sent; id++)
+        expect_answer(client, id);
+    cr_expect_eq(broker.closed, 0);
+    close(client);
+    close(other);
+}
+
+static uint64_t charged(const struct account *account, enum charge charge) {
+    return account->used[charge];
+}
+
+/* What it has not taken is not multiplied by asking again, and is the room of its user. */
+Test(local_session, limit_descriptors_on_their_way_are_few_and_come_back) {
+    broker.charged = true;
+    charge_limits_init(&broker.limits);
+    broker.limits.of[ACCOUNT_SESSION][CHARGE_UNREAD_DESCRIPTORS] = 3;
+    account_init(&broker.user, ACCOUNT_USER, 1000, NULL, &broker.limits);
+    int client = connect_client(), got;
+    broker.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (uint32_t id = 1; id <= 10; id++)
+        send_frame(client, FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HEALTH, id, 0);
+    for (uint32_t i = 0; i < 100; i++)
+        uv_run(&loop, UV_RUN_NOWAIT);
+    cr_expect_eq(broker.requests, 3);
+    cr_expect_eq(charged(&broker.user, CHARGE_UNREAD_DESCRIPTORS), 3);
+    for (uint32_t id = 1; id <= 10; id++) {
+        struct frame_header header;
+        cr_assert_gt(receive(client, &header, &got), 0);
+        cr_expect_eq(header.request_id, id);
+        cr_expect_eq(close(got), 0);
+    }
+    while (charged(&broker.user, CHARGE_UNREAD_DESCRIPTORS))
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_expect_eq(broker.requests, 10);
+    for (uint32_t id = 11; id <= 20; id++)
+        send_frame(client, FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HEALTH, id, 0);
+    run_until(&broker.requests, 13);
+    close(client); /* it leaves without taking them: what it has sent is read to its end */
+    run_until(&broker.closed, 1);
+    cr_expect_eq(broker.requests, 20);
+    account_deinit(&broker.user);
+    close(broker.fd);
+}
+
+Test(local_session, limit_unread_bytes_of_a_user_end_the_session_that_asks_for_more) {
+    broker.charged = true;
+    charge_limits_init(&broker.limits);
+    broker.limits.of[ACCOUNT_USER][CHARGE_UNREAD_BYTES] = 1 << 20;
+    account_init(&broker.user, ACCOUNT_USER, 1000, NULL, &broker.limits);
+    int victim = connect_client();
+    broker.victim = broker.last_opened;
+    int other = connect_client();
+    broker.flood = 100;
+    broker.flood_bytes = 100000;
+    send_frame(other, FRAME_NOTE, FB__CLIENT_REQUEST__OP_NODES, 0, 0);
+    run_until(&broker.closed, 1);
+    expect_alive(other);
+    expect_closed(victim);
+    close(other);
+    account_deinit(&broker.user);
 }
 
 /* Sends a Health and skips notices until its answer; how many they were. */
@@ -476,7 +565,7 @@ Test(local_session, a_full_broker_takes_no_session) {
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
     broker.full = true;
     const struct broker_credentials credentials = {0};
-    cr_expect_eq(session_new(&sessions, ends[1], &credentials), -EBUSY);
+    cr_expect_eq(session_new(&sessions, ends[1], &credentials, (char[320]){0}, 320), -EBUSY);
     cr_expect_eq(close(ends[1]), 0, "the caller still owns it");
     close(ends[0]);
 }
@@ -484,7 +573,7 @@ Test(local_session, a_full_broker_takes_no_session) {
 Test(local_session, a_refused_client_is_told_why_and_closed) {
     int ends[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
-    cr_assert_eq(session_refuse(&sessions, ends[1], FB__STATUS__DENIED, "not on the list"), 0);
+    cr_assert_eq(session_refuse(&sessions, ends[1], 0, FB__STATUS__DENIED, "not on the list"), 0);
     send_frame(ends[0], FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HELLO, 5, 0);
     send_frame(ends[0], FRAME_NOTE, FB__CLIENT_REQUEST__OP_RELEASE, 0, 0);
     expect_answer(ends[0], 5);
@@ -499,7 +588,7 @@ Test(local_session, only_so_many_are_refused_with_an_answer_at_once) {
     for (; count < 100 && !error; count++) {
         cr_assert_eq(
             socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends[count]), 0);
-        error = session_refuse(&sessions, ends[count][1], FB__STATUS__FULL, "full");
+        error = session_refuse(&sessions, ends[count][1], 0, FB__STATUS__FULL, "full");
     }
     cr_expect_eq(error, -EBUSY);
     cr_expect_eq(close(ends[count - 1][1]), 0, "the caller still owns the last one");

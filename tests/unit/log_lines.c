@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <regex.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,7 +95,66 @@ Test(log, levels_above_the_chosen_one_are_silent) {
 Test(log, nobody_can_forge_a_line) {
     pretend_stderr_is_the_journal();
     log_info("client %s", "evil\n<3>disk on fire\x1b[2J\x7f");
-    cr_expect_str_eq(written(), "<6>client evil?<3>disk on fire?[2J?\n");
+    cr_expect_str_eq(written(), "<6>client evil\\x0a<3>disk on fire\\x1b[2J\\x7f\n");
+}
+
+Test(log, names_in_other_alphabets_stay_and_what_is_no_text_is_escaped) {
+    pretend_stderr_is_the_journal();
+    log_info("%s", "Größe 特徴 🙂");
+    log_info("%s", "a\xffz \xc3( \xed\xa0\x80 \\x0a");
+    log_info(
+        "%s",
+        "\xc2\x9b 31m \xe2\x80\xae evil \xe2\x80\xa8 two"); /* CSI, RLO, a separator of lines */
+    cr_expect_str_eq(written(), "<6>Größe 特徴 🙂\n"
+                                "<6>a\\xffz \\xc3( \\xed\\xa0\\x80 \\\\x0a\n"
+                                "<6>\\xc2\\x9b 31m \\xe2\\x80\\xae evil \\xe2\\x80\\xa8 two\n");
+}
+
+Test(log, a_long_name_is_cut_at_the_end_of_a_character) {
+    char text[5000];
+    for (size_t i = 0; i + 2 < sizeof text; i += 2)
+        memcpy(text + i, "\xc3\xa9", 3);
+    pretend_stderr_is_the_journal();
+    log_info("%s", text);
+    const char *line = written();
+    size_t length = strlen(line);
+    cr_expect_leq(length, 2048);
+    cr_expect_str_eq(line + length - 6, "\xc3\xa9...\n");
+    cr_expect_null(strstr(line, "\\x"), "a character was cut in two");
+}
+
+static size_t count_lines(const char *text) {
+    size_t count = 0;
+    for (; *text; text++)
+        count += *text == '\n';
+    return count;
+}
+
+/* uid 1000 can make as many as it likes; another uid's are shown all the same. */
+Test(log, limited_lines_of_one_source_leave_others_theirs) {
+    pretend_stderr_is_the_journal();
+    for (uint64_t source = 1000; source < 1002; source++)
+        for (int i = 0; i < 5000; i++)
+            log_limited(LOG_LEVEL_WARNING, source, "%s %d: closed", "session", (int)source);
+    const char *text = written();
+    cr_expect_eq(count_lines(text), 20, "%s", text);
+    cr_expect_not_null(strstr(text, "session 1001: closed"), "%s", text);
+}
+
+Test(log, limits_hold_for_every_kind_and_not_for_debug) {
+    static char text[65536];
+    size_t used = 0;
+    log_set_level(LOG_LEVEL_DEBUG);
+    pretend_stderr_is_the_journal();
+    for (int i = 0; i < 1000; i++) {
+        log_info("x %d", i);
+        if (i < 20)
+            log_debug("d %d", i);
+        ssize_t got = read(reader, text + used, sizeof text - 1 - used);
+        used += got > 0 ? (size_t)got : 0;
+    }
+    text[used] = '\0';
+    cr_expect_eq(count_lines(text), 300 + 20);
 }
 
 Test(log, a_long_line_is_cut_and_says_so) {

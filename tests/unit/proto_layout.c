@@ -121,9 +121,10 @@ Test(proto_layout, wrong_tensors_are_refused) {
 }
 
 Test(proto_layout, element_sizes_follow_safetensors) {
-    static const uint32_t sizes[] = {0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 4, 4, 4, 8, 8, 8, 0};
-    for (unsigned dtype = 0; dtype < sizeof sizes / sizeof *sizes; dtype++)
-        cr_assert_eq(layout_dtype_bytes((Fb__Dtype)dtype), sizes[dtype], "dtype %u", dtype);
+    static const uint32_t bits[] = {0,  8,  8,  8,  8, 8, 16, 16, 16, 16, 32, 32,
+                                    32, 64, 64, 64, 8, 8, 8,  4,  6,  6,  64, 0};
+    for (unsigned dtype = 0; dtype < sizeof bits / sizeof *bits; dtype++)
+        cr_assert_eq(layout_dtype_bits((Fb__Dtype)dtype), bits[dtype], "dtype %u", dtype);
 }
 
 Test(proto_layout, sample_ids_are_printable_utf8) {

@@ -8,6 +8,8 @@
 void fixture_options(struct fixture *f) {
     *f = (struct fixture){.now_ns = 1000};
     f->account.limit_bytes = 1024 * KIB;
+    charge_limits_init(&f->limits);
+    account_init(&f->session, ACCOUNT_SESSION, 7, NULL, &f->limits);
     f->options = (struct store_options){.max_resident_bytes = 64 * KIB,
                                         .landing_bytes = 32 * KIB,
                                         .max_samples = 64,
@@ -45,9 +47,8 @@ void fixture_deinit(struct fixture *f) {
 }
 
 uint32_t fixture_holder(struct fixture *f) {
-    struct store_limits limits = {.leases = 64, .reservations = 64, .queued_bytes = 1024 * KIB};
     uint32_t holder;
-    cr_assert_eq(store_holder_open(f->store, 7, &limits, &holder), STORE_OK);
+    cr_assert_eq(store_holder_open(f->store, 7, &f->session, &holder), STORE_OK);
     return holder;
 }
 

@@ -14,6 +14,8 @@
 struct fixture {
     struct store_options options;
     struct store_account account;
+    struct charge_limits limits;
+    struct account session; /* of every holder of fixture_holder() */
     struct store *store;
     void *block;
     size_t block_bytes;

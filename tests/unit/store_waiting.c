@@ -91,11 +91,17 @@ Test(store_waiting, put_fails_full_at_its_deadline_and_lets_the_next_try) {
 }
 
 Test(store_waiting, holder_limits_are_its_own) {
-    struct store_limits limits = {.leases = 1, .reservations = 2, .queued_bytes = 8 * KIB};
+    struct charge_limits limits;
+    struct account account;
     uint32_t holder;
+    charge_limits_init(&limits);
+    limits.of[ACCOUNT_SESSION][CHARGE_LEASES] = 1;
+    limits.of[ACCOUNT_SESSION][CHARGE_RESERVATIONS] = 2;
+    limits.of[ACCOUNT_SESSION][CHARGE_QUEUED_BYTES] = 8 * KIB;
+    account_init(&account, ACCOUNT_SESSION, 1, NULL, &limits);
     struct store_lease lease;
     uint64_t a = fixture_publish(&f, "a", 60 * KIB);
-    cr_assert_eq(store_holder_open(f.store, 1, &limits, &holder), STORE_OK);
+    cr_assert_eq(store_holder_open(f.store, 1, &account, &holder), STORE_OK);
     cr_assert_eq(reserve_until(holder, "b", 12 * KIB, FOREVER_NS, 1), STORE_E_LIMIT);
     cr_assert_eq(f.refusal.cause, STORE_CAUSE_SESSION_QUEUED);
     cr_assert_eq(reserve_until(holder, "b", 4 * KIB, 0, 1), STORE_OK);

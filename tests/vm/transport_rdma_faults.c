@@ -103,6 +103,7 @@ static bool dial_comes_up(struct suite *s) {
 static void read_again(struct suite *s, uint32_t rails) {
     WAIT_FOR(s, dial_comes_up(s));
     WAIT_FOR(s, rails_up(s->ab) == rails);
+    suite_take_key(s->ba);
     suite_fill(s, 8 * MIB);
     cr_assert_eq(suite_read(s, 0, 0, 8 * MIB), 0);
     expect_whole(s, 8 * MIB);

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A session, as its two files see it: session.c opens, listens and closes, session_send.c answers.
+ */
+#ifndef FEATURED_LOCAL_SESSION_INTERNAL_H
+#define FEATURED_LOCAL_SESSION_INTERNAL_H
+
+#include "death.h"
+#include "send_queue.h"
+#include "session.h"
+
+struct refusal {
+    Fb__Status status;
+    char sentence[320];
+};
+
+struct session {
+    struct sessions *set;
+    struct session *previous, *next;
+    struct broker_session *broker; /* NULL: refused */
+    struct refusal *refusal;       /* NULL: not refused */
+    int fd;
+    uid_t uid; /* of the client: who is charged for lines in the log */
+    bool greeted, doomed, peer_gone;
+    bool paused;          /* not listened to: it has answers or descriptors to take first */
+    bool stalled;         /* the kernel takes no more descriptors from us for now */
+    uint32_t descriptors; /* queued, or sent and not known to be taken */
+    LIST_ENTRY(session) unread;
+    struct account *account; /* NULL: none */
+    uint8_t open_handles;
+    uv_poll_t poll;
+    uv_timer_t hello_timer;
+    struct death_watch death;
+    pid_t pid;
+    bool pidfd_wanted; /* from the client, once; see death.h */
+    struct send_queue queue;
+};
+
+/* ---- session.c ---- */
+const char *session_name(const struct session *session);
+void session_doom(struct session *session, const char *why);
+void session_on_poll(uv_poll_t *poll, int status, int events);
+
+/* ---- session_send.c ---- */
+/* Sends now, or queues it. fd: passed along, stays the caller's; -1 = none. */
+void session_send(struct session *session, const void *data, size_t bytes, int fd);
+/* Sends now or not at all. 0 when the packet was taken, or dropped because nobody is there to take
+ * it; else -errno. */
+int session_transmit(struct session *session, const void *data, size_t bytes, int fd);
+void session_doom_unsent(struct session *session, int error);
+/* Sends what is queued, as far as the client takes it. */
+void session_flush(struct session *session);
+/* Watches the socket for what the session may do now. */
+void session_listen(struct session *session);
+/* It has taken enough of its answers to be listened to. */
+bool session_may_ask(const struct session *session);
+/* What it has not taken by its end it does not take any more. */
+void session_forget_unread(struct session *session);
+
+#endif

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Answers to a client, and what it has not taken of them yet: packets queued here, and descriptors
+ * in its socket. Both are charged to its account and come back when it has read.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <linux/sockios.h>
+
+#include "account_words.h"
+#include "session_internal.h"
+
+#define UNREAD_FIRST_MS 5u
+#define UNREAD_LAST_MS  200u
+
+/* 0 when the packet was taken, or dropped because nobody is there to take it; else -errno. */
+int session_transmit(struct session *session, const void *data, size_t bytes, int fd) {
+    struct iovec part = {.iov_base = (void *)data, .iov_len = bytes};
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof fd)];
+    } control;
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (fd >= 0) {
+        memset(&control, 0, sizeof control);
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof fd);
+        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+        message.msg_control = control.room;
+        message.msg_controllen = sizeof control.room;
+    }
+    while (sendmsg(session->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+        if (errno == EINTR)
+            continue;
+        if (errno != EPIPE && errno != ECONNRESET)
+            return -errno;
+        session->peer_gone = true;
+        return 0;
+    }
+    return 0;
+}
+
+static void on_unread_timer(uv_timer_t *timer);
+
+/* Half of what may lie unread is left to the answers of requests that are under way. */
+static bool session_reads(const struct session *session) {
+    struct charge_refusal full;
+    if (!send_queue_front(&session->queue))
+        return true;
+    uint64_t limit_bytes = session->account
+                               ? session->account->limits->of[ACCOUNT_SESSION][CHARGE_UNREAD_BYTES]
+                               : session->queue.limit_bytes;
+    return session->queue.queued_bytes <= limit_bytes / 2 &&
+           account_has_room(session->account, CHARGE_UNREAD_BYTES, limit_bytes / 2, &full);
+}
+
+bool session_may_ask(const struct session *session) {
+    struct charge_refusal full;
+    return session_reads(session) &&
+           account_has_room(session->account, CHARGE_UNREAD_DESCRIPTORS, 1, &full);
+}
+
+void session_listen(struct session *session) {
+    session->paused = !session_may_ask(session);
+    int events = session->paused ? UV_DISCONNECT : UV_READABLE;
+    if (send_queue_front(&session->queue) && !session->stalled)
+        events |= UV_WRITABLE;
+    uv_poll_start(&session->poll, events, session_on_poll);
+}
+
+void session_doom_unsent(struct session *session, int error) {
+    char why[160];
+    if (error == -ENOBUFS)
+        snprintf(why, sizeof why, "stopped reading: %llu of %llu bytes of answers are queued",
+                 (unsigned long long)session->queue.queued_bytes,
+                 (unsigned long long)session->queue.limit_bytes);
+    else
+        snprintf(why, sizeof why, "an answer could not be sent: %s", strerror(-error));
+    session_doom(session, why);
+}
+
+static void session_doom_unread(struct session *session, const struct charge_refusal *full) {
+    char why[400], limit[320];
+    account_sentence(limit, sizeof limit, full);
+    snprintf(why, sizeof why, "does not read its answers: %s", limit);
+    session_doom(session, why);
+}
+
+static void session_enqueue(struct session *session, const void *data, size_t bytes, int fd) {
+    struct charge_refusal full;
+    uint64_t cost_bytes = send_queue_cost_bytes(bytes);
+    if (!account_has_room(session->account, CHARGE_UNREAD_BYTES, cost_bytes, &full)) {
+        session_doom_unread(session, &full);
+        return;
+    }
+    int error = send_queue_push(&session->queue, data, bytes, fd);
+    if (error)
+        session_doom_unsent(session, error);
+    else
+        account_add(session->account, CHARGE_UNREAD_BYTES, cost_bytes);
+}
+
+static void session_dequeue(struct session *session) {
+    size_t bytes = send_queue_front(&session->queue)->bytes;
+    account_release(session->account, CHARGE_UNREAD_BYTES, send_queue_cost_bytes(bytes));
+    send_queue_pop(&session->queue);
+}
+
+static void sessions_look_soon(struct sessions *set) {
+    if (!set->has_unread_timer) {
+        uv_timer_init(set->loop, &set->unread_timer);
+        set->unread_timer.data = set;
+        set->has_unread_timer = true;
+        set->unfreed++;
+    }
+    set->unread_ms = UNREAD_FIRST_MS;
+    uv_timer_start(&set->unread_timer, on_unread_timer, set->unread_ms, 0);
+}
+
+/* Of a descriptor that has been sent or queued. */
+static void session_count_descriptor(struct session *session) {
+    account_add(session->account, CHARGE_UNREAD_DESCRIPTORS, 1);
+    if (!session->descriptors++)
+        LIST_INSERT_HEAD(&session->set->unread, session, unread);
+    sessions_look_soon(session->set);
+}
+
+static void session_uncount_descriptors(struct session *session) {
+    if (!session->descriptors)
+        return;
+    account_release(session->account, CHARGE_UNREAD_DESCRIPTORS, session->descriptors);
+    session->descriptors = 0;
+    LIST_REMOVE(session, unread);
+}
+
+void session_forget_unread(struct session *session) {
+    while (send_queue_front(&session->queue))
+        session_dequeue(session);
+    session_uncount_descriptors(session);
+}
+
+/* True: not now. ETOOMANYREFS: too many of this user's descriptors are in sockets unread, whosever
+ * they are. */
+static bool session_must_wait(struct session *session, int error) {
+    session->stalled = error == -ETOOMANYREFS;
+    return error == -EAGAIN || error == -ETOOMANYREFS;
+}
+
+void session_send(struct session *session, const void *data, size_t bytes, int fd) {
+    if (session->doomed || session->peer_gone)
+        return;
+    bool idle = !send_queue_front(&session->queue);
+    int error = idle ? session_transmit(session, data, bytes, fd) : 0;
+    bool waits = !idle || session_must_wait(session, error);
+    if (error && !waits) {
+        session_doom_unsent(session, error);
+        return;
+    }
+    if (waits)
+        session_enqueue(session, data, bytes, fd);
+    if (fd >= 0 && !session->doomed)
+        session_count_descriptor(session);
+    if (idle && waits)
+        session_listen(session);
+}
+
+void session_flush(struct session *session) {
+    const struct send_packet *packet;
+    while (!session->doomed && (packet = send_queue_front(&session->queue))) {
+        int error = session_transmit(session, packet->data, packet->bytes, packet->fd);
+        if (session_must_wait(session, error))
+            break;
+        if (error)
+            session_doom_unsent(session, error);
+        session_dequeue(session);
+    }
+    session_listen(session);
+}
+
+/* True if the client has taken all that was sent to it. */
+static bool session_look(struct session *session) {
+    int unread_bytes = 0;
+    if (session->stalled && !session->doomed)
+        session_flush(session);
+    if (send_queue_front(&session->queue) ||
+        (!ioctl(session->fd, SIOCOUTQ, &unread_bytes) && unread_bytes))
+        return false;
+    session_uncount_descriptors(session);
+    return true;
+}
+
+static void on_unread_timer(uv_timer_t *timer) {
+    struct sessions *set = timer->data;
+    struct session *session, *next;
+    bool taken = false;
+    for (session = LIST_FIRST(&set->unread); session; session = next) {
+        next = LIST_NEXT(session, unread);
+        taken |= session_look(session);
+    }
+    for (session = taken ? set->first : NULL; session; session = session->next)
+        if (session->paused && !session->doomed)
+            session_listen(session);
+    set->unread_ms = taken                             ? UNREAD_FIRST_MS
+                     : set->unread_ms < UNREAD_LAST_MS ? 2 * set->unread_ms
+                                                       : UNREAD_LAST_MS;
+    if (!LIST_EMPTY(&set->unread))
+        uv_timer_start(&set->unread_timer, on_unread_timer, set->unread_ms, 0);
+}

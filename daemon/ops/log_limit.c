@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "log_limit.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+static bool limit_is_over(const struct log_limit_place *place, uint64_t now_ns) {
+    return now_ns - place->since_ns >= LOG_LIMIT_SPAN_NS;
+}
+
+static bool limit_is_free(const struct log_limit_place *place, uint64_t now_ns) {
+    return !place->kind || (!place->hidden && limit_is_over(place, now_ns));
+}
+
+static struct log_limit_place *limit_find(struct log_limits *limits, const char *kind,
+                                          uint64_t source, uint64_t now_ns) {
+    struct log_limit_place *found = NULL;
+    for (uint32_t i = 1; i < LOG_LIMIT_PLACES; i++) {
+        struct log_limit_place *place = &limits->places[i];
+        if (place->kind == kind && place->source == source)
+            return place;
+        if (!found && limit_is_free(place, now_ns))
+            found = place;
+    }
+    if (found)
+        *found = (struct log_limit_place){.kind = kind, .source = source, .since_ns = now_ns};
+    return found;
+}
+
+struct log_limit_place *log_limit_take(struct log_limits *limits, const char *kind, uint64_t source,
+                                       uint32_t allowed, uint64_t now_ns) {
+    struct log_limit_place *place = limit_find(limits, kind, source, now_ns);
+    if (!place) {
+        place = &limits->places[0];
+        allowed = LOG_LIMIT_SHARED;
+    }
+    if (limit_is_over(place, now_ns)) {
+        place->since_ns = now_ns;
+        place->shown = 0;
+    }
+    if (place->shown < allowed) {
+        place->shown++;
+        return place;
+    }
+    place->hidden++;
+    return NULL;
+}
+
+struct log_limit_place *log_limit_due(struct log_limits *limits, uint64_t now_ns) {
+    for (uint32_t i = 0; i < LOG_LIMIT_PLACES; i++)
+        if (limits->places[i].hidden && limit_is_over(&limits->places[i], now_ns))
+            return &limits->places[i];
+    return NULL;
+}
+
+void log_limit_told(struct log_limit_place *place) {
+    *place = (struct log_limit_place){0};
+}
+
+uint64_t log_limit_next_ns(const struct log_limits *limits) {
+    uint64_t next_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < LOG_LIMIT_PLACES; i++) {
+        const struct log_limit_place *place = &limits->places[i];
+        uint64_t end_ns = place->since_ns + LOG_LIMIT_SPAN_NS;
+        if (place->hidden && end_ns < next_ns)
+            next_ns = end_ns;
+    }
+    return next_ns;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Two brokers of one name, alive at once: a cloned machine, say. A restart looks like it for a
+ * moment, and what a dead broker has sent may come late, all at once: so two connections of one
+ * name and two incarnations count only when each has been heard several times, at the pace of
+ * pings, since the later one began.
+ *
+ *   - Our own name: said by a broker that dials us, by one that we dial, or by a third that both
+ *     of us ask. Known until it has not been heard of for a while.
+ *   - Another node's: two askers, or an asker and the broker that we ask under that name. We tell
+ *     each of them with the answer to its next ping.
+ *
+ * The broker that has our name in the index is looked for with a link of its own, `seeker`, which
+ * is not among the peers and asks nothing but pings.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "log.h"
+#include "peer_internal.h"
+
+#define PULSES_LEAST 3u
+
+/* ---- our own name ---- */
+
+static uint64_t kept_ns(const struct peers *peers) {
+    const struct peers_options *options = &peers->options;
+    uint64_t longest_ns = options->timeout_ns > options->reconnect_max_ns
+                              ? options->timeout_ns
+                              : options->reconnect_max_ns;
+    return 3 * (longest_ns > options->ping_interval_ns ? longest_ns : options->ping_interval_ns);
+}
+
+void peers_twin_seen(struct peers *peers, const char *words) {
+    struct own_twin *twin = &peers->twin;
+    if (!*twin->words)
+        log_error("node %s: %s; give one of the two another [node] name", peers->node, words);
+    snprintf(twin->words, sizeof twin->words, "%s", words);
+    twin->seen_ns = peers->now_ns;
+}
+
+const char *peers_twin(const struct peers *peers) {
+    return peers->twin.words;
+}
+
+void twins_told(struct peers *peers, const char *by, const char *words) {
+    char clean[sizeof peers->twin.words], sentence[sizeof peers->twin.words];
+    size_t used = 0;
+    for (; words[used] && used + 80 < sizeof clean; used++)
+        clean[used] = words[used] >= ' ' && words[used] <= '~' ? words[used] : '?';
+    clean[used] = '\0';
+    snprintf(sentence, sizeof sentence, "node %s says: %s", by, clean);
+    peers_twin_seen(peers, sentence);
+}
+
+void twins_remote(const struct end *end, char out[64]) {
+    struct transport_info info = {0};
+    if (end->conn)
+        end->peers->transport->ops->query(end->conn, &info);
+    snprintf(out, 64, "%s", *info.remote ? info.remote : "(not known)");
+}
+
+void twins_met(struct peers *peers, const struct end *end, const char *how, uint64_t incarnation) {
+    char remote[64], words[sizeof peers->twin.words];
+    twins_remote(end, remote);
+    snprintf(words, sizeof words,
+             "another broker calls itself node %s, too, and both live: incarnation %016" PRIx64
+             ", %s %s; this one is incarnation %016" PRIx64,
+             peers->node, incarnation, how, remote, peers->options.incarnation);
+    peers_twin_seen(peers, words);
+}
+
+/* ---- another node's name ---- */
+
+static void begin_anew(struct end *end) {
+    end->pulses = 0;
+    end->pulse_ns = end->peers->now_ns;
+}
+
+void twins_begin(struct end *end, const char *node) {
+    struct peers *peers = end->peers;
+    struct asker *asker;
+    struct peer *peer = peers_find(peers, node);
+    begin_anew(end);
+    TAILQ_FOREACH (asker, &peers->askers, link)
+        if (!strcmp(asker->node, node))
+            begin_anew(&asker->end);
+    if (peer)
+        begin_anew(&peer->end);
+}
+
+void twins_pulse(struct end *end) {
+    uint64_t now_ns = end->peers->now_ns;
+    if (now_ns < end->pulse_ns + end->peers->options.ping_interval_ns / 2)
+        return;
+    end->pulses++;
+    end->pulse_ns = now_ns;
+}
+
+static bool both_live(const struct end *a, const struct end *b) {
+    return a->conn && b->conn && a->pulses >= PULSES_LEAST && b->pulses >= PULSES_LEAST;
+}
+
+/* Another connection of this name and of another incarnation that lives; NULL: none. */
+static const struct end *find_rival(struct peers *peers, const struct asker *asker,
+                                    uint64_t *incarnation_out) {
+    const struct asker *other;
+    TAILQ_FOREACH (other, &peers->askers, link)
+        if (other != asker && other->incarnation != asker->incarnation &&
+            !strcmp(other->node, asker->node) && both_live(&other->end, &asker->end)) {
+            *incarnation_out = other->incarnation;
+            return &other->end;
+        }
+    const struct peer *peer = peers_find(peers, asker->node);
+    if (peer && peer->state == PEER_UP && peer->incarnation != asker->incarnation &&
+        both_live(&peer->end, &asker->end)) {
+        *incarnation_out = peer->incarnation;
+        return &peer->end;
+    }
+    return NULL;
+}
+
+static bool is_known(const struct peers *peers, const char *node) {
+    const struct asker *asker;
+    TAILQ_FOREACH (asker, &peers->askers, link)
+        if (*asker->rival && !strcmp(asker->node, node))
+            return true;
+    return false;
+}
+
+void twins_check(struct asker *asker) {
+    struct peers *peers = asker->end.peers;
+    uint64_t incarnation;
+    twins_pulse(&asker->end);
+    const struct end *rival = asker->twin ? NULL : find_rival(peers, asker, &incarnation);
+    bool was_known = is_known(peers, asker->node);
+    if (!rival) {
+        *asker->rival = '\0';
+        if (was_known && !is_known(peers, asker->node))
+            log_info("node %s: one broker calls itself so again, incarnation %016" PRIx64,
+                     asker->node, asker->incarnation);
+        return;
+    }
+    char ours[64], theirs[64];
+    twins_remote(&asker->end, ours);
+    twins_remote(rival, theirs);
+    snprintf(asker->rival, sizeof asker->rival,
+             "two brokers call themselves node %s, and both live: incarnation %016" PRIx64
+             " at %s and incarnation %016" PRIx64 " at %s",
+             asker->node, asker->incarnation, ours, incarnation, theirs);
+    if (!was_known)
+        log_error("%s; give one of the two another [node] name", asker->rival);
+}
+
+const char *peers_rival(const struct peers *peers, const char *node) {
+    const struct asker *asker;
+    TAILQ_FOREACH (asker, &peers->askers, link)
+        if (*asker->rival && (!node || !strcmp(asker->node, node)))
+            return asker->rival;
+    return "";
+}
+
+/* ---- looking for the one that has our name in the index ---- */
+
+void peers_seek(struct peers *peers, const char *address) {
+    struct peer *seeker = &peers->seeker;
+    if (peers->seeking && !strcmp(seeker->address, address))
+        return;
+    if (seeker->end.conn) {
+        seeker->moving = true; /* dialled again when it is closed */
+        peers->transport->ops->close(seeker->end.conn);
+    }
+    snprintf(seeker->address, sizeof seeker->address, "%s", address);
+    *seeker->last_failure = '\0';
+    seeker->retry_ns = 0;
+    peers->seeking = true;
+}
+
+void peers_seek_end(struct peers *peers) {
+    if (peers->seeking && peers->seeker.end.conn)
+        peers->transport->ops->close(peers->seeker.end.conn);
+    peers->seeking = false;
+}
+
+enum peers_found peers_found(const struct peers *peers, uint64_t *incarnation_out,
+                             const char **why_out) {
+    const struct peer *seeker = &peers->seeker;
+    *why_out = seeker->last_failure;
+    *incarnation_out = seeker->incarnation;
+    if (seeker->state == PEER_UP)
+        return PEERS_FOUND_ONE;
+    return *seeker->last_failure ? PEERS_FOUND_NOBODY : PEERS_SEEKING;
+}
+
+/* ---- time ---- */
+
+void twins_tick(struct peers *peers, uint64_t now_ns) {
+    if (peers->seeking)
+        peer_tick(&peers->seeker, now_ns);
+    if (*peers->twin.words && now_ns > peers->twin.seen_ns + kept_ns(peers)) {
+        log_info("node %s: no other broker of this name has been heard of for %" PRIu64 " ms",
+                 peers->node, (now_ns - peers->twin.seen_ns) / 1000000);
+        *peers->twin.words = '\0';
+    }
+}
+
+uint64_t twins_next_deadline_ns(const struct peers *peers) {
+    uint64_t over_ns = *peers->twin.words ? peers->twin.seen_ns + kept_ns(peers) + 1 : UINT64_MAX;
+    uint64_t seek_ns = peers->seeking ? peer_next_deadline_ns(&peers->seeker) : UINT64_MAX;
+    return seek_ns < over_ns ? seek_ns : over_ns;
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The handler uses functions that signal-safety(7) lists, and what it reads is written before the
+ * flag that it looks at.
+ */
+#include "ending.h"
+
+#include <limits.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE};
+#define SIGNAL_COUNT (sizeof ending_signals / sizeof ending_signals[0])
+
+static struct {
+    char path[PATH_MAX];
+    atomic_bool has_path;
+    atomic_int held, waiting; /* waiting: the signal that came while it was held, 0 = none */
+} ending;
+
+static void ending_remove_now(void) {
+    if (atomic_exchange(&ending.has_path, false))
+        unlink(ending.path);
+}
+
+/* By the signal itself, whose default is to end the process. */
+static void ending_die(int number) {
+    sigset_t this_one;
+    ending_remove_now();
+    signal(number, SIG_DFL);
+    sigemptyset(&this_one);
+    sigaddset(&this_one, number);
+    raise(number);
+    pthread_sigmask(SIG_UNBLOCK, &this_one, NULL);
+    _exit(128 + number); /* as the first process of a container is not ended by its own signals */
+}
+
+static void ending_on_signal(int number) {
+    int none = 0;
+    if (atomic_load(&ending.held) == 0 ||
+        !atomic_compare_exchange_strong(&ending.waiting, &none, number))
+        ending_die(number);
+}
+
+void ending_init(void) {
+    struct sigaction action = {.sa_handler = ending_on_signal, .sa_flags = SA_RESTART}, before;
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < SIGNAL_COUNT; i++)
+        sigaddset(&action.sa_mask, ending_signals[i]);
+    for (size_t i = 0; i < SIGNAL_COUNT; i++)
+        if (sigaction(ending_signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(ending_signals[i], &action, NULL);
+    signal(SIGXFSZ, SIG_IGN);
+    atexit(ending_remove_now);
+}
+
+bool ending_remove(const char *path) {
+    if (strlen(path) >= sizeof ending.path)
+        return false;
+    strcpy(ending.path, path);
+    atomic_store(&ending.has_path, true);
+    return true;
+}
+
+void ending_forget(void) {
+    atomic_store(&ending.has_path, false);
+}
+
+void ending_hold(void) {
+    atomic_fetch_add(&ending.held, 1);
+}
+
+void ending_release(void) {
+    if (atomic_fetch_sub(&ending.held, 1) > 1)
+        return;
+    int number = atomic_load(&ending.waiting);
+    if (number)
+        ending_die(number);
+}
