@@ -4,7 +4,7 @@
  * contract is shrunk (steps are left out while it still breaks in the same way) and printed.
  *
  *   CLUSTER_SEED       the first history's seed, the others follow it; 0 = by the clock
- *   CLUSTER_HISTORIES  how many (10000 with a static directory, 50000 with an index)
+ *   CLUSTER_HISTORIES  how many (10000 with a static directory, 30000 with an index)
  *   CLUSTER_EVENTS     steps of each, and more until it has had as many events (200)
  *   CLUSTER_JOBS       processes (one per core)
  *   CLUSTER_SHRINK=0   does not shrink; CLUSTER_TRACE=0 does not tell what happens
@@ -271,5 +271,5 @@ Test(cluster_model, static_directory_keeps_the_contract, .timeout = 7200) {
 }
 
 Test(cluster_model, index_keeps_the_contract, .timeout = 7200) {
-    hunt(true, 50000);
+    hunt(true, 30000);
 }
