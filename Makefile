@@ -27,8 +27,8 @@ endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
   -Wno-sign-conversion $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-restrict) $(WERROR)
-INC := -Iproto -Icommon -Idaemon -Idaemon/store -Idaemon/memory -Idaemon/broker -Idaemon/local -Idaemon/peer \
-  -Idaemon/directory -Idaemon/ops -Ilibclient -Itests/support -isystem $(BUILD)/gen
+INC := -Iproto -Idaemon -Idaemon/store -Idaemon/memory -Idaemon/broker -Idaemon/local -Idaemon/peer \
+  -Idaemon/directory -Idaemon/ops -Idaemon/host -Ilibclient -Itests/support -isystem $(BUILD)/gen
 CPPFLAGS += -D_GNU_SOURCE -DFEATURED_VERSION='"$(VERSION)"' $(INC)
 CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -MP -pthread
 LDFLAGS += $(SANITIZE) -pthread
@@ -44,10 +44,11 @@ GEN_C := $(PROTOS:proto/%.proto=$(BUILD)/gen/%.pb-c.c)
 GEN_H := $(GEN_C:.c=.h)
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
-PROTO_OBJ := $(GEN_C:.c=.o) $(call obj,$(wildcard proto/*.c common/*.c))
+PROTO_OBJ := $(GEN_C:.c=.o) $(call obj,$(wildcard proto/*.c))
 STORE_OBJ := $(call obj,$(wildcard daemon/store/*.c))
 DAEMON_OBJ := $(call obj,$(filter-out daemon/main.c,$(wildcard daemon/*.c daemon/memory/*.c daemon/broker/*.c \
-  daemon/local/*.c daemon/peer/*.c daemon/directory/*.c daemon/ops/*.c)))
+  daemon/local/*.c daemon/peer/*.c daemon/directory/*.c daemon/ops/*.c daemon/host/*.c)))
+HOST_OBJ := $(call obj,$(wildcard daemon/host/*.c))
 CLIENT_OBJ := $(call obj,$(wildcard libclient/*.c))
 CTL_OBJ := $(call obj,$(wildcard libclient/featurectl/*.c))
 BENCH_OBJ := $(call obj,$(wildcard tests/bench/*.c))
@@ -88,7 +89,7 @@ $(BUILD)/libdaemon.a: $(STORE_OBJ) $(DAEMON_OBJ) $(PROTO_OBJ)
 $(BUILD)/featured: $(call obj,daemon/main.c) $(BUILD)/libdaemon.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
-$(BUILD)/featurectl: $(CTL_OBJ) $(BUILD)/libfeature.a
+$(BUILD)/featurectl: $(CTL_OBJ) $(HOST_OBJ) $(BUILD)/libfeature.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_CTL) -o $@
 $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
@@ -162,7 +163,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $(WRAP_$*) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- style ----
-SOURCES = $(wildcard proto/*.[ch] common/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])
+SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
 	@INC="$(INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place

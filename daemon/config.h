@@ -42,7 +42,7 @@ struct config_store { /* [store NAME] */
     uint32_t checksum; /* Fb__ChecksumPolicy: after-network, always, never */
     uint32_t readers;  /* 1.. */
     uint64_t max_resident_bytes, landing_bytes;
-    uint64_t max_hold_ms; /* 0 = for ever */
+    uint64_t max_hold_ms;    /* 0 = for ever */
     uint64_t max_reserve_ms; /* 0 = no bound */
     uint64_t max_wait_ms;    /* 0 = no bound */
     uint64_t max_pass_ms;

@@ -34,7 +34,6 @@
 #include "peer.h"
 #include "prefault.h"
 #include "secret_prints.h"
-#include "socket_lock.h"
 #include "transports.h"
 
 /* A request that etcd has not answered after the first has failed; what reaches no etcd for the
@@ -56,11 +55,11 @@ struct daemon {
     bool has_loop;
     uv_check_t check;
     uv_timer_t timer;
-    uv_idle_t hot; /* while active the loop does not sleep */
+    uv_idle_t hot; /* while active the loop does not sleep: a request may come */
+    uv_idle_t due; /* the same: there is more to do at once */
     struct busy_poll busy_poll;
     uv_signal_t signals[3];
     uint64_t incarnation; /* random, never 0 */
-    int socket_lock;      /* -1: not ours */
     struct secret_prints *secret_prints;
     int64_t room_for_arenas; /* bytes that the cgroup's memory limit leaves for more of them */
     struct prefault *prefault;
@@ -82,16 +81,26 @@ static uint64_t clock_ns(clockid_t clock) {
 static void begin_closing(struct daemon *daemon);
 static void on_timer(uv_timer_t *timer);
 
+/* Only keeps the loop from sleeping: the next turn follows when the sockets have been looked at. */
+static void on_due(uv_idle_t *due) {
+    (void)due;
+}
+
 static void schedule(struct daemon *daemon, uint64_t now_ns) {
     uint64_t next_ns = broker_next_deadline_ns(daemon->broker);
     if (daemon->phase == PHASE_DRAINING && daemon->drain_until_ns < next_ns)
         next_ns = daemon->drain_until_ns;
-    if (next_ns == UINT64_MAX) {
+    if (next_ns <=
+        now_ns) { /* a timer of 0 ms would run again and again before any socket is read */
         uv_timer_stop(&daemon->timer);
+        uv_idle_start(&daemon->due, on_due);
         return;
     }
-    uint64_t wait_ms = next_ns <= now_ns ? 0 : (next_ns - now_ns + 999999) / 1000000;
-    uv_timer_start(&daemon->timer, on_timer, wait_ms, 0);
+    uv_idle_stop(&daemon->due);
+    if (next_ns == UINT64_MAX)
+        uv_timer_stop(&daemon->timer);
+    else
+        uv_timer_start(&daemon->timer, on_timer, (next_ns - now_ns + 999999) / 1000000, 0);
 }
 
 static void on_hot(uv_idle_t *hot) {
@@ -107,11 +116,20 @@ static void stay_hot_or_cool_down(struct daemon *daemon, uint64_t now_ns) {
         uv_idle_stop(&daemon->hot);
 }
 
+/* The loop has told the time when it woke up, in milliseconds; both clocks are CLOCK_MONOTONIC. */
+static void note_turn(struct daemon *daemon, uint64_t now_ns, uint64_t pumped_ns) {
+    uint64_t ended_ns = uv_hrtime(), woken_ns = uv_now(&daemon->loop) * 1000000ull;
+    broker_turn_took(daemon->broker, now_ns, ended_ns > woken_ns ? ended_ns - woken_ns : 0,
+                     ended_ns - pumped_ns);
+}
+
 static void turn(struct daemon *daemon) {
     uint64_t now_ns = clock_ns(CLOCK_BOOTTIME);
     if (daemon->phase == PHASE_CLOSING)
         return;
+    uint64_t pumped_ns = uv_hrtime();
     broker_pump(daemon->broker, now_ns);
+    note_turn(daemon, now_ns, pumped_ns);
     if (daemon->phase == PHASE_DRAINING &&
         (broker_is_idle(daemon->broker) || now_ns >= daemon->drain_until_ns)) {
         begin_closing(daemon);
@@ -214,6 +232,7 @@ static void close_handles(struct daemon *daemon) {
     uv_close((uv_handle_t *)&daemon->check, NULL);
     uv_close((uv_handle_t *)&daemon->timer, NULL);
     uv_close((uv_handle_t *)&daemon->hot, NULL);
+    uv_close((uv_handle_t *)&daemon->due, NULL);
     for (size_t i = 0; i < 3; i++)
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
 }
@@ -286,6 +305,7 @@ static int build_loop(struct daemon *daemon) {
     uv_check_init(&daemon->loop, &daemon->check);
     uv_timer_init(&daemon->loop, &daemon->timer);
     uv_idle_init(&daemon->loop, &daemon->hot);
+    uv_idle_init(&daemon->loop, &daemon->due);
     daemon->check.data = daemon->timer.data = daemon;
     uv_check_start(&daemon->check, on_check);
     for (size_t i = 0; i < 3; i++) {
@@ -439,9 +459,6 @@ static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes
 }
 
 static int build(struct daemon *daemon, char *why, size_t why_bytes) {
-    daemon->socket_lock = socket_lock_take(daemon->config.socket_path, why, why_bytes);
-    if (daemon->socket_lock < 0)
-        return daemon->socket_lock;
     int result = read_cluster_key(daemon, why, why_bytes);
     if (result < 0 || (result = secret_prints_new(&daemon->config, &daemon->secret_prints)) < 0 ||
         (result = build_loop(daemon)) < 0 || (result = build_broker(daemon, why, why_bytes)) < 0 ||
@@ -480,7 +497,6 @@ int daemon_new(const struct config *config, const char *config_path, struct daem
         return -ENOMEM;
     daemon->config = *config;
     daemon->config_path = config_path;
-    daemon->socket_lock = -1;
     daemon->room_for_arenas = environment_room_for_arenas(config);
     int result = build(daemon, why, why_bytes);
     if (result < 0) {
@@ -506,8 +522,6 @@ void daemon_free(struct daemon *daemon) {
         return;
     if (daemon->has_loop)
         uv_loop_close(&daemon->loop);
-    if (daemon->socket_lock >= 0)
-        close(daemon->socket_lock);
     secret_prints_free(daemon->secret_prints);
     sodium_memzero(daemon->cluster_key, sizeof daemon->cluster_key);
     free(daemon);

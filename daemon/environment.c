@@ -151,8 +151,8 @@ enum environment_verdict environment_judge_address_space(const struct config *co
 enum environment_verdict environment_judge_files(const struct config *config, uint64_t limit,
                                                  char *sentence) {
     uint64_t need = FILES_PER_SESSION * config->max_sessions +
-                    FILES_PER_STORE * config->max_stores + FILES_PER_PEER * config->peer_count +
-                    FILES_BESIDE;
+                    (uint64_t)FILES_PER_STORE * config->max_stores +
+                    FILES_PER_PEER * config->peer_count + FILES_BESIDE;
     *sentence = '\0';
     if (need <= limit)
         return ENVIRONMENT_FITS;

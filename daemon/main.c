@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "auth.h"
 #include "config.h"
@@ -16,9 +17,10 @@
 #include "environment.h"
 #include "etcd_check.h"
 #include "log.h"
-#include "log_escape.h"
 #include "secret_file.h"
+#include "socket_lock.h"
 #include "std_fds.h"
+#include "text.h"
 
 #define DEFAULT_CONFIG  "/etc/featured/featured.conf"
 #define WHY_BYTES       1536
@@ -97,7 +99,7 @@ static void say_in_log(bool warning, const char *sentence) {
 /* Escaped: the file may hold anything. */
 static void say_to_user(bool warning, const char *sentence) {
     char text[2 * WHY_BYTES];
-    log_escape(sentence, strlen(sentence), text, sizeof text);
+    text_escape(text, sizeof text, sentence, strlen(sentence));
     fprintf(stderr, "featured: %s%s\n", warning ? "warning: " : "", text);
 }
 
@@ -109,7 +111,7 @@ static int check_environment(const struct config *config, void (*say)(bool, cons
     return result < 0 ? result : environment_check(config, say, why, why_bytes);
 }
 
-static int run(const struct config *config, const char *config_path) {
+static int run_daemon(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
     struct daemon *daemon = NULL;
     if (check_environment(config, say_in_log, why, sizeof why) < 0) {
@@ -128,6 +130,19 @@ static int run(const struct config *config, const char *config_path) {
     result = daemon_run(daemon);
     daemon_free(daemon);
     return result < 0 ? EXIT_RUNTIME : EXIT_CLEAN;
+}
+
+/* The lock comes first and goes last: whoever finds the socket taken has not touched anything. */
+static int run(const struct config *config, const char *config_path) {
+    char why[WHY_BYTES] = "";
+    int lock = socket_lock_take(config->socket_path, why, sizeof why);
+    if (lock < 0) {
+        log_error("main: %s", why);
+        return EXIT_RUNTIME;
+    }
+    int status = run_daemon(config, config_path);
+    close(lock);
+    return status;
 }
 
 static int serve(const struct config *config, const char *config_path) {

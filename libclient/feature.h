@@ -194,8 +194,15 @@ struct feature_sample {
 };
 
 /* ---- zero-copy put ---- */
-/* Takes room in the arena, waiting FIFO up to deadline_ms when it is short (then FEATURE_E_FULL).
- */
+/* Takes room in the arena. When it is short it waits in line up to deadline_ms, or the store's
+ * max_wait, then FEATURE_E_FULL with a sentence that names who holds the room. The line is first
+ * come, first served; while its first cannot be served yet those behind it that fit pass it, for
+ * the store's max_pass.
+ *
+ * A reservation ends by itself when it has not been committed within the store's max_reserve (10
+ * minutes unless configured otherwise; or max_hold, where that is shorter). The commit is then
+ * FEATURE_E_NOT_FOUND. Nothing may be written any more by then: the memory may be another sample's,
+ * and the broker cannot take the mapping away. feature_put() keeps to this by itself. */
 int feature_reserve(struct feature_store *store, const struct feature_sample *sample,
                     uint32_t deadline_ms, struct feature_reservation **out);
 /* Where tensor i is to be written: its `bytes`, 4 KiB aligned (64 B when smaller than 4 KiB). */

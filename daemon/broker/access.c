@@ -146,10 +146,12 @@ static int attach(struct broker_session *session, struct space *space, bool writ
     return index;
 }
 
-void session_detach(struct broker_session *session, struct attachment *attachment) {
-    store_holder_close(attachment->space->store, attachment->holder, session->broker->now_ns);
+bool session_detach(struct broker_session *session, struct attachment *attachment) {
+    bool over =
+        space_leave(session->broker, attachment->space, attachment->holder, session->account);
     account_release(session->account, CHARGE_HANDLES, 1);
     attachment->space = NULL;
+    return over;
 }
 
 static void opened(struct broker_session *session, uint32_t request_id, struct space *space,

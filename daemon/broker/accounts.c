@@ -53,6 +53,10 @@ static struct account *accounts_hold(struct held_account *held) {
     return &held->account;
 }
 
+void accounts_keep(struct account *account) {
+    ((struct held_account *)account)->holds++;
+}
+
 struct account *accounts_user(struct broker *broker, uid_t uid) {
     struct held_account *held = accounts_find(broker, ACCOUNT_USER, uid, "");
     if (!held)

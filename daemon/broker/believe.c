@@ -46,8 +46,8 @@ bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeas
                   char why[SENTENCE_BYTES]) {
     struct store_info info;
     const struct space *space = item->call->space;
-    if (!store_stat(space->store, NULL, 0, lease->generation, &info) ||
-        info.state == STORE_GONE || info.state == STORE_FREE)
+    if (!store_stat(space->store, NULL, 0, lease->generation, &info) || info.state == STORE_GONE ||
+        info.state == STORE_FREE)
         return true;
     const struct peer *origin = (const struct peer *)(uintptr_t)info.origin;
     if (!info.landing)

@@ -10,10 +10,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "publish_set.h"
 #include "state.h"
 
-#define GC_BUDGET_SLOTS 65536u
-#define PUMP_ROUNDS_MAX 64u
+#define GC_SLOTS_PER_TURN 4096u
+#define PUMP_ROUNDS_MAX   64u
+/* Items ended and effects: some 5 ms together, however much fails or ends at one moment. */
+#define WORK_PER_TURN     512u
+#define EFFECTS_PER_STORE 128u
 
 /* ---- making ---- */
 
@@ -31,14 +35,16 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     TAILQ_INIT(&broker->sessions);
     TAILQ_INIT(&broker->askings);
     TAILQ_INIT(&broker->fetches);
-    TAILQ_INIT(&broker->timed);
     TAILQ_INIT(&broker->drains);
-    TAILQ_INIT(&broker->publishings);
+    TAILQ_INIT(&broker->gc_asked);
+    TAILQ_INIT(&broker->leavings);
     TAILQ_INIT(&broker->nodes);
     TAILQ_INIT(&broker->index_checks);
     TAILQ_INIT(&broker->held_checks);
     scratch_init(&broker->scratch);
-    if (sweep_new(broker) < 0) {
+    broker->publishings = publish_set_new();
+    if (!broker->publishings || sweep_new(broker) < 0) {
+        publish_set_free(broker->publishings);
         free(broker);
         return -ENOMEM;
     }
@@ -87,6 +93,7 @@ void broker_free(struct broker *broker) {
     publishings_free(broker);
     nodes_free(broker);
     sweep_free(broker);
+    spaces_leavings_free(broker);
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
             space_free(broker, &broker->spaces[i]);
@@ -163,48 +170,91 @@ static void carry_out(struct broker *broker, struct space *space,
     }
 }
 
+static bool has_worked_enough(const struct broker *broker) {
+    return broker->turn_work >= WORK_PER_TURN;
+}
+
+/* A store that has much to do leaves the others some of the turn. */
+static bool pump_store(struct broker *broker, struct space *space) {
+    struct store_effect effect;
+    bool moved = false;
+    for (uint32_t i = 0; i < EFFECTS_PER_STORE && !has_worked_enough(broker); i++) {
+        if (!store_next_effect(space->store, broker->now_ns, &effect))
+            return moved;
+        carry_out(broker, space, &effect);
+        broker->effects_done++;
+        broker->turn_work++;
+        moved = true;
+    }
+    return true; /* there may be more */
+}
+
 static bool pump_stores(struct broker *broker) {
     bool moved = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {
-        struct store_effect effect;
-        struct space *space = &broker->spaces[i];
-        while (space->used && store_next_effect(space->store, broker->now_ns, &effect)) {
-            carry_out(broker, space, &effect);
-            moved = true;
-        }
+        struct space *space = &broker->spaces[(broker->first_space + i) % broker->space_end];
+        if (space->used)
+            moved |= pump_store(broker, space);
     }
     return moved;
 }
 
-static void log_ended_reservations(struct space *space) {
-    struct store_totals totals;
-    char bound[32];
-    store_totals(space->store, &totals);
-    if (totals.reserves_ended != space->reserves_ended_logged)
-        log_warning("store %s: %llu reservations ended after max_reserve = %s without a commit",
-                    space->name,
-                    (unsigned long long)(totals.reserves_ended - space->reserves_ended_logged),
-                    log_duration(space->settings.max_reserve_ms, bound));
-    space->reserves_ended_logged = totals.reserves_ended;
+/* What one effect sets free may let another go on. Bounded: what is left when the turn has done its
+ * part comes with the next one, which follows at once. */
+static void pump_effects(struct broker *broker, uint64_t now_ns) {
+    struct directory *directory = broker->directory;
+    bool settled = false;
+    for (uint32_t round = 0; round < PUMP_ROUNDS_MAX && !has_worked_enough(broker); round++) {
+        directory->ops->tick(directory, now_ns);
+        if (!pump_stores(broker) && directory->ops->next_deadline_ns(directory) > now_ns) {
+            settled = true;
+            break;
+        }
+    }
+    broker->unfinished |= !settled;
+    broker->first_space++;
 }
 
-/* True when it was time for it: dropped stores may be freed too, once their effects are out. */
-static bool collect(struct broker *broker) {
+static void log_ended_reservations(struct space *space) {
+    uint64_t ended = store_reserves_ended(space->store);
+    char bound[32];
+    if (ended != space->reserves_ended_logged)
+        log_warning("store %s: %llu reservations ended after max_reserve = %s without a commit",
+                    space->name, (unsigned long long)(ended - space->reserves_ended_logged),
+                    log_duration(space->settings.max_reserve_ms, bound));
+    space->reserves_ended_logged = ended;
+}
+
+static void log_gc(struct space *space) {
+    if (space->gc_freed)
+        log_info("store %s: gc freed %llu samples older than %llu ms", space->name,
+                 (unsigned long long)space->gc_freed,
+                 (unsigned long long)space->settings.max_hold_ms);
+    space->gc_freed = 0;
+}
+
+/* True: the pass through this store is not at its end. */
+static bool collect_space(struct broker *broker, struct space *space, uint32_t budget) {
+    log_ended_reservations(space);
+    if (!space->settings.max_hold_ms || !TAILQ_EMPTY(&broker->gc_asked))
+        return false;
+    space->gc_freed +=
+        store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS, broker->now_ns, budget);
+    if (store_gc_goes_on(space->store))
+        return true;
+    log_gc(space);
+    return false;
+}
+
+/* True when it was time for it: dropped stores may be freed too, once their effects are out. *more:
+ * it has done its part of a turn, and there is more. */
+static bool collect(struct broker *broker, bool *more) {
     if (broker->gc_ns > broker->now_ns)
         return false;
-    broker->gc_ns = broker->now_ns + broker->config->gc_interval_ms * NS_PER_MS;
-    for (uint32_t i = 0; i < broker->space_end; i++) {
-        struct space *space = &broker->spaces[i];
-        uint32_t freed = 0;
-        if (space->used && space->settings.max_hold_ms)
-            freed = store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS, broker->now_ns,
-                             GC_BUDGET_SLOTS);
-        if (freed)
-            log_info("store %s: gc freed %u samples older than %llu ms", space->name, freed,
-                     (unsigned long long)space->settings.max_hold_ms);
-        if (space->used)
-            log_ended_reservations(space);
-    }
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used)
+            *more |= collect_space(broker, &broker->spaces[i],
+                                   GC_SLOTS_PER_TURN / broker->space_end + 1);
     return true;
 }
 
@@ -212,19 +262,19 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     broker->now_ns = now_ns;
     if (!broker->started_ns)
         broker->started_ns = now_ns;
+    broker->turn_work = 0;
+    broker->unfinished = false;
     peers_tick(broker->peers, now_ns);
     calls_expire(broker, now_ns);
-    bool reap = collect(broker);
-    /* What one effect sets free may let another go on; bounded, the rest comes with the next turn.
-     */
-    for (uint32_t round = 0; round < PUMP_ROUNDS_MAX; round++) {
-        broker->directory->ops->tick(broker->directory, now_ns);
-        if (!pump_stores(broker) &&
-            broker->directory->ops->next_deadline_ns(broker->directory) > now_ns)
-            break;
+    bool more = false, collected = collect(broker, &more);
+    broker->unfinished |= spaces_leave_on(broker);
+    pump_effects(broker, now_ns);
+    broker->unfinished |= steer_gc_on(broker);
+    if (collected) {
+        more |= spaces_reap(broker);
+        broker->gc_ns = now_ns + (more ? 0 : broker->config->gc_interval_ms * NS_PER_MS);
+        broker->unfinished |= more;
     }
-    if (reap)
-        spaces_reap(broker);
     twin_pump(broker);
     publishings_pump(broker, now_ns);
     sweep_pump(broker, now_ns);
@@ -239,6 +289,8 @@ static uint64_t earlier(uint64_t a, uint64_t b) {
 }
 
 uint64_t broker_next_deadline_ns(const struct broker *broker) {
+    if (broker->unfinished)
+        return 0;
     uint64_t next_ns = earlier(peers_next_deadline_ns(broker->peers),
                                broker->directory->ops->next_deadline_ns(broker->directory));
     next_ns = earlier(next_ns, calls_next_deadline_ns(broker));
@@ -254,7 +306,8 @@ uint64_t broker_next_deadline_ns(const struct broker *broker) {
         if (!space->used)
             continue;
         next_ns = earlier(next_ns, store_next_deadline_ns(space->store));
-        collects |= space->settings.max_hold_ms || space->dropped;
+        collects |= space->settings.max_hold_ms || space->dropped ||
+                    store_reserves_ended(space->store) != space->reserves_ended_logged;
     }
     return collects ? earlier(next_ns, broker->gc_ns) : next_ns;
 }
@@ -418,16 +471,17 @@ struct broker_session *broker_session_open(struct broker *broker,
 void broker_session_close(struct broker_session *session, uint64_t now_ns) {
     struct broker *broker = session->broker;
     broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
+    bool over = TAILQ_EMPTY(&broker->leavings); /* else one of its handles may be leaving still */
     calls_abandon(session);
     for (uint32_t i = 0; i < session->attachment_count; i++)
         if (session->attachments[i].space)
-            session_detach(session, &session->attachments[i]);
+            over &= session_detach(session, &session->attachments[i]);
     TAILQ_REMOVE(&broker->sessions, session, link);
     broker->session_count--;
     broker->admin_count -= session->admin;
     account_release(session->account, CHARGE_SESSIONS, 1);
     for (enum charge charge = 0; charge < CHARGES; charge++) /* acks alone outlive a session */
-        assert(charge == CHARGE_PENDING_ENDS || !session->account->used[charge]);
+        assert(!over || charge == CHARGE_PENDING_ENDS || !session->account->used[charge]);
     accounts_unhold(broker, session->account);
     free(session->attachments);
     free(session);

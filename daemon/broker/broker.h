@@ -60,6 +60,10 @@ void broker_free(struct broker *broker);
 void broker_pump(struct broker *broker, uint64_t now_ns);
 uint64_t broker_next_deadline_ns(const struct broker *broker);
 
+/* A turn of the loop has ended at now_ns: how long it took, and the pump of that. Shown by health;
+ * a long one is warned of. */
+void broker_turn_took(struct broker *broker, uint64_t now_ns, uint64_t turn_ns, uint64_t pump_ns);
+
 /* From here on no new puts; gets and releases go on. */
 void broker_begin_drain(struct broker *broker);
 /* No lease, reservation or pending release is left. */

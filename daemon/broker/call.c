@@ -9,6 +9,8 @@
 
 #include "state.h"
 
+#define EXPIRED_A_TURN 256u
+
 struct call *call_new(struct broker_session *session, enum call_kind kind, size_t count,
                       uint32_t request_id, bool wants_reply) {
     struct charge_refusal full;
@@ -141,18 +143,18 @@ void item_found(struct item *item) {
 /* ---- deadlines ---- */
 
 void item_set_deadline(struct item *item, uint64_t deadline_ns) {
-    item->deadline_ns = deadline_ns;
-    if (!item->timed)
-        TAILQ_INSERT_TAIL(&item->call->broker->timed, item, timed_link);
-    item->timed = true;
+    deadlines_set(&item->call->broker->timed, &item->timed, deadline_ns);
 }
 
 static void clear_deadline(struct item *item) {
-    if (item->timed)
-        TAILQ_REMOVE(&item->call->broker->timed, item, timed_link);
-    item->timed = false;
+    deadlines_clear(&item->call->broker->timed, &item->timed);
 }
 
+static struct item *item_of(struct deadline *timed) {
+    return (struct item *)((char *)timed - offsetof(struct item, timed));
+}
+
+/* Ends the item, for good or to go on without this deadline. */
 static void expire(struct item *item) {
     unsigned long long waited_ms = (item->call->broker->now_ns - item->call->begun_ns) / NS_PER_MS;
     const struct ask *ask = LIST_FIRST(&item->asks);
@@ -190,22 +192,12 @@ static void expire(struct item *item) {
 }
 
 void calls_expire(struct broker *broker, uint64_t now_ns) {
-    struct item *item, *next;
-    for (item = TAILQ_FIRST(&broker->timed); item; item = next) {
-        next = TAILQ_NEXT(item, timed_link);
-        if (item->deadline_ns > now_ns)
-            continue;
-        expire(item);
-        next = TAILQ_FIRST(&broker->timed); /* a finished call may have freed its neighbours */
-    }
+    for (uint32_t i = 0; i < EXPIRED_A_TURN && deadlines_next_ns(&broker->timed) <= now_ns; i++)
+        expire(item_of(broker->timed.first));
 }
 
 uint64_t calls_next_deadline_ns(const struct broker *broker) {
-    uint64_t next_ns = UINT64_MAX;
-    const struct item *item;
-    TAILQ_FOREACH (item, &broker->timed, timed_link)
-        next_ns = item->deadline_ns < next_ns ? item->deadline_ns : next_ns;
-    return next_ns;
+    return deadlines_next_ns(&broker->timed);
 }
 
 /* ---- answers ---- */
@@ -358,6 +350,7 @@ static void (*const answers[])(struct call *call) = {
     [CALL_EXPLAIN] = explain_answer,  [CALL_DRAIN] = answer_drain,
     [CALL_NODES] = list_answer_nodes, [CALL_LIST] = answer_whole,
     [CALL_INDEX_LIST] = answer_whole, [CALL_INDEX_CHECK] = index_answer,
+    [CALL_GC] = answer_whole,
 };
 
 /* ---- endings ---- */
@@ -401,6 +394,11 @@ static void leave_all(struct item *item) {
     if (item->draining)
         TAILQ_REMOVE(&item->call->broker->drains, item, drain_link);
     item->draining = false;
+    if (item->collecting) {
+        TAILQ_REMOVE(&item->call->broker->gc_asked, item, drain_link);
+        item->call->space->uses--;
+    }
+    item->collecting = false;
     leave_store(item);
     if (item->remote) /* leased at its home, never granted here */
         outbox_release(item->call->broker, item->remote, false);
@@ -410,6 +408,8 @@ static void leave_all(struct item *item) {
 
 void item_done(struct item *item, Fb__Status status, const char *format, ...) {
     leave_all(item);
+    item->call->broker->items_ended++;
+    item->call->broker->turn_work++;
     item->done = true;
     item->status = status;
     free(item->error);

@@ -243,6 +243,11 @@ static void get_one(struct item *item, const Fb__GetItem *asked) {
     struct broker *broker = item->call->broker;
     if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
         return;
+    if (item->call->space->dropped) {
+        item_done(item, FB__STATUS__NOT_FOUND, "sample %s of store %s: the store was dropped",
+                  item->sample_id, item->call->space->name);
+        return;
+    }
     item->want_spec = asked->want_spec;
     bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
     if (BROKER_PLANTED(PLANTED_CACHED_GRANT) && !here &&

@@ -12,7 +12,7 @@
 
 #define PAGE_ITEMS_MAX 256u
 #define PAGE_BYTES_MAX 98304u /* leaves room in a frame */
-#define PERSON_BYTES   80u /* of a name, where each of 256 stores may tell two */
+#define PERSON_BYTES   80u    /* of a name, where each of 256 stores may tell two */
 #define STEPS_PER_TURN 64u    /* of up to 4096 slots each */
 
 static void answer(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -100,8 +100,7 @@ static bool make_page(const struct broker *broker, const struct space *space, co
         return false;
     page->count = page->bytes = 0;
     fb__list_reply__init(result);
-    result->cursor =
-        list_onward(broker, space, fill_page(broker, space, asked, page), alone);
+    result->cursor = list_onward(broker, space, fill_page(broker, space, asked, page), alone);
     result->n_samples = page->count;
     result->samples = page->pointers;
     *page_out = page;
@@ -216,8 +215,8 @@ bool list_samples(struct broker_session *session, uint32_t request_id, bool want
         list_there(session, request_id, wants_reply, asked);
         return true;
     }
-    const struct space *space = list_begin(session, asked->handle, asked->store, asked->cursor,
-                                           request_id, wants_reply);
+    const struct space *space =
+        list_begin(session, asked->handle, asked->store, asked->cursor, request_id, wants_reply);
     if (space)
         list_here(session, request_id, wants_reply, space, asked);
     return true;
@@ -370,8 +369,7 @@ bool list_stores(struct broker_session *session, uint32_t request_id, bool wants
     result.stores = pointers;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
-        if (!space->used ||
-            (space->dropped && !(dropped && stands_for_dropped(broker, space))))
+        if (!space->used || (space->dropped && !(dropped && stands_for_dropped(broker, space))))
             continue;
         fill_store(space, &infos[result.n_stores]);
         fill_room(session->broker, space, &people[result.n_stores], &infos[result.n_stores]);

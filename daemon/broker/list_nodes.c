@@ -12,6 +12,7 @@
 #include "state.h"
 
 #define NODES_MAX      FRAME_BATCH_ITEMS_MAX
+#define CUT_BYTES      60u    /* of a sentence, where there are many */
 #define PAGE_BYTES_MAX 49152u /* leaves room in a frame */
 
 /* ---- this node's own health ---- */
@@ -58,6 +59,8 @@ static void fill_health(const struct broker *broker, struct health *health) {
          peer = peers_next(broker->peers, peer))
         to->odd_answers += peer_odd_answers(peer);
     to->directory = (char *)broker->directory->ops->name;
+    to->loop_lag_ms = turns_recent_ns(broker) / NS_PER_MS;
+    to->loop_lag_longest_ms = broker->turns.longest_ns / NS_PER_MS;
     const char *why = broker_not_ready_why(broker, health->not_ready);
     to->ready = !why;
     if (why)
@@ -161,10 +164,18 @@ struct node_page {
     size_t count, bytes;
 };
 
-/* The names, and rails, are what could outgrow a frame. */
-static void forget_stores(Fb__HealthReply *health) {
+static void cut(char *text) {
+    if (strlen(text) > CUT_BYTES)
+        text[CUT_BYTES] = '\0';
+}
+
+/* Names, sentences and rails are what could outgrow a frame. */
+static void cut_details(Fb__HealthReply *health) {
     while (health->n_store_names)
         free(health->store_names[--health->n_store_names]);
+    cut(health->trouble);
+    cut(health->not_ready_why);
+    cut(health->twin);
 }
 
 static Fb__NodeInfo *next_node(struct node_page *page) {
@@ -251,7 +262,7 @@ static void fill_node(const struct broker *broker, const struct item *item,
     if (page->bytes > PAGE_BYTES_MAX)
         info->n_rails = 0;
     if (info->health && page->bytes > PAGE_BYTES_MAX)
-        forget_stores(info->health);
+        cut_details(info->health);
 }
 
 void list_answer_nodes(struct call *call) {

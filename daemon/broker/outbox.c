@@ -16,6 +16,7 @@
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
 #define GATHER_NS        NS_PER_MS
 #define GATHER_COUNT     64u
+#define GIVEN_UP_A_TURN  256u
 /* Acks in one bucket at most: max_pending_ends / 4096, 64 by default. */
 #define OUTBOX_BUCKET_BITS 12
 
@@ -278,10 +279,14 @@ static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
     if (!keep_ns || TAILQ_EMPTY(&outbox->waiting) || peer_is_up(outbox->peer) ||
         nodes_gone_ns(broker, peer_node(outbox->peer)) <= keep_ns)
         return;
-    log_warning("node %s has been gone for more than %llu s: %llu releases for it are given up",
-                peer_node(outbox->peer), (unsigned long long)(broker->config->lost_keep_ms / 1000),
-                (unsigned long long)outbox->count);
-    for (struct pending_end *end; (end = TAILQ_FIRST(&outbox->waiting));) {
+    if (!outbox->giving_up)
+        log_warning("node %s has been gone for more than %llu s: %llu releases for it are given up",
+                    peer_node(outbox->peer),
+                    (unsigned long long)(broker->config->lost_keep_ms / 1000),
+                    (unsigned long long)outbox->count);
+    outbox->giving_up = true;
+    struct pending_end *end;
+    for (uint32_t i = 0; i < GIVEN_UP_A_TURN && (end = TAILQ_FIRST(&outbox->waiting)); i++) {
         struct space *space = end->is_ack ? space_find(broker, outbox_store(end)) : NULL;
         const struct directory_record lost = {.store = outbox_store(end),
                                               .sample_id = outbox_sample(end),
@@ -293,6 +298,8 @@ static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
             publish_end_lost(broker, space, &lost, STORE_ACKED, false, NULL, NULL);
         forget(outbox, &outbox->waiting, end);
     }
+    outbox->giving_up = !TAILQ_EMPTY(&outbox->waiting);
+    broker->unfinished |= outbox->giving_up;
 }
 
 void outbox_flush(struct broker *broker, struct peer *peer, uint64_t now_ns) {

@@ -23,51 +23,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "state.h"
+#include "publish_set.h"
 
-#define RETRY_NS (100 * NS_PER_MS)
-#define LATE_NS  (10 * NS_PER_MS)
-
-/* One home that has to retire what we replaced. */
-struct older_home {
-    TAILQ_ENTRY(older_home) link;
-    struct publishing *publishing;
-    char node[LAYOUT_NAME_BYTES_MAX + 1];
-    uint64_t incarnation, generation; /* 0 = whatever the index does not name */
-    bool confirmed, asked;
-    bool ending;   /* word of its end is being kept, or the members are being read after that */
-    uint64_t dead; /* for which incarnation */
-    bool kept;     /* word of it is kept, and the members read since */
-    uint64_t retry_ns;
-};
-
-/* Are all nodes among the older homes? */
-enum everyone {
-    EVERYONE_NOT_NEEDED = 0,
-    EVERYONE_DUE,   /* the directory is to be asked who they are */
-    EVERYONE_ASKED, /* it has been: we may not have heard of them all */
-    EVERYONE_LISTED,
-};
-
-struct publishing {
-    TAILQ_ENTRY(publishing) link;
-    struct broker *broker;
-    struct space *space;
-    struct item *item;             /* NULL once nobody waits for the answer */
-    uint64_t generation, begun_ns; /* begun_ns: of a put, its commit */
-    struct store_op op;
-    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
-    bool published;               /* or refused, with everyone to be asked all the same */
-    enum directory_result result; /* of the directory, once published */
-    bool clears;                  /* no put: what is left of one that is gone is to go */
-    bool by_id;                   /* ... with all that is held of the sample */
-    enum store_reason reason;     /* why others retire */
-    bool record_due;              /* retired meanwhile: its record goes when nothing older lives */
-    enum everyone everyone;
-    uint64_t everyone_retry_ns;
-    struct account *charged; /* who caused it; NULL = ourselves */
-    TAILQ_HEAD(, older_home) older;
-};
+#define RETRY_NS       (100 * NS_PER_MS)
+#define PURSUED_A_TURN 256u
+#define LATE_NS        (10 * NS_PER_MS)
 
 void publish_detach(struct item *item) {
     item->publishing->item = NULL;
@@ -85,14 +45,10 @@ static void attach(struct publishing *publishing, struct item *item) {
 }
 
 bool publish_adopt(struct item *item) {
-    struct publishing *publishing;
-    if (BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED))
+    if (BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED) || !item->op.op_id)
         return false;
-    TAILQ_FOREACH (publishing, &item->call->broker->publishings, link)
-        if (publishing->op.op_id && publishing->op.op_id == item->op.op_id &&
-            publishing->op.client_id == item->op.client_id &&
-            publishing->space == item->call->space)
-            break;
+    struct publishing *publishing =
+        publish_set_by_op(item->call->broker->publishings, item->call->space, item->op);
     if (!publishing)
         return false;
     struct item *before = publishing->item;
@@ -107,11 +63,9 @@ bool publish_adopt(struct item *item) {
 }
 
 bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation) {
-    const struct publishing *publishing;
     struct store_info info;
-    TAILQ_FOREACH (publishing, &broker->publishings, link)
-        if (publishing->space == space && publishing->generation == generation)
-            return false;
+    if (publish_set_by_generation(broker->publishings, space, generation, NULL))
+        return false;
     return store_stat(space->store, NULL, 0, generation, &info) &&
            (info.state == STORE_RESIDENT || info.reason == STORE_CONSUMED ||
             info.reason == STORE_MAX_HOLD);
@@ -119,41 +73,39 @@ bool publish_was_done(const struct broker *broker, const struct space *space, ui
 
 bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
                      uint64_t generation) {
-    const struct publishing *publishing;
-    TAILQ_FOREACH (publishing, &broker->publishings, link)
-        if (publishing->space == space && (publishing->published || generation) &&
-            (generation ? publishing->generation == generation && !publishing->clears
-                        : !strcmp(publishing->sample_id, sample_id)))
-            return true;
-    return false;
+    struct publishing *at = NULL;
+    if (generation) {
+        do
+            at = publish_set_by_generation(broker->publishings, space, generation, at);
+        while (at && at->clears);
+        return at;
+    }
+    do
+        at = publish_set_by_sample(broker->publishings, space, sample_id, at);
+    while (at && !at->published);
+    return at;
 }
 
 bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
                            const char *sample_id) {
-    const struct publishing *publishing;
-    TAILQ_FOREACH (publishing, &broker->publishings, link)
-        if (publishing->space == space && !publishing->published &&
-            !strcmp(publishing->sample_id, sample_id))
-            return true;
-    return false;
+    struct publishing *at = NULL;
+    do
+        at = publish_set_by_sample(broker->publishings, space, sample_id, at);
+    while (at && at->published);
+    return at;
 }
 
 bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation) {
-    const struct publishing *publishing;
-    TAILQ_FOREACH (publishing, &broker->publishings, link)
-        if (publishing->space == space && publishing->generation == generation)
-            return true;
-    return false;
+    return publish_set_by_generation(broker->publishings, space, generation, NULL);
 }
 
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation) {
-    struct publishing *publishing;
-    TAILQ_FOREACH (publishing, &broker->publishings, link)
-        if (publishing->space == space && publishing->generation == generation) {
-            publishing->record_due = true;
-            return true;
-        }
-    return false;
+    struct publishing *oldest = NULL, *at = NULL;
+    while ((at = publish_set_by_generation(broker->publishings, space, generation, at)))
+        oldest = at;
+    if (oldest)
+        oldest->record_due = true;
+    return oldest;
 }
 
 static void on_retired(void *context, enum directory_result result) {
@@ -181,7 +133,7 @@ static void forget_older(struct publishing *publishing) {
 
 static void end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
-    TAILQ_REMOVE(&broker->publishings, publishing, link);
+    publish_set_remove(broker->publishings, publishing);
     publishing->space->uses--;
     forget_older(publishing);
     if (publishing->charged)
@@ -214,12 +166,30 @@ static void answer(struct publishing *publishing) {
                                        trouble));
 }
 
-static void finish_if_confirmed(struct publishing *publishing) {
+/* When it goes on by itself: asks again, or looks whether a home is dead by now. Answers bring it
+ * on before. */
+static void schedule(struct publishing *publishing) {
+    uint64_t next_ns = UINT64_MAX;
     const struct older_home *home;
     TAILQ_FOREACH (home, &publishing->older, link)
-        if (!home->confirmed)
-            return;
-    if (publishing->everyone == EVERYONE_DUE || publishing->everyone == EVERYONE_ASKED)
+        if (!home->confirmed && !home->asked && !home->ending && home->retry_ns < next_ns)
+            next_ns = home->retry_ns;
+    if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns < next_ns)
+        next_ns = publishing->everyone_retry_ns;
+    struct deadlines *due = publish_set_deadlines(publishing->broker->publishings);
+    if (next_ns == UINT64_MAX)
+        deadlines_clear(due, &publishing->due);
+    else
+        deadlines_set(due, &publishing->due, next_ns);
+}
+
+static void finish_if_confirmed(struct publishing *publishing) {
+    const struct older_home *home;
+    bool confirmed = publishing->everyone != EVERYONE_DUE && publishing->everyone != EVERYONE_ASKED;
+    TAILQ_FOREACH (home, &publishing->older, link)
+        confirmed &= home->confirmed;
+    schedule(publishing);
+    if (!confirmed)
         return;
     if (publishing->record_due)
         retire_record(publishing, on_retired, NULL);
@@ -253,6 +223,8 @@ static void on_members(void *context, enum directory_result result) {
         listed = add_older(publishing, peer_node(peer), 0, 0);
     publishing->everyone = listed ? EVERYONE_LISTED : EVERYONE_DUE;
     publishing->everyone_retry_ns = broker->now_ns + RETRY_NS;
+    deadlines_set(publish_set_deadlines(broker->publishings), &publishing->due,
+                  listed ? 0 : publishing->everyone_retry_ns);
 }
 
 /* Every node is to check whatever it holds of this sample and the index does not name. One that
@@ -384,8 +356,10 @@ static void pursue_dead(struct older_home *home) {
 static void pursue(struct publishing *publishing, uint64_t now_ns) {
     struct directory *directory = publishing->broker->directory;
     struct older_home *home;
-    if (publishing->broker->closing)
+    if (publishing->broker->closing) {
+        deadlines_clear(publish_set_deadlines(publishing->broker->publishings), &publishing->due);
         return;
+    }
     TAILQ_FOREACH (home, &publishing->older, link) {
         if (home->confirmed || home->asked || home->ending)
             continue;
@@ -405,27 +379,18 @@ static void pursue(struct publishing *publishing, uint64_t now_ns) {
     finish_if_confirmed(publishing);
 }
 
+static struct publishing *publishing_of(struct deadline *due) {
+    return (struct publishing *)((char *)due - offsetof(struct publishing, due));
+}
+
 void publishings_pump(struct broker *broker, uint64_t now_ns) {
-    struct publishing *publishing, *next;
-    for (publishing = TAILQ_FIRST(&broker->publishings); publishing; publishing = next) {
-        next = TAILQ_NEXT(publishing, link);
-        if (publishing->published)
-            pursue(publishing, now_ns);
-    }
+    struct deadlines *due = publish_set_deadlines(broker->publishings);
+    for (uint32_t i = 0; i < PURSUED_A_TURN && deadlines_next_ns(due) <= now_ns; i++)
+        pursue(publishing_of(due->first), now_ns);
 }
 
 uint64_t publishings_next_deadline_ns(const struct broker *broker) {
-    uint64_t next_ns = UINT64_MAX;
-    const struct publishing *publishing;
-    TAILQ_FOREACH (publishing, &broker->publishings, link) {
-        const struct older_home *home;
-        TAILQ_FOREACH (home, &publishing->older, link)
-            if (!home->confirmed && !home->asked && !home->ending && home->retry_ns < next_ns)
-                next_ns = home->retry_ns;
-        if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns < next_ns)
-            next_ns = publishing->everyone_retry_ns;
-    }
-    return next_ns;
+    return deadlines_next_ns(publish_set_deadlines(broker->publishings));
 }
 
 /* ---- the directory's answer ---- */
@@ -538,7 +503,7 @@ void publish(struct item *item, uint64_t generation) {
     attach(publishing, item);
     charge(publishing, item->call->session->account->parent);
     space->uses++;
-    TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);
+    publish_set_add(broker->publishings, publishing);
     struct directory_record record = {.store = space->name,
                                       .sample_id = item->sample_id,
                                       .home = broker->config->node,
@@ -564,7 +529,8 @@ static struct publishing *begin_clearing(struct broker *broker, struct space *sp
     TAILQ_INIT(&publishing->older);
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
     space->uses++;
-    TAILQ_INSERT_TAIL(&broker->publishings, publishing, link);
+    publish_set_add(broker->publishings, publishing);
+    deadlines_set(publish_set_deadlines(broker->publishings), &publishing->due, broker->now_ns);
     return publishing; /* publishings_pump() goes on: the caller may be inside a walk over records
                         */
 }
@@ -573,6 +539,7 @@ static void on_cleared(void *context, enum directory_result result) {
     struct publishing *publishing = context;
     (void)result;
     publishing->everyone = EVERYONE_DUE;
+    schedule(publishing);
 }
 
 static bool was_cancelled(const struct space *space, uint64_t generation) {
@@ -615,6 +582,7 @@ void publish_end_lost(struct broker *broker, struct space *space,
     if (lost->incarnation && strcmp(lost->home, broker->config->node) != 0 &&
         !add_older(publishing, lost->home, lost->incarnation, lost->generation))
         add_everyone(publishing);
+    deadlines_set(publish_set_deadlines(broker->publishings), &publishing->due, broker->now_ns);
     bool retired;
     if (by_id)
         store_retire(space->store, lost->sample_id, (uint32_t)strlen(lost->sample_id), 0, reason,
@@ -622,19 +590,19 @@ void publish_end_lost(struct broker *broker, struct space *space,
 }
 
 void publish_has_ended(struct broker *broker, const struct directory_record *ended) {
-    struct publishing *publishing;
+    struct space *space = space_find(broker, ended->store);
+    struct publishing *publishing = NULL;
     bool retired;
-    TAILQ_FOREACH (publishing, &broker->publishings, link)
-        if (!publishing->clears && publishing->generation <= ended->generation &&
-            !strcmp(publishing->space->name, ended->store) &&
-            !strcmp(publishing->sample_id, ended->sample_id))
-            store_retire(publishing->space->store, ended->sample_id,
-                         (uint32_t)strlen(ended->sample_id), publishing->generation,
-                         STORE_SUPERSEDED, broker->now_ns, &retired);
+    while (space && (publishing = publish_set_by_sample(broker->publishings, space,
+                                                        ended->sample_id, publishing)))
+        if (!publishing->clears && publishing->generation <= ended->generation)
+            store_retire(space->store, ended->sample_id, (uint32_t)strlen(ended->sample_id),
+                         publishing->generation, STORE_SUPERSEDED, broker->now_ns, &retired);
 }
 
 void publishings_free(struct broker *broker) {
     struct publishing *publishing;
-    while ((publishing = TAILQ_FIRST(&broker->publishings)))
+    while ((publishing = publish_set_first(broker->publishings)))
         end(publishing);
+    publish_set_free(broker->publishings);
 }

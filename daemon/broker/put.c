@@ -44,19 +44,23 @@ static void refuse_ended(struct item *item, uint64_t reservation) {
         log_duration(space->settings.max_reserve_ms, bound));
 }
 
+/* keeps: the client knows of the reservation, and may commit it again. */
 static void commit(struct item *item, uint64_t reservation, const void *checksums,
-                   size_t checksums_bytes) {
+                   size_t checksums_bytes, bool keeps) {
     struct call *call = item->call;
     struct broker *broker = call->broker;
     struct space *space = call->space;
     uint64_t generation = broker->directory->ops->next_generation(broker->directory);
     if (!generation) {
         char trouble[TROUBLE_BYTES];
+        if (!keeps)
+            store_cancel(space->store, call->holder, reservation, broker->now_ns);
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "store %s: nothing can be put without generation numbers from the directory: %s; "
-                  "a reservation stays: commit again, or put again, when that is over",
+                  "%s when that is over",
                   space->name,
-                  broker_trouble(broker, "it has not given any yet, or none in time", trouble));
+                  broker_trouble(broker, "it has not given any yet, or none in time", trouble),
+                  keeps ? "the reservation stays: commit again" : "put again");
         return;
     }
     enum store_result result = store_seal(space->store, call->holder, reservation, checksums,
@@ -97,7 +101,7 @@ static void reserved(struct item *item, const struct store_reservation *reservat
         return;
     }
     copy_payload(item, put, bytes);
-    commit(item, reservation->token, put->checksums, put->checksums_bytes);
+    commit(item, reservation->token, put->checksums, put->checksums_bytes, false);
 }
 
 static void refused(struct item *item, enum store_result result,
@@ -294,7 +298,7 @@ bool put_commit(struct broker_session *session, uint32_t request_id, bool wants_
     for (size_t i = 0; i < asked->n_items; i++)
         if (!repeated(&call->items[i], session->client_id, asked->op_id, i))
             commit(&call->items[i], asked->items[i]->reservation, asked->items[i]->checksums.data,
-                   asked->items[i]->checksums.len);
+                   asked->items[i]->checksums.len, true);
     call_begun(call);
     return true;
 }

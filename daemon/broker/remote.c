@@ -139,7 +139,7 @@ static int ask_for_lease(struct item *item, struct peer *peer, bool by_id) {
 }
 
 static void watch(struct item *item) {
-    if (!item->timed)
+    if (!item->timed.queued)
         item_set_deadline(item, item->call->broker->now_ns + item->call->wait_ns +
                                     item->call->patience_ns);
 }

@@ -39,7 +39,8 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
     if (account && !account_charge(account, CHARGE_CONNECTIONS, 1, &full)) {
         char sentence[SENTENCE_BYTES];
         account_sentence(sentence, sizeof sentence, &full);
-        log_warning("node %s may not ask over one more connection: %s", node, sentence);
+        log_limited(LOG_LEVEL_WARNING, log_source(node),
+                    "node %s may not ask over one more connection: %s", node, sentence);
         accounts_unhold(broker, account);
         account = NULL;
     }
@@ -66,7 +67,7 @@ void serve_closed(void *owner, void *user) {
         return;
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (asking->holders[i] != STORE_NO_HOLDER && !BROKER_PLANTED(PLANTED_ASKER_KEEPS))
-            store_holder_close(broker->spaces[i].store, asking->holders[i], broker->now_ns);
+            (void)space_leave(broker, &broker->spaces[i], asking->holders[i], asking->account);
     struct served *served;
     while ((served = TAILQ_FIRST(&asking->waiting))) {
         served_free(served);
@@ -188,7 +189,9 @@ static void lease_for(struct asking *asking, struct space *space, uint32_t reque
                               .have_copy = asked->have_copy,
                               .generation = asked->item->generation};
     strcpy(served->sample_id, asked->item->sample_id);
-    uint64_t wait_ns = get_wait_ns(space, served->generation, asked->wait_ms * NS_PER_MS);
+    bool cut;
+    uint64_t asked_ns = space_cut_wait_ns(space, asked->wait_ms * NS_PER_MS, &cut);
+    uint64_t wait_ns = get_wait_ns(space, served->generation, asked_ns);
     struct store_get get = {
         .sample_id = served->sample_id,
         .sample_id_bytes = (uint32_t)strlen(served->sample_id),

@@ -8,12 +8,26 @@
 #include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "state.h"
 
 #define PAGE_BYTES 4096ull
+
+/* In one turn of the loop. */
+#define DROP_SLOTS      4096u
+#define LEAVE_HOLDINGS  1024u
+#define GIVE_BACK_BYTES (32ull << 20)
+
+/* A holder whose session or connection is gone. */
+struct leaving {
+    TAILQ_ENTRY(leaving) link;
+    struct space *space;
+    struct account *account;
+    uint32_t holder;
+};
 
 struct space *space_find(struct broker *broker, const char *name) {
     for (uint32_t i = 0; i < broker->space_end; i++) {
@@ -225,8 +239,9 @@ int space_create(struct broker *broker, const struct config_store *config, const
 }
 
 void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
-    store_drop(space->store, now_ns);
     space->dropped = true;
+    space->drop_walked = store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS, now_ns);
+    broker->gc_ns = now_ns;
     log_info("store %s: dropped", space->name);
     struct broker_session *session;
     TAILQ_FOREACH (session, &broker->sessions, link)
@@ -234,11 +249,19 @@ void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
             session->challenge.space = NULL;
 }
 
-void space_free(struct broker *broker, struct space *space) {
+/* Nobody but us touches its memory from here on. */
+static void space_detach(struct broker *broker, struct space *space) {
+    if (space->detached)
+        return;
+    space->detached = true;
     if (space->has_region && broker->transport)
         broker->transport->ops->remove_region(broker->transport, space->region);
     if (broker->options.arena_gone)
         broker->options.arena_gone(broker->options.owner, &space->arena);
+}
+
+void space_free(struct broker *broker, struct space *space) {
+    space_detach(broker, space);
     store_deinit(space->store);
     munmap(space->block, space->block_bytes);
     arena_deinit(&space->arena);
@@ -261,16 +284,71 @@ static void detach_holders(struct broker *broker, struct space *space) {
     }
 }
 
-void spaces_reap(struct broker *broker) {
-    for (uint32_t i = 0; i < broker->space_end; i++) {
-        struct space *space = &broker->spaces[i];
-        if (!space->used || !space->dropped || space->uses || store_has_effect(space->store))
-            continue;
-        detach_holders(broker, space);
-        struct store_totals totals;
-        store_totals(space->store, &totals);
-        if (!totals.leases && !totals.holders && !store_has_effect(space->store))
-            space_free(broker, space);
+/* True: there is more to do at once. */
+static bool space_reap(struct broker *broker, struct space *space) {
+    struct store_totals totals;
+    if (!space->drop_walked)
+        space->drop_walked =
+            store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS, broker->now_ns);
+    if (!space->drop_walked)
+        return true;
+    if (space->uses || store_has_effect(space->store))
+        return false;
+    detach_holders(broker, space);
+    store_totals(space->store, &totals);
+    if (totals.leases || totals.holders || store_has_effect(space->store))
+        return false;
+    space_detach(broker, space);
+    if (!arena_give_back(&space->arena, &space->given_back_bytes, GIVE_BACK_BYTES))
+        return true;
+    space_free(broker, space);
+    return false;
+}
+
+bool spaces_reap(struct broker *broker) {
+    bool more = false;
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used && broker->spaces[i].dropped)
+            more |= space_reap(broker, &broker->spaces[i]);
+    return more;
+}
+
+/* ---- those who are gone ---- */
+
+bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
+                 struct account *account) {
+    if (store_holder_close_some(space->store, holder, LEAVE_HOLDINGS, broker->now_ns))
+        return true;
+    struct leaving *leaving = calloc(1, sizeof *leaving);
+    if (!leaving) { /* it takes a long turn, but nothing is kept for ever */
+        store_holder_close(space->store, holder, broker->now_ns);
+        return true;
+    }
+    *leaving = (struct leaving){.space = space, .account = account, .holder = holder};
+    accounts_keep(account);
+    TAILQ_INSERT_TAIL(&broker->leavings, leaving, link);
+    return false;
+}
+
+static void leaving_free(struct broker *broker, struct leaving *leaving) {
+    TAILQ_REMOVE(&broker->leavings, leaving, link);
+    accounts_unhold(broker, leaving->account);
+    free(leaving);
+}
+
+bool spaces_leave_on(struct broker *broker) {
+    struct leaving *leaving = TAILQ_FIRST(&broker->leavings);
+    if (leaving && store_holder_close_some(leaving->space->store, leaving->holder, LEAVE_HOLDINGS,
+                                           broker->now_ns))
+        leaving_free(broker, leaving);
+    return !TAILQ_EMPTY(&broker->leavings);
+}
+
+void spaces_leavings_free(struct broker *broker) {
+    struct leaving *leaving;
+    while ((leaving = TAILQ_FIRST(&broker->leavings))) {
+        store_holder_close(leaving->space->store, leaving->holder, broker->now_ns);
+        leaving_free(broker, leaving);
     }
 }
 

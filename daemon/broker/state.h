@@ -15,12 +15,14 @@
 #include "account_words.h"
 #include "auth.h"
 #include "broker.h"
+#include "deadlines.h"
 #include "frame.h"
 #include "layout.h"
 #include "log.h"
 #include "planted.h"
 #include "scratch.h"
 #include "store.h"
+#include "turns.h"
 
 #define SPACES_MAX          256u
 #define SENTENCE_BYTES      640u
@@ -51,6 +53,9 @@ struct space {
     struct store *store;
     uint64_t event_last; /* last event handed to subscribers */
     uint64_t reserves_ended_logged;
+    uint64_t gc_freed;          /* in the pass under way */
+    bool drop_walked, detached; /* dropped: all slots; no transport or prefault has it */
+    uint64_t drop_cursor, given_back_bytes; /* dropped: how far its end has come */
     struct account *creator; /* the user who made it at run time; NULL: the configuration */
 };
 
@@ -115,6 +120,7 @@ enum call_kind {
     CALL_LIST,  /* of another node's samples */
     CALL_INDEX_LIST,
     CALL_INDEX_CHECK,
+    CALL_GC,
 };
 
 /* One question under way for an item. Freed by its answer. */
@@ -136,16 +142,18 @@ struct publishing;
 struct item {
     struct waiter waiter; /* first: an effect's tag is a pointer to it */
     struct call *call;
+    struct deadline timed; /* in broker->timed */
     bool done;
-    bool in_store;         /* a store's waiter queue holds it */
-    bool timed;            /* in broker->timed */
-    bool draining;         /* in broker->drains */
+    bool in_store;   /* a store's waiter queue holds it */
+    bool draining;   /* in broker->drains, by drain_link */
+    bool collecting; /* in broker->gc_asked, by drain_link */
+    bool gc_begun;
+    uint64_t gc_hold_ns, gc_freed;
     LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
     uint32_t ask_count;
     Fb__Status status;
     char *error; /* malloc'ed; NULL while OK. Of a get that looks again: why there was nothing */
-    uint64_t deadline_ns;
-    TAILQ_ENTRY(item) timed_link;
+    uint64_t deadline_ns; /* of a drain */
     TAILQ_ENTRY(item) fetch_link, drain_link;
     struct fetch *fetch;
     struct store_op op;
@@ -269,7 +277,7 @@ struct outbox {
     struct pending_end_list waiting, sent; /* sent: in the request under way */
     uint64_t count;
     struct pending_end_hash *acks; /* by generation; NULL before the first */
-    bool busy;
+    bool busy, giving_up;
     uint64_t retry_ns, backoff_ns;
 };
 
@@ -324,15 +332,22 @@ struct broker {
     uint64_t next_owner;                 /* session and asking ids */
     struct asking_list askings;
     struct fetch_list fetches;
-    struct item_list timed;  /* items with a deadline that no store keeps for them */
-    struct item_list drains; /* waiting for release_pending to reach 0 */
+    struct deadlines timed;    /* items with a deadline that no store keeps for them */
+    struct item_list gc_asked; /* asked for by clients, one after the other */
+    struct item_list drains;   /* waiting for release_pending to reach 0 */
     struct remote_leases remote_leases;
     uint64_t release_pending, gc_ns, request_count;
     uint64_t last_transfer; /* of fetches */
+    uint64_t items_ended, effects_done;
+    uint64_t turn_work;   /* items ended and effects carried out in this turn */
+    bool unfinished;      /* this turn has done its part, and more is due */
+    uint32_t first_space; /* whose effects come first in the next turn */
+    struct turns turns;
+    TAILQ_HEAD(, leaving) leavings; /* spaces.c */
     bool draining;
     bool closing;                    /* the peers are going: the directory may still answer */
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
-    TAILQ_HEAD(, publishing) publishings;
+    struct publish_set *publishings; /* publish_set.h */
     TAILQ_HEAD(, node) nodes;
     TAILQ_HEAD(, check) index_checks; /* index_check.c */
     struct sweep *sweep;
@@ -356,6 +371,8 @@ void accounts_deinit(struct broker *broker);
 struct account *accounts_session(struct broker *broker, uint64_t session_id, uid_t uid);
 struct account *accounts_user(struct broker *broker, uid_t uid);
 struct account *accounts_peer(struct broker *broker, const char *node);
+/* One more has to do with it. */
+void accounts_keep(struct account *account);
 void accounts_unhold(struct broker *broker, struct account *account);
 /* As account_release(), of what may outlive the account's owner. */
 void accounts_release(struct broker *broker, struct account *account, enum charge charge,
@@ -428,12 +445,20 @@ void space_drop(struct broker *broker, struct space *space, uint64_t now_ns);
 void space_set_bounds(struct space *space, const struct config_store *config);
 /* The time asked for, or max_wait of the store where that is shorter: *cut then. */
 uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut);
-/* Frees dropped stores that nobody holds any more. */
-void spaces_reap(struct broker *broker);
+/* Goes on with dropping, and frees dropped stores that nobody holds any more. True: there is more
+ * to do at once. */
+bool spaces_reap(struct broker *broker);
+/* Ends what a session or peer that is gone held: some of it now, the rest in turns to come, and its
+ * account is kept for so long. True: it is all over. */
+bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
+                 struct account *account);
+/* Goes on with that. True: there is more. */
+bool spaces_leave_on(struct broker *broker);
+void spaces_leavings_free(struct broker *broker);
 void space_free(struct broker *broker, struct space *space);
 struct attachment *session_attachment(struct broker_session *session, uint32_t handle);
-/* Ends what the session holds under that handle. */
-void session_detach(struct broker_session *session, struct attachment *attachment);
+/* Ends what the session holds under that handle. False: some of it in turns to come. */
+bool session_detach(struct broker_session *session, struct attachment *attachment);
 
 /* ---- one per group of requests ---- */
 typedef bool request_fn(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -677,6 +702,8 @@ uint64_t sweep_next_deadline_ns(const struct broker *broker);
 
 /* ---- steer.c ---- */
 void steer_pump_events(struct broker *broker);
+/* Goes on with what clients asked to be freed. True: there is more. */
+bool steer_gc_on(struct broker *broker);
 void steer_check_drains(struct broker *broker, uint64_t now_ns);
 uint64_t steer_next_deadline_ns(const struct broker *broker);
 

@@ -8,8 +8,8 @@
 
 #include "state.h"
 
-#define GC_BUDGET_SLOTS 1048576u
-#define EVENTS_PER_PUMP 256u
+#define GC_SLOTS_PER_TURN 4096u
+#define EVENTS_PER_PUMP   256u
 
 bool steer_gc(struct broker_session *session, uint32_t request_id, bool wants_reply,
               const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
@@ -26,18 +26,43 @@ bool steer_gc(struct broker_session *session, uint32_t request_id, bool wants_re
         probe_space(session, asked->handle, asked->store, request_id, wants_reply);
     if (!space)
         return true;
-    uint64_t max_hold_ns =
+    struct call *call = call_new(session, CALL_GC, 1, request_id, wants_reply);
+    if (!call)
+        return true;
+    struct item *item = &call->items[0];
+    call->space = space;
+    space->uses++;
+    item->gc_hold_ns =
         (asked->max_hold_ms ? asked->max_hold_ms : space->settings.max_hold_ms) * NS_PER_MS;
+    item->collecting = true;
+    TAILQ_INSERT_TAIL(&session->broker->gc_asked, item, drain_link);
+    call_begun(call);
+    return true;
+}
+
+static void gc_answer(struct item *item) {
     Fb__ItemsReply result = FB__ITEMS_REPLY__INIT;
-    if (max_hold_ns)
-        result.count =
-            store_gc(space->store, max_hold_ns, session->broker->now_ns, GC_BUDGET_SLOTS);
+    result.count = item->gc_freed;
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_ITEMS;
     reply.items = &result;
-    if (wants_reply)
-        session->ops->reply(session->client, request_id, &reply, -1);
-    return true;
+    item_answer(item, &reply.base);
+}
+
+bool steer_gc_on(struct broker *broker) {
+    struct item *item = TAILQ_FIRST(&broker->gc_asked);
+    if (!item)
+        return false;
+    struct store *store = item->call->space->store;
+    if (!item->gc_begun)
+        store_gc_restart(store);
+    item->gc_begun = true;
+    if (item->gc_hold_ns)
+        item->gc_freed += store_gc(store, item->gc_hold_ns, broker->now_ns, GC_SLOTS_PER_TURN);
+    if (item->gc_hold_ns && store_gc_goes_on(store))
+        return true;
+    gc_answer(item);
+    return !TAILQ_EMPTY(&broker->gc_asked);
 }
 
 /* ---- drain: wait until every release has reached its home, and the index knows ---- */

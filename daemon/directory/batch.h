@@ -14,7 +14,7 @@
 #include <sys/queue.h>
 
 #define BATCH_OPS_MAX 120u /* of etcd's 128: nested transactions count against the rest */
-#define BATCH_BUCKETS 4096u
+#define BATCH_BUCKETS 131072u
 
 struct batch_op {
     const char *key; /* lives as long as the operation */

@@ -74,13 +74,17 @@ static void deliver(struct directory_etcd *self, struct query *query) {
     free(query);
 }
 
-static void deliver_all(struct directory_etcd *self) {
+/* At most `budget` of those that are due now; the rest, and what comes meanwhile, with the next
+ * tick. */
+static void deliver_due(struct directory_etcd *self, uint32_t budget) {
     struct queries due = TAILQ_HEAD_INITIALIZER(due);
     TAILQ_CONCAT(&due, &self->answers, link);
-    for (struct query *query; (query = TAILQ_FIRST(&due));) {
+    for (struct query *query; budget && (query = TAILQ_FIRST(&due)); budget--) {
         TAILQ_REMOVE(&due, query, link);
         deliver(self, query);
     }
+    TAILQ_CONCAT(&due, &self->answers, link);
+    TAILQ_CONCAT(&self->answers, &due, link);
 }
 
 /* ---- operations ---- */
@@ -221,7 +225,7 @@ static void etcd_tick(struct directory *d, uint64_t now_ns) {
     ended_tick(self);
     audit_tick(self);
     trouble_tick(self);
-    deliver_all(self);
+    deliver_due(self, ANSWERS_PER_TICK);
     audit_deliver(self);
 }
 
@@ -265,7 +269,7 @@ static void etcd_destroy(struct directory *d) {
     struct directory_etcd *self = from_base(d);
     self->etcd->ops->destroy(self->etcd, self->lease);
     while (give_up(self)) { /* who is answered may ask again */
-        deliver_all(self);
+        deliver_due(self, UINT32_MAX);
         audit_deliver(self);
     }
     members_free(self);
@@ -316,6 +320,7 @@ static void init_lists(struct directory_etcd *self) {
     TAILQ_INIT(&self->retires);
     TAILQ_INIT(&self->unsettled);
     TAILQ_INIT(&self->unprior);
+    TAILQ_INIT(&self->flights);
     TAILQ_INIT(&self->locates);
     TAILQ_INIT(&self->reading);
     TAILQ_INIT(&self->list_asks);

@@ -45,7 +45,15 @@ static void take(struct directory_etcd *self, struct query *query, const struct 
     }
     query->confirming = true;
     etcd_node_key(query->key, self->cluster, query->record.home);
-    TAILQ_INSERT_TAIL(&self->locates, query, link);
+    TAILQ_INSERT_HEAD(&self->locates, query, link);
+}
+
+static void read_again(struct directory_etcd *self, const struct read_flight *flight,
+                       const char *why) {
+    for (size_t i = flight->count; i-- > 0;)
+        TAILQ_INSERT_HEAD(&self->locates, flight->queries[i], link);
+    backoff_fail(&self->read_backoff, self->now_ns);
+    log_debug("node %s: records not read: %s", self->self.node, why);
 }
 
 static void on_read(void *context, enum etcd_result result, const struct etcd_answer *answer,
@@ -56,22 +64,16 @@ static void on_read(void *context, enum etcd_result result, const struct etcd_an
     trouble_note(self, TROUBLE_READ, result, why);
     self->read_flights--;
     bool good = result == ETCD_OK && answer->op_count == flight->count;
-    for (size_t i = 0; i < flight->count; i++) {
-        struct query *query = flight->queries[i];
-        TAILQ_REMOVE(&self->reading, query, link);
-        if (!good) {
-            TAILQ_INSERT_TAIL(&self->locates, query, link);
-            continue;
-        }
+    for (size_t i = 0; i < flight->count; i++)
+        TAILQ_REMOVE(&self->reading, flight->queries[i], link);
+    for (size_t i = 0; good && i < flight->count; i++) {
         const struct etcd_op_answer *op = &answer->ops[i];
-        take(self, query, op->kv_count ? &answer->kvs[op->kv_first] : NULL);
+        take(self, flight->queries[i], op->kv_count ? &answer->kvs[op->kv_first] : NULL);
     }
     if (good)
         backoff_reset(&self->read_backoff);
     else
-        backoff_fail(&self->read_backoff, self->now_ns);
-    if (!good)
-        log_debug("node %s: records not read: %s", self->self.node, why ? why : "short answer");
+        read_again(self, flight, why ? why : "short answer");
     free(flight);
 }
 
@@ -97,12 +99,13 @@ static bool send_reads(struct directory_etcd *self) {
     return true;
 }
 
+/* The oldest stand first: what comes back from a reading is put before those that wait for one. */
 static void expire(struct directory_etcd *self) {
-    struct query *query, *next;
-    for (query = TAILQ_FIRST(&self->locates); query; query = next) {
-        next = TAILQ_NEXT(query, link);
-        if (query->asked_ns + self->options.give_up_ns > self->now_ns)
-            continue;
+    struct query *query;
+    for (uint32_t ended = 0; ended < ENDED_PER_TICK; ended++) {
+        query = TAILQ_FIRST(&self->locates);
+        if (!query || query->asked_ns + self->options.give_up_ns > self->now_ns)
+            return;
         TAILQ_REMOVE(&self->locates, query, link);
         query->has_record = false;
         answer_query(self, query, DIRECTORY_E_UNAVAILABLE);

@@ -70,6 +70,14 @@ struct query {
 };
 TAILQ_HEAD(queries, query);
 
+/* However many questions fail at one moment, a tick ends and answers so many of them; the next one
+ * goes on at once. */
+#define ENDED_PER_TICK   1024u
+#define ANSWERS_PER_TICK 256u
+
+struct flight; /* directory_etcd_write.c */
+TAILQ_HEAD(flights, flight);
+
 struct audit; /* directory_etcd_audit.c */
 TAILQ_HEAD(audits, audit);
 
@@ -213,6 +221,8 @@ struct directory_etcd {
         retires; /* publishes: also republishes; ready, behind another of their key, or taken */
     struct queries unsettled; /* publishes taken, sent and not answered by etcd */
     struct queries unprior;   /* of these, done: what they have replaced is to be read */
+    struct flights flights;   /* transactions under way */
+    bool more_to_end;         /* publishes that have waited too long, or are fenced off */
     enum write_state write;
     struct written *written; /* [options.written_kept], by generation */
     int64_t epoch;           /* mod_revision of our record: what every write compares */

@@ -44,6 +44,7 @@
 #define PUT_OVERHEAD_BYTES 64u
 
 struct flight {
+    TAILQ_ENTRY(flight) link;
     struct directory_etcd *self;
     int64_t epoch, asked_at; /* asked_at: the index's revision as known then */
     size_t count;
@@ -80,12 +81,18 @@ static void finish(struct directory_etcd *self, struct query *query, enum direct
 static void answer_unsent(struct directory_etcd *self, enum directory_result result,
                           uint64_t asked_before_ns) {
     struct query *query, *next;
+    uint32_t ended = 0;
+    self->more_to_end = false;
     for (query = TAILQ_FIRST(&self->publishes); query; query = next) {
         next = TAILQ_NEXT(query, link);
         if (query->asked_ns > asked_before_ns)
             return;
         if (query->op.taken)
             continue;
+        if (ended++ == ENDED_PER_TICK) {
+            self->more_to_end = true;
+            return;
+        }
         batch_remove(&self->batch, &query->op);
         TAILQ_REMOVE(&self->publishes, query, link);
         answer_query(self, query, result);
@@ -108,9 +115,11 @@ static void answer_void(struct directory_etcd *self) {
 /* What was sent before the fence may have been done, and then undone by another node while this one
  * counted as dead: an answer that comes after the next registration says nothing any more. */
 static void void_answers(struct directory_etcd *self) {
-    struct query *query;
-    TAILQ_FOREACH (query, &self->publishes, link)
-        query->fenced_in_flight |= query->op.taken && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
+    struct flight *flight;
+    TAILQ_FOREACH (flight, &self->flights, link)
+        for (size_t i = 0; i < flight->count; i++)
+            flight->queries[i]->fenced_in_flight |= flight->queries[i]->kind != QUERY_RETIRE &&
+                                                    !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
     self->settle_void = self->settle_asked && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
 }
 
@@ -244,6 +253,7 @@ static void on_txn(void *context, enum etcd_result result, const struct etcd_ans
     struct flight *flight = context;
     struct directory_etcd *self = flight->self;
     note_current(self, answer, flight->asked_at);
+    TAILQ_REMOVE(&self->flights, flight, link);
     batch_land(&self->batch);
     if (result == ETCD_OK && answer->succeeded && answer->op_count == flight->count) {
         on_committed(flight, answer);
@@ -320,6 +330,7 @@ static void send_flight(struct directory_etcd *self, struct flight *flight) {
     }
     flight->epoch = self->epoch;
     flight->asked_at = self->revision;
+    TAILQ_INSERT_TAIL(&self->flights, flight, link);
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
 }
 
@@ -521,6 +532,8 @@ uint64_t write_deadline_ns(const struct directory_etcd *self) {
     uint64_t expiry_ns =
         oldest && !oldest->op.taken ? oldest->asked_ns + self->options.give_up_ns : UINT64_MAX;
     bool waits = self->write != WRITE_OPEN && (self->settle_asked || self->batch.flights);
+    if (self->more_to_end)
+        return 0;
     if (!join_may_write(self) || self->history_due || waits)
         return expiry_ns;
     uint64_t due_ns = self->write == WRITE_OPEN ? batch_deadline_ns(&self->batch) : 0;

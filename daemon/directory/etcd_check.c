@@ -17,6 +17,7 @@
 #define PATIENCE_MS 2000u
 
 struct trial {
+    const char *endpoint;
     struct etcd *etcd;
     bool done, other; /* other: by http in place of https, or the other way round */
     enum etcd_result result;
@@ -59,15 +60,6 @@ static void ask(struct trial *trial, const char *cluster, const char *node) {
     trial->etcd->ops->ask(trial->etcd, &request, PATIENCE_MS, on_answer, trial);
 }
 
-/* The next endpoint of the list; false: there are no more. */
-static bool next_endpoint(const char **text, char out[ETCD_URL_BYTES]) {
-    *text += strspn(*text, ", \t");
-    size_t bytes = strcspn(*text, ", \t");
-    snprintf(out, ETCD_URL_BYTES, "%.*s", (int)bytes, *text);
-    *text += bytes;
-    return bytes > 0;
-}
-
 static bool all_done(const struct trial *trials, size_t count) {
     for (size_t i = 0; i < count; i++)
         if (!trials[i].done)
@@ -99,20 +91,19 @@ static int judge(const struct trial *trials, size_t count, char *why, size_t why
     return 0;
 }
 
+/* The first of them that cannot be asked ends it: then the rest has no client. */
 static int try_all(uv_loop_t *loop, const struct etcd_client_options *options, const char *cluster,
-                   const char *node, struct trial *trials, size_t *count, char *why,
+                   const char *node, struct trial *trials, size_t count, char *why,
                    size_t why_bytes) {
-    char endpoint[ETCD_URL_BYTES];
     struct etcd_client_options one = *options;
-    one.endpoints = endpoint;
-    for (const char *text = options->endpoints;
-         *count < ETCD_ENDPOINTS_MAX && next_endpoint(&text, endpoint);) {
-        int result = etcd_client_new(loop, &one, &trials[*count].etcd, why, why_bytes);
+    for (size_t i = 0; i < count; i++) {
+        one.endpoints = trials[i].endpoint;
+        int result = etcd_client_new(loop, &one, &trials[i].etcd, why, why_bytes);
         if (result < 0)
             return result;
-        ask(&trials[(*count)++], cluster, node);
+        ask(&trials[i], cluster, node);
     }
-    while (!all_done(trials, *count) && uv_run(loop, UV_RUN_ONCE))
+    while (!all_done(trials, count) && uv_run(loop, UV_RUN_ONCE))
         ;
     return 0;
 }
@@ -120,9 +111,9 @@ static int try_all(uv_loop_t *loop, const struct etcd_client_options *options, c
 /* Whoever hangs up on http and answers https, or the other way round, is named wrongly in the
  * configuration; whoever hangs up on both is not there. */
 static void try_other(uv_loop_t *loop, const struct etcd_client_options *options,
-                      const char *cluster, const char *node, const char *endpoint,
-                      struct trial *trial) {
+                      const char *cluster, const char *node, struct trial *trial) {
     char other[ETCD_URL_BYTES + 1], why[ETCD_WHY_BYTES];
+    const char *endpoint = trial->endpoint;
     bool secure = strncmp(endpoint, "https", 5) == 0;
     struct etcd_client_options one = *options;
     struct trial second = {0};
@@ -137,32 +128,29 @@ static void try_other(uv_loop_t *loop, const struct etcd_client_options *options
     second.etcd->ops->destroy(second.etcd, 0);
 }
 
-static void try_others(uv_loop_t *loop, const struct etcd_client_options *options,
-                       const char *cluster, const char *node, struct trial *trials, size_t count) {
-    char endpoint[ETCD_URL_BYTES];
-    const char *text = options->endpoints;
-    for (size_t i = 0; i < count && next_endpoint(&text, endpoint); i++)
-        if (hangs_up(&trials[i]))
-            try_other(loop, options, cluster, node, endpoint, &trials[i]);
-}
-
 int etcd_check(const struct etcd_client_options *options, const char *cluster, const char *node,
                char *why, size_t why_bytes, char *warning, size_t warning_bytes) {
     struct trial trials[ETCD_ENDPOINTS_MAX] = {0};
-    size_t count = 0;
+    char endpoints[ETCD_ENDPOINTS_MAX][ETCD_URL_BYTES];
     uv_loop_t loop;
     int result = etcd_certificates_check(options, why, why_bytes);
-    if (result < 0)
+    if (result < 0 ||
+        (result = etcd_endpoints_parse(options->endpoints, endpoints, why, why_bytes)) < 0)
         return result;
+    size_t count = (size_t)result;
+    for (size_t i = 0; i < count; i++)
+        trials[i].endpoint = endpoints[i];
     if ((result = uv_loop_init(&loop)) < 0)
         return result;
-    result = try_all(&loop, options, cluster, node, trials, &count, why, why_bytes);
-    if (!result)
-        try_others(&loop, options, cluster, node, trials, count);
+    result = try_all(&loop, options, cluster, node, trials, count, why, why_bytes);
+    for (size_t i = 0; i < count && !result; i++)
+        if (hangs_up(&trials[i]))
+            try_other(&loop, options, cluster, node, &trials[i]);
     if (!result)
         result = judge(trials, count, why, why_bytes, warning, warning_bytes);
     for (size_t i = 0; i < count; i++)
-        trials[i].etcd->ops->destroy(trials[i].etcd, 0);
+        if (trials[i].etcd)
+            trials[i].etcd->ops->destroy(trials[i].etcd, 0);
     uv_run(&loop, UV_RUN_DEFAULT);
     uv_loop_close(&loop);
     return result;

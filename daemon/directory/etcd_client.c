@@ -526,40 +526,6 @@ static const struct etcd_ops client_ops = {
 
 /* ---- making ---- */
 
-static int take_endpoint(struct etcd_client *client, const char *text, size_t bytes, char *why,
-                         size_t why_bytes) {
-    bool is_url = strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0;
-    while (bytes && text[bytes - 1] == '/')
-        bytes--;
-    if (!is_url || bytes >= ETCD_URL_BYTES) {
-        snprintf(why, why_bytes,
-                 "%.*s is no endpoint of etcd; allowed: http://host:port or https://host:port",
-                 (int)bytes, text);
-        return -EINVAL;
-    }
-    if (client->endpoint_count == ETCD_ENDPOINTS_MAX) {
-        snprintf(why, why_bytes, "more than %u endpoints of etcd", ETCD_ENDPOINTS_MAX);
-        return -EINVAL;
-    }
-    memcpy(client->endpoints[client->endpoint_count++], text, bytes);
-    return 0;
-}
-
-static int take_endpoints(struct etcd_client *client, const char *text, char *why,
-                          size_t why_bytes) {
-    for (text += strspn(text, ", \t"); *text; text += strspn(text, ", \t")) {
-        size_t bytes = strcspn(text, ", \t");
-        int result = take_endpoint(client, text, bytes, why, why_bytes);
-        if (result < 0)
-            return result;
-        text += bytes;
-    }
-    if (client->endpoint_count)
-        return 0;
-    snprintf(why, why_bytes, "no endpoint of etcd is given");
-    return -EINVAL;
-}
-
 static int copy(char **out, const char *text) {
     *out = text && *text ? strdup(text) : NULL;
     return text && *text && !*out ? -ENOMEM : 0;
@@ -567,9 +533,10 @@ static int copy(char **out, const char *text) {
 
 static int init(struct etcd_client *client, uv_loop_t *loop,
                 const struct etcd_client_options *options, char *why, size_t why_bytes) {
-    int result = take_endpoints(client, options->endpoints, why, why_bytes);
-    if (result < 0)
-        return result;
+    int count = etcd_endpoints_parse(options->endpoints, client->endpoints, why, why_bytes);
+    if (count < 0)
+        return count;
+    client->endpoint_count = (size_t)count;
     snprintf(why, why_bytes, "out of memory");
     if (copy(&client->ca_file, options->ca_file) < 0 ||
         copy(&client->cert_file, options->cert_file) < 0 ||

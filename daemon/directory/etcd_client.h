@@ -9,9 +9,7 @@
 #include <uv.h>
 
 #include "etcd.h"
-
-#define ETCD_ENDPOINTS_MAX 16u
-#define ETCD_URL_BYTES     256u
+#include "etcd_endpoints.h"
 
 /* Copied. "" = none. */
 struct etcd_client_options {

@@ -17,6 +17,10 @@
  *
  * Only a session's own poll, its own timer and sessions_close() close it; nothing touches it
  * afterwards.
+ *
+ * A turn of the loop reads for TURN_READS_NS at most. A session whose socket comes up after that is
+ * put off, and until those that were put off have been read the others wait. So all are read in
+ * turn, however many there are and whatever they send.
  */
 #include "session_internal.h"
 
@@ -31,8 +35,11 @@
 #include "codec.h"
 #include "frame.h"
 #include "log.h"
+#include "packet.h"
 
 #define PACKETS_PER_WAKE_UP      16u
+#define SESSION_READS_NS         1000000u /* of one session in one turn; one packet is always read */
+#define TURN_READS_NS            10000000u /* of all of them */
 #define SEND_QUEUE_BYTES_DEFAULT (4u << 20)
 #define HELLO_TIMEOUT_MS_DEFAULT 5000u
 #define REFUSED_MAX              64u
@@ -94,6 +101,7 @@ static void session_unlink(struct session *session) {
 
 static void session_close(struct session *session, uint64_t now_ns) {
     session_unlink(session);
+    session->set->put_off -= session->put_off;
     session_forget_unread(session);
     if (session->broker)
         session->set->backend->close(session->broker, now_ns);
@@ -124,7 +132,8 @@ static void on_death(void *owner) {
 static void session_watch(struct session *session, int pidfd) {
     int error = death_watch_start(&session->death, session->set->loop, pidfd, on_death, session);
     if (error)
-        log_warning("%s: the death of its process cannot be watched: %s", session_name(session),
+        log_limited(LOG_LEVEL_WARNING, session->uid,
+                    "%s: the death of its process cannot be watched: %s", session_name(session),
                     strerror(-error));
 }
 
@@ -139,7 +148,8 @@ static void session_watch_peer(struct session *session) {
     else if (pidfd == -ENOPROTOOPT)
         session->pidfd_wanted = true;
     else
-        log_warning("%s: no descriptor to watch its process with: %s; if a forked child outlives "
+        log_limited(LOG_LEVEL_WARNING, session->uid,
+                    "%s: no descriptor to watch its process with: %s; if a forked child outlives "
                     "it, its leases end with the child",
                     session_name(session), strerror(-pidfd));
 }
@@ -246,59 +256,62 @@ static void session_handle_packet(struct session *session, size_t bytes, int fd)
         session_doom(session, why);
 }
 
-/* Gives no room for control data, unless a pidfd is wanted: the kernel then closes descriptors a
- * client sends and says MSG_CTRUNC. */
 static enum receive_result session_receive_one(struct session *session) {
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control;
-    struct iovec part = {.iov_base = session->set->packet_in, .iov_len = FRAME_CLIENT_BYTES_MAX};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    int fd = -1;
-    if (session->pidfd_wanted) {
-        message.msg_control = control.room;
-        message.msg_controllen = CMSG_LEN(sizeof(int));
-    }
-    ssize_t bytes = recvmsg(session->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    const struct cmsghdr *came = bytes < 0 ? NULL : CMSG_FIRSTHDR(&message);
-    if (came && came->cmsg_level == SOL_SOCKET && came->cmsg_type == SCM_RIGHTS)
-        memcpy(&fd, CMSG_DATA(came), sizeof fd);
-    /* Wanted, and we had no descriptor for it: the session goes on without. */
-    bool unwanted = message.msg_flags & MSG_CTRUNC && (!session->pidfd_wanted || fd >= 0);
-    if (bytes < 0) {
-        if (errno == EAGAIN)
-            return RECEIVE_EMPTY;
-        /* ECONNRESET: the client left without reading everything. What it sent before is still to
-         * be read. */
-        if (errno != EINTR && errno != ECONNRESET)
-            session_doom(session, strerror(errno));
-    } else if (unwanted) {
-        session_doom(session, "sent a descriptor or other control data");
-    } else if (message.msg_flags & MSG_TRUNC) {
-        session_doom(session, "packet larger than the limit of a frame");
-    } else if (bytes == 0) {
+    int fd;
+    ssize_t bytes = packet_receive(session->fd, session->set->packet_in, FRAME_CLIENT_BYTES_MAX,
+                                   session->pidfd_wanted, &fd);
+    if (bytes == -EAGAIN)
+        return RECEIVE_EMPTY;
+    if (bytes == 0)
         return RECEIVE_ENDED;
-    } else {
+    if (bytes == -EPROTO)
+        session_doom(session, "sent a descriptor or other control data");
+    else if (bytes == -EMSGSIZE)
+        session_doom(session, "packet larger than the limit of a frame");
+    else if (bytes < 0)
+        session_doom(session, strerror((int)-bytes));
+    else
         session_handle_packet(session, (size_t)bytes, fd);
-        fd = -1;
-    }
-    if (fd >= 0)
-        close(fd);
     return session->doomed ? RECEIVE_ENDED : RECEIVE_MORE;
 }
 
-/* At most `budget` packets, so that one busy client cannot keep the loop from the others. */
-static enum receive_result session_receive(struct session *session, uint32_t budget) {
+/* At most `budget` packets, and for not much longer than span_ns, so that one busy client cannot
+ * keep the loop from the others. */
+static enum receive_result session_receive(struct session *session, uint32_t budget,
+                                           uint64_t span_ns) {
     enum receive_result result = RECEIVE_MORE;
+    uint64_t begun_ns = clock_now_ns();
     while (result == RECEIVE_MORE && budget-- > 0) {
         if (!session->peer_gone && !session_may_ask(session)) {
             session_listen(session);
             return RECEIVE_EMPTY;
         }
         result = session_receive_one(session);
+        if (clock_now_ns() - begun_ns > span_ns)
+            break;
     }
     return result;
+}
+
+/* Is it to be left for the next turn? */
+static bool session_put_off(struct session *session, uint64_t now_ns) {
+    struct sessions *set = session->set;
+    uint64_t turn = uv_now(set->loop);
+    if (turn != set->turn) {
+        set->turn = turn;
+        set->turn_begun_ns = now_ns;
+        set->put_off_first = set->put_off > 0;
+    }
+    bool late = now_ns - set->turn_begun_ns > TURN_READS_NS;
+    bool others_first = set->put_off_first && !session->put_off;
+    if (late || others_first) {
+        set->put_off += late && !session->put_off;
+        session->put_off |= late;
+        return true;
+    }
+    set->put_off -= session->put_off;
+    session->put_off = false;
+    return false;
 }
 
 /* status < 0: libuv polls no more after EPOLLERR, the client left answers unread. Read what it
@@ -314,8 +327,12 @@ void session_on_poll(uv_poll_t *poll, int status, int events) {
     session->peer_gone |= gone;
     bool served = session->broker != NULL;
     uint32_t budget = gone ? UINT32_MAX : PACKETS_PER_WAKE_UP;
-    bool ended = session->doomed || session_receive(session, budget) == RECEIVE_ENDED;
+    uint64_t span_ns = gone ? UINT64_MAX : SESSION_READS_NS;
     uint64_t now_ns = clock_now_ns();
+    if (!gone && !session->doomed && session_put_off(session, now_ns))
+        return;
+    bool ended = session->doomed || session_receive(session, budget, span_ns) == RECEIVE_ENDED;
+    now_ns = clock_now_ns();
     if (ended || gone) {
         log_debug("%s: disconnected", session_name(session));
         session_close(session, now_ns);

@@ -63,6 +63,9 @@ struct sessions {
     uint32_t unread_ms; /* until it looks again */
     uint32_t refused;   /* of the open ones: see session_refuse() */
     uint32_t unfreed;   /* open ones and those whose handles are still closing */
+    uint32_t put_off;   /* of the open ones: those that came too late in a turn of the loop */
+    bool put_off_first; /* the turn under way is theirs */
+    uint64_t turn, turn_begun_ns; /* the turn under way: what uv_now() says in it, and since when */
     struct bump bump;
     uint8_t *packet_in, *packet_out; /* FRAME_CLIENT_BYTES_MAX each */
     void (*closed)(void *owner);

@@ -21,7 +21,7 @@ struct session {
     struct refusal *refusal;       /* NULL: not refused */
     int fd;
     uid_t uid; /* of the client: who is charged for lines in the log */
-    bool greeted, doomed, peer_gone;
+    bool greeted, doomed, peer_gone, put_off;
     bool paused;          /* not listened to: it has answers or descriptors to take first */
     bool stalled;         /* the kernel takes no more descriptors from us for now */
     uint32_t descriptors; /* queued, or sent and not known to be taken */

@@ -12,6 +12,7 @@
 #include <linux/sockios.h>
 
 #include "account_words.h"
+#include "packet.h"
 #include "session_internal.h"
 
 #define UNREAD_FIRST_MS 5u
@@ -19,30 +20,9 @@
 
 /* 0 when the packet was taken, or dropped because nobody is there to take it; else -errno. */
 int session_transmit(struct session *session, const void *data, size_t bytes, int fd) {
-    struct iovec part = {.iov_base = (void *)data, .iov_len = bytes};
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof fd)];
-    } control;
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    if (fd >= 0) {
-        memset(&control, 0, sizeof control);
-        control.header.cmsg_level = SOL_SOCKET;
-        control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-        message.msg_control = control.room;
-        message.msg_controllen = sizeof control.room;
-    }
-    while (sendmsg(session->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-        if (errno == EINTR)
-            continue;
-        if (errno != EPIPE && errno != ECONNRESET)
-            return -errno;
-        session->peer_gone = true;
-        return 0;
-    }
-    return 0;
+    int error = packet_send(session->fd, data, bytes, fd);
+    session->peer_gone |= error == -EPIPE;
+    return error == -EPIPE ? 0 : error;
 }
 
 static void on_unread_timer(uv_timer_t *timer);

@@ -141,6 +141,15 @@ int arena_init(struct arena *arena, const char *name, uint64_t bytes,
     return 0;
 }
 
+bool arena_give_back(struct arena *arena, uint64_t *done_bytes, uint64_t budget_bytes) {
+    uint64_t left = arena->bytes - *done_bytes, part = left < budget_bytes ? left : budget_bytes;
+    if (!part || fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                           (off_t)*done_bytes, (off_t)part) < 0)
+        return true;
+    *done_bytes += part;
+    return *done_bytes == arena->bytes;
+}
+
 void arena_deinit(struct arena *arena) {
     if (arena->base)
         munmap(arena->base, arena->bytes);

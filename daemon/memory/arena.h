@@ -27,6 +27,10 @@ struct arena {
  * asked for). */
 int arena_init(struct arena *arena, const char *name, uint64_t bytes,
                enum arena_hugepages hugepages, char *why, size_t why_bytes);
+/* Gives memory from *done_bytes on back to the system, at most budget_bytes of it: unmapping a
+ * large arena in one go takes seconds. True when there is no more to give. Nobody reads it any
+ * more. */
+bool arena_give_back(struct arena *arena, uint64_t *done_bytes, uint64_t budget_bytes);
 void arena_deinit(struct arena *arena);
 
 /* Makes [offset, offset + bytes) present and writable without changing a byte of it, safe while

@@ -16,9 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "log_escape.h"
 #include "log_limit.h"
 #include "log_writer.h"
+#include "text.h"
 
 #define LINE_BYTES_MAX    2048
 #define LINES_OF_A_KIND   300u /* in 10 s: 256 stores have a line each when the broker starts */
@@ -74,11 +74,23 @@ static size_t write_prefix(char *line, size_t bytes, enum log_level level) {
                                    now.tv_nsec / 1000000, level_words[level]);
 }
 
+#define LOG_CUT "..." /* stands where a line has been cut */
+
+/* What does not fit is left out, at the end of a character. */
+static size_t log_append(const char *text, size_t text_bytes, char *out, size_t room) {
+    size_t whole = text_escape(out, room, text, text_bytes);
+    if (whole < room)
+        return whole;
+    text_escape(out, room - strlen(LOG_CUT), text, text_bytes);
+    strcat(out, LOG_CUT);
+    return strlen(out);
+}
+
 /* "prefix text\n" into line; its bytes. */
 static size_t log_compose(enum log_level level, const char *text, size_t text_bytes, char *line,
                           size_t room) {
     size_t used = write_prefix(line, room, level);
-    used += log_escape(text, text_bytes, line + used, room - used - 1);
+    used += log_append(text, text_bytes, line + used, room - used - 1);
     line[used++] = '\n';
     return used;
 }

@@ -16,6 +16,7 @@
 #include "log.h"
 #include "peer_internal.h"
 
+#define FAILED_PER_TICK  256u
 #define BACKOFF_FIRST_NS (50ull * 1000 * 1000)
 /* A link that is never idle is moved by holding new calls back: for so long, every so often. */
 #define HOLD_EVERY_NS (5000ull * 1000 * 1000)
@@ -29,6 +30,7 @@ void peer_init(struct peer *peer, struct peers *peers, const char *node) {
     peer->end = (struct end){.kind = END_PEER, .peers = peers};
     snprintf(peer->node, sizeof peer->node, "%s", node);
     TAILQ_INIT(&peer->pending);
+    TAILQ_INIT(&peer->failed);
     TAILQ_INIT(&peer->readings);
     TAILQ_INIT(&peer->keys);
     peer->backoff_ns = BACKOFF_FIRST_NS;
@@ -42,15 +44,21 @@ static void forget_keys(struct peer *peer) {
     }
 }
 
-static void fail_pending(struct peer *peer, const char *why) {
-    struct peer_pending_list failed = TAILQ_HEAD_INITIALIZER(failed);
-    TAILQ_CONCAT(&failed, &peer->pending, link);
+/* At most `budget` of those who are owed the news that their link has gone; the rest with the next
+ * ticks: there may be many, and what each of them does takes a while. */
+static void fail_some(struct peer *peer, uint32_t budget) {
     struct peer_pending *pending;
-    while ((pending = TAILQ_FIRST(&failed))) {
-        TAILQ_REMOVE(&failed, pending, link);
-        pending->done(pending->context, NULL, NULL, 0, why);
+    for (; budget && (pending = TAILQ_FIRST(&peer->failed)); budget--) {
+        TAILQ_REMOVE(&peer->failed, pending, link);
+        pending->done(pending->context, NULL, NULL, 0, peer->failed_why);
         free(pending);
     }
+}
+
+static void fail_pending(struct peer *peer, const char *why, uint32_t budget) {
+    snprintf(peer->failed_why, sizeof peer->failed_why, "%s", why);
+    TAILQ_CONCAT(&peer->failed, &peer->pending, link);
+    fail_some(peer, budget);
 }
 
 static void end_reading(struct peer_reading *reading, int status, const char *why) {
@@ -60,7 +68,7 @@ static void end_reading(struct peer_reading *reading, int status, const char *wh
 }
 
 void peer_deinit(struct peer *peer) {
-    fail_pending(peer, "this node is stopping");
+    fail_pending(peer, "this node is stopping", UINT32_MAX);
     while (!TAILQ_EMPTY(&peer->readings))
         end_reading(TAILQ_FIRST(&peer->readings), -ECANCELED, "this node is stopping");
     forget_keys(peer);
@@ -173,7 +181,7 @@ void peer_on_closed(struct peer *peer, const char *why) {
     /* Those not yet posted to the transport; it has reported the others. */
     while (!TAILQ_EMPTY(&peer->readings))
         end_reading(TAILQ_FIRST(&peer->readings), -ECONNRESET, peer->last_failure);
-    fail_pending(peer, peer->last_failure);
+    fail_pending(peer, peer->last_failure, FAILED_PER_TICK);
 }
 
 /* ---- moving to a better connection ---- */
@@ -307,6 +315,7 @@ static void send_ping(struct peer *peer, uint64_t now_ns) {
 
 void peer_tick(struct peer *peer, uint64_t now_ns) {
     uint64_t timeout_ns = peer->end.peers->options.timeout_ns;
+    fail_some(peer, FAILED_PER_TICK);
     switch (peer->state) {
     case PEER_IDLE:
     case PEER_BACKOFF:
@@ -332,6 +341,8 @@ void peer_tick(struct peer *peer, uint64_t now_ns) {
 }
 
 uint64_t peer_next_deadline_ns(const struct peer *peer) {
+    if (!TAILQ_EMPTY(&peer->failed))
+        return 0;
     if (!transport_of(peer))
         return UINT64_MAX;
     if (peer->state == PEER_IDLE || peer->state == PEER_BACKOFF)

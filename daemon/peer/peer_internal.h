@@ -70,6 +70,8 @@ struct peer {
     uint64_t said_ns; /* when it last said anything; end.heard_ns also counts a new connection */
     char last_failure[160];
     struct peer_pending_list pending;
+    struct peer_pending_list failed; /* of a link that has gone: not told yet */
+    char failed_why[160];
     struct peer_reading_list readings;
     struct region_key_list keys; /* of the present connection */
     void *user;

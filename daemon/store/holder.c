@@ -19,17 +19,27 @@ enum store_result store_holder_open(struct store *store, uint64_t owner, struct 
     return STORE_OK;
 }
 
-void store_holder_close(struct store *store, uint32_t index, uint64_t now_ns) {
+bool store_holder_close_some(struct store *store, uint32_t index, uint32_t budget,
+                             uint64_t now_ns) {
     struct holder_slot *holder = holder_at(store, index);
     enum store_how how =
         STORE_PLANTED(PLANTED_DEATH_CONSUMES) ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
     while (holder->waiters.head != NONE)
         waiter_forget(store, holder->waiters.head, STORE_PRODUCER_DIED, now_ns);
-    while (holder->leases.head != NONE)
+    for (; holder->leases.head != NONE && budget; budget--)
         lease_end(store, holder->leases.head, how, true, now_ns);
-    while (holder->reservations.head != NONE)
+    for (; holder->reservations.head != NONE && budget; budget--)
         sample_end(store, holder->reservations.head, STORE_PRODUCER_DIED, now_ns);
-    holder->open = 0;
-    pool_give(store, &store->holders, index);
+    bool closed = holder->leases.head == NONE && holder->reservations.head == NONE;
+    if (closed) {
+        holder->open = 0;
+        pool_give(store, &store->holders, index);
+    }
     store_settle(store, now_ns);
+    return closed;
+}
+
+void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns) {
+    while (!store_holder_close_some(store, holder, UINT32_MAX, now_ns))
+        ;
 }

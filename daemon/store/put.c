@@ -135,6 +135,10 @@ enum store_result store_publish(struct store *store, uint64_t generation, uint64
     return STORE_OK;
 }
 
+uint64_t store_reserves_ended(const struct store *store) {
+    return store->reserves_ended;
+}
+
 bool store_reserve_ended(const struct store *store, uint64_t reservation) {
     uint32_t index = (uint32_t)reservation - 1;
     if (index >= store->samples.touched || sample_token(store, index) != reservation)

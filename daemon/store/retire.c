@@ -72,6 +72,14 @@ uint32_t store_gc(struct store *store, uint64_t max_hold_ns, uint64_t now_ns, ui
     return freed;
 }
 
+void store_gc_restart(struct store *store) {
+    store->gc_cursor = NONE;
+}
+
+bool store_gc_goes_on(const struct store *store) {
+    return store->gc_cursor != NONE;
+}
+
 static void drop_slot(struct store *store, uint32_t index, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     bool landing = sample_flag(sample, WORD_LANDING);
@@ -93,8 +101,16 @@ static void drop_slot(struct store *store, uint32_t index, uint64_t now_ns) {
     }
 }
 
+bool store_drop_some(struct store *store, uint64_t *cursor, uint32_t budget, uint64_t now_ns) {
+    if (!*cursor)
+        waiters_fail_all(store);
+    for (; *cursor < store->samples.touched && budget; budget--)
+        drop_slot(store, (uint32_t)(*cursor)++, now_ns);
+    return *cursor >= store->samples.touched;
+}
+
 void store_drop(struct store *store, uint64_t now_ns) {
-    waiters_fail_all(store);
-    for (uint32_t i = 0; i < store->samples.touched; i++)
-        drop_slot(store, i, now_ns);
+    uint64_t cursor = 0;
+    while (!store_drop_some(store, &cursor, UINT32_MAX, now_ns))
+        ;
 }

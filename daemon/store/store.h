@@ -113,11 +113,11 @@ struct store_options {
     uint32_t max_replays; /* remembered answers of operations */
     uint32_t max_events;  /* size of the event ring */
     enum store_policy policy;
-    uint32_t readers;     /* >= 1 */
+    uint32_t readers;        /* >= 1 */
     uint64_t max_hold_ns;    /* 0 = for ever */
     uint64_t max_reserve_ns; /* a reservation may stay PLANNED so long; 0 = for ever */
     uint64_t max_pass_ns;    /* see store_reserve() */
-    uint64_t seed;        /* random: hash keys and lease tokens derive from it */
+    uint64_t seed;           /* random: hash keys and lease tokens derive from it */
     struct store_account *account;
 };
 
@@ -145,6 +145,10 @@ enum store_result store_holder_open(struct store *store, uint64_t owner, struct 
 /* Leases end as returned (never consumed), reservations are cancelled (PRODUCER_DIED), waiters
  * vanish. */
 void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
+/* The same, at most `budget` leases and reservations at a time: true when it is closed. The waiters
+ * vanish with the first call; the holder must not be used for anything else from then on. */
+bool store_holder_close_some(struct store *store, uint32_t holder, uint32_t budget,
+                             uint64_t now_ns);
 
 /* ---- put ---- */
 struct store_put {
@@ -162,14 +166,14 @@ struct store_reservation {
     uint64_t token;
     uint64_t extent_offset;
 };
-/* STORE_OK, STORE_WAIT, STORE_E_FULL, STORE_E_LIMIT or STORE_E_TOO_LARGE. On STORE_WAIT the put's id
- * and spec have been copied.
+/* STORE_OK, STORE_WAIT, STORE_E_FULL, STORE_E_LIMIT or STORE_E_TOO_LARGE. On STORE_WAIT the put's
+ * id and spec have been copied.
  *
  * The line for room is first in, first out, with one exception: while its first cannot be served,
  * those behind it that fit may pass it, for max_pass_ns from when it came to the head of the line.
  * After that nobody passes until it is served or its time ends. Those who pass are tried in their
- * order, the first STORE_LOOK_MAX of the line; a newcomer passes at once if no more than those wait.
- * The line for landing space has the same rule. */
+ * order, the first STORE_LOOK_MAX of the line; a newcomer passes at once if no more than those
+ * wait. The line for landing space has the same rule. */
 #define STORE_LOOK_MAX 64u
 enum store_result store_reserve(struct store *store, uint32_t holder, const struct store_put *put,
                                 uint64_t now_ns, struct store_reservation *out,
@@ -185,6 +189,8 @@ enum store_result store_seal(struct store *store, uint32_t holder, uint64_t rese
  */
 enum store_result store_publish(struct store *store, uint64_t generation, uint64_t now_ns,
                                 uint64_t *superseded_out);
+/* So many have ended so since init. */
+uint64_t store_reserves_ended(const struct store *store);
 /* Did this reservation end because it stood for longer than its bound? Known for as long as its
  * tombstone is kept. */
 bool store_reserve_ended(const struct store *store, uint64_t reservation);
@@ -238,9 +244,15 @@ enum store_result store_retire(struct store *store, const char *sample_id, uint3
 /* Retires unleased RESIDENT home generations committed more than max_hold_ns ago, at most `budget`
  * slots looked at; returns how many went. */
 uint32_t store_gc(struct store *store, uint64_t max_hold_ns, uint64_t now_ns, uint32_t budget);
+/* Did the last store_gc() end for its budget, and has the next one to go on where it ended? */
+bool store_gc_goes_on(const struct store *store);
+void store_gc_restart(struct store *store); /* ... or begin anew with the oldest? */
 /* Retires everything (DROPPED), cancels reservations and waiters. Leased bytes stay until released.
  */
 void store_drop(struct store *store, uint64_t now_ns);
+/* The same, at most `budget` slots at a time; *cursor 0 to begin. True when all is dropped. Nothing
+ * may be put, got or landed in between. */
+bool store_drop_some(struct store *store, uint64_t *cursor, uint32_t budget, uint64_t now_ns);
 
 /* ---- landing copies ---- */
 struct store_land {
@@ -365,7 +377,7 @@ struct store_room {
     /* A reader of the generation that has been RETIRED for longest. */
     bool has_reader;
     uint64_t reader, reader_since_ns;
-    bool has_first; /* a put waits */
+    bool has_first;                              /* a put waits */
     uint64_t first, first_bytes, first_since_ns; /* since_ns: at the head of the line */
 };
 void store_room(const struct store *store, struct store_room *out);

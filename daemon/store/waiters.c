@@ -367,8 +367,8 @@ void waiters_fail_all(struct store *store) {
 }
 
 bool store_cancel_wait(struct store *store, uint32_t holder, uint64_t tag) {
-    uint32_t at =
-        holder == STORE_NO_HOLDER ? store->land_line.queue.head : holder_at(store, holder)->waiters.head;
+    uint32_t at = holder == STORE_NO_HOLDER ? store->land_line.queue.head
+                                            : holder_at(store, holder)->waiters.head;
     while (at != NONE && waiter_at(store, at)->tag != tag)
         at = holder == STORE_NO_HOLDER ? waiter_at(store, at)->queue.next
                                        : waiter_at(store, at)->by_holder.next;

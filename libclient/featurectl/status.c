@@ -27,6 +27,8 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
         {"draining", "draining", TABLE_LEFT},
         {"ready", "ready", TABLE_LEFT},
         {"log_dropped", "log lines dropped", TABLE_LEFT},
+        {"loop_lag_ms", "longest turn, last minute", TABLE_LEFT},
+        {"loop_lag_longest_ms", "longest turn", TABLE_LEFT},
         {"odd_answers", "odd answers", TABLE_LEFT},
         {"trouble", "trouble", TABLE_LEFT},
         {"twin", "twin", TABLE_LEFT},
@@ -49,6 +51,8 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
     table_flag(&table, h->draining);
     readiness_print(&table, h);
     table_count(&table, h->log_dropped);
+    table_duration(&table, h->loop_lag_ms);
+    table_duration(&table, h->loop_lag_longest_ms);
     table_count(&table, h->odd_answers);
     table_text(&table, h->trouble);
     table_text(&table, h->twin);

@@ -347,6 +347,34 @@ static void user_has_kept(struct attack *attack) {
     queue(attack, 2, true);
 }
 
+static void hold_a_reservation(struct attack *attack) {
+    struct wire wire = greeted(attack);
+    uint32_t handle = wire_open(&wire, "small");
+    send_reserve(&wire, handle, "held", 60000, 0);
+    Fb__ClientReply *reply = wire_receive(&wire, ANSWER_MS);
+    CHECK(reply && reply->put && reply->put->items[0]->reservation, "not reserved");
+    Fb__CommitItem item = FB__COMMIT_ITEM__INIT, *items = &item;
+    item.reservation = reply->put->items[0]->reservation;
+    fb__client_reply__free_unpacked(reply, NULL);
+    WAIT_UNTIL(own_holdings(&wire).reservations == 0, ANSWER_MS);
+    Fb__Commit commit = FB__COMMIT__INIT;
+    commit.handle = handle;
+    commit.n_items = 1;
+    commit.items = &items;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_COMMIT;
+    request.commit = &commit;
+    CHECK(refused(attack, wire_call(&wire, &request)), "its room was still its own");
+}
+
+static void wait_for_ever(struct attack *attack) {
+    struct wire filler = greeted(attack), wire = greeted(attack);
+    CHECK(!reserve_refused(attack, &filler, wire_open(&filler, "small"), 60000), "%s",
+          attack->sentence);
+    send_reserve(&wire, wire_open(&wire, "small"), "waits", 40000, 4000000000u);
+    CHECK(refused(attack, wire_receive(&wire, ANSWER_MS)), "there was room");
+}
+
 /* ---- what is not read ---- */
 
 /* Asks for much at once, which is answered at one time, and does not read. */
@@ -538,6 +566,8 @@ const struct limit_case limit_cases[] = {
     CASE("[memory] max_resident_bytes", "[memory]\nmax_resident_bytes = 40KiB\n", fill_store, .others_cannot = true),
     CASE("landing_bytes", "[stores]\nlanding_bytes = 64KiB\n", fill_landing, .nodes = 2),
     CASE("max_samples", "[store small]\nmax_samples = 4\n", fill_slots),
+    CASE("max_reserve", "[stores]\nmax_reserve = 200ms\n", hold_a_reservation),
+    CASE("max_wait", "[stores]\nmax_wait = 200ms\n", wait_for_ever),
     CASE("max_connections", "[peers]\nmax_connections = 1\n", peer_opens_connections, .nodes = 2, .as_root = true,
      .in_log = true),
     CASE("max_connections_per_peer", "[peers]\nmax_connections_per_peer = 1\n", peer_opens_connections, .nodes = 2,

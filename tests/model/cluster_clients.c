@@ -677,6 +677,13 @@ void client_step(struct world *w, const struct step *step) {
 
 /* ---- at the end ---- */
 
+void clients_consume(struct client *client, unsigned less) {
+    struct world *w = client->node->world;
+    for (unsigned i = 0; i < w->held_count; i++)
+        if (w->held[i].state == LEASE_HELD && w->held[i].client == client && !(less && less--))
+            release_held(client, &w->held[i], true, false);
+}
+
 void clients_let_go(struct node *node) {
     struct world *w = node->world;
     for (unsigned i = 0; i < w->held_count; i++)

@@ -241,7 +241,7 @@ void contract_index_lost(struct contract *c) {
 }
 
 bool contract_is_excused(const struct contract *c, const struct claim *claim) {
-    return c->vague_ids >> claim->id & 1 && !claim->lost &&
+    return c->vague_ids >> claim->id & 1 &&
            (strstr(claim->gone_why, "superseded") || strstr(claim->gone_why, "by id"));
 }
 

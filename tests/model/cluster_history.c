@@ -198,6 +198,8 @@ const char *history_run(struct world *w, const struct history *h, bool trace) {
     run_steps(w, h);
     if (!w->contract.broken)
         world_rest(w);
+    if (!w->contract.broken)
+        world_drop(w);
     world_free(w);
     return w->contract.broken;
 }

@@ -7,6 +7,7 @@
  * last one node reads some of them.
  */
 #include "cluster_sim.h"
+#include "publish_set.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -45,12 +46,12 @@ static const char *busy_with(const struct node *node) {
     const struct broker *broker = node->broker;
     struct store_totals t;
     store_totals(node_space(node)->store, &t);
-    return !broker_is_idle(broker)              ? "leases, reservations or pending releases"
-           : !broker_serves(broker)             ? "its registration"
-           : !knows_all(node)                   ? "its connections"
-           : !TAILQ_EMPTY(&broker->fetches)     ? "transfers"
-           : !TAILQ_EMPTY(&broker->timed)       ? "timed requests"
-           : !TAILQ_EMPTY(&broker->publishings) ? "puts"
+    return !broker_is_idle(broker)                  ? "leases, reservations or pending releases"
+           : !broker_serves(broker)                 ? "its registration"
+           : !knows_all(node)                       ? "its connections"
+           : !TAILQ_EMPTY(&broker->fetches)         ? "transfers"
+           : broker->timed.first                    ? "timed requests"
+           : publish_set_first(broker->publishings) ? "puts"
            : !TAILQ_EMPTY(&broker->held_checks) || held_checks_are_due(broker)
                ? "checks of what it holds"
            : broker->remote_leases.live            ? "leases elsewhere"

@@ -9,6 +9,7 @@
  *   cluster_clients.c  clients: their requests, the answers, the bytes
  *   cluster_history.c  steps: choosing them, running them
  *   cluster_rest.c     the end: coming to rest, and what must hold then
+ *   cluster_drop.c     a store that is dropped after the end
  *   cluster_memory.c   their arenas
  *   cluster_contract.c the judge
  *   cluster_model.c    many histories, and the shrinking of one that fails
@@ -215,6 +216,8 @@ void clients_die(struct node *node);
 void client_step(struct world *w, const struct step *step);
 /* Reads a lease's bytes: are they the ones that were put? */
 void held_check(struct world *w, const struct held *held, const char *when);
+/* Says consumed of what this client holds, or of so many less. */
+void clients_consume(struct client *client, unsigned less);
 /* Gives back what its clients hold. */
 void clients_let_go(struct node *node);
 unsigned clients_unanswered(const struct world *w, const struct asked **first);
@@ -231,5 +234,8 @@ void history_print(const struct history *h);
 
 /* ---- cluster_rest.c ---- */
 void world_rest(struct world *w);
+
+/* ---- cluster_drop.c ---- */
+void world_drop(struct world *w);
 
 #endif

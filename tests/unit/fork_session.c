@@ -37,9 +37,8 @@ struct broker {
 };
 
 static struct broker_session *stub_open(struct broker *broker, const struct broker_client_ops *ops,
-                                        void *client,
-                                        const struct broker_credentials *credentials, char *why,
-                                        size_t why_bytes) {
+                                        void *client, const struct broker_credentials *credentials,
+                                        char *why, size_t why_bytes) {
     (void)why, (void)why_bytes;
     struct broker_session *session = calloc(1, sizeof *session);
     (void)credentials;
@@ -243,6 +242,18 @@ Test(fork_session, a_second_pidfd_ends_the_session) {
     send_hello(client, own);
     send_hello(client, own);
     cr_expect_eq(turn_until_packet(client, packet, sizeof packet), 0);
+    close(own);
+    close(client);
+}
+
+Test(fork_session, an_empty_packet_with_a_descriptor_leaves_none_open) {
+    int own = (int)syscall(SYS_pidfd_open, getpid(), 0), client = connect_as(getpid());
+    cr_assert(greet(client));
+    uint32_t before = check_fd_count(0);
+    cr_assert_eq(fc_socket_send_with(client, "", 0, own), 0);
+    while (!broker.closed)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_expect_eq(check_fd_count(0), before - 1, "the session's socket is closed, and no more");
     close(own);
     close(client);
 }

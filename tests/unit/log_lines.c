@@ -106,7 +106,7 @@ Test(log, names_in_other_alphabets_stay_and_what_is_no_text_is_escaped) {
         "%s",
         "\xc2\x9b 31m \xe2\x80\xae evil \xe2\x80\xa8 two"); /* CSI, RLO, a separator of lines */
     cr_expect_str_eq(written(), "<6>Größe 特徴 🙂\n"
-                                "<6>a\\xffz \\xc3( \\xed\\xa0\\x80 \\\\x0a\n"
+                                "<6>a\\xffz \\xc3( \\xed\\xa0\\x80 \\x0a\n"
                                 "<6>\\xc2\\x9b 31m \\xe2\\x80\\xae evil \\xe2\\x80\\xa8 two\n");
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "etcd_endpoints.h"
 #include "etcd_json.h"
 #include "etcd_words.h"
 #include "featurectl/doctor.h"
@@ -100,4 +101,15 @@ Test(refusal_words, doctor_fails_on_a_refusal_and_warns_of_an_outage) {
     doctor_judge_directory("etcd", "etcd at http://h:1 cannot be used: Connection refused",
                            &finding);
     cr_expect_eq(finding.verdict, DOCTOR_WARN);
+}
+
+Test(refusal_words, endpoints_name_no_user) {
+    char out[ETCD_ENDPOINTS_MAX][ETCD_URL_BYTES], why[256];
+    cr_assert_eq(etcd_endpoints_parse("http://a:1/, https://b:2", out, why, sizeof why), 2);
+    cr_expect_str_eq(out[0], "http://a:1");
+    cr_expect_str_eq(out[1], "https://b:2");
+    cr_expect_lt(etcd_endpoints_parse("http://me:secret@a:1", out, why, sizeof why), 0);
+    cr_expect(strstr(why, "password_file") && !strstr(why, "secret@"), "%s", why);
+    cr_expect_lt(etcd_endpoints_parse("ftp://a:1", out, why, sizeof why), 0);
+    cr_expect_lt(etcd_endpoints_parse(" , ", out, why, sizeof why), 0);
 }

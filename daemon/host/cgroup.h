@@ -3,8 +3,8 @@
  * How much memory the control group of a process may use: whoever goes over it is killed by the
  * kernel, without a word. Both versions of control groups, each group above counts.
  */
-#ifndef FEATURED_COMMON_CGROUP_H
-#define FEATURED_COMMON_CGROUP_H
+#ifndef FEATURED_HOST_CGROUP_H
+#define FEATURED_HOST_CGROUP_H
 
 #include <stdint.h>
 

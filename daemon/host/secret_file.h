@@ -5,8 +5,8 @@
  * what a Kubernetes secret volume gives a pod that does not run as root: root's file, mode 0440, in
  * the pod's fsGroup, behind two symbolic links.
  */
-#ifndef FEATURED_COMMON_SECRET_FILE_H
-#define FEATURED_COMMON_SECRET_FILE_H
+#ifndef FEATURED_HOST_SECRET_FILE_H
+#define FEATURED_HOST_SECRET_FILE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "packet.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Room for one descriptor. */
+union packet_control {
+    struct cmsghdr header;
+    char room[CMSG_SPACE(sizeof(int))];
+};
+
+static int packet_error(int error) {
+    switch (error) {
+    case ENOMEM:
+    case ENOBUFS:
+        return -EAGAIN;
+    case ECONNRESET:
+        return -EPIPE;
+    default:
+        return -error;
+    }
+}
+
+int packet_send(int fd, const void *data, size_t bytes, int passed_fd) {
+    struct iovec part = {.iov_base = (void *)data, .iov_len = bytes};
+    union packet_control control;
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (passed_fd >= 0) {
+        memset(&control, 0, sizeof control);
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof passed_fd);
+        memcpy(CMSG_DATA(&control.header), &passed_fd, sizeof passed_fd);
+        message.msg_control = control.room;
+        message.msg_controllen = sizeof control.room;
+    }
+    while (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        if (errno != EINTR)
+            return packet_error(errno);
+    return 0;
+}
+
+/* Without room for control data the kernel closes descriptors and says MSG_CTRUNC. */
+ssize_t packet_receive(int fd, void *buffer, size_t room, bool wants_descriptor, int *fd_out) {
+    struct iovec part = {.iov_base = buffer, .iov_len = room};
+    union packet_control control;
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    ssize_t bytes;
+    *fd_out = -1;
+    if (wants_descriptor) {
+        message.msg_control = control.room;
+        message.msg_controllen = CMSG_LEN(sizeof(int));
+    }
+    /* ECONNRESET: the client left without reading everything. What it sent before is still there.
+     */
+    do
+        bytes = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    while (bytes < 0 && (errno == EINTR || errno == ECONNRESET));
+    if (bytes < 0)
+        return packet_error(errno);
+    const struct cmsghdr *came = CMSG_FIRSTHDR(&message);
+    if (came && came->cmsg_level == SOL_SOCKET && came->cmsg_type == SCM_RIGHTS)
+        memcpy(fd_out, CMSG_DATA(came), sizeof *fd_out);
+    if (message.msg_flags & MSG_CTRUNC && (!wants_descriptor || *fd_out >= 0))
+        bytes = -EPROTO;
+    else if (message.msg_flags & MSG_TRUNC)
+        bytes = -EMSGSIZE;
+    if (bytes <= 0 && *fd_out >= 0) {
+        close(*fd_out);
+        *fd_out = -1;
+    }
+    return bytes;
+}
