@@ -247,6 +247,7 @@ static void do_put(struct client *client, const struct step *step) {
     asked->claim = claim;
     asked->id = claim->id;
     new_op(client, asked);
+    world_may_not_know(client->node, claim->id);
     contract_commit_begins(&client->node->world->contract, claim);
     send_put(client, asked, step->c % 4 ? 0 : 1 + step->c / 4 % 30);
 }
@@ -315,6 +316,7 @@ static void do_commit(struct client *client, const struct step *step) {
     asked->claim = reserved->claim;
     asked->id = reserved->claim->id;
     new_op(client, asked);
+    world_may_not_know(client->node, asked->claim->id);
     contract_commit_begins(&client->node->world->contract, asked->claim);
     send_commit(client, asked, reserved->reservation);
 }
@@ -532,6 +534,7 @@ static void send_retire(struct client *client, struct asked *asked, uint32_t dea
 static void retire_begins(struct world *w, const struct asked *asked) {
     if (clients_have_no_effect(w, asked))
         return;
+    world_may_not_know(asked->client->node, asked->id);
     if (asked->claim)
         contract_retire_begins(&w->contract, asked->claim);
     else
@@ -629,6 +632,8 @@ static void do_repeat(struct client *client, const struct step *step) {
     asked->repeats = client->last_asked;
     client->last_asked = number(w, asked);
     bool put = first->kind == STEP_PUT || first->kind == STEP_COMMIT;
+    if (put)
+        world_may_not_know(client->node, first->claim->id);
     if (put && first->claim->state != CLAIM_DONE)
         contract_commit_again(&w->contract, first->claim);
     if (first->kind == STEP_PUT)

@@ -139,6 +139,30 @@ static void openssl(const char *const argv[]) {
     process_output_deinit(&output);
 }
 
+static void snapshot_path(const struct etcd_server *server, char out[96]) {
+    snprintf(out, 96, "%s/snapshot", server->directory);
+}
+
+void etcd_server_back_up(struct etcd_server *server) {
+    char path[96];
+    snapshot_path(server, path);
+    remove(path);
+    free(etcd_server_ctl(server, (const char *[]){"snapshot", "save", path, NULL}));
+}
+
+void etcd_server_restart_restored(struct etcd_server *server) {
+    struct etcd_member *member = &server->members[0];
+    char path[96], initial[96];
+    snapshot_path(server, path);
+    snprintf(initial, sizeof initial, "%s=%s", member->name, member->peer_url);
+    remove_tree(member->data_path);
+    free(etcd_server_ctl(
+        server, (const char *[]){"snapshot", "restore", path, "--name", member->name, "--data-dir",
+                                 member->data_path, "--initial-cluster", initial,
+                                 "--initial-advertise-peer-urls", member->peer_url, NULL}));
+    etcd_server_restart(server, 0);
+}
+
 /* One authority, and one certificate of it for both ends. */
 static void make_certificates(struct etcd_server *server) {
     char ca_key[96], name[64];
