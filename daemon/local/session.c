@@ -20,8 +20,8 @@
  *
  * A turn of the loop reads for TURN_READS_NS at most. A session whose socket comes up after that is
  * put off, and until those that were put off have been read the others wait. So all are read in
- * turn, however many there are and whatever they send. A paused session is not put off: it may never
- * be read again, and the others would wait for ever.
+ * turn, however many there are and whatever they send. A paused session is not put off: it may
+ * never be read again, and the others would wait for ever.
  */
 #include "session_internal.h"
 

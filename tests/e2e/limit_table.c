@@ -316,8 +316,8 @@ static void reach(const struct row *row, const struct limit_case *limit) {
     process_join(&neighbour, 20000);
     channel_say(attacker.channel, "end");
     process_join(&attacker, 20000);
-    printf("%-36s p99 %6llu us beside, %6llu us alone, %5.1f times (%llu operations)\n",
-           row->limit, (unsigned long long)beside.p99_us, (unsigned long long)alone.p99_us,
+    printf("%-36s p99 %6llu us beside, %6llu us alone, %5.1f times (%llu operations)\n", row->limit,
+           (unsigned long long)beside.p99_us, (unsigned long long)alone.p99_us,
            (double)beside.p99_us / (double)alone.p99_us, (unsigned long long)beside.ops);
     fflush(stdout);
     cluster_stop(&cluster);
