@@ -79,8 +79,7 @@ static void listener_refuse(struct listener *listener, int fd, const struct ucre
                             Fb__Status status, const char *sentence) {
     log_limited(LOG_LEVEL_WARNING, peer->uid, "local: pid %d uid %u gid %u refused: %s",
                 (int)peer->pid, peer->uid, peer->gid, sentence);
-    bool held_back =
-        open_files_is_kept(fd) && listener->sessions.refused >= open_files_refusals();
+    bool held_back = open_files_is_kept(fd) && listener->sessions.refused >= open_files_refusals();
     if (held_back || session_refuse(&listener->sessions, fd, peer->uid, status, sentence))
         close(fd);
 }
