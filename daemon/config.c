@@ -220,6 +220,8 @@ const struct config_key config_keys[] = {
     {SECTION_DIRECTORY, "batch_delay", FIELD(config, batch_delay_ms, DURATION(0, 1000)), "1ms"},
     {SECTION_DIRECTORY, "lost_keep",
      FIELD(config, lost_keep_ms, DURATION(0, 366 * DAY_MS), LIVE), "1h"},
+    {SECTION_DIRECTORY, "compare_interval",
+     FIELD(config, compare_interval_ms, DURATION(0, 366 * DAY_MS)), "15min"},
 
     {SECTION_DAEMON, "log_level", FIELD(config, log_level, WORD(level_words, 0), LIVE), "info"},
     {SECTION_DAEMON, "drain_timeout", FIELD(config, drain_timeout_ms, DURATION(0, DAY_MS), LIVE), "30s"},

@@ -101,8 +101,9 @@ struct config {
     char etcd_ca_file[256], etcd_cert_file[256], etcd_key_file[256]; /* "" = none */
     char etcd_username[CONFIG_NAME_MAX], etcd_password_file[256];
     uint64_t lease_ttl_ms, batch_delay_ms;
-    uint32_t batch_max;    /* samples per transaction */
-    uint64_t lost_keep_ms; /* 0 = records of dead homes are kept for ever */
+    uint32_t batch_max;           /* samples per transaction */
+    uint64_t lost_keep_ms;        /* 0 = records of dead homes are kept for ever */
+    uint64_t compare_interval_ms; /* 0 = only with a cause */
     /* [daemon] */
     enum log_level log_level;
     uint32_t drain_timeout_ms, gc_interval_ms, busy_poll_us;

@@ -409,6 +409,7 @@ static int build_directory_etcd(struct daemon *daemon, char *why, size_t why_byt
         .batch_delay_ns = config->batch_delay_ms * 1000000ull,
         .request_timeout_ms = ETCD_REQUEST_TIMEOUT_MS,
         .written_kept = ETCD_WRITTEN_KEPT,
+        .compare_interval_ns = config->compare_interval_ms * 1000000ull,
         .give_up_ns = ETCD_GIVE_UP_MS * 1000000ull,
     };
     struct etcd *etcd;

@@ -142,9 +142,11 @@ static void on_directory_retired(void *context, enum directory_result result) {
 
 static void carry_out(struct broker *broker, struct space *space,
                       const struct store_effect *effect) {
-    struct directory_record record = {
-        space->name,        effect->sample_id,           broker->config->node,
-        effect->generation, broker->options.incarnation, 0};
+    struct directory_record record = {.store = space->name,
+                                      .sample_id = effect->sample_id,
+                                      .home = broker->config->node,
+                                      .generation = effect->generation,
+                                      .incarnation = broker->options.incarnation};
     struct waiter *waiter = (struct waiter *)(uintptr_t)effect->tag;
     switch (effect->kind) {
     case STORE_EFFECT_PUT:
@@ -153,9 +155,11 @@ static void carry_out(struct broker *broker, struct space *space,
         waiter->granted(waiter, effect);
         break;
     case STORE_EFFECT_RETIRED:
-        if (effect->reason != STORE_SUPERSEDED && !BROKER_PLANTED(PLANTED_RECORD_KEPT) &&
-            !publish_keeps_record(
-                broker, space, effect->generation)) /* else the later put has replaced the record */
+        /* The later put has replaced the record of one that was superseded, unless that was written
+         * again after it. */
+        if ((effect->reason != STORE_SUPERSEDED || broker->has_republished) &&
+            !BROKER_PLANTED(PLANTED_RECORD_KEPT) &&
+            !publish_keeps_record(broker, space, effect->generation))
             broker->directory->ops->retire(broker->directory, &record, on_directory_retired, NULL);
         break;
     case STORE_EFFECT_LEASE_ENDED:

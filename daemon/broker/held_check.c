@@ -1,13 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What this node holds against what the index says: a generation that the index does not name has
- * been replaced by a put that did not live to tell us, and is retired. Checked
- *   - for another node that does not know what its put has replaced: it is told when that is done;
- *   - by ourselves when a node has died: all that we hold, a few at a time.
+ * What this node holds against what the index says of it, one sample at a time. A record may be
+ * lost, or be an old one that came back with a backup, or another cluster's: none of these ends a
+ * sample.
+ *
+ *   the record of what we hold      then
+ *   names it                        all is well
+ *   is missing                      it is written again
+ *   names a home that is dead       that put has replaced ours, if the index has not gone back in
+ *                                   time since and that home was a member. Else ours is written in
+ *                                   its place. (Whoever puts a later generation answers only when
+ *                                   we have confirmed, or when word of the end of ours is kept for
+ *                                   us: that put was never answered.)
+ *   names us, another generation    the same, unless that one is on its way
+ *   names a home that lives         that home is asked, and removes a record of what it does not
+ *                                   hold. If it holds it, and its put is over, then word of an end
+ *                                   was lost: the one that was put earlier goes.
+ *
+ * Checked
+ *   - for another node whose put is in the index and does not know what it has replaced: it names
+ *     its generation, and if the index names that one too, ours has been replaced. One that names
+ *     none wants the record put right;
+ *   - by ourselves when a node has died: all that we hold, a few at a time;
+ *   - by ourselves when the index, read as a whole, does not name what we hold (reconcile.c).
  *
  * A generation that is SEALED is on its way to the index: that it is not there yet proves nothing,
  * and who replaces it will name it.
  */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +35,9 @@
 
 #define OWN_IN_FLIGHT_MAX 64u
 #define OWN_STEPS_MAX     1024u /* in one turn of the loop */
+#define WAITING_MAX       1024u
 #define RETRY_NS          (1000 * NS_PER_MS)
+#define LOST_US           (ROUND_TRIP_LIMIT_NS / 1000)
 
 struct held_check {
     TAILQ_ENTRY(held_check) link;
@@ -23,73 +45,23 @@ struct held_check {
     struct asking *asking;   /* NULL: our own, or its connection is gone */
     struct account *charged; /* of the node that asks; NULL: our own */
     bool own;
+    bool locating; /* our own, counted in held_walk.in_flight */
+    bool first;    /* counted in held_walk.first */
     struct space *space;
     uint32_t request_id;
     uint64_t generation; /* what we held when it began */
+    uint64_t newer;      /* for another node: its generation; 0 = none */
+    uint64_t newer_age_us;
+    uint64_t retry_ns; /* our own: to be begun again; 0 = it is under way */
+    struct directory_record rival;
+    char rival_home[LAYOUT_NAME_BYTES_MAX + 1];
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
 };
 
 static void walk_again(struct held_walk *walk, uint64_t at_ns) {
+    if (!walk->again || at_ns < walk->next_ns)
+        walk->next_ns = at_ns;
     walk->again = true;
-    walk->next_ns = at_ns;
-}
-
-/* A record of ours that names another generation than the one held is on its way to be put right
- * (publish.c, reconcile.c). */
-static bool is_in_flux(const struct held_check *check, const struct directory_record *record) {
-    const struct broker *broker = check->broker;
-    return record && record->generation != check->generation &&
-           record->incarnation == broker->options.incarnation &&
-           !strcmp(record->home, broker->config->node);
-}
-
-static void on_checked(void *context, enum directory_result result,
-                       const struct directory_record *record, bool ask_peers) {
-    (void)ask_peers;
-    struct held_check *check = context;
-    struct broker *broker = check->broker;
-    bool known = (record && !is_in_flux(check, record)) || result == DIRECTORY_E_NOT_FOUND;
-    bool named = record && record->generation == check->generation;
-    bool retired;
-    if (known && !named)
-        store_retire(check->space->store, check->sample_id, (uint32_t)strlen(check->sample_id),
-                     check->generation, STORE_SUPERSEDED, broker->now_ns, &retired);
-    if (check->asking)
-        serve_refuse(check->asking, check->request_id,
-                     known ? FB__STATUS__OK : FB__STATUS__UNAVAILABLE,
-                     known ? "" : "the directory cannot say now who holds it");
-    if (check->own && !known)
-        walk_again(&broker->held_walk, broker->now_ns + RETRY_NS);
-    broker->held_walk.in_flight -= check->own;
-    TAILQ_REMOVE(&broker->held_checks, check, link);
-    check->space->uses--;
-    if (check->charged)
-        accounts_release(broker, check->charged, CHARGE_WAITS, 1);
-    free(check);
-}
-
-/* asking NULL: on our own behalf. False: out of memory. */
-static bool begin(struct broker *broker, struct asking *asking, uint32_t request_id,
-                  struct space *space, const struct store_info *held) {
-    struct held_check *check = calloc(1, sizeof *check);
-    if (!check)
-        return false;
-    *check = (struct held_check){.broker = broker,
-                                 .asking = asking,
-                                 .charged = asking ? asking->account : NULL,
-                                 .own = !asking,
-                                 .space = space,
-                                 .request_id = request_id,
-                                 .generation = held->generation};
-    strcpy(check->sample_id, held->sample_id);
-    space->uses++;
-    if (check->charged)
-        account_add(check->charged, CHARGE_WAITS, 1);
-    broker->held_walk.in_flight += check->own;
-    TAILQ_INSERT_TAIL(&broker->held_checks, check, link);
-    broker->directory->ops->locate(broker->directory, space->name, check->sample_id, on_checked,
-                                   check);
-    return true;
 }
 
 static bool holds(const struct space *space, const char *sample_id, struct store_info *info) {
@@ -98,8 +70,234 @@ static bool holds(const struct space *space, const char *sample_id, struct store
            !info->landing && info->state == STORE_RESIDENT;
 }
 
+static bool still_holds(const struct held_check *check) {
+    struct store_info info;
+    return holds(check->space, check->sample_id, &info) && info.generation == check->generation;
+}
+
+static void check_end(struct held_check *check) {
+    TAILQ_REMOVE(&check->broker->held_checks, check, link);
+    check->broker->held_walk.waiting -= check->retry_ns != 0;
+    check->broker->held_walk.first -= check->first;
+    check->space->uses--;
+    if (check->charged)
+        accounts_release(check->broker, check->charged, CHARGE_WAITS, 1);
+    free(check);
+}
+
+static void check_later(struct held_check *check) {
+    struct held_walk *walk = &check->broker->held_walk;
+    uint64_t at_ns = check->broker->now_ns + RETRY_NS;
+    walk->first -= check->first; /* one that takes long does not keep the node from serving */
+    check->first = false;
+    if (walk->waiting < WAITING_MAX) {
+        check->retry_ns = at_ns;
+        walk->waiting++;
+        return;
+    }
+    walk_again(walk, at_ns);
+    check_end(check);
+}
+
+static void retire_held(struct held_check *check) {
+    bool retired;
+    store_retire(check->space->store, check->sample_id, (uint32_t)strlen(check->sample_id),
+                 check->generation, STORE_SUPERSEDED, check->broker->now_ns, &retired);
+}
+
+static uint64_t age_us(const struct held_check *check) {
+    return publish_age_us(check->broker, check->space, check->generation);
+}
+
+/* ---- a rival: the record names what another home has, and it lives ---- */
+
+static void on_rival_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                             size_t payload_bytes, const char *why) {
+    (void)reply, (void)payload, (void)payload_bytes, (void)why;
+    check_later(context);
+}
+
+static void retire_rival(struct held_check *check) {
+    struct broker *broker = check->broker;
+    struct peer *peer = peers_find(broker->peers, check->rival_home);
+    Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
+    item.sample_id = check->sample_id;
+    item.generation = check->rival.generation;
+    item.incarnation = check->rival.incarnation;
+    Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
+    retire.store = check->space->name;
+    retire.reason = FB__REASON__SUPERSEDED;
+    retire.n_items = 1;
+    retire.items = items;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_RETIRE;
+    request.retire = &retire;
+    if (!peer || peer_call(peer, &request, on_rival_retired, check, broker->now_ns) < 0)
+        check_later(check);
+}
+
+/* Both are there and both were put: which of them ended the other was known to a record or a kept
+ * end that is lost. Ages are compared, not clocks: each by its own node's. */
+static void settle_rivalry(struct held_check *check, uint64_t rival_age_us) {
+    uint64_t our_age_us = age_us(check);
+    bool ours_is_newer = our_age_us != rival_age_us ? our_age_us < rival_age_us
+                                                    : check->generation > check->rival.generation;
+    log_warning("store %s: sample %s is here (generation %" PRIu64 ", put %" PRIu64
+                " ms ago) and at node %s (%" PRIu64 ", %" PRIu64
+                " ms), and the index has lost which of them replaced the other: the older goes",
+                check->space->name, check->sample_id, check->generation, our_age_us / 1000,
+                check->rival_home, check->rival.generation, rival_age_us / 1000);
+    if (ours_is_newer) {
+        retire_rival(check);
+        return;
+    }
+    retire_held(check);
+    check_end(check);
+}
+
+static void on_rival(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                     size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    struct held_check *check = context;
+    const Fb__IndexFinding *found =
+        reply && reply->result_case == FB__PEER_REPLY__RESULT_INDEX_CHECK ? reply->index_check
+                                                                          : NULL;
+    bool there = found && found->held == check->rival.generation && still_holds(check);
+    /* One whose put is not over may ask us yet; but if it is the newer one, that is clear now. */
+    if (there && (found->finding == FB__FINDING__AGREES || found->held_age_us < age_us(check)))
+        settle_rivalry(check, found->held_age_us);
+    else
+        check_later(check);
+}
+
+static void ask_rival(struct held_check *check, const struct directory_record *record) {
+    struct broker *broker = check->broker;
+    struct peer *peer = peers_find(broker->peers, record->home);
+    Fb__PeerIndexCheck asked = FB__PEER_INDEX_CHECK__INIT;
+    check->rival = *record;
+    strcpy(check->rival_home, record->home);
+    asked.store = check->space->name;
+    asked.sample_id = check->sample_id;
+    asked.repair = true;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_INDEX_CHECK;
+    request.index_check = &asked;
+    if (!peer || peer_call(peer, &request, on_rival, check, broker->now_ns) < 0)
+        check_later(check);
+}
+
+/* ---- what the index says ---- */
+
+static bool is_ours(const struct held_check *check, const struct directory_record *record) {
+    return record->incarnation == check->broker->options.incarnation &&
+           !strcmp(record->home, check->broker->config->node);
+}
+
+/* By a put of a node that has died since: as long as the index has not lost anything since ours was
+ * put, what it names was put later. Of a node that we never knew that is not certain. */
+static bool was_replaced(const struct held_check *check, const struct directory_record *record) {
+    const struct broker *broker = check->broker;
+    const struct directory *directory = broker->directory;
+    return record && !is_ours(check, record) && !record->again &&
+           nodes_is_dead(broker, record->home, record->incarnation) &&
+           directory->ops->audit->remembers(directory, age_us(check));
+}
+
+static void mend(struct held_check *check, enum directory_result result,
+                 const struct directory_record *record) {
+    struct broker *broker = check->broker;
+    struct space *space = check->space;
+    /* Before the ends that were kept for us have been read (reconcile.c) nothing is right yet. */
+    bool settled = (result == DIRECTORY_E_NOT_FOUND || record) &&
+                   broker->now_ns < broker->directory->ops->serves_until_ns(broker->directory);
+    bool in_flux =
+        record && is_ours(check, record) && publish_is_of(broker, space, record->generation);
+    bool rival = record && !is_ours(check, record) && result == DIRECTORY_OK &&
+                 !nodes_have_lost(broker, result, record);
+    if (!still_holds(check) || (record && record->generation == check->generation)) {
+        check_end(check);
+    } else if (settled && !rival && was_replaced(check, record)) {
+        retire_held(check);
+        check_end(check);
+    } else if (!settled || in_flux) {
+        check_later(check);
+    } else if (rival) {
+        ask_rival(check, record);
+    } else {
+        log_info("store %s: sample %s: its record is missing or not true: published again",
+                 space->name, check->sample_id);
+        republish(broker, space, check->sample_id, check->generation,
+                  record ? record->generation : 0, check->first);
+        check_end(check);
+    }
+}
+
+/* The record names ours, but only because etcd had lost the other's and we were faster. */
+static bool was_written_again(const struct held_check *check,
+                              const struct directory_record *record) {
+    return record->generation == check->generation && record->again &&
+           check->newer_age_us < age_us(check);
+}
+
+static void answer_asking(struct held_check *check, const struct directory_record *record) {
+    struct broker *broker = check->broker;
+    bool replaced = check->newer && record &&
+                    (record->generation == check->newer || was_written_again(check, record));
+    bool named = record && record->generation == check->generation;
+    /* Else the index names a third, or none. Whoever put that one asks us in its turn, unless the
+     * record of ours was lost before: after so long it was, and ours is the newer one. */
+    bool lost = check->newer_age_us > LOST_US && age_us(check) < check->newer_age_us;
+    bool over = replaced || named || !still_holds(check) || !check->newer || lost;
+    if (replaced)
+        retire_held(check);
+    else if (!named)
+        held_check_own(broker, check->space, check->sample_id);
+    if (check->asking)
+        serve_refuse(check->asking, check->request_id,
+                     over ? FB__STATUS__OK : FB__STATUS__UNAVAILABLE,
+                     over ? "" : "the index does not say now who has replaced it");
+    check_end(check);
+}
+
+static void on_checked(void *context, enum directory_result result,
+                       const struct directory_record *record, bool ask_peers) {
+    (void)ask_peers;
+    struct held_check *check = context;
+    check->broker->held_walk.in_flight -= check->locating;
+    check->locating = false;
+    if (check->broker->closing)
+        check_end(check);
+    else if (check->own)
+        mend(check, result, record);
+    else
+        answer_asking(check, record);
+}
+
+static void check_locate(struct held_check *check) {
+    struct broker *broker = check->broker;
+    check->locating = check->own;
+    broker->held_walk.in_flight += check->own;
+    broker->directory->ops->locate(broker->directory, check->space->name, check->sample_id,
+                                   on_checked, check);
+}
+
+/* NULL: out of memory. */
+static struct held_check *check_new(struct broker *broker, struct space *space,
+                                    const struct store_info *held) {
+    struct held_check *check = calloc(1, sizeof *check);
+    if (!check)
+        return NULL;
+    check->broker = broker;
+    check->space = space;
+    check->generation = held->generation;
+    strcpy(check->sample_id, held->sample_id);
+    space->uses++;
+    TAILQ_INSERT_TAIL(&broker->held_checks, check, link);
+    return check;
+}
+
 bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *space,
-                      const char *sample_id) {
+                      const char *sample_id, const Fb__PeerRetire *asked) {
     struct store_info info;
     if (publish_is_on_the_way(asking->broker, space, sample_id)) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
@@ -108,8 +306,18 @@ bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *
     }
     if (!holds(space, sample_id, &info))
         return false;
-    if (!begin(asking->broker, asking, request_id, space, &info))
+    struct held_check *check = check_new(asking->broker, space, &info);
+    if (!check) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
+        return true;
+    }
+    check->asking = asking;
+    check->charged = asking->account;
+    account_add(check->charged, CHARGE_WAITS, 1);
+    check->request_id = request_id;
+    check->newer = asked->newer;
+    check->newer_age_us = asked->newer_age_us;
+    check_locate(check);
     return true;
 }
 
@@ -122,11 +330,37 @@ void held_checks_forget(struct broker *broker, const struct asking *asking) {
 
 /* ---- our own ---- */
 
-void held_check_own(struct broker *broker, struct space *space, const char *sample_id) {
+static struct held_check *find_own(const struct broker *broker, const struct space *space,
+                                   const struct store_info *held) {
+    struct held_check *check;
+    TAILQ_FOREACH (check, &broker->held_checks, link)
+        if (check->own && check->space == space && check->generation == held->generation)
+            return check;
+    return NULL;
+}
+
+static void check_own(struct broker *broker, struct space *space, const char *sample_id,
+                      bool first) {
     struct store_info info;
-    if (!publish_is_on_the_way(broker, space, sample_id) && holds(space, sample_id, &info) &&
-        !begin(broker, NULL, 0, space, &info))
+    if (!holds(space, sample_id, &info) || find_own(broker, space, &info))
+        return;
+    struct held_check *check = check_new(broker, space, &info);
+    if (!check) {
         walk_again(&broker->held_walk, broker->now_ns + RETRY_NS);
+        return;
+    }
+    check->own = true;
+    check->first = first;
+    broker->held_walk.first += first;
+    check_locate(check);
+}
+
+void held_check_own(struct broker *broker, struct space *space, const char *sample_id) {
+    check_own(broker, space, sample_id, false);
+}
+
+void held_check_first(struct broker *broker, struct space *space, const char *sample_id) {
+    check_own(broker, space, sample_id, true);
 }
 
 void held_check_all(struct broker *broker) {
@@ -154,10 +388,27 @@ static bool step(struct broker *broker, struct held_walk *walk) {
     return true;
 }
 
+static void begin_again(struct broker *broker, uint64_t now_ns) {
+    struct held_check *check, *next;
+    for (check = TAILQ_FIRST(&broker->held_checks); check; check = next) {
+        next = TAILQ_NEXT(check, link);
+        if (!check->retry_ns || check->retry_ns > now_ns)
+            continue;
+        check->retry_ns = 0;
+        broker->held_walk.waiting--;
+        check_locate(check);
+    }
+}
+
 void held_checks_pump(struct broker *broker, uint64_t now_ns) {
     struct held_walk *walk = &broker->held_walk;
+    if (walk->waiting)
+        begin_again(broker, now_ns);
     if (!walk->walking && walk->again && walk->next_ns <= now_ns)
-        *walk = (struct held_walk){.walking = true, .in_flight = walk->in_flight};
+        *walk = (struct held_walk){.walking = true,
+                                   .in_flight = walk->in_flight,
+                                   .waiting = walk->waiting,
+                                   .first = walk->first};
     for (uint32_t i = 0; walk->walking && i < OWN_STEPS_MAX && walk->in_flight < OWN_IN_FLIGHT_MAX;
          i++)
         walk->walking = step(broker, walk);
@@ -165,7 +416,13 @@ void held_checks_pump(struct broker *broker, uint64_t now_ns) {
 
 uint64_t held_checks_next_deadline_ns(const struct broker *broker) {
     const struct held_walk *walk = &broker->held_walk;
-    if (walk->walking)
-        return walk->in_flight < OWN_IN_FLIGHT_MAX ? 0 : UINT64_MAX;
-    return walk->again ? walk->next_ns : UINT64_MAX;
+    const struct held_check *check;
+    uint64_t next_ns = walk->again && !walk->walking ? walk->next_ns : UINT64_MAX;
+    if (walk->walking && walk->in_flight < OWN_IN_FLIGHT_MAX)
+        return 0;
+    if (walk->waiting)
+        TAILQ_FOREACH (check, &broker->held_checks, link)
+            if (check->retry_ns && check->retry_ns < next_ns)
+                next_ns = check->retry_ns;
+    return next_ns;
 }

@@ -99,6 +99,8 @@ static void finish(struct check *check, bool repaired, const char *trouble) {
     finding.node = (char *)(check->record_only ? check->home : node);
     finding.record = check->has_record ? &record : NULL;
     finding.held = check->after.held;
+    if (finding.held)
+        finding.held_age_us = publish_age_us(check->broker, check->space, finding.held);
     finding.sentence = sentence;
     finding.remedy = (char *)(trouble ? trouble : remedy);
     finding.repaired = repaired;
@@ -123,9 +125,10 @@ static void on_republished(void *context, enum directory_result result) {
                                              : "the index cannot be written now: check again");
 }
 
-static void republish(struct check *check, uint64_t in_place_of) {
+static void publish_held(struct check *check, uint64_t in_place_of) {
     struct directory *directory = check->broker->directory;
     struct store_info info;
+    check->broker->has_republished = true;
     store_stat(check->space->store, NULL, 0, check->after.held, &info);
     struct directory_record record = {
         .store = check->store,
@@ -145,17 +148,15 @@ static void on_removed(void *context, enum directory_result result) {
 static void remove_record(struct check *check) {
     struct directory *directory = check->broker->directory;
     if (check->space && !check->space->dropped)
-        publish_clear(check->broker, check->space, check->sample_id, check->record.generation,
-                      false, NULL, NULL);
+        publish_clear(check->broker, check->space, check->sample_id, check->record.generation);
     else
         directory->ops->retire(directory, &check->record, on_removed, NULL);
     finish(check, true, NULL);
 }
 
-static void retire_held(struct check *check) {
-    bool retired;
-    store_retire(check->space->store, check->sample_id, (uint32_t)strlen(check->sample_id),
-                 check->after.held, STORE_SUPERSEDED, check->broker->now_ns, &retired);
+/* The record may be an old one, or of somebody's who never knew us: its home is asked. */
+static void compare_homes(struct check *check) {
+    held_check_own(check->broker, check->space, check->sample_id);
     finish(check, true, NULL);
 }
 
@@ -172,20 +173,20 @@ static void mend(struct check *check) {
              (unsigned long long)check->record.generation);
     switch (check->finding) {
     case FB__FINDING__HOME_DEAD:
-        if (!lost_remove(check->broker, &check->record, 1, on_swept, check))
-            finish(check, false, "the broker is out of memory: check again");
+        check->broker->directory->ops->audit->sweep(check->broker->directory, &check->record, 1,
+                                                    on_swept, check);
         break;
     case FB__FINDING__NOT_HELD:
         remove_record(check);
         break;
     case FB__FINDING__NOT_RECORDED:
-        republish(check, 0);
+        publish_held(check, 0);
         break;
     case FB__FINDING__OTHER_GENERATION:
-        republish(check, check->record.generation);
+        publish_held(check, check->record.generation);
         break;
     case FB__FINDING__REPLACED:
-        retire_held(check);
+        compare_homes(check);
         break;
     default:
         finish(check, false, NULL);

@@ -8,12 +8,10 @@
  *   nothing   this node                      NOT_HELD: a retire was lost, or somebody wrote it
  *   G         this node, G                   AGREES
  *   G         this node, another generation  OTHER_GENERATION: of a put that failed
- *   G         another node                   REPLACED: this node was not told
+ *   G         another node                   REPLACED: of another put, or an old one come back
  *   G         nothing                        NOT_RECORDED: the record was lost
  *
- * The remedies are those of reconciliation (reconcile.c), but for NOT_RECORDED: a node that has not
- * been fenced retires what it holds before its record goes. That a record is missing therefore
- * means that it was lost, not that the sample was removed.
+ * The remedies are those of held_check.c: no record ends a sample by being there or not.
  */
 #include "index_judge.h"
 
@@ -81,8 +79,8 @@ static void say_verdict(char *out, size_t out_bytes, Fb__Finding finding, const 
         break;
     case FB__FINDING__REPLACED:
         snprintf(out, out_bytes,
-                 "node %s still holds generation %" PRIu64 ", which generation %" PRIu64
-                 " on node %s has replaced",
+                 "node %s holds generation %" PRIu64 ", and its record names generation %" PRIu64
+                 " on node %s",
                  node, held, r->generation, r->home);
         break;
     case FB__FINDING__OTHER_GENERATION:
@@ -107,12 +105,14 @@ void index_say(char *out, size_t out_bytes, Fb__Finding finding, const char *sto
 void index_say_remedy(char *out, size_t out_bytes, Fb__Finding finding, const char *node) {
     out[0] = '\0';
     if (finding == FB__FINDING__HOME_DEAD)
-        snprintf(out, out_bytes, "remove the record, once no node holds anything older");
+        snprintf(out, out_bytes, "remove the record");
     else if (finding == FB__FINDING__NOT_HELD)
-        snprintf(out, out_bytes, "node %s removes the record, once no node holds anything older",
-                 node);
+        snprintf(out, out_bytes, "node %s removes the record", node);
     else if (finding == FB__FINDING__REPLACED)
-        snprintf(out, out_bytes, "node %s retires what it holds", node);
+        snprintf(out, out_bytes,
+                 "node %s asks the record's home: a record of what that does not hold is put "
+                 "right; of two that are held the older one goes",
+                 node);
     else if (finding == FB__FINDING__NOT_RECORDED || finding == FB__FINDING__OTHER_GENERATION)
         snprintf(out, out_bytes, "node %s publishes what it holds again", node);
 }

@@ -156,8 +156,8 @@ static void on_page(void *context, enum directory_result result,
     }
     if (!lost_count)
         go_on(sweep);
-    else if (!lost_remove(broker, lost, lost_count, on_swept, sweep))
-        end_look(sweep, true);
+    else
+        broker->directory->ops->audit->sweep(broker->directory, lost, lost_count, on_swept, sweep);
 }
 
 static void ask_page(struct sweep *sweep) {

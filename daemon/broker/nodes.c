@@ -88,6 +88,11 @@ void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
     held_check_all(owner);
 }
 
+bool nodes_is_absent(const struct broker *broker, const char *name) {
+    const struct node *node = find(broker, name);
+    return !node || !node->live;
+}
+
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {
     const struct node *node = find(broker, name);
     if (!node)
@@ -133,7 +138,7 @@ void nodes_on_fenced(void *owner, bool fenced, const char *why) {
 
 bool broker_serves(const struct broker *broker) {
     const struct directory_ops *ops = broker->directory->ops;
-    return broker->now_ns < ops->serves_until_ns(broker->directory);
+    return !broker->held_walk.first && broker->now_ns < ops->serves_until_ns(broker->directory);
 }
 
 const char *broker_fenced_why(const struct broker *broker) {

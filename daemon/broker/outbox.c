@@ -272,8 +272,8 @@ static int send_releases(struct outbox *outbox) {
     return peer_call(outbox->peer, &request, on_confirmed, outbox, outbox->broker->now_ns);
 }
 
-/* Its records are swept after so long (index_sweep.c), so that it would retire what they named if
- * it came back. */
+/* Its records are swept after so long (index_sweep.c). If it comes back all the same, it finds word
+ * of the acks; what was only released can be read again. */
 static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
     uint64_t keep_ns = broker->config->lost_keep_ms * NS_PER_MS;
     if (!keep_ns || TAILQ_EMPTY(&outbox->waiting) || peer_is_up(outbox->peer) ||
@@ -288,8 +288,14 @@ static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
     struct pending_end *end;
     for (uint32_t i = 0; i < GIVEN_UP_A_TURN && (end = TAILQ_FIRST(&outbox->waiting)); i++) {
         struct space *space = end->is_ack ? space_find(broker, outbox_store(end)) : NULL;
+        const struct directory_record lost = {.store = outbox_store(end),
+                                              .sample_id = outbox_sample(end),
+                                              .home = peer_node(outbox->peer),
+                                              .generation = end->generation,
+                                              .incarnation =
+                                                  end->is_ack ? end->ack.incarnation : 0};
         if (space && space->settings.policy != FB__POLICY__RETAIN)
-            publish_clear(broker, space, outbox_sample(end), end->generation, true, NULL, NULL);
+            publish_end_lost(broker, space, &lost, STORE_ACKED, false, NULL, NULL);
         forget(outbox, &outbox->waiting, end);
     }
     outbox->giving_up = !TAILQ_EMPTY(&outbox->waiting);

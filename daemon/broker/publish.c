@@ -8,10 +8,17 @@
  * The directory names the record that ours replaced. Its home must have retired that generation, or
  * be dead (its lease in the index has expired, so it serves no more), before the put is answered:
  * from then on no get of the older one succeeds anywhere. A home that cannot be reached is asked
- * again until it answers or is dead. The older put may itself never have been answered, and what it
- * replaced may live on: unless its home says that it was done, every node checks what it holds
- * against the index. Goes on when the caller is gone: what is in the index must
- * become true.
+ * again until it answers or is dead. A dead one may have been cut off alone, and come back with
+ * what it holds: word of the end is kept for it in the index, and only then is it made sure that it
+ * is not back already, in which case it is asked like any other:
+ *
+ *   asked, and again --confirms--> over
+ *         \--is dead--> word kept --> members read --still dead--> over
+ *                                                \--is back--> asked
+ *
+ * The older put may itself never have been answered, and what it replaced may live on: unless its
+ * home says that it was done, every node checks what it holds against the index. Goes on when the
+ * caller is gone: what is in the index must become true.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +27,7 @@
 
 #define RETRY_NS       (100 * NS_PER_MS)
 #define PURSUED_A_TURN 256u
+#define LATE_NS        (10 * NS_PER_MS)
 
 void publish_detach(struct item *item) {
     item->publishing->item = NULL;
@@ -107,9 +115,11 @@ static void on_retired(void *context, enum directory_result result) {
 static void retire_record(const struct publishing *publishing, directory_retire_fn done,
                           void *context) {
     struct broker *broker = publishing->broker;
-    struct directory_record record = {publishing->space->name,     publishing->sample_id,
-                                      broker->config->node,        publishing->generation,
-                                      broker->options.incarnation, 0};
+    struct directory_record record = {.store = publishing->space->name,
+                                      .sample_id = publishing->sample_id,
+                                      .home = broker->config->node,
+                                      .generation = publishing->generation,
+                                      .incarnation = broker->options.incarnation};
     broker->directory->ops->retire(broker->directory, &record, done, context);
 }
 
@@ -162,7 +172,7 @@ static void schedule(struct publishing *publishing) {
     uint64_t next_ns = UINT64_MAX;
     const struct older_home *home;
     TAILQ_FOREACH (home, &publishing->older, link)
-        if (!home->confirmed && !home->asked && home->retry_ns < next_ns)
+        if (!home->confirmed && !home->asked && !home->ending && home->retry_ns < next_ns)
             next_ns = home->retry_ns;
     if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns < next_ns)
         next_ns = publishing->everyone_retry_ns;
@@ -173,16 +183,6 @@ static void schedule(struct publishing *publishing) {
         deadlines_set(due, &publishing->due, next_ns);
 }
 
-/* The record is gone. A home that was taken for dead may have come back before, and kept what its
- * record named; if it comes back from now on it finds no record. */
-static void on_cleared(void *context, enum directory_result result) {
-    struct publishing *publishing = context;
-    (void)result;
-    forget_older(publishing);
-    publishing->everyone = EVERYONE_DUE;
-    schedule(publishing);
-}
-
 static void finish_if_confirmed(struct publishing *publishing) {
     const struct older_home *home;
     bool confirmed = publishing->everyone != EVERYONE_DUE && publishing->everyone != EVERYONE_ASKED;
@@ -191,14 +191,11 @@ static void finish_if_confirmed(struct publishing *publishing) {
     schedule(publishing);
     if (!confirmed)
         return;
-    if (publishing->again) {
-        publishing->again = false;
-        publishing->everyone = EVERYONE_ASKED; /* when the record is gone */
-        retire_record(publishing, on_cleared, publishing);
-        return;
-    }
     if (publishing->record_due)
         retire_record(publishing, on_retired, NULL);
+    /* Whoever took us for dead has written its own in place of ours. */
+    if (!TAILQ_EMPTY(&publishing->older) && !publishing->record_due)
+        held_check_own(publishing->broker, publishing->space, publishing->sample_id);
     answer(publishing);
     end(publishing);
 }
@@ -247,9 +244,14 @@ static void on_superseded(void *context, const Fb__PeerReply *reply, const uint8
     home->retry_ns = home->publishing->broker->now_ns + RETRY_NS;
     bool was_done =
         reply && reply->result_case == FB__PEER_REPLY__RESULT_ITEMS && reply->items->count;
-    if (home->confirmed && home->generation && !was_done)
+    if (home->confirmed && home->generation && !was_done && !home->publishing->clears)
         add_everyone(home->publishing);
     finish_if_confirmed(home->publishing);
+}
+
+/* Others are only to put their own records right. */
+static bool is_hint(const struct publishing *publishing) {
+    return publishing->clears && !publishing->by_id;
 }
 
 static void ask(struct older_home *home) {
@@ -262,14 +264,93 @@ static void ask(struct older_home *home) {
     item.incarnation = home->incarnation;
     Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
     retire.store = publishing->space->name;
-    retire.reason = FB__REASON__SUPERSEDED;
+    retire.reason = home->generation ? (Fb__Reason)publishing->reason : FB__REASON__SUPERSEDED;
     retire.n_items = 1;
     retire.items = items;
+    if (!home->generation && !is_hint(publishing)) {
+        retire.newer = publishing->generation;
+        if (!publishing->by_id)
+            retire.newer_age_us = (broker->now_ns - publishing->begun_ns) / 1000;
+    }
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
     home->asked = peer && !peer_call(peer, &request, on_superseded, home, broker->now_ns);
     home->retry_ns = broker->now_ns + RETRY_NS;
+}
+
+static void pursue(struct publishing *publishing, uint64_t now_ns);
+
+/* Refused as everything is when the directory is taken down: then nobody goes on. */
+static void on_members_after(void *context, enum directory_result result) {
+    struct older_home *home = context;
+    home->ending = false;
+    home->kept = result == DIRECTORY_OK;
+    pursue(home->publishing, home->publishing->broker->now_ns);
+}
+
+static void on_kept(void *context, enum directory_result result) {
+    struct older_home *home = context;
+    struct directory *directory = home->publishing->broker->directory;
+    if (result == DIRECTORY_OK)
+        directory->ops->members(directory, on_members_after, home);
+    else
+        on_members_after(home, result);
+}
+
+static void end_there(struct older_home *home) {
+    const struct publishing *publishing = home->publishing;
+    struct broker *broker = publishing->broker;
+    const struct directory_record record = {.store = publishing->space->name,
+                                            .sample_id = publishing->sample_id,
+                                            .home = home->node,
+                                            .generation = home->generation,
+                                            .incarnation = home->dead};
+    broker->directory->ops->end(broker->directory, &record, on_kept, home);
+}
+
+/* Whatever it holds is older than ours for as long as ours is the last in the index. Replaced
+ * meanwhile, it is for who replaced it to see to. */
+static void on_still_named(void *context, enum directory_result result,
+                           const struct directory_record *record, bool ask_peers) {
+    (void)ask_peers;
+    struct older_home *home = context;
+    bool known = result != DIRECTORY_E_UNAVAILABLE;
+    if (known && record && record->generation == home->publishing->generation)
+        end_there(home);
+    else
+        on_members_after(home, known ? DIRECTORY_OK : result);
+}
+
+/* Its home is dead, or not known here (yet). */
+static void keep_word(struct older_home *home) {
+    const struct publishing *publishing = home->publishing;
+    struct directory *directory = publishing->broker->directory;
+    home->ending = true;
+    home->dead =
+        home->incarnation ? home->incarnation : nodes_incarnation(publishing->broker, home->node);
+    if (home->generation || publishing->clears)
+        end_there(home);
+    else
+        directory->ops->locate(directory, publishing->space->name, publishing->sample_id,
+                               on_still_named, home);
+}
+
+/* Nothing that it held can be there any more, or it finds word of the end. */
+static bool is_over(const struct older_home *home) {
+    const struct broker *broker = home->publishing->broker;
+    bool ends = home->generation || !is_hint(home->publishing);
+    return home->kept || !ends || !broker->directory->ops->end;
+}
+
+static void pursue_dead(struct older_home *home) {
+    if (!is_over(home)) {
+        keep_word(home);
+        return;
+    }
+    home->confirmed = true;
+    if (!home->publishing->clears)
+        add_everyone(home->publishing);
 }
 
 static void pursue(struct publishing *publishing, uint64_t now_ns) {
@@ -280,12 +361,12 @@ static void pursue(struct publishing *publishing, uint64_t now_ns) {
         return;
     }
     TAILQ_FOREACH (home, &publishing->older, link) {
-        if (home->confirmed || home->asked)
+        if (home->confirmed || home->asked || home->ending)
             continue;
-        if (nodes_is_dead(publishing->broker, home->node, home->incarnation)) {
-            home->confirmed = true;
-            add_everyone(publishing);
-        } else if (home->retry_ns <= now_ns)
+        if (nodes_is_dead(publishing->broker, home->node, home->incarnation) ||
+            nodes_is_absent(publishing->broker, home->node))
+            pursue_dead(home);
+        else if (home->retry_ns <= now_ns)
             ask(home);
     }
     if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns <= now_ns) {
@@ -333,6 +414,26 @@ static void was_retired_on_the_way(struct publishing *publishing) {
                  publishing->broker->now_ns, &retired);
 }
 
+/* The store counts from here, not from the commit: where that is long ago it is written down. */
+static void note_late(struct broker *broker, const struct publishing *publishing) {
+    uint64_t late_ns = broker->now_ns - publishing->begun_ns;
+    if (late_ns >= LATE_NS)
+        broker->late[broker->late_count++ % LATE_KEPT] =
+            (struct late){publishing->generation, late_ns};
+}
+
+uint64_t publish_age_us(const struct broker *broker, const struct space *space,
+                        uint64_t generation) {
+    struct store_info info;
+    uint64_t late_ns = 0;
+    if (!store_stat(space->store, NULL, 0, generation, &info))
+        return 0;
+    for (size_t i = 0; i < LATE_KEPT; i++)
+        if (broker->late[i].generation == generation)
+            late_ns = broker->late[i].ns;
+    return (broker->now_ns - info.since_ns + late_ns) / 1000;
+}
+
 /* False: the older put, here, was not done: what it replaced may live on. */
 static bool make_resident(struct publishing *publishing, const struct directory_record *older) {
     struct broker *broker = publishing->broker;
@@ -342,6 +443,8 @@ static bool make_resident(struct publishing *publishing, const struct directory_
     if (store_publish(publishing->space->store, publishing->generation, broker->now_ns,
                       &superseded) != STORE_OK)
         was_retired_on_the_way(publishing);
+    else
+        note_late(broker, publishing);
     return chain_ends;
 }
 
@@ -363,12 +466,15 @@ static void on_published(void *context, enum directory_result result,
     struct publishing *publishing = context;
     publishing->result = result;
     publishing->published = true;
+    publishing->clears = result != DIRECTORY_OK;
     if (result == DIRECTORY_OK)
         ask_peers |= !make_resident(publishing, older);
     else
         take_back(publishing);
     if (result != DIRECTORY_OK && publishing->broker->directory->ops->index)
         held_check_own(publishing->broker, publishing->space, publishing->sample_id);
+    if (result != DIRECTORY_OK && ask_peers) /* the index may have it all the same */
+        retire_record(publishing, on_retired, NULL);
     note_older(publishing, older, ask_peers);
     pursue(publishing, publishing->broker->now_ns);
 }
@@ -389,53 +495,109 @@ void publish(struct item *item, uint64_t generation) {
     publishing->broker = broker;
     publishing->space = space;
     publishing->generation = generation;
+    publishing->begun_ns = broker->now_ns;
     publishing->op = item->op;
+    publishing->reason = STORE_SUPERSEDED;
     TAILQ_INIT(&publishing->older);
     memcpy(publishing->sample_id, info.sample_id, sizeof publishing->sample_id);
     attach(publishing, item);
     charge(publishing, item->call->session->account->parent);
     space->uses++;
     publish_set_add(broker->publishings, publishing);
-    struct directory_record record = {space->name,
-                                      item->sample_id,
-                                      broker->config->node,
-                                      generation,
-                                      broker->options.incarnation,
-                                      info.extent_bytes};
+    struct directory_record record = {.store = space->name,
+                                      .sample_id = item->sample_id,
+                                      .home = broker->config->node,
+                                      .generation = generation,
+                                      .incarnation = broker->options.incarnation,
+                                      .bytes = info.extent_bytes};
     broker->directory->ops->publish(broker->directory, &record, on_published, publishing);
 }
 
-void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation, bool of_the_dead, struct account *charged,
-                   struct item *waits) {
-    bool pointless = !broker->directory->ops->index || !generation ||
-                     (!waits && publish_is_of(broker, space, generation));
-    struct publishing *publishing = pointless ? NULL : calloc(1, sizeof *publishing);
-    if (!pointless && !publishing)
-        log_error("store %s: out of memory: the record of %s stays", space->name, sample_id);
+/* No put, but the same pursuit. NULL: out of memory. */
+static struct publishing *begin_clearing(struct broker *broker, struct space *space,
+                                         const char *sample_id, uint64_t generation) {
+    struct publishing *publishing = calloc(1, sizeof *publishing);
     if (!publishing) {
-        if (waits)
-            item_done(waits, FB__STATUS__OK, NULL);
-        return;
+        log_error("store %s: out of memory: the record of %s stays", space->name, sample_id);
+        return NULL;
     }
     publishing->broker = broker;
     publishing->space = space;
     publishing->generation = generation;
     publishing->published = publishing->clears = true;
-    publishing->again = of_the_dead && !BROKER_PLANTED(PLANTED_DEAD_STAY_DEAD);
-    publishing->record_due = !publishing->again;
+    publishing->reason = STORE_SUPERSEDED;
     TAILQ_INIT(&publishing->older);
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
+    space->uses++;
+    publish_set_add(broker->publishings, publishing);
+    deadlines_set(publish_set_deadlines(broker->publishings), &publishing->due, broker->now_ns);
+    return publishing; /* publishings_pump() goes on: the caller may be inside a walk over records
+                        */
+}
+
+static void on_cleared(void *context, enum directory_result result) {
+    struct publishing *publishing = context;
+    (void)result;
+    publishing->everyone = EVERYONE_DUE;
+    schedule(publishing);
+}
+
+static bool was_cancelled(const struct space *space, uint64_t generation) {
+    struct store_info info;
+    return store_stat(space->store, NULL, 0, generation, &info) && info.reason == STORE_CANCELLED;
+}
+
+void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
+                   uint64_t generation) {
+    if (!broker->directory->ops->index || publish_is_of(broker, space, generation))
+        return;
+    struct publishing *publishing = begin_clearing(broker, space, sample_id, generation);
+    if (!publishing)
+        return;
+    bool failed = was_cancelled(space, generation);
+    publishing->everyone = failed ? EVERYONE_ASKED : EVERYONE_NOT_NEEDED; /* when it is gone */
+    retire_record(publishing, failed ? on_cleared : on_retired, failed ? publishing : NULL);
+}
+
+void publish_end_lost(struct broker *broker, struct space *space,
+                      const struct directory_record *lost, enum store_reason reason, bool by_id,
+                      struct account *charged, struct item *waits) {
+    bool pointless = !broker->directory->ops->index || !lost->generation;
+    struct publishing *publishing =
+        pointless ? NULL : begin_clearing(broker, space, lost->sample_id, lost->generation);
+    if (!publishing) {
+        if (waits)
+            item_done(waits, pointless ? FB__STATUS__OK : FB__STATUS__UNAVAILABLE,
+                      "the broker is out of memory");
+        return;
+    }
+    publishing->reason = reason;
+    publishing->by_id = by_id;
+    publishing->record_due = true;
+    publishing->everyone = by_id ? EVERYONE_DUE : EVERYONE_NOT_NEEDED;
     if (waits)
         attach(publishing, waits);
     if (waits || charged)
         charge(publishing, waits ? waits->call->session->account->parent : charged);
-    space->uses++;
-    publish_set_add(broker->publishings, publishing);
-    publishing->everyone = EVERYONE_DUE;
-    schedule(publishing);
-    held_check_own(broker, space, sample_id);
-    /* publishings_pump() goes on: the caller may be inside a walk over records. */
+    if (lost->incarnation && strcmp(lost->home, broker->config->node) != 0 &&
+        !add_older(publishing, lost->home, lost->incarnation, lost->generation))
+        add_everyone(publishing);
+    deadlines_set(publish_set_deadlines(broker->publishings), &publishing->due, broker->now_ns);
+    bool retired;
+    if (by_id)
+        store_retire(space->store, lost->sample_id, (uint32_t)strlen(lost->sample_id), 0, reason,
+                     broker->now_ns, &retired);
+}
+
+void publish_has_ended(struct broker *broker, const struct directory_record *ended) {
+    struct space *space = space_find(broker, ended->store);
+    struct publishing *publishing = NULL;
+    bool retired;
+    while (space && (publishing = publish_set_by_sample(broker->publishings, space,
+                                                        ended->sample_id, publishing)))
+        if (!publishing->clears && publishing->generation <= ended->generation)
+            store_retire(space->store, ended->sample_id, (uint32_t)strlen(ended->sample_id),
+                         publishing->generation, STORE_SUPERSEDED, broker->now_ns, &retired);
 }
 
 void publishings_free(struct broker *broker) {

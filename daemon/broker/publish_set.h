@@ -16,6 +16,9 @@ struct older_home {
     char node[LAYOUT_NAME_BYTES_MAX + 1];
     uint64_t incarnation, generation; /* 0 = whatever the index does not name */
     bool confirmed, asked;
+    bool ending;   /* word of its end is being kept, or the members are being read after that */
+    uint64_t dead; /* for which incarnation */
+    bool kept;     /* word of it is kept, and the members read since */
     uint64_t retry_ns;
 };
 
@@ -32,14 +35,15 @@ struct publishing {
     struct deadline due; /* once published: when it is to go on by itself */
     struct broker *broker;
     struct space *space;
-    struct item *item; /* NULL once nobody waits for the answer */
-    uint64_t generation;
+    struct item *item;             /* NULL once nobody waits for the answer */
+    uint64_t generation, begun_ns; /* begun_ns: of a put, its commit */
     struct store_op op;
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
     bool published;               /* or refused, with everyone to be asked all the same */
     enum directory_result result; /* of the directory, once published */
-    bool clears;                  /* no put: the record of one that is gone is to go */
-    bool again;                   /* ... and then everyone is to check once more */
+    bool clears;                  /* no put: what is left of one that is gone is to go */
+    bool by_id;                   /* ... with all that is held of the sample */
+    enum store_reason reason;     /* why others retire */
     bool record_due;              /* retired meanwhile: its record goes when nothing older lives */
     enum everyone everyone;
     uint64_t everyone_retry_ns;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * After a time in which this node was fenced: what it holds against what the index says. What was
- * superseded or removed meanwhile is retired, what the index has lost is published again, the rest
- * goes on.
+ * What this node holds against what the index says of it: after a time in which it was fenced, when
+ * the index has gone back in time, and now and then. What others ended meanwhile, and kept word of
+ * for us, is retired; what the index has lost is published again (held_check.c looks at each); the
+ * rest goes on. That a record is missing ends nothing.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -62,76 +63,27 @@ static bool collect(const struct broker *broker, struct held *held) {
 
 struct tally {
     struct broker *broker;
-    size_t retired, published, removed;
+    bool first;
+    size_t retired, checked, removed;
 };
-
-/* One generation whose record is to be written again. */
-struct again {
-    struct broker *broker;
-    struct space *space;
-    uint64_t generation, in_place_of;
-    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
-};
-
-static void publish_again(struct again *again);
-
-static void on_published_again(void *context, enum directory_result result) {
-    struct again *again = context;
-    struct store_info info;
-    bool retired;
-    if (result == DIRECTORY_E_UNAVAILABLE && !again->broker->closing) {
-        publish_again(again);
-        return;
-    }
-    if (result == DIRECTORY_E_NOT_FOUND) /* another put has come first */
-        store_retire(again->space->store, again->sample_id, (uint32_t)strlen(again->sample_id),
-                     again->generation, STORE_SUPERSEDED, again->broker->now_ns, &retired);
-    else if (result == DIRECTORY_OK &&
-             !(store_stat(again->space->store, NULL, 0, again->generation, &info) &&
-               info.state == STORE_RESIDENT)) /* retired meanwhile */
-        publish_clear(again->broker, again->space, again->sample_id, again->generation, false, NULL,
-                      NULL);
-    again->space->uses--; /* fenced anew: it will be reconciled again */
-    free(again);
-}
-
-static void publish_again(struct again *again) {
-    struct broker *broker = again->broker;
-    struct store_info info = {0};
-    store_stat(again->space->store, NULL, 0, again->generation, &info);
-    struct directory_record record = {again->space->name,          again->sample_id,
-                                      broker->config->node,        again->generation,
-                                      broker->options.incarnation, info.extent_bytes};
-    broker->directory->ops->republish(broker->directory, &record, again->in_place_of,
-                                      on_published_again, again);
-}
-
-static void begin_again(struct broker *broker, struct space *space,
-                        const struct directory_record *record, uint64_t in_place_of) {
-    struct again *again = space ? calloc(1, sizeof *again) : NULL;
-    if (!again) {
-        log_error("store %s: sample %s is not published again: out of memory", record->store,
-                  record->sample_id);
-        return;
-    }
-    again->broker = broker;
-    again->space = space;
-    again->generation = record->generation;
-    again->in_place_of = in_place_of;
-    strncpy(again->sample_id, record->sample_id, sizeof again->sample_id - 1);
-    space->uses++;
-    publish_again(again);
-}
 
 static void on_removed(void *context, enum directory_result result) {
     (void)context, (void)result;
 }
 
+/* A record of ours that names what we do not hold. */
+static void remove_record(struct broker *broker, struct space *space,
+                          const struct directory_record *record) {
+    if (space)
+        publish_clear(broker, space, record->sample_id, record->generation);
+    else
+        broker->directory->ops->retire(broker->directory, record, on_removed, NULL);
+}
+
 static void carry_out(void *context, enum directory_verdict verdict,
-                      const struct directory_record *record, uint64_t in_place_of) {
+                      const struct directory_record *record) {
     struct tally *tally = context;
     struct broker *broker = tally->broker;
-    struct directory *directory = broker->directory;
     struct space *space = space_find(broker, record->store);
     bool retired = false;
     switch (verdict) {
@@ -141,35 +93,38 @@ static void carry_out(void *context, enum directory_verdict verdict,
                          record->generation, STORE_SUPERSEDED, broker->now_ns, &retired);
         tally->retired += retired;
         break;
-    case DIRECTORY_PUBLISH_HELD:
-        begin_again(broker, space, record, in_place_of);
-        tally->published++;
+    case DIRECTORY_CHECK_HELD:
+        if (space)
+            (tally->first ? held_check_first : held_check_own)(broker, space, record->sample_id);
+        tally->checked++;
         break;
     case DIRECTORY_RETIRE_RECORD:
         if (space && publish_is_of(broker, space, record->generation))
             break; /* its put goes on */
-        if (space)
-            publish_clear(broker, space, record->sample_id, record->generation, false, NULL, NULL);
-        else
-            directory->ops->retire(directory, record, on_removed, NULL);
+        remove_record(broker, space, record);
         tally->removed++;
         break;
     }
 }
 
-void reconcile(void *owner, const struct directory_record *records, size_t count, bool index_lost) {
+void reconcile(void *owner, const struct directory_records *records,
+               const struct directory_records *ended, bool first) {
     struct broker *broker = owner;
     struct held held = {0};
-    struct tally tally = {.broker = broker};
-    if (collect(broker, &held))
-        directory_reconcile(held.records, held.count, records, count, index_lost, carry_out,
-                            &tally);
-    else
+    struct tally tally = {.broker = broker, .first = first};
+    for (size_t i = 0; i < ended->count; i++)
+        publish_has_ended(broker, &ended->records[i]);
+    if (collect(broker, &held)) {
+        const struct directory_records has = {held.records, held.count};
+        directory_reconcile(&has, records, ended, carry_out, &tally);
+    } else {
         log_error("node %s: out of memory: not reconciled with the index", broker->config->node);
-    log_info("node %s: reconciled %zu generations with %zu records: %zu retired, %zu published "
-             "again, %zu records removed",
-             broker->config->node, held.count, count, tally.retired, tally.published,
-             tally.removed);
+    }
+    if (tally.retired + tally.checked + tally.removed || first)
+        log_info("node %s: reconciled %zu generations with %zu records: %zu retired, %zu whose "
+                 "record is missing or another's, %zu records removed",
+                 broker->config->node, held.count, records->count, tally.retired, tally.checked,
+                 tally.removed);
     free(held.records);
     free(held.ids);
 }

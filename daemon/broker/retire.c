@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Ack and abort. A ref acts at its home; an id acts on this node and, for an ack that found nothing
- * here, on every peer (a directory with an index places it instead). An abort is answered when its
+ * here, on every peer (a directory with an index places it instead, and only an id without a record
+ * is looked for at all: it may be lost). An abort is answered when its
  * home has confirmed it; an ack of a ref whose home cannot be reached is kept, retried and counted
  * in release_pending, and answered OK. One of an id is not kept, but answered UNAVAILABLE:
  * delivered late it would retire whatever has been put under that id meanwhile.
@@ -34,16 +35,21 @@ static bool retire_here(struct item *item) {
 }
 
 /* What a dead incarnation held is gone; so goes its record. It may come back though, having only
- * been away, and a put of it that was never answered may have replaced what lives on elsewhere: it
- * is done when nobody holds anything of it. */
+ * been away, and then must hear of this. Asked for by its id, it is done when nobody holds anything
+ * of it: a put that was never answered may have replaced what lives on elsewhere. */
 static void done_with_the_dead(struct item *item) {
     struct call *call = item->call;
+    const struct directory_record lost = {.store = call->space->name,
+                                          .sample_id = item->sample_id,
+                                          .home = item->home,
+                                          .generation = item->generation,
+                                          .incarnation = item->incarnation};
     if (is_ack(item) && call->space->settings.policy == FB__POLICY__RETAIN) {
         item_done(item, FB__STATUS__OK, NULL); /* an ack ends nothing in this store */
         return;
     }
     item_set_deadline(item, call->broker->now_ns + call->patience_ns);
-    publish_clear(call->broker, call->space, item->sample_id, item->generation, true, NULL, item);
+    publish_end_lost(call->broker, call->space, &lost, call->reason, item->located, NULL, item);
 }
 
 static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -133,6 +139,75 @@ static bool retire_and_answer(struct item *item) {
     return pursues || all;
 }
 
+/* ---- an id without a record ---- */
+
+/* What is found is then retired by its generation: an id that arrives late could end a later put.
+ */
+static void on_stat(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                    size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes;
+    struct ask *ask = context;
+    struct peer *peer = ask->peer;
+    struct item *item = ask_take(ask);
+    if (!item)
+        return;
+    const Fb__StatResult *stat =
+        reply && reply->result_case == FB__PEER_REPLY__RESULT_STAT ? reply->stat : NULL;
+    bool held = stat && stat->info && stat->info->state == FB__SAMPLE_STATE__RESIDENT;
+    if (held) {
+        strncpy(item->home, peer_node(peer), sizeof item->home - 1);
+        item->generation = stat->info->generation;
+        item->incarnation = stat->incarnation;
+        item_found(item);
+        retire_at_home(item);
+    } else if ((!reply && !nodes_is_dead(item->call->broker, peer_node(peer), 0)) ||
+               (stat && stat->status == FB__STATUS__UNAVAILABLE)) {
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: the index has no record of it, and node %s cannot say "
+                  "whether it has it: %s",
+                  item->sample_id, item->call->space->name, peer_node(peer),
+                  reply ? stat->error : why);
+    } else if (!item->ask_count) {
+        item_done(item, FB__STATUS__OK, NULL); /* absent is success */
+    }
+}
+
+/* False: it cannot be asked. */
+static bool look_at(struct item *item, struct peer *peer) {
+    struct call *call = item->call;
+    struct ask *ask = ask_new(item, peer);
+    Fb__RetireItem asked = FB__RETIRE_ITEM__INIT;
+    Fb__PeerStat stat = FB__PEER_STAT__INIT;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    asked.sample_id = item->sample_id;
+    stat.store = call->space->name;
+    stat.item = &asked;
+    request.op_case = FB__PEER_REQUEST__OP_STAT;
+    request.stat = &stat;
+    if (ask && peer_call(peer, &request, on_stat, ask, call->broker->now_ns) == 0)
+        return true;
+    if (ask)
+        ask_take(ask);
+    return false;
+}
+
+/* Its record may be lost. */
+static void look_everywhere(struct item *item) {
+    struct broker *broker = item->call->broker;
+    item_set_deadline(item, broker->now_ns + item->call->patience_ns);
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        if (!nodes_is_dead(broker, peer_node(peer), 0) && !look_at(item, peer)) {
+            item_done(item, FB__STATUS__UNAVAILABLE,
+                      "sample %s of store %s: the index has no record of it, and node %s cannot be "
+                      "asked whether it has it",
+                      item->sample_id, item->call->space->name, peer_node(peer));
+            return;
+        }
+    if (!item->ask_count)
+        item_done(item, FB__STATUS__OK, NULL); /* absent is success */
+}
+
 static void on_located(void *context, enum directory_result result,
                        const struct directory_record *record, bool ask_peers) {
     struct item *item = ask_take(context);
@@ -145,15 +220,19 @@ static void on_located(void *context, enum directory_result result,
             ask_peer(item, peer);
         if (!item->ask_count)
             item_done(item, FB__STATUS__OK, NULL);
-    } else if (nodes_have_lost(broker, result, record)) { /* so goes the record */
-        item->generation = record->generation;
-        done_with_the_dead(item);
-    } else if (result == DIRECTORY_OK && strcmp(record->home, broker->config->node)) {
+    } else if (!ask_peers && result == DIRECTORY_E_NOT_FOUND) {
+        look_everywhere(item);
+    } else if (record && (nodes_have_lost(broker, result, record) ||
+                          strcmp(record->home, broker->config->node))) {
         strcpy(item->home, record->home);
         item->generation = record->generation;
         item->incarnation = record->incarnation;
-        retire_at_home(item);
-    } else if (result == DIRECTORY_OK) { /* put here while we were looking */
+        item->located = true;
+        if (nodes_have_lost(broker, result, record))
+            done_with_the_dead(item); /* so goes the record */
+        else
+            retire_at_home(item);
+    } else if (record) { /* put here while we were looking */
         item->generation = record->generation;
         retire_and_answer(item);
     } else if (result == DIRECTORY_E_UNAVAILABLE) {
@@ -177,6 +256,7 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
         return;
     }
     if (asked->incarnation && asked->incarnation != broker->options.incarnation) {
+        strcpy(item->home, broker->config->node);
         done_with_the_dead(item);
         return;
     }

@@ -14,9 +14,13 @@ static void retire_one(struct asking *asking, struct space *space, const Fb__Ret
     struct store_answer answer;
     bool retired;
     if (serve_wrong_incarnation(broker, "", item->incarnation)) {
+        const struct directory_record lost = {.store = space->name,
+                                              .sample_id = item->sample_id,
+                                              .home = broker->config->node,
+                                              .generation = item->generation,
+                                              .incarnation = item->incarnation};
         if (!layout_check_sample_id(item->sample_id))
-            publish_clear(broker, space, item->sample_id, item->generation, true, asking->account,
-                          NULL);
+            publish_end_lost(broker, space, &lost, reason, false, asking->account, NULL);
         return;
     }
     if ((reason == STORE_ACKED && space->settings.policy == FB__POLICY__RETAIN) ||
@@ -28,11 +32,25 @@ static void retire_one(struct asking *asking, struct space *space, const Fb__Ret
     store_replay_record(space->store, op, &answer);
 }
 
+/* A put there has replaced what we put last; so it has what we put before that, which is still here
+ * when our own put was not over. */
+static void retire_earlier(struct broker *broker, struct space *space, const Fb__RetireItem *item) {
+    struct store_info info;
+    bool retired;
+    if (!layout_check_sample_id(item->sample_id) &&
+        item->incarnation == broker->options.incarnation &&
+        store_stat(space->store, item->sample_id, (uint32_t)strlen(item->sample_id), 0, &info) &&
+        info.state == STORE_RESIDENT && !info.landing && info.generation < item->generation)
+        store_retire(space->store, item->sample_id, (uint32_t)strlen(item->sample_id),
+                     info.generation, STORE_SUPERSEDED, broker->now_ns, &retired);
+}
+
 static void supersede(struct asking *asking, uint32_t request_id, struct space *space,
                       const Fb__RetireItem *item) {
     Fb__ItemsReply items = FB__ITEMS_REPLY__INIT;
     items.count = publish_was_done(asking->broker, space, item->generation);
     retire_one(asking, space, item, STORE_SUPERSEDED, (struct store_op){0});
+    retire_earlier(asking->broker, space, item);
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = FB__PEER_REPLY__RESULT_ITEMS;
     reply.items = &items;
@@ -60,7 +78,7 @@ bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerReti
     }
     if (asked->reason == FB__REASON__SUPERSEDED && asked->n_items == 1 &&
         !asked->items[0]->generation)
-        return held_check_serve(asking, request_id, space, asked->items[0]->sample_id);
+        return held_check_serve(asking, request_id, space, asked->items[0]->sample_id, asked);
     if (asked->reason == FB__REASON__SUPERSEDED && asked->n_items == 1) {
         supersede(asking, request_id, space, asked->items[0]);
         return true;

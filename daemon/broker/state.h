@@ -13,6 +13,7 @@
 #include <sys/queue.h>
 
 #include "account_words.h"
+#include "accounts.h"
 #include "auth.h"
 #include "broker.h"
 #include "deadlines.h"
@@ -28,6 +29,7 @@
 #define SENTENCE_BYTES      640u
 #define TROUBLE_BYTES       768u   /* of a sentence that ends in etcd's words */
 #define SPEC_BYTES_PER_CALL 98304u /* so that the answer fits one frame */
+#define LATE_KEPT           64u
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
 #define NS_PER_MS                  1000000ull
@@ -57,15 +59,6 @@ struct space {
     uint64_t drop_cursor, given_back_bytes; /* dropped: how far its end has come */
     struct account *creator; /* the user who made it at run time; NULL: the configuration */
 };
-
-/* ---- accounts.c ---- */
-struct held_account {
-    struct account account; /* first: the rest of the broker sees this alone */
-    TAILQ_ENTRY(held_account) link;
-    uint32_t holds; /* by its owner: sessions of a user, connections of a peer, a session */
-    char name[LAYOUT_NAME_BYTES_MAX + 1]; /* of a peer */
-};
-TAILQ_HEAD(held_account_list, held_account);
 
 /* What an effect's tag points to. */
 struct waiter {
@@ -308,6 +301,8 @@ struct held_walk {
     bool walking, again; /* again: from the beginning, at next_ns */
     uint64_t next_ns, cursor;
     uint32_t space, in_flight;
+    uint32_t waiting; /* checks that are begun again after a while */
+    uint32_t first;   /* checks and republishes before which nothing is served */
 };
 
 struct broker {
@@ -350,25 +345,14 @@ struct broker {
     struct sweep *sweep;
     TAILQ_HEAD(, held_check) held_checks;
     struct held_walk held_walk;
+    bool has_republished; /* ever */
+    struct late {         /* puts that became resident long after their commit */
+        uint64_t generation, ns;
+    } late[LATE_KEPT];
+    uint32_t late_count;
     struct name name;
     struct scratch scratch;
 };
-
-/* ---- accounts.c ---- */
-void accounts_init(struct broker *broker);
-/* Nothing is charged any more. */
-void accounts_deinit(struct broker *broker);
-/* The account of a new session; of a user or node, made when there is none. Held until
- * accounts_unhold(); then it stays as long as something is charged to it. NULL: no memory. */
-struct account *accounts_session(struct broker *broker, uint64_t session_id, uid_t uid);
-struct account *accounts_user(struct broker *broker, uid_t uid);
-struct account *accounts_peer(struct broker *broker, const char *node);
-/* One more has to do with it. */
-void accounts_keep(struct account *account);
-void accounts_unhold(struct broker *broker, struct account *account);
-/* As account_release(), of what may outlive the account's owner. */
-void accounts_release(struct broker *broker, struct account *account, enum charge charge,
-                      uint64_t count);
 
 /* ---- call.c ---- */
 /* NULL: no memory or one limit too many, and the request is answered so. */
@@ -547,14 +531,22 @@ bool publish_keeps_record(struct broker *broker, const struct space *space, uint
 /* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
  * before it is retired. */
 bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);
-/* The index may have a record of a put of which nothing is left: it failed here, or its home is
- * dead. It may have replaced another node's. Everyone checks what it holds of the sample, then the
- * record is removed if it still stands. of_the_dead: its home, which may yet come back, is made
- * sure of too. charged: the user or peer who caused it; NULL = ourselves. waits: answered OK when
- * that is done; NULL = nobody. */
+/* The index has a record of a put of ours of which nothing is left. It is removed; if that put
+ * failed, it may have replaced another node's record, and everyone sees to its own. */
 void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation, bool of_the_dead, struct account *charged,
-                   struct item *waits);
+                   uint64_t generation);
+/* Ends a generation whose home is dead, or may be: word of it is kept for that home, in case it
+ * was only cut off, and its record is removed. by_id: whatever else others hold of the sample ends
+ * as well. charged: the user or peer who caused it; NULL = ourselves. waits: answered OK when that
+ * is done; NULL = nobody. */
+void publish_end_lost(struct broker *broker, struct space *space,
+                      const struct directory_record *lost, enum store_reason reason, bool by_id,
+                      struct account *charged, struct item *waits);
+/* Word of an end that was kept for us: of a put that is not over. */
+void publish_has_ended(struct broker *broker, const struct directory_record *ended);
+/* Since the commit of a generation that is held here. */
+uint64_t publish_age_us(const struct broker *broker, const struct space *space,
+                        uint64_t generation);
 void publish_detach(struct item *item);
 void publishings_pump(struct broker *broker, uint64_t now_ns);
 uint64_t publishings_next_deadline_ns(const struct broker *broker);
@@ -565,6 +557,8 @@ void nodes_on_up(void *owner, const char *name, const char *address, const char 
                  uint64_t incarnation);
 void nodes_on_down(void *owner, const char *name, uint64_t incarnation);
 void nodes_on_fenced(void *owner, bool fenced, const char *why);
+/* It is no member as far as this node has heard. */
+bool nodes_is_absent(const struct broker *broker, const char *name);
 /* That incarnation serves no more, for certain. */
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation);
 /* The one that lives, or the last that died; 0 = not known. */
@@ -590,7 +584,14 @@ const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_B
 void nodes_free(struct broker *broker);
 
 /* ---- reconcile.c ---- */
-void reconcile(void *owner, const struct directory_record *records, size_t count, bool index_lost);
+void reconcile(void *owner, const struct directory_records *records,
+               const struct directory_records *ended, bool first);
+
+/* ---- republish.c ---- */
+/* Writes the record of a generation held here in place of the one that names in_place_of (0: of
+ * none). */
+void republish(struct broker *broker, struct space *space, const char *sample_id,
+               uint64_t generation, uint64_t in_place_of, bool first);
 
 /* ---- remote_lease.c ---- */
 /* 0 = out of memory. */
@@ -617,10 +618,12 @@ bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerReti
 /* ---- held_check.c: what this node holds against the index ---- */
 /* For another node, that is answered now or later; false: nothing to check, the answer is yes. */
 bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *space,
-                      const char *sample_id);
+                      const char *sample_id, const Fb__PeerRetire *asked);
 void held_checks_forget(struct broker *broker, const struct asking *asking);
-/* On our own behalf: one sample, or all that this node holds. */
+/* On our own behalf: one sample, or all that this node holds. What is missing is put right. */
 void held_check_own(struct broker *broker, struct space *space, const char *sample_id);
+/* The same, and nothing is served until it has been found out what is right. */
+void held_check_first(struct broker *broker, struct space *space, const char *sample_id);
 void held_check_all(struct broker *broker);
 bool held_checks_are_due(const struct broker *broker);
 void held_checks_pump(struct broker *broker, uint64_t now_ns);
@@ -666,12 +669,6 @@ void explain_free(Fb__ExplainReply *explained);
 void index_serve_check(struct asking *asking, uint32_t request_id, const Fb__PeerIndexCheck *asked);
 void index_forget_checks(struct broker *broker, const struct asking *asking);
 void index_answer(struct call *call);
-
-/* ---- index_lost.c ---- */
-/* Removes records of dead homes, 1 to DIRECTORY_PAGE_RECORDS; done: as directory_audit_ops.sweep().
- * False: out of memory, done does not run. */
-bool lost_remove(struct broker *broker, const struct directory_record *records, size_t count,
-                 directory_sweep_fn done, void *context);
 
 /* ---- index_sweep.c: records of homes that have long been dead ---- */
 int sweep_new(struct broker *broker); /* 0 or -1: out of memory */

@@ -25,6 +25,12 @@ enum directory_result {
 struct directory_record {
     const char *store, *sample_id, *home;
     uint64_t generation, incarnation, bytes;
+    bool again; /* written by republish(): later than the put, and than others after it perhaps */
+};
+
+struct directory_records {
+    const struct directory_record *records;
+    size_t count;
 };
 
 struct directory_events {
@@ -39,19 +45,20 @@ struct directory_events {
     /* Another incarnation is registered under our name, at that address ("": none): we wait until
      * its lease has ended. address NULL: not any more. May be NULL. */
     void (*name_taken)(void *owner, const char *address, uint64_t incarnation);
-    /* Once between fenced(true) and fenced(false): every record of the index that names our node
-     * and incarnation, by store, then sample_id, bytewise. What we hold and they do not name was
-     * superseded or removed while we were fenced, and its memory may be reused by nobody's leave
-     * but ours; what they name and we do not hold is to be retired. directory_reconcile() says
-     * which is which. index_lost: the index has gone back in time (restored from a backup,
-     * emptied), so that a record that is missing proves nothing. */
-    void (*reconcile)(void *owner, const struct directory_record *records, size_t count,
-                      bool index_lost);
+    /* What the index says of us, all of it: every record that names our node and incarnation, and
+     * every end that end() has kept for us, both by store, then sample_id, bytewise. Comes between
+     * fenced(true) and fenced(false), and at other times: now and then, and when the index turns
+     * out to have gone back in time (restored from a backup, emptied). It is as old as its reading:
+     * writes of ours that came in between are not in it. directory_reconcile() says what follows.
+     * first: nothing that differs may be served before it is put right, for others may have put
+     * what they could not know to be newer than ours. */
+    void (*reconcile)(void *owner, const struct directory_records *records,
+                      const struct directory_records *ended, bool first);
 };
 
-/* older: the record this one replaced, NULL if none. ask_peers: the answer to an earlier attempt
- * was lost, and with it what was replaced, if anything: every node must check what it holds of this
- * sample against the index. */
+/* older: the record this one replaced, NULL if none. ask_peers: what was replaced, if anything, is
+ * not known, for the answer to an earlier attempt was lost, or the index has lost records: every
+ * node must check what it holds of this sample against the index. */
 typedef void (*directory_publish_fn)(void *context, enum directory_result result,
                                      const struct directory_record *older, bool ask_peers);
 typedef void (*directory_retire_fn)(void *context, enum directory_result result);
@@ -89,6 +96,9 @@ struct directory_audit_ops {
      * generation and whose home's incarnation is not registered at the moment of the removal. */
     void (*sweep)(struct directory *d, const struct directory_record *records, size_t count,
                   directory_sweep_fn done, void *context);
+    /* The index has not gone back in time since so long ago: of two records written after that, the
+     * later one stands. */
+    bool (*remembers)(const struct directory *d, uint64_t age_us);
     /* A write of this sample's record has been asked for and is not answered yet. */
     bool (*is_writing)(const struct directory *d, const char *store, const char *sample_id);
 };
@@ -112,6 +122,11 @@ struct directory_ops {
     /* Removes the record if it still names this generation. Absent = DIRECTORY_OK. */
     void (*retire)(struct directory *d, const struct directory_record *record,
                    directory_retire_fn done, void *context);
+    /* Keeps for the record's home, which cannot be told now, that this generation and whatever it
+     * has put before of the sample have ended; 0: whatever it held of it when it was last a member.
+     * It hears of it by reconcile() before it serves again. Kept for two days. */
+    void (*end)(struct directory *d, const struct directory_record *record,
+                directory_retire_fn done, void *context);
     void (*locate)(struct directory *d, const char *store, const char *sample_id,
                    directory_locate_fn done, void *context);
     /* node_up() and node_down() come when they come: what they have said lags behind. This asks for
@@ -148,21 +163,23 @@ int directory_static_new(const char *node, const struct directory_peer *peers, s
                          uint64_t unix_ms, const struct directory_events *events, void *owner,
                          struct directory **out);
 
-/* What to do about one generation or record after reconcile(). in_place_of: for republish(). */
+/* What to do about one generation or record after reconcile(). */
 enum directory_verdict {
-    DIRECTORY_RETIRE_HELD,   /* we hold it and the index has dropped or replaced it: retire it */
-    DIRECTORY_PUBLISH_HELD,  /* we hold it and the index has lost its record: republish() it */
+    DIRECTORY_RETIRE_HELD, /* we hold it and its end was kept for us: retire it */
+    DIRECTORY_CHECK_HELD,  /* we hold it and no record of ours names it: its record is to be looked
+                            * at, and published again unless somebody has put another */
     DIRECTORY_RETIRE_RECORD, /* the index has it and we do not: retire() the record, unless its put
                               * is still under way */
 };
 typedef void (*directory_verdict_fn)(void *context, enum directory_verdict verdict,
-                                     const struct directory_record *record, uint64_t in_place_of);
-/* Compares what this node holds as a home (`held`) with the records reconcile() was given. Both
- * sorted by store, then sample_id, bytewise; in `held` a sample stands once, with its current
- * generation. What agrees is not mentioned. Pure. */
-void directory_reconcile(const struct directory_record *held, size_t held_count,
-                         const struct directory_record *records, size_t record_count,
-                         bool index_lost, directory_verdict_fn verdict, void *context);
+                                     const struct directory_record *record);
+/* Compares what this node holds as a home (`held`) with what reconcile() was given. All sorted by
+ * store, then sample_id, bytewise; in `held` a sample stands once, with its current generation.
+ * What agrees is not mentioned. Pure. */
+void directory_reconcile(const struct directory_records *held,
+                         const struct directory_records *records,
+                         const struct directory_records *ended, directory_verdict_fn verdict,
+                         void *context);
 /* The order of both, for qsort(). */
 int directory_record_compare(const void *a, const void *b);
 

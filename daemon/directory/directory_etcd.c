@@ -44,6 +44,12 @@ void note(struct directory_etcd *self, const struct etcd_answer *answer) {
         self->revision = answer->revision;
 }
 
+void note_current(struct directory_etcd *self, const struct etcd_answer *answer, int64_t asked_at) {
+    if (answer && answer->revision && answer->revision < asked_at)
+        history_went_back(self, asked_at, answer->revision);
+    note(self, answer);
+}
+
 /* ---- answers ---- */
 
 void answer_query(struct directory_etcd *self, struct query *query, enum directory_result result) {
@@ -57,7 +63,8 @@ static void deliver(struct directory_etcd *self, struct query *query) {
     self->pending -= query->kind <= QUERY_RETIRE;
     if (query->kind == QUERY_PUBLISH)
         query->done.publish(query->context, query->result, record, query->ask_peers);
-    else if (query->kind == QUERY_RETIRE || query->kind == QUERY_REPUBLISH)
+    else if (query->kind == QUERY_RETIRE || query->kind == QUERY_REPUBLISH ||
+             query->kind == QUERY_END)
         query->done.retire(query->context, query->result);
     else if (query->kind == QUERY_MEMBERS)
         query->done.members(query->context, query->result);
@@ -133,7 +140,14 @@ static void etcd_republish(struct directory *d, const struct directory_record *r
     struct query *query = query_new(self, QUERY_REPUBLISH, context);
     query->done.retire = done;
     query->in_place_of = in_place_of;
-    write_record(self, query, record);
+    struct directory_record again = *record;
+    again.again = true;
+    write_record(self, query, &again);
+}
+
+static bool etcd_remembers(const struct directory *d, uint64_t age_us) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    return self->now_ns > self->history_changed_ns + age_us * 1000;
 }
 
 static bool etcd_is_writing(const struct directory *d, const char *store, const char *sample_id) {
@@ -151,6 +165,22 @@ static void etcd_retire(struct directory *d, const struct directory_record *reco
     query->generation = record->generation;
     etcd_sample_key(query->key, self->cluster, record->store, record->sample_id);
     write_add(self, query);
+}
+
+static void etcd_end(struct directory *d, const struct directory_record *record,
+                     directory_retire_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_END, context);
+    query->done.retire = done;
+    int64_t registration = members_registration(self, record->home, record->incarnation);
+    bool is_member = members_has(self, record->home, record->incarnation);
+    /* Never a member as far as this node knows; or one again, which can be told. */
+    if (!record->generation && (!registration || is_member)) {
+        answer_query(self, query, DIRECTORY_OK);
+        return;
+    }
+    etcd_ended_key(query->key, self->cluster, record, registration);
+    TAILQ_INSERT_TAIL(&self->ends, query, link);
 }
 
 static void etcd_locate(struct directory *d, const char *store, const char *sample_id,
@@ -174,7 +204,7 @@ static uint64_t etcd_serves_until_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
     if (!self->was_member || BROKER_PLANTED(PLANTED_NO_FENCE))
         return UINT64_MAX; /* nothing was published that another could have superseded */
-    return self->fenced || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
+    return self->fenced || self->history_new || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
 }
 
 static uint64_t etcd_pending(const struct directory *d) {
@@ -186,10 +216,13 @@ static void etcd_tick(struct directory *d, uint64_t now_ns) {
     self->now_ns = now_ns;
     self->dirty = false;
     join_tick(self);
+    history_tick(self);
+    own_tick(self);
     members_tick(self);
     write_tick(self);
     locate_tick(self);
     generations_tick(self);
+    ended_tick(self);
     audit_tick(self);
     trouble_tick(self);
     deliver_due(self, ANSWERS_PER_TICK);
@@ -202,7 +235,8 @@ static uint64_t etcd_next_deadline_ns(const struct directory *d) {
         return 0;
     const uint64_t deadlines[] = {
         join_deadline_ns(self),   members_deadline_ns(self),     write_deadline_ns(self),
-        locate_deadline_ns(self), generations_deadline_ns(self), trouble_deadline_ns(self),
+        locate_deadline_ns(self), generations_deadline_ns(self), own_deadline_ns(self),
+        ended_deadline_ns(self),  history_deadline_ns(self),     trouble_deadline_ns(self),
     };
     uint64_t next_ns = UINT64_MAX;
     for (size_t i = 0; i < sizeof deadlines / sizeof *deadlines; i++)
@@ -214,11 +248,14 @@ static uint64_t etcd_next_deadline_ns(const struct directory *d) {
 /* False: nothing is owed. What has been answered and not delivered is given up, too: who hears OK
  * goes on to peers, which may be gone. */
 static bool give_up(struct directory_etcd *self) {
-    struct queries *const lists[] = {&self->publishes, &self->unsettled, &self->retires,
-                                     &self->locates,   &self->reading,   &self->list_asks,
-                                     &self->list_asked};
+    struct queries *const lists[] = {
+        &self->publishes, &self->unsettled,  &self->retires, &self->locates, &self->reading,
+        &self->list_asks, &self->list_asked, &self->unprior, &self->ends,    &self->ending};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         TAILQ_CONCAT(&self->answers, lists[i], link);
+    batch_init(&self->batch, self->options.batch_max, ETCD_TXN_BYTES_MAX,
+               self->options.batch_delay_ns,
+               WRITE_FLIGHTS_MAX); /* it names none of them any more */
     struct query *query;
     TAILQ_FOREACH (query, &self->answers, link) {
         query->result = DIRECTORY_E_UNAVAILABLE;
@@ -236,7 +273,7 @@ static void etcd_destroy(struct directory *d) {
         audit_deliver(self);
     }
     members_free(self);
-    free(self->own);
+    own_free(self);
     free(self->written);
     free(self);
 }
@@ -244,6 +281,7 @@ static void etcd_destroy(struct directory *d) {
 static const struct directory_audit_ops etcd_audit_ops = {
     .list = audit_list,
     .sweep = audit_sweep,
+    .remembers = etcd_remembers,
     .is_writing = etcd_is_writing,
 };
 
@@ -256,6 +294,7 @@ static const struct directory_ops etcd_ops = {
     .publish = etcd_publish,
     .republish = etcd_republish,
     .retire = etcd_retire,
+    .end = etcd_end,
     .locate = etcd_locate,
     .members = etcd_members,
     .serves_until_ns = etcd_serves_until_ns,
@@ -280,11 +319,14 @@ static void init_lists(struct directory_etcd *self) {
     TAILQ_INIT(&self->publishes);
     TAILQ_INIT(&self->retires);
     TAILQ_INIT(&self->unsettled);
+    TAILQ_INIT(&self->unprior);
     TAILQ_INIT(&self->flights);
     TAILQ_INIT(&self->locates);
     TAILQ_INIT(&self->reading);
     TAILQ_INIT(&self->list_asks);
     TAILQ_INIT(&self->list_asked);
+    TAILQ_INIT(&self->ends);
+    TAILQ_INIT(&self->ending);
     TAILQ_INIT(&self->answers);
     TAILQ_INIT(&self->audit_answers);
     TAILQ_INIT(&self->audits_unasked);
@@ -312,6 +354,7 @@ int directory_etcd_new(const struct directory_etcd_options *options, struct etcd
     self->self.capacity_bytes = options->capacity_bytes;
     etcd_node_key(self->node_key, self->cluster, self->self.node);
     etcd_generation_key(self->generation_key, self->cluster);
+    etcd_history_key(self->history_key, self->cluster);
     directory_etcd_set_address(&self->base, "", "");
     batch_init(&self->batch, options->batch_max, ETCD_TXN_BYTES_MAX, options->batch_delay_ns,
                WRITE_FLIGHTS_MAX);

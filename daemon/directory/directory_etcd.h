@@ -18,8 +18,9 @@ struct directory_etcd_options {
     uint32_t batch_max;      /* samples per transaction, 1 to BATCH_OPS_MAX */
     uint64_t batch_delay_ns; /* before a transaction is begun beside one that is under way */
     uint32_t request_timeout_ms;
-    uint32_t written_kept; /* publishes whose retires are cheap; above 0, 16 bytes each */
-    uint64_t give_up_ns;   /* after which a publish or locate that reaches nobody is UNAVAILABLE */
+    uint32_t written_kept;        /* publishes whose retires are cheap; above 0, 16 bytes each */
+    uint64_t compare_interval_ns; /* between readings of all that the index says of us; 0 = none */
+    uint64_t give_up_ns; /* after which a publish or locate that reaches nobody is UNAVAILABLE */
 };
 
 /* Strings are copied. etcd: the directory's from here on, also on failure. */

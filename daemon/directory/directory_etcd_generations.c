@@ -7,8 +7,10 @@
  *
  * A block begins above unix_ms * GENERATIONS_PER_BLOCK too, so that numbers do not repeat when etcd
  * was restored from a backup or emptied, as long as the cluster takes less than a block a
- * millisecond and its clocks are not behind by more than the outage. That reaches 2^63 in the year
- * 2248.
+ * millisecond and its clocks are not behind by more than the outage; and above all numbers that
+ * this node has reserved before, so that the counter is right again once every node has been back.
+ * A node that sees that etcd has gone back gives up what is left of its block: what it puts from
+ * then on is above all that was put before. That reaches 2^63 in the year 2248.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -37,13 +39,6 @@ uint64_t generations_next(struct directory_etcd *self) {
     uint64_t generation = self->generation++;
     self->dirty |= is_wanted(self);
     return generation;
-}
-
-bool generations_went_back(const struct directory_etcd *self, const char *value) {
-    uint64_t counter = 0;
-    if (value && etcd_generation_parse(value, &counter) < 0)
-        return false;
-    return counter < self->highest;
 }
 
 static void failed(struct directory_etcd *self, const char *why) {
@@ -85,8 +80,16 @@ static void ask_counter(struct directory_etcd *self) {
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_counter, self);
 }
 
+void generations_renew(struct directory_etcd *self) {
+    self->generation = self->generation_end = self->spare = self->spare_end = 0;
+    self->counter_known = false;
+    self->dirty = true;
+}
+
 static uint64_t block_begin(const struct directory_etcd *self) {
     uint64_t floor = unix_ms(self) * GENERATIONS_PER_BLOCK;
+    if (floor < self->highest) /* the counter has gone back */
+        floor = self->highest;
     return (self->counter > floor ? self->counter : floor) + 1;
 }
 

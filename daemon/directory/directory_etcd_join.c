@@ -3,7 +3,7 @@
  * Our own record: got, kept, lost, got again.
  *
  *   IDLE -> GRANTING -> READY -> REGISTERING -> MEMBER                 the first time
- *                                            -> TO_LIST <-> LISTING -> MEMBER   later
+ *                                            -> COMPARING -> MEMBER     later
  *
  * MEMBER falls back to IDLE when the lease is no longer certain by our own clock (fence.h), when a
  * keep-alive says that it is gone, or when a transaction or the watch shows that the record is.
@@ -17,9 +17,7 @@
  * On the way back our samples' records are read after our node's record was written: what was
  * superseded before that is seen in the list; whoever supersedes later finds us alive and asks.
  */
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "directory_etcd_state.h"
@@ -138,12 +136,19 @@ static void registered(struct directory_etcd *self, int64_t create_revision, int
     members_relist(self);
     if (!self->was_member) {
         self->was_member = true;
+        self->own_compared = create_revision;
         self->join = JOIN_MEMBER;
         return;
     }
-    self->own_count = 0;
-    self->list_revision = 0;
-    self->join = JOIN_TO_LIST;
+    self->join = JOIN_COMPARING;
+    own_begin(self);
+}
+
+void join_compared(struct directory_etcd *self) {
+    self->join = JOIN_MEMBER;
+    if (self->fenced)
+        self->events.fenced(self->owner, false, "registered in etcd again");
+    self->fenced = false;
 }
 
 static void retry_later(struct directory_etcd *self) {
@@ -158,14 +163,15 @@ static void on_taken_over(void *context, enum etcd_result result, const struct e
 static void take_over(struct directory_etcd *self, const struct etcd_kv *old) {
     struct etcd_compare unchanged = {
         .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = old->mod_revision};
-    struct etcd_op ops[] = {
-        {.kind = ETCD_PUT, .key = self->node_key, .value = self->node_value, .lease = self->lease},
-        {.kind = ETCD_RANGE, .key = self->generation_key}};
+    struct condition unnamed;
+    struct etcd_op ops[3] = {
+        {.kind = ETCD_PUT, .key = self->node_key, .value = self->node_value, .lease = self->lease}};
+    history_ops(self, &unnamed, &ops[1]);
     struct etcd_request request = {.kind = ETCD_TXN,
                                    .compares = &unchanged,
                                    .compare_count = 1,
                                    .success = ops,
-                                   .success_count = 2};
+                                   .success_count = 3};
     self->create_revision = old->create_revision;
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_taken_over,
                          self);
@@ -193,12 +199,6 @@ static void tell_of_name(struct directory_etcd *self) {
     self->taken_over_due = false;
 }
 
-static void note_counter(struct directory_etcd *self, const struct etcd_answer *answer) {
-    const struct etcd_op_answer *op = &answer->ops[1];
-    const char *value = op->kv_count ? answer->kvs[op->kv_first].value : NULL;
-    self->index_lost = generations_went_back(self, value);
-}
-
 static void on_record_found(struct directory_etcd *self, const struct etcd_kv *kv) {
     struct node_record found = {0};
     if (etcd_node_parse(kv->key, kv->value, &found) < 0)
@@ -216,9 +216,9 @@ static void on_registered(void *context, enum etcd_result result, const struct e
     note_record(self, result, why);
     if (self->join != JOIN_REGISTERING)
         return;
-    if (result == ETCD_OK && answer->succeeded && answer->op_count == 2) {
-        note_counter(self, answer);
+    if (result == ETCD_OK && answer->succeeded && answer->op_count == 3) {
         registered(self, answer->revision, answer->revision);
+        history_found(self, answer, 2);
     } else if (result == ETCD_OK && !answer->succeeded && answer->kv_count) {
         on_record_found(self, &answer->kvs[0]);
     } else {
@@ -236,9 +236,9 @@ static void on_taken_over(void *context, enum etcd_result result, const struct e
     note_record(self, result, why);
     if (self->join != JOIN_REGISTERING)
         return;
-    if (result == ETCD_OK && answer->succeeded && answer->op_count == 2) {
-        note_counter(self, answer);
+    if (result == ETCD_OK && answer->succeeded && answer->op_count == 3) {
         registered(self, self->create_revision, answer->revision);
+        history_found(self, answer, 2);
     } else {
         log_debug("node %s: record not taken over: %s", self->self.node, why ? why : "it changed");
         retry_later(self);
@@ -250,108 +250,21 @@ static void on_taken_over(void *context, enum etcd_result result, const struct e
 static void ask_registration(struct directory_etcd *self) {
     struct etcd_compare absent = {
         .key = self->node_key, .target = ETCD_CREATE_REVISION, .revision = 0};
-    struct etcd_op ops[] = {
-        {.kind = ETCD_PUT, .key = self->node_key, .value = self->node_value, .lease = self->lease},
-        {.kind = ETCD_RANGE, .key = self->generation_key}};
+    struct condition unnamed;
+    struct etcd_op ops[3] = {
+        {.kind = ETCD_PUT, .key = self->node_key, .value = self->node_value, .lease = self->lease}};
+    history_ops(self, &unnamed, &ops[1]);
     struct etcd_op look = {.kind = ETCD_RANGE, .key = self->node_key};
     struct etcd_request request = {.kind = ETCD_TXN,
                                    .compares = &absent,
                                    .compare_count = 1,
                                    .success = ops,
-                                   .success_count = 2,
+                                   .success_count = 3,
                                    .failure = &look,
                                    .failure_count = 1};
     self->join = JOIN_REGISTERING;
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_registered,
                          self);
-}
-
-/* ---- our records, on the way back ---- */
-
-static int keep_own(struct directory_etcd *self, const struct sample_record *record) {
-    if (self->own_count == self->own_room) {
-        size_t room = self->own_room ? 2 * self->own_room : 256;
-        struct sample_record *own = reallocarray(self->own, room, sizeof *own);
-        if (!own)
-            return -ENOMEM;
-        self->own = own;
-        self->own_room = room;
-    }
-    self->own[self->own_count++] = *record;
-    return 0;
-}
-
-static void take_page(struct directory_etcd *self, const struct etcd_answer *answer) {
-    for (size_t i = 0; i < answer->kv_count; i++) {
-        struct sample_record record;
-        if (etcd_sample_parse(answer->kvs[i].key, answer->kvs[i].value, &record) < 0)
-            log_warning("node %s: etcd has %.128s = %.128s, which is no record of featured: "
-                        "ignored",
-                        self->self.node, answer->kvs[i].key, answer->kvs[i].value);
-        else if (record.incarnation == self->self.incarnation &&
-                 !strcmp(record.home, self->self.node) && keep_own(self, &record) < 0)
-            join_lost(self, "out of memory while reading our records from etcd");
-    }
-    if (answer->kv_count) /* the smallest key after the last: itself and the smallest byte */
-        snprintf(self->list_from, sizeof self->list_from, "%s\x01",
-                 answer->kvs[answer->kv_count - 1].key);
-    self->list_revision = self->list_revision ? self->list_revision : answer->revision;
-}
-
-static void tell_reconcile(struct directory_etcd *self) {
-    struct directory_record *views = calloc(self->own_count + 1, sizeof *views);
-    if (!views) {
-        join_lost(self, "out of memory while comparing our records with etcd's");
-        return;
-    }
-    for (size_t i = 0; i < self->own_count; i++)
-        views[i] = etcd_sample_view(&self->own[i]);
-    qsort(views, self->own_count, sizeof *views, directory_record_compare);
-    self->join = JOIN_MEMBER;
-    if (self->events.reconcile)
-        self->events.reconcile(self->owner, views, self->own_count, self->index_lost);
-    free(views);
-    free(self->own);
-    self->own = NULL;
-    self->own_count = self->own_room = 0;
-    self->fenced = false;
-    self->events.fenced(self->owner, false, "registered in etcd again");
-}
-
-static void on_page(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                    const char *why) {
-    struct directory_etcd *self = context;
-    note(self, answer);
-    if (result != ETCD_OK)
-        trouble_note(self, TROUBLE_READ, result, why);
-    if (self->join != JOIN_LISTING)
-        return;
-    self->join = JOIN_TO_LIST;
-    if (result == ETCD_OK) {
-        take_page(self, answer);
-        if (!answer->more)
-            self->list_revision = -1; /* all read */
-        return;
-    }
-    log_debug("node %s: own records not read: %s", self->self.node, why);
-    if (result == ETCD_E_COMPACTED) {
-        self->own_count = 0;
-        self->list_revision = 0;
-    }
-    backoff_fail(&self->join_backoff, self->now_ns);
-}
-
-static void ask_page(struct directory_etcd *self) {
-    char begin[ETCD_KEY_BYTES], end[ETCD_KEY_BYTES];
-    etcd_range_of(begin, end, self->cluster, "samples");
-    struct etcd_request request = {.kind = ETCD_READ,
-                                   .read = {.kind = ETCD_RANGE,
-                                            .key = self->list_revision ? self->list_from : begin,
-                                            .range_end = end,
-                                            .revision = self->list_revision,
-                                            .limit = LIST_PAGE}};
-    self->join = JOIN_LISTING;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_page, self);
 }
 
 /* ---- the part as a whole ---- */
@@ -363,16 +276,12 @@ void join_tick(struct directory_etcd *self) {
         return;
     if (fence_keep_alive_due(&self->fence, self->now_ns))
         keep_alive(self);
-    if (self->join == JOIN_TO_LIST && self->list_revision < 0)
-        tell_reconcile(self);
     if (self->now_ns < self->join_backoff.next_ns)
         return;
     if (self->join == JOIN_IDLE)
         ask_lease(self);
     else if (self->join == JOIN_READY)
         ask_registration(self);
-    else if (self->join == JOIN_TO_LIST)
-        ask_page(self);
 }
 
 uint64_t join_deadline_ns(const struct directory_etcd *self) {
@@ -381,7 +290,7 @@ uint64_t join_deadline_ns(const struct directory_etcd *self) {
     uint64_t next_ns = fence_expiry_ns(&self->fence);
     if (self->fence.ttl_ns && self->fence.next_ns < next_ns)
         next_ns = self->fence.next_ns;
-    bool waits = self->join == JOIN_IDLE || self->join == JOIN_READY || self->join == JOIN_TO_LIST;
+    bool waits = self->join == JOIN_IDLE || self->join == JOIN_READY;
     if (waits && self->join_backoff.next_ns < next_ns)
         next_ns = self->join_backoff.next_ns;
     return next_ns;

@@ -27,8 +27,9 @@ static void take(struct directory_etcd *self, struct query *query, const struct 
         answer_query(self, query, is_home(query, kv) ? DIRECTORY_OK : DIRECTORY_E_LOST);
         return;
     }
-    if (!kv) {
-        answer_query(self, query, DIRECTORY_E_NOT_FOUND);
+    if (!kv) { /* who has never been a member does not know yet what an index without it means */
+        answer_query(self, query,
+                     self->was_member ? DIRECTORY_E_NOT_FOUND : DIRECTORY_E_UNAVAILABLE);
         return;
     }
     if (etcd_sample_parse(kv->key, kv->value, &query->record) < 0) {

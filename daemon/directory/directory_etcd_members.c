@@ -4,8 +4,9 @@
  * etcd has said last (`now`); tick() tells the owner how it differs from what it was told last
  * (`announced`). A record created anew is a node that was away, even with the same incarnation.
  *
- * A watch that ends is begun again where it ended; when that is compacted, the nodes are read
- * again. A watch may also fall silent without ending (its etcd member is frozen or cut off): every
+ * When a watch ends, the nodes are read again before it is begun where it ended: etcd may have been
+ * restored from a backup, and would wait in silence for revisions that it had reached before. A
+ * watch may also fall silent without ending (its etcd member is frozen or cut off): every
  * four lease TTLs the nodes are read beside it, and a difference begins the watch anew.
  */
 #include <stdlib.h>
@@ -13,8 +14,6 @@
 
 #include "directory_etcd_state.h"
 #include "log.h"
-
-#define RELIST_TTLS 4ull
 
 /* ---- the view ---- */
 
@@ -38,6 +37,12 @@ static struct member *find_or_add(struct directory_etcd *self, const char *node)
 bool members_has(const struct directory_etcd *self, const char *node, uint64_t incarnation) {
     const struct member *member = find(self, node);
     return member && member->now.incarnation == incarnation;
+}
+
+int64_t members_registration(const struct directory_etcd *self, const char *node,
+                             uint64_t incarnation) {
+    const struct member *member = find(self, node);
+    return member && member->last_incarnation == incarnation ? member->create_revision : 0;
 }
 
 void members_free(struct directory_etcd *self) {
@@ -69,6 +74,7 @@ static void take_record(struct directory_etcd *self, const struct etcd_kv *kv) {
     }
     member->now = record;
     member->create_revision = kv->create_revision;
+    member->last_incarnation = record.incarnation;
     member->seen = true;
 }
 
@@ -87,16 +93,18 @@ static void announce(struct directory_etcd *self, struct member *member) {
                              member->now.data_address, member->now.incarnation);
 }
 
+/* What is missing in an index that has lost records is not dead yet. */
+static bool lives_on(const struct directory_etcd *self) {
+    return self->now_ns < self->history_lived_ns;
+}
+
 static void announce_all(struct directory_etcd *self) {
-    struct member *member, *next;
-    for (member = TAILQ_FIRST(&self->members); member; member = next) {
-        next = TAILQ_NEXT(member, link);
+    struct member *member;
+    TAILQ_FOREACH (member, &self->members, link) {
+        if (!member->now.incarnation && lives_on(self))
+            continue;
         if (!is_announced(member))
             announce(self, member);
-        if (!member->now.incarnation) {
-            TAILQ_REMOVE(&self->members, member, link);
-            free(member);
-        }
     }
 }
 
@@ -119,8 +127,8 @@ static void take_list(struct directory_etcd *self, const struct etcd_answer *ans
     bool changed = false;
     TAILQ_FOREACH (member, &self->members, link)
         member->seen = false;
-    for (size_t i = 0; i < answer->kv_count; i++)
-        take_record(self, &answer->kvs[i]);
+    for (size_t i = 0; i < answer->ops[0].kv_count; i++)
+        take_record(self, &answer->kvs[answer->ops[0].kv_first + i]);
     TAILQ_FOREACH (member, &self->members, link) {
         if (!member->seen)
             member->now.incarnation = 0;
@@ -145,10 +153,11 @@ static void on_list(void *context, enum etcd_result result, const struct etcd_an
                     const char *why) {
     struct directory_etcd *self = context;
     self->listing = false;
-    note(self, answer);
+    note_current(self, answer, self->list_asked_at);
     trouble_note(self, TROUBLE_MEMBERS, result, why);
-    if (result != ETCD_OK) {
-        log_debug("node %s: nodes not read from etcd: %s", self->self.node, why);
+    if (result != ETCD_OK || answer->op_count != 3) {
+        log_debug("node %s: nodes not read from etcd: %s", self->self.node,
+                  why ? why : "short answer");
         backoff_fail(&self->members_backoff, self->now_ns);
         TAILQ_CONCAT(&self->list_asks, &self->list_asked, link);
         return;
@@ -157,15 +166,20 @@ static void on_list(void *context, enum etcd_result result, const struct etcd_an
     self->relist_ns = self->now_ns + RELIST_TTLS * self->options.lease_ttl_s * 1000 * NS_PER_MS;
     backoff_reset(&self->members_backoff);
     take_list(self, answer);
+    history_found(self, answer, 1);
+    history_last_found(self, answer, 2);
     answer_asked(self);
 }
 
 static void ask_list(struct directory_etcd *self) {
     char begin[ETCD_KEY_BYTES], end[ETCD_KEY_BYTES];
     etcd_range_of(begin, end, self->cluster, "nodes");
-    struct etcd_request request = {.kind = ETCD_READ,
-                                   .read = {.kind = ETCD_RANGE, .key = begin, .range_end = end}};
+    struct etcd_op ops[] = {{.kind = ETCD_RANGE, .key = begin, .range_end = end},
+                            {.kind = ETCD_RANGE, .key = self->history_key},
+                            history_last_op(self)};
+    struct etcd_request request = {.kind = ETCD_TXN, .success = ops, .success_count = 3};
     self->listing = true;
+    self->list_asked_at = self->revision;
     TAILQ_CONCAT(&self->list_asked, &self->list_asks, link);
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_list, self);
 }
@@ -204,7 +218,7 @@ static void on_watch(void *context, const struct etcd_watch_message *message) {
         return;
     }
     self->watch = NULL;
-    self->list_due |= message->compact_revision > 0;
+    self->list_due = true;
     backoff_fail(&self->members_backoff, self->now_ns);
 }
 
@@ -235,6 +249,8 @@ uint64_t members_deadline_ns(const struct directory_etcd *self) {
         return UINT64_MAX;
     if (self->list_due || !self->watch)
         return self->members_backoff.next_ns;
+    if (lives_on(self) && self->history_lived_ns < self->relist_ns)
+        return self->history_lived_ns;
     return self->relist_ns > self->members_backoff.next_ns ? self->relist_ns
                                                            : self->members_backoff.next_ns;
 }

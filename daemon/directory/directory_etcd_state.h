@@ -19,6 +19,7 @@
 #define READ_FLIGHTS_MAX      4u
 #define WRITE_FLIGHTS_MAX     2u /* with four, batches under load were 70 instead of 100, no faster */
 #define LIST_PAGE             1000
+#define RELIST_TTLS           4ull /* lease TTLs between two readings of the nodes */
 #define GENERATIONS_PER_BLOCK (1u << 20)
 
 /* When the next attempt may be made after failures: 50 ms, doubled up to 1 s. */
@@ -30,7 +31,14 @@ void backoff_reset(struct backoff *backoff);
 
 /* ---- questions ---- */
 
-enum query_kind { QUERY_PUBLISH, QUERY_REPUBLISH, QUERY_RETIRE, QUERY_LOCATE, QUERY_MEMBERS };
+enum query_kind {
+    QUERY_PUBLISH,
+    QUERY_REPUBLISH,
+    QUERY_RETIRE,
+    QUERY_LOCATE,
+    QUERY_MEMBERS,
+    QUERY_END,
+};
 
 struct query {
     struct batch_op op; /* first; publishes and retires until they are answered */
@@ -40,7 +48,7 @@ struct query {
     enum query_kind kind;
     union {
         directory_publish_fn publish;
-        directory_retire_fn retire; /* and REPUBLISH */
+        directory_retire_fn retire; /* and REPUBLISH, END */
         directory_locate_fn locate;
         directory_members_fn members;
     } done;
@@ -54,7 +62,9 @@ struct query {
     /* The answer. */
     enum directory_result result;
     bool ask_peers, has_record;
-    bool fenced_in_flight; /* publishes: this node was fenced after the sending */
+    bool fenced_in_flight;  /* publishes: this node was fenced after the sending */
+    int64_t prior_revision; /* PUBLISH, done: the revision before that of its record */
+    bool is_void;           /* PUBLISH: asked for before the index went back in time */
     struct sample_record record;
     char key[ETCD_KEY_BYTES];
 };
@@ -96,15 +106,15 @@ enum join_state {
     JOIN_GRANTING,
     JOIN_READY, /* has a lease; registers when `join_backoff` allows */
     JOIN_REGISTERING,
-    JOIN_TO_LIST, /* registered again; reads its own records */
-    JOIN_LISTING,
+    JOIN_COMPARING, /* registered again; reads what the index says of us (directory_etcd_own.c) */
     JOIN_MEMBER,
 };
 
 struct member {
     TAILQ_ENTRY(member) link;
     struct node_record now;       /* incarnation 0 = gone */
-    int64_t create_revision;      /* of its record; a new one: it has been away */
+    int64_t create_revision;      /* of its record, or the last; a new one: it has been away */
+    uint64_t last_incarnation;    /* of that */
     struct node_record announced; /* incarnation 0 = not */
     int64_t announced_revision;
     bool seen; /* in the list being read */
@@ -115,6 +125,18 @@ TAILQ_HEAD(members, member);
 struct written {
     uint64_t generation;
     int64_t revision;
+};
+
+/* The reading of what the index says of us. */
+enum own_state {
+    OWN_IDLE = 0,
+    OWN_DUE, /* the next page is to be asked for */
+    OWN_ASKED,
+};
+enum { OWN_RECORDS, OWN_ENDED, OWN_LISTS };
+struct own_list {
+    struct sample_record *records;
+    size_t count, room;
 };
 
 enum write_state {
@@ -129,6 +151,7 @@ struct directory_etcd {
     char cluster[ETCD_CLUSTER_BYTES_MAX + 1];
     struct node_record self;
     char node_key[ETCD_KEY_BYTES], node_value[ETCD_VALUE_BYTES], generation_key[ETCD_KEY_BYTES];
+    char history_key[ETCD_KEY_BYTES];
     struct directory_events events;
     void *owner;
     struct etcd *etcd;
@@ -143,20 +166,50 @@ struct directory_etcd {
     uint64_t asked_ns; /* the grant or keep-alive under way was sent */
     struct backoff join_backoff;
     int64_t create_revision; /* of our record; what tells it from a later one of the same name */
-    bool was_member, fenced, index_lost;
+    bool was_member, fenced;
     bool taken_over_due;    /* the owner is to be told that it is over */
     bool taken, taken_told; /* another incarnation is registered under our name */
     struct node_record taken_by;
     char lost_why[300]; /* not empty: membership was lost for this reason, tick() acts on it */
-    struct sample_record *own; /* our records as read on the way back */
-    size_t own_count, own_room;
-    char list_from[ETCD_KEY_BYTES];
-    int64_t list_revision;
+
+    /* directory_etcd_history.c */
+    char history[32], history_next[32]; /* as known ("" = not yet); the one being written */
+    uint64_t history_drawn;
+    bool history_due, history_asked; /* it is to be named anew: nothing is written before */
+    bool history_new;                /* not compared yet: nothing may be served before */
+    uint64_t history_changed_ns;     /* 0 = never */
+    uint64_t history_lived_ns;       /* until then nodes live on by leases of the one before */
+    uint64_t history_whole_ns;       /* when all nodes have seen that it is new */
+    struct backoff history_backoff;
+    struct last_write {
+        char key[ETCD_KEY_BYTES];
+        int64_t revision; /* 0 = none */
+        bool deleted;
+    } last, last_asked; /* our last write; the one being read */
+
+    /* directory_etcd_own.c */
+    enum own_state own_state;
+    bool own_void;                  /* begun anew since the reading under way was asked for */
+    struct own_list own[OWN_LISTS]; /* our records, and the ends kept for us */
+    unsigned own_at;                /* the list that is being read */
+    char own_from[ETCD_KEY_BYTES];
+    int64_t own_compared; /* when the registration began in which we have compared last */
+    int64_t own_revision; /* that is being read; 0 = the first page is to come */
+    uint64_t own_next_ns; /* the next reading without a cause */
+    struct backoff own_backoff;
+
+    /* directory_etcd_ended.c */
+    struct queries ends, ending; /* waiting, under way */
+    int64_t ended_lease;         /* what they hang on; 0 = none */
+    uint64_t ended_lease_ns;     /* when it was asked for */
+    bool ended_asked;
+    struct backoff ended_backoff;
 
     /* directory_etcd_members.c */
     struct members members;
     bool listing, list_due;
     struct queries list_asks, list_asked; /* for the next reading, for the one under way */
+    int64_t list_asked_at;                /* `revision` when that was asked for */
     uint64_t relist_ns;
     struct backoff members_backoff;
     struct etcd_watch *watch;
@@ -167,6 +220,7 @@ struct directory_etcd {
     struct queries publishes,
         retires; /* publishes: also republishes; ready, behind another of their key, or taken */
     struct queries unsettled; /* publishes taken, sent and not answered by etcd */
+    struct queries unprior;   /* of these, done: what they have replaced is to be read */
     struct flights flights;   /* transactions under way */
     bool more_to_end;         /* publishes that have waited too long, or are fenced off */
     enum write_state write;
@@ -208,6 +262,9 @@ void answer_query(struct directory_etcd *self, struct query *query, enum directo
 void note(struct directory_etcd *self, const struct etcd_answer *answer);
 uint64_t unix_ms(const struct directory_etcd *self);
 
+/* The same, for an answer that shows all that had been written before its question was sent, with
+ * `revision` as it was then: if it shows less, the index has gone back in time. */
+void note_current(struct directory_etcd *self, const struct etcd_answer *answer, int64_t asked_at);
 /* ---- directory_etcd_trouble.c ---- */
 /* What became of a request; why: unless ETCD_OK. */
 void trouble_note(struct directory_etcd *self, enum trouble_part part, enum etcd_result result,
@@ -222,11 +279,45 @@ uint64_t join_deadline_ns(const struct directory_etcd *self);
 /* Our record is gone or another's. */
 void join_lost(struct directory_etcd *self, const char *why);
 bool join_may_write(const struct directory_etcd *self);
+/* What the index says of us has been read and told: goes on. */
+void join_compared(struct directory_etcd *self);
+
+/* ---- directory_etcd_history.c ---- */
+struct condition;
+/* Two operations for a transaction that registers us: name the history if it has no name, read it.
+ */
+void history_ops(struct directory_etcd *self, struct condition *absent, struct etcd_op ops[2]);
+/* Our last write, to be read beside the nodes: is it still there? */
+void history_wrote(struct directory_etcd *self, const char *key, int64_t revision, bool deleted);
+struct etcd_op history_last_op(struct directory_etcd *self);
+void history_last_found(struct directory_etcd *self, const struct etcd_answer *answer, size_t op);
+/* What this operation of an answer has read: another name than before? */
+void history_found(struct directory_etcd *self, const struct etcd_answer *answer, size_t op);
+/* Records may be missing of what other nodes hold. */
+bool history_is_in_doubt(const struct directory_etcd *self);
+/* The index's revision has gone back. */
+void history_went_back(struct directory_etcd *self, int64_t from, int64_t to);
+void history_tick(struct directory_etcd *self);
+uint64_t history_deadline_ns(const struct directory_etcd *self);
+
+/* ---- directory_etcd_own.c ---- */
+/* Reads everything that the index says of us, and tells the owner. */
+void own_begin(struct directory_etcd *self);
+void own_tick(struct directory_etcd *self);
+uint64_t own_deadline_ns(const struct directory_etcd *self);
+void own_free(struct directory_etcd *self);
+
+/* ---- directory_etcd_ended.c ---- */
+void ended_tick(struct directory_etcd *self);
+uint64_t ended_deadline_ns(const struct directory_etcd *self);
 
 /* ---- directory_etcd_members.c ---- */
 void members_tick(struct directory_etcd *self);
 uint64_t members_deadline_ns(const struct directory_etcd *self);
 void members_relist(struct directory_etcd *self);
+/* When the node's last registration began, if it was of this incarnation; 0 = not known. */
+int64_t members_registration(const struct directory_etcd *self, const char *node,
+                             uint64_t incarnation);
 bool members_has(const struct directory_etcd *self, const char *node, uint64_t incarnation);
 void members_free(struct directory_etcd *self);
 
@@ -236,6 +327,9 @@ void write_tick(struct directory_etcd *self);
 uint64_t write_deadline_ns(const struct directory_etcd *self);
 /* Registered: our record has this mod_revision. */
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision);
+/* The index has gone back in time: what is known of it says nothing any more, and the puts under
+ * way are refused. */
+void write_void_puts(struct directory_etcd *self);
 
 /* Compares that hold while the record of `key` names a generation, or (0) while there is none. */
 struct condition {
@@ -264,7 +358,7 @@ bool audit_give_up(struct directory_etcd *self);
 uint64_t generations_next(struct directory_etcd *self);
 void generations_tick(struct directory_etcd *self);
 uint64_t generations_deadline_ns(const struct directory_etcd *self);
-/* Whether this value of the counter (NULL = absent) is older than what we have seen of it. */
-bool generations_went_back(const struct directory_etcd *self, const char *value);
+/* The numbers left are given up: the next are above all that this node knows of. */
+void generations_renew(struct directory_etcd *self);
 
 #endif

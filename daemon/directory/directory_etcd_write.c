@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Publishes and retires, group-committed (batch.h). A transaction's one compare is our own record's
- * mod_revision, the *epoch*: when the record is gone, nothing is written.
+ * Publishes and retires, group-committed (batch.h). A transaction compares our own record's
+ * mod_revision, the *epoch*, and the history's name (directory_etcd_history.c): when the record is
+ * gone, or etcd has gone back in time, nothing is written.
  *
  *   ready -> taken, in a transaction -> answered
  *                 | the compare failed, or it never arrived: ready again
@@ -12,7 +13,8 @@
  * node has put in between. So the epoch is *settled* first: our record is written again, in a
  * transaction that compares its create_revision. From then on the old transaction's compare fails,
  * whenever it runs, and reading the samples' records tells what it has done:
- *   - the record names our generation: it is done. What it replaced is no longer known: ask_peers.
+ *   - the record names our generation: it is done. What it replaced is read, too, as of the
+ * revision before that of the record; where that is compacted it is not known any more: ask_peers.
  *   - there is none, or one not touched since the sending: it is not done, and is sent again. (Had
  *     it been done and the record since removed, this node would have been asked to retire that
  *     generation; its broker knows.)
@@ -44,7 +46,7 @@
 struct flight {
     TAILQ_ENTRY(flight) link;
     struct directory_etcd *self;
-    int64_t epoch;
+    int64_t epoch, asked_at; /* asked_at: the index's revision as known then */
     size_t count;
     struct query *queries[BATCH_OPS_MAX];
 };
@@ -97,6 +99,19 @@ static void answer_unsent(struct directory_etcd *self, enum directory_result res
     }
 }
 
+/* Puts of a time that is gone, and not under way. */
+static void answer_void(struct directory_etcd *self) {
+    struct query *query, *next;
+    for (query = TAILQ_FIRST(&self->publishes); query; query = next) {
+        next = TAILQ_NEXT(query, link);
+        if (!query->is_void || query->op.taken)
+            continue;
+        batch_remove(&self->batch, &query->op);
+        TAILQ_REMOVE(&self->publishes, query, link);
+        answer_query(self, query, DIRECTORY_E_UNAVAILABLE);
+    }
+}
+
 /* What was sent before the fence may have been done, and then undone by another node while this one
  * counted as dead: an answer that comes after the next registration says nothing any more. */
 static void void_answers(struct directory_etcd *self) {
@@ -117,6 +132,7 @@ static void put_aside(struct directory_etcd *self, struct query *query) {
 
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
     self->epoch = mod_revision;
+    TAILQ_CONCAT(&self->unsettled, &self->unprior, link);
     self->write = TAILQ_EMPTY(&self->unsettled) ? WRITE_OPEN : WRITE_READ_DUE;
     backoff_reset(&self->write_backoff);
 }
@@ -125,6 +141,16 @@ void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
 
 static void note_written(struct directory_etcd *self, uint64_t generation, int64_t revision) {
     self->written[generation % self->options.written_kept] = (struct written){generation, revision};
+}
+
+void write_void_puts(struct directory_etcd *self) {
+    struct query *query;
+    memset(self->written, 0, self->options.written_kept * sizeof *self->written);
+    TAILQ_FOREACH (query, &self->publishes, link)
+        query->is_void |= query->kind == QUERY_PUBLISH;
+    TAILQ_CONCAT(&self->unsettled, &self->unprior, link);
+    TAILQ_FOREACH (query, &self->unsettled, link)
+        query->is_void |= query->kind == QUERY_PUBLISH;
 }
 
 /* 0 = not known. */
@@ -157,13 +183,16 @@ static void put_back(struct flight *flight) {
 static void on_committed(struct flight *flight, const struct etcd_answer *answer) {
     for (size_t i = 0; i < flight->count; i++) {
         struct query *query = flight->queries[i];
-        if (query->fenced_in_flight) {
+        if (query->fenced_in_flight || query->is_void) {
             put_aside(flight->self, query);
             continue;
         }
         if (query->kind == QUERY_PUBLISH)
             take_older(query, answer, &answer->ops[i]);
+        query->ask_peers = !query->has_record && history_is_in_doubt(flight->self);
         bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded;
+        if (!refused && (query->kind != QUERY_RETIRE || answer->ops[i].deleted))
+            history_wrote(flight->self, query->key, answer->revision, query->kind == QUERY_RETIRE);
         if (query->kind != QUERY_RETIRE && !refused)
             note_written(flight->self, query->generation, answer->revision);
         finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
@@ -202,28 +231,33 @@ static void on_unknown(struct flight *flight) {
 
 /* A compare failed, and what was read in place of writing shows that it was not the epoch's. */
 static bool epoch_held(const struct flight *flight, const struct etcd_answer *answer) {
-    return answer->kv_count == 1 && answer->kvs[0].mod_revision == flight->epoch;
+    const struct etcd_op_answer *own = &answer->ops[0];
+    return own->kv_count == 1 && answer->kvs[own->kv_first].mod_revision == flight->epoch;
 }
 
 static void on_refused(struct flight *flight, const struct etcd_answer *answer) {
-    bool held = epoch_held(flight, answer);
+    struct directory_etcd *self = flight->self;
+    char history[sizeof self->history];
+    strcpy(history, self->history);
+    history_found(self, answer, 1);
+    bool held = epoch_held(flight, answer) && !strcmp(history, self->history);
     for (size_t i = 0; i < flight->count; i++)
         flight->queries[i]->careful |= held;
     put_back(flight);
     if (!held)
-        flight->self->write = WRITE_EPOCH_DUE;
+        self->write = WRITE_EPOCH_DUE;
 }
 
 static void on_txn(void *context, enum etcd_result result, const struct etcd_answer *answer,
                    const char *why) {
     struct flight *flight = context;
     struct directory_etcd *self = flight->self;
-    note(self, answer);
+    note_current(self, answer, flight->asked_at);
     TAILQ_REMOVE(&self->flights, flight, link);
     batch_land(&self->batch);
     if (result == ETCD_OK && answer->succeeded && answer->op_count == flight->count) {
         on_committed(flight, answer);
-    } else if (result == ETCD_OK && !answer->succeeded) {
+    } else if (result == ETCD_OK && !answer->succeeded && answer->op_count == 2) {
         on_refused(flight, answer);
     } else if (result == ETCD_OK || result == ETCD_E_UNKNOWN) {
         on_unknown(flight);
@@ -277,22 +311,25 @@ static struct etcd_op op_of(const struct directory_etcd *self, const struct quer
 }
 
 static void send_flight(struct directory_etcd *self, struct flight *flight) {
-    struct etcd_op ops[BATCH_OPS_MAX], look = {.kind = ETCD_RANGE, .key = self->node_key};
+    struct etcd_op ops[BATCH_OPS_MAX], look[] = {{.kind = ETCD_RANGE, .key = self->node_key},
+                                                 {.kind = ETCD_RANGE, .key = self->history_key}};
     struct condition conditions[BATCH_OPS_MAX];
-    struct etcd_compare compares[BATCH_OPS_MAX + 1] = {
+    struct etcd_compare compares[BATCH_OPS_MAX + 2] = {
+        {.key = self->history_key, .target = ETCD_VALUE, .value = self->history},
         {.key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch}};
     struct etcd_request request = {.kind = ETCD_TXN,
                                    .compares = compares,
-                                   .compare_count = !BROKER_PLANTED(PLANTED_EPOCH_UNCHECKED),
+                                   .compare_count = BROKER_PLANTED(PLANTED_EPOCH_UNCHECKED) ? 1 : 2,
                                    .success = ops,
                                    .success_count = flight->count,
-                                   .failure = &look,
-                                   .failure_count = 1};
+                                   .failure = look,
+                                   .failure_count = 2};
     for (size_t i = 0; i < flight->count; i++) {
         flight->queries[i]->sent_revision = self->revision;
         ops[i] = op_of(self, flight->queries[i], &conditions[i], compares, &request.compare_count);
     }
     flight->epoch = self->epoch;
+    flight->asked_at = self->revision;
     TAILQ_INSERT_TAIL(&self->flights, flight, link);
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
 }
@@ -323,13 +360,20 @@ static void settle(struct directory_etcd *self, struct query *query, const struc
                 record.generation == query->generation;
     TAILQ_REMOVE(&self->unsettled, query, link);
     TAILQ_INSERT_HEAD(&self->publishes, query, link);
-    if (!ours && (!kv || kv->mod_revision <= query->sent_revision)) {
+    if (!query->is_void && !ours && (!kv || kv->mod_revision <= query->sent_revision)) {
         batch_return(&self->batch, &query->op);
+        return;
+    }
+    if (ours && query->kind == QUERY_PUBLISH && !query->is_void) {
+        query->prior_revision = kv->mod_revision - 1;
+        TAILQ_REMOVE(&self->publishes, query, link);
+        TAILQ_INSERT_TAIL(&self->unprior, query, link);
         return;
     }
     query->ask_peers = true;
     finish(self, query,
-           ours                             ? DIRECTORY_OK
+           query->is_void                   ? DIRECTORY_E_UNAVAILABLE
+           : ours                           ? DIRECTORY_OK
            : query->kind == QUERY_REPUBLISH ? DIRECTORY_E_NOT_FOUND
                                             : DIRECTORY_E_UNAVAILABLE);
 }
@@ -358,8 +402,57 @@ static void on_read_back(void *context, enum etcd_result result, const struct et
         settle(self, TAILQ_FIRST(&self->unsettled),
                op->kv_count ? &answer->kvs[op->kv_first] : NULL);
     }
-    if (TAILQ_EMPTY(&self->unsettled))
+    if (TAILQ_EMPTY(&self->unsettled) && TAILQ_EMPTY(&self->unprior))
         self->write = WRITE_OPEN;
+}
+
+/* What the first of those that are done have replaced, in their order; unknown: that is not to be
+ * had any more. */
+static void answer_prior(struct directory_etcd *self, const struct etcd_answer *answer,
+                         size_t count) {
+    for (size_t i = 0; i < count && !TAILQ_EMPTY(&self->unprior); i++) {
+        struct query *query = TAILQ_FIRST(&self->unprior);
+        TAILQ_REMOVE(&self->unprior, query, link);
+        TAILQ_INSERT_HEAD(&self->publishes, query, link);
+        query->ask_peers = !answer;
+        if (answer)
+            take_older(query, answer, &answer->ops[i]);
+        if (answer && !query->has_record)
+            query->ask_peers = history_is_in_doubt(self);
+        finish(self, query, DIRECTORY_OK);
+    }
+    if (TAILQ_EMPTY(&self->unsettled) && TAILQ_EMPTY(&self->unprior))
+        self->write = WRITE_OPEN;
+}
+
+static void on_prior(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                     const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    if (!take_settlement(self))
+        return;
+    if (result == ETCD_OK) {
+        answer_prior(self, answer, answer->op_count);
+    } else if (result == ETCD_E_COMPACTED || result == ETCD_E_REFUSED) {
+        answer_prior(self, NULL, SIZE_MAX);
+    } else {
+        log_debug("node %s: replaced records not read: %s", self->self.node, why);
+        backoff_fail(&self->write_backoff, self->now_ns);
+    }
+}
+
+static void read_prior(struct directory_etcd *self) {
+    struct etcd_op ops[READS_PER_TXN];
+    struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
+    const struct query *query;
+    TAILQ_FOREACH (query, &self->unprior, link) {
+        if (request.success_count == READS_PER_TXN)
+            break;
+        ops[request.success_count++] = (struct etcd_op){
+            .kind = ETCD_RANGE, .key = query->key, .revision = query->prior_revision};
+    }
+    self->settle_asked = true;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_prior, self);
 }
 
 static void read_back(struct directory_etcd *self) {
@@ -419,7 +512,8 @@ void write_tick(struct directory_etcd *self) {
     } else {
         answer_unsent(self, DIRECTORY_E_UNAVAILABLE, give_up_before_ns(self));
     }
-    if (!join_may_write(self) || self->now_ns < self->write_backoff.next_ns)
+    answer_void(self);
+    if (!join_may_write(self) || self->history_due || self->now_ns < self->write_backoff.next_ns)
         return;
     if (self->write == WRITE_OPEN)
         send_due(self);
@@ -427,8 +521,10 @@ void write_tick(struct directory_etcd *self) {
         return;
     else if (self->write == WRITE_EPOCH_DUE)
         ask_settlement(self);
-    else
+    else if (!TAILQ_EMPTY(&self->unsettled))
         read_back(self);
+    else
+        read_prior(self);
 }
 
 uint64_t write_deadline_ns(const struct directory_etcd *self) {
@@ -438,7 +534,7 @@ uint64_t write_deadline_ns(const struct directory_etcd *self) {
     bool waits = self->write != WRITE_OPEN && (self->settle_asked || self->batch.flights);
     if (self->more_to_end)
         return 0;
-    if (!join_may_write(self) || waits)
+    if (!join_may_write(self) || self->history_due || waits)
         return expiry_ns;
     uint64_t due_ns = self->write == WRITE_OPEN ? batch_deadline_ns(&self->batch) : 0;
     if (due_ns < self->write_backoff.next_ns)

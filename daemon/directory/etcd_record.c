@@ -25,6 +25,10 @@ void etcd_generation_key(char out[ETCD_KEY_BYTES], const char *cluster) {
     snprintf(out, ETCD_KEY_BYTES, "/featured/%s/generation", cluster);
 }
 
+void etcd_history_key(char out[ETCD_KEY_BYTES], const char *cluster) {
+    snprintf(out, ETCD_KEY_BYTES, "/featured/%s/history", cluster);
+}
+
 void etcd_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const char *cluster,
                    const char *kind) {
     snprintf(begin, ETCD_KEY_BYTES, "/featured/%s/%s/", cluster, kind);
@@ -41,10 +45,8 @@ static bool is_plain(char c) {
     return isalnum((unsigned char)c) || (c && strchr("-._~", c));
 }
 
-void etcd_sample_key(char out[ETCD_KEY_BYTES], const char *cluster, const char *store,
-                     const char *sample_id) {
-    int used = snprintf(out, ETCD_KEY_BYTES, "/featured/%s/samples/%s/", cluster, store);
-    char *to = out + used;
+static void add_id(char out[ETCD_KEY_BYTES], const char *sample_id) {
+    char *to = out + strlen(out);
     for (const char *from = sample_id; *from && to + 4 <= out + ETCD_KEY_BYTES; from++)
         if (is_plain(*from))
             *to++ = *from;
@@ -53,9 +55,35 @@ void etcd_sample_key(char out[ETCD_KEY_BYTES], const char *cluster, const char *
     *to = '\0';
 }
 
+void etcd_sample_key(char out[ETCD_KEY_BYTES], const char *cluster, const char *store,
+                     const char *sample_id) {
+    snprintf(out, ETCD_KEY_BYTES, "/featured/%s/samples/%s/", cluster, store);
+    add_id(out, sample_id);
+}
+
+void etcd_ended_key(char out[ETCD_KEY_BYTES], const char *cluster,
+                    const struct directory_record *record, int64_t registration) {
+    snprintf(out, ETCD_KEY_BYTES, "/featured/%s/ended/%s/%" PRIx64 "/%s/", cluster, record->home,
+             record->incarnation, record->store);
+    add_id(out, record->sample_id);
+    size_t used = strlen(out);
+    if (record->generation)
+        snprintf(out + used, ETCD_KEY_BYTES - used, "/%" PRIu64, record->generation);
+    else
+        snprintf(out + used, ETCD_KEY_BYTES - used, "/r%" PRId64, registration);
+}
+
+void etcd_ended_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], const char *cluster,
+                         const char *node, uint64_t incarnation) {
+    snprintf(begin, ETCD_KEY_BYTES, "/featured/%s/ended/%s/%" PRIx64 "/", cluster, node,
+             incarnation);
+    snprintf(end, ETCD_KEY_BYTES, "/featured/%s/ended/%s/%" PRIx64 "0", cluster, node, incarnation);
+}
+
+/* Up to the end of the text, or a slash. */
 static int decode_id(const char *text, char *out, size_t out_bytes) {
     size_t used = 0;
-    for (; *text; text++) {
+    for (; *text && *text != '/'; text++) {
         unsigned byte = (unsigned char)*text;
         if (used + 1 == out_bytes)
             return -EINVAL;
@@ -103,8 +131,9 @@ void etcd_sample_value(char out[ETCD_VALUE_BYTES], const struct directory_record
                        uint64_t unix_ms) {
     snprintf(out, ETCD_VALUE_BYTES,
              "{\"gen\":%" PRIu64 ",\"home\":\"%s\",\"inc\":\"%" PRIx64 "\",\"bytes\":%" PRIu64
-             ",\"time\":%" PRIu64 "}",
-             record->generation, record->home, record->incarnation, record->bytes, unix_ms);
+             ",\"time\":%" PRIu64 "%s}",
+             record->generation, record->home, record->incarnation, record->bytes, unix_ms,
+             record->again ? ",\"again\":true" : "");
 }
 
 void etcd_generation_bounds(char above[32], char below[32], uint64_t generation) {
@@ -156,7 +185,7 @@ int etcd_sample_parse(const char *key, const char *value, struct sample_record *
     const char *id = store ? strchr(store, '/') : NULL;
     json_t *object = json_loads(value, 0, NULL);
     int result = -EINVAL;
-    if (id && take_name(store, (size_t)(id - store), out->store) == 0 &&
+    if (id && !strchr(id + 1, '/') && take_name(store, (size_t)(id - store), out->store) == 0 &&
         decode_id(id + 1, out->sample_id, sizeof out->sample_id) == 0 &&
         take_number(object, "gen", &out->generation) == 0 && out->generation &&
         take_text(object, "home", out->home, sizeof out->home) == 0 &&
@@ -164,6 +193,7 @@ int etcd_sample_parse(const char *key, const char *value, struct sample_record *
         take_number(object, "bytes", &out->bytes) == 0 &&
         take_number(object, "time", &out->unix_ms) == 0)
         result = 0;
+    out->again = json_is_true(json_object_get(object, "again"));
     json_decref(object);
     return result;
 }
@@ -177,6 +207,28 @@ int etcd_generation_parse(const char *value, uint64_t *out) {
     return *end || errno ? -EINVAL : 0;
 }
 
+int etcd_ended_parse(const char *key, struct sample_record *out, int64_t *registration) {
+    const char *home = key_tail(key, "ended");
+    const char *incarnation = home ? strchr(home, '/') : NULL;
+    const char *store = incarnation ? strchr(incarnation + 1, '/') : NULL;
+    const char *id = store ? strchr(store + 1, '/') : NULL;
+    const char *generation = id ? strchr(id + 1, '/') : NULL;
+    char *end;
+    bool whatever = generation && generation[1] == 'r';
+    uint64_t number = 0;
+    *out = (struct sample_record){0};
+    if (!generation || take_name(home, (size_t)(incarnation - home), out->home) ||
+        take_name(store + 1, (size_t)(id - store - 1), out->store) ||
+        decode_id(id + 1, out->sample_id, sizeof out->sample_id) ||
+        etcd_generation_parse(generation + 1 + whatever, &number) || number > INT64_MAX)
+        return -EINVAL;
+    out->generation = whatever ? 0 : number;
+    *registration = whatever ? (int64_t)number : 0;
+    errno = 0;
+    out->incarnation = strtoull(incarnation + 1, &end, 16);
+    return end == store && !errno ? 0 : -EINVAL;
+}
+
 struct directory_record etcd_sample_view(const struct sample_record *record) {
     return (struct directory_record){
         .store = record->store,
@@ -185,5 +237,6 @@ struct directory_record etcd_sample_view(const struct sample_record *record) {
         .generation = record->generation,
         .incarnation = record->incarnation,
         .bytes = record->bytes,
+        .again = record->again,
     };
 }

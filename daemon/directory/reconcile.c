@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A merge of two sorted lists. The records are those that name this node and incarnation, so that a
- * held sample without one was either removed or is named by another node's record by now: it has
- * been given away, and goes. Only an index that was lost proves nothing by silence; then it is
- * published again.
+ * A merge of three sorted lists. That a record is missing proves nothing: etcd may have been
+ * emptied or restored from a backup, or the record may be another cluster's by now. What ended
+ * while this node could not be told was kept for it by name; everything else goes on, and its
+ * record is written again where it is missing or wrong.
  *
- * A record of ours that names another generation than the one held stems from a put that was under
- * way when we were fenced. It has replaced what we hold, and perhaps others' in between: what we
- * hold goes, and the record too if that put is over (the broker knows). In an index that was lost
- * it is an old one, and what we hold takes its place.
+ * An end that was kept is of one generation, and of what this node has put before of the sample:
+ * the numbers that one node gives out only grow.
  */
 #include <string.h>
 
@@ -20,31 +18,35 @@ int directory_record_compare(const void *a, const void *b) {
     return order ? order : strcmp(left->sample_id, right->sample_id);
 }
 
-static void differ(const struct directory_record *held, const struct directory_record *record,
-                   bool index_lost, directory_verdict_fn verdict, void *context) {
-    if (index_lost) {
-        verdict(context, DIRECTORY_PUBLISH_HELD, held, record->generation);
-        return;
-    }
-    verdict(context, DIRECTORY_RETIRE_HELD, held, 0);
-    verdict(context, DIRECTORY_RETIRE_RECORD, record, 0);
+/* *at moves on in step with the held ones. */
+static bool has_ended(const struct directory_records *ended, size_t *at,
+                      const struct directory_record *held) {
+    bool found = false;
+    int order = -1;
+    for (;
+         *at < ended->count && (order = directory_record_compare(&ended->records[*at], held)) <= 0;
+         ++*at)
+        found |= order == 0 && ended->records[*at].generation >= held->generation;
+    return found;
 }
 
-void directory_reconcile(const struct directory_record *held, size_t held_count,
-                         const struct directory_record *records, size_t record_count,
-                         bool index_lost, directory_verdict_fn verdict, void *context) {
-    enum directory_verdict missing = index_lost ? DIRECTORY_PUBLISH_HELD : DIRECTORY_RETIRE_HELD;
-    size_t h = 0, r = 0;
-    while (h < held_count || r < record_count) {
-        int order = h == held_count     ? 1
-                    : r == record_count ? -1
-                                        : directory_record_compare(&held[h], &records[r]);
-        if (order < 0)
-            verdict(context, missing, &held[h], 0);
-        else if (order > 0)
-            verdict(context, DIRECTORY_RETIRE_RECORD, &records[r], 0);
-        else if (held[h].generation != records[r].generation)
-            differ(&held[h], &records[r], index_lost, verdict, context);
+void directory_reconcile(const struct directory_records *held,
+                         const struct directory_records *records,
+                         const struct directory_records *ended, directory_verdict_fn verdict,
+                         void *context) {
+    size_t h = 0, r = 0, e = 0;
+    while (h < held->count || r < records->count) {
+        const struct directory_record *has = &held->records[h], *named = &records->records[r];
+        int order = h == held->count      ? 1
+                    : r == records->count ? -1
+                                          : directory_record_compare(has, named);
+        bool over = order <= 0 && has_ended(ended, &e, has);
+        if (over)
+            verdict(context, DIRECTORY_RETIRE_HELD, has);
+        else if (order < 0 || (order == 0 && has->generation != named->generation))
+            verdict(context, DIRECTORY_CHECK_HELD, has);
+        if (order > 0 || (over && order == 0))
+            verdict(context, DIRECTORY_RETIRE_RECORD, named);
         h += order <= 0;
         r += order >= 0;
     }

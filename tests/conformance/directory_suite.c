@@ -588,8 +588,8 @@ static struct listed sweep_both(struct bench *bench, uint64_t generation) {
     struct directory *d = node(bench, 2);
     struct listed listed = {.seen = &bench->seen[2]};
     const struct directory_record records[] = {
-        {"run0", "s", "node-0", generation, DIRECTORY_SUITE_INCARNATION(0), 0},
-        {"run0", "t", "node-1", 12, DIRECTORY_SUITE_INCARNATION(1), 0}};
+        {"run0", "s", "node-0", generation, DIRECTORY_SUITE_INCARNATION(0), 0, false},
+        {"run0", "t", "node-1", 12, DIRECTORY_SUITE_INCARNATION(1), 0, false}};
     d->ops->audit->sweep(d, records, 2, on_swept, &listed);
     UNTIL(bench, listed.answers > 0);
     return listed;

@@ -82,8 +82,8 @@ static void on_get(struct world *w, struct asked *asked, const Fb__GetResult *re
         granted(w, asked, result);
     else if (result->status == FB__STATUS__NOT_FOUND && asked->claim)
         contract_not_found(c, asked->claim, asked->begun, asked->checked);
-    else if (result->status == FB__STATUS__NOT_FOUND)
-        contract_id_not_found(c, asked->id, asked->begun);
+    else if (result->status == FB__STATUS__NOT_FOUND && !w->forgot)
+        contract_id_not_found(c, asked->id, asked->begun); /* else: until its home has noticed */
     else if (result->status == FB__STATUS__LOST && asked->claim)
         called_lost(w, asked->claim);
     else if (result->status == FB__STATUS__INTERNAL || result->status == FB__STATUS__INVALID)
@@ -138,7 +138,7 @@ void clients_id_retired(struct world *w, const struct asked *asked, bool ok) {
     const struct node *node = asked->client->node;
     bool ack = asked->kind == STEP_ACK;
     unsigned sure_home = c->index && !ack ? EVERYWHERE : node->index;
-    const char *why = ack ? "acked" : "aborted";
+    const char *why = ack ? "acked by id" : "aborted by id";
     /* One said again may have done its work the first time, before later puts. */
     contract_retire_id_ends(c, asked->id, asked->home, sure_home, asked->incarnation, asked->begun,
                             ok && !asked->repeats ? why : NULL);
@@ -168,7 +168,8 @@ static void on_stat(struct world *w, struct asked *asked, const Fb__StatResult *
     else if (result->status == FB__STATUS__LOST)
         called_lost(w, claim);
     else if (result->status == FB__STATUS__OK && result->info &&
-             result->info->state == FB__SAMPLE_STATE__RESIDENT && claim->gone < asked->begun)
+             result->info->state == FB__SAMPLE_STATE__RESIDENT && claim->gone < asked->begun &&
+             !contract_is_excused(c, claim))
         contract_broken(c, "shown after its end",
                         "put %" PRIx64 " was shown as resident after it had ended: %s",
                         claim->nonce, claim->gone_why);

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Clients: the other side of broker_session_request(). A sample is one tensor whose words are
- * nonce, nonce + K, nonce + 2K ...: whoever reads it sees which put it came from and whether all of
- * it did. What an answer means is told to the contract; bytes held under a lease are read again
- * when the lease ends.
+ * Clients: the other side of broker_session_request(). What an answer means is told to the
+ * contract; bytes held under a lease are read again when the lease ends.
  */
 #include "cluster_sim.h"
 
@@ -16,7 +14,6 @@
 
 #include "cluster_clients.h"
 
-#define WORD_STEP   0x9e3779b97f4a7c15u
 #define IDS_BY_NAME 3u /* samples 0, 1, 2 are also asked for by id alone */
 
 static const uint64_t sizes[SIZES] = {64, 1000, 5000, 20000, 70000};
@@ -29,31 +26,6 @@ const char *const clients_step_names[STEP_KINDS] = {
     "put",          "reserve", "commit", "cancel", "get", "get by id", "release",
     "release late", "ack",     "abort",  "stat",   "gc",  "leave",     "repeat",
 };
-
-/* ---- bytes ---- */
-
-void clients_fill(uint8_t *at, uint64_t nonce, uint64_t bytes) {
-    for (uint64_t k = 0; k < bytes / 8; k++) {
-        uint64_t word = nonce + k * WORD_STEP;
-        memcpy(at + 8 * k, &word, 8);
-    }
-}
-
-uint64_t payload_nonce(const uint8_t *at) {
-    uint64_t nonce;
-    memcpy(&nonce, at, sizeof nonce);
-    return nonce;
-}
-
-bool payload_matches(const uint8_t *at, uint64_t nonce, uint64_t bytes) {
-    uint64_t wrong = 0;
-    for (uint64_t k = 0; k < bytes / 8; k++) {
-        uint64_t word;
-        memcpy(&word, at + 8 * k, 8);
-        wrong |= word ^ (nonce + k * WORD_STEP);
-    }
-    return wrong == 0;
-}
 
 void clients_once(void) {
     for (unsigned i = 0; i < SIZES && !specs[i].count; i++) {
@@ -247,6 +219,7 @@ static void do_put(struct client *client, const struct step *step) {
     asked->claim = claim;
     asked->id = claim->id;
     new_op(client, asked);
+    world_may_not_know(client->node, claim->id);
     contract_commit_begins(&client->node->world->contract, claim);
     send_put(client, asked, step->c % 4 ? 0 : 1 + step->c / 4 % 30);
 }
@@ -315,6 +288,7 @@ static void do_commit(struct client *client, const struct step *step) {
     asked->claim = reserved->claim;
     asked->id = reserved->claim->id;
     new_op(client, asked);
+    world_may_not_know(client->node, asked->claim->id);
     contract_commit_begins(&client->node->world->contract, asked->claim);
     send_commit(client, asked, reserved->reservation);
 }
@@ -532,6 +506,7 @@ static void send_retire(struct client *client, struct asked *asked, uint32_t dea
 static void retire_begins(struct world *w, const struct asked *asked) {
     if (clients_have_no_effect(w, asked))
         return;
+    world_may_not_know(asked->client->node, asked->id);
     if (asked->claim)
         contract_retire_begins(&w->contract, asked->claim);
     else
@@ -629,6 +604,8 @@ static void do_repeat(struct client *client, const struct step *step) {
     asked->repeats = client->last_asked;
     client->last_asked = number(w, asked);
     bool put = first->kind == STEP_PUT || first->kind == STEP_COMMIT;
+    if (put)
+        world_may_not_know(client->node, first->claim->id);
     if (put && first->claim->state != CLAIM_DONE)
         contract_commit_again(&w->contract, first->claim);
     if (first->kind == STEP_PUT)

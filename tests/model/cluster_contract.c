@@ -17,7 +17,7 @@ void contract_init(struct contract *c, bool index, enum contract_policy policy, 
     c->readers = readers;
     c->turn = 1;
     c->claim_count = 0;
-    c->loose_ids = 0;
+    c->loose_ids = c->vague_ids = 0;
     memset(c->far_ids, 0, sizeof c->far_ids);
     memset(c->open_ids, 0, sizeof c->open_ids);
     c->broken = NULL;
@@ -228,7 +228,22 @@ void contract_gc_begins(struct contract *c, unsigned home, uint64_t incarnation)
             threaten(p);
 }
 
+void contract_record_lost(struct contract *c, unsigned id) {
+    c->vague_ids |= UINT64_C(1) << id;
+}
+
 /* ---- judgements ---- */
+
+void contract_index_lost(struct contract *c) {
+    for (const struct claim *p = c->claims; p < c->claims + c->claim_count; p++)
+        if (may_still_come(c, p))
+            contract_record_lost(c, p->id);
+}
+
+bool contract_is_excused(const struct contract *c, const struct claim *claim) {
+    return c->vague_ids >> claim->id & 1 &&
+           (strstr(claim->gone_why, "superseded") || strstr(claim->gone_why, "by id"));
+}
 
 /* Others of the sample in its reach that had been put before this get began are older than it. */
 static void older_are_gone(struct contract *c, const struct claim *claim, uint64_t since) {
@@ -253,7 +268,7 @@ void contract_granted(struct contract *c, struct claim *claim, uint64_t generati
                         "put %" PRIx64 " is generation %" PRIx64 ", granted as %" PRIx64,
                         claim->nonce, claim->generation, generation);
     claim->generation = generation;
-    if (claim->gone < since)
+    if (claim->gone < since && !contract_is_excused(c, claim))
         contract_broken(c, claim->lost ? "granted after death" : "granted after its end",
                         "put %" PRIx64 " (generation %" PRIx64
                         ") was granted to a get that began after it had ended: %s",

@@ -58,6 +58,7 @@ struct contract {
     unsigned claim_count;
     uint32_t far_ids[64];  /* nodes that asked for an id */
     unsigned open_ids[64]; /* retirements of an id, everywhere, under way */
+    uint64_t vague_ids;    /* whoever replaces one of these may not know it: its record was lost */
     uint64_t loose_ids;    /* a retirement by id of unknown outcome may strike at any time */
     const char *broken;    /* in short; NULL while all is well */
     char why[400];
@@ -103,6 +104,13 @@ void contract_far_id(struct contract *c, unsigned id, unsigned node);
 void contract_node_dies(struct contract *c, unsigned home, uint64_t incarnation);
 void contract_gc_begins(struct contract *c, unsigned home, uint64_t incarnation);
 
+/* A record of this sample is gone or not true: who replaces it may not hear of it. Then the older
+ * one may be granted until that is noticed, and stays if the newer has ended by then; what ends one
+ * of them by its id need not find the other. */
+void contract_record_lost(struct contract *c, unsigned id);
+/* The whole index has gone back in time: so it is for the samples that are being put. */
+void contract_index_lost(struct contract *c);
+
 /* ---- judgements ---- */
 /* A get that began at turn `begun` was granted this claim under that generation. */
 void contract_granted(struct contract *c, struct claim *claim, uint64_t generation, uint64_t begun);
@@ -111,6 +119,8 @@ void contract_not_found(struct contract *c, const struct claim *claim, uint64_t 
                         bool checked);
 /* Nor may it be, while each generation of it that has ended was replaced by another. */
 void contract_id_not_found(struct contract *c, unsigned id, uint64_t begun);
+/* It has ended, and is shown or granted: may it be? */
+bool contract_is_excused(const struct contract *c, const struct claim *claim);
 void contract_called_lost(struct contract *c, const struct claim *claim);
 /* At rest: what a home has (consumed: as it counts), and what it should have. */
 void contract_rests(struct contract *c, struct claim *claim, uint64_t generation,

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #define FAULTS_MORE 3u /* where they outlast leases */
+#define FORGETS     3u /* in one history of so many etcd forgets */
 
 /* ---- choosing ---- */
 
@@ -36,6 +37,10 @@ static const struct {
     [STEP_SLOW] = {"slow", 3},
     [STEP_DIRECTORY_CUT] = {"directory cut", 4},
     [STEP_DIRECTORY_VAGUE] = {"directory vague", 4},
+    [STEP_DIRECTORY_EMPTIED] = {"etcd emptied", 3},
+    [STEP_DIRECTORY_RESTORED] = {"etcd restored", 5},
+    [STEP_RECORD_LOST] = {"record lost", 4},
+    [STEP_RECORD_FOREIGN] = {"foreign record", 4},
 };
 
 static uint64_t any_gap_ns(uint64_t *random, const struct history *h) {
@@ -59,6 +64,8 @@ static uint64_t any_gap_ns(uint64_t *random, const struct history *h) {
 }
 
 static unsigned weight_of(unsigned kind, const struct history *h) {
+    if (kind >= STEP_DIRECTORY_EMPTIED)
+        return h->forgets ? kinds[kind].weight : 0;
     return kinds[kind].weight * (h->fences && kind >= STEP_CUT ? FAULTS_MORE : 1);
 }
 
@@ -81,6 +88,8 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
     h->readers = 1 + (cluster_random(&random) % 3 == 0);
     h->ids = 1 + (unsigned)(cluster_random(&random) % SAMPLE_IDS);
     h->fences = index && cluster_random(&random) % 3 == 0;
+    uint64_t forgets = seed ^ 0xd1b54a32d192ed03u; /* of its own: the other histories stay */
+    h->forgets = index && cluster_random(&forgets) % FORGETS == 0;
     h->events_least = events < STEPS_MAX / STEPS_PER_EVENT ? events : STEPS_MAX / STEPS_PER_EVENT;
     h->step_count = STEPS_PER_EVENT * h->events_least;
     uint64_t at_ns = index ? 300 * MS : 2 * MS;
@@ -98,8 +107,9 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
 
 void history_print(const struct history *h) {
     static const char *const policies[] = {"on-release", "on-ack", "retain"};
-    printf("%u nodes, %s, %u readers, %s, %u ids, %u steps:\n", h->nodes, policies[h->policy],
-           h->readers, h->index ? "index" : "static", h->ids, h->step_count);
+    printf("%u nodes, %s, %u readers, %s%s, %u ids, %u steps:\n", h->nodes, policies[h->policy],
+           h->readers, h->index ? "index" : "static", h->forgets ? " that forgets" : "", h->ids,
+           h->step_count);
     for (unsigned i = 0; i < h->step_count; i++)
         printf("  %9.3f ms  %-15s node %c client %u  %u %u %u\n", (double)h->steps[i].at_ns / 1e6,
                kinds[h->steps[i].kind].name, 'a' + (char)h->steps[i].node, h->steps[i].client,
@@ -153,6 +163,12 @@ static void fault(struct world *w, const struct step *step) {
         break;
     case STEP_DIRECTORY_VAGUE:
         world_directory_vague(w, until_ns);
+        break;
+    case STEP_DIRECTORY_EMPTIED:
+    case STEP_DIRECTORY_RESTORED:
+    case STEP_RECORD_LOST:
+    case STEP_RECORD_FOREIGN:
+        world_directory_forgets(w, step, until_ns);
         break;
     default:
         break;

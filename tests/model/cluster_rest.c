@@ -17,6 +17,7 @@
 
 #define STEP_NS       (25 * MS)
 #define REST_NS_MAX   (20000 * MS) /* leases of dead nodes end, nodes join again, all answers */
+#define COMPARED_NS   (5000 * MS)  /* in which every node has compared what it holds */
 #define READ_NS_MAX   (250 * MS)
 #define READ_ATTEMPTS 6u
 #define READ_COUNT    4u
@@ -81,6 +82,8 @@ static void count_dead(void *context, const struct etcd_kv *kv, bool current) {
 
 static bool all_rest(const struct world *w) {
     struct dead_records dead = {.w = w};
+    if (w->forgot && w->now_ns < w->forgot_ns + COMPARED_NS)
+        return false;
     for (unsigned i = 0; i < w->node_count; i++)
         if (busy_with(&w->nodes[i]))
             return false;

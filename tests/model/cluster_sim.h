@@ -58,6 +58,10 @@ enum step_kind {
     STEP_SLOW,
     STEP_DIRECTORY_CUT,
     STEP_DIRECTORY_VAGUE,
+    STEP_DIRECTORY_EMPTIED,
+    STEP_DIRECTORY_RESTORED,
+    STEP_RECORD_LOST,
+    STEP_RECORD_FOREIGN,
     STEP_KINDS
 };
 
@@ -76,6 +80,7 @@ struct history {
     unsigned readers;
     unsigned ids;          /* sample_ids in use: the fewer, the more puts meet */
     bool fences;           /* with an index: faults outlast leases, time is long */
+    bool forgets;          /* with an index: etcd loses or gets back what it had */
     unsigned events_least; /* so many steps, and more until as many events have been */
     unsigned step_count;   /* and no more than these */
     struct step steps[STEPS_MAX];
@@ -171,6 +176,8 @@ struct world {
     uint64_t delivered; /* by the network and by etcd, so far */
     uint64_t done;      /* steps that did something: requests made, faults made */
     bool settling;
+    bool forgot;        /* etcd has lost, or got back, what it had */
+    uint64_t forgot_ns; /* when it did, the last time */
     bool trace;
 };
 
@@ -189,6 +196,13 @@ void world_cut(struct world *w, unsigned from, unsigned to, uint64_t until_ns);
 void world_slow(struct world *w, uint64_t until_ns);
 void world_directory_cut(struct world *w, unsigned node, uint64_t until_ns);
 void world_directory_vague(struct world *w, uint64_t until_ns);
+/* etcd is emptied, restored, loses a record or gets one of strangers, with nodes cut off from it
+ * until then. */
+void world_directory_forgets(struct world *w, const struct step *step, uint64_t until_ns);
+/* This sample is put, or ended by its id, at a node that may not know all that it concerns: etcd
+ * has forgotten not long ago and nobody may have noticed, or the node has just started and has
+ * never heard of one that is away. */
+void world_may_not_know(const struct node *node, unsigned id);
 void world_heal(struct world *w);
 struct space *node_space(const struct node *node);
 void world_say(const struct world *w, const char *format, ...)

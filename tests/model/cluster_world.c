@@ -23,6 +23,7 @@
 #define SLOW_NS_MAX   (30 * MS)
 #define TURN_NS_MAX   (60 * US)
 #define BEGIN_NS      (1000 * MS)
+#define LEASES_NS     (3000 * MS) /* in which leases end, and all that reach etcd notice */
 #define UNIX_MS       1700000000000ull
 #define ARENA_BYTES   (384ull << 10)
 #define LANDING_BYTES (192ull << 10)
@@ -167,6 +168,7 @@ static struct directory *make_index(struct node *node) {
         .batch_delay_ns = MS,
         .request_timeout_ms = 300,
         .written_kept = 4, /* sometimes known, sometimes not */
+        .compare_interval_ns = node->world->history->forgets ? 3000 * MS : 0,
         .give_up_ns = 1000 * MS,
     };
     struct directory *directory;
@@ -210,6 +212,10 @@ static void build(struct node *node) {
     struct world *w = node->world;
     char bound[64], why[512];
     node->incarnation = cluster_random(&w->random) | 1;
+    /* It cannot know that there are others, who live on by leases that etcd has forgotten. */
+    for (unsigned id = 0; w->forgot && w->now_ns - w->forgot_ns < LEASES_NS && id < SAMPLE_IDS;
+         id++)
+        contract_record_lost(&w->contract, id);
     struct broker_options options = {.config = &node->config,
                                      .incarnation = node->incarnation,
                                      .clock_ns = clock_of,
@@ -479,8 +485,79 @@ void world_directory_vague(struct world *w, uint64_t until_ns) {
     fake_etcd_compact(w->etcd);
 }
 
+/* ---- an etcd that forgets ---- */
+
+#define SAMPLES "/featured/sim/samples/run/"
+
+static void cut_all_from_etcd(struct world *w, uint64_t until_ns) {
+    for (unsigned i = 0; i < w->node_count; i++)
+        world_directory_cut(w, i, until_ns);
+}
+
+/* To any earlier moment, mostly one not long ago. */
+static void restore(struct world *w, const struct step *step) {
+    int64_t revision = fake_etcd_revision(w->etcd), back = 1 + (int64_t)(step->a / 8 % 12);
+    if (step->a % 4 == 0)
+        back = (int64_t)(step->a / 8) % revision;
+    if (step->kind == STEP_DIRECTORY_EMPTIED)
+        back = revision;
+    world_say(w, "etcd is restored to %lld revisions ago%s",
+              (long long)(back < revision ? back : revision), back < revision ? "" : ": emptied");
+    fake_etcd_restore(w->etcd, back < revision ? revision - back : 1);
+}
+
+/* Another cluster's: a node of a name that we may have too, under an incarnation that we never
+ * had. */
+static void write_foreign(struct world *w, const struct step *step) {
+    char key[64], value[256];
+    uint64_t generation = (UNIX_MS - 1000 + step->b % 4000) << 20 | step->a % 1000;
+    snprintf(key, sizeof key, SAMPLES "s%u", step->a % w->history->ids);
+    snprintf(value, sizeof value,
+             "{\"gen\":%llu,\"home\":\"%c\",\"inc\":\"%llx\",\"bytes\":64,\"time\":1}",
+             (unsigned long long)generation, 'a' + (char)(step->c % 6),
+             (unsigned long long)cluster_random(&w->random) | 1);
+    world_say(w, "somebody writes %s = %s", key, value);
+    fake_etcd_write(w->etcd, key, value);
+    contract_record_lost(&w->contract, step->a % w->history->ids);
+}
+
+static bool knows_everybody(const struct node *node) {
+    const struct world *w = node->world;
+    for (unsigned i = 0; w->etcd && i < w->node_count; i++)
+        if (&w->nodes[i] != node && !peers_find(node->peers, w->nodes[i].name))
+            return false;
+    return true;
+}
+
+void world_may_not_know(const struct node *node, unsigned id) {
+    struct world *w = node->world;
+    if ((w->forgot && w->now_ns - w->forgot_ns < LEASES_NS) || !knows_everybody(node))
+        contract_record_lost(&w->contract, id);
+}
+
+void world_directory_forgets(struct world *w, const struct step *step, uint64_t until_ns) {
+    const char *lost = fake_etcd_any(w->etcd, SAMPLES, step->a);
+    for (unsigned i = 0; i < w->node_count; i++)
+        w->nodes[i].away = true;
+    w->forgot = true;
+    w->forgot_ns = w->now_ns;
+    if (step->kind == STEP_RECORD_LOST && lost) {
+        world_say(w, "somebody deletes %s", lost);
+        fake_etcd_write(w->etcd, lost, NULL);
+        contract_record_lost(&w->contract, (unsigned)(lost[strlen(lost) - 1] - '0'));
+    } else if (step->kind == STEP_RECORD_FOREIGN) {
+        write_foreign(w, step);
+    } else if (step->kind == STEP_DIRECTORY_EMPTIED || step->kind == STEP_DIRECTORY_RESTORED) {
+        if (step->b % 2)
+            cut_all_from_etcd(w, until_ns);
+        contract_index_lost(&w->contract);
+        restore(w, step);
+    }
+}
+
 void world_heal(struct world *w) {
     world_say(w, "all faults end");
+    w->forgot_ns = w->now_ns; /* nodes that were away have yet to compare */
     for (unsigned a = 0; a < w->node_count; a++) {
         for (unsigned b = 0; b < w->node_count; b++)
             w->cut_until_ns[a][b] = w->cut_until_ns[a][b] ? w->now_ns : 0;
@@ -501,7 +578,7 @@ void world_init(struct world *w, const struct history *history, bool trace) {
     w->now_ns = BEGIN_NS;
     w->begun = 0;
     w->delivered = w->done = 0;
-    w->settling = false;
+    w->settling = w->forgot = false;
     w->trace = trace;
     w->asked_count = 1; /* 0 stands for none */
     w->held_count = w->reserved_count = 0;

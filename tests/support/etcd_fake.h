@@ -45,5 +45,12 @@ void etcd_fake_kill(struct etcd *etcd);
 void fake_etcd_set_vague(struct fake_etcd *server, unsigned percent);
 /* Forgets all revisions but the last few. */
 void fake_etcd_compact(struct fake_etcd *server);
+/* Restored from a backup that was made at this revision (1 = emptied): everything since is as if it
+ * had never been. Watches end, and what is under way is lost. */
+void fake_etcd_restore(struct fake_etcd *server, int64_t revision);
+/* Written by somebody else; value NULL: deleted, if it is there. */
+void fake_etcd_write(struct fake_etcd *server, const char *key, const char *value);
+/* One of the keys that begin so; NULL = there is none. */
+const char *fake_etcd_any(const struct fake_etcd *server, const char *prefix, unsigned pick);
 
 #endif

@@ -197,6 +197,12 @@ static void run_txn(struct fake_etcd *server, struct pending *pending) {
     answer->op_count = answer->succeeded ? request->success_count : request->failure_count;
     answer->ops = keep(pending, NULL, answer->op_count * sizeof *answer->ops);
     for (size_t i = 0; i < answer->op_count; i++)
+        if (ops[i].kind == ETCD_RANGE && ops[i].revision &&
+            ops[i].revision < server->compact_revision) {
+            pending->result = ETCD_E_COMPACTED;
+            return;
+        }
+    for (size_t i = 0; i < answer->op_count; i++)
         if (ops[i].kind == ETCD_PUT && ops[i].lease &&
             !fake_etcd_lease_find(server, ops[i].lease)) {
             pending->result = ETCD_E_REFUSED;
@@ -223,6 +229,7 @@ static void grant(struct fake_etcd *server, struct pending *pending) {
     struct lease *lease = fake_etcd_must(calloc(1, sizeof *lease));
     lease->id = ++server->last_lease * 1000 + 7;
     lease->ttl_s = pending->request.ttl_s;
+    lease->granted_revision = server->revision;
     lease->expires_ns = server->now_ns + (uint64_t)lease->ttl_s * NS_PER_S;
     LIST_INSERT_HEAD(&server->leases, lease, link);
     pending->answer.lease = lease->id;

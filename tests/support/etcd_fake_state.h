@@ -5,6 +5,7 @@
  *   etcd_fake_state.c    keys, their versions, leases
  *   etcd_fake_request.c  what is asked, kept until it arrives, and what it does then
  *   etcd_fake.c          time, clients, faults
+ *   etcd_fake_forget.c   the faults that change what it knows
  *
  * A request is SENT until it arrives (and takes effect), then ANSWERED until the answer is
  * delivered, or the client's patience ends first: then it is told ETCD_E_UNKNOWN, and the request
@@ -37,7 +38,7 @@ struct key {
 
 struct lease {
     LIST_ENTRY(lease) link;
-    int64_t id, ttl_s;
+    int64_t id, ttl_s, granted_revision;
     uint64_t expires_ns;
 };
 

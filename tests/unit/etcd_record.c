@@ -24,7 +24,12 @@ Test(etcd_record, the_longest_names_fit) {
     memset(name, 'n', 64);
     memset(id, '\377', 128);
     name[64] = id[128] = '\0';
-    struct directory_record record = {name, id, name, INT64_MAX, UINT64_MAX, INT64_MAX};
+    struct directory_record record = {.store = name,
+                                      .sample_id = id,
+                                      .home = name,
+                                      .generation = INT64_MAX,
+                                      .incarnation = UINT64_MAX,
+                                      .bytes = INT64_MAX};
     etcd_sample_key(key, name, name, id);
     etcd_sample_value(value, &record, UINT64_C(1) << 60);
     cr_assert_eq(etcd_sample_parse(key, value, &back), 0);
@@ -37,7 +42,12 @@ Test(etcd_record, the_longest_names_fit) {
 
 Test(etcd_record, a_record_reads_well) {
     char value[ETCD_VALUE_BYTES];
-    struct directory_record record = {"run0", "s", "node-a", 12, 0xabc, 4096};
+    struct directory_record record = {.store = "run0",
+                                      .sample_id = "s",
+                                      .home = "node-a",
+                                      .generation = 12,
+                                      .incarnation = 0xabc,
+                                      .bytes = 4096};
     etcd_sample_value(value, &record, 1700000000000);
     cr_expect_str_eq(value, "{\"gen\":12,\"home\":\"node-a\",\"inc\":\"abc\",\"bytes\":4096,"
                             "\"time\":1700000000000}");
@@ -46,7 +56,12 @@ Test(etcd_record, a_record_reads_well) {
 Test(etcd_record, the_bounds_of_a_generation_hold_its_records_and_no_others) {
     static const uint64_t others[] = {1, 2, 11, 13, 100, 119, 120, 121, 129, 1200, 12000};
     char above[32], below[32], value[ETCD_VALUE_BYTES];
-    struct directory_record record = {"run0", "s", "node-a", 12, 1, 1};
+    struct directory_record record = {.store = "run0",
+                                      .sample_id = "s",
+                                      .home = "node-a",
+                                      .generation = 12,
+                                      .incarnation = 1,
+                                      .bytes = 1};
     etcd_generation_bounds(above, below, 12);
     etcd_sample_value(value, &record, 1);
     cr_expect(strcmp(value, above) > 0 && strcmp(value, below) < 0);
