@@ -159,8 +159,7 @@ enum environment_verdict environment_judge_files(const struct config *config, ui
     snprintf(sentence, ENVIRONMENT_SENTENCE_BYTES,
              "the limit of open files (RLIMIT_NOFILE) is %" PRIu64
              "; [local] max_sessions = %" PRIu32 " and [stores] max_stores = %" PRIu32
-             " may take %" PRIu64
-             ": clients will wait to be let in before max_sessions is reached; "
+             " may take %" PRIu64 ": clients will be refused before max_sessions is reached; "
              "set LimitNOFILE=%" PRIu64 " in the unit, or ulimit -n before the start",
              limit, config->max_sessions, config->max_stores, need, need);
     return ENVIRONMENT_TIGHT;

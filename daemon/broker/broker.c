@@ -388,7 +388,8 @@ void broker_reconfigure(struct broker *broker, const struct config *config) {
 
 /* ---- sessions ---- */
 
-static bool is_admin(const struct config *config, uid_t uid) {
+bool broker_is_admin(const struct broker *broker, uid_t uid) {
+    const struct config *config = broker->config;
     if (uid == 0 || uid == geteuid())
         return true;
     for (uint32_t i = 0; i < config->admin_uids.count; i++)
@@ -442,7 +443,7 @@ struct broker_session *broker_session_open(struct broker *broker,
     struct broker_session *session = calloc(1, sizeof *session);
     struct account *account =
         session ? accounts_session(broker, broker->next_owner + 1, credentials->uid) : NULL;
-    bool admin = is_admin(broker->config, credentials->uid);
+    bool admin = broker_is_admin(broker, credentials->uid);
     snprintf(why, why_bytes, "the broker is out of memory");
     if (!account || !admits_session(broker, account->parent, admin, why, why_bytes)) {
         if (account)

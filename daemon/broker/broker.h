@@ -93,6 +93,8 @@ struct broker_credentials {
     pid_t pid;
 };
 
+/* Root, the broker's own user and admin_uids. */
+bool broker_is_admin(const struct broker *broker, uid_t uid);
 /* A connected client, not yet greeted. client: handed to the ops. NULL when it may not come in now,
  * with a sentence that names the limit, or when memory is short. */
 struct broker_session *broker_session_open(struct broker *broker,

@@ -18,6 +18,7 @@
 
 #include "access.h"
 #include "log.h"
+#include "open_files.h"
 #include "socket_file.h"
 
 #define ACCEPTS_PER_WAKE_UP 16u
@@ -44,6 +45,7 @@ static const struct session_backend broker_backend = {
     .request = broker_session_request,
     .close = broker_session_close,
     .name = broker_session_name,
+    .admin = broker_is_admin,
     .account = broker_session_account,
 };
 
@@ -68,11 +70,17 @@ static bool listener_admits(const struct listener *listener, int fd, const struc
                           peer->uid, groups, group_count);
 }
 
+static bool listener_knows_admin(const struct listener *listener, uid_t uid) {
+    const struct sessions *sessions = &listener->sessions;
+    return sessions->backend->admin && sessions->backend->admin(sessions->broker, uid);
+}
+
 static void listener_refuse(struct listener *listener, int fd, const struct ucred *peer,
                             Fb__Status status, const char *sentence) {
     log_limited(LOG_LEVEL_WARNING, peer->uid, "local: pid %d uid %u gid %u refused: %s",
                 (int)peer->pid, peer->uid, peer->gid, sentence);
-    if (session_refuse(&listener->sessions, fd, peer->uid, status, sentence))
+    bool held_back = open_files_is_kept(fd) && listener->sessions.refused >= open_files_refusals();
+    if (held_back || session_refuse(&listener->sessions, fd, peer->uid, status, sentence))
         close(fd);
 }
 
@@ -90,6 +98,12 @@ static void listener_greet(struct listener *listener, int fd) {
                  "neither allow_uids nor allow_gids in the broker's configuration names uid %u",
                  peer.uid);
         listener_refuse(listener, fd, &peer, FB__STATUS__DENIED, sentence);
+        return;
+    }
+    if (open_files_is_kept(fd) && !listener_knows_admin(listener, peer.uid)) {
+        char sentence[320];
+        open_files_sentence(sentence, sizeof sentence);
+        listener_refuse(listener, fd, &peer, FB__STATUS__FULL, sentence);
         return;
     }
     const struct broker_credentials credentials = {

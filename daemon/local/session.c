@@ -36,6 +36,7 @@
 #include "codec.h"
 #include "frame.h"
 #include "log.h"
+#include "open_files.h"
 #include "packet.h"
 
 #define PACKETS_PER_WAKE_UP      16u
@@ -136,11 +137,16 @@ static void on_death(void *owner) {
 }
 
 static void session_watch(struct session *session, int pidfd) {
-    int error = death_watch_start(&session->death, session->set->loop, pidfd, on_death, session);
+    int error = -EMFILE;
+    if (open_files_is_kept(pidfd))
+        close(pidfd);
+    else
+        error = death_watch_start(&session->death, session->set->loop, pidfd, on_death, session);
     if (error)
         log_limited(LOG_LEVEL_WARNING, session->uid,
-                    "%s: the death of its process cannot be watched: %s", session_name(session),
-                    strerror(-error));
+                    "%s: the death of its process cannot be watched: %s; if a forked child "
+                    "outlives it, its leases end with the child",
+                    session_name(session), strerror(-error));
 }
 
 static void session_watch_peer(struct session *session) {

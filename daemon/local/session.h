@@ -31,6 +31,8 @@ struct session_backend {
                     uint64_t now_ns, const char **why);
     void (*close)(struct broker_session *session, uint64_t now_ns);
     const char *(*name)(const struct broker_session *session);
+    /* May it have one of the last descriptors? NULL: nobody may. */
+    bool (*admin)(const struct broker *broker, uid_t uid);
     /* What the client does not read is charged here; NULL: send_queue_bytes is all that bounds it.
      */
     struct account *(*account)(const struct broker_session *session);

@@ -211,6 +211,7 @@ NODE_FAULT(a_put_over_one_not_yet_answered_waits_for_the_oldest_home, .proxied =
           "c's put was answered, and b still gives the oldest");
     proxy_hold(proxy, PROXY_OPEN);
     pthread_join(middle.thread, NULL);
+    index_world_settle(world); /* c's put may have been given up, and lands */
     for (uint32_t i = 0; i < INDEX_NODES; i++) {
         WAIT_UNTIL(world_try_get(world->run[i], by_ref(old_ref), 1000) == FEATURE_E_NOT_FOUND,
                    20000);

@@ -207,6 +207,14 @@ static void open_sessions(struct attack *attack) {
             return;
 }
 
+/* ... and then as many connections as it likes that say nothing. */
+static void take_descriptors(struct attack *attack) {
+    static struct wire silent[40];
+    open_sessions(attack);
+    for (size_t i = 0; i < 40; i++)
+        wire_connect(&silent[i], socket_of(attack, 0));
+}
+
 static void say_nothing(struct attack *attack) {
     struct wire wire;
     wire_connect(&wire, socket_of(attack, 0));
@@ -531,6 +539,7 @@ const struct limit_case limit_cases[] = {
     CASE("max_sessions", LOCAL("max_sessions = 8\nadmin_sessions = 0\nmax_sessions_per_user = 20"), open_sessions),
     CASE("max_sessions_per_user", LOCAL("max_sessions_per_user = 4"), open_sessions),
     CASE("admin_sessions", LOCAL("max_sessions = 8\nadmin_sessions = 3\nmax_sessions_per_user = 20"), open_sessions),
+    CASE("open files", "", take_descriptors, .open_files = 48),
     CASE("hello_timeout", LOCAL("hello_timeout = 200ms"), say_nothing, .in_log = true),
     CASE("refused connections", LOCAL("allow_uids = 4243"), knock_without_right),
     CASE("max_handles_per_session", LOCAL("max_handles_per_session = 3"), session_opens_handles),

@@ -20,11 +20,12 @@ struct limit_case {
     const char *limit; /* as in the table */
     const char *ini;
     void (*reach)(struct attack *attack);
-    uint32_t nodes;     /* 0 = 1 */
-    bool as_root;       /* it takes an admin */
-    bool in_log;        /* the sentence is in the broker's log */
-    bool others_cannot; /* put, by the nature of this limit: the other user only reads */
-    bool unconnected;   /* it has a peer that cannot be reached */
+    uint32_t nodes;      /* 0 = 1 */
+    uint32_t open_files; /* the broker's limit; 0 = what it has */
+    bool as_root;        /* it takes an admin */
+    bool in_log;         /* the sentence is in the broker's log */
+    bool others_cannot;  /* put, by the nature of this limit: the other user only reads */
+    bool unconnected;    /* it has a peer that cannot be reached */
 };
 extern const struct limit_case limit_cases[];
 extern const size_t limit_case_count;

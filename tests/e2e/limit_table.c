@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -283,6 +284,10 @@ static void start(struct cluster *cluster, const struct limit_case *limit) {
                                                      .ini = ini,
                                                      .unconnected = limit->unconnected});
     CHECK(chmod(cluster->directory, 0711) == 0, "%s", strerror(errno));
+    const struct rlimit files = {limit->open_files, limit->open_files};
+    CHECK(!limit->open_files ||
+              prlimit(cluster->nodes[0].process.pid, RLIMIT_NOFILE, &files, NULL) == 0,
+          "%s", strerror(errno));
 }
 
 /* One that has died says with which status. */
@@ -309,7 +314,7 @@ static void reach(const struct row *row, const struct limit_case *limit) {
           "%s: the limit was not reached", row->limit);
     taker.attack.cluster = &cluster;
     check_outcome(row, limit, &taker.attack, &cluster);
-    if (!strcmp(row->limit, "admin_sessions"))
+    if (!strcmp(row->limit, "admin_sessions") || limit->open_files)
         check_admin(&cluster);
     channel_say(neighbour.channel, "end");
     struct report beside = hear(&neighbour, row);

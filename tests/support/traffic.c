@@ -181,6 +181,14 @@ uint64_t traffic_await_all(struct traffic *traffic) {
     return check_now_ms() - begin_ms;
 }
 
+/* Until no put is on its way any more: one that was given up (TIMEOUT) may land for as long as the
+ * directory has not answered its broker. Asked over the connections that put, so that their brokers
+ * have read those puts before. */
+static void await_rest(struct traffic_worker *worker) {
+    for (uint32_t node = 0; node < worker->traffic->world->cluster.count; node++)
+        WAIT_UNTIL(feature_drain(worker->features[node], GET_MS) == FEATURE_OK, SETTLE_MS);
+}
+
 /* Aborts what was left open. */
 static void clean_up(struct traffic_worker *worker) {
     char sample_ids[BATCH][32];
@@ -237,12 +245,14 @@ void traffic_stop(struct traffic *traffic, const char *what, uint64_t recovered_
         refused += traffic->workers[i].refused;
         violations += traffic->workers[i].violations;
     }
+    for (uint32_t i = 0; i < nodes; i++)
+        await_rest(&traffic->workers[i]);
+    for (uint32_t i = 0; i < nodes; i++)
+        clean_up(&traffic->workers[i]);
     uint64_t end_ms = check_now_ms() + SETTLE_MS;
-    for (struct left left = {.count = 1}; left.count != 0; left = left_over(traffic->world)) {
+    struct left left;
+    while ((left = left_over(traffic->world)).count != 0) /* copies, records: gone in a moment */
         CHECK(check_now_ms() < end_ms, "%" PRIu64 " samples are left: %s", left.count, left.first);
-        for (uint32_t i = 0; i < nodes; i++) /* again: a put that was given up may land late */
-            clean_up(&traffic->workers[i]);
-    }
     for (uint32_t i = 0; i < nodes; i++)
         for (uint32_t node = 0; node < nodes; node++)
             feature_disconnect(traffic->workers[i].features[node]);
