@@ -17,6 +17,7 @@
 #include "broker.h"
 #include "deadlines.h"
 #include "frame.h"
+#include "generation_set.h"
 #include "layout.h"
 #include "log.h"
 #include "planted.h"
@@ -310,7 +311,23 @@ struct held_walk {
     uint64_t next_ns, cursor;
     uint32_t space, in_flight;
     uint32_t waiting; /* checks that are begun again after a while */
-    uint32_t first;   /* checks and republishes before which nothing is served */
+    uint32_t first;   /* checks, due ones too, and republishes before which nothing is served */
+    uint32_t republishing;
+    struct held_due { /* to be checked, some at a time */
+        uint64_t generation;
+        uint32_t space;
+        bool first; /* counted in `first` */
+    } *due;
+    size_t due_count, due_room;
+};
+
+/* How far reconcile() has come. */
+struct reconciling {
+    size_t at; /* in the ends, then the records */
+    uint32_t space;
+    uint64_t cursor;
+    struct generation_set named; /* held, and named by a record */
+    size_t held, retired, checked, removed;
 };
 
 struct broker {
@@ -353,6 +370,7 @@ struct broker {
     struct sweep *sweep;
     TAILQ_HEAD(, held_check) held_checks;
     struct held_walk held_walk;
+    struct reconciling reconciling;
     bool has_republished; /* ever */
     struct late {         /* puts that became resident long after their commit */
         uint64_t generation, ns;
@@ -608,8 +626,9 @@ const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_B
 void nodes_free(struct broker *broker);
 
 /* ---- reconcile.c ---- */
-void reconcile(void *owner, const struct directory_records *records,
-               const struct directory_records *ended, bool first);
+bool reconcile(void *owner, const struct directory_records *records,
+               const struct directory_records *ended, bool first, bool begins);
+void reconcile_free(struct broker *broker);
 
 /* ---- republish.c ---- */
 /* Writes the record of a generation held here in place of the one that names in_place_of (0: of
@@ -648,6 +667,12 @@ void held_checks_forget(struct broker *broker, const struct asking *asking);
 void held_check_own(struct broker *broker, struct space *space, const char *sample_id);
 /* The same, and nothing is served until it has been found out what is right. */
 void held_check_first(struct broker *broker, struct space *space, const char *sample_id);
+/* The same for that generation, when its turn comes. */
+void held_check_due(struct broker *broker, const struct space *space, uint64_t generation,
+                    bool first);
+void held_checks_drop_due(struct broker *broker);
+/* What is held of a sample as its home. */
+bool held_find(const struct space *space, const char *sample_id, struct store_info *info);
 void held_check_all(struct broker *broker);
 bool held_checks_are_due(const struct broker *broker);
 void held_checks_pump(struct broker *broker, uint64_t now_ns);
