@@ -317,7 +317,7 @@ struct held_walk {
         uint64_t generation;
         uint32_t space;
         bool first; /* counted in `first` */
-    } *due;
+    } * due;
     size_t due_count, due_room;
 };
 
@@ -554,7 +554,7 @@ uint64_t outboxes_next_deadline_ns(const struct broker *broker);
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
 void outbox_free(struct peer *peer);
 
-/* ---- publish.c: from a sealed generation to an answered put ---- */
+/* ---- publish.c, publish_known.c: from a sealed generation to an answered put ---- */
 void publish(struct item *item, uint64_t generation);
 /* A repeat of an operation still under way whose first asker is gone waits for its answer. */
 bool publish_adopt(struct item *item);

@@ -70,7 +70,8 @@ static void own_tell(struct directory_etcd *self) {
     const struct directory_records named = {records->views, records->count};
     const struct directory_records over = {ended->views, ended->count};
     bool first = self->history_new || self->join == JOIN_COMPARING;
-    if (!self->events.reconcile || self->events.reconcile(self->owner, &named, &over, first, begins))
+    if (!self->events.reconcile ||
+        self->events.reconcile(self->owner, &named, &over, first, begins))
         own_told(self);
 }
 

@@ -217,10 +217,9 @@ Test(turn, frozen_etcd_fails_many_puts_at_once, .timeout = 300) {
 static uint64_t put_many(struct cluster *cluster) {
     struct flooder flooders[FLOODERS];
     uint64_t held = 0;
-    cluster_start(cluster, &(struct cluster_options){.nodes = 1,
-                                                     .etcd_members = 1,
-                                                     .lease_ttl_ms = 8000,
-                                                     .ini = MANY_INI});
+    cluster_start(cluster,
+                  &(struct cluster_options){
+                      .nodes = 1, .etcd_members = 1, .lease_ttl_ms = 8000, .ini = MANY_INI});
     for (uint32_t i = 0; i < FLOODERS; i++)
         flooder_open(&flooders[i], cluster, i);
     for (uint32_t frame = 0; frame < HELD_FRAMES; frame++) {
