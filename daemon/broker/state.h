@@ -13,6 +13,7 @@
 #include <sys/queue.h>
 
 #include "account_words.h"
+#include "accounts.h"
 #include "auth.h"
 #include "broker.h"
 #include "deadlines.h"
@@ -59,15 +60,6 @@ struct space {
     uint64_t drop_cursor, given_back_bytes; /* dropped: how far its end has come */
     struct account *creator; /* the user who made it at run time; NULL: the configuration */
 };
-
-/* ---- accounts.c ---- */
-struct held_account {
-    struct account account; /* first: the rest of the broker sees this alone */
-    TAILQ_ENTRY(held_account) link;
-    uint32_t holds; /* by its owner: sessions of a user, connections of a peer, a session */
-    char name[LAYOUT_NAME_BYTES_MAX + 1]; /* of a peer */
-};
-TAILQ_HEAD(held_account_list, held_account);
 
 /* What an effect's tag points to. */
 struct waiter {
@@ -379,22 +371,6 @@ struct broker {
     struct name name;
     struct scratch scratch;
 };
-
-/* ---- accounts.c ---- */
-void accounts_init(struct broker *broker);
-/* Nothing is charged any more. */
-void accounts_deinit(struct broker *broker);
-/* The account of a new session; of a user or node, made when there is none. Held until
- * accounts_unhold(); then it stays as long as something is charged to it. NULL: no memory. */
-struct account *accounts_session(struct broker *broker, uint64_t session_id, uid_t uid);
-struct account *accounts_user(struct broker *broker, uid_t uid);
-struct account *accounts_peer(struct broker *broker, const char *node);
-/* One more has to do with it. */
-void accounts_keep(struct account *account);
-void accounts_unhold(struct broker *broker, struct account *account);
-/* As account_release(), of what may outlive the account's owner. */
-void accounts_release(struct broker *broker, struct account *account, enum charge charge,
-                      uint64_t count);
 
 /* ---- call.c ---- */
 /* NULL: no memory or one limit too many, and the request is answered so. */

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Clients: the other side of broker_session_request(). A sample is one tensor whose words are
- * nonce, nonce + K, nonce + 2K ...: whoever reads it sees which put it came from and whether all of
- * it did. What an answer means is told to the contract; bytes held under a lease are read again
- * when the lease ends.
+ * Clients: the other side of broker_session_request(). What an answer means is told to the
+ * contract; bytes held under a lease are read again when the lease ends.
  */
 #include "cluster_sim.h"
 
@@ -16,7 +14,6 @@
 
 #include "cluster_clients.h"
 
-#define WORD_STEP   0x9e3779b97f4a7c15u
 #define IDS_BY_NAME 3u /* samples 0, 1, 2 are also asked for by id alone */
 
 static const uint64_t sizes[SIZES] = {64, 1000, 5000, 20000, 70000};
@@ -29,31 +26,6 @@ const char *const clients_step_names[STEP_KINDS] = {
     "put",          "reserve", "commit", "cancel", "get", "get by id", "release",
     "release late", "ack",     "abort",  "stat",   "gc",  "leave",     "repeat",
 };
-
-/* ---- bytes ---- */
-
-void clients_fill(uint8_t *at, uint64_t nonce, uint64_t bytes) {
-    for (uint64_t k = 0; k < bytes / 8; k++) {
-        uint64_t word = nonce + k * WORD_STEP;
-        memcpy(at + 8 * k, &word, 8);
-    }
-}
-
-uint64_t payload_nonce(const uint8_t *at) {
-    uint64_t nonce;
-    memcpy(&nonce, at, sizeof nonce);
-    return nonce;
-}
-
-bool payload_matches(const uint8_t *at, uint64_t nonce, uint64_t bytes) {
-    uint64_t wrong = 0;
-    for (uint64_t k = 0; k < bytes / 8; k++) {
-        uint64_t word;
-        memcpy(&word, at + 8 * k, 8);
-        wrong |= word ^ (nonce + k * WORD_STEP);
-    }
-    return wrong == 0;
-}
 
 void clients_once(void) {
     for (unsigned i = 0; i < SIZES && !specs[i].count; i++) {

@@ -40,8 +40,8 @@ void etcd_server_thaw(struct etcd_server *server, uint32_t member);
 /* Starts a member that was killed, without its data: an etcd that has forgotten everything. For a
  * server of one. */
 void etcd_server_restart_empty(struct etcd_server *server);
-/* Saves all that it knows; starts a member that was killed with what was saved last. For a server of
- * one. */
+/* Saves all that it knows; starts a member that was killed with what was saved last. For a server
+ * of one. */
 void etcd_server_back_up(struct etcd_server *server);
 void etcd_server_restart_restored(struct etcd_server *server);
 void etcd_server_await_healthy(struct etcd_server *server, uint32_t member);
