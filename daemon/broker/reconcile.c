@@ -124,5 +124,6 @@ bool reconcile(void *owner, const struct directory_records *records,
             return true;
         }
     }
+    broker->turn_work += STEPS_A_TURN; /* the directory is asked again only in the next turn */
     return false;
 }
