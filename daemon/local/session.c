@@ -20,7 +20,8 @@
  *
  * A turn of the loop reads for TURN_READS_NS at most. A session whose socket comes up after that is
  * put off, and until those that were put off have been read the others wait. So all are read in
- * turn, however many there are and whatever they send.
+ * turn, however many there are and whatever they send. A paused session is not put off: it may
+ * never be read again, and the others would wait for ever.
  */
 #include "session_internal.h"
 
@@ -99,9 +100,14 @@ static void session_unlink(struct session *session) {
         session->set->first = session->next;
 }
 
+void session_forget_put_off(struct session *session) {
+    session->set->put_off -= session->put_off;
+    session->put_off = false;
+}
+
 static void session_close(struct session *session, uint64_t now_ns) {
     session_unlink(session);
-    session->set->put_off -= session->put_off;
+    session_forget_put_off(session);
     session_forget_unread(session);
     if (session->broker)
         session->set->backend->close(session->broker, now_ns);
@@ -309,8 +315,7 @@ static bool session_put_off(struct session *session, uint64_t now_ns) {
         session->put_off |= late;
         return true;
     }
-    set->put_off -= session->put_off;
-    session->put_off = false;
+    session_forget_put_off(session);
     return false;
 }
 
@@ -329,7 +334,8 @@ void session_on_poll(uv_poll_t *poll, int status, int events) {
     uint32_t budget = gone ? UINT32_MAX : PACKETS_PER_WAKE_UP;
     uint64_t span_ns = gone ? UINT64_MAX : SESSION_READS_NS;
     uint64_t now_ns = clock_now_ns();
-    if (!gone && !session->doomed && session_put_off(session, now_ns))
+    bool waits_its_turn = !gone && !session->doomed && !session->paused;
+    if (waits_its_turn && session_put_off(session, now_ns))
         return;
     bool ended = session->doomed || session_receive(session, budget, span_ns) == RECEIVE_ENDED;
     now_ns = clock_now_ns();

@@ -40,6 +40,8 @@ struct session {
 const char *session_name(const struct session *session);
 void session_doom(struct session *session, const char *why);
 void session_on_poll(uv_poll_t *poll, int status, int events);
+/* Nobody waits for it to be read. */
+void session_forget_put_off(struct session *session);
 
 /* ---- session_send.c ---- */
 /* Sends now, or queues it. fd: passed along, stays the caller's; -1 = none. */

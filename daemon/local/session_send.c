@@ -47,6 +47,8 @@ bool session_may_ask(const struct session *session) {
 
 void session_listen(struct session *session) {
     session->paused = !session_may_ask(session);
+    if (session->paused)
+        session_forget_put_off(session);
     int events = session->paused ? UV_DISCONNECT : UV_READABLE;
     if (send_queue_front(&session->queue) && !session->stalled)
         events |= UV_WRITABLE;

@@ -34,7 +34,8 @@ struct broker {
     int fd;         /* rides on the answer to Health */
     uint32_t flood; /* answers of flood_bytes to `victim` for each Nodes */
     size_t flood_bytes;
-    uint32_t notices; /* to whoever sends a Drain */
+    uint32_t notices;    /* to whoever sends a Drain */
+    uint32_t release_ms; /* a Release takes so long */
     struct broker_session *victim, *last_opened;
     uint32_t opened, closed, requests, releases, turns;
     uint64_t last_now_ns;
@@ -100,6 +101,7 @@ static bool stub_request(struct broker_session *session, uint32_t request_id, bo
         return true;
     case FB__CLIENT_REQUEST__OP_RELEASE:
         broker->releases++;
+        poll(NULL, 0, (int)broker->release_ms);
         if (wants_reply)
             stub_reply(session, request_id, FB__CLIENT_REPLY__RESULT__NOT_SET, 0, -1);
         return true;
@@ -488,6 +490,38 @@ static uint32_t count_notices(int client) {
     cr_expect_eq(header.type, FRAME_REPLY);
     cr_expect_eq(header.request_id, 77);
     return count;
+}
+
+/* Its socket comes up late in a turn, after it has taken some of its answers, with more of them
+ * queued than let it ask. */
+Test(local_session, turn_who_does_not_read_and_comes_late_holds_up_nobody) {
+    broker.charged = true;
+    charge_limits_init(&broker.limits);
+    broker.limits.of[ACCOUNT_SESSION][CHARGE_UNREAD_BYTES] = UINT64_MAX;
+    broker.limits.of[ACCOUNT_USER][CHARGE_UNREAD_BYTES] = UINT64_MAX;
+    account_init(&broker.user, ACCOUNT_USER, 1000, NULL, &broker.limits);
+    int busy = connect_client(), victim = connect_client();
+    broker.victim = broker.last_opened;
+    int other = connect_client();
+    broker.flood = 300;
+    broker.flood_bytes = 100000;
+    send_frame(other, FRAME_NOTE, FB__CLIENT_REQUEST__OP_NODES, 0, 0);
+    run_until(&broker.requests, 1);
+    broker.limits.of[ACCOUNT_SESSION][CHARGE_UNREAD_BYTES] = 1 << 20;
+    broker.release_ms = 30; /* longer than the reads of a turn may take */
+    send_frame(busy, FRAME_NOTE, FB__CLIENT_REQUEST__OP_RELEASE, 0, 0);
+    send_frame(victim, FRAME_REQUEST, FB__CLIENT_REQUEST__OP_HEALTH, 1, 0);
+    static uint8_t packet[FRAME_CLIENT_BYTES_MAX];
+    while (recv(victim, packet, sizeof packet, MSG_DONTWAIT) > 0)
+        ;
+    run_until(&broker.releases, 1);
+    cr_assert_gt(charged(&broker.user, CHARGE_UNREAD_BYTES), 1 << 20, "it is to be paused");
+    expect_alive(other);
+    close(busy);
+    close(victim);
+    close(other);
+    run_until(&broker.closed, 3);
+    account_deinit(&broker.user);
 }
 
 Test(local_session, notices_are_never_queued_for_a_slow_reader) {
