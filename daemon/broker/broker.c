@@ -91,6 +91,8 @@ void broker_free(struct broker *broker) {
     if (!broker)
         return;
     publishings_free(broker);
+    held_checks_drop_due(broker);
+    reconcile_free(broker);
     nodes_free(broker);
     sweep_free(broker);
     spaces_leavings_free(broker);

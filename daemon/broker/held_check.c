@@ -35,6 +35,8 @@
 
 #define OWN_IN_FLIGHT_MAX 64u
 #define OWN_STEPS_MAX     1024u /* in one turn of the loop */
+#define DUE_A_TURN        256u
+#define DUE_IN_FLIGHT_MAX 512u /* of their questions, and of what is written again */
 #define WAITING_MAX       1024u
 #define RETRY_NS          (1000 * NS_PER_MS)
 #define LOST_US           (ROUND_TRIP_LIMIT_NS / 1000)
@@ -64,7 +66,7 @@ static void walk_again(struct held_walk *walk, uint64_t at_ns) {
     walk->again = true;
 }
 
-static bool holds(const struct space *space, const char *sample_id, struct store_info *info) {
+bool held_find(const struct space *space, const char *sample_id, struct store_info *info) {
     return !layout_check_sample_id(sample_id) &&
            store_stat(space->store, sample_id, (uint32_t)strlen(sample_id), 0, info) &&
            !info->landing && info->state == STORE_RESIDENT;
@@ -72,7 +74,7 @@ static bool holds(const struct space *space, const char *sample_id, struct store
 
 static bool still_holds(const struct held_check *check) {
     struct store_info info;
-    return holds(check->space, check->sample_id, &info) && info.generation == check->generation;
+    return held_find(check->space, check->sample_id, &info) && info.generation == check->generation;
 }
 
 static void check_end(struct held_check *check) {
@@ -304,7 +306,7 @@ bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *
                      "a put of it is on its way to the index");
         return true;
     }
-    if (!holds(space, sample_id, &info))
+    if (!held_find(space, sample_id, &info))
         return false;
     struct held_check *check = check_new(asking->broker, space, &info);
     if (!check) {
@@ -342,7 +344,7 @@ static struct held_check *find_own(const struct broker *broker, const struct spa
 static void check_own(struct broker *broker, struct space *space, const char *sample_id,
                       bool first) {
     struct store_info info;
-    if (!holds(space, sample_id, &info) || find_own(broker, space, &info))
+    if (!held_find(space, sample_id, &info) || find_own(broker, space, &info))
         return;
     struct held_check *check = check_new(broker, space, &info);
     if (!check) {
@@ -369,8 +371,63 @@ void held_check_all(struct broker *broker) {
 }
 
 bool held_checks_are_due(const struct broker *broker) {
-    return broker->held_walk.walking || broker->held_walk.again;
+    const struct held_walk *walk = &broker->held_walk;
+    return walk->walking || walk->again || walk->due_count;
 }
+
+/* ---- what reconcile.c has found ---- */
+
+void held_check_due(struct broker *broker, const struct space *space, uint64_t generation,
+                    bool first) {
+    struct held_walk *walk = &broker->held_walk;
+    if (walk->due_count == walk->due_room) {
+        size_t room = walk->due_room ? 2 * walk->due_room : 1024;
+        struct held_due *due = reallocarray(walk->due, room, sizeof *due);
+        if (!due) {
+            walk_again(walk, broker->now_ns + RETRY_NS);
+            return;
+        }
+        walk->due = due;
+        walk->due_room = room;
+    }
+    walk->due[walk->due_count++] = (struct held_due){generation, space->index, first};
+    walk->first += first;
+}
+
+void held_checks_drop_due(struct broker *broker) {
+    struct held_walk *walk = &broker->held_walk;
+    for (size_t i = 0; i < walk->due_count; i++)
+        walk->first -= walk->due[i].first;
+    free(walk->due);
+    walk->due = NULL;
+    walk->due_count = walk->due_room = 0;
+}
+
+/* Not while this node is fenced: nothing that the index says is certain then. */
+static bool may_take_due(const struct broker *broker) {
+    const struct held_walk *walk = &broker->held_walk;
+    return walk->due_count && walk->in_flight < DUE_IN_FLIGHT_MAX &&
+           walk->republishing < DUE_IN_FLIGHT_MAX &&
+           broker->now_ns < broker->directory->ops->serves_until_ns(broker->directory);
+}
+
+static void take_due(struct broker *broker) {
+    struct held_walk *walk = &broker->held_walk;
+    for (uint32_t i = 0; i < DUE_A_TURN && may_take_due(broker); i++) {
+        const struct held_due due = walk->due[--walk->due_count];
+        struct space *space = &broker->spaces[due.space];
+        struct store_info info;
+        if (space->used && !space->dropped &&
+            store_stat(space->store, NULL, 0, due.generation, &info) &&
+            info.state == STORE_RESIDENT)
+            check_own(broker, space, info.sample_id, due.first);
+        walk->first -= due.first;
+    }
+    if (!walk->due_count)
+        held_checks_drop_due(broker);
+}
+
+/* ---- all that is held ---- */
 
 /* False: all stores have been walked. */
 static bool step(struct broker *broker, struct held_walk *walk) {
@@ -404,11 +461,13 @@ void held_checks_pump(struct broker *broker, uint64_t now_ns) {
     struct held_walk *walk = &broker->held_walk;
     if (walk->waiting)
         begin_again(broker, now_ns);
-    if (!walk->walking && walk->again && walk->next_ns <= now_ns)
-        *walk = (struct held_walk){.walking = true,
-                                   .in_flight = walk->in_flight,
-                                   .waiting = walk->waiting,
-                                   .first = walk->first};
+    if (walk->due_count)
+        take_due(broker);
+    if (!walk->walking && walk->again && walk->next_ns <= now_ns) {
+        walk->walking = true;
+        walk->again = false;
+        walk->next_ns = walk->cursor = walk->space = 0;
+    }
     for (uint32_t i = 0; walk->walking && i < OWN_STEPS_MAX && walk->in_flight < OWN_IN_FLIGHT_MAX;
          i++)
         walk->walking = step(broker, walk);
@@ -418,7 +477,7 @@ uint64_t held_checks_next_deadline_ns(const struct broker *broker) {
     const struct held_walk *walk = &broker->held_walk;
     const struct held_check *check;
     uint64_t next_ns = walk->again && !walk->walking ? walk->next_ns : UINT64_MAX;
-    if (walk->walking && walk->in_flight < OWN_IN_FLIGHT_MAX)
+    if ((walk->walking && walk->in_flight < OWN_IN_FLIGHT_MAX) || may_take_due(broker))
         return 0;
     if (walk->waiting)
         TAILQ_FOREACH (check, &broker->held_checks, link)

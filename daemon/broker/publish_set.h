@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The puts on their way from a sealed generation to their answer, found by generation, by operation
- * and by sample without walking them all: there may be hundreds of thousands. publish.c's alone.
+ * and by sample without walking them all: there may be hundreds of thousands. For publish.c and
+ * publish_known.c alone.
  */
 #ifndef FEATURED_BROKER_PUBLISH_SET_H
 #define FEATURED_BROKER_PUBLISH_SET_H

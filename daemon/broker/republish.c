@@ -54,6 +54,7 @@ static void republish_on_written(void *context, enum directory_result result) {
         (again->first ? held_check_first : held_check_own)(broker, again->space, again->sample_id);
     }
     broker->held_walk.first -= again->first;
+    broker->held_walk.republishing--;
     again->space->uses--; /* fenced anew: it will be reconciled again */
     free(again);
 }
@@ -79,6 +80,7 @@ void republish(struct broker *broker, struct space *space, const char *sample_id
                             .in_place_of = in_place_of,
                             .first = first};
     broker->held_walk.first += first;
+    broker->held_walk.republishing++;
     broker->has_republished = true;
     strncpy(again->sample_id, sample_id, sizeof again->sample_id - 1);
     space->uses++;

@@ -18,6 +18,7 @@
 #include "broker.h"
 #include "deadlines.h"
 #include "frame.h"
+#include "held_walk.h"
 #include "layout.h"
 #include "log.h"
 #include "planted.h"
@@ -296,15 +297,6 @@ struct name {
     char address[256];
 };
 
-/* The check of all that this node holds (held_check.c). */
-struct held_walk {
-    bool walking, again; /* again: from the beginning, at next_ns */
-    uint64_t next_ns, cursor;
-    uint32_t space, in_flight;
-    uint32_t waiting; /* checks that are begun again after a while */
-    uint32_t first;   /* checks and republishes before which nothing is served */
-};
-
 struct broker {
     struct broker_options options;
     const struct config *config;
@@ -345,6 +337,7 @@ struct broker {
     struct sweep *sweep;
     TAILQ_HEAD(, held_check) held_checks;
     struct held_walk held_walk;
+    struct reconciling reconciling;
     bool has_republished; /* ever */
     struct late {         /* puts that became resident long after their commit */
         uint64_t generation, ns;
@@ -512,7 +505,7 @@ uint64_t outboxes_next_deadline_ns(const struct broker *broker);
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
 void outbox_free(struct peer *peer);
 
-/* ---- publish.c: from a sealed generation to an answered put ---- */
+/* ---- publish.c, publish_known.c: from a sealed generation to an answered put ---- */
 void publish(struct item *item, uint64_t generation);
 /* A repeat of an operation still under way whose first asker is gone waits for its answer. */
 bool publish_adopt(struct item *item);
@@ -584,8 +577,9 @@ const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_B
 void nodes_free(struct broker *broker);
 
 /* ---- reconcile.c ---- */
-void reconcile(void *owner, const struct directory_records *records,
-               const struct directory_records *ended, bool first);
+bool reconcile(void *owner, const struct directory_records *records,
+               const struct directory_records *ended, bool first, bool begins);
+void reconcile_free(struct broker *broker);
 
 /* ---- republish.c ---- */
 /* Writes the record of a generation held here in place of the one that names in_place_of (0: of
@@ -624,6 +618,12 @@ void held_checks_forget(struct broker *broker, const struct asking *asking);
 void held_check_own(struct broker *broker, struct space *space, const char *sample_id);
 /* The same, and nothing is served until it has been found out what is right. */
 void held_check_first(struct broker *broker, struct space *space, const char *sample_id);
+/* The same for that generation, when its turn comes. */
+void held_check_due(struct broker *broker, const struct space *space, uint64_t generation,
+                    bool first);
+void held_checks_drop_due(struct broker *broker);
+/* What is held of a sample as its home. */
+bool held_find(const struct space *space, const char *sample_id, struct store_info *info);
 void held_check_all(struct broker *broker);
 bool held_checks_are_due(const struct broker *broker);
 void held_checks_pump(struct broker *broker, uint64_t now_ns);

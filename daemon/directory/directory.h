@@ -46,14 +46,17 @@ struct directory_events {
      * its lease has ended. address NULL: not any more. May be NULL. */
     void (*name_taken)(void *owner, const char *address, uint64_t incarnation);
     /* What the index says of us, all of it: every record that names our node and incarnation, and
-     * every end that end() has kept for us, both by store, then sample_id, bytewise. Comes between
+     * every end that end() has kept for us. Comes between
      * fenced(true) and fenced(false), and at other times: now and then, and when the index turns
      * out to have gone back in time (restored from a backup, emptied). It is as old as its reading:
-     * writes of ours that came in between are not in it. directory_reconcile() says what follows.
+     * writes of ours that came in between are not in it.
      * first: nothing that differs may be served before it is put right, for others may have put
-     * what they could not know to be newer than ours. */
-    void (*reconcile)(void *owner, const struct directory_records *records,
-                      const struct directory_records *ended, bool first);
+     * what they could not know to be newer than ours.
+     * False: called again with the next tick, with the same lists, and nothing is served before it
+     * is true. begins: this is the first call for these lists; what was unfinished of others is
+     * void. */
+    bool (*reconcile)(void *owner, const struct directory_records *records,
+                      const struct directory_records *ended, bool first, bool begins);
 };
 
 /* older: the record this one replaced, NULL if none. ask_peers: what was replaced, if anything, is
@@ -162,25 +165,5 @@ struct directory_peer {
 int directory_static_new(const char *node, const struct directory_peer *peers, size_t peer_count,
                          uint64_t unix_ms, const struct directory_events *events, void *owner,
                          struct directory **out);
-
-/* What to do about one generation or record after reconcile(). */
-enum directory_verdict {
-    DIRECTORY_RETIRE_HELD, /* we hold it and its end was kept for us: retire it */
-    DIRECTORY_CHECK_HELD,  /* we hold it and no record of ours names it: its record is to be looked
-                            * at, and published again unless somebody has put another */
-    DIRECTORY_RETIRE_RECORD, /* the index has it and we do not: retire() the record, unless its put
-                              * is still under way */
-};
-typedef void (*directory_verdict_fn)(void *context, enum directory_verdict verdict,
-                                     const struct directory_record *record);
-/* Compares what this node holds as a home (`held`) with what reconcile() was given. All sorted by
- * store, then sample_id, bytewise; in `held` a sample stands once, with its current generation.
- * What agrees is not mentioned. Pure. */
-void directory_reconcile(const struct directory_records *held,
-                         const struct directory_records *records,
-                         const struct directory_records *ended, directory_verdict_fn verdict,
-                         void *context);
-/* The order of both, for qsort(). */
-int directory_record_compare(const void *a, const void *b);
 
 #endif

@@ -3,7 +3,7 @@
  * What the index says of us, read as a whole and told to the owner: the records that name our node
  * and incarnation, and the ends that others have kept for us while we could not be told.
  *
- *   IDLE -> DUE <-> ASKED (page by page, first one list, then the other) -> told -> IDLE
+ *   IDLE -> DUE <-> ASKED (page by page, first one list, then the other) -> TELLING -> IDLE
  *
  * Read after each registration but the first, before this node serves again: what ended before our
  * record was written is seen in the ends; whoever ends something later finds us alive and asks.
@@ -18,20 +18,21 @@
 #include "directory_etcd_state.h"
 #include "log.h"
 
+static void own_drop(struct directory_etcd *self) {
+    for (unsigned i = 0; i < OWN_LISTS; i++) {
+        free(self->own[i].records);
+        free(self->own[i].views);
+        self->own[i] = (struct own_list){0};
+    }
+}
+
 void own_begin(struct directory_etcd *self) {
+    own_drop(self);
     self->own_void = self->own_state == OWN_ASKED;
     self->own_state = self->own_void ? OWN_ASKED : OWN_DUE;
     self->own_at = OWN_RECORDS;
     self->own_revision = 0;
-    self->own[OWN_RECORDS].count = self->own[OWN_ENDED].count = 0;
     self->dirty = true;
-}
-
-static void own_drop(struct directory_etcd *self) {
-    for (unsigned i = 0; i < OWN_LISTS; i++) {
-        free(self->own[i].records);
-        self->own[i] = (struct own_list){0};
-    }
 }
 
 void own_free(struct directory_etcd *self) {
@@ -40,37 +41,38 @@ void own_free(struct directory_etcd *self) {
 
 /* ---- telling ---- */
 
-static struct directory_record *own_views(const struct own_list *list) {
-    struct directory_record *views = calloc(list->count + 1, sizeof *views);
-    for (size_t i = 0; views && i < list->count; i++)
-        views[i] = etcd_sample_view(&list->records[i]);
-    if (views)
-        qsort(views, list->count, sizeof *views, directory_record_compare);
-    return views;
+static bool own_make_views(struct own_list *list) {
+    list->views = calloc(list->count + 1, sizeof *list->views);
+    for (size_t i = 0; list->views && i < list->count; i++)
+        list->views[i] = etcd_sample_view(&list->records[i]);
+    return list->views;
+}
+
+static void own_told(struct directory_etcd *self) {
+    self->history_new = false;
+    self->own_compared = self->create_revision;
+    self->own_state = OWN_IDLE;
+    self->own_next_ns = self->now_ns + self->options.compare_interval_ns;
+    own_drop(self);
+    if (self->join == JOIN_COMPARING)
+        join_compared(self);
 }
 
 static void own_tell(struct directory_etcd *self) {
-    struct directory_record *records = own_views(&self->own[OWN_RECORDS]);
-    struct directory_record *ended = own_views(&self->own[OWN_ENDED]);
-    self->own_state = OWN_IDLE;
-    self->own_next_ns = self->now_ns + self->options.compare_interval_ns;
-    if (records && ended && self->events.reconcile) {
-        const struct directory_records named = {records, self->own[OWN_RECORDS].count};
-        const struct directory_records over = {ended, self->own[OWN_ENDED].count};
-        self->events.reconcile(self->owner, &named, &over,
-                               self->history_new || self->join == JOIN_COMPARING);
-    }
-    if (records && ended) {
-        self->history_new = false;
-        self->own_compared = self->create_revision;
-    }
-    if (!records || !ended)
+    struct own_list *records = &self->own[OWN_RECORDS], *ended = &self->own[OWN_ENDED];
+    bool begins = self->own_state != OWN_TELLING;
+    if (begins && (!own_make_views(records) || !own_make_views(ended))) {
+        own_begin(self);
         join_lost(self, "out of memory while comparing our records with etcd's");
-    else if (self->join == JOIN_COMPARING)
-        join_compared(self);
-    free(records);
-    free(ended);
-    own_drop(self);
+        return;
+    }
+    self->own_state = OWN_TELLING;
+    const struct directory_records named = {records->views, records->count};
+    const struct directory_records over = {ended->views, ended->count};
+    bool first = self->history_new || self->join == JOIN_COMPARING;
+    if (!self->events.reconcile ||
+        self->events.reconcile(self->owner, &named, &over, first, begins))
+        own_told(self);
 }
 
 /* ---- reading ---- */
@@ -174,7 +176,7 @@ void own_tick(struct directory_etcd *self) {
         self->own_next_ns = self->now_ns + self->options.compare_interval_ns;
     if (self->own_state == OWN_IDLE && own_is_wanted(self) && self->now_ns >= self->own_next_ns)
         own_begin(self);
-    if (self->own_state != OWN_DUE || !own_may_read(self))
+    if ((self->own_state != OWN_DUE && self->own_state != OWN_TELLING) || !own_may_read(self))
         return;
     if (self->own_at == OWN_LISTS)
         own_tell(self);
@@ -185,7 +187,7 @@ void own_tick(struct directory_etcd *self) {
 uint64_t own_deadline_ns(const struct directory_etcd *self) {
     if (self->own_state == OWN_IDLE && own_is_wanted(self))
         return self->own_next_ns;
-    if (self->own_state != OWN_DUE || !own_may_read(self))
+    if ((self->own_state != OWN_DUE && self->own_state != OWN_TELLING) || !own_may_read(self))
         return UINT64_MAX;
     return self->own_at == OWN_LISTS ? 0 : self->own_backoff.next_ns;
 }

@@ -132,11 +132,13 @@ enum own_state {
     OWN_IDLE = 0,
     OWN_DUE, /* the next page is to be asked for */
     OWN_ASKED,
+    OWN_TELLING, /* all is read; the owner compares it, some with each tick */
 };
 enum { OWN_RECORDS, OWN_ENDED, OWN_LISTS };
 struct own_list {
     struct sample_record *records;
     size_t count, room;
+    struct directory_record *views; /* while the owner is being told */
 };
 
 enum write_state {
@@ -224,6 +226,7 @@ struct directory_etcd {
     struct flights flights;   /* transactions under way */
     bool more_to_end;         /* publishes that have waited too long, or are fenced off */
     enum write_state write;
+    bool has_void;           /* of the puts, some are of a time that is gone */
     struct written *written; /* [options.written_kept], by generation */
     int64_t epoch;           /* mod_revision of our record: what every write compares */
     bool settle_asked;

@@ -102,8 +102,12 @@ static void answer_unsent(struct directory_etcd *self, enum directory_result res
 /* Puts of a time that is gone, and not under way. */
 static void answer_void(struct directory_etcd *self) {
     struct query *query, *next;
+    if (!self->has_void)
+        return;
+    self->has_void = false;
     for (query = TAILQ_FIRST(&self->publishes); query; query = next) {
         next = TAILQ_NEXT(query, link);
+        self->has_void |= query->is_void && query->op.taken;
         if (!query->is_void || query->op.taken)
             continue;
         batch_remove(&self->batch, &query->op);
@@ -145,6 +149,7 @@ static void note_written(struct directory_etcd *self, uint64_t generation, int64
 
 void write_void_puts(struct directory_etcd *self) {
     struct query *query;
+    self->has_void = true;
     memset(self->written, 0, self->options.written_kept * sizeof *self->written);
     TAILQ_FOREACH (query, &self->publishes, link)
         query->is_void |= query->kind == QUERY_PUBLISH;

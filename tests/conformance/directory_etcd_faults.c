@@ -59,15 +59,17 @@ static void on_fenced(void *owner, bool fenced, const char *why) {
     *(fenced ? &seen->fenced : &seen->unfenced) += 1;
 }
 
-static void on_reconcile(void *owner, const struct directory_records *records,
-                         const struct directory_records *ended, bool first) {
+static bool on_reconcile(void *owner, const struct directory_records *records,
+                         const struct directory_records *ended, bool first, bool begins) {
     struct seen *seen = owner;
     cr_expect(first, "it was fenced");
+    cr_expect(begins, "it was not asked to go on");
     seen->reconciled++;
     seen->record_count = records->count;
     seen->ended_count = ended->count;
     for (size_t i = 0; i < records->count && i < RECORDS_MAX; i++)
         seen->generations[i] = records->records[i].generation;
+    return true;
 }
 
 static const struct directory_events events = {

@@ -209,6 +209,82 @@ Test(turn, frozen_etcd_fails_many_puts_at_once, .timeout = 300) {
     cluster_stop(&cluster);
 }
 
+/* ---- etcd that comes back to a node that holds much ---- */
+
+#define HELD_FRAMES 50u /* 102,400 samples */
+
+/* How many are there: on a busy machine etcd may be too slow for some. */
+static uint64_t put_many(struct cluster *cluster) {
+    struct flooder flooders[FLOODERS];
+    uint64_t held = 0;
+    cluster_start(cluster,
+                  &(struct cluster_options){
+                      .nodes = 1, .etcd_members = 1, .lease_ttl_ms = 8000, .ini = MANY_INI});
+    for (uint32_t i = 0; i < FLOODERS; i++)
+        flooder_open(&flooders[i], cluster, i);
+    for (uint32_t frame = 0; frame < HELD_FRAMES; frame++) {
+        flood(flooders, 1);
+        flood_await(flooders, FLOODERS);
+    }
+    flood_await(flooders, 0);
+    for (uint32_t i = 0; i < FLOODERS; i++) {
+        held += flooders[i].ok;
+        wire_close(&flooders[i].wire);
+    }
+    CHECK(held > 0, "nothing was put");
+    printf("turn: %" PRIu64 " samples put: the longest turn %" PRIu64 " ms\n", held,
+           longest_turn_ms(cluster));
+    fflush(stdout);
+    return held;
+}
+
+/* It holds what it held, and is served. */
+static void expect_held(struct cluster *cluster, uint64_t held) {
+    struct feature *feature = cluster_connect(cluster, 0);
+    struct feature_store *store = cluster_open(feature, "run", false);
+    struct feature_key first = {.sample_id = "f0-0-0"};
+    struct feature_view *view = NULL;
+    CHECK_OK(feature_get(store, first, NULL, &view));
+    CHECK_OK(feature_release(view, FEATURE_RETURNED));
+    CHECK(cluster_numbers(cluster, 0, "run").resident == held, "samples have ended");
+    feature_store_close(store);
+    CHECK_OK(feature_store_drop(feature, "run"));
+    WAIT_UNTIL(cluster_health(cluster, 0).resident_bytes == 0, PATIENCE_MS);
+    WAIT_UNTIL(feature_drain(feature, 5000) == FEATURE_OK, PATIENCE_MS);
+    feature_disconnect(feature);
+}
+
+static void etcd_comes_back(bool empty, const char *what) {
+    struct cluster cluster;
+    struct process process;
+    uint64_t held = put_many(&cluster);
+    neighbour_start(&process, &cluster);
+    if (empty)
+        etcd_server_kill(&cluster.etcd, 0);
+    else
+        etcd_server_freeze(&cluster.etcd, 0);
+    WAIT_UNTIL(cluster_log_has(&cluster, 0, ": fenced: "), PATIENCE_MS);
+    uint64_t begun_ms = check_now_ms();
+    if (empty)
+        etcd_server_restart_empty(&cluster.etcd);
+    else
+        etcd_server_thaw(&cluster.etcd, 0);
+    WAIT_UNTIL(cluster_log_has(&cluster, 0, ": serving again: "), PATIENCE_MS);
+    WAIT_UNTIL(cluster_etcd_count(&cluster, "samples/run/") == held, PATIENCE_MS);
+    printf("turn: all is as it was after %" PRIu64 " ms\n", check_now_ms() - begun_ms);
+    neighbour_stop(&process, &cluster, what);
+    expect_held(&cluster, held);
+    cluster_stop(&cluster);
+}
+
+Test(turn, etcd_comes_back_as_it_was_to_a_node_with_many_samples, .timeout = 300) {
+    etcd_comes_back(false, "etcd comes back to a node with 102,400 samples");
+}
+
+Test(turn, etcd_comes_back_empty_to_a_node_with_many_samples, .timeout = 300) {
+    etcd_comes_back(true, "an empty etcd comes back to a node with 102,400 samples");
+}
+
 /* ---- one that goes with all it holds, a store that goes with all that is in it ---- */
 
 #define LEASES_EACH 65536u

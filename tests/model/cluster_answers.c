@@ -169,7 +169,7 @@ static void on_stat(struct world *w, struct asked *asked, const Fb__StatResult *
         called_lost(w, claim);
     else if (result->status == FB__STATUS__OK && result->info &&
              result->info->state == FB__SAMPLE_STATE__RESIDENT && claim->gone < asked->begun &&
-             !contract_is_excused(c, claim))
+             !contract_is_excused(c, claim, asked->begun))
         contract_broken(c, "shown after its end",
                         "put %" PRIx64 " was shown as resident after it had ended: %s",
                         claim->nonce, claim->gone_why);

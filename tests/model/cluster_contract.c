@@ -52,7 +52,8 @@ struct claim *contract_plan(struct contract *c, unsigned id, unsigned home, uint
                             .bytes = bytes,
                             .begun = NEVER,
                             .ended = NEVER,
-                            .gone = NEVER};
+                            .gone = NEVER,
+                            .died = NEVER};
     return claim;
 }
 
@@ -215,6 +216,7 @@ void contract_node_dies(struct contract *c, unsigned home, uint64_t incarnation)
         if (p->home != home || p->incarnation != incarnation)
             continue;
         p->lost = true;
+        p->died = p->died == NEVER ? c->turn : p->died;
         threaten(p);
         p->live = 0;
         contract_gone(c, p, "its home died");
@@ -240,8 +242,11 @@ void contract_index_lost(struct contract *c) {
             contract_record_lost(c, p->id);
 }
 
-bool contract_is_excused(const struct contract *c, const struct claim *claim) {
-    return c->vague_ids >> claim->id & 1 &&
+/* A lost record can keep word of an end from a home that lives, and from no other: what lay in a
+ * dead one is not granted to whoever asks after its death, whatever it had been replaced by. A
+ * request that began before it may have been answered by it. */
+bool contract_is_excused(const struct contract *c, const struct claim *claim, uint64_t since) {
+    return c->vague_ids >> claim->id & 1 && claim->died >= since &&
            (strstr(claim->gone_why, "superseded") || strstr(claim->gone_why, "by id"));
 }
 
@@ -268,8 +273,8 @@ void contract_granted(struct contract *c, struct claim *claim, uint64_t generati
                         "put %" PRIx64 " is generation %" PRIx64 ", granted as %" PRIx64,
                         claim->nonce, claim->generation, generation);
     claim->generation = generation;
-    if (claim->gone < since && !contract_is_excused(c, claim))
-        contract_broken(c, claim->lost ? "granted after death" : "granted after its end",
+    if (claim->gone < since && !contract_is_excused(c, claim, since))
+        contract_broken(c, claim->died < since ? "granted after death" : "granted after its end",
                         "put %" PRIx64 " (generation %" PRIx64
                         ") was granted to a get that began after it had ended: %s",
                         claim->nonce, generation, claim->gone_why);

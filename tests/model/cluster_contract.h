@@ -42,6 +42,7 @@ struct claim {
     uint64_t gone;
     const char *gone_why;
     bool lost;     /* its home has died */
+    uint64_t died; /* from the turn on at which it had; NEVER = it lives */
     bool far;      /* some other node was asked for it */
     unsigned live; /* leases that clients of its home hold */
     unsigned consumed_said, consumed_sure;
@@ -119,8 +120,8 @@ void contract_not_found(struct contract *c, const struct claim *claim, uint64_t 
                         bool checked);
 /* Nor may it be, while each generation of it that has ended was replaced by another. */
 void contract_id_not_found(struct contract *c, unsigned id, uint64_t begun);
-/* It has ended, and is shown or granted: may it be? */
-bool contract_is_excused(const struct contract *c, const struct claim *claim);
+/* It has ended, and is shown or granted to a request that began at turn `since`: may it be? */
+bool contract_is_excused(const struct contract *c, const struct claim *claim, uint64_t since);
 void contract_called_lost(struct contract *c, const struct claim *claim);
 /* At rest: what a home has (consumed: as it counts), and what it should have. */
 void contract_rests(struct contract *c, struct claim *claim, uint64_t generation,

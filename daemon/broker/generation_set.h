@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A set of generations that never grows: how many it takes is said when it is made.
+ */
+#ifndef FEATURED_BROKER_GENERATION_SET_H
+#define FEATURED_BROKER_GENERATION_SET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct generation_set {
+    uint64_t *slots; /* 0 = free; a power of two, at least twice as many as generations */
+    unsigned bits;
+};
+
+/* False: out of memory. */
+bool generation_set_init(struct generation_set *set, size_t generations_max);
+void generation_set_deinit(struct generation_set *set); /* also of one that is all zero */
+/* Above 0; at most generations_max of them. */
+void generation_set_add(struct generation_set *set, uint64_t generation);
+bool generation_set_has(const struct generation_set *set, uint64_t generation);
+
+#endif
