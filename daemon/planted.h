@@ -24,14 +24,12 @@ enum {
     PLANTED_REPLAY_TWICE,       /* an operation said again is carried out again */
     PLANTED_REPEAT_UNADOPTED,   /* ... while the first is being published */
     PLANTED_ANY_INCARNATION,    /* a ref of an earlier incarnation is not noticed */
-    PLANTED_FENCED_SERVES,      /* a fenced node grants leases to others */
     PLANTED_REFUSED_PUBLISHED,  /* a put that the directory refused becomes resident */
     PLANTED_NOT_SUPERSEDED,     /* the home of what a put replaced is not told */
     PLANTED_UNREACHED_IS_DEAD,  /* ... and an older home that cannot be reached counts as dead */
     PLANTED_NOT_RECONCILED,     /* what was superseded while this node was fenced is kept */
     PLANTED_RECORD_KEPT,        /* the index is not told of a sample that was retired */
     PLANTED_MEMBERS_HEARD_OF,   /* everyone is those heard of, not those that are members */
-    PLANTED_DEAD_STAY_DEAD,  /* one taken for dead is not looked for again after its record went */
     PLANTED_DEATH_UNCHECKED, /* after a death nobody checks what it holds */
     PLANTED_NO_FENCE,        /* a node serves on when its lease may have ended */
     PLANTED_UNHEARD_KEPT,    /* a keep-alive that brought no TTL counts as one that did */

@@ -239,7 +239,7 @@ static void on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerL
         char trouble[TROUBLE_BYTES];
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
                      broker_trouble(broker, "", trouble));
-    } else if (!broker_serves(broker) && !BROKER_PLANTED(PLANTED_FENCED_SERVES)) {
+    } else if (!broker_serves(broker)) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, broker_fenced_why(broker));
     } else {
         lease_for(asking, space, request_id, asked);
