@@ -27,8 +27,8 @@ endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
   -Wno-sign-conversion $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-restrict) $(WERROR)
-INC := -Iproto -Idaemon -Idaemon/store -Idaemon/memory -Idaemon/broker -Idaemon/local -Idaemon/peer \
-  -Idaemon/directory -Idaemon/ops -Idaemon/host -Ilibclient -Itests/support -isystem $(BUILD)/gen
+# An include is written with its folder: "store/store.h", "support/world.h", "proto/frame.h".
+INC := -I. -Idaemon -Ilibclient -Itests -isystem $(BUILD)/gen
 CPPFLAGS += -D_GNU_SOURCE -DFEATURED_VERSION='"$(VERSION)"' $(INC)
 CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -MP -pthread
 LDFLAGS += $(SANITIZE) -pthread
@@ -46,8 +46,7 @@ obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 PROTO_OBJ := $(GEN_C:.c=.o) $(call obj,$(wildcard proto/*.c))
 STORE_OBJ := $(call obj,$(wildcard daemon/store/*.c))
-DAEMON_OBJ := $(call obj,$(filter-out daemon/main.c,$(wildcard daemon/*.c daemon/memory/*.c daemon/broker/*.c \
-  daemon/local/*.c daemon/peer/*.c daemon/directory/*.c daemon/ops/*.c daemon/host/*.c)))
+DAEMON_OBJ := $(call obj,$(filter-out daemon/main.c daemon/store/%,$(wildcard daemon/*.c daemon/*/*.c daemon/*/*/*.c)))
 HOST_OBJ := $(call obj,$(wildcard daemon/host/*.c))
 CLIENT_OBJ := $(call obj,$(wildcard libclient/*.c))
 CTL_OBJ := $(call obj,$(wildcard libclient/featurectl/*.c))
@@ -163,7 +162,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $(WRAP_$*) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- style ----
-SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])
+SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] daemon/*/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
 	@INC="$(INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place

@@ -21,12 +21,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "arena.h"
-#include "batch.h"
-#include "cgroup.h"
 #include "client.pb-c.h"
 #include "config_table.h"
-#include "layout.h"
+#include "directory/etcd/batch.h"
+#include "host/cgroup.h"
+#include "memory/arena.h"
+#include "proto/layout.h"
 
 #define LINE_BYTES_MAX 4096
 #define KiB            (1ull << 10)

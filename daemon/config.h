@@ -13,8 +13,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "charges.h"
-#include "log.h"
+#include "ops/log.h"
+#include "store/charges.h"
 
 #define CONFIG_NAME_MAX   65u
 #define CONFIG_PEERS_MAX  1024u

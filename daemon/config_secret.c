@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "secret_file.h"
+#include "host/secret_file.h"
 
 #define SECRET_BYTES_MIN 16u
 #define SECRET_BYTES_MAX 4096u

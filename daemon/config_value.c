@@ -19,7 +19,7 @@
 #include <strings.h>
 
 #include "config.h"
-#include "layout.h"
+#include "proto/layout.h"
 
 struct unit {
     const char *suffix;

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include "arena.h"
-#include "log.h"
+#include "memory/arena.h"
+#include "ops/log.h"
 
 #define MiB (1ull << 20)
 /* Measured: a broker without stores takes 32 MiB of address space and 2 MiB of memory; libuv's four

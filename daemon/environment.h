@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "cgroup.h"
 #include "config.h"
+#include "host/cgroup.h"
 
 #define ENVIRONMENT_SENTENCE_BYTES 1024
 

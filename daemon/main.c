@@ -11,16 +11,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "auth.h"
 #include "config.h"
 #include "daemon.h"
+#include "directory/etcd/check.h"
 #include "environment.h"
-#include "etcd_check.h"
-#include "log.h"
-#include "secret_file.h"
-#include "socket_lock.h"
-#include "std_fds.h"
-#include "text.h"
+#include "host/secret_file.h"
+#include "host/std_fds.h"
+#include "local/socket_lock.h"
+#include "ops/log.h"
+#include "proto/auth.h"
+#include "proto/text.h"
 
 #define DEFAULT_CONFIG  "/etc/featured/featured.conf"
 #define WHY_BYTES       1536

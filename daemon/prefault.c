@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
-#include "log.h"
+#include "ops/log.h"
 
 /* At the 0.2 GB/s of a first touch this is about 80 ms, the longest that prefault_remove() can
  * wait. */

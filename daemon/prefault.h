@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <uv.h>
 
-#include "arena.h"
+#include "memory/arena.h"
 
 struct prefault;
 

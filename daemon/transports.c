@@ -12,10 +12,10 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include "log.h"
-#include "transport_auto.h"
-#include "transport_rdma.h"
-#include "transport_tcp.h"
+#include "ops/log.h"
+#include "transport/auto.h"
+#include "transport/rdma/rdma.h"
+#include "transport/tcp/tcp.h"
 
 enum { BUFFERS_BYTES = 64 << 20 }; /* of messages; about 2 MiB per connection */
 

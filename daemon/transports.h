@@ -8,7 +8,7 @@
 #include <uv.h>
 
 #include "config.h"
-#include "transport.h"
+#include "transport/transport.h"
 
 /* RDMA and TCP, or one of them alone, behind one transport. Logs why RDMA is left out. 0 or -errno
  * with a sentence in why: RDMA is required and cannot be had. */

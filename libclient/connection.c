@@ -19,11 +19,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "auth.h"
 #include "clock.h"
 #include "error.h"
 #include "fork.h"
 #include "limit.h"
+#include "proto/auth.h"
 #include "release.h"
 #include "socket.h"
 #include "store_handle.h"

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "feature.h"
-#include "layout.h"
+#include "proto/layout.h"
 
 static const char *const names[] = {
     [FEATURE_BOOL] = "BOOL",

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "text.h"
+#include "proto/text.h"
 
 static _Thread_local char last_sentence[FC_SENTENCE_BYTES];
 

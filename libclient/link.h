@@ -18,7 +18,7 @@
 
 #include "client.pb-c.h"
 #include "fork.h"
-#include "frame.h"
+#include "proto/frame.h"
 
 /* Of a decoded reply: 256 items as structs, or fewer with their specs. */
 #define LINK_SPARE_BYTES 65536u

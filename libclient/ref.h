@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 
 #include "feature.h"
-#include "layout.h"
+#include "proto/layout.h"
 
 struct feature_ref {
     atomic_uint refs;

@@ -17,11 +17,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "auth.h"
 #include "clock.h"
 #include "error.h"
-#include "layout.h"
 #include "limit.h"
+#include "proto/auth.h"
+#include "proto/layout.h"
 #include "release.h"
 #include "request.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "auth.h"
+#include "proto/auth.h"
 
 #include <assert.h>
 #include <endian.h>

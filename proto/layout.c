@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "layout.h"
+#include "proto/layout.h"
 
 #include <ctype.h>
 #include <stdbool.h>
 #include <string.h>
 
-#include "text.h"
+#include "proto/text.h"
 
 uint32_t layout_dtype_bits(Fb__Dtype dtype) {
     switch (dtype) {

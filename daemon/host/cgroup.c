@@ -5,7 +5,7 @@
  * there: in a container that may be the container's own, and then the path begins with it. See
  * cgroups(7), proc_pid_mountinfo(5).
  */
-#include "cgroup.h"
+#include "host/cgroup.h"
 
 #include <errno.h>
 #include <inttypes.h>

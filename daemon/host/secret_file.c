@@ -2,7 +2,7 @@
  *
  * The facts are those of the open file, not of its name.
  */
-#include "secret_file.h"
+#include "host/secret_file.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "std_fds.h"
+#include "host/std_fds.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "access.h"
+#include "local/access.h"
 
 static bool listed(const struct config_ids *ids, uint32_t id) {
     for (uint32_t i = 0; i < ids->count; i++)

@@ -3,7 +3,7 @@
  * Invariant: [0, used_bytes) is handed out, used_bytes <= capacity_bytes, used_bytes is a multiple
  * of BUMP_ALIGN. Blocks are never given back one by one.
  */
-#include "bump.h"
+#include "local/bump.h"
 
 #include <errno.h>
 #include <stdlib.h>

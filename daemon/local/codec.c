@@ -3,7 +3,7 @@
  * One packet is exactly one frame: header, packed message, payload. SOCK_SEQPACKET keeps the
  * boundaries, so there is no state between packets.
  */
-#include "codec.h"
+#include "local/codec.h"
 
 #include <stdio.h>
 

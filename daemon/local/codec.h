@@ -10,9 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bump.h"
 #include "client.pb-c.h"
-#include "frame.h"
+#include "local/bump.h"
+#include "proto/frame.h"
 
 struct codec_request {
     uint32_t request_id;

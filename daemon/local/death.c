@@ -5,7 +5,7 @@
  * that died before it was accepted, name another process that got its pid: then nothing tells of
  * the death but the socket.
  */
-#include "death.h"
+#include "local/death.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -7,7 +7,7 @@
  * The socket is bound under umask 0177 and gets its group and mode before listen(), so that nobody
  * connects who may not.
  */
-#include "listener.h"
+#include "local/listener.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,10 +16,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "access.h"
-#include "log.h"
-#include "open_files.h"
-#include "socket_file.h"
+#include "local/access.h"
+#include "local/open_files.h"
+#include "local/socket_file.h"
+#include "ops/log.h"
 
 #define ACCEPTS_PER_WAKE_UP 16u
 #define BACKLOG             128

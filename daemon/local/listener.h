@@ -12,7 +12,7 @@
 
 #include "broker.h"
 #include "config.h"
-#include "session.h"
+#include "local/session.h"
 
 struct listener;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "open_files.h"
+#include "local/open_files.h"
 
 #include <inttypes.h>
 #include <stdio.h>

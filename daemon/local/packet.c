@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "packet.h"
+#include "local/packet.h"
 
 #include <errno.h>
 #include <string.h>

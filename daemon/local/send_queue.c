@@ -2,7 +2,7 @@
  *
  * Invariants: *last is the terminating NULL; queued_bytes is the sum of packet costs.
  */
-#include "send_queue.h"
+#include "local/send_queue.h"
 
 #include <errno.h>
 #include <fcntl.h>

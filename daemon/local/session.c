@@ -23,7 +23,7 @@
  * turn, however many there are and whatever they send. A paused session is not put off: it may
  * never be read again, and the others would wait for ever.
  */
-#include "session_internal.h"
+#include "local/session_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -33,11 +33,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "codec.h"
-#include "frame.h"
-#include "log.h"
-#include "open_files.h"
-#include "packet.h"
+#include "local/codec.h"
+#include "local/open_files.h"
+#include "local/packet.h"
+#include "ops/log.h"
+#include "proto/frame.h"
 
 #define PACKETS_PER_WAKE_UP      16u
 #define SESSION_READS_NS         1000000u /* of one session in one turn; one packet is always read */

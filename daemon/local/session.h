@@ -18,7 +18,7 @@
 #include <uv.h>
 
 #include "broker.h"
-#include "bump.h"
+#include "local/bump.h"
 
 /* What a session asks of the broker: broker.h as a table, so that a session can be tested without
  * one. */

@@ -5,9 +5,9 @@
 #ifndef FEATURED_LOCAL_SESSION_INTERNAL_H
 #define FEATURED_LOCAL_SESSION_INTERNAL_H
 
-#include "death.h"
-#include "send_queue.h"
-#include "session.h"
+#include "local/death.h"
+#include "local/send_queue.h"
+#include "local/session.h"
 
 struct refusal {
     Fb__Status status;

@@ -11,9 +11,9 @@
 
 #include <linux/sockios.h>
 
-#include "account_words.h"
-#include "packet.h"
-#include "session_internal.h"
+#include "local/packet.h"
+#include "local/session_internal.h"
+#include "node/account_words.h"
 
 #define UNREAD_FIRST_MS 5u
 #define UNREAD_LAST_MS  200u

@@ -3,7 +3,7 @@
  * A path is stale when something is a socket there and connect() to it is refused: the kernel knows
  * whether anybody listens. umask() is the process's: call this before other threads make files.
  */
-#include "socket_file.h"
+#include "local/socket_file.h"
 
 #include <errno.h>
 #include <grp.h>

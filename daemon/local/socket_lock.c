@@ -2,7 +2,7 @@
  *
  * The holder's pid is in the file, for people to read: it is the lock that counts.
  */
-#include "socket_lock.h"
+#include "local/socket_lock.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -9,7 +9,7 @@
  * 4 KiB pages are mapped MAP_NORESERVE and appear on first touch. 2 MiB pages are reserved by mmap:
  * without the reservation a touch would end in SIGBUS once the kernel's pool is empty.
  */
-#include "arena.h"
+#include "memory/arena.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
  * A line is formatted, judged by the limits, escaped (a client may choose names) and handed to the
  * writer. State: the level, and what the limits count.
  */
-#include "log.h"
+#include "ops/log.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -16,9 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "log_limit.h"
-#include "log_writer.h"
-#include "text.h"
+#include "ops/log_limit.h"
+#include "ops/log_writer.h"
+#include "proto/text.h"
 
 #define LINE_BYTES_MAX    2048
 #define LINES_OF_A_KIND   300u /* in 10 s: 256 stores have a line each when the broker starts */

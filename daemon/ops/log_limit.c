@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "log_limit.h"
+#include "ops/log_limit.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -7,7 +7,7 @@
  * many, in its place in the order. When it cannot be written either, its number is counted again
  * with what comes next.
  */
-#include "log_writer.h"
+#include "ops/log_writer.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
-#include "peer_internal.h"
+#include "ops/log.h"
+#include "peer/peer_internal.h"
 
 struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const char *node,
                         uint64_t incarnation) {

@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
-#include "peer_internal.h"
+#include "ops/log.h"
+#include "peer/peer_internal.h"
 
 #define FAILED_PER_TICK  256u
 #define BACKOFF_FIRST_NS (50ull * 1000 * 1000)

@@ -19,9 +19,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "layout.h"
 #include "peer.pb-c.h"
-#include "transport.h"
+#include "proto/layout.h"
+#include "transport/transport.h"
 
 struct peers;
 struct peer;

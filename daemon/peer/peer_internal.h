@@ -7,8 +7,8 @@
 
 #include <sys/queue.h>
 
-#include "frame.h"
-#include "peer.h"
+#include "peer/peer.h"
+#include "proto/frame.h"
 
 enum peer_state { PEER_IDLE, PEER_CONNECTING, PEER_UP, PEER_BACKOFF };
 

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
-#include "peer_internal.h"
+#include "ops/log.h"
+#include "peer/peer_internal.h"
 
 static struct peer *as_peer(struct end *end) {
     return end->kind == END_PEER ? (struct peer *)end : NULL;

@@ -17,8 +17,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "log.h"
-#include "peer_internal.h"
+#include "ops/log.h"
+#include "peer/peer_internal.h"
 
 #define PULSES_LEAST 3u
 

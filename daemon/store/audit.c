@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 struct tally {
     uint64_t home_bytes, landing_bytes, idle_bytes, leased_bytes, reserved_bytes;

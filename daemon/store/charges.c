@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "charges.h"
+#include "store/charges.h"
 
 #include <assert.h>
 #include <string.h>

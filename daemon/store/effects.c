@@ -4,7 +4,7 @@
  * own memory: the slot an effect speaks of is linked into the list and kept until the effect is
  * pulled. A reference is the slot's kind in the top two bits and its index below.
  */
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 #define KIND_SHIFT 30u
 #define INDEX_MASK ((1u << KIND_SHIFT) - 1)

@@ -2,7 +2,7 @@
  *
  * The ring of state changes behind `featurectl events`. Event n lies at n % max_events.
  */
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 static struct store_event *event_at(const struct store *store, uint64_t sequence) {
     return (struct store_event *)store_at(store, store->events) +

@@ -10,11 +10,11 @@
  * set exactly when its list is not empty. A region of N extents has at most N + 1 holes, hence 2 N
  * + 1 nodes.
  */
-#include "extent.h"
+#include "store/extent.h"
 
 #include <stdbool.h>
 
-#include "planted.h"
+#include "store/planted.h"
 
 #define UNIT_SHIFT  6u
 #define ROW_BITS    5u

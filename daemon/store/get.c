@@ -2,7 +2,7 @@
  *
  * Getting: a lease at once, an answer at once, or a place among those who wait for it to be put.
  */
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 /* Finds what is asked for. STORE_OK: *sample may be leased. STORE_WAIT: a PLANNED landing copy, to
  * be awaited however long it takes. STORE_E_NOT_FOUND with *may_come: it may still be put. */

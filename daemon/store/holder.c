@@ -2,7 +2,7 @@
  *
  * Holders: whoever can hold leases and reservations. A dead one consumes nothing.
  */
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 enum store_result store_holder_open(struct store *store, uint64_t owner, struct account *account,
                                     uint32_t *holder_out) {

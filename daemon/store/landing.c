@@ -5,7 +5,7 @@
  * kept as a cache, until another landing needs the room. A copy whose transfer still runs is never
  * freed behind its back: drop only marks it.
  */
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 static void evict_oldest(struct store *store, uint64_t now_ns) {
     sample_retire(store, store->idle.head, STORE_UNCACHED, now_ns);

@@ -9,7 +9,7 @@
 #include <sodium.h>
 #include <string.h>
 
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 enum store_result lease_check(const struct store *store, uint32_t holder,
                               struct store_refusal *refusal) {

@@ -6,7 +6,7 @@
  */
 #include <string.h>
 
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 static uint32_t *bucket(const struct store *store, uint32_t hash) {
     return u32_at(store, store->name_hash) + (hash & store->name_mask);

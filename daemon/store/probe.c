@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 #define SKIP_MAX 4096u
 

@@ -3,7 +3,7 @@
  * Putting: reserve -> seal -> publish, or cancel / unseal on the way. Memory that is short never
  * costs a resident its place: a put waits or is refused.
  */
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 static enum store_result check_limits(const struct store *store, uint32_t holder, uint64_t bytes,
                                       struct store_refusal *refusal) {

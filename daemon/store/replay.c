@@ -3,7 +3,7 @@
  * The first answers of operations, for their repeats: a ring in which the newest overwrites the
  * oldest, with a hash over (client, operation).
  */
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 static struct replay_slot *replay_at(const struct store *store, uint32_t index) {
     return (struct replay_slot *)store_at(store, store->replays) + index;

@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 static bool name_is(const struct store *store, uint32_t index, const char *id, uint32_t id_bytes) {
     const struct name_slot *name = name_at(store, index);

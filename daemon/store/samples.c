@@ -11,7 +11,7 @@
  *   GONE: the tombstones, once its effect has been pulled; the oldest one beyond max_tombstones is
  * freed A GONE slot whose effect waits counts against max_samples: its slot is not free yet.
  */
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 uint64_t extent_round(uint64_t bytes) {
     return (bytes + EXTENT_UNIT_BYTES - 1) & ~(uint64_t)(EXTENT_UNIT_BYTES - 1);

@@ -5,7 +5,7 @@
  * with the store's secret: whoever picks ids or operation numbers cannot pick the chain they land
  * in.
  */
-#include "slots.h"
+#include "store/slots.h"
 
 #include <sodium.h>
 #include <string.h>

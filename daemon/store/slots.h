@@ -11,8 +11,8 @@
 
 #include <stdatomic.h>
 
-#include "extent.h"
-#include "store.h"
+#include "store/extent.h"
+#include "store/store.h"
 
 #define NONE UINT32_MAX
 

@@ -6,7 +6,7 @@
  */
 #include <string.h>
 
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 uint32_t spec_chunks(uint32_t spec_bytes, uint32_t tensor_count) {
     return (spec_bytes + tensor_count * 8 + CHUNK_DATA_BYTES - 1) / CHUNK_DATA_BYTES;

@@ -9,7 +9,7 @@
 #include <sodium.h>
 #include <string.h>
 
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 #define SLOTS_MAX          (1u << 28) /* leaves the top bits of a reference to effects.c */
 #define ENDED_LEASES_MIN   65536u

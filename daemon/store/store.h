@@ -28,7 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "charges.h"
+#include "store/charges.h"
 
 #define STORE_ID_BYTES_MAX   128u
 #define STORE_SPEC_BYTES_MAX 8192u

@@ -6,8 +6,8 @@
 #ifndef FEATURED_STORE_INTERNAL_H
 #define FEATURED_STORE_INTERNAL_H
 
-#include "planted.h"
-#include "slots.h"
+#include "store/planted.h"
+#include "store/slots.h"
 
 /* What ends by the clock ends so many at a time; the rest at the next pull of an effect. */
 #define EXPIRE_BUDGET 64u

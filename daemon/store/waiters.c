@@ -8,7 +8,7 @@
  * table of queues: publishing looks at no other waiter. The heap is a binary one of waiter indices,
  * earliest deadline first; each waiter knows its place in it.
  */
-#include "store_internal.h"
+#include "store/store_internal.h"
 
 static uint32_t *heap_of(const struct store *store) {
     return u32_at(store, store->heap);

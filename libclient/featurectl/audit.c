@@ -3,13 +3,13 @@
  * The records are kept in tsearch(3)'s balanced tree, keyed by store and sample. A suspect is
  * confirmed when two looks in a row, some time apart, found the same thing wrong with it.
  */
-#include "audit.h"
+#include "featurectl/audit.h"
 
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "memory.h"
+#include "featurectl/memory.h"
 
 struct record {
     char *store, *sample_id, *home;

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "options.h"
+#include "featurectl/options.h"
 
 #define COMMAND_ARGUMENTS_ANY UINT32_MAX
 

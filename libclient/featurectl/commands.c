@@ -2,7 +2,7 @@
  *
  * The table of commands: one line each.
  */
-#include "command.h"
+#include "featurectl/command.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "context.h"
-#include "memory.h"
+#include "featurectl/context.h"
+#include "featurectl/memory.h"
 
 static void offer(struct context *context, const char *prefix, const char *dashes,
                   const char *word) {

@@ -3,7 +3,7 @@
  * Every sentence about trouble goes through report(): one line, shown as shown.h says (names come
  * from files and other clients), the same fields in JSON.
  */
-#include "context.h"
+#include "featurectl/context.h"
 
 #include <sodium.h>
 #include <stdarg.h>
@@ -11,9 +11,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "memory.h"
-#include "secret.h"
-#include "shown.h"
+#include "featurectl/memory.h"
+#include "featurectl/secret.h"
+#include "featurectl/shown.h"
 
 static void report(const struct context *context, const char *status, const char *object,
                    const char *sentence) {

@@ -11,9 +11,9 @@
 #include <stdio.h>
 
 #include "admin.h"
-#include "command.h"
-#include "exit_code.h"
-#include "table.h"
+#include "featurectl/command.h"
+#include "featurectl/exit_code.h"
+#include "featurectl/table.h"
 
 /* Round trips of a command that says nothing else. */
 #define CONTEXT_DEADLINE_MS 10000u

@@ -2,14 +2,14 @@
  *
  * `doctor`: runs the checks in order; the socket's comes first because others use what it learnt.
  */
-#include "doctor.h"
+#include "featurectl/doctor.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "units.h"
+#include "featurectl/units.h"
 
 static const struct {
     const char *name;

@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "context.h"
+#include "featurectl/context.h"
 
 /* DOCTOR_SKIP: not checked, because this user (or this container) cannot see it. */
 enum doctor_verdict { DOCTOR_OK = 0, DOCTOR_SKIP, DOCTOR_WARN, DOCTOR_FAIL };

@@ -3,7 +3,7 @@
  * Is the broker there, may we talk to it, does it answer, is it allowed what it needs, and do the
  * nodes reach each other where their bytes are.
  */
-#include "doctor.h"
+#include "featurectl/doctor.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,8 +14,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "readiness.h"
-#include "units.h"
+#include "featurectl/readiness.h"
+#include "featurectl/units.h"
 
 /* A file descriptor per session, a few per store and peer: below this many it gets tight. */
 #define NOFILE_WANTED 4096u

@@ -3,7 +3,7 @@
  * What stands between the broker and its directory, and whether two brokers have one name: as the
  * broker itself says.
  */
-#include "doctor.h"
+#include "featurectl/doctor.h"
 
 #include <string.h>
 

@@ -3,12 +3,12 @@
  * Kernel settings. Where the kernel has no such file (a container's own network namespace lacks
  * some) there is nothing to judge and the finding says so.
  */
-#include "doctor.h"
+#include "featurectl/doctor.h"
 
 #include <inttypes.h>
 
-#include "frame.h"
-#include "units.h"
+#include "featurectl/units.h"
+#include "proto/frame.h"
 
 #define TCP_BUFFER_WANTED (4u << 20) /* 10 Gbit/s x 3 ms */
 #define MAP_COUNT_WANTED  65530u     /* the kernel's default */

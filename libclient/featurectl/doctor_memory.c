@@ -3,7 +3,7 @@
  * Is there memory for the arenas, and of the right kind. Arenas are sparse memfds: a machine may
  * promise more than it has, and pays when samples come.
  */
-#include "doctor.h"
+#include "featurectl/doctor.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,8 +13,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "cgroup.h"
-#include "units.h"
+#include "featurectl/units.h"
+#include "host/cgroup.h"
 
 #define PROBE_BYTES 4096
 

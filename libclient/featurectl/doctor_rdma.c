@@ -3,7 +3,7 @@
  * RDMA devices as sysfs shows them: a port can be used when it is active and has a GID that is
  * neither zero nor link-local. The daemon's own word on it is in its log; this works without one.
  */
-#include "doctor.h"
+#include "featurectl/doctor.h"
 
 #include <dirent.h>
 #include <stdio.h>

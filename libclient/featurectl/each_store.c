@@ -2,7 +2,7 @@
  *
  * No state.
  */
-#include "each_store.h"
+#include "featurectl/each_store.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
 #ifndef FEATURED_CTL_EACH_STORE_H
 #define FEATURED_CTL_EACH_STORE_H
 
-#include "context.h"
+#include "featurectl/context.h"
 
 /* Says what it has to say about one store; returns a status, already reported. */
 typedef int (*each_store_fn)(struct context *context, const Fb__StoreInfo *store,

@@ -3,7 +3,7 @@
  * The handler uses functions that signal-safety(7) lists, and what it reads is written before the
  * flag that it looks at.
  */
-#include "ending.h"
+#include "featurectl/ending.h"
 
 #include <limits.h>
 #include <signal.h>

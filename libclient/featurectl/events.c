@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "context.h"
-#include "shown.h"
-#include "units.h"
-#include "words.h"
+#include "featurectl/context.h"
+#include "featurectl/shown.h"
+#include "featurectl/units.h"
+#include "featurectl/words.h"
 
 struct stream {
     struct context *context;

@@ -3,7 +3,7 @@
  * The numbers are documented in featurectl(1) and `featurectl help exit-codes`; scripts rely on
  * them.
  */
-#include "exit_code.h"
+#include "featurectl/exit_code.h"
 
 int exit_code(int status) {
     switch (status) {

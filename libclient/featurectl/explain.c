@@ -6,11 +6,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "memory.h"
-#include "select.h"
-#include "shown.h"
-#include "why.h"
-#include "words.h"
+#include "featurectl/memory.h"
+#include "featurectl/select.h"
+#include "featurectl/shown.h"
+#include "featurectl/why.h"
+#include "featurectl/words.h"
 
 /* How long the others have to say what they know. */
 #define PATIENCE_MS 3000u

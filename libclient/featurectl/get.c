@@ -7,11 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "memory.h"
-#include "progress.h"
-#include "safetensors.h"
-#include "select.h"
-#include "units.h"
+#include "featurectl/memory.h"
+#include "featurectl/progress.h"
+#include "featurectl/safetensors.h"
+#include "featurectl/select.h"
+#include "featurectl/units.h"
 
 #define GET_DEADLINE_MS 30000u
 

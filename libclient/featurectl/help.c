@@ -2,7 +2,7 @@
  *
  * `help`, `help COMMAND`, `help exit-codes` and `version`.
  */
-#include "help.h"
+#include "featurectl/help.h"
 
 #include <string.h>
 

@@ -4,7 +4,7 @@
 #ifndef FEATURED_CTL_HELP_H
 #define FEATURED_CTL_HELP_H
 
-#include "context.h"
+#include "featurectl/context.h"
 
 void help_overview(FILE *out);
 void help_command(FILE *out, const struct command *command);

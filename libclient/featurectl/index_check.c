@@ -12,12 +12,12 @@
 #include <string.h>
 #include <time.h>
 
-#include "audit.h"
-#include "members.h"
-#include "memory.h"
-#include "progress.h"
-#include "shown.h"
-#include "words.h"
+#include "featurectl/audit.h"
+#include "featurectl/members.h"
+#include "featurectl/memory.h"
+#include "featurectl/progress.h"
+#include "featurectl/shown.h"
+#include "featurectl/words.h"
 
 #define PAGE_ITEMS    256u
 #define CHECK_ITEMS   64u

@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "manifest.h"
-#include "memory.h"
-#include "put_file.h"
-#include "shown.h"
-#include "units.h"
+#include "featurectl/manifest.h"
+#include "featurectl/memory.h"
+#include "featurectl/put_file.h"
+#include "featurectl/shown.h"
+#include "featurectl/units.h"
 
 struct ingest {
     struct context *context;

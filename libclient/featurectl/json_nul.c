@@ -3,14 +3,14 @@
  * Marks are the noncharacters U+FDD0 to U+FDEF, which the Unicode Standard (23.7) keeps for uses
  * like this one.
  */
-#include "json_nul.h"
+#include "featurectl/json_nul.h"
 
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "memory.h"
+#include "featurectl/memory.h"
 
 #define MARK_FIRST   0xfdd0u
 #define MARK_LAST    0xfdefu

@@ -2,7 +2,7 @@
  *
  * `leases`: who reads what. Pages as in samples.c.
  */
-#include "each_store.h"
+#include "featurectl/each_store.h"
 
 #define PAGE_ITEMS 256u
 

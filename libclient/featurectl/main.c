@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <string.h>
 
-#include "ending.h"
-#include "help.h"
-#include "std_fds.h"
+#include "featurectl/ending.h"
+#include "featurectl/help.h"
+#include "host/std_fds.h"
 
 /* The options may not have been read to the end. */
 static bool wants_json(int argc, char **argv) {

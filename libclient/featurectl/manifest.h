@@ -11,7 +11,7 @@
 #ifndef FEATURED_CTL_MANIFEST_H
 #define FEATURED_CTL_MANIFEST_H
 
-#include "refs.h"
+#include "featurectl/refs.h"
 
 /* Takes a lock (LOCK_SH, LOCK_EX), to be given back with flock(fd, LOCK_UN). Whoever holds it for
  * seconds is not waited for: a line is whole in all but a moment without it too. */

@@ -2,7 +2,7 @@
  *
  * Each line stands alone: one that is wrong costs its own sample and no other.
  */
-#include "manifest.h"
+#include "featurectl/manifest.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 
-#include "exit_code.h"
+#include "featurectl/exit_code.h"
 
 #define SAID_MAX 10u /* of wrong lines one by one; a file of another kind has nothing else */
 #define BOM      "\xef\xbb\xbf"

@@ -3,7 +3,7 @@
  * A regular file is locked while a line is added, so that of several writers each can take back
  * what it could not finish.
  */
-#include "manifest.h"
+#include "featurectl/manifest.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,9 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "layout.h"
-#include "memory.h"
-#include "output_file.h"
+#include "featurectl/memory.h"
+#include "featurectl/output_file.h"
+#include "proto/layout.h"
 
 /* Upper bounds, in bytes, of what a line has beside names: the JSON around the values with 20
  * digits of size; the URI around its names with 20 digits of generation and of incarnation; the

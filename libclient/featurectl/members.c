@@ -2,7 +2,7 @@
  *
  * No state.
  */
-#include "members.h"
+#include "featurectl/members.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
 #ifndef FEATURED_CTL_MEMBERS_H
 #define FEATURED_CTL_MEMBERS_H
 
-#include "context.h"
+#include "featurectl/context.h"
 
 /* How long each member has to say something of itself. */
 #define MEMBERS_PATIENCE_MS 2000u

@@ -2,14 +2,14 @@
  *
  * No state. Nothing above this file checks an allocation of its own.
  */
-#include "memory.h"
+#include "featurectl/memory.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "exit_code.h"
+#include "featurectl/exit_code.h"
 
 static _Noreturn void out_of_memory(void) {
     fputs("featurectl: out of memory\n", stderr);

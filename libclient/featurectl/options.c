@@ -4,14 +4,14 @@
  * or sentences. getopt's globals are reset on entry, so that one process may parse many command
  * lines.
  */
-#include "options.h"
+#include "featurectl/options.h"
 
 #include <assert.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "units.h"
+#include "featurectl/units.h"
 
 /* getopt's value for option i: above every letter. */
 #define LONG_BASE 256

@@ -3,7 +3,7 @@
  * open: where does the path lead -> in place, or a temporary file beside it
  * commit: fsync, close, rename, fsync of the directory
  */
-#include "output_file.h"
+#include "featurectl/output_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,8 +20,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "ending.h"
-#include "memory.h"
+#include "featurectl/ending.h"
+#include "featurectl/memory.h"
 
 #define WRITE_STEP_BYTES (8u << 20)
 #define LINKS_MAX        40u  /* as the kernel's own limit, path_resolution(7) */

@@ -2,14 +2,14 @@
  *
  * The bar lives on one line: redrawn after a carriage return, wiped with ECMA-48's "erase in line".
  */
-#include "progress.h"
+#include "featurectl/progress.h"
 
 #include <inttypes.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "units.h"
+#include "featurectl/units.h"
 
 #define BAR_CELLS  30u
 #define REDRAW_NS  100000000u

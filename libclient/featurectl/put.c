@@ -2,8 +2,8 @@
  *
  * `put`: safetensors files become samples.
  */
-#include "put_file.h"
-#include "refs.h"
+#include "featurectl/put_file.h"
+#include "featurectl/refs.h"
 
 struct putting {
     struct context *context;

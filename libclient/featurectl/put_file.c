@@ -3,15 +3,15 @@
  * open and check -> reserve -> read each tensor into its place -> commit. A failure on the way
  * cancels the reservation: the sample exists whole or not at all.
  */
-#include "put_file.h"
+#include "featurectl/put_file.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "ending.h"
-#include "memory.h"
-#include "safetensors.h"
+#include "featurectl/ending.h"
+#include "featurectl/memory.h"
+#include "featurectl/safetensors.h"
 
 #define SUFFIX ".safetensors"
 

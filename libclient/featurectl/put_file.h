@@ -5,8 +5,8 @@
 #ifndef FEATURED_CTL_PUT_FILE_H
 #define FEATURED_CTL_PUT_FILE_H
 
-#include "context.h"
-#include "progress.h"
+#include "featurectl/context.h"
+#include "featurectl/progress.h"
 
 /* Long enough for a consumer to make room, short enough for a person to wait. */
 #define PUT_DEADLINE_MS 10000u

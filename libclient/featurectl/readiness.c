@@ -3,11 +3,11 @@
  * A broker that says why not, or that it is stopping, is not ready; one that says nothing at all is
  * of an older version.
  */
-#include "readiness.h"
+#include "featurectl/readiness.h"
 
 #include <stdlib.h>
 
-#include "memory.h"
+#include "featurectl/memory.h"
 
 enum readiness readiness_of(const Fb__HealthReply *health) {
     if (health->ready)

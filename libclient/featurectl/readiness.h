@@ -6,7 +6,7 @@
 #define FEATURED_CTL_READINESS_H
 
 #include "client.pb-c.h"
-#include "table.h"
+#include "featurectl/table.h"
 
 enum readiness {
     READINESS_READY,

@@ -5,11 +5,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "memory.h"
-#include "select.h"
-#include "shown.h"
-#include "text.h"
-#include "units.h"
+#include "featurectl/memory.h"
+#include "featurectl/select.h"
+#include "featurectl/shown.h"
+#include "featurectl/units.h"
+#include "proto/text.h"
 
 static json_t *tensor_json(const struct feature_tensor *tensor, bool has_checksum) {
     char checksum[17];

@@ -3,7 +3,7 @@
  * Forms are told apart by trial: a URI by its scheme, base64 by decoding to a ref (it begins with
  * magic bytes, so nothing else does), all else must be STORE/SAMPLE.
  */
-#include "refs.h"
+#include "featurectl/refs.h"
 
 #include <sodium.h>
 #include <stdint.h>
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "memory.h"
+#include "featurectl/memory.h"
 
 #define URI_SCHEME "feature://"
 

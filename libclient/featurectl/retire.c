@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "memory.h"
-#include "progress.h"
-#include "select.h"
+#include "featurectl/memory.h"
+#include "featurectl/progress.h"
+#include "featurectl/select.h"
 
 #define DRAIN_DEADLINE_MS 30000u
 #define DRAIN_SLICE_MS    500u

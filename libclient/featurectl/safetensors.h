@@ -15,7 +15,7 @@
 #include <time.h>
 
 #include "feature.h"
-#include "output_file.h"
+#include "featurectl/output_file.h"
 
 /* As the reference implementation has it; most of a large one is padding. */
 #define SAFETENSORS_HEADER_BYTES_MAX 100000000u

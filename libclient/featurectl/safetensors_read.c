@@ -7,7 +7,7 @@
  * Order of trust: lengths against the file's size, then JSON, then each tensor alone, then all
  * together.
  */
-#include "safetensors.h"
+#include "featurectl/safetensors.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,9 +20,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "json_nul.h"
-#include "layout.h"
-#include "memory.h"
+#include "featurectl/json_nul.h"
+#include "featurectl/memory.h"
+#include "proto/layout.h"
 
 #define LENGTH_BYTES    8u
 #define READ_STEP_BYTES (8u << 20)

@@ -2,7 +2,7 @@
  *
  * Writer.
  */
-#include "safetensors.h"
+#include "featurectl/safetensors.h"
 
 #include <jansson.h>
 #include <sodium.h>
@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json_nul.h"
-#include "layout.h"
-#include "memory.h"
+#include "featurectl/json_nul.h"
+#include "featurectl/memory.h"
+#include "proto/layout.h"
 
 #define LENGTH_BYTES    8u
 #define OPAQUE_METADATA "featured.metadata"

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "each_store.h"
-#include "members.h"
-#include "memory.h"
-#include "why.h"
-#include "words.h"
+#include "featurectl/each_store.h"
+#include "featurectl/members.h"
+#include "featurectl/memory.h"
+#include "featurectl/why.h"
+#include "featurectl/words.h"
 
 #define PAGE_ITEMS 256u
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "secret.h"
+#include "featurectl/secret.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "secret_file.h"
+#include "host/secret_file.h"
 
 static ssize_t read_secret(int fd, uint8_t out[SECRET_BYTES_MAX], char *why, size_t why_bytes) {
     char extra;

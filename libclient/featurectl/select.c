@@ -2,12 +2,12 @@
  *
  * No state.
  */
-#include "select.h"
+#include "featurectl/select.h"
 
 #include <stdlib.h>
 
-#include "manifest.h"
-#include "memory.h"
+#include "featurectl/manifest.h"
+#include "featurectl/memory.h"
 
 static int add_arguments(struct context *context, struct targets *out, char *why,
                          size_t why_bytes) {

@@ -5,8 +5,8 @@
 #ifndef FEATURED_CTL_SELECT_H
 #define FEATURED_CTL_SELECT_H
 
-#include "context.h"
-#include "refs.h"
+#include "featurectl/context.h"
+#include "featurectl/refs.h"
 
 #define OPTION_MANIFEST                                                                            \
     {                                                                                              \

@@ -3,7 +3,7 @@
  * `sessions`: who is connected, and what the broker keeps for each; finds who holds what others
  * would need.
  */
-#include "context.h"
+#include "featurectl/context.h"
 
 #define PAGE_ITEMS 256u
 

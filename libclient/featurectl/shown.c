@@ -2,14 +2,14 @@
  *
  * No state.
  */
-#include "shown.h"
+#include "featurectl/shown.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "memory.h"
-#include "text.h"
+#include "featurectl/memory.h"
+#include "proto/text.h"
 
 char *shown_bytes(const char *text, size_t bytes) {
     size_t room = text_escape(NULL, 0, text, bytes) + 1;

@@ -4,11 +4,11 @@
  */
 #include <stdlib.h>
 
-#include "members.h"
-#include "memory.h"
-#include "readiness.h"
-#include "shown.h"
-#include "units.h"
+#include "featurectl/members.h"
+#include "featurectl/memory.h"
+#include "featurectl/readiness.h"
+#include "featurectl/shown.h"
+#include "featurectl/units.h"
 
 static void print_status(struct context *context, const Fb__HealthReply *h) {
     static const struct table_column columns[] = {

@@ -5,11 +5,11 @@
 #include <sodium.h>
 #include <stdlib.h>
 
-#include "each_store.h"
-#include "memory.h"
-#include "secret.h"
-#include "units.h"
-#include "words.h"
+#include "featurectl/each_store.h"
+#include "featurectl/memory.h"
+#include "featurectl/secret.h"
+#include "featurectl/units.h"
+#include "featurectl/words.h"
 
 /* What tells at a glance how a store is doing has a title; the rest is for programs. */
 static const struct table_column store_columns[] = {

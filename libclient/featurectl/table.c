@@ -3,16 +3,16 @@
  * Invariants: `at` < column_count between cells; cell_count is a multiple of shown_count between
  * rows. Cells are kept as people may see them (shown.h).
  */
-#include "table.h"
+#include "featurectl/table.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "memory.h"
-#include "shown.h"
-#include "units.h"
+#include "featurectl/memory.h"
+#include "featurectl/shown.h"
+#include "featurectl/units.h"
 
 void table_init(struct table *table, FILE *out, bool json, const struct table_column *columns,
                 size_t column_count) {

@@ -2,7 +2,7 @@
  *
  * Binary units for memory, decimal for rates (as links and disks are sold). No state.
  */
-#include "units.h"
+#include "featurectl/units.h"
 
 #include <inttypes.h>
 #include <stdio.h>

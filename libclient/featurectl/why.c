@@ -2,15 +2,15 @@
  *
  * Two halves: what would free the sample (by state and policy), and who reads or writes it now.
  */
-#include "why.h"
+#include "featurectl/why.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "memory.h"
-#include "shown.h"
-#include "units.h"
-#include "words.h"
+#include "featurectl/memory.h"
+#include "featurectl/shown.h"
+#include "featurectl/units.h"
+#include "featurectl/words.h"
 
 static char *why_resident(const Fb__SampleInfo *info, Fb__Policy policy) {
     if (info->landing)

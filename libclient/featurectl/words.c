@@ -2,7 +2,7 @@
  *
  * Words come from the .proto files, so that a new value has a word at once.
  */
-#include "words.h"
+#include "featurectl/words.h"
 
 #include <ctype.h>
 #include <stdio.h>

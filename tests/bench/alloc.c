@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench.h"
-#include "extent.h"
-#include "rounds.h"
+#include "bench/bench.h"
+#include "bench/rounds.h"
+#include "store/extent.h"
 
 #define REGION_BYTES (64 * GIB)
 #define EXTENTS_MAX  65536u

@@ -14,13 +14,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "bench.h"
-#include "brokers.h"
-#include "checks.h"
-#include "frame.h"
-#include "rounds.h"
-#include "wire.h"
-#include "workload.h"
+#include "bench/bench.h"
+#include "bench/brokers.h"
+#include "bench/rounds.h"
+#include "bench/workload.h"
+#include "proto/frame.h"
+#include "support/checks.h"
+#include "support/wire.h"
 
 #define SAMPLE_BYTES    1024u
 #define OTHER_UID       4242

@@ -4,7 +4,7 @@
  * by binding port 0 and letting go again: the one moment in which somebody else could take them
  * shows as a broker that does not start.
  */
-#include "brokers.h"
+#include "bench/brokers.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,8 +24,8 @@
 #include <unistd.h>
 
 #include "admin.h"
-#include "cpus.h"
-#include "rounds.h"
+#include "bench/cpus.h"
+#include "bench/rounds.h"
 
 #define START_TIMEOUT_NS  60000000000ull /* prefaulting GiBs of fresh memory takes seconds */
 #define STOP_TIMEOUT_MS   15000

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "bench.h"
+#include "bench/bench.h"
 #include "feature.h"
 
 #define BROKERS_MAX 2u

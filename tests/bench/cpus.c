@@ -3,7 +3,7 @@
  * The set of CPUs at the start is kept, since every process below is forked from one already
  * pinned.
  */
-#include "cpus.h"
+#include "bench/cpus.h"
 
 #include <sched.h>
 

@@ -4,7 +4,7 @@
  * is tied to its parent by PR_SET_PDEATHSIG; the guard is their sub-reaper, so that once it has
  * reaped all of them none is left. Only then is the directory removed.
  */
-#include "guard.h"
+#include "bench/guard.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "bench.h"
+#include "bench/bench.h"
 
 static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *where) {
     (void)status;

@@ -12,13 +12,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "bench.h"
-#include "brokers.h"
-#include "cpus.h"
-#include "etcd_server.h"
-#include "raw_etcd.h"
-#include "rounds.h"
-#include "workload.h"
+#include "bench/bench.h"
+#include "bench/brokers.h"
+#include "bench/cpus.h"
+#include "bench/raw_etcd.h"
+#include "bench/rounds.h"
+#include "bench/workload.h"
+#include "support/etcd_server.h"
 
 #define CLIENTS         4u
 #define BATCH           256u /* samples a request */

@@ -3,7 +3,7 @@
  * A limit is a child process and the socket to it. The child keeps that socket alone (no other
  * descriptor of ours stays open through it) and ends when the socket does, or with its parent.
  */
-#include "limits.h"
+#include "bench/limits.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "bench.h"
+#include "bench/bench.h"
 
 static void *warm_buffer(size_t bytes) {
     void *buffer = mmap(NULL, bytes, PROT_READ | PROT_WRITE,

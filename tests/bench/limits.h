@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "cpus.h"
+#include "bench/cpus.h"
 
 #define LIMITS_PING_BYTES  64u
 #define LIMITS_CHUNK_BYTES (1u << 20) /* the brokers' default chunk_bytes */

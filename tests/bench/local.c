@@ -11,11 +11,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "bench.h"
-#include "brokers.h"
-#include "limits.h"
-#include "rounds.h"
-#include "workload.h"
+#include "bench/bench.h"
+#include "bench/brokers.h"
+#include "bench/limits.h"
+#include "bench/rounds.h"
+#include "bench/workload.h"
 
 #define PUT_BYTES (16 * MIB)
 

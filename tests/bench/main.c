@@ -10,10 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bench.h"
-#include "cpus.h"
-#include "guard.h"
-#include "std_fds.h"
+#include "bench/bench.h"
+#include "bench/cpus.h"
+#include "bench/guard.h"
+#include "host/std_fds.h"
 
 static const struct {
     const char *name;

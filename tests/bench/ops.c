@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "bench.h"
-#include "brokers.h"
-#include "limits.h"
-#include "rounds.h"
-#include "workload.h"
+#include "bench/bench.h"
+#include "bench/brokers.h"
+#include "bench/limits.h"
+#include "bench/rounds.h"
+#include "bench/workload.h"
 
 #define SAMPLE_BYTES 1024u
 #define BATCH        64u

@@ -2,7 +2,7 @@
  *
  * libcurl's easy interface, which keeps its connection. Bodies are built at the start.
  */
-#include "raw_etcd.h"
+#include "bench/raw_etcd.h"
 
 #include <curl/curl.h>
 #include <inttypes.h>
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench.h"
+#include "bench/bench.h"
 
 #define RECORD                                                                                     \
     "{\"gen\":117660430027325444,\"home\":\"a\",\"inc\":\"6935e33944047f21\",\"bytes\":73728,"     \

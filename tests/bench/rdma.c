@@ -15,10 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench.h"
-#include "brokers.h"
-#include "rounds.h"
-#include "workload.h"
+#include "bench/bench.h"
+#include "bench/brokers.h"
+#include "bench/rounds.h"
+#include "bench/workload.h"
 
 #define STORE "run"
 

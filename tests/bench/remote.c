@@ -7,11 +7,11 @@
  * A get ends when the checksum has been checked (unless the figure says _nosum); the plain stream
  * that is its limit checks nothing.
  */
-#include "bench.h"
-#include "brokers.h"
-#include "limits.h"
-#include "rounds.h"
-#include "workload.h"
+#include "bench/bench.h"
+#include "bench/brokers.h"
+#include "bench/limits.h"
+#include "bench/rounds.h"
+#include "bench/workload.h"
 
 static const char settings[] = "[memory]\nmax_resident_bytes = 1GiB\nprefault = on\n"
                                "[store sum]\npolicy = on-ack\nmax_resident_bytes = 128MiB\n"

@@ -7,7 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "bench.h"
+#include "bench/bench.h"
 #include "feature.h"
 
 double bench_gb_per_s(uint64_t bytes, double ns) {

@@ -3,11 +3,11 @@
  * No state of its own. The clock is CLOCK_MONOTONIC through the vDSO: about 25 ns, under 1 % of the
  * shortest op timed here.
  */
-#include "rounds.h"
+#include "bench/rounds.h"
 
 #include <time.h>
 
-#include "bench.h"
+#include "bench/bench.h"
 
 uint64_t rounds_now_ns(void) {
     struct timespec now;

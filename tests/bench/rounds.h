@@ -7,7 +7,7 @@
 #ifndef FEATURED_TESTS_BENCH_ROUNDS_H
 #define FEATURED_TESTS_BENCH_ROUNDS_H
 
-#include "samples.h"
+#include "support/samples.h"
 
 struct rounds_op {
     int (*run)(void *context); /* 0, or -1 after the reason was written */

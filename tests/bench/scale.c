@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench.h"
-#include "brokers.h"
-#include "rounds.h"
+#include "bench/bench.h"
+#include "bench/brokers.h"
+#include "bench/rounds.h"
 
 #define FEW       1000u
 #define BATCH     256u

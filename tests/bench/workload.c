@@ -2,11 +2,11 @@
  *
  * No state of its own.
  */
-#include "workload.h"
+#include "bench/workload.h"
 
 #include <string.h>
 
-#include "bench.h"
+#include "bench/bench.h"
 
 void workload_sample_init(struct workload_sample *out, const char *id, uint64_t bytes) {
     out->tensor = (struct feature_tensor){.name = "hidden_state",

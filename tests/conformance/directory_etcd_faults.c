@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checks.h"
-#include "directory_etcd_world.h"
-#include "directory_suite.h"
+#include "conformance/directory_etcd_world.h"
+#include "conformance/directory_suite.h"
+#include "support/checks.h"
 
 #define PATIENCE_MS 60000u
 #define RECORDS_MAX 64u

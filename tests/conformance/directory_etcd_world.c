@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "directory_etcd_world.h"
+#include "conformance/directory_etcd_world.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-#include "batch.h"
-#include "checks.h"
-#include "directory_etcd.h"
-#include "directory_suite.h"
-#include "etcd_client.h"
-#include "etcd_record.h"
+#include "conformance/directory_suite.h"
+#include "directory/etcd/batch.h"
+#include "directory/etcd/client.h"
+#include "directory/etcd/directory_etcd.h"
+#include "directory/etcd/record.h"
+#include "support/checks.h"
 
 #define STEP_MS   2u
 #define ANSWER_MS 20000u

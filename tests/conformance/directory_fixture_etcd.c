@@ -5,8 +5,8 @@
  */
 #include <stdlib.h>
 
-#include "directory_etcd_world.h"
-#include "directory_suite.h"
+#include "conformance/directory_etcd_world.h"
+#include "conformance/directory_suite.h"
 
 static void *set_up(const struct directory_events *events,
                     void *const owners[DIRECTORY_SUITE_NODES]) {

@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
-#include "directory_suite.h"
+#include "conformance/directory_suite.h"
 
 struct cluster {
     struct directory *nodes[DIRECTORY_SUITE_NODES];

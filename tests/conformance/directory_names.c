@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 
-#include "directory_suite.h"
+#include "conformance/directory_suite.h"
 
 void directory_suite_node_name(uint32_t i, char out[16]) {
     snprintf(out, 16, "node-%u", i);

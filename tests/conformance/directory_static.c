@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "directory.h"
+#include "directory/directory.h"
 
 #define START_MS UINT64_C(1700000000000)
 

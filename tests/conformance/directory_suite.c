@@ -5,7 +5,7 @@
  * directory without one promises none of the latter: each home knows its own samples, the broker
  * asks the peers.
  */
-#include "directory_suite.h"
+#include "conformance/directory_suite.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
 #ifndef FEATURED_TESTS_DIRECTORY_SUITE_H
 #define FEATURED_TESTS_DIRECTORY_SUITE_H
 
-#include "directory.h"
+#include "directory/directory.h"
 
 #define DIRECTORY_SUITE_NODES 3u
 

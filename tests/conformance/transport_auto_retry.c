@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <uv.h>
 
-#include "log.h"
-#include "transport_auto.h"
-#include "transport_fake.h"
-#include "transport_tcp.h"
-#include "transport_world.h"
+#include "conformance/transport_world.h"
+#include "ops/log.h"
+#include "support/transport_fake.h"
+#include "transport/auto.h"
+#include "transport/tcp/tcp.h"
 
 enum { STEP_MS_MAX = 4 };
 

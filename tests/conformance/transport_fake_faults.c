@@ -5,8 +5,8 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 
-#include "transport_fake.h"
-#include "transport_world.h"
+#include "conformance/transport_world.h"
+#include "support/transport_fake.h"
 
 #define FAKE_CASE(name)                                                                            \
     static void name(struct suite *s);                                                             \

@@ -6,7 +6,7 @@
 #ifndef FEATURED_TESTS_TRANSPORT_FIXTURE_H
 #define FEATURED_TESTS_TRANSPORT_FIXTURE_H
 
-#include "transport.h"
+#include "transport/transport.h"
 
 struct transport_fixture {
     const char *listen_address; /* any port */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transport_fixture.h"
+#include "conformance/transport_fixture.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
-#include "transport_fake.h"
+#include "support/transport_fake.h"
 
 /* Delays up to ten times the shortest: enough for everything that may overtake to do so. */
 enum { DELAY_NS_MIN = 10000, DELAY_NS_MAX = 100000 };

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transport_fixture.h"
+#include "conformance/transport_fixture.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <uv.h>
 
-#include "log.h"
-#include "transport_tcp.h"
+#include "ops/log.h"
+#include "transport/tcp/tcp.h"
 
 enum { STEP_MS_MAX = 4 };
 

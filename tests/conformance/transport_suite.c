@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "transport_world.h"
+#include "conformance/transport_world.h"
 
 static const uint8_t other_key[AUTH_KEY_BYTES] = "another secret";
 

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "transport_world.h"
+#include "conformance/transport_world.h"
 
 #define BYTES 300000u
 

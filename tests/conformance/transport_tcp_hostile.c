@@ -15,9 +15,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "handshake.h"
-#include "transport_tcp_wire.h"
-#include "transport_world.h"
+#include "conformance/transport_world.h"
+#include "transport/handshake.h"
+#include "transport/tcp/wire.h"
 
 #define HOSTILE_CASE(name)                                                                         \
     static void name(struct suite *s);                                                             \

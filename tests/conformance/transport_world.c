@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transport_world.h"
+#include "conformance/transport_world.h"
 
 #include <dirent.h>
 #include <stdio.h>

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "transport_fixture.h"
+#include "conformance/transport_fixture.h"
 
 #define MIB          (1024u * 1024u)
 #define MEMORY_BYTES (72u * MIB) /* of each node's region */

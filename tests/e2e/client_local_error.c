@@ -13,8 +13,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "world.h"
+#include "support/checks.h"
+#include "support/world.h"
 
 #define MIB         1048576u
 #define DEADLINE_MS 20000u

@@ -12,10 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "frame.h"
-#include "wire.h"
-#include "world.h"
+#include "proto/frame.h"
+#include "support/checks.h"
+#include "support/wire.h"
+#include "support/world.h"
 
 #define STRANGER_UID 65534u
 #define SECRET       "correct horse battery staple"

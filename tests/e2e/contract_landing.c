@@ -10,10 +10,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "frame.h"
-#include "wire.h"
-#include "world.h"
+#include "proto/frame.h"
+#include "support/checks.h"
+#include "support/wire.h"
+#include "support/world.h"
 
 #define MIB      1048576u
 #define LANDING  "[store run]\nmax_resident_bytes = 256MiB\nlanding_bytes = 256MiB\n"

@@ -8,8 +8,8 @@
 #include <pthread.h>
 #include <stdio.h>
 
-#include "checks.h"
-#include "world.h"
+#include "support/checks.h"
+#include "support/world.h"
 
 #define MIB 1048576u
 

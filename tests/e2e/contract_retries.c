@@ -6,10 +6,10 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "checks.h"
-#include "frame.h"
-#include "wire.h"
-#include "world.h"
+#include "proto/frame.h"
+#include "support/checks.h"
+#include "support/wire.h"
+#include "support/world.h"
 
 #define CLIENT_ID 0x1122334455667788u
 

@@ -9,10 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "checks.h"
-#include "frame.h"
-#include "wire.h"
-#include "world.h"
+#include "proto/frame.h"
+#include "support/checks.h"
+#include "support/wire.h"
+#include "support/world.h"
 
 #define MIB 1048576u
 

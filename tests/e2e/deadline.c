@@ -6,8 +6,8 @@
  */
 #include <criterion/criterion.h>
 
-#include "checks.h"
-#include "world.h"
+#include "support/checks.h"
+#include "support/world.h"
 
 #define MIB         1048576u
 #define DEADLINE_MS 300u

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "checks.h"
-#include "ctl.h"
-#include "world.h"
+#include "support/checks.h"
+#include "support/ctl.h"
+#include "support/world.h"
 
 #define PATIENCE_MS 30000u
 #define ROUNDS      40u

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "ctl.h"
-#include "world.h"
+#include "support/checks.h"
+#include "support/ctl.h"
+#include "support/world.h"
 
 #define EXIT_LOCAL     1
 #define EXIT_USAGE     2

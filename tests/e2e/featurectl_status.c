@@ -8,9 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "ctl.h"
-#include "world.h"
+#include "support/checks.h"
+#include "support/ctl.h"
+#include "support/world.h"
 
 #define EXIT_UNCHECKED 2
 #define EXIT_NOT_READY 3

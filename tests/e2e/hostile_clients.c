@@ -15,10 +15,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "frame.h"
-#include "wire.h"
-#include "world.h"
+#include "proto/frame.h"
+#include "support/checks.h"
+#include "support/wire.h"
+#include "support/world.h"
 
 static int behave_well(int channel, void *context) {
     const struct cluster *cluster = context;

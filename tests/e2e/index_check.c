@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checks.h"
-#include "ctl.h"
-#include "traffic.h"
+#include "support/checks.h"
+#include "support/ctl.h"
+#include "support/traffic.h"
 
 #define SETTLE_MS      30000u
 #define EXIT_FINDINGS  1

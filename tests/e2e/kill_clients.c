@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "checks.h"
-#include "world.h"
+#include "support/checks.h"
+#include "support/world.h"
 
 #define MIB     1048576u
 #define VICTIMS 200u

@@ -12,8 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "world.h"
+#include "support/checks.h"
+#include "support/world.h"
 
 #define MIB 1048576u
 

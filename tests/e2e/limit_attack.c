@@ -3,7 +3,7 @@
  * A client that takes as much as it can, in every way that the table in docs/OPERATIONS.md names.
  * Each way ends when it has been refused, and checks that it got no more than the limit allows.
  */
-#include "limit_attack.h"
+#include "e2e/limit_attack.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -12,8 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "frame.h"
+#include "proto/frame.h"
+#include "support/checks.h"
 
 #define ANSWER_MS 20000u
 

@@ -6,8 +6,8 @@
 #ifndef FEATURED_TESTS_LIMIT_ATTACK_H
 #define FEATURED_TESTS_LIMIT_ATTACK_H
 
-#include "cluster.h"
-#include "wire.h"
+#include "support/cluster.h"
+#include "support/wire.h"
 
 /* What came of it. */
 struct attack {

@@ -13,10 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "limit_attack.h"
-#include "peer.h"
-#include "transport_tcp.h"
+#include "e2e/limit_attack.h"
+#include "peer/peer.h"
+#include "support/checks.h"
+#include "transport/tcp/tcp.h"
 
 #define ANSWER_MS 20000u
 

@@ -10,10 +10,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "ctl.h"
-#include "wire.h"
-#include "world.h"
+#include "support/checks.h"
+#include "support/ctl.h"
+#include "support/wire.h"
+#include "support/world.h"
 
 static json_t *ask(const struct cluster *cluster, const char *option) {
     struct process_output result;

@@ -17,12 +17,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "charges.h"
-#include "checks.h"
 #include "config.h"
-#include "limit_attack.h"
-#include "payload.h"
-#include "world.h"
+#include "e2e/limit_attack.h"
+#include "store/charges.h"
+#include "support/checks.h"
+#include "support/payload.h"
+#include "support/world.h"
 
 #define TABLE_PATH    "docs/OPERATIONS.md"
 #define ATTACKER_UID  4242

@@ -12,9 +12,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "ctl.h"
-#include "payload.h"
+#include "support/checks.h"
+#include "support/ctl.h"
+#include "support/payload.h"
 
 #define PATIENCE_MS 30000u
 #define RETRIES_MS  3000u /* in which a broker asks again, several times */

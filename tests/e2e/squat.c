@@ -10,10 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "ctl.h"
-#include "wire.h"
-#include "world.h"
+#include "support/checks.h"
+#include "support/ctl.h"
+#include "support/wire.h"
+#include "support/world.h"
 
 #define MIB 1048576u
 

@@ -17,9 +17,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "cluster.h"
-#include "wire.h"
+#include "support/checks.h"
+#include "support/cluster.h"
+#include "support/wire.h"
 
 static char directory[] = "/tmp/featured-start-XXXXXX";
 static char featured[4096], featurectl[4096];

@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checks.h"
-#include "cluster.h"
-#include "frame.h"
-#include "wire.h"
+#include "proto/frame.h"
+#include "support/checks.h"
+#include "support/cluster.h"
+#include "support/wire.h"
 
 #define PATIENCE_MS 120000u
 #define FLOODERS    8u

@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checks.h"
-#include "ctl.h"
-#include "payload.h"
+#include "support/checks.h"
+#include "support/ctl.h"
+#include "support/payload.h"
 
 #define PATIENCE_MS 60000u
 #define BOTH_LIVE   "both live"

@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 #include "admin.h"
-#include "frame.h"
+#include "proto/frame.h"
 #include "ref.h"
 
 enum {

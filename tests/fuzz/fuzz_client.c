@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "codec.h"
+#include "local/codec.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *packet, size_t bytes);
 

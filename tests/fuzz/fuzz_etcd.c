@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "etcd_json.h"
-#include "etcd_record.h"
+#include "directory/etcd/json.h"
+#include "directory/etcd/record.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes);
 

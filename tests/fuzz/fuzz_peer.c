@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "frame.h"
-#include "handshake.h"
 #include "peer.pb-c.h"
-#include "transport_tcp_wire.h"
+#include "proto/frame.h"
+#include "transport/handshake.h"
+#include "transport/tcp/wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

@@ -8,8 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "log.h"
-#include "session.h"
+#include "local/session.h"
+#include "ops/log.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *script, size_t bytes);
 

@@ -2,12 +2,12 @@
  *
  * What an answer of a broker means to the simulated client that asked, told to the contract.
  */
-#include "cluster_sim.h"
+#include "model/cluster_sim.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-#include "cluster_clients.h"
+#include "model/cluster_clients.h"
 
 bool client_is_current(const struct client *client, uint64_t serial) {
     return client->session && client->serial == serial;

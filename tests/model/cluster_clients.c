@@ -3,7 +3,7 @@
  * Clients: the other side of broker_session_request(). What an answer means is told to the
  * contract; bytes held under a lease are read again when the lease ends.
  */
-#include "cluster_sim.h"
+#include "model/cluster_sim.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cluster_clients.h"
+#include "model/cluster_clients.h"
 
 #define IDS_BY_NAME 3u /* samples 0, 1, 2 are also asked for by id alone */
 

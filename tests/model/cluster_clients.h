@@ -5,7 +5,7 @@
 #ifndef FEATURED_TESTS_CLUSTER_CLIENTS_H
 #define FEATURED_TESTS_CLUSTER_CLIENTS_H
 
-#include "cluster_sim.h"
+#include "model/cluster_sim.h"
 
 #define GREETING_BASE 0x80000000u /* request ids of Hello and StoreOpen */
 

@@ -4,7 +4,7 @@
  * by those that are still open: either may turn out to be the later one. When q fails, what it
  * threatened is released; when it is done, all that had ended before it began are gone.
  */
-#include "cluster_contract.h"
+#include "model/cluster_contract.h"
 
 #include <inttypes.h>
 #include <stdarg.h>

@@ -4,13 +4,13 @@
  * nodes, its store is dropped under it, the client says consumed of some and leaves. Every home
  * must hear of every end, the store must be freed, and the index must forget what it held.
  */
-#include "cluster_sim.h"
+#include "model/cluster_sim.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-#include "cluster_clients.h"
-#include "etcd_record.h"
+#include "directory/etcd/record.h"
+#include "model/cluster_clients.h"
 
 #define STEP_NS    (10 * MS)
 #define READ_NS    (250 * MS)

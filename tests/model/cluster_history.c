@@ -3,7 +3,7 @@
  * One history: its steps, chosen at random and carried out at their times; then all faults end and
  * the cluster must come to rest (cluster_rest.c).
  */
-#include "cluster_sim.h"
+#include "model/cluster_sim.h"
 
 #include <stdio.h>
 

@@ -6,7 +6,7 @@
  */
 #include <stdlib.h>
 
-#include "cluster_sim.h"
+#include "model/cluster_sim.h"
 
 #define KEPT_MAX 64u
 

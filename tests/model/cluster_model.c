@@ -10,7 +10,7 @@
  *   CLUSTER_SHRINK=0   does not shrink; CLUSTER_TRACE=0 does not tell what happens
  *   CLUSTER_LOG=1      tells it in the brokers' own words, too, on stderr
  */
-#include "cluster_sim.h"
+#include "model/cluster_sim.h"
 
 #include <criterion/criterion.h>
 #include <malloc.h>

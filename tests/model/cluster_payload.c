@@ -3,11 +3,11 @@
  * The bytes of simulated samples. A sample is one tensor whose words are nonce, nonce + K,
  * nonce + 2K ...: whoever reads it sees which put it came from and whether all of it did.
  */
-#include "cluster_sim.h"
+#include "model/cluster_sim.h"
 
 #include <string.h>
 
-#include "cluster_clients.h"
+#include "model/cluster_clients.h"
 
 #define WORD_STEP 0x9e3779b97f4a7c15u
 

@@ -6,14 +6,14 @@
  * those samples are resident that the contract says, and the index names these and no others. At
  * last one node reads some of them.
  */
-#include "cluster_sim.h"
-#include "publish_set.h"
+#include "exchange/publish_set.h"
+#include "model/cluster_sim.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-#include "cluster_clients.h"
-#include "etcd_record.h"
+#include "directory/etcd/record.h"
+#include "model/cluster_clients.h"
 
 #define STEP_NS       (25 * MS)
 #define REST_NS_MAX   (20000 * MS) /* leases of dead nodes end, nodes join again, all answers */

@@ -17,11 +17,11 @@
 #ifndef FEATURED_TESTS_CLUSTER_SIM_H
 #define FEATURED_TESTS_CLUSTER_SIM_H
 
-#include "cluster_contract.h"
-#include "directory_etcd.h"
-#include "etcd_fake.h"
-#include "state.h"
-#include "transport_fake.h"
+#include "directory/etcd/directory_etcd.h"
+#include "model/cluster_contract.h"
+#include "node/state.h"
+#include "support/etcd_fake.h"
+#include "support/transport_fake.h"
 
 #define NODES_MAX        5u
 #define CLIENTS_PER_NODE 3u

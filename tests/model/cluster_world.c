@@ -7,7 +7,7 @@
  * in the daemon's order, cut off from everybody beforehand, and built anew under another
  * incarnation.
  */
-#include "cluster_sim.h"
+#include "model/cluster_sim.h"
 
 #include <criterion/criterion.h>
 #include <sodium.h>

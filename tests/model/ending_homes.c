@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "directory.h"
-#include "frame.h"
-#include "state.h"
-#include "transport_fake.h"
+#include "directory/directory.h"
+#include "node/state.h"
+#include "proto/frame.h"
+#include "support/transport_fake.h"
 
 #define ARENA_BYTES    (64ull << 10)
 #define BYTES          1000u

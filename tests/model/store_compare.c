@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "store_model.h"
+#include "model/store_model.h"
 
 void model_fail(struct model *m, const char *format, ...) {
     va_list args;

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "store_model.h"
+#include "model/store_model.h"
 
 /* ---- choosing ---- */
 static void remember(struct model *m, uint64_t generation) {

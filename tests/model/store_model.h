@@ -7,7 +7,7 @@
 
 #include <setjmp.h>
 
-#include "store_reference.h"
+#include "model/store_reference.h"
 
 #define IDS         10
 #define FAR_HOME    (1ull << 40) /* generations of other nodes begin here */

@@ -2,7 +2,7 @@
  *
  * The operations of the reference, one after the other as the contract has them.
  */
-#include "store_reference_state.h"
+#include "model/store_reference_state.h"
 
 #include <string.h>
 

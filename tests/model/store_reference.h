@@ -11,7 +11,7 @@
 #ifndef FEATURED_TESTS_STORE_REFERENCE_H
 #define FEATURED_TESTS_STORE_REFERENCE_H
 
-#include "store.h"
+#include "store/store.h"
 
 #define REF_SAMPLES 128
 #define REF_LEASES  256

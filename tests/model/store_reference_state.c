@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "store_reference_state.h"
+#include "model/store_reference_state.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
 #ifndef FEATURED_TESTS_STORE_REFERENCE_STATE_H
 #define FEATURED_TESTS_STORE_REFERENCE_STATE_H
 
-#include "store_reference.h"
+#include "model/store_reference.h"
 
 /* p points to one element of the array after the other. */
 #define EACH(p, array)                                                                             \

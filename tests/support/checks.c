@@ -3,7 +3,7 @@
  * A failing process says why on stderr and leaves by _exit(): neither Criterion's nor libfeature's
  * exit handlers run twice in forked helpers. The kernel kills what it started (see process.c).
  */
-#include "checks.h"
+#include "support/checks.h"
 
 #include <dirent.h>
 #include <errno.h>

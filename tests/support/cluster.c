@@ -6,7 +6,7 @@
  * FEATURED_TEST_TRANSPORT=rdma with FEATURED_TEST_ADDRESS, of an RDMA rail of this machine, has the
  * brokers reach each other so (tests/vm/run).
  */
-#include "cluster.h"
+#include "support/cluster.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 #define READY_MS 60000u
 /* Connections that a broker may have later on: to etcd now and then, with peers not met yet. */

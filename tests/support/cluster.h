@@ -11,11 +11,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "config_text.h"
-#include "etcd_server.h"
 #include "feature.h"
-#include "process.h"
-#include "proxy.h"
+#include "support/config_text.h"
+#include "support/etcd_server.h"
+#include "support/process.h"
+#include "support/proxy.h"
 
 #define CLUSTER_NODES_MAX 3u
 /* Of a node's lease in etcd. A short one is soon worth waiting for, but on a machine that is busy

@@ -2,7 +2,7 @@
  *
  * What a cluster is asked about itself, and its end.
  */
-#include "cluster.h"
+#include "support/cluster.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "admin.h"
-#include "checks.h"
+#include "support/checks.h"
 
 #define SETTLE_MS 60000u
 #define END_MS    60000u

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checks.h"
-#include "cluster.h"
+#include "support/checks.h"
+#include "support/cluster.h"
 
 #define ETCD_CLUSTER "test"
 #define SETTLE_MS    60000u

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "config_text.h"
+#include "support/config_text.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 /* The line for that key, new if there is none. */
 static struct config_line *line_for(struct config_text *config, const char *section,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "ctl.h"
+#include "support/ctl.h"
 
 #include <stdarg.h>
 #include <string.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 #define WORDS_MAX 16
 #define RUN_MS    60000u

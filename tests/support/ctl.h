@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-#include "cluster.h"
+#include "support/cluster.h"
 
 /* Runs featurectl against a node, with the words that follow, to its end. */
 #define CTL(result, cluster, node, ...)                                                            \

@@ -8,7 +8,7 @@
 #ifndef FEATURED_TESTS_DIRECTORY_FAKE_H
 #define FEATURED_TESTS_DIRECTORY_FAKE_H
 
-#include "directory.h"
+#include "directory/directory.h"
 
 #define DIRECTORY_FAKE_NODES_MAX 64u
 

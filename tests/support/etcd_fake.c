@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "etcd_fake_state.h"
+#include "support/etcd_fake_state.h"
 
 #define KEPT        8 /* revisions that a compaction leaves */
 #define LATE_NS_MAX (4 * NS_PER_S)

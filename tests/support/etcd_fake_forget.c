@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "etcd_fake_state.h"
+#include "support/etcd_fake_state.h"
 
 #define LEASE_TTL_S 2 /* of a lease that comes back and has ended meanwhile */
 

@@ -2,7 +2,7 @@
  *
  * Requests: copied, for they arrive after the call that asked has returned, and carried out.
  */
-#include "etcd_fake_state.h"
+#include "support/etcd_fake_state.h"
 
 #include <stdlib.h>
 #include <string.h>

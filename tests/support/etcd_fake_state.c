@@ -2,7 +2,7 @@
  *
  * Keys and leases. A key's versions are linked from the last back, through the log of all.
  */
-#include "etcd_fake_state.h"
+#include "support/etcd_fake_state.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -15,7 +15,7 @@
 #ifndef FEATURED_TESTS_ETCD_FAKE_STATE_H
 #define FEATURED_TESTS_ETCD_FAKE_STATE_H
 
-#include "etcd_fake.h"
+#include "support/etcd_fake.h"
 
 #include <sys/queue.h>
 

@@ -4,7 +4,7 @@
  * test's own pid (127.192.0.0/10), so that tests that run side by side never meet on a port. The
  * data lies in shared memory where there is some: what is tested is the protocol, not the disk.
  */
-#include "etcd_server.h"
+#include "support/etcd_server.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 #define READY_MS 60000u
 #define CTL_MS   30000u

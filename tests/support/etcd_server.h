@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "process.h"
+#include "support/process.h"
 
 #define ETCD_SERVER_MEMBERS_MAX 3u
 

@@ -2,7 +2,7 @@
  *
  * Everything happens under broker->lock, by the broker's thread or by the test's.
  */
-#include "fake_broker_internal.h"
+#include "support/fake_broker_internal.h"
 
 #include <poll.h>
 #include <stdio.h>

@@ -12,9 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "auth.h"
 #include "client.pb-c.h"
-#include "frame.h"
+#include "proto/auth.h"
+#include "proto/frame.h"
 
 #define FAKE_STORE        "run0"
 #define FAKE_NODE         "node-a"

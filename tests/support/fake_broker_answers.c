@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fake_broker_internal.h"
-#include "layout.h"
+#include "proto/layout.h"
+#include "support/fake_broker_internal.h"
 
 /* ---- samples ---- */
 

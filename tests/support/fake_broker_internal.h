@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "fake_broker.h"
+#include "support/fake_broker.h"
 
 /* A test that cannot set up its own broker has nothing to say. */
 #define MUST(condition)                                                                            \

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "index_world.h"
+#include "support/index_world.h"
 
 #include <string.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 #define SETTLE_MS 60000u
 #define GET_MS    5000u

@@ -6,9 +6,9 @@
 #ifndef FEATURED_TESTS_INDEX_WORLD_H
 #define FEATURED_TESTS_INDEX_WORLD_H
 
-#include "cluster.h"
-#include "payload.h"
-#include "world.h"
+#include "support/cluster.h"
+#include "support/payload.h"
+#include "support/world.h"
 
 #define INDEX_NODES 3u
 enum { A, B, C };

@@ -2,7 +2,7 @@
  *
  * Bytes of a seeded tensor: splitmix64 over (seed, tensor), eight at a time.
  */
-#include "payload.h"
+#include "support/payload.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 static void fill(uint8_t *to, uint64_t bytes, uint64_t seed) {
     uint64_t at = 0;

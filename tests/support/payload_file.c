@@ -4,7 +4,7 @@
  * length, a JSON header, then the tensors at the header's data_offsets
  * (https://github.com/huggingface/safetensors).
  */
-#include "payload.h"
+#include "support/payload.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 static uint8_t *read_file(const char *path, size_t *bytes_out) {
     FILE *file = fopen(path, "re");

@@ -3,7 +3,7 @@
  * States: none (pid 0) -> running -> reaped (pid 0 again). Only process_wait() reaps, so that a pid
  * is never signalled after it was given back to the kernel.
  */
-#include "process.h"
+#include "support/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 #define CHANNEL_FD 3
 

@@ -5,7 +5,7 @@
  * bytes. A fd with nothing to wait for is left out of the poll: a closed socket would wake it for
  * ever.
  */
-#include "proxy.h"
+#include "support/proxy.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 #define PAIRS_MAX    128u
 #define BUFFER_BYTES 65536u

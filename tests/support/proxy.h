@@ -8,7 +8,7 @@
 #ifndef FEATURED_TESTS_PROXY_H
 #define FEATURED_TESTS_PROXY_H
 
-#include "process.h"
+#include "support/process.h"
 
 enum proxy_hold {
     PROXY_OPEN = 0,

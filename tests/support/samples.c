@@ -3,7 +3,7 @@
  * Invariant: count <= room, and room is what `values` has memory for. Room doubles, so that adding
  * costs the measuring loop next to nothing.
  */
-#include "samples.h"
+#include "support/samples.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,14 +3,14 @@
  * A pair of streams per connection; what comes in at one goes out at the other. Either end's end,
  * or a cut, closes both. The proxy is freed when its last handle is.
  */
-#include "tcp_proxy.h"
+#include "support/tcp_proxy.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 struct pair {
     TAILQ_ENTRY(pair) link;

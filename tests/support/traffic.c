@@ -5,14 +5,14 @@
  * refused leaves it open what is true of its sample: the round ends there and the sample is aborted
  * once the faults are over.
  */
-#include "traffic.h"
+#include "support/traffic.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "checks.h"
+#include "support/checks.h"
 
 #define PUT_MS    500u
 #define GET_MS    500u

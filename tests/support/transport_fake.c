@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "transport_fake_internal.h"
+#include "support/transport_fake_internal.h"
 
 #define NS_PER_MS 1000000u
 

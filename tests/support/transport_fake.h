@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "transport.h"
+#include "transport/transport.h"
 
 #define FAKE_ENDPOINTS_MAX 64u
 

@@ -6,7 +6,7 @@
  */
 #include <stdlib.h>
 
-#include "transport_fake_internal.h"
+#include "support/transport_fake_internal.h"
 
 void *fake_must(void *memory) {
     if (memory == NULL)

@@ -8,8 +8,8 @@
 
 #include <sys/queue.h>
 
-#include "transport_fake.h"
-#include "transport_regions.h"
+#include "support/transport_fake.h"
+#include "transport/regions.h"
 
 enum event_type {
     CONNECT, /* to whoever listens there then; carries the dialler's side */

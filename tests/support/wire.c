@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "wire.h"
+#include "support/wire.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -12,8 +12,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "checks.h"
-#include "frame.h"
+#include "proto/frame.h"
+#include "support/checks.h"
 
 #define CALL_MS 10000u
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "world.h"
+#include "support/world.h"
 
-#include "checks.h"
+#include "support/checks.h"
 
 void world_run(uint32_t nodes, const char *ini, void (*body)(struct world *world)) {
     struct world world = {.consumer_node = nodes - 1};

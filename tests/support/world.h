@@ -6,8 +6,8 @@
 #ifndef FEATURED_TESTS_WORLD_H
 #define FEATURED_TESTS_WORLD_H
 
-#include "cluster.h"
-#include "payload.h"
+#include "support/cluster.h"
+#include "support/payload.h"
 
 struct world {
     struct cluster cluster;

@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "arena.h"
+#include "memory/arena.h"
 
 #define MIB (1ull << 20)
 

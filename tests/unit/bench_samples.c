@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
 
-#include "samples.h"
+#include "support/samples.h"
 
 static void add_all(struct samples *samples, const uint64_t *values, size_t count) {
     for (size_t i = 0; i < count; i++)

@@ -9,10 +9,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "cgroup.h"
-#include "checks.h"
 #include "environment.h"
-#include "process.h"
+#include "host/cgroup.h"
+#include "support/checks.h"
+#include "support/process.h"
 
 #define MiB (1ull << 20)
 #define GiB (1ull << 30)

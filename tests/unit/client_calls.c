@@ -4,7 +4,7 @@
  */
 #include <pthread.h>
 
-#include "client_fixture.h"
+#include "unit/client_fixture.h"
 
 enum { THREADS = 4, ROUNDS = 60 };
 

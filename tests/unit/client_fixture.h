@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fake_broker.h"
 #include "feature.h"
+#include "support/fake_broker.h"
 
 #define OK(call)                                                                                   \
     do {                                                                                           \

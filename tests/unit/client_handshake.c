@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "client_fixture.h"
+#include "unit/client_fixture.h"
 
 static struct feature_open_options with_secret(const char *secret) {
     return (struct feature_open_options){.size = sizeof(struct feature_open_options),

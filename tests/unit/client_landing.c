@@ -9,7 +9,7 @@
 #include <semaphore.h>
 #include <time.h>
 
-#include "client_fixture.h"
+#include "unit/client_fixture.h"
 
 #define MIB          1048576u
 #define LARGE_BYTES  (5u * MIB)

@@ -11,8 +11,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "client_fixture.h"
+#include "support/checks.h"
+#include "unit/client_fixture.h"
 
 #define FDS_MAX 64u
 

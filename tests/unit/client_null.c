@@ -3,7 +3,7 @@
  * Every public function with NULL where something is needed, and with lengths that do not fit their
  * pointers: FEATURE_E_INVALID with a sentence, or for those without a status nothing at all.
  */
-#include "client_fixture.h"
+#include "unit/client_fixture.h"
 
 static struct fixture *f;
 static struct feature_ref *ref;

@@ -5,7 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "client_fixture.h"
+#include "unit/client_fixture.h"
 
 /* Carries the first of the context's operation out without answering. */
 static enum fake_verdict drop_first(struct fake_broker *broker,

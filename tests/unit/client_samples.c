@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "client_fixture.h"
+#include "unit/client_fixture.h"
 
 #define LARGE_BYTES 300000u
 

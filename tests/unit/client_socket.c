@@ -8,9 +8,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "checks.h"
 #include "clock.h"
 #include "socket.h"
+#include "support/checks.h"
 
 enum { FDS_MAX = 4 };
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checks.h"
+#include "support/checks.h"
 #include "verify.h"
 
 #define TENSORS     6u

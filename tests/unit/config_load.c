@@ -12,9 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cgroup.h"
 #include "client.pb-c.h"
 #include "config.h"
+#include "host/cgroup.h"
 
 /* A configuration file that exists as long as its descriptor. */
 struct file {

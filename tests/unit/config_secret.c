@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "config.h"
-#include "secret_file.h"
+#include "host/secret_file.h"
 
 static char path[64];
 

@@ -10,7 +10,7 @@
 
 #include "common.pb-c.h"
 #include "featurectl/safetensors.h"
-#include "layout.h"
+#include "proto/layout.h"
 
 static const struct {
     const char *name;

@@ -8,7 +8,7 @@
 
 #include "feature.h"
 #include "featurectl/shown.h"
-#include "text.h"
+#include "proto/text.h"
 
 static void expect_shown(const char *text, const char *expected) {
     char *shown = shown_text(text);

@@ -5,8 +5,8 @@
  * are wide, for a machine that is busy: what they tell apart is this from the ten seconds that one
  * round trip is given.
  */
-#include "checks.h"
-#include "client_fixture.h"
+#include "support/checks.h"
+#include "unit/client_fixture.h"
 
 #define DEADLINE_MS 300u
 #define SOON_MS     7000u /* less than a round trip's own bound */

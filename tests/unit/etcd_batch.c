@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "batch.h"
-#include "checks.h"
+#include "directory/etcd/batch.h"
+#include "support/checks.h"
 
 #define MS 1000000ull
 

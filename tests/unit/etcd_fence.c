@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
 
-#include "fence.h"
+#include "directory/etcd/fence.h"
 
 #define S 1000000000ull
 

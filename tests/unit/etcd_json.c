@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "etcd_json.h"
+#include "directory/etcd/json.h"
 
 static void expect_body(const struct etcd_request *request, const char *expected) {
     char *text = etcd_json_request(request);

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "etcd_record.h"
+#include "directory/etcd/record.h"
 
 Test(etcd_record, keys_are_percent_encoded_and_come_back) {
     char key[ETCD_KEY_BYTES], value[ETCD_VALUE_BYTES];

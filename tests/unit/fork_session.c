@@ -15,13 +15,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "checks.h"
 #include "feature.h"
-#include "frame.h"
-#include "listener.h"
-#include "process.h"
-#include "session.h"
+#include "local/listener.h"
+#include "local/session.h"
+#include "proto/frame.h"
 #include "socket.h"
+#include "support/checks.h"
+#include "support/process.h"
 
 #define DEADLINE_MS 10000u
 

@@ -2,7 +2,7 @@
  *
  * A set of generations: what was added is there, and nothing else.
  */
-#include "generation_set.h"
+#include "cluster/generation_set.h"
 
 #include <criterion/criterion.h>
 

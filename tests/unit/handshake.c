@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "handshake.h"
+#include "transport/handshake.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

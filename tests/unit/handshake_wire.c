@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "transport_regions.h"
-#include "transport_tcp_wire.h"
+#include "transport/regions.h"
+#include "transport/tcp/wire.h"
 
 struct wire {
     struct seal out, in;

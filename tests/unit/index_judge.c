@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "index_judge.h"
+#include "cluster/index_judge.h"
 
 #define INCARNATION UINT64_C(42)
 

@@ -6,8 +6,8 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "account_words.h"
-#include "store_fixture.h"
+#include "node/account_words.h"
+#include "unit/store_fixture.h"
 
 static struct charge_limits limits;
 static struct account node, user, first, second;

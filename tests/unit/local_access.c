@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
 
-#include "access.h"
+#include "local/access.h"
 
 #define OWN_UID 500u
 

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bump.h"
-#include "codec.h"
+#include "local/bump.h"
+#include "local/codec.h"
 
 static struct bump bump;
 static uint8_t packet[FRAME_CLIENT_BYTES_MAX];

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "send_queue.h"
+#include "local/send_queue.h"
 
 static bool is_open(int fd) {
     return fcntl(fd, F_GETFD) >= 0;

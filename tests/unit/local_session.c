@@ -13,9 +13,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "codec.h"
-#include "listener.h"
-#include "session.h"
+#include "local/codec.h"
+#include "local/listener.h"
+#include "local/session.h"
 
 #define DEADLINE_MS 10000u
 

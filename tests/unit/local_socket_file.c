@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "socket_file.h"
+#include "local/socket_file.h"
 
 static char directory[64], path[96], why[256];
 

@@ -4,7 +4,7 @@
  */
 #include <criterion/criterion.h>
 
-#include "log_limit.h"
+#include "ops/log_limit.h"
 
 #define SECOND_NS 1000000000ull
 

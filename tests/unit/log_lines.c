@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "ops/log.h"
 
 static int reader, saved_stderr;
 

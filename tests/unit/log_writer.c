@@ -12,8 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "log.h"
+#include "ops/log.h"
+#include "support/checks.h"
 
 #define FLOOD 20000
 

@@ -6,8 +6,8 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "frame.h"
-#include "peer.h"
+#include "peer/peer.h"
+#include "proto/frame.h"
 
 enum { CALLS_MAX = 8 };
 #define SECOND_NS UINT64_C(1000000000)

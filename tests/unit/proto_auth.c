@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "auth.h"
+#include "proto/auth.h"
 
 struct exchange {
     uint8_t key[AUTH_KEY_BYTES], asker[AUTH_NONCE_BYTES], answerer[AUTH_NONCE_BYTES];

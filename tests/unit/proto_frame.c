@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "frame.h"
+#include "proto/frame.h"
 
 static const struct frame_header sound = {.version = FRAME_VERSION,
                                           .type = FRAME_REPLY,

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "layout.h"
+#include "proto/layout.h"
 
 enum { TENSORS = 65 };
 

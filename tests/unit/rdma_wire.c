@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "rdma_wire.h"
+#include "transport/rdma/wire.h"
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "etcd_endpoints.h"
-#include "etcd_json.h"
-#include "etcd_words.h"
+#include "directory/etcd/endpoints.h"
+#include "directory/etcd/json.h"
+#include "directory/etcd/words.h"
 #include "featurectl/doctor.h"
 
 static const char *words_of(const char *text, char out[ETCD_WORDS_BYTES]) {

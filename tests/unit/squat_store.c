@@ -6,7 +6,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 
-#include "store_fixture.h"
+#include "unit/store_fixture.h"
 
 #define BOUND_NS 1000ull
 #define PASS_NS  500ull

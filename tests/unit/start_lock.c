@@ -11,10 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "checks.h"
-#include "process.h"
-#include "socket_file.h"
-#include "socket_lock.h"
+#include "local/socket_file.h"
+#include "local/socket_lock.h"
+#include "support/checks.h"
+#include "support/process.h"
 
 static char directory[] = "/tmp/featured-lock-XXXXXX", path[96], lock_path[112], why[512];
 

@@ -6,7 +6,7 @@
 #ifndef FEATURED_TESTS_STORE_FIXTURE_H
 #define FEATURED_TESTS_STORE_FIXTURE_H
 
-#include "store.h"
+#include "store/store.h"
 
 #define KIB        1024ull
 #define FOREVER_NS UINT64_MAX

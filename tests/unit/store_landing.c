@@ -4,7 +4,7 @@
  */
 #include <criterion/criterion.h>
 
-#include "store_fixture.h"
+#include "unit/store_fixture.h"
 
 #define FAR 1000ull
 

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "store_fixture.h"
+#include "unit/store_fixture.h"
 
 static struct fixture f;
 

@@ -5,7 +5,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "store_fixture.h"
+#include "unit/store_fixture.h"
 
 static struct fixture f;
 

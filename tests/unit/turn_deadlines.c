@@ -5,8 +5,8 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
-#include "checks.h"
-#include "deadlines.h"
+#include "node/deadlines.h"
+#include "support/checks.h"
 
 #define THINGS 64u
 #define STEPS  20000u

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fixture_rdma.h"
+#include "vm/fixture_rdma.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <uv.h>
 
-#include "log.h"
-#include "transport_rdma.h"
+#include "ops/log.h"
+#include "transport/rdma/rdma.h"
 
 enum { STEP_MS_MAX = 4 };
 

@@ -7,7 +7,7 @@
 #ifndef FEATURED_TESTS_FIXTURE_RDMA_H
 #define FEATURED_TESTS_FIXTURE_RDMA_H
 
-#include "../conformance/transport_fixture.h"
+#include "conformance/transport_fixture.h"
 
 extern const struct transport_fixture transport_fixture_rdma;
 

@@ -3,7 +3,7 @@
  * The transport suite over RDMA. It needs a device, so it is a suite of its own that tests/vm/run
  * runs in a machine that has two.
  */
-#include "fixture_rdma.h"
+#include "vm/fixture_rdma.h"
 
 #include <criterion/criterion.h>
 

@@ -4,7 +4,7 @@
  * sides; what needs two is in tests/vm/nodes. The commands of a test leave the machine as they
  * found it: two devices, both links up.
  */
-#include "fixture_rdma.h"
+#include "vm/fixture_rdma.h"
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
-#include "../conformance/transport_world.h"
-#include "rdma_internal.h"
+#include "conformance/transport_world.h"
+#include "transport/rdma/rdma_internal.h"
 
 #define RDMA_CASE(name)                                                                            \
     static void name(struct suite *s);                                                             \

@@ -21,8 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "handshake.h"
-#include "rdma_wire.h"
+#include "transport/handshake.h"
+#include "transport/rdma/wire.h"
 
 enum { READ_BYTES = 4096, TRIES_MAX = 256, ANSWER_S = 20, UNTOUCHED = 0xa5 };
 

@@ -1,0 +1,583 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The broker as a whole: sessions, the pump that moves everything on after each batch of events,
+ * and its making and unmaking.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "exchange/publish_set.h"
+#include "node/state.h"
+
+#define GC_SLOTS_PER_TURN 4096u
+#define PUMP_ROUNDS_MAX   64u
+/* Items ended and effects: some 5 ms together, however much fails or ends at one moment. */
+#define WORK_PER_TURN     512u
+#define EFFECTS_PER_STORE 128u
+
+/* ---- making ---- */
+
+int broker_new(const struct broker_options *options, struct broker **out) {
+    struct broker *broker = calloc(1, sizeof *broker);
+    if (!broker)
+        return -ENOMEM;
+    broker->options = *options;
+    if (!broker->options.landed_grain_bytes)
+        broker->options.landed_grain_bytes = LANDED_GRAIN_BYTES_DEFAULT;
+    broker->config = options->config;
+    broker->account.limit_bytes = options->config->max_resident_bytes;
+    broker->limits = options->config->limits;
+    accounts_init(broker);
+    TAILQ_INIT(&broker->sessions);
+    TAILQ_INIT(&broker->askings);
+    TAILQ_INIT(&broker->fetches);
+    TAILQ_INIT(&broker->drains);
+    TAILQ_INIT(&broker->gc_asked);
+    TAILQ_INIT(&broker->leavings);
+    TAILQ_INIT(&broker->nodes);
+    TAILQ_INIT(&broker->index_checks);
+    TAILQ_INIT(&broker->held_checks);
+    scratch_init(&broker->scratch);
+    broker->publishings = publish_set_new();
+    if (!broker->publishings || sweep_new(broker) < 0) {
+        publish_set_free(broker->publishings);
+        free(broker);
+        return -ENOMEM;
+    }
+    *out = broker;
+    return 0;
+}
+
+void broker_connect(struct broker *broker, struct peers *peers, struct transport *transport,
+                    struct directory *directory) {
+    broker->peers = peers;
+    broker->transport = transport;
+    broker->directory = directory;
+}
+
+static int open_store(struct broker *broker, const struct config_store *config, char *why,
+                      size_t why_bytes) {
+    uint8_t secret[4096], key[AUTH_KEY_BYTES];
+    struct space *space;
+    if (!*config->secret_file)
+        return space_create(broker, config, NULL, &space, why, why_bytes);
+    int secret_bytes =
+        config_read_secret(config->secret_file, secret, sizeof secret, why, why_bytes);
+    if (secret_bytes < 0)
+        return secret_bytes;
+    char domain[LAYOUT_NAME_BYTES_MAX + 8];
+    snprintf(domain, sizeof domain, "store:%s", config->name);
+    auth_key(domain, secret, (size_t)secret_bytes, key);
+    explicit_bzero(secret, sizeof secret);
+    int result = space_create(broker, config, key, &space, why, why_bytes);
+    explicit_bzero(key, sizeof key);
+    return result;
+}
+
+int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
+    for (size_t i = 0; i < broker->config->store_count; i++) {
+        int result = open_store(broker, &broker->config->stores[i], why, why_bytes);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+void broker_free(struct broker *broker) {
+    if (!broker)
+        return;
+    publishings_free(broker);
+    held_checks_drop_due(broker);
+    reconcile_free(broker);
+    nodes_free(broker);
+    sweep_free(broker);
+    spaces_leavings_free(broker);
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used)
+            space_free(broker, &broker->spaces[i]);
+    free(broker->remote_leases.slots);
+    free(broker->remote_leases.ended);
+    accounts_deinit(broker);
+    free(broker);
+}
+
+void broker_release_peers(struct broker *broker) {
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        outbox_free(peer);
+    broker->transport = NULL; /* gone, and its regions with it */
+    broker->closing = true;
+}
+
+/* ---- events of peers and the directory ---- */
+
+static void on_link_up(void *owner, struct peer *peer) {
+    struct outbox *outbox = outbox_of(owner, peer);
+    if (outbox)
+        outbox->retry_ns = 0;
+}
+
+const struct peers_events broker_peers_events = {
+    .link_up = on_link_up,
+    .asker_open = serve_open,
+    .asker_request = serve_request,
+    .asker_closed = serve_closed,
+};
+
+const struct directory_events broker_directory_events = {
+    .node_up = nodes_on_up,
+    .node_down = nodes_on_down,
+    .fenced = nodes_on_fenced,
+    .reconcile = reconcile,
+    .name_taken = twin_on_name_taken,
+};
+
+/* ---- the pump ---- */
+
+static void on_directory_retired(void *context, enum directory_result result) {
+    (void)context, (void)result; /* the directory retries and counts in pending() by itself */
+}
+
+static void carry_out(struct broker *broker, struct space *space,
+                      const struct store_effect *effect) {
+    struct directory_record record = {.store = space->name,
+                                      .sample_id = effect->sample_id,
+                                      .home = broker->config->node,
+                                      .generation = effect->generation,
+                                      .incarnation = broker->options.incarnation};
+    struct waiter *waiter = (struct waiter *)(uintptr_t)effect->tag;
+    switch (effect->kind) {
+    case STORE_EFFECT_PUT:
+    case STORE_EFFECT_LAND:
+    case STORE_EFFECT_GET:
+        waiter->granted(waiter, effect);
+        break;
+    case STORE_EFFECT_RETIRED:
+        /* The later put has replaced the record of one that was superseded, unless that was written
+         * again after it. */
+        if ((effect->reason != STORE_SUPERSEDED || broker->has_republished) &&
+            !BROKER_PLANTED(PLANTED_RECORD_KEPT) &&
+            !publish_keeps_record(broker, space, effect->generation))
+            broker->directory->ops->retire(broker->directory, &record, on_directory_retired, NULL);
+        break;
+    case STORE_EFFECT_LEASE_ENDED:
+        outbox_release(broker, effect->cookie,
+                       effect->how == STORE_CONSUMED_BY_READER ||
+                           BROKER_PLANTED(PLANTED_DEATH_CONSUMES));
+        break;
+    }
+}
+
+static bool has_worked_enough(const struct broker *broker) {
+    return broker->turn_work >= WORK_PER_TURN;
+}
+
+/* A store that has much to do leaves the others some of the turn. */
+static bool pump_store(struct broker *broker, struct space *space) {
+    struct store_effect effect;
+    bool moved = false;
+    for (uint32_t i = 0; i < EFFECTS_PER_STORE && !has_worked_enough(broker); i++) {
+        if (!store_next_effect(space->store, broker->now_ns, &effect))
+            return moved;
+        carry_out(broker, space, &effect);
+        broker->effects_done++;
+        broker->turn_work++;
+        moved = true;
+    }
+    return true; /* there may be more */
+}
+
+static bool pump_stores(struct broker *broker) {
+    bool moved = false;
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct space *space = &broker->spaces[(broker->first_space + i) % broker->space_end];
+        if (space->used)
+            moved |= pump_store(broker, space);
+    }
+    return moved;
+}
+
+/* What one effect sets free may let another go on. Bounded: what is left when the turn has done its
+ * part comes with the next one, which follows at once. */
+static void pump_effects(struct broker *broker, uint64_t now_ns) {
+    struct directory *directory = broker->directory;
+    bool settled = false;
+    for (uint32_t round = 0; round < PUMP_ROUNDS_MAX && !has_worked_enough(broker); round++) {
+        directory->ops->tick(directory, now_ns);
+        if (!pump_stores(broker) && directory->ops->next_deadline_ns(directory) > now_ns) {
+            settled = true;
+            break;
+        }
+    }
+    broker->unfinished |= !settled;
+    broker->first_space++;
+}
+
+static void log_ended_reservations(struct space *space) {
+    uint64_t ended = store_reserves_ended(space->store);
+    char bound[32];
+    if (ended != space->reserves_ended_logged)
+        log_warning("store %s: %llu reservations ended after max_reserve = %s without a commit",
+                    space->name, (unsigned long long)(ended - space->reserves_ended_logged),
+                    log_duration(space->settings.max_reserve_ms, bound));
+    space->reserves_ended_logged = ended;
+}
+
+static void log_gc(struct space *space) {
+    if (space->gc_freed)
+        log_info("store %s: gc freed %llu samples older than %llu ms", space->name,
+                 (unsigned long long)space->gc_freed,
+                 (unsigned long long)space->settings.max_hold_ms);
+    space->gc_freed = 0;
+}
+
+/* True: the pass through this store is not at its end. */
+static bool collect_space(struct broker *broker, struct space *space, uint32_t budget) {
+    log_ended_reservations(space);
+    if (!space->settings.max_hold_ms || !TAILQ_EMPTY(&broker->gc_asked))
+        return false;
+    space->gc_freed +=
+        store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS, broker->now_ns, budget);
+    if (store_gc_goes_on(space->store))
+        return true;
+    log_gc(space);
+    return false;
+}
+
+/* True when it was time for it: dropped stores may be freed too, once their effects are out. *more:
+ * it has done its part of a turn, and there is more. */
+static bool collect(struct broker *broker, bool *more) {
+    if (broker->gc_ns > broker->now_ns)
+        return false;
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used)
+            *more |= collect_space(broker, &broker->spaces[i],
+                                   GC_SLOTS_PER_TURN / broker->space_end + 1);
+    return true;
+}
+
+void broker_pump(struct broker *broker, uint64_t now_ns) {
+    broker->now_ns = now_ns;
+    if (!broker->started_ns)
+        broker->started_ns = now_ns;
+    broker->turn_work = 0;
+    broker->unfinished = false;
+    peers_tick(broker->peers, now_ns);
+    calls_expire(broker, now_ns);
+    bool more = false, collected = collect(broker, &more);
+    broker->unfinished |= spaces_leave_on(broker);
+    pump_effects(broker, now_ns);
+    broker->unfinished |= steer_gc_on(broker);
+    if (collected) {
+        more |= spaces_reap(broker);
+        broker->gc_ns = now_ns + (more ? 0 : broker->config->gc_interval_ms * NS_PER_MS);
+        broker->unfinished |= more;
+    }
+    twin_pump(broker);
+    publishings_pump(broker, now_ns);
+    sweep_pump(broker, now_ns);
+    held_checks_pump(broker, now_ns);
+    outboxes_flush(broker, now_ns);
+    steer_check_drains(broker, now_ns);
+    steer_pump_events(broker);
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+uint64_t broker_next_deadline_ns(const struct broker *broker) {
+    if (broker->unfinished)
+        return 0;
+    uint64_t next_ns = earlier(peers_next_deadline_ns(broker->peers),
+                               broker->directory->ops->next_deadline_ns(broker->directory));
+    next_ns = earlier(next_ns, calls_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, publishings_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, twin_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, sweep_next_deadline_ns(broker));
+    next_ns = earlier(next_ns, held_checks_next_deadline_ns(broker));
+    bool collects = false;
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        const struct space *space = &broker->spaces[i];
+        if (!space->used)
+            continue;
+        next_ns = earlier(next_ns, store_next_deadline_ns(space->store));
+        collects |= space->settings.max_hold_ms || space->dropped ||
+                    store_reserves_ended(space->store) != space->reserves_ended_logged;
+    }
+    return collects ? earlier(next_ns, broker->gc_ns) : next_ns;
+}
+
+/* ---- steering by the daemon ---- */
+
+void broker_begin_drain(struct broker *broker) {
+    broker->draining = true;
+}
+
+static bool has_effects(const struct broker *broker) {
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used && store_has_effect(broker->spaces[i].store))
+            return true;
+    return false;
+}
+
+static void add_totals(const struct broker *broker, struct store_totals *sum) {
+    *sum = (struct store_totals){0};
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct store_totals totals;
+        if (!broker->spaces[i].used)
+            continue;
+        store_totals(broker->spaces[i].store, &totals);
+        sum->leases += totals.leases;
+        sum->reservations += totals.reservations;
+    }
+}
+
+bool broker_is_idle(const struct broker *broker) {
+    struct store_totals sum;
+    add_totals(broker, &sum);
+    return !sum.leases && !sum.reservations && !broker->release_pending && !has_effects(broker) &&
+           !broker->directory->ops->pending(broker->directory);
+}
+
+void broker_describe_load(const struct broker *broker, char *out, size_t out_bytes) {
+    struct store_totals sum;
+    add_totals(broker, &sum);
+    snprintf(out, out_bytes,
+             "%llu leases, %llu reservations, %llu releases pending, %llu records that the "
+             "directory has not confirmed",
+             (unsigned long long)sum.leases, (unsigned long long)sum.reservations,
+             (unsigned long long)broker->release_pending,
+             (unsigned long long)broker->directory->ops->pending(broker->directory));
+}
+
+uint64_t broker_request_count(const struct broker *broker) {
+    return broker->request_count;
+}
+
+void broker_prefaulted(struct broker *broker, const struct arena *arena, uint64_t bytes) {
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used && &broker->spaces[i].arena == arena)
+            broker->spaces[i].prefaulted_bytes = bytes;
+}
+
+void broker_reconfigure(struct broker *broker, const struct config *config) {
+    broker->config = config;
+    broker->options.config = config;
+    broker->account.limit_bytes = config->max_resident_bytes;
+    broker->limits = config->limits;
+    for (size_t i = 0; i < config->store_count; i++) {
+        const struct config_store *store = &config->stores[i];
+        struct space *space = space_find(broker, store->name);
+        if (!space)
+            continue;
+        space->allow_uids = store->allow_uids;
+        space->writer_uids = store->writer_uids;
+        space->settings.policy = (Fb__Policy)store->policy;
+        space->settings.readers = store->readers;
+        space->settings.max_hold_ms = store->max_hold_ms;
+        space_set_bounds(space, store);
+        store_set_policy(space->store, (enum store_policy)store->policy, store->readers,
+                         store->max_hold_ms * NS_PER_MS);
+    }
+}
+
+/* ---- sessions ---- */
+
+bool broker_is_admin(const struct broker *broker, uid_t uid) {
+    const struct config *config = broker->config;
+    if (uid == 0 || uid == geteuid())
+        return true;
+    for (uint32_t i = 0; i < config->admin_uids.count; i++)
+        if (config->admin_uids.ids[i] == uid)
+            return true;
+    return false;
+}
+
+/* Some sessions are kept for admins, so that whoever has to look after a full broker gets in. */
+static uint32_t reserved_for_admins(const struct config *config) {
+    return config->admin_sessions < config->max_sessions / 2 ? config->admin_sessions
+                                                             : config->max_sessions / 2;
+}
+
+/* False: *why says which limit. */
+static bool admits_session(const struct broker *broker, const struct account *user, bool admin,
+                           char *why, size_t why_bytes) {
+    const struct config *config = broker->config;
+    uint32_t others = broker->session_count - broker->admin_count;
+    uint32_t reserved = reserved_for_admins(config);
+    uint32_t per_user =
+        config->max_sessions_per_user ? config->max_sessions_per_user : config->max_sessions / 2;
+    if (broker->session_count >= config->max_sessions)
+        snprintf(why, why_bytes,
+                 "max_sessions = %u clients are connected already: featurectl sessions shows whose",
+                 config->max_sessions);
+    else if (!admin && others >= config->max_sessions - reserved)
+        snprintf(why, why_bytes,
+                 "max_sessions = %u, of which admin_sessions = %u are kept for admins: all others "
+                 "are connected already; featurectl sessions shows whose",
+                 config->max_sessions, reserved);
+    else if (!admin && user->used[CHARGE_SESSIONS] >= (per_user ? per_user : 1))
+        snprintf(why, why_bytes,
+                 "max_sessions_per_user = %u: user %llu has %llu sessions already: close some",
+                 per_user, (unsigned long long)user->number,
+                 (unsigned long long)user->used[CHARGE_SESSIONS]);
+    else
+        return true;
+    return false;
+}
+
+static uint64_t moment_ns(const struct broker *broker) {
+    return broker->options.clock_ns ? broker->options.clock_ns(broker->options.owner)
+                                    : broker->now_ns;
+}
+
+struct broker_session *broker_session_open(struct broker *broker,
+                                           const struct broker_client_ops *ops, void *client,
+                                           const struct broker_credentials *credentials, char *why,
+                                           size_t why_bytes) {
+    struct broker_session *session = calloc(1, sizeof *session);
+    struct account *account =
+        session ? accounts_session(broker, broker->next_owner + 1, credentials->uid) : NULL;
+    bool admin = broker_is_admin(broker, credentials->uid);
+    snprintf(why, why_bytes, "the broker is out of memory");
+    if (!account || !admits_session(broker, account->parent, admin, why, why_bytes)) {
+        if (account)
+            accounts_unhold(broker, account);
+        free(session);
+        return NULL;
+    }
+    session->broker = broker;
+    session->id = ++broker->next_owner;
+    session->ops = ops;
+    session->client = client;
+    session->credentials = *credentials;
+    session->admin = admin;
+    session->account = account;
+    session->opened_ns = session->last_ns = moment_ns(broker);
+    account_add(account, CHARGE_SESSIONS, 1);
+    TAILQ_INIT(&session->calls);
+    snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u",
+             (unsigned long long)session->id, (int)credentials->pid, credentials->uid);
+    TAILQ_INSERT_TAIL(&broker->sessions, session, link);
+    broker->session_count++;
+    broker->admin_count += admin;
+    return session;
+}
+
+void broker_session_close(struct broker_session *session, uint64_t now_ns) {
+    struct broker *broker = session->broker;
+    broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
+    bool over = TAILQ_EMPTY(&broker->leavings); /* else one of its handles may be leaving still */
+    calls_abandon(session);
+    for (uint32_t i = 0; i < session->attachment_count; i++)
+        if (session->attachments[i].space)
+            over &= session_detach(session, &session->attachments[i]);
+    TAILQ_REMOVE(&broker->sessions, session, link);
+    broker->session_count--;
+    broker->admin_count -= session->admin;
+    account_release(session->account, CHARGE_SESSIONS, 1);
+    for (enum charge charge = 0; charge < CHARGES; charge++) /* acks alone outlive a session */
+        assert(!over || charge == CHARGE_PENDING_ENDS || !session->account->used[charge]);
+    accounts_unhold(broker, session->account);
+    free(session->attachments);
+    free(session);
+}
+
+static request_fn *const requests[] = {
+    [FB__CLIENT_REQUEST__OP_HELLO] = access_hello,
+    [FB__CLIENT_REQUEST__OP_STORE_OPEN] = access_store_open,
+    [FB__CLIENT_REQUEST__OP_STORE_PROVE] = access_store_prove,
+    [FB__CLIENT_REQUEST__OP_STORE_CREATE] = access_store_create,
+    [FB__CLIENT_REQUEST__OP_STORE_DROP] = access_store_drop,
+    [FB__CLIENT_REQUEST__OP_STORE_CLOSE] = access_store_close,
+    [FB__CLIENT_REQUEST__OP_STORES] = list_stores,
+    [FB__CLIENT_REQUEST__OP_RESERVE] = put_reserve,
+    [FB__CLIENT_REQUEST__OP_COMMIT] = put_commit,
+    [FB__CLIENT_REQUEST__OP_CANCEL] = put_cancel,
+    [FB__CLIENT_REQUEST__OP_PUT] = put_inline,
+    [FB__CLIENT_REQUEST__OP_GET] = get_get,
+    [FB__CLIENT_REQUEST__OP_RELEASE] = get_release,
+    [FB__CLIENT_REQUEST__OP_ACK] = retire_ack,
+    [FB__CLIENT_REQUEST__OP_ABORT] = retire_abort,
+    [FB__CLIENT_REQUEST__OP_STAT] = probe_stat,
+    [FB__CLIENT_REQUEST__OP_LIST] = list_samples,
+    [FB__CLIENT_REQUEST__OP_LEASES] = list_leases,
+    [FB__CLIENT_REQUEST__OP_EXPLAIN] = explain_sample,
+    [FB__CLIENT_REQUEST__OP_HEALTH] = list_health,
+    [FB__CLIENT_REQUEST__OP_NODES] = list_nodes,
+    [FB__CLIENT_REQUEST__OP_GC] = steer_gc,
+    [FB__CLIENT_REQUEST__OP_DRAIN] = steer_drain,
+    [FB__CLIENT_REQUEST__OP_EVENTS] = steer_events,
+    [FB__CLIENT_REQUEST__OP_INDEX_LIST] = index_list,
+    [FB__CLIENT_REQUEST__OP_INDEX_CHECK] = index_check,
+    [FB__CLIENT_REQUEST__OP_SESSIONS] = list_sessions,
+};
+
+bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                            const Fb__ClientRequest *request, const uint8_t *payload,
+                            size_t payload_bytes, uint64_t now_ns, const char **why) {
+    struct broker *broker = session->broker;
+    size_t op = (size_t)request->op_case;
+    broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
+    broker->request_count++;
+    session->last_ns = broker->now_ns;
+    *why = NULL;
+    if (op >= sizeof requests / sizeof *requests || !requests[op]) {
+        *why = "an unknown request";
+        return false;
+    }
+    if (!session->greeted && requests[op] != access_hello) {
+        *why = "a request before Hello";
+        return false;
+    }
+    for (size_t i = 0; i < request->n_releases; i++)
+        get_release_batch(session, request->releases[i]);
+    struct charge_refusal full;
+    if (!account_has_room(session->account, CHARGE_REQUESTS, 1, &full)) {
+        call_refuse(session, request_id, wants_reply, &full, "wait for an answer first");
+        return true;
+    }
+    return requests[op](session, request_id, wants_reply, request, payload, payload_bytes, why);
+}
+
+const char *broker_session_name(const struct broker_session *session) {
+    return session->name;
+}
+
+struct account *broker_session_account(const struct broker_session *session) {
+    return session->account;
+}
+
+uint64_t broker_session_id(const struct broker_session *session) {
+    return session->id;
+}
+
+const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]) {
+    const struct broker_session *session;
+    const struct asking *asking;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->id == owner)
+            return session->name;
+    TAILQ_FOREACH (asking, &broker->askings, link)
+        if (asking->id == owner)
+            return asking->name;
+    snprintf(out, 160, "session %llu, ended", (unsigned long long)owner);
+    return out;
+}
+
+bool broker_owner_uid(const struct broker *broker, uint64_t owner, uint32_t *uid_out) {
+    const struct broker_session *session;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->id == owner)
+            break;
+    if (session)
+        *uid_out = session->credentials.uid;
+    return session;
+}

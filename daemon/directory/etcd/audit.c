@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Questions about the index as a whole: pages of it, and the removal of records whose home is dead.
+ * Asked of etcd once, with the next tick; what fails is answered UNAVAILABLE, for the caller to
+ * repeat.
+ *
+ * A sweep takes two steps: the homes' own records are read, then each sample's record is deleted if
+ * it names the same generation and its home's record is still what was read: absent, or of another
+ * incarnation. So a home that registers again in between keeps its records, and one that registers
+ * afterwards does not find them (and retires what they named). Guarded like that the deletion needs
+ * no fencing of ours, and may be done twice.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "directory/etcd/state.h"
+#include "ops/log.h"
+
+struct swept {
+    struct sample_record record;
+    char key[ETCD_KEY_BYTES], home_key[ETCD_KEY_BYTES];
+    int64_t home_revision; /* mod_revision of its home's record; 0 = absent */
+    bool alive;
+};
+
+struct audit {
+    TAILQ_ENTRY(audit) link;
+    struct directory_etcd *self;
+    void *context;
+    enum directory_result result;
+    /* a list */
+    directory_list_fn list_done;
+    char begin[ETCD_KEY_BYTES], end[ETCD_KEY_BYTES], next[ETCD_KEY_BYTES];
+    struct sample_record *records; /* DIRECTORY_PAGE_RECORDS of them */
+    size_t count, unreadable;
+    /* a sweep */
+    directory_sweep_fn sweep_done;
+    struct swept *swept;
+    size_t swept_count, removed;
+};
+
+static struct audit *audit_new(struct directory *d, void *context) {
+    struct directory_etcd *self = (struct directory_etcd *)d;
+    struct audit *audit = calloc(1, sizeof *audit);
+    if (!audit) { /* the interface owes an answer to every question and has no way to refuse one */
+        log_error("node %s: out of memory", self->self.node);
+        abort();
+    }
+    audit->self = self;
+    audit->context = context;
+    TAILQ_INSERT_TAIL(&self->audits_unasked, audit, link);
+    return audit;
+}
+
+static void answer(struct audit *audit, enum directory_result result) {
+    audit->result = result;
+    TAILQ_INSERT_TAIL(&audit->self->audit_answers, audit, link);
+}
+
+static void fail(struct audit *audit, const char *why) {
+    log_debug("node %s: the index was not looked through: %s", audit->self->self.node,
+              why ? why : "short answer");
+    answer(audit, DIRECTORY_E_UNAVAILABLE);
+}
+
+/* ---- pages ---- */
+
+void audit_list(struct directory *d, const char *store, const char *after, directory_list_fn done,
+                void *context) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    struct audit *audit = audit_new(d, context);
+    audit->list_done = done;
+    etcd_range_of(audit->begin, audit->end, self->cluster, "samples");
+    if (store)
+        etcd_store_range_of(audit->begin, audit->end, self->cluster, store);
+    if (strcmp(after, audit->begin) > 0 && strcmp(after, audit->end) < 0)
+        snprintf(audit->begin, sizeof audit->begin, "%s", after);
+}
+
+static void take_page(struct audit *audit, const struct etcd_answer *page) {
+    for (size_t i = 0; i < page->kv_count && audit->count < DIRECTORY_PAGE_RECORDS; i++) {
+        const struct etcd_kv *kv = &page->kvs[i];
+        if (etcd_sample_parse(kv->key, kv->value, &audit->records[audit->count]) == 0) {
+            audit->count++;
+            continue;
+        }
+        audit->unreadable++;
+        log_warning("node %s: etcd has %.128s = %.128s, which is no record of featured: ignored",
+                    audit->self->self.node, kv->key, kv->value);
+    }
+    if (page->more && page->kv_count) /* the smallest key after the last */
+        snprintf(audit->next, sizeof audit->next, "%s\x01", page->kvs[page->kv_count - 1].key);
+}
+
+static void on_page(void *context, enum etcd_result result, const struct etcd_answer *page,
+                    const char *why) {
+    struct audit *audit = context;
+    note(audit->self, page);
+    if (result == ETCD_OK)
+        audit->records = calloc(DIRECTORY_PAGE_RECORDS, sizeof *audit->records);
+    if (!audit->records) {
+        fail(audit, result == ETCD_OK ? "out of memory" : why);
+        return;
+    }
+    take_page(audit, page);
+    answer(audit, DIRECTORY_OK);
+}
+
+static void ask_page(struct audit *audit) {
+    struct directory_etcd *self = audit->self;
+    struct etcd_request request = {.kind = ETCD_READ,
+                                   .read = {.kind = ETCD_RANGE,
+                                            .key = audit->begin,
+                                            .range_end = audit->end,
+                                            .limit = DIRECTORY_PAGE_RECORDS}};
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_page, audit);
+}
+
+static void deliver_page(const struct audit *audit) {
+    struct directory_listed listed[DIRECTORY_PAGE_RECORDS];
+    for (size_t i = 0; i < audit->count; i++) {
+        const struct sample_record *record = &audit->records[i];
+        listed[i] = (struct directory_listed){
+            .record = etcd_sample_view(record),
+            .unix_ms = record->unix_ms,
+            .home_is_member = members_has(audit->self, record->home, record->incarnation),
+        };
+    }
+    audit->list_done(audit->context, audit->result, listed, audit->count, audit->unreadable,
+                     audit->next);
+}
+
+/* ---- sweeps ---- */
+
+void audit_sweep(struct directory *d, const struct directory_record *records, size_t count,
+                 directory_sweep_fn done, void *context) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    struct audit *audit = audit_new(d, context);
+    audit->sweep_done = done;
+    audit->swept = calloc(count + 1, sizeof *audit->swept);
+    for (size_t i = 0; audit->swept && i < count && i < DIRECTORY_PAGE_RECORDS; i++) {
+        struct swept *swept = &audit->swept[audit->swept_count++];
+        swept->record.generation = records[i].generation;
+        swept->record.incarnation = records[i].incarnation;
+        etcd_sample_key(swept->key, self->cluster, records[i].store, records[i].sample_id);
+        etcd_node_key(swept->home_key, self->cluster, records[i].home);
+    }
+}
+
+static void on_swept(void *context, enum etcd_result result, const struct etcd_answer *done,
+                     const char *why) {
+    struct audit *audit = context;
+    note(audit->self, done);
+    if (result != ETCD_OK) {
+        fail(audit, why);
+        return;
+    }
+    for (size_t i = 0; i < done->op_count; i++)
+        audit->removed += done->ops[i].succeeded;
+    answer(audit, DIRECTORY_OK);
+}
+
+static void ask_deletion(struct audit *audit) {
+    struct directory_etcd *self = audit->self;
+    struct etcd_op ops[DIRECTORY_PAGE_RECORDS];
+    struct condition guards[DIRECTORY_PAGE_RECORDS];
+    struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
+    for (size_t i = 0; i < audit->swept_count; i++) {
+        const struct swept *swept = &audit->swept[i];
+        struct condition *guard = &guards[request.success_count];
+        if (swept->alive)
+            continue;
+        condition_set(guard, swept->key, swept->record.generation);
+        guard->compares[guard->count++] = (struct etcd_compare){
+            .key = swept->home_key, .target = ETCD_MOD_REVISION, .revision = swept->home_revision};
+        ops[request.success_count++] = (struct etcd_op){.kind = ETCD_DELETE_IF,
+                                                        .key = swept->key,
+                                                        .compares = guard->compares,
+                                                        .compare_count = guard->count};
+    }
+    if (request.success_count)
+        self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_swept,
+                             audit);
+    else
+        answer(audit, DIRECTORY_OK);
+}
+
+static void take_home(struct swept *swept, const struct etcd_kv *kv) {
+    struct node_record home;
+    swept->home_revision = kv->mod_revision;
+    swept->alive = etcd_node_parse(kv->key, kv->value, &home) == 0 &&
+                   home.incarnation == swept->record.incarnation;
+}
+
+static void on_homes(void *context, enum etcd_result result, const struct etcd_answer *homes,
+                     const char *why) {
+    struct audit *audit = context;
+    note(audit->self, homes);
+    if (result != ETCD_OK || homes->op_count != audit->swept_count) {
+        fail(audit, why);
+        return;
+    }
+    for (size_t i = 0; i < homes->op_count; i++)
+        if (homes->ops[i].kv_count)
+            take_home(&audit->swept[i], &homes->kvs[homes->ops[i].kv_first]);
+    ask_deletion(audit);
+}
+
+static void ask_homes(struct audit *audit) {
+    struct directory_etcd *self = audit->self;
+    struct etcd_op ops[DIRECTORY_PAGE_RECORDS];
+    struct etcd_request request = {
+        .kind = ETCD_TXN, .success = ops, .success_count = audit->swept_count};
+    for (size_t i = 0; i < audit->swept_count; i++)
+        ops[i] = (struct etcd_op){.kind = ETCD_RANGE, .key = audit->swept[i].home_key};
+    if (audit->swept_count)
+        self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_homes,
+                             audit);
+    else
+        answer(audit, audit->swept ? DIRECTORY_OK : DIRECTORY_E_UNAVAILABLE);
+}
+
+/* ---- the part as a whole ---- */
+
+void audit_tick(struct directory_etcd *self) {
+    for (struct audit *audit; (audit = TAILQ_FIRST(&self->audits_unasked));) {
+        TAILQ_REMOVE(&self->audits_unasked, audit, link);
+        if (audit->list_done)
+            ask_page(audit);
+        else
+            ask_homes(audit);
+    }
+}
+
+void audit_deliver(struct directory_etcd *self) {
+    struct audits due = TAILQ_HEAD_INITIALIZER(due);
+    TAILQ_CONCAT(&due, &self->audit_answers, link);
+    for (struct audit *audit; (audit = TAILQ_FIRST(&due));) {
+        TAILQ_REMOVE(&due, audit, link);
+        if (audit->list_done)
+            deliver_page(audit);
+        else
+            audit->sweep_done(audit->context, audit->result, audit->removed);
+        free(audit->records);
+        free(audit->swept);
+        free(audit);
+    }
+}
+
+bool audit_give_up(struct directory_etcd *self) {
+    struct audit *audit;
+    TAILQ_CONCAT(&self->audit_answers, &self->audits_unasked, link);
+    TAILQ_FOREACH (audit, &self->audit_answers, link)
+        audit->result = DIRECTORY_E_UNAVAILABLE;
+    return !TAILQ_EMPTY(&self->audit_answers);
+}
+
+bool audit_is_due(const struct directory_etcd *self) {
+    return !TAILQ_EMPTY(&self->audits_unasked) || !TAILQ_EMPTY(&self->audit_answers);
+}

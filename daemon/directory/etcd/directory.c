@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The directory's operations, and the order of its parts within a tick: first our own standing
+ * (join), for the others act on it; then the rest; then the answers that are due. What a callback
+ * of the owner asks anew is taken up with the next tick.
+ *
+ * The owner is called from tick() and destroy() alone.
+ */
+#include "directory/etcd/directory_etcd.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "directory/etcd/state.h"
+#include "ops/log.h"
+
+#define BACKOFF_MIN_NS (50 * NS_PER_MS)
+#define BACKOFF_MAX_NS (1000 * NS_PER_MS)
+
+static struct directory_etcd *from_base(struct directory *d) {
+    return (struct directory_etcd *)d;
+}
+
+void backoff_fail(struct backoff *backoff, uint64_t now_ns) {
+    backoff->pause_ns = backoff->pause_ns ? 2 * backoff->pause_ns : BACKOFF_MIN_NS;
+    if (backoff->pause_ns > BACKOFF_MAX_NS)
+        backoff->pause_ns = BACKOFF_MAX_NS;
+    backoff->next_ns = now_ns + backoff->pause_ns;
+}
+
+void backoff_reset(struct backoff *backoff) {
+    *backoff = (struct backoff){0};
+}
+
+uint64_t unix_ms(const struct directory_etcd *self) {
+    return (self->now_ns + (uint64_t)self->options.unix_offset_ns) / NS_PER_MS;
+}
+
+void note(struct directory_etcd *self, const struct etcd_answer *answer) {
+    self->dirty = true;
+    if (answer && answer->revision > self->revision)
+        self->revision = answer->revision;
+}
+
+void note_current(struct directory_etcd *self, const struct etcd_answer *answer, int64_t asked_at) {
+    if (answer && answer->revision && answer->revision < asked_at)
+        history_went_back(self, asked_at, answer->revision);
+    note(self, answer);
+}
+
+/* ---- answers ---- */
+
+void answer_query(struct directory_etcd *self, struct query *query, enum directory_result result) {
+    query->result = result;
+    TAILQ_INSERT_TAIL(&self->answers, query, link);
+}
+
+static void deliver(struct directory_etcd *self, struct query *query) {
+    struct directory_record view = etcd_sample_view(&query->record);
+    const struct directory_record *record = query->has_record ? &view : NULL;
+    self->pending -= query->kind <= QUERY_RETIRE;
+    if (query->kind == QUERY_PUBLISH)
+        query->done.publish(query->context, query->result, record, query->ask_peers);
+    else if (query->kind == QUERY_RETIRE || query->kind == QUERY_REPUBLISH ||
+             query->kind == QUERY_END)
+        query->done.retire(query->context, query->result);
+    else if (query->kind == QUERY_MEMBERS)
+        query->done.members(query->context, query->result);
+    else
+        query->done.locate(query->context, query->result, record, false);
+    free(query->value);
+    free(query);
+}
+
+/* At most `budget` of those that are due now; the rest, and what comes meanwhile, with the next
+ * tick. */
+static void deliver_due(struct directory_etcd *self, uint32_t budget) {
+    struct queries due = TAILQ_HEAD_INITIALIZER(due);
+    TAILQ_CONCAT(&due, &self->answers, link);
+    for (struct query *query; budget && (query = TAILQ_FIRST(&due)); budget--) {
+        TAILQ_REMOVE(&due, query, link);
+        deliver(self, query);
+    }
+    TAILQ_CONCAT(&due, &self->answers, link);
+    TAILQ_CONCAT(&self->answers, &due, link);
+}
+
+/* ---- operations ---- */
+
+static struct query *query_new(struct directory_etcd *self, enum query_kind kind, void *context) {
+    struct query *query = calloc(1, sizeof *query);
+    if (!query) { /* the interface owes an answer to every question and has no way to refuse one */
+        log_error("node %s: out of memory", self->self.node);
+        abort();
+    }
+    query->kind = kind;
+    query->context = context;
+    query->asked_ns = self->now_ns;
+    self->dirty = true;
+    return query;
+}
+
+static int etcd_start(struct directory *d) {
+    from_base(d)->started = from_base(d)->dirty = true;
+    return 0;
+}
+
+static uint64_t etcd_next_generation(struct directory *d) {
+    return generations_next(from_base(d));
+}
+
+static void write_record(struct directory_etcd *self, struct query *query,
+                         const struct directory_record *record) {
+    char value[ETCD_VALUE_BYTES];
+    query->generation = record->generation;
+    etcd_sample_key(query->key, self->cluster, record->store, record->sample_id);
+    etcd_sample_value(value, record, unix_ms(self));
+    query->value = strdup(value);
+    if (!query->value) {
+        self->pending++;
+        answer_query(self, query, DIRECTORY_E_UNAVAILABLE);
+        return;
+    }
+    write_add(self, query);
+}
+
+static void etcd_publish(struct directory *d, const struct directory_record *record,
+                         directory_publish_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_PUBLISH, context);
+    query->done.publish = done;
+    write_record(self, query, record);
+}
+
+static void etcd_republish(struct directory *d, const struct directory_record *record,
+                           uint64_t in_place_of, directory_retire_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_REPUBLISH, context);
+    query->done.retire = done;
+    query->in_place_of = in_place_of;
+    struct directory_record again = *record;
+    again.again = true;
+    write_record(self, query, &again);
+}
+
+static bool etcd_remembers(const struct directory *d, uint64_t age_us) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    return self->now_ns > self->history_changed_ns + age_us * 1000;
+}
+
+static bool etcd_is_writing(const struct directory *d, const char *store, const char *sample_id) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    char key[ETCD_KEY_BYTES];
+    etcd_sample_key(key, self->cluster, store, sample_id);
+    return batch_has_key(&self->batch, key);
+}
+
+static void etcd_retire(struct directory *d, const struct directory_record *record,
+                        directory_retire_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_RETIRE, context);
+    query->done.retire = done;
+    query->generation = record->generation;
+    etcd_sample_key(query->key, self->cluster, record->store, record->sample_id);
+    write_add(self, query);
+}
+
+static void etcd_end(struct directory *d, const struct directory_record *record,
+                     directory_retire_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_END, context);
+    query->done.retire = done;
+    int64_t registration = members_registration(self, record->home, record->incarnation);
+    bool is_member = members_has(self, record->home, record->incarnation);
+    /* Never a member as far as this node knows; or one again, which can be told. */
+    if (!record->generation && (!registration || is_member)) {
+        answer_query(self, query, DIRECTORY_OK);
+        return;
+    }
+    etcd_ended_key(query->key, self->cluster, record, registration);
+    TAILQ_INSERT_TAIL(&self->ends, query, link);
+}
+
+static void etcd_locate(struct directory *d, const char *store, const char *sample_id,
+                        directory_locate_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_LOCATE, context);
+    query->done.locate = done;
+    etcd_sample_key(query->key, self->cluster, store, sample_id);
+    TAILQ_INSERT_TAIL(&self->locates, query, link);
+}
+
+static void etcd_members(struct directory *d, directory_members_fn done, void *context) {
+    struct directory_etcd *self = from_base(d);
+    struct query *query = query_new(self, QUERY_MEMBERS, context);
+    query->done.members = done;
+    TAILQ_INSERT_TAIL(&self->list_asks, query, link);
+    members_relist(self);
+}
+
+static uint64_t etcd_serves_until_ns(const struct directory *d) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    if (!self->was_member || BROKER_PLANTED(PLANTED_NO_FENCE))
+        return UINT64_MAX; /* nothing was published that another could have superseded */
+    return self->fenced || self->history_new || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
+}
+
+static uint64_t etcd_pending(const struct directory *d) {
+    return ((const struct directory_etcd *)d)->pending;
+}
+
+static void etcd_tick(struct directory *d, uint64_t now_ns) {
+    struct directory_etcd *self = from_base(d);
+    self->now_ns = now_ns;
+    self->dirty = false;
+    join_tick(self);
+    history_tick(self);
+    own_tick(self);
+    members_tick(self);
+    write_tick(self);
+    locate_tick(self);
+    generations_tick(self);
+    ended_tick(self);
+    audit_tick(self);
+    trouble_tick(self);
+    deliver_due(self, ANSWERS_PER_TICK);
+    audit_deliver(self);
+}
+
+static uint64_t etcd_next_deadline_ns(const struct directory *d) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    if (self->dirty || !TAILQ_EMPTY(&self->answers) || audit_is_due(self))
+        return 0;
+    const uint64_t deadlines[] = {
+        join_deadline_ns(self),   members_deadline_ns(self),     write_deadline_ns(self),
+        locate_deadline_ns(self), generations_deadline_ns(self), own_deadline_ns(self),
+        ended_deadline_ns(self),  history_deadline_ns(self),     trouble_deadline_ns(self),
+    };
+    uint64_t next_ns = UINT64_MAX;
+    for (size_t i = 0; i < sizeof deadlines / sizeof *deadlines; i++)
+        if (deadlines[i] < next_ns)
+            next_ns = deadlines[i];
+    return next_ns;
+}
+
+/* False: nothing is owed. What has been answered and not delivered is given up, too: who hears OK
+ * goes on to peers, which may be gone. */
+static bool give_up(struct directory_etcd *self) {
+    struct queries *const lists[] = {
+        &self->publishes, &self->unsettled,  &self->retires, &self->locates, &self->reading,
+        &self->list_asks, &self->list_asked, &self->unprior, &self->ends,    &self->ending};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        TAILQ_CONCAT(&self->answers, lists[i], link);
+    batch_init(&self->batch, self->options.batch_max, ETCD_TXN_BYTES_MAX,
+               self->options.batch_delay_ns,
+               WRITE_FLIGHTS_MAX); /* it names none of them any more */
+    struct query *query;
+    TAILQ_FOREACH (query, &self->answers, link) {
+        query->result = DIRECTORY_E_UNAVAILABLE;
+        query->has_record = false;
+    }
+    bool audits_owed = audit_give_up(self);
+    return audits_owed || !TAILQ_EMPTY(&self->answers);
+}
+
+static void etcd_destroy(struct directory *d) {
+    struct directory_etcd *self = from_base(d);
+    self->etcd->ops->destroy(self->etcd, self->lease);
+    while (give_up(self)) { /* who is answered may ask again */
+        deliver_due(self, UINT32_MAX);
+        audit_deliver(self);
+    }
+    members_free(self);
+    own_free(self);
+    free(self->written);
+    free(self);
+}
+
+static const struct directory_audit_ops etcd_audit_ops = {
+    .list = audit_list,
+    .sweep = audit_sweep,
+    .remembers = etcd_remembers,
+    .is_writing = etcd_is_writing,
+};
+
+static const struct directory_ops etcd_ops = {
+    .name = "etcd",
+    .index = true,
+    .audit = &etcd_audit_ops,
+    .start = etcd_start,
+    .next_generation = etcd_next_generation,
+    .publish = etcd_publish,
+    .republish = etcd_republish,
+    .retire = etcd_retire,
+    .end = etcd_end,
+    .locate = etcd_locate,
+    .members = etcd_members,
+    .serves_until_ns = etcd_serves_until_ns,
+    .pending = etcd_pending,
+    .trouble = trouble_say,
+    .tick = etcd_tick,
+    .next_deadline_ns = etcd_next_deadline_ns,
+    .destroy = etcd_destroy,
+};
+
+void directory_etcd_set_address(struct directory *d, const char *address,
+                                const char *data_address) {
+    struct directory_etcd *self = from_base(d);
+    snprintf(self->self.address, sizeof self->self.address, "%s", address);
+    snprintf(self->self.data_address, sizeof self->self.data_address, "%s",
+             *data_address ? data_address : address);
+    etcd_node_value(self->node_value, &self->self);
+}
+
+static void init_lists(struct directory_etcd *self) {
+    TAILQ_INIT(&self->members);
+    TAILQ_INIT(&self->publishes);
+    TAILQ_INIT(&self->retires);
+    TAILQ_INIT(&self->unsettled);
+    TAILQ_INIT(&self->unprior);
+    TAILQ_INIT(&self->flights);
+    TAILQ_INIT(&self->locates);
+    TAILQ_INIT(&self->reading);
+    TAILQ_INIT(&self->list_asks);
+    TAILQ_INIT(&self->list_asked);
+    TAILQ_INIT(&self->ends);
+    TAILQ_INIT(&self->ending);
+    TAILQ_INIT(&self->answers);
+    TAILQ_INIT(&self->audit_answers);
+    TAILQ_INIT(&self->audits_unasked);
+}
+
+int directory_etcd_new(const struct directory_etcd_options *options, struct etcd *etcd,
+                       const struct directory_events *events, void *owner, struct directory **out) {
+    struct directory_etcd *self = calloc(1, sizeof *self);
+    struct written *written = calloc(options->written_kept, sizeof *written);
+    if (!self || !written) {
+        etcd->ops->destroy(etcd, 0);
+        free(self);
+        free(written);
+        return -ENOMEM;
+    }
+    self->base.ops = &etcd_ops;
+    self->written = written;
+    self->options = *options;
+    self->events = *events;
+    self->owner = owner;
+    self->etcd = etcd;
+    snprintf(self->cluster, sizeof self->cluster, "%s", options->cluster);
+    snprintf(self->self.node, sizeof self->self.node, "%s", options->node);
+    self->self.incarnation = options->incarnation;
+    self->self.capacity_bytes = options->capacity_bytes;
+    etcd_node_key(self->node_key, self->cluster, self->self.node);
+    etcd_generation_key(self->generation_key, self->cluster);
+    etcd_history_key(self->history_key, self->cluster);
+    directory_etcd_set_address(&self->base, "", "");
+    batch_init(&self->batch, options->batch_max, ETCD_TXN_BYTES_MAX, options->batch_delay_ns,
+               WRITE_FLIGHTS_MAX);
+    fence_drop(&self->fence);
+    init_lists(self);
+    *out = &self->base;
+    return 0;
+}

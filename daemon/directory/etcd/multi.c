@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * After https://curl.se/libcurl/c/multi-uv.html. libcurl says which sockets to watch for what and
+ * when to call it at the latest; it is called then with the socket or with a time-out, and its list
+ * of ended transfers is read afterwards, outside of it.
+ *
+ * `depth` counts the readers of that list on the stack, so that close() from a callback does not
+ * free what they still use.
+ */
+#include "directory/etcd/multi.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+struct etcd_multi {
+    CURLM *curl;
+    uv_loop_t *loop;
+    uv_timer_t timer;
+    etcd_multi_fn ended;
+    void *owner;
+    bool closed;
+    unsigned depth;
+};
+
+struct watched {
+    uv_poll_t poll;
+    struct etcd_multi *multi;
+    curl_socket_t socket;
+};
+
+static void on_timer_closed(uv_handle_t *handle) {
+    free(handle->data);
+}
+
+static void free_if_closed(struct etcd_multi *multi) {
+    if (!multi->closed || multi->depth)
+        return;
+    curl_multi_cleanup(multi->curl); /* still reports its sockets as removed */
+    uv_close((uv_handle_t *)&multi->timer, on_timer_closed);
+}
+
+static void read_ended(struct etcd_multi *multi) {
+    int left;
+    multi->depth++;
+    for (CURLMsg *message;
+         !multi->closed && (message = curl_multi_info_read(multi->curl, &left));) {
+        if (message->msg != CURLMSG_DONE)
+            continue;
+        CURL *easy = message->easy_handle;
+        CURLcode code = message->data.result;
+        curl_multi_remove_handle(multi->curl, easy); /* message is gone with this */
+        multi->ended(multi->owner, easy, code);
+    }
+    multi->depth--;
+    free_if_closed(multi);
+}
+
+static void on_timer(uv_timer_t *timer) {
+    struct etcd_multi *multi = timer->data;
+    int running;
+    curl_multi_socket_action(multi->curl, CURL_SOCKET_TIMEOUT, 0, &running);
+    read_ended(multi);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events) {
+    const struct watched *watched = poll->data;
+    struct etcd_multi *multi = watched->multi;
+    /* After an error there may still be something to read that says why, such as a TLS alert. */
+    int flags = status < 0 ? CURL_CSELECT_IN | CURL_CSELECT_OUT : 0, running;
+    flags |= events & UV_READABLE ? CURL_CSELECT_IN : 0;
+    flags |= events & UV_WRITABLE ? CURL_CSELECT_OUT : 0;
+    curl_multi_socket_action(multi->curl, watched->socket, flags, &running);
+    read_ended(multi); /* watched may be gone */
+}
+
+static void on_watched_closed(uv_handle_t *handle) {
+    free(handle->data);
+}
+
+static struct watched *watch(struct etcd_multi *multi, curl_socket_t socket) {
+    struct watched *watched = calloc(1, sizeof *watched);
+    if (!watched)
+        return NULL;
+    watched->multi = multi;
+    watched->socket = socket;
+    watched->poll.data = watched;
+    if (uv_poll_init_socket(multi->loop, &watched->poll, socket) < 0) {
+        free(watched);
+        return NULL;
+    }
+    curl_multi_assign(multi->curl, socket, watched);
+    return watched;
+}
+
+static int on_socket(CURL *easy, curl_socket_t socket, int what, void *owner, void *assigned) {
+    struct etcd_multi *multi = owner;
+    struct watched *watched = assigned;
+    (void)easy;
+    if (what == CURL_POLL_REMOVE) {
+        if (watched)
+            uv_close((uv_handle_t *)&watched->poll, on_watched_closed);
+        curl_multi_assign(multi->curl, socket, NULL);
+        return 0;
+    }
+    if (!watched && !(watched = watch(multi, socket)))
+        return -1;
+    int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+    return uv_poll_start(&watched->poll, events, on_poll) < 0 ? -1 : 0;
+}
+
+static int on_timeout(CURLM *curl, long timeout_ms, void *owner) {
+    struct etcd_multi *multi = owner;
+    (void)curl;
+    if (timeout_ms < 0)
+        uv_timer_stop(&multi->timer);
+    else
+        uv_timer_start(&multi->timer, on_timer, (uint64_t)timeout_ms, 0);
+    return 0;
+}
+
+int etcd_multi_new(uv_loop_t *loop, etcd_multi_fn ended, void *owner, struct etcd_multi **out) {
+    struct etcd_multi *multi = calloc(1, sizeof *multi);
+    if (!multi)
+        return -ENOMEM;
+    multi->loop = loop;
+    multi->ended = ended;
+    multi->owner = owner;
+    multi->curl = curl_multi_init();
+    if (!multi->curl) {
+        free(multi);
+        return -ENOMEM;
+    }
+    uv_timer_init(loop, &multi->timer);
+    multi->timer.data = multi;
+    curl_multi_setopt(multi->curl, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl_multi_setopt(multi->curl, CURLMOPT_SOCKETDATA, multi);
+    curl_multi_setopt(multi->curl, CURLMOPT_TIMERFUNCTION, on_timeout);
+    curl_multi_setopt(multi->curl, CURLMOPT_TIMERDATA, multi);
+    curl_multi_setopt(multi->curl, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
+    *out = multi;
+    return 0;
+}
+
+int etcd_multi_add(struct etcd_multi *multi, CURL *easy) {
+    return curl_multi_add_handle(multi->curl, easy) == CURLM_OK ? 0 : -ENOMEM;
+}
+
+void etcd_multi_remove(struct etcd_multi *multi, CURL *easy) {
+    curl_multi_remove_handle(multi->curl, easy);
+}
+
+void etcd_multi_close(struct etcd_multi *multi) {
+    multi->closed = true;
+    free_if_closed(multi);
+}

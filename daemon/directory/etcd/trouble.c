@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What stands between this node and etcd, in words. Each part of the directory notes what became of
+ * its requests. One that etcd refuses is logged when it begins or its words change, not with every
+ * attempt, and once more when it is over; an etcd that cannot be reached is logged by the client.
+ *
+ * Writes that are refused are not repeated by anybody, for their puts have been answered, so it is
+ * tried whether they would be taken by now: a transaction that compares what never holds, which
+ * etcd checks for permission and room like any other and which changes nothing.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "directory/etcd/state.h"
+#include "ops/log.h"
+
+#define RETRY_NS (1000 * NS_PER_MS)
+/* Of reads, which may not be repeated for long: an older refusal says little. */
+#define READ_KEPT_NS (30000 * NS_PER_MS)
+
+static const char *const what_for[TROUBLE_PARTS] = {
+    [TROUBLE_LEASE] = "the lease of this node's record",
+    [TROUBLE_RECORD] = "this node's record",
+    [TROUBLE_GENERATIONS] = "generation numbers",
+    [TROUBLE_MEMBERS] = "the list of nodes",
+    [TROUBLE_WRITE] = "records of samples",
+    [TROUBLE_READ] = "reading records of samples",
+};
+
+/* The words behind the endpoint: two endpoints that refuse alike are one piece of news. */
+static const char *behind_endpoint(const char *words) {
+    const char *at = strstr(words, "://");
+    at = at ? strchr(at, ' ') : NULL;
+    return at ? at : words;
+}
+
+static bool is_news(const struct directory_etcd *self, const char *why) {
+    for (size_t i = 0; i < TROUBLE_PARTS; i++)
+        if (self->troubles[i].refused &&
+            !strcmp(behind_endpoint(self->troubles[i].words), behind_endpoint(why)))
+            return false;
+    return true;
+}
+
+static bool is_refused(const struct directory_etcd *self) {
+    for (size_t i = 0; i < TROUBLE_PARTS; i++)
+        if (self->troubles[i].refused)
+            return true;
+    return false;
+}
+
+static void trouble_over(struct directory_etcd *self, enum trouble_part part) {
+    bool was_refused = self->troubles[part].refused;
+    self->troubles[part] = (struct trouble){0};
+    if (was_refused && !is_refused(self))
+        log_info("node %s: etcd refuses nothing any more; the last was: %s", self->self.node,
+                 what_for[part]);
+    else if (was_refused)
+        log_info("node %s: etcd takes again: %s", self->self.node, what_for[part]);
+}
+
+void trouble_note(struct directory_etcd *self, enum trouble_part part, enum etcd_result result,
+                  const char *why) {
+    struct trouble *trouble = &self->troubles[part];
+    if (result == ETCD_OK || result == ETCD_E_COMPACTED) {
+        trouble_over(self, part);
+        return;
+    }
+    bool refused = result == ETCD_E_REFUSED, news = refused && is_news(self, why);
+    if (trouble->refused && !refused)
+        return; /* out of reach now; what it said last still stands */
+    trouble->refused = refused;
+    trouble->noted_ns = self->now_ns;
+    snprintf(trouble->words, sizeof trouble->words, "%s", why ? why : "no reason given");
+    if (news)
+        log_error("node %s: %s (asked for: %s)", self->self.node, trouble->words, what_for[part]);
+}
+
+static bool is_stale(const struct directory_etcd *self, enum trouble_part part) {
+    return part == TROUBLE_READ && self->troubles[part].noted_ns + READ_KEPT_NS < self->now_ns;
+}
+
+bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
+    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct trouble *lease = &self->troubles[TROUBLE_LEASE];
+    *out = '\0';
+    for (size_t i = 0; i < TROUBLE_PARTS; i++)
+        if (self->troubles[i].refused && !is_stale(self, i)) {
+            snprintf(out, out_bytes, "%s (asked for: %s)", self->troubles[i].words, what_for[i]);
+            return true;
+        }
+    bool is_member = join_may_write(self);
+    if (*lease->words)
+        snprintf(out, out_bytes, "%s", lease->words);
+    else if (!is_member)
+        snprintf(out, out_bytes, "node %s has no record in etcd yet: it has asked for one",
+                 self->self.node);
+    return !is_member;
+}
+
+/* ---- would a write be taken by now? ---- */
+
+static void on_tried(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                     const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    self->write_trying = false;
+    trouble_note(self, TROUBLE_WRITE, result, why);
+}
+
+static bool wants_to_try(const struct directory_etcd *self) {
+    return self->started && self->troubles[TROUBLE_WRITE].refused && !self->write_trying;
+}
+
+void trouble_tick(struct directory_etcd *self) {
+    if (!wants_to_try(self) || self->now_ns < self->troubles[TROUBLE_WRITE].noted_ns + RETRY_NS)
+        return;
+    struct etcd_compare never = {.key = self->node_key,
+                                 .target = ETCD_CREATE_REVISION,
+                                 .relation = ETCD_LESS,
+                                 .revision = 0};
+    struct etcd_op put = {.kind = ETCD_PUT, .key = self->refused_key, .value = ""};
+    struct etcd_request request = {.kind = ETCD_TXN,
+                                   .compares = &never,
+                                   .compare_count = 1,
+                                   .success = &put,
+                                   .success_count = 1};
+    self->write_trying = true;
+    self->troubles[TROUBLE_WRITE].noted_ns = self->now_ns;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_tried, self);
+}
+
+uint64_t trouble_deadline_ns(const struct directory_etcd *self) {
+    return wants_to_try(self) ? self->troubles[TROUBLE_WRITE].noted_ns + RETRY_NS : UINT64_MAX;
+}

@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Publishes and retires, group-committed (batch.h). A transaction compares our own record's
+ * mod_revision, the *epoch*, and the history's name (directory_etcd_history.c): when the record is
+ * gone, or etcd has gone back in time, nothing is written.
+ *
+ *   ready -> taken, in a transaction -> answered
+ *                 | the compare failed, or it never arrived: ready again
+ *                 | no answer: `unsettled` (a retire: ready again, for it may be done twice)
+ *
+ * A transaction that was not answered may still be carried out later, for instance by an etcd
+ * member that was frozen when it arrived. Sending it again would then let it overwrite what another
+ * node has put in between. So the epoch is *settled* first: our record is written again, in a
+ * transaction that compares its create_revision. From then on the old transaction's compare fails,
+ * whenever it runs, and reading the samples' records tells what it has done:
+ *   - the record names our generation: it is done. What it replaced is read, too, as of the
+ * revision before that of the record; where that is compacted it is not known any more: ask_peers.
+ *   - there is none, or one not touched since the sending: it is not done, and is sent again. (Had
+ *     it been done and the record since removed, this node would have been asked to retire that
+ *     generation; its broker knows.)
+ *   - another node has written it since: whichever came first, that one stands: UNAVAILABLE, and
+ *     ask_peers, for ours may have replaced one that nobody has been told of (a republish:
+ *     NOT_FOUND).
+ * A failed compare is settled in the same way: it shows whether our record is gone or was only
+ * written again.
+ *
+ * A write that is in doubt when this node is fenced stays so until the node is back, and is settled
+ * under its new record: what is in the index becomes true, whatever it has replaced.
+ *
+ * A retire deletes a record that still names its generation. In a nested transaction that costs
+ * etcd three times what a put does, so that retires would set the pace; those whose record's
+ * revision is known compare it in the outer transaction instead, beside the epoch. If one of them
+ * fails, all fail, nothing is written, and they go again *carefully*, nested: another node has put
+ * that sample.
+ *
+ * Revision numbers: etcd's are never reused, so a compare with an old epoch never holds again.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "directory/etcd/state.h"
+#include "ops/log.h"
+
+#define PUT_OVERHEAD_BYTES 64u
+
+struct flight {
+    TAILQ_ENTRY(flight) link;
+    struct directory_etcd *self;
+    int64_t epoch, asked_at; /* asked_at: the index's revision as known then */
+    size_t count;
+    struct query *queries[BATCH_OPS_MAX];
+};
+
+static struct query *query_of(struct batch_op *op) {
+    return (struct query *)op;
+}
+
+/* ---- in and out ---- */
+
+static struct queries *list_of(struct directory_etcd *self, const struct query *query) {
+    return query->kind == QUERY_RETIRE ? &self->retires : &self->publishes;
+}
+
+void write_add(struct directory_etcd *self, struct query *query) {
+    query->op.key = query->key;
+    query->op.bytes =
+        strlen(query->key) + (query->value ? strlen(query->value) : 0) + PUT_OVERHEAD_BYTES;
+    TAILQ_INSERT_TAIL(list_of(self, query), query, link);
+    self->pending++;
+    batch_add(&self->batch, &query->op, self->now_ns);
+}
+
+/* A taken query is done with. */
+static void finish(struct directory_etcd *self, struct query *query, enum directory_result result) {
+    batch_finish(&self->batch, &query->op);
+    TAILQ_REMOVE(list_of(self, query), query, link);
+    answer_query(self, query, result);
+}
+
+/* Publishes that have not been sent: all (fenced), or those that have waited long enough. */
+static void answer_unsent(struct directory_etcd *self, enum directory_result result,
+                          uint64_t asked_before_ns) {
+    struct query *query, *next;
+    uint32_t ended = 0;
+    self->more_to_end = false;
+    for (query = TAILQ_FIRST(&self->publishes); query; query = next) {
+        next = TAILQ_NEXT(query, link);
+        if (query->asked_ns > asked_before_ns)
+            return;
+        if (query->op.taken)
+            continue;
+        if (ended++ == ENDED_PER_TICK) {
+            self->more_to_end = true;
+            return;
+        }
+        batch_remove(&self->batch, &query->op);
+        TAILQ_REMOVE(&self->publishes, query, link);
+        answer_query(self, query, result);
+    }
+}
+
+/* Puts of a time that is gone, and not under way. */
+static void answer_void(struct directory_etcd *self) {
+    struct query *query, *next;
+    if (!self->has_void)
+        return;
+    self->has_void = false;
+    for (query = TAILQ_FIRST(&self->publishes); query; query = next) {
+        next = TAILQ_NEXT(query, link);
+        self->has_void |= query->is_void && query->op.taken;
+        if (!query->is_void || query->op.taken)
+            continue;
+        batch_remove(&self->batch, &query->op);
+        TAILQ_REMOVE(&self->publishes, query, link);
+        answer_query(self, query, DIRECTORY_E_UNAVAILABLE);
+    }
+}
+
+/* What was sent before the fence may have been done, and then undone by another node while this one
+ * counted as dead: an answer that comes after the next registration says nothing any more. */
+static void void_answers(struct directory_etcd *self) {
+    struct flight *flight;
+    TAILQ_FOREACH (flight, &self->flights, link)
+        for (size_t i = 0; i < flight->count; i++)
+            flight->queries[i]->fenced_in_flight |= flight->queries[i]->kind != QUERY_RETIRE &&
+                                                    !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
+    self->settle_void = self->settle_asked && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
+}
+
+static void put_aside(struct directory_etcd *self, struct query *query) {
+    query->fenced_in_flight = false;
+    TAILQ_REMOVE(&self->publishes, query, link);
+    TAILQ_INSERT_TAIL(&self->unsettled, query, link);
+    self->write = WRITE_EPOCH_DUE;
+}
+
+void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
+    self->epoch = mod_revision;
+    TAILQ_CONCAT(&self->unsettled, &self->unprior, link);
+    self->write = TAILQ_EMPTY(&self->unsettled) ? WRITE_OPEN : WRITE_READ_DUE;
+    backoff_reset(&self->write_backoff);
+}
+
+/* ---- revisions of what we have published ---- */
+
+static void note_written(struct directory_etcd *self, uint64_t generation, int64_t revision) {
+    self->written[generation % self->options.written_kept] = (struct written){generation, revision};
+}
+
+void write_void_puts(struct directory_etcd *self) {
+    struct query *query;
+    self->has_void = true;
+    memset(self->written, 0, self->options.written_kept * sizeof *self->written);
+    TAILQ_FOREACH (query, &self->publishes, link)
+        query->is_void |= query->kind == QUERY_PUBLISH;
+    TAILQ_CONCAT(&self->unsettled, &self->unprior, link);
+    TAILQ_FOREACH (query, &self->unsettled, link)
+        query->is_void |= query->kind == QUERY_PUBLISH;
+}
+
+/* 0 = not known. */
+static int64_t written_at(const struct directory_etcd *self, const struct query *query) {
+    const struct written *written = &self->written[query->generation % self->options.written_kept];
+    return written->generation == query->generation && !query->careful ? written->revision : 0;
+}
+
+/* ---- transactions ---- */
+
+static void take_older(struct query *query, const struct etcd_answer *answer,
+                       const struct etcd_op_answer *op) {
+    if (!op->kv_count)
+        return;
+    const struct etcd_kv *older = &answer->kvs[op->kv_first];
+    if (etcd_sample_parse(older->key, older->value, &query->record) < 0)
+        log_warning("etcd had %.128s = %.128s, which is no record of featured: overwritten",
+                    older->key, older->value);
+    else
+        query->has_record = query->record.generation != query->generation;
+}
+
+static void put_back(struct flight *flight) {
+    for (size_t i = flight->count; i-- > 0;) {
+        flight->queries[i]->fenced_in_flight = false;
+        batch_return(&flight->self->batch, &flight->queries[i]->op);
+    }
+}
+
+static void on_committed(struct flight *flight, const struct etcd_answer *answer) {
+    for (size_t i = 0; i < flight->count; i++) {
+        struct query *query = flight->queries[i];
+        if (query->fenced_in_flight || query->is_void) {
+            put_aside(flight->self, query);
+            continue;
+        }
+        if (query->kind == QUERY_PUBLISH)
+            take_older(query, answer, &answer->ops[i]);
+        query->ask_peers = !query->has_record && history_is_in_doubt(flight->self);
+        bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded;
+        if (!refused && (query->kind != QUERY_RETIRE || answer->ops[i].deleted))
+            history_wrote(flight->self, query->key, answer->revision, query->kind == QUERY_RETIRE);
+        if (query->kind != QUERY_RETIRE && !refused)
+            note_written(flight->self, query->generation, answer->revision);
+        finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
+    }
+    backoff_reset(&flight->self->write_backoff);
+    trouble_note(flight->self, TROUBLE_WRITE, ETCD_OK, NULL);
+}
+
+/* Refused, and so not done: those who put are told at once, with etcd's words. What must come true
+ * some time (retires, republishes) goes again. */
+static void answer_refused(struct flight *flight) {
+    struct directory_etcd *self = flight->self;
+    strcpy(self->refused_key, flight->queries[0]->key);
+    for (size_t i = 0; i < flight->count; i++) {
+        struct query *query = flight->queries[i];
+        if (query->kind != QUERY_PUBLISH)
+            continue;
+        batch_remove(&self->batch, &query->op);
+        TAILQ_REMOVE(&self->publishes, query, link);
+        answer_query(self, query, DIRECTORY_E_UNAVAILABLE);
+    }
+}
+
+static void on_unknown(struct flight *flight) {
+    struct directory_etcd *self = flight->self;
+    for (size_t i = flight->count; i-- > 0;) {
+        struct query *query = flight->queries[i];
+        if (query->kind == QUERY_RETIRE || BROKER_PLANTED(PLANTED_SENT_TWICE)) {
+            batch_return(&self->batch, &query->op);
+            continue;
+        }
+        put_aside(self, query);
+    }
+    self->write = WRITE_EPOCH_DUE;
+}
+
+/* A compare failed, and what was read in place of writing shows that it was not the epoch's. */
+static bool epoch_held(const struct flight *flight, const struct etcd_answer *answer) {
+    const struct etcd_op_answer *own = &answer->ops[0];
+    return own->kv_count == 1 && answer->kvs[own->kv_first].mod_revision == flight->epoch;
+}
+
+static void on_refused(struct flight *flight, const struct etcd_answer *answer) {
+    struct directory_etcd *self = flight->self;
+    char history[sizeof self->history];
+    strcpy(history, self->history);
+    history_found(self, answer, 1);
+    bool held = epoch_held(flight, answer) && !strcmp(history, self->history);
+    for (size_t i = 0; i < flight->count; i++)
+        flight->queries[i]->careful |= held;
+    put_back(flight);
+    if (!held)
+        self->write = WRITE_EPOCH_DUE;
+}
+
+static void on_txn(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                   const char *why) {
+    struct flight *flight = context;
+    struct directory_etcd *self = flight->self;
+    note_current(self, answer, flight->asked_at);
+    TAILQ_REMOVE(&self->flights, flight, link);
+    batch_land(&self->batch);
+    if (result == ETCD_OK && answer->succeeded && answer->op_count == flight->count) {
+        on_committed(flight, answer);
+    } else if (result == ETCD_OK && !answer->succeeded && answer->op_count == 2) {
+        on_refused(flight, answer);
+    } else if (result == ETCD_OK || result == ETCD_E_UNKNOWN) {
+        on_unknown(flight);
+    } else {
+        put_back(flight);
+        trouble_note(self, TROUBLE_WRITE, result, why);
+        if (result == ETCD_E_REFUSED)
+            answer_refused(flight);
+        backoff_fail(&self->write_backoff, self->now_ns);
+    }
+    free(flight);
+}
+
+void condition_set(struct condition *condition, const char *key, uint64_t generation) {
+    if (!generation) {
+        condition->compares[0] =
+            (struct etcd_compare){.key = key, .target = ETCD_CREATE_REVISION, .revision = 0};
+        condition->count = 1;
+        return;
+    }
+    etcd_generation_bounds(condition->above, condition->below, generation);
+    condition->compares[0] = (struct etcd_compare){
+        .key = key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = condition->above};
+    condition->compares[1] = (struct etcd_compare){
+        .key = key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = condition->below};
+    condition->count = 2;
+}
+
+/* The operation, and what it adds to the outer transaction's compares. */
+static struct etcd_op op_of(const struct directory_etcd *self, const struct query *query,
+                            struct condition *condition, struct etcd_compare *compares,
+                            size_t *compare_count) {
+    struct etcd_op op = {.kind = ETCD_PUT, .key = query->key, .value = query->value};
+    if (query->kind == QUERY_PUBLISH) {
+        op.prev_kv = true;
+        return op;
+    }
+    bool retires = query->kind == QUERY_RETIRE;
+    int64_t written = retires ? written_at(self, query) : 0;
+    if (written) {
+        compares[(*compare_count)++] = (struct etcd_compare){
+            .key = query->key, .target = ETCD_MOD_REVISION, .revision = written};
+        op.kind = ETCD_DELETE;
+        return op;
+    }
+    op.kind = retires ? ETCD_DELETE_IF : ETCD_PUT_IF;
+    condition_set(condition, query->key, retires ? query->generation : query->in_place_of);
+    op.compares = condition->compares;
+    op.compare_count = condition->count;
+    return op;
+}
+
+static void send_flight(struct directory_etcd *self, struct flight *flight) {
+    struct etcd_op ops[BATCH_OPS_MAX], look[] = {{.kind = ETCD_RANGE, .key = self->node_key},
+                                                 {.kind = ETCD_RANGE, .key = self->history_key}};
+    struct condition conditions[BATCH_OPS_MAX];
+    struct etcd_compare compares[BATCH_OPS_MAX + 2] = {
+        {.key = self->history_key, .target = ETCD_VALUE, .value = self->history},
+        {.key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch}};
+    struct etcd_request request = {.kind = ETCD_TXN,
+                                   .compares = compares,
+                                   .compare_count = BROKER_PLANTED(PLANTED_EPOCH_UNCHECKED) ? 1 : 2,
+                                   .success = ops,
+                                   .success_count = flight->count,
+                                   .failure = look,
+                                   .failure_count = 2};
+    for (size_t i = 0; i < flight->count; i++) {
+        flight->queries[i]->sent_revision = self->revision;
+        ops[i] = op_of(self, flight->queries[i], &conditions[i], compares, &request.compare_count);
+    }
+    flight->epoch = self->epoch;
+    flight->asked_at = self->revision;
+    TAILQ_INSERT_TAIL(&self->flights, flight, link);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
+}
+
+/* Without memory they stay queued, for another tick. */
+static void send_due(struct directory_etcd *self) {
+    struct batch_op *ops[BATCH_OPS_MAX];
+    struct flight *flight;
+    while ((flight = malloc(sizeof *flight))) {
+        *flight = (struct flight){.self = self};
+        flight->count = batch_take(&self->batch, self->now_ns, ops);
+        if (!flight->count) {
+            free(flight);
+            return;
+        }
+        for (size_t i = 0; i < flight->count; i++)
+            flight->queries[i] = query_of(ops[i]);
+        send_flight(self, flight);
+    }
+    log_error("node %s: writes of the index wait: out of memory", self->self.node);
+}
+
+/* ---- settling ---- */
+
+static void settle(struct directory_etcd *self, struct query *query, const struct etcd_kv *kv) {
+    struct sample_record record;
+    bool ours = kv && etcd_sample_parse(kv->key, kv->value, &record) == 0 &&
+                record.generation == query->generation;
+    TAILQ_REMOVE(&self->unsettled, query, link);
+    TAILQ_INSERT_HEAD(&self->publishes, query, link);
+    if (!query->is_void && !ours && (!kv || kv->mod_revision <= query->sent_revision)) {
+        batch_return(&self->batch, &query->op);
+        return;
+    }
+    if (ours && query->kind == QUERY_PUBLISH && !query->is_void) {
+        query->prior_revision = kv->mod_revision - 1;
+        TAILQ_REMOVE(&self->publishes, query, link);
+        TAILQ_INSERT_TAIL(&self->unprior, query, link);
+        return;
+    }
+    query->ask_peers = true;
+    finish(self, query,
+           query->is_void                   ? DIRECTORY_E_UNAVAILABLE
+           : ours                           ? DIRECTORY_OK
+           : query->kind == QUERY_REPUBLISH ? DIRECTORY_E_NOT_FOUND
+                                            : DIRECTORY_E_UNAVAILABLE);
+}
+
+/* False: this node has been fenced since it was asked. */
+static bool take_settlement(struct directory_etcd *self) {
+    bool void_now = self->settle_void;
+    self->settle_asked = self->settle_void = false;
+    return !void_now;
+}
+
+/* The records of the first so many unsettled queries, in their order. */
+static void on_read_back(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                         const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    if (!take_settlement(self))
+        return;
+    if (result != ETCD_OK) {
+        log_debug("node %s: records not read back: %s", self->self.node, why);
+        backoff_fail(&self->write_backoff, self->now_ns);
+        return;
+    }
+    for (size_t i = 0; i < answer->op_count && !TAILQ_EMPTY(&self->unsettled); i++) {
+        const struct etcd_op_answer *op = &answer->ops[i];
+        settle(self, TAILQ_FIRST(&self->unsettled),
+               op->kv_count ? &answer->kvs[op->kv_first] : NULL);
+    }
+    if (TAILQ_EMPTY(&self->unsettled) && TAILQ_EMPTY(&self->unprior))
+        self->write = WRITE_OPEN;
+}
+
+/* What the first of those that are done have replaced, in their order; unknown: that is not to be
+ * had any more. */
+static void answer_prior(struct directory_etcd *self, const struct etcd_answer *answer,
+                         size_t count) {
+    for (size_t i = 0; i < count && !TAILQ_EMPTY(&self->unprior); i++) {
+        struct query *query = TAILQ_FIRST(&self->unprior);
+        TAILQ_REMOVE(&self->unprior, query, link);
+        TAILQ_INSERT_HEAD(&self->publishes, query, link);
+        query->ask_peers = !answer;
+        if (answer)
+            take_older(query, answer, &answer->ops[i]);
+        if (answer && !query->has_record)
+            query->ask_peers = history_is_in_doubt(self);
+        finish(self, query, DIRECTORY_OK);
+    }
+    if (TAILQ_EMPTY(&self->unsettled) && TAILQ_EMPTY(&self->unprior))
+        self->write = WRITE_OPEN;
+}
+
+static void on_prior(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                     const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    if (!take_settlement(self))
+        return;
+    if (result == ETCD_OK) {
+        answer_prior(self, answer, answer->op_count);
+    } else if (result == ETCD_E_COMPACTED || result == ETCD_E_REFUSED) {
+        answer_prior(self, NULL, SIZE_MAX);
+    } else {
+        log_debug("node %s: replaced records not read: %s", self->self.node, why);
+        backoff_fail(&self->write_backoff, self->now_ns);
+    }
+}
+
+static void read_prior(struct directory_etcd *self) {
+    struct etcd_op ops[READS_PER_TXN];
+    struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
+    const struct query *query;
+    TAILQ_FOREACH (query, &self->unprior, link) {
+        if (request.success_count == READS_PER_TXN)
+            break;
+        ops[request.success_count++] = (struct etcd_op){
+            .kind = ETCD_RANGE, .key = query->key, .revision = query->prior_revision};
+    }
+    self->settle_asked = true;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_prior, self);
+}
+
+static void read_back(struct directory_etcd *self) {
+    struct etcd_op ops[READS_PER_TXN];
+    struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
+    const struct query *query;
+    TAILQ_FOREACH (query, &self->unsettled, link) {
+        if (request.success_count == READS_PER_TXN)
+            break;
+        ops[request.success_count++] = (struct etcd_op){.kind = ETCD_RANGE, .key = query->key};
+    }
+    self->settle_asked = true;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_read_back,
+                         self);
+}
+
+static void on_settled(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                       const char *why) {
+    struct directory_etcd *self = context;
+    note(self, answer);
+    if (!take_settlement(self))
+        return;
+    if (result != ETCD_OK) {
+        log_debug("node %s: epoch not settled: %s", self->self.node, why);
+        backoff_fail(&self->write_backoff, self->now_ns);
+    } else if (!answer->succeeded) {
+        join_lost(self, "etcd no longer has our record");
+    } else {
+        write_begin_epoch(self, answer->revision);
+    }
+}
+
+static void ask_settlement(struct directory_etcd *self) {
+    struct etcd_compare ours = {
+        .key = self->node_key, .target = ETCD_CREATE_REVISION, .revision = self->create_revision};
+    struct etcd_op put = {
+        .kind = ETCD_PUT, .key = self->node_key, .value = self->node_value, .lease = self->lease};
+    struct etcd_request request = {.kind = ETCD_TXN,
+                                   .compares = &ours,
+                                   .compare_count = 1,
+                                   .success = &put,
+                                   .success_count = 1};
+    self->settle_asked = true;
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_settled, self);
+}
+
+/* ---- the part as a whole ---- */
+
+static uint64_t give_up_before_ns(const struct directory_etcd *self) {
+    return self->now_ns > self->options.give_up_ns ? self->now_ns - self->options.give_up_ns : 0;
+}
+
+void write_tick(struct directory_etcd *self) {
+    if (self->fenced) {
+        answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
+        void_answers(self);
+    } else {
+        answer_unsent(self, DIRECTORY_E_UNAVAILABLE, give_up_before_ns(self));
+    }
+    answer_void(self);
+    if (!join_may_write(self) || self->history_due || self->now_ns < self->write_backoff.next_ns)
+        return;
+    if (self->write == WRITE_OPEN)
+        send_due(self);
+    else if (self->settle_asked || self->batch.flights)
+        return;
+    else if (self->write == WRITE_EPOCH_DUE)
+        ask_settlement(self);
+    else if (!TAILQ_EMPTY(&self->unsettled))
+        read_back(self);
+    else
+        read_prior(self);
+}
+
+uint64_t write_deadline_ns(const struct directory_etcd *self) {
+    const struct query *oldest = TAILQ_FIRST(&self->publishes);
+    uint64_t expiry_ns =
+        oldest && !oldest->op.taken ? oldest->asked_ns + self->options.give_up_ns : UINT64_MAX;
+    bool waits = self->write != WRITE_OPEN && (self->settle_asked || self->batch.flights);
+    if (self->more_to_end)
+        return 0;
+    if (!join_may_write(self) || self->history_due || waits)
+        return expiry_ns;
+    uint64_t due_ns = self->write == WRITE_OPEN ? batch_deadline_ns(&self->batch) : 0;
+    if (due_ns < self->write_backoff.next_ns)
+        due_ns = self->write_backoff.next_ns;
+    return due_ns < expiry_ns ? due_ns : expiry_ns;
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The directory of a cluster without one: a fixed list of peers. Every question is answered by the
+ * next tick: publish and retire succeed (the home alone knows), locate says "ask the peers".
+ *
+ * Generations: 16 bits of XXH3-64(node), then 48 bits counting up from unix_ms * 128. A daemon that
+ * restarts begins above all it gave before as long as it gives fewer than 128000 a second on
+ * average and the clock is not set back over its last start. Two nodes whose hashes agree differ in
+ * the counter unless they start in the same millisecond. The counter wraps after 2^48 / 128 ms
+ * = 69.7 years.
+ *
+ * The answers owed form a ring: `count` of them from `first`. A tick delivers those that were owed
+ * when it began; a callback may ask again.
+ */
+#include "directory/directory.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define COUNTER_BITS    48
+#define COUNTS_PER_MS   128u
+#define ANSWERS_MIN     256u /* a power of two, like every later size */
+#define NODE_HASH(node) (XXH3_64bits(node, strlen(node)) >> COUNTER_BITS)
+
+enum question { QUESTION_PUBLISH, QUESTION_RETIRE, QUESTION_LOCATE, QUESTION_MEMBERS };
+
+struct answer {
+    enum question question;
+    union {
+        directory_publish_fn publish;
+        directory_retire_fn retire;
+        directory_locate_fn locate;
+        directory_members_fn members;
+    } done;
+    void *context;
+};
+
+struct peer {
+    char *node, *address, *data_address;
+};
+
+struct directory_static {
+    struct directory base;
+    struct directory_events events;
+    void *owner;
+    uint64_t node_bits, counter;
+    struct peer *peers;
+    size_t peer_count;
+    bool announce; /* node_up events are due */
+    struct answer *answers;
+    size_t first, count, room; /* room: a power of two */
+    uint64_t pending;          /* publishes and retires among the answers */
+};
+
+static struct directory_static *from_base(struct directory *d) {
+    return (struct directory_static *)d;
+}
+
+/* ---- answers ---- */
+
+static void answers_grow(struct directory_static *self) {
+    size_t room = self->room ? self->room * 2 : ANSWERS_MIN;
+    struct answer *answers = malloc(room * sizeof *answers);
+    if (!answers) /* the interface owes an answer to every question and has no way to refuse one */
+        abort();
+    for (size_t i = 0; i < self->count; i++)
+        answers[i] = self->answers[(self->first + i) & (self->room - 1)];
+    free(self->answers);
+    self->answers = answers;
+    self->first = 0;
+    self->room = room;
+}
+
+static void answer_later(struct directory_static *self, struct answer answer) {
+    if (self->count == self->room)
+        answers_grow(self);
+    self->answers[(self->first + self->count++) & (self->room - 1)] = answer;
+    self->pending += answer.question <= QUESTION_RETIRE;
+}
+
+static void answer_first(struct directory_static *self, bool available) {
+    struct answer answer = self->answers[self->first];
+    self->first = (self->first + 1) & (self->room - 1);
+    self->count--;
+    self->pending -= answer.question <= QUESTION_RETIRE;
+    enum directory_result result = available ? DIRECTORY_OK : DIRECTORY_E_UNAVAILABLE;
+    if (answer.question == QUESTION_PUBLISH)
+        answer.done.publish(answer.context, result, NULL, false);
+    else if (answer.question == QUESTION_RETIRE)
+        answer.done.retire(answer.context, result);
+    else if (answer.question == QUESTION_MEMBERS)
+        answer.done.members(answer.context, result);
+    else
+        answer.done.locate(answer.context, available ? DIRECTORY_E_NOT_FOUND : result, NULL,
+                           available);
+}
+
+/* ---- operations ---- */
+
+static int static_start(struct directory *d) {
+    from_base(d)->announce = true;
+    return 0;
+}
+
+static uint64_t static_next_generation(struct directory *d) {
+    struct directory_static *self = from_base(d);
+    uint64_t counter = self->counter++ & ((UINT64_C(1) << COUNTER_BITS) - 1);
+    uint64_t generation = self->node_bits | counter;
+    return generation ? generation : static_next_generation(d);
+}
+
+static void static_publish(struct directory *d, const struct directory_record *record,
+                           directory_publish_fn done, void *context) {
+    (void)record;
+    answer_later(
+        from_base(d),
+        (struct answer){.question = QUESTION_PUBLISH, .done.publish = done, .context = context});
+}
+
+static void static_retire(struct directory *d, const struct directory_record *record,
+                          directory_retire_fn done, void *context) {
+    (void)record;
+    answer_later(
+        from_base(d),
+        (struct answer){.question = QUESTION_RETIRE, .done.retire = done, .context = context});
+}
+
+static void static_republish(struct directory *d, const struct directory_record *record,
+                             uint64_t in_place_of, directory_retire_fn done, void *context) {
+    (void)in_place_of;
+    static_retire(d, record, done, context);
+}
+
+static void static_locate(struct directory *d, const char *store, const char *sample_id,
+                          directory_locate_fn done, void *context) {
+    (void)store;
+    (void)sample_id;
+    answer_later(
+        from_base(d),
+        (struct answer){.question = QUESTION_LOCATE, .done.locate = done, .context = context});
+}
+
+static void static_members(struct directory *d, directory_members_fn done, void *context) {
+    answer_later(
+        from_base(d),
+        (struct answer){.question = QUESTION_MEMBERS, .done.members = done, .context = context});
+}
+
+static uint64_t static_serves_until_ns(const struct directory *d) {
+    (void)d;
+    return UINT64_MAX; /* no index, no fencing */
+}
+
+static uint64_t static_pending(const struct directory *d) {
+    return ((const struct directory_static *)d)->pending;
+}
+
+static void announce_peers(struct directory_static *self) {
+    self->announce = false;
+    for (size_t i = 0; i < self->peer_count; i++)
+        self->events.node_up(self->owner, self->peers[i].node, self->peers[i].address,
+                             self->peers[i].data_address, 0);
+}
+
+static void static_tick(struct directory *d, uint64_t now_ns) {
+    (void)now_ns;
+    struct directory_static *self = from_base(d);
+    if (self->announce)
+        announce_peers(self);
+    for (size_t owed = self->count; owed > 0; owed--)
+        answer_first(self, true);
+}
+
+static uint64_t static_next_deadline_ns(const struct directory *d) {
+    const struct directory_static *self = (const struct directory_static *)d;
+    return self->announce || self->count > 0 ? 0 : UINT64_MAX;
+}
+
+static void static_destroy(struct directory *d) {
+    struct directory_static *self = from_base(d);
+    while (self->count > 0)
+        answer_first(self, false);
+    for (size_t i = 0; i < self->peer_count; i++) {
+        free(self->peers[i].node);
+        free(self->peers[i].address);
+        free(self->peers[i].data_address);
+    }
+    free(self->peers);
+    free(self->answers);
+    free(self);
+}
+
+static const struct directory_ops static_ops = {
+    .name = "static",
+    .start = static_start,
+    .next_generation = static_next_generation,
+    .publish = static_publish,
+    .republish = static_republish,
+    .retire = static_retire,
+    .locate = static_locate,
+    .members = static_members,
+    .serves_until_ns = static_serves_until_ns,
+    .pending = static_pending,
+    .tick = static_tick,
+    .next_deadline_ns = static_next_deadline_ns,
+    .destroy = static_destroy,
+};
+
+static int copy_peers(struct directory_static *self, const struct directory_peer *peers,
+                      size_t peer_count) {
+    self->peers = calloc(peer_count ? peer_count : 1, sizeof *self->peers);
+    if (!self->peers)
+        return -ENOMEM;
+    for (; self->peer_count < peer_count; self->peer_count++) {
+        const struct directory_peer *peer = &peers[self->peer_count];
+        struct peer *copy = &self->peers[self->peer_count];
+        copy->node = strdup(peer->node);
+        copy->address = strdup(peer->address);
+        bool apart = peer->data_address && *peer->data_address;
+        copy->data_address = strdup(apart ? peer->data_address : peer->address);
+        if (!copy->node || !copy->address || !copy->data_address) {
+            self->peer_count++; /* destroy frees this one too */
+            return -ENOMEM;
+        }
+    }
+    return 0;
+}
+
+int directory_static_new(const char *node, const struct directory_peer *peers, size_t peer_count,
+                         uint64_t unix_ms, const struct directory_events *events, void *owner,
+                         struct directory **out) {
+    struct directory_static *self = calloc(1, sizeof *self);
+    if (!self)
+        return -ENOMEM;
+    self->base.ops = &static_ops;
+    self->events = *events;
+    self->owner = owner;
+    self->node_bits = (uint64_t)NODE_HASH(node) << COUNTER_BITS;
+    self->counter = unix_ms * COUNTS_PER_MS;
+    int error = copy_peers(self, peers, peer_count);
+    if (error) {
+        static_destroy(&self->base);
+        return error;
+    }
+    *out = &self->base;
+    return 0;
+}

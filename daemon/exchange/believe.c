@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Whether what a home answers is an answer to what it was asked: the same generation, sample and
+ * incarnation, and of sizes that agree. A broker that answers otherwise is faulty, of another
+ * version, or lies; nothing that it said is used, and the sentence names both sides.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "node/state.h"
+
+void believe_not(struct peer *peer, const char *sentence) {
+    uint64_t count = peer_note_odd_answer(peer);
+    if ((count & (count - 1)) == 0) /* the 1st, 2nd, 4th, 8th ... */
+        log_limited(LOG_LEVEL_WARNING, log_source(peer_node(peer)),
+                    "node %s has given %" PRIu64 " answers that are not what it was asked for: %s",
+                    peer_node(peer), count, sentence);
+}
+
+static bool is_other_sample(const char *said, const char *asked, uint64_t generation) {
+    return strcmp(said, asked) != 0 && (*said || !generation);
+}
+
+bool believe_lease(const struct item *item, struct peer *peer, uint64_t generation,
+                   const Fb__PeerLeaseReply *lease, char why[SENTENCE_BYTES]) {
+    if (!lease->generation || (generation && lease->generation != generation))
+        snprintf(why, SENTENCE_BYTES,
+                 "asked for generation %" PRIu64 ", and it answered with generation %" PRIu64,
+                 generation, lease->generation);
+    else if (is_other_sample(lease->sample_id, item->sample_id, generation))
+        snprintf(why, SENTENCE_BYTES, "asked for this sample, and it answered with sample %s",
+                 layout_check_sample_id(lease->sample_id) ? "(no sample id)" : lease->sample_id);
+    else if (generation && item->incarnation && peer_incarnation(peer) != item->incarnation)
+        snprintf(why, SENTENCE_BYTES,
+                 "asked of incarnation %016" PRIx64
+                 ", and it was granted by incarnation %016" PRIx64,
+                 item->incarnation, peer_incarnation(peer));
+    else
+        return true;
+    believe_not(peer, why);
+    return false;
+}
+
+bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeaseReply *lease,
+                  char why[SENTENCE_BYTES]) {
+    struct store_info info;
+    const struct space *space = item->call->space;
+    if (!store_stat(space->store, NULL, 0, lease->generation, &info) || info.state == STORE_GONE ||
+        info.state == STORE_FREE)
+        return true;
+    const struct peer *origin = (const struct peer *)(uintptr_t)info.origin;
+    if (!info.landing)
+        snprintf(why, SENTENCE_BYTES,
+                 "it says that it is the home of generation %" PRIu64 ", whose home is this node",
+                 lease->generation);
+    else if (origin != peer || strcmp(info.sample_id, item->sample_id) != 0)
+        snprintf(why, SENTENCE_BYTES,
+                 "it says that generation %" PRIu64
+                 " is this sample, and what has landed here is sample %s from node %s",
+                 lease->generation, info.sample_id, peer_node(origin));
+    else
+        return true;
+    believe_not(peer, why);
+    return false;
+}
+
+bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResult *stat,
+                  char why[SENTENCE_BYTES]) {
+    const Fb__SampleInfo *info = stat->info;
+    if (!info)
+        return true;
+    bool other = item->generation && info->generation && info->generation != item->generation;
+    if (other)
+        snprintf(why, SENTENCE_BYTES,
+                 "asked for generation %" PRIu64 ", and it answered with generation %" PRIu64,
+                 item->generation, info->generation);
+    else if (is_other_sample(info->sample_id, item->sample_id, item->generation))
+        snprintf(why, SENTENCE_BYTES, "asked for this sample, and it answered with another");
+    else
+        return true;
+    believe_not(peer, why);
+    return false;
+}

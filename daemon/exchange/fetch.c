@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Brings a generation's bytes from its home into a landing extent, once for all who want them.
+ *
+ *   new --room--> reading --done--> landing copy RESIDENT, every item granted
+ *    \--no room--> failed   \--error--> failed: every item told, landing extent freed
+ *
+ * Each item holds a lease at the home. If all items leave while the read runs, their leases go back
+ * and the bytes are discarded when it ends, unless another item has joined by then: its own lease
+ * proves that the generation was RESIDENT all along, so the bytes are good. The landing extent is
+ * never freed before the transport has let go of it.
+ *
+ * While the bytes of a large sample come in, clients that asked for it are told how many have
+ * (Landed), so that they check them meanwhile. Each fetch has a number of its own, `transfer`: a
+ * get that it granted carries it in its answer, and only then do the notices count for anything.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+#include "proto/frame.h"
+
+#define NOTICE_INTERVAL_NS (100 * NS_PER_MS)
+#define LANDED_GRAINS_MIN                                                                          \
+    4u /* of a sample that is told of: below, the notices cost what they save */
+#define LANDED_NOTICES_MAX 64u /* for one sample */
+
+static struct fetch *find(struct broker *broker, const struct space *space, uint64_t generation) {
+    struct fetch *fetch;
+    TAILQ_FOREACH (fetch, &broker->fetches, link)
+        if (fetch->space == space && fetch->generation == generation)
+            return fetch;
+    return NULL;
+}
+
+bool fetch_has_copy(struct broker *broker, struct space *space, uint64_t generation) {
+    return find(broker, space, generation) || store_has_landing(space->store, generation);
+}
+
+static void fetch_free(struct fetch *fetch) {
+    TAILQ_REMOVE(&fetch->broker->fetches, fetch, link);
+    fetch->space->uses--;
+    free(fetch);
+}
+
+void fetch_detach(struct item *item) {
+    struct fetch *fetch = item->fetch;
+    TAILQ_REMOVE(&fetch->items, item, fetch_link);
+    item->fetch = NULL;
+    /* It waits for nobody, in others' way; unless the answer is on its way already. */
+    if (fetch->waits_for_room && TAILQ_EMPTY(&fetch->items) &&
+        store_cancel_wait(fetch->space->store, STORE_NO_HOLDER,
+                          (uint64_t)(uintptr_t)&fetch->waiter)) {
+        fetch_free(fetch);
+        return;
+    }
+    if (BROKER_PLANTED(PLANTED_LANDING_REUSED) && fetch->landed && TAILQ_EMPTY(&fetch->items))
+        store_land_failed(fetch->space->store, fetch->generation, fetch->broker->now_ns);
+}
+
+static void attach(struct fetch *fetch, struct item *item) {
+    item->fetch = fetch;
+    TAILQ_INSERT_TAIL(&fetch->items, item, fetch_link);
+    item_set_deadline(item, fetch->broker->now_ns + item->call->patience_ns);
+}
+
+/* ---- endings ---- */
+
+static void on_copy(struct waiter *waiter, const struct store_effect *effect) {
+    struct item *item = (struct item *)waiter;
+    item->in_store = false;
+    if (effect->result == STORE_OK)
+        get_grant(item, &effect->lease);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: its landing copy was dropped", item->sample_id,
+                  item->call->space->name);
+}
+
+/* Leases the landing copy for the item, or queues it for one that is about to be RESIDENT; false if
+ * there is none. */
+static bool grant_copy(struct item *item) {
+    struct call *call = item->call;
+    struct store_get get = {.generation = item->generation,
+                            .tag = (uint64_t)(uintptr_t)&item->waiter,
+                            .cookie = item->remote};
+    struct store_lease lease;
+    struct store_refusal refusal = {0};
+    enum store_result result =
+        store_get(call->space->store, call->holder, &get, call->broker->now_ns, &lease, &refusal);
+    char sentence[SENTENCE_BYTES];
+    switch (result) {
+    case STORE_OK:
+        get_grant(item, &lease);
+        return true;
+    case STORE_WAIT:
+        item->waiter.granted = on_copy;
+        item->in_store = true;
+        return true;
+    case STORE_E_NOT_FOUND:
+        return false;
+    default:
+        status_sentence(sentence, call->space, result, &refusal, item->sample_id);
+        item_done(item, status_of(result), "%s", sentence);
+        return true;
+    }
+}
+
+/* The items queue for the copy first, so that it is never without a reader once it is RESIDENT. */
+static void finish(struct fetch *fetch) {
+    struct store *store = fetch->space->store;
+    bool wanted = false;
+    struct item *item;
+    while ((item = TAILQ_FIRST(&fetch->items))) {
+        fetch_detach(item);
+        item->transfer = fetch->transfer;
+        if (!grant_copy(item))
+            item_done(item, FB__STATUS__INTERNAL, "sample %s: its landing copy vanished",
+                      item->sample_id);
+        wanted = true;
+    }
+    if (wanted)
+        store_land_done(store, fetch->generation, fetch->checksums, fetch->checksums_bytes,
+                        fetch->space->settings.policy == FB__POLICY__RETAIN, fetch->broker->now_ns);
+    else
+        store_land_failed(store, fetch->generation, fetch->broker->now_ns);
+    fetch_free(fetch);
+}
+
+static void fail(struct fetch *fetch, Fb__Status status, const char *why) {
+    if (fetch->landed)
+        store_land_failed(fetch->space->store, fetch->generation, fetch->broker->now_ns);
+    struct item *item;
+    while ((item = TAILQ_FIRST(&fetch->items)))
+        item_done(item, status, "sample %s of store %s: reading it from node %s: %s",
+                  item->sample_id, fetch->space->name, peer_node(fetch->peer), why);
+    fetch_free(fetch);
+}
+
+/* ---- reading ---- */
+
+static void on_read(void *context, int status, const char *why) {
+    struct fetch *fetch = context;
+    if (status && !BROKER_PLANTED(PLANTED_SHORT_READ))
+        fail(fetch, FB__STATUS__UNAVAILABLE, why);
+    else
+        finish(fetch);
+}
+
+static void notify(const struct item *item, const Fb__ClientNotice *notice) {
+    const struct broker_session *session = item->call->session;
+    session->ops->notice(session->client, item->call->request_id, notice);
+}
+
+static void send_progress(const struct fetch *fetch, const struct item *item, uint64_t bytes_done) {
+    Fb__Progress progress = FB__PROGRESS__INIT;
+    progress.bytes_done = bytes_done;
+    progress.bytes_total = fetch->extent_bytes;
+    Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
+    notice.note_case = FB__CLIENT_NOTICE__NOTE_PROGRESS;
+    notice.progress = &progress;
+    notify(item, &notice);
+}
+
+static void send_landed(const struct fetch *fetch, const struct item *item, uint64_t bytes) {
+    Fb__Landed landed = FB__LANDED__INIT;
+    landed.item = (uint32_t)(item - item->call->items);
+    landed.transfer = fetch->transfer;
+    landed.extent_offset = fetch->landing_offset;
+    landed.bytes = bytes;
+    Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
+    notice.note_case = FB__CLIENT_NOTICE__NOTE_LANDED;
+    notice.landed = &landed;
+    notify(item, &notice);
+}
+
+/* True if so many bytes are worth telling of; sets the next step. */
+static bool landed_step(struct fetch *fetch, uint64_t prefix_bytes) {
+    uint64_t grain_bytes = fetch->broker->options.landed_grain_bytes;
+    if (fetch->extent_bytes < LANDED_GRAINS_MIN * grain_bytes ||
+        prefix_bytes < fetch->landed_next_bytes || !prefix_bytes)
+        return false;
+    if (grain_bytes < fetch->extent_bytes / LANDED_NOTICES_MAX)
+        grain_bytes = fetch->extent_bytes / LANDED_NOTICES_MAX;
+    fetch->landed_next_bytes = prefix_bytes + grain_bytes;
+    return true;
+}
+
+/* Whoever waits for bytes that move waits on. */
+static void on_progress(void *context, uint64_t bytes_done, uint64_t prefix_bytes,
+                        uint64_t now_ns) {
+    struct fetch *fetch = context;
+    bool progressed = now_ns >= fetch->notice_ns;
+    if (BROKER_PLANTED(PLANTED_LANDED_EARLY))
+        prefix_bytes = fetch->extent_bytes;
+    bool landed = landed_step(fetch, prefix_bytes);
+    if (progressed)
+        fetch->notice_ns = now_ns + NOTICE_INTERVAL_NS;
+    struct item *item;
+    TAILQ_FOREACH (item, &fetch->items, fetch_link) {
+        const struct call *call = item->call;
+        item_set_deadline(item, now_ns + call->patience_ns);
+        if (progressed && call->wants_reply)
+            send_progress(fetch, item, bytes_done);
+        if (landed && call->wants_reply && call->wants_landed)
+            send_landed(fetch, item, prefix_bytes);
+    }
+}
+
+static void read_bytes(struct fetch *fetch) {
+    uint8_t *local = (uint8_t *)fetch->space->arena.base + fetch->landing_offset;
+    fetch->landed = true;
+    if (fetch->bytes) {
+        memcpy(local, fetch->bytes, fetch->extent_bytes);
+        finish(fetch);
+        return;
+    }
+    struct peer_read read = {
+        .region = fetch->region,
+        .remote_offset = fetch->remote_offset,
+        .bytes = fetch->extent_bytes,
+        .local = local,
+        .done = on_read,
+        .progress = on_progress,
+        .context = fetch,
+    };
+    uint64_t epoch = BROKER_PLANTED(PLANTED_STALE_READ) ? peer_epoch(fetch->peer) : fetch->epoch;
+    if (peer_read(fetch->peer, epoch, &read, fetch->broker->now_ns) < 0)
+        fail(fetch, FB__STATUS__UNAVAILABLE, "the link was lost before the read began");
+}
+
+static void on_room(struct waiter *waiter, const struct store_effect *effect) {
+    struct fetch *fetch = (struct fetch *)((char *)waiter - offsetof(struct fetch, waiter));
+    fetch->waits_for_room = false;
+    if (effect->result == STORE_OK) {
+        fetch->landing_offset = effect->reservation.extent_offset;
+        read_bytes(fetch);
+        return;
+    }
+    char sentence[SENTENCE_BYTES];
+    const struct item *item = TAILQ_FIRST(&fetch->items);
+    status_sentence(sentence, fetch->space, STORE_E_FULL, &effect->refusal,
+                    item ? item->sample_id : "");
+    fail(fetch, FB__STATUS__FULL, sentence);
+}
+
+static void land(struct fetch *fetch, const struct item *item, const Fb__PeerLeaseReply *reply,
+                 const struct layout *layout) {
+    struct store_land asked = {
+        .put =
+            {
+                .sample_id = item->sample_id,
+                .sample_id_bytes = (uint32_t)strlen(item->sample_id),
+                .spec = reply->spec.data,
+                .spec_bytes = (uint32_t)reply->spec.len,
+                .tensor_count = layout->tensor_count,
+                .extent_bytes = layout->extent_bytes,
+                .align_bytes = layout->align_bytes,
+                .deadline_ns = fetch->broker->now_ns + item->call->patience_ns,
+                .tag = (uint64_t)(uintptr_t)&fetch->waiter,
+            },
+        .generation = fetch->generation,
+        .origin = (uint64_t)(uintptr_t)fetch->peer,
+    };
+    struct store_refusal refusal = {0};
+    enum store_result result = store_land(fetch->space->store, &asked, fetch->broker->now_ns,
+                                          &fetch->landing_offset, &refusal);
+    if (result == STORE_OK) {
+        read_bytes(fetch);
+    } else if (result == STORE_WAIT) {
+        fetch->bytes = NULL; /* they are read anew when there is room: many may wait for it */
+        fetch->waiter.granted = on_room;
+        fetch->waits_for_room = true;
+    } else {
+        char sentence[SENTENCE_BYTES];
+        status_sentence(sentence, fetch->space, result, &refusal, item->sample_id);
+        fail(fetch, status_of(result), sentence);
+    }
+}
+
+/* NULL, or what is wrong with what the home said. */
+static const char *check_reply(struct broker *broker, const Fb__PeerLeaseReply *reply,
+                               size_t payload_bytes, struct layout *layout) {
+    Fb__SampleSpec *spec = reply->spec.len > LAYOUT_SPEC_BYTES_MAX
+                               ? NULL
+                               : fb__sample_spec__unpack(scratch_begin(&broker->scratch),
+                                                         reply->spec.len, reply->spec.data);
+    if (!spec)
+        return "the home sent a malformed spec";
+    const char *wrong = layout_compute(spec, layout);
+    if (wrong)
+        return wrong;
+    if (layout->extent_bytes != reply->extent_bytes ||
+        (payload_bytes && payload_bytes != reply->extent_bytes))
+        return "the home sent sizes that do not fit the spec";
+    if (reply->checksums.len && reply->checksums.len != 8ull * layout->tensor_count)
+        return "the home sent another number of checksums than tensors";
+    return NULL;
+}
+
+static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *reply,
+                               const uint8_t *payload, size_t payload_bytes) {
+    struct broker *broker = item->call->broker;
+    struct remote_lease *lease = remote_lease_find(broker, item->remote);
+    struct fetch *fetch = calloc(1, sizeof *fetch);
+    if (!fetch)
+        return NULL;
+    fetch->bytes = payload_bytes ? payload : NULL;
+    fetch->broker = broker;
+    fetch->transfer = ++broker->last_transfer;
+    fetch->space = item->call->space;
+    fetch->generation = reply->generation;
+    fetch->peer = lease->peer;
+    strcpy(fetch->sample_id, item->sample_id);
+    fetch->epoch = lease->epoch;
+    fetch->region = reply->region;
+    fetch->remote_offset = reply->extent_offset;
+    fetch->extent_bytes = reply->extent_bytes;
+    fetch->checksums_bytes = (uint32_t)reply->checksums.len;
+    if (reply->checksums.len)
+        memcpy(fetch->checksums, reply->checksums.data, reply->checksums.len);
+    TAILQ_INIT(&fetch->items);
+    TAILQ_INSERT_TAIL(&broker->fetches, fetch, link);
+    fetch->space->uses++;
+    return fetch;
+}
+
+/* What is under way is what this home has granted. */
+static bool is_same(const struct fetch *fetch, const struct item *item, const struct peer *peer,
+                    const Fb__PeerLeaseReply *reply) {
+    return fetch->peer == peer && fetch->extent_bytes == reply->extent_bytes &&
+           !strcmp(fetch->sample_id, item->sample_id);
+}
+
+void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_t *payload,
+                size_t payload_bytes) {
+    struct broker *broker = item->call->broker;
+    struct peer *peer = remote_lease_find(broker, item->remote)->peer;
+    struct layout layout;
+    char sentence[SENTENCE_BYTES];
+    const char *wrong = check_reply(broker, reply, payload_bytes, &layout);
+    if (wrong)
+        believe_not(peer, wrong);
+    else if (!believe_copy(item, peer, reply, sentence))
+        wrong = sentence;
+    struct fetch *fetch = wrong ? NULL : find(broker, item->call->space, reply->generation);
+    if (fetch && !is_same(fetch, item, peer, reply))
+        believe_not(peer, wrong = "it says of one generation what another has said of it, or what "
+                                  "it has said otherwise itself");
+    if (wrong) {
+        item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s from node %s: %s",
+                  item->sample_id, item->call->space->name, item->home, wrong);
+        return;
+    }
+    if (fetch) {
+        attach(fetch, item);
+        return;
+    }
+    if (grant_copy(item))
+        return;
+    fetch = fetch_new(item, reply, payload, payload_bytes);
+    if (!fetch) {
+        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
+                  item->sample_id);
+        return;
+    }
+    attach(fetch, item);
+    land(fetch, item, reply, &layout);
+}

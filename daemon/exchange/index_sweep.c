@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Records of homes that are dead are kept for lost_keep, so that a get says LOST and not NOT_FOUND,
+ * and so that a home that was only cut off finds them when it comes back; then they are removed.
+ *
+ *   IDLE --due--> page --(records of homes long dead)--> removal --> next page ... --> IDLE
+ *
+ * The member with the first name does it, four times in every lost_keep: any number may at once,
+ * for removals are guarded (directory.h). A home is long dead when this node has seen it dead, in
+ * every look, for lost_keep by its own clock; whoever takes over begins to count anew. Clocks of
+ * two machines are never compared.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+
+#define LOOKS_PER_KEEP       4u
+#define LOOK_INTERVAL_NS_MAX (15ull * 60 * 1000 * NS_PER_MS)
+#define RETRY_NS             (5ull * 1000 * NS_PER_MS)
+
+struct dead_home {
+    TAILQ_ENTRY(dead_home) link;
+    char node[LAYOUT_NAME_BYTES_MAX + 1];
+    uint64_t incarnation, since_ns; /* when this node saw it first */
+    uint64_t look;                  /* the last one that came upon it */
+};
+
+struct sweep {
+    struct broker *broker;
+    bool under_way, failed; /* failed: the last look was not brought to its end */
+    uint64_t ended_ns;      /* the last look; at first: when this node began */
+    uint64_t look, removed;
+    char next[1024]; /* where the next page begins */
+    TAILQ_HEAD(, dead_home) homes;
+};
+
+int sweep_new(struct broker *broker) {
+    broker->sweep = calloc(1, sizeof *broker->sweep);
+    if (!broker->sweep)
+        return -1;
+    broker->sweep->broker = broker;
+    TAILQ_INIT(&broker->sweep->homes);
+    return 0;
+}
+
+/* Homes not come upon since this look; UINT64_MAX: all. */
+static void forget_homes(struct sweep *sweep, uint64_t look) {
+    struct dead_home *home, *next;
+    for (home = TAILQ_FIRST(&sweep->homes); home; home = next) {
+        next = TAILQ_NEXT(home, link);
+        if (home->look >= look)
+            continue;
+        TAILQ_REMOVE(&sweep->homes, home, link);
+        free(home);
+    }
+}
+
+void sweep_free(struct broker *broker) {
+    if (!broker->sweep)
+        return;
+    forget_homes(broker->sweep, UINT64_MAX);
+    free(broker->sweep);
+}
+
+static uint64_t keep_ns(const struct broker *broker) {
+    return broker->config->lost_keep_ms * NS_PER_MS;
+}
+
+static uint64_t interval_ns(const struct broker *broker) {
+    uint64_t interval = keep_ns(broker) / LOOKS_PER_KEEP;
+    return interval < LOOK_INTERVAL_NS_MAX ? interval : LOOK_INTERVAL_NS_MAX;
+}
+
+static bool is_wanted(const struct broker *broker) {
+    return broker->directory->ops->audit && broker->config->lost_keep_ms;
+}
+
+static bool is_ours(const struct broker *broker) {
+    return broker_serves(broker) && nodes_are_led_by_us(broker);
+}
+
+static void end_look(struct sweep *sweep, bool failed) {
+    sweep->under_way = false;
+    sweep->failed = failed;
+    sweep->ended_ns = sweep->broker->now_ns;
+}
+
+/* By the configuration of this moment, which may have been read again. */
+static uint64_t next_look_ns(const struct sweep *sweep) {
+    uint64_t interval = interval_ns(sweep->broker);
+    return sweep->ended_ns + (sweep->failed && interval > RETRY_NS ? RETRY_NS : interval);
+}
+
+/* ---- one page ---- */
+
+/* NULL: out of memory: it is kept until there is some. */
+static struct dead_home *come_upon(struct sweep *sweep, const struct directory_record *record) {
+    struct dead_home *home;
+    TAILQ_FOREACH (home, &sweep->homes, link)
+        if (home->incarnation == record->incarnation && !strcmp(home->node, record->home))
+            break;
+    if (!home && (home = calloc(1, sizeof *home))) {
+        strncpy(home->node, record->home, sizeof home->node - 1);
+        home->incarnation = record->incarnation;
+        home->since_ns = sweep->broker->now_ns;
+        TAILQ_INSERT_TAIL(&sweep->homes, home, link);
+    }
+    if (home)
+        home->look = sweep->look;
+    return home;
+}
+
+static void ask_page(struct sweep *sweep); /* on_swept() and go_on() lead back to it */
+
+static void go_on(struct sweep *sweep) {
+    if (*sweep->next) {
+        ask_page(sweep);
+        return;
+    }
+    forget_homes(sweep, sweep->look);
+    if (sweep->removed)
+        log_info("index: %llu records removed: their homes have been dead for %llu s",
+                 (unsigned long long)sweep->removed,
+                 (unsigned long long)(sweep->broker->config->lost_keep_ms / 1000));
+    end_look(sweep, false);
+}
+
+static void on_swept(void *context, enum directory_result result, size_t removed) {
+    struct sweep *sweep = context;
+    sweep->removed += removed;
+    if (result == DIRECTORY_OK)
+        go_on(sweep);
+    else
+        end_look(sweep, true);
+}
+
+static void on_page(void *context, enum directory_result result,
+                    const struct directory_listed *listed, size_t count, size_t unreadable,
+                    const char *next) {
+    (void)unreadable;
+    struct sweep *sweep = context;
+    struct broker *broker = sweep->broker;
+    struct directory_record lost[DIRECTORY_PAGE_RECORDS];
+    size_t lost_count = 0;
+    if (result != DIRECTORY_OK || !is_ours(broker)) {
+        end_look(sweep, true);
+        return;
+    }
+    strncpy(sweep->next, next, sizeof sweep->next - 1);
+    for (size_t i = 0; i < count; i++) {
+        const struct dead_home *home =
+            listed[i].home_is_member ? NULL : come_upon(sweep, &listed[i].record);
+        if (home && broker->now_ns - home->since_ns >= keep_ns(broker))
+            lost[lost_count++] = listed[i].record;
+    }
+    if (!lost_count)
+        go_on(sweep);
+    else
+        broker->directory->ops->audit->sweep(broker->directory, lost, lost_count, on_swept, sweep);
+}
+
+static void ask_page(struct sweep *sweep) {
+    struct directory *directory = sweep->broker->directory;
+    directory->ops->audit->list(directory, NULL, sweep->next, on_page, sweep);
+}
+
+/* ---- the part as a whole ---- */
+
+void sweep_pump(struct broker *broker, uint64_t now_ns) {
+    struct sweep *sweep = broker->sweep;
+    if (!sweep->ended_ns)
+        end_look(sweep, false); /* a node that starts knows nobody yet */
+    if (!is_wanted(broker) || sweep->under_way || next_look_ns(sweep) > now_ns)
+        return;
+    if (!is_ours(broker)) {
+        forget_homes(sweep, UINT64_MAX);
+        end_look(sweep, false);
+        return;
+    }
+    sweep->under_way = true;
+    sweep->look++;
+    sweep->removed = 0;
+    sweep->next[0] = '\0';
+    ask_page(sweep);
+}
+
+uint64_t sweep_next_deadline_ns(const struct broker *broker) {
+    const struct sweep *sweep = broker->sweep;
+    return !is_wanted(broker) || sweep->under_way ? UINT64_MAX : next_look_ns(sweep);
+}

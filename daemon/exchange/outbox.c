@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Releases and acks on their way to a home, one outbox per peer. Everything gathered in one loop
+ * turn goes in one message; one message is under way at a time. Leases given back unconsumed are
+ * gathered for a millisecond: nobody waits for them, and a reader that looks at many samples does
+ * not pay for two more messages with each. What the home has not confirmed is retried with
+ * back-off, for ever: `consumed` and acks are facts that must not be lost. A `returned` release
+ * needs no retry once its link is gone: the home has ended that lease itself.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+#include "proto/frame.h"
+
+#define BACKOFF_FIRST_NS (100 * NS_PER_MS)
+#define GATHER_NS        NS_PER_MS
+#define GATHER_COUNT     64u
+#define GIVEN_UP_A_TURN  256u
+/* Acks in one bucket at most: max_pending_ends / 4096, 64 by default. */
+#define OUTBOX_BUCKET_BITS 12
+
+struct outbox *outbox_of(struct broker *broker, struct peer *peer) {
+    struct outbox *outbox = peer_user(peer);
+    if (outbox)
+        return outbox;
+    outbox = calloc(1, sizeof *outbox);
+    if (!outbox)
+        return NULL;
+    outbox->broker = broker;
+    outbox->peer = peer;
+    outbox->backoff_ns = BACKOFF_FIRST_NS;
+    TAILQ_INIT(&outbox->waiting);
+    TAILQ_INIT(&outbox->sent);
+    peer_set_user(peer, outbox);
+    return outbox;
+}
+
+static const char *outbox_store(const struct pending_end *end) {
+    return end->names;
+}
+
+static const char *outbox_sample(const struct pending_end *end) {
+    return end->names + end->store_bytes + 1;
+}
+
+static void forget(struct outbox *outbox, struct pending_end_list *list, struct pending_end *end) {
+    struct broker *broker = outbox->broker;
+    TAILQ_REMOVE(list, end, link);
+    if (end->is_ack)
+        LIST_REMOVE(end, same_hash);
+    outbox->count--;
+    broker->release_pending--;
+    accounts_release(broker, end->account, CHARGE_PENDING_ENDS, 1);
+    free(end);
+}
+
+/* sample_id "" where it is of no interest. NULL: out of memory. */
+static struct pending_end *add(struct broker *broker, struct peer *peer, const char *store,
+                               const char *sample_id, struct account *account) {
+    struct outbox *outbox = outbox_of(broker, peer);
+    size_t store_bytes = strlen(store), sample_bytes = strlen(sample_id);
+    struct pending_end *end =
+        outbox ? calloc(1, sizeof *end + store_bytes + 1 + sample_bytes + 1) : NULL;
+    if (!end)
+        return NULL;
+    end->store_bytes = (uint8_t)store_bytes;
+    memcpy(end->names, store, store_bytes);
+    memcpy(end->names + store_bytes + 1, sample_id, sample_bytes);
+    end->account = account;
+    account_add(account, CHARGE_PENDING_ENDS, 1);
+    TAILQ_INSERT_TAIL(&outbox->waiting, end, link);
+    outbox->count++;
+    broker->release_pending++;
+    return end;
+}
+
+/* A lease given back may wait a moment for others; what retires a sample may not, nor does it let
+ * those before it wait. A back-off keeps its time. */
+static void gather(struct outbox *outbox, bool urgent, uint64_t now_ns) {
+    bool first = TAILQ_FIRST(&outbox->waiting) == TAILQ_LAST(&outbox->waiting, pending_end_list);
+    if (outbox->retry_ns > now_ns + GATHER_NS)
+        return;
+    if (urgent || outbox->count >= GATHER_COUNT)
+        outbox->retry_ns = now_ns;
+    else if (first && outbox->retry_ns <= now_ns)
+        outbox->retry_ns = now_ns + GATHER_NS;
+}
+
+/* What has been read cannot be refused: it is charged to whom it was leased for, however much that
+ * user has pending. */
+static struct pending_end *add_release(struct broker *broker, const struct remote_lease *lease) {
+    struct account *user = accounts_user(broker, lease->uid);
+    struct pending_end *end = user ? add(broker, lease->peer, lease->store, "", user) : NULL;
+    if (user)
+        accounts_unhold(broker, user);
+    if (!end)
+        log_error("store %s: out of memory: a release for node %s is lost", lease->store,
+                  peer_node(lease->peer));
+    return end;
+}
+
+void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consumed) {
+    struct remote_lease *lease = remote_lease_find(broker, remote_lease_id);
+    if (!lease || (lease->ended && !consumed))
+        return;
+    bool link_holds = peer_is_up(lease->peer) && peer_epoch(lease->peer) == lease->epoch;
+    struct pending_end *end = consumed || link_holds ? add_release(broker, lease) : NULL;
+    if (end) {
+        end->consumed = consumed;
+        end->corrupt = lease->corrupt;
+        end->lease.hi = lease->hi;
+        end->lease.lo = lease->lo;
+        end->lease.epoch = lease->epoch;
+        end->generation = lease->generation;
+        gather(outbox_of(broker, lease->peer), consumed || lease->corrupt, broker->now_ns);
+    }
+    if (!lease->ended)
+        remote_lease_end(broker, lease);
+}
+
+/* ---- acks ---- */
+
+static struct pending_end_hash *outbox_bucket(const struct outbox *outbox, uint64_t generation) {
+    return &outbox->acks[(generation * 0x9e3779b97f4a7c15ull) >> (64 - OUTBOX_BUCKET_BITS)];
+}
+
+/* Once is enough. */
+static bool outbox_has_ack(const struct outbox *outbox, const char *store,
+                           const struct item *item) {
+    const struct pending_end *end;
+    if (!outbox->acks)
+        return false;
+    LIST_FOREACH (end, outbox_bucket(outbox, item->generation), same_hash)
+        if (end->generation == item->generation && end->ack.incarnation == item->incarnation &&
+            !strcmp(outbox_store(end), store) && !strcmp(outbox_sample(end), item->sample_id))
+            return true;
+    return false;
+}
+
+static bool outbox_keep_ack(struct outbox *outbox, const char *store, const struct item *item) {
+    struct broker *broker = outbox->broker;
+    if (!outbox->acks)
+        outbox->acks = calloc((size_t)1 << OUTBOX_BUCKET_BITS, sizeof *outbox->acks);
+    struct pending_end *end = outbox->acks ? add(broker, outbox->peer, store, item->sample_id,
+                                                 item->call->session->account)
+                                           : NULL;
+    if (!end)
+        return false;
+    end->is_ack = true;
+    end->generation = item->generation;
+    end->ack.incarnation = item->incarnation;
+    end->ack.op = item->op;
+    LIST_INSERT_HEAD(outbox_bucket(outbox, end->generation), end, same_hash);
+    gather(outbox, true, broker->now_ns);
+    return true;
+}
+
+bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
+    const char *store = item->call->space->name;
+    struct outbox *outbox = outbox_of(broker, peer);
+    struct charge_refusal full;
+    char limit[SENTENCE_BYTES];
+    if (BROKER_PLANTED(PLANTED_ACK_FORGOTTEN) || (outbox && outbox_has_ack(outbox, store, item)))
+        return true;
+    if (!account_has_room(item->call->session->account, CHARGE_PENDING_ENDS, 1, &full)) {
+        account_sentence(limit, sizeof limit, &full);
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: node %s cannot be reached, and no more acks are kept for "
+                  "it: %s: ack again when it answers",
+                  item->sample_id, store, peer_node(peer), limit);
+        return false;
+    }
+    if (outbox && outbox_keep_ack(outbox, store, item))
+        return true;
+    item_done(item, FB__STATUS__UNAVAILABLE,
+              "sample %s of store %s: node %s cannot be reached, and the broker has no memory to "
+              "keep the ack: ack again",
+              item->sample_id, store, peer_node(peer));
+    return false;
+}
+
+/* ---- sending ---- */
+
+/* A lease given back unconsumed over a link that has gone: the home has ended it by itself. */
+static bool is_moot(const struct outbox *outbox, const struct pending_end *end) {
+    if (end->is_ack)
+        return false;
+    bool link_holds = peer_is_up(outbox->peer) && peer_epoch(outbox->peer) == end->lease.epoch;
+    return (!end->consumed && !link_holds) || BROKER_PLANTED(PLANTED_RELEASE_FORGOTTEN);
+}
+
+static void put_back(struct outbox *outbox) {
+    struct pending_end *end;
+    while ((end = TAILQ_LAST(&outbox->sent, pending_end_list))) {
+        if (is_moot(outbox, end)) {
+            forget(outbox, &outbox->sent, end);
+            continue;
+        }
+        TAILQ_REMOVE(&outbox->sent, end, link);
+        TAILQ_INSERT_HEAD(&outbox->waiting, end, link);
+    }
+}
+
+static void on_confirmed(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                         size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    struct outbox *outbox = context;
+    outbox->busy = false;
+    if (!outbox->peer) { /* outbox_free() has been */
+        free(outbox);
+        return;
+    }
+    if (reply && reply->status == FB__STATUS__OK) {
+        while (!TAILQ_EMPTY(&outbox->sent))
+            forget(outbox, &outbox->sent, TAILQ_FIRST(&outbox->sent));
+        outbox->backoff_ns = BACKOFF_FIRST_NS;
+        return;
+    }
+    put_back(outbox);
+    outbox->retry_ns = outbox->broker->now_ns + outbox->backoff_ns;
+    outbox->backoff_ns *= 2;
+    if (outbox->backoff_ns > outbox->broker->config->reconnect_max_ms * NS_PER_MS)
+        outbox->backoff_ns = outbox->broker->config->reconnect_max_ms * NS_PER_MS;
+}
+
+static void move_to_sent(struct outbox *outbox, struct pending_end *end) {
+    TAILQ_REMOVE(&outbox->waiting, end, link);
+    TAILQ_INSERT_TAIL(&outbox->sent, end, link);
+}
+
+static int send_ack(struct outbox *outbox, struct pending_end *end) {
+    Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
+    item.sample_id = (char *)outbox_sample(end);
+    item.generation = end->generation;
+    item.incarnation = end->ack.incarnation;
+    Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
+    retire.store = (char *)outbox_store(end);
+    retire.reason = FB__REASON__ACKED;
+    retire.n_items = 1;
+    retire.items = items;
+    retire.client_id = end->ack.op.client_id;
+    retire.op_id = end->ack.op.op_id;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_RETIRE;
+    request.retire = &retire;
+    move_to_sent(outbox, end);
+    return peer_call(outbox->peer, &request, on_confirmed, outbox, outbox->broker->now_ns);
+}
+
+static int send_releases(struct outbox *outbox) {
+    Fb__PeerReleaseItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    Fb__PeerRelease release = FB__PEER_RELEASE__INIT;
+    struct pending_end *end;
+    while ((end = TAILQ_FIRST(&outbox->waiting)) && !end->is_ack &&
+           release.n_items < FRAME_BATCH_ITEMS_MAX) {
+        Fb__PeerReleaseItem *item = &items[release.n_items];
+        fb__peer_release_item__init(item);
+        item->store = (char *)outbox_store(end);
+        item->lease_hi = end->lease.hi;
+        item->lease_lo = end->lease.lo;
+        item->consumed = end->consumed;
+        item->corrupt = end->corrupt;
+        item->generation = end->generation;
+        pointers[release.n_items++] = item;
+        move_to_sent(outbox, end);
+    }
+    release.items = pointers;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_RELEASE;
+    request.release = &release;
+    return peer_call(outbox->peer, &request, on_confirmed, outbox, outbox->broker->now_ns);
+}
+
+/* Its records are swept after so long (index_sweep.c). If it comes back all the same, it finds word
+ * of the acks; what was only released can be read again. */
+static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
+    uint64_t keep_ns = broker->config->lost_keep_ms * NS_PER_MS;
+    if (!keep_ns || TAILQ_EMPTY(&outbox->waiting) || peer_is_up(outbox->peer) ||
+        nodes_gone_ns(broker, peer_node(outbox->peer)) <= keep_ns)
+        return;
+    if (!outbox->giving_up)
+        log_warning("node %s has been gone for more than %llu s: %llu releases for it are given up",
+                    peer_node(outbox->peer),
+                    (unsigned long long)(broker->config->lost_keep_ms / 1000),
+                    (unsigned long long)outbox->count);
+    outbox->giving_up = true;
+    struct pending_end *end;
+    for (uint32_t i = 0; i < GIVEN_UP_A_TURN && (end = TAILQ_FIRST(&outbox->waiting)); i++) {
+        struct space *space = end->is_ack ? space_find(broker, outbox_store(end)) : NULL;
+        const struct directory_record lost = {.store = outbox_store(end),
+                                              .sample_id = outbox_sample(end),
+                                              .home = peer_node(outbox->peer),
+                                              .generation = end->generation,
+                                              .incarnation =
+                                                  end->is_ack ? end->ack.incarnation : 0};
+        if (space && space->settings.policy != FB__POLICY__RETAIN)
+            publish_end_lost(broker, space, &lost, STORE_ACKED, false, NULL, NULL);
+        forget(outbox, &outbox->waiting, end);
+    }
+    outbox->giving_up = !TAILQ_EMPTY(&outbox->waiting);
+    broker->unfinished |= outbox->giving_up;
+}
+
+void outbox_flush(struct broker *broker, struct peer *peer, uint64_t now_ns) {
+    struct outbox *outbox = peer_user(peer);
+    if (outbox)
+        give_up_on_the_dead(broker, outbox);
+    if (!outbox || outbox->busy || outbox->retry_ns > now_ns || TAILQ_EMPTY(&outbox->waiting))
+        return;
+    struct pending_end *first = TAILQ_FIRST(&outbox->waiting);
+    outbox->busy = true;
+    int result = first->is_ack ? send_ack(outbox, first) : send_releases(outbox);
+    if (result < 0)
+        on_confirmed(outbox, NULL, NULL, 0, "");
+}
+
+void outboxes_flush(struct broker *broker, uint64_t now_ns) {
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        outbox_flush(broker, peer, now_ns);
+}
+
+uint64_t outboxes_next_deadline_ns(const struct broker *broker) {
+    uint64_t next_ns = UINT64_MAX;
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer)) {
+        const struct outbox *outbox = peer_user(peer);
+        if (outbox && !outbox->busy && !TAILQ_EMPTY(&outbox->waiting) && outbox->retry_ns < next_ns)
+            next_ns = outbox->retry_ns;
+    }
+    return next_ns;
+}
+
+void outbox_free(struct peer *peer) {
+    struct outbox *outbox = peer_user(peer);
+    if (!outbox)
+        return;
+    TAILQ_CONCAT(&outbox->waiting, &outbox->sent, link);
+    while (!TAILQ_EMPTY(&outbox->waiting))
+        forget(outbox, &outbox->waiting, TAILQ_FIRST(&outbox->waiting));
+    peer_set_user(peer, NULL);
+    outbox->peer = NULL;
+    free(outbox->acks);
+    outbox->acks = NULL;
+    if (!outbox->busy) /* else its message is still to be answered: peer_deinit() does that */
+        free(outbox);
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The record of a generation that this node holds, written again where it is missing, or in place
+ * of one that is not true (held_check.c, reconcile.c). Goes on until the index has answered.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+
+struct again {
+    struct broker *broker;
+    struct space *space;
+    uint64_t generation, in_place_of;
+    bool first; /* counted in held_walk.first */
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
+};
+
+static void republish_ask(struct again *again);
+
+static void republish_on_removed(void *context, enum directory_result result) {
+    (void)context, (void)result; /* the directory retries and counts in pending() by itself */
+}
+
+static bool republish_is_held(const struct again *again) {
+    struct store_info info;
+    return store_stat(again->space->store, NULL, 0, again->generation, &info) &&
+           info.state == STORE_RESIDENT;
+}
+
+static struct directory_record republish_record(const struct again *again) {
+    const struct broker *broker = again->broker;
+    struct store_info info = {0};
+    store_stat(again->space->store, NULL, 0, again->generation, &info);
+    return (struct directory_record){.store = again->space->name,
+                                     .sample_id = again->sample_id,
+                                     .home = broker->config->node,
+                                     .generation = again->generation,
+                                     .incarnation = broker->options.incarnation,
+                                     .bytes = info.extent_bytes};
+}
+
+static void republish_on_written(void *context, enum directory_result result) {
+    struct again *again = context;
+    struct broker *broker = again->broker;
+    if (result == DIRECTORY_E_UNAVAILABLE && !broker->closing) {
+        republish_ask(again);
+        return;
+    }
+    if (result == DIRECTORY_OK && !republish_is_held(again)) { /* retired meanwhile */
+        struct directory_record record = republish_record(again);
+        broker->directory->ops->retire(broker->directory, &record, republish_on_removed, NULL);
+    } else if (result == DIRECTORY_E_NOT_FOUND && !broker->closing) { /* another has come first */
+        (again->first ? held_check_first : held_check_own)(broker, again->space, again->sample_id);
+    }
+    broker->held_walk.first -= again->first;
+    broker->held_walk.republishing--;
+    again->space->uses--; /* fenced anew: it will be reconciled again */
+    free(again);
+}
+
+static void republish_ask(struct again *again) {
+    struct broker *broker = again->broker;
+    struct directory_record record = republish_record(again);
+    broker->directory->ops->republish(broker->directory, &record, again->in_place_of,
+                                      republish_on_written, again);
+}
+
+void republish(struct broker *broker, struct space *space, const char *sample_id,
+               uint64_t generation, uint64_t in_place_of, bool first) {
+    struct again *again = calloc(1, sizeof *again);
+    if (!again) {
+        log_error("store %s: sample %s is not published again: out of memory", space->name,
+                  sample_id);
+        return;
+    }
+    *again = (struct again){.broker = broker,
+                            .space = space,
+                            .generation = generation,
+                            .in_place_of = in_place_of,
+                            .first = first};
+    broker->held_walk.first += first;
+    broker->held_walk.republishing++;
+    broker->has_republished = true;
+    strncpy(again->sample_id, sample_id, sizeof again->sample_id - 1);
+    space->uses++;
+    republish_ask(again);
+}

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Answering other brokers. An asking broker is one holder in each store it touches; all it holds is
+ * returned when its connection is proven dead. It acts for its clients: what it may do was settled
+ * by the cluster secret, and its clients' rights by itself.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+#include "proto/frame.h"
+
+/* A lease asked for that waits for the sample to be put. */
+struct served {
+    struct waiter waiter; /* first: an effect's tag is a pointer to it */
+    TAILQ_ENTRY(served) link;
+    struct asking *asking;
+    struct space *space;
+    uint32_t request_id;
+    bool have_copy;
+    uint64_t generation;
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
+};
+
+/* One that waits. */
+static void served_free(struct served *served) {
+    TAILQ_REMOVE(&served->asking->waiting, served, link);
+    account_release(served->asking->account, CHARGE_WAITS, 1);
+    free(served);
+}
+
+void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t incarnation) {
+    (void)incarnation;
+    struct broker *broker = owner;
+    struct asking *asking = calloc(1, sizeof *asking);
+    struct account *account = asking ? accounts_peer(broker, node) : NULL;
+    struct charge_refusal full;
+    if (account && !account_charge(account, CHARGE_CONNECTIONS, 1, &full)) {
+        char sentence[SENTENCE_BYTES];
+        account_sentence(sentence, sizeof sentence, &full);
+        log_limited(LOG_LEVEL_WARNING, log_source(node),
+                    "node %s may not ask over one more connection: %s", node, sentence);
+        accounts_unhold(broker, account);
+        account = NULL;
+    }
+    if (!account) {
+        free(asking);
+        return NULL;
+    }
+    asking->account = account;
+    asking->broker = broker;
+    asking->asker = asker;
+    asking->id = ++broker->next_owner;
+    snprintf(asking->name, sizeof asking->name, "node %s", node);
+    for (uint32_t i = 0; i < SPACES_MAX; i++)
+        asking->holders[i] = STORE_NO_HOLDER;
+    TAILQ_INIT(&asking->waiting);
+    TAILQ_INSERT_TAIL(&broker->askings, asking, link);
+    return asking;
+}
+
+void serve_closed(void *owner, void *user) {
+    struct broker *broker = owner;
+    struct asking *asking = user;
+    if (!asking)
+        return;
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (asking->holders[i] != STORE_NO_HOLDER && !BROKER_PLANTED(PLANTED_ASKER_KEEPS))
+            (void)space_leave(broker, &broker->spaces[i], asking->holders[i], asking->account);
+    struct served *served;
+    while ((served = TAILQ_FIRST(&asking->waiting))) {
+        served_free(served);
+    }
+    index_forget_checks(broker, asking);
+    held_checks_forget(broker, asking);
+    TAILQ_REMOVE(&broker->askings, asking, link);
+    account_release(asking->account, CHARGE_CONNECTIONS, 1);
+    accounts_unhold(broker, asking->account);
+    free(asking);
+}
+
+void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
+                  const char *sentence) {
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.status = status;
+    reply.error = (char *)sentence;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+}
+
+void serve_refuse_full(struct asking *asking, uint32_t request_id,
+                       const struct charge_refusal *full) {
+    char sentence[SENTENCE_BYTES];
+    account_sentence(sentence, sizeof sentence, full);
+    serve_refuse(asking, request_id, FB__STATUS__FULL, sentence);
+}
+
+/* STORE_NO_HOLDER when the store is full of holders. */
+static uint32_t holder_of(struct asking *asking, struct space *space) {
+    uint32_t *holder = &asking->holders[space->index];
+    if (*holder == STORE_NO_HOLDER &&
+        store_holder_open(space->store, asking->id, asking->account, holder) != STORE_OK)
+        *holder = STORE_NO_HOLDER;
+    return *holder;
+}
+
+/* ---- leases ---- */
+
+static void grant(struct asking *asking, struct space *space, uint32_t request_id, bool have_copy,
+                  const struct store_lease *lease) {
+    uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
+    uint32_t spec_bytes = 0, checksums_bytes = 0;
+    struct store_info info;
+    store_stat(space->store, NULL, 0, lease->generation, &info);
+    store_spec(space->store, lease->slot, spec, sizeof spec, &spec_bytes, checksums,
+               sizeof checksums, &checksums_bytes);
+    Fb__PeerLeaseReply result = FB__PEER_LEASE_REPLY__INIT;
+    result.lease_hi = lease->hi;
+    result.lease_lo = lease->lo;
+    result.generation = lease->generation;
+    result.extent_offset = lease->extent_offset;
+    result.extent_bytes = lease->extent_bytes;
+    result.sample_id = info.sample_id;
+    result.spec = (ProtobufCBinaryData){spec_bytes, spec};
+    result.checksums = (ProtobufCBinaryData){checksums_bytes, checksums};
+    result.region = space->region;
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_LEASE;
+    reply.lease = &result;
+    bool small = lease->extent_bytes <= FRAME_INLINE_BYTES_MAX && !have_copy;
+    asker_reply(asking->asker, request_id, &reply,
+                (const uint8_t *)space->arena.base + lease->extent_offset,
+                small ? lease->extent_bytes : 0);
+}
+
+static void settle_lease(struct asking *asking, struct space *space, uint32_t request_id,
+                         bool have_copy, const char *sample_id, uint64_t generation,
+                         enum store_result result, const struct store_lease *lease,
+                         const struct store_refusal *refusal) {
+    char sentence[SENTENCE_BYTES];
+    if (result == STORE_OK) {
+        grant(asking, space, request_id, have_copy, lease);
+        return;
+    }
+    if (result == STORE_E_NOT_FOUND || result == STORE_E_TIMEOUT)
+        status_not_found(sentence, asking->broker, space, sample_id, generation);
+    else
+        status_sentence(sentence, space, result, refusal, sample_id);
+    serve_refuse(asking, request_id, status_of(result), sentence);
+}
+
+static void on_resident(struct waiter *waiter, const struct store_effect *effect) {
+    struct served *served = (struct served *)waiter;
+    struct broker *broker = served->asking->broker;
+    if (effect->result == STORE_OK && !broker_serves(broker)) {
+        store_release(served->space->store, effect->holder, effect->lease.hi, effect->lease.lo,
+                      STORE_RETURNED, broker->now_ns);
+        serve_refuse(served->asking, served->request_id, FB__STATUS__UNAVAILABLE,
+                     broker_fenced_why(broker));
+        served_free(served);
+        return;
+    }
+    settle_lease(served->asking, served->space, served->request_id, served->have_copy,
+                 served->sample_id, served->generation, effect->result, &effect->lease,
+                 &effect->refusal);
+    served_free(served);
+}
+
+static void lease_for(struct asking *asking, struct space *space, uint32_t request_id,
+                      const Fb__PeerLease *asked) {
+    struct broker *broker = asking->broker;
+    struct charge_refusal full;
+    if (!account_has_room(asking->account, CHARGE_WAITS, 1, &full)) {
+        serve_refuse_full(asking, request_id, &full);
+        return;
+    }
+    struct served *served = calloc(1, sizeof *served);
+    uint32_t holder = holder_of(asking, space);
+    if (!served || holder == STORE_NO_HOLDER) {
+        free(served);
+        serve_refuse(asking, request_id, FB__STATUS__FULL,
+                     "the home has no room for another reader");
+        return;
+    }
+    *served = (struct served){.waiter = {on_resident},
+                              .asking = asking,
+                              .space = space,
+                              .request_id = request_id,
+                              .have_copy = asked->have_copy,
+                              .generation = asked->item->generation};
+    strcpy(served->sample_id, asked->item->sample_id);
+    bool cut;
+    uint64_t asked_ns = space_cut_wait_ns(space, asked->wait_ms * NS_PER_MS, &cut);
+    uint64_t wait_ns = get_wait_ns(space, served->generation, asked_ns);
+    struct store_get get = {
+        .sample_id = served->sample_id,
+        .sample_id_bytes = (uint32_t)strlen(served->sample_id),
+        .generation = served->generation,
+        .deadline_ns = broker->now_ns + wait_ns,
+        .tag = (uint64_t)(uintptr_t)&served->waiter,
+    };
+    struct store_lease lease;
+    struct store_refusal refusal = {0};
+    enum store_result result =
+        store_get(space->store, holder, &get, broker->now_ns, &lease, &refusal);
+    if (result == STORE_WAIT) {
+        TAILQ_INSERT_TAIL(&asking->waiting, served, link);
+        account_add(asking->account, CHARGE_WAITS, 1);
+        return;
+    }
+    settle_lease(asking, space, request_id, served->have_copy, served->sample_id,
+                 served->generation, result, &lease, &refusal);
+    free(served);
+}
+
+bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation) {
+    return incarnation && !BROKER_PLANTED(PLANTED_ANY_INCARNATION) &&
+           incarnation != broker->options.incarnation &&
+           (!*home || !strcmp(home, broker->config->node));
+}
+
+static void on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerLease *asked) {
+    struct broker *broker = asking->broker;
+    struct space *space = space_find(broker, asked->store);
+    char sentence[SENTENCE_BYTES];
+    if (!asked->item || layout_check_sample_id(asked->item->sample_id)) {
+        serve_refuse(asking, request_id, FB__STATUS__INVALID, "a lease asked for without a sample");
+    } else if (!space) {
+        snprintf(sentence, sizeof sentence, "store %.64s does not exist on node %s", asked->store,
+                 broker->config->node);
+        serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, sentence);
+    } else if (serve_wrong_incarnation(broker, asked->item->home, asked->item->incarnation)) {
+        snprintf(sentence, sizeof sentence,
+                 "sample %s of store %s: node %s has restarted without its memory since this ref "
+                 "was made",
+                 asked->item->sample_id, space->name, broker->config->node);
+        serve_refuse(asking, request_id, FB__STATUS__LOST, sentence);
+    } else if (twin_was_first(broker)) {
+        char trouble[TROUBLE_BYTES];
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
+                     broker_trouble(broker, "", trouble));
+    } else if (!broker_serves(broker)) {
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, broker_fenced_why(broker));
+    } else {
+        lease_for(asking, space, request_id, asked);
+    }
+}
+
+/* ---- the rest ---- */
+
+/* A lease may stand under an earlier connection of the same node, which that node has given up but
+ * we do not know to be dead yet: it is that reader's to end all the same. */
+static void release_in(struct asking *asking, struct space *space,
+                       const Fb__PeerReleaseItem *item) {
+    const struct asking *other;
+    enum store_how how = item->consumed ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
+    TAILQ_FOREACH (other, &asking->broker->askings, link)
+        if (other == asking ||
+            (!BROKER_PLANTED(PLANTED_OTHER_LINK) && !strcmp(other->name, asking->name) &&
+             asker_incarnation(other->asker) == asker_incarnation(asking->asker)))
+            store_release(space->store, other->holders[space->index], item->lease_hi,
+                          item->lease_lo, how, asking->broker->now_ns);
+}
+
+/* Absent is success. A dropped store has its leases ended too. */
+static void on_release(struct asking *asking, const Fb__PeerRelease *asked) {
+    struct broker *broker = asking->broker;
+    for (size_t i = 0; i < asked->n_items; i++) {
+        const Fb__PeerReleaseItem *item = asked->items[i];
+        if (item->corrupt)
+            log_limited(LOG_LEVEL_WARNING, log_source(asking->name),
+                        "%s found a checksum mismatch in generation %llu of store %.64s",
+                        asking->name, (unsigned long long)item->generation, item->store);
+        for (uint32_t k = 0; k < broker->space_end; k++)
+            if (broker->spaces[k].used && !strcmp(broker->spaces[k].name, item->store))
+                release_in(asking, &broker->spaces[k], item);
+    }
+}
+
+static void on_probe(struct asking *asking, uint32_t request_id, const char *store,
+                     const Fb__RetireItem *item, bool explain) {
+    struct space *space = space_find(asking->broker, store);
+    if (!space || !item || layout_check_sample_id(item->sample_id)) {
+        char sentence[SENTENCE_BYTES];
+        snprintf(sentence, sizeof sentence, "store %.64s does not exist on node %s", store,
+                 asking->broker->config->node);
+        serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, sentence);
+        return;
+    }
+    size_t bytes;
+    Fb__SampleState state;
+    uint8_t *packed = explain ? explain_here(asking->broker, space, item, &bytes, &state)
+                              : probe_stat_here(asking->broker, space, item, &bytes, &state);
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = explain ? FB__PEER_REPLY__RESULT_EXPLAIN : FB__PEER_REPLY__RESULT_STAT;
+    if (explain)
+        reply.explain = packed ? fb__explain_reply__unpack(NULL, bytes, packed) : NULL;
+    else
+        reply.stat = packed ? fb__stat_result__unpack(NULL, bytes, packed) : NULL;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+    if (explain && reply.explain)
+        fb__explain_reply__free_unpacked(reply.explain, NULL);
+    else if (!explain && reply.stat)
+        fb__stat_result__free_unpacked(reply.stat, NULL);
+    free(packed);
+}
+
+static void on_region(struct asking *asking, uint32_t request_id, uint32_t region) {
+    uint8_t key[TRANSPORT_KEY_BYTES_MAX];
+    int key_bytes = asker_region_key(asking->asker, region, key, sizeof key);
+    if (key_bytes < 0) {
+        serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, "the store's memory is gone");
+        return;
+    }
+    Fb__PeerRegionReply result = FB__PEER_REGION_REPLY__INIT;
+    result.key = (ProtobufCBinaryData){(size_t)key_bytes, key};
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_REGION;
+    reply.region = &result;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+}
+
+void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
+                   const Fb__PeerRequest *request) {
+    (void)owner;
+    struct asking *asking = user;
+    struct broker *broker = asking->broker;
+    if (broker->options.clock_ns)
+        broker->now_ns = broker->options.clock_ns(broker->options.owner);
+    broker->request_count++;
+    switch (request->op_case) {
+    case FB__PEER_REQUEST__OP_LEASE:
+        on_lease(asking, request_id, request->lease);
+        return;
+    case FB__PEER_REQUEST__OP_REGION:
+        on_region(asking, request_id, request->region->region);
+        return;
+    case FB__PEER_REQUEST__OP_STAT:
+        on_probe(asking, request_id, request->stat->store, request->stat->item, false);
+        return;
+    case FB__PEER_REQUEST__OP_EXPLAIN:
+        on_probe(asking, request_id, request->explain->store, request->explain->item, true);
+        return;
+    case FB__PEER_REQUEST__OP_HEALTH:
+        list_serve_health(asking, request_id);
+        return;
+    case FB__PEER_REQUEST__OP_LIST:
+        list_serve(asking, request_id, request->list->list);
+        return;
+    case FB__PEER_REQUEST__OP_INDEX_CHECK:
+        index_serve_check(asking, request_id, request->index_check);
+        return;
+    case FB__PEER_REQUEST__OP_RELEASE:
+        on_release(asking, request->release);
+        break;
+    case FB__PEER_REQUEST__OP_RETIRE:
+        if (serve_retire(asking, request_id, request->retire))
+            return;
+        break;
+    default:
+        serve_refuse(asking, request_id, FB__STATUS__UNSUPPORTED,
+                     "this node does not know that request");
+        return;
+    }
+    if (wants_reply)
+        serve_refuse(asking, request_id, FB__STATUS__OK, "");
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Retiring what is at home here for another broker: an ack, an abort, or a later put of the same
+ * sample there.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+
+static void retire_one(struct asking *asking, struct space *space, const Fb__RetireItem *item,
+                       enum store_reason reason, struct store_op op) {
+    struct broker *broker = asking->broker;
+    struct store_answer answer;
+    bool retired;
+    if (serve_wrong_incarnation(broker, "", item->incarnation)) {
+        const struct directory_record lost = {.store = space->name,
+                                              .sample_id = item->sample_id,
+                                              .home = broker->config->node,
+                                              .generation = item->generation,
+                                              .incarnation = item->incarnation};
+        if (!layout_check_sample_id(item->sample_id))
+            publish_end_lost(broker, space, &lost, reason, false, asking->account, NULL);
+        return;
+    }
+    if ((reason == STORE_ACKED && space->settings.policy == FB__POLICY__RETAIN) ||
+        store_replay_find(space->store, op, &answer))
+        return;
+    store_retire(space->store, item->sample_id, (uint32_t)strlen(item->sample_id), item->generation,
+                 reason, broker->now_ns, &retired);
+    answer = (struct store_answer){FB__STATUS__OK, retired};
+    store_replay_record(space->store, op, &answer);
+}
+
+/* A put there has replaced what we put last; so it has what we put before that, which is still here
+ * when our own put was not over. */
+static void retire_earlier(struct broker *broker, struct space *space, const Fb__RetireItem *item) {
+    struct store_info info;
+    bool retired;
+    if (!layout_check_sample_id(item->sample_id) &&
+        item->incarnation == broker->options.incarnation &&
+        store_stat(space->store, item->sample_id, (uint32_t)strlen(item->sample_id), 0, &info) &&
+        info.state == STORE_RESIDENT && !info.landing && info.generation < item->generation)
+        store_retire(space->store, item->sample_id, (uint32_t)strlen(item->sample_id),
+                     info.generation, STORE_SUPERSEDED, broker->now_ns, &retired);
+}
+
+static void supersede(struct asking *asking, uint32_t request_id, struct space *space,
+                      const Fb__RetireItem *item) {
+    Fb__ItemsReply items = FB__ITEMS_REPLY__INIT;
+    items.count = publish_was_done(asking->broker, space, item->generation);
+    retire_one(asking, space, item, STORE_SUPERSEDED, (struct store_op){0});
+    retire_earlier(asking->broker, space, item);
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_ITEMS;
+    reply.items = &items;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+}
+
+static bool permitted(Fb__Reason reason) {
+    return reason == FB__REASON__ACKED || reason == FB__REASON__ABORTED ||
+           reason == FB__REASON__SUPERSEDED;
+}
+
+bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked) {
+    if (!permitted(asked->reason)) {
+        serve_refuse(asking, request_id, FB__STATUS__INVALID,
+                     "a peer may not retire for that reason");
+        return true;
+    }
+    struct space *space = space_find(asking->broker, asked->store);
+    struct charge_refusal full;
+    if (!space)
+        return false; /* absent is success */
+    if (!account_has_room(asking->account, CHARGE_WAITS, asked->n_items, &full)) {
+        serve_refuse_full(asking, request_id, &full);
+        return true;
+    }
+    if (asked->reason == FB__REASON__SUPERSEDED && asked->n_items == 1 &&
+        !asked->items[0]->generation)
+        return held_check_serve(asking, request_id, space, asked->items[0]->sample_id, asked);
+    if (asked->reason == FB__REASON__SUPERSEDED && asked->n_items == 1) {
+        supersede(asking, request_id, space, asked->items[0]);
+        return true;
+    }
+    bool all = true;
+    for (size_t i = 0; i < asked->n_items; i++) {
+        struct store_op op = {asked->client_id, asked->op_id ? asked->op_id + i : 0};
+        retire_one(asking, space, asked->items[i], (enum store_reason)asked->reason, op);
+        all &= !publish_pursues(asking->broker, space, asked->items[i]->sample_id,
+                                asked->items[i]->generation);
+    }
+    if (!all)
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
+                     "its put has not yet seen the end of an older one elsewhere; ask again");
+    return !all;
+}

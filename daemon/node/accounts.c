@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The accounts of this node (charges.h): one for each session, user and peer that holds something.
+ * An account is there as long as its owner is, and longer while something is still charged to it:
+ * what a session leaves behind stays charged to it and to its user.
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+
+void accounts_init(struct broker *broker) {
+    TAILQ_INIT(&broker->accounts);
+    account_init(&broker->node_account, ACCOUNT_NODE, 0, NULL, &broker->limits);
+}
+
+void accounts_deinit(struct broker *broker) {
+    assert(!broker->account_count);
+    account_deinit(&broker->node_account);
+}
+
+static struct held_account *accounts_find(struct broker *broker, enum account_kind kind,
+                                          uint64_t number, const char *name) {
+    struct held_account *held;
+    TAILQ_FOREACH (held, &broker->accounts, link)
+        if (held->account.kind == kind && held->account.number == number &&
+            !strcmp(held->name, name))
+            return held;
+    return NULL;
+}
+
+static struct held_account *accounts_new(struct broker *broker, enum account_kind kind,
+                                         uint64_t number, const char *name,
+                                         struct account *parent) {
+    struct held_account *held = calloc(1, sizeof *held);
+    if (!held)
+        return NULL;
+    account_init(&held->account, kind, number, parent, &broker->limits);
+    snprintf(held->name, sizeof held->name, "%s", name);
+    held->account.name = held->name;
+    broker->account_count++;
+    if (kind != ACCOUNT_SESSION)
+        TAILQ_INSERT_TAIL(&broker->accounts, held, link);
+    return held;
+}
+
+static struct account *accounts_hold(struct held_account *held) {
+    if (!held)
+        return NULL;
+    held->holds++;
+    return &held->account;
+}
+
+void accounts_keep(struct account *account) {
+    ((struct held_account *)account)->holds++;
+}
+
+struct account *accounts_user(struct broker *broker, uid_t uid) {
+    struct held_account *held = accounts_find(broker, ACCOUNT_USER, uid, "");
+    if (!held)
+        held = accounts_new(broker, ACCOUNT_USER, uid, "", &broker->node_account);
+    return accounts_hold(held);
+}
+
+struct account *accounts_peer(struct broker *broker, const char *node) {
+    struct held_account *held = accounts_find(broker, ACCOUNT_PEER, 0, node);
+    if (!held)
+        held = accounts_new(broker, ACCOUNT_PEER, 0, node, &broker->node_account);
+    return accounts_hold(held);
+}
+
+struct account *accounts_session(struct broker *broker, uint64_t session_id, uid_t uid) {
+    struct account *user = accounts_user(broker, uid);
+    struct held_account *held =
+        user ? accounts_new(broker, ACCOUNT_SESSION, session_id, "", user) : NULL;
+    if (user && !held)
+        accounts_unhold(broker, user);
+    return accounts_hold(held);
+}
+
+/* Frees the account if nobody has to do with it any more, then perhaps its user's. */
+static void accounts_settle(struct broker *broker, struct account *account) {
+    struct held_account *held = (struct held_account *)account;
+    if (account->kind == ACCOUNT_NODE || held->holds || !account_is_empty(account))
+        return;
+    struct account *parent = account->parent;
+    bool of_session = account->kind == ACCOUNT_SESSION;
+    account_deinit(account);
+    if (!of_session)
+        TAILQ_REMOVE(&broker->accounts, held, link);
+    broker->account_count--;
+    free(held);
+    if (of_session)
+        accounts_unhold(broker, parent);
+}
+
+void accounts_unhold(struct broker *broker, struct account *account) {
+    ((struct held_account *)account)->holds--;
+    accounts_settle(broker, account);
+}
+
+void accounts_release(struct broker *broker, struct account *account, enum charge charge,
+                      uint64_t count) {
+    account_release(account, charge, count);
+    accounts_settle(broker, account);
+}

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The stores of this node: arena, index block and settings together. A dropped store refuses
+ * everything new and is freed when its last lease, ask and attachment is gone, and when all its
+ * effects have been carried out: one that is queued may be the end of a lease that a home waits
+ * for, the record of a sample, or the answer to a peer.
+ */
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "node/state.h"
+
+#define PAGE_BYTES 4096ull
+
+/* In one turn of the loop. */
+#define DROP_SLOTS      4096u
+#define LEAVE_HOLDINGS  1024u
+#define GIVE_BACK_BYTES (32ull << 20)
+
+/* A holder whose session or connection is gone. */
+struct leaving {
+    TAILQ_ENTRY(leaving) link;
+    struct space *space;
+    struct account *account;
+    uint32_t holder;
+};
+
+struct space *space_find(struct broker *broker, const char *name) {
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct space *space = &broker->spaces[i];
+        if (space->used && !space->dropped && !strcmp(space->name, name))
+            return space;
+    }
+    return NULL;
+}
+
+static struct space *unused_slot(struct broker *broker) {
+    uint32_t used = 0;
+    struct space *slot = NULL;
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        if (broker->spaces[i].used)
+            used++;
+        else if (!slot)
+            slot = &broker->spaces[i];
+    }
+    if (used >= broker->config->max_stores)
+        return NULL;
+    if (!slot && broker->space_end < SPACES_MAX) {
+        slot = &broker->spaces[broker->space_end];
+        slot->index = broker->space_end++;
+    }
+    return slot;
+}
+
+static uint64_t page_round(uint64_t bytes) {
+    return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+}
+
+/* So many of something for each sample a store may have, within what is worth having at all. */
+static uint32_t for_each_sample(uint32_t max_samples, uint32_t each, uint32_t least,
+                                uint32_t most) {
+    uint64_t wanted = (uint64_t)max_samples * each;
+    return wanted < least ? least : wanted > most ? most : (uint32_t)wanted;
+}
+
+static uint32_t at_most(uint64_t wanted, uint32_t most) {
+    return wanted < most ? (uint32_t)wanted : most;
+}
+
+#define HOLDERS_MAX (1u << 20)
+#define LEASES_MAX  (1u << 23)
+#define WAITERS_MAX (1u << 20)
+
+/* Twice what one user or one peer may take, so that neither keeps the others out. */
+static uint32_t for_two(const struct charge_limits *limits, enum charge charge, uint32_t most) {
+    uint64_t user = limits->of[ACCOUNT_USER][charge], peer = limits->of[ACCOUNT_PEER][charge];
+    uint64_t larger = user > peer ? user : peer;
+    return larger > most / 2 ? most : (uint32_t)(2 * larger);
+}
+
+static uint32_t holders_of(const struct config *config) {
+    const struct charge_limits *limits = &config->limits;
+    uint64_t handles = limits->of[ACCOUNT_SESSION][CHARGE_HANDLES];
+    uint64_t peers = limits->of[ACCOUNT_PEER][CHARGE_CONNECTIONS];
+    if (handles > HOLDERS_MAX || peers > HOLDERS_MAX)
+        return HOLDERS_MAX;
+    return at_most(config->max_sessions * handles + CONFIG_PEERS_MAX * peers, HOLDERS_MAX);
+}
+
+/* What a whole store can hold. Slots cost memory once they are used. */
+static struct store_options store_options_of(struct broker *broker,
+                                             const struct config_store *config) {
+    struct store_options options = {
+        .max_resident_bytes = page_round(config->max_resident_bytes),
+        .landing_bytes = page_round(config->landing_bytes),
+        .max_samples = config->max_samples,
+        .max_tombstones = for_each_sample(config->max_samples, 16, 1024, 65536),
+        .max_leases = for_two(&broker->limits, CHARGE_LEASES, LEASES_MAX),
+        .max_ended_leases = for_each_sample(config->max_samples, 64, 65536, 262144),
+        .max_holders = holders_of(broker->config),
+        .max_waiters = for_two(&broker->limits, CHARGE_WAITS, WAITERS_MAX),
+        .max_replays = for_each_sample(config->max_samples, 16, 4096, 65536),
+        .max_events = 4096,
+        .policy = (enum store_policy)config->policy,
+        .readers = config->readers,
+        .max_hold_ns = config->max_hold_ms * NS_PER_MS,
+        .account = &broker->account,
+    };
+    randombytes_buf(&options.seed, sizeof options.seed);
+    return options;
+}
+
+static int map_block(struct space *space, const struct store_options *options, char *why,
+                     size_t why_bytes) {
+    const char *wrong = "";
+    space->block_bytes = store_block_bytes(options, &wrong);
+    if (!space->block_bytes) {
+        snprintf(why, why_bytes, "store %s: %s", space->name, wrong);
+        return -EINVAL;
+    }
+    space->block = mmap(NULL, space->block_bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (space->block == MAP_FAILED) {
+        space->block = NULL;
+        snprintf(why, why_bytes, "store %s: no memory for an index of %zu bytes; lower max_samples",
+                 space->name, space->block_bytes);
+        return -ENOMEM;
+    }
+    space->store = store_init(space->block, space->block_bytes, options);
+    return 0;
+}
+
+void space_set_bounds(struct space *space, const struct config_store *config) {
+    uint64_t reserve_ms = config->max_reserve_ms, hold_ms = config->max_hold_ms;
+    bool hold_counts = hold_ms && (!reserve_ms || hold_ms < reserve_ms);
+    space->settings.max_reserve_ms = hold_counts ? hold_ms : reserve_ms;
+    space->settings.max_wait_ms = config->max_wait_ms;
+    space->settings.max_pass_ms = config->max_pass_ms;
+    store_set_bounds(space->store, config->max_reserve_ms * NS_PER_MS,
+                     config->max_pass_ms * NS_PER_MS);
+}
+
+uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut) {
+    uint64_t max_ns = space->settings.max_wait_ms * NS_PER_MS;
+    *cut = max_ns && asked_ns > max_ns;
+    return *cut ? max_ns : asked_ns;
+}
+
+static void fill_settings(struct space *space, const struct config_store *config,
+                          const struct store_options *options) {
+    fb__store_settings__init(&space->settings);
+    space->settings.policy = (Fb__Policy)config->policy;
+    space->settings.checksum = (Fb__ChecksumPolicy)config->checksum;
+    space->settings.readers = config->readers;
+    space->settings.max_resident_bytes = options->max_resident_bytes;
+    space->settings.landing_bytes = options->landing_bytes;
+    space->settings.max_hold_ms = config->max_hold_ms;
+    space->settings.max_samples = config->max_samples;
+    space_set_bounds(space, config);
+}
+
+static int make_memory(struct broker *broker, struct space *space,
+                       const struct store_options *options, char *why, size_t why_bytes) {
+    char arena_name[80];
+    snprintf(arena_name, sizeof arena_name, "featured:%s", space->name);
+    why[0] = '\0';
+    int result =
+        arena_init(&space->arena, arena_name, options->max_resident_bytes + options->landing_bytes,
+                   (enum arena_hugepages)broker->config->hugepages, why, why_bytes);
+    if (result < 0)
+        return result;
+    if (*why)
+        log_warning("store %s: %s", space->name, why);
+    result = map_block(space, options, why, why_bytes);
+    if (result < 0)
+        arena_deinit(&space->arena);
+    return result;
+}
+
+/* Beyond the memory limit of the cgroup the kernel would kill the broker as its stores fill. */
+static bool is_within_memory_limit(const struct broker *broker, const struct space *space,
+                                   uint64_t arena_bytes, char *why, size_t why_bytes) {
+    uint64_t limit_bytes = broker->options.memory_limit_bytes, used_bytes = 0;
+    char asked[16], others[16], limit[16];
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used)
+            used_bytes += broker->spaces[i].arena.bytes;
+    if (!limit_bytes || (used_bytes <= limit_bytes && arena_bytes <= limit_bytes - used_bytes))
+        return true;
+    snprintf(why, why_bytes,
+             "store %s: %s (max_resident_bytes + landing_bytes), with the %s of the stores that "
+             "are there, are more than the memory limit of the broker's cgroup, %s: make it "
+             "smaller, drop another, or raise the limit",
+             space->name, log_bytes(arena_bytes, asked), log_bytes(used_bytes, others),
+             log_bytes(limit_bytes, limit));
+    return false;
+}
+
+int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
+                 struct space **out, char *why, size_t why_bytes) {
+    struct space *space = unused_slot(broker);
+    if (!space) {
+        snprintf(why, why_bytes,
+                 "store %s: this node has max_stores = %u stores already; drop one or raise it",
+                 config->name, broker->config->max_stores);
+        return -ENOSPC;
+    }
+    uint32_t index = space->index;
+    *space = (struct space){
+        .index = index, .allow_uids = config->allow_uids, .writer_uids = config->writer_uids};
+    snprintf(space->name, sizeof space->name, "%s", config->name);
+    struct store_options options = store_options_of(broker, config);
+    if (!is_within_memory_limit(broker, space, options.max_resident_bytes + options.landing_bytes,
+                                why, why_bytes))
+        return -ENOSPC;
+    int result = make_memory(broker, space, &options, why, why_bytes);
+    if (result < 0)
+        return result;
+    fill_settings(space, config, &options);
+    if ((space->has_secret = key != NULL))
+        memcpy(space->key, key, AUTH_KEY_BYTES);
+    if (broker->transport)
+        space->has_region = !broker->transport->ops->add_region(
+            broker->transport, space->arena.base, space->arena.bytes, &space->region);
+    space->used = true;
+    if (broker->options.arena_ready)
+        broker->options.arena_ready(broker->options.owner, space->name, &space->arena);
+    char resident[16], landing[16];
+    log_info("store %s: %s for its samples, %s to land others', %s", space->name,
+             log_bytes(options.max_resident_bytes, resident),
+             log_bytes(options.landing_bytes, landing),
+             space->has_secret ? "with a secret" : "no secret");
+    *out = space;
+    return 0;
+}
+
+void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
+    space->dropped = true;
+    space->drop_walked = store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS, now_ns);
+    broker->gc_ns = now_ns;
+    log_info("store %s: dropped", space->name);
+    struct broker_session *session;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->challenge.space == space)
+            session->challenge.space = NULL;
+}
+
+/* Nobody but us touches its memory from here on. */
+static void space_detach(struct broker *broker, struct space *space) {
+    if (space->detached)
+        return;
+    space->detached = true;
+    if (space->has_region && broker->transport)
+        broker->transport->ops->remove_region(broker->transport, space->region);
+    if (broker->options.arena_gone)
+        broker->options.arena_gone(broker->options.owner, &space->arena);
+}
+
+void space_free(struct broker *broker, struct space *space) {
+    space_detach(broker, space);
+    store_deinit(space->store);
+    munmap(space->block, space->block_bytes);
+    arena_deinit(&space->arena);
+    sodium_memzero(space->key, sizeof space->key);
+    if (space->creator)
+        accounts_release(broker, space->creator, CHARGE_STORES, 1);
+    space->creator = NULL;
+    space->used = false;
+}
+
+static void detach_holders(struct broker *broker, struct space *space) {
+    struct asking *asking;
+    TAILQ_FOREACH (asking, &broker->askings, link) {
+        struct store_totals totals;
+        store_totals(space->store, &totals);
+        if (asking->holders[space->index] != STORE_NO_HOLDER && !totals.leases) {
+            store_holder_close(space->store, asking->holders[space->index], broker->now_ns);
+            asking->holders[space->index] = STORE_NO_HOLDER;
+        }
+    }
+}
+
+/* True: there is more to do at once. */
+static bool space_reap(struct broker *broker, struct space *space) {
+    struct store_totals totals;
+    if (!space->drop_walked)
+        space->drop_walked =
+            store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS, broker->now_ns);
+    if (!space->drop_walked)
+        return true;
+    if (space->uses || store_has_effect(space->store))
+        return false;
+    detach_holders(broker, space);
+    store_totals(space->store, &totals);
+    if (totals.leases || totals.holders || store_has_effect(space->store))
+        return false;
+    space_detach(broker, space);
+    if (!arena_give_back(&space->arena, &space->given_back_bytes, GIVE_BACK_BYTES))
+        return true;
+    space_free(broker, space);
+    return false;
+}
+
+bool spaces_reap(struct broker *broker) {
+    bool more = false;
+    for (uint32_t i = 0; i < broker->space_end; i++)
+        if (broker->spaces[i].used && broker->spaces[i].dropped)
+            more |= space_reap(broker, &broker->spaces[i]);
+    return more;
+}
+
+/* ---- those who are gone ---- */
+
+bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
+                 struct account *account) {
+    if (store_holder_close_some(space->store, holder, LEAVE_HOLDINGS, broker->now_ns))
+        return true;
+    struct leaving *leaving = calloc(1, sizeof *leaving);
+    if (!leaving) { /* it takes a long turn, but nothing is kept for ever */
+        store_holder_close(space->store, holder, broker->now_ns);
+        return true;
+    }
+    *leaving = (struct leaving){.space = space, .account = account, .holder = holder};
+    accounts_keep(account);
+    TAILQ_INSERT_TAIL(&broker->leavings, leaving, link);
+    return false;
+}
+
+static void leaving_free(struct broker *broker, struct leaving *leaving) {
+    TAILQ_REMOVE(&broker->leavings, leaving, link);
+    accounts_unhold(broker, leaving->account);
+    free(leaving);
+}
+
+bool spaces_leave_on(struct broker *broker) {
+    struct leaving *leaving = TAILQ_FIRST(&broker->leavings);
+    if (leaving && store_holder_close_some(leaving->space->store, leaving->holder, LEAVE_HOLDINGS,
+                                           broker->now_ns))
+        leaving_free(broker, leaving);
+    return !TAILQ_EMPTY(&broker->leavings);
+}
+
+void spaces_leavings_free(struct broker *broker) {
+    struct leaving *leaving;
+    while ((leaving = TAILQ_FIRST(&broker->leavings))) {
+        store_holder_close(leaving->space->store, leaving->holder, broker->now_ns);
+        leaving_free(broker, leaving);
+    }
+}
+
+struct attachment *session_attachment(struct broker_session *session, uint32_t handle) {
+    if (!handle || handle > session->attachment_count || !session->attachments[handle - 1].space)
+        return NULL;
+    return &session->attachments[handle - 1];
+}

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who may do what: greeting, opening a store by challenge-response, creating and dropping stores.
+ *
+ *   StoreOpen -> (no secret) StoreOpened
+ *   StoreOpen -> StoreChallenge, StoreProve -> StoreOpened with our own proof
+ *
+ * A session touches only stores it has opened; it gets the fd of those arenas alone, read-only
+ * unless it may put. An unknown store and a wrong secret look the same but for the sentence.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "node/state.h"
+#include "proto/frame.h"
+
+static bool listed(const struct config_ids *list, uint32_t id) {
+    for (uint32_t i = 0; i < list->count; i++)
+        if (list->ids[i] == id)
+            return true;
+    return false;
+}
+
+static bool allowed(const struct config_ids *list, const struct broker_session *session) {
+    return !list->count || session->admin || listed(list, session->credentials.uid);
+}
+
+/* Every refusal here is worth a line: it is either a mistake in a configuration or an attempt. */
+static void deny(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                 const char *store, const char *what) {
+    char sentence[SENTENCE_BYTES];
+    snprintf(sentence, sizeof sentence, "store %s: %s", store, what);
+    log_limited(LOG_LEVEL_WARNING, session->credentials.uid, "%s: denied: %s", session->name,
+                sentence);
+    call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED, sentence);
+}
+
+/* ---- greeting ---- */
+
+static void describe_session(struct broker_session *session, const char *client_name) {
+    char *clean = session->client_name;
+    size_t n = 0;
+    for (const char *s = client_name; *s && n + 1 < sizeof session->client_name; s++)
+        clean[n++] = (*s > ' ' && *s < 0x7f) ? *s : '_';
+    clean[n] = '\0';
+    snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u %s",
+             (unsigned long long)session->id, (int)session->credentials.pid,
+             session->credentials.uid, clean);
+}
+
+static void fill_limits(const struct config *config, Fb__Limits *limits) {
+    fb__limits__init(limits);
+    limits->frame_bytes = FRAME_CLIENT_BYTES_MAX;
+    limits->inline_bytes = FRAME_INLINE_BYTES_MAX;
+    limits->batch_items = FRAME_BATCH_ITEMS_MAX;
+    const uint64_t *of = config->limits.of[ACCOUNT_SESSION];
+    limits->leases = (uint32_t)of[CHARGE_LEASES];
+    limits->reservations = (uint32_t)of[CHARGE_RESERVATIONS];
+    limits->queued_bytes = of[CHARGE_QUEUED_BYTES];
+    limits->requests_in_flight = (uint32_t)of[CHARGE_REQUESTS];
+    limits->handles = (uint32_t)of[CHARGE_HANDLES];
+    limits->waits = (uint32_t)of[CHARGE_WAITS];
+}
+
+bool access_hello(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                  const char **why) {
+    (void)payload, (void)payload_bytes;
+    const Fb__Hello *hello = request->hello;
+    if (session->greeted || !wants_reply) {
+        *why = "a second Hello, or one that wants no answer";
+        return false;
+    }
+    if (hello->version_min > FRAME_VERSION || hello->version_max < FRAME_VERSION) {
+        char sentence[SENTENCE_BYTES];
+        snprintf(sentence, sizeof sentence,
+                 "this broker speaks protocol version %u, the client %u to %u: install matching "
+                 "versions",
+                 FRAME_VERSION, hello->version_min, hello->version_max);
+        call_reply_simple(session, request_id, true, FB__STATUS__UNSUPPORTED, sentence);
+        return true;
+    }
+    session->greeted = true;
+    session->client_id = hello->client_id;
+    describe_session(session, hello->client_name);
+    log_debug("%s: connected", session->name);
+    Fb__Limits limits;
+    fill_limits(session->broker->config, &limits);
+    Fb__HelloReply result = FB__HELLO_REPLY__INIT;
+    result.version = FRAME_VERSION;
+    result.session_id = session->id;
+    result.node = (char *)session->broker->config->node;
+    result.incarnation = session->broker->options.incarnation;
+    result.broker_version = (char *)FEATURED_VERSION;
+    result.limits = &limits;
+    result.admin = session->admin;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_HELLO;
+    reply.hello = &result;
+    session->ops->reply(session->client, request_id, &reply, -1);
+    return true;
+}
+
+/* ---- opening ---- */
+
+/* Index of a free attachment, -1 = no memory. */
+static int free_attachment(struct broker_session *session) {
+    uint32_t index = 0;
+    while (index < session->attachment_count && session->attachments[index].space)
+        index++;
+    if (index < session->attachment_count)
+        return (int)index;
+    struct attachment *grown = realloc(session->attachments, (index + 1) * sizeof *grown);
+    if (!grown)
+        return -1;
+    session->attachments = grown;
+    session->attachments[session->attachment_count++] = (struct attachment){0};
+    return (int)index;
+}
+
+/* Index of a new attachment, or -1 with a sentence. */
+static int attach(struct broker_session *session, struct space *space, bool write,
+                  char why[SENTENCE_BYTES]) {
+    struct charge_refusal full;
+    uint32_t holder;
+    if (!account_has_room(session->account, CHARGE_HANDLES, 1, &full)) {
+        account_sentence(why, SENTENCE_BYTES, &full);
+        return -1;
+    }
+    int index = free_attachment(session);
+    if (index < 0) {
+        snprintf(why, SENTENCE_BYTES, "the broker is out of memory");
+        return -1;
+    }
+    if (store_holder_open(space->store, session->id, session->account, &holder) != STORE_OK) {
+        snprintf(why, SENTENCE_BYTES,
+                 "as many handles of it are open as max_sessions and max_handles_per_session "
+                 "allowed when it was made");
+        return -1;
+    }
+    account_add(session->account, CHARGE_HANDLES, 1);
+    session->attachments[index] = (struct attachment){space, holder, write};
+    return index;
+}
+
+bool session_detach(struct broker_session *session, struct attachment *attachment) {
+    bool over =
+        space_leave(session->broker, attachment->space, attachment->holder, session->account);
+    account_release(session->account, CHARGE_HANDLES, 1);
+    attachment->space = NULL;
+    return over;
+}
+
+static void opened(struct broker_session *session, uint32_t request_id, struct space *space,
+                   bool write, const uint8_t *proof) {
+    char why[SENTENCE_BYTES];
+    int index = attach(session, space, write, why);
+    if (index < 0) {
+        char sentence[SENTENCE_BYTES + 96];
+        snprintf(sentence, sizeof sentence, "store %s: %s: close one", space->name, why);
+        call_reply_simple(session, request_id, true, FB__STATUS__FULL, sentence);
+        return;
+    }
+    Fb__StoreOpened result = FB__STORE_OPENED__INIT;
+    result.handle = (uint32_t)index + 1;
+    result.arena_bytes = space->arena.bytes;
+    result.write = write;
+    result.settings = &space->settings;
+    if (proof)
+        result.server_proof = (ProtobufCBinaryData){AUTH_PROOF_BYTES, (uint8_t *)proof};
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_STORE_OPENED;
+    reply.store_opened = &result;
+    session->ops->reply(session->client, request_id, &reply,
+                        write ? space->arena.fd : space->arena.fd_readonly);
+}
+
+bool access_store_open(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                       const Fb__ClientRequest *request, const uint8_t *payload,
+                       size_t payload_bytes, const char **why) {
+    (void)payload, (void)payload_bytes;
+    const Fb__StoreOpen *open = request->store_open;
+    if (!wants_reply || open->client_nonce.len != AUTH_NONCE_BYTES) {
+        *why = "a StoreOpen without a nonce of 32 bytes, or that wants no answer";
+        return false;
+    }
+    struct space *space = space_find(session->broker, open->store);
+    if (!space) {
+        char sentence[SENTENCE_BYTES];
+        snprintf(sentence, sizeof sentence,
+                 "store %.64s does not exist on node %s: add [store] to its configuration or run "
+                 "featurectl store create",
+                 open->store, session->broker->config->node);
+        call_reply_simple(session, request_id, true, FB__STATUS__NOT_FOUND, sentence);
+    } else if (!allowed(&space->allow_uids, session)) {
+        deny(session, request_id, true, space->name, "your uid is not in its allow_uids");
+    } else if (open->write && !allowed(&space->writer_uids, session)) {
+        deny(session, request_id, true, space->name,
+             "your uid is not in its writer_uids: open it read-only");
+    } else if (!space->has_secret) {
+        opened(session, request_id, space, open->write, NULL);
+    } else {
+        struct challenge *challenge = &session->challenge;
+        *challenge = (struct challenge){.space = space, .write = open->write};
+        memcpy(challenge->client_nonce, open->client_nonce.data, AUTH_NONCE_BYTES);
+        auth_nonce(challenge->server_nonce);
+        Fb__StoreChallenge result = FB__STORE_CHALLENGE__INIT;
+        result.server_nonce = (ProtobufCBinaryData){AUTH_NONCE_BYTES, challenge->server_nonce};
+        Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+        reply.result_case = FB__CLIENT_REPLY__RESULT_STORE_CHALLENGE;
+        reply.store_challenge = &result;
+        session->ops->reply(session->client, request_id, &reply, -1);
+    }
+    return true;
+}
+
+bool access_store_prove(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                        const Fb__ClientRequest *request, const uint8_t *payload,
+                        size_t payload_bytes, const char **why) {
+    (void)payload, (void)payload_bytes;
+    const Fb__StoreProve *prove = request->store_prove;
+    struct challenge challenge = session->challenge;
+    session->challenge = (struct challenge){0}; /* one try per challenge */
+    if (!wants_reply || !challenge.space || strcmp(challenge.space->name, prove->store)) {
+        *why = "a StoreProve that answers no StoreChallenge";
+        return false;
+    }
+    struct space *space = challenge.space;
+    uint8_t expected[AUTH_PROOF_BYTES];
+    auth_proof(space->key, AUTH_ROLE_ASKER, space->name, strlen(space->name),
+               challenge.client_nonce, challenge.server_nonce, expected);
+    if (prove->proof.len != AUTH_PROOF_BYTES ||
+        !auth_equal(prove->proof.data, expected, AUTH_PROOF_BYTES)) {
+        deny(session, request_id, true, space->name, "wrong secret");
+        return true;
+    }
+    uint8_t ours[AUTH_PROOF_BYTES];
+    auth_proof(space->key, AUTH_ROLE_ANSWERER, space->name, strlen(space->name),
+               challenge.client_nonce, challenge.server_nonce, ours);
+    opened(session, request_id, space, challenge.write, ours);
+    return true;
+}
+
+bool access_store_close(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                        const Fb__ClientRequest *request, const uint8_t *payload,
+                        size_t payload_bytes, const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    struct attachment *attachment = session_attachment(session, request->store_close->handle);
+    if (attachment) {
+        /* Requests that wait on it end with it. */
+        struct call *call, *next;
+        for (call = TAILQ_FIRST(&session->calls); call; call = next) {
+            next = TAILQ_NEXT(call, link);
+            call->open++; /* keeps it until all its items are done */
+            for (uint32_t i = 0; call->space == attachment->space && i < call->count; i++)
+                if (!call->items[i].done)
+                    item_done(&call->items[i], FB__STATUS__UNAVAILABLE,
+                              "store %s was closed by this session", call->space->name);
+            call_begun(call);
+        }
+        session_detach(session, attachment);
+    }
+    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
+    return true;
+}
+
+/* ---- creating and dropping ---- */
+
+/* Zero in a setting asks for the broker's default. */
+static void settle(const struct config_store *defaults, const char *name,
+                   const Fb__StoreSettings *asked, struct config_store *out) {
+    *out = *defaults;
+    snprintf(out->name, sizeof out->name, "%s", name);
+    out->secret_file[0] = '\0';
+    out->policy = asked->policy;
+    out->checksum = asked->checksum;
+    if (asked->readers)
+        out->readers = asked->readers;
+    if (asked->max_resident_bytes)
+        out->max_resident_bytes = asked->max_resident_bytes;
+    if (asked->landing_bytes)
+        out->landing_bytes = asked->landing_bytes;
+    if (asked->max_hold_ms)
+        out->max_hold_ms = asked->max_hold_ms;
+    if (asked->max_samples)
+        out->max_samples = asked->max_samples;
+}
+
+static bool same_store(const struct space *space, const struct config_store *wanted,
+                       const Fb__StoreCreate *create) {
+    const Fb__StoreSettings *has = &space->settings;
+    bool same_key = create->key.len ? space->has_secret &&
+                                          auth_equal(space->key, create->key.data, AUTH_KEY_BYTES)
+                                    : !space->has_secret;
+    return same_key && has->policy == wanted->policy && has->checksum == wanted->checksum &&
+           has->readers == wanted->readers &&
+           has->max_resident_bytes == ((wanted->max_resident_bytes + 4095) & ~4095ull) &&
+           has->landing_bytes == ((wanted->landing_bytes + 4095) & ~4095ull) &&
+           has->max_hold_ms == wanted->max_hold_ms && has->max_samples == wanted->max_samples;
+}
+
+static Fb__Status create(struct broker_session *session, const Fb__StoreCreate *asked,
+                         char sentence[SENTENCE_BYTES]) {
+    struct broker *broker = session->broker;
+    const char *wrong = layout_check_name(asked->store);
+    if (wrong || !asked->settings || (asked->key.len && asked->key.len != AUTH_KEY_BYTES) ||
+        asked->settings->policy > FB__POLICY__RETAIN ||
+        asked->settings->checksum > FB__CHECKSUM_POLICY__NEVER) {
+        snprintf(sentence, SENTENCE_BYTES, "store %.64s: its name or settings are wrong%s%s",
+                 asked->store, wrong ? ": the name " : "", wrong ? wrong : "");
+        return FB__STATUS__INVALID;
+    }
+    struct config_store wanted;
+    settle(&broker->config->store_defaults, asked->store, asked->settings, &wanted);
+    struct space *space = space_find(broker, asked->store);
+    if (space && same_store(space, &wanted, asked))
+        return FB__STATUS__OK;
+    if (space) {
+        snprintf(
+            sentence, SENTENCE_BYTES,
+            "store %s exists with other settings: drop it first, or create it with the same ones",
+            space->name);
+        return FB__STATUS__EXISTS;
+    }
+    struct account *user = session->account->parent;
+    struct charge_refusal full;
+    if (!account_has_room(user, CHARGE_STORES, 1, &full)) {
+        account_sentence(sentence, SENTENCE_BYTES, &full);
+        return FB__STATUS__FULL;
+    }
+    int result = space_create(broker, &wanted, asked->key.len ? asked->key.data : NULL, &space,
+                              sentence, SENTENCE_BYTES);
+    if (!result) {
+        space->creator = user;
+        account_add(user, CHARGE_STORES, 1);
+    }
+    return !result ? FB__STATUS__OK : result == -EINVAL ? FB__STATUS__INVALID : FB__STATUS__FULL;
+}
+
+bool access_store_create(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                         const Fb__ClientRequest *request, const uint8_t *payload,
+                         size_t payload_bytes, const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    char sentence[SENTENCE_BYTES] = "";
+    if (!session->admin) {
+        deny(session, request_id, wants_reply, request->store_create->store,
+             "only root, the broker's own user and admin_uids may create stores");
+        return true;
+    }
+    Fb__Status status = create(session, request->store_create, sentence);
+    call_reply_simple(session, request_id, wants_reply, status,
+                      status == FB__STATUS__OK ? "" : sentence);
+    return true;
+}
+
+bool access_store_drop(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                       const Fb__ClientRequest *request, const uint8_t *payload,
+                       size_t payload_bytes, const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    const char *name = request->store_drop->store;
+    if (!session->admin) {
+        deny(session, request_id, wants_reply, name,
+             "only root, the broker's own user and admin_uids may drop stores");
+        return true;
+    }
+    struct space *space = space_find(session->broker, name);
+    if (space)
+        space_drop(session->broker, space, session->broker->now_ns);
+    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
+    return true;
+}

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Explain: what became of a sample, put together from what this node knows, what its home (or, for
+ * a bare id, every member) says, and what the index has. Whoever does not answer in time is named;
+ * the rest is answered all the same. Of several nodes that know the sample the one that tells most
+ * is believed: resident before planned before retired, and of two that are over the later.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+
+#define TOLD_BYTES (SENTENCE_BYTES * 3)
+
+/* ---- what this node itself knows ---- */
+
+static void say_leases(const Fb__SampleInfo *info, char *out, size_t out_bytes) {
+    if (!info->leases)
+        snprintf(out, out_bytes, "nobody reads it");
+    else
+        snprintf(out, out_bytes, "%u lease%s, the first held by %s for %.1f s", info->leases,
+                 info->leases == 1 ? "" : "s", info->n_holders ? info->holders[0]->holder : "?",
+                 info->n_holders ? (double)info->holders[0]->age_ms / 1e3 : 0.0);
+}
+
+static void say_resident(const struct space *space, const Fb__SampleInfo *info, const char *leases,
+                         char *out, size_t out_bytes) {
+    static const char *const waits[] = {"consumed releases", "an ack",
+                                        "an abort, a supersede or gc"};
+    char need[64];
+    if (space->settings.policy == FB__POLICY__ON_RELEASE)
+        snprintf(need, sizeof need, "%u of %u consumed releases so far", info->consumed,
+                 info->readers);
+    else
+        snprintf(need, sizeof need, "kept until %s", waits[space->settings.policy]);
+    snprintf(out, out_bytes, "resident on node %s for %.1f s, %" PRIu64 " bytes; %s; %s",
+             info->home, (double)info->age_ms / 1e3, info->extent_bytes, leases, need);
+}
+
+static void say(const struct broker *broker, const struct space *space,
+                const struct store_info *from, const Fb__SampleInfo *info, char *out,
+                size_t out_bytes) {
+    char leases[256], owner[160];
+    double age_s = (double)info->age_ms / 1e3;
+    say_leases(info, leases, sizeof leases);
+    switch (info->state) {
+    case FB__SAMPLE_STATE__PLANNED:
+        if (info->landing)
+            snprintf(out, out_bytes, "a landing copy on its way from node %s for %.1f s",
+                     info->home, age_s);
+        else
+            snprintf(out, out_bytes,
+                     "planned for %.1f s by %s: reserved, being written, not committed", age_s,
+                     broker_owner_name(broker, from->owner, owner));
+        break;
+    case FB__SAMPLE_STATE__SEALED:
+        snprintf(out, out_bytes, "committed %.1f s ago, not yet published by the directory", age_s);
+        break;
+    case FB__SAMPLE_STATE__RESIDENT:
+        if (info->landing)
+            snprintf(out, out_bytes, "a landing copy of node %s's sample; %s", info->home, leases);
+        else
+            say_resident(space, info, leases, out, out_bytes);
+        break;
+    case FB__SAMPLE_STATE__RETIRED:
+        snprintf(out, out_bytes, "retired %.1f s ago: %s; its memory is kept: %s", age_s,
+                 status_reason_word(from->reason), leases);
+        break;
+    case FB__SAMPLE_STATE__GONE:
+        snprintf(out, out_bytes, "retired %.1f s ago: %s; its memory is free again", age_s,
+                 status_reason_word(from->reason));
+        break;
+    default:
+        snprintf(out, out_bytes, "never seen on node %s", broker->config->node);
+    }
+}
+
+uint8_t *explain_here(const struct broker *broker, const struct space *space,
+                      const Fb__RetireItem *asked, size_t *bytes_out, Fb__SampleState *state_out) {
+    struct store_info info;
+    Fb__SampleInfo sample = FB__SAMPLE_INFO__INIT;
+    Fb__ExplainReply reply = FB__EXPLAIN_REPLY__INIT;
+    char about[SENTENCE_BYTES * 2], sentence[SENTENCE_BYTES * 3];
+    if (probe_earlier_incarnation(broker, asked)) {
+        snprintf(about, sizeof about,
+                 "home gone: node %s has restarted without its memory since this ref was made",
+                 broker->config->node);
+    } else if (probe_find(space, asked, &info)) {
+        probe_fill_info(broker, space, &info, true, &sample);
+        reply.info = &sample;
+        say(broker, space, &info, &sample, about, sizeof about);
+    } else {
+        snprintf(about, sizeof about, "never seen on node %s (or so long ago that it is forgotten)",
+                 broker->config->node);
+    }
+    snprintf(sentence, sizeof sentence, "sample %s of store %s: %s", asked->sample_id, space->name,
+             about);
+    reply.sentence = sentence;
+    reply.node = (char *)broker->config->node;
+    reply.state = *state_out = sample.state;
+    *bytes_out = fb__explain_reply__get_packed_size(&reply);
+    uint8_t *packed = malloc(*bytes_out);
+    if (packed)
+        fb__explain_reply__pack(&reply, packed);
+    probe_free_info(&sample);
+    return packed;
+}
+
+/* ---- what has been said so far ---- */
+
+void explain_free(Fb__ExplainReply *explained) {
+    fb__explain_reply__free_unpacked(explained, NULL);
+}
+
+/* Takes over sentence. */
+static void add_says(Fb__ExplainReply *explained, const char *node, Fb__Status status,
+                     const char *sentence) {
+    Fb__NodeSays **says =
+        reallocarray(explained->says, explained->n_says + 1, sizeof *explained->says);
+    if (says)
+        explained->says = says;
+    Fb__NodeSays *said = says ? malloc(sizeof *said) : NULL;
+    if (!said)
+        return;
+    fb__node_says__init(said);
+    said->node = strdup(node);
+    said->status = status;
+    said->sentence = strdup(sentence);
+    explained->says[explained->n_says++] = said;
+}
+
+static void set_text(char **text, const char *to) {
+    if (*text != protobuf_c_empty_string)
+        free(*text);
+    *text = strdup(to);
+}
+
+static Fb__ExplainReply *copy_of(const Fb__ExplainReply *from) {
+    size_t bytes = fb__explain_reply__get_packed_size(from);
+    uint8_t *packed = malloc(bytes + 1);
+    if (!packed)
+        return NULL;
+    fb__explain_reply__pack(from, packed);
+    Fb__ExplainReply *copy = fb__explain_reply__unpack(NULL, bytes, packed);
+    free(packed);
+    return copy;
+}
+
+static bool tells_more(const Fb__ExplainReply *reply, const Fb__ExplainReply *than) {
+    int more = probe_rank(reply->state), before = probe_rank(than->state);
+    if (more != before || !reply->info || !than->info)
+        return more > before || !*than->sentence;
+    return reply->info->age_ms < than->info->age_ms;
+}
+
+static void offer(struct item *item, const Fb__ExplainReply *reply) {
+    Fb__ExplainReply *explained = item->explained;
+    add_says(explained, reply->node, FB__STATUS__OK, reply->sentence);
+    if (!tells_more(reply, explained))
+        return;
+    Fb__ExplainReply *copy = copy_of(reply);
+    if (!copy)
+        return;
+    explained->state = copy->state;
+    set_text(&explained->sentence, copy->sentence);
+    set_text(&explained->node, copy->node);
+    Fb__SampleInfo *before = explained->info;
+    explained->info = copy->info;
+    copy->info = before;
+    explain_free(copy);
+}
+
+static void offer_own(struct item *item, const Fb__RetireItem *asked) {
+    size_t bytes = 0;
+    Fb__SampleState state;
+    uint8_t *packed = explain_here(item->call->broker, item->call->space, asked, &bytes, &state);
+    Fb__ExplainReply *own = packed ? fb__explain_reply__unpack(NULL, bytes, packed) : NULL;
+    if (own)
+        offer(item, own);
+    if (own)
+        explain_free(own);
+    free(packed);
+}
+
+/* ---- the index ---- */
+
+static void say_left(const struct broker *broker, const char *node, char *out, size_t out_bytes) {
+    uint64_t gone_ns = nodes_gone_ns(broker, node);
+    if (gone_ns)
+        snprintf(out, out_bytes, "it left the cluster %.1f s ago", (double)gone_ns / 1e9);
+    else
+        snprintf(out, out_bytes, "it has restarted without its memory");
+}
+
+static void keep_record(Fb__ExplainReply *explained, const char *store,
+                        const struct directory_record *record, bool home_is_member) {
+    Fb__IndexRecord *kept = malloc(sizeof *kept);
+    if (!kept)
+        return;
+    fb__index_record__init(kept);
+    kept->store = strdup(store);
+    kept->sample_id = strdup(record->sample_id);
+    kept->generation = record->generation;
+    kept->home = strdup(record->home);
+    kept->incarnation = record->incarnation;
+    kept->bytes = record->bytes;
+    kept->home_is_member = home_is_member;
+    explained->record = kept;
+}
+
+static void note_record(struct item *item, enum directory_result result,
+                        const struct directory_record *record) {
+    const struct broker *broker = item->call->broker;
+    bool lost = nodes_have_lost(broker, result, record);
+    char index[SENTENCE_BYTES], left[SENTENCE_BYTES / 2];
+    if (result == DIRECTORY_E_NOT_FOUND) {
+        snprintf(index, sizeof index, "no record: no generation of it can be got");
+    } else if (result != DIRECTORY_OK && result != DIRECTORY_E_LOST) {
+        snprintf(index, sizeof index, "not known: etcd does not answer node %s",
+                 broker->config->node);
+    } else {
+        keep_record(item->explained, item->call->store, record, !lost);
+        say_left(broker, record->home, left, sizeof left);
+        snprintf(index, sizeof index, "generation %" PRIu64 " on node %s, %" PRIu64 " bytes%s%s",
+                 record->generation, record->home, record->bytes, lost ? ": lost: " : "",
+                 lost ? left : "");
+    }
+    set_text(&item->explained->index, index);
+}
+
+/* ---- the way of its bytes ---- */
+
+static void say_rails(const struct transport_info *transport, char *out, size_t out_bytes) {
+    unsigned up = 0;
+    out[0] = '\0';
+    for (uint32_t i = 0; i < transport->rail_count; i++) {
+        size_t used = strlen(out);
+        if (transport->rails[i].up)
+            snprintf(out + used, out_bytes - used, "%s%s", up++ ? ", " : " on ",
+                     transport->rails[i].name);
+    }
+    if (transport->rail_count && !up)
+        snprintf(out, out_bytes, ", no rail up");
+}
+
+static void note_path(struct item *item) {
+    const struct broker *broker = item->call->broker;
+    const Fb__ExplainReply *explained = item->explained;
+    const char *home = explained->info ? explained->info->home : item->home;
+    char path[SENTENCE_BYTES], rails[SENTENCE_BYTES / 2];
+    struct peer_info info;
+    if (!*home || probe_rank(explained->state) <= probe_rank(FB__SAMPLE_STATE__RETIRED))
+        return; /* nothing that could be got */
+    struct peer *peer = peers_find(broker->peers, home);
+    if (!strcmp(home, broker->config->node)) {
+        snprintf(path, sizeof path, "shared memory of node %s", home);
+    } else if (peer && (peer_query(peer, &info), info.transport.transport)) {
+        say_rails(&info.transport, rails, sizeof rails);
+        snprintf(path, sizeof path, "%s%s from node %s", info.transport.transport, rails, home);
+    } else {
+        snprintf(path, sizeof path, "none: node %s is not connected", home);
+    }
+    set_text(&item->explained->path, path);
+}
+
+/* ---- the end ---- */
+
+static void say_lost(struct item *item, const char *node) {
+    Fb__ExplainReply *explained = item->explained;
+    char sentence[TOLD_BYTES], left[SENTENCE_BYTES / 2];
+    say_left(item->call->broker, node, left, sizeof left);
+    snprintf(sentence, sizeof sentence,
+             "sample %s of store %s: lost with node %s: %s, and the bytes with it", item->sample_id,
+             item->call->store, node, left);
+    explained->state = FB__SAMPLE_STATE__HOME_LOST;
+    set_text(&explained->sentence, sentence);
+    set_text(&explained->node, item->call->broker->config->node);
+}
+
+/* What is over may have been replaced by what the index names now. */
+static void add_successor(struct item *item) {
+    Fb__ExplainReply *explained = item->explained;
+    const Fb__IndexRecord *record = explained->record;
+    char sentence[TOLD_BYTES + SENTENCE_BYTES];
+    if (!explained->info || explained->info->reason != FB__REASON__SUPERSEDED || !record ||
+        record->generation == explained->info->generation)
+        return;
+    snprintf(sentence, sizeof sentence, "%s (now: generation %" PRIu64 " on node %s)",
+             explained->sentence, record->generation, record->home);
+    set_text(&explained->sentence, sentence);
+}
+
+/* Nobody knows the sample: then whoever was silent may be why. */
+static void add_silence(struct item *item) {
+    Fb__ExplainReply *explained = item->explained;
+    char sentence[TOLD_BYTES + SENTENCE_BYTES];
+    for (size_t i = 0; i < explained->n_says; i++) {
+        const Fb__NodeSays *says = explained->says[i];
+        if (says->status == FB__STATUS__OK)
+            continue;
+        if (*item->home)
+            snprintf(sentence, sizeof sentence,
+                     "sample %s of store %s: its home, node %s, cannot be reached: %s",
+                     item->sample_id, item->call->store, says->node, says->sentence);
+        else
+            snprintf(sentence, sizeof sentence, "%s; node %s has not answered: %s",
+                     explained->sentence, says->node, says->sentence);
+        set_text(&explained->sentence, sentence);
+        return;
+    }
+}
+
+static void finish(struct item *item) {
+    const struct broker *broker = item->call->broker;
+    Fb__ExplainReply *explained = item->explained;
+    const Fb__IndexRecord *record = explained->record;
+    bool over = probe_rank(explained->state) <= probe_rank(FB__SAMPLE_STATE__RETIRED);
+    bool by_ref = *item->home && item->incarnation;
+    if (over && by_ref && nodes_is_dead(broker, item->home, item->incarnation))
+        say_lost(item, item->home);
+    else if (over && record && !record->home_is_member &&
+             (!item->generation || item->generation == record->generation))
+        say_lost(item, record->home);
+    else if (over && explained->state != FB__SAMPLE_STATE__NEVER_SEEN)
+        add_successor(item);
+    else if (over)
+        add_silence(item);
+    note_path(item);
+    item_done(item, FB__STATUS__OK, NULL);
+}
+
+void explain_expired(struct item *item) {
+    char why[64];
+    const struct ask *ask;
+    snprintf(why, sizeof why, "no answer within %llu ms",
+             (unsigned long long)((item->call->broker->now_ns - item->call->begun_ns) / NS_PER_MS));
+    LIST_FOREACH (ask, &item->asks, link)
+        if (ask->peer)
+            add_says(item->explained, peer_node(ask->peer), FB__STATUS__TIMEOUT, why);
+        else
+            set_text(&item->explained->index, why);
+    finish(item);
+}
+
+/* ---- asking ---- */
+
+static void on_located(void *context, enum directory_result result,
+                       const struct directory_record *record, bool ask_peers) {
+    (void)ask_peers;
+    struct item *item = ask_take(context);
+    if (!item)
+        return;
+    note_record(item, result, record);
+    if (!item->ask_count)
+        finish(item);
+}
+
+static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                      size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes;
+    struct ask *ask = context;
+    struct peer *peer = ask->peer;
+    struct item *item = ask_take(ask);
+    if (!item)
+        return;
+    if (reply && reply->result_case == FB__PEER_REPLY__RESULT_EXPLAIN)
+        offer(item, reply->explain);
+    else if (reply && reply->status != FB__STATUS__NOT_FOUND) /* it has no such store */
+        add_says(item->explained, peer_node(peer), reply->status, reply->error);
+    else if (!reply)
+        add_says(item->explained, peer_node(peer), FB__STATUS__UNAVAILABLE, why);
+    if (!item->ask_count)
+        finish(item);
+}
+
+static void ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
+    struct ask *ask = ask_new(item, peer);
+    Fb__PeerExplain explain = FB__PEER_EXPLAIN__INIT;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    explain.store = item->call->store;
+    explain.item = asked;
+    request.op_case = FB__PEER_REQUEST__OP_EXPLAIN;
+    request.explain = &explain;
+    if (ask && !peer_call(peer, &request, on_answer, ask, item->call->broker->now_ns))
+        return;
+    if (ask)
+        ask_take(ask);
+    add_says(item->explained, peer_node(peer), FB__STATUS__UNAVAILABLE, "it cannot be asked now");
+}
+
+static void ask_index(struct item *item) {
+    struct directory *directory = item->call->broker->directory;
+    char why[SENTENCE_BYTES];
+    struct ask *ask = directory->ops->audit ? ask_new(item, NULL) : NULL;
+    if (ask) {
+        directory->ops->locate(directory, item->call->store, item->sample_id, on_located, ask);
+        return;
+    }
+    snprintf(why, sizeof why, "none: directory = %s", directory->ops->name);
+    set_text(&item->explained->index, why);
+}
+
+static void ask_all(struct item *item, Fb__RetireItem *asked) {
+    const struct broker *broker = item->call->broker;
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        if (!nodes_is_dead(broker, peer_node(peer), 0))
+            ask_peer(item, peer, asked);
+}
+
+static void explain_one(struct item *item, Fb__RetireItem *asked) {
+    struct broker *broker = item->call->broker;
+    if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
+        return;
+    item->explained = malloc(sizeof *item->explained);
+    if (!item->explained) {
+        item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
+        return;
+    }
+    fb__explain_reply__init(item->explained);
+    bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
+    struct peer *home = here ? NULL : peers_find(broker->peers, asked->home);
+    item_set_deadline(item, broker->now_ns + item->call->patience_ns);
+    ask_index(item);
+    if (here && item->call->space)
+        offer_own(item, asked);
+    if (here && !asked->generation)
+        ask_all(item, asked);
+    else if (home && !nodes_is_dead(broker, asked->home, 0))
+        ask_peer(item, home, asked);
+    else if (!here && !home)
+        add_says(item->explained, asked->home, FB__STATUS__NOT_FOUND,
+                 "no peer of this node is called so");
+    if (!item->ask_count)
+        finish(item);
+}
+
+void explain_answer(struct call *call) {
+    const struct item *item = &call->items[0];
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.status = item->status;
+    reply.error = item->error ? item->error : (char *)protobuf_c_empty_string;
+    if (item->explained) {
+        reply.result_case = FB__CLIENT_REPLY__RESULT_EXPLAIN;
+        reply.explain = item->explained;
+    }
+    call_send(call, &reply);
+}
+
+/* An admin may ask about a store that this node does not have. */
+bool explain_sample(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                    const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                    const char **why) {
+    (void)payload, (void)payload_bytes;
+    const Fb__Explain *asked = request->explain;
+    if (!asked->item) {
+        *why = "an Explain without an item";
+        return false;
+    }
+    bool elsewhere = session->admin && !session_attachment(session, asked->handle) &&
+                     !space_find(session->broker, asked->store) && !layout_check_name(asked->store);
+    struct space *space =
+        elsewhere ? NULL
+                  : probe_space(session, asked->handle, asked->store, request_id, wants_reply);
+    struct call *call =
+        elsewhere || space ? call_new(session, CALL_EXPLAIN, 1, request_id, wants_reply) : NULL;
+    if (!call)
+        return true;
+    call->space = space;
+    snprintf(call->store, sizeof call->store, "%s", space ? space->name : asked->store);
+    call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
+    explain_one(&call->items[0], asked->item);
+    call_begun(call);
+    return true;
+}

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Get and release. A generation at home here is leased at once (one round trip, no copy); one whose
+ * home is another node is leased there first (remote.c), its bytes are landed here once (fetch.c),
+ * and the client gets a local lease on the landing copy. The home alone says whether a generation
+ * may be read, each time.
+ *
+ * An id is looked for here, then in the index, then at the home that the index names. Between two
+ * of these it may have been put anew elsewhere: what the index named and is gone is looked for
+ * again, until the index names nothing new; and one whose put has reached the index, but whose home
+ * has not heard of that yet, is waited for there.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+
+#define PATIENCE_DEFAULT_MS 30000u
+
+static bool copy_spec(struct item *item, uint32_t slot) {
+    struct store *store = item->call->space->store;
+    uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
+    if (!store_spec(store, slot, spec, sizeof spec, &item->spec_bytes, checksums, sizeof checksums,
+                    &item->checksums_bytes))
+        return false;
+    item->spec = malloc(item->spec_bytes ? item->spec_bytes : 1);
+    item->checksums = malloc(item->checksums_bytes ? item->checksums_bytes : 1);
+    if (!item->spec || !item->checksums)
+        return false;
+    memcpy(item->spec, spec, item->spec_bytes);
+    memcpy(item->checksums, checksums, item->checksums_bytes);
+    item->call->spec_bytes += item->spec_bytes + item->checksums_bytes;
+    return item->call->spec_bytes <= SPEC_BYTES_PER_CALL;
+}
+
+void get_grant(struct item *item, const struct store_lease *lease) {
+    struct call *call = item->call;
+    item->in_store = false;
+    item->remote = 0; /* the local lease carries it on as its cookie */
+    item->lease_hi = lease->hi;
+    item->lease_lo = lease->lo;
+    item->generation = lease->generation;
+    item->extent_offset = lease->extent_offset;
+    item->extent_bytes = lease->extent_bytes;
+    if (!item->over_network) { /* the ref may not have known our incarnation */
+        strcpy(item->home, call->broker->config->node);
+        item->incarnation = call->broker->options.incarnation;
+    }
+    if (item->want_spec && !copy_spec(item, lease->slot)) {
+        store_release(call->space->store, call->holder, lease->hi, lease->lo, STORE_RETURNED,
+                      call->broker->now_ns);
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: the specs of this batch do not fit one answer; get fewer "
+                  "at once",
+                  item->sample_id, call->space->name);
+        return;
+    }
+    item_done(item, FB__STATUS__OK, NULL);
+}
+
+void get_local_not_found(struct item *item) {
+    char sentence[SENTENCE_BYTES];
+    status_not_found(sentence, item->call->broker, item->call->space, item->sample_id,
+                     item->generation);
+    item_done(item, FB__STATUS__NOT_FOUND, "%s", sentence);
+}
+
+static void settle_local(struct item *item, enum store_result result,
+                         const struct store_lease *lease, const struct store_refusal *refusal) {
+    char sentence[SENTENCE_BYTES];
+    switch (result) {
+    case STORE_OK:
+        get_grant(item, lease);
+        break;
+    case STORE_E_NOT_FOUND:
+        get_local_not_found(item);
+        break;
+    case STORE_E_TIMEOUT:
+        snprintf(sentence, sizeof sentence, "sample %s of store %s was not put within %llu ms",
+                 item->sample_id, item->call->space->name,
+                 (unsigned long long)(item->call->wait_ns / NS_PER_MS));
+        status_add_cut(sentence, item->call);
+        item_done(item, FB__STATUS__TIMEOUT, "%s", sentence);
+        break;
+    default:
+        status_sentence(sentence, item->call->space, result, refusal, item->sample_id);
+        item_done(item, status_of(result), "%s", sentence);
+    }
+}
+
+/* Somebody else may have superseded what we hold. */
+static void refuse_fenced(struct item *item) {
+    item_done(item, FB__STATUS__UNAVAILABLE,
+              "sample %s of store %s: node %s serves nothing now: %s", item->sample_id,
+              item->call->space->name, item->call->broker->config->node,
+              broker_fenced_why(item->call->broker));
+}
+
+static void on_resident(struct waiter *waiter, const struct store_effect *effect) {
+    struct item *item = (struct item *)waiter;
+    struct call *call = item->call;
+    item->in_store = false;
+    if (effect->result == STORE_OK && !broker_serves(call->broker)) {
+        store_release(call->space->store, call->holder, effect->lease.hi, effect->lease.lo,
+                      STORE_RETURNED, call->broker->now_ns);
+        refuse_fenced(item);
+        return;
+    }
+    /* While peers are being asked for the same id too, only a success here ends it. */
+    if (effect->result != STORE_OK && item->ask_count)
+        return;
+    settle_local(item, effect->result, &effect->lease, &effect->refusal);
+}
+
+/* Tries this node's own generations; true if the item ended or waits in the store. */
+static bool try_local(struct item *item, uint64_t wait_ns, bool final) {
+    struct call *call = item->call;
+    struct broker *broker = call->broker;
+    if (!broker_serves(broker)) {
+        refuse_fenced(item);
+        return true;
+    }
+    struct store_get get = {
+        .sample_id = item->sample_id,
+        .sample_id_bytes = (uint32_t)strlen(item->sample_id),
+        .generation = item->generation,
+        .deadline_ns = broker->now_ns + wait_ns,
+        .tag = (uint64_t)(uintptr_t)&item->waiter,
+    };
+    struct store_lease lease;
+    struct store_refusal refusal = {0};
+    enum store_result result =
+        store_get(call->space->store, call->holder, &get, broker->now_ns, &lease, &refusal);
+    if (result == STORE_WAIT) {
+        item->waiter.granted = on_resident;
+        item->in_store = true;
+        return true;
+    }
+    if (result == STORE_E_NOT_FOUND && !final)
+        return false;
+    settle_local(item, result, &lease, &refusal);
+    return true;
+}
+
+uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wait_ns) {
+    struct store_info info;
+    bool on_its_way = generation && store_stat(space->store, NULL, 0, generation, &info) &&
+                      info.state == STORE_SEALED;
+    return on_its_way && wait_ns < ROUND_TRIP_LIMIT_NS ? ROUND_TRIP_LIMIT_NS : wait_ns;
+}
+
+/* It is nowhere: why, as whoever had it last said, or as we know it. */
+static void refuse_absent(struct item *item) {
+    char *why = item->error;
+    if (item->in_store)
+        return; /* it may still come */
+    item->error = NULL;
+    if (why)
+        item_done(item, FB__STATUS__NOT_FOUND, "%s", why);
+    else
+        get_local_not_found(item);
+    free(why);
+}
+
+/* The index named one of ours, which was not resident a moment ago. */
+static void get_ours(struct item *item, uint64_t generation) {
+    if (item->in_store)
+        return; /* it ends when that one is resident, too */
+    item->generation = generation;
+    if (try_local(item, get_wait_ns(item->call->space, generation, item->call->wait_ns), false))
+        return;
+    char sentence[SENTENCE_BYTES];
+    status_not_found(sentence, item->call->broker, item->call->space, item->sample_id, generation);
+    get_look_again(item, sentence);
+}
+
+static void on_located(void *context, enum directory_result result,
+                       const struct directory_record *record, bool ask_peers) {
+    struct item *item = ask_take(context);
+    if (!item)
+        return;
+    struct broker *broker = item->call->broker;
+    bool may_come = result == DIRECTORY_E_NOT_FOUND && item->call->wait_ns;
+    bool stale = result == DIRECTORY_OK && record->generation == item->missed;
+    if (ask_peers || may_come) { /* each of them waits for it, if it is to be waited for */
+        remote_get_anywhere(item);
+    } else if (nodes_have_lost(broker, result, record)) {
+        item_done(item, FB__STATUS__LOST,
+                  "sample %s of store %s was at node %s, which is gone with its memory",
+                  item->sample_id, item->call->space->name, record->home);
+    } else if (result == DIRECTORY_OK && !stale && strcmp(record->home, broker->config->node)) {
+        strcpy(item->home, record->home);
+        item->generation = record->generation;
+        item->incarnation = record->incarnation;
+        item->located = true;
+        remote_get(item);
+    } else if (result == DIRECTORY_OK && !stale) {
+        get_ours(item, record->generation);
+    } else if (result == DIRECTORY_E_UNAVAILABLE && !item->in_store) {
+        char trouble[TROUBLE_BYTES];
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is not on this node and the directory cannot be reached: "
+                  "%s",
+                  item->sample_id, item->call->space->name,
+                  broker_trouble(broker, "it has not answered in time", trouble));
+    } else {
+        refuse_absent(item);
+    }
+}
+
+/* False: out of memory. */
+static bool look(struct item *item) {
+    struct ask *ask = ask_new(item, NULL);
+    struct directory *directory = item->call->broker->directory;
+    if (ask)
+        directory->ops->locate(directory, item->call->space->name, item->sample_id, on_located,
+                               ask);
+    return ask;
+}
+
+void get_look_again(struct item *item, const char *why) {
+    free(item->error);
+    item->error = strdup(why);
+    item->missed = item->generation;
+    item->generation = item->incarnation = 0;
+    *item->home = '\0';
+    item->located = false;
+    if (BROKER_PLANTED(PLANTED_LOOKED_ONCE) || !look(item))
+        refuse_absent(item);
+}
+
+static void get_by_id(struct item *item) {
+    struct call *call = item->call;
+    if (try_local(item, call->wait_ns, false) && !item->in_store)
+        return;
+    item_set_deadline(item, call->broker->now_ns + call->wait_ns + call->patience_ns);
+    if (!look(item))
+        refuse_absent(item);
+}
+
+static void get_one(struct item *item, const Fb__GetItem *asked) {
+    struct broker *broker = item->call->broker;
+    if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
+        return;
+    if (item->call->space->dropped) {
+        item_done(item, FB__STATUS__NOT_FOUND, "sample %s of store %s: the store was dropped",
+                  item->sample_id, item->call->space->name);
+        return;
+    }
+    item->want_spec = asked->want_spec;
+    bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
+    if (BROKER_PLANTED(PLANTED_CACHED_GRANT) && !here &&
+        store_has_landing(item->call->space->store, asked->generation)) {
+        item->over_network = true;
+        try_local(item, item->call->wait_ns, true);
+        return;
+    }
+    if (!here)
+        remote_get(item);
+    else if (!asked->generation)
+        get_by_id(item);
+    else if (asked->incarnation && !BROKER_PLANTED(PLANTED_ANY_INCARNATION) &&
+             asked->incarnation != broker->options.incarnation)
+        item_done(item, FB__STATUS__LOST,
+                  "sample %s of store %s: node %s has restarted without its memory since this ref "
+                  "was made",
+                  item->sample_id, item->call->space->name, broker->config->node);
+    else
+        try_local(item, item->call->wait_ns, true);
+}
+
+bool get_get(struct broker_session *session, uint32_t request_id, bool wants_reply,
+             const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+             const char **why) {
+    (void)payload, (void)payload_bytes;
+    const Fb__Get *asked = request->get;
+    struct call *call = call_open(session, CALL_GET, asked->handle, asked->n_items, request_id,
+                                  wants_reply, NULL, why);
+    if (!call)
+        return !*why;
+    call->wants_landed = asked->want_landed;
+    uint64_t patience_ms = asked->deadline_ms ? asked->deadline_ms : PATIENCE_DEFAULT_MS;
+    bool silence_cut;
+    call->wait_ns = space_cut_wait_ns(call->space, asked->wait_ms * NS_PER_MS, &call->wait_cut);
+    call->patience_ns = space_cut_wait_ns(call->space, patience_ms * NS_PER_MS, &silence_cut);
+    call->wait_cut |= silence_cut;
+    for (size_t i = 0; i < asked->n_items; i++)
+        get_one(&call->items[i], asked->items[i]);
+    call_begun(call);
+    return true;
+}
+
+static void release_one(struct broker_session *session, const struct attachment *attachment,
+                        const Fb__ReleaseItem *asked) {
+    struct broker *broker = session->broker;
+    struct store *store = attachment->space->store;
+    if (asked->corrupt) {
+        uint64_t remote =
+            store_lease_cookie(store, attachment->holder, asked->lease_hi, asked->lease_lo);
+        struct remote_lease *lease = remote ? remote_lease_find(broker, remote) : NULL;
+        log_limited(LOG_LEVEL_WARNING, session->credentials.uid,
+                    "%s: store %s: checksum mismatch in generation %llu%s%s", session->name,
+                    attachment->space->name, lease ? (unsigned long long)lease->generation : 0ull,
+                    lease ? " read from node " : "", lease ? peer_node(lease->peer) : "");
+        if (lease) {
+            lease->corrupt = true;
+            store_land_failed(store, lease->generation, broker->now_ns);
+        }
+    }
+    store_release(store, attachment->holder, asked->lease_hi, asked->lease_lo,
+                  asked->consumed && !asked->corrupt ? STORE_CONSUMED_BY_READER : STORE_RETURNED,
+                  broker->now_ns);
+}
+
+void get_release_batch(struct broker_session *session, const Fb__Release *release) {
+    struct attachment *attachment = session_attachment(session, release->handle);
+    for (size_t i = 0; attachment && i < release->n_items; i++)
+        release_one(session, attachment, release->items[i]);
+}
+
+bool get_release(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                 const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    get_release_batch(session, request->release);
+    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
+    return true;
+}

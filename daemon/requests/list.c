@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Inventories of one node: samples (of another one too, by asking it), leases, stores. Paged, so
+ * that a large store never makes a large answer or a long turn of the loop.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+#include "proto/frame.h"
+
+#define PAGE_ITEMS_MAX 256u
+#define PAGE_BYTES_MAX 98304u /* leaves room in a frame */
+#define PERSON_BYTES   80u    /* of a name, where each of 256 stores may tell two */
+#define STEPS_PER_TURN 64u    /* of up to 4096 slots each */
+
+static void answer(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                   const Fb__ClientReply *reply) {
+    if (wants_reply)
+        session->ops->reply(session->client, request_id, reply, -1);
+}
+
+/* ---- stores of one name: one that is there, and those that were dropped and linger ---- */
+
+/* A cursor is the store's place here above, and the place in the store below. */
+#define SPACE_SHIFT 40u
+#define CURSOR_MASK ((1ull << SPACE_SHIFT) - 1)
+
+/* The first of this name from that place on; NULL: none. */
+static const struct space *list_space(const struct broker *broker, const char *name,
+                                      uint64_t from) {
+    for (uint64_t i = from; i < broker->space_end; i++)
+        if (broker->spaces[i].used && !strcmp(broker->spaces[i].name, name))
+            return &broker->spaces[i];
+    return NULL;
+}
+
+/* Where a listing goes on that has come to `cursor` in this store (0: to its end); 0 = it is over.
+ * alone: stores of the same name are not listed behind it. */
+static uint64_t list_onward(const struct broker *broker, const struct space *space, uint64_t cursor,
+                            bool alone) {
+    const struct space *next = alone ? NULL : list_space(broker, space->name, space->index + 1);
+    if (cursor)
+        return (uint64_t)space->index << SPACE_SHIFT | cursor;
+    return next ? (uint64_t)next->index << SPACE_SHIFT : 0;
+}
+
+/* What the session may list: the store that it has opened under the handle, and an admin all of a
+ * name. NULL: the request has been answered. */
+static const struct space *list_begin(struct broker_session *session, uint32_t handle,
+                                      const char *name, uint64_t cursor, uint32_t request_id,
+                                      bool wants_reply) {
+    const struct attachment *attachment = session_attachment(session, handle);
+    const char *known = attachment ? attachment->space->name : name;
+    const struct space *space =
+        session->admin ? list_space(session->broker, known, cursor >> SPACE_SHIFT) : NULL;
+    return space ? space : probe_space(session, handle, name, request_id, wants_reply);
+}
+
+/* ---- samples ---- */
+
+struct sample_page {
+    Fb__SampleInfo infos[PAGE_ITEMS_MAX], *pointers[PAGE_ITEMS_MAX];
+    struct store_info from[PAGE_ITEMS_MAX]; /* keeps the ids */
+    size_t count, bytes;
+};
+
+static bool wanted(const Fb__List *asked, const struct store_info *info) {
+    if (info->state == STORE_FREE || strncmp(info->sample_id, asked->prefix, strlen(asked->prefix)))
+        return false;
+    return asked->all_states || (info->state == STORE_RESIDENT && !info->landing);
+}
+
+static uint64_t fill_page(const struct broker *broker, const struct space *space,
+                          const Fb__List *asked, struct sample_page *page) {
+    uint64_t cursor = asked->cursor & CURSOR_MASK;
+    uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
+    for (uint32_t steps = 0;
+         page->count < limit && page->bytes < PAGE_BYTES_MAX / 2 && steps < STEPS_PER_TURN * 64;) {
+        struct store_info *from = &page->from[page->count];
+        if (!store_list_next(space->store, &cursor, from))
+            return 0;
+        steps += from->state == STORE_FREE ? 64 : 1;
+        if (!wanted(asked, from))
+            continue;
+        Fb__SampleInfo *info = &page->infos[page->count];
+        probe_fill_info(broker, space, from, asked->holders, info);
+        page->pointers[page->count++] = info;
+        page->bytes += fb__sample_info__get_packed_size(info);
+    }
+    return cursor;
+}
+
+/* False: out of memory. What `result` points to lives in *page_out. */
+static bool make_page(const struct broker *broker, const struct space *space, const Fb__List *asked,
+                      bool alone, struct sample_page **page_out, Fb__ListReply *result) {
+    struct sample_page *page = malloc(sizeof *page);
+    if (!page)
+        return false;
+    page->count = page->bytes = 0;
+    fb__list_reply__init(result);
+    result->cursor = list_onward(broker, space, fill_page(broker, space, asked, page), alone);
+    result->n_samples = page->count;
+    result->samples = page->pointers;
+    *page_out = page;
+    return true;
+}
+
+static void free_page(struct sample_page *page) {
+    for (size_t i = 0; i < page->count; i++)
+        probe_free_info(&page->infos[i]);
+    free(page);
+}
+
+static void list_here(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                      const struct space *space, const Fb__List *asked) {
+    struct sample_page *page;
+    Fb__ListReply result;
+    if (!make_page(session->broker, space, asked, !session->admin, &page, &result)) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
+                          "the broker is out of memory");
+        return;
+    }
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_LIST;
+    reply.list = &result;
+    answer(session, request_id, wants_reply, &reply);
+    free_page(page);
+}
+
+/* ---- another node's samples ---- */
+
+void list_serve(struct asking *asking, uint32_t request_id, const Fb__List *asked) {
+    const struct space *space =
+        asked ? list_space(asking->broker, asked->store, asked->cursor >> SPACE_SHIFT) : NULL;
+    struct sample_page *page = NULL;
+    Fb__ListReply result = FB__LIST_REPLY__INIT; /* no such store: no samples */
+    if (space && !make_page(asking->broker, space, asked, false, &page, &result)) {
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "it is out of memory");
+        return;
+    }
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_LIST;
+    reply.list = &result;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+    if (page)
+        free_page(page);
+}
+
+static void on_peer_page(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                         size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes;
+    struct item *item = ask_take(context);
+    if (!item)
+        return;
+    if (!reply || reply->result_case != FB__PEER_REPLY__RESULT_LIST) {
+        item_done(item, reply && reply->status ? reply->status : FB__STATUS__UNAVAILABLE,
+                  "node %s: %s", item->home, ask_failure(reply, why));
+        return;
+    }
+    Fb__ClientReply page = FB__CLIENT_REPLY__INIT;
+    page.result_case = FB__CLIENT_REPLY__RESULT_LIST;
+    page.list = reply->list;
+    item_answer(item, &page.base);
+}
+
+static void ask_page(struct item *item, Fb__List *asked, const char *store) {
+    struct broker *broker = item->call->broker;
+    struct peer *peer = peers_find(broker->peers, asked->node);
+    struct ask *ask = peer ? ask_new(item, peer) : NULL;
+    Fb__List list = *asked;
+    list.handle = 0;
+    list.store = (char *)store;
+    Fb__PeerList peer_list = FB__PEER_LIST__INIT;
+    peer_list.list = &list;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_LIST;
+    request.list = &peer_list;
+    snprintf(item->home, sizeof item->home, "%.*s", (int)sizeof item->home - 1, asked->node);
+    item_set_deadline(item, broker->now_ns + item->call->patience_ns);
+    if (ask && !peer_call(peer, &request, on_peer_page, ask, broker->now_ns))
+        return;
+    if (ask)
+        ask_take(ask);
+    item_done(item, FB__STATUS__UNAVAILABLE, "node %s is no peer of node %s, or cannot be asked",
+              item->home, broker->config->node);
+}
+
+/* An admin may name a store that this node does not have. */
+static void list_there(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                       Fb__List *asked) {
+    const struct attachment *attachment = session_attachment(session, asked->handle);
+    const char *store = attachment ? attachment->space->name : asked->store;
+    if (!attachment && (!session->admin || layout_check_name(store))) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
+                          "open the store first (only admins may look into one that they have not "
+                          "opened)");
+        return;
+    }
+    struct call *call = call_new(session, CALL_LIST, 1, request_id, wants_reply);
+    if (!call)
+        return;
+    call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
+    ask_page(&call->items[0], asked, store);
+    call_begun(call);
+}
+
+bool list_samples(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                  const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    Fb__List *asked = request->list;
+    if (*asked->node && strcmp(asked->node, session->broker->config->node)) {
+        list_there(session, request_id, wants_reply, asked);
+        return true;
+    }
+    const struct space *space =
+        list_begin(session, asked->handle, asked->store, asked->cursor, request_id, wants_reply);
+    if (space)
+        list_here(session, request_id, wants_reply, space, asked);
+    return true;
+}
+
+/* ---- leases ---- */
+
+struct lease_page {
+    Fb__LeaseInfo infos[PAGE_ITEMS_MAX], *pointers[PAGE_ITEMS_MAX];
+    struct store_lease_info from[PAGE_ITEMS_MAX];
+    char owners[PAGE_ITEMS_MAX][160];
+    size_t count;
+};
+
+static uint64_t fill_leases(const struct broker *broker, const struct space *space,
+                            const Fb__Leases *asked, struct lease_page *page) {
+    uint64_t cursor = asked->cursor & CURSOR_MASK;
+    uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
+    for (uint32_t steps = 0; page->count < limit && steps < STEPS_PER_TURN;) {
+        struct store_lease_info *from = &page->from[page->count];
+        if (!store_lease_next(space->store, &cursor, from))
+            return 0;
+        if (!from->generation) {
+            steps++;
+            continue;
+        }
+        Fb__LeaseInfo *info = &page->infos[page->count];
+        fb__lease_info__init(info);
+        info->session_id = from->owner;
+        info->holder = (char *)broker_owner_name(broker, from->owner, page->owners[page->count]);
+        info->of_session = broker_owner_uid(broker, from->owner, &info->uid);
+        info->age_ms = (broker->now_ns - from->since_ns) / NS_PER_MS;
+        info->store = (char *)space->name;
+        info->sample_id = from->sample_id;
+        info->generation = from->generation;
+        info->dropped = space->dropped;
+        page->pointers[page->count++] = info;
+    }
+    return cursor;
+}
+
+bool list_leases(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                 const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    const Fb__Leases *asked = request->leases;
+    const struct space *space =
+        list_begin(session, 0, asked->store, asked->cursor, request_id, wants_reply);
+    if (!space)
+        return true;
+    struct lease_page *page = malloc(sizeof *page);
+    if (!page) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
+                          "the broker is out of memory");
+        return true;
+    }
+    page->count = 0;
+    Fb__LeasesReply result = FB__LEASES_REPLY__INIT;
+    result.cursor = list_onward(session->broker, space,
+                                fill_leases(session->broker, space, asked, page), false);
+    result.n_leases = page->count;
+    result.leases = page->pointers;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_LEASES;
+    reply.leases = &result;
+    answer(session, request_id, wants_reply, &reply);
+    free(page);
+    return true;
+}
+
+/* ---- stores ---- */
+
+/* Whoever holds or waits for room, as far as that is told of each store. */
+struct store_people {
+    Fb__LeaseInfo reserver, first;
+    char reserver_name[PERSON_BYTES], first_name[PERSON_BYTES];
+};
+
+static Fb__LeaseInfo *fill_person(const struct broker *broker, uint64_t owner, uint64_t since_ns,
+                                  char name[PERSON_BYTES], Fb__LeaseInfo *info) {
+    char whole[160];
+    fb__lease_info__init(info);
+    snprintf(name, PERSON_BYTES, "%s", broker_owner_name(broker, owner, whole));
+    info->session_id = owner;
+    info->holder = name;
+    info->age_ms = broker->now_ns > since_ns ? (broker->now_ns - since_ns) / NS_PER_MS : 0;
+    return info;
+}
+
+static void fill_room(const struct broker *broker, const struct space *space,
+                      struct store_people *people, Fb__StoreInfo *info) {
+    struct store_room room;
+    store_room(space->store, &room);
+    info->reserved_bytes = room.reserved_bytes;
+    info->retired_bytes = room.retired_bytes;
+    if (room.has_reserver)
+        info->reserver = fill_person(broker, room.reserver, room.reserver_since_ns,
+                                     people->reserver_name, &people->reserver);
+    if (room.has_first)
+        info->first_waiter = fill_person(broker, room.first, room.first_since_ns,
+                                         people->first_name, &people->first);
+    info->first_bytes = room.first_bytes;
+}
+
+static void fill_store(struct space *space, Fb__StoreInfo *info) {
+    struct store_totals totals;
+    store_totals(space->store, &totals);
+    fb__store_info__init(info);
+    info->store = space->name;
+    info->settings = &space->settings;
+    info->resident_bytes = totals.resident_bytes;
+    info->landing_used_bytes = totals.landing_used_bytes;
+    info->planned = totals.planned + totals.sealed;
+    info->resident = totals.resident;
+    info->retired = totals.retired;
+    info->landing = totals.landing;
+    info->leases = totals.leases;
+    info->reservations = totals.reservations;
+    info->put_waiters = totals.put_waiters;
+    info->get_waiters = totals.get_waiters;
+    info->arena_bytes = space->arena.bytes;
+    info->prefaulted_bytes = space->prefaulted_bytes;
+    info->hugepages = space->arena.hugepages;
+    info->secret = space->has_secret;
+    info->puts = totals.puts;
+    info->gets = totals.gets;
+    info->frees = totals.frees;
+    info->free_largest_bytes = totals.largest_free_bytes;
+    info->holders = totals.holders;
+    info->max_holders = totals.max_holders;
+    info->max_leases = totals.max_leases;
+    info->max_waiters = totals.max_waiters;
+    info->dropped = space->dropped;
+}
+
+/* The first that was dropped of a name that no other store has now. */
+static bool stands_for_dropped(struct broker *broker, const struct space *space) {
+    return !space_find(broker, space->name) && list_space(broker, space->name, 0) == space;
+}
+
+bool list_stores(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                 const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    struct broker *broker = session->broker;
+    bool dropped = request->stores->dropped;
+    Fb__StoreInfo infos[SPACES_MAX], *pointers[SPACES_MAX];
+    struct store_people people[SPACES_MAX];
+    Fb__StoresReply result = FB__STORES_REPLY__INIT;
+    result.stores = pointers;
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct space *space = &broker->spaces[i];
+        if (!space->used || (space->dropped && !(dropped && stands_for_dropped(broker, space))))
+            continue;
+        fill_store(space, &infos[result.n_stores]);
+        fill_room(session->broker, space, &people[result.n_stores], &infos[result.n_stores]);
+        pointers[result.n_stores] = &infos[result.n_stores];
+        result.n_stores++;
+    }
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_STORES;
+    reply.stores = &result;
+    answer(session, request_id, wants_reply, &reply);
+    return true;
+}

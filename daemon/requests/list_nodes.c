@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The members of the cluster: what this node knows of each (link, standing, last contact) and what
+ * each says of itself, asked for with the request's patience. One that does not answer is listed
+ * all the same, with the reason.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+#include "proto/frame.h"
+
+#define NODES_MAX      FRAME_BATCH_ITEMS_MAX
+#define CUT_BYTES      60u    /* of a sentence, where there are many */
+#define PAGE_BYTES_MAX 49152u /* leaves room in a frame */
+
+/* ---- this node's own health ---- */
+
+struct health {
+    Fb__HealthReply reply;
+    char *stores[SPACES_MAX];
+    char trouble[TROUBLE_BYTES], not_ready[TROUBLE_BYTES];
+};
+
+static void fill_health(const struct broker *broker, struct health *health) {
+    Fb__HealthReply *to = &health->reply;
+    fb__health_reply__init(to);
+    to->store_names = health->stores;
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        const struct space *space = &broker->spaces[i];
+        struct store_totals totals;
+        if (!space->used)
+            continue;
+        store_totals(space->store, &totals);
+        to->leases += totals.leases;
+        to->resident_samples += totals.resident - totals.landing;
+        if (!space->dropped)
+            health->stores[to->n_store_names++] = (char *)space->name;
+    }
+    to->stores = to->n_store_names;
+    to->node = (char *)broker->config->node;
+    to->incarnation = broker->options.incarnation;
+    to->broker_version = (char *)FEATURED_VERSION;
+    to->uptime_ms = (broker->now_ns - broker->started_ns) / NS_PER_MS;
+    to->resident_bytes = broker->account.used_bytes;
+    to->max_resident_bytes = broker->account.limit_bytes;
+    to->sessions = broker->session_count;
+    to->max_sessions = broker->config->max_sessions;
+    to->max_release_pending = broker->limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS];
+    to->release_pending = broker->release_pending;
+    to->index_pending = broker->directory->ops->pending(broker->directory);
+    to->draining = broker->draining;
+    to->twin = (char *)peers_twin(broker->peers);
+    if (!*to->twin)
+        to->twin = (char *)peers_rival(broker->peers, NULL);
+    to->trouble = (char *)broker_trouble(broker, "", health->trouble);
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        to->odd_answers += peer_odd_answers(peer);
+    to->directory = (char *)broker->directory->ops->name;
+    to->loop_lag_ms = turns_recent_ns(broker) / NS_PER_MS;
+    to->loop_lag_longest_ms = broker->turns.longest_ns / NS_PER_MS;
+    const char *why = broker_not_ready_why(broker, health->not_ready);
+    to->ready = !why;
+    if (why)
+        to->not_ready_why = (char *)why;
+    to->log_dropped = log_dropped();
+}
+
+bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                 const char **why) {
+    (void)request, (void)payload, (void)payload_bytes, (void)why;
+    struct health health;
+    fill_health(session->broker, &health);
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_HEALTH;
+    reply.health = &health.reply;
+    if (wants_reply)
+        session->ops->reply(session->client, request_id, &reply, -1);
+    return true;
+}
+
+void list_serve_health(struct asking *asking, uint32_t request_id) {
+    struct health health;
+    fill_health(asking->broker, &health);
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_HEALTH;
+    reply.health = &health.reply;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+}
+
+/* ---- asking the others ---- */
+
+static void on_health(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                      size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes;
+    struct item *item = ask_take(context);
+    if (!item)
+        return;
+    if (!reply || reply->result_case != FB__PEER_REPLY__RESULT_HEALTH) {
+        item_done(item, FB__STATUS__UNAVAILABLE, "%s", ask_failure(reply, why));
+        return;
+    }
+    item_answer(item, &reply->health->base);
+}
+
+/* A node that has left is not waited for. */
+static void ask_health(struct item *item, struct peer *peer) {
+    struct broker *broker = item->call->broker;
+    struct ask *ask = NULL;
+    Fb__PeerHealth health = FB__PEER_HEALTH__INIT;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_HEALTH;
+    request.health = &health;
+    snprintf(item->home, sizeof item->home, "%s", peer_node(peer));
+    bool asked = item->call->patience_ns && !nodes_is_dead(broker, item->home, 0);
+    if (asked && (ask = ask_new(item, peer)) &&
+        !peer_call(peer, &request, on_health, ask, broker->now_ns)) {
+        item_set_deadline(item, broker->now_ns + item->call->patience_ns);
+        return;
+    }
+    if (ask)
+        ask_take(ask);
+    if (asked)
+        item_done(item, FB__STATUS__UNAVAILABLE, "it cannot be asked now");
+    else
+        item_done(item, FB__STATUS__OK, NULL);
+}
+
+bool list_nodes(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    struct peers *peers = session->broker->peers;
+    size_t count = 0;
+    for (struct peer *peer = peers_next(peers, NULL); peer && count < NODES_MAX;
+         peer = peers_next(peers, peer))
+        count++;
+    struct call *call = call_new(session, CALL_NODES, count, request_id, wants_reply);
+    if (!call)
+        return true;
+    call->patience_ns = request->nodes->deadline_ms * NS_PER_MS;
+    struct peer *peer = NULL;
+    for (size_t i = 0; i < count; i++) {
+        peer = peers_next(peers, peer);
+        ask_health(&call->items[i], peer);
+    }
+    call_begun(call);
+    return true;
+}
+
+/* ---- the answer ---- */
+
+struct node_page {
+    Fb__NodeInfo infos[NODES_MAX + 1], *pointers[NODES_MAX + 1];
+    struct peer_info from[NODES_MAX + 1];
+    struct {
+        Fb__RailInfo infos[TRANSPORT_RAILS_MAX], *pointers[TRANSPORT_RAILS_MAX];
+    } rails[NODES_MAX + 1];
+    struct health own;
+    char self_failure[192];
+    size_t count, bytes;
+};
+
+static void cut(char *text) {
+    if (strlen(text) > CUT_BYTES)
+        text[CUT_BYTES] = '\0';
+}
+
+/* Names, sentences and rails are what could outgrow a frame. */
+static void cut_details(Fb__HealthReply *health) {
+    while (health->n_store_names)
+        free(health->store_names[--health->n_store_names]);
+    cut(health->trouble);
+    cut(health->not_ready_why);
+    cut(health->twin);
+}
+
+static Fb__NodeInfo *next_node(struct node_page *page) {
+    Fb__NodeInfo *info = &page->infos[page->count];
+    fb__node_info__init(info);
+    page->pointers[page->count++] = info;
+    return info;
+}
+
+static void fill_self(const struct broker *broker, struct node_page *page) {
+    Fb__NodeInfo *self = next_node(page);
+    fill_health(broker, &page->own);
+    self->node = (char *)broker->config->node;
+    self->address =
+        (char *)(*broker->config->advertise ? broker->config->advertise : broker->config->listen);
+    self->state = (char *)(broker->draining         ? "draining"
+                           : !broker_serves(broker) ? "fenced"
+                                                    : "up");
+    self->incarnation = broker->options.incarnation;
+    self->self = true;
+    self->data_address = (char *)broker->config->data_address;
+    peers_data_failure(broker->peers, page->self_failure, sizeof page->self_failure);
+    self->data_failure = page->self_failure;
+    self->leases = page->own.reply.leases;
+    self->health = &page->own.reply;
+    self->twin = (char *)peers_twin(broker->peers);
+}
+
+static void fill_rails(struct node_page *page, size_t node) {
+    const struct transport_info *from = &page->from[node].transport;
+    Fb__NodeInfo *info = &page->infos[node];
+    for (uint32_t i = 0; i < from->rail_count; i++) {
+        const struct transport_rail_info *rail = &from->rails[i];
+        Fb__RailInfo *out = page->rails[node].pointers[i] = &page->rails[node].infos[i];
+        fb__rail_info__init(out);
+        out->name = (char *)rail->name;
+        out->local = (char *)rail->local;
+        out->last_failure = (char *)rail->last_failure;
+        out->up = rail->up;
+        out->mtu_bytes = rail->mtu_bytes;
+        out->bytes_in = rail->bytes_in;
+        out->reads = rail->reads;
+        out->errors = rail->errors;
+    }
+    info->n_rails = from->rail_count;
+    info->rails = page->rails[node].pointers;
+    info->detail = (char *)from->detail;
+}
+
+static void fill_node(const struct broker *broker, const struct item *item,
+                      struct node_page *page) {
+    struct peer *peer = peers_find(broker->peers, item->home);
+    struct peer_info *from = &page->from[page->count];
+    Fb__NodeInfo *info = next_node(page);
+    const struct outbox *outbox = peer_user(peer);
+    peer_query(peer, from);
+    info->node = (char *)from->node;
+    info->address = (char *)from->address;
+    info->data_address = (char *)from->data_address;
+    info->data_failure = from->transport.data_failure;
+    info->state = (char *)(nodes_is_dead(broker, from->node, 0) ? "left" : from->state);
+    info->transport = (char *)(from->transport.transport ? from->transport.transport : "");
+    info->last_failure = (char *)from->last_failure;
+    info->incarnation = nodes_incarnation(broker, from->node);
+    if (!info->incarnation)
+        info->incarnation = from->incarnation;
+    info->bytes_in = from->transport.read_bytes_in + from->transport.message_bytes_in;
+    info->bytes_out = from->transport.read_bytes_out + from->transport.message_bytes_out;
+    info->reads = from->reads;
+    info->errors = from->errors;
+    info->release_pending = outbox ? outbox->count : 0;
+    info->reads_in_flight = from->transport.reads_in_flight;
+    fill_rails(page, page->count - 1);
+    info->heard = from->heard_ns > 0;
+    if (broker->now_ns > from->heard_ns) /* the links' clock may be ahead by a turn of the loop */
+        info->heard_ms_ago = info->heard ? (broker->now_ns - from->heard_ns) / NS_PER_MS : 0;
+    info->odd_answers = from->odd_answers;
+    info->twin = (char *)peers_rival(broker->peers, from->node);
+    info->silence = item->error ? item->error : (char *)protobuf_c_empty_string;
+    info->health =
+        item->answer ? fb__health_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;
+    info->leases = info->health ? info->health->leases : 0;
+    page->bytes += fb__node_info__get_packed_size(info);
+    if (page->bytes > PAGE_BYTES_MAX)
+        info->n_rails = 0;
+    if (info->health && page->bytes > PAGE_BYTES_MAX)
+        cut_details(info->health);
+}
+
+void list_answer_nodes(struct call *call) {
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    Fb__NodesReply result = FB__NODES_REPLY__INIT;
+    struct node_page *page = malloc(sizeof *page);
+    if (!page) {
+        reply.status = FB__STATUS__UNAVAILABLE;
+        reply.error = (char *)"the broker is out of memory";
+        call_send(call, &reply);
+        return;
+    }
+    page->count = page->bytes = 0;
+    fill_self(call->broker, page);
+    for (uint32_t i = 0; i < call->count; i++)
+        fill_node(call->broker, &call->items[i], page);
+    result.n_nodes = page->count;
+    result.nodes = page->pointers;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_NODES;
+    reply.nodes = &result;
+    call_send(call, &reply);
+    for (size_t i = 1; i < page->count; i++)
+        if (page->infos[i].health)
+            fb__health_reply__free_unpacked(page->infos[i].health, NULL);
+    free(page);
+}

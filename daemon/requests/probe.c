@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Stat: what is known of one generation, from its home or, for a bare id, from whichever node knows
+ * most. No probe takes a lease or changes anything.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+
+#define HOLDERS_MAX 64u
+
+/* Both enums name the same states; a landing copy's PLANNED means its bytes are on their way. */
+static Fb__SampleState state_of(enum store_state state) {
+    static const Fb__SampleState states[] = {
+        [STORE_FREE] = FB__SAMPLE_STATE__NEVER_SEEN, [STORE_PLANNED] = FB__SAMPLE_STATE__PLANNED,
+        [STORE_SEALED] = FB__SAMPLE_STATE__SEALED,   [STORE_RESIDENT] = FB__SAMPLE_STATE__RESIDENT,
+        [STORE_RETIRED] = FB__SAMPLE_STATE__RETIRED, [STORE_GONE] = FB__SAMPLE_STATE__GONE,
+    };
+    return states[state];
+}
+
+static Fb__LeaseInfo *lease_info(const struct broker *broker, const struct store_lease_info *from) {
+    Fb__LeaseInfo *info = malloc(sizeof *info);
+    char owner[160];
+    if (!info)
+        return NULL;
+    fb__lease_info__init(info);
+    info->session_id = from->owner;
+    info->holder = strdup(broker_owner_name(broker, from->owner, owner));
+    info->age_ms = (broker->now_ns - from->since_ns) / NS_PER_MS;
+    info->generation = from->generation;
+    return info;
+}
+
+static void fill_holders(const struct broker *broker, const struct space *space, uint32_t slot,
+                         Fb__SampleInfo *to) {
+    struct store_lease_info lease;
+    uint64_t cursor = 0;
+    to->holders = calloc(HOLDERS_MAX, sizeof *to->holders);
+    while (to->holders && to->n_holders < HOLDERS_MAX &&
+           store_slot_lease_next(space->store, slot, &cursor, &lease)) {
+        Fb__LeaseInfo *info = lease_info(broker, &lease);
+        if (!info)
+            break;
+        to->holders[to->n_holders++] = info;
+    }
+}
+
+/* Whose reservation it is. */
+static void fill_writer(const struct broker *broker, const struct store_info *from,
+                        Fb__SampleInfo *to) {
+    struct store_lease_info writer = {.owner = from->owner, .since_ns = from->since_ns};
+    to->holders = calloc(1, sizeof *to->holders);
+    if (to->holders && (to->holders[0] = lease_info(broker, &writer)))
+        to->n_holders = 1;
+}
+
+void probe_fill_info(const struct broker *broker, const struct space *space,
+                     const struct store_info *from, bool holders, Fb__SampleInfo *to) {
+    fb__sample_info__init(to);
+    to->sample_id = (char *)from->sample_id;
+    to->generation = from->generation;
+    to->state = state_of(from->state);
+    to->reason = (Fb__Reason)from->reason;
+    to->extent_bytes = from->extent_bytes;
+    to->age_ms = (broker->now_ns - from->since_ns) / NS_PER_MS;
+    to->leases = from->leases;
+    to->consumed = from->consumed;
+    to->readers = space->settings.readers;
+    to->landing = from->landing;
+    to->home = (char *)(from->landing && from->origin
+                            ? peer_node((const struct peer *)(uintptr_t)from->origin)
+                            : broker->config->node);
+    if (from->state == STORE_PLANNED && !from->landing)
+        fill_writer(broker, from, to);
+    else if (holders && from->leases)
+        fill_holders(broker, space, from->slot, to);
+}
+
+void probe_free_info(Fb__SampleInfo *info) {
+    for (size_t i = 0; i < info->n_holders; i++) {
+        free(info->holders[i]->holder);
+        free(info->holders[i]);
+    }
+    free(info->holders);
+    info->holders = NULL;
+    info->n_holders = 0;
+}
+
+/* ---- this node's own knowledge ---- */
+
+bool probe_find(const struct space *space, const Fb__RetireItem *asked, struct store_info *info) {
+    return store_stat(space->store, asked->sample_id, (uint32_t)strlen(asked->sample_id),
+                      asked->generation, info);
+}
+
+bool probe_earlier_incarnation(const struct broker *broker, const Fb__RetireItem *asked) {
+    return asked->incarnation && asked->incarnation != broker->options.incarnation &&
+           !strcmp(asked->home, broker->config->node);
+}
+
+uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
+                         const Fb__RetireItem *asked, size_t *bytes_out,
+                         Fb__SampleState *state_out) {
+    struct store_info info;
+    Fb__SampleInfo sample = FB__SAMPLE_INFO__INIT;
+    Fb__StatResult result = FB__STAT_RESULT__INIT;
+    uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
+    uint32_t spec_bytes = 0, checksums_bytes = 0;
+    char sentence[SENTENCE_BYTES];
+    *state_out = FB__SAMPLE_STATE__NEVER_SEEN;
+    if (probe_earlier_incarnation(broker, asked)) {
+        result.status = FB__STATUS__LOST;
+        snprintf(sentence, sizeof sentence,
+                 "sample %s: node %s has restarted without its memory since this ref was made",
+                 asked->sample_id, broker->config->node);
+        result.error = sentence;
+    } else if (!probe_find(space, asked, &info)) {
+        result.status = FB__STATUS__NOT_FOUND;
+        status_not_found(sentence, broker, space, asked->sample_id, asked->generation);
+        result.error = sentence;
+    } else if (info.state == STORE_RESIDENT && !broker_serves(broker)) { /* as far as we know */
+        result.status = FB__STATUS__UNAVAILABLE;
+        result.error = (char *)broker_fenced_why(broker);
+    } else {
+        probe_fill_info(broker, space, &info, false, &sample);
+        result.info = &sample;
+        result.home = (char *)broker->config->node;
+        result.incarnation = broker->options.incarnation;
+        *state_out = sample.state;
+        if (store_spec(space->store, info.slot, spec, sizeof spec, &spec_bytes, checksums,
+                       sizeof checksums, &checksums_bytes)) {
+            result.spec = (ProtobufCBinaryData){spec_bytes, spec};
+            result.checksums = (ProtobufCBinaryData){checksums_bytes, checksums};
+        }
+    }
+    *bytes_out = fb__stat_result__get_packed_size(&result);
+    uint8_t *packed = malloc(*bytes_out ? *bytes_out : 1);
+    if (packed)
+        fb__stat_result__pack(&result, packed);
+    probe_free_info(&sample);
+    return packed;
+}
+
+/* ---- asking others ---- */
+
+int probe_rank(Fb__SampleState state) {
+    static const int ranks[] = {0, 3, 4,
+                                5, 2, 1}; /* never seen, planned, sealed, resident, retired, gone */
+    return (unsigned)state < sizeof ranks / sizeof *ranks ? ranks[state] : 0;
+}
+
+static uint8_t *too_much_for_one(size_t *bytes_out) {
+    Fb__StatResult result = FB__STAT_RESULT__INIT;
+    result.status = FB__STATUS__FULL;
+    result.error = (char *)"the specs of this batch do not fit one answer; ask for fewer at once";
+    *bytes_out = fb__stat_result__get_packed_size(&result);
+    uint8_t *packed = malloc(*bytes_out);
+    if (packed)
+        fb__stat_result__pack(&result, packed);
+    return packed;
+}
+
+/* Takes over packed if it tells more than what is there. What a call keeps until its last item is
+ * answered must fit one answer anyway. */
+static void offer(struct item *item, uint8_t *packed, size_t bytes, Fb__SampleState state) {
+    struct call *call = item->call;
+    if (!packed || (item->answer && probe_rank(state) <= probe_rank(item->answer_state))) {
+        free(packed);
+        return;
+    }
+    call->spec_bytes -= item->answer_bytes;
+    free(item->answer);
+    item->answer_bytes = 0;
+    if (call->spec_bytes + bytes > SPEC_BYTES_PER_CALL) {
+        free(packed);
+        packed = too_much_for_one(&bytes);
+    }
+    item->answer = packed;
+    item->answer_bytes = packed ? bytes : 0;
+    item->answer_state = state;
+    call->spec_bytes += item->answer_bytes;
+}
+
+static void offer_reply(struct item *item, const Fb__PeerReply *reply) {
+    size_t bytes = 0;
+    uint8_t *packed = NULL;
+    Fb__SampleState state = FB__SAMPLE_STATE__NEVER_SEEN;
+    if (reply->result_case == FB__PEER_REPLY__RESULT_STAT) {
+        bytes = fb__stat_result__get_packed_size(reply->stat);
+        state = reply->stat->info ? reply->stat->info->state : state;
+        if ((packed = malloc(bytes ? bytes : 1)))
+            fb__stat_result__pack(reply->stat, packed);
+    }
+    offer(item, packed, bytes, state);
+}
+
+static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                      size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes;
+    struct ask *ask = context;
+    struct peer *peer = ask->peer;
+    struct item *item = ask_take(ask);
+    if (!item)
+        return;
+    char wrong[SENTENCE_BYTES];
+    bool odd = reply && reply->result_case == FB__PEER_REPLY__RESULT_STAT &&
+               !believe_stat(item, peer, reply->stat, wrong);
+    if (reply && reply->status == FB__STATUS__OK && !odd)
+        offer_reply(item, reply);
+    if (item->ask_count)
+        return;
+    if (item->answer)
+        item_done(item, FB__STATUS__OK, NULL);
+    else if (odd)
+        item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s: node %s: %s", item->sample_id,
+                  item->call->space->name, peer_node(peer), wrong);
+    else
+        item_done(item, reply ? reply->status : FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: node %s: %s", item->sample_id, item->call->space->name,
+                  peer_node(peer), reply ? reply->error : why);
+}
+
+static void ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
+    struct call *call = item->call;
+    struct ask *ask = ask_new(item, peer);
+    if (!ask)
+        return;
+    Fb__PeerStat stat = FB__PEER_STAT__INIT;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    stat.store = call->space->name;
+    stat.item = asked;
+    request.op_case = FB__PEER_REQUEST__OP_STAT;
+    request.stat = &stat;
+    if (peer_call(peer, &request, on_answer, ask, call->broker->now_ns) < 0)
+        ask_take(ask);
+    else
+        item_set_deadline(item, call->broker->now_ns + call->patience_ns);
+}
+
+static void probe_here(struct item *item, const Fb__RetireItem *asked) {
+    size_t bytes = 0;
+    Fb__SampleState state;
+    uint8_t *packed = probe_stat_here(item->call->broker, item->call->space, asked, &bytes, &state);
+    offer(item, packed, bytes, packed ? state : FB__SAMPLE_STATE__NEVER_SEEN);
+}
+
+static void probe_one(struct item *item, Fb__RetireItem *asked) {
+    struct broker *broker = item->call->broker;
+    if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
+        return;
+    if (*asked->home && strcmp(asked->home, broker->config->node)) {
+        struct peer *peer = peers_find(broker->peers, asked->home);
+        if (peer)
+            ask_peer(item, peer, asked);
+    } else {
+        probe_here(item, asked);
+        if (!asked->generation && item->answer_state != FB__SAMPLE_STATE__RESIDENT)
+            for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+                 peer = peers_next(broker->peers, peer))
+                ask_peer(item, peer, asked);
+    }
+    if (item->ask_count)
+        return;
+    if (item->answer)
+        item_done(item, FB__STATUS__OK, NULL);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is at node %s, which is no peer of node %s or cannot be "
+                  "asked now",
+                  item->sample_id, item->call->space->name, item->home, broker->config->node);
+}
+
+/* ---- requests ---- */
+
+struct space *probe_space(struct broker_session *session, uint32_t handle, const char *name,
+                          uint32_t request_id, bool wants_reply) {
+    struct attachment *attachment = session_attachment(session, handle);
+    if (attachment)
+        return attachment->space;
+    struct space *space = session->admin ? space_find(session->broker, name) : NULL;
+    char sentence[SENTENCE_BYTES];
+    if (space)
+        return space;
+    if (session->admin && *name)
+        snprintf(sentence, sizeof sentence, "store %.64s does not exist on node %s", name,
+                 session->broker->config->node);
+    else
+        snprintf(
+            sentence, sizeof sentence,
+            "store %.64s: open it first (only admins may look into a store they have not opened)",
+            name);
+    call_reply_simple(session, request_id, wants_reply,
+                      session->admin && *name ? FB__STATUS__NOT_FOUND : FB__STATUS__DENIED,
+                      sentence);
+    return NULL;
+}
+
+bool probe_stat(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                const char **why) {
+    (void)payload, (void)payload_bytes;
+    const Fb__Stat *asked = request->stat;
+    if (asked->n_items > FRAME_BATCH_ITEMS_MAX) {
+        *why = "a batch of more than 256 items";
+        return false;
+    }
+    struct space *space = probe_space(session, asked->handle, "", request_id, wants_reply);
+    struct call *call =
+        space ? call_new(session, CALL_STAT, asked->n_items, request_id, wants_reply) : NULL;
+    if (!call)
+        return true;
+    call->space = space;
+    call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
+    for (size_t i = 0; i < asked->n_items; i++)
+        probe_one(&call->items[i], asked->items[i]);
+    call_begun(call);
+    return true;
+}

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Reserve, commit, cancel, and the inline put that does all three with bytes from the request.
+ *
+ *   reserve: NEW -> (store has room | waits in the store's queue) -> answered with an offset
+ *   commit:  NEW -> sealed under a new generation -> published (publish.c) -> answered
+ *   inline:  reserve, copy, commit
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/state.h"
+
+/* So many items of a batch are told who holds the room: all of them would not fit one answer. */
+#define ROOM_TOLD_ITEMS 64
+
+/* What an inline put keeps while it waits for room. */
+struct inline_put {
+    struct layout layout;
+    uint64_t tensor_bytes[LAYOUT_TENSORS_MAX];
+    uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
+    uint32_t checksums_bytes;
+    uint8_t bytes[];
+};
+
+/* ---- commit ---- */
+
+static void answer_committed(struct item *item, const struct store_answer *answer) {
+    item->generation = answer->value;
+    item_done(item, (Fb__Status)answer->status, NULL);
+}
+
+static void refuse_ended(struct item *item, uint64_t reservation) {
+    const struct space *space = item->call->space;
+    char bound[32];
+    item_done(
+        item, FB__STATUS__NOT_FOUND,
+        "store %s: reservation %016llx was not committed within max_reserve = %s (the smaller "
+        "of max_reserve and max_hold) and has ended; its room may be another's by now: write "
+        "nothing more there, put the sample again, and raise [stores] max_reserve if its "
+        "bytes take that long",
+        space->name, (unsigned long long)reservation,
+        log_duration(space->settings.max_reserve_ms, bound));
+}
+
+/* keeps: the client knows of the reservation, and may commit it again. */
+static void commit(struct item *item, uint64_t reservation, const void *checksums,
+                   size_t checksums_bytes, bool keeps) {
+    struct call *call = item->call;
+    struct broker *broker = call->broker;
+    struct space *space = call->space;
+    uint64_t generation = broker->directory->ops->next_generation(broker->directory);
+    if (!generation) {
+        char trouble[TROUBLE_BYTES];
+        if (!keeps)
+            store_cancel(space->store, call->holder, reservation, broker->now_ns);
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "store %s: nothing can be put without generation numbers from the directory: %s; "
+                  "%s when that is over",
+                  space->name,
+                  broker_trouble(broker, "it has not given any yet, or none in time", trouble),
+                  keeps ? "the reservation stays: commit again" : "put again");
+        return;
+    }
+    enum store_result result = store_seal(space->store, call->holder, reservation, checksums,
+                                          (uint32_t)checksums_bytes, generation, broker->now_ns);
+    if (result == STORE_E_NOT_FOUND && store_reserve_ended(space->store, reservation)) {
+        refuse_ended(item, reservation);
+        return;
+    }
+    if (result != STORE_OK) {
+        item_done(item, status_of(result), "store %s: reservation %016llx %s", space->name,
+                  (unsigned long long)reservation,
+                  result == STORE_E_NOT_FOUND
+                      ? "is not open in this session: it was cancelled or committed, or belongs to "
+                        "an earlier connection"
+                      : "has another number of tensors than there are checksums");
+        return;
+    }
+    publish(item, generation);
+}
+
+/* ---- reserve ---- */
+
+static void copy_payload(const struct item *item, const struct inline_put *put,
+                         const uint8_t *bytes) {
+    uint8_t *extent = (uint8_t *)item->call->space->arena.base + item->extent_offset;
+    for (uint32_t i = 0; i < put->layout.tensor_count; i++) {
+        memcpy(extent + put->layout.offset_bytes[i], bytes, put->tensor_bytes[i]);
+        bytes += put->tensor_bytes[i];
+    }
+}
+
+static void reserved(struct item *item, const struct store_reservation *reservation,
+                     const struct inline_put *put, const uint8_t *bytes) {
+    item->reservation = reservation->token;
+    item->extent_offset = reservation->extent_offset;
+    if (!put) {
+        item_done(item, FB__STATUS__OK, NULL);
+        return;
+    }
+    copy_payload(item, put, bytes);
+    commit(item, reservation->token, put->checksums, put->checksums_bytes, false);
+}
+
+static void refused(struct item *item, enum store_result result,
+                    const struct store_refusal *refusal, bool waited) {
+    char sentence[SENTENCE_BYTES];
+    status_sentence(sentence, item->call->space, result, refusal, item->sample_id);
+    if (result == STORE_E_FULL && item - item->call->items < ROOM_TOLD_ITEMS)
+        status_add_room(sentence, item->call->broker, item->call->space, refusal);
+    if (waited)
+        status_add_cut(sentence, item->call);
+    /* A put that waited in vain is told what it waited for, not merely that time passed. */
+    Fb__Status status = result == STORE_E_TIMEOUT ? FB__STATUS__FULL : status_of(result);
+    item_done(item, status, "%s", sentence);
+}
+
+static void on_room(struct waiter *waiter, const struct store_effect *effect) {
+    struct item *item = (struct item *)waiter;
+    item->in_store = false;
+    if (effect->result == STORE_OK)
+        reserved(item, &effect->reservation, item->inline_put,
+                 item->inline_put ? item->inline_put->bytes : NULL);
+    else
+        refused(item, effect->result, &effect->refusal, true);
+}
+
+/* Unpacks and checks a spec; a sentence in *wrong when it is no good. */
+static Fb__SampleSpec *check_spec(struct broker *broker, const char *sample_id,
+                                  ProtobufCBinaryData packed, struct layout *layout,
+                                  const char **wrong) {
+    *wrong = layout_check_sample_id(sample_id)
+                 ? "the sample_id is empty, longer than 128 bytes, or not printable UTF-8"
+                 : NULL;
+    if (!*wrong && packed.len > LAYOUT_SPEC_BYTES_MAX)
+        *wrong = "its tensor specs and metadata are larger than 8 KiB packed";
+    if (*wrong)
+        return NULL;
+    Fb__SampleSpec *spec =
+        fb__sample_spec__unpack(scratch_begin(&broker->scratch), packed.len, packed.data);
+    if (!spec)
+        *wrong = "its spec is malformed";
+    else
+        *wrong = layout_compute(spec, layout);
+    return *wrong ? NULL : spec;
+}
+
+/* The item is done when they cannot be kept. */
+static void keep_payload(struct item *item, const struct inline_put *put, const uint8_t *bytes) {
+    struct account *account = item->call->session->account;
+    uint64_t kept_bytes = sizeof *put + put->layout.sum_bytes;
+    struct charge_refusal full;
+    if (!account_has_room(account, CHARGE_KEPT_BYTES, kept_bytes, &full)) {
+        char limit[SENTENCE_BYTES];
+        account_sentence(limit, sizeof limit, &full);
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: there is no room for it yet and it cannot be kept: %s",
+                  item->sample_id, item->call->space->name, limit);
+        return;
+    }
+    struct inline_put *kept = malloc(kept_bytes);
+    if (!kept) {
+        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
+                  item->sample_id);
+        return;
+    }
+    memcpy(kept, put, sizeof *put);
+    memcpy(kept->bytes, bytes, put->layout.sum_bytes);
+    account_add(account, CHARGE_KEPT_BYTES, kept_bytes);
+    item->inline_put = kept;
+}
+
+void put_forget_payload(struct item *item) {
+    struct inline_put *put = item->inline_put;
+    if (!put)
+        return;
+    account_release(item->call->session->account, CHARGE_KEPT_BYTES,
+                    sizeof *put + put->layout.sum_bytes);
+    free(put);
+    item->inline_put = NULL;
+}
+
+static void reserve(struct item *item, ProtobufCBinaryData spec, const struct layout *layout,
+                    uint64_t deadline_ns, const struct inline_put *put, const uint8_t *bytes) {
+    struct call *call = item->call;
+    struct store_put asked = {
+        .sample_id = item->sample_id,
+        .sample_id_bytes = (uint32_t)strlen(item->sample_id),
+        .spec = spec.data,
+        .spec_bytes = (uint32_t)spec.len,
+        .tensor_count = layout->tensor_count,
+        .extent_bytes = layout->extent_bytes,
+        .align_bytes = layout->align_bytes,
+        .deadline_ns = deadline_ns,
+        .tag = (uint64_t)(uintptr_t)&item->waiter,
+    };
+    struct store_reservation reservation;
+    struct store_refusal refusal = {0};
+    enum store_result result = store_reserve(call->space->store, call->holder, &asked,
+                                             call->broker->now_ns, &reservation, &refusal);
+    if (result == STORE_OK) {
+        reserved(item, &reservation, put, bytes);
+    } else if (result == STORE_WAIT) {
+        item->waiter.granted = on_room;
+        item->in_store = true;
+        item->extent_bytes = layout->extent_bytes;
+        if (put)
+            keep_payload(item, put, bytes);
+    } else {
+        refused(item, result, &refusal, false);
+    }
+}
+
+/* ---- requests ---- */
+
+/* The call, or NULL when the request was answered already (or *why is set: a breach). */
+static struct call *begin(struct broker_session *session, uint32_t handle, size_t count,
+                          uint32_t request_id, bool wants_reply, const char **why) {
+    const struct attachment *attachment = session_attachment(session, handle);
+    if (attachment && attachment->write && attachment->space->dropped) {
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__NOT_FOUND,
+                          "the store was dropped");
+        return NULL;
+    }
+    return call_open(session, CALL_PUT, handle, count, request_id, wants_reply,
+                     "this session opened the store read-only", why);
+}
+
+/* True, and the item done: nothing new is taken now. */
+static bool refuse_new(struct item *item) {
+    const struct broker *broker = item->call->broker;
+    const char *why = broker_refuses_why(broker);
+    if (why)
+        item_done(item, FB__STATUS__UNAVAILABLE, "node %s takes no new samples: %s",
+                  broker->config->node, why);
+    return why;
+}
+
+static uint64_t deadline_of(struct call *call, uint32_t deadline_ms) {
+    return call->broker->now_ns +
+           space_cut_wait_ns(call->space, deadline_ms * NS_PER_MS, &call->wait_cut);
+}
+
+bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                 const char **why) {
+    (void)payload, (void)payload_bytes;
+    const Fb__Reserve *asked = request->reserve;
+    struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
+    if (!call)
+        return !*why;
+    uint64_t deadline_ns = deadline_of(call, asked->deadline_ms);
+    for (size_t i = 0; i < asked->n_items; i++) {
+        struct item *item = &call->items[i];
+        struct layout layout;
+        const char *wrong;
+        if (refuse_new(item))
+            continue;
+        if (!check_spec(session->broker, asked->items[i]->sample_id, asked->items[i]->spec, &layout,
+                        &wrong)) {
+            item_done(item, FB__STATUS__INVALID, "sample %.128s of store %s: %s",
+                      asked->items[i]->sample_id, call->space->name, wrong);
+            continue;
+        }
+        strcpy(item->sample_id, asked->items[i]->sample_id);
+        reserve(item, asked->items[i]->spec, &layout, deadline_ns, NULL, NULL);
+    }
+    call_begun(call);
+    return true;
+}
+
+/* True if this operation was carried out before: the item is done with the first answer. */
+static bool repeated(struct item *item, uint64_t client_id, uint64_t op_id, size_t index) {
+    struct store_answer answer;
+    if (!op_id)
+        return false;
+    item->op = (struct store_op){client_id, op_id + index};
+    if (BROKER_PLANTED(PLANTED_REPLAY_TWICE))
+        return false;
+    if (publish_adopt(item))
+        return true;
+    if (!store_replay_find(item->call->space->store, item->op, &answer))
+        return false;
+    answer_committed(item, &answer);
+    return true;
+}
+
+bool put_commit(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                const char **why) {
+    (void)payload, (void)payload_bytes;
+    const Fb__Commit *asked = request->commit;
+    struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
+    if (!call)
+        return !*why;
+    for (size_t i = 0; i < asked->n_items; i++)
+        if (!repeated(&call->items[i], session->client_id, asked->op_id, i))
+            commit(&call->items[i], asked->items[i]->reservation, asked->items[i]->checksums.data,
+                   asked->items[i]->checksums.len, true);
+    call_begun(call);
+    return true;
+}
+
+bool put_cancel(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                const char **why) {
+    (void)payload, (void)payload_bytes, (void)why;
+    const Fb__Cancel *asked = request->cancel;
+    struct attachment *attachment = session_attachment(session, asked->handle);
+    for (size_t i = 0; attachment && i < asked->n_reservations; i++)
+        store_cancel(attachment->space->store, attachment->holder, asked->reservations[i],
+                     session->broker->now_ns);
+    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
+    return true;
+}
+
+static void put_one(struct item *item, const Fb__PutItem *asked, uint64_t deadline_ns,
+                    const uint8_t *bytes) {
+    struct layout layout;
+    const char *wrong = NULL;
+    struct inline_put put = {.checksums_bytes = (uint32_t)asked->checksums.len};
+    Fb__SampleSpec *spec =
+        check_spec(item->call->broker, asked->sample_id, asked->spec, &layout, &wrong);
+    if (!wrong && layout.sum_bytes != asked->bytes)
+        wrong = "its tensors' bytes differ from the bytes sent";
+    if (!wrong && asked->checksums.len && asked->checksums.len != 8ull * layout.tensor_count)
+        wrong = "it has another number of checksums than tensors";
+    if (wrong) {
+        item_done(item, FB__STATUS__INVALID, "sample %.128s of store %s: %s", asked->sample_id,
+                  item->call->space->name, wrong);
+        return;
+    }
+    strcpy(item->sample_id, asked->sample_id);
+    put.layout = layout;
+    for (uint32_t i = 0; i < layout.tensor_count; i++)
+        put.tensor_bytes[i] = spec->tensors[i]->bytes;
+    if (asked->checksums.len)
+        memcpy(put.checksums, asked->checksums.data, asked->checksums.len);
+    reserve(item, asked->spec, &layout, deadline_ns, &put, bytes);
+}
+
+bool put_inline(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                const char **why) {
+    const Fb__Put *asked = request->put;
+    uint64_t sum_bytes = 0;
+    for (size_t i = 0; i < asked->n_items; i++)
+        sum_bytes += asked->items[i]->bytes;
+    if (sum_bytes != payload_bytes) {
+        *why = "a Put whose items do not add up to its payload";
+        return false;
+    }
+    struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
+    if (!call)
+        return !*why;
+    uint64_t deadline_ns = deadline_of(call, asked->deadline_ms);
+    for (size_t i = 0; i < asked->n_items; i++) {
+        if (!repeated(&call->items[i], session->client_id, asked->op_id, i) &&
+            !refuse_new(&call->items[i]))
+            put_one(&call->items[i], asked->items[i], deadline_ns, payload);
+        payload += asked->items[i]->bytes;
+    }
+    call_begun(call);
+    return true;
+}

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Ack and abort. A ref acts at its home; an id acts on this node and, for an ack that found nothing
+ * here, on every peer (a directory with an index places it instead, and only an id without a record
+ * is looked for at all: it may be lost). An abort is answered when its
+ * home has confirmed it; an ack of a ref whose home cannot be reached is kept, retried and counted
+ * in release_pending, and answered OK. One of an id is not kept, but answered UNAVAILABLE:
+ * delivered late it would retire whatever has been put under that id meanwhile.
+ */
+#include <string.h>
+
+#include "node/state.h"
+
+static bool is_ack(const struct item *item) {
+    return item->call->reason == STORE_ACKED;
+}
+
+/* True if nothing more is to be done: it was retired here, or an ack does not retire in this store.
+ */
+static bool retire_here(struct item *item) {
+    struct call *call = item->call;
+    if (is_ack(item) && call->space->settings.policy == FB__POLICY__RETAIN)
+        return true;
+    struct store *store = call->space->store;
+    struct store_answer answer;
+    if (store_replay_find(store, item->op, &answer))
+        return true;
+    bool retired = false;
+    store_retire(store, item->sample_id, (uint32_t)strlen(item->sample_id), item->generation,
+                 call->reason, call->broker->now_ns, &retired);
+    answer = (struct store_answer){FB__STATUS__OK, retired};
+    if (retired) /* else a repeat does nothing again: no need to push another's answer out */
+        store_replay_record(store, item->op, &answer);
+    return retired;
+}
+
+/* What a dead incarnation held is gone; so goes its record. It may come back though, having only
+ * been away, and then must hear of this. Asked for by its id, it is done when nobody holds anything
+ * of it: a put that was never answered may have replaced what lives on elsewhere. */
+static void done_with_the_dead(struct item *item) {
+    struct call *call = item->call;
+    const struct directory_record lost = {.store = call->space->name,
+                                          .sample_id = item->sample_id,
+                                          .home = item->home,
+                                          .generation = item->generation,
+                                          .incarnation = item->incarnation};
+    if (is_ack(item) && call->space->settings.policy == FB__POLICY__RETAIN) {
+        item_done(item, FB__STATUS__OK, NULL); /* an ack ends nothing in this store */
+        return;
+    }
+    item_set_deadline(item, call->broker->now_ns + call->patience_ns);
+    publish_end_lost(call->broker, call->space, &lost, call->reason, item->located, NULL, item);
+}
+
+static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                       size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes;
+    struct ask *ask = context;
+    struct peer *peer = ask->peer;
+    struct item *item = ask_take(ask);
+    if (!item)
+        return;
+    bool confirmed = reply && reply->status == FB__STATUS__OK;
+    /* Unreachable: it follows later. An id cannot wait: by then it may name a later put. */
+    if (!reply && is_ack(item) && (item->generation || BROKER_PLANTED(PLANTED_ID_ACK_KEPT))) {
+        if (!outbox_ack(item->call->broker, peer, item))
+            return;
+        confirmed = true;
+    }
+    if (confirmed && item->ask_count)
+        return; /* the other peers' answers are still out */
+    bool reborn = reply && item->incarnation && peer_incarnation(peer) != item->incarnation;
+    if (reborn || nodes_is_dead(item->call->broker, item->home, item->incarnation))
+        done_with_the_dead(item);
+    else if (confirmed)
+        item_done(item, FB__STATUS__OK, NULL);
+    else if (reply)
+        item_done(item, reply->status, "%s", reply->error);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: node %s cannot be reached to retire it: %s",
+                  item->sample_id, item->call->space->name, peer_node(peer), why);
+}
+
+static bool ask_peer(struct item *item, struct peer *peer) {
+    struct call *call = item->call;
+    struct ask *ask = ask_new(item, peer);
+    if (!ask)
+        return false;
+    Fb__RetireItem asked = FB__RETIRE_ITEM__INIT, *items[1] = {&asked};
+    asked.sample_id = item->sample_id;
+    asked.generation = item->generation;
+    asked.incarnation = item->incarnation;
+    Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
+    retire.store = call->space->name;
+    retire.reason = (Fb__Reason)call->reason;
+    retire.n_items = 1;
+    retire.items = items;
+    retire.client_id = item->op.client_id;
+    retire.op_id = item->op.op_id;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_RETIRE;
+    request.retire = &retire;
+    if (peer_call(peer, &request, on_retired, ask, call->broker->now_ns) < 0) {
+        ask_take(ask);
+        return false;
+    }
+    item_set_deadline(item, call->broker->now_ns + call->patience_ns);
+    return true;
+}
+
+static void retire_at_home(struct item *item) {
+    struct broker *broker = item->call->broker;
+    struct peer *peer = peers_find(broker->peers, item->home);
+    if (nodes_is_dead(broker, item->home, item->incarnation))
+        done_with_the_dead(item);
+    else if (!peer || !ask_peer(item, peer))
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s is at node %s, which is no peer of node %s or cannot be "
+                  "asked now",
+                  item->sample_id, item->call->space->name, item->home, broker->config->node);
+    else if (BROKER_PLANTED(PLANTED_ABORT_EARLY) && !is_ack(item))
+        item_done(item, FB__STATUS__OK, NULL);
+}
+
+/* Retires it here and answers, unless it is an id of which nothing was found. What an older put
+ * replaced may live on elsewhere for as long as that put is pursuing it. */
+static bool retire_and_answer(struct item *item) {
+    struct call *call = item->call;
+    bool all = retire_here(item) || item->generation;
+    bool pursues = publish_pursues(call->broker, call->space, item->sample_id, item->generation);
+    if (pursues)
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: its put here has not yet seen the end of an older one "
+                  "elsewhere; ask again",
+                  item->sample_id, call->space->name);
+    else if (all)
+        item_done(item, FB__STATUS__OK, NULL);
+    return pursues || all;
+}
+
+/* ---- an id without a record ---- */
+
+/* What is found is then retired by its generation: an id that arrives late could end a later put.
+ */
+static void on_stat(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                    size_t payload_bytes, const char *why) {
+    (void)payload, (void)payload_bytes;
+    struct ask *ask = context;
+    struct peer *peer = ask->peer;
+    struct item *item = ask_take(ask);
+    if (!item)
+        return;
+    const Fb__StatResult *stat =
+        reply && reply->result_case == FB__PEER_REPLY__RESULT_STAT ? reply->stat : NULL;
+    bool held = stat && stat->info && stat->info->state == FB__SAMPLE_STATE__RESIDENT;
+    if (held) {
+        strncpy(item->home, peer_node(peer), sizeof item->home - 1);
+        item->generation = stat->info->generation;
+        item->incarnation = stat->incarnation;
+        item_found(item);
+        retire_at_home(item);
+    } else if ((!reply && !nodes_is_dead(item->call->broker, peer_node(peer), 0)) ||
+               (stat && stat->status == FB__STATUS__UNAVAILABLE)) {
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: the index has no record of it, and node %s cannot say "
+                  "whether it has it: %s",
+                  item->sample_id, item->call->space->name, peer_node(peer),
+                  reply ? stat->error : why);
+    } else if (!item->ask_count) {
+        item_done(item, FB__STATUS__OK, NULL); /* absent is success */
+    }
+}
+
+/* False: it cannot be asked. */
+static bool look_at(struct item *item, struct peer *peer) {
+    struct call *call = item->call;
+    struct ask *ask = ask_new(item, peer);
+    Fb__RetireItem asked = FB__RETIRE_ITEM__INIT;
+    Fb__PeerStat stat = FB__PEER_STAT__INIT;
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    asked.sample_id = item->sample_id;
+    stat.store = call->space->name;
+    stat.item = &asked;
+    request.op_case = FB__PEER_REQUEST__OP_STAT;
+    request.stat = &stat;
+    if (ask && peer_call(peer, &request, on_stat, ask, call->broker->now_ns) == 0)
+        return true;
+    if (ask)
+        ask_take(ask);
+    return false;
+}
+
+/* Its record may be lost. */
+static void look_everywhere(struct item *item) {
+    struct broker *broker = item->call->broker;
+    item_set_deadline(item, broker->now_ns + item->call->patience_ns);
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        if (!nodes_is_dead(broker, peer_node(peer), 0) && !look_at(item, peer)) {
+            item_done(item, FB__STATUS__UNAVAILABLE,
+                      "sample %s of store %s: the index has no record of it, and node %s cannot be "
+                      "asked whether it has it",
+                      item->sample_id, item->call->space->name, peer_node(peer));
+            return;
+        }
+    if (!item->ask_count)
+        item_done(item, FB__STATUS__OK, NULL); /* absent is success */
+}
+
+static void on_located(void *context, enum directory_result result,
+                       const struct directory_record *record, bool ask_peers) {
+    struct item *item = ask_take(context);
+    if (!item)
+        return;
+    struct broker *broker = item->call->broker;
+    if (ask_peers && is_ack(item)) {
+        for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+             peer = peers_next(broker->peers, peer))
+            ask_peer(item, peer);
+        if (!item->ask_count)
+            item_done(item, FB__STATUS__OK, NULL);
+    } else if (!ask_peers && result == DIRECTORY_E_NOT_FOUND) {
+        look_everywhere(item);
+    } else if (record && (nodes_have_lost(broker, result, record) ||
+                          strcmp(record->home, broker->config->node))) {
+        strcpy(item->home, record->home);
+        item->generation = record->generation;
+        item->incarnation = record->incarnation;
+        item->located = true;
+        if (nodes_have_lost(broker, result, record))
+            done_with_the_dead(item); /* so goes the record */
+        else
+            retire_at_home(item);
+    } else if (record) { /* put here while we were looking */
+        item->generation = record->generation;
+        retire_and_answer(item);
+    } else if (result == DIRECTORY_E_UNAVAILABLE) {
+        char trouble[TROUBLE_BYTES];
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: the directory cannot be reached to find it: %s",
+                  item->sample_id, item->call->space->name,
+                  broker_trouble(broker, "it has not answered in time", trouble));
+    } else {
+        item_done(item, FB__STATUS__OK, NULL); /* absent is success */
+    }
+}
+
+static void retire_one(struct item *item, const Fb__RetireItem *asked) {
+    struct broker *broker = item->call->broker;
+    if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
+        return;
+    bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
+    if (!here) {
+        retire_at_home(item);
+        return;
+    }
+    if (asked->incarnation && asked->incarnation != broker->options.incarnation) {
+        strcpy(item->home, broker->config->node);
+        done_with_the_dead(item);
+        return;
+    }
+    if (!asked->generation && !broker_serves(broker)) { /* what we hold may have been superseded */
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: node %s cannot tell who holds it: %s", item->sample_id,
+                  item->call->space->name, broker->config->node, broker_fenced_why(broker));
+        return;
+    }
+    if (retire_and_answer(item))
+        return;
+    struct ask *ask = ask_new(item, NULL);
+    if (!ask) {
+        item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
+        return;
+    }
+    item_set_deadline(item, broker->now_ns + item->call->patience_ns);
+    broker->directory->ops->locate(broker->directory, item->call->space->name, item->sample_id,
+                                   on_located, ask);
+}
+
+static bool retire(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                   const Fb__Retire *asked, enum store_reason reason, const char **why) {
+    struct call *call = call_open(
+        session, CALL_RETIRE, asked->handle, asked->n_items, request_id, wants_reply,
+        reason == STORE_ABORTED ? "this session opened the store read-only: it may ack, not abort"
+                                : NULL,
+        why);
+    if (!call)
+        return !*why;
+    call->reason = reason;
+    call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
+    for (size_t i = 0; i < asked->n_items; i++) {
+        if (asked->op_id)
+            call->items[i].op = (struct store_op){session->client_id, asked->op_id + i};
+        retire_one(&call->items[i], asked->items[i]);
+    }
+    call_begun(call);
+    return true;
+}
+
+bool retire_ack(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                const char **why) {
+    (void)payload, (void)payload_bytes;
+    return retire(session, request_id, wants_reply, request->ack, STORE_ACKED, why);
+}
+
+bool retire_abort(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
+                  const char **why) {
+    (void)payload, (void)payload_bytes;
+    return retire(session, request_id, wants_reply, request->abort, STORE_ABORTED, why);
+}

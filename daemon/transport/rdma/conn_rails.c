@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The rails of one connection: bulk[i] is the QP on our rail i. The asker dials them: all pairs at
+ * the start, and from then on, with back-off, those that are missing, so that a rail that comes
+ * back is used again. The home tells where it accepts them (RAILS), again when a rail of its
+ * appears.
+ *
+ * The keys of their memory on a rail are forgotten with the QP: the device behind it may have been
+ * exchanged. Both sides tell theirs again when a QP joins a connection that is up.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ops/log.h"
+#include "transport/rdma/pairing.h"
+#include "transport/rdma/rdma_internal.h"
+
+enum { MEND_FIRST_MS = 1000, MEND_MAX_MS = 16000 };
+
+uint32_t rconn_rails_up(const struct rdma_conn *conn) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        count += conn->bulk[i] != NULL && conn->bulk[i]->phase == RLINK_OPEN;
+    return count;
+}
+
+/* ---- dialling ---- */
+
+/* Which rails of theirs are to be dialled from which of ours. */
+static uint32_t find_missing(const struct rdma_conn *conn, int pairs_out[RAILS_MAX]) {
+    struct sockaddr_storage ours[RAILS_MAX], theirs[RAILS_MAX];
+    memcpy(theirs, conn->their_rails, sizeof theirs);
+    for (uint32_t i = 0; i < RAILS_MAX; i++) {
+        bool is_free = conn->rdma->rails[i].device != NULL && conn->bulk[i] == NULL;
+        ours[i] = conn->rdma->rails[i].address;
+        if (!is_free)
+            ours[i].ss_family = AF_UNSPEC;
+        if (conn->bulk[i] != NULL)
+            theirs[conn->bulk[i]->their_rail].ss_family = AF_UNSPEC;
+    }
+    return rdma_pair_rails(ours, RAILS_MAX, theirs, RAILS_MAX, pairs_out);
+}
+
+static void note_failure(struct rdma_conn *conn, uint32_t rail, const char *why) {
+    struct transport_rail_info *info = &conn->rail_info[rail];
+    info->errors++;
+    snprintf(info->last_failure, sizeof info->last_failure, "%s", why);
+    snprintf(conn->last_rail_failure, sizeof conn->last_rail_failure, "%.45s: %.80s",
+             conn->rdma->rails[rail].text, why);
+}
+
+static void dial_missing(struct rdma_conn *conn) {
+    int pairs[RAILS_MAX];
+    find_missing(conn, pairs);
+    for (uint32_t i = 0; i < RAILS_MAX && !conn->closing; i++) {
+        if (pairs[i] < 0)
+            continue;
+        int r = rlink_dial(conn, HANDSHAKE_BULK, &conn->rdma->rails[i],
+                           &conn->their_rails[pairs[i]], &conn->bulk[i]);
+        if (r < 0)
+            note_failure(conn, i, strerror(-r));
+        else
+            conn->bulk[i]->their_rail = (uint32_t)pairs[i];
+    }
+}
+
+/* Every bulk link stands or has failed: says so to the home. */
+static void check_ready(struct rdma_conn *conn) {
+    if (conn->closing || !conn->rails_known || conn->ready_sent)
+        return;
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        if (conn->bulk[i] != NULL && conn->bulk[i]->phase < RLINK_OPEN)
+            return;
+    if (rconn_rails_up(conn) == 0) {
+        rconn_fail(conn, -EHOSTUNREACH, "connect to %s: no rail leads there: %s", conn->address,
+                   conn->last_rail_failure);
+        return;
+    }
+    conn->ready_sent = true;
+    rcontrol_send(conn, RWIRE_READY, NULL, 0);
+}
+
+/* ---- mending ---- */
+
+static void mend_after(struct rdma_conn *conn, uint64_t wait_ms) {
+    conn->mend_wait_ms = wait_ms;
+    conn->mend_ms = uv_now(conn->rdma->loop) + wait_ms;
+    rdma_watch_time(conn->rdma);
+}
+
+void rrail_plan_mending(struct rdma_conn *conn) {
+    int pairs[RAILS_MAX];
+    if (conn->up && !conn->accepted_here && !conn->closing && find_missing(conn, pairs) > 0)
+        mend_after(conn, MEND_FIRST_MS);
+}
+
+void rrail_check_time(struct rdma_conn *conn, uint64_t now_ms) {
+    if (conn->mend_ms == 0 || now_ms < conn->mend_ms || conn->closing)
+        return;
+    uint64_t longer_ms = 2 * conn->mend_wait_ms;
+    int pairs[RAILS_MAX];
+    conn->mend_ms = 0;
+    dial_missing(conn);
+    for (uint32_t i = 0; i < RAILS_MAX && conn->mend_ms == 0; i++)
+        if (conn->bulk[i] != NULL && conn->bulk[i]->phase < RLINK_OPEN)
+            mend_after(conn, longer_ms < MEND_MAX_MS ? longer_ms : MEND_MAX_MS);
+    if (conn->mend_ms == 0 && find_missing(conn, pairs) > 0)
+        mend_after(conn, longer_ms < MEND_MAX_MS ? longer_ms : MEND_MAX_MS);
+}
+
+/* ---- the lists of rails ---- */
+
+void rconn_on_rails(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
+    if (conn->accepted_here || rwire_rails_decode(body, bytes, conn->their_rails) < 0) {
+        rconn_fail(conn, -EPROTO, "peer sent a bad frame: list of rails");
+        return;
+    }
+    rroute_learn(conn->rdma, conn->address, conn->their_rails);
+    if (conn->rails_known) {
+        rrail_plan_mending(conn);
+        return;
+    }
+    snprintf(conn->last_rail_failure, sizeof conn->last_rail_failure,
+             "no rails of the two nodes fit together");
+    dial_missing(conn);
+    conn->rails_known = true;
+    check_ready(conn);
+}
+
+void rrail_send_list(struct rdma_conn *conn) {
+    uint8_t body[RAILS_MAX * RWIRE_RAIL_BYTES];
+    struct sockaddr_storage none = {.ss_family = AF_UNSPEC};
+    for (uint32_t i = 0; i < RAILS_MAX; i++) {
+        const struct rdma_rail *rail = &conn->rdma->rails[i];
+        rwire_rail_encode(rail->listener != NULL ? &rail->address : &none,
+                          body + (size_t)i * RWIRE_RAIL_BYTES);
+    }
+    struct iovec part = {body, sizeof body};
+    rcontrol_send(conn, RWIRE_RAILS, &part, 1);
+}
+
+void rrail_appeared(struct rdma *rdma) {
+    struct rdma_conn *conn;
+    LIST_FOREACH (conn, &rdma->conns, all) {
+        bool told = !conn->closing && conn->control != NULL && conn->control->phase == RLINK_OPEN;
+        if (told && conn->accepted_here)
+            rrail_send_list(conn);
+        else if (told)
+            rrail_plan_mending(conn);
+    }
+}
+
+/* ---- links come and go ---- */
+
+void rrail_open(struct rdma_link *link) {
+    struct rdma_conn *conn = link->conn;
+    struct transport_rail_info *info = &conn->rail_info[link->rail];
+    const struct rdma_rail *rail = &link->rdma->rails[link->rail];
+    snprintf(info->name, sizeof info->name, "%.24s/%u", link->device->name, rail->port);
+    snprintf(info->local, sizeof info->local, "%s", rail->text);
+    info->mtu_bytes = rail->mtu_bytes;
+    link->opened = true;
+    if (!conn->up) {
+        check_ready(conn);
+        return;
+    }
+    log_info("rail %s to %s is used again", info->name, conn->counters.remote);
+    rcontrol_announce_all(conn);
+    rdma_soon(link->rdma);
+}
+
+static void out(struct rdma_conn *conn, uint32_t rail, int status, const char *why) {
+    uint32_t left = rconn_rails_up(conn);
+    if (left == 0 || status == -EACCES) {
+        rconn_fail(conn, status, "%s", why);
+        return;
+    }
+    log_warning("rail %s to %s is out: %s; %" PRIu32 " left, reads go on there",
+                conn->rail_info[rail].name, conn->counters.remote, why, left);
+    rdma_soon(conn->rdma);
+}
+
+void rrail_lost(struct rdma_conn *conn, struct rdma_link *link, int status, const char *why) {
+    uint32_t rail = 0;
+    while (rail < RAILS_MAX && conn->bulk[rail] != link)
+        rail++;
+    if (rail == RAILS_MAX)
+        return;
+    conn->bulk[rail] = NULL;
+    rreader_forget_keys(conn, link->their_rail);
+    note_failure(conn, rail, why);
+    if (!conn->up) {
+        check_ready(conn);
+        return;
+    }
+    if (link->opened)
+        out(conn, rail, status, why);
+    if (conn->mend_ms == 0)
+        rrail_plan_mending(conn);
+}
+
+/* ---- what others may know ---- */
+
+void rrail_query(const struct rdma_conn *conn, struct transport_info *info) {
+    snprintf(info->detail, sizeof info->detail, "%" PRIu32 " rails", rconn_rails_up(conn));
+    for (uint32_t i = 0; i < RAILS_MAX; i++) {
+        const struct rdma_link *link = conn->bulk[i];
+        struct transport_rail_info *rail = &info->rails[info->rail_count];
+        if (conn->rail_info[i].name[0] == '\0')
+            continue;
+        *rail = conn->rail_info[i];
+        rail->up = link != NULL && link->phase == RLINK_OPEN;
+        info->rail_count++;
+    }
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A region is cut into segments of at most registration_bytes (and the device's max_mr_size); each
+ * is registered with each device: REMOTE_READ for peers, LOCAL_WRITE so that our own reads can
+ * land, never REMOTE_WRITE. ibv_reg_mr pins the pages and may take seconds, so it runs on libuv's
+ * pool, one segment at a time; whoever needs one that is not there yet waits for it alone.
+ *
+ * A region removed while a segment of it is being registered leaves its registration to be undone
+ * when the pool is through with it (registration->region is NULL then).
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "ops/log.h"
+#include "transport/rdma/rdma_internal.h"
+
+struct rdma_registration {
+    uv_work_t work;
+    struct rdma *rdma;
+    struct rdma_device *device;
+    struct rdma_region *region; /* NULL: removed meanwhile */
+    uint32_t number, segment;
+    uint8_t *base;
+    uint64_t bytes;
+    struct ibv_mr *mr;
+    int error;
+};
+
+static void register_segment(uv_work_t *work) {
+    struct rdma_registration *job = work->data;
+    job->mr = ibv_reg_mr(job->device->pd, job->base, job->bytes,
+                         IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
+    job->error = job->mr == NULL ? errno : 0;
+}
+
+static void log_failure(const struct rdma_registration *job) {
+    char bytes[16], limit[16];
+    struct rlimit memlock = {0, 0};
+    getrlimit(RLIMIT_MEMLOCK, &memlock);
+    log_bytes(job->region->bytes, bytes);
+    if (memlock.rlim_cur == RLIM_INFINITY)
+        log_error("RDMA device %s: cannot register %s of memory: %s", job->device->name, bytes,
+                  strerror(job->error));
+    else
+        log_error(
+            "RDMA device %s: cannot register %s of memory: %s; the limit of locked memory is %s: "
+            "raise it (ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit)",
+            job->device->name, bytes, strerror(job->error), log_bytes(memlock.rlim_cur, limit));
+}
+
+static void wake_readers(struct rdma *rdma) {
+    rdma_soon(rdma);
+}
+
+static void take_result(struct rdma_registration *job) {
+    struct rdma *rdma = job->rdma;
+    struct rdma_region *region = job->region;
+    struct rdma_segment *segment = &region->segments[job->segment];
+    if (job->mr == NULL) {
+        log_failure(job);
+        region->failed = true;
+        rcontrol_announce_failure(rdma, job->number);
+    } else {
+        segment->mr[job->device->index] = job->mr;
+        if (rmemory_whole(rdma, segment))
+            rcontrol_announce(rdma, job->number, segment);
+    }
+    wake_readers(rdma);
+}
+
+static void on_registered(uv_work_t *work, int status) {
+    struct rdma_registration *job = work->data;
+    struct rdma *rdma = job->rdma;
+    rdma->registering = NULL;
+    if (status == 0 && job->region != NULL && !job->device->lost && !rdma->destroying)
+        take_result(job);
+    else if (job->mr != NULL)
+        ibv_dereg_mr(job->mr);
+    for (uint32_t d = 0; d < DEVICES_MAX; d++)
+        if (rdma->devices[d] != NULL)
+            rdevice_release(rdma->devices[d]);
+    free(job);
+    if (rdma->destroying)
+        rdma_maybe_destroyed(rdma);
+    else
+        rmemory_continue(rdma);
+}
+
+/* The next segment that some device does not know yet. */
+static bool find_next(struct rdma *rdma, struct rdma_registration *job) {
+    for (uint32_t number = 0; number < rdma->memory_count; number++) {
+        struct rdma_region *region = rdma->memory[number];
+        if (region == NULL || region->failed)
+            continue;
+        for (uint32_t i = 0; i < region->segment_count; i++)
+            for (uint32_t d = 0; d < DEVICES_MAX; d++) {
+                struct rdma_device *device = rdma->devices[d];
+                if (device == NULL || device->lost || region->segments[i].mr[d] != NULL)
+                    continue;
+                job->region = region;
+                job->device = device;
+                job->number = number;
+                job->segment = i;
+                job->base = region->segments[i].base;
+                job->bytes = region->segments[i].bytes;
+                return true;
+            }
+    }
+    return false;
+}
+
+void rmemory_continue(struct rdma *rdma) {
+    if (rdma->registering != NULL || rdma->destroying)
+        return;
+    struct rdma_registration *job = calloc(1, sizeof *job);
+    if (job == NULL)
+        return; /* the next scan of the rails tries again */
+    job->rdma = rdma;
+    job->work.data = job;
+    if (!find_next(rdma, job) ||
+        uv_queue_work(rdma->loop, &job->work, register_segment, on_registered) < 0)
+        free(job);
+    else
+        rdma->registering = job;
+}
+
+static uint64_t piece_bytes(const struct rdma *rdma) {
+    uint64_t bytes = rdma->rdma_options.registration_bytes;
+    for (uint32_t d = 0; d < DEVICES_MAX; d++)
+        if (rdma->devices[d] != NULL && rdma->devices[d]->limits.max_mr_size < bytes)
+            bytes = rdma->devices[d]->limits.max_mr_size;
+    return bytes;
+}
+
+static struct rdma_region *region_new(const struct rdma *rdma, uint8_t *base, uint64_t bytes) {
+    uint64_t piece = piece_bytes(rdma), count = (bytes - 1) / piece + 1;
+    struct rdma_region *region = calloc(1, sizeof *region);
+    struct rdma_segment *segments = count <= UINT32_MAX ? calloc(count, sizeof(*segments)) : NULL;
+    if (region == NULL || segments == NULL) {
+        free(region);
+        free(segments);
+        return NULL;
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        segments[i].base = base + i * piece;
+        segments[i].bytes = bytes - i * piece < piece ? bytes - i * piece : piece;
+    }
+    *region = (struct rdma_region){
+        .bytes = bytes, .segment_count = (uint32_t)count, .segments = segments};
+    return region;
+}
+
+int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_out) {
+    uint8_t random[AUTH_NONCE_BYTES];
+    uint64_t cookie;
+    uint32_t number;
+    auth_nonce(random);
+    memcpy(&cookie, random, sizeof cookie);
+    int r = regions_add(&rdma->regions, base, bytes, cookie, &number);
+    if (r < 0)
+        return r;
+    if (number >= rdma->memory_count) {
+        struct rdma_region **memory = reallocarray(rdma->memory, number + 1, sizeof(*memory));
+        if (memory == NULL) {
+            regions_remove(&rdma->regions, number);
+            return -ENOMEM;
+        }
+        rdma->memory = memory;
+        memory[number] = NULL;
+        rdma->memory_count = number + 1;
+    }
+    rdma->memory[number] = region_new(rdma, base, bytes);
+    if (rdma->memory[number] == NULL) {
+        regions_remove(&rdma->regions, number);
+        return -ENOMEM;
+    }
+    rmemory_continue(rdma);
+    *region_out = number;
+    return 0;
+}
+
+static void drop_region(struct rdma *rdma, uint32_t number) {
+    struct rdma_region *region = rdma->memory[number];
+    rdma->memory[number] = NULL;
+    if (rdma->registering != NULL && rdma->registering->region == region)
+        rdma->registering->region = NULL;
+    for (uint32_t i = 0; i < region->segment_count; i++)
+        for (uint32_t d = 0; d < DEVICES_MAX; d++)
+            if (region->segments[i].mr[d] != NULL)
+                ibv_dereg_mr(region->segments[i].mr[d]);
+    free(region->segments);
+    free(region);
+}
+
+void rmemory_remove(struct rdma *rdma, uint32_t number) {
+    if (number >= rdma->memory_count || rdma->memory[number] == NULL)
+        return;
+    rcontrol_region_removed(rdma, number);
+    regions_remove(&rdma->regions, number);
+    drop_region(rdma, number);
+}
+
+void rmemory_drop_device(struct rdma_device *device) {
+    struct rdma *rdma = device->rdma;
+    for (uint32_t number = 0; number < rdma->memory_count; number++) {
+        struct rdma_region *region = rdma->memory[number];
+        for (uint32_t i = 0; region != NULL && i < region->segment_count; i++) {
+            struct ibv_mr **mr = &region->segments[i].mr[device->index];
+            if (*mr != NULL)
+                ibv_dereg_mr(*mr);
+            *mr = NULL;
+        }
+    }
+}
+
+const struct rdma_segment *rmemory_at(const struct rdma *rdma, uint32_t number, const void *at,
+                                      const struct rdma_device *device) {
+    const struct rdma_region *region = rdma->memory[number];
+    const uint8_t *address = at;
+    uint64_t piece = region->segments[0].bytes;
+    const struct rdma_segment *segment =
+        &region->segments[(uint64_t)(address - region->segments[0].base) / piece];
+    return segment->mr[device->index] != NULL ? segment : NULL;
+}
+
+bool rmemory_whole(const struct rdma *rdma, const struct rdma_segment *segment) {
+    uint32_t registered = 0;
+    for (uint32_t d = 0; d < DEVICES_MAX; d++) {
+        const struct rdma_device *device = rdma->devices[d];
+        if (device == NULL || device->lost)
+            continue;
+        if (segment->mr[d] == NULL)
+            return false;
+        registered++;
+    }
+    return registered > 0;
+}
+
+void rmemory_announce(struct rdma *rdma) {
+    for (uint32_t number = 0; number < rdma->memory_count; number++) {
+        const struct rdma_region *region = rdma->memory[number];
+        for (uint32_t i = 0; region != NULL && i < region->segment_count; i++)
+            if (rmemory_whole(rdma, &region->segments[i]))
+                rcontrol_announce(rdma, number, &region->segments[i]);
+    }
+}
+
+void rmemory_deinit(struct rdma *rdma) {
+    for (uint32_t number = 0; number < rdma->memory_count; number++)
+        if (rdma->memory[number] != NULL)
+            drop_region(rdma, number);
+    free(rdma->memory);
+    regions_deinit(&rdma->regions);
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A rail is an IP address that librdmacm can bind to a device: that covers RoCE, InfiniBand (its
+ * IPoIB address) and iWARP alike, and such a rail is routable by construction. One rail per port;
+ * its number stays while it lives.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ifaddrs.h>
+#include <inttypes.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops/log.h"
+#include "transport/rdma/rdma_internal.h"
+
+uint32_t rrails_count(const struct rdma *rdma) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        count += rdma->rails[i].device != NULL;
+    return count;
+}
+
+static int rail_of_port(const struct rdma *rdma, const char *device, uint8_t port) {
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        if (rdma->rails[i].device != NULL && rdma->rails[i].port == port &&
+            strcmp(rdma->rails[i].device->name, device) == 0)
+            return (int)i;
+    return -1;
+}
+
+int rrails_of_id(const struct rdma *rdma, const struct rdma_cm_id *id) {
+    if (id->verbs == NULL)
+        return -1;
+    return rail_of_port(rdma, ibv_get_device_name(id->verbs->device), id->port_num);
+}
+
+/* "mlx5_0, mlx5_1:1": is this port one of them? */
+static bool wanted(const struct rdma *rdma, const char *device, uint8_t port) {
+    char list[sizeof rdma->devices_wanted], with_port[DEVICE_NAME_BYTES + 8], *rest = NULL;
+    if (rdma->devices_wanted[0] == '\0')
+        return true;
+    snprintf(list, sizeof list, "%s", rdma->devices_wanted);
+    snprintf(with_port, sizeof with_port, "%s:%u", device, port);
+    for (char *word = strtok_r(list, ", ", &rest); word != NULL; word = strtok_r(NULL, ", ", &rest))
+        if (strcmp(word, device) == 0 || strcmp(word, with_port) == 0)
+            return true;
+    return false;
+}
+
+static uint32_t bytes_of_mtu(enum ibv_mtu mtu) {
+    return mtu >= IBV_MTU_256 && mtu <= IBV_MTU_4096 ? 128u << mtu : 0;
+}
+
+static void add_rail(struct rdma *rdma, const struct rdma_cm_id *id,
+                     const struct sockaddr_storage *address) {
+    const char *name = ibv_get_device_name(id->verbs->device);
+    uint8_t port = id->port_num;
+    struct rdma_device *device;
+    struct ibv_port_attr attributes;
+    uint32_t index = 0;
+    while (index < RAILS_MAX && rdma->rails[index].device != NULL)
+        index++;
+    if (index == RAILS_MAX)
+        return;
+    int r = rdevice_find(rdma, name, &device);
+    if (r < 0) {
+        log_warning("RDMA device %s cannot be opened: %s", name, strerror(-r));
+        return;
+    }
+    if (ibv_query_port(device->verbs, port, &attributes) != 0 ||
+        attributes.state != IBV_PORT_ACTIVE)
+        return;
+    rdevice_note_librdmacm(device, id->verbs);
+    struct rdma_rail *rail = &rdma->rails[index];
+    rail->port = port;
+    rail->device = device;
+    rail->address = *address;
+    rail->mtu_bytes = bytes_of_mtu(attributes.active_mtu);
+    getnameinfo((const struct sockaddr *)address, sizeof *address, rail->text, sizeof rail->text,
+                NULL, 0, NI_NUMERICHOST);
+    log_info("RDMA rail %" PRIu32 ": %s port %u at %s, MTU %" PRIu32, index, device->name, port,
+             rail->text, rail->mtu_bytes);
+    if (rdma->listening && rrails_listen(rdma, rail) < 0)
+        log_warning("RDMA rail %" PRIu32 ": cannot listen at %s port %u: %s", index, rail->text,
+                    rdma->listen_port, strerror(errno));
+}
+
+/* An address of one of our interfaces: is there a device behind it? */
+static void try_address(struct rdma *rdma, const struct sockaddr_storage *address) {
+    struct rdma_cm_id *id;
+    if (rdma_create_id(rdma->channel, &id, NULL, RDMA_PS_TCP) < 0)
+        return;
+    if (rdma_bind_addr(id, (struct sockaddr *)address) == 0 && id->verbs != NULL) {
+        const char *name = ibv_get_device_name(id->verbs->device);
+        if (wanted(rdma, name, id->port_num) && rail_of_port(rdma, name, id->port_num) < 0)
+            add_rail(rdma, id, address);
+    }
+    rdma_destroy_id(id);
+}
+
+static bool is_routable(const struct ifaddrs *found, struct sockaddr_storage *out) {
+    memset(out, 0, sizeof *out);
+    if (found->ifa_addr == NULL || !(found->ifa_flags & IFF_UP) || found->ifa_flags & IFF_LOOPBACK)
+        return false;
+    if (found->ifa_addr->sa_family == AF_INET) {
+        memcpy(out, found->ifa_addr, sizeof(struct sockaddr_in));
+        return true;
+    }
+    if (found->ifa_addr->sa_family != AF_INET6)
+        return false;
+    memcpy(out, found->ifa_addr, sizeof(struct sockaddr_in6));
+    return !IN6_IS_ADDR_LINKLOCAL(&((struct sockaddr_in6 *)out)->sin6_addr);
+}
+
+static void say_why_none(const struct rdma *rdma, char *why, size_t why_bytes) {
+    char names[128] = "";
+    int count = 0;
+    struct ibv_device **list = ibv_get_device_list(&count);
+    for (int i = 0; i < count; i++) {
+        size_t used = strlen(names);
+        snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? ", " : "",
+                 ibv_get_device_name(list[i]));
+    }
+    if (list != NULL)
+        ibv_free_device_list(list);
+    if (count == 0)
+        snprintf(
+            why, why_bytes,
+            "no RDMA device on this machine; load its driver and ib_uverbs, rdma_ucm (Soft-RoCE: "
+            "rdma link add rxe0 type rxe netdev INTERFACE)");
+    else if (rdma->devices_wanted[0] != '\0')
+        snprintf(why, why_bytes,
+                 "none of [rdma] devices = %s has an active port with a routable address; this "
+                 "machine has "
+                 "%s",
+                 rdma->devices_wanted, names);
+    else
+        snprintf(why, why_bytes,
+                 "RDMA device %s has no usable GID: no active port with a routable IP address; "
+                 "bring its "
+                 "interface up and give it one",
+                 names);
+}
+
+uint32_t rrails_scan(struct rdma *rdma, char *why, size_t why_bytes) {
+    struct ifaddrs *found = NULL;
+    struct sockaddr_storage address;
+    rdma->scanned_ms = uv_now(rdma->loop);
+    rdevice_check_listed(rdma);
+    uint32_t before = rrails_count(rdma);
+    if (getifaddrs(&found) < 0)
+        found = NULL;
+    for (const struct ifaddrs *at = found; at != NULL; at = at->ifa_next)
+        if (is_routable(at, &address))
+            try_address(rdma, &address);
+    freeifaddrs(found);
+    uint32_t count = rrails_count(rdma);
+    if (count > before)
+        rrail_appeared(rdma);
+    if (count > rdma->rails_most)
+        rdma->rails_most = count;
+    if (count == 0 && why != NULL)
+        say_why_none(rdma, why, why_bytes);
+    return count;
+}
+
+/* ---- listening ---- */
+
+static void set_port(struct sockaddr_storage *address, uint16_t port) {
+    if (address->ss_family == AF_INET6)
+        ((struct sockaddr_in6 *)address)->sin6_port = htons(port);
+    else
+        ((struct sockaddr_in *)address)->sin_port = htons(port);
+}
+
+int rrails_listen(struct rdma *rdma, struct rdma_rail *rail) {
+    enum { BACKLOG = 128 };
+    set_port(&rail->address, rdma->listen_port);
+    if (rdma_create_id(rdma->channel, &rail->listener, NULL, RDMA_PS_TCP) < 0) {
+        rail->listener = NULL;
+        return -errno;
+    }
+    if (rdma_bind_addr(rail->listener, (struct sockaddr *)&rail->address) < 0 ||
+        rdma_listen(rail->listener, BACKLOG) < 0) {
+        int error = errno;
+        rdma_destroy_id(rail->listener);
+        rail->listener = NULL;
+        set_port(&rail->address, 0);
+        return -error;
+    }
+    rdma->listen_port = ntohs(rdma_get_src_port(rail->listener));
+    set_port(&rail->address, rdma->listen_port);
+    return 0;
+}

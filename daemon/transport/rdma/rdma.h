@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * RDMA verbs: the reader's broker fetches bytes out of the home's registered memory itself; no CPU
+ * of the home takes part. See docs/RDMA.md and the RDMA part of proto/PROTOCOL.md.
+ */
+#ifndef FEATURED_PEER_TRANSPORT_RDMA_H
+#define FEATURED_PEER_TRANSPORT_RDMA_H
+
+#include <uv.h>
+
+#include "transport/transport.h"
+
+struct rdma_options {
+    const char *devices;          /* "mlx5_0, mlx5_1:1"; "" = every one with a routable address */
+    uint64_t registration_bytes;  /* memory is registered in pieces of at most this size */
+    uint32_t reads_in_flight_max; /* RDMA READs posted at once per rail */
+    uint32_t stall_timeout_ms;    /* a rail whose reads make no progress for so long is taken out */
+};
+
+/* options, rdma, events: copied. 0; -ENODEV: no usable rail; or -errno. On failure `why` says what
+ * is missing and what to do about it. */
+int transport_rdma_new(uv_loop_t *loop, const struct transport_options *options,
+                       const struct rdma_options *rdma, const struct transport_events *events,
+                       void *owner, struct transport **out, char *why, size_t why_bytes);
+
+#endif

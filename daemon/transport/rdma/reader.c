@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Our reads. A read is `waiting` until fewer than reads_per_connection are active, then `active`:
+ * in turn, each gives its next chunk to the next rail with room, so a small read never waits for a
+ * huge one and a slow rail takes less. A chunk stays inside one piece of their region and one
+ * segment of ours. Chunks go out in batches with one signalled completion each, which speaks for
+ * all before it on that QP (completions are in order).
+ *
+ * Chunks of a rail that fails come back as `again` and are read on the others: its QP has been
+ * destroyed by then, so nothing of it lands any more. A read leaves `active` before read_done is
+ * raised.
+ *
+ * The key of a region is exchanged once for handle, range and rkeys (OPEN); a read whose piece is
+ * not registered yet, here or there, waits for it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "transport/little_endian.h"
+#include "transport/rdma/rdma_internal.h"
+
+/* A rail has at most WINDOW_CHUNKS full chunks under way, in batches of half of that, so that one
+ * batch runs while the next is posted. More would not be faster (4 MiB is the delay of a whole
+ * millisecond at 32 Gbit/s) but late: a small read waits behind all of it, and where the network is
+ * slow, its answer comes after the QP's ACK timeout, which repeats everything. */
+enum { BATCH_MAX = 4, WINDOW_CHUNKS = 4 };
+
+struct batch {
+    struct ibv_send_wr wr[BATCH_MAX];
+    struct ibv_sge place[BATCH_MAX];
+    uint32_t count;
+    uint64_t bytes;
+};
+
+/* ---- openings ---- */
+
+static struct rdma_opening *find_handle(struct rdma_conn *conn, uint32_t handle) {
+    struct rdma_opening *opening;
+    TAILQ_FOREACH (opening, &conn->openings, link)
+        if (opening->handle == handle)
+            return opening;
+    return NULL;
+}
+
+static struct rdma_opening *find_key(struct rdma_conn *conn, const void *key, size_t bytes) {
+    struct rdma_opening *opening;
+    TAILQ_FOREACH (opening, &conn->openings, link)
+        if (!opening->gone && opening->key_bytes == bytes && memcmp(opening->key, key, bytes) == 0)
+            return opening;
+    return NULL;
+}
+
+static struct rdma_opening *open_key(struct rdma_conn *conn, const void *key, size_t key_bytes) {
+    struct rdma_opening *opening = calloc(1, sizeof *opening + key_bytes);
+    uint8_t handle[4];
+    if (opening == NULL)
+        return NULL;
+    opening->handle = conn->next_handle++;
+    opening->key_bytes = key_bytes;
+    memcpy(opening->key, key, key_bytes);
+    TAILQ_INSERT_TAIL(&conn->openings, opening, link);
+    put32(handle, opening->handle);
+    struct iovec parts[] = {{handle, sizeof handle}, {opening->key, key_bytes}};
+    rcontrol_send(conn, RWIRE_OPEN, parts, 2);
+    return opening;
+}
+
+static void free_opening(struct rdma_conn *conn, struct rdma_opening *opening) {
+    TAILQ_REMOVE(&conn->openings, opening, link);
+    free(opening->pieces);
+    free(opening);
+}
+
+static void leave_opening(struct rdma_conn *conn, struct rdma_opening *opening) {
+    if (--opening->reads == 0 && opening->gone)
+        free_opening(conn, opening);
+}
+
+static void end_opening(struct rdma_conn *conn, struct rdma_opening *opening, int status) {
+    opening->answered = true;
+    opening->gone = true;
+    opening->status = status;
+    if (opening->reads == 0)
+        free_opening(conn, opening);
+}
+
+void rreader_on_opened(struct rdma_conn *conn, uint32_t handle, int status, uint64_t bytes) {
+    struct rdma_opening *opening = find_handle(conn, handle);
+    if (opening == NULL)
+        return;
+    if (status < 0) {
+        end_opening(conn, opening, status);
+    } else {
+        opening->answered = true;
+        opening->bytes = bytes;
+    }
+    rreader_run(conn);
+}
+
+void rreader_on_gone(struct rdma_conn *conn, uint32_t handle) {
+    struct rdma_opening *opening = find_handle(conn, handle);
+    if (opening != NULL)
+        end_opening(conn, opening, -EINVAL);
+    rreader_run(conn);
+}
+
+static struct rdma_piece *place_of_piece(struct rdma_opening *opening, uint64_t offset) {
+    for (uint32_t i = 0; i < opening->piece_count; i++)
+        if (opening->pieces[i].offset == offset)
+            return &opening->pieces[i];
+    struct rdma_piece *pieces =
+        reallocarray(opening->pieces, opening->piece_count + 1, sizeof *pieces);
+    if (pieces == NULL)
+        return NULL;
+    opening->pieces = pieces;
+    return &pieces[opening->piece_count++];
+}
+
+void rreader_on_segment(struct rdma_conn *conn, const struct rwire_segment *segment) {
+    struct rdma_opening *opening = find_handle(conn, segment->handle);
+    if (opening == NULL || opening->gone)
+        return;
+    if (!opening->answered || segment->offset > opening->bytes ||
+        segment->bytes > opening->bytes - segment->offset) {
+        rconn_fail(conn, -EPROTO, "peer sent a bad frame: segment outside its region");
+        return;
+    }
+    struct rdma_piece *piece = place_of_piece(opening, segment->offset);
+    if (piece == NULL) {
+        rconn_fail(conn, -ENOMEM, "out of memory for the list of a region's segments");
+        return;
+    }
+    *piece = (struct rdma_piece){segment->offset, segment->address, segment->bytes, {0}};
+    memcpy(piece->rkeys, segment->rkeys, sizeof piece->rkeys);
+    rreader_run(conn);
+}
+
+void rreader_forget_keys(struct rdma_conn *conn, uint32_t their_rail) {
+    struct rdma_opening *opening;
+    TAILQ_FOREACH (opening, &conn->openings, link)
+        for (uint32_t i = 0; i < opening->piece_count; i++)
+            opening->pieces[i].rkeys[their_rail] = 0;
+}
+
+static const struct rdma_piece *piece_at(const struct rdma_opening *opening, uint64_t offset) {
+    for (uint32_t i = 0; i < opening->piece_count; i++)
+        if (offset >= opening->pieces[i].offset &&
+            offset - opening->pieces[i].offset < opening->pieces[i].bytes)
+            return &opening->pieces[i];
+    return NULL;
+}
+
+/* ---- chunks ---- */
+
+static uint64_t least(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+/* Fills in the READ of a chunk, which may get shorter; false: not on this rail, or not yet. */
+static bool aim(const struct rdma_link *link, struct rdma_chunk *chunk, struct ibv_send_wr *wr,
+                struct ibv_sge *place) {
+    const struct rdma_read *read = chunk->read;
+    const struct rdma_piece *piece =
+        piece_at(read->opening, read->ask.remote_offset + chunk->offset);
+    uint8_t *local = (uint8_t *)read->ask.local + chunk->offset;
+    const struct rdma_segment *segment =
+        rmemory_at(link->rdma, read->local_region, local, link->device);
+    if (piece == NULL || segment == NULL || piece->rkeys[link->their_rail] == 0)
+        return false;
+    uint64_t at = read->ask.remote_offset + chunk->offset - piece->offset;
+    uint64_t room = least(piece->bytes - at, segment->bytes - (uint64_t)(local - segment->base));
+    chunk->bytes = (uint32_t)least(chunk->bytes, room);
+    *place =
+        (struct ibv_sge){(uintptr_t)local, chunk->bytes, segment->mr[link->device->index]->lkey};
+    *wr = (struct ibv_send_wr){.sg_list = place, .num_sge = 1, .opcode = IBV_WR_RDMA_READ};
+    wr->wr.rdma.remote_addr = piece->address + at;
+    wr->wr.rdma.rkey = piece->rkeys[link->their_rail];
+    return true;
+}
+
+/* Of what a failed rail left: the rest of a chunk that had to be cut stays in front. */
+static struct rdma_chunk *take_again(struct rdma_link *link, struct ibv_send_wr *wr,
+                                     struct ibv_sge *place) {
+    struct rdma_conn *conn = link->conn;
+    struct rdma_chunk *chunk = TAILQ_FIRST(&conn->again);
+    uint32_t bytes = chunk->bytes;
+    if (!aim(link, chunk, wr, place))
+        return NULL;
+    if (chunk->bytes < bytes) {
+        struct rdma_chunk *rest = malloc(sizeof *rest);
+        if (rest == NULL) {
+            chunk->bytes = bytes;
+            return NULL;
+        }
+        *rest = (struct rdma_chunk){.read = chunk->read,
+                                    .offset = chunk->offset + chunk->bytes,
+                                    .bytes = bytes - chunk->bytes};
+        TAILQ_INSERT_AFTER(&conn->again, chunk, rest, link);
+    }
+    TAILQ_REMOVE(&conn->again, chunk, link);
+    return chunk;
+}
+
+static bool has_more(const struct rdma_read *read) {
+    return read->opening->answered && !read->opening->gone &&
+           read->bytes_posted < read->ask.bytes && read->ask.remote_offset < read->opening->bytes &&
+           read->ask.bytes <= read->opening->bytes - read->ask.remote_offset;
+}
+
+static void begin(struct rdma_conn *conn, struct rdma_read *read) {
+    uint8_t handle[4];
+    if (read->begun)
+        return;
+    read->begun = true;
+    put32(handle, read->opening->handle);
+    struct iovec part = {handle, sizeof handle};
+    rcontrol_send(conn, RWIRE_BEGIN, &part, 1);
+}
+
+/* The next chunk of the first read in turn that has one for this rail; the read goes to the back.
+ */
+static struct rdma_chunk *take_new(struct rdma_link *link, struct ibv_send_wr *wr,
+                                   struct ibv_sge *place) {
+    struct rdma_conn *conn = link->conn;
+    struct rdma_read *read;
+    struct rdma_chunk *chunk = malloc(sizeof *chunk);
+    if (chunk == NULL)
+        return NULL;
+    TAILQ_FOREACH (read, &conn->active, turn) {
+        if (!has_more(read))
+            continue;
+        uint64_t left = read->ask.bytes - read->bytes_posted;
+        *chunk = (struct rdma_chunk){
+            .read = read,
+            .offset = read->bytes_posted,
+            .bytes = (uint32_t)least(left, conn->rdma->options.chunk_bytes),
+        };
+        if (!aim(link, chunk, wr, place))
+            continue;
+        begin(conn, read);
+        read->bytes_posted += chunk->bytes;
+        TAILQ_REMOVE(&conn->active, read, turn);
+        TAILQ_INSERT_TAIL(&conn->active, read, turn);
+        return chunk;
+    }
+    free(chunk);
+    return NULL;
+}
+
+/* Adds one chunk to the rail's batch; false: no room, or nothing for it. */
+static bool add_chunk(struct rdma_link *link, struct batch *batch) {
+    uint32_t i = batch->count;
+    uint64_t window_bytes = (uint64_t)WINDOW_CHUNKS * link->rdma->options.chunk_bytes;
+    if (i == BATCH_MAX || link->posted_count == link->posted_max ||
+        batch->bytes >= window_bytes / 2 || link->posted_bytes >= window_bytes)
+        return false;
+    struct rdma_chunk *chunk = NULL;
+    if (!TAILQ_EMPTY(&link->conn->again))
+        chunk = take_again(link, &batch->wr[i], &batch->place[i]);
+    if (chunk == NULL)
+        chunk = take_new(link, &batch->wr[i], &batch->place[i]);
+    if (chunk == NULL)
+        return false;
+    if (link->posted_count == 0)
+        link->progress_ms = uv_now(link->rdma->loop);
+    chunk->number = link->next_number++;
+    batch->wr[i].wr_id = chunk->number;
+    if (i > 0)
+        batch->wr[i - 1].next = &batch->wr[i];
+    TAILQ_INSERT_TAIL(&link->posted, chunk, link);
+    link->posted_count++;
+    link->posted_bytes += chunk->bytes;
+    batch->count++;
+    batch->bytes += chunk->bytes;
+    return true;
+}
+
+static void post_batch(struct rdma_link *link, struct batch *batch) {
+    struct ibv_send_wr *bad;
+    if (batch->count == 0)
+        return;
+    batch->wr[batch->count - 1].send_flags = IBV_SEND_SIGNALED;
+    int error = ibv_post_send(link->qp, batch->wr, &bad);
+    if (error != 0)
+        rlink_fail(link, -error, "cannot post a READ: %s", strerror(error));
+}
+
+/* One batch per rail, chunks dealt out in turn; false: nobody had room or need. */
+static bool post_round(struct rdma_conn *conn) {
+    struct batch batches[RAILS_MAX];
+    bool dealt, any = false;
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        batches[i].bytes = batches[i].count = 0;
+    do {
+        dealt = false;
+        for (uint32_t i = 0; i < RAILS_MAX; i++) {
+            struct rdma_link *link = conn->bulk[i];
+            if (link != NULL && link->phase == RLINK_OPEN && !conn->closing)
+                dealt |= add_chunk(link, &batches[i]);
+        }
+        any |= dealt;
+    } while (dealt);
+    for (uint32_t i = 0; i < RAILS_MAX && !conn->closing; i++)
+        if (conn->bulk[i] != NULL)
+            post_batch(conn->bulk[i], &batches[i]);
+    return any;
+}
+
+void rreader_post(struct rdma_conn *conn) {
+    while (conn->active_count < conn->rdma->options.reads_per_connection &&
+           conn->waiting_count > 0) {
+        struct rdma_read *read = TAILQ_FIRST(&conn->waiting);
+        TAILQ_REMOVE(&conn->waiting, read, turn);
+        TAILQ_INSERT_TAIL(&conn->active, read, turn);
+        conn->waiting_count--;
+        conn->active_count++;
+    }
+    while (!conn->closing && conn->active_count > 0 && post_round(conn))
+        rdma_watch_time(conn->rdma);
+}
+
+/* ---- the owner's side ---- */
+
+int rreader_add(struct rdma_conn *conn, const struct transport_read *ask) {
+    uint32_t region;
+    if (!rconn_usable(conn))
+        return -ENOTCONN;
+    if (ask->key_bytes == 0 || ask->key_bytes > TRANSPORT_KEY_BYTES_MAX)
+        return -EINVAL;
+    int r = regions_find(&conn->rdma->regions, ask->local, ask->bytes, &region);
+    if (r < 0)
+        return r;
+    if (conn->rdma->memory[region]->failed)
+        return -ENOMEM;
+    struct rdma_opening *opening = find_key(conn, ask->key, ask->key_bytes);
+    struct rdma_read *read = calloc(1, sizeof *read);
+    if (read != NULL)
+        read->begun = opening == NULL; /* OPEN says so */
+    if (read != NULL && opening == NULL)
+        opening = open_key(conn, ask->key, ask->key_bytes);
+    if (read == NULL || opening == NULL) {
+        free(read);
+        return -ENOMEM;
+    }
+    read->ask = *ask;
+    read->ask.key = NULL;
+    read->local_region = region;
+    read->opening = opening;
+    opening->reads++;
+    TAILQ_INSERT_TAIL(&conn->waiting, read, turn);
+    conn->waiting_count++;
+    rreader_post(conn);
+    if (opening->answered && !has_more(read) && read->bytes_posted == 0)
+        rdma_soon(conn->rdma); /* it will be refused */
+    return 0;
+}
+
+static void finish(struct rdma_conn *conn, struct rdma_read *read, int status) {
+    struct rdma *rdma = conn->rdma;
+    void *read_user = read->ask.read_user;
+    TAILQ_REMOVE(&conn->active, read, turn);
+    conn->active_count--;
+    if (read->begun) {
+        uint8_t body[16] = {0};
+        put32(body, read->opening->handle);
+        put64(body + 8, read->bytes_done);
+        struct iovec part = {body, sizeof body};
+        rcontrol_send(conn, RWIRE_END, &part, 1);
+    }
+    leave_opening(conn, read->opening);
+    free(read);
+    rdma->events.read_done(rdma->owner, conn->user, read_user, status);
+}
+
+/* A read that can never start: its key or range is wrong, or its region has gone. */
+static struct rdma_read *find_refused(struct rdma_conn *conn) {
+    struct rdma_read *read;
+    TAILQ_FOREACH (read, &conn->active, turn)
+        if (read->opening->answered && read->bytes_posted == 0 && !has_more(read))
+            return read;
+    return NULL;
+}
+
+void rreader_run(struct rdma_conn *conn) {
+    struct rdma_read *read;
+    if (conn->closing)
+        return;
+    rreader_post(conn);
+    while (!conn->closing && (read = find_refused(conn)) != NULL) {
+        finish(conn, read, read->opening->status < 0 ? read->opening->status : -EINVAL);
+        if (!conn->closing)
+            rreader_post(conn);
+    }
+}
+
+/* Where the first of these chunks begins, if it is a chunk of the read before `end`; else `end`. */
+static uint64_t before_chunks(const struct rdma_chunks *chunks, const struct rdma_read *read,
+                              uint64_t end) {
+    const struct rdma_chunk *chunk;
+    TAILQ_FOREACH (chunk, chunks, link)
+        if (chunk->read == read && chunk->offset < end)
+            end = chunk->offset;
+    return end;
+}
+
+/* What has been posted, up to the first chunk that is still under way or to be read again. */
+static uint64_t prefix_bytes(const struct rdma_conn *conn, const struct rdma_read *read) {
+    uint64_t end = before_chunks(&conn->again, read, read->bytes_posted);
+    for (uint32_t i = 0; i < RAILS_MAX; i++)
+        if (conn->bulk[i] != NULL)
+            end = before_chunks(&conn->bulk[i]->posted, read, end);
+    return end;
+}
+
+static void chunk_landed(struct rdma_conn *conn, struct rdma_chunk *chunk) {
+    struct rdma *rdma = conn->rdma;
+    struct rdma_read *read = chunk->read;
+    read->bytes_done += chunk->bytes;
+    conn->counters.read_bytes_in += chunk->bytes;
+    free(chunk);
+    if (read->bytes_done == read->ask.bytes)
+        finish(conn, read, 0);
+    else
+        rdma->events.read_progress(rdma->owner, conn->user, read->ask.read_user, read->bytes_done,
+                                   prefix_bytes(conn, read));
+}
+
+void rreader_on_landed(struct rdma_link *link, uint64_t number) {
+    struct transport_rail_info *info = &link->conn->rail_info[link->rail];
+    struct rdma_chunk *chunk;
+    link->progress_ms = uv_now(link->rdma->loop);
+    while ((chunk = TAILQ_FIRST(&link->posted)) != NULL && chunk->number <= number) {
+        TAILQ_REMOVE(&link->posted, chunk, link);
+        link->posted_count--;
+        link->posted_bytes -= chunk->bytes;
+        info->reads++;
+        info->bytes_in += chunk->bytes;
+        chunk_landed(link->conn, chunk);
+    }
+}
+
+void rreader_rail_lost(struct rdma_link *link) {
+    TAILQ_CONCAT(&link->conn->again, &link->posted, link);
+    link->posted_count = 0;
+    link->posted_bytes = 0;
+}
+
+/* ---- the end ---- */
+
+bool rreader_uses(const struct rdma_conn *conn, uint32_t region) {
+    const struct rdma_read *read;
+    TAILQ_FOREACH (read, &conn->active, turn)
+        if (read->local_region == region)
+            return true;
+    TAILQ_FOREACH (read, &conn->waiting, turn)
+        if (read->local_region == region)
+            return true;
+    return false;
+}
+
+static void report_end(struct rdma_conn *conn, struct rdma_reads *reads) {
+    struct rdma *rdma = conn->rdma;
+    struct rdma_read *read;
+    while ((read = TAILQ_FIRST(reads)) != NULL) {
+        void *read_user = read->ask.read_user;
+        TAILQ_REMOVE(reads, read, turn);
+        free(read);
+        rdma->events.read_done(rdma->owner, conn->user, read_user, conn->end_status);
+    }
+}
+
+void rreader_end(struct rdma_conn *conn) {
+    struct rdma_chunk *chunk;
+    while ((chunk = TAILQ_FIRST(&conn->again)) != NULL) {
+        TAILQ_REMOVE(&conn->again, chunk, link);
+        free(chunk);
+    }
+    report_end(conn, &conn->active);
+    report_end(conn, &conn->waiting);
+    conn->active_count = conn->waiting_count = 0;
+    while (!TAILQ_EMPTY(&conn->openings))
+        free_opening(conn, TAILQ_FIRST(&conn->openings));
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A stream of bytes over SEND and RECV. Each side has `slots` receives posted and tells the other,
+ * as the immediate value of its SENDs, how many it has posted again since it last said so: a SEND
+ * is only posted with a credit, so a receive is always there (no RNR). The last credit is kept for
+ * a SEND that carries credits alone, so that two sides that both have much to say cannot starve
+ * each other; such a SEND is worth sending from half the slots on. SENDs complete in order, so the
+ * send slots are a ring.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "transport/rdma/rdma_internal.h"
+
+/* ---- slots ---- */
+
+static uint8_t *receive_slot(const struct rdma_stream *stream, uint64_t slot) {
+    return stream->memory + slot * stream->slot_bytes;
+}
+
+static uint8_t *send_slot(const struct rdma_stream *stream, uint64_t slot) {
+    return stream->memory + (stream->slots + slot) * stream->slot_bytes;
+}
+
+int rstream_init(struct rdma_stream *stream, struct ibv_pd *pd, uint32_t slots,
+                 uint32_t slot_bytes) {
+    size_t bytes = (size_t)2 * slots * slot_bytes;
+    if (posix_memalign((void **)&stream->memory, 4096, bytes) != 0)
+        return -ENOMEM;
+    memset(stream->memory, 0, bytes);
+    stream->slots = slots;
+    stream->slot_bytes = slot_bytes;
+    stream->mr = ibv_reg_mr(pd, stream->memory, bytes, IBV_ACCESS_LOCAL_WRITE);
+    return stream->mr == NULL ? -errno : 0;
+}
+
+void rstream_stop(struct rdma_stream *stream) {
+    if (stream->mr != NULL)
+        ibv_dereg_mr(stream->mr);
+    stream->mr = NULL;
+}
+
+void rstream_deinit(struct rdma_stream *stream) {
+    free(stream->memory);
+    byte_queue_deinit(&stream->received);
+    byte_queue_deinit(&stream->unsent);
+    *stream = (struct rdma_stream){0};
+}
+
+static int post_receive(struct rdma_link *link, uint64_t slot) {
+    struct rdma_stream *stream = &link->stream;
+    struct ibv_sge place = {(uintptr_t)receive_slot(stream, slot), stream->slot_bytes,
+                            stream->mr->lkey};
+    struct ibv_recv_wr wr = {.wr_id = slot, .sg_list = &place, .num_sge = 1}, *bad;
+    return -ibv_post_recv(link->qp, &wr, &bad);
+}
+
+int rstream_start(struct rdma_link *link) {
+    int r = 0;
+    for (uint64_t slot = 0; slot < link->stream.slots && r == 0; slot++)
+        r = post_receive(link, slot);
+    return r;
+}
+
+/* ---- out ---- */
+
+int rstream_write(struct rdma_link *link, const struct iovec *parts, int count) {
+    size_t bytes = 0;
+    for (int i = 0; i < count; i++)
+        bytes += parts[i].iov_len;
+    if (byte_queue_reserve(&link->stream.unsent, bytes) < 0)
+        return -ENOMEM;
+    for (int i = 0; i < count; i++)
+        byte_queue_append(&link->stream.unsent, parts[i].iov_base, parts[i].iov_len);
+    return 0;
+}
+
+static int post_send(struct rdma_link *link, uint32_t bytes) {
+    struct rdma_stream *stream = &link->stream;
+    uint8_t *slot = send_slot(stream, stream->sends % stream->slots);
+    struct ibv_sge place = {(uintptr_t)slot, bytes, stream->mr->lkey};
+    struct ibv_send_wr wr = {.sg_list = &place,
+                             .num_sge = bytes > 0,
+                             .opcode = IBV_WR_SEND_WITH_IMM,
+                             .send_flags = IBV_SEND_SIGNALED,
+                             .imm_data = htonl(stream->owed)},
+                       *bad;
+    if (bytes > 0)
+        memcpy(slot, stream->unsent.data + stream->unsent.begin, bytes);
+    int error = ibv_post_send(link->qp, &wr, &bad);
+    if (error != 0)
+        return -error;
+    byte_queue_consume(&stream->unsent, bytes);
+    stream->sends++;
+    stream->sends_out++;
+    stream->credits--;
+    stream->owed = 0;
+    return 0;
+}
+
+void rstream_flush(struct rdma_link *link) {
+    struct rdma_stream *stream = &link->stream;
+    int r = 0;
+    while (r == 0 && stream->credits > 1 && stream->sends_out < stream->slots &&
+           byte_queue_bytes(&stream->unsent) > 0) {
+        size_t bytes = byte_queue_bytes(&stream->unsent);
+        r = post_send(link,
+                      bytes < stream->send_bytes_max ? (uint32_t)bytes : stream->send_bytes_max);
+    }
+    if (r == 0 && stream->owed >= stream->slots / 2 && stream->credits > 0 &&
+        stream->sends_out < stream->slots)
+        r = post_send(link, 0);
+    if (r < 0)
+        rlink_fail(link, r, "cannot post a SEND: %s", strerror(-r));
+}
+
+void rstream_on_sent(struct rdma_link *link) {
+    link->stream.sends_out--;
+}
+
+/* ---- in ---- */
+
+void rstream_on_receive(struct rdma_link *link, const struct ibv_wc *wc) {
+    struct rdma_stream *stream = &link->stream;
+    if (!(wc->wc_flags & IBV_WC_WITH_IMM) || ntohl(wc->imm_data) > UINT16_MAX) {
+        rlink_fail(link, -EPROTO, "peer sent a bad message: no credits in it");
+        return;
+    }
+    if (byte_queue_reserve(&stream->received, wc->byte_len) < 0) {
+        rlink_fail(link, -ENOMEM, "out of memory for %u received bytes", wc->byte_len);
+        return;
+    }
+    byte_queue_append(&stream->received, receive_slot(stream, wc->wr_id), wc->byte_len);
+    stream->credits += ntohl(wc->imm_data);
+    int r = post_receive(link, wc->wr_id);
+    if (r < 0)
+        rlink_fail(link, r, "cannot post a RECV: %s", strerror(-r));
+    stream->owed++;
+}

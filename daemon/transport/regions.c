@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * An array of slots; a region's number is its slot. There is about one region per store, so looking
+ * an address up walks them all. Ranges are compared by what is left behind the offset: nothing can
+ * overflow.
+ */
+#include "transport/regions.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+void regions_deinit(struct regions *regions) {
+    free(regions->slots);
+    *regions = (struct regions){0};
+}
+
+static int find_free_slot(struct regions *regions, uint32_t *slot_out) {
+    for (uint32_t i = 0; i < regions->count; i++)
+        if (regions->slots[i].base == NULL) {
+            *slot_out = i;
+            return 0;
+        }
+    struct region *slots = reallocarray(regions->slots, regions->count + 1, sizeof *slots);
+    if (slots == NULL)
+        return -ENOMEM;
+    regions->slots = slots;
+    *slot_out = regions->count++;
+    return 0;
+}
+
+int regions_add(struct regions *regions, void *base, uint64_t bytes, uint64_t secret,
+                uint32_t *region_out) {
+    uint32_t slot;
+    if (base == NULL || bytes == 0 || bytes > UINTPTR_MAX - (uintptr_t)base)
+        return -EINVAL;
+    int r = find_free_slot(regions, &slot);
+    if (r < 0)
+        return r;
+    regions->slots[slot] = (struct region){base, bytes, secret};
+    *region_out = slot;
+    return 0;
+}
+
+void regions_remove(struct regions *regions, uint32_t region) {
+    if (region < regions->count)
+        regions->slots[region] = (struct region){0};
+}
+
+/* SipHash, which libsodium makes with a key of 16 bytes; the secret is half of it. */
+static uint64_t regions_cookie(const struct region *region, uint64_t connection) {
+    uint8_t key[crypto_shorthash_KEYBYTES] = {0}, hash[crypto_shorthash_BYTES];
+    uint64_t secret = htole64(region->secret), text = htole64(connection), cookie;
+    static_assert(sizeof hash == sizeof cookie, "one number");
+    memcpy(key, &secret, sizeof secret);
+    crypto_shorthash(hash, (const unsigned char *)&text, sizeof text, key);
+    memcpy(&cookie, hash, sizeof cookie);
+    return cookie; /* as bytes: whoever compares it has made it the same way */
+}
+
+int regions_key(const struct regions *regions, uint64_t connection, uint32_t region, void *out,
+                size_t out_bytes) {
+    if (region >= regions->count || regions->slots[region].base == NULL)
+        return -ENOENT;
+    if (out_bytes < REGION_KEY_BYTES)
+        return -EMSGSIZE;
+    uint32_t number = htole32(region);
+    uint64_t cookie = regions_cookie(&regions->slots[region], connection);
+    memcpy(out, &number, sizeof number);
+    memcpy((uint8_t *)out + sizeof number, &cookie, sizeof cookie);
+    return REGION_KEY_BYTES;
+}
+
+static bool range_inside(uint64_t offset, uint64_t bytes, uint64_t limit) {
+    return bytes > 0 && offset < limit && bytes <= limit - offset;
+}
+
+int regions_resolve(const struct regions *regions, uint64_t connection, const void *key,
+                    size_t key_bytes, uint64_t offset, uint64_t bytes, uint32_t *region_out,
+                    uint8_t **at_out) {
+    uint32_t number;
+    uint64_t cookie;
+    if (key_bytes != REGION_KEY_BYTES)
+        return -EINVAL;
+    memcpy(&number, key, sizeof number);
+    memcpy(&cookie, (const uint8_t *)key + sizeof number, sizeof cookie);
+    number = le32toh(number);
+    if (number >= regions->count)
+        return -EINVAL;
+    const struct region *region = &regions->slots[number];
+    if (region->base == NULL || regions_cookie(region, connection) != cookie ||
+        !range_inside(offset, bytes, region->bytes))
+        return -EINVAL;
+    *region_out = number;
+    *at_out = region->base + offset;
+    return 0;
+}
+
+int regions_find(const struct regions *regions, const void *at, uint64_t bytes,
+                 uint32_t *region_out) {
+    for (uint32_t i = 0; i < regions->count; i++) {
+        const struct region *region = &regions->slots[i];
+        uintptr_t base = (uintptr_t)region->base, address = (uintptr_t)at;
+        if (region->base != NULL && address >= base &&
+            range_inside(address - base, bytes, region->bytes)) {
+            *region_out = i;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
