@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "exchange/publish_set.h"
-#include "node/state.h"
+#include "requests/requests.h"
 
 #define GC_SLOTS_PER_TURN 4096u
 #define PUMP_ROUNDS_MAX   64u
@@ -33,18 +33,13 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     broker->limits = options->config->limits;
     accounts_init(broker);
     TAILQ_INIT(&broker->sessions);
-    TAILQ_INIT(&broker->askings);
-    TAILQ_INIT(&broker->fetches);
     TAILQ_INIT(&broker->drains);
     TAILQ_INIT(&broker->gc_asked);
     TAILQ_INIT(&broker->leavings);
-    TAILQ_INIT(&broker->nodes);
     TAILQ_INIT(&broker->index_checks);
-    TAILQ_INIT(&broker->held_checks);
     scratch_init(&broker->scratch);
-    broker->publishings = publish_set_new();
-    if (!broker->publishings || sweep_new(broker) < 0) {
-        publish_set_free(broker->publishings);
+    broker->exchange = exchange_new(broker);
+    if (!broker->exchange) {
         free(broker);
         return -ENOMEM;
     }
@@ -90,17 +85,12 @@ int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
 void broker_free(struct broker *broker) {
     if (!broker)
         return;
-    publishings_free(broker);
-    held_checks_drop_due(broker);
-    reconcile_free(broker);
-    nodes_free(broker);
-    sweep_free(broker);
+    exchange_end(broker);
     spaces_leavings_free(broker);
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
             space_free(broker, &broker->spaces[i]);
-    free(broker->remote_leases.slots);
-    free(broker->remote_leases.ended);
+    exchange_free(broker);
     accounts_deinit(broker);
     free(broker);
 }
@@ -110,7 +100,7 @@ void broker_release_peers(struct broker *broker) {
          peer = peers_next(broker->peers, peer))
         outbox_free(peer);
     broker->transport = NULL; /* gone, and its regions with it */
-    broker->closing = true;
+    broker->exchange->closing = true;
 }
 
 /* ---- events of peers and the directory ---- */
@@ -159,7 +149,7 @@ static void carry_out(struct broker *broker, struct space *space,
     case STORE_EFFECT_RETIRED:
         /* The later put has replaced the record of one that was superseded, unless that was written
          * again after it. */
-        if ((effect->reason != STORE_SUPERSEDED || broker->has_republished) &&
+        if ((effect->reason != STORE_SUPERSEDED || broker->exchange->has_republished) &&
             !BROKER_PLANTED(PLANTED_RECORD_KEPT) &&
             !publish_keeps_record(broker, space, effect->generation))
             broker->directory->ops->retire(broker->directory, &record, on_directory_retired, NULL);
@@ -342,8 +332,8 @@ static void add_totals(const struct broker *broker, struct store_totals *sum) {
 bool broker_is_idle(const struct broker *broker) {
     struct store_totals sum;
     add_totals(broker, &sum);
-    return !sum.leases && !sum.reservations && !broker->release_pending && !has_effects(broker) &&
-           !broker->directory->ops->pending(broker->directory);
+    return !sum.leases && !sum.reservations && !broker->exchange->release_pending &&
+           !has_effects(broker) && !broker->directory->ops->pending(broker->directory);
 }
 
 void broker_describe_load(const struct broker *broker, char *out, size_t out_bytes) {
@@ -353,7 +343,7 @@ void broker_describe_load(const struct broker *broker, char *out, size_t out_byt
              "%llu leases, %llu reservations, %llu releases pending, %llu records that the "
              "directory has not confirmed",
              (unsigned long long)sum.leases, (unsigned long long)sum.reservations,
-             (unsigned long long)broker->release_pending,
+             (unsigned long long)broker->exchange->release_pending,
              (unsigned long long)broker->directory->ops->pending(broker->directory));
 }
 
@@ -565,7 +555,7 @@ const char *broker_owner_name(const struct broker *broker, uint64_t owner, char 
     TAILQ_FOREACH (session, &broker->sessions, link)
         if (session->id == owner)
             return session->name;
-    TAILQ_FOREACH (asking, &broker->askings, link)
+    TAILQ_FOREACH (asking, &broker->exchange->askings, link)
         if (asking->id == owner)
             return asking->name;
     snprintf(out, 160, "session %llu, ended", (unsigned long long)owner);

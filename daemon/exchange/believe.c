@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 
 void believe_not(struct peer *peer, const char *sentence) {
     uint64_t count = peer_note_odd_answer(peer);

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "requests/requests.h"
 #include "proto/frame.h"
 
 #define NOTICE_INTERVAL_NS (100 * NS_PER_MS)
@@ -27,7 +27,7 @@
 
 static struct fetch *find(struct broker *broker, const struct space *space, uint64_t generation) {
     struct fetch *fetch;
-    TAILQ_FOREACH (fetch, &broker->fetches, link)
+    TAILQ_FOREACH (fetch, &broker->exchange->fetches, link)
         if (fetch->space == space && fetch->generation == generation)
             return fetch;
     return NULL;
@@ -38,7 +38,7 @@ bool fetch_has_copy(struct broker *broker, struct space *space, uint64_t generat
 }
 
 static void fetch_free(struct fetch *fetch) {
-    TAILQ_REMOVE(&fetch->broker->fetches, fetch, link);
+    TAILQ_REMOVE(&fetch->broker->exchange->fetches, fetch, link);
     fetch->space->uses--;
     free(fetch);
 }
@@ -307,7 +307,7 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
         return NULL;
     fetch->bytes = payload_bytes ? payload : NULL;
     fetch->broker = broker;
-    fetch->transfer = ++broker->last_transfer;
+    fetch->transfer = ++broker->exchange->last_transfer;
     fetch->space = item->call->space;
     fetch->generation = reply->generation;
     fetch->peer = lease->peer;
@@ -320,7 +320,7 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
     if (reply->checksums.len)
         memcpy(fetch->checksums, reply->checksums.data, reply->checksums.len);
     TAILQ_INIT(&fetch->items);
-    TAILQ_INSERT_TAIL(&broker->fetches, fetch, link);
+    TAILQ_INSERT_TAIL(&broker->exchange->fetches, fetch, link);
     fetch->space->uses++;
     return fetch;
 }

@@ -31,7 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 
 #define OWN_IN_FLIGHT_MAX 64u
 #define OWN_STEPS_MAX     1024u /* in one turn of the loop */
@@ -78,9 +78,9 @@ static bool still_holds(const struct held_check *check) {
 }
 
 static void check_end(struct held_check *check) {
-    TAILQ_REMOVE(&check->broker->held_checks, check, link);
-    check->broker->held_walk.waiting -= check->retry_ns != 0;
-    check->broker->held_walk.first -= check->first;
+    TAILQ_REMOVE(&check->broker->exchange->held_checks, check, link);
+    check->broker->exchange->held_walk.waiting -= check->retry_ns != 0;
+    check->broker->exchange->held_walk.first -= check->first;
     check->space->uses--;
     if (check->charged)
         accounts_release(check->broker, check->charged, CHARGE_WAITS, 1);
@@ -88,7 +88,7 @@ static void check_end(struct held_check *check) {
 }
 
 static void check_later(struct held_check *check) {
-    struct held_walk *walk = &check->broker->held_walk;
+    struct held_walk *walk = &check->broker->exchange->held_walk;
     uint64_t at_ns = check->broker->now_ns + RETRY_NS;
     walk->first -= check->first; /* one that takes long does not keep the node from serving */
     check->first = false;
@@ -265,9 +265,9 @@ static void on_checked(void *context, enum directory_result result,
                        const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
     struct held_check *check = context;
-    check->broker->held_walk.in_flight -= check->locating;
+    check->broker->exchange->held_walk.in_flight -= check->locating;
     check->locating = false;
-    if (check->broker->closing)
+    if (check->broker->exchange->closing)
         check_end(check);
     else if (check->own)
         mend(check, result, record);
@@ -278,7 +278,7 @@ static void on_checked(void *context, enum directory_result result,
 static void check_locate(struct held_check *check) {
     struct broker *broker = check->broker;
     check->locating = check->own;
-    broker->held_walk.in_flight += check->own;
+    broker->exchange->held_walk.in_flight += check->own;
     broker->directory->ops->locate(broker->directory, check->space->name, check->sample_id,
                                    on_checked, check);
 }
@@ -294,7 +294,7 @@ static struct held_check *check_new(struct broker *broker, struct space *space,
     check->generation = held->generation;
     strcpy(check->sample_id, held->sample_id);
     space->uses++;
-    TAILQ_INSERT_TAIL(&broker->held_checks, check, link);
+    TAILQ_INSERT_TAIL(&broker->exchange->held_checks, check, link);
     return check;
 }
 
@@ -325,7 +325,7 @@ bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *
 
 void held_checks_forget(struct broker *broker, const struct asking *asking) {
     struct held_check *check;
-    TAILQ_FOREACH (check, &broker->held_checks, link)
+    TAILQ_FOREACH (check, &broker->exchange->held_checks, link)
         if (check->asking == asking)
             check->asking = NULL;
 }
@@ -335,7 +335,7 @@ void held_checks_forget(struct broker *broker, const struct asking *asking) {
 static struct held_check *find_own(const struct broker *broker, const struct space *space,
                                    const struct store_info *held) {
     struct held_check *check;
-    TAILQ_FOREACH (check, &broker->held_checks, link)
+    TAILQ_FOREACH (check, &broker->exchange->held_checks, link)
         if (check->own && check->space == space && check->generation == held->generation)
             return check;
     return NULL;
@@ -348,12 +348,12 @@ static void check_own(struct broker *broker, struct space *space, const char *sa
         return;
     struct held_check *check = check_new(broker, space, &info);
     if (!check) {
-        walk_again(&broker->held_walk, broker->now_ns + RETRY_NS);
+        walk_again(&broker->exchange->held_walk, broker->now_ns + RETRY_NS);
         return;
     }
     check->own = true;
     check->first = first;
-    broker->held_walk.first += first;
+    broker->exchange->held_walk.first += first;
     check_locate(check);
 }
 
@@ -367,11 +367,11 @@ void held_check_first(struct broker *broker, struct space *space, const char *sa
 
 void held_check_all(struct broker *broker) {
     if (broker->directory->ops->index && !BROKER_PLANTED(PLANTED_DEATH_UNCHECKED))
-        walk_again(&broker->held_walk, broker->now_ns);
+        walk_again(&broker->exchange->held_walk, broker->now_ns);
 }
 
 bool held_checks_are_due(const struct broker *broker) {
-    const struct held_walk *walk = &broker->held_walk;
+    const struct held_walk *walk = &broker->exchange->held_walk;
     return walk->walking || walk->again || walk->due_count;
 }
 
@@ -379,7 +379,7 @@ bool held_checks_are_due(const struct broker *broker) {
 
 void held_check_due(struct broker *broker, const struct space *space, uint64_t generation,
                     bool first) {
-    struct held_walk *walk = &broker->held_walk;
+    struct held_walk *walk = &broker->exchange->held_walk;
     if (walk->due_count == walk->due_room) {
         size_t room = walk->due_room ? 2 * walk->due_room : 1024;
         struct held_due *due = reallocarray(walk->due, room, sizeof *due);
@@ -395,7 +395,7 @@ void held_check_due(struct broker *broker, const struct space *space, uint64_t g
 }
 
 void held_checks_drop_due(struct broker *broker) {
-    struct held_walk *walk = &broker->held_walk;
+    struct held_walk *walk = &broker->exchange->held_walk;
     for (size_t i = 0; i < walk->due_count; i++)
         walk->first -= walk->due[i].first;
     free(walk->due);
@@ -405,14 +405,14 @@ void held_checks_drop_due(struct broker *broker) {
 
 /* Not while this node is fenced: nothing that the index says is certain then. */
 static bool may_take_due(const struct broker *broker) {
-    const struct held_walk *walk = &broker->held_walk;
+    const struct held_walk *walk = &broker->exchange->held_walk;
     return walk->due_count && walk->in_flight < DUE_IN_FLIGHT_MAX &&
            walk->republishing < DUE_IN_FLIGHT_MAX &&
            broker->now_ns < broker->directory->ops->serves_until_ns(broker->directory);
 }
 
 static void take_due(struct broker *broker) {
-    struct held_walk *walk = &broker->held_walk;
+    struct held_walk *walk = &broker->exchange->held_walk;
     for (uint32_t i = 0; i < DUE_A_TURN && may_take_due(broker); i++) {
         const struct held_due due = walk->due[--walk->due_count];
         struct space *space = &broker->spaces[due.space];
@@ -447,18 +447,18 @@ static bool step(struct broker *broker, struct held_walk *walk) {
 
 static void begin_again(struct broker *broker, uint64_t now_ns) {
     struct held_check *check, *next;
-    for (check = TAILQ_FIRST(&broker->held_checks); check; check = next) {
+    for (check = TAILQ_FIRST(&broker->exchange->held_checks); check; check = next) {
         next = TAILQ_NEXT(check, link);
         if (!check->retry_ns || check->retry_ns > now_ns)
             continue;
         check->retry_ns = 0;
-        broker->held_walk.waiting--;
+        broker->exchange->held_walk.waiting--;
         check_locate(check);
     }
 }
 
 void held_checks_pump(struct broker *broker, uint64_t now_ns) {
-    struct held_walk *walk = &broker->held_walk;
+    struct held_walk *walk = &broker->exchange->held_walk;
     if (walk->waiting)
         begin_again(broker, now_ns);
     if (walk->due_count)
@@ -474,13 +474,13 @@ void held_checks_pump(struct broker *broker, uint64_t now_ns) {
 }
 
 uint64_t held_checks_next_deadline_ns(const struct broker *broker) {
-    const struct held_walk *walk = &broker->held_walk;
+    const struct held_walk *walk = &broker->exchange->held_walk;
     const struct held_check *check;
     uint64_t next_ns = walk->again && !walk->walking ? walk->next_ns : UINT64_MAX;
     if ((walk->walking && walk->in_flight < OWN_IN_FLIGHT_MAX) || may_take_due(broker))
         return 0;
     if (walk->waiting)
-        TAILQ_FOREACH (check, &broker->held_checks, link)
+        TAILQ_FOREACH (check, &broker->exchange->held_checks, link)
             if (check->retry_ns && check->retry_ns < next_ns)
                 next_ns = check->retry_ns;
     return next_ns;

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 
 #define LOOKS_PER_KEEP       4u
 #define LOOK_INTERVAL_NS_MAX (15ull * 60 * 1000 * NS_PER_MS)
@@ -35,13 +35,13 @@ struct sweep {
     TAILQ_HEAD(, dead_home) homes;
 };
 
-int sweep_new(struct broker *broker) {
-    broker->sweep = calloc(1, sizeof *broker->sweep);
-    if (!broker->sweep)
-        return -1;
-    broker->sweep->broker = broker;
-    TAILQ_INIT(&broker->sweep->homes);
-    return 0;
+struct sweep *sweep_new(struct broker *broker) {
+    struct sweep *sweep = calloc(1, sizeof *sweep);
+    if (!sweep)
+        return NULL;
+    sweep->broker = broker;
+    TAILQ_INIT(&sweep->homes);
+    return sweep;
 }
 
 /* Homes not come upon since this look; UINT64_MAX: all. */
@@ -57,10 +57,10 @@ static void forget_homes(struct sweep *sweep, uint64_t look) {
 }
 
 void sweep_free(struct broker *broker) {
-    if (!broker->sweep)
+    if (!broker->exchange->sweep)
         return;
-    forget_homes(broker->sweep, UINT64_MAX);
-    free(broker->sweep);
+    forget_homes(broker->exchange->sweep, UINT64_MAX);
+    free(broker->exchange->sweep);
 }
 
 static uint64_t keep_ns(const struct broker *broker) {
@@ -168,7 +168,7 @@ static void ask_page(struct sweep *sweep) {
 /* ---- the part as a whole ---- */
 
 void sweep_pump(struct broker *broker, uint64_t now_ns) {
-    struct sweep *sweep = broker->sweep;
+    struct sweep *sweep = broker->exchange->sweep;
     if (!sweep->ended_ns)
         end_look(sweep, false); /* a node that starts knows nobody yet */
     if (!is_wanted(broker) || sweep->under_way || next_look_ns(sweep) > now_ns)
@@ -186,6 +186,6 @@ void sweep_pump(struct broker *broker, uint64_t now_ns) {
 }
 
 uint64_t sweep_next_deadline_ns(const struct broker *broker) {
-    const struct sweep *sweep = broker->sweep;
+    const struct sweep *sweep = broker->exchange->sweep;
     return !is_wanted(broker) || sweep->under_way ? UINT64_MAX : next_look_ns(sweep);
 }

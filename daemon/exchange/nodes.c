@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 
 #define DEAD_KEPT 8u
 
@@ -42,7 +42,7 @@ static bool is_buried(const struct node *node, uint64_t incarnation) {
 
 static struct node *find(const struct broker *broker, const char *name) {
     struct node *node;
-    TAILQ_FOREACH (node, &broker->nodes, link)
+    TAILQ_FOREACH (node, &broker->exchange->nodes, link)
         if (!strcmp(node->name, name))
             return node;
     return NULL;
@@ -53,7 +53,7 @@ static struct node *find_or_add(struct broker *broker, const char *name) {
     if (node || !(node = calloc(1, sizeof *node)))
         return node;
     strncpy(node->name, name, sizeof node->name - 1);
-    TAILQ_INSERT_TAIL(&broker->nodes, node, link);
+    TAILQ_INSERT_TAIL(&broker->exchange->nodes, node, link);
     return node;
 }
 
@@ -117,7 +117,7 @@ uint64_t nodes_gone_ns(const struct broker *broker, const char *name) {
 
 bool nodes_are_led_by_us(const struct broker *broker) {
     const struct node *node;
-    TAILQ_FOREACH (node, &broker->nodes, link)
+    TAILQ_FOREACH (node, &broker->exchange->nodes, link)
         if (node->live && strcmp(node->name, broker->config->node) < 0)
             return false;
     return true;
@@ -132,19 +132,21 @@ bool nodes_have_lost(const struct broker *broker, enum directory_result result,
 
 void nodes_on_fenced(void *owner, bool fenced, const char *why) {
     struct broker *broker = owner;
-    snprintf(broker->fenced_why, sizeof broker->fenced_why, "%s", why);
+    snprintf(broker->exchange->fenced_why, sizeof broker->exchange->fenced_why, "%s", why);
     log_warning("node %s: %s: %s", broker->config->node, fenced ? "fenced" : "serving again", why);
 }
 
 bool broker_serves(const struct broker *broker) {
     const struct directory_ops *ops = broker->directory->ops;
-    return !broker->held_walk.first && broker->now_ns < ops->serves_until_ns(broker->directory);
+    return !broker->exchange->held_walk.first &&
+           broker->now_ns < ops->serves_until_ns(broker->directory);
 }
 
 const char *broker_fenced_why(const struct broker *broker) {
-    return *broker->fenced_why ? broker->fenced_why
-                               : "it may have been taken for dead: its record in the index is not "
-                                 "known to be alive";
+    return *broker->exchange->fenced_why
+               ? broker->exchange->fenced_why
+               : "it may have been taken for dead: its record in the index is not "
+                 "known to be alive";
 }
 
 static bool trouble_is_final(const struct broker *broker, char out[TROUBLE_BYTES]) {
@@ -176,8 +178,8 @@ const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_B
 
 void nodes_free(struct broker *broker) {
     struct node *node;
-    while ((node = TAILQ_FIRST(&broker->nodes))) {
-        TAILQ_REMOVE(&broker->nodes, node, link);
+    while ((node = TAILQ_FIRST(&broker->exchange->nodes))) {
+        TAILQ_REMOVE(&broker->exchange->nodes, node, link);
         free(node);
     }
 }

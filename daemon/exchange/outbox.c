@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 #include "proto/frame.h"
 
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
@@ -50,7 +50,7 @@ static void forget(struct outbox *outbox, struct pending_end_list *list, struct 
     if (end->is_ack)
         LIST_REMOVE(end, same_hash);
     outbox->count--;
-    broker->release_pending--;
+    broker->exchange->release_pending--;
     accounts_release(broker, end->account, CHARGE_PENDING_ENDS, 1);
     free(end);
 }
@@ -71,7 +71,7 @@ static struct pending_end *add(struct broker *broker, struct peer *peer, const c
     account_add(account, CHARGE_PENDING_ENDS, 1);
     TAILQ_INSERT_TAIL(&outbox->waiting, end, link);
     outbox->count++;
-    broker->release_pending++;
+    broker->exchange->release_pending++;
     return end;
 }
 

@@ -48,7 +48,7 @@ bool publish_adopt(struct item *item) {
     if (BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED) || !item->op.op_id)
         return false;
     struct publishing *publishing =
-        publish_set_by_op(item->call->broker->publishings, item->call->space, item->op);
+        publish_set_by_op(item->call->broker->exchange->publishings, item->call->space, item->op);
     if (!publishing)
         return false;
     struct item *before = publishing->item;
@@ -87,7 +87,7 @@ static void forget_older(struct publishing *publishing) {
 
 static void end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
-    publish_set_remove(broker->publishings, publishing);
+    publish_set_remove(broker->exchange->publishings, publishing);
     publishing->space->uses--;
     forget_older(publishing);
     if (publishing->charged)
@@ -130,7 +130,7 @@ static void schedule(struct publishing *publishing) {
             next_ns = home->retry_ns;
     if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns < next_ns)
         next_ns = publishing->everyone_retry_ns;
-    struct deadlines *due = publish_set_deadlines(publishing->broker->publishings);
+    struct deadlines *due = publish_set_deadlines(publishing->broker->exchange->publishings);
     if (next_ns == UINT64_MAX)
         deadlines_clear(due, &publishing->due);
     else
@@ -177,7 +177,7 @@ static void on_members(void *context, enum directory_result result) {
         listed = add_older(publishing, peer_node(peer), 0, 0);
     publishing->everyone = listed ? EVERYONE_LISTED : EVERYONE_DUE;
     publishing->everyone_retry_ns = broker->now_ns + RETRY_NS;
-    deadlines_set(publish_set_deadlines(broker->publishings), &publishing->due,
+    deadlines_set(publish_set_deadlines(broker->exchange->publishings), &publishing->due,
                   listed ? 0 : publishing->everyone_retry_ns);
 }
 
@@ -310,8 +310,9 @@ static void pursue_dead(struct older_home *home) {
 static void pursue(struct publishing *publishing, uint64_t now_ns) {
     struct directory *directory = publishing->broker->directory;
     struct older_home *home;
-    if (publishing->broker->closing) {
-        deadlines_clear(publish_set_deadlines(publishing->broker->publishings), &publishing->due);
+    if (publishing->broker->exchange->closing) {
+        deadlines_clear(publish_set_deadlines(publishing->broker->exchange->publishings),
+                        &publishing->due);
         return;
     }
     TAILQ_FOREACH (home, &publishing->older, link) {
@@ -338,13 +339,13 @@ static struct publishing *publishing_of(struct deadline *due) {
 }
 
 void publishings_pump(struct broker *broker, uint64_t now_ns) {
-    struct deadlines *due = publish_set_deadlines(broker->publishings);
+    struct deadlines *due = publish_set_deadlines(broker->exchange->publishings);
     for (uint32_t i = 0; i < PURSUED_A_TURN && deadlines_next_ns(due) <= now_ns; i++)
         pursue(publishing_of(due->first), now_ns);
 }
 
 uint64_t publishings_next_deadline_ns(const struct broker *broker) {
-    return deadlines_next_ns(publish_set_deadlines(broker->publishings));
+    return deadlines_next_ns(publish_set_deadlines(broker->exchange->publishings));
 }
 
 /* ---- the directory's answer ---- */
@@ -372,7 +373,7 @@ static void was_retired_on_the_way(struct publishing *publishing) {
 static void note_late(struct broker *broker, const struct publishing *publishing) {
     uint64_t late_ns = broker->now_ns - publishing->begun_ns;
     if (late_ns >= LATE_NS)
-        broker->late[broker->late_count++ % LATE_KEPT] =
+        broker->exchange->late[broker->exchange->late_count++ % LATE_KEPT] =
             (struct late){publishing->generation, late_ns};
 }
 
@@ -445,7 +446,7 @@ void publish(struct item *item, uint64_t generation) {
     attach(publishing, item);
     charge(publishing, item->call->session->account->parent);
     space->uses++;
-    publish_set_add(broker->publishings, publishing);
+    publish_set_add(broker->exchange->publishings, publishing);
     struct directory_record record = {.store = space->name,
                                       .sample_id = item->sample_id,
                                       .home = broker->config->node,
@@ -471,8 +472,9 @@ static struct publishing *begin_clearing(struct broker *broker, struct space *sp
     TAILQ_INIT(&publishing->older);
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
     space->uses++;
-    publish_set_add(broker->publishings, publishing);
-    deadlines_set(publish_set_deadlines(broker->publishings), &publishing->due, broker->now_ns);
+    publish_set_add(broker->exchange->publishings, publishing);
+    deadlines_set(publish_set_deadlines(broker->exchange->publishings), &publishing->due,
+                  broker->now_ns);
     return publishing; /* publishings_pump() goes on: the caller may be inside a walk over records
                         */
 }
@@ -524,7 +526,8 @@ void publish_end_lost(struct broker *broker, struct space *space,
     if (lost->incarnation && strcmp(lost->home, broker->config->node) != 0 &&
         !add_older(publishing, lost->home, lost->incarnation, lost->generation))
         add_everyone(publishing);
-    deadlines_set(publish_set_deadlines(broker->publishings), &publishing->due, broker->now_ns);
+    deadlines_set(publish_set_deadlines(broker->exchange->publishings), &publishing->due,
+                  broker->now_ns);
     bool retired;
     if (by_id)
         store_retire(space->store, lost->sample_id, (uint32_t)strlen(lost->sample_id), 0, reason,
@@ -535,7 +538,7 @@ void publish_has_ended(struct broker *broker, const struct directory_record *end
     struct space *space = space_find(broker, ended->store);
     struct publishing *publishing = NULL;
     bool retired;
-    while (space && (publishing = publish_set_by_sample(broker->publishings, space,
+    while (space && (publishing = publish_set_by_sample(broker->exchange->publishings, space,
                                                         ended->sample_id, publishing)))
         if (!publishing->clears && publishing->generation <= ended->generation)
             store_retire(space->store, ended->sample_id, (uint32_t)strlen(ended->sample_id),
@@ -544,7 +547,7 @@ void publish_has_ended(struct broker *broker, const struct directory_record *end
 
 void publishings_free(struct broker *broker) {
     struct publishing *publishing;
-    while ((publishing = publish_set_first(broker->publishings)))
+    while ((publishing = publish_set_first(broker->exchange->publishings)))
         end(publishing);
-    publish_set_free(broker->publishings);
+    publish_set_free(broker->exchange->publishings);
 }

@@ -7,7 +7,7 @@
 
 bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation) {
     struct store_info info;
-    if (publish_set_by_generation(broker->publishings, space, generation, NULL))
+    if (publish_set_by_generation(broker->exchange->publishings, space, generation, NULL))
         return false;
     return store_stat(space->store, NULL, 0, generation, &info) &&
            (info.state == STORE_RESIDENT || info.reason == STORE_CONSUMED ||
@@ -19,12 +19,12 @@ bool publish_pursues(const struct broker *broker, const struct space *space, con
     struct publishing *at = NULL;
     if (generation) {
         do
-            at = publish_set_by_generation(broker->publishings, space, generation, at);
+            at = publish_set_by_generation(broker->exchange->publishings, space, generation, at);
         while (at && at->clears);
         return at;
     }
     do
-        at = publish_set_by_sample(broker->publishings, space, sample_id, at);
+        at = publish_set_by_sample(broker->exchange->publishings, space, sample_id, at);
     while (at && !at->published);
     return at;
 }
@@ -33,18 +33,18 @@ bool publish_is_on_the_way(const struct broker *broker, const struct space *spac
                            const char *sample_id) {
     struct publishing *at = NULL;
     do
-        at = publish_set_by_sample(broker->publishings, space, sample_id, at);
+        at = publish_set_by_sample(broker->exchange->publishings, space, sample_id, at);
     while (at && at->published);
     return at;
 }
 
 bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation) {
-    return publish_set_by_generation(broker->publishings, space, generation, NULL);
+    return publish_set_by_generation(broker->exchange->publishings, space, generation, NULL);
 }
 
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation) {
     struct publishing *oldest = NULL, *at = NULL;
-    while ((at = publish_set_by_generation(broker->publishings, space, generation, at)))
+    while ((at = publish_set_by_generation(broker->exchange->publishings, space, generation, at)))
         oldest = at;
     if (oldest)
         oldest->record_due = true;
@@ -58,7 +58,7 @@ uint64_t publish_age_us(const struct broker *broker, const struct space *space,
     if (!store_stat(space->store, NULL, 0, generation, &info))
         return 0;
     for (size_t i = 0; i < LATE_KEPT; i++)
-        if (broker->late[i].generation == generation)
-            late_ns = broker->late[i].ns;
+        if (broker->exchange->late[i].generation == generation)
+            late_ns = broker->exchange->late[i].ns;
     return (broker->now_ns - info.since_ns + late_ns) / 1000;
 }

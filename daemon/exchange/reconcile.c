@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 
 #define STEPS_A_TURN 4096u
 
@@ -34,11 +34,11 @@ static void take_ended(struct broker *broker, const struct directory_record *end
         return;
     store_retire(space->store, info.sample_id, (uint32_t)strlen(info.sample_id), info.generation,
                  STORE_SUPERSEDED, broker->now_ns, &retired);
-    broker->reconciling.retired += retired;
+    broker->exchange->reconciling.retired += retired;
 }
 
 static void take_record(struct broker *broker, const struct directory_record *record) {
-    struct reconciling *reconciling = &broker->reconciling;
+    struct reconciling *reconciling = &broker->exchange->reconciling;
     struct space *space = space_find(broker, record->store);
     struct store_info info;
     if (space && held_find(space, record->sample_id, &info)) {
@@ -57,7 +57,7 @@ static void take_record(struct broker *broker, const struct directory_record *re
 
 /* False: there is no more. */
 static bool take_held(struct broker *broker, bool first) {
-    struct reconciling *reconciling = &broker->reconciling;
+    struct reconciling *reconciling = &broker->exchange->reconciling;
     struct store_info info;
     if (reconciling->space >= broker->space_end)
         return false;
@@ -79,7 +79,7 @@ static bool take_held(struct broker *broker, bool first) {
 }
 
 static void tell(const struct broker *broker, size_t record_count, bool first) {
-    const struct reconciling *reconciling = &broker->reconciling;
+    const struct reconciling *reconciling = &broker->exchange->reconciling;
     if (reconciling->retired + reconciling->checked + reconciling->removed || first)
         log_info("node %s: reconciled %zu generations with %zu records: %zu retired, %zu whose "
                  "record is missing or another's, %zu records removed",
@@ -88,13 +88,13 @@ static void tell(const struct broker *broker, size_t record_count, bool first) {
 }
 
 void reconcile_free(struct broker *broker) {
-    generation_set_deinit(&broker->reconciling.named);
+    generation_set_deinit(&broker->exchange->reconciling.named);
 }
 
 static bool begin(struct broker *broker, size_t record_count) {
     reconcile_free(broker);
-    broker->reconciling = (struct reconciling){0};
-    if (generation_set_init(&broker->reconciling.named, record_count))
+    broker->exchange->reconciling = (struct reconciling){0};
+    if (generation_set_init(&broker->exchange->reconciling.named, record_count))
         return true;
     log_error("node %s: out of memory: not reconciled with the index", broker->config->node);
     return false;
@@ -103,10 +103,10 @@ static bool begin(struct broker *broker, size_t record_count) {
 bool reconcile(void *owner, const struct directory_records *records,
                const struct directory_records *ended, bool first, bool begins) {
     struct broker *broker = owner;
-    struct reconciling *reconciling = &broker->reconciling;
+    struct reconciling *reconciling = &broker->exchange->reconciling;
     if (begins && first)
         held_checks_drop_due(broker); /* they are found anew */
-    else if (begins && broker->held_walk.due_count)
+    else if (begins && broker->exchange->held_walk.due_count)
         return true; /* what the last has found is still being looked at */
     if (begins && !begin(broker, records->count))
         return true;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "requests/requests.h"
 
 static void give_back(struct broker *broker, struct peer *peer, const struct space *space,
                       const Fb__PeerLeaseReply *lease, uid_t uid) {

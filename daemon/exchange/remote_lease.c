@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 
 #define REMEMBERED 65536u
 
@@ -46,7 +46,7 @@ static bool take_slot(struct remote_leases *leases, uint32_t *slot_out, uint64_t
 
 uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uint64_t hi,
                           uint64_t lo, uint64_t generation, uid_t uid) {
-    struct remote_leases *leases = &broker->remote_leases;
+    struct remote_leases *leases = &broker->exchange->remote_leases;
     uint32_t slot;
     uint64_t uses;
     if (!take_slot(leases, &slot, &uses))
@@ -66,13 +66,14 @@ uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *
 
 struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id) {
     uint32_t slot = (uint32_t)id - 1;
-    if (!id || slot >= broker->remote_leases.count || broker->remote_leases.slots[slot].id != id)
+    if (!id || slot >= broker->exchange->remote_leases.count ||
+        broker->exchange->remote_leases.slots[slot].id != id)
         return NULL;
-    return &broker->remote_leases.slots[slot];
+    return &broker->exchange->remote_leases.slots[slot];
 }
 
 void remote_lease_end(struct broker *broker, struct remote_lease *lease) {
-    struct remote_leases *leases = &broker->remote_leases;
+    struct remote_leases *leases = &broker->exchange->remote_leases;
     lease->ended = true;
     leases->ended[(leases->ended_first + leases->ended_count) % leases->room] =
         (uint32_t)lease->id - 1;

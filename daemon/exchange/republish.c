@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 
 struct again {
     struct broker *broker;
@@ -43,18 +43,19 @@ static struct directory_record republish_record(const struct again *again) {
 static void republish_on_written(void *context, enum directory_result result) {
     struct again *again = context;
     struct broker *broker = again->broker;
-    if (result == DIRECTORY_E_UNAVAILABLE && !broker->closing) {
+    if (result == DIRECTORY_E_UNAVAILABLE && !broker->exchange->closing) {
         republish_ask(again);
         return;
     }
     if (result == DIRECTORY_OK && !republish_is_held(again)) { /* retired meanwhile */
         struct directory_record record = republish_record(again);
         broker->directory->ops->retire(broker->directory, &record, republish_on_removed, NULL);
-    } else if (result == DIRECTORY_E_NOT_FOUND && !broker->closing) { /* another has come first */
+    } else if (result == DIRECTORY_E_NOT_FOUND &&
+               !broker->exchange->closing) { /* another has come first */
         (again->first ? held_check_first : held_check_own)(broker, again->space, again->sample_id);
     }
-    broker->held_walk.first -= again->first;
-    broker->held_walk.republishing--;
+    broker->exchange->held_walk.first -= again->first;
+    broker->exchange->held_walk.republishing--;
     again->space->uses--; /* fenced anew: it will be reconciled again */
     free(again);
 }
@@ -79,9 +80,9 @@ void republish(struct broker *broker, struct space *space, const char *sample_id
                             .generation = generation,
                             .in_place_of = in_place_of,
                             .first = first};
-    broker->held_walk.first += first;
-    broker->held_walk.republishing++;
-    broker->has_republished = true;
+    broker->exchange->held_walk.first += first;
+    broker->exchange->held_walk.republishing++;
+    broker->exchange->has_republished = true;
     strncpy(again->sample_id, sample_id, sizeof again->sample_id - 1);
     space->uses++;
     republish_ask(again);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "requests/requests.h"
 #include "proto/frame.h"
 
 /* A lease asked for that waits for the sample to be put. */
@@ -56,7 +56,7 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
     for (uint32_t i = 0; i < SPACES_MAX; i++)
         asking->holders[i] = STORE_NO_HOLDER;
     TAILQ_INIT(&asking->waiting);
-    TAILQ_INSERT_TAIL(&broker->askings, asking, link);
+    TAILQ_INSERT_TAIL(&broker->exchange->askings, asking, link);
     return asking;
 }
 
@@ -74,7 +74,7 @@ void serve_closed(void *owner, void *user) {
     }
     index_forget_checks(broker, asking);
     held_checks_forget(broker, asking);
-    TAILQ_REMOVE(&broker->askings, asking, link);
+    TAILQ_REMOVE(&broker->exchange->askings, asking, link);
     account_release(asking->account, CHARGE_CONNECTIONS, 1);
     accounts_unhold(broker, asking->account);
     free(asking);
@@ -254,7 +254,7 @@ static void release_in(struct asking *asking, struct space *space,
                        const Fb__PeerReleaseItem *item) {
     const struct asking *other;
     enum store_how how = item->consumed ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
-    TAILQ_FOREACH (other, &asking->broker->askings, link)
+    TAILQ_FOREACH (other, &asking->broker->exchange->askings, link)
         if (other == asking ||
             (!BROKER_PLANTED(PLANTED_OTHER_LINK) && !strcmp(other->name, asking->name) &&
              asker_incarnation(other->asker) == asker_incarnation(asking->asker)))

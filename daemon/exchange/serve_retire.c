@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 
 static void retire_one(struct asking *asking, struct space *space, const Fb__RetireItem *item,
                        enum store_reason reason, struct store_op op) {

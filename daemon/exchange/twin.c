@@ -16,15 +16,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 
 static bool has_outlived(const struct broker *broker) {
-    return broker->now_ns > broker->name.outlived_ns;
+    return broker->now_ns > broker->exchange->name.outlived_ns;
 }
 
 void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation) {
     struct broker *broker = owner;
-    struct name *name = &broker->name;
+    struct name *name = &broker->exchange->name;
     if (!address) {
         if (name->state != NAME_FREE)
             log_info("node %s: the record of incarnation %016" PRIx64
@@ -49,7 +49,7 @@ void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation) 
 }
 
 static void is_restart(struct broker *broker, const char *why) {
-    struct name *name = &broker->name;
+    struct name *name = &broker->exchange->name;
     name->state = NAME_RESTART;
     log_info("node %s: nobody of incarnation %016" PRIx64
              " answers at %s (%s): taken for this node before a restart",
@@ -57,7 +57,7 @@ static void is_restart(struct broker *broker, const char *why) {
 }
 
 static void say_that_it_stands(struct broker *broker) {
-    struct name *name = &broker->name;
+    struct name *name = &broker->exchange->name;
     name->state = NAME_STANDS;
     log_warning("node %s: its name is still registered in etcd for incarnation %016" PRIx64
                 " at %s, where nobody answers, though a lease should have ended by now: either "
@@ -69,7 +69,7 @@ static void say_that_it_stands(struct broker *broker) {
 }
 
 static void say_twin(struct broker *broker) {
-    const struct name *name = &broker->name;
+    const struct name *name = &broker->exchange->name;
     char words[SENTENCE_BYTES];
     snprintf(words, sizeof words,
              "another broker has this name in etcd, and both live: incarnation %016" PRIx64
@@ -80,7 +80,7 @@ static void say_twin(struct broker *broker) {
 }
 
 void twin_pump(struct broker *broker) {
-    struct name *name = &broker->name;
+    struct name *name = &broker->exchange->name;
     uint64_t incarnation = 0;
     const char *why = "it has none";
     if (name->state == NAME_FREE)
@@ -99,16 +99,17 @@ void twin_pump(struct broker *broker) {
 }
 
 uint64_t twin_next_deadline_ns(const struct broker *broker) {
-    bool waits = broker->name.state == NAME_ASKED || broker->name.state == NAME_RESTART;
-    return waits ? broker->name.outlived_ns + 1 : UINT64_MAX;
+    bool waits =
+        broker->exchange->name.state == NAME_ASKED || broker->exchange->name.state == NAME_RESTART;
+    return waits ? broker->exchange->name.outlived_ns + 1 : UINT64_MAX;
 }
 
 bool twin_was_first(const struct broker *broker) {
-    return broker->name.state == NAME_TWIN;
+    return broker->exchange->name.state == NAME_TWIN;
 }
 
 bool twin_say(const struct broker *broker, char *out, size_t out_bytes) {
-    const struct name *name = &broker->name;
+    const struct name *name = &broker->exchange->name;
     if (name->state == NAME_TWIN)
         snprintf(out, out_bytes, "node %s: %s", broker->config->node, peers_twin(broker->peers));
     else if (name->state != NAME_FREE)

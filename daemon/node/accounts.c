@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "node/node.h"
 
 void accounts_init(struct broker *broker) {
     TAILQ_INIT(&broker->accounts);

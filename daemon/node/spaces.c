@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "node/state.h"
+#include "exchange/exchange.h"
 
 #define PAGE_BYTES 4096ull
 
@@ -274,7 +274,7 @@ void space_free(struct broker *broker, struct space *space) {
 
 static void detach_holders(struct broker *broker, struct space *space) {
     struct asking *asking;
-    TAILQ_FOREACH (asking, &broker->askings, link) {
+    TAILQ_FOREACH (asking, &broker->exchange->askings, link) {
         struct store_totals totals;
         store_totals(space->store, &totals);
         if (asking->holders[space->index] != STORE_NO_HOLDER && !totals.leases) {

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "node/call.h"
 
 Fb__Status status_of(enum store_result result) {
     switch (result) {

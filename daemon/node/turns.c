@@ -3,7 +3,7 @@
  * How long the turns of the loop take: everybody waits while one lasts, peers included. The longest
  * of the last minute is kept in parts of ten seconds.
  */
-#include "node/state.h"
+#include "node/node.h"
 
 #define PART_NS         (10ull * 1000 * 1000 * 1000)
 #define WARN_ABOVE_NS   (500 * NS_PER_MS)

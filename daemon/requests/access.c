@@ -14,8 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "node/state.h"
 #include "proto/frame.h"
+#include "requests/requests.h"
 
 static bool listed(const struct config_ids *list, uint32_t id) {
     for (uint32_t i = 0; i < list->count; i++)

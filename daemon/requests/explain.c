@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "requests/requests.h"
 
 #define TOLD_BYTES (SENTENCE_BYTES * 3)
 

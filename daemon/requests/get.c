@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "requests/requests.h"
 
 #define PATIENCE_DEFAULT_MS 30000u
 

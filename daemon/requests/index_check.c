@@ -15,8 +15,8 @@
 #include <string.h>
 
 #include "cluster/index_judge.h"
-#include "node/state.h"
 #include "proto/frame.h"
+#include "requests/requests.h"
 
 #define INDEX_SENTENCE_BYTES 768u
 
@@ -128,7 +128,7 @@ static void on_republished(void *context, enum directory_result result) {
 static void publish_held(struct check *check, uint64_t in_place_of) {
     struct directory *directory = check->broker->directory;
     struct store_info info;
-    check->broker->has_republished = true;
+    check->broker->exchange->has_republished = true;
     store_stat(check->space->store, NULL, 0, check->after.held, &info);
     struct directory_record record = {
         .store = check->store,

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
 #include "proto/frame.h"
+#include "requests/requests.h"
 
 #define NODES_MAX      FRAME_BATCH_ITEMS_MAX
 #define CUT_BYTES      60u    /* of a sentence, where there are many */
@@ -48,7 +48,7 @@ static void fill_health(const struct broker *broker, struct health *health) {
     to->sessions = broker->session_count;
     to->max_sessions = broker->config->max_sessions;
     to->max_release_pending = broker->limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS];
-    to->release_pending = broker->release_pending;
+    to->release_pending = broker->exchange->release_pending;
     to->index_pending = broker->directory->ops->pending(broker->directory);
     to->draining = broker->draining;
     to->twin = (char *)peers_twin(broker->peers);

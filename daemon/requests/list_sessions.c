@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
 #include "proto/frame.h"
+#include "requests/requests.h"
 
 #define PAGE_ITEMS_MAX 256u
 

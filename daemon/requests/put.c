@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "requests/requests.h"
 
 /* So many items of a batch are told who holds the room: all of them would not fit one answer. */
 #define ROOM_TOLD_ITEMS 64

@@ -9,7 +9,7 @@
  */
 #include <string.h>
 
-#include "node/state.h"
+#include "requests/requests.h"
 
 static bool is_ack(const struct item *item) {
     return item->call->reason == STORE_ACKED;

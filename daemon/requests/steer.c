@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "requests/requests.h"
 
 #define GC_SLOTS_PER_TURN 4096u
 #define EVENTS_PER_PUMP   256u
@@ -122,7 +122,7 @@ static void drained(struct item *item) {
 }
 
 static bool is_drained(const struct broker *broker) {
-    return !broker->release_pending && !index_pending(broker);
+    return !broker->exchange->release_pending && !index_pending(broker);
 }
 
 bool steer_drain(struct broker_session *session, uint32_t request_id, bool wants_reply,

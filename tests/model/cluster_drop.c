@@ -59,7 +59,7 @@ static const char *left_over(const struct world *w, const struct node *dropped) 
         if (totals.leases)
             return "a home has leases still";
     }
-    if (dropped->broker->release_pending || dropped->broker->remote_leases.live)
+    if (dropped->broker->exchange->release_pending || dropped->broker->exchange->remote_leases.live)
         return "it has not told the homes";
     if (node_space(dropped)->used)
         return "it is not freed";

@@ -49,12 +49,12 @@ static const char *busy_with(const struct node *node) {
     return !broker_is_idle(broker)                  ? "leases, reservations or pending releases"
            : !broker_serves(broker)                 ? "its registration"
            : !knows_all(node)                       ? "its connections"
-           : !TAILQ_EMPTY(&broker->fetches)         ? "transfers"
+           : !TAILQ_EMPTY(&broker->exchange->fetches)         ? "transfers"
            : broker->timed.first                    ? "timed requests"
-           : publish_set_first(broker->publishings) ? "puts"
-           : !TAILQ_EMPTY(&broker->held_checks) || held_checks_are_due(broker)
+           : publish_set_first(broker->exchange->publishings) ? "puts"
+           : !TAILQ_EMPTY(&broker->exchange->held_checks) || held_checks_are_due(broker)
                ? "checks of what it holds"
-           : broker->remote_leases.live            ? "leases elsewhere"
+           : broker->exchange->remote_leases.live            ? "leases elsewhere"
            : t.put_waiters + t.get_waiters         ? "waiting puts or gets"
            : t.planned + t.sealed + t.land_waiters ? "samples being written"
                                                    : NULL;

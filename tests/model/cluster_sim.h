@@ -19,7 +19,7 @@
 
 #include "directory/etcd/directory_etcd.h"
 #include "model/cluster_contract.h"
-#include "node/state.h"
+#include "requests/requests.h"
 #include "support/etcd_fake.h"
 #include "support/transport_fake.h"
 

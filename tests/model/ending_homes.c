@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "directory/directory.h"
-#include "node/state.h"
+#include "requests/requests.h"
 #include "proto/frame.h"
 #include "support/transport_fake.h"
 
@@ -373,7 +373,7 @@ static void expect_disbelief(struct world *w, const char *one, const char *other
     store_totals(w->broker->spaces[0].store, &totals);
     cr_expect_eq(totals.leases, 0u);
     cr_expect_eq(totals.landing, 0u);
-    cr_expect_eq(w->broker->release_pending, 0u);
+    cr_expect_eq(w->broker->exchange->release_pending, 0u);
 }
 
 Test(ending, a_true_home_is_believed) {
@@ -537,8 +537,8 @@ Test(ending, a_dropped_store_is_freed_after_its_leases_ends_are_told) {
     for (int i = 0; i < TURNS_MAX && w.broker->spaces[0].used; i++)
         turn(&w);
     cr_expect_not(w.broker->spaces[0].used, "the dropped store is not freed");
-    cr_expect_eq(w.broker->release_pending, 0u);
-    cr_expect_eq(w.broker->remote_leases.live, 0u);
+    cr_expect_eq(w.broker->exchange->release_pending, 0u);
+    cr_expect_eq(w.broker->exchange->remote_leases.live, 0u);
     take_apart(&w);
 }
 

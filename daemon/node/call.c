@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/state.h"
+#include "requests/requests.h"
 
 #define EXPIRED_A_TURN 256u
 
@@ -318,7 +318,7 @@ static void answer_drain(struct call *call) {
     Fb__DrainReply drain = FB__DRAIN_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_DRAIN;
     reply.drain = &drain;
-    drain.release_pending = call->broker->release_pending;
+    drain.release_pending = call->broker->exchange->release_pending;
     drain.index_pending = directory->ops->pending(directory);
     drain.sentence = reply.error;
     call_send(call, &reply);

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What goes on between this broker and others: gets of what lies elsewhere, answering others' gets,
+ * ends on their way to a home, puts on their way to the index, and what is known of the other
+ * nodes.
+ */
+#ifndef FEATURED_EXCHANGE_EXCHANGE_H
+#define FEATURED_EXCHANGE_EXCHANGE_H
+
+#include "exchange/held_walk.h"
+#include "node/call.h"
+
+/* ---- remote leases, fetches, pending releases ---- */
+
+/* A lease that a home granted to this node. Named by id, never by pointer; an ended one stays known
+ * for a while, for a `consumed` that is said late. */
+struct remote_lease {
+    uint64_t id; /* 0 = free */
+    bool ended, corrupt;
+    struct peer *peer;
+    uint64_t epoch; /* of the link it came over: it ends with it */
+    uint64_t hi, lo, generation;
+    uid_t uid; /* for whom */
+    char store[LAYOUT_NAME_BYTES_MAX + 1];
+};
+struct remote_leases {
+    struct remote_lease *slots;
+    uint32_t count, room, live;
+    uint32_t *ended; /* ring of ended slots, oldest first */
+    uint32_t ended_first, ended_count;
+};
+
+/* Brings one generation's bytes here, once, for all items that want them. */
+struct fetch {
+    TAILQ_ENTRY(fetch) link;
+    struct waiter waiter; /* waits for landing space */
+    struct broker *broker;
+    struct space *space;
+    uint64_t generation;
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
+    struct peer *peer;
+    uint64_t epoch;
+    uint32_t region;
+    uint64_t remote_offset, extent_bytes, landing_offset;
+    bool waits_for_room;
+    bool landed;                /* PLANNED landing copy exists */
+    uint64_t transfer;          /* no other fetch of this broker has it */
+    uint64_t notice_ns;         /* no progress notice before */
+    uint64_t landed_next_bytes; /* no Landed notice before so many have landed */
+    const uint8_t *bytes;       /* that came with the lease, while it is being looked at */
+    uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
+    uint32_t checksums_bytes;
+    struct item_list items;
+};
+TAILQ_HEAD(fetch_list, fetch);
+
+/* A release or an ack that its home has not confirmed yet. Never lost: retried until confirmed.
+ * There may be many: they are small. */
+struct pending_end {
+    TAILQ_ENTRY(pending_end) link;
+    LIST_ENTRY(pending_end) same_hash; /* of an ack */
+    struct account *account;
+    uint64_t generation;
+    union {
+        struct {
+            uint64_t hi, lo, epoch;
+        } lease;
+        struct {
+            uint64_t incarnation;
+            struct store_op op;
+        } ack;
+    };
+    bool is_ack, consumed, corrupt;
+    uint8_t store_bytes;
+    char names[]; /* the store's, then the sample's */
+};
+TAILQ_HEAD(pending_end_list, pending_end);
+LIST_HEAD(pending_end_hash, pending_end);
+
+/* Kept with each peer (peer_user). */
+struct outbox {
+    struct broker *broker;
+    struct peer *peer;
+    struct pending_end_list waiting, sent; /* sent: in the request under way */
+    uint64_t count;
+    struct pending_end_hash *acks; /* by generation; NULL before the first */
+    bool busy, giving_up;
+    uint64_t retry_ns, backoff_ns;
+};
+
+/* Another broker that asks us. */
+struct served; /* one lease it asked for, still waiting for the sample: serve.c */
+struct asking {
+    TAILQ_ENTRY(asking) link;
+    struct broker *broker;
+    struct asker *asker;
+    struct account *account; /* of the node */
+    uint64_t id;             /* owner number in the stores */
+    char name[LAYOUT_NAME_BYTES_MAX + 8];
+    uint32_t holders[SPACES_MAX]; /* STORE_NO_HOLDER where not opened */
+    TAILQ_HEAD(, served) waiting;
+};
+TAILQ_HEAD(asking_list, asking);
+
+/* Who has this node's name in the index, if it is another incarnation (twin.c). */
+enum name_state { NAME_FREE = 0, NAME_ASKED, NAME_RESTART, NAME_STANDS, NAME_TWIN };
+struct name {
+    enum name_state state;
+    uint64_t incarnation;
+    uint64_t outlived_ns; /* its record cannot stand for longer unless somebody keeps it alive */
+    char address[256];
+};
+
+struct exchange {
+    struct asking_list askings;
+    struct fetch_list fetches;
+    struct remote_leases remote_leases;
+    uint64_t last_transfer;          /* of fetches */
+    bool closing;                    /* the peers are going: the directory may still answer */
+    char fenced_why[SENTENCE_BYTES]; /* of the last time */
+    struct publish_set *publishings; /* publish_set.h */
+    TAILQ_HEAD(, node) nodes;
+    struct sweep *sweep;
+    TAILQ_HEAD(, held_check) held_checks;
+    struct held_walk held_walk;
+    struct reconciling reconciling;
+    bool has_republished; /* ever */
+    struct name name;
+    uint64_t release_pending;
+    struct late { /* puts that became resident long after their commit */
+        uint64_t generation, ns;
+    } late[LATE_KEPT];
+    uint32_t late_count;
+};
+
+/* NULL: out of memory. */
+struct exchange *exchange_new(struct broker *broker);
+/* Ends what is under way; the stores are still there. */
+void exchange_end(struct broker *broker);
+/* Once the stores are gone. */
+void exchange_free(struct broker *broker);
+
+/* ---- remote.c: asking the home ---- */
+/* Leases the item's generation at its home, or by id at any peer, then lands it here. */
+void remote_get(struct item *item);
+void remote_get_anywhere(struct item *item);
+
+/* ---- twin.c: another incarnation has our name in the index ---- */
+void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation);
+void twin_pump(struct broker *broker);
+uint64_t twin_next_deadline_ns(const struct broker *broker);
+/* It lives, and was there first: nothing is taken or served here. */
+bool twin_was_first(const struct broker *broker);
+/* False: it has not. */
+bool twin_say(const struct broker *broker, char *out, size_t out_bytes);
+
+/* ---- believe.c: is it an answer to what was asked? ---- */
+/* False: not this one's answer; why: a sentence that names both sides. It has been counted. */
+bool believe_lease(const struct item *item, struct peer *peer, uint64_t generation,
+                   const Fb__PeerLeaseReply *lease, char why[SENTENCE_BYTES]);
+/* The same of what lies here under the generation that was granted. */
+bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeaseReply *lease,
+                  char why[SENTENCE_BYTES]);
+bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResult *stat,
+                  char why[SENTENCE_BYTES]);
+/* Counts such an answer, and logs some of them. */
+void believe_not(struct peer *peer, const char *sentence);
+
+/* ---- fetch.c ---- */
+/* The home granted item->remote to this item: attach it to the landing copy, making one if there is
+ * none. */
+void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_t *payload,
+                size_t payload_bytes);
+bool fetch_has_copy(struct broker *broker, struct space *space, uint64_t generation);
+void fetch_detach(struct item *item);
+
+/* ---- outbox.c: releases and acks on their way to a home ---- */
+/* How a local lease on a landing copy ended. The second time only a late `consumed` counts. */
+void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consumed);
+/* Keeps the ack of a generation for a home that cannot be reached; false: it cannot be kept, and
+ * the item has ended saying so. */
+bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item);
+void outbox_flush(struct broker *broker, struct peer *peer, uint64_t now_ns);
+void outboxes_flush(struct broker *broker, uint64_t now_ns);
+uint64_t outboxes_next_deadline_ns(const struct broker *broker);
+struct outbox *outbox_of(struct broker *broker, struct peer *peer);
+void outbox_free(struct peer *peer);
+
+/* ---- publish.c, publish_known.c: from a sealed generation to an answered put ---- */
+void publish(struct item *item, uint64_t generation);
+/* A repeat of an operation still under way whose first asker is gone waits for its answer. */
+bool publish_adopt(struct item *item);
+/* Older generations of this sample may still be served elsewhere, because this generation (0 = some
+ * generation here, and it is in the index) has not yet seen their end: what ends it has not ended
+ * them. */
+bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
+                     uint64_t generation);
+/* A generation of this sample is SEALED here: whether the index has or had it is not known yet. */
+bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
+                           const char *sample_id);
+/* This generation's put is not over yet. */
+bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation);
+/* Its record stays until they are over, so that whoever looks finds this node. */
+bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation);
+/* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
+ * before it is retired. */
+bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);
+/* The index has a record of a put of ours of which nothing is left. It is removed; if that put
+ * failed, it may have replaced another node's record, and everyone sees to its own. */
+void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
+                   uint64_t generation);
+/* Ends a generation whose home is dead, or may be: word of it is kept for that home, in case it
+ * was only cut off, and its record is removed. by_id: whatever else others hold of the sample ends
+ * as well. charged: the user or peer who caused it; NULL = ourselves. waits: answered OK when that
+ * is done; NULL = nobody. */
+void publish_end_lost(struct broker *broker, struct space *space,
+                      const struct directory_record *lost, enum store_reason reason, bool by_id,
+                      struct account *charged, struct item *waits);
+/* Word of an end that was kept for us: of a put that is not over. */
+void publish_has_ended(struct broker *broker, const struct directory_record *ended);
+/* Since the commit of a generation that is held here. */
+uint64_t publish_age_us(const struct broker *broker, const struct space *space,
+                        uint64_t generation);
+void publish_detach(struct item *item);
+void publishings_pump(struct broker *broker, uint64_t now_ns);
+uint64_t publishings_next_deadline_ns(const struct broker *broker);
+void publishings_free(struct broker *broker);
+
+/* ---- nodes.c ---- */
+void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
+                 uint64_t incarnation);
+void nodes_on_down(void *owner, const char *name, uint64_t incarnation);
+void nodes_on_fenced(void *owner, bool fenced, const char *why);
+/* It is no member as far as this node has heard. */
+bool nodes_is_absent(const struct broker *broker, const char *name);
+/* That incarnation serves no more, for certain. */
+bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation);
+/* The one that lives, or the last that died; 0 = not known. */
+uint64_t nodes_incarnation(const struct broker *broker, const char *name);
+/* How long ago the node left, if it is no member now; 0 = it is one, or never was. */
+uint64_t nodes_gone_ns(const struct broker *broker, const char *name);
+/* Of the members that live, this node has the first name. */
+bool nodes_are_led_by_us(const struct broker *broker);
+/* What the directory located is at a dead home, or at this node before it restarted, of which the
+ * directory may not have heard yet. */
+bool nodes_have_lost(const struct broker *broker, enum directory_result result,
+                     const struct directory_record *record);
+/* May we serve, as of now_ns, what another node could have superseded? */
+bool broker_serves(const struct broker *broker);
+const char *broker_fenced_why(const struct broker *broker);
+/* What stands between this broker and its directory, in words; without such: `otherwise`. */
+const char *broker_trouble(const struct broker *broker, const char *otherwise,
+                           char out[TROUBLE_BYTES]);
+/* NULL: it takes puts, as of now_ns; else why not, of a form to follow "node a: ". */
+const char *broker_refuses_why(const struct broker *broker);
+/* The same, and they can be done: nothing stands between this broker and its directory for good. */
+const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]);
+void nodes_free(struct broker *broker);
+
+/* ---- reconcile.c ---- */
+bool reconcile(void *owner, const struct directory_records *records,
+               const struct directory_records *ended, bool first, bool begins);
+void reconcile_free(struct broker *broker);
+
+/* ---- republish.c ---- */
+/* Writes the record of a generation held here in place of the one that names in_place_of (0: of
+ * none). */
+void republish(struct broker *broker, struct space *space, const char *sample_id,
+               uint64_t generation, uint64_t in_place_of, bool first);
+
+/* ---- remote_lease.c ---- */
+/* 0 = out of memory. */
+uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uint64_t hi,
+                          uint64_t lo, uint64_t generation, uid_t uid);
+struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id);
+void remote_lease_end(struct broker *broker, struct remote_lease *lease);
+
+/* ---- serve.c: answering other brokers ---- */
+void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t incarnation);
+void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
+                   const Fb__PeerRequest *request);
+void serve_closed(void *owner, void *user);
+void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
+                  const char *sentence);
+/* FULL: which limit of that node. */
+void serve_refuse_full(struct asking *asking, uint32_t request_id,
+                       const struct charge_refusal *full);
+/* The ref was made by an earlier incarnation of this node (home: ours or empty). */
+bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation);
+/* serve_retire.c: true when it answers by itself, now or later. */
+bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked);
+
+/* ---- held_check.c: what this node holds against the index ---- */
+/* For another node, that is answered now or later; false: nothing to check, the answer is yes. */
+bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *space,
+                      const char *sample_id, const Fb__PeerRetire *asked);
+void held_checks_forget(struct broker *broker, const struct asking *asking);
+/* On our own behalf: one sample, or all that this node holds. What is missing is put right. */
+void held_check_own(struct broker *broker, struct space *space, const char *sample_id);
+/* The same, and nothing is served until it has been found out what is right. */
+void held_check_first(struct broker *broker, struct space *space, const char *sample_id);
+/* The same for that generation, when its turn comes. */
+void held_check_due(struct broker *broker, const struct space *space, uint64_t generation,
+                    bool first);
+void held_checks_drop_due(struct broker *broker);
+/* What is held of a sample as its home. */
+bool held_find(const struct space *space, const char *sample_id, struct store_info *info);
+void held_check_all(struct broker *broker);
+bool held_checks_are_due(const struct broker *broker);
+void held_checks_pump(struct broker *broker, uint64_t now_ns);
+uint64_t held_checks_next_deadline_ns(const struct broker *broker);
+
+/* ---- index_sweep.c: records of homes that have long been dead ---- */
+struct sweep *sweep_new(struct broker *broker); /* NULL: out of memory */
+void sweep_free(struct broker *broker);
+void sweep_pump(struct broker *broker, uint64_t now_ns);
+uint64_t sweep_next_deadline_ns(const struct broker *broker);
+
+#endif

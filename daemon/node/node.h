@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What one node is: its stores (spaces), its sessions, and what each is charged for. Everything
+ * above node/ works on struct broker; the parts of it that belong to other folders are pointers.
+ */
+#ifndef FEATURED_NODE_NODE_H
+#define FEATURED_NODE_NODE_H
+
+#include <sys/queue.h>
+
+#include "broker.h"
+#include "node/account_words.h"
+#include "node/accounts.h"
+#include "node/deadlines.h"
+#include "node/scratch.h"
+#include "node/turns.h"
+#include "ops/log.h"
+#include "planted.h"
+#include "proto/auth.h"
+#include "proto/frame.h"
+#include "proto/layout.h"
+#include "store/store.h"
+
+#define SPACES_MAX          256u
+#define SENTENCE_BYTES      640u
+#define TROUBLE_BYTES       768u   /* of a sentence that ends in etcd's words */
+#define SPEC_BYTES_PER_CALL 98304u /* so that the answer fits one frame */
+#define LATE_KEPT           64u
+#define ROUND_TRIP_LIMIT_NS                                                                        \
+    (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
+#define NS_PER_MS                  1000000ull
+#define LANDED_GRAIN_BYTES_DEFAULT (1ull << 20)
+
+/* One store on this node. Slots are reused; a dropped store lingers until its last lease ends. */
+struct space {
+    bool used, dropped;
+    uint32_t uses; /* asks and fetches that name it */
+    bool has_secret;
+    uint32_t index;
+    char name[LAYOUT_NAME_BYTES_MAX + 1];
+    Fb__StoreSettings settings;
+    uint8_t key[AUTH_KEY_BYTES];
+    struct config_ids allow_uids, writer_uids;
+    struct arena arena;
+    uint32_t region; /* with the transport, when has_region */
+    bool has_region;
+    uint64_t prefaulted_bytes;
+    void *block;
+    size_t block_bytes;
+    struct store *store;
+    uint64_t event_last; /* last event handed to subscribers */
+    uint64_t reserves_ended_logged;
+    uint64_t gc_freed;          /* in the pass under way */
+    bool drop_walked, detached; /* dropped: all slots; no transport or prefault has it */
+    uint64_t drop_cursor, given_back_bytes; /* dropped: how far its end has come */
+    struct account *creator; /* the user who made it at run time; NULL: the configuration */
+};
+
+/* What an effect's tag points to. */
+struct waiter {
+    void (*granted)(struct waiter *waiter, const struct store_effect *effect);
+};
+
+/* ---- sessions ---- */
+struct attachment { /* a store this session has opened; its index + 1 is the handle */
+    struct space *space;
+    uint32_t holder;
+    bool write;
+};
+struct challenge { /* a store opening half done */
+    struct space *space;
+    bool write;
+    uint8_t client_nonce[AUTH_NONCE_BYTES], server_nonce[AUTH_NONCE_BYTES];
+};
+
+struct call;
+TAILQ_HEAD(call_list, call);
+struct item;
+TAILQ_HEAD(item_list, item);
+struct exchange;
+
+struct broker_session {
+    struct broker *broker;
+    TAILQ_ENTRY(broker_session) link;
+    uint64_t id;
+    const struct broker_client_ops *ops;
+    void *client;
+    struct broker_credentials credentials;
+    char name[128], client_name[48];
+    bool greeted, admin, wants_events;
+    struct space *events_space; /* NULL = all */
+    uint64_t client_id;
+    uint64_t opened_ns, last_ns; /* last_ns: of the last request */
+    struct account *account;     /* its parent is the user's */
+    struct challenge challenge;
+    struct attachment *attachments;
+    uint32_t attachment_count;
+    struct call_list calls;
+};
+TAILQ_HEAD(session_list, broker_session);
+
+struct broker {
+    struct broker_options options;
+    const struct config *config;
+    uint64_t now_ns, started_ns;
+    struct store_account account; /* bytes of the homes' shares */
+    struct charge_limits limits;
+    struct account node_account;
+    struct held_account_list accounts; /* of users and peers */
+    uint32_t account_count;            /* sessions' included */
+    struct space spaces[SPACES_MAX];
+    uint32_t space_end; /* no used slot at or after it */
+    struct peers *peers;
+    struct transport *transport;
+    struct directory *directory;
+    struct session_list sessions;
+    uint32_t session_count, admin_count; /* admin_count: of those the admins' */
+    uint64_t next_owner;                 /* session and asking ids */
+    struct deadlines timed;              /* items with a deadline that no store keeps for them */
+    struct item_list gc_asked;           /* asked for by clients, one after the other */
+    struct item_list drains;             /* waiting for release_pending to reach 0 */
+    uint64_t gc_ns, request_count;
+    uint64_t items_ended, effects_done;
+    uint64_t turn_work;   /* items ended and effects carried out in this turn */
+    bool unfinished;      /* this turn has done its part, and more is due */
+    uint32_t first_space; /* whose effects come first in the next turn */
+    struct turns turns;
+    TAILQ_HEAD(, leaving) leavings; /* spaces.c */
+    bool draining;
+    TAILQ_HEAD(, check) index_checks; /* index_check.c */
+    struct scratch scratch;
+    struct exchange *exchange; /* what is under way between this broker and others */
+};
+
+/* ---- status.c ---- */
+Fb__Status status_of(enum store_result result);
+/* A sentence for a refusal: "store run0 full: 3.2 GiB of 4.0 GiB resident, 64 MiB asked; ...". */
+void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum store_result result,
+                     const struct store_refusal *refusal, const char *sample_id);
+/* Who holds the room of the store, and who is first among those who wait for it, in a few words:
+ * appended to a sentence. */
+void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
+                     const struct space *space, const struct store_refusal *refusal);
+/* "; the wait was cut to max_wait = 10min of the store", appended, if it was. */
+void status_add_cut(char out[SENTENCE_BYTES], const struct call *call);
+const char *status_reason_word(enum store_reason reason);
+/* Why a get of this found nothing: "... was retired 12 s ago: consumed". */
+void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,
+                      const struct space *space, const char *sample_id, uint64_t generation);
+
+/* ---- spaces.c ---- */
+struct space *space_find(struct broker *broker, const char *name);
+int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
+                 struct space **out, char *why, size_t why_bytes);
+void space_drop(struct broker *broker, struct space *space, uint64_t now_ns);
+/* What may stand, wait and pass, and for how long: of a store that is there, too. */
+void space_set_bounds(struct space *space, const struct config_store *config);
+/* The time asked for, or max_wait of the store where that is shorter: *cut then. */
+uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut);
+/* Goes on with dropping, and frees dropped stores that nobody holds any more. True: there is more
+ * to do at once. */
+bool spaces_reap(struct broker *broker);
+/* Ends what a session or peer that is gone held: some of it now, the rest in turns to come, and its
+ * account is kept for so long. True: it is all over. */
+bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
+                 struct account *account);
+/* Goes on with that. True: there is more. */
+bool spaces_leave_on(struct broker *broker);
+void spaces_leavings_free(struct broker *broker);
+void space_free(struct broker *broker, struct space *space);
+struct attachment *session_attachment(struct broker_session *session, uint32_t handle);
+/* Ends what the session holds under that handle. False: some of it in turns to come. */
+bool session_detach(struct broker_session *session, struct attachment *attachment);
+
+/* Of a session that is connected; false: it is none. */
+bool broker_owner_uid(const struct broker *broker, uint64_t owner, uint32_t *uid_out);
+const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);
+
+#endif
