@@ -54,8 +54,8 @@ void broker_connect(struct broker *broker, struct peers *peers, struct transport
     broker->directory = directory;
 }
 
-static int open_store(struct broker *broker, const struct config_store *config, char *why,
-                      size_t why_bytes) {
+static int broker_open_configured(struct broker *broker, const struct config_store *config,
+                                  char *why, size_t why_bytes) {
     uint8_t secret[4096], key[AUTH_KEY_BYTES];
     struct space *space;
     if (!*config->secret_file)
@@ -75,7 +75,7 @@ static int open_store(struct broker *broker, const struct config_store *config, 
 
 int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
     for (size_t i = 0; i < broker->config->store_count; i++) {
-        int result = open_store(broker, &broker->config->stores[i], why, why_bytes);
+        int result = broker_open_configured(broker, &broker->config->stores[i], why, why_bytes);
         if (result < 0)
             return result;
     }
@@ -105,14 +105,14 @@ void broker_release_peers(struct broker *broker) {
 
 /* ---- events of peers and the directory ---- */
 
-static void on_link_up(void *owner, struct peer *peer) {
+static void broker_on_link_up(void *owner, struct peer *peer) {
     struct outbox *outbox = outbox_of(owner, peer);
     if (outbox)
         outbox->retry_ns = 0;
 }
 
 const struct peers_events broker_peers_events = {
-    .link_up = on_link_up,
+    .link_up = broker_on_link_up,
     .asker_open = serve_open,
     .asker_request = serve_request,
     .asker_closed = serve_closed,
@@ -128,12 +128,12 @@ const struct directory_events broker_directory_events = {
 
 /* ---- the pump ---- */
 
-static void on_directory_retired(void *context, enum directory_result result) {
+static void broker_on_directory_retired(void *context, enum directory_result result) {
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
-static void carry_out(struct broker *broker, struct space *space,
-                      const struct store_effect *effect) {
+static void broker_carry_out(struct broker *broker, struct space *space,
+                             const struct store_effect *effect) {
     struct directory_record record = {.store = space->name,
                                       .sample_id = effect->sample_id,
                                       .home = broker->config->node,
@@ -152,7 +152,8 @@ static void carry_out(struct broker *broker, struct space *space,
         if ((effect->reason != STORE_SUPERSEDED || broker->exchange->has_republished) &&
             !BROKER_PLANTED(PLANTED_RECORD_KEPT) &&
             !publish_keeps_record(broker, space, effect->generation))
-            broker->directory->ops->retire(broker->directory, &record, on_directory_retired, NULL);
+            broker->directory->ops->retire(broker->directory, &record, broker_on_directory_retired,
+                                           NULL);
         break;
     case STORE_EFFECT_LEASE_ENDED:
         outbox_release(broker, effect->cookie,
@@ -162,18 +163,18 @@ static void carry_out(struct broker *broker, struct space *space,
     }
 }
 
-static bool has_worked_enough(const struct broker *broker) {
+static bool broker_has_worked_enough(const struct broker *broker) {
     return broker->turn_work >= WORK_PER_TURN;
 }
 
 /* A store that has much to do leaves the others some of the turn. */
-static bool pump_store(struct broker *broker, struct space *space) {
+static bool broker_pump_store(struct broker *broker, struct space *space) {
     struct store_effect effect;
     bool moved = false;
-    for (uint32_t i = 0; i < EFFECTS_PER_STORE && !has_worked_enough(broker); i++) {
+    for (uint32_t i = 0; i < EFFECTS_PER_STORE && !broker_has_worked_enough(broker); i++) {
         if (!store_next_effect(space->store, broker->now_ns, &effect))
             return moved;
-        carry_out(broker, space, &effect);
+        broker_carry_out(broker, space, &effect);
         broker->effects_done++;
         broker->turn_work++;
         moved = true;
@@ -181,24 +182,25 @@ static bool pump_store(struct broker *broker, struct space *space) {
     return true; /* there may be more */
 }
 
-static bool pump_stores(struct broker *broker) {
+static bool broker_pump_stores(struct broker *broker) {
     bool moved = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[(broker->first_space + i) % broker->space_end];
         if (space->used)
-            moved |= pump_store(broker, space);
+            moved |= broker_pump_store(broker, space);
     }
     return moved;
 }
 
 /* What one effect sets free may let another go on. Bounded: what is left when the turn has done its
  * part comes with the next one, which follows at once. */
-static void pump_effects(struct broker *broker, uint64_t now_ns) {
+static void broker_pump_effects(struct broker *broker, uint64_t now_ns) {
     struct directory *directory = broker->directory;
     bool settled = false;
-    for (uint32_t round = 0; round < PUMP_ROUNDS_MAX && !has_worked_enough(broker); round++) {
+    for (uint32_t round = 0; round < PUMP_ROUNDS_MAX && !broker_has_worked_enough(broker);
+         round++) {
         directory->ops->tick(directory, now_ns);
-        if (!pump_stores(broker) && directory->ops->next_deadline_ns(directory) > now_ns) {
+        if (!broker_pump_stores(broker) && directory->ops->next_deadline_ns(directory) > now_ns) {
             settled = true;
             break;
         }
@@ -207,7 +209,7 @@ static void pump_effects(struct broker *broker, uint64_t now_ns) {
     broker->first_space++;
 }
 
-static void log_ended_reservations(struct space *space) {
+static void broker_log_ended_reservations(struct space *space) {
     uint64_t ended = store_reserves_ended(space->store);
     char bound[32];
     if (ended != space->reserves_ended_logged)
@@ -217,7 +219,7 @@ static void log_ended_reservations(struct space *space) {
     space->reserves_ended_logged = ended;
 }
 
-static void log_gc(struct space *space) {
+static void broker_log_gc(struct space *space) {
     if (space->gc_freed)
         log_info("store %s: gc freed %llu samples older than %llu ms", space->name,
                  (unsigned long long)space->gc_freed,
@@ -226,27 +228,27 @@ static void log_gc(struct space *space) {
 }
 
 /* True: the pass through this store is not at its end. */
-static bool collect_space(struct broker *broker, struct space *space, uint32_t budget) {
-    log_ended_reservations(space);
+static bool broker_collect_space(struct broker *broker, struct space *space, uint32_t budget) {
+    broker_log_ended_reservations(space);
     if (!space->settings.max_hold_ms || !TAILQ_EMPTY(&broker->gc_asked))
         return false;
     space->gc_freed +=
         store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS, broker->now_ns, budget);
     if (store_gc_goes_on(space->store))
         return true;
-    log_gc(space);
+    broker_log_gc(space);
     return false;
 }
 
 /* True when it was time for it: dropped stores may be freed too, once their effects are out. *more:
  * it has done its part of a turn, and there is more. */
-static bool collect(struct broker *broker, bool *more) {
+static bool broker_collect(struct broker *broker, bool *more) {
     if (broker->gc_ns > broker->now_ns)
         return false;
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
-            *more |= collect_space(broker, &broker->spaces[i],
-                                   GC_SLOTS_PER_TURN / broker->space_end + 1);
+            *more |= broker_collect_space(broker, &broker->spaces[i],
+                                          GC_SLOTS_PER_TURN / broker->space_end + 1);
     return true;
 }
 
@@ -258,9 +260,9 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     broker->unfinished = false;
     peers_tick(broker->peers, now_ns);
     calls_expire(broker, now_ns);
-    bool more = false, collected = collect(broker, &more);
+    bool more = false, collected = broker_collect(broker, &more);
     broker->unfinished |= spaces_leave_on(broker);
-    pump_effects(broker, now_ns);
+    broker_pump_effects(broker, now_ns);
     broker->unfinished |= steer_gc_on(broker);
     if (collected) {
         more |= spaces_reap(broker);
@@ -276,32 +278,32 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     steer_pump_events(broker);
 }
 
-static uint64_t earlier(uint64_t a, uint64_t b) {
+static uint64_t broker_earlier(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
 uint64_t broker_next_deadline_ns(const struct broker *broker) {
     if (broker->unfinished)
         return 0;
-    uint64_t next_ns = earlier(peers_next_deadline_ns(broker->peers),
-                               broker->directory->ops->next_deadline_ns(broker->directory));
-    next_ns = earlier(next_ns, calls_next_deadline_ns(broker));
-    next_ns = earlier(next_ns, outboxes_next_deadline_ns(broker));
-    next_ns = earlier(next_ns, steer_next_deadline_ns(broker));
-    next_ns = earlier(next_ns, publishings_next_deadline_ns(broker));
-    next_ns = earlier(next_ns, twin_next_deadline_ns(broker));
-    next_ns = earlier(next_ns, sweep_next_deadline_ns(broker));
-    next_ns = earlier(next_ns, held_checks_next_deadline_ns(broker));
+    uint64_t next_ns = broker_earlier(peers_next_deadline_ns(broker->peers),
+                                      broker->directory->ops->next_deadline_ns(broker->directory));
+    next_ns = broker_earlier(next_ns, calls_next_deadline_ns(broker));
+    next_ns = broker_earlier(next_ns, outboxes_next_deadline_ns(broker));
+    next_ns = broker_earlier(next_ns, steer_next_deadline_ns(broker));
+    next_ns = broker_earlier(next_ns, publishings_next_deadline_ns(broker));
+    next_ns = broker_earlier(next_ns, twin_next_deadline_ns(broker));
+    next_ns = broker_earlier(next_ns, sweep_next_deadline_ns(broker));
+    next_ns = broker_earlier(next_ns, held_checks_next_deadline_ns(broker));
     bool collects = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         const struct space *space = &broker->spaces[i];
         if (!space->used)
             continue;
-        next_ns = earlier(next_ns, store_next_deadline_ns(space->store));
+        next_ns = broker_earlier(next_ns, store_next_deadline_ns(space->store));
         collects |= space->settings.max_hold_ms || space->dropped ||
                     store_reserves_ended(space->store) != space->reserves_ended_logged;
     }
-    return collects ? earlier(next_ns, broker->gc_ns) : next_ns;
+    return collects ? broker_earlier(next_ns, broker->gc_ns) : next_ns;
 }
 
 /* ---- steering by the daemon ---- */
@@ -310,14 +312,14 @@ void broker_begin_drain(struct broker *broker) {
     broker->draining = true;
 }
 
-static bool has_effects(const struct broker *broker) {
+static bool broker_has_effects(const struct broker *broker) {
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used && store_has_effect(broker->spaces[i].store))
             return true;
     return false;
 }
 
-static void add_totals(const struct broker *broker, struct store_totals *sum) {
+static void broker_add_totals(const struct broker *broker, struct store_totals *sum) {
     *sum = (struct store_totals){0};
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct store_totals totals;
@@ -331,14 +333,14 @@ static void add_totals(const struct broker *broker, struct store_totals *sum) {
 
 bool broker_is_idle(const struct broker *broker) {
     struct store_totals sum;
-    add_totals(broker, &sum);
+    broker_add_totals(broker, &sum);
     return !sum.leases && !sum.reservations && !broker->exchange->release_pending &&
-           !has_effects(broker) && !broker->directory->ops->pending(broker->directory);
+           !broker_has_effects(broker) && !broker->directory->ops->pending(broker->directory);
 }
 
 void broker_describe_load(const struct broker *broker, char *out, size_t out_bytes) {
     struct store_totals sum;
-    add_totals(broker, &sum);
+    broker_add_totals(broker, &sum);
     snprintf(out, out_bytes,
              "%llu leases, %llu reservations, %llu releases pending, %llu records that the "
              "directory has not confirmed",
@@ -391,17 +393,17 @@ bool broker_is_admin(const struct broker *broker, uid_t uid) {
 }
 
 /* Some sessions are kept for admins, so that whoever has to look after a full broker gets in. */
-static uint32_t reserved_for_admins(const struct config *config) {
+static uint32_t broker_reserved_for_admins(const struct config *config) {
     return config->admin_sessions < config->max_sessions / 2 ? config->admin_sessions
                                                              : config->max_sessions / 2;
 }
 
 /* False: *why says which limit. */
-static bool admits_session(const struct broker *broker, const struct account *user, bool admin,
-                           char *why, size_t why_bytes) {
+static bool broker_admits_session(const struct broker *broker, const struct account *user,
+                                  bool admin, char *why, size_t why_bytes) {
     const struct config *config = broker->config;
     uint32_t others = broker->session_count - broker->admin_count;
-    uint32_t reserved = reserved_for_admins(config);
+    uint32_t reserved = broker_reserved_for_admins(config);
     uint32_t per_user =
         config->max_sessions_per_user ? config->max_sessions_per_user : config->max_sessions / 2;
     if (broker->session_count >= config->max_sessions)
@@ -423,7 +425,7 @@ static bool admits_session(const struct broker *broker, const struct account *us
     return false;
 }
 
-static uint64_t moment_ns(const struct broker *broker) {
+static uint64_t broker_moment_ns(const struct broker *broker) {
     return broker->options.clock_ns ? broker->options.clock_ns(broker->options.owner)
                                     : broker->now_ns;
 }
@@ -437,7 +439,7 @@ struct broker_session *broker_session_open(struct broker *broker,
         session ? accounts_session(broker, broker->next_owner + 1, credentials->uid) : NULL;
     bool admin = broker_is_admin(broker, credentials->uid);
     snprintf(why, why_bytes, "the broker is out of memory");
-    if (!account || !admits_session(broker, account->parent, admin, why, why_bytes)) {
+    if (!account || !broker_admits_session(broker, account->parent, admin, why, why_bytes)) {
         if (account)
             accounts_unhold(broker, account);
         free(session);
@@ -450,7 +452,7 @@ struct broker_session *broker_session_open(struct broker *broker,
     session->credentials = *credentials;
     session->admin = admin;
     session->account = account;
-    session->opened_ns = session->last_ns = moment_ns(broker);
+    session->opened_ns = session->last_ns = broker_moment_ns(broker);
     account_add(account, CHARGE_SESSIONS, 1);
     TAILQ_INIT(&session->calls);
     snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u",

@@ -9,7 +9,7 @@
 #define PAID           2u
 #define PROBE_INTERVAL 32u
 
-static bool worth_a_look(struct busy_poll *poll) {
+static bool busy_poll_worth_a_look(struct busy_poll *poll) {
     if (poll->credit)
         return true;
     if (++poll->skipped < PROBE_INTERVAL)
@@ -24,7 +24,7 @@ bool busy_poll_turn(struct busy_poll *poll, uint64_t requests, uint64_t now_ns) 
         if (poll->looking)
             poll->credit = poll->credit + PAID < CREDIT_MAX ? poll->credit + PAID : CREDIT_MAX;
         poll->until_ns = now_ns + poll->span_ns;
-        poll->looking = poll->span_ns && worth_a_look(poll);
+        poll->looking = poll->span_ns && busy_poll_worth_a_look(poll);
     } else if (poll->looking && now_ns >= poll->until_ns) {
         poll->looking = false;
         poll->credit -= poll->credit > 0;

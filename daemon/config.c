@@ -271,7 +271,7 @@ bool config_key_is_of_store(const struct config_key *key) {
     return key->offset >= STORE_BEGIN && key->offset < STORE_END && key->section != SECTION_PEER;
 }
 
-static bool is_allowed_in(const struct config_key *key, enum section section) {
+static bool config_is_allowed_in(const struct config_key *key, enum section section) {
     return key->section == section || (section == SECTION_STORE && config_key_is_of_store(key));
 }
 
@@ -279,7 +279,8 @@ void *config_store_field(struct config_store *store, const struct config_key *ke
     return (char *)store + (key->offset - STORE_BEGIN);
 }
 
-static void *field_of(struct config *config, enum section section, const struct config_key *key) {
+static void *config_field_of(struct config *config, enum section section,
+                             const struct config_key *key) {
     if (section == SECTION_PEER)
         return (char *)&config->peers[config->peer_count - 1] + key->offset;
     if (section == SECTION_STORE)
@@ -287,10 +288,10 @@ static void *field_of(struct config *config, enum section section, const struct 
     return (char *)config + key->offset;
 }
 
-static void list_words(char *out, size_t out_bytes, enum section section) {
+static void config_list_words(char *out, size_t out_bytes, enum section section) {
     size_t used = 0;
     for (size_t i = 0; i < (section == SECTION_NONE ? (size_t)SECTION_COUNT : KEY_COUNT); i++) {
-        if (section != SECTION_NONE && !is_allowed_in(&config_keys[i], section))
+        if (section != SECTION_NONE && !config_is_allowed_in(&config_keys[i], section))
             continue;
         int n = snprintf(out + used, out_bytes - used, "%s%s", used ? ", " : "",
                          section == SECTION_NONE ? config_section_words[i] : config_keys[i].name);
@@ -300,7 +301,7 @@ static void list_words(char *out, size_t out_bytes, enum section section) {
 
 /* ---- sections ---- */
 
-static int add_peer(struct parser *p, const char *name) {
+static int config_add_peer(struct parser *p, const char *name) {
     struct config *config = p->config;
     for (size_t i = 0; i < config->peer_count; i++)
         if (strcmp(config->peers[i].node, name) == 0)
@@ -316,7 +317,7 @@ static int add_peer(struct parser *p, const char *name) {
     return 1;
 }
 
-static int add_store(struct parser *p, const char *name) {
+static int config_add_store(struct parser *p, const char *name) {
     struct config *config = p->config;
     for (size_t i = 0; i < config->store_count; i++)
         if (strcmp(config->stores[i].name, name) == 0)
@@ -336,7 +337,7 @@ static int add_store(struct parser *p, const char *name) {
 }
 
 /* What the section just left behind must have. */
-static int end_section(struct parser *p) {
+static int config_end_section(struct parser *p) {
     if (p->section == SECTION_STORE)
         memcpy(p->stores_given[p->config->store_count - 1], p->given, sizeof p->given);
     if (p->section == SECTION_PEER && !p->config->peers[p->config->peer_count - 1].address[0])
@@ -345,12 +346,12 @@ static int end_section(struct parser *p) {
     return 1;
 }
 
-static int enter_section(struct parser *p, const char *word, const char *name) {
+static int config_enter_section(struct parser *p, const char *word, const char *name) {
     char allowed[128];
     enum section section = 0;
     while (section < SECTION_COUNT && strcmp(word, config_section_words[section]) != 0)
         section++;
-    list_words(allowed, sizeof allowed, SECTION_NONE);
+    config_list_words(allowed, sizeof allowed, SECTION_NONE);
     bool named = section == SECTION_PEER || section == SECTION_STORE;
     if (section == SECTION_COUNT)
         return fail(p, p->line, "[%s]: no such section; allowed: %s", p->title, allowed);
@@ -363,9 +364,9 @@ static int enter_section(struct parser *p, const char *word, const char *name) {
         return fail(p, p->line,
                     "[%s]: the name %s; allowed: [%s NAME], NAME 1 to %u of A-Z a-z 0-9 . _ -",
                     p->title, layout_check_name(name), word, LAYOUT_NAME_BYTES_MAX);
-    if (section == SECTION_PEER && !add_peer(p, name))
+    if (section == SECTION_PEER && !config_add_peer(p, name))
         return 0;
-    if (section == SECTION_STORE && !add_store(p, name))
+    if (section == SECTION_STORE && !config_add_store(p, name))
         return 0;
     p->section = section;
     p->section_lines[section] = p->line;
@@ -374,14 +375,14 @@ static int enter_section(struct parser *p, const char *word, const char *name) {
 }
 
 /* text: a line, from its '['. */
-static int begin_section(struct parser *p, const char *text) {
+static int config_begin_section(struct parser *p, const char *text) {
     const char *close = strchr(text, ']');
     size_t length = close ? (size_t)(close - text) - 1 : 0;
     const char *rest = close ? close + 1 + strspn(close + 1, " \t\r\n") : "";
     if (!close || (*rest && *rest != '#' && *rest != ';'))
         return fail(p, p->line,
                     "a section header does not end with ]; allowed: [SECTION] alone on a line");
-    if (!end_section(p))
+    if (!config_end_section(p))
         return 0;
     if (length >= sizeof p->title)
         return fail(p, p->line, "a section's name is %zu bytes long; allowed: at most %u", length,
@@ -393,12 +394,12 @@ static int begin_section(struct parser *p, const char *text) {
     size_t word_bytes = strcspn(word, " \t");
     const char *name = word + word_bytes + strspn(word + word_bytes, " \t");
     word[word_bytes] = '\0';
-    return enter_section(p, word, name);
+    return config_enter_section(p, word, name);
 }
 
 /* ---- lines: what inih calls ---- */
 
-static char *read_line(char *out, int out_bytes, void *stream) {
+static char *config_read_line(char *out, int out_bytes, void *stream) {
     struct parser *p = stream;
     if (p->failed || !fgets(out, out_bytes, p->file))
         return NULL;
@@ -407,11 +408,11 @@ static char *read_line(char *out, int out_bytes, void *stream) {
     if (!strchr(out, '\n') && !feof(p->file))
         fail(p, p->line, "longer than %d bytes, or holds a zero byte", out_bytes - 2);
     else if (*text == '[')
-        begin_section(p, text);
+        config_begin_section(p, text);
     return p->failed ? NULL : out;
 }
 
-static int take_pair(void *user, const char *section, const char *name, const char *value) {
+static int config_take_pair(void *user, const char *section, const char *name, const char *value) {
     struct parser *p = user;
     char text[1024];
     (void)section; /* inih's copy is cut at 49 bytes; p->title is ours */
@@ -419,11 +420,11 @@ static int take_pair(void *user, const char *section, const char *name, const ch
         return fail(p, p->line, "%s = %s: before any section; allowed: below a [section]", name,
                     value);
     size_t i = 0;
-    while (i < KEY_COUNT &&
-           !(is_allowed_in(&config_keys[i], p->section) && strcmp(config_keys[i].name, name) == 0))
+    while (i < KEY_COUNT && !(config_is_allowed_in(&config_keys[i], p->section) &&
+                              strcmp(config_keys[i].name, name) == 0))
         i++;
     if (i == KEY_COUNT) {
-        list_words(text, sizeof text, p->section);
+        config_list_words(text, sizeof text, p->section);
         return fail(p, p->line, "[%s] %s = %s: no such key; allowed: %s", p->title, name, value,
                     text);
     }
@@ -433,7 +434,7 @@ static int take_pair(void *user, const char *section, const char *name, const ch
                     name, value, p->key_lines[i]);
     p->given[i] = true;
     p->key_lines[i] = p->line;
-    void *field = field_of(p->config, p->section, &config_keys[i]);
+    void *field = config_field_of(p->config, p->section, &config_keys[i]);
     if (!config_value_parse(&config_keys[i].rule, value, field, text, sizeof text))
         return fail(p, p->line, "[%s] %s = %s: %s", p->title, name, value, text);
     return 1;
@@ -441,7 +442,7 @@ static int take_pair(void *user, const char *section, const char *name, const ch
 
 /* ---- what must hold between values ---- */
 
-static void inherit(struct parser *p) {
+static void config_inherit(struct parser *p) {
     for (size_t s = 0; s < p->config->store_count; s++)
         for (size_t i = 0; i < KEY_COUNT; i++)
             if (config_key_is_of_store(&config_keys[i]) && !p->stores_given[s][i])
@@ -452,7 +453,7 @@ static void inherit(struct parser *p) {
 
 /* The line that gave the value at `field` of the config; the file's last line if it is a default.
  */
-static uint32_t line_of(const struct parser *p, size_t offset) {
+static uint32_t config_line_of(const struct parser *p, size_t offset) {
     for (size_t i = 0; i < KEY_COUNT; i++)
         if (config_keys[i].section != SECTION_PEER && config_keys[i].offset == offset &&
             p->key_lines[i])
@@ -460,50 +461,50 @@ static uint32_t line_of(const struct parser *p, size_t offset) {
     return p->line;
 }
 
-static int check_peers(struct parser *p) {
+static int config_check_peers(struct parser *p) {
     const struct config *config = p->config;
     for (size_t i = 0; i < config->peer_count; i++)
         if (strcmp(config->peers[i].node, config->node) == 0)
-            return fail(p, line_of(p, offsetof(struct config, node)),
+            return fail(p, config_line_of(p, offsetof(struct config, node)),
                         "[node] name = %s: a peer has the same name; allowed: a name of its own "
                         "for each node",
                         config->node);
     if (config->ping_interval_ms >= config->peer_timeout_ms)
-        return fail(p, line_of(p, offsetof(struct config, ping_interval_ms)),
+        return fail(p, config_line_of(p, offsetof(struct config, ping_interval_ms)),
                     "[peers] ping_interval = %" PRIu32
                     "ms: not below peer_timeout, every peer would time out; "
                     "allowed: less than %" PRIu32 "ms",
                     config->ping_interval_ms, config->peer_timeout_ms);
     if (config->require_rdma && config->transport == CONFIG_TRANSPORT_TCP)
         return fail(
-            p, line_of(p, offsetof(struct config, require_rdma)),
+            p, config_line_of(p, offsetof(struct config, require_rdma)),
             "[peers] require_rdma = on: contradicts transport = tcp; allowed: transport = auto "
             "or rdma");
     return 1;
 }
 
-static int check_etcd(struct parser *p) {
+static int config_check_etcd(struct parser *p) {
     const struct config *config = p->config;
     if (config->directory != CONFIG_DIRECTORY_ETCD)
         return 1;
     if (!config->etcd_endpoints[0])
-        return fail(p, line_of(p, offsetof(struct config, directory)),
+        return fail(p, config_line_of(p, offsetof(struct config, directory)),
                     "[directory] kind = etcd: no endpoints are given; allowed: endpoints = "
                     "http://host:2379 ...");
     if (config->peer_count)
-        return fail(p, line_of(p, offsetof(struct config, directory)),
+        return fail(p, config_line_of(p, offsetof(struct config, directory)),
                     "[directory] kind = etcd: the other nodes are found in etcd; allowed: no "
                     "[peer NAME] section");
     if (!config->etcd_cert_file[0] != !config->etcd_key_file[0])
-        return fail(p, line_of(p, offsetof(struct config, etcd_cert_file)),
+        return fail(p, config_line_of(p, offsetof(struct config, etcd_cert_file)),
                     "[directory] cert_file, key_file: one without the other; allowed: both or "
                     "neither");
     if (!config->etcd_username[0] != !config->etcd_password_file[0])
-        return fail(p, line_of(p, offsetof(struct config, etcd_username)),
+        return fail(p, config_line_of(p, offsetof(struct config, etcd_username)),
                     "[directory] username, password_file: one without the other; allowed: both or "
                     "neither");
     if (config->listen[0] && !config->advertise[0] && config_address_is_any(config->listen))
-        return fail(p, line_of(p, offsetof(struct config, listen)),
+        return fail(p, config_line_of(p, offsetof(struct config, listen)),
                     "[peers] listen = %s: says nothing of where the other nodes find this one; "
                     "allowed with kind = etcd: one address, or advertise = host:port beside it",
                     config->listen);
@@ -512,14 +513,14 @@ static int check_etcd(struct parser *p) {
 
 /* A port on the loopback address is open to every user of the machine, and a port that we dial may
  * be anybody's while the broker there is down. */
-static int check_trust(struct parser *p) {
+static int config_check_trust(struct parser *p) {
     const struct config *config = p->config;
     char what[sizeof config->listen + 32] = "[peer NAME]";
     if (config->cluster_secret_file[0] || (!config->listen[0] && !config->peer_count))
         return 1;
     uint32_t line = p->section_lines[SECTION_PEER];
     if (config->listen[0]) {
-        line = line_of(p, offsetof(struct config, listen));
+        line = config_line_of(p, offsetof(struct config, listen));
         snprintf(what, sizeof what, "[peers] listen = %s", config->listen);
     }
     return fail(p, line,
@@ -531,7 +532,7 @@ static int check_trust(struct parser *p) {
                 what);
 }
 
-static int check(struct parser *p) {
+static int config_check(struct parser *p) {
     const struct config *config = p->config;
     const char *wrong = layout_check_name(config->node);
     if (wrong)
@@ -539,17 +540,17 @@ static int check(struct parser *p) {
                     "[node] name: this machine's host name %s %s; allowed: a name given here",
                     config->node, wrong);
     if (config->store_count > config->max_stores)
-        return fail(p, line_of(p, offsetof(struct config, max_stores)),
+        return fail(p, config_line_of(p, offsetof(struct config, max_stores)),
                     "[stores] max_stores = %" PRIu32
                     ": less than the %zu [store NAME] sections; allowed: %zu "
                     "to %u",
                     config->max_stores, config->store_count, config->store_count,
                     CONFIG_STORES_MAX);
-    return check_peers(p) && check_etcd(p) && check_trust(p);
+    return config_check_peers(p) && config_check_etcd(p) && config_check_trust(p);
 }
 
 /* Of the machine's memory, or of what our control group may use of it. */
-static uint64_t half_of_memory_bytes(void) {
+static uint64_t config_half_of_memory_bytes(void) {
     long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
     struct cgroup_limits limits;
     cgroup_limits_read("/proc/self", "", &limits);
@@ -569,7 +570,7 @@ void config_defaults(struct config *out) {
         assert(good);
         (void)good;
     }
-    out->max_resident_bytes = half_of_memory_bytes();
+    out->max_resident_bytes = config_half_of_memory_bytes();
     if (gethostname(out->node, sizeof out->node - 1) < 0)
         out->node[0] = '\0';
 }
@@ -588,15 +589,15 @@ int config_load(const char *path, struct config *out, char *why, size_t why_byte
     ini_max_line = LINE_BYTES_MAX;
     ini_allow_multiline = false;        /* an indented line is a line like any other */
     ini_inline_comment_prefixes = ";#"; /* the same two characters as at the start of a line */
-    int bad_line = ini_parse_stream(read_line, &p, take_pair, &p);
+    int bad_line = ini_parse_stream(config_read_line, &p, config_take_pair, &p);
     if (ferror(p.file))
         fail(&p, p.line + 1, "cannot be read: %s", strerror(errno));
     fclose(p.file);
     if (bad_line)
         fail(&p, (uint32_t)bad_line, "neither [section] nor key = value");
-    if (!p.failed && end_section(&p)) {
-        inherit(&p);
-        check(&p);
+    if (!p.failed && config_end_section(&p)) {
+        config_inherit(&p);
+        config_check(&p);
     }
     if (p.failed)
         config_deinit(out);

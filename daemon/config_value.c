@@ -48,7 +48,8 @@ refuse(struct sentence why, const char *format, ...) {
 }
 
 /* Digits only: strtoull alone would take blanks, signs and 0x. */
-static bool parse_digits(const char *text, size_t length, uint64_t base, uint64_t *out) {
+static bool config_value_parse_digits(const char *text, size_t length, uint64_t base,
+                                      uint64_t *out) {
     uint64_t value = 0;
     if (length == 0)
         return false;
@@ -63,7 +64,8 @@ static bool parse_digits(const char *text, size_t length, uint64_t base, uint64_
 }
 
 /* The shortest exact form: 65536 -> 64KiB. */
-static const char *format_quantity(const struct unit *units, uint64_t value, char out[32]) {
+static const char *config_value_format_quantity(const struct unit *units, uint64_t value,
+                                                char out[32]) {
     const struct unit *best = units;
     for (const struct unit *unit = units; value && unit->suffix; unit++)
         if (value % unit->factor == 0)
@@ -72,7 +74,7 @@ static const char *format_quantity(const struct unit *units, uint64_t value, cha
     return out;
 }
 
-static bool store_number(const struct config_rule *rule, uint64_t value, void *field) {
+static bool config_value_store_number(const struct config_rule *rule, uint64_t value, void *field) {
     if (rule->field_bytes == sizeof(uint64_t)) {
         memcpy(field, &value, sizeof value);
     } else if (rule->field_bytes == sizeof(uint32_t)) {
@@ -85,11 +87,11 @@ static bool store_number(const struct config_rule *rule, uint64_t value, void *f
     return true;
 }
 
-static bool parse_quantity(const struct unit *units, const char *text, uint64_t *out) {
+static bool config_value_parse_quantity(const struct unit *units, const char *text, uint64_t *out) {
     size_t digits = strspn(text, "0123456789");
     const char *suffix = text + digits + strspn(text + digits, " \t");
     uint64_t value;
-    if (!parse_digits(text, digits, 10, &value))
+    if (!config_value_parse_digits(text, digits, 10, &value))
         return false;
     for (const struct unit *unit = units; unit->suffix; unit++)
         if (strcmp(suffix, unit->suffix) == 0)
@@ -98,17 +100,17 @@ static bool parse_quantity(const struct unit *units, const char *text, uint64_t 
     return value == 0 && !*suffix;
 }
 
-static bool take_bytes(const struct config_rule *rule, const char *text, void *field,
-                       struct sentence why) {
+static bool config_value_take_bytes(const struct config_rule *rule, const char *text, void *field,
+                                    struct sentence why) {
     uint64_t value;
     char min[32], max[32], multiple[64] = "", step[32];
     if (rule->multiple)
         snprintf(multiple, sizeof multiple, ", a multiple of %s",
-                 format_quantity(byte_units, rule->multiple, step));
-    format_quantity(byte_units, rule->min, min);
-    format_quantity(byte_units, rule->max, max);
+                 config_value_format_quantity(byte_units, rule->multiple, step));
+    config_value_format_quantity(byte_units, rule->min, min);
+    config_value_format_quantity(byte_units, rule->max, max);
     const char *wrong = NULL;
-    if (!parse_quantity(byte_units, text, &value))
+    if (!config_value_parse_quantity(byte_units, text, &value))
         wrong = "not a size";
     else if (value < rule->min || value > rule->max)
         wrong = "out of range";
@@ -117,64 +119,64 @@ static bool take_bytes(const struct config_rule *rule, const char *text, void *f
     if (wrong)
         return refuse(why, "%s; allowed: %s to %s%s (bytes, or a number with KiB, MiB, GiB or TiB)",
                       wrong, min, max, multiple);
-    return store_number(rule, value, field);
+    return config_value_store_number(rule, value, field);
 }
 
-static bool take_duration(const struct config_rule *rule, const char *text, void *field,
-                          struct sentence why) {
+static bool config_value_take_duration(const struct config_rule *rule, const char *text,
+                                       void *field, struct sentence why) {
     uint64_t value;
     char min[32], max[32];
-    bool known = parse_quantity(duration_units, text, &value);
+    bool known = config_value_parse_quantity(duration_units, text, &value);
     if (!known || value < rule->min || value > rule->max)
         return refuse(why, "%s; allowed: %s to %s (a number with ms, s, min or h)",
                       known ? "out of range" : "not a duration with a unit",
-                      format_quantity(duration_units, rule->min, min),
-                      format_quantity(duration_units, rule->max, max));
-    return store_number(rule, value, field);
+                      config_value_format_quantity(duration_units, rule->min, min),
+                      config_value_format_quantity(duration_units, rule->max, max));
+    return config_value_store_number(rule, value, field);
 }
 
-static bool take_integer(const struct config_rule *rule, const char *text, void *field,
-                         struct sentence why) {
+static bool config_value_take_integer(const struct config_rule *rule, const char *text, void *field,
+                                      struct sentence why) {
     uint64_t value;
-    bool known = parse_digits(text, strlen(text), 10, &value);
+    bool known = config_value_parse_digits(text, strlen(text), 10, &value);
     if (!known || value < rule->min || value > rule->max)
         return refuse(why, "%s; allowed: %" PRIu64 " to %" PRIu64,
                       known ? "out of range" : "not a whole number", rule->min, rule->max);
-    return store_number(rule, value, field);
+    return config_value_store_number(rule, value, field);
 }
 
-static bool take_octal(const struct config_rule *rule, const char *text, void *field,
-                       struct sentence why) {
+static bool config_value_take_octal(const struct config_rule *rule, const char *text, void *field,
+                                    struct sentence why) {
     uint64_t value;
-    bool known = parse_digits(text, strlen(text), 8, &value);
+    bool known = config_value_parse_digits(text, strlen(text), 8, &value);
     if (!known || value < rule->min || value > rule->max)
         return refuse(why, "%s; allowed: %04" PRIo64 " to %04" PRIo64 " (octal)",
                       known ? "out of range" : "not an octal mode", rule->min, rule->max);
-    return store_number(rule, value, field);
+    return config_value_store_number(rule, value, field);
 }
 
-static bool refuse_later(struct sentence why, const char *allowed) {
+static bool config_value_refuse_later(struct sentence why, const char *allowed) {
     return refuse(why,
                   "not supported in featured " FEATURED_VERSION
                   ", comes in a later version; allowed: %s",
                   allowed);
 }
 
-static bool take_bool(const struct config_rule *rule, const char *text, void *field,
-                      struct sentence why) {
+static bool config_value_take_bool(const struct config_rule *rule, const char *text, void *field,
+                                   struct sentence why) {
     static const char *const words[] = {"off", "on", "no", "yes", "false", "true"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         if (strcasecmp(text, words[i]) != 0)
             continue;
         if (i % 2 && rule->later)
-            return refuse_later(why, "off, no, false");
-        return store_number(rule, i % 2, field);
+            return config_value_refuse_later(why, "off, no, false");
+        return config_value_store_number(rule, i % 2, field);
     }
     return refuse(why, "neither yes nor no; allowed: on, off, yes, no, true, false");
 }
 
-static bool take_word(const struct config_rule *rule, const char *text, void *field,
-                      struct sentence why) {
+static bool config_value_take_word(const struct config_rule *rule, const char *text, void *field,
+                                   struct sentence why) {
     char allowed[128] = "";
     uint64_t found = UINT64_MAX;
     size_t used = 0;
@@ -188,13 +190,13 @@ static bool take_word(const struct config_rule *rule, const char *text, void *fi
     if (found == UINT64_MAX)
         return refuse(why, "not a known word; allowed: %s", allowed);
     if (rule->later && found == rule->later)
-        return refuse_later(why, allowed);
-    return store_number(rule, found, field);
+        return config_value_refuse_later(why, allowed);
+    return config_value_store_number(rule, found, field);
 }
 
 /* Keeps the text itself, once its kind has found nothing wrong with it. */
-static bool store_text(const struct config_rule *rule, const char *text, void *field,
-                       struct sentence why) {
+static bool config_value_store_text(const struct config_rule *rule, const char *text, void *field,
+                                    struct sentence why) {
     size_t length = strlen(text);
     if (length >= rule->field_bytes)
         return refuse(why, "%zu bytes long; allowed: at most %zu bytes", length,
@@ -204,45 +206,45 @@ static bool store_text(const struct config_rule *rule, const char *text, void *f
     return true;
 }
 
-static bool take_name(const struct config_rule *rule, const char *text, void *field,
-                      struct sentence why) {
+static bool config_value_take_name(const struct config_rule *rule, const char *text, void *field,
+                                   struct sentence why) {
     const char *wrong = rule->empty && !*text ? NULL : layout_check_name(text);
     if (wrong)
         return refuse(why, "%s; allowed: 1 to %u of A-Z a-z 0-9 . _ - beginning with none of . -",
                       wrong, LAYOUT_NAME_BYTES_MAX);
-    return store_text(rule, text, field, why);
+    return config_value_store_text(rule, text, field, why);
 }
 
-static bool take_path(const struct config_rule *rule, const char *text, void *field,
-                      struct sentence why) {
+static bool config_value_take_path(const struct config_rule *rule, const char *text, void *field,
+                                   struct sentence why) {
     if (*text ? *text != '/' : !rule->empty)
         return refuse(why, "%s; allowed: an absolute path%s",
                       *text ? "does not begin with /" : "is empty",
                       rule->empty ? ", or nothing" : "");
-    return store_text(rule, text, field, why);
+    return config_value_store_text(rule, text, field, why);
 }
 
-static bool take_group(const struct config_rule *rule, const char *text, void *field,
-                       struct sentence why) {
+static bool config_value_take_group(const struct config_rule *rule, const char *text, void *field,
+                                    struct sentence why) {
     if (*text && !getgrnam(text))
         return refuse(
             why, "no such group; allowed: a group's name, or nothing to leave the daemon's own");
-    return store_text(rule, text, field, why);
+    return config_value_store_text(rule, text, field, why);
 }
 
-static bool take_words(const struct config_rule *rule, const char *text, void *field,
-                       struct sentence why) {
+static bool config_value_take_words(const struct config_rule *rule, const char *text, void *field,
+                                    struct sentence why) {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                   "0123456789_-.:, \t";
     if (text[strspn(text, allowed)] != '\0')
         return refuse(why, "holds a strange character; allowed: words of letters, digits, _ - . : "
                            "with blanks or commas between them");
-    return store_text(rule, text, field, why);
+    return config_value_store_text(rule, text, field, why);
 }
 
-static bool find_id(enum config_kind kind, const char *word, uint32_t *out) {
+static bool config_value_find_id(enum config_kind kind, const char *word, uint32_t *out) {
     uint64_t number;
-    if (parse_digits(word, strlen(word), 10, &number)) {
+    if (config_value_parse_digits(word, strlen(word), 10, &number)) {
         *out = (uint32_t)number;
         return number < UINT32_MAX; /* (uid_t)-1 means "no user" */
     }
@@ -256,8 +258,8 @@ static bool find_id(enum config_kind kind, const char *word, uint32_t *out) {
     return group;
 }
 
-static bool take_ids(const struct config_rule *rule, const char *text, void *field,
-                     struct sentence why) {
+static bool config_value_take_ids(const struct config_rule *rule, const char *text, void *field,
+                                  struct sentence why) {
     struct config_ids list = {.count = 0};
     const char *what = rule->kind == CONFIG_UIDS ? "user" : "group";
     while (*(text += strspn(text, ", \t"))) {
@@ -267,7 +269,7 @@ static bool take_ids(const struct config_rule *rule, const char *text, void *fie
                  text);
         if (list.count == CONFIG_IDS_MAX)
             return refuse(why, "too many; allowed: at most %u %ss", CONFIG_IDS_MAX, what);
-        if (length >= sizeof word || !find_id(rule->kind, word, &list.ids[list.count]))
+        if (length >= sizeof word || !config_value_find_id(rule->kind, word, &list.ids[list.count]))
             return refuse(
                 why, "no such %s: %s; allowed: numbers and %s names, with blanks or commas between",
                 what, word, what);
@@ -279,10 +281,11 @@ static bool take_ids(const struct config_rule *rule, const char *text, void *fie
 }
 
 /* Splits host:port or [IPv6]:port; host is copied without the brackets. */
-static bool split_address(const char *text, char host[256], uint64_t *port) {
+static bool config_value_split_address(const char *text, char host[256], uint64_t *port) {
     const char *colon = strrchr(text, ':');
     size_t length = colon ? (size_t)(colon - text) : 0;
-    if (length == 0 || length >= 256 || !parse_digits(colon + 1, strlen(colon + 1), 10, port))
+    if (length == 0 || length >= 256 ||
+        !config_value_parse_digits(colon + 1, strlen(colon + 1), 10, port))
         return false;
     bool brackets = *text == '[' && length > 2 && text[length - 1] == ']';
     if (brackets) {
@@ -297,21 +300,21 @@ static bool split_address(const char *text, char host[256], uint64_t *port) {
     return true;
 }
 
-static bool take_address(const struct config_rule *rule, const char *text, void *field,
-                         struct sentence why) {
+static bool config_value_take_address(const struct config_rule *rule, const char *text, void *field,
+                                      struct sentence why) {
     char host[256];
     uint64_t port;
     if (rule->empty && !*text)
-        return store_text(rule, text, field, why);
-    bool known = split_address(text, host, &port);
+        return config_value_store_text(rule, text, field, why);
+    bool known = config_value_split_address(text, host, &port);
     if (!known || port < rule->min || port > rule->max)
         return refuse(why, "%s; allowed: host:port or [IPv6]:port, port %" PRIu64 " to %" PRIu64,
                       known ? "port out of range" : "not an address with a port", rule->min,
                       rule->max);
-    return store_text(rule, text, field, why);
+    return config_value_store_text(rule, text, field, why);
 }
 
-static bool is_url(const char *text, size_t bytes) {
+static bool config_value_is_url(const char *text, size_t bytes) {
     char copy[256], host[256];
     uint64_t port;
     if (bytes >= sizeof copy)
@@ -319,41 +322,49 @@ static bool is_url(const char *text, size_t bytes) {
     memcpy(copy, text, bytes);
     copy[bytes] = '\0';
     size_t scheme = strncmp(copy, "http://", 7) == 0 ? 7 : strncmp(copy, "https://", 8) ? 0 : 8;
-    return scheme && split_address(copy + scheme, host, &port) && port > 0 && port <= 65535;
+    return scheme && config_value_split_address(copy + scheme, host, &port) && port > 0 &&
+           port <= 65535;
 }
 
-static bool take_urls(const struct config_rule *rule, const char *text, void *field,
-                      struct sentence why) {
+static bool config_value_take_urls(const struct config_rule *rule, const char *text, void *field,
+                                   struct sentence why) {
     for (const char *at = text; *(at += strspn(at, ", \t"));) {
         size_t length = strcspn(at, ", \t");
-        if (!is_url(at, length))
+        if (!config_value_is_url(at, length))
             return refuse(why,
                           "%.*s is no URL with a port; allowed: http://host:port or "
                           "https://host:port, several with blanks or commas between",
                           (int)length, at);
         at += length;
     }
-    return store_text(rule, text, field, why);
+    return config_value_store_text(rule, text, field, why);
 }
 
 bool config_value_parse(const struct config_rule *rule, const char *text, void *field, char *why,
                         size_t why_bytes) {
     static bool (*const take[])(const struct config_rule *, const char *, void *,
                                 struct sentence) = {
-        [CONFIG_BYTES] = take_bytes,     [CONFIG_DURATION] = take_duration,
-        [CONFIG_INTEGER] = take_integer, [CONFIG_OCTAL] = take_octal,
-        [CONFIG_BOOL] = take_bool,       [CONFIG_WORD] = take_word,
-        [CONFIG_NAME] = take_name,       [CONFIG_PATH] = take_path,
-        [CONFIG_GROUP] = take_group,     [CONFIG_UIDS] = take_ids,
-        [CONFIG_GIDS] = take_ids,        [CONFIG_ADDRESS] = take_address,
-        [CONFIG_URLS] = take_urls,       [CONFIG_WORDS] = take_words,
+        [CONFIG_BYTES] = config_value_take_bytes,
+        [CONFIG_DURATION] = config_value_take_duration,
+        [CONFIG_INTEGER] = config_value_take_integer,
+        [CONFIG_OCTAL] = config_value_take_octal,
+        [CONFIG_BOOL] = config_value_take_bool,
+        [CONFIG_WORD] = config_value_take_word,
+        [CONFIG_NAME] = config_value_take_name,
+        [CONFIG_PATH] = config_value_take_path,
+        [CONFIG_GROUP] = config_value_take_group,
+        [CONFIG_UIDS] = config_value_take_ids,
+        [CONFIG_GIDS] = config_value_take_ids,
+        [CONFIG_ADDRESS] = config_value_take_address,
+        [CONFIG_URLS] = config_value_take_urls,
+        [CONFIG_WORDS] = config_value_take_words,
     };
     return take[rule->kind](rule, text, field, (struct sentence){why, why_bytes});
 }
 
 /* ---- a value as text ---- */
 
-static uint64_t load_number(const struct config_rule *rule, const void *field) {
+static uint64_t config_value_load_number(const struct config_rule *rule, const void *field) {
     uint64_t value = 0;
     uint32_t narrow = 0;
     bool truth = false;
@@ -369,7 +380,7 @@ static uint64_t load_number(const struct config_rule *rule, const void *field) {
     return value;
 }
 
-static void format_ids(const struct config_ids *list, char *out, size_t out_bytes) {
+static void config_value_format_ids(const struct config_ids *list, char *out, size_t out_bytes) {
     size_t used = 0;
     *out = '\0';
     for (uint32_t i = 0; i < list->count && used < out_bytes; i++)
@@ -383,27 +394,29 @@ void config_value_format(const struct config_rule *rule, const void *field, char
     switch (rule->kind) {
     case CONFIG_BYTES:
         snprintf(out, out_bytes, "%s",
-                 format_quantity(byte_units, load_number(rule, field), number));
+                 config_value_format_quantity(byte_units, config_value_load_number(rule, field),
+                                              number));
         break;
     case CONFIG_DURATION:
         snprintf(out, out_bytes, "%s",
-                 format_quantity(duration_units, load_number(rule, field), number));
+                 config_value_format_quantity(duration_units, config_value_load_number(rule, field),
+                                              number));
         break;
     case CONFIG_INTEGER:
-        snprintf(out, out_bytes, "%" PRIu64, load_number(rule, field));
+        snprintf(out, out_bytes, "%" PRIu64, config_value_load_number(rule, field));
         break;
     case CONFIG_OCTAL:
-        snprintf(out, out_bytes, "%04" PRIo64, load_number(rule, field));
+        snprintf(out, out_bytes, "%04" PRIo64, config_value_load_number(rule, field));
         break;
     case CONFIG_BOOL:
-        snprintf(out, out_bytes, "%s", load_number(rule, field) ? "on" : "off");
+        snprintf(out, out_bytes, "%s", config_value_load_number(rule, field) ? "on" : "off");
         break;
     case CONFIG_WORD:
-        snprintf(out, out_bytes, "%s", rule->words[load_number(rule, field)]);
+        snprintf(out, out_bytes, "%s", rule->words[config_value_load_number(rule, field)]);
         break;
     case CONFIG_UIDS:
     case CONFIG_GIDS:
-        format_ids(field, out, out_bytes);
+        config_value_format_ids(field, out, out_bytes);
         break;
     default: /* those that are kept as the text they were */
         snprintf(out, out_bytes, "%s", (const char *)field);
@@ -418,7 +431,7 @@ bool config_address_is_any(const char *address) {
     uint64_t port;
     struct in_addr v4;
     struct in6_addr v6;
-    if (!split_address(address, host, &port))
+    if (!config_value_split_address(address, host, &port))
         return false;
     if (inet_pton(AF_INET, host, &v4) == 1)
         return v4.s_addr == INADDR_ANY;

@@ -70,7 +70,7 @@ struct daemon {
     struct listener *listener;
 };
 
-static uint64_t clock_ns(clockid_t clock) {
+static uint64_t daemon_clock_ns(clockid_t clock) {
     struct timespec now;
     clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
@@ -78,78 +78,78 @@ static uint64_t clock_ns(clockid_t clock) {
 
 /* ---- the loop ---- */
 
-static void begin_closing(struct daemon *daemon);
-static void on_timer(uv_timer_t *timer);
+static void daemon_begin_closing(struct daemon *daemon);
+static void daemon_on_timer(uv_timer_t *timer);
 
 /* Only keeps the loop from sleeping: the next turn follows when the sockets have been looked at. */
-static void on_due(uv_idle_t *due) {
+static void daemon_on_due(uv_idle_t *due) {
     (void)due;
 }
 
-static void schedule(struct daemon *daemon, uint64_t now_ns) {
+static void daemon_schedule(struct daemon *daemon, uint64_t now_ns) {
     uint64_t next_ns = broker_next_deadline_ns(daemon->broker);
     if (daemon->phase == PHASE_DRAINING && daemon->drain_until_ns < next_ns)
         next_ns = daemon->drain_until_ns;
     if (next_ns <=
         now_ns) { /* a timer of 0 ms would run again and again before any socket is read */
         uv_timer_stop(&daemon->timer);
-        uv_idle_start(&daemon->due, on_due);
+        uv_idle_start(&daemon->due, daemon_on_due);
         return;
     }
     uv_idle_stop(&daemon->due);
     if (next_ns == UINT64_MAX)
         uv_timer_stop(&daemon->timer);
     else
-        uv_timer_start(&daemon->timer, on_timer, (next_ns - now_ns + 999999) / 1000000, 0);
+        uv_timer_start(&daemon->timer, daemon_on_timer, (next_ns - now_ns + 999999) / 1000000, 0);
 }
 
-static void on_hot(uv_idle_t *hot) {
+static void daemon_on_hot(uv_idle_t *hot) {
     (void)hot;
     sched_yield(); /* whoever else wants this core goes first: perhaps the one we wait for */
 }
 
-static void stay_hot_or_cool_down(struct daemon *daemon, uint64_t now_ns) {
+static void daemon_stay_hot_or_cool_down(struct daemon *daemon, uint64_t now_ns) {
     daemon->busy_poll.span_ns = daemon->config.busy_poll_us * 1000ull;
     if (busy_poll_turn(&daemon->busy_poll, broker_request_count(daemon->broker), now_ns))
-        uv_idle_start(&daemon->hot, on_hot);
+        uv_idle_start(&daemon->hot, daemon_on_hot);
     else
         uv_idle_stop(&daemon->hot);
 }
 
 /* The loop has told the time when it woke up, in milliseconds; both clocks are CLOCK_MONOTONIC. */
-static void note_turn(struct daemon *daemon, uint64_t now_ns, uint64_t pumped_ns) {
+static void daemon_note_turn(struct daemon *daemon, uint64_t now_ns, uint64_t pumped_ns) {
     uint64_t ended_ns = uv_hrtime(), woken_ns = uv_now(&daemon->loop) * 1000000ull;
     broker_turn_took(daemon->broker, now_ns, ended_ns > woken_ns ? ended_ns - woken_ns : 0,
                      ended_ns - pumped_ns);
 }
 
-static void turn(struct daemon *daemon) {
-    uint64_t now_ns = clock_ns(CLOCK_BOOTTIME);
+static void daemon_turn(struct daemon *daemon) {
+    uint64_t now_ns = daemon_clock_ns(CLOCK_BOOTTIME);
     if (daemon->phase == PHASE_CLOSING)
         return;
     uint64_t pumped_ns = uv_hrtime();
     broker_pump(daemon->broker, now_ns);
-    note_turn(daemon, now_ns, pumped_ns);
+    daemon_note_turn(daemon, now_ns, pumped_ns);
     if (daemon->phase == PHASE_DRAINING &&
         (broker_is_idle(daemon->broker) || now_ns >= daemon->drain_until_ns)) {
-        begin_closing(daemon);
+        daemon_begin_closing(daemon);
         return;
     }
-    schedule(daemon, now_ns);
-    stay_hot_or_cool_down(daemon, now_ns);
+    daemon_schedule(daemon, now_ns);
+    daemon_stay_hot_or_cool_down(daemon, now_ns);
 }
 
-static void on_check(uv_check_t *check) {
-    turn(check->data);
+static void daemon_on_check(uv_check_t *check) {
+    daemon_turn(check->data);
 }
 
-static void on_timer(uv_timer_t *timer) {
-    turn(timer->data);
+static void daemon_on_timer(uv_timer_t *timer) {
+    daemon_turn(timer->data);
 }
 
 /* ---- configuration ---- */
 
-static int read_cluster_key(struct daemon *daemon, char *why, size_t why_bytes) {
+static int daemon_read_cluster_key(struct daemon *daemon, char *why, size_t why_bytes) {
     uint8_t secret[4096];
     if (!*daemon->config.cluster_secret_file)
         return 0;
@@ -163,7 +163,7 @@ static int read_cluster_key(struct daemon *daemon, char *why, size_t why_bytes) 
     return 0;
 }
 
-static void on_change(void *context, const struct config_change *change) {
+static void daemon_on_change(void *context, const struct config_change *change) {
     (void)context;
     if (change->taken)
         log_info("reload: %s: %s -> %s: taken", change->what, change->from, change->to);
@@ -172,17 +172,17 @@ static void on_change(void *context, const struct config_change *change) {
                     change->what, change->from, change->to);
 }
 
-static void on_secret_change(void *context, const char *what, const char *how) {
+static void daemon_on_secret_change(void *context, const char *what, const char *how) {
     (void)context;
     log_warning("reload: %s: %s: takes a restart, the old secret stays in force", what, how);
 }
 
-static void say_of_next_start(bool warning, const char *sentence) {
+static void daemon_say_of_next_start(bool warning, const char *sentence) {
     if (warning)
         log_warning("reload: at the next start: %s", sentence);
 }
 
-static void reload(struct daemon *daemon) {
+static void daemon_reload(struct daemon *daemon) {
     struct config wanted;
     char why[ENVIRONMENT_SENTENCE_BYTES];
     if (config_load(daemon->config_path, &wanted, why, sizeof why) < 0) {
@@ -190,10 +190,10 @@ static void reload(struct daemon *daemon) {
         return;
     }
     enum log_level before = daemon->config.log_level;
-    bool different = config_reload(&daemon->config, &wanted, on_change, NULL);
-    different |= secret_prints_compare(daemon->secret_prints, on_secret_change, NULL);
-    if (different && environment_check(&wanted, say_of_next_start, why, sizeof why) < 0)
-        say_of_next_start(true, why);
+    bool different = config_reload(&daemon->config, &wanted, daemon_on_change, NULL);
+    different |= secret_prints_compare(daemon->secret_prints, daemon_on_secret_change, NULL);
+    if (different && environment_check(&wanted, daemon_say_of_next_start, why, sizeof why) < 0)
+        daemon_say_of_next_start(true, why);
     config_deinit(&wanted);
     if (daemon->config.log_level != before) /* else --verbose stays as it is */
         log_set_level(daemon->config.log_level);
@@ -203,7 +203,7 @@ static void reload(struct daemon *daemon) {
 
 /* ---- signals ---- */
 
-static void begin_draining(struct daemon *daemon) {
+static void daemon_begin_draining(struct daemon *daemon) {
     char load[128];
     broker_describe_load(daemon->broker, load, sizeof load);
     log_info("node %s: stopping: no new puts; waiting up to %u ms for %s", daemon->config.node,
@@ -211,24 +211,24 @@ static void begin_draining(struct daemon *daemon) {
     notify_manager("STOPPING=1");
     daemon->phase = PHASE_DRAINING;
     daemon->drain_until_ns =
-        clock_ns(CLOCK_BOOTTIME) + daemon->config.drain_timeout_ms * 1000000ull;
+        daemon_clock_ns(CLOCK_BOOTTIME) + daemon->config.drain_timeout_ms * 1000000ull;
     listener_stop_accepting(daemon->listener);
     broker_begin_drain(daemon->broker);
 }
 
-static void on_signal(uv_signal_t *handle, int number) {
+static void daemon_on_signal(uv_signal_t *handle, int number) {
     struct daemon *daemon = handle->data;
     if (number == SIGHUP)
-        reload(daemon);
+        daemon_reload(daemon);
     else if (daemon->phase == PHASE_SERVING)
-        begin_draining(daemon);
+        daemon_begin_draining(daemon);
     else if (daemon->phase == PHASE_DRAINING)
-        begin_closing(daemon);
+        daemon_begin_closing(daemon);
 }
 
 /* ---- closing ---- */
 
-static void close_handles(struct daemon *daemon) {
+static void daemon_close_handles(struct daemon *daemon) {
     uv_close((uv_handle_t *)&daemon->check, NULL);
     uv_close((uv_handle_t *)&daemon->timer, NULL);
     uv_close((uv_handle_t *)&daemon->hot, NULL);
@@ -237,7 +237,7 @@ static void close_handles(struct daemon *daemon) {
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
 }
 
-static void on_peers_closed(void *owner) {
+static void daemon_on_peers_closed(void *owner) {
     struct daemon *daemon = owner;
     daemon->transport = NULL;
     broker_release_peers(daemon->broker);
@@ -245,38 +245,38 @@ static void on_peers_closed(void *owner) {
     daemon->directory->ops->destroy(daemon->directory);
     broker_free(daemon->broker);
     prefault_free(daemon->prefault);
-    close_handles(daemon);
+    daemon_close_handles(daemon);
 }
 
-static void on_listener_gone(void *owner) {
+static void daemon_on_listener_gone(void *owner) {
     struct daemon *daemon = owner;
-    peers_close(daemon->peers, on_peers_closed, daemon);
+    peers_close(daemon->peers, daemon_on_peers_closed, daemon);
 }
 
-static void begin_closing(struct daemon *daemon) {
+static void daemon_begin_closing(struct daemon *daemon) {
     char load[128];
     broker_describe_load(daemon->broker, load, sizeof load);
     log_info("node %s: closing with %s", daemon->config.node, load);
     daemon->phase = PHASE_CLOSING;
-    listener_close(daemon->listener, on_listener_gone, daemon);
+    listener_close(daemon->listener, daemon_on_listener_gone, daemon);
 }
 
 /* ---- building ---- */
 
-static void on_prefault(void *owner, const struct arena *arena, uint64_t bytes) {
+static void daemon_on_prefault(void *owner, const struct arena *arena, uint64_t bytes) {
     struct daemon *daemon = owner;
     if (daemon->phase != PHASE_CLOSING)
         broker_prefaulted(daemon->broker, arena, bytes);
 }
 
 /* Huge pages are not charged to the cgroup's memory. */
-static int64_t limited_bytes(const struct arena *arena) {
+static int64_t daemon_limited_bytes(const struct arena *arena) {
     return arena->hugepages ? 0 : (int64_t)arena->bytes;
 }
 
-static void on_arena_ready(void *owner, const char *store, const struct arena *arena) {
+static void daemon_on_arena_ready(void *owner, const char *store, const struct arena *arena) {
     struct daemon *daemon = owner;
-    daemon->room_for_arenas -= limited_bytes(arena);
+    daemon->room_for_arenas -= daemon_limited_bytes(arena);
     if (daemon->config.prefault && daemon->room_for_arenas >= 0)
         prefault_add(daemon->prefault, store, arena);
     else if (daemon->config.prefault)
@@ -285,18 +285,18 @@ static void on_arena_ready(void *owner, const char *store, const struct arena *a
                     store);
 }
 
-static void on_arena_gone(void *owner, const struct arena *arena) {
+static void daemon_on_arena_gone(void *owner, const struct arena *arena) {
     struct daemon *daemon = owner;
     prefault_remove(daemon->prefault, arena);
-    daemon->room_for_arenas += limited_bytes(arena);
+    daemon->room_for_arenas += daemon_limited_bytes(arena);
 }
 
-static uint64_t on_clock(void *context) {
+static uint64_t daemon_on_clock(void *context) {
     (void)context;
-    return clock_ns(CLOCK_BOOTTIME);
+    return daemon_clock_ns(CLOCK_BOOTTIME);
 }
 
-static int build_loop(struct daemon *daemon) {
+static int daemon_build_loop(struct daemon *daemon) {
     static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
     int result = uv_loop_init(&daemon->loop);
     if (result < 0)
@@ -307,25 +307,25 @@ static int build_loop(struct daemon *daemon) {
     uv_idle_init(&daemon->loop, &daemon->hot);
     uv_idle_init(&daemon->loop, &daemon->due);
     daemon->check.data = daemon->timer.data = daemon;
-    uv_check_start(&daemon->check, on_check);
+    uv_check_start(&daemon->check, daemon_on_check);
     for (size_t i = 0; i < 3; i++) {
         uv_signal_init(&daemon->loop, &daemon->signals[i]);
         daemon->signals[i].data = daemon;
-        uv_signal_start(&daemon->signals[i], on_signal, numbers[i]);
+        uv_signal_start(&daemon->signals[i], daemon_on_signal, numbers[i]);
     }
-    return prefault_new(&daemon->loop, on_prefault, daemon, &daemon->prefault);
+    return prefault_new(&daemon->loop, daemon_on_prefault, daemon, &daemon->prefault);
 }
 
-static int build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
+static int daemon_build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
     randombytes_buf(&daemon->incarnation, sizeof daemon->incarnation);
     daemon->incarnation += !daemon->incarnation;
     struct broker_options options = {
         .config = &daemon->config,
         .incarnation = daemon->incarnation,
-        .clock_ns = on_clock,
-        .unix_offset_ns = clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME),
-        .arena_ready = on_arena_ready,
-        .arena_gone = on_arena_gone,
+        .clock_ns = daemon_on_clock,
+        .unix_offset_ns = daemon_clock_ns(CLOCK_REALTIME) - daemon_clock_ns(CLOCK_BOOTTIME),
+        .arena_ready = daemon_on_arena_ready,
+        .arena_gone = daemon_on_arena_gone,
         .memory_limit_bytes = environment_memory_limit(&daemon->config),
         .owner = daemon,
     };
@@ -335,7 +335,7 @@ static int build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
         .ping_interval_ns = daemon->config.ping_interval_ms * 1000000ull,
         .timeout_ns = daemon->config.peer_timeout_ms * 1000000ull,
         .reconnect_max_ns = daemon->config.reconnect_max_ms * 1000000ull,
-        .clock_ns = on_clock,
+        .clock_ns = daemon_on_clock,
     };
     int result = broker_new(&options, &daemon->broker);
     if (result < 0 ||
@@ -360,7 +360,7 @@ static int build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
     return result;
 }
 
-static int build_directory_static(struct daemon *daemon) {
+static int daemon_build_directory_static(struct daemon *daemon) {
     const struct config *config = &daemon->config;
     struct directory_peer *peers = calloc(config->peer_count + 1, sizeof *peers);
     if (!peers)
@@ -369,14 +369,14 @@ static int build_directory_static(struct daemon *daemon) {
         peers[i] = (struct directory_peer){config->peers[i].node, config->peers[i].address,
                                            config->peers[i].data_address};
     int result = directory_static_new(config->node, peers, config->peer_count,
-                                      clock_ns(CLOCK_REALTIME) / 1000000, &broker_directory_events,
-                                      daemon->broker, &daemon->directory);
+                                      daemon_clock_ns(CLOCK_REALTIME) / 1000000,
+                                      &broker_directory_events, daemon->broker, &daemon->directory);
     free(peers);
     return result;
 }
 
-static int connect_etcd(const struct config *config, uv_loop_t *loop, struct etcd **out, char *why,
-                        size_t why_bytes) {
+static int daemon_connect_etcd(const struct config *config, uv_loop_t *loop, struct etcd **out,
+                               char *why, size_t why_bytes) {
     char password[4097] = "";
     struct etcd_client_options client = {
         .endpoints = config->etcd_endpoints,
@@ -396,14 +396,15 @@ static int connect_etcd(const struct config *config, uv_loop_t *loop, struct etc
     return result;
 }
 
-static int build_directory_etcd(struct daemon *daemon, char *why, size_t why_bytes) {
+static int daemon_build_directory_etcd(struct daemon *daemon, char *why, size_t why_bytes) {
     const struct config *config = &daemon->config;
     struct directory_etcd_options options = {
         .cluster = config->etcd_cluster,
         .node = config->node,
         .incarnation = daemon->incarnation,
         .capacity_bytes = config->max_resident_bytes,
-        .unix_offset_ns = (int64_t)(clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME)),
+        .unix_offset_ns =
+            (int64_t)(daemon_clock_ns(CLOCK_REALTIME) - daemon_clock_ns(CLOCK_BOOTTIME)),
         .lease_ttl_s = (uint32_t)((config->lease_ttl_ms + 999) / 1000),
         .batch_max = config->batch_max,
         .batch_delay_ns = config->batch_delay_ms * 1000000ull,
@@ -413,20 +414,20 @@ static int build_directory_etcd(struct daemon *daemon, char *why, size_t why_byt
         .give_up_ns = ETCD_GIVE_UP_MS * 1000000ull,
     };
     struct etcd *etcd;
-    int result = connect_etcd(config, &daemon->loop, &etcd, why, why_bytes);
+    int result = daemon_connect_etcd(config, &daemon->loop, &etcd, why, why_bytes);
     if (result < 0)
         return result;
     return directory_etcd_new(&options, etcd, &broker_directory_events, daemon->broker,
                               &daemon->directory);
 }
 
-static int build_directory(struct daemon *daemon, char *why, size_t why_bytes) {
+static int daemon_build_directory(struct daemon *daemon, char *why, size_t why_bytes) {
     if (daemon->config.directory == CONFIG_DIRECTORY_ETCD)
-        return build_directory_etcd(daemon, why, why_bytes);
-    return build_directory_static(daemon);
+        return daemon_build_directory_etcd(daemon, why, why_bytes);
+    return daemon_build_directory_static(daemon);
 }
 
-static int listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) {
+static int daemon_listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) {
     const struct config *config = &daemon->config;
     char bound[64];
     if (!*daemon->config.listen)
@@ -446,7 +447,7 @@ static int listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) 
     return result;
 }
 
-static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes) {
+static int daemon_listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes) {
     struct listener_options options = {
         .socket_path = daemon->config.socket_path,
         .socket_mode = daemon->config.socket_mode,
@@ -458,34 +459,35 @@ static int listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes
     return listener_new(&daemon->loop, &options, daemon->broker, &daemon->listener, why, why_bytes);
 }
 
-static int build(struct daemon *daemon, char *why, size_t why_bytes) {
-    int result = read_cluster_key(daemon, why, why_bytes);
+static int daemon_build(struct daemon *daemon, char *why, size_t why_bytes) {
+    int result = daemon_read_cluster_key(daemon, why, why_bytes);
     if (result < 0 || (result = secret_prints_new(&daemon->config, &daemon->secret_prints)) < 0 ||
-        (result = build_loop(daemon)) < 0 || (result = build_broker(daemon, why, why_bytes)) < 0 ||
-        (result = build_directory(daemon, why, why_bytes)) < 0)
+        (result = daemon_build_loop(daemon)) < 0 ||
+        (result = daemon_build_broker(daemon, why, why_bytes)) < 0 ||
+        (result = daemon_build_directory(daemon, why, why_bytes)) < 0)
         return result;
     broker_connect(daemon->broker, daemon->peers, daemon->transport, daemon->directory);
     if ((result = broker_open_stores(daemon->broker, why, why_bytes)) < 0 ||
-        (result = listen_for_peers(daemon, why, why_bytes)) < 0 ||
+        (result = daemon_listen_for_peers(daemon, why, why_bytes)) < 0 ||
         (result = daemon->directory->ops->start(daemon->directory)) < 0)
         return result;
-    return listen_for_clients(daemon, why, why_bytes);
+    return daemon_listen_for_clients(daemon, why, why_bytes);
 }
 
-/* Takes down what build() had made when it failed. */
-static void unbuild(struct daemon *daemon) {
+/* Takes down what daemon_build() had made when it failed. */
+static void daemon_unbuild(struct daemon *daemon) {
     daemon->phase = PHASE_CLOSING;
     if (!daemon->has_loop)
         return;
     if (daemon->directory) {
-        on_listener_gone(daemon);
+        daemon_on_listener_gone(daemon);
     } else {
         if (daemon->transport)
             daemon->transport->ops->destroy(daemon->transport, NULL);
         peers_free(daemon->peers);
         broker_free(daemon->broker);
         prefault_free(daemon->prefault);
-        close_handles(daemon);
+        daemon_close_handles(daemon);
     }
     uv_run(&daemon->loop, UV_RUN_DEFAULT);
 }
@@ -498,9 +500,9 @@ int daemon_new(const struct config *config, const char *config_path, struct daem
     daemon->config = *config;
     daemon->config_path = config_path;
     daemon->room_for_arenas = environment_room_for_arenas(config);
-    int result = build(daemon, why, why_bytes);
+    int result = daemon_build(daemon, why, why_bytes);
     if (result < 0) {
-        unbuild(daemon);
+        daemon_unbuild(daemon);
         daemon_free(daemon);
         return result;
     }
@@ -513,7 +515,7 @@ int daemon_run(struct daemon *daemon) {
     log_info("node %s: featured " FEATURED_VERSION " serves clients at %s", daemon->config.node,
              daemon->config.socket_path);
     notify_manager("READY=1");
-    turn(daemon);
+    daemon_turn(daemon);
     return uv_run(&daemon->loop, UV_RUN_DEFAULT);
 }
 

@@ -33,7 +33,7 @@ static uint64_t environment_arena_of(const struct config_store *store) {
     return store->max_resident_bytes + store->landing_bytes;
 }
 
-static uint64_t index_bytes(const struct config_store *store) {
+static uint64_t environment_index_bytes(const struct config_store *store) {
     uint64_t samples = environment_arena_of(store) / SAMPLE_BYTES_TYPICAL;
     return INDEX_BYTES * (samples < store->max_samples ? samples : store->max_samples);
 }
@@ -44,7 +44,7 @@ void environment_need(const struct config *config, struct environment_need *out)
     for (size_t i = 0; i < config->store_count; i++) {
         const struct config_store *store = &config->stores[i];
         out->arena_bytes += environment_arena_of(store);
-        out->overhead_bytes += index_bytes(store);
+        out->overhead_bytes += environment_index_bytes(store);
         out->address_bytes +=
             environment_arena_of(store) + INDEX_ADDRESS_BYTES * store->max_samples;
     }
@@ -56,8 +56,8 @@ static const char how_to_fit[] =
     "raise it (systemd: MemoryMax=, Kubernetes: resources.limits.memory, docker: --memory) or "
     "lower max_resident_bytes and landing_bytes of the stores";
 
-static void say_memory(char *sentence, const struct cgroup_limit *limit,
-                       const struct environment_need *need, const char *what_then) {
+static void environment_say_memory(char *sentence, const struct cgroup_limit *limit,
+                                   const struct environment_need *need, const char *what_then) {
     char limit_text[16], arenas[16], beside[16], all[16];
     snprintf(
         sentence, ENVIRONMENT_SENTENCE_BYTES,
@@ -70,10 +70,10 @@ static void say_memory(char *sentence, const struct cgroup_limit *limit,
         *what_then ? how_to_fit : "");
 }
 
-static enum environment_verdict judge_huge_pages(const struct config *config,
-                                                 const struct cgroup_limit *limit,
-                                                 const struct environment_need *need,
-                                                 char *sentence) {
+static enum environment_verdict environment_judge_huge_pages(const struct config *config,
+                                                             const struct cgroup_limit *limit,
+                                                             const struct environment_need *need,
+                                                             char *sentence) {
     char limit_text[16], arenas[16];
     if (config->hugepages == ARENA_HUGEPAGES_OFF || need->arena_bytes <= limit->bytes)
         return ENVIRONMENT_FITS;
@@ -92,28 +92,29 @@ enum environment_verdict environment_judge_memory(const struct config *config,
     struct environment_need need;
     *sentence = '\0';
     environment_need(config, &need);
-    if (judge_huge_pages(config, &limits->huge_pages, &need, sentence) != ENVIRONMENT_FITS)
+    if (environment_judge_huge_pages(config, &limits->huge_pages, &need, sentence) !=
+        ENVIRONMENT_FITS)
         return ENVIRONMENT_TOO_SMALL;
     if (config->hugepages == ARENA_HUGEPAGES_REQUIRE)
         need.arena_bytes = 0; /* huge pages are not charged to it */
     const uint64_t all_bytes = need.arena_bytes + need.overhead_bytes;
     if (need.arena_bytes > limits->memory.bytes && config->hugepages == ARENA_HUGEPAGES_OFF) {
-        say_memory(sentence, &limits->memory, &need,
-                   ": the kernel would kill the broker as they fill; ");
+        environment_say_memory(sentence, &limits->memory, &need,
+                               ": the kernel would kill the broker as they fill; ");
         return ENVIRONMENT_TOO_SMALL;
     }
     if (all_bytes > limits->memory.bytes) {
-        say_memory(sentence, &limits->memory, &need,
-                   ": the kernel may kill the broker when they are full; ");
+        environment_say_memory(sentence, &limits->memory, &need,
+                               ": the kernel may kill the broker when they are full; ");
         return ENVIRONMENT_TIGHT;
     }
     if (all_bytes > limits->slow.bytes) {
-        say_memory(sentence, &limits->slow, &need,
-                   ": beyond it the kernel slows everything down (MemoryHigh=); ");
+        environment_say_memory(sentence, &limits->slow, &need,
+                               ": beyond it the kernel slows everything down (MemoryHigh=); ");
         return ENVIRONMENT_TIGHT;
     }
     if (limits->memory.bytes != CGROUP_NO_LIMIT)
-        say_memory(sentence, &limits->memory, &need, "");
+        environment_say_memory(sentence, &limits->memory, &need, "");
     return ENVIRONMENT_FITS;
 }
 
@@ -185,13 +186,13 @@ enum environment_verdict environment_judge_file_size(const struct config *config
 }
 
 /* libuv's pool aborts the process when it gets no thread: as many as it has are tried out. */
-static void *thread_wait(void *gate) {
+static void *environment_thread_wait(void *gate) {
     pthread_mutex_lock(gate);
     pthread_mutex_unlock(gate);
     return NULL;
 }
 
-static enum environment_verdict try_threads(char *sentence) {
+static enum environment_verdict environment_try_threads(char *sentence) {
     pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
     pthread_t threads[POOL_THREADS];
     uint32_t count = 0;
@@ -199,7 +200,7 @@ static enum environment_verdict try_threads(char *sentence) {
     *sentence = '\0';
     pthread_mutex_lock(&gate);
     while (count < POOL_THREADS && error == 0) {
-        error = pthread_create(&threads[count], NULL, thread_wait, &gate);
+        error = pthread_create(&threads[count], NULL, environment_thread_wait, &gate);
         count += error == 0;
     }
     pthread_mutex_unlock(&gate);
@@ -214,14 +215,14 @@ static enum environment_verdict try_threads(char *sentence) {
     return ENVIRONMENT_TOO_SMALL;
 }
 
-static uint64_t limit_of(int resource) {
+static uint64_t environment_limit_of(int resource) {
     struct rlimit limit;
     if (getrlimit((__rlimit_resource_t)resource, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
         return UINT64_MAX;
     return limit.rlim_cur;
 }
 
-static void raise_file_limit(void) {
+static void environment_raise_file_limit(void) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
@@ -233,14 +234,14 @@ int environment_check(const struct config *config, void (*say)(bool warning, con
                       char *why, size_t why_bytes) {
     char sentences[5][ENVIRONMENT_SENTENCE_BYTES];
     struct cgroup_limits limits;
-    raise_file_limit();
+    environment_raise_file_limit();
     cgroup_limits_read("/proc/self", "", &limits);
     const enum environment_verdict verdicts[5] = {
         environment_judge_memory(config, &limits, sentences[0]),
-        environment_judge_address_space(config, limit_of(RLIMIT_AS), sentences[1]),
-        environment_judge_files(config, limit_of(RLIMIT_NOFILE), sentences[2]),
-        environment_judge_file_size(config, limit_of(RLIMIT_FSIZE), sentences[3]),
-        try_threads(sentences[4]),
+        environment_judge_address_space(config, environment_limit_of(RLIMIT_AS), sentences[1]),
+        environment_judge_files(config, environment_limit_of(RLIMIT_NOFILE), sentences[2]),
+        environment_judge_file_size(config, environment_limit_of(RLIMIT_FSIZE), sentences[3]),
+        environment_try_threads(sentences[4]),
     };
     int result = 0;
     for (size_t i = 0; i < 5; i++) {

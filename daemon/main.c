@@ -45,7 +45,7 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static error_t parse_option(int key, char *arg, struct argp_state *state) {
+static error_t main_parse_option(int key, char *arg, struct argp_state *state) {
     struct arguments *arguments = state->input;
     switch (key) {
     case 'c':
@@ -62,7 +62,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
     }
 }
 
-static int check_secret(const char *path, char *why, size_t why_bytes) {
+static int main_check_secret(const char *path, char *why, size_t why_bytes) {
     unsigned char secret[4096];
     if (!*path)
         return 0;
@@ -71,17 +71,17 @@ static int check_secret(const char *path, char *why, size_t why_bytes) {
     return got < 0 ? got : 0;
 }
 
-static int check_secrets(const struct config *config, char *why, size_t why_bytes) {
-    int result = check_secret(config->cluster_secret_file, why, why_bytes);
+static int main_check_secrets(const struct config *config, char *why, size_t why_bytes) {
+    int result = main_check_secret(config->cluster_secret_file, why, why_bytes);
     if (result == 0)
-        result = check_secret(config->etcd_password_file, why, why_bytes);
+        result = main_check_secret(config->etcd_password_file, why, why_bytes);
     for (size_t i = 0; i < config->store_count && result == 0; i++)
-        result = check_secret(config->stores[i].secret_file, why, why_bytes);
+        result = main_check_secret(config->stores[i].secret_file, why, why_bytes);
     return result;
 }
 
 /* A key in the open is a mistake, but the one that etcd's client has always taken. */
-static void check_key_file(const struct config *config, void (*say)(bool, const char *)) {
+static void main_check_key_file(const struct config *config, void (*say)(bool, const char *)) {
     struct stat facts;
     char wrong[384], sentence[768];
     if (!*config->etcd_key_file || stat(config->etcd_key_file, &facts) < 0 ||
@@ -92,29 +92,29 @@ static void check_key_file(const struct config *config, void (*say)(bool, const 
     say(true, sentence);
 }
 
-static void say_in_log(bool warning, const char *sentence) {
+static void main_say_in_log(bool warning, const char *sentence) {
     log_write(warning ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "main: %s", sentence);
 }
 
 /* Escaped: the file may hold anything. */
-static void say_to_user(bool warning, const char *sentence) {
+static void main_say_to_user(bool warning, const char *sentence) {
     char text[2 * WHY_BYTES];
     text_escape(text, sizeof text, sentence, strlen(sentence));
     fprintf(stderr, "featured: %s%s\n", warning ? "warning: " : "", text);
 }
 
 /* What the file asks for, against what is there: secrets, and limits on this process. */
-static int check_environment(const struct config *config, void (*say)(bool, const char *),
-                             char *why, size_t why_bytes) {
-    int result = check_secrets(config, why, why_bytes);
-    check_key_file(config, say);
+static int main_check_environment(const struct config *config, void (*say)(bool, const char *),
+                                  char *why, size_t why_bytes) {
+    int result = main_check_secrets(config, why, why_bytes);
+    main_check_key_file(config, say);
     return result < 0 ? result : environment_check(config, say, why, why_bytes);
 }
 
-static int run_daemon(const struct config *config, const char *config_path) {
+static int main_run_daemon(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
     struct daemon *daemon = NULL;
-    if (check_environment(config, say_in_log, why, sizeof why) < 0) {
+    if (main_check_environment(config, main_say_in_log, why, sizeof why) < 0) {
         log_error("main: %s", why);
         return EXIT_CONFIG;
     }
@@ -133,19 +133,19 @@ static int run_daemon(const struct config *config, const char *config_path) {
 }
 
 /* The lock comes first and goes last: whoever finds the socket taken has not touched anything. */
-static int run(const struct config *config, const char *config_path) {
+static int main_run(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
     int lock = socket_lock_take(config->socket_path, why, sizeof why);
     if (lock < 0) {
         log_error("main: %s", why);
         return EXIT_RUNTIME;
     }
-    int status = run_daemon(config, config_path);
+    int status = main_run_daemon(config, config_path);
     close(lock);
     return status;
 }
 
-static int serve(const struct config *config, const char *config_path) {
+static int main_serve(const struct config *config, const char *config_path) {
     int result = log_start();
     if (result < 0) {
         log_error("main: no thread for the log: %s; raise the limits of threads and of memory "
@@ -153,14 +153,14 @@ static int serve(const struct config *config, const char *config_path) {
                   strerror(-result));
         return EXIT_RUNTIME;
     }
-    int status = run(config, config_path);
+    int status = main_run(config, config_path);
     log_stop(LOG_PATIENCE_MS);
     return status;
 }
 
 /* With kind = etcd: the certificate files, and what etcd itself says. One that does not answer is
  * no fault of the configuration. */
-static int check_directory(const struct config *config, char *why, size_t why_bytes) {
+static int main_check_directory(const struct config *config, char *why, size_t why_bytes) {
     char password[4097] = "", warning[WHY_BYTES] = "";
     struct etcd_client_options client = {
         .endpoints = config->etcd_endpoints,
@@ -182,15 +182,15 @@ static int check_directory(const struct config *config, char *why, size_t why_by
                             sizeof warning);
     explicit_bzero(password, sizeof password);
     if (result >= 0 && *warning)
-        say_to_user(true, warning);
+        main_say_to_user(true, warning);
     return result;
 }
 
-static int check_config(const struct config *config, const char *config_path) {
+static int main_check_config(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
-    if (check_environment(config, say_to_user, why, sizeof why) < 0 ||
-        check_directory(config, why, sizeof why) < 0) {
-        say_to_user(false, why);
+    if (main_check_environment(config, main_say_to_user, why, sizeof why) < 0 ||
+        main_check_directory(config, why, sizeof why) < 0) {
+        main_say_to_user(false, why);
         return EXIT_CONFIG;
     }
     printf("%s: ok\n", config_path);
@@ -200,7 +200,7 @@ static int check_config(const struct config *config, const char *config_path) {
 int main(int argc, char **argv) {
     static const struct argp argp = {
         .options = options,
-        .parser = parse_option,
+        .parser = main_parse_option,
         .doc = "The feature broker: keeps the features of this node in shared memory and serves "
                "them to "
                "local clients and peers. See featured(8).",
@@ -214,12 +214,12 @@ int main(int argc, char **argv) {
     argp_err_exit_status = EXIT_CONFIG;
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
     if (config_load(arguments.config_path, &config, why, sizeof why) < 0) {
-        say_to_user(false, why);
+        main_say_to_user(false, why);
         return EXIT_CONFIG;
     }
     log_set_level(arguments.verbose ? LOG_LEVEL_DEBUG : config.log_level);
-    int status = arguments.check_config ? check_config(&config, arguments.config_path)
-                                        : serve(&config, arguments.config_path);
+    int status = arguments.check_config ? main_check_config(&config, arguments.config_path)
+                                        : main_serve(&config, arguments.config_path);
     config_deinit(&config);
     return status;
 }

@@ -40,9 +40,9 @@ struct prefault {
     int result;
 };
 
-static void start(struct prefault *prefault);
+static void prefault_start(struct prefault *prefault);
 
-static void touch(uv_work_t *work) {
+static void prefault_touch(uv_work_t *work) {
     struct prefault *prefault = work->data;
     prefault->result =
         arena_prefault(&prefault->slice_arena, prefault->slice_offset, prefault->slice_bytes);
@@ -52,12 +52,12 @@ static void touch(uv_work_t *work) {
     uv_mutex_unlock(&prefault->mutex);
 }
 
-static void finish_job(struct prefault *prefault, struct job *job) {
+static void prefault_finish_job(struct prefault *prefault, struct job *job) {
     TAILQ_REMOVE(&prefault->jobs, job, link);
     free(job);
 }
 
-static void touched(uv_work_t *work, int status) {
+static void prefault_touched(uv_work_t *work, int status) {
     struct prefault *prefault = work->data;
     struct job *job = TAILQ_FIRST(&prefault->jobs);
     prefault->running = false;
@@ -71,17 +71,17 @@ static void touched(uv_work_t *work, int status) {
         log_warning(
             "store %s: prefault stopped at %llu MiB: %s; first puts into the rest will be slow",
             job->name, (unsigned long long)(job->done_bytes >> 20), strerror(-prefault->result));
-        finish_job(prefault, job);
+        prefault_finish_job(prefault, job);
     } else if (ours) {
         job->done_bytes += prefault->slice_bytes;
         prefault->progress(prefault->owner, job->arena, job->done_bytes);
         if (job->done_bytes == job->arena->bytes)
-            finish_job(prefault, job);
+            prefault_finish_job(prefault, job);
     }
-    start(prefault);
+    prefault_start(prefault);
 }
 
-static void start(struct prefault *prefault) {
+static void prefault_start(struct prefault *prefault) {
     struct job *job = TAILQ_FIRST(&prefault->jobs);
     if (!job || prefault->running)
         return;
@@ -92,7 +92,7 @@ static void start(struct prefault *prefault) {
     prefault->slice_bytes = left_bytes < SLICE_BYTES ? left_bytes : SLICE_BYTES;
     prefault->touching = prefault->running = true;
     prefault->work.data = prefault;
-    if (uv_queue_work(prefault->loop, &prefault->work, touch, touched) < 0)
+    if (uv_queue_work(prefault->loop, &prefault->work, prefault_touch, prefault_touched) < 0)
         prefault->touching = prefault->running = false;
 }
 
@@ -120,7 +120,7 @@ void prefault_add(struct prefault *prefault, const char *name, const struct aren
     job->arena = arena;
     strncpy(job->name, name, sizeof job->name - 1);
     TAILQ_INSERT_TAIL(&prefault->jobs, job, link);
-    start(prefault);
+    prefault_start(prefault);
 }
 
 void prefault_remove(struct prefault *prefault, const struct arena *arena) {
@@ -128,7 +128,7 @@ void prefault_remove(struct prefault *prefault, const struct arena *arena) {
     for (job = TAILQ_FIRST(&prefault->jobs); job; job = next) {
         next = TAILQ_NEXT(job, link);
         if (job->arena == arena)
-            finish_job(prefault, job);
+            prefault_finish_job(prefault, job);
     }
     uv_mutex_lock(&prefault->mutex);
     while (prefault->slice_of == arena && prefault->touching)
@@ -141,8 +141,8 @@ void prefault_free(struct prefault *prefault) {
     if (!prefault)
         return;
     while (!TAILQ_EMPTY(&prefault->jobs))
-        finish_job(prefault, TAILQ_FIRST(&prefault->jobs));
+        prefault_finish_job(prefault, TAILQ_FIRST(&prefault->jobs));
     prefault->freeing = true;
     if (!prefault->running)
-        free(prefault); /* else touched() frees it */
+        free(prefault); /* else prefault_touched() frees it */
 }

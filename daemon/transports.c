@@ -19,7 +19,7 @@
 
 enum { BUFFERS_BYTES = 64 << 20 }; /* of messages; about 2 MiB per connection */
 
-static uint64_t pinned_bytes(const struct config *config) {
+static uint64_t transports_pinned_bytes(const struct config *config) {
     const struct config_store *defaults = &config->store_defaults;
     uint64_t bytes = BUFFERS_BYTES;
     for (size_t i = 0; i < config->store_count; i++)
@@ -30,7 +30,7 @@ static uint64_t pinned_bytes(const struct config *config) {
 }
 
 /* CAP_IPC_LOCK goes beyond every limit. */
-static bool may_pin_anything(void) {
+static bool transports_may_pin_anything(void) {
     enum { CAP_IPC_LOCK_BIT = 14 };
     char line[256];
     uint64_t capabilities = 0;
@@ -43,11 +43,11 @@ static bool may_pin_anything(void) {
     return capabilities & UINT64_C(1) << CAP_IPC_LOCK_BIT;
 }
 
-static int check_memlock(const struct config *config, char *why, size_t why_bytes) {
-    uint64_t need = pinned_bytes(config);
+static int transports_check_memlock(const struct config *config, char *why, size_t why_bytes) {
+    uint64_t need = transports_pinned_bytes(config);
     struct rlimit limit;
     char need_text[16], limit_text[16];
-    if (may_pin_anything() || getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+    if (transports_may_pin_anything() || getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
         return 0;
     limit.rlim_cur = limit.rlim_max; /* as far as we may go ourselves */
     setrlimit(RLIMIT_MEMLOCK, &limit);
@@ -61,9 +61,9 @@ static int check_memlock(const struct config *config, char *why, size_t why_byte
     return -EPERM;
 }
 
-static int new_rdma(uv_loop_t *loop, const struct config *config,
-                    const struct transport_options *options, struct transport_auto *both,
-                    struct transport **out, char *why, size_t why_bytes) {
+static int transports_new_rdma(uv_loop_t *loop, const struct config *config,
+                               const struct transport_options *options, struct transport_auto *both,
+                               struct transport **out, char *why, size_t why_bytes) {
     struct rdma_options rdma = {
         .devices = config->rdma_devices,
         .registration_bytes = config->rdma_registration_bytes,
@@ -78,7 +78,8 @@ static int new_rdma(uv_loop_t *loop, const struct config *config,
                                transport_auto_rdma_owner(both), out, why, why_bytes);
     if (r < 0)
         return r;
-    r = check_memlock(config, why, why_bytes); /* where there is a device that would pin */
+    r = transports_check_memlock(config, why,
+                                 why_bytes); /* where there is a device that would pin */
     if (r < 0) {
         (*out)->ops->destroy(*out, NULL);
         *out = NULL;
@@ -86,9 +87,9 @@ static int new_rdma(uv_loop_t *loop, const struct config *config,
     return r;
 }
 
-static int new_tcp(uv_loop_t *loop, const struct config *config,
-                   const struct transport_options *options, struct transport_auto *both,
-                   struct transport **out) {
+static int transports_new_tcp(uv_loop_t *loop, const struct config *config,
+                              const struct transport_options *options, struct transport_auto *both,
+                              struct transport **out) {
     /* A data address that is silent is given up before the peer itself is. */
     struct transport_options own = *options;
     own.data_timeout_ms = own.handshake_timeout_ms;
@@ -98,7 +99,7 @@ static int new_tcp(uv_loop_t *loop, const struct config *config,
                              out);
 }
 
-static void destroy_half(struct transport_auto *both, struct transport *t) {
+static void transports_destroy_half(struct transport_auto *both, struct transport *t) {
     if (t != NULL)
         t->ops->destroy(t, NULL);
     transport_auto_free(both);
@@ -115,18 +116,18 @@ int transports_new(uv_loop_t *loop, const struct config *config,
     if (r < 0)
         return r;
     if (config->transport != CONFIG_TRANSPORT_TCP)
-        r = new_rdma(loop, config, options, both, &rdma, missing, sizeof missing);
+        r = transports_new_rdma(loop, config, options, both, &rdma, missing, sizeof missing);
     if (r < 0 && required) {
         snprintf(why, why_bytes, "[peers] RDMA is required and cannot be had: %s", missing);
-        destroy_half(both, NULL);
+        transports_destroy_half(both, NULL);
         return r;
     }
     if (r < 0)
         log_info("node %s: peers over TCP alone: %s", config->node, missing);
     if (!required)
-        r = new_tcp(loop, config, options, both, &tcp);
+        r = transports_new_tcp(loop, config, options, both, &tcp);
     if (!required && r < 0) {
-        destroy_half(both, rdma);
+        transports_destroy_half(both, rdma);
         return r;
     }
     *out = transport_auto_join(both, rdma, tcp);

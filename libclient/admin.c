@@ -38,14 +38,14 @@ struct listener {
     void *context;
 };
 
-static bool show_event(void *context, const Fb__ClientNotice *notice) {
+static bool admin_show_event(void *context, const Fb__ClientNotice *notice) {
     const struct listener *listener = context;
     return notice->note_case != FB__CLIENT_NOTICE__NOTE_EVENT ||
            listener->visit(listener->context, notice->event);
 }
 
 /* With the lock held. */
-static int listen_on(struct fc_link *link, struct fc_exchange *exchange) {
+static int admin_listen_on(struct fc_link *link, struct fc_exchange *exchange) {
     fc_link_ref(link);
     int rc = fc_link_listen(link, exchange);
     if (rc == FC_LINK_LOST)
@@ -72,7 +72,7 @@ int feature_admin_events(struct feature *feature, const char *store, uint32_t ti
     struct fc_exchange exchange = {.request = &request,
                                    .patience_ns =
                                        timeout_ms ? timeout_ms * FC_NS_PER_MS : FC_NEVER_NS,
-                                   .notice = show_event,
+                                   .notice = admin_show_event,
                                    .notice_context = &listener,
                                    .descriptor = {.fd = -1}};
     exchange.deadline_ns = fc_after_ns(fc_now_ns(), exchange.patience_ns);
@@ -82,7 +82,7 @@ int feature_admin_events(struct feature *feature, const char *store, uint32_t ti
     pthread_mutex_lock(&feature->lock);
     rc = fc_connection_ready(feature, fc_after_ns(fc_now_ns(), FC_ROUND_TRIP_MS * FC_NS_PER_MS));
     if (!rc)
-        rc = listen_on(feature->link, &exchange);
+        rc = admin_listen_on(feature->link, &exchange);
     pthread_mutex_unlock(&feature->lock);
     fc_exchange_deinit(&exchange);
     return rc;

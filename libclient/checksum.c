@@ -9,7 +9,7 @@
 
 static const struct checksum_kernel baseline = CHECKSUM_KERNEL;
 
-static const struct checksum_kernel *kernel(void) {
+static const struct checksum_kernel *checksum_kernel(void) {
 #ifdef __x86_64__
     if (__builtin_cpu_supports("avx2"))
         return &fc_checksum_avx2;
@@ -18,7 +18,7 @@ static const struct checksum_kernel *kernel(void) {
 }
 
 uint64_t fc_checksum(const void *data, size_t bytes) {
-    return kernel()->sum(data, bytes);
+    return checksum_kernel()->sum(data, bytes);
 }
 
 uint64_t fc_checksum_copy(void *to, const void *from, size_t bytes) {
@@ -30,17 +30,17 @@ uint64_t fc_checksum_copy(void *to, const void *from, size_t bytes) {
 
 void fc_checksum_add_copy(struct fc_checksum_stream *stream, void *to, const void *from,
                           size_t bytes) {
-    kernel()->copy(stream, to, from, bytes);
+    checksum_kernel()->copy(stream, to, from, bytes);
 }
 
 void fc_checksum_begin(struct fc_checksum_stream *stream) {
-    kernel()->begin(stream);
+    checksum_kernel()->begin(stream);
 }
 
 void fc_checksum_add(struct fc_checksum_stream *stream, const void *data, size_t bytes) {
-    kernel()->add(stream, data, bytes);
+    checksum_kernel()->add(stream, data, bytes);
 }
 
 uint64_t fc_checksum_end(const struct fc_checksum_stream *stream) {
-    return kernel()->end(stream);
+    return checksum_kernel()->end(stream);
 }

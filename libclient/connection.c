@@ -47,7 +47,7 @@ void fc_log(const struct feature *feature, enum feature_log_level level, const c
 }
 
 /* Asking the kernel for our pid in every call costs more than the rest of the checks together. */
-static bool *map_unforked(void) {
+static bool *connection_map_unforked(void) {
     bool *page =
         mmap(NULL, UNFORKED_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)
@@ -88,7 +88,7 @@ struct fc_link *fc_connection_link(const struct feature *feature) {
 
 /* ---- hello ---- */
 
-static void note_limits(struct fc_link *link, const Fb__Limits *limits) {
+static void connection_note_limits(struct fc_link *link, const Fb__Limits *limits) {
     link->limits = (struct fc_limits){.frame_bytes = FRAME_CLIENT_BYTES_MAX,
                                       .inline_bytes = FRAME_INLINE_BYTES_MAX,
                                       .batch_items = FRAME_BATCH_ITEMS_MAX};
@@ -101,7 +101,7 @@ static void note_limits(struct fc_link *link, const Fb__Limits *limits) {
         link->limits.batch_items = limits->batch_items;
 }
 
-static int take_hello(struct fc_link *link, const Fb__ClientReply *reply) {
+static int connection_take_hello(struct fc_link *link, const Fb__ClientReply *reply) {
     if (reply->status != FB__STATUS__OK)
         return fc_fail_status(reply->status, reply->error, "greet the broker");
     const Fb__HelloReply *hello = reply->hello;
@@ -114,13 +114,13 @@ static int take_hello(struct fc_link *link, const Fb__ClientReply *reply) {
     link->incarnation = hello->incarnation;
     link->admin = hello->admin;
     memcpy(link->node, hello->node, strlen(hello->node) + 1);
-    note_limits(link, hello->limits);
+    connection_note_limits(link, hello->limits);
     return FEATURE_OK;
 }
 
 /* A broker that cannot see whether this process lives is given a pidfd. Without one it has the
  * socket to go by: no failure. */
-static void send_pidfd(struct fc_link *link) {
+static void connection_send_pidfd(struct fc_link *link) {
     uint8_t frame[FRAME_HEADER_BYTES + 64];
     Fb__Hello hello = FB__HELLO__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -141,7 +141,8 @@ static void send_pidfd(struct fc_link *link) {
 }
 
 /* With the lock held; released meanwhile. */
-static int say_hello(struct feature *feature, struct fc_link *link, uint64_t deadline_ns) {
+static int connection_say_hello(struct feature *feature, struct fc_link *link,
+                                uint64_t deadline_ns) {
     Fb__Hello hello = FB__HELLO__INIT;
     hello.version_min = FRAME_VERSION;
     hello.version_max = FRAME_VERSION;
@@ -160,16 +161,16 @@ static int say_hello(struct feature *feature, struct fc_link *link, uint64_t dea
                        feature->socket_path);
     if (rc)
         return rc;
-    rc = take_hello(link, exchange.reply);
+    rc = connection_take_hello(link, exchange.reply);
     if (!rc && exchange.reply->hello->pidfd_wanted)
-        send_pidfd(link);
+        connection_send_pidfd(link);
     fc_exchange_deinit(&exchange);
     return rc;
 }
 
 /* ---- attempts ---- */
 
-static int refuse_path(const struct feature *feature, int error) {
+static int connection_refuse_path(const struct feature *feature, int error) {
     char what[160];
     switch (error) {
     case EACCES:
@@ -191,21 +192,21 @@ static int refuse_path(const struct feature *feature, int error) {
 }
 
 /* With the lock held and `connecting` ours. FEATURE_OK: *out is greeted and the caller's. */
-static int attempt(struct feature *feature, uint64_t deadline_ns, struct fc_link **out) {
+static int connection_attempt(struct feature *feature, uint64_t deadline_ns, struct fc_link **out) {
     uint64_t epoch = ++feature->last_epoch;
     pthread_mutex_unlock(&feature->lock);
     fc_fork_lock();
     int fd = fc_socket_connect(feature->socket_path);
     struct fc_link *link = fd < 0 ? NULL : fc_link_new(fd, epoch, &feature->lock);
     fc_fork_unlock();
-    int rc = fd < 0 ? refuse_path(feature, -fd) : FEATURE_OK;
+    int rc = fd < 0 ? connection_refuse_path(feature, -fd) : FEATURE_OK;
     pthread_mutex_lock(&feature->lock);
     feature->nobody = fd == -ECONNREFUSED || fd == -ENOENT;
     if (rc)
         return rc;
     if (!link)
         return fc_fail_memory("connect");
-    rc = say_hello(feature, link, deadline_ns);
+    rc = connection_say_hello(feature, link, deadline_ns);
     if (rc) {
         fc_link_break(link, "no greeting");
         fc_link_unref(link);
@@ -215,7 +216,7 @@ static int attempt(struct feature *feature, uint64_t deadline_ns, struct fc_link
     return FEATURE_OK;
 }
 
-static void back_off(struct feature *feature) {
+static void connection_back_off(struct feature *feature) {
     uint32_t ms = feature->backoff_ms ? feature->backoff_ms * 2 : BACKOFF_MS_MIN;
     feature->backoff_ms = ms < BACKOFF_MS_MAX ? ms : BACKOFF_MS_MAX;
     uint32_t wait_ms = feature->backoff_ms - randombytes_uniform(feature->backoff_ms / 2);
@@ -223,7 +224,7 @@ static void back_off(struct feature *feature) {
 }
 
 /* With the lock held; released while it blocks and to log. */
-static int connect_once(struct feature *feature, uint64_t deadline_ns) {
+static int connection_connect_once(struct feature *feature, uint64_t deadline_ns) {
     char lost[sizeof feature->link->why] = "";
     struct fc_link *link = NULL;
     feature->connecting = true;
@@ -232,7 +233,7 @@ static int connect_once(struct feature *feature, uint64_t deadline_ns) {
         fc_link_unref(feature->link);
         feature->link = NULL;
     }
-    int rc = attempt(feature, deadline_ns, &link);
+    int rc = connection_attempt(feature, deadline_ns, &link);
     feature->connecting = false;
     if (!rc) {
         feature->link = link;
@@ -241,7 +242,7 @@ static int connect_once(struct feature *feature, uint64_t deadline_ns) {
         feature->retry_ns = 0;
     } else {
         snprintf(feature->why, sizeof feature->why, "%s", feature_last_error());
-        back_off(feature);
+        connection_back_off(feature);
     }
     pthread_cond_broadcast(&feature->changed);
     if (*lost) {
@@ -265,7 +266,7 @@ int fc_connection_ready(struct feature *feature, uint64_t deadline_ns) {
             return fc_fail(FEATURE_E_UNAVAILABLE, "no connection to the broker: %s",
                            *feature->why ? feature->why : "it was lost");
         if (!feature->connecting && now_ns >= feature->retry_ns) {
-            int rc = connect_once(feature, deadline_ns);
+            int rc = connection_connect_once(feature, deadline_ns);
             if (rc && rc != FEATURE_E_UNAVAILABLE)
                 return rc;
             continue;
@@ -282,7 +283,7 @@ bool fc_connection_gone(struct feature *feature, uint64_t deadline_ns) {
     if (fc_connection_link(feature) || feature->connecting)
         return false;
     if (!feature->closed && fc_now_ns() >= feature->retry_ns)
-        (void)connect_once(feature, deadline_ns);
+        (void)connection_connect_once(feature, deadline_ns);
     return !fc_connection_link(feature) && feature->nobody;
 }
 
@@ -325,7 +326,7 @@ struct fc_limits fc_connection_limits(struct feature *feature) {
     return limits;
 }
 
-static int new_feature(const struct feature_options *options, struct feature **out) {
+static int connection_new_feature(const struct feature_options *options, struct feature **out) {
     const char *path = options->socket_path ? options->socket_path : getenv("FEATURED_SOCKET");
     const char *name = options->client_name ? options->client_name : program_invocation_short_name;
     struct feature *feature = calloc(1, sizeof *feature);
@@ -341,7 +342,7 @@ static int new_feature(const struct feature_options *options, struct feature **o
     }
     feature->refs = 1;
     feature->pid = getpid();
-    feature->unforked = map_unforked();
+    feature->unforked = connection_map_unforked();
     feature->log = options->log;
     feature->log_context = options->log_context;
     randombytes_buf(&feature->client_id, sizeof feature->client_id);
@@ -364,7 +365,7 @@ int feature_connect(const struct feature_options *options, struct feature **out)
         return fc_fail(FEATURE_E_INTERNAL, "libsodium could not be initialised");
     if (fc_fork_init())
         return fc_fail_memory("connect");
-    rc = new_feature(&known, &feature);
+    rc = connection_new_feature(&known, &feature);
     if (rc)
         return rc;
     uint32_t ms = known.connect_timeout_ms ? known.connect_timeout_ms : CONNECT_TIMEOUT_MS_DEFAULT;
@@ -379,7 +380,7 @@ int feature_connect(const struct feature_options *options, struct feature **out)
     return FEATURE_OK;
 }
 
-static void end_link(struct feature *feature) {
+static void connection_end_link(struct feature *feature) {
     pthread_mutex_lock(&feature->lock);
     feature->closed = true;
     if (feature->link) {
@@ -397,7 +398,7 @@ void feature_disconnect(struct feature *feature) {
     if (!fc_connection_forked(feature)) {
         fc_flusher_stop(feature);
         fc_release_flush(feature, fc_after_ns(fc_now_ns(), DISCONNECT_MS * FC_NS_PER_MS));
-        end_link(feature);
+        connection_end_link(feature);
     } else if (fc_connection_lock(feature)) {
         /* The session is the parent's; our copy of its descriptor is closed (fork.h). */
         if (feature->link)

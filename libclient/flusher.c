@@ -15,7 +15,7 @@
 #define TICK_NS        (1 * FC_NS_PER_MS)
 #define IDLE_TICKS_MAX 100u
 
-static void *run(void *context) {
+static void *flusher_run(void *context) {
     struct feature *feature = context;
     struct fc_flusher *flusher = &feature->flusher;
     pthread_mutex_lock(&feature->lock);
@@ -37,12 +37,13 @@ static void *run(void *context) {
 }
 
 /* Signals stay with the application's own threads. */
-static bool start(struct feature *feature) {
+static bool flusher_start(struct feature *feature) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_cond_init(&feature->flusher.wake, NULL);
-    feature->flusher.started = !pthread_create(&feature->flusher.thread, NULL, run, feature);
+    feature->flusher.started =
+        !pthread_create(&feature->flusher.thread, NULL, flusher_run, feature);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return feature->flusher.started;
 }
@@ -51,7 +52,7 @@ bool fc_flusher_wake(struct feature *feature) {
     struct fc_flusher *flusher = &feature->flusher;
     flusher->idle_ticks = 0;
     if (!flusher->started)
-        return start(feature);
+        return flusher_start(feature);
     if (flusher->asleep)
         pthread_cond_signal(&flusher->wake);
     return true;

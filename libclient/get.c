@@ -37,7 +37,7 @@ struct chunk {
     struct fc_verifier *early[FRAME_BATCH_ITEMS_MAX]; /* NULL: nothing of it was seen to land */
 };
 
-static Fb__ChecksumPolicy policy_of(const struct feature_store *store) {
+static Fb__ChecksumPolicy get_policy_of(const struct feature_store *store) {
     struct feature *feature = store->feature;
     pthread_mutex_lock(&feature->lock);
     Fb__ChecksumPolicy policy = store->checksum;
@@ -45,24 +45,24 @@ static Fb__ChecksumPolicy policy_of(const struct feature_store *store) {
     return policy;
 }
 
-static bool is_to_verify(const struct feature_store *store, const Fb__GetResult *result) {
-    Fb__ChecksumPolicy policy = policy_of(store);
+static bool get_is_to_verify(const struct feature_store *store, const Fb__GetResult *result) {
+    Fb__ChecksumPolicy policy = get_policy_of(store);
     return policy == FB__CHECKSUM_POLICY__ALWAYS ||
            (policy == FB__CHECKSUM_POLICY__AFTER_NETWORK && result->over_network);
 }
 
 /* ---- checking what lands ---- */
 
-static bool can_verify_early(const struct feature_ref *ref) {
+static bool get_can_verify_early(const struct feature_ref *ref) {
     return ref->spec && ref->has_checksums && ref->layout.extent_bytes >= FRAME_LANDED_BYTES_MIN;
 }
 
-static void verify_landed(struct chunk *chunk, const Fb__Landed *landed) {
+static void get_verify_landed(struct chunk *chunk, const Fb__Landed *landed) {
     const struct fc_request *request = chunk->request;
     if (landed->item >= chunk->count)
         return;
     const struct feature_ref *ref = chunk->items[landed->item]->key.ref;
-    if (!ref || !can_verify_early(ref) ||
+    if (!ref || !get_can_verify_early(ref) ||
         !fc_mapping_holds(request->mapping, landed->extent_offset, ref->layout.extent_bytes,
                           ref->layout.align_bytes))
         return;
@@ -76,29 +76,29 @@ static void verify_landed(struct chunk *chunk, const Fb__Landed *landed) {
 }
 
 /* What has been checked of the bytes that the result grants; NULL: nothing. */
-static struct fc_verifier *verified_early(const struct chunk *chunk, size_t index,
-                                          const Fb__GetResult *result) {
+static struct fc_verifier *get_verified_early(const struct chunk *chunk, size_t index,
+                                              const Fb__GetResult *result) {
     struct fc_verifier *early = chunk->early[index];
     const struct fc_origin granted = {chunk->request->epoch, result->transfer,
                                       result->extent_offset};
     return early && result->transfer && fc_origin_is(&early->origin, &granted) ? early : NULL;
 }
 
-static bool on_notice(void *context, const Fb__ClientNotice *notice) {
+static bool get_on_notice(void *context, const Fb__ClientNotice *notice) {
     struct chunk *chunk = context;
     const struct feature_get_options *options = &chunk->getter->options;
     if (notice->note_case == FB__CLIENT_NOTICE__NOTE_PROGRESS && options->progress)
         options->progress(options->progress_context, notice->progress->bytes_done,
                           notice->progress->bytes_total);
     else if (notice->note_case == FB__CLIENT_NOTICE__NOTE_LANDED)
-        verify_landed(chunk, notice->landed);
+        get_verify_landed(chunk, notice->landed);
     return true;
 }
 
 /* ---- one request ---- */
 
-static int take_result(const struct chunk *chunk, size_t index, const Fb__GetResult *result,
-                       struct feature_view **out) {
+static int get_take_result(const struct chunk *chunk, size_t index, const Fb__GetResult *result,
+                           struct feature_view **out) {
     const struct fc_request *request = chunk->request;
     struct feature_key key = chunk->items[index]->key;
     if (result->status != FB__STATUS__OK)
@@ -113,8 +113,8 @@ static int take_result(const struct chunk *chunk, size_t index, const Fb__GetRes
         fc_release_say(request->store, &release, 1);
         return rc;
     }
-    if (is_to_verify(request->store, result) &&
-        (rc = fc_view_verify(view, verified_early(chunk, index, result)))) {
+    if (get_is_to_verify(request->store, result) &&
+        (rc = fc_view_verify(view, get_verified_early(chunk, index, result)))) {
         fc_view_end(view, FEATURE_RETURNED, true);
         return rc;
     }
@@ -123,7 +123,8 @@ static int take_result(const struct chunk *chunk, size_t index, const Fb__GetRes
 }
 
 /* Fills in what is asked for; messages: one for each item. */
-static void make_items(const struct chunk *chunk, Fb__GetItem *messages, Fb__GetItem **pointers) {
+static void get_make_items(const struct chunk *chunk, Fb__GetItem *messages,
+                           Fb__GetItem **pointers) {
     for (size_t i = 0; i < chunk->count; i++) {
         struct feature_key key = chunk->items[i]->key;
         pointers[i] = &messages[i];
@@ -138,21 +139,21 @@ static void make_items(const struct chunk *chunk, Fb__GetItem *messages, Fb__Get
     }
 }
 
-static bool wants_landed(const struct chunk *chunk) {
+static bool get_wants_landed(const struct chunk *chunk) {
     for (size_t i = 0; i < chunk->count; i++) {
         const struct feature_ref *ref = chunk->items[i]->key.ref;
-        if (ref && can_verify_early(ref))
-            return policy_of(chunk->getter->store) != FB__CHECKSUM_POLICY__NEVER;
+        if (ref && get_can_verify_early(ref))
+            return get_policy_of(chunk->getter->store) != FB__CHECKSUM_POLICY__NEVER;
     }
     return false;
 }
 
 /* Each item's status and view. */
-static void take_results(const struct chunk *chunk, int rc) {
+static void get_take_results(const struct chunk *chunk, int rc) {
     const Fb__ClientReply *reply = chunk->request->reply;
     for (size_t i = 0; i < chunk->count; i++) {
         struct feature_get_item *item = chunk->items[i];
-        item->status = rc ? rc : take_result(chunk, i, reply->get->items[i], &item->view);
+        item->status = rc ? rc : get_take_result(chunk, i, reply->get->items[i], &item->view);
         if (item->status != FEATURE_E_CORRUPT)
             fc_first_error_note(&chunk->getter->failure, item->status);
     }
@@ -162,12 +163,12 @@ static void get_chunk(struct getter *getter, struct feature_get_item *const *ite
     Fb__GetItem messages[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     Fb__Get get = FB__GET__INIT;
     struct chunk chunk = {.getter = getter, .items = items, .count = count};
-    make_items(&chunk, messages, pointers);
+    get_make_items(&chunk, messages, pointers);
     get.items = pointers;
     get.n_items = count;
     get.deadline_ms = getter->options.deadline_ms;
     get.wait_ms = getter->options.wait_ms;
-    get.want_landed = wants_landed(&chunk);
+    get.want_landed = get_wants_landed(&chunk);
     uint32_t bound_ms, patience_ms;
     if (__builtin_add_overflow(get.deadline_ms, get.wait_ms, &bound_ms))
         bound_ms = UINT32_MAX;
@@ -176,7 +177,7 @@ static void get_chunk(struct getter *getter, struct feature_get_item *const *ite
     struct fc_request request =
         FC_REQUEST(.feature = getter->store->feature, .store = getter->store, .handle = &get.handle,
                    .what = "get", .deadline_ns = fc_deadline_ns(bound_ms), .grace_ms = FC_GRACE_MS,
-                   .patience_ms = patience_ms, .notice = on_notice, .notice_context = &chunk,
+                   .patience_ms = patience_ms, .notice = get_on_notice, .notice_context = &chunk,
                    .expected = FB__CLIENT_REPLY__RESULT_GET);
     request.message.op_case = FB__CLIENT_REQUEST__OP_GET;
     request.message.get = &get;
@@ -184,7 +185,7 @@ static void get_chunk(struct getter *getter, struct feature_get_item *const *ite
     int rc = fc_request(&request);
     if (!rc && request.reply->get->n_items != count)
         rc = fc_request_nonsense(&request);
-    take_results(&chunk, rc);
+    get_take_results(&chunk, rc);
     for (size_t i = 0; i < count; i++)
         free(chunk.early[i]);
     fc_request_deinit(&request);
@@ -204,7 +205,7 @@ static void get_verified(struct getter *getter, struct feature_get_item *const *
     }
 }
 
-static size_t result_bytes(struct feature_key key) {
+static size_t get_result_bytes(struct feature_key key) {
     return key.ref && key.ref->spec ? RESULT_BYTES : RESULT_SPEC_BYTES;
 }
 
@@ -217,7 +218,7 @@ static void get_all(struct getter *getter, struct feature_get_item *items, size_
         fc_first_error_note(&getter->failure, items[i].status);
         if (items[i].status)
             continue;
-        size_t bytes = result_bytes(items[i].key);
+        size_t bytes = get_result_bytes(items[i].key);
         if (chunk_count == getter->limits.batch_items ||
             chunk_bytes + bytes > getter->limits.frame_bytes) {
             get_verified(getter, chunk, chunk_count);
@@ -263,8 +264,8 @@ int feature_get(struct feature_store *store, struct feature_key key,
 
 /* ---- copying ---- */
 
-static int copy_tensor(const struct feature_view *view, int index, const char *name,
-                       const struct iovec *buffer) {
+static int get_copy_tensor(const struct feature_view *view, int index, const char *name,
+                           const struct iovec *buffer) {
     const struct feature_tensor *tensor =
         index < 0 ? NULL : feature_ref_tensor(view->ref, (uint32_t)index);
     if (!tensor)
@@ -278,15 +279,15 @@ static int copy_tensor(const struct feature_view *view, int index, const char *n
     return FEATURE_OK;
 }
 
-static int copy_tensors(const struct feature_view *view, const char *const *names,
-                        const struct iovec *buffers, uint32_t count) {
+static int get_copy_tensors(const struct feature_view *view, const char *const *names,
+                            const struct iovec *buffers, uint32_t count) {
     if (!names && count != view->ref->layout.tensor_count)
         return fc_fail(FEATURE_E_INVALID, "sample %s has %u tensors, there are %u buffers",
                        view->ref->sample_id, view->ref->layout.tensor_count, count);
     int rc = FEATURE_OK;
     for (uint32_t i = 0; i < count && !rc; i++)
-        rc = names ? copy_tensor(view, feature_view_find(view, names[i]), names[i], &buffers[i])
-                   : copy_tensor(view, (int)i, NULL, &buffers[i]);
+        rc = names ? get_copy_tensor(view, feature_view_find(view, names[i]), names[i], &buffers[i])
+                   : get_copy_tensor(view, (int)i, NULL, &buffers[i]);
     return rc;
 }
 
@@ -302,7 +303,7 @@ int feature_get_into(struct feature_store *store, struct feature_key key,
     int rc = feature_get(store, key, options, &view);
     if (rc)
         return rc;
-    rc = copy_tensors(view, names, buffers, count);
+    rc = get_copy_tensors(view, names, buffers, count);
     fc_view_end(view, consumed && !rc ? FEATURE_CONSUMED : FEATURE_RETURNED, false);
     return rc;
 }

@@ -19,7 +19,7 @@
 
 /* With a full table every number below the limit is taken, so the limit is also how many are
  * open. */
-static int fail_table_full(const char *what) {
+static int limit_fail_table_full(const char *what) {
     struct rlimit limit = {0};
     getrlimit(RLIMIT_NOFILE, &limit);
     return fc_fail(FEATURE_E_FULL,
@@ -43,7 +43,7 @@ int fc_fail_descriptor(const char *what, int error) {
                        "/proc/sys/fs/file-max",
                        what);
     if (error == EMFILE || error == EINVAL)
-        return fail_table_full(what);
+        return limit_fail_table_full(what);
     return fc_fail(FEATURE_E_FULL,
                    "%s: the descriptor that the broker sent did not arrive: this process had no "
                    "free one just now (RLIMIT_NOFILE, ulimit -n), or a security module refused it",
@@ -114,18 +114,18 @@ int fc_fail_wrong(int error, const char *what, const char *wrong) {
     return wrong == fc_wrong_memory ? fc_fail_memory(what) : fc_fail(error, "%s: %s", what, wrong);
 }
 
-static void *alloc_noting(void *context, size_t bytes) {
+static void *limit_alloc_noting(void *context, size_t bytes) {
     bool *short_of_memory = context;
     void *room = malloc(bytes);
     *short_of_memory |= !room;
     return room;
 }
 
-static void free_noting(void *context, void *room) {
+static void limit_free_noting(void *context, void *room) {
     (void)context;
     free(room);
 }
 
 ProtobufCAllocator fc_noting_allocator(bool *short_of_memory) {
-    return (ProtobufCAllocator){alloc_noting, free_noting, short_of_memory};
+    return (ProtobufCAllocator){limit_alloc_noting, limit_free_noting, short_of_memory};
 }

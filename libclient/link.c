@@ -97,9 +97,9 @@ void fc_link_break(struct fc_link *link, const char *why) {
 /* ---- sending ---- */
 
 /* One packet: header and body in one buffer, then the payload where the caller has it. */
-static int send_frame(struct fc_link *link, enum frame_type type, uint32_t request_id,
-                      const Fb__ClientRequest *request, struct iovec *parts, size_t part_count,
-                      uint64_t deadline_ns) {
+static int link_send_frame(struct fc_link *link, enum frame_type type, uint32_t request_id,
+                           const Fb__ClientRequest *request, struct iovec *parts, size_t part_count,
+                           uint64_t deadline_ns) {
     size_t body_bytes = fb__client_request__get_packed_size(request);
     size_t payload_bytes = 0;
     for (size_t i = 1; i < part_count; i++)
@@ -127,7 +127,7 @@ static int send_frame(struct fc_link *link, enum frame_type type, uint32_t reque
 }
 
 int fc_link_note(struct fc_link *link, const Fb__ClientRequest *request) {
-    int rc = send_frame(link, FRAME_NOTE, 0, request, NULL, 0, 0);
+    int rc = link_send_frame(link, FRAME_NOTE, 0, request, NULL, 0, 0);
     if (rc && !fc_socket_is_lost(-rc))
         return -EAGAIN;
     if (rc)
@@ -137,7 +137,7 @@ int fc_link_note(struct fc_link *link, const Fb__ClientRequest *request) {
 
 /* ---- receiving ---- */
 
-static struct fc_call *find_call(struct fc_link *link, uint32_t request_id) {
+static struct fc_call *link_find_call(struct fc_link *link, uint32_t request_id) {
     struct fc_call *call = link->calls;
     while (call && call->request_id != request_id)
         call = call->next;
@@ -145,9 +145,9 @@ static struct fc_call *find_call(struct fc_link *link, uint32_t request_id) {
 }
 
 /* reply NULL: there was no memory to decode it. */
-static void deliver_reply(struct fc_link *link, uint32_t request_id, Fb__ClientReply *reply,
-                          bool descriptor_lost) {
-    struct fc_call *call = request_id ? find_call(link, request_id) : NULL;
+static void link_deliver_reply(struct fc_link *link, uint32_t request_id, Fb__ClientReply *reply,
+                               bool descriptor_lost) {
+    struct fc_call *call = request_id ? link_find_call(link, request_id) : NULL;
     if (!call || call->done) {
         if (reply)
             fc_late_reply(link, request_id, reply);
@@ -163,8 +163,9 @@ static void deliver_reply(struct fc_link *link, uint32_t request_id, Fb__ClientR
     pthread_cond_signal(&call->wake);
 }
 
-static void deliver_notice(struct fc_link *link, uint32_t request_id, Fb__ClientNotice *message) {
-    struct fc_call *call = find_call(link, request_id);
+static void link_deliver_notice(struct fc_link *link, uint32_t request_id,
+                                Fb__ClientNotice *message) {
+    struct fc_call *call = link_find_call(link, request_id);
     struct fc_notice *notice = NULL;
     if (call) {
         uint64_t patient_ns = fc_after_ns(fc_now_ns(), call->patience_ns);
@@ -192,7 +193,7 @@ struct spare {
     size_t left_bytes;
 };
 
-static void *alloc_spare(void *context, size_t bytes) {
+static void *link_alloc_spare(void *context, size_t bytes) {
     struct spare *spare = context;
     size_t rounded = (bytes + 15) & ~(size_t)15;
     if (rounded < bytes || rounded > spare->left_bytes)
@@ -203,20 +204,20 @@ static void *alloc_spare(void *context, size_t bytes) {
     return room;
 }
 
-static void free_spare(void *context, void *room) {
+static void link_free_spare(void *context, void *room) {
     (void)context;
     (void)room;
 }
 
 /* With no memory for the reply the call fails, but what the reply grants must be known, to be
  * handed back. */
-static void deliver_without_memory(struct fc_link *link, const struct frame_header *header) {
+static void link_deliver_without_memory(struct fc_link *link, const struct frame_header *header) {
     struct spare spare = {link->spare, sizeof link->spare};
-    ProtobufCAllocator allocator = {alloc_spare, free_spare, &spare};
+    ProtobufCAllocator allocator = {link_alloc_spare, link_free_spare, &spare};
     const Fb__ClientReply *reply =
         fb__client_reply__unpack(&allocator, header->body_bytes, link->packet + FRAME_HEADER_BYTES);
     pthread_mutex_lock(link->lock);
-    struct fc_call *call = header->request_id ? find_call(link, header->request_id) : NULL;
+    struct fc_call *call = header->request_id ? link_find_call(link, header->request_id) : NULL;
     uint32_t handle;
     if (reply && call && !call->done && fc_late_grants(call->request, &handle))
         fc_late_hand_back(link, handle, reply);
@@ -224,12 +225,12 @@ static void deliver_without_memory(struct fc_link *link, const struct frame_head
         fc_late_reply(link, header->request_id, reply);
     fc_fork_close(&link->arriving);
     if (call && !call->done)
-        deliver_reply(link, header->request_id, NULL, false);
+        link_deliver_reply(link, header->request_id, NULL, false);
     pthread_mutex_unlock(link->lock);
 }
 
 /* Decodes the packet outside the lock and hands it on. NULL, or what is wrong with it. */
-static const char *dispatch(struct fc_link *link, size_t bytes, bool descriptor_lost) {
+static const char *link_dispatch(struct fc_link *link, size_t bytes, bool descriptor_lost) {
     struct frame_header header;
     bool short_of_memory = false;
     ProtobufCAllocator allocator = fc_noting_allocator(&short_of_memory);
@@ -242,11 +243,11 @@ static const char *dispatch(struct fc_link *link, size_t bytes, bool descriptor_
         if (!reply && !short_of_memory)
             return "a reply that does not decode";
         if (!reply) {
-            deliver_without_memory(link, &header);
+            link_deliver_without_memory(link, &header);
             return NULL;
         }
         pthread_mutex_lock(link->lock);
-        deliver_reply(link, header.request_id, reply, descriptor_lost);
+        link_deliver_reply(link, header.request_id, reply, descriptor_lost);
         pthread_mutex_unlock(link->lock);
         return NULL;
     }
@@ -256,15 +257,15 @@ static const char *dispatch(struct fc_link *link, size_t bytes, bool descriptor_
     if (!notice)
         return short_of_memory ? NULL : "a notice that does not decode";
     pthread_mutex_lock(link->lock);
-    deliver_notice(link, header.request_id, notice);
+    link_deliver_notice(link, header.request_id, notice);
     pthread_mutex_unlock(link->lock);
     return NULL;
 }
 
 /* The next packet into link->packet, its descriptor into link->arriving. While a descriptor may
  * come nobody forks between its arrival and its being known. */
-static ssize_t receive_packet(struct fc_link *link, bool arena_due, uint64_t deadline_ns,
-                              bool *descriptor_lost) {
+static ssize_t link_receive_packet(struct fc_link *link, bool arena_due, uint64_t deadline_ns,
+                                   bool *descriptor_lost) {
     int fd;
     *descriptor_lost = false;
     if (arena_due) {
@@ -289,14 +290,14 @@ static ssize_t receive_packet(struct fc_link *link, bool arena_due, uint64_t dea
 
 /* With the role, without the lock. NULL, or why the connection is to end. *error_out: what kept
  * this thread from receiving, an errno. */
-static const char *receive_one(struct fc_link *link, bool arena_due, uint64_t deadline_ns,
-                               int *error_out) {
+static const char *link_receive_one(struct fc_link *link, bool arena_due, uint64_t deadline_ns,
+                                    int *error_out) {
     bool descriptor_lost = false;
-    ssize_t bytes = receive_packet(link, arena_due, deadline_ns, &descriptor_lost);
+    ssize_t bytes = link_receive_packet(link, arena_due, deadline_ns, &descriptor_lost);
     if (bytes == -EAGAIN)
         return NULL;
     if (bytes > 0) {
-        const char *wrong = dispatch(link, (size_t)bytes, descriptor_lost);
+        const char *wrong = link_dispatch(link, (size_t)bytes, descriptor_lost);
         fc_fork_close(&link->arriving); /* unless it was handed on */
         return wrong;
     }
@@ -315,19 +316,19 @@ static const char *receive_one(struct fc_link *link, bool arena_due, uint64_t de
 
 /* ---- waiting ---- */
 
-static void receive_as_leader(struct fc_link *link, struct fc_call *call) {
+static void link_receive_as_leader(struct fc_link *link, struct fc_call *call) {
     uint64_t deadline_ns = call->deadline_ns;
     bool arena_due = link->arenas_due;
     link->receiving = true;
     pthread_mutex_unlock(link->lock);
-    const char *wrong = receive_one(link, arena_due, deadline_ns, &call->receive_error);
+    const char *wrong = link_receive_one(link, arena_due, deadline_ns, &call->receive_error);
     pthread_mutex_lock(link->lock);
     link->receiving = false;
     if (wrong)
         fc_link_break(link, wrong);
 }
 
-static void wait_as_follower(struct fc_link *link, struct fc_call *call) {
+static void link_wait_as_follower(struct fc_link *link, struct fc_call *call) {
     call->waiting = true;
     if (call->deadline_ns == FC_NEVER_NS) {
         pthread_cond_wait(&call->wake, link->lock);
@@ -338,7 +339,7 @@ static void wait_as_follower(struct fc_link *link, struct fc_call *call) {
     call->waiting = false;
 }
 
-static void offer_role(struct fc_link *link) {
+static void link_offer_role(struct fc_link *link) {
     struct fc_call *call = link->calls;
     while (call && !call->waiting)
         call = call->next;
@@ -348,10 +349,11 @@ static void offer_role(struct fc_link *link) {
 
 /* Hands queued notices to the owner's function, in its thread and without the lock. False: it has
  * enough. */
-static bool show_notices(struct fc_link *link, struct fc_call *call, const struct fc_exchange *x) {
+static bool link_show_notices(struct fc_link *link, struct fc_call *call,
+                              const struct fc_exchange *x) {
     bool more = true;
     if (call->notices)
-        offer_role(link);
+        link_offer_role(link);
     while (call->notices) {
         struct fc_notice *notice = call->notices;
         call->notices = notice->next;
@@ -367,9 +369,9 @@ static bool show_notices(struct fc_link *link, struct fc_call *call, const struc
 }
 
 /* Until done, broken, the deadline, or the owner has had enough (true). */
-static bool wait_for(struct fc_link *link, struct fc_call *call, const struct fc_exchange *x) {
+static bool link_wait_for(struct fc_link *link, struct fc_call *call, const struct fc_exchange *x) {
     for (;;) {
-        if (!show_notices(link, call, x))
+        if (!link_show_notices(link, call, x))
             return true;
         if (call->done || call->receive_error || link->broken)
             return false;
@@ -378,13 +380,13 @@ static bool wait_for(struct fc_link *link, struct fc_call *call, const struct fc
         if (call->deadline_ns != FC_NEVER_NS && !fc_left_ns(call->deadline_ns))
             return false;
         if (link->receiving)
-            wait_as_follower(link, call);
+            link_wait_as_follower(link, call);
         else
-            receive_as_leader(link, call);
+            link_receive_as_leader(link, call);
     }
 }
 
-static void add_call(struct fc_link *link, struct fc_call *call, const struct fc_exchange *x) {
+static void link_add_call(struct fc_link *link, struct fc_call *call, const struct fc_exchange *x) {
     *call = (struct fc_call){.next = link->calls,
                              .deadline_ns = x->deadline_ns,
                              .patience_ns = x->patience_ns,
@@ -395,7 +397,7 @@ static void add_call(struct fc_link *link, struct fc_call *call, const struct fc
     fc_link_ref(link);
 }
 
-static void remove_call(struct fc_link *link, struct fc_call *call) {
+static void link_remove_call(struct fc_link *link, struct fc_call *call) {
     struct fc_call **at = &link->calls;
     while (*at != call)
         at = &(*at)->next;
@@ -407,18 +409,18 @@ static void remove_call(struct fc_link *link, struct fc_call *call) {
         free(notice);
     }
     pthread_cond_destroy(&call->wake);
-    offer_role(link);
+    link_offer_role(link);
     fc_link_unref(link);
 }
 
-static int send_now(struct fc_link *link, const struct fc_call *call, const struct fc_exchange *x,
-                    uint64_t deadline_ns) {
-    return send_frame(link, FRAME_REQUEST, call->request_id, x->request, x->parts, x->part_count,
-                      deadline_ns);
+static int link_send_now(struct fc_link *link, const struct fc_call *call,
+                         const struct fc_exchange *x, uint64_t deadline_ns) {
+    return link_send_frame(link, FRAME_REQUEST, call->request_id, x->request, x->parts,
+                           x->part_count, deadline_ns);
 }
 
 /* The outcome of a send that failed. */
-static int send_failed(struct fc_link *link, int error) {
+static int link_send_failed(struct fc_link *link, int error) {
     switch (error) {
     case ETIMEDOUT:
         return fc_fail(FEATURE_E_TIMEOUT, "the broker does not read its socket");
@@ -442,34 +444,34 @@ static int send_failed(struct fc_link *link, int error) {
 
 /* Without waiting and under the lock, so that it is well defined what was sent before it; a full
  * socket is waited for without the lock. FEATURE_OK when it is on its way. */
-static int send_request(struct fc_link *link, const struct fc_call *call,
-                        const struct fc_exchange *x) {
+static int link_send_request(struct fc_link *link, const struct fc_call *call,
+                             const struct fc_exchange *x) {
     bool rides = x->rode;
     for (;;) {
         int rc = fc_link_tell_kept(link);
         if (!rc)
-            rc = send_now(link, call, x, 0);
+            rc = link_send_now(link, call, x, 0);
         if (!rc && rides)
             x->rode(x->rode_context);
         if (!rc)
             return FEATURE_OK;
         if (rc != -EAGAIN)
-            return send_failed(link, -rc);
+            return link_send_failed(link, -rc);
         rides = false;
         x->request->n_releases = 0;
         pthread_mutex_unlock(link->lock);
         rc = fc_socket_await_room(link->socket.fd, x->deadline_ns);
         pthread_mutex_lock(link->lock);
         if (rc)
-            return send_failed(link, -rc);
+            return link_send_failed(link, -rc);
         if (link->broken)
             return FC_LINK_LOST;
     }
 }
 
 /* What became of a call that was sent and waited for. Takes abandoned, which may be NULL. */
-static int finish_call(struct fc_link *link, const struct fc_call *call,
-                       struct fc_abandoned *abandoned) {
+static int link_finish_call(struct fc_link *link, const struct fc_call *call,
+                            struct fc_abandoned *abandoned) {
     if (call->undecoded) {
         free(abandoned);
         return fc_fail_memory("read the broker's answer");
@@ -490,7 +492,7 @@ static int finish_call(struct fc_link *link, const struct fc_call *call,
     return fc_fail(FEATURE_E_TIMEOUT, "the broker did not answer in time");
 }
 
-static bool brings_arena(const Fb__ClientRequest *request) {
+static bool link_brings_arena(const Fb__ClientRequest *request) {
     return request->op_case == FB__CLIENT_REQUEST__OP_STORE_OPEN ||
            request->op_case == FB__CLIENT_REQUEST__OP_STORE_PROVE;
 }
@@ -509,17 +511,17 @@ int fc_link_call(struct fc_link *link, struct fc_exchange *exchange) {
         if (!abandoned)
             return fc_fail_memory("send a request");
     }
-    const bool arena_due = brings_arena(exchange->request);
-    add_call(link, &call, exchange);
+    const bool arena_due = link_brings_arena(exchange->request);
+    link_add_call(link, &call, exchange);
     call.request_id = ++link->last_request_id ? link->last_request_id : ++link->last_request_id;
     if (abandoned)
         *abandoned = (struct fc_abandoned){
             .request_id = call.request_id, .handle = handle, .arena_due = arena_due};
     link->arenas_due += arena_due;
-    int rc = send_request(link, &call, exchange);
+    int rc = link_send_request(link, &call, exchange);
     if (!rc) {
-        wait_for(link, &call, exchange);
-        rc = finish_call(link, &call, abandoned);
+        link_wait_for(link, &call, exchange);
+        rc = link_finish_call(link, &call, abandoned);
     } else {
         free(abandoned);
     }
@@ -528,7 +530,7 @@ int fc_link_call(struct fc_link *link, struct fc_exchange *exchange) {
     exchange->descriptor_lost = call.descriptor_lost;
     if (call.descriptor.fd >= 0)
         fc_fork_move(&call.descriptor, &exchange->descriptor);
-    remove_call(link, &call);
+    link_remove_call(link, &call);
     return rc;
 }
 
@@ -544,17 +546,17 @@ int fc_link_listen(struct fc_link *link, struct fc_exchange *exchange) {
     struct fc_exchange subscribe = *exchange;
     subscribe.deadline_ns = fc_after_ns(fc_now_ns(), 10000 * FC_NS_PER_MS);
     /* First the ear, then the request: no event falls between the two. */
-    add_call(link, &events, exchange);
+    link_add_call(link, &events, exchange);
     int rc = fc_link_call(link, &subscribe);
     exchange->reply = subscribe.reply;
     if (subscribe.descriptor.fd >= 0)
         fc_fork_move(&subscribe.descriptor, &exchange->descriptor);
     if (!rc && subscribe.reply->status == FB__STATUS__OK) {
-        bool enough = wait_for(link, &events, exchange);
+        bool enough = link_wait_for(link, &events, exchange);
         if (!enough)
             rc = link->broken ? FC_LINK_LOST
                               : fc_fail(FEATURE_E_TIMEOUT, "no event came in that time");
     }
-    remove_call(link, &events);
+    link_remove_call(link, &events);
     return rc;
 }

@@ -11,7 +11,7 @@
 
 #define LIST_PAGE 256u
 
-static const char *reason_words(Fb__Reason reason) {
+static const char *probe_reason_words(Fb__Reason reason) {
     static const char *const words[] = {
         [FB__REASON__REASON_NONE] = "",
         [FB__REASON__CONSUMED] = "consumed",
@@ -28,11 +28,11 @@ static const char *reason_words(Fb__Reason reason) {
     return (size_t)reason < sizeof words / sizeof *words ? words[reason] : "unknown";
 }
 
-static void fill_info(struct feature_info *out, const Fb__SampleInfo *info) {
+static void probe_fill_sample(struct feature_info *out, const Fb__SampleInfo *info) {
     *out = (struct feature_info){
         .generation = info->generation,
         .state = (enum feature_state)info->state,
-        .reason = reason_words(info->reason),
+        .reason = probe_reason_words(info->reason),
         .extent_bytes = info->extent_bytes,
         .age_ms = info->age_ms,
         .leases = info->leases,
@@ -45,8 +45,8 @@ static void fill_info(struct feature_info *out, const Fb__SampleInfo *info) {
 
 /* ---- stat ---- */
 
-static int make_ref(const struct fc_request *request, const Fb__StatResult *result,
-                    struct feature_ref **out) {
+static int probe_make_ref(const struct fc_request *request, const Fb__StatResult *result,
+                          struct feature_ref **out) {
     const char *home = *result->home ? result->home : request->node;
     const char *wrong = NULL;
     if (layout_check_sample_id(result->info->sample_id) || layout_check_name(home))
@@ -68,8 +68,8 @@ static int make_ref(const struct fc_request *request, const Fb__StatResult *resu
     return FEATURE_OK;
 }
 
-static int take_stat(const struct fc_request *request, struct feature_info *out,
-                     struct feature_ref **ref_out) {
+static int probe_take_stat(const struct fc_request *request, struct feature_info *out,
+                           struct feature_ref **ref_out) {
     if (request->reply->stat->n_items != 1)
         return fc_request_nonsense(request);
     const Fb__StatResult *result = request->reply->stat->items[0];
@@ -78,12 +78,12 @@ static int take_stat(const struct fc_request *request, struct feature_info *out,
         return fc_fail_status(result->status, result->error, request->what);
     if (!result->info)
         return fc_request_nonsense(request);
-    int rc = ref_out ? make_ref(request, result, &ref) : FEATURE_OK;
+    int rc = ref_out ? probe_make_ref(request, result, &ref) : FEATURE_OK;
     if (rc)
         return rc;
     if (ref_out)
         *ref_out = ref;
-    fill_info(out, result->info);
+    probe_fill_sample(out, result->info);
     return FEATURE_OK;
 }
 
@@ -107,7 +107,7 @@ int feature_stat(struct feature_store *store, struct feature_key key, struct fea
     request.message.stat = &stat;
     rc = fc_request(&request);
     if (!rc)
-        rc = take_stat(&request, out, ref_out);
+        rc = probe_take_stat(&request, out, ref_out);
     fc_request_deinit(&request);
     return rc;
 }
@@ -124,9 +124,9 @@ int feature_exists(struct feature_store *store, struct feature_key key) {
 /* ---- list ---- */
 
 /* One page; false in *more_out at the end, by the broker's cursor or by visit(). */
-static int list_page(struct feature_store *store, Fb__List *list,
-                     bool (*visit)(void *context, const struct feature_info *info), void *context,
-                     bool *more_out) {
+static int probe_list_page(struct feature_store *store, Fb__List *list,
+                           bool (*visit)(void *context, const struct feature_info *info),
+                           void *context, bool *more_out) {
     struct fc_request request =
         FC_REQUEST(.feature = store->feature, .store = store, .handle = &list->handle,
                    .what = "list", .expected = FB__CLIENT_REPLY__RESULT_LIST);
@@ -136,7 +136,7 @@ static int list_page(struct feature_store *store, Fb__List *list,
     bool more = !rc;
     for (size_t i = 0; more && i < request.reply->list->n_samples; i++) {
         struct feature_info info;
-        fill_info(&info, request.reply->list->samples[i]);
+        probe_fill_sample(&info, request.reply->list->samples[i]);
         more = visit(context, &info);
     }
     if (!rc) {
@@ -156,13 +156,13 @@ int feature_list(struct feature_store *store, const char *prefix,
     list.prefix = (char *)(prefix ? prefix : "");
     bool more = true;
     while (more && !rc)
-        rc = list_page(store, &list, visit, context, &more);
+        rc = probe_list_page(store, &list, visit, context, &more);
     return rc;
 }
 
 /* ---- health ---- */
 
-static void fill_health(struct feature_health *out, const Fb__HealthReply *reply) {
+static void probe_fill_health(struct feature_health *out, const Fb__HealthReply *reply) {
     *out = (struct feature_health){
         .size = sizeof *out,
         .incarnation = reply->incarnation,
@@ -191,7 +191,7 @@ int feature_health(struct feature *feature, struct feature_health *out) {
     int rc = fc_request(&request);
     if (!rc) {
         struct feature_health known;
-        fill_health(&known, request.reply->health);
+        probe_fill_health(&known, request.reply->health);
         known.size = size;
         memcpy(out, &known, size < sizeof known ? size : sizeof known);
     }

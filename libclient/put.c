@@ -36,8 +36,8 @@ struct group {
     size_t frame_bytes;
 };
 
-static void settle(struct putter *putter, struct feature_put_item *item, int status,
-                   struct feature_ref *ref) {
+static void put_settle(struct putter *putter, struct feature_put_item *item, int status,
+                       struct feature_ref *ref) {
     item->status = status;
     item->ref = ref;
     fc_first_error_note(&putter->failure, status);
@@ -47,8 +47,8 @@ static void settle(struct putter *putter, struct feature_put_item *item, int sta
 
 /* False, and it has stopped: the reservation may end while it copies. In pieces, so that it never
  * writes for long without looking at the clock. */
-static bool copy_tensor(const struct putter *putter, struct feature_reservation *reservation,
-                        uint32_t tensor, const struct iovec *data) {
+static bool put_copy_tensor(const struct putter *putter, struct feature_reservation *reservation,
+                            uint32_t tensor, const struct iovec *data) {
     uint8_t *to = feature_reservation_data(reservation, tensor);
     const uint8_t *from = data->iov_base;
     struct fc_checksum_stream stream;
@@ -76,7 +76,7 @@ static int put_large(struct putter *putter, const struct iovec *data, struct fea
     }
     ref->has_checksums = putter->checksums;
     for (uint32_t i = 0; i < ref->layout.tensor_count; i++)
-        if (!copy_tensor(putter, reservation, i, &data[i])) {
+        if (!put_copy_tensor(putter, reservation, i, &data[i])) {
             rc = fc_fail(FEATURE_E_TIMEOUT,
                          "put sample %s: its bytes were not copied in time: a reservation of store "
                          "%s ends after max_reserve = %llu ms; put it again, or raise [stores] "
@@ -95,32 +95,32 @@ static int put_large(struct putter *putter, const struct iovec *data, struct fea
 
 /* ---- inline ---- */
 
-static size_t inline_bytes(const struct feature_ref *ref) {
+static size_t put_inline_bytes(const struct feature_ref *ref) {
     return ref->layout.sum_bytes + ref->packed_spec_bytes + strlen(ref->sample_id) +
            sizeof(uint64_t) * ref->layout.tensor_count + ITEM_SPARE_BYTES;
 }
 
-static bool is_inline(const struct putter *putter, const struct feature_ref *ref) {
+static bool put_is_inline(const struct putter *putter, const struct feature_ref *ref) {
     return ref->layout.sum_bytes <= putter->limits.inline_bytes &&
-           inline_bytes(ref) + FRAME_SPARE_BYTES <= putter->limits.frame_bytes;
+           put_inline_bytes(ref) + FRAME_SPARE_BYTES <= putter->limits.frame_bytes;
 }
 
-static bool group_takes(const struct putter *putter, const struct group *group,
-                        const struct feature_ref *ref) {
+static bool put_group_takes(const struct putter *putter, const struct group *group,
+                            const struct feature_ref *ref) {
     return group->count < putter->limits.batch_items &&
            group->tensor_count + ref->layout.tensor_count <= FRAME_PARTS_MAX &&
-           group->frame_bytes + inline_bytes(ref) <= putter->limits.frame_bytes;
+           group->frame_bytes + put_inline_bytes(ref) <= putter->limits.frame_bytes;
 }
 
-static void checksum_inline(struct feature_ref *ref, const struct iovec *data) {
+static void put_checksum_inline(struct feature_ref *ref, const struct iovec *data) {
     ref->has_checksums = true;
     for (uint32_t i = 0; i < ref->layout.tensor_count; i++)
         ref->tensors[i].checksum = fc_checksum(data[i].iov_base, data[i].iov_len);
 }
 
 /* Takes the ref; *out is it, now with a home, or NULL. */
-static int settle_ref(const struct fc_request *request, const Fb__PutResult *result,
-                      struct feature_ref *ref, struct feature_ref **out) {
+static int put_settle_ref(const struct fc_request *request, const Fb__PutResult *result,
+                          struct feature_ref *ref, struct feature_ref **out) {
     int status = FEATURE_OK;
     if (result->status != FB__STATUS__OK)
         status = fc_fail_status(result->status, result->error, "put");
@@ -137,8 +137,8 @@ static int settle_ref(const struct fc_request *request, const Fb__PutResult *res
 }
 
 /* Each item's outcome from the frame's. Takes the refs. */
-static void settle_group(struct putter *putter, struct group *group,
-                         const struct fc_request *request, int rc) {
+static void put_settle_group(struct putter *putter, struct group *group,
+                             const struct fc_request *request, int rc) {
     const Fb__PutReply *reply = rc ? NULL : request->reply->put;
     if (reply && reply->n_items != group->count) {
         rc = fc_request_nonsense(request);
@@ -148,10 +148,10 @@ static void settle_group(struct putter *putter, struct group *group,
         struct feature_ref *ref = NULL;
         int status = rc;
         if (reply)
-            status = settle_ref(request, reply->items[i], group->refs[i], &ref);
+            status = put_settle_ref(request, reply->items[i], group->refs[i], &ref);
         else
             feature_ref_free(group->refs[i]);
-        settle(putter, group->items[i], status, ref);
+        put_settle(putter, group->items[i], status, ref);
     }
 }
 
@@ -189,14 +189,14 @@ static void put_group(struct putter *putter, struct group *group) {
                    .part_count = part_count, .expected = FB__CLIENT_REPLY__RESULT_PUT);
     request.message.op_case = FB__CLIENT_REQUEST__OP_PUT;
     request.message.put = &put;
-    settle_group(putter, group, &request, fc_request(&request));
+    put_settle_group(putter, group, &request, fc_request(&request));
     fc_request_deinit(&request);
     group->count = 0;
 }
 
 /* ---- items ---- */
 
-static int check_data(const struct feature_ref *ref, const struct iovec *data) {
+static int put_check_data(const struct feature_ref *ref, const struct iovec *data) {
     for (uint32_t i = 0; i < ref->layout.tensor_count; i++) {
         const struct feature_tensor *tensor = &ref->tensors[i];
         if (!data || data[i].iov_len != tensor->bytes || (tensor->bytes && !data[i].iov_base))
@@ -208,12 +208,12 @@ static int check_data(const struct feature_ref *ref, const struct iovec *data) {
     return FEATURE_OK;
 }
 
-static int make_ref(const struct putter *putter, const struct feature_put_item *item,
-                    struct feature_ref **out) {
+static int put_make_ref(const struct putter *putter, const struct feature_put_item *item,
+                        struct feature_ref **out) {
     int rc = fc_ref_from_sample(putter->store->name, item->sample, out);
     if (rc)
         return rc;
-    rc = check_data(*out, item->data);
+    rc = put_check_data(*out, item->data);
     if (rc)
         feature_ref_free(*out);
     return rc;
@@ -221,20 +221,20 @@ static int make_ref(const struct putter *putter, const struct feature_put_item *
 
 static void put_item(struct putter *putter, struct group *group, struct feature_put_item *item) {
     struct feature_ref *ref, *done = NULL;
-    int rc = make_ref(putter, item, &ref);
+    int rc = put_make_ref(putter, item, &ref);
     if (rc) {
-        settle(putter, item, rc, NULL);
+        put_settle(putter, item, rc, NULL);
         return;
     }
-    if (!is_inline(putter, ref)) {
+    if (!put_is_inline(putter, ref)) {
         put_group(putter, group);
         rc = put_large(putter, item->data, ref, &done);
-        settle(putter, item, rc, done);
+        put_settle(putter, item, rc, done);
         return;
     }
     if (putter->checksums)
-        checksum_inline(ref, item->data);
-    if (group->count && !group_takes(putter, group, ref))
+        put_checksum_inline(ref, item->data);
+    if (group->count && !put_group_takes(putter, group, ref))
         put_group(putter, group);
     if (!group->count) {
         group->tensor_count = 0;
@@ -243,7 +243,7 @@ static void put_item(struct putter *putter, struct group *group, struct feature_
     group->items[group->count] = item;
     group->refs[group->count++] = ref;
     group->tensor_count += ref->layout.tensor_count;
-    group->frame_bytes += inline_bytes(ref);
+    group->frame_bytes += put_inline_bytes(ref);
 }
 
 int feature_put_batch(struct feature_store *store, struct feature_put_item *items, size_t count,
@@ -262,7 +262,7 @@ int feature_put_batch(struct feature_store *store, struct feature_put_item *item
     }
     for (size_t i = 0; i < count; i++)
         if (rc)
-            settle(&putter, &items[i], rc, NULL);
+            put_settle(&putter, &items[i], rc, NULL);
         else
             put_item(&putter, &group, &items[i]);
     put_group(&putter, &group);

@@ -36,7 +36,7 @@ void fc_ref_set_home(struct feature_ref *ref, uint64_t generation, const char *h
     ref->incarnation = incarnation;
 }
 
-static void fill_tensor(struct feature_tensor *out, const Fb__TensorSpec *spec) {
+static void ref_fill_tensor(struct feature_tensor *out, const Fb__TensorSpec *spec) {
     *out = (struct feature_tensor){.name = spec->name,
                                    .dtype = (enum feature_dtype)spec->dtype,
                                    .rank = (uint32_t)spec->n_shape,
@@ -64,7 +64,7 @@ const char *fc_ref_set_spec(struct feature_ref *ref, const void *packed, size_t 
     memcpy(ref->packed_spec, packed, bytes);
     ref->packed_spec_bytes = bytes;
     for (size_t i = 0; i < ref->spec->n_tensors; i++)
-        fill_tensor(&ref->tensors[i], ref->spec->tensors[i]);
+        ref_fill_tensor(&ref->tensors[i], ref->spec->tensors[i]);
     return NULL;
 }
 
@@ -95,13 +95,13 @@ size_t fc_ref_get_checksums(const struct feature_ref *ref, uint8_t out[8 * LAYOU
 /* ---- from a sample about to be put ---- */
 
 /* 0 asks for it to be computed; what overflows is refused by layout_compute(). */
-static uint64_t tensor_bytes(const struct feature_tensor *tensor) {
+static uint64_t ref_tensor_bytes(const struct feature_tensor *tensor) {
     uint64_t bytes = 0;
     layout_tensor_bytes((Fb__Dtype)tensor->dtype, tensor->shape, tensor->rank, &bytes);
     return bytes;
 }
 
-static int check_sample(const struct feature_sample *sample) {
+static int ref_check_sample(const struct feature_sample *sample) {
     if (!sample->sample_id)
         return fc_fail(FEATURE_E_INVALID, "the sample has no sample_id");
     const char *wrong = layout_check_sample_id(sample->sample_id);
@@ -131,7 +131,7 @@ static int check_sample(const struct feature_sample *sample) {
 }
 
 /* Packs the spec and reads it back: one way to build a ref, whoever it is for. */
-static const char *set_spec_from(struct feature_ref *ref, const struct feature_sample *sample) {
+static const char *ref_set_spec_from(struct feature_ref *ref, const struct feature_sample *sample) {
     Fb__TensorSpec tensors[LAYOUT_TENSORS_MAX], *pointers[LAYOUT_TENSORS_MAX];
     Fb__SampleSpec spec = FB__SAMPLE_SPEC__INIT;
     spec.n_tensors = sample->tensor_count;
@@ -146,7 +146,7 @@ static const char *set_spec_from(struct feature_ref *ref, const struct feature_s
         tensors[i].dtype = (Fb__Dtype)tensor->dtype;
         tensors[i].n_shape = tensor->rank;
         tensors[i].shape = (uint64_t *)tensor->shape;
-        tensors[i].bytes = tensor->bytes ? tensor->bytes : tensor_bytes(tensor);
+        tensors[i].bytes = tensor->bytes ? tensor->bytes : ref_tensor_bytes(tensor);
     }
     uint8_t packed[LAYOUT_SPEC_BYTES_MAX];
     size_t bytes = fb__sample_spec__get_packed_size(&spec);
@@ -165,13 +165,13 @@ int fc_ref_from_sample(const char *store, const struct feature_sample *sample,
         return fc_fail(FEATURE_E_INVALID, "no sample was given");
     int rc = fc_options_read(&known, sizeof known, sample, "feature_sample");
     if (!rc)
-        rc = check_sample(&known);
+        rc = ref_check_sample(&known);
     if (rc)
         return rc;
     struct feature_ref *ref = fc_ref_new(store, known.sample_id);
     if (!ref)
         return fc_fail_memory("put");
-    const char *wrong = set_spec_from(ref, &known);
+    const char *wrong = ref_set_spec_from(ref, &known);
     if (wrong) {
         feature_ref_free(ref);
         snprintf(what, sizeof what, "sample %s", known.sample_id);
@@ -208,7 +208,7 @@ int feature_ref_encode(const struct feature_ref *ref, void *buffer, size_t room,
     return FEATURE_OK;
 }
 
-static const char *check_message(const Fb__Ref *message) {
+static const char *ref_check_message(const Fb__Ref *message) {
     if (layout_check_name(message->store))
         return "its store's name is not valid";
     if (layout_check_sample_id(message->sample_id))
@@ -222,8 +222,8 @@ static const char *check_message(const Fb__Ref *message) {
     return NULL;
 }
 
-static const char *from_message(const Fb__Ref *message, struct feature_ref **out) {
-    const char *wrong = check_message(message);
+static const char *ref_from_message(const Fb__Ref *message, struct feature_ref **out) {
+    const char *wrong = ref_check_message(message);
     if (wrong)
         return wrong;
     struct feature_ref *ref = fc_ref_new(message->store, message->sample_id);
@@ -257,7 +257,7 @@ int feature_ref_decode(const void *buffer, size_t bytes, struct feature_ref **ou
         return fc_fail_memory("decode a ref");
     if (!message)
         return fc_fail(FEATURE_E_INVALID, "not a ref: its message does not decode");
-    const char *wrong = from_message(message, out);
+    const char *wrong = ref_from_message(message, out);
     fb__ref__free_unpacked(message, NULL);
     return wrong ? fc_fail_wrong(FEATURE_E_INVALID, "not a valid ref", wrong) : FEATURE_OK;
 }

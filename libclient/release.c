@@ -27,9 +27,9 @@
 #define FULL_SOCKET_WAIT_NS (100 * FC_NS_PER_MS)
 
 /* Drops the entries for which `keep` is false; order is kept. */
-static void compact(struct feature_store *store,
-                    bool (*keep)(const struct fc_release *entry, uint64_t a, uint64_t b),
-                    uint64_t a, uint64_t b) {
+static void release_compact(struct feature_store *store,
+                            bool (*keep)(const struct fc_release *entry, uint64_t a, uint64_t b),
+                            uint64_t a, uint64_t b) {
     size_t kept = 0;
     for (size_t i = 0; i < store->release_count; i++)
         if (keep(&store->releases[i], a, b))
@@ -37,23 +37,26 @@ static void compact(struct feature_store *store,
     store->release_count = kept;
 }
 
-static bool is_unsent_or_consumed(const struct fc_release *entry, uint64_t a, uint64_t b) {
+static bool release_is_unsent_or_consumed(const struct fc_release *entry, uint64_t a, uint64_t b) {
     (void)a, (void)b;
     return !entry->sent_epoch || entry->consumed;
 }
 
-static bool is_unconfirmed(const struct fc_release *entry, uint64_t epoch, uint64_t number) {
+static bool release_is_unconfirmed(const struct fc_release *entry, uint64_t epoch,
+                                   uint64_t number) {
     return entry->sent_epoch != epoch || entry->sent_number > number;
 }
 
-static bool matters_on(const struct fc_release *entry, uint64_t epoch, uint64_t incarnation) {
+static bool release_matters_on(const struct fc_release *entry, uint64_t epoch,
+                               uint64_t incarnation) {
     return entry->lease_incarnation == incarnation &&
            (entry->consumed || entry->lease_epoch == epoch);
 }
 
 /* Fills items with the entries to be sent from `first` on; returns how many were looked at. */
-static size_t gather(const struct feature_store *store, size_t first, size_t items_max,
-                     Fb__ReleaseItem *items, Fb__ReleaseItem **pointers, Fb__Release *release) {
+static size_t release_gather(const struct feature_store *store, size_t first, size_t items_max,
+                             Fb__ReleaseItem *items, Fb__ReleaseItem **pointers,
+                             Fb__Release *release) {
     fb__release__init(release);
     release->handle = store->handle;
     release->items = pointers;
@@ -73,8 +76,8 @@ static size_t gather(const struct feature_store *store, size_t first, size_t ite
     return i - first;
 }
 
-/* The entries looked at by gather() are on their way. */
-static void mark_sent(struct feature_store *store, size_t first, size_t count) {
+/* The entries looked at by release_gather() are on their way. */
+static void release_mark_sent(struct feature_store *store, size_t first, size_t count) {
     store->feature->release_count++;
     for (size_t i = first; i < first + count; i++)
         if (!store->releases[i].sent_epoch) {
@@ -85,11 +88,11 @@ static void mark_sent(struct feature_store *store, size_t first, size_t count) {
 
 /* One note with entries from `first` on; *count_out of them were looked at. keep: the link keeps
  * what cannot be sent now. */
-static int send_some(struct feature_store *store, struct fc_link *link, size_t first, bool keep,
-                     size_t *count_out) {
+static int release_send_some(struct feature_store *store, struct fc_link *link, size_t first,
+                             bool keep, size_t *count_out) {
     Fb__ReleaseItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     Fb__Release release;
-    *count_out = gather(store, first, link->limits.batch_items, items, pointers, &release);
+    *count_out = release_gather(store, first, link->limits.batch_items, items, pointers, &release);
     if (!release.n_items)
         return 0;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -101,31 +104,31 @@ static int send_some(struct feature_store *store, struct fc_link *link, size_t f
     return 0;
 }
 
-static int send_entries(struct feature_store *store, bool keep) {
+static int release_send_entries(struct feature_store *store, bool keep) {
     struct fc_link *link = fc_connection_link(store->feature);
     if (!link || store->epoch != link->epoch)
         return 0;
     for (size_t first = 0, count; first < store->release_count; first += count) {
-        int rc = send_some(store, link, first, keep, &count);
+        int rc = release_send_some(store, link, first, keep, &count);
         if (rc)
             return rc;
         if (link->broken)
             return 0;
-        mark_sent(store, first, count);
+        release_mark_sent(store, first, count);
     }
-    compact(store, is_unsent_or_consumed, 0, 0);
+    release_compact(store, release_is_unsent_or_consumed, 0, 0);
     return 0;
 }
 
 int fc_release_send(struct feature_store *store) {
-    return send_entries(store, false);
+    return release_send_entries(store, false);
 }
 
 void fc_release_tell(struct feature_store *store) {
-    (void)send_entries(store, true);
+    (void)release_send_entries(store, true);
 }
 
-static bool waits(const struct feature_store *store) {
+static bool release_waits(const struct feature_store *store) {
     return store->release_count && !store->releases[store->release_count - 1].sent_epoch;
 }
 
@@ -135,24 +138,25 @@ bool fc_release_send_all(struct feature *feature) {
     if (some && fc_link_tell_kept(link))
         return true;
     for (struct feature_store *store = feature->stores; store; store = store->next)
-        if (waits(store)) {
+        if (release_waits(store)) {
             some = true;
             (void)fc_release_send(store);
         }
     return some;
 }
 
-static bool may_ride(const struct feature_store *store) {
-    return waits(store) && store->epoch == store->feature->link->epoch;
+static bool release_may_ride(const struct feature_store *store) {
+    return release_waits(store) && store->epoch == store->feature->link->epoch;
 }
 
 bool fc_release_ride(struct feature *feature, struct feature_store *preferred,
                      Fb__ClientRequest *request, size_t payload_bytes, struct fc_ride *ride) {
     /* An item packs into at most 24 bytes; the rest is for headers. */
     const size_t ride_bytes_max = FC_RIDE_ITEMS_MAX * 24 + 64;
-    struct feature_store *store = preferred && may_ride(preferred) ? preferred : feature->stores;
+    struct feature_store *store =
+        preferred && release_may_ride(preferred) ? preferred : feature->stores;
     request->n_releases = 0;
-    while (store && !may_ride(store))
+    while (store && !release_may_ride(store))
         store = store->next;
     if (!store || FRAME_HEADER_BYTES + fb__client_request__get_packed_size(request) +
                           payload_bytes + ride_bytes_max >
@@ -160,7 +164,8 @@ bool fc_release_ride(struct feature *feature, struct feature_store *preferred,
         return false;
     ride->store = store;
     ride->first = 0;
-    ride->count = gather(store, 0, FC_RIDE_ITEMS_MAX, ride->items, ride->pointers, &ride->release);
+    ride->count =
+        release_gather(store, 0, FC_RIDE_ITEMS_MAX, ride->items, ride->pointers, &ride->release);
     ride->releases[0] = &ride->release;
     request->releases = ride->releases;
     request->n_releases = 1;
@@ -169,13 +174,13 @@ bool fc_release_ride(struct feature *feature, struct feature_store *preferred,
 
 void fc_release_rode(void *context) {
     struct fc_ride *ride = context;
-    mark_sent(ride->store, ride->first, ride->count);
+    release_mark_sent(ride->store, ride->first, ride->count);
     ride->number = ride->store->feature->release_count;
-    compact(ride->store, is_unsent_or_consumed, 0, 0);
+    release_compact(ride->store, release_is_unsent_or_consumed, 0, 0);
 }
 
 void fc_release_reopened(struct feature_store *store, uint64_t epoch, uint64_t incarnation) {
-    compact(store, matters_on, epoch, incarnation);
+    release_compact(store, release_matters_on, epoch, incarnation);
     for (size_t i = 0; i < store->release_count; i++)
         store->releases[i].sent_epoch = 0;
 }
@@ -183,17 +188,17 @@ void fc_release_reopened(struct feature_store *store, uint64_t epoch, uint64_t i
 void fc_release_confirm(struct feature *feature, uint64_t epoch, uint64_t number) {
     for (struct feature_store *store = feature->stores; store; store = store->next)
         if (store->release_count)
-            compact(store, is_unconfirmed, epoch, number);
+            release_compact(store, release_is_unconfirmed, epoch, number);
 }
 
 /* True if the store is open on a working link. */
-static bool is_attached(const struct feature_store *store) {
+static bool release_is_attached(const struct feature_store *store) {
     const struct fc_link *link = fc_connection_link(store->feature);
     return link && store->epoch == link->epoch;
 }
 
 /* Room for all of them first, so that either all are kept or none. */
-static bool make_room(struct feature_store *store, size_t count) {
+static bool release_make_room(struct feature_store *store, size_t count) {
     size_t room = store->release_room ? store->release_room : 16;
     while (room < store->release_count + count)
         room *= 2;
@@ -207,32 +212,34 @@ static bool make_room(struct feature_store *store, size_t count) {
     return true;
 }
 
-static bool keep_all(struct feature_store *store, const struct fc_release *releases, size_t count) {
-    bool attached = is_attached(store);
-    if (!make_room(store, count))
+static bool release_keep_all(struct feature_store *store, const struct fc_release *releases,
+                             size_t count) {
+    bool attached = release_is_attached(store);
+    if (!release_make_room(store, count))
         return false;
     for (size_t i = 0; i < count; i++) {
         const struct fc_link *link = store->feature->link;
-        if (!attached || matters_on(&releases[i], link->epoch, link->incarnation))
+        if (!attached || release_matters_on(&releases[i], link->epoch, link->incarnation))
             store->releases[store->release_count++] = releases[i];
     }
     return true;
 }
 
 /* With no memory to keep them in: in notes of their own, now. */
-static void say_at_once(struct feature_store *store, struct fc_release *releases, size_t count) {
+static void release_say_at_once(struct feature_store *store, struct fc_release *releases,
+                                size_t count) {
     struct feature_store once = {.feature = store->feature,
                                  .handle = store->handle,
                                  .epoch = store->epoch,
                                  .releases = releases,
                                  .release_count = count};
-    if (is_attached(store))
-        (void)send_entries(&once, true);
+    if (release_is_attached(store))
+        (void)release_send_entries(&once, true);
 }
 
 /* The socket is full: waits a moment for the broker to read, so that the last release of a thread
  * does not stay behind. The lock is released meanwhile. */
-static void send_after_room(struct feature_store *store) {
+static void release_send_after_room(struct feature_store *store) {
     struct fc_link *link = store->feature->link;
     fc_link_ref(link);
     pthread_mutex_unlock(link->lock);
@@ -242,28 +249,28 @@ static void send_after_room(struct feature_store *store) {
     (void)fc_release_send(store);
 }
 
-static void say(struct feature_store *store, struct fc_release *releases, size_t count) {
+static void release_say(struct feature_store *store, struct fc_release *releases, size_t count) {
     struct feature *feature = store->feature;
     bool backlog = store->release_count > FC_RIDE_ITEMS_MAX;
     if (feature->closed)
         return; /* the session is over, and with it the leases */
-    if (!keep_all(store, releases, count)) {
-        say_at_once(store, releases, count);
+    if (!release_keep_all(store, releases, count)) {
+        release_say_at_once(store, releases, count);
         return;
     }
     if (store->release_count < FC_RIDE_ITEMS_MAX && fc_flusher_wake(feature))
         return; /* the next request takes it along, or the flusher sends it */
     if (fc_release_send(store) == -EAGAIN && !backlog)
-        send_after_room(store);
+        release_send_after_room(store);
 }
 
 void fc_release_say(struct feature_store *store, struct fc_release *releases, size_t count) {
     pthread_mutex_lock(&store->feature->lock);
-    say(store, releases, count);
+    release_say(store, releases, count);
     pthread_mutex_unlock(&store->feature->lock);
 }
 
-static bool try_ref(struct feature_store *store) {
+static bool release_try_ref(struct feature_store *store) {
     unsigned refs = atomic_load(&store->refs);
     while (refs && !atomic_compare_exchange_weak(&store->refs, &refs, refs + 1))
         continue;
@@ -271,17 +278,17 @@ static bool try_ref(struct feature_store *store) {
 }
 
 /* A store with releases that are not known to have arrived, with a reference; NULL = none. */
-static struct feature_store *find_unconfirmed(struct feature *feature) {
+static struct feature_store *release_find_unconfirmed(struct feature *feature) {
     pthread_mutex_lock(&feature->lock);
     struct feature_store *store = feature->stores;
-    while (store && (!store->release_count || !try_ref(store)))
+    while (store && (!store->release_count || !release_try_ref(store)))
         store = store->next;
     pthread_mutex_unlock(&feature->lock);
     return store;
 }
 
 /* Any request sent after them will do, once it is answered. */
-static int fence(struct feature_store *store, uint64_t deadline_ns) {
+static int release_fence(struct feature_store *store, uint64_t deadline_ns) {
     Fb__Health health = FB__HEALTH__INIT;
     uint32_t unused_handle;
     struct fc_request request =
@@ -297,10 +304,10 @@ static int fence(struct feature_store *store, uint64_t deadline_ns) {
 void fc_release_flush(struct feature *feature, uint64_t deadline_ns) {
     int rc = FEATURE_OK;
     while (!rc && fc_left_ns(deadline_ns)) {
-        struct feature_store *store = find_unconfirmed(feature);
+        struct feature_store *store = release_find_unconfirmed(feature);
         if (!store)
             return;
-        rc = fence(store, deadline_ns);
+        rc = release_fence(store, deadline_ns);
         fc_store_unref(store);
     }
 }

@@ -19,7 +19,7 @@ uint32_t fc_left_ms(uint64_t deadline_ns) {
 
 /* A reservation lives and dies with its connection; its commit, once sent, may be repeated to the
  * same broker, which then gives its first answer. */
-static int check_connection(const struct fc_request *request) {
+static int request_check_connection(const struct fc_request *request) {
     const struct fc_link *link = fc_connection_link(request->feature);
     if (!request->epoch_wanted)
         return FEATURE_OK;
@@ -34,17 +34,17 @@ static int check_connection(const struct fc_request *request) {
 }
 
 /* With the lock held: link and store, and that the request may go to them. */
-static int ready(const struct fc_request *request, uint64_t deadline_ns) {
-    int rc = check_connection(request);
+static int request_ready(const struct fc_request *request, uint64_t deadline_ns) {
+    int rc = request_check_connection(request);
     if (rc)
         return rc;
     rc = request->store ? fc_store_ready(request->store, deadline_ns)
                         : fc_connection_ready(request->feature, deadline_ns);
-    return rc ? rc : check_connection(request);
+    return rc ? rc : request_check_connection(request);
 }
 
 /* With the lock held: what the answer will refer to. */
-static void note_connection(struct fc_request *request) {
+static void request_note_connection(struct fc_request *request) {
     const struct fc_link *link = request->feature->link;
     request->epoch = link->epoch;
     request->incarnation = link->incarnation;
@@ -56,12 +56,12 @@ static void note_connection(struct fc_request *request) {
     *request->handle = request->store->handle;
 }
 
-static int lost(struct fc_request *request, const struct fc_link *link) {
+static int request_lost(struct fc_request *request, const struct fc_link *link) {
     return fc_fail(FEATURE_E_UNAVAILABLE, "%s: the connection to the broker was lost: %s",
                    request->what, link->why);
 }
 
-static int take_reply(struct fc_request *request, struct fc_exchange *exchange) {
+static int request_take_reply(struct fc_request *request, struct fc_exchange *exchange) {
     request->reply = exchange->reply;
     fc_fork_close(&exchange->descriptor);
     const Fb__ClientReply *reply = request->reply;
@@ -72,7 +72,7 @@ static int take_reply(struct fc_request *request, struct fc_exchange *exchange) 
     return FEATURE_OK;
 }
 
-static size_t payload_bytes(const struct fc_request *request) {
+static size_t request_payload_bytes(const struct fc_request *request) {
     size_t bytes = 0;
     for (size_t i = 1; i < request->part_count; i++)
         bytes += request->parts[i].iov_len;
@@ -80,7 +80,7 @@ static size_t payload_bytes(const struct fc_request *request) {
 }
 
 /* With the lock held: sends until answered. */
-static int send_until_answered(struct fc_request *request) {
+static int request_send_until_answered(struct fc_request *request) {
     struct feature *feature = request->feature;
     const uint64_t begun_ns = fc_now_ns();
     const uint64_t deadline_ns = request->deadline_ns ? request->deadline_ns : fc_deadline_ns(0);
@@ -94,17 +94,17 @@ static int send_until_answered(struct fc_request *request) {
         .notice_context = request->notice_context,
     };
     for (;;) {
-        int rc = ready(request, deadline_ns);
+        int rc = request_ready(request, deadline_ns);
         if (rc)
             return rc;
         struct fc_link *link = feature->link;
         if (!fc_left_ns(exchange.deadline_ns))
             return fc_fail(FEATURE_E_TIMEOUT, "%s: its deadline passed before it could be sent",
                            request->what);
-        note_connection(request);
+        request_note_connection(request);
         struct fc_ride ride;
         bool rides = fc_release_ride(feature, request->store, &request->message,
-                                     payload_bytes(request), &ride);
+                                     request_payload_bytes(request), &ride);
         exchange.rode = rides ? fc_release_rode : NULL;
         exchange.rode_context = &ride;
         if (!rides) /* no room for them: then in front of it */
@@ -116,14 +116,14 @@ static int send_until_answered(struct fc_request *request) {
         if (!rc)
             fc_release_confirm(feature, link->epoch, ride.number ? ride.number : releases_before);
         else if (rc == FC_LINK_LOST && request->once)
-            rc = lost(request, link);
+            rc = request_lost(request, link);
         fc_link_unref(link);
         fc_connection_settle(feature);
         if (rc == FEATURE_E_TIMEOUT)
             return fc_fail(rc, "%s: the broker did not answer within %llu ms", request->what,
                            (unsigned long long)((fc_now_ns() - begun_ns) / FC_NS_PER_MS));
         if (rc != FC_LINK_LOST)
-            return rc ? rc : take_reply(request, &exchange);
+            return rc ? rc : request_take_reply(request, &exchange);
     }
 }
 
@@ -132,7 +132,7 @@ int fc_request(struct fc_request *request) {
     if (rc)
         return rc;
     pthread_mutex_lock(&request->feature->lock);
-    rc = send_until_answered(request);
+    rc = request_send_until_answered(request);
     pthread_mutex_unlock(&request->feature->lock);
     return rc;
 }

@@ -21,7 +21,7 @@ int fc_check_writable(const struct feature_store *store) {
                         : fc_fail(FEATURE_E_DENIED, "store %s was opened read-only", store->name);
 }
 
-static void free_reservation(struct feature_reservation *reservation) {
+static void reservation_free_reservation(struct feature_reservation *reservation) {
     struct feature_store *store = reservation->store;
     feature_ref_free(reservation->ref);
     fc_mapping_unref(reservation->mapping);
@@ -30,7 +30,7 @@ static void free_reservation(struct feature_reservation *reservation) {
 }
 
 /* Gives room back on the connection it came from; on any other it is gone already. */
-static void cancel(struct feature_store *store, uint64_t epoch, uint64_t token) {
+static void reservation_cancel(struct feature_store *store, uint64_t epoch, uint64_t token) {
     Fb__Cancel message = FB__CANCEL__INIT;
     message.n_reservations = 1;
     message.reservations = &token;
@@ -47,8 +47,8 @@ static void cancel(struct feature_store *store, uint64_t epoch, uint64_t token) 
     pthread_mutex_unlock(&store->feature->lock);
 }
 
-static int take_grant(const struct fc_request *request, const Fb__PutResult *grant,
-                      struct feature_ref *ref, struct feature_reservation **out) {
+static int reservation_take_grant(const struct fc_request *request, const Fb__PutResult *grant,
+                                  struct feature_ref *ref, struct feature_reservation **out) {
     if (grant->status != FB__STATUS__OK)
         return fc_fail_status(grant->status, grant->error, request->what);
     const struct layout *layout = &ref->layout;
@@ -93,16 +93,17 @@ int fc_reserve(struct feature_store *store, struct feature_ref *ref, bool waits,
         rc = fc_request_nonsense(&request);
     if (!rc) {
         const Fb__PutResult *grant = request.reply->put->items[0];
-        rc = take_grant(&request, grant, ref, out);
+        rc = reservation_take_grant(&request, grant, ref, out);
         if (rc && grant->status == FB__STATUS__OK)
-            cancel(store, request.epoch, grant->reservation);
+            reservation_cancel(store, request.epoch, grant->reservation);
     }
     fc_request_deinit(&request);
     return rc;
 }
 
-static int take_commit(const struct fc_request *request, struct feature_reservation *reservation,
-                       struct feature_ref **ref_out) {
+static int reservation_take_commit(const struct fc_request *request,
+                                   struct feature_reservation *reservation,
+                                   struct feature_ref **ref_out) {
     const Fb__PutReply *reply = request->reply->put;
     if (reply->n_items != 1)
         return fc_request_nonsense(request);
@@ -144,13 +145,13 @@ int fc_commit(struct feature_reservation *reservation, uint64_t deadline_ns,
     request.message.commit = &commit;
     int rc = fc_request(&request);
     if (!rc)
-        rc = take_commit(&request, reservation, ref_out);
+        rc = reservation_take_commit(&request, reservation, ref_out);
     /* No room stays behind whatever refused it: cancelling what was committed or is gone has no
      * effect. */
     if (rc && request.epoch == reservation->epoch)
-        cancel(store, reservation->epoch, reservation->token);
+        reservation_cancel(store, reservation->epoch, reservation->token);
     fc_request_deinit(&request);
-    free_reservation(reservation);
+    reservation_free_reservation(reservation);
     return rc;
 }
 
@@ -184,7 +185,7 @@ int feature_commit(struct feature_reservation *reservation, struct feature_ref *
     struct feature_ref *ref = reservation->ref;
     int rc = fc_connection_check(reservation->store->feature);
     if (rc) {
-        free_reservation(reservation);
+        reservation_free_reservation(reservation);
         return rc;
     }
     ref->has_checksums = fc_store_checksums(reservation->store);
@@ -198,6 +199,6 @@ void feature_cancel(struct feature_reservation *reservation) {
     if (!reservation)
         return;
     if (!fc_connection_forked(reservation->store->feature))
-        cancel(reservation->store, reservation->epoch, reservation->token);
-    free_reservation(reservation);
+        reservation_cancel(reservation->store, reservation->epoch, reservation->token);
+    reservation_free_reservation(reservation);
 }

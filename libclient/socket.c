@@ -20,7 +20,7 @@
 #define RECEIVE_SLICE_NS 500000000ull
 #define UNPOLLED_NS      1000000 /* between two looks where there is no poll() */
 
-static int set_blocking(int fd) {
+static int socket_set_blocking(int fd) {
     struct timeval slice = {.tv_usec = RECEIVE_SLICE_NS / 1000};
     if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &slice, sizeof slice))
         return -1;
@@ -35,7 +35,7 @@ int fc_socket_connect(const char *path) {
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
-    if (connect(fd, (const struct sockaddr *)&address, sizeof address) || set_blocking(fd)) {
+    if (connect(fd, (const struct sockaddr *)&address, sizeof address) || socket_set_blocking(fd)) {
         int error = errno;
         close(fd);
         return -error;
@@ -43,7 +43,7 @@ int fc_socket_connect(const char *path) {
     return fd;
 }
 
-static int await(int fd, short events, uint64_t deadline_ns) {
+static int socket_await(int fd, short events, uint64_t deadline_ns) {
     struct pollfd poll_fd = {.fd = fd, .events = events};
     for (;;) {
         struct timespec left = fc_timespec(fc_left_ns(deadline_ns));
@@ -71,7 +71,7 @@ int fc_socket_send(int fd, const struct iovec *parts, size_t part_count, uint64_
             continue;
         if (errno != EAGAIN || !deadline_ns)
             return -errno;
-        int rc = await(fd, POLLOUT, deadline_ns);
+        int rc = socket_await(fd, POLLOUT, deadline_ns);
         if (rc)
             return rc;
     }
@@ -94,11 +94,11 @@ int fc_socket_send_with(int fd, const void *packet, size_t bytes, int passed_fd)
 }
 
 int fc_socket_await_room(int fd, uint64_t deadline_ns) {
-    return await(fd, POLLOUT, deadline_ns);
+    return socket_await(fd, POLLOUT, deadline_ns);
 }
 
 int fc_socket_await_packet(int fd, uint64_t deadline_ns) {
-    return await(fd, POLLIN, deadline_ns);
+    return socket_await(fd, POLLIN, deadline_ns);
 }
 
 bool fc_socket_is_lost(int error) {
@@ -116,7 +116,7 @@ bool fc_socket_is_lost(int error) {
     }
 }
 
-static int take_descriptor(struct msghdr *message) {
+static int socket_take_descriptor(struct msghdr *message) {
     struct cmsghdr *control = CMSG_FIRSTHDR(message);
     if (!control || control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
         return -1;
@@ -125,12 +125,12 @@ static int take_descriptor(struct msghdr *message) {
     return fd;
 }
 
-static ssize_t receive(int fd, struct msghdr *message, uint64_t deadline_ns) {
+static ssize_t socket_receive(int fd, struct msghdr *message, uint64_t deadline_ns) {
     int flags = MSG_CMSG_CLOEXEC;
     if (!deadline_ns) {
         flags |= MSG_DONTWAIT;
     } else if (fc_left_ns(deadline_ns) < RECEIVE_SLICE_NS) {
-        int rc = await(fd, POLLIN, deadline_ns);
+        int rc = socket_await(fd, POLLIN, deadline_ns);
         if (rc)
             return rc == -ETIMEDOUT ? -EAGAIN : rc;
         flags |= MSG_DONTWAIT;
@@ -153,10 +153,10 @@ ssize_t fc_socket_receive(int fd, void *buffer, size_t room, uint64_t deadline_n
                              /* Its padding would have room for a second one. */
                              .msg_controllen = CMSG_LEN(sizeof(int))};
     *fd_out = -1;
-    ssize_t bytes = receive(fd, &message, deadline_ns);
+    ssize_t bytes = socket_receive(fd, &message, deadline_ns);
     if (bytes < 0)
         return bytes;
-    *fd_out = take_descriptor(&message);
+    *fd_out = socket_take_descriptor(&message);
     if (!(message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)))
         return bytes;
     if (*fd_out < 0 && !(message.msg_flags & MSG_TRUNC)) {

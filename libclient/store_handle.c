@@ -25,8 +25,8 @@
 #include "release.h"
 #include "request.h"
 
-static void derive_key(const char *name, const void *secret, size_t secret_bytes,
-                       uint8_t *key_out) {
+static void store_handle_derive_key(const char *name, const void *secret, size_t secret_bytes,
+                                    uint8_t *key_out) {
     char domain[80];
     snprintf(domain, sizeof domain, "store:%s", name);
     auth_key(domain, secret, secret_bytes, key_out);
@@ -34,7 +34,8 @@ static void derive_key(const char *name, const void *secret, size_t secret_bytes
 
 /* ---- opening on a link; all with the lock held, released while waiting ---- */
 
-static int open_call(struct feature_store *store, struct fc_link *link, struct fc_exchange *x) {
+static int store_handle_open_call(struct feature_store *store, struct fc_link *link,
+                                  struct fc_exchange *x) {
     int rc = fc_link_call(link, x);
     if (rc == FEATURE_E_TIMEOUT)
         return fc_fail(rc, "open store %s: the broker did not answer in time", store->name);
@@ -45,7 +46,7 @@ static int open_call(struct feature_store *store, struct fc_link *link, struct f
     return fc_fail_status(x->reply->status, x->reply->error, "open the store");
 }
 
-static void close_handle(struct fc_link *link, uint32_t handle) {
+static void store_handle_close_handle(struct fc_link *link, uint32_t handle) {
     Fb__StoreClose store_close = FB__STORE_CLOSE__INIT;
     store_close.handle = handle;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -55,8 +56,8 @@ static void close_handle(struct fc_link *link, uint32_t handle) {
 }
 
 /* Answers the challenge in x->reply; x then holds the StoreOpened. */
-static int prove(struct feature_store *store, struct fc_link *link, const uint8_t *client_nonce,
-                 struct fc_exchange *x) {
+static int store_handle_prove(struct feature_store *store, struct fc_link *link,
+                              const uint8_t *client_nonce, struct fc_exchange *x) {
     const ProtobufCBinaryData nonce = x->reply->store_challenge->server_nonce;
     uint8_t proof[AUTH_PROOF_BYTES], expected[AUTH_PROOF_BYTES];
     if (!store->key)
@@ -77,20 +78,21 @@ static int prove(struct feature_store *store, struct fc_link *link, const uint8_
     request.op_case = FB__CLIENT_REQUEST__OP_STORE_PROVE;
     request.store_prove = &store_prove;
     x->request = &request;
-    int rc = open_call(store, link, x);
+    int rc = store_handle_open_call(store, link, x);
     x->request = NULL;
     if (rc || x->reply->result_case != FB__CLIENT_REPLY__RESULT_STORE_OPENED)
         return rc;
     const ProtobufCBinaryData theirs = x->reply->store_opened->server_proof;
     if (theirs.len == sizeof expected && auth_equal(theirs.data, expected, sizeof expected))
         return FEATURE_OK;
-    close_handle(link, x->reply->store_opened->handle);
+    store_handle_close_handle(link, x->reply->store_opened->handle);
     return fc_fail(FEATURE_E_DENIED,
                    "store %s: the broker did not prove that it knows the secret; do not trust it",
                    store->name);
 }
 
-static int ask(struct feature_store *store, struct fc_link *link, struct fc_exchange *x) {
+static int store_handle_ask(struct feature_store *store, struct fc_link *link,
+                            struct fc_exchange *x) {
     uint8_t client_nonce[AUTH_NONCE_BYTES];
     auth_nonce(client_nonce);
     Fb__StoreOpen store_open = FB__STORE_OPEN__INIT;
@@ -102,21 +104,21 @@ static int ask(struct feature_store *store, struct fc_link *link, struct fc_exch
     request.op_case = FB__CLIENT_REQUEST__OP_STORE_OPEN;
     request.store_open = &store_open;
     x->request = &request;
-    int rc = open_call(store, link, x);
+    int rc = store_handle_open_call(store, link, x);
     if (rc)
         return rc;
     if (x->reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_CHALLENGE)
-        return prove(store, link, client_nonce, x);
+        return store_handle_prove(store, link, client_nonce, x);
     if (x->reply->result_case != FB__CLIENT_REPLY__RESULT_STORE_OPENED || !store->key)
         return FEATURE_OK;
-    close_handle(link, x->reply->store_opened->handle);
+    store_handle_close_handle(link, x->reply->store_opened->handle);
     return fc_fail(FEATURE_E_DENIED, "store %s has no secret, but one was given to open it",
                    store->name);
 }
 
 /* The mapping of the arena behind fd: another handle's, or a new one. */
-static int share_mapping(struct feature_store *store, int fd, uint64_t bytes,
-                         struct fc_mapping **out) {
+static int store_handle_share_mapping(struct feature_store *store, int fd, uint64_t bytes,
+                                      struct fc_mapping **out) {
     for (struct feature_store *other = store->feature->stores; other; other = other->next)
         if (other->mapping && fc_mapping_is(other->mapping, fd, bytes, store->write)) {
             *out = fc_mapping_ref(other->mapping);
@@ -125,28 +127,29 @@ static int share_mapping(struct feature_store *store, int fd, uint64_t bytes,
     return fc_mapping_new(store->name, fd, bytes, store->write, out);
 }
 
-static int take_opened(struct feature_store *store, struct fc_link *link, struct fc_exchange *x) {
+static int store_handle_take_opened(struct feature_store *store, struct fc_link *link,
+                                    struct fc_exchange *x) {
     const Fb__StoreOpened *opened = x->reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_OPENED
                                         ? x->reply->store_opened
                                         : NULL;
     if (opened && x->descriptor_lost) {
         char what[96];
         snprintf(what, sizeof what, "open store %s", store->name);
-        close_handle(link, opened->handle);
+        store_handle_close_handle(link, opened->handle);
         return fc_fail_descriptor(what, 0);
     }
     if (!opened || x->descriptor.fd < 0)
         return fc_fail(FEATURE_E_INTERNAL, "open store %s: the broker's answer has no arena",
                        store->name);
     if (opened->write != store->write) {
-        close_handle(link, opened->handle);
+        store_handle_close_handle(link, opened->handle);
         return fc_fail(FEATURE_E_INTERNAL, "open store %s: opened with other access than asked",
                        store->name);
     }
     struct fc_mapping *mapping;
-    int rc = share_mapping(store, x->descriptor.fd, opened->arena_bytes, &mapping);
+    int rc = store_handle_share_mapping(store, x->descriptor.fd, opened->arena_bytes, &mapping);
     if (rc) {
-        close_handle(link, opened->handle);
+        store_handle_close_handle(link, opened->handle);
         return rc;
     }
     fc_mapping_unref(store->mapping);
@@ -160,14 +163,14 @@ static int take_opened(struct feature_store *store, struct fc_link *link, struct
     return FEATURE_OK;
 }
 
-static int open_once(struct feature_store *store, uint64_t deadline_ns) {
+static int store_handle_open_once(struct feature_store *store, uint64_t deadline_ns) {
     struct fc_link *link = store->feature->link;
     struct fc_exchange exchange = {.deadline_ns = deadline_ns, .descriptor = {.fd = -1}};
     fc_link_ref(link);
     store->opening = true;
-    int rc = ask(store, link, &exchange);
+    int rc = store_handle_ask(store, link, &exchange);
     if (!rc)
-        rc = take_opened(store, link, &exchange);
+        rc = store_handle_take_opened(store, link, &exchange);
     if (!rc)
         fc_release_reopened(store, link->epoch, link->incarnation);
     fc_exchange_deinit(&exchange);
@@ -186,7 +189,7 @@ int fc_store_ready(struct feature_store *store, uint64_t deadline_ns) {
         if (store->epoch == feature->link->epoch)
             return FEATURE_OK;
         if (!store->opening) {
-            rc = open_once(store, deadline_ns);
+            rc = store_handle_open_once(store, deadline_ns);
             if (rc && rc != FC_LINK_LOST)
                 return rc;
             continue;
@@ -211,19 +214,19 @@ void fc_store_ref(struct feature_store *store) {
     atomic_fetch_add_explicit(&store->refs, 1, memory_order_relaxed);
 }
 
-static void unlink_store(struct feature_store *store) {
+static void store_handle_unlink_store(struct feature_store *store) {
     struct feature_store **at = &store->feature->stores;
     while (*at != store)
         at = &(*at)->next;
     *at = store->next;
 }
 
-static void close_at_broker(struct feature_store *store) {
+static void store_handle_close_at_broker(struct feature_store *store) {
     struct fc_link *link = fc_connection_link(store->feature);
     if (!link || store->epoch != link->epoch)
         return;
     fc_release_tell(store);
-    close_handle(link, store->handle);
+    store_handle_close_handle(link, store->handle);
     fc_connection_settle(store->feature);
 }
 
@@ -234,9 +237,9 @@ void fc_store_unref(struct feature_store *store) {
     bool forked = fc_connection_forked(feature);
     if (!fc_connection_lock(feature))
         return;
-    unlink_store(store);
+    store_handle_unlink_store(store);
     if (!forked)
-        close_at_broker(store);
+        store_handle_close_at_broker(store);
     pthread_mutex_unlock(&feature->lock);
     fc_mapping_unref(store->mapping);
     sodium_free(store->key);
@@ -245,8 +248,9 @@ void fc_store_unref(struct feature_store *store) {
     fc_connection_unref(feature);
 }
 
-static int new_store(struct feature *feature, const char *name,
-                     const struct feature_open_options *options, struct feature_store **out) {
+static int store_handle_new_store(struct feature *feature, const char *name,
+                                  const struct feature_open_options *options,
+                                  struct feature_store **out) {
     struct feature_store *store = calloc(1, sizeof *store);
     if (!store)
         return fc_fail_memory("open a store");
@@ -261,19 +265,19 @@ static int new_store(struct feature *feature, const char *name,
             free(store);
             return fc_fail_memory("open a store");
         }
-        derive_key(name, options->secret, options->secret_bytes, store->key);
+        store_handle_derive_key(name, options->secret, options->secret_bytes, store->key);
     }
     fc_connection_ref(feature);
     *out = store;
     return FEATURE_OK;
 }
 
-static int check_name(const char *name) {
+static int store_handle_check_name(const char *name) {
     const char *wrong = layout_check_name(name);
     return wrong ? fc_fail(FEATURE_E_INVALID, "store name '%.80s' %s", name, wrong) : FEATURE_OK;
 }
 
-static int check_secret(const void *secret, size_t secret_bytes) {
+static int store_handle_check_secret(const void *secret, size_t secret_bytes) {
     if (!secret && secret_bytes)
         return fc_fail(FEATURE_E_INVALID, "the secret is NULL, and has a length of %zu bytes",
                        secret_bytes);
@@ -290,11 +294,11 @@ int feature_store_open(struct feature *feature, const char *name,
     if (!rc)
         rc = fc_options_read(&known, sizeof known, options, "feature_open_options");
     if (!rc)
-        rc = check_name(name);
+        rc = store_handle_check_name(name);
     if (!rc)
-        rc = check_secret(known.secret, known.secret_bytes);
+        rc = store_handle_check_secret(known.secret, known.secret_bytes);
     if (!rc)
-        rc = new_store(feature, name, &known, &store);
+        rc = store_handle_new_store(feature, name, &known, &store);
     if (rc)
         return rc;
     pthread_mutex_lock(&feature->lock);
@@ -317,7 +321,7 @@ void feature_store_close(struct feature_store *store) {
     fc_store_unref(store);
 }
 
-static struct feature_store *find_open(struct feature *feature) {
+static struct feature_store *store_handle_find_open(struct feature *feature) {
     if (!fc_connection_lock(feature))
         return NULL;
     struct feature_store *store = feature->stores;
@@ -328,7 +332,7 @@ static struct feature_store *find_open(struct feature *feature) {
 }
 
 void fc_store_close_all(struct feature *feature) {
-    for (struct feature_store *store; (store = find_open(feature));)
+    for (struct feature_store *store; (store = store_handle_find_open(feature));)
         feature_store_close(store);
 }
 
@@ -348,8 +352,8 @@ uint64_t fc_store_reserve_ns(struct feature_store *store) {
 
 /* ---- create and drop ---- */
 
-static void fill_settings(Fb__StoreSettings *settings,
-                          const struct feature_store_options *options) {
+static void store_handle_fill_settings(Fb__StoreSettings *settings,
+                                       const struct feature_store_options *options) {
     settings->policy = (Fb__Policy)options->policy;
     settings->readers = options->readers ? options->readers : 1;
     settings->max_resident_bytes = options->max_resident_bytes;
@@ -367,20 +371,20 @@ int feature_store_create(struct feature *feature, const char *name,
     if (!rc)
         rc = fc_options_read(&known, sizeof known, options, "feature_store_options");
     if (!rc)
-        rc = check_name(name);
+        rc = store_handle_check_name(name);
     if (!rc)
-        rc = check_secret(known.secret, known.secret_bytes);
+        rc = store_handle_check_secret(known.secret, known.secret_bytes);
     if (rc)
         return rc;
     uint8_t key[AUTH_KEY_BYTES];
     Fb__StoreSettings settings = FB__STORE_SETTINGS__INIT;
     Fb__StoreCreate create = FB__STORE_CREATE__INIT;
-    fill_settings(&settings, &known);
+    store_handle_fill_settings(&settings, &known);
     create.store = (char *)name;
     create.settings = &settings;
     create.op_id = fc_connection_op_ids(feature, 1);
     if (known.secret) {
-        derive_key(name, known.secret, known.secret_bytes, key);
+        store_handle_derive_key(name, known.secret, known.secret_bytes, key);
         create.key = (ProtobufCBinaryData){.data = key, .len = sizeof key};
     }
     struct fc_request request = FC_REQUEST(.feature = feature, .what = "create a store");
@@ -396,7 +400,7 @@ int feature_store_drop(struct feature *feature, const char *name) {
     FC_NEEDS(name);
     int rc = fc_connection_check(feature);
     if (!rc)
-        rc = check_name(name);
+        rc = store_handle_check_name(name);
     if (rc)
         return rc;
     Fb__StoreDrop drop = FB__STORE_DROP__INIT;

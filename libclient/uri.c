@@ -18,15 +18,15 @@
 /* scheme, store, 3 bytes for each of the sample's, home, keys, two numbers of 20 digits */
 #define URI_BYTES_MAX (10 + 64 + 1 + 3 * 128 + 64 + 40 + 40 + 1)
 
-static bool is_plain(unsigned char c) {
+static bool uri_is_plain(unsigned char c) {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
            (c && strchr("-._~/", c));
 }
 
-static void encode(const char *text, char *out) {
+static void uri_encode(const char *text, char *out) {
     static const char digits[] = "0123456789ABCDEF";
     for (const unsigned char *s = (const unsigned char *)text; *s; s++) {
-        if (is_plain(*s)) {
+        if (uri_is_plain(*s)) {
             *out++ = (char)*s;
             continue;
         }
@@ -43,7 +43,7 @@ int feature_ref_to_uri(const struct feature_ref *ref, char *buffer, size_t room,
     FC_NEEDS(ref);
     FC_NEEDS(bytes_out);
     FC_NEEDS(buffer || !room);
-    encode(ref->sample_id, sample);
+    uri_encode(ref->sample_id, sample);
     if (ref->incarnation)
         snprintf(incarnation, sizeof incarnation, "&incarnation=%" PRIu64, ref->incarnation);
     int length = snprintf(uri, sizeof uri, SCHEME "%s/%s?generation=%" PRIu64 "&home=%s%s",
@@ -56,7 +56,7 @@ int feature_ref_to_uri(const struct feature_ref *ref, char *buffer, size_t room,
     return FEATURE_OK;
 }
 
-static int hex(char c) {
+static int uri_hex(char c) {
     if (c >= '0' && c <= '9')
         return c - '0';
     if (c >= 'A' && c <= 'F')
@@ -65,17 +65,17 @@ static int hex(char c) {
 }
 
 /* Decodes text in place; false on a broken escape or an encoded NUL. */
-static bool decode(char *text) {
+static bool uri_decode(char *text) {
     char *out = text;
     for (const char *s = text; *s; s++) {
         int value = (unsigned char)*s;
         if (*s == '%') {
-            int high = hex(s[1]), low = high < 0 ? -1 : hex(s[2]);
+            int high = uri_hex(s[1]), low = high < 0 ? -1 : uri_hex(s[2]);
             value = low < 0 ? 0 : high * 16 + low;
             if (!value)
                 return false;
             s += 2;
-        } else if (!is_plain((unsigned char)*s)) {
+        } else if (!uri_is_plain((unsigned char)*s)) {
             return false;
         }
         *out++ = (char)value;
@@ -84,7 +84,7 @@ static bool decode(char *text) {
     return true;
 }
 
-static bool parse_number(const char *text, uint64_t *out) {
+static bool uri_parse_number(const char *text, uint64_t *out) {
     char *end;
     if (*text < '0' || *text > '9')
         return false;
@@ -99,7 +99,7 @@ struct query {
     const char *home;
 };
 
-static const char *parse_parameter(char *parameter, struct query *query) {
+static const char *uri_parse_parameter(char *parameter, struct query *query) {
     char *value = strchr(parameter, '=');
     if (!value)
         return "has a parameter without a value";
@@ -109,18 +109,19 @@ static const char *parse_parameter(char *parameter, struct query *query) {
         return layout_check_name(value) ? "has a home that is not a node's name" : NULL;
     }
     if (!strcmp(parameter, "generation") && !query->generation)
-        return parse_number(value, &query->generation) ? NULL
-                                                       : "has a generation that is no number";
+        return uri_parse_number(value, &query->generation) ? NULL
+                                                           : "has a generation that is no number";
     if (!strcmp(parameter, "incarnation") && !query->incarnation)
-        return parse_number(value, &query->incarnation) ? NULL
-                                                        : "has an incarnation that is no number";
+        return uri_parse_number(value, &query->incarnation)
+                   ? NULL
+                   : "has an incarnation that is no number";
     return "has a parameter that is repeated or not known";
 }
 
-static const char *parse_query(char *text, struct query *query) {
+static const char *uri_parse_query(char *text, struct query *query) {
     char *rest = text, *parameter;
     while ((parameter = strsep(&rest, "&"))) {
-        const char *wrong = parse_parameter(parameter, query);
+        const char *wrong = uri_parse_parameter(parameter, query);
         if (wrong)
             return wrong;
     }
@@ -128,7 +129,7 @@ static const char *parse_query(char *text, struct query *query) {
 }
 
 /* uri: behind the scheme; taken apart in place. */
-static const char *parse(char *uri, struct feature_ref **out) {
+static const char *uri_parse(char *uri, struct feature_ref **out) {
     char *sample = strchr(uri, '/'), *parameters = strchr(uri, '?');
     if (!sample || !parameters || parameters < sample)
         return "is not " SCHEME "STORE/SAMPLE?generation=G&home=NODE";
@@ -136,10 +137,10 @@ static const char *parse(char *uri, struct feature_ref **out) {
     *parameters++ = 0;
     if (layout_check_name(uri))
         return "has a store's name that is not valid";
-    if (!decode(sample) || layout_check_sample_id(sample))
+    if (!uri_decode(sample) || layout_check_sample_id(sample))
         return "has a sample_id that is not valid";
     struct query query = {0};
-    const char *wrong = parse_query(parameters, &query);
+    const char *wrong = uri_parse_query(parameters, &query);
     if (wrong)
         return wrong;
     struct feature_ref *ref = fc_ref_new(uri, sample);
@@ -161,7 +162,7 @@ int feature_ref_from_uri(const char *uri, struct feature_ref **out) {
         return fc_fail(FEATURE_E_INVALID, "a URI of %zu bytes is no ref: at most %zu", strlen(uri),
                        sizeof copy - 1);
     memcpy(copy, uri, strlen(uri) + 1);
-    const char *wrong = parse(copy + scheme_bytes, out);
+    const char *wrong = uri_parse(copy + scheme_bytes, out);
     if (wrong == fc_wrong_memory)
         return fc_fail_memory("read a ref");
     return wrong ? fc_fail(FEATURE_E_INVALID, "'%.300s' %s", uri, wrong) : FEATURE_OK;

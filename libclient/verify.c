@@ -28,7 +28,7 @@ struct fc_verifier *fc_verifier_new(const struct feature_ref *ref) {
     return verifier;
 }
 
-static void feed(struct fc_verifier *verifier, const uint8_t *data, uint64_t bytes) {
+static void verify_feed(struct fc_verifier *verifier, const uint8_t *data, uint64_t bytes) {
     if (!verifier->tensor_bytes)
         fc_checksum_begin(&verifier->stream);
     fc_checksum_add(&verifier->stream, data + verifier->tensor_bytes,
@@ -47,7 +47,7 @@ bool fc_verifier_advance(struct fc_verifier *verifier, const uint8_t *extent, ui
         if (whole && !verifier->tensor_bytes)
             sum = fc_checksum(extent + offset, tensor->bytes);
         else if (there > verifier->tensor_bytes)
-            feed(verifier, extent + offset, whole ? tensor->bytes : there);
+            verify_feed(verifier, extent + offset, whole ? tensor->bytes : there);
         if (!whole)
             return true;
         if (verifier->tensor_bytes)

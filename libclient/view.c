@@ -19,9 +19,9 @@
 #define LOOK_NS (1000 * FC_NS_PER_MS) /* to find out whether a broker is there */
 
 /* The ref of what came: the one asked with, when that has all, else made from the answer. */
-static const char *make_ref(const struct fc_request *request, const Fb__GetResult *result,
-                            const struct feature_ref *known, const char *sample_id,
-                            struct feature_ref **out) {
+static const char *view_make_ref(const struct fc_request *request, const Fb__GetResult *result,
+                                 const struct feature_ref *known, const char *sample_id,
+                                 struct feature_ref **out) {
     if (known && known->spec) {
         *out = feature_ref_dup(known);
         return NULL;
@@ -46,8 +46,8 @@ static const char *make_ref(const struct fc_request *request, const Fb__GetResul
     return wrong;
 }
 
-static const char *check_grant(const struct fc_request *request, const Fb__GetResult *result,
-                               const struct feature_ref *ref) {
+static const char *view_check_grant(const struct fc_request *request, const Fb__GetResult *result,
+                                    const struct feature_ref *ref) {
     if (result->generation != ref->generation)
         return "it is another generation";
     if (result->extent_bytes < ref->layout.extent_bytes)
@@ -62,9 +62,10 @@ int fc_view_new(const struct fc_request *request, const Fb__GetResult *result,
                 const struct feature_ref *known, const char *sample_id, struct feature_view **out) {
     struct feature_ref *ref = NULL;
     struct feature_view *view = malloc(sizeof *view);
-    const char *wrong = view ? make_ref(request, result, known, sample_id, &ref) : fc_wrong_memory;
+    const char *wrong =
+        view ? view_make_ref(request, result, known, sample_id, &ref) : fc_wrong_memory;
     if (!wrong)
-        wrong = check_grant(request, result, ref);
+        wrong = view_check_grant(request, result, ref);
     if (wrong) {
         feature_ref_free(ref);
         free(view);
@@ -105,7 +106,8 @@ int fc_view_verify(const struct feature_view *view, struct fc_verifier *begun) {
                    ref->tensors[begun->tensor].name);
 }
 
-static struct fc_release release_of(const struct feature_view *view, bool consumed, bool corrupt) {
+static struct fc_release view_release_of(const struct feature_view *view, bool consumed,
+                                         bool corrupt) {
     return (struct fc_release){.lease_hi = view->lease_hi,
                                .lease_lo = view->lease_lo,
                                .lease_epoch = view->epoch,
@@ -114,7 +116,7 @@ static struct fc_release release_of(const struct feature_view *view, bool consum
                                .corrupt = corrupt};
 }
 
-static void free_view(struct feature_view *view) {
+static void view_free_view(struct feature_view *view) {
     struct feature_store *store = view->store;
     feature_ref_free(view->ref);
     fc_mapping_unref(view->mapping);
@@ -123,9 +125,9 @@ static void free_view(struct feature_view *view) {
 }
 
 void fc_view_end(struct feature_view *view, enum feature_how how, bool corrupt) {
-    struct fc_release release = release_of(view, how == FEATURE_CONSUMED, corrupt);
+    struct fc_release release = view_release_of(view, how == FEATURE_CONSUMED, corrupt);
     fc_release_say(view->store, &release, 1);
-    free_view(view);
+    view_free_view(view);
 }
 
 const struct feature_ref *feature_view_ref(const struct feature_view *view) {
@@ -148,7 +150,7 @@ int feature_view_find(const struct feature_view *view, const char *tensor_name) 
 
 /* With the lock held: a lease ends with its connection. LOST is said only where the broker is
  * known, or has every appearance, to be gone. */
-static int check_lease(const struct feature_view *view) {
+static int view_check_lease(const struct feature_view *view) {
     struct feature *feature = view->store->feature;
     const char *sample_id = view->ref->sample_id;
     const struct fc_link *link = fc_connection_link(feature);
@@ -187,7 +189,7 @@ int feature_view_check(const struct feature_view *view) {
     if (rc)
         return rc;
     pthread_mutex_lock(&feature->lock);
-    rc = check_lease(view);
+    rc = view_check_lease(view);
     pthread_mutex_unlock(&feature->lock);
     return rc;
 }
@@ -197,12 +199,12 @@ int feature_release(struct feature_view *view, enum feature_how how) {
 }
 
 /* Views of one store in one go, as many as stand in a row. */
-static size_t release_run(struct feature_view **views, size_t count, enum feature_how how) {
+static size_t view_release_run(struct feature_view **views, size_t count, enum feature_how how) {
     struct fc_release releases[FRAME_BATCH_ITEMS_MAX];
     struct feature_store *store = views[0]->store;
     size_t run = 0;
     while (run < count && run < FRAME_BATCH_ITEMS_MAX && views[run] && views[run]->store == store) {
-        releases[run] = release_of(views[run], how == FEATURE_CONSUMED, false);
+        releases[run] = view_release_of(views[run], how == FEATURE_CONSUMED, false);
         run++;
     }
     fc_release_say(store, releases, run);
@@ -223,9 +225,9 @@ int feature_release_batch(struct feature_view **views, size_t count, enum featur
         if (forked)
             rc = forked;
         else
-            run = release_run(views + first, count - first, how);
+            run = view_release_run(views + first, count - first, how);
         for (size_t i = first; i < first + run; i++)
-            free_view(views[i]);
+            view_free_view(views[i]);
     }
     return rc;
 }

@@ -60,7 +60,7 @@ const char *layout_tensor_bytes(Fb__Dtype dtype, const uint64_t *shape, size_t r
     return NULL;
 }
 
-static const char *check_text(const char *text) {
+static const char *layout_check_text(const char *text) {
     size_t bytes = strlen(text);
     if (!bytes)
         return "is empty";
@@ -75,7 +75,7 @@ static const char *check_text(const char *text) {
 }
 
 const char *layout_check_sample_id(const char *sample_id) {
-    return check_text(sample_id);
+    return layout_check_text(sample_id);
 }
 
 const char *layout_check_name(const char *name) {
@@ -94,10 +94,10 @@ const char *layout_check_name(const char *name) {
 const char *layout_check_tensor_name(const char *name) {
     return strcmp(name, LAYOUT_NAME_RESERVED) == 0
                ? "is reserved: a safetensors file has its metadata there"
-               : check_text(name);
+               : layout_check_text(name);
 }
 
-static const char *check_tensor(const Fb__TensorSpec *tensor) {
+static const char *layout_check_tensor(const Fb__TensorSpec *tensor) {
     uint64_t bytes;
     if (layout_check_tensor_name(tensor->name))
         return "a tensor's name is empty, longer than 128 bytes, not printable UTF-8, or "
@@ -108,14 +108,14 @@ static const char *check_tensor(const Fb__TensorSpec *tensor) {
     return wrong;
 }
 
-static bool name_repeats(const Fb__SampleSpec *spec, size_t index) {
+static bool layout_name_repeats(const Fb__SampleSpec *spec, size_t index) {
     for (size_t i = 0; i < index; i++)
         if (!strcmp(spec->tensors[i]->name, spec->tensors[index]->name))
             return true;
     return false;
 }
 
-static uint64_t round_up(uint64_t value, uint64_t align) {
+static uint64_t layout_round_up(uint64_t value, uint64_t align) {
     return (value + align - 1) & ~(align - 1);
 }
 
@@ -131,10 +131,10 @@ const char *layout_compute(const Fb__SampleSpec *spec, struct layout *out) {
     uint64_t end_bytes = 0;
     for (size_t i = 0; i < spec->n_tensors; i++) {
         const Fb__TensorSpec *tensor = spec->tensors[i];
-        const char *wrong = check_tensor(tensor);
+        const char *wrong = layout_check_tensor(tensor);
         if (wrong)
             return wrong;
-        if (name_repeats(spec, i))
+        if (layout_name_repeats(spec, i))
             return "two tensors have the same name";
         if (tensor->bytes > tensor_bytes_max)
             return "a tensor is larger than 256 TiB";
@@ -142,11 +142,11 @@ const char *layout_compute(const Fb__SampleSpec *spec, struct layout *out) {
         if (large)
             layout.align_bytes = LAYOUT_LARGE_ALIGN;
         layout.offset_bytes[i] =
-            round_up(end_bytes, large ? LAYOUT_LARGE_ALIGN : LAYOUT_SMALL_ALIGN);
+            layout_round_up(end_bytes, large ? LAYOUT_LARGE_ALIGN : LAYOUT_SMALL_ALIGN);
         layout.sum_bytes += tensor->bytes;
         end_bytes = layout.offset_bytes[i] + tensor->bytes;
     }
-    layout.extent_bytes = round_up(end_bytes ? end_bytes : 1, layout.align_bytes);
+    layout.extent_bytes = layout_round_up(end_bytes ? end_bytes : 1, layout.align_bytes);
     *out = layout;
     return NULL;
 }

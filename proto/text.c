@@ -16,7 +16,7 @@ static const struct {
     {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xe0000, 0xe007f},
 };
 
-static bool is_unseen(uint32_t code) {
+static bool text_is_unseen(uint32_t code) {
     for (size_t i = 0; i < sizeof unseen / sizeof unseen[0]; i++)
         if (code >= unseen[i].first && code <= unseen[i].last)
             return true;
@@ -57,7 +57,7 @@ size_t text_escape(char *out, size_t room, const char *text, size_t bytes) {
         char piece[4 * ESCAPE_BYTES + 1];
         uint32_t code = 0;
         size_t length = text_character(text + at, bytes - at, &code), piece_bytes = length;
-        bool as_is = length && !is_unseen(code);
+        bool as_is = length && !text_is_unseen(code);
         length = length ? length : 1;
         if (as_is)
             memcpy(piece, text + at, length);

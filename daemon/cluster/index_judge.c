@@ -49,8 +49,9 @@ Fb__Finding index_judge(const struct index_facts *before, const struct index_fac
     return record->generation == after->held ? FB__FINDING__AGREES : FB__FINDING__OTHER_GENERATION;
 }
 
-static void say_verdict(char *out, size_t out_bytes, Fb__Finding finding, const char *node,
-                        uint64_t held, const struct directory_record *record) {
+static void index_judge_say_verdict(char *out, size_t out_bytes, Fb__Finding finding,
+                                    const char *node, uint64_t held,
+                                    const struct directory_record *record) {
     static const struct directory_record none = {.home = "?"};
     const struct directory_record *r = record ? record : &none;
     switch (finding) {
@@ -98,7 +99,7 @@ void index_say(char *out, size_t out_bytes, Fb__Finding finding, const char *sto
                const char *sample_id, const char *node, uint64_t held,
                const struct directory_record *record) {
     char verdict[384];
-    say_verdict(verdict, sizeof verdict, finding, node, held, record);
+    index_judge_say_verdict(verdict, sizeof verdict, finding, node, held, record);
     snprintf(out, out_bytes, "sample %s of store %s: %s", sample_id, store, verdict);
 }
 

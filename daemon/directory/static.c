@@ -56,13 +56,13 @@ struct directory_static {
     uint64_t pending;          /* publishes and retires among the answers */
 };
 
-static struct directory_static *from_base(struct directory *d) {
+static struct directory_static *static_from_base(struct directory *d) {
     return (struct directory_static *)d;
 }
 
 /* ---- answers ---- */
 
-static void answers_grow(struct directory_static *self) {
+static void static_answers_grow(struct directory_static *self) {
     size_t room = self->room ? self->room * 2 : ANSWERS_MIN;
     struct answer *answers = malloc(room * sizeof *answers);
     if (!answers) /* the interface owes an answer to every question and has no way to refuse one */
@@ -75,14 +75,14 @@ static void answers_grow(struct directory_static *self) {
     self->room = room;
 }
 
-static void answer_later(struct directory_static *self, struct answer answer) {
+static void static_answer_later(struct directory_static *self, struct answer answer) {
     if (self->count == self->room)
-        answers_grow(self);
+        static_answers_grow(self);
     self->answers[(self->first + self->count++) & (self->room - 1)] = answer;
     self->pending += answer.question <= QUESTION_RETIRE;
 }
 
-static void answer_first(struct directory_static *self, bool available) {
+static void static_answer_first(struct directory_static *self, bool available) {
     struct answer answer = self->answers[self->first];
     self->first = (self->first + 1) & (self->room - 1);
     self->count--;
@@ -102,12 +102,12 @@ static void answer_first(struct directory_static *self, bool available) {
 /* ---- operations ---- */
 
 static int static_start(struct directory *d) {
-    from_base(d)->announce = true;
+    static_from_base(d)->announce = true;
     return 0;
 }
 
 static uint64_t static_next_generation(struct directory *d) {
-    struct directory_static *self = from_base(d);
+    struct directory_static *self = static_from_base(d);
     uint64_t counter = self->counter++ & ((UINT64_C(1) << COUNTER_BITS) - 1);
     uint64_t generation = self->node_bits | counter;
     return generation ? generation : static_next_generation(d);
@@ -116,16 +116,16 @@ static uint64_t static_next_generation(struct directory *d) {
 static void static_publish(struct directory *d, const struct directory_record *record,
                            directory_publish_fn done, void *context) {
     (void)record;
-    answer_later(
-        from_base(d),
+    static_answer_later(
+        static_from_base(d),
         (struct answer){.question = QUESTION_PUBLISH, .done.publish = done, .context = context});
 }
 
 static void static_retire(struct directory *d, const struct directory_record *record,
                           directory_retire_fn done, void *context) {
     (void)record;
-    answer_later(
-        from_base(d),
+    static_answer_later(
+        static_from_base(d),
         (struct answer){.question = QUESTION_RETIRE, .done.retire = done, .context = context});
 }
 
@@ -139,14 +139,14 @@ static void static_locate(struct directory *d, const char *store, const char *sa
                           directory_locate_fn done, void *context) {
     (void)store;
     (void)sample_id;
-    answer_later(
-        from_base(d),
+    static_answer_later(
+        static_from_base(d),
         (struct answer){.question = QUESTION_LOCATE, .done.locate = done, .context = context});
 }
 
 static void static_members(struct directory *d, directory_members_fn done, void *context) {
-    answer_later(
-        from_base(d),
+    static_answer_later(
+        static_from_base(d),
         (struct answer){.question = QUESTION_MEMBERS, .done.members = done, .context = context});
 }
 
@@ -159,7 +159,7 @@ static uint64_t static_pending(const struct directory *d) {
     return ((const struct directory_static *)d)->pending;
 }
 
-static void announce_peers(struct directory_static *self) {
+static void static_announce_peers(struct directory_static *self) {
     self->announce = false;
     for (size_t i = 0; i < self->peer_count; i++)
         self->events.node_up(self->owner, self->peers[i].node, self->peers[i].address,
@@ -168,11 +168,11 @@ static void announce_peers(struct directory_static *self) {
 
 static void static_tick(struct directory *d, uint64_t now_ns) {
     (void)now_ns;
-    struct directory_static *self = from_base(d);
+    struct directory_static *self = static_from_base(d);
     if (self->announce)
-        announce_peers(self);
+        static_announce_peers(self);
     for (size_t owed = self->count; owed > 0; owed--)
-        answer_first(self, true);
+        static_answer_first(self, true);
 }
 
 static uint64_t static_next_deadline_ns(const struct directory *d) {
@@ -181,9 +181,9 @@ static uint64_t static_next_deadline_ns(const struct directory *d) {
 }
 
 static void static_destroy(struct directory *d) {
-    struct directory_static *self = from_base(d);
+    struct directory_static *self = static_from_base(d);
     while (self->count > 0)
-        answer_first(self, false);
+        static_answer_first(self, false);
     for (size_t i = 0; i < self->peer_count; i++) {
         free(self->peers[i].node);
         free(self->peers[i].address);
@@ -210,8 +210,8 @@ static const struct directory_ops static_ops = {
     .destroy = static_destroy,
 };
 
-static int copy_peers(struct directory_static *self, const struct directory_peer *peers,
-                      size_t peer_count) {
+static int static_copy_peers(struct directory_static *self, const struct directory_peer *peers,
+                             size_t peer_count) {
     self->peers = calloc(peer_count ? peer_count : 1, sizeof *self->peers);
     if (!self->peers)
         return -ENOMEM;
@@ -241,7 +241,7 @@ int directory_static_new(const char *node, const struct directory_peer *peers, s
     self->owner = owner;
     self->node_bits = (uint64_t)NODE_HASH(node) << COUNTER_BITS;
     self->counter = unix_ms * COUNTS_PER_MS;
-    int error = copy_peers(self, peers, peer_count);
+    int error = static_copy_peers(self, peers, peer_count);
     if (error) {
         static_destroy(&self->base);
         return error;

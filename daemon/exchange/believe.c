@@ -18,7 +18,7 @@ void believe_not(struct peer *peer, const char *sentence) {
                     peer_node(peer), count, sentence);
 }
 
-static bool is_other_sample(const char *said, const char *asked, uint64_t generation) {
+static bool believe_is_other_sample(const char *said, const char *asked, uint64_t generation) {
     return strcmp(said, asked) != 0 && (*said || !generation);
 }
 
@@ -28,7 +28,7 @@ bool believe_lease(const struct item *item, struct peer *peer, uint64_t generati
         snprintf(why, SENTENCE_BYTES,
                  "asked for generation %" PRIu64 ", and it answered with generation %" PRIu64,
                  generation, lease->generation);
-    else if (is_other_sample(lease->sample_id, item->sample_id, generation))
+    else if (believe_is_other_sample(lease->sample_id, item->sample_id, generation))
         snprintf(why, SENTENCE_BYTES, "asked for this sample, and it answered with sample %s",
                  layout_check_sample_id(lease->sample_id) ? "(no sample id)" : lease->sample_id);
     else if (generation && item->incarnation && peer_incarnation(peer) != item->incarnation)
@@ -75,7 +75,7 @@ bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResu
         snprintf(why, SENTENCE_BYTES,
                  "asked for generation %" PRIu64 ", and it answered with generation %" PRIu64,
                  item->generation, info->generation);
-    else if (is_other_sample(info->sample_id, item->sample_id, item->generation))
+    else if (believe_is_other_sample(info->sample_id, item->sample_id, item->generation))
         snprintf(why, SENTENCE_BYTES, "asked for this sample, and it answered with another");
     else
         return true;

@@ -17,15 +17,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "requests/requests.h"
 #include "proto/frame.h"
+#include "requests/requests.h"
 
 #define NOTICE_INTERVAL_NS (100 * NS_PER_MS)
 #define LANDED_GRAINS_MIN                                                                          \
     4u /* of a sample that is told of: below, the notices cost what they save */
 #define LANDED_NOTICES_MAX 64u /* for one sample */
 
-static struct fetch *find(struct broker *broker, const struct space *space, uint64_t generation) {
+static struct fetch *fetch_find(struct broker *broker, const struct space *space,
+                                uint64_t generation) {
     struct fetch *fetch;
     TAILQ_FOREACH (fetch, &broker->exchange->fetches, link)
         if (fetch->space == space && fetch->generation == generation)
@@ -34,7 +35,7 @@ static struct fetch *find(struct broker *broker, const struct space *space, uint
 }
 
 bool fetch_has_copy(struct broker *broker, struct space *space, uint64_t generation) {
-    return find(broker, space, generation) || store_has_landing(space->store, generation);
+    return fetch_find(broker, space, generation) || store_has_landing(space->store, generation);
 }
 
 static void fetch_free(struct fetch *fetch) {
@@ -58,7 +59,7 @@ void fetch_detach(struct item *item) {
         store_land_failed(fetch->space->store, fetch->generation, fetch->broker->now_ns);
 }
 
-static void attach(struct fetch *fetch, struct item *item) {
+static void fetch_attach(struct fetch *fetch, struct item *item) {
     item->fetch = fetch;
     TAILQ_INSERT_TAIL(&fetch->items, item, fetch_link);
     item_set_deadline(item, fetch->broker->now_ns + item->call->patience_ns);
@@ -66,7 +67,7 @@ static void attach(struct fetch *fetch, struct item *item) {
 
 /* ---- endings ---- */
 
-static void on_copy(struct waiter *waiter, const struct store_effect *effect) {
+static void fetch_on_copy(struct waiter *waiter, const struct store_effect *effect) {
     struct item *item = (struct item *)waiter;
     item->in_store = false;
     if (effect->result == STORE_OK)
@@ -79,7 +80,7 @@ static void on_copy(struct waiter *waiter, const struct store_effect *effect) {
 
 /* Leases the landing copy for the item, or queues it for one that is about to be RESIDENT; false if
  * there is none. */
-static bool grant_copy(struct item *item) {
+static bool fetch_grant_copy(struct item *item) {
     struct call *call = item->call;
     struct store_get get = {.generation = item->generation,
                             .tag = (uint64_t)(uintptr_t)&item->waiter,
@@ -94,7 +95,7 @@ static bool grant_copy(struct item *item) {
         get_grant(item, &lease);
         return true;
     case STORE_WAIT:
-        item->waiter.granted = on_copy;
+        item->waiter.granted = fetch_on_copy;
         item->in_store = true;
         return true;
     case STORE_E_NOT_FOUND:
@@ -107,14 +108,14 @@ static bool grant_copy(struct item *item) {
 }
 
 /* The items queue for the copy first, so that it is never without a reader once it is RESIDENT. */
-static void finish(struct fetch *fetch) {
+static void fetch_finish(struct fetch *fetch) {
     struct store *store = fetch->space->store;
     bool wanted = false;
     struct item *item;
     while ((item = TAILQ_FIRST(&fetch->items))) {
         fetch_detach(item);
         item->transfer = fetch->transfer;
-        if (!grant_copy(item))
+        if (!fetch_grant_copy(item))
             item_done(item, FB__STATUS__INTERNAL, "sample %s: its landing copy vanished",
                       item->sample_id);
         wanted = true;
@@ -127,7 +128,7 @@ static void finish(struct fetch *fetch) {
     fetch_free(fetch);
 }
 
-static void fail(struct fetch *fetch, Fb__Status status, const char *why) {
+static void fetch_fail(struct fetch *fetch, Fb__Status status, const char *why) {
     if (fetch->landed)
         store_land_failed(fetch->space->store, fetch->generation, fetch->broker->now_ns);
     struct item *item;
@@ -139,30 +140,31 @@ static void fail(struct fetch *fetch, Fb__Status status, const char *why) {
 
 /* ---- reading ---- */
 
-static void on_read(void *context, int status, const char *why) {
+static void fetch_on_read(void *context, int status, const char *why) {
     struct fetch *fetch = context;
     if (status && !BROKER_PLANTED(PLANTED_SHORT_READ))
-        fail(fetch, FB__STATUS__UNAVAILABLE, why);
+        fetch_fail(fetch, FB__STATUS__UNAVAILABLE, why);
     else
-        finish(fetch);
+        fetch_finish(fetch);
 }
 
-static void notify(const struct item *item, const Fb__ClientNotice *notice) {
+static void fetch_notify(const struct item *item, const Fb__ClientNotice *notice) {
     const struct broker_session *session = item->call->session;
     session->ops->notice(session->client, item->call->request_id, notice);
 }
 
-static void send_progress(const struct fetch *fetch, const struct item *item, uint64_t bytes_done) {
+static void fetch_send_progress(const struct fetch *fetch, const struct item *item,
+                                uint64_t bytes_done) {
     Fb__Progress progress = FB__PROGRESS__INIT;
     progress.bytes_done = bytes_done;
     progress.bytes_total = fetch->extent_bytes;
     Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
     notice.note_case = FB__CLIENT_NOTICE__NOTE_PROGRESS;
     notice.progress = &progress;
-    notify(item, &notice);
+    fetch_notify(item, &notice);
 }
 
-static void send_landed(const struct fetch *fetch, const struct item *item, uint64_t bytes) {
+static void fetch_send_landed(const struct fetch *fetch, const struct item *item, uint64_t bytes) {
     Fb__Landed landed = FB__LANDED__INIT;
     landed.item = (uint32_t)(item - item->call->items);
     landed.transfer = fetch->transfer;
@@ -171,11 +173,11 @@ static void send_landed(const struct fetch *fetch, const struct item *item, uint
     Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
     notice.note_case = FB__CLIENT_NOTICE__NOTE_LANDED;
     notice.landed = &landed;
-    notify(item, &notice);
+    fetch_notify(item, &notice);
 }
 
 /* True if so many bytes are worth telling of; sets the next step. */
-static bool landed_step(struct fetch *fetch, uint64_t prefix_bytes) {
+static bool fetch_landed_step(struct fetch *fetch, uint64_t prefix_bytes) {
     uint64_t grain_bytes = fetch->broker->options.landed_grain_bytes;
     if (fetch->extent_bytes < LANDED_GRAINS_MIN * grain_bytes ||
         prefix_bytes < fetch->landed_next_bytes || !prefix_bytes)
@@ -187,13 +189,13 @@ static bool landed_step(struct fetch *fetch, uint64_t prefix_bytes) {
 }
 
 /* Whoever waits for bytes that move waits on. */
-static void on_progress(void *context, uint64_t bytes_done, uint64_t prefix_bytes,
-                        uint64_t now_ns) {
+static void fetch_on_progress(void *context, uint64_t bytes_done, uint64_t prefix_bytes,
+                              uint64_t now_ns) {
     struct fetch *fetch = context;
     bool progressed = now_ns >= fetch->notice_ns;
     if (BROKER_PLANTED(PLANTED_LANDED_EARLY))
         prefix_bytes = fetch->extent_bytes;
-    bool landed = landed_step(fetch, prefix_bytes);
+    bool landed = fetch_landed_step(fetch, prefix_bytes);
     if (progressed)
         fetch->notice_ns = now_ns + NOTICE_INTERVAL_NS;
     struct item *item;
@@ -201,18 +203,18 @@ static void on_progress(void *context, uint64_t bytes_done, uint64_t prefix_byte
         const struct call *call = item->call;
         item_set_deadline(item, now_ns + call->patience_ns);
         if (progressed && call->wants_reply)
-            send_progress(fetch, item, bytes_done);
+            fetch_send_progress(fetch, item, bytes_done);
         if (landed && call->wants_reply && call->wants_landed)
-            send_landed(fetch, item, prefix_bytes);
+            fetch_send_landed(fetch, item, prefix_bytes);
     }
 }
 
-static void read_bytes(struct fetch *fetch) {
+static void fetch_read_bytes(struct fetch *fetch) {
     uint8_t *local = (uint8_t *)fetch->space->arena.base + fetch->landing_offset;
     fetch->landed = true;
     if (fetch->bytes) {
         memcpy(local, fetch->bytes, fetch->extent_bytes);
-        finish(fetch);
+        fetch_finish(fetch);
         return;
     }
     struct peer_read read = {
@@ -220,32 +222,32 @@ static void read_bytes(struct fetch *fetch) {
         .remote_offset = fetch->remote_offset,
         .bytes = fetch->extent_bytes,
         .local = local,
-        .done = on_read,
-        .progress = on_progress,
+        .done = fetch_on_read,
+        .progress = fetch_on_progress,
         .context = fetch,
     };
     uint64_t epoch = BROKER_PLANTED(PLANTED_STALE_READ) ? peer_epoch(fetch->peer) : fetch->epoch;
     if (peer_read(fetch->peer, epoch, &read, fetch->broker->now_ns) < 0)
-        fail(fetch, FB__STATUS__UNAVAILABLE, "the link was lost before the read began");
+        fetch_fail(fetch, FB__STATUS__UNAVAILABLE, "the link was lost before the read began");
 }
 
-static void on_room(struct waiter *waiter, const struct store_effect *effect) {
+static void fetch_on_room(struct waiter *waiter, const struct store_effect *effect) {
     struct fetch *fetch = (struct fetch *)((char *)waiter - offsetof(struct fetch, waiter));
     fetch->waits_for_room = false;
     if (effect->result == STORE_OK) {
         fetch->landing_offset = effect->reservation.extent_offset;
-        read_bytes(fetch);
+        fetch_read_bytes(fetch);
         return;
     }
     char sentence[SENTENCE_BYTES];
     const struct item *item = TAILQ_FIRST(&fetch->items);
     status_sentence(sentence, fetch->space, STORE_E_FULL, &effect->refusal,
                     item ? item->sample_id : "");
-    fail(fetch, FB__STATUS__FULL, sentence);
+    fetch_fail(fetch, FB__STATUS__FULL, sentence);
 }
 
-static void land(struct fetch *fetch, const struct item *item, const Fb__PeerLeaseReply *reply,
-                 const struct layout *layout) {
+static void fetch_land(struct fetch *fetch, const struct item *item,
+                       const Fb__PeerLeaseReply *reply, const struct layout *layout) {
     struct store_land asked = {
         .put =
             {
@@ -266,21 +268,21 @@ static void land(struct fetch *fetch, const struct item *item, const Fb__PeerLea
     enum store_result result = store_land(fetch->space->store, &asked, fetch->broker->now_ns,
                                           &fetch->landing_offset, &refusal);
     if (result == STORE_OK) {
-        read_bytes(fetch);
+        fetch_read_bytes(fetch);
     } else if (result == STORE_WAIT) {
         fetch->bytes = NULL; /* they are read anew when there is room: many may wait for it */
-        fetch->waiter.granted = on_room;
+        fetch->waiter.granted = fetch_on_room;
         fetch->waits_for_room = true;
     } else {
         char sentence[SENTENCE_BYTES];
         status_sentence(sentence, fetch->space, result, &refusal, item->sample_id);
-        fail(fetch, status_of(result), sentence);
+        fetch_fail(fetch, status_of(result), sentence);
     }
 }
 
 /* NULL, or what is wrong with what the home said. */
-static const char *check_reply(struct broker *broker, const Fb__PeerLeaseReply *reply,
-                               size_t payload_bytes, struct layout *layout) {
+static const char *fetch_check_reply(struct broker *broker, const Fb__PeerLeaseReply *reply,
+                                     size_t payload_bytes, struct layout *layout) {
     Fb__SampleSpec *spec = reply->spec.len > LAYOUT_SPEC_BYTES_MAX
                                ? NULL
                                : fb__sample_spec__unpack(scratch_begin(&broker->scratch),
@@ -326,8 +328,8 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
 }
 
 /* What is under way is what this home has granted. */
-static bool is_same(const struct fetch *fetch, const struct item *item, const struct peer *peer,
-                    const Fb__PeerLeaseReply *reply) {
+static bool fetch_is_same(const struct fetch *fetch, const struct item *item,
+                          const struct peer *peer, const Fb__PeerLeaseReply *reply) {
     return fetch->peer == peer && fetch->extent_bytes == reply->extent_bytes &&
            !strcmp(fetch->sample_id, item->sample_id);
 }
@@ -338,13 +340,13 @@ void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_
     struct peer *peer = remote_lease_find(broker, item->remote)->peer;
     struct layout layout;
     char sentence[SENTENCE_BYTES];
-    const char *wrong = check_reply(broker, reply, payload_bytes, &layout);
+    const char *wrong = fetch_check_reply(broker, reply, payload_bytes, &layout);
     if (wrong)
         believe_not(peer, wrong);
     else if (!believe_copy(item, peer, reply, sentence))
         wrong = sentence;
-    struct fetch *fetch = wrong ? NULL : find(broker, item->call->space, reply->generation);
-    if (fetch && !is_same(fetch, item, peer, reply))
+    struct fetch *fetch = wrong ? NULL : fetch_find(broker, item->call->space, reply->generation);
+    if (fetch && !fetch_is_same(fetch, item, peer, reply))
         believe_not(peer, wrong = "it says of one generation what another has said of it, or what "
                                   "it has said otherwise itself");
     if (wrong) {
@@ -353,10 +355,10 @@ void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_
         return;
     }
     if (fetch) {
-        attach(fetch, item);
+        fetch_attach(fetch, item);
         return;
     }
-    if (grant_copy(item))
+    if (fetch_grant_copy(item))
         return;
     fetch = fetch_new(item, reply, payload, payload_bytes);
     if (!fetch) {
@@ -364,6 +366,6 @@ void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_
                   item->sample_id);
         return;
     }
-    attach(fetch, item);
-    land(fetch, item, reply, &layout);
+    fetch_attach(fetch, item);
+    fetch_land(fetch, item, reply, &layout);
 }

@@ -60,7 +60,7 @@ struct held_check {
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
 };
 
-static void walk_again(struct held_walk *walk, uint64_t at_ns) {
+static void held_check_walk_again(struct held_walk *walk, uint64_t at_ns) {
     if (!walk->again || at_ns < walk->next_ns)
         walk->next_ns = at_ns;
     walk->again = true;
@@ -72,7 +72,7 @@ bool held_find(const struct space *space, const char *sample_id, struct store_in
            !info->landing && info->state == STORE_RESIDENT;
 }
 
-static bool still_holds(const struct held_check *check) {
+static bool held_check_still_holds(const struct held_check *check) {
     struct store_info info;
     return held_find(check->space, check->sample_id, &info) && info.generation == check->generation;
 }
@@ -97,29 +97,30 @@ static void check_later(struct held_check *check) {
         walk->waiting++;
         return;
     }
-    walk_again(walk, at_ns);
+    held_check_walk_again(walk, at_ns);
     check_end(check);
 }
 
-static void retire_held(struct held_check *check) {
+static void held_check_retire_held(struct held_check *check) {
     bool retired;
     store_retire(check->space->store, check->sample_id, (uint32_t)strlen(check->sample_id),
                  check->generation, STORE_SUPERSEDED, check->broker->now_ns, &retired);
 }
 
-static uint64_t age_us(const struct held_check *check) {
+static uint64_t held_check_age_us(const struct held_check *check) {
     return publish_age_us(check->broker, check->space, check->generation);
 }
 
 /* ---- a rival: the record names what another home has, and it lives ---- */
 
-static void on_rival_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                             size_t payload_bytes, const char *why) {
+static void held_check_on_rival_retired(void *context, const Fb__PeerReply *reply,
+                                        const uint8_t *payload, size_t payload_bytes,
+                                        const char *why) {
     (void)reply, (void)payload, (void)payload_bytes, (void)why;
     check_later(context);
 }
 
-static void retire_rival(struct held_check *check) {
+static void held_check_retire_rival(struct held_check *check) {
     struct broker *broker = check->broker;
     struct peer *peer = peers_find(broker->peers, check->rival_home);
     Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
@@ -134,14 +135,14 @@ static void retire_rival(struct held_check *check) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
-    if (!peer || peer_call(peer, &request, on_rival_retired, check, broker->now_ns) < 0)
+    if (!peer || peer_call(peer, &request, held_check_on_rival_retired, check, broker->now_ns) < 0)
         check_later(check);
 }
 
 /* Both are there and both were put: which of them ended the other was known to a record or a kept
  * end that is lost. Ages are compared, not clocks: each by its own node's. */
-static void settle_rivalry(struct held_check *check, uint64_t rival_age_us) {
-    uint64_t our_age_us = age_us(check);
+static void held_check_settle_rivalry(struct held_check *check, uint64_t rival_age_us) {
+    uint64_t our_age_us = held_check_age_us(check);
     bool ours_is_newer = our_age_us != rival_age_us ? our_age_us < rival_age_us
                                                     : check->generation > check->rival.generation;
     log_warning("store %s: sample %s is here (generation %" PRIu64 ", put %" PRIu64
@@ -150,29 +151,30 @@ static void settle_rivalry(struct held_check *check, uint64_t rival_age_us) {
                 check->space->name, check->sample_id, check->generation, our_age_us / 1000,
                 check->rival_home, check->rival.generation, rival_age_us / 1000);
     if (ours_is_newer) {
-        retire_rival(check);
+        held_check_retire_rival(check);
         return;
     }
-    retire_held(check);
+    held_check_retire_held(check);
     check_end(check);
 }
 
-static void on_rival(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                     size_t payload_bytes, const char *why) {
+static void held_check_on_rival(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                                size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
     struct held_check *check = context;
     const Fb__IndexFinding *found =
         reply && reply->result_case == FB__PEER_REPLY__RESULT_INDEX_CHECK ? reply->index_check
                                                                           : NULL;
-    bool there = found && found->held == check->rival.generation && still_holds(check);
+    bool there = found && found->held == check->rival.generation && held_check_still_holds(check);
     /* One whose put is not over may ask us yet; but if it is the newer one, that is clear now. */
-    if (there && (found->finding == FB__FINDING__AGREES || found->held_age_us < age_us(check)))
-        settle_rivalry(check, found->held_age_us);
+    if (there &&
+        (found->finding == FB__FINDING__AGREES || found->held_age_us < held_check_age_us(check)))
+        held_check_settle_rivalry(check, found->held_age_us);
     else
         check_later(check);
 }
 
-static void ask_rival(struct held_check *check, const struct directory_record *record) {
+static void held_check_ask_rival(struct held_check *check, const struct directory_record *record) {
     struct broker *broker = check->broker;
     struct peer *peer = peers_find(broker->peers, record->home);
     Fb__PeerIndexCheck asked = FB__PEER_INDEX_CHECK__INIT;
@@ -184,47 +186,49 @@ static void ask_rival(struct held_check *check, const struct directory_record *r
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_INDEX_CHECK;
     request.index_check = &asked;
-    if (!peer || peer_call(peer, &request, on_rival, check, broker->now_ns) < 0)
+    if (!peer || peer_call(peer, &request, held_check_on_rival, check, broker->now_ns) < 0)
         check_later(check);
 }
 
 /* ---- what the index says ---- */
 
-static bool is_ours(const struct held_check *check, const struct directory_record *record) {
+static bool held_check_is_ours(const struct held_check *check,
+                               const struct directory_record *record) {
     return record->incarnation == check->broker->options.incarnation &&
            !strcmp(record->home, check->broker->config->node);
 }
 
 /* By a put of a node that has died since: as long as the index has not lost anything since ours was
  * put, what it names was put later. Of a node that we never knew that is not certain. */
-static bool was_replaced(const struct held_check *check, const struct directory_record *record) {
+static bool held_check_was_replaced(const struct held_check *check,
+                                    const struct directory_record *record) {
     const struct broker *broker = check->broker;
     const struct directory *directory = broker->directory;
-    return record && !is_ours(check, record) && !record->again &&
+    return record && !held_check_is_ours(check, record) && !record->again &&
            nodes_is_dead(broker, record->home, record->incarnation) &&
-           directory->ops->audit->remembers(directory, age_us(check));
+           directory->ops->audit->remembers(directory, held_check_age_us(check));
 }
 
-static void mend(struct held_check *check, enum directory_result result,
-                 const struct directory_record *record) {
+static void held_check_mend(struct held_check *check, enum directory_result result,
+                            const struct directory_record *record) {
     struct broker *broker = check->broker;
     struct space *space = check->space;
     /* Before the ends that were kept for us have been read (reconcile.c) nothing is right yet. */
     bool settled = (result == DIRECTORY_E_NOT_FOUND || record) &&
                    broker->now_ns < broker->directory->ops->serves_until_ns(broker->directory);
-    bool in_flux =
-        record && is_ours(check, record) && publish_is_of(broker, space, record->generation);
-    bool rival = record && !is_ours(check, record) && result == DIRECTORY_OK &&
+    bool in_flux = record && held_check_is_ours(check, record) &&
+                   publish_is_of(broker, space, record->generation);
+    bool rival = record && !held_check_is_ours(check, record) && result == DIRECTORY_OK &&
                  !nodes_have_lost(broker, result, record);
-    if (!still_holds(check) || (record && record->generation == check->generation)) {
+    if (!held_check_still_holds(check) || (record && record->generation == check->generation)) {
         check_end(check);
-    } else if (settled && !rival && was_replaced(check, record)) {
-        retire_held(check);
+    } else if (settled && !rival && held_check_was_replaced(check, record)) {
+        held_check_retire_held(check);
         check_end(check);
     } else if (!settled || in_flux) {
         check_later(check);
     } else if (rival) {
-        ask_rival(check, record);
+        held_check_ask_rival(check, record);
     } else {
         log_info("store %s: sample %s: its record is missing or not true: published again",
                  space->name, check->sample_id);
@@ -235,23 +239,25 @@ static void mend(struct held_check *check, enum directory_result result,
 }
 
 /* The record names ours, but only because etcd had lost the other's and we were faster. */
-static bool was_written_again(const struct held_check *check,
-                              const struct directory_record *record) {
+static bool held_check_was_written_again(const struct held_check *check,
+                                         const struct directory_record *record) {
     return record->generation == check->generation && record->again &&
-           check->newer_age_us < age_us(check);
+           check->newer_age_us < held_check_age_us(check);
 }
 
-static void answer_asking(struct held_check *check, const struct directory_record *record) {
+static void held_check_answer_asking(struct held_check *check,
+                                     const struct directory_record *record) {
     struct broker *broker = check->broker;
-    bool replaced = check->newer && record &&
-                    (record->generation == check->newer || was_written_again(check, record));
+    bool replaced =
+        check->newer && record &&
+        (record->generation == check->newer || held_check_was_written_again(check, record));
     bool named = record && record->generation == check->generation;
     /* Else the index names a third, or none. Whoever put that one asks us in its turn, unless the
      * record of ours was lost before: after so long it was, and ours is the newer one. */
-    bool lost = check->newer_age_us > LOST_US && age_us(check) < check->newer_age_us;
-    bool over = replaced || named || !still_holds(check) || !check->newer || lost;
+    bool lost = check->newer_age_us > LOST_US && held_check_age_us(check) < check->newer_age_us;
+    bool over = replaced || named || !held_check_still_holds(check) || !check->newer || lost;
     if (replaced)
-        retire_held(check);
+        held_check_retire_held(check);
     else if (!named)
         held_check_own(broker, check->space, check->sample_id);
     if (check->asking)
@@ -261,8 +267,8 @@ static void answer_asking(struct held_check *check, const struct directory_recor
     check_end(check);
 }
 
-static void on_checked(void *context, enum directory_result result,
-                       const struct directory_record *record, bool ask_peers) {
+static void held_check_on_checked(void *context, enum directory_result result,
+                                  const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
     struct held_check *check = context;
     check->broker->exchange->held_walk.in_flight -= check->locating;
@@ -270,9 +276,9 @@ static void on_checked(void *context, enum directory_result result,
     if (check->broker->exchange->closing)
         check_end(check);
     else if (check->own)
-        mend(check, result, record);
+        held_check_mend(check, result, record);
     else
-        answer_asking(check, record);
+        held_check_answer_asking(check, record);
 }
 
 static void check_locate(struct held_check *check) {
@@ -280,7 +286,7 @@ static void check_locate(struct held_check *check) {
     check->locating = check->own;
     broker->exchange->held_walk.in_flight += check->own;
     broker->directory->ops->locate(broker->directory, check->space->name, check->sample_id,
-                                   on_checked, check);
+                                   held_check_on_checked, check);
 }
 
 /* NULL: out of memory. */
@@ -332,8 +338,9 @@ void held_checks_forget(struct broker *broker, const struct asking *asking) {
 
 /* ---- our own ---- */
 
-static struct held_check *find_own(const struct broker *broker, const struct space *space,
-                                   const struct store_info *held) {
+static struct held_check *held_check_find_own(const struct broker *broker,
+                                              const struct space *space,
+                                              const struct store_info *held) {
     struct held_check *check;
     TAILQ_FOREACH (check, &broker->exchange->held_checks, link)
         if (check->own && check->space == space && check->generation == held->generation)
@@ -344,11 +351,11 @@ static struct held_check *find_own(const struct broker *broker, const struct spa
 static void check_own(struct broker *broker, struct space *space, const char *sample_id,
                       bool first) {
     struct store_info info;
-    if (!held_find(space, sample_id, &info) || find_own(broker, space, &info))
+    if (!held_find(space, sample_id, &info) || held_check_find_own(broker, space, &info))
         return;
     struct held_check *check = check_new(broker, space, &info);
     if (!check) {
-        walk_again(&broker->exchange->held_walk, broker->now_ns + RETRY_NS);
+        held_check_walk_again(&broker->exchange->held_walk, broker->now_ns + RETRY_NS);
         return;
     }
     check->own = true;
@@ -367,7 +374,7 @@ void held_check_first(struct broker *broker, struct space *space, const char *sa
 
 void held_check_all(struct broker *broker) {
     if (broker->directory->ops->index && !BROKER_PLANTED(PLANTED_DEATH_UNCHECKED))
-        walk_again(&broker->exchange->held_walk, broker->now_ns);
+        held_check_walk_again(&broker->exchange->held_walk, broker->now_ns);
 }
 
 bool held_checks_are_due(const struct broker *broker) {
@@ -384,7 +391,7 @@ void held_check_due(struct broker *broker, const struct space *space, uint64_t g
         size_t room = walk->due_room ? 2 * walk->due_room : 1024;
         struct held_due *due = reallocarray(walk->due, room, sizeof *due);
         if (!due) {
-            walk_again(walk, broker->now_ns + RETRY_NS);
+            held_check_walk_again(walk, broker->now_ns + RETRY_NS);
             return;
         }
         walk->due = due;
@@ -404,16 +411,16 @@ void held_checks_drop_due(struct broker *broker) {
 }
 
 /* Not while this node is fenced: nothing that the index says is certain then. */
-static bool may_take_due(const struct broker *broker) {
+static bool held_check_may_take_due(const struct broker *broker) {
     const struct held_walk *walk = &broker->exchange->held_walk;
     return walk->due_count && walk->in_flight < DUE_IN_FLIGHT_MAX &&
            walk->republishing < DUE_IN_FLIGHT_MAX &&
            broker->now_ns < broker->directory->ops->serves_until_ns(broker->directory);
 }
 
-static void take_due(struct broker *broker) {
+static void held_check_take_due(struct broker *broker) {
     struct held_walk *walk = &broker->exchange->held_walk;
-    for (uint32_t i = 0; i < DUE_A_TURN && may_take_due(broker); i++) {
+    for (uint32_t i = 0; i < DUE_A_TURN && held_check_may_take_due(broker); i++) {
         const struct held_due due = walk->due[--walk->due_count];
         struct space *space = &broker->spaces[due.space];
         struct store_info info;
@@ -430,7 +437,7 @@ static void take_due(struct broker *broker) {
 /* ---- all that is held ---- */
 
 /* False: all stores have been walked. */
-static bool step(struct broker *broker, struct held_walk *walk) {
+static bool held_check_step(struct broker *broker, struct held_walk *walk) {
     if (walk->space >= broker->space_end)
         return false;
     struct store_info info;
@@ -445,7 +452,7 @@ static bool step(struct broker *broker, struct held_walk *walk) {
     return true;
 }
 
-static void begin_again(struct broker *broker, uint64_t now_ns) {
+static void held_check_begin_again(struct broker *broker, uint64_t now_ns) {
     struct held_check *check, *next;
     for (check = TAILQ_FIRST(&broker->exchange->held_checks); check; check = next) {
         next = TAILQ_NEXT(check, link);
@@ -460,9 +467,9 @@ static void begin_again(struct broker *broker, uint64_t now_ns) {
 void held_checks_pump(struct broker *broker, uint64_t now_ns) {
     struct held_walk *walk = &broker->exchange->held_walk;
     if (walk->waiting)
-        begin_again(broker, now_ns);
+        held_check_begin_again(broker, now_ns);
     if (walk->due_count)
-        take_due(broker);
+        held_check_take_due(broker);
     if (!walk->walking && walk->again && walk->next_ns <= now_ns) {
         walk->walking = true;
         walk->again = false;
@@ -470,14 +477,14 @@ void held_checks_pump(struct broker *broker, uint64_t now_ns) {
     }
     for (uint32_t i = 0; walk->walking && i < OWN_STEPS_MAX && walk->in_flight < OWN_IN_FLIGHT_MAX;
          i++)
-        walk->walking = step(broker, walk);
+        walk->walking = held_check_step(broker, walk);
 }
 
 uint64_t held_checks_next_deadline_ns(const struct broker *broker) {
     const struct held_walk *walk = &broker->exchange->held_walk;
     const struct held_check *check;
     uint64_t next_ns = walk->again && !walk->walking ? walk->next_ns : UINT64_MAX;
-    if ((walk->walking && walk->in_flight < OWN_IN_FLIGHT_MAX) || may_take_due(broker))
+    if ((walk->walking && walk->in_flight < OWN_IN_FLIGHT_MAX) || held_check_may_take_due(broker))
         return 0;
     if (walk->waiting)
         TAILQ_FOREACH (check, &broker->exchange->held_checks, link)

@@ -45,7 +45,7 @@ struct sweep *sweep_new(struct broker *broker) {
 }
 
 /* Homes not come upon since this look; UINT64_MAX: all. */
-static void forget_homes(struct sweep *sweep, uint64_t look) {
+static void index_sweep_forget_homes(struct sweep *sweep, uint64_t look) {
     struct dead_home *home, *next;
     for (home = TAILQ_FIRST(&sweep->homes); home; home = next) {
         next = TAILQ_NEXT(home, link);
@@ -59,43 +59,44 @@ static void forget_homes(struct sweep *sweep, uint64_t look) {
 void sweep_free(struct broker *broker) {
     if (!broker->exchange->sweep)
         return;
-    forget_homes(broker->exchange->sweep, UINT64_MAX);
+    index_sweep_forget_homes(broker->exchange->sweep, UINT64_MAX);
     free(broker->exchange->sweep);
 }
 
-static uint64_t keep_ns(const struct broker *broker) {
+static uint64_t index_sweep_keep_ns(const struct broker *broker) {
     return broker->config->lost_keep_ms * NS_PER_MS;
 }
 
-static uint64_t interval_ns(const struct broker *broker) {
-    uint64_t interval = keep_ns(broker) / LOOKS_PER_KEEP;
+static uint64_t index_sweep_interval_ns(const struct broker *broker) {
+    uint64_t interval = index_sweep_keep_ns(broker) / LOOKS_PER_KEEP;
     return interval < LOOK_INTERVAL_NS_MAX ? interval : LOOK_INTERVAL_NS_MAX;
 }
 
-static bool is_wanted(const struct broker *broker) {
+static bool index_sweep_is_wanted(const struct broker *broker) {
     return broker->directory->ops->audit && broker->config->lost_keep_ms;
 }
 
-static bool is_ours(const struct broker *broker) {
+static bool index_sweep_is_ours(const struct broker *broker) {
     return broker_serves(broker) && nodes_are_led_by_us(broker);
 }
 
-static void end_look(struct sweep *sweep, bool failed) {
+static void index_sweep_end_look(struct sweep *sweep, bool failed) {
     sweep->under_way = false;
     sweep->failed = failed;
     sweep->ended_ns = sweep->broker->now_ns;
 }
 
 /* By the configuration of this moment, which may have been read again. */
-static uint64_t next_look_ns(const struct sweep *sweep) {
-    uint64_t interval = interval_ns(sweep->broker);
+static uint64_t index_sweep_next_look_ns(const struct sweep *sweep) {
+    uint64_t interval = index_sweep_interval_ns(sweep->broker);
     return sweep->ended_ns + (sweep->failed && interval > RETRY_NS ? RETRY_NS : interval);
 }
 
 /* ---- one page ---- */
 
 /* NULL: out of memory: it is kept until there is some. */
-static struct dead_home *come_upon(struct sweep *sweep, const struct directory_record *record) {
+static struct dead_home *index_sweep_come_upon(struct sweep *sweep,
+                                               const struct directory_record *record) {
     struct dead_home *home;
     TAILQ_FOREACH (home, &sweep->homes, link)
         if (home->incarnation == record->incarnation && !strcmp(home->node, record->home))
@@ -111,58 +112,60 @@ static struct dead_home *come_upon(struct sweep *sweep, const struct directory_r
     return home;
 }
 
-static void ask_page(struct sweep *sweep); /* on_swept() and go_on() lead back to it */
+static void index_sweep_ask_page(
+    struct sweep *sweep); /* index_sweep_on_swept() and index_sweep_go_on() lead back to it */
 
-static void go_on(struct sweep *sweep) {
+static void index_sweep_go_on(struct sweep *sweep) {
     if (*sweep->next) {
-        ask_page(sweep);
+        index_sweep_ask_page(sweep);
         return;
     }
-    forget_homes(sweep, sweep->look);
+    index_sweep_forget_homes(sweep, sweep->look);
     if (sweep->removed)
         log_info("index: %llu records removed: their homes have been dead for %llu s",
                  (unsigned long long)sweep->removed,
                  (unsigned long long)(sweep->broker->config->lost_keep_ms / 1000));
-    end_look(sweep, false);
+    index_sweep_end_look(sweep, false);
 }
 
-static void on_swept(void *context, enum directory_result result, size_t removed) {
+static void index_sweep_on_swept(void *context, enum directory_result result, size_t removed) {
     struct sweep *sweep = context;
     sweep->removed += removed;
     if (result == DIRECTORY_OK)
-        go_on(sweep);
+        index_sweep_go_on(sweep);
     else
-        end_look(sweep, true);
+        index_sweep_end_look(sweep, true);
 }
 
-static void on_page(void *context, enum directory_result result,
-                    const struct directory_listed *listed, size_t count, size_t unreadable,
-                    const char *next) {
+static void index_sweep_on_page(void *context, enum directory_result result,
+                                const struct directory_listed *listed, size_t count,
+                                size_t unreadable, const char *next) {
     (void)unreadable;
     struct sweep *sweep = context;
     struct broker *broker = sweep->broker;
     struct directory_record lost[DIRECTORY_PAGE_RECORDS];
     size_t lost_count = 0;
-    if (result != DIRECTORY_OK || !is_ours(broker)) {
-        end_look(sweep, true);
+    if (result != DIRECTORY_OK || !index_sweep_is_ours(broker)) {
+        index_sweep_end_look(sweep, true);
         return;
     }
     strncpy(sweep->next, next, sizeof sweep->next - 1);
     for (size_t i = 0; i < count; i++) {
         const struct dead_home *home =
-            listed[i].home_is_member ? NULL : come_upon(sweep, &listed[i].record);
-        if (home && broker->now_ns - home->since_ns >= keep_ns(broker))
+            listed[i].home_is_member ? NULL : index_sweep_come_upon(sweep, &listed[i].record);
+        if (home && broker->now_ns - home->since_ns >= index_sweep_keep_ns(broker))
             lost[lost_count++] = listed[i].record;
     }
     if (!lost_count)
-        go_on(sweep);
+        index_sweep_go_on(sweep);
     else
-        broker->directory->ops->audit->sweep(broker->directory, lost, lost_count, on_swept, sweep);
+        broker->directory->ops->audit->sweep(broker->directory, lost, lost_count,
+                                             index_sweep_on_swept, sweep);
 }
 
-static void ask_page(struct sweep *sweep) {
+static void index_sweep_ask_page(struct sweep *sweep) {
     struct directory *directory = sweep->broker->directory;
-    directory->ops->audit->list(directory, NULL, sweep->next, on_page, sweep);
+    directory->ops->audit->list(directory, NULL, sweep->next, index_sweep_on_page, sweep);
 }
 
 /* ---- the part as a whole ---- */
@@ -170,22 +173,24 @@ static void ask_page(struct sweep *sweep) {
 void sweep_pump(struct broker *broker, uint64_t now_ns) {
     struct sweep *sweep = broker->exchange->sweep;
     if (!sweep->ended_ns)
-        end_look(sweep, false); /* a node that starts knows nobody yet */
-    if (!is_wanted(broker) || sweep->under_way || next_look_ns(sweep) > now_ns)
+        index_sweep_end_look(sweep, false); /* a node that starts knows nobody yet */
+    if (!index_sweep_is_wanted(broker) || sweep->under_way ||
+        index_sweep_next_look_ns(sweep) > now_ns)
         return;
-    if (!is_ours(broker)) {
-        forget_homes(sweep, UINT64_MAX);
-        end_look(sweep, false);
+    if (!index_sweep_is_ours(broker)) {
+        index_sweep_forget_homes(sweep, UINT64_MAX);
+        index_sweep_end_look(sweep, false);
         return;
     }
     sweep->under_way = true;
     sweep->look++;
     sweep->removed = 0;
     sweep->next[0] = '\0';
-    ask_page(sweep);
+    index_sweep_ask_page(sweep);
 }
 
 uint64_t sweep_next_deadline_ns(const struct broker *broker) {
     const struct sweep *sweep = broker->exchange->sweep;
-    return !is_wanted(broker) || sweep->under_way ? UINT64_MAX : next_look_ns(sweep);
+    return !index_sweep_is_wanted(broker) || sweep->under_way ? UINT64_MAX
+                                                              : index_sweep_next_look_ns(sweep);
 }

@@ -22,25 +22,25 @@ struct node {
     uint32_t dead_at;
 };
 
-static void bury(struct node *node, uint64_t incarnation) {
+static void nodes_bury(struct node *node, uint64_t incarnation) {
     node->dead[node->dead_at++ % DEAD_KEPT] = incarnation;
 }
 
 /* Taken for dead, it was only away. */
-static void exhume(struct node *node, uint64_t incarnation) {
+static void nodes_exhume(struct node *node, uint64_t incarnation) {
     for (uint32_t i = 0; i < DEAD_KEPT; i++)
         if (node->dead[i] == incarnation)
             node->dead[i] = 0;
 }
 
-static bool is_buried(const struct node *node, uint64_t incarnation) {
+static bool nodes_is_buried(const struct node *node, uint64_t incarnation) {
     for (uint32_t i = 0; i < DEAD_KEPT; i++)
         if (node->dead[i] == incarnation)
             return true;
     return false;
 }
 
-static struct node *find(const struct broker *broker, const char *name) {
+static struct node *nodes_find(const struct broker *broker, const char *name) {
     struct node *node;
     TAILQ_FOREACH (node, &broker->exchange->nodes, link)
         if (!strcmp(node->name, name))
@@ -48,8 +48,8 @@ static struct node *find(const struct broker *broker, const char *name) {
     return NULL;
 }
 
-static struct node *find_or_add(struct broker *broker, const char *name) {
-    struct node *node = find(broker, name);
+static struct node *nodes_find_or_add(struct broker *broker, const char *name) {
+    struct node *node = nodes_find(broker, name);
     if (node || !(node = calloc(1, sizeof *node)))
         return node;
     strncpy(node->name, name, sizeof node->name - 1);
@@ -60,14 +60,14 @@ static struct node *find_or_add(struct broker *broker, const char *name) {
 void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
                  uint64_t incarnation) {
     struct broker *broker = owner;
-    struct node *node = find_or_add(broker, name);
+    struct node *node = nodes_find_or_add(broker, name);
     if (!node || !peers_add(broker->peers, name, address, data_address)) {
         log_error("node %s: out of memory", name);
         return;
     }
     if (node->live && node->live != incarnation)
-        bury(node, node->live);
-    exhume(node, incarnation);
+        nodes_bury(node, node->live);
+    nodes_exhume(node, incarnation);
     node->live = incarnation;
     if (incarnation)
         log_info("node %s is a member at %s, data at %s, incarnation %016llx", name, address,
@@ -75,7 +75,7 @@ void nodes_on_up(void *owner, const char *name, const char *address, const char 
 }
 
 void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
-    struct node *node = find_or_add(owner, name);
+    struct node *node = nodes_find_or_add(owner, name);
     log_warning("node %s, incarnation %016llx, has left: what it held is lost", name,
                 (unsigned long long)incarnation);
     if (!node)
@@ -83,35 +83,36 @@ void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
     if (node->live == incarnation)
         node->live = 0;
     node->left_ns = ((const struct broker *)owner)->now_ns;
-    if (!is_buried(node, incarnation))
-        bury(node, incarnation);
+    if (!nodes_is_buried(node, incarnation))
+        nodes_bury(node, incarnation);
     held_check_all(owner);
 }
 
 bool nodes_is_absent(const struct broker *broker, const char *name) {
-    const struct node *node = find(broker, name);
+    const struct node *node = nodes_find(broker, name);
     return !node || !node->live;
 }
 
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {
-    const struct node *node = find(broker, name);
+    const struct node *node = nodes_find(broker, name);
     if (!node)
         return false;
     if (!incarnation) /* whichever it was: it is no member now, and comes back reconciled or empty
                        */
         return node->dead_at && !node->live;
-    return is_buried(node, incarnation); /* one never heard of may be newer than what we know */
+    return nodes_is_buried(node,
+                           incarnation); /* one never heard of may be newer than what we know */
 }
 
 uint64_t nodes_incarnation(const struct broker *broker, const char *name) {
-    const struct node *node = find(broker, name);
+    const struct node *node = nodes_find(broker, name);
     if (!node || node->live || !node->dead_at)
         return node ? node->live : 0;
     return node->dead[(node->dead_at - 1) % DEAD_KEPT];
 }
 
 uint64_t nodes_gone_ns(const struct broker *broker, const char *name) {
-    const struct node *node = find(broker, name);
+    const struct node *node = nodes_find(broker, name);
     return node && !node->live && node->dead_at ? broker->now_ns - node->left_ns : 0;
 }
 
@@ -149,7 +150,7 @@ const char *broker_fenced_why(const struct broker *broker) {
                  "known to be alive";
 }
 
-static bool trouble_is_final(const struct broker *broker, char out[TROUBLE_BYTES]) {
+static bool nodes_trouble_is_final(const struct broker *broker, char out[TROUBLE_BYTES]) {
     const struct directory_ops *ops = broker->directory->ops;
     *out = '\0';
     if (twin_say(broker, out, TROUBLE_BYTES))
@@ -159,7 +160,7 @@ static bool trouble_is_final(const struct broker *broker, char out[TROUBLE_BYTES
 
 const char *broker_trouble(const struct broker *broker, const char *otherwise,
                            char out[TROUBLE_BYTES]) {
-    trouble_is_final(broker, out);
+    nodes_trouble_is_final(broker, out);
     return *out ? out : otherwise;
 }
 
@@ -173,7 +174,7 @@ const char *broker_refuses_why(const struct broker *broker) {
 
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]) {
     const char *refuses = broker_refuses_why(broker);
-    return refuses ? refuses : trouble_is_final(broker, out) ? out : NULL;
+    return refuses ? refuses : nodes_trouble_is_final(broker, out) ? out : NULL;
 }
 
 void nodes_free(struct broker *broker) {

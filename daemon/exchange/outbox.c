@@ -44,7 +44,8 @@ static const char *outbox_sample(const struct pending_end *end) {
     return end->names + end->store_bytes + 1;
 }
 
-static void forget(struct outbox *outbox, struct pending_end_list *list, struct pending_end *end) {
+static void outbox_forget(struct outbox *outbox, struct pending_end_list *list,
+                          struct pending_end *end) {
     struct broker *broker = outbox->broker;
     TAILQ_REMOVE(list, end, link);
     if (end->is_ack)
@@ -56,8 +57,8 @@ static void forget(struct outbox *outbox, struct pending_end_list *list, struct 
 }
 
 /* sample_id "" where it is of no interest. NULL: out of memory. */
-static struct pending_end *add(struct broker *broker, struct peer *peer, const char *store,
-                               const char *sample_id, struct account *account) {
+static struct pending_end *outbox_add(struct broker *broker, struct peer *peer, const char *store,
+                                      const char *sample_id, struct account *account) {
     struct outbox *outbox = outbox_of(broker, peer);
     size_t store_bytes = strlen(store), sample_bytes = strlen(sample_id);
     struct pending_end *end =
@@ -77,7 +78,7 @@ static struct pending_end *add(struct broker *broker, struct peer *peer, const c
 
 /* A lease given back may wait a moment for others; what retires a sample may not, nor does it let
  * those before it wait. A back-off keeps its time. */
-static void gather(struct outbox *outbox, bool urgent, uint64_t now_ns) {
+static void outbox_gather(struct outbox *outbox, bool urgent, uint64_t now_ns) {
     bool first = TAILQ_FIRST(&outbox->waiting) == TAILQ_LAST(&outbox->waiting, pending_end_list);
     if (outbox->retry_ns > now_ns + GATHER_NS)
         return;
@@ -89,9 +90,10 @@ static void gather(struct outbox *outbox, bool urgent, uint64_t now_ns) {
 
 /* What has been read cannot be refused: it is charged to whom it was leased for, however much that
  * user has pending. */
-static struct pending_end *add_release(struct broker *broker, const struct remote_lease *lease) {
+static struct pending_end *outbox_add_release(struct broker *broker,
+                                              const struct remote_lease *lease) {
     struct account *user = accounts_user(broker, lease->uid);
-    struct pending_end *end = user ? add(broker, lease->peer, lease->store, "", user) : NULL;
+    struct pending_end *end = user ? outbox_add(broker, lease->peer, lease->store, "", user) : NULL;
     if (user)
         accounts_unhold(broker, user);
     if (!end)
@@ -105,7 +107,7 @@ void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consum
     if (!lease || (lease->ended && !consumed))
         return;
     bool link_holds = peer_is_up(lease->peer) && peer_epoch(lease->peer) == lease->epoch;
-    struct pending_end *end = consumed || link_holds ? add_release(broker, lease) : NULL;
+    struct pending_end *end = consumed || link_holds ? outbox_add_release(broker, lease) : NULL;
     if (end) {
         end->consumed = consumed;
         end->corrupt = lease->corrupt;
@@ -113,7 +115,7 @@ void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consum
         end->lease.lo = lease->lo;
         end->lease.epoch = lease->epoch;
         end->generation = lease->generation;
-        gather(outbox_of(broker, lease->peer), consumed || lease->corrupt, broker->now_ns);
+        outbox_gather(outbox_of(broker, lease->peer), consumed || lease->corrupt, broker->now_ns);
     }
     if (!lease->ended)
         remote_lease_end(broker, lease);
@@ -142,9 +144,10 @@ static bool outbox_keep_ack(struct outbox *outbox, const char *store, const stru
     struct broker *broker = outbox->broker;
     if (!outbox->acks)
         outbox->acks = calloc((size_t)1 << OUTBOX_BUCKET_BITS, sizeof *outbox->acks);
-    struct pending_end *end = outbox->acks ? add(broker, outbox->peer, store, item->sample_id,
-                                                 item->call->session->account)
-                                           : NULL;
+    struct pending_end *end =
+        outbox->acks
+            ? outbox_add(broker, outbox->peer, store, item->sample_id, item->call->session->account)
+            : NULL;
     if (!end)
         return false;
     end->is_ack = true;
@@ -152,7 +155,7 @@ static bool outbox_keep_ack(struct outbox *outbox, const char *store, const stru
     end->ack.incarnation = item->incarnation;
     end->ack.op = item->op;
     LIST_INSERT_HEAD(outbox_bucket(outbox, end->generation), end, same_hash);
-    gather(outbox, true, broker->now_ns);
+    outbox_gather(outbox, true, broker->now_ns);
     return true;
 }
 
@@ -183,18 +186,18 @@ bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
 /* ---- sending ---- */
 
 /* A lease given back unconsumed over a link that has gone: the home has ended it by itself. */
-static bool is_moot(const struct outbox *outbox, const struct pending_end *end) {
+static bool outbox_is_moot(const struct outbox *outbox, const struct pending_end *end) {
     if (end->is_ack)
         return false;
     bool link_holds = peer_is_up(outbox->peer) && peer_epoch(outbox->peer) == end->lease.epoch;
     return (!end->consumed && !link_holds) || BROKER_PLANTED(PLANTED_RELEASE_FORGOTTEN);
 }
 
-static void put_back(struct outbox *outbox) {
+static void outbox_put_back(struct outbox *outbox) {
     struct pending_end *end;
     while ((end = TAILQ_LAST(&outbox->sent, pending_end_list))) {
-        if (is_moot(outbox, end)) {
-            forget(outbox, &outbox->sent, end);
+        if (outbox_is_moot(outbox, end)) {
+            outbox_forget(outbox, &outbox->sent, end);
             continue;
         }
         TAILQ_REMOVE(&outbox->sent, end, link);
@@ -202,8 +205,8 @@ static void put_back(struct outbox *outbox) {
     }
 }
 
-static void on_confirmed(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                         size_t payload_bytes, const char *why) {
+static void outbox_on_confirmed(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                                size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
     struct outbox *outbox = context;
     outbox->busy = false;
@@ -213,23 +216,23 @@ static void on_confirmed(void *context, const Fb__PeerReply *reply, const uint8_
     }
     if (reply && reply->status == FB__STATUS__OK) {
         while (!TAILQ_EMPTY(&outbox->sent))
-            forget(outbox, &outbox->sent, TAILQ_FIRST(&outbox->sent));
+            outbox_forget(outbox, &outbox->sent, TAILQ_FIRST(&outbox->sent));
         outbox->backoff_ns = BACKOFF_FIRST_NS;
         return;
     }
-    put_back(outbox);
+    outbox_put_back(outbox);
     outbox->retry_ns = outbox->broker->now_ns + outbox->backoff_ns;
     outbox->backoff_ns *= 2;
     if (outbox->backoff_ns > outbox->broker->config->reconnect_max_ms * NS_PER_MS)
         outbox->backoff_ns = outbox->broker->config->reconnect_max_ms * NS_PER_MS;
 }
 
-static void move_to_sent(struct outbox *outbox, struct pending_end *end) {
+static void outbox_move_to_sent(struct outbox *outbox, struct pending_end *end) {
     TAILQ_REMOVE(&outbox->waiting, end, link);
     TAILQ_INSERT_TAIL(&outbox->sent, end, link);
 }
 
-static int send_ack(struct outbox *outbox, struct pending_end *end) {
+static int outbox_send_ack(struct outbox *outbox, struct pending_end *end) {
     Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
     item.sample_id = (char *)outbox_sample(end);
     item.generation = end->generation;
@@ -244,11 +247,11 @@ static int send_ack(struct outbox *outbox, struct pending_end *end) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
-    move_to_sent(outbox, end);
-    return peer_call(outbox->peer, &request, on_confirmed, outbox, outbox->broker->now_ns);
+    outbox_move_to_sent(outbox, end);
+    return peer_call(outbox->peer, &request, outbox_on_confirmed, outbox, outbox->broker->now_ns);
 }
 
-static int send_releases(struct outbox *outbox) {
+static int outbox_send_releases(struct outbox *outbox) {
     Fb__PeerReleaseItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     Fb__PeerRelease release = FB__PEER_RELEASE__INIT;
     struct pending_end *end;
@@ -263,18 +266,18 @@ static int send_releases(struct outbox *outbox) {
         item->corrupt = end->corrupt;
         item->generation = end->generation;
         pointers[release.n_items++] = item;
-        move_to_sent(outbox, end);
+        outbox_move_to_sent(outbox, end);
     }
     release.items = pointers;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RELEASE;
     request.release = &release;
-    return peer_call(outbox->peer, &request, on_confirmed, outbox, outbox->broker->now_ns);
+    return peer_call(outbox->peer, &request, outbox_on_confirmed, outbox, outbox->broker->now_ns);
 }
 
 /* Its records are swept after so long (index_sweep.c). If it comes back all the same, it finds word
  * of the acks; what was only released can be read again. */
-static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
+static void outbox_give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
     uint64_t keep_ns = broker->config->lost_keep_ms * NS_PER_MS;
     if (!keep_ns || TAILQ_EMPTY(&outbox->waiting) || peer_is_up(outbox->peer) ||
         nodes_gone_ns(broker, peer_node(outbox->peer)) <= keep_ns)
@@ -296,7 +299,7 @@ static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
                                                   end->is_ack ? end->ack.incarnation : 0};
         if (space && space->settings.policy != FB__POLICY__RETAIN)
             publish_end_lost(broker, space, &lost, STORE_ACKED, false, NULL, NULL);
-        forget(outbox, &outbox->waiting, end);
+        outbox_forget(outbox, &outbox->waiting, end);
     }
     outbox->giving_up = !TAILQ_EMPTY(&outbox->waiting);
     broker->unfinished |= outbox->giving_up;
@@ -305,14 +308,14 @@ static void give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
 void outbox_flush(struct broker *broker, struct peer *peer, uint64_t now_ns) {
     struct outbox *outbox = peer_user(peer);
     if (outbox)
-        give_up_on_the_dead(broker, outbox);
+        outbox_give_up_on_the_dead(broker, outbox);
     if (!outbox || outbox->busy || outbox->retry_ns > now_ns || TAILQ_EMPTY(&outbox->waiting))
         return;
     struct pending_end *first = TAILQ_FIRST(&outbox->waiting);
     outbox->busy = true;
-    int result = first->is_ack ? send_ack(outbox, first) : send_releases(outbox);
+    int result = first->is_ack ? outbox_send_ack(outbox, first) : outbox_send_releases(outbox);
     if (result < 0)
-        on_confirmed(outbox, NULL, NULL, 0, "");
+        outbox_on_confirmed(outbox, NULL, NULL, 0, "");
 }
 
 void outboxes_flush(struct broker *broker, uint64_t now_ns) {
@@ -338,7 +341,7 @@ void outbox_free(struct peer *peer) {
         return;
     TAILQ_CONCAT(&outbox->waiting, &outbox->sent, link);
     while (!TAILQ_EMPTY(&outbox->waiting))
-        forget(outbox, &outbox->waiting, TAILQ_FIRST(&outbox->waiting));
+        outbox_forget(outbox, &outbox->waiting, TAILQ_FIRST(&outbox->waiting));
     peer_set_user(peer, NULL);
     outbox->peer = NULL;
     free(outbox->acks);

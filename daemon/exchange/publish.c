@@ -34,12 +34,12 @@ void publish_detach(struct item *item) {
     item->publishing = NULL;
 }
 
-static void charge(struct publishing *publishing, struct account *account) {
+static void publish_charge(struct publishing *publishing, struct account *account) {
     publishing->charged = account;
     account_add(account, CHARGE_WAITS, 1);
 }
 
-static void attach(struct publishing *publishing, struct item *item) {
+static void publish_attach(struct publishing *publishing, struct item *item) {
     publishing->item = item;
     item->publishing = publishing;
 }
@@ -54,7 +54,7 @@ bool publish_adopt(struct item *item) {
     struct item *before = publishing->item;
     if (before)
         publish_detach(before);
-    attach(publishing, item);
+    publish_attach(publishing, item);
     if (before)
         item_done(before, FB__STATUS__UNAVAILABLE,
                   "sample %s: asked again by a later request of the same client",
@@ -62,12 +62,12 @@ bool publish_adopt(struct item *item) {
     return true;
 }
 
-static void on_retired(void *context, enum directory_result result) {
+static void publish_on_retired(void *context, enum directory_result result) {
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
-static void retire_record(const struct publishing *publishing, directory_retire_fn done,
-                          void *context) {
+static void publish_retire_record(const struct publishing *publishing, directory_retire_fn done,
+                                  void *context) {
     struct broker *broker = publishing->broker;
     struct directory_record record = {.store = publishing->space->name,
                                       .sample_id = publishing->sample_id,
@@ -77,7 +77,7 @@ static void retire_record(const struct publishing *publishing, directory_retire_
     broker->directory->ops->retire(broker->directory, &record, done, context);
 }
 
-static void forget_older(struct publishing *publishing) {
+static void publish_forget_older(struct publishing *publishing) {
     struct older_home *home;
     while ((home = TAILQ_FIRST(&publishing->older))) {
         TAILQ_REMOVE(&publishing->older, home, link);
@@ -85,11 +85,11 @@ static void forget_older(struct publishing *publishing) {
     }
 }
 
-static void end(struct publishing *publishing) {
+static void publish_end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
     publish_set_remove(broker->exchange->publishings, publishing);
     publishing->space->uses--;
-    forget_older(publishing);
+    publish_forget_older(publishing);
     if (publishing->charged)
         accounts_release(broker, publishing->charged, CHARGE_WAITS, 1);
     free(publishing);
@@ -97,7 +97,7 @@ static void end(struct publishing *publishing) {
 
 /* ---- the older homes ---- */
 
-static void answer(struct publishing *publishing) {
+static void publish_answer(struct publishing *publishing) {
     struct item *item = publishing->item;
     char trouble[TROUBLE_BYTES];
     struct store_answer remembered = {FB__STATUS__OK, publishing->generation};
@@ -122,7 +122,7 @@ static void answer(struct publishing *publishing) {
 
 /* When it goes on by itself: asks again, or looks whether a home is dead by now. Answers bring it
  * on before. */
-static void schedule(struct publishing *publishing) {
+static void publish_schedule(struct publishing *publishing) {
     uint64_t next_ns = UINT64_MAX;
     const struct older_home *home;
     TAILQ_FOREACH (home, &publishing->older, link)
@@ -137,26 +137,26 @@ static void schedule(struct publishing *publishing) {
         deadlines_set(due, &publishing->due, next_ns);
 }
 
-static void finish_if_confirmed(struct publishing *publishing) {
+static void publish_finish_if_confirmed(struct publishing *publishing) {
     const struct older_home *home;
     bool confirmed = publishing->everyone != EVERYONE_DUE && publishing->everyone != EVERYONE_ASKED;
     TAILQ_FOREACH (home, &publishing->older, link)
         confirmed &= home->confirmed;
-    schedule(publishing);
+    publish_schedule(publishing);
     if (!confirmed)
         return;
     if (publishing->record_due)
-        retire_record(publishing, on_retired, NULL);
+        publish_retire_record(publishing, publish_on_retired, NULL);
     /* Whoever took us for dead has written its own in place of ours. */
     if (!TAILQ_EMPTY(&publishing->older) && !publishing->record_due)
         held_check_own(publishing->broker, publishing->space, publishing->sample_id);
-    answer(publishing);
-    end(publishing);
+    publish_answer(publishing);
+    publish_end(publishing);
 }
 
 /* False: out of memory. */
-static bool add_older(struct publishing *publishing, const char *node, uint64_t incarnation,
-                      uint64_t generation) {
+static bool publish_add_older(struct publishing *publishing, const char *node, uint64_t incarnation,
+                              uint64_t generation) {
     struct older_home *home = calloc(1, sizeof *home);
     if (!home)
         return false;
@@ -168,13 +168,13 @@ static bool add_older(struct publishing *publishing, const char *node, uint64_t 
     return true;
 }
 
-static void on_members(void *context, enum directory_result result) {
+static void publish_on_members(void *context, enum directory_result result) {
     struct publishing *publishing = context;
     struct broker *broker = publishing->broker;
     bool listed = result == DIRECTORY_OK; /* when all is taken down it is not, and no peers are */
     struct peer *peer = listed ? peers_next(broker->peers, NULL) : NULL;
     for (; listed && peer; peer = peers_next(broker->peers, peer))
-        listed = add_older(publishing, peer_node(peer), 0, 0);
+        listed = publish_add_older(publishing, peer_node(peer), 0, 0);
     publishing->everyone = listed ? EVERYONE_LISTED : EVERYONE_DUE;
     publishing->everyone_retry_ns = broker->now_ns + RETRY_NS;
     deadlines_set(publish_set_deadlines(broker->exchange->publishings), &publishing->due,
@@ -183,13 +183,13 @@ static void on_members(void *context, enum directory_result result) {
 
 /* Every node is to check whatever it holds of this sample and the index does not name. One that
  * joins later comes with nothing, or reconciled. */
-static void add_everyone(struct publishing *publishing) {
+static void publish_add_everyone(struct publishing *publishing) {
     if (publishing->everyone == EVERYONE_NOT_NEEDED)
         publishing->everyone = EVERYONE_DUE;
 }
 
-static void on_superseded(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                          size_t payload_bytes, const char *why) {
+static void publish_on_superseded(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                                  size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
     struct older_home *home = context;
     home->asked = false;
@@ -199,16 +199,16 @@ static void on_superseded(void *context, const Fb__PeerReply *reply, const uint8
     bool was_done =
         reply && reply->result_case == FB__PEER_REPLY__RESULT_ITEMS && reply->items->count;
     if (home->confirmed && home->generation && !was_done && !home->publishing->clears)
-        add_everyone(home->publishing);
-    finish_if_confirmed(home->publishing);
+        publish_add_everyone(home->publishing);
+    publish_finish_if_confirmed(home->publishing);
 }
 
 /* Others are only to put their own records right. */
-static bool is_hint(const struct publishing *publishing) {
+static bool publish_is_hint(const struct publishing *publishing) {
     return publishing->clears && !publishing->by_id;
 }
 
-static void ask(struct older_home *home) {
+static void publish_ask(struct older_home *home) {
     struct publishing *publishing = home->publishing;
     struct broker *broker = publishing->broker;
     struct peer *peer = peers_find(broker->peers, home->node);
@@ -221,7 +221,7 @@ static void ask(struct older_home *home) {
     retire.reason = home->generation ? (Fb__Reason)publishing->reason : FB__REASON__SUPERSEDED;
     retire.n_items = 1;
     retire.items = items;
-    if (!home->generation && !is_hint(publishing)) {
+    if (!home->generation && !publish_is_hint(publishing)) {
         retire.newer = publishing->generation;
         if (!publishing->by_id)
             retire.newer_age_us = (broker->now_ns - publishing->begun_ns) / 1000;
@@ -229,30 +229,30 @@ static void ask(struct older_home *home) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
-    home->asked = peer && !peer_call(peer, &request, on_superseded, home, broker->now_ns);
+    home->asked = peer && !peer_call(peer, &request, publish_on_superseded, home, broker->now_ns);
     home->retry_ns = broker->now_ns + RETRY_NS;
 }
 
-static void pursue(struct publishing *publishing, uint64_t now_ns);
+static void publish_pursue(struct publishing *publishing, uint64_t now_ns);
 
 /* Refused as everything is when the directory is taken down: then nobody goes on. */
-static void on_members_after(void *context, enum directory_result result) {
+static void publish_on_members_after(void *context, enum directory_result result) {
     struct older_home *home = context;
     home->ending = false;
     home->kept = result == DIRECTORY_OK;
-    pursue(home->publishing, home->publishing->broker->now_ns);
+    publish_pursue(home->publishing, home->publishing->broker->now_ns);
 }
 
-static void on_kept(void *context, enum directory_result result) {
+static void publish_on_kept(void *context, enum directory_result result) {
     struct older_home *home = context;
     struct directory *directory = home->publishing->broker->directory;
     if (result == DIRECTORY_OK)
-        directory->ops->members(directory, on_members_after, home);
+        directory->ops->members(directory, publish_on_members_after, home);
     else
-        on_members_after(home, result);
+        publish_on_members_after(home, result);
 }
 
-static void end_there(struct older_home *home) {
+static void publish_end_there(struct older_home *home) {
     const struct publishing *publishing = home->publishing;
     struct broker *broker = publishing->broker;
     const struct directory_record record = {.store = publishing->space->name,
@@ -260,54 +260,54 @@ static void end_there(struct older_home *home) {
                                             .home = home->node,
                                             .generation = home->generation,
                                             .incarnation = home->dead};
-    broker->directory->ops->end(broker->directory, &record, on_kept, home);
+    broker->directory->ops->end(broker->directory, &record, publish_on_kept, home);
 }
 
 /* Whatever it holds is older than ours for as long as ours is the last in the index. Replaced
  * meanwhile, it is for who replaced it to see to. */
-static void on_still_named(void *context, enum directory_result result,
-                           const struct directory_record *record, bool ask_peers) {
+static void publish_on_still_named(void *context, enum directory_result result,
+                                   const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
     struct older_home *home = context;
     bool known = result != DIRECTORY_E_UNAVAILABLE;
     if (known && record && record->generation == home->publishing->generation)
-        end_there(home);
+        publish_end_there(home);
     else
-        on_members_after(home, known ? DIRECTORY_OK : result);
+        publish_on_members_after(home, known ? DIRECTORY_OK : result);
 }
 
 /* Its home is dead, or not known here (yet). */
-static void keep_word(struct older_home *home) {
+static void publish_keep_word(struct older_home *home) {
     const struct publishing *publishing = home->publishing;
     struct directory *directory = publishing->broker->directory;
     home->ending = true;
     home->dead =
         home->incarnation ? home->incarnation : nodes_incarnation(publishing->broker, home->node);
     if (home->generation || publishing->clears)
-        end_there(home);
+        publish_end_there(home);
     else
         directory->ops->locate(directory, publishing->space->name, publishing->sample_id,
-                               on_still_named, home);
+                               publish_on_still_named, home);
 }
 
 /* Nothing that it held can be there any more, or it finds word of the end. */
-static bool is_over(const struct older_home *home) {
+static bool publish_is_over(const struct older_home *home) {
     const struct broker *broker = home->publishing->broker;
-    bool ends = home->generation || !is_hint(home->publishing);
+    bool ends = home->generation || !publish_is_hint(home->publishing);
     return home->kept || !ends || !broker->directory->ops->end;
 }
 
-static void pursue_dead(struct older_home *home) {
-    if (!is_over(home)) {
-        keep_word(home);
+static void publish_pursue_dead(struct older_home *home) {
+    if (!publish_is_over(home)) {
+        publish_keep_word(home);
         return;
     }
     home->confirmed = true;
     if (!home->publishing->clears)
-        add_everyone(home->publishing);
+        publish_add_everyone(home->publishing);
 }
 
-static void pursue(struct publishing *publishing, uint64_t now_ns) {
+static void publish_pursue(struct publishing *publishing, uint64_t now_ns) {
     struct directory *directory = publishing->broker->directory;
     struct older_home *home;
     if (publishing->broker->exchange->closing) {
@@ -320,28 +320,28 @@ static void pursue(struct publishing *publishing, uint64_t now_ns) {
             continue;
         if (nodes_is_dead(publishing->broker, home->node, home->incarnation) ||
             nodes_is_absent(publishing->broker, home->node))
-            pursue_dead(home);
+            publish_pursue_dead(home);
         else if (home->retry_ns <= now_ns)
-            ask(home);
+            publish_ask(home);
     }
     if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns <= now_ns) {
         publishing->everyone = EVERYONE_ASKED;
         if (BROKER_PLANTED(PLANTED_MEMBERS_HEARD_OF))
-            on_members(publishing, DIRECTORY_OK);
+            publish_on_members(publishing, DIRECTORY_OK);
         else
-            directory->ops->members(directory, on_members, publishing);
+            directory->ops->members(directory, publish_on_members, publishing);
     }
-    finish_if_confirmed(publishing);
+    publish_finish_if_confirmed(publishing);
 }
 
-static struct publishing *publishing_of(struct deadline *due) {
+static struct publishing *publish_publishing_of(struct deadline *due) {
     return (struct publishing *)((char *)due - offsetof(struct publishing, due));
 }
 
 void publishings_pump(struct broker *broker, uint64_t now_ns) {
     struct deadlines *due = publish_set_deadlines(broker->exchange->publishings);
     for (uint32_t i = 0; i < PURSUED_A_TURN && deadlines_next_ns(due) <= now_ns; i++)
-        pursue(publishing_of(due->first), now_ns);
+        publish_pursue(publish_publishing_of(due->first), now_ns);
 }
 
 uint64_t publishings_next_deadline_ns(const struct broker *broker) {
@@ -350,7 +350,7 @@ uint64_t publishings_next_deadline_ns(const struct broker *broker) {
 
 /* ---- the directory's answer ---- */
 
-static void take_back(struct publishing *publishing) {
+static void publish_take_back(struct publishing *publishing) {
     struct store *store = publishing->space->store;
     uint64_t superseded;
     if (BROKER_PLANTED(PLANTED_REFUSED_PUBLISHED))
@@ -361,7 +361,7 @@ static void take_back(struct publishing *publishing) {
 
 /* Aborted, or superseded by a later put elsewhere. The index has had it, all the same: what is
  * resident here of this sample is older, and its record goes. */
-static void was_retired_on_the_way(struct publishing *publishing) {
+static void publish_was_retired_on_the_way(struct publishing *publishing) {
     bool retired;
     publishing->record_due = true;
     store_retire(publishing->space->store, publishing->sample_id,
@@ -370,7 +370,7 @@ static void was_retired_on_the_way(struct publishing *publishing) {
 }
 
 /* The store counts from here, not from the commit: where that is long ago it is written down. */
-static void note_late(struct broker *broker, const struct publishing *publishing) {
+static void publish_note_late(struct broker *broker, const struct publishing *publishing) {
     uint64_t late_ns = broker->now_ns - publishing->begun_ns;
     if (late_ns >= LATE_NS)
         broker->exchange->late[broker->exchange->late_count++ % LATE_KEPT] =
@@ -378,48 +378,49 @@ static void note_late(struct broker *broker, const struct publishing *publishing
 }
 
 /* False: the older put, here, was not done: what it replaced may live on. */
-static bool make_resident(struct publishing *publishing, const struct directory_record *older) {
+static bool publish_make_resident(struct publishing *publishing,
+                                  const struct directory_record *older) {
     struct broker *broker = publishing->broker;
     uint64_t superseded;
     bool ours = older && !strcmp(older->home, broker->config->node);
     bool chain_ends = !ours || publish_was_done(broker, publishing->space, older->generation);
     if (store_publish(publishing->space->store, publishing->generation, broker->now_ns,
                       &superseded) != STORE_OK)
-        was_retired_on_the_way(publishing);
+        publish_was_retired_on_the_way(publishing);
     else
-        note_late(broker, publishing);
+        publish_note_late(broker, publishing);
     return chain_ends;
 }
 
-static void note_older(struct publishing *publishing, const struct directory_record *older,
-                       bool ask_peers) {
+static void publish_note_older(struct publishing *publishing, const struct directory_record *older,
+                               bool ask_peers) {
     if (BROKER_PLANTED(PLANTED_NOT_SUPERSEDED))
         return;
     bool elsewhere = older && strcmp(older->home, publishing->broker->config->node) != 0;
-    if (ask_peers ||
-        (elsewhere && !add_older(publishing, older->home, older->incarnation, older->generation)))
-        add_everyone(publishing);
+    if (ask_peers || (elsewhere && !publish_add_older(publishing, older->home, older->incarnation,
+                                                      older->generation)))
+        publish_add_everyone(publishing);
 }
 
 /* What is held and has been replaced meanwhile could not be told from what this put would replace:
  * that is made up for when it is refused. Refused after its answer was lost, the put may have
  * replaced something for a moment: then everyone checks as well. */
-static void on_published(void *context, enum directory_result result,
-                         const struct directory_record *older, bool ask_peers) {
+static void publish_on_published(void *context, enum directory_result result,
+                                 const struct directory_record *older, bool ask_peers) {
     struct publishing *publishing = context;
     publishing->result = result;
     publishing->published = true;
     publishing->clears = result != DIRECTORY_OK;
     if (result == DIRECTORY_OK)
-        ask_peers |= !make_resident(publishing, older);
+        ask_peers |= !publish_make_resident(publishing, older);
     else
-        take_back(publishing);
+        publish_take_back(publishing);
     if (result != DIRECTORY_OK && publishing->broker->directory->ops->index)
         held_check_own(publishing->broker, publishing->space, publishing->sample_id);
     if (result != DIRECTORY_OK && ask_peers) /* the index may have it all the same */
-        retire_record(publishing, on_retired, NULL);
-    note_older(publishing, older, ask_peers);
-    pursue(publishing, publishing->broker->now_ns);
+        publish_retire_record(publishing, publish_on_retired, NULL);
+    publish_note_older(publishing, older, ask_peers);
+    publish_pursue(publishing, publishing->broker->now_ns);
 }
 
 void publish(struct item *item, uint64_t generation) {
@@ -443,8 +444,8 @@ void publish(struct item *item, uint64_t generation) {
     publishing->reason = STORE_SUPERSEDED;
     TAILQ_INIT(&publishing->older);
     memcpy(publishing->sample_id, info.sample_id, sizeof publishing->sample_id);
-    attach(publishing, item);
-    charge(publishing, item->call->session->account->parent);
+    publish_attach(publishing, item);
+    publish_charge(publishing, item->call->session->account->parent);
     space->uses++;
     publish_set_add(broker->exchange->publishings, publishing);
     struct directory_record record = {.store = space->name,
@@ -453,12 +454,12 @@ void publish(struct item *item, uint64_t generation) {
                                       .generation = generation,
                                       .incarnation = broker->options.incarnation,
                                       .bytes = info.extent_bytes};
-    broker->directory->ops->publish(broker->directory, &record, on_published, publishing);
+    broker->directory->ops->publish(broker->directory, &record, publish_on_published, publishing);
 }
 
 /* No put, but the same pursuit. NULL: out of memory. */
-static struct publishing *begin_clearing(struct broker *broker, struct space *space,
-                                         const char *sample_id, uint64_t generation) {
+static struct publishing *publish_begin_clearing(struct broker *broker, struct space *space,
+                                                 const char *sample_id, uint64_t generation) {
     struct publishing *publishing = calloc(1, sizeof *publishing);
     if (!publishing) {
         log_error("store %s: out of memory: the record of %s stays", space->name, sample_id);
@@ -479,14 +480,14 @@ static struct publishing *begin_clearing(struct broker *broker, struct space *sp
                         */
 }
 
-static void on_cleared(void *context, enum directory_result result) {
+static void publish_on_cleared(void *context, enum directory_result result) {
     struct publishing *publishing = context;
     (void)result;
     publishing->everyone = EVERYONE_DUE;
-    schedule(publishing);
+    publish_schedule(publishing);
 }
 
-static bool was_cancelled(const struct space *space, uint64_t generation) {
+static bool publish_was_cancelled(const struct space *space, uint64_t generation) {
     struct store_info info;
     return store_stat(space->store, NULL, 0, generation, &info) && info.reason == STORE_CANCELLED;
 }
@@ -495,12 +496,13 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
                    uint64_t generation) {
     if (!broker->directory->ops->index || publish_is_of(broker, space, generation))
         return;
-    struct publishing *publishing = begin_clearing(broker, space, sample_id, generation);
+    struct publishing *publishing = publish_begin_clearing(broker, space, sample_id, generation);
     if (!publishing)
         return;
-    bool failed = was_cancelled(space, generation);
+    bool failed = publish_was_cancelled(space, generation);
     publishing->everyone = failed ? EVERYONE_ASKED : EVERYONE_NOT_NEEDED; /* when it is gone */
-    retire_record(publishing, failed ? on_cleared : on_retired, failed ? publishing : NULL);
+    publish_retire_record(publishing, failed ? publish_on_cleared : publish_on_retired,
+                          failed ? publishing : NULL);
 }
 
 void publish_end_lost(struct broker *broker, struct space *space,
@@ -508,7 +510,7 @@ void publish_end_lost(struct broker *broker, struct space *space,
                       struct account *charged, struct item *waits) {
     bool pointless = !broker->directory->ops->index || !lost->generation;
     struct publishing *publishing =
-        pointless ? NULL : begin_clearing(broker, space, lost->sample_id, lost->generation);
+        pointless ? NULL : publish_begin_clearing(broker, space, lost->sample_id, lost->generation);
     if (!publishing) {
         if (waits)
             item_done(waits, pointless ? FB__STATUS__OK : FB__STATUS__UNAVAILABLE,
@@ -520,12 +522,12 @@ void publish_end_lost(struct broker *broker, struct space *space,
     publishing->record_due = true;
     publishing->everyone = by_id ? EVERYONE_DUE : EVERYONE_NOT_NEEDED;
     if (waits)
-        attach(publishing, waits);
+        publish_attach(publishing, waits);
     if (waits || charged)
-        charge(publishing, waits ? waits->call->session->account->parent : charged);
+        publish_charge(publishing, waits ? waits->call->session->account->parent : charged);
     if (lost->incarnation && strcmp(lost->home, broker->config->node) != 0 &&
-        !add_older(publishing, lost->home, lost->incarnation, lost->generation))
-        add_everyone(publishing);
+        !publish_add_older(publishing, lost->home, lost->incarnation, lost->generation))
+        publish_add_everyone(publishing);
     deadlines_set(publish_set_deadlines(broker->exchange->publishings), &publishing->due,
                   broker->now_ns);
     bool retired;
@@ -548,6 +550,6 @@ void publish_has_ended(struct broker *broker, const struct directory_record *end
 void publishings_free(struct broker *broker) {
     struct publishing *publishing;
     while ((publishing = publish_set_first(broker->exchange->publishings)))
-        end(publishing);
+        publish_end(publishing);
     publish_set_free(broker->exchange->publishings);
 }

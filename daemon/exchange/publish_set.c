@@ -24,16 +24,18 @@ static uint64_t publish_set_hash(const struct publish_set *set, const void *data
     return hash % BUCKETS;
 }
 
-static struct publishing_list *of_generation(struct publish_set *set, uint64_t generation) {
+static struct publishing_list *publish_set_of_generation(struct publish_set *set,
+                                                         uint64_t generation) {
     return &set->by_generation[publish_set_hash(set, &generation, sizeof generation)];
 }
 
-static struct publishing_list *of_op(struct publish_set *set, struct store_op op) {
+static struct publishing_list *publish_set_of_op(struct publish_set *set, struct store_op op) {
     uint64_t both[2] = {op.client_id, op.op_id};
     return &set->by_op[publish_set_hash(set, both, sizeof both)];
 }
 
-static struct publishing_list *of_sample(struct publish_set *set, const char *sample_id) {
+static struct publishing_list *publish_set_of_sample(struct publish_set *set,
+                                                     const char *sample_id) {
     return &set->by_sample[publish_set_hash(set, sample_id, strlen(sample_id))];
 }
 
@@ -58,9 +60,10 @@ struct deadlines *publish_set_deadlines(struct publish_set *set) {
 
 void publish_set_add(struct publish_set *set, struct publishing *publishing) {
     LIST_INSERT_HEAD(&set->all, publishing, link);
-    LIST_INSERT_HEAD(of_generation(set, publishing->generation), publishing, by_generation);
-    LIST_INSERT_HEAD(of_op(set, publishing->op), publishing, by_op);
-    LIST_INSERT_HEAD(of_sample(set, publishing->sample_id), publishing, by_sample);
+    LIST_INSERT_HEAD(publish_set_of_generation(set, publishing->generation), publishing,
+                     by_generation);
+    LIST_INSERT_HEAD(publish_set_of_op(set, publishing->op), publishing, by_op);
+    LIST_INSERT_HEAD(publish_set_of_sample(set, publishing->sample_id), publishing, by_sample);
 }
 
 void publish_set_remove(struct publish_set *set, struct publishing *publishing) {
@@ -73,8 +76,8 @@ void publish_set_remove(struct publish_set *set, struct publishing *publishing) 
 
 struct publishing *publish_set_by_generation(struct publish_set *set, const struct space *space,
                                              uint64_t generation, struct publishing *after) {
-    struct publishing *at =
-        after ? LIST_NEXT(after, by_generation) : LIST_FIRST(of_generation(set, generation));
+    struct publishing *at = after ? LIST_NEXT(after, by_generation)
+                                  : LIST_FIRST(publish_set_of_generation(set, generation));
     while (at && (at->space != space || at->generation != generation))
         at = LIST_NEXT(at, by_generation);
     return at;
@@ -83,7 +86,7 @@ struct publishing *publish_set_by_generation(struct publish_set *set, const stru
 struct publishing *publish_set_by_sample(struct publish_set *set, const struct space *space,
                                          const char *sample_id, struct publishing *after) {
     struct publishing *at =
-        after ? LIST_NEXT(after, by_sample) : LIST_FIRST(of_sample(set, sample_id));
+        after ? LIST_NEXT(after, by_sample) : LIST_FIRST(publish_set_of_sample(set, sample_id));
     while (at && (at->space != space || strcmp(at->sample_id, sample_id)))
         at = LIST_NEXT(at, by_sample);
     return at;
@@ -91,7 +94,7 @@ struct publishing *publish_set_by_sample(struct publish_set *set, const struct s
 
 struct publishing *publish_set_by_op(struct publish_set *set, const struct space *space,
                                      struct store_op op) {
-    struct publishing *at = LIST_FIRST(of_op(set, op));
+    struct publishing *at = LIST_FIRST(publish_set_of_op(set, op));
     while (at &&
            (at->space != space || at->op.op_id != op.op_id || at->op.client_id != op.client_id))
         at = LIST_NEXT(at, by_op);

@@ -18,13 +18,13 @@
 
 #define STEPS_A_TURN 4096u
 
-static void on_removed(void *context, enum directory_result result) {
+static void reconcile_on_removed(void *context, enum directory_result result) {
     (void)context, (void)result;
 }
 
 /* An end is of one generation, and of what this node has put before of the sample: the numbers that
  * one node gives out only grow. */
-static void take_ended(struct broker *broker, const struct directory_record *ended) {
+static void reconcile_take_ended(struct broker *broker, const struct directory_record *ended) {
     struct space *space = space_find(broker, ended->store);
     struct store_info info;
     bool retired = false;
@@ -37,7 +37,7 @@ static void take_ended(struct broker *broker, const struct directory_record *end
     broker->exchange->reconciling.retired += retired;
 }
 
-static void take_record(struct broker *broker, const struct directory_record *record) {
+static void reconcile_take_record(struct broker *broker, const struct directory_record *record) {
     struct reconciling *reconciling = &broker->exchange->reconciling;
     struct space *space = space_find(broker, record->store);
     struct store_info info;
@@ -51,12 +51,12 @@ static void take_record(struct broker *broker, const struct directory_record *re
     if (space)
         publish_clear(broker, space, record->sample_id, record->generation);
     else
-        broker->directory->ops->retire(broker->directory, record, on_removed, NULL);
+        broker->directory->ops->retire(broker->directory, record, reconcile_on_removed, NULL);
     reconciling->removed++;
 }
 
 /* False: there is no more. */
-static bool take_held(struct broker *broker, bool first) {
+static bool reconcile_take_held(struct broker *broker, bool first) {
     struct reconciling *reconciling = &broker->exchange->reconciling;
     struct store_info info;
     if (reconciling->space >= broker->space_end)
@@ -78,7 +78,7 @@ static bool take_held(struct broker *broker, bool first) {
     return true;
 }
 
-static void tell(const struct broker *broker, size_t record_count, bool first) {
+static void reconcile_tell(const struct broker *broker, size_t record_count, bool first) {
     const struct reconciling *reconciling = &broker->exchange->reconciling;
     if (reconciling->retired + reconciling->checked + reconciling->removed || first)
         log_info("node %s: reconciled %zu generations with %zu records: %zu retired, %zu whose "
@@ -91,7 +91,7 @@ void reconcile_free(struct broker *broker) {
     generation_set_deinit(&broker->exchange->reconciling.named);
 }
 
-static bool begin(struct broker *broker, size_t record_count) {
+static bool reconcile_begin(struct broker *broker, size_t record_count) {
     reconcile_free(broker);
     broker->exchange->reconciling = (struct reconciling){0};
     if (generation_set_init(&broker->exchange->reconciling.named, record_count))
@@ -108,18 +108,18 @@ bool reconcile(void *owner, const struct directory_records *records,
         held_checks_drop_due(broker); /* they are found anew */
     else if (begins && broker->exchange->held_walk.due_count)
         return true; /* what the last has found is still being looked at */
-    if (begins && !begin(broker, records->count))
+    if (begins && !reconcile_begin(broker, records->count))
         return true;
     for (uint32_t i = 0; i < STEPS_A_TURN; i++) {
         size_t at = reconciling->at;
         if (at < ended->count) {
-            take_ended(broker, &ended->records[at]);
+            reconcile_take_ended(broker, &ended->records[at]);
             reconciling->at++;
         } else if (at - ended->count < records->count) {
-            take_record(broker, &records->records[at - ended->count]);
+            reconcile_take_record(broker, &records->records[at - ended->count]);
             reconciling->at++;
-        } else if (!take_held(broker, first)) {
-            tell(broker, records->count, first);
+        } else if (!reconcile_take_held(broker, first)) {
+            reconcile_tell(broker, records->count, first);
             reconcile_free(broker);
             return true;
         }

@@ -8,22 +8,22 @@
 
 #include "requests/requests.h"
 
-static void give_back(struct broker *broker, struct peer *peer, const struct space *space,
-                      const Fb__PeerLeaseReply *lease, uid_t uid) {
+static void remote_give_back(struct broker *broker, struct peer *peer, const struct space *space,
+                             const Fb__PeerLeaseReply *lease, uid_t uid) {
     uint64_t id = remote_lease_new(broker, peer, space->name, lease->lease_hi, lease->lease_lo,
                                    lease->generation, uid);
     if (id)
         outbox_release(broker, id, false);
 }
 
-static void refuse_lost(struct item *item) {
+static void remote_refuse_lost(struct item *item) {
     item_done(item, FB__STATUS__LOST,
               "sample %s of store %s: its home, node %s, is gone and its memory with it",
               item->sample_id, item->call->space->name, item->home);
 }
 
 /* What it granted for this item is given back with the item's end. */
-static void refuse_odd(struct item *item, const struct peer *peer, const char *wrong) {
+static void remote_refuse_odd(struct item *item, const struct peer *peer, const char *wrong) {
     item_done(item, FB__STATUS__INTERNAL,
               "sample %s of store %s: node %s gave no answer to what it was asked: %s; nothing of "
               "it was used",
@@ -31,23 +31,24 @@ static void refuse_odd(struct item *item, const struct peer *peer, const char *w
 }
 
 /* Of a ref that names no incarnation only the home itself can tell. */
-static bool is_lost(const struct item *item) {
+static bool remote_is_lost(const struct item *item) {
     return item->incarnation && nodes_is_dead(item->call->broker, item->home, item->incarnation);
 }
 
-static void refuse_as_said(struct item *item, struct peer *peer, const Fb__PeerReply *reply) {
+static void remote_refuse_as_said(struct item *item, struct peer *peer,
+                                  const Fb__PeerReply *reply) {
     if (reply->status != FB__STATUS__OK) {
         item_done(item, reply->status, "%s", reply->error);
         return;
     }
     believe_not(peer, "asked for a lease, and it answered without one");
-    refuse_odd(item, peer, "it granted a lease without saying which");
+    remote_refuse_odd(item, peer, "it granted a lease without saying which");
 }
 
 /* One of possibly several answers for the item was no. That no node has an id is known only when
  * all have said so. */
-static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerReply *reply,
-                           const char *why) {
+static void remote_settle_refusal(struct item *item, struct peer *peer, const Fb__PeerReply *reply,
+                                  const char *why) {
     bool absent = reply && reply->status == FB__STATUS__NOT_FOUND && !item->generation;
     if (!reply)
         item->unheard = peer;
@@ -57,12 +58,12 @@ static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerR
     }
     if (item->ask_count || item->in_store)
         return; /* others may still say yes */
-    if (!reply && is_lost(item))
-        refuse_lost(item);
+    if (!reply && remote_is_lost(item))
+        remote_refuse_lost(item);
     else if (absent && (!item->unheard || BROKER_PLANTED(PLANTED_UNHEARD_IS_NO)))
         get_local_not_found(item);
     else if (reply && !absent)
-        refuse_as_said(item, peer, reply);
+        remote_refuse_as_said(item, peer, reply);
     else
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: node %s cannot be reached: %s", item->sample_id,
@@ -70,8 +71,8 @@ static void settle_refusal(struct item *item, struct peer *peer, const Fb__PeerR
                   reply ? "the others do not have it" : why);
 }
 
-static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                      size_t payload_bytes, const char *why) {
+static void remote_on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                             size_t payload_bytes, const char *why) {
     struct ask *ask = context;
     struct broker *broker = ask->broker;
     struct space *space = ask->space;
@@ -82,13 +83,13 @@ static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *
     bool granted = reply && reply->status == FB__STATUS__OK &&
                    reply->result_case == FB__PEER_REPLY__RESULT_LEASE;
     if (granted && !item) {
-        give_back(broker, peer, space, reply->lease, uid);
+        remote_give_back(broker, peer, space, reply->lease, uid);
         return;
     }
     if (!item)
         return;
     if (!granted) {
-        settle_refusal(item, peer, reply, why);
+        remote_settle_refusal(item, peer, reply, why);
         return;
     }
     item->remote = remote_lease_new(broker, peer, space->name, reply->lease->lease_hi,
@@ -100,7 +101,7 @@ static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *
     }
     char wrong[SENTENCE_BYTES];
     if (!believe_lease(item, peer, asked, reply->lease, wrong)) {
-        refuse_odd(item, peer, wrong);
+        remote_refuse_odd(item, peer, wrong);
         return;
     }
     item_found(item);
@@ -112,7 +113,7 @@ static void on_leased(void *context, const Fb__PeerReply *reply, const uint8_t *
 }
 
 /* 0 or -errno. */
-static int ask_for_lease(struct item *item, struct peer *peer, bool by_id) {
+static int remote_ask_for_lease(struct item *item, struct peer *peer, bool by_id) {
     struct call *call = item->call;
     struct ask *ask = ask_new(item, peer);
     if (!ask)
@@ -132,13 +133,13 @@ static int ask_for_lease(struct item *item, struct peer *peer, bool by_id) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_LEASE;
     request.lease = &lease;
-    int result = peer_call(peer, &request, on_leased, ask, call->broker->now_ns);
+    int result = peer_call(peer, &request, remote_on_leased, ask, call->broker->now_ns);
     if (result < 0)
         ask_take(ask);
     return result;
 }
 
-static void watch(struct item *item) {
+static void remote_watch(struct item *item) {
     if (!item->timed.queued)
         item_set_deadline(item, item->call->broker->now_ns + item->call->wait_ns +
                                     item->call->patience_ns);
@@ -147,8 +148,8 @@ static void watch(struct item *item) {
 void remote_get(struct item *item) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->home);
-    if (is_lost(item)) {
-        refuse_lost(item);
+    if (remote_is_lost(item)) {
+        remote_refuse_lost(item);
         return;
     }
     if (!peer && broker->directory->ops->index) {
@@ -171,22 +172,22 @@ void remote_get(struct item *item) {
         item_done(item, FB__STATUS__FULL,
                   "store %s has no landing_bytes on node %s: it cannot read other nodes' samples",
                   item->call->space->name, broker->config->node);
-    else if (ask_for_lease(item, peer, false) < 0)
+    else if (remote_ask_for_lease(item, peer, false) < 0)
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: node %s cannot be asked now", item->sample_id,
                   item->call->space->name, item->home);
     else
-        watch(item);
+        remote_watch(item);
 }
 
 void remote_get_anywhere(struct item *item) {
     struct broker *broker = item->call->broker;
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
-        if (ask_for_lease(item, peer, true) < 0)
+        if (remote_ask_for_lease(item, peer, true) < 0)
             item->unheard = peer;
     if (item->ask_count)
-        watch(item);
+        remote_watch(item);
     else if (!item->in_store && item->unheard)
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is not on this node, and node %s cannot be asked now",

@@ -11,7 +11,7 @@
 
 #define REMEMBERED 65536u
 
-static bool grow(struct remote_leases *leases) {
+static bool remote_lease_grow(struct remote_leases *leases) {
     uint32_t room = leases->room ? leases->room * 2 : 256;
     struct remote_lease *slots = realloc(leases->slots, room * sizeof *slots);
     if (!slots)
@@ -29,7 +29,8 @@ static bool grow(struct remote_leases *leases) {
     return true;
 }
 
-static bool take_slot(struct remote_leases *leases, uint32_t *slot_out, uint64_t *uses_out) {
+static bool remote_lease_take_slot(struct remote_leases *leases, uint32_t *slot_out,
+                                   uint64_t *uses_out) {
     if (leases->ended_count >= REMEMBERED) {
         *slot_out = leases->ended[leases->ended_first];
         leases->ended_first = (leases->ended_first + 1) % leases->room;
@@ -37,7 +38,7 @@ static bool take_slot(struct remote_leases *leases, uint32_t *slot_out, uint64_t
         *uses_out = (leases->slots[*slot_out].id >> 32) + 1;
         return true;
     }
-    if (leases->count == leases->room && !grow(leases))
+    if (leases->count == leases->room && !remote_lease_grow(leases))
         return false;
     *slot_out = leases->count++;
     *uses_out = 1;
@@ -49,7 +50,7 @@ uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *
     struct remote_leases *leases = &broker->exchange->remote_leases;
     uint32_t slot;
     uint64_t uses;
-    if (!take_slot(leases, &slot, &uses))
+    if (!remote_lease_take_slot(leases, &slot, &uses))
         return 0;
     struct remote_lease *lease = &leases->slots[slot];
     *lease = (struct remote_lease){.id = uses << 32 | (slot + 1),

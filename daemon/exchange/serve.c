@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "requests/requests.h"
 #include "proto/frame.h"
+#include "requests/requests.h"
 
 /* A lease asked for that waits for the sample to be put. */
 struct served {
@@ -24,7 +24,7 @@ struct served {
 };
 
 /* One that waits. */
-static void served_free(struct served *served) {
+static void serve_served_free(struct served *served) {
     TAILQ_REMOVE(&served->asking->waiting, served, link);
     account_release(served->asking->account, CHARGE_WAITS, 1);
     free(served);
@@ -70,7 +70,7 @@ void serve_closed(void *owner, void *user) {
             (void)space_leave(broker, &broker->spaces[i], asking->holders[i], asking->account);
     struct served *served;
     while ((served = TAILQ_FIRST(&asking->waiting))) {
-        served_free(served);
+        serve_served_free(served);
     }
     index_forget_checks(broker, asking);
     held_checks_forget(broker, asking);
@@ -96,7 +96,7 @@ void serve_refuse_full(struct asking *asking, uint32_t request_id,
 }
 
 /* STORE_NO_HOLDER when the store is full of holders. */
-static uint32_t holder_of(struct asking *asking, struct space *space) {
+static uint32_t serve_holder_of(struct asking *asking, struct space *space) {
     uint32_t *holder = &asking->holders[space->index];
     if (*holder == STORE_NO_HOLDER &&
         store_holder_open(space->store, asking->id, asking->account, holder) != STORE_OK)
@@ -106,8 +106,8 @@ static uint32_t holder_of(struct asking *asking, struct space *space) {
 
 /* ---- leases ---- */
 
-static void grant(struct asking *asking, struct space *space, uint32_t request_id, bool have_copy,
-                  const struct store_lease *lease) {
+static void serve_grant(struct asking *asking, struct space *space, uint32_t request_id,
+                        bool have_copy, const struct store_lease *lease) {
     uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
     uint32_t spec_bytes = 0, checksums_bytes = 0;
     struct store_info info;
@@ -133,13 +133,13 @@ static void grant(struct asking *asking, struct space *space, uint32_t request_i
                 small ? lease->extent_bytes : 0);
 }
 
-static void settle_lease(struct asking *asking, struct space *space, uint32_t request_id,
-                         bool have_copy, const char *sample_id, uint64_t generation,
-                         enum store_result result, const struct store_lease *lease,
-                         const struct store_refusal *refusal) {
+static void serve_settle_lease(struct asking *asking, struct space *space, uint32_t request_id,
+                               bool have_copy, const char *sample_id, uint64_t generation,
+                               enum store_result result, const struct store_lease *lease,
+                               const struct store_refusal *refusal) {
     char sentence[SENTENCE_BYTES];
     if (result == STORE_OK) {
-        grant(asking, space, request_id, have_copy, lease);
+        serve_grant(asking, space, request_id, have_copy, lease);
         return;
     }
     if (result == STORE_E_NOT_FOUND || result == STORE_E_TIMEOUT)
@@ -149,7 +149,7 @@ static void settle_lease(struct asking *asking, struct space *space, uint32_t re
     serve_refuse(asking, request_id, status_of(result), sentence);
 }
 
-static void on_resident(struct waiter *waiter, const struct store_effect *effect) {
+static void serve_on_resident(struct waiter *waiter, const struct store_effect *effect) {
     struct served *served = (struct served *)waiter;
     struct broker *broker = served->asking->broker;
     if (effect->result == STORE_OK && !broker_serves(broker)) {
@@ -157,17 +157,17 @@ static void on_resident(struct waiter *waiter, const struct store_effect *effect
                       STORE_RETURNED, broker->now_ns);
         serve_refuse(served->asking, served->request_id, FB__STATUS__UNAVAILABLE,
                      broker_fenced_why(broker));
-        served_free(served);
+        serve_served_free(served);
         return;
     }
-    settle_lease(served->asking, served->space, served->request_id, served->have_copy,
-                 served->sample_id, served->generation, effect->result, &effect->lease,
-                 &effect->refusal);
-    served_free(served);
+    serve_settle_lease(served->asking, served->space, served->request_id, served->have_copy,
+                       served->sample_id, served->generation, effect->result, &effect->lease,
+                       &effect->refusal);
+    serve_served_free(served);
 }
 
-static void lease_for(struct asking *asking, struct space *space, uint32_t request_id,
-                      const Fb__PeerLease *asked) {
+static void serve_lease_for(struct asking *asking, struct space *space, uint32_t request_id,
+                            const Fb__PeerLease *asked) {
     struct broker *broker = asking->broker;
     struct charge_refusal full;
     if (!account_has_room(asking->account, CHARGE_WAITS, 1, &full)) {
@@ -175,14 +175,14 @@ static void lease_for(struct asking *asking, struct space *space, uint32_t reque
         return;
     }
     struct served *served = calloc(1, sizeof *served);
-    uint32_t holder = holder_of(asking, space);
+    uint32_t holder = serve_holder_of(asking, space);
     if (!served || holder == STORE_NO_HOLDER) {
         free(served);
         serve_refuse(asking, request_id, FB__STATUS__FULL,
                      "the home has no room for another reader");
         return;
     }
-    *served = (struct served){.waiter = {on_resident},
+    *served = (struct served){.waiter = {serve_on_resident},
                               .asking = asking,
                               .space = space,
                               .request_id = request_id,
@@ -208,8 +208,8 @@ static void lease_for(struct asking *asking, struct space *space, uint32_t reque
         account_add(asking->account, CHARGE_WAITS, 1);
         return;
     }
-    settle_lease(asking, space, request_id, served->have_copy, served->sample_id,
-                 served->generation, result, &lease, &refusal);
+    serve_settle_lease(asking, space, request_id, served->have_copy, served->sample_id,
+                       served->generation, result, &lease, &refusal);
     free(served);
 }
 
@@ -219,7 +219,7 @@ bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint
            (!*home || !strcmp(home, broker->config->node));
 }
 
-static void on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerLease *asked) {
+static void serve_on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerLease *asked) {
     struct broker *broker = asking->broker;
     struct space *space = space_find(broker, asked->store);
     char sentence[SENTENCE_BYTES];
@@ -242,7 +242,7 @@ static void on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerL
     } else if (!broker_serves(broker)) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, broker_fenced_why(broker));
     } else {
-        lease_for(asking, space, request_id, asked);
+        serve_lease_for(asking, space, request_id, asked);
     }
 }
 
@@ -250,8 +250,8 @@ static void on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerL
 
 /* A lease may stand under an earlier connection of the same node, which that node has given up but
  * we do not know to be dead yet: it is that reader's to end all the same. */
-static void release_in(struct asking *asking, struct space *space,
-                       const Fb__PeerReleaseItem *item) {
+static void serve_release_in(struct asking *asking, struct space *space,
+                             const Fb__PeerReleaseItem *item) {
     const struct asking *other;
     enum store_how how = item->consumed ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
     TAILQ_FOREACH (other, &asking->broker->exchange->askings, link)
@@ -263,7 +263,7 @@ static void release_in(struct asking *asking, struct space *space,
 }
 
 /* Absent is success. A dropped store has its leases ended too. */
-static void on_release(struct asking *asking, const Fb__PeerRelease *asked) {
+static void serve_on_release(struct asking *asking, const Fb__PeerRelease *asked) {
     struct broker *broker = asking->broker;
     for (size_t i = 0; i < asked->n_items; i++) {
         const Fb__PeerReleaseItem *item = asked->items[i];
@@ -273,12 +273,12 @@ static void on_release(struct asking *asking, const Fb__PeerRelease *asked) {
                         asking->name, (unsigned long long)item->generation, item->store);
         for (uint32_t k = 0; k < broker->space_end; k++)
             if (broker->spaces[k].used && !strcmp(broker->spaces[k].name, item->store))
-                release_in(asking, &broker->spaces[k], item);
+                serve_release_in(asking, &broker->spaces[k], item);
     }
 }
 
-static void on_probe(struct asking *asking, uint32_t request_id, const char *store,
-                     const Fb__RetireItem *item, bool explain) {
+static void serve_on_probe(struct asking *asking, uint32_t request_id, const char *store,
+                           const Fb__RetireItem *item, bool explain) {
     struct space *space = space_find(asking->broker, store);
     if (!space || !item || layout_check_sample_id(item->sample_id)) {
         char sentence[SENTENCE_BYTES];
@@ -305,7 +305,7 @@ static void on_probe(struct asking *asking, uint32_t request_id, const char *sto
     free(packed);
 }
 
-static void on_region(struct asking *asking, uint32_t request_id, uint32_t region) {
+static void serve_on_region(struct asking *asking, uint32_t request_id, uint32_t region) {
     uint8_t key[TRANSPORT_KEY_BYTES_MAX];
     int key_bytes = asker_region_key(asking->asker, region, key, sizeof key);
     if (key_bytes < 0) {
@@ -330,16 +330,16 @@ void serve_request(void *owner, void *user, uint32_t request_id, bool wants_repl
     broker->request_count++;
     switch (request->op_case) {
     case FB__PEER_REQUEST__OP_LEASE:
-        on_lease(asking, request_id, request->lease);
+        serve_on_lease(asking, request_id, request->lease);
         return;
     case FB__PEER_REQUEST__OP_REGION:
-        on_region(asking, request_id, request->region->region);
+        serve_on_region(asking, request_id, request->region->region);
         return;
     case FB__PEER_REQUEST__OP_STAT:
-        on_probe(asking, request_id, request->stat->store, request->stat->item, false);
+        serve_on_probe(asking, request_id, request->stat->store, request->stat->item, false);
         return;
     case FB__PEER_REQUEST__OP_EXPLAIN:
-        on_probe(asking, request_id, request->explain->store, request->explain->item, true);
+        serve_on_probe(asking, request_id, request->explain->store, request->explain->item, true);
         return;
     case FB__PEER_REQUEST__OP_HEALTH:
         list_serve_health(asking, request_id);
@@ -351,7 +351,7 @@ void serve_request(void *owner, void *user, uint32_t request_id, bool wants_repl
         index_serve_check(asking, request_id, request->index_check);
         return;
     case FB__PEER_REQUEST__OP_RELEASE:
-        on_release(asking, request->release);
+        serve_on_release(asking, request->release);
         break;
     case FB__PEER_REQUEST__OP_RETIRE:
         if (serve_retire(asking, request_id, request->retire))

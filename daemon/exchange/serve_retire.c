@@ -45,8 +45,8 @@ static void retire_earlier(struct broker *broker, struct space *space, const Fb_
                      info.generation, STORE_SUPERSEDED, broker->now_ns, &retired);
 }
 
-static void supersede(struct asking *asking, uint32_t request_id, struct space *space,
-                      const Fb__RetireItem *item) {
+static void serve_retire_supersede(struct asking *asking, uint32_t request_id, struct space *space,
+                                   const Fb__RetireItem *item) {
     Fb__ItemsReply items = FB__ITEMS_REPLY__INIT;
     items.count = publish_was_done(asking->broker, space, item->generation);
     retire_one(asking, space, item, STORE_SUPERSEDED, (struct store_op){0});
@@ -57,13 +57,13 @@ static void supersede(struct asking *asking, uint32_t request_id, struct space *
     asker_reply(asking->asker, request_id, &reply, NULL, 0);
 }
 
-static bool permitted(Fb__Reason reason) {
+static bool serve_retire_permitted(Fb__Reason reason) {
     return reason == FB__REASON__ACKED || reason == FB__REASON__ABORTED ||
            reason == FB__REASON__SUPERSEDED;
 }
 
 bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked) {
-    if (!permitted(asked->reason)) {
+    if (!serve_retire_permitted(asked->reason)) {
         serve_refuse(asking, request_id, FB__STATUS__INVALID,
                      "a peer may not retire for that reason");
         return true;
@@ -80,7 +80,7 @@ bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerReti
         !asked->items[0]->generation)
         return held_check_serve(asking, request_id, space, asked->items[0]->sample_id, asked);
     if (asked->reason == FB__REASON__SUPERSEDED && asked->n_items == 1) {
-        supersede(asking, request_id, space, asked->items[0]);
+        serve_retire_supersede(asking, request_id, space, asked->items[0]);
         return true;
     }
     bool all = true;

@@ -18,7 +18,7 @@
 
 #include "exchange/exchange.h"
 
-static bool has_outlived(const struct broker *broker) {
+static bool twin_has_outlived(const struct broker *broker) {
     return broker->now_ns > broker->exchange->name.outlived_ns;
 }
 
@@ -48,7 +48,7 @@ void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation) 
         peers_seek(broker->peers, address);
 }
 
-static void is_restart(struct broker *broker, const char *why) {
+static void twin_is_restart(struct broker *broker, const char *why) {
     struct name *name = &broker->exchange->name;
     name->state = NAME_RESTART;
     log_info("node %s: nobody of incarnation %016" PRIx64
@@ -56,7 +56,7 @@ static void is_restart(struct broker *broker, const char *why) {
              broker->config->node, name->incarnation, name->address, why);
 }
 
-static void say_that_it_stands(struct broker *broker) {
+static void twin_say_that_it_stands(struct broker *broker) {
     struct name *name = &broker->exchange->name;
     name->state = NAME_STANDS;
     log_warning("node %s: its name is still registered in etcd for incarnation %016" PRIx64
@@ -68,7 +68,7 @@ static void say_that_it_stands(struct broker *broker) {
                 broker->config->node);
 }
 
-static void say_twin(struct broker *broker) {
+static void twin_say_twin(struct broker *broker) {
     const struct name *name = &broker->exchange->name;
     char words[SENTENCE_BYTES];
     snprintf(words, sizeof words,
@@ -91,11 +91,11 @@ void twin_pump(struct broker *broker) {
     if (lives)
         name->state = NAME_TWIN;
     else if (found != PEERS_SEEKING && (name->state == NAME_ASKED || name->state == NAME_TWIN))
-        is_restart(broker, found == PEERS_FOUND_ONE ? "another one does" : why);
-    else if (name->state == NAME_RESTART && has_outlived(broker))
-        say_that_it_stands(broker);
+        twin_is_restart(broker, found == PEERS_FOUND_ONE ? "another one does" : why);
+    else if (name->state == NAME_RESTART && twin_has_outlived(broker))
+        twin_say_that_it_stands(broker);
     if (name->state == NAME_TWIN)
-        say_twin(broker);
+        twin_say_twin(broker);
 }
 
 uint64_t twin_next_deadline_ns(const struct broker *broker) {

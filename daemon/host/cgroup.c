@@ -26,7 +26,7 @@ struct group {
     char top[PATH_BYTES];   /* the group that is its root there */
 };
 
-static bool list_has(const char *list, const char *word) {
+static bool cgroup_list_has(const char *list, const char *word) {
     size_t length = strlen(word);
     for (const char *at = list; (at = strstr(at, word)); at += length)
         if ((at == list || at[-1] == ',') && (at[length] == ',' || !at[length]))
@@ -35,9 +35,10 @@ static bool list_has(const char *list, const char *word) {
 }
 
 /* Calls line_is(group, line) for each line of DIRECTORY/NAME until it says yes. */
-static bool find_line(const char *directory, const char *name, struct group *group,
-                      const char *controller,
-                      bool (*line_is)(struct group *group, char *line, const char *controller)) {
+static bool cgroup_find_line(const char *directory, const char *name, struct group *group,
+                             const char *controller,
+                             bool (*line_is)(struct group *group, char *line,
+                                             const char *controller)) {
     char path[PATH_BYTES], line[LINE_BYTES];
     bool found = false;
     snprintf(path, sizeof path, "%s/%s", directory, name);
@@ -52,13 +53,13 @@ static bool find_line(const char *directory, const char *name, struct group *gro
 }
 
 /* "4:memory:/path"; a line of version 2 has no controllers. */
-static bool group_is(struct group *group, char *line, const char *controller) {
+static bool cgroup_group_is(struct group *group, char *line, const char *controller) {
     char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : 0;
     if (!path)
         return false;
     *path++ = '\0';
     controllers++;
-    if (controller ? !list_has(controllers, controller) : *controllers != '\0')
+    if (controller ? !cgroup_list_has(controllers, controller) : *controllers != '\0')
         return false;
     group->version_2 = !controller;
     snprintf(group->path, sizeof group->path, "%s", path);
@@ -66,29 +67,29 @@ static bool group_is(struct group *group, char *line, const char *controller) {
 }
 
 /* "35 31 0:32 /top /mount rw,relatime shared:1 - cgroup cgroup rw,memory" */
-static bool mount_is(struct group *group, char *line, const char *controller) {
+static bool cgroup_mount_is(struct group *group, char *line, const char *controller) {
     char top[PATH_BYTES], mount[PATH_BYTES], type[32], options[256];
     const char *rest = strstr(line, " - ");
     if (!rest || sscanf(line, "%*s %*s %*s %1023s %1023s", top, mount) != 2 ||
         sscanf(rest, " - %31s %*s %255s", type, options) != 2)
         return false;
     if (strcmp(type, group->version_2 ? "cgroup2" : "cgroup") != 0 ||
-        (!group->version_2 && !list_has(options, controller)))
+        (!group->version_2 && !cgroup_list_has(options, controller)))
         return false;
     memcpy(group->top, top, sizeof top);
     memcpy(group->mount, mount, sizeof mount);
     return true;
 }
 
-static bool group_find(const char *proc, const char *controller, struct group *out) {
-    if (find_line(proc, "cgroup", out, controller, group_is))
-        return find_line(proc, "mountinfo", out, controller, mount_is);
-    return find_line(proc, "cgroup", out, NULL, group_is) &&
-           find_line(proc, "mountinfo", out, NULL, mount_is);
+static bool cgroup_group_find(const char *proc, const char *controller, struct group *out) {
+    if (cgroup_find_line(proc, "cgroup", out, controller, cgroup_group_is))
+        return cgroup_find_line(proc, "mountinfo", out, controller, cgroup_mount_is);
+    return cgroup_find_line(proc, "cgroup", out, NULL, cgroup_group_is) &&
+           cgroup_find_line(proc, "mountinfo", out, NULL, cgroup_mount_is);
 }
 
 /* The group's path below the mount point; "" is the root there. */
-static const char *path_below(const struct group *group) {
+static const char *cgroup_path_below(const struct group *group) {
     size_t length = strcmp(group->top, "/") == 0 ? 0 : strlen(group->top);
     const char *below = group->path + length;
     if (strncmp(group->path, group->top, length) != 0 || (*below && *below != '/') ||
@@ -97,7 +98,8 @@ static const char *path_below(const struct group *group) {
     return strcmp(below, "/") == 0 ? "" : below;
 }
 
-static void take_limit(const char *directory, const char *name, struct cgroup_limit *tightest) {
+static void cgroup_take_limit(const char *directory, const char *name,
+                              struct cgroup_limit *tightest) {
     char path[sizeof tightest->file], text[64] = "";
     uint64_t bytes;
     if ((size_t)snprintf(path, sizeof path, "%s/%s", directory, name) >= sizeof path)
@@ -116,14 +118,14 @@ static void take_limit(const char *directory, const char *name, struct cgroup_li
 }
 
 /* From the group up to the root of what is mounted. */
-static void tightest_limit(const struct group *group, const char *root, const char *name_1,
-                           const char *name_2, struct cgroup_limit *out) {
+static void cgroup_tightest_limit(const struct group *group, const char *root, const char *name_1,
+                                  const char *name_2, struct cgroup_limit *out) {
     const char *name = group->version_2 ? name_2 : name_1;
     char directory[3 * PATH_BYTES];
     size_t least = (size_t)snprintf(directory, sizeof directory, "%s%s", root, group->mount);
-    snprintf(directory + least, sizeof directory - least, "%s", path_below(group));
+    snprintf(directory + least, sizeof directory - least, "%s", cgroup_path_below(group));
     while (name && strlen(directory) >= least) {
-        take_limit(directory, name, out);
+        cgroup_take_limit(directory, name, out);
         char *slash = strrchr(directory, '/');
         if (!slash)
             return;
@@ -135,11 +137,11 @@ void cgroup_limits_read(const char *proc, const char *root, struct cgroup_limits
     struct group group;
     *out =
         (struct cgroup_limits){{CGROUP_NO_LIMIT, ""}, {CGROUP_NO_LIMIT, ""}, {CGROUP_NO_LIMIT, ""}};
-    if (group_find(proc, "memory", &group)) {
-        tightest_limit(&group, root, "memory.limit_in_bytes", "memory.max", &out->memory);
-        tightest_limit(&group, root, NULL, "memory.high", &out->slow);
+    if (cgroup_group_find(proc, "memory", &group)) {
+        cgroup_tightest_limit(&group, root, "memory.limit_in_bytes", "memory.max", &out->memory);
+        cgroup_tightest_limit(&group, root, NULL, "memory.high", &out->slow);
     }
-    if (group_find(proc, "hugetlb", &group))
-        tightest_limit(&group, root, "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max",
-                       &out->huge_pages);
+    if (cgroup_group_find(proc, "hugetlb", &group))
+        cgroup_tightest_limit(&group, root, "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max",
+                              &out->huge_pages);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "local/access.h"
 
-static bool listed(const struct config_ids *ids, uint32_t id) {
+static bool access_listed(const struct config_ids *ids, uint32_t id) {
     for (uint32_t i = 0; i < ids->count; i++)
         if (ids->ids[i] == id)
             return true;
@@ -14,10 +14,10 @@ bool access_allowed(const struct config_ids *allow_uids, const struct config_ids
         return true;
     if (allow_uids->count == 0 && allow_gids->count == 0)
         return true;
-    if (listed(allow_uids, uid))
+    if (access_listed(allow_uids, uid))
         return true;
     for (size_t i = 0; i < group_count; i++)
-        if (listed(allow_gids, groups[i]))
+        if (access_listed(allow_gids, groups[i]))
             return true;
     return false;
 }

@@ -33,8 +33,8 @@ const char *codec_decode_request(const uint8_t *packet, size_t packet_bytes, str
     return NULL;
 }
 
-static size_t encode(enum frame_type type, uint32_t request_id, const ProtobufCMessage *message,
-                     size_t body_bytes, uint8_t *packet) {
+static size_t codec_encode(enum frame_type type, uint32_t request_id,
+                           const ProtobufCMessage *message, size_t body_bytes, uint8_t *packet) {
     struct frame_header header = {
         .version = FRAME_VERSION,
         .type = (uint8_t)type,
@@ -51,7 +51,7 @@ size_t codec_encode_reply(uint32_t request_id, const Fb__ClientReply *reply,
     size_t body_bytes = fb__client_reply__get_packed_size(reply);
     *too_large_bytes = 0;
     if (body_bytes <= BODY_BYTES_MAX)
-        return encode(FRAME_REPLY, request_id, &reply->base, body_bytes, packet);
+        return codec_encode(FRAME_REPLY, request_id, &reply->base, body_bytes, packet);
     *too_large_bytes = FRAME_HEADER_BYTES + body_bytes;
     char sentence[160];
     snprintf(sentence, sizeof sentence,
@@ -60,8 +60,8 @@ size_t codec_encode_reply(uint32_t request_id, const Fb__ClientReply *reply,
     Fb__ClientReply refusal = FB__CLIENT_REPLY__INIT;
     refusal.status = FB__STATUS__INTERNAL;
     refusal.error = sentence;
-    return encode(FRAME_REPLY, request_id, &refusal.base,
-                  fb__client_reply__get_packed_size(&refusal), packet);
+    return codec_encode(FRAME_REPLY, request_id, &refusal.base,
+                        fb__client_reply__get_packed_size(&refusal), packet);
 }
 
 size_t codec_encode_notice(uint32_t request_id, const Fb__ClientNotice *notice,
@@ -69,5 +69,5 @@ size_t codec_encode_notice(uint32_t request_id, const Fb__ClientNotice *notice,
     size_t body_bytes = fb__client_notice__get_packed_size(notice);
     if (body_bytes > BODY_BYTES_MAX)
         return 0;
-    return encode(FRAME_NOTICE, request_id, &notice->base, body_bytes, packet);
+    return codec_encode(FRAME_NOTICE, request_id, &notice->base, body_bytes, packet);
 }

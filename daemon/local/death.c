@@ -48,7 +48,7 @@ bool death_is_pidfd(int fd, pid_t pid) {
     return is_pidfd;
 }
 
-static void on_death(uv_poll_t *poll, int status, int events) {
+static void death_on_death(uv_poll_t *poll, int status, int events) {
     struct death_watch *watch = (struct death_watch *)poll; /* its first member */
     (void)status;
     (void)events;
@@ -68,7 +68,7 @@ int death_watch_start(struct death_watch *watch, uv_loop_t *loop, int pidfd,
     watch->died = died;
     watch->owner = owner;
     watch->poll.data = owner;
-    uv_poll_start(&watch->poll, UV_READABLE, on_death);
+    uv_poll_start(&watch->poll, UV_READABLE, death_on_death);
     return 0;
 }
 

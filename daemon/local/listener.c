@@ -53,7 +53,7 @@ static const struct session_backend broker_backend = {
 
 /* The client's groups at the time of connect(): the primary one and, where the kernel tells, the
  * others. */
-static size_t peer_groups(int fd, gid_t primary, gid_t groups[GROUPS_MAX]) {
+static size_t listener_peer_groups(int fd, gid_t primary, gid_t groups[GROUPS_MAX]) {
     socklen_t bytes = (GROUPS_MAX - 1) * sizeof groups[0];
     if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups + 1, &bytes) < 0)
         bytes = 0;
@@ -65,7 +65,7 @@ static bool listener_admits(const struct listener *listener, int fd, const struc
     gid_t groups[GROUPS_MAX];
     size_t group_count = 0;
     if (listener->allow_gids.count > 0)
-        group_count = peer_groups(fd, peer->gid, groups);
+        group_count = listener_peer_groups(fd, peer->gid, groups);
     return access_allowed(&listener->allow_uids, &listener->allow_gids, listener->own_uid,
                           peer->uid, groups, group_count);
 }
@@ -118,11 +118,11 @@ static void listener_greet(struct listener *listener, int fd) {
 
 /* ---- accepting ---- */
 
-static void on_connection(uv_poll_t *poll, int status, int events);
+static void listener_on_connection(uv_poll_t *poll, int status, int events);
 
-static void on_pause_over(uv_timer_t *timer) {
+static void listener_on_pause_over(uv_timer_t *timer) {
     struct listener *listener = timer->data;
-    uv_poll_start(&listener->poll, UV_READABLE, on_connection);
+    uv_poll_start(&listener->poll, UV_READABLE, listener_on_connection);
 }
 
 static void listener_pause(struct listener *listener, int error) {
@@ -131,10 +131,10 @@ static void listener_pause(struct listener *listener, int error) {
                     PAUSE_MS, strerror(error));
     listener->starved = true;
     uv_poll_stop(&listener->poll);
-    uv_timer_start(&listener->pause, on_pause_over, PAUSE_MS, 0);
+    uv_timer_start(&listener->pause, listener_on_pause_over, PAUSE_MS, 0);
 }
 
-static void on_connection(uv_poll_t *poll, int status, int events) {
+static void listener_on_connection(uv_poll_t *poll, int status, int events) {
     struct listener *listener = poll->data;
     (void)events;
     (void)status; /* accept4() says it better */
@@ -162,7 +162,7 @@ static int listener_start(struct listener *listener, uv_loop_t *loop) {
     uv_timer_init(loop, &listener->pause);
     listener->poll.data = listener;
     listener->pause.data = listener;
-    uv_poll_start(&listener->poll, UV_READABLE, on_connection);
+    uv_poll_start(&listener->poll, UV_READABLE, listener_on_connection);
     return 0;
 }
 
@@ -225,7 +225,7 @@ static void listener_part_closed(void *data) {
     closed(owner);
 }
 
-static void on_handle_closed(uv_handle_t *handle) {
+static void listener_on_handle_closed(uv_handle_t *handle) {
     listener_part_closed(handle->data);
 }
 
@@ -234,7 +234,7 @@ void listener_close(struct listener *listener, void (*closed)(void *owner), void
     listener->closed = closed;
     listener->owner = owner;
     listener->open_parts = 3;
-    uv_close((uv_handle_t *)&listener->poll, on_handle_closed);
-    uv_close((uv_handle_t *)&listener->pause, on_handle_closed);
+    uv_close((uv_handle_t *)&listener->poll, listener_on_handle_closed);
+    uv_close((uv_handle_t *)&listener->pause, listener_on_handle_closed);
     sessions_close(&listener->sessions, listener_part_closed, listener);
 }

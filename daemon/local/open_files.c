@@ -14,17 +14,17 @@ static uint64_t open_files_limit(void) {
     return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
 }
 
-static uint64_t kept_of(uint64_t limit) {
+static uint64_t open_files_kept_of(uint64_t limit) {
     return limit / KEPT_SHARE < KEPT_MAX ? limit / KEPT_SHARE : KEPT_MAX;
 }
 
 bool open_files_is_kept(int fd) {
     uint64_t limit = open_files_limit();
-    return (uint64_t)fd >= limit - kept_of(limit);
+    return (uint64_t)fd >= limit - open_files_kept_of(limit);
 }
 
 uint32_t open_files_refusals(void) {
-    return (uint32_t)kept_of(open_files_limit()) / REFUSED_SHARE;
+    return (uint32_t)open_files_kept_of(open_files_limit()) / REFUSED_SHARE;
 }
 
 void open_files_sentence(char *out, size_t out_bytes) {
@@ -33,5 +33,5 @@ void open_files_sentence(char *out, size_t out_bytes) {
              "the broker may open %" PRIu64 " files (RLIMIT_NOFILE), of which the last %" PRIu64
              " are kept for admins and itself: all others are in use; featurectl sessions shows "
              "whose, and LimitNOFILE= of the unit raises it",
-             limit, kept_of(limit));
+             limit, open_files_kept_of(limit));
 }

@@ -49,7 +49,7 @@
 
 enum receive_result { RECEIVE_MORE, RECEIVE_EMPTY, RECEIVE_ENDED };
 
-static uint64_t clock_now_ns(void) {
+static uint64_t session_clock_now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
@@ -81,7 +81,7 @@ static void sessions_check_closed(struct sessions *set) {
     closed(set->closed_owner);
 }
 
-static void on_handle_closed(uv_handle_t *handle) {
+static void session_on_handle_closed(uv_handle_t *handle) {
     struct session *session = handle->data;
     if (--session->open_handles > 0)
         return;
@@ -113,14 +113,14 @@ static void session_close(struct session *session, uint64_t now_ns) {
     if (session->broker)
         session->set->backend->close(session->broker, now_ns);
     session->set->refused -= session->refusal != NULL;
-    uv_close((uv_handle_t *)&session->poll, on_handle_closed);
-    uv_close((uv_handle_t *)&session->hello_timer, on_handle_closed);
-    session->open_handles += death_watch_stop(&session->death, on_handle_closed);
+    uv_close((uv_handle_t *)&session->poll, session_on_handle_closed);
+    uv_close((uv_handle_t *)&session->hello_timer, session_on_handle_closed);
+    session->open_handles += death_watch_stop(&session->death, session_on_handle_closed);
     close(session->fd);
 }
 
 /* served: the broker was entered for this session. */
-static void end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
+static void session_end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
     if (served && set->options.after_turn)
         set->options.after_turn(set->options.owner, now_ns);
 }
@@ -129,7 +129,7 @@ static void end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
 
 /* Whoever has the socket now, it is nobody's session. What the client sent before it died is still
  * read, then session_on_poll() finds the end. */
-static void on_death(void *owner) {
+static void session_on_death(void *owner) {
     struct session *session = owner;
     log_debug("%s: its process is dead", session_name(session));
     session->peer_gone = true;
@@ -141,7 +141,8 @@ static void session_watch(struct session *session, int pidfd) {
     if (open_files_is_kept(pidfd))
         close(pidfd);
     else
-        error = death_watch_start(&session->death, session->set->loop, pidfd, on_death, session);
+        error = death_watch_start(&session->death, session->set->loop, pidfd, session_on_death,
+                                  session);
     if (error)
         log_limited(LOG_LEVEL_WARNING, session->uid,
                     "%s: the death of its process cannot be watched: %s; if a forked child "
@@ -156,7 +157,7 @@ static void session_watch_peer(struct session *session) {
     if (pidfd >= 0)
         session_watch(session, pidfd);
     else if (pidfd == -ESRCH)
-        on_death(session);
+        session_on_death(session);
     else if (pidfd == -ENOPROTOOPT)
         session->pidfd_wanted = true;
     else
@@ -180,8 +181,8 @@ static void session_take_pidfd(struct session *session, int fd) {
 /* ---- what the broker says ---- */
 
 /* What the broker does not know of a HelloReply. */
-static void on_hello_reply(struct session *session, uint32_t request_id,
-                           const Fb__ClientReply *reply) {
+static void session_on_hello_reply(struct session *session, uint32_t request_id,
+                                   const Fb__ClientReply *reply) {
     Fb__HelloReply hello = *reply->hello;
     Fb__ClientReply whole = *reply;
     hello.pidfd_wanted = session->pidfd_wanted;
@@ -194,10 +195,11 @@ static void on_hello_reply(struct session *session, uint32_t request_id,
     uv_timer_stop(&session->hello_timer);
 }
 
-static void on_reply(void *client, uint32_t request_id, const Fb__ClientReply *reply, int fd) {
+static void session_on_reply(void *client, uint32_t request_id, const Fb__ClientReply *reply,
+                             int fd) {
     struct session *session = client;
     if (reply->result_case == FB__CLIENT_REPLY__RESULT_HELLO) {
-        on_hello_reply(session, request_id, reply);
+        session_on_hello_reply(session, request_id, reply);
         return;
     }
     uint8_t *packet = session->set->packet_out;
@@ -210,7 +212,7 @@ static void on_reply(void *client, uint32_t request_id, const Fb__ClientReply *r
     session_send(session, packet, bytes, too_large_bytes ? -1 : fd);
 }
 
-static void on_notice(void *client, uint32_t request_id, const Fb__ClientNotice *notice) {
+static void session_on_notice(void *client, uint32_t request_id, const Fb__ClientNotice *notice) {
     struct session *session = client;
     if (session->doomed || session->peer_gone || send_queue_front(&session->queue))
         return;
@@ -223,7 +225,8 @@ static void on_notice(void *client, uint32_t request_id, const Fb__ClientNotice 
         session_doom_unsent(session, error);
 }
 
-static const struct broker_client_ops client_ops = {.reply = on_reply, .notice = on_notice};
+static const struct broker_client_ops client_ops = {.reply = session_on_reply,
+                                                    .notice = session_on_notice};
 
 /* ---- receiving ---- */
 
@@ -231,7 +234,7 @@ static void session_answer_refusal(struct session *session, uint32_t request_id)
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.status = session->refusal->status;
     reply.error = session->refusal->sentence;
-    on_reply(session, request_id, &reply, -1);
+    session_on_reply(session, request_id, &reply, -1);
     session_doom_quietly(session);
 }
 
@@ -240,7 +243,7 @@ static void session_answer_refusal(struct session *session, uint32_t request_id)
 static void session_handle_packet(struct session *session, size_t bytes, int fd) {
     struct sessions *set = session->set;
     struct codec_request decoded;
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = session_clock_now_ns();
     const char *wrong = codec_decode_request(set->packet_in, bytes, &set->bump, &decoded);
     bool brings_pidfd = !wrong && session->greeted && session->pidfd_wanted &&
                         decoded.request->op_case == FB__CLIENT_REQUEST__OP_HELLO &&
@@ -292,14 +295,14 @@ static enum receive_result session_receive_one(struct session *session) {
 static enum receive_result session_receive(struct session *session, uint32_t budget,
                                            uint64_t span_ns) {
     enum receive_result result = RECEIVE_MORE;
-    uint64_t begun_ns = clock_now_ns();
+    uint64_t begun_ns = session_clock_now_ns();
     while (result == RECEIVE_MORE && budget-- > 0) {
         if (!session->peer_gone && !session_may_ask(session)) {
             session_listen(session);
             return RECEIVE_EMPTY;
         }
         result = session_receive_one(session);
-        if (clock_now_ns() - begun_ns > span_ns)
+        if (session_clock_now_ns() - begun_ns > span_ns)
             break;
     }
     return result;
@@ -339,29 +342,29 @@ void session_on_poll(uv_poll_t *poll, int status, int events) {
     bool served = session->broker != NULL;
     uint32_t budget = gone ? UINT32_MAX : PACKETS_PER_WAKE_UP;
     uint64_t span_ns = gone ? UINT64_MAX : SESSION_READS_NS;
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = session_clock_now_ns();
     bool waits_its_turn = !gone && !session->doomed && !session->paused;
     if (waits_its_turn && session_put_off(session, now_ns))
         return;
     bool ended = session->doomed || session_receive(session, budget, span_ns) == RECEIVE_ENDED;
-    now_ns = clock_now_ns();
+    now_ns = session_clock_now_ns();
     if (ended || gone) {
         log_debug("%s: disconnected", session_name(session));
         session_close(session, now_ns);
     }
-    end_turn(set, served, now_ns);
+    session_end_turn(set, served, now_ns);
 }
 
-static void on_hello_timeout(uv_timer_t *timer) {
+static void session_on_hello_timeout(uv_timer_t *timer) {
     struct session *session = timer->data;
     struct sessions *set = session->set;
     bool served = session->broker != NULL;
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = session_clock_now_ns();
     char why[64];
     snprintf(why, sizeof why, "no Hello within %u ms", set->options.hello_timeout_ms);
     session_doom(session, why);
     session_close(session, now_ns);
-    end_turn(set, served, now_ns);
+    session_end_turn(set, served, now_ns);
 }
 
 /* ---- opening ---- */
@@ -380,7 +383,8 @@ static void session_start(struct session *session) {
     session->open_handles = 2;
     session->hello_timer.data = session;
     uv_timer_init(set->loop, &session->hello_timer);
-    uv_timer_start(&session->hello_timer, on_hello_timeout, set->options.hello_timeout_ms, 0);
+    uv_timer_start(&session->hello_timer, session_on_hello_timeout, set->options.hello_timeout_ms,
+                   0);
     uv_poll_start(&session->poll, UV_READABLE, session_on_poll);
     /* Two full frames, as far as net.core.wmem_max permits; less only means more queueing. */
     setsockopt(session->fd, SOL_SOCKET, SO_SNDBUF, &(int){SOCKET_SEND_BYTES}, sizeof(int));
@@ -407,7 +411,7 @@ static int session_prepare(struct sessions *set, int fd, struct session **out) {
 
 static void session_abandon(struct session *session) {
     session->open_handles = 1;
-    uv_close((uv_handle_t *)&session->poll, on_handle_closed);
+    uv_close((uv_handle_t *)&session->poll, session_on_handle_closed);
 }
 
 int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials,
@@ -470,7 +474,7 @@ int sessions_init(struct sessions *set, uv_loop_t *loop, struct broker *broker,
     return -ENOMEM;
 }
 
-static void on_timer_closed(uv_handle_t *timer) {
+static void session_on_timer_closed(uv_handle_t *timer) {
     struct sessions *set = timer->data;
     set->unfreed--;
     sessions_check_closed(set);
@@ -479,11 +483,11 @@ static void on_timer_closed(uv_handle_t *timer) {
 void sessions_close(struct sessions *set, void (*closed)(void *owner), void *owner) {
     set->closed = closed;
     set->closed_owner = owner;
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = session_clock_now_ns();
     while (set->first)
         session_close(set->first, now_ns);
     if (set->has_unread_timer)
-        uv_close((uv_handle_t *)&set->unread_timer, on_timer_closed);
+        uv_close((uv_handle_t *)&set->unread_timer, session_on_timer_closed);
     set->has_unread_timer = false;
     sessions_check_closed(set);
 }

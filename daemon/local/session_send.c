@@ -25,7 +25,7 @@ int session_transmit(struct session *session, const void *data, size_t bytes, in
     return error == -EPIPE ? 0 : error;
 }
 
-static void on_unread_timer(uv_timer_t *timer);
+static void session_send_on_unread_timer(uv_timer_t *timer);
 
 /* Half of what may lie unread is left to the answers of requests that are under way. */
 static bool session_reads(const struct session *session) {
@@ -101,7 +101,7 @@ static void sessions_look_soon(struct sessions *set) {
         set->unfreed++;
     }
     set->unread_ms = UNREAD_FIRST_MS;
-    uv_timer_start(&set->unread_timer, on_unread_timer, set->unread_ms, 0);
+    uv_timer_start(&set->unread_timer, session_send_on_unread_timer, set->unread_ms, 0);
 }
 
 /* Of a descriptor that has been sent or queued. */
@@ -176,7 +176,7 @@ static bool session_look(struct session *session) {
     return true;
 }
 
-static void on_unread_timer(uv_timer_t *timer) {
+static void session_send_on_unread_timer(uv_timer_t *timer) {
     struct sessions *set = timer->data;
     struct session *session, *next;
     bool taken = false;
@@ -191,5 +191,5 @@ static void on_unread_timer(uv_timer_t *timer) {
                      : set->unread_ms < UNREAD_LAST_MS ? 2 * set->unread_ms
                                                        : UNREAD_LAST_MS;
     if (!LIST_EMPTY(&set->unread))
-        uv_timer_start(&set->unread_timer, on_unread_timer, set->unread_ms, 0);
+        uv_timer_start(&set->unread_timer, session_send_on_unread_timer, set->unread_ms, 0);
 }

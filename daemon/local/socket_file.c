@@ -18,14 +18,14 @@
 #define NO_GROUP              ((gid_t)-1)
 #define GROUP_ENTRY_BYTES_MAX 65536 /* a group with thousands of members */
 
-static int seqpacket_socket(void) {
+static int socket_file_seqpacket_socket(void) {
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     return fd;
 }
 
-static int find_group(const char *name, gid_t *out, char *why, size_t why_bytes) {
+static int socket_file_find_group(const char *name, gid_t *out, char *why, size_t why_bytes) {
     *out = NO_GROUP;
     if (!name || name[0] == '\0')
         return 0;
@@ -42,7 +42,7 @@ static int find_group(const char *name, gid_t *out, char *why, size_t why_bytes)
 }
 
 /* 0 when nothing lives at the path (a stale socket has been removed). */
-static int clear_path(const struct sockaddr_un *address, char *why, size_t why_bytes) {
+static int socket_file_clear_path(const struct sockaddr_un *address, char *why, size_t why_bytes) {
     struct stat status;
     if (lstat(address->sun_path, &status) < 0)
         return 0; /* absent; anything else bind() will report */
@@ -59,7 +59,7 @@ static int clear_path(const struct sockaddr_un *address, char *why, size_t why_b
                  address->sun_path);
         return -EEXIST;
     }
-    int fd = seqpacket_socket();
+    int fd = socket_file_seqpacket_socket();
     if (fd < 0) {
         snprintf(why, why_bytes, "%s: socket: %s", address->sun_path, strerror(-fd));
         return fd;
@@ -81,7 +81,7 @@ static int clear_path(const struct sockaddr_un *address, char *why, size_t why_b
     return -error;
 }
 
-static int bind_privately(int fd, const struct sockaddr_un *address) {
+static int socket_file_bind_privately(int fd, const struct sockaddr_un *address) {
     mode_t before = umask(PRIVATE_UMASK);
     int error = bind(fd, (const struct sockaddr *)address, sizeof *address) < 0 ? -errno : 0;
     umask(before);
@@ -90,8 +90,8 @@ static int bind_privately(int fd, const struct sockaddr_un *address) {
 
 /* Sets group and mode, remembers the inode, listens. Returns the step that failed, errno says why.
  */
-static const char *open_to_clients(struct socket_file *file, int fd, uint32_t mode, gid_t group,
-                                   int backlog) {
+static const char *socket_file_open_to_clients(struct socket_file *file, int fd, uint32_t mode,
+                                               gid_t group, int backlog) {
     struct stat status;
     if (lstat(file->path, &status) < 0)
         return "stat";
@@ -120,20 +120,20 @@ int socket_file_listen(struct socket_file *file, const char *path, uint32_t mode
     memcpy(file->path, path, path_bytes + 1);
 
     gid_t gid;
-    int error = find_group(group, &gid, why, why_bytes);
+    int error = socket_file_find_group(group, &gid, why, why_bytes);
     if (!error)
-        error = clear_path(&address, why, why_bytes);
+        error = socket_file_clear_path(&address, why, why_bytes);
     if (error)
         return error;
-    int fd = seqpacket_socket();
-    error = fd < 0 ? fd : bind_privately(fd, &address);
+    int fd = socket_file_seqpacket_socket();
+    error = fd < 0 ? fd : socket_file_bind_privately(fd, &address);
     if (error < 0) {
         snprintf(why, why_bytes, "%s: bind: %s", path, strerror(-error));
         if (fd >= 0)
             close(fd);
         return error;
     }
-    const char *failed = open_to_clients(file, fd, mode, gid, backlog);
+    const char *failed = socket_file_open_to_clients(file, fd, mode, gid, backlog);
     if (!failed)
         return fd;
     error = -errno;

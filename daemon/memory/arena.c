@@ -28,18 +28,18 @@
 #define MFD_HUGE_2MB (21u << 26)
 #endif
 
-static uint64_t round_up(uint64_t bytes, uint64_t step) {
+static uint64_t arena_round_up(uint64_t bytes, uint64_t step) {
     return (bytes + step - 1) / step * step;
 }
 
-static int seal(int fd, uint64_t bytes) {
+static int arena_seal(int fd, uint64_t bytes) {
     if (ftruncate(fd, (off_t)bytes) < 0 || fchmod(fd, 0600) < 0 ||
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
         return -errno;
     return 0;
 }
 
-static int open_readonly(int fd) {
+static int arena_open_readonly(int fd) {
     char path[32];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     int fd_readonly = open(path, O_RDONLY | O_CLOEXEC);
@@ -48,7 +48,7 @@ static int open_readonly(int fd) {
     return fd_readonly;
 }
 
-static int map(struct arena *arena, bool hugepages) {
+static int arena_map(struct arena *arena, bool hugepages) {
     int flags = MAP_SHARED | (hugepages ? 0 : MAP_NORESERVE);
     void *base = mmap(NULL, arena->bytes, PROT_READ | PROT_WRITE, flags, arena->fd, 0);
     if (base == MAP_FAILED)
@@ -60,18 +60,18 @@ static int map(struct arena *arena, bool hugepages) {
     return 0;
 }
 
-static int create(struct arena *arena, const char *name, uint64_t bytes, bool hugepages) {
+static int arena_create(struct arena *arena, const char *name, uint64_t bytes, bool hugepages) {
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (hugepages ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
     *arena = (struct arena){.fd = -1, .fd_readonly = -1, .hugepages = hugepages};
-    arena->bytes = round_up(bytes, hugepages ? HUGE_PAGE_BYTES : PAGE_BYTES);
+    arena->bytes = arena_round_up(bytes, hugepages ? HUGE_PAGE_BYTES : PAGE_BYTES);
     arena->fd = memfd_create(name, flags);
     if (arena->fd < 0)
         return -errno;
-    int result = seal(arena->fd, arena->bytes);
+    int result = arena_seal(arena->fd, arena->bytes);
     if (result == 0)
-        result = map(arena, hugepages);
+        result = arena_map(arena, hugepages);
     if (result == 0) {
-        arena->fd_readonly = open_readonly(arena->fd);
+        arena->fd_readonly = arena_open_readonly(arena->fd);
         result = arena->fd_readonly < 0 ? arena->fd_readonly : 0;
     }
     if (result < 0)
@@ -80,7 +80,7 @@ static int create(struct arena *arena, const char *name, uint64_t bytes, bool hu
 }
 
 /* A number from the kernel's pool of 2 MiB pages; false if the kernel has none such. */
-static bool read_pool(const char *what, uint64_t *out) {
+static bool arena_read_pool(const char *what, uint64_t *out) {
     char path[128];
     snprintf(path, sizeof path, HUGE_PAGES_DIR "%s", what);
     FILE *file = fopen(path, "re");
@@ -91,12 +91,13 @@ static bool read_pool(const char *what, uint64_t *out) {
     return good;
 }
 
-static void explain_hugepages(const char *name, uint64_t bytes, int error, char *why,
-                              size_t why_bytes) {
+static void arena_explain_hugepages(const char *name, uint64_t bytes, int error, char *why,
+                                    size_t why_bytes) {
     uint64_t total, available, reserved,
-        needed = round_up(bytes, HUGE_PAGE_BYTES) / HUGE_PAGE_BYTES;
-    if (!read_pool("nr_hugepages", &total) || !read_pool("free_hugepages", &available) ||
-        !read_pool("resv_hugepages", &reserved)) {
+        needed = arena_round_up(bytes, HUGE_PAGE_BYTES) / HUGE_PAGE_BYTES;
+    if (!arena_read_pool("nr_hugepages", &total) ||
+        !arena_read_pool("free_hugepages", &available) ||
+        !arena_read_pool("resv_hugepages", &reserved)) {
         snprintf(
             why, why_bytes,
             "arena %s: this kernel has no 2 MiB pages (%s); set hugepages = off, or boot one with "
@@ -122,14 +123,14 @@ int arena_init(struct arena *arena, const char *name, uint64_t bytes,
         return -EINVAL;
     }
     if (hugepages != ARENA_HUGEPAGES_OFF) {
-        int result = create(arena, name, bytes, true);
+        int result = arena_create(arena, name, bytes, true);
         if (result == 0)
             return 0;
-        explain_hugepages(name, bytes, -result, why, why_bytes);
+        arena_explain_hugepages(name, bytes, -result, why, why_bytes);
         if (hugepages == ARENA_HUGEPAGES_REQUIRE)
             return result;
     }
-    int result = create(arena, name, bytes, false);
+    int result = arena_create(arena, name, bytes, false);
     if (result < 0) {
         snprintf(why, why_bytes, "arena %s: %" PRIu64 " MiB could not be set up: %s%s", name,
                  bytes >> 20, strerror(-result), result == -ENOENT ? "; is /proc mounted?" : "");
@@ -165,7 +166,8 @@ int arena_prefault(const struct arena *arena, uint64_t offset, uint64_t bytes) {
         return -EINVAL;
     if (bytes == 0)
         return 0;
-    uint64_t begin = offset / PAGE_BYTES * PAGE_BYTES, end = round_up(offset + bytes, PAGE_BYTES);
+    uint64_t begin = offset / PAGE_BYTES * PAGE_BYTES,
+             end = arena_round_up(offset + bytes, PAGE_BYTES);
     if (madvise((char *)arena->base + begin, end - begin, MADV_POPULATE_WRITE) == 0)
         return 0;
     if (errno != EINVAL) /* EINVAL: a kernel before 5.14 */

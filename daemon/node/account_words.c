@@ -5,7 +5,7 @@
 
 #include "ops/log.h"
 
-static void amount_say(char out[32], enum charge charge, uint64_t amount) {
+static void account_words_amount_say(char out[32], enum charge charge, uint64_t amount) {
     if (charge_is_bytes(charge))
         log_bytes(amount, out);
     else
@@ -32,9 +32,9 @@ void account_name(const struct account *account, char *out, size_t out_bytes) {
 void account_sentence(char *out, size_t out_bytes, const struct charge_refusal *refusal) {
     char limit[32], used[32], asked[32], who[128];
     const char *key = charge_key(refusal->account->kind, refusal->charge);
-    amount_say(limit, refusal->charge, refusal->limit);
-    amount_say(used, refusal->charge, refusal->used);
-    amount_say(asked, refusal->charge, refusal->asked);
+    account_words_amount_say(limit, refusal->charge, refusal->limit);
+    account_words_amount_say(used, refusal->charge, refusal->used);
+    account_words_amount_say(asked, refusal->charge, refusal->asked);
     account_name(refusal->account, who, sizeof who);
     snprintf(out, out_bytes, "%s = %s: %s has %s %s, %s more asked", key ? key : "a limit", limit,
              who, used, charge_words(refusal->charge), asked);

@@ -117,7 +117,7 @@ const char *ask_failure(const Fb__PeerReply *reply, const char *why) {
     return reply->status != FB__STATUS__OK ? reply->error : "it does not know that request";
 }
 
-static void orphan_asks(struct item *item) {
+static void call_orphan_asks(struct item *item) {
     struct ask *ask;
     while ((ask = LIST_FIRST(&item->asks))) {
         LIST_REMOVE(ask, link);
@@ -126,7 +126,7 @@ static void orphan_asks(struct item *item) {
     item->ask_count = 0;
 }
 
-static void leave_store(struct item *item) {
+static void call_leave_store(struct item *item) {
     if (item->in_store)
         store_cancel_wait(item->call->space->store, item->call->holder,
                           (uint64_t)(uintptr_t)&item->waiter);
@@ -136,8 +136,8 @@ static void leave_store(struct item *item) {
 void item_found(struct item *item) {
     if (BROKER_PLANTED(PLANTED_FOUND_TWICE))
         return;
-    orphan_asks(item);
-    leave_store(item);
+    call_orphan_asks(item);
+    call_leave_store(item);
 }
 
 /* ---- deadlines ---- */
@@ -146,16 +146,16 @@ void item_set_deadline(struct item *item, uint64_t deadline_ns) {
     deadlines_set(&item->call->broker->timed, &item->timed, deadline_ns);
 }
 
-static void clear_deadline(struct item *item) {
+static void call_clear_deadline(struct item *item) {
     deadlines_clear(&item->call->broker->timed, &item->timed);
 }
 
-static struct item *item_of(struct deadline *timed) {
+static struct item *call_item_of(struct deadline *timed) {
     return (struct item *)((char *)timed - offsetof(struct item, timed));
 }
 
 /* Ends the item, for good or to go on without this deadline. */
-static void expire(struct item *item) {
+static void call_expire(struct item *item) {
     unsigned long long waited_ms = (item->call->broker->now_ns - item->call->begun_ns) / NS_PER_MS;
     const struct ask *ask = LIST_FIRST(&item->asks);
     const char *node = ask && ask->peer ? peer_node(ask->peer)
@@ -193,7 +193,7 @@ static void expire(struct item *item) {
 
 void calls_expire(struct broker *broker, uint64_t now_ns) {
     for (uint32_t i = 0; i < EXPIRED_A_TURN && deadlines_next_ns(&broker->timed) <= now_ns; i++)
-        expire(item_of(broker->timed.first));
+        call_expire(call_item_of(broker->timed.first));
 }
 
 uint64_t calls_next_deadline_ns(const struct broker *broker) {
@@ -202,7 +202,7 @@ uint64_t calls_next_deadline_ns(const struct broker *broker) {
 
 /* ---- answers ---- */
 
-static char *text_or_empty(char *text) {
+static char *call_text_or_empty(char *text) {
     return text ? text : (char *)protobuf_c_empty_string;
 }
 
@@ -210,13 +210,13 @@ void call_send(const struct call *call, const Fb__ClientReply *reply) {
     call->session->ops->reply(call->session->client, call->request_id, reply, -1);
 }
 
-static void answer_put(struct call *call) {
+static void call_answer_put(struct call *call) {
     Fb__PutResult results[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++) {
         const struct item *item = &call->items[i];
         fb__put_result__init(&results[i]);
         results[i].status = item->status;
-        results[i].error = text_or_empty(item->error);
+        results[i].error = call_text_or_empty(item->error);
         results[i].reservation = item->reservation;
         results[i].extent_offset = item->extent_offset;
         results[i].generation = item->generation;
@@ -231,10 +231,10 @@ static void answer_put(struct call *call) {
     call_send(call, &reply);
 }
 
-static void fill_get(const struct item *item, Fb__GetResult *result) {
+static void call_fill_get(const struct item *item, Fb__GetResult *result) {
     fb__get_result__init(result);
     result->status = item->status;
-    result->error = text_or_empty(item->error);
+    result->error = call_text_or_empty(item->error);
     if (item->status != FB__STATUS__OK)
         return;
     result->lease_hi = item->lease_hi;
@@ -252,10 +252,10 @@ static void fill_get(const struct item *item, Fb__GetResult *result) {
     result->checksums = (ProtobufCBinaryData){item->checksums_bytes, item->checksums};
 }
 
-static void answer_get(struct call *call) {
+static void call_answer_get(struct call *call) {
     Fb__GetResult results[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++) {
-        fill_get(&call->items[i], &results[i]);
+        call_fill_get(&call->items[i], &results[i]);
         pointers[i] = &results[i];
     }
     Fb__GetReply get = FB__GET_REPLY__INIT;
@@ -267,12 +267,12 @@ static void answer_get(struct call *call) {
     call_send(call, &reply);
 }
 
-static void answer_retire(struct call *call) {
+static void call_answer_retire(struct call *call) {
     Fb__ItemResult results[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++) {
         fb__item_result__init(&results[i]);
         results[i].status = call->items[i].status;
-        results[i].error = text_or_empty(call->items[i].error);
+        results[i].error = call_text_or_empty(call->items[i].error);
         pointers[i] = &results[i];
     }
     Fb__ItemsReply items = FB__ITEMS_REPLY__INIT;
@@ -284,7 +284,7 @@ static void answer_retire(struct call *call) {
     call_send(call, &reply);
 }
 
-static void answer_stat(struct call *call) {
+static void call_answer_stat(struct call *call) {
     Fb__StatResult failed[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++) {
         const struct item *item = &call->items[i];
@@ -294,7 +294,7 @@ static void answer_stat(struct call *call) {
             continue;
         fb__stat_result__init(&failed[i]);
         failed[i].status = item->status;
-        failed[i].error = text_or_empty(item->error);
+        failed[i].error = call_text_or_empty(item->error);
         pointers[i] = &failed[i];
     }
     Fb__StatReply stat = FB__STAT_REPLY__INIT;
@@ -309,12 +309,12 @@ static void answer_stat(struct call *call) {
             fb__stat_result__free_unpacked(pointers[i], NULL);
 }
 
-static void answer_drain(struct call *call) {
+static void call_answer_drain(struct call *call) {
     const struct item *item = &call->items[0];
     const struct directory *directory = call->broker->directory;
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.status = item->status;
-    reply.error = text_or_empty(item->error);
+    reply.error = call_text_or_empty(item->error);
     Fb__DrainReply drain = FB__DRAIN_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_DRAIN;
     reply.drain = &drain;
@@ -332,25 +332,25 @@ void item_answer(struct item *item, const ProtobufCMessage *message) {
     item_done(item, FB__STATUS__OK, NULL);
 }
 
-static void answer_whole(struct call *call) {
+static void call_answer_whole(struct call *call) {
     const struct item *item = &call->items[0];
     Fb__ClientReply *whole =
         item->answer ? fb__client_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;
     Fb__ClientReply failed = FB__CLIENT_REPLY__INIT;
     failed.status = item->answer ? FB__STATUS__UNAVAILABLE : item->status;
-    failed.error = text_or_empty(item->error);
+    failed.error = call_text_or_empty(item->error);
     call_send(call, whole ? whole : &failed);
     if (whole)
         fb__client_reply__free_unpacked(whole, NULL);
 }
 
 static void (*const answers[])(struct call *call) = {
-    [CALL_PUT] = answer_put,          [CALL_GET] = answer_get,
-    [CALL_RETIRE] = answer_retire,    [CALL_STAT] = answer_stat,
-    [CALL_EXPLAIN] = explain_answer,  [CALL_DRAIN] = answer_drain,
-    [CALL_NODES] = list_answer_nodes, [CALL_LIST] = answer_whole,
-    [CALL_INDEX_LIST] = answer_whole, [CALL_INDEX_CHECK] = index_answer,
-    [CALL_GC] = answer_whole,
+    [CALL_PUT] = call_answer_put,          [CALL_GET] = call_answer_get,
+    [CALL_RETIRE] = call_answer_retire,    [CALL_STAT] = call_answer_stat,
+    [CALL_EXPLAIN] = explain_answer,       [CALL_DRAIN] = call_answer_drain,
+    [CALL_NODES] = list_answer_nodes,      [CALL_LIST] = call_answer_whole,
+    [CALL_INDEX_LIST] = call_answer_whole, [CALL_INDEX_CHECK] = index_answer,
+    [CALL_GC] = call_answer_whole,
 };
 
 /* ---- endings ---- */
@@ -371,7 +371,7 @@ static void call_free(struct call *call) {
     free(call);
 }
 
-static void close_one(struct call *call) {
+static void call_close_one(struct call *call) {
     if (--call->open)
         return;
     if (call->wants_reply)
@@ -380,13 +380,13 @@ static void close_one(struct call *call) {
 }
 
 void call_begun(struct call *call) {
-    close_one(call);
+    call_close_one(call);
 }
 
 /* Takes the item out of every place where it may wait. */
-static void leave_all(struct item *item) {
-    clear_deadline(item);
-    orphan_asks(item);
+static void call_leave_all(struct item *item) {
+    call_clear_deadline(item);
+    call_orphan_asks(item);
     if (item->fetch)
         fetch_detach(item);
     if (item->publishing)
@@ -399,7 +399,7 @@ static void leave_all(struct item *item) {
         item->call->space->uses--;
     }
     item->collecting = false;
-    leave_store(item);
+    call_leave_store(item);
     if (item->remote) /* leased at its home, never granted here */
         outbox_release(item->call->broker, item->remote, false);
     item->remote = 0;
@@ -407,7 +407,7 @@ static void leave_all(struct item *item) {
 }
 
 void item_done(struct item *item, Fb__Status status, const char *format, ...) {
-    leave_all(item);
+    call_leave_all(item);
     item->call->broker->items_ended++;
     item->call->broker->turn_work++;
     item->done = true;
@@ -421,7 +421,7 @@ void item_done(struct item *item, Fb__Status status, const char *format, ...) {
             item->error = NULL;
         va_end(arguments);
     }
-    close_one(item->call);
+    call_close_one(item->call);
 }
 
 void calls_abandon(struct broker_session *session) {
@@ -429,7 +429,7 @@ void calls_abandon(struct broker_session *session) {
     while ((call = TAILQ_FIRST(&session->calls))) {
         for (uint32_t i = 0; i < call->count; i++)
             if (!call->items[i].done)
-                leave_all(&call->items[i]);
+                call_leave_all(&call->items[i]);
         call_free(call);
     }
 }

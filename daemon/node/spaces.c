@@ -38,7 +38,7 @@ struct space *space_find(struct broker *broker, const char *name) {
     return NULL;
 }
 
-static struct space *unused_slot(struct broker *broker) {
+static struct space *spaces_unused_slot(struct broker *broker) {
     uint32_t used = 0;
     struct space *slot = NULL;
     for (uint32_t i = 0; i < broker->space_end; i++) {
@@ -56,18 +56,18 @@ static struct space *unused_slot(struct broker *broker) {
     return slot;
 }
 
-static uint64_t page_round(uint64_t bytes) {
+static uint64_t spaces_page_round(uint64_t bytes) {
     return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
 }
 
 /* So many of something for each sample a store may have, within what is worth having at all. */
-static uint32_t for_each_sample(uint32_t max_samples, uint32_t each, uint32_t least,
-                                uint32_t most) {
+static uint32_t spaces_for_each_sample(uint32_t max_samples, uint32_t each, uint32_t least,
+                                       uint32_t most) {
     uint64_t wanted = (uint64_t)max_samples * each;
     return wanted < least ? least : wanted > most ? most : (uint32_t)wanted;
 }
 
-static uint32_t at_most(uint64_t wanted, uint32_t most) {
+static uint32_t spaces_at_most(uint64_t wanted, uint32_t most) {
     return wanted < most ? (uint32_t)wanted : most;
 }
 
@@ -76,34 +76,35 @@ static uint32_t at_most(uint64_t wanted, uint32_t most) {
 #define WAITERS_MAX (1u << 20)
 
 /* Twice what one user or one peer may take, so that neither keeps the others out. */
-static uint32_t for_two(const struct charge_limits *limits, enum charge charge, uint32_t most) {
+static uint32_t spaces_for_two(const struct charge_limits *limits, enum charge charge,
+                               uint32_t most) {
     uint64_t user = limits->of[ACCOUNT_USER][charge], peer = limits->of[ACCOUNT_PEER][charge];
     uint64_t larger = user > peer ? user : peer;
     return larger > most / 2 ? most : (uint32_t)(2 * larger);
 }
 
-static uint32_t holders_of(const struct config *config) {
+static uint32_t spaces_holders_of(const struct config *config) {
     const struct charge_limits *limits = &config->limits;
     uint64_t handles = limits->of[ACCOUNT_SESSION][CHARGE_HANDLES];
     uint64_t peers = limits->of[ACCOUNT_PEER][CHARGE_CONNECTIONS];
     if (handles > HOLDERS_MAX || peers > HOLDERS_MAX)
         return HOLDERS_MAX;
-    return at_most(config->max_sessions * handles + CONFIG_PEERS_MAX * peers, HOLDERS_MAX);
+    return spaces_at_most(config->max_sessions * handles + CONFIG_PEERS_MAX * peers, HOLDERS_MAX);
 }
 
 /* What a whole store can hold. Slots cost memory once they are used. */
-static struct store_options store_options_of(struct broker *broker,
-                                             const struct config_store *config) {
+static struct store_options spaces_store_options_of(struct broker *broker,
+                                                    const struct config_store *config) {
     struct store_options options = {
-        .max_resident_bytes = page_round(config->max_resident_bytes),
-        .landing_bytes = page_round(config->landing_bytes),
+        .max_resident_bytes = spaces_page_round(config->max_resident_bytes),
+        .landing_bytes = spaces_page_round(config->landing_bytes),
         .max_samples = config->max_samples,
-        .max_tombstones = for_each_sample(config->max_samples, 16, 1024, 65536),
-        .max_leases = for_two(&broker->limits, CHARGE_LEASES, LEASES_MAX),
-        .max_ended_leases = for_each_sample(config->max_samples, 64, 65536, 262144),
-        .max_holders = holders_of(broker->config),
-        .max_waiters = for_two(&broker->limits, CHARGE_WAITS, WAITERS_MAX),
-        .max_replays = for_each_sample(config->max_samples, 16, 4096, 65536),
+        .max_tombstones = spaces_for_each_sample(config->max_samples, 16, 1024, 65536),
+        .max_leases = spaces_for_two(&broker->limits, CHARGE_LEASES, LEASES_MAX),
+        .max_ended_leases = spaces_for_each_sample(config->max_samples, 64, 65536, 262144),
+        .max_holders = spaces_holders_of(broker->config),
+        .max_waiters = spaces_for_two(&broker->limits, CHARGE_WAITS, WAITERS_MAX),
+        .max_replays = spaces_for_each_sample(config->max_samples, 16, 4096, 65536),
         .max_events = 4096,
         .policy = (enum store_policy)config->policy,
         .readers = config->readers,
@@ -114,8 +115,8 @@ static struct store_options store_options_of(struct broker *broker,
     return options;
 }
 
-static int map_block(struct space *space, const struct store_options *options, char *why,
-                     size_t why_bytes) {
+static int spaces_map_block(struct space *space, const struct store_options *options, char *why,
+                            size_t why_bytes) {
     const char *wrong = "";
     space->block_bytes = store_block_bytes(options, &wrong);
     if (!space->block_bytes) {
@@ -150,8 +151,8 @@ uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *c
     return *cut ? max_ns : asked_ns;
 }
 
-static void fill_settings(struct space *space, const struct config_store *config,
-                          const struct store_options *options) {
+static void spaces_fill_settings(struct space *space, const struct config_store *config,
+                                 const struct store_options *options) {
     fb__store_settings__init(&space->settings);
     space->settings.policy = (Fb__Policy)config->policy;
     space->settings.checksum = (Fb__ChecksumPolicy)config->checksum;
@@ -163,8 +164,8 @@ static void fill_settings(struct space *space, const struct config_store *config
     space_set_bounds(space, config);
 }
 
-static int make_memory(struct broker *broker, struct space *space,
-                       const struct store_options *options, char *why, size_t why_bytes) {
+static int spaces_make_memory(struct broker *broker, struct space *space,
+                              const struct store_options *options, char *why, size_t why_bytes) {
     char arena_name[80];
     snprintf(arena_name, sizeof arena_name, "featured:%s", space->name);
     why[0] = '\0';
@@ -175,15 +176,15 @@ static int make_memory(struct broker *broker, struct space *space,
         return result;
     if (*why)
         log_warning("store %s: %s", space->name, why);
-    result = map_block(space, options, why, why_bytes);
+    result = spaces_map_block(space, options, why, why_bytes);
     if (result < 0)
         arena_deinit(&space->arena);
     return result;
 }
 
 /* Beyond the memory limit of the cgroup the kernel would kill the broker as its stores fill. */
-static bool is_within_memory_limit(const struct broker *broker, const struct space *space,
-                                   uint64_t arena_bytes, char *why, size_t why_bytes) {
+static bool spaces_is_within_memory_limit(const struct broker *broker, const struct space *space,
+                                          uint64_t arena_bytes, char *why, size_t why_bytes) {
     uint64_t limit_bytes = broker->options.memory_limit_bytes, used_bytes = 0;
     char asked[16], others[16], limit[16];
     for (uint32_t i = 0; i < broker->space_end; i++)
@@ -202,7 +203,7 @@ static bool is_within_memory_limit(const struct broker *broker, const struct spa
 
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes) {
-    struct space *space = unused_slot(broker);
+    struct space *space = spaces_unused_slot(broker);
     if (!space) {
         snprintf(why, why_bytes,
                  "store %s: this node has max_stores = %u stores already; drop one or raise it",
@@ -213,14 +214,14 @@ int space_create(struct broker *broker, const struct config_store *config, const
     *space = (struct space){
         .index = index, .allow_uids = config->allow_uids, .writer_uids = config->writer_uids};
     snprintf(space->name, sizeof space->name, "%s", config->name);
-    struct store_options options = store_options_of(broker, config);
-    if (!is_within_memory_limit(broker, space, options.max_resident_bytes + options.landing_bytes,
-                                why, why_bytes))
+    struct store_options options = spaces_store_options_of(broker, config);
+    if (!spaces_is_within_memory_limit(
+            broker, space, options.max_resident_bytes + options.landing_bytes, why, why_bytes))
         return -ENOSPC;
-    int result = make_memory(broker, space, &options, why, why_bytes);
+    int result = spaces_make_memory(broker, space, &options, why, why_bytes);
     if (result < 0)
         return result;
-    fill_settings(space, config, &options);
+    spaces_fill_settings(space, config, &options);
     if ((space->has_secret = key != NULL))
         memcpy(space->key, key, AUTH_KEY_BYTES);
     if (broker->transport)
@@ -272,7 +273,7 @@ void space_free(struct broker *broker, struct space *space) {
     space->used = false;
 }
 
-static void detach_holders(struct broker *broker, struct space *space) {
+static void spaces_detach_holders(struct broker *broker, struct space *space) {
     struct asking *asking;
     TAILQ_FOREACH (asking, &broker->exchange->askings, link) {
         struct store_totals totals;
@@ -294,7 +295,7 @@ static bool space_reap(struct broker *broker, struct space *space) {
         return true;
     if (space->uses || store_has_effect(space->store))
         return false;
-    detach_holders(broker, space);
+    spaces_detach_holders(broker, space);
     store_totals(space->store, &totals);
     if (totals.leases || totals.holders || store_has_effect(space->store))
         return false;
@@ -330,7 +331,7 @@ bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
     return false;
 }
 
-static void leaving_free(struct broker *broker, struct leaving *leaving) {
+static void spaces_leaving_free(struct broker *broker, struct leaving *leaving) {
     TAILQ_REMOVE(&broker->leavings, leaving, link);
     accounts_unhold(broker, leaving->account);
     free(leaving);
@@ -340,7 +341,7 @@ bool spaces_leave_on(struct broker *broker) {
     struct leaving *leaving = TAILQ_FIRST(&broker->leavings);
     if (leaving && store_holder_close_some(leaving->space->store, leaving->holder, LEAVE_HOLDINGS,
                                            broker->now_ns))
-        leaving_free(broker, leaving);
+        spaces_leaving_free(broker, leaving);
     return !TAILQ_EMPTY(&broker->leavings);
 }
 
@@ -348,7 +349,7 @@ void spaces_leavings_free(struct broker *broker) {
     struct leaving *leaving;
     while ((leaving = TAILQ_FIRST(&broker->leavings))) {
         store_holder_close(leaving->space->store, leaving->holder, broker->now_ns);
-        leaving_free(broker, leaving);
+        spaces_leaving_free(broker, leaving);
     }
 }
 

@@ -62,15 +62,15 @@ static const struct cause_words causes[] = {
                            "put with a longer deadline"},
 };
 
-static void amount(char out[32], bool bytes, uint64_t value) {
+static void status_amount(char out[32], bool bytes, uint64_t value) {
     if (bytes)
         log_bytes(value, out);
     else
         snprintf(out, 32, "%" PRIu64, value);
 }
 
-static void refused_by_account(char out[SENTENCE_BYTES], const struct space *space,
-                               const struct store_refusal *refusal, const char *sample_id) {
+static void status_refused_by_account(char out[SENTENCE_BYTES], const struct space *space,
+                                      const struct store_refusal *refusal, const char *sample_id) {
     static const enum charge charges[] = {
         [STORE_CAUSE_SESSION_LEASES] = CHARGE_LEASES,
         [STORE_CAUSE_SESSION_RESERVATIONS] = CHARGE_RESERVATIONS,
@@ -88,13 +88,13 @@ void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum s
                      const struct store_refusal *refusal, const char *sample_id) {
     const struct cause_words *words = &causes[refusal->cause];
     if (refusal->account) {
-        refused_by_account(out, space, refusal, sample_id);
+        status_refused_by_account(out, space, refusal, sample_id);
         return;
     }
     char used[32], limit[32], asked[32];
-    amount(used, words->bytes, refusal->used);
-    amount(limit, words->bytes, refusal->limit);
-    amount(asked, words->bytes, refusal->asked);
+    status_amount(used, words->bytes, refusal->used);
+    status_amount(limit, words->bytes, refusal->limit);
+    status_amount(asked, words->bytes, refusal->asked);
     const char *verdict = result == STORE_E_TOO_LARGE ? "can never fit in"
                           : result == STORE_E_LIMIT   ? "refused by"
                                                       : "finds no room in";
@@ -122,11 +122,11 @@ static void status_append(char out[SENTENCE_BYTES], const char *format, ...) {
     va_end(arguments);
 }
 
-static double seconds_since(const struct broker *broker, uint64_t since_ns) {
+static double status_seconds_since(const struct broker *broker, uint64_t since_ns) {
     return broker->now_ns > since_ns ? (double)(broker->now_ns - since_ns) / 1e9 : 0;
 }
 
-static bool is_about_room(enum store_cause cause) {
+static bool status_is_about_room(enum store_cause cause) {
     return cause == STORE_CAUSE_QUOTA || cause == STORE_CAUSE_NODE_QUOTA ||
            cause == STORE_CAUSE_FRAGMENTED || cause == STORE_CAUSE_SAMPLES ||
            cause == STORE_CAUSE_QUEUE;
@@ -136,31 +136,31 @@ void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
                      const struct space *space, const struct store_refusal *refusal) {
     struct store_room room;
     char who[160], reserved[32], resident[32], leased[32], retired[32], asked[32];
-    if (!is_about_room(refusal->cause))
+    if (!status_is_about_room(refusal->cause))
         return;
     store_room(space->store, &room);
-    amount(reserved, true, room.reserved_bytes + room.sealed_bytes);
-    amount(resident, true, room.resident_bytes);
-    amount(leased, true, room.leased_bytes - room.retired_bytes);
-    amount(retired, true, room.retired_bytes);
+    status_amount(reserved, true, room.reserved_bytes + room.sealed_bytes);
+    status_amount(resident, true, room.resident_bytes);
+    status_amount(leased, true, room.leased_bytes - room.retired_bytes);
+    status_amount(retired, true, room.retired_bytes);
     status_append(out, "; the room: %s resident, %s of it being read; %s being written", resident,
                   leased, reserved);
     if (room.has_reserver) {
-        amount(reserved, true, room.reserver_bytes);
+        status_amount(reserved, true, room.reserver_bytes);
         status_append(out, ", %s of it by %s since %.1f s", reserved,
                       broker_owner_name(broker, room.reserver, who),
-                      seconds_since(broker, room.reserver_since_ns));
+                      status_seconds_since(broker, room.reserver_since_ns));
     }
     if (room.has_reader)
         status_append(out, "; %s retired but still read, by %s since %.1f s", retired,
                       broker_owner_name(broker, room.reader, who),
-                      seconds_since(broker, room.reader_since_ns));
+                      status_seconds_since(broker, room.reader_since_ns));
     if (!room.has_first)
         return;
-    amount(asked, true, room.first_bytes);
+    status_amount(asked, true, room.first_bytes);
     status_append(out, "; first in line: %s, for %s, since %.1f s",
                   broker_owner_name(broker, room.first, who), asked,
-                  seconds_since(broker, room.first_since_ns));
+                  status_seconds_since(broker, room.first_since_ns));
 }
 
 void status_add_cut(char out[SENTENCE_BYTES], const struct call *call) {

@@ -52,7 +52,7 @@ bool log_parse_level(const char *word, enum log_level *out) {
 
 /* systemd.exec(5): $JOURNAL_STREAM is inherited by everything a service starts; it means us only if
  * it names the very file that is our stderr. */
-static bool stderr_is_journal(void) {
+static bool log_stderr_is_journal(void) {
     const char *stream = getenv("JOURNAL_STREAM");
     struct stat status;
     char ours[64];
@@ -62,8 +62,8 @@ static bool stderr_is_journal(void) {
     return strcmp(stream, ours) == 0;
 }
 
-static size_t write_prefix(char *line, size_t bytes, enum log_level level) {
-    if (stderr_is_journal())
+static size_t log_write_prefix(char *line, size_t bytes, enum log_level level) {
+    if (log_stderr_is_journal())
         return (size_t)snprintf(line, bytes, "<%c>", journal_digits[level]);
     struct timespec now;
     struct tm utc;
@@ -89,7 +89,7 @@ static size_t log_append(const char *text, size_t text_bytes, char *out, size_t 
 /* "prefix text\n" into line; its bytes. */
 static size_t log_compose(enum log_level level, const char *text, size_t text_bytes, char *line,
                           size_t room) {
-    size_t used = write_prefix(line, room, level);
+    size_t used = log_write_prefix(line, room, level);
     used += log_append(text, text_bytes, line + used, room - used - 1);
     line[used++] = '\n';
     return used;

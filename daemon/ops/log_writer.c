@@ -52,7 +52,7 @@ static uint64_t writer_now_ns(void) {
 
 /* ---- the ring; the mutex is held ---- */
 
-static void ring_copy_in(const void *data, size_t bytes) {
+static void log_writer_ring_copy_in(const void *data, size_t bytes) {
     size_t at = (writer.begin + writer.used) % RING_BYTES, first = RING_BYTES - at;
     first = bytes < first ? bytes : first;
     memcpy(writer.ring + at, data, first);
@@ -60,7 +60,7 @@ static void ring_copy_in(const void *data, size_t bytes) {
     writer.used += bytes;
 }
 
-static void ring_copy_out(void *data, size_t bytes) {
+static void log_writer_ring_copy_out(void *data, size_t bytes) {
     size_t first = RING_BYTES - writer.begin;
     first = bytes < first ? bytes : first;
     memcpy(data, writer.ring + writer.begin, first);
@@ -69,19 +69,19 @@ static void ring_copy_out(void *data, size_t bytes) {
     writer.used -= bytes;
 }
 
-static bool ring_put(const char *line, size_t bytes, uint64_t tells) {
+static bool log_writer_ring_put(const char *line, size_t bytes, uint64_t tells) {
     struct record record = {bytes, tells};
     if (bytes > LINE_BYTES_MAX || RING_BYTES - writer.used < sizeof record + bytes)
         return false;
-    ring_copy_in(&record, sizeof record);
-    ring_copy_in(line, bytes);
+    log_writer_ring_copy_in(&record, sizeof record);
+    log_writer_ring_copy_in(line, bytes);
     return true;
 }
 
-static void ring_put_dropped(void) {
+static void log_writer_ring_put_dropped(void) {
     char line[512];
     size_t bytes = writer.ops->compose_dropped(writer.untold, line, sizeof line);
-    if (ring_put(line, bytes, writer.untold))
+    if (log_writer_ring_put(line, bytes, writer.untold))
         writer.untold = 0;
 }
 
@@ -121,8 +121,8 @@ static void writer_count_unwritten(uint64_t tells) {
 static void writer_write_first(void) {
     char line[LINE_BYTES_MAX];
     struct record record;
-    ring_copy_out(&record, sizeof record);
-    ring_copy_out(line, record.bytes);
+    log_writer_ring_copy_out(&record, sizeof record);
+    log_writer_ring_copy_out(line, record.bytes);
     writer.writing = true;
     pthread_mutex_unlock(&writer.mutex);
     bool written = writer_write_line(line, record.bytes);
@@ -132,7 +132,7 @@ static void writer_write_first(void) {
     if (!written)
         writer_count_unwritten(record.tells);
     if (writer.used == 0 && writer.untold && writer.works)
-        ring_put_dropped();
+        log_writer_ring_put_dropped();
     if (writer.used == 0)
         pthread_cond_broadcast(&writer.emptied);
 }
@@ -171,8 +171,8 @@ void log_writer_put(const char *line, size_t bytes) {
         writer.dropped += !writer_write_line(line, bytes);
     } else {
         if (writer.untold && writer.used == 0)
-            ring_put_dropped();
-        if (writer.untold || !ring_put(line, bytes, 0))
+            log_writer_ring_put_dropped();
+        if (writer.untold || !log_writer_ring_put(line, bytes, 0))
             writer_count_unwritten(0);
         pthread_cond_signal(&writer.filled);
     }

@@ -47,7 +47,7 @@ void asker_free(struct asker *asker) {
 }
 
 /* What the other node found when it dialled our data address. */
-static void note_data_failure(struct asker *asker, const Fb__PeerPing *ping) {
+static void asker_note_data_failure(struct asker *asker, const Fb__PeerPing *ping) {
     char failure[sizeof asker->data_failure];
     snprintf(failure, sizeof failure, "%s", ping->data_failure);
     if (strcmp(failure, asker->data_failure) == 0)
@@ -64,7 +64,7 @@ static void note_data_failure(struct asker *asker, const Fb__PeerPing *ping) {
 }
 
 /* A broker of our name is told that we live, and no more: it is not for us to serve. */
-static void answer_twin(struct asker *asker, uint32_t request_id, bool wants_reply) {
+static void asker_answer_twin(struct asker *asker, uint32_t request_id, bool wants_reply) {
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.status = FB__STATUS__UNAVAILABLE;
     reply.error = (char *)"this broker has the same node name as the one that asks, and both live: "
@@ -73,9 +73,9 @@ static void answer_twin(struct asker *asker, uint32_t request_id, bool wants_rep
         asker_reply(asker, request_id, &reply, NULL, 0);
 }
 
-static void answer_ping(struct asker *asker, uint32_t request_id, const Fb__PeerPing *ping) {
+static void asker_answer_ping(struct asker *asker, uint32_t request_id, const Fb__PeerPing *ping) {
     Fb__PeerReply pong = FB__PEER_REPLY__INIT;
-    note_data_failure(asker, ping);
+    asker_note_data_failure(asker, ping);
     if (asker->twin)
         twins_met(asker->end.peers, &asker->end, "asking from", asker->incarnation);
     twins_check(asker);
@@ -83,7 +83,7 @@ static void answer_ping(struct asker *asker, uint32_t request_id, const Fb__Peer
     asker_reply(asker, request_id, &pong, NULL, 0);
 }
 
-static void refuse(struct asker *asker, const char *what) {
+static void asker_refuse(struct asker *asker, const char *what) {
     log_limited(LOG_LEVEL_WARNING, log_source(asker->node), "node %s: connection closed: %s",
                 asker->node, what);
     asker->end.peers->transport->ops->close(asker->end.conn);
@@ -96,17 +96,17 @@ void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
     if (!wrong && header.type != FRAME_REQUEST && header.type != FRAME_NOTE)
         wrong = "neither a request nor a note";
     if (wrong) {
-        refuse(asker, wrong);
+        asker_refuse(asker, wrong);
         return;
     }
     Fb__PeerRequest *request =
         fb__peer_request__unpack(NULL, header.body_bytes, data + FRAME_HEADER_BYTES);
     if (!request || request->op_case == FB__PEER_REQUEST__OP__NOT_SET) {
-        refuse(asker, "malformed request");
+        asker_refuse(asker, "malformed request");
     } else if (request->op_case == FB__PEER_REQUEST__OP_PING) {
-        answer_ping(asker, header.request_id, request->ping);
+        asker_answer_ping(asker, header.request_id, request->ping);
     } else if (asker->twin) {
-        answer_twin(asker, header.request_id, header.type == FRAME_REQUEST);
+        asker_answer_twin(asker, header.request_id, header.type == FRAME_REQUEST);
     } else {
         peers->events.asker_request(peers->owner, asker->user, header.request_id,
                                     header.type == FRAME_REQUEST, request);
@@ -120,7 +120,7 @@ void asker_reply(struct asker *asker, uint32_t request_id, const Fb__PeerReply *
     uint8_t on_stack[16384], *body = on_stack;
     size_t body_bytes = fb__peer_reply__get_packed_size(reply);
     if (body_bytes > sizeof on_stack && !(body = malloc(body_bytes))) {
-        refuse(asker, "out of memory for an answer");
+        asker_refuse(asker, "out of memory for an answer");
         return;
     }
     fb__peer_reply__pack(reply, body);
@@ -130,7 +130,7 @@ void asker_reply(struct asker *asker, uint32_t request_id, const Fb__PeerReply *
     /* An answer that cannot be sent would leave the other side waiting: end the connection instead.
      */
     if (result < 0 && result != -ENOTCONN)
-        refuse(asker, "it does not take our answers");
+        asker_refuse(asker, "it does not take our answers");
     if (body != on_stack)
         free(body);
 }

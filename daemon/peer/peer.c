@@ -22,7 +22,7 @@
 #define HOLD_EVERY_NS (5000ull * 1000 * 1000)
 #define HOLD_NS       (1000ull * 1000 * 1000)
 
-static struct transport *transport_of(const struct peer *peer) {
+static struct transport *peer_transport_of(const struct peer *peer) {
     return peer->end.peers->transport;
 }
 
@@ -36,7 +36,7 @@ void peer_init(struct peer *peer, struct peers *peers, const char *node) {
     peer->backoff_ns = BACKOFF_FIRST_NS;
 }
 
-static void forget_keys(struct peer *peer) {
+static void peer_forget_keys(struct peer *peer) {
     struct region_key *key;
     while ((key = TAILQ_FIRST(&peer->keys))) {
         TAILQ_REMOVE(&peer->keys, key, link);
@@ -46,7 +46,7 @@ static void forget_keys(struct peer *peer) {
 
 /* At most `budget` of those who are owed the news that their link has gone; the rest with the next
  * ticks: there may be many, and what each of them does takes a while. */
-static void fail_some(struct peer *peer, uint32_t budget) {
+static void peer_fail_some(struct peer *peer, uint32_t budget) {
     struct peer_pending *pending;
     for (; budget && (pending = TAILQ_FIRST(&peer->failed)); budget--) {
         TAILQ_REMOVE(&peer->failed, pending, link);
@@ -55,26 +55,26 @@ static void fail_some(struct peer *peer, uint32_t budget) {
     }
 }
 
-static void fail_pending(struct peer *peer, const char *why, uint32_t budget) {
+static void peer_fail_pending(struct peer *peer, const char *why, uint32_t budget) {
     snprintf(peer->failed_why, sizeof peer->failed_why, "%s", why);
     TAILQ_CONCAT(&peer->failed, &peer->pending, link);
-    fail_some(peer, budget);
+    peer_fail_some(peer, budget);
 }
 
-static void end_reading(struct peer_reading *reading, int status, const char *why) {
+static void peer_end_reading(struct peer_reading *reading, int status, const char *why) {
     TAILQ_REMOVE(&reading->peer->readings, reading, link);
     reading->read.done(reading->read.context, status, why);
     free(reading);
 }
 
 void peer_deinit(struct peer *peer) {
-    fail_pending(peer, "this node is stopping", UINT32_MAX);
+    peer_fail_pending(peer, "this node is stopping", UINT32_MAX);
     while (!TAILQ_EMPTY(&peer->readings))
-        end_reading(TAILQ_FIRST(&peer->readings), -ECANCELED, "this node is stopping");
-    forget_keys(peer);
+        peer_end_reading(TAILQ_FIRST(&peer->readings), -ECANCELED, "this node is stopping");
+    peer_forget_keys(peer);
 }
 
-static void back_off(struct peer *peer, uint64_t now_ns) {
+static void peer_back_off(struct peer *peer, uint64_t now_ns) {
     peer->state = PEER_BACKOFF;
     peer->retry_ns = now_ns + peer->backoff_ns;
     peer->backoff_ns *= 2;
@@ -82,20 +82,20 @@ static void back_off(struct peer *peer, uint64_t now_ns) {
         peer->backoff_ns = peer->end.peers->options.reconnect_max_ns;
 }
 
-static void dial(struct peer *peer, uint64_t now_ns) {
+static void peer_dial(struct peer *peer, uint64_t now_ns) {
     peer->end.heard_ns = now_ns;
     peer->state = PEER_CONNECTING;
-    int result = transport_of(peer)->ops->connect(transport_of(peer), peer->address,
-                                                  peer->data_address, &peer->end, &peer->end.conn);
+    int result = peer_transport_of(peer)->ops->connect(
+        peer_transport_of(peer), peer->address, peer->data_address, &peer->end, &peer->end.conn);
     if (result < 0) {
         snprintf(peer->last_failure, sizeof peer->last_failure, "cannot connect to %s: %s",
                  peer->address, strerror(-result));
         peer->errors++;
-        back_off(peer, now_ns);
+        peer_back_off(peer, now_ns);
     }
 }
 
-static void send_pending(struct peer *peer, struct peer_pending *pending) {
+static void peer_send_pending(struct peer *peer, struct peer_pending *pending) {
     struct frame_header header = {FRAME_VERSION, FRAME_REQUEST, pending->request_id,
                                   (uint32_t)pending->body_bytes, 0};
     int result = peers_send(&peer->end, &header, pending->body, NULL);
@@ -106,13 +106,13 @@ static void send_pending(struct peer *peer, struct peer_pending *pending) {
     snprintf(peer->last_failure, sizeof peer->last_failure, "cannot send to %s: %s", peer->address,
              strerror(-result));
     peer->dropped = true;
-    transport_of(peer)->ops->close(peer->end.conn);
+    peer_transport_of(peer)->ops->close(peer->end.conn);
 }
 
 /* What dialling has shown of the way that bulk bytes were to take. */
-static void note_data_failure(struct peer *peer) {
+static void peer_note_data_failure(struct peer *peer) {
     struct transport_info info;
-    transport_of(peer)->ops->query(peer->end.conn, &info);
+    peer_transport_of(peer)->ops->query(peer->end.conn, &info);
     if (strcmp(info.data_failure, peer->data_failure) == 0)
         return;
     snprintf(peer->data_failure, sizeof peer->data_failure, "%s", info.data_failure);
@@ -126,11 +126,11 @@ static void note_data_failure(struct peer *peer) {
                     "node %s: its data address %s is reached", peer->node, peer->data_address);
 }
 
-static void send_unsent(struct peer *peer) {
+static void peer_send_unsent(struct peer *peer) {
     struct peer_pending *pending;
     TAILQ_FOREACH (pending, &peer->pending, link)
         if (!pending->sent)
-            send_pending(peer, pending);
+            peer_send_pending(peer, pending);
 }
 
 void peer_on_up(struct peer *peer, uint64_t incarnation) {
@@ -146,11 +146,11 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
     peer->backoff_ns = BACKOFF_FIRST_NS;
     peer->better_ns = 0;
     peer->ping_out = false;
-    note_data_failure(peer);
+    peer_note_data_failure(peer);
     peer->ping_ns = now_ns; /* at once: it says what became of the data address */
     peer->end.heard_ns = now_ns;
     twins_begin(&peer->end, peer->node);
-    send_unsent(peer);
+    peer_send_unsent(peer);
     if (!seeks)
         peer->end.peers->events.link_up(peer->end.peers->owner, peer);
 }
@@ -160,8 +160,8 @@ void peer_on_closed(struct peer *peer, const char *why) {
     peer->better_ns = 0;
     if (peer->moving) {
         peer->moving = false;
-        forget_keys(peer);
-        dial(peer, peers->now_ns);
+        peer_forget_keys(peer);
+        peer_dial(peer, peers->now_ns);
         return;
     }
     if (*why || !peer->dropped)
@@ -176,17 +176,17 @@ void peer_on_closed(struct peer *peer, const char *why) {
                     "node %s at %s cannot be reached: %s (trying on)", peer->node, peer->address,
                     peer->last_failure);
     peer->errors++;
-    back_off(peer, peers->now_ns);
-    forget_keys(peer);
+    peer_back_off(peer, peers->now_ns);
+    peer_forget_keys(peer);
     /* Those not yet posted to the transport; it has reported the others. */
     while (!TAILQ_EMPTY(&peer->readings))
-        end_reading(TAILQ_FIRST(&peer->readings), -ECONNRESET, peer->last_failure);
-    fail_pending(peer, peer->last_failure, FAILED_PER_TICK);
+        peer_end_reading(TAILQ_FIRST(&peer->readings), -ECONNRESET, peer->last_failure);
+    peer_fail_pending(peer, peer->last_failure, FAILED_PER_TICK);
 }
 
 /* ---- moving to a better connection ---- */
 
-static bool is_idle(const struct peer *peer) {
+static bool peer_is_idle(const struct peer *peer) {
     const struct peer_pending *pending;
     TAILQ_FOREACH (pending, &peer->pending, link)
         if (pending->sent)
@@ -194,23 +194,23 @@ static bool is_idle(const struct peer *peer) {
     return TAILQ_EMPTY(&peer->readings);
 }
 
-static void move_if_idle(struct peer *peer) {
+static void peer_move_if_idle(struct peer *peer) {
     if (!peer->better_ns || peer->moving || peer->dropped || peer->state != PEER_UP ||
-        !is_idle(peer))
+        !peer_is_idle(peer))
         return;
     log_limited(LOG_LEVEL_INFO, log_source(peer->node),
                 "link to node %s is dialled again, for a better one", peer->node);
     peer->moving = true;
-    transport_of(peer)->ops->close(peer->end.conn);
+    peer_transport_of(peer)->ops->close(peer->end.conn);
 }
 
-static bool holds_back(const struct peer *peer, uint64_t now_ns) {
+static bool peer_holds_back(const struct peer *peer, uint64_t now_ns) {
     return peer->moving ||
            (peer->better_ns && (now_ns - peer->better_ns) % HOLD_EVERY_NS < HOLD_NS);
 }
 
 /* When what is held back, now or next time, is sent after all. */
-static uint64_t hold_ends_ns(const struct peer *peer) {
+static uint64_t peer_hold_ends_ns(const struct peer *peer) {
     uint64_t now_ns = peer->end.peers->now_ns, since_ns = now_ns - peer->better_ns;
     uint64_t end_ns = now_ns - since_ns % HOLD_EVERY_NS + HOLD_NS;
     return end_ns > now_ns ? end_ns : end_ns + HOLD_EVERY_NS;
@@ -218,14 +218,14 @@ static uint64_t hold_ends_ns(const struct peer *peer) {
 
 void peer_on_better(struct peer *peer) {
     peer->better_ns = peer->end.peers->now_ns;
-    move_if_idle(peer);
+    peer_move_if_idle(peer);
 }
 
 /* ---- calls ---- */
 
 int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn done, void *context,
               uint64_t now_ns) {
-    if (!transport_of(peer))
+    if (!peer_transport_of(peer))
         return -ENOTCONN;
     size_t body_bytes = fb__peer_request__get_packed_size(request);
     if (body_bytes + FRAME_HEADER_BYTES > FRAME_PEER_BYTES_MAX)
@@ -240,17 +240,17 @@ int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn d
     fb__peer_request__pack(request, pending->body);
     TAILQ_INSERT_TAIL(&peer->pending, pending, link);
     bool for_read = request->op_case == FB__PEER_REQUEST__OP_REGION; /* that is under way */
-    if (peer->state == PEER_UP && (for_read || !holds_back(peer, now_ns)))
-        send_pending(peer, pending);
+    if (peer->state == PEER_UP && (for_read || !peer_holds_back(peer, now_ns)))
+        peer_send_pending(peer, pending);
     else if (peer->state == PEER_UP)
-        move_if_idle(peer);
+        peer_move_if_idle(peer);
     else if (peer->state != PEER_CONNECTING &&
              peer->retry_ns < now_ns + peer->end.peers->options.reconnect_max_ns)
         peer->retry_ns = now_ns; /* somebody wants it: try at the next tick */
     return 0;
 }
 
-static struct peer_pending *find_pending(struct peer *peer, uint32_t request_id) {
+static struct peer_pending *peer_find_pending(struct peer *peer, uint32_t request_id) {
     struct peer_pending *pending;
     TAILQ_FOREACH (pending, &peer->pending, link)
         if (pending->request_id == request_id && pending->sent)
@@ -258,10 +258,10 @@ static struct peer_pending *find_pending(struct peer *peer, uint32_t request_id)
     return NULL;
 }
 
-static void drop_link(struct peer *peer, const char *why) {
+static void peer_drop_link(struct peer *peer, const char *why) {
     snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
     peer->dropped = true;
-    transport_of(peer)->ops->close(peer->end.conn);
+    peer_transport_of(peer)->ops->close(peer->end.conn);
 }
 
 void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
@@ -269,13 +269,13 @@ void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
     const char *wrong = frame_open(data, bytes, FRAME_PEER_BYTES_MAX, &header);
     if (!wrong && header.type != FRAME_REPLY)
         wrong = "not an answer";
-    struct peer_pending *pending = wrong ? NULL : find_pending(peer, header.request_id);
+    struct peer_pending *pending = wrong ? NULL : peer_find_pending(peer, header.request_id);
     Fb__PeerReply *reply =
         pending ? fb__peer_reply__unpack(NULL, header.body_bytes, data + FRAME_HEADER_BYTES) : NULL;
     if (!reply) {
-        drop_link(peer, wrong     ? wrong
-                        : pending ? "malformed answer"
-                                  : "answer to nothing we asked");
+        peer_drop_link(peer, wrong     ? wrong
+                             : pending ? "malformed answer"
+                                       : "answer to nothing we asked");
         return;
     }
     TAILQ_REMOVE(&peer->pending, pending, link);
@@ -283,13 +283,13 @@ void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
                   header.payload_bytes, "");
     free(pending);
     fb__peer_reply__free_unpacked(reply, NULL);
-    move_if_idle(peer);
+    peer_move_if_idle(peer);
 }
 
 /* ---- liveness ---- */
 
-static void on_pong(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                    size_t payload_bytes, const char *why) {
+static void peer_on_pong(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                         size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
     struct peer *peer = context;
     peer->ping_out = false;
@@ -299,7 +299,7 @@ static void on_pong(void *context, const Fb__PeerReply *reply, const uint8_t *pa
         twins_told(peer->end.peers, peer->node, reply->twin);
 }
 
-static void send_ping(struct peer *peer, uint64_t now_ns) {
+static void peer_send_ping(struct peer *peer, uint64_t now_ns) {
     Fb__PeerPing ping = FB__PEER_PING__INIT;
     if (*peer->data_failure) {
         ping.data_address = peer->data_address;
@@ -310,31 +310,31 @@ static void send_ping(struct peer *peer, uint64_t now_ns) {
     request.ping = &ping;
     peer->ping_ns = now_ns + peer->end.peers->options.ping_interval_ns;
     if (!peer->ping_out)
-        peer->ping_out = peer_call(peer, &request, on_pong, peer, now_ns) == 0;
+        peer->ping_out = peer_call(peer, &request, peer_on_pong, peer, now_ns) == 0;
 }
 
 void peer_tick(struct peer *peer, uint64_t now_ns) {
     uint64_t timeout_ns = peer->end.peers->options.timeout_ns;
-    fail_some(peer, FAILED_PER_TICK);
+    peer_fail_some(peer, FAILED_PER_TICK);
     switch (peer->state) {
     case PEER_IDLE:
     case PEER_BACKOFF:
-        if (peer->retry_ns <= now_ns && transport_of(peer))
-            dial(peer, now_ns);
+        if (peer->retry_ns <= now_ns && peer_transport_of(peer))
+            peer_dial(peer, now_ns);
         break;
     case PEER_CONNECTING:
     case PEER_UP:
-        move_if_idle(peer);
-        if (peer->better_ns && !holds_back(peer, now_ns))
-            send_unsent(peer);
+        peer_move_if_idle(peer);
+        if (peer->better_ns && !peer_holds_back(peer, now_ns))
+            peer_send_unsent(peer);
         if (peer->end.conn && peer->end.heard_ns + timeout_ns <= now_ns) {
             char why[96];
             snprintf(why, sizeof why, "silent for %llu ms",
                      (unsigned long long)((now_ns - peer->end.heard_ns) / 1000000));
             peer->end.heard_ns = now_ns;
-            drop_link(peer, why);
+            peer_drop_link(peer, why);
         } else if (peer->state == PEER_UP && peer->ping_ns <= now_ns) {
-            send_ping(peer, now_ns);
+            peer_send_ping(peer, now_ns);
         }
         break;
     }
@@ -343,19 +343,19 @@ void peer_tick(struct peer *peer, uint64_t now_ns) {
 uint64_t peer_next_deadline_ns(const struct peer *peer) {
     if (!TAILQ_EMPTY(&peer->failed))
         return 0;
-    if (!transport_of(peer))
+    if (!peer_transport_of(peer))
         return UINT64_MAX;
     if (peer->state == PEER_IDLE || peer->state == PEER_BACKOFF)
         return peer->retry_ns;
     uint64_t silent_ns = peer->end.heard_ns + peer->end.peers->options.timeout_ns;
-    uint64_t held_ns = peer->better_ns ? hold_ends_ns(peer) : UINT64_MAX;
+    uint64_t held_ns = peer->better_ns ? peer_hold_ends_ns(peer) : UINT64_MAX;
     silent_ns = held_ns < silent_ns ? held_ns : silent_ns;
     return peer->state == PEER_UP && peer->ping_ns < silent_ns ? peer->ping_ns : silent_ns;
 }
 
 /* ---- reads ---- */
 
-static struct region_key *find_key(struct peer *peer, uint32_t region) {
+static struct region_key *peer_find_key(struct peer *peer, uint32_t region) {
     struct region_key *key;
     TAILQ_FOREACH (key, &peer->keys, link)
         if (key->region == region)
@@ -363,7 +363,8 @@ static struct region_key *find_key(struct peer *peer, uint32_t region) {
     return NULL;
 }
 
-static int post(struct peer *peer, struct peer_reading *reading, const struct region_key *key) {
+static int peer_post(struct peer *peer, struct peer_reading *reading,
+                     const struct region_key *key) {
     struct transport_read read = {
         .key = key->key,
         .key_bytes = key->key_bytes,
@@ -374,7 +375,7 @@ static int post(struct peer *peer, struct peer_reading *reading, const struct re
     };
     reading->posted = true;
     peer->reads++;
-    return transport_of(peer)->ops->read(peer->end.conn, &read);
+    return peer_transport_of(peer)->ops->read(peer->end.conn, &read);
 }
 
 struct key_question {
@@ -384,8 +385,8 @@ struct key_question {
 };
 
 /* Posts or fails the reads that waited for the key of one region. */
-static void on_region(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                      size_t payload_bytes, const char *why) {
+static void peer_on_region(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                           size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
     struct key_question *question = context;
     struct peer *peer = question->peer;
@@ -406,16 +407,16 @@ static void on_region(void *context, const Fb__PeerReply *reply, const uint8_t *
         next = TAILQ_NEXT(reading, link);
         if (reading->posted || reading->read.region != region)
             continue;
-        int result = key ? post(peer, reading, key) : -ENOENT;
+        int result = key ? peer_post(peer, reading, key) : -ENOENT;
         if (result < 0)
-            end_reading(reading, result,
-                        reply && *reply->error ? reply->error
-                        : *why                 ? why
-                                               : strerror(-result));
+            peer_end_reading(reading, result,
+                             reply && *reply->error ? reply->error
+                             : *why                 ? why
+                                                    : strerror(-result));
     }
 }
 
-static int ask_region(struct peer *peer, uint32_t region, uint64_t now_ns) {
+static int peer_ask_region(struct peer *peer, uint32_t region, uint64_t now_ns) {
     const struct peer_reading *other;
     TAILQ_FOREACH (other, &peer->readings, link)
         if (!other->posted && other->read.region == region)
@@ -429,7 +430,7 @@ static int ask_region(struct peer *peer, uint32_t region, uint64_t now_ns) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_REGION;
     request.region = &ask;
-    int result = peer_call(peer, &request, on_region, question, now_ns);
+    int result = peer_call(peer, &request, peer_on_region, question, now_ns);
     if (result < 0)
         free(question);
     return result;
@@ -442,8 +443,8 @@ int peer_read(struct peer *peer, uint64_t epoch, const struct peer_read *read, u
     if (!reading)
         return -ENOMEM;
     *reading = (struct peer_reading){.peer = peer, .read = *read};
-    const struct region_key *key = find_key(peer, read->region);
-    int result = key ? post(peer, reading, key) : ask_region(peer, read->region, now_ns);
+    const struct region_key *key = peer_find_key(peer, read->region);
+    int result = key ? peer_post(peer, reading, key) : peer_ask_region(peer, read->region, now_ns);
     if (result < 0) {
         free(reading);
         return result;
@@ -457,8 +458,8 @@ void peer_on_read_done(struct peer *peer, struct peer_reading *reading, int stat
         peer->errors++;
     else
         peer->end.heard_ns = peer->end.peers->now_ns;
-    end_reading(reading, status, status ? strerror(-status) : "");
-    move_if_idle(peer);
+    peer_end_reading(reading, status, status ? strerror(-status) : "");
+    peer_move_if_idle(peer);
 }
 
 /* ---- what others may know ---- */
@@ -494,7 +495,7 @@ void peer_query(const struct peer *peer, struct peer_info *out) {
         .heard_ns = peer->said_ns,
     };
     if (peer->state == PEER_UP)
-        transport_of(peer)->ops->query(peer->end.conn, &out->transport);
+        peer_transport_of(peer)->ops->query(peer->end.conn, &out->transport);
 }
 
 uint64_t peer_note_odd_answer(struct peer *peer) {

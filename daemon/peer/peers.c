@@ -12,11 +12,11 @@
 #include "ops/log.h"
 #include "peer/peer_internal.h"
 
-static struct peer *as_peer(struct end *end) {
+static struct peer *peers_as_peer(struct end *end) {
     return end->kind == END_PEER ? (struct peer *)end : NULL;
 }
 
-static struct asker *as_asker(struct end *end) {
+static struct asker *peers_as_asker(struct end *end) {
     return end->kind == END_ASKER ? (struct asker *)end : NULL;
 }
 
@@ -30,7 +30,7 @@ size_t peers_hello(const struct peers_options *options, uint8_t out[TRANSPORT_HE
 }
 
 /* NULL: not a hello that we can work with; *why says how. */
-static Fb__PeerHello *unpack_hello(const void *hello, size_t hello_bytes, const char **why) {
+static Fb__PeerHello *peers_unpack_hello(const void *hello, size_t hello_bytes, const char **why) {
     Fb__PeerHello *peer = fb__peer_hello__unpack(NULL, hello_bytes, hello);
     *why = NULL;
     if (!peer)
@@ -46,17 +46,17 @@ static Fb__PeerHello *unpack_hello(const void *hello, size_t hello_bytes, const 
     return peer;
 }
 
-static void touch(struct peers *peers) {
+static void peers_touch(struct peers *peers) {
     if (peers->options.clock_ns)
         peers->now_ns = peers->options.clock_ns(peers->options.clock_context);
 }
 
-static void *on_accepted(void *owner, struct transport_conn *conn, const void *hello,
-                         size_t hello_bytes) {
+static void *peers_on_accepted(void *owner, struct transport_conn *conn, const void *hello,
+                               size_t hello_bytes) {
     struct peers *peers = owner;
-    touch(peers);
+    peers_touch(peers);
     const char *why;
-    Fb__PeerHello *peer = unpack_hello(hello, hello_bytes, &why);
+    Fb__PeerHello *peer = peers_unpack_hello(hello, hello_bytes, &why);
     if (!peer) {
         log_limited(LOG_LEVEL_WARNING, 0, "peer connection refused: %s", why);
         return NULL;
@@ -73,12 +73,12 @@ static void *on_accepted(void *owner, struct transport_conn *conn, const void *h
     return asker ? &asker->end : NULL;
 }
 
-static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes) {
+static void peers_on_up(void *owner, void *user, const void *hello, size_t hello_bytes) {
     struct peers *peers = owner;
-    touch(peers);
-    struct peer *peer = as_peer(user);
+    peers_touch(peers);
+    struct peer *peer = peers_as_peer(user);
     const char *why;
-    Fb__PeerHello *said = unpack_hello(hello, hello_bytes, &why);
+    Fb__PeerHello *said = peers_unpack_hello(hello, hello_bytes, &why);
     if (said && !strcmp(said->node, peers->node) &&
         said->incarnation != peers->options.incarnation && peer != &peers->seeker)
         twins_met(peers, &peer->end, "answering at", said->incarnation);
@@ -100,28 +100,28 @@ static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes
         fb__peer_hello__free_unpacked(said, NULL);
 }
 
-static void on_message(void *owner, void *user, const void *data, size_t bytes) {
+static void peers_on_message(void *owner, void *user, const void *data, size_t bytes) {
     struct peers *peers = owner;
-    touch(peers);
+    peers_touch(peers);
     struct end *end = user;
     end->heard_ns = peers->now_ns;
     if (end->kind == END_PEER) {
-        as_peer(end)->said_ns = peers->now_ns;
-        peer_on_message(as_peer(end), data, bytes);
+        peers_as_peer(end)->said_ns = peers->now_ns;
+        peer_on_message(peers_as_peer(end), data, bytes);
     } else {
-        asker_on_message(as_asker(end), data, bytes);
+        asker_on_message(peers_as_asker(end), data, bytes);
     }
 }
 
-static void on_read_done(void *owner, void *user, void *read_user, int status) {
-    touch(owner);
-    peer_on_read_done(as_peer(user), read_user, status);
+static void peers_on_read_done(void *owner, void *user, void *read_user, int status) {
+    peers_touch(owner);
+    peer_on_read_done(peers_as_peer(user), read_user, status);
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
-                             uint64_t prefix_bytes) {
+static void peers_on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                                   uint64_t prefix_bytes) {
     struct peers *peers = owner;
-    touch(peers);
+    peers_touch(peers);
     struct end *end = user;
     struct peer_reading *reading = read_user;
     end->heard_ns = peers->now_ns;
@@ -129,20 +129,20 @@ static void on_read_progress(void *owner, void *user, void *read_user, uint64_t 
         reading->read.progress(reading->read.context, bytes_done, prefix_bytes, peers->now_ns);
 }
 
-static void on_better(void *owner, void *user) {
-    touch(owner);
-    peer_on_better(as_peer(user));
+static void peers_on_better(void *owner, void *user) {
+    peers_touch(owner);
+    peer_on_better(peers_as_peer(user));
 }
 
-static void on_closed(void *owner, void *user, const char *why) {
-    touch(owner);
+static void peers_on_closed(void *owner, void *user, const char *why) {
+    peers_touch(owner);
     struct end *end = user;
     end->conn = NULL;
     if (end->kind == END_PEER) {
-        peer_on_closed(as_peer(end), why);
+        peer_on_closed(peers_as_peer(end), why);
         return;
     }
-    struct asker *asker = as_asker(end);
+    struct asker *asker = peers_as_asker(end);
     if (!asker->twin)
         log_limited(LOG_LEVEL_INFO, log_source(asker->node), "node %s no longer asks us%s%s",
                     asker->node, *why ? ": " : "", why);
@@ -150,13 +150,13 @@ static void on_closed(void *owner, void *user, const char *why) {
 }
 
 const struct transport_events peers_transport_events = {
-    .accepted = on_accepted,
-    .up = on_up,
-    .message = on_message,
-    .read_done = on_read_done,
-    .read_progress = on_read_progress,
-    .better = on_better,
-    .closed = on_closed,
+    .accepted = peers_on_accepted,
+    .up = peers_on_up,
+    .message = peers_on_message,
+    .read_done = peers_on_read_done,
+    .read_progress = peers_on_read_progress,
+    .better = peers_on_better,
+    .closed = peers_on_closed,
 };
 
 int peers_new(const struct peers_options *options, const struct peers_events *events, void *owner,
@@ -180,7 +180,7 @@ void peers_set_transport(struct peers *peers, struct transport *transport) {
     peers->transport = transport;
 }
 
-static void on_transport_destroyed(void *owner) {
+static void peers_on_transport_destroyed(void *owner) {
     struct peers *peers = owner;
     peers->transport = NULL;
     peers->closed(peers->closed_owner);
@@ -190,7 +190,7 @@ void peers_close(struct peers *peers, void (*closed)(void *owner), void *closed_
     peers->closed = closed;
     peers->closed_owner = closed_owner;
     if (peers->transport)
-        peers->transport->ops->destroy(peers->transport, on_transport_destroyed);
+        peers->transport->ops->destroy(peers->transport, peers_on_transport_destroyed);
     else
         closed(closed_owner);
 }
@@ -253,12 +253,13 @@ void peers_data_failure(const struct peers *peers, char *out, size_t out_bytes) 
         }
 }
 
-static bool asker_silent(const struct peers *peers, const struct asker *asker, uint64_t now_ns) {
+static bool peers_asker_silent(const struct peers *peers, const struct asker *asker,
+                               uint64_t now_ns) {
     return asker->end.heard_ns + peers->options.timeout_ns <= now_ns;
 }
 
 /* After a pause of our own (SIGSTOP, a suspended machine) nobody was silent: we were deaf. */
-static void forgive_own_pause(struct peers *peers, uint64_t now_ns) {
+static void peers_forgive_own_pause(struct peers *peers, uint64_t now_ns) {
     uint64_t since_ns = now_ns - peers->tick_ns;
     bool first = !peers->tick_ns;
     peers->tick_ns = now_ns;
@@ -274,7 +275,7 @@ static void forgive_own_pause(struct peers *peers, uint64_t now_ns) {
 }
 
 void peers_tick(struct peers *peers, uint64_t now_ns) {
-    forgive_own_pause(peers, now_ns);
+    peers_forgive_own_pause(peers, now_ns);
     peers->now_ns = now_ns;
     struct peer *peer;
     TAILQ_FOREACH (peer, &peers->peers, link)
@@ -282,7 +283,7 @@ void peers_tick(struct peers *peers, uint64_t now_ns) {
     twins_tick(peers, now_ns);
     struct asker *asker;
     TAILQ_FOREACH (asker, &peers->askers, link)
-        if (asker->end.conn && asker_silent(peers, asker, now_ns)) {
+        if (asker->end.conn && peers_asker_silent(peers, asker, now_ns)) {
             log_warning("node %s has been silent for %llu ms: its leases here are returned",
                         asker->node,
                         (unsigned long long)((now_ns - asker->end.heard_ns) / 1000000));

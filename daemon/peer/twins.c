@@ -24,7 +24,7 @@
 
 /* ---- our own name ---- */
 
-static uint64_t kept_ns(const struct peers *peers) {
+static uint64_t twins_kept_ns(const struct peers *peers) {
     const struct peers_options *options = &peers->options;
     uint64_t longest_ns = options->timeout_ns > options->reconnect_max_ns
                               ? options->timeout_ns
@@ -73,7 +73,7 @@ void twins_met(struct peers *peers, const struct end *end, const char *how, uint
 
 /* ---- another node's name ---- */
 
-static void begin_anew(struct end *end) {
+static void twins_begin_anew(struct end *end) {
     end->pulses = 0;
     end->pulse_ns = end->peers->now_ns;
 }
@@ -82,12 +82,12 @@ void twins_begin(struct end *end, const char *node) {
     struct peers *peers = end->peers;
     struct asker *asker;
     struct peer *peer = peers_find(peers, node);
-    begin_anew(end);
+    twins_begin_anew(end);
     TAILQ_FOREACH (asker, &peers->askers, link)
         if (!strcmp(asker->node, node))
-            begin_anew(&asker->end);
+            twins_begin_anew(&asker->end);
     if (peer)
-        begin_anew(&peer->end);
+        twins_begin_anew(&peer->end);
 }
 
 void twins_pulse(struct end *end) {
@@ -98,30 +98,30 @@ void twins_pulse(struct end *end) {
     end->pulse_ns = now_ns;
 }
 
-static bool both_live(const struct end *a, const struct end *b) {
+static bool twins_both_live(const struct end *a, const struct end *b) {
     return a->conn && b->conn && a->pulses >= PULSES_LEAST && b->pulses >= PULSES_LEAST;
 }
 
 /* Another connection of this name and of another incarnation that lives; NULL: none. */
-static const struct end *find_rival(struct peers *peers, const struct asker *asker,
-                                    uint64_t *incarnation_out) {
+static const struct end *twins_find_rival(struct peers *peers, const struct asker *asker,
+                                          uint64_t *incarnation_out) {
     const struct asker *other;
     TAILQ_FOREACH (other, &peers->askers, link)
         if (other != asker && other->incarnation != asker->incarnation &&
-            !strcmp(other->node, asker->node) && both_live(&other->end, &asker->end)) {
+            !strcmp(other->node, asker->node) && twins_both_live(&other->end, &asker->end)) {
             *incarnation_out = other->incarnation;
             return &other->end;
         }
     const struct peer *peer = peers_find(peers, asker->node);
     if (peer && peer->state == PEER_UP && peer->incarnation != asker->incarnation &&
-        both_live(&peer->end, &asker->end)) {
+        twins_both_live(&peer->end, &asker->end)) {
         *incarnation_out = peer->incarnation;
         return &peer->end;
     }
     return NULL;
 }
 
-static bool is_known(const struct peers *peers, const char *node) {
+static bool twins_is_known(const struct peers *peers, const char *node) {
     const struct asker *asker;
     TAILQ_FOREACH (asker, &peers->askers, link)
         if (*asker->rival && !strcmp(asker->node, node))
@@ -133,11 +133,11 @@ void twins_check(struct asker *asker) {
     struct peers *peers = asker->end.peers;
     uint64_t incarnation;
     twins_pulse(&asker->end);
-    const struct end *rival = asker->twin ? NULL : find_rival(peers, asker, &incarnation);
-    bool was_known = is_known(peers, asker->node);
+    const struct end *rival = asker->twin ? NULL : twins_find_rival(peers, asker, &incarnation);
+    bool was_known = twins_is_known(peers, asker->node);
     if (!rival) {
         *asker->rival = '\0';
-        if (was_known && !is_known(peers, asker->node))
+        if (was_known && !twins_is_known(peers, asker->node))
             log_info("node %s: one broker calls itself so again, incarnation %016" PRIx64,
                      asker->node, asker->incarnation);
         return;
@@ -198,7 +198,7 @@ enum peers_found peers_found(const struct peers *peers, uint64_t *incarnation_ou
 void twins_tick(struct peers *peers, uint64_t now_ns) {
     if (peers->seeking)
         peer_tick(&peers->seeker, now_ns);
-    if (*peers->twin.words && now_ns > peers->twin.seen_ns + kept_ns(peers)) {
+    if (*peers->twin.words && now_ns > peers->twin.seen_ns + twins_kept_ns(peers)) {
         log_info("node %s: no other broker of this name has been heard of for %" PRIu64 " ms",
                  peers->node, (now_ns - peers->twin.seen_ns) / 1000000);
         *peers->twin.words = '\0';
@@ -206,7 +206,8 @@ void twins_tick(struct peers *peers, uint64_t now_ns) {
 }
 
 uint64_t twins_next_deadline_ns(const struct peers *peers) {
-    uint64_t over_ns = *peers->twin.words ? peers->twin.seen_ns + kept_ns(peers) + 1 : UINT64_MAX;
+    uint64_t over_ns =
+        *peers->twin.words ? peers->twin.seen_ns + twins_kept_ns(peers) + 1 : UINT64_MAX;
     uint64_t seek_ns = peers->seeking ? peer_next_deadline_ns(&peers->seeker) : UINT64_MAX;
     return seek_ns < over_ns ? seek_ns : over_ns;
 }

@@ -17,20 +17,20 @@
 #include "proto/frame.h"
 #include "requests/requests.h"
 
-static bool listed(const struct config_ids *list, uint32_t id) {
+static bool access_listed(const struct config_ids *list, uint32_t id) {
     for (uint32_t i = 0; i < list->count; i++)
         if (list->ids[i] == id)
             return true;
     return false;
 }
 
-static bool allowed(const struct config_ids *list, const struct broker_session *session) {
-    return !list->count || session->admin || listed(list, session->credentials.uid);
+static bool access_is_allowed(const struct config_ids *list, const struct broker_session *session) {
+    return !list->count || session->admin || access_listed(list, session->credentials.uid);
 }
 
 /* Every refusal here is worth a line: it is either a mistake in a configuration or an attempt. */
-static void deny(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const char *store, const char *what) {
+static void access_deny(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                        const char *store, const char *what) {
     char sentence[SENTENCE_BYTES];
     snprintf(sentence, sizeof sentence, "store %s: %s", store, what);
     log_limited(LOG_LEVEL_WARNING, session->credentials.uid, "%s: denied: %s", session->name,
@@ -40,7 +40,7 @@ static void deny(struct broker_session *session, uint32_t request_id, bool wants
 
 /* ---- greeting ---- */
 
-static void describe_session(struct broker_session *session, const char *client_name) {
+static void access_describe_session(struct broker_session *session, const char *client_name) {
     char *clean = session->client_name;
     size_t n = 0;
     for (const char *s = client_name; *s && n + 1 < sizeof session->client_name; s++)
@@ -51,7 +51,7 @@ static void describe_session(struct broker_session *session, const char *client_
              session->credentials.uid, clean);
 }
 
-static void fill_limits(const struct config *config, Fb__Limits *limits) {
+static void access_fill_limits(const struct config *config, Fb__Limits *limits) {
     fb__limits__init(limits);
     limits->frame_bytes = FRAME_CLIENT_BYTES_MAX;
     limits->inline_bytes = FRAME_INLINE_BYTES_MAX;
@@ -85,10 +85,10 @@ bool access_hello(struct broker_session *session, uint32_t request_id, bool want
     }
     session->greeted = true;
     session->client_id = hello->client_id;
-    describe_session(session, hello->client_name);
+    access_describe_session(session, hello->client_name);
     log_debug("%s: connected", session->name);
     Fb__Limits limits;
-    fill_limits(session->broker->config, &limits);
+    access_fill_limits(session->broker->config, &limits);
     Fb__HelloReply result = FB__HELLO_REPLY__INIT;
     result.version = FRAME_VERSION;
     result.session_id = session->id;
@@ -107,7 +107,7 @@ bool access_hello(struct broker_session *session, uint32_t request_id, bool want
 /* ---- opening ---- */
 
 /* Index of a free attachment, -1 = no memory. */
-static int free_attachment(struct broker_session *session) {
+static int access_free_attachment(struct broker_session *session) {
     uint32_t index = 0;
     while (index < session->attachment_count && session->attachments[index].space)
         index++;
@@ -122,15 +122,15 @@ static int free_attachment(struct broker_session *session) {
 }
 
 /* Index of a new attachment, or -1 with a sentence. */
-static int attach(struct broker_session *session, struct space *space, bool write,
-                  char why[SENTENCE_BYTES]) {
+static int access_attach(struct broker_session *session, struct space *space, bool write,
+                         char why[SENTENCE_BYTES]) {
     struct charge_refusal full;
     uint32_t holder;
     if (!account_has_room(session->account, CHARGE_HANDLES, 1, &full)) {
         account_sentence(why, SENTENCE_BYTES, &full);
         return -1;
     }
-    int index = free_attachment(session);
+    int index = access_free_attachment(session);
     if (index < 0) {
         snprintf(why, SENTENCE_BYTES, "the broker is out of memory");
         return -1;
@@ -154,10 +154,10 @@ bool session_detach(struct broker_session *session, struct attachment *attachmen
     return over;
 }
 
-static void opened(struct broker_session *session, uint32_t request_id, struct space *space,
-                   bool write, const uint8_t *proof) {
+static void access_opened(struct broker_session *session, uint32_t request_id, struct space *space,
+                          bool write, const uint8_t *proof) {
     char why[SENTENCE_BYTES];
-    int index = attach(session, space, write, why);
+    int index = access_attach(session, space, write, why);
     if (index < 0) {
         char sentence[SENTENCE_BYTES + 96];
         snprintf(sentence, sizeof sentence, "store %s: %s: close one", space->name, why);
@@ -195,13 +195,13 @@ bool access_store_open(struct broker_session *session, uint32_t request_id, bool
                  "featurectl store create",
                  open->store, session->broker->config->node);
         call_reply_simple(session, request_id, true, FB__STATUS__NOT_FOUND, sentence);
-    } else if (!allowed(&space->allow_uids, session)) {
-        deny(session, request_id, true, space->name, "your uid is not in its allow_uids");
-    } else if (open->write && !allowed(&space->writer_uids, session)) {
-        deny(session, request_id, true, space->name,
-             "your uid is not in its writer_uids: open it read-only");
+    } else if (!access_is_allowed(&space->allow_uids, session)) {
+        access_deny(session, request_id, true, space->name, "your uid is not in its allow_uids");
+    } else if (open->write && !access_is_allowed(&space->writer_uids, session)) {
+        access_deny(session, request_id, true, space->name,
+                    "your uid is not in its writer_uids: open it read-only");
     } else if (!space->has_secret) {
-        opened(session, request_id, space, open->write, NULL);
+        access_opened(session, request_id, space, open->write, NULL);
     } else {
         struct challenge *challenge = &session->challenge;
         *challenge = (struct challenge){.space = space, .write = open->write};
@@ -234,13 +234,13 @@ bool access_store_prove(struct broker_session *session, uint32_t request_id, boo
                challenge.client_nonce, challenge.server_nonce, expected);
     if (prove->proof.len != AUTH_PROOF_BYTES ||
         !auth_equal(prove->proof.data, expected, AUTH_PROOF_BYTES)) {
-        deny(session, request_id, true, space->name, "wrong secret");
+        access_deny(session, request_id, true, space->name, "wrong secret");
         return true;
     }
     uint8_t ours[AUTH_PROOF_BYTES];
     auth_proof(space->key, AUTH_ROLE_ANSWERER, space->name, strlen(space->name),
                challenge.client_nonce, challenge.server_nonce, ours);
-    opened(session, request_id, space, challenge.write, ours);
+    access_opened(session, request_id, space, challenge.write, ours);
     return true;
 }
 
@@ -270,8 +270,8 @@ bool access_store_close(struct broker_session *session, uint32_t request_id, boo
 /* ---- creating and dropping ---- */
 
 /* Zero in a setting asks for the broker's default. */
-static void settle(const struct config_store *defaults, const char *name,
-                   const Fb__StoreSettings *asked, struct config_store *out) {
+static void access_settle(const struct config_store *defaults, const char *name,
+                          const Fb__StoreSettings *asked, struct config_store *out) {
     *out = *defaults;
     snprintf(out->name, sizeof out->name, "%s", name);
     out->secret_file[0] = '\0';
@@ -289,8 +289,8 @@ static void settle(const struct config_store *defaults, const char *name,
         out->max_samples = asked->max_samples;
 }
 
-static bool same_store(const struct space *space, const struct config_store *wanted,
-                       const Fb__StoreCreate *create) {
+static bool access_same_store(const struct space *space, const struct config_store *wanted,
+                              const Fb__StoreCreate *create) {
     const Fb__StoreSettings *has = &space->settings;
     bool same_key = create->key.len ? space->has_secret &&
                                           auth_equal(space->key, create->key.data, AUTH_KEY_BYTES)
@@ -302,8 +302,8 @@ static bool same_store(const struct space *space, const struct config_store *wan
            has->max_hold_ms == wanted->max_hold_ms && has->max_samples == wanted->max_samples;
 }
 
-static Fb__Status create(struct broker_session *session, const Fb__StoreCreate *asked,
-                         char sentence[SENTENCE_BYTES]) {
+static Fb__Status access_create(struct broker_session *session, const Fb__StoreCreate *asked,
+                                char sentence[SENTENCE_BYTES]) {
     struct broker *broker = session->broker;
     const char *wrong = layout_check_name(asked->store);
     if (wrong || !asked->settings || (asked->key.len && asked->key.len != AUTH_KEY_BYTES) ||
@@ -314,9 +314,9 @@ static Fb__Status create(struct broker_session *session, const Fb__StoreCreate *
         return FB__STATUS__INVALID;
     }
     struct config_store wanted;
-    settle(&broker->config->store_defaults, asked->store, asked->settings, &wanted);
+    access_settle(&broker->config->store_defaults, asked->store, asked->settings, &wanted);
     struct space *space = space_find(broker, asked->store);
-    if (space && same_store(space, &wanted, asked))
+    if (space && access_same_store(space, &wanted, asked))
         return FB__STATUS__OK;
     if (space) {
         snprintf(
@@ -346,11 +346,11 @@ bool access_store_create(struct broker_session *session, uint32_t request_id, bo
     (void)payload, (void)payload_bytes, (void)why;
     char sentence[SENTENCE_BYTES] = "";
     if (!session->admin) {
-        deny(session, request_id, wants_reply, request->store_create->store,
-             "only root, the broker's own user and admin_uids may create stores");
+        access_deny(session, request_id, wants_reply, request->store_create->store,
+                    "only root, the broker's own user and admin_uids may create stores");
         return true;
     }
-    Fb__Status status = create(session, request->store_create, sentence);
+    Fb__Status status = access_create(session, request->store_create, sentence);
     call_reply_simple(session, request_id, wants_reply, status,
                       status == FB__STATUS__OK ? "" : sentence);
     return true;
@@ -362,8 +362,8 @@ bool access_store_drop(struct broker_session *session, uint32_t request_id, bool
     (void)payload, (void)payload_bytes, (void)why;
     const char *name = request->store_drop->store;
     if (!session->admin) {
-        deny(session, request_id, wants_reply, name,
-             "only root, the broker's own user and admin_uids may drop stores");
+        access_deny(session, request_id, wants_reply, name,
+                    "only root, the broker's own user and admin_uids may drop stores");
         return true;
     }
     struct space *space = space_find(session->broker, name);

@@ -16,7 +16,7 @@
 
 /* ---- what this node itself knows ---- */
 
-static void say_leases(const Fb__SampleInfo *info, char *out, size_t out_bytes) {
+static void explain_say_leases(const Fb__SampleInfo *info, char *out, size_t out_bytes) {
     if (!info->leases)
         snprintf(out, out_bytes, "nobody reads it");
     else
@@ -25,8 +25,8 @@ static void say_leases(const Fb__SampleInfo *info, char *out, size_t out_bytes) 
                  info->n_holders ? (double)info->holders[0]->age_ms / 1e3 : 0.0);
 }
 
-static void say_resident(const struct space *space, const Fb__SampleInfo *info, const char *leases,
-                         char *out, size_t out_bytes) {
+static void explain_say_resident(const struct space *space, const Fb__SampleInfo *info,
+                                 const char *leases, char *out, size_t out_bytes) {
     static const char *const waits[] = {"consumed releases", "an ack",
                                         "an abort, a supersede or gc"};
     char need[64];
@@ -39,12 +39,12 @@ static void say_resident(const struct space *space, const Fb__SampleInfo *info, 
              info->home, (double)info->age_ms / 1e3, info->extent_bytes, leases, need);
 }
 
-static void say(const struct broker *broker, const struct space *space,
-                const struct store_info *from, const Fb__SampleInfo *info, char *out,
-                size_t out_bytes) {
+static void explain_say(const struct broker *broker, const struct space *space,
+                        const struct store_info *from, const Fb__SampleInfo *info, char *out,
+                        size_t out_bytes) {
     char leases[256], owner[160];
     double age_s = (double)info->age_ms / 1e3;
-    say_leases(info, leases, sizeof leases);
+    explain_say_leases(info, leases, sizeof leases);
     switch (info->state) {
     case FB__SAMPLE_STATE__PLANNED:
         if (info->landing)
@@ -62,7 +62,7 @@ static void say(const struct broker *broker, const struct space *space,
         if (info->landing)
             snprintf(out, out_bytes, "a landing copy of node %s's sample; %s", info->home, leases);
         else
-            say_resident(space, info, leases, out, out_bytes);
+            explain_say_resident(space, info, leases, out, out_bytes);
         break;
     case FB__SAMPLE_STATE__RETIRED:
         snprintf(out, out_bytes, "retired %.1f s ago: %s; its memory is kept: %s", age_s,
@@ -90,7 +90,7 @@ uint8_t *explain_here(const struct broker *broker, const struct space *space,
     } else if (probe_find(space, asked, &info)) {
         probe_fill_info(broker, space, &info, true, &sample);
         reply.info = &sample;
-        say(broker, space, &info, &sample, about, sizeof about);
+        explain_say(broker, space, &info, &sample, about, sizeof about);
     } else {
         snprintf(about, sizeof about, "never seen on node %s (or so long ago that it is forgotten)",
                  broker->config->node);
@@ -115,8 +115,8 @@ void explain_free(Fb__ExplainReply *explained) {
 }
 
 /* Takes over sentence. */
-static void add_says(Fb__ExplainReply *explained, const char *node, Fb__Status status,
-                     const char *sentence) {
+static void explain_add_says(Fb__ExplainReply *explained, const char *node, Fb__Status status,
+                             const char *sentence) {
     Fb__NodeSays **says =
         reallocarray(explained->says, explained->n_says + 1, sizeof *explained->says);
     if (says)
@@ -131,13 +131,13 @@ static void add_says(Fb__ExplainReply *explained, const char *node, Fb__Status s
     explained->says[explained->n_says++] = said;
 }
 
-static void set_text(char **text, const char *to) {
+static void explain_set_text(char **text, const char *to) {
     if (*text != protobuf_c_empty_string)
         free(*text);
     *text = strdup(to);
 }
 
-static Fb__ExplainReply *copy_of(const Fb__ExplainReply *from) {
+static Fb__ExplainReply *explain_copy_of(const Fb__ExplainReply *from) {
     size_t bytes = fb__explain_reply__get_packed_size(from);
     uint8_t *packed = malloc(bytes + 1);
     if (!packed)
@@ -148,37 +148,37 @@ static Fb__ExplainReply *copy_of(const Fb__ExplainReply *from) {
     return copy;
 }
 
-static bool tells_more(const Fb__ExplainReply *reply, const Fb__ExplainReply *than) {
+static bool explain_tells_more(const Fb__ExplainReply *reply, const Fb__ExplainReply *than) {
     int more = probe_rank(reply->state), before = probe_rank(than->state);
     if (more != before || !reply->info || !than->info)
         return more > before || !*than->sentence;
     return reply->info->age_ms < than->info->age_ms;
 }
 
-static void offer(struct item *item, const Fb__ExplainReply *reply) {
+static void explain_offer(struct item *item, const Fb__ExplainReply *reply) {
     Fb__ExplainReply *explained = item->explained;
-    add_says(explained, reply->node, FB__STATUS__OK, reply->sentence);
-    if (!tells_more(reply, explained))
+    explain_add_says(explained, reply->node, FB__STATUS__OK, reply->sentence);
+    if (!explain_tells_more(reply, explained))
         return;
-    Fb__ExplainReply *copy = copy_of(reply);
+    Fb__ExplainReply *copy = explain_copy_of(reply);
     if (!copy)
         return;
     explained->state = copy->state;
-    set_text(&explained->sentence, copy->sentence);
-    set_text(&explained->node, copy->node);
+    explain_set_text(&explained->sentence, copy->sentence);
+    explain_set_text(&explained->node, copy->node);
     Fb__SampleInfo *before = explained->info;
     explained->info = copy->info;
     copy->info = before;
     explain_free(copy);
 }
 
-static void offer_own(struct item *item, const Fb__RetireItem *asked) {
+static void explain_offer_own(struct item *item, const Fb__RetireItem *asked) {
     size_t bytes = 0;
     Fb__SampleState state;
     uint8_t *packed = explain_here(item->call->broker, item->call->space, asked, &bytes, &state);
     Fb__ExplainReply *own = packed ? fb__explain_reply__unpack(NULL, bytes, packed) : NULL;
     if (own)
-        offer(item, own);
+        explain_offer(item, own);
     if (own)
         explain_free(own);
     free(packed);
@@ -186,7 +186,8 @@ static void offer_own(struct item *item, const Fb__RetireItem *asked) {
 
 /* ---- the index ---- */
 
-static void say_left(const struct broker *broker, const char *node, char *out, size_t out_bytes) {
+static void explain_say_left(const struct broker *broker, const char *node, char *out,
+                             size_t out_bytes) {
     uint64_t gone_ns = nodes_gone_ns(broker, node);
     if (gone_ns)
         snprintf(out, out_bytes, "it left the cluster %.1f s ago", (double)gone_ns / 1e9);
@@ -194,8 +195,8 @@ static void say_left(const struct broker *broker, const char *node, char *out, s
         snprintf(out, out_bytes, "it has restarted without its memory");
 }
 
-static void keep_record(Fb__ExplainReply *explained, const char *store,
-                        const struct directory_record *record, bool home_is_member) {
+static void explain_keep_record(Fb__ExplainReply *explained, const char *store,
+                                const struct directory_record *record, bool home_is_member) {
     Fb__IndexRecord *kept = malloc(sizeof *kept);
     if (!kept)
         return;
@@ -210,8 +211,8 @@ static void keep_record(Fb__ExplainReply *explained, const char *store,
     explained->record = kept;
 }
 
-static void note_record(struct item *item, enum directory_result result,
-                        const struct directory_record *record) {
+static void explain_note_record(struct item *item, enum directory_result result,
+                                const struct directory_record *record) {
     const struct broker *broker = item->call->broker;
     bool lost = nodes_have_lost(broker, result, record);
     char index[SENTENCE_BYTES], left[SENTENCE_BYTES / 2];
@@ -221,18 +222,18 @@ static void note_record(struct item *item, enum directory_result result,
         snprintf(index, sizeof index, "not known: etcd does not answer node %s",
                  broker->config->node);
     } else {
-        keep_record(item->explained, item->call->store, record, !lost);
-        say_left(broker, record->home, left, sizeof left);
+        explain_keep_record(item->explained, item->call->store, record, !lost);
+        explain_say_left(broker, record->home, left, sizeof left);
         snprintf(index, sizeof index, "generation %" PRIu64 " on node %s, %" PRIu64 " bytes%s%s",
                  record->generation, record->home, record->bytes, lost ? ": lost: " : "",
                  lost ? left : "");
     }
-    set_text(&item->explained->index, index);
+    explain_set_text(&item->explained->index, index);
 }
 
 /* ---- the way of its bytes ---- */
 
-static void say_rails(const struct transport_info *transport, char *out, size_t out_bytes) {
+static void explain_say_rails(const struct transport_info *transport, char *out, size_t out_bytes) {
     unsigned up = 0;
     out[0] = '\0';
     for (uint32_t i = 0; i < transport->rail_count; i++) {
@@ -245,7 +246,7 @@ static void say_rails(const struct transport_info *transport, char *out, size_t 
         snprintf(out, out_bytes, ", no rail up");
 }
 
-static void note_path(struct item *item) {
+static void explain_note_path(struct item *item) {
     const struct broker *broker = item->call->broker;
     const Fb__ExplainReply *explained = item->explained;
     const char *home = explained->info ? explained->info->home : item->home;
@@ -257,30 +258,30 @@ static void note_path(struct item *item) {
     if (!strcmp(home, broker->config->node)) {
         snprintf(path, sizeof path, "shared memory of node %s", home);
     } else if (peer && (peer_query(peer, &info), info.transport.transport)) {
-        say_rails(&info.transport, rails, sizeof rails);
+        explain_say_rails(&info.transport, rails, sizeof rails);
         snprintf(path, sizeof path, "%s%s from node %s", info.transport.transport, rails, home);
     } else {
         snprintf(path, sizeof path, "none: node %s is not connected", home);
     }
-    set_text(&item->explained->path, path);
+    explain_set_text(&item->explained->path, path);
 }
 
 /* ---- the end ---- */
 
-static void say_lost(struct item *item, const char *node) {
+static void explain_say_lost(struct item *item, const char *node) {
     Fb__ExplainReply *explained = item->explained;
     char sentence[TOLD_BYTES], left[SENTENCE_BYTES / 2];
-    say_left(item->call->broker, node, left, sizeof left);
+    explain_say_left(item->call->broker, node, left, sizeof left);
     snprintf(sentence, sizeof sentence,
              "sample %s of store %s: lost with node %s: %s, and the bytes with it", item->sample_id,
              item->call->store, node, left);
     explained->state = FB__SAMPLE_STATE__HOME_LOST;
-    set_text(&explained->sentence, sentence);
-    set_text(&explained->node, item->call->broker->config->node);
+    explain_set_text(&explained->sentence, sentence);
+    explain_set_text(&explained->node, item->call->broker->config->node);
 }
 
 /* What is over may have been replaced by what the index names now. */
-static void add_successor(struct item *item) {
+static void explain_add_successor(struct item *item) {
     Fb__ExplainReply *explained = item->explained;
     const Fb__IndexRecord *record = explained->record;
     char sentence[TOLD_BYTES + SENTENCE_BYTES];
@@ -289,11 +290,11 @@ static void add_successor(struct item *item) {
         return;
     snprintf(sentence, sizeof sentence, "%s (now: generation %" PRIu64 " on node %s)",
              explained->sentence, record->generation, record->home);
-    set_text(&explained->sentence, sentence);
+    explain_set_text(&explained->sentence, sentence);
 }
 
 /* Nobody knows the sample: then whoever was silent may be why. */
-static void add_silence(struct item *item) {
+static void explain_add_silence(struct item *item) {
     Fb__ExplainReply *explained = item->explained;
     char sentence[TOLD_BYTES + SENTENCE_BYTES];
     for (size_t i = 0; i < explained->n_says; i++) {
@@ -307,27 +308,27 @@ static void add_silence(struct item *item) {
         else
             snprintf(sentence, sizeof sentence, "%s; node %s has not answered: %s",
                      explained->sentence, says->node, says->sentence);
-        set_text(&explained->sentence, sentence);
+        explain_set_text(&explained->sentence, sentence);
         return;
     }
 }
 
-static void finish(struct item *item) {
+static void explain_finish(struct item *item) {
     const struct broker *broker = item->call->broker;
     Fb__ExplainReply *explained = item->explained;
     const Fb__IndexRecord *record = explained->record;
     bool over = probe_rank(explained->state) <= probe_rank(FB__SAMPLE_STATE__RETIRED);
     bool by_ref = *item->home && item->incarnation;
     if (over && by_ref && nodes_is_dead(broker, item->home, item->incarnation))
-        say_lost(item, item->home);
+        explain_say_lost(item, item->home);
     else if (over && record && !record->home_is_member &&
              (!item->generation || item->generation == record->generation))
-        say_lost(item, record->home);
+        explain_say_lost(item, record->home);
     else if (over && explained->state != FB__SAMPLE_STATE__NEVER_SEEN)
-        add_successor(item);
+        explain_add_successor(item);
     else if (over)
-        add_silence(item);
-    note_path(item);
+        explain_add_silence(item);
+    explain_note_path(item);
     item_done(item, FB__STATUS__OK, NULL);
 }
 
@@ -338,27 +339,27 @@ void explain_expired(struct item *item) {
              (unsigned long long)((item->call->broker->now_ns - item->call->begun_ns) / NS_PER_MS));
     LIST_FOREACH (ask, &item->asks, link)
         if (ask->peer)
-            add_says(item->explained, peer_node(ask->peer), FB__STATUS__TIMEOUT, why);
+            explain_add_says(item->explained, peer_node(ask->peer), FB__STATUS__TIMEOUT, why);
         else
-            set_text(&item->explained->index, why);
-    finish(item);
+            explain_set_text(&item->explained->index, why);
+    explain_finish(item);
 }
 
 /* ---- asking ---- */
 
-static void on_located(void *context, enum directory_result result,
-                       const struct directory_record *record, bool ask_peers) {
+static void explain_on_located(void *context, enum directory_result result,
+                               const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
     struct item *item = ask_take(context);
     if (!item)
         return;
-    note_record(item, result, record);
+    explain_note_record(item, result, record);
     if (!item->ask_count)
-        finish(item);
+        explain_finish(item);
 }
 
-static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                      size_t payload_bytes, const char *why) {
+static void explain_on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                              size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
     struct ask *ask = context;
     struct peer *peer = ask->peer;
@@ -366,16 +367,16 @@ static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *
     if (!item)
         return;
     if (reply && reply->result_case == FB__PEER_REPLY__RESULT_EXPLAIN)
-        offer(item, reply->explain);
+        explain_offer(item, reply->explain);
     else if (reply && reply->status != FB__STATUS__NOT_FOUND) /* it has no such store */
-        add_says(item->explained, peer_node(peer), reply->status, reply->error);
+        explain_add_says(item->explained, peer_node(peer), reply->status, reply->error);
     else if (!reply)
-        add_says(item->explained, peer_node(peer), FB__STATUS__UNAVAILABLE, why);
+        explain_add_says(item->explained, peer_node(peer), FB__STATUS__UNAVAILABLE, why);
     if (!item->ask_count)
-        finish(item);
+        explain_finish(item);
 }
 
-static void ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
+static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
     struct ask *ask = ask_new(item, peer);
     Fb__PeerExplain explain = FB__PEER_EXPLAIN__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
@@ -383,31 +384,33 @@ static void ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked
     explain.item = asked;
     request.op_case = FB__PEER_REQUEST__OP_EXPLAIN;
     request.explain = &explain;
-    if (ask && !peer_call(peer, &request, on_answer, ask, item->call->broker->now_ns))
+    if (ask && !peer_call(peer, &request, explain_on_answer, ask, item->call->broker->now_ns))
         return;
     if (ask)
         ask_take(ask);
-    add_says(item->explained, peer_node(peer), FB__STATUS__UNAVAILABLE, "it cannot be asked now");
+    explain_add_says(item->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
+                     "it cannot be asked now");
 }
 
-static void ask_index(struct item *item) {
+static void explain_ask_index(struct item *item) {
     struct directory *directory = item->call->broker->directory;
     char why[SENTENCE_BYTES];
     struct ask *ask = directory->ops->audit ? ask_new(item, NULL) : NULL;
     if (ask) {
-        directory->ops->locate(directory, item->call->store, item->sample_id, on_located, ask);
+        directory->ops->locate(directory, item->call->store, item->sample_id, explain_on_located,
+                               ask);
         return;
     }
     snprintf(why, sizeof why, "none: directory = %s", directory->ops->name);
-    set_text(&item->explained->index, why);
+    explain_set_text(&item->explained->index, why);
 }
 
-static void ask_all(struct item *item, Fb__RetireItem *asked) {
+static void explain_ask_all(struct item *item, Fb__RetireItem *asked) {
     const struct broker *broker = item->call->broker;
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
         if (!nodes_is_dead(broker, peer_node(peer), 0))
-            ask_peer(item, peer, asked);
+            explain_ask_peer(item, peer, asked);
 }
 
 static void explain_one(struct item *item, Fb__RetireItem *asked) {
@@ -423,18 +426,18 @@ static void explain_one(struct item *item, Fb__RetireItem *asked) {
     bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
     struct peer *home = here ? NULL : peers_find(broker->peers, asked->home);
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
-    ask_index(item);
+    explain_ask_index(item);
     if (here && item->call->space)
-        offer_own(item, asked);
+        explain_offer_own(item, asked);
     if (here && !asked->generation)
-        ask_all(item, asked);
+        explain_ask_all(item, asked);
     else if (home && !nodes_is_dead(broker, asked->home, 0))
-        ask_peer(item, home, asked);
+        explain_ask_peer(item, home, asked);
     else if (!here && !home)
-        add_says(item->explained, asked->home, FB__STATUS__NOT_FOUND,
-                 "no peer of this node is called so");
+        explain_add_says(item->explained, asked->home, FB__STATUS__NOT_FOUND,
+                         "no peer of this node is called so");
     if (!item->ask_count)
-        finish(item);
+        explain_finish(item);
 }
 
 void explain_answer(struct call *call) {

@@ -18,7 +18,7 @@
 
 #define PATIENCE_DEFAULT_MS 30000u
 
-static bool copy_spec(struct item *item, uint32_t slot) {
+static bool get_copy_spec(struct item *item, uint32_t slot) {
     struct store *store = item->call->space->store;
     uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
     if (!store_spec(store, slot, spec, sizeof spec, &item->spec_bytes, checksums, sizeof checksums,
@@ -47,7 +47,7 @@ void get_grant(struct item *item, const struct store_lease *lease) {
         strcpy(item->home, call->broker->config->node);
         item->incarnation = call->broker->options.incarnation;
     }
-    if (item->want_spec && !copy_spec(item, lease->slot)) {
+    if (item->want_spec && !get_copy_spec(item, lease->slot)) {
         store_release(call->space->store, call->holder, lease->hi, lease->lo, STORE_RETURNED,
                       call->broker->now_ns);
         item_done(item, FB__STATUS__FULL,
@@ -66,8 +66,8 @@ void get_local_not_found(struct item *item) {
     item_done(item, FB__STATUS__NOT_FOUND, "%s", sentence);
 }
 
-static void settle_local(struct item *item, enum store_result result,
-                         const struct store_lease *lease, const struct store_refusal *refusal) {
+static void get_settle_local(struct item *item, enum store_result result,
+                             const struct store_lease *lease, const struct store_refusal *refusal) {
     char sentence[SENTENCE_BYTES];
     switch (result) {
     case STORE_OK:
@@ -90,35 +90,35 @@ static void settle_local(struct item *item, enum store_result result,
 }
 
 /* Somebody else may have superseded what we hold. */
-static void refuse_fenced(struct item *item) {
+static void get_refuse_fenced(struct item *item) {
     item_done(item, FB__STATUS__UNAVAILABLE,
               "sample %s of store %s: node %s serves nothing now: %s", item->sample_id,
               item->call->space->name, item->call->broker->config->node,
               broker_fenced_why(item->call->broker));
 }
 
-static void on_resident(struct waiter *waiter, const struct store_effect *effect) {
+static void get_on_resident(struct waiter *waiter, const struct store_effect *effect) {
     struct item *item = (struct item *)waiter;
     struct call *call = item->call;
     item->in_store = false;
     if (effect->result == STORE_OK && !broker_serves(call->broker)) {
         store_release(call->space->store, call->holder, effect->lease.hi, effect->lease.lo,
                       STORE_RETURNED, call->broker->now_ns);
-        refuse_fenced(item);
+        get_refuse_fenced(item);
         return;
     }
     /* While peers are being asked for the same id too, only a success here ends it. */
     if (effect->result != STORE_OK && item->ask_count)
         return;
-    settle_local(item, effect->result, &effect->lease, &effect->refusal);
+    get_settle_local(item, effect->result, &effect->lease, &effect->refusal);
 }
 
 /* Tries this node's own generations; true if the item ended or waits in the store. */
-static bool try_local(struct item *item, uint64_t wait_ns, bool final) {
+static bool get_try_local(struct item *item, uint64_t wait_ns, bool final) {
     struct call *call = item->call;
     struct broker *broker = call->broker;
     if (!broker_serves(broker)) {
-        refuse_fenced(item);
+        get_refuse_fenced(item);
         return true;
     }
     struct store_get get = {
@@ -133,13 +133,13 @@ static bool try_local(struct item *item, uint64_t wait_ns, bool final) {
     enum store_result result =
         store_get(call->space->store, call->holder, &get, broker->now_ns, &lease, &refusal);
     if (result == STORE_WAIT) {
-        item->waiter.granted = on_resident;
+        item->waiter.granted = get_on_resident;
         item->in_store = true;
         return true;
     }
     if (result == STORE_E_NOT_FOUND && !final)
         return false;
-    settle_local(item, result, &lease, &refusal);
+    get_settle_local(item, result, &lease, &refusal);
     return true;
 }
 
@@ -151,7 +151,7 @@ uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wa
 }
 
 /* It is nowhere: why, as whoever had it last said, or as we know it. */
-static void refuse_absent(struct item *item) {
+static void get_refuse_absent(struct item *item) {
     char *why = item->error;
     if (item->in_store)
         return; /* it may still come */
@@ -168,15 +168,15 @@ static void get_ours(struct item *item, uint64_t generation) {
     if (item->in_store)
         return; /* it ends when that one is resident, too */
     item->generation = generation;
-    if (try_local(item, get_wait_ns(item->call->space, generation, item->call->wait_ns), false))
+    if (get_try_local(item, get_wait_ns(item->call->space, generation, item->call->wait_ns), false))
         return;
     char sentence[SENTENCE_BYTES];
     status_not_found(sentence, item->call->broker, item->call->space, item->sample_id, generation);
     get_look_again(item, sentence);
 }
 
-static void on_located(void *context, enum directory_result result,
-                       const struct directory_record *record, bool ask_peers) {
+static void get_on_located(void *context, enum directory_result result,
+                           const struct directory_record *record, bool ask_peers) {
     struct item *item = ask_take(context);
     if (!item)
         return;
@@ -205,16 +205,16 @@ static void on_located(void *context, enum directory_result result,
                   item->sample_id, item->call->space->name,
                   broker_trouble(broker, "it has not answered in time", trouble));
     } else {
-        refuse_absent(item);
+        get_refuse_absent(item);
     }
 }
 
 /* False: out of memory. */
-static bool look(struct item *item) {
+static bool get_look(struct item *item) {
     struct ask *ask = ask_new(item, NULL);
     struct directory *directory = item->call->broker->directory;
     if (ask)
-        directory->ops->locate(directory, item->call->space->name, item->sample_id, on_located,
+        directory->ops->locate(directory, item->call->space->name, item->sample_id, get_on_located,
                                ask);
     return ask;
 }
@@ -226,17 +226,17 @@ void get_look_again(struct item *item, const char *why) {
     item->generation = item->incarnation = 0;
     *item->home = '\0';
     item->located = false;
-    if (BROKER_PLANTED(PLANTED_LOOKED_ONCE) || !look(item))
-        refuse_absent(item);
+    if (BROKER_PLANTED(PLANTED_LOOKED_ONCE) || !get_look(item))
+        get_refuse_absent(item);
 }
 
 static void get_by_id(struct item *item) {
     struct call *call = item->call;
-    if (try_local(item, call->wait_ns, false) && !item->in_store)
+    if (get_try_local(item, call->wait_ns, false) && !item->in_store)
         return;
     item_set_deadline(item, call->broker->now_ns + call->wait_ns + call->patience_ns);
-    if (!look(item))
-        refuse_absent(item);
+    if (!get_look(item))
+        get_refuse_absent(item);
 }
 
 static void get_one(struct item *item, const Fb__GetItem *asked) {
@@ -253,7 +253,7 @@ static void get_one(struct item *item, const Fb__GetItem *asked) {
     if (BROKER_PLANTED(PLANTED_CACHED_GRANT) && !here &&
         store_has_landing(item->call->space->store, asked->generation)) {
         item->over_network = true;
-        try_local(item, item->call->wait_ns, true);
+        get_try_local(item, item->call->wait_ns, true);
         return;
     }
     if (!here)
@@ -267,7 +267,7 @@ static void get_one(struct item *item, const Fb__GetItem *asked) {
                   "was made",
                   item->sample_id, item->call->space->name, broker->config->node);
     else
-        try_local(item, item->call->wait_ns, true);
+        get_try_local(item, item->call->wait_ns, true);
 }
 
 bool get_get(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -291,8 +291,8 @@ bool get_get(struct broker_session *session, uint32_t request_id, bool wants_rep
     return true;
 }
 
-static void release_one(struct broker_session *session, const struct attachment *attachment,
-                        const Fb__ReleaseItem *asked) {
+static void get_release_one(struct broker_session *session, const struct attachment *attachment,
+                            const Fb__ReleaseItem *asked) {
     struct broker *broker = session->broker;
     struct store *store = attachment->space->store;
     if (asked->corrupt) {
@@ -316,7 +316,7 @@ static void release_one(struct broker_session *session, const struct attachment 
 void get_release_batch(struct broker_session *session, const Fb__Release *release) {
     struct attachment *attachment = session_attachment(session, release->handle);
     for (size_t i = 0; attachment && i < release->n_items; i++)
-        release_one(session, attachment, release->items[i]);
+        get_release_one(session, attachment, release->items[i]);
 }
 
 bool get_release(struct broker_session *session, uint32_t request_id, bool wants_reply,

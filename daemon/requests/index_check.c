@@ -39,7 +39,7 @@ struct check {
 
 /* ---- what this node holds ---- */
 
-static struct index_facts facts_of(const struct check *check) {
+static struct index_facts index_check_facts_of(const struct check *check) {
     const struct broker *broker = check->broker;
     const struct directory *directory = broker->directory;
     const struct space *space = check->space;
@@ -60,7 +60,7 @@ static struct index_facts facts_of(const struct check *check) {
 
 /* ---- the answer ---- */
 
-static void fill_record(const struct check *check, Fb__IndexRecord *to) {
+static void index_check_fill_record(const struct check *check, Fb__IndexRecord *to) {
     fb__index_record__init(to);
     to->store = (char *)check->store;
     to->sample_id = (char *)check->sample_id;
@@ -71,13 +71,13 @@ static void fill_record(const struct check *check, Fb__IndexRecord *to) {
     to->home_is_member = check->finding != FB__FINDING__HOME_DEAD;
 }
 
-static void answer_item(struct check *check, const Fb__IndexFinding *finding) {
+static void index_check_answer_item(struct check *check, const Fb__IndexFinding *finding) {
     struct item *item = ask_take(check->ask);
     if (item)
         item_answer(item, &finding->base);
 }
 
-static void answer_peer(struct check *check, Fb__IndexFinding *finding) {
+static void index_check_answer_peer(struct check *check, Fb__IndexFinding *finding) {
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = FB__PEER_REPLY__RESULT_INDEX_CHECK;
     reply.index_check = finding;
@@ -86,7 +86,7 @@ static void answer_peer(struct check *check, Fb__IndexFinding *finding) {
 }
 
 /* trouble: why the remedy could not be carried out; NULL = it was, or none was asked for. */
-static void finish(struct check *check, bool repaired, const char *trouble) {
+static void index_check_finish(struct check *check, bool repaired, const char *trouble) {
     char sentence[INDEX_SENTENCE_BYTES], remedy[SENTENCE_BYTES];
     const char *node = check->broker->config->node;
     Fb__IndexRecord record;
@@ -94,7 +94,7 @@ static void finish(struct check *check, bool repaired, const char *trouble) {
     index_say(sentence, sizeof sentence, check->finding, check->store, check->sample_id, node,
               check->after.held, check->has_record ? &check->record : NULL);
     index_say_remedy(remedy, sizeof remedy, check->finding, node);
-    fill_record(check, &record);
+    index_check_fill_record(check, &record);
     finding.finding = check->finding;
     finding.node = (char *)(check->record_only ? check->home : node);
     finding.record = check->has_record ? &record : NULL;
@@ -105,9 +105,9 @@ static void finish(struct check *check, bool repaired, const char *trouble) {
     finding.remedy = (char *)(trouble ? trouble : remedy);
     finding.repaired = repaired;
     if (check->ask)
-        answer_item(check, &finding);
+        index_check_answer_item(check, &finding);
     else
-        answer_peer(check, &finding);
+        index_check_answer_peer(check, &finding);
     TAILQ_REMOVE(&check->broker->index_checks, check, link);
     if (check->space)
         check->space->uses--;
@@ -118,14 +118,15 @@ static void finish(struct check *check, bool repaired, const char *trouble) {
 
 /* ---- the remedies ---- */
 
-static void on_republished(void *context, enum directory_result result) {
-    finish(context, result == DIRECTORY_OK,
-           result == DIRECTORY_OK            ? NULL
-           : result == DIRECTORY_E_NOT_FOUND ? "the record has changed meanwhile: check again"
-                                             : "the index cannot be written now: check again");
+static void index_check_on_republished(void *context, enum directory_result result) {
+    index_check_finish(context, result == DIRECTORY_OK,
+                       result == DIRECTORY_OK ? NULL
+                       : result == DIRECTORY_E_NOT_FOUND
+                           ? "the record has changed meanwhile: check again"
+                           : "the index cannot be written now: check again");
 }
 
-static void publish_held(struct check *check, uint64_t in_place_of) {
+static void index_check_publish_held(struct check *check, uint64_t in_place_of) {
     struct directory *directory = check->broker->directory;
     struct store_info info;
     check->broker->exchange->has_republished = true;
@@ -138,64 +139,64 @@ static void publish_held(struct check *check, uint64_t in_place_of) {
         .incarnation = check->broker->options.incarnation,
         .bytes = info.extent_bytes,
     };
-    directory->ops->republish(directory, &record, in_place_of, on_republished, check);
+    directory->ops->republish(directory, &record, in_place_of, index_check_on_republished, check);
 }
 
-static void on_removed(void *context, enum directory_result result) {
+static void index_check_on_removed(void *context, enum directory_result result) {
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
-static void remove_record(struct check *check) {
+static void index_check_remove_record(struct check *check) {
     struct directory *directory = check->broker->directory;
     if (check->space && !check->space->dropped)
         publish_clear(check->broker, check->space, check->sample_id, check->record.generation);
     else
-        directory->ops->retire(directory, &check->record, on_removed, NULL);
-    finish(check, true, NULL);
+        directory->ops->retire(directory, &check->record, index_check_on_removed, NULL);
+    index_check_finish(check, true, NULL);
 }
 
 /* The record may be an old one, or of somebody's who never knew us: its home is asked. */
-static void compare_homes(struct check *check) {
+static void index_check_compare_homes(struct check *check) {
     held_check_own(check->broker, check->space, check->sample_id);
-    finish(check, true, NULL);
+    index_check_finish(check, true, NULL);
 }
 
-static void on_swept(void *context, enum directory_result result, size_t removed) {
-    finish(context, result == DIRECTORY_OK && removed,
-           result != DIRECTORY_OK ? "the index cannot be written now: check again"
-           : removed              ? NULL
-                                  : "it has changed, or a member could not be asked: check again");
+static void index_check_on_swept(void *context, enum directory_result result, size_t removed) {
+    index_check_finish(context, result == DIRECTORY_OK && removed,
+                       result != DIRECTORY_OK ? "the index cannot be written now: check again"
+                       : removed              ? NULL
+                                 : "it has changed, or a member could not be asked: check again");
 }
 
-static void mend(struct check *check) {
+static void index_check_mend(struct check *check) {
     log_info("index: store %s: sample %s: repairing: generation %llu held, %llu recorded",
              check->store, check->sample_id, (unsigned long long)check->after.held,
              (unsigned long long)check->record.generation);
     switch (check->finding) {
     case FB__FINDING__HOME_DEAD:
         check->broker->directory->ops->audit->sweep(check->broker->directory, &check->record, 1,
-                                                    on_swept, check);
+                                                    index_check_on_swept, check);
         break;
     case FB__FINDING__NOT_HELD:
-        remove_record(check);
+        index_check_remove_record(check);
         break;
     case FB__FINDING__NOT_RECORDED:
-        publish_held(check, 0);
+        index_check_publish_held(check, 0);
         break;
     case FB__FINDING__OTHER_GENERATION:
-        publish_held(check, check->record.generation);
+        index_check_publish_held(check, check->record.generation);
         break;
     case FB__FINDING__REPLACED:
-        compare_homes(check);
+        index_check_compare_homes(check);
         break;
     default:
-        finish(check, false, NULL);
+        index_check_finish(check, false, NULL);
     }
 }
 
 /* ---- a check ---- */
 
-static void keep_record(struct check *check, const struct directory_record *record) {
+static void index_check_keep_record(struct check *check, const struct directory_record *record) {
     check->has_record = true;
     check->record = *record;
     check->record.store = check->store;
@@ -204,22 +205,22 @@ static void keep_record(struct check *check, const struct directory_record *reco
     check->record.home = check->home;
 }
 
-static void on_located(void *context, enum directory_result result,
-                       const struct directory_record *record, bool ask_peers) {
+static void index_check_on_located(void *context, enum directory_result result,
+                                   const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
     struct check *check = context;
     struct broker *broker = check->broker;
     if (record)
-        keep_record(check, record);
-    check->after = facts_of(check);
+        index_check_keep_record(check, record);
+    check->after = index_check_facts_of(check);
     check->finding = check->record_only
                          ? index_judge_record(result)
                          : index_judge(&check->before, &check->after, result, &check->record,
                                        broker->config->node, broker->options.incarnation);
     if (check->repair)
-        mend(check);
+        index_check_mend(check);
     else
-        finish(check, false, NULL);
+        index_check_finish(check, false, NULL);
 }
 
 /* Names must be well-formed. NULL: out of memory. */
@@ -241,8 +242,9 @@ static struct check *check_new(struct broker *broker, const char *store, const c
 
 static void check_begin(struct check *check) {
     struct directory *directory = check->broker->directory;
-    check->before = facts_of(check);
-    directory->ops->locate(directory, check->store, check->sample_id, on_located, check);
+    check->before = index_check_facts_of(check);
+    directory->ops->locate(directory, check->store, check->sample_id, index_check_on_located,
+                           check);
 }
 
 void index_serve_check(struct asking *asking, uint32_t request_id,
@@ -298,8 +300,8 @@ static void check_here(struct item *item, bool repair) {
     check_begin(check);
 }
 
-static void on_peer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                    size_t payload_bytes, const char *why) {
+static void index_check_on_peer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                                size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
     struct item *item = ask_take(context);
     if (!item)
@@ -323,7 +325,7 @@ static void check_there(struct item *item, bool repair) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_INDEX_CHECK;
     request.index_check = &check;
-    if (ask && !peer_call(peer, &request, on_peer, ask, broker->now_ns))
+    if (ask && !peer_call(peer, &request, index_check_on_peer, ask, broker->now_ns))
         return;
     if (ask)
         ask_take(ask);
@@ -371,7 +373,8 @@ void index_answer(struct call *call) {
 /* ---- requests ---- */
 
 /* False: refused. */
-static bool has_index(struct broker_session *session, uint32_t request_id, bool wants_reply) {
+static bool index_check_has_index(struct broker_session *session, uint32_t request_id,
+                                  bool wants_reply) {
     char sentence[SENTENCE_BYTES];
     if (session->broker->directory->ops->audit)
         return true;
@@ -398,7 +401,7 @@ bool index_check(struct broker_session *session, uint32_t request_id, bool wants
                           "only admins may check the index");
         return true;
     }
-    if (!has_index(session, request_id, wants_reply))
+    if (!index_check_has_index(session, request_id, wants_reply))
         return true;
     struct call *call =
         call_new(session, CALL_INDEX_CHECK, asked->n_items, request_id, wants_reply);
@@ -414,8 +417,8 @@ bool index_check(struct broker_session *session, uint32_t request_id, bool wants
 
 /* ---- pages of the index ---- */
 
-static void fill_listed(const struct broker *broker, const struct directory_listed *from,
-                        Fb__IndexRecord *to) {
+static void index_check_fill_listed(const struct broker *broker,
+                                    const struct directory_listed *from, Fb__IndexRecord *to) {
     uint64_t unix_ms = (broker->now_ns + broker->options.unix_offset_ns) / NS_PER_MS;
     fb__index_record__init(to);
     to->store = (char *)from->record.store;
@@ -428,9 +431,9 @@ static void fill_listed(const struct broker *broker, const struct directory_list
     to->home_is_member = from->home_is_member;
 }
 
-static void on_page(void *context, enum directory_result result,
-                    const struct directory_listed *listed, size_t count, size_t unreadable,
-                    const char *next) {
+static void index_check_on_page(void *context, enum directory_result result,
+                                const struct directory_listed *listed, size_t count,
+                                size_t unreadable, const char *next) {
     struct item *item = ask_take(context);
     if (!item)
         return;
@@ -443,7 +446,7 @@ static void on_page(void *context, enum directory_result result,
     Fb__IndexRecord records[DIRECTORY_PAGE_RECORDS], *pointers[DIRECTORY_PAGE_RECORDS];
     Fb__IndexListReply page = FB__INDEX_LIST_REPLY__INIT;
     for (size_t i = 0; i < count; i++) {
-        fill_listed(item->call->broker, &listed[i], &records[i]);
+        index_check_fill_listed(item->call->broker, &listed[i], &records[i]);
         pointers[i] = &records[i];
     }
     page.n_records = count;
@@ -468,7 +471,7 @@ bool index_list(struct broker_session *session, uint32_t request_id, bool wants_
                           "only admins may look through the index beyond stores they have opened");
         return true;
     }
-    if (!has_index(session, request_id, wants_reply))
+    if (!index_check_has_index(session, request_id, wants_reply))
         return true;
     struct call *call = call_new(session, CALL_INDEX_LIST, 1, request_id, wants_reply);
     struct ask *ask = call ? ask_new(&call->items[0], NULL) : NULL;
@@ -476,7 +479,7 @@ bool index_list(struct broker_session *session, uint32_t request_id, bool wants_
     if (!call)
         return true;
     if (ask)
-        directory->ops->audit->list(directory, store, asked->cursor, on_page, ask);
+        directory->ops->audit->list(directory, store, asked->cursor, index_check_on_page, ask);
     else
         item_done(&call->items[0], FB__STATUS__UNAVAILABLE, "the broker is out of memory");
     call_begun(call);

@@ -15,8 +15,8 @@
 #define PERSON_BYTES   80u    /* of a name, where each of 256 stores may tell two */
 #define STEPS_PER_TURN 64u    /* of up to 4096 slots each */
 
-static void answer(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                   const Fb__ClientReply *reply) {
+static void list_answer(struct broker_session *session, uint32_t request_id, bool wants_reply,
+                        const Fb__ClientReply *reply) {
     if (wants_reply)
         session->ops->reply(session->client, request_id, reply, -1);
 }
@@ -66,14 +66,14 @@ struct sample_page {
     size_t count, bytes;
 };
 
-static bool wanted(const Fb__List *asked, const struct store_info *info) {
+static bool list_wanted(const Fb__List *asked, const struct store_info *info) {
     if (info->state == STORE_FREE || strncmp(info->sample_id, asked->prefix, strlen(asked->prefix)))
         return false;
     return asked->all_states || (info->state == STORE_RESIDENT && !info->landing);
 }
 
-static uint64_t fill_page(const struct broker *broker, const struct space *space,
-                          const Fb__List *asked, struct sample_page *page) {
+static uint64_t list_fill_page(const struct broker *broker, const struct space *space,
+                               const Fb__List *asked, struct sample_page *page) {
     uint64_t cursor = asked->cursor & CURSOR_MASK;
     uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
     for (uint32_t steps = 0;
@@ -82,7 +82,7 @@ static uint64_t fill_page(const struct broker *broker, const struct space *space
         if (!store_list_next(space->store, &cursor, from))
             return 0;
         steps += from->state == STORE_FREE ? 64 : 1;
-        if (!wanted(asked, from))
+        if (!list_wanted(asked, from))
             continue;
         Fb__SampleInfo *info = &page->infos[page->count];
         probe_fill_info(broker, space, from, asked->holders, info);
@@ -93,21 +93,22 @@ static uint64_t fill_page(const struct broker *broker, const struct space *space
 }
 
 /* False: out of memory. What `result` points to lives in *page_out. */
-static bool make_page(const struct broker *broker, const struct space *space, const Fb__List *asked,
-                      bool alone, struct sample_page **page_out, Fb__ListReply *result) {
+static bool list_make_page(const struct broker *broker, const struct space *space,
+                           const Fb__List *asked, bool alone, struct sample_page **page_out,
+                           Fb__ListReply *result) {
     struct sample_page *page = malloc(sizeof *page);
     if (!page)
         return false;
     page->count = page->bytes = 0;
     fb__list_reply__init(result);
-    result->cursor = list_onward(broker, space, fill_page(broker, space, asked, page), alone);
+    result->cursor = list_onward(broker, space, list_fill_page(broker, space, asked, page), alone);
     result->n_samples = page->count;
     result->samples = page->pointers;
     *page_out = page;
     return true;
 }
 
-static void free_page(struct sample_page *page) {
+static void list_free_page(struct sample_page *page) {
     for (size_t i = 0; i < page->count; i++)
         probe_free_info(&page->infos[i]);
     free(page);
@@ -117,7 +118,7 @@ static void list_here(struct broker_session *session, uint32_t request_id, bool 
                       const struct space *space, const Fb__List *asked) {
     struct sample_page *page;
     Fb__ListReply result;
-    if (!make_page(session->broker, space, asked, !session->admin, &page, &result)) {
+    if (!list_make_page(session->broker, space, asked, !session->admin, &page, &result)) {
         call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
                           "the broker is out of memory");
         return;
@@ -125,8 +126,8 @@ static void list_here(struct broker_session *session, uint32_t request_id, bool 
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_LIST;
     reply.list = &result;
-    answer(session, request_id, wants_reply, &reply);
-    free_page(page);
+    list_answer(session, request_id, wants_reply, &reply);
+    list_free_page(page);
 }
 
 /* ---- another node's samples ---- */
@@ -136,7 +137,7 @@ void list_serve(struct asking *asking, uint32_t request_id, const Fb__List *aske
         asked ? list_space(asking->broker, asked->store, asked->cursor >> SPACE_SHIFT) : NULL;
     struct sample_page *page = NULL;
     Fb__ListReply result = FB__LIST_REPLY__INIT; /* no such store: no samples */
-    if (space && !make_page(asking->broker, space, asked, false, &page, &result)) {
+    if (space && !list_make_page(asking->broker, space, asked, false, &page, &result)) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "it is out of memory");
         return;
     }
@@ -145,11 +146,11 @@ void list_serve(struct asking *asking, uint32_t request_id, const Fb__List *aske
     reply.list = &result;
     asker_reply(asking->asker, request_id, &reply, NULL, 0);
     if (page)
-        free_page(page);
+        list_free_page(page);
 }
 
-static void on_peer_page(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                         size_t payload_bytes, const char *why) {
+static void list_on_peer_page(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                              size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
     struct item *item = ask_take(context);
     if (!item)
@@ -165,7 +166,7 @@ static void on_peer_page(void *context, const Fb__PeerReply *reply, const uint8_
     item_answer(item, &page.base);
 }
 
-static void ask_page(struct item *item, Fb__List *asked, const char *store) {
+static void list_ask_page(struct item *item, Fb__List *asked, const char *store) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, asked->node);
     struct ask *ask = peer ? ask_new(item, peer) : NULL;
@@ -179,7 +180,7 @@ static void ask_page(struct item *item, Fb__List *asked, const char *store) {
     request.list = &peer_list;
     snprintf(item->home, sizeof item->home, "%.*s", (int)sizeof item->home - 1, asked->node);
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
-    if (ask && !peer_call(peer, &request, on_peer_page, ask, broker->now_ns))
+    if (ask && !peer_call(peer, &request, list_on_peer_page, ask, broker->now_ns))
         return;
     if (ask)
         ask_take(ask);
@@ -202,7 +203,7 @@ static void list_there(struct broker_session *session, uint32_t request_id, bool
     if (!call)
         return;
     call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
-    ask_page(&call->items[0], asked, store);
+    list_ask_page(&call->items[0], asked, store);
     call_begun(call);
 }
 
@@ -231,8 +232,8 @@ struct lease_page {
     size_t count;
 };
 
-static uint64_t fill_leases(const struct broker *broker, const struct space *space,
-                            const Fb__Leases *asked, struct lease_page *page) {
+static uint64_t list_fill_leases(const struct broker *broker, const struct space *space,
+                                 const Fb__Leases *asked, struct lease_page *page) {
     uint64_t cursor = asked->cursor & CURSOR_MASK;
     uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
     for (uint32_t steps = 0; page->count < limit && steps < STEPS_PER_TURN;) {
@@ -276,13 +277,13 @@ bool list_leases(struct broker_session *session, uint32_t request_id, bool wants
     page->count = 0;
     Fb__LeasesReply result = FB__LEASES_REPLY__INIT;
     result.cursor = list_onward(session->broker, space,
-                                fill_leases(session->broker, space, asked, page), false);
+                                list_fill_leases(session->broker, space, asked, page), false);
     result.n_leases = page->count;
     result.leases = page->pointers;
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_LEASES;
     reply.leases = &result;
-    answer(session, request_id, wants_reply, &reply);
+    list_answer(session, request_id, wants_reply, &reply);
     free(page);
     return true;
 }
@@ -295,8 +296,9 @@ struct store_people {
     char reserver_name[PERSON_BYTES], first_name[PERSON_BYTES];
 };
 
-static Fb__LeaseInfo *fill_person(const struct broker *broker, uint64_t owner, uint64_t since_ns,
-                                  char name[PERSON_BYTES], Fb__LeaseInfo *info) {
+static Fb__LeaseInfo *list_fill_person(const struct broker *broker, uint64_t owner,
+                                       uint64_t since_ns, char name[PERSON_BYTES],
+                                       Fb__LeaseInfo *info) {
     char whole[160];
     fb__lease_info__init(info);
     snprintf(name, PERSON_BYTES, "%s", broker_owner_name(broker, owner, whole));
@@ -306,22 +308,22 @@ static Fb__LeaseInfo *fill_person(const struct broker *broker, uint64_t owner, u
     return info;
 }
 
-static void fill_room(const struct broker *broker, const struct space *space,
-                      struct store_people *people, Fb__StoreInfo *info) {
+static void list_fill_room(const struct broker *broker, const struct space *space,
+                           struct store_people *people, Fb__StoreInfo *info) {
     struct store_room room;
     store_room(space->store, &room);
     info->reserved_bytes = room.reserved_bytes;
     info->retired_bytes = room.retired_bytes;
     if (room.has_reserver)
-        info->reserver = fill_person(broker, room.reserver, room.reserver_since_ns,
-                                     people->reserver_name, &people->reserver);
+        info->reserver = list_fill_person(broker, room.reserver, room.reserver_since_ns,
+                                          people->reserver_name, &people->reserver);
     if (room.has_first)
-        info->first_waiter = fill_person(broker, room.first, room.first_since_ns,
-                                         people->first_name, &people->first);
+        info->first_waiter = list_fill_person(broker, room.first, room.first_since_ns,
+                                              people->first_name, &people->first);
     info->first_bytes = room.first_bytes;
 }
 
-static void fill_store(struct space *space, Fb__StoreInfo *info) {
+static void list_fill_store(struct space *space, Fb__StoreInfo *info) {
     struct store_totals totals;
     store_totals(space->store, &totals);
     fb__store_info__init(info);
@@ -353,7 +355,7 @@ static void fill_store(struct space *space, Fb__StoreInfo *info) {
 }
 
 /* The first that was dropped of a name that no other store has now. */
-static bool stands_for_dropped(struct broker *broker, const struct space *space) {
+static bool list_stands_for_dropped(struct broker *broker, const struct space *space) {
     return !space_find(broker, space->name) && list_space(broker, space->name, 0) == space;
 }
 
@@ -369,16 +371,17 @@ bool list_stores(struct broker_session *session, uint32_t request_id, bool wants
     result.stores = pointers;
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
-        if (!space->used || (space->dropped && !(dropped && stands_for_dropped(broker, space))))
+        if (!space->used ||
+            (space->dropped && !(dropped && list_stands_for_dropped(broker, space))))
             continue;
-        fill_store(space, &infos[result.n_stores]);
-        fill_room(session->broker, space, &people[result.n_stores], &infos[result.n_stores]);
+        list_fill_store(space, &infos[result.n_stores]);
+        list_fill_room(session->broker, space, &people[result.n_stores], &infos[result.n_stores]);
         pointers[result.n_stores] = &infos[result.n_stores];
         result.n_stores++;
     }
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_STORES;
     reply.stores = &result;
-    answer(session, request_id, wants_reply, &reply);
+    list_answer(session, request_id, wants_reply, &reply);
     return true;
 }

@@ -23,7 +23,7 @@ struct health {
     char trouble[TROUBLE_BYTES], not_ready[TROUBLE_BYTES];
 };
 
-static void fill_health(const struct broker *broker, struct health *health) {
+static void list_nodes_fill_health(const struct broker *broker, struct health *health) {
     Fb__HealthReply *to = &health->reply;
     fb__health_reply__init(to);
     to->store_names = health->stores;
@@ -73,7 +73,7 @@ bool list_health(struct broker_session *session, uint32_t request_id, bool wants
                  const char **why) {
     (void)request, (void)payload, (void)payload_bytes, (void)why;
     struct health health;
-    fill_health(session->broker, &health);
+    list_nodes_fill_health(session->broker, &health);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_HEALTH;
     reply.health = &health.reply;
@@ -84,7 +84,7 @@ bool list_health(struct broker_session *session, uint32_t request_id, bool wants
 
 void list_serve_health(struct asking *asking, uint32_t request_id) {
     struct health health;
-    fill_health(asking->broker, &health);
+    list_nodes_fill_health(asking->broker, &health);
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = FB__PEER_REPLY__RESULT_HEALTH;
     reply.health = &health.reply;
@@ -93,8 +93,8 @@ void list_serve_health(struct asking *asking, uint32_t request_id) {
 
 /* ---- asking the others ---- */
 
-static void on_health(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                      size_t payload_bytes, const char *why) {
+static void list_nodes_on_health(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                                 size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
     struct item *item = ask_take(context);
     if (!item)
@@ -107,7 +107,7 @@ static void on_health(void *context, const Fb__PeerReply *reply, const uint8_t *
 }
 
 /* A node that has left is not waited for. */
-static void ask_health(struct item *item, struct peer *peer) {
+static void list_nodes_ask_health(struct item *item, struct peer *peer) {
     struct broker *broker = item->call->broker;
     struct ask *ask = NULL;
     Fb__PeerHealth health = FB__PEER_HEALTH__INIT;
@@ -117,7 +117,7 @@ static void ask_health(struct item *item, struct peer *peer) {
     snprintf(item->home, sizeof item->home, "%s", peer_node(peer));
     bool asked = item->call->patience_ns && !nodes_is_dead(broker, item->home, 0);
     if (asked && (ask = ask_new(item, peer)) &&
-        !peer_call(peer, &request, on_health, ask, broker->now_ns)) {
+        !peer_call(peer, &request, list_nodes_on_health, ask, broker->now_ns)) {
         item_set_deadline(item, broker->now_ns + item->call->patience_ns);
         return;
     }
@@ -145,7 +145,7 @@ bool list_nodes(struct broker_session *session, uint32_t request_id, bool wants_
     struct peer *peer = NULL;
     for (size_t i = 0; i < count; i++) {
         peer = peers_next(peers, peer);
-        ask_health(&call->items[i], peer);
+        list_nodes_ask_health(&call->items[i], peer);
     }
     call_begun(call);
     return true;
@@ -164,30 +164,30 @@ struct node_page {
     size_t count, bytes;
 };
 
-static void cut(char *text) {
+static void list_nodes_cut(char *text) {
     if (strlen(text) > CUT_BYTES)
         text[CUT_BYTES] = '\0';
 }
 
 /* Names, sentences and rails are what could outgrow a frame. */
-static void cut_details(Fb__HealthReply *health) {
+static void list_nodes_cut_details(Fb__HealthReply *health) {
     while (health->n_store_names)
         free(health->store_names[--health->n_store_names]);
-    cut(health->trouble);
-    cut(health->not_ready_why);
-    cut(health->twin);
+    list_nodes_cut(health->trouble);
+    list_nodes_cut(health->not_ready_why);
+    list_nodes_cut(health->twin);
 }
 
-static Fb__NodeInfo *next_node(struct node_page *page) {
+static Fb__NodeInfo *list_nodes_next_node(struct node_page *page) {
     Fb__NodeInfo *info = &page->infos[page->count];
     fb__node_info__init(info);
     page->pointers[page->count++] = info;
     return info;
 }
 
-static void fill_self(const struct broker *broker, struct node_page *page) {
-    Fb__NodeInfo *self = next_node(page);
-    fill_health(broker, &page->own);
+static void list_nodes_fill_self(const struct broker *broker, struct node_page *page) {
+    Fb__NodeInfo *self = list_nodes_next_node(page);
+    list_nodes_fill_health(broker, &page->own);
     self->node = (char *)broker->config->node;
     self->address =
         (char *)(*broker->config->advertise ? broker->config->advertise : broker->config->listen);
@@ -204,7 +204,7 @@ static void fill_self(const struct broker *broker, struct node_page *page) {
     self->twin = (char *)peers_twin(broker->peers);
 }
 
-static void fill_rails(struct node_page *page, size_t node) {
+static void list_nodes_fill_rails(struct node_page *page, size_t node) {
     const struct transport_info *from = &page->from[node].transport;
     Fb__NodeInfo *info = &page->infos[node];
     for (uint32_t i = 0; i < from->rail_count; i++) {
@@ -225,11 +225,11 @@ static void fill_rails(struct node_page *page, size_t node) {
     info->detail = (char *)from->detail;
 }
 
-static void fill_node(const struct broker *broker, const struct item *item,
-                      struct node_page *page) {
+static void list_nodes_fill_node(const struct broker *broker, const struct item *item,
+                                 struct node_page *page) {
     struct peer *peer = peers_find(broker->peers, item->home);
     struct peer_info *from = &page->from[page->count];
-    Fb__NodeInfo *info = next_node(page);
+    Fb__NodeInfo *info = list_nodes_next_node(page);
     const struct outbox *outbox = peer_user(peer);
     peer_query(peer, from);
     info->node = (char *)from->node;
@@ -248,7 +248,7 @@ static void fill_node(const struct broker *broker, const struct item *item,
     info->errors = from->errors;
     info->release_pending = outbox ? outbox->count : 0;
     info->reads_in_flight = from->transport.reads_in_flight;
-    fill_rails(page, page->count - 1);
+    list_nodes_fill_rails(page, page->count - 1);
     info->heard = from->heard_ns > 0;
     if (broker->now_ns > from->heard_ns) /* the links' clock may be ahead by a turn of the loop */
         info->heard_ms_ago = info->heard ? (broker->now_ns - from->heard_ns) / NS_PER_MS : 0;
@@ -262,7 +262,7 @@ static void fill_node(const struct broker *broker, const struct item *item,
     if (page->bytes > PAGE_BYTES_MAX)
         info->n_rails = 0;
     if (info->health && page->bytes > PAGE_BYTES_MAX)
-        cut_details(info->health);
+        list_nodes_cut_details(info->health);
 }
 
 void list_answer_nodes(struct call *call) {
@@ -276,9 +276,9 @@ void list_answer_nodes(struct call *call) {
         return;
     }
     page->count = page->bytes = 0;
-    fill_self(call->broker, page);
+    list_nodes_fill_self(call->broker, page);
     for (uint32_t i = 0; i < call->count; i++)
-        fill_node(call->broker, &call->items[i], page);
+        list_nodes_fill_node(call->broker, &call->items[i], page);
     result.n_nodes = page->count;
     result.nodes = page->pointers;
     reply.result_case = FB__CLIENT_REPLY__RESULT_NODES;

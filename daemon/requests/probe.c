@@ -13,7 +13,7 @@
 #define HOLDERS_MAX 64u
 
 /* Both enums name the same states; a landing copy's PLANNED means its bytes are on their way. */
-static Fb__SampleState state_of(enum store_state state) {
+static Fb__SampleState probe_state_of(enum store_state state) {
     static const Fb__SampleState states[] = {
         [STORE_FREE] = FB__SAMPLE_STATE__NEVER_SEEN, [STORE_PLANNED] = FB__SAMPLE_STATE__PLANNED,
         [STORE_SEALED] = FB__SAMPLE_STATE__SEALED,   [STORE_RESIDENT] = FB__SAMPLE_STATE__RESIDENT,
@@ -22,7 +22,8 @@ static Fb__SampleState state_of(enum store_state state) {
     return states[state];
 }
 
-static Fb__LeaseInfo *lease_info(const struct broker *broker, const struct store_lease_info *from) {
+static Fb__LeaseInfo *probe_lease_info(const struct broker *broker,
+                                       const struct store_lease_info *from) {
     Fb__LeaseInfo *info = malloc(sizeof *info);
     char owner[160];
     if (!info)
@@ -35,14 +36,14 @@ static Fb__LeaseInfo *lease_info(const struct broker *broker, const struct store
     return info;
 }
 
-static void fill_holders(const struct broker *broker, const struct space *space, uint32_t slot,
-                         Fb__SampleInfo *to) {
+static void probe_fill_holders(const struct broker *broker, const struct space *space,
+                               uint32_t slot, Fb__SampleInfo *to) {
     struct store_lease_info lease;
     uint64_t cursor = 0;
     to->holders = calloc(HOLDERS_MAX, sizeof *to->holders);
     while (to->holders && to->n_holders < HOLDERS_MAX &&
            store_slot_lease_next(space->store, slot, &cursor, &lease)) {
-        Fb__LeaseInfo *info = lease_info(broker, &lease);
+        Fb__LeaseInfo *info = probe_lease_info(broker, &lease);
         if (!info)
             break;
         to->holders[to->n_holders++] = info;
@@ -50,11 +51,11 @@ static void fill_holders(const struct broker *broker, const struct space *space,
 }
 
 /* Whose reservation it is. */
-static void fill_writer(const struct broker *broker, const struct store_info *from,
-                        Fb__SampleInfo *to) {
+static void probe_fill_writer(const struct broker *broker, const struct store_info *from,
+                              Fb__SampleInfo *to) {
     struct store_lease_info writer = {.owner = from->owner, .since_ns = from->since_ns};
     to->holders = calloc(1, sizeof *to->holders);
-    if (to->holders && (to->holders[0] = lease_info(broker, &writer)))
+    if (to->holders && (to->holders[0] = probe_lease_info(broker, &writer)))
         to->n_holders = 1;
 }
 
@@ -63,7 +64,7 @@ void probe_fill_info(const struct broker *broker, const struct space *space,
     fb__sample_info__init(to);
     to->sample_id = (char *)from->sample_id;
     to->generation = from->generation;
-    to->state = state_of(from->state);
+    to->state = probe_state_of(from->state);
     to->reason = (Fb__Reason)from->reason;
     to->extent_bytes = from->extent_bytes;
     to->age_ms = (broker->now_ns - from->since_ns) / NS_PER_MS;
@@ -75,9 +76,9 @@ void probe_fill_info(const struct broker *broker, const struct space *space,
                             ? peer_node((const struct peer *)(uintptr_t)from->origin)
                             : broker->config->node);
     if (from->state == STORE_PLANNED && !from->landing)
-        fill_writer(broker, from, to);
+        probe_fill_writer(broker, from, to);
     else if (holders && from->leases)
-        fill_holders(broker, space, from->slot, to);
+        probe_fill_holders(broker, space, from->slot, to);
 }
 
 void probe_free_info(Fb__SampleInfo *info) {
@@ -153,7 +154,7 @@ int probe_rank(Fb__SampleState state) {
     return (unsigned)state < sizeof ranks / sizeof *ranks ? ranks[state] : 0;
 }
 
-static uint8_t *too_much_for_one(size_t *bytes_out) {
+static uint8_t *probe_too_much_for_one(size_t *bytes_out) {
     Fb__StatResult result = FB__STAT_RESULT__INIT;
     result.status = FB__STATUS__FULL;
     result.error = (char *)"the specs of this batch do not fit one answer; ask for fewer at once";
@@ -166,7 +167,7 @@ static uint8_t *too_much_for_one(size_t *bytes_out) {
 
 /* Takes over packed if it tells more than what is there. What a call keeps until its last item is
  * answered must fit one answer anyway. */
-static void offer(struct item *item, uint8_t *packed, size_t bytes, Fb__SampleState state) {
+static void probe_offer(struct item *item, uint8_t *packed, size_t bytes, Fb__SampleState state) {
     struct call *call = item->call;
     if (!packed || (item->answer && probe_rank(state) <= probe_rank(item->answer_state))) {
         free(packed);
@@ -177,7 +178,7 @@ static void offer(struct item *item, uint8_t *packed, size_t bytes, Fb__SampleSt
     item->answer_bytes = 0;
     if (call->spec_bytes + bytes > SPEC_BYTES_PER_CALL) {
         free(packed);
-        packed = too_much_for_one(&bytes);
+        packed = probe_too_much_for_one(&bytes);
     }
     item->answer = packed;
     item->answer_bytes = packed ? bytes : 0;
@@ -185,7 +186,7 @@ static void offer(struct item *item, uint8_t *packed, size_t bytes, Fb__SampleSt
     call->spec_bytes += item->answer_bytes;
 }
 
-static void offer_reply(struct item *item, const Fb__PeerReply *reply) {
+static void probe_offer_reply(struct item *item, const Fb__PeerReply *reply) {
     size_t bytes = 0;
     uint8_t *packed = NULL;
     Fb__SampleState state = FB__SAMPLE_STATE__NEVER_SEEN;
@@ -195,11 +196,11 @@ static void offer_reply(struct item *item, const Fb__PeerReply *reply) {
         if ((packed = malloc(bytes ? bytes : 1)))
             fb__stat_result__pack(reply->stat, packed);
     }
-    offer(item, packed, bytes, state);
+    probe_offer(item, packed, bytes, state);
 }
 
-static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                      size_t payload_bytes, const char *why) {
+static void probe_on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                            size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
     struct ask *ask = context;
     struct peer *peer = ask->peer;
@@ -210,7 +211,7 @@ static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *
     bool odd = reply && reply->result_case == FB__PEER_REPLY__RESULT_STAT &&
                !believe_stat(item, peer, reply->stat, wrong);
     if (reply && reply->status == FB__STATUS__OK && !odd)
-        offer_reply(item, reply);
+        probe_offer_reply(item, reply);
     if (item->ask_count)
         return;
     if (item->answer)
@@ -224,7 +225,7 @@ static void on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *
                   peer_node(peer), reply ? reply->error : why);
 }
 
-static void ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
+static void probe_ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
     struct call *call = item->call;
     struct ask *ask = ask_new(item, peer);
     if (!ask)
@@ -235,7 +236,7 @@ static void ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked
     stat.item = asked;
     request.op_case = FB__PEER_REQUEST__OP_STAT;
     request.stat = &stat;
-    if (peer_call(peer, &request, on_answer, ask, call->broker->now_ns) < 0)
+    if (peer_call(peer, &request, probe_on_answer, ask, call->broker->now_ns) < 0)
         ask_take(ask);
     else
         item_set_deadline(item, call->broker->now_ns + call->patience_ns);
@@ -245,7 +246,7 @@ static void probe_here(struct item *item, const Fb__RetireItem *asked) {
     size_t bytes = 0;
     Fb__SampleState state;
     uint8_t *packed = probe_stat_here(item->call->broker, item->call->space, asked, &bytes, &state);
-    offer(item, packed, bytes, packed ? state : FB__SAMPLE_STATE__NEVER_SEEN);
+    probe_offer(item, packed, bytes, packed ? state : FB__SAMPLE_STATE__NEVER_SEEN);
 }
 
 static void probe_one(struct item *item, Fb__RetireItem *asked) {
@@ -255,13 +256,13 @@ static void probe_one(struct item *item, Fb__RetireItem *asked) {
     if (*asked->home && strcmp(asked->home, broker->config->node)) {
         struct peer *peer = peers_find(broker->peers, asked->home);
         if (peer)
-            ask_peer(item, peer, asked);
+            probe_ask_peer(item, peer, asked);
     } else {
         probe_here(item, asked);
         if (!asked->generation && item->answer_state != FB__SAMPLE_STATE__RESIDENT)
             for (struct peer *peer = peers_next(broker->peers, NULL); peer;
                  peer = peers_next(broker->peers, peer))
-                ask_peer(item, peer, asked);
+                probe_ask_peer(item, peer, asked);
     }
     if (item->ask_count)
         return;

@@ -26,12 +26,12 @@ struct inline_put {
 
 /* ---- commit ---- */
 
-static void answer_committed(struct item *item, const struct store_answer *answer) {
+static void put_answer_committed(struct item *item, const struct store_answer *answer) {
     item->generation = answer->value;
     item_done(item, (Fb__Status)answer->status, NULL);
 }
 
-static void refuse_ended(struct item *item, uint64_t reservation) {
+static void put_refuse_ended(struct item *item, uint64_t reservation) {
     const struct space *space = item->call->space;
     char bound[32];
     item_done(
@@ -45,8 +45,8 @@ static void refuse_ended(struct item *item, uint64_t reservation) {
 }
 
 /* keeps: the client knows of the reservation, and may commit it again. */
-static void commit(struct item *item, uint64_t reservation, const void *checksums,
-                   size_t checksums_bytes, bool keeps) {
+static void put_commit_item(struct item *item, uint64_t reservation, const void *checksums,
+                            size_t checksums_bytes, bool keeps) {
     struct call *call = item->call;
     struct broker *broker = call->broker;
     struct space *space = call->space;
@@ -66,7 +66,7 @@ static void commit(struct item *item, uint64_t reservation, const void *checksum
     enum store_result result = store_seal(space->store, call->holder, reservation, checksums,
                                           (uint32_t)checksums_bytes, generation, broker->now_ns);
     if (result == STORE_E_NOT_FOUND && store_reserve_ended(space->store, reservation)) {
-        refuse_ended(item, reservation);
+        put_refuse_ended(item, reservation);
         return;
     }
     if (result != STORE_OK) {
@@ -83,8 +83,8 @@ static void commit(struct item *item, uint64_t reservation, const void *checksum
 
 /* ---- reserve ---- */
 
-static void copy_payload(const struct item *item, const struct inline_put *put,
-                         const uint8_t *bytes) {
+static void put_copy_payload(const struct item *item, const struct inline_put *put,
+                             const uint8_t *bytes) {
     uint8_t *extent = (uint8_t *)item->call->space->arena.base + item->extent_offset;
     for (uint32_t i = 0; i < put->layout.tensor_count; i++) {
         memcpy(extent + put->layout.offset_bytes[i], bytes, put->tensor_bytes[i]);
@@ -92,20 +92,20 @@ static void copy_payload(const struct item *item, const struct inline_put *put,
     }
 }
 
-static void reserved(struct item *item, const struct store_reservation *reservation,
-                     const struct inline_put *put, const uint8_t *bytes) {
+static void put_reserved(struct item *item, const struct store_reservation *reservation,
+                         const struct inline_put *put, const uint8_t *bytes) {
     item->reservation = reservation->token;
     item->extent_offset = reservation->extent_offset;
     if (!put) {
         item_done(item, FB__STATUS__OK, NULL);
         return;
     }
-    copy_payload(item, put, bytes);
-    commit(item, reservation->token, put->checksums, put->checksums_bytes, false);
+    put_copy_payload(item, put, bytes);
+    put_commit_item(item, reservation->token, put->checksums, put->checksums_bytes, false);
 }
 
-static void refused(struct item *item, enum store_result result,
-                    const struct store_refusal *refusal, bool waited) {
+static void put_refused(struct item *item, enum store_result result,
+                        const struct store_refusal *refusal, bool waited) {
     char sentence[SENTENCE_BYTES];
     status_sentence(sentence, item->call->space, result, refusal, item->sample_id);
     if (result == STORE_E_FULL && item - item->call->items < ROOM_TOLD_ITEMS)
@@ -117,20 +117,20 @@ static void refused(struct item *item, enum store_result result,
     item_done(item, status, "%s", sentence);
 }
 
-static void on_room(struct waiter *waiter, const struct store_effect *effect) {
+static void put_on_room(struct waiter *waiter, const struct store_effect *effect) {
     struct item *item = (struct item *)waiter;
     item->in_store = false;
     if (effect->result == STORE_OK)
-        reserved(item, &effect->reservation, item->inline_put,
-                 item->inline_put ? item->inline_put->bytes : NULL);
+        put_reserved(item, &effect->reservation, item->inline_put,
+                     item->inline_put ? item->inline_put->bytes : NULL);
     else
-        refused(item, effect->result, &effect->refusal, true);
+        put_refused(item, effect->result, &effect->refusal, true);
 }
 
 /* Unpacks and checks a spec; a sentence in *wrong when it is no good. */
-static Fb__SampleSpec *check_spec(struct broker *broker, const char *sample_id,
-                                  ProtobufCBinaryData packed, struct layout *layout,
-                                  const char **wrong) {
+static Fb__SampleSpec *put_check_spec(struct broker *broker, const char *sample_id,
+                                      ProtobufCBinaryData packed, struct layout *layout,
+                                      const char **wrong) {
     *wrong = layout_check_sample_id(sample_id)
                  ? "the sample_id is empty, longer than 128 bytes, or not printable UTF-8"
                  : NULL;
@@ -148,7 +148,8 @@ static Fb__SampleSpec *check_spec(struct broker *broker, const char *sample_id,
 }
 
 /* The item is done when they cannot be kept. */
-static void keep_payload(struct item *item, const struct inline_put *put, const uint8_t *bytes) {
+static void put_keep_payload(struct item *item, const struct inline_put *put,
+                             const uint8_t *bytes) {
     struct account *account = item->call->session->account;
     uint64_t kept_bytes = sizeof *put + put->layout.sum_bytes;
     struct charge_refusal full;
@@ -182,8 +183,9 @@ void put_forget_payload(struct item *item) {
     item->inline_put = NULL;
 }
 
-static void reserve(struct item *item, ProtobufCBinaryData spec, const struct layout *layout,
-                    uint64_t deadline_ns, const struct inline_put *put, const uint8_t *bytes) {
+static void put_reserve_item(struct item *item, ProtobufCBinaryData spec,
+                             const struct layout *layout, uint64_t deadline_ns,
+                             const struct inline_put *put, const uint8_t *bytes) {
     struct call *call = item->call;
     struct store_put asked = {
         .sample_id = item->sample_id,
@@ -201,23 +203,23 @@ static void reserve(struct item *item, ProtobufCBinaryData spec, const struct la
     enum store_result result = store_reserve(call->space->store, call->holder, &asked,
                                              call->broker->now_ns, &reservation, &refusal);
     if (result == STORE_OK) {
-        reserved(item, &reservation, put, bytes);
+        put_reserved(item, &reservation, put, bytes);
     } else if (result == STORE_WAIT) {
-        item->waiter.granted = on_room;
+        item->waiter.granted = put_on_room;
         item->in_store = true;
         item->extent_bytes = layout->extent_bytes;
         if (put)
-            keep_payload(item, put, bytes);
+            put_keep_payload(item, put, bytes);
     } else {
-        refused(item, result, &refusal, false);
+        put_refused(item, result, &refusal, false);
     }
 }
 
 /* ---- requests ---- */
 
 /* The call, or NULL when the request was answered already (or *why is set: a breach). */
-static struct call *begin(struct broker_session *session, uint32_t handle, size_t count,
-                          uint32_t request_id, bool wants_reply, const char **why) {
+static struct call *put_begin(struct broker_session *session, uint32_t handle, size_t count,
+                              uint32_t request_id, bool wants_reply, const char **why) {
     const struct attachment *attachment = session_attachment(session, handle);
     if (attachment && attachment->write && attachment->space->dropped) {
         call_reply_simple(session, request_id, wants_reply, FB__STATUS__NOT_FOUND,
@@ -229,7 +231,7 @@ static struct call *begin(struct broker_session *session, uint32_t handle, size_
 }
 
 /* True, and the item done: nothing new is taken now. */
-static bool refuse_new(struct item *item) {
+static bool put_refuse_new(struct item *item) {
     const struct broker *broker = item->call->broker;
     const char *why = broker_refuses_why(broker);
     if (why)
@@ -238,7 +240,7 @@ static bool refuse_new(struct item *item) {
     return why;
 }
 
-static uint64_t deadline_of(struct call *call, uint32_t deadline_ms) {
+static uint64_t put_deadline_of(struct call *call, uint32_t deadline_ms) {
     return call->broker->now_ns +
            space_cut_wait_ns(call->space, deadline_ms * NS_PER_MS, &call->wait_cut);
 }
@@ -248,31 +250,32 @@ bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants
                  const char **why) {
     (void)payload, (void)payload_bytes;
     const Fb__Reserve *asked = request->reserve;
-    struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
+    struct call *call =
+        put_begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
     if (!call)
         return !*why;
-    uint64_t deadline_ns = deadline_of(call, asked->deadline_ms);
+    uint64_t deadline_ns = put_deadline_of(call, asked->deadline_ms);
     for (size_t i = 0; i < asked->n_items; i++) {
         struct item *item = &call->items[i];
         struct layout layout;
         const char *wrong;
-        if (refuse_new(item))
+        if (put_refuse_new(item))
             continue;
-        if (!check_spec(session->broker, asked->items[i]->sample_id, asked->items[i]->spec, &layout,
-                        &wrong)) {
+        if (!put_check_spec(session->broker, asked->items[i]->sample_id, asked->items[i]->spec,
+                            &layout, &wrong)) {
             item_done(item, FB__STATUS__INVALID, "sample %.128s of store %s: %s",
                       asked->items[i]->sample_id, call->space->name, wrong);
             continue;
         }
         strcpy(item->sample_id, asked->items[i]->sample_id);
-        reserve(item, asked->items[i]->spec, &layout, deadline_ns, NULL, NULL);
+        put_reserve_item(item, asked->items[i]->spec, &layout, deadline_ns, NULL, NULL);
     }
     call_begun(call);
     return true;
 }
 
 /* True if this operation was carried out before: the item is done with the first answer. */
-static bool repeated(struct item *item, uint64_t client_id, uint64_t op_id, size_t index) {
+static bool put_repeated(struct item *item, uint64_t client_id, uint64_t op_id, size_t index) {
     struct store_answer answer;
     if (!op_id)
         return false;
@@ -283,7 +286,7 @@ static bool repeated(struct item *item, uint64_t client_id, uint64_t op_id, size
         return true;
     if (!store_replay_find(item->call->space->store, item->op, &answer))
         return false;
-    answer_committed(item, &answer);
+    put_answer_committed(item, &answer);
     return true;
 }
 
@@ -292,13 +295,14 @@ bool put_commit(struct broker_session *session, uint32_t request_id, bool wants_
                 const char **why) {
     (void)payload, (void)payload_bytes;
     const Fb__Commit *asked = request->commit;
-    struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
+    struct call *call =
+        put_begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
     if (!call)
         return !*why;
     for (size_t i = 0; i < asked->n_items; i++)
-        if (!repeated(&call->items[i], session->client_id, asked->op_id, i))
-            commit(&call->items[i], asked->items[i]->reservation, asked->items[i]->checksums.data,
-                   asked->items[i]->checksums.len, true);
+        if (!put_repeated(&call->items[i], session->client_id, asked->op_id, i))
+            put_commit_item(&call->items[i], asked->items[i]->reservation,
+                            asked->items[i]->checksums.data, asked->items[i]->checksums.len, true);
     call_begun(call);
     return true;
 }
@@ -322,7 +326,7 @@ static void put_one(struct item *item, const Fb__PutItem *asked, uint64_t deadli
     const char *wrong = NULL;
     struct inline_put put = {.checksums_bytes = (uint32_t)asked->checksums.len};
     Fb__SampleSpec *spec =
-        check_spec(item->call->broker, asked->sample_id, asked->spec, &layout, &wrong);
+        put_check_spec(item->call->broker, asked->sample_id, asked->spec, &layout, &wrong);
     if (!wrong && layout.sum_bytes != asked->bytes)
         wrong = "its tensors' bytes differ from the bytes sent";
     if (!wrong && asked->checksums.len && asked->checksums.len != 8ull * layout.tensor_count)
@@ -338,7 +342,7 @@ static void put_one(struct item *item, const Fb__PutItem *asked, uint64_t deadli
         put.tensor_bytes[i] = spec->tensors[i]->bytes;
     if (asked->checksums.len)
         memcpy(put.checksums, asked->checksums.data, asked->checksums.len);
-    reserve(item, asked->spec, &layout, deadline_ns, &put, bytes);
+    put_reserve_item(item, asked->spec, &layout, deadline_ns, &put, bytes);
 }
 
 bool put_inline(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -352,13 +356,14 @@ bool put_inline(struct broker_session *session, uint32_t request_id, bool wants_
         *why = "a Put whose items do not add up to its payload";
         return false;
     }
-    struct call *call = begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
+    struct call *call =
+        put_begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
     if (!call)
         return !*why;
-    uint64_t deadline_ns = deadline_of(call, asked->deadline_ms);
+    uint64_t deadline_ns = put_deadline_of(call, asked->deadline_ms);
     for (size_t i = 0; i < asked->n_items; i++) {
-        if (!repeated(&call->items[i], session->client_id, asked->op_id, i) &&
-            !refuse_new(&call->items[i]))
+        if (!put_repeated(&call->items[i], session->client_id, asked->op_id, i) &&
+            !put_refuse_new(&call->items[i]))
             put_one(&call->items[i], asked->items[i], deadline_ns, payload);
         payload += asked->items[i]->bytes;
     }

@@ -11,7 +11,7 @@
 
 #include "requests/requests.h"
 
-static bool is_ack(const struct item *item) {
+static bool retire_is_ack(const struct item *item) {
     return item->call->reason == STORE_ACKED;
 }
 
@@ -19,7 +19,7 @@ static bool is_ack(const struct item *item) {
  */
 static bool retire_here(struct item *item) {
     struct call *call = item->call;
-    if (is_ack(item) && call->space->settings.policy == FB__POLICY__RETAIN)
+    if (retire_is_ack(item) && call->space->settings.policy == FB__POLICY__RETAIN)
         return true;
     struct store *store = call->space->store;
     struct store_answer answer;
@@ -37,14 +37,14 @@ static bool retire_here(struct item *item) {
 /* What a dead incarnation held is gone; so goes its record. It may come back though, having only
  * been away, and then must hear of this. Asked for by its id, it is done when nobody holds anything
  * of it: a put that was never answered may have replaced what lives on elsewhere. */
-static void done_with_the_dead(struct item *item) {
+static void retire_done_with_the_dead(struct item *item) {
     struct call *call = item->call;
     const struct directory_record lost = {.store = call->space->name,
                                           .sample_id = item->sample_id,
                                           .home = item->home,
                                           .generation = item->generation,
                                           .incarnation = item->incarnation};
-    if (is_ack(item) && call->space->settings.policy == FB__POLICY__RETAIN) {
+    if (retire_is_ack(item) && call->space->settings.policy == FB__POLICY__RETAIN) {
         item_done(item, FB__STATUS__OK, NULL); /* an ack ends nothing in this store */
         return;
     }
@@ -52,8 +52,8 @@ static void done_with_the_dead(struct item *item) {
     publish_end_lost(call->broker, call->space, &lost, call->reason, item->located, NULL, item);
 }
 
-static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                       size_t payload_bytes, const char *why) {
+static void retire_on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                              size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
     struct ask *ask = context;
     struct peer *peer = ask->peer;
@@ -62,7 +62,8 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
         return;
     bool confirmed = reply && reply->status == FB__STATUS__OK;
     /* Unreachable: it follows later. An id cannot wait: by then it may name a later put. */
-    if (!reply && is_ack(item) && (item->generation || BROKER_PLANTED(PLANTED_ID_ACK_KEPT))) {
+    if (!reply && retire_is_ack(item) &&
+        (item->generation || BROKER_PLANTED(PLANTED_ID_ACK_KEPT))) {
         if (!outbox_ack(item->call->broker, peer, item))
             return;
         confirmed = true;
@@ -71,7 +72,7 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
         return; /* the other peers' answers are still out */
     bool reborn = reply && item->incarnation && peer_incarnation(peer) != item->incarnation;
     if (reborn || nodes_is_dead(item->call->broker, item->home, item->incarnation))
-        done_with_the_dead(item);
+        retire_done_with_the_dead(item);
     else if (confirmed)
         item_done(item, FB__STATUS__OK, NULL);
     else if (reply)
@@ -82,7 +83,7 @@ static void on_retired(void *context, const Fb__PeerReply *reply, const uint8_t 
                   item->sample_id, item->call->space->name, peer_node(peer), why);
 }
 
-static bool ask_peer(struct item *item, struct peer *peer) {
+static bool retire_ask_peer(struct item *item, struct peer *peer) {
     struct call *call = item->call;
     struct ask *ask = ask_new(item, peer);
     if (!ask)
@@ -101,7 +102,7 @@ static bool ask_peer(struct item *item, struct peer *peer) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
-    if (peer_call(peer, &request, on_retired, ask, call->broker->now_ns) < 0) {
+    if (peer_call(peer, &request, retire_on_retired, ask, call->broker->now_ns) < 0) {
         ask_take(ask);
         return false;
     }
@@ -113,13 +114,13 @@ static void retire_at_home(struct item *item) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->home);
     if (nodes_is_dead(broker, item->home, item->incarnation))
-        done_with_the_dead(item);
-    else if (!peer || !ask_peer(item, peer))
+        retire_done_with_the_dead(item);
+    else if (!peer || !retire_ask_peer(item, peer))
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, which is no peer of node %s or cannot be "
                   "asked now",
                   item->sample_id, item->call->space->name, item->home, broker->config->node);
-    else if (BROKER_PLANTED(PLANTED_ABORT_EARLY) && !is_ack(item))
+    else if (BROKER_PLANTED(PLANTED_ABORT_EARLY) && !retire_is_ack(item))
         item_done(item, FB__STATUS__OK, NULL);
 }
 
@@ -143,8 +144,8 @@ static bool retire_and_answer(struct item *item) {
 
 /* What is found is then retired by its generation: an id that arrives late could end a later put.
  */
-static void on_stat(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                    size_t payload_bytes, const char *why) {
+static void retire_on_stat(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                           size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
     struct ask *ask = context;
     struct peer *peer = ask->peer;
@@ -173,7 +174,7 @@ static void on_stat(void *context, const Fb__PeerReply *reply, const uint8_t *pa
 }
 
 /* False: it cannot be asked. */
-static bool look_at(struct item *item, struct peer *peer) {
+static bool retire_look_at(struct item *item, struct peer *peer) {
     struct call *call = item->call;
     struct ask *ask = ask_new(item, peer);
     Fb__RetireItem asked = FB__RETIRE_ITEM__INIT;
@@ -184,7 +185,7 @@ static bool look_at(struct item *item, struct peer *peer) {
     stat.item = &asked;
     request.op_case = FB__PEER_REQUEST__OP_STAT;
     request.stat = &stat;
-    if (ask && peer_call(peer, &request, on_stat, ask, call->broker->now_ns) == 0)
+    if (ask && peer_call(peer, &request, retire_on_stat, ask, call->broker->now_ns) == 0)
         return true;
     if (ask)
         ask_take(ask);
@@ -192,12 +193,12 @@ static bool look_at(struct item *item, struct peer *peer) {
 }
 
 /* Its record may be lost. */
-static void look_everywhere(struct item *item) {
+static void retire_look_everywhere(struct item *item) {
     struct broker *broker = item->call->broker;
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
-        if (!nodes_is_dead(broker, peer_node(peer), 0) && !look_at(item, peer)) {
+        if (!nodes_is_dead(broker, peer_node(peer), 0) && !retire_look_at(item, peer)) {
             item_done(item, FB__STATUS__UNAVAILABLE,
                       "sample %s of store %s: the index has no record of it, and node %s cannot be "
                       "asked whether it has it",
@@ -208,20 +209,20 @@ static void look_everywhere(struct item *item) {
         item_done(item, FB__STATUS__OK, NULL); /* absent is success */
 }
 
-static void on_located(void *context, enum directory_result result,
-                       const struct directory_record *record, bool ask_peers) {
+static void retire_on_located(void *context, enum directory_result result,
+                              const struct directory_record *record, bool ask_peers) {
     struct item *item = ask_take(context);
     if (!item)
         return;
     struct broker *broker = item->call->broker;
-    if (ask_peers && is_ack(item)) {
+    if (ask_peers && retire_is_ack(item)) {
         for (struct peer *peer = peers_next(broker->peers, NULL); peer;
              peer = peers_next(broker->peers, peer))
-            ask_peer(item, peer);
+            retire_ask_peer(item, peer);
         if (!item->ask_count)
             item_done(item, FB__STATUS__OK, NULL);
     } else if (!ask_peers && result == DIRECTORY_E_NOT_FOUND) {
-        look_everywhere(item);
+        retire_look_everywhere(item);
     } else if (record && (nodes_have_lost(broker, result, record) ||
                           strcmp(record->home, broker->config->node))) {
         strcpy(item->home, record->home);
@@ -229,7 +230,7 @@ static void on_located(void *context, enum directory_result result,
         item->incarnation = record->incarnation;
         item->located = true;
         if (nodes_have_lost(broker, result, record))
-            done_with_the_dead(item); /* so goes the record */
+            retire_done_with_the_dead(item); /* so goes the record */
         else
             retire_at_home(item);
     } else if (record) { /* put here while we were looking */
@@ -257,7 +258,7 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
     }
     if (asked->incarnation && asked->incarnation != broker->options.incarnation) {
         strcpy(item->home, broker->config->node);
-        done_with_the_dead(item);
+        retire_done_with_the_dead(item);
         return;
     }
     if (!asked->generation && !broker_serves(broker)) { /* what we hold may have been superseded */
@@ -275,7 +276,7 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
     }
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
     broker->directory->ops->locate(broker->directory, item->call->space->name, item->sample_id,
-                                   on_located, ask);
+                                   retire_on_located, ask);
 }
 
 static bool retire(struct broker_session *session, uint32_t request_id, bool wants_reply,

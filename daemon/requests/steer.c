@@ -40,7 +40,7 @@ bool steer_gc(struct broker_session *session, uint32_t request_id, bool wants_re
     return true;
 }
 
-static void gc_answer(struct item *item) {
+static void steer_gc_answer(struct item *item) {
     Fb__ItemsReply result = FB__ITEMS_REPLY__INIT;
     result.count = item->gc_freed;
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
@@ -61,13 +61,13 @@ bool steer_gc_on(struct broker *broker) {
         item->gc_freed += store_gc(store, item->gc_hold_ns, broker->now_ns, GC_SLOTS_PER_TURN);
     if (item->gc_hold_ns && store_gc_goes_on(store))
         return true;
-    gc_answer(item);
+    steer_gc_answer(item);
     return !TAILQ_EMPTY(&broker->gc_asked);
 }
 
 /* ---- drain: wait until every release has reached its home, and the index knows ---- */
 
-static uint64_t index_pending(const struct broker *broker) {
+static uint64_t steer_index_pending(const struct broker *broker) {
     return broker->directory->ops->pending(broker->directory);
 }
 
@@ -83,11 +83,11 @@ add_left(char *out, size_t out_bytes, const char *format, ...) {
     va_end(arguments);
 }
 
-static const char *plural(uint64_t count) {
+static const char *steer_plural(uint64_t count) {
     return count == 1 ? "" : "s";
 }
 
-static void describe_left(const struct broker *broker, char *out, size_t out_bytes) {
+static void steer_describe_left(const struct broker *broker, char *out, size_t out_bytes) {
     out[0] = '\0';
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer)) {
@@ -99,30 +99,31 @@ static void describe_left(const struct broker *broker, char *out, size_t out_byt
         uint64_t gone_ns = nodes_gone_ns(broker, info.node);
         if (gone_ns)
             add_left(out, out_bytes, "%llu release%s for node %s (it left the cluster %llu s ago)",
-                     (unsigned long long)outbox->count, plural(outbox->count), info.node,
+                     (unsigned long long)outbox->count, steer_plural(outbox->count), info.node,
                      (unsigned long long)(gone_ns / 1000 / NS_PER_MS));
         else
             add_left(out, out_bytes, "%llu release%s for node %s (%s%s%s)",
-                     (unsigned long long)outbox->count, plural(outbox->count), info.node,
+                     (unsigned long long)outbox->count, steer_plural(outbox->count), info.node,
                      info.state, *info.last_failure ? ": " : "", info.last_failure);
     }
-    if (index_pending(broker))
+    if (steer_index_pending(broker))
         add_left(out, out_bytes, "%llu record%s that etcd has not confirmed",
-                 (unsigned long long)index_pending(broker), plural(index_pending(broker)));
+                 (unsigned long long)steer_index_pending(broker),
+                 steer_plural(steer_index_pending(broker)));
 }
 
-static void drained(struct item *item) {
+static void steer_drained(struct item *item) {
     struct broker *broker = item->call->broker;
     char left[SENTENCE_BYTES];
-    describe_left(broker, left, sizeof left);
+    steer_describe_left(broker, left, sizeof left);
     if (!*left)
         item_done(item, FB__STATUS__OK, NULL);
     else
         item_done(item, FB__STATUS__TIMEOUT, "not drained in time; left: %s", left);
 }
 
-static bool is_drained(const struct broker *broker) {
-    return !broker->exchange->release_pending && !index_pending(broker);
+static bool steer_is_drained(const struct broker *broker) {
+    return !broker->exchange->release_pending && !steer_index_pending(broker);
 }
 
 bool steer_drain(struct broker_session *session, uint32_t request_id, bool wants_reply,
@@ -144,8 +145,8 @@ void steer_check_drains(struct broker *broker, uint64_t now_ns) {
     struct item *item, *next;
     for (item = TAILQ_FIRST(&broker->drains); item; item = next) {
         next = TAILQ_NEXT(item, drain_link);
-        if (is_drained(broker) || item->deadline_ns <= now_ns)
-            drained(item);
+        if (steer_is_drained(broker) || item->deadline_ns <= now_ns)
+            steer_drained(item);
     }
 }
 
@@ -178,8 +179,8 @@ bool steer_events(struct broker_session *session, uint32_t request_id, bool want
     return true;
 }
 
-static void tell(struct broker *broker, const struct space *space, const struct store_event *from,
-                 uint64_t missed) {
+static void steer_tell(struct broker *broker, const struct space *space,
+                       const struct store_event *from, uint64_t missed) {
     Fb__Event event = FB__EVENT__INIT;
     event.sequence = from->sequence;
     event.time_unix_ns = from->at_ns + broker->options.unix_offset_ns;
@@ -200,7 +201,7 @@ static void tell(struct broker *broker, const struct space *space, const struct 
             session->ops->notice(session->client, 0, &notice);
 }
 
-static bool anybody_watches(const struct broker *broker) {
+static bool steer_anybody_watches(const struct broker *broker) {
     const struct broker_session *session;
     TAILQ_FOREACH (session, &broker->sessions, link)
         if (session->wants_events)
@@ -209,7 +210,7 @@ static bool anybody_watches(const struct broker *broker) {
 }
 
 void steer_pump_events(struct broker *broker) {
-    bool watched = anybody_watches(broker);
+    bool watched = steer_anybody_watches(broker);
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
         struct store_event event;
@@ -221,6 +222,6 @@ void steer_pump_events(struct broker *broker) {
         for (uint32_t n = 0; n < EVENTS_PER_PUMP &&
                              store_event_next(space->store, &space->event_last, &event, &missed);
              n++)
-            tell(broker, space, &event, missed);
+            steer_tell(broker, space, &event, missed);
     }
 }

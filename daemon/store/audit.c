@@ -32,8 +32,8 @@ wrong(struct audit *audit, const char *format, ...) {
     return false;
 }
 
-static bool in_list(const struct store *store, const struct list *list, size_t link_offset,
-                    uint32_t wanted) {
+static bool audit_in_list(const struct store *store, const struct list *list, size_t link_offset,
+                          uint32_t wanted) {
     for (uint32_t at = list->head; at != NONE;) {
         if (at == wanted)
             return true;
@@ -55,10 +55,10 @@ static bool audit_state(struct audit *audit, uint32_t i) {
     if (!landing && (state == STORE_RESIDENT) != (name->resident == i))
         return wrong(audit, "sample slot %u and its name disagree about being resident", i);
     bool pending = !landing && (state == STORE_PLANNED || state == STORE_SEALED);
-    if (pending && !in_list(store, &name->pending, SAMPLE_BY_NAME, i))
+    if (pending && !audit_in_list(store, &name->pending, SAMPLE_BY_NAME, i))
         return wrong(audit, "sample slot %u is not among its name's pending ones", i);
     if (!landing && state == STORE_PLANNED &&
-        !in_list(store, &holder_at(store, s->holder)->reservations, SAMPLE_BY_HOLDER, i))
+        !audit_in_list(store, &holder_at(store, s->holder)->reservations, SAMPLE_BY_HOLDER, i))
         return wrong(audit, "sample slot %u is not among its holder's reservations", i);
     if (s->hashed && sample_by_generation(store, s->generation) != i)
         return wrong(audit, "sample slot %u is not found by its generation", i);
@@ -135,8 +135,8 @@ static bool audit_waiter(struct audit *audit, uint32_t i) {
     return true;
 }
 
-static uint64_t count_list(const struct store *store, const struct pool *pool, size_t link_offset,
-                           const struct list *list) {
+static uint64_t audit_count_list(const struct store *store, const struct pool *pool,
+                                 size_t link_offset, const struct list *list) {
     uint64_t count = 0;
     uint32_t prev = NONE;
     for (uint32_t at = list->head; at != NONE; count++) {
@@ -154,19 +154,19 @@ static bool audit_lists(struct audit *audit) {
     const struct store *store = audit->store;
     const struct tally *sum = &audit->sum;
     const struct pool *samples = &store->samples;
-    if (count_list(store, samples, SAMPLE_AGE, &store->planned) != sum->home[STORE_PLANNED])
+    if (audit_count_list(store, samples, SAMPLE_AGE, &store->planned) != sum->home[STORE_PLANNED])
         return wrong(audit, "the planned list does not hold the reservations");
-    if (count_list(store, samples, SAMPLE_AGE, &store->retired) != sum->home[STORE_RETIRED])
+    if (audit_count_list(store, samples, SAMPLE_AGE, &store->retired) != sum->home[STORE_RETIRED])
         return wrong(audit, "the retired list does not hold the retired generations");
-    if (count_list(store, samples, SAMPLE_AGE, &store->resident) != sum->resident)
+    if (audit_count_list(store, samples, SAMPLE_AGE, &store->resident) != sum->resident)
         return wrong(audit, "the age list does not hold the resident generations");
-    if (count_list(store, samples, SAMPLE_AGE, &store->idle) != sum->idle)
+    if (audit_count_list(store, samples, SAMPLE_AGE, &store->idle) != sum->idle)
         return wrong(audit, "the idle list does not hold the idle landing copies");
-    if (count_list(store, samples, SAMPLE_AGE, &store->tombstones) != sum->buried ||
+    if (audit_count_list(store, samples, SAMPLE_AGE, &store->tombstones) != sum->buried ||
         store->tombstone_count != sum->buried)
         return wrong(audit, "the tombstone list does not hold the tombstones");
-    if (store->ended_count > sum->ended ||
-        count_list(store, &store->leases, LEASE_BY_HOLDER, &store->ended) != store->ended_count)
+    if (store->ended_count > sum->ended || audit_count_list(store, &store->leases, LEASE_BY_HOLDER,
+                                                            &store->ended) != store->ended_count)
         return wrong(audit, "the list of ended leases does not hold them");
     uint64_t since = 0;
     for (uint32_t at = store->resident.head; at != NONE; at = sample_at(store, at)->age.next) {
@@ -203,8 +203,9 @@ static bool audit_holders(struct audit *audit) {
         leases += h->lease_count;
         reservations += h->reservation_count;
         audit->sum.reserved_bytes += h->reserved_bytes;
-        if (count_list(store, &store->leases, LEASE_BY_HOLDER, &h->leases) != h->lease_count ||
-            count_list(store, &store->samples, SAMPLE_BY_HOLDER, &h->reservations) !=
+        if (audit_count_list(store, &store->leases, LEASE_BY_HOLDER, &h->leases) !=
+                h->lease_count ||
+            audit_count_list(store, &store->samples, SAMPLE_BY_HOLDER, &h->reservations) !=
                 h->reservation_count)
             return wrong(audit, "holder slot %u's counts and lists disagree", i);
     }

@@ -12,7 +12,7 @@
 #define REF_LEASE  (1u << KIND_SHIFT)
 #define REF_WAITER (2u << KIND_SHIFT)
 
-static struct link *link_of(struct store *store, uint32_t ref) {
+static struct link *effects_link_of(struct store *store, uint32_t ref) {
     uint32_t index = ref & INDEX_MASK;
     switch (ref & ~INDEX_MASK) {
     case REF_SAMPLE:
@@ -24,46 +24,46 @@ static struct link *link_of(struct store *store, uint32_t ref) {
     }
 }
 
-static void append(struct store *store, uint32_t ref) {
+static void effects_append(struct store *store, uint32_t ref) {
     struct list *list = &store->effects;
-    *link_of(store, ref) = (struct link){.prev = list->tail, .next = NONE};
+    *effects_link_of(store, ref) = (struct link){.prev = list->tail, .next = NONE};
     if (list->tail != NONE)
-        link_of(store, list->tail)->next = ref;
+        effects_link_of(store, list->tail)->next = ref;
     else
         list->head = ref;
     list->tail = ref;
 }
 
-static void unlink_ref(struct store *store, uint32_t ref) {
-    struct link link = *link_of(store, ref);
+static void effects_unlink_ref(struct store *store, uint32_t ref) {
+    struct link link = *effects_link_of(store, ref);
     if (link.prev != NONE)
-        link_of(store, link.prev)->next = link.next;
+        effects_link_of(store, link.prev)->next = link.next;
     else
         store->effects.head = link.next;
     if (link.next != NONE)
-        link_of(store, link.next)->prev = link.prev;
+        effects_link_of(store, link.next)->prev = link.prev;
     else
         store->effects.tail = link.prev;
 }
 
 void effect_sample_retired(struct store *store, uint32_t sample) {
     sample_at(store, sample)->effect_queued = true;
-    append(store, REF_SAMPLE | sample);
+    effects_append(store, REF_SAMPLE | sample);
 }
 
 void effect_lease_ended(struct store *store, uint32_t lease) {
-    append(store, REF_LEASE | lease);
+    effects_append(store, REF_LEASE | lease);
 }
 
 void effect_waiter(struct store *store, uint32_t waiter) {
-    append(store, REF_WAITER | waiter);
+    effects_append(store, REF_WAITER | waiter);
 }
 
 void effect_forget_waiter(struct store *store, uint32_t waiter) {
-    unlink_ref(store, REF_WAITER | waiter);
+    effects_unlink_ref(store, REF_WAITER | waiter);
 }
 
-static void pull_sample(struct store *store, uint32_t index, struct store_effect *out) {
+static void effects_pull_sample(struct store *store, uint32_t index, struct store_effect *out) {
     struct sample_slot *sample = sample_at(store, index);
     *out = (struct store_effect){.kind = STORE_EFFECT_RETIRED,
                                  .holder = STORE_NO_HOLDER,
@@ -75,7 +75,7 @@ static void pull_sample(struct store *store, uint32_t index, struct store_effect
         sample_bury(store, index);
 }
 
-static void pull_lease(struct store *store, uint32_t index, struct store_effect *out) {
+static void effects_pull_lease(struct store *store, uint32_t index, struct store_effect *out) {
     struct lease_slot *lease = lease_at(store, index);
     lease->effect_queued = false;
     *out = (struct store_effect){.kind = STORE_EFFECT_LEASE_ENDED,
@@ -88,8 +88,8 @@ static void pull_lease(struct store *store, uint32_t index, struct store_effect 
 
 /* A grant that was undone before anybody heard of it (the store was dropped, the landing failed).
  */
-static void check_still_planned(const struct store *store, const struct waiter_slot *waiter,
-                                struct store_effect *out) {
+static void effects_check_still_planned(const struct store *store, const struct waiter_slot *waiter,
+                                        struct store_effect *out) {
     const struct sample_slot *sample = sample_at(store, waiter->granted);
     if (sample_state(sample) != STORE_PLANNED ||
         sample_token(store, waiter->granted) != waiter->token) {
@@ -100,7 +100,7 @@ static void check_still_planned(const struct store *store, const struct waiter_s
         (struct store_reservation){.token = waiter->token, .extent_offset = sample->extent_offset};
 }
 
-static void pull_waiter(struct store *store, uint32_t index, struct store_effect *out) {
+static void effects_pull_waiter(struct store *store, uint32_t index, struct store_effect *out) {
     const struct waiter_slot *waiter = waiter_at(store, index);
     *out = (struct store_effect){.kind = waiter->kind == WAITER_PUT    ? STORE_EFFECT_PUT
                                          : waiter->kind == WAITER_LAND ? STORE_EFFECT_LAND
@@ -115,7 +115,7 @@ static void pull_waiter(struct store *store, uint32_t index, struct store_effect
         lease_describe(store, waiter->granted, &out->lease);
         out->generation = out->lease.generation;
     } else if (waiter->result == STORE_OK) {
-        check_still_planned(store, waiter, out);
+        effects_check_still_planned(store, waiter, out);
     }
     waiter_free(store, index);
 }
@@ -134,13 +134,13 @@ bool store_next_effect(struct store *store, uint64_t now_ns, struct store_effect
     uint32_t ref = store->effects.head;
     if (ref == NONE)
         return false;
-    unlink_ref(store, ref);
+    effects_unlink_ref(store, ref);
     uint32_t index = ref & INDEX_MASK;
     if ((ref & ~INDEX_MASK) == REF_SAMPLE)
-        pull_sample(store, index, out);
+        effects_pull_sample(store, index, out);
     else if ((ref & ~INDEX_MASK) == REF_LEASE)
-        pull_lease(store, index, out);
+        effects_pull_lease(store, index, out);
     else
-        pull_waiter(store, index, out);
+        effects_pull_waiter(store, index, out);
     return true;
 }

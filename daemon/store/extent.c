@@ -45,15 +45,15 @@ struct extent_map {
     struct node nodes[];
 };
 
-static uint64_t node_bytes(const struct node *node) {
+static uint64_t extent_node_bytes(const struct node *node) {
     return node->bytes & ~USED;
 }
 
-static bool node_used(const struct node *node) {
+static bool extent_node_used(const struct node *node) {
     return node->bytes & USED;
 }
 
-static uint32_t class_of(uint64_t bytes) {
+static uint32_t extent_class_of(uint64_t bytes) {
     uint64_t units = bytes >> UNIT_SHIFT;
     if (units < ROW_CLASSES)
         return (uint32_t)units;
@@ -62,7 +62,7 @@ static uint32_t class_of(uint64_t bytes) {
 }
 
 /* First class >= from that has a hole, or EXTENT_NONE. */
-static uint32_t next_class(const struct extent_map *map, uint32_t from) {
+static uint32_t extent_next_class(const struct extent_map *map, uint32_t from) {
     uint32_t row = from / ROW_CLASSES;
     if (row >= ROWS)
         return EXTENT_NONE;
@@ -77,9 +77,9 @@ static uint32_t next_class(const struct extent_map *map, uint32_t from) {
     return row * ROW_CLASSES + (uint32_t)__builtin_ctz(bits);
 }
 
-static void hole_insert(struct extent_map *map, uint32_t index) {
+static void extent_hole_insert(struct extent_map *map, uint32_t index) {
     struct node *node = &map->nodes[index];
-    uint32_t class = class_of(node->bytes);
+    uint32_t class = extent_class_of(node->bytes);
     node->free_prev = EXTENT_NONE;
     node->free_next = map->heads[class];
     if (node->free_next != EXTENT_NONE)
@@ -89,9 +89,9 @@ static void hole_insert(struct extent_map *map, uint32_t index) {
     map->row_bits |= 1ull << (class / ROW_CLASSES);
 }
 
-static void hole_remove(struct extent_map *map, uint32_t index) {
+static void extent_hole_remove(struct extent_map *map, uint32_t index) {
     struct node *node = &map->nodes[index];
-    uint32_t class = class_of(node->bytes), row = class / ROW_CLASSES;
+    uint32_t class = extent_class_of(node->bytes), row = class / ROW_CLASSES;
     if (node->free_next != EXTENT_NONE)
         map->nodes[node->free_next].free_prev = node->free_prev;
     if (node->free_prev != EXTENT_NONE)
@@ -105,7 +105,7 @@ static void hole_remove(struct extent_map *map, uint32_t index) {
         map->row_bits &= ~(1ull << row);
 }
 
-static uint32_t node_take(struct extent_map *map) {
+static uint32_t extent_node_take(struct extent_map *map) {
     uint32_t index = map->spare;
     if (index == EXTENT_NONE)
         return map->touched++;
@@ -113,13 +113,13 @@ static uint32_t node_take(struct extent_map *map) {
     return index;
 }
 
-static void node_give(struct extent_map *map, uint32_t index) {
+static void extent_node_give(struct extent_map *map, uint32_t index) {
     map->nodes[index] = (struct node){.free_next = map->spare};
     map->spare = index;
 }
 
 /* Node count: extents in use are bounded by the caller's max_extents, see extent_map_bytes(). */
-static bool nodes_left(const struct extent_map *map) {
+static bool extent_nodes_left(const struct extent_map *map) {
     return map->capacity - map->touched >= 2 || map->spare != EXTENT_NONE;
 }
 
@@ -142,29 +142,29 @@ struct extent_map *extent_init(void *memory, uint64_t base_offset, uint64_t regi
         map->heads[i] = EXTENT_NONE;
     if (!region_bytes)
         return map;
-    map->first = node_take(map);
+    map->first = extent_node_take(map);
     map->nodes[map->first] = (struct node){
         .offset = base_offset, .bytes = region_bytes, .prev = EXTENT_NONE, .next = EXTENT_NONE};
-    hole_insert(map, map->first);
+    extent_hole_insert(map, map->first);
     return map;
 }
 
-static uint64_t align_up(uint64_t value, uint64_t align) {
+static uint64_t extent_align_up(uint64_t value, uint64_t align) {
     return (value + align - 1) & ~(align - 1);
 }
 
-static bool fits(const struct node *node, uint64_t bytes, uint32_t align) {
-    return align_up(node->offset, align) + bytes <= node->offset + node->bytes;
+static bool extent_fits(const struct node *node, uint64_t bytes, uint32_t align) {
+    return extent_align_up(node->offset, align) + bytes <= node->offset + node->bytes;
 }
 
 /* The lowest fitting hole of a class, or *best if that lies lower; at most *look holes are tried.
  */
-static void search_class(const struct extent_map *map, uint32_t class, uint64_t bytes,
-                         uint32_t align, uint32_t *look, uint32_t *best) {
+static void extent_search_class(const struct extent_map *map, uint32_t class, uint64_t bytes,
+                                uint32_t align, uint32_t *look, uint32_t *best) {
     for (uint32_t i = map->heads[class]; i != EXTENT_NONE && *look; i = map->nodes[i].free_next) {
         const struct node *node = &map->nodes[i];
         --*look;
-        if (fits(node, bytes, align) &&
+        if (extent_fits(node, bytes, align) &&
             (*best == EXTENT_NONE || node->offset < map->nodes[*best].offset))
             *best = i;
     }
@@ -172,13 +172,13 @@ static void search_class(const struct extent_map *map, uint32_t class, uint64_t 
 
 /* The lowest hole among those that waste least, in the tightest class that has one and a few above.
  */
-static uint32_t search_tight(const struct extent_map *map, uint32_t from, uint64_t bytes,
-                             uint32_t align) {
+static uint32_t extent_search_tight(const struct extent_map *map, uint32_t from, uint64_t bytes,
+                                    uint32_t align) {
     uint32_t best = EXTENT_NONE, last = EXTENT_NONE - 1;
-    for (uint32_t c = next_class(map, from); c <= last; c = next_class(map, c + 1)) {
+    for (uint32_t c = extent_next_class(map, from); c <= last; c = extent_next_class(map, c + 1)) {
         uint32_t look = LOOK_FIRST;
         bool first = best == EXTENT_NONE;
-        search_class(map, c, bytes, align, &look, &best);
+        extent_search_class(map, c, bytes, align, &look, &best);
         if (first && best != EXTENT_NONE)
             last = c + TIGHT_CLASSES;
     }
@@ -186,24 +186,24 @@ static uint32_t search_tight(const struct extent_map *map, uint32_t from, uint64
 }
 
 /* Every hole of the classes whose holes may or may not fit: none is missed. */
-static uint32_t search_all(const struct extent_map *map, uint32_t from, uint64_t bytes,
-                           uint32_t align) {
+static uint32_t extent_search_all(const struct extent_map *map, uint32_t from, uint64_t bytes,
+                                  uint32_t align) {
     uint32_t best = EXTENT_NONE, look = UINT32_MAX;
-    uint32_t last = class_of(bytes + align - EXTENT_UNIT_BYTES);
-    for (uint32_t c = next_class(map, from); c <= last; c = next_class(map, c + 1))
-        search_class(map, c, bytes, align, &look, &best);
+    uint32_t last = extent_class_of(bytes + align - EXTENT_UNIT_BYTES);
+    for (uint32_t c = extent_next_class(map, from); c <= last; c = extent_next_class(map, c + 1))
+        extent_search_class(map, c, bytes, align, &look, &best);
     return best;
 }
 
-static uint32_t search(const struct extent_map *map, uint64_t bytes, uint32_t align) {
-    uint32_t from = class_of(bytes) + (STORE_PLANTED(PLANTED_HOLE_MISSED) ? 1 : 0);
-    uint32_t found = search_tight(map, from, bytes, align);
-    return found != EXTENT_NONE ? found : search_all(map, from, bytes, align);
+static uint32_t extent_search(const struct extent_map *map, uint64_t bytes, uint32_t align) {
+    uint32_t from = extent_class_of(bytes) + (STORE_PLANTED(PLANTED_HOLE_MISSED) ? 1 : 0);
+    uint32_t found = extent_search_tight(map, from, bytes, align);
+    return found != EXTENT_NONE ? found : extent_search_all(map, from, bytes, align);
 }
 
 /* Cuts `node` in two at `offset`; the part behind becomes a new node, which is returned. */
-static uint32_t split(struct extent_map *map, uint32_t index, uint64_t offset) {
-    uint32_t behind = node_take(map);
+static uint32_t extent_split(struct extent_map *map, uint32_t index, uint64_t offset) {
+    uint32_t behind = extent_node_take(map);
     struct node *node = &map->nodes[index];
     map->nodes[behind] = (struct node){.offset = offset,
                                        .bytes = node->offset + node->bytes - offset,
@@ -218,21 +218,21 @@ static uint32_t split(struct extent_map *map, uint32_t index, uint64_t offset) {
 
 uint32_t extent_alloc(struct extent_map *map, uint64_t bytes, uint32_t align_bytes,
                       uint64_t *offset_out) {
-    bytes = align_up(bytes ? bytes : 1, EXTENT_UNIT_BYTES);
-    if (bytes > map->region_bytes || !nodes_left(map))
+    bytes = extent_align_up(bytes ? bytes : 1, EXTENT_UNIT_BYTES);
+    if (bytes > map->region_bytes || !extent_nodes_left(map))
         return EXTENT_NONE;
-    uint32_t index = search(map, bytes, align_bytes);
+    uint32_t index = extent_search(map, bytes, align_bytes);
     if (index == EXTENT_NONE)
         return EXTENT_NONE;
-    hole_remove(map, index);
-    uint64_t start = align_up(map->nodes[index].offset, align_bytes);
+    extent_hole_remove(map, index);
+    uint64_t start = extent_align_up(map->nodes[index].offset, align_bytes);
     if (start > map->nodes[index].offset) {
         uint32_t before = index;
-        index = split(map, before, start);
-        hole_insert(map, before);
+        index = extent_split(map, before, start);
+        extent_hole_insert(map, before);
     }
     if (map->nodes[index].bytes > bytes)
-        hole_insert(map, split(map, index, start + bytes));
+        extent_hole_insert(map, extent_split(map, index, start + bytes));
     map->nodes[index].bytes |= USED;
     map->used_bytes += bytes;
     *offset_out = start;
@@ -240,30 +240,30 @@ uint32_t extent_alloc(struct extent_map *map, uint64_t bytes, uint32_t align_byt
 }
 
 /* Joins `behind` to the node before it. Neither is in a class list. */
-static void absorb(struct extent_map *map, uint32_t index, uint32_t behind) {
+static void extent_absorb(struct extent_map *map, uint32_t index, uint32_t behind) {
     struct node *node = &map->nodes[index];
     node->bytes += map->nodes[behind].bytes;
     node->next = map->nodes[behind].next;
     if (node->next != EXTENT_NONE)
         map->nodes[node->next].prev = index;
-    node_give(map, behind);
+    extent_node_give(map, behind);
 }
 
 void extent_free(struct extent_map *map, uint32_t extent) {
     struct node *node = &map->nodes[extent];
-    node->bytes = node_bytes(node);
+    node->bytes = extent_node_bytes(node);
     map->used_bytes -= node->bytes;
     uint32_t next = node->next, prev = node->prev;
-    if (next != EXTENT_NONE && !node_used(&map->nodes[next])) {
-        hole_remove(map, next);
-        absorb(map, extent, next);
+    if (next != EXTENT_NONE && !extent_node_used(&map->nodes[next])) {
+        extent_hole_remove(map, next);
+        extent_absorb(map, extent, next);
     }
-    if (prev != EXTENT_NONE && !node_used(&map->nodes[prev])) {
-        hole_remove(map, prev);
-        absorb(map, prev, extent);
+    if (prev != EXTENT_NONE && !extent_node_used(&map->nodes[prev])) {
+        extent_hole_remove(map, prev);
+        extent_absorb(map, prev, extent);
         extent = prev;
     }
-    hole_insert(map, extent);
+    extent_hole_insert(map, extent);
 }
 
 uint64_t extent_largest_free(const struct extent_map *map) {
@@ -287,24 +287,24 @@ uint64_t extent_offset(const struct extent_map *map, uint32_t extent) {
 }
 
 uint64_t extent_bytes(const struct extent_map *map, uint32_t extent) {
-    return node_bytes(&map->nodes[extent]);
+    return extent_node_bytes(&map->nodes[extent]);
 }
 
-static const char *audit_addresses(const struct extent_map *map, uint64_t *holes_out) {
+static const char *extent_audit_addresses(const struct extent_map *map, uint64_t *holes_out) {
     uint64_t at = map->base_offset, used = 0;
     uint32_t prev = EXTENT_NONE;
     bool prev_free = false;
     *holes_out = 0;
     for (uint32_t i = map->first; i != EXTENT_NONE; prev = i, i = map->nodes[i].next) {
         const struct node *node = &map->nodes[i];
-        if (node->offset != at || !node_bytes(node) || node->prev != prev)
+        if (node->offset != at || !extent_node_bytes(node) || node->prev != prev)
             return "extents overlap, leave a gap or are linked wrongly";
-        if (!node_used(node) && prev_free)
+        if (!extent_node_used(node) && prev_free)
             return "two holes side by side were not joined";
-        prev_free = !node_used(node);
+        prev_free = !extent_node_used(node);
         *holes_out += prev_free;
-        used += prev_free ? 0 : node_bytes(node);
-        at += node_bytes(node);
+        used += prev_free ? 0 : extent_node_bytes(node);
+        at += extent_node_bytes(node);
     }
     if (at != map->base_offset + map->region_bytes)
         return "extents do not cover the region";
@@ -313,7 +313,7 @@ static const char *audit_addresses(const struct extent_map *map, uint64_t *holes
 
 const char *extent_audit(const struct extent_map *map) {
     uint64_t holes, listed = 0;
-    const char *wrong = audit_addresses(map, &holes);
+    const char *wrong = extent_audit_addresses(map, &holes);
     if (wrong)
         return wrong;
     for (uint32_t c = 0; c < ROWS * ROW_CLASSES; c++) {
@@ -321,7 +321,7 @@ const char *extent_audit(const struct extent_map *map) {
         if (marked != (map->heads[c] != EXTENT_NONE))
             return "a class bit disagrees with its list";
         for (uint32_t i = map->heads[c]; i != EXTENT_NONE; i = map->nodes[i].free_next, listed++)
-            if (node_used(&map->nodes[i]) || class_of(map->nodes[i].bytes) != c)
+            if (extent_node_used(&map->nodes[i]) || extent_class_of(map->nodes[i].bytes) != c)
                 return "a hole is in the wrong class list";
     }
     return listed == holes ? NULL : "a hole is in no class list";

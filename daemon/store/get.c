@@ -6,8 +6,8 @@
 
 /* Finds what is asked for. STORE_OK: *sample may be leased. STORE_WAIT: a PLANNED landing copy, to
  * be awaited however long it takes. STORE_E_NOT_FOUND with *may_come: it may still be put. */
-static enum store_result find(const struct store *store, const struct store_get *get,
-                              uint32_t *sample, bool *may_come) {
+static enum store_result get_find(const struct store *store, const struct store_get *get,
+                                  uint32_t *sample, bool *may_come) {
     *may_come = true;
     if (!get->generation) {
         uint32_t name = name_find(store, get->sample_id, get->sample_id_bytes);
@@ -34,9 +34,9 @@ static enum store_result find(const struct store *store, const struct store_get 
     }
 }
 
-static enum store_result wait_for_it(struct store *store, uint32_t holder,
-                                     const struct store_get *get, uint64_t deadline_ns,
-                                     uint64_t now_ns, struct store_refusal *refusal) {
+static enum store_result get_wait_for_it(struct store *store, uint32_t holder,
+                                         const struct store_get *get, uint64_t deadline_ns,
+                                         uint64_t now_ns, struct store_refusal *refusal) {
     enum store_result result = waiter_check(store, refusal);
     if (result)
         return result;
@@ -59,15 +59,16 @@ enum store_result store_get(struct store *store, uint32_t holder, const struct s
         return STORE_E_INVALID;
     uint32_t sample;
     bool may_come;
-    enum store_result found = find(store, get, &sample, &may_come);
+    enum store_result found = get_find(store, get, &sample, &may_come);
     if (found == STORE_E_NOT_FOUND && (!may_come || get->deadline_ns <= now_ns))
         return found;
     enum store_result result = lease_check(store, holder, refusal);
     if (result)
         return result;
     if (found != STORE_OK)
-        return wait_for_it(store, holder, get, found == STORE_WAIT ? UINT64_MAX : get->deadline_ns,
-                           now_ns, refusal);
+        return get_wait_for_it(store, holder, get,
+                               found == STORE_WAIT ? UINT64_MAX : get->deadline_ns, now_ns,
+                               refusal);
     uint32_t lease = lease_grant(store, sample, holder, get->cookie, now_ns);
     if (lease == NONE)
         return refuse(refusal, STORE_E_FULL, STORE_CAUSE_LEASES, store->options.max_leases,

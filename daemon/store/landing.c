@@ -7,7 +7,7 @@
  */
 #include "store/store_internal.h"
 
-static void evict_oldest(struct store *store, uint64_t now_ns) {
+static void landing_evict_oldest(struct store *store, uint64_t now_ns) {
     sample_retire(store, store->idle.head, STORE_UNCACHED, now_ns);
 }
 
@@ -29,12 +29,12 @@ enum store_result landing_start(struct store *store, const struct sample_request
                      request->extent_bytes <= store->options.landing_bytes - used;
         if (result != STORE_E_FULL || refusal->cause == STORE_CAUSE_SPECS || !worth)
             return result;
-        evict_oldest(store, now_ns);
+        landing_evict_oldest(store, now_ns);
     }
 }
 
-static enum store_result wait_for_room(struct store *store, const struct store_land *land,
-                                       uint64_t now_ns, struct store_refusal *refusal) {
+static enum store_result landing_wait_for_room(struct store *store, const struct store_land *land,
+                                               uint64_t now_ns, struct store_refusal *refusal) {
     uint32_t index;
     enum store_result result =
         waiter_for_room(store, WAITER_LAND, STORE_NO_HOLDER, &land->put, refusal, &index);
@@ -46,9 +46,9 @@ static enum store_result wait_for_room(struct store *store, const struct store_l
     return STORE_WAIT;
 }
 
-static enum store_result land_now(struct store *store, const struct store_land *land,
-                                  uint64_t bytes, uint64_t now_ns, uint64_t *offset_out,
-                                  struct store_refusal *refusal) {
+static enum store_result landing_land_now(struct store *store, const struct store_land *land,
+                                          uint64_t bytes, uint64_t now_ns, uint64_t *offset_out,
+                                          struct store_refusal *refusal) {
     const struct store_put *put = &land->put;
     struct sample_request request = {.sample_id = put->sample_id,
                                      .sample_id_bytes = put->sample_id_bytes,
@@ -85,15 +85,15 @@ enum store_result store_land(struct store *store, const struct store_land *land,
         result = refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, store->options.max_waiters,
                         store->land_waiters, 1);
     else
-        result = land_now(store, land, bytes, now_ns, offset_out, refusal);
+        result = landing_land_now(store, land, bytes, now_ns, offset_out, refusal);
     if (result == STORE_E_FULL && land->put.deadline_ns > now_ns)
-        result = wait_for_room(store, land, now_ns, refusal);
+        result = landing_wait_for_room(store, land, now_ns, refusal);
     store_settle(store, now_ns); /* an eviction freed slots or chunks */
     return result;
 }
 
-static uint32_t find_landing(const struct store *store, uint64_t generation,
-                             enum store_state state) {
+static uint32_t landing_find_landing(const struct store *store, uint64_t generation,
+                                     enum store_state state) {
     uint32_t index = sample_by_generation(store, generation);
     if (index == NONE || !sample_flag(sample_at(store, index), WORD_LANDING) ||
         sample_state(sample_at(store, index)) != state)
@@ -103,7 +103,7 @@ static uint32_t find_landing(const struct store *store, uint64_t generation,
 
 enum store_result store_land_done(struct store *store, uint64_t generation, const void *checksums,
                                   uint32_t checksums_bytes, bool keep_cached, uint64_t now_ns) {
-    uint32_t index = find_landing(store, generation, STORE_PLANNED);
+    uint32_t index = landing_find_landing(store, generation, STORE_PLANNED);
     if (index == NONE)
         return STORE_E_NOT_FOUND;
     struct sample_slot *sample = sample_at(store, index);
@@ -126,8 +126,8 @@ enum store_result store_land_done(struct store *store, uint64_t generation, cons
 }
 
 enum store_result store_land_failed(struct store *store, uint64_t generation, uint64_t now_ns) {
-    uint32_t planned = find_landing(store, generation, STORE_PLANNED);
-    uint32_t resident = find_landing(store, generation, STORE_RESIDENT);
+    uint32_t planned = landing_find_landing(store, generation, STORE_PLANNED);
+    uint32_t resident = landing_find_landing(store, generation, STORE_RESIDENT);
     if (planned != NONE) {
         bool doomed = sample_flag(sample_at(store, planned), WORD_DOOMED);
         sample_end(store, planned, doomed ? STORE_DROPPED : STORE_FETCH_FAILED, now_ns);
@@ -140,6 +140,6 @@ enum store_result store_land_failed(struct store *store, uint64_t generation, ui
 }
 
 bool store_has_landing(const struct store *store, uint64_t generation) {
-    return find_landing(store, generation, STORE_PLANNED) != NONE ||
-           find_landing(store, generation, STORE_RESIDENT) != NONE;
+    return landing_find_landing(store, generation, STORE_PLANNED) != NONE ||
+           landing_find_landing(store, generation, STORE_RESIDENT) != NONE;
 }

@@ -19,7 +19,7 @@ enum store_result lease_check(const struct store *store, uint32_t holder,
     return refuse_account(refusal, STORE_CAUSE_SESSION_LEASES, &full);
 }
 
-static void make_token(struct store *store, uint32_t index, struct lease_slot *lease) {
+static void lease_make_token(struct store *store, uint32_t index, struct lease_slot *lease) {
     uint64_t input[2] = {index, ++store->token_count}, hash[2];
     crypto_shorthash_siphashx24((unsigned char *)hash, (const unsigned char *)input, sizeof input,
                                 store->key);
@@ -40,7 +40,7 @@ uint32_t lease_grant(struct store *store, uint32_t sample_index, uint32_t holder
                                  .sample = sample_index,
                                  .sample_use = word_use(&sample->word),
                                  .holder = holder};
-    make_token(store, index, lease);
+    lease_make_token(store, index, lease);
     bool first = !sample->lease_count++;
     if (first && !sample_flag(sample, WORD_LANDING))
         store->leased_bytes += sample->extent_bytes;
@@ -80,22 +80,22 @@ void lease_bury(struct store *store, uint32_t index) {
     pool_give(store, &store->leases, oldest);
 }
 
-static void tell_ended(struct store *store, uint32_t index) {
+static void lease_tell_ended(struct store *store, uint32_t index) {
     lease_at(store, index)->effect_queued = true;
     effect_lease_ended(store, index);
 }
 
 /* An ended lease whose owner was told `returned` has to be told again. */
-static void tell_again(struct store *store, uint32_t index) {
+static void lease_tell_again(struct store *store, uint32_t index) {
     if (lease_at(store, index)->effect_queued)
         return; /* not told yet: the one effect will say consumed */
     list_remove(store, &store->leases, LEASE_BY_HOLDER, &store->ended, index);
     store->ended_count--;
-    tell_ended(store, index);
+    lease_tell_ended(store, index);
 }
 
 /* What the end of a lease, or a late `consumed`, means for the generation it was on. */
-static void reader_left(struct store *store, uint32_t index, uint64_t now_ns) {
+static void lease_reader_left(struct store *store, uint32_t index, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     if (sample->lease_count)
         return;
@@ -133,10 +133,10 @@ void lease_end(struct store *store, uint32_t index, enum store_how how, bool tel
     }
     uint32_t sample_index = lease->sample;
     if (tell && lease->cookie)
-        tell_ended(store, index);
+        lease_tell_ended(store, index);
     else
         lease_bury(store, index);
-    reader_left(store, sample_index, now_ns);
+    lease_reader_left(store, sample_index, now_ns);
 }
 
 static uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo) {
@@ -150,7 +150,7 @@ static uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo) 
     return index;
 }
 
-static void late_consumed(struct store *store, uint32_t index, uint64_t now_ns) {
+static void lease_late_consumed(struct store *store, uint32_t index, uint64_t now_ns) {
     struct lease_slot *lease = lease_at(store, index);
     struct sample_slot *sample = sample_at(store, lease->sample);
     if (lease_how(lease) == STORE_CONSUMED_BY_READER)
@@ -158,11 +158,11 @@ static void late_consumed(struct store *store, uint32_t index, uint64_t now_ns) 
     if (!STORE_PLANTED(PLANTED_LATE_TWICE))
         word_commit(&lease->word, LEASE_ENDED, STORE_CONSUMED_BY_READER);
     if (lease->cookie)
-        tell_again(store, index);
+        lease_tell_again(store, index);
     if (word_use(&sample->word) != lease->sample_use || sample_state(sample) != STORE_RESIDENT)
         return;
     sample->consumed++;
-    reader_left(store, lease->sample, now_ns);
+    lease_reader_left(store, lease->sample, now_ns);
 }
 
 enum store_result store_release(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo,
@@ -175,7 +175,7 @@ enum store_result store_release(struct store *store, uint32_t holder, uint64_t h
         if (lease->holder == holder)
             lease_end(store, index, how, true, now_ns);
     } else if (how == STORE_CONSUMED_BY_READER) {
-        late_consumed(store, index, now_ns);
+        lease_late_consumed(store, index, now_ns);
     }
     store_settle(store, now_ns);
     return STORE_OK;

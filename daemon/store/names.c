@@ -8,14 +8,14 @@
 
 #include "store/store_internal.h"
 
-static uint32_t *bucket(const struct store *store, uint32_t hash) {
+static uint32_t *names_bucket(const struct store *store, uint32_t hash) {
     return u32_at(store, store->name_hash) + (hash & store->name_mask);
 }
 
-static uint32_t find_hashed(const struct store *store, const char *id, uint32_t id_bytes,
-                            uint32_t hash) {
+static uint32_t names_find_hashed(const struct store *store, const char *id, uint32_t id_bytes,
+                                  uint32_t hash) {
     /* Buckets hold index + 1: a zeroed table is an empty one. */
-    uint32_t index = *bucket(store, hash) - 1;
+    uint32_t index = *names_bucket(store, hash) - 1;
     for (; index != NONE; index = name_at(store, index)->hash_next) {
         const struct name_slot *name = name_at(store, index);
         if (name->hash == hash && name->id_bytes == id_bytes && !memcmp(name->id, id, id_bytes))
@@ -27,16 +27,16 @@ static uint32_t find_hashed(const struct store *store, const char *id, uint32_t 
 uint32_t name_find(const struct store *store, const char *id, uint32_t id_bytes) {
     if (!id_bytes || id_bytes > STORE_ID_BYTES_MAX)
         return NONE;
-    return find_hashed(store, id, id_bytes, (uint32_t)hash_bytes(store, id, id_bytes));
+    return names_find_hashed(store, id, id_bytes, (uint32_t)hash_bytes(store, id, id_bytes));
 }
 
 uint32_t name_ref(struct store *store, const char *id, uint32_t id_bytes) {
     uint32_t hash = (uint32_t)hash_bytes(store, id, id_bytes);
-    uint32_t index = find_hashed(store, id, id_bytes, hash);
+    uint32_t index = names_find_hashed(store, id, id_bytes, hash);
     if (index == NONE) {
         index = pool_take(store, &store->names);
         struct name_slot *name = name_at(store, index);
-        *name = (struct name_slot){.hash_next = *bucket(store, hash) - 1,
+        *name = (struct name_slot){.hash_next = *names_bucket(store, hash) - 1,
                                    .resident = NONE,
                                    .gone = NONE,
                                    .pending = LIST_EMPTY,
@@ -44,7 +44,7 @@ uint32_t name_ref(struct store *store, const char *id, uint32_t id_bytes) {
                                    .hash = hash,
                                    .id_bytes = id_bytes};
         memcpy(name->id, id, id_bytes);
-        *bucket(store, hash) = index + 1;
+        *names_bucket(store, hash) = index + 1;
     }
     name_at(store, index)->references++;
     return index;
@@ -54,9 +54,9 @@ void name_unref(struct store *store, uint32_t index) {
     struct name_slot *name = name_at(store, index);
     if (--name->references)
         return;
-    uint32_t at = *bucket(store, name->hash) - 1;
+    uint32_t at = *names_bucket(store, name->hash) - 1;
     if (at == index) {
-        *bucket(store, name->hash) = name->hash_next + 1;
+        *names_bucket(store, name->hash) = name->hash_next + 1;
     } else {
         while (name_at(store, at)->hash_next != index)
             at = name_at(store, at)->hash_next;

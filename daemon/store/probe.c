@@ -8,7 +8,7 @@
 
 #define SKIP_MAX 4096u
 
-static void describe(const struct store *store, uint32_t index, struct store_info *out) {
+static void probe_describe(const struct store *store, uint32_t index, struct store_info *out) {
     const struct sample_slot *sample = sample_at(store, index);
     bool gone = sample_state(sample) == STORE_GONE;
     *out = (struct store_info){.slot = index,
@@ -29,31 +29,31 @@ static void describe(const struct store *store, uint32_t index, struct store_inf
 }
 
 /* Newest SEALED, else newest PLANNED. */
-static uint32_t newest_pending(const struct store *store, const struct name_slot *name) {
+static uint32_t probe_newest_pending(const struct store *store, const struct name_slot *name) {
     for (uint32_t at = name->pending.tail; at != NONE; at = sample_at(store, at)->by_name.prev)
         if (sample_state(sample_at(store, at)) == STORE_SEALED)
             return at;
     return name->pending.tail;
 }
 
-static uint32_t find_by_id(const struct store *store, const char *id, uint32_t id_bytes) {
+static uint32_t probe_find_by_id(const struct store *store, const char *id, uint32_t id_bytes) {
     uint32_t index = name_find(store, id, id_bytes);
     if (index == NONE)
         return NONE;
     const struct name_slot *name = name_at(store, index);
     if (name->resident != NONE)
         return name->resident;
-    uint32_t pending = newest_pending(store, name);
+    uint32_t pending = probe_newest_pending(store, name);
     return pending != NONE ? pending : name->gone;
 }
 
 bool store_stat(const struct store *store, const char *sample_id, uint32_t sample_id_bytes,
                 uint64_t generation, struct store_info *out) {
     uint32_t index = generation ? sample_by_generation(store, generation)
-                                : find_by_id(store, sample_id, sample_id_bytes);
+                                : probe_find_by_id(store, sample_id, sample_id_bytes);
     if (index == NONE)
         return false;
-    describe(store, index, out);
+    probe_describe(store, index, out);
     return true;
 }
 
@@ -82,15 +82,15 @@ bool store_list_next(const struct store *store, uint64_t *cursor, struct store_i
         }
         uint32_t index = (uint32_t)(*cursor)++;
         if (sample_state(sample_at(store, index)) != STORE_FREE) {
-            describe(store, index, out);
+            probe_describe(store, index, out);
             return true;
         }
     }
     return false;
 }
 
-static void describe_lease(const struct store *store, const struct lease_slot *lease,
-                           struct store_lease_info *out) {
+static void probe_describe_lease(const struct store *store, const struct lease_slot *lease,
+                                 struct store_lease_info *out) {
     *out = (struct store_lease_info){.owner = holder_at(store, lease->holder)->owner,
                                      .generation = lease->generation,
                                      .since_ns = lease->since_ns};
@@ -110,7 +110,7 @@ bool store_slot_lease_next(const struct store *store, uint32_t slot, uint64_t *c
         next = lease_at(store, last)->by_sample.next;
     if (next == NONE)
         return false;
-    describe_lease(store, lease_at(store, next), out);
+    probe_describe_lease(store, lease_at(store, next), out);
     *cursor = (uint64_t)next + 1;
     return true;
 }
@@ -123,7 +123,7 @@ bool store_lease_next(const struct store *store, uint64_t *cursor, struct store_
         }
         const struct lease_slot *lease = lease_at(store, (uint32_t)(*cursor)++);
         if (lease_state(lease) == LEASE_LIVE) {
-            describe_lease(store, lease, out);
+            probe_describe_lease(store, lease, out);
             return true;
         }
     }
@@ -157,7 +157,7 @@ void store_totals(const struct store *store, struct store_totals *out) {
 
 /* ---- who holds the room ---- */
 
-static void room_reserver(const struct store *store, struct store_room *out) {
+static void probe_room_reserver(const struct store *store, struct store_room *out) {
     uint32_t at = store->planned.head;
     for (uint32_t i = 0; at != NONE && i < STORE_LOOK_MAX; i++) {
         const struct sample_slot *sample = sample_at(store, at);
@@ -172,7 +172,7 @@ static void room_reserver(const struct store *store, struct store_room *out) {
     }
 }
 
-static void room_reader(const struct store *store, struct store_room *out) {
+static void probe_room_reader(const struct store *store, struct store_room *out) {
     if (store->retired.head == NONE)
         return;
     const struct sample_slot *sample = sample_at(store, store->retired.head);
@@ -182,7 +182,7 @@ static void room_reader(const struct store *store, struct store_room *out) {
     out->reader_since_ns = lease->since_ns;
 }
 
-static void room_first(const struct store *store, struct store_room *out) {
+static void probe_room_first(const struct store *store, struct store_room *out) {
     if (store->put_line.queue.head == NONE)
         return;
     const struct waiter_slot *first = waiter_at(store, store->put_line.queue.head);
@@ -198,7 +198,7 @@ void store_room(const struct store *store, struct store_room *out) {
                                .resident_bytes = store->state_bytes[STORE_RESIDENT],
                                .retired_bytes = store->state_bytes[STORE_RETIRED],
                                .leased_bytes = store->leased_bytes};
-    room_reserver(store, out);
-    room_reader(store, out);
-    room_first(store, out);
+    probe_room_reserver(store, out);
+    probe_room_reader(store, out);
+    probe_room_first(store, out);
 }

@@ -5,8 +5,8 @@
  */
 #include "store/store_internal.h"
 
-static enum store_result check_limits(const struct store *store, uint32_t holder, uint64_t bytes,
-                                      struct store_refusal *refusal) {
+static enum store_result put_check_limits(const struct store *store, uint32_t holder,
+                                          uint64_t bytes, struct store_refusal *refusal) {
     const struct store_options *options = &store->options;
     const struct holder_slot *h = holder_at(store, holder);
     if (bytes > options->max_resident_bytes)
@@ -21,9 +21,9 @@ static enum store_result check_limits(const struct store *store, uint32_t holder
     return STORE_OK;
 }
 
-static enum store_result wait_for_room(struct store *store, uint32_t holder,
-                                       const struct store_put *put, uint64_t bytes, uint64_t now_ns,
-                                       struct store_refusal *refusal) {
+static enum store_result put_wait_for_room(struct store *store, uint32_t holder,
+                                           const struct store_put *put, uint64_t bytes,
+                                           uint64_t now_ns, struct store_refusal *refusal) {
     struct charge_refusal full;
     if (!account_has_room(holder_at(store, holder)->account, CHARGE_QUEUED_BYTES, bytes, &full))
         return refuse_account(refusal, STORE_CAUSE_SESSION_QUEUED, &full);
@@ -35,9 +35,10 @@ static enum store_result wait_for_room(struct store *store, uint32_t holder,
     return STORE_WAIT;
 }
 
-static enum store_result reserve_now(struct store *store, uint32_t holder,
-                                     const struct store_put *put, uint64_t bytes, uint64_t now_ns,
-                                     struct store_reservation *out, struct store_refusal *refusal) {
+static enum store_result put_reserve_now(struct store *store, uint32_t holder,
+                                         const struct store_put *put, uint64_t bytes,
+                                         uint64_t now_ns, struct store_reservation *out,
+                                         struct store_refusal *refusal) {
     struct sample_request request = {.sample_id = put->sample_id,
                                      .sample_id_bytes = put->sample_id_bytes,
                                      .spec = put->spec,
@@ -61,7 +62,7 @@ enum store_result store_reserve(struct store *store, uint32_t holder, const stru
     if (!put_is_valid(put))
         return STORE_E_INVALID;
     uint64_t bytes = extent_round(put->extent_bytes);
-    enum store_result result = check_limits(store, holder, bytes, refusal);
+    enum store_result result = put_check_limits(store, holder, bytes, refusal);
     if (result)
         return result;
     if (store->put_waiters)
@@ -70,15 +71,15 @@ enum store_result store_reserve(struct store *store, uint32_t holder, const stru
         result = refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, store->options.max_waiters,
                         store->put_waiters, 1);
     else
-        result = reserve_now(store, holder, put, bytes, now_ns, out, refusal);
+        result = put_reserve_now(store, holder, put, bytes, now_ns, out, refusal);
     if (STORE_PLANTED(PLANTED_EVICT) && result == STORE_E_FULL && store->resident.head != NONE &&
         !sample_at(store, store->resident.head)->lease_count) {
         sample_retire(store, store->resident.head, STORE_DROPPED, now_ns);
-        result = reserve_now(store, holder, put, bytes, now_ns, out, refusal);
+        result = put_reserve_now(store, holder, put, bytes, now_ns, out, refusal);
     }
     if (result != STORE_E_FULL || put->deadline_ns <= now_ns)
         return result;
-    return wait_for_room(store, holder, put, bytes, now_ns, refusal);
+    return put_wait_for_room(store, holder, put, bytes, now_ns, refusal);
 }
 
 enum store_result store_seal(struct store *store, uint32_t holder, uint64_t reservation,
@@ -101,7 +102,7 @@ enum store_result store_seal(struct store *store, uint32_t holder, uint64_t rese
     return STORE_OK;
 }
 
-static void make_resident(struct store *store, uint32_t index, uint64_t now_ns) {
+static void put_make_resident(struct store *store, uint32_t index, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     struct name_slot *name = name_at(store, sample->name);
     list_remove(store, &store->samples, SAMPLE_BY_NAME, &name->pending, index);
@@ -129,7 +130,7 @@ enum store_result store_publish(struct store *store, uint64_t generation, uint64
         if (!STORE_PLANTED(PLANTED_NO_SUPERSEDE))
             sample_retire(store, older, STORE_SUPERSEDED, now_ns);
     }
-    make_resident(store, index, now_ns);
+    put_make_resident(store, index, now_ns);
     waiters_wake(store, generation, name, index, now_ns);
     store_settle(store, now_ns);
     return STORE_OK;
@@ -149,7 +150,7 @@ bool store_reserve_ended(const struct store *store, uint64_t reservation) {
 
 /* ---- reservations do not stand for ever ---- */
 
-static uint64_t reserve_bound_ns(const struct store *store) {
+static uint64_t put_reserve_bound_ns(const struct store *store) {
     uint64_t reserve_ns = store->options.max_reserve_ns, hold_ns = store->options.max_hold_ns;
     if (!reserve_ns || (hold_ns && hold_ns < reserve_ns))
         return hold_ns;
@@ -157,7 +158,7 @@ static uint64_t reserve_bound_ns(const struct store *store) {
 }
 
 uint64_t reservations_deadline_ns(const struct store *store) {
-    uint64_t bound_ns = reserve_bound_ns(store);
+    uint64_t bound_ns = put_reserve_bound_ns(store);
     if (store->planned.head == NONE || !bound_ns)
         return UINT64_MAX;
     return sample_at(store, store->planned.head)->since_ns + bound_ns;

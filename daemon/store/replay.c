@@ -9,33 +9,33 @@ static struct replay_slot *replay_at(const struct store *store, uint32_t index) 
     return (struct replay_slot *)store_at(store, store->replays) + index;
 }
 
-static uint32_t *bucket(const struct store *store, struct store_op op) {
+static uint32_t *replay_bucket(const struct store *store, struct store_op op) {
     return u32_at(store, store->replay_hash) +
            (hash_bytes(store, &op, sizeof op) & store->replay_mask);
 }
 
-static bool same(struct store_op a, struct store_op b) {
+static bool replay_same(struct store_op a, struct store_op b) {
     return a.client_id == b.client_id && a.op_id == b.op_id;
 }
 
-static uint32_t find(const struct store *store, struct store_op op) {
-    uint32_t index = *bucket(store, op) - 1;
-    while (index != NONE && !same(replay_at(store, index)->op, op))
+static uint32_t replay_find(const struct store *store, struct store_op op) {
+    uint32_t index = *replay_bucket(store, op) - 1;
+    while (index != NONE && !replay_same(replay_at(store, index)->op, op))
         index = replay_at(store, index)->hash_next;
     return index;
 }
 
 bool store_replay_find(const struct store *store, struct store_op op, struct store_answer *out) {
-    uint32_t index = op.op_id ? find(store, op) : NONE;
+    uint32_t index = op.op_id ? replay_find(store, op) : NONE;
     if (index == NONE)
         return false;
     *out = replay_at(store, index)->answer;
     return true;
 }
 
-static void forget(struct store *store, uint32_t index) {
+static void replay_forget(struct store *store, uint32_t index) {
     uint32_t next = replay_at(store, index)->hash_next;
-    uint32_t *head = bucket(store, replay_at(store, index)->op);
+    uint32_t *head = replay_bucket(store, replay_at(store, index)->op);
     uint32_t at = *head - 1;
     if (at == index) {
         *head = next + 1;
@@ -48,15 +48,15 @@ static void forget(struct store *store, uint32_t index) {
 
 void store_replay_record(struct store *store, struct store_op op,
                          const struct store_answer *answer) {
-    if (!op.op_id || !store->options.max_replays || find(store, op) != NONE)
+    if (!op.op_id || !store->options.max_replays || replay_find(store, op) != NONE)
         return;
     uint32_t index = store->replay_at;
     store->replay_at = (index + 1) % store->options.max_replays;
     if (store->replay_count == store->options.max_replays)
-        forget(store, index);
+        replay_forget(store, index);
     else
         store->replay_count++;
-    uint32_t *head = bucket(store, op);
+    uint32_t *head = replay_bucket(store, op);
     *replay_at(store, index) =
         (struct replay_slot){.op = op, .answer = *answer, .hash_next = *head - 1};
     *head = index + 1;

@@ -6,7 +6,8 @@
 
 #include "store/store_internal.h"
 
-static bool name_is(const struct store *store, uint32_t index, const char *id, uint32_t id_bytes) {
+static bool retire_name_is(const struct store *store, uint32_t index, const char *id,
+                           uint32_t id_bytes) {
     const struct name_slot *name = name_at(store, index);
     return !id_bytes || (name->id_bytes == id_bytes && !memcmp(name->id, id, id_bytes));
 }
@@ -35,7 +36,7 @@ enum store_result store_retire(struct store *store, const char *sample_id, uint3
     if (generation) {
         index = sample_by_generation(store, generation);
         if (index != NONE &&
-            !name_is(store, sample_at(store, index)->name, sample_id, sample_id_bytes))
+            !retire_name_is(store, sample_at(store, index)->name, sample_id, sample_id_bytes))
             index = NONE;
     } else {
         uint32_t name = name_find(store, sample_id, sample_id_bytes);
@@ -80,7 +81,7 @@ bool store_gc_goes_on(const struct store *store) {
     return store->gc_cursor != NONE;
 }
 
-static void drop_slot(struct store *store, uint32_t index, uint64_t now_ns) {
+static void retire_drop_slot(struct store *store, uint32_t index, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     bool landing = sample_flag(sample, WORD_LANDING);
     switch (sample_state(sample)) {
@@ -105,7 +106,7 @@ bool store_drop_some(struct store *store, uint64_t *cursor, uint32_t budget, uin
     if (!*cursor)
         waiters_fail_all(store);
     for (; *cursor < store->samples.touched && budget; budget--)
-        drop_slot(store, (uint32_t)(*cursor)++, now_ns);
+        retire_drop_slot(store, (uint32_t)(*cursor)++, now_ns);
     return *cursor >= store->samples.touched;
 }
 

@@ -39,7 +39,7 @@ uint32_t reservation_find(const struct store *store, uint32_t holder, uint64_t t
 }
 
 /* ---- by generation ---- */
-static uint32_t *generation_bucket(const struct store *store, uint64_t generation) {
+static uint32_t *samples_generation_bucket(const struct store *store, uint64_t generation) {
     return u32_at(store, store->generation_hash) +
            (hash_u64(store, generation) & store->generation_mask);
 }
@@ -47,18 +47,18 @@ static uint32_t *generation_bucket(const struct store *store, uint64_t generatio
 uint32_t sample_by_generation(const struct store *store, uint64_t generation) {
     if (!generation)
         return NONE;
-    uint32_t index = *generation_bucket(store, generation) - 1;
+    uint32_t index = *samples_generation_bucket(store, generation) - 1;
     while (index != NONE && sample_at(store, index)->generation != generation)
         index = sample_at(store, index)->hash_next;
     return index;
 }
 
-static void unhash(struct store *store, uint32_t index) {
+static void samples_unhash(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     if (!sample->hashed)
         return;
     sample->hashed = false;
-    uint32_t *bucket = generation_bucket(store, sample->generation);
+    uint32_t *bucket = samples_generation_bucket(store, sample->generation);
     if (*bucket == index + 1) {
         *bucket = sample->hash_next + 1;
         return;
@@ -74,15 +74,15 @@ void sample_hash(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     uint32_t older = sample_by_generation(store, sample->generation);
     if (older != NONE)
-        unhash(store, older);
-    uint32_t *bucket = generation_bucket(store, sample->generation);
+        samples_unhash(store, older);
+    uint32_t *bucket = samples_generation_bucket(store, sample->generation);
     sample->hash_next = *bucket - 1;
     sample->hashed = true;
     *bucket = index + 1;
 }
 
 /* ---- transitions ---- */
-static void count(struct store *store, const struct sample_slot *sample, uint64_t by) {
+static void samples_count(struct store *store, const struct sample_slot *sample, uint64_t by) {
     enum store_state state = sample_state(sample);
     if (state == STORE_FREE)
         return;
@@ -101,17 +101,17 @@ static void count(struct store *store, const struct sample_slot *sample, uint64_
 void sample_commit(struct store *store, uint32_t index, enum store_state state,
                    enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
-    count(store, sample, (uint64_t)-1);
+    samples_count(store, sample, (uint64_t)-1);
     if (state != STORE_SEALED && state != STORE_GONE)
         sample->since_ns = now_ns;
     word_commit(&sample->word, state, reason);
-    count(store, sample, 1);
+    samples_count(store, sample, 1);
     event_record(store, sample, now_ns);
 }
 
 /* The checks before anything is taken. */
-static enum store_result check_home(const struct store *store, uint64_t bytes,
-                                    struct store_refusal *refusal) {
+static enum store_result samples_check_home(const struct store *store, uint64_t bytes,
+                                            struct store_refusal *refusal) {
     const struct store_options *options = &store->options;
     if (bytes > options->max_resident_bytes - store->home_bytes)
         return refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUOTA, options->max_resident_bytes,
@@ -124,9 +124,9 @@ static enum store_result check_home(const struct store *store, uint64_t bytes,
     return STORE_OK;
 }
 
-static enum store_result check_slots(const struct store *store,
-                                     const struct sample_request *request,
-                                     struct store_refusal *refusal) {
+static enum store_result samples_check_slots(const struct store *store,
+                                             const struct sample_request *request,
+                                             struct store_refusal *refusal) {
     uint32_t used = store->samples.used - store->tombstone_count;
     if (used >= store->options.max_samples)
         return refuse(refusal, STORE_E_FULL, STORE_CAUSE_SAMPLES, store->options.max_samples, used,
@@ -138,9 +138,9 @@ static enum store_result check_slots(const struct store *store,
     return STORE_OK;
 }
 
-static enum store_result take_extent(struct store *store, const struct sample_request *request,
-                                     uint32_t *extent, uint64_t *offset,
-                                     struct store_refusal *refusal) {
+static enum store_result samples_take_extent(struct store *store,
+                                             const struct sample_request *request, uint32_t *extent,
+                                             uint64_t *offset, struct store_refusal *refusal) {
     struct extent_map *map = request->landing ? landing_map(store) : home_map(store);
     *extent = extent_alloc(map, request->extent_bytes, request->align_bytes, offset);
     if (*extent != EXTENT_NONE)
@@ -152,7 +152,7 @@ static enum store_result take_extent(struct store *store, const struct sample_re
                   store->home_bytes, request->extent_bytes);
 }
 
-static void join_lists(struct store *store, uint32_t index) {
+static void samples_join_lists(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     if (sample_flag(sample, WORD_LANDING)) {
         store->landing_bytes += sample->extent_bytes;
@@ -188,11 +188,11 @@ enum store_result sample_new(struct store *store, const struct sample_request *r
                              uint64_t now_ns, uint32_t *index_out, struct store_refusal *refusal) {
     uint32_t extent;
     uint64_t offset;
-    enum store_result result = check_slots(store, request, refusal);
+    enum store_result result = samples_check_slots(store, request, refusal);
     if (!result && !request->landing)
-        result = check_home(store, request->extent_bytes, refusal);
+        result = samples_check_home(store, request->extent_bytes, refusal);
     if (!result)
-        result = take_extent(store, request, &extent, &offset, refusal);
+        result = samples_take_extent(store, request, &extent, &offset, refusal);
     if (result)
         return result;
     bool own = request->sample_id;
@@ -214,13 +214,13 @@ enum store_result sample_new(struct store *store, const struct sample_request *r
         .holder = request->holder,
         .leases = LIST_EMPTY,
     };
-    join_lists(store, index);
+    samples_join_lists(store, index);
     sample_commit(store, index, STORE_PLANNED, STORE_REASON_NONE, now_ns);
     *index_out = index;
     return STORE_OK;
 }
 
-static void free_bytes(struct store *store, struct sample_slot *sample) {
+static void samples_free_bytes(struct store *store, struct sample_slot *sample) {
     bool landing = sample_flag(sample, WORD_LANDING);
     extent_free(landing ? landing_map(store) : home_map(store), sample->extent);
     if (landing) {
@@ -234,7 +234,7 @@ static void free_bytes(struct store *store, struct sample_slot *sample) {
 }
 
 /* The last one of its id to leave is what store_stat() by id shows when nothing else is left. */
-static void leave_name(struct store *store, uint32_t index) {
+static void samples_leave_name(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     struct name_slot *name = name_at(store, sample->name);
     enum store_state state = sample_state(sample);
@@ -255,9 +255,9 @@ void sample_end(struct store *store, uint32_t index, enum store_reason reason, u
         sample_unreserve(store, index);
     if (sample_state(sample) == STORE_RETIRED && !landing)
         list_remove(store, &store->samples, SAMPLE_AGE, &store->retired, index);
-    leave_name(store, index);
+    samples_leave_name(store, index);
     if (!STORE_PLANTED(PLANTED_REUSE_LEASED) || early)
-        free_bytes(store, sample);
+        samples_free_bytes(store, sample);
     spec_free(store, sample->chunk);
     sample->chunk = NONE;
     if (early)
@@ -267,11 +267,11 @@ void sample_end(struct store *store, uint32_t index, enum store_reason reason, u
         sample_bury(store, index);
 }
 
-static void tombstone_free(struct store *store, uint32_t index) {
+static void samples_tombstone_free(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     list_remove(store, &store->samples, SAMPLE_AGE, &store->tombstones, index);
     store->tombstone_count--;
-    unhash(store, index);
+    samples_unhash(store, index);
     struct name_slot *name = name_at(store, sample->name);
     if (name->gone == index)
         name->gone = NONE;
@@ -284,10 +284,10 @@ static void tombstone_free(struct store *store, uint32_t index) {
 void sample_bury(struct store *store, uint32_t index) {
     list_append(store, &store->samples, SAMPLE_AGE, &store->tombstones, index);
     if (++store->tombstone_count > store->options.max_tombstones)
-        tombstone_free(store, store->tombstones.head);
+        samples_tombstone_free(store, store->tombstones.head);
 }
 
-static void leave_age_list(struct store *store, uint32_t index) {
+static void samples_leave_age_list(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     if (!sample_flag(sample, WORD_LANDING)) {
         if (store->gc_cursor == index)
@@ -301,14 +301,14 @@ static void leave_age_list(struct store *store, uint32_t index) {
 
 void sample_retire(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
-    leave_age_list(store, index);
-    leave_name(store, index);
+    samples_leave_age_list(store, index);
+    samples_leave_name(store, index);
     if (!sample_flag(sample, WORD_LANDING)) {
         store->frees++;
         effect_sample_retired(store, index);
     }
     if (STORE_PLANTED(PLANTED_REUSE_LEASED))
-        free_bytes(store, sample);
+        samples_free_bytes(store, sample);
     if (!sample_flag(sample, WORD_LANDING))
         list_append(store, &store->samples, SAMPLE_AGE, &store->retired, index);
     sample_commit(store, index, STORE_RETIRED, reason, now_ns);

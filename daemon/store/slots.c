@@ -10,7 +10,7 @@
 #include <sodium.h>
 #include <string.h>
 
-static uint32_t *free_link(struct store *store, const struct pool *pool, uint32_t index) {
+static uint32_t *slots_free_link(struct store *store, const struct pool *pool, uint32_t index) {
     return store_at(store, pool->offset + (uint64_t)index * pool->stride + pool->link_offset);
 }
 
@@ -26,7 +26,7 @@ void pool_init(struct pool *pool, uint64_t offset, uint32_t stride, uint32_t lin
 uint32_t pool_take(struct store *store, struct pool *pool) {
     uint32_t index = pool->free_head;
     if (index != NONE)
-        pool->free_head = *free_link(store, pool, index);
+        pool->free_head = *slots_free_link(store, pool, index);
     else if (pool->touched < pool->capacity)
         index = pool->touched++;
     else
@@ -36,21 +36,22 @@ uint32_t pool_take(struct store *store, struct pool *pool) {
 }
 
 void pool_give(struct store *store, struct pool *pool, uint32_t index) {
-    *free_link(store, pool, index) = pool->free_head;
+    *slots_free_link(store, pool, index) = pool->free_head;
     pool->free_head = index;
     pool->used--;
 }
 
-static struct link *link_at(struct store *store, const struct pool *pool, size_t link_offset,
-                            uint32_t index) {
+static struct link *slots_link_at(struct store *store, const struct pool *pool, size_t link_offset,
+                                  uint32_t index) {
     return store_at(store, pool->offset + (uint64_t)index * pool->stride + link_offset);
 }
 
 void list_append(struct store *store, const struct pool *pool, size_t link_offset,
                  struct list *list, uint32_t index) {
-    *link_at(store, pool, link_offset, index) = (struct link){.prev = list->tail, .next = NONE};
+    *slots_link_at(store, pool, link_offset, index) =
+        (struct link){.prev = list->tail, .next = NONE};
     if (list->tail != NONE)
-        link_at(store, pool, link_offset, list->tail)->next = index;
+        slots_link_at(store, pool, link_offset, list->tail)->next = index;
     else
         list->head = index;
     list->tail = index;
@@ -58,13 +59,13 @@ void list_append(struct store *store, const struct pool *pool, size_t link_offse
 
 void list_remove(struct store *store, const struct pool *pool, size_t link_offset,
                  struct list *list, uint32_t index) {
-    struct link link = *link_at(store, pool, link_offset, index);
+    struct link link = *slots_link_at(store, pool, link_offset, index);
     if (link.prev != NONE)
-        link_at(store, pool, link_offset, link.prev)->next = link.next;
+        slots_link_at(store, pool, link_offset, link.prev)->next = link.next;
     else
         list->head = link.next;
     if (link.next != NONE)
-        link_at(store, pool, link_offset, link.next)->prev = link.prev;
+        slots_link_at(store, pool, link_offset, link.next)->prev = link.prev;
     else
         list->tail = link.prev;
 }

@@ -24,11 +24,11 @@ uint32_t spec_store(struct store *store, const void *spec, uint32_t spec_bytes,
     return head;
 }
 
-static uint32_t piece(uint32_t at, uint32_t count) {
+static uint32_t specs_piece(uint32_t at, uint32_t count) {
     return count < CHUNK_DATA_BYTES - at ? count : CHUNK_DATA_BYTES - at;
 }
 
-static uint32_t seek(const struct store *store, uint32_t chunk, uint32_t offset) {
+static uint32_t specs_seek(const struct store *store, uint32_t chunk, uint32_t offset) {
     for (; offset >= CHUNK_DATA_BYTES; offset -= CHUNK_DATA_BYTES)
         chunk = chunk_at(store, chunk)->next;
     return chunk;
@@ -39,9 +39,9 @@ void spec_write(struct store *store, uint32_t chunk, uint32_t offset, const void
     const unsigned char *from = bytes;
     if (!count)
         return;
-    chunk = seek(store, chunk, offset);
+    chunk = specs_seek(store, chunk, offset);
     for (uint32_t at = offset % CHUNK_DATA_BYTES; count; at = 0) {
-        uint32_t now = piece(at, count);
+        uint32_t now = specs_piece(at, count);
         memcpy(chunk_at(store, chunk)->data + at, from, now);
         from += now;
         count -= now;
@@ -54,9 +54,9 @@ void spec_read(const struct store *store, uint32_t chunk, uint32_t offset, void 
     unsigned char *to = bytes;
     if (!count)
         return;
-    chunk = seek(store, chunk, offset);
+    chunk = specs_seek(store, chunk, offset);
     for (uint32_t at = offset % CHUNK_DATA_BYTES; count; at = 0) {
-        uint32_t now = piece(at, count);
+        uint32_t now = specs_piece(at, count);
         memcpy(to, chunk_at(store, chunk)->data + at, now);
         to += now;
         count -= now;

@@ -19,14 +19,14 @@
 #define REGION_ALIGN_BYTES 4096u
 #define REGION_BYTES_MAX   (1ull << 48)
 
-static uint32_t power_of_two(uint64_t at_least) {
+static uint32_t store_power_of_two(uint64_t at_least) {
     uint32_t value = 16;
     while (value < at_least)
         value *= 2;
     return value;
 }
 
-static const char *check_counts(const struct store_options *o) {
+static const char *store_check_counts(const struct store_options *o) {
     if (!o->max_samples || o->max_samples > SLOTS_MAX / 4)
         return "max_samples is 0 or above 67108864";
     if (o->max_tombstones > SLOTS_MAX / 4)
@@ -46,7 +46,7 @@ static const char *check_counts(const struct store_options *o) {
     return NULL;
 }
 
-static const char *check(const struct store_options *o) {
+static const char *store_check(const struct store_options *o) {
     if (!o->max_resident_bytes || o->max_resident_bytes % REGION_ALIGN_BYTES ||
         o->max_resident_bytes > REGION_BYTES_MAX)
         return "max_resident_bytes is 0, not a multiple of 4096, or above 256 TiB";
@@ -56,20 +56,20 @@ static const char *check(const struct store_options *o) {
         return "policy is unknown";
     if (!o->readers)
         return "readers is 0";
-    return check_counts(o);
+    return store_check_counts(o);
 }
 
-static uint64_t place(uint64_t *end, uint64_t bytes) {
+static uint64_t store_place(uint64_t *end, uint64_t bytes) {
     uint64_t at = *end;
     *end += (bytes + 63) & ~63ull;
     return at;
 }
 
 #define PLACE_POOL(store, end, pool, type, link, capacity)                                         \
-    pool_init(&(store)->pool, place(end, (uint64_t)(capacity) * sizeof(struct type)),              \
+    pool_init(&(store)->pool, store_place(end, (uint64_t)(capacity) * sizeof(struct type)),        \
               sizeof(struct type), offsetof(struct type, link), capacity)
 
-static void place_pools(struct store *store, const struct store_options *o, uint64_t *end) {
+static void store_place_pools(struct store *store, const struct store_options *o, uint64_t *end) {
     uint32_t slots = o->max_samples + o->max_tombstones;
     store->leases_max_ended =
         o->max_ended_leases > ENDED_LEASES_MIN ? o->max_ended_leases : ENDED_LEASES_MIN;
@@ -85,42 +85,42 @@ static void place_pools(struct store *store, const struct store_options *o, uint
 }
 
 /* Fills in where everything lies; returns the bytes of the block. */
-static uint64_t lay_out(struct store *store, const struct store_options *o) {
+static uint64_t store_lay_out(struct store *store, const struct store_options *o) {
     uint64_t end = 0;
-    place(&end, sizeof *store);
-    store->home_map = place(&end, extent_map_bytes(o->max_samples));
-    store->landing_map = place(&end, extent_map_bytes(o->landing_bytes ? o->max_samples : 0));
-    place_pools(store, o, &end);
-    uint32_t generations = power_of_two((uint64_t)o->max_samples + o->max_tombstones);
+    store_place(&end, sizeof *store);
+    store->home_map = store_place(&end, extent_map_bytes(o->max_samples));
+    store->landing_map = store_place(&end, extent_map_bytes(o->landing_bytes ? o->max_samples : 0));
+    store_place_pools(store, o, &end);
+    uint32_t generations = store_power_of_two((uint64_t)o->max_samples + o->max_tombstones);
     /* The ring of answers is always full, and each record walks two chains: four buckets each. */
-    uint32_t replays = power_of_two(4ull * o->max_replays);
-    uint32_t waiters =
-        power_of_two(o->max_waiters < WAITER_BUCKETS_MAX ? o->max_waiters : WAITER_BUCKETS_MAX);
+    uint32_t replays = store_power_of_two(4ull * o->max_replays);
+    uint32_t waiters = store_power_of_two(o->max_waiters < WAITER_BUCKETS_MAX ? o->max_waiters
+                                                                              : WAITER_BUCKETS_MAX);
     store->generation_mask = store->name_mask = generations - 1;
     store->replay_mask = replays - 1;
     store->waiter_mask = waiters - 1;
-    store->generation_hash = place(&end, generations * sizeof(uint32_t));
-    store->name_hash = place(&end, generations * sizeof(uint32_t));
-    store->replay_hash = place(&end, replays * sizeof(uint32_t));
-    store->waiter_hash = place(&end, waiters * sizeof(struct list));
-    store->heap = place(&end, (uint64_t)o->max_waiters * sizeof(uint32_t));
-    store->replays = place(&end, (uint64_t)o->max_replays * sizeof(struct replay_slot));
-    store->events = place(&end, event_ring_bytes(o->max_events));
+    store->generation_hash = store_place(&end, generations * sizeof(uint32_t));
+    store->name_hash = store_place(&end, generations * sizeof(uint32_t));
+    store->replay_hash = store_place(&end, replays * sizeof(uint32_t));
+    store->waiter_hash = store_place(&end, waiters * sizeof(struct list));
+    store->heap = store_place(&end, (uint64_t)o->max_waiters * sizeof(uint32_t));
+    store->replays = store_place(&end, (uint64_t)o->max_replays * sizeof(struct replay_slot));
+    store->events = store_place(&end, event_ring_bytes(o->max_events));
     return end;
 }
 
 size_t store_block_bytes(const struct store_options *options, const char **why) {
     struct store layout;
-    const char *wrong = check(options);
+    const char *wrong = store_check(options);
     if (wrong) {
         if (why)
             *why = wrong;
         return 0;
     }
-    return lay_out(&layout, options);
+    return store_lay_out(&layout, options);
 }
 
-static void derive_key(struct store *store, uint64_t seed) {
+static void store_derive_key(struct store *store, uint64_t seed) {
     static const unsigned char domain[crypto_shorthash_KEYBYTES] = "featured store";
     crypto_shorthash_siphashx24(store->key, (const unsigned char *)&seed, sizeof seed, domain);
 }
@@ -132,8 +132,8 @@ struct store *store_init(void *block, size_t block_bytes, const struct store_opt
     struct store *store = block;
     memset(store, 0, sizeof *store);
     store->options = *options;
-    lay_out(store, options);
-    derive_key(store, options->seed);
+    store_lay_out(store, options);
+    store_derive_key(store, options->seed);
     extent_init(store_at(store, store->home_map), 0, options->max_resident_bytes,
                 options->max_samples);
     extent_init(store_at(store, store->landing_map), options->max_resident_bytes,

@@ -10,59 +10,60 @@
  */
 #include "store/store_internal.h"
 
-static uint32_t *heap_of(const struct store *store) {
+static uint32_t *waiters_heap_of(const struct store *store) {
     return u32_at(store, store->heap);
 }
 
 /* ---- deadlines ---- */
-static bool earlier(const struct store *store, uint32_t a, uint32_t b) {
+static bool waiters_earlier(const struct store *store, uint32_t a, uint32_t b) {
     const struct waiter_slot *wa = waiter_at(store, a), *wb = waiter_at(store, b);
     if (wa->deadline_ns != wb->deadline_ns)
         return wa->deadline_ns < wb->deadline_ns;
     return wa->sequence < wb->sequence;
 }
 
-static void heap_set(struct store *store, uint32_t at, uint32_t waiter) {
-    heap_of(store)[at] = waiter;
+static void waiters_heap_set(struct store *store, uint32_t at, uint32_t waiter) {
+    waiters_heap_of(store)[at] = waiter;
     waiter_at(store, waiter)->heap_at = at;
 }
 
-static void heap_up(struct store *store, uint32_t at, uint32_t waiter) {
-    while (at && earlier(store, waiter, heap_of(store)[(at - 1) / 2])) {
-        heap_set(store, at, heap_of(store)[(at - 1) / 2]);
+static void waiters_heap_up(struct store *store, uint32_t at, uint32_t waiter) {
+    while (at && waiters_earlier(store, waiter, waiters_heap_of(store)[(at - 1) / 2])) {
+        waiters_heap_set(store, at, waiters_heap_of(store)[(at - 1) / 2]);
         at = (at - 1) / 2;
     }
-    heap_set(store, at, waiter);
+    waiters_heap_set(store, at, waiter);
 }
 
-static void heap_down(struct store *store, uint32_t at, uint32_t waiter) {
-    const uint32_t *heap = heap_of(store);
+static void waiters_heap_down(struct store *store, uint32_t at, uint32_t waiter) {
+    const uint32_t *heap = waiters_heap_of(store);
     for (;;) {
         uint32_t child = 2 * at + 1;
-        if (child + 1 < store->heap_count && earlier(store, heap[child + 1], heap[child]))
+        if (child + 1 < store->heap_count && waiters_earlier(store, heap[child + 1], heap[child]))
             child++;
-        if (child >= store->heap_count || !earlier(store, heap[child], waiter))
+        if (child >= store->heap_count || !waiters_earlier(store, heap[child], waiter))
             break;
-        heap_set(store, at, heap[child]);
+        waiters_heap_set(store, at, heap[child]);
         at = child;
     }
-    heap_set(store, at, waiter);
+    waiters_heap_set(store, at, waiter);
 }
 
-static void heap_remove(struct store *store, uint32_t waiter) {
+static void waiters_heap_remove(struct store *store, uint32_t waiter) {
     uint32_t at = waiter_at(store, waiter)->heap_at;
     if (at == NONE)
         return;
     waiter_at(store, waiter)->heap_at = NONE;
-    uint32_t last = heap_of(store)[--store->heap_count];
+    uint32_t last = waiters_heap_of(store)[--store->heap_count];
     if (last == waiter)
         return;
-    heap_up(store, at, last);
-    heap_down(store, waiter_at(store, last)->heap_at, last);
+    waiters_heap_up(store, at, last);
+    waiters_heap_down(store, waiter_at(store, last)->heap_at, last);
 }
 
 static uint64_t waiters_deadline_ns(const struct store *store) {
-    return store->heap_count ? waiter_at(store, heap_of(store)[0])->deadline_ns : UINT64_MAX;
+    return store->heap_count ? waiter_at(store, waiters_heap_of(store)[0])->deadline_ns
+                             : UINT64_MAX;
 }
 
 uint64_t store_next_deadline_ns(const struct store *store) {
@@ -71,12 +72,12 @@ uint64_t store_next_deadline_ns(const struct store *store) {
 }
 
 /* ---- queues ---- */
-static struct list *bucket_of(const struct store *store, uint64_t generation) {
+static struct list *waiters_bucket_of(const struct store *store, uint64_t generation) {
     struct list *buckets = store_at(store, store->waiter_hash);
     return &buckets[hash_u64(store, generation) & store->waiter_mask];
 }
 
-static struct list *queue_of(const struct store *store, const struct waiter_slot *waiter) {
+static struct list *waiters_queue_of(const struct store *store, const struct waiter_slot *waiter) {
     switch (waiter->kind) {
     case WAITER_PUT:
         return (struct list *)&store->put_line.queue;
@@ -85,13 +86,13 @@ static struct list *queue_of(const struct store *store, const struct waiter_slot
     case WAITER_GET_ID:
         return &name_at(store, waiter->name)->waiters;
     default:
-        return bucket_of(store, waiter->generation);
+        return waiters_bucket_of(store, waiter->generation);
     }
 }
 
-static void charge_with(struct store *store, const struct waiter_slot *waiter,
-                        void (*charge)(struct account *account, enum charge charge,
-                                       uint64_t count)) {
+static void waiters_charge_with(struct store *store, const struct waiter_slot *waiter,
+                                void (*charge)(struct account *account, enum charge charge,
+                                               uint64_t count)) {
     struct account *account = holder_at(store, waiter->holder)->account;
     if (waiter->kind == WAITER_PUT) {
         charge(account, CHARGE_RESERVATIONS, 1);
@@ -101,7 +102,7 @@ static void charge_with(struct store *store, const struct waiter_slot *waiter,
     }
 }
 
-static uint64_t *counter_of(struct store *store, const struct waiter_slot *waiter) {
+static uint64_t *waiters_counter_of(struct store *store, const struct waiter_slot *waiter) {
     return waiter->kind == WAITER_LAND  ? &store->land_waiters
            : waiter->kind == WAITER_PUT ? &store->put_waiters
                                         : &store->get_waiters;
@@ -151,7 +152,7 @@ enum store_result waiter_for_room(struct store *store, enum waiter_kind kind, ui
 }
 
 /* Notes who is first now, and since when. */
-static void line_note_head(struct store *store, struct line *line, uint64_t now_ns) {
+static void waiters_line_note_head(struct store *store, struct line *line, uint64_t now_ns) {
     uint32_t head = line->queue.head;
     uint64_t sequence = head == NONE ? 0 : waiter_at(store, head)->sequence;
     if (sequence == line->head_sequence)
@@ -162,32 +163,32 @@ static void line_note_head(struct store *store, struct line *line, uint64_t now_
 
 void waiter_enqueue(struct store *store, uint32_t index, uint64_t now_ns) {
     struct waiter_slot *waiter = waiter_at(store, index);
-    list_append(store, &store->waiters, WAITER_QUEUE, queue_of(store, waiter), index);
+    list_append(store, &store->waiters, WAITER_QUEUE, waiters_queue_of(store, waiter), index);
     if (waiter->holder != STORE_NO_HOLDER)
         list_append(store, &store->waiters, WAITER_BY_HOLDER,
                     &holder_at(store, waiter->holder)->waiters, index);
-    ++*counter_of(store, waiter);
+    ++*waiters_counter_of(store, waiter);
     if (waiter->kind != WAITER_LAND) /* the broker's own: no holder's limits */
-        charge_with(store, waiter, account_add);
-    line_note_head(store, &store->put_line, now_ns);
-    line_note_head(store, &store->land_line, now_ns);
+        waiters_charge_with(store, waiter, account_add);
+    waiters_line_note_head(store, &store->put_line, now_ns);
+    waiters_line_note_head(store, &store->land_line, now_ns);
     if (waiter->deadline_ns == UINT64_MAX)
         return;
-    heap_up(store, store->heap_count++, index);
+    waiters_heap_up(store, store->heap_count++, index);
 }
 
-static void leave_queue(struct store *store, uint32_t index) {
+static void waiters_leave_queue(struct store *store, uint32_t index) {
     struct waiter_slot *waiter = waiter_at(store, index);
-    list_remove(store, &store->waiters, WAITER_QUEUE, queue_of(store, waiter), index);
-    heap_remove(store, index);
-    --*counter_of(store, waiter);
+    list_remove(store, &store->waiters, WAITER_QUEUE, waiters_queue_of(store, waiter), index);
+    waiters_heap_remove(store, index);
+    --*waiters_counter_of(store, waiter);
     if (waiter->kind != WAITER_LAND)
-        charge_with(store, waiter, account_release);
+        waiters_charge_with(store, waiter, account_release);
 }
 
 void waiter_answer(struct store *store, uint32_t index, enum store_result result) {
     struct waiter_slot *waiter = waiter_at(store, index);
-    leave_queue(store, index);
+    waiters_leave_queue(store, index);
     waiter->ready = true;
     waiter->result = result;
     effect_waiter(store, index);
@@ -206,8 +207,8 @@ void waiter_free(struct store *store, uint32_t index) {
 }
 
 /* An answer that nobody has heard never was: the lease is no lease, the room is free again. */
-static void undo_grant(struct store *store, const struct waiter_slot *waiter,
-                       enum store_reason reason, uint64_t now_ns) {
+static void waiters_undo_grant(struct store *store, const struct waiter_slot *waiter,
+                               enum store_reason reason, uint64_t now_ns) {
     if (waiter->result != STORE_OK)
         return;
     if (waiter->kind == WAITER_GET_ID || waiter->kind == WAITER_GET_GENERATION) {
@@ -224,15 +225,15 @@ void waiter_forget(struct store *store, uint32_t index, enum store_reason reason
     struct waiter_slot *waiter = waiter_at(store, index);
     if (waiter->ready) {
         effect_forget_waiter(store, index);
-        undo_grant(store, waiter, reason, now_ns);
+        waiters_undo_grant(store, waiter, reason, now_ns);
     } else {
-        leave_queue(store, index);
+        waiters_leave_queue(store, index);
     }
     waiter_free(store, index);
 }
 
 /* ---- room ---- */
-static void request_of(const struct waiter_slot *waiter, struct sample_request *request) {
+static void waiters_request_of(const struct waiter_slot *waiter, struct sample_request *request) {
     *request = (struct sample_request){.name = waiter->name,
                                        .chunk = waiter->chunk,
                                        .spec_bytes = waiter->spec_bytes,
@@ -246,10 +247,10 @@ static void request_of(const struct waiter_slot *waiter, struct sample_request *
 }
 
 /* False: still no room, and the refusal says why. */
-static bool try_room(struct store *store, uint32_t index, uint64_t now_ns) {
+static bool waiters_try_room(struct store *store, uint32_t index, uint64_t now_ns) {
     struct waiter_slot *waiter = waiter_at(store, index);
     struct sample_request request;
-    request_of(waiter, &request);
+    waiters_request_of(waiter, &request);
     uint32_t sample;
     enum store_result result =
         request.landing ? landing_start(store, &request, now_ns, &sample, &waiter->refusal)
@@ -266,49 +267,50 @@ static bool try_room(struct store *store, uint32_t index, uint64_t now_ns) {
     return true;
 }
 
-static bool line_is_open(const struct store *store, const struct line *line, uint64_t now_ns) {
+static bool waiters_line_is_open(const struct store *store, const struct line *line,
+                                 uint64_t now_ns) {
     return now_ns - line->head_since_ns < store->options.max_pass_ns;
 }
 
 bool line_lets_pass(const struct store *store, const struct line *line, uint64_t waiters,
                     uint64_t now_ns) {
-    return waiters <= STORE_LOOK_MAX && line_is_open(store, line, now_ns);
+    return waiters <= STORE_LOOK_MAX && waiters_line_is_open(store, line, now_ns);
 }
 
 /* The head cannot be served: those behind it that fit. */
-static void line_pass(struct store *store, const struct line *line, uint64_t now_ns) {
+static void waiters_line_pass(struct store *store, const struct line *line, uint64_t now_ns) {
     uint32_t at = waiter_at(store, line->queue.head)->queue.next;
     for (uint32_t looked = 1; at != NONE && looked < STORE_LOOK_MAX; looked++) {
         uint32_t next = waiter_at(store, at)->queue.next;
-        try_room(store, at, now_ns);
+        waiters_try_room(store, at, now_ns);
         at = next;
     }
 }
 
-static void line_serve(struct store *store, struct line *line, uint64_t now_ns) {
+static void waiters_line_serve(struct store *store, struct line *line, uint64_t now_ns) {
     for (;;) {
         uint32_t next = STORE_PLANTED(PLANTED_LIFO) ? line->queue.tail : line->queue.head;
-        line_note_head(store, line, now_ns);
+        waiters_line_note_head(store, line, now_ns);
         if (next == NONE)
             return;
-        if (!try_room(store, next, now_ns))
+        if (!waiters_try_room(store, next, now_ns))
             break;
     }
-    if (line_is_open(store, line, now_ns))
-        line_pass(store, line, now_ns);
+    if (waiters_line_is_open(store, line, now_ns))
+        waiters_line_pass(store, line, now_ns);
 }
 
 void store_settle(struct store *store, uint64_t now_ns) {
     store->now_ns = now_ns;
-    line_serve(store, &store->put_line, now_ns);
-    line_serve(store, &store->land_line, now_ns);
+    waiters_line_serve(store, &store->put_line, now_ns);
+    waiters_line_serve(store, &store->land_line, now_ns);
 }
 
 /* A put that runs out of time learns why there was no room; a get was merely waiting. */
-static void expire(struct store *store, uint32_t index) {
+static void waiters_expire_one(struct store *store, uint32_t index) {
     struct waiter_slot *waiter = waiter_at(store, index);
     bool room = waiter->kind == WAITER_PUT || waiter->kind == WAITER_LAND;
-    if (room && queue_of(store, waiter)->head != index)
+    if (room && waiters_queue_of(store, waiter)->head != index)
         refuse(&waiter->refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, store->options.max_waiters,
                waiter->kind == WAITER_PUT ? store->put_waiters : store->land_waiters, 1);
     waiter_answer(store, index, room ? STORE_E_FULL : STORE_E_TIMEOUT);
@@ -317,17 +319,19 @@ static void expire(struct store *store, uint32_t index) {
 /* The caller has settled just before, and settles again: those behind the expired ones may fit. */
 void waiters_expire(struct store *store, uint64_t now_ns) {
     for (uint32_t i = 0; i < EXPIRE_BUDGET && waiters_deadline_ns(store) <= now_ns; i++)
-        expire(store, heap_of(store)[0]);
+        waiters_expire_one(store, waiters_heap_of(store)[0]);
 }
 
 /* ---- readable ---- */
-static uint32_t next_by_generation(const struct store *store, uint32_t at, uint64_t generation) {
+static uint32_t waiters_next_by_generation(const struct store *store, uint32_t at,
+                                           uint64_t generation) {
     while (at != NONE && waiter_at(store, at)->generation != generation)
         at = waiter_at(store, at)->queue.next;
     return at;
 }
 
-static void wake(struct store *store, uint32_t index, uint32_t sample, uint64_t now_ns) {
+static void waiters_wake_some(struct store *store, uint32_t index, uint32_t sample,
+                              uint64_t now_ns) {
     struct waiter_slot *waiter = waiter_at(store, index);
     if (sample == NONE) {
         waiter_answer(store, index, STORE_E_NOT_FOUND);
@@ -344,15 +348,15 @@ void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint3
                   uint64_t now_ns) {
     if (!store->waiters.used)
         return;
-    struct list *bucket = bucket_of(store, generation);
+    struct list *bucket = waiters_bucket_of(store, generation);
     for (;;) {
-        uint32_t a = next_by_generation(store, bucket->head, generation);
+        uint32_t a = waiters_next_by_generation(store, bucket->head, generation);
         uint32_t b = name == NONE ? NONE : name_at(store, name)->waiters.head;
         if (a == NONE && b == NONE)
             return;
         bool by_generation = b == NONE || (a != NONE && waiter_at(store, a)->sequence <
                                                             waiter_at(store, b)->sequence);
-        wake(store, by_generation ? a : b, sample, now_ns);
+        waiters_wake_some(store, by_generation ? a : b, sample, now_ns);
         if (STORE_PLANTED(PLANTED_LOST_WAKEUP))
             return;
     }

@@ -10,7 +10,7 @@
 
 enum { PORT_MAX = 65535, PORT_DIGITS_MAX = 5 };
 
-static int parse_port(const char *text, char out[6]) {
+static int address_parse_port(const char *text, char out[6]) {
     size_t digits = strspn(text, "0123456789");
     if (digits == 0 || digits > PORT_DIGITS_MAX || text[digits] != '\0' ||
         strtoul(text, NULL, 10) > PORT_MAX)
@@ -32,12 +32,12 @@ int tcp_address_parse(const char *text, struct tcp_address *out) {
         return -EINVAL;
     memcpy(out->host, host, host_bytes);
     out->host[host_bytes] = '\0';
-    return parse_port(colon + 1, out->port);
+    return address_parse_port(colon + 1, out->port);
 }
 
 typedef int (*name_function)(int fd, struct sockaddr *address, socklen_t *bytes);
 
-static void format_end(int fd, name_function name, char out[TCP_ADDRESS_BYTES]) {
+static void address_format_end(int fd, name_function name, char out[TCP_ADDRESS_BYTES]) {
     struct sockaddr_storage address;
     socklen_t bytes = sizeof address;
     char host[48], port[8];
@@ -50,16 +50,16 @@ static void format_end(int fd, name_function name, char out[TCP_ADDRESS_BYTES]) 
              port);
 }
 
-static int local_name(int fd, struct sockaddr *address, socklen_t *bytes) {
+static int address_local_name(int fd, struct sockaddr *address, socklen_t *bytes) {
     return getsockname(fd, address, bytes);
 }
 
-static int remote_name(int fd, struct sockaddr *address, socklen_t *bytes) {
+static int address_remote_name(int fd, struct sockaddr *address, socklen_t *bytes) {
     return getpeername(fd, address, bytes);
 }
 
 void tcp_address_of_socket(int fd, char local[TCP_ADDRESS_BYTES], char remote[TCP_ADDRESS_BYTES]) {
-    format_end(fd, local_name, local);
+    address_format_end(fd, address_local_name, local);
     if (remote != NULL)
-        format_end(fd, remote_name, remote);
+        address_format_end(fd, address_remote_name, remote);
 }

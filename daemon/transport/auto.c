@@ -57,15 +57,15 @@ struct transport_auto {
     void (*on_destroyed)(void *owner);
 };
 
-static struct transport_auto *from_base(struct transport *t) {
+static struct transport_auto *auto_from_base(struct transport *t) {
     return (struct transport_auto *)t; /* base is its first member */
 }
 
-static struct auto_conn *from_handle(struct transport_conn *conn) {
+static struct auto_conn *auto_from_handle(struct transport_conn *conn) {
     return (struct auto_conn *)conn;
 }
 
-static struct auto_conn *conn_new(struct side *side, void *user) {
+static struct auto_conn *auto_conn_new(struct side *side, void *user) {
     struct auto_conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)
         return NULL;
@@ -76,14 +76,14 @@ static struct auto_conn *conn_new(struct side *side, void *user) {
 }
 
 /* Once nothing of it is left. */
-static void conn_release(struct auto_conn *conn) {
+static void auto_conn_release(struct auto_conn *conn) {
     if (conn->main.inner == NULL && conn->probe.inner == NULL)
         free(conn);
 }
 
 /* ---- trying rdma again ---- */
 
-static void stop_retrying(struct auto_conn *conn) {
+static void auto_stop_retrying(struct auto_conn *conn) {
     if (!conn->is_fallen)
         return;
     LIST_REMOVE(conn, fallen);
@@ -92,13 +92,13 @@ static void stop_retrying(struct auto_conn *conn) {
         uv_timer_stop(&conn->side->both->retry);
 }
 
-static void retry_later(struct auto_conn *conn) {
+static void auto_retry_later(struct auto_conn *conn) {
     uint64_t longer_ms = 2 * conn->wait_ms;
     conn->wait_ms = longer_ms < AUTO_RETRY_MAX_MS ? longer_ms : AUTO_RETRY_MAX_MS;
     conn->retry_ms = uv_now(conn->side->both->loop) + conn->wait_ms;
 }
 
-static void on_retry(uv_timer_t *timer) {
+static void auto_on_retry(uv_timer_t *timer) {
     struct transport_auto *both = timer->data;
     struct transport *rdma = both->rdma.t;
     struct auto_conn *conn;
@@ -107,11 +107,11 @@ static void on_retry(uv_timer_t *timer) {
             continue;
         if (rdma->ops->connect(rdma, conn->address, conn->data_address, &conn->probe,
                                &conn->probe.inner) < 0)
-            retry_later(conn);
+            auto_retry_later(conn);
     }
 }
 
-static void start_retrying(struct auto_conn *conn) {
+static void auto_start_retrying(struct auto_conn *conn) {
     struct transport_auto *both = conn->side->both;
     if (both->events.better == NULL)
         return;
@@ -119,39 +119,39 @@ static void start_retrying(struct auto_conn *conn) {
     conn->retry_ms = uv_now(both->loop) + conn->wait_ms;
     conn->is_fallen = true;
     LIST_INSERT_HEAD(&both->fallen, conn, fallen);
-    uv_timer_start(&both->retry, on_retry, AUTO_RETRY_FIRST_MS, AUTO_RETRY_FIRST_MS);
+    uv_timer_start(&both->retry, auto_on_retry, AUTO_RETRY_FIRST_MS, AUTO_RETRY_FIRST_MS);
 }
 
-static void on_probe_up(struct auto_conn *conn) {
+static void auto_on_probe_up(struct auto_conn *conn) {
     struct transport_auto *both = conn->side->both;
     both->rdma.t->ops->close(conn->probe.inner);
     if (!conn->is_fallen)
         return; /* it has ended meanwhile */
-    stop_retrying(conn);
+    auto_stop_retrying(conn);
     log_info("connection to %s is over tcp; rdma works now", conn->address);
     both->events.better(both->owner, conn->user);
 }
 
-static void on_probe_closed(struct auto_conn *conn, const char *why) {
+static void auto_on_probe_closed(struct auto_conn *conn, const char *why) {
     conn->probe.inner = NULL;
     if (conn->is_fallen) {
         snprintf(conn->rdma_why, sizeof conn->rdma_why, "%s", why);
-        retry_later(conn);
+        auto_retry_later(conn);
     }
-    conn_release(conn);
+    auto_conn_release(conn);
 }
 
-static bool is_probe(const struct strand *strand) {
+static bool auto_is_probe(const struct strand *strand) {
     return strand == &strand->conn->probe;
 }
 
 /* ---- events of the sides ---- */
 
-static void *on_accepted(void *owner, struct transport_conn *inner, const void *hello,
-                         size_t hello_bytes) {
+static void *auto_on_accepted(void *owner, struct transport_conn *inner, const void *hello,
+                              size_t hello_bytes) {
     struct side *side = owner;
     struct transport_auto *both = side->both;
-    struct auto_conn *conn = conn_new(side, NULL);
+    struct auto_conn *conn = auto_conn_new(side, NULL);
     if (conn == NULL)
         return NULL;
     conn->main.inner = inner;
@@ -165,43 +165,43 @@ static void *on_accepted(void *owner, struct transport_conn *inner, const void *
     return &conn->main;
 }
 
-static void on_up(void *owner, void *user, const void *hello, size_t hello_bytes) {
+static void auto_on_up(void *owner, void *user, const void *hello, size_t hello_bytes) {
     struct transport_auto *both = ((struct side *)owner)->both;
     struct strand *strand = user;
     struct auto_conn *conn = strand->conn;
-    if (is_probe(strand)) {
-        on_probe_up(conn);
+    if (auto_is_probe(strand)) {
+        auto_on_probe_up(conn);
         return;
     }
     conn->up = true;
     if (conn->rdma_why[0] != '\0') {
         log_info("connection to %s is over tcp; rdma: %s", conn->address, conn->rdma_why);
-        start_retrying(conn);
+        auto_start_retrying(conn);
     }
     both->events.up(both->owner, conn->user, hello, hello_bytes);
 }
 
-static void on_message(void *owner, void *user, const void *data, size_t bytes) {
+static void auto_on_message(void *owner, void *user, const void *data, size_t bytes) {
     struct transport_auto *both = ((struct side *)owner)->both;
     struct strand *strand = user;
-    if (!is_probe(strand))
+    if (!auto_is_probe(strand))
         both->events.message(both->owner, strand->conn->user, data, bytes);
 }
 
-static void on_read_done(void *owner, void *user, void *read_user, int status) {
+static void auto_on_read_done(void *owner, void *user, void *read_user, int status) {
     struct transport_auto *both = ((struct side *)owner)->both;
     both->events.read_done(both->owner, ((struct strand *)user)->conn->user, read_user, status);
 }
 
-static void on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
-                             uint64_t prefix_bytes) {
+static void auto_on_read_progress(void *owner, void *user, void *read_user, uint64_t bytes_done,
+                                  uint64_t prefix_bytes) {
     struct transport_auto *both = ((struct side *)owner)->both;
     both->events.read_progress(both->owner, ((struct strand *)user)->conn->user, read_user,
                                bytes_done, prefix_bytes);
 }
 
 /* RDMA did not come up: is the connection alive again, over TCP? */
-static bool fall_back(struct auto_conn *conn, const char *why) {
+static bool auto_fall_back(struct auto_conn *conn, const char *why) {
     struct transport_auto *both = conn->side->both;
     if (conn->up || conn->closing || conn->side != &both->rdma || both->tcp.t == NULL ||
         both->on_destroyed != NULL)
@@ -212,38 +212,39 @@ static bool fall_back(struct auto_conn *conn, const char *why) {
                                      &conn->main.inner) == 0;
 }
 
-static void on_closed(void *owner, void *user, const char *why) {
+static void auto_on_closed(void *owner, void *user, const char *why) {
     struct transport_auto *both = ((struct side *)owner)->both;
     struct strand *strand = user;
     struct auto_conn *conn = strand->conn;
-    if (is_probe(strand)) {
-        on_probe_closed(conn, why);
+    if (auto_is_probe(strand)) {
+        auto_on_probe_closed(conn, why);
         return;
     }
-    if (fall_back(conn, why))
+    if (auto_fall_back(conn, why))
         return;
     conn->main.inner = NULL;
-    stop_retrying(conn);
+    auto_stop_retrying(conn);
     if (conn->probe.inner != NULL)
         both->rdma.t->ops->close(conn->probe.inner);
     both->events.closed(both->owner, conn->user, why);
-    conn_release(conn);
+    auto_conn_release(conn);
 }
 
 static const struct transport_events side_events = {
-    .accepted = on_accepted,
-    .up = on_up,
-    .message = on_message,
-    .read_done = on_read_done,
-    .read_progress = on_read_progress,
-    .closed = on_closed,
+    .accepted = auto_on_accepted,
+    .up = auto_on_up,
+    .message = auto_on_message,
+    .read_done = auto_on_read_done,
+    .read_progress = auto_on_read_progress,
+    .closed = auto_on_closed,
 };
 
 /* ---- operations ---- */
 
 /* RDMA beside TCP, at the port that TCP got. An address that no rail has is served over TCP alone.
  */
-static void listen_rdma_too(struct transport_auto *both, const char *address, const char *bound) {
+static void auto_listen_rdma_too(struct transport_auto *both, const char *address,
+                                 const char *bound) {
     char with_port[320], unused[64];
     snprintf(with_port, sizeof with_port, "%.*s%s", (int)(strrchr(address, ':') - address), address,
              strrchr(bound, ':'));
@@ -256,25 +257,25 @@ static void listen_rdma_too(struct transport_auto *both, const char *address, co
 }
 
 static int auto_listen(struct transport *t, const char *address, char bound_out[64]) {
-    struct transport_auto *both = from_base(t);
+    struct transport_auto *both = auto_from_base(t);
     if (both->tcp.t == NULL)
         return both->rdma.t->ops->listen(both->rdma.t, address, bound_out);
     int r = both->tcp.t->ops->listen(both->tcp.t, address, bound_out);
     if (r == 0 && both->rdma.t != NULL)
-        listen_rdma_too(both, address, bound_out);
+        auto_listen_rdma_too(both, address, bound_out);
     return r;
 }
 
-static int side_add_region(struct side *side, void *base, uint64_t bytes, uint32_t *out) {
+static int auto_side_add_region(struct side *side, void *base, uint64_t bytes, uint32_t *out) {
     return side->t != NULL ? side->t->ops->add_region(side->t, base, bytes, out) : 0;
 }
 
-static void side_remove_region(struct side *side, uint32_t region) {
+static void auto_side_remove_region(struct side *side, uint32_t region) {
     if (side->t != NULL)
         side->t->ops->remove_region(side->t, region);
 }
 
-static int new_region(struct transport_auto *both, uint32_t *out) {
+static int auto_new_region(struct transport_auto *both, uint32_t *out) {
     for (uint32_t i = 0; i < both->region_count; i++)
         if (!both->regions[i].used) {
             *out = i;
@@ -291,18 +292,18 @@ static int new_region(struct transport_auto *both, uint32_t *out) {
 }
 
 static int auto_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out) {
-    struct transport_auto *both = from_base(t);
+    struct transport_auto *both = auto_from_base(t);
     uint32_t number;
-    int r = new_region(both, &number);
+    int r = auto_new_region(both, &number);
     if (r < 0)
         return r;
     struct auto_region *region = &both->regions[number];
-    r = side_add_region(&both->tcp, base, bytes, &region->tcp);
+    r = auto_side_add_region(&both->tcp, base, bytes, &region->tcp);
     if (r < 0)
         return r;
-    r = side_add_region(&both->rdma, base, bytes, &region->rdma);
+    r = auto_side_add_region(&both->rdma, base, bytes, &region->rdma);
     if (r < 0) {
-        side_remove_region(&both->tcp, region->tcp);
+        auto_side_remove_region(&both->tcp, region->tcp);
         return r;
     }
     region->used = true;
@@ -311,19 +312,19 @@ static int auto_add_region(struct transport *t, void *base, uint64_t bytes, uint
 }
 
 static void auto_remove_region(struct transport *t, uint32_t number) {
-    struct transport_auto *both = from_base(t);
+    struct transport_auto *both = auto_from_base(t);
     if (number >= both->region_count || !both->regions[number].used)
         return;
     struct auto_region region = both->regions[number];
     both->regions[number].used = false;
-    side_remove_region(&both->rdma, region.rdma);
-    side_remove_region(&both->tcp, region.tcp);
+    auto_side_remove_region(&both->rdma, region.rdma);
+    auto_side_remove_region(&both->tcp, region.tcp);
 }
 
 /* The half of the side that the connection is not over is zeros. */
 static int auto_region_key(struct transport_conn *handle, uint32_t number, void *out,
                            size_t out_bytes) {
-    const struct auto_conn *conn = from_handle(handle);
+    const struct auto_conn *conn = auto_from_handle(handle);
     const struct transport_auto *both = conn->side->both;
     bool over_tcp = conn->side == &both->tcp;
     if (number >= both->region_count || !both->regions[number].used)
@@ -339,8 +340,8 @@ static int auto_region_key(struct transport_conn *handle, uint32_t number, void 
 
 static int auto_connect(struct transport *t, const char *address, const char *data_address,
                         void *user, struct transport_conn **out) {
-    struct transport_auto *both = from_base(t);
-    struct auto_conn *conn = conn_new(both->rdma.t != NULL ? &both->rdma : &both->tcp, user);
+    struct transport_auto *both = auto_from_base(t);
+    struct auto_conn *conn = auto_conn_new(both->rdma.t != NULL ? &both->rdma : &both->tcp, user);
     if (conn == NULL)
         return -ENOMEM;
     snprintf(conn->address, sizeof conn->address, "%s", address);
@@ -356,12 +357,12 @@ static int auto_connect(struct transport *t, const char *address, const char *da
 }
 
 static int auto_send(struct transport_conn *handle, const struct iovec *parts, int part_count) {
-    struct auto_conn *conn = from_handle(handle);
+    struct auto_conn *conn = auto_from_handle(handle);
     return conn->side->t->ops->send(conn->main.inner, parts, part_count);
 }
 
 static int auto_read(struct transport_conn *handle, const struct transport_read *read) {
-    struct auto_conn *conn = from_handle(handle);
+    struct auto_conn *conn = auto_from_handle(handle);
     struct transport_read own = *read;
     if (read->key_bytes == 2ull * REGION_KEY_BYTES) {
         own.key_bytes = REGION_KEY_BYTES;
@@ -372,7 +373,7 @@ static int auto_read(struct transport_conn *handle, const struct transport_read 
 }
 
 static void auto_close(struct transport_conn *handle) {
-    struct auto_conn *conn = from_handle(handle);
+    struct auto_conn *conn = auto_from_handle(handle);
     conn->closing = true;
     conn->side->t->ops->close(conn->main.inner);
 }
@@ -393,11 +394,11 @@ void transport_auto_free(struct transport_auto *both) {
     free(both);
 }
 
-static void nobody_to_tell(void *owner) {
+static void auto_nobody_to_tell(void *owner) {
     (void)owner;
 }
 
-static void part_destroyed(struct transport_auto *both) {
+static void auto_part_destroyed(struct transport_auto *both) {
     if (--both->parts_left > 0)
         return;
     void (*on_destroyed)(void *) = both->on_destroyed;
@@ -406,24 +407,24 @@ static void part_destroyed(struct transport_auto *both) {
     on_destroyed(whose);
 }
 
-static void on_side_destroyed(void *owner) {
-    part_destroyed(((struct side *)owner)->both);
+static void auto_on_side_destroyed(void *owner) {
+    auto_part_destroyed(((struct side *)owner)->both);
 }
 
-static void on_timer_closed(uv_handle_t *handle) {
-    part_destroyed(handle->data);
+static void auto_on_timer_closed(uv_handle_t *handle) {
+    auto_part_destroyed(handle->data);
 }
 
 static void auto_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
-    struct transport_auto *both = from_base(t);
+    struct transport_auto *both = auto_from_base(t);
     struct transport *rdma = both->rdma.t, *tcp = both->tcp.t;
     both->parts_left = 1 + (rdma != NULL) + (tcp != NULL);
-    both->on_destroyed = on_destroyed != NULL ? on_destroyed : nobody_to_tell;
-    uv_close((uv_handle_t *)&both->retry, on_timer_closed);
+    both->on_destroyed = on_destroyed != NULL ? on_destroyed : auto_nobody_to_tell;
+    uv_close((uv_handle_t *)&both->retry, auto_on_timer_closed);
     if (rdma != NULL)
-        rdma->ops->destroy(rdma, on_side_destroyed);
+        rdma->ops->destroy(rdma, auto_on_side_destroyed);
     if (tcp != NULL)
-        tcp->ops->destroy(tcp, on_side_destroyed);
+        tcp->ops->destroy(tcp, auto_on_side_destroyed);
 }
 
 static const struct transport_ops auto_ops = {

@@ -38,7 +38,8 @@ __attribute__((format(printf, 2, 3))) static void fail(struct handshake *h, cons
 /* ---- what is sent ---- */
 
 /* Starts a message; its body follows at the place returned. */
-static uint8_t *message_start(struct handshake *h, enum message_type type, size_t body_bytes) {
+static uint8_t *handshake_message_start(struct handshake *h, enum message_type type,
+                                        size_t body_bytes) {
     assert(h->out_sent == h->out_bytes);
     put32(h->out, HANDSHAKE_MAGIC);
     h->out[4] = (uint8_t)type;
@@ -49,7 +50,7 @@ static uint8_t *message_start(struct handshake *h, enum message_type type, size_
     return h->out + HANDSHAKE_HEADER_BYTES;
 }
 
-static uint8_t *put_hello(uint8_t *out, const struct handshake_hello *hello) {
+static uint8_t *handshake_put_hello(uint8_t *out, const struct handshake_hello *hello) {
     put16(out, hello->bytes);
     memcpy(out + 2, hello->data, hello->bytes);
     return out + 2 + hello->bytes;
@@ -58,23 +59,23 @@ static uint8_t *put_hello(uint8_t *out, const struct handshake_hello *hello) {
 /* What a proof is bound to beside role and nonces: the protocol, the socket, and every hello sent
  * so far (the asker's proof leaves before it has seen the answerer's; the answerer's covers both).
  */
-static void make_proof(const struct handshake *h, enum auth_role role,
-                       uint8_t out[AUTH_PROOF_BYTES]) {
+static void handshake_make_proof(const struct handshake *h, enum auth_role role,
+                                 uint8_t out[AUTH_PROOF_BYTES]) {
     bool asker = h->role == AUTH_ROLE_ASKER;
     uint8_t context[32 + 2 * (2 + TRANSPORT_HELLO_BYTES_MAX)], *at = context;
     put32(at, HANDSHAKE_MAGIC);
     put32(at + 4, HANDSHAKE_VERSION);
     put32(at + 8, (uint32_t)h->kind);
     put64(at + 12, h->connection_id);
-    at = put_hello(at + 20, asker ? &h->ours : &h->theirs);
+    at = handshake_put_hello(at + 20, asker ? &h->ours : &h->theirs);
     if (role == AUTH_ROLE_ANSWERER)
-        at = put_hello(at, asker ? &h->theirs : &h->ours);
+        at = handshake_put_hello(at, asker ? &h->theirs : &h->ours);
     auth_proof(h->key, role, context, (size_t)(at - context), h->asker_nonce, h->answerer_nonce,
                out);
 }
 
-static void send_hello(struct handshake *h) {
-    uint8_t *body = message_start(h, HELLO, HELLO_BODY_BYTES);
+static void handshake_send_hello(struct handshake *h) {
+    uint8_t *body = handshake_message_start(h, HELLO, HELLO_BODY_BYTES);
     memset(body, 0, 4);
     body[0] = (uint8_t)h->kind;
     body[1] = h->keyed ? FLAG_SECRET : 0;
@@ -82,26 +83,26 @@ static void send_hello(struct handshake *h) {
     memcpy(body + 12, h->asker_nonce, AUTH_NONCE_BYTES);
 }
 
-static void send_challenge(struct handshake *h) {
-    uint8_t *body = message_start(h, CHALLENGE, CHALLENGE_BODY_BYTES);
+static void handshake_send_challenge(struct handshake *h) {
+    uint8_t *body = handshake_message_start(h, CHALLENGE, CHALLENGE_BODY_BYTES);
     memset(body, 0, 4);
     body[0] = h->keyed ? FLAG_SECRET : 0;
     memcpy(body + 4, h->answerer_nonce, AUTH_NONCE_BYTES);
 }
 
-static void send_proof(struct handshake *h) {
-    uint8_t *body = message_start(h, PROOF, PROOF_BODY_BYTES + h->ours.bytes);
-    make_proof(h, AUTH_ROLE_ASKER, body);
+static void handshake_send_proof(struct handshake *h) {
+    uint8_t *body = handshake_message_start(h, PROOF, PROOF_BODY_BYTES + h->ours.bytes);
+    handshake_make_proof(h, AUTH_ROLE_ASKER, body);
     memcpy(body + AUTH_PROOF_BYTES, h->ours.data, h->ours.bytes);
 }
 
-static void send_refusal(struct handshake *h, enum handshake_refusal reason) {
-    *message_start(h, REFUSE, REFUSE_BODY_BYTES) = (uint8_t)reason;
+static void handshake_send_refusal(struct handshake *h, enum handshake_refusal reason) {
+    *handshake_message_start(h, REFUSE, REFUSE_BODY_BYTES) = (uint8_t)reason;
 }
 
 /* ---- what comes in ---- */
 
-static const char *refusal_text(uint8_t reason) {
+static const char *handshake_refusal_text(uint8_t reason) {
     switch (reason) {
     case HANDSHAKE_REFUSE_VERSION:
         return "the other side speaks another version of the peer protocol";
@@ -122,14 +123,14 @@ static const char *refusal_text(uint8_t reason) {
     }
 }
 
-static void on_hello(struct handshake *h, const uint8_t *body) {
+static void handshake_on_hello(struct handshake *h, const uint8_t *body) {
     bool keyed = body[1] & FLAG_SECRET;
     if (body[0] != HANDSHAKE_CONTROL && body[0] != HANDSHAKE_BULK) {
         fail(h, "peer sent a bad handshake: unknown kind of socket %u", body[0]);
         return;
     }
     if (keyed != h->keyed) {
-        send_refusal(h, h->keyed ? HANDSHAKE_REFUSE_NO_SECRET : HANDSHAKE_REFUSE_SECRET);
+        handshake_send_refusal(h, h->keyed ? HANDSHAKE_REFUSE_NO_SECRET : HANDSHAKE_REFUSE_SECRET);
         fail(h, h->keyed ? "a cluster secret is configured here but not on the other side"
                          : "the other side has a cluster secret, none is configured here");
         return;
@@ -137,32 +138,33 @@ static void on_hello(struct handshake *h, const uint8_t *body) {
     h->kind = body[0];
     h->connection_id = get64(body + 4);
     memcpy(h->asker_nonce, body + 12, AUTH_NONCE_BYTES);
-    send_challenge(h);
+    handshake_send_challenge(h);
     h->expected = PROOF;
 }
 
-static void on_challenge(struct handshake *h, const uint8_t *body) {
+static void handshake_on_challenge(struct handshake *h, const uint8_t *body) {
     if ((bool)(body[0] & FLAG_SECRET) != h->keyed) {
         fail(h, "%s",
-             refusal_text(h->keyed ? HANDSHAKE_REFUSE_SECRET : HANDSHAKE_REFUSE_NO_SECRET));
+             handshake_refusal_text(h->keyed ? HANDSHAKE_REFUSE_SECRET
+                                             : HANDSHAKE_REFUSE_NO_SECRET));
         return;
     }
     memcpy(h->answerer_nonce, body + 4, AUTH_NONCE_BYTES);
-    send_proof(h);
+    handshake_send_proof(h);
     h->expected = WELCOME;
 }
 
-static void take_hello(struct handshake *h, const uint8_t *data, size_t bytes) {
+static void handshake_take_hello(struct handshake *h, const uint8_t *data, size_t bytes) {
     h->theirs.bytes = (uint16_t)bytes;
     memcpy(h->theirs.data, data, bytes);
 }
 
-static void on_proof(struct handshake *h, const uint8_t *body, size_t bytes) {
+static void handshake_on_proof(struct handshake *h, const uint8_t *body, size_t bytes) {
     uint8_t expected[AUTH_PROOF_BYTES];
-    take_hello(h, body + PROOF_BODY_BYTES, bytes - PROOF_BODY_BYTES);
-    make_proof(h, AUTH_ROLE_ASKER, expected);
+    handshake_take_hello(h, body + PROOF_BODY_BYTES, bytes - PROOF_BODY_BYTES);
+    handshake_make_proof(h, AUTH_ROLE_ASKER, expected);
     if (!auth_equal(expected, body, AUTH_PROOF_BYTES)) {
-        send_refusal(h, HANDSHAKE_REFUSE_PROOF);
+        handshake_send_refusal(h, HANDSHAKE_REFUSE_PROOF);
         fail(h, "wrong cluster secret");
         return;
     }
@@ -170,12 +172,12 @@ static void on_proof(struct handshake *h, const uint8_t *body, size_t bytes) {
     h->expected = 0;
 }
 
-static void on_welcome(struct handshake *h, const uint8_t *body, size_t bytes) {
+static void handshake_on_welcome(struct handshake *h, const uint8_t *body, size_t bytes) {
     uint8_t expected[AUTH_PROOF_BYTES];
     uint64_t asked_id = h->connection_id;
     h->connection_id = get64(body);
-    take_hello(h, body + WELCOME_BODY_BYTES, bytes - WELCOME_BODY_BYTES);
-    make_proof(h, AUTH_ROLE_ANSWERER, expected);
+    handshake_take_hello(h, body + WELCOME_BODY_BYTES, bytes - WELCOME_BODY_BYTES);
+    handshake_make_proof(h, AUTH_ROLE_ANSWERER, expected);
     if (!auth_equal(expected, body + 8, AUTH_PROOF_BYTES)) {
         fail(h, "wrong cluster secret");
         return;
@@ -188,7 +190,7 @@ static void on_welcome(struct handshake *h, const uint8_t *body, size_t bytes) {
     h->expected = 0;
 }
 
-static void message_bounds(enum message_type type, size_t *bytes_min, size_t *bytes_max) {
+static void handshake_message_bounds(enum message_type type, size_t *bytes_min, size_t *bytes_max) {
     static const size_t fixed[] = {
         [HELLO] = HELLO_BODY_BYTES,   [CHALLENGE] = CHALLENGE_BODY_BYTES,
         [PROOF] = PROOF_BODY_BYTES,   [WELCOME] = WELCOME_BODY_BYTES,
@@ -199,7 +201,7 @@ static void message_bounds(enum message_type type, size_t *bytes_min, size_t *by
 }
 
 /* The header is complete: may this message come now, with this size? */
-static void check_header(struct handshake *h) {
+static void handshake_check_header(struct handshake *h) {
     uint8_t type = h->in[4], version = h->in[5];
     size_t body_bytes = get16(h->in + 6), bytes_min, bytes_max;
     if (get32(h->in) != HANDSHAKE_MAGIC) {
@@ -208,7 +210,7 @@ static void check_header(struct handshake *h) {
     }
     if (version != HANDSHAKE_VERSION) {
         if (h->role == AUTH_ROLE_ANSWERER && type == HELLO)
-            send_refusal(h, HANDSHAKE_REFUSE_VERSION);
+            handshake_send_refusal(h, HANDSHAKE_REFUSE_VERSION);
         fail(h, "the other side speaks version %u of the peer protocol, this broker %u", version,
              HANDSHAKE_VERSION);
         return;
@@ -217,38 +219,39 @@ static void check_header(struct handshake *h) {
         fail(h, "peer sent a bad handshake: message type %u, expected %u", type, h->expected);
         return;
     }
-    message_bounds(type, &bytes_min, &bytes_max);
+    handshake_message_bounds(type, &bytes_min, &bytes_max);
     if (body_bytes < bytes_min || body_bytes > bytes_max)
         fail(h, "peer sent a bad handshake: message type %u of %zu bytes, allowed %zu to %zu", type,
              body_bytes, bytes_min, bytes_max);
 }
 
-static void on_message(struct handshake *h) {
+static void handshake_on_message(struct handshake *h) {
     const uint8_t *body = h->in + HANDSHAKE_HEADER_BYTES;
     size_t body_bytes = h->in_bytes - HANDSHAKE_HEADER_BYTES;
     h->in_bytes = 0;
     switch (h->in[4]) {
     case HELLO:
-        on_hello(h, body);
+        handshake_on_hello(h, body);
         break;
     case CHALLENGE:
-        on_challenge(h, body);
+        handshake_on_challenge(h, body);
         break;
     case PROOF:
-        on_proof(h, body, body_bytes);
+        handshake_on_proof(h, body, body_bytes);
         break;
     case WELCOME:
-        on_welcome(h, body, body_bytes);
+        handshake_on_welcome(h, body, body_bytes);
         break;
     default:
-        fail(h, "%s", refusal_text(body[0]));
+        fail(h, "%s", handshake_refusal_text(body[0]));
         break;
     }
 }
 
 /* ---- interface ---- */
 
-static void init(struct handshake *h, const struct handshake_params *params, enum auth_role role) {
+static void handshake_init(struct handshake *h, const struct handshake_params *params,
+                           enum auth_role role) {
     assert(params->hello_bytes <= TRANSPORT_HELLO_BYTES_MAX);
     memset(h, 0, sizeof *h);
     h->role = role;
@@ -263,17 +266,17 @@ static void init(struct handshake *h, const struct handshake_params *params, enu
 void handshake_ask(struct handshake *h, const struct handshake_params *params,
                    enum handshake_kind kind, uint64_t connection_id,
                    const uint8_t nonce[AUTH_NONCE_BYTES]) {
-    init(h, params, AUTH_ROLE_ASKER);
+    handshake_init(h, params, AUTH_ROLE_ASKER);
     h->kind = kind;
     h->connection_id = connection_id;
     memcpy(h->asker_nonce, nonce, AUTH_NONCE_BYTES);
-    send_hello(h);
+    handshake_send_hello(h);
     h->expected = CHALLENGE;
 }
 
 void handshake_answer(struct handshake *h, const struct handshake_params *params,
                       const uint8_t nonce[AUTH_NONCE_BYTES]) {
-    init(h, params, AUTH_ROLE_ANSWERER);
+    handshake_init(h, params, AUTH_ROLE_ANSWERER);
     memcpy(h->answerer_nonce, nonce, AUTH_NONCE_BYTES);
     h->expected = HELLO;
 }
@@ -283,7 +286,7 @@ void handshake_deinit(struct handshake *h) {
 }
 
 /* Of the message being read; a header's worth until the header is complete. */
-static size_t message_bytes(const struct handshake *h) {
+static size_t handshake_message_bytes(const struct handshake *h) {
     bool have_header = h->in_bytes >= HANDSHAKE_HEADER_BYTES;
     return HANDSHAKE_HEADER_BYTES + (have_header ? get16(h->in + 6) : 0);
 }
@@ -295,16 +298,16 @@ size_t handshake_want(struct handshake *h, uint8_t **into) {
     if (h->state != HANDSHAKE_BUSY || h->expected == 0 || handshake_output(h, &unsent) > 0)
         return 0;
     *into = h->in + h->in_bytes;
-    return message_bytes(h) - h->in_bytes;
+    return handshake_message_bytes(h) - h->in_bytes;
 }
 
 void handshake_received(struct handshake *h, size_t bytes) {
-    assert(bytes > 0 && bytes <= message_bytes(h) - h->in_bytes);
+    assert(bytes > 0 && bytes <= handshake_message_bytes(h) - h->in_bytes);
     h->in_bytes += bytes;
     if (h->in_bytes == HANDSHAKE_HEADER_BYTES)
-        check_header(h); /* no message has an empty body: there is more to come */
-    else if (h->in_bytes > HANDSHAKE_HEADER_BYTES && h->in_bytes == message_bytes(h))
-        on_message(h);
+        handshake_check_header(h); /* no message has an empty body: there is more to come */
+    else if (h->in_bytes > HANDSHAKE_HEADER_BYTES && h->in_bytes == handshake_message_bytes(h))
+        handshake_on_message(h);
 }
 
 size_t handshake_output(const struct handshake *h, const uint8_t **out) {
@@ -320,16 +323,16 @@ void handshake_sent(struct handshake *h, size_t bytes) {
 void handshake_accept(struct handshake *h, uint64_t connection_id) {
     assert(h->state == HANDSHAKE_PROVEN);
     h->connection_id = connection_id;
-    uint8_t *body = message_start(h, WELCOME, WELCOME_BODY_BYTES + h->ours.bytes);
+    uint8_t *body = handshake_message_start(h, WELCOME, WELCOME_BODY_BYTES + h->ours.bytes);
     put64(body, connection_id);
-    make_proof(h, AUTH_ROLE_ANSWERER, body + 8);
+    handshake_make_proof(h, AUTH_ROLE_ANSWERER, body + 8);
     memcpy(body + WELCOME_BODY_BYTES, h->ours.data, h->ours.bytes);
     h->state = HANDSHAKE_DONE;
 }
 
 void handshake_refuse(struct handshake *h, enum handshake_refusal reason) {
     assert(h->state == HANDSHAKE_PROVEN);
-    send_refusal(h, reason);
+    handshake_send_refusal(h, reason);
     fail(h, "refused here: %s",
          reason == HANDSHAKE_REFUSE_LIMIT   ? "limit of connections reached"
          : reason == HANDSHAKE_REFUSE_OWNER ? "not wanted by the owner"

@@ -18,7 +18,7 @@ void regions_deinit(struct regions *regions) {
     *regions = (struct regions){0};
 }
 
-static int find_free_slot(struct regions *regions, uint32_t *slot_out) {
+static int regions_find_free_slot(struct regions *regions, uint32_t *slot_out) {
     for (uint32_t i = 0; i < regions->count; i++)
         if (regions->slots[i].base == NULL) {
             *slot_out = i;
@@ -37,7 +37,7 @@ int regions_add(struct regions *regions, void *base, uint64_t bytes, uint64_t se
     uint32_t slot;
     if (base == NULL || bytes == 0 || bytes > UINTPTR_MAX - (uintptr_t)base)
         return -EINVAL;
-    int r = find_free_slot(regions, &slot);
+    int r = regions_find_free_slot(regions, &slot);
     if (r < 0)
         return r;
     regions->slots[slot] = (struct region){base, bytes, secret};
@@ -74,7 +74,7 @@ int regions_key(const struct regions *regions, uint64_t connection, uint32_t reg
     return REGION_KEY_BYTES;
 }
 
-static bool range_inside(uint64_t offset, uint64_t bytes, uint64_t limit) {
+static bool regions_range_inside(uint64_t offset, uint64_t bytes, uint64_t limit) {
     return bytes > 0 && offset < limit && bytes <= limit - offset;
 }
 
@@ -92,7 +92,7 @@ int regions_resolve(const struct regions *regions, uint64_t connection, const vo
         return -EINVAL;
     const struct region *region = &regions->slots[number];
     if (region->base == NULL || regions_cookie(region, connection) != cookie ||
-        !range_inside(offset, bytes, region->bytes))
+        !regions_range_inside(offset, bytes, region->bytes))
         return -EINVAL;
     *region_out = number;
     *at_out = region->base + offset;
@@ -105,7 +105,7 @@ int regions_find(const struct regions *regions, const void *at, uint64_t bytes,
         const struct region *region = &regions->slots[i];
         uintptr_t base = (uintptr_t)region->base, address = (uintptr_t)at;
         if (region->base != NULL && address >= base &&
-            range_inside(address - base, bytes, region->bytes)) {
+            regions_range_inside(address - base, bytes, region->bytes)) {
             *region_out = i;
             return 0;
         }

@@ -17,13 +17,13 @@ struct record {
     bool home_is_member, seen;
 };
 
-static int compare(const void *a, const void *b) {
+static int audit_compare(const void *a, const void *b) {
     const struct record *left = a, *right = b;
     int order = strcmp(left->store, right->store);
     return order ? order : strcmp(left->sample_id, right->sample_id);
 }
 
-static void free_record(void *node) {
+static void audit_free_record(void *node) {
     struct record *record = node;
     free(record->store);
     free(record->sample_id);
@@ -31,7 +31,7 @@ static void free_record(void *node) {
     free(record);
 }
 
-static void free_suspect(struct suspect *suspect) {
+static void audit_free_suspect(struct suspect *suspect) {
     free(suspect->store);
     free(suspect->sample_id);
     free(suspect->node);
@@ -40,15 +40,15 @@ static void free_suspect(struct suspect *suspect) {
 }
 
 void audit_deinit(struct audit *audit) {
-    tdestroy(audit->records, free_record);
+    tdestroy(audit->records, audit_free_record);
     for (size_t i = 0; i < audit->suspect_count; i++)
-        free_suspect(&audit->suspects[i]);
+        audit_free_suspect(&audit->suspects[i]);
     free(audit->suspects);
     *audit = (struct audit){0};
 }
 
-static void suspect(struct audit *audit, const char *store, const char *sample_id,
-                    const char *node) {
+static void audit_suspect(struct audit *audit, const char *store, const char *sample_id,
+                          const char *node) {
     if (audit->suspect_count == audit->suspect_room) {
         audit->suspect_room = audit->suspect_room ? 2 * audit->suspect_room : 64;
         audit->suspects =
@@ -68,30 +68,30 @@ void audit_add_record(struct audit *audit, const Fb__IndexRecord *from) {
                               .home = memory_copy(from->home),
                               .generation = from->generation,
                               .home_is_member = from->home_is_member};
-    struct record **kept = tsearch(record, &audit->records, compare);
+    struct record **kept = tsearch(record, &audit->records, audit_compare);
     if (!kept || *kept != record) { /* a page was read twice */
-        free_record(record);
+        audit_free_record(record);
         return;
     }
     audit->record_count++;
     if (!from->home_is_member)
-        suspect(audit, from->store, from->sample_id, "");
+        audit_suspect(audit, from->store, from->sample_id, "");
 }
 
 void audit_add_sample(struct audit *audit, const char *store, const char *node,
                       const Fb__SampleInfo *sample) {
     struct record wanted = {.store = (char *)store, .sample_id = sample->sample_id};
-    struct record **found = tfind(&wanted, &audit->records, compare);
+    struct record **found = tfind(&wanted, &audit->records, audit_compare);
     bool same = found && (*found)->generation == sample->generation && (*found)->home_is_member &&
                 !strcmp((*found)->home, node);
     audit->sample_count++;
     if (same)
         (*found)->seen = true;
     else
-        suspect(audit, store, sample->sample_id, node);
+        audit_suspect(audit, store, sample->sample_id, node);
 }
 
-static int compare_suspects(const void *a, const void *b) {
+static int audit_compare_suspects(const void *a, const void *b) {
     const struct suspect *left = a, *right = b;
     int order = strcmp(left->store, right->store);
     order = order ? order : strcmp(left->sample_id, right->sample_id);
@@ -99,13 +99,14 @@ static int compare_suspects(const void *a, const void *b) {
 }
 
 /* By store; whom a record and a list both accuse stands once. */
-static void unite_suspects(struct audit *audit) {
+static void audit_unite_suspects(struct audit *audit) {
     size_t kept = 0;
     if (audit->suspect_count)
-        qsort(audit->suspects, audit->suspect_count, sizeof *audit->suspects, compare_suspects);
+        qsort(audit->suspects, audit->suspect_count, sizeof *audit->suspects,
+              audit_compare_suspects);
     for (size_t i = 0; i < audit->suspect_count; i++)
-        if (kept && !compare_suspects(&audit->suspects[kept - 1], &audit->suspects[i]))
-            free_suspect(&audit->suspects[i]);
+        if (kept && !audit_compare_suspects(&audit->suspects[kept - 1], &audit->suspects[i]))
+            audit_free_suspect(&audit->suspects[i]);
         else
             audit->suspects[kept++] = audit->suspects[i];
     audit->suspect_count = kept;
@@ -118,13 +119,13 @@ struct closing {
     uint64_t unknown;
 };
 
-static void close_record(const void *node, VISIT visit, void *user) {
+static void audit_close_record(const void *node, VISIT visit, void *user) {
     const struct record *record = *(struct record *const *)node;
     struct closing *closing = user;
     if ((visit != postorder && visit != leaf) || record->seen || !record->home_is_member)
         return;
     if (closing->reached(closing->context, record->home))
-        suspect(closing->audit, record->store, record->sample_id, record->home);
+        audit_suspect(closing->audit, record->store, record->sample_id, record->home);
     else
         closing->unknown++;
 }
@@ -132,8 +133,8 @@ static void close_record(const void *node, VISIT visit, void *user) {
 uint64_t audit_close(struct audit *audit, bool (*reached)(void *context, const char *node),
                      void *context) {
     struct closing closing = {.audit = audit, .reached = reached, .context = context};
-    twalk_r(audit->records, close_record, &closing);
-    unite_suspects(audit);
+    twalk_r(audit->records, audit_close_record, &closing);
+    audit_unite_suspects(audit);
     return closing.unknown;
 }
 
@@ -167,7 +168,7 @@ bool audit_sift(struct audit *audit) {
     for (size_t i = 0; i < audit->suspect_count; i++) {
         struct suspect *suspect = &audit->suspects[i];
         if (suspect->finding && suspect->finding->finding == FB__FINDING__AGREES) {
-            free_suspect(suspect);
+            audit_free_suspect(suspect);
             continue;
         }
         open |= !suspect->confirmed;

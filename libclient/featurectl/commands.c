@@ -34,7 +34,8 @@ const struct option_spec common_options[] = {
 };
 
 /* How many of the words spell the command's name; 0 = they do not. */
-static size_t match_name(const struct command *command, char *const *words, size_t word_count) {
+static size_t commands_match_name(const struct command *command, char *const *words,
+                                  size_t word_count) {
     const char *name = command->name;
     for (size_t used = 0; used < word_count; used++) {
         size_t length = strcspn(name, " ");
@@ -51,7 +52,7 @@ const struct command *command_find(char *const *words, size_t word_count, size_t
     const struct command *found = NULL;
     *used_out = 0;
     for (size_t i = 0; commands[i]; i++) {
-        size_t used = match_name(commands[i], words, word_count);
+        size_t used = commands_match_name(commands[i], words, word_count);
         if (used > *used_out) {
             *used_out = used;
             found = commands[i];

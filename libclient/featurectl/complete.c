@@ -10,15 +10,15 @@
 #include "featurectl/context.h"
 #include "featurectl/memory.h"
 
-static void offer(struct context *context, const char *prefix, const char *dashes,
-                  const char *word) {
+static void complete_offer(struct context *context, const char *prefix, const char *dashes,
+                           const char *word) {
     char *candidate = memory_print("%s%s", dashes, word);
     if (strncmp(candidate, prefix, strlen(prefix)) == 0)
         fprintf(context->out, "%s\n", candidate);
     free(candidate);
 }
 
-static void offer_stores(struct context *context, const char *prefix) {
+static void complete_offer_stores(struct context *context, const char *prefix) {
     Fb__Stores stores = FB__STORES__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_STORES;
@@ -29,11 +29,12 @@ static void offer_stores(struct context *context, const char *prefix) {
         return;
     if (reply->result_case == FB__CLIENT_REPLY__RESULT_STORES)
         for (size_t i = 0; i < reply->stores->n_stores; i++)
-            offer(context, prefix, "", reply->stores->stores[i]->store);
+            complete_offer(context, prefix, "", reply->stores->stores[i]->store);
     context_free_reply(reply);
 }
 
-static const struct option_spec *find_option(const struct option_spec *table, const char *word) {
+static const struct option_spec *complete_find_option(const struct option_spec *table,
+                                                      const char *word) {
     for (const struct option_spec *o = table; o && o->name; o++)
         if ((strncmp(word, "--", 2) == 0 && strcmp(word + 2, o->name) == 0) ||
             (o->letter && word[0] == '-' && word[1] == o->letter && !word[2]))
@@ -43,8 +44,8 @@ static const struct option_spec *find_option(const struct option_spec *table, co
 
 /* The next word of each command's name that begins with the words so far: behind "store" come
  * "create" and "drop". A first word that several commands share is offered once. */
-static void offer_commands(struct context *context, char *const *words, size_t word_count,
-                           const char *prefix) {
+static void complete_offer_commands(struct context *context, char *const *words, size_t word_count,
+                                    const char *prefix) {
     const char *last = "";
     for (size_t i = 0; commands[i]; i++) {
         const char *rest = commands[i]->name;
@@ -57,26 +58,27 @@ static void offer_commands(struct context *context, char *const *words, size_t w
             continue;
         char *word = memory_print("%.*s", (int)strcspn(rest, " "), rest);
         if (strncmp(last, rest, strlen(word)) != 0 || last[strlen(word)] != ' ')
-            offer(context, prefix, "", word);
+            complete_offer(context, prefix, "", word);
         last = rest;
         free(word);
     }
 }
 
-static void offer_options(struct context *context, const struct option_spec *table,
-                          const char *prefix) {
+static void complete_offer_options(struct context *context, const struct option_spec *table,
+                                   const char *prefix) {
     for (const struct option_spec *o = table; o && o->name; o++)
-        offer(context, prefix, "--", o->name);
+        complete_offer(context, prefix, "--", o->name);
 }
 
-static void offer_value(struct context *context, const struct option_spec *o, const char *prefix) {
+static void complete_offer_value(struct context *context, const struct option_spec *o,
+                                 const char *prefix) {
     for (size_t i = 0; o->choices && o->choices[i]; i++)
-        offer(context, prefix, "", o->choices[i]);
+        complete_offer(context, prefix, "", o->choices[i]);
     if (strcmp(o->name, "store") == 0)
-        offer_stores(context, prefix);
+        complete_offer_stores(context, prefix);
 }
 
-static int run_complete(struct context *context) {
+static int complete_run_complete(struct context *context) {
     char **words = context->options.arguments;
     size_t word_count = context->options.argument_count, used;
     if (word_count == 0)
@@ -84,17 +86,18 @@ static int run_complete(struct context *context) {
     const char *prefix = words[word_count - 1],
                *before = word_count > 1 ? words[word_count - 2] : "";
     const struct command *command = command_find(words, word_count - 1, &used);
-    const struct option_spec *valued = find_option(command ? command->options : NULL, before);
-    valued = valued ? valued : find_option(common_options, before);
+    const struct option_spec *valued =
+        complete_find_option(command ? command->options : NULL, before);
+    valued = valued ? valued : complete_find_option(common_options, before);
     if (valued && valued->kind != OPTION_FLAG) {
-        offer_value(context, valued, prefix);
+        complete_offer_value(context, valued, prefix);
     } else if (prefix[0] == '-') {
-        offer_options(context, command ? command->options : NULL, prefix);
-        offer_options(context, common_options, prefix);
+        complete_offer_options(context, command ? command->options : NULL, prefix);
+        complete_offer_options(context, common_options, prefix);
     } else if (command && strcmp(command->name, "store drop") == 0) {
-        offer_stores(context, prefix);
+        complete_offer_stores(context, prefix);
     } else if (!command || word_count - 1 == used) {
-        offer_commands(context, words, word_count - 1, prefix);
+        complete_offer_commands(context, words, word_count - 1, prefix);
     }
     context_disconnect(context);
     return FEATURE_OK;
@@ -107,5 +110,5 @@ const struct command command_complete = {
     .arguments_max = COMMAND_ARGUMENTS_ANY,
     .offline = true,
     .hidden = true,
-    .run = run_complete,
+    .run = complete_run_complete,
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Every sentence about trouble goes through report(): one line, shown as shown.h says (names come
- * from files and other clients), the same fields in JSON.
+ * Every sentence about trouble goes through context_report(): one line, shown as shown.h says
+ * (names come from files and other clients), the same fields in JSON.
  */
 #include "featurectl/context.h"
 
@@ -15,8 +15,8 @@
 #include "featurectl/secret.h"
 #include "featurectl/shown.h"
 
-static void report(const struct context *context, const char *status, const char *object,
-                   const char *sentence) {
+static void context_report(const struct context *context, const char *status, const char *object,
+                           const char *sentence) {
     const char *command = context->command ? context->command->name : NULL;
     if (context->json) {
         json_t *line = json_pack("{s:s*, s:o*, s:s, s:o}", "command", command, "object",
@@ -39,7 +39,7 @@ static void report(const struct context *context, const char *status, const char
 }
 
 int context_fail(struct context *context, int status, const char *object) {
-    report(context, exit_code_word(status), object, feature_last_error());
+    context_report(context, exit_code_word(status), object, feature_last_error());
     return status;
 }
 
@@ -50,7 +50,7 @@ int context_refuse(struct context *context, int status, const char *object, cons
     va_start(arguments, format);
     vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
-    report(context, exit_code_word(status), object, sentence);
+    context_report(context, exit_code_word(status), object, sentence);
     return status;
 }
 
@@ -60,17 +60,18 @@ void context_warn(struct context *context, const char *object, const char *forma
     va_start(arguments, format);
     vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
-    report(context, "WARNING", object, sentence);
+    context_report(context, "WARNING", object, sentence);
 }
 
-static bool is_same_file(int fd, FILE *file) {
+static bool context_is_same_file(int fd, FILE *file) {
     struct stat one, other;
     return fstat(fd, &one) == 0 && fstat(fileno(file), &other) == 0 && one.st_dev == other.st_dev &&
            one.st_ino == other.st_ino;
 }
 
 void context_make_way(struct context *context, int fd) {
-    bool takes_out = is_same_file(fd, context->out), takes_err = is_same_file(fd, context->err);
+    bool takes_out = context_is_same_file(fd, context->out),
+         takes_err = context_is_same_file(fd, context->err);
     FILE *nowhere = takes_out && takes_err ? fopen("/dev/null", "we") : NULL;
     if (nowhere)
         context->out = nowhere;
@@ -92,8 +93,8 @@ void context_disconnect(struct context *context) {
 }
 
 /* Opens without reporting what the broker says; reports a secret file that cannot be used. */
-static int open_quietly(struct context *context, const char *name, bool read_only,
-                        struct feature_store **out, bool *reported) {
+static int context_open_quietly(struct context *context, const char *name, bool read_only,
+                                struct feature_store **out, bool *reported) {
     uint8_t secret[SECRET_BYTES_MAX];
     struct feature_open_options options = {.size = sizeof options, .read_only = read_only};
     const char *path = options_text(&context->options, "secret-file", NULL);
@@ -114,14 +115,14 @@ static int open_quietly(struct context *context, const char *name, bool read_onl
 int context_open(struct context *context, const char *name, bool read_only,
                  struct feature_store **out) {
     bool reported = false;
-    int status = open_quietly(context, name, read_only, out, &reported);
+    int status = context_open_quietly(context, name, read_only, out, &reported);
     return status && !reported ? context_fail(context, status, name) : status;
 }
 
 int context_scope(struct context *context, const char *name, uint32_t *handle_out) {
     struct feature_store *store;
     bool reported = false;
-    int status = open_quietly(context, name, true, &store, &reported);
+    int status = context_open_quietly(context, name, true, &store, &reported);
     if (status == FEATURE_OK)
         *handle_out = feature_admin_handle(store);
     else if (status == FEATURE_E_DENIED)

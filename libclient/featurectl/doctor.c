@@ -70,7 +70,7 @@ bool doctor_read_file(const char *path, char *text, size_t room) {
 }
 
 /* The number at `text`, behind blanks; NULL when there is none. */
-static const char *parse_u64(const char *text, uint64_t *out) {
+static const char *doctor_parse_u64(const char *text, uint64_t *out) {
     char *end;
     text += strspn(text, " \t");
     if (*text < '0' || *text > '9')
@@ -80,7 +80,7 @@ static const char *parse_u64(const char *text, uint64_t *out) {
 }
 
 /* Behind `key` at the beginning of a line; NULL when there is no such line. */
-static const char *find_line(const char *text, const char *key) {
+static const char *doctor_find_line(const char *text, const char *key) {
     size_t length = strlen(key);
     for (const char *line = text; line; line = strchr(line, '\n')) {
         line += *line == '\n';
@@ -91,7 +91,7 @@ static const char *find_line(const char *text, const char *key) {
 }
 
 bool doctor_parse_limit(const char *limits, const char *name, uint64_t *out) {
-    const char *value = find_line(limits, name);
+    const char *value = doctor_find_line(limits, name);
     if (!value)
         return false;
     value += strspn(value, " ");
@@ -99,24 +99,24 @@ bool doctor_parse_limit(const char *limits, const char *name, uint64_t *out) {
         *out = UINT64_MAX;
         return true;
     }
-    return parse_u64(value, out);
+    return doctor_parse_u64(value, out);
 }
 
 bool doctor_parse_meminfo(const char *meminfo, const char *key, uint64_t *out) {
-    const char *value = find_line(meminfo, key);
-    return value && *value == ':' && parse_u64(value + 1, out);
+    const char *value = doctor_find_line(meminfo, key);
+    return value && *value == ':' && doctor_parse_u64(value + 1, out);
 }
 
 bool doctor_parse_number(const char *text, unsigned index, uint64_t *out) {
     uint64_t value = 0;
     for (unsigned i = 0; i <= index && text; i++)
-        text = parse_u64(text, &value);
+        text = doctor_parse_u64(text, &value);
     if (text)
         *out = value;
     return text;
 }
 
-static int run_doctor(struct context *context) {
+static int doctor_run_doctor(struct context *context) {
     static const struct table_column columns[] = {
         {"check", "CHECK", TABLE_LEFT},
         {"verdict", "", TABLE_LEFT},
@@ -153,5 +153,5 @@ const struct command command_doctor = {
         "check\nfails; 2: none does, but this user has no way to the broker (skip); 0: none does, "
         "warnings aside.",
     .offline = true,
-    .run = run_doctor,
+    .run = doctor_run_doctor,
 };

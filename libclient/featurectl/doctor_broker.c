@@ -21,14 +21,14 @@
 #define NOFILE_WANTED 4096u
 #define NOFILE_NEEDED 256u
 
-static const char *socket_path(const struct context *context) {
+static const char *doctor_broker_socket_path(const struct context *context) {
     const char *path = options_text(&context->options, "socket", NULL);
     path = path ? path : getenv("FEATURED_SOCKET");
     return path && *path ? path : "/run/featured/featured.sock";
 }
 
 /* Who listens there, by SO_PEERCRED; 0 when it cannot be known. */
-static pid_t listener_pid(const char *path) {
+static pid_t doctor_broker_listener_pid(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof address.sun_path)
         return 0;
@@ -44,8 +44,8 @@ static pid_t listener_pid(const char *path) {
 }
 
 /* Trouble with the file itself: then there is no use in connecting. */
-static bool socket_file_is_bad(const char *path, struct doctor_broker *broker,
-                               struct doctor_finding *out) {
+static bool doctor_broker_socket_file_is_bad(const char *path, struct doctor_broker *broker,
+                                             struct doctor_finding *out) {
     struct stat about;
     int error = stat(path, &about) == 0 ? 0 : errno;
     broker->unseen = error == EACCES || (!error && access(path, R_OK | W_OK) != 0);
@@ -71,7 +71,7 @@ static bool socket_file_is_bad(const char *path, struct doctor_broker *broker,
 }
 
 /* It answers; does it take puts and serve gets too? */
-static void check_ready(struct context *context, struct doctor_finding *out) {
+static void doctor_broker_check_ready(struct context *context, struct doctor_finding *out) {
     Fb__Health health = FB__HEALTH__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     Fb__ClientReply *reply;
@@ -90,12 +90,12 @@ static void check_ready(struct context *context, struct doctor_finding *out) {
 
 void doctor_check_socket(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out) {
-    const char *path = socket_path(context);
+    const char *path = doctor_broker_socket_path(context);
     char up[UNITS_ROOM];
     struct feature_health health = {.size = sizeof health};
-    if (socket_file_is_bad(path, broker, out))
+    if (doctor_broker_socket_file_is_bad(path, broker, out))
         return;
-    broker->pid = listener_pid(path);
+    broker->pid = doctor_broker_listener_pid(path);
     int status = context_connect(context);
     if (!status)
         status = feature_health(context->feature, &health);
@@ -112,12 +112,12 @@ void doctor_check_socket(struct context *context, struct doctor_broker *broker,
     broker->max_resident_bytes = health.max_resident_bytes;
     doctor_say(out, DOCTOR_OK, NULL, "%s: node %s answers, pid %d, up %s", path, health.node,
                (int)broker->pid, units_duration(health.uptime_ms, up));
-    check_ready(context, out);
+    doctor_broker_check_ready(context, out);
 }
 
 /* False: the finding says why it is not known. */
-static bool read_limit(const struct doctor_broker *broker, const char *name, uint64_t *limit_out,
-                       struct doctor_finding *out) {
+static bool doctor_broker_read_limit(const struct doctor_broker *broker, const char *name,
+                                     uint64_t *limit_out, struct doctor_finding *out) {
     char path[64], limits[4096];
     pid_t pid = doctor_whose_limits(broker, out);
     if (!pid)
@@ -131,7 +131,7 @@ static bool read_limit(const struct doctor_broker *broker, const char *name, uin
     return false;
 }
 
-static const char *whose(const struct doctor_broker *broker) {
+static const char *doctor_broker_whose(const struct doctor_broker *broker) {
     return broker->pid ? "the broker's" : "this shell's";
 }
 
@@ -143,16 +143,16 @@ void doctor_check_memlock(struct context *context, struct doctor_broker *broker,
     const char *advice =
         "RDMA pins the stores' memory; without it peers are reached over TCP: "
         "LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited before the start";
-    if (!read_limit(broker, "Max locked memory", &limit_bytes, out))
+    if (!doctor_broker_read_limit(broker, "Max locked memory", &limit_bytes, out))
         return;
     if (limit_bytes == UINT64_MAX)
-        doctor_say(out, DOCTOR_OK, NULL, "%s limit is unlimited", whose(broker));
+        doctor_say(out, DOCTOR_OK, NULL, "%s limit is unlimited", doctor_broker_whose(broker));
     else if (!broker->answers)
-        doctor_say(out, DOCTOR_WARN, advice, "%s limit is %s", whose(broker),
+        doctor_say(out, DOCTOR_WARN, advice, "%s limit is %s", doctor_broker_whose(broker),
                    units_bytes(limit_bytes, limit));
     else
         doctor_say(out, limit_bytes >= broker->max_resident_bytes ? DOCTOR_OK : DOCTOR_WARN, advice,
-                   "%s limit is %s, its stores may need %s", whose(broker),
+                   "%s limit is %s, its stores may need %s", doctor_broker_whose(broker),
                    units_bytes(limit_bytes, limit), units_bytes(broker->max_resident_bytes, need));
 }
 
@@ -160,17 +160,17 @@ void doctor_check_nofile(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out) {
     (void)context;
     uint64_t limit;
-    if (!read_limit(broker, "Max open files", &limit, out))
+    if (!doctor_broker_read_limit(broker, "Max open files", &limit, out))
         return;
     doctor_say(out,
                limit >= NOFILE_WANTED   ? DOCTOR_OK
                : limit >= NOFILE_NEEDED ? DOCTOR_WARN
                                         : DOCTOR_FAIL,
                "each session takes one: LimitNOFILE=65536 in the unit, or ulimit -n 65536",
-               "%s limit is %" PRIu64, whose(broker), limit);
+               "%s limit is %" PRIu64, doctor_broker_whose(broker), limit);
 }
 
-static void say_unreached(const Fb__NodeInfo *node, struct doctor_finding *out) {
+static void doctor_broker_say_unreached(const Fb__NodeInfo *node, struct doctor_finding *out) {
     const char *advice = "bytes take the way of messages instead: check [peers] data_address of "
                          "the node it belongs to, its [peers] listen, routes and firewalls";
     if (node->self)
@@ -197,6 +197,6 @@ void doctor_check_data(struct context *context, struct doctor_broker *broker,
     for (size_t i = 0; reply->result_case == FB__CLIENT_REPLY__RESULT_NODES && i < all->n_nodes;
          i++)
         if (*all->nodes[i]->data_failure)
-            say_unreached(all->nodes[i], out);
+            doctor_broker_say_unreached(all->nodes[i], out);
     fb__client_reply__free_unpacked(reply, NULL);
 }

@@ -8,7 +8,8 @@
 #include <string.h>
 
 /* NULL: the broker does not answer. To be freed with fb__client_reply__free_unpacked(). */
-static Fb__ClientReply *ask_health(struct context *context, const struct doctor_broker *broker) {
+static Fb__ClientReply *doctor_directory_ask_health(struct context *context,
+                                                    const struct doctor_broker *broker) {
     Fb__Health health = FB__HEALTH__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     Fb__ClientReply *reply = NULL;
@@ -41,7 +42,7 @@ void doctor_judge_directory(const char *directory, const char *trouble,
 
 void doctor_check_directory(struct context *context, struct doctor_broker *broker,
                             struct doctor_finding *out) {
-    Fb__ClientReply *reply = ask_health(context, broker);
+    Fb__ClientReply *reply = doctor_directory_ask_health(context, broker);
     doctor_say(out, DOCTOR_SKIP, NULL, "not checked: no broker tells");
     if (!reply)
         return;

@@ -13,12 +13,12 @@
 #define TCP_BUFFER_WANTED (4u << 20) /* 10 Gbit/s x 3 ms */
 #define MAP_COUNT_WANTED  65530u     /* the kernel's default */
 
-static bool read_number(const char *path, unsigned index, uint64_t *out) {
+static bool doctor_kernel_read_number(const char *path, unsigned index, uint64_t *out) {
     char text[256];
     return doctor_read_file(path, text, sizeof text) && doctor_parse_number(text, index, out);
 }
 
-static void say_absent(struct doctor_finding *out, const char *setting) {
+static void doctor_kernel_say_absent(struct doctor_finding *out, const char *setting) {
     doctor_say(out, DOCTOR_OK, NULL, "%s is not visible here", setting);
 }
 
@@ -28,8 +28,8 @@ void doctor_check_socket_buffers(struct context *context, struct doctor_broker *
     (void)broker;
     uint64_t bytes;
     char text[UNITS_ROOM];
-    if (!read_number("/proc/sys/net/core/wmem_default", 0, &bytes)) {
-        say_absent(out, "net.core.wmem_default");
+    if (!doctor_kernel_read_number("/proc/sys/net/core/wmem_default", 0, &bytes)) {
+        doctor_kernel_say_absent(out, "net.core.wmem_default");
         return;
     }
     /* A frame is one datagram; the kernel's own bookkeeping for it comes on top. */
@@ -45,9 +45,9 @@ void doctor_check_tcp_buffers(struct context *context, struct doctor_broker *bro
     (void)broker;
     uint64_t send_bytes, receive_bytes;
     char send[UNITS_ROOM], receive[UNITS_ROOM];
-    if (!read_number("/proc/sys/net/ipv4/tcp_wmem", 2, &send_bytes) ||
-        !read_number("/proc/sys/net/ipv4/tcp_rmem", 2, &receive_bytes)) {
-        say_absent(out, "net.ipv4.tcp_wmem");
+    if (!doctor_kernel_read_number("/proc/sys/net/ipv4/tcp_wmem", 2, &send_bytes) ||
+        !doctor_kernel_read_number("/proc/sys/net/ipv4/tcp_rmem", 2, &receive_bytes)) {
+        doctor_kernel_say_absent(out, "net.ipv4.tcp_wmem");
         return;
     }
     bool enough = send_bytes >= TCP_BUFFER_WANTED && receive_bytes >= TCP_BUFFER_WANTED;
@@ -63,8 +63,8 @@ void doctor_check_map_count(struct context *context, struct doctor_broker *broke
     (void)context;
     (void)broker;
     uint64_t count;
-    if (!read_number("/proc/sys/vm/max_map_count", 0, &count))
-        say_absent(out, "vm.max_map_count");
+    if (!doctor_kernel_read_number("/proc/sys/vm/max_map_count", 0, &count))
+        doctor_kernel_say_absent(out, "vm.max_map_count");
     else
         doctor_say(out, count >= MAP_COUNT_WANTED ? DOCTOR_OK : DOCTOR_WARN,
                    "sysctl -w vm.max_map_count=65530", "vm.max_map_count %" PRIu64, count);
@@ -75,8 +75,8 @@ void doctor_check_overcommit(struct context *context, struct doctor_broker *brok
     (void)context;
     (void)broker;
     uint64_t mode;
-    if (!read_number("/proc/sys/vm/overcommit_memory", 0, &mode))
-        say_absent(out, "vm.overcommit_memory");
+    if (!doctor_kernel_read_number("/proc/sys/vm/overcommit_memory", 0, &mode))
+        doctor_kernel_say_absent(out, "vm.overcommit_memory");
     else
         doctor_say(out, mode == 2 ? DOCTOR_WARN : DOCTOR_OK,
                    "strict accounting may refuse large arenas: sysctl -w vm.overcommit_memory=0",

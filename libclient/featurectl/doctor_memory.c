@@ -19,13 +19,13 @@
 #define PROBE_BYTES 4096
 
 /* What the broker may still take beyond what it holds. */
-static uint64_t bytes_to_come(const struct doctor_broker *broker) {
+static uint64_t doctor_memory_bytes_to_come(const struct doctor_broker *broker) {
     return broker->max_resident_bytes > broker->resident_bytes
                ? broker->max_resident_bytes - broker->resident_bytes
                : 0;
 }
 
-static bool read_meminfo(const char *key, uint64_t *out) {
+static bool doctor_memory_read_meminfo(const char *key, uint64_t *out) {
     char meminfo[8192];
     return doctor_read_file("/proc/meminfo", meminfo, sizeof meminfo) &&
            doctor_parse_meminfo(meminfo, key, out);
@@ -36,7 +36,7 @@ void doctor_check_memory(struct context *context, struct doctor_broker *broker,
     (void)context;
     uint64_t available_kib;
     char available[UNITS_ROOM], wanted[UNITS_ROOM];
-    if (!read_meminfo("MemAvailable", &available_kib)) {
+    if (!doctor_memory_read_meminfo("MemAvailable", &available_kib)) {
         doctor_say(out, DOCTOR_WARN, "is /proc mounted?", "/proc/meminfo cannot be read");
         return;
     }
@@ -44,11 +44,13 @@ void doctor_check_memory(struct context *context, struct doctor_broker *broker,
     if (!broker->answers)
         doctor_say(out, DOCTOR_OK, NULL, "%s available", available);
     else
-        doctor_say(out, available_kib * 1024 >= bytes_to_come(broker) ? DOCTOR_OK : DOCTOR_WARN,
+        doctor_say(out,
+                   available_kib * 1024 >= doctor_memory_bytes_to_come(broker) ? DOCTOR_OK
+                                                                               : DOCTOR_WARN,
                    "lower [memory] max_resident_bytes or free memory: the kernel may kill a broker "
                    "that finds none",
                    "%s available, the broker may still take %s", available,
-                   units_bytes(bytes_to_come(broker), wanted));
+                   units_bytes(doctor_memory_bytes_to_come(broker), wanted));
 }
 
 /* Of memory of the broker beside its stores. */
@@ -99,9 +101,9 @@ void doctor_check_hugepages(struct context *context, struct doctor_broker *broke
     (void)broker;
     uint64_t total = 0, unused = 0, size_kib = 0;
     char size[UNITS_ROOM];
-    read_meminfo("HugePages_Total", &total);
-    read_meminfo("HugePages_Free", &unused);
-    read_meminfo("Hugepagesize", &size_kib);
+    doctor_memory_read_meminfo("HugePages_Total", &total);
+    doctor_memory_read_meminfo("HugePages_Free", &unused);
+    doctor_memory_read_meminfo("Hugepagesize", &size_kib);
     if (size_kib == 0)
         doctor_say(out, DOCTOR_WARN, "set [memory] hugepages = off", "this kernel has none");
     else
@@ -132,7 +134,7 @@ void doctor_check_shm(struct context *context, struct doctor_broker *broker,
 }
 
 /* Creates, sizes, seals and maps as the broker does. 0 or -errno. */
-static int probe_memfd(void) {
+static int doctor_memory_probe_memfd(void) {
     int fd = memfd_create("featurectl-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
@@ -151,7 +153,7 @@ void doctor_check_memfd(struct context *context, struct doctor_broker *broker,
                         struct doctor_finding *out) {
     (void)context;
     (void)broker;
-    int error = probe_memfd();
+    int error = doctor_memory_probe_memfd();
     doctor_say(out, error ? DOCTOR_FAIL : DOCTOR_OK,
                "a seccomp or container profile forbids memfd_create or sealing: allow it", "%s",
                error ? strerror(-error) : "sealed shared memory works");

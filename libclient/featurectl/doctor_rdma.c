@@ -19,7 +19,7 @@ bool doctor_gid_is_routable(const char *gid) {
            strncmp(gid, "fe80:", 5) != 0;
 }
 
-static bool has_routable_gid(const char *device, int port) {
+static bool doctor_rdma_has_routable_gid(const char *device, int port) {
     char path[384], text[64];
     for (int i = 0; i < GIDS_MAX; i++) {
         snprintf(path, sizeof path, DEVICES "/%.64s/ports/%d/gids/%d", device, port, i);
@@ -29,19 +29,19 @@ static bool has_routable_gid(const char *device, int port) {
     return false;
 }
 
-static bool is_usable(const char *device) {
+static bool doctor_rdma_is_usable(const char *device) {
     char path[384], text[64];
     for (int port = 1; port <= PORTS_MAX; port++) {
         snprintf(path, sizeof path, DEVICES "/%.64s/ports/%d/state", device, port);
         if (doctor_read_file(path, text, sizeof text) && strstr(text, "ACTIVE") != NULL &&
-            has_routable_gid(device, port))
+            doctor_rdma_has_routable_gid(device, port))
             return true;
     }
     return false;
 }
 
 /* Names of the devices, usable ones and others; how many there are. */
-static unsigned list_devices(char *usable, char *others, size_t room) {
+static unsigned doctor_rdma_list_devices(char *usable, char *others, size_t room) {
     unsigned count = 0;
     DIR *directory = opendir(DEVICES);
     const struct dirent *entry;
@@ -49,7 +49,7 @@ static unsigned list_devices(char *usable, char *others, size_t room) {
     while (directory != NULL && (entry = readdir(directory)) != NULL) {
         if (entry->d_name[0] == '.')
             continue;
-        char *list = is_usable(entry->d_name) ? usable : others;
+        char *list = doctor_rdma_is_usable(entry->d_name) ? usable : others;
         size_t used = strlen(list);
         snprintf(list + used, room - used, "%s%.64s", used > 0 ? ", " : "", entry->d_name);
         count++;
@@ -64,7 +64,7 @@ void doctor_check_rdma(struct context *context, struct doctor_broker *broker,
     char usable[200], others[200];
     (void)context;
     (void)broker;
-    if (list_devices(usable, others, sizeof usable) == 0)
+    if (doctor_rdma_list_devices(usable, others, sizeof usable) == 0)
         doctor_say(out, DOCTOR_OK, NULL, "no RDMA device; peers are reached over TCP");
     else if (usable[0] == '\0')
         doctor_say(

@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-static int fetch(struct context *context, bool dropped, Fb__ClientReply **reply_out) {
+static int each_store_fetch_names(struct context *context, bool dropped,
+                                  Fb__ClientReply **reply_out) {
     Fb__Stores stores = FB__STORES__INIT;
     stores.dropped = dropped;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -16,14 +17,14 @@ static int fetch(struct context *context, bool dropped, Fb__ClientReply **reply_
 }
 
 int each_store_fetch(struct context *context, Fb__ClientReply **reply_out) {
-    return fetch(context, false, reply_out);
+    return each_store_fetch_names(context, false, reply_out);
 }
 
 static int each(struct context *context, bool dropped, struct table *table, each_store_fn visit,
                 void *user) {
     const char *only = options_text(&context->options, "store", NULL);
     Fb__ClientReply *reply;
-    int first_failure = fetch(context, dropped, &reply);
+    int first_failure = each_store_fetch_names(context, dropped, &reply);
     if (first_failure)
         return first_failure;
     bool found = false;

@@ -16,7 +16,7 @@ struct stream {
     uint64_t left; /* events still wanted; 0 = no end */
 };
 
-static void format_time(uint64_t unix_ns, char out[UNITS_ROOM]) {
+static void events_format_time(uint64_t unix_ns, char out[UNITS_ROOM]) {
     time_t seconds = (time_t)(unix_ns / 1000000000u);
     struct tm local;
     char day[UNITS_ROOM / 2 + 8];
@@ -25,9 +25,9 @@ static void format_time(uint64_t unix_ns, char out[UNITS_ROOM]) {
     snprintf(out, UNITS_ROOM, "%s.%03u", day, (unsigned)(unix_ns / 1000000u % 1000u));
 }
 
-static void print_event(FILE *out, const Fb__Event *event) {
+static void events_print_event(FILE *out, const Fb__Event *event) {
     char when[UNITS_ROOM], state[WORDS_ROOM], reason[WORDS_ROOM], bytes[UNITS_ROOM];
-    format_time(event->time_unix_ns, when);
+    events_format_time(event->time_unix_ns, when);
     words_enum(&fb__sample_state__descriptor, (int)event->state, state);
     words_reason(event->reason, reason);
     if (event->missed)
@@ -42,7 +42,7 @@ static void print_event(FILE *out, const Fb__Event *event) {
             reason, event->landing ? "  (copy)" : "");
 }
 
-static void print_event_json(FILE *out, const Fb__Event *event) {
+static void events_print_event_json(FILE *out, const Fb__Event *event) {
     static const struct table_column columns[] = {
         {"sequence", "", TABLE_LEFT},   {"time_unix_ns", "", TABLE_LEFT},
         {"store", "", TABLE_LEFT},      {"sample_id", "", TABLE_LEFT},
@@ -67,22 +67,22 @@ static void print_event_json(FILE *out, const Fb__Event *event) {
     table_finish(&table, TABLE_ROWS);
 }
 
-static bool visit(void *opaque, const Fb__Event *event) {
+static bool events_visit(void *opaque, const Fb__Event *event) {
     struct stream *stream = opaque;
     if (stream->context->json)
-        print_event_json(stream->context->out, event);
+        events_print_event_json(stream->context->out, event);
     else
-        print_event(stream->context->out, event);
+        events_print_event(stream->context->out, event);
     bool written = fflush(stream->context->out) == 0;
     return written && --stream->left != 0;
 }
 
-static int run_events(struct context *context) {
+static int events_run_events(struct context *context) {
     const struct options *options = &context->options;
     /* Without --count the counter wraps below zero and never comes to it. */
     struct stream stream = {.context = context, .left = options_number(options, "count", 0)};
     const char *store = options_text(options, "store", NULL);
-    int status = feature_admin_events(context->feature, store, 0, visit, &stream);
+    int status = feature_admin_events(context->feature, store, 0, events_visit, &stream);
     return status ? context_fail(context, status, store) : FEATURE_OK;
 }
 
@@ -101,5 +101,5 @@ const struct command command_events = {
     .arguments = "",
     .summary = "live stream of state changes",
     .options = options,
-    .run = run_events,
+    .run = events_run_events,
 };

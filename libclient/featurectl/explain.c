@@ -35,14 +35,14 @@ static const struct table_column columns[] = {
 };
 
 /* "session 3 pid 4312 uid 0 trainer (12 s), node b (3 s)" */
-static void print_holders(struct table *table, const Fb__SampleInfo *info) {
+static void explain_print_holders(struct table *table, const Fb__SampleInfo *info) {
     char *names = why_holders(info);
     table_cell(table, why_holders_json(info), *names ? names : "-");
     free(names);
 }
 
 /* Those who should know and did not answer. */
-static void print_silent(struct table *table, const Fb__ExplainReply *reply) {
+static void explain_print_silent(struct table *table, const Fb__ExplainReply *reply) {
     char *text = memory_copy("");
     json_t *silent = json_array();
     for (size_t i = 0; i < reply->n_says; i++) {
@@ -60,7 +60,7 @@ static void print_silent(struct table *table, const Fb__ExplainReply *reply) {
     free(text);
 }
 
-static json_t *record_json(const Fb__IndexRecord *record) {
+static json_t *explain_record_json(const Fb__IndexRecord *record) {
     char generation[24], incarnation[24];
     if (!record)
         return json_null();
@@ -71,7 +71,7 @@ static json_t *record_json(const Fb__IndexRecord *record) {
                      (json_int_t)record->bytes, "home_is_member", record->home_is_member);
 }
 
-static json_t *says_json(const Fb__ExplainReply *reply) {
+static json_t *explain_says_json(const Fb__ExplainReply *reply) {
     json_t *nodes = json_array();
     for (size_t i = 0; i < reply->n_says; i++)
         if (reply->says[i]->status == FB__STATUS__OK)
@@ -81,8 +81,8 @@ static json_t *says_json(const Fb__ExplainReply *reply) {
     return nodes;
 }
 
-static void print_explained(struct context *context, const struct target *target,
-                            const Fb__ExplainReply *reply) {
+static void explain_print_explained(struct context *context, const struct target *target,
+                                    const Fb__ExplainReply *reply) {
     const Fb__SampleInfo none = FB__SAMPLE_INFO__INIT;
     const Fb__SampleInfo *info = reply->info ? reply->info : &none;
     char word[WORDS_ROOM];
@@ -98,13 +98,13 @@ static void print_explained(struct context *context, const struct target *target
     table_bytes(&table, info->extent_bytes);
     table_duration(&table, info->age_ms);
     table_count(&table, info->leases);
-    print_holders(&table, info);
+    explain_print_holders(&table, info);
     table_text(&table, reply->path);
     table_text(&table, reply->index);
     table_text(&table, reply->sentence);
-    print_silent(&table, reply);
-    table_cell(&table, record_json(reply->record), NULL);
-    table_cell(&table, says_json(reply), NULL);
+    explain_print_silent(&table, reply);
+    table_cell(&table, explain_record_json(reply->record), NULL);
+    table_cell(&table, explain_says_json(reply), NULL);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
 }
@@ -132,12 +132,12 @@ static int explain_target(struct context *context, const struct target *target) 
         context_call(context, &request, target->text, FB__CLIENT_REPLY__RESULT_EXPLAIN, &reply);
     if (status)
         return status;
-    print_explained(context, target, reply->explain);
+    explain_print_explained(context, target, reply->explain);
     context_free_reply(reply);
     return FEATURE_OK;
 }
 
-static int run_explain(struct context *context) {
+static int explain_run_explain(struct context *context) {
     struct targets targets;
     int first_failure = select_targets(context, &targets);
     for (size_t i = 0; i < targets.count; i++) {
@@ -162,5 +162,5 @@ const struct command command_explain = {
         "a store remembers is a multiple of max_samples.",
     .options = options,
     .arguments_max = COMMAND_ARGUMENTS_ANY,
-    .run = run_explain,
+    .run = explain_run_explain,
 };

@@ -15,17 +15,17 @@
 
 #define GET_DEADLINE_MS 30000u
 
-static void show_read(void *context, uint64_t bytes_done, uint64_t bytes_total) {
+static void get_show_read(void *context, uint64_t bytes_done, uint64_t bytes_total) {
     progress_set(context, bytes_done, bytes_total);
 }
 
-static void show_written(void *context, uint64_t bytes) {
+static void get_show_written(void *context, uint64_t bytes) {
     struct progress *progress = context;
     progress_set(progress, progress->done + bytes, progress->total);
 }
 
-static int write_view(struct context *context, const struct feature_view *view, const char *path,
-                      struct output_file *file) {
+static int get_write_view(struct context *context, const struct feature_view *view,
+                          const char *path, struct output_file *file) {
     const struct feature_ref *ref = feature_view_ref(view);
     struct feature_tensor tensors[FEATURE_TENSORS_MAX];
     const void *data[FEATURE_TENSORS_MAX];
@@ -39,15 +39,15 @@ static int write_view(struct context *context, const struct feature_view *view, 
     char why[512];
     struct progress progress;
     progress_begin(&progress, context->err, "write", PROGRESS_BYTES, feature_ref_bytes(ref));
-    int error = safetensors_write(file, &content, show_written, &progress, why, sizeof why);
+    int error = safetensors_write(file, &content, get_show_written, &progress, why, sizeof why);
     if (!error)
         error = output_file_commit(file, why, sizeof why);
     progress_end(&progress);
     return error ? context_refuse(context, CTL_E_LOCAL, path, "%s", why) : FEATURE_OK;
 }
 
-static void print_got(struct context *context, const struct feature_ref *ref, const char *path,
-                      uint64_t elapsed_ns) {
+static void get_print_got(struct context *context, const struct feature_ref *ref, const char *path,
+                          uint64_t elapsed_ns) {
     static const struct table_column columns[] = {
         {"sample_id", "sample", TABLE_LEFT},   {"generation", "generation", TABLE_LEFT},
         {"home", "home", TABLE_LEFT},          {"bytes", "bytes", TABLE_LEFT},
@@ -77,7 +77,7 @@ static int get_view(struct context *context, struct feature_store *store,
         .size = sizeof get,
         .deadline_ms = options_deadline_ms(&context->options, "deadline", GET_DEADLINE_MS),
         .wait_ms = options_deadline_ms(&context->options, "wait", 0),
-        .progress = show_read,
+        .progress = get_show_read,
         .progress_context = &progress,
     };
     progress_begin(&progress, context->err, "get", PROGRESS_BYTES, 0);
@@ -88,8 +88,8 @@ static int get_view(struct context *context, struct feature_store *store,
 
 /* A release is one-way: a round trip behind it makes sure that the broker has it before we are
  * gone. */
-static int release(struct context *context, struct feature_view *view, bool consumed,
-                   const char *object) {
+static int get_release_view(struct context *context, struct feature_view *view, bool consumed,
+                            const char *object) {
     struct feature_health health = {.size = sizeof health};
     int status = feature_release(view, consumed ? FEATURE_CONSUMED : FEATURE_RETURNED);
     if (!status)
@@ -109,11 +109,11 @@ static int get_into(struct context *context, const struct target *target, const 
     if (status)
         return status;
     uint64_t read_ns = progress_now_ns() - begun_ns;
-    status = write_view(context, view, path, file);
+    status = get_write_view(context, view, path, file);
     if (!status)
-        print_got(context, feature_view_ref(view), path, read_ns);
+        get_print_got(context, feature_view_ref(view), path, read_ns);
     bool consumed = !status && options_given(&context->options, "consume");
-    int released = release(context, view, consumed, target->text);
+    int released = get_release_view(context, view, consumed, target->text);
     return status ? status : released;
 }
 
@@ -133,7 +133,7 @@ static int get_target(struct context *context, const struct target *target) {
     return status;
 }
 
-static int run_get(struct context *context) {
+static int get_run_get(struct context *context) {
     struct targets targets;
     int status = select_target(context, &targets);
     if (status)
@@ -177,5 +177,5 @@ const struct command command_get = {
         "When a get fails, featurectl explain REF says why.",
     .options = options,
     .arguments_max = 1,
-    .run = run_get,
+    .run = get_run_get,
 };

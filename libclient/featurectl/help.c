@@ -21,7 +21,7 @@ static const char *const status_meaning[] = {
     "a fault of featured itself",
 };
 
-static void print_exit_codes(FILE *out) {
+static void help_print_exit_codes(FILE *out) {
     fprintf(out, "Exit codes:\n  %2d  OK           %s\n", 0, status_meaning[0]);
     fprintf(out,
             "  %2d  -            a file here cannot be read, is malformed or cannot be written; "
@@ -49,7 +49,7 @@ void help_overview(FILE *out) {
           out);
 }
 
-static void print_option(FILE *out, const struct option_spec *option) {
+static void help_print_option(FILE *out, const struct option_spec *option) {
     char left[64], letter[8] = "    ";
     if (option->letter)
         snprintf(letter, sizeof letter, "-%c, ", option->letter);
@@ -69,12 +69,12 @@ void help_command(FILE *out, const struct command *command) {
         fprintf(out, "\n%s\n", command->details);
     fputs("\nOptions:\n", out);
     for (const struct option_spec *o = command->options; o && o->name; o++)
-        print_option(out, o);
+        help_print_option(out, o);
     for (const struct option_spec *o = common_options; o->name; o++)
-        print_option(out, o);
+        help_print_option(out, o);
 }
 
-static int run_help(struct context *context) {
+static int help_run_help(struct context *context) {
     char **words = context->options.arguments;
     size_t word_count = context->options.argument_count, used;
     if (word_count == 0) {
@@ -82,7 +82,7 @@ static int run_help(struct context *context) {
         return FEATURE_OK;
     }
     if (strcmp(words[0], "exit-codes") == 0) {
-        print_exit_codes(context->out);
+        help_print_exit_codes(context->out);
         return FEATURE_OK;
     }
     const struct command *command = command_find(words, word_count, &used);
@@ -95,7 +95,7 @@ static int run_help(struct context *context) {
     return FEATURE_OK;
 }
 
-static int run_version(struct context *context) {
+static int help_run_version(struct context *context) {
     static const struct table_column columns[] = {{"version", "version", TABLE_LEFT}};
     struct table table;
     CONTEXT_TABLE(context, &table, columns);
@@ -111,7 +111,7 @@ const struct command command_help = {
     .summary = "describe a command, or `exit-codes`",
     .arguments_max = 2,
     .offline = true,
-    .run = run_help,
+    .run = help_run_help,
 };
 
 const struct command command_version = {
@@ -119,5 +119,5 @@ const struct command command_version = {
     .arguments = "",
     .summary = "version of featurectl and its library",
     .offline = true,
-    .run = run_version,
+    .run = help_run_version,
 };

@@ -34,7 +34,7 @@ struct check {
     uint64_t unreadable, unknown, repaired, findings, unsettled;
 };
 
-static uint64_t expected_samples(const Fb__NodesReply *nodes) {
+static uint64_t index_check_expected_samples(const Fb__NodesReply *nodes) {
     uint64_t samples = 0;
     for (size_t i = 0; i < nodes->n_nodes; i++)
         samples += nodes->nodes[i]->health ? nodes->nodes[i]->health->resident_samples : 0;
@@ -43,25 +43,25 @@ static uint64_t expected_samples(const Fb__NodesReply *nodes) {
 
 /* ---- who can be asked ---- */
 
-static void name_silent(struct check *check, size_t node, const char *why) {
+static void index_check_name_silent(struct check *check, size_t node, const char *why) {
     if (!check->silent[node])
         context_refuse(check->context, FEATURE_E_UNAVAILABLE, check->nodes->nodes[node]->node,
                        "it cannot be asked, its records are unknown: %s", why);
     check->silent[node] = true;
 }
 
-static void name_all_silent(struct check *check) {
+static void index_check_name_all_silent(struct check *check) {
     for (size_t i = 0; i < check->nodes->n_nodes; i++) {
         const char *why = members_silence(check->nodes->nodes[i]);
         if (why && members_has_left(check->nodes->nodes[i]))
             check->silent[i] = true; /* its records are of a dead home: no need to ask */
         else if (why)
-            name_silent(check, i, why);
+            index_check_name_silent(check, i, why);
     }
 }
 
 /* A node that has joined meanwhile is asked too, when its records are judged. */
-static bool is_reached(void *context, const char *node) {
+static bool index_check_is_reached(void *context, const char *node) {
     const struct check *check = context;
     for (size_t i = 0; i < check->nodes->n_nodes; i++)
         if (!strcmp(check->nodes->nodes[i]->node, node))
@@ -71,7 +71,7 @@ static bool is_reached(void *context, const char *node) {
 
 /* ---- reading ---- */
 
-static int read_records(struct check *check) {
+static int index_check_read_records(struct check *check) {
     const char *store = options_text(&check->context->options, "store", "");
     Fb__IndexList list = FB__INDEX_LIST__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -100,7 +100,7 @@ static int read_records(struct check *check) {
 }
 
 /* False: the node has stopped answering. */
-static bool read_store(struct check *check, size_t node, const char *store) {
+static bool index_check_read_store(struct check *check, size_t node, const char *store) {
     Fb__List list = FB__LIST__INIT;
     list.store = (char *)store;
     list.node = check->nodes->nodes[node]->node;
@@ -124,20 +124,20 @@ static bool read_store(struct check *check, size_t node, const char *store) {
     return true;
 }
 
-static void read_samples(struct check *check) {
+static void index_check_read_samples(struct check *check) {
     const char *only = options_text(&check->context->options, "store", NULL);
     for (size_t i = 0; i < check->nodes->n_nodes; i++) {
         const Fb__HealthReply *health = check->nodes->nodes[i]->health;
         for (size_t k = 0; health && k < health->n_store_names && !check->silent[i]; k++)
             if ((!only || !strcmp(only, health->store_names[k])) &&
-                !read_store(check, i, health->store_names[k]))
-                name_silent(check, i, feature_last_error());
+                !index_check_read_store(check, i, health->store_names[k]))
+                index_check_name_silent(check, i, feature_last_error());
     }
 }
 
 /* ---- judging ---- */
 
-static Fb__IndexFinding *copy_finding(const Fb__IndexFinding *from) {
+static Fb__IndexFinding *index_check_copy_finding(const Fb__IndexFinding *from) {
     size_t bytes = fb__index_finding__get_packed_size(from);
     uint8_t *packed = memory_grow(NULL, bytes + 1, 1);
     fb__index_finding__pack(from, packed);
@@ -147,7 +147,7 @@ static Fb__IndexFinding *copy_finding(const Fb__IndexFinding *from) {
 }
 
 /* How many suspects, from `at` on, are of one store and fit a request. */
-static size_t run_length(const struct audit *audit, size_t at) {
+static size_t index_check_run_length(const struct audit *audit, size_t at) {
     size_t end = at + 1;
     while (end < audit->suspect_count && end - at < CHECK_ITEMS &&
            !strcmp(audit->suspects[end].store, audit->suspects[at].store))
@@ -155,7 +155,8 @@ static size_t run_length(const struct audit *audit, size_t at) {
     return end - at;
 }
 
-static int look_at_run(struct check *check, struct suspect *suspects, size_t count, bool repair) {
+static int index_check_look_at_run(struct check *check, struct suspect *suspects, size_t count,
+                                   bool repair) {
     Fb__IndexCheckItem items[CHECK_ITEMS], *pointers[CHECK_ITEMS];
     Fb__IndexCheck asked = FB__INDEX_CHECK__INIT;
     for (size_t i = 0; i < count; i++) {
@@ -178,7 +179,7 @@ static int look_at_run(struct check *check, struct suspect *suspects, size_t cou
     if (status)
         return status;
     for (size_t i = 0; i < count && i < reply->index_check->n_items; i++) {
-        Fb__IndexFinding *finding = copy_finding(reply->index_check->items[i]);
+        Fb__IndexFinding *finding = index_check_copy_finding(reply->index_check->items[i]);
         if (finding)
             (repair ? audit_mend : audit_judge)(&suspects[i], finding);
     }
@@ -186,11 +187,11 @@ static int look_at_run(struct check *check, struct suspect *suspects, size_t cou
     return FEATURE_OK;
 }
 
-static int look(struct check *check) {
+static int index_check_look(struct check *check) {
     struct audit *audit = &check->audit;
     for (size_t at = 0, count; at < audit->suspect_count; at += count) {
-        count = run_length(audit, at);
-        int status = look_at_run(check, &audit->suspects[at], count, false);
+        count = index_check_run_length(audit, at);
+        int status = index_check_look_at_run(check, &audit->suspects[at], count, false);
         if (status)
             return status;
         progress_set(&check->progress, at + count, audit->suspect_count);
@@ -198,11 +199,11 @@ static int look(struct check *check) {
     return FEATURE_OK;
 }
 
-static int judge(struct check *check) {
+static int index_check_judge(struct check *check) {
     for (uint32_t looks = 0; looks < LOOKS_MAX && check->audit.suspect_count; looks++) {
         if (looks)
             nanosleep(&(struct timespec){.tv_nsec = LOOK_PAUSE_NS}, NULL);
-        int status = look(check);
+        int status = index_check_look(check);
         if (status)
             return status;
         if (!audit_sift(&check->audit))
@@ -213,42 +214,42 @@ static int judge(struct check *check) {
 
 /* ---- mending ---- */
 
-static bool is_broken(const struct suspect *suspect) {
+static bool index_check_is_broken(const struct suspect *suspect) {
     return audit_is_finding(suspect) && !suspect->finding->repaired;
 }
 
 /* Those to be repaired, from `at` on, of one store; at least one. */
-static size_t broken_length(const struct audit *audit, size_t at) {
-    size_t most = run_length(audit, at), end = at + 1;
-    while (end < at + most && is_broken(&audit->suspects[end]))
+static size_t index_check_broken_length(const struct audit *audit, size_t at) {
+    size_t most = index_check_run_length(audit, at), end = at + 1;
+    while (end < at + most && index_check_is_broken(&audit->suspects[end]))
         end++;
     return end - at;
 }
 
-static int repair_all(struct check *check, uint64_t *left_out) {
+static int index_check_repair_all(struct check *check, uint64_t *left_out) {
     struct audit *audit = &check->audit;
     *left_out = 0;
     for (size_t at = 0, count = 1; at < audit->suspect_count; at += count, count = 1) {
-        if (!is_broken(&audit->suspects[at]))
+        if (!index_check_is_broken(&audit->suspects[at]))
             continue;
-        count = broken_length(audit, at);
-        int status = look_at_run(check, &audit->suspects[at], count, true);
+        count = index_check_broken_length(audit, at);
+        int status = index_check_look_at_run(check, &audit->suspects[at], count, true);
         if (status)
             return status;
         for (size_t i = at; i < at + count; i++)
-            *left_out += is_broken(&audit->suspects[i]);
+            *left_out += index_check_is_broken(&audit->suspects[i]);
         progress_set(&check->progress, at + count, audit->suspect_count);
     }
     return FEATURE_OK;
 }
 
 /* One repair may set another in motion: what could not be mended is tried again. */
-static int repair(struct check *check) {
+static int index_check_repair(struct check *check) {
     uint64_t left = 1;
     for (uint32_t rounds = 0; rounds < LOOKS_MAX && left; rounds++) {
         if (rounds)
             nanosleep(&(struct timespec){.tv_nsec = LOOK_PAUSE_NS}, NULL);
-        int status = repair_all(check, &left);
+        int status = index_check_repair_all(check, &left);
         if (status)
             return status;
     }
@@ -260,7 +261,8 @@ static int repair(struct check *check) {
 
 /* ---- what is printed ---- */
 
-static void print_finding(struct table *table, const struct suspect *suspect, bool repair) {
+static void index_check_print_finding(struct table *table, const struct suspect *suspect,
+                                      bool repair) {
     const Fb__IndexFinding *finding = suspect->finding;
     char word[WORDS_ROOM];
     table_text(table, words_enum(&fb__finding__descriptor, (int)finding->finding, word));
@@ -278,7 +280,7 @@ static void print_finding(struct table *table, const struct suspect *suspect, bo
     table_end_row(table);
 }
 
-static void print_findings(struct check *check) {
+static void index_check_print_findings(struct check *check) {
     static const struct table_column columns[] = {
         {"finding", "FINDING", TABLE_LEFT}, {"what", "WHAT", TABLE_LEFT},
         {"remedy", "REMEDY", TABLE_LEFT},   {"repaired", "REPAIRED", TABLE_LEFT},
@@ -292,10 +294,10 @@ static void print_findings(struct check *check) {
     for (size_t i = 0; i < check->audit.suspect_count; i++) {
         const struct suspect *suspect = &check->audit.suspects[i];
         if (audit_is_finding(suspect)) {
-            print_finding(&table, suspect, mended);
+            index_check_print_finding(&table, suspect, mended);
             check->findings++;
         } else if (suspect->finding && suspect->finding->finding == FB__FINDING__NOT_CHECKED) {
-            print_finding(&table, suspect, mended);
+            index_check_print_finding(&table, suspect, mended);
             check->unknown++;
         } else if (!suspect->finding || suspect->finding->finding != FB__FINDING__AGREES) {
             check->unsettled++;
@@ -304,7 +306,7 @@ static void print_findings(struct check *check) {
     table_finish(&table, table.cell_count ? TABLE_ROWS : TABLE_FIELDS); /* no titles over nothing */
 }
 
-static json_t *silent_json(const struct check *check, char **text_out) {
+static json_t *index_check_silent_json(const struct check *check, char **text_out) {
     json_t *silent = json_array();
     char *text = memory_copy("");
     for (size_t i = 0; i < check->nodes->n_nodes; i++) {
@@ -320,7 +322,7 @@ static json_t *silent_json(const struct check *check, char **text_out) {
     return silent;
 }
 
-static void print_summary(const struct check *check) {
+static void index_check_print_summary(const struct check *check) {
     static const struct table_column columns[] = {
         {"records", "records", TABLE_LEFT},
         {"samples", "samples", TABLE_LEFT},
@@ -332,7 +334,7 @@ static void print_summary(const struct check *check) {
         {"silent", "nodes not asked", TABLE_LEFT},
     };
     char *text;
-    json_t *silent = silent_json(check, &text);
+    json_t *silent = index_check_silent_json(check, &text);
     struct table table;
     CONTEXT_TABLE(check->context, &table, columns);
     table_count(&table, check->audit.record_count);
@@ -348,7 +350,7 @@ static void print_summary(const struct check *check) {
     free(text);
 }
 
-static int verdict(const struct check *check) {
+static int index_check_verdict(const struct check *check) {
     bool silent = false;
     if (check->unreadable)
         context_refuse(check->context, CTL_E_LOCAL, NULL,
@@ -362,30 +364,30 @@ static int verdict(const struct check *check) {
     return check->unknown || silent ? CTL_E_UNCHECKED : FEATURE_OK;
 }
 
-static int carry_out(struct check *check) {
+static int index_check_carry_out(struct check *check) {
     struct context *context = check->context;
     progress_begin(&check->progress, context->err, "records", PROGRESS_SAMPLES,
-                   expected_samples(check->nodes));
-    int status = read_records(check);
+                   index_check_expected_samples(check->nodes));
+    int status = index_check_read_records(check);
     progress_end(&check->progress);
     if (status)
         return status;
-    name_all_silent(check);
+    index_check_name_all_silent(check);
     progress_begin(&check->progress, context->err, "samples", PROGRESS_SAMPLES,
-                   expected_samples(check->nodes));
-    read_samples(check);
+                   index_check_expected_samples(check->nodes));
+    index_check_read_samples(check);
     progress_end(&check->progress);
-    check->unknown = audit_close(&check->audit, is_reached, check);
+    check->unknown = audit_close(&check->audit, index_check_is_reached, check);
     progress_begin(&check->progress, context->err, "suspects", PROGRESS_SAMPLES,
                    check->audit.suspect_count);
-    status = judge(check);
+    status = index_check_judge(check);
     if (!status && options_given(&context->options, "repair"))
-        status = repair(check);
+        status = index_check_repair(check);
     progress_end(&check->progress);
     return status;
 }
 
-static int run_index_check(struct context *context) {
+static int index_check_run_index_check(struct context *context) {
     struct check check = {.context = context};
     Fb__ClientReply *reply;
     if (members_fetch(context, &reply))
@@ -393,11 +395,11 @@ static int run_index_check(struct context *context) {
     check.nodes = reply->nodes;
     check.silent = memory_grow(NULL, check.nodes->n_nodes + 1, sizeof *check.silent);
     memset(check.silent, 0, (check.nodes->n_nodes + 1) * sizeof *check.silent);
-    int status = carry_out(&check) ? CTL_E_UNCHECKED : FEATURE_OK;
+    int status = index_check_carry_out(&check) ? CTL_E_UNCHECKED : FEATURE_OK;
     if (!status) {
-        print_findings(&check);
-        print_summary(&check);
-        status = verdict(&check);
+        index_check_print_findings(&check);
+        index_check_print_summary(&check);
+        status = index_check_verdict(&check);
     }
     audit_deinit(&check.audit);
     free(check.silent);
@@ -421,5 +423,5 @@ const struct command command_index_check = {
         "neither judged\nnor repaired. Exit code 0: all agree; 1: there are findings, repaired or "
         "not; 2: not everything\ncould be checked.",
     .options = index_options,
-    .run = run_index_check,
+    .run = index_check_run_index_check,
 };

@@ -30,29 +30,29 @@ struct ingest {
     bool stopped; /* the manifest takes no more */
 };
 
-static int is_safetensors(const struct dirent *entry) {
+static int ingest_is_safetensors(const struct dirent *entry) {
     size_t length = strlen(entry->d_name), suffix = strlen(".safetensors");
     return entry->d_name[0] != '.' && length > suffix &&
            strcmp(entry->d_name + length - suffix, ".safetensors") == 0;
 }
 
-static int refuse_line(struct ingest *ingest, const char *what, const char *sample_id,
-                       const char *why) {
+static int ingest_refuse_line(struct ingest *ingest, const char *what, const char *sample_id,
+                              const char *why) {
     ingest->stopped = true;
     return context_refuse(ingest->context, CTL_E_LOCAL, ingest->manifest_path,
                           "%s; sample %s %s, and what was left to do is not done", why, sample_id,
                           what);
 }
 
-static int expect_line(void *user, const struct feature_sample *sample) {
+static int ingest_expect_line(void *user, const struct feature_sample *sample) {
     struct ingest *ingest = user;
     char why[256];
     int error = manifest_expect(&ingest->manifest, ingest->store_name, sample, why, sizeof why);
-    return error ? refuse_line(ingest, "was not put", sample->sample_id, why) : FEATURE_OK;
+    return error ? ingest_refuse_line(ingest, "was not put", sample->sample_id, why) : FEATURE_OK;
 }
 
 /* A sample whose line cannot be written is taken back: nobody would know of it. */
-static int write_line(void *user, const struct feature_ref *ref) {
+static int ingest_write_line(void *user, const struct feature_ref *ref) {
     struct ingest *ingest = user;
     char why[256];
     if (manifest_add(&ingest->manifest, ref, why, sizeof why) == 0) {
@@ -63,12 +63,13 @@ static int write_line(void *user, const struct feature_ref *ref) {
     int status = feature_abort(ingest->store, &(struct feature_key){.ref = ref}, 1);
     if (status)
         context_fail(ingest->context, status, feature_ref_sample_id(ref));
-    return refuse_line(ingest, status ? "stays without a line" : "was taken back",
-                       feature_ref_sample_id(ref), why);
+    return ingest_refuse_line(ingest, status ? "stays without a line" : "was taken back",
+                              feature_ref_sample_id(ref), why);
 }
 
 static void ingest_file(struct ingest *ingest, char *path) {
-    struct put_around around = {.begin = expect_line, .keep = write_line, .user = ingest};
+    struct put_around around = {
+        .begin = ingest_expect_line, .keep = ingest_write_line, .user = ingest};
     uint64_t end_bytes = ingest->progress.done + put_file_bytes(path);
     const struct options *options = &ingest->context->options;
     int status = ingest->stopped
@@ -85,7 +86,7 @@ static void ingest_file(struct ingest *ingest, char *path) {
         ingest->first_failure = status;
 }
 
-static void print_ingested(struct ingest *ingest, uint64_t elapsed_ns) {
+static void ingest_print_ingested(struct ingest *ingest, uint64_t elapsed_ns) {
     static const struct table_column columns[] = {
         {"samples", "samples", TABLE_LEFT},    {"bytes", "bytes", TABLE_LEFT},
         {"elapsed_ms", "elapsed", TABLE_LEFT}, {"gb_per_s", "rate", TABLE_LEFT},
@@ -116,9 +117,9 @@ static void print_ingested(struct ingest *ingest, uint64_t elapsed_ns) {
 }
 
 /* The files come first: with a directory that is mistyped nothing else is touched. */
-static int list_files(struct ingest *ingest, const char *directory) {
+static int ingest_list_files(struct ingest *ingest, const char *directory) {
     struct dirent **entries;
-    int count = scandir(directory, &entries, is_safetensors, alphasort);
+    int count = scandir(directory, &entries, ingest_is_safetensors, alphasort);
     if (count < 0)
         return context_refuse(ingest->context, CTL_E_LOCAL, directory, "cannot be listed: %s",
                               strerror(errno));
@@ -135,7 +136,7 @@ static int list_files(struct ingest *ingest, const char *directory) {
                           "holds no *.safetensors file");
 }
 
-static int open_manifest(struct ingest *ingest) {
+static int ingest_open_manifest(struct ingest *ingest) {
     char why[256];
     if (manifest_open(ingest->manifest_path, &ingest->manifest, why, sizeof why) != 0)
         return context_refuse(ingest->context, CTL_E_LOCAL, ingest->manifest_path, "%s", why);
@@ -159,20 +160,20 @@ static int ingest_files(struct ingest *ingest) {
         context_refuse(ingest->context, CTL_E_LOCAL, ingest->manifest_path, "%s", why);
         status = status ? status : CTL_E_LOCAL;
     }
-    print_ingested(ingest, elapsed_ns);
+    ingest_print_ingested(ingest, elapsed_ns);
     return status;
 }
 
-static int run_ingest(struct context *context) {
+static int ingest_run_ingest(struct context *context) {
     const struct options *options = &context->options;
     struct ingest ingest = {.context = context,
                             .store_name = options_text(options, "store", NULL),
                             .manifest_path = options_text(options, "manifest", NULL)};
-    int status = list_files(&ingest, options->arguments[0]);
+    int status = ingest_list_files(&ingest, options->arguments[0]);
     if (!status)
         status = context_open(context, ingest.store_name, false, &ingest.store);
     if (!status)
-        status = open_manifest(&ingest);
+        status = ingest_open_manifest(&ingest);
     if (!status)
         status = ingest_files(&ingest);
     for (size_t i = 0; i < ingest.path_count; i++)
@@ -212,5 +213,5 @@ const struct command command_ingest = {
     .options = ingest_options,
     .arguments_min = 1,
     .arguments_max = 1,
-    .run = run_ingest,
+    .run = ingest_run_ingest,
 };

@@ -16,18 +16,18 @@
 #define MARK_LAST    0xfdefu
 #define ESCAPE_BYTES 6u /* \uXXXX */
 
-static bool is_escape(const char *at, const char *end, const char *digits) {
+static bool json_nul_is_escape(const char *at, const char *end, const char *digits) {
     return end - at >= (ptrdiff_t)ESCAPE_BYTES && at[0] == '\\' && at[1] == 'u' &&
            strncasecmp(at + 2, digits, 4) == 0;
 }
 
 /* Calls for the escape of `from` in every string; replaces its digits by those of `to` unless NULL.
  * How many there are. */
-static size_t replace_escapes(char *text, size_t bytes, const char *from, const char *to) {
+static size_t json_nul_replace_escapes(char *text, size_t bytes, const char *from, const char *to) {
     size_t count = 0;
     const char *end = text + bytes;
     for (char *at = text; (at = memchr(at, '\\', (size_t)(end - at))) != NULL;) {
-        if (is_escape(at, end, from)) {
+        if (json_nul_is_escape(at, end, from)) {
             count++;
             if (to)
                 memcpy(at + 2, to, 4);
@@ -38,11 +38,12 @@ static size_t replace_escapes(char *text, size_t bytes, const char *from, const 
 }
 
 /* The first mark that the text has neither as itself nor escaped; false when it has all. */
-static bool choose_mark(char *text, size_t bytes, char digits[5], struct json_nul *out) {
+static bool json_nul_choose_mark(char *text, size_t bytes, char digits[5], struct json_nul *out) {
     for (unsigned code = MARK_FIRST; code <= MARK_LAST; code++) {
         snprintf(out->mark, sizeof out->mark, "\xef\xb7%c", (char)(0x80 | (code & 0x3f)));
         snprintf(digits, 5, "%04x", code);
-        if (!memmem(text, bytes, out->mark, 3) && !replace_escapes(text, bytes, digits, NULL))
+        if (!memmem(text, bytes, out->mark, 3) &&
+            !json_nul_replace_escapes(text, bytes, digits, NULL))
             return true;
     }
     return false;
@@ -55,7 +56,8 @@ char *json_nul_hide(const char *text, size_t bytes, struct json_nul *out) {
         return NULL;
     char *copy = memcpy(memory_grow(NULL, bytes, 1), text, bytes);
     struct json_nul nul;
-    if (!choose_mark(copy, bytes, digits, &nul) || !replace_escapes(copy, bytes, "0000", digits)) {
+    if (!json_nul_choose_mark(copy, bytes, digits, &nul) ||
+        !json_nul_replace_escapes(copy, bytes, "0000", digits)) {
         free(copy);
         return NULL;
     }

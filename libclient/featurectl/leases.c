@@ -18,8 +18,8 @@ static const struct table_column lease_columns[] = {
     {"uid", NULL, TABLE_LEFT},
 };
 
-static void print_lease(struct table *table, const char *store, const Fb__LeaseInfo *lease,
-                        const char *kind) {
+static void leases_print_lease(struct table *table, const char *store, const Fb__LeaseInfo *lease,
+                               const char *kind) {
     table_text(table, store);
     table_text(table, lease->sample_id);
     table_id(table, lease->generation);
@@ -33,15 +33,15 @@ static void print_lease(struct table *table, const char *store, const Fb__LeaseI
 }
 
 /* Who has reserved most of the room, and who waits first for more of it. */
-static void print_line(struct table *table, const Fb__StoreInfo *store) {
+static void leases_print_line(struct table *table, const Fb__StoreInfo *store) {
     if (store->reserver)
-        print_lease(table, store->store, store->reserver, "reservations");
+        leases_print_lease(table, store->store, store->reserver, "reservations");
     if (store->first_waiter)
-        print_lease(table, store->store, store->first_waiter, "first in line");
+        leases_print_lease(table, store->store, store->first_waiter, "first in line");
 }
 
-static int list_leases(struct context *context, const Fb__StoreInfo *store, struct table *table,
-                       void *user) {
+static int leases_list_leases(struct context *context, const Fb__StoreInfo *store,
+                              struct table *table, void *user) {
     (void)user;
     Fb__Leases leases = FB__LEASES__INIT;
     leases.store = store->store;
@@ -56,18 +56,18 @@ static int list_leases(struct context *context, const Fb__StoreInfo *store, stru
         if (status)
             return status;
         for (size_t i = 0; i < reply->leases->n_leases; i++)
-            print_lease(table, store->store, reply->leases->leases[i], "lease");
+            leases_print_lease(table, store->store, reply->leases->leases[i], "lease");
         leases.cursor = reply->leases->cursor;
         context_free_reply(reply);
     } while (leases.cursor);
-    print_line(table, store);
+    leases_print_line(table, store);
     return FEATURE_OK;
 }
 
-static int run_leases(struct context *context) {
+static int leases_run_leases(struct context *context) {
     struct table table;
     CONTEXT_TABLE(context, &table, lease_columns);
-    return each_store_or_dropped(context, &table, list_leases, NULL);
+    return each_store_or_dropped(context, &table, leases_list_leases, NULL);
 }
 
 static const struct option_spec lease_options[] = {
@@ -81,5 +81,5 @@ const struct command command_leases = {
     .details = "DROPPED: the store was dropped meanwhile. Whoever reads of it keeps what it has; "
                "what is held goes\nwhen the last of them has let go.",
     .options = lease_options,
-    .run = run_leases,
+    .run = leases_run_leases,
 };

@@ -11,14 +11,14 @@
 #include "host/std_fds.h"
 
 /* The options may not have been read to the end. */
-static bool wants_json(int argc, char **argv) {
+static bool main_wants_json(int argc, char **argv) {
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--json") == 0)
             return true;
     return false;
 }
 
-static int usage_error(struct context *context, const char *sentence) {
+static int main_usage_error(struct context *context, const char *sentence) {
     char usage[256] = "featurectl [OPTION...] COMMAND [ARGUMENT...]";
     if (context->command)
         command_usage(context->command, usage, sizeof usage);
@@ -28,17 +28,17 @@ static int usage_error(struct context *context, const char *sentence) {
     return EXIT_CODE_USAGE;
 }
 
-static int unknown_command(struct context *context, const char *word) {
+static int main_unknown_command(struct context *context, const char *word) {
     char sentence[512], names[256];
     if (command_continuations(word, names, sizeof names))
         snprintf(sentence, sizeof sentence, "%s what? There is: %s", word, names);
     else
         snprintf(sentence, sizeof sentence, "there is no command %s; see: featurectl help", word);
-    return usage_error(context, sentence);
+    return main_usage_error(context, sentence);
 }
 
 /* 0, or an exit code: the command line does not fit the command. */
-static int check_line(struct context *context) {
+static int main_check_line(struct context *context) {
     const struct command *command = context->command;
     const struct options *options = &context->options;
     char sentence[256], word[64];
@@ -53,11 +53,11 @@ static int check_line(struct context *context) {
                  option->argument);
     else
         return 0;
-    return usage_error(context, sentence);
+    return main_usage_error(context, sentence);
 }
 
 /* What was written may still fail to arrive: a full disk behind a redirection shows here. */
-static int finish_output(struct context *context, int status) {
+static int main_finish_output(struct context *context, int status) {
     if (fflush(context->out) == 0 && !ferror(context->out))
         return status;
     int error = errno;
@@ -65,7 +65,7 @@ static int finish_output(struct context *context, int status) {
                           strerror(error));
 }
 
-static int run(struct context *context) {
+static int main_run(struct context *context) {
     if (!context->command->offline) {
         int status = context_connect(context);
         if (status)
@@ -73,39 +73,40 @@ static int run(struct context *context) {
     }
     int status = context->command->run(context);
     context_disconnect(context);
-    return finish_output(context, status);
+    return main_finish_output(context, status);
 }
 
 /* Asks for words about featurectl instead of work. */
-static bool asks_for_words(const struct options *options) {
+static bool main_asks_for_words(const struct options *options) {
     return options_given(options, "help") || options_given(options, "version");
 }
 
 /* Options before the command, the command, its options. 0, or an exit code. */
-static int parse_line(struct context *context, int argc, char **argv) {
+static int main_parse_line(struct context *context, int argc, char **argv) {
     char why[512];
     size_t used;
     options_add(&context->options, common_options);
     if (!options_parse(&context->options, argc, argv, true, why, sizeof why))
-        return usage_error(context, why);
+        return main_usage_error(context, why);
     char **words = context->options.arguments;
     size_t word_count = context->options.argument_count;
     if (word_count == 0)
-        return asks_for_words(&context->options) ? 0
-                                                 : usage_error(context, "missing argument COMMAND");
+        return main_asks_for_words(&context->options)
+                   ? 0
+                   : main_usage_error(context, "missing argument COMMAND");
     context->command = command_find(words, word_count, &used);
     if (!context->command)
-        return unknown_command(context, words[0]);
+        return main_unknown_command(context, words[0]);
     if (context->command->options)
         options_add(&context->options, context->command->options);
     /* getopt wants a word before the first option: the last one of the command's name. */
     if (!options_parse(&context->options, (int)(word_count - used + 1), words + used - 1, false,
                        why, sizeof why))
-        return usage_error(context, why);
-    return asks_for_words(&context->options) ? 0 : check_line(context);
+        return main_usage_error(context, why);
+    return main_asks_for_words(&context->options) ? 0 : main_check_line(context);
 }
 
-static void print_words(const struct context *context) {
+static void main_print_words(const struct context *context) {
     if (options_given(&context->options, "version"))
         fprintf(context->out, "featurectl %s\n", feature_version());
     else if (context->command)
@@ -117,12 +118,12 @@ static void print_words(const struct context *context) {
 int main(int argc, char **argv) {
     std_fds_open();
     ending_init();
-    struct context context = {.out = stdout, .err = stderr, .json = wants_json(argc, argv)};
-    int refused = parse_line(&context, argc, argv);
+    struct context context = {.out = stdout, .err = stderr, .json = main_wants_json(argc, argv)};
+    int refused = main_parse_line(&context, argc, argv);
     if (refused)
         return refused;
-    if (!asks_for_words(&context.options))
-        return exit_code(run(&context));
-    print_words(&context);
-    return exit_code(finish_output(&context, FEATURE_OK));
+    if (!main_asks_for_words(&context.options))
+        return exit_code(main_run(&context));
+    main_print_words(&context);
+    return exit_code(main_finish_output(&context, FEATURE_OK));
 }

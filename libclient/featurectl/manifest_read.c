@@ -25,8 +25,8 @@ struct reading {
 };
 
 /* NULL, or why the line cannot be used. *ref_out: NULL when it is another sample's. */
-static const char *parse_line(const char *line, size_t bytes, const char *sample_id,
-                              struct feature_ref **ref_out) {
+static const char *manifest_read_parse_line(const char *line, size_t bytes, const char *sample_id,
+                                            struct feature_ref **ref_out) {
     json_t *object = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, NULL);
     const char *id = json_string_value(json_object_get(object, "sample_id"));
     const char *base64 = json_string_value(json_object_get(object, "ref"));
@@ -49,7 +49,7 @@ static const char *parse_line(const char *line, size_t bytes, const char *sample
 }
 
 /* The end of a file without a newline may be a line that somebody is about to finish. */
-static void count_wrong(struct reading *reading, bool is_end, const char *why) {
+static void manifest_read_count_wrong(struct reading *reading, bool is_end, const char *why) {
     if (is_end) {
         reading->torn++;
         reading->say(reading->context, reading->line,
@@ -63,22 +63,22 @@ static void count_wrong(struct reading *reading, bool is_end, const char *why) {
         reading->say(reading->context, reading->line, sentence);
 }
 
-static bool is_blank(const char *line, size_t bytes) {
+static bool manifest_read_is_blank(const char *line, size_t bytes) {
     return strspn(line, " \t\r\n\v\f") == bytes;
 }
 
-static void take_line(struct reading *reading, const char *line, size_t bytes) {
+static void manifest_read_take_line(struct reading *reading, const char *line, size_t bytes) {
     struct feature_ref *ref;
     bool is_end = line[bytes - 1] != '\n';
     if (++reading->line == 1 && strncmp(line, BOM, strlen(BOM)) == 0) {
         line += strlen(BOM);
         bytes -= strlen(BOM);
     }
-    if (is_blank(line, bytes))
+    if (manifest_read_is_blank(line, bytes))
         return;
-    const char *why = parse_line(line, bytes, reading->sample_id, &ref);
+    const char *why = manifest_read_parse_line(line, bytes, reading->sample_id, &ref);
     if (why) {
-        count_wrong(reading, is_end, why);
+        manifest_read_count_wrong(reading, is_end, why);
         return;
     }
     reading->used++;
@@ -108,7 +108,7 @@ static int read_lines(FILE *file, struct reading *reading) {
             bytes = read_end_again(file, offset, &line, &room, bytes);
         if (bytes <= 0)
             break;
-        take_line(reading, line, (size_t)bytes);
+        manifest_read_take_line(reading, line, (size_t)bytes);
         offset += bytes;
     }
     int error = ferror(file) || !feof(file) ? (errno ? -errno : -EIO) : 0;
@@ -116,7 +116,7 @@ static int read_lines(FILE *file, struct reading *reading) {
     return error;
 }
 
-static void say_rest(const struct reading *reading) {
+static void manifest_read_say_rest(const struct reading *reading) {
     char sentence[64];
     if (reading->wrong <= SAID_MAX)
         return;
@@ -124,7 +124,8 @@ static void say_rest(const struct reading *reading) {
     reading->say(reading->context, 0, sentence);
 }
 
-static int judge(const struct reading *reading, size_t before, char *why, size_t why_bytes) {
+static int manifest_read_judge(const struct reading *reading, size_t before, char *why,
+                               size_t why_bytes) {
     const char *id = reading->sample_id;
     if (reading->targets->count > before)
         return FEATURE_OK;
@@ -154,9 +155,9 @@ int manifest_read(struct targets *targets, const char *path, const char *sample_
         snprintf(why, why_bytes, "cannot be %s: %s", file ? "read" : "opened", strerror(-error));
         return CTL_E_LOCAL;
     }
-    say_rest(&reading);
+    manifest_read_say_rest(&reading);
     if (reading.wrong)
         targets->damage = FEATURE_E_INVALID;
     refs_keep_last(targets, before, sample_id != NULL);
-    return judge(&reading, before, why, why_bytes);
+    return manifest_read_judge(&reading, before, why, why_bytes);
 }

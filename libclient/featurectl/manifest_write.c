@@ -49,7 +49,7 @@ void manifest_lock(int fd, int operation) {
 /* ---- opening ---- */
 
 /* Read too, for its last byte; a FIFO is not, for then we would be its reader. */
-static int open_path(const char *path) {
+static int manifest_write_open_path(const char *path) {
     struct stat about;
     bool special = stat(path, &about) == 0 && !S_ISREG(about.st_mode);
     int flags = special ? O_WRONLY : O_RDWR | O_CREAT;
@@ -59,7 +59,7 @@ static int open_path(const char *path) {
 
 /* A path that is mistyped may lead to somebody's data: what is there must begin as a manifest does.
  */
-static bool may_grow(int fd) {
+static bool manifest_write_may_grow(int fd) {
     char begin[256];
     ssize_t bytes = pread(fd, begin, sizeof begin, 0), at = 0;
     if (bytes >= 3 && memcmp(begin, "\xef\xbb\xbf", 3) == 0)
@@ -74,12 +74,12 @@ int manifest_open(const char *path, struct manifest *out, char *why, size_t why_
     int fd = output_descriptor(path);
     bool lent = fd != -ENOENT; /* its offset is its owner's matter */
     if (!lent)
-        fd = open_path(path);
+        fd = manifest_write_open_path(path);
     if (fd < 0)
         return manifest_say(fd, why, why_bytes);
     *out = (struct manifest){.fd = fd,
                              .regular = !lent && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)};
-    if (!out->regular || may_grow(fd))
+    if (!out->regular || manifest_write_may_grow(fd))
         return 0;
     close(fd);
     snprintf(why, why_bytes, "is there and is no manifest: it does not begin with a JSON object");
@@ -88,7 +88,8 @@ int manifest_open(const char *path, struct manifest *out, char *why, size_t why_
 
 /* ---- room ---- */
 
-static size_t line_bytes_max(const char *store, const struct feature_sample *sample) {
+static size_t manifest_write_line_bytes_max(const char *store,
+                                            const struct feature_sample *sample) {
     size_t id = strlen(sample->sample_id), name = strlen(store), home = LAYOUT_NAME_BYTES_MAX;
     size_t json = LINE_JSON_BYTES + name + 6 * id;      /* \u0000 at worst */
     size_t uri = LINE_URI_BYTES + name + 3 * id + home; /* %00 */
@@ -105,7 +106,7 @@ int manifest_expect(const struct manifest *manifest, const char *store,
     if (!manifest->regular || fstat(manifest->fd, &about) != 0)
         return 0;
     if (fallocate(manifest->fd, FALLOC_FL_KEEP_SIZE, about.st_size,
-                  (off_t)line_bytes_max(store, sample)) == 0)
+                  (off_t)manifest_write_line_bytes_max(store, sample)) == 0)
         return 0;
     bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
     return full ? manifest_say(-errno, why, why_bytes) : 0;
@@ -114,17 +115,19 @@ int manifest_expect(const struct manifest *manifest, const char *store,
 /* ---- lines ---- */
 
 /* The file ends within a line: somebody's write was cut short. */
-static bool is_torn(int fd, off_t size) {
+static bool manifest_write_is_torn(int fd, off_t size) {
     char last;
     return size > 0 && pread(fd, &last, 1, size - 1) == 1 && last != '\n';
 }
 
 /* 0 or -errno. */
-static int append(int fd, const char *line, size_t bytes) {
+static int manifest_write_append(int fd, const char *line, size_t bytes) {
     struct stat about;
     if (fstat(fd, &about) != 0)
         return -errno;
-    size_t skipped = is_torn(fd, about.st_size) ? 0 : 1; /* the line comes with a newline before */
+    size_t skipped = manifest_write_is_torn(fd, about.st_size)
+                         ? 0
+                         : 1; /* the line comes with a newline before */
     ssize_t put;
     do
         put = write(fd, line + skipped, bytes - skipped);
@@ -148,7 +151,7 @@ int manifest_add(const struct manifest *manifest, const struct feature_ref *ref,
     json_decref(object);
     if (!error && manifest->regular) {
         manifest_lock(manifest->fd, LOCK_EX);
-        error = append(manifest->fd, line, bytes);
+        error = manifest_write_append(manifest->fd, line, bytes);
         flock(manifest->fd, LOCK_UN);
     } else if (!error) {
         error = output_write_all(manifest->fd, line + 1, bytes - 1, NULL, NULL);

@@ -11,7 +11,7 @@
 
 #include "featurectl/exit_code.h"
 
-static _Noreturn void out_of_memory(void) {
+static _Noreturn void memory_out_of_memory(void) {
     fputs("featurectl: out of memory\n", stderr);
     exit(exit_code(FEATURE_E_INTERNAL));
 }
@@ -19,14 +19,14 @@ static _Noreturn void out_of_memory(void) {
 void *memory_grow(void *old, size_t count, size_t element_bytes) {
     void *grown = reallocarray(old, count ? count : 1, element_bytes);
     if (!grown)
-        out_of_memory();
+        memory_out_of_memory();
     return grown;
 }
 
 char *memory_copy(const char *text) {
     char *copy = strdup(text);
     if (!copy)
-        out_of_memory();
+        memory_out_of_memory();
     return copy;
 }
 
@@ -37,6 +37,6 @@ char *memory_print(const char *format, ...) {
     int length = vasprintf(&text, format, arguments);
     va_end(arguments);
     if (length < 0)
-        out_of_memory();
+        memory_out_of_memory();
     return text;
 }

@@ -23,7 +23,7 @@ void options_add(struct options *options, const struct option_spec *table) {
     }
 }
 
-static const char *choices_text(const struct option_spec *spec, char *out, size_t room) {
+static const char *options_choices_text(const struct option_spec *spec, char *out, size_t room) {
     size_t used = 0;
     out[0] = '\0';
     for (const char *const *choice = spec->choices; *choice && used < room; choice++)
@@ -31,7 +31,7 @@ static const char *choices_text(const struct option_spec *spec, char *out, size_
     return out;
 }
 
-static bool parse_choice(const struct option_spec *spec, const char *text, uint64_t *out) {
+static bool options_parse_choice(const struct option_spec *spec, const char *text, uint64_t *out) {
     for (uint64_t i = 0; spec->choices[i]; i++)
         if (strcmp(spec->choices[i], text) == 0) {
             *out = i;
@@ -40,7 +40,7 @@ static bool parse_choice(const struct option_spec *spec, const char *text, uint6
     return false;
 }
 
-static bool parse_number(const struct option_spec *spec, const char *text, uint64_t *out) {
+static bool options_parse_number(const struct option_spec *spec, const char *text, uint64_t *out) {
     switch (spec->kind) {
     case OPTION_COUNT:
         return units_parse_count(text, out) && *out <= UINT32_MAX;
@@ -49,7 +49,7 @@ static bool parse_number(const struct option_spec *spec, const char *text, uint6
     case OPTION_DURATION:
         return units_parse_duration_ms(text, out);
     case OPTION_CHOICE:
-        return parse_choice(spec, text, out);
+        return options_parse_choice(spec, text, out);
     case OPTION_FLAG:
     case OPTION_TEXT:
         break;
@@ -57,8 +57,8 @@ static bool parse_number(const struct option_spec *spec, const char *text, uint6
     return true;
 }
 
-static void say_wanted(const struct option_spec *spec, const char *text, char *why,
-                       size_t why_bytes) {
+static void options_say_wanted(const struct option_spec *spec, const char *text, char *why,
+                               size_t why_bytes) {
     char choices[256];
     const char *wanted = "a whole number up to 4294967295";
     if (spec->kind == OPTION_BYTES)
@@ -66,17 +66,17 @@ static void say_wanted(const struct option_spec *spec, const char *text, char *w
     else if (spec->kind == OPTION_DURATION)
         wanted = "a time such as 500ms, 30s, 10min, 2h or 1d";
     else if (spec->kind == OPTION_CHOICE)
-        wanted = choices_text(spec, choices, sizeof choices);
+        wanted = options_choices_text(spec, choices, sizeof choices);
     snprintf(why, why_bytes, "--%s %s: wanted %s%s", spec->name, text,
              spec->kind == OPTION_CHOICE ? "one of " : "", wanted);
 }
 
-static bool set_value(struct options *options, size_t index, const char *text, char *why,
-                      size_t why_bytes) {
+static bool options_set_value(struct options *options, size_t index, const char *text, char *why,
+                              size_t why_bytes) {
     const struct option_spec *spec = options->specs[index];
     struct option_value *value = &options->values[index];
-    if (!parse_number(spec, text, &value->number)) {
-        say_wanted(spec, text, why, why_bytes);
+    if (!options_parse_number(spec, text, &value->number)) {
+        options_say_wanted(spec, text, why, why_bytes);
         return false;
     }
     value->text = text;
@@ -85,8 +85,8 @@ static bool set_value(struct options *options, size_t index, const char *text, c
 
 /* Tables for getopt_long. A leading ':' makes it report a missing argument apart from an unknown
  * option. */
-static void fill_tables(const struct options *options, bool until_argument, struct option *longs,
-                        char *letters) {
+static void options_fill_tables(const struct options *options, bool until_argument,
+                                struct option *longs, char *letters) {
     if (until_argument)
         *letters++ = '+';
     *letters++ = ':';
@@ -106,7 +106,7 @@ static void fill_tables(const struct options *options, bool until_argument, stru
     *letters = '\0';
 }
 
-static size_t find_index(const struct options *options, int found) {
+static size_t options_find_index(const struct options *options, int found) {
     if (found >= LONG_BASE)
         return (size_t)(found - LONG_BASE);
     for (size_t i = 0; i < options->count; i++)
@@ -115,9 +115,9 @@ static size_t find_index(const struct options *options, int found) {
     return options->count;
 }
 
-static void say_refused(const struct options *options, int found, char **argv, char *why,
-                        size_t why_bytes) {
-    size_t index = find_index(options, optopt);
+static void options_say_refused(const struct options *options, int found, char **argv, char *why,
+                                size_t why_bytes) {
+    size_t index = options_find_index(options, optopt);
     bool known = index < options->count;
     if (known && found == ':')
         snprintf(why, why_bytes, "--%s needs a value: %s", options->specs[index]->name,
@@ -134,17 +134,17 @@ bool options_parse(struct options *options, int argc, char **argv, bool until_ar
                    size_t why_bytes) {
     struct option longs[OPTIONS_MAX + 1];
     char letters[2 * OPTIONS_MAX + 3];
-    fill_tables(options, until_argument, longs, letters);
+    options_fill_tables(options, until_argument, longs, letters);
     optind = 0;
     opterr = 0;
     int found;
     while ((found = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
         if (found == '?' || found == ':') {
-            say_refused(options, found, argv, why, why_bytes);
+            options_say_refused(options, found, argv, why, why_bytes);
             return false;
         }
-        size_t index = find_index(options, found);
-        if (!set_value(options, index, optarg ? optarg : "", why, why_bytes))
+        size_t index = options_find_index(options, found);
+        if (!options_set_value(options, index, optarg ? optarg : "", why, why_bytes))
             return false;
     }
     options->arguments = argv + optind;
@@ -159,7 +159,8 @@ const struct option_spec *options_missing(const struct options *options) {
     return NULL;
 }
 
-static const struct option_value *find_value(const struct options *options, const char *name) {
+static const struct option_value *options_find_value(const struct options *options,
+                                                     const char *name) {
     for (size_t i = 0; i < options->count; i++)
         if (strcmp(options->specs[i]->name, name) == 0)
             return &options->values[i];
@@ -168,16 +169,16 @@ static const struct option_value *find_value(const struct options *options, cons
 }
 
 bool options_given(const struct options *options, const char *name) {
-    return find_value(options, name)->text;
+    return options_find_value(options, name)->text;
 }
 
 const char *options_text(const struct options *options, const char *name, const char *fallback) {
-    const char *text = find_value(options, name)->text;
+    const char *text = options_find_value(options, name)->text;
     return text ? text : fallback;
 }
 
 uint64_t options_number(const struct options *options, const char *name, uint64_t fallback) {
-    const struct option_value *value = find_value(options, name);
+    const struct option_value *value = options_find_value(options, name);
     return value->text ? value->number : fallback;
 }
 

@@ -33,7 +33,7 @@ static int output_say(int error, const char *doing, char *why, size_t why_bytes)
 }
 
 /* Directory of a path, by dirname(3), which changes its argument. Freed with free(). */
-static char *directory_of(const char *path) {
+static char *output_file_directory_of(const char *path) {
     char *copy = memory_copy(path);
     char *directory = memory_copy(dirname(copy));
     free(copy);
@@ -42,7 +42,7 @@ static char *directory_of(const char *path) {
 
 /* ---- descriptors ---- */
 
-static int copy_descriptor(int fd) {
+static int output_file_copy_descriptor(int fd) {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY)
         return -EBADF;
@@ -51,17 +51,17 @@ static int copy_descriptor(int fd) {
 }
 
 /* Links in /proc/PID/fd lead to open files, not to names. */
-static bool is_in_proc(const char *path) {
+static bool output_file_is_in_proc(const char *path) {
     struct statfs about;
-    char *directory = directory_of(path);
+    char *directory = output_file_directory_of(path);
     bool in_proc = statfs(directory, &about) == 0 && about.f_type == PROC_SUPER_MAGIC;
     free(directory);
     return in_proc;
 }
 
-static bool is_in_own_fds(const char *path) {
+static bool output_file_is_in_own_fds(const char *path) {
     char ours[PATH_MAX], real[PATH_MAX];
-    char *directory = directory_of(path);
+    char *directory = output_file_directory_of(path);
     bool same =
         realpath("/proc/self/fd", ours) && realpath(directory, real) && strcmp(ours, real) == 0;
     free(directory);
@@ -71,9 +71,9 @@ static bool is_in_own_fds(const char *path) {
 /* ---- where a path leads ---- */
 
 /* 0, or -EACCES for a link that whoever may write to the directory could have put there. */
-static int check_link(const char *path, const struct stat *link) {
+static int output_file_check_link(const char *path, const struct stat *link) {
     struct stat about;
-    char *directory = directory_of(path);
+    char *directory = output_file_directory_of(path);
     bool open_to_all =
         stat(directory, &about) == 0 && (about.st_mode & S_ISVTX) && (about.st_mode & S_IWOTH);
     free(directory);
@@ -81,13 +81,13 @@ static int check_link(const char *path, const struct stat *link) {
 }
 
 /* What the link at `path` says, from where it stands. 0 or -errno; freed with free(). */
-static int read_link(const char *path, char **out) {
+static int output_file_read_link(const char *path, char **out) {
     char text[PATH_MAX];
     ssize_t bytes = readlink(path, text, sizeof text - 1);
     if (bytes < 0)
         return -errno;
     text[bytes] = '\0';
-    char *directory = directory_of(path);
+    char *directory = output_file_directory_of(path);
     *out = text[0] == '/' ? memory_copy(text) : memory_print("%s/%s", directory, text);
     free(directory);
     return 0;
@@ -95,13 +95,14 @@ static int read_link(const char *path, char **out) {
 
 /* The path behind all links; one in /proc/PID/fd is not followed. 0 or -errno; freed with free().
  */
-static int resolve(const char *path, char **out) {
+static int output_file_resolve(const char *path, char **out) {
     struct stat about;
     char *at = memory_copy(path), *next = NULL;
-    for (unsigned i = 0; lstat(at, &about) == 0 && S_ISLNK(about.st_mode) && !is_in_proc(at); i++) {
-        int error = i == LINKS_MAX ? -ELOOP : check_link(at, &about);
+    for (unsigned i = 0;
+         lstat(at, &about) == 0 && S_ISLNK(about.st_mode) && !output_file_is_in_proc(at); i++) {
+        int error = i == LINKS_MAX ? -ELOOP : output_file_check_link(at, &about);
         if (!error)
-            error = read_link(at, &next);
+            error = output_file_read_link(at, &next);
         free(at);
         if (error)
             return error;
@@ -114,14 +115,15 @@ static int resolve(const char *path, char **out) {
 int output_descriptor(const char *path) {
     char *at, *end;
     if (strcmp(path, "-") == 0)
-        return copy_descriptor(STDOUT_FILENO);
-    if (resolve(path, &at))
+        return output_file_copy_descriptor(STDOUT_FILENO);
+    if (output_file_resolve(path, &at))
         return -ENOENT;
     const char *slash = strrchr(at, '/');
     const char *digits = slash ? slash + 1 : at;
     long fd = strtol(digits, &end, 10);
     bool is_number = *digits >= '0' && *digits <= '9' && *end == '\0' && fd <= INT_MAX;
-    int copy = is_number && is_in_own_fds(at) ? copy_descriptor((int)fd) : -ENOENT;
+    int copy =
+        is_number && output_file_is_in_own_fds(at) ? output_file_copy_descriptor((int)fd) : -ENOENT;
     free(at);
     return copy;
 }
@@ -129,7 +131,7 @@ int output_descriptor(const char *path) {
 /* ---- opening ---- */
 
 /* As what it replaces, if anything: nobody who could not read that can read this. */
-static void take_after(int fd, const struct stat *before) {
+static void output_file_take_after(int fd, const struct stat *before) {
     mode_t mode = before->st_mode & 07777;
     if (fchown(fd, before->st_uid, before->st_gid) != 0) {
         mode &= 0777;
@@ -139,9 +141,9 @@ static void take_after(int fd, const struct stat *before) {
     fchmod(fd, mode); /* a file system without modes has nothing to keep */
 }
 
-static char *name_beside(const char *target) {
+static char *output_file_name_beside(const char *target) {
     uint64_t number = 0;
-    char *copy = memory_copy(target), *directory = directory_of(target);
+    char *copy = memory_copy(target), *directory = output_file_directory_of(target);
     if (getrandom(&number, sizeof number, 0) != sizeof number)
         number = (uint64_t)getpid();
     char *beside = memory_print("%s/.%.*s.%016" PRIx64 ".part", directory, (int)NAME_KEPT_BYTES,
@@ -152,8 +154,9 @@ static char *name_beside(const char *target) {
 }
 
 /* before: what is there now, NULL = nothing. 0 or -errno. */
-static int open_beside(const char *target, const struct stat *before, struct output_file *out) {
-    out->beside = name_beside(target);
+static int output_file_open_beside(const char *target, const struct stat *before,
+                                   struct output_file *out) {
+    out->beside = output_file_name_beside(target);
     out->target = memory_copy(target);
     if (!ending_remove(out->beside))
         return -ENAMETOOLONG;
@@ -161,34 +164,37 @@ static int open_beside(const char *target, const struct stat *before, struct out
     if (out->fd < 0)
         return -errno;
     if (before)
-        take_after(out->fd, before);
+        output_file_take_after(out->fd, before);
     return 0;
 }
 
-static int open_in_place(const char *path, bool truncate, struct output_file *out) {
+static int output_file_open_in_place(const char *path, bool truncate, struct output_file *out) {
     out->fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
     out->truncate = truncate;
     return out->fd < 0 ? -errno : 0;
 }
 
-static void forget_beside(struct output_file *out) {
+static void output_file_forget_beside(struct output_file *out) {
     ending_forget();
     free(out->beside);
     free(out->target);
     out->beside = out->target = NULL;
 }
 
-static int open_regular(const char *path, const struct stat *before, struct output_file *out) {
+static int output_file_open_regular(const char *path, const struct stat *before,
+                                    struct output_file *out) {
     if (before && faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) != 0)
         return -errno;
-    int error = open_beside(path, before, out);
+    int error = output_file_open_beside(path, before, out);
     if (!error)
         return 0;
-    forget_beside(out);
-    return before && (error == -EACCES || error == -EPERM) ? open_in_place(path, true, out) : error;
+    output_file_forget_beside(out);
+    return before && (error == -EACCES || error == -EPERM)
+               ? output_file_open_in_place(path, true, out)
+               : error;
 }
 
-static int open_path(const char *path, struct output_file *out) {
+static int output_file_open_path(const char *path, struct output_file *out) {
     struct stat about;
     size_t length = strlen(path);
     if (length == 0)
@@ -196,12 +202,12 @@ static int open_path(const char *path, struct output_file *out) {
     if (stat(path, &about) != 0)
         return errno != ENOENT           ? -errno
                : path[length - 1] == '/' ? -EISDIR
-                                         : open_regular(path, NULL, out);
+                                         : output_file_open_regular(path, NULL, out);
     if (S_ISDIR(about.st_mode))
         return -EISDIR;
-    if (!S_ISREG(about.st_mode) || is_in_proc(path))
-        return open_in_place(path, false, out);
-    return open_regular(path, &about, out);
+    if (!S_ISREG(about.st_mode) || output_file_is_in_proc(path))
+        return output_file_open_in_place(path, false, out);
+    return output_file_open_regular(path, &about, out);
 }
 
 int output_file_open(const char *path, struct output_file *out, char *why, size_t why_bytes) {
@@ -213,11 +219,11 @@ int output_file_open(const char *path, struct output_file *out, char *why, size_
         return 0;
     }
     if (error == -ENOENT)
-        error = resolve(path, &target);
+        error = output_file_resolve(path, &target);
     else
         return output_say(error, "cannot be written", why, why_bytes);
     if (!error) {
-        error = open_path(target, out);
+        error = output_file_open_path(target, out);
         free(target);
     }
     return error ? output_say(error, "cannot be written", why, why_bytes) : 0;
@@ -258,12 +264,12 @@ int output_file_write(struct output_file *out, const void *from, uint64_t bytes,
 /* ---- the end ---- */
 
 /* Pipes and some file systems have nothing to synchronise. */
-static int sync_descriptor(int fd) {
+static int output_file_sync_descriptor(int fd) {
     return fsync(fd) != 0 && errno != EINVAL && errno != EOPNOTSUPP && errno != EROFS ? -errno : 0;
 }
 
-static int close_file(struct output_file *out) {
-    int error = sync_descriptor(out->fd);
+static int output_file_close_file(struct output_file *out) {
+    int error = output_file_sync_descriptor(out->fd);
     if (close(out->fd) != 0 && !error && errno != EINTR)
         error = -errno;
     out->fd = -1;
@@ -272,18 +278,18 @@ static int close_file(struct output_file *out) {
 
 /* The new name is on disk when its directory is. One that cannot be opened for reading cannot be
  * asked. */
-static int sync_directory(const char *path) {
-    char *directory = directory_of(path);
+static int output_file_sync_directory(const char *path) {
+    char *directory = output_file_directory_of(path);
     int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     free(directory);
     if (fd < 0)
         return errno == EACCES ? 0 : -errno;
-    int error = sync_descriptor(fd);
+    int error = output_file_sync_descriptor(fd);
     close(fd);
     return error;
 }
 
-static int copy_bytes(int from, int to) {
+static int output_file_copy_bytes(int from, int to) {
     static char step[1u << 16];
     ssize_t got;
     int error = 0;
@@ -296,12 +302,12 @@ static int copy_bytes(int from, int to) {
 }
 
 /* A file that is mounted by itself (as containers do) keeps its name: its contents are replaced. */
-static int pour(const struct output_file *out) {
+static int output_file_pour(const struct output_file *out) {
     int from = open(out->beside, O_RDONLY | O_CLOEXEC);
     int to = from < 0 ? -1 : open(out->target, O_WRONLY | O_TRUNC | O_CLOEXEC);
-    int error = to < 0 ? -errno : copy_bytes(from, to);
+    int error = to < 0 ? -errno : output_file_copy_bytes(from, to);
     if (!error)
-        error = sync_descriptor(to);
+        error = output_file_sync_descriptor(to);
     if (to >= 0 && close(to) != 0 && !error)
         error = -errno;
     if (from >= 0)
@@ -311,23 +317,23 @@ static int pour(const struct output_file *out) {
     return error;
 }
 
-static int take_name(struct output_file *out) {
+static int output_file_take_name(struct output_file *out) {
     if (rename(out->beside, out->target) == 0)
-        return sync_directory(out->target);
-    return errno == EBUSY ? pour(out) : -errno;
+        return output_file_sync_directory(out->target);
+    return errno == EBUSY ? output_file_pour(out) : -errno;
 }
 
 int output_file_commit(struct output_file *out, char *why, size_t why_bytes) {
     int error = out->truncate && ftruncate(out->fd, 0) != 0 ? -errno : 0;
-    int closed = close_file(out);
+    int closed = output_file_close_file(out);
     error = error ? error : closed;
     if (!error && out->beside)
-        error = take_name(out);
+        error = output_file_take_name(out);
     if (error) {
         output_file_abandon(out);
         return output_say(error, "cannot be written", why, why_bytes);
     }
-    forget_beside(out);
+    output_file_forget_beside(out);
     return 0;
 }
 
@@ -337,7 +343,7 @@ void output_file_abandon(struct output_file *out) {
     out->fd = -1;
     if (out->beside) {
         unlink(out->beside);
-        forget_beside(out);
+        output_file_forget_beside(out);
     }
 }
 

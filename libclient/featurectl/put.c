@@ -12,7 +12,7 @@ struct putting {
 };
 
 /* People get the URI alone, so that $(featurectl put ...) is a ref. */
-static int print_ref(void *user, const struct feature_ref *ref) {
+static int put_print_ref(void *user, const struct feature_ref *ref) {
     const struct putting *putting = user;
     FILE *out = putting->context->out;
     json_t *line = refs_to_json(ref);
@@ -32,7 +32,7 @@ static int print_ref(void *user, const struct feature_ref *ref) {
 static int put_one(struct context *context, struct feature_store *store, const char *path) {
     struct progress progress;
     struct putting putting = {context, path, &progress};
-    struct put_around around = {.keep = print_ref, .user = &putting};
+    struct put_around around = {.keep = put_print_ref, .user = &putting};
     progress_begin(&progress, context->err, "put", PROGRESS_BYTES, put_file_bytes(path));
     int status = put_file(context, store, path, options_text(&context->options, "id", NULL),
                           options_deadline_ms(&context->options, "deadline", PUT_DEADLINE_MS),
@@ -41,7 +41,7 @@ static int put_one(struct context *context, struct feature_store *store, const c
     return status;
 }
 
-static int run_put(struct context *context) {
+static int put_run_put(struct context *context) {
     const struct options *options = &context->options;
     struct feature_store *store;
     if (options_given(options, "id") && options->argument_count > 1)
@@ -82,5 +82,5 @@ const struct command command_put = {
     .options = put_options,
     .arguments_min = 1,
     .arguments_max = COMMAND_ARGUMENTS_ANY,
-    .run = run_put,
+    .run = put_run_put,
 };

@@ -29,26 +29,26 @@ uint64_t put_file_bytes(const char *path) {
     return stat(path, &about) == 0 ? (uint64_t)about.st_size : 0;
 }
 
-static void count_moved(void *context, uint64_t bytes) {
+static void put_file_count_moved(void *context, uint64_t bytes) {
     struct progress *progress = context;
     progress_set(progress, progress->done + bytes, progress->total);
 }
 
 /* 0, or -errno with a sentence. */
-static int read_tensors(const struct safetensors *file,
-                        const struct feature_reservation *reservation, struct progress *progress,
-                        char *why, size_t why_bytes) {
+static int put_file_read_tensors(const struct safetensors *file,
+                                 const struct feature_reservation *reservation,
+                                 struct progress *progress, char *why, size_t why_bytes) {
     for (uint32_t i = 0; i < file->tensor_count; i++) {
         void *to = feature_reservation_data(reservation, i);
-        int error = safetensors_read(file, i, to, count_moved, progress, why, why_bytes);
+        int error = safetensors_read(file, i, to, put_file_count_moved, progress, why, why_bytes);
         if (error)
             return error;
     }
     return 0;
 }
 
-static int commit(struct context *context, struct feature_reservation *reservation,
-                  const char *path, const struct put_around *around) {
+static int put_file_commit(struct context *context, struct feature_reservation *reservation,
+                           const char *path, const struct put_around *around) {
     struct feature_ref *ref;
     ending_hold();
     int status = feature_commit(reservation, &ref);
@@ -74,12 +74,12 @@ static int put_open_file(struct context *context, struct feature_store *store, c
     status = feature_reserve(store, sample, deadline_ms, &reservation);
     if (status)
         return context_fail(context, status, path);
-    if (read_tensors(file, reservation, progress, why, sizeof why) != 0 ||
+    if (put_file_read_tensors(file, reservation, progress, why, sizeof why) != 0 ||
         !safetensors_is_unchanged(file, why, sizeof why)) {
         feature_cancel(reservation);
         return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
     }
-    return commit(context, reservation, path, around);
+    return put_file_commit(context, reservation, path, around);
 }
 
 int put_file(struct context *context, struct feature_store *store, const char *path, const char *id,

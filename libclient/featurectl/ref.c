@@ -11,7 +11,7 @@
 #include "featurectl/units.h"
 #include "proto/text.h"
 
-static json_t *tensor_json(const struct feature_tensor *tensor, bool has_checksum) {
+static json_t *ref_tensor_json(const struct feature_tensor *tensor, bool has_checksum) {
     char checksum[17];
     json_t *shape = json_array();
     for (uint32_t i = 0; i < tensor->rank; i++)
@@ -22,7 +22,7 @@ static json_t *tensor_json(const struct feature_tensor *tensor, bool has_checksu
                      (json_int_t)tensor->bytes, "checksum", has_checksum ? checksum : NULL);
 }
 
-static char *shape_text(const struct feature_tensor *tensor) {
+static char *ref_shape_text(const struct feature_tensor *tensor) {
     char *text = memory_copy("[");
     for (uint32_t i = 0; i < tensor->rank; i++) {
         char *longer = memory_print("%s%s%" PRIu64, text, i ? ", " : "", tensor->shape[i]);
@@ -34,7 +34,7 @@ static char *shape_text(const struct feature_tensor *tensor) {
     return closed;
 }
 
-static void print_tensors(struct context *context, const struct feature_ref *ref) {
+static void ref_print_tensors(struct context *context, const struct feature_ref *ref) {
     static const struct table_column columns[] = {
         {"name", "TENSOR", TABLE_LEFT},      {"dtype", "DTYPE", TABLE_LEFT},
         {"shape", "SHAPE", TABLE_LEFT},      {"bytes", "SIZE", TABLE_RIGHT},
@@ -44,7 +44,7 @@ static void print_tensors(struct context *context, const struct feature_ref *ref
     CONTEXT_TABLE(context, &table, columns);
     for (uint32_t i = 0; i < feature_ref_tensor_count(ref); i++) {
         const struct feature_tensor *tensor = feature_ref_tensor(ref, i);
-        char checksum[17], *shape = shape_text(tensor);
+        char checksum[17], *shape = ref_shape_text(tensor);
         snprintf(checksum, sizeof checksum, "%016" PRIx64, tensor->checksum);
         table_text(&table, tensor->name);
         table_text(&table, feature_dtype_name(tensor->dtype));
@@ -58,7 +58,7 @@ static void print_tensors(struct context *context, const struct feature_ref *ref
 }
 
 /* Opaque bytes: people see them when they are text. */
-static void add_metadata(struct table *table, const struct feature_ref *ref) {
+static void ref_add_metadata(struct table *table, const struct feature_ref *ref) {
     size_t bytes;
     const char *metadata = feature_ref_metadata(ref, &bytes);
     if (bytes == 0) {
@@ -71,7 +71,7 @@ static void add_metadata(struct table *table, const struct feature_ref *ref) {
     free(text);
 }
 
-static void print_ref(struct context *context, const struct feature_ref *ref) {
+static void ref_print_ref(struct context *context, const struct feature_ref *ref) {
     static const struct table_column columns[] = {
         {"store", "store", TABLE_LEFT},
         {"sample_id", "sample", TABLE_LEFT},
@@ -88,7 +88,7 @@ static void print_ref(struct context *context, const struct feature_ref *ref) {
     json_t *tensors = json_array();
     for (uint32_t i = 0; i < tensor_count; i++)
         json_array_append_new(
-            tensors, tensor_json(feature_ref_tensor(ref, i), feature_ref_has_checksums(ref)));
+            tensors, ref_tensor_json(feature_ref_tensor(ref, i), feature_ref_has_checksums(ref)));
     snprintf(count, sizeof count, "%" PRIu32, tensor_count);
     struct table table;
     CONTEXT_TABLE(context, &table, columns);
@@ -98,7 +98,7 @@ static void print_ref(struct context *context, const struct feature_ref *ref) {
     table_text(&table, feature_ref_home(ref));
     table_id(&table, feature_ref_incarnation(ref));
     table_bytes(&table, feature_ref_bytes(ref));
-    add_metadata(&table, ref);
+    ref_add_metadata(&table, ref);
     table_text(&table, uri);
     table_cell(&table, tensors, tensor_count ? count : "not known (a URI carries none)");
     table_end_row(&table);
@@ -106,11 +106,11 @@ static void print_ref(struct context *context, const struct feature_ref *ref) {
     free(uri);
     if (!context->json && tensor_count) {
         fputc('\n', context->out);
-        print_tensors(context, ref);
+        ref_print_tensors(context, ref);
     }
 }
 
-static int run_ref(struct context *context) {
+static int ref_run_ref(struct context *context) {
     struct targets targets;
     int status = select_targets(context, &targets);
     for (size_t i = 0; i < targets.count && !status; i++) {
@@ -118,7 +118,7 @@ static int run_ref(struct context *context) {
             status = context_refuse(context, FEATURE_E_INVALID, targets.list[i].text,
                                     "STORE/SAMPLE is not a ref: there is nothing to decode");
         else
-            print_ref(context, targets.list[i].ref);
+            ref_print_ref(context, targets.list[i].ref);
     }
     status = status ? status : targets.damage;
     refs_free(&targets);
@@ -134,5 +134,5 @@ const struct command command_ref = {
     .options = options,
     .arguments_max = COMMAND_ARGUMENTS_ANY,
     .offline = true,
-    .run = run_ref,
+    .run = ref_run_ref,
 };

@@ -15,7 +15,7 @@
 
 #define URI_SCHEME "feature://"
 
-static struct target *append(struct targets *targets, const char *text) {
+static struct target *refs_append(struct targets *targets, const char *text) {
     targets->list = memory_grow(targets->list, targets->count + 1, sizeof *targets->list);
     struct target *target = &targets->list[targets->count++];
     *target = (struct target){.text = memory_copy(text)};
@@ -23,7 +23,7 @@ static struct target *append(struct targets *targets, const char *text) {
 }
 
 void refs_add_ref(struct targets *targets, const char *text, struct feature_ref *ref) {
-    struct target *target = append(targets, text);
+    struct target *target = refs_append(targets, text);
     target->store = memory_copy(feature_ref_store(ref));
     target->sample_id = memory_copy(feature_ref_sample_id(ref));
     target->ref = ref;
@@ -56,7 +56,7 @@ int refs_add(struct targets *targets, const char *text, char *why, size_t why_by
     if (ref) {
         refs_add_ref(targets, text, ref);
     } else if (slash && slash > text && slash[1]) {
-        struct target *target = append(targets, text);
+        struct target *target = refs_append(targets, text);
         target->store = memory_print("%.*s", (int)(slash - text), text);
         target->sample_id = memory_copy(slash + 1);
     } else {
@@ -67,7 +67,7 @@ int refs_add(struct targets *targets, const char *text, char *why, size_t why_by
     return FEATURE_OK;
 }
 
-static void clear(struct target *target) {
+static void refs_clear(struct target *target) {
     free(target->text);
     free(target->store);
     free(target->sample_id);
@@ -75,26 +75,26 @@ static void clear(struct target *target) {
 }
 
 /* By store and sample; of one sample those that were added later come first. */
-static int compare(const void *a, const void *b) {
+static int refs_compare(const void *a, const void *b) {
     const struct target *left = *(struct target *const *)a, *right = *(struct target *const *)b;
     int order = strcmp(left->store, right->store);
     order = order ? order : strcmp(left->sample_id, right->sample_id);
     return order ? order : left > right ? -1 : left < right;
 }
 
-static bool same_sample(const struct target *one, const struct target *other) {
+static bool refs_same_sample(const struct target *one, const struct target *other) {
     return strcmp(one->store, other->store) == 0 && strcmp(one->sample_id, other->sample_id) == 0;
 }
 
 /* The targets stay where they are while they are compared, so that their place tells their age. */
-static void mark_replaced(const struct targets *targets, size_t from) {
+static void refs_mark_replaced(const struct targets *targets, size_t from) {
     size_t count = targets->count - from;
     struct target **sorted = memory_grow(NULL, count, sizeof(struct target *));
     for (size_t i = 0; i < count; i++)
         sorted[i] = &targets->list[from + i];
-    qsort(sorted, count, sizeof(struct target *), compare);
+    qsort(sorted, count, sizeof(struct target *), refs_compare);
     for (size_t i = 1; i < count; i++)
-        sorted[i]->replaced = same_sample(sorted[i - 1], sorted[i]);
+        sorted[i]->replaced = refs_same_sample(sorted[i - 1], sorted[i]);
     free(sorted);
 }
 
@@ -102,10 +102,10 @@ void refs_keep_last(struct targets *targets, size_t from, bool one) {
     size_t kept = from;
     if (targets->count == from)
         return;
-    mark_replaced(targets, from);
+    refs_mark_replaced(targets, from);
     for (size_t i = from; i < targets->count; i++)
         if (targets->list[i].replaced || (one && i + 1 < targets->count))
-            clear(&targets->list[i]);
+            refs_clear(&targets->list[i]);
         else
             targets->list[kept++] = targets->list[i];
     targets->count = kept;
@@ -113,7 +113,7 @@ void refs_keep_last(struct targets *targets, size_t from, bool one) {
 
 void refs_free(struct targets *targets) {
     for (size_t i = 0; i < targets->count; i++)
-        clear(&targets->list[i]);
+        refs_clear(&targets->list[i]);
     free(targets->list);
     *targets = (struct targets){0};
 }

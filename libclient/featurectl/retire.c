@@ -12,7 +12,7 @@
 #define DRAIN_DEADLINE_MS 30000u
 #define DRAIN_SLICE_MS    500u
 
-static void print_count(struct context *context, const char *key, uint64_t count) {
+static void retire_print_count(struct context *context, const char *key, uint64_t count) {
     const struct table_column columns[] = {{key, key, TABLE_LEFT}};
     struct table table;
     CONTEXT_TABLE(context, &table, columns);
@@ -31,7 +31,7 @@ struct retire {
 };
 
 /* Length of the run of targets, from `at` on, that lie in one store. */
-static size_t run_length(const struct targets *targets, size_t at) {
+static size_t retire_run_length(const struct targets *targets, size_t at) {
     size_t end = at + 1;
     while (end < targets->count && strcmp(targets->list[end].store, targets->list[at].store) == 0)
         end++;
@@ -57,24 +57,24 @@ static int retire_all(struct context *context, const struct retire *retire) {
     int first_failure = select_targets(context, &targets);
     uint64_t done = 0;
     for (size_t at = 0, count; at < targets.count; at += count) {
-        count = run_length(&targets, at);
+        count = retire_run_length(&targets, at);
         int status = retire_run(context, retire, &targets.list[at], count);
         first_failure = first_failure ? first_failure : status;
         done += status ? 0 : count;
     }
     if (done)
-        print_count(context, retire->done, done);
+        retire_print_count(context, retire->done, done);
     first_failure = first_failure ? first_failure : targets.damage;
     refs_free(&targets);
     return first_failure;
 }
 
-static int run_abort(struct context *context) {
+static int retire_run_abort(struct context *context) {
     static const struct retire retire = {feature_abort, false, "aborted"};
     return retire_all(context, &retire);
 }
 
-static int run_ack(struct context *context) {
+static int retire_run_ack(struct context *context) {
     static const struct retire retire = {feature_ack, true, "acked"};
     return retire_all(context, &retire);
 }
@@ -88,7 +88,7 @@ const struct command command_abort = {
     .summary = "retire samples now; readers that hold them keep their bytes; absent is no error",
     .options = retire_options,
     .arguments_max = COMMAND_ARGUMENTS_ANY,
-    .run = run_abort,
+    .run = retire_run_abort,
 };
 
 const struct command command_ack = {
@@ -97,12 +97,12 @@ const struct command command_ack = {
     .summary = "acknowledge samples of an on-ack store, which frees them; absent is no error",
     .options = retire_options,
     .arguments_max = COMMAND_ARGUMENTS_ANY,
-    .run = run_ack,
+    .run = retire_run_ack,
 };
 
 /* ---- gc ---- */
 
-static int run_gc(struct context *context) {
+static int retire_run_gc(struct context *context) {
     const char *name = options_text(&context->options, "store", NULL);
     struct feature_store *store;
     uint64_t freed;
@@ -112,7 +112,7 @@ static int run_gc(struct context *context) {
     status = feature_gc(store, options_number(&context->options, "max-hold", 0), &freed);
     if (status)
         return context_fail(context, status, name);
-    print_count(context, "freed", freed);
+    retire_print_count(context, "freed", freed);
     return FEATURE_OK;
 }
 
@@ -131,13 +131,13 @@ const struct command command_gc = {
     .arguments = "",
     .summary = "free unleased samples that are older than the store's max-hold",
     .options = gc_options,
-    .run = run_gc,
+    .run = retire_run_gc,
 };
 
 /* ---- drain ---- */
 
 /* One slice after another, so that a person sees it move. */
-static int drain_in_slices(struct context *context, struct progress *progress) {
+static int retire_drain_in_slices(struct context *context, struct progress *progress) {
     uint32_t left_ms = options_deadline_ms(&context->options, "deadline", DRAIN_DEADLINE_MS);
     uint64_t most = 0;
     for (;;) {
@@ -154,14 +154,14 @@ static int drain_in_slices(struct context *context, struct progress *progress) {
     }
 }
 
-static int run_drain(struct context *context) {
+static int retire_run_drain(struct context *context) {
     struct progress progress;
     progress_begin(&progress, context->err, "drain", PROGRESS_RELEASES, 0);
-    int status = drain_in_slices(context, &progress);
+    int status = retire_drain_in_slices(context, &progress);
     progress_end(&progress);
     if (status)
         return context_fail(context, status, NULL);
-    print_count(context, "release_pending", 0);
+    retire_print_count(context, "release_pending", 0);
     return FEATURE_OK;
 }
 
@@ -178,5 +178,5 @@ const struct command command_drain = {
     .arguments = "",
     .summary = "wait until every release and retire has reached its home",
     .options = drain_options,
-    .run = run_drain,
+    .run = retire_run_drain,
 };

@@ -39,15 +39,15 @@ struct parser {
 #define REFUSE(parser, ...) (snprintf((parser)->why, (parser)->why_bytes, __VA_ARGS__), false)
 
 /* A JSON integer that is not negative. */
-static bool get_u64(const json_t *value, uint64_t *out) {
+static bool safetensors_read_get_u64(const json_t *value, uint64_t *out) {
     if (!json_is_integer(value) || json_integer_value(value) < 0)
         return false;
     *out = (uint64_t)json_integer_value(value);
     return true;
 }
 
-static bool parse_shape(struct parser *p, const char *name, const json_t *shape,
-                        struct feature_tensor *tensor) {
+static bool safetensors_read_parse_shape(struct parser *p, const char *name, const json_t *shape,
+                                         struct feature_tensor *tensor) {
     if (!json_is_array(shape))
         return REFUSE(p, "tensor %s has no shape array", name);
     size_t rank = json_array_size(shape);
@@ -56,12 +56,12 @@ static bool parse_shape(struct parser *p, const char *name, const json_t *shape,
                       FEATURE_RANK_MAX);
     tensor->rank = (uint32_t)rank;
     for (size_t i = 0; i < rank; i++)
-        if (!get_u64(json_array_get(shape, i), &tensor->shape[i]))
+        if (!safetensors_read_get_u64(json_array_get(shape, i), &tensor->shape[i]))
             return REFUSE(p, "tensor %s: dimension %zu is not a non-negative integer", name, i);
     return true;
 }
 
-static bool check_bytes(struct parser *p, const struct feature_tensor *tensor) {
+static bool safetensors_read_check_bytes(struct parser *p, const struct feature_tensor *tensor) {
     uint64_t bytes;
     const char *wrong =
         layout_tensor_bytes((Fb__Dtype)tensor->dtype, tensor->shape, tensor->rank, &bytes);
@@ -74,10 +74,11 @@ static bool check_bytes(struct parser *p, const struct feature_tensor *tensor) {
     return true;
 }
 
-static bool parse_offsets(struct parser *p, const char *name, const json_t *offsets,
-                          uint64_t *begin, uint64_t *end) {
-    if (json_array_size(offsets) != 2 || !get_u64(json_array_get(offsets, 0), begin) ||
-        !get_u64(json_array_get(offsets, 1), end))
+static bool safetensors_read_parse_offsets(struct parser *p, const char *name,
+                                           const json_t *offsets, uint64_t *begin, uint64_t *end) {
+    if (json_array_size(offsets) != 2 ||
+        !safetensors_read_get_u64(json_array_get(offsets, 0), begin) ||
+        !safetensors_read_get_u64(json_array_get(offsets, 1), end))
         return REFUSE(p, "tensor %s: data_offsets are not two non-negative integers", name);
     if (*begin > *end || *end > p->file->data_bytes)
         return REFUSE(p,
@@ -87,7 +88,7 @@ static bool parse_offsets(struct parser *p, const char *name, const json_t *offs
     return true;
 }
 
-static bool parse_tensor(struct parser *p, const char *name, const json_t *value) {
+static bool safetensors_read_parse_tensor(struct parser *p, const char *name, const json_t *value) {
     struct safetensors *file = p->file;
     size_t name_bytes = strlen(name);
     if (*p->nul.mark && strstr(name, p->nul.mark))
@@ -106,17 +107,18 @@ static bool parse_tensor(struct parser *p, const char *name, const json_t *value
         return REFUSE(p, "tensor %s has dtype %s, which is not supported", name,
                       dtype ? dtype : "(none)");
     uint64_t begin, end;
-    if (!parse_shape(p, name, json_object_get(value, "shape"), tensor) ||
-        !parse_offsets(p, name, json_object_get(value, "data_offsets"), &begin, &end))
+    if (!safetensors_read_parse_shape(p, name, json_object_get(value, "shape"), tensor) ||
+        !safetensors_read_parse_offsets(p, name, json_object_get(value, "data_offsets"), &begin,
+                                        &end))
         return false;
     tensor->name = memcpy(file->names + p->names_used, name, name_bytes + 1);
     p->names_used += name_bytes + 1;
     tensor->bytes = end - begin;
     file->tensor_begin_bytes[file->tensor_count++] = begin;
-    return check_bytes(p, tensor);
+    return safetensors_read_check_bytes(p, tensor);
 }
 
-static bool parse_metadata(struct parser *p, const json_t *value) {
+static bool safetensors_read_parse_metadata(struct parser *p, const json_t *value) {
     if (json_is_null(value))
         return true;
     if (!json_is_object(value))
@@ -133,7 +135,7 @@ static bool parse_metadata(struct parser *p, const json_t *value) {
 }
 
 /* Insertion sort by begin, empty tensors first where they meet others: at most 64. */
-static void sort_by_begin(struct safetensors *file) {
+static void safetensors_read_sort_by_begin(struct safetensors *file) {
     for (uint32_t i = 1; i < file->tensor_count; i++) {
         struct feature_tensor tensor = file->tensors[i];
         uint64_t begin = file->tensor_begin_bytes[i];
@@ -150,11 +152,11 @@ static void sort_by_begin(struct safetensors *file) {
     }
 }
 
-static bool check_cover(struct parser *p) {
+static bool safetensors_read_check_cover(struct parser *p) {
     struct safetensors *file = p->file;
     if (file->tensor_count == 0)
         return REFUSE(p, "there is no tensor in it");
-    sort_by_begin(file);
+    safetensors_read_sort_by_begin(file);
     uint64_t covered = 0;
     for (uint32_t i = 0; i < file->tensor_count; i++) {
         uint64_t begin = file->tensor_begin_bytes[i];
@@ -172,22 +174,22 @@ static bool check_cover(struct parser *p) {
     return true;
 }
 
-static bool parse_entries(struct parser *p, json_t *root) {
+static bool safetensors_read_parse_entries(struct parser *p, json_t *root) {
     if (!json_is_object(root))
         return REFUSE(p, "the header is not a JSON object");
     const char *key;
     json_t *value;
     json_object_foreach(root, key, value) {
-        bool good =
-            strcmp(key, METADATA_KEY) == 0 ? parse_metadata(p, value) : parse_tensor(p, key, value);
+        bool good = strcmp(key, METADATA_KEY) == 0 ? safetensors_read_parse_metadata(p, value)
+                                                   : safetensors_read_parse_tensor(p, key, value);
         if (!good)
             return false;
     }
-    return check_cover(p);
+    return safetensors_read_check_cover(p);
 }
 
 /* Two of jansson's refusals are of JSON that is well-formed. */
-static int refuse_json(const json_error_t *error, char *why, size_t why_bytes) {
+static int safetensors_read_refuse_json(const json_error_t *error, char *why, size_t why_bytes) {
     const char *what = "the header is not JSON";
     if (json_error_code(error) == json_error_duplicate_key)
         what = "the header has the same key twice, which is refused here";
@@ -197,14 +199,14 @@ static int refuse_json(const json_error_t *error, char *why, size_t why_bytes) {
     return -EINVAL;
 }
 
-static int parse_root(json_t *root, size_t header_bytes, uint64_t data_bytes,
-                      struct parser *parser) {
+static int safetensors_read_parse_root(json_t *root, size_t header_bytes, uint64_t data_bytes,
+                                       struct parser *parser) {
     struct safetensors *out = parser->file;
     *out = (struct safetensors){.fd = -1, .data_bytes = data_bytes};
     /* Names come out of the header, each shorter there than its quoted form: they fit its length.
      */
     out->names = memory_grow(NULL, header_bytes, 1);
-    if (parse_entries(parser, root))
+    if (safetensors_read_parse_entries(parser, root))
         return 0;
     safetensors_close(out);
     return -EINVAL;
@@ -219,8 +221,8 @@ int safetensors_parse(const char *header, size_t header_bytes, uint64_t data_byt
                               JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     free(hidden);
     if (!root)
-        return refuse_json(&error, why, why_bytes);
-    int refused = parse_root(root, header_bytes, data_bytes, &parser);
+        return safetensors_read_refuse_json(&error, why, why_bytes);
+    int refused = safetensors_read_parse_root(root, header_bytes, data_bytes, &parser);
     json_decref(root);
     return refused;
 }
@@ -242,7 +244,7 @@ static int read_at(int fd, void *to, uint64_t bytes, uint64_t offset, output_mov
     return 0;
 }
 
-static int refuse_errno(int error, const char *what, char *why, size_t why_bytes) {
+static int safetensors_read_refuse_errno(int error, const char *what, char *why, size_t why_bytes) {
     if (error == -ENODATA)
         snprintf(why, why_bytes, "%s: the file ends before its contents", what);
     else
@@ -251,8 +253,8 @@ static int refuse_errno(int error, const char *what, char *why, size_t why_bytes
 }
 
 /* Length of the header, checked against the file's; 0 with a sentence when it cannot be right. */
-static uint64_t check_lengths(const uint8_t length[LENGTH_BYTES], uint64_t file_bytes, char *why,
-                              size_t why_bytes) {
+static uint64_t safetensors_read_check_lengths(const uint8_t length[LENGTH_BYTES],
+                                               uint64_t file_bytes, char *why, size_t why_bytes) {
     uint64_t header_bytes = 0;
     for (unsigned i = 0; i < LENGTH_BYTES; i++)
         header_bytes |= (uint64_t)length[i] << (8 * i);
@@ -272,7 +274,7 @@ static uint64_t check_lengths(const uint8_t length[LENGTH_BYTES], uint64_t file_
 static int read_file(int fd, struct safetensors *out, char *why, size_t why_bytes) {
     struct stat about;
     if (fstat(fd, &about) != 0)
-        return refuse_errno(-errno, "cannot be examined", why, why_bytes);
+        return safetensors_read_refuse_errno(-errno, "cannot be examined", why, why_bytes);
     if (!S_ISREG(about.st_mode) || about.st_size < (off_t)LENGTH_BYTES) {
         snprintf(why, why_bytes, "not a safetensors file: no regular file of at least 8 bytes");
         return -EINVAL;
@@ -281,15 +283,15 @@ static int read_file(int fd, struct safetensors *out, char *why, size_t why_byte
     uint8_t length[LENGTH_BYTES];
     int error = read_at(fd, length, sizeof length, 0, NULL, NULL);
     if (error)
-        return refuse_errno(error, "cannot read the header", why, why_bytes);
-    uint64_t header_bytes = check_lengths(length, file_bytes, why, why_bytes);
+        return safetensors_read_refuse_errno(error, "cannot read the header", why, why_bytes);
+    uint64_t header_bytes = safetensors_read_check_lengths(length, file_bytes, why, why_bytes);
     if (!header_bytes)
         return -EINVAL;
     char *header = memory_grow(NULL, header_bytes, 1);
     error = read_at(fd, header, header_bytes, LENGTH_BYTES, NULL, NULL);
     uint64_t data_begin_bytes = LENGTH_BYTES + header_bytes;
     if (error)
-        refuse_errno(error, "cannot read the header", why, why_bytes);
+        safetensors_read_refuse_errno(error, "cannot read the header", why, why_bytes);
     else
         error = safetensors_parse(header, header_bytes, file_bytes - data_begin_bytes, out, why,
                                   why_bytes);
@@ -305,7 +307,7 @@ int safetensors_open(const char *path, struct safetensors *out, char *why, size_
     /* O_NONBLOCK: a FIFO put in a file's place must not hang us. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return refuse_errno(-errno, "cannot be opened", why, why_bytes);
+        return safetensors_read_refuse_errno(-errno, "cannot be opened", why, why_bytes);
     int error = read_file(fd, out, why, why_bytes);
     if (error)
         close(fd);
@@ -318,7 +320,8 @@ int safetensors_read(const struct safetensors *file, uint32_t index, void *to,
                      output_moved_fn moved, void *context, char *why, size_t why_bytes) {
     uint64_t offset = file->data_begin_bytes + file->tensor_begin_bytes[index];
     int error = read_at(file->fd, to, file->tensors[index].bytes, offset, moved, context);
-    return error ? refuse_errno(error, file->tensors[index].name, why, why_bytes) : 0;
+    return error ? safetensors_read_refuse_errno(error, file->tensors[index].name, why, why_bytes)
+                 : 0;
 }
 
 bool safetensors_is_unchanged(const struct safetensors *file, char *why, size_t why_bytes) {

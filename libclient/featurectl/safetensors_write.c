@@ -18,7 +18,7 @@
 #define OPAQUE_METADATA "featured.metadata"
 
 /* Is it what the format wants, an object of strings? */
-static bool is_object_of_strings(const void *metadata, size_t metadata_bytes) {
+static bool safetensors_write_is_object_of_strings(const void *metadata, size_t metadata_bytes) {
     struct json_nul nul;
     char *hidden = json_nul_hide(metadata, metadata_bytes, &nul);
     json_t *object = json_loadb(hidden ? hidden : metadata, metadata_bytes,
@@ -33,8 +33,8 @@ static bool is_object_of_strings(const void *metadata, size_t metadata_bytes) {
 }
 
 /* As JSON text; freed with free(). */
-static char *metadata_text(const void *metadata, size_t metadata_bytes) {
-    if (is_object_of_strings(metadata, metadata_bytes))
+static char *safetensors_write_metadata_text(const void *metadata, size_t metadata_bytes) {
+    if (safetensors_write_is_object_of_strings(metadata, metadata_bytes))
         return memory_print("%.*s", (int)metadata_bytes, (const char *)metadata);
     size_t room = sodium_base64_ENCODED_LEN(metadata_bytes, sodium_base64_VARIANT_ORIGINAL);
     char *base64 = memory_grow(NULL, room, 1);
@@ -44,7 +44,8 @@ static char *metadata_text(const void *metadata, size_t metadata_bytes) {
     return text;
 }
 
-static json_t *tensor_entry(const struct feature_tensor *tensor, uint64_t begin_bytes) {
+static json_t *safetensors_write_tensor_entry(const struct feature_tensor *tensor,
+                                              uint64_t begin_bytes) {
     json_t *shape = json_array();
     uint64_t end_bytes = begin_bytes + tensor->bytes;
     for (uint32_t i = 0; i < tensor->rank; i++)
@@ -54,12 +55,13 @@ static json_t *tensor_entry(const struct feature_tensor *tensor, uint64_t begin_
 }
 
 /* The tensors as JSON text; freed with free(). */
-static char *tensors_text(const struct safetensors_content *content) {
+static char *safetensors_write_tensors_text(const struct safetensors_content *content) {
     json_t *root = json_object();
     uint64_t begin_bytes = 0;
     for (uint32_t i = 0; i < content->tensor_count; i++) {
         const struct feature_tensor *tensor = &content->tensors[i];
-        json_object_set_new(root, tensor->name, tensor_entry(tensor, begin_bytes));
+        json_object_set_new(root, tensor->name,
+                            safetensors_write_tensor_entry(tensor, begin_bytes));
         begin_bytes += tensor->bytes;
     }
     char *text = json_dumps(root, JSON_COMPACT);
@@ -68,11 +70,11 @@ static char *tensors_text(const struct safetensors_content *content) {
 }
 
 /* The metadata goes in as it is: it has been JSON before. */
-static char *header_text(const struct safetensors_content *content) {
-    char *tensors = tensors_text(content);
+static char *safetensors_write_header_text(const struct safetensors_content *content) {
+    char *tensors = safetensors_write_tensors_text(content);
     if (!content->metadata_bytes)
         return tensors;
-    char *metadata = metadata_text(content->metadata, content->metadata_bytes);
+    char *metadata = safetensors_write_metadata_text(content->metadata, content->metadata_bytes);
     char *text = memory_print("{\"" LAYOUT_NAME_RESERVED "\":%s%s%s", metadata,
                               content->tensor_count ? "," : "", tensors + 1);
     free(metadata);
@@ -81,7 +83,7 @@ static char *header_text(const struct safetensors_content *content) {
 }
 
 char *safetensors_header(const struct safetensors_content *content, size_t *bytes_out) {
-    char *text = header_text(content);
+    char *text = safetensors_write_header_text(content);
     size_t text_bytes = strlen(text), header_bytes = (text_bytes + 7) / 8 * 8;
     char *header = memory_grow(NULL, LENGTH_BYTES + header_bytes, 1);
     for (unsigned i = 0; i < LENGTH_BYTES; i++)

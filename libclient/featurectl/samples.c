@@ -33,8 +33,8 @@ static const struct table_column sample_columns[] = {
 };
 
 /* node: on which it lies, NULL = none. */
-static void print_sample(struct table *table, const char *store, Fb__Policy policy,
-                         const char *node, const Fb__SampleInfo *info) {
+static void samples_print_sample(struct table *table, const char *store, Fb__Policy policy,
+                                 const char *node, const Fb__SampleInfo *info) {
     char word[WORDS_ROOM];
     char *why = why_kept(info, policy);
     table_text(table, store);
@@ -57,8 +57,8 @@ static void print_sample(struct table *table, const char *store, Fb__Policy poli
 }
 
 /* Every page of one node's samples of a store. */
-static int list_node(struct context *context, const Fb__StoreInfo *store, struct table *table,
-                     uint32_t handle, const char *node) {
+static int samples_list_node(struct context *context, const Fb__StoreInfo *store,
+                             struct table *table, uint32_t handle, const char *node) {
     const struct options *options = &context->options;
     Fb__List list = FB__LIST__INIT;
     list.store = store->store;
@@ -79,8 +79,8 @@ static int list_node(struct context *context, const Fb__StoreInfo *store, struct
         if (status)
             return status;
         for (size_t i = 0; i < reply->list->n_samples; i++)
-            print_sample(table, store->store, store->settings ? store->settings->policy : 0, node,
-                         reply->list->samples[i]);
+            samples_print_sample(table, store->store, store->settings ? store->settings->policy : 0,
+                                 node, reply->list->samples[i]);
         list.cursor = reply->list->cursor;
         context_free_reply(reply);
     } while (list.cursor);
@@ -89,8 +89,8 @@ static int list_node(struct context *context, const Fb__StoreInfo *store, struct
 
 /* ---- samples whose home is dead: known by their records alone ---- */
 
-static void print_lost(struct context *context, const Fb__StoreInfo *store, struct table *table,
-                       const Fb__IndexRecord *record) {
+static void samples_print_lost(struct context *context, const Fb__StoreInfo *store,
+                               struct table *table, const Fb__IndexRecord *record) {
     const char *prefix = options_text(&context->options, "prefix", "");
     Fb__SampleInfo info = FB__SAMPLE_INFO__INIT;
     if (record->home_is_member || strncmp(record->sample_id, prefix, strlen(prefix)) != 0)
@@ -101,11 +101,11 @@ static void print_lost(struct context *context, const Fb__StoreInfo *store, stru
     info.extent_bytes = record->bytes;
     info.age_ms = record->age_ms;
     info.home = record->home;
-    print_sample(table, store->store, 0, NULL, &info);
+    samples_print_sample(table, store->store, 0, NULL, &info);
 }
 
-static int list_lost(struct context *context, const Fb__StoreInfo *store, struct table *table,
-                     uint32_t handle) {
+static int samples_list_lost(struct context *context, const Fb__StoreInfo *store,
+                             struct table *table, uint32_t handle) {
     Fb__IndexList list = FB__INDEX_LIST__INIT;
     list.store = store->store;
     list.handle = handle;
@@ -122,7 +122,7 @@ static int list_lost(struct context *context, const Fb__StoreInfo *store, struct
         if (status)
             break;
         for (size_t i = 0; i < reply->index_list->n_records; i++)
-            print_lost(context, store, table, reply->index_list->records[i]);
+            samples_print_lost(context, store, table, reply->index_list->records[i]);
         free(cursor);
         cursor = memory_copy(reply->index_list->cursor);
         context_free_reply(reply);
@@ -133,8 +133,8 @@ static int list_lost(struct context *context, const Fb__StoreInfo *store, struct
 
 /* ---- the cluster ---- */
 
-static int list_store(struct context *context, const Fb__StoreInfo *store, struct table *table,
-                      void *user) {
+static int samples_list_store(struct context *context, const Fb__StoreInfo *store,
+                              struct table *table, void *user) {
     const Fb__NodesReply *nodes = user;
     uint32_t handle = 0;
     int first_failure = store->dropped ? FEATURE_OK /* it cannot be opened any more */
@@ -151,21 +151,22 @@ static int list_store(struct context *context, const Fb__StoreInfo *store, struc
         int status =
             silence ? context_refuse(context, FEATURE_E_UNAVAILABLE, store->store,
                                      "node %s is not listed: %s", nodes->nodes[i]->node, silence)
-                    : list_node(context, store, table, handle, nodes->nodes[i]->node);
+                    : samples_list_node(context, store, table, handle, nodes->nodes[i]->node);
         first_failure = first_failure ? first_failure : status;
     }
-    int status = has_index && !local ? list_lost(context, store, table, handle) : FEATURE_OK;
+    int status =
+        has_index && !local ? samples_list_lost(context, store, table, handle) : FEATURE_OK;
     return first_failure ? first_failure : status;
 }
 
-static int run_samples(struct context *context) {
+static int samples_run_samples(struct context *context) {
     Fb__ClientReply *reply;
     struct table table;
     int status = members_fetch(context, &reply);
     if (status)
         return status;
     CONTEXT_TABLE(context, &table, sample_columns);
-    status = each_store_or_dropped(context, &table, list_store, reply->nodes);
+    status = each_store_or_dropped(context, &table, samples_list_store, reply->nodes);
     context_free_reply(reply);
     return status;
 }
@@ -192,5 +193,5 @@ const struct command command_samples = {
         "are listed all the\nsame. With directory = etcd samples whose home is dead are "
         "listed too, as home-lost, until their\nrecords are swept (lost_keep).",
     .options = sample_options,
-    .run = run_samples,
+    .run = samples_run_samples,
 };

@@ -9,7 +9,8 @@
 
 #include "host/secret_file.h"
 
-static ssize_t read_secret(int fd, uint8_t out[SECRET_BYTES_MAX], char *why, size_t why_bytes) {
+static ssize_t secret_read_secret(int fd, uint8_t out[SECRET_BYTES_MAX], char *why,
+                                  size_t why_bytes) {
     char extra;
     ssize_t bytes = read(fd, out, SECRET_BYTES_MAX);
     bool too_long = bytes == SECRET_BYTES_MAX && read(fd, &extra, 1) > 0;
@@ -27,7 +28,7 @@ ssize_t secret_read(const char *path, uint8_t out[SECRET_BYTES_MAX], char *why, 
     int fd = secret_file_open(path, why, why_bytes);
     if (fd < 0)
         return fd;
-    ssize_t bytes = read_secret(fd, out, why, why_bytes);
+    ssize_t bytes = secret_read_secret(fd, out, why, why_bytes);
     close(fd);
     return bytes;
 }

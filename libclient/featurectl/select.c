@@ -9,8 +9,8 @@
 #include "featurectl/manifest.h"
 #include "featurectl/memory.h"
 
-static int add_arguments(struct context *context, struct targets *out, char *why,
-                         size_t why_bytes) {
+static int select_add_arguments(struct context *context, struct targets *out, char *why,
+                                size_t why_bytes) {
     for (size_t i = 0; i < context->options.argument_count; i++) {
         const char *text = context->options.arguments[i];
         int status = refs_add(out, text, why, why_bytes);
@@ -25,7 +25,7 @@ struct saying {
     const char *manifest;
 };
 
-static void say_line(void *user, size_t line, const char *why) {
+static void select_say_line(void *user, size_t line, const char *why) {
     struct saying *saying = user;
     char *object =
         line ? memory_print("%s:%zu", saying->manifest, line) : memory_copy(saying->manifest);
@@ -38,10 +38,10 @@ int select_targets(struct context *context, struct targets *out) {
     *out = (struct targets){0};
     const char *manifest = options_text(&context->options, "manifest", NULL);
     const char *id = options_text(&context->options, "id", NULL);
-    int status = add_arguments(context, out, why, sizeof why);
+    int status = select_add_arguments(context, out, why, sizeof why);
     if (!status && manifest) {
         struct saying saying = {context, manifest};
-        status = manifest_read(out, manifest, id, say_line, &saying, why, sizeof why);
+        status = manifest_read(out, manifest, id, select_say_line, &saying, why, sizeof why);
         if (status)
             context_refuse(context, status, manifest, "%s", why);
     } else if (!status && id) {

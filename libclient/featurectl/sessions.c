@@ -87,7 +87,7 @@ static void sessions_print_owner(struct table *table, const Fb__OwnerInfo *owner
     table_end_row(table);
 }
 
-static int run_sessions(struct context *context) {
+static int sessions_run_sessions(struct context *context) {
     Fb__Sessions sessions = FB__SESSIONS__INIT;
     sessions.limit = PAGE_ITEMS;
     sessions.by_owner = options_given(&context->options, "by-user");
@@ -128,5 +128,5 @@ const struct command command_sessions = {
     .arguments = "",
     .summary = "who is connected, and what each holds; without admin rights, your own",
     .options = session_options,
-    .run = run_sessions,
+    .run = sessions_run_sessions,
 };

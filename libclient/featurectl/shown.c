@@ -22,7 +22,7 @@ char *shown_text(const char *text) {
     return shown_bytes(text, strlen(text));
 }
 
-static json_t *json_marked(const char *text, size_t bytes) {
+static json_t *shown_json_marked(const char *text, size_t bytes) {
     char *marked = memory_grow(NULL, strlen(SHOWN_BYTES_MARK) + 4 * bytes + 1, 1);
     size_t used = (size_t)sprintf(marked, SHOWN_BYTES_MARK);
     for (size_t i = 0; i < bytes; i++) {
@@ -41,7 +41,7 @@ json_t *shown_json_bytes(const char *text, size_t bytes) {
     size_t mark_bytes = strlen(SHOWN_BYTES_MARK);
     bool marked = bytes >= mark_bytes && memcmp(text, SHOWN_BYTES_MARK, mark_bytes) == 0;
     if (marked || !text_is_utf8(text, bytes))
-        return json_marked(text, bytes);
+        return shown_json_marked(text, bytes);
     return json_stringn_nocheck(text, bytes);
 }
 

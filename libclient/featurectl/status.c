@@ -10,7 +10,7 @@
 #include "featurectl/shown.h"
 #include "featurectl/units.h"
 
-static void print_status(struct context *context, const Fb__HealthReply *h) {
+static void status_print_status(struct context *context, const Fb__HealthReply *h) {
     static const struct table_column columns[] = {
         {"node", "node", TABLE_LEFT},
         {"incarnation", "incarnation", TABLE_LEFT},
@@ -61,7 +61,7 @@ static void print_status(struct context *context, const Fb__HealthReply *h) {
     table_finish(&table, TABLE_FIELDS);
 }
 
-static void print_ready(struct context *context, const Fb__HealthReply *h) {
+static void status_print_ready(struct context *context, const Fb__HealthReply *h) {
     static const struct table_column columns[] = {{"ready", "ready", TABLE_LEFT},
                                                   {"not_ready_why", NULL, TABLE_LEFT}};
     struct table table;
@@ -72,7 +72,7 @@ static void print_ready(struct context *context, const Fb__HealthReply *h) {
     table_finish(&table, TABLE_FIELDS);
 }
 
-static int run_status(struct context *context) {
+static int status_run_status(struct context *context) {
     Fb__Health health = FB__HEALTH__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
@@ -83,9 +83,9 @@ static int run_status(struct context *context) {
         return status;
     bool only_ready = options_given(&context->options, "ready");
     if (only_ready)
-        print_ready(context, reply->health);
+        status_print_ready(context, reply->health);
     else
-        print_status(context, reply->health);
+        status_print_status(context, reply->health);
     switch (readiness_of(reply->health)) {
     case READINESS_READY:
         break;
@@ -104,7 +104,7 @@ static int run_status(struct context *context) {
 }
 
 /* What a node says of itself; nothing where it is silent. */
-static void print_health(struct table *table, const Fb__NodeInfo *node) {
+static void status_print_health(struct table *table, const Fb__NodeInfo *node) {
     const Fb__HealthReply *health = node->health;
     if (!health) {
         for (int i = 0; i < 5; i++)
@@ -118,7 +118,7 @@ static void print_health(struct table *table, const Fb__NodeInfo *node) {
     table_count(table, health->release_pending + health->index_pending);
 }
 
-static json_t *rail_json(const Fb__RailInfo *rail) {
+static json_t *status_rail_json(const Fb__RailInfo *rail) {
     return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:o*}", "name", shown_json(rail->name),
                      "local", shown_json(rail->local), "up", (int)rail->up, "mtu_bytes",
                      (json_int_t)rail->mtu_bytes, "bytes_in", (json_int_t)rail->bytes_in, "reads",
@@ -128,7 +128,7 @@ static json_t *rail_json(const Fb__RailInfo *rail) {
 
 /* "rxe0/1 up, MTU 4096, read 3.0 MiB; rxe1/1 down, ..."; without rails what the transport says of
  * itself. */
-static void print_path(struct table *table, const Fb__NodeInfo *node) {
+static void status_print_path(struct table *table, const Fb__NodeInfo *node) {
     json_t *list = json_array();
     char *text = memory_copy(node->n_rails ? "" : node->detail);
     for (size_t i = 0; i < node->n_rails; i++) {
@@ -141,14 +141,14 @@ static void print_path(struct table *table, const Fb__NodeInfo *node) {
                               *rail->last_failure ? ", last: " : "", rail->last_failure);
         free(text);
         text = longer;
-        json_array_append_new(list, rail_json(rail));
+        json_array_append_new(list, status_rail_json(rail));
     }
     table_cell(table, json_pack("{s:o, s:o}", "detail", shown_json(node->detail), "rails", list),
                *text ? text : "-");
     free(text);
 }
 
-static void print_node(struct table *table, const Fb__NodeInfo *node) {
+static void status_print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->node);
     table_flag(table, node->self);
     table_text(table, node->address);
@@ -160,7 +160,7 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
         table_duration(table, node->heard_ms_ago);
     else
         table_text(table, NULL);
-    print_health(table, node);
+    status_print_health(table, node);
     table_bytes(table, node->bytes_in);
     table_bytes(table, node->bytes_out);
     table_count(table, node->reads);
@@ -173,7 +173,7 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_count(table, node->odd_answers);
     table_text(table, node->twin);
     table_text(table, node->health ? node->health->trouble : NULL);
-    print_path(table, node);
+    status_print_path(table, node);
     table_text(table, node->health ? node->health->broker_version : NULL);
     if (node->health)
         table_duration(table, node->health->uptime_ms);
@@ -182,7 +182,7 @@ static void print_node(struct table *table, const Fb__NodeInfo *node) {
     table_end_row(table);
 }
 
-static int run_nodes(struct context *context) {
+static int status_run_nodes(struct context *context) {
     static const struct table_column columns[] = {
         {"node", "NODE", TABLE_LEFT},
         {"self", "SELF", TABLE_LEFT},
@@ -220,7 +220,7 @@ static int run_nodes(struct context *context) {
     struct table table;
     CONTEXT_TABLE(context, &table, columns);
     for (size_t i = 0; i < reply->nodes->n_nodes; i++)
-        print_node(&table, reply->nodes->nodes[i]);
+        status_print_node(&table, reply->nodes->nodes[i]);
     table_finish(&table, TABLE_ROWS);
     context_free_reply(reply);
     return FEATURE_OK;
@@ -240,7 +240,7 @@ const struct command command_status = {
         "Exit code 3 when the broker answers and takes no puts and gets now (it is stopping, or "
         "cut off from\netcd): a probe of readiness is featurectl status --ready.",
     .options = status_options,
-    .run = run_status,
+    .run = status_run_status,
 };
 
 const struct command command_nodes = {
@@ -253,5 +253,5 @@ const struct command command_nodes = {
         "node that has left (its\nrecord in etcd has ended) stays listed until this broker "
         "restarts. With directory = static the nodes\nare the peers of the configuration. They "
         "answer gets by ref and by id; supersede and abort act on\nthe home that is asked.",
-    .run = run_nodes,
+    .run = status_run_nodes,
 };

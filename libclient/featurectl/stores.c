@@ -53,14 +53,14 @@ static const struct table_column store_columns[] = {
     {"max_waiters", NULL, TABLE_LEFT},
 };
 
-static void print_max_hold(struct table *table, uint64_t max_hold_ms) {
+static void stores_print_max_hold(struct table *table, uint64_t max_hold_ms) {
     char text[UNITS_ROOM];
     table_cell(table, json_integer((json_int_t)max_hold_ms),
                max_hold_ms ? units_duration(max_hold_ms, text) : "never");
 }
 
 /* "session 12 pid 4312 uid 1000 train.py for 12s", or nothing. */
-static void print_person(struct table *table, const Fb__LeaseInfo *person) {
+static void stores_print_person(struct table *table, const Fb__LeaseInfo *person) {
     char age[UNITS_ROOM];
     if (!person) {
         table_text(table, NULL);
@@ -73,7 +73,7 @@ static void print_person(struct table *table, const Fb__LeaseInfo *person) {
     free(text);
 }
 
-static void print_store(struct table *table, const Fb__StoreInfo *store) {
+static void stores_print_store(struct table *table, const Fb__StoreInfo *store) {
     char word[WORDS_ROOM];
     const Fb__StoreSettings none = FB__STORE_SETTINGS__INIT;
     const Fb__StoreSettings *settings = store->settings ? store->settings : &none;
@@ -90,9 +90,9 @@ static void print_store(struct table *table, const Fb__StoreInfo *store) {
     table_count(table, store->retired);
     table_count(table, store->leases);
     table_count(table, store->put_waiters);
-    print_max_hold(table, settings->max_hold_ms);
-    print_person(table, store->reserver);
-    print_person(table, store->first_waiter);
+    stores_print_max_hold(table, settings->max_hold_ms);
+    stores_print_person(table, store->reserver);
+    stores_print_person(table, store->first_waiter);
     table_bytes(table, store->reserved_bytes);
     table_bytes(table, store->retired_bytes);
     table_bytes(table, store->first_bytes);
@@ -118,7 +118,7 @@ static void print_store(struct table *table, const Fb__StoreInfo *store) {
     table_end_row(table);
 }
 
-static int run_stores(struct context *context) {
+static int stores_run_stores(struct context *context) {
     Fb__ClientReply *reply;
     int status = each_store_fetch(context, &reply);
     if (status)
@@ -126,13 +126,13 @@ static int run_stores(struct context *context) {
     struct table table;
     CONTEXT_TABLE(context, &table, store_columns);
     for (size_t i = 0; i < reply->stores->n_stores; i++)
-        print_store(&table, reply->stores->stores[i]);
+        stores_print_store(&table, reply->stores->stores[i]);
     table_finish(&table, TABLE_ROWS);
     context_free_reply(reply);
     return FEATURE_OK;
 }
 
-static int print_done(struct context *context, const char *key, const char *store) {
+static int stores_print_done(struct context *context, const char *key, const char *store) {
     const struct table_column columns[] = {{key, key, TABLE_LEFT}};
     struct table table;
     CONTEXT_TABLE(context, &table, columns);
@@ -142,7 +142,7 @@ static int print_done(struct context *context, const char *key, const char *stor
     return FEATURE_OK;
 }
 
-static int run_store_create(struct context *context) {
+static int stores_run_store_create(struct context *context) {
     const struct options *o = &context->options;
     const char *name = o->arguments[0];
     uint8_t secret[SECRET_BYTES_MAX];
@@ -168,20 +168,22 @@ static int run_store_create(struct context *context) {
     }
     int status = feature_store_create(context->feature, name, &settings);
     sodium_memzero(secret, sizeof secret);
-    return status ? context_fail(context, status, name) : print_done(context, "created", name);
+    return status ? context_fail(context, status, name)
+                  : stores_print_done(context, "created", name);
 }
 
-static int run_store_drop(struct context *context) {
+static int stores_run_store_drop(struct context *context) {
     const char *name = context->options.arguments[0];
     int status = feature_store_drop(context->feature, name);
-    return status ? context_fail(context, status, name) : print_done(context, "dropped", name);
+    return status ? context_fail(context, status, name)
+                  : stores_print_done(context, "dropped", name);
 }
 
 const struct command command_stores = {
     .name = "stores",
     .arguments = "",
     .summary = "every store: settings, memory used, samples, leases, who waits",
-    .run = run_stores,
+    .run = stores_run_stores,
 };
 
 static const char *const policies[] = {"on-release", "on-ack", "retain", NULL};
@@ -229,7 +231,7 @@ const struct command command_store_create = {
     .options = create_options,
     .arguments_min = 1,
     .arguments_max = 1,
-    .run = run_store_create,
+    .run = stores_run_store_create,
 };
 
 const struct command command_store_drop = {
@@ -239,5 +241,5 @@ const struct command command_store_drop = {
         "retire everything in a store and remove it; leased bytes stay readable until released",
     .arguments_min = 1,
     .arguments_max = 1,
-    .run = run_store_drop,
+    .run = stores_run_store_drop,
 };

@@ -24,7 +24,7 @@ void table_init(struct table *table, FILE *out, bool json, const struct table_co
         assert(!columns[i].title); /* a cell would be kept that has no column */
 }
 
-static void keep_text(struct table *table, const char *text) {
+static void table_keep_text(struct table *table, const char *text) {
     if (table->cell_count == table->cell_room) {
         table->cell_room = table->cell_room ? table->cell_room * 2 : 64;
         table->cells = memory_grow(table->cells, table->cell_room, sizeof *table->cells);
@@ -41,7 +41,7 @@ void table_cell(struct table *table, json_t *json, const char *text) {
     } else {
         json_decref(json);
         if (table->columns[table->at].title)
-            keep_text(table, text);
+            table_keep_text(table, text);
     }
     table->at++;
 }
@@ -89,16 +89,16 @@ void table_end_row(struct table *table) {
 }
 
 /* Characters, not bytes: UTF-8 continuation bytes take no column. */
-static size_t width_of(const char *text) {
+static size_t table_width_of(const char *text) {
     size_t width = 0;
     for (; *text; text++)
         width += ((unsigned char)*text & 0xc0) != 0x80;
     return width;
 }
 
-static void print_padded(FILE *out, const char *text, size_t width, enum table_align align,
-                         bool last) {
-    size_t pad = width - width_of(text);
+static void table_print_padded(FILE *out, const char *text, size_t width, enum table_align align,
+                               bool last) {
+    size_t pad = width - table_width_of(text);
     if (align == TABLE_RIGHT)
         fprintf(out, "%*s%s", (int)pad, "", text);
     else
@@ -106,47 +106,47 @@ static void print_padded(FILE *out, const char *text, size_t width, enum table_a
     fputs(last ? "\n" : "  ", out);
 }
 
-static size_t column_width(const struct table *table, size_t column) {
-    size_t width = width_of(table->columns[column].title);
+static size_t table_column_width(const struct table *table, size_t column) {
+    size_t width = table_width_of(table->columns[column].title);
     for (size_t i = column; i < table->cell_count; i += table->shown_count) {
-        size_t cell = width_of(table->cells[i]);
+        size_t cell = table_width_of(table->cells[i]);
         width = cell > width ? cell : width;
     }
     return width;
 }
 
-static void print_rows(const struct table *table) {
+static void table_print_rows(const struct table *table) {
     size_t n = table->shown_count;
     size_t *width = memory_grow(NULL, n, sizeof *width);
     for (size_t c = 0; c < n; c++)
-        width[c] = column_width(table, c);
+        width[c] = table_column_width(table, c);
     for (size_t c = 0; c < n; c++)
-        print_padded(table->out, table->columns[c].title, width[c], table->columns[c].align,
-                     c + 1 == n);
+        table_print_padded(table->out, table->columns[c].title, width[c], table->columns[c].align,
+                           c + 1 == n);
     for (size_t i = 0; i < table->cell_count; i++)
-        print_padded(table->out, table->cells[i], width[i % n], table->columns[i % n].align,
-                     i % n + 1 == n);
+        table_print_padded(table->out, table->cells[i], width[i % n], table->columns[i % n].align,
+                           i % n + 1 == n);
     free(width);
 }
 
-static void print_fields(const struct table *table) {
+static void table_print_fields(const struct table *table) {
     size_t width = 0;
     for (size_t c = 0; c < table->shown_count; c++) {
-        size_t title = width_of(table->columns[c].title);
+        size_t title = table_width_of(table->columns[c].title);
         width = title > width ? title : width;
     }
     for (size_t i = 0; i < table->cell_count; i++) {
-        print_padded(table->out, table->columns[i % table->shown_count].title, width, TABLE_LEFT,
-                     false);
+        table_print_padded(table->out, table->columns[i % table->shown_count].title, width,
+                           TABLE_LEFT, false);
         fprintf(table->out, "%s\n", table->cells[i]);
     }
 }
 
 void table_finish(struct table *table, enum table_layout layout) {
     if (!table->json && layout == TABLE_ROWS)
-        print_rows(table);
+        table_print_rows(table);
     else if (!table->json)
-        print_fields(table);
+        table_print_fields(table);
     for (size_t i = 0; i < table->cell_count; i++)
         free(table->cells[i]);
     free(table->cells);

@@ -71,7 +71,7 @@ char *units_rate(uint64_t bytes, uint64_t ns, char out[UNITS_ROOM]) {
 }
 
 /* Leading decimal digits; NULL when there are none or they overflow, else what follows them. */
-static const char *parse_digits(const char *text, uint64_t *out) {
+static const char *units_parse_digits(const char *text, uint64_t *out) {
     uint64_t value = 0;
     const char *at = text;
     for (; *at >= '0' && *at <= '9'; at++)
@@ -84,16 +84,16 @@ static const char *parse_digits(const char *text, uint64_t *out) {
 
 bool units_parse_count(const char *text, uint64_t *out) {
     uint64_t value;
-    const char *rest = parse_digits(text, &value);
+    const char *rest = units_parse_digits(text, &value);
     if (!rest || *rest)
         return false;
     *out = value;
     return true;
 }
 
-static bool parse_with_unit(const char *text, const struct unit *units, uint64_t *out) {
+static bool units_parse_with_unit(const char *text, const struct unit *units, uint64_t *out) {
     uint64_t value;
-    const char *rest = parse_digits(text, &value);
+    const char *rest = units_parse_digits(text, &value);
     if (!rest)
         return false;
     rest += strspn(rest, " ");
@@ -106,7 +106,7 @@ static bool parse_with_unit(const char *text, const struct unit *units, uint64_t
 }
 
 bool units_parse_bytes(const char *text, uint64_t *out) {
-    return parse_with_unit(text, byte_units, out);
+    return units_parse_with_unit(text, byte_units, out);
 }
 
 bool units_parse_duration_ms(const char *text, uint64_t *out) {
@@ -115,5 +115,5 @@ bool units_parse_duration_ms(const char *text, uint64_t *out) {
         *out = 0;
         return true;
     }
-    return parse_with_unit(text, time_units, out);
+    return units_parse_with_unit(text, time_units, out);
 }

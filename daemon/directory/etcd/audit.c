@@ -53,15 +53,15 @@ static struct audit *audit_new(struct directory *d, void *context) {
     return audit;
 }
 
-static void answer(struct audit *audit, enum directory_result result) {
+static void audit_answer(struct audit *audit, enum directory_result result) {
     audit->result = result;
     TAILQ_INSERT_TAIL(&audit->self->audit_answers, audit, link);
 }
 
-static void fail(struct audit *audit, const char *why) {
+static void audit_fail(struct audit *audit, const char *why) {
     log_debug("node %s: the index was not looked through: %s", audit->self->self.node,
               why ? why : "short answer");
-    answer(audit, DIRECTORY_E_UNAVAILABLE);
+    audit_answer(audit, DIRECTORY_E_UNAVAILABLE);
 }
 
 /* ---- pages ---- */
@@ -78,7 +78,7 @@ void audit_list(struct directory *d, const char *store, const char *after, direc
         snprintf(audit->begin, sizeof audit->begin, "%s", after);
 }
 
-static void take_page(struct audit *audit, const struct etcd_answer *page) {
+static void audit_take_page(struct audit *audit, const struct etcd_answer *page) {
     for (size_t i = 0; i < page->kv_count && audit->count < DIRECTORY_PAGE_RECORDS; i++) {
         const struct etcd_kv *kv = &page->kvs[i];
         if (etcd_sample_parse(kv->key, kv->value, &audit->records[audit->count]) == 0) {
@@ -93,31 +93,32 @@ static void take_page(struct audit *audit, const struct etcd_answer *page) {
         snprintf(audit->next, sizeof audit->next, "%s\x01", page->kvs[page->kv_count - 1].key);
 }
 
-static void on_page(void *context, enum etcd_result result, const struct etcd_answer *page,
-                    const char *why) {
+static void audit_on_page(void *context, enum etcd_result result, const struct etcd_answer *page,
+                          const char *why) {
     struct audit *audit = context;
     note(audit->self, page);
     if (result == ETCD_OK)
         audit->records = calloc(DIRECTORY_PAGE_RECORDS, sizeof *audit->records);
     if (!audit->records) {
-        fail(audit, result == ETCD_OK ? "out of memory" : why);
+        audit_fail(audit, result == ETCD_OK ? "out of memory" : why);
         return;
     }
-    take_page(audit, page);
-    answer(audit, DIRECTORY_OK);
+    audit_take_page(audit, page);
+    audit_answer(audit, DIRECTORY_OK);
 }
 
-static void ask_page(struct audit *audit) {
+static void audit_ask_page(struct audit *audit) {
     struct directory_etcd *self = audit->self;
     struct etcd_request request = {.kind = ETCD_READ,
                                    .read = {.kind = ETCD_RANGE,
                                             .key = audit->begin,
                                             .range_end = audit->end,
                                             .limit = DIRECTORY_PAGE_RECORDS}};
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_page, audit);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, audit_on_page,
+                         audit);
 }
 
-static void deliver_page(const struct audit *audit) {
+static void audit_deliver_page(const struct audit *audit) {
     struct directory_listed listed[DIRECTORY_PAGE_RECORDS];
     for (size_t i = 0; i < audit->count; i++) {
         const struct sample_record *record = &audit->records[i];
@@ -148,20 +149,20 @@ void audit_sweep(struct directory *d, const struct directory_record *records, si
     }
 }
 
-static void on_swept(void *context, enum etcd_result result, const struct etcd_answer *done,
-                     const char *why) {
+static void audit_on_swept(void *context, enum etcd_result result, const struct etcd_answer *done,
+                           const char *why) {
     struct audit *audit = context;
     note(audit->self, done);
     if (result != ETCD_OK) {
-        fail(audit, why);
+        audit_fail(audit, why);
         return;
     }
     for (size_t i = 0; i < done->op_count; i++)
         audit->removed += done->ops[i].succeeded;
-    answer(audit, DIRECTORY_OK);
+    audit_answer(audit, DIRECTORY_OK);
 }
 
-static void ask_deletion(struct audit *audit) {
+static void audit_ask_deletion(struct audit *audit) {
     struct directory_etcd *self = audit->self;
     struct etcd_op ops[DIRECTORY_PAGE_RECORDS];
     struct condition guards[DIRECTORY_PAGE_RECORDS];
@@ -180,34 +181,34 @@ static void ask_deletion(struct audit *audit) {
                                                         .compare_count = guard->count};
     }
     if (request.success_count)
-        self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_swept,
+        self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, audit_on_swept,
                              audit);
     else
-        answer(audit, DIRECTORY_OK);
+        audit_answer(audit, DIRECTORY_OK);
 }
 
-static void take_home(struct swept *swept, const struct etcd_kv *kv) {
+static void audit_take_home(struct swept *swept, const struct etcd_kv *kv) {
     struct node_record home;
     swept->home_revision = kv->mod_revision;
     swept->alive = etcd_node_parse(kv->key, kv->value, &home) == 0 &&
                    home.incarnation == swept->record.incarnation;
 }
 
-static void on_homes(void *context, enum etcd_result result, const struct etcd_answer *homes,
-                     const char *why) {
+static void audit_on_homes(void *context, enum etcd_result result, const struct etcd_answer *homes,
+                           const char *why) {
     struct audit *audit = context;
     note(audit->self, homes);
     if (result != ETCD_OK || homes->op_count != audit->swept_count) {
-        fail(audit, why);
+        audit_fail(audit, why);
         return;
     }
     for (size_t i = 0; i < homes->op_count; i++)
         if (homes->ops[i].kv_count)
-            take_home(&audit->swept[i], &homes->kvs[homes->ops[i].kv_first]);
-    ask_deletion(audit);
+            audit_take_home(&audit->swept[i], &homes->kvs[homes->ops[i].kv_first]);
+    audit_ask_deletion(audit);
 }
 
-static void ask_homes(struct audit *audit) {
+static void audit_ask_homes(struct audit *audit) {
     struct directory_etcd *self = audit->self;
     struct etcd_op ops[DIRECTORY_PAGE_RECORDS];
     struct etcd_request request = {
@@ -215,10 +216,10 @@ static void ask_homes(struct audit *audit) {
     for (size_t i = 0; i < audit->swept_count; i++)
         ops[i] = (struct etcd_op){.kind = ETCD_RANGE, .key = audit->swept[i].home_key};
     if (audit->swept_count)
-        self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_homes,
+        self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, audit_on_homes,
                              audit);
     else
-        answer(audit, audit->swept ? DIRECTORY_OK : DIRECTORY_E_UNAVAILABLE);
+        audit_answer(audit, audit->swept ? DIRECTORY_OK : DIRECTORY_E_UNAVAILABLE);
 }
 
 /* ---- the part as a whole ---- */
@@ -227,9 +228,9 @@ void audit_tick(struct directory_etcd *self) {
     for (struct audit *audit; (audit = TAILQ_FIRST(&self->audits_unasked));) {
         TAILQ_REMOVE(&self->audits_unasked, audit, link);
         if (audit->list_done)
-            ask_page(audit);
+            audit_ask_page(audit);
         else
-            ask_homes(audit);
+            audit_ask_homes(audit);
     }
 }
 
@@ -239,7 +240,7 @@ void audit_deliver(struct directory_etcd *self) {
     for (struct audit *audit; (audit = TAILQ_FIRST(&due));) {
         TAILQ_REMOVE(&due, audit, link);
         if (audit->list_done)
-            deliver_page(audit);
+            audit_deliver_page(audit);
         else
             audit->sweep_done(audit->context, audit->result, audit->removed);
         free(audit->records);

@@ -15,24 +15,24 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-static size_t bucket_number(const char *key) {
+static size_t batch_bucket_number(const char *key) {
     return XXH3_64bits(key, strlen(key)) % BATCH_BUCKETS;
 }
 
-static struct batch_op **bucket_of(struct batch *batch, const char *key) {
-    return &batch->buckets[bucket_number(key)];
+static struct batch_op **batch_bucket_of(struct batch *batch, const char *key) {
+    return &batch->buckets[batch_bucket_number(key)];
 }
 
 bool batch_has_key(const struct batch *batch, const char *key) {
-    const struct batch_op *op = batch->buckets[bucket_number(key)];
+    const struct batch_op *op = batch->buckets[batch_bucket_number(key)];
     while (op && strcmp(op->key, key) != 0)
         op = op->next_in_bucket;
     return op;
 }
 
 /* Where the first operation of this key hangs, or would. */
-static struct batch_op **find(struct batch *batch, const char *key) {
-    struct batch_op **at = bucket_of(batch, key);
+static struct batch_op **batch_find(struct batch *batch, const char *key) {
+    struct batch_op **at = batch_bucket_of(batch, key);
     while (*at && strcmp((*at)->key, key) != 0)
         at = &(*at)->next_in_bucket;
     return at;
@@ -48,7 +48,7 @@ void batch_init(struct batch *batch, uint32_t ops_max, size_t bytes_max, uint64_
     TAILQ_INIT(&batch->ready);
 }
 
-static void make_ready(struct batch *batch, struct batch_op *op, bool first) {
+static void batch_make_ready(struct batch *batch, struct batch_op *op, bool first) {
     batch->ready_count++;
     op->taken = false;
     if (first)
@@ -58,7 +58,7 @@ static void make_ready(struct batch *batch, struct batch_op *op, bool first) {
 }
 
 void batch_add(struct batch *batch, struct batch_op *op, uint64_t now_ns) {
-    struct batch_op **at = find(batch, op->key);
+    struct batch_op **at = batch_find(batch, op->key);
     op->queued_ns = now_ns;
     op->behind = op->next_in_bucket = NULL;
     op->taken = false;
@@ -69,10 +69,10 @@ void batch_add(struct batch *batch, struct batch_op *op, uint64_t now_ns) {
     }
     op->last = op;
     *at = op;
-    make_ready(batch, op, false);
+    batch_make_ready(batch, op, false);
 }
 
-static bool is_due(const struct batch *batch, uint64_t now_ns) {
+static bool batch_is_due(const struct batch *batch, uint64_t now_ns) {
     const struct batch_op *oldest = TAILQ_FIRST(&batch->ready);
     if (!oldest || batch->flights >= batch->flights_max)
         return false;
@@ -82,7 +82,7 @@ static bool is_due(const struct batch *batch, uint64_t now_ns) {
 
 size_t batch_take(struct batch *batch, uint64_t now_ns, struct batch_op **out) {
     size_t count = 0, bytes = 0;
-    if (!is_due(batch, now_ns))
+    if (!batch_is_due(batch, now_ns))
         return 0;
     for (struct batch_op *op; count < batch->ops_max && (op = TAILQ_FIRST(&batch->ready));) {
         if (count && bytes + op->bytes > batch->bytes_max)
@@ -98,8 +98,8 @@ size_t batch_take(struct batch *batch, uint64_t now_ns, struct batch_op **out) {
 }
 
 /* The key's first operation leaves; the next takes its place. */
-static struct batch_op *unchain(struct batch *batch, struct batch_op *op) {
-    struct batch_op **at = find(batch, op->key), *next = op->behind;
+static struct batch_op *batch_unchain(struct batch *batch, struct batch_op *op) {
+    struct batch_op **at = batch_find(batch, op->key), *next = op->behind;
     if (next) {
         next->last = op->last;
         next->next_in_bucket = op->next_in_bucket;
@@ -111,13 +111,13 @@ static struct batch_op *unchain(struct batch *batch, struct batch_op *op) {
 }
 
 void batch_finish(struct batch *batch, struct batch_op *op) {
-    struct batch_op *next = unchain(batch, op);
+    struct batch_op *next = batch_unchain(batch, op);
     if (next)
-        make_ready(batch, next, false);
+        batch_make_ready(batch, next, false);
 }
 
 void batch_return(struct batch *batch, struct batch_op *op) {
-    make_ready(batch, op, true);
+    batch_make_ready(batch, op, true);
 }
 
 void batch_land(struct batch *batch) {
@@ -125,7 +125,7 @@ void batch_land(struct batch *batch) {
 }
 
 void batch_remove(struct batch *batch, struct batch_op *op) {
-    struct batch_op *first = *find(batch, op->key), *before = first;
+    struct batch_op *first = *batch_find(batch, op->key), *before = first;
     if (op == first) {
         TAILQ_REMOVE(&batch->ready, op, link);
         batch->ready_count--;

@@ -19,19 +19,20 @@ struct sentence {
     size_t bytes;
 };
 
-static int refuse(struct sentence why, const char *key, const char *path, const char *wrong) {
+static int certificates_refuse(struct sentence why, const char *key, const char *path,
+                               const char *wrong) {
     snprintf(why.text, why.bytes, "[directory] %s = %s: %s", key, path, wrong);
     ERR_clear_error();
     return -EINVAL;
 }
 
 /* A key with a passphrase cannot be used: nobody is there to type it. */
-static int no_passphrase(char *out, int out_bytes, int writes, void *context) {
+static int certificates_no_passphrase(char *out, int out_bytes, int writes, void *context) {
     (void)out, (void)out_bytes, (void)writes, (void)context;
     return -1;
 }
 
-static void print_time(const ASN1_TIME *time, char out[64]) {
+static void certificates_print_time(const ASN1_TIME *time, char out[64]) {
     BIO *bio = BIO_new(BIO_s_mem());
     int bytes = 0;
     if (bio && ASN1_TIME_print(bio, time))
@@ -41,13 +42,14 @@ static void print_time(const ASN1_TIME *time, char out[64]) {
 }
 
 /* "" when it is valid now. */
-static void judge(const X509 *certificate, char wrong[512]) {
+static void certificates_judge(const X509 *certificate, char wrong[512]) {
     char subject[256], clean[ETCD_WORDS_BYTES], when[64];
     bool early = X509_cmp_current_time(X509_get0_notBefore(certificate)) > 0;
     bool late = X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0;
     X509_NAME_oneline(X509_get_subject_name(certificate), subject, sizeof subject);
     etcd_words(clean, subject, strlen(subject));
-    print_time(late ? X509_get0_notAfter(certificate) : X509_get0_notBefore(certificate), when);
+    certificates_print_time(
+        late ? X509_get0_notAfter(certificate) : X509_get0_notBefore(certificate), when);
     *wrong = '\0';
     if (early || late)
         snprintf(wrong, 512, "the certificate of %s %s %s", clean,
@@ -55,18 +57,19 @@ static void judge(const X509 *certificate, char wrong[512]) {
 }
 
 /* any: one valid certificate will do, else the first must be. */
-static int check_certificate(const char *key, const char *path, bool any, X509 **first_out,
-                             struct sentence why) {
+static int certificates_check_certificate(const char *key, const char *path, bool any,
+                                          X509 **first_out, struct sentence why) {
     char wrong[512] = "holds no certificate in PEM";
     FILE *file = fopen(path, "re");
     if (!file)
-        return refuse(why, key, path, strerror(errno));
+        return certificates_refuse(why, key, path, strerror(errno));
     X509 *certificate;
     bool good = false;
     for (bool first = true;
-         !good && (first || any) && (certificate = PEM_read_X509(file, NULL, no_passphrase, NULL));
+         !good && (first || any) &&
+         (certificate = PEM_read_X509(file, NULL, certificates_no_passphrase, NULL));
          first = false) {
-        judge(certificate, wrong);
+        certificates_judge(certificate, wrong);
         good = !*wrong;
         if (first && first_out)
             *first_out = certificate;
@@ -75,23 +78,23 @@ static int check_certificate(const char *key, const char *path, bool any, X509 *
     }
     fclose(file);
     ERR_clear_error();
-    return good ? 0 : refuse(why, key, path, wrong);
+    return good ? 0 : certificates_refuse(why, key, path, wrong);
 }
 
-static int check_key(const struct etcd_client_options *options, X509 *certificate,
-                     struct sentence why) {
+static int certificates_check_key(const struct etcd_client_options *options, X509 *certificate,
+                                  struct sentence why) {
     FILE *file = fopen(options->key_file, "re");
     if (!file)
-        return refuse(why, "key_file", options->key_file, strerror(errno));
-    EVP_PKEY *key = PEM_read_PrivateKey(file, NULL, no_passphrase, NULL);
+        return certificates_refuse(why, "key_file", options->key_file, strerror(errno));
+    EVP_PKEY *key = PEM_read_PrivateKey(file, NULL, certificates_no_passphrase, NULL);
     fclose(file);
     int result = 0;
     if (!key)
-        result = refuse(why, "key_file", options->key_file,
-                        "holds no private key in PEM, or one with a passphrase");
+        result = certificates_refuse(why, "key_file", options->key_file,
+                                     "holds no private key in PEM, or one with a passphrase");
     else if (X509_check_private_key(certificate, key) != 1)
-        result = refuse(why, "key_file", options->key_file,
-                        "is not the key of the certificate in cert_file");
+        result = certificates_refuse(why, "key_file", options->key_file,
+                                     "is not the key of the certificate in cert_file");
     EVP_PKEY_free(key);
     ERR_clear_error();
     return result;
@@ -103,11 +106,12 @@ int etcd_certificates_check(const struct etcd_client_options *options, char *why
     X509 *certificate = NULL;
     int result = 0;
     if (options->ca_file && *options->ca_file)
-        result = check_certificate("ca_file", options->ca_file, true, NULL, sentence);
+        result = certificates_check_certificate("ca_file", options->ca_file, true, NULL, sentence);
     if (!result && options->cert_file && *options->cert_file)
-        result = check_certificate("cert_file", options->cert_file, false, &certificate, sentence);
+        result = certificates_check_certificate("cert_file", options->cert_file, false,
+                                                &certificate, sentence);
     if (!result && certificate)
-        result = check_key(options, certificate, sentence);
+        result = certificates_check_key(options, certificate, sentence);
     X509_free(certificate);
     return result;
 }

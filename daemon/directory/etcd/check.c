@@ -24,8 +24,8 @@ struct trial {
     char why[ETCD_WHY_BYTES];
 };
 
-static void on_answer(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                      const char *why) {
+static void check_on_answer(void *context, enum etcd_result result,
+                            const struct etcd_answer *answer, const char *why) {
     struct trial *trial = context;
     (void)answer;
     trial->done = true;
@@ -33,7 +33,7 @@ static void on_answer(void *context, enum etcd_result result, const struct etcd_
     snprintf(trial->why, sizeof trial->why, "%s", why ? why : "");
 }
 
-static void ask(struct trial *trial, const char *cluster, const char *node) {
+static void check_ask(struct trial *trial, const char *cluster, const char *node) {
     char self[ETCD_KEY_BYTES], sample[ETCD_KEY_BYTES], counter[ETCD_KEY_BYTES];
     char nodes[ETCD_KEY_BYTES], nodes_end[ETCD_KEY_BYTES];
     char samples[ETCD_KEY_BYTES], samples_end[ETCD_KEY_BYTES];
@@ -57,10 +57,10 @@ static void ask(struct trial *trial, const char *cluster, const char *node) {
                                    .success_count = 3,
                                    .failure = reads,
                                    .failure_count = 2};
-    trial->etcd->ops->ask(trial->etcd, &request, PATIENCE_MS, on_answer, trial);
+    trial->etcd->ops->ask(trial->etcd, &request, PATIENCE_MS, check_on_answer, trial);
 }
 
-static bool all_done(const struct trial *trials, size_t count) {
+static bool check_all_done(const struct trial *trials, size_t count) {
     for (size_t i = 0; i < count; i++)
         if (!trials[i].done)
             return false;
@@ -68,21 +68,21 @@ static bool all_done(const struct trial *trials, size_t count) {
 }
 
 /* What is no answer of etcd's is as good as a refusal. */
-static bool refuses(const struct trial *trial) {
+static bool check_refuses(const struct trial *trial) {
     return trial->result == ETCD_E_REFUSED || strstr(trial->why, "does not answer as") ||
            strstr(trial->why, " refuses:");
 }
 
-static bool hangs_up(const struct trial *trial) {
+static bool check_hangs_up(const struct trial *trial) {
     return trial->result != ETCD_OK && strstr(trial->why, ETCD_HANGS_UP);
 }
 
-static int judge(const struct trial *trials, size_t count, char *why, size_t why_bytes,
-                 char *warning, size_t warning_bytes) {
+static int check_judge(const struct trial *trials, size_t count, char *why, size_t why_bytes,
+                       char *warning, size_t warning_bytes) {
     for (size_t i = 0; i < count; i++) {
         if (trials[i].result == ETCD_OK)
             continue;
-        bool refused = refuses(&trials[i]) || trials[i].other;
+        bool refused = check_refuses(&trials[i]) || trials[i].other;
         snprintf(refused ? why : warning, refused ? why_bytes : warning_bytes, "[directory] %s",
                  trials[i].why);
         if (refused)
@@ -92,26 +92,26 @@ static int judge(const struct trial *trials, size_t count, char *why, size_t why
 }
 
 /* The first of them that cannot be asked ends it: then the rest has no client. */
-static int try_all(uv_loop_t *loop, const struct etcd_client_options *options, const char *cluster,
-                   const char *node, struct trial *trials, size_t count, char *why,
-                   size_t why_bytes) {
+static int check_try_all(uv_loop_t *loop, const struct etcd_client_options *options,
+                         const char *cluster, const char *node, struct trial *trials, size_t count,
+                         char *why, size_t why_bytes) {
     struct etcd_client_options one = *options;
     for (size_t i = 0; i < count; i++) {
         one.endpoints = trials[i].endpoint;
         int result = etcd_client_new(loop, &one, &trials[i].etcd, why, why_bytes);
         if (result < 0)
             return result;
-        ask(&trials[i], cluster, node);
+        check_ask(&trials[i], cluster, node);
     }
-    while (!all_done(trials, count) && uv_run(loop, UV_RUN_ONCE))
+    while (!check_all_done(trials, count) && uv_run(loop, UV_RUN_ONCE))
         ;
     return 0;
 }
 
 /* Whoever hangs up on http and answers https, or the other way round, is named wrongly in the
  * configuration; whoever hangs up on both is not there. */
-static void try_other(uv_loop_t *loop, const struct etcd_client_options *options,
-                      const char *cluster, const char *node, struct trial *trial) {
+static void check_try_other(uv_loop_t *loop, const struct etcd_client_options *options,
+                            const char *cluster, const char *node, struct trial *trial) {
     char other[ETCD_URL_BYTES + 1], why[ETCD_WHY_BYTES];
     const char *endpoint = trial->endpoint;
     bool secure = strncmp(endpoint, "https", 5) == 0;
@@ -121,10 +121,10 @@ static void try_other(uv_loop_t *loop, const struct etcd_client_options *options
     one.endpoints = other;
     if (etcd_client_new(loop, &one, &second.etcd, why, sizeof why) < 0)
         return;
-    ask(&second, cluster, node);
+    check_ask(&second, cluster, node);
     while (!second.done && uv_run(loop, UV_RUN_ONCE))
         ;
-    trial->other = second.result == ETCD_OK || refuses(&second);
+    trial->other = second.result == ETCD_OK || check_refuses(&second);
     second.etcd->ops->destroy(second.etcd, 0);
 }
 
@@ -142,12 +142,12 @@ int etcd_check(const struct etcd_client_options *options, const char *cluster, c
         trials[i].endpoint = endpoints[i];
     if ((result = uv_loop_init(&loop)) < 0)
         return result;
-    result = try_all(&loop, options, cluster, node, trials, count, why, why_bytes);
+    result = check_try_all(&loop, options, cluster, node, trials, count, why, why_bytes);
     for (size_t i = 0; i < count && !result; i++)
-        if (hangs_up(&trials[i]))
-            try_other(&loop, options, cluster, node, &trials[i]);
+        if (check_hangs_up(&trials[i]))
+            check_try_other(&loop, options, cluster, node, &trials[i]);
     if (!result)
-        result = judge(trials, count, why, why_bytes, warning, warning_bytes);
+        result = check_judge(trials, count, why, why_bytes, warning, warning_bytes);
     for (size_t i = 0; i < count; i++)
         if (trials[i].etcd)
             trials[i].etcd->ops->destroy(trials[i].etcd, 0);

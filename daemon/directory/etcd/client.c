@@ -77,7 +77,7 @@ struct etcd_client {
 
 /* ---- libcurl's callbacks ---- */
 
-static size_t give_body(char *out, size_t size, size_t count, void *context) {
+static size_t client_give_body(char *out, size_t size, size_t count, void *context) {
     struct transfer *transfer = context;
     size_t left = transfer->body_bytes - transfer->body_taken, room = size * count;
     size_t bytes = left < room ? left : room;
@@ -86,12 +86,12 @@ static size_t give_body(char *out, size_t size, size_t count, void *context) {
     return bytes;
 }
 
-static int refuse_rewind(void *context, curl_off_t offset, int origin) {
+static int client_refuse_rewind(void *context, curl_off_t offset, int origin) {
     (void)context, (void)offset, (void)origin;
     return CURL_SEEKFUNC_FAIL;
 }
 
-static bool text_add(struct text *text, const char *data, size_t bytes) {
+static bool client_text_add(struct text *text, const char *data, size_t bytes) {
     if (text->bytes + bytes + 1 > text->room) {
         size_t room = 2 * (text->bytes + bytes + 1);
         char *grown = room <= ANSWER_BYTES_MAX ? realloc(text->data, room) : NULL;
@@ -106,12 +106,12 @@ static bool text_add(struct text *text, const char *data, size_t bytes) {
     return true;
 }
 
-static size_t take_answer(char *data, size_t size, size_t count, void *context) {
+static size_t client_take_answer(char *data, size_t size, size_t count, void *context) {
     struct transfer *transfer = context;
-    return text_add(&transfer->answer, data, size * count) ? size * count : 0;
+    return client_text_add(&transfer->answer, data, size * count) ? size * count : 0;
 }
 
-static void drop_token(struct etcd_client *client) {
+static void client_drop_token(struct etcd_client *client) {
     if (client->authorization)
         explicit_bzero(client->authorization, strlen(client->authorization));
     free(client->authorization);
@@ -119,28 +119,28 @@ static void drop_token(struct etcd_client *client) {
 }
 
 /* 0, or -1: the watch has ended. */
-static int take_line(struct transfer *transfer) {
+static int client_take_line(struct transfer *transfer) {
     struct etcd_watch_message message;
     struct etcd_answer *keep;
     if (etcd_json_watch_line(transfer->answer.data, transfer->answer.bytes, &message, &keep) < 0)
         return -1;
     transfer->said_ended = message.ended;
     if (message.ended && !message.compact_revision) /* etcd says no more when the token is old */
-        drop_token(transfer->client);
+        client_drop_token(transfer->client);
     transfer->watch(transfer->context, &message);
     etcd_json_answer_free(keep);
     transfer->answer.bytes = 0;
     return transfer->said_ended ? -1 : 0;
 }
 
-static size_t take_lines(char *data, size_t size, size_t count, void *context) {
+static size_t client_take_lines(char *data, size_t size, size_t count, void *context) {
     struct transfer *transfer = context;
     size_t bytes = size * count;
     for (const char *at = data, *end = data + bytes; at < end;) {
         const char *newline = memchr(at, '\n', (size_t)(end - at));
         const char *stop = newline ? newline : end;
-        if (!text_add(&transfer->answer, at, (size_t)(stop - at)) ||
-            (newline && take_line(transfer) < 0))
+        if (!client_text_add(&transfer->answer, at, (size_t)(stop - at)) ||
+            (newline && client_take_line(transfer) < 0))
             return 0; /* ends the transfer */
         at = newline ? newline + 1 : end;
     }
@@ -149,7 +149,7 @@ static size_t take_lines(char *data, size_t size, size_t count, void *context) {
 
 /* ---- transfers ---- */
 
-static void transfer_free(struct transfer *transfer) {
+static void client_transfer_free(struct transfer *transfer) {
     if (transfer->easy)
         curl_easy_cleanup(transfer->easy);
     curl_slist_free_all(transfer->headers);
@@ -160,7 +160,7 @@ static void transfer_free(struct transfer *transfer) {
 }
 
 /* An answer is owed to every request and there is no way to refuse one. */
-static void *must(void *block) {
+static void *client_must(void *block) {
     if (!block) {
         log_error("out of memory for a request to etcd");
         abort();
@@ -168,16 +168,16 @@ static void *must(void *block) {
     return block;
 }
 
-static struct transfer *transfer_new(struct etcd_client *client, char *body) {
-    struct transfer *transfer = must(calloc(1, sizeof *transfer));
-    must(body);
+static struct transfer *client_transfer_new(struct etcd_client *client, char *body) {
+    struct transfer *transfer = client_must(calloc(1, sizeof *transfer));
+    client_must(body);
     transfer->client = client;
     transfer->body = body;
     transfer->body_bytes = strlen(body);
     return transfer;
 }
 
-static void set_tls(const struct etcd_client *client, CURL *easy) {
+static void client_set_tls(const struct etcd_client *client, CURL *easy) {
     if (client->ca_file)
         curl_easy_setopt(easy, CURLOPT_CAINFO, client->ca_file);
     if (client->cert_file)
@@ -186,27 +186,29 @@ static void set_tls(const struct etcd_client *client, CURL *easy) {
         curl_easy_setopt(easy, CURLOPT_SSLKEY, client->key_file);
 }
 
-static void set_headers(struct transfer *transfer, CURL *easy) {
+static void client_set_headers(struct transfer *transfer, CURL *easy) {
     const char *authorization = transfer->client->authorization;
     curl_slist_free_all(transfer->headers);
-    transfer->headers = must(curl_slist_append(NULL, "Content-Type: application/json"));
-    must(curl_slist_append(transfer->headers, "Expect:")); /* no round trip before a long body */
+    transfer->headers = client_must(curl_slist_append(NULL, "Content-Type: application/json"));
+    client_must(
+        curl_slist_append(transfer->headers, "Expect:")); /* no round trip before a long body */
     if (authorization && (transfer->watch || transfer->kind != ETCD_AUTHENTICATE))
-        must(curl_slist_append(transfer->headers, authorization));
+        client_must(curl_slist_append(transfer->headers, authorization));
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer->headers);
 }
 
-static void set_body(struct transfer *transfer, CURL *easy) {
+static void client_set_body(struct transfer *transfer, CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_POST, 1L);
     curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)transfer->body_bytes);
-    curl_easy_setopt(easy, CURLOPT_READFUNCTION, give_body);
+    curl_easy_setopt(easy, CURLOPT_READFUNCTION, client_give_body);
     curl_easy_setopt(easy, CURLOPT_READDATA, transfer);
-    curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, refuse_rewind);
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, transfer->watch ? take_lines : take_answer);
+    curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, client_refuse_rewind);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION,
+                     transfer->watch ? client_take_lines : client_take_answer);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
 }
 
-static void set_timeouts(const struct transfer *transfer, CURL *easy) {
+static void client_set_timeouts(const struct transfer *transfer, CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
     if (transfer->watch) {
         curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -220,12 +222,12 @@ static void set_timeouts(const struct transfer *transfer, CURL *easy) {
 }
 
 /* Under way at the endpoint in use. */
-static void transfer_begin(struct transfer *transfer) {
+static void client_transfer_begin(struct transfer *transfer) {
     struct etcd_client *client = transfer->client;
     char url[ETCD_URL_BYTES + 32];
     if (transfer->easy)
         curl_easy_cleanup(transfer->easy);
-    CURL *easy = transfer->easy = must(curl_easy_init());
+    CURL *easy = transfer->easy = client_must(curl_easy_init());
     transfer->endpoint = client->endpoint;
     transfer->body_taken = 0;
     transfer->answer.bytes = 0;
@@ -239,17 +241,17 @@ static void transfer_begin(struct transfer *transfer) {
     curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    set_tls(client, easy);
-    set_body(transfer, easy);
-    set_headers(transfer, easy);
-    set_timeouts(transfer, easy);
-    must(etcd_multi_add(client->multi, easy) == 0 ? easy : NULL);
+    client_set_tls(client, easy);
+    client_set_body(transfer, easy);
+    client_set_headers(transfer, easy);
+    client_set_timeouts(transfer, easy);
+    client_must(etcd_multi_add(client->multi, easy) == 0 ? easy : NULL);
     transfer->under_way = true;
     TAILQ_INSERT_TAIL(&client->active, transfer, link);
 }
 
 /* Out of its list and the multi handle. */
-static void transfer_take(struct transfer *transfer) {
+static void client_transfer_take(struct transfer *transfer) {
     struct etcd_client *client = transfer->client;
     if (transfer->under_way)
         etcd_multi_remove(client->multi, transfer->easy);
@@ -258,33 +260,33 @@ static void transfer_take(struct transfer *transfer) {
     transfer->under_way = false;
 }
 
-static void answer(struct transfer *transfer, enum etcd_result result,
-                   const struct etcd_answer *parsed, const char *why) {
+static void client_answer(struct transfer *transfer, enum etcd_result result,
+                          const struct etcd_answer *parsed, const char *why) {
     const struct etcd_watch_message ended = {.ended = true};
     if (!transfer->watch)
         transfer->done(transfer->context, result, parsed, why);
     else if (!transfer->said_ended)
         transfer->watch(transfer->context, &ended);
-    transfer_free(transfer);
+    client_transfer_free(transfer);
 }
 
 /* ---- endpoints ---- */
 
 /* Watches at an endpoint that fails end, for they might just fall silent. */
-static void end_watches(struct etcd_client *client, size_t endpoint) {
+static void client_end_watches(struct etcd_client *client, size_t endpoint) {
     struct transfer *transfer, *next;
     for (transfer = TAILQ_FIRST(&client->active); transfer; transfer = next) {
         next = TAILQ_NEXT(transfer, link);
         if (!transfer->watch || transfer->endpoint != endpoint)
             continue;
-        transfer_take(transfer);
-        answer(transfer, ETCD_E_UNREACHABLE, NULL, "the endpoint has failed");
+        client_transfer_take(transfer);
+        client_answer(transfer, ETCD_E_UNREACHABLE, NULL, "the endpoint has failed");
     }
 }
 
 /* told: whoever asked is told so, in a way that it will log. */
-static void endpoint_failed(struct etcd_client *client, size_t endpoint, const char *why,
-                            bool told) {
+static void client_endpoint_failed(struct etcd_client *client, size_t endpoint, const char *why,
+                                   bool told) {
     if (endpoint != client->endpoint)
         return; /* another call has found it out before */
     client->endpoint = (client->endpoint + 1) % client->endpoint_count;
@@ -293,10 +295,10 @@ static void endpoint_failed(struct etcd_client *client, size_t endpoint, const c
     else if (!client->failing && !told)
         log_warning("%s; trying it again", why);
     client->failing |= !told || client->endpoint_count > 1;
-    end_watches(client, endpoint);
+    client_end_watches(client, endpoint);
 }
 
-static void endpoint_answered(struct etcd_client *client, size_t endpoint) {
+static void client_endpoint_answered(struct etcd_client *client, size_t endpoint) {
     if (client->failing)
         log_info("etcd at %s answers", client->endpoints[endpoint]);
     client->failing = false;
@@ -304,8 +306,8 @@ static void endpoint_answered(struct etcd_client *client, size_t endpoint) {
 }
 
 /* "etcd at URL SAYS: WORDS" */
-static void say(const struct transfer *transfer, const char *says, const char *words,
-                char why[ETCD_WHY_BYTES]) {
+static void client_say(const struct transfer *transfer, const char *says, const char *words,
+                       char why[ETCD_WHY_BYTES]) {
     snprintf(why, ETCD_WHY_BYTES, "etcd at %s %s: %s%s",
              transfer->client->endpoints[transfer->endpoint], says, words,
              etcd_words_advice(words));
@@ -316,30 +318,31 @@ static void say(const struct transfer *transfer, const char *says, const char *w
 static void client_ask(struct etcd *etcd, const struct etcd_request *request, uint32_t timeout_ms,
                        etcd_done_fn done, void *context);
 
-static void keep_token(struct etcd_client *client, const char *token) {
-    drop_token(client);
+static void client_keep_token(struct etcd_client *client, const char *token) {
+    client_drop_token(client);
     if (asprintf(&client->authorization, "Authorization: %s", token) < 0)
-        client->authorization = must(NULL);
+        client->authorization = client_must(NULL);
 }
 
-static void on_token(void *context, enum etcd_result result, const struct etcd_answer *parsed,
-                     const char *why) {
+static void client_on_token(void *context, enum etcd_result result,
+                            const struct etcd_answer *parsed, const char *why) {
     struct etcd_client *client = context;
     client->authenticating = false;
     if (result == ETCD_OK)
-        keep_token(client, parsed->token);
+        client_keep_token(client, parsed->token);
     struct transfers waiting = TAILQ_HEAD_INITIALIZER(waiting);
     TAILQ_CONCAT(&waiting, &client->waiting, link);
     for (struct transfer *transfer; (transfer = TAILQ_FIRST(&waiting));) {
         TAILQ_REMOVE(&waiting, transfer, link);
         if (result == ETCD_OK)
-            transfer_begin(transfer);
+            client_transfer_begin(transfer);
         else
-            answer(transfer, result == ETCD_E_REFUSED ? result : ETCD_E_UNREACHABLE, NULL, why);
+            client_answer(transfer, result == ETCD_E_REFUSED ? result : ETCD_E_UNREACHABLE, NULL,
+                          why);
     }
 }
 
-static void wait_for_token(struct transfer *transfer) {
+static void client_wait_for_token(struct transfer *transfer) {
     struct etcd_client *client = transfer->client;
     struct etcd_request request = {
         .kind = ETCD_AUTHENTICATE, .name = client->username, .password = client->password};
@@ -347,59 +350,59 @@ static void wait_for_token(struct transfer *transfer) {
     if (client->authenticating)
         return;
     client->authenticating = true;
-    client_ask(&client->base, &request, 2 * CONNECT_TIMEOUT_MS, on_token, client);
+    client_ask(&client->base, &request, 2 * CONNECT_TIMEOUT_MS, client_on_token, client);
 }
 
-static void submit(struct transfer *transfer) {
+static void client_submit(struct transfer *transfer) {
     const struct etcd_client *client = transfer->client;
     bool needs_token = client->username && (transfer->watch || transfer->kind != ETCD_AUTHENTICATE);
     if (needs_token && !client->authorization)
-        wait_for_token(transfer);
+        client_wait_for_token(transfer);
     else
-        transfer_begin(transfer);
+        client_transfer_begin(transfer);
 }
 
 /* ---- ends of transfers ---- */
 
-static void on_answer(struct transfer *transfer) {
+static void client_on_answer(struct transfer *transfer) {
     char words[256], why[ETCD_WHY_BYTES] = "";
     struct etcd_answer *parsed = etcd_json_answer(transfer->kind, transfer->answer.data,
                                                   transfer->answer.bytes, words, sizeof words);
     if (parsed) {
-        endpoint_answered(transfer->client, transfer->endpoint);
+        client_endpoint_answered(transfer->client, transfer->endpoint);
     } else {
-        say(transfer, "does not answer as an etcd does", words, why);
-        endpoint_failed(transfer->client, transfer->endpoint, why, false);
+        client_say(transfer, "does not answer as an etcd does", words, why);
+        client_endpoint_failed(transfer->client, transfer->endpoint, why, false);
     }
-    answer(transfer, parsed ? ETCD_OK : ETCD_E_UNKNOWN, parsed, why);
+    client_answer(transfer, parsed ? ETCD_OK : ETCD_E_UNKNOWN, parsed, why);
     etcd_json_answer_free(parsed);
 }
 
-static void on_error(struct transfer *transfer, long status) {
+static void client_on_error(struct transfer *transfer, long status) {
     struct etcd_client *client = transfer->client;
     char words[2 * ETCD_WORDS_BYTES], why[ETCD_WHY_BYTES], refuses[ETCD_WORDS_BYTES] = "refuses";
     bool unauthorized;
     enum etcd_result result = etcd_json_error(status, transfer->answer.data, transfer->answer.bytes,
                                               &unauthorized, words, sizeof words);
     if (unauthorized)
-        drop_token(client);
+        client_drop_token(client);
     if (unauthorized && client->username && !transfer->watch && !transfer->reauthenticated &&
         transfer->kind != ETCD_AUTHENTICATE) {
         transfer->reauthenticated = true;
-        submit(transfer);
+        client_submit(transfer);
         return;
     }
     if (client->username) /* what may be done depends on who asks */
         snprintf(refuses, sizeof refuses, "refuses user %s", client->username);
-    say(transfer, result == ETCD_E_UNKNOWN ? "fails" : refuses, words, why);
+    client_say(transfer, result == ETCD_E_UNKNOWN ? "fails" : refuses, words, why);
     if (result == ETCD_E_UNKNOWN)
-        endpoint_failed(client, transfer->endpoint, why, false);
+        client_endpoint_failed(client, transfer->endpoint, why, false);
     else
-        endpoint_answered(client, transfer->endpoint);
-    answer(transfer, result, NULL, why);
+        client_endpoint_answered(client, transfer->endpoint);
+    client_answer(transfer, result, NULL, why);
 }
 
-static void on_broken(struct transfer *transfer, CURLcode code) {
+static void client_on_broken(struct transfer *transfer, CURLcode code) {
     struct etcd_client *client = transfer->client;
     char words[ETCD_WORDS_BYTES], why[ETCD_WHY_BYTES];
     const char *said = !code                   ? "the watch was closed"
@@ -413,25 +416,25 @@ static void on_broken(struct transfer *transfer, CURLcode code) {
     curl_easy_getinfo(transfer->easy, CURLINFO_APPCONNECT_TIME_T, &secured_us);
     if (!refused && !client->answered[transfer->endpoint])
         hang_up = etcd_words_of_hang_up(code, endpoint, secured_us > 0);
-    say(transfer,
-        refused   ? "refuses, or is refused by us"
-        : hang_up ? hang_up
-                  : "cannot be used",
-        words, why);
+    client_say(transfer,
+               refused   ? "refuses, or is refused by us"
+               : hang_up ? hang_up
+                         : "cannot be used",
+               words, why);
     if (!transfer->said_ended)
-        endpoint_failed(client, transfer->endpoint, why, refused);
+        client_endpoint_failed(client, transfer->endpoint, why, refused);
     if (!sent && !transfer->watch && ++transfer->attempts < client->endpoint_count &&
         uv_hrtime() < transfer->deadline_ns)
-        submit(transfer);
+        client_submit(transfer);
     else
-        answer(transfer,
-               refused ? ETCD_E_REFUSED
-               : sent  ? ETCD_E_UNKNOWN
-                       : ETCD_E_UNREACHABLE,
-               NULL, why);
+        client_answer(transfer,
+                      refused ? ETCD_E_REFUSED
+                      : sent  ? ETCD_E_UNKNOWN
+                              : ETCD_E_UNREACHABLE,
+                      NULL, why);
 }
 
-static void on_ended(void *owner, CURL *easy, CURLcode code) {
+static void client_on_ended(void *owner, CURL *easy, CURLcode code) {
     struct etcd_client *client = owner;
     char *private;
     long status = 0;
@@ -441,11 +444,11 @@ static void on_ended(void *owner, CURL *easy, CURLcode code) {
     TAILQ_REMOVE(&client->active, transfer, link);
     transfer->under_way = false;
     if (code == CURLE_OK && status != 200)
-        on_error(transfer, status);
+        client_on_error(transfer, status);
     else if (code == CURLE_OK && !transfer->watch)
-        on_answer(transfer);
+        client_on_answer(transfer);
     else
-        on_broken(transfer, code);
+        client_on_broken(transfer, code);
 }
 
 /* ---- operations ---- */
@@ -453,36 +456,36 @@ static void on_ended(void *owner, CURL *easy, CURLcode code) {
 static void client_ask(struct etcd *etcd, const struct etcd_request *request, uint32_t timeout_ms,
                        etcd_done_fn done, void *context) {
     struct etcd_client *client = (struct etcd_client *)etcd;
-    struct transfer *transfer = transfer_new(client, etcd_json_request(request));
+    struct transfer *transfer = client_transfer_new(client, etcd_json_request(request));
     transfer->kind = request->kind;
     transfer->deadline_ns = uv_hrtime() + (uint64_t)timeout_ms * NS_PER_MS;
     transfer->done = done;
     transfer->context = context;
-    submit(transfer);
+    client_submit(transfer);
 }
 
 static struct etcd_watch *client_watch(struct etcd *etcd, const char *key, const char *range_end,
                                        int64_t start_revision, etcd_watch_fn fn, void *context) {
     struct etcd_client *client = (struct etcd_client *)etcd;
     struct transfer *transfer =
-        transfer_new(client, etcd_json_watch(key, range_end, start_revision));
+        client_transfer_new(client, etcd_json_watch(key, range_end, start_revision));
     transfer->watch = fn;
     transfer->context = context;
-    submit(transfer);
+    client_submit(transfer);
     return (struct etcd_watch *)transfer;
 }
 
 static void client_unwatch(struct etcd *etcd, struct etcd_watch *watch) {
     struct transfer *transfer = (struct transfer *)watch;
     (void)etcd;
-    transfer_take(transfer);
-    transfer_free(transfer);
+    client_transfer_take(transfer);
+    client_transfer_free(transfer);
 }
 
 static void client_free(struct etcd_client *client) {
     if (client->multi)
         etcd_multi_close(client->multi);
-    drop_token(client);
+    client_drop_token(client);
     if (client->password)
         explicit_bzero(client->password, strlen(client->password));
     free(client->ca_file);
@@ -493,8 +496,8 @@ static void client_free(struct etcd_client *client) {
     free(client);
 }
 
-static void on_revoked(void *context, enum etcd_result result, const struct etcd_answer *parsed,
-                       const char *why) {
+static void client_on_revoked(void *context, enum etcd_result result,
+                              const struct etcd_answer *parsed, const char *why) {
     (void)parsed;
     if (result != ETCD_OK)
         log_debug("etcd: our lease was not given back: %s", why);
@@ -507,12 +510,12 @@ static void client_destroy(struct etcd *etcd, int64_t revoke) {
     struct transfers *lists[] = {&client->waiting, &client->active};
     for (size_t i = 0; i < 2; i++)
         for (struct transfer *transfer; (transfer = TAILQ_FIRST(lists[i]));) {
-            transfer_take(transfer);
+            client_transfer_take(transfer);
             transfer->said_ended = true;
-            answer(transfer, ETCD_E_UNKNOWN, NULL, "the client is being closed");
+            client_answer(transfer, ETCD_E_UNKNOWN, NULL, "the client is being closed");
         }
     if (revoke && (!client->username || client->authorization))
-        client_ask(etcd, &request, REVOKE_TIMEOUT_MS, on_revoked, client);
+        client_ask(etcd, &request, REVOKE_TIMEOUT_MS, client_on_revoked, client);
     else
         client_free(client);
 }
@@ -526,25 +529,25 @@ static const struct etcd_ops client_ops = {
 
 /* ---- making ---- */
 
-static int copy(char **out, const char *text) {
+static int client_copy(char **out, const char *text) {
     *out = text && *text ? strdup(text) : NULL;
     return text && *text && !*out ? -ENOMEM : 0;
 }
 
-static int init(struct etcd_client *client, uv_loop_t *loop,
-                const struct etcd_client_options *options, char *why, size_t why_bytes) {
+static int client_init(struct etcd_client *client, uv_loop_t *loop,
+                       const struct etcd_client_options *options, char *why, size_t why_bytes) {
     int count = etcd_endpoints_parse(options->endpoints, client->endpoints, why, why_bytes);
     if (count < 0)
         return count;
     client->endpoint_count = (size_t)count;
     snprintf(why, why_bytes, "out of memory");
-    if (copy(&client->ca_file, options->ca_file) < 0 ||
-        copy(&client->cert_file, options->cert_file) < 0 ||
-        copy(&client->key_file, options->key_file) < 0 ||
-        copy(&client->username, options->username) < 0 ||
-        copy(&client->password, options->password ? options->password : "") < 0)
+    if (client_copy(&client->ca_file, options->ca_file) < 0 ||
+        client_copy(&client->cert_file, options->cert_file) < 0 ||
+        client_copy(&client->key_file, options->key_file) < 0 ||
+        client_copy(&client->username, options->username) < 0 ||
+        client_copy(&client->password, options->password ? options->password : "") < 0)
         return -ENOMEM;
-    return etcd_multi_new(loop, on_ended, client, &client->multi);
+    return etcd_multi_new(loop, client_on_ended, client, &client->multi);
 }
 
 int etcd_client_new(uv_loop_t *loop, const struct etcd_client_options *options, struct etcd **out,
@@ -558,7 +561,7 @@ int etcd_client_new(uv_loop_t *loop, const struct etcd_client_options *options, 
     client->base.ops = &client_ops;
     TAILQ_INIT(&client->active);
     TAILQ_INIT(&client->waiting);
-    int result = init(client, loop, options, why, why_bytes);
+    int result = client_init(client, loop, options, why, why_bytes);
     if (result < 0) {
         client_free(client);
         return result;

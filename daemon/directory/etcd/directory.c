@@ -19,7 +19,7 @@
 #define BACKOFF_MIN_NS (50 * NS_PER_MS)
 #define BACKOFF_MAX_NS (1000 * NS_PER_MS)
 
-static struct directory_etcd *from_base(struct directory *d) {
+static struct directory_etcd *directory_from_base(struct directory *d) {
     return (struct directory_etcd *)d;
 }
 
@@ -57,7 +57,7 @@ void answer_query(struct directory_etcd *self, struct query *query, enum directo
     TAILQ_INSERT_TAIL(&self->answers, query, link);
 }
 
-static void deliver(struct directory_etcd *self, struct query *query) {
+static void directory_deliver(struct directory_etcd *self, struct query *query) {
     struct directory_record view = etcd_sample_view(&query->record);
     const struct directory_record *record = query->has_record ? &view : NULL;
     self->pending -= query->kind <= QUERY_RETIRE;
@@ -76,12 +76,12 @@ static void deliver(struct directory_etcd *self, struct query *query) {
 
 /* At most `budget` of those that are due now; the rest, and what comes meanwhile, with the next
  * tick. */
-static void deliver_due(struct directory_etcd *self, uint32_t budget) {
+static void directory_deliver_due(struct directory_etcd *self, uint32_t budget) {
     struct queries due = TAILQ_HEAD_INITIALIZER(due);
     TAILQ_CONCAT(&due, &self->answers, link);
     for (struct query *query; budget && (query = TAILQ_FIRST(&due)); budget--) {
         TAILQ_REMOVE(&due, query, link);
-        deliver(self, query);
+        directory_deliver(self, query);
     }
     TAILQ_CONCAT(&due, &self->answers, link);
     TAILQ_CONCAT(&self->answers, &due, link);
@@ -89,7 +89,8 @@ static void deliver_due(struct directory_etcd *self, uint32_t budget) {
 
 /* ---- operations ---- */
 
-static struct query *query_new(struct directory_etcd *self, enum query_kind kind, void *context) {
+static struct query *directory_query_new(struct directory_etcd *self, enum query_kind kind,
+                                         void *context) {
     struct query *query = calloc(1, sizeof *query);
     if (!query) { /* the interface owes an answer to every question and has no way to refuse one */
         log_error("node %s: out of memory", self->self.node);
@@ -102,17 +103,17 @@ static struct query *query_new(struct directory_etcd *self, enum query_kind kind
     return query;
 }
 
-static int etcd_start(struct directory *d) {
-    from_base(d)->started = from_base(d)->dirty = true;
+static int directory_etcd_start(struct directory *d) {
+    directory_from_base(d)->started = directory_from_base(d)->dirty = true;
     return 0;
 }
 
-static uint64_t etcd_next_generation(struct directory *d) {
-    return generations_next(from_base(d));
+static uint64_t directory_etcd_next_generation(struct directory *d) {
+    return generations_next(directory_from_base(d));
 }
 
-static void write_record(struct directory_etcd *self, struct query *query,
-                         const struct directory_record *record) {
+static void directory_write_record(struct directory_etcd *self, struct query *query,
+                                   const struct directory_record *record) {
     char value[ETCD_VALUE_BYTES];
     query->generation = record->generation;
     etcd_sample_key(query->key, self->cluster, record->store, record->sample_id);
@@ -126,51 +127,53 @@ static void write_record(struct directory_etcd *self, struct query *query,
     write_add(self, query);
 }
 
-static void etcd_publish(struct directory *d, const struct directory_record *record,
-                         directory_publish_fn done, void *context) {
-    struct directory_etcd *self = from_base(d);
-    struct query *query = query_new(self, QUERY_PUBLISH, context);
+static void directory_etcd_publish(struct directory *d, const struct directory_record *record,
+                                   directory_publish_fn done, void *context) {
+    struct directory_etcd *self = directory_from_base(d);
+    struct query *query = directory_query_new(self, QUERY_PUBLISH, context);
     query->done.publish = done;
-    write_record(self, query, record);
+    directory_write_record(self, query, record);
 }
 
-static void etcd_republish(struct directory *d, const struct directory_record *record,
-                           uint64_t in_place_of, directory_retire_fn done, void *context) {
-    struct directory_etcd *self = from_base(d);
-    struct query *query = query_new(self, QUERY_REPUBLISH, context);
+static void directory_etcd_republish(struct directory *d, const struct directory_record *record,
+                                     uint64_t in_place_of, directory_retire_fn done,
+                                     void *context) {
+    struct directory_etcd *self = directory_from_base(d);
+    struct query *query = directory_query_new(self, QUERY_REPUBLISH, context);
     query->done.retire = done;
     query->in_place_of = in_place_of;
     struct directory_record again = *record;
     again.again = true;
-    write_record(self, query, &again);
+    directory_write_record(self, query, &again);
 }
 
-static bool etcd_remembers(const struct directory *d, uint64_t age_us) {
+static bool directory_etcd_remembers(const struct directory *d, uint64_t age_us) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
     return self->now_ns > self->history_changed_ns + age_us * 1000;
 }
 
-static bool etcd_is_writing(const struct directory *d, const char *store, const char *sample_id) {
+static bool directory_etcd_is_writing(const struct directory *d, const char *store,
+                                      const char *sample_id) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
     char key[ETCD_KEY_BYTES];
     etcd_sample_key(key, self->cluster, store, sample_id);
     return batch_has_key(&self->batch, key);
 }
 
-static void etcd_retire(struct directory *d, const struct directory_record *record,
-                        directory_retire_fn done, void *context) {
-    struct directory_etcd *self = from_base(d);
-    struct query *query = query_new(self, QUERY_RETIRE, context);
+static void directory_etcd_retire(struct directory *d, const struct directory_record *record,
+                                  directory_retire_fn done, void *context) {
+    struct directory_etcd *self = directory_from_base(d);
+    struct query *query = directory_query_new(self, QUERY_RETIRE, context);
     query->done.retire = done;
     query->generation = record->generation;
     etcd_sample_key(query->key, self->cluster, record->store, record->sample_id);
     write_add(self, query);
 }
 
-static void etcd_end(struct directory *d, const struct directory_record *record,
-                     directory_retire_fn done, void *context) {
-    struct directory_etcd *self = from_base(d);
-    struct query *query = query_new(self, QUERY_END, context);
+static void directory_etcd_end(struct directory *d, const struct directory_record *record,
+                               directory_retire_fn done, void *context) {
+    struct directory_etcd *self = directory_from_base(d);
+    struct query *query = directory_query_new(self, QUERY_END, context);
     query->done.retire = done;
     int64_t registration = members_registration(self, record->home, record->incarnation);
     bool is_member = members_has(self, record->home, record->incarnation);
@@ -183,36 +186,36 @@ static void etcd_end(struct directory *d, const struct directory_record *record,
     TAILQ_INSERT_TAIL(&self->ends, query, link);
 }
 
-static void etcd_locate(struct directory *d, const char *store, const char *sample_id,
-                        directory_locate_fn done, void *context) {
-    struct directory_etcd *self = from_base(d);
-    struct query *query = query_new(self, QUERY_LOCATE, context);
+static void directory_etcd_locate(struct directory *d, const char *store, const char *sample_id,
+                                  directory_locate_fn done, void *context) {
+    struct directory_etcd *self = directory_from_base(d);
+    struct query *query = directory_query_new(self, QUERY_LOCATE, context);
     query->done.locate = done;
     etcd_sample_key(query->key, self->cluster, store, sample_id);
     TAILQ_INSERT_TAIL(&self->locates, query, link);
 }
 
-static void etcd_members(struct directory *d, directory_members_fn done, void *context) {
-    struct directory_etcd *self = from_base(d);
-    struct query *query = query_new(self, QUERY_MEMBERS, context);
+static void directory_etcd_members(struct directory *d, directory_members_fn done, void *context) {
+    struct directory_etcd *self = directory_from_base(d);
+    struct query *query = directory_query_new(self, QUERY_MEMBERS, context);
     query->done.members = done;
     TAILQ_INSERT_TAIL(&self->list_asks, query, link);
     members_relist(self);
 }
 
-static uint64_t etcd_serves_until_ns(const struct directory *d) {
+static uint64_t directory_etcd_serves_until_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
     if (!self->was_member || BROKER_PLANTED(PLANTED_NO_FENCE))
         return UINT64_MAX; /* nothing was published that another could have superseded */
     return self->fenced || self->history_new || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
 }
 
-static uint64_t etcd_pending(const struct directory *d) {
+static uint64_t directory_etcd_pending(const struct directory *d) {
     return ((const struct directory_etcd *)d)->pending;
 }
 
-static void etcd_tick(struct directory *d, uint64_t now_ns) {
-    struct directory_etcd *self = from_base(d);
+static void directory_etcd_tick(struct directory *d, uint64_t now_ns) {
+    struct directory_etcd *self = directory_from_base(d);
     self->now_ns = now_ns;
     self->dirty = false;
     join_tick(self);
@@ -225,11 +228,11 @@ static void etcd_tick(struct directory *d, uint64_t now_ns) {
     ended_tick(self);
     audit_tick(self);
     trouble_tick(self);
-    deliver_due(self, ANSWERS_PER_TICK);
+    directory_deliver_due(self, ANSWERS_PER_TICK);
     audit_deliver(self);
 }
 
-static uint64_t etcd_next_deadline_ns(const struct directory *d) {
+static uint64_t directory_etcd_next_deadline_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
     if (self->dirty || !TAILQ_EMPTY(&self->answers) || audit_is_due(self))
         return 0;
@@ -247,7 +250,7 @@ static uint64_t etcd_next_deadline_ns(const struct directory *d) {
 
 /* False: nothing is owed. What has been answered and not delivered is given up, too: who hears OK
  * goes on to peers, which may be gone. */
-static bool give_up(struct directory_etcd *self) {
+static bool directory_give_up(struct directory_etcd *self) {
     struct queries *const lists[] = {
         &self->publishes, &self->unsettled,  &self->retires, &self->locates, &self->reading,
         &self->list_asks, &self->list_asked, &self->unprior, &self->ends,    &self->ending};
@@ -265,11 +268,11 @@ static bool give_up(struct directory_etcd *self) {
     return audits_owed || !TAILQ_EMPTY(&self->answers);
 }
 
-static void etcd_destroy(struct directory *d) {
-    struct directory_etcd *self = from_base(d);
+static void directory_etcd_destroy(struct directory *d) {
+    struct directory_etcd *self = directory_from_base(d);
     self->etcd->ops->destroy(self->etcd, self->lease);
-    while (give_up(self)) { /* who is answered may ask again */
-        deliver_due(self, UINT32_MAX);
+    while (directory_give_up(self)) { /* who is answered may ask again */
+        directory_deliver_due(self, UINT32_MAX);
         audit_deliver(self);
     }
     members_free(self);
@@ -281,40 +284,40 @@ static void etcd_destroy(struct directory *d) {
 static const struct directory_audit_ops etcd_audit_ops = {
     .list = audit_list,
     .sweep = audit_sweep,
-    .remembers = etcd_remembers,
-    .is_writing = etcd_is_writing,
+    .remembers = directory_etcd_remembers,
+    .is_writing = directory_etcd_is_writing,
 };
 
 static const struct directory_ops etcd_ops = {
     .name = "etcd",
     .index = true,
     .audit = &etcd_audit_ops,
-    .start = etcd_start,
-    .next_generation = etcd_next_generation,
-    .publish = etcd_publish,
-    .republish = etcd_republish,
-    .retire = etcd_retire,
-    .end = etcd_end,
-    .locate = etcd_locate,
-    .members = etcd_members,
-    .serves_until_ns = etcd_serves_until_ns,
-    .pending = etcd_pending,
+    .start = directory_etcd_start,
+    .next_generation = directory_etcd_next_generation,
+    .publish = directory_etcd_publish,
+    .republish = directory_etcd_republish,
+    .retire = directory_etcd_retire,
+    .end = directory_etcd_end,
+    .locate = directory_etcd_locate,
+    .members = directory_etcd_members,
+    .serves_until_ns = directory_etcd_serves_until_ns,
+    .pending = directory_etcd_pending,
     .trouble = trouble_say,
-    .tick = etcd_tick,
-    .next_deadline_ns = etcd_next_deadline_ns,
-    .destroy = etcd_destroy,
+    .tick = directory_etcd_tick,
+    .next_deadline_ns = directory_etcd_next_deadline_ns,
+    .destroy = directory_etcd_destroy,
 };
 
 void directory_etcd_set_address(struct directory *d, const char *address,
                                 const char *data_address) {
-    struct directory_etcd *self = from_base(d);
+    struct directory_etcd *self = directory_from_base(d);
     snprintf(self->self.address, sizeof self->self.address, "%s", address);
     snprintf(self->self.data_address, sizeof self->self.data_address, "%s",
              *data_address ? data_address : address);
     etcd_node_value(self->node_value, &self->self);
 }
 
-static void init_lists(struct directory_etcd *self) {
+static void directory_init_lists(struct directory_etcd *self) {
     TAILQ_INIT(&self->members);
     TAILQ_INIT(&self->publishes);
     TAILQ_INIT(&self->retires);
@@ -359,7 +362,7 @@ int directory_etcd_new(const struct directory_etcd_options *options, struct etcd
     batch_init(&self->batch, options->batch_max, ETCD_TXN_BYTES_MAX, options->batch_delay_ns,
                WRITE_FLIGHTS_MAX);
     fence_drop(&self->fence);
-    init_lists(self);
+    directory_init_lists(self);
     *out = &self->base;
     return 0;
 }

@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static int take(const char *text, size_t bytes, char out[ETCD_URL_BYTES], char *why,
-                size_t why_bytes) {
+static int endpoints_take(const char *text, size_t bytes, char out[ETCD_URL_BYTES], char *why,
+                          size_t why_bytes) {
     bool is_url = strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0;
     while (bytes && text[bytes - 1] == '/')
         bytes--;
@@ -40,7 +40,7 @@ int etcd_endpoints_parse(const char *text, char out[ETCD_ENDPOINTS_MAX][ETCD_URL
             snprintf(why, why_bytes, "more than %u endpoints of etcd", ETCD_ENDPOINTS_MAX);
             return -EINVAL;
         }
-        int result = take(text, bytes, out[count++], why, why_bytes);
+        int result = endpoints_take(text, bytes, out[count++], why, why_bytes);
         if (result < 0)
             return result;
         text += bytes;

@@ -20,12 +20,13 @@
 #include "directory/etcd/words.h"
 #include "ops/log.h"
 
-static uint64_t left(const struct directory_etcd *self) {
+static uint64_t generations_left(const struct directory_etcd *self) {
     return self->generation_end - self->generation + self->spare_end - self->spare;
 }
 
-static bool is_wanted(const struct directory_etcd *self) {
-    return self->started && !self->generation_asked && left(self) <= GENERATIONS_PER_BLOCK / 2;
+static bool generations_is_wanted(const struct directory_etcd *self) {
+    return self->started && !self->generation_asked &&
+           generations_left(self) <= GENERATIONS_PER_BLOCK / 2;
 }
 
 uint64_t generations_next(struct directory_etcd *self) {
@@ -37,18 +38,18 @@ uint64_t generations_next(struct directory_etcd *self) {
     if (self->generation == self->generation_end)
         return 0;
     uint64_t generation = self->generation++;
-    self->dirty |= is_wanted(self);
+    self->dirty |= generations_is_wanted(self);
     return generation;
 }
 
-static void failed(struct directory_etcd *self, const char *why) {
+static void generations_failed(struct directory_etcd *self, const char *why) {
     log_debug("node %s: no block of generations: %s", self->self.node, why);
     self->counter_known = false;
     backoff_fail(&self->generation_backoff, self->now_ns);
 }
 
-static void on_counter(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                       const char *why) {
+static void generations_on_counter(void *context, enum etcd_result result,
+                                   const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     self->generation_asked = false;
     note(self, answer);
@@ -56,7 +57,7 @@ static void on_counter(void *context, enum etcd_result result, const struct etcd
     self->counter_revision = 0;
     if (result != ETCD_OK) {
         trouble_note(self, TROUBLE_GENERATIONS, result, why);
-        failed(self, why);
+        generations_failed(self, why);
     } else if (answer->kv_count &&
                etcd_generation_parse(answer->kvs[0].value, &self->counter) < 0) {
         char number[ETCD_WORDS_BYTES], wrong[ETCD_WHY_BYTES];
@@ -66,18 +67,19 @@ static void on_counter(void *context, enum etcd_result result, const struct etcd
                  "there, or delete it",
                  self->generation_key, number);
         trouble_note(self, TROUBLE_GENERATIONS, ETCD_E_REFUSED, wrong);
-        failed(self, "bad counter");
+        generations_failed(self, "bad counter");
     } else {
         self->counter_revision = answer->kv_count ? answer->kvs[0].mod_revision : 0;
         self->counter_known = true;
     }
 }
 
-static void ask_counter(struct directory_etcd *self) {
+static void generations_ask_counter(struct directory_etcd *self) {
     struct etcd_request request = {.kind = ETCD_READ,
                                    .read = {.kind = ETCD_RANGE, .key = self->generation_key}};
     self->generation_asked = true;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_counter, self);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms,
+                         generations_on_counter, self);
 }
 
 void generations_renew(struct directory_etcd *self) {
@@ -86,7 +88,7 @@ void generations_renew(struct directory_etcd *self) {
     self->dirty = true;
 }
 
-static uint64_t block_begin(const struct directory_etcd *self) {
+static uint64_t generations_block_begin(const struct directory_etcd *self) {
     uint64_t floor = unix_ms(self) * GENERATIONS_PER_BLOCK;
     if (floor < self->highest) /* the counter has gone back */
         floor = self->highest;
@@ -94,15 +96,15 @@ static uint64_t block_begin(const struct directory_etcd *self) {
 }
 
 /* self->counter is the block's beginning while the swap is under way. */
-static void on_swapped(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                       const char *why) {
+static void generations_on_swapped(void *context, enum etcd_result result,
+                                   const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     self->generation_asked = false;
     self->counter_known = false;
     note(self, answer);
     trouble_note(self, TROUBLE_GENERATIONS, result, why);
     if (result != ETCD_OK) {
-        failed(self, why);
+        generations_failed(self, why);
     } else if (answer->succeeded) { /* else another was faster: read it again at once */
         uint64_t end = self->counter + GENERATIONS_PER_BLOCK;
         bool idle = self->generation == self->generation_end;
@@ -113,9 +115,9 @@ static void on_swapped(void *context, enum etcd_result result, const struct etcd
     }
 }
 
-static void swap_counter(struct directory_etcd *self) {
+static void generations_swap_counter(struct directory_etcd *self) {
     char value[32];
-    self->counter = block_begin(self);
+    self->counter = generations_block_begin(self);
     snprintf(value, sizeof value, "%" PRIu64, self->counter + GENERATIONS_PER_BLOCK - 1);
     struct etcd_compare unchanged = {.key = self->generation_key,
                                      .target = self->counter_revision ? ETCD_MOD_REVISION
@@ -128,18 +130,19 @@ static void swap_counter(struct directory_etcd *self) {
                                    .success = &put,
                                    .success_count = 1};
     self->generation_asked = true;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_swapped, self);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms,
+                         generations_on_swapped, self);
 }
 
 void generations_tick(struct directory_etcd *self) {
-    if (!is_wanted(self) || self->now_ns < self->generation_backoff.next_ns)
+    if (!generations_is_wanted(self) || self->now_ns < self->generation_backoff.next_ns)
         return;
     if (self->counter_known)
-        swap_counter(self);
+        generations_swap_counter(self);
     else
-        ask_counter(self);
+        generations_ask_counter(self);
 }
 
 uint64_t generations_deadline_ns(const struct directory_etcd *self) {
-    return is_wanted(self) ? self->generation_backoff.next_ns : UINT64_MAX;
+    return generations_is_wanted(self) ? self->generation_backoff.next_ns : UINT64_MAX;
 }

@@ -25,7 +25,7 @@
 
 /* ---- losing it ---- */
 
-static void give_up_lease(struct directory_etcd *self) {
+static void join_give_up_lease(struct directory_etcd *self) {
     fence_drop(&self->fence);
     self->lease = 0;
     self->epoch = 0;
@@ -38,7 +38,7 @@ void join_lost(struct directory_etcd *self, const char *why) {
     self->dirty = true;
 }
 
-static void act_on_loss(struct directory_etcd *self) {
+static void join_act_on_loss(struct directory_etcd *self) {
     if (!*self->lost_why && self->fence.ttl_ns && !fence_holds(&self->fence, self->now_ns))
         snprintf(self->lost_why, sizeof self->lost_why,
                  "etcd has acknowledged no keep-alive for %llu ms of the lease's %llu ms%s%s",
@@ -48,7 +48,7 @@ static void act_on_loss(struct directory_etcd *self) {
                  self->troubles[TROUBLE_LEASE].words);
     if (!*self->lost_why)
         return;
-    give_up_lease(self);
+    join_give_up_lease(self);
     if (self->was_member && !self->fenced) {
         self->fenced = true;
         self->events.fenced(self->owner, true, self->lost_why);
@@ -62,8 +62,8 @@ bool join_may_write(const struct directory_etcd *self) {
 
 /* ---- the lease ---- */
 
-static void on_granted(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                       const char *why) {
+static void join_on_granted(void *context, enum etcd_result result,
+                            const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
     trouble_note(self, TROUBLE_LEASE, result, why);
@@ -80,15 +80,16 @@ static void on_granted(void *context, enum etcd_result result, const struct etcd
     backoff_fail(&self->join_backoff, self->now_ns);
 }
 
-static void ask_lease(struct directory_etcd *self) {
+static void join_ask_lease(struct directory_etcd *self) {
     struct etcd_request request = {.kind = ETCD_LEASE_GRANT, .ttl_s = self->options.lease_ttl_s};
     self->asked_ns = self->now_ns;
     self->join = JOIN_GRANTING;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_granted, self);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, join_on_granted,
+                         self);
 }
 
-static void on_kept(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                    const char *why) {
+static void join_on_kept(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                         const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
     trouble_note(self, TROUBLE_LEASE, result, why);
@@ -108,23 +109,25 @@ static void on_kept(void *context, enum etcd_result result, const struct etcd_an
     }
 }
 
-static void keep_alive(struct directory_etcd *self) {
+static void join_keep_alive(struct directory_etcd *self) {
     struct etcd_request request = {.kind = ETCD_LEASE_KEEP_ALIVE, .lease = self->lease};
     self->asked_ns = self->now_ns;
     fence_keep_alive_sent(&self->fence);
-    self->etcd->ops->ask(self->etcd, &request, fence_timeout_ms(&self->fence), on_kept, self);
+    self->etcd->ops->ask(self->etcd, &request, fence_timeout_ms(&self->fence), join_on_kept, self);
 }
 
 /* ---- the record ---- */
 
 /* A lease that has ended meanwhile is no refusal: the next one will do. */
-static void note_record(struct directory_etcd *self, enum etcd_result result, const char *why) {
+static void join_note_record(struct directory_etcd *self, enum etcd_result result,
+                             const char *why) {
     bool lease_ended = result == ETCD_E_REFUSED && why && strstr(why, "lease not found");
     if (!lease_ended)
         trouble_note(self, TROUBLE_RECORD, result, why);
 }
 
-static void registered(struct directory_etcd *self, int64_t create_revision, int64_t mod_revision) {
+static void join_registered(struct directory_etcd *self, int64_t create_revision,
+                            int64_t mod_revision) {
     self->create_revision = create_revision;
     self->revision = mod_revision; /* lower than before, if etcd has lost what it knew */
     if (self->taken) {
@@ -151,16 +154,16 @@ void join_compared(struct directory_etcd *self) {
     self->fenced = false;
 }
 
-static void retry_later(struct directory_etcd *self) {
+static void join_retry_later(struct directory_etcd *self) {
     self->join = JOIN_READY;
     backoff_fail(&self->join_backoff, self->now_ns);
 }
 
-static void on_taken_over(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                          const char *why);
+static void join_on_taken_over(void *context, enum etcd_result result,
+                               const struct etcd_answer *answer, const char *why);
 
 /* Our record from a lease we have given up. */
-static void take_over(struct directory_etcd *self, const struct etcd_kv *old) {
+static void join_take_over(struct directory_etcd *self, const struct etcd_kv *old) {
     struct etcd_compare unchanged = {
         .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = old->mod_revision};
     struct condition unnamed;
@@ -173,22 +176,22 @@ static void take_over(struct directory_etcd *self, const struct etcd_kv *old) {
                                    .success = ops,
                                    .success_count = 3};
     self->create_revision = old->create_revision;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_taken_over,
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, join_on_taken_over,
                          self);
 }
 
 /* by: zero when what stands there is no record of featured. The owner is told with the next tick.
  */
-static void name_is_taken(struct directory_etcd *self, const struct node_record *by) {
+static void join_name_is_taken(struct directory_etcd *self, const struct node_record *by) {
     bool news = !self->taken || by->incarnation != self->taken_by.incarnation ||
                 strcmp(by->address, self->taken_by.address) != 0;
     self->taken = true;
     self->taken_told &= !news;
     self->taken_by = *by;
-    retry_later(self);
+    join_retry_later(self);
 }
 
-static void tell_of_name(struct directory_etcd *self) {
+static void join_tell_of_name(struct directory_etcd *self) {
     if (!self->events.name_taken)
         return;
     if (self->taken && !self->taken_told)
@@ -199,55 +202,55 @@ static void tell_of_name(struct directory_etcd *self) {
     self->taken_over_due = false;
 }
 
-static void on_record_found(struct directory_etcd *self, const struct etcd_kv *kv) {
+static void join_on_record_found(struct directory_etcd *self, const struct etcd_kv *kv) {
     struct node_record found = {0};
     if (etcd_node_parse(kv->key, kv->value, &found) < 0)
         found = (struct node_record){0};
     if (found.incarnation != self->self.incarnation)
-        name_is_taken(self, &found);
+        join_name_is_taken(self, &found);
     else
-        take_over(self, kv); /* also when it has our lease, from an attempt not answered */
+        join_take_over(self, kv); /* also when it has our lease, from an attempt not answered */
 }
 
-static void on_registered(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                          const char *why) {
+static void join_on_registered(void *context, enum etcd_result result,
+                               const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    note_record(self, result, why);
+    join_note_record(self, result, why);
     if (self->join != JOIN_REGISTERING)
         return;
     if (result == ETCD_OK && answer->succeeded && answer->op_count == 3) {
-        registered(self, answer->revision, answer->revision);
+        join_registered(self, answer->revision, answer->revision);
         history_found(self, answer, 2);
     } else if (result == ETCD_OK && !answer->succeeded && answer->kv_count) {
-        on_record_found(self, &answer->kvs[0]);
+        join_on_record_found(self, &answer->kvs[0]);
     } else {
         log_debug("node %s: not registered in etcd: %s", self->self.node, why ? why : "no record");
-        retry_later(self);
+        join_retry_later(self);
     }
     if (result == ETCD_E_REFUSED)
-        give_up_lease(self); /* most likely it is gone */
+        join_give_up_lease(self); /* most likely it is gone */
 }
 
-static void on_taken_over(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                          const char *why) {
+static void join_on_taken_over(void *context, enum etcd_result result,
+                               const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    note_record(self, result, why);
+    join_note_record(self, result, why);
     if (self->join != JOIN_REGISTERING)
         return;
     if (result == ETCD_OK && answer->succeeded && answer->op_count == 3) {
-        registered(self, self->create_revision, answer->revision);
+        join_registered(self, self->create_revision, answer->revision);
         history_found(self, answer, 2);
     } else {
         log_debug("node %s: record not taken over: %s", self->self.node, why ? why : "it changed");
-        retry_later(self);
+        join_retry_later(self);
     }
     if (result == ETCD_E_REFUSED)
-        give_up_lease(self);
+        join_give_up_lease(self);
 }
 
-static void ask_registration(struct directory_etcd *self) {
+static void join_ask_registration(struct directory_etcd *self) {
     struct etcd_compare absent = {
         .key = self->node_key, .target = ETCD_CREATE_REVISION, .revision = 0};
     struct condition unnamed;
@@ -263,25 +266,25 @@ static void ask_registration(struct directory_etcd *self) {
                                    .failure = &look,
                                    .failure_count = 1};
     self->join = JOIN_REGISTERING;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_registered,
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, join_on_registered,
                          self);
 }
 
 /* ---- the part as a whole ---- */
 
 void join_tick(struct directory_etcd *self) {
-    act_on_loss(self);
-    tell_of_name(self);
+    join_act_on_loss(self);
+    join_tell_of_name(self);
     if (!self->started)
         return;
     if (fence_keep_alive_due(&self->fence, self->now_ns))
-        keep_alive(self);
+        join_keep_alive(self);
     if (self->now_ns < self->join_backoff.next_ns)
         return;
     if (self->join == JOIN_IDLE)
-        ask_lease(self);
+        join_ask_lease(self);
     else if (self->join == JOIN_READY)
-        ask_registration(self);
+        join_ask_registration(self);
 }
 
 uint64_t join_deadline_ns(const struct directory_etcd *self) {

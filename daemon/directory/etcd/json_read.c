@@ -109,7 +109,7 @@ static struct etcd_kv read_kv(struct reading *reading, const json_t *kv) {
     };
 }
 
-static void add_kv(struct reading *reading, const json_t *kv) {
+static void json_read_add_kv(struct reading *reading, const json_t *kv) {
     struct etcd_answer *answer = &reading->answer;
     if (answer->kv_count == reading->kv_room) {
         size_t room = reading->kv_room ? 2 * reading->kv_room : 16;
@@ -127,7 +127,7 @@ static void add_kv(struct reading *reading, const json_t *kv) {
 static void read_kvs(struct reading *reading, const json_t *object) {
     const json_t *kvs = read_array(reading, object, "kvs");
     for (size_t i = 0; i < json_array_size(kvs) && !reading->failed; i++)
-        add_kv(reading, json_array_get(kvs, i));
+        json_read_add_kv(reading, json_array_get(kvs, i));
 }
 
 static void read_header(struct reading *reading, const json_t *object) {
@@ -143,7 +143,7 @@ static void read_op(struct reading *reading, const json_t *wrapper, struct etcd_
     op->kv_first = reading->answer.kv_count;
     if ((body = json_object_get(wrapper, "response_put"))) {
         if (json_object_get(body, "prev_kv"))
-            add_kv(reading, json_object_get(body, "prev_kv"));
+            json_read_add_kv(reading, json_object_get(body, "prev_kv"));
     } else if ((body = json_object_get(wrapper, "response_range"))) {
         read_kvs(reading, body);
     } else if ((body = json_object_get(wrapper, "response_delete_range"))) {
@@ -216,7 +216,7 @@ static void read_answer(struct reading *reading, enum etcd_request_kind kind, co
     }
 }
 
-static struct reading *reading_new(size_t bytes, char *why, size_t why_bytes) {
+static struct reading *json_read_reading_new(size_t bytes, char *why, size_t why_bytes) {
     struct reading *reading = calloc(1, sizeof *reading);
     if (!reading)
         return NULL;
@@ -229,7 +229,7 @@ static struct reading *reading_new(size_t bytes, char *why, size_t why_bytes) {
     return NULL;
 }
 
-static json_t *parse(struct reading *reading, const char *text, size_t bytes) {
+static json_t *json_read_parse(struct reading *reading, const char *text, size_t bytes) {
     json_error_t error;
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
     if (!json_is_object(root))
@@ -251,10 +251,10 @@ void etcd_json_answer_free(struct etcd_answer *answer) {
 struct etcd_answer *etcd_json_answer(enum etcd_request_kind kind, const char *text, size_t bytes,
                                      char *why, size_t why_bytes) {
     snprintf(why, why_bytes, "out of memory");
-    struct reading *reading = reading_new(bytes, why, why_bytes);
+    struct reading *reading = json_read_reading_new(bytes, why, why_bytes);
     if (!reading)
         return NULL;
-    json_t *root = parse(reading, text, bytes);
+    json_t *root = json_read_parse(reading, text, bytes);
     if (!reading->failed)
         read_answer(reading, kind, root);
     json_decref(root);
@@ -265,8 +265,8 @@ struct etcd_answer *etcd_json_answer(enum etcd_request_kind kind, const char *te
 }
 
 /* What says it in plain text is another server, or a proxy. */
-static void say_error(long http_status, const char *words, const char *text, size_t bytes,
-                      char *why, size_t why_bytes) {
+static void json_read_say_error(long http_status, const char *words, const char *text, size_t bytes,
+                                char *why, size_t why_bytes) {
     char clean[ETCD_WORDS_BYTES];
     etcd_words(clean, words ? words : text, words ? strlen(words) : bytes);
     if (words)
@@ -283,7 +283,7 @@ enum etcd_result etcd_json_error(long http_status, const char *text, size_t byte
     json_t *root = json_loadb(text, bytes, JSON_DISABLE_EOF_CHECK, NULL); /* a trailer follows */
     const char *words = json_string_value(json_object_get(root, "error"));
     json_int_t code = json_integer_value(json_object_get(root, "code"));
-    say_error(http_status, words, text, bytes, why, why_bytes);
+    json_read_say_error(http_status, words, text, bytes, why, why_bytes);
     bool nameless = words && strstr(words, "user name is empty");
     bool old = words && strstr(words, "revision") && strstr(words, "auth") && strstr(words, "old");
     *unauthorized = http_status == 401 || code == CODE_UNAUTHENTICATED || nameless || old;
@@ -319,11 +319,11 @@ static void read_events(struct reading *reading, const json_t *result,
 int etcd_json_watch_line(const char *text, size_t bytes, struct etcd_watch_message *message,
                          struct etcd_answer **keep) {
     char why[128];
-    struct reading *reading = reading_new(bytes, why, sizeof why);
+    struct reading *reading = json_read_reading_new(bytes, why, sizeof why);
     if (!reading)
         return -ENOMEM;
     *message = (struct etcd_watch_message){0};
-    json_t *root = parse(reading, text, bytes);
+    json_t *root = json_read_parse(reading, text, bytes);
     const json_t *result = reading->failed ? NULL : read_object(reading, root, "result");
     if (result) {
         read_header(reading, result);

@@ -14,7 +14,7 @@
 
 #define CHUNK_BYTES 192u /* a multiple of 3: pads at the end only */
 
-static void add_base64(FILE *out, const char *name, const char *text) {
+static void json_write_add_base64(FILE *out, const char *name, const char *text) {
     char encoded[sodium_base64_ENCODED_LEN(CHUNK_BYTES, sodium_base64_VARIANT_ORIGINAL)];
     fprintf(out, "\"%s\":\"", name);
     for (size_t left = strlen(text); left > 0;) {
@@ -28,20 +28,20 @@ static void add_base64(FILE *out, const char *name, const char *text) {
     fputc('"', out);
 }
 
-static void add_int64(FILE *out, const char *name, int64_t value) {
+static void json_write_add_int64(FILE *out, const char *name, int64_t value) {
     if (value)
         fprintf(out, ",\"%s\":\"%" PRId64 "\"", name, value);
 }
 
-static void add_compare(FILE *out, const struct etcd_compare *compare) {
+static void json_write_add_compare(FILE *out, const struct etcd_compare *compare) {
     static const char *const targets[] = {"CREATE", "MOD", "VALUE"};
     static const char *const relations[] = {"EQUAL", "GREATER", "LESS"};
     fputc('{', out);
-    add_base64(out, "key", compare->key);
+    json_write_add_base64(out, "key", compare->key);
     fprintf(out, ",\"target\":\"%s\",\"result\":\"%s\",", targets[compare->target],
             relations[compare->relation]);
     if (compare->target == ETCD_VALUE)
-        add_base64(out, "value", compare->value);
+        json_write_add_base64(out, "value", compare->value);
     else /* always written: with 0 left out the compare would have no target value at all */
         fprintf(out, "\"%s\":\"%" PRId64 "\"",
                 compare->target == ETCD_MOD_REVISION ? "mod_revision" : "create_revision",
@@ -49,89 +49,90 @@ static void add_compare(FILE *out, const struct etcd_compare *compare) {
     fputc('}', out);
 }
 
-static void add_compares(FILE *out, const struct etcd_compare *compares, size_t count) {
+static void json_write_add_compares(FILE *out, const struct etcd_compare *compares, size_t count) {
     fputs("\"compare\":[", out);
     for (size_t i = 0; i < count; i++) {
         if (i)
             fputc(',', out);
-        add_compare(out, &compares[i]);
+        json_write_add_compare(out, &compares[i]);
     }
     fputc(']', out);
 }
 
-static void add_range(FILE *out, const struct etcd_op *op) {
+static void json_write_add_range(FILE *out, const struct etcd_op *op) {
     fputc('{', out);
-    add_base64(out, "key", op->key);
+    json_write_add_base64(out, "key", op->key);
     if (op->range_end) {
         fputc(',', out);
-        add_base64(out, "range_end", op->range_end);
+        json_write_add_base64(out, "range_end", op->range_end);
     }
-    add_int64(out, "limit", op->limit);
-    add_int64(out, "revision", op->revision);
+    json_write_add_int64(out, "limit", op->limit);
+    json_write_add_int64(out, "revision", op->revision);
     fputc('}', out);
 }
 
-static void add_put(FILE *out, const struct etcd_op *op) {
+static void json_write_add_put(FILE *out, const struct etcd_op *op) {
     fputs("{\"request_put\":{", out);
-    add_base64(out, "key", op->key);
+    json_write_add_base64(out, "key", op->key);
     fputc(',', out);
-    add_base64(out, "value", op->value);
-    add_int64(out, "lease", op->lease);
+    json_write_add_base64(out, "value", op->value);
+    json_write_add_int64(out, "lease", op->lease);
     fputs(op->prev_kv ? ",\"prev_kv\":true}}" : "}}", out);
 }
 
-static void add_delete(FILE *out, const char *key) {
+static void json_write_add_delete(FILE *out, const char *key) {
     fputs("{\"request_delete_range\":{", out);
-    add_base64(out, "key", key);
+    json_write_add_base64(out, "key", key);
     fputs("}}", out);
 }
 
-static void add_op(FILE *out, const struct etcd_op *op) {
+static void json_write_add_op(FILE *out, const struct etcd_op *op) {
     switch (op->kind) {
     case ETCD_PUT:
-        add_put(out, op);
+        json_write_add_put(out, op);
         return;
     case ETCD_RANGE:
         fputs("{\"request_range\":", out);
-        add_range(out, op);
+        json_write_add_range(out, op);
         fputc('}', out);
         return;
     case ETCD_DELETE:
-        add_delete(out, op->key);
+        json_write_add_delete(out, op->key);
         return;
     case ETCD_PUT_IF:
     case ETCD_DELETE_IF:
         fputs("{\"request_txn\":{", out);
-        add_compares(out, op->compares, op->compare_count);
+        json_write_add_compares(out, op->compares, op->compare_count);
         fputs(",\"success\":[", out);
         if (op->kind == ETCD_PUT_IF)
-            add_put(out, op);
+            json_write_add_put(out, op);
         else
-            add_delete(out, op->key);
+            json_write_add_delete(out, op->key);
         fputs("]}}", out);
         return;
     }
 }
 
-static void add_ops(FILE *out, const char *name, const struct etcd_op *ops, size_t count) {
+static void json_write_add_ops(FILE *out, const char *name, const struct etcd_op *ops,
+                               size_t count) {
     fprintf(out, ",\"%s\":[", name);
     for (size_t i = 0; i < count; i++) {
         if (i)
             fputc(',', out);
-        add_op(out, &ops[i]);
+        json_write_add_op(out, &ops[i]);
     }
     fputc(']', out);
 }
 
-static void add_txn(FILE *out, const struct etcd_request *request) {
+static void json_write_add_txn(FILE *out, const struct etcd_request *request) {
     fputc('{', out);
-    add_compares(out, request->compares, request->compare_count);
-    add_ops(out, "success", request->success, request->success_count);
-    add_ops(out, "failure", request->failure, request->failure_count);
+    json_write_add_compares(out, request->compares, request->compare_count);
+    json_write_add_ops(out, "success", request->success, request->success_count);
+    json_write_add_ops(out, "failure", request->failure, request->failure_count);
     fputc('}', out);
 }
 
-static char *credentials(const struct etcd_request *request) {
+static char *json_write_credentials(const struct etcd_request *request) {
     json_t *body = json_pack("{s:s, s:s}", "name", request->name, "password", request->password);
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
     json_decref(body);
@@ -148,14 +149,14 @@ char *etcd_json_request(const struct etcd_request *request) {
     char *text = NULL;
     size_t bytes;
     if (request->kind == ETCD_AUTHENTICATE)
-        return credentials(request);
+        return json_write_credentials(request);
     FILE *out = open_memstream(&text, &bytes);
     if (!out)
         return NULL;
     if (request->kind == ETCD_TXN)
-        add_txn(out, request);
+        json_write_add_txn(out, request);
     else if (request->kind == ETCD_READ)
-        add_range(out, &request->read);
+        json_write_add_range(out, &request->read);
     else if (request->kind == ETCD_LEASE_GRANT)
         fprintf(out, "{\"TTL\":\"%" PRId64 "\"}", request->ttl_s);
     else
@@ -173,10 +174,10 @@ char *etcd_json_watch(const char *key, const char *range_end, int64_t start_revi
     if (!out)
         return NULL;
     fputs("{\"create_request\":{", out);
-    add_base64(out, "key", key);
+    json_write_add_base64(out, "key", key);
     fputc(',', out);
-    add_base64(out, "range_end", range_end);
-    add_int64(out, "start_revision", start_revision);
+    json_write_add_base64(out, "range_end", range_end);
+    json_write_add_int64(out, "start_revision", start_revision);
     fputs("}}", out);
     if (fclose(out) == 0)
         return text;

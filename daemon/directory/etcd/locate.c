@@ -16,15 +16,16 @@ struct read_flight {
     struct query *queries[READS_PER_TXN];
 };
 
-static bool is_home(const struct query *query, const struct etcd_kv *kv) {
+static bool locate_is_home(const struct query *query, const struct etcd_kv *kv) {
     struct node_record node;
     return kv && etcd_node_parse(kv->key, kv->value, &node) == 0 &&
            node.incarnation == query->record.incarnation;
 }
 
-static void take(struct directory_etcd *self, struct query *query, const struct etcd_kv *kv) {
+static void locate_take(struct directory_etcd *self, struct query *query,
+                        const struct etcd_kv *kv) {
     if (query->confirming) {
-        answer_query(self, query, is_home(query, kv) ? DIRECTORY_OK : DIRECTORY_E_LOST);
+        answer_query(self, query, locate_is_home(query, kv) ? DIRECTORY_OK : DIRECTORY_E_LOST);
         return;
     }
     if (!kv) { /* who has never been a member does not know yet what an index without it means */
@@ -48,16 +49,16 @@ static void take(struct directory_etcd *self, struct query *query, const struct 
     TAILQ_INSERT_HEAD(&self->locates, query, link);
 }
 
-static void read_again(struct directory_etcd *self, const struct read_flight *flight,
-                       const char *why) {
+static void locate_read_again(struct directory_etcd *self, const struct read_flight *flight,
+                              const char *why) {
     for (size_t i = flight->count; i-- > 0;)
         TAILQ_INSERT_HEAD(&self->locates, flight->queries[i], link);
     backoff_fail(&self->read_backoff, self->now_ns);
     log_debug("node %s: records not read: %s", self->self.node, why);
 }
 
-static void on_read(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                    const char *why) {
+static void locate_on_read(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                           const char *why) {
     struct read_flight *flight = context;
     struct directory_etcd *self = flight->self;
     note(self, answer);
@@ -68,16 +69,16 @@ static void on_read(void *context, enum etcd_result result, const struct etcd_an
         TAILQ_REMOVE(&self->reading, flight->queries[i], link);
     for (size_t i = 0; good && i < flight->count; i++) {
         const struct etcd_op_answer *op = &answer->ops[i];
-        take(self, flight->queries[i], op->kv_count ? &answer->kvs[op->kv_first] : NULL);
+        locate_take(self, flight->queries[i], op->kv_count ? &answer->kvs[op->kv_first] : NULL);
     }
     if (good)
         backoff_reset(&self->read_backoff);
     else
-        read_again(self, flight, why ? why : "short answer");
+        locate_read_again(self, flight, why ? why : "short answer");
     free(flight);
 }
 
-static bool send_reads(struct directory_etcd *self) {
+static bool locate_send_reads(struct directory_etcd *self) {
     struct etcd_op ops[READS_PER_TXN];
     struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
     struct read_flight *flight = calloc(1, sizeof *flight);
@@ -95,12 +96,13 @@ static bool send_reads(struct directory_etcd *self) {
     }
     request.success_count = flight->count;
     self->read_flights++;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_read, flight);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, locate_on_read,
+                         flight);
     return true;
 }
 
 /* The oldest stand first: what comes back from a reading is put before those that wait for one. */
-static void expire(struct directory_etcd *self) {
+static void locate_expire(struct directory_etcd *self) {
     struct query *query;
     for (uint32_t ended = 0; ended < ENDED_PER_TICK; ended++) {
         query = TAILQ_FIRST(&self->locates);
@@ -112,13 +114,14 @@ static void expire(struct directory_etcd *self) {
     }
 }
 
-static bool may_read(const struct directory_etcd *self) {
+static bool locate_may_read(const struct directory_etcd *self) {
     return self->started && !TAILQ_EMPTY(&self->locates) && self->read_flights < READ_FLIGHTS_MAX;
 }
 
 void locate_tick(struct directory_etcd *self) {
-    expire(self);
-    while (may_read(self) && self->now_ns >= self->read_backoff.next_ns && send_reads(self))
+    locate_expire(self);
+    while (locate_may_read(self) && self->now_ns >= self->read_backoff.next_ns &&
+           locate_send_reads(self))
         ;
 }
 
@@ -127,6 +130,6 @@ uint64_t locate_deadline_ns(const struct directory_etcd *self) {
     if (!oldest)
         return UINT64_MAX;
     uint64_t expiry_ns = oldest->asked_ns + self->options.give_up_ns;
-    uint64_t due_ns = may_read(self) ? self->read_backoff.next_ns : UINT64_MAX;
+    uint64_t due_ns = locate_may_read(self) ? self->read_backoff.next_ns : UINT64_MAX;
     return due_ns < expiry_ns ? due_ns : expiry_ns;
 }

@@ -17,7 +17,7 @@
 
 /* ---- the view ---- */
 
-static struct member *find(const struct directory_etcd *self, const char *node) {
+static struct member *members_find(const struct directory_etcd *self, const char *node) {
     struct member *member;
     TAILQ_FOREACH (member, &self->members, link)
         if (strcmp(member->now.node, node) == 0)
@@ -25,8 +25,8 @@ static struct member *find(const struct directory_etcd *self, const char *node) 
     return NULL;
 }
 
-static struct member *find_or_add(struct directory_etcd *self, const char *node) {
-    struct member *member = find(self, node);
+static struct member *members_find_or_add(struct directory_etcd *self, const char *node) {
+    struct member *member = members_find(self, node);
     if (member || !(member = calloc(1, sizeof *member)))
         return member;
     strcpy(member->now.node, node);
@@ -35,13 +35,13 @@ static struct member *find_or_add(struct directory_etcd *self, const char *node)
 }
 
 bool members_has(const struct directory_etcd *self, const char *node, uint64_t incarnation) {
-    const struct member *member = find(self, node);
+    const struct member *member = members_find(self, node);
     return member && member->now.incarnation == incarnation;
 }
 
 int64_t members_registration(const struct directory_etcd *self, const char *node,
                              uint64_t incarnation) {
-    const struct member *member = find(self, node);
+    const struct member *member = members_find(self, node);
     return member && member->last_incarnation == incarnation ? member->create_revision : 0;
 }
 
@@ -52,7 +52,7 @@ void members_free(struct directory_etcd *self) {
     }
 }
 
-static bool is_announced(const struct member *member) {
+static bool members_is_announced(const struct member *member) {
     return member->now.incarnation == member->announced.incarnation &&
            (!member->now.incarnation ||
             (member->create_revision == member->announced_revision &&
@@ -60,14 +60,14 @@ static bool is_announced(const struct member *member) {
              strcmp(member->now.data_address, member->announced.data_address) == 0));
 }
 
-static void take_record(struct directory_etcd *self, const struct etcd_kv *kv) {
+static void members_take_record(struct directory_etcd *self, const struct etcd_kv *kv) {
     struct node_record record;
     if (etcd_node_parse(kv->key, kv->value, &record) < 0) {
         log_warning("node %s: etcd has %.128s = %.128s, which is no record of featured: ignored",
                     self->self.node, kv->key, kv->value);
         return;
     }
-    struct member *member = find_or_add(self, record.node);
+    struct member *member = members_find_or_add(self, record.node);
     if (!member) {
         log_error("node %s: out of memory: node %s stays unknown", self->self.node, record.node);
         return;
@@ -78,7 +78,7 @@ static void take_record(struct directory_etcd *self, const struct etcd_kv *kv) {
     member->seen = true;
 }
 
-static void announce(struct directory_etcd *self, struct member *member) {
+static void members_announce(struct directory_etcd *self, struct member *member) {
     struct node_record before = member->announced;
     bool left = before.incarnation && (before.incarnation != member->now.incarnation ||
                                        member->announced_revision != member->create_revision);
@@ -94,63 +94,63 @@ static void announce(struct directory_etcd *self, struct member *member) {
 }
 
 /* What is missing in an index that has lost records is not dead yet. */
-static bool lives_on(const struct directory_etcd *self) {
+static bool members_lives_on(const struct directory_etcd *self) {
     return self->now_ns < self->history_lived_ns;
 }
 
-static void announce_all(struct directory_etcd *self) {
+static void members_announce_all(struct directory_etcd *self) {
     struct member *member;
     TAILQ_FOREACH (member, &self->members, link) {
-        if (!member->now.incarnation && lives_on(self))
+        if (!member->now.incarnation && members_lives_on(self))
             continue;
-        if (!is_announced(member))
-            announce(self, member);
+        if (!members_is_announced(member))
+            members_announce(self, member);
     }
 }
 
 /* ---- reading ---- */
 
-static void check_self(struct directory_etcd *self, int64_t revision) {
+static void members_check_self(struct directory_etcd *self, int64_t revision) {
     if (revision > self->create_revision &&
         !members_has(self, self->self.node, self->self.incarnation))
         join_lost(self, "etcd no longer has our record");
 }
 
-static void unwatch(struct directory_etcd *self) {
+static void members_unwatch(struct directory_etcd *self) {
     if (self->watch)
         self->etcd->ops->unwatch(self->etcd, self->watch);
     self->watch = NULL;
 }
 
-static void take_list(struct directory_etcd *self, const struct etcd_answer *answer) {
+static void members_take_list(struct directory_etcd *self, const struct etcd_answer *answer) {
     struct member *member;
     bool changed = false;
     TAILQ_FOREACH (member, &self->members, link)
         member->seen = false;
     for (size_t i = 0; i < answer->ops[0].kv_count; i++)
-        take_record(self, &answer->kvs[answer->ops[0].kv_first + i]);
+        members_take_record(self, &answer->kvs[answer->ops[0].kv_first + i]);
     TAILQ_FOREACH (member, &self->members, link) {
         if (!member->seen)
             member->now.incarnation = 0;
-        changed |= !is_announced(member);
+        changed |= !members_is_announced(member);
     }
-    check_self(self, answer->revision);
+    members_check_self(self, answer->revision);
     if (changed || !self->watch || self->watch_from > answer->revision + 1) {
-        unwatch(self);
+        members_unwatch(self);
         self->watch_from = answer->revision + 1;
     }
 }
 
 /* With the tick to come, which announces what was read first. */
-static void answer_asked(struct directory_etcd *self) {
+static void members_answer_asked(struct directory_etcd *self) {
     for (struct query *query; (query = TAILQ_FIRST(&self->list_asked));) {
         TAILQ_REMOVE(&self->list_asked, query, link);
         answer_query(self, query, DIRECTORY_OK);
     }
 }
 
-static void on_list(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                    const char *why) {
+static void members_on_list(void *context, enum etcd_result result,
+                            const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     self->listing = false;
     note_current(self, answer, self->list_asked_at);
@@ -165,13 +165,13 @@ static void on_list(void *context, enum etcd_result result, const struct etcd_an
     self->list_due = !TAILQ_EMPTY(&self->list_asks);
     self->relist_ns = self->now_ns + RELIST_TTLS * self->options.lease_ttl_s * 1000 * NS_PER_MS;
     backoff_reset(&self->members_backoff);
-    take_list(self, answer);
+    members_take_list(self, answer);
     history_found(self, answer, 1);
     history_last_found(self, answer, 2);
-    answer_asked(self);
+    members_answer_asked(self);
 }
 
-static void ask_list(struct directory_etcd *self) {
+static void members_ask_list(struct directory_etcd *self) {
     char begin[ETCD_KEY_BYTES], end[ETCD_KEY_BYTES];
     etcd_range_of(begin, end, self->cluster, "nodes");
     struct etcd_op ops[] = {{.kind = ETCD_RANGE, .key = begin, .range_end = end},
@@ -181,7 +181,8 @@ static void ask_list(struct directory_etcd *self) {
     self->listing = true;
     self->list_asked_at = self->revision;
     TAILQ_CONCAT(&self->list_asked, &self->list_asks, link);
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_list, self);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, members_on_list,
+                         self);
 }
 
 void members_relist(struct directory_etcd *self) {
@@ -190,26 +191,26 @@ void members_relist(struct directory_etcd *self) {
 
 /* ---- watching ---- */
 
-static void take_event(struct directory_etcd *self, const struct etcd_event *event) {
+static void members_take_event(struct directory_etcd *self, const struct etcd_event *event) {
     const char *node = strrchr(event->kv.key, '/');
     if (!event->deleted) {
-        take_record(self, &event->kv);
+        members_take_record(self, &event->kv);
         return;
     }
-    struct member *member = node ? find(self, node + 1) : NULL;
+    struct member *member = node ? members_find(self, node + 1) : NULL;
     if (!member)
         return;
     member->now.incarnation = 0;
     if (strcmp(member->now.node, self->self.node) == 0)
-        check_self(self, event->kv.mod_revision);
+        members_check_self(self, event->kv.mod_revision);
 }
 
-static void on_watch(void *context, const struct etcd_watch_message *message) {
+static void members_on_watch(void *context, const struct etcd_watch_message *message) {
     struct directory_etcd *self = context;
     self->dirty = true;
     for (size_t i = 0; i < message->event_count; i++) {
         const struct etcd_event *event = &message->events[i];
-        take_event(self, event);
+        members_take_event(self, event);
         if (event->kv.mod_revision >= self->watch_from)
             self->watch_from = event->kv.mod_revision + 1;
     }
@@ -222,10 +223,11 @@ static void on_watch(void *context, const struct etcd_watch_message *message) {
     backoff_fail(&self->members_backoff, self->now_ns);
 }
 
-static void begin_watch(struct directory_etcd *self) {
+static void members_begin_watch(struct directory_etcd *self) {
     char begin[ETCD_KEY_BYTES], end[ETCD_KEY_BYTES];
     etcd_range_of(begin, end, self->cluster, "nodes");
-    self->watch = self->etcd->ops->watch(self->etcd, begin, end, self->watch_from, on_watch, self);
+    self->watch =
+        self->etcd->ops->watch(self->etcd, begin, end, self->watch_from, members_on_watch, self);
     if (!self->watch)
         backoff_fail(&self->members_backoff, self->now_ns);
 }
@@ -235,13 +237,13 @@ static void begin_watch(struct directory_etcd *self) {
 void members_tick(struct directory_etcd *self) {
     if (!self->started || !self->was_member)
         return;
-    announce_all(self);
+    members_announce_all(self);
     if (self->now_ns < self->members_backoff.next_ns)
         return;
     if (!self->listing && (self->list_due || self->now_ns >= self->relist_ns))
-        ask_list(self);
+        members_ask_list(self);
     if (!self->watch && !self->listing && !self->list_due)
-        begin_watch(self);
+        members_begin_watch(self);
 }
 
 uint64_t members_deadline_ns(const struct directory_etcd *self) {
@@ -249,7 +251,7 @@ uint64_t members_deadline_ns(const struct directory_etcd *self) {
         return UINT64_MAX;
     if (self->list_due || !self->watch)
         return self->members_backoff.next_ns;
-    if (lives_on(self) && self->history_lived_ns < self->relist_ns)
+    if (members_lives_on(self) && self->history_lived_ns < self->relist_ns)
         return self->history_lived_ns;
     return self->relist_ns > self->members_backoff.next_ns ? self->relist_ns
                                                            : self->members_backoff.next_ns;

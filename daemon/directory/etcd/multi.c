@@ -29,18 +29,18 @@ struct watched {
     curl_socket_t socket;
 };
 
-static void on_timer_closed(uv_handle_t *handle) {
+static void multi_on_timer_closed(uv_handle_t *handle) {
     free(handle->data);
 }
 
-static void free_if_closed(struct etcd_multi *multi) {
+static void multi_free_if_closed(struct etcd_multi *multi) {
     if (!multi->closed || multi->depth)
         return;
     curl_multi_cleanup(multi->curl); /* still reports its sockets as removed */
-    uv_close((uv_handle_t *)&multi->timer, on_timer_closed);
+    uv_close((uv_handle_t *)&multi->timer, multi_on_timer_closed);
 }
 
-static void read_ended(struct etcd_multi *multi) {
+static void multi_read_ended(struct etcd_multi *multi) {
     int left;
     multi->depth++;
     for (CURLMsg *message;
@@ -53,17 +53,17 @@ static void read_ended(struct etcd_multi *multi) {
         multi->ended(multi->owner, easy, code);
     }
     multi->depth--;
-    free_if_closed(multi);
+    multi_free_if_closed(multi);
 }
 
-static void on_timer(uv_timer_t *timer) {
+static void multi_on_timer(uv_timer_t *timer) {
     struct etcd_multi *multi = timer->data;
     int running;
     curl_multi_socket_action(multi->curl, CURL_SOCKET_TIMEOUT, 0, &running);
-    read_ended(multi);
+    multi_read_ended(multi);
 }
 
-static void on_poll(uv_poll_t *poll, int status, int events) {
+static void multi_on_poll(uv_poll_t *poll, int status, int events) {
     const struct watched *watched = poll->data;
     struct etcd_multi *multi = watched->multi;
     /* After an error there may still be something to read that says why, such as a TLS alert. */
@@ -71,14 +71,14 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
     flags |= events & UV_READABLE ? CURL_CSELECT_IN : 0;
     flags |= events & UV_WRITABLE ? CURL_CSELECT_OUT : 0;
     curl_multi_socket_action(multi->curl, watched->socket, flags, &running);
-    read_ended(multi); /* watched may be gone */
+    multi_read_ended(multi); /* watched may be gone */
 }
 
-static void on_watched_closed(uv_handle_t *handle) {
+static void multi_on_watched_closed(uv_handle_t *handle) {
     free(handle->data);
 }
 
-static struct watched *watch(struct etcd_multi *multi, curl_socket_t socket) {
+static struct watched *multi_watch(struct etcd_multi *multi, curl_socket_t socket) {
     struct watched *watched = calloc(1, sizeof *watched);
     if (!watched)
         return NULL;
@@ -93,29 +93,30 @@ static struct watched *watch(struct etcd_multi *multi, curl_socket_t socket) {
     return watched;
 }
 
-static int on_socket(CURL *easy, curl_socket_t socket, int what, void *owner, void *assigned) {
+static int multi_on_socket(CURL *easy, curl_socket_t socket, int what, void *owner,
+                           void *assigned) {
     struct etcd_multi *multi = owner;
     struct watched *watched = assigned;
     (void)easy;
     if (what == CURL_POLL_REMOVE) {
         if (watched)
-            uv_close((uv_handle_t *)&watched->poll, on_watched_closed);
+            uv_close((uv_handle_t *)&watched->poll, multi_on_watched_closed);
         curl_multi_assign(multi->curl, socket, NULL);
         return 0;
     }
-    if (!watched && !(watched = watch(multi, socket)))
+    if (!watched && !(watched = multi_watch(multi, socket)))
         return -1;
     int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-    return uv_poll_start(&watched->poll, events, on_poll) < 0 ? -1 : 0;
+    return uv_poll_start(&watched->poll, events, multi_on_poll) < 0 ? -1 : 0;
 }
 
-static int on_timeout(CURLM *curl, long timeout_ms, void *owner) {
+static int multi_on_timeout(CURLM *curl, long timeout_ms, void *owner) {
     struct etcd_multi *multi = owner;
     (void)curl;
     if (timeout_ms < 0)
         uv_timer_stop(&multi->timer);
     else
-        uv_timer_start(&multi->timer, on_timer, (uint64_t)timeout_ms, 0);
+        uv_timer_start(&multi->timer, multi_on_timer, (uint64_t)timeout_ms, 0);
     return 0;
 }
 
@@ -133,9 +134,9 @@ int etcd_multi_new(uv_loop_t *loop, etcd_multi_fn ended, void *owner, struct etc
     }
     uv_timer_init(loop, &multi->timer);
     multi->timer.data = multi;
-    curl_multi_setopt(multi->curl, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl_multi_setopt(multi->curl, CURLMOPT_SOCKETFUNCTION, multi_on_socket);
     curl_multi_setopt(multi->curl, CURLMOPT_SOCKETDATA, multi);
-    curl_multi_setopt(multi->curl, CURLMOPT_TIMERFUNCTION, on_timeout);
+    curl_multi_setopt(multi->curl, CURLMOPT_TIMERFUNCTION, multi_on_timeout);
     curl_multi_setopt(multi->curl, CURLMOPT_TIMERDATA, multi);
     curl_multi_setopt(multi->curl, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
     *out = multi;
@@ -152,5 +153,5 @@ void etcd_multi_remove(struct etcd_multi *multi, CURL *easy) {
 
 void etcd_multi_close(struct etcd_multi *multi) {
     multi->closed = true;
-    free_if_closed(multi);
+    multi_free_if_closed(multi);
 }

@@ -41,14 +41,14 @@ void etcd_store_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], c
     snprintf(end, ETCD_KEY_BYTES, "/featured/%s/samples/%s0", cluster, store);
 }
 
-static bool is_plain(char c) {
+static bool record_is_plain(char c) {
     return isalnum((unsigned char)c) || (c && strchr("-._~", c));
 }
 
-static void add_id(char out[ETCD_KEY_BYTES], const char *sample_id) {
+static void record_add_id(char out[ETCD_KEY_BYTES], const char *sample_id) {
     char *to = out + strlen(out);
     for (const char *from = sample_id; *from && to + 4 <= out + ETCD_KEY_BYTES; from++)
-        if (is_plain(*from))
+        if (record_is_plain(*from))
             *to++ = *from;
         else
             to += sprintf(to, "%%%02X", (unsigned)(unsigned char)*from);
@@ -58,14 +58,14 @@ static void add_id(char out[ETCD_KEY_BYTES], const char *sample_id) {
 void etcd_sample_key(char out[ETCD_KEY_BYTES], const char *cluster, const char *store,
                      const char *sample_id) {
     snprintf(out, ETCD_KEY_BYTES, "/featured/%s/samples/%s/", cluster, store);
-    add_id(out, sample_id);
+    record_add_id(out, sample_id);
 }
 
 void etcd_ended_key(char out[ETCD_KEY_BYTES], const char *cluster,
                     const struct directory_record *record, int64_t registration) {
     snprintf(out, ETCD_KEY_BYTES, "/featured/%s/ended/%s/%" PRIx64 "/%s/", cluster, record->home,
              record->incarnation, record->store);
-    add_id(out, record->sample_id);
+    record_add_id(out, record->sample_id);
     size_t used = strlen(out);
     if (record->generation)
         snprintf(out + used, ETCD_KEY_BYTES - used, "/%" PRIu64, record->generation);
@@ -81,7 +81,7 @@ void etcd_ended_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], c
 }
 
 /* Up to the end of the text, or a slash. */
-static int decode_id(const char *text, char *out, size_t out_bytes) {
+static int record_decode_id(const char *text, char *out, size_t out_bytes) {
     size_t used = 0;
     for (; *text && *text != '/'; text++) {
         unsigned byte = (unsigned char)*text;
@@ -92,7 +92,7 @@ static int decode_id(const char *text, char *out, size_t out_bytes) {
                 sscanf(text + 1, "%2x", &byte) != 1 || !byte)
                 return -EINVAL;
             text += 2;
-        } else if (!is_plain(*text)) {
+        } else if (!record_is_plain(*text)) {
             return -EINVAL;
         }
         out[used++] = (char)byte;
@@ -102,7 +102,7 @@ static int decode_id(const char *text, char *out, size_t out_bytes) {
 }
 
 /* What follows "/featured/CLUSTER/KIND/". */
-static const char *key_tail(const char *key, const char *kind) {
+static const char *record_key_tail(const char *key, const char *kind) {
     const char *at = strncmp(key, "/featured/", 10) == 0 ? strchr(key + 10, '/') : NULL;
     size_t kind_bytes = strlen(kind);
     if (!at || strncmp(at + 1, kind, kind_bytes) != 0 || at[1 + kind_bytes] != '/')
@@ -110,7 +110,7 @@ static const char *key_tail(const char *key, const char *kind) {
     return at + kind_bytes + 2;
 }
 
-static int take_name(const char *text, size_t bytes, char out[LAYOUT_NAME_BYTES_MAX + 1]) {
+static int record_take_name(const char *text, size_t bytes, char out[LAYOUT_NAME_BYTES_MAX + 1]) {
     if (bytes > LAYOUT_NAME_BYTES_MAX)
         return -EINVAL;
     memcpy(out, text, bytes);
@@ -141,7 +141,7 @@ void etcd_generation_bounds(char above[32], char below[32], uint64_t generation)
     snprintf(below, 32, "{\"gen\":%" PRIu64 "-", generation); /* '-' comes after ',' */
 }
 
-static int take_number(const json_t *object, const char *name, uint64_t *out) {
+static int record_take_number(const json_t *object, const char *name, uint64_t *out) {
     const json_t *field = json_object_get(object, name);
     if (!json_is_integer(field) || json_integer_value(field) < 0)
         return -EINVAL;
@@ -149,7 +149,7 @@ static int take_number(const json_t *object, const char *name, uint64_t *out) {
     return 0;
 }
 
-static int take_hex(const json_t *object, const char *name, uint64_t *out) {
+static int record_take_hex(const json_t *object, const char *name, uint64_t *out) {
     const char *text = json_string_value(json_object_get(object, name));
     if (!text || !*text || strlen(text) > 16 || strspn(text, "0123456789abcdef") != strlen(text))
         return -EINVAL;
@@ -157,7 +157,7 @@ static int take_hex(const json_t *object, const char *name, uint64_t *out) {
     return 0;
 }
 
-static int take_text(const json_t *object, const char *name, char *out, size_t out_bytes) {
+static int record_take_text(const json_t *object, const char *name, char *out, size_t out_bytes) {
     const char *text = json_string_value(json_object_get(object, name));
     if (!text || strlen(text) >= out_bytes)
         return -EINVAL;
@@ -166,32 +166,33 @@ static int take_text(const json_t *object, const char *name, char *out, size_t o
 }
 
 int etcd_node_parse(const char *key, const char *value, struct node_record *out) {
-    const char *name = key_tail(key, "nodes");
+    const char *name = record_key_tail(key, "nodes");
     json_t *object = json_loads(value, 0, NULL);
     int result = -EINVAL;
-    if (name && take_name(name, strlen(name), out->node) == 0 &&
-        take_hex(object, "incarnation", &out->incarnation) == 0 && out->incarnation &&
-        take_text(object, "address", out->address, sizeof out->address) == 0 &&
-        take_text(object, json_object_get(object, "data") ? "data" : "address", out->data_address,
-                  sizeof out->data_address) == 0 &&
-        take_number(object, "capacity", &out->capacity_bytes) == 0)
+    if (name && record_take_name(name, strlen(name), out->node) == 0 &&
+        record_take_hex(object, "incarnation", &out->incarnation) == 0 && out->incarnation &&
+        record_take_text(object, "address", out->address, sizeof out->address) == 0 &&
+        record_take_text(object, json_object_get(object, "data") ? "data" : "address",
+                         out->data_address, sizeof out->data_address) == 0 &&
+        record_take_number(object, "capacity", &out->capacity_bytes) == 0)
         result = 0;
     json_decref(object);
     return result;
 }
 
 int etcd_sample_parse(const char *key, const char *value, struct sample_record *out) {
-    const char *store = key_tail(key, "samples");
+    const char *store = record_key_tail(key, "samples");
     const char *id = store ? strchr(store, '/') : NULL;
     json_t *object = json_loads(value, 0, NULL);
     int result = -EINVAL;
-    if (id && !strchr(id + 1, '/') && take_name(store, (size_t)(id - store), out->store) == 0 &&
-        decode_id(id + 1, out->sample_id, sizeof out->sample_id) == 0 &&
-        take_number(object, "gen", &out->generation) == 0 && out->generation &&
-        take_text(object, "home", out->home, sizeof out->home) == 0 &&
-        !layout_check_name(out->home) && take_hex(object, "inc", &out->incarnation) == 0 &&
-        take_number(object, "bytes", &out->bytes) == 0 &&
-        take_number(object, "time", &out->unix_ms) == 0)
+    if (id && !strchr(id + 1, '/') &&
+        record_take_name(store, (size_t)(id - store), out->store) == 0 &&
+        record_decode_id(id + 1, out->sample_id, sizeof out->sample_id) == 0 &&
+        record_take_number(object, "gen", &out->generation) == 0 && out->generation &&
+        record_take_text(object, "home", out->home, sizeof out->home) == 0 &&
+        !layout_check_name(out->home) && record_take_hex(object, "inc", &out->incarnation) == 0 &&
+        record_take_number(object, "bytes", &out->bytes) == 0 &&
+        record_take_number(object, "time", &out->unix_ms) == 0)
         result = 0;
     out->again = json_is_true(json_object_get(object, "again"));
     json_decref(object);
@@ -208,7 +209,7 @@ int etcd_generation_parse(const char *value, uint64_t *out) {
 }
 
 int etcd_ended_parse(const char *key, struct sample_record *out, int64_t *registration) {
-    const char *home = key_tail(key, "ended");
+    const char *home = record_key_tail(key, "ended");
     const char *incarnation = home ? strchr(home, '/') : NULL;
     const char *store = incarnation ? strchr(incarnation + 1, '/') : NULL;
     const char *id = store ? strchr(store + 1, '/') : NULL;
@@ -217,9 +218,9 @@ int etcd_ended_parse(const char *key, struct sample_record *out, int64_t *regist
     bool whatever = generation && generation[1] == 'r';
     uint64_t number = 0;
     *out = (struct sample_record){0};
-    if (!generation || take_name(home, (size_t)(incarnation - home), out->home) ||
-        take_name(store + 1, (size_t)(id - store - 1), out->store) ||
-        decode_id(id + 1, out->sample_id, sizeof out->sample_id) ||
+    if (!generation || record_take_name(home, (size_t)(incarnation - home), out->home) ||
+        record_take_name(store + 1, (size_t)(id - store - 1), out->store) ||
+        record_decode_id(id + 1, out->sample_id, sizeof out->sample_id) ||
         etcd_generation_parse(generation + 1 + whatever, &number) || number > INT64_MAX)
         return -EINVAL;
     out->generation = whatever ? 0 : number;

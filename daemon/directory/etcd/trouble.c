@@ -28,21 +28,21 @@ static const char *const what_for[TROUBLE_PARTS] = {
 };
 
 /* The words behind the endpoint: two endpoints that refuse alike are one piece of news. */
-static const char *behind_endpoint(const char *words) {
+static const char *trouble_behind_endpoint(const char *words) {
     const char *at = strstr(words, "://");
     at = at ? strchr(at, ' ') : NULL;
     return at ? at : words;
 }
 
-static bool is_news(const struct directory_etcd *self, const char *why) {
+static bool trouble_is_news(const struct directory_etcd *self, const char *why) {
     for (size_t i = 0; i < TROUBLE_PARTS; i++)
         if (self->troubles[i].refused &&
-            !strcmp(behind_endpoint(self->troubles[i].words), behind_endpoint(why)))
+            !strcmp(trouble_behind_endpoint(self->troubles[i].words), trouble_behind_endpoint(why)))
             return false;
     return true;
 }
 
-static bool is_refused(const struct directory_etcd *self) {
+static bool trouble_is_refused(const struct directory_etcd *self) {
     for (size_t i = 0; i < TROUBLE_PARTS; i++)
         if (self->troubles[i].refused)
             return true;
@@ -52,7 +52,7 @@ static bool is_refused(const struct directory_etcd *self) {
 static void trouble_over(struct directory_etcd *self, enum trouble_part part) {
     bool was_refused = self->troubles[part].refused;
     self->troubles[part] = (struct trouble){0};
-    if (was_refused && !is_refused(self))
+    if (was_refused && !trouble_is_refused(self))
         log_info("node %s: etcd refuses nothing any more; the last was: %s", self->self.node,
                  what_for[part]);
     else if (was_refused)
@@ -66,7 +66,7 @@ void trouble_note(struct directory_etcd *self, enum trouble_part part, enum etcd
         trouble_over(self, part);
         return;
     }
-    bool refused = result == ETCD_E_REFUSED, news = refused && is_news(self, why);
+    bool refused = result == ETCD_E_REFUSED, news = refused && trouble_is_news(self, why);
     if (trouble->refused && !refused)
         return; /* out of reach now; what it said last still stands */
     trouble->refused = refused;
@@ -76,7 +76,7 @@ void trouble_note(struct directory_etcd *self, enum trouble_part part, enum etcd
         log_error("node %s: %s (asked for: %s)", self->self.node, trouble->words, what_for[part]);
 }
 
-static bool is_stale(const struct directory_etcd *self, enum trouble_part part) {
+static bool trouble_is_stale(const struct directory_etcd *self, enum trouble_part part) {
     return part == TROUBLE_READ && self->troubles[part].noted_ns + READ_KEPT_NS < self->now_ns;
 }
 
@@ -85,7 +85,7 @@ bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
     const struct trouble *lease = &self->troubles[TROUBLE_LEASE];
     *out = '\0';
     for (size_t i = 0; i < TROUBLE_PARTS; i++)
-        if (self->troubles[i].refused && !is_stale(self, i)) {
+        if (self->troubles[i].refused && !trouble_is_stale(self, i)) {
             snprintf(out, out_bytes, "%s (asked for: %s)", self->troubles[i].words, what_for[i]);
             return true;
         }
@@ -100,20 +100,21 @@ bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
 
 /* ---- would a write be taken by now? ---- */
 
-static void on_tried(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                     const char *why) {
+static void trouble_on_tried(void *context, enum etcd_result result,
+                             const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
     self->write_trying = false;
     trouble_note(self, TROUBLE_WRITE, result, why);
 }
 
-static bool wants_to_try(const struct directory_etcd *self) {
+static bool trouble_wants_to_try(const struct directory_etcd *self) {
     return self->started && self->troubles[TROUBLE_WRITE].refused && !self->write_trying;
 }
 
 void trouble_tick(struct directory_etcd *self) {
-    if (!wants_to_try(self) || self->now_ns < self->troubles[TROUBLE_WRITE].noted_ns + RETRY_NS)
+    if (!trouble_wants_to_try(self) ||
+        self->now_ns < self->troubles[TROUBLE_WRITE].noted_ns + RETRY_NS)
         return;
     struct etcd_compare never = {.key = self->node_key,
                                  .target = ETCD_CREATE_REVISION,
@@ -127,9 +128,11 @@ void trouble_tick(struct directory_etcd *self) {
                                    .success_count = 1};
     self->write_trying = true;
     self->troubles[TROUBLE_WRITE].noted_ns = self->now_ns;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_tried, self);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, trouble_on_tried,
+                         self);
 }
 
 uint64_t trouble_deadline_ns(const struct directory_etcd *self) {
-    return wants_to_try(self) ? self->troubles[TROUBLE_WRITE].noted_ns + RETRY_NS : UINT64_MAX;
+    return trouble_wants_to_try(self) ? self->troubles[TROUBLE_WRITE].noted_ns + RETRY_NS
+                                      : UINT64_MAX;
 }

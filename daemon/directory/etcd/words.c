@@ -25,7 +25,7 @@ void etcd_words(char out[ETCD_WORDS_BYTES], const char *text, size_t text_bytes)
 
 /* Alerts by which the other side says no to our certificate, or to have none. With TLS 1.3 they
  * come when the request has been sent; it is not looked at then. */
-static bool is_alert_of_refusal(const char *words) {
+static bool words_is_alert_of_refusal(const char *words) {
     static const char *const alerts[] = {"certificate",       "unknown ca",    "unknown CA",
                                          "handshake failure", "access denied", "protocol version"};
     const char *alert = strstr(words, "alert");
@@ -47,7 +47,7 @@ bool etcd_words_of_refusal(int curl_code, const char *words) {
     case CURLE_SSL_CONNECT_ERROR: /* also when the connection breaks in the handshake */
         return strstr(words, "SSL routines") || strstr(words, "alert");
     default:
-        return is_alert_of_refusal(words);
+        return words_is_alert_of_refusal(words);
     }
 }
 

@@ -51,13 +51,13 @@ struct flight {
     struct query *queries[BATCH_OPS_MAX];
 };
 
-static struct query *query_of(struct batch_op *op) {
+static struct query *write_query_of(struct batch_op *op) {
     return (struct query *)op;
 }
 
 /* ---- in and out ---- */
 
-static struct queries *list_of(struct directory_etcd *self, const struct query *query) {
+static struct queries *write_list_of(struct directory_etcd *self, const struct query *query) {
     return query->kind == QUERY_RETIRE ? &self->retires : &self->publishes;
 }
 
@@ -65,21 +65,22 @@ void write_add(struct directory_etcd *self, struct query *query) {
     query->op.key = query->key;
     query->op.bytes =
         strlen(query->key) + (query->value ? strlen(query->value) : 0) + PUT_OVERHEAD_BYTES;
-    TAILQ_INSERT_TAIL(list_of(self, query), query, link);
+    TAILQ_INSERT_TAIL(write_list_of(self, query), query, link);
     self->pending++;
     batch_add(&self->batch, &query->op, self->now_ns);
 }
 
 /* A taken query is done with. */
-static void finish(struct directory_etcd *self, struct query *query, enum directory_result result) {
+static void write_finish(struct directory_etcd *self, struct query *query,
+                         enum directory_result result) {
     batch_finish(&self->batch, &query->op);
-    TAILQ_REMOVE(list_of(self, query), query, link);
+    TAILQ_REMOVE(write_list_of(self, query), query, link);
     answer_query(self, query, result);
 }
 
 /* Publishes that have not been sent: all (fenced), or those that have waited long enough. */
-static void answer_unsent(struct directory_etcd *self, enum directory_result result,
-                          uint64_t asked_before_ns) {
+static void write_answer_unsent(struct directory_etcd *self, enum directory_result result,
+                                uint64_t asked_before_ns) {
     struct query *query, *next;
     uint32_t ended = 0;
     self->more_to_end = false;
@@ -100,7 +101,7 @@ static void answer_unsent(struct directory_etcd *self, enum directory_result res
 }
 
 /* Puts of a time that is gone, and not under way. */
-static void answer_void(struct directory_etcd *self) {
+static void write_answer_void(struct directory_etcd *self) {
     struct query *query, *next;
     if (!self->has_void)
         return;
@@ -118,7 +119,7 @@ static void answer_void(struct directory_etcd *self) {
 
 /* What was sent before the fence may have been done, and then undone by another node while this one
  * counted as dead: an answer that comes after the next registration says nothing any more. */
-static void void_answers(struct directory_etcd *self) {
+static void write_void_answers(struct directory_etcd *self) {
     struct flight *flight;
     TAILQ_FOREACH (flight, &self->flights, link)
         for (size_t i = 0; i < flight->count; i++)
@@ -127,7 +128,7 @@ static void void_answers(struct directory_etcd *self) {
     self->settle_void = self->settle_asked && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
 }
 
-static void put_aside(struct directory_etcd *self, struct query *query) {
+static void write_put_aside(struct directory_etcd *self, struct query *query) {
     query->fenced_in_flight = false;
     TAILQ_REMOVE(&self->publishes, query, link);
     TAILQ_INSERT_TAIL(&self->unsettled, query, link);
@@ -143,7 +144,7 @@ void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
 
 /* ---- revisions of what we have published ---- */
 
-static void note_written(struct directory_etcd *self, uint64_t generation, int64_t revision) {
+static void write_note_written(struct directory_etcd *self, uint64_t generation, int64_t revision) {
     self->written[generation % self->options.written_kept] = (struct written){generation, revision};
 }
 
@@ -159,15 +160,15 @@ void write_void_puts(struct directory_etcd *self) {
 }
 
 /* 0 = not known. */
-static int64_t written_at(const struct directory_etcd *self, const struct query *query) {
+static int64_t write_written_at(const struct directory_etcd *self, const struct query *query) {
     const struct written *written = &self->written[query->generation % self->options.written_kept];
     return written->generation == query->generation && !query->careful ? written->revision : 0;
 }
 
 /* ---- transactions ---- */
 
-static void take_older(struct query *query, const struct etcd_answer *answer,
-                       const struct etcd_op_answer *op) {
+static void write_take_older(struct query *query, const struct etcd_answer *answer,
+                             const struct etcd_op_answer *op) {
     if (!op->kv_count)
         return;
     const struct etcd_kv *older = &answer->kvs[op->kv_first];
@@ -178,29 +179,29 @@ static void take_older(struct query *query, const struct etcd_answer *answer,
         query->has_record = query->record.generation != query->generation;
 }
 
-static void put_back(struct flight *flight) {
+static void write_put_back(struct flight *flight) {
     for (size_t i = flight->count; i-- > 0;) {
         flight->queries[i]->fenced_in_flight = false;
         batch_return(&flight->self->batch, &flight->queries[i]->op);
     }
 }
 
-static void on_committed(struct flight *flight, const struct etcd_answer *answer) {
+static void write_on_committed(struct flight *flight, const struct etcd_answer *answer) {
     for (size_t i = 0; i < flight->count; i++) {
         struct query *query = flight->queries[i];
         if (query->fenced_in_flight || query->is_void) {
-            put_aside(flight->self, query);
+            write_put_aside(flight->self, query);
             continue;
         }
         if (query->kind == QUERY_PUBLISH)
-            take_older(query, answer, &answer->ops[i]);
+            write_take_older(query, answer, &answer->ops[i]);
         query->ask_peers = !query->has_record && history_is_in_doubt(flight->self);
         bool refused = query->kind == QUERY_REPUBLISH && !answer->ops[i].succeeded;
         if (!refused && (query->kind != QUERY_RETIRE || answer->ops[i].deleted))
             history_wrote(flight->self, query->key, answer->revision, query->kind == QUERY_RETIRE);
         if (query->kind != QUERY_RETIRE && !refused)
-            note_written(flight->self, query->generation, answer->revision);
-        finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
+            write_note_written(flight->self, query->generation, answer->revision);
+        write_finish(flight->self, query, refused ? DIRECTORY_E_NOT_FOUND : DIRECTORY_OK);
     }
     backoff_reset(&flight->self->write_backoff);
     trouble_note(flight->self, TROUBLE_WRITE, ETCD_OK, NULL);
@@ -208,7 +209,7 @@ static void on_committed(struct flight *flight, const struct etcd_answer *answer
 
 /* Refused, and so not done: those who put are told at once, with etcd's words. What must come true
  * some time (retires, republishes) goes again. */
-static void answer_refused(struct flight *flight) {
+static void write_answer_refused(struct flight *flight) {
     struct directory_etcd *self = flight->self;
     strcpy(self->refused_key, flight->queries[0]->key);
     for (size_t i = 0; i < flight->count; i++) {
@@ -221,7 +222,7 @@ static void answer_refused(struct flight *flight) {
     }
 }
 
-static void on_unknown(struct flight *flight) {
+static void write_on_unknown(struct flight *flight) {
     struct directory_etcd *self = flight->self;
     for (size_t i = flight->count; i-- > 0;) {
         struct query *query = flight->queries[i];
@@ -229,48 +230,48 @@ static void on_unknown(struct flight *flight) {
             batch_return(&self->batch, &query->op);
             continue;
         }
-        put_aside(self, query);
+        write_put_aside(self, query);
     }
     self->write = WRITE_EPOCH_DUE;
 }
 
 /* A compare failed, and what was read in place of writing shows that it was not the epoch's. */
-static bool epoch_held(const struct flight *flight, const struct etcd_answer *answer) {
+static bool write_epoch_held(const struct flight *flight, const struct etcd_answer *answer) {
     const struct etcd_op_answer *own = &answer->ops[0];
     return own->kv_count == 1 && answer->kvs[own->kv_first].mod_revision == flight->epoch;
 }
 
-static void on_refused(struct flight *flight, const struct etcd_answer *answer) {
+static void write_on_refused(struct flight *flight, const struct etcd_answer *answer) {
     struct directory_etcd *self = flight->self;
     char history[sizeof self->history];
     strcpy(history, self->history);
     history_found(self, answer, 1);
-    bool held = epoch_held(flight, answer) && !strcmp(history, self->history);
+    bool held = write_epoch_held(flight, answer) && !strcmp(history, self->history);
     for (size_t i = 0; i < flight->count; i++)
         flight->queries[i]->careful |= held;
-    put_back(flight);
+    write_put_back(flight);
     if (!held)
         self->write = WRITE_EPOCH_DUE;
 }
 
-static void on_txn(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                   const char *why) {
+static void write_on_txn(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                         const char *why) {
     struct flight *flight = context;
     struct directory_etcd *self = flight->self;
     note_current(self, answer, flight->asked_at);
     TAILQ_REMOVE(&self->flights, flight, link);
     batch_land(&self->batch);
     if (result == ETCD_OK && answer->succeeded && answer->op_count == flight->count) {
-        on_committed(flight, answer);
+        write_on_committed(flight, answer);
     } else if (result == ETCD_OK && !answer->succeeded && answer->op_count == 2) {
-        on_refused(flight, answer);
+        write_on_refused(flight, answer);
     } else if (result == ETCD_OK || result == ETCD_E_UNKNOWN) {
-        on_unknown(flight);
+        write_on_unknown(flight);
     } else {
-        put_back(flight);
+        write_put_back(flight);
         trouble_note(self, TROUBLE_WRITE, result, why);
         if (result == ETCD_E_REFUSED)
-            answer_refused(flight);
+            write_answer_refused(flight);
         backoff_fail(&self->write_backoff, self->now_ns);
     }
     free(flight);
@@ -292,16 +293,16 @@ void condition_set(struct condition *condition, const char *key, uint64_t genera
 }
 
 /* The operation, and what it adds to the outer transaction's compares. */
-static struct etcd_op op_of(const struct directory_etcd *self, const struct query *query,
-                            struct condition *condition, struct etcd_compare *compares,
-                            size_t *compare_count) {
+static struct etcd_op write_op_of(const struct directory_etcd *self, const struct query *query,
+                                  struct condition *condition, struct etcd_compare *compares,
+                                  size_t *compare_count) {
     struct etcd_op op = {.kind = ETCD_PUT, .key = query->key, .value = query->value};
     if (query->kind == QUERY_PUBLISH) {
         op.prev_kv = true;
         return op;
     }
     bool retires = query->kind == QUERY_RETIRE;
-    int64_t written = retires ? written_at(self, query) : 0;
+    int64_t written = retires ? write_written_at(self, query) : 0;
     if (written) {
         compares[(*compare_count)++] = (struct etcd_compare){
             .key = query->key, .target = ETCD_MOD_REVISION, .revision = written};
@@ -315,7 +316,7 @@ static struct etcd_op op_of(const struct directory_etcd *self, const struct quer
     return op;
 }
 
-static void send_flight(struct directory_etcd *self, struct flight *flight) {
+static void write_send_flight(struct directory_etcd *self, struct flight *flight) {
     struct etcd_op ops[BATCH_OPS_MAX], look[] = {{.kind = ETCD_RANGE, .key = self->node_key},
                                                  {.kind = ETCD_RANGE, .key = self->history_key}};
     struct condition conditions[BATCH_OPS_MAX];
@@ -331,16 +332,18 @@ static void send_flight(struct directory_etcd *self, struct flight *flight) {
                                    .failure_count = 2};
     for (size_t i = 0; i < flight->count; i++) {
         flight->queries[i]->sent_revision = self->revision;
-        ops[i] = op_of(self, flight->queries[i], &conditions[i], compares, &request.compare_count);
+        ops[i] =
+            write_op_of(self, flight->queries[i], &conditions[i], compares, &request.compare_count);
     }
     flight->epoch = self->epoch;
     flight->asked_at = self->revision;
     TAILQ_INSERT_TAIL(&self->flights, flight, link);
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_txn, flight);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, write_on_txn,
+                         flight);
 }
 
 /* Without memory they stay queued, for another tick. */
-static void send_due(struct directory_etcd *self) {
+static void write_send_due(struct directory_etcd *self) {
     struct batch_op *ops[BATCH_OPS_MAX];
     struct flight *flight;
     while ((flight = malloc(sizeof *flight))) {
@@ -351,15 +354,16 @@ static void send_due(struct directory_etcd *self) {
             return;
         }
         for (size_t i = 0; i < flight->count; i++)
-            flight->queries[i] = query_of(ops[i]);
-        send_flight(self, flight);
+            flight->queries[i] = write_query_of(ops[i]);
+        write_send_flight(self, flight);
     }
     log_error("node %s: writes of the index wait: out of memory", self->self.node);
 }
 
 /* ---- settling ---- */
 
-static void settle(struct directory_etcd *self, struct query *query, const struct etcd_kv *kv) {
+static void write_settle(struct directory_etcd *self, struct query *query,
+                         const struct etcd_kv *kv) {
     struct sample_record record;
     bool ours = kv && etcd_sample_parse(kv->key, kv->value, &record) == 0 &&
                 record.generation == query->generation;
@@ -376,26 +380,26 @@ static void settle(struct directory_etcd *self, struct query *query, const struc
         return;
     }
     query->ask_peers = true;
-    finish(self, query,
-           query->is_void                   ? DIRECTORY_E_UNAVAILABLE
-           : ours                           ? DIRECTORY_OK
-           : query->kind == QUERY_REPUBLISH ? DIRECTORY_E_NOT_FOUND
-                                            : DIRECTORY_E_UNAVAILABLE);
+    write_finish(self, query,
+                 query->is_void                   ? DIRECTORY_E_UNAVAILABLE
+                 : ours                           ? DIRECTORY_OK
+                 : query->kind == QUERY_REPUBLISH ? DIRECTORY_E_NOT_FOUND
+                                                  : DIRECTORY_E_UNAVAILABLE);
 }
 
 /* False: this node has been fenced since it was asked. */
-static bool take_settlement(struct directory_etcd *self) {
+static bool write_take_settlement(struct directory_etcd *self) {
     bool void_now = self->settle_void;
     self->settle_asked = self->settle_void = false;
     return !void_now;
 }
 
 /* The records of the first so many unsettled queries, in their order. */
-static void on_read_back(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                         const char *why) {
+static void write_on_read_back(void *context, enum etcd_result result,
+                               const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    if (!take_settlement(self))
+    if (!write_take_settlement(self))
         return;
     if (result != ETCD_OK) {
         log_debug("node %s: records not read back: %s", self->self.node, why);
@@ -404,8 +408,8 @@ static void on_read_back(void *context, enum etcd_result result, const struct et
     }
     for (size_t i = 0; i < answer->op_count && !TAILQ_EMPTY(&self->unsettled); i++) {
         const struct etcd_op_answer *op = &answer->ops[i];
-        settle(self, TAILQ_FIRST(&self->unsettled),
-               op->kv_count ? &answer->kvs[op->kv_first] : NULL);
+        write_settle(self, TAILQ_FIRST(&self->unsettled),
+                     op->kv_count ? &answer->kvs[op->kv_first] : NULL);
     }
     if (TAILQ_EMPTY(&self->unsettled) && TAILQ_EMPTY(&self->unprior))
         self->write = WRITE_OPEN;
@@ -413,40 +417,40 @@ static void on_read_back(void *context, enum etcd_result result, const struct et
 
 /* What the first of those that are done have replaced, in their order; unknown: that is not to be
  * had any more. */
-static void answer_prior(struct directory_etcd *self, const struct etcd_answer *answer,
-                         size_t count) {
+static void write_answer_prior(struct directory_etcd *self, const struct etcd_answer *answer,
+                               size_t count) {
     for (size_t i = 0; i < count && !TAILQ_EMPTY(&self->unprior); i++) {
         struct query *query = TAILQ_FIRST(&self->unprior);
         TAILQ_REMOVE(&self->unprior, query, link);
         TAILQ_INSERT_HEAD(&self->publishes, query, link);
         query->ask_peers = !answer;
         if (answer)
-            take_older(query, answer, &answer->ops[i]);
+            write_take_older(query, answer, &answer->ops[i]);
         if (answer && !query->has_record)
             query->ask_peers = history_is_in_doubt(self);
-        finish(self, query, DIRECTORY_OK);
+        write_finish(self, query, DIRECTORY_OK);
     }
     if (TAILQ_EMPTY(&self->unsettled) && TAILQ_EMPTY(&self->unprior))
         self->write = WRITE_OPEN;
 }
 
-static void on_prior(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                     const char *why) {
+static void write_on_prior(void *context, enum etcd_result result, const struct etcd_answer *answer,
+                           const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    if (!take_settlement(self))
+    if (!write_take_settlement(self))
         return;
     if (result == ETCD_OK) {
-        answer_prior(self, answer, answer->op_count);
+        write_answer_prior(self, answer, answer->op_count);
     } else if (result == ETCD_E_COMPACTED || result == ETCD_E_REFUSED) {
-        answer_prior(self, NULL, SIZE_MAX);
+        write_answer_prior(self, NULL, SIZE_MAX);
     } else {
         log_debug("node %s: replaced records not read: %s", self->self.node, why);
         backoff_fail(&self->write_backoff, self->now_ns);
     }
 }
 
-static void read_prior(struct directory_etcd *self) {
+static void write_read_prior(struct directory_etcd *self) {
     struct etcd_op ops[READS_PER_TXN];
     struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
     const struct query *query;
@@ -457,10 +461,11 @@ static void read_prior(struct directory_etcd *self) {
             .kind = ETCD_RANGE, .key = query->key, .revision = query->prior_revision};
     }
     self->settle_asked = true;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_prior, self);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, write_on_prior,
+                         self);
 }
 
-static void read_back(struct directory_etcd *self) {
+static void write_read_back(struct directory_etcd *self) {
     struct etcd_op ops[READS_PER_TXN];
     struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
     const struct query *query;
@@ -470,15 +475,15 @@ static void read_back(struct directory_etcd *self) {
         ops[request.success_count++] = (struct etcd_op){.kind = ETCD_RANGE, .key = query->key};
     }
     self->settle_asked = true;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_read_back,
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, write_on_read_back,
                          self);
 }
 
-static void on_settled(void *context, enum etcd_result result, const struct etcd_answer *answer,
-                       const char *why) {
+static void write_on_settled(void *context, enum etcd_result result,
+                             const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     note(self, answer);
-    if (!take_settlement(self))
+    if (!write_take_settlement(self))
         return;
     if (result != ETCD_OK) {
         log_debug("node %s: epoch not settled: %s", self->self.node, why);
@@ -490,7 +495,7 @@ static void on_settled(void *context, enum etcd_result result, const struct etcd
     }
 }
 
-static void ask_settlement(struct directory_etcd *self) {
+static void write_ask_settlement(struct directory_etcd *self) {
     struct etcd_compare ours = {
         .key = self->node_key, .target = ETCD_CREATE_REVISION, .revision = self->create_revision};
     struct etcd_op put = {
@@ -501,35 +506,36 @@ static void ask_settlement(struct directory_etcd *self) {
                                    .success = &put,
                                    .success_count = 1};
     self->settle_asked = true;
-    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, on_settled, self);
+    self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, write_on_settled,
+                         self);
 }
 
 /* ---- the part as a whole ---- */
 
-static uint64_t give_up_before_ns(const struct directory_etcd *self) {
+static uint64_t write_give_up_before_ns(const struct directory_etcd *self) {
     return self->now_ns > self->options.give_up_ns ? self->now_ns - self->options.give_up_ns : 0;
 }
 
 void write_tick(struct directory_etcd *self) {
     if (self->fenced) {
-        answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
-        void_answers(self);
+        write_answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
+        write_void_answers(self);
     } else {
-        answer_unsent(self, DIRECTORY_E_UNAVAILABLE, give_up_before_ns(self));
+        write_answer_unsent(self, DIRECTORY_E_UNAVAILABLE, write_give_up_before_ns(self));
     }
-    answer_void(self);
+    write_answer_void(self);
     if (!join_may_write(self) || self->history_due || self->now_ns < self->write_backoff.next_ns)
         return;
     if (self->write == WRITE_OPEN)
-        send_due(self);
+        write_send_due(self);
     else if (self->settle_asked || self->batch.flights)
         return;
     else if (self->write == WRITE_EPOCH_DUE)
-        ask_settlement(self);
+        write_ask_settlement(self);
     else if (!TAILQ_EMPTY(&self->unsettled))
-        read_back(self);
+        write_read_back(self);
     else
-        read_prior(self);
+        write_read_prior(self);
 }
 
 uint64_t write_deadline_ns(const struct directory_etcd *self) {

@@ -97,7 +97,7 @@ bool rconn_usable(const struct rdma_conn *conn) {
 /* ---- dialling ---- */
 
 /* Dials the next target that can be dialled; false: there is none. */
-static bool dial_next(struct rdma_conn *conn, int *status_out) {
+static bool conn_dial_next(struct rdma_conn *conn, int *status_out) {
     *status_out = -EHOSTUNREACH;
     while (conn->targets_tried < conn->target_count) {
         const struct sockaddr_storage *target = &conn->targets[conn->targets_tried++];
@@ -108,39 +108,39 @@ static bool dial_next(struct rdma_conn *conn, int *status_out) {
     return false;
 }
 
-static void dial(struct rdma_conn *conn, const struct addrinfo *addresses) {
+static void conn_dial(struct rdma_conn *conn, const struct addrinfo *addresses) {
     struct sockaddr_storage resolved = {0};
     int r;
     memcpy(&resolved, addresses->ai_addr, addresses->ai_addrlen);
     conn->target_count = rroute_targets(conn->rdma, conn->address, &resolved, conn->targets);
-    if (!dial_next(conn, &r))
+    if (!conn_dial_next(conn, &r))
         rconn_fail(conn, r, "connect to %s: %s", conn->address, strerror(-r));
 }
 
-static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses) {
+static void conn_on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses) {
     struct rdma_conn *conn = request->data;
     request->data = NULL;
     if (status < 0)
         rconn_fail(conn, -EHOSTUNREACH, "cannot resolve %s: %s", conn->address,
                    uv_strerror(status));
     else if (!conn->closing)
-        dial(conn, addresses);
+        conn_dial(conn, addresses);
     uv_freeaddrinfo(addresses);
     rdma_soon(conn->rdma);
 }
 
 /* Numbers are dialled at once, names go through libuv's pool. */
-static int start_dialling(struct rdma_conn *conn, const struct tcp_address *address) {
+static int conn_start_dialling(struct rdma_conn *conn, const struct tcp_address *address) {
     struct addrinfo *found,
         hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST};
     if (getaddrinfo(address->host, address->port, &hints, &found) == 0) {
-        dial(conn, found);
+        conn_dial(conn, found);
         freeaddrinfo(found);
         return 0;
     }
     hints.ai_flags = AI_NUMERICSERV;
     conn->resolve.data = conn;
-    int r = uv_getaddrinfo(conn->rdma->loop, &conn->resolve, on_resolved, address->host,
+    int r = uv_getaddrinfo(conn->rdma->loop, &conn->resolve, conn_on_resolved, address->host,
                            address->port, &hints);
     if (r < 0)
         conn->resolve.data = NULL;
@@ -158,7 +158,7 @@ int rconn_dial(struct rdma *rdma, const char *address, void *user, struct rdma_c
     conn->user = user;
     conn->announced = true;
     snprintf(conn->address, sizeof conn->address, "%s", address);
-    r = start_dialling(conn, &parsed);
+    r = conn_start_dialling(conn, &parsed);
     if (r < 0) {
         conn_free(conn);
         return r;
@@ -182,12 +182,12 @@ void rconn_on_accepted(struct rdma_conn *conn) {
 
 /* ---- accepting ---- */
 
-static void join(struct rdma_link *link, struct rdma_conn *conn) {
+static void conn_join(struct rdma_link *link, struct rdma_conn *conn) {
     link->rdma->stranger_count--;
     link->conn = conn;
 }
 
-static void adopt_control(struct rdma_link *link) {
+static void conn_adopt_control(struct rdma_link *link) {
     struct rdma *rdma = link->rdma;
     struct rdma_conn *conn = NULL;
     uint8_t random[AUTH_NONCE_BYTES];
@@ -197,14 +197,14 @@ static void adopt_control(struct rdma_link *link) {
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_LIMIT);
         return;
     }
-    join(link, conn);
+    conn_join(link, conn);
     conn->control = link;
     auth_nonce(random);
     memcpy(&conn->id, random, sizeof conn->id);
     handshake_accept(link->handshake, conn->id);
 }
 
-static void adopt_bulk(struct rdma_link *link) {
+static void conn_adopt_bulk(struct rdma_link *link) {
     struct rdma_conn *conn;
     LIST_FOREACH (conn, &link->rdma->conns, all)
         if (conn->accepted_here && conn->id == link->handshake->connection_id && !conn->closing)
@@ -215,7 +215,7 @@ static void adopt_bulk(struct rdma_link *link) {
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_CONNECTION);
         return;
     }
-    join(link, conn);
+    conn_join(link, conn);
     conn->bulk[link->rail] = link;
     handshake_accept(link->handshake, conn->id);
 }
@@ -224,12 +224,12 @@ void rconn_adopt(struct rdma_link *link) {
     if (link->handshake->kind != link->kind)
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_CONNECTION);
     else if (link->kind == HANDSHAKE_CONTROL)
-        adopt_control(link);
+        conn_adopt_control(link);
     else
-        adopt_bulk(link);
+        conn_adopt_bulk(link);
 }
 
-static void refuse(struct rdma_conn *conn) {
+static void conn_refuse(struct rdma_conn *conn) {
     struct rdma_link *control = conn->control;
     rcontrol_send(conn, RWIRE_REFUSED, NULL, 0);
     if (conn->closing)
@@ -254,12 +254,12 @@ void rconn_on_ready(struct rdma_conn *conn) {
     if (conn->announced)
         rcontrol_send(conn, RWIRE_ACCEPTED, NULL, 0);
     else
-        refuse(conn);
+        conn_refuse(conn);
 }
 
 /* ---- links ---- */
 
-static void format_address(const struct sockaddr *address, char out[64]) {
+static void conn_format_address(const struct sockaddr *address, char out[64]) {
     char host[INET6_ADDRSTRLEN], port[8];
     snprintf(out, 64, "?");
     if (getnameinfo(address, sizeof(struct sockaddr_storage), host, sizeof host, port, sizeof port,
@@ -273,8 +273,8 @@ void rconn_link_open(struct rdma_link *link) {
         rrail_open(link);
         return;
     }
-    format_address(rdma_get_local_addr(link->id), conn->counters.local);
-    format_address(rdma_get_peer_addr(link->id), conn->counters.remote);
+    conn_format_address(rdma_get_local_addr(link->id), conn->counters.local);
+    conn_format_address(rdma_get_peer_addr(link->id), conn->counters.remote);
     if (conn->accepted_here)
         rrail_send_list(conn);
 }
@@ -292,7 +292,7 @@ void rconn_link_lost(struct rdma_conn *conn, struct rdma_link *link, int status,
         rroute_failed(conn->rdma, conn->address);
     if (conn->up || conn->accepted_here)
         rconn_fail(conn, status, "%s", why);
-    else if (conn->rails_known || status == -EPERM || !dial_next(conn, &r))
+    else if (conn->rails_known || status == -EPERM || !conn_dial_next(conn, &r))
         rconn_fail(conn, status, "connect to %s: %s", conn->address, why);
 }
 

@@ -29,7 +29,7 @@ uint32_t rconn_rails_up(const struct rdma_conn *conn) {
 /* ---- dialling ---- */
 
 /* Which rails of theirs are to be dialled from which of ours. */
-static uint32_t find_missing(const struct rdma_conn *conn, int pairs_out[RAILS_MAX]) {
+static uint32_t conn_rails_find_missing(const struct rdma_conn *conn, int pairs_out[RAILS_MAX]) {
     struct sockaddr_storage ours[RAILS_MAX], theirs[RAILS_MAX];
     memcpy(theirs, conn->their_rails, sizeof theirs);
     for (uint32_t i = 0; i < RAILS_MAX; i++) {
@@ -43,7 +43,7 @@ static uint32_t find_missing(const struct rdma_conn *conn, int pairs_out[RAILS_M
     return rdma_pair_rails(ours, RAILS_MAX, theirs, RAILS_MAX, pairs_out);
 }
 
-static void note_failure(struct rdma_conn *conn, uint32_t rail, const char *why) {
+static void conn_rails_note_failure(struct rdma_conn *conn, uint32_t rail, const char *why) {
     struct transport_rail_info *info = &conn->rail_info[rail];
     info->errors++;
     snprintf(info->last_failure, sizeof info->last_failure, "%s", why);
@@ -51,23 +51,23 @@ static void note_failure(struct rdma_conn *conn, uint32_t rail, const char *why)
              conn->rdma->rails[rail].text, why);
 }
 
-static void dial_missing(struct rdma_conn *conn) {
+static void conn_rails_dial_missing(struct rdma_conn *conn) {
     int pairs[RAILS_MAX];
-    find_missing(conn, pairs);
+    conn_rails_find_missing(conn, pairs);
     for (uint32_t i = 0; i < RAILS_MAX && !conn->closing; i++) {
         if (pairs[i] < 0)
             continue;
         int r = rlink_dial(conn, HANDSHAKE_BULK, &conn->rdma->rails[i],
                            &conn->their_rails[pairs[i]], &conn->bulk[i]);
         if (r < 0)
-            note_failure(conn, i, strerror(-r));
+            conn_rails_note_failure(conn, i, strerror(-r));
         else
             conn->bulk[i]->their_rail = (uint32_t)pairs[i];
     }
 }
 
 /* Every bulk link stands or has failed: says so to the home. */
-static void check_ready(struct rdma_conn *conn) {
+static void conn_rails_check_ready(struct rdma_conn *conn) {
     if (conn->closing || !conn->rails_known || conn->ready_sent)
         return;
     for (uint32_t i = 0; i < RAILS_MAX; i++)
@@ -84,7 +84,7 @@ static void check_ready(struct rdma_conn *conn) {
 
 /* ---- mending ---- */
 
-static void mend_after(struct rdma_conn *conn, uint64_t wait_ms) {
+static void conn_rails_mend_after(struct rdma_conn *conn, uint64_t wait_ms) {
     conn->mend_wait_ms = wait_ms;
     conn->mend_ms = uv_now(conn->rdma->loop) + wait_ms;
     rdma_watch_time(conn->rdma);
@@ -92,8 +92,9 @@ static void mend_after(struct rdma_conn *conn, uint64_t wait_ms) {
 
 void rrail_plan_mending(struct rdma_conn *conn) {
     int pairs[RAILS_MAX];
-    if (conn->up && !conn->accepted_here && !conn->closing && find_missing(conn, pairs) > 0)
-        mend_after(conn, MEND_FIRST_MS);
+    if (conn->up && !conn->accepted_here && !conn->closing &&
+        conn_rails_find_missing(conn, pairs) > 0)
+        conn_rails_mend_after(conn, MEND_FIRST_MS);
 }
 
 void rrail_check_time(struct rdma_conn *conn, uint64_t now_ms) {
@@ -102,12 +103,12 @@ void rrail_check_time(struct rdma_conn *conn, uint64_t now_ms) {
     uint64_t longer_ms = 2 * conn->mend_wait_ms;
     int pairs[RAILS_MAX];
     conn->mend_ms = 0;
-    dial_missing(conn);
+    conn_rails_dial_missing(conn);
     for (uint32_t i = 0; i < RAILS_MAX && conn->mend_ms == 0; i++)
         if (conn->bulk[i] != NULL && conn->bulk[i]->phase < RLINK_OPEN)
-            mend_after(conn, longer_ms < MEND_MAX_MS ? longer_ms : MEND_MAX_MS);
-    if (conn->mend_ms == 0 && find_missing(conn, pairs) > 0)
-        mend_after(conn, longer_ms < MEND_MAX_MS ? longer_ms : MEND_MAX_MS);
+            conn_rails_mend_after(conn, longer_ms < MEND_MAX_MS ? longer_ms : MEND_MAX_MS);
+    if (conn->mend_ms == 0 && conn_rails_find_missing(conn, pairs) > 0)
+        conn_rails_mend_after(conn, longer_ms < MEND_MAX_MS ? longer_ms : MEND_MAX_MS);
 }
 
 /* ---- the lists of rails ---- */
@@ -124,9 +125,9 @@ void rconn_on_rails(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
     }
     snprintf(conn->last_rail_failure, sizeof conn->last_rail_failure,
              "no rails of the two nodes fit together");
-    dial_missing(conn);
+    conn_rails_dial_missing(conn);
     conn->rails_known = true;
-    check_ready(conn);
+    conn_rails_check_ready(conn);
 }
 
 void rrail_send_list(struct rdma_conn *conn) {
@@ -163,7 +164,7 @@ void rrail_open(struct rdma_link *link) {
     info->mtu_bytes = rail->mtu_bytes;
     link->opened = true;
     if (!conn->up) {
-        check_ready(conn);
+        conn_rails_check_ready(conn);
         return;
     }
     log_info("rail %s to %s is used again", info->name, conn->counters.remote);
@@ -171,7 +172,7 @@ void rrail_open(struct rdma_link *link) {
     rdma_soon(link->rdma);
 }
 
-static void out(struct rdma_conn *conn, uint32_t rail, int status, const char *why) {
+static void conn_rails_out(struct rdma_conn *conn, uint32_t rail, int status, const char *why) {
     uint32_t left = rconn_rails_up(conn);
     if (left == 0 || status == -EACCES) {
         rconn_fail(conn, status, "%s", why);
@@ -190,13 +191,13 @@ void rrail_lost(struct rdma_conn *conn, struct rdma_link *link, int status, cons
         return;
     conn->bulk[rail] = NULL;
     rreader_forget_keys(conn, link->their_rail);
-    note_failure(conn, rail, why);
+    conn_rails_note_failure(conn, rail, why);
     if (!conn->up) {
-        check_ready(conn);
+        conn_rails_check_ready(conn);
         return;
     }
     if (link->opened)
-        out(conn, rail, status, why);
+        conn_rails_out(conn, rail, status, why);
     if (conn->mend_ms == 0)
         rrail_plan_mending(conn);
 }

@@ -19,13 +19,13 @@ enum {
     OPENED_BYTES = 16,
 };
 
-static void fail_frame(struct rdma_conn *conn, const char *what) {
+static void control_fail_frame(struct rdma_conn *conn, const char *what) {
     rconn_fail(conn, -EPROTO, "peer sent a bad frame: %s", what);
 }
 
 /* ---- out ---- */
 
-static int check_room(const struct rdma_conn *conn, enum rwire_type type, size_t bytes) {
+static int control_check_room(const struct rdma_conn *conn, enum rwire_type type, size_t bytes) {
     uint64_t queued = byte_queue_bytes(&conn->control->stream.unsent);
     uint64_t limit = conn->rdma->options.send_queue_bytes;
     if (type != RWIRE_MESSAGE)
@@ -34,8 +34,8 @@ static int check_room(const struct rdma_conn *conn, enum rwire_type type, size_t
     return queued == 0 || queued + bytes <= limit ? 0 : -ENOBUFS;
 }
 
-static int queue(struct rdma_conn *conn, enum rwire_type type, const struct iovec *parts,
-                 int part_count) {
+static int control_queue(struct rdma_conn *conn, enum rwire_type type, const struct iovec *parts,
+                         int part_count) {
     struct iovec frame[TRANSPORT_PARTS_MAX + 1];
     uint8_t header[SEALED_HEADER_BYTES];
     sealed_frame_seal(&conn->control->out, type, parts, part_count, header);
@@ -52,12 +52,12 @@ int rcontrol_send(struct rdma_conn *conn, enum rwire_type type, const struct iov
         return -ENOTCONN;
     int r = sealed_body_bytes(parts, part_count, &bytes);
     if (r == 0)
-        r = check_room(conn, type, SEALED_HEADER_BYTES + bytes);
+        r = control_check_room(conn, type, SEALED_HEADER_BYTES + bytes);
     if (r < 0 && type != RWIRE_MESSAGE)
         rconn_fail(conn, r, "the peer does not take what we have to say of reads");
     if (r < 0)
         return r;
-    if (queue(conn, type, parts, part_count) < 0) { /* a number has been used up */
+    if (control_queue(conn, type, parts, part_count) < 0) { /* a number has been used up */
         rconn_fail(conn, -ENOMEM, "out of memory while queueing a message of %zu bytes", bytes);
         return -ENOTCONN;
     }
@@ -67,24 +67,25 @@ int rcontrol_send(struct rdma_conn *conn, enum rwire_type type, const struct iov
     return conn->closing ? -ENOTCONN : 0;
 }
 
-static void send_body(struct rdma_conn *conn, enum rwire_type type, const void *body,
-                      size_t bytes) {
+static void control_send_body(struct rdma_conn *conn, enum rwire_type type, const void *body,
+                              size_t bytes) {
     struct iovec part = {(void *)body, bytes};
     rcontrol_send(conn, type, &part, 1);
 }
 
 /* ---- regions of ours ---- */
 
-static void send_opened(struct rdma_conn *conn, uint32_t handle, int status, uint64_t bytes) {
+static void control_send_opened(struct rdma_conn *conn, uint32_t handle, int status,
+                                uint64_t bytes) {
     uint8_t body[OPENED_BYTES];
     put32(body, handle);
     put32(body + 4, (uint32_t)-status);
     put64(body + 8, bytes);
-    send_body(conn, RWIRE_OPENED, body, sizeof body);
+    control_send_body(conn, RWIRE_OPENED, body, sizeof body);
 }
 
-static void send_segment(struct rdma_conn *conn, const struct rdma_serve *serve,
-                         const struct rdma_segment *segment) {
+static void control_send_segment(struct rdma_conn *conn, const struct rdma_serve *serve,
+                                 const struct rdma_segment *segment) {
     struct rdma *rdma = conn->rdma;
     uint8_t body[RWIRE_SEGMENT_BYTES + 4 * RWIRE_RAILS_MAX];
     struct rwire_segment out = {
@@ -99,10 +100,10 @@ static void send_segment(struct rdma_conn *conn, const struct rdma_serve *serve,
         if (device != NULL && segment->mr[device->index] != NULL)
             out.rkeys[i] = segment->mr[device->index]->rkey;
     }
-    send_body(conn, RWIRE_SEGMENT, body, rwire_segment_encode(&out, body));
+    control_send_body(conn, RWIRE_SEGMENT, body, rwire_segment_encode(&out, body));
 }
 
-static struct rdma_serve *find_serve(struct rdma_conn *conn, uint32_t handle) {
+static struct rdma_serve *control_find_serve(struct rdma_conn *conn, uint32_t handle) {
     struct rdma_serve *serve;
     LIST_FOREACH (serve, &conn->serves, link)
         if (serve->handle == handle)
@@ -110,7 +111,7 @@ static struct rdma_serve *find_serve(struct rdma_conn *conn, uint32_t handle) {
     return NULL;
 }
 
-static uint32_t count_serves(const struct rdma_conn *conn) {
+static uint32_t control_count_serves(const struct rdma_conn *conn) {
     const struct rdma_serve *serve;
     uint32_t count = 0;
     LIST_FOREACH (serve, &conn->serves, link)
@@ -118,15 +119,15 @@ static uint32_t count_serves(const struct rdma_conn *conn) {
     return count;
 }
 
-static int open_region(struct rdma_conn *conn, uint32_t handle, const uint8_t *key,
-                       size_t key_bytes, struct rdma_serve **out) {
+static int control_open_region(struct rdma_conn *conn, uint32_t handle, const uint8_t *key,
+                               size_t key_bytes, struct rdma_serve **out) {
     struct rdma *rdma = conn->rdma;
     uint32_t region;
     uint8_t *at;
     int r = regions_resolve(&rdma->regions, conn->number, key, key_bytes, 0, 1, &region, &at);
     if (r < 0)
         return r;
-    if (rdma->memory[region]->failed || count_serves(conn) >= SERVES_MAX)
+    if (rdma->memory[region]->failed || control_count_serves(conn) >= SERVES_MAX)
         return -ENOMEM;
     struct rdma_serve *serve = calloc(1, sizeof *serve);
     if (serve == NULL)
@@ -139,33 +140,33 @@ static int open_region(struct rdma_conn *conn, uint32_t handle, const uint8_t *k
     return 0;
 }
 
-static void on_open(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
+static void control_on_open(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
     struct rdma_serve *serve = NULL;
     uint32_t handle = get32(body);
-    if (find_serve(conn, handle) != NULL) {
-        fail_frame(conn, "handle used twice");
+    if (control_find_serve(conn, handle) != NULL) {
+        control_fail_frame(conn, "handle used twice");
         return;
     }
-    int r = open_region(conn, handle, body + HANDLE_BYTES, bytes - HANDLE_BYTES, &serve);
+    int r = control_open_region(conn, handle, body + HANDLE_BYTES, bytes - HANDLE_BYTES, &serve);
     if (r < 0) {
-        send_opened(conn, handle, r, 0);
+        control_send_opened(conn, handle, r, 0);
         return;
     }
     const struct rdma_region *region = conn->rdma->memory[serve->region];
-    send_opened(conn, handle, 0, region->bytes);
+    control_send_opened(conn, handle, 0, region->bytes);
     for (uint32_t i = 0; i < region->segment_count && !conn->closing; i++)
         if (rmemory_whole(conn->rdma, &region->segments[i]))
-            send_segment(conn, serve, &region->segments[i]);
+            control_send_segment(conn, serve, &region->segments[i]);
 }
 
-static void on_begin(struct rdma_conn *conn, uint32_t handle) {
-    struct rdma_serve *serve = find_serve(conn, handle);
+static void control_on_begin(struct rdma_conn *conn, uint32_t handle) {
+    struct rdma_serve *serve = control_find_serve(conn, handle);
     if (serve != NULL) /* it may have gone meanwhile */
         serve->reads++;
 }
 
-static void on_end(struct rdma_conn *conn, uint32_t handle, uint64_t bytes) {
-    struct rdma_serve *serve = find_serve(conn, handle);
+static void control_on_end(struct rdma_conn *conn, uint32_t handle, uint64_t bytes) {
+    struct rdma_serve *serve = control_find_serve(conn, handle);
     if (serve != NULL && serve->reads > 0)
         serve->reads--;
     conn->counters.read_bytes_out += bytes;
@@ -177,7 +178,7 @@ void rcontrol_announce(struct rdma *rdma, uint32_t region, const struct rdma_seg
     LIST_FOREACH (conn, &rdma->conns, all)
         LIST_FOREACH (serve, &conn->serves, link)
             if (serve->region == region && !conn->closing)
-                send_segment(conn, serve, segment);
+                control_send_segment(conn, serve, segment);
 }
 
 void rcontrol_announce_all(struct rdma_conn *conn) {
@@ -186,7 +187,7 @@ void rcontrol_announce_all(struct rdma_conn *conn) {
         const struct rdma_region *region = conn->rdma->memory[serve->region];
         for (uint32_t i = 0; i < region->segment_count && !conn->closing; i++)
             if (rmemory_whole(conn->rdma, &region->segments[i]))
-                send_segment(conn, serve, &region->segments[i]);
+                control_send_segment(conn, serve, &region->segments[i]);
     }
 }
 
@@ -196,10 +197,10 @@ void rcontrol_announce_failure(struct rdma *rdma, uint32_t region) {
     LIST_FOREACH (conn, &rdma->conns, all)
         LIST_FOREACH (serve, &conn->serves, link)
             if (serve->region == region && !conn->closing)
-                send_opened(conn, serve->handle, -ENOMEM, 0);
+                control_send_opened(conn, serve->handle, -ENOMEM, 0);
 }
 
-static void stop_serving(struct rdma_conn *conn, struct rdma_serve *serve) {
+static void control_stop_serving(struct rdma_conn *conn, struct rdma_serve *serve) {
     uint8_t body[HANDLE_BYTES];
     if (serve->reads > 0) {
         rconn_fail(conn, -ECONNABORTED, "memory was unregistered under a read");
@@ -208,7 +209,7 @@ static void stop_serving(struct rdma_conn *conn, struct rdma_serve *serve) {
     put32(body, serve->handle);
     LIST_REMOVE(serve, link);
     free(serve);
-    send_body(conn, RWIRE_GONE, body, sizeof body);
+    control_send_body(conn, RWIRE_GONE, body, sizeof body);
 }
 
 void rcontrol_region_removed(struct rdma *rdma, uint32_t region) {
@@ -218,7 +219,7 @@ void rcontrol_region_removed(struct rdma *rdma, uint32_t region) {
         for (serve = LIST_FIRST(&conn->serves); serve != NULL && !conn->closing; serve = next) {
             next = LIST_NEXT(serve, link);
             if (serve->region == region)
-                stop_serving(conn, serve);
+                control_stop_serving(conn, serve);
         }
         if (!conn->closing && rreader_uses(conn, region))
             rconn_fail(conn, -ECONNABORTED, "memory was unregistered under a read");
@@ -235,22 +236,22 @@ void rcontrol_end(struct rdma_conn *conn) {
 
 /* ---- in ---- */
 
-static void on_message(struct rdma_conn *conn, const struct sealed_frame *frame) {
+static void control_on_message(struct rdma_conn *conn, const struct sealed_frame *frame) {
     struct rdma *rdma = conn->rdma;
     conn->counters.message_bytes_in += frame->body_bytes;
     rdma->events.message(rdma->owner, conn->user, frame->body, frame->body_bytes);
 }
 
-static void on_segment(struct rdma_conn *conn, const struct sealed_frame *frame) {
+static void control_on_segment(struct rdma_conn *conn, const struct sealed_frame *frame) {
     struct rwire_segment segment;
     const char *bad = rwire_segment_decode(frame->body, frame->body_bytes, &segment);
     if (bad != NULL)
-        fail_frame(conn, bad);
+        control_fail_frame(conn, bad);
     else
         rreader_on_segment(conn, &segment);
 }
 
-static void on_frame(struct rdma_conn *conn, const struct sealed_frame *frame) {
+static void control_on_frame(struct rdma_conn *conn, const struct sealed_frame *frame) {
     const uint8_t *body = frame->body;
     bool needs_up = frame->type == RWIRE_MESSAGE || frame->type >= RWIRE_OPEN;
     if (needs_up && !conn->up) /* the home's owner spoke from within `accepted` */
@@ -259,7 +260,7 @@ static void on_frame(struct rdma_conn *conn, const struct sealed_frame *frame) {
         return;
     switch ((enum rwire_type)frame->type) {
     case RWIRE_MESSAGE:
-        on_message(conn, frame);
+        control_on_message(conn, frame);
         break;
     case RWIRE_RAILS:
         rconn_on_rails(conn, body, frame->body_bytes);
@@ -274,22 +275,22 @@ static void on_frame(struct rdma_conn *conn, const struct sealed_frame *frame) {
         rconn_fail(conn, -ECONNREFUSED, "the other side refused this broker");
         break;
     case RWIRE_OPEN:
-        on_open(conn, body, frame->body_bytes);
+        control_on_open(conn, body, frame->body_bytes);
         break;
     case RWIRE_OPENED:
         rreader_on_opened(conn, get32(body), -(int)(get32(body + 4) & 4095), get64(body + 8));
         break;
     case RWIRE_SEGMENT:
-        on_segment(conn, frame);
+        control_on_segment(conn, frame);
         break;
     case RWIRE_GONE:
         rreader_on_gone(conn, get32(body));
         break;
     case RWIRE_BEGIN:
-        on_begin(conn, get32(body));
+        control_on_begin(conn, get32(body));
         break;
     case RWIRE_END:
-        on_end(conn, get32(body), get64(body + 8));
+        control_on_end(conn, get32(body), get64(body + 8));
         break;
     }
 }
@@ -303,13 +304,13 @@ void rcontrol_received(struct rdma_conn *conn) {
         switch (rwire_open(&control->in, received->data + received->begin,
                            byte_queue_bytes(received), &frame, &why)) {
         case SEALED_FRAME:
-            on_frame(conn, &frame);
+            control_on_frame(conn, &frame);
             byte_queue_consume(received, frame.frame_bytes);
             break;
         case SEALED_MORE:
             return;
         case SEALED_BAD:
-            fail_frame(conn, why);
+            control_fail_frame(conn, why);
             return;
         }
     }

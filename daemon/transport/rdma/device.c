@@ -27,12 +27,12 @@
 #include "ops/log.h"
 #include "transport/rdma/rdma_internal.h"
 
-static int set_nonblocking(int fd) {
+static int device_set_nonblocking(int fd) {
     int flags = fcntl(fd, F_GETFL);
     return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-static void on_completions(uv_poll_t *poll, int status, int events) {
+static void device_on_completions(uv_poll_t *poll, int status, int events) {
     struct rdma_device *device = poll->data;
     struct ibv_cq *cq;
     void *context;
@@ -43,7 +43,7 @@ static void on_completions(uv_poll_t *poll, int status, int events) {
     }
 }
 
-static void on_fault(uv_poll_t *poll, int status, int events) {
+static void device_on_fault(uv_poll_t *poll, int status, int events) {
     struct rdma_device *device = poll->data;
     struct ibv_async_event event;
     (void)status, (void)events;
@@ -56,8 +56,8 @@ static void on_fault(uv_poll_t *poll, int status, int events) {
     }
 }
 
-static int watch(struct rdma_device *device, uv_poll_t *poll, int fd, uv_poll_cb callback) {
-    int r = set_nonblocking(fd);
+static int device_watch(struct rdma_device *device, uv_poll_t *poll, int fd, uv_poll_cb callback) {
+    int r = device_set_nonblocking(fd);
     if (r == 0)
         r = uv_poll_init(device->rdma->loop, poll, fd);
     if (r < 0)
@@ -68,7 +68,7 @@ static int watch(struct rdma_device *device, uv_poll_t *poll, int fd, uv_poll_cb
     return uv_poll_start(poll, UV_READABLE, callback);
 }
 
-static void on_device_handle_closed(uv_handle_t *handle) {
+static void device_on_device_handle_closed(uv_handle_t *handle) {
     struct rdma_device *device = handle->data;
     struct rdma *rdma = device->rdma;
     rdma->uv_refs--;
@@ -77,11 +77,11 @@ static void on_device_handle_closed(uv_handle_t *handle) {
     rdma_maybe_destroyed(rdma);
 }
 
-static void close_device(struct rdma_device *device) {
+static void device_close_device(struct rdma_device *device) {
     if (device->completions.data != NULL)
-        uv_close((uv_handle_t *)&device->completions, on_device_handle_closed);
+        uv_close((uv_handle_t *)&device->completions, device_on_device_handle_closed);
     if (device->faults.data != NULL)
-        uv_close((uv_handle_t *)&device->faults, on_device_handle_closed);
+        uv_close((uv_handle_t *)&device->faults, device_on_device_handle_closed);
     if (device->channel != NULL)
         ibv_destroy_comp_channel(device->channel);
     if (device->pd != NULL)
@@ -91,8 +91,8 @@ static void close_device(struct rdma_device *device) {
         free(device);
 }
 
-static int open_device(struct rdma *rdma, struct ibv_device *found, uint32_t index,
-                       struct rdma_device **out) {
+static int device_open_device(struct rdma *rdma, struct ibv_device *found, uint32_t index,
+                              struct rdma_device **out) {
     struct rdma_device *device = calloc(1, sizeof *device);
     if (device == NULL)
         return -ENOMEM;
@@ -110,11 +110,11 @@ static int open_device(struct rdma *rdma, struct ibv_device *found, uint32_t ind
     if (r == 0)
         r = -ibv_query_device(device->verbs, &device->limits);
     if (r == 0)
-        r = watch(device, &device->completions, device->channel->fd, on_completions);
+        r = device_watch(device, &device->completions, device->channel->fd, device_on_completions);
     if (r == 0)
-        r = watch(device, &device->faults, device->verbs->async_fd, on_fault);
+        r = device_watch(device, &device->faults, device->verbs->async_fd, device_on_fault);
     if (r < 0) {
-        close_device(device);
+        device_close_device(device);
         return r;
     }
     rdma->devices[index] = *out = device;
@@ -136,7 +136,7 @@ int rdevice_find(struct rdma *rdma, const char *name, struct rdma_device **out) 
     struct ibv_device **list = ibv_get_device_list(&count);
     for (int i = 0; i < count; i++)
         if (strcmp(ibv_get_device_name(list[i]), name) == 0)
-            r = open_device(rdma, list[i], free_index, out);
+            r = device_open_device(rdma, list[i], free_index, out);
     if (list != NULL)
         ibv_free_device_list(list);
     return r;
@@ -152,7 +152,7 @@ void rdevice_note_librdmacm(struct rdma_device *device, const struct ibv_context
 }
 
 /* Unless librdmacm has closed them meanwhile: then the numbers may be somebody else's. */
-static void close_context(const struct rdma_context_fds *fds) {
+static void device_close_context(const struct rdma_context_fds *fds) {
     struct stat file;
     if (fstat(fds->command, &file) < 0 || file.st_dev != fds->file_device ||
         file.st_ino != fds->file_inode)
@@ -167,7 +167,7 @@ static void close_context(const struct rdma_context_fds *fds) {
 
 void rdevice_close_left(struct rdma *rdma) {
     for (uint32_t i = 0; i < rdma->left_count; i++)
-        close_context(&rdma->left[i]);
+        device_close_context(&rdma->left[i]);
     rdma->left_count = 0;
 }
 
@@ -182,10 +182,10 @@ void rdevice_release(struct rdma_device *device) {
     }
     rdma->devices[device->index] = NULL;
     rmemory_drop_device(device);
-    close_device(device);
+    device_close_device(device);
 }
 
-static void drop_rail(struct rdma_rail *rail) {
+static void device_drop_rail(struct rdma_rail *rail) {
     if (rail->listener != NULL)
         rdma_destroy_id(rail->listener);
     *rail = (struct rdma_rail){0};
@@ -208,7 +208,7 @@ void rdevice_lost(struct rdma_device *device, const char *why) {
     }
     for (uint32_t i = 0; i < RAILS_MAX; i++)
         if (rdma->rails[i].device == device)
-            drop_rail(&rdma->rails[i]);
+            device_drop_rail(&rdma->rails[i]);
     if (!rdma->destroying)
         rmemory_announce(rdma);
     rdevice_release(device);

@@ -57,14 +57,14 @@ static struct rdma_link *link_new(struct rdma *rdma, enum handshake_kind kind, u
     return link;
 }
 
-static void drop_handshake(struct rdma_link *link) {
+static void link_drop_handshake(struct rdma_link *link) {
     if (link->handshake != NULL)
         handshake_deinit(link->handshake);
     free(link->handshake);
     link->handshake = NULL;
 }
 
-static bool is_stranger(const struct rdma_link *link) {
+static bool link_is_stranger(const struct rdma_link *link) {
     return link->accepted_here && link->conn == NULL && link->phase != RLINK_CLOSED;
 }
 
@@ -72,7 +72,7 @@ void rlink_close(struct rdma_link *link) {
     struct rdma *rdma = link->rdma;
     if (link->phase == RLINK_CLOSED)
         return;
-    rdma->stranger_count -= is_stranger(link);
+    rdma->stranger_count -= link_is_stranger(link);
     link->phase = RLINK_CLOSED;
     if (link->qp != NULL)
         ibv_destroy_qp(link->qp);
@@ -88,7 +88,7 @@ void rlink_close(struct rdma_link *link) {
         rdma_destroy_id(link->id);
     }
     link->id = NULL;
-    drop_handshake(link);
+    link_drop_handshake(link);
     TAILQ_REMOVE(&rdma->links, link, all);
     TAILQ_INSERT_TAIL(&rdma->closed_links, link, all);
     rdma_soon(rdma);
@@ -126,16 +126,16 @@ void rlink_linger(struct rdma_link *link) {
     rstream_flush(link);
 }
 
-static bool is_stalled(const struct rdma_link *link, uint64_t now_ms) {
+static bool link_is_stalled(const struct rdma_link *link, uint64_t now_ms) {
     return link->posted_count > 0 &&
            link->progress_ms + link->rdma->rdma_options.stall_timeout_ms <= now_ms;
 }
 
 /* After a pause of our own the device may have gone on: completions are looked at before the clock.
  */
-static bool came_meanwhile(struct rdma_link *link, uint64_t now_ms) {
+static bool link_came_meanwhile(struct rdma_link *link, uint64_t now_ms) {
     rlink_on_completions(link);
-    return link->phase == RLINK_CLOSED || !is_stalled(link, now_ms);
+    return link->phase == RLINK_CLOSED || !link_is_stalled(link, now_ms);
 }
 
 void rlink_check_time(struct rdma_link *link, uint64_t now_ms) {
@@ -145,14 +145,14 @@ void rlink_check_time(struct rdma_link *link, uint64_t now_ms) {
         rlink_fail(link, -ETIMEDOUT, "%s timed out after %" PRIu32 " ms",
                    link->phase == RLINK_HANDSHAKE ? "handshake" : "connect",
                    link->rdma->options.handshake_timeout_ms);
-    else if (is_stalled(link, now_ms) && !came_meanwhile(link, now_ms))
+    else if (link_is_stalled(link, now_ms) && !link_came_meanwhile(link, now_ms))
         rlink_fail(link, -ETIMEDOUT, "no READ completed for %" PRIu64 " ms",
                    now_ms - link->progress_ms);
 }
 
 /* ---- the QP ---- */
 
-static int create_queue_pair(struct rdma_link *link, uint32_t slots, uint32_t depth) {
+static int link_create_queue_pair(struct rdma_link *link, uint32_t slots, uint32_t depth) {
     struct rdma_device *device = link->device;
     uint32_t sends = slots + depth + 1;
     link->cq = ibv_create_cq(device->verbs, (int)(sends + slots), link, device->channel, 0);
@@ -170,7 +170,7 @@ static int create_queue_pair(struct rdma_link *link, uint32_t slots, uint32_t de
     return link->qp == NULL ? -errno : 0;
 }
 
-static int modify(struct rdma_link *link, enum ibv_qp_state state, uint8_t depth) {
+static int link_modify(struct rdma_link *link, enum ibv_qp_state state, uint8_t depth) {
     struct ibv_qp_attr attributes = {.qp_state = state};
     int mask = 0;
     if (rdma_init_qp_attr(link->id, &attributes, &mask) < 0)
@@ -191,29 +191,29 @@ static int modify(struct rdma_link *link, enum ibv_qp_state state, uint8_t depth
 }
 
 /* Peers may read through this QP from here on. */
-static int allow_reads(struct rdma_link *link) {
+static int link_allow_reads(struct rdma_link *link) {
     struct ibv_qp_attr attributes = {.qp_access_flags = IBV_ACCESS_REMOTE_READ};
     return link->kind == HANDSHAKE_BULK ? -ibv_modify_qp(link->qp, &attributes, IBV_QP_ACCESS_FLAGS)
                                         : 0;
 }
 
-static uint8_t least(uint32_t a, uint32_t b, uint32_t c) {
+static uint8_t link_least(uint32_t a, uint32_t b, uint32_t c) {
     uint32_t smallest = a < b ? a : b;
     smallest = smallest < c ? smallest : c;
     return (uint8_t)(smallest < UINT8_MAX ? smallest : UINT8_MAX);
 }
 
-static uint8_t reads_out_max(const struct rdma_link *link, uint32_t theirs) {
-    return least((uint32_t)link->device->limits.max_qp_init_rd_atom,
-                 link->rdma->rdma_options.reads_in_flight_max, theirs);
+static uint8_t link_reads_out_max(const struct rdma_link *link, uint32_t theirs) {
+    return link_least((uint32_t)link->device->limits.max_qp_init_rd_atom,
+                      link->rdma->rdma_options.reads_in_flight_max, theirs);
 }
 
-static uint8_t reads_in_max(const struct rdma_link *link, uint32_t theirs) {
-    return least((uint32_t)link->device->limits.max_qp_rd_atom, UINT8_MAX, theirs);
+static uint8_t link_reads_in_max(const struct rdma_link *link, uint32_t theirs) {
+    return link_least((uint32_t)link->device->limits.max_qp_rd_atom, UINT8_MAX, theirs);
 }
 
 /* The id is bound to a device: makes the QP, in INIT, with every receive posted. */
-static int prepare(struct rdma_link *link) {
+static int link_prepare(struct rdma_link *link) {
     bool control = link->kind == HANDSHAKE_CONTROL;
     uint32_t slots = control ? CONTROL_SLOTS : BULK_SLOTS;
     int rail = rrails_of_id(link->rdma, link->id);
@@ -221,29 +221,29 @@ static int prepare(struct rdma_link *link) {
         return -EADDRNOTAVAIL;
     link->rail = (uint32_t)rail;
     link->device = link->rdma->rails[rail].device;
-    link->posted_max = reads_out_max(link, UINT8_MAX);
+    link->posted_max = link_reads_out_max(link, UINT8_MAX);
     int r = rstream_init(&link->stream, link->device->pd, slots,
                          control ? CONTROL_SLOT_BYTES : BULK_SLOT_BYTES);
     if (r == 0)
-        r = create_queue_pair(link, slots, control ? 0 : link->posted_max);
+        r = link_create_queue_pair(link, slots, control ? 0 : link->posted_max);
     if (r == 0)
-        r = modify(link, IBV_QPS_INIT, 0);
+        r = link_modify(link, IBV_QPS_INIT, 0);
     return r == 0 ? rstream_start(link) : r;
 }
 
-static int become_ready(struct rdma_link *link, const struct rdma_conn_param *theirs,
-                        const struct rwire_private *data) {
+static int link_become_ready(struct rdma_link *link, const struct rdma_conn_param *theirs,
+                             const struct rwire_private *data) {
     uint32_t slot_bytes = link->stream.slot_bytes;
     link->their_rail = data->rail;
     link->stream.credits = data->slots;
     link->stream.send_bytes_max = data->slot_bytes < slot_bytes ? data->slot_bytes : slot_bytes;
-    link->posted_max = reads_out_max(link, theirs->initiator_depth);
-    int r = modify(link, IBV_QPS_RTR, reads_in_max(link, theirs->responder_resources));
-    return r == 0 ? modify(link, IBV_QPS_RTS, (uint8_t)link->posted_max) : r;
+    link->posted_max = link_reads_out_max(link, theirs->initiator_depth);
+    int r = link_modify(link, IBV_QPS_RTR, link_reads_in_max(link, theirs->responder_resources));
+    return r == 0 ? link_modify(link, IBV_QPS_RTS, (uint8_t)link->posted_max) : r;
 }
 
-static void fill_param(struct rdma_link *link, uint8_t data[RWIRE_PRIVATE_BYTES],
-                       const struct rdma_conn_param *theirs, struct rdma_conn_param *out) {
+static void link_fill_param(struct rdma_link *link, uint8_t data[RWIRE_PRIVATE_BYTES],
+                            const struct rdma_conn_param *theirs, struct rdma_conn_param *out) {
     struct rwire_private private = {(uint8_t)link->kind, (uint8_t)link->rail,
                                     (uint16_t)link->stream.slots, link->stream.slot_bytes};
     rwire_private_encode(&private, data);
@@ -251,9 +251,9 @@ static void fill_param(struct rdma_link *link, uint8_t data[RWIRE_PRIVATE_BYTES]
         .private_data = data,
         .private_data_len = RWIRE_PRIVATE_BYTES,
         .responder_resources =
-            reads_in_max(link, theirs != NULL ? theirs->responder_resources : UINT8_MAX),
+            link_reads_in_max(link, theirs != NULL ? theirs->responder_resources : UINT8_MAX),
         .initiator_depth =
-            reads_out_max(link, theirs != NULL ? theirs->initiator_depth : UINT8_MAX),
+            link_reads_out_max(link, theirs != NULL ? theirs->initiator_depth : UINT8_MAX),
         .retry_count = RETRIES,
         .rnr_retry_count = RNR_RETRIES,
         .qp_num = link->qp->qp_num,
@@ -262,7 +262,7 @@ static void fill_param(struct rdma_link *link, uint8_t data[RWIRE_PRIVATE_BYTES]
 
 /* ---- handshake ---- */
 
-static void become_open(struct rdma_link *link) {
+static void link_become_open(struct rdma_link *link) {
     struct handshake *h = link->handshake;
     handshake_keys(h, link->out.key, link->in.key);
     link->out.keyed = link->in.keyed = link->rdma->options.cluster_key != NULL;
@@ -270,12 +270,12 @@ static void become_open(struct rdma_link *link) {
         link->conn->id = h->connection_id;
     if (h->kind == HANDSHAKE_CONTROL)
         link->conn->hello = h->theirs;
-    drop_handshake(link);
+    link_drop_handshake(link);
     link->phase = RLINK_OPEN;
     rconn_link_open(link);
 }
 
-static bool handshake_feed(struct rdma_link *link) {
+static bool link_handshake_feed(struct rdma_link *link) {
     struct byte_queue *received = &link->stream.received;
     uint8_t *into;
     size_t want = handshake_want(link->handshake, &into), have = byte_queue_bytes(received);
@@ -288,7 +288,7 @@ static bool handshake_feed(struct rdma_link *link) {
     return true;
 }
 
-static void handshake_flush(struct rdma_link *link) {
+static void link_handshake_flush(struct rdma_link *link) {
     const uint8_t *out;
     size_t bytes = handshake_output(link->handshake, &out);
     struct iovec part = {(void *)out, bytes};
@@ -302,7 +302,7 @@ static void handshake_flush(struct rdma_link *link) {
     rstream_flush(link);
 }
 
-static void handshake_end(struct rdma_link *link) {
+static void link_handshake_end(struct rdma_link *link) {
     char why[sizeof link->handshake->why];
     memcpy(why, link->handshake->why, sizeof why);
     if (link->conn != NULL && !link->accepted_here) {
@@ -314,10 +314,10 @@ static void handshake_end(struct rdma_link *link) {
 }
 
 /* Runs the handshake as far as what has come in allows. */
-static void handshake_run(struct rdma_link *link) {
+static void link_handshake_run(struct rdma_link *link) {
     while (link->phase == RLINK_HANDSHAKE) {
         if (link->handshake->state == HANDSHAKE_PROVEN) {
-            int r = allow_reads(link);
+            int r = link_allow_reads(link);
             if (r < 0) {
                 rlink_fail(link, r, "cannot allow reads: %s", strerror(-r));
                 return;
@@ -326,54 +326,54 @@ static void handshake_run(struct rdma_link *link) {
         }
         if (link->phase != RLINK_HANDSHAKE)
             return;
-        handshake_flush(link);
+        link_handshake_flush(link);
         if (link->phase != RLINK_HANDSHAKE)
             return;
         if (link->handshake->state == HANDSHAKE_FAILED) {
-            handshake_end(link);
+            link_handshake_end(link);
             return;
         }
         if (link->handshake->state == HANDSHAKE_DONE) {
-            int r = link->accepted_here ? 0 : allow_reads(link);
+            int r = link->accepted_here ? 0 : link_allow_reads(link);
             if (r < 0)
                 rlink_fail(link, r, "cannot allow reads: %s", strerror(-r));
             else
-                become_open(link);
-        } else if (!handshake_feed(link)) {
+                link_become_open(link);
+        } else if (!link_handshake_feed(link)) {
             return;
         }
     }
 }
 
-static struct handshake_params handshake_params(const struct rdma *rdma) {
+static struct handshake_params link_handshake_params(const struct rdma *rdma) {
     return (struct handshake_params){rdma->options.cluster_key, rdma->options.hello,
                                      rdma->options.hello_bytes};
 }
 
 /* ---- accepting ---- */
 
-static struct rdma_link *oldest_stranger(struct rdma *rdma) {
+static struct rdma_link *link_oldest_stranger(struct rdma *rdma) {
     struct rdma_link *link;
     TAILQ_FOREACH (link, &rdma->links, all)
-        if (is_stranger(link))
+        if (link_is_stranger(link))
             return link;
     return NULL;
 }
 
-static int accept_request(struct rdma_link *link, const struct rdma_conn_param *theirs,
-                          const struct rwire_private *data) {
+static int link_accept_request(struct rdma_link *link, const struct rdma_conn_param *theirs,
+                               const struct rwire_private *data) {
     uint8_t bytes[RWIRE_PRIVATE_BYTES], nonce[AUTH_NONCE_BYTES];
-    struct handshake_params params = handshake_params(link->rdma);
+    struct handshake_params params = link_handshake_params(link->rdma);
     struct rdma_conn_param param;
     auth_nonce(nonce);
     handshake_answer(link->handshake, &params, nonce);
-    int r = prepare(link);
+    int r = link_prepare(link);
     if (r == 0)
-        r = become_ready(link, theirs, data);
+        r = link_become_ready(link, theirs, data);
     if (r < 0)
         return r;
     link->phase = RLINK_HANDSHAKE;
-    fill_param(link, bytes, theirs, &param);
+    link_fill_param(link, bytes, theirs, &param);
     return rdma_accept(link->id, &param) < 0 ? -errno : 0;
 }
 
@@ -393,9 +393,9 @@ void rlink_on_request(struct rdma *rdma, const struct rdma_cm_event *event) {
     link->id = event->id;
     link->id->context = link;
     if (rdma->stranger_count++ >= STRANGERS_MAX)
-        rlink_fail(oldest_stranger(rdma), -EMFILE,
+        rlink_fail(link_oldest_stranger(rdma), -EMFILE,
                    "too many unfinished handshakes, dropping the oldest");
-    int r = accept_request(link, &event->param.conn, &data);
+    int r = link_accept_request(link, &event->param.conn, &data);
     if (r < 0) {
         rdma_reject(link->id, NULL, 0);
         rlink_fail(link, r, "cannot accept: %s", strerror(-r));
@@ -407,7 +407,7 @@ void rlink_on_request(struct rdma *rdma, const struct rdma_cm_event *event) {
 int rlink_dial(struct rdma_conn *conn, enum handshake_kind kind, const struct rdma_rail *from,
                const struct sockaddr_storage *to, struct rdma_link **out) {
     struct rdma *rdma = conn->rdma;
-    struct handshake_params params = handshake_params(rdma);
+    struct handshake_params params = link_handshake_params(rdma);
     uint8_t nonce[AUTH_NONCE_BYTES];
     struct sockaddr_storage source = {0};
     if (from != NULL) {
@@ -435,25 +435,25 @@ int rlink_dial(struct rdma_conn *conn, enum handshake_kind kind, const struct rd
     return 0;
 }
 
-static int request(struct rdma_link *link) {
+static int link_request(struct rdma_link *link) {
     uint8_t bytes[RWIRE_PRIVATE_BYTES];
     struct rdma_conn_param param;
-    int r = prepare(link);
+    int r = link_prepare(link);
     if (r < 0)
         return r;
     link->phase = RLINK_CONNECTING;
-    fill_param(link, bytes, NULL, &param);
+    link_fill_param(link, bytes, NULL, &param);
     return rdma_connect(link->id, &param) < 0 ? -errno : 0;
 }
 
-static void on_response(struct rdma_link *link, const struct rdma_conn_param *theirs) {
+static void link_on_response(struct rdma_link *link, const struct rdma_conn_param *theirs) {
     struct rwire_private data;
     const char *bad = rwire_private_decode(theirs->private_data, theirs->private_data_len, &data);
     if (bad != NULL) {
         rlink_fail(link, -EPROTO, "peer sent a bad answer: %s", bad);
         return;
     }
-    int r = become_ready(link, theirs, &data);
+    int r = link_become_ready(link, theirs, &data);
     if (r == 0 && rdma_establish(link->id) < 0)
         r = -errno;
     if (r < 0) {
@@ -461,12 +461,12 @@ static void on_response(struct rdma_link *link, const struct rdma_conn_param *th
         return;
     }
     link->phase = RLINK_HANDSHAKE;
-    handshake_run(link);
+    link_handshake_run(link);
 }
 
 /* ---- events ---- */
 
-static void on_rejected(struct rdma_link *link, int status) {
+static void link_on_rejected(struct rdma_link *link, int status) {
     enum { INVALID_SERVICE_ID = 8 }; /* IB specification 12.6.7.2: nobody listens */
     if (status == INVALID_SERVICE_ID)
         rlink_fail(link, -ECONNREFUSED, "connection refused");
@@ -474,8 +474,8 @@ static void on_rejected(struct rdma_link *link, int status) {
         rlink_fail(link, -ECONNREFUSED, "connection rejected, reason %d", status);
 }
 
-static void on_resolved(struct rdma_link *link) {
-    int r = request(link);
+static void link_on_resolved(struct rdma_link *link) {
+    int r = link_request(link);
     if (r == -EADDRNOTAVAIL)
         rlink_fail(link, r, "no RDMA rail of this node leads there");
     else if (r < 0)
@@ -489,13 +489,13 @@ void rlink_on_cm_event(struct rdma_link *link, const struct rdma_cm_event *event
             rlink_fail(link, -errno, "cannot resolve the route: %s", strerror(errno));
         break;
     case RDMA_CM_EVENT_ROUTE_RESOLVED:
-        on_resolved(link);
+        link_on_resolved(link);
         break;
     case RDMA_CM_EVENT_CONNECT_RESPONSE:
-        on_response(link, &event->param.conn);
+        link_on_response(link, &event->param.conn);
         break;
     case RDMA_CM_EVENT_REJECTED:
-        on_rejected(link, event->status);
+        link_on_rejected(link, event->status);
         break;
     case RDMA_CM_EVENT_ADDR_ERROR:
     case RDMA_CM_EVENT_ROUTE_ERROR:
@@ -522,7 +522,7 @@ void rlink_on_cm_event(struct rdma_link *link, const struct rdma_cm_event *event
 
 /* ---- completions ---- */
 
-static void on_failure(struct rdma_link *link, const struct ibv_wc *wc) {
+static void link_on_failure(struct rdma_link *link, const struct ibv_wc *wc) {
     int status = wc->status == IBV_WC_RETRY_EXC_ERR    ? -ETIMEDOUT
                  : wc->status == IBV_WC_REM_ACCESS_ERR ? -EACCES
                                                        : -EIO;
@@ -534,9 +534,9 @@ static void on_failure(struct rdma_link *link, const struct ibv_wc *wc) {
         rlink_fail(link, status, "%s", ibv_wc_status_str(wc->status));
 }
 
-static void on_completion(struct rdma_link *link, const struct ibv_wc *wc) {
+static void link_on_completion(struct rdma_link *link, const struct ibv_wc *wc) {
     if (wc->status != IBV_WC_SUCCESS)
-        on_failure(link, wc);
+        link_on_failure(link, wc);
     else if (wc->opcode & IBV_WC_RECV)
         rstream_on_receive(link, wc);
     else if (wc->opcode == IBV_WC_SEND)
@@ -546,9 +546,9 @@ static void on_completion(struct rdma_link *link, const struct ibv_wc *wc) {
 }
 
 /* What has come in is looked at, what can go out goes. */
-static void run_stream(struct rdma_link *link) {
+static void link_run_stream(struct rdma_link *link) {
     if (link->phase == RLINK_HANDSHAKE)
-        handshake_run(link);
+        link_handshake_run(link);
     else if (link->phase == RLINK_OPEN && link->kind == HANDSHAKE_CONTROL)
         rcontrol_received(link->conn);
     if (link->phase != RLINK_CLOSED)
@@ -566,9 +566,9 @@ void rlink_on_completions(struct rdma_link *link) {
     do {
         count = ibv_poll_cq(link->cq, COMPLETIONS_PER_POLL, done);
         for (int i = 0; i < count && link->phase != RLINK_CLOSED; i++)
-            on_completion(link, &done[i]);
+            link_on_completion(link, &done[i]);
         if (link->phase != RLINK_CLOSED)
-            run_stream(link);
+            link_run_stream(link);
     } while (count > 0 && link->phase != RLINK_CLOSED);
     if (link->phase != RLINK_CLOSED && link->conn != NULL && link->kind == HANDSHAKE_BULK)
         rreader_run(link->conn);

@@ -29,14 +29,14 @@ struct rdma_registration {
     int error;
 };
 
-static void register_segment(uv_work_t *work) {
+static void memory_register_segment(uv_work_t *work) {
     struct rdma_registration *job = work->data;
     job->mr = ibv_reg_mr(job->device->pd, job->base, job->bytes,
                          IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
     job->error = job->mr == NULL ? errno : 0;
 }
 
-static void log_failure(const struct rdma_registration *job) {
+static void memory_log_failure(const struct rdma_registration *job) {
     char bytes[16], limit[16];
     struct rlimit memlock = {0, 0};
     getrlimit(RLIMIT_MEMLOCK, &memlock);
@@ -51,16 +51,16 @@ static void log_failure(const struct rdma_registration *job) {
             job->device->name, bytes, strerror(job->error), log_bytes(memlock.rlim_cur, limit));
 }
 
-static void wake_readers(struct rdma *rdma) {
+static void memory_wake_readers(struct rdma *rdma) {
     rdma_soon(rdma);
 }
 
-static void take_result(struct rdma_registration *job) {
+static void memory_take_result(struct rdma_registration *job) {
     struct rdma *rdma = job->rdma;
     struct rdma_region *region = job->region;
     struct rdma_segment *segment = &region->segments[job->segment];
     if (job->mr == NULL) {
-        log_failure(job);
+        memory_log_failure(job);
         region->failed = true;
         rcontrol_announce_failure(rdma, job->number);
     } else {
@@ -68,15 +68,15 @@ static void take_result(struct rdma_registration *job) {
         if (rmemory_whole(rdma, segment))
             rcontrol_announce(rdma, job->number, segment);
     }
-    wake_readers(rdma);
+    memory_wake_readers(rdma);
 }
 
-static void on_registered(uv_work_t *work, int status) {
+static void memory_on_registered(uv_work_t *work, int status) {
     struct rdma_registration *job = work->data;
     struct rdma *rdma = job->rdma;
     rdma->registering = NULL;
     if (status == 0 && job->region != NULL && !job->device->lost && !rdma->destroying)
-        take_result(job);
+        memory_take_result(job);
     else if (job->mr != NULL)
         ibv_dereg_mr(job->mr);
     for (uint32_t d = 0; d < DEVICES_MAX; d++)
@@ -90,7 +90,7 @@ static void on_registered(uv_work_t *work, int status) {
 }
 
 /* The next segment that some device does not know yet. */
-static bool find_next(struct rdma *rdma, struct rdma_registration *job) {
+static bool memory_find_next(struct rdma *rdma, struct rdma_registration *job) {
     for (uint32_t number = 0; number < rdma->memory_count; number++) {
         struct rdma_region *region = rdma->memory[number];
         if (region == NULL || region->failed)
@@ -120,14 +120,14 @@ void rmemory_continue(struct rdma *rdma) {
         return; /* the next scan of the rails tries again */
     job->rdma = rdma;
     job->work.data = job;
-    if (!find_next(rdma, job) ||
-        uv_queue_work(rdma->loop, &job->work, register_segment, on_registered) < 0)
+    if (!memory_find_next(rdma, job) ||
+        uv_queue_work(rdma->loop, &job->work, memory_register_segment, memory_on_registered) < 0)
         free(job);
     else
         rdma->registering = job;
 }
 
-static uint64_t piece_bytes(const struct rdma *rdma) {
+static uint64_t memory_piece_bytes(const struct rdma *rdma) {
     uint64_t bytes = rdma->rdma_options.registration_bytes;
     for (uint32_t d = 0; d < DEVICES_MAX; d++)
         if (rdma->devices[d] != NULL && rdma->devices[d]->limits.max_mr_size < bytes)
@@ -135,8 +135,9 @@ static uint64_t piece_bytes(const struct rdma *rdma) {
     return bytes;
 }
 
-static struct rdma_region *region_new(const struct rdma *rdma, uint8_t *base, uint64_t bytes) {
-    uint64_t piece = piece_bytes(rdma), count = (bytes - 1) / piece + 1;
+static struct rdma_region *memory_region_new(const struct rdma *rdma, uint8_t *base,
+                                             uint64_t bytes) {
+    uint64_t piece = memory_piece_bytes(rdma), count = (bytes - 1) / piece + 1;
     struct rdma_region *region = calloc(1, sizeof *region);
     struct rdma_segment *segments = count <= UINT32_MAX ? calloc(count, sizeof(*segments)) : NULL;
     if (region == NULL || segments == NULL) {
@@ -172,7 +173,7 @@ int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_
         memory[number] = NULL;
         rdma->memory_count = number + 1;
     }
-    rdma->memory[number] = region_new(rdma, base, bytes);
+    rdma->memory[number] = memory_region_new(rdma, base, bytes);
     if (rdma->memory[number] == NULL) {
         regions_remove(&rdma->regions, number);
         return -ENOMEM;
@@ -182,7 +183,7 @@ int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_
     return 0;
 }
 
-static void drop_region(struct rdma *rdma, uint32_t number) {
+static void memory_drop_region(struct rdma *rdma, uint32_t number) {
     struct rdma_region *region = rdma->memory[number];
     rdma->memory[number] = NULL;
     if (rdma->registering != NULL && rdma->registering->region == region)
@@ -200,7 +201,7 @@ void rmemory_remove(struct rdma *rdma, uint32_t number) {
         return;
     rcontrol_region_removed(rdma, number);
     regions_remove(&rdma->regions, number);
-    drop_region(rdma, number);
+    memory_drop_region(rdma, number);
 }
 
 void rmemory_drop_device(struct rdma_device *device) {
@@ -251,7 +252,7 @@ void rmemory_announce(struct rdma *rdma) {
 void rmemory_deinit(struct rdma *rdma) {
     for (uint32_t number = 0; number < rdma->memory_count; number++)
         if (rdma->memory[number] != NULL)
-            drop_region(rdma, number);
+            memory_drop_region(rdma, number);
     free(rdma->memory);
     regions_deinit(&rdma->regions);
 }

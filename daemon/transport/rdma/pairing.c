@@ -10,7 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-static const uint8_t *address_bytes(const struct sockaddr_storage *address, uint32_t *count_out) {
+static const uint8_t *pairing_address_bytes(const struct sockaddr_storage *address,
+                                            uint32_t *count_out) {
     if (address->ss_family == AF_INET) {
         *count_out = sizeof(struct in_addr);
         return (const uint8_t *)&((const struct sockaddr_in *)address)->sin_addr;
@@ -20,11 +21,12 @@ static const uint8_t *address_bytes(const struct sockaddr_storage *address, uint
 }
 
 /* -1: they cannot talk to each other. */
-static int common_bits(const struct sockaddr_storage *a, const struct sockaddr_storage *b) {
+static int pairing_common_bits(const struct sockaddr_storage *a, const struct sockaddr_storage *b) {
     uint32_t count;
     if (a->ss_family != b->ss_family || (a->ss_family != AF_INET && a->ss_family != AF_INET6))
         return -1;
-    const uint8_t *left = address_bytes(a, &count), *right = address_bytes(b, &count);
+    const uint8_t *left = pairing_address_bytes(a, &count),
+                  *right = pairing_address_bytes(b, &count);
     for (uint32_t bit = 0; bit < count * 8; bit++)
         if ((left[bit / 8] ^ right[bit / 8]) & (0x80 >> bit % 8))
             return (int)bit;
@@ -43,7 +45,7 @@ uint32_t rdma_pair_rails(const struct sockaddr_storage *ours, uint32_t our_count
         for (uint32_t i = 0; i < our_count; i++)
             for (uint32_t j = 0; j < their_count; j++) {
                 bool is_free = peer_out[i] < 0 && !(taken & UINT64_C(1) << j);
-                int bits = is_free ? common_bits(&ours[i], &theirs[j]) : -1;
+                int bits = is_free ? pairing_common_bits(&ours[i], &theirs[j]) : -1;
                 if (bits > best) {
                     best = bits;
                     best_ours = i;

@@ -38,7 +38,7 @@ int rrails_of_id(const struct rdma *rdma, const struct rdma_cm_id *id) {
 }
 
 /* "mlx5_0, mlx5_1:1": is this port one of them? */
-static bool wanted(const struct rdma *rdma, const char *device, uint8_t port) {
+static bool rails_wanted(const struct rdma *rdma, const char *device, uint8_t port) {
     char list[sizeof rdma->devices_wanted], with_port[DEVICE_NAME_BYTES + 8], *rest = NULL;
     if (rdma->devices_wanted[0] == '\0')
         return true;
@@ -50,12 +50,12 @@ static bool wanted(const struct rdma *rdma, const char *device, uint8_t port) {
     return false;
 }
 
-static uint32_t bytes_of_mtu(enum ibv_mtu mtu) {
+static uint32_t rails_bytes_of_mtu(enum ibv_mtu mtu) {
     return mtu >= IBV_MTU_256 && mtu <= IBV_MTU_4096 ? 128u << mtu : 0;
 }
 
-static void add_rail(struct rdma *rdma, const struct rdma_cm_id *id,
-                     const struct sockaddr_storage *address) {
+static void rails_add_rail(struct rdma *rdma, const struct rdma_cm_id *id,
+                           const struct sockaddr_storage *address) {
     const char *name = ibv_get_device_name(id->verbs->device);
     uint8_t port = id->port_num;
     struct rdma_device *device;
@@ -78,7 +78,7 @@ static void add_rail(struct rdma *rdma, const struct rdma_cm_id *id,
     rail->port = port;
     rail->device = device;
     rail->address = *address;
-    rail->mtu_bytes = bytes_of_mtu(attributes.active_mtu);
+    rail->mtu_bytes = rails_bytes_of_mtu(attributes.active_mtu);
     getnameinfo((const struct sockaddr *)address, sizeof *address, rail->text, sizeof rail->text,
                 NULL, 0, NI_NUMERICHOST);
     log_info("RDMA rail %" PRIu32 ": %s port %u at %s, MTU %" PRIu32, index, device->name, port,
@@ -89,19 +89,19 @@ static void add_rail(struct rdma *rdma, const struct rdma_cm_id *id,
 }
 
 /* An address of one of our interfaces: is there a device behind it? */
-static void try_address(struct rdma *rdma, const struct sockaddr_storage *address) {
+static void rails_try_address(struct rdma *rdma, const struct sockaddr_storage *address) {
     struct rdma_cm_id *id;
     if (rdma_create_id(rdma->channel, &id, NULL, RDMA_PS_TCP) < 0)
         return;
     if (rdma_bind_addr(id, (struct sockaddr *)address) == 0 && id->verbs != NULL) {
         const char *name = ibv_get_device_name(id->verbs->device);
-        if (wanted(rdma, name, id->port_num) && rail_of_port(rdma, name, id->port_num) < 0)
-            add_rail(rdma, id, address);
+        if (rails_wanted(rdma, name, id->port_num) && rail_of_port(rdma, name, id->port_num) < 0)
+            rails_add_rail(rdma, id, address);
     }
     rdma_destroy_id(id);
 }
 
-static bool is_routable(const struct ifaddrs *found, struct sockaddr_storage *out) {
+static bool rails_is_routable(const struct ifaddrs *found, struct sockaddr_storage *out) {
     memset(out, 0, sizeof *out);
     if (found->ifa_addr == NULL || !(found->ifa_flags & IFF_UP) || found->ifa_flags & IFF_LOOPBACK)
         return false;
@@ -115,7 +115,7 @@ static bool is_routable(const struct ifaddrs *found, struct sockaddr_storage *ou
     return !IN6_IS_ADDR_LINKLOCAL(&((struct sockaddr_in6 *)out)->sin6_addr);
 }
 
-static void say_why_none(const struct rdma *rdma, char *why, size_t why_bytes) {
+static void rails_say_why_none(const struct rdma *rdma, char *why, size_t why_bytes) {
     char names[128] = "";
     int count = 0;
     struct ibv_device **list = ibv_get_device_list(&count);
@@ -154,8 +154,8 @@ uint32_t rrails_scan(struct rdma *rdma, char *why, size_t why_bytes) {
     if (getifaddrs(&found) < 0)
         found = NULL;
     for (const struct ifaddrs *at = found; at != NULL; at = at->ifa_next)
-        if (is_routable(at, &address))
-            try_address(rdma, &address);
+        if (rails_is_routable(at, &address))
+            rails_try_address(rdma, &address);
     freeifaddrs(found);
     uint32_t count = rrails_count(rdma);
     if (count > before)
@@ -163,13 +163,13 @@ uint32_t rrails_scan(struct rdma *rdma, char *why, size_t why_bytes) {
     if (count > rdma->rails_most)
         rdma->rails_most = count;
     if (count == 0 && why != NULL)
-        say_why_none(rdma, why, why_bytes);
+        rails_say_why_none(rdma, why, why_bytes);
     return count;
 }
 
 /* ---- listening ---- */
 
-static void set_port(struct sockaddr_storage *address, uint16_t port) {
+static void rails_set_port(struct sockaddr_storage *address, uint16_t port) {
     if (address->ss_family == AF_INET6)
         ((struct sockaddr_in6 *)address)->sin6_port = htons(port);
     else
@@ -178,7 +178,7 @@ static void set_port(struct sockaddr_storage *address, uint16_t port) {
 
 int rrails_listen(struct rdma *rdma, struct rdma_rail *rail) {
     enum { BACKLOG = 128 };
-    set_port(&rail->address, rdma->listen_port);
+    rails_set_port(&rail->address, rdma->listen_port);
     if (rdma_create_id(rdma->channel, &rail->listener, NULL, RDMA_PS_TCP) < 0) {
         rail->listener = NULL;
         return -errno;
@@ -188,10 +188,10 @@ int rrails_listen(struct rdma *rdma, struct rdma_rail *rail) {
         int error = errno;
         rdma_destroy_id(rail->listener);
         rail->listener = NULL;
-        set_port(&rail->address, 0);
+        rails_set_port(&rail->address, 0);
         return -error;
     }
     rdma->listen_port = ntohs(rdma_get_src_port(rail->listener));
-    set_port(&rail->address, rdma->listen_port);
+    rails_set_port(&rail->address, rdma->listen_port);
     return 0;
 }

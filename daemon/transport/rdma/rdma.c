@@ -30,11 +30,11 @@ enum {
     READS_IN_FLIGHT_MAX = 255,
 };
 
-static struct rdma *from_base(struct transport *t) {
+static struct rdma *rdma_from_base(struct transport *t) {
     return (struct rdma *)t; /* base is its first member */
 }
 
-static struct rdma_conn *from_handle(struct transport_conn *conn) {
+static struct rdma_conn *rdma_from_handle(struct transport_conn *conn) {
     return (struct rdma_conn *)conn;
 }
 
@@ -58,7 +58,7 @@ void rdma_log_stranger(struct rdma *rdma, const struct rdma_link *link, const ch
 
 /* ---- what operations leave to the loop ---- */
 
-static void on_soon(uv_timer_t *timer) {
+static void rdma_on_soon(uv_timer_t *timer) {
     struct rdma *rdma = timer->data;
     struct rdma_conn *conn, *next;
     struct rdma_link *link;
@@ -79,12 +79,12 @@ static void on_soon(uv_timer_t *timer) {
 
 void rdma_soon(struct rdma *rdma) {
     if (!uv_is_active((uv_handle_t *)&rdma->soon) && !uv_is_closing((uv_handle_t *)&rdma->soon))
-        uv_timer_start(&rdma->soon, on_soon, 0, 0);
+        uv_timer_start(&rdma->soon, rdma_on_soon, 0, 0);
 }
 
 /* ---- time ---- */
 
-static bool somebody_waits(const struct rdma *rdma) {
+static bool rdma_somebody_waits(const struct rdma *rdma) {
     const struct rdma_link *link;
     const struct rdma_conn *conn;
     if (rdma->left_count > 0)
@@ -98,23 +98,23 @@ static bool somebody_waits(const struct rdma *rdma) {
     return false;
 }
 
-static uint64_t scan_ms(const struct rdma *rdma) {
+static uint64_t rdma_scan_ms(const struct rdma *rdma) {
     return rrails_count(rdma) < rdma->rails_most ? SCAN_LOST_MS : SCAN_MS;
 }
 
-static void on_tick(uv_timer_t *timer);
+static void rdma_on_tick(uv_timer_t *timer);
 
-static void start_tick(struct rdma *rdma) {
-    uint64_t wait_ms = somebody_waits(rdma) ? TICK_MS : scan_ms(rdma);
-    uv_timer_start(&rdma->tick, on_tick, wait_ms, 0);
+static void rdma_start_tick(struct rdma *rdma) {
+    uint64_t wait_ms = rdma_somebody_waits(rdma) ? TICK_MS : rdma_scan_ms(rdma);
+    uv_timer_start(&rdma->tick, rdma_on_tick, wait_ms, 0);
 }
 
 void rdma_watch_time(struct rdma *rdma) {
     if (!rdma->destroying && uv_timer_get_due_in(&rdma->tick) > TICK_MS)
-        start_tick(rdma);
+        rdma_start_tick(rdma);
 }
 
-static void on_tick(uv_timer_t *timer) {
+static void rdma_on_tick(uv_timer_t *timer) {
     struct rdma *rdma = timer->data;
     uint64_t now_ms = uv_now(rdma->loop);
     struct rdma_link *link, *next;
@@ -128,16 +128,16 @@ static void on_tick(uv_timer_t *timer) {
     }
     LIST_FOREACH (conn, &rdma->conns, all)
         rconn_check_time(conn, now_ms);
-    if (now_ms - rdma->scanned_ms >= scan_ms(rdma)) {
+    if (now_ms - rdma->scanned_ms >= rdma_scan_ms(rdma)) {
         rrails_scan(rdma, NULL, 0);
         rmemory_continue(rdma);
     }
-    start_tick(rdma);
+    rdma_start_tick(rdma);
 }
 
 /* ---- CM events ---- */
 
-static void on_cm_event(struct rdma *rdma, struct rdma_cm_event *event) {
+static void rdma_on_cm_event(struct rdma *rdma, struct rdma_cm_event *event) {
     /* Acknowledged first: rdma_destroy_id waits for that. What is needed of it is copied. */
     struct rdma_cm_event copy = *event;
     uint8_t private_data[256];
@@ -159,17 +159,17 @@ static void on_cm_event(struct rdma *rdma, struct rdma_cm_event *event) {
     }
 }
 
-static void on_cm_readable(uv_poll_t *poll, int status, int events) {
+static void rdma_on_cm_readable(uv_poll_t *poll, int status, int events) {
     struct rdma *rdma = poll->data;
     struct rdma_cm_event *event;
     (void)status, (void)events;
     while (!rdma->destroying && rdma_get_cm_event(rdma->channel, &event) == 0)
-        on_cm_event(rdma, event);
+        rdma_on_cm_event(rdma, event);
 }
 
 /* ---- operations ---- */
 
-static bool same_host(const struct sockaddr *a, const struct sockaddr *b) {
+static bool rdma_same_host(const struct sockaddr *a, const struct sockaddr *b) {
     if (a->sa_family != b->sa_family)
         return false;
     if (a->sa_family == AF_INET)
@@ -179,20 +179,20 @@ static bool same_host(const struct sockaddr *a, const struct sockaddr *b) {
                   &((const struct sockaddr_in6 *)b)->sin6_addr, sizeof(struct in6_addr)) == 0;
 }
 
-static bool is_any(const struct sockaddr *address) {
+static bool rdma_is_any(const struct sockaddr *address) {
     static const struct sockaddr_in any4 = {.sin_family = AF_INET};
     static const struct sockaddr_in6 any6 = {.sin6_family = AF_INET6};
-    return same_host(address, (const struct sockaddr *)&any4) ||
-           same_host(address, (const struct sockaddr *)&any6);
+    return rdma_same_host(address, (const struct sockaddr *)&any4) ||
+           rdma_same_host(address, (const struct sockaddr *)&any6);
 }
 
 /* The address must be one of our rails', or any; we listen on every rail, on the same port. */
-static int listen_at(struct rdma *rdma, const struct sockaddr *address) {
+static int rdma_listen_at(struct rdma *rdma, const struct sockaddr *address) {
     struct rdma_rail *first = NULL;
     for (uint32_t i = RAILS_MAX; i-- > 0;)
         if (rdma->rails[i].device != NULL &&
-            (is_any(address) ||
-             same_host(address, (const struct sockaddr *)&rdma->rails[i].address)))
+            (rdma_is_any(address) ||
+             rdma_same_host(address, (const struct sockaddr *)&rdma->rails[i].address)))
             first = &rdma->rails[i];
     if (first == NULL)
         return rrails_count(rdma) > 0 ? -EADDRNOTAVAIL : -ENODEV;
@@ -211,8 +211,8 @@ static int listen_at(struct rdma *rdma, const struct sockaddr *address) {
     return 0;
 }
 
-static int rt_listen(struct transport *t, const char *address, char bound_out[64]) {
-    struct rdma *rdma = from_base(t);
+static int rdma_rt_listen(struct transport *t, const char *address, char bound_out[64]) {
+    struct rdma *rdma = rdma_from_base(t);
     struct tcp_address parsed;
     struct addrinfo *found,
         hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
@@ -223,7 +223,7 @@ static int rt_listen(struct transport *t, const char *address, char bound_out[64
         return -EALREADY;
     if (getaddrinfo(parsed.host[0] == '\0' ? NULL : parsed.host, parsed.port, &hints, &found) != 0)
         return -EADDRNOTAVAIL;
-    r = listen_at(rdma, found->ai_addr);
+    r = rdma_listen_at(rdma, found->ai_addr);
     freeaddrinfo(found);
     if (r == 0)
         snprintf(bound_out, 64, strchr(parsed.host, ':') != NULL ? "[%.40s]:%u" : "%.40s:%u",
@@ -231,24 +231,25 @@ static int rt_listen(struct transport *t, const char *address, char bound_out[64
     return r;
 }
 
-static int rt_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out) {
-    return rmemory_add(from_base(t), base, bytes, region_out);
+static int rdma_rt_add_region(struct transport *t, void *base, uint64_t bytes,
+                              uint32_t *region_out) {
+    return rmemory_add(rdma_from_base(t), base, bytes, region_out);
 }
 
-static void rt_remove_region(struct transport *t, uint32_t region) {
-    rmemory_remove(from_base(t), region);
+static void rdma_rt_remove_region(struct transport *t, uint32_t region) {
+    rmemory_remove(rdma_from_base(t), region);
 }
 
-static int rt_region_key(struct transport_conn *handle, uint32_t region, void *out,
-                         size_t out_bytes) {
-    const struct rdma_conn *conn = from_handle(handle);
+static int rdma_rt_region_key(struct transport_conn *handle, uint32_t region, void *out,
+                              size_t out_bytes) {
+    const struct rdma_conn *conn = rdma_from_handle(handle);
     return regions_key(&conn->rdma->regions, conn->number, region, out, out_bytes);
 }
 
 /* Messages go over RDMA too: the whole connection is dialled at the data address. */
-static int rt_connect(struct transport *t, const char *address, const char *data_address,
-                      void *user, struct transport_conn **out) {
-    struct rdma *rdma = from_base(t);
+static int rdma_rt_connect(struct transport *t, const char *address, const char *data_address,
+                           void *user, struct transport_conn **out) {
+    struct rdma *rdma = rdma_from_base(t);
     struct rdma_conn *conn;
     if (rdma->destroying)
         return -ESHUTDOWN;
@@ -258,34 +259,34 @@ static int rt_connect(struct transport *t, const char *address, const char *data
     return r;
 }
 
-static int rt_send(struct transport_conn *handle, const struct iovec *parts, int part_count) {
-    struct rdma_conn *conn = from_handle(handle);
+static int rdma_rt_send(struct transport_conn *handle, const struct iovec *parts, int part_count) {
+    struct rdma_conn *conn = rdma_from_handle(handle);
     if (!rconn_usable(conn))
         return -ENOTCONN;
     return rcontrol_send(conn, RWIRE_MESSAGE, parts, part_count);
 }
 
-static int rt_read(struct transport_conn *handle, const struct transport_read *read) {
-    return rreader_add(from_handle(handle), read);
+static int rdma_rt_read(struct transport_conn *handle, const struct transport_read *read) {
+    return rreader_add(rdma_from_handle(handle), read);
 }
 
-static void rt_close(struct transport_conn *handle) {
-    rconn_fail(from_handle(handle), -ECANCELED, "%s", "");
+static void rdma_rt_close(struct transport_conn *handle) {
+    rconn_fail(rdma_from_handle(handle), -ECANCELED, "%s", "");
 }
 
-static void rt_query(const struct transport_conn *handle, struct transport_info *out) {
+static void rdma_rt_query(const struct transport_conn *handle, struct transport_info *out) {
     rconn_query((const struct rdma_conn *)handle, out);
 }
 
 /* ---- birth and end ---- */
 
-static void close_devices(struct rdma *rdma) {
+static void rdma_close_devices(struct rdma *rdma) {
     for (uint32_t i = 0; i < DEVICES_MAX; i++)
         if (rdma->devices[i] != NULL)
             rdevice_lost(rdma->devices[i], "the transport is being destroyed");
 }
 
-static void on_handle_closed(uv_handle_t *handle) {
+static void rdma_on_handle_closed(uv_handle_t *handle) {
     struct rdma *rdma = handle->data;
     rdma->uv_refs--;
     rdma_maybe_destroyed(rdma);
@@ -296,7 +297,7 @@ void rdma_maybe_destroyed(struct rdma *rdma) {
         !TAILQ_EMPTY(&rdma->links) || !TAILQ_EMPTY(&rdma->closed_links))
         return;
     if (!uv_is_closing((uv_handle_t *)&rdma->soon))
-        uv_close((uv_handle_t *)&rdma->soon, on_handle_closed);
+        uv_close((uv_handle_t *)&rdma->soon, rdma_on_handle_closed);
     if (rdma->uv_refs > 0)
         return;
     void (*on_destroyed)(void *) = rdma->on_destroyed;
@@ -311,8 +312,8 @@ void rdma_maybe_destroyed(struct rdma *rdma) {
         on_destroyed(owner);
 }
 
-static void rt_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
-    struct rdma *rdma = from_base(t);
+static void rdma_rt_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
+    struct rdma *rdma = rdma_from_base(t);
     struct rdma_conn *conn;
     struct rdma_link *link;
     rdma->destroying = true;
@@ -321,28 +322,28 @@ static void rt_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
         rconn_fail(conn, -ECANCELED, "%s", "");
     while ((link = TAILQ_FIRST(&rdma->links)) != NULL)
         rlink_close(link);
-    close_devices(rdma);
-    uv_close((uv_handle_t *)&rdma->tick, on_handle_closed);
-    uv_close((uv_handle_t *)&rdma->cm, on_handle_closed);
+    rdma_close_devices(rdma);
+    uv_close((uv_handle_t *)&rdma->tick, rdma_on_handle_closed);
+    uv_close((uv_handle_t *)&rdma->cm, rdma_on_handle_closed);
     rdma_soon(rdma);
 }
 
 static const struct transport_ops rdma_ops = {
     .name = "rdma",
-    .listen = rt_listen,
-    .add_region = rt_add_region,
-    .remove_region = rt_remove_region,
-    .region_key = rt_region_key,
-    .connect = rt_connect,
-    .send = rt_send,
-    .read = rt_read,
-    .close = rt_close,
-    .query = rt_query,
-    .destroy = rt_destroy,
+    .listen = rdma_rt_listen,
+    .add_region = rdma_rt_add_region,
+    .remove_region = rdma_rt_remove_region,
+    .region_key = rdma_rt_region_key,
+    .connect = rdma_rt_connect,
+    .send = rdma_rt_send,
+    .read = rdma_rt_read,
+    .close = rdma_rt_close,
+    .query = rdma_rt_query,
+    .destroy = rdma_rt_destroy,
 };
 
-static void copy_options(struct rdma *rdma, const struct transport_options *options,
-                         const struct rdma_options *rdma_options) {
+static void rdma_copy_options(struct rdma *rdma, const struct transport_options *options,
+                              const struct rdma_options *rdma_options) {
     rdma->options = *options;
     rdma->rdma_options = *rdma_options;
     snprintf(rdma->devices_wanted, sizeof rdma->devices_wanted, "%s",
@@ -357,7 +358,7 @@ static void copy_options(struct rdma *rdma, const struct transport_options *opti
     rdma->options.hello = rdma->hello;
 }
 
-static int open_channel(struct rdma *rdma, char *why, size_t why_bytes) {
+static int rdma_open_channel(struct rdma *rdma, char *why, size_t why_bytes) {
     /* The children of a process that pins memory must not get its pages copied away under it. */
     int r = -ibv_fork_init();
     if (r < 0)
@@ -377,14 +378,14 @@ static int open_channel(struct rdma *rdma, char *why, size_t why_bytes) {
     return 0;
 }
 
-static void init_handles(struct rdma *rdma) {
+static void rdma_init_handles(struct rdma *rdma) {
     uv_poll_init(rdma->loop, &rdma->cm, rdma->channel->fd);
     uv_timer_init(rdma->loop, &rdma->tick);
     uv_timer_init(rdma->loop, &rdma->soon);
     rdma->cm.data = rdma->tick.data = rdma->soon.data = rdma;
     rdma->uv_refs = 3;
-    uv_poll_start(&rdma->cm, UV_READABLE, on_cm_readable);
-    start_tick(rdma);
+    uv_poll_start(&rdma->cm, UV_READABLE, rdma_on_cm_readable);
+    rdma_start_tick(rdma);
 }
 
 int transport_rdma_new(uv_loop_t *loop, const struct transport_options *options,
@@ -409,17 +410,17 @@ int transport_rdma_new(uv_loop_t *loop, const struct transport_options *options,
     LIST_INIT(&rdma->conns);
     TAILQ_INIT(&rdma->links);
     TAILQ_INIT(&rdma->closed_links);
-    copy_options(rdma, options, rdma_options);
-    int r = open_channel(rdma, why, why_bytes);
+    rdma_copy_options(rdma, options, rdma_options);
+    int r = rdma_open_channel(rdma, why, why_bytes);
     if (r < 0) {
         if (rdma->channel != NULL)
             rdma_destroy_event_channel(rdma->channel);
         free(rdma);
         return r;
     }
-    init_handles(rdma);
+    rdma_init_handles(rdma);
     if (rrails_scan(rdma, why, why_bytes) == 0) {
-        rt_destroy(&rdma->base, NULL);
+        rdma_rt_destroy(&rdma->base, NULL);
         return -ENODEV;
     }
     *out = &rdma->base;

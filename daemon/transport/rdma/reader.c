@@ -35,7 +35,7 @@ struct batch {
 
 /* ---- openings ---- */
 
-static struct rdma_opening *find_handle(struct rdma_conn *conn, uint32_t handle) {
+static struct rdma_opening *reader_find_handle(struct rdma_conn *conn, uint32_t handle) {
     struct rdma_opening *opening;
     TAILQ_FOREACH (opening, &conn->openings, link)
         if (opening->handle == handle)
@@ -43,7 +43,7 @@ static struct rdma_opening *find_handle(struct rdma_conn *conn, uint32_t handle)
     return NULL;
 }
 
-static struct rdma_opening *find_key(struct rdma_conn *conn, const void *key, size_t bytes) {
+static struct rdma_opening *reader_find_key(struct rdma_conn *conn, const void *key, size_t bytes) {
     struct rdma_opening *opening;
     TAILQ_FOREACH (opening, &conn->openings, link)
         if (!opening->gone && opening->key_bytes == bytes && memcmp(opening->key, key, bytes) == 0)
@@ -51,7 +51,8 @@ static struct rdma_opening *find_key(struct rdma_conn *conn, const void *key, si
     return NULL;
 }
 
-static struct rdma_opening *open_key(struct rdma_conn *conn, const void *key, size_t key_bytes) {
+static struct rdma_opening *reader_open_key(struct rdma_conn *conn, const void *key,
+                                            size_t key_bytes) {
     struct rdma_opening *opening = calloc(1, sizeof *opening + key_bytes);
     uint8_t handle[4];
     if (opening == NULL)
@@ -66,31 +67,31 @@ static struct rdma_opening *open_key(struct rdma_conn *conn, const void *key, si
     return opening;
 }
 
-static void free_opening(struct rdma_conn *conn, struct rdma_opening *opening) {
+static void reader_free_opening(struct rdma_conn *conn, struct rdma_opening *opening) {
     TAILQ_REMOVE(&conn->openings, opening, link);
     free(opening->pieces);
     free(opening);
 }
 
-static void leave_opening(struct rdma_conn *conn, struct rdma_opening *opening) {
+static void reader_leave_opening(struct rdma_conn *conn, struct rdma_opening *opening) {
     if (--opening->reads == 0 && opening->gone)
-        free_opening(conn, opening);
+        reader_free_opening(conn, opening);
 }
 
-static void end_opening(struct rdma_conn *conn, struct rdma_opening *opening, int status) {
+static void reader_end_opening(struct rdma_conn *conn, struct rdma_opening *opening, int status) {
     opening->answered = true;
     opening->gone = true;
     opening->status = status;
     if (opening->reads == 0)
-        free_opening(conn, opening);
+        reader_free_opening(conn, opening);
 }
 
 void rreader_on_opened(struct rdma_conn *conn, uint32_t handle, int status, uint64_t bytes) {
-    struct rdma_opening *opening = find_handle(conn, handle);
+    struct rdma_opening *opening = reader_find_handle(conn, handle);
     if (opening == NULL)
         return;
     if (status < 0) {
-        end_opening(conn, opening, status);
+        reader_end_opening(conn, opening, status);
     } else {
         opening->answered = true;
         opening->bytes = bytes;
@@ -99,13 +100,13 @@ void rreader_on_opened(struct rdma_conn *conn, uint32_t handle, int status, uint
 }
 
 void rreader_on_gone(struct rdma_conn *conn, uint32_t handle) {
-    struct rdma_opening *opening = find_handle(conn, handle);
+    struct rdma_opening *opening = reader_find_handle(conn, handle);
     if (opening != NULL)
-        end_opening(conn, opening, -EINVAL);
+        reader_end_opening(conn, opening, -EINVAL);
     rreader_run(conn);
 }
 
-static struct rdma_piece *place_of_piece(struct rdma_opening *opening, uint64_t offset) {
+static struct rdma_piece *reader_place_of_piece(struct rdma_opening *opening, uint64_t offset) {
     for (uint32_t i = 0; i < opening->piece_count; i++)
         if (opening->pieces[i].offset == offset)
             return &opening->pieces[i];
@@ -118,7 +119,7 @@ static struct rdma_piece *place_of_piece(struct rdma_opening *opening, uint64_t 
 }
 
 void rreader_on_segment(struct rdma_conn *conn, const struct rwire_segment *segment) {
-    struct rdma_opening *opening = find_handle(conn, segment->handle);
+    struct rdma_opening *opening = reader_find_handle(conn, segment->handle);
     if (opening == NULL || opening->gone)
         return;
     if (!opening->answered || segment->offset > opening->bytes ||
@@ -126,7 +127,7 @@ void rreader_on_segment(struct rdma_conn *conn, const struct rwire_segment *segm
         rconn_fail(conn, -EPROTO, "peer sent a bad frame: segment outside its region");
         return;
     }
-    struct rdma_piece *piece = place_of_piece(opening, segment->offset);
+    struct rdma_piece *piece = reader_place_of_piece(opening, segment->offset);
     if (piece == NULL) {
         rconn_fail(conn, -ENOMEM, "out of memory for the list of a region's segments");
         return;
@@ -143,7 +144,8 @@ void rreader_forget_keys(struct rdma_conn *conn, uint32_t their_rail) {
             opening->pieces[i].rkeys[their_rail] = 0;
 }
 
-static const struct rdma_piece *piece_at(const struct rdma_opening *opening, uint64_t offset) {
+static const struct rdma_piece *reader_piece_at(const struct rdma_opening *opening,
+                                                uint64_t offset) {
     for (uint32_t i = 0; i < opening->piece_count; i++)
         if (offset >= opening->pieces[i].offset &&
             offset - opening->pieces[i].offset < opening->pieces[i].bytes)
@@ -153,24 +155,25 @@ static const struct rdma_piece *piece_at(const struct rdma_opening *opening, uin
 
 /* ---- chunks ---- */
 
-static uint64_t least(uint64_t a, uint64_t b) {
+static uint64_t reader_least(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
 /* Fills in the READ of a chunk, which may get shorter; false: not on this rail, or not yet. */
-static bool aim(const struct rdma_link *link, struct rdma_chunk *chunk, struct ibv_send_wr *wr,
-                struct ibv_sge *place) {
+static bool reader_aim(const struct rdma_link *link, struct rdma_chunk *chunk,
+                       struct ibv_send_wr *wr, struct ibv_sge *place) {
     const struct rdma_read *read = chunk->read;
     const struct rdma_piece *piece =
-        piece_at(read->opening, read->ask.remote_offset + chunk->offset);
+        reader_piece_at(read->opening, read->ask.remote_offset + chunk->offset);
     uint8_t *local = (uint8_t *)read->ask.local + chunk->offset;
     const struct rdma_segment *segment =
         rmemory_at(link->rdma, read->local_region, local, link->device);
     if (piece == NULL || segment == NULL || piece->rkeys[link->their_rail] == 0)
         return false;
     uint64_t at = read->ask.remote_offset + chunk->offset - piece->offset;
-    uint64_t room = least(piece->bytes - at, segment->bytes - (uint64_t)(local - segment->base));
-    chunk->bytes = (uint32_t)least(chunk->bytes, room);
+    uint64_t room =
+        reader_least(piece->bytes - at, segment->bytes - (uint64_t)(local - segment->base));
+    chunk->bytes = (uint32_t)reader_least(chunk->bytes, room);
     *place =
         (struct ibv_sge){(uintptr_t)local, chunk->bytes, segment->mr[link->device->index]->lkey};
     *wr = (struct ibv_send_wr){.sg_list = place, .num_sge = 1, .opcode = IBV_WR_RDMA_READ};
@@ -180,12 +183,12 @@ static bool aim(const struct rdma_link *link, struct rdma_chunk *chunk, struct i
 }
 
 /* Of what a failed rail left: the rest of a chunk that had to be cut stays in front. */
-static struct rdma_chunk *take_again(struct rdma_link *link, struct ibv_send_wr *wr,
-                                     struct ibv_sge *place) {
+static struct rdma_chunk *reader_take_again(struct rdma_link *link, struct ibv_send_wr *wr,
+                                            struct ibv_sge *place) {
     struct rdma_conn *conn = link->conn;
     struct rdma_chunk *chunk = TAILQ_FIRST(&conn->again);
     uint32_t bytes = chunk->bytes;
-    if (!aim(link, chunk, wr, place))
+    if (!reader_aim(link, chunk, wr, place))
         return NULL;
     if (chunk->bytes < bytes) {
         struct rdma_chunk *rest = malloc(sizeof *rest);
@@ -202,13 +205,13 @@ static struct rdma_chunk *take_again(struct rdma_link *link, struct ibv_send_wr 
     return chunk;
 }
 
-static bool has_more(const struct rdma_read *read) {
+static bool reader_has_more(const struct rdma_read *read) {
     return read->opening->answered && !read->opening->gone &&
            read->bytes_posted < read->ask.bytes && read->ask.remote_offset < read->opening->bytes &&
            read->ask.bytes <= read->opening->bytes - read->ask.remote_offset;
 }
 
-static void begin(struct rdma_conn *conn, struct rdma_read *read) {
+static void reader_begin(struct rdma_conn *conn, struct rdma_read *read) {
     uint8_t handle[4];
     if (read->begun)
         return;
@@ -220,25 +223,25 @@ static void begin(struct rdma_conn *conn, struct rdma_read *read) {
 
 /* The next chunk of the first read in turn that has one for this rail; the read goes to the back.
  */
-static struct rdma_chunk *take_new(struct rdma_link *link, struct ibv_send_wr *wr,
-                                   struct ibv_sge *place) {
+static struct rdma_chunk *reader_take_new(struct rdma_link *link, struct ibv_send_wr *wr,
+                                          struct ibv_sge *place) {
     struct rdma_conn *conn = link->conn;
     struct rdma_read *read;
     struct rdma_chunk *chunk = malloc(sizeof *chunk);
     if (chunk == NULL)
         return NULL;
     TAILQ_FOREACH (read, &conn->active, turn) {
-        if (!has_more(read))
+        if (!reader_has_more(read))
             continue;
         uint64_t left = read->ask.bytes - read->bytes_posted;
         *chunk = (struct rdma_chunk){
             .read = read,
             .offset = read->bytes_posted,
-            .bytes = (uint32_t)least(left, conn->rdma->options.chunk_bytes),
+            .bytes = (uint32_t)reader_least(left, conn->rdma->options.chunk_bytes),
         };
-        if (!aim(link, chunk, wr, place))
+        if (!reader_aim(link, chunk, wr, place))
             continue;
-        begin(conn, read);
+        reader_begin(conn, read);
         read->bytes_posted += chunk->bytes;
         TAILQ_REMOVE(&conn->active, read, turn);
         TAILQ_INSERT_TAIL(&conn->active, read, turn);
@@ -249,7 +252,7 @@ static struct rdma_chunk *take_new(struct rdma_link *link, struct ibv_send_wr *w
 }
 
 /* Adds one chunk to the rail's batch; false: no room, or nothing for it. */
-static bool add_chunk(struct rdma_link *link, struct batch *batch) {
+static bool reader_add_chunk(struct rdma_link *link, struct batch *batch) {
     uint32_t i = batch->count;
     uint64_t window_bytes = (uint64_t)WINDOW_CHUNKS * link->rdma->options.chunk_bytes;
     if (i == BATCH_MAX || link->posted_count == link->posted_max ||
@@ -257,9 +260,9 @@ static bool add_chunk(struct rdma_link *link, struct batch *batch) {
         return false;
     struct rdma_chunk *chunk = NULL;
     if (!TAILQ_EMPTY(&link->conn->again))
-        chunk = take_again(link, &batch->wr[i], &batch->place[i]);
+        chunk = reader_take_again(link, &batch->wr[i], &batch->place[i]);
     if (chunk == NULL)
-        chunk = take_new(link, &batch->wr[i], &batch->place[i]);
+        chunk = reader_take_new(link, &batch->wr[i], &batch->place[i]);
     if (chunk == NULL)
         return false;
     if (link->posted_count == 0)
@@ -276,7 +279,7 @@ static bool add_chunk(struct rdma_link *link, struct batch *batch) {
     return true;
 }
 
-static void post_batch(struct rdma_link *link, struct batch *batch) {
+static void reader_post_batch(struct rdma_link *link, struct batch *batch) {
     struct ibv_send_wr *bad;
     if (batch->count == 0)
         return;
@@ -287,7 +290,7 @@ static void post_batch(struct rdma_link *link, struct batch *batch) {
 }
 
 /* One batch per rail, chunks dealt out in turn; false: nobody had room or need. */
-static bool post_round(struct rdma_conn *conn) {
+static bool reader_post_round(struct rdma_conn *conn) {
     struct batch batches[RAILS_MAX];
     bool dealt, any = false;
     for (uint32_t i = 0; i < RAILS_MAX; i++)
@@ -297,13 +300,13 @@ static bool post_round(struct rdma_conn *conn) {
         for (uint32_t i = 0; i < RAILS_MAX; i++) {
             struct rdma_link *link = conn->bulk[i];
             if (link != NULL && link->phase == RLINK_OPEN && !conn->closing)
-                dealt |= add_chunk(link, &batches[i]);
+                dealt |= reader_add_chunk(link, &batches[i]);
         }
         any |= dealt;
     } while (dealt);
     for (uint32_t i = 0; i < RAILS_MAX && !conn->closing; i++)
         if (conn->bulk[i] != NULL)
-            post_batch(conn->bulk[i], &batches[i]);
+            reader_post_batch(conn->bulk[i], &batches[i]);
     return any;
 }
 
@@ -316,7 +319,7 @@ void rreader_post(struct rdma_conn *conn) {
         conn->waiting_count--;
         conn->active_count++;
     }
-    while (!conn->closing && conn->active_count > 0 && post_round(conn))
+    while (!conn->closing && conn->active_count > 0 && reader_post_round(conn))
         rdma_watch_time(conn->rdma);
 }
 
@@ -333,12 +336,12 @@ int rreader_add(struct rdma_conn *conn, const struct transport_read *ask) {
         return r;
     if (conn->rdma->memory[region]->failed)
         return -ENOMEM;
-    struct rdma_opening *opening = find_key(conn, ask->key, ask->key_bytes);
+    struct rdma_opening *opening = reader_find_key(conn, ask->key, ask->key_bytes);
     struct rdma_read *read = calloc(1, sizeof *read);
     if (read != NULL)
         read->begun = opening == NULL; /* OPEN says so */
     if (read != NULL && opening == NULL)
-        opening = open_key(conn, ask->key, ask->key_bytes);
+        opening = reader_open_key(conn, ask->key, ask->key_bytes);
     if (read == NULL || opening == NULL) {
         free(read);
         return -ENOMEM;
@@ -351,12 +354,12 @@ int rreader_add(struct rdma_conn *conn, const struct transport_read *ask) {
     TAILQ_INSERT_TAIL(&conn->waiting, read, turn);
     conn->waiting_count++;
     rreader_post(conn);
-    if (opening->answered && !has_more(read) && read->bytes_posted == 0)
+    if (opening->answered && !reader_has_more(read) && read->bytes_posted == 0)
         rdma_soon(conn->rdma); /* it will be refused */
     return 0;
 }
 
-static void finish(struct rdma_conn *conn, struct rdma_read *read, int status) {
+static void reader_finish(struct rdma_conn *conn, struct rdma_read *read, int status) {
     struct rdma *rdma = conn->rdma;
     void *read_user = read->ask.read_user;
     TAILQ_REMOVE(&conn->active, read, turn);
@@ -368,16 +371,16 @@ static void finish(struct rdma_conn *conn, struct rdma_read *read, int status) {
         struct iovec part = {body, sizeof body};
         rcontrol_send(conn, RWIRE_END, &part, 1);
     }
-    leave_opening(conn, read->opening);
+    reader_leave_opening(conn, read->opening);
     free(read);
     rdma->events.read_done(rdma->owner, conn->user, read_user, status);
 }
 
 /* A read that can never start: its key or range is wrong, or its region has gone. */
-static struct rdma_read *find_refused(struct rdma_conn *conn) {
+static struct rdma_read *reader_find_refused(struct rdma_conn *conn) {
     struct rdma_read *read;
     TAILQ_FOREACH (read, &conn->active, turn)
-        if (read->opening->answered && read->bytes_posted == 0 && !has_more(read))
+        if (read->opening->answered && read->bytes_posted == 0 && !reader_has_more(read))
             return read;
     return NULL;
 }
@@ -387,16 +390,16 @@ void rreader_run(struct rdma_conn *conn) {
     if (conn->closing)
         return;
     rreader_post(conn);
-    while (!conn->closing && (read = find_refused(conn)) != NULL) {
-        finish(conn, read, read->opening->status < 0 ? read->opening->status : -EINVAL);
+    while (!conn->closing && (read = reader_find_refused(conn)) != NULL) {
+        reader_finish(conn, read, read->opening->status < 0 ? read->opening->status : -EINVAL);
         if (!conn->closing)
             rreader_post(conn);
     }
 }
 
 /* Where the first of these chunks begins, if it is a chunk of the read before `end`; else `end`. */
-static uint64_t before_chunks(const struct rdma_chunks *chunks, const struct rdma_read *read,
-                              uint64_t end) {
+static uint64_t reader_before_chunks(const struct rdma_chunks *chunks, const struct rdma_read *read,
+                                     uint64_t end) {
     const struct rdma_chunk *chunk;
     TAILQ_FOREACH (chunk, chunks, link)
         if (chunk->read == read && chunk->offset < end)
@@ -405,25 +408,25 @@ static uint64_t before_chunks(const struct rdma_chunks *chunks, const struct rdm
 }
 
 /* What has been posted, up to the first chunk that is still under way or to be read again. */
-static uint64_t prefix_bytes(const struct rdma_conn *conn, const struct rdma_read *read) {
-    uint64_t end = before_chunks(&conn->again, read, read->bytes_posted);
+static uint64_t reader_prefix_bytes(const struct rdma_conn *conn, const struct rdma_read *read) {
+    uint64_t end = reader_before_chunks(&conn->again, read, read->bytes_posted);
     for (uint32_t i = 0; i < RAILS_MAX; i++)
         if (conn->bulk[i] != NULL)
-            end = before_chunks(&conn->bulk[i]->posted, read, end);
+            end = reader_before_chunks(&conn->bulk[i]->posted, read, end);
     return end;
 }
 
-static void chunk_landed(struct rdma_conn *conn, struct rdma_chunk *chunk) {
+static void reader_chunk_landed(struct rdma_conn *conn, struct rdma_chunk *chunk) {
     struct rdma *rdma = conn->rdma;
     struct rdma_read *read = chunk->read;
     read->bytes_done += chunk->bytes;
     conn->counters.read_bytes_in += chunk->bytes;
     free(chunk);
     if (read->bytes_done == read->ask.bytes)
-        finish(conn, read, 0);
+        reader_finish(conn, read, 0);
     else
         rdma->events.read_progress(rdma->owner, conn->user, read->ask.read_user, read->bytes_done,
-                                   prefix_bytes(conn, read));
+                                   reader_prefix_bytes(conn, read));
 }
 
 void rreader_on_landed(struct rdma_link *link, uint64_t number) {
@@ -436,7 +439,7 @@ void rreader_on_landed(struct rdma_link *link, uint64_t number) {
         link->posted_bytes -= chunk->bytes;
         info->reads++;
         info->bytes_in += chunk->bytes;
-        chunk_landed(link->conn, chunk);
+        reader_chunk_landed(link->conn, chunk);
     }
 }
 
@@ -459,7 +462,7 @@ bool rreader_uses(const struct rdma_conn *conn, uint32_t region) {
     return false;
 }
 
-static void report_end(struct rdma_conn *conn, struct rdma_reads *reads) {
+static void reader_report_end(struct rdma_conn *conn, struct rdma_reads *reads) {
     struct rdma *rdma = conn->rdma;
     struct rdma_read *read;
     while ((read = TAILQ_FIRST(reads)) != NULL) {
@@ -476,9 +479,9 @@ void rreader_end(struct rdma_conn *conn) {
         TAILQ_REMOVE(&conn->again, chunk, link);
         free(chunk);
     }
-    report_end(conn, &conn->active);
-    report_end(conn, &conn->waiting);
+    reader_report_end(conn, &conn->active);
+    reader_report_end(conn, &conn->waiting);
     conn->active_count = conn->waiting_count = 0;
     while (!TAILQ_EMPTY(&conn->openings))
-        free_opening(conn, TAILQ_FIRST(&conn->openings));
+        reader_free_opening(conn, TAILQ_FIRST(&conn->openings));
 }

@@ -13,7 +13,7 @@
 
 #include "transport/rdma/rdma_internal.h"
 
-static struct rdma_paths *find(struct rdma *rdma, const char *address) {
+static struct rdma_paths *routes_find(struct rdma *rdma, const char *address) {
     struct rdma_paths *route;
     LIST_FOREACH (route, &rdma->routes, all)
         if (strcmp(route->address, address) == 0)
@@ -23,7 +23,7 @@ static struct rdma_paths *find(struct rdma *rdma, const char *address) {
 
 void rroute_learn(struct rdma *rdma, const char *address,
                   const struct sockaddr_storage rails[RAILS_MAX]) {
-    struct rdma_paths *route = find(rdma, address);
+    struct rdma_paths *route = routes_find(rdma, address);
     if (route == NULL)
         route = calloc(1, sizeof *route);
     else
@@ -35,7 +35,8 @@ void rroute_learn(struct rdma *rdma, const char *address,
     LIST_INSERT_HEAD(&rdma->routes, route, all);
 }
 
-static bool same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b) {
+static bool routes_same_address(const struct sockaddr_storage *a,
+                                const struct sockaddr_storage *b) {
     if (a->ss_family != b->ss_family)
         return false;
     if (a->ss_family == AF_INET)
@@ -48,11 +49,12 @@ static bool same_address(const struct sockaddr_storage *a, const struct sockaddr
 uint32_t rroute_targets(struct rdma *rdma, const char *address,
                         const struct sockaddr_storage *resolved,
                         struct sockaddr_storage out[ROUTE_TARGETS_MAX]) {
-    const struct rdma_paths *route = find(rdma, address);
+    const struct rdma_paths *route = routes_find(rdma, address);
     struct sockaddr_storage all[ROUTE_TARGETS_MAX] = {*resolved};
     uint32_t count = 1;
     for (uint32_t i = 0; route != NULL && i < RAILS_MAX; i++)
-        if (route->rails[i].ss_family != AF_UNSPEC && !same_address(&route->rails[i], resolved))
+        if (route->rails[i].ss_family != AF_UNSPEC &&
+            !routes_same_address(&route->rails[i], resolved))
             all[count++] = route->rails[i];
     for (uint32_t i = 0; i < count; i++)
         out[i] = all[(i + (route != NULL ? route->failures : 0)) % count];
@@ -60,7 +62,7 @@ uint32_t rroute_targets(struct rdma *rdma, const char *address,
 }
 
 void rroute_failed(struct rdma *rdma, const char *address) {
-    struct rdma_paths *route = find(rdma, address);
+    struct rdma_paths *route = routes_find(rdma, address);
     if (route != NULL)
         route->failures++;
 }

@@ -16,11 +16,11 @@
 
 /* ---- slots ---- */
 
-static uint8_t *receive_slot(const struct rdma_stream *stream, uint64_t slot) {
+static uint8_t *stream_receive_slot(const struct rdma_stream *stream, uint64_t slot) {
     return stream->memory + slot * stream->slot_bytes;
 }
 
-static uint8_t *send_slot(const struct rdma_stream *stream, uint64_t slot) {
+static uint8_t *stream_send_slot(const struct rdma_stream *stream, uint64_t slot) {
     return stream->memory + (stream->slots + slot) * stream->slot_bytes;
 }
 
@@ -49,9 +49,9 @@ void rstream_deinit(struct rdma_stream *stream) {
     *stream = (struct rdma_stream){0};
 }
 
-static int post_receive(struct rdma_link *link, uint64_t slot) {
+static int stream_post_receive(struct rdma_link *link, uint64_t slot) {
     struct rdma_stream *stream = &link->stream;
-    struct ibv_sge place = {(uintptr_t)receive_slot(stream, slot), stream->slot_bytes,
+    struct ibv_sge place = {(uintptr_t)stream_receive_slot(stream, slot), stream->slot_bytes,
                             stream->mr->lkey};
     struct ibv_recv_wr wr = {.wr_id = slot, .sg_list = &place, .num_sge = 1}, *bad;
     return -ibv_post_recv(link->qp, &wr, &bad);
@@ -60,7 +60,7 @@ static int post_receive(struct rdma_link *link, uint64_t slot) {
 int rstream_start(struct rdma_link *link) {
     int r = 0;
     for (uint64_t slot = 0; slot < link->stream.slots && r == 0; slot++)
-        r = post_receive(link, slot);
+        r = stream_post_receive(link, slot);
     return r;
 }
 
@@ -77,9 +77,9 @@ int rstream_write(struct rdma_link *link, const struct iovec *parts, int count) 
     return 0;
 }
 
-static int post_send(struct rdma_link *link, uint32_t bytes) {
+static int stream_post_send(struct rdma_link *link, uint32_t bytes) {
     struct rdma_stream *stream = &link->stream;
-    uint8_t *slot = send_slot(stream, stream->sends % stream->slots);
+    uint8_t *slot = stream_send_slot(stream, stream->sends % stream->slots);
     struct ibv_sge place = {(uintptr_t)slot, bytes, stream->mr->lkey};
     struct ibv_send_wr wr = {.sg_list = &place,
                              .num_sge = bytes > 0,
@@ -106,12 +106,12 @@ void rstream_flush(struct rdma_link *link) {
     while (r == 0 && stream->credits > 1 && stream->sends_out < stream->slots &&
            byte_queue_bytes(&stream->unsent) > 0) {
         size_t bytes = byte_queue_bytes(&stream->unsent);
-        r = post_send(link,
-                      bytes < stream->send_bytes_max ? (uint32_t)bytes : stream->send_bytes_max);
+        r = stream_post_send(link, bytes < stream->send_bytes_max ? (uint32_t)bytes
+                                                                  : stream->send_bytes_max);
     }
     if (r == 0 && stream->owed >= stream->slots / 2 && stream->credits > 0 &&
         stream->sends_out < stream->slots)
-        r = post_send(link, 0);
+        r = stream_post_send(link, 0);
     if (r < 0)
         rlink_fail(link, r, "cannot post a SEND: %s", strerror(-r));
 }
@@ -132,9 +132,9 @@ void rstream_on_receive(struct rdma_link *link, const struct ibv_wc *wc) {
         rlink_fail(link, -ENOMEM, "out of memory for %u received bytes", wc->byte_len);
         return;
     }
-    byte_queue_append(&stream->received, receive_slot(stream, wc->wr_id), wc->byte_len);
+    byte_queue_append(&stream->received, stream_receive_slot(stream, wc->wr_id), wc->byte_len);
     stream->credits += ntohl(wc->imm_data);
-    int r = post_receive(link, wc->wr_id);
+    int r = stream_post_receive(link, wc->wr_id);
     if (r < 0)
         rlink_fail(link, r, "cannot post a RECV: %s", strerror(-r));
     stream->owed++;

@@ -13,7 +13,7 @@ enum { PRIVATE_MAGIC = 0x52444246, PRIVATE_VERSION = 1 };
 enum { SLOTS_MIN = 4, SLOTS_MAX = 4096, SLOT_BYTES_MIN = 256, SLOT_BYTES_MAX = 1 << 20 };
 enum { FAMILY_NONE = 0, FAMILY_IPV4 = 4, FAMILY_IPV6 = 6 };
 
-static const char *check_size(uint32_t type, uint32_t bytes) {
+static const char *wire_check_size(uint32_t type, uint32_t bytes) {
     static const struct {
         uint32_t least, most;
     } sizes[] = {
@@ -36,7 +36,7 @@ static const char *check_size(uint32_t type, uint32_t bytes) {
 
 enum sealed_result rwire_open(struct seal *seal, const uint8_t *in, size_t bytes,
                               struct sealed_frame *out, const char **why) {
-    return sealed_frame_open(seal, in, bytes, check_size, out, why);
+    return sealed_frame_open(seal, in, bytes, wire_check_size, out, why);
 }
 
 void rwire_private_encode(const struct rwire_private *data, uint8_t out[RWIRE_PRIVATE_BYTES]) {
@@ -77,7 +77,7 @@ void rwire_rail_encode(const struct sockaddr_storage *address, uint8_t out[RWIRE
     }
 }
 
-static int decode_rail(const uint8_t *in, struct sockaddr_storage *out) {
+static int wire_decode_rail(const uint8_t *in, struct sockaddr_storage *out) {
     memset(out, 0, sizeof *out);
     if (in[0] == FAMILY_IPV4) {
         struct sockaddr_in *v4 = (struct sockaddr_in *)out;
@@ -102,7 +102,7 @@ int rwire_rails_decode(const uint8_t *body, size_t bytes,
     if (bytes % RWIRE_RAIL_BYTES != 0 || count > RWIRE_RAILS_MAX)
         return -1;
     for (size_t i = 0; i < count; i++)
-        if (decode_rail(body + i * RWIRE_RAIL_BYTES, &out[i]) < 0)
+        if (wire_decode_rail(body + i * RWIRE_RAIL_BYTES, &out[i]) < 0)
             return -1;
     return (int)count;
 }

@@ -119,8 +119,8 @@ bool tcp_conn_usable(const struct tcp_conn *conn) {
 
 /* ---- dialling ---- */
 
-static bool dial_from(struct tcp_conn *conn, struct tcp_target *target, struct addrinfo *address,
-                      int *error) {
+static bool conn_dial_from(struct tcp_conn *conn, struct tcp_target *target,
+                           struct addrinfo *address, int *error) {
     const struct transport_options *options = &conn->tcp->options;
     bool is_data = target == &conn->data;
     for (; address != NULL; address = address->ai_next) {
@@ -134,36 +134,36 @@ static bool dial_from(struct tcp_conn *conn, struct tcp_target *target, struct a
     return false;
 }
 
-static void dial_bulk_at_place(struct tcp_conn *conn) {
+static void conn_dial_bulk_at_place(struct tcp_conn *conn) {
     int r = tcp_link_dial(conn, HANDSHAKE_BULK, conn->place.at,
                           conn->tcp->options.handshake_timeout_ms, &conn->bulk);
     if (r < 0)
         tcp_conn_fail_errno(conn, "connect bulk socket to", -r);
 }
 
-static void give_up_data(struct tcp_conn *conn, const char *why) {
+static void conn_give_up_data(struct tcp_conn *conn, const char *why) {
     snprintf(conn->counters.data_failure, sizeof conn->counters.data_failure, "%s", why);
     conn->data.text[0] = '\0';
     if (conn->bulk != NULL)
         tcp_link_close(conn->bulk);
     conn->bulk = NULL;
-    dial_bulk_at_place(conn);
+    conn_dial_bulk_at_place(conn);
 }
 
 bool tcp_conn_give_up_data(struct tcp_conn *conn, const struct tcp_link *link, const char *why) {
     bool is_data = link == conn->bulk && conn->data.text[0] != '\0';
     if (!is_data || conn->up || conn->closing)
         return false;
-    give_up_data(conn, why);
+    conn_give_up_data(conn, why);
     return true;
 }
 
-static void dial_target(struct tcp_conn *conn, struct tcp_target *target, struct addrinfo *from,
-                        int error) {
-    if (dial_from(conn, target, from, &error))
+static void conn_dial_target(struct tcp_conn *conn, struct tcp_target *target,
+                             struct addrinfo *from, int error) {
+    if (conn_dial_from(conn, target, from, &error))
         return;
     if (target == &conn->data)
-        give_up_data(conn, strerror(error));
+        conn_give_up_data(conn, strerror(error));
     else
         tcp_conn_fail_errno(conn, "connect to", error);
 }
@@ -177,26 +177,26 @@ void tcp_conn_unreachable(struct tcp_conn *conn, struct tcp_link *link, int erro
     struct tcp_target *target = is_bulk ? &conn->data : &conn->place;
     *(is_bulk ? &conn->bulk : &conn->control) = NULL;
     tcp_link_close(link);
-    dial_target(conn, target, target->at->ai_next, error);
+    conn_dial_target(conn, target, target->at->ai_next, error);
 }
 
-static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses) {
+static void conn_on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses) {
     struct tcp_conn *conn = request->data;
     struct tcp_target *target = conn->resolving;
     request->data = NULL;
     target->addresses = addresses;
     if (status < 0 && target == &conn->data && !conn->closing)
-        give_up_data(conn, "its name cannot be resolved");
+        conn_give_up_data(conn, "its name cannot be resolved");
     else if (status < 0)
         tcp_conn_fail(conn, -EHOSTUNREACH, "cannot resolve %s: %s", target->text,
                       uv_strerror(status));
     else if (!conn->closing)
-        dial_target(conn, target, addresses, EHOSTUNREACH);
+        conn_dial_target(conn, target, addresses, EHOSTUNREACH);
     tcp_conn_unref(conn);
 }
 
 /* Numbers are dialled at once, names go through libuv's pool. */
-static int resolve_and_dial(struct tcp_conn *conn, struct tcp_target *target) {
+static int conn_resolve_and_dial(struct tcp_conn *conn, struct tcp_target *target) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
                              .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST};
     struct tcp_address address;
@@ -204,14 +204,14 @@ static int resolve_and_dial(struct tcp_conn *conn, struct tcp_target *target) {
     if (r < 0)
         return r;
     if (getaddrinfo(address.host, address.port, &hints, &target->addresses) == 0) {
-        dial_target(conn, target, target->addresses, 0);
+        conn_dial_target(conn, target, target->addresses, 0);
         return conn->refs > 0 ? 0 : -ENOMEM;
     }
     hints.ai_flags = AI_NUMERICSERV;
     conn->resolve.data = conn;
     conn->resolving = target;
-    r = uv_getaddrinfo(conn->tcp->loop, &conn->resolve, on_resolved, address.host, address.port,
-                       &hints);
+    r = uv_getaddrinfo(conn->tcp->loop, &conn->resolve, conn_on_resolved, address.host,
+                       address.port, &hints);
     if (r == 0)
         conn->refs++;
     else
@@ -219,11 +219,11 @@ static int resolve_and_dial(struct tcp_conn *conn, struct tcp_target *target) {
     return r;
 }
 
-static void dial_bulk(struct tcp_conn *conn) {
+static void conn_dial_bulk(struct tcp_conn *conn) {
     if (conn->data.text[0] == '\0')
-        dial_bulk_at_place(conn);
-    else if (resolve_and_dial(conn, &conn->data) < 0)
-        give_up_data(conn, "its name cannot be resolved");
+        conn_dial_bulk_at_place(conn);
+    else if (conn_resolve_and_dial(conn, &conn->data) < 0)
+        conn_give_up_data(conn, "its name cannot be resolved");
 }
 
 int tcp_conn_dial(struct tcp *tcp, const char *address, const char *data_address, void *user,
@@ -242,7 +242,7 @@ int tcp_conn_dial(struct tcp *tcp, const char *address, const char *data_address
     snprintf(conn->place.text, sizeof conn->place.text, "%s", address);
     if (strcmp(address, data_address) != 0)
         snprintf(conn->data.text, sizeof conn->data.text, "%s", data_address);
-    r = resolve_and_dial(conn, &conn->place);
+    r = conn_resolve_and_dial(conn, &conn->place);
     if (r < 0) {
         conn_free(conn);
         return r;
@@ -253,7 +253,7 @@ int tcp_conn_dial(struct tcp *tcp, const char *address, const char *data_address
 
 /* ---- accepting ---- */
 
-static void adopt_control(struct tcp *tcp, struct tcp_link *link) {
+static void conn_adopt_control(struct tcp *tcp, struct tcp_link *link) {
     struct tcp_conn *conn = NULL;
     if (tcp->accepted_count < tcp->options.connections_max)
         conn = tcp_conn_new(tcp, true);
@@ -269,7 +269,7 @@ static void adopt_control(struct tcp *tcp, struct tcp_link *link) {
     handshake_accept(link->handshake, conn->id);
 }
 
-static struct tcp_conn *find_waiting_for_bulk(struct tcp *tcp, uint64_t id) {
+static struct tcp_conn *conn_find_waiting_for_bulk(struct tcp *tcp, uint64_t id) {
     struct tcp_conn *conn;
     LIST_FOREACH (conn, &tcp->conns, all)
         if (conn->accepted_here && conn->id == id && conn->bulk == NULL && !conn->closing &&
@@ -278,8 +278,8 @@ static struct tcp_conn *find_waiting_for_bulk(struct tcp *tcp, uint64_t id) {
     return NULL;
 }
 
-static void adopt_bulk(struct tcp *tcp, struct tcp_link *link) {
-    struct tcp_conn *conn = find_waiting_for_bulk(tcp, link->handshake->connection_id);
+static void conn_adopt_bulk(struct tcp *tcp, struct tcp_link *link) {
+    struct tcp_conn *conn = conn_find_waiting_for_bulk(tcp, link->handshake->connection_id);
     if (conn == NULL) {
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_CONNECTION);
         return;
@@ -299,14 +299,14 @@ static void adopt_bulk(struct tcp *tcp, struct tcp_link *link) {
 
 void tcp_conn_adopt(struct tcp *tcp, struct tcp_link *link) {
     if (link->handshake->kind == HANDSHAKE_CONTROL)
-        adopt_control(tcp, link);
+        conn_adopt_control(tcp, link);
     else
-        adopt_bulk(tcp, link);
+        conn_adopt_bulk(tcp, link);
 }
 
 /* ---- becoming usable ---- */
 
-static void become_up(struct tcp_conn *conn) {
+static void conn_become_up(struct tcp_conn *conn) {
     struct tcp *tcp = conn->tcp;
     conn->up = true;
     uv_timer_stop(&conn->control->timer);
@@ -322,12 +322,12 @@ static void become_up(struct tcp_conn *conn) {
 
 void tcp_conn_link_open(struct tcp_conn *conn, struct tcp_link *link) {
     if (link == conn->bulk) {
-        become_up(conn);
+        conn_become_up(conn);
         return;
     }
     tcp_link_watch(link, UV_DISCONNECT, true);
     tcp_link_watch(link, UV_READABLE, false);
     if (conn->accepted_here)
         return;
-    dial_bulk(conn);
+    conn_dial_bulk(conn);
 }

@@ -21,7 +21,8 @@ enum {
 /* ---- out ---- */
 
 /* Keeps what is behind the first `skip` bytes of the parts. */
-static int keep_unsent(struct tcp_conn *conn, const struct iovec *parts, int count, size_t skip) {
+static int control_keep_unsent(struct tcp_conn *conn, const struct iovec *parts, int count,
+                               size_t skip) {
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += parts[i].iov_len;
@@ -36,7 +37,8 @@ static int keep_unsent(struct tcp_conn *conn, const struct iovec *parts, int cou
     return 0;
 }
 
-static int check_room(const struct tcp_conn *conn, enum wire_type type, size_t frame_bytes) {
+static int control_check_room(const struct tcp_conn *conn, enum wire_type type,
+                              size_t frame_bytes) {
     uint64_t queued = byte_queue_bytes(&conn->unsent), limit = conn->tcp->options.send_queue_bytes;
     if (type != WIRE_MESSAGE)
         limit += OWN_FRAMES_BYTES;
@@ -46,7 +48,8 @@ static int check_room(const struct tcp_conn *conn, enum wire_type type, size_t f
 
 /* The sealed frame goes out, or to `unsent`. Failing now ends the connection: a number has been
  * used up. */
-static int write_frame(struct tcp_conn *conn, const struct iovec *frame, int count, size_t bytes) {
+static int control_write_frame(struct tcp_conn *conn, const struct iovec *frame, int count,
+                               size_t bytes) {
     struct tcp_link *link = conn->control;
     ssize_t sent = 0;
     if (byte_queue_bytes(&conn->unsent) == 0) {
@@ -60,7 +63,7 @@ static int write_frame(struct tcp_conn *conn, const struct iovec *frame, int cou
     sent = sent < 0 ? 0 : sent;
     if ((size_t)sent == bytes)
         return 0;
-    if (keep_unsent(conn, frame, count, (size_t)sent) < 0) {
+    if (control_keep_unsent(conn, frame, count, (size_t)sent) < 0) {
         tcp_conn_fail(conn, -ENOMEM, "out of memory while queueing a message of %zu bytes", bytes);
         return -ENOTCONN;
     }
@@ -75,20 +78,20 @@ int tcp_control_send(struct tcp_conn *conn, enum wire_type type, const struct io
     size_t bytes;
     int r = sealed_body_bytes(parts, part_count, &bytes);
     if (r == 0)
-        r = check_room(conn, type, sizeof header + bytes);
+        r = control_check_room(conn, type, sizeof header + bytes);
     if (r < 0)
         return r;
     sealed_frame_seal(&conn->control->out, type, parts, part_count, header);
     frame[0] = (struct iovec){header, sizeof header};
     if (part_count > 0)
         memcpy(frame + 1, parts, (size_t)part_count * sizeof *parts);
-    r = write_frame(conn, frame, part_count + 1, sizeof header + bytes);
+    r = control_write_frame(conn, frame, part_count + 1, sizeof header + bytes);
     if (r == 0 && type == WIRE_MESSAGE)
         conn->counters.message_bytes_out += bytes;
     return r;
 }
 
-static void send_unsent(struct tcp_conn *conn) {
+static void control_send_unsent(struct tcp_conn *conn) {
     struct byte_queue *unsent = &conn->unsent;
     if (byte_queue_bytes(unsent) > 0) {
         ssize_t sent = send(conn->control->fd, unsent->data + unsent->begin,
@@ -105,7 +108,7 @@ static void send_unsent(struct tcp_conn *conn) {
 
 /* ---- in ---- */
 
-static void on_frame(struct tcp_conn *conn, const struct sealed_frame *frame) {
+static void control_on_frame(struct tcp_conn *conn, const struct sealed_frame *frame) {
     struct tcp *tcp = conn->tcp;
     struct wire_read read;
     uint64_t id;
@@ -132,7 +135,7 @@ static void on_frame(struct tcp_conn *conn, const struct sealed_frame *frame) {
 }
 
 /* Delivers every whole frame; makes room for the rest of the one that is not. */
-static void deliver_frames(struct tcp_conn *conn) {
+static void control_deliver_frames(struct tcp_conn *conn) {
     struct byte_queue *received = &conn->received;
     struct sealed_frame frame;
     const char *why;
@@ -140,7 +143,7 @@ static void deliver_frames(struct tcp_conn *conn) {
         switch (wire_frame_open(&conn->control->in, received->data + received->begin,
                                 byte_queue_bytes(received), &frame, &why)) {
         case SEALED_FRAME:
-            on_frame(conn, &frame);
+            control_on_frame(conn, &frame);
             byte_queue_consume(received, frame.frame_bytes);
             break;
         case SEALED_MORE:
@@ -155,7 +158,7 @@ static void deliver_frames(struct tcp_conn *conn) {
     }
 }
 
-static void receive(struct tcp_conn *conn) {
+static void control_receive(struct tcp_conn *conn) {
     struct byte_queue *received = &conn->received;
     if (received->capacity == 0 && byte_queue_reserve(received, RECEIVE_BYTES) < 0) {
         tcp_conn_fail(conn, -ENOMEM, "out of memory for the receive buffer");
@@ -167,7 +170,7 @@ static void receive(struct tcp_conn *conn) {
         if (!tcp_conn_received(conn, got))
             return;
         received->end += (size_t)got;
-        deliver_frames(conn);
+        control_deliver_frames(conn);
         if ((size_t)got < room) /* the socket is empty */
             return;
     }
@@ -175,9 +178,9 @@ static void receive(struct tcp_conn *conn) {
 
 void tcp_control_ready(struct tcp_conn *conn, int events) {
     if (events & UV_READABLE)
-        receive(conn);
+        control_receive(conn);
     if (events & UV_WRITABLE && !conn->closing)
-        send_unsent(conn);
+        control_send_unsent(conn);
     if (!conn->closing && conn->serve_count > 0)
         tcp_server_send(conn);
 }

@@ -25,8 +25,8 @@ enum { STRANGERS_MAX = 256 };
 /* A dead peer is noticed after about 5 + 3 * 2 seconds, should nothing else notice it before. */
 enum { KEEPALIVE_IDLE_S = 5, KEEPALIVE_INTERVAL_S = 2, KEEPALIVE_PROBES = 3 };
 
-static void on_timeout(uv_timer_t *timer);
-static void on_poll(uv_poll_t *poll, int status, int events);
+static void link_on_timeout(uv_timer_t *timer);
+static void link_on_poll(uv_poll_t *poll, int status, int events);
 
 /* ---- birth and end ---- */
 
@@ -44,13 +44,13 @@ static struct tcp_link *link_new(struct tcp *tcp, uint32_t timeout_ms) {
     uv_timer_init(tcp->loop, &link->timer);
     link->timer.data = link;
     link->timeout_ms = timeout_ms;
-    uv_timer_start(&link->timer, on_timeout, timeout_ms, 0);
+    uv_timer_start(&link->timer, link_on_timeout, timeout_ms, 0);
     link->uv_refs = 1;
     tcp->link_count++;
     return link;
 }
 
-static void set_socket_options(int fd) {
+static void link_set_socket_options(int fd) {
     int on = 1, idle = KEEPALIVE_IDLE_S, interval = KEEPALIVE_INTERVAL_S, probes = KEEPALIVE_PROBES;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
@@ -59,9 +59,9 @@ static void set_socket_options(int fd) {
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }
 
-static int take_fd(struct tcp_link *link, int fd) {
+static int link_take_fd(struct tcp_link *link, int fd) {
     link->fd = fd;
-    set_socket_options(fd);
+    link_set_socket_options(fd);
     int r = uv_poll_init(link->tcp->loop, &link->poll, fd);
     if (r < 0)
         return r;
@@ -70,7 +70,7 @@ static int take_fd(struct tcp_link *link, int fd) {
     return 0;
 }
 
-static void on_handle_closed(uv_handle_t *handle) {
+static void link_on_handle_closed(uv_handle_t *handle) {
     struct tcp_link *link = handle->data;
     struct tcp *tcp = link->tcp;
     if (--link->uv_refs > 0)
@@ -83,17 +83,17 @@ static void on_handle_closed(uv_handle_t *handle) {
     tcp_maybe_destroyed(tcp);
 }
 
-static void add_stranger(struct tcp_link *link) {
+static void link_add_stranger(struct tcp_link *link) {
     TAILQ_INSERT_TAIL(&link->tcp->strangers, link, strangers);
     link->tcp->stranger_count++;
 }
 
-static void remove_stranger(struct tcp_link *link) {
+static void link_remove_stranger(struct tcp_link *link) {
     TAILQ_REMOVE(&link->tcp->strangers, link, strangers);
     link->tcp->stranger_count--;
 }
 
-static void drop_handshake(struct tcp_link *link) {
+static void link_drop_handshake(struct tcp_link *link) {
     if (link->handshake == NULL)
         return;
     handshake_deinit(link->handshake);
@@ -105,12 +105,12 @@ void tcp_link_close(struct tcp_link *link) {
     if (link->phase == LINK_CLOSED)
         return;
     if (link->conn == NULL)
-        remove_stranger(link);
+        link_remove_stranger(link);
     link->phase = LINK_CLOSED;
-    drop_handshake(link);
-    uv_close((uv_handle_t *)&link->timer, on_handle_closed);
+    link_drop_handshake(link);
+    uv_close((uv_handle_t *)&link->timer, link_on_handle_closed);
     if (link->poll.data != NULL)
-        uv_close((uv_handle_t *)&link->poll, on_handle_closed);
+        uv_close((uv_handle_t *)&link->poll, link_on_handle_closed);
     if (link->fd >= 0)
         close(link->fd);
     link->fd = -1;
@@ -127,7 +127,7 @@ static void link_fail(struct tcp_link *link, int status, const char *why) {
     tcp_link_close(link);
 }
 
-static void on_timeout(uv_timer_t *timer) {
+static void link_on_timeout(uv_timer_t *timer) {
     struct tcp_link *link = timer->data;
     char why[96];
     snprintf(why, sizeof why, "%s timed out after %" PRIu32 " ms",
@@ -143,25 +143,25 @@ void tcp_link_watch(struct tcp_link *link, int events, bool on) {
     if (wanted == 0)
         uv_poll_stop(&link->poll);
     else
-        uv_poll_start(&link->poll, wanted, on_poll);
+        uv_poll_start(&link->poll, wanted, link_on_poll);
 }
 
 /* ---- handshake ---- */
 
-static void become_open(struct tcp_link *link) {
+static void link_become_open(struct tcp_link *link) {
     struct handshake *h = link->handshake;
     handshake_keys(h, link->out.key, link->in.key);
     link->out.keyed = link->in.keyed = link->tcp->options.cluster_key != NULL;
     link->conn->id = h->connection_id;
     if (h->kind == HANDSHAKE_CONTROL)
         link->conn->hello = h->theirs;
-    drop_handshake(link);
+    link_drop_handshake(link);
     link->phase = LINK_OPEN;
     tcp_conn_link_open(link->conn, link);
 }
 
 /* Sends what there is; false when some of it has to wait for room. */
-static bool handshake_flush(struct tcp_link *link) {
+static bool link_handshake_flush(struct tcp_link *link) {
     const uint8_t *out;
     size_t left = handshake_output(link->handshake, &out);
     if (left == 0)
@@ -173,7 +173,7 @@ static bool handshake_flush(struct tcp_link *link) {
 }
 
 /* Takes at most one message's bytes; false when there is nothing more to do for now. */
-static bool handshake_fill(struct tcp_link *link) {
+static bool link_handshake_fill(struct tcp_link *link) {
     uint8_t *into;
     size_t want = handshake_want(link->handshake, &into);
     ssize_t got = recv(link->fd, into, want, 0);
@@ -188,48 +188,48 @@ static bool handshake_fill(struct tcp_link *link) {
     return false;
 }
 
-static void handshake_end(struct tcp_link *link) {
+static void link_handshake_end(struct tcp_link *link) {
     char why[sizeof link->handshake->why];
     memcpy(why, link->handshake->why, sizeof why);
-    handshake_flush(link); /* a refusal, as far as the socket takes it at once */
+    link_handshake_flush(link); /* a refusal, as far as the socket takes it at once */
     link_fail(link, -ECONNREFUSED, why);
 }
 
 /* Runs the handshake as far as the socket allows. A broken socket shows in recv. */
-static void handshake_run(struct tcp_link *link) {
+static void link_handshake_run(struct tcp_link *link) {
     while (link->phase == LINK_HANDSHAKE) {
         if (link->handshake->state == HANDSHAKE_PROVEN)
             tcp_conn_adopt(link->tcp, link);
         if (link->phase != LINK_HANDSHAKE)
             return;
         if (link->handshake->state == HANDSHAKE_FAILED) {
-            handshake_end(link);
+            link_handshake_end(link);
             return;
         }
-        bool flushed = handshake_flush(link);
+        bool flushed = link_handshake_flush(link);
         tcp_link_watch(link, UV_WRITABLE, !flushed);
         if (!flushed)
             return;
         if (link->handshake->state == HANDSHAKE_DONE)
-            become_open(link);
-        else if (!handshake_fill(link))
+            link_become_open(link);
+        else if (!link_handshake_fill(link))
             return;
     }
 }
 
-static void start_handshake(struct tcp_link *link) {
+static void link_start_handshake(struct tcp_link *link) {
     link->phase = LINK_HANDSHAKE;
     tcp_link_watch(link, UV_READABLE, true);
-    handshake_run(link);
+    link_handshake_run(link);
 }
 
-static struct handshake_params handshake_params(const struct tcp *tcp) {
+static struct handshake_params link_handshake_params(const struct tcp *tcp) {
     return (struct handshake_params){tcp->options.cluster_key, tcp->options.hello,
                                      tcp->options.hello_bytes};
 }
 
 int tcp_link_accept(struct tcp *tcp, int fd) {
-    struct handshake_params params = handshake_params(tcp);
+    struct handshake_params params = link_handshake_params(tcp);
     uint8_t nonce[AUTH_NONCE_BYTES];
     if (tcp->stranger_count >= STRANGERS_MAX) {
         struct tcp_link *oldest = TAILQ_FIRST(&tcp->strangers);
@@ -241,30 +241,30 @@ int tcp_link_accept(struct tcp *tcp, int fd) {
         close(fd);
         return -ENOMEM;
     }
-    add_stranger(link);
+    link_add_stranger(link);
     auth_nonce(nonce);
     handshake_answer(link->handshake, &params, nonce);
-    int r = take_fd(link, fd);
+    int r = link_take_fd(link, fd);
     if (r < 0)
         tcp_link_close(link);
     else
-        start_handshake(link);
+        link_start_handshake(link);
     return r;
 }
 
 void tcp_link_join(struct tcp_link *link, struct tcp_conn *conn) {
-    remove_stranger(link);
+    link_remove_stranger(link);
     link->conn = conn;
     conn->refs++;
 }
 
 /* ---- dialling ---- */
 
-static int connect_socket(struct tcp_link *link, const struct addrinfo *to) {
+static int link_connect_socket(struct tcp_link *link, const struct addrinfo *to) {
     int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
-    int r = take_fd(link, fd);
+    int r = link_take_fd(link, fd);
     if (r < 0)
         return r;
     if (connect(fd, to->ai_addr, to->ai_addrlen) < 0 && errno != EINPROGRESS)
@@ -274,7 +274,7 @@ static int connect_socket(struct tcp_link *link, const struct addrinfo *to) {
 
 int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, const struct addrinfo *to,
                   uint32_t timeout_ms, struct tcp_link **out) {
-    struct handshake_params params = handshake_params(conn->tcp);
+    struct handshake_params params = link_handshake_params(conn->tcp);
     uint8_t nonce[AUTH_NONCE_BYTES];
     struct tcp_link *link = link_new(conn->tcp, timeout_ms);
     if (link == NULL)
@@ -283,7 +283,7 @@ int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, const struct 
     conn->refs++;
     auth_nonce(nonce);
     handshake_ask(link->handshake, &params, kind, conn->id, nonce);
-    int r = connect_socket(link, to);
+    int r = link_connect_socket(link, to);
     if (r < 0) {
         tcp_link_close(link);
         return r;
@@ -294,7 +294,7 @@ int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, const struct 
     return 0;
 }
 
-static void on_connected(struct tcp_link *link) {
+static void link_on_connected(struct tcp_link *link) {
     int error = 0;
     socklen_t bytes = sizeof error;
     if (getsockopt(link->fd, SOL_SOCKET, SO_ERROR, &error, &bytes) < 0)
@@ -302,12 +302,12 @@ static void on_connected(struct tcp_link *link) {
     if (error != 0)
         tcp_conn_unreachable(link->conn, link, error);
     else
-        start_handshake(link);
+        link_start_handshake(link);
 }
 
 /* ---- readiness ---- */
 
-static void on_open_ready(struct tcp_link *link, int events) {
+static void link_on_open_ready(struct tcp_link *link, int events) {
     struct tcp_conn *conn = link->conn;
     if (conn->up && link == conn->control) {
         tcp_control_ready(conn, events);
@@ -327,11 +327,11 @@ static void on_open_ready(struct tcp_link *link, int events) {
 }
 
 /* libuv has stopped watching a socket in error. What a handshake still says comes first. */
-static void on_error(struct tcp_link *link) {
+static void link_on_error(struct tcp_link *link) {
     int error = ECONNRESET;
     socklen_t bytes = sizeof error;
     if (link->phase == LINK_HANDSHAKE)
-        handshake_run(link);
+        link_handshake_run(link);
     if (link->phase == LINK_CLOSED)
         return;
     getsockopt(link->fd, SOL_SOCKET, SO_ERROR, &error, &bytes);
@@ -342,14 +342,14 @@ static void on_error(struct tcp_link *link) {
         tcp_conn_fail_errno(link->conn, "connection lost", error);
 }
 
-static void on_poll(uv_poll_t *poll, int status, int events) {
+static void link_on_poll(uv_poll_t *poll, int status, int events) {
     struct tcp_link *link = poll->data;
     if (link->phase == LINK_CONNECTING)
-        on_connected(link);
+        link_on_connected(link);
     else if (status < 0)
-        on_error(link);
+        link_on_error(link);
     else if (link->phase == LINK_HANDSHAKE)
-        handshake_run(link);
+        link_handshake_run(link);
     else if (link->phase == LINK_OPEN)
-        on_open_ready(link, events);
+        link_on_open_ready(link, events);
 }

@@ -15,7 +15,7 @@
 /* At least this much is taken per turn of the loop, were chunks ever so small. */
 enum { BYTES_PER_TURN_MIN = 1024 * 1024 };
 
-static void request(struct tcp_conn *conn, struct tcp_read *read, uint32_t slot) {
+static void reader_request(struct tcp_conn *conn, struct tcp_read *read, uint32_t slot) {
     struct wire_read body = {.offset = read->ask.remote_offset, .bytes = read->ask.bytes};
     uint8_t encoded[WIRE_READ_BYTES];
     read->id = conn->next_round++ * conn->tcp->options.reads_per_connection + slot;
@@ -30,7 +30,7 @@ static void request(struct tcp_conn *conn, struct tcp_read *read, uint32_t slot)
                       conn->unsent.end - conn->unsent.begin);
 }
 
-static void request_waiting(struct tcp_conn *conn) {
+static void reader_request_waiting(struct tcp_conn *conn) {
     uint32_t slots = conn->tcp->options.reads_per_connection;
     for (uint32_t slot = 0; slot < slots && conn->reads_waiting > 0 && !conn->closing; slot++) {
         if (conn->reads[slot] != NULL)
@@ -38,7 +38,7 @@ static void request_waiting(struct tcp_conn *conn) {
         struct tcp_read *read = TAILQ_FIRST(&conn->waiting);
         TAILQ_REMOVE(&conn->waiting, read, waiting);
         conn->reads_waiting--;
-        request(conn, read, slot);
+        reader_request(conn, read, slot);
     }
 }
 
@@ -61,16 +61,16 @@ int tcp_reader_add(struct tcp_conn *conn, const struct transport_read *ask) {
     TAILQ_INSERT_TAIL(&conn->waiting, read, waiting);
     conn->reads_waiting++;
     if (conn->reads_active < conn->tcp->options.reads_per_connection)
-        request_waiting(conn);
+        reader_request_waiting(conn);
     return 0;
 }
 
-static struct tcp_read **find(struct tcp_conn *conn, uint64_t id) {
+static struct tcp_read **reader_find(struct tcp_conn *conn, uint64_t id) {
     struct tcp_read **slot = &conn->reads[id % conn->tcp->options.reads_per_connection];
     return *slot != NULL && (*slot)->id == id ? slot : NULL;
 }
 
-static void finish(struct tcp_conn *conn, struct tcp_read **slot, int status) {
+static void reader_finish(struct tcp_conn *conn, struct tcp_read **slot, int status) {
     struct tcp *tcp = conn->tcp;
     struct tcp_read *read = *slot;
     void *read_user = read->ask.read_user;
@@ -79,27 +79,27 @@ static void finish(struct tcp_conn *conn, struct tcp_read **slot, int status) {
     free(read);
     tcp->events.read_done(tcp->owner, conn->user, read_user, status);
     if (!conn->closing)
-        request_waiting(conn);
+        reader_request_waiting(conn);
 }
 
 void tcp_reader_refused(struct tcp_conn *conn, uint64_t id, int status) {
-    struct tcp_read **slot = find(conn, id);
+    struct tcp_read **slot = reader_find(conn, id);
     if (slot == NULL || (*slot)->bytes_done > 0 || conn->landing == *slot)
         tcp_conn_fail_frame(conn, "refusal of a read that is not waiting for its first byte");
     else
-        finish(conn, slot, status);
+        reader_finish(conn, slot, status);
 }
 
 /* ---- landing ---- */
 
-static void start_chunk(struct tcp_conn *conn) {
+static void reader_start_chunk(struct tcp_conn *conn) {
     struct wire_chunk chunk;
     const char *bad = wire_chunk_open(&conn->bulk->in, conn->chunk_in, &chunk);
     if (bad != NULL) {
         tcp_conn_fail_frame(conn, bad);
         return;
     }
-    struct tcp_read **slot = find(conn, chunk.id);
+    struct tcp_read **slot = reader_find(conn, chunk.id);
     if (slot == NULL)
         tcp_conn_fail_frame(conn, "chunk of a read that was not asked for");
     else if (chunk.offset != (*slot)->bytes_done ||
@@ -112,12 +112,12 @@ static void start_chunk(struct tcp_conn *conn) {
     }
 }
 
-static void end_chunk(struct tcp_conn *conn) {
+static void reader_end_chunk(struct tcp_conn *conn) {
     struct tcp *tcp = conn->tcp;
     struct tcp_read *read = conn->landing;
     conn->landing = NULL;
     if (read->bytes_done == read->ask.bytes)
-        finish(conn, find(conn, read->id), 0);
+        reader_finish(conn, reader_find(conn, read->id), 0);
     else
         tcp->events.read_progress(tcp->owner, conn->user, read->ask.read_user, read->bytes_done,
                                   read->bytes_done);
@@ -125,7 +125,7 @@ static void end_chunk(struct tcp_conn *conn) {
 
 /* Accounts for bytes that have just landed: first the chunk's, then those of the header behind it.
  */
-static void landed(struct tcp_conn *conn, size_t bytes) {
+static void reader_landed(struct tcp_conn *conn, size_t bytes) {
     if (conn->landing != NULL) {
         uint32_t part = bytes < conn->landing_left ? (uint32_t)bytes : conn->landing_left;
         conn->landing->bytes_done += part;
@@ -133,15 +133,15 @@ static void landed(struct tcp_conn *conn, size_t bytes) {
         conn->counters.read_bytes_in += part;
         bytes -= part;
         if (conn->landing_left == 0)
-            end_chunk(conn);
+            reader_end_chunk(conn);
     }
     conn->chunk_in_bytes += bytes;
     if (!conn->closing && conn->chunk_in_bytes == WIRE_CHUNK_HEADER_BYTES)
-        start_chunk(conn);
+        reader_start_chunk(conn);
 }
 
 /* Where the next bytes go; returns how many there may be. */
-static size_t next_places(struct tcp_conn *conn, struct iovec places[2], size_t *count_out) {
+static size_t reader_next_places(struct tcp_conn *conn, struct iovec places[2], size_t *count_out) {
     size_t count = 0;
     struct tcp_read *read = conn->landing;
     if (read != NULL)
@@ -159,11 +159,11 @@ void tcp_reader_ready(struct tcp_conn *conn) {
     while (budget > 0 && !conn->closing) {
         struct iovec places[2];
         struct msghdr message = {.msg_iov = places};
-        size_t room = next_places(conn, places, &message.msg_iovlen);
+        size_t room = reader_next_places(conn, places, &message.msg_iovlen);
         ssize_t got = recvmsg(conn->bulk->fd, &message, 0);
         if (!tcp_conn_received(conn, got))
             return;
-        landed(conn, (size_t)got);
+        reader_landed(conn, (size_t)got);
         if ((size_t)got < room) /* the socket is empty */
             return;
         budget -= (size_t)got < budget ? (size_t)got : budget;
@@ -183,7 +183,7 @@ bool tcp_reader_uses(const struct tcp_conn *conn, uint32_t region) {
     return false;
 }
 
-static void report_end(struct tcp_conn *conn, struct tcp_read *read) {
+static void reader_report_end(struct tcp_conn *conn, struct tcp_read *read) {
     struct tcp *tcp = conn->tcp;
     void *read_user = read->ask.read_user;
     free(read);
@@ -199,11 +199,11 @@ void tcp_reader_end(struct tcp_conn *conn) {
             read = conn->reads[slot];
             conn->reads[slot] = NULL;
             conn->reads_active--;
-            report_end(conn, read);
+            reader_report_end(conn, read);
         }
     while ((read = TAILQ_FIRST(&conn->waiting)) != NULL) {
         TAILQ_REMOVE(&conn->waiting, read, waiting);
         conn->reads_waiting--;
-        report_end(conn, read);
+        reader_report_end(conn, read);
     }
 }

@@ -11,7 +11,7 @@
 
 #include "transport/tcp/tcp_internal.h"
 
-static void refuse(struct tcp_conn *conn, uint64_t id, int status) {
+static void server_refuse(struct tcp_conn *conn, uint64_t id, int status) {
     uint8_t body[WIRE_READ_FAILED_BYTES];
     wire_read_failed_encode(id, status, body);
     struct iovec part = {body, sizeof body};
@@ -30,7 +30,7 @@ void tcp_server_add(struct tcp_conn *conn, const struct wire_read *read) {
                             read->offset, read->bytes, &region, &at);
     struct tcp_serve *serve = r == 0 ? malloc(sizeof *serve) : NULL;
     if (serve == NULL) {
-        refuse(conn, read->id, r < 0 ? r : -ENOMEM);
+        server_refuse(conn, read->id, r < 0 ? r : -ENOMEM);
         return;
     }
     *serve =
@@ -39,7 +39,7 @@ void tcp_server_add(struct tcp_conn *conn, const struct wire_read *read) {
     conn->serve_count++;
 }
 
-static void start_chunk(struct tcp_conn *conn) {
+static void server_start_chunk(struct tcp_conn *conn) {
     struct tcp_serve *serve = TAILQ_FIRST(&conn->serves);
     uint32_t chunk_bytes = conn->tcp->options.chunk_bytes;
     struct wire_chunk chunk = {
@@ -53,7 +53,7 @@ static void start_chunk(struct tcp_conn *conn) {
     conn->chunk_out_sent = 0;
 }
 
-static void end_chunk(struct tcp_conn *conn) {
+static void server_end_chunk(struct tcp_conn *conn) {
     struct tcp_serve *serve = conn->sending;
     conn->sending = NULL;
     TAILQ_REMOVE(&conn->serves, serve, turn);
@@ -65,7 +65,7 @@ static void end_chunk(struct tcp_conn *conn) {
     free(serve);
 }
 
-static void sent(struct tcp_conn *conn, size_t bytes) {
+static void server_sent(struct tcp_conn *conn, size_t bytes) {
     struct tcp_serve *serve = conn->sending;
     size_t header = WIRE_CHUNK_HEADER_BYTES - conn->chunk_out_sent;
     header = bytes < header ? bytes : header;
@@ -77,14 +77,14 @@ static void sent(struct tcp_conn *conn, size_t bytes) {
     serve->offset += data;
     serve->bytes_left -= data;
     if (conn->sending_left == 0)
-        end_chunk(conn);
+        server_end_chunk(conn);
 }
 
 /* One sendmsg of the chunk's rest. Bytes sent; 0 when the socket is full or the connection has
  * ended. */
-static size_t send_some(struct tcp_conn *conn, bool *full_out) {
+static size_t server_send_some(struct tcp_conn *conn, bool *full_out) {
     if (conn->sending == NULL)
-        start_chunk(conn);
+        server_start_chunk(conn);
     struct iovec parts[] = {
         {conn->chunk_out + conn->chunk_out_sent, WIRE_CHUNK_HEADER_BYTES - conn->chunk_out_sent},
         {(void *)conn->sending->next, conn->sending_left},
@@ -96,7 +96,7 @@ static size_t send_some(struct tcp_conn *conn, bool *full_out) {
         tcp_conn_fail_errno(conn, "send", errno);
     if (count <= 0)
         return 0;
-    sent(conn, (size_t)count);
+    server_sent(conn, (size_t)count);
     return (size_t)count;
 }
 
@@ -104,7 +104,7 @@ void tcp_server_send(struct tcp_conn *conn) {
     size_t budget = conn->tcp->options.chunk_bytes;
     bool full = false;
     while (budget > 0 && conn->serve_count > 0 && !full && !conn->closing) {
-        size_t count = send_some(conn, &full);
+        size_t count = server_send_some(conn, &full);
         budget -= count < budget ? count : budget;
     }
     if (!conn->closing)

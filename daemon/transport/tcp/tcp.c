@@ -25,11 +25,11 @@ enum {
     STRANGER_LOG_EVERY_MS = 1000, /* somebody knocking in a loop does not fill the journal */
 };
 
-static struct tcp *from_base(struct transport *t) {
+static struct tcp *tcp_from_base(struct transport *t) {
     return (struct tcp *)t; /* base is its first member */
 }
 
-static struct tcp_conn *from_handle(struct transport_conn *conn) {
+static struct tcp_conn *tcp_from_handle(struct transport_conn *conn) {
     return (struct tcp_conn *)conn;
 }
 
@@ -50,32 +50,32 @@ void tcp_log_stranger(struct tcp *tcp, int fd, const char *why) {
     tcp->strangers_unlogged = 0;
 }
 
-static void on_listener(uv_poll_t *poll, int status, int events);
+static void tcp_on_listener(uv_poll_t *poll, int status, int events);
 
-static void on_accept_pause_over(uv_timer_t *timer) {
+static void tcp_on_accept_pause_over(uv_timer_t *timer) {
     struct tcp *tcp = timer->data;
-    uv_poll_start(&tcp->listener, UV_READABLE, on_listener);
+    uv_poll_start(&tcp->listener, UV_READABLE, tcp_on_listener);
 }
 
-static void pause_accepting(struct tcp *tcp, int error) {
+static void tcp_pause_accepting(struct tcp *tcp, int error) {
     log_warning("peer listener: accept: %s; next try in %d ms", strerror(error), ACCEPT_PAUSE_MS);
     uv_poll_stop(&tcp->listener);
-    uv_timer_start(&tcp->accept_pause, on_accept_pause_over, ACCEPT_PAUSE_MS, 0);
+    uv_timer_start(&tcp->accept_pause, tcp_on_accept_pause_over, ACCEPT_PAUSE_MS, 0);
 }
 
-static bool out_of_resources(int error) {
+static bool tcp_out_of_resources(int error) {
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
-static void on_listener(uv_poll_t *poll, int status, int events) {
+static void tcp_on_listener(uv_poll_t *poll, int status, int events) {
     struct tcp *tcp = poll->data;
     (void)status, (void)events;
     for (int i = 0; i < ACCEPTS_PER_TURN && !tcp->destroying; i++) {
         int fd = accept4(tcp->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
             tcp_link_accept(tcp, fd);
-        } else if (out_of_resources(errno)) {
-            pause_accepting(tcp, errno);
+        } else if (tcp_out_of_resources(errno)) {
+            tcp_pause_accepting(tcp, errno);
             return;
         } else if (errno == EAGAIN) {
             return;
@@ -83,7 +83,7 @@ static void on_listener(uv_poll_t *poll, int status, int events) {
     }
 }
 
-static int bind_socket(const struct addrinfo *address) {
+static int tcp_bind_socket(const struct addrinfo *address) {
     int on = 1;
     int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
@@ -98,7 +98,7 @@ static int bind_socket(const struct addrinfo *address) {
 }
 
 /* A host name here is one of this machine's own, looked up at start: it may block. */
-static int bind_name(const char *address) {
+static int tcp_bind_name(const char *address) {
     struct tcp_address parsed;
     struct addrinfo *found,
         hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
@@ -107,16 +107,16 @@ static int bind_name(const char *address) {
         return r;
     if (getaddrinfo(parsed.host[0] == '\0' ? NULL : parsed.host, parsed.port, &hints, &found) != 0)
         return -EADDRNOTAVAIL;
-    r = bind_socket(found);
+    r = tcp_bind_socket(found);
     freeaddrinfo(found);
     return r;
 }
 
 static int tcp_listen(struct transport *t, const char *address, char bound_out[64]) {
-    struct tcp *tcp = from_base(t);
+    struct tcp *tcp = tcp_from_base(t);
     if (tcp->listen_fd >= 0)
         return -EALREADY;
-    int fd = bind_name(address);
+    int fd = tcp_bind_name(address);
     if (fd < 0)
         return fd;
     int r = uv_poll_init(tcp->loop, &tcp->listener, fd);
@@ -128,7 +128,7 @@ static int tcp_listen(struct transport *t, const char *address, char bound_out[6
     tcp->listener.data = tcp;
     tcp->uv_refs++;
     tcp_address_of_socket(fd, bound_out, NULL);
-    return uv_poll_start(&tcp->listener, UV_READABLE, on_listener);
+    return uv_poll_start(&tcp->listener, UV_READABLE, tcp_on_listener);
 }
 
 /* ---- regions ---- */
@@ -138,11 +138,11 @@ static int tcp_add_region(struct transport *t, void *base, uint64_t bytes, uint3
     uint64_t secret;
     auth_nonce(random);
     memcpy(&secret, random, sizeof secret);
-    return regions_add(&from_base(t)->regions, base, bytes, secret, region_out);
+    return regions_add(&tcp_from_base(t)->regions, base, bytes, secret, region_out);
 }
 
 static void tcp_remove_region(struct transport *t, uint32_t region) {
-    struct tcp *tcp = from_base(t);
+    struct tcp *tcp = tcp_from_base(t);
     struct tcp_conn *conn;
     regions_remove(&tcp->regions, region);
     LIST_FOREACH (conn, &tcp->conns, all)
@@ -152,7 +152,7 @@ static void tcp_remove_region(struct transport *t, uint32_t region) {
 
 static int tcp_region_key(struct transport_conn *handle, uint32_t region, void *out,
                           size_t out_bytes) {
-    const struct tcp_conn *conn = from_handle(handle);
+    const struct tcp_conn *conn = tcp_from_handle(handle);
     return regions_key(&conn->tcp->regions, conn->number, region, out, out_bytes);
 }
 
@@ -160,7 +160,7 @@ static int tcp_region_key(struct transport_conn *handle, uint32_t region, void *
 
 static int tcp_connect(struct transport *t, const char *address, const char *data_address,
                        void *user, struct transport_conn **out) {
-    struct tcp *tcp = from_base(t);
+    struct tcp *tcp = tcp_from_base(t);
     struct tcp_conn *conn;
     if (tcp->destroying)
         return -ESHUTDOWN;
@@ -171,18 +171,18 @@ static int tcp_connect(struct transport *t, const char *address, const char *dat
 }
 
 static int tcp_send(struct transport_conn *handle, const struct iovec *parts, int part_count) {
-    struct tcp_conn *conn = from_handle(handle);
+    struct tcp_conn *conn = tcp_from_handle(handle);
     if (!tcp_conn_usable(conn))
         return -ENOTCONN;
     return tcp_control_send(conn, WIRE_MESSAGE, parts, part_count);
 }
 
 static int tcp_read(struct transport_conn *handle, const struct transport_read *read) {
-    return tcp_reader_add(from_handle(handle), read);
+    return tcp_reader_add(tcp_from_handle(handle), read);
 }
 
 static void tcp_close(struct transport_conn *handle) {
-    tcp_conn_fail(from_handle(handle), -ECANCELED, "%s", "");
+    tcp_conn_fail(tcp_from_handle(handle), -ECANCELED, "%s", "");
 }
 
 static void tcp_query(const struct transport_conn *handle, struct transport_info *out) {
@@ -209,14 +209,14 @@ void tcp_maybe_destroyed(struct tcp *tcp) {
         on_destroyed(owner);
 }
 
-static void on_handle_closed(uv_handle_t *handle) {
+static void tcp_on_handle_closed(uv_handle_t *handle) {
     struct tcp *tcp = handle->data;
     tcp->uv_refs--;
     tcp_maybe_destroyed(tcp);
 }
 
 static void tcp_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
-    struct tcp *tcp = from_base(t);
+    struct tcp *tcp = tcp_from_base(t);
     struct tcp_conn *conn;
     struct tcp_link *link;
     tcp->destroying = true;
@@ -225,10 +225,10 @@ static void tcp_destroy(struct transport *t, void (*on_destroyed)(void *owner)) 
         tcp_conn_fail(conn, -ECANCELED, "%s", "");
     while ((link = TAILQ_FIRST(&tcp->strangers)) != NULL)
         tcp_link_close(link);
-    uv_close((uv_handle_t *)&tcp->accept_pause, on_handle_closed);
+    uv_close((uv_handle_t *)&tcp->accept_pause, tcp_on_handle_closed);
     if (tcp->listen_fd < 0)
         return;
-    uv_close((uv_handle_t *)&tcp->listener, on_handle_closed);
+    uv_close((uv_handle_t *)&tcp->listener, tcp_on_handle_closed);
     close(tcp->listen_fd);
     tcp->listen_fd = -1;
 }
@@ -247,7 +247,7 @@ static const struct transport_ops tcp_ops = {
     .destroy = tcp_destroy,
 };
 
-static void copy_options(struct tcp *tcp, const struct transport_options *options) {
+static void tcp_copy_options(struct tcp *tcp, const struct transport_options *options) {
     tcp->options = *options;
     if (options->cluster_key != NULL) {
         memcpy(tcp->cluster_key, options->cluster_key, sizeof tcp->cluster_key);
@@ -273,7 +273,7 @@ int transport_tcp_new(uv_loop_t *loop, const struct transport_options *options,
     tcp->events = *events;
     tcp->owner = owner;
     tcp->listen_fd = -1;
-    copy_options(tcp, options);
+    tcp_copy_options(tcp, options);
     TAILQ_INIT(&tcp->strangers);
     LIST_INIT(&tcp->conns);
     uv_timer_init(loop, &tcp->accept_pause);

@@ -12,7 +12,7 @@
 
 enum { CHUNK_TAG_OFFSET = 24, ERRNO_MAX = 4095 };
 
-static const char *check_size(uint32_t type, uint32_t bytes) {
+static const char *wire_check_size(uint32_t type, uint32_t bytes) {
     switch (type) {
     case WIRE_MESSAGE:
         return bytes <= TRANSPORT_MESSAGE_BYTES_MAX ? NULL : "message larger than the limit";
@@ -29,7 +29,7 @@ static const char *check_size(uint32_t type, uint32_t bytes) {
 
 enum sealed_result wire_frame_open(struct seal *seal, const uint8_t *in, size_t bytes,
                                    struct sealed_frame *out, const char **why) {
-    return sealed_frame_open(seal, in, bytes, check_size, out, why);
+    return sealed_frame_open(seal, in, bytes, wire_check_size, out, why);
 }
 
 void wire_chunk_seal(struct seal *auth, const struct wire_chunk *chunk,
