@@ -11,7 +11,6 @@
 #include "broker.h"
 #include "node/account_words.h"
 #include "node/accounts.h"
-#include "node/deadlines.h"
 #include "node/scratch.h"
 #include "node/turns.h"
 #include "ops/log.h"
@@ -20,6 +19,7 @@
 #include "proto/frame.h"
 #include "proto/layout.h"
 #include "store/store.h"
+#include "time/deadlines.h"
 
 #define SPACES_MAX          256u
 #define SENTENCE_BYTES      640u

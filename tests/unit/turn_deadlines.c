@@ -5,8 +5,8 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
-#include "node/deadlines.h"
 #include "support/checks.h"
+#include "time/deadlines.h"
 
 #define THINGS 64u
 #define STEPS  20000u

@@ -3,8 +3,8 @@
  * Things that are due at a time, the earliest first: a heap of links inside the things themselves,
  * so that nothing is allocated and nothing can fail. Of those due at one time, first come first.
  */
-#ifndef FEATURED_BROKER_DEADLINES_H
-#define FEATURED_BROKER_DEADLINES_H
+#ifndef FEATURED_TIME_DEADLINES_H
+#define FEATURED_TIME_DEADLINES_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -3,7 +3,7 @@
  * A pairing heap (Fredman, Sedgewick, Sleator, Tarjan 1986): setting takes constant time, clearing
  * a logarithmic one on average.
  */
-#include "node/deadlines.h"
+#include "time/deadlines.h"
 
 #include <stddef.h>
 
