@@ -50,6 +50,10 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     return 0;
 }
 
+struct deadlines *broker_deadlines(struct broker *broker) {
+    return &broker->deadlines;
+}
+
 void broker_connect(struct broker *broker, struct peers *peers, struct transport *transport,
                     struct directory *directory) {
     broker->peers = peers;
@@ -261,7 +265,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
         broker->started_ns = now_ns;
     broker->turn_work = 0;
     broker->unfinished = false;
-    peers_tick(broker->peers, now_ns);
+    peers_begin_turn(broker->peers, now_ns);
     deadlines_run(&broker->deadlines, now_ns, DUE_PER_RUN);
     bool more = false, collected = broker_collect(broker, &more);
     broker->unfinished |= spaces_leave_on(broker);
@@ -291,9 +295,8 @@ static uint64_t broker_earlier(uint64_t a, uint64_t b) {
 uint64_t broker_next_deadline_ns(const struct broker *broker) {
     if (broker->unfinished)
         return 0;
-    uint64_t next_ns = broker_earlier(peers_next_deadline_ns(broker->peers),
+    uint64_t next_ns = broker_earlier(deadlines_next_ns(&broker->deadlines),
                                       broker->directory->ops->next_deadline_ns(broker->directory));
-    next_ns = broker_earlier(next_ns, deadlines_next_ns(&broker->deadlines));
     next_ns = broker_earlier(next_ns, outboxes_next_deadline_ns(broker));
     next_ns = broker_earlier(next_ns, steer_next_deadline_ns(broker));
     next_ns = broker_earlier(next_ns, publishings_next_deadline_ns(broker));
