@@ -366,12 +366,7 @@ static uint64_t peer_due_ns(const struct peer *peer) {
 }
 
 void peer_schedule(struct peer *peer) {
-    struct deadlines *deadlines = peer->end.peers->options.deadlines;
-    uint64_t due_ns = peer_due_ns(peer);
-    if (due_ns == UINT64_MAX)
-        deadlines_clear(deadlines, &peer->due);
-    else
-        deadlines_set(deadlines, &peer->due, due_ns);
+    deadlines_set_or_clear(peer->end.peers->options.deadlines, &peer->due, peer_due_ns(peer));
 }
 
 static void peer_on_due(struct deadline *due, uint64_t now_ns) {
