@@ -8,32 +8,32 @@
 #include "proto/layout.h"
 
 static const char *const names[] = {
-    [FEATURE_BOOL] = "BOOL",
-    [FEATURE_U8] = "U8",
-    [FEATURE_I8] = "I8",
-    [FEATURE_F8_E4M3] = "F8_E4M3",
-    [FEATURE_F8_E5M2] = "F8_E5M2",
-    [FEATURE_U16] = "U16",
-    [FEATURE_I16] = "I16",
-    [FEATURE_F16] = "F16",
-    [FEATURE_BF16] = "BF16",
-    [FEATURE_U32] = "U32",
-    [FEATURE_I32] = "I32",
-    [FEATURE_F32] = "F32",
-    [FEATURE_U64] = "U64",
-    [FEATURE_I64] = "I64",
-    [FEATURE_F64] = "F64",
-    [FEATURE_F8_E8M0] = "F8_E8M0",
-    [FEATURE_F8_E4M3FNUZ] = "F8_E4M3FNUZ",
-    [FEATURE_F8_E5M2FNUZ] = "F8_E5M2FNUZ",
-    [FEATURE_F4] = "F4",
-    [FEATURE_F6_E2M3] = "F6_E2M3",
-    [FEATURE_F6_E3M2] = "F6_E3M2",
-    [FEATURE_C64] = "C64",
+    [FEATURE_DTYPE_BOOL] = "BOOL",
+    [FEATURE_DTYPE_U8] = "U8",
+    [FEATURE_DTYPE_I8] = "I8",
+    [FEATURE_DTYPE_F8_E4M3] = "F8_E4M3",
+    [FEATURE_DTYPE_F8_E5M2] = "F8_E5M2",
+    [FEATURE_DTYPE_U16] = "U16",
+    [FEATURE_DTYPE_I16] = "I16",
+    [FEATURE_DTYPE_F16] = "F16",
+    [FEATURE_DTYPE_BF16] = "BF16",
+    [FEATURE_DTYPE_U32] = "U32",
+    [FEATURE_DTYPE_I32] = "I32",
+    [FEATURE_DTYPE_F32] = "F32",
+    [FEATURE_DTYPE_U64] = "U64",
+    [FEATURE_DTYPE_I64] = "I64",
+    [FEATURE_DTYPE_F64] = "F64",
+    [FEATURE_DTYPE_F8_E8M0] = "F8_E8M0",
+    [FEATURE_DTYPE_F8_E4M3FNUZ] = "F8_E4M3FNUZ",
+    [FEATURE_DTYPE_F8_E5M2FNUZ] = "F8_E5M2FNUZ",
+    [FEATURE_DTYPE_F4] = "F4",
+    [FEATURE_DTYPE_F6_E2M3] = "F6_E2M3",
+    [FEATURE_DTYPE_F6_E3M2] = "F6_E3M2",
+    [FEATURE_DTYPE_C64] = "C64",
 };
 #define NAME_COUNT (sizeof names / sizeof *names)
 
-_Static_assert((int)FEATURE_C64 == (int)FB__DTYPE__C64, "the wire's numbers are the API's");
+_Static_assert((int)FEATURE_DTYPE_C64 == (int)FB__DTYPE__C64, "the wire's numbers are the API's");
 
 uint32_t feature_dtype_bytes(enum feature_dtype dtype) {
     uint32_t bits = layout_dtype_bits((Fb__Dtype)dtype);

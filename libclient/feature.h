@@ -104,14 +104,14 @@ void feature_disconnect(struct feature *feature);
 
 /* ---- stores ---- */
 enum feature_policy {
-    FEATURE_ON_RELEASE = 0, /* retire after `readers` consumed releases */
-    FEATURE_ON_ACK = 1,     /* retire by feature_ack() */
-    FEATURE_RETAIN = 2,     /* retire by abort, supersede or gc only */
+    FEATURE_POLICY_ON_RELEASE = 0, /* retire after `readers` consumed releases */
+    FEATURE_POLICY_ON_ACK = 1,     /* retire by feature_ack() */
+    FEATURE_POLICY_RETAIN = 2,     /* retire by abort, supersede or gc only */
 };
 enum feature_checksum {
-    FEATURE_CHECK_AFTER_NETWORK = 0,
-    FEATURE_CHECK_ALWAYS = 1,
-    FEATURE_CHECK_NEVER = 2
+    FEATURE_CHECKSUM_AFTER_NETWORK = 0,
+    FEATURE_CHECKSUM_ALWAYS = 1,
+    FEATURE_CHECKSUM_NEVER = 2
 };
 
 struct feature_store_options {
@@ -146,28 +146,28 @@ void feature_store_close(struct feature_store *store);
 
 /* ---- samples ---- */
 enum feature_dtype { /* names and sizes as in safetensors */
-                     FEATURE_BOOL = 1,
-                     FEATURE_U8,
-                     FEATURE_I8,
-                     FEATURE_F8_E4M3,
-                     FEATURE_F8_E5M2,
-                     FEATURE_U16,
-                     FEATURE_I16,
-                     FEATURE_F16,
-                     FEATURE_BF16,
-                     FEATURE_U32,
-                     FEATURE_I32,
-                     FEATURE_F32,
-                     FEATURE_U64,
-                     FEATURE_I64,
-                     FEATURE_F64,
-                     FEATURE_F8_E8M0, /* scales */
-                     FEATURE_F8_E4M3FNUZ,
-                     FEATURE_F8_E5M2FNUZ,
-                     FEATURE_F4, /* two in a byte */
-                     FEATURE_F6_E2M3,
-                     FEATURE_F6_E3M2,
-                     FEATURE_C64, /* two F32 */
+                     FEATURE_DTYPE_BOOL = 1,
+                     FEATURE_DTYPE_U8,
+                     FEATURE_DTYPE_I8,
+                     FEATURE_DTYPE_F8_E4M3,
+                     FEATURE_DTYPE_F8_E5M2,
+                     FEATURE_DTYPE_U16,
+                     FEATURE_DTYPE_I16,
+                     FEATURE_DTYPE_F16,
+                     FEATURE_DTYPE_BF16,
+                     FEATURE_DTYPE_U32,
+                     FEATURE_DTYPE_I32,
+                     FEATURE_DTYPE_F32,
+                     FEATURE_DTYPE_U64,
+                     FEATURE_DTYPE_I64,
+                     FEATURE_DTYPE_F64,
+                     FEATURE_DTYPE_F8_E8M0, /* scales */
+                     FEATURE_DTYPE_F8_E4M3FNUZ,
+                     FEATURE_DTYPE_F8_E5M2FNUZ,
+                     FEATURE_DTYPE_F4, /* two in a byte */
+                     FEATURE_DTYPE_F6_E2M3,
+                     FEATURE_DTYPE_F6_E3M2,
+                     FEATURE_DTYPE_C64, /* two F32 */
 };
 /* Of one element. A tensor's bytes are elements * bits / 8; they must come out whole. */
 uint32_t feature_dtype_bits(enum feature_dtype dtype); /* 0 = unknown */
@@ -273,12 +273,12 @@ int feature_get_into(struct feature_store *store, struct feature_key key,
                      const struct feature_get_options *options, const char *const *names,
                      const struct iovec *buffers, uint32_t count, bool consumed);
 
-enum feature_how { FEATURE_RETURNED = 0, FEATURE_CONSUMED = 1 };
+enum feature_release_how { FEATURE_RELEASE_RETURNED = 0, FEATURE_RELEASE_CONSUMED = 1 };
 /* Ends the read and frees the view. One-way: does not wait for the broker; rides on the next
  * request, or is sent within a millisecond. Never fails for a lease that is
  * gone. Waits up to 100 ms where the broker has stopped reading. NULL is fine. */
-int feature_release(struct feature_view *view, enum feature_how how);
-int feature_release_batch(struct feature_view **views, size_t count, enum feature_how how);
+int feature_release(struct feature_view *view, enum feature_release_how how);
+int feature_release_batch(struct feature_view **views, size_t count, enum feature_release_how how);
 
 /* ---- retire ---- */
 /* Idempotent: absent or superseded = FEATURE_OK. After an OK no get of it succeeds any more; but an
@@ -289,12 +289,12 @@ int feature_abort(struct feature_store *store, const struct feature_key *keys, s
 
 /* ---- probes: no lease, no side effect ---- */
 enum feature_state {
-    FEATURE_NEVER_SEEN = 0,
-    FEATURE_PLANNED,
-    FEATURE_SEALED,
-    FEATURE_RESIDENT,
-    FEATURE_RETIRED,
-    FEATURE_GONE
+    FEATURE_STATE_NEVER_SEEN = 0,
+    FEATURE_STATE_PLANNED,
+    FEATURE_STATE_SEALED,
+    FEATURE_STATE_RESIDENT,
+    FEATURE_STATE_RETIRED,
+    FEATURE_STATE_GONE
 };
 struct feature_info {
     char sample_id[129];

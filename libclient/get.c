@@ -115,7 +115,7 @@ static int get_take_result(const struct chunk *chunk, size_t index, const Fb__Ge
     }
     if (get_is_to_verify(request->store, result) &&
         (rc = fc_view_verify(view, get_verified_early(chunk, index, result)))) {
-        fc_view_end(view, FEATURE_RETURNED, true);
+        fc_view_end(view, FEATURE_RELEASE_RETURNED, true);
         return rc;
     }
     *out = view;
@@ -304,6 +304,6 @@ int feature_get_into(struct feature_store *store, struct feature_key key,
     if (rc)
         return rc;
     rc = get_copy_tensors(view, names, buffers, count);
-    fc_view_end(view, consumed && !rc ? FEATURE_CONSUMED : FEATURE_RETURNED, false);
+    fc_view_end(view, consumed && !rc ? FEATURE_RELEASE_CONSUMED : FEATURE_RELEASE_RETURNED, false);
     return rc;
 }

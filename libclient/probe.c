@@ -115,7 +115,7 @@ int feature_stat(struct feature_store *store, struct feature_key key, struct fea
 int feature_exists(struct feature_store *store, struct feature_key key) {
     struct feature_info info;
     int rc = feature_stat(store, key, &info, NULL);
-    if (rc || info.state == FEATURE_RESIDENT)
+    if (rc || info.state == FEATURE_STATE_RESIDENT)
         return rc;
     return fc_fail(FEATURE_E_NOT_FOUND, "sample %s is not resident%s%s", fc_key_sample_id(key),
                    *info.reason ? ": " : "", info.reason);

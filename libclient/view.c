@@ -124,8 +124,8 @@ static void view_free_view(struct feature_view *view) {
     fc_store_unref(store);
 }
 
-void fc_view_end(struct feature_view *view, enum feature_how how, bool corrupt) {
-    struct fc_release release = view_release_of(view, how == FEATURE_CONSUMED, corrupt);
+void fc_view_end(struct feature_view *view, enum feature_release_how how, bool corrupt) {
+    struct fc_release release = view_release_of(view, how == FEATURE_RELEASE_CONSUMED, corrupt);
     fc_release_say(view->store, &release, 1);
     view_free_view(view);
 }
@@ -194,27 +194,28 @@ int feature_view_check(const struct feature_view *view) {
     return rc;
 }
 
-int feature_release(struct feature_view *view, enum feature_how how) {
+int feature_release(struct feature_view *view, enum feature_release_how how) {
     return feature_release_batch(&view, 1, how);
 }
 
 /* Views of one store in one go, as many as stand in a row. */
-static size_t view_release_run(struct feature_view **views, size_t count, enum feature_how how) {
+static size_t view_release_run(struct feature_view **views, size_t count,
+                               enum feature_release_how how) {
     struct fc_release releases[FRAME_BATCH_ITEMS_MAX];
     struct feature_store *store = views[0]->store;
     size_t run = 0;
     while (run < count && run < FRAME_BATCH_ITEMS_MAX && views[run] && views[run]->store == store) {
-        releases[run] = view_release_of(views[run], how == FEATURE_CONSUMED, false);
+        releases[run] = view_release_of(views[run], how == FEATURE_RELEASE_CONSUMED, false);
         run++;
     }
     fc_release_say(store, releases, run);
     return run;
 }
 
-int feature_release_batch(struct feature_view **views, size_t count, enum feature_how how) {
+int feature_release_batch(struct feature_view **views, size_t count, enum feature_release_how how) {
     int rc = FEATURE_OK;
     FC_NEEDS(views || !count);
-    if (how != FEATURE_RETURNED && how != FEATURE_CONSUMED)
+    if (how != FEATURE_RELEASE_RETURNED && how != FEATURE_RELEASE_CONSUMED)
         return fc_fail(FEATURE_E_INVALID, "%s: how is %d, neither returned nor consumed", __func__,
                        (int)how);
     for (size_t first = 0, run; first < count; first += run) {

@@ -26,6 +26,6 @@ int fc_view_new(const struct fc_request *request, const Fb__GetResult *result,
  * these very bytes already; NULL = nothing has. */
 int fc_view_verify(const struct feature_view *view, struct fc_verifier *begun);
 /* Says how the read ended and frees the view. */
-void fc_view_end(struct feature_view *view, enum feature_how how, bool corrupt);
+void fc_view_end(struct feature_view *view, enum feature_release_how how, bool corrupt);
 
 #endif

@@ -91,7 +91,8 @@ static int get_view(struct context *context, struct feature_store *store,
 static int get_release_view(struct context *context, struct feature_view *view, bool consumed,
                             const char *object) {
     struct feature_health health = {.size = sizeof health};
-    int status = feature_release(view, consumed ? FEATURE_CONSUMED : FEATURE_RETURNED);
+    int status =
+        feature_release(view, consumed ? FEATURE_RELEASE_CONSUMED : FEATURE_RELEASE_RETURNED);
     if (!status)
         status = feature_health(context->feature, &health);
     return status ? context_fail(context, status, object) : FEATURE_OK;

@@ -148,13 +148,13 @@ static int stores_run_store_create(struct context *context) {
     uint8_t secret[SECRET_BYTES_MAX];
     struct feature_store_options settings = {
         .size = sizeof settings,
-        .policy = (enum feature_policy)options_number(o, "policy", FEATURE_ON_RELEASE),
+        .policy = (enum feature_policy)options_number(o, "policy", FEATURE_POLICY_ON_RELEASE),
         .readers = (uint32_t)options_number(o, "readers", 0),
         .max_resident_bytes = options_number(o, "max-resident-bytes", 0),
         .landing_bytes = options_number(o, "landing-bytes", 0),
         .max_hold_ms = options_number(o, "max-hold", 0),
         .checksum =
-            (enum feature_checksum)options_number(o, "checksum", FEATURE_CHECK_AFTER_NETWORK),
+            (enum feature_checksum)options_number(o, "checksum", FEATURE_CHECKSUM_AFTER_NETWORK),
         .max_samples = (uint32_t)options_number(o, "max-samples", 0),
     };
     const char *path = options_text(o, "secret-file", NULL);

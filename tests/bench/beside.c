@@ -119,7 +119,7 @@ static int cycle_run(void *context) {
     feature_ref_free(ref);
     if (status != FEATURE_OK)
         return bench_fail_feature("get", status);
-    feature_release(view, FEATURE_CONSUMED);
+    feature_release(view, FEATURE_RELEASE_CONSUMED);
     return 0;
 }
 

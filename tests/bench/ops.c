@@ -48,7 +48,7 @@ static int cycle_one(void *context) {
     feature_ref_free(ref);
     if (status != FEATURE_OK)
         return bench_fail_feature("get", status);
-    feature_release(view, FEATURE_CONSUMED);
+    feature_release(view, FEATURE_RELEASE_CONSUMED);
     return 0;
 }
 
@@ -62,7 +62,7 @@ static int get_and_release_batch(struct cycle *cycle, const struct feature_put_i
     for (unsigned i = 0; i < BATCH; i++)
         views[i] = gets[i].view;
     if (status == FEATURE_OK)
-        feature_release_batch(views, BATCH, FEATURE_CONSUMED);
+        feature_release_batch(views, BATCH, FEATURE_RELEASE_CONSUMED);
     return status == FEATURE_OK ? 0 : bench_fail_feature("batched get", status);
 }
 

@@ -28,10 +28,10 @@ static const char settings[] = "[memory]\nmax_resident_bytes = 2GiB\nprefault = 
 
 /* ---- filling ---- */
 static const struct feature_tensor tensors[] = {
-    {.name = "input_ids", .dtype = FEATURE_I64, .rank = 1, .shape = {1}},
-    {.name = "loss_mask", .dtype = FEATURE_U8, .rank = 1, .shape = {1}},
-    {.name = "aux_hidden_state", .dtype = FEATURE_F16, .rank = 2, .shape = {1, 96}},
-    {.name = "hidden_state", .dtype = FEATURE_F16, .rank = 2, .shape = {1, 32}},
+    {.name = "input_ids", .dtype = FEATURE_DTYPE_I64, .rank = 1, .shape = {1}},
+    {.name = "loss_mask", .dtype = FEATURE_DTYPE_U8, .rank = 1, .shape = {1}},
+    {.name = "aux_hidden_state", .dtype = FEATURE_DTYPE_F16, .rank = 2, .shape = {1, 96}},
+    {.name = "hidden_state", .dtype = FEATURE_DTYPE_F16, .rank = 2, .shape = {1, 32}},
 };
 static char zeros[192];
 static const struct iovec data[] = {{zeros, 8}, {zeros, 1}, {zeros, 192}, {zeros, 64}};
@@ -99,7 +99,7 @@ static int get_any(void *context) {
         residents->store, (struct feature_key){.ref = residents->refs[index]}, &options, &view);
     if (status != FEATURE_OK)
         return bench_fail_feature("get", status);
-    feature_release(view, FEATURE_RETURNED);
+    feature_release(view, FEATURE_RELEASE_RETURNED);
     return 0;
 }
 

@@ -10,7 +10,7 @@
 
 void workload_sample_init(struct workload_sample *out, const char *id, uint64_t bytes) {
     out->tensor = (struct feature_tensor){.name = "hidden_state",
-                                          .dtype = FEATURE_F16,
+                                          .dtype = FEATURE_DTYPE_F16,
                                           .rank = 1,
                                           .shape = {bytes / 2},
                                           .bytes = bytes};
@@ -39,6 +39,6 @@ int workload_get_and_release(void *context) {
         feature_get(get->store, (struct feature_key){.ref = get->ref}, &options, &view);
     if (status != FEATURE_OK)
         return bench_fail_feature("get", status);
-    feature_release(view, FEATURE_RETURNED);
+    feature_release(view, FEATURE_RELEASE_RETURNED);
     return 0;
 }

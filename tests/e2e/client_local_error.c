@@ -74,7 +74,7 @@ static int without_memory(int channel, void *context) {
     char said[256];
     snprintf(said, sizeof said, "%s", feature_last_error());
     int put = payload_put(&payload, store, 1000, &ref);
-    int released = feature_release(second, FEATURE_RETURNED);
+    int released = feature_release(second, FEATURE_RELEASE_RETURNED);
     give_back_memory(chain);
     setrlimit(RLIMIT_AS, &before);
     CHECK(got == FEATURE_E_FULL, "get: %s: %s", feature_strerror(got), said);
@@ -86,8 +86,8 @@ static int without_memory(int channel, void *context) {
     channel_say(channel, "survived");
     channel_expect(channel, "end", DEADLINE_MS);
     CHECK_OK(payload_put(&payload, store, 1000, NULL));
-    payload_check_get(&payload, store, by_id("mine"), FEATURE_CONSUMED);
-    CHECK_OK(feature_release(first, FEATURE_RETURNED));
+    payload_check_get(&payload, store, by_id("mine"), FEATURE_RELEASE_CONSUMED);
+    CHECK_OK(feature_release(first, FEATURE_RELEASE_RETURNED));
     feature_disconnect(feature);
     return 0;
 }
@@ -139,7 +139,7 @@ static int with_a_full_table(int channel, void *context) {
     channel_expect(channel, "overwrite", DEADLINE_MS); /* the test has tried to */
     CHECK(payload_difference(&payload, view) == NULL, "%s", payload_difference(&payload, view));
     CHECK_OK(feature_view_check(view));
-    CHECK_OK(feature_release(view, FEATURE_RETURNED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_disconnect(feature);
     payload_deinit(&payload);
     return 0;
@@ -194,7 +194,7 @@ static void a_frozen_broker(struct world *world) {
     cluster_node_freeze(&world->cluster, 0);
     CHECK_STATUS(FEATURE_E_TIMEOUT, feature_get(store, by_id("s1"), &options, &late));
     for (int i = 0; i < STORES; i++) {
-        CHECK_OK(feature_release(views[i], FEATURE_RETURNED));
+        CHECK_OK(feature_release(views[i], FEATURE_RELEASE_RETURNED));
         feature_store_close(stores[i]);
     }
     CHECK_OK(feature_view_check(kept));
@@ -203,7 +203,7 @@ static void a_frozen_broker(struct world *world) {
     CHECK_OK(feature_view_check(kept));
     WAIT_UNTIL(world_home(world).leases == 1, DEADLINE_MS); /* that of `kept` */
     CHECK(payload_difference(&payload, kept) == NULL, "%s", payload_difference(&payload, kept));
-    CHECK_OK(feature_release(kept, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(kept, FEATURE_RELEASE_CONSUMED));
     feature_disconnect(feature);
     payload_deinit(&payload);
 }

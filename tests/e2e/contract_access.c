@@ -180,7 +180,7 @@ CONTRACT(c12_a_reader_cannot_write, "[store run]\n") {
     void *page = (void *)((uintptr_t)feature_view_data(view, 0) & ~(uintptr_t)4095);
     CHECK(mprotect(page, 4096, PROT_READ | PROT_WRITE) < 0 && errno == EACCES,
           "a read-only session made its mapping writable");
-    CHECK_OK(feature_release(view, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     world_settle(world);
     payload_deinit(&payload);
 }
@@ -254,7 +254,7 @@ Test(contract, c12_brokers_with_different_secrets_do_not_talk, .timeout = 120) {
     CHECK_STATUS(FEATURE_E_UNAVAILABLE, world_try_get(consumer, by_ref(ref), 3000));
     CHECK(cluster_numbers(&cluster, 0, "run").leases == 0, "a lease was given");
     CHECK(cluster_numbers(&cluster, 1, "run").landing_used_bytes == 0, "bytes landed");
-    payload_check_get(&payload, producer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, producer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     CHECK_OK(feature_drain(near, 20000));
     feature_ref_free(ref);
     payload_deinit(&payload);

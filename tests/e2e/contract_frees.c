@@ -39,8 +39,8 @@ CONTRACT(c6_a_dead_holder_consumes_nothing, RUN_STORE) {
     CHECK(world_home(world).leases == 1, "%" PRIu64 " leases at home", world_home(world).leases);
     process_kill(&reader);
     WAIT_UNTIL(world_home(world).leases == 0, 20000);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RETURNED);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_RETURNED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
     feature_ref_free(ref);
@@ -114,14 +114,14 @@ CONTRACT_TWO_NODES(c6_a_dead_node_consumes_nothing, RUN_STORE) {
     cluster_node_kill(&world->cluster, world->consumer_node);
     WAIT_UNTIL(world_home(world).leases == 0, 20000);
     CHECK(payload_difference(&payload, view) == NULL, "%s", payload_difference(&payload, view));
-    payload_check_get(&payload, world->producer, by_ref(ref), FEATURE_RETURNED);
+    payload_check_get(&payload, world->producer, by_ref(ref), FEATURE_RELEASE_RETURNED);
 
     cluster_node_start(&world->cluster, world->consumer_node);
     WAIT_UNTIL(feature_view_check(view) == FEATURE_E_LOST, 20000);
     CHECK(payload_difference(&payload, view) == NULL, "%s", payload_difference(&payload, view));
-    CHECK_OK(feature_release(view, FEATURE_RETURNED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     WAIT_UNTIL(world_try_get(world->consumer, by_ref(ref), 1000) == FEATURE_OK, 20000);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);
@@ -144,7 +144,7 @@ CONTRACT(c7_frees_are_idempotent, RUN_STORE) {
         CHECK_OK(feature_ack(world->consumer, &(struct feature_key){.ref = ref}, 1));
     }
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->producer, by_ref(ref), 10000));
-    CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);
@@ -162,8 +162,8 @@ CONTRACT_TWO_NODES(c7_frees_are_fast_and_never_lost, RUN_STORE) {
         views[i] = payload_view(&payloads[i], world->consumer, by_ref(refs[i]));
     }
     cluster_node_freeze(&world->cluster, world->producer_node);
-    CHECK_OK(
-        feature_release_batch(views, 3, FEATURE_CONSUMED)); /* answers though its home is frozen */
+    CHECK_OK(feature_release_batch(
+        views, 3, FEATURE_RELEASE_CONSUMED)); /* answers though its home is frozen */
     WAIT_UNTIL(cluster_health(&world->cluster, world->consumer_node).release_pending > 0, 20000);
     CHECK_STATUS(FEATURE_E_TIMEOUT, feature_drain(world->consumer_feature, 500));
     CHECK_SAYS("3");
@@ -184,7 +184,7 @@ CONTRACT_TWO_NODES(c7_an_abort_of_a_frozen_home_is_not_lost, RUN_STORE) {
     struct feature_ref *ref = NULL;
     payload_init(&payload, "s1", 30, MIB);
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RETURNED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_RETURNED);
     world_settle(world);
     cluster_node_freeze(&world->cluster, world->producer_node);
     uint64_t begin_ms = check_now_ms();
@@ -215,7 +215,7 @@ CONTRACT_TWO_NODES(c7_a_release_ends_with_its_home, RUN_STORE) {
     struct feature_view *view = payload_view(&payload, world->consumer, by_ref(ref));
     cluster_node_kill(&world->cluster, world->producer_node);
     CHECK(payload_difference(&payload, view) == NULL, "%s", payload_difference(&payload, view));
-    CHECK_OK(feature_release(view, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     cluster_node_start(&world->cluster, world->producer_node);
     CHECK_OK(feature_drain(world->consumer_feature,
                            30000)); /* the new incarnation knows nothing of it */
@@ -236,7 +236,7 @@ CONTRACT(c8_max_hold_gc, "[store run]\nmax_hold = 300ms\n") {
     WAIT_UNTIL(feature_exists(world->producer, by_id("left")) == FEATURE_E_NOT_FOUND, 20000);
     CHECK_OK(feature_exists(world->producer, by_id("held"))); /* older, and spared: it is leased */
     CHECK(payload_difference(&held, reader) == NULL, "%s", payload_difference(&held, reader));
-    CHECK_OK(feature_release(reader, FEATURE_RETURNED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_RETURNED));
     world_settle(world);
     WAIT_UNTIL(feature_exists(world->producer, by_id("held")) == FEATURE_E_NOT_FOUND, 20000);
     payload_deinit(&held);
@@ -260,7 +260,7 @@ CONTRACT(c8_gc_on_demand, RUN_STORE) {
     CHECK_OK(feature_gc(world->producer, 2, &freed));
     CHECK(freed == 1, "%" PRIu64 " freed, the leased one must be spared", freed);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(world->producer, by_id("left")));
-    CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
     world_settle(world);
     payload_deinit(&held);
     payload_deinit(&left);

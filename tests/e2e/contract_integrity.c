@@ -49,7 +49,7 @@ CONTRACT_TWO_NODES(c11_integrity, "[store run]\n") {
     bytes[payload.tensors[0].bytes / 2] ^= 1;
     CHECK_OK(get_into(world->consumer, ref, copy, sizeof copy));
     CHECK(memcmp(copy, payload.data[0].iov_base, payload.data[0].iov_len) == 0, "other bytes");
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);
@@ -60,12 +60,12 @@ CONTRACT(c11_integrity_always, "[store run]\nchecksum = always\n") {
     struct feature_ref *ref = NULL;
     payload_init(&payload, "s1", 2, MIB);
     uint8_t *bytes = put_in_place(world, &payload, &ref);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RETURNED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_RETURNED);
     bytes[0] ^= 0x80;
     CHECK_STATUS(FEATURE_E_CORRUPT, world_try_get(world->consumer, by_ref(ref), 20000));
     CHECK_STATUS(FEATURE_E_CORRUPT, world_try_get(world->producer, by_ref(ref), 20000));
     bytes[0] ^= 0x80;
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);
@@ -80,7 +80,7 @@ CONTRACT(c11_integrity_never, "[store run]\nchecksum = never\n") {
     bytes[0] ^= 0x80;
     CHECK_OK(world_try_get(world->consumer, by_ref(ref), 20000)); /* nobody looks */
     bytes[0] ^= 0x80;
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);
@@ -95,7 +95,7 @@ CONTRACT_TWO_NODES(c11_integrity_of_small_samples, "[store run]\n") {
     bytes[0] ^= 1;
     CHECK_STATUS(FEATURE_E_CORRUPT, world_try_get(world->consumer, by_ref(ref), 20000));
     bytes[0] ^= 1;
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);

@@ -132,7 +132,7 @@ CONTRACT_TWO_NODES(c11_landed_bytes_are_told_truly, LANDING) {
     CHECK(result.transfer != told.transfer, "two transfers of one number");
     give_back(&reader, &result);
     reader_close(&reader);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);
@@ -150,14 +150,14 @@ CONTRACT_TWO_NODES(c11_a_slow_client_misses_notices_only, LANDING) {
     for (unsigned i = 0; i < GETS; i++)
         send_get(&reader, ref, true);
     /* another client of the node gets its sample meanwhile, after all those notices */
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RETURNED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_RETURNED);
     static Fb__GetResult results[GETS];
     for (unsigned i = 0; i < GETS; i++)
         results[i] = receive_get(&reader, NULL);
     for (unsigned i = 0; i < GETS; i++)
         give_back(&reader, &results[i]);
     reader_close(&reader);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);
@@ -187,7 +187,7 @@ CONTRACT_TWO_NODES(c11_damage_is_found_early_and_late_in_a_large_sample, LANDING
             bytes[i][places[k]] ^= 0x40;
         }
     }
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);
@@ -217,10 +217,10 @@ CONTRACT_TWO_NODES(c11_damage_in_a_batch_spares_the_others, LANDING) {
               feature_strerror(items[i].status));
         const char *difference = i == BAD ? NULL : payload_difference(&payloads[i], items[i].view);
         CHECK(difference == NULL, "item %u: %s", i, difference);
-        feature_release(items[i].view, FEATURE_CONSUMED);
+        feature_release(items[i].view, FEATURE_RELEASE_CONSUMED);
     }
     bad[100] ^= 1;
-    payload_check_get(&payloads[BAD], world->consumer, by_ref(refs[BAD]), FEATURE_CONSUMED);
+    payload_check_get(&payloads[BAD], world->consumer, by_ref(refs[BAD]), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     for (unsigned i = 0; i < COUNT; i++) {
         feature_ref_free(refs[i]);
@@ -261,7 +261,7 @@ CONTRACT_TWO_NODES(c11_a_transfer_killed_half_way_leaves_nothing_believed, LANDI
     if (status == FEATURE_OK) { /* all of it was on its way already */
         const char *difference = payload_difference(&before, view);
         CHECK(difference == NULL, "%s", difference);
-        feature_release(view, FEATURE_RETURNED);
+        feature_release(view, FEATURE_RELEASE_RETURNED);
     } else {
         CHECK_STATUS(FEATURE_E_UNAVAILABLE, status);
     }
@@ -269,8 +269,8 @@ CONTRACT_TWO_NODES(c11_a_transfer_killed_half_way_leaves_nothing_believed, LANDI
     cluster_node_start(&world->cluster, world->producer_node);
     cluster_await_peer(&world->cluster, world->consumer_node, world->producer_node);
     CHECK_OK(payload_put(&after, world->producer, 0, &ref));
-    payload_check_get(&after, world->consumer, by_ref(ref), FEATURE_RETURNED);
-    payload_check_get(&after, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&after, world->consumer, by_ref(ref), FEATURE_RELEASE_RETURNED);
+    payload_check_get(&after, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&before);
@@ -291,7 +291,7 @@ static void *get_repeatedly(void *context) {
     struct getter *getter = context;
     for (unsigned i = 0; i < ROUNDS; i++)
         payload_check_get(&getter->payload, getter->world->consumer, by_ref(getter->ref),
-                          i + 1 < ROUNDS ? FEATURE_RETURNED : FEATURE_CONSUMED);
+                          i + 1 < ROUNDS ? FEATURE_RELEASE_RETURNED : FEATURE_RELEASE_CONSUMED);
     return NULL;
 }
 

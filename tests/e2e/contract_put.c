@@ -43,8 +43,8 @@ CONTRACT(c1_all_or_nothing, RUN_STORE) {
         check_invisible(world, "s1");
     }
     CHECK_OK(feature_commit(reservation, &ref));
-    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_RETURNED);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_RELEASE_RETURNED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     feature_ref_free(ref);
     payload_deinit(&payload);
     world_settle(world);
@@ -124,7 +124,7 @@ CONTRACT(c1_a_reader_never_sees_half_a_generation, "[store run]\npolicy = retain
         const char *why = payload_difference(&payload, view);
         CHECK(why == NULL, "generation of seed %" PRIu64 ": %s", seed, why);
         payload_deinit(&payload);
-        CHECK_OK(feature_release(view, FEATURE_CONSUMED));
+        CHECK_OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
         generations += seed != last_seed;
         last_seed = seed;
     }
@@ -147,16 +147,16 @@ CONTRACT(c3_supersede, RUN_STORE) {
     CHECK(feature_ref_generation(new_ref) != feature_ref_generation(old_ref), "same generation");
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(old_ref), 5000));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->producer, by_ref(old_ref), 5000));
-    payload_check_get(&new, world->consumer, by_id("s1"), FEATURE_RETURNED);
-    payload_check_get(&new, world->consumer, by_ref(new_ref), FEATURE_RETURNED);
+    payload_check_get(&new, world->consumer, by_id("s1"), FEATURE_RELEASE_RETURNED);
+    payload_check_get(&new, world->consumer, by_ref(new_ref), FEATURE_RELEASE_RETURNED);
     CHECK(payload_difference(&old, reader) == NULL, "%s", payload_difference(&old, reader));
 
     /* stale words are harmless successes */
-    CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
     CHECK_OK(feature_ack(world->consumer, &(struct feature_key){.ref = old_ref}, 1));
     CHECK_OK(feature_abort(world->consumer_writer, &(struct feature_key){.ref = old_ref}, 1));
     world_settle(world);
-    payload_check_get(&new, world->consumer, by_ref(new_ref), FEATURE_CONSUMED);
+    payload_check_get(&new, world->consumer, by_ref(new_ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_id("s1"), 5000));
     feature_ref_free(old_ref);
@@ -182,7 +182,7 @@ static void fill_store(struct world *world, struct payload parts[PARTS],
 }
 
 static void consume_part(struct world *world, struct payload *part, struct feature_ref **ref) {
-    payload_check_get(part, world->consumer, by_ref(*ref), FEATURE_CONSUMED);
+    payload_check_get(part, world->consumer, by_ref(*ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(*ref);
     payload_deinit(part);
@@ -202,7 +202,7 @@ CONTRACT(c4_nothing_is_evicted, EIGHT_MIB) {
     CHECK_STATUS(FEATURE_E_INVALID, /* could never fit: waiting would not help */
                  payload_put(&huge, world->producer, 60000, NULL));
     for (uint32_t i = 0; i < PARTS; i++)
-        payload_check_get(&parts[i], world->consumer, by_ref(refs[i]), FEATURE_RETURNED);
+        payload_check_get(&parts[i], world->consumer, by_ref(refs[i]), FEATURE_RELEASE_RETURNED);
     for (uint32_t i = 0; i < PARTS; i++)
         consume_part(world, &parts[i], &refs[i]);
     payload_deinit(&more);
@@ -255,10 +255,10 @@ CONTRACT(c4_a_put_waits_its_turn_for_room, EIGHT_MIB "max_pass = 0\n") {
     for (uint32_t i = 3; i < PARTS; i++)
         consume_part(world, &parts[i], &refs[i]);
     payload_init(&check, "large", 300, 2 * PART);
-    payload_check_get(&check, world->consumer, by_id("large"), FEATURE_CONSUMED);
+    payload_check_get(&check, world->consumer, by_id("large"), FEATURE_RELEASE_CONSUMED);
     payload_deinit(&check);
     payload_init(&check, "small", 301, PART);
-    payload_check_get(&check, world->consumer, by_id("small"), FEATURE_CONSUMED);
+    payload_check_get(&check, world->consumer, by_id("small"), FEATURE_RELEASE_CONSUMED);
     payload_deinit(&check);
     world_settle(world);
 }

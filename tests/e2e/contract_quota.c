@@ -25,10 +25,10 @@ CONTRACT(c10_quota_of_a_store,
     CHECK_SAYS("4"); /* the limit */
     CHECK_OK(payload_put(&two, other, 0, NULL));
     CHECK_OK(feature_abort(other, &(struct feature_key){.sample_id = "two"}, 1));
-    payload_check_get(&three, world->consumer, by_id("three"), FEATURE_CONSUMED);
+    payload_check_get(&three, world->consumer, by_id("three"), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK_OK(payload_put(&two, world->producer, 0, NULL));
-    payload_check_get(&two, world->consumer, by_id("two"), FEATURE_CONSUMED);
+    payload_check_get(&two, world->consumer, by_id("two"), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_store_close(other);
     payload_deinit(&three);
@@ -45,7 +45,7 @@ CONTRACT(c10_quota_of_a_node,
     CHECK_OK(payload_put(&three, world->producer, 0, NULL));
     CHECK_STATUS(FEATURE_E_FULL, payload_put(&two, other, 0, NULL)); /* its own store is empty */
     CHECK_SAYS("node");
-    payload_check_get(&three, world->consumer, by_id("three"), FEATURE_CONSUMED);
+    payload_check_get(&three, world->consumer, by_id("three"), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK_OK(payload_put(&two, other, 0, NULL));
     CHECK_OK(feature_abort(other, &(struct feature_key){.sample_id = "two"}, 1));
@@ -88,10 +88,10 @@ CONTRACT(c10_leases_of_a_session, "[store run]\n[local]\nmax_leases_per_session 
     CHECK_SAYS("4");
     CHECK(one_more == NULL, "a view came with a failure");
     payload_check_get(&payload, world->producer, by_id("s1"),
-                      FEATURE_RETURNED); /* another session */
-    CHECK_OK(feature_release(views[0], FEATURE_RETURNED));
+                      FEATURE_RELEASE_RETURNED); /* another session */
+    CHECK_OK(feature_release(views[0], FEATURE_RELEASE_RETURNED));
     views[0] = payload_view(&payload, world->consumer, by_id("s1"));
-    CHECK_OK(feature_release_batch(views, 4, FEATURE_CONSUMED));
+    CHECK_OK(feature_release_batch(views, 4, FEATURE_RELEASE_CONSUMED));
     world_settle(world);
     payload_deinit(&payload);
 }
@@ -143,10 +143,10 @@ CONTRACT(c10_queued_bytes_of_a_session, "[store run]\nmax_resident_bytes = 8MiB\
     uint64_t begin_ms = check_now_ms();
     CHECK_STATUS(FEATURE_E_FULL, payload_put(&refused, world->producer, 60000, NULL)); /* at once */
     CHECK(check_now_ms() - begin_ms < 30000, "it queued");
-    payload_check_get(&filling, world->consumer, by_id("filling"), FEATURE_CONSUMED);
+    payload_check_get(&filling, world->consumer, by_id("filling"), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK(pthread_join(thread, NULL) == 0, "pthread_join");
-    payload_check_get(&queued.payload, world->consumer, by_id("queued"), FEATURE_CONSUMED);
+    payload_check_get(&queued.payload, world->consumer, by_id("queued"), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     payload_deinit(&filling);
     payload_deinit(&queued.payload);

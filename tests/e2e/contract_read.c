@@ -22,7 +22,7 @@ static void churn(struct world *world, uint64_t bytes) {
         struct payload payload;
         payload_init(&payload, "churn", 1000 + i, MIB);
         CHECK_OK(payload_put(&payload, world->producer, 10000, NULL));
-        payload_check_get(&payload, world->consumer, by_id("churn"), FEATURE_CONSUMED);
+        payload_check_get(&payload, world->consumer, by_id("churn"), FEATURE_RELEASE_CONSUMED);
         payload_deinit(&payload);
         world_settle(world);
     }
@@ -46,8 +46,8 @@ CONTRACT(c2_no_use_after_free, "[store run]\nmax_resident_bytes = 8MiB\nlanding_
     CHECK(payload_difference(&payload, near) == NULL, "%s", payload_difference(&payload, near));
     CHECK_OK(feature_view_check(far));
 
-    CHECK_OK(feature_release(near, FEATURE_RETURNED));
-    CHECK_OK(feature_release(far, FEATURE_RETURNED));
+    CHECK_OK(feature_release(near, FEATURE_RELEASE_RETURNED));
+    CHECK_OK(feature_release(far, FEATURE_RELEASE_RETURNED));
     world_settle(world);
     for (uint32_t i = 0; i < world->cluster.count; i++)
         WAIT_UNTIL(cluster_numbers(&world->cluster, i, "run").resident_bytes == 0, 20000);
@@ -70,7 +70,7 @@ CONTRACT(c2_an_unknown_generation_is_not_found, RUN_STORE) {
     CHECK_OK(feature_ref_from_uri(uri, &other));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(other), 10000));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(world->consumer, by_ref(other)));
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     feature_ref_free(other);
@@ -84,9 +84,9 @@ CONTRACT(c5_consumption_by_one_reader, RUN_STORE) {
     struct feature_ref *ref = NULL;
     payload_init(&payload, "s1", 10, MIB);
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RETURNED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_RETURNED);
     world_settle(world);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
     struct feature_info info;
@@ -105,14 +105,14 @@ CONTRACT(c5_consumption_by_two_readers, "[store run]\nreaders = 2\n") {
     struct feature_view *views[3];
     for (int i = 0; i < 3; i++)
         views[i] = payload_view(&payload, world->consumer, by_ref(ref));
-    CHECK_OK(feature_release(views[0], FEATURE_CONSUMED));
+    CHECK_OK(feature_release(views[0], FEATURE_RELEASE_CONSUMED));
     world_settle(world);
     CHECK_OK(feature_exists(world->consumer, by_ref(ref)));
-    CHECK_OK(feature_release(views[1], FEATURE_CONSUMED));
+    CHECK_OK(feature_release(views[1], FEATURE_RELEASE_CONSUMED));
     world_settle(world);
     CHECK_OK(feature_exists(world->consumer,
                             by_ref(ref))); /* consumed twice, and still read by the third */
-    CHECK_OK(feature_release(views[2], FEATURE_RETURNED));
+    CHECK_OK(feature_release(views[2], FEATURE_RELEASE_RETURNED));
     world_settle(world);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(world->consumer, by_ref(ref)));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
@@ -125,11 +125,11 @@ CONTRACT(c5_consumption_one_after_the_other, "[store run]\nreaders = 2\n") {
     struct feature_ref *ref = NULL;
     payload_init(&payload, "s1", 12, MIB);
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RETURNED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_RETURNED);
     world_settle(world);
-    payload_check_get(&payload, world->producer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->producer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
     feature_ref_free(ref);
@@ -146,7 +146,7 @@ CONTRACT(c5_on_ack, "[store run]\npolicy = on-ack\n") {
         snprintf(sample_id, sizeof sample_id, "s%u", i);
         payload_init(&payloads[i], sample_id, 20 + i, 300000);
         CHECK_OK(payload_put(&payloads[i], world->producer, 0, &refs[i]));
-        payload_check_get(&payloads[i], world->consumer, by_ref(refs[i]), FEATURE_CONSUMED);
+        payload_check_get(&payloads[i], world->consumer, by_ref(refs[i]), FEATURE_RELEASE_CONSUMED);
         keys[i] = by_ref(refs[i]);
     }
     world_settle(world);
@@ -158,7 +158,7 @@ CONTRACT(c5_on_ack, "[store run]\npolicy = on-ack\n") {
         CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, keys[i], 10000));
     CHECK(payload_difference(&payloads[0], reader) == NULL, "%s",
           payload_difference(&payloads[0], reader));
-    CHECK_OK(feature_release(reader, FEATURE_RETURNED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_RETURNED));
     world_settle(world);
     for (uint32_t i = 0; i < COUNT; i++) {
         feature_ref_free(refs[i]);
@@ -172,11 +172,11 @@ CONTRACT(c5_retain, "[store run]\npolicy = retain\n") {
     payload_init(&payload, "s1", 30, MIB);
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
     for (int epoch = 0; epoch < 4; epoch++) {
-        payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+        payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
         CHECK_OK(feature_ack(world->consumer, &(struct feature_key){.ref = ref}, 1));
         world_settle(world);
     }
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     CHECK_OK(feature_abort(world->consumer_writer, &(struct feature_key){.ref = ref}, 1));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->producer, by_ref(ref), 10000));
@@ -208,7 +208,7 @@ CONTRACT(c9_probes_have_no_side_effects, RUN_STORE) {
         CHECK(listed == 1, "%u samples are listed", listed);
     }
     CHECK_OK(feature_stat(world->producer, by_ref(ref), &after, NULL));
-    CHECK(after.state == FEATURE_RESIDENT && after.leases == 0 && after.consumed == 0 &&
+    CHECK(after.state == FEATURE_STATE_RESIDENT && after.leases == 0 && after.consumed == 0 &&
               after.generation == before.generation && after.age_ms >= before.age_ms,
           "state %d, %u leases, consumed %u", after.state, after.leases, after.consumed);
     for (uint32_t i = 0; i < world->cluster.count; i++)
@@ -218,7 +218,7 @@ CONTRACT(c9_probes_have_no_side_effects, RUN_STORE) {
 
     /* the next free is as fast as any */
     CHECK_OK(feature_exists(world->consumer, by_ref(ref)));
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK(world_home(world).resident_bytes == 0, "%" PRIu64 " bytes",
           world_home(world).resident_bytes);

@@ -42,7 +42,7 @@ static void check_current(struct world *world, const char *sample_id, uint64_t g
     CHECK_OK(feature_get(world->consumer, by_id(sample_id), NULL, &view));
     CHECK(feature_ref_generation(feature_view_ref(view)) == generation, "another generation");
     CHECK(memcmp(feature_view_data(view, 0), bytes, strlen(bytes)) == 0, "other bytes");
-    CHECK_OK(feature_release(view, FEATURE_RETURNED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
 }
 
 /* ack or abort of a sample as operation op_id; gives the item's status. */

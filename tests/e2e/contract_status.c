@@ -54,7 +54,7 @@ CONTRACT(c13_not_found_says_why, "[store run]\n") {
     struct feature_ref *ref = NULL;
     payload_init(&payload, "s1", 2, MIB);
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
     CHECK_SAYS("s1");
@@ -96,7 +96,7 @@ CONTRACT_TWO_NODES(c13_timeout, "[store run]\n") {
     CHECK_STATUS(FEATURE_E_TIMEOUT, world_try_get(world->consumer, by_ref(ref), 400));
     CHECK_SAYS("s1");
     cluster_node_thaw(&world->cluster, world->producer_node);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);

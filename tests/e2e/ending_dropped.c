@@ -70,7 +70,7 @@ Test(ending, leases_of_a_dropped_store_are_listed_as_they_are_counted, .timeout 
     row = ctl_row(rows, "sample_id", "s1");
     CHECK(ctl_number(row, "leases") == 1, "its lease is not shown");
     json_decref(rows);
-    CHECK_OK(feature_release(view, FEATURE_RETURNED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_store_close(store);
     CHECK_OK(feature_store_drop(feature, "tmp"));
     feature_disconnect(feature);
@@ -100,7 +100,7 @@ Test(ending, what_is_consumed_of_a_dropped_store_reaches_its_home, .timeout = 12
         CHECK_OK(payload_put(&payload, homes, 5000, &ref));
         struct feature_view *view = payload_view(&payload, store, by_ref(ref));
         CHECK_OK(feature_store_drop(admin, "tmp"));
-        CHECK_OK(feature_release(view, FEATURE_CONSUMED));
+        CHECK_OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
         feature_store_close(store);
         feature_disconnect(reader);
         feature_ref_free(ref);

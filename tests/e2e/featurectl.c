@@ -218,7 +218,7 @@ static void facts(struct world *world) {
     check_samples_facts(world);
     check_leases_facts(world);
     check_nodes_facts(world);
-    CHECK_OK(feature_release(view, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "s1"}, 1));
     world_settle(world);
     payload_deinit(&payload);
@@ -264,7 +264,7 @@ static void explanations(struct world *world) {
     check_path(world, 1, uri, between_nodes());
     CHECK_OK(payload_put(&payload, world->producer, 0, NULL));
     check_explained(world, 1, uri, "retired", "supersede");
-    CHECK_OK(feature_release(view, FEATURE_RETURNED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     world_settle(world);
     check_explained(world, 1, uri, "gone", "supersede");
     CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "s1"}, 1));

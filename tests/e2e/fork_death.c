@@ -84,7 +84,8 @@ static void check_death(struct world *world, int (*train)(int channel, void *con
     WAIT_UNTIL(world_home(world).leases + world_home(world).reservations == 0, DEADLINE_MS);
     CHECK(!channel_pending(trainer.channel, 0), "the worker did not outlive the trainer");
     CHECK(process_wait(&trainer, DEADLINE_MS, NULL), "the trainer was not killed");
-    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_CONSUMED); /* returned */
+    payload_check_get(&payload, world->consumer, by_id("s1"),
+                      FEATURE_RELEASE_CONSUMED); /* returned */
     world_settle(world);
     payload_deinit(&payload);
 }
@@ -116,7 +117,7 @@ static void *go_on(void *context) {
     channel_expect(survivor->channel, "check", DEADLINE_MS);
     CHECK_OK(feature_view_check(survivor->holdings.view));
     CHECK_OK(feature_commit(survivor->holdings.reservation, NULL));
-    CHECK_OK(feature_release(survivor->holdings.view, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(survivor->holdings.view, FEATURE_RELEASE_CONSUMED));
     feature_disconnect(survivor->holdings.feature);
     channel_say(survivor->channel, "done");
     _exit(0); /* without a look for leaks: what the main thread's stack held would be one */
@@ -249,7 +250,7 @@ static int behave_as_a_child(int channel, void *context) {
     inherited = given->held;
     check_refused(&given->held);
     REFUSED(feature_commit(given->held.reservation, NULL));
-    REFUSED(feature_release(given->held.view, FEATURE_CONSUMED));
+    REFUSED(feature_release(given->held.view, FEATURE_RELEASE_CONSUMED));
     feature_store_close(given->held.store);
     CHECK(atexit(disconnect_at_exit) == 0, "no exit handler");
 
@@ -257,7 +258,7 @@ static int behave_as_a_child(int channel, void *context) {
     struct feature_store *store = cluster_open(own, "run", false);
     payload_init(&payload, "own", 3, MIB);
     CHECK_OK(payload_put(&payload, store, 5000, NULL));
-    payload_check_get(&payload, store, by_id("own"), FEATURE_CONSUMED);
+    payload_check_get(&payload, store, by_id("own"), FEATURE_RELEASE_CONSUMED);
     payload_deinit(&payload);
     feature_disconnect(own);
     exit(0);
@@ -279,9 +280,9 @@ static void a_child_is_refused(struct world *world) {
     CHECK_OK(feature_view_check(given.held.view));
     CHECK(is_writable(feature_reservation_data(given.held.reservation, 0)), "the parent cannot");
     feature_cancel(given.held.reservation);
-    CHECK_OK(feature_release(given.held.view, FEATURE_RETURNED));
+    CHECK_OK(feature_release(given.held.view, FEATURE_RELEASE_RETURNED));
     feature_disconnect(given.held.feature);
-    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_RELEASE_CONSUMED);
     payload_deinit(&payload);
 }
 
@@ -314,7 +315,7 @@ static void *be_busy(void *context) {
     while (!busy->stop) {
         struct feature_store *store = cluster_open(own, "run", false);
         CHECK_OK(payload_put(&payload, busy->shared_store, 20000, NULL));
-        payload_check_get(&payload, store, by_id(id), FEATURE_CONSUMED);
+        payload_check_get(&payload, store, by_id(id), FEATURE_RELEASE_CONSUMED);
         feature_store_close(store);
         atomic_fetch_add(&busy->rounds, 1);
     }
@@ -334,7 +335,7 @@ static int use_and_leave(int channel, void *context) {
     struct feature_store *store = cluster_open(own, "run", false);
     payload_init(&payload, "child", 3, 100000);
     CHECK_OK(payload_put(&payload, store, 20000, NULL));
-    payload_check_get(&payload, store, by_id("child"), FEATURE_CONSUMED);
+    payload_check_get(&payload, store, by_id("child"), FEATURE_RELEASE_CONSUMED);
     feature_disconnect(own);
     return 0;
 }
@@ -390,7 +391,7 @@ static void programs_inherit_nothing(struct world *world) {
     CHECK_OK(feature_view_check(held.view));
     CHECK(is_writable(feature_reservation_data(held.reservation, 0)), "the parent cannot write");
     CHECK_OK(feature_commit(held.reservation, NULL));
-    CHECK_OK(feature_release(held.view, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(held.view, FEATURE_RELEASE_CONSUMED));
     CHECK_OK(feature_abort(held.store, &(struct feature_key){.sample_id = "reserved"}, 1));
     feature_disconnect(held.feature);
     payload_deinit(&payload);

@@ -29,7 +29,7 @@ static int behave_well(int channel, void *context) {
         struct feature_ref *ref = NULL;
         payload_init(&payload, "well", seed, 100 + seed * 7919 % 200000);
         CHECK_OK(payload_put(&payload, store, 20000, &ref));
-        payload_check_get(&payload, store, by_ref(ref), FEATURE_CONSUMED);
+        payload_check_get(&payload, store, by_ref(ref), FEATURE_RELEASE_CONSUMED);
         feature_ref_free(ref);
         payload_deinit(&payload);
         if (seed == 0)

@@ -45,16 +45,16 @@ ADDRESSES(bytes_and_messages_take_their_own_ways, .nodes = 2, .data_apart = true
     payload_init(&small, "small", 2, 1000);
     CHECK_OK(payload_put(&large, world->run[A], 0, &ref));
     CHECK_OK(payload_put(&small, world->run[A], 0, NULL));
-    payload_check_get(&large, world->run[B], by_ref(ref), FEATURE_RETURNED);
+    payload_check_get(&large, world->run[B], by_ref(ref), FEATURE_RELEASE_RETURNED);
     CHECK(ctl_says(world, B, "nodes", data->address), "the data address is not shown");
     CHECK(ctl_says(world, B, "doctor", "no node misses"), "doctor");
     proxy_hold(data, PROXY_HOLD_BOTH);
-    payload_check_get(&small, world->run[B], by_id("small"), FEATURE_RETURNED);
+    payload_check_get(&small, world->run[B], by_id("small"), FEATURE_RELEASE_RETURNED);
     CHECK(world_try_get(world->run[B], by_ref(ref), 300) != FEATURE_OK, "bytes on another way");
-    payload_check_get(&small, world->run[B], by_id("small"), FEATURE_CONSUMED);
+    payload_check_get(&small, world->run[B], by_id("small"), FEATURE_RELEASE_CONSUMED);
     proxy_hold(data, PROXY_OPEN);
     WAIT_UNTIL(world_try_get(world->run[B], by_ref(ref), 2000) == FEATURE_OK, 20000);
-    payload_check_get(&large, world->run[B], by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&large, world->run[B], by_ref(ref), FEATURE_RELEASE_CONSUMED);
     index_world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&large);
@@ -81,7 +81,7 @@ ADDRESSES(a_data_address_that_nobody_reaches_is_said_on_both_sides, .nodes = 2,
         CHECK(ctl_says(world, i, "doctor", "is not reached"), "node %u", i);
     }
     CHECK_OK(payload_put(&payload, world->run[A], 0, &ref)); /* and yet all is well */
-    payload_check_get(&payload, world->run[B], by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->run[B], by_ref(ref), FEATURE_RELEASE_CONSUMED);
     index_world_settle(world);
     index_world_expect(world, by_ref(ref), FEATURE_E_NOT_FOUND);
     feature_ref_free(ref);
@@ -98,7 +98,7 @@ ADDRESSES(a_node_with_a_silent_data_address_joins_and_serves, .nodes = 2, .data_
     WAIT_UNTIL(cluster_log_has(&world->cluster, B, "its data address"), 20000);
     WAIT_UNTIL(cluster_log_has(&world->cluster, A, "node b cannot reach the data address"), 20000);
     WAIT_UNTIL(payload_put(&payload, world->run[A], 1000, NULL) == FEATURE_OK, 20000);
-    payload_check_get(&payload, world->run[B], by_id("s1"), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->run[B], by_id("s1"), FEATURE_RELEASE_CONSUMED);
     index_world_settle(world);
     payload_deinit(&payload);
 }

@@ -334,7 +334,7 @@ CLUSTER_OF(records_of_a_dead_home_are_swept_after_lost_keep, .nodes = INDEX_NODE
               "%s", feature_last_error());
         payload_deinit(&lost[i]);
     }
-    payload_check_get(&kept, world->run[C], by_id("kept"), FEATURE_CONSUMED);
+    payload_check_get(&kept, world->run[C], by_id("kept"), FEATURE_RELEASE_CONSUMED);
     payload_deinit(&kept);
 }
 
@@ -346,7 +346,7 @@ CLUSTER_OF(drain_fails_and_names_what_is_left_until_it_is_given_up, .nodes = 2) 
     put_one(world, A, &payload, "s1", &ref);
     struct feature_view *view = payload_view(&payload, world->run[B], by_ref(ref));
     kill_node(world, A);
-    CHECK_OK(feature_release(view, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     WAIT_UNTIL(cluster_health(&world->cluster, B).release_pending == 1, SETTLE_MS);
     CTL(&result, &world->cluster, B, "drain", "--deadline", "200ms");
     CHECK(result.status == EXIT_TIMEOUT, "exit %d: %s", result.status, result.err);

@@ -54,7 +54,7 @@ static void check_abort(struct index_world *world, uint32_t aborter, bool by_its
     CHECK_OK(feature_view_check(reader));
     CHECK(cluster_numbers(&world->cluster, A, "run").resident_bytes >= MIB, "freed under a reader");
     expect_records(world, "run", 0); /* though it is still being read */
-    CHECK_OK(feature_release(reader, FEATURE_RETURNED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_RETURNED));
     index_world_settle(world);
     await_home_empty(world, A);
     await_home_empty(world, B);                 /* nor a copy where it was read */
@@ -99,7 +99,7 @@ static bool gets_it(struct hammer *hammer, struct feature_key key) {
         return false;
     bool same =
         feature_ref_generation(feature_view_ref(view)) == feature_ref_generation(hammer->ref);
-    feature_release(view, FEATURE_RETURNED);
+    feature_release(view, FEATURE_RELEASE_RETURNED);
     return same;
 }
 
@@ -198,11 +198,11 @@ INDEX(a_re_put_from_another_node_supersedes_everywhere) {
     CHECK(payload_difference(&old, reader) == NULL, "%s", payload_difference(&old, reader));
     abort_by(world->run[B], by_ref(old_ref)); /* stale: no harm to the new one */
     CHECK_OK(feature_view_check(reader));
-    CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
     expect_records(world, "run", 1);
     await_home_empty(world, A);
     index_world_expect_current(world, &new, new_ref);
-    payload_check_get(&new, world->run[A], by_id("s1"), FEATURE_CONSUMED);
+    payload_check_get(&new, world->run[A], by_id("s1"), FEATURE_RELEASE_CONSUMED);
     expect_records(world, "run", 0);
     index_world_expect(world, by_ref(new_ref), FEATURE_E_NOT_FOUND);
     feature_ref_free(old_ref);
@@ -236,7 +236,7 @@ static uint32_t winner_of(struct index_world *world, const struct racer racers[]
                                        feature_ref_generation(feature_view_ref(view)))
         winner++;
     CHECK(winner < INDEX_NODES, "a generation that nobody was given");
-    CHECK_OK(feature_release(view, FEATURE_RETURNED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     return winner;
 }
 
@@ -291,13 +291,13 @@ INDEX(any_node_gets_and_probes_by_id_what_any_other_put) {
             struct feature_info info = {0};
             CHECK_OK(feature_exists(world->run[node], by_id(ids[home])));
             CHECK_OK(feature_stat(world->run[node], by_id(ids[home]), &info, NULL));
-            CHECK(info.state == FEATURE_RESIDENT &&
+            CHECK(info.state == FEATURE_STATE_RESIDENT &&
                       info.generation == feature_ref_generation(refs[home]),
                   "state %d, generation %llu", (int)info.state,
                   (unsigned long long)info.generation);
         }
         payload_check_get(&payloads[home], world->run[(home + 1) % INDEX_NODES], by_id(ids[home]),
-                          FEATURE_CONSUMED);
+                          FEATURE_RELEASE_CONSUMED);
         index_world_settle(world);
         index_world_expect(world, by_id(ids[home]), FEATURE_E_NOT_FOUND);
         feature_ref_free(refs[home]);
@@ -318,7 +318,7 @@ static void *run_early_get(void *context) {
     CHECK_OK(feature_get(early->store, by_id(early->payload->sample_id), &options, &view));
     CHECK(payload_difference(early->payload, view) == NULL, "%s",
           payload_difference(early->payload, view));
-    CHECK_OK(feature_release(view, FEATURE_RETURNED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     return NULL;
 }
 
@@ -353,15 +353,15 @@ INDEX(two_runs_with_the_same_ids_never_meet) {
     CHECK_OK(payload_put(&ours, world->run[A], 0, &ours_ref));
     CHECK_OK(payload_put(&theirs, world->acked[B], 0, &theirs_ref));
     for (uint32_t i = 0; i < INDEX_NODES; i++) {
-        payload_check_get(&ours, world->run[i], by_id("s1"), FEATURE_RETURNED);
-        payload_check_get(&theirs, world->acked[i], by_id("s1"), FEATURE_RETURNED);
+        payload_check_get(&ours, world->run[i], by_id("s1"), FEATURE_RELEASE_RETURNED);
+        payload_check_get(&theirs, world->acked[i], by_id("s1"), FEATURE_RELEASE_RETURNED);
     }
     abort_by(world->run[C], by_id("s1"));
     index_world_expect(world, by_id("s1"), FEATURE_E_NOT_FOUND);
     expect_records(world, "run", 0);
     expect_records(world, "acked", 1);
     for (uint32_t i = 0; i < INDEX_NODES; i++)
-        payload_check_get(&theirs, world->acked[i], by_ref(theirs_ref), FEATURE_RETURNED);
+        payload_check_get(&theirs, world->acked[i], by_ref(theirs_ref), FEATURE_RELEASE_RETURNED);
     CHECK_OK(feature_ack(world->acked[C], &(struct feature_key){.sample_id = "s1"}, 1));
     expect_records(world, "acked", 0);
     for (uint32_t i = 0; i < INDEX_NODES; i++)
@@ -388,14 +388,14 @@ SOON_LOST(what_a_killed_node_held_is_lost_and_may_be_put_elsewhere) {
         WAIT_UNTIL(world_try_get(world->run[i], by_id("s1"), 1000) == FEATURE_E_LOST, PATIENCE_MS);
     }
     CHECK(payload_difference(&old, reader) == NULL, "%s", payload_difference(&old, reader));
-    CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
     CHECK_OK(payload_put(&new, world->run[B], 5000, &new_ref));
     cluster_node_start(&world->cluster, A);
     WAIT_UNTIL(world_try_get(world->run[A], by_id("s1"), 1000) == FEATURE_OK, PATIENCE_MS);
     index_world_expect_current(world, &new, new_ref);
     for (uint32_t i = 0; i < INDEX_NODES; i++)
         CHECK_STATUS(FEATURE_E_LOST, world_try_get(world->run[i], by_ref(old_ref), 5000));
-    payload_check_get(&new, world->run[A], by_ref(new_ref), FEATURE_CONSUMED);
+    payload_check_get(&new, world->run[A], by_ref(new_ref), FEATURE_RELEASE_CONSUMED);
     index_world_settle(world);
     feature_ref_free(old_ref);
     feature_ref_free(new_ref);
@@ -411,7 +411,7 @@ SOON_LOST(an_ack_after_the_home_restarted_is_a_success_and_leaves_nothing) {
         snprintf(sample_id, sizeof sample_id, "s%u", i);
         payload_init(&payloads[i], sample_id, i, 70000);
         CHECK_OK(payload_put(&payloads[i], world->acked[A], 0, &refs[i]));
-        payload_check_get(&payloads[i], world->acked[B], by_ref(refs[i]), FEATURE_CONSUMED);
+        payload_check_get(&payloads[i], world->acked[B], by_ref(refs[i]), FEATURE_RELEASE_CONSUMED);
     }
     cluster_node_kill(&world->cluster, A);
     cluster_node_start(&world->cluster, A);

@@ -63,7 +63,7 @@ FAULT(a_lost_quorum_stops_promises_and_loses_nothing, .etcd_members = 3,
     etcd_server_restart(&world->cluster.etcd, 1);
     uint64_t recovered_ms = traffic_await_all(&traffic);
     CHECK_OK(feature_view_check(reader));
-    CHECK_OK(feature_release(reader, FEATURE_RETURNED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_RETURNED));
     index_world_await_current(world, &kept, ref);
     traffic_stop(&traffic, "etcd quorum lost for 3 x TTL", recovered_ms);
     index_world_abort(world, C, "kept");

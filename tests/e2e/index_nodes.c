@@ -56,7 +56,7 @@ static bool is_undecided(int status) {
 static bool is_sealed(struct index_world *world, uint32_t node, const char *sample_id) {
     struct feature_info info = {0};
     feature_stat(world->run[node], by_id(sample_id), &info, NULL);
-    return info.state == FEATURE_SEALED;
+    return info.state == FEATURE_STATE_SEALED;
 }
 
 /* What b re-put while a was stopped: b's alone is current on every node, a's ref is dead. */
@@ -112,7 +112,7 @@ static void check_zombie(struct index_world *world, bool reaches_etcd_in_time) {
     CHECK(mid.status == FEATURE_OK || is_undecided(mid.status), "%s", feature_strerror(mid.status));
     check_superseded(world, &mid_after, mid_ref, mid.ref);
     CHECK(payload_difference(&before, reader) == NULL, "%s", payload_difference(&before, reader));
-    CHECK_OK(feature_release(reader, FEATURE_RETURNED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_RETURNED));
     traffic_start(&traffic, world);
     traffic_await_all(&traffic);
     traffic_stop(&traffic,
@@ -215,7 +215,8 @@ NODE_FAULT(a_put_over_one_not_yet_answered_waits_for_the_oldest_home, .proxied =
     for (uint32_t i = 0; i < INDEX_NODES; i++) {
         WAIT_UNTIL(world_try_get(world->run[i], by_ref(old_ref), 1000) == FEATURE_E_NOT_FOUND,
                    20000);
-        CHECK_OK(feature_release(index_world_view(world, i, &new, by_id("s1")), FEATURE_RETURNED));
+        CHECK_OK(feature_release(index_world_view(world, i, &new, by_id("s1")),
+                                 FEATURE_RELEASE_RETURNED));
         CHECK(middle.status != FEATURE_OK ||
                   world_try_get(world->run[i], by_ref(middle.ref), 1000) == FEATURE_E_NOT_FOUND,
               "node %s still gives the middle one", world->cluster.nodes[i].name);
@@ -320,7 +321,7 @@ static void check_without_peers(struct index_world *world, enum proxy_hold to_a,
     for (uint32_t i = 0; i < 2; i++) { /* what concerns one node alone goes on */
         index_world_put(world, i, &own[i], NULL);
         CHECK_OK(feature_release(index_world_view(world, i, &own[i], by_id(own[i].sample_id)),
-                                 FEATURE_CONSUMED));
+                                 FEATURE_RELEASE_CONSUMED));
     }
     let_pass_until(begun_ms + outage_ms(world));
     proxy_hold(&proxies[A].peers, PROXY_OPEN);
@@ -332,7 +333,7 @@ static void check_without_peers(struct index_world *world, enum proxy_hold to_a,
                PATIENCE_MS);
     for (uint32_t i = 0; i < 2; i++)
         CHECK_OK(feature_release(index_world_view(world, i, &new, by_id("superseded")),
-                                 FEATURE_RETURNED));
+                                 FEATURE_RELEASE_RETURNED));
     traffic_stop(&traffic, what, recovered_ms);
     index_world_abort(world, A, "superseded");
     feature_ref_free(old_ref);

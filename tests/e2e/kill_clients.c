@@ -71,7 +71,8 @@ static void get_one(struct feature_store *store, const char *sample_id, uint64_t
         return; /* never put, or superseded at this moment */
     CHECK_OK(status);
     check_view(view);
-    CHECK_OK(feature_release(view, random % 4 == 0 ? FEATURE_CONSUMED : FEATURE_RETURNED));
+    CHECK_OK(feature_release(view, random % 4 == 0 ? FEATURE_RELEASE_CONSUMED
+                                                   : FEATURE_RELEASE_RETURNED));
 }
 
 /* Puts and gets random samples until told to end, or killed. */
@@ -229,7 +230,7 @@ static void a_dead_client_holds_nothing(struct world *world) {
             "ms (of "
             "%d; wanted: 100 ms)\n",
             (double)worst_us / 1000.0, ROUNDS);
-    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     payload_deinit(&payload);
 }

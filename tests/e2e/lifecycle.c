@@ -122,8 +122,8 @@ Test(lifecycle, sighup_rereads_what_can_change, .timeout = 60) {
                20000);
     CHECK(payload_difference(&payload, reader) == NULL, "%s", payload_difference(&payload, reader));
     CHECK_OK(feature_view_check(reader));
-    CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
-    payload_check_get(&payload, store, by_id("s1"), FEATURE_CONSUMED);
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
+    payload_check_get(&payload, store, by_id("s1"), FEATURE_RELEASE_CONSUMED);
     CHECK_OK(feature_drain(feature, 20000));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(store, by_id("s1")));
     payload_deinit(&payload);
@@ -196,7 +196,7 @@ Test(lifecycle, sigterm_waits_for_leases_and_takes_no_new_puts, .timeout = 60) {
     CHECK(payload_difference(&payload, reader) == NULL, "%s", payload_difference(&payload, reader));
     CHECK_OK(feature_view_check(reader));
     CHECK(process_running(&cluster.nodes[0].process), "it did not wait for the lease");
-    CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
     feature_health(
         feature, &health); /* carries the release along; the broker may be gone before it answers */
     int status = -1;
@@ -227,7 +227,7 @@ Test(lifecycle, sigterm_waits_no_longer_than_drain_timeout, .timeout = 60) {
     CHECK(check_now_ms() - begin_ms >= 250, "it did not wait for the lease");
     CHECK(payload_difference(&payload, reader) == NULL, "%s", payload_difference(&payload, reader));
     CHECK_STATUS(FEATURE_E_LOST, feature_view_check(reader));
-    CHECK_OK(feature_release(reader, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
     feature_disconnect(feature);
     payload_deinit(&payload);
     cluster_stop(&cluster);
@@ -261,12 +261,12 @@ static void check_restart(void (*stop)(struct cluster *cluster)) {
     cluster_node_start(&cluster, 0);
 
     WAIT_UNTIL(payload_put(&new, store, 1000, NULL) == FEATURE_OK, 20000); /* the same handle */
-    payload_check_get(&new, store, by_id("new"), FEATURE_CONSUMED);
+    payload_check_get(&new, store, by_id("new"), FEATURE_RELEASE_CONSUMED);
     CHECK_STATUS(FEATURE_E_LOST, world_try_get(store, by_ref(old_ref), 5000));
     CHECK(payload_difference(&old, view) == NULL, "%s",
           payload_difference(&old, view)); /* still readable */
     CHECK_STATUS(FEATURE_E_LOST, feature_view_check(view));
-    CHECK_OK(feature_release(view, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     CHECK_OK(feature_drain(feature, 20000));
     feature_ref_free(old_ref);
     payload_deinit(&old);
@@ -294,13 +294,14 @@ Test(lifecycle, views_outlive_their_connection, .timeout = 60) {
     struct feature_view *view = payload_view(&payload, store, by_id("s1"));
     feature_disconnect(feature);
     CHECK(payload_difference(&payload, view) == NULL, "%s", payload_difference(&payload, view));
-    CHECK_OK(
-        feature_release(view, FEATURE_CONSUMED)); /* came too late: the lease ended as returned */
+    CHECK_OK(feature_release(
+        view, FEATURE_RELEASE_CONSUMED)); /* came too late: the lease ended as returned */
     WAIT_UNTIL(cluster_numbers(&cluster, 0, "run").leases == 0, 20000);
     CHECK(cluster_numbers(&cluster, 0, "run").resident == 1,
           "consumed by a connection that was gone");
     feature = cluster_connect(&cluster, 0);
-    payload_check_get(&payload, cluster_open(feature, "run", false), by_id("s1"), FEATURE_CONSUMED);
+    payload_check_get(&payload, cluster_open(feature, "run", false), by_id("s1"),
+                      FEATURE_RELEASE_CONSUMED);
     CHECK_OK(feature_drain(feature, 20000));
     feature_disconnect(feature);
     payload_deinit(&payload);

@@ -177,7 +177,7 @@ static void work(struct feature_store *store, const struct payload *payload, boo
     if (!reads_only)
         CHECK_OK(payload_put(payload, store, 5000, NULL));
     payload_check_get(payload, store, by_id(payload->sample_id),
-                      reads_only ? FEATURE_RETURNED : FEATURE_CONSUMED);
+                      reads_only ? FEATURE_RELEASE_RETURNED : FEATURE_RELEASE_CONSUMED);
 }
 
 /* So many operations at least, and on until the other end says something. */

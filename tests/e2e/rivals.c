@@ -54,8 +54,8 @@ RIVALS(a_put_killed_half_way_does_not_poison_its_id, RUN_INI) {
     process_kill(&putter);
     payload_init(&payload, "s1", 2, MIB); /* at once, without waiting for the clean-up */
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
-    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_RETURNED);
-    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_RELEASE_RETURNED);
+    payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);
@@ -99,7 +99,7 @@ RIVALS(samples_outlive_their_producer, RUN_INI) {
         char sample_id[16];
         snprintf(sample_id, sizeof sample_id, "s%u", i);
         payload_init(&payload, sample_id, i, 1000 + i * 50000);
-        payload_check_get(&payload, world->consumer, by_ref(refs[i]), FEATURE_CONSUMED);
+        payload_check_get(&payload, world->consumer, by_ref(refs[i]), FEATURE_RELEASE_CONSUMED);
         feature_ref_free(refs[i]);
         payload_deinit(&payload);
     }
@@ -122,7 +122,7 @@ RIVALS(a_re_put_stores_the_new_bytes, RUN_INI) {
         CHECK(why == NULL, "generation %u: %s", i, why);
         payload_deinit(&payloads[i]);
     }
-    CHECK_OK(feature_release_batch(readers, 6, FEATURE_CONSUMED));
+    CHECK_OK(feature_release_batch(readers, 6, FEATURE_RELEASE_CONSUMED));
     world_settle(world);
 }
 
@@ -139,13 +139,13 @@ RIVALS(abort_and_consume_while_a_reader_holds, RUN_INI) {
     struct feature_view *second = payload_view(&consumed, world->consumer, by_id("consumed"));
     CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "aborted"}, 1));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_id("aborted"), 10000));
-    CHECK_OK(feature_release(first, FEATURE_CONSUMED));
+    CHECK_OK(feature_release(first, FEATURE_RELEASE_CONSUMED));
     world_settle(world);
     CHECK(payload_difference(&aborted, reader) == NULL, "%s", payload_difference(&aborted, reader));
     CHECK(payload_difference(&consumed, second) == NULL, "%s",
           payload_difference(&consumed, second));
-    CHECK_OK(feature_release(reader, FEATURE_RETURNED));
-    CHECK_OK(feature_release(second, FEATURE_RETURNED));
+    CHECK_OK(feature_release(reader, FEATURE_RELEASE_RETURNED));
+    CHECK_OK(feature_release(second, FEATURE_RELEASE_RETURNED));
     world_settle(world);
     CHECK(world_home(world).resident_bytes == 0, "%" PRIu64 " bytes left",
           world_home(world).resident_bytes);
@@ -157,7 +157,7 @@ RIVALS(probes_do_not_delay_a_free, RUN_INI) {
     struct payload payload;
     payload_init(&payload, "s1", 3, MIB);
     CHECK_OK(payload_put(&payload, world->producer, 0, NULL));
-    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_RETURNED);
+    payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_RELEASE_RETURNED);
     for (int i = 0; i < 1000; i++)
         CHECK_OK(feature_exists(world->consumer, by_id("s1")));
     CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "s1"}, 1));
@@ -194,7 +194,7 @@ static void a_frozen_home_loses_nothing(struct world *world) {
     cluster_node_thaw(&world->cluster, world->producer_node);
     WAIT_UNTIL(world_try_get(world->consumer, by_ref(refs[0]), 1000) == FEATURE_OK, 30000);
     for (uint32_t i = 0; i < 4; i++) {
-        payload_check_get(&payloads[i], world->consumer, by_ref(refs[i]), FEATURE_CONSUMED);
+        payload_check_get(&payloads[i], world->consumer, by_ref(refs[i]), FEATURE_RELEASE_CONSUMED);
         feature_ref_free(refs[i]);
         payload_deinit(&payloads[i]);
     }
@@ -230,11 +230,11 @@ RIVALS(a_full_store_makes_a_put_wait, FULL_INI) {
     WAIT_UNTIL(world_home(world).put_waiters == 1, 20000);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_exists(world->producer, by_id("late")));
     payload_check_get(&filling, world->consumer, by_id("filling"),
-                      FEATURE_CONSUMED); /* not evicted */
+                      FEATURE_RELEASE_CONSUMED); /* not evicted */
     world_settle(world);
     channel_expect(putter.channel, "stored", 20000);
     process_join(&putter, 20000);
-    payload_check_get(&late, world->consumer, by_id("late"), FEATURE_CONSUMED);
+    payload_check_get(&late, world->consumer, by_id("late"), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     payload_deinit(&filling);
     payload_deinit(&late);

@@ -55,7 +55,7 @@ static void put_and_consume(struct world *world, const char *sample_id, uint32_t
     struct payload payload;
     payload_init(&payload, sample_id, 7, 60000);
     CHECK_OK(payload_put(&payload, world->producer, deadline_ms, NULL));
-    payload_check_get(&payload, world->consumer, by_id(sample_id), FEATURE_CONSUMED);
+    payload_check_get(&payload, world->consumer, by_id(sample_id), FEATURE_RELEASE_CONSUMED);
     payload_deinit(&payload);
 }
 
@@ -107,7 +107,7 @@ SQUAT(squat_what_was_committed_stays, FOUR_MIB "max_reserve = 300ms\n") {
     payload_init(&payload, "other", 2, 100000);
     CHECK_STATUS(FEATURE_E_FULL, payload_put(&payload, world->producer, 1000, NULL));
     CHECK(check_now_ms() - begun_ms >= 900, "refused before its deadline");
-    payload_check_get(&squatter.all, world->consumer, by_id("all"), FEATURE_CONSUMED);
+    payload_check_get(&squatter.all, world->consumer, by_id("all"), FEATURE_RELEASE_CONSUMED);
     payload_deinit(&payload);
     squatter_close(&squatter);
     world_settle(world);
@@ -193,7 +193,7 @@ SQUAT(squat_smaller_puts_pass_the_first_in_line, FOUR_MIB "max_pass = 1h\n") {
     put_and_consume(world, "without", 0);
     CHECK(world_home(world).put_waiters == 1, "the first has left the line");
     wire_close(&wire);
-    payload_check_get(&kept, world->consumer, by_id("kept"), FEATURE_CONSUMED);
+    payload_check_get(&kept, world->consumer, by_id("kept"), FEATURE_RELEASE_CONSUMED);
     payload_deinit(&kept);
     world_settle(world);
 }

@@ -245,7 +245,7 @@ static void expect_held(struct cluster *cluster, uint64_t held) {
     struct feature_key first = {.sample_id = "f0-0-0"};
     struct feature_view *view = NULL;
     CHECK_OK(feature_get(store, first, NULL, &view));
-    CHECK_OK(feature_release(view, FEATURE_RETURNED));
+    CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     CHECK(cluster_numbers(cluster, 0, "run").resident == held, "samples have ended");
     feature_store_close(store);
     CHECK_OK(feature_store_drop(feature, "run"));

@@ -199,9 +199,9 @@ static void start_broker(const uint8_t *script, size_t bytes) {
 /* ---- the application ---- */
 
 static const struct feature_tensor tensor = {
-    .name = "t", .dtype = FEATURE_U8, .rank = 1, .shape = {TENSOR_BYTES}};
+    .name = "t", .dtype = FEATURE_DTYPE_U8, .rank = 1, .shape = {TENSOR_BYTES}};
 static const struct feature_tensor small_tensor = {
-    .name = "t", .dtype = FEATURE_U8, .rank = 1, .shape = {4}};
+    .name = "t", .dtype = FEATURE_DTYPE_U8, .rank = 1, .shape = {4}};
 
 static void touch(const void *data, size_t bytes) {
     const volatile uint8_t *byte = data;
@@ -230,7 +230,7 @@ static void get(struct feature_store *store, struct feature_key key) {
         look_at_ref(ref);
         for (uint32_t t = 0; t < feature_ref_tensor_count(ref); t++)
             touch(feature_view_data(view, t), feature_ref_tensor(ref, t)->bytes);
-        feature_release(view, FEATURE_CONSUMED);
+        feature_release(view, FEATURE_RELEASE_CONSUMED);
     }
 }
 

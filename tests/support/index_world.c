@@ -117,8 +117,9 @@ static void check_current(struct index_world *world, const struct payload *paylo
                   strcmp(feature_ref_home(got), feature_ref_home(ref)) == 0,
               "node %s gets another generation of %s", world->cluster.nodes[i].name,
               payload->sample_id);
-        CHECK_OK(feature_release(view, FEATURE_RETURNED));
-        CHECK_OK(feature_release(view_of(world, i, payload, by_ref(ref)), FEATURE_RETURNED));
+        CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
+        CHECK_OK(
+            feature_release(view_of(world, i, payload, by_ref(ref)), FEATURE_RELEASE_RETURNED));
     }
 }
 

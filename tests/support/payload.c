@@ -50,10 +50,10 @@ void payload_init(struct payload *out, const char *sample_id, uint64_t seed, uin
         const char *name;
         enum feature_dtype dtype;
         uint64_t bytes_per_token;
-    } shape[] = {{"aux_hidden_state", FEATURE_BF16, 192},
-                 {"hidden_state", FEATURE_F16, 64},
-                 {"input_ids", FEATURE_I64, 8},
-                 {"loss_mask", FEATURE_U8, 1}};
+    } shape[] = {{"aux_hidden_state", FEATURE_DTYPE_BF16, 192},
+                 {"hidden_state", FEATURE_DTYPE_F16, 64},
+                 {"input_ids", FEATURE_DTYPE_I64, 8},
+                 {"loss_mask", FEATURE_DTYPE_U8, 1}};
     const uint32_t count = sizeof shape / sizeof *shape;
     uint64_t tokens = bytes / 265u + 1;
     *out = (struct payload){0};
@@ -158,7 +158,7 @@ struct feature_view *payload_view(const struct payload *payload, struct feature_
 }
 
 void payload_check_get(const struct payload *payload, struct feature_store *store,
-                       struct feature_key key, enum feature_how how) {
+                       struct feature_key key, enum feature_release_how how) {
     CHECK_OK(feature_release(payload_view(payload, store, key), how));
 }
 

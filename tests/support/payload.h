@@ -50,7 +50,7 @@ uint64_t payload_seed(const struct feature_view *view);
 struct feature_view *payload_view(const struct payload *payload, struct feature_store *store,
                                   struct feature_key key);
 void payload_check_get(const struct payload *payload, struct feature_store *store,
-                       struct feature_key key, enum feature_how how);
+                       struct feature_key key, enum feature_release_how how);
 
 /* Where the test data lie (tests/data of the source tree); a static string. */
 const char *payload_data_directory(void);

@@ -87,7 +87,7 @@ static bool get_current(struct traffic_round *round, uint32_t distance, struct f
     const char *why = view != NULL ? payload_difference(payload, view) : NULL;
     if (why != NULL)
         violation(round->worker, "get %s: %s", payload->sample_id, why);
-    feature_release(view, FEATURE_RETURNED);
+    feature_release(view, FEATURE_RELEASE_RETURNED);
     return settled(round->worker, "get of what is current,", payload->sample_id, status,
                    FEATURE_OK);
 }

@@ -34,6 +34,6 @@ int world_try_get(struct feature_store *store, struct feature_key key, uint32_t 
     struct feature_view *view = NULL;
     int status = feature_get(store, key, &options, &view);
     if (status == FEATURE_OK)
-        feature_release(view, FEATURE_RETURNED);
+        feature_release(view, FEATURE_RELEASE_RETURNED);
     return status;
 }

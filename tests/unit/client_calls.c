@@ -24,7 +24,7 @@ static void *work(void *argument) {
         struct feature_view *view;
         OK(feature_get(worker->f->store, (struct feature_key){.ref = ref}, NULL, &view));
         assert_two_tensors(view, 300, seed);
-        OK(feature_release(view, i % 2 ? FEATURE_CONSUMED : FEATURE_RETURNED));
+        OK(feature_release(view, i % 2 ? FEATURE_RELEASE_CONSUMED : FEATURE_RELEASE_RETURNED));
         feature_ref_free(ref);
     }
     return NULL;
@@ -75,7 +75,7 @@ static void *get_slowly(void *argument) {
     struct fixture *f = argument;
     struct feature_view *view;
     OK(feature_get(f->store, (struct feature_key){.sample_id = "s"}, NULL, &view));
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     return NULL;
 }
 
@@ -173,6 +173,6 @@ Test(client_calls, progress_is_shown_to_the_caller) {
     f->broker.on_request = tell_progress;
     OK(feature_get(f->store, (struct feature_key){.sample_id = "s"}, &options, &view));
     cr_assert_eq(sum, 600);
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     fixture_free(f);
 }

@@ -104,8 +104,8 @@ Test(client_handshake, two_handles_share_one_mapping) {
     OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &one));
     OK(feature_get(other, (struct feature_key){.ref = ref}, NULL, &two));
     cr_assert_eq(feature_view_data(one, 0), feature_view_data(two, 0));
-    OK(feature_release(one, FEATURE_RETURNED));
-    OK(feature_release(two, FEATURE_RETURNED));
+    OK(feature_release(one, FEATURE_RELEASE_RETURNED));
+    OK(feature_release(two, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
     fixture_free(f);
 }

@@ -132,7 +132,7 @@ static void get_good(struct script *script, const struct feature_ref *ref, unsig
     OK(get(script, (struct feature_key){.ref = ref}, &view));
     assert_two_tensors(view, LARGE_BYTES, 1);
     cr_assert_eq(script->gets, gets, "%u gets, not %u", script->gets, gets);
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
 }
 
 /* ---- who asks ---- */
@@ -145,20 +145,20 @@ Test(client_landing, is_asked_for_large_samples_that_are_checked) {
     struct feature_ref *small = put_two_tensors(script.f->store, "small", MIB, 1);
     OK(get(&script, (struct feature_key){.ref = large}, &view));
     cr_assert(script.wanted);
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     OK(get(&script, (struct feature_key){.ref = small}, &view));
     cr_assert_not(script.wanted, "of a small one");
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     OK(get(&script, (struct feature_key){.sample_id = "large"}, &view));
     cr_assert_not(script.wanted, "by id: what it looks like is not known yet");
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_store_close(script.f->store);
     script.f->broker.checksum = FB__CHECKSUM_POLICY__NEVER;
     fake_broker_drop_sessions(&script.f->broker);
     OK(feature_store_open(script.f->feature, FAKE_STORE, NULL, &script.f->store));
     OK(get(&script, (struct feature_key){.ref = large}, &view));
     cr_assert_not(script.wanted, "nobody checks");
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(large);
     feature_ref_free(small);
     script_deinit(&script);
@@ -186,7 +186,7 @@ Test(client_landing, what_landed_is_not_read_again) {
     script.at_get = spoil_after_it_landed;
     OK(get(&script, (struct feature_key){.ref = ref}, &view));
     cr_assert_eq(script.gets, 1);
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
     script_deinit(&script);
 }
@@ -314,7 +314,7 @@ Test(client_landing, each_sample_of_a_batch_is_checked_by_itself) {
     cr_assert_eq(items[1].status, FEATURE_E_CORRUPT);
     cr_assert_eq(script.gets, 2);
     assert_two_tensors(items[0].view, LARGE_BYTES, 1);
-    OK(feature_release(items[0].view, FEATURE_RETURNED));
+    OK(feature_release(items[0].view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(refs[0]);
     feature_ref_free(refs[1]);
     script_deinit(&script);
@@ -374,7 +374,7 @@ static void *get_busily(void *context) {
         .size = sizeof options, .progress = be_busy, .progress_context = bystander};
     OK(feature_get(bystander->script->f->store, (struct feature_key){.sample_id = "s"}, &options,
                    &view));
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     return NULL;
 }
 

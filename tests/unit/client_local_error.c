@@ -34,7 +34,7 @@ static void leased_check_and_free(struct leased *l) {
     OK(feature_health(l->f->feature, &health));
     OK(feature_view_check(l->view));
     cr_expect_eq(l->f->broker.connections, 1, "the connection was lost");
-    OK(feature_release(l->view, FEATURE_RETURNED));
+    OK(feature_release(l->view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(l->ref);
     fixture_free(l->f);
 }
@@ -129,7 +129,7 @@ Test(client_local_error, no_room_for_a_thread_delays_no_release) {
     leased_init(&l);
     OK(feature_get(l.f->store, (struct feature_key){.ref = l.ref}, NULL, &view));
     limit_address_space(1u << 20, &before); /* a thread's stack takes more */
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     cr_expect(fake_broker_await(&l.f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 1));
     setrlimit(RLIMIT_AS, &before);
     leased_check_and_free(&l);
@@ -170,7 +170,7 @@ Test(client_local_error, a_full_socket_delays_releases_and_closes) {
     }
     pthread_mutex_lock(&l.f->broker.lock);
     for (int i = 0; i < STORES; i++) {
-        OK(feature_release(views[i], FEATURE_RETURNED));
+        OK(feature_release(views[i], FEATURE_RELEASE_RETURNED));
         feature_store_close(stores[i]);
     }
     pthread_mutex_unlock(&l.f->broker.lock);
@@ -242,7 +242,7 @@ Test(client_local_error, signals_interrupt_nothing) {
         struct feature_view *view;
         struct feature_store *store;
         OK(feature_get(l.f->store, (struct feature_key){.ref = l.ref}, NULL, &view));
-        OK(feature_release(view, FEATURE_RETURNED));
+        OK(feature_release(view, FEATURE_RELEASE_RETURNED));
         OK(feature_store_open(l.f->feature, FAKE_STORE, NULL, &store));
         feature_store_close(store);
     }
@@ -264,7 +264,7 @@ Test(client_local_error, a_lease_that_a_living_broker_ended_is_not_lost_with_it)
     fake_broker_stop(&f->broker);
     FAILS(FEATURE_E_LOST, feature_view_check(view));
     fake_broker_start(&f->broker);
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
     fixture_free(f);
 }

@@ -151,12 +151,12 @@ Test(client_null, views_and_reservations) {
     cr_expect_null(feature_view_data(NULL, 0));
     cr_expect_null(feature_view_ref(NULL));
     REFUSED("view", feature_view_check(NULL));
-    REFUSED("how", feature_release(view, (enum feature_how)7));
-    OK(feature_release(view, FEATURE_RETURNED)); /* the refused one did not take it */
-    OK(feature_release(NULL, FEATURE_RETURNED));
-    OK(feature_release_batch(no_views, 2, FEATURE_RETURNED));
-    OK(feature_release_batch(NULL, 0, FEATURE_RETURNED));
-    REFUSED("views", feature_release_batch(NULL, 1, FEATURE_RETURNED));
+    REFUSED("how", feature_release(view, (enum feature_release_how)7));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED)); /* the refused one did not take it */
+    OK(feature_release(NULL, FEATURE_RELEASE_RETURNED));
+    OK(feature_release_batch(no_views, 2, FEATURE_RELEASE_RETURNED));
+    OK(feature_release_batch(NULL, 0, FEATURE_RELEASE_RETURNED));
+    REFUSED("views", feature_release_batch(NULL, 1, FEATURE_RELEASE_RETURNED));
     cr_expect_null(feature_reservation_data(NULL, 0));
     REFUSED("reservation", feature_commit(NULL, NULL));
     feature_cancel(NULL);

@@ -80,7 +80,7 @@ Test(client_reconnect, views_of_a_restarted_broker_are_lost_but_readable) {
     FAILS(FEATURE_E_NOT_FOUND, feature_exists(f->store, (struct feature_key){.ref = ref}));
     feature_ref_free(put_two_tensors(f->store, "s", 5000, 2));
     assert_two_tensors(view, 5000, 1);
-    OK(feature_release(view, FEATURE_CONSUMED));
+    OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     OK(feature_health(f->feature, &health));
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE), 0);
     feature_ref_free(ref);
@@ -95,8 +95,8 @@ Test(client_reconnect, a_consumed_release_survives_the_connection) {
     OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &returned));
     fake_broker_drop_sessions(&f->broker);
     OK(feature_exists(f->store, (struct feature_key){.ref = ref}));
-    OK(feature_release(returned, FEATURE_RETURNED));
-    OK(feature_release(consumed, FEATURE_CONSUMED));
+    OK(feature_release(returned, FEATURE_RELEASE_RETURNED));
+    OK(feature_release(consumed, FEATURE_RELEASE_CONSUMED));
     OK(feature_exists(f->store, (struct feature_key){.ref = ref}));
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE), 1);
     struct fake_record release = fake_broker_record(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 0);
@@ -121,7 +121,7 @@ Test(client_reconnect, an_unconfirmed_consumed_release_is_said_again) {
     struct feature_view *view;
     OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
     f->broker.on_request = close_on_release;
-    OK(feature_release(view, FEATURE_CONSUMED));
+    OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     cr_assert(fake_broker_await(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 1));
     OK(feature_drain(f->feature, 5000));
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE), 2);
@@ -175,7 +175,7 @@ Test(client_reconnect, views_outlive_their_connection) {
     f->feature = NULL;
     assert_two_tensors(view, 100, 1);
     FAILS(FEATURE_E_LOST, feature_view_check(view));
-    OK(feature_release(view, FEATURE_CONSUMED));
+    OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     feature_ref_free(ref);
     fixture_free(f);
 }
@@ -198,7 +198,7 @@ static int check_in_child(struct fixture *f, struct feature_ref *ref, struct fea
         return 4;
     if (((const uint8_t *)feature_view_data(view, 1))[0] != 1)
         return 5;
-    if (feature_release(view, FEATURE_CONSUMED) != FEATURE_E_INVALID)
+    if (feature_release(view, FEATURE_RELEASE_CONSUMED) != FEATURE_E_INVALID)
         return 6;
     feature_ref_free(ref);
     feature_disconnect(f->feature);
@@ -220,7 +220,7 @@ Test(client_reconnect, a_forked_child_is_refused_and_the_parent_goes_on) {
     cr_assert(WIFEXITED(status));
     cr_assert_eq(WEXITSTATUS(status), 0, "check %d failed in the child", WEXITSTATUS(status));
     OK(feature_view_check(view));
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     OK(feature_exists(f->store, (struct feature_key){.ref = ref}));
     cr_assert_eq(f->broker.connections, 1);
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE), 1);

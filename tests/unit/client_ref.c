@@ -82,7 +82,7 @@ Test(client_ref, decodes_what_was_encoded) {
     cr_assert_eq(feature_ref_tensor_count(ref), 1);
     const struct feature_tensor *tensor = feature_ref_tensor(ref, 0);
     cr_assert_str_eq(tensor->name, "hidden");
-    cr_assert_eq(tensor->dtype, FEATURE_I32);
+    cr_assert_eq(tensor->dtype, FEATURE_DTYPE_I32);
     cr_assert_eq(tensor->rank, 2);
     cr_assert_eq(tensor->shape[1], 3);
     cr_assert_eq(tensor->checksum, 0x8807060504030201);
@@ -375,12 +375,12 @@ Test(client_words, statuses_and_dtypes_have_names) {
     cr_assert_str_eq(feature_strerror(FEATURE_E_INTERNAL), "INTERNAL");
     cr_assert_str_eq(feature_strerror(-12), "UNKNOWN");
     cr_assert_str_eq(feature_strerror(1), "UNKNOWN");
-    for (enum feature_dtype dtype = FEATURE_BOOL; dtype <= FEATURE_C64; dtype++)
+    for (enum feature_dtype dtype = FEATURE_DTYPE_BOOL; dtype <= FEATURE_DTYPE_C64; dtype++)
         cr_assert_eq(feature_dtype_parse(feature_dtype_name(dtype)), dtype);
     cr_assert_null(feature_dtype_name((enum feature_dtype)0));
     cr_assert_null(feature_dtype_name((enum feature_dtype)23));
     cr_assert_eq(feature_dtype_parse("F8"), 0);
-    cr_assert_eq(feature_dtype_bytes(FEATURE_BF16), 2);
+    cr_assert_eq(feature_dtype_bytes(FEATURE_DTYPE_BF16), 2);
     cr_assert_eq(feature_dtype_bytes((enum feature_dtype)0), 0);
     cr_assert_str_eq(feature_version(), FEATURED_VERSION);
 }

@@ -10,7 +10,7 @@ static void round_trip(size_t bytes) {
     OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
     assert_two_tensors(view, bytes, 3);
     OK(feature_view_check(view));
-    OK(feature_release(view, FEATURE_CONSUMED));
+    OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     cr_assert(fake_broker_await(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 1));
     cr_assert(fake_broker_record(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 0).consumed);
     feature_ref_free(ref);
@@ -42,7 +42,7 @@ Test(client_samples, get_by_id_makes_the_whole_ref) {
     cr_assert_eq(feature_ref_tensor(got, 0)->checksum, feature_ref_tensor(ref, 0)->checksum);
     cr_assert_eq(feature_view_find(view, "b"), 1);
     cr_assert_eq(feature_view_find(view, "c"), -1);
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
     fixture_free(f);
 }
@@ -62,7 +62,7 @@ Test(client_samples, zero_copy_put_is_what_was_written) {
     f->broker.over_network = true;
     OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
     assert_two_tensors(view, LARGE_BYTES, 9);
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
     two_tensors_deinit(&s);
     fixture_free(f);
@@ -106,7 +106,7 @@ Test(client_samples, a_batch_is_split_over_frames) {
         assert_two_tensors(gets[i].view, s[i].data[0].iov_len, (uint8_t)i);
         views[i] = gets[i].view;
     }
-    OK(feature_release_batch(views, COUNT, FEATURE_RETURNED));
+    OK(feature_release_batch(views, COUNT, FEATURE_RELEASE_RETURNED));
     cr_assert(fake_broker_await(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 1));
     cr_assert_eq(fake_broker_record(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 0).items, COUNT);
     for (int i = 0; i < COUNT; i++) {
@@ -137,7 +137,7 @@ Test(client_samples, items_of_a_batch_stand_alone) {
                                       {.key = {.ref = items[1].ref}}};
     FAILS(FEATURE_E_NOT_FOUND, feature_get_batch(f->store, gets, 2, NULL));
     cr_assert_null(gets[0].view);
-    OK(feature_release(gets[1].view, FEATURE_RETURNED));
+    OK(feature_release(gets[1].view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(items[1].ref);
     two_tensors_deinit(&good);
     two_tensors_deinit(&bad);
@@ -206,7 +206,7 @@ Test(client_samples, the_second_copy_is_taken_when_it_is_sound) {
     f->broker.on_request = mend_on_second_get;
     OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
     assert_two_tensors(view, 700, 5);
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
     fixture_free(f);
 }
@@ -217,7 +217,7 @@ Test(client_samples, without_a_network_hop_nothing_is_verified) {
     struct feature_view *view;
     f->broker.arena[0] ^= 1;
     OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
-    OK(feature_release(view, FEATURE_RETURNED));
+    OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
     fixture_free(f);
 }
@@ -321,7 +321,7 @@ Test(client_samples, keys_are_checked_before_anything_is_sent) {
 
 static bool count_one(void *context, const struct feature_info *info) {
     unsigned *count = context;
-    cr_assert_eq(info->state, FEATURE_RESIDENT);
+    cr_assert_eq(info->state, FEATURE_STATE_RESIDENT);
     return ++*count < 17;
 }
 

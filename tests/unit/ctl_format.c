@@ -17,28 +17,28 @@ static const struct {
     enum feature_dtype dtype;
     uint32_t bits;
 } kinds[] = {
-    {"BOOL", FEATURE_BOOL, 8},
-    {"F4", FEATURE_F4, 4},
-    {"F6_E2M3", FEATURE_F6_E2M3, 6},
-    {"F6_E3M2", FEATURE_F6_E3M2, 6},
-    {"U8", FEATURE_U8, 8},
-    {"I8", FEATURE_I8, 8},
-    {"F8_E5M2", FEATURE_F8_E5M2, 8},
-    {"F8_E4M3", FEATURE_F8_E4M3, 8},
-    {"F8_E8M0", FEATURE_F8_E8M0, 8},
-    {"F8_E4M3FNUZ", FEATURE_F8_E4M3FNUZ, 8},
-    {"F8_E5M2FNUZ", FEATURE_F8_E5M2FNUZ, 8},
-    {"I16", FEATURE_I16, 16},
-    {"U16", FEATURE_U16, 16},
-    {"F16", FEATURE_F16, 16},
-    {"BF16", FEATURE_BF16, 16},
-    {"I32", FEATURE_I32, 32},
-    {"U32", FEATURE_U32, 32},
-    {"F32", FEATURE_F32, 32},
-    {"C64", FEATURE_C64, 64},
-    {"F64", FEATURE_F64, 64},
-    {"I64", FEATURE_I64, 64},
-    {"U64", FEATURE_U64, 64},
+    {"BOOL", FEATURE_DTYPE_BOOL, 8},
+    {"F4", FEATURE_DTYPE_F4, 4},
+    {"F6_E2M3", FEATURE_DTYPE_F6_E2M3, 6},
+    {"F6_E3M2", FEATURE_DTYPE_F6_E3M2, 6},
+    {"U8", FEATURE_DTYPE_U8, 8},
+    {"I8", FEATURE_DTYPE_I8, 8},
+    {"F8_E5M2", FEATURE_DTYPE_F8_E5M2, 8},
+    {"F8_E4M3", FEATURE_DTYPE_F8_E4M3, 8},
+    {"F8_E8M0", FEATURE_DTYPE_F8_E8M0, 8},
+    {"F8_E4M3FNUZ", FEATURE_DTYPE_F8_E4M3FNUZ, 8},
+    {"F8_E5M2FNUZ", FEATURE_DTYPE_F8_E5M2FNUZ, 8},
+    {"I16", FEATURE_DTYPE_I16, 16},
+    {"U16", FEATURE_DTYPE_U16, 16},
+    {"F16", FEATURE_DTYPE_F16, 16},
+    {"BF16", FEATURE_DTYPE_BF16, 16},
+    {"I32", FEATURE_DTYPE_I32, 32},
+    {"U32", FEATURE_DTYPE_U32, 32},
+    {"F32", FEATURE_DTYPE_F32, 32},
+    {"C64", FEATURE_DTYPE_C64, 64},
+    {"F64", FEATURE_DTYPE_F64, 64},
+    {"I64", FEATURE_DTYPE_I64, 64},
+    {"U64", FEATURE_DTYPE_U64, 64},
 };
 #define KIND_COUNT (sizeof kinds / sizeof kinds[0])
 
@@ -74,10 +74,10 @@ Test(format, every_dtype_of_the_reference_is_taken_and_given_back) {
 }
 
 Test(format, numbers_of_dtypes_stay) {
-    cr_expect_eq(FEATURE_BOOL, 1);
-    cr_expect_eq(FEATURE_F64, 15);
-    cr_expect_eq(FEATURE_F8_E8M0, 16);
-    cr_expect_eq(FEATURE_C64, 22);
+    cr_expect_eq(FEATURE_DTYPE_BOOL, 1);
+    cr_expect_eq(FEATURE_DTYPE_F64, 15);
+    cr_expect_eq(FEATURE_DTYPE_F8_E8M0, 16);
+    cr_expect_eq(FEATURE_DTYPE_C64, 22);
 }
 
 Test(format, elements_of_less_than_a_byte_fill_whole_bytes) {

@@ -59,7 +59,7 @@ Test(ctl_safetensors, tensors_come_in_the_order_of_their_bytes) {
     cr_expect_str_eq(file.tensors[0].name, "a");
     cr_expect_str_eq(file.tensors[1].name, "e");
     cr_expect_str_eq(file.tensors[2].name, "b");
-    cr_expect_eq(file.tensors[0].dtype, FEATURE_BF16);
+    cr_expect_eq(file.tensors[0].dtype, FEATURE_DTYPE_BF16);
     cr_expect_eq(file.tensors[0].rank, 2);
     cr_expect_eq(file.tensors[0].bytes, 8);
     cr_expect_eq(file.tensors[1].bytes, 0);
@@ -215,10 +215,10 @@ Test(ctl_safetensors, a_file_written_while_it_is_read_is_an_error, .init = make_
 static const float values[] = {1.5f, -2.0f, 3.25f};
 static const uint8_t mask[] = {1, 0, 1, 1, 0};
 static const struct feature_tensor written[] = {
-    {.name = "mask", .dtype = FEATURE_BOOL, .rank = 1, .shape = {5}, .bytes = 5},
-    {.name = "empty", .dtype = FEATURE_F16, .rank = 2, .shape = {0, 768}, .bytes = 0},
+    {.name = "mask", .dtype = FEATURE_DTYPE_BOOL, .rank = 1, .shape = {5}, .bytes = 5},
+    {.name = "empty", .dtype = FEATURE_DTYPE_F16, .rank = 2, .shape = {0, 768}, .bytes = 0},
     {.name = "values \"q\" \xc3\xa4",
-     .dtype = FEATURE_F32,
+     .dtype = FEATURE_DTYPE_F32,
      .rank = 2,
      .shape = {3, 1},
      .bytes = 12},

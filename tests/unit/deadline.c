@@ -107,7 +107,7 @@ Test(deadline, a_drain_whose_releases_are_not_confirmed) {
     struct feature_ref *ref = put_two_tensors(f->store, "s", 100, 1);
     struct feature_view *view;
     OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
-    OK(feature_release(view, FEATURE_CONSUMED));
+    OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     pthread_mutex_lock(&f->broker.lock); /* answers nothing at all */
     SOON(FEATURE_E_TIMEOUT, feature_drain(f->feature, DEADLINE_MS));
     pthread_mutex_unlock(&f->broker.lock);
