@@ -1,28 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proto/frame.h"
 
-#include <endian.h>
 #include <string.h>
 
-static void frame_put32(uint8_t *out, uint32_t value) {
-    value = htole32(value);
-    memcpy(out, &value, sizeof value);
-}
-
-static uint32_t frame_get32(const uint8_t *in) {
-    uint32_t value;
-    memcpy(&value, in, sizeof value);
-    return le32toh(value);
-}
+#include "proto/little_endian.h"
 
 void frame_encode(const struct frame_header *header, uint8_t out[FRAME_HEADER_BYTES]) {
     out[0] = FRAME_MAGIC & 0xff;
     out[1] = FRAME_MAGIC >> 8;
     out[2] = header->version;
     out[3] = header->type;
-    frame_put32(out + 4, header->request_id);
-    frame_put32(out + 8, header->body_bytes);
-    frame_put32(out + 12, header->payload_bytes);
+    put32(out + 4, header->request_id);
+    put32(out + 8, header->body_bytes);
+    put32(out + 12, header->payload_bytes);
 }
 
 const char *frame_decode(const uint8_t in[FRAME_HEADER_BYTES], uint32_t bytes_max,
@@ -32,9 +22,9 @@ const char *frame_decode(const uint8_t in[FRAME_HEADER_BYTES], uint32_t bytes_ma
     struct frame_header header = {
         .version = in[2],
         .type = in[3],
-        .request_id = frame_get32(in + 4),
-        .body_bytes = frame_get32(in + 8),
-        .payload_bytes = frame_get32(in + 12),
+        .request_id = get32(in + 4),
+        .body_bytes = get32(in + 8),
+        .payload_bytes = get32(in + 12),
     };
     if (header.version != FRAME_VERSION)
         return "unknown frame version";

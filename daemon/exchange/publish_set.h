@@ -8,7 +8,7 @@
 #define FEATURED_BROKER_PUBLISH_SET_H
 
 #include "exchange/exchange.h"
-#include "node/deadlines.h"
+#include "time/deadlines.h"
 
 /* One home that has to retire what we replaced. */
 struct older_home {

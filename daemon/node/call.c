@@ -9,7 +9,7 @@
 
 #include "requests/requests.h"
 
-#define EXPIRED_A_TURN 256u
+static void call_on_time_over(struct deadline *timed, uint64_t now_ns);
 
 struct call *call_new(struct broker_session *session, enum call_kind kind, size_t count,
                       uint32_t request_id, bool wants_reply) {
@@ -33,8 +33,10 @@ struct call *call_new(struct broker_session *session, enum call_kind kind, size_
     call->begun_ns = session->broker->now_ns;
     call->count = (uint32_t)count;
     call->open = (uint32_t)count + 1;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         call->items[i].call = call;
+        deadline_init(&call->items[i].timed, call_on_time_over);
+    }
     TAILQ_INSERT_TAIL(&session->calls, call, link);
     account_add(session->account, CHARGE_REQUESTS, 1);
     account_add(session->account, CHARGE_WAITS, count);
@@ -143,15 +145,11 @@ void item_found(struct item *item) {
 /* ---- deadlines ---- */
 
 void item_set_deadline(struct item *item, uint64_t deadline_ns) {
-    deadlines_set(&item->call->broker->timed, &item->timed, deadline_ns);
+    deadlines_set(&item->call->broker->deadlines, &item->timed, deadline_ns);
 }
 
 static void call_clear_deadline(struct item *item) {
-    deadlines_clear(&item->call->broker->timed, &item->timed);
-}
-
-static struct item *call_item_of(struct deadline *timed) {
-    return (struct item *)((char *)timed - offsetof(struct item, timed));
+    deadlines_clear(&item->call->broker->deadlines, &item->timed);
 }
 
 /* Ends the item, for good or to go on without this deadline. */
@@ -191,13 +189,9 @@ static void call_expire(struct item *item) {
     }
 }
 
-void calls_expire(struct broker *broker, uint64_t now_ns) {
-    for (uint32_t i = 0; i < EXPIRED_A_TURN && deadlines_next_ns(&broker->timed) <= now_ns; i++)
-        call_expire(call_item_of(broker->timed.first));
-}
-
-uint64_t calls_next_deadline_ns(const struct broker *broker) {
-    return deadlines_next_ns(&broker->timed);
+static void call_on_time_over(struct deadline *timed, uint64_t now_ns) {
+    (void)now_ns; /* broker->now_ns */
+    call_expire(container_of(timed, struct item, timed));
 }
 
 /* ---- answers ---- */

@@ -43,7 +43,7 @@ struct publishing;
 struct item {
     struct waiter waiter; /* first: an effect's tag is a pointer to it */
     struct call *call;
-    struct deadline timed; /* in broker->timed */
+    struct deadline timed; /* for items whose time no store keeps */
     bool done;
     bool in_store;   /* a store's waiter queue holds it */
     bool draining;   /* in broker->drains, by drain_link */
@@ -134,8 +134,6 @@ void item_done(struct item *item, Fb__Status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* Gives the item a deadline that the broker watches. */
 void item_set_deadline(struct item *item, uint64_t deadline_ns);
-void calls_expire(struct broker *broker, uint64_t now_ns);
-uint64_t calls_next_deadline_ns(const struct broker *broker);
 void calls_abandon(struct broker_session *session);
 /* Ends the item well, with this for the answer (packed into item->answer). */
 void item_answer(struct item *item, const ProtobufCMessage *message);

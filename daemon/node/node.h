@@ -11,7 +11,6 @@
 #include "broker.h"
 #include "node/account_words.h"
 #include "node/accounts.h"
-#include "node/deadlines.h"
 #include "node/scratch.h"
 #include "node/turns.h"
 #include "ops/log.h"
@@ -20,6 +19,7 @@
 #include "proto/frame.h"
 #include "proto/layout.h"
 #include "store/store.h"
+#include "time/deadlines.h"
 
 #define SPACES_MAX          256u
 #define SENTENCE_BYTES      640u
@@ -116,7 +116,7 @@ struct broker {
     struct session_list sessions;
     uint32_t session_count, admin_count; /* admin_count: of those the admins' */
     uint64_t next_owner;                 /* session and asking ids */
-    struct deadlines timed;              /* items with a deadline that no store keeps for them */
+    struct deadlines deadlines;          /* of all that this broker does at a time */
     struct item_list gc_asked;           /* asked for by clients, one after the other */
     struct item_list drains;             /* waiting for release_pending to reach 0 */
     uint64_t gc_ns, request_count;

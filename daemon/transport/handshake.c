@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "transport/little_endian.h"
+#include "proto/little_endian.h"
 
 enum message_type { HELLO = 1, CHALLENGE, PROOF, WELCOME, REFUSE };
 

@@ -7,11 +7,14 @@
 #include "transport/regions.h"
 
 #include <assert.h>
-#include <endian.h>
 #include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "proto/little_endian.h"
+
+enum { REGION_NUMBER_BYTES = 4 }; /* in front of a key; the hash follows */
 
 void regions_deinit(struct regions *regions) {
     free(regions->slots);
@@ -53,10 +56,12 @@ void regions_remove(struct regions *regions, uint32_t region) {
 /* SipHash, which libsodium makes with a key of 16 bytes; the secret is half of it. */
 static uint64_t regions_cookie(const struct region *region, uint64_t connection) {
     uint8_t key[crypto_shorthash_KEYBYTES] = {0}, hash[crypto_shorthash_BYTES];
-    uint64_t secret = htole64(region->secret), text = htole64(connection), cookie;
+    uint8_t text[sizeof connection];
+    uint64_t cookie;
     static_assert(sizeof hash == sizeof cookie, "one number");
-    memcpy(key, &secret, sizeof secret);
-    crypto_shorthash(hash, (const unsigned char *)&text, sizeof text, key);
+    put64(key, region->secret);
+    put64(text, connection);
+    crypto_shorthash(hash, text, sizeof text, key);
     memcpy(&cookie, hash, sizeof cookie);
     return cookie; /* as bytes: whoever compares it has made it the same way */
 }
@@ -67,10 +72,9 @@ int regions_key(const struct regions *regions, uint64_t connection, uint32_t reg
         return -ENOENT;
     if (out_bytes < REGION_KEY_BYTES)
         return -EMSGSIZE;
-    uint32_t number = htole32(region);
     uint64_t cookie = regions_cookie(&regions->slots[region], connection);
-    memcpy(out, &number, sizeof number);
-    memcpy((uint8_t *)out + sizeof number, &cookie, sizeof cookie);
+    put32(out, region);
+    memcpy((uint8_t *)out + REGION_NUMBER_BYTES, &cookie, sizeof cookie);
     return REGION_KEY_BYTES;
 }
 
@@ -81,13 +85,11 @@ static bool regions_range_inside(uint64_t offset, uint64_t bytes, uint64_t limit
 int regions_resolve(const struct regions *regions, uint64_t connection, const void *key,
                     size_t key_bytes, uint64_t offset, uint64_t bytes, uint32_t *region_out,
                     uint8_t **at_out) {
-    uint32_t number;
     uint64_t cookie;
     if (key_bytes != REGION_KEY_BYTES)
         return -EINVAL;
-    memcpy(&number, key, sizeof number);
-    memcpy(&cookie, (const uint8_t *)key + sizeof number, sizeof cookie);
-    number = le32toh(number);
+    uint32_t number = get32(key);
+    memcpy(&cookie, (const uint8_t *)key + REGION_NUMBER_BYTES, sizeof cookie);
     if (number >= regions->count)
         return -EINVAL;
     const struct region *region = &regions->slots[number];

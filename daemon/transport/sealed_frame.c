@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "transport/little_endian.h"
+#include "proto/little_endian.h"
 
 enum { TAG_OFFSET = 8 };
 

@@ -41,6 +41,17 @@ static bool knows_all(const struct node *node) {
     return true;
 }
 
+static bool has_timed_requests(const struct broker *broker) {
+    const struct broker_session *session;
+    const struct call *call;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        TAILQ_FOREACH (call, &session->calls, link)
+            for (uint32_t i = 0; i < call->count; i++)
+                if (call->items[i].timed.queued)
+                    return true;
+    return false;
+}
+
 /* NULL, or what it still does. */
 static const char *busy_with(const struct node *node) {
     const struct broker *broker = node->broker;
@@ -50,7 +61,7 @@ static const char *busy_with(const struct node *node) {
            : !broker_serves(broker)                 ? "its registration"
            : !knows_all(node)                       ? "its connections"
            : !TAILQ_EMPTY(&broker->exchange->fetches)         ? "transfers"
-           : broker->timed.first                    ? "timed requests"
+           : has_timed_requests(broker)              ? "timed requests"
            : publish_set_first(broker->exchange->publishings) ? "puts"
            : !TAILQ_EMPTY(&broker->exchange->held_checks) || held_checks_are_due(broker)
                ? "checks of what it holds"

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "transport/little_endian.h"
+#include "proto/little_endian.h"
 #include "transport/rdma/rdma_internal.h"
 
 /* A rail has at most WINDOW_CHUNKS full chunks under way, in batches of half of that, so that one

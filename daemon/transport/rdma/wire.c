@@ -7,7 +7,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "transport/little_endian.h"
+#include "proto/little_endian.h"
 
 enum { PRIVATE_MAGIC = 0x52444246, PRIVATE_VERSION = 1 };
 enum { SLOTS_MIN = 4, SLOTS_MAX = 4096, SLOT_BYTES_MIN = 256, SLOT_BYTES_MAX = 1 << 20 };

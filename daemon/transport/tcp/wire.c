@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "transport/little_endian.h"
+#include "proto/little_endian.h"
 
 enum { CHUNK_TAG_OFFSET = 24, ERRNO_MAX = 4095 };
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Integers of the peer protocols in bytes, wherever they lie.
+ * Integers in bytes, least significant byte first, as every protocol of ours writes them. The bytes
+ * need no alignment: they are copied, never looked at through a pointer to an integer.
  */
-#ifndef FEATURED_PEER_LITTLE_ENDIAN_H
-#define FEATURED_PEER_LITTLE_ENDIAN_H
+#ifndef FEATURED_PROTO_LITTLE_ENDIAN_H
+#define FEATURED_PROTO_LITTLE_ENDIAN_H
 
 #include <endian.h>
 #include <stdint.h>
