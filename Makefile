@@ -3,7 +3,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-VERSION := 0.1.0
+# From feature.h, the one place that says it.
+VERSION := $(shell awk '/define FEATURE_VERSION_(MAJOR|MINOR|PATCH) / {printf "%s%s", dot, $$3; dot = "."}' libclient/feature.h)
 SOVERSION := 0
 PREFIX ?= /usr/local
 BUILD ?= build

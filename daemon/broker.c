@@ -24,6 +24,17 @@
 
 /* ---- making ---- */
 
+/* For deadlines that only have to wake the loop: broker_pump() asks whoever is due in every turn.
+ */
+static void broker_on_wake(struct deadline *deadline, uint64_t now_ns) {
+    (void)deadline, (void)now_ns;
+}
+
+static void broker_on_collect(struct deadline *collect, uint64_t now_ns) {
+    (void)now_ns;
+    container_of(collect, struct broker, collect)->collect_due = true;
+}
+
 int broker_new(const struct broker_options *options, struct broker **out) {
     struct broker *broker = calloc(1, sizeof *broker);
     if (!broker)
@@ -41,6 +52,8 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     TAILQ_INIT(&broker->leavings);
     TAILQ_INIT(&broker->index_checks);
     scratch_init(&broker->scratch);
+    deadline_init(&broker->collect, broker_on_collect);
+    deadline_init(&broker->directory_due, broker_on_wake);
     broker->exchange = exchange_new(broker);
     if (!broker->exchange) {
         free(broker);
@@ -48,6 +61,10 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     }
     *out = broker;
     return 0;
+}
+
+struct deadlines *broker_deadlines(struct broker *broker) {
+    return &broker->deadlines;
 }
 
 void broker_connect(struct broker *broker, struct peers *peers, struct transport *transport,
@@ -111,7 +128,7 @@ void broker_release_peers(struct broker *broker) {
 static void broker_on_link_up(void *owner, struct peer *peer) {
     struct outbox *outbox = outbox_of(owner, peer);
     if (outbox)
-        outbox->retry_ns = 0;
+        outbox_retry_at_once(outbox);
 }
 
 const struct peers_events broker_peers_events = {
@@ -246,8 +263,10 @@ static bool broker_collect_space(struct broker *broker, struct space *space, uin
 /* True when it was time for it: dropped stores may be freed too, once their effects are out. *more:
  * it has done its part of a turn, and there is more. */
 static bool broker_collect(struct broker *broker, bool *more) {
-    if (broker->gc_ns > broker->now_ns)
+    if (!broker->collect_due)
         return false;
+    broker->collect_due = false;
+    broker->collected_ns = broker->now_ns;
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
             *more |= broker_collect_space(broker, &broker->spaces[i],
@@ -255,13 +274,41 @@ static bool broker_collect(struct broker *broker, bool *more) {
     return true;
 }
 
+static bool broker_has_to_collect(const struct space *space) {
+    return space->settings.max_hold_ms || space->dropped ||
+           store_reserves_ended(space->store) != space->reserves_ended_logged;
+}
+
+/* Stores and the directory keep deadlines of their own, and their state has changed in this turn:
+ * each of them is represented in the heap by one deadline, which is set anew here. */
+static void broker_schedule(struct broker *broker) {
+    const struct directory *directory = broker->directory;
+    bool collects = false;
+    for (uint32_t i = 0; i < broker->space_end; i++) {
+        struct space *space = &broker->spaces[i];
+        if (!space->used)
+            continue;
+        uint64_t due_ns = store_next_deadline_ns(space->store);
+        deadlines_set_or_clear(&broker->deadlines, &space->store_due, due_ns);
+        collects |= broker_has_to_collect(space);
+    }
+    deadlines_set_or_clear(&broker->deadlines, &broker->directory_due,
+                           directory->ops->next_deadline_ns(directory));
+    if (collects && !broker->collect.queued)
+        deadlines_set(&broker->deadlines, &broker->collect,
+                      broker->collected_ns + broker->config->gc_interval_ms * NS_PER_MS);
+}
+
+/* One turn. What is due comes first, for it sets free what the effects of the stores then carry on;
+ * the deadlines that the turn itself has set for now come last, so that releases, for example,
+ * leave in one message with the others of the turn. */
 void broker_pump(struct broker *broker, uint64_t now_ns) {
     broker->now_ns = now_ns;
     if (!broker->started_ns)
         broker->started_ns = now_ns;
     broker->turn_work = 0;
     broker->unfinished = false;
-    peers_tick(broker->peers, now_ns);
+    peers_begin_turn(broker->peers, now_ns);
     deadlines_run(&broker->deadlines, now_ns, DUE_PER_RUN);
     bool more = false, collected = broker_collect(broker, &more);
     broker->unfinished |= spaces_leave_on(broker);
@@ -269,47 +316,20 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     broker->unfinished |= steer_gc_on(broker);
     if (collected) {
         more |= spaces_reap(broker);
-        broker->gc_ns = now_ns + (more ? 0 : broker->config->gc_interval_ms * NS_PER_MS);
         broker->unfinished |= more;
+        if (more)
+            deadlines_set(&broker->deadlines, &broker->collect, now_ns);
     }
     twin_pump(broker);
-    publishings_pump(broker, now_ns);
-    sweep_pump(broker, now_ns);
-    held_checks_pump(broker, now_ns);
-    /* What this turn itself has set for now: a release that goes out with the others of the turn,
-     * for example. It would be called in the next turn anyway, but a turn later. */
     deadlines_run(&broker->deadlines, now_ns, DUE_PER_RUN);
-    outboxes_flush(broker, now_ns);
-    steer_check_drains(broker, now_ns);
+    steer_check_drains(broker);
     steer_pump_events(broker);
-}
-
-static uint64_t broker_earlier(uint64_t a, uint64_t b) {
-    return a < b ? a : b;
+    broker_schedule(broker);
+    broker->unfinished |= broker->collect_due; /* by a store that was dropped in this turn */
 }
 
 uint64_t broker_next_deadline_ns(const struct broker *broker) {
-    if (broker->unfinished)
-        return 0;
-    uint64_t next_ns = broker_earlier(peers_next_deadline_ns(broker->peers),
-                                      broker->directory->ops->next_deadline_ns(broker->directory));
-    next_ns = broker_earlier(next_ns, deadlines_next_ns(&broker->deadlines));
-    next_ns = broker_earlier(next_ns, outboxes_next_deadline_ns(broker));
-    next_ns = broker_earlier(next_ns, steer_next_deadline_ns(broker));
-    next_ns = broker_earlier(next_ns, publishings_next_deadline_ns(broker));
-    next_ns = broker_earlier(next_ns, twin_next_deadline_ns(broker));
-    next_ns = broker_earlier(next_ns, sweep_next_deadline_ns(broker));
-    next_ns = broker_earlier(next_ns, held_checks_next_deadline_ns(broker));
-    bool collects = false;
-    for (uint32_t i = 0; i < broker->space_end; i++) {
-        const struct space *space = &broker->spaces[i];
-        if (!space->used)
-            continue;
-        next_ns = broker_earlier(next_ns, store_next_deadline_ns(space->store));
-        collects |= space->settings.max_hold_ms || space->dropped ||
-                    store_reserves_ended(space->store) != space->reserves_ended_logged;
-    }
-    return collects ? broker_earlier(next_ns, broker->gc_ns) : next_ns;
+    return broker->unfinished ? 0 : deadlines_next_ns(&broker->deadlines);
 }
 
 /* ---- steering by the daemon ---- */
@@ -384,6 +404,7 @@ void broker_reconfigure(struct broker *broker, const struct config *config) {
         store_set_policy(space->store, (enum store_policy)store->policy, store->readers,
                          store->max_hold_ms * NS_PER_MS);
     }
+    sweep_reconfigured(broker);
 }
 
 /* ---- sessions ---- */

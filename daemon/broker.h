@@ -42,6 +42,8 @@ struct broker_options {
 };
 
 int broker_new(const struct broker_options *options, struct broker **out);
+/* The heap of all that is to happen at a time: for what is built around the broker, too. */
+struct deadlines *broker_deadlines(struct broker *broker);
 /* Hand these to peers_new(), the directory's constructor (owner: the broker) ... */
 extern const struct peers_events broker_peers_events;
 extern const struct directory_events broker_directory_events;

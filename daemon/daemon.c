@@ -338,8 +338,10 @@ static int daemon_build_broker(struct daemon *daemon, char *why, size_t why_byte
         .clock_ns = daemon_on_clock,
     };
     int result = broker_new(&options, &daemon->broker);
-    if (result < 0 ||
-        (result = peers_new(&peers, &broker_peers_events, daemon->broker, &daemon->peers)) < 0)
+    if (result < 0)
+        return result;
+    peers.deadlines = broker_deadlines(daemon->broker);
+    if ((result = peers_new(&peers, &broker_peers_events, daemon->broker, &daemon->peers)) < 0)
         return result;
     uint8_t hello[TRANSPORT_HELLO_BYTES_MAX];
     struct transport_options transport = {

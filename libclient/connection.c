@@ -25,6 +25,7 @@
 #include "limit.h"
 #include "proto/auth.h"
 #include "release.h"
+#include "sized.h"
 #include "socket.h"
 #include "store_handle.h"
 
@@ -358,7 +359,7 @@ int feature_connect(const struct feature_options *options, struct feature **out)
     FC_NEEDS(out);
     struct feature_options known;
     struct feature *feature = NULL;
-    int rc = fc_options_read(&known, sizeof known, options, "feature_options");
+    int rc = fc_sized_read(&known, sizeof known, sizeof(size_t), options, "feature_options");
     if (rc)
         return rc;
     if (auth_init())

@@ -30,6 +30,10 @@ const char *feature_version(void) {
     return FEATURED_VERSION;
 }
 
+uint32_t feature_version_number(void) {
+    return FEATURE_VERSION_NUMBER;
+}
+
 void fc_sentence(char out[FC_SENTENCE_BYTES], const char *format, va_list arguments) {
     char sentence[FC_SENTENCE_BYTES];
     vsnprintf(sentence, sizeof sentence, format, arguments);
@@ -63,21 +67,4 @@ int fc_first_error_raise(const struct fc_first_error *first) {
     if (first->error != FEATURE_OK)
         memcpy(last_sentence, first->sentence, sizeof last_sentence);
     return first->error;
-}
-
-int fc_options_read(void *out, size_t out_bytes, const void *options, const char *name) {
-    memset(out, 0, out_bytes);
-    if (!options)
-        return FEATURE_OK;
-    size_t bytes;
-    memcpy(&bytes, options, sizeof bytes);
-    if (bytes < sizeof bytes)
-        return fc_fail(FEATURE_E_INVALID, "%s.size is %zu: set it to sizeof(struct %s)", name,
-                       bytes, name);
-    for (size_t i = out_bytes; i < bytes; i++)
-        if (((const uint8_t *)options)[i])
-            return fc_fail(FEATURE_E_UNSUPPORTED, "%s has a field this library (%s) does not know",
-                           name, FEATURED_VERSION);
-    memcpy(out, options, bytes < out_bytes ? bytes : out_bytes);
-    return FEATURE_OK;
 }

@@ -35,8 +35,4 @@ void fc_first_error_note(struct fc_first_error *first, int error);
 /* Its error, with its sentence as the thread's; FEATURE_OK when there was none. */
 int fc_first_error_raise(const struct fc_first_error *first);
 
-/* Reads an options struct of any version: missing fields are zero, unknown ones must be zero. NULL
- * stands for all defaults. */
-int fc_options_read(void *out, size_t out_bytes, const void *options, const char *name);
-
 #endif

@@ -11,8 +11,15 @@
  *  - Every function returns FEATURE_OK (0) or a negative FEATURE_E_*; feature_last_error() then
  * holds a sentence for the calling thread that names the object, the cause and the limit. Outputs
  * come last and are set only on success.
- *  - Structs with a `size` field are initialised with it: `struct feature_options o = {.size =
- * sizeof o};`. Zero in any other field means its default.
+ *  - Every struct begins with its `size`, so that a program and a library of different ages
+ * understand each other. Whoever makes the struct sets it: `struct feature_options o =
+ * FEATURE_OPTIONS_INIT;` or `{.size = sizeof o, .client_name = "trainer"}`. Zero in any other field
+ * means its default.
+ *      A program older than the library passes a smaller struct: the fields that it does not know
+ * count as zero, and the library writes none of them. A program newer than the library passes a
+ * larger one: a field that the library does not know must be zero, else the call fails with
+ * FEATURE_E_UNSUPPORTED; what the library fills in leaves it zero.
+ *      In an array every element has the same size.
  *  - Deadlines are relative milliseconds and cover the whole call: waiting for room, copying,
  * commit, connecting again. The broker answers at the deadline, so the call may end up to half a
  * second later. 0 = do not wait for space or for a sample. What has no deadline, or 0, is given
@@ -46,8 +53,13 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default)
 
+/* Of this header. The Makefile reads the version of everything else from these three lines. */
 #define FEATURE_VERSION_MAJOR 0
 #define FEATURE_VERSION_MINOR 1
+#define FEATURE_VERSION_PATCH 0
+/* One number to compare in #if: 0.1.0 is 100, 1.2.3 is 10203. */
+#define FEATURE_VERSION_NUMBER                                                                     \
+    (FEATURE_VERSION_MAJOR * 10000 + FEATURE_VERSION_MINOR * 100 + FEATURE_VERSION_PATCH)
 
 #define FEATURE_OK            0
 #define FEATURE_E_INVALID     (-1) /* the request is wrong */
@@ -69,8 +81,10 @@ extern "C" {
 const char *feature_strerror(int error);
 /* The sentence of this thread's last failed call; valid until its next call. Never NULL. */
 const char *feature_last_error(void);
-/* "0.1.0" of the library in use. */
+/* The version of the library that the program runs with, which may be another than that of the
+ * header it was compiled with: as a word, "0.1.0", and as FEATURE_VERSION_NUMBER counts it. */
 const char *feature_version(void);
+uint32_t feature_version_number(void);
 
 struct feature;             /* a connection to this node's broker */
 struct feature_store;       /* an open store; borrowed from its connection */
@@ -95,6 +109,8 @@ struct feature_options {
     feature_log_fn log;          /* may be called from any thread that is inside a call */
     void *log_context;
 };
+#define FEATURE_OPTIONS_INIT                                                                       \
+    { .size = sizeof(struct feature_options) }
 /* options may be NULL. Blocks up to connect_timeout_ms. */
 int feature_connect(const struct feature_options *options, struct feature **out);
 /* Ends the session, after waiting up to a second for its releases to arrive: leases end as
@@ -126,6 +142,8 @@ struct feature_store_options {
     const void *secret;   /* NULL = none: socket permission and allow-lists alone decide */
     size_t secret_bytes;
 };
+#define FEATURE_STORE_OPTIONS_INIT                                                                 \
+    { .size = sizeof(struct feature_store_options) }
 /* Needs admin rights (see featured.conf). The same name with the same settings is FEATURE_OK, with
  * others FEATURE_E_EXISTS. */
 int feature_store_create(struct feature *feature, const char *name,
@@ -138,6 +156,8 @@ struct feature_open_options {
     const void *secret;
     size_t secret_bytes;
 };
+#define FEATURE_OPEN_OPTIONS_INIT                                                                  \
+    { .size = sizeof(struct feature_open_options) }
 /* options may be NULL. Opening a store twice gives two handles on one mapping. Takes address space
  * for the whole store, and a descriptor for a moment. */
 int feature_store_open(struct feature *feature, const char *name,
@@ -176,7 +196,9 @@ uint32_t feature_dtype_bytes(enum feature_dtype dtype);
 const char *feature_dtype_name(enum feature_dtype dtype); /* "BF16"; NULL = unknown */
 enum feature_dtype feature_dtype_parse(const char *name); /* 0 = unknown */
 
+/* One that is borrowed from a ref has the size that the library knows. */
 struct feature_tensor {
+    size_t size;
     const char *name;
     enum feature_dtype dtype;
     uint32_t rank;
@@ -184,6 +206,8 @@ struct feature_tensor {
     uint64_t bytes;                   /* 0 in a put = computed */
     uint64_t checksum;                /* XXH3-64; 0 in a put; valid when the ref has checksums */
 };
+#define FEATURE_TENSOR_INIT                                                                        \
+    { .size = sizeof(struct feature_tensor) }
 struct feature_sample {
     size_t size;
     const char *sample_id; /* 1..128 bytes UTF-8 */
@@ -192,6 +216,8 @@ struct feature_sample {
     const void *metadata; /* opaque; with the tensor specs at most 8 KiB */
     size_t metadata_bytes;
 };
+#define FEATURE_SAMPLE_INIT                                                                        \
+    { .size = sizeof(struct feature_sample) }
 
 /* ---- zero-copy put ---- */
 /* Takes room in the arena. When it is short it waits in line up to deadline_ms, or the store's
@@ -220,11 +246,14 @@ void feature_cancel(struct feature_reservation *reservation);
 int feature_put(struct feature_store *store, const struct feature_sample *sample,
                 const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out);
 struct feature_put_item {
+    size_t size;
     const struct feature_sample *sample;
     const struct iovec *data;
     int status;              /* out: FEATURE_OK or FEATURE_E_* */
     struct feature_ref *ref; /* out: owned by the caller; NULL on failure */
 };
+#define FEATURE_PUT_ITEM_INIT                                                                      \
+    { .size = sizeof(struct feature_put_item) }
 /* Each item stands alone; the deadline is that of all together. Returns FEATURE_OK when all did,
  * else the first failure's status. */
 int feature_put_batch(struct feature_store *store, struct feature_put_item *items, size_t count,
@@ -239,18 +268,38 @@ struct feature_get_options {
                      uint64_t bytes_total); /* of a remote read */
     void *progress_context;
 };
+#define FEATURE_GET_OPTIONS_INIT                                                                   \
+    { .size = sizeof(struct feature_get_options) }
 /* What to act on: a ref, or a sample_id (whatever generation is current). Exactly one is set. */
 struct feature_key {
+    size_t size;
     const struct feature_ref *ref;
     const char *sample_id;
 };
-int feature_get(struct feature_store *store, struct feature_key key,
+#define FEATURE_KEY_INIT                                                                           \
+    { .size = sizeof(struct feature_key) }
+#ifndef __cplusplus
+/* A key to hand to one call: feature_get(store, FEATURE_BY_ID("s1"), NULL, &view). It lives until
+ * the end of the block that it stands in. (C++ has no such literals: make a struct there.) */
+#define FEATURE_BY_REF(of_ref)                                                                     \
+    (&(const struct feature_key){.size = sizeof(struct feature_key), .ref = (of_ref)})
+#define FEATURE_BY_ID(of_id)                                                                       \
+    (&(const struct feature_key){.size = sizeof(struct feature_key), .sample_id = (of_id)})
+#endif
+/* options may be NULL. */
+int feature_get(struct feature_store *store, const struct feature_key *key,
                 const struct feature_get_options *options, struct feature_view **out);
 struct feature_get_item {
-    struct feature_key key;
-    int status;
-    struct feature_view *view;
+    size_t size;
+    const struct feature_ref *ref; /* as in struct feature_key: this one */
+    const char *sample_id;         /* or this one */
+    int status;                    /* out: FEATURE_OK or FEATURE_E_* */
+    struct feature_view *view;     /* out: owned by the caller; NULL on failure */
 };
+#define FEATURE_GET_ITEM_INIT                                                                      \
+    { .size = sizeof(struct feature_get_item) }
+/* Each item stands alone. Returns FEATURE_OK when all did, else the first failure's status. options
+ * may be NULL, and are those of each item. */
 int feature_get_batch(struct feature_store *store, struct feature_get_item *items, size_t count,
                       const struct feature_get_options *options);
 
@@ -266,14 +315,17 @@ int feature_view_find(const struct feature_view *view, const char *tensor_name);
  * most a second. */
 int feature_view_check(const struct feature_view *view);
 
-/* Copies tensors to the caller's buffers and releases the lease as `returned`, or `consumed` if so
- * told. names == NULL: all, in order. buffers[i].iov_len is room on entry (INVALID when too small).
- */
-int feature_get_into(struct feature_store *store, struct feature_key key,
-                     const struct feature_get_options *options, const char *const *names,
-                     const struct iovec *buffers, uint32_t count, bool consumed);
-
+/* How a read ended. Consumed counts towards the store's `readers`; returned does not, and the
+ * sample can be read again. */
 enum feature_release_how { FEATURE_RELEASE_RETURNED = 0, FEATURE_RELEASE_CONSUMED = 1 };
+
+/* Copies tensors to the caller's buffers and releases the lease: as `how` says when all was copied,
+ * else as returned. names == NULL: all, in order. buffers[i].iov_len is room on entry (INVALID when
+ * too small). */
+int feature_get_into(struct feature_store *store, const struct feature_key *key,
+                     const struct feature_get_options *options, const char *const *names,
+                     const struct iovec *buffers, uint32_t count, enum feature_release_how how);
+
 /* Ends the read and frees the view. One-way: does not wait for the broker; rides on the next
  * request, or is sent within a millisecond. Never fails for a lease that is
  * gone. Waits up to 100 ms where the broker has stopped reading. NULL is fine. */
@@ -283,9 +335,13 @@ int feature_release_batch(struct feature_view **views, size_t count, enum featur
 /* ---- retire ---- */
 /* Idempotent: absent or superseded = FEATURE_OK. After an OK no get of it succeeds any more; but an
  * ack by ref whose home cannot be reached is answered OK, kept, and repeated until the home has it
- * (feature_drain() waits for that). */
-int feature_ack(struct feature_store *store, const struct feature_key *keys, size_t count);
-int feature_abort(struct feature_store *store, const struct feature_key *keys, size_t count);
+ * (feature_drain() waits for that). Each key stands alone. statuses_out, which may be NULL, has
+ * room for `count`: statuses_out[i] becomes FEATURE_OK or the FEATURE_E_* of keys[i], whatever the
+ * call returns. Returns FEATURE_OK when all did, else the first failure's status. */
+int feature_ack(struct feature_store *store, const struct feature_key *keys, size_t count,
+                int *statuses_out);
+int feature_abort(struct feature_store *store, const struct feature_key *keys, size_t count,
+                  int *statuses_out);
 
 /* ---- probes: no lease, no side effect ---- */
 enum feature_state {
@@ -294,9 +350,12 @@ enum feature_state {
     FEATURE_STATE_SEALED,
     FEATURE_STATE_RESIDENT,
     FEATURE_STATE_RETIRED,
-    FEATURE_STATE_GONE
+    FEATURE_STATE_GONE,
+    FEATURE_STATE_HOME_LOST, /* its home is dead, and the bytes with it */
 };
+/* A broker that is newer than the library may tell of a state with another number. */
 struct feature_info {
+    size_t size;
     char sample_id[129];
     uint64_t generation;
     enum feature_state state;
@@ -305,12 +364,16 @@ struct feature_info {
     uint32_t leases, consumed, readers;
     bool landing; /* a copy whose home is another node */
 };
+#define FEATURE_INFO_INIT                                                                          \
+    { .size = sizeof(struct feature_info) }
 /* FEATURE_OK only if it is RESIDENT; FEATURE_E_NOT_FOUND else. */
-int feature_exists(struct feature_store *store, struct feature_key key);
-int feature_stat(struct feature_store *store, struct feature_key key, struct feature_info *out,
-                 struct feature_ref **ref_out);
+int feature_exists(struct feature_store *store, const struct feature_key *key);
+/* out->size says what the caller knows. ref_out may be NULL. */
+int feature_stat(struct feature_store *store, const struct feature_key *key,
+                 struct feature_info *out, struct feature_ref **ref_out);
 /* RESIDENT samples at home on this node whose id begins with prefix (NULL = all). Stops when
- * visit() gives false. */
+ * visit() gives false. *info is the library's, with the size that it knows, until visit() returns.
+ */
 int feature_list(struct feature_store *store, const char *prefix,
                  bool (*visit)(void *context, const struct feature_info *info), void *context);
 
@@ -326,6 +389,9 @@ struct feature_health {
         release_pending;
     bool draining;
 };
+#define FEATURE_HEALTH_INIT                                                                        \
+    { .size = sizeof(struct feature_health) }
+/* out->size says what the caller knows. */
 int feature_health(struct feature *feature, struct feature_health *out);
 
 /* ---- refs ---- */

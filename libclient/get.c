@@ -14,6 +14,7 @@
 #include "error.h"
 #include "key.h"
 #include "release.h"
+#include "sized.h"
 #include "view.h"
 
 #define DEADLINE_MS_DEFAULT 30000u
@@ -36,6 +37,11 @@ struct chunk {
     struct fc_request *request;
     struct fc_verifier *early[FRAME_BATCH_ITEMS_MAX]; /* NULL: nothing of it was seen to land */
 };
+
+static struct feature_key get_key_of(const struct feature_get_item *item) {
+    return (struct feature_key){
+        .size = sizeof(struct feature_key), .ref = item->ref, .sample_id = item->sample_id};
+}
 
 static Fb__ChecksumPolicy get_policy_of(const struct feature_store *store) {
     struct feature *feature = store->feature;
@@ -61,7 +67,7 @@ static void get_verify_landed(struct chunk *chunk, const Fb__Landed *landed) {
     const struct fc_request *request = chunk->request;
     if (landed->item >= chunk->count)
         return;
-    const struct feature_ref *ref = chunk->items[landed->item]->key.ref;
+    const struct feature_ref *ref = chunk->items[landed->item]->ref;
     if (!ref || !get_can_verify_early(ref) ||
         !fc_mapping_holds(request->mapping, landed->extent_offset, ref->layout.extent_bytes,
                           ref->layout.align_bytes))
@@ -100,7 +106,7 @@ static bool get_on_notice(void *context, const Fb__ClientNotice *notice) {
 static int get_take_result(const struct chunk *chunk, size_t index, const Fb__GetResult *result,
                            struct feature_view **out) {
     const struct fc_request *request = chunk->request;
-    struct feature_key key = chunk->items[index]->key;
+    struct feature_key key = get_key_of(chunk->items[index]);
     if (result->status != FB__STATUS__OK)
         return fc_fail_status(result->status, result->error, request->what);
     struct feature_view *view;
@@ -126,7 +132,7 @@ static int get_take_result(const struct chunk *chunk, size_t index, const Fb__Ge
 static void get_make_items(const struct chunk *chunk, Fb__GetItem *messages,
                            Fb__GetItem **pointers) {
     for (size_t i = 0; i < chunk->count; i++) {
-        struct feature_key key = chunk->items[i]->key;
+        struct feature_key key = get_key_of(chunk->items[i]);
         pointers[i] = &messages[i];
         fb__get_item__init(&messages[i]);
         messages[i].sample_id = (char *)fc_key_sample_id(key);
@@ -141,7 +147,7 @@ static void get_make_items(const struct chunk *chunk, Fb__GetItem *messages,
 
 static bool get_wants_landed(const struct chunk *chunk) {
     for (size_t i = 0; i < chunk->count; i++) {
-        const struct feature_ref *ref = chunk->items[i]->key.ref;
+        const struct feature_ref *ref = chunk->items[i]->ref;
         if (ref && get_can_verify_early(ref))
             return get_policy_of(chunk->getter->store) != FB__CHECKSUM_POLICY__NEVER;
     }
@@ -205,26 +211,27 @@ static void get_verified(struct getter *getter, struct feature_get_item *const *
     }
 }
 
-static size_t get_result_bytes(struct feature_key key) {
-    return key.ref && key.ref->spec ? RESULT_BYTES : RESULT_SPEC_BYTES;
+static size_t get_result_bytes(const struct feature_get_item *item) {
+    return item->ref && item->ref->spec ? RESULT_BYTES : RESULT_SPEC_BYTES;
 }
 
 static void get_all(struct getter *getter, struct feature_get_item *items, size_t count) {
     struct feature_get_item *chunk[FRAME_BATCH_ITEMS_MAX];
     size_t chunk_count = 0, chunk_bytes = 0;
     for (size_t i = 0; i < count; i++) {
-        items[i].view = NULL;
-        items[i].status = fc_key_check(getter->store, items[i].key);
-        fc_first_error_note(&getter->failure, items[i].status);
-        if (items[i].status)
+        struct feature_get_item *item = fc_sized_at(items, i);
+        item->view = NULL;
+        item->status = fc_key_check(getter->store, get_key_of(item));
+        fc_first_error_note(&getter->failure, item->status);
+        if (item->status)
             continue;
-        size_t bytes = get_result_bytes(items[i].key);
+        size_t bytes = get_result_bytes(item);
         if (chunk_count == getter->limits.batch_items ||
             chunk_bytes + bytes > getter->limits.frame_bytes) {
             get_verified(getter, chunk, chunk_count);
             chunk_count = chunk_bytes = 0;
         }
-        chunk[chunk_count++] = &items[i];
+        chunk[chunk_count++] = item;
         chunk_bytes += bytes;
     }
     get_verified(getter, chunk, chunk_count);
@@ -234,14 +241,19 @@ int feature_get_batch(struct feature_store *store, struct feature_get_item *item
                       const struct feature_get_options *options) {
     struct getter getter = {.store = store};
     FC_NEEDS(items || !count);
-    int rc = fc_store_check(store);
+    int rc = fc_sized_check(items, count, sizeof *items,
+                            FC_SIZED_UNTIL(struct feature_get_item, view), "feature_get_item");
+    if (rc)
+        return rc; /* where an item ends is not known: nothing can be written to it */
+    rc = fc_store_check(store);
     if (!rc)
-        rc =
-            fc_options_read(&getter.options, sizeof getter.options, options, "feature_get_options");
+        rc = fc_sized_read(&getter.options, sizeof getter.options, sizeof(size_t), options,
+                           "feature_get_options");
     if (rc) {
         for (size_t i = 0; i < count; i++) {
-            items[i].status = rc;
-            items[i].view = NULL;
+            struct feature_get_item *item = fc_sized_at(items, i);
+            item->status = rc;
+            item->view = NULL;
         }
         return rc;
     }
@@ -252,11 +264,18 @@ int feature_get_batch(struct feature_store *store, struct feature_get_item *item
     return fc_first_error_raise(&getter.failure);
 }
 
-int feature_get(struct feature_store *store, struct feature_key key,
+int feature_get(struct feature_store *store, const struct feature_key *key,
                 const struct feature_get_options *options, struct feature_view **out) {
-    struct feature_get_item item = {.key = key};
+    struct feature_key known;
     FC_NEEDS(out);
-    int rc = feature_get_batch(store, &item, 1, options);
+    int rc = fc_store_check(store);
+    if (!rc)
+        rc = fc_key_read(store, key, &known);
+    if (rc)
+        return rc;
+    struct feature_get_item item = {
+        .size = sizeof item, .ref = known.ref, .sample_id = known.sample_id};
+    rc = feature_get_batch(store, &item, 1, options);
     if (!rc)
         *out = item.view;
     return rc;
@@ -291,19 +310,22 @@ static int get_copy_tensors(const struct feature_view *view, const char *const *
     return rc;
 }
 
-int feature_get_into(struct feature_store *store, struct feature_key key,
+int feature_get_into(struct feature_store *store, const struct feature_key *key,
                      const struct feature_get_options *options, const char *const *names,
-                     const struct iovec *buffers, uint32_t count, bool consumed) {
+                     const struct iovec *buffers, uint32_t count, enum feature_release_how how) {
     struct feature_view *view;
     FC_NEEDS(buffers || !count);
+    int rc = fc_view_check_how(how, __func__);
+    if (rc)
+        return rc;
     for (uint32_t i = 0; i < count; i++) {
         FC_NEEDS(!names || names[i]);
         FC_NEEDS(buffers[i].iov_base || !buffers[i].iov_len);
     }
-    int rc = feature_get(store, key, options, &view);
+    rc = feature_get(store, key, options, &view);
     if (rc)
         return rc;
     rc = get_copy_tensors(view, names, buffers, count);
-    fc_view_end(view, consumed && !rc ? FEATURE_RELEASE_CONSUMED : FEATURE_RELEASE_RETURNED, false);
+    fc_view_end(view, rc ? FEATURE_RELEASE_RETURNED : how, false);
     return rc;
 }

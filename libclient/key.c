@@ -4,6 +4,16 @@
 #include <string.h>
 
 #include "error.h"
+#include "sized.h"
+
+int fc_key_read(const struct feature_store *store, const struct feature_key *theirs,
+                struct feature_key *out) {
+    if (!theirs)
+        return fc_fail(FEATURE_E_INVALID, "no key was given: it is NULL");
+    int rc = fc_sized_read(out, sizeof *out, FC_SIZED_UNTIL(struct feature_key, sample_id), theirs,
+                           "feature_key");
+    return rc ? rc : fc_key_check(store, *out);
+}
 
 int fc_key_check(const struct feature_store *store, struct feature_key key) {
     if (!key.ref == !key.sample_id)

@@ -8,6 +8,7 @@
 #include "key.h"
 #include "limit.h"
 #include "request.h"
+#include "sized.h"
 
 #define LIST_PAGE 256u
 
@@ -30,6 +31,7 @@ static const char *probe_reason_words(Fb__Reason reason) {
 
 static void probe_fill_sample(struct feature_info *out, const Fb__SampleInfo *info) {
     *out = (struct feature_info){
+        .size = sizeof *out,
         .generation = info->generation,
         .state = (enum feature_state)info->state,
         .reason = probe_reason_words(info->reason),
@@ -83,20 +85,25 @@ static int probe_take_stat(const struct fc_request *request, struct feature_info
         return rc;
     if (ref_out)
         *ref_out = ref;
-    probe_fill_sample(out, result->info);
+    struct feature_info known;
+    probe_fill_sample(&known, result->info);
+    fc_sized_write(out, &known, sizeof known);
     return FEATURE_OK;
 }
 
-int feature_stat(struct feature_store *store, struct feature_key key, struct feature_info *out,
-                 struct feature_ref **ref_out) {
+int feature_stat(struct feature_store *store, const struct feature_key *key,
+                 struct feature_info *out, struct feature_ref **ref_out) {
+    struct feature_key known;
     FC_NEEDS(out);
     int rc = fc_store_check(store);
     if (!rc)
-        rc = fc_key_check(store, key);
+        rc = fc_sized_check_out(out, "feature_info");
+    if (!rc)
+        rc = fc_key_read(store, key, &known);
     if (rc)
         return rc;
     Fb__RetireItem item, *items = &item;
-    fc_key_fill(key, &item);
+    fc_key_fill(known, &item);
     Fb__Stat stat = FB__STAT__INIT;
     stat.n_items = 1;
     stat.items = &items;
@@ -112,12 +119,12 @@ int feature_stat(struct feature_store *store, struct feature_key key, struct fea
     return rc;
 }
 
-int feature_exists(struct feature_store *store, struct feature_key key) {
-    struct feature_info info;
+int feature_exists(struct feature_store *store, const struct feature_key *key) {
+    struct feature_info info = FEATURE_INFO_INIT;
     int rc = feature_stat(store, key, &info, NULL);
     if (rc || info.state == FEATURE_STATE_RESIDENT)
         return rc;
-    return fc_fail(FEATURE_E_NOT_FOUND, "sample %s is not resident%s%s", fc_key_sample_id(key),
+    return fc_fail(FEATURE_E_NOT_FOUND, "sample %s is not resident%s%s", info.sample_id,
                    *info.reason ? ": " : "", info.reason);
 }
 
@@ -179,21 +186,19 @@ static void probe_fill_health(struct feature_health *out, const Fb__HealthReply 
 
 int feature_health(struct feature *feature, struct feature_health *out) {
     FC_NEEDS(out);
-    size_t size = out->size;
-    if (size < sizeof size)
-        return fc_fail(FEATURE_E_INVALID,
-                       "feature_health.size is %zu: set it to sizeof(struct feature_health)", size);
+    int rc = fc_sized_check_out(out, "feature_health");
+    if (rc)
+        return rc;
     Fb__Health health = FB__HEALTH__INIT;
     struct fc_request request = FC_REQUEST(.feature = feature, .what = "health",
                                            .expected = FB__CLIENT_REPLY__RESULT_HEALTH);
     request.message.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
     request.message.health = &health;
-    int rc = fc_request(&request);
+    rc = fc_request(&request);
     if (!rc) {
         struct feature_health known;
         probe_fill_health(&known, request.reply->health);
-        known.size = size;
-        memcpy(out, &known, size < sizeof known ? size : sizeof known);
+        fc_sized_write(out, &known, sizeof known);
     }
     fc_request_deinit(&request);
     return rc;

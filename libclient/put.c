@@ -12,6 +12,7 @@
 #include "error.h"
 #include "request.h"
 #include "reservation.h"
+#include "sized.h"
 
 #define FRAME_PARTS_MAX   512u /* tensors in a frame; sendmsg() takes 1024 parts */
 #define FRAME_SPARE_BYTES 64u  /* header, and the message's own fields */
@@ -249,7 +250,11 @@ static void put_item(struct putter *putter, struct group *group, struct feature_
 int feature_put_batch(struct feature_store *store, struct feature_put_item *items, size_t count,
                       uint32_t deadline_ms) {
     FC_NEEDS(items || !count);
-    int rc = fc_store_check(store);
+    int rc = fc_sized_check(items, count, sizeof *items,
+                            FC_SIZED_UNTIL(struct feature_put_item, ref), "feature_put_item");
+    if (rc)
+        return rc; /* where an item ends is not known: nothing can be written to it */
+    rc = fc_store_check(store);
     if (!rc)
         rc = fc_check_writable(store);
     struct putter putter = {.store = store, .waits = deadline_ms};
@@ -262,16 +267,16 @@ int feature_put_batch(struct feature_store *store, struct feature_put_item *item
     }
     for (size_t i = 0; i < count; i++)
         if (rc)
-            put_settle(&putter, &items[i], rc, NULL);
+            put_settle(&putter, fc_sized_at(items, i), rc, NULL);
         else
-            put_item(&putter, &group, &items[i]);
+            put_item(&putter, &group, fc_sized_at(items, i));
     put_group(&putter, &group);
     return fc_first_error_raise(&putter.failure);
 }
 
 int feature_put(struct feature_store *store, const struct feature_sample *sample,
                 const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out) {
-    struct feature_put_item item = {.sample = sample, .data = data};
+    struct feature_put_item item = {.size = sizeof item, .sample = sample, .data = data};
     int rc = feature_put_batch(store, &item, 1, deadline_ms);
     if (!rc && ref_out)
         *ref_out = item.ref;

@@ -12,6 +12,7 @@
 
 #include "error.h"
 #include "limit.h"
+#include "sized.h"
 
 #define MAGIC             "FRF1"
 #define MAGIC_BYTES       4u
@@ -37,7 +38,8 @@ void fc_ref_set_home(struct feature_ref *ref, uint64_t generation, const char *h
 }
 
 static void ref_fill_tensor(struct feature_tensor *out, const Fb__TensorSpec *spec) {
-    *out = (struct feature_tensor){.name = spec->name,
+    *out = (struct feature_tensor){.size = sizeof *out,
+                                   .name = spec->name,
                                    .dtype = (enum feature_dtype)spec->dtype,
                                    .rank = (uint32_t)spec->n_shape,
                                    .bytes = spec->bytes};
@@ -101,7 +103,10 @@ static uint64_t ref_tensor_bytes(const struct feature_tensor *tensor) {
     return bytes;
 }
 
-static int ref_check_sample(const struct feature_sample *sample) {
+/* Checks the sample's id and reads its tensors, of any version of their struct, into `out`, which
+ * the sample then points to. */
+static int ref_read_tensors(struct feature_sample *sample,
+                            struct feature_tensor out[LAYOUT_TENSORS_MAX]) {
     if (!sample->sample_id)
         return fc_fail(FEATURE_E_INVALID, "the sample has no sample_id");
     const char *wrong = layout_check_sample_id(sample->sample_id);
@@ -110,6 +115,19 @@ static int ref_check_sample(const struct feature_sample *sample) {
     if (!sample->tensors || !sample->tensor_count || sample->tensor_count > LAYOUT_TENSORS_MAX)
         return fc_fail(FEATURE_E_INVALID, "sample %s: %u tensors, must be 1 to %u",
                        sample->sample_id, sample->tensor_count, LAYOUT_TENSORS_MAX);
+    const size_t least_bytes = FC_SIZED_UNTIL(struct feature_tensor, checksum);
+    int rc = fc_sized_check(sample->tensors, sample->tensor_count, sizeof *out, least_bytes,
+                            "feature_tensor");
+    for (uint32_t i = 0; !rc && i < sample->tensor_count; i++)
+        rc = fc_sized_read(&out[i], sizeof *out, least_bytes, fc_sized_at(sample->tensors, i),
+                           "feature_tensor");
+    sample->tensors = out;
+    return rc;
+}
+
+/* Checks a sample whose tensors have been read. */
+static int ref_check_sample(const struct feature_sample *sample) {
+    const char *wrong = NULL;
     for (uint32_t i = 0; i < sample->tensor_count; i++) {
         const char *name = sample->tensors[i].name;
         wrong = name ? layout_check_tensor_name(name) : "is NULL";
@@ -160,10 +178,15 @@ static const char *ref_set_spec_from(struct feature_ref *ref, const struct featu
 int fc_ref_from_sample(const char *store, const struct feature_sample *sample,
                        struct feature_ref **out) {
     struct feature_sample known;
+    struct feature_tensor tensors[LAYOUT_TENSORS_MAX];
     char what[LAYOUT_ID_BYTES_MAX + 16];
     if (!sample)
         return fc_fail(FEATURE_E_INVALID, "no sample was given");
-    int rc = fc_options_read(&known, sizeof known, sample, "feature_sample");
+    int rc =
+        fc_sized_read(&known, sizeof known, FC_SIZED_UNTIL(struct feature_sample, tensor_count),
+                      sample, "feature_sample");
+    if (!rc)
+        rc = ref_read_tensors(&known, tensors);
     if (!rc)
         rc = ref_check_sample(&known);
     if (rc)

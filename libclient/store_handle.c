@@ -24,6 +24,7 @@
 #include "proto/layout.h"
 #include "release.h"
 #include "request.h"
+#include "sized.h"
 
 static void store_handle_derive_key(const char *name, const void *secret, size_t secret_bytes,
                                     uint8_t *key_out) {
@@ -292,7 +293,7 @@ int feature_store_open(struct feature *feature, const char *name,
     FC_NEEDS(out);
     int rc = fc_connection_check(feature);
     if (!rc)
-        rc = fc_options_read(&known, sizeof known, options, "feature_open_options");
+        rc = fc_sized_read(&known, sizeof known, sizeof(size_t), options, "feature_open_options");
     if (!rc)
         rc = store_handle_check_name(name);
     if (!rc)
@@ -369,7 +370,7 @@ int feature_store_create(struct feature *feature, const char *name,
     FC_NEEDS(name);
     int rc = fc_connection_check(feature);
     if (!rc)
-        rc = fc_options_read(&known, sizeof known, options, "feature_store_options");
+        rc = fc_sized_read(&known, sizeof known, sizeof(size_t), options, "feature_store_options");
     if (!rc)
         rc = store_handle_check_name(name);
     if (!rc)

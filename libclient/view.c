@@ -194,6 +194,13 @@ int feature_view_check(const struct feature_view *view) {
     return rc;
 }
 
+int fc_view_check_how(enum feature_release_how how, const char *function) {
+    if (how == FEATURE_RELEASE_RETURNED || how == FEATURE_RELEASE_CONSUMED)
+        return FEATURE_OK;
+    return fc_fail(FEATURE_E_INVALID, "%s: how is %d, neither returned nor consumed", function,
+                   (int)how);
+}
+
 int feature_release(struct feature_view *view, enum feature_release_how how) {
     return feature_release_batch(&view, 1, how);
 }
@@ -215,9 +222,9 @@ static size_t view_release_run(struct feature_view **views, size_t count,
 int feature_release_batch(struct feature_view **views, size_t count, enum feature_release_how how) {
     int rc = FEATURE_OK;
     FC_NEEDS(views || !count);
-    if (how != FEATURE_RELEASE_RETURNED && how != FEATURE_RELEASE_CONSUMED)
-        return fc_fail(FEATURE_E_INVALID, "%s: how is %d, neither returned nor consumed", __func__,
-                       (int)how);
+    rc = fc_view_check_how(how, __func__);
+    if (rc)
+        return rc;
     for (size_t first = 0, run; first < count; first += run) {
         run = 1;
         if (!views[first])

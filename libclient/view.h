@@ -25,6 +25,9 @@ int fc_view_new(const struct fc_request *request, const Fb__GetResult *result,
 /* FEATURE_OK, or FEATURE_E_CORRUPT with a sentence naming the tensor. begun: has checked a part of
  * these very bytes already; NULL = nothing has. */
 int fc_view_verify(const struct feature_view *view, struct fc_verifier *begun);
+/* FEATURE_OK, or FEATURE_E_INVALID: `how` is none. function: "feature_release", for the sentence.
+ */
+int fc_view_check_how(enum feature_release_how how, const char *function);
 /* Says how the read ended and frees the view. */
 void fc_view_end(struct feature_view *view, enum feature_release_how how, bool corrupt);
 

@@ -11,10 +11,13 @@ struct exchange *exchange_new(struct broker *broker) {
     struct exchange *exchange = calloc(1, sizeof *exchange);
     if (!exchange)
         return NULL;
+    exchange->broker = broker;
     TAILQ_INIT(&exchange->askings);
     TAILQ_INIT(&exchange->fetches);
     TAILQ_INIT(&exchange->nodes);
     TAILQ_INIT(&exchange->held_checks);
+    twin_init(exchange);
+    held_checks_init(exchange);
     exchange->publishings = publish_set_new();
     exchange->sweep = sweep_new(broker);
     if (exchange->publishings && exchange->sweep)

@@ -85,6 +85,7 @@ struct outbox {
     uint64_t count;
     struct pending_end_hash *acks; /* by generation; NULL before the first */
     bool busy, giving_up;
+    struct deadline flush; /* set while something waits and no message is under way */
     uint64_t retry_ns, backoff_ns;
 };
 
@@ -112,6 +113,7 @@ struct name {
 };
 
 struct exchange {
+    struct broker *broker;
     struct asking_list askings;
     struct fetch_list fetches;
     struct remote_leases remote_leases;
@@ -126,6 +128,7 @@ struct exchange {
     struct reconciling reconciling;
     bool has_republished; /* ever */
     struct name name;
+    struct deadline name_outlived; /* wakes the loop for twin_pump(), after name.outlived_ns */
     uint64_t release_pending;
     struct late { /* puts that became resident long after their commit */
         uint64_t generation, ns;
@@ -146,9 +149,9 @@ void remote_get(struct item *item);
 void remote_get_anywhere(struct item *item);
 
 /* ---- twin.c: another incarnation has our name in the index ---- */
+void twin_init(struct exchange *exchange);
 void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation);
 void twin_pump(struct broker *broker);
-uint64_t twin_next_deadline_ns(const struct broker *broker);
 /* It lives, and was there first: nothing is taken or served here. */
 bool twin_was_first(const struct broker *broker);
 /* False: it has not. */
@@ -180,9 +183,8 @@ void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consum
 /* Keeps the ack of a generation for a home that cannot be reached; false: it cannot be kept, and
  * the item has ended saying so. */
 bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item);
-void outbox_flush(struct broker *broker, struct peer *peer, uint64_t now_ns);
-void outboxes_flush(struct broker *broker, uint64_t now_ns);
-uint64_t outboxes_next_deadline_ns(const struct broker *broker);
+/* Its peer can be reached again: what waits does not wait for the end of a back-off. */
+void outbox_retry_at_once(struct outbox *outbox);
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
 void outbox_free(struct peer *peer);
 
@@ -222,8 +224,6 @@ void publish_has_ended(struct broker *broker, const struct directory_record *end
 uint64_t publish_age_us(const struct broker *broker, const struct space *space,
                         uint64_t generation);
 void publish_detach(struct item *item);
-void publishings_pump(struct broker *broker, uint64_t now_ns);
-uint64_t publishings_next_deadline_ns(const struct broker *broker);
 void publishings_free(struct broker *broker);
 
 /* ---- nodes.c ---- */
@@ -307,13 +307,14 @@ void held_checks_drop_due(struct broker *broker);
 bool held_find(const struct space *space, const char *sample_id, struct store_info *info);
 void held_check_all(struct broker *broker);
 bool held_checks_are_due(const struct broker *broker);
-void held_checks_pump(struct broker *broker, uint64_t now_ns);
-uint64_t held_checks_next_deadline_ns(const struct broker *broker);
+void held_checks_init(struct exchange *exchange);
+/* Goes on in this turn or the next: something that it waited for has come about. */
+void held_checks_wake(struct broker *broker);
 
 /* ---- index_sweep.c: records of homes that have long been dead ---- */
 struct sweep *sweep_new(struct broker *broker); /* NULL: out of memory */
 void sweep_free(struct broker *broker);
-void sweep_pump(struct broker *broker, uint64_t now_ns);
-uint64_t sweep_next_deadline_ns(const struct broker *broker);
+/* The configuration was read again: the next look may be due at another time. */
+void sweep_reconfigured(struct broker *broker);
 
 #endif

@@ -39,6 +39,7 @@
 #define DUE_IN_FLIGHT_MAX 512u /* of their questions, and of what is written again */
 #define WAITING_MAX       1024u
 #define RETRY_NS          (1000 * NS_PER_MS)
+#define DUE_RETRY_NS      (10 * NS_PER_MS)
 #define LOST_US           (ROUND_TRIP_LIMIT_NS / 1000)
 
 struct held_check {
@@ -54,16 +55,18 @@ struct held_check {
     uint64_t generation; /* what we held when it began */
     uint64_t newer;      /* for another node: its generation; 0 = none */
     uint64_t newer_age_us;
-    uint64_t retry_ns; /* our own: to be begun again; 0 = it is under way */
+    struct deadline retry; /* our own: when it is begun again; not set: it is under way */
     struct directory_record rival;
     char rival_home[LAYOUT_NAME_BYTES_MAX + 1];
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
 };
 
-static void held_check_walk_again(struct held_walk *walk, uint64_t at_ns) {
+static void held_check_walk_again(struct broker *broker, uint64_t at_ns) {
+    struct held_walk *walk = &broker->exchange->held_walk;
     if (!walk->again || at_ns < walk->next_ns)
         walk->next_ns = at_ns;
     walk->again = true;
+    deadlines_set_earlier(&broker->deadlines, &walk->go_on, at_ns);
 }
 
 bool held_find(const struct space *space, const char *sample_id, struct store_info *info) {
@@ -79,7 +82,8 @@ static bool held_check_still_holds(const struct held_check *check) {
 
 static void check_end(struct held_check *check) {
     TAILQ_REMOVE(&check->broker->exchange->held_checks, check, link);
-    check->broker->exchange->held_walk.waiting -= check->retry_ns != 0;
+    check->broker->exchange->held_walk.waiting -= check->retry.queued;
+    deadlines_clear(&check->broker->deadlines, &check->retry);
     check->broker->exchange->held_walk.first -= check->first;
     check->space->uses--;
     if (check->charged)
@@ -93,11 +97,11 @@ static void check_later(struct held_check *check) {
     walk->first -= check->first; /* one that takes long does not keep the node from serving */
     check->first = false;
     if (walk->waiting < WAITING_MAX) {
-        check->retry_ns = at_ns;
+        deadlines_set(&check->broker->deadlines, &check->retry, at_ns);
         walk->waiting++;
         return;
     }
-    held_check_walk_again(walk, at_ns);
+    held_check_walk_again(check->broker, at_ns);
     check_end(check);
 }
 
@@ -272,6 +276,8 @@ static void held_check_on_checked(void *context, enum directory_result result,
     (void)ask_peers;
     struct held_check *check = context;
     check->broker->exchange->held_walk.in_flight -= check->locating;
+    if (check->locating)
+        held_checks_wake(check->broker);
     check->locating = false;
     if (check->broker->exchange->closing)
         check_end(check);
@@ -289,6 +295,13 @@ static void check_locate(struct held_check *check) {
                                    held_check_on_checked, check);
 }
 
+static void held_check_on_retry(struct deadline *retry, uint64_t now_ns) {
+    struct held_check *check = container_of(retry, struct held_check, retry);
+    (void)now_ns; /* broker->now_ns */
+    check->broker->exchange->held_walk.waiting--;
+    check_locate(check);
+}
+
 /* NULL: out of memory. */
 static struct held_check *check_new(struct broker *broker, struct space *space,
                                     const struct store_info *held) {
@@ -296,6 +309,7 @@ static struct held_check *check_new(struct broker *broker, struct space *space,
     if (!check)
         return NULL;
     check->broker = broker;
+    deadline_init(&check->retry, held_check_on_retry);
     check->space = space;
     check->generation = held->generation;
     strcpy(check->sample_id, held->sample_id);
@@ -355,7 +369,7 @@ static void check_own(struct broker *broker, struct space *space, const char *sa
         return;
     struct held_check *check = check_new(broker, space, &info);
     if (!check) {
-        held_check_walk_again(&broker->exchange->held_walk, broker->now_ns + RETRY_NS);
+        held_check_walk_again(broker, broker->now_ns + RETRY_NS);
         return;
     }
     check->own = true;
@@ -374,7 +388,7 @@ void held_check_first(struct broker *broker, struct space *space, const char *sa
 
 void held_check_all(struct broker *broker) {
     if (broker->directory->ops->index && !BROKER_PLANTED(PLANTED_DEATH_UNCHECKED))
-        held_check_walk_again(&broker->exchange->held_walk, broker->now_ns);
+        held_check_walk_again(broker, broker->now_ns);
 }
 
 bool held_checks_are_due(const struct broker *broker) {
@@ -391,7 +405,7 @@ void held_check_due(struct broker *broker, const struct space *space, uint64_t g
         size_t room = walk->due_room ? 2 * walk->due_room : 1024;
         struct held_due *due = reallocarray(walk->due, room, sizeof *due);
         if (!due) {
-            held_check_walk_again(walk, broker->now_ns + RETRY_NS);
+            held_check_walk_again(broker, broker->now_ns + RETRY_NS);
             return;
         }
         walk->due = due;
@@ -399,6 +413,7 @@ void held_check_due(struct broker *broker, const struct space *space, uint64_t g
     }
     walk->due[walk->due_count++] = (struct held_due){generation, space->index, first};
     walk->first += first;
+    held_checks_wake(broker);
 }
 
 void held_checks_drop_due(struct broker *broker) {
@@ -452,22 +467,18 @@ static bool held_check_step(struct broker *broker, struct held_walk *walk) {
     return true;
 }
 
-static void held_check_begin_again(struct broker *broker, uint64_t now_ns) {
-    struct held_check *check, *next;
-    for (check = TAILQ_FIRST(&broker->exchange->held_checks); check; check = next) {
-        next = TAILQ_NEXT(check, link);
-        if (!check->retry_ns || check->retry_ns > now_ns)
-            continue;
-        check->retry_ns = 0;
-        broker->exchange->held_walk.waiting--;
-        check_locate(check);
-    }
+/* There is more to do now, of the walk or of what is due. Each of them is taken up to a limit of
+ * questions that are under way at once; the answers wake it again. */
+static bool held_check_may_go_on(const struct broker *broker) {
+    const struct held_walk *walk = &broker->exchange->held_walk;
+    return (walk->walking && walk->in_flight < OWN_IN_FLIGHT_MAX) ||
+           held_check_may_take_due(broker);
 }
 
-void held_checks_pump(struct broker *broker, uint64_t now_ns) {
-    struct held_walk *walk = &broker->exchange->held_walk;
-    if (walk->waiting)
-        held_check_begin_again(broker, now_ns);
+static void held_check_on_go_on(struct deadline *go_on, uint64_t now_ns) {
+    struct exchange *exchange = container_of(go_on, struct exchange, held_walk.go_on);
+    struct broker *broker = exchange->broker;
+    struct held_walk *walk = &exchange->held_walk;
     if (walk->due_count)
         held_check_take_due(broker);
     if (!walk->walking && walk->again && walk->next_ns <= now_ns) {
@@ -478,17 +489,18 @@ void held_checks_pump(struct broker *broker, uint64_t now_ns) {
     for (uint32_t i = 0; walk->walking && i < OWN_STEPS_MAX && walk->in_flight < OWN_IN_FLIGHT_MAX;
          i++)
         walk->walking = held_check_step(broker, walk);
+    if (held_check_may_go_on(broker))
+        held_checks_wake(broker); /* in the next turn */
+    else if (walk->due_count)     /* the node is fenced, or answers wake it before */
+        deadlines_set_earlier(&broker->deadlines, go_on, now_ns + DUE_RETRY_NS);
+    if (walk->again && !walk->walking)
+        deadlines_set_earlier(&broker->deadlines, go_on, walk->next_ns);
 }
 
-uint64_t held_checks_next_deadline_ns(const struct broker *broker) {
-    const struct held_walk *walk = &broker->exchange->held_walk;
-    const struct held_check *check;
-    uint64_t next_ns = walk->again && !walk->walking ? walk->next_ns : UINT64_MAX;
-    if ((walk->walking && walk->in_flight < OWN_IN_FLIGHT_MAX) || held_check_may_take_due(broker))
-        return 0;
-    if (walk->waiting)
-        TAILQ_FOREACH (check, &broker->exchange->held_checks, link)
-            if (check->retry_ns && check->retry_ns < next_ns)
-                next_ns = check->retry_ns;
-    return next_ns;
+void held_checks_init(struct exchange *exchange) {
+    deadline_init(&exchange->held_walk.go_on, held_check_on_go_on);
+}
+
+void held_checks_wake(struct broker *broker) {
+    deadlines_set_earlier(&broker->deadlines, &broker->exchange->held_walk.go_on, broker->now_ns);
 }

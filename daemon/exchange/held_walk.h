@@ -10,10 +10,12 @@
 #include <stdint.h>
 
 #include "cluster/generation_set.h"
+#include "time/deadlines.h"
 
 /* The check of all that this node holds (held_check.c). */
 struct held_walk {
-    bool walking, again; /* again: from the beginning, at next_ns */
+    struct deadline go_on; /* held_checks_wake() */
+    bool walking, again;   /* again: from the beginning, at next_ns */
     uint64_t next_ns, cursor;
     uint32_t space, in_flight;
     uint32_t waiting; /* checks that are begun again after a while */

@@ -28,6 +28,7 @@ struct dead_home {
 
 struct sweep {
     struct broker *broker;
+    struct deadline due;    /* the next look; set unless one is under way or none is wanted */
     bool under_way, failed; /* failed: the last look was not brought to its end */
     uint64_t ended_ns;      /* the last look; at first: when this node began */
     uint64_t look, removed;
@@ -35,12 +36,16 @@ struct sweep {
     TAILQ_HEAD(, dead_home) homes;
 };
 
+static void index_sweep_on_due(struct deadline *due, uint64_t now_ns);
+
 struct sweep *sweep_new(struct broker *broker) {
     struct sweep *sweep = calloc(1, sizeof *sweep);
     if (!sweep)
         return NULL;
     sweep->broker = broker;
     TAILQ_INIT(&sweep->homes);
+    deadline_init(&sweep->due, index_sweep_on_due);
+    deadlines_set(&broker->deadlines, &sweep->due, 0);
     return sweep;
 }
 
@@ -60,6 +65,7 @@ void sweep_free(struct broker *broker) {
     if (!broker->exchange->sweep)
         return;
     index_sweep_forget_homes(broker->exchange->sweep, UINT64_MAX);
+    deadlines_clear(&broker->deadlines, &broker->exchange->sweep->due);
     free(broker->exchange->sweep);
 }
 
@@ -80,16 +86,27 @@ static bool index_sweep_is_ours(const struct broker *broker) {
     return broker_serves(broker) && nodes_are_led_by_us(broker);
 }
 
-static void index_sweep_end_look(struct sweep *sweep, bool failed) {
-    sweep->under_way = false;
-    sweep->failed = failed;
-    sweep->ended_ns = sweep->broker->now_ns;
-}
-
 /* By the configuration of this moment, which may have been read again. */
 static uint64_t index_sweep_next_look_ns(const struct sweep *sweep) {
     uint64_t interval = index_sweep_interval_ns(sweep->broker);
     return sweep->ended_ns + (sweep->failed && interval > RETRY_NS ? RETRY_NS : interval);
+}
+
+static void index_sweep_schedule(struct sweep *sweep) {
+    bool idle = sweep->under_way || !index_sweep_is_wanted(sweep->broker);
+    deadlines_set_or_clear(&sweep->broker->deadlines, &sweep->due,
+                           idle ? UINT64_MAX : index_sweep_next_look_ns(sweep));
+}
+
+void sweep_reconfigured(struct broker *broker) {
+    index_sweep_schedule(broker->exchange->sweep);
+}
+
+static void index_sweep_end_look(struct sweep *sweep, bool failed) {
+    sweep->under_way = false;
+    sweep->failed = failed;
+    sweep->ended_ns = sweep->broker->now_ns;
+    index_sweep_schedule(sweep);
 }
 
 /* ---- one page ---- */
@@ -170,13 +187,14 @@ static void index_sweep_ask_page(struct sweep *sweep) {
 
 /* ---- the part as a whole ---- */
 
-void sweep_pump(struct broker *broker, uint64_t now_ns) {
-    struct sweep *sweep = broker->exchange->sweep;
-    if (!sweep->ended_ns)
-        index_sweep_end_look(sweep, false); /* a node that starts knows nobody yet */
-    if (!index_sweep_is_wanted(broker) || sweep->under_way ||
-        index_sweep_next_look_ns(sweep) > now_ns)
+static void index_sweep_on_due(struct deadline *due, uint64_t now_ns) {
+    struct sweep *sweep = container_of(due, struct sweep, due);
+    struct broker *broker = sweep->broker;
+    (void)now_ns;           /* broker->now_ns */
+    if (!sweep->ended_ns) { /* a node that starts knows nobody yet: the first look comes later */
+        index_sweep_end_look(sweep, false);
         return;
+    }
     if (!index_sweep_is_ours(broker)) {
         index_sweep_forget_homes(sweep, UINT64_MAX);
         index_sweep_end_look(sweep, false);
@@ -187,10 +205,4 @@ void sweep_pump(struct broker *broker, uint64_t now_ns) {
     sweep->removed = 0;
     sweep->next[0] = '\0';
     index_sweep_ask_page(sweep);
-}
-
-uint64_t sweep_next_deadline_ns(const struct broker *broker) {
-    const struct sweep *sweep = broker->exchange->sweep;
-    return !index_sweep_is_wanted(broker) || sweep->under_way ? UINT64_MAX
-                                                              : index_sweep_next_look_ns(sweep);
 }

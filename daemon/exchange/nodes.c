@@ -135,6 +135,8 @@ void nodes_on_fenced(void *owner, bool fenced, const char *why) {
     struct broker *broker = owner;
     snprintf(broker->exchange->fenced_why, sizeof broker->exchange->fenced_why, "%s", why);
     log_warning("node %s: %s: %s", broker->config->node, fenced ? "fenced" : "serving again", why);
+    if (!fenced)
+        held_checks_wake(broker);
 }
 
 bool broker_serves(const struct broker *broker) {

@@ -20,6 +20,8 @@
 /* Acks in one bucket at most: max_pending_ends / 4096, 64 by default. */
 #define OUTBOX_BUCKET_BITS 12
 
+static void outbox_on_flush(struct deadline *flush, uint64_t now_ns);
+
 struct outbox *outbox_of(struct broker *broker, struct peer *peer) {
     struct outbox *outbox = peer_user(peer);
     if (outbox)
@@ -30,6 +32,7 @@ struct outbox *outbox_of(struct broker *broker, struct peer *peer) {
     outbox->broker = broker;
     outbox->peer = peer;
     outbox->backoff_ns = BACKOFF_FIRST_NS;
+    deadline_init(&outbox->flush, outbox_on_flush);
     TAILQ_INIT(&outbox->waiting);
     TAILQ_INIT(&outbox->sent);
     peer_set_user(peer, outbox);
@@ -42,6 +45,18 @@ static const char *outbox_store(const struct pending_end *end) {
 
 static const char *outbox_sample(const struct pending_end *end) {
     return end->names + end->store_bytes + 1;
+}
+
+/* To be called when retry_ns, `busy` or what waits has changed. */
+static void outbox_schedule(struct outbox *outbox) {
+    bool idle = outbox->busy || TAILQ_EMPTY(&outbox->waiting);
+    deadlines_set_or_clear(&outbox->broker->deadlines, &outbox->flush,
+                           idle ? UINT64_MAX : outbox->retry_ns);
+}
+
+void outbox_retry_at_once(struct outbox *outbox) {
+    outbox->retry_ns = 0;
+    outbox_schedule(outbox);
 }
 
 static void outbox_forget(struct outbox *outbox, struct pending_end_list *list,
@@ -80,12 +95,12 @@ static struct pending_end *outbox_add(struct broker *broker, struct peer *peer, 
  * those before it wait. A back-off keeps its time. */
 static void outbox_gather(struct outbox *outbox, bool urgent, uint64_t now_ns) {
     bool first = TAILQ_FIRST(&outbox->waiting) == TAILQ_LAST(&outbox->waiting, pending_end_list);
-    if (outbox->retry_ns > now_ns + GATHER_NS)
-        return;
-    if (urgent || outbox->count >= GATHER_COUNT)
+    bool backs_off = outbox->retry_ns > now_ns + GATHER_NS;
+    if (!backs_off && (urgent || outbox->count >= GATHER_COUNT))
         outbox->retry_ns = now_ns;
-    else if (first && outbox->retry_ns <= now_ns)
+    else if (!backs_off && first && outbox->retry_ns <= now_ns)
         outbox->retry_ns = now_ns + GATHER_NS;
+    outbox_schedule(outbox);
 }
 
 /* What has been read cannot be refused: it is charged to whom it was leased for, however much that
@@ -218,6 +233,7 @@ static void outbox_on_confirmed(void *context, const Fb__PeerReply *reply, const
         while (!TAILQ_EMPTY(&outbox->sent))
             outbox_forget(outbox, &outbox->sent, TAILQ_FIRST(&outbox->sent));
         outbox->backoff_ns = BACKOFF_FIRST_NS;
+        outbox_schedule(outbox);
         return;
     }
     outbox_put_back(outbox);
@@ -225,6 +241,7 @@ static void outbox_on_confirmed(void *context, const Fb__PeerReply *reply, const
     outbox->backoff_ns *= 2;
     if (outbox->backoff_ns > outbox->broker->config->reconnect_max_ms * NS_PER_MS)
         outbox->backoff_ns = outbox->broker->config->reconnect_max_ms * NS_PER_MS;
+    outbox_schedule(outbox);
 }
 
 static void outbox_move_to_sent(struct outbox *outbox, struct pending_end *end) {
@@ -277,11 +294,11 @@ static int outbox_send_releases(struct outbox *outbox) {
 
 /* Its records are swept after so long (index_sweep.c). If it comes back all the same, it finds word
  * of the acks; what was only released can be read again. */
-static void outbox_give_up_on_the_dead(struct broker *broker, struct outbox *outbox) {
+static bool outbox_gives_up(struct broker *broker, struct outbox *outbox) {
     uint64_t keep_ns = broker->config->lost_keep_ms * NS_PER_MS;
     if (!keep_ns || TAILQ_EMPTY(&outbox->waiting) || peer_is_up(outbox->peer) ||
         nodes_gone_ns(broker, peer_node(outbox->peer)) <= keep_ns)
-        return;
+        return false;
     if (!outbox->giving_up)
         log_warning("node %s has been gone for more than %llu s: %llu releases for it are given up",
                     peer_node(outbox->peer),
@@ -302,37 +319,24 @@ static void outbox_give_up_on_the_dead(struct broker *broker, struct outbox *out
         outbox_forget(outbox, &outbox->waiting, end);
     }
     outbox->giving_up = !TAILQ_EMPTY(&outbox->waiting);
-    broker->unfinished |= outbox->giving_up;
+    return true;
 }
 
-void outbox_flush(struct broker *broker, struct peer *peer, uint64_t now_ns) {
-    struct outbox *outbox = peer_user(peer);
-    if (outbox)
-        outbox_give_up_on_the_dead(broker, outbox);
-    if (!outbox || outbox->busy || outbox->retry_ns > now_ns || TAILQ_EMPTY(&outbox->waiting))
+/* One message leaves, with as much of what waits as goes into one; the next one leaves when this
+ * one has been confirmed. A home that has been gone for long is told no more: it is given up in
+ * parts, one in each turn. */
+static void outbox_on_flush(struct deadline *flush, uint64_t now_ns) {
+    struct outbox *outbox = container_of(flush, struct outbox, flush);
+    if (outbox_gives_up(outbox->broker, outbox)) {
+        outbox->retry_ns = now_ns;
+        outbox_schedule(outbox);
         return;
+    }
     struct pending_end *first = TAILQ_FIRST(&outbox->waiting);
     outbox->busy = true;
     int result = first->is_ack ? outbox_send_ack(outbox, first) : outbox_send_releases(outbox);
     if (result < 0)
         outbox_on_confirmed(outbox, NULL, NULL, 0, "");
-}
-
-void outboxes_flush(struct broker *broker, uint64_t now_ns) {
-    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
-         peer = peers_next(broker->peers, peer))
-        outbox_flush(broker, peer, now_ns);
-}
-
-uint64_t outboxes_next_deadline_ns(const struct broker *broker) {
-    uint64_t next_ns = UINT64_MAX;
-    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
-         peer = peers_next(broker->peers, peer)) {
-        const struct outbox *outbox = peer_user(peer);
-        if (outbox && !outbox->busy && !TAILQ_EMPTY(&outbox->waiting) && outbox->retry_ns < next_ns)
-            next_ns = outbox->retry_ns;
-    }
-    return next_ns;
 }
 
 void outbox_free(struct peer *peer) {
@@ -342,6 +346,7 @@ void outbox_free(struct peer *peer) {
     TAILQ_CONCAT(&outbox->waiting, &outbox->sent, link);
     while (!TAILQ_EMPTY(&outbox->waiting))
         outbox_forget(outbox, &outbox->waiting, TAILQ_FIRST(&outbox->waiting));
+    deadlines_clear(&outbox->broker->deadlines, &outbox->flush);
     peer_set_user(peer, NULL);
     outbox->peer = NULL;
     free(outbox->acks);

@@ -25,9 +25,8 @@
 
 #include "exchange/publish_set.h"
 
-#define RETRY_NS       (100 * NS_PER_MS)
-#define PURSUED_A_TURN 256u
-#define LATE_NS        (10 * NS_PER_MS)
+#define RETRY_NS (100 * NS_PER_MS)
+#define LATE_NS  (10 * NS_PER_MS)
 
 void publish_detach(struct item *item) {
     item->publishing->item = NULL;
@@ -87,7 +86,7 @@ static void publish_forget_older(struct publishing *publishing) {
 
 static void publish_end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
-    publish_set_remove(broker->exchange->publishings, publishing);
+    publish_set_remove(publishing);
     publishing->space->uses--;
     publish_forget_older(publishing);
     if (publishing->charged)
@@ -130,11 +129,7 @@ static void publish_schedule(struct publishing *publishing) {
             next_ns = home->retry_ns;
     if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns < next_ns)
         next_ns = publishing->everyone_retry_ns;
-    struct deadlines *due = publish_set_deadlines(publishing->broker->exchange->publishings);
-    if (next_ns == UINT64_MAX)
-        deadlines_clear(due, &publishing->due);
-    else
-        deadlines_set(due, &publishing->due, next_ns);
+    deadlines_set_or_clear(&publishing->broker->deadlines, &publishing->due, next_ns);
 }
 
 static void publish_finish_if_confirmed(struct publishing *publishing) {
@@ -177,8 +172,7 @@ static void publish_on_members(void *context, enum directory_result result) {
         listed = publish_add_older(publishing, peer_node(peer), 0, 0);
     publishing->everyone = listed ? EVERYONE_LISTED : EVERYONE_DUE;
     publishing->everyone_retry_ns = broker->now_ns + RETRY_NS;
-    deadlines_set(publish_set_deadlines(broker->exchange->publishings), &publishing->due,
-                  listed ? 0 : publishing->everyone_retry_ns);
+    deadlines_set(&broker->deadlines, &publishing->due, listed ? 0 : publishing->everyone_retry_ns);
 }
 
 /* Every node is to check whatever it holds of this sample and the index does not name. One that
@@ -311,8 +305,7 @@ static void publish_pursue(struct publishing *publishing, uint64_t now_ns) {
     struct directory *directory = publishing->broker->directory;
     struct older_home *home;
     if (publishing->broker->exchange->closing) {
-        deadlines_clear(publish_set_deadlines(publishing->broker->exchange->publishings),
-                        &publishing->due);
+        deadlines_clear(&publishing->broker->deadlines, &publishing->due);
         return;
     }
     TAILQ_FOREACH (home, &publishing->older, link) {
@@ -334,18 +327,8 @@ static void publish_pursue(struct publishing *publishing, uint64_t now_ns) {
     publish_finish_if_confirmed(publishing);
 }
 
-static struct publishing *publish_publishing_of(struct deadline *due) {
-    return (struct publishing *)((char *)due - offsetof(struct publishing, due));
-}
-
-void publishings_pump(struct broker *broker, uint64_t now_ns) {
-    struct deadlines *due = publish_set_deadlines(broker->exchange->publishings);
-    for (uint32_t i = 0; i < PURSUED_A_TURN && deadlines_next_ns(due) <= now_ns; i++)
-        publish_pursue(publish_publishing_of(due->first), now_ns);
-}
-
-uint64_t publishings_next_deadline_ns(const struct broker *broker) {
-    return deadlines_next_ns(publish_set_deadlines(broker->exchange->publishings));
+static void publish_on_due(struct deadline *due, uint64_t now_ns) {
+    publish_pursue(container_of(due, struct publishing, due), now_ns);
 }
 
 /* ---- the directory's answer ---- */
@@ -447,6 +430,7 @@ void publish(struct item *item, uint64_t generation) {
     publish_attach(publishing, item);
     publish_charge(publishing, item->call->session->account->parent);
     space->uses++;
+    deadline_init(&publishing->due, publish_on_due);
     publish_set_add(broker->exchange->publishings, publishing);
     struct directory_record record = {.store = space->name,
                                       .sample_id = item->sample_id,
@@ -473,11 +457,10 @@ static struct publishing *publish_begin_clearing(struct broker *broker, struct s
     TAILQ_INIT(&publishing->older);
     strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
     space->uses++;
+    deadline_init(&publishing->due, publish_on_due);
     publish_set_add(broker->exchange->publishings, publishing);
-    deadlines_set(publish_set_deadlines(broker->exchange->publishings), &publishing->due,
-                  broker->now_ns);
-    return publishing; /* publishings_pump() goes on: the caller may be inside a walk over records
-                        */
+    deadlines_set(&broker->deadlines, &publishing->due, broker->now_ns);
+    return publishing; /* its deadline goes on: the caller may be inside a walk over records */
 }
 
 static void publish_on_cleared(void *context, enum directory_result result) {
@@ -528,8 +511,7 @@ void publish_end_lost(struct broker *broker, struct space *space,
     if (lost->incarnation && strcmp(lost->home, broker->config->node) != 0 &&
         !publish_add_older(publishing, lost->home, lost->incarnation, lost->generation))
         publish_add_everyone(publishing);
-    deadlines_set(publish_set_deadlines(broker->exchange->publishings), &publishing->due,
-                  broker->now_ns);
+    deadlines_set(&broker->deadlines, &publishing->due, broker->now_ns);
     bool retired;
     if (by_id)
         store_retire(space->store, lost->sample_id, (uint32_t)strlen(lost->sample_id), 0, reason,

@@ -13,7 +13,6 @@
 
 struct publish_set {
     struct publishing_list all;
-    struct deadlines due;
     uint8_t key[crypto_shorthash_KEYBYTES]; /* names and operations come from clients */
     struct publishing_list by_generation[BUCKETS], by_op[BUCKETS], by_sample[BUCKETS];
 };
@@ -54,10 +53,6 @@ struct publishing *publish_set_first(struct publish_set *set) {
     return LIST_FIRST(&set->all);
 }
 
-struct deadlines *publish_set_deadlines(struct publish_set *set) {
-    return &set->due;
-}
-
 void publish_set_add(struct publish_set *set, struct publishing *publishing) {
     LIST_INSERT_HEAD(&set->all, publishing, link);
     LIST_INSERT_HEAD(publish_set_of_generation(set, publishing->generation), publishing,
@@ -66,8 +61,8 @@ void publish_set_add(struct publish_set *set, struct publishing *publishing) {
     LIST_INSERT_HEAD(publish_set_of_sample(set, publishing->sample_id), publishing, by_sample);
 }
 
-void publish_set_remove(struct publish_set *set, struct publishing *publishing) {
-    deadlines_clear(&set->due, &publishing->due);
+void publish_set_remove(struct publishing *publishing) {
+    deadlines_clear(&publishing->broker->deadlines, &publishing->due);
     LIST_REMOVE(publishing, link);
     LIST_REMOVE(publishing, by_generation);
     LIST_REMOVE(publishing, by_op);

@@ -57,10 +57,9 @@ LIST_HEAD(publishing_list, publishing);
 struct publish_set *publish_set_new(void);
 void publish_set_free(struct publish_set *set); /* it is empty */
 struct publishing *publish_set_first(struct publish_set *set);
-struct deadlines *publish_set_deadlines(struct publish_set *set);
 /* Its generation, op, space and sample_id do not change until it is removed. */
 void publish_set_add(struct publish_set *set, struct publishing *publishing);
-void publish_set_remove(struct publish_set *set, struct publishing *publishing);
+void publish_set_remove(struct publishing *publishing);
 
 /* The youngest such, or the next one older than `after`; NULL = none. */
 struct publishing *publish_set_by_generation(struct publish_set *set, const struct space *space,

@@ -56,6 +56,7 @@ static void republish_on_written(void *context, enum directory_result result) {
     }
     broker->exchange->held_walk.first -= again->first;
     broker->exchange->held_walk.republishing--;
+    held_checks_wake(broker);
     again->space->uses--; /* fenced anew: it will be reconciled again */
     free(again);
 }

@@ -22,6 +22,14 @@ static bool twin_has_outlived(const struct broker *broker) {
     return broker->now_ns > broker->exchange->name.outlived_ns;
 }
 
+static void twin_on_outlived(struct deadline *outlived, uint64_t now_ns) {
+    (void)outlived, (void)now_ns; /* twin_pump() follows in the same turn */
+}
+
+void twin_init(struct exchange *exchange) {
+    deadline_init(&exchange->name_outlived, twin_on_outlived);
+}
+
 void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation) {
     struct broker *broker = owner;
     struct name *name = &broker->exchange->name;
@@ -31,6 +39,7 @@ void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation) 
                      " has ended: this node is a member now",
                      broker->config->node, name->incarnation);
         *name = (struct name){0};
+        deadlines_clear(&broker->deadlines, &broker->exchange->name_outlived);
         peers_seek_end(broker->peers);
         return;
     }
@@ -40,6 +49,7 @@ void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation) 
     *name = (struct name){.state = NAME_ASKED, .incarnation = incarnation};
     snprintf(name->address, sizeof name->address, "%s", address);
     name->outlived_ns = broker->now_ns + 3 * broker->config->lease_ttl_ms * NS_PER_MS;
+    deadlines_set(&broker->deadlines, &broker->exchange->name_outlived, name->outlived_ns + 1);
     log_info("node %s: etcd has a record of this name, incarnation %016" PRIx64
              " at %s, that is not this broker's: asking there whether that one lives; this one "
              "joins when its lease has ended",
@@ -96,12 +106,6 @@ void twin_pump(struct broker *broker) {
         twin_say_that_it_stands(broker);
     if (name->state == NAME_TWIN)
         twin_say_twin(broker);
-}
-
-uint64_t twin_next_deadline_ns(const struct broker *broker) {
-    bool waits =
-        broker->exchange->name.state == NAME_ASKED || broker->exchange->name.state == NAME_RESTART;
-    return waits ? broker->exchange->name.outlived_ns + 1 : UINT64_MAX;
 }
 
 bool twin_was_first(const struct broker *broker) {

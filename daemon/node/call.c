@@ -159,7 +159,9 @@ static void call_expire(struct item *item) {
     const char *node = ask && ask->peer ? peer_node(ask->peer)
                        : *item->home    ? item->home
                                         : "another node";
-    if (item->call->kind == CALL_EXPLAIN) {
+    if (item->call->kind == CALL_DRAIN) {
+        steer_drained(item);
+    } else if (item->call->kind == CALL_EXPLAIN) {
         explain_expired(item);
     } else if (item->call->kind > CALL_EXPLAIN) {
         item_done(item, FB__STATUS__TIMEOUT, "no answer from node %s within %llu ms", node,

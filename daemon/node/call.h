@@ -54,7 +54,6 @@ struct item {
     uint32_t ask_count;
     Fb__Status status;
     char *error; /* malloc'ed; NULL while OK. Of a get that looks again: why there was nothing */
-    uint64_t deadline_ns; /* of a drain */
     TAILQ_ENTRY(item) fetch_link, drain_link;
     struct fetch *fetch;
     struct store_op op;

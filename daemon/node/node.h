@@ -48,7 +48,8 @@ struct space {
     void *block;
     size_t block_bytes;
     struct store *store;
-    uint64_t event_last; /* last event handed to subscribers */
+    struct deadline store_due; /* wakes the loop: the pump has the store carry out what is due */
+    uint64_t event_last;       /* last event handed to subscribers */
     uint64_t reserves_ended_logged;
     uint64_t gc_freed;          /* in the pass under way */
     bool drop_walked, detached; /* dropped: all slots; no transport or prefault has it */
@@ -119,7 +120,11 @@ struct broker {
     struct deadlines deadlines;          /* of all that this broker does at a time */
     struct item_list gc_asked;           /* asked for by clients, one after the other */
     struct item_list drains;             /* waiting for release_pending to reach 0 */
-    uint64_t gc_ns, request_count;
+    uint64_t request_count;
+    struct deadline collect;       /* gc, and the end of stores that were dropped */
+    bool collect_due;              /* its time has come: the pump does it, in its order */
+    uint64_t collected_ns;         /* the last time; 0 = never */
+    struct deadline directory_due; /* wakes the loop: the pump calls the directory's tick() */
     uint64_t items_ended, effects_done;
     uint64_t turn_work;   /* items ended and effects carried out in this turn */
     bool unfinished;      /* this turn has done its part, and more is due */

@@ -201,6 +201,12 @@ static bool spaces_is_within_memory_limit(const struct broker *broker, const str
     return false;
 }
 
+/* It only has to wake the loop: the pump asks every store for its effects, and a store carries out
+ * what is due before it answers. */
+static void spaces_on_store_due(struct deadline *due, uint64_t now_ns) {
+    (void)due, (void)now_ns;
+}
+
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes) {
     struct space *space = spaces_unused_slot(broker);
@@ -213,6 +219,7 @@ int space_create(struct broker *broker, const struct config_store *config, const
     uint32_t index = space->index;
     *space = (struct space){
         .index = index, .allow_uids = config->allow_uids, .writer_uids = config->writer_uids};
+    deadline_init(&space->store_due, spaces_on_store_due);
     snprintf(space->name, sizeof space->name, "%s", config->name);
     struct store_options options = spaces_store_options_of(broker, config);
     if (!spaces_is_within_memory_limit(
@@ -242,7 +249,7 @@ int space_create(struct broker *broker, const struct config_store *config, const
 void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
     space->dropped = true;
     space->drop_walked = store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS, now_ns);
-    broker->gc_ns = now_ns;
+    deadlines_set(&broker->deadlines, &broker->collect, now_ns);
     log_info("store %s: dropped", space->name);
     struct broker_session *session;
     TAILQ_FOREACH (session, &broker->sessions, link)
@@ -270,6 +277,7 @@ void space_free(struct broker *broker, struct space *space) {
     if (space->creator)
         accounts_release(broker, space->creator, CHARGE_STORES, 1);
     space->creator = NULL;
+    deadlines_clear(&broker->deadlines, &space->store_due);
     space->used = false;
 }
 

@@ -11,6 +11,26 @@
 #include "ops/log.h"
 #include "peer/peer_internal.h"
 
+static uint64_t asker_silent_ns(const struct asker *asker) {
+    return asker->end.heard_ns + asker->end.peers->options.timeout_ns;
+}
+
+/* The deadline was set when the asker was heard last but one, say: it may have been heard since. */
+static void asker_on_silent(struct deadline *silent, uint64_t now_ns) {
+    struct asker *asker = container_of(silent, struct asker, silent);
+    struct peers *peers = asker->end.peers;
+    bool is_silent = asker->end.conn && asker_silent_ns(asker) <= now_ns;
+    if (is_silent) {
+        log_warning("node %s has been silent for %llu ms: its leases here are returned",
+                    asker->node, (unsigned long long)((now_ns - asker->end.heard_ns) / 1000000));
+        asker->end.heard_ns =
+            now_ns; /* once is enough: it is freed when the connection has ended */
+    }
+    deadlines_set(peers->options.deadlines, silent, asker_silent_ns(asker));
+    if (is_silent)
+        peers->transport->ops->close(asker->end.conn); /* may free it at once */
+}
+
 struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const char *node,
                         uint64_t incarnation) {
     struct asker *asker = calloc(1, sizeof *asker);
@@ -18,6 +38,8 @@ struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const 
         return NULL;
     asker->end =
         (struct end){.kind = END_ASKER, .peers = peers, .conn = conn, .heard_ns = peers->now_ns};
+    deadline_init(&asker->silent, asker_on_silent);
+    deadlines_set(peers->options.deadlines, &asker->silent, asker_silent_ns(asker));
     twins_begin(&asker->end, node);
     snprintf(asker->node, sizeof asker->node, "%s", node);
     asker->incarnation = incarnation;
@@ -28,6 +50,7 @@ struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const 
     }
     asker->user = peers->events.asker_open(peers->owner, asker, asker->node, incarnation);
     if (!asker->user) {
+        deadlines_clear(peers->options.deadlines, &asker->silent);
         free(asker);
         return NULL;
     }
@@ -41,6 +64,7 @@ struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const 
 void asker_free(struct asker *asker) {
     struct peers *peers = asker->end.peers;
     TAILQ_REMOVE(&peers->askers, asker, link);
+    deadlines_clear(peers->options.deadlines, &asker->silent);
     if (!asker->twin)
         peers->events.asker_closed(peers->owner, asker->user);
     free(asker);

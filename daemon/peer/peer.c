@@ -16,7 +16,7 @@
 #include "ops/log.h"
 #include "peer/peer_internal.h"
 
-#define FAILED_PER_TICK  256u
+#define FAILED_PER_TURN  256u
 #define BACKOFF_FIRST_NS (50ull * 1000 * 1000)
 /* A link that is never idle is moved by holding new calls back: for so long, every so often. */
 #define HOLD_EVERY_NS (5000ull * 1000 * 1000)
@@ -26,6 +26,8 @@ static struct transport *peer_transport_of(const struct peer *peer) {
     return peer->end.peers->transport;
 }
 
+static void peer_on_due(struct deadline *due, uint64_t now_ns);
+
 void peer_init(struct peer *peer, struct peers *peers, const char *node) {
     peer->end = (struct end){.kind = END_PEER, .peers = peers};
     snprintf(peer->node, sizeof peer->node, "%s", node);
@@ -34,6 +36,7 @@ void peer_init(struct peer *peer, struct peers *peers, const char *node) {
     TAILQ_INIT(&peer->readings);
     TAILQ_INIT(&peer->keys);
     peer->backoff_ns = BACKOFF_FIRST_NS;
+    deadline_init(&peer->due, peer_on_due);
 }
 
 static void peer_forget_keys(struct peer *peer) {
@@ -44,8 +47,8 @@ static void peer_forget_keys(struct peer *peer) {
     }
 }
 
-/* At most `budget` of those who are owed the news that their link has gone; the rest with the next
- * ticks: there may be many, and what each of them does takes a while. */
+/* At most `budget` of those who are owed the news that their link has gone; the rest in the
+ * next turns: there may be many, and what each of them does takes a while. */
 static void peer_fail_some(struct peer *peer, uint32_t budget) {
     struct peer_pending *pending;
     for (; budget && (pending = TAILQ_FIRST(&peer->failed)); budget--) {
@@ -72,6 +75,7 @@ void peer_deinit(struct peer *peer) {
     while (!TAILQ_EMPTY(&peer->readings))
         peer_end_reading(TAILQ_FIRST(&peer->readings), -ECANCELED, "this node is stopping");
     peer_forget_keys(peer);
+    deadlines_clear(peer->end.peers->options.deadlines, &peer->due);
 }
 
 static void peer_back_off(struct peer *peer, uint64_t now_ns) {
@@ -151,6 +155,7 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
     peer->end.heard_ns = now_ns;
     twins_begin(&peer->end, peer->node);
     peer_send_unsent(peer);
+    peer_schedule(peer);
     if (!seeks)
         peer->end.peers->events.link_up(peer->end.peers->owner, peer);
 }
@@ -162,6 +167,7 @@ void peer_on_closed(struct peer *peer, const char *why) {
         peer->moving = false;
         peer_forget_keys(peer);
         peer_dial(peer, peers->now_ns);
+        peer_schedule(peer);
         return;
     }
     if (*why || !peer->dropped)
@@ -181,7 +187,8 @@ void peer_on_closed(struct peer *peer, const char *why) {
     /* Those not yet posted to the transport; it has reported the others. */
     while (!TAILQ_EMPTY(&peer->readings))
         peer_end_reading(TAILQ_FIRST(&peer->readings), -ECONNRESET, peer->last_failure);
-    peer_fail_pending(peer, peer->last_failure, FAILED_PER_TICK);
+    peer_fail_pending(peer, peer->last_failure, FAILED_PER_TURN);
+    peer_schedule(peer);
 }
 
 /* ---- moving to a better connection ---- */
@@ -219,6 +226,7 @@ static uint64_t peer_hold_ends_ns(const struct peer *peer) {
 void peer_on_better(struct peer *peer) {
     peer->better_ns = peer->end.peers->now_ns;
     peer_move_if_idle(peer);
+    peer_schedule(peer); /* for the times at which what is held back is sent after all */
 }
 
 /* ---- calls ---- */
@@ -245,8 +253,10 @@ int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn d
     else if (peer->state == PEER_UP)
         peer_move_if_idle(peer);
     else if (peer->state != PEER_CONNECTING &&
-             peer->retry_ns < now_ns + peer->end.peers->options.reconnect_max_ns)
-        peer->retry_ns = now_ns; /* somebody wants it: try at the next tick */
+             peer->retry_ns < now_ns + peer->end.peers->options.reconnect_max_ns) {
+        peer->retry_ns = now_ns; /* somebody wants it: try in the next turn */
+        peer_schedule(peer);
+    }
     return 0;
 }
 
@@ -313,9 +323,9 @@ static void peer_send_ping(struct peer *peer, uint64_t now_ns) {
         peer->ping_out = peer_call(peer, &request, peer_on_pong, peer, now_ns) == 0;
 }
 
-void peer_tick(struct peer *peer, uint64_t now_ns) {
+static void peer_do_what_is_due(struct peer *peer, uint64_t now_ns) {
     uint64_t timeout_ns = peer->end.peers->options.timeout_ns;
-    peer_fail_some(peer, FAILED_PER_TICK);
+    peer_fail_some(peer, FAILED_PER_TURN);
     switch (peer->state) {
     case PEER_IDLE:
     case PEER_BACKOFF:
@@ -340,10 +350,12 @@ void peer_tick(struct peer *peer, uint64_t now_ns) {
     }
 }
 
-uint64_t peer_next_deadline_ns(const struct peer *peer) {
+/* When that has something to do, as things stand; UINT64_MAX = never. */
+static uint64_t peer_due_ns(const struct peer *peer) {
+    const struct peers *peers = peer->end.peers;
     if (!TAILQ_EMPTY(&peer->failed))
         return 0;
-    if (!peer_transport_of(peer))
+    if (!peer_transport_of(peer) || (peer == &peers->seeker && !peers->seeking))
         return UINT64_MAX;
     if (peer->state == PEER_IDLE || peer->state == PEER_BACKOFF)
         return peer->retry_ns;
@@ -351,6 +363,16 @@ uint64_t peer_next_deadline_ns(const struct peer *peer) {
     uint64_t held_ns = peer->better_ns ? peer_hold_ends_ns(peer) : UINT64_MAX;
     silent_ns = held_ns < silent_ns ? held_ns : silent_ns;
     return peer->state == PEER_UP && peer->ping_ns < silent_ns ? peer->ping_ns : silent_ns;
+}
+
+void peer_schedule(struct peer *peer) {
+    deadlines_set_or_clear(peer->end.peers->options.deadlines, &peer->due, peer_due_ns(peer));
+}
+
+static void peer_on_due(struct deadline *due, uint64_t now_ns) {
+    struct peer *peer = container_of(due, struct peer, due);
+    peer_do_what_is_due(peer, now_ns);
+    peer_schedule(peer);
 }
 
 /* ---- reads ---- */

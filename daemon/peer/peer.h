@@ -21,6 +21,7 @@
 
 #include "peer.pb-c.h"
 #include "proto/layout.h"
+#include "time/deadlines.h"
 #include "transport/transport.h"
 
 struct peers;
@@ -35,6 +36,7 @@ struct peers_options {
      * call. */
     uint64_t (*clock_ns)(void *clock_context);
     void *clock_context;
+    struct deadlines *deadlines; /* of whoever runs the loop; must not be NULL, and outlives us */
 };
 
 struct peers_events {
@@ -65,8 +67,9 @@ void peers_close(struct peers *peers, void (*closed)(void *owner), void *closed_
 void peers_free(struct peers *peers);
 /* 0 or -errno; bound_out as in transport.h. */
 int peers_listen(struct peers *peers, const char *address, char bound_out[64]);
-void peers_tick(struct peers *peers, uint64_t now_ns);
-uint64_t peers_next_deadline_ns(const struct peers *peers);
+/* At the beginning of each turn of the loop, before deadlines_run(): takes note of the time, and
+ * forgives everybody's silence if the process itself was stopped for a while. */
+void peers_begin_turn(struct peers *peers, uint64_t now_ns);
 
 /* Adds a node or gives it new addresses, for the next connection: of messages, and of bulk bytes if
  * that is another ("" = the same). A data address that cannot be reached is said in the log of both

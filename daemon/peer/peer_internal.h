@@ -55,6 +55,9 @@ TAILQ_HEAD(region_key_list, region_key);
 struct peer {
     struct end end;
     TAILQ_ENTRY(peer) link;
+    /* When peer_on_due() has something to do: never later than peer_due_ns() says, perhaps earlier,
+     * for what is heard only moves that time on. */
+    struct deadline due;
     char node[LAYOUT_NAME_BYTES_MAX + 1];
     char address[256], data_address[256]; /* data_address: "" = the same */
     char data_failure[128];               /* of the last connection; "" = none */
@@ -81,6 +84,7 @@ TAILQ_HEAD(peer_list, peer);
 struct asker {
     struct end end;
     TAILQ_ENTRY(asker) link;
+    struct deadline silent; /* when it has been silent for too long, unless it was heard since */
     char node[LAYOUT_NAME_BYTES_MAX + 1];
     uint64_t incarnation;
     char data_failure[128]; /* why it cannot reach our data address, in its words */
@@ -94,6 +98,7 @@ TAILQ_HEAD(asker_list, asker);
 struct own_twin {
     char words[400]; /* "" = none is known */
     uint64_t seen_ns;
+    struct deadline over; /* when it is forgotten, unless it was seen again since */
 };
 
 struct peers {
@@ -109,14 +114,14 @@ struct peers {
     struct own_twin twin;
     struct peer seeker; /* of the broker that has our name in the index */
     bool seeking;
-    uint64_t tick_ns; /* of the last tick */
-    uint64_t now_ns;  /* of the last tick or call: for events, which carry no time */
+    uint64_t turn_ns; /* when the last turn of the loop began */
+    uint64_t now_ns;  /* of the last turn or call: for events, which carry no time */
 };
 
 void peer_init(struct peer *peer, struct peers *peers, const char *node);
 void peer_deinit(struct peer *peer);
-void peer_tick(struct peer *peer, uint64_t now_ns);
-uint64_t peer_next_deadline_ns(const struct peer *peer);
+/* Sets its deadline anew. To be called after each change that may have brought it nearer. */
+void peer_schedule(struct peer *peer);
 void peer_on_up(struct peer *peer, uint64_t incarnation);
 void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes);
 void peer_on_closed(struct peer *peer, const char *why);
@@ -137,8 +142,8 @@ void twins_pulse(struct end *end);
 void twins_check(struct asker *asker);
 /* The address at the other end of a connection. */
 void twins_remote(const struct end *end, char out[64]);
-void twins_tick(struct peers *peers, uint64_t now_ns);
-uint64_t twins_next_deadline_ns(const struct peers *peers);
+/* The deadline of peers->twin. */
+void twins_on_over(struct deadline *over, uint64_t now_ns);
 
 struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const char *node,
                         uint64_t incarnation);

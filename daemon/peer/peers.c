@@ -172,12 +172,17 @@ int peers_new(const struct peers_options *options, const struct peers_events *ev
     TAILQ_INIT(&peers->peers);
     TAILQ_INIT(&peers->askers);
     peer_init(&peers->seeker, peers, peers->node);
+    deadline_init(&peers->twin.over, twins_on_over);
     *out = peers;
     return 0;
 }
 
 void peers_set_transport(struct peers *peers, struct transport *transport) {
+    struct peer *peer;
     peers->transport = transport;
+    TAILQ_FOREACH (peer, &peers->peers, link)
+        peer_schedule(peer);
+    peer_schedule(&peers->seeker);
 }
 
 static void peers_on_transport_destroyed(void *owner) {
@@ -208,6 +213,7 @@ void peers_free(struct peers *peers) {
     struct asker *asker;
     while ((asker = TAILQ_FIRST(&peers->askers)))
         asker_free(asker);
+    deadlines_clear(peers->options.deadlines, &peers->twin.over);
     free(peers);
 }
 
@@ -236,6 +242,7 @@ struct peer *peers_add(struct peers *peers, const char *node, const char *addres
     bool same = !strcmp(address, data_address);
     snprintf(peer->address, sizeof peer->address, "%s", address);
     snprintf(peer->data_address, sizeof peer->data_address, "%s", same ? "" : data_address);
+    peer_schedule(peer); /* a new one is dialled at once */
     return peer;
 }
 
@@ -253,16 +260,11 @@ void peers_data_failure(const struct peers *peers, char *out, size_t out_bytes) 
         }
 }
 
-static bool peers_asker_silent(const struct peers *peers, const struct asker *asker,
-                               uint64_t now_ns) {
-    return asker->end.heard_ns + peers->options.timeout_ns <= now_ns;
-}
-
 /* After a pause of our own (SIGSTOP, a suspended machine) nobody was silent: we were deaf. */
 static void peers_forgive_own_pause(struct peers *peers, uint64_t now_ns) {
-    uint64_t since_ns = now_ns - peers->tick_ns;
-    bool first = !peers->tick_ns;
-    peers->tick_ns = now_ns;
+    uint64_t since_ns = now_ns - peers->turn_ns;
+    bool first = !peers->turn_ns;
+    peers->turn_ns = now_ns;
     if (first || since_ns < peers->options.timeout_ns / 2)
         return;
     struct peer *peer;
@@ -274,37 +276,9 @@ static void peers_forgive_own_pause(struct peers *peers, uint64_t now_ns) {
         asker->end.heard_ns = now_ns;
 }
 
-void peers_tick(struct peers *peers, uint64_t now_ns) {
+void peers_begin_turn(struct peers *peers, uint64_t now_ns) {
     peers_forgive_own_pause(peers, now_ns);
     peers->now_ns = now_ns;
-    struct peer *peer;
-    TAILQ_FOREACH (peer, &peers->peers, link)
-        peer_tick(peer, now_ns);
-    twins_tick(peers, now_ns);
-    struct asker *asker;
-    TAILQ_FOREACH (asker, &peers->askers, link)
-        if (asker->end.conn && peers_asker_silent(peers, asker, now_ns)) {
-            log_warning("node %s has been silent for %llu ms: its leases here are returned",
-                        asker->node,
-                        (unsigned long long)((now_ns - asker->end.heard_ns) / 1000000));
-            asker->end.heard_ns = now_ns;
-            peers->transport->ops->close(asker->end.conn);
-        }
-}
-
-uint64_t peers_next_deadline_ns(const struct peers *peers) {
-    uint64_t next_ns = twins_next_deadline_ns(peers);
-    const struct peer *peer;
-    TAILQ_FOREACH (peer, &peers->peers, link) {
-        uint64_t at_ns = peer_next_deadline_ns(peer);
-        next_ns = at_ns < next_ns ? at_ns : next_ns;
-    }
-    const struct asker *asker;
-    TAILQ_FOREACH (asker, &peers->askers, link) {
-        uint64_t at_ns = asker->end.heard_ns + peers->options.timeout_ns;
-        next_ns = at_ns < next_ns ? at_ns : next_ns;
-    }
-    return next_ns;
 }
 
 int peers_send(const struct end *end, const struct frame_header *header, const void *body,

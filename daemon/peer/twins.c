@@ -32,12 +32,18 @@ static uint64_t twins_kept_ns(const struct peers *peers) {
     return 3 * (longest_ns > options->ping_interval_ns ? longest_ns : options->ping_interval_ns);
 }
 
+static uint64_t twins_over_ns(const struct peers *peers) {
+    return peers->twin.seen_ns + twins_kept_ns(peers) + 1;
+}
+
 void peers_twin_seen(struct peers *peers, const char *words) {
     struct own_twin *twin = &peers->twin;
     if (!*twin->words)
         log_error("node %s: %s; give one of the two another [node] name", peers->node, words);
     snprintf(twin->words, sizeof twin->words, "%s", words);
     twin->seen_ns = peers->now_ns;
+    if (!twin->over.queued)
+        deadlines_set(peers->options.deadlines, &twin->over, twins_over_ns(peers));
 }
 
 const char *peers_twin(const struct peers *peers) {
@@ -175,12 +181,14 @@ void peers_seek(struct peers *peers, const char *address) {
     *seeker->last_failure = '\0';
     seeker->retry_ns = 0;
     peers->seeking = true;
+    peer_schedule(seeker);
 }
 
 void peers_seek_end(struct peers *peers) {
     if (peers->seeking && peers->seeker.end.conn)
         peers->transport->ops->close(peers->seeker.end.conn);
     peers->seeking = false;
+    peer_schedule(&peers->seeker);
 }
 
 enum peers_found peers_found(const struct peers *peers, uint64_t *incarnation_out,
@@ -195,19 +203,13 @@ enum peers_found peers_found(const struct peers *peers, uint64_t *incarnation_ou
 
 /* ---- time ---- */
 
-void twins_tick(struct peers *peers, uint64_t now_ns) {
-    if (peers->seeking)
-        peer_tick(&peers->seeker, now_ns);
-    if (*peers->twin.words && now_ns > peers->twin.seen_ns + twins_kept_ns(peers)) {
-        log_info("node %s: no other broker of this name has been heard of for %" PRIu64 " ms",
-                 peers->node, (now_ns - peers->twin.seen_ns) / 1000000);
-        *peers->twin.words = '\0';
+void twins_on_over(struct deadline *over, uint64_t now_ns) {
+    struct peers *peers = container_of(over, struct peers, twin.over);
+    if (now_ns < twins_over_ns(peers)) { /* seen again since the deadline was set */
+        deadlines_set(peers->options.deadlines, over, twins_over_ns(peers));
+        return;
     }
-}
-
-uint64_t twins_next_deadline_ns(const struct peers *peers) {
-    uint64_t over_ns =
-        *peers->twin.words ? peers->twin.seen_ns + twins_kept_ns(peers) + 1 : UINT64_MAX;
-    uint64_t seek_ns = peers->seeking ? peer_next_deadline_ns(&peers->seeker) : UINT64_MAX;
-    return seek_ns < over_ns ? seek_ns : over_ns;
+    log_info("node %s: no other broker of this name has been heard of for %" PRIu64 " ms",
+             peers->node, (now_ns - peers->twin.seen_ns) / 1000000);
+    *peers->twin.words = '\0';
 }

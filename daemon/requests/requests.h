@@ -78,7 +78,9 @@ void index_answer(struct call *call);
 void steer_pump_events(struct broker *broker);
 /* Goes on with what clients asked to be freed. True: there is more. */
 bool steer_gc_on(struct broker *broker);
-void steer_check_drains(struct broker *broker, uint64_t now_ns);
-uint64_t steer_next_deadline_ns(const struct broker *broker);
+/* Answers those who wait until everything has reached its home, if that is so. */
+void steer_check_drains(struct broker *broker);
+/* Answers one of them, whose time is over: what has not reached its home yet. */
+void steer_drained(struct item *item);
 
 #endif

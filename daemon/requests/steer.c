@@ -112,7 +112,7 @@ static void steer_describe_left(const struct broker *broker, char *out, size_t o
                  steer_plural(steer_index_pending(broker)));
 }
 
-static void steer_drained(struct item *item) {
+void steer_drained(struct item *item) {
     struct broker *broker = item->call->broker;
     char left[SENTENCE_BYTES];
     steer_describe_left(broker, left, sizeof left);
@@ -134,28 +134,16 @@ bool steer_drain(struct broker_session *session, uint32_t request_id, bool wants
     struct call *call = call_new(session, CALL_DRAIN, 1, request_id, wants_reply);
     if (!call)
         return true;
-    call->items[0].deadline_ns = broker->now_ns + request->drain->deadline_ms * NS_PER_MS;
+    item_set_deadline(&call->items[0], broker->now_ns + request->drain->deadline_ms * NS_PER_MS);
     call->items[0].draining = true;
     TAILQ_INSERT_TAIL(&broker->drains, &call->items[0], drain_link);
     call_begun(call);
     return true;
 }
 
-void steer_check_drains(struct broker *broker, uint64_t now_ns) {
-    struct item *item, *next;
-    for (item = TAILQ_FIRST(&broker->drains); item; item = next) {
-        next = TAILQ_NEXT(item, drain_link);
-        if (steer_is_drained(broker) || item->deadline_ns <= now_ns)
-            steer_drained(item);
-    }
-}
-
-uint64_t steer_next_deadline_ns(const struct broker *broker) {
-    uint64_t next_ns = UINT64_MAX;
-    const struct item *item;
-    TAILQ_FOREACH (item, &broker->drains, drain_link)
-        next_ns = item->deadline_ns < next_ns ? item->deadline_ns : next_ns;
-    return next_ns;
+void steer_check_drains(struct broker *broker) {
+    while (!TAILQ_EMPTY(&broker->drains) && steer_is_drained(broker))
+        steer_drained(TAILQ_FIRST(&broker->drains));
 }
 
 /* ---- events ---- */

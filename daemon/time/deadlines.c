@@ -99,6 +99,14 @@ void deadlines_set_earlier(struct deadlines *deadlines, struct deadline *deadlin
         deadlines_set(deadlines, deadline, at_ns);
 }
 
+void deadlines_set_or_clear(struct deadlines *deadlines, struct deadline *deadline,
+                            uint64_t at_ns) {
+    if (at_ns == UINT64_MAX)
+        deadlines_clear(deadlines, deadline);
+    else if (!deadline->queued || deadline->at_ns != at_ns)
+        deadlines_set(deadlines, deadline, at_ns);
+}
+
 uint32_t deadlines_run(struct deadlines *deadlines, uint64_t now_ns, uint32_t budget) {
     uint64_t last_sequence = deadlines->sequence;
     uint32_t called = 0;

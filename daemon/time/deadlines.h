@@ -56,6 +56,8 @@ static inline void deadline_init(struct deadline *deadline, deadline_fn due) {
 void deadlines_set(struct deadlines *deadlines, struct deadline *deadline, uint64_t at_ns);
 /* Sets it unless it is set for an earlier time. */
 void deadlines_set_earlier(struct deadlines *deadlines, struct deadline *deadline, uint64_t at_ns);
+/* The same as deadlines_set(), but UINT64_MAX means never: it is cleared. */
+void deadlines_set_or_clear(struct deadlines *deadlines, struct deadline *deadline, uint64_t at_ns);
 /* Does nothing if it is not set. */
 void deadlines_clear(struct deadlines *deadlines, struct deadline *deadline);
 

@@ -81,7 +81,8 @@ static int get_view(struct context *context, struct feature_store *store,
         .progress_context = &progress,
     };
     progress_begin(&progress, context->err, "get", PROGRESS_BYTES, 0);
-    int status = feature_get(store, refs_key(target), &get, out);
+    const struct feature_key key = refs_key(target);
+    int status = feature_get(store, &key, &get, out);
     progress_end(&progress);
     return status ? context_fail(context, status, target->text) : FEATURE_OK;
 }

@@ -60,7 +60,7 @@ static int ingest_write_line(void *user, const struct feature_ref *ref) {
         ingest->sample_bytes += feature_ref_bytes(ref);
         return FEATURE_OK;
     }
-    int status = feature_abort(ingest->store, &(struct feature_key){.ref = ref}, 1);
+    int status = feature_abort(ingest->store, FEATURE_BY_REF(ref), 1, NULL);
     if (status)
         context_fail(ingest->context, status, feature_ref_sample_id(ref));
     return ingest_refuse_line(ingest, status ? "stays without a line" : "was taken back",

@@ -119,9 +119,12 @@ void refs_free(struct targets *targets) {
 }
 
 struct feature_key refs_key(const struct target *target) {
+    struct feature_key key = FEATURE_KEY_INIT;
     if (target->ref)
-        return (struct feature_key){.ref = target->ref};
-    return (struct feature_key){.sample_id = target->sample_id};
+        key.ref = target->ref;
+    else
+        key.sample_id = target->sample_id;
+    return key;
 }
 
 char *refs_to_base64(const struct feature_ref *ref) {

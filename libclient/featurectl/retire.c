@@ -25,7 +25,8 @@ static void retire_print_count(struct context *context, const char *key, uint64_
 
 /* What abort and ack differ in. A reader may ack what it has read; aborting is a writer's right. */
 struct retire {
-    int (*call)(struct feature_store *store, const struct feature_key *keys, size_t count);
+    int (*call)(struct feature_store *store, const struct feature_key *keys, size_t count,
+                int *statuses_out);
     bool read_only;
     const char *done; /* names the count of what was done */
 };
@@ -38,8 +39,9 @@ static size_t retire_run_length(const struct targets *targets, size_t at) {
     return end - at;
 }
 
+/* Adds to *done how many were done. Tells of the first that was not. */
 static int retire_run(struct context *context, const struct retire *retire,
-                      const struct target *targets, size_t count) {
+                      const struct target *targets, size_t count, uint64_t *done) {
     struct feature_store *store;
     int status = context_open(context, targets[0].store, retire->read_only, &store);
     if (status)
@@ -47,9 +49,17 @@ static int retire_run(struct context *context, const struct retire *retire,
     struct feature_key *keys = memory_grow(NULL, count, sizeof *keys);
     for (size_t i = 0; i < count; i++)
         keys[i] = refs_key(&targets[i]);
-    status = retire->call(store, keys, count);
+    int *statuses = memory_grow(NULL, count, sizeof *statuses);
+    status = retire->call(store, keys, count, statuses);
+    size_t first_failed = 0;
+    for (size_t i = count; i-- > 0;)
+        if (statuses[i])
+            first_failed = i;
+        else
+            ++*done;
+    free(statuses);
     free(keys);
-    return status ? context_fail(context, status, targets[0].text) : FEATURE_OK;
+    return status ? context_fail(context, status, targets[first_failed].text) : FEATURE_OK;
 }
 
 static int retire_all(struct context *context, const struct retire *retire) {
@@ -58,9 +68,8 @@ static int retire_all(struct context *context, const struct retire *retire) {
     uint64_t done = 0;
     for (size_t at = 0, count; at < targets.count; at += count) {
         count = retire_run_length(&targets, at);
-        int status = retire_run(context, retire, &targets.list[at], count);
+        int status = retire_run(context, retire, &targets.list[at], count, &done);
         first_failure = first_failure ? first_failure : status;
-        done += status ? 0 : count;
     }
     if (done)
         retire_print_count(context, retire->done, done);

@@ -101,6 +101,7 @@ static bool safetensors_read_parse_tensor(struct parser *p, const char *name, co
     if (file->tensor_count == FEATURE_TENSORS_MAX)
         return REFUSE(p, "more than %d tensors, a sample holds no more", FEATURE_TENSORS_MAX);
     struct feature_tensor *tensor = &file->tensors[file->tensor_count];
+    tensor->size = sizeof *tensor;
     const char *dtype = json_string_value(json_object_get(value, "dtype"));
     tensor->dtype = dtype ? feature_dtype_parse(dtype) : 0;
     if (!tensor->dtype)

@@ -115,7 +115,7 @@ static int cycle_run(void *context) {
     int status = feature_put(cycle->store, &cycle->sample.sample, &cycle->data, 5000, &ref);
     if (status != FEATURE_OK)
         return bench_fail_feature("put", status);
-    status = feature_get(cycle->store, (struct feature_key){.ref = ref}, &options, &view);
+    status = feature_get(cycle->store, FEATURE_BY_REF(ref), &options, &view);
     feature_ref_free(ref);
     if (status != FEATURE_OK)
         return bench_fail_feature("get", status);

@@ -65,14 +65,15 @@ static int put_and_ack(struct client *client) {
         snprintf(ids[i], sizeof ids[i], "sample-%u-%llu", client->index,
                  (unsigned long long)client->serial++);
         workload_sample_init(&samples[i], ids[i], SAMPLE_BYTES);
-        items[i] = (struct feature_put_item){.sample = &samples[i].sample, .data = &data};
-        keys[i] = (struct feature_key){.sample_id = ids[i]};
+        items[i] = (struct feature_put_item){
+            .size = sizeof(struct feature_put_item), .sample = &samples[i].sample, .data = &data};
+        keys[i] = *FEATURE_BY_ID(ids[i]);
     }
     int status = feature_put_batch(client->store, items, BATCH, 10000);
     for (unsigned i = 0; i < BATCH; i++)
         feature_ref_free(items[i].ref);
     if (status == FEATURE_OK)
-        status = feature_ack(client->store, keys, BATCH);
+        status = feature_ack(client->store, keys, BATCH, NULL);
     return status == FEATURE_OK ? 0 : bench_fail_feature("a batch", status);
 }
 

@@ -44,7 +44,7 @@ static int cycle_one(void *context) {
     int status = feature_put(cycle->store, &cycle->samples[0].sample, cycle->data, 0, &ref);
     if (status != FEATURE_OK)
         return bench_fail_feature("put", status);
-    status = feature_get(cycle->store, (struct feature_key){.ref = ref}, &options, &view);
+    status = feature_get(cycle->store, FEATURE_BY_REF(ref), &options, &view);
     feature_ref_free(ref);
     if (status != FEATURE_OK)
         return bench_fail_feature("get", status);
@@ -57,7 +57,8 @@ static int get_and_release_batch(struct cycle *cycle, const struct feature_put_i
     struct feature_get_item gets[BATCH];
     struct feature_view *views[BATCH];
     for (unsigned i = 0; i < BATCH; i++)
-        gets[i] = (struct feature_get_item){.key.ref = puts[i].ref};
+        gets[i] =
+            (struct feature_get_item){.size = sizeof(struct feature_get_item), .ref = puts[i].ref};
     const int status = feature_get_batch(cycle->store, gets, BATCH, &options);
     for (unsigned i = 0; i < BATCH; i++)
         views[i] = gets[i].view;
@@ -70,8 +71,9 @@ static int cycle_batch(void *context) {
     struct cycle *cycle = context;
     struct feature_put_item puts[BATCH];
     for (unsigned i = 0; i < BATCH; i++)
-        puts[i] =
-            (struct feature_put_item){.sample = &cycle->samples[i].sample, .data = &cycle->data[i]};
+        puts[i] = (struct feature_put_item){.size = sizeof(struct feature_put_item),
+                                            .sample = &cycle->samples[i].sample,
+                                            .data = &cycle->data[i]};
     const int status = feature_put_batch(cycle->store, puts, BATCH, 0);
     int result = status == FEATURE_OK ? 0 : bench_fail_feature("batched put", status);
     if (result == 0)

@@ -28,10 +28,26 @@ static const char settings[] = "[memory]\nmax_resident_bytes = 2GiB\nprefault = 
 
 /* ---- filling ---- */
 static const struct feature_tensor tensors[] = {
-    {.name = "input_ids", .dtype = FEATURE_DTYPE_I64, .rank = 1, .shape = {1}},
-    {.name = "loss_mask", .dtype = FEATURE_DTYPE_U8, .rank = 1, .shape = {1}},
-    {.name = "aux_hidden_state", .dtype = FEATURE_DTYPE_F16, .rank = 2, .shape = {1, 96}},
-    {.name = "hidden_state", .dtype = FEATURE_DTYPE_F16, .rank = 2, .shape = {1, 32}},
+    {.size = sizeof(struct feature_tensor),
+     .name = "input_ids",
+     .dtype = FEATURE_DTYPE_I64,
+     .rank = 1,
+     .shape = {1}},
+    {.size = sizeof(struct feature_tensor),
+     .name = "loss_mask",
+     .dtype = FEATURE_DTYPE_U8,
+     .rank = 1,
+     .shape = {1}},
+    {.size = sizeof(struct feature_tensor),
+     .name = "aux_hidden_state",
+     .dtype = FEATURE_DTYPE_F16,
+     .rank = 2,
+     .shape = {1, 96}},
+    {.size = sizeof(struct feature_tensor),
+     .name = "hidden_state",
+     .dtype = FEATURE_DTYPE_F16,
+     .rank = 2,
+     .shape = {1, 32}},
 };
 static char zeros[192];
 static const struct iovec data[] = {{zeros, 8}, {zeros, 1}, {zeros, 192}, {zeros, 64}};
@@ -61,7 +77,8 @@ static int put_batch(struct residents *residents, uint32_t first, uint32_t count
                                              .sample_id = ids[i],
                                              .tensors = tensors,
                                              .tensor_count = sizeof tensors / sizeof tensors[0]};
-        items[i] = (struct feature_put_item){.sample = &samples[i], .data = data};
+        items[i] = (struct feature_put_item){
+            .size = sizeof(struct feature_put_item), .sample = &samples[i], .data = data};
     }
     const int status = feature_put_batch(residents->store, items, count, 0);
     const int result = status == FEATURE_OK ? 0 : bench_fail_feature("filling", status);
@@ -95,8 +112,8 @@ static int get_any(void *context) {
     struct feature_view *view;
     residents->random = residents->random * 6364136223846793005u + 1442695040888963407u;
     const uint32_t index = (uint32_t)((residents->random >> 33) % residents->ref_count);
-    const int status = feature_get(
-        residents->store, (struct feature_key){.ref = residents->refs[index]}, &options, &view);
+    const int status =
+        feature_get(residents->store, FEATURE_BY_REF(residents->refs[index]), &options, &view);
     if (status != FEATURE_OK)
         return bench_fail_feature("get", status);
     feature_release(view, FEATURE_RELEASE_RETURNED);

@@ -9,7 +9,8 @@
 #include "bench/bench.h"
 
 void workload_sample_init(struct workload_sample *out, const char *id, uint64_t bytes) {
-    out->tensor = (struct feature_tensor){.name = "hidden_state",
+    out->tensor = (struct feature_tensor){.size = sizeof(struct feature_tensor),
+                                          .name = "hidden_state",
                                           .dtype = FEATURE_DTYPE_F16,
                                           .rank = 1,
                                           .shape = {bytes / 2},
@@ -35,8 +36,7 @@ int workload_get_and_release(void *context) {
     const struct workload_get *get = context;
     const struct feature_get_options options = {.size = sizeof options};
     struct feature_view *view;
-    const int status =
-        feature_get(get->store, (struct feature_key){.ref = get->ref}, &options, &view);
+    const int status = feature_get(get->store, FEATURE_BY_REF(get->ref), &options, &view);
     if (status != FEATURE_OK)
         return bench_fail_feature("get", status);
     feature_release(view, FEATURE_RELEASE_RETURNED);

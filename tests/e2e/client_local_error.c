@@ -108,7 +108,7 @@ static void a_client_without_memory(struct world *world) {
     channel_say(client.channel, "end");
     process_join(&client, DEADLINE_MS);
     for (int i = 0; i < 3; i++)
-        CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = ids[i]}, 1));
+        CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID(ids[i]), 1, NULL));
 }
 
 Test(client_local_error, a_client_without_memory_keeps_its_leases, .timeout = 120) {
@@ -154,7 +154,7 @@ static void a_client_with_a_full_table(struct world *world) {
     payload_deinit(&payload);
     process_fork(&client, with_a_full_table, world);
     channel_expect(client.channel, "refused", DEADLINE_MS);
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.ref = ref}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_REF(ref), 1, NULL));
     for (uint64_t i = 0; i < 4; i++) {
         payload_init(&payload, "filler", 100 + i, STORE_MIB * MIB / 2 - 65536);
         int status = payload_put(&payload, world->producer, 0, NULL);
@@ -163,7 +163,7 @@ static void a_client_with_a_full_table(struct world *world) {
     }
     channel_say(client.channel, "overwrite");
     process_join(&client, DEADLINE_MS);
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "filler"}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID("filler"), 1, NULL));
     feature_ref_free(ref);
 }
 

@@ -133,15 +133,14 @@ CONTRACT(c7_frees_are_idempotent, RUN_STORE) {
     struct payload payload;
     struct feature_ref *ref = NULL;
     payload_init(&payload, "s1", 10, MIB);
-    CHECK_OK(
-        feature_abort(world->consumer_writer, &(struct feature_key){.sample_id = "never put"}, 1));
-    CHECK_OK(feature_ack(world->consumer, &(struct feature_key){.sample_id = "never put"}, 1));
+    CHECK_OK(feature_abort(world->consumer_writer, FEATURE_BY_ID("never put"), 1, NULL));
+    CHECK_OK(feature_ack(world->consumer, FEATURE_BY_ID("never put"), 1, NULL));
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
     struct feature_view *reader = payload_view(&payload, world->consumer, by_ref(ref));
     for (int i = 0; i < 3; i++) { /* while it is read, from both sides */
-        CHECK_OK(feature_abort(world->consumer_writer, &(struct feature_key){.ref = ref}, 1));
-        CHECK_OK(feature_abort(world->producer, &(struct feature_key){.ref = ref}, 1));
-        CHECK_OK(feature_ack(world->consumer, &(struct feature_key){.ref = ref}, 1));
+        CHECK_OK(feature_abort(world->consumer_writer, FEATURE_BY_REF(ref), 1, NULL));
+        CHECK_OK(feature_abort(world->producer, FEATURE_BY_REF(ref), 1, NULL));
+        CHECK_OK(feature_ack(world->consumer, FEATURE_BY_REF(ref), 1, NULL));
     }
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->producer, by_ref(ref), 10000));
     CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
@@ -188,7 +187,7 @@ CONTRACT_TWO_NODES(c7_an_abort_of_a_frozen_home_is_not_lost, RUN_STORE) {
     world_settle(world);
     cluster_node_freeze(&world->cluster, world->producer_node);
     uint64_t begin_ms = check_now_ms();
-    int status = feature_abort(world->consumer_writer, &(struct feature_key){.ref = ref}, 1);
+    int status = feature_abort(world->consumer_writer, FEATURE_BY_REF(ref), 1, NULL);
     CHECK(check_now_ms() - begin_ms < 20000, "the abort hung");
     if (status == FEATURE_OK) /* then no get of it succeeds any more, here at least */
         CHECK(world_try_get(world->consumer, by_ref(ref), 1000) != FEATURE_OK,
@@ -198,7 +197,7 @@ CONTRACT_TWO_NODES(c7_an_abort_of_a_frozen_home_is_not_lost, RUN_STORE) {
               feature_last_error());
     cluster_node_thaw(&world->cluster, world->producer_node);
     if (status != FEATURE_OK)
-        WAIT_UNTIL(feature_abort(world->consumer_writer, &(struct feature_key){.ref = ref}, 1) ==
+        WAIT_UNTIL(feature_abort(world->consumer_writer, FEATURE_BY_REF(ref), 1, NULL) ==
                        FEATURE_OK,
                    20000);
     CHECK_OK(feature_drain(world->consumer_feature, 30000));
@@ -245,7 +244,7 @@ CONTRACT(c8_max_hold_gc, "[store run]\nmax_hold = 300ms\n") {
 
 CONTRACT(c8_gc_on_demand, RUN_STORE) {
     struct payload held, left;
-    struct feature_info info = {0};
+    struct feature_info info = FEATURE_INFO_INIT;
     uint64_t freed = 99;
     payload_init(&held, "held", 42, MIB);
     payload_init(&left, "left", 43, MIB);

@@ -27,7 +27,7 @@ static int get_into(struct feature_store *store, const struct feature_ref *ref, 
                     size_t room) {
     const char *name = "aux_hidden_state";
     struct iovec into = {.iov_base = buffer, .iov_len = room};
-    return feature_get_into(store, by_ref(ref), NULL, &name, &into, 1, false);
+    return feature_get_into(store, by_ref(ref), NULL, &name, &into, 1, FEATURE_RELEASE_RETURNED);
 }
 
 CONTRACT_TWO_NODES(c11_integrity, "[store run]\n") {

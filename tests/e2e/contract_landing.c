@@ -208,7 +208,8 @@ CONTRACT_TWO_NODES(c11_damage_in_a_batch_spares_the_others, LANDING) {
         if (i == BAD)
             bad = feature_reservation_data(reservation, 0);
         CHECK_OK(feature_commit(reservation, &refs[i]));
-        items[i] = (struct feature_get_item){.key = by_ref(refs[i])};
+        items[i] =
+            (struct feature_get_item){.size = sizeof(struct feature_get_item), .ref = refs[i]};
     }
     bad[100] ^= 1;
     CHECK_STATUS(FEATURE_E_CORRUPT, feature_get_batch(world->consumer, items, COUNT, NULL));

@@ -130,7 +130,7 @@ CONTRACT(c1_a_reader_never_sees_half_a_generation, "[store run]\npolicy = retain
     }
     channel_say(producer.channel, "end");
     process_join(&producer, 20000);
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "s1"}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID("s1"), 1, NULL));
     world_settle(world);
 }
 
@@ -153,8 +153,8 @@ CONTRACT(c3_supersede, RUN_STORE) {
 
     /* stale words are harmless successes */
     CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
-    CHECK_OK(feature_ack(world->consumer, &(struct feature_key){.ref = old_ref}, 1));
-    CHECK_OK(feature_abort(world->consumer_writer, &(struct feature_key){.ref = old_ref}, 1));
+    CHECK_OK(feature_ack(world->consumer, FEATURE_BY_REF(old_ref), 1, NULL));
+    CHECK_OK(feature_abort(world->consumer_writer, FEATURE_BY_REF(old_ref), 1, NULL));
     world_settle(world);
     payload_check_get(&new, world->consumer, by_ref(new_ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);

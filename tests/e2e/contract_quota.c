@@ -24,7 +24,7 @@ CONTRACT(c10_quota_of_a_store,
     CHECK_SAYS("run");
     CHECK_SAYS("4"); /* the limit */
     CHECK_OK(payload_put(&two, other, 0, NULL));
-    CHECK_OK(feature_abort(other, &(struct feature_key){.sample_id = "two"}, 1));
+    CHECK_OK(feature_abort(other, FEATURE_BY_ID("two"), 1, NULL));
     payload_check_get(&three, world->consumer, by_id("three"), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK_OK(payload_put(&two, world->producer, 0, NULL));
@@ -48,7 +48,7 @@ CONTRACT(c10_quota_of_a_node,
     payload_check_get(&three, world->consumer, by_id("three"), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK_OK(payload_put(&two, other, 0, NULL));
-    CHECK_OK(feature_abort(other, &(struct feature_key){.sample_id = "two"}, 1));
+    CHECK_OK(feature_abort(other, FEATURE_BY_ID("two"), 1, NULL));
     feature_store_close(other);
     payload_deinit(&three);
     payload_deinit(&two);
@@ -73,7 +73,7 @@ CONTRACT(c10_quota_of_samples, "[store run]\nmax_samples = 8\n") {
     for (uint32_t i = 0; i < stored; i++) {
         char sample_id[16];
         snprintf(sample_id, sizeof sample_id, "s%u", i);
-        CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = sample_id}, 1));
+        CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID(sample_id), 1, NULL));
     }
 }
 

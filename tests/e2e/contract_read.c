@@ -35,7 +35,7 @@ CONTRACT(c2_no_use_after_free, "[store run]\nmax_resident_bytes = 8MiB\nlanding_
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
     struct feature_view *far = payload_view(&payload, world->consumer, by_ref(ref));
     struct feature_view *near = payload_view(&payload, world->producer, by_ref(ref));
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.ref = ref}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_REF(ref), 1, NULL));
 
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->producer, by_ref(ref), 10000));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
@@ -89,7 +89,7 @@ CONTRACT(c5_consumption_by_one_reader, RUN_STORE) {
     payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
     world_settle(world);
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
-    struct feature_info info;
+    struct feature_info info = FEATURE_INFO_INIT;
     int status = feature_stat(world->producer, by_ref(ref), &info, NULL);
     CHECK(status == FEATURE_E_NOT_FOUND || strcmp(info.reason, "consumed") == 0, "reason \"%s\"",
           info.reason);
@@ -147,15 +147,15 @@ CONTRACT(c5_on_ack, "[store run]\npolicy = on-ack\n") {
         payload_init(&payloads[i], sample_id, 20 + i, 300000);
         CHECK_OK(payload_put(&payloads[i], world->producer, 0, &refs[i]));
         payload_check_get(&payloads[i], world->consumer, by_ref(refs[i]), FEATURE_RELEASE_CONSUMED);
-        keys[i] = by_ref(refs[i]);
+        keys[i] = *by_ref(refs[i]);
     }
     world_settle(world);
-    struct feature_view *reader = payload_view(&payloads[0], world->consumer, keys[0]);
-    CHECK_OK(feature_ack(world->consumer, keys, COUNT));
-    CHECK_OK(feature_ack(world->consumer, keys, COUNT)); /* idempotent */
+    struct feature_view *reader = payload_view(&payloads[0], world->consumer, &keys[0]);
+    CHECK_OK(feature_ack(world->consumer, keys, COUNT, NULL));
+    CHECK_OK(feature_ack(world->consumer, keys, COUNT, NULL)); /* idempotent */
     world_settle(world);
     for (uint32_t i = 0; i < COUNT; i++)
-        CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, keys[i], 10000));
+        CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, &keys[i], 10000));
     CHECK(payload_difference(&payloads[0], reader) == NULL, "%s",
           payload_difference(&payloads[0], reader));
     CHECK_OK(feature_release(reader, FEATURE_RELEASE_RETURNED));
@@ -173,11 +173,11 @@ CONTRACT(c5_retain, "[store run]\npolicy = retain\n") {
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
     for (int epoch = 0; epoch < 4; epoch++) {
         payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
-        CHECK_OK(feature_ack(world->consumer, &(struct feature_key){.ref = ref}, 1));
+        CHECK_OK(feature_ack(world->consumer, FEATURE_BY_REF(ref), 1, NULL));
         world_settle(world);
     }
     payload_check_get(&payload, world->consumer, by_ref(ref), FEATURE_RELEASE_CONSUMED);
-    CHECK_OK(feature_abort(world->consumer_writer, &(struct feature_key){.ref = ref}, 1));
+    CHECK_OK(feature_abort(world->consumer_writer, FEATURE_BY_REF(ref), 1, NULL));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_ref(ref), 10000));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->producer, by_ref(ref), 10000));
     world_settle(world);
@@ -196,7 +196,7 @@ static bool count_sample(void *context, const struct feature_info *info) {
 CONTRACT(c9_probes_have_no_side_effects, RUN_STORE) {
     struct payload payload;
     struct feature_ref *ref = NULL;
-    struct feature_info before, after;
+    struct feature_info before = FEATURE_INFO_INIT, after = FEATURE_INFO_INIT;
     payload_init(&payload, "s1", 40, MIB);
     CHECK_OK(payload_put(&payload, world->producer, 0, &ref));
     CHECK_OK(feature_stat(world->producer, by_ref(ref), &before, NULL));

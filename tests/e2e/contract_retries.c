@@ -72,7 +72,7 @@ static Fb__Status retire(struct line *line, bool abort, const char *sample_id, u
 }
 
 static void abort_sample(struct world *world, const char *sample_id) {
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = sample_id}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID(sample_id), 1, NULL));
     world_settle(world);
 }
 

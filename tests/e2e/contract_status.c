@@ -36,7 +36,7 @@ CONTRACT(c13_invalid, "[store run]\n") {
     CHECK_STATUS(FEATURE_E_INVALID, payload_put(&payload, world->producer, 0, NULL));
     check_sentence();
     payload_deinit(&payload);
-    CHECK_STATUS(FEATURE_E_INVALID, world_try_get(world->consumer, (struct feature_key){0}, 1000));
+    CHECK_STATUS(FEATURE_E_INVALID, world_try_get(world->consumer, by_id(NULL), 1000));
     struct feature_ref *ref = NULL;
     CHECK_STATUS(FEATURE_E_INVALID, feature_ref_from_uri("http://run/s1", &ref));
     CHECK_STATUS(FEATURE_E_INVALID, feature_ref_decode("rubbish", 7, &ref));
@@ -82,7 +82,7 @@ CONTRACT(c13_full, "[store run]\nmax_resident_bytes = 4MiB\n") {
     CHECK_SAYS("run");
     CHECK_SAYS("4 MiB"); /* the limit */
     CHECK_SAYS("2.0 MiB asked");
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "first"}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID("first"), 1, NULL));
     payload_deinit(&first);
     payload_deinit(&second);
 }

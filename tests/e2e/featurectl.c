@@ -219,7 +219,7 @@ static void facts(struct world *world) {
     check_leases_facts(world);
     check_nodes_facts(world);
     CHECK_OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "s1"}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID("s1"), 1, NULL));
     world_settle(world);
     payload_deinit(&payload);
 }
@@ -267,7 +267,7 @@ static void explanations(struct world *world) {
     CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     world_settle(world);
     check_explained(world, 1, uri, "gone", "supersede");
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "s1"}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID("s1"), 1, NULL));
     world_settle(world);
     feature_ref_free(ref);
     payload_deinit(&payload);

@@ -433,8 +433,11 @@ Test(format, files_come_back_bit_by_bit, .timeout = 120) {
 }
 
 static void reserved(struct world *world) {
-    struct feature_tensor tensor = {
-        .name = "__metadata__", .dtype = FEATURE_DTYPE_U8, .rank = 1, .shape = {1}};
+    struct feature_tensor tensor = {.size = sizeof(struct feature_tensor),
+                                    .name = "__metadata__",
+                                    .dtype = FEATURE_DTYPE_U8,
+                                    .rank = 1,
+                                    .shape = {1}};
     const struct feature_sample sample = {
         .size = sizeof sample, .sample_id = "s", .tensors = &tensor, .tensor_count = 1};
     const struct iovec data = {.iov_base = "x", .iov_len = 1};

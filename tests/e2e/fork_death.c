@@ -143,7 +143,7 @@ static void a_process_without_its_main_thread(struct world *world) {
     channel_say(trainer.channel, "check");
     channel_expect(trainer.channel, "done", DEADLINE_MS);
     process_join(&trainer, DEADLINE_MS);
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "reserved"}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID("reserved"), 1, NULL));
     payload_deinit(&payload);
 }
 
@@ -201,10 +201,10 @@ static void check_refused(const struct holdings *held) {
     struct feature_store *store;
     struct feature_view *view;
     struct feature_reservation *reservation;
-    struct feature_info info;
+    struct feature_info info = FEATURE_INFO_INIT;
     struct feature_health health = {.size = sizeof health};
     const struct feature_store_options options = {.size = sizeof options};
-    const struct feature_key key = by_id("s1");
+    const struct feature_key *key = by_id("s1");
     uint8_t room[2 * MIB];
     const struct iovec buffer = {room, sizeof room};
     payload_init(&payload, "child", 1, 1000);
@@ -214,9 +214,9 @@ static void check_refused(const struct holdings *held) {
     REFUSED(feature_reserve(held->store, &payload.sample, 0, &reservation));
     REFUSED(payload_put(&payload, held->store, 0, NULL));
     REFUSED(feature_get(held->store, key, NULL, &view));
-    REFUSED(feature_get_into(held->store, key, NULL, NULL, &buffer, 1, true));
-    REFUSED(feature_ack(held->store, &key, 1));
-    REFUSED(feature_abort(held->store, &key, 1));
+    REFUSED(feature_get_into(held->store, key, NULL, NULL, &buffer, 1, FEATURE_RELEASE_CONSUMED));
+    REFUSED(feature_ack(held->store, key, 1, NULL));
+    REFUSED(feature_abort(held->store, key, 1, NULL));
     REFUSED(feature_exists(held->store, key));
     REFUSED(feature_stat(held->store, key, &info, NULL));
     REFUSED(feature_list(held->store, NULL, stop_at_once, NULL));
@@ -392,7 +392,7 @@ static void programs_inherit_nothing(struct world *world) {
     CHECK(is_writable(feature_reservation_data(held.reservation, 0)), "the parent cannot write");
     CHECK_OK(feature_commit(held.reservation, NULL));
     CHECK_OK(feature_release(held.view, FEATURE_RELEASE_CONSUMED));
-    CHECK_OK(feature_abort(held.store, &(struct feature_key){.sample_id = "reserved"}, 1));
+    CHECK_OK(feature_abort(held.store, FEATURE_BY_ID("reserved"), 1, NULL));
     feature_disconnect(held.feature);
     payload_deinit(&payload);
 }

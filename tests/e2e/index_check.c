@@ -128,7 +128,7 @@ static void put_one(struct index_world *world, uint32_t node, struct payload *pa
 }
 
 static void abort_one(struct index_world *world, uint32_t node, const char *id) {
-    CHECK_OK(feature_abort(world->run[node], &(struct feature_key){.sample_id = id}, 1));
+    CHECK_OK(feature_abort(world->run[node], FEATURE_BY_ID(id), 1, NULL));
 }
 
 static void await_count(struct index_world *world, const char *prefix, uint32_t count) {

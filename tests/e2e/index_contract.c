@@ -19,8 +19,8 @@
 /* With leases whose end is waited for. */
 #define SOON_LOST(NAME) INDEX_WITH(index, NAME, .lease_ttl_ms = 5000)
 
-static void abort_by(struct feature_store *store, struct feature_key key) {
-    CHECK_OK(feature_abort(store, &key, 1));
+static void abort_by(struct feature_store *store, const struct feature_key *key) {
+    CHECK_OK(feature_abort(store, key, 1, NULL));
 }
 
 /* What was said before has been carried out: etcd has exactly so many records of a store. */
@@ -89,7 +89,7 @@ struct hammer { /* gets one sample by ref and by id in turn until told to stop *
     uint64_t last_good_us; /* when the last get of this generation that succeeded was begun */
 };
 
-static bool gets_it(struct hammer *hammer, struct feature_key key) {
+static bool gets_it(struct hammer *hammer, const struct feature_key *key) {
     struct feature_get_options options = {.size = sizeof options, .deadline_ms = 5000};
     struct feature_view *view = NULL;
     int status = feature_get(hammer->store, key, &options, &view);
@@ -288,7 +288,7 @@ INDEX(any_node_gets_and_probes_by_id_what_any_other_put) {
     for (uint32_t home = 0; home < INDEX_NODES; home++) {
         index_world_expect_current(world, &payloads[home], refs[home]);
         for (uint32_t node = 0; node < INDEX_NODES; node++) {
-            struct feature_info info = {0};
+            struct feature_info info = FEATURE_INFO_INIT;
             CHECK_OK(feature_exists(world->run[node], by_id(ids[home])));
             CHECK_OK(feature_stat(world->run[node], by_id(ids[home]), &info, NULL));
             CHECK(info.state == FEATURE_STATE_RESIDENT &&
@@ -362,7 +362,7 @@ INDEX(two_runs_with_the_same_ids_never_meet) {
     expect_records(world, "acked", 1);
     for (uint32_t i = 0; i < INDEX_NODES; i++)
         payload_check_get(&theirs, world->acked[i], by_ref(theirs_ref), FEATURE_RELEASE_RETURNED);
-    CHECK_OK(feature_ack(world->acked[C], &(struct feature_key){.sample_id = "s1"}, 1));
+    CHECK_OK(feature_ack(world->acked[C], FEATURE_BY_ID("s1"), 1, NULL));
     expect_records(world, "acked", 0);
     for (uint32_t i = 0; i < INDEX_NODES; i++)
         CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->acked[i], by_ref(theirs_ref), 5000));
@@ -419,12 +419,12 @@ SOON_LOST(an_ack_after_the_home_restarted_is_a_success_and_leaves_nothing) {
                PATIENCE_MS);
     WAIT_UNTIL(world_try_get(world->acked[B], by_ref(refs[0]), 1000) == FEATURE_E_LOST,
                PATIENCE_MS);
-    const struct feature_key from_b[] = {by_ref(refs[0]), by_id("s1")};
-    const struct feature_key from_c[] = {by_id("s2"), by_ref(refs[0]), by_id("s0")};
-    const struct feature_key from_a[] = {by_id("s3"), by_ref(refs[1])};
-    CHECK_OK(feature_ack(world->acked[B], from_b, 2));
-    CHECK_OK(feature_ack(world->acked[C], from_c, 3));
-    CHECK_OK(feature_ack(world->acked[A], from_a, 2));
+    const struct feature_key from_b[] = {*by_ref(refs[0]), *by_id("s1")};
+    const struct feature_key from_c[] = {*by_id("s2"), *by_ref(refs[0]), *by_id("s0")};
+    const struct feature_key from_a[] = {*by_id("s3"), *by_ref(refs[1])};
+    CHECK_OK(feature_ack(world->acked[B], from_b, 2, NULL));
+    CHECK_OK(feature_ack(world->acked[C], from_c, 3, NULL));
+    CHECK_OK(feature_ack(world->acked[A], from_a, 2, NULL));
     expect_records(world, "acked", 0);
     for (uint32_t i = 0; i < 4; i++) {
         CHECK_STATUS(FEATURE_E_LOST, world_try_get(world->acked[C], by_ref(refs[i]), 5000));

@@ -17,7 +17,8 @@ INDEX_WITH(index_fence, a_fenced_node_leases_nothing_to_others,
     struct feature_ref *ref;
     payload_init(&payload, "held", 1, BYTES);
     index_world_put(world, A, &payload, &ref);
-    struct feature_key key = {.ref = ref}; /* a ref names the home: etcd is not asked */
+    const struct feature_key *key =
+        FEATURE_BY_REF(ref); /* a ref names the home: etcd is not asked */
     CHECK_OK(world_try_get(world->run[B], key, 5000));
     etcd_server_freeze(&world->cluster.etcd, 0);
     WAIT_UNTIL(world_try_get(world->run[B], key, 1000) == FEATURE_E_UNAVAILABLE, PATIENCE_MS);

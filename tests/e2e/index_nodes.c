@@ -54,7 +54,7 @@ static bool is_undecided(int status) {
 }
 
 static bool is_sealed(struct index_world *world, uint32_t node, const char *sample_id) {
-    struct feature_info info = {0};
+    struct feature_info info = FEATURE_INFO_INIT;
     feature_stat(world->run[node], by_id(sample_id), &info, NULL);
     return info.state == FEATURE_STATE_SEALED;
 }

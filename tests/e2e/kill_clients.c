@@ -126,7 +126,9 @@ static void fill_memory_of_the_past(struct world *world) {
     struct feature_put_item items[BATCH];
     payload_init(&payload, "s0", 0, 0);
     for (uint32_t i = 0; i < BATCH; i++)
-        items[i] = (struct feature_put_item){.sample = &payload.sample, .data = payload.data};
+        items[i] = (struct feature_put_item){.size = sizeof(struct feature_put_item),
+                                             .sample = &payload.sample,
+                                             .data = payload.data};
     for (uint32_t put = 0; put < REMEMBERED + BATCH; put += BATCH) {
         CHECK_OK(feature_put_batch(world->producer, items, BATCH, 20000));
         for (uint32_t i = 0; i < BATCH; i++)
@@ -177,7 +179,7 @@ static void kill_200_clients(struct world *world) {
         char sample_id[16];
         snprintf(sample_id, sizeof sample_id, "s%u", i);
         get_one(world->consumer, sample_id, 1);
-        CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = sample_id}, 1));
+        CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID(sample_id), 1, NULL));
     }
     world_settle(world); /* world_run() checks that bytes, leases and fds are back */
 }

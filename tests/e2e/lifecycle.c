@@ -117,7 +117,7 @@ Test(lifecycle, sighup_rereads_what_can_change, .timeout = 60) {
     process_signal(&cluster.nodes[0].process, SIGHUP);
 
     /* from some moment on the store wants two readers, and nothing of what is there was lost */
-    struct feature_info info = {0};
+    struct feature_info info = FEATURE_INFO_INIT;
     WAIT_UNTIL(feature_stat(store, by_id("s1"), &info, NULL) == FEATURE_OK && info.readers == 2,
                20000);
     CHECK(payload_difference(&payload, reader) == NULL, "%s", payload_difference(&payload, reader));

@@ -23,6 +23,7 @@
 
 struct node_played {
     uv_loop_t loop;
+    struct deadlines deadlines;
     struct peers *peers;
     struct transport *transport;
     struct peer *broker;
@@ -53,7 +54,8 @@ static void play(struct node_played *node, struct attack *attack, const char *na
                                     .incarnation = 42,
                                     .ping_interval_ns = 1000000000,
                                     .timeout_ns = 60000000000,
-                                    .reconnect_max_ns = 60000000000};
+                                    .reconnect_max_ns = 60000000000,
+                                    .deadlines = &node->deadlines};
     struct transport_options transport = {.cluster_key = key,
                                           .hello = hello,
                                           .hello_bytes = peers_hello(&options, hello),
@@ -71,7 +73,8 @@ static void play(struct node_played *node, struct attack *attack, const char *na
 }
 
 static void turn(struct node_played *node) {
-    peers_tick(node->peers, clock_now_ns());
+    peers_begin_turn(node->peers, clock_now_ns());
+    deadlines_run(&node->deadlines, clock_now_ns(), UINT32_MAX);
     uv_run(&node->loop, UV_RUN_NOWAIT);
     check_pause(1);
 }

@@ -96,7 +96,7 @@ Test(limit_sessions, limit_sessions_finds_who_holds_what, .timeout = 120) {
     wire_close(&idle);
     struct feature *feature = cluster_connect(&cluster, 0);
     struct feature_store *store = cluster_open(feature, "run", false);
-    CHECK_OK(feature_abort(store, &(struct feature_key){.sample_id = "x"}, 1));
+    CHECK_OK(feature_abort(store, FEATURE_BY_ID("x"), 1, NULL));
     feature_disconnect(feature);
     cluster_await_empty(&cluster, 0);
     cluster_stop(&cluster);

@@ -208,7 +208,7 @@ static int live_beside(int channel, void *context) {
     channel_expect(channel, "end", 20000); /* one that ends with a word unread loses its own */
     channel_send(channel, &report, sizeof report);
     if (neighbour->reads_only)
-        CHECK_OK(feature_abort(store, &(struct feature_key){.sample_id = "neighbour"}, 1));
+        CHECK_OK(feature_abort(store, FEATURE_BY_ID("neighbour"), 1, NULL));
     payload_deinit(&payload);
     feature_disconnect(feature);
     return 0;

@@ -137,7 +137,7 @@ RIVALS(abort_and_consume_while_a_reader_holds, RUN_INI) {
     struct feature_view *reader = payload_view(&aborted, world->consumer, by_id("aborted"));
     struct feature_view *first = payload_view(&consumed, world->consumer, by_id("consumed"));
     struct feature_view *second = payload_view(&consumed, world->consumer, by_id("consumed"));
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "aborted"}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID("aborted"), 1, NULL));
     CHECK_STATUS(FEATURE_E_NOT_FOUND, world_try_get(world->consumer, by_id("aborted"), 10000));
     CHECK_OK(feature_release(first, FEATURE_RELEASE_CONSUMED));
     world_settle(world);
@@ -160,7 +160,7 @@ RIVALS(probes_do_not_delay_a_free, RUN_INI) {
     payload_check_get(&payload, world->consumer, by_id("s1"), FEATURE_RELEASE_RETURNED);
     for (int i = 0; i < 1000; i++)
         CHECK_OK(feature_exists(world->consumer, by_id("s1")));
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "s1"}, 1));
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID("s1"), 1, NULL));
     world_settle(world);
     CHECK(world_home(world).resident_bytes == 0, "%" PRIu64 " bytes left",
           world_home(world).resident_bytes);

@@ -211,8 +211,8 @@ SQUAT(squat_after_max_pass_nobody_passes, FOUR_MIB "max_pass = 200ms\n") {
     CHECK_SAYS("first in line: session");
     CHECK_SAYS("wire, for 4.0 MiB");
     /* Everything goes, and the first of the line has its turn. */
-    CHECK_OK(feature_abort(world->producer, &(struct feature_key){.sample_id = "kept"}, 1));
-    (void)feature_abort(world->producer, &(struct feature_key){.sample_id = "small"}, 1);
+    CHECK_OK(feature_abort(world->producer, FEATURE_BY_ID("kept"), 1, NULL));
+    (void)feature_abort(world->producer, FEATURE_BY_ID("small"), 1, NULL);
     Fb__ClientReply *reply = wire_receive(&wire, 20000);
     CHECK(reply && reply->put && reply->put->items[0]->status == FB__STATUS__OK, "%s",
           reply ? reply->put->items[0]->error : "closed");

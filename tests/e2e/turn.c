@@ -242,7 +242,7 @@ static uint64_t put_many(struct cluster *cluster) {
 static void expect_held(struct cluster *cluster, uint64_t held) {
     struct feature *feature = cluster_connect(cluster, 0);
     struct feature_store *store = cluster_open(feature, "run", false);
-    struct feature_key first = {.sample_id = "f0-0-0"};
+    const struct feature_key *first = FEATURE_BY_ID("f0-0-0");
     struct feature_view *view = NULL;
     CHECK_OK(feature_get(store, first, NULL, &view));
     CHECK_OK(feature_release(view, FEATURE_RELEASE_RETURNED));
@@ -348,7 +348,7 @@ Test(turn, sessions_go_with_all_their_leases_and_a_store_with_all_its_samples, .
     struct feature *feature = cluster_connect(&cluster, 0);
     struct feature_store *store = cluster_open(feature, "run", false);
     CHECK_OK(feature_store_drop(feature, "run"));
-    struct feature_key last = {.sample_id = "f7-59-255"};
+    const struct feature_key *last = FEATURE_BY_ID("f7-59-255");
     struct feature_view *view = NULL;
     CHECK_STATUS(FEATURE_E_NOT_FOUND, feature_get(store, last, NULL, &view));
     feature_store_close(store);

@@ -198,10 +198,16 @@ static void start_broker(const uint8_t *script, size_t bytes) {
 
 /* ---- the application ---- */
 
-static const struct feature_tensor tensor = {
-    .name = "t", .dtype = FEATURE_DTYPE_U8, .rank = 1, .shape = {TENSOR_BYTES}};
-static const struct feature_tensor small_tensor = {
-    .name = "t", .dtype = FEATURE_DTYPE_U8, .rank = 1, .shape = {4}};
+static const struct feature_tensor tensor = {.size = sizeof(struct feature_tensor),
+                                             .name = "t",
+                                             .dtype = FEATURE_DTYPE_U8,
+                                             .rank = 1,
+                                             .shape = {TENSOR_BYTES}};
+static const struct feature_tensor small_tensor = {.size = sizeof(struct feature_tensor),
+                                                   .name = "t",
+                                                   .dtype = FEATURE_DTYPE_U8,
+                                                   .rank = 1,
+                                                   .shape = {4}};
 
 static void touch(const void *data, size_t bytes) {
     const volatile uint8_t *byte = data;
@@ -221,7 +227,7 @@ static void look_at_ref(const struct feature_ref *ref) {
     expect(feature_ref_to_uri(ref, NULL, 0, &bytes) == FEATURE_E_FULL);
 }
 
-static void get(struct feature_store *store, struct feature_key key) {
+static void get(struct feature_store *store, const struct feature_key *key) {
     struct feature_view *view;
     for (int i = 0; i < 2; i++) { /* the second takes the first one's release along */
         if (feature_get(store, key, NULL, &view))
@@ -243,7 +249,7 @@ static void get_by_ref(struct feature_store *store) {
     expect(fc_ref_from_sample(STORE, &sample, &ref) == 0);
     expect(fc_ref_set_checksums(ref, checksum, sizeof checksum) == NULL);
     fc_ref_set_home(ref, 1, "home", 1);
-    get(store, (struct feature_key){.ref = ref});
+    get(store, FEATURE_BY_REF(ref));
     feature_ref_free(ref);
 }
 
@@ -277,9 +283,9 @@ static bool look_at_info(void *context, const struct feature_info *info) {
 }
 
 static void stat_and_list(struct feature_store *store) {
-    struct feature_info info;
+    struct feature_info info = FEATURE_INFO_INIT;
     struct feature_ref *ref;
-    if (feature_stat(store, (struct feature_key){.sample_id = SAMPLE}, &info, &ref) == 0) {
+    if (feature_stat(store, FEATURE_BY_ID(SAMPLE), &info, &ref) == 0) {
         look_at_ref(ref);
         feature_ref_free(ref);
     }
@@ -288,10 +294,10 @@ static void stat_and_list(struct feature_store *store) {
 }
 
 static void retire(struct feature_store *store) {
-    struct feature_key keys[2] = {{.sample_id = SAMPLE}, {.sample_id = SAMPLE SAMPLE}};
+    const struct feature_key keys[2] = {*FEATURE_BY_ID(SAMPLE), *FEATURE_BY_ID(SAMPLE SAMPLE)};
     uint64_t freed;
-    feature_ack(store, keys, 2);
-    feature_abort(store, keys, 1);
+    feature_ack(store, keys, 2, NULL);
+    feature_abort(store, keys, 1, NULL);
     feature_gc(store, 0, &freed);
 }
 
@@ -307,7 +313,7 @@ static void on_stores(struct feature *feature, unsigned action) {
         return;
     switch ((action & APP_ACTION_MASK) % APP_ACTIONS) {
     case 0:
-        get(store, (struct feature_key){.sample_id = SAMPLE});
+        get(store, FEATURE_BY_ID(SAMPLE));
         break;
     case 1:
         get_by_ref(store);

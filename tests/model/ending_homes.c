@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "directory/directory.h"
-#include "requests/requests.h"
 #include "proto/frame.h"
+#include "requests/requests.h"
 #include "support/transport_fake.h"
 
 #define ARENA_BYTES    (64ull << 10)
@@ -315,6 +315,7 @@ static void build(struct world *w, uint64_t home_incarnation) {
     build_transport(w, "b", home_incarnation, &home_events, w, &w->home);
     cr_assert_eq(w->home->ops->listen(w->home, HOME_ADDRESS, bound), 0);
     cr_assert_eq(broker_new(&options, &w->broker), 0);
+    peers.deadlines = broker_deadlines(w->broker);
     cr_assert_eq(peers_new(&peers, &broker_peers_events, w->broker, &w->peers), 0);
     build_transport(w, "a", 5, &peers_transport_events, w->peers, &w->transport);
     peers_set_transport(w->peers, w->transport);

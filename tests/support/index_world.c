@@ -47,7 +47,7 @@ void index_world_settle(struct index_world *world) {
         CHECK_OK(feature_drain(world->features[i], SETTLE_MS));
 }
 
-void index_world_await(struct index_world *world, struct feature_key key, int status) {
+void index_world_await(struct index_world *world, const struct feature_key *key, int status) {
     for (uint32_t i = 0; i < world->cluster.count; i++)
         WAIT_UNTIL(world_try_get(world->run[i], key, GET_MS) == status, SETTLE_MS);
 }
@@ -70,7 +70,8 @@ static bool is_refusal(int status) {
 }
 
 struct feature_view *index_world_view(struct index_world *world, uint32_t node,
-                                      const struct payload *payload, struct feature_key key) {
+                                      const struct payload *payload,
+                                      const struct feature_key *key) {
     uint64_t end_ms = check_now_ms() + SETTLE_MS;
     struct feature_get_options options = {.size = sizeof options, .deadline_ms = GET_MS};
     struct feature_view *view = NULL;
@@ -87,11 +88,11 @@ struct feature_view *index_world_view(struct index_world *world, uint32_t node,
 }
 
 void index_world_abort(struct index_world *world, uint32_t node, const char *sample_id) {
-    struct feature_key key = by_id(sample_id);
-    WAIT_UNTIL(feature_abort(world->run[node], &key, 1) == FEATURE_OK, SETTLE_MS);
+    const struct feature_key *key = by_id(sample_id);
+    WAIT_UNTIL(feature_abort(world->run[node], key, 1, NULL) == FEATURE_OK, SETTLE_MS);
 }
 
-void index_world_expect(struct index_world *world, struct feature_key key, int status) {
+void index_world_expect(struct index_world *world, const struct feature_key *key, int status) {
     for (uint32_t i = 0; i < world->cluster.count; i++) {
         int got = world_try_get(world->run[i], key, GET_MS);
         CHECK(got == status, "node %s: %s, expected %s: %s", world->cluster.nodes[i].name,
@@ -101,10 +102,10 @@ void index_world_expect(struct index_world *world, struct feature_key key, int s
 }
 
 typedef struct feature_view *view_fn(struct index_world *world, uint32_t node,
-                                     const struct payload *payload, struct feature_key key);
+                                     const struct payload *payload, const struct feature_key *key);
 
 static struct feature_view *view_now(struct index_world *world, uint32_t node,
-                                     const struct payload *payload, struct feature_key key) {
+                                     const struct payload *payload, const struct feature_key *key) {
     return payload_view(payload, world->run[node], key);
 }
 

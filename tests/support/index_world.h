@@ -31,15 +31,15 @@ void index_world_stop(struct index_world *world);
 void index_world_settle(struct index_world *world);
 /* A get of this must fail so on every node; `await`: sooner or later, as nodes that were away come
  * back. */
-void index_world_await(struct index_world *world, struct feature_key key, int status);
-void index_world_expect(struct index_world *world, struct feature_key key, int status);
+void index_world_await(struct index_world *world, const struct feature_key *key, int status);
+void index_world_expect(struct index_world *world, const struct feature_key *key, int status);
 /* Puts it on a node, again while that is refused for now; ref_out may be NULL. */
 void index_world_put(struct index_world *world, uint32_t node, const struct payload *payload,
                      struct feature_ref **ref_out);
 void index_world_abort(struct index_world *world, uint32_t node, const char *sample_id);
 /* Got on a node in the same way. */
 struct feature_view *index_world_view(struct index_world *world, uint32_t node,
-                                      const struct payload *payload, struct feature_key key);
+                                      const struct payload *payload, const struct feature_key *key);
 /* Every node gets exactly this sample under its id, and this is what the ref names. */
 void index_world_expect_current(struct index_world *world, const struct payload *payload,
                                 const struct feature_ref *ref);

@@ -60,8 +60,10 @@ void payload_init(struct payload *out, const char *sample_id, uint64_t seed, uin
     for (uint32_t i = 0; i < count; i++) {
         struct feature_tensor *tensor = &out->tensors[i];
         uint64_t columns = shape[i].bytes_per_token / feature_dtype_bytes(shape[i].dtype);
-        *tensor = (struct feature_tensor){
-            .dtype = shape[i].dtype, .rank = columns > 1 ? 2 : 1, .shape = {tokens, columns}};
+        *tensor = (struct feature_tensor){.size = sizeof *tensor,
+                                          .dtype = shape[i].dtype,
+                                          .rank = columns > 1 ? 2 : 1,
+                                          .shape = {tokens, columns}};
         snprintf(out->names[i], sizeof out->names[i], "%s", shape[i].name);
         tensor->bytes = tensor_bytes(tensor);
         out->bytes += tensor->bytes;
@@ -148,7 +150,7 @@ uint64_t payload_seed(const struct feature_view *view) {
 }
 
 struct feature_view *payload_view(const struct payload *payload, struct feature_store *store,
-                                  struct feature_key key) {
+                                  const struct feature_key *key) {
     struct feature_get_options options = {.size = sizeof options, .deadline_ms = 20000};
     struct feature_view *view = NULL;
     CHECK_OK(feature_get(store, key, &options, &view));
@@ -158,7 +160,7 @@ struct feature_view *payload_view(const struct payload *payload, struct feature_
 }
 
 void payload_check_get(const struct payload *payload, struct feature_store *store,
-                       struct feature_key key, enum feature_release_how how) {
+                       const struct feature_key *key, enum feature_release_how how) {
     CHECK_OK(feature_release(payload_view(payload, store, key), how));
 }
 

@@ -48,9 +48,9 @@ uint64_t payload_seed(const struct feature_view *view);
 /* Gets it, checks that it is this sample, bit for bit, and gives the view (released as told with
  * payload_check_get). */
 struct feature_view *payload_view(const struct payload *payload, struct feature_store *store,
-                                  struct feature_key key);
+                                  const struct feature_key *key);
 void payload_check_get(const struct payload *payload, struct feature_store *store,
-                       struct feature_key key, enum feature_release_how how);
+                       const struct feature_key *key, enum feature_release_how how);
 
 /* Where the test data lie (tests/data of the source tree); a static string. */
 const char *payload_data_directory(void);

@@ -35,6 +35,7 @@ static void take_tensor(struct payload *out, uint32_t index, const char *name, j
     size_t begin = (size_t)json_integer_value(json_array_get(offsets, 0));
     size_t end = (size_t)json_integer_value(json_array_get(offsets, 1));
     snprintf(out->names[index], sizeof out->names[index], "%s", name);
+    tensor->size = sizeof *tensor;
     tensor->name = out->names[index];
     tensor->dtype = feature_dtype_parse(json_string_value(json_object_get(entry, "dtype")));
     tensor->rank = (uint32_t)json_array_size(shape);

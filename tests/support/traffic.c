@@ -78,8 +78,8 @@ static bool put(struct traffic_round *round, uint32_t distance, uint32_t which) 
 }
 
 /* What is current must be got, bit for bit, or the get be refused. */
-static bool get_current(struct traffic_round *round, uint32_t distance, struct feature_key key,
-                        uint32_t which) {
+static bool get_current(struct traffic_round *round, uint32_t distance,
+                        const struct feature_key *key, uint32_t which) {
     const struct payload *payload = &round->payloads[which];
     struct feature_get_options options = {.size = sizeof options, .deadline_ms = GET_MS};
     struct feature_view *view = NULL;
@@ -93,7 +93,7 @@ static bool get_current(struct traffic_round *round, uint32_t distance, struct f
 }
 
 /* What was superseded or aborted must not be got by anybody. */
-static void get_gone(struct traffic_round *round, struct feature_key key, const char *what) {
+static void get_gone(struct traffic_round *round, const struct feature_key *key, const char *what) {
     struct traffic_worker *worker = round->worker;
     for (uint32_t distance = 0; distance < nodes_of(round); distance++) {
         int status = world_try_get(store_at(round, distance), key, GET_MS);
@@ -111,13 +111,13 @@ static void get_gone(struct traffic_round *round, struct feature_key key, const 
 
 static bool play(struct traffic_round *round) {
     const char *sample_id = round->payloads[0].sample_id;
-    struct feature_key key = by_id(sample_id);
+    const struct feature_key *key = by_id(sample_id);
     if (!put(round, 0, 0) || !get_current(round, 1, by_ref(round->refs[0]), 0) ||
         !get_current(round, 2, key, 0) || !put(round, 1, 1))
         return false;
     get_gone(round, by_ref(round->refs[0]), "superseded");
     if (!get_current(round, 0, by_ref(round->refs[1]), 1) || !get_current(round, 2, key, 1) ||
-        !settled(round->worker, "abort", sample_id, feature_abort(store_at(round, 2), &key, 1),
+        !settled(round->worker, "abort", sample_id, feature_abort(store_at(round, 2), key, 1, NULL),
                  FEATURE_OK))
         return false;
     get_gone(round, key, "aborted");
@@ -197,12 +197,12 @@ static void clean_up(struct traffic_worker *worker) {
     for (uint32_t number = 0; number < worker->rounds; number++) {
         if (!(worker->done[number / 64] >> number % 64 & 1)) {
             name(worker, number, sample_ids[open]);
-            keys[open] = by_id(sample_ids[open]);
+            keys[open] = *by_id(sample_ids[open]);
             open++;
         }
         bool full = open == BATCH || (open > 0 && number + 1 == worker->rounds);
         if (full)
-            WAIT_UNTIL(feature_abort(worker->stores[worker->node], keys, open) == FEATURE_OK,
+            WAIT_UNTIL(feature_abort(worker->stores[worker->node], keys, open, NULL) == FEATURE_OK,
                        SETTLE_MS);
         open = full ? 0 : open;
     }

@@ -29,7 +29,8 @@ struct store_numbers world_home(struct world *world) {
     return cluster_numbers(&world->cluster, world->producer_node, "run");
 }
 
-int world_try_get(struct feature_store *store, struct feature_key key, uint32_t deadline_ms) {
+int world_try_get(struct feature_store *store, const struct feature_key *key,
+                  uint32_t deadline_ms) {
     struct feature_get_options options = {.size = sizeof options, .deadline_ms = deadline_ms};
     struct feature_view *view = NULL;
     int status = feature_get(store, key, &options, &view);

@@ -27,15 +27,11 @@ void world_settle(struct world *world);
 /* Numbers of the store where samples are put. */
 struct store_numbers world_home(struct world *world);
 
-/* A ref by key, an id by key. */
-static inline struct feature_key by_ref(const struct feature_ref *ref) {
-    return (struct feature_key){.ref = ref};
-}
-static inline struct feature_key by_id(const char *sample_id) {
-    return (struct feature_key){.sample_id = sample_id};
-}
+/* A key that lives until the end of the block it stands in. */
+#define by_ref(ref)      FEATURE_BY_REF(ref)
+#define by_id(sample_id) FEATURE_BY_ID(sample_id)
 /* Gets with a short deadline; gives the status only (a view that came is released as returned). */
-int world_try_get(struct feature_store *store, struct feature_key key, uint32_t deadline_ms);
+int world_try_get(struct feature_store *store, const struct feature_key *key, uint32_t deadline_ms);
 
 /* CONTRACT(c3_supersede, INI) { ... world ... }: two tests, named after the clause and the number
  * of nodes. */

@@ -22,7 +22,7 @@ static void *work(void *argument) {
         uint8_t seed = (uint8_t)(worker->number * 50 + i);
         struct feature_ref *ref = put_two_tensors(worker->f->store, id, 300, seed);
         struct feature_view *view;
-        OK(feature_get(worker->f->store, (struct feature_key){.ref = ref}, NULL, &view));
+        OK(feature_get(worker->f->store, FEATURE_BY_REF(ref), NULL, &view));
         assert_two_tensors(view, 300, seed);
         OK(feature_release(view, i % 2 ? FEATURE_RELEASE_CONSUMED : FEATURE_RELEASE_RETURNED));
         feature_ref_free(ref);
@@ -74,7 +74,7 @@ static enum fake_verdict hold_op(struct fake_broker *broker, const struct fake_r
 static void *get_slowly(void *argument) {
     struct fixture *f = argument;
     struct feature_view *view;
-    OK(feature_get(f->store, (struct feature_key){.sample_id = "s"}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_ID("s"), NULL, &view));
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     return NULL;
 }
@@ -105,8 +105,7 @@ Test(client_calls, a_late_lease_is_returned) {
     feature_ref_free(put_two_tensors(f->store, "s", 100, 1));
     f->broker.context = &op;
     f->broker.on_request = hold_op;
-    FAILS(FEATURE_E_TIMEOUT,
-          feature_get(f->store, (struct feature_key){.sample_id = "s"}, &options, &view));
+    FAILS(FEATURE_E_TIMEOUT, feature_get(f->store, FEATURE_BY_ID("s"), &options, &view));
     fake_broker_answer_held(&f->broker);
     struct feature_health health = {.size = sizeof health};
     OK(feature_health(f->feature, &health));
@@ -171,7 +170,7 @@ Test(client_calls, progress_is_shown_to_the_caller) {
         .size = sizeof options, .progress = sum_progress, .progress_context = &sum};
     feature_ref_free(put_two_tensors(f->store, "s", 100, 1));
     f->broker.on_request = tell_progress;
-    OK(feature_get(f->store, (struct feature_key){.sample_id = "s"}, &options, &view));
+    OK(feature_get(f->store, FEATURE_BY_ID("s"), &options, &view));
     cr_assert_eq(sum, 600);
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     fixture_free(f);

@@ -74,10 +74,16 @@ static inline void two_tensors_init(struct two_tensors *s, const char *id, size_
     for (size_t i = 0; i < bytes; i++)
         s->a[i] = (uint8_t)(i * 7 + (i >> 8) + seed);
     memset(s->b, seed, sizeof s->b);
-    s->tensors[0] = (struct feature_tensor){
-        .name = "a", .dtype = FEATURE_DTYPE_U8, .rank = 1, .shape = {bytes}};
-    s->tensors[1] = (struct feature_tensor){
-        .name = "b", .dtype = FEATURE_DTYPE_BF16, .rank = 2, .shape = {5, 10}};
+    s->tensors[0] = (struct feature_tensor){.size = sizeof(struct feature_tensor),
+                                            .name = "a",
+                                            .dtype = FEATURE_DTYPE_U8,
+                                            .rank = 1,
+                                            .shape = {bytes}};
+    s->tensors[1] = (struct feature_tensor){.size = sizeof(struct feature_tensor),
+                                            .name = "b",
+                                            .dtype = FEATURE_DTYPE_BF16,
+                                            .rank = 2,
+                                            .shape = {5, 10}};
     s->sample = (struct feature_sample){.size = sizeof s->sample,
                                         .sample_id = id,
                                         .tensors = s->tensors,

@@ -101,8 +101,8 @@ Test(client_handshake, two_handles_share_one_mapping) {
     OK(feature_store_open(f->feature, FAKE_STORE, NULL, &other));
     struct feature_ref *ref = put_two_tensors(f->store, "s", 5000, 1);
     struct feature_view *one, *two;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &one));
-    OK(feature_get(other, (struct feature_key){.ref = ref}, NULL, &two));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &one));
+    OK(feature_get(other, FEATURE_BY_REF(ref), NULL, &two));
     cr_assert_eq(feature_view_data(one, 0), feature_view_data(two, 0));
     OK(feature_release(one, FEATURE_RELEASE_RETURNED));
     OK(feature_release(two, FEATURE_RELEASE_RETURNED));

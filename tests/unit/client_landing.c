@@ -120,7 +120,7 @@ static void script_deinit(struct script *script) {
     sem_destroy(&script->looked);
 }
 
-static int get(struct script *script, struct feature_key key, struct feature_view **out) {
+static int get(struct script *script, const struct feature_key *key, struct feature_view **out) {
     struct feature_get_options options = {
         .size = sizeof options, .progress = show_progress, .progress_context = script};
     return feature_get(script->f->store, key, &options, out);
@@ -129,7 +129,7 @@ static int get(struct script *script, struct feature_key key, struct feature_vie
 /* Gets the ref, which must come as it was put, after so many requests. */
 static void get_good(struct script *script, const struct feature_ref *ref, unsigned gets) {
     struct feature_view *view;
-    OK(get(script, (struct feature_key){.ref = ref}, &view));
+    OK(get(script, FEATURE_BY_REF(ref), &view));
     assert_two_tensors(view, LARGE_BYTES, 1);
     cr_assert_eq(script->gets, gets, "%u gets, not %u", script->gets, gets);
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
@@ -143,20 +143,20 @@ Test(client_landing, is_asked_for_large_samples_that_are_checked) {
     script_init(&script);
     struct feature_ref *large = put_two_tensors(script.f->store, "large", LARGE_BYTES, 1);
     struct feature_ref *small = put_two_tensors(script.f->store, "small", MIB, 1);
-    OK(get(&script, (struct feature_key){.ref = large}, &view));
+    OK(get(&script, FEATURE_BY_REF(large), &view));
     cr_assert(script.wanted);
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
-    OK(get(&script, (struct feature_key){.ref = small}, &view));
+    OK(get(&script, FEATURE_BY_REF(small), &view));
     cr_assert_not(script.wanted, "of a small one");
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
-    OK(get(&script, (struct feature_key){.sample_id = "large"}, &view));
+    OK(get(&script, FEATURE_BY_ID("large"), &view));
     cr_assert_not(script.wanted, "by id: what it looks like is not known yet");
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_store_close(script.f->store);
     script.f->broker.checksum = FB__CHECKSUM_POLICY__NEVER;
     fake_broker_drop_sessions(&script.f->broker);
     OK(feature_store_open(script.f->feature, FAKE_STORE, NULL, &script.f->store));
-    OK(get(&script, (struct feature_key){.ref = large}, &view));
+    OK(get(&script, FEATURE_BY_REF(large), &view));
     cr_assert_not(script.wanted, "nobody checks");
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(large);
@@ -184,7 +184,7 @@ Test(client_landing, what_landed_is_not_read_again) {
     script_init(&script);
     struct feature_ref *ref = put_two_tensors(script.f->store, "s", LARGE_BYTES, 1);
     script.at_get = spoil_after_it_landed;
-    OK(get(&script, (struct feature_key){.ref = ref}, &view));
+    OK(get(&script, FEATURE_BY_REF(ref), &view));
     cr_assert_eq(script.gets, 1);
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
@@ -274,7 +274,7 @@ Test(client_landing, a_wrong_byte_is_found_wherever_it_is) {
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         script.gets = 0;
         flip(&script, 0, places[i].at);
-        FAILS(FEATURE_E_CORRUPT, get(&script, (struct feature_key){.ref = ref}, &view));
+        FAILS(FEATURE_E_CORRUPT, get(&script, FEATURE_BY_REF(ref), &view));
         SAYS(places[i].tensor);
         cr_assert_eq(script.gets, 2, "it is asked for once more");
         flip(&script, 0, places[i].at);
@@ -304,7 +304,8 @@ Test(client_landing, each_sample_of_a_batch_is_checked_by_itself) {
     script_init(&script);
     refs[0] = put_two_tensors(script.f->store, "s0", LARGE_BYTES, 1);
     refs[1] = put_two_tensors(script.f->store, "s1", LARGE_BYTES, 2);
-    struct feature_get_item items[2] = {{.key.ref = refs[0]}, {.key.ref = refs[1]}};
+    struct feature_get_item items[2] = {FEATURE_GET_ITEM_INIT, FEATURE_GET_ITEM_INIT};
+    items[0].ref = refs[0], items[1].ref = refs[1];
     struct feature_get_options options = {
         .size = sizeof options, .progress = show_progress, .progress_context = &script};
     script.at_get = land_both;
@@ -372,8 +373,7 @@ static void *get_busily(void *context) {
     struct feature_view *view;
     struct feature_get_options options = {
         .size = sizeof options, .progress = be_busy, .progress_context = bystander};
-    OK(feature_get(bystander->script->f->store, (struct feature_key){.sample_id = "s"}, &options,
-                   &view));
+    OK(feature_get(bystander->script->f->store, FEATURE_BY_ID("s"), &options, &view));
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     return NULL;
 }

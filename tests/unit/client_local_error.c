@@ -26,7 +26,7 @@ struct leased {
 static void leased_init(struct leased *l) {
     l->f = fixture_new();
     l->ref = put_two_tensors(l->f->store, "s", 5000, 1);
-    OK(feature_get(l->f->store, (struct feature_key){.ref = l->ref}, NULL, &l->view));
+    OK(feature_get(l->f->store, FEATURE_BY_REF(l->ref), NULL, &l->view));
 }
 
 static void leased_check_and_free(struct leased *l) {
@@ -98,8 +98,7 @@ Test(client_local_error, a_descriptor_limit_of_zero_fails_no_request) {
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
     struct feature_get_options options = {.size = sizeof options, .deadline_ms = 1};
     struct feature_view *view;
-    FAILS(FEATURE_E_TIMEOUT,
-          feature_get(l.f->store, (struct feature_key){.ref = l.ref}, &options, &view));
+    FAILS(FEATURE_E_TIMEOUT, feature_get(l.f->store, FEATURE_BY_REF(l.ref), &options, &view));
     setrlimit(RLIMIT_NOFILE, &before);
     pthread_mutex_unlock(&l.f->broker.lock);
     leased_check_and_free(&l);
@@ -127,7 +126,7 @@ Test(client_local_error, no_room_for_a_thread_delays_no_release) {
     struct feature_view *view;
     struct rlimit before;
     leased_init(&l);
-    OK(feature_get(l.f->store, (struct feature_key){.ref = l.ref}, NULL, &view));
+    OK(feature_get(l.f->store, FEATURE_BY_REF(l.ref), NULL, &view));
     limit_address_space(1u << 20, &before); /* a thread's stack takes more */
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     cr_expect(fake_broker_await(&l.f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 1));
@@ -166,7 +165,7 @@ Test(client_local_error, a_full_socket_delays_releases_and_closes) {
     leased_init(&l);
     for (int i = 0; i < STORES; i++) {
         OK(feature_store_open(l.f->feature, FAKE_STORE, NULL, &stores[i]));
-        OK(feature_get(stores[i], (struct feature_key){.ref = l.ref}, NULL, &views[i]));
+        OK(feature_get(stores[i], FEATURE_BY_REF(l.ref), NULL, &views[i]));
     }
     pthread_mutex_lock(&l.f->broker.lock);
     for (int i = 0; i < STORES; i++) {
@@ -192,8 +191,7 @@ Test(client_local_error, what_was_given_up_is_handed_back) {
     struct feature_health health = {.size = sizeof health};
     leased_init(&l);
     l.f->broker.on_request = hold_gets;
-    FAILS(FEATURE_E_TIMEOUT,
-          feature_get(l.f->store, (struct feature_key){.ref = l.ref}, &options, &view));
+    FAILS(FEATURE_E_TIMEOUT, feature_get(l.f->store, FEATURE_BY_REF(l.ref), &options, &view));
     l.f->broker.on_request = NULL;
     fake_broker_answer_held(&l.f->broker);
     OK(feature_health(l.f->feature, &health));
@@ -241,7 +239,7 @@ Test(client_local_error, signals_interrupt_nothing) {
     for (int i = 0; i < 300; i++) {
         struct feature_view *view;
         struct feature_store *store;
-        OK(feature_get(l.f->store, (struct feature_key){.ref = l.ref}, NULL, &view));
+        OK(feature_get(l.f->store, FEATURE_BY_REF(l.ref), NULL, &view));
         OK(feature_release(view, FEATURE_RELEASE_RETURNED));
         OK(feature_store_open(l.f->feature, FAKE_STORE, NULL, &store));
         feature_store_close(store);
@@ -257,7 +255,7 @@ Test(client_local_error, a_lease_that_a_living_broker_ended_is_not_lost_with_it)
     struct fixture *f = fixture_new();
     struct feature_ref *ref = put_two_tensors(f->store, "s", 5000, 1);
     struct feature_view *view;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     fake_broker_drop_sessions(&f->broker);
     FAILS(FEATURE_E_UNAVAILABLE, feature_view_check(view));
     SAYS("get it again");

@@ -113,28 +113,33 @@ Test(client_null, handles) {
 }
 
 Test(client_null, gets) {
-    const struct feature_key key = {.ref = ref}, none = {0}, both = {.ref = ref, .sample_id = "s"};
+    const struct feature_key *key = FEATURE_BY_REF(ref), *none = FEATURE_BY_REF(NULL);
+    const struct feature_key both = {.size = sizeof both, .ref = ref, .sample_id = "s"};
     struct feature_view *view;
-    struct feature_info info;
+    struct feature_info info = FEATURE_INFO_INIT;
     uint8_t room[100];
     const char *no_name[] = {NULL};
     const struct iovec buffer = {room, sizeof room}, no_room = {NULL, 100};
     REFUSED("store", feature_get(NULL, key, NULL, &view));
     REFUSED("out", feature_get(f->store, key, NULL, NULL));
     REFUSED("neither", feature_get(f->store, none, NULL, &view));
-    REFUSED("both", feature_get(f->store, both, NULL, &view));
+    REFUSED("both", feature_get(f->store, &both, NULL, &view));
     REFUSED("items", feature_get_batch(f->store, NULL, 1, NULL));
     OK(feature_get_batch(f->store, NULL, 0, NULL));
-    REFUSED("buffers", feature_get_into(f->store, key, NULL, NULL, NULL, 2, false));
-    REFUSED("names", feature_get_into(f->store, key, NULL, no_name, &buffer, 1, false));
-    REFUSED("iov_base", feature_get_into(f->store, key, NULL, NULL, &no_room, 1, false));
-    REFUSED("store", feature_get_into(NULL, key, NULL, NULL, &buffer, 1, false));
-    REFUSED("2 tensors", feature_get_into(f->store, key, NULL, NULL, NULL, 0, false));
-    REFUSED("store", feature_ack(NULL, &key, 1));
-    REFUSED("keys", feature_ack(f->store, NULL, 1));
-    OK(feature_ack(f->store, NULL, 0));
-    REFUSED("keys", feature_abort(f->store, NULL, 1));
-    REFUSED("neither", feature_abort(f->store, &none, 1));
+    REFUSED("buffers",
+            feature_get_into(f->store, key, NULL, NULL, NULL, 2, FEATURE_RELEASE_RETURNED));
+    REFUSED("names",
+            feature_get_into(f->store, key, NULL, no_name, &buffer, 1, FEATURE_RELEASE_RETURNED));
+    REFUSED("iov_base",
+            feature_get_into(f->store, key, NULL, NULL, &no_room, 1, FEATURE_RELEASE_RETURNED));
+    REFUSED("store", feature_get_into(NULL, key, NULL, NULL, &buffer, 1, FEATURE_RELEASE_RETURNED));
+    REFUSED("2 tensors",
+            feature_get_into(f->store, key, NULL, NULL, NULL, 0, FEATURE_RELEASE_RETURNED));
+    REFUSED("store", feature_ack(NULL, key, 1, NULL));
+    REFUSED("keys", feature_ack(f->store, NULL, 1, NULL));
+    OK(feature_ack(f->store, NULL, 0, NULL));
+    REFUSED("keys", feature_abort(f->store, NULL, 1, NULL));
+    REFUSED("neither", feature_abort(f->store, none, 1, NULL));
     REFUSED("store", feature_exists(NULL, key));
     REFUSED("neither", feature_exists(f->store, none));
     REFUSED("out", feature_stat(f->store, key, NULL, NULL));
@@ -145,7 +150,7 @@ Test(client_null, gets) {
 
 Test(client_null, views_and_reservations) {
     struct feature_view *view, *no_views[2] = {NULL, NULL};
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     cr_expect_eq(feature_view_find(view, NULL), -1);
     cr_expect_eq(feature_view_find(NULL, "a"), -1);
     cr_expect_null(feature_view_data(NULL, 0));

@@ -70,14 +70,14 @@ Test(client_reconnect, views_of_a_restarted_broker_are_lost_but_readable) {
     struct fixture *f = fixture_new();
     struct feature_ref *ref = put_two_tensors(f->store, "s", 5000, 1);
     struct feature_view *view;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     OK(feature_view_check(view));
     fake_broker_restart(&f->broker);
     FAILS(FEATURE_E_LOST, feature_view_check(view));
     struct feature_health health = {.size = sizeof health};
     OK(feature_health(f->feature, &health));
     FAILS(FEATURE_E_LOST, feature_view_check(view));
-    FAILS(FEATURE_E_NOT_FOUND, feature_exists(f->store, (struct feature_key){.ref = ref}));
+    FAILS(FEATURE_E_NOT_FOUND, feature_exists(f->store, FEATURE_BY_REF(ref)));
     feature_ref_free(put_two_tensors(f->store, "s", 5000, 2));
     assert_two_tensors(view, 5000, 1);
     OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
@@ -91,13 +91,13 @@ Test(client_reconnect, a_consumed_release_survives_the_connection) {
     struct fixture *f = fixture_new();
     struct feature_ref *ref = put_two_tensors(f->store, "s", 100, 1);
     struct feature_view *consumed, *returned;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &consumed));
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &returned));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &consumed));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &returned));
     fake_broker_drop_sessions(&f->broker);
-    OK(feature_exists(f->store, (struct feature_key){.ref = ref}));
+    OK(feature_exists(f->store, FEATURE_BY_REF(ref)));
     OK(feature_release(returned, FEATURE_RELEASE_RETURNED));
     OK(feature_release(consumed, FEATURE_RELEASE_CONSUMED));
-    OK(feature_exists(f->store, (struct feature_key){.ref = ref}));
+    OK(feature_exists(f->store, FEATURE_BY_REF(ref)));
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE), 1);
     struct fake_record release = fake_broker_record(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 0);
     cr_assert(release.consumed);
@@ -119,7 +119,7 @@ Test(client_reconnect, an_unconfirmed_consumed_release_is_said_again) {
     struct fixture *f = fixture_new();
     struct feature_ref *ref = put_two_tensors(f->store, "s", 100, 1);
     struct feature_view *view;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     f->broker.on_request = close_on_release;
     OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     cr_assert(fake_broker_await(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 1));
@@ -137,8 +137,7 @@ Test(client_reconnect, without_a_broker_calls_are_unavailable_at_their_deadline)
     struct feature_view *view;
     struct feature_get_options options = {.size = sizeof options, .deadline_ms = 1};
     fake_broker_stop(&f->broker);
-    FAILS(FEATURE_E_UNAVAILABLE,
-          feature_get(f->store, (struct feature_key){.sample_id = "s"}, &options, &view));
+    FAILS(FEATURE_E_UNAVAILABLE, feature_get(f->store, FEATURE_BY_ID("s"), &options, &view));
     SAYS("is featured running?");
     fixture_free(f);
 }
@@ -170,7 +169,7 @@ Test(client_reconnect, views_outlive_their_connection) {
     struct fixture *f = fixture_new();
     struct feature_ref *ref = put_two_tensors(f->store, "s", 100, 1);
     struct feature_view *view;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     feature_disconnect(f->feature);
     f->feature = NULL;
     assert_two_tensors(view, 100, 1);
@@ -187,7 +186,7 @@ static int check_in_child(struct fixture *f, struct feature_ref *ref, struct fea
     struct feature_view *other;
     struct two_tensors s;
     two_tensors_init(&s, "child", 10, 1);
-    if (feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &other) != FEATURE_E_INVALID)
+    if (feature_get(f->store, FEATURE_BY_REF(ref), NULL, &other) != FEATURE_E_INVALID)
         return 1;
     if (!strstr(feature_last_error(), "fork"))
         return 2;
@@ -210,7 +209,7 @@ Test(client_reconnect, a_forked_child_is_refused_and_the_parent_goes_on) {
     struct fixture *f = fixture_new();
     struct feature_ref *ref = put_two_tensors(f->store, "s", 100, 1);
     struct feature_view *view;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     pid_t child = fork();
     cr_assert_geq(child, 0);
     if (!child)
@@ -221,7 +220,7 @@ Test(client_reconnect, a_forked_child_is_refused_and_the_parent_goes_on) {
     cr_assert_eq(WEXITSTATUS(status), 0, "check %d failed in the child", WEXITSTATUS(status));
     OK(feature_view_check(view));
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
-    OK(feature_exists(f->store, (struct feature_key){.ref = ref}));
+    OK(feature_exists(f->store, FEATURE_BY_REF(ref)));
     cr_assert_eq(f->broker.connections, 1);
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE), 1);
     feature_ref_free(ref);

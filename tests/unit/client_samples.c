@@ -7,7 +7,7 @@ static void round_trip(size_t bytes) {
     struct fixture *f = fixture_new();
     struct feature_ref *ref = put_two_tensors(f->store, "s", bytes, 3);
     struct feature_view *view;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     assert_two_tensors(view, bytes, 3);
     OK(feature_view_check(view));
     OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
@@ -33,7 +33,7 @@ Test(client_samples, get_by_id_makes_the_whole_ref) {
     struct fixture *f = fixture_new();
     struct feature_ref *ref = put_two_tensors(f->store, "s", 500, 3);
     struct feature_view *view;
-    OK(feature_get(f->store, (struct feature_key){.sample_id = "s"}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_ID("s"), NULL, &view));
     const struct feature_ref *got = feature_view_ref(view);
     cr_assert_eq(feature_ref_generation(got), feature_ref_generation(ref));
     cr_assert_str_eq(feature_ref_home(got), FAKE_NODE);
@@ -60,7 +60,7 @@ Test(client_samples, zero_copy_put_is_what_was_written) {
     cr_assert_null(feature_reservation_data(reservation, 2));
     OK(feature_commit(reservation, &ref));
     f->broker.over_network = true;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     assert_two_tensors(view, LARGE_BYTES, 9);
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
@@ -92,15 +92,17 @@ Test(client_samples, a_batch_is_split_over_frames) {
     for (int i = 0; i < COUNT; i++) {
         snprintf(ids[i], sizeof ids[i], "s%d", i);
         two_tensors_init(&s[i], ids[i], i == 50 ? 100000 : 1000, (uint8_t)i);
-        puts[i] = (struct feature_put_item){.sample = &s[i].sample, .data = s[i].data};
+        puts[i] = (struct feature_put_item){
+            .size = sizeof(struct feature_put_item), .sample = &s[i].sample, .data = s[i].data};
     }
     OK(feature_put_batch(f->store, puts, COUNT, 1000));
     /* 200 KB inline cannot be one frame, and the large one goes by itself. */
     cr_assert_geq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_PUT), 3);
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_RESERVE), 1);
     for (int i = 0; i < COUNT; i++)
-        gets[i].key = i % 2 ? (struct feature_key){.ref = puts[i].ref}
-                            : (struct feature_key){.sample_id = ids[i]};
+        gets[i] = (struct feature_get_item){.size = sizeof(struct feature_get_item),
+                                            .ref = i % 2 ? puts[i].ref : NULL,
+                                            .sample_id = i % 2 ? NULL : ids[i]};
     OK(feature_get_batch(f->store, gets, COUNT, NULL));
     for (int i = 0; i < COUNT; i++) {
         assert_two_tensors(gets[i].view, s[i].data[0].iov_len, (uint8_t)i);
@@ -126,15 +128,17 @@ Test(client_samples, items_of_a_batch_stand_alone) {
     two_tensors_init(&good, "good", 10, 1);
     two_tensors_init(&bad, "bad", 10, 1);
     bad.data[0].iov_len = 9;
-    struct feature_put_item items[] = {{.sample = &bad.sample, .data = bad.data},
-                                       {.sample = &good.sample, .data = good.data}};
+    struct feature_put_item items[] = {FEATURE_PUT_ITEM_INIT, FEATURE_PUT_ITEM_INIT};
+    items[0].sample = &bad.sample, items[0].data = bad.data;
+    items[1].sample = &good.sample, items[1].data = good.data;
     FAILS(FEATURE_E_INVALID, feature_put_batch(f->store, items, 2, 0));
     SAYS("9 bytes");
     cr_assert_eq(items[0].status, FEATURE_E_INVALID);
     cr_assert_null(items[0].ref);
     OK(items[1].status);
-    struct feature_get_item gets[] = {{.key = {.sample_id = "absent"}},
-                                      {.key = {.ref = items[1].ref}}};
+    struct feature_get_item gets[] = {FEATURE_GET_ITEM_INIT, FEATURE_GET_ITEM_INIT};
+    gets[0].sample_id = "absent";
+    gets[1].ref = items[1].ref;
     FAILS(FEATURE_E_NOT_FOUND, feature_get_batch(f->store, gets, 2, NULL));
     cr_assert_null(gets[0].view);
     OK(feature_release(gets[1].view, FEATURE_RELEASE_RETURNED));
@@ -151,13 +155,16 @@ Test(client_samples, get_into_copies_the_tensors_named) {
     const char *names[] = {"b"}, *unknown[] = {"z"};
     struct iovec room = {.iov_base = b, .iov_len = sizeof b};
     struct iovec too_small = {.iov_base = small, .iov_len = sizeof small};
-    struct feature_key key = {.ref = ref};
-    OK(feature_get_into(f->store, key, NULL, names, &room, 1, true));
+    const struct feature_key *key = FEATURE_BY_REF(ref);
+    OK(feature_get_into(f->store, key, NULL, names, &room, 1, FEATURE_RELEASE_CONSUMED));
     for (size_t i = 0; i < sizeof b; i++)
         cr_assert_eq(b[i], 5);
-    FAILS(FEATURE_E_INVALID, feature_get_into(f->store, key, NULL, names, &too_small, 1, true));
-    FAILS(FEATURE_E_INVALID, feature_get_into(f->store, key, NULL, unknown, &room, 1, true));
-    FAILS(FEATURE_E_INVALID, feature_get_into(f->store, key, NULL, NULL, &room, 1, true));
+    FAILS(FEATURE_E_INVALID,
+          feature_get_into(f->store, key, NULL, names, &too_small, 1, FEATURE_RELEASE_CONSUMED));
+    FAILS(FEATURE_E_INVALID,
+          feature_get_into(f->store, key, NULL, unknown, &room, 1, FEATURE_RELEASE_CONSUMED));
+    FAILS(FEATURE_E_INVALID,
+          feature_get_into(f->store, key, NULL, NULL, &room, 1, FEATURE_RELEASE_CONSUMED));
     /* what could not be copied was not consumed */
     cr_assert(fake_broker_await(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 4));
     for (unsigned i = 0; i < 4; i++)
@@ -176,7 +183,7 @@ Test(client_samples, a_corrupt_copy_is_fetched_once_more) {
     memcpy(&tensor_bytes, &feature_ref_tensor(ref, 0)->bytes, sizeof tensor_bytes);
     cr_assert_eq(tensor_bytes, 700);
     f->broker.arena[0] ^= 1;
-    FAILS(FEATURE_E_CORRUPT, feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    FAILS(FEATURE_E_CORRUPT, feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     SAYS("tensor a");
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_GET), 2);
     cr_assert(fake_broker_await(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, 2));
@@ -204,7 +211,7 @@ Test(client_samples, the_second_copy_is_taken_when_it_is_sound) {
     f->broker.arena[0] ^= 1;
     f->broker.context = &gets;
     f->broker.on_request = mend_on_second_get;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     assert_two_tensors(view, 700, 5);
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
@@ -216,7 +223,7 @@ Test(client_samples, without_a_network_hop_nothing_is_verified) {
     struct feature_ref *ref = put_two_tensors(f->store, "s", 700, 5);
     struct feature_view *view;
     f->broker.arena[0] ^= 1;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     OK(feature_release(view, FEATURE_RELEASE_RETURNED));
     feature_ref_free(ref);
     fixture_free(f);
@@ -277,12 +284,11 @@ Test(client_samples, extents_outside_the_arena_are_refused_and_released) {
     f->broker.on_reply = spoil_reply;
     for (unsigned i = 0; i < sizeof spoilers / sizeof *spoilers; i++) {
         spoil = spoilers[i];
-        FAILS(FEATURE_E_INTERNAL,
-              feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+        FAILS(FEATURE_E_INTERNAL, feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
         cr_assert(fake_broker_await(&f->broker, FB__CLIENT_REQUEST__OP_RELEASE, i + 1));
     }
     spoil = get_too_few;
-    FAILS(FEATURE_E_INTERNAL, feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    FAILS(FEATURE_E_INTERNAL, feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     feature_ref_free(ref);
     fixture_free(f);
 }
@@ -307,13 +313,12 @@ Test(client_samples, keys_are_checked_before_anything_is_sent) {
     struct feature_view *view;
     struct feature_ref *foreign;
     OK(feature_ref_from_uri("feature://other/s?generation=5&home=node-a", &foreign));
-    FAILS(FEATURE_E_INVALID, feature_get(f->store, (struct feature_key){0}, NULL, &view));
-    FAILS(FEATURE_E_INVALID,
-          feature_get(f->store, (struct feature_key){.ref = foreign}, NULL, &view));
+    const struct feature_key both = {.size = sizeof both, .ref = foreign, .sample_id = "s"};
+    FAILS(FEATURE_E_INVALID, feature_get(f->store, FEATURE_BY_ID(NULL), NULL, &view));
+    FAILS(FEATURE_E_INVALID, feature_get(f->store, FEATURE_BY_REF(foreign), NULL, &view));
     SAYS("store other");
-    FAILS(FEATURE_E_INVALID,
-          feature_ack(f->store, &(struct feature_key){.ref = foreign, .sample_id = "s"}, 1));
-    FAILS(FEATURE_E_INVALID, feature_exists(f->store, (struct feature_key){.sample_id = ""}));
+    FAILS(FEATURE_E_INVALID, feature_ack(f->store, &both, 1, NULL));
+    FAILS(FEATURE_E_INVALID, feature_exists(f->store, FEATURE_BY_ID("")));
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_GET), 0);
     feature_ref_free(foreign);
     fixture_free(f);
@@ -336,15 +341,15 @@ Test(client_samples, probes_ack_and_gc_reach_the_broker) {
     OK(feature_list(f->store, "s", count_one, &count));
     cr_assert_eq(count, 17, "stops when told to");
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_LIST), 2);
-    struct feature_info info;
+    struct feature_info info = FEATURE_INFO_INIT;
     struct feature_ref *ref;
-    OK(feature_stat(f->store, (struct feature_key){.sample_id = "s3"}, &info, &ref));
+    OK(feature_stat(f->store, FEATURE_BY_ID("s3"), &info, &ref));
     cr_assert_str_eq(info.sample_id, "s3");
     cr_assert_eq(feature_ref_tensor_count(ref), 2);
-    OK(feature_exists(f->store, (struct feature_key){.ref = ref}));
-    FAILS(FEATURE_E_NOT_FOUND, feature_exists(f->store, (struct feature_key){.sample_id = "no"}));
-    OK(feature_ack(f->store, &(struct feature_key){.ref = ref}, 1));
-    OK(feature_abort(f->store, &(struct feature_key){.sample_id = "s4"}, 1));
+    OK(feature_exists(f->store, FEATURE_BY_REF(ref)));
+    FAILS(FEATURE_E_NOT_FOUND, feature_exists(f->store, FEATURE_BY_ID("no")));
+    OK(feature_ack(f->store, FEATURE_BY_REF(ref), 1, NULL));
+    OK(feature_abort(f->store, FEATURE_BY_ID("s4"), 1, NULL));
     uint64_t freed;
     OK(feature_gc(f->store, 1, &freed));
     cr_assert_eq(freed, 3);
@@ -362,8 +367,8 @@ Test(client_samples, acks_are_split_into_batches_with_their_own_operation_ids) {
     struct fixture *f = fixture_new();
     struct feature_key keys[COUNT];
     for (int i = 0; i < COUNT; i++)
-        keys[i] = (struct feature_key){.sample_id = "s"};
-    OK(feature_ack(f->store, keys, COUNT));
+        keys[i] = *FEATURE_BY_ID("s");
+    OK(feature_ack(f->store, keys, COUNT, NULL));
     struct fake_record first = fake_broker_record(&f->broker, FB__CLIENT_REQUEST__OP_ACK, 0);
     struct fake_record second = fake_broker_record(&f->broker, FB__CLIENT_REQUEST__OP_ACK, 1);
     cr_assert_eq(first.items, 256);

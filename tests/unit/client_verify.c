@@ -27,7 +27,8 @@ static void extent_init(struct extent *e, uint64_t *random) {
     uint32_t count = 1 + (uint32_t)(check_random(random) % TENSORS);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t limit = (uint64_t[]){1, 300, 5000, BYTES_MAX}[check_random(random) % 4];
-        e->tensors[i] = (struct feature_tensor){.name = names[i],
+        e->tensors[i] = (struct feature_tensor){.size = sizeof(struct feature_tensor),
+                                                .name = names[i],
                                                 .dtype = FEATURE_DTYPE_U8,
                                                 .rank = 1,
                                                 .shape = {check_random(random) % limit}};

@@ -281,7 +281,8 @@ MANIFEST(a_line_that_does_not_fit_leaves_no_part_of_it) {
 }
 
 MANIFEST(room_that_was_expected_does_not_stay_taken) {
-    static const struct feature_tensor tensor = {.name = "t", .dtype = FEATURE_DTYPE_U8, .rank = 1};
+    static const struct feature_tensor tensor = {
+        .size = sizeof(struct feature_tensor), .name = "t", .dtype = FEATURE_DTYPE_U8, .rank = 1};
     const struct feature_sample sample = {
         .size = sizeof sample, .sample_id = "two", .tensors = &tensor, .tensor_count = 1};
     struct manifest manifest;

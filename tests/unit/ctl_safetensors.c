@@ -215,9 +215,20 @@ Test(ctl_safetensors, a_file_written_while_it_is_read_is_an_error, .init = make_
 static const float values[] = {1.5f, -2.0f, 3.25f};
 static const uint8_t mask[] = {1, 0, 1, 1, 0};
 static const struct feature_tensor written[] = {
-    {.name = "mask", .dtype = FEATURE_DTYPE_BOOL, .rank = 1, .shape = {5}, .bytes = 5},
-    {.name = "empty", .dtype = FEATURE_DTYPE_F16, .rank = 2, .shape = {0, 768}, .bytes = 0},
-    {.name = "values \"q\" \xc3\xa4",
+    {.size = sizeof(struct feature_tensor),
+     .name = "mask",
+     .dtype = FEATURE_DTYPE_BOOL,
+     .rank = 1,
+     .shape = {5},
+     .bytes = 5},
+    {.size = sizeof(struct feature_tensor),
+     .name = "empty",
+     .dtype = FEATURE_DTYPE_F16,
+     .rank = 2,
+     .shape = {0, 768},
+     .bytes = 0},
+    {.size = sizeof(struct feature_tensor),
+     .name = "values \"q\" \xc3\xa4",
      .dtype = FEATURE_DTYPE_F32,
      .rank = 2,
      .shape = {3, 1},

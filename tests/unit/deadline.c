@@ -72,7 +72,8 @@ Test(deadline, a_batch_has_one_deadline) {
     static const char *const ids[ITEMS] = {"a", "b", "c", "d", "e", "f"};
     for (int i = 0; i < ITEMS; i++) {
         two_tensors_init(&s[i], ids[i], LARGE_BYTES, 1);
-        items[i] = (struct feature_put_item){.sample = &s[i].sample, .data = s[i].data};
+        items[i] = (struct feature_put_item){
+            .size = sizeof(struct feature_put_item), .sample = &s[i].sample, .data = s[i].data};
     }
     SOON(FEATURE_E_TIMEOUT, feature_put_batch(f->store, items, ITEMS, DEADLINE_MS));
     for (int i = 0; i < ITEMS; i++) {
@@ -89,8 +90,7 @@ Test(deadline, a_get_that_is_not_answered) {
     struct feature_ref *ref = put_two_tensors(f->store, "s", 100, 1);
     struct feature_get_options options = {.size = sizeof options, .deadline_ms = DEADLINE_MS};
     struct feature_view *view;
-    SOON(FEATURE_E_TIMEOUT,
-         feature_get(f->store, (struct feature_key){.ref = ref}, &options, &view));
+    SOON(FEATURE_E_TIMEOUT, feature_get(f->store, FEATURE_BY_REF(ref), &options, &view));
     feature_ref_free(ref);
     fixture_free(f);
 }
@@ -106,7 +106,7 @@ Test(deadline, a_drain_whose_releases_are_not_confirmed) {
     struct fixture *f = fixture_holding(FB__CLIENT_REQUEST__OP_HEALTH);
     struct feature_ref *ref = put_two_tensors(f->store, "s", 100, 1);
     struct feature_view *view;
-    OK(feature_get(f->store, (struct feature_key){.ref = ref}, NULL, &view));
+    OK(feature_get(f->store, FEATURE_BY_REF(ref), NULL, &view));
     OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
     pthread_mutex_lock(&f->broker.lock); /* answers nothing at all */
     SOON(FEATURE_E_TIMEOUT, feature_drain(f->feature, DEADLINE_MS));

@@ -14,6 +14,7 @@ enum { CALLS_MAX = 8 };
 
 struct world {
     struct transport transport;
+    struct deadlines deadlines;
     struct peers *peers;
     struct peer *peer;
     void *user; /* of the connection */
@@ -92,7 +93,8 @@ static void end(void) {
 
 static void pass(uint64_t ns) {
     world.now_ns += ns;
-    peers_tick(world.peers, world.now_ns);
+    peers_begin_turn(world.peers, world.now_ns);
+    deadlines_run(&world.deadlines, world.now_ns, UINT32_MAX);
 }
 
 static void on_done(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -125,16 +127,17 @@ static void start(void) {
                                     .ping_interval_ns = 100 * SECOND_NS,
                                     .timeout_ns = 300 * SECOND_NS,
                                     .reconnect_max_ns = SECOND_NS,
-                                    .clock_ns = clock_ns};
+                                    .clock_ns = clock_ns,
+                                    .deadlines = &world.deadlines};
     struct peers_events events = {.link_up = on_link_up};
     world = (struct world){.transport.ops = &ops, .now_ns = SECOND_NS};
     cr_assert_eq(peers_new(&options, &events, NULL, &world.peers), 0);
     peers_set_transport(world.peers, &world.transport);
     world.peer = peers_add(world.peers, "home", "home:1", "");
-    peers_tick(world.peers, world.now_ns);
+    pass(0);
     cr_assert_eq(world.dials, 1);
     come_up();
-    peers_tick(world.peers, world.now_ns); /* the ping that greets */
+    pass(0); /* the ping that greets */
     answer(world.sent[0]);
     world.sent_count = 0;
 }
@@ -185,7 +188,7 @@ Test(peer_moving, calls_are_not_held_back_for_long) {
     call();
     pass(SECOND_NS / 2);
     cr_assert_eq(world.sent_count, 1);
-    cr_assert_leq(peers_next_deadline_ns(world.peers), world.now_ns + SECOND_NS / 2);
+    cr_assert_leq(deadlines_next_ns(&world.deadlines), world.now_ns + SECOND_NS / 2);
     pass(SECOND_NS / 2);
     cr_assert_eq(world.sent_count, 2, "after a second they go out on the old link");
     answer(world.sent[0]);
