@@ -253,7 +253,7 @@ struct parser {
 
 /* The first thing found wrong is the one reported. Gives 0, which is a failure to inih. */
 static int __attribute__((format(printf, 3, 4)))
-fail(struct parser *p, uint32_t line, const char *format, ...) {
+config_fail(struct parser *p, uint32_t line, const char *format, ...) {
     va_list args;
     if (p->failed)
         return 0;
@@ -305,12 +305,14 @@ static int config_add_peer(struct parser *p, const char *name) {
     struct config *config = p->config;
     for (size_t i = 0; i < config->peer_count; i++)
         if (strcmp(config->peers[i].node, name) == 0)
-            return fail(p, p->line, "[peer %s]: given twice; allowed: one section per peer", name);
+            return config_fail(p, p->line, "[peer %s]: given twice; allowed: one section per peer",
+                               name);
     if (config->peer_count == CONFIG_PEERS_MAX)
-        return fail(p, p->line, "[peer %s]: too many peers; allowed: %u", name, CONFIG_PEERS_MAX);
+        return config_fail(p, p->line, "[peer %s]: too many peers; allowed: %u", name,
+                           CONFIG_PEERS_MAX);
     struct config_peer *peers = reallocarray(config->peers, config->peer_count + 1, sizeof *peers);
     if (!peers)
-        return fail(p, p->line, "[peer %s]: out of memory", name);
+        return config_fail(p, p->line, "[peer %s]: out of memory", name);
     config->peers = peers;
     peers[config->peer_count] = (struct config_peer){.address = ""};
     strcpy(peers[config->peer_count++].node, name);
@@ -321,15 +323,15 @@ static int config_add_store(struct parser *p, const char *name) {
     struct config *config = p->config;
     for (size_t i = 0; i < config->store_count; i++)
         if (strcmp(config->stores[i].name, name) == 0)
-            return fail(p, p->line, "[store %s]: given twice; allowed: one section per store",
-                        name);
+            return config_fail(p, p->line,
+                               "[store %s]: given twice; allowed: one section per store", name);
     if (config->store_count == CONFIG_STORES_MAX)
-        return fail(p, p->line, "[store %s]: too many stores; allowed: %u", name,
-                    CONFIG_STORES_MAX);
+        return config_fail(p, p->line, "[store %s]: too many stores; allowed: %u", name,
+                           CONFIG_STORES_MAX);
     struct config_store *stores =
         reallocarray(config->stores, config->store_count + 1, sizeof *stores);
     if (!stores)
-        return fail(p, p->line, "[store %s]: out of memory", name);
+        return config_fail(p, p->line, "[store %s]: out of memory", name);
     config->stores = stores;
     stores[config->store_count] = config->store_defaults;
     strcpy(stores[config->store_count++].name, name);
@@ -341,8 +343,8 @@ static int config_end_section(struct parser *p) {
     if (p->section == SECTION_STORE)
         memcpy(p->stores_given[p->config->store_count - 1], p->given, sizeof p->given);
     if (p->section == SECTION_PEER && !p->config->peers[p->config->peer_count - 1].address[0])
-        return fail(p, p->section_lines[SECTION_PEER],
-                    "[%s]: has no address; allowed: address = host:port", p->title);
+        return config_fail(p, p->section_lines[SECTION_PEER],
+                           "[%s]: has no address; allowed: address = host:port", p->title);
     return 1;
 }
 
@@ -354,16 +356,17 @@ static int config_enter_section(struct parser *p, const char *word, const char *
     config_list_words(allowed, sizeof allowed, SECTION_NONE);
     bool named = section == SECTION_PEER || section == SECTION_STORE;
     if (section == SECTION_COUNT)
-        return fail(p, p->line, "[%s]: no such section; allowed: %s", p->title, allowed);
+        return config_fail(p, p->line, "[%s]: no such section; allowed: %s", p->title, allowed);
     if (!named && *name)
-        return fail(p, p->line, "[%s]: takes no name; allowed: [%s]", p->title, word);
+        return config_fail(p, p->line, "[%s]: takes no name; allowed: [%s]", p->title, word);
     if (!named && p->section_lines[section])
-        return fail(p, p->line, "[%s]: given twice, first in line %" PRIu32 "; allowed: once", word,
-                    p->section_lines[section]);
+        return config_fail(p, p->line,
+                           "[%s]: given twice, first in line %" PRIu32 "; allowed: once", word,
+                           p->section_lines[section]);
     if (named && layout_check_name(name))
-        return fail(p, p->line,
-                    "[%s]: the name %s; allowed: [%s NAME], NAME 1 to %u of A-Z a-z 0-9 . _ -",
-                    p->title, layout_check_name(name), word, LAYOUT_NAME_BYTES_MAX);
+        return config_fail(
+            p, p->line, "[%s]: the name %s; allowed: [%s NAME], NAME 1 to %u of A-Z a-z 0-9 . _ -",
+            p->title, layout_check_name(name), word, LAYOUT_NAME_BYTES_MAX);
     if (section == SECTION_PEER && !config_add_peer(p, name))
         return 0;
     if (section == SECTION_STORE && !config_add_store(p, name))
@@ -380,13 +383,13 @@ static int config_begin_section(struct parser *p, const char *text) {
     size_t length = close ? (size_t)(close - text) - 1 : 0;
     const char *rest = close ? close + 1 + strspn(close + 1, " \t\r\n") : "";
     if (!close || (*rest && *rest != '#' && *rest != ';'))
-        return fail(p, p->line,
-                    "a section header does not end with ]; allowed: [SECTION] alone on a line");
+        return config_fail(
+            p, p->line, "a section header does not end with ]; allowed: [SECTION] alone on a line");
     if (!config_end_section(p))
         return 0;
     if (length >= sizeof p->title)
-        return fail(p, p->line, "a section's name is %zu bytes long; allowed: at most %u", length,
-                    LAYOUT_NAME_BYTES_MAX);
+        return config_fail(p, p->line, "a section's name is %zu bytes long; allowed: at most %u",
+                           length, LAYOUT_NAME_BYTES_MAX);
     memcpy(p->title, text + 1, length);
     p->title[length] = '\0';
     char word[sizeof p->title];
@@ -406,7 +409,7 @@ static char *config_read_line(char *out, int out_bytes, void *stream) {
     p->line++;
     const char *text = out + strspn(out, " \t");
     if (!strchr(out, '\n') && !feof(p->file))
-        fail(p, p->line, "longer than %d bytes, or holds a zero byte", out_bytes - 2);
+        config_fail(p, p->line, "longer than %d bytes, or holds a zero byte", out_bytes - 2);
     else if (*text == '[')
         config_begin_section(p, text);
     return p->failed ? NULL : out;
@@ -417,26 +420,26 @@ static int config_take_pair(void *user, const char *section, const char *name, c
     char text[1024];
     (void)section; /* inih's copy is cut at 49 bytes; p->title is ours */
     if (p->section == SECTION_NONE)
-        return fail(p, p->line, "%s = %s: before any section; allowed: below a [section]", name,
-                    value);
+        return config_fail(p, p->line, "%s = %s: before any section; allowed: below a [section]",
+                           name, value);
     size_t i = 0;
     while (i < KEY_COUNT && !(config_is_allowed_in(&config_keys[i], p->section) &&
                               strcmp(config_keys[i].name, name) == 0))
         i++;
     if (i == KEY_COUNT) {
         config_list_words(text, sizeof text, p->section);
-        return fail(p, p->line, "[%s] %s = %s: no such key; allowed: %s", p->title, name, value,
-                    text);
+        return config_fail(p, p->line, "[%s] %s = %s: no such key; allowed: %s", p->title, name,
+                           value, text);
     }
     if (p->given[i])
-        return fail(p, p->line,
-                    "[%s] %s = %s: given twice, first in line %" PRIu32 "; allowed: once", p->title,
-                    name, value, p->key_lines[i]);
+        return config_fail(p, p->line,
+                           "[%s] %s = %s: given twice, first in line %" PRIu32 "; allowed: once",
+                           p->title, name, value, p->key_lines[i]);
     p->given[i] = true;
     p->key_lines[i] = p->line;
     void *field = config_field_of(p->config, p->section, &config_keys[i]);
     if (!config_value_parse(&config_keys[i].rule, value, field, text, sizeof text))
-        return fail(p, p->line, "[%s] %s = %s: %s", p->title, name, value, text);
+        return config_fail(p, p->line, "[%s] %s = %s: %s", p->title, name, value, text);
     return 1;
 }
 
@@ -465,18 +468,19 @@ static int config_check_peers(struct parser *p) {
     const struct config *config = p->config;
     for (size_t i = 0; i < config->peer_count; i++)
         if (strcmp(config->peers[i].node, config->node) == 0)
-            return fail(p, config_line_of(p, offsetof(struct config, node)),
-                        "[node] name = %s: a peer has the same name; allowed: a name of its own "
-                        "for each node",
-                        config->node);
+            return config_fail(
+                p, config_line_of(p, offsetof(struct config, node)),
+                "[node] name = %s: a peer has the same name; allowed: a name of its own "
+                "for each node",
+                config->node);
     if (config->ping_interval_ms >= config->peer_timeout_ms)
-        return fail(p, config_line_of(p, offsetof(struct config, ping_interval_ms)),
-                    "[peers] ping_interval = %" PRIu32
-                    "ms: not below peer_timeout, every peer would time out; "
-                    "allowed: less than %" PRIu32 "ms",
-                    config->ping_interval_ms, config->peer_timeout_ms);
+        return config_fail(p, config_line_of(p, offsetof(struct config, ping_interval_ms)),
+                           "[peers] ping_interval = %" PRIu32
+                           "ms: not below peer_timeout, every peer would time out; "
+                           "allowed: less than %" PRIu32 "ms",
+                           config->ping_interval_ms, config->peer_timeout_ms);
     if (config->require_rdma && config->transport == CONFIG_TRANSPORT_TCP)
-        return fail(
+        return config_fail(
             p, config_line_of(p, offsetof(struct config, require_rdma)),
             "[peers] require_rdma = on: contradicts transport = tcp; allowed: transport = auto "
             "or rdma");
@@ -488,26 +492,30 @@ static int config_check_etcd(struct parser *p) {
     if (config->directory != CONFIG_DIRECTORY_ETCD)
         return 1;
     if (!config->etcd_endpoints[0])
-        return fail(p, config_line_of(p, offsetof(struct config, directory)),
-                    "[directory] kind = etcd: no endpoints are given; allowed: endpoints = "
-                    "http://host:2379 ...");
+        return config_fail(p, config_line_of(p, offsetof(struct config, directory)),
+                           "[directory] kind = etcd: no endpoints are given; allowed: endpoints = "
+                           "http://host:2379 ...");
     if (config->peer_count)
-        return fail(p, config_line_of(p, offsetof(struct config, directory)),
-                    "[directory] kind = etcd: the other nodes are found in etcd; allowed: no "
-                    "[peer NAME] section");
+        return config_fail(
+            p, config_line_of(p, offsetof(struct config, directory)),
+            "[directory] kind = etcd: the other nodes are found in etcd; allowed: no "
+            "[peer NAME] section");
     if (!config->etcd_cert_file[0] != !config->etcd_key_file[0])
-        return fail(p, config_line_of(p, offsetof(struct config, etcd_cert_file)),
-                    "[directory] cert_file, key_file: one without the other; allowed: both or "
-                    "neither");
+        return config_fail(
+            p, config_line_of(p, offsetof(struct config, etcd_cert_file)),
+            "[directory] cert_file, key_file: one without the other; allowed: both or "
+            "neither");
     if (!config->etcd_username[0] != !config->etcd_password_file[0])
-        return fail(p, config_line_of(p, offsetof(struct config, etcd_username)),
-                    "[directory] username, password_file: one without the other; allowed: both or "
-                    "neither");
+        return config_fail(
+            p, config_line_of(p, offsetof(struct config, etcd_username)),
+            "[directory] username, password_file: one without the other; allowed: both or "
+            "neither");
     if (config->listen[0] && !config->advertise[0] && config_address_is_any(config->listen))
-        return fail(p, config_line_of(p, offsetof(struct config, listen)),
-                    "[peers] listen = %s: says nothing of where the other nodes find this one; "
-                    "allowed with kind = etcd: one address, or advertise = host:port beside it",
-                    config->listen);
+        return config_fail(
+            p, config_line_of(p, offsetof(struct config, listen)),
+            "[peers] listen = %s: says nothing of where the other nodes find this one; "
+            "allowed with kind = etcd: one address, or advertise = host:port beside it",
+            config->listen);
     return 1;
 }
 
@@ -523,29 +531,30 @@ static int config_check_trust(struct parser *p) {
         line = config_line_of(p, offsetof(struct config, listen));
         snprintf(what, sizeof what, "[peers] listen = %s", config->listen);
     }
-    return fail(p, line,
-                "%s: there is no cluster_secret_file: whoever reaches a port for peers, as every "
-                "user of the machine reaches 127.0.0.1, could read, lease and abort past each "
-                "store's secret and lists, or play a peer; allowed: together with [peers] "
-                "cluster_secret_file = FILE, the same on every node; do: (umask 077; head -c 32 "
-                "/dev/urandom | base64 > /etc/featured/cluster.secret)",
-                what);
+    return config_fail(
+        p, line,
+        "%s: there is no cluster_secret_file: whoever reaches a port for peers, as every "
+        "user of the machine reaches 127.0.0.1, could read, lease and abort past each "
+        "store's secret and lists, or play a peer; allowed: together with [peers] "
+        "cluster_secret_file = FILE, the same on every node; do: (umask 077; head -c 32 "
+        "/dev/urandom | base64 > /etc/featured/cluster.secret)",
+        what);
 }
 
 static int config_check(struct parser *p) {
     const struct config *config = p->config;
     const char *wrong = layout_check_name(config->node);
     if (wrong)
-        return fail(p, p->line,
-                    "[node] name: this machine's host name %s %s; allowed: a name given here",
-                    config->node, wrong);
+        return config_fail(
+            p, p->line, "[node] name: this machine's host name %s %s; allowed: a name given here",
+            config->node, wrong);
     if (config->store_count > config->max_stores)
-        return fail(p, config_line_of(p, offsetof(struct config, max_stores)),
-                    "[stores] max_stores = %" PRIu32
-                    ": less than the %zu [store NAME] sections; allowed: %zu "
-                    "to %u",
-                    config->max_stores, config->store_count, config->store_count,
-                    CONFIG_STORES_MAX);
+        return config_fail(p, config_line_of(p, offsetof(struct config, max_stores)),
+                           "[stores] max_stores = %" PRIu32
+                           ": less than the %zu [store NAME] sections; allowed: %zu "
+                           "to %u",
+                           config->max_stores, config->store_count, config->store_count,
+                           CONFIG_STORES_MAX);
     return config_check_peers(p) && config_check_etcd(p) && config_check_trust(p);
 }
 
@@ -591,10 +600,10 @@ int config_load(const char *path, struct config *out, char *why, size_t why_byte
     ini_inline_comment_prefixes = ";#"; /* the same two characters as at the start of a line */
     int bad_line = ini_parse_stream(config_read_line, &p, config_take_pair, &p);
     if (ferror(p.file))
-        fail(&p, p.line + 1, "cannot be read: %s", strerror(errno));
+        config_fail(&p, p.line + 1, "cannot be read: %s", strerror(errno));
     fclose(p.file);
     if (bad_line)
-        fail(&p, (uint32_t)bad_line, "neither [section] nor key = value");
+        config_fail(&p, (uint32_t)bad_line, "neither [section] nor key = value");
     if (!p.failed && config_end_section(&p)) {
         config_inherit(&p);
         config_check(&p);

@@ -39,7 +39,7 @@ struct sentence {
 };
 
 static bool __attribute__((format(printf, 2, 3)))
-refuse(struct sentence why, const char *format, ...) {
+config_value_refuse(struct sentence why, const char *format, ...) {
     va_list args;
     va_start(args, format);
     vsnprintf(why.text, why.bytes, format, args);
@@ -117,8 +117,9 @@ static bool config_value_take_bytes(const struct config_rule *rule, const char *
     else if (rule->multiple && value % rule->multiple)
         wrong = "not a multiple";
     if (wrong)
-        return refuse(why, "%s; allowed: %s to %s%s (bytes, or a number with KiB, MiB, GiB or TiB)",
-                      wrong, min, max, multiple);
+        return config_value_refuse(
+            why, "%s; allowed: %s to %s%s (bytes, or a number with KiB, MiB, GiB or TiB)", wrong,
+            min, max, multiple);
     return config_value_store_number(rule, value, field);
 }
 
@@ -128,10 +129,10 @@ static bool config_value_take_duration(const struct config_rule *rule, const cha
     char min[32], max[32];
     bool known = config_value_parse_quantity(duration_units, text, &value);
     if (!known || value < rule->min || value > rule->max)
-        return refuse(why, "%s; allowed: %s to %s (a number with ms, s, min or h)",
-                      known ? "out of range" : "not a duration with a unit",
-                      config_value_format_quantity(duration_units, rule->min, min),
-                      config_value_format_quantity(duration_units, rule->max, max));
+        return config_value_refuse(why, "%s; allowed: %s to %s (a number with ms, s, min or h)",
+                                   known ? "out of range" : "not a duration with a unit",
+                                   config_value_format_quantity(duration_units, rule->min, min),
+                                   config_value_format_quantity(duration_units, rule->max, max));
     return config_value_store_number(rule, value, field);
 }
 
@@ -140,8 +141,9 @@ static bool config_value_take_integer(const struct config_rule *rule, const char
     uint64_t value;
     bool known = config_value_parse_digits(text, strlen(text), 10, &value);
     if (!known || value < rule->min || value > rule->max)
-        return refuse(why, "%s; allowed: %" PRIu64 " to %" PRIu64,
-                      known ? "out of range" : "not a whole number", rule->min, rule->max);
+        return config_value_refuse(why, "%s; allowed: %" PRIu64 " to %" PRIu64,
+                                   known ? "out of range" : "not a whole number", rule->min,
+                                   rule->max);
     return config_value_store_number(rule, value, field);
 }
 
@@ -150,16 +152,17 @@ static bool config_value_take_octal(const struct config_rule *rule, const char *
     uint64_t value;
     bool known = config_value_parse_digits(text, strlen(text), 8, &value);
     if (!known || value < rule->min || value > rule->max)
-        return refuse(why, "%s; allowed: %04" PRIo64 " to %04" PRIo64 " (octal)",
-                      known ? "out of range" : "not an octal mode", rule->min, rule->max);
+        return config_value_refuse(why, "%s; allowed: %04" PRIo64 " to %04" PRIo64 " (octal)",
+                                   known ? "out of range" : "not an octal mode", rule->min,
+                                   rule->max);
     return config_value_store_number(rule, value, field);
 }
 
 static bool config_value_refuse_later(struct sentence why, const char *allowed) {
-    return refuse(why,
-                  "not supported in featured " FEATURED_VERSION
-                  ", comes in a later version; allowed: %s",
-                  allowed);
+    return config_value_refuse(why,
+                               "not supported in featured " FEATURED_VERSION
+                               ", comes in a later version; allowed: %s",
+                               allowed);
 }
 
 static bool config_value_take_bool(const struct config_rule *rule, const char *text, void *field,
@@ -172,7 +175,7 @@ static bool config_value_take_bool(const struct config_rule *rule, const char *t
             return config_value_refuse_later(why, "off, no, false");
         return config_value_store_number(rule, i % 2, field);
     }
-    return refuse(why, "neither yes nor no; allowed: on, off, yes, no, true, false");
+    return config_value_refuse(why, "neither yes nor no; allowed: on, off, yes, no, true, false");
 }
 
 static bool config_value_take_word(const struct config_rule *rule, const char *text, void *field,
@@ -188,7 +191,7 @@ static bool config_value_take_word(const struct config_rule *rule, const char *t
                                      used ? ", " : "", rule->words[i]);
     }
     if (found == UINT64_MAX)
-        return refuse(why, "not a known word; allowed: %s", allowed);
+        return config_value_refuse(why, "not a known word; allowed: %s", allowed);
     if (rule->later && found == rule->later)
         return config_value_refuse_later(why, allowed);
     return config_value_store_number(rule, found, field);
@@ -199,8 +202,8 @@ static bool config_value_store_text(const struct config_rule *rule, const char *
                                     struct sentence why) {
     size_t length = strlen(text);
     if (length >= rule->field_bytes)
-        return refuse(why, "%zu bytes long; allowed: at most %zu bytes", length,
-                      rule->field_bytes - 1);
+        return config_value_refuse(why, "%zu bytes long; allowed: at most %zu bytes", length,
+                                   rule->field_bytes - 1);
     memset(field, 0, rule->field_bytes);
     memcpy(field, text, length);
     return true;
@@ -210,24 +213,25 @@ static bool config_value_take_name(const struct config_rule *rule, const char *t
                                    struct sentence why) {
     const char *wrong = rule->empty && !*text ? NULL : layout_check_name(text);
     if (wrong)
-        return refuse(why, "%s; allowed: 1 to %u of A-Z a-z 0-9 . _ - beginning with none of . -",
-                      wrong, LAYOUT_NAME_BYTES_MAX);
+        return config_value_refuse(
+            why, "%s; allowed: 1 to %u of A-Z a-z 0-9 . _ - beginning with none of . -", wrong,
+            LAYOUT_NAME_BYTES_MAX);
     return config_value_store_text(rule, text, field, why);
 }
 
 static bool config_value_take_path(const struct config_rule *rule, const char *text, void *field,
                                    struct sentence why) {
     if (*text ? *text != '/' : !rule->empty)
-        return refuse(why, "%s; allowed: an absolute path%s",
-                      *text ? "does not begin with /" : "is empty",
-                      rule->empty ? ", or nothing" : "");
+        return config_value_refuse(why, "%s; allowed: an absolute path%s",
+                                   *text ? "does not begin with /" : "is empty",
+                                   rule->empty ? ", or nothing" : "");
     return config_value_store_text(rule, text, field, why);
 }
 
 static bool config_value_take_group(const struct config_rule *rule, const char *text, void *field,
                                     struct sentence why) {
     if (*text && !getgrnam(text))
-        return refuse(
+        return config_value_refuse(
             why, "no such group; allowed: a group's name, or nothing to leave the daemon's own");
     return config_value_store_text(rule, text, field, why);
 }
@@ -237,8 +241,9 @@ static bool config_value_take_words(const struct config_rule *rule, const char *
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                   "0123456789_-.:, \t";
     if (text[strspn(text, allowed)] != '\0')
-        return refuse(why, "holds a strange character; allowed: words of letters, digits, _ - . : "
-                           "with blanks or commas between them");
+        return config_value_refuse(
+            why, "holds a strange character; allowed: words of letters, digits, _ - . : "
+                 "with blanks or commas between them");
     return config_value_store_text(rule, text, field, why);
 }
 
@@ -268,9 +273,10 @@ static bool config_value_take_ids(const struct config_rule *rule, const char *te
         snprintf(word, sizeof word, "%.*s", (int)(length < sizeof word ? length : sizeof word),
                  text);
         if (list.count == CONFIG_IDS_MAX)
-            return refuse(why, "too many; allowed: at most %u %ss", CONFIG_IDS_MAX, what);
+            return config_value_refuse(why, "too many; allowed: at most %u %ss", CONFIG_IDS_MAX,
+                                       what);
         if (length >= sizeof word || !config_value_find_id(rule->kind, word, &list.ids[list.count]))
-            return refuse(
+            return config_value_refuse(
                 why, "no such %s: %s; allowed: numbers and %s names, with blanks or commas between",
                 what, word, what);
         list.count++;
@@ -308,9 +314,9 @@ static bool config_value_take_address(const struct config_rule *rule, const char
         return config_value_store_text(rule, text, field, why);
     bool known = config_value_split_address(text, host, &port);
     if (!known || port < rule->min || port > rule->max)
-        return refuse(why, "%s; allowed: host:port or [IPv6]:port, port %" PRIu64 " to %" PRIu64,
-                      known ? "port out of range" : "not an address with a port", rule->min,
-                      rule->max);
+        return config_value_refuse(
+            why, "%s; allowed: host:port or [IPv6]:port, port %" PRIu64 " to %" PRIu64,
+            known ? "port out of range" : "not an address with a port", rule->min, rule->max);
     return config_value_store_text(rule, text, field, why);
 }
 
@@ -331,10 +337,10 @@ static bool config_value_take_urls(const struct config_rule *rule, const char *t
     for (const char *at = text; *(at += strspn(at, ", \t"));) {
         size_t length = strcspn(at, ", \t");
         if (!config_value_is_url(at, length))
-            return refuse(why,
-                          "%.*s is no URL with a port; allowed: http://host:port or "
-                          "https://host:port, several with blanks or commas between",
-                          (int)length, at);
+            return config_value_refuse(why,
+                                       "%.*s is no URL with a port; allowed: http://host:port or "
+                                       "https://host:port, several with blanks or commas between",
+                                       (int)length, at);
         at += length;
     }
     return config_value_store_text(rule, text, field, why);

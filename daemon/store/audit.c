@@ -24,7 +24,7 @@ struct audit {
 };
 
 static bool __attribute__((format(printf, 2, 3)))
-wrong(struct audit *audit, const char *format, ...) {
+audit_wrong(struct audit *audit, const char *format, ...) {
     va_list args;
     va_start(args, format);
     vsnprintf(audit->why, audit->why_bytes, format, args);
@@ -49,19 +49,19 @@ static bool audit_state(struct audit *audit, uint32_t i) {
     enum store_state state = sample_state(s);
     bool landing = sample_flag(s, WORD_LANDING);
     if (state == STORE_RETIRED && !s->lease_count)
-        return wrong(audit, "sample slot %u is RETIRED without a lease", i);
+        return audit_wrong(audit, "sample slot %u is RETIRED without a lease", i);
     if (s->lease_count && state != STORE_RESIDENT && state != STORE_RETIRED)
-        return wrong(audit, "sample slot %u has leases in state %d", i, (int)state);
+        return audit_wrong(audit, "sample slot %u has leases in state %d", i, (int)state);
     if (!landing && (state == STORE_RESIDENT) != (name->resident == i))
-        return wrong(audit, "sample slot %u and its name disagree about being resident", i);
+        return audit_wrong(audit, "sample slot %u and its name disagree about being resident", i);
     bool pending = !landing && (state == STORE_PLANNED || state == STORE_SEALED);
     if (pending && !audit_in_list(store, &name->pending, SAMPLE_BY_NAME, i))
-        return wrong(audit, "sample slot %u is not among its name's pending ones", i);
+        return audit_wrong(audit, "sample slot %u is not among its name's pending ones", i);
     if (!landing && state == STORE_PLANNED &&
         !audit_in_list(store, &holder_at(store, s->holder)->reservations, SAMPLE_BY_HOLDER, i))
-        return wrong(audit, "sample slot %u is not among its holder's reservations", i);
+        return audit_wrong(audit, "sample slot %u is not among its holder's reservations", i);
     if (s->hashed && sample_by_generation(store, s->generation) != i)
-        return wrong(audit, "sample slot %u is not found by its generation", i);
+        return audit_wrong(audit, "sample slot %u is not found by its generation", i);
     return true;
 }
 
@@ -72,7 +72,7 @@ static bool audit_bytes(struct audit *audit, uint32_t i) {
     const struct extent_map *map = landing ? landing_map(store) : home_map(store);
     if (extent_offset(map, s->extent) != s->extent_offset ||
         extent_bytes(map, s->extent) != s->extent_bytes)
-        return wrong(audit, "sample slot %u does not own its extent", i);
+        return audit_wrong(audit, "sample slot %u does not own its extent", i);
     *(landing ? &audit->sum.landing_bytes : &audit->sum.home_bytes) += s->extent_bytes;
     audit->sum.state_bytes[sample_state(s)] += landing ? 0 : s->extent_bytes;
     audit->sum.leased_bytes += !landing && s->lease_count ? s->extent_bytes : 0;
@@ -113,9 +113,9 @@ static bool audit_lease(struct audit *audit, uint32_t i) {
     const struct sample_slot *s = sample_at(audit->store, lease->sample);
     audit->sum.live++;
     if (s->generation != lease->generation || !s->lease_count)
-        return wrong(audit, "lease slot %u is on a generation that does not know it", i);
+        return audit_wrong(audit, "lease slot %u is on a generation that does not know it", i);
     if (!holder_at(audit->store, lease->holder)->open)
-        return wrong(audit, "lease slot %u belongs to a closed holder", i);
+        return audit_wrong(audit, "lease slot %u belongs to a closed holder", i);
     return true;
 }
 
@@ -131,7 +131,7 @@ static bool audit_waiter(struct audit *audit, uint32_t i) {
     bool heaped = w->heap_at != NONE;
     if (heaped != (!w->ready && w->deadline_ns != UINT64_MAX) ||
         (heaped && u32_at(store, store->heap)[w->heap_at] != i))
-        return wrong(audit, "waiter slot %u is misplaced in the deadline heap", i);
+        return audit_wrong(audit, "waiter slot %u is misplaced in the deadline heap", i);
     return true;
 }
 
@@ -155,23 +155,23 @@ static bool audit_lists(struct audit *audit) {
     const struct tally *sum = &audit->sum;
     const struct pool *samples = &store->samples;
     if (audit_count_list(store, samples, SAMPLE_AGE, &store->planned) != sum->home[STORE_PLANNED])
-        return wrong(audit, "the planned list does not hold the reservations");
+        return audit_wrong(audit, "the planned list does not hold the reservations");
     if (audit_count_list(store, samples, SAMPLE_AGE, &store->retired) != sum->home[STORE_RETIRED])
-        return wrong(audit, "the retired list does not hold the retired generations");
+        return audit_wrong(audit, "the retired list does not hold the retired generations");
     if (audit_count_list(store, samples, SAMPLE_AGE, &store->resident) != sum->resident)
-        return wrong(audit, "the age list does not hold the resident generations");
+        return audit_wrong(audit, "the age list does not hold the resident generations");
     if (audit_count_list(store, samples, SAMPLE_AGE, &store->idle) != sum->idle)
-        return wrong(audit, "the idle list does not hold the idle landing copies");
+        return audit_wrong(audit, "the idle list does not hold the idle landing copies");
     if (audit_count_list(store, samples, SAMPLE_AGE, &store->tombstones) != sum->buried ||
         store->tombstone_count != sum->buried)
-        return wrong(audit, "the tombstone list does not hold the tombstones");
+        return audit_wrong(audit, "the tombstone list does not hold the tombstones");
     if (store->ended_count > sum->ended || audit_count_list(store, &store->leases, LEASE_BY_HOLDER,
                                                             &store->ended) != store->ended_count)
-        return wrong(audit, "the list of ended leases does not hold them");
+        return audit_wrong(audit, "the list of ended leases does not hold them");
     uint64_t since = 0;
     for (uint32_t at = store->resident.head; at != NONE; at = sample_at(store, at)->age.next) {
         if (sample_at(store, at)->since_ns < since)
-            return wrong(audit, "the age list is not in order at sample slot %u", at);
+            return audit_wrong(audit, "the age list is not in order at sample slot %u", at);
         since = sample_at(store, at)->since_ns;
     }
     return true;
@@ -185,10 +185,10 @@ static bool audit_names(struct audit *audit) {
              at = name_at(store, at)->hash_next, names++) {
             references += name_at(store, at)->references;
             if (name_find(store, name_at(store, at)->id, name_at(store, at)->id_bytes) != at)
-                return wrong(audit, "name slot %u is not found by its id", at);
+                return audit_wrong(audit, "name slot %u is not found by its id", at);
         }
     if (names != store->names.used || references != audit->sum.references)
-        return wrong(audit, "names are leaked or freed too early");
+        return audit_wrong(audit, "names are leaked or freed too early");
     return true;
 }
 
@@ -207,11 +207,11 @@ static bool audit_holders(struct audit *audit) {
                 h->lease_count ||
             audit_count_list(store, &store->samples, SAMPLE_BY_HOLDER, &h->reservations) !=
                 h->reservation_count)
-            return wrong(audit, "holder slot %u's counts and lists disagree", i);
+            return audit_wrong(audit, "holder slot %u's counts and lists disagree", i);
     }
     if (open != store->holders.used || leases != audit->sum.live ||
         reservations != audit->sum.home[STORE_PLANNED])
-        return wrong(audit, "the holders do not hold what is held");
+        return audit_wrong(audit, "the holders do not hold what is held");
     return true;
 }
 
@@ -220,30 +220,30 @@ static bool audit_totals(struct audit *audit) {
     const struct tally *sum = &audit->sum;
     for (int state = STORE_PLANNED; state < STORE_GONE; state++)
         if (sum->state_bytes[state] != store->state_bytes[state])
-            return wrong(audit, "%lu bytes in state %d, counted %lu",
-                         (unsigned long)sum->state_bytes[state], state,
-                         (unsigned long)store->state_bytes[state]);
+            return audit_wrong(audit, "%lu bytes in state %d, counted %lu",
+                               (unsigned long)sum->state_bytes[state], state,
+                               (unsigned long)store->state_bytes[state]);
     if (sum->leased_bytes != store->leased_bytes ||
         sum->reserved_bytes != sum->state_bytes[STORE_PLANNED])
-        return wrong(audit, "leased or reserved bytes do not add up");
+        return audit_wrong(audit, "leased or reserved bytes do not add up");
     for (int state = STORE_PLANNED; state < STORE_GONE; state++)
         if (sum->home[state] != store->home_count[state])
-            return wrong(audit, "%lu generations in state %d, counted %lu",
-                         (unsigned long)sum->home[state], state,
-                         (unsigned long)store->home_count[state]);
+            return audit_wrong(audit, "%lu generations in state %d, counted %lu",
+                               (unsigned long)sum->home[state], state,
+                               (unsigned long)store->home_count[state]);
     if (sum->landing != store->landing_count || sum->gone != store->gone_count)
-        return wrong(audit, "landing copies or tombstones are counted wrongly");
+        return audit_wrong(audit, "landing copies or tombstones are counted wrongly");
     if (sum->live != store->lease_count || sum->leases_of_samples != sum->live)
-        return wrong(audit, "leases are counted wrongly");
+        return audit_wrong(audit, "leases are counted wrongly");
     if (sum->queued != store->put_waiters + store->get_waiters + store->land_waiters)
-        return wrong(audit, "waiters are counted wrongly");
+        return audit_wrong(audit, "waiters are counted wrongly");
     if (sum->chunks != store->chunks.used)
-        return wrong(audit, "spec chunks are leaked or shared");
+        return audit_wrong(audit, "spec chunks are leaked or shared");
     if (sum->home_bytes != store->home_bytes || sum->landing_bytes != store->landing_bytes ||
         sum->idle_bytes != store->idle_bytes ||
         extent_used_bytes(home_map(store)) != sum->home_bytes ||
         extent_used_bytes(landing_map(store)) != sum->landing_bytes)
-        return wrong(audit, "bytes in use do not add up");
+        return audit_wrong(audit, "bytes in use do not add up");
     return true;
 }
 
@@ -267,7 +267,7 @@ const char *store_audit(const struct store *store, char *why, size_t why_bytes) 
     if (!broken)
         broken = extent_audit(landing_map(store));
     if (broken) {
-        wrong(&audit, "%s", broken);
+        audit_wrong(&audit, "%s", broken);
         return why;
     }
     bool fine = audit_slots(&audit) && audit_lists(&audit) && audit_names(&audit) &&

@@ -14,7 +14,6 @@
 
 #include <stdbool.h>
 
-#include "store/planted.h"
 
 #define UNIT_SHIFT  6u
 #define ROW_BITS    5u
@@ -196,7 +195,7 @@ static uint32_t extent_search_all(const struct extent_map *map, uint32_t from, u
 }
 
 static uint32_t extent_search(const struct extent_map *map, uint64_t bytes, uint32_t align) {
-    uint32_t from = extent_class_of(bytes) + (STORE_PLANTED(PLANTED_HOLE_MISSED) ? 1 : 0);
+    uint32_t from = extent_class_of(bytes);
     uint32_t found = extent_search_tight(map, from, bytes, align);
     return found != EXTENT_NONE ? found : extent_search_all(map, from, bytes, align);
 }

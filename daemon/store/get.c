@@ -24,10 +24,6 @@ static enum store_result get_find(const struct store *store, const struct store_
         return STORE_WAIT;
     case STORE_SEALED:
         return STORE_E_NOT_FOUND;
-    case STORE_RETIRED:
-        if (STORE_PLANTED(PLANTED_REVIVED_TOMBSTONE))
-            return STORE_OK;
-        /* fall through */
     default:
         *may_come = false;
         return STORE_E_NOT_FOUND;

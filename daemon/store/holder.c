@@ -22,12 +22,10 @@ enum store_result store_holder_open(struct store *store, uint64_t owner, struct 
 bool store_holder_close_some(struct store *store, uint32_t index, uint32_t budget,
                              uint64_t now_ns) {
     struct holder_slot *holder = holder_at(store, index);
-    enum store_how how =
-        STORE_PLANTED(PLANTED_DEATH_CONSUMES) ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
     while (holder->waiters.head != NONE)
         waiter_forget(store, holder->waiters.head, STORE_PRODUCER_DIED, now_ns);
     for (; holder->leases.head != NONE && budget; budget--)
-        lease_end(store, holder->leases.head, how, true, now_ns);
+        lease_end(store, holder->leases.head, STORE_RETURNED, true, now_ns);
     for (; holder->reservations.head != NONE && budget; budget--)
         sample_end(store, holder->reservations.head, STORE_PRODUCER_DIED, now_ns);
     bool closed = holder->leases.head == NONE && holder->reservations.head == NONE;

@@ -155,8 +155,7 @@ static void lease_late_consumed(struct store *store, uint32_t index, uint64_t no
     struct sample_slot *sample = sample_at(store, lease->sample);
     if (lease_how(lease) == STORE_CONSUMED_BY_READER)
         return;
-    if (!STORE_PLANTED(PLANTED_LATE_TWICE))
-        word_commit(&lease->word, LEASE_ENDED, STORE_CONSUMED_BY_READER);
+    word_commit(&lease->word, LEASE_ENDED, STORE_CONSUMED_BY_READER);
     if (lease->cookie)
         lease_tell_again(store, index);
     if (word_use(&sample->word) != lease->sample_use || sample_state(sample) != STORE_RESIDENT)

@@ -72,11 +72,6 @@ enum store_result store_reserve(struct store *store, uint32_t holder, const stru
                         store->put_waiters, 1);
     else
         result = put_reserve_now(store, holder, put, bytes, now_ns, out, refusal);
-    if (STORE_PLANTED(PLANTED_EVICT) && result == STORE_E_FULL && store->resident.head != NONE &&
-        !sample_at(store, store->resident.head)->lease_count) {
-        sample_retire(store, store->resident.head, STORE_DROPPED, now_ns);
-        result = put_reserve_now(store, holder, put, bytes, now_ns, out, refusal);
-    }
     if (result != STORE_E_FULL || put->deadline_ns <= now_ns)
         return result;
     return put_wait_for_room(store, holder, put, bytes, now_ns, refusal);
@@ -127,8 +122,7 @@ enum store_result store_publish(struct store *store, uint64_t generation, uint64
     uint32_t older = name_at(store, name)->resident;
     if (older != NONE) {
         *superseded_out = sample_at(store, older)->generation;
-        if (!STORE_PLANTED(PLANTED_NO_SUPERSEDE))
-            sample_retire(store, older, STORE_SUPERSEDED, now_ns);
+        sample_retire(store, older, STORE_SUPERSEDED, now_ns);
     }
     put_make_resident(store, index, now_ns);
     waiters_wake(store, generation, name, index, now_ns);

@@ -228,8 +228,7 @@ static void samples_free_bytes(struct store *store, struct sample_slot *sample) 
         return;
     }
     store->home_bytes -= sample->extent_bytes;
-    bool leak = STORE_PLANTED(PLANTED_ACCOUNT_LEAK) && sample_state(sample) == STORE_PLANNED;
-    if (store->options.account && !leak)
+    if (store->options.account)
         store->options.account->used_bytes -= sample->extent_bytes;
 }
 
@@ -256,8 +255,7 @@ void sample_end(struct store *store, uint32_t index, enum store_reason reason, u
     if (sample_state(sample) == STORE_RETIRED && !landing)
         list_remove(store, &store->samples, SAMPLE_AGE, &store->retired, index);
     samples_leave_name(store, index);
-    if (!STORE_PLANTED(PLANTED_REUSE_LEASED) || early)
-        samples_free_bytes(store, sample);
+    samples_free_bytes(store, sample);
     spec_free(store, sample->chunk);
     sample->chunk = NONE;
     if (early)
@@ -307,8 +305,6 @@ void sample_retire(struct store *store, uint32_t index, enum store_reason reason
         store->frees++;
         effect_sample_retired(store, index);
     }
-    if (STORE_PLANTED(PLANTED_REUSE_LEASED))
-        samples_free_bytes(store, sample);
     if (!sample_flag(sample, WORD_LANDING))
         list_append(store, &store->samples, SAMPLE_AGE, &store->retired, index);
     sample_commit(store, index, STORE_RETIRED, reason, now_ns);

@@ -6,7 +6,6 @@
 #ifndef FEATURED_STORE_INTERNAL_H
 #define FEATURED_STORE_INTERNAL_H
 
-#include "store/planted.h"
 #include "store/slots.h"
 
 /* What ends by the clock ends so many at a time; the rest at the next pull of an effect. */

@@ -289,7 +289,7 @@ static void waiters_line_pass(struct store *store, const struct line *line, uint
 
 static void waiters_line_serve(struct store *store, struct line *line, uint64_t now_ns) {
     for (;;) {
-        uint32_t next = STORE_PLANTED(PLANTED_LIFO) ? line->queue.tail : line->queue.head;
+        uint32_t next = line->queue.head;
         waiters_line_note_head(store, line, now_ns);
         if (next == NONE)
             return;
@@ -357,8 +357,6 @@ void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint3
         bool by_generation = b == NONE || (a != NONE && waiter_at(store, a)->sequence <
                                                             waiter_at(store, b)->sequence);
         waiters_wake_some(store, by_generation ? a : b, sample, now_ns);
-        if (STORE_PLANTED(PLANTED_LOST_WAKEUP))
-            return;
     }
 }
 
