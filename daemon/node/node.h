@@ -129,7 +129,6 @@ struct broker {
     struct turns turns;
     TAILQ_HEAD(, leaving) leavings; /* spaces.c */
     bool draining;
-    TAILQ_HEAD(, check) index_checks; /* index_check.c */
     struct scratch scratch;
     struct exchange *exchange; /* what is under way between this broker and others */
     struct requests *requests; /* what waits in no store, and for no peer (requests.h) */
