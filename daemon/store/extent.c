@@ -14,7 +14,6 @@
 
 #include <stdbool.h>
 
-
 #define UNIT_SHIFT  6u
 #define ROW_BITS    5u
 #define ROW_CLASSES (1u << ROW_BITS)

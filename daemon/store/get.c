@@ -72,3 +72,27 @@ enum store_result store_get(struct store *store, uint32_t holder, const struct s
     lease_describe(store, lease, out);
     return STORE_OK;
 }
+
+enum store_result store_release(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo,
+                                enum store_how how, uint64_t now_ns) {
+    uint32_t index = lease_find(store, hi, lo);
+    if (index == NONE)
+        return STORE_OK;
+    struct lease_slot *lease = lease_at(store, index);
+    if (lease_state(lease) == LEASE_LIVE) {
+        if (lease->holder == holder)
+            lease_end(store, index, how, true, now_ns);
+    } else if (how == STORE_CONSUMED_BY_READER) {
+        lease_late_consumed(store, index, now_ns);
+    }
+    store_settle(store, now_ns);
+    return STORE_OK;
+}
+
+uint64_t store_lease_cookie(const struct store *store, uint32_t holder, uint64_t hi, uint64_t lo) {
+    uint32_t index = lease_find(store, hi, lo);
+    if (index == NONE || lease_state(lease_at(store, index)) != LEASE_LIVE ||
+        lease_at(store, index)->holder != holder)
+        return 0;
+    return lease_at(store, index)->cookie;
+}

@@ -7,32 +7,6 @@
  */
 #include "store/store_internal.h"
 
-static void landing_evict_oldest(struct store *store, uint64_t now_ns) {
-    sample_retire(store, store->idle.head, STORE_UNCACHED, now_ns);
-}
-
-/* Evicts cached copies, longest idle first, but only if that can make enough room. */
-enum store_result landing_start(struct store *store, const struct sample_request *request,
-                                uint64_t now_ns, uint32_t *index_out,
-                                struct store_refusal *refusal) {
-    if (sample_by_generation(store, request->generation) != NONE) {
-        const struct sample_slot *there =
-            sample_at(store, sample_by_generation(store, request->generation));
-        enum store_state state = sample_state(there);
-        if (!sample_flag(there, WORD_LANDING) || state == STORE_PLANNED || state == STORE_RESIDENT)
-            return STORE_E_EXISTS;
-    }
-    for (;;) {
-        enum store_result result = sample_new(store, request, now_ns, index_out, refusal);
-        uint64_t used = store->landing_bytes - store->idle_bytes;
-        bool worth = store->idle.head != NONE &&
-                     request->extent_bytes <= store->options.landing_bytes - used;
-        if (result != STORE_E_FULL || refusal->cause == STORE_CAUSE_SPECS || !worth)
-            return result;
-        landing_evict_oldest(store, now_ns);
-    }
-}
-
 static enum store_result landing_wait_for_room(struct store *store, const struct store_land *land,
                                                uint64_t now_ns, struct store_refusal *refusal) {
     uint32_t index;
@@ -62,7 +36,7 @@ static enum store_result landing_land_now(struct store *store, const struct stor
                                      .generation = land->generation,
                                      .origin = land->origin};
     uint32_t index;
-    enum store_result result = landing_start(store, &request, now_ns, &index, refusal);
+    enum store_result result = sample_new_landing(store, &request, now_ns, &index, refusal);
     if (result == STORE_OK)
         *offset_out = sample_at(store, index)->extent_offset;
     return result;
@@ -92,8 +66,8 @@ enum store_result store_land(struct store *store, const struct store_land *land,
     return result;
 }
 
-static uint32_t landing_find_landing(const struct store *store, uint64_t generation,
-                                     enum store_state state) {
+static uint32_t landing_find(const struct store *store, uint64_t generation,
+                             enum store_state state) {
     uint32_t index = sample_by_generation(store, generation);
     if (index == NONE || !sample_flag(sample_at(store, index), WORD_LANDING) ||
         sample_state(sample_at(store, index)) != state)
@@ -103,7 +77,7 @@ static uint32_t landing_find_landing(const struct store *store, uint64_t generat
 
 enum store_result store_land_done(struct store *store, uint64_t generation, const void *checksums,
                                   uint32_t checksums_bytes, bool keep_cached, uint64_t now_ns) {
-    uint32_t index = landing_find_landing(store, generation, STORE_PLANNED);
+    uint32_t index = landing_find(store, generation, STORE_PLANNED);
     if (index == NONE)
         return STORE_E_NOT_FOUND;
     struct sample_slot *sample = sample_at(store, index);
@@ -126,8 +100,8 @@ enum store_result store_land_done(struct store *store, uint64_t generation, cons
 }
 
 enum store_result store_land_failed(struct store *store, uint64_t generation, uint64_t now_ns) {
-    uint32_t planned = landing_find_landing(store, generation, STORE_PLANNED);
-    uint32_t resident = landing_find_landing(store, generation, STORE_RESIDENT);
+    uint32_t planned = landing_find(store, generation, STORE_PLANNED);
+    uint32_t resident = landing_find(store, generation, STORE_RESIDENT);
     if (planned != NONE) {
         bool doomed = sample_flag(sample_at(store, planned), WORD_DOOMED);
         sample_end(store, planned, doomed ? STORE_DROPPED : STORE_FETCH_FAILED, now_ns);
@@ -140,6 +114,6 @@ enum store_result store_land_failed(struct store *store, uint64_t generation, ui
 }
 
 bool store_has_landing(const struct store *store, uint64_t generation) {
-    return landing_find_landing(store, generation, STORE_PLANNED) != NONE ||
-           landing_find_landing(store, generation, STORE_RESIDENT) != NONE;
+    return landing_find(store, generation, STORE_PLANNED) != NONE ||
+           landing_find(store, generation, STORE_RESIDENT) != NONE;
 }

@@ -139,7 +139,7 @@ void lease_end(struct store *store, uint32_t index, enum store_how how, bool tel
     lease_reader_left(store, sample_index, now_ns);
 }
 
-static uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo) {
+uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo) {
     uint32_t index = (uint32_t)hi;
     if (index >= store->leases.touched)
         return NONE;
@@ -150,7 +150,7 @@ static uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo) 
     return index;
 }
 
-static void lease_late_consumed(struct store *store, uint32_t index, uint64_t now_ns) {
+void lease_late_consumed(struct store *store, uint32_t index, uint64_t now_ns) {
     struct lease_slot *lease = lease_at(store, index);
     struct sample_slot *sample = sample_at(store, lease->sample);
     if (lease_how(lease) == STORE_CONSUMED_BY_READER)
@@ -162,28 +162,4 @@ static void lease_late_consumed(struct store *store, uint32_t index, uint64_t no
         return;
     sample->consumed++;
     lease_reader_left(store, lease->sample, now_ns);
-}
-
-enum store_result store_release(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo,
-                                enum store_how how, uint64_t now_ns) {
-    uint32_t index = lease_find(store, hi, lo);
-    if (index == NONE)
-        return STORE_OK;
-    struct lease_slot *lease = lease_at(store, index);
-    if (lease_state(lease) == LEASE_LIVE) {
-        if (lease->holder == holder)
-            lease_end(store, index, how, true, now_ns);
-    } else if (how == STORE_CONSUMED_BY_READER) {
-        lease_late_consumed(store, index, now_ns);
-    }
-    store_settle(store, now_ns);
-    return STORE_OK;
-}
-
-uint64_t store_lease_cookie(const struct store *store, uint32_t holder, uint64_t hi, uint64_t lo) {
-    uint32_t index = lease_find(store, hi, lo);
-    if (index == NONE || lease_state(lease_at(store, index)) != LEASE_LIVE ||
-        lease_at(store, index)->holder != holder)
-        return 0;
-    return lease_at(store, index)->cookie;
 }

@@ -311,3 +311,25 @@ void sample_retire(struct store *store, uint32_t index, enum store_reason reason
     if (!sample->lease_count)
         sample_end(store, index, reason, now_ns);
 }
+
+/* Evicts cached copies, longest idle first, but only if that can make enough room. */
+enum store_result sample_new_landing(struct store *store, const struct sample_request *request,
+                                     uint64_t now_ns, uint32_t *index_out,
+                                     struct store_refusal *refusal) {
+    if (sample_by_generation(store, request->generation) != NONE) {
+        const struct sample_slot *there =
+            sample_at(store, sample_by_generation(store, request->generation));
+        enum store_state state = sample_state(there);
+        if (!sample_flag(there, WORD_LANDING) || state == STORE_PLANNED || state == STORE_RESIDENT)
+            return STORE_E_EXISTS;
+    }
+    for (;;) {
+        enum store_result result = sample_new(store, request, now_ns, index_out, refusal);
+        uint64_t used = store->landing_bytes - store->idle_bytes;
+        bool worth = store->idle.head != NONE &&
+                     request->extent_bytes <= store->options.landing_bytes - used;
+        if (result != STORE_E_FULL || refusal->cause == STORE_CAUSE_SPECS || !worth)
+            return result;
+        sample_retire(store, store->idle.head, STORE_UNCACHED, now_ns);
+    }
+}

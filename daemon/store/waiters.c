@@ -61,14 +61,9 @@ static void waiters_heap_remove(struct store *store, uint32_t waiter) {
     waiters_heap_down(store, waiter_at(store, last)->heap_at, last);
 }
 
-static uint64_t waiters_deadline_ns(const struct store *store) {
+uint64_t waiters_deadline_ns(const struct store *store) {
     return store->heap_count ? waiter_at(store, waiters_heap_of(store)[0])->deadline_ns
                              : UINT64_MAX;
-}
-
-uint64_t store_next_deadline_ns(const struct store *store) {
-    uint64_t waiters_ns = waiters_deadline_ns(store), reserves_ns = reservations_deadline_ns(store);
-    return waiters_ns < reserves_ns ? waiters_ns : reserves_ns;
 }
 
 /* ---- queues ---- */
@@ -253,7 +248,7 @@ static bool waiters_try_room(struct store *store, uint32_t index, uint64_t now_n
     waiters_request_of(waiter, &request);
     uint32_t sample;
     enum store_result result =
-        request.landing ? landing_start(store, &request, now_ns, &sample, &waiter->refusal)
+        request.landing ? sample_new_landing(store, &request, now_ns, &sample, &waiter->refusal)
                         : sample_new(store, &request, now_ns, &sample, &waiter->refusal);
     if (result == STORE_E_FULL)
         return false;
