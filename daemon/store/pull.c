@@ -2,6 +2,11 @@
  *
  * Pulling: the caller takes effects out one by one, and with each pull the store catches up with
  * the clock.
+ *
+ * This file stands above all others of the store. The store has no clock and no timer: nothing ends
+ * by itself. The caller asks store_next_deadline_ns(), and when that moment has come it pulls; what
+ * is over then ends here, at most EXPIRE_BUDGET of each kind per pull, so that ten thousand waits
+ * with one deadline do not stop the loop.
  */
 #include "store/store_internal.h"
 
@@ -10,6 +15,8 @@ uint64_t store_next_deadline_ns(const struct store *store) {
     return waiters_ns < reserves_ns ? waiters_ns : reserves_ns;
 }
 
+/* A generation is retired at once and told of later; between the two its slot must stay what it is.
+ * From here on it may become a tombstone, if no lease holds it any more. */
 static void pull_sample(struct store *store, uint32_t index, struct store_effect *out) {
     struct sample_slot *sample = sample_at(store, index);
     *out = (struct store_effect){.kind = STORE_EFFECT_RETIRED,
@@ -22,6 +29,7 @@ static void pull_sample(struct store *store, uint32_t index, struct store_effect
         sample_bury(store, index);
 }
 
+/* The lease becomes a tombstone that is found by its token, for a late `consumed` (lease.c). */
 static void pull_lease(struct store *store, uint32_t index, struct store_effect *out) {
     struct lease_slot *lease = lease_at(store, index);
     lease->effect_queued = false;
@@ -33,8 +41,9 @@ static void pull_lease(struct store *store, uint32_t index, struct store_effect 
     lease_bury(store, index);
 }
 
-/* A grant that was undone before anybody heard of it (the store was dropped, the landing failed).
- */
+/* A put or landing was granted room, and before anybody heard of it the room was taken back: the
+ * store was dropped, or the landing failed. The slot may even have been given to another generation
+ * since. A token names one use of a slot, so comparing it tells. */
 static void pull_check_still_planned(const struct store *store, const struct waiter_slot *waiter,
                                      struct store_effect *out) {
     const struct sample_slot *sample = sample_at(store, waiter->granted);
@@ -47,6 +56,7 @@ static void pull_check_still_planned(const struct store *store, const struct wai
         (struct store_reservation){.token = waiter->token, .extent_offset = sample->extent_offset};
 }
 
+/* The answer is put together only now, because a reservation that was granted may be gone again. */
 static void pull_waiter(struct store *store, uint32_t index, struct store_effect *out) {
     const struct waiter_slot *waiter = waiter_at(store, index);
     *out = (struct store_effect){.kind = waiter->kind == WAITER_PUT    ? STORE_EFFECT_PUT
@@ -67,6 +77,11 @@ static void pull_waiter(struct store *store, uint32_t index, struct store_effect
     waiter_free(store, index);
 }
 
+/* The order matters. Reservations that stand for too long end first, for their room may be what a
+ * waiting put needs in order not to time out. Then all who wait are served with the room that is
+ * there, including what other stores of the node have given back. Only those who still wait after
+ * that, with their time over, learn that they were refused; and because they left the line, those
+ * behind them may fit now, hence the second settling. */
 bool store_next_effect(struct store *store, uint64_t now_ns, struct store_effect *out) {
     reservations_expire(store, now_ns);
     store_settle(store, now_ns); /* another store of the node may have given bytes back */
