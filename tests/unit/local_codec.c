@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "local/bump.h"
+#include "proto/bump.h"
 #include "local/codec.h"
 
 static struct bump bump;
