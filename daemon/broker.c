@@ -548,16 +548,23 @@ bool broker_session_request(struct broker_session *session, uint32_t request_id,
     broker->request_count++;
     session->last_ns = broker->now_ns;
     *why = NULL;
-    if (op >= sizeof requests / sizeof *requests || !requests[op]) {
-        *why = "an unknown request";
+    const bool known = op < sizeof requests / sizeof *requests && requests[op];
+    if (!known && !request->base.n_unknown_fields) {
+        *why = "an empty request";
         return false;
     }
-    if (!session->greeted && requests[op] != access_hello) {
+    if (!session->greeted && (!known || requests[op] != access_hello)) {
         *why = "a request before Hello";
         return false;
     }
     for (size_t i = 0; i < request->n_releases; i++)
         get_release_batch(session, request->releases[i]);
+    if (!known) {
+        /* The operation of a newer client: what it is lies in a field that we do not know. */
+        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNSUPPORTED,
+                          "this broker (featured " FEATURED_VERSION ") does not know that request");
+        return true;
+    }
     struct charge_refusal full;
     if (!account_has_room(session->account, CHARGE_REQUESTS, 1, &full)) {
         call_refuse(session, request_id, wants_reply, &full, "wait for an answer first");
