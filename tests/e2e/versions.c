@@ -217,10 +217,11 @@ static void play(struct broker_played *played, struct version_range range) {
                                           .handshake_timeout_ms = 5000,
                                           .send_queue_bytes = 64u << 20,
                                           .connections_max = 8};
-    CHECK(peers_new(&options, &events, played, &played->peers) == 0 &&
-              transport_tcp_new(&played->loop, &transport, &peers_transport_events, played->peers,
-                                &played->transport) == 0,
-          "cannot play a broker");
+    struct transport_setup setup = {&played->loop, &transport, &peers_transport_events, NULL};
+    char why[96];
+    CHECK(peers_new(&options, &events, played, &played->peers) == 0, "cannot play a broker");
+    setup.owner = played->peers;
+    CHECK(transport_tcp_new(&setup, &played->transport, why, sizeof why) == 0, "%s", why);
     peers_set_transport(played->peers, played->transport);
 }
 

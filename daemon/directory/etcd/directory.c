@@ -205,7 +205,7 @@ static void directory_etcd_members(struct directory *d, directory_members_fn don
 
 static uint64_t directory_etcd_serves_until_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
-    if (!self->was_member || BROKER_PLANTED(PLANTED_NO_FENCE))
+    if (!self->was_member)
         return UINT64_MAX; /* nothing was published that another could have superseded */
     return self->fenced || self->history_new || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
 }

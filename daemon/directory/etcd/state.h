@@ -12,7 +12,6 @@
 #include "directory/etcd/directory_etcd.h"
 #include "directory/etcd/fence.h"
 #include "directory/etcd/record.h"
-#include "planted.h"
 
 #define NS_PER_MS             1000000ull
 #define READS_PER_TXN         100u
