@@ -11,7 +11,6 @@
  */
 #include "config.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <ini.h>
 #include <inttypes.h>
@@ -21,220 +20,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client.pb-c.h"
 #include "config_table.h"
-#include "directory/etcd/batch.h"
-#include "host/cgroup.h"
-#include "memory/arena.h"
 #include "proto/layout.h"
 
 #define LINE_BYTES_MAX 4096
-#define KiB            (1ull << 10)
-#define MiB            (1ull << 20)
-#define GiB            (1ull << 30)
-#define TiB            (1ull << 40)
-#define SECOND_MS      1000ull
-#define HOUR_MS        (3600 * SECOND_MS)
-#define DAY_MS         (24 * HOUR_MS)
-
-static_assert(CONFIG_NAME_MAX == LAYOUT_NAME_BYTES_MAX + 1, "names and their terminator");
-static_assert(FB__POLICY__ON_RELEASE == 0 && FB__POLICY__ON_ACK == 1 && FB__POLICY__RETAIN == 2,
-              "policy_words");
-static_assert(FB__CHECKSUM_POLICY__AFTER_NETWORK == 0 && FB__CHECKSUM_POLICY__ALWAYS == 1 &&
-                  FB__CHECKSUM_POLICY__NEVER == 2,
-              "checksum_words");
-static_assert(ARENA_HUGEPAGES_OFF == 0 && ARENA_HUGEPAGES_TRY == 1 && ARENA_HUGEPAGES_REQUIRE == 2,
-              "hugepages_words");
-static_assert(LOG_LEVEL_ERROR == 0 && LOG_LEVEL_WARNING == 1 && LOG_LEVEL_INFO == 2 &&
-                  LOG_LEVEL_DEBUG == 3,
-              "level_words");
-static_assert(CONFIG_DIRECTORY_STATIC == 0 && CONFIG_DIRECTORY_ETCD == 1, "directory_words");
-
-static const char *const policy_words[] = {"on-release", "on-ack", "retain", NULL};
-static const char *const checksum_words[] = {"after-network", "always", "never", NULL};
-static const char *const hugepages_words[] = {"off", "try", "require", NULL};
-static const char *const transport_words[] = {"auto", "tcp", "rdma", NULL};
-static const char *const directory_words[] = {"static", "etcd", NULL};
-static const char *const level_words[] = {"error", "warning", "info", "debug", NULL};
-
-const char *const config_section_words[SECTION_COUNT] = {
-    "node", "local", "memory", "stores", "peers", "rdma", "directory", "daemon", "peer", "store"};
-
-/* clang-format off */
-/* Where a value goes, and its rule: one of the kinds below. */
-#define FIELD(type, member, ...) \
-    offsetof(struct type, member), {.field_bytes = sizeof(((struct type *)NULL)->member), __VA_ARGS__}
-#define NAME                  .kind = CONFIG_NAME
-#define PATH                  .kind = CONFIG_PATH
-#define OPTIONAL_PATH         .kind = CONFIG_PATH, .empty = true
-#define GROUP                 .kind = CONFIG_GROUP
-#define WORDS                 .kind = CONFIG_WORDS
-#define UIDS                  .kind = CONFIG_UIDS
-#define GIDS                  .kind = CONFIG_GIDS
-#define BOOL(later_)          .kind = CONFIG_BOOL, .later = (later_)
-#define WORD(words_, later_)  .kind = CONFIG_WORD, .words = (words_), .later = (later_)
-#define OCTAL(min_, max_)     .kind = CONFIG_OCTAL, .min = (min_), .max = (max_)
-#define INTEGER(min_, max_)   .kind = CONFIG_INTEGER, .min = (min_), .max = (max_)
-#define BYTES(min_, max_)     .kind = CONFIG_BYTES, .min = (min_), .max = (max_)
-#define PAGES(min_, max_)     BYTES(min_, max_), .multiple = 4 * KiB
-#define DURATION(min_, max_)  .kind = CONFIG_DURATION, .min = (min_), .max = (max_)
-#define URLS                  .kind = CONFIG_URLS
-#define ADDRESS(min_, max_)   .kind = CONFIG_ADDRESS, .min = (min_), .max = (max_)
-/* A reload takes it; of a key of [stores]: in stores that are there already. All else takes a restart. */
-#define LIVE                  .live = true
-
-const struct config_key config_keys[] = {
-    {SECTION_NODE, "name", FIELD(config, node, NAME), NULL},
-
-    {SECTION_LOCAL, "socket", FIELD(config, socket_path, PATH), "/run/featured/featured.sock"},
-    {SECTION_LOCAL, "socket_mode", FIELD(config, socket_mode, OCTAL(0600, 0777)), "0660"},
-    {SECTION_LOCAL, "socket_group", FIELD(config, socket_group, GROUP), ""},
-    {SECTION_LOCAL, "allow_uids", FIELD(config, allow_uids, UIDS), ""},
-    {SECTION_LOCAL, "allow_gids", FIELD(config, allow_gids, GIDS), ""},
-    {SECTION_LOCAL, "admin_uids", FIELD(config, admin_uids, UIDS, LIVE), ""},
-    {SECTION_LOCAL, "max_sessions", FIELD(config, max_sessions, INTEGER(1, 65536), LIVE), "1024"},
-    {SECTION_LOCAL, "max_sessions_per_user",
-     FIELD(config, max_sessions_per_user, INTEGER(0, 65536), LIVE), "0"},
-    {SECTION_LOCAL, "admin_sessions", FIELD(config, admin_sessions, INTEGER(0, 65536), LIVE), "16"},
-    {SECTION_LOCAL, "hello_timeout",
-     FIELD(config, hello_timeout_ms, DURATION(10, HOUR_MS)), "5s"},
-    {SECTION_LOCAL, "max_handles_per_session",
-     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_HANDLES], INTEGER(1, 16777216), LIVE), "256"},
-    {SECTION_LOCAL, "max_handles_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_HANDLES], INTEGER(1, 16777216), LIVE), "65536"},
-    {SECTION_LOCAL, "max_leases_per_session",
-     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_LEASES], INTEGER(1, 16777216), LIVE), "65536"},
-    {SECTION_LOCAL, "max_leases_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_LEASES], INTEGER(1, 16777216), LIVE), "262144"},
-    {SECTION_LOCAL, "max_reservations_per_session",
-     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_RESERVATIONS], INTEGER(1, 16777216), LIVE), "1024"},
-    {SECTION_LOCAL, "max_reservations_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_RESERVATIONS], INTEGER(1, 16777216), LIVE), "16384"},
-    {SECTION_LOCAL, "max_requests_per_session",
-     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_REQUESTS], INTEGER(1, 16777216), LIVE), "256"},
-    {SECTION_LOCAL, "max_requests_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_REQUESTS], INTEGER(1, 16777216), LIVE), "16384"},
-    {SECTION_LOCAL, "max_waits_per_session",
-     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_WAITS], INTEGER(1, 16777216), LIVE), "8192"},
-    {SECTION_LOCAL, "max_waits_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_WAITS], INTEGER(1, 16777216), LIVE), "32768"},
-    {SECTION_LOCAL, "max_queued_bytes_per_session",
-     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_QUEUED_BYTES], BYTES(0, 64 * TiB), LIVE), "64GiB"},
-    {SECTION_LOCAL, "max_queued_bytes_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_QUEUED_BYTES], BYTES(0, 64 * TiB), LIVE), "256GiB"},
-    {SECTION_LOCAL, "max_kept_bytes_per_session",
-     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_KEPT_BYTES], BYTES(0, 64 * GiB), LIVE), "64MiB"},
-    {SECTION_LOCAL, "max_kept_bytes_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_KEPT_BYTES], BYTES(0, 64 * GiB), LIVE), "256MiB"},
-    {SECTION_LOCAL, "max_unread_bytes_per_session",
-     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_UNREAD_BYTES], BYTES(256 * KiB, 64 * GiB), LIVE), "4MiB"},
-    {SECTION_LOCAL, "max_unread_bytes_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_UNREAD_BYTES], BYTES(256 * KiB, 64 * GiB), LIVE), "256MiB"},
-    {SECTION_LOCAL, "max_unread_descriptors_per_session",
-     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_UNREAD_DESCRIPTORS], INTEGER(1, 65536), LIVE), "16"},
-    {SECTION_LOCAL, "max_unread_descriptors_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_UNREAD_DESCRIPTORS], INTEGER(1, 65536), LIVE), "64"},
-    {SECTION_LOCAL, "max_pending_ends_per_session",
-     FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_PENDING_ENDS], INTEGER(1, 16777216), LIVE), "16384"},
-    {SECTION_LOCAL, "max_pending_ends_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_PENDING_ENDS], INTEGER(1, 16777216), LIVE), "65536"},
-    {SECTION_LOCAL, "max_pending_ends",
-     FIELD(config, limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS], INTEGER(1, 16777216), LIVE), "262144"},
-
-    {SECTION_MEMORY, "max_resident_bytes",
-     FIELD(config, max_resident_bytes, PAGES(4 * KiB, 64 * TiB), LIVE), NULL},
-    {SECTION_MEMORY, "hugepages", FIELD(config, hugepages, WORD(hugepages_words, 0)), "off"},
-    {SECTION_MEMORY, "prefault", FIELD(config, prefault, BOOL(false)), "on"},
-
-    {SECTION_STORES, "policy",
-     FIELD(config, store_defaults.policy, WORD(policy_words, 0), LIVE), "on-release"},
-    {SECTION_STORES, "checksum",
-     FIELD(config, store_defaults.checksum, WORD(checksum_words, 0)), "after-network"},
-    {SECTION_STORES, "readers", FIELD(config, store_defaults.readers, INTEGER(1, 65535), LIVE), "1"},
-    {SECTION_STORES, "max_resident_bytes",
-     FIELD(config, store_defaults.max_resident_bytes, PAGES(4 * KiB, 16 * TiB)), "8GiB"},
-    {SECTION_STORES, "landing_bytes",
-     FIELD(config, store_defaults.landing_bytes, PAGES(0, 16 * TiB)), "2GiB"},
-    {SECTION_STORES, "max_hold",
-     FIELD(config, store_defaults.max_hold_ms, DURATION(0, 366 * DAY_MS), LIVE), "0"},
-    {SECTION_STORES, "max_reserve",
-     FIELD(config, store_defaults.max_reserve_ms, DURATION(0, 366 * DAY_MS), LIVE), "10min"},
-    {SECTION_STORES, "max_wait",
-     FIELD(config, store_defaults.max_wait_ms, DURATION(0, 366 * DAY_MS), LIVE), "10min"},
-    {SECTION_STORES, "max_pass",
-     FIELD(config, store_defaults.max_pass_ms, DURATION(0, 366 * DAY_MS), LIVE), "10s"},
-    {SECTION_STORES, "max_samples",
-     FIELD(config, store_defaults.max_samples, INTEGER(1, 16777216)), "1048576"},
-    {SECTION_STORES, "max_stores", FIELD(config, max_stores, INTEGER(1, CONFIG_STORES_MAX), LIVE), "64"},
-    {SECTION_STORES, "max_stores_per_user",
-     FIELD(config, limits.of[ACCOUNT_USER][CHARGE_STORES], INTEGER(0, CONFIG_STORES_MAX), LIVE), "64"},
-    {SECTION_STORE, "secret_file", FIELD(config, store_defaults.secret_file, OPTIONAL_PATH), ""},
-    {SECTION_STORE, "allow_uids", FIELD(config, store_defaults.allow_uids, UIDS, LIVE), ""},
-    {SECTION_STORE, "writer_uids", FIELD(config, store_defaults.writer_uids, UIDS, LIVE), ""},
-
-    {SECTION_PEERS, "listen", FIELD(config, listen, ADDRESS(0, 65535), .empty = true), ""},
-    {SECTION_PEERS, "advertise", FIELD(config, advertise, ADDRESS(1, 65535), .empty = true), ""},
-    {SECTION_PEERS, "data_address", FIELD(config, data_address, ADDRESS(1, 65535), .empty = true),
-     ""},
-    {SECTION_PEERS, "cluster_secret_file", FIELD(config, cluster_secret_file, OPTIONAL_PATH), ""},
-    {SECTION_PEERS, "transport", FIELD(config, transport, WORD(transport_words, 0)), "auto"},
-    {SECTION_PEERS, "require_rdma", FIELD(config, require_rdma, BOOL(false)), "off"},
-    {SECTION_PEERS, "chunk_bytes", FIELD(config, chunk_bytes, PAGES(64 * KiB, 64 * MiB)), "1MiB"},
-    {SECTION_PEERS, "reads_per_peer", FIELD(config, reads_per_peer, INTEGER(1, 1024)), "8"},
-    {SECTION_PEERS, "max_connections", FIELD(config, max_connections, INTEGER(1, 65536)), "1024"},
-    {SECTION_PEERS, "max_unread_bytes_per_peer",
-     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_UNREAD_BYTES], BYTES(1 * MiB, 64 * GiB)), "64MiB"},
-    {SECTION_PEERS, "max_connections_per_peer",
-     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_CONNECTIONS], INTEGER(1, 1024), LIVE), "8"},
-    {SECTION_PEERS, "max_leases_per_peer",
-     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_LEASES], INTEGER(1, 16777216), LIVE), "262144"},
-    {SECTION_PEERS, "max_waits_per_peer",
-     FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_WAITS], INTEGER(1, 16777216), LIVE), "32768"},
-    {SECTION_PEERS, "peer_timeout", FIELD(config, peer_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
-    {SECTION_PEERS, "ping_interval", FIELD(config, ping_interval_ms, DURATION(10, HOUR_MS)), "1s"},
-    {SECTION_PEERS, "reconnect_max", FIELD(config, reconnect_max_ms, DURATION(10, HOUR_MS)), "5s"},
-    {SECTION_PEERS, "handshake_timeout",
-     FIELD(config, handshake_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
-
-    {SECTION_RDMA, "devices", FIELD(config, rdma_devices, WORDS, .empty = true), ""},
-    {SECTION_RDMA, "registration_bytes",
-     FIELD(config, rdma_registration_bytes, PAGES(1 * MiB, 64 * GiB)), "1GiB"},
-    {SECTION_RDMA, "reads_in_flight", FIELD(config, rdma_reads_in_flight, INTEGER(1, 255)), "16"},
-    {SECTION_RDMA, "stall_timeout",
-     FIELD(config, rdma_stall_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
-
-    {SECTION_PEER, "address", FIELD(config_peer, address, ADDRESS(1, 65535)), NULL},
-    {SECTION_PEER, "data_address",
-     FIELD(config_peer, data_address, ADDRESS(1, 65535), .empty = true), NULL},
-
-    {SECTION_DIRECTORY, "kind", FIELD(config, directory, WORD(directory_words, 0)), "static"},
-    {SECTION_DIRECTORY, "endpoints", FIELD(config, etcd_endpoints, URLS), ""},
-    {SECTION_DIRECTORY, "cluster", FIELD(config, etcd_cluster, NAME), "main"},
-    {SECTION_DIRECTORY, "ca_file", FIELD(config, etcd_ca_file, OPTIONAL_PATH), ""},
-    {SECTION_DIRECTORY, "cert_file", FIELD(config, etcd_cert_file, OPTIONAL_PATH), ""},
-    {SECTION_DIRECTORY, "key_file", FIELD(config, etcd_key_file, OPTIONAL_PATH), ""},
-    {SECTION_DIRECTORY, "username", FIELD(config, etcd_username, NAME, .empty = true), ""},
-    {SECTION_DIRECTORY, "password_file", FIELD(config, etcd_password_file, OPTIONAL_PATH), ""},
-    {SECTION_DIRECTORY, "lease_ttl", FIELD(config, lease_ttl_ms, DURATION(2000, HOUR_MS)), "10s"},
-    {SECTION_DIRECTORY, "batch_max", FIELD(config, batch_max, INTEGER(1, BATCH_OPS_MAX)), "100"},
-    {SECTION_DIRECTORY, "batch_delay", FIELD(config, batch_delay_ms, DURATION(0, 1000)), "1ms"},
-    {SECTION_DIRECTORY, "lost_keep",
-     FIELD(config, lost_keep_ms, DURATION(0, 366 * DAY_MS), LIVE), "1h"},
-    {SECTION_DIRECTORY, "compare_interval",
-     FIELD(config, compare_interval_ms, DURATION(0, 366 * DAY_MS)), "15min"},
-
-    {SECTION_DAEMON, "log_level", FIELD(config, log_level, WORD(level_words, 0), LIVE), "info"},
-    {SECTION_DAEMON, "drain_timeout", FIELD(config, drain_timeout_ms, DURATION(0, DAY_MS), LIVE), "30s"},
-    {SECTION_DAEMON, "gc_interval", FIELD(config, gc_interval_ms, DURATION(10, HOUR_MS), LIVE), "1s"},
-    {SECTION_DAEMON, "busy_poll_us", FIELD(config, busy_poll_us, INTEGER(0, 1000), LIVE), "50"},
-};
-/* clang-format on */
-
-#define KEY_COUNT   (sizeof config_keys / sizeof *config_keys)
-#define STORE_BEGIN offsetof(struct config, store_defaults)
-#define STORE_END   (STORE_BEGIN + sizeof(struct config_store))
-const size_t config_key_count = KEY_COUNT;
-
 struct parser {
     const char *path;
     FILE *file;
@@ -243,9 +32,9 @@ struct parser {
     enum section section;                  /* the one we are in */
     char title[16 + CONFIG_NAME_MAX];      /* what stands between its brackets */
     uint32_t section_lines[SECTION_COUNT]; /* where it began; 0 = not in the file */
-    uint32_t key_lines[KEY_COUNT];         /* the last line that gave it; 0 = none */
-    bool given[KEY_COUNT];                 /* in this section */
-    bool stores_given[CONFIG_STORES_MAX][KEY_COUNT];
+    uint32_t key_lines[CONFIG_KEYS_MAX];   /* the last line that gave it; 0 = none */
+    bool given[CONFIG_KEYS_MAX];           /* in this section */
+    bool stores_given[CONFIG_STORES_MAX][CONFIG_KEYS_MAX];
     bool failed;
     char *why;
     size_t why_bytes;
@@ -267,16 +56,8 @@ config_fail(struct parser *p, uint32_t line, const char *format, ...) {
     return 0;
 }
 
-bool config_key_is_of_store(const struct config_key *key) {
-    return key->offset >= STORE_BEGIN && key->offset < STORE_END && key->section != SECTION_PEER;
-}
-
 static bool config_is_allowed_in(const struct config_key *key, enum section section) {
     return key->section == section || (section == SECTION_STORE && config_key_is_of_store(key));
-}
-
-void *config_store_field(struct config_store *store, const struct config_key *key) {
-    return (char *)store + (key->offset - STORE_BEGIN);
 }
 
 static void *config_field_of(struct config *config, enum section section,
@@ -290,7 +71,8 @@ static void *config_field_of(struct config *config, enum section section,
 
 static void config_list_words(char *out, size_t out_bytes, enum section section) {
     size_t used = 0;
-    for (size_t i = 0; i < (section == SECTION_NONE ? (size_t)SECTION_COUNT : KEY_COUNT); i++) {
+    for (size_t i = 0; i < (section == SECTION_NONE ? (size_t)SECTION_COUNT : config_key_count);
+         i++) {
         if (section != SECTION_NONE && !config_is_allowed_in(&config_keys[i], section))
             continue;
         int n = snprintf(out + used, out_bytes - used, "%s%s", used ? ", " : "",
@@ -423,10 +205,10 @@ static int config_take_pair(void *user, const char *section, const char *name, c
         return config_fail(p, p->line, "%s = %s: before any section; allowed: below a [section]",
                            name, value);
     size_t i = 0;
-    while (i < KEY_COUNT && !(config_is_allowed_in(&config_keys[i], p->section) &&
-                              strcmp(config_keys[i].name, name) == 0))
+    while (i < config_key_count && !(config_is_allowed_in(&config_keys[i], p->section) &&
+                                     strcmp(config_keys[i].name, name) == 0))
         i++;
-    if (i == KEY_COUNT) {
+    if (i == config_key_count) {
         config_list_words(text, sizeof text, p->section);
         return config_fail(p, p->line, "[%s] %s = %s: no such key; allowed: %s", p->title, name,
                            value, text);
@@ -447,7 +229,7 @@ static int config_take_pair(void *user, const char *section, const char *name, c
 
 static void config_inherit(struct parser *p) {
     for (size_t s = 0; s < p->config->store_count; s++)
-        for (size_t i = 0; i < KEY_COUNT; i++)
+        for (size_t i = 0; i < config_key_count; i++)
             if (config_key_is_of_store(&config_keys[i]) && !p->stores_given[s][i])
                 memcpy(config_store_field(&p->config->stores[s], &config_keys[i]),
                        config_store_field(&p->config->store_defaults, &config_keys[i]),
@@ -457,7 +239,7 @@ static void config_inherit(struct parser *p) {
 /* The line that gave the value at `field` of the config; the file's last line if it is a default.
  */
 static uint32_t config_line_of(const struct parser *p, size_t offset) {
-    for (size_t i = 0; i < KEY_COUNT; i++)
+    for (size_t i = 0; i < config_key_count; i++)
         if (config_keys[i].section != SECTION_PEER && config_keys[i].offset == offset &&
             p->key_lines[i])
             return p->key_lines[i];
@@ -556,32 +338,6 @@ static int config_check(struct parser *p) {
                            config->max_stores, config->store_count, config->store_count,
                            CONFIG_STORES_MAX);
     return config_check_peers(p) && config_check_etcd(p) && config_check_trust(p);
-}
-
-/* Of the machine's memory, or of what our control group may use of it. */
-static uint64_t config_half_of_memory_bytes(void) {
-    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-    struct cgroup_limits limits;
-    cgroup_limits_read("/proc/self", "", &limits);
-    uint64_t bytes = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : 0;
-    bytes = limits.memory.bytes < bytes ? limits.memory.bytes : bytes;
-    return bytes < 8 * KiB ? 4 * KiB : bytes / 2 / (4 * KiB) * (4 * KiB);
-}
-
-void config_defaults(struct config *out) {
-    char why[128];
-    memset(out, 0, sizeof *out);
-    charge_limits_init(&out->limits);
-    for (size_t i = 0; i < KEY_COUNT; i++) {
-        bool good = !config_keys[i].preset ||
-                    config_value_parse(&config_keys[i].rule, config_keys[i].preset,
-                                       (char *)out + config_keys[i].offset, why, sizeof why);
-        assert(good);
-        (void)good;
-    }
-    out->max_resident_bytes = config_half_of_memory_bytes();
-    if (gethostname(out->node, sizeof out->node - 1) < 0)
-        out->node[0] = '\0';
 }
 
 int config_load(const char *path, struct config *out, char *why, size_t why_bytes) {
