@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * featured.conf: one table says which keys there are, where their values go, what is allowed and
- * what holds when a key is not given. libinih splits lines into keys and values; section headers
- * are read here, because inih cuts names at 49 bytes, gives no line numbers and does not report a
- * section without keys.
+ * featured.conf: reads a file by the table of keys (config_keys.c), and checks what must hold
+ * between values.
  *
- * A [store NAME] takes the values of [stores] for every key it does not give itself, wherever in
- * the file [stores] stands: which keys each store gave is kept while reading and the rest is copied
- * at the end.
+ * libinih splits lines into keys and values. Section headers are read here, because inih cuts names
+ * at 49 bytes, gives no line numbers and does not report a section without keys. Reading stops at
+ * the first thing that is wrong: what follows may be wrong only because of it.
+ *
+ * A [store NAME] takes the values of [stores] for every key that it does not give itself, wherever
+ * in the file [stores] stands: which keys each store gave is kept while reading, and the rest is
+ * copied at the end.
  */
 #include "config.h"
 
@@ -40,7 +42,7 @@ struct parser {
     size_t why_bytes;
 };
 
-/* The first thing found wrong is the one reported. Gives 0, which is a failure to inih. */
+/* The first thing found wrong is the one that is reported. Gives 0, which is a failure to inih. */
 static int __attribute__((format(printf, 3, 4)))
 config_fail(struct parser *p, uint32_t line, const char *format, ...) {
     va_list args;
@@ -56,10 +58,13 @@ config_fail(struct parser *p, uint32_t line, const char *format, ...) {
     return 0;
 }
 
+/* A key of [stores] may be given in each [store NAME], too. */
 static bool config_is_allowed_in(const struct config_key *key, enum section section) {
     return key->section == section || (section == SECTION_STORE && config_key_is_of_store(key));
 }
 
+/* Where the value of a key goes: into the peer or the store whose section is being read, or into
+ * the config itself. */
 static void *config_field_of(struct config *config, enum section section,
                              const struct config_key *key) {
     if (section == SECTION_PEER)
@@ -69,6 +74,8 @@ static void *config_field_of(struct config *config, enum section section,
     return (char *)config + key->offset;
 }
 
+/* The names that would have been allowed, for a sentence: sections (SECTION_NONE) or keys of a
+ * section. Those that no longer fit are left out. */
 static void config_list_words(char *out, size_t out_bytes, enum section section) {
     size_t used = 0;
     for (size_t i = 0; i < (section == SECTION_NONE ? (size_t)SECTION_COUNT : config_key_count);
@@ -83,6 +90,7 @@ static void config_list_words(char *out, size_t out_bytes, enum section section)
 
 /* ---- sections ---- */
 
+/* The lists grow by one each time; a file has a thousand peers at most. */
 static int config_add_peer(struct parser *p, const char *name) {
     struct config *config = p->config;
     for (size_t i = 0; i < config->peer_count; i++)
@@ -101,6 +109,8 @@ static int config_add_peer(struct parser *p, const char *name) {
     return 1;
 }
 
+/* The store begins with the defaults that are known so far; config_inherit() brings what [stores]
+ * says further down. */
 static int config_add_store(struct parser *p, const char *name) {
     struct config *config = p->config;
     for (size_t i = 0; i < config->store_count; i++)
@@ -120,7 +130,7 @@ static int config_add_store(struct parser *p, const char *name) {
     return 1;
 }
 
-/* What the section just left behind must have. */
+/* What the section that was just left behind must have. Also called at the end of the file. */
 static int config_end_section(struct parser *p) {
     if (p->section == SECTION_STORE)
         memcpy(p->stores_given[p->config->store_count - 1], p->given, sizeof p->given);
@@ -130,6 +140,8 @@ static int config_end_section(struct parser *p) {
     return 1;
 }
 
+/* word and name: of "[store run0]", "store" and "run0". Sections without a name may come once,
+ * because two of them are mostly the remains of an edit, and which one holds would be a guess. */
 static int config_enter_section(struct parser *p, const char *word, const char *name) {
     char allowed[128];
     enum section section = 0;
@@ -159,7 +171,7 @@ static int config_enter_section(struct parser *p, const char *word, const char *
     return 1;
 }
 
-/* text: a line, from its '['. */
+/* text: a line, from its '['. A comment may follow the closing bracket. */
 static int config_begin_section(struct parser *p, const char *text) {
     const char *close = strchr(text, ']');
     size_t length = close ? (size_t)(close - text) - 1 : 0;
@@ -184,6 +196,8 @@ static int config_begin_section(struct parser *p, const char *text) {
 
 /* ---- lines: what inih calls ---- */
 
+/* inih asks for lines here, so that this is where they are counted and headers are seen. A line
+ * that is too long is refused; inih would go on with its second half as a line of its own. */
 static char *config_read_line(char *out, int out_bytes, void *stream) {
     struct parser *p = stream;
     if (p->failed || !fgets(out, out_bytes, p->file))
@@ -197,6 +211,7 @@ static char *config_read_line(char *out, int out_bytes, void *stream) {
     return p->failed ? NULL : out;
 }
 
+/* One key = value. A key that is given twice is refused like a section that is. */
 static int config_take_pair(void *user, const char *section, const char *name, const char *value) {
     struct parser *p = user;
     char text[1024];
@@ -227,6 +242,7 @@ static int config_take_pair(void *user, const char *section, const char *name, c
 
 /* ---- what must hold between values ---- */
 
+/* In the end, when all of [stores] is known. */
 static void config_inherit(struct parser *p) {
     for (size_t s = 0; s < p->config->store_count; s++)
         for (size_t i = 0; i < config_key_count; i++)
@@ -236,8 +252,8 @@ static void config_inherit(struct parser *p) {
                        config_keys[i].rule.field_bytes);
 }
 
-/* The line that gave the value at `field` of the config; the file's last line if it is a default.
- */
+/* For sentences about two values: the line that gave the value at `offset` of the config; the
+ * file's last line if the value is a default. */
 static uint32_t config_line_of(const struct parser *p, size_t offset) {
     for (size_t i = 0; i < config_key_count; i++)
         if (config_keys[i].section != SECTION_PEER && config_keys[i].offset == offset &&
@@ -246,6 +262,7 @@ static uint32_t config_line_of(const struct parser *p, size_t offset) {
     return p->line;
 }
 
+/* Each check names the line that gave the value which is the easier one to mend. */
 static int config_check_peers(struct parser *p) {
     const struct config *config = p->config;
     for (size_t i = 0; i < config->peer_count; i++)
@@ -269,6 +286,7 @@ static int config_check_peers(struct parser *p) {
     return 1;
 }
 
+/* With etcd the nodes find each other there; a list of peers beside it would be a second truth. */
 static int config_check_etcd(struct parser *p) {
     const struct config *config = p->config;
     if (config->directory != CONFIG_DIRECTORY_ETCD)
@@ -302,7 +320,7 @@ static int config_check_etcd(struct parser *p) {
 }
 
 /* A port on the loopback address is open to every user of the machine, and a port that we dial may
- * be anybody's while the broker there is down. */
+ * be anybody's while the broker there is down. So there are no peers without a secret. */
 static int config_check_trust(struct parser *p) {
     const struct config *config = p->config;
     char what[sizeof config->listen + 32] = "[peer NAME]";
@@ -323,6 +341,7 @@ static int config_check_trust(struct parser *p) {
         what);
 }
 
+/* The host name is the default of [node] name and need not be a name that we can use. */
 static int config_check(struct parser *p) {
     const struct config *config = p->config;
     const char *wrong = layout_check_name(config->node);
@@ -340,6 +359,7 @@ static int config_check(struct parser *p) {
     return config_check_peers(p) && config_check_etcd(p) && config_check_trust(p);
 }
 
+/* The three settings are globals of inih; nothing else in the process uses it. */
 int config_load(const char *path, struct config *out, char *why, size_t why_bytes) {
     struct parser p = {
         .path = path, .config = out, .section = SECTION_NONE, .why = why, .why_bytes = why_bytes};
@@ -369,6 +389,7 @@ int config_load(const char *path, struct config *out, char *why, size_t why_byte
     return p.failed ? -EINVAL : 0;
 }
 
+/* Safe to call twice, and on a config of which only the defaults have been filled in. */
 void config_deinit(struct config *config) {
     free(config->peers);
     free(config->stores);

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The table of keys of featured.conf.
+ * The table of keys of featured.conf: which keys there are, where their values go, what is allowed,
+ * and what holds when a key is not given.
+ *
+ * To add a key, add a line to the table and the field that it fills to struct config (config.h);
+ * reading, refusing, defaults and reload follow from them. The key is documented in
+ * conf/featured.conf and docs/man/featured.conf.5.md, where a test looks for it.
  */
 #include "config_table.h"
 
@@ -23,6 +28,7 @@
 #define DAY_MS    (24 * HOUR_MS)
 
 static_assert(CONFIG_NAME_MAX == LAYOUT_NAME_BYTES_MAX + 1, "names and their terminator");
+/* A word is stored as its place in its list, so that the lists must have the order of the enums. */
 static_assert(FB__POLICY__ON_RELEASE == 0 && FB__POLICY__ON_ACK == 1 && FB__POLICY__RETAIN == 2,
               "policy_words");
 static_assert(FB__CHECKSUM_POLICY__AFTER_NETWORK == 0 && FB__CHECKSUM_POLICY__ALWAYS == 1 &&
@@ -46,7 +52,8 @@ const char *const config_section_words[SECTION_COUNT] = {
     "node", "local", "memory", "stores", "peers", "rdma", "directory", "daemon", "peer", "store"};
 
 /* clang-format off */
-/* Where a value goes, and its rule: one of the kinds below. */
+/* Where a value goes, and its rule: one of the kinds below. The macros make a line of the table
+ * read like a line of its manual: section, key, field, kind with its range, default. */
 #define FIELD(type, member, ...) \
     offsetof(struct type, member), {.field_bytes = sizeof(((struct type *)NULL)->member), __VA_ARGS__}
 #define NAME                  .kind = CONFIG_NAME
@@ -78,11 +85,14 @@ const struct config_key config_keys[] = {
     {SECTION_LOCAL, "allow_gids", FIELD(config, allow_gids, GIDS), ""},
     {SECTION_LOCAL, "admin_uids", FIELD(config, admin_uids, UIDS, LIVE), ""},
     {SECTION_LOCAL, "max_sessions", FIELD(config, max_sessions, INTEGER(1, 65536), LIVE), "1024"},
+    /* 0: half of max_sessions. */
     {SECTION_LOCAL, "max_sessions_per_user",
      FIELD(config, max_sessions_per_user, INTEGER(0, 65536), LIVE), "0"},
     {SECTION_LOCAL, "admin_sessions", FIELD(config, admin_sessions, INTEGER(0, 65536), LIVE), "16"},
     {SECTION_LOCAL, "hello_timeout",
      FIELD(config, hello_timeout_ms, DURATION(10, HOUR_MS)), "5s"},
+    /* Limits per session and per user. Those of a session keep one broken program from using up its
+     * user's share, those of a user keep users apart. charges.c has the words for them. */
     {SECTION_LOCAL, "max_handles_per_session",
      FIELD(config, limits.of[ACCOUNT_SESSION][CHARGE_HANDLES], INTEGER(1, 16777216), LIVE), "256"},
     {SECTION_LOCAL, "max_handles_per_user",
@@ -126,16 +136,19 @@ const struct config_key config_keys[] = {
     {SECTION_LOCAL, "max_pending_ends",
      FIELD(config, limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS], INTEGER(1, 16777216), LIVE), "262144"},
 
+    /* No default here: half of the memory, see config_defaults(). */
     {SECTION_MEMORY, "max_resident_bytes",
      FIELD(config, max_resident_bytes, PAGES(4 * KiB, 64 * TiB), LIVE), NULL},
     {SECTION_MEMORY, "hugepages", FIELD(config, hugepages, WORD(hugepages_words, 0)), "off"},
     {SECTION_MEMORY, "prefault", FIELD(config, prefault, BOOL(false)), "on"},
 
+    /* Defaults of all stores, which a [store NAME] may give anew. */
     {SECTION_STORES, "policy",
      FIELD(config, store_defaults.policy, WORD(policy_words, 0), LIVE), "on-release"},
     {SECTION_STORES, "checksum",
      FIELD(config, store_defaults.checksum, WORD(checksum_words, 0)), "after-network"},
     {SECTION_STORES, "readers", FIELD(config, store_defaults.readers, INTEGER(1, 65535), LIVE), "1"},
+    /* The sizes of a store are those of its memory, which is made once: no reload changes them. */
     {SECTION_STORES, "max_resident_bytes",
      FIELD(config, store_defaults.max_resident_bytes, PAGES(4 * KiB, 16 * TiB)), "8GiB"},
     {SECTION_STORES, "landing_bytes",
@@ -153,10 +166,12 @@ const struct config_key config_keys[] = {
     {SECTION_STORES, "max_stores", FIELD(config, max_stores, INTEGER(1, CONFIG_STORES_MAX), LIVE), "64"},
     {SECTION_STORES, "max_stores_per_user",
      FIELD(config, limits.of[ACCOUNT_USER][CHARGE_STORES], INTEGER(0, CONFIG_STORES_MAX), LIVE), "64"},
+    /* Keys that make sense for one store only. */
     {SECTION_STORE, "secret_file", FIELD(config, store_defaults.secret_file, OPTIONAL_PATH), ""},
     {SECTION_STORE, "allow_uids", FIELD(config, store_defaults.allow_uids, UIDS, LIVE), ""},
     {SECTION_STORE, "writer_uids", FIELD(config, store_defaults.writer_uids, UIDS, LIVE), ""},
 
+    /* Port 0 may be listened at, and "" means that there are no peers. */
     {SECTION_PEERS, "listen", FIELD(config, listen, ADDRESS(0, 65535), .empty = true), ""},
     {SECTION_PEERS, "advertise", FIELD(config, advertise, ADDRESS(1, 65535), .empty = true), ""},
     {SECTION_PEERS, "data_address", FIELD(config, data_address, ADDRESS(1, 65535), .empty = true),
@@ -166,6 +181,8 @@ const struct config_key config_keys[] = {
     {SECTION_PEERS, "require_rdma", FIELD(config, require_rdma, BOOL(false)), "off"},
     {SECTION_PEERS, "chunk_bytes", FIELD(config, chunk_bytes, PAGES(64 * KiB, 64 * MiB)), "1MiB"},
     {SECTION_PEERS, "reads_per_peer", FIELD(config, reads_per_peer, INTEGER(1, 1024)), "8"},
+    /* Whoever reaches the port can open connections; how many is bounded before anybody has proved
+     * who they are. */
     {SECTION_PEERS, "max_connections", FIELD(config, max_connections, INTEGER(1, 65536)), "1024"},
     {SECTION_PEERS, "max_unread_bytes_per_peer",
      FIELD(config, limits.of[ACCOUNT_PEER][CHARGE_UNREAD_BYTES], BYTES(1 * MiB, 64 * GiB)), "64MiB"},
@@ -188,6 +205,7 @@ const struct config_key config_keys[] = {
     {SECTION_RDMA, "stall_timeout",
      FIELD(config, rdma_stall_timeout_ms, DURATION(100, HOUR_MS)), "5s"},
 
+    /* One section per peer; offsets are into struct config_peer. */
     {SECTION_PEER, "address", FIELD(config_peer, address, ADDRESS(1, 65535)), NULL},
     {SECTION_PEER, "data_address",
      FIELD(config_peer, data_address, ADDRESS(1, 65535), .empty = true), NULL},
@@ -200,7 +218,10 @@ const struct config_key config_keys[] = {
     {SECTION_DIRECTORY, "key_file", FIELD(config, etcd_key_file, OPTIONAL_PATH), ""},
     {SECTION_DIRECTORY, "username", FIELD(config, etcd_username, NAME, .empty = true), ""},
     {SECTION_DIRECTORY, "password_file", FIELD(config, etcd_password_file, OPTIONAL_PATH), ""},
+    /* 2 s at least: a leader election of etcd takes longer than 1 s. */
     {SECTION_DIRECTORY, "lease_ttl", FIELD(config, lease_ttl_ms, DURATION(2000, HOUR_MS)), "10s"},
+    /* etcd allows 128 operations in a transaction; BATCH_OPS_MAX is what is left beside our own
+     * compares. */
     {SECTION_DIRECTORY, "batch_max", FIELD(config, batch_max, INTEGER(1, BATCH_OPS_MAX)), "100"},
     {SECTION_DIRECTORY, "batch_delay", FIELD(config, batch_delay_ms, DURATION(0, 1000)), "1ms"},
     {SECTION_DIRECTORY, "lost_keep",
@@ -221,6 +242,7 @@ const struct config_key config_keys[] = {
 const size_t config_key_count = sizeof config_keys / sizeof *config_keys;
 static_assert(sizeof config_keys / sizeof *config_keys <= CONFIG_KEYS_MAX, "CONFIG_KEYS_MAX");
 
+/* Told by the place of the field, so that the table need not say it again for each key. */
 bool config_key_is_of_store(const struct config_key *key) {
     return key->offset >= STORE_BEGIN && key->offset < STORE_END && key->section != SECTION_PEER;
 }
@@ -239,6 +261,8 @@ static uint64_t config_half_of_memory_bytes(void) {
     return bytes < 8 * KiB ? 4 * KiB : bytes / 2 / (4 * KiB) * (4 * KiB);
 }
 
+/* Defaults are text and go through the same parser as a file, so that a default which its own rule
+ * would refuse is found by the first test that runs. */
 void config_defaults(struct config *out) {
     char why[128];
     memset(out, 0, sizeof *out);
