@@ -47,15 +47,15 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     broker->limits = options->config->limits;
     accounts_init(broker);
     TAILQ_INIT(&broker->sessions);
-    TAILQ_INIT(&broker->drains);
-    TAILQ_INIT(&broker->gc_asked);
     TAILQ_INIT(&broker->leavings);
     TAILQ_INIT(&broker->index_checks);
     scratch_init(&broker->scratch);
     deadline_init(&broker->collect, broker_on_collect);
     deadline_init(&broker->directory_due, broker_on_wake);
-    broker->exchange = exchange_new(broker);
+    broker->requests = requests_new();
+    broker->exchange = broker->requests ? exchange_new(broker) : NULL;
     if (!broker->exchange) {
+        requests_free(broker->requests);
         free(broker);
         return -ENOMEM;
     }
@@ -111,6 +111,7 @@ void broker_free(struct broker *broker) {
         if (broker->spaces[i].used)
             space_free(broker, &broker->spaces[i]);
     exchange_free(broker);
+    requests_free(broker->requests);
     accounts_deinit(broker);
     free(broker);
 }
@@ -250,7 +251,7 @@ static void broker_log_gc(struct space *space) {
 /* True: the pass through this store is not at its end. */
 static bool broker_collect_space(struct broker *broker, struct space *space, uint32_t budget) {
     broker_log_ended_reservations(space);
-    if (!space->settings.max_hold_ms || !TAILQ_EMPTY(&broker->gc_asked))
+    if (!space->settings.max_hold_ms || requests_have_gc(broker))
         return false;
     space->gc_freed +=
         store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS, broker->now_ns, budget);
@@ -313,7 +314,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     bool more = false, collected = broker_collect(broker, &more);
     broker->unfinished |= spaces_leave_on(broker);
     broker_pump_effects(broker, now_ns);
-    broker->unfinished |= steer_gc_on(broker);
+    broker->unfinished |= requests_gc_on(broker);
     if (collected) {
         more |= spaces_reap(broker);
         broker->unfinished |= more;
@@ -322,8 +323,8 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     }
     twin_pump(broker);
     deadlines_run(&broker->deadlines, now_ns, DUE_PER_RUN);
-    steer_check_drains(broker);
-    steer_pump_events(broker);
+    requests_check_drains(broker);
+    requests_pump_events(broker);
     broker_schedule(broker);
     broker->unfinished |= broker->collect_due; /* by a store that was dropped in this turn */
 }
@@ -509,61 +510,22 @@ void broker_session_close(struct broker_session *session, uint64_t now_ns) {
     free(session);
 }
 
-static request_fn *const requests[] = {
-    [FB__CLIENT_REQUEST__OP_HELLO] = access_hello,
-    [FB__CLIENT_REQUEST__OP_STORE_OPEN] = access_store_open,
-    [FB__CLIENT_REQUEST__OP_STORE_PROVE] = access_store_prove,
-    [FB__CLIENT_REQUEST__OP_STORE_CREATE] = access_store_create,
-    [FB__CLIENT_REQUEST__OP_STORE_DROP] = access_store_drop,
-    [FB__CLIENT_REQUEST__OP_STORE_CLOSE] = access_store_close,
-    [FB__CLIENT_REQUEST__OP_STORES] = list_stores,
-    [FB__CLIENT_REQUEST__OP_RESERVE] = put_reserve,
-    [FB__CLIENT_REQUEST__OP_COMMIT] = put_commit,
-    [FB__CLIENT_REQUEST__OP_CANCEL] = put_cancel,
-    [FB__CLIENT_REQUEST__OP_PUT] = put_inline,
-    [FB__CLIENT_REQUEST__OP_GET] = get_get,
-    [FB__CLIENT_REQUEST__OP_RELEASE] = get_release,
-    [FB__CLIENT_REQUEST__OP_ACK] = retire_ack,
-    [FB__CLIENT_REQUEST__OP_ABORT] = retire_abort,
-    [FB__CLIENT_REQUEST__OP_STAT] = probe_stat,
-    [FB__CLIENT_REQUEST__OP_LIST] = list_samples,
-    [FB__CLIENT_REQUEST__OP_LEASES] = list_leases,
-    [FB__CLIENT_REQUEST__OP_EXPLAIN] = explain_sample,
-    [FB__CLIENT_REQUEST__OP_HEALTH] = list_health,
-    [FB__CLIENT_REQUEST__OP_NODES] = list_nodes,
-    [FB__CLIENT_REQUEST__OP_GC] = steer_gc,
-    [FB__CLIENT_REQUEST__OP_DRAIN] = steer_drain,
-    [FB__CLIENT_REQUEST__OP_EVENTS] = steer_events,
-    [FB__CLIENT_REQUEST__OP_INDEX_LIST] = index_list,
-    [FB__CLIENT_REQUEST__OP_INDEX_CHECK] = index_check,
-    [FB__CLIENT_REQUEST__OP_SESSIONS] = list_sessions,
-};
-
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                            const Fb__ClientRequest *request, const uint8_t *payload,
+                            const Fb__ClientRequest *message, const uint8_t *payload,
                             size_t payload_bytes, uint64_t now_ns, const char **why) {
     struct broker *broker = session->broker;
-    size_t op = (size_t)request->op_case;
+    struct request request = {.session = session,
+                              .request_id = request_id,
+                              .wants_reply = wants_reply,
+                              .message = message,
+                              .payload = payload,
+                              .payload_bytes = payload_bytes};
     broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
     broker->request_count++;
     session->last_ns = broker->now_ns;
-    *why = NULL;
-    if (op >= sizeof requests / sizeof *requests || !requests[op]) {
-        *why = "an unknown request";
-        return false;
-    }
-    if (!session->greeted && requests[op] != access_hello) {
-        *why = "a request before Hello";
-        return false;
-    }
-    for (size_t i = 0; i < request->n_releases; i++)
-        get_release_batch(session, request->releases[i]);
-    struct charge_refusal full;
-    if (!account_has_room(session->account, CHARGE_REQUESTS, 1, &full)) {
-        call_refuse(session, request_id, wants_reply, &full, "wait for an answer first");
-        return true;
-    }
-    return requests[op](session, request_id, wants_reply, request, payload, payload_bytes, why);
+    bool proper = requests_begin(&request);
+    *why = request.breach;
+    return proper;
 }
 
 const char *broker_session_name(const struct broker_session *session) {

@@ -9,6 +9,7 @@
 
 #include "exchange/held_walk.h"
 #include "node/call.h"
+#include "proto/container.h"
 
 /* ---- remote leases, fetches, pending releases ---- */
 
@@ -30,6 +31,26 @@ struct remote_leases {
     uint32_t ended_first, ended_count;
 };
 
+/* An item of a get (requests/get.c, remote.c, fetch.c). */
+struct get_item {
+    struct item item;
+    bool want_spec, wants_landed, over_network;
+    uint64_t extent_offset, extent_bytes, lease_hi, lease_lo;
+    uint8_t *spec, *checksums; /* malloc'ed when want_spec */
+    uint32_t spec_bytes, checksums_bytes;
+    TAILQ_ENTRY(get_item) fetch_link;
+    struct fetch *fetch;
+    uint64_t remote;      /* remote_lease id, 0 = none */
+    uint64_t transfer;    /* of the fetch that brought the bytes for it, 0 = they were here */
+    struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
+    bool located;         /* home and generation are what the index says of the id */
+    uint64_t missed;      /* what it said before, and was gone when asked for; 0 = nothing */
+};
+TAILQ_HEAD(get_item_list, get_item);
+static inline struct get_item *get_of(const struct item *item) {
+    return container_of(item, struct get_item, item);
+}
+
 /* Brings one generation's bytes here, once, for all items that want them. */
 struct fetch {
     TAILQ_ENTRY(fetch) link;
@@ -50,7 +71,7 @@ struct fetch {
     const uint8_t *bytes;       /* that came with the lease, while it is being looked at */
     uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
     uint32_t checksums_bytes;
-    struct item_list items;
+    struct get_item_list items;
 };
 TAILQ_HEAD(fetch_list, fetch);
 

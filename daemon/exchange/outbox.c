@@ -148,9 +148,10 @@ static bool outbox_has_ack(const struct outbox *outbox, const char *store,
     const struct pending_end *end;
     if (!outbox->acks)
         return false;
-    LIST_FOREACH (end, outbox_bucket(outbox, item->generation), same_hash)
-        if (end->generation == item->generation && end->ack.incarnation == item->incarnation &&
-            !strcmp(outbox_store(end), store) && !strcmp(outbox_sample(end), item->sample_id))
+    LIST_FOREACH (end, outbox_bucket(outbox, item->ref.generation), same_hash)
+        if (end->generation == item->ref.generation &&
+            end->ack.incarnation == item->ref.incarnation && !strcmp(outbox_store(end), store) &&
+            !strcmp(outbox_sample(end), item->ref.sample_id))
             return true;
     return false;
 }
@@ -159,15 +160,15 @@ static bool outbox_keep_ack(struct outbox *outbox, const char *store, const stru
     struct broker *broker = outbox->broker;
     if (!outbox->acks)
         outbox->acks = calloc((size_t)1 << OUTBOX_BUCKET_BITS, sizeof *outbox->acks);
-    struct pending_end *end =
-        outbox->acks
-            ? outbox_add(broker, outbox->peer, store, item->sample_id, item->call->session->account)
-            : NULL;
+    struct pending_end *end = outbox->acks
+                                  ? outbox_add(broker, outbox->peer, store, item->ref.sample_id,
+                                               item->call->session->account)
+                                  : NULL;
     if (!end)
         return false;
     end->is_ack = true;
-    end->generation = item->generation;
-    end->ack.incarnation = item->incarnation;
+    end->generation = item->ref.generation;
+    end->ack.incarnation = item->ref.incarnation;
     end->ack.op = item->op;
     LIST_INSERT_HEAD(outbox_bucket(outbox, end->generation), end, same_hash);
     outbox_gather(outbox, true, broker->now_ns);
@@ -186,7 +187,7 @@ bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
         item_done(item, FB__STATUS__FULL,
                   "sample %s of store %s: node %s cannot be reached, and no more acks are kept for "
                   "it: %s: ack again when it answers",
-                  item->sample_id, store, peer_node(peer), limit);
+                  item->ref.sample_id, store, peer_node(peer), limit);
         return false;
     }
     if (outbox && outbox_keep_ack(outbox, store, item))
@@ -194,7 +195,7 @@ bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
     item_done(item, FB__STATUS__UNAVAILABLE,
               "sample %s of store %s: node %s cannot be reached, and the broker has no memory to "
               "keep the ack: ack again",
-              item->sample_id, store, peer_node(peer));
+              item->ref.sample_id, store, peer_node(peer));
     return false;
 }
 

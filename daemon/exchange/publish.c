@@ -57,7 +57,7 @@ bool publish_adopt(struct item *item) {
     if (before)
         item_done(before, FB__STATUS__UNAVAILABLE,
                   "sample %s: asked again by a later request of the same client",
-                  before->sample_id);
+                  before->ref.sample_id);
     return true;
 }
 
@@ -105,7 +105,7 @@ static void publish_answer(struct publishing *publishing) {
     if (!item)
         return;
     publish_detach(item);
-    item->generation = publishing->generation;
+    item->ref.generation = publishing->generation;
     if (publishing->result == DIRECTORY_OK)
         item_done(item, FB__STATUS__OK, NULL);
     else
@@ -411,12 +411,12 @@ void publish(struct item *item, uint64_t generation) {
     struct space *space = item->call->space;
     struct store_info info;
     store_stat(space->store, NULL, 0, generation, &info);
-    memcpy(item->sample_id, info.sample_id, sizeof item->sample_id);
+    memcpy(item->ref.sample_id, info.sample_id, sizeof item->ref.sample_id);
     struct publishing *publishing = calloc(1, sizeof *publishing);
     if (!publishing) {
         store_unseal(space->store, generation, broker->now_ns);
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
-                  item->sample_id);
+                  item->ref.sample_id);
         return;
     }
     publishing->broker = broker;
@@ -433,7 +433,7 @@ void publish(struct item *item, uint64_t generation) {
     deadline_init(&publishing->due, publish_on_due);
     publish_set_add(broker->exchange->publishings, publishing);
     struct directory_record record = {.store = space->name,
-                                      .sample_id = item->sample_id,
+                                      .sample_id = item->ref.sample_id,
                                       .home = broker->config->node,
                                       .generation = generation,
                                       .incarnation = broker->options.incarnation,

@@ -19,7 +19,7 @@ static void remote_give_back(struct broker *broker, struct peer *peer, const str
 static void remote_refuse_lost(struct item *item) {
     item_done(item, FB__STATUS__LOST,
               "sample %s of store %s: its home, node %s, is gone and its memory with it",
-              item->sample_id, item->call->space->name, item->home);
+              item->ref.sample_id, item->call->space->name, item->ref.home);
 }
 
 /* What it granted for this item is given back with the item's end. */
@@ -27,12 +27,13 @@ static void remote_refuse_odd(struct item *item, const struct peer *peer, const 
     item_done(item, FB__STATUS__INTERNAL,
               "sample %s of store %s: node %s gave no answer to what it was asked: %s; nothing of "
               "it was used",
-              item->sample_id, item->call->space->name, peer_node(peer), wrong);
+              item->ref.sample_id, item->call->space->name, peer_node(peer), wrong);
 }
 
 /* Of a ref that names no incarnation only the home itself can tell. */
 static bool remote_is_lost(const struct item *item) {
-    return item->incarnation && nodes_is_dead(item->call->broker, item->home, item->incarnation);
+    return item->ref.incarnation &&
+           nodes_is_dead(item->call->broker, item->ref.home, item->ref.incarnation);
 }
 
 static void remote_refuse_as_said(struct item *item, struct peer *peer,
@@ -49,10 +50,10 @@ static void remote_refuse_as_said(struct item *item, struct peer *peer,
  * all have said so. */
 static void remote_settle_refusal(struct item *item, struct peer *peer, const Fb__PeerReply *reply,
                                   const char *why) {
-    bool absent = reply && reply->status == FB__STATUS__NOT_FOUND && !item->generation;
+    bool absent = reply && reply->status == FB__STATUS__NOT_FOUND && !item->ref.generation;
     if (!reply)
-        item->unheard = peer;
-    if (item->located && reply && reply->status == FB__STATUS__NOT_FOUND) {
+        get_of(item)->unheard = peer;
+    if (get_of(item)->located && reply && reply->status == FB__STATUS__NOT_FOUND) {
         get_look_again(item, reply->error);
         return;
     }
@@ -60,14 +61,14 @@ static void remote_settle_refusal(struct item *item, struct peer *peer, const Fb
         return; /* others may still say yes */
     if (!reply && remote_is_lost(item))
         remote_refuse_lost(item);
-    else if (absent && (!item->unheard || BROKER_PLANTED(PLANTED_UNHEARD_IS_NO)))
+    else if (absent && (!get_of(item)->unheard || BROKER_PLANTED(PLANTED_UNHEARD_IS_NO)))
         get_local_not_found(item);
     else if (reply && !absent)
         remote_refuse_as_said(item, peer, reply);
     else
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: node %s cannot be reached: %s", item->sample_id,
-                  item->call->space->name, peer_node(item->unheard),
+                  "sample %s of store %s: node %s cannot be reached: %s", item->ref.sample_id,
+                  item->call->space->name, peer_node(get_of(item)->unheard),
                   reply ? "the others do not have it" : why);
 }
 
@@ -92,11 +93,11 @@ static void remote_on_leased(void *context, const Fb__PeerReply *reply, const ui
         remote_settle_refusal(item, peer, reply, why);
         return;
     }
-    item->remote = remote_lease_new(broker, peer, space->name, reply->lease->lease_hi,
-                                    reply->lease->lease_lo, reply->lease->generation, uid);
-    if (!item->remote) {
+    get_of(item)->remote = remote_lease_new(broker, peer, space->name, reply->lease->lease_hi,
+                                            reply->lease->lease_lo, reply->lease->generation, uid);
+    if (!get_of(item)->remote) {
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
-                  item->sample_id);
+                  item->ref.sample_id);
         return;
     }
     char wrong[SENTENCE_BYTES];
@@ -105,10 +106,10 @@ static void remote_on_leased(void *context, const Fb__PeerReply *reply, const ui
         return;
     }
     item_found(item);
-    strcpy(item->home, peer_node(peer));
-    item->incarnation = peer_incarnation(peer);
-    item->generation = reply->lease->generation;
-    item->over_network = true;
+    strcpy(item->ref.home, peer_node(peer));
+    item->ref.incarnation = peer_incarnation(peer);
+    item->ref.generation = reply->lease->generation;
+    get_of(item)->over_network = true;
     fetch_item(item, reply->lease, payload, payload_bytes);
 }
 
@@ -119,16 +120,16 @@ static int remote_ask_for_lease(struct item *item, struct peer *peer, bool by_id
     if (!ask)
         return -1;
     Fb__GetItem get = FB__GET_ITEM__INIT;
-    get.sample_id = item->sample_id;
-    get.generation = by_id ? 0 : item->generation;
-    get.home = item->home;
-    get.incarnation = by_id ? 0 : item->incarnation;
+    get.sample_id = item->ref.sample_id;
+    get.generation = by_id ? 0 : item->ref.generation;
+    get.home = item->ref.home;
+    get.incarnation = by_id ? 0 : item->ref.incarnation;
     Fb__PeerLease lease = FB__PEER_LEASE__INIT;
     lease.store = call->space->name;
     lease.item = &get;
     lease.wait_ms = (uint32_t)(call->wait_ns / NS_PER_MS);
     lease.have_copy =
-        item->generation && fetch_has_copy(call->broker, call->space, item->generation);
+        item->ref.generation && fetch_has_copy(call->broker, call->space, item->ref.generation);
     lease.holder = (char *)broker_session_name(call->session);
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_LEASE;
@@ -147,7 +148,7 @@ static void remote_watch(struct item *item) {
 
 void remote_get(struct item *item) {
     struct broker *broker = item->call->broker;
-    struct peer *peer = peers_find(broker->peers, item->home);
+    struct peer *peer = peers_find(broker->peers, item->ref.home);
     if (remote_is_lost(item)) {
         remote_refuse_lost(item);
         return;
@@ -156,7 +157,8 @@ void remote_get(struct item *item) {
         char trouble[TROUBLE_BYTES];
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, of which node %s knows nothing: %s",
-                  item->sample_id, item->call->space->name, item->home, broker->config->node,
+                  item->ref.sample_id, item->call->space->name, item->ref.home,
+                  broker->config->node,
                   broker_trouble(broker, "it is no member of the cluster", trouble));
         return;
     }
@@ -164,8 +166,8 @@ void remote_get(struct item *item) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, which is no peer of node %s: add [peer %s] "
                   "to its configuration",
-                  item->sample_id, item->call->space->name, item->home, broker->config->node,
-                  item->home);
+                  item->ref.sample_id, item->call->space->name, item->ref.home,
+                  broker->config->node, item->ref.home);
         return;
     }
     if (item->call->space->settings.landing_bytes == 0)
@@ -174,8 +176,8 @@ void remote_get(struct item *item) {
                   item->call->space->name, broker->config->node);
     else if (remote_ask_for_lease(item, peer, false) < 0)
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: node %s cannot be asked now", item->sample_id,
-                  item->call->space->name, item->home);
+                  "sample %s of store %s: node %s cannot be asked now", item->ref.sample_id,
+                  item->call->space->name, item->ref.home);
     else
         remote_watch(item);
 }
@@ -185,13 +187,13 @@ void remote_get_anywhere(struct item *item) {
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
         if (remote_ask_for_lease(item, peer, true) < 0)
-            item->unheard = peer;
+            get_of(item)->unheard = peer;
     if (item->ask_count)
         remote_watch(item);
-    else if (!item->in_store && item->unheard)
+    else if (!item->in_store && get_of(item)->unheard)
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is not on this node, and node %s cannot be asked now",
-                  item->sample_id, item->call->space->name, peer_node(item->unheard));
+                  item->ref.sample_id, item->call->space->name, peer_node(get_of(item)->unheard));
     else if (!item->in_store)
         get_local_not_found(item);
 }

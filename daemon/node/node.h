@@ -76,9 +76,8 @@ struct challenge { /* a store opening half done */
 
 struct call;
 TAILQ_HEAD(call_list, call);
-struct item;
-TAILQ_HEAD(item_list, item);
 struct exchange;
+struct requests;
 
 struct broker_session {
     struct broker *broker;
@@ -118,8 +117,6 @@ struct broker {
     uint32_t session_count, admin_count; /* admin_count: of those the admins' */
     uint64_t next_owner;                 /* session and asking ids */
     struct deadlines deadlines;          /* of all that this broker does at a time */
-    struct item_list gc_asked;           /* asked for by clients, one after the other */
-    struct item_list drains;             /* waiting for release_pending to reach 0 */
     uint64_t request_count;
     struct deadline collect;       /* gc, and the end of stores that were dropped */
     bool collect_due;              /* its time has come: the pump does it, in its order */
@@ -135,6 +132,7 @@ struct broker {
     TAILQ_HEAD(, check) index_checks; /* index_check.c */
     struct scratch scratch;
     struct exchange *exchange; /* what is under way between this broker and others */
+    struct requests *requests; /* what waits in no store, and for no peer (requests.h) */
 };
 
 /* ---- status.c ---- */
@@ -146,8 +144,8 @@ void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum s
  * appended to a sentence. */
 void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
                      const struct space *space, const struct store_refusal *refusal);
-/* "; the wait was cut to max_wait = 10min of the store", appended, if it was. */
-void status_add_cut(char out[SENTENCE_BYTES], const struct call *call);
+/* "; the wait was cut to max_wait = 10min of the store", appended. */
+void status_add_cut(char out[SENTENCE_BYTES], const struct space *space);
 const char *status_reason_word(enum store_reason reason);
 /* Why a get of this found nothing: "... was retired 12 s ago: consumed". */
 void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,

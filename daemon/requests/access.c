@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "proto/frame.h"
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 static bool access_listed(const struct config_ids *list, uint32_t id) {
     for (uint32_t i = 0; i < list->count; i++)
@@ -29,13 +29,13 @@ static bool access_is_allowed(const struct config_ids *list, const struct broker
 }
 
 /* Every refusal here is worth a line: it is either a mistake in a configuration or an attempt. */
-static void access_deny(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                        const char *store, const char *what) {
+static void access_deny(const struct request *request, const char *store, const char *what) {
+    const struct broker_session *session = request->session;
     char sentence[SENTENCE_BYTES];
     snprintf(sentence, sizeof sentence, "store %s: %s", store, what);
     log_limited(LOG_LEVEL_WARNING, session->credentials.uid, "%s: denied: %s", session->name,
                 sentence);
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED, sentence);
+    request_reply(request, FB__STATUS__DENIED, sentence);
 }
 
 /* ---- greeting ---- */
@@ -65,14 +65,12 @@ static void access_fill_limits(const struct config *config, Fb__Limits *limits) 
     limits->waits = (uint32_t)of[CHARGE_WAITS];
 }
 
-bool access_hello(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                  const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__Hello *hello = request->hello;
-    if (session->greeted || !wants_reply) {
-        *why = "a second Hello, or one that wants no answer";
-        return false;
+static void access_hello(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Hello *hello = request->message->hello;
+    if (session->greeted || !request->wants_reply) {
+        request->breach = "a second Hello, or one that wants no answer";
+        return;
     }
     if (hello->version_min > FRAME_VERSION || hello->version_max < FRAME_VERSION) {
         char sentence[SENTENCE_BYTES];
@@ -80,8 +78,8 @@ bool access_hello(struct broker_session *session, uint32_t request_id, bool want
                  "this broker speaks protocol version %u, the client %u to %u: install matching "
                  "versions",
                  FRAME_VERSION, hello->version_min, hello->version_max);
-        call_reply_simple(session, request_id, true, FB__STATUS__UNSUPPORTED, sentence);
-        return true;
+        request_reply(request, FB__STATUS__UNSUPPORTED, sentence);
+        return;
     }
     session->greeted = true;
     session->client_id = hello->client_id;
@@ -100,8 +98,7 @@ bool access_hello(struct broker_session *session, uint32_t request_id, bool want
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_HELLO;
     reply.hello = &result;
-    session->ops->reply(session->client, request_id, &reply, -1);
-    return true;
+    request_send(request, &reply, -1);
 }
 
 /* ---- opening ---- */
@@ -154,14 +151,15 @@ bool session_detach(struct broker_session *session, struct attachment *attachmen
     return over;
 }
 
-static void access_opened(struct broker_session *session, uint32_t request_id, struct space *space,
-                          bool write, const uint8_t *proof) {
+static void access_opened(const struct request *request, struct space *space, bool write,
+                          const uint8_t *proof) {
+    struct broker_session *session = request->session;
     char why[SENTENCE_BYTES];
     int index = access_attach(session, space, write, why);
     if (index < 0) {
         char sentence[SENTENCE_BYTES + 96];
         snprintf(sentence, sizeof sentence, "store %s: %s: close one", space->name, why);
-        call_reply_simple(session, request_id, true, FB__STATUS__FULL, sentence);
+        request_reply(request, FB__STATUS__FULL, sentence);
         return;
     }
     Fb__StoreOpened result = FB__STORE_OPENED__INIT;
@@ -174,18 +172,15 @@ static void access_opened(struct broker_session *session, uint32_t request_id, s
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_STORE_OPENED;
     reply.store_opened = &result;
-    session->ops->reply(session->client, request_id, &reply,
-                        write ? space->arena.fd : space->arena.fd_readonly);
+    request_send(request, &reply, write ? space->arena.fd : space->arena.fd_readonly);
 }
 
-bool access_store_open(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                       const Fb__ClientRequest *request, const uint8_t *payload,
-                       size_t payload_bytes, const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__StoreOpen *open = request->store_open;
-    if (!wants_reply || open->client_nonce.len != AUTH_NONCE_BYTES) {
-        *why = "a StoreOpen without a nonce of 32 bytes, or that wants no answer";
-        return false;
+static void access_store_open(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__StoreOpen *open = request->message->store_open;
+    if (!request->wants_reply || open->client_nonce.len != AUTH_NONCE_BYTES) {
+        request->breach = "a StoreOpen without a nonce of 32 bytes, or that wants no answer";
+        return;
     }
     struct space *space = space_find(session->broker, open->store);
     if (!space) {
@@ -194,14 +189,13 @@ bool access_store_open(struct broker_session *session, uint32_t request_id, bool
                  "store %.64s does not exist on node %s: add [store] to its configuration or run "
                  "featurectl store create",
                  open->store, session->broker->config->node);
-        call_reply_simple(session, request_id, true, FB__STATUS__NOT_FOUND, sentence);
+        request_reply(request, FB__STATUS__NOT_FOUND, sentence);
     } else if (!access_is_allowed(&space->allow_uids, session)) {
-        access_deny(session, request_id, true, space->name, "your uid is not in its allow_uids");
+        access_deny(request, space->name, "your uid is not in its allow_uids");
     } else if (open->write && !access_is_allowed(&space->writer_uids, session)) {
-        access_deny(session, request_id, true, space->name,
-                    "your uid is not in its writer_uids: open it read-only");
+        access_deny(request, space->name, "your uid is not in its writer_uids: open it read-only");
     } else if (!space->has_secret) {
-        access_opened(session, request_id, space, open->write, NULL);
+        access_opened(request, space, open->write, NULL);
     } else {
         struct challenge *challenge = &session->challenge;
         *challenge = (struct challenge){.space = space, .write = open->write};
@@ -212,21 +206,18 @@ bool access_store_open(struct broker_session *session, uint32_t request_id, bool
         Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
         reply.result_case = FB__CLIENT_REPLY__RESULT_STORE_CHALLENGE;
         reply.store_challenge = &result;
-        session->ops->reply(session->client, request_id, &reply, -1);
+        request_send(request, &reply, -1);
     }
-    return true;
 }
 
-bool access_store_prove(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                        const Fb__ClientRequest *request, const uint8_t *payload,
-                        size_t payload_bytes, const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__StoreProve *prove = request->store_prove;
+static void access_store_prove(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__StoreProve *prove = request->message->store_prove;
     struct challenge challenge = session->challenge;
     session->challenge = (struct challenge){0}; /* one try per challenge */
-    if (!wants_reply || !challenge.space || strcmp(challenge.space->name, prove->store)) {
-        *why = "a StoreProve that answers no StoreChallenge";
-        return false;
+    if (!request->wants_reply || !challenge.space || strcmp(challenge.space->name, prove->store)) {
+        request->breach = "a StoreProve that answers no StoreChallenge";
+        return;
     }
     struct space *space = challenge.space;
     uint8_t expected[AUTH_PROOF_BYTES];
@@ -234,21 +225,19 @@ bool access_store_prove(struct broker_session *session, uint32_t request_id, boo
                challenge.client_nonce, challenge.server_nonce, expected);
     if (prove->proof.len != AUTH_PROOF_BYTES ||
         !auth_equal(prove->proof.data, expected, AUTH_PROOF_BYTES)) {
-        access_deny(session, request_id, true, space->name, "wrong secret");
-        return true;
+        access_deny(request, space->name, "wrong secret");
+        return;
     }
     uint8_t ours[AUTH_PROOF_BYTES];
     auth_proof(space->key, AUTH_ROLE_ANSWERER, space->name, strlen(space->name),
                challenge.client_nonce, challenge.server_nonce, ours);
-    access_opened(session, request_id, space, challenge.write, ours);
-    return true;
+    access_opened(request, space, challenge.write, ours);
 }
 
-bool access_store_close(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                        const Fb__ClientRequest *request, const uint8_t *payload,
-                        size_t payload_bytes, const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    struct attachment *attachment = session_attachment(session, request->store_close->handle);
+static void access_store_close(struct request *request) {
+    struct broker_session *session = request->session;
+    struct attachment *attachment =
+        session_attachment(session, request->message->store_close->handle);
     if (attachment) {
         /* Requests that wait on it end with it. */
         struct call *call, *next;
@@ -256,15 +245,14 @@ bool access_store_close(struct broker_session *session, uint32_t request_id, boo
             next = TAILQ_NEXT(call, link);
             call->open++; /* keeps it until all its items are done */
             for (uint32_t i = 0; call->space == attachment->space && i < call->count; i++)
-                if (!call->items[i].done)
-                    item_done(&call->items[i], FB__STATUS__UNAVAILABLE,
+                if (!call_item(call, i)->done)
+                    item_done(call_item(call, i), FB__STATUS__UNAVAILABLE,
                               "store %s was closed by this session", call->space->name);
             call_begun(call);
         }
         session_detach(session, attachment);
     }
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
-    return true;
+    request_reply(request, FB__STATUS__OK, NULL);
 }
 
 /* ---- creating and dropping ---- */
@@ -340,35 +328,35 @@ static Fb__Status access_create(struct broker_session *session, const Fb__StoreC
     return !result ? FB__STATUS__OK : result == -EINVAL ? FB__STATUS__INVALID : FB__STATUS__FULL;
 }
 
-bool access_store_create(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                         const Fb__ClientRequest *request, const uint8_t *payload,
-                         size_t payload_bytes, const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
+static void access_store_create(struct request *request) {
+    struct broker_session *session = request->session;
     char sentence[SENTENCE_BYTES] = "";
     if (!session->admin) {
-        access_deny(session, request_id, wants_reply, request->store_create->store,
+        access_deny(request, request->message->store_create->store,
                     "only root, the broker's own user and admin_uids may create stores");
-        return true;
+        return;
     }
-    Fb__Status status = access_create(session, request->store_create, sentence);
-    call_reply_simple(session, request_id, wants_reply, status,
-                      status == FB__STATUS__OK ? "" : sentence);
-    return true;
+    Fb__Status status = access_create(session, request->message->store_create, sentence);
+    request_reply(request, status, status == FB__STATUS__OK ? "" : sentence);
 }
 
-bool access_store_drop(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                       const Fb__ClientRequest *request, const uint8_t *payload,
-                       size_t payload_bytes, const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    const char *name = request->store_drop->store;
+static void access_store_drop(struct request *request) {
+    struct broker_session *session = request->session;
+    const char *name = request->message->store_drop->store;
     if (!session->admin) {
-        access_deny(session, request_id, wants_reply, name,
+        access_deny(request, name,
                     "only root, the broker's own user and admin_uids may drop stores");
-        return true;
+        return;
     }
     struct space *space = space_find(session->broker, name);
     if (space)
         space_drop(session->broker, space, session->broker->now_ns);
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
-    return true;
+    request_reply(request, FB__STATUS__OK, NULL);
 }
+
+const struct request_kind hello_kind = {.begin = access_hello, .is_greeting = true};
+const struct request_kind store_open_kind = {.begin = access_store_open};
+const struct request_kind store_prove_kind = {.begin = access_store_prove};
+const struct request_kind store_create_kind = {.begin = access_store_create};
+const struct request_kind store_drop_kind = {.begin = access_store_drop};
+const struct request_kind store_close_kind = {.begin = access_store_close};

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 #define TOLD_BYTES (SENTENCE_BYTES * 3)
 
@@ -110,7 +110,17 @@ uint8_t *explain_here(const struct broker *broker, const struct space *space,
 
 /* ---- what has been said so far ---- */
 
-void explain_free(Fb__ExplainReply *explained) {
+struct explain_item {
+    struct item item;
+    char store[LAYOUT_NAME_BYTES_MAX + 1]; /* which this node need not have */
+    Fb__ExplainReply *explained;
+};
+
+static struct explain_item *explain_of(const struct item *item) {
+    return container_of(item, struct explain_item, item);
+}
+
+static void explain_free(Fb__ExplainReply *explained) {
     fb__explain_reply__free_unpacked(explained, NULL);
 }
 
@@ -156,7 +166,7 @@ static bool explain_tells_more(const Fb__ExplainReply *reply, const Fb__ExplainR
 }
 
 static void explain_offer(struct item *item, const Fb__ExplainReply *reply) {
-    Fb__ExplainReply *explained = item->explained;
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     explain_add_says(explained, reply->node, FB__STATUS__OK, reply->sentence);
     if (!explain_tells_more(reply, explained))
         return;
@@ -222,13 +232,13 @@ static void explain_note_record(struct item *item, enum directory_result result,
         snprintf(index, sizeof index, "not known: etcd does not answer node %s",
                  broker->config->node);
     } else {
-        explain_keep_record(item->explained, item->call->store, record, !lost);
+        explain_keep_record(explain_of(item)->explained, explain_of(item)->store, record, !lost);
         explain_say_left(broker, record->home, left, sizeof left);
         snprintf(index, sizeof index, "generation %" PRIu64 " on node %s, %" PRIu64 " bytes%s%s",
                  record->generation, record->home, record->bytes, lost ? ": lost: " : "",
                  lost ? left : "");
     }
-    explain_set_text(&item->explained->index, index);
+    explain_set_text(&explain_of(item)->explained->index, index);
 }
 
 /* ---- the way of its bytes ---- */
@@ -248,8 +258,8 @@ static void explain_say_rails(const struct transport_info *transport, char *out,
 
 static void explain_note_path(struct item *item) {
     const struct broker *broker = item->call->broker;
-    const Fb__ExplainReply *explained = item->explained;
-    const char *home = explained->info ? explained->info->home : item->home;
+    const Fb__ExplainReply *explained = explain_of(item)->explained;
+    const char *home = explained->info ? explained->info->home : item->ref.home;
     char path[SENTENCE_BYTES], rails[SENTENCE_BYTES / 2];
     struct peer_info info;
     if (!*home || probe_rank(explained->state) <= probe_rank(FB__SAMPLE_STATE__RETIRED))
@@ -263,18 +273,18 @@ static void explain_note_path(struct item *item) {
     } else {
         snprintf(path, sizeof path, "none: node %s is not connected", home);
     }
-    explain_set_text(&item->explained->path, path);
+    explain_set_text(&explain_of(item)->explained->path, path);
 }
 
 /* ---- the end ---- */
 
 static void explain_say_lost(struct item *item, const char *node) {
-    Fb__ExplainReply *explained = item->explained;
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     char sentence[TOLD_BYTES], left[SENTENCE_BYTES / 2];
     explain_say_left(item->call->broker, node, left, sizeof left);
     snprintf(sentence, sizeof sentence,
-             "sample %s of store %s: lost with node %s: %s, and the bytes with it", item->sample_id,
-             item->call->store, node, left);
+             "sample %s of store %s: lost with node %s: %s, and the bytes with it",
+             item->ref.sample_id, explain_of(item)->store, node, left);
     explained->state = FB__SAMPLE_STATE__HOME_LOST;
     explain_set_text(&explained->sentence, sentence);
     explain_set_text(&explained->node, item->call->broker->config->node);
@@ -282,7 +292,7 @@ static void explain_say_lost(struct item *item, const char *node) {
 
 /* What is over may have been replaced by what the index names now. */
 static void explain_add_successor(struct item *item) {
-    Fb__ExplainReply *explained = item->explained;
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     const Fb__IndexRecord *record = explained->record;
     char sentence[TOLD_BYTES + SENTENCE_BYTES];
     if (!explained->info || explained->info->reason != FB__REASON__SUPERSEDED || !record ||
@@ -295,16 +305,16 @@ static void explain_add_successor(struct item *item) {
 
 /* Nobody knows the sample: then whoever was silent may be why. */
 static void explain_add_silence(struct item *item) {
-    Fb__ExplainReply *explained = item->explained;
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     char sentence[TOLD_BYTES + SENTENCE_BYTES];
     for (size_t i = 0; i < explained->n_says; i++) {
         const Fb__NodeSays *says = explained->says[i];
         if (says->status == FB__STATUS__OK)
             continue;
-        if (*item->home)
+        if (*item->ref.home)
             snprintf(sentence, sizeof sentence,
                      "sample %s of store %s: its home, node %s, cannot be reached: %s",
-                     item->sample_id, item->call->store, says->node, says->sentence);
+                     item->ref.sample_id, explain_of(item)->store, says->node, says->sentence);
         else
             snprintf(sentence, sizeof sentence, "%s; node %s has not answered: %s",
                      explained->sentence, says->node, says->sentence);
@@ -315,14 +325,14 @@ static void explain_add_silence(struct item *item) {
 
 static void explain_finish(struct item *item) {
     const struct broker *broker = item->call->broker;
-    Fb__ExplainReply *explained = item->explained;
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     const Fb__IndexRecord *record = explained->record;
     bool over = probe_rank(explained->state) <= probe_rank(FB__SAMPLE_STATE__RETIRED);
-    bool by_ref = *item->home && item->incarnation;
-    if (over && by_ref && nodes_is_dead(broker, item->home, item->incarnation))
-        explain_say_lost(item, item->home);
+    bool by_ref = *item->ref.home && item->ref.incarnation;
+    if (over && by_ref && nodes_is_dead(broker, item->ref.home, item->ref.incarnation))
+        explain_say_lost(item, item->ref.home);
     else if (over && record && !record->home_is_member &&
-             (!item->generation || item->generation == record->generation))
+             (!item->ref.generation || item->ref.generation == record->generation))
         explain_say_lost(item, record->home);
     else if (over && explained->state != FB__SAMPLE_STATE__NEVER_SEEN)
         explain_add_successor(item);
@@ -332,16 +342,17 @@ static void explain_finish(struct item *item) {
     item_done(item, FB__STATUS__OK, NULL);
 }
 
-void explain_expired(struct item *item) {
+static void explain_expired(struct item *item) {
     char why[64];
     const struct ask *ask;
     snprintf(why, sizeof why, "no answer within %llu ms",
              (unsigned long long)((item->call->broker->now_ns - item->call->begun_ns) / NS_PER_MS));
     LIST_FOREACH (ask, &item->asks, link)
         if (ask->peer)
-            explain_add_says(item->explained, peer_node(ask->peer), FB__STATUS__TIMEOUT, why);
+            explain_add_says(explain_of(item)->explained, peer_node(ask->peer), FB__STATUS__TIMEOUT,
+                             why);
         else
-            explain_set_text(&item->explained->index, why);
+            explain_set_text(&explain_of(item)->explained->index, why);
     explain_finish(item);
 }
 
@@ -369,9 +380,10 @@ static void explain_on_answer(void *context, const Fb__PeerReply *reply, const u
     if (reply && reply->result_case == FB__PEER_REPLY__RESULT_EXPLAIN)
         explain_offer(item, reply->explain);
     else if (reply && reply->status != FB__STATUS__NOT_FOUND) /* it has no such store */
-        explain_add_says(item->explained, peer_node(peer), reply->status, reply->error);
+        explain_add_says(explain_of(item)->explained, peer_node(peer), reply->status, reply->error);
     else if (!reply)
-        explain_add_says(item->explained, peer_node(peer), FB__STATUS__UNAVAILABLE, why);
+        explain_add_says(explain_of(item)->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
+                         why);
     if (!item->ask_count)
         explain_finish(item);
 }
@@ -380,7 +392,7 @@ static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireIte
     struct ask *ask = ask_new(item, peer);
     Fb__PeerExplain explain = FB__PEER_EXPLAIN__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
-    explain.store = item->call->store;
+    explain.store = explain_of(item)->store;
     explain.item = asked;
     request.op_case = FB__PEER_REQUEST__OP_EXPLAIN;
     request.explain = &explain;
@@ -388,7 +400,7 @@ static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireIte
         return;
     if (ask)
         ask_take(ask);
-    explain_add_says(item->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
+    explain_add_says(explain_of(item)->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
                      "it cannot be asked now");
 }
 
@@ -397,12 +409,12 @@ static void explain_ask_index(struct item *item) {
     char why[SENTENCE_BYTES];
     struct ask *ask = directory->ops->audit ? ask_new(item, NULL) : NULL;
     if (ask) {
-        directory->ops->locate(directory, item->call->store, item->sample_id, explain_on_located,
-                               ask);
+        directory->ops->locate(directory, explain_of(item)->store, item->ref.sample_id,
+                               explain_on_located, ask);
         return;
     }
     snprintf(why, sizeof why, "none: directory = %s", directory->ops->name);
-    explain_set_text(&item->explained->index, why);
+    explain_set_text(&explain_of(item)->explained->index, why);
 }
 
 static void explain_ask_all(struct item *item, Fb__RetireItem *asked) {
@@ -417,12 +429,12 @@ static void explain_one(struct item *item, Fb__RetireItem *asked) {
     struct broker *broker = item->call->broker;
     if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
         return;
-    item->explained = malloc(sizeof *item->explained);
-    if (!item->explained) {
+    explain_of(item)->explained = malloc(sizeof *explain_of(item)->explained);
+    if (!explain_of(item)->explained) {
         item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
         return;
     }
-    fb__explain_reply__init(item->explained);
+    fb__explain_reply__init(explain_of(item)->explained);
     bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
     struct peer *home = here ? NULL : peers_find(broker->peers, asked->home);
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
@@ -434,47 +446,54 @@ static void explain_one(struct item *item, Fb__RetireItem *asked) {
     else if (home && !nodes_is_dead(broker, asked->home, 0))
         explain_ask_peer(item, home, asked);
     else if (!here && !home)
-        explain_add_says(item->explained, asked->home, FB__STATUS__NOT_FOUND,
+        explain_add_says(explain_of(item)->explained, asked->home, FB__STATUS__NOT_FOUND,
                          "no peer of this node is called so");
     if (!item->ask_count)
         explain_finish(item);
 }
 
-void explain_answer(struct call *call) {
-    const struct item *item = &call->items[0];
+static void explain_answer(const struct call *call) {
+    const struct item *item = call_item(call, 0);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.status = item->status;
-    reply.error = item->error ? item->error : (char *)protobuf_c_empty_string;
-    if (item->explained) {
+    reply.error = item_error(item);
+    if (explain_of(item)->explained) {
         reply.result_case = FB__CLIENT_REPLY__RESULT_EXPLAIN;
-        reply.explain = item->explained;
+        reply.explain = explain_of(item)->explained;
     }
     call_send(call, &reply);
 }
 
 /* An admin may ask about a store that this node does not have. */
-bool explain_sample(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                    const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                    const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__Explain *asked = request->explain;
+static void explain_sample(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Explain *asked = request->message->explain;
     if (!asked->item) {
-        *why = "an Explain without an item";
-        return false;
+        request->breach = "an Explain without an item";
+        return;
     }
     bool elsewhere = session->admin && !session_attachment(session, asked->handle) &&
                      !space_find(session->broker, asked->store) && !layout_check_name(asked->store);
-    struct space *space =
-        elsewhere ? NULL
-                  : probe_space(session, asked->handle, asked->store, request_id, wants_reply);
-    struct call *call =
-        elsewhere || space ? call_new(session, CALL_EXPLAIN, 1, request_id, wants_reply) : NULL;
+    struct space *space = elsewhere ? NULL : request_space(request, asked->handle, asked->store);
+    struct call *call = elsewhere || space ? call_new(request, space, 1) : NULL;
     if (!call)
-        return true;
-    call->space = space;
-    snprintf(call->store, sizeof call->store, "%s", space ? space->name : asked->store);
+        return;
+    struct explain_item *explain = explain_of(call_item(call, 0));
+    snprintf(explain->store, sizeof explain->store, "%s", space ? space->name : asked->store);
     call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
-    explain_one(&call->items[0], asked->item);
+    explain_one(call_item(call, 0), asked->item);
     call_begun(call);
-    return true;
 }
+
+static void explain_free_item(struct item *item) {
+    if (explain_of(item)->explained)
+        explain_free(explain_of(item)->explained);
+}
+
+const struct request_kind explain_kind = {
+    .begin = explain_sample,
+    .item_bytes = sizeof(struct explain_item),
+    .answer = explain_answer,
+    .expire = explain_expired,
+    .free_item = explain_free_item,
+};

@@ -16,7 +16,7 @@
 
 #include "cluster/index_judge.h"
 #include "proto/frame.h"
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 #define INDEX_SENTENCE_BYTES 768u
 
@@ -282,8 +282,8 @@ void index_forget_checks(struct broker *broker, const struct asking *asking) {
 
 /* ---- a client's items ---- */
 
-static void check_here(struct item *item, bool repair) {
-    struct check *check = check_new(item->call->broker, item->call->store, item->sample_id, repair);
+static void check_here(struct item *item, const char *store, bool repair) {
+    struct check *check = check_new(item->call->broker, store, item->ref.sample_id, repair);
     struct ask *ask = check ? ask_new(item, NULL) : NULL;
     if (!ask) {
         if (check) {
@@ -296,7 +296,7 @@ static void check_here(struct item *item, bool repair) {
         return;
     }
     check->ask = ask;
-    check->record_only = !*item->home;
+    check->record_only = !*item->ref.home;
     check_begin(check);
 }
 
@@ -307,20 +307,20 @@ static void index_check_on_peer(void *context, const Fb__PeerReply *reply, const
     if (!item)
         return;
     if (!reply || reply->result_case != FB__PEER_REPLY__RESULT_INDEX_CHECK) {
-        item_done(item, FB__STATUS__UNAVAILABLE, "node %s: %s", item->home,
+        item_done(item, FB__STATUS__UNAVAILABLE, "node %s: %s", item->ref.home,
                   ask_failure(reply, why));
         return;
     }
     item_answer(item, &reply->index_check->base);
 }
 
-static void check_there(struct item *item, bool repair) {
+static void check_there(struct item *item, const char *store, bool repair) {
     struct broker *broker = item->call->broker;
-    struct peer *peer = peers_find(broker->peers, item->home);
+    struct peer *peer = peers_find(broker->peers, item->ref.home);
     struct ask *ask = peer ? ask_new(item, peer) : NULL;
     Fb__PeerIndexCheck check = FB__PEER_INDEX_CHECK__INIT;
-    check.store = item->call->store;
-    check.sample_id = item->sample_id;
+    check.store = (char *)store;
+    check.sample_id = item->ref.sample_id;
     check.repair = repair;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_INDEX_CHECK;
@@ -330,32 +330,33 @@ static void check_there(struct item *item, bool repair) {
     if (ask)
         ask_take(ask);
     item_done(item, FB__STATUS__UNAVAILABLE, "node %s is no peer of node %s, or cannot be asked",
-              item->home, broker->config->node);
+              item->ref.home, broker->config->node);
 }
 
-static void check_one(struct item *item, const Fb__IndexCheckItem *asked, bool repair) {
+static void check_one(struct item *item, const char *store, const Fb__IndexCheckItem *asked,
+                      bool repair) {
     struct broker *broker = item->call->broker;
     if (!item_name(item, asked->sample_id, 0, asked->node, 0))
         return;
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
     if (!*asked->node || !strcmp(asked->node, broker->config->node))
-        check_here(item, repair);
+        check_here(item, store, repair);
     else
-        check_there(item, repair);
+        check_there(item, store, repair);
 }
 
-void index_answer(struct call *call) {
+static void index_answer(const struct call *call) {
     Fb__IndexFinding failed[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++) {
-        const struct item *item = &call->items[i];
+        const struct item *item = call_item(call, i);
         pointers[i] =
             item->answer ? fb__index_finding__unpack(NULL, item->answer_bytes, item->answer) : NULL;
         if (pointers[i])
             continue;
         fb__index_finding__init(&failed[i]);
         failed[i].finding = FB__FINDING__NOT_CHECKED;
-        failed[i].node = (char *)item->home;
-        failed[i].sentence = item->error ? item->error : (char *)protobuf_c_empty_string;
+        failed[i].node = (char *)item->ref.home;
+        failed[i].sentence = item_error(item);
         pointers[i] = &failed[i];
     }
     Fb__IndexCheckReply result = FB__INDEX_CHECK_REPLY__INIT;
@@ -373,8 +374,8 @@ void index_answer(struct call *call) {
 /* ---- requests ---- */
 
 /* False: refused. */
-static bool index_check_has_index(struct broker_session *session, uint32_t request_id,
-                                  bool wants_reply) {
+static bool index_check_has_index(const struct request *request) {
+    const struct broker_session *session = request->session;
     char sentence[SENTENCE_BYTES];
     if (session->broker->directory->ops->audit)
         return true;
@@ -383,36 +384,30 @@ static bool index_check_has_index(struct broker_session *session, uint32_t reque
         "directory = %s keeps no index: each node answers for its own samples alone, and there "
         "is nothing to check",
         session->broker->directory->ops->name);
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNSUPPORTED, sentence);
+    request_reply(request, FB__STATUS__UNSUPPORTED, sentence);
     return false;
 }
 
-bool index_check(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                 const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__IndexCheck *asked = request->index_check;
+static void index_check(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__IndexCheck *asked = request->message->index_check;
     if (asked->n_items > FRAME_BATCH_ITEMS_MAX || layout_check_name(asked->store)) {
-        *why = "a check of more than 256 items, or of no store";
-        return false;
+        request->breach = "a check of more than 256 items, or of no store";
+        return;
     }
     if (!session->admin) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
-                          "only admins may check the index");
-        return true;
+        request_reply(request, FB__STATUS__DENIED, "only admins may check the index");
+        return;
     }
-    if (!index_check_has_index(session, request_id, wants_reply))
-        return true;
-    struct call *call =
-        call_new(session, CALL_INDEX_CHECK, asked->n_items, request_id, wants_reply);
+    if (!index_check_has_index(request))
+        return;
+    struct call *call = call_new(request, NULL, asked->n_items);
     if (!call)
-        return true;
-    snprintf(call->store, sizeof call->store, "%s", asked->store);
+        return;
     call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
     for (size_t i = 0; i < asked->n_items; i++)
-        check_one(&call->items[i], asked->items[i], asked->repair);
+        check_one(call_item(call, i), asked->store, asked->items[i], asked->repair);
     call_begun(call);
-    return true;
 }
 
 /* ---- pages of the index ---- */
@@ -430,6 +425,13 @@ static void index_check_fill_listed(const struct broker *broker,
     to->age_ms = unix_ms > from->unix_ms ? unix_ms - from->unix_ms : 0;
     to->home_is_member = from->home_is_member;
 }
+
+/* The call has one item and has been begun before the index is read: it is answered while the page
+ * is still there. */
+struct index_page_item {
+    struct item item;
+    Fb__IndexListReply *page;
+};
 
 static void index_check_on_page(void *context, enum directory_result result,
                                 const struct directory_listed *listed, size_t count,
@@ -453,35 +455,54 @@ static void index_check_on_page(void *context, enum directory_result result,
     page.records = pointers;
     page.cursor = (char *)next;
     page.unreadable = unreadable;
-    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
-    reply.result_case = FB__CLIENT_REPLY__RESULT_INDEX_LIST;
-    reply.index_list = &page;
-    item_answer(item, &reply.base);
+    container_of(item, struct index_page_item, item)->page = &page;
+    item_done(item, FB__STATUS__OK, NULL);
 }
 
-bool index_list(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    const Fb__IndexList *asked = request->index_list;
+static void index_list_answer(const struct call *call) {
+    const struct item *item = call_item(call, 0);
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.status = item->status;
+    reply.error = item_error(item);
+    if (item->status == FB__STATUS__OK) {
+        reply.result_case = FB__CLIENT_REPLY__RESULT_INDEX_LIST;
+        reply.index_list = container_of(item, struct index_page_item, item)->page;
+    }
+    call_send(call, &reply);
+}
+
+static void index_list(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__IndexList *asked = request->message->index_list;
     const struct attachment *attachment = session_attachment(session, asked->handle);
     const char *store = attachment ? attachment->space->name : *asked->store ? asked->store : NULL;
     if (!attachment && (!session->admin || (store && layout_check_name(store)))) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
-                          "only admins may look through the index beyond stores they have opened");
-        return true;
+        request_reply(request, FB__STATUS__DENIED,
+                      "only admins may look through the index beyond stores they have opened");
+        return;
     }
-    if (!index_check_has_index(session, request_id, wants_reply))
-        return true;
-    struct call *call = call_new(session, CALL_INDEX_LIST, 1, request_id, wants_reply);
-    struct ask *ask = call ? ask_new(&call->items[0], NULL) : NULL;
-    struct directory *directory = session->broker->directory;
+    if (!index_check_has_index(request))
+        return;
+    struct call *call = call_new(request, NULL, 1);
     if (!call)
-        return true;
+        return;
+    struct item *item = call_item(call, 0);
+    call_begun(call);
+    struct ask *ask = ask_new(item, NULL);
+    struct directory *directory = session->broker->directory;
     if (ask)
         directory->ops->audit->list(directory, store, asked->cursor, index_check_on_page, ask);
     else
-        item_done(&call->items[0], FB__STATUS__UNAVAILABLE, "the broker is out of memory");
-    call_begun(call);
-    return true;
+        item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
 }
+
+const struct request_kind index_check_kind = {
+    .begin = index_check,
+    .item_bytes = sizeof(struct item),
+    .answer = index_answer,
+};
+const struct request_kind index_list_kind = {
+    .begin = index_list,
+    .item_bytes = sizeof(struct index_page_item),
+    .answer = index_list_answer,
+};

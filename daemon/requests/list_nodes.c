@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "proto/frame.h"
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 #define NODES_MAX      FRAME_BATCH_ITEMS_MAX
 #define CUT_BYTES      60u    /* of a sentence, where there are many */
@@ -68,18 +68,14 @@ static void list_nodes_fill_health(const struct broker *broker, struct health *h
     to->log_dropped = log_dropped();
 }
 
-bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                 const char **why) {
-    (void)request, (void)payload, (void)payload_bytes, (void)why;
+static void list_health(struct request *request) {
+    struct broker_session *session = request->session;
     struct health health;
     list_nodes_fill_health(session->broker, &health);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_HEALTH;
     reply.health = &health.reply;
-    if (wants_reply)
-        session->ops->reply(session->client, request_id, &reply, -1);
-    return true;
+    request_send(request, &reply, -1);
 }
 
 void list_serve_health(struct asking *asking, uint32_t request_id) {
@@ -114,8 +110,8 @@ static void list_nodes_ask_health(struct item *item, struct peer *peer) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_HEALTH;
     request.health = &health;
-    snprintf(item->home, sizeof item->home, "%s", peer_node(peer));
-    bool asked = item->call->patience_ns && !nodes_is_dead(broker, item->home, 0);
+    snprintf(item->ref.home, sizeof item->ref.home, "%s", peer_node(peer));
+    bool asked = item->call->patience_ns && !nodes_is_dead(broker, item->ref.home, 0);
     if (asked && (ask = ask_new(item, peer)) &&
         !peer_call(peer, &request, list_nodes_on_health, ask, broker->now_ns)) {
         item_set_deadline(item, broker->now_ns + item->call->patience_ns);
@@ -129,26 +125,23 @@ static void list_nodes_ask_health(struct item *item, struct peer *peer) {
         item_done(item, FB__STATUS__OK, NULL);
 }
 
-bool list_nodes(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
+static void list_nodes(struct request *request) {
+    struct broker_session *session = request->session;
     struct peers *peers = session->broker->peers;
     size_t count = 0;
     for (struct peer *peer = peers_next(peers, NULL); peer && count < NODES_MAX;
          peer = peers_next(peers, peer))
         count++;
-    struct call *call = call_new(session, CALL_NODES, count, request_id, wants_reply);
+    struct call *call = call_new(request, NULL, count);
     if (!call)
-        return true;
-    call->patience_ns = request->nodes->deadline_ms * NS_PER_MS;
+        return;
+    call->patience_ns = request->message->nodes->deadline_ms * NS_PER_MS;
     struct peer *peer = NULL;
     for (size_t i = 0; i < count; i++) {
         peer = peers_next(peers, peer);
-        list_nodes_ask_health(&call->items[i], peer);
+        list_nodes_ask_health(call_item(call, i), peer);
     }
     call_begun(call);
-    return true;
 }
 
 /* ---- the answer ---- */
@@ -227,7 +220,7 @@ static void list_nodes_fill_rails(struct node_page *page, size_t node) {
 
 static void list_nodes_fill_node(const struct broker *broker, const struct item *item,
                                  struct node_page *page) {
-    struct peer *peer = peers_find(broker->peers, item->home);
+    struct peer *peer = peers_find(broker->peers, item->ref.home);
     struct peer_info *from = &page->from[page->count];
     Fb__NodeInfo *info = list_nodes_next_node(page);
     const struct outbox *outbox = peer_user(peer);
@@ -254,7 +247,7 @@ static void list_nodes_fill_node(const struct broker *broker, const struct item 
         info->heard_ms_ago = info->heard ? (broker->now_ns - from->heard_ns) / NS_PER_MS : 0;
     info->odd_answers = from->odd_answers;
     info->twin = (char *)peers_rival(broker->peers, from->node);
-    info->silence = item->error ? item->error : (char *)protobuf_c_empty_string;
+    info->silence = item_error(item);
     info->health =
         item->answer ? fb__health_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;
     info->leases = info->health ? info->health->leases : 0;
@@ -265,7 +258,7 @@ static void list_nodes_fill_node(const struct broker *broker, const struct item 
         list_nodes_cut_details(info->health);
 }
 
-void list_answer_nodes(struct call *call) {
+static void list_answer_nodes(const struct call *call) {
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     Fb__NodesReply result = FB__NODES_REPLY__INIT;
     struct node_page *page = malloc(sizeof *page);
@@ -278,7 +271,7 @@ void list_answer_nodes(struct call *call) {
     page->count = page->bytes = 0;
     list_nodes_fill_self(call->broker, page);
     for (uint32_t i = 0; i < call->count; i++)
-        list_nodes_fill_node(call->broker, &call->items[i], page);
+        list_nodes_fill_node(call->broker, call_item(call, i), page);
     result.n_nodes = page->count;
     result.nodes = page->pointers;
     reply.result_case = FB__CLIENT_REPLY__RESULT_NODES;
@@ -289,3 +282,10 @@ void list_answer_nodes(struct call *call) {
             fb__health_reply__free_unpacked(page->infos[i].health, NULL);
     free(page);
 }
+
+const struct request_kind health_kind = {.begin = list_health};
+const struct request_kind nodes_kind = {
+    .begin = list_nodes,
+    .item_bytes = sizeof(struct item),
+    .answer = list_answer_nodes,
+};

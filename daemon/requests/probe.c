@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 #define HOLDERS_MAX 64u
 
@@ -148,6 +148,15 @@ uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
 
 /* ---- asking others ---- */
 
+struct stat_item {
+    struct item item;      /* its answer: the best Fb__StatResult so far, packed */
+    Fb__SampleState state; /* that it tells of */
+};
+
+static struct stat_item *stat_of(const struct item *item) {
+    return container_of(item, struct stat_item, item);
+}
+
 int probe_rank(Fb__SampleState state) {
     static const int ranks[] = {0, 3, 4,
                                 5, 2, 1}; /* never seen, planned, sealed, resident, retired, gone */
@@ -169,7 +178,7 @@ static uint8_t *probe_too_much_for_one(size_t *bytes_out) {
  * answered must fit one answer anyway. */
 static void probe_offer(struct item *item, uint8_t *packed, size_t bytes, Fb__SampleState state) {
     struct call *call = item->call;
-    if (!packed || (item->answer && probe_rank(state) <= probe_rank(item->answer_state))) {
+    if (!packed || (item->answer && probe_rank(state) <= probe_rank(stat_of(item)->state))) {
         free(packed);
         return;
     }
@@ -182,7 +191,7 @@ static void probe_offer(struct item *item, uint8_t *packed, size_t bytes, Fb__Sa
     }
     item->answer = packed;
     item->answer_bytes = packed ? bytes : 0;
-    item->answer_state = state;
+    stat_of(item)->state = state;
     call->spec_bytes += item->answer_bytes;
 }
 
@@ -217,12 +226,12 @@ static void probe_on_answer(void *context, const Fb__PeerReply *reply, const uin
     if (item->answer)
         item_done(item, FB__STATUS__OK, NULL);
     else if (odd)
-        item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s: node %s: %s", item->sample_id,
-                  item->call->space->name, peer_node(peer), wrong);
+        item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s: node %s: %s",
+                  item->ref.sample_id, item->call->space->name, peer_node(peer), wrong);
     else
         item_done(item, reply ? reply->status : FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: node %s: %s", item->sample_id, item->call->space->name,
-                  peer_node(peer), reply ? reply->error : why);
+                  "sample %s of store %s: node %s: %s", item->ref.sample_id,
+                  item->call->space->name, peer_node(peer), reply ? reply->error : why);
 }
 
 static void probe_ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
@@ -259,7 +268,7 @@ static void probe_one(struct item *item, Fb__RetireItem *asked) {
             probe_ask_peer(item, peer, asked);
     } else {
         probe_here(item, asked);
-        if (!asked->generation && item->answer_state != FB__SAMPLE_STATE__RESIDENT)
+        if (!asked->generation && stat_of(item)->state != FB__SAMPLE_STATE__RESIDENT)
             for (struct peer *peer = peers_next(broker->peers, NULL); peer;
                  peer = peers_next(broker->peers, peer))
                 probe_ask_peer(item, peer, asked);
@@ -272,13 +281,14 @@ static void probe_one(struct item *item, Fb__RetireItem *asked) {
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, which is no peer of node %s or cannot be "
                   "asked now",
-                  item->sample_id, item->call->space->name, item->home, broker->config->node);
+                  item->ref.sample_id, item->call->space->name, item->ref.home,
+                  broker->config->node);
 }
 
 /* ---- requests ---- */
 
-struct space *probe_space(struct broker_session *session, uint32_t handle, const char *name,
-                          uint32_t request_id, bool wants_reply) {
+struct space *request_space(const struct request *request, uint32_t handle, const char *name) {
+    struct broker_session *session = request->session;
     struct attachment *attachment = session_attachment(session, handle);
     if (attachment)
         return attachment->space;
@@ -294,30 +304,54 @@ struct space *probe_space(struct broker_session *session, uint32_t handle, const
             sentence, sizeof sentence,
             "store %.64s: open it first (only admins may look into a store they have not opened)",
             name);
-    call_reply_simple(session, request_id, wants_reply,
-                      session->admin && *name ? FB__STATUS__NOT_FOUND : FB__STATUS__DENIED,
-                      sentence);
+    request_reply(request, session->admin && *name ? FB__STATUS__NOT_FOUND : FB__STATUS__DENIED,
+                  sentence);
     return NULL;
 }
 
-bool probe_stat(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__Stat *asked = request->stat;
+static void probe_stat(struct request *request) {
+    const Fb__Stat *asked = request->message->stat;
     if (asked->n_items > FRAME_BATCH_ITEMS_MAX) {
-        *why = "a batch of more than 256 items";
-        return false;
+        request->breach = "a batch of more than 256 items";
+        return;
     }
-    struct space *space = probe_space(session, asked->handle, "", request_id, wants_reply);
-    struct call *call =
-        space ? call_new(session, CALL_STAT, asked->n_items, request_id, wants_reply) : NULL;
+    struct space *space = request_space(request, asked->handle, "");
+    struct call *call = space ? call_new(request, space, asked->n_items) : NULL;
     if (!call)
-        return true;
-    call->space = space;
+        return;
     call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
     for (size_t i = 0; i < asked->n_items; i++)
-        probe_one(&call->items[i], asked->items[i]);
+        probe_one(call_item(call, i), asked->items[i]);
     call_begun(call);
-    return true;
 }
+
+static void stat_answer(const struct call *call) {
+    Fb__StatResult failed[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    for (uint32_t i = 0; i < call->count; i++) {
+        const struct item *item = call_item(call, i);
+        pointers[i] =
+            item->answer ? fb__stat_result__unpack(NULL, item->answer_bytes, item->answer) : NULL;
+        if (pointers[i])
+            continue;
+        fb__stat_result__init(&failed[i]);
+        failed[i].status = item->status;
+        failed[i].error = item_error(item);
+        pointers[i] = &failed[i];
+    }
+    Fb__StatReply stat = FB__STAT_REPLY__INIT;
+    stat.n_items = call->count;
+    stat.items = pointers;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_STAT;
+    reply.stat = &stat;
+    call_send(call, &reply);
+    for (uint32_t i = 0; i < call->count; i++)
+        if (pointers[i] != &failed[i])
+            fb__stat_result__free_unpacked(pointers[i], NULL);
+}
+
+const struct request_kind stat_kind = {
+    .begin = probe_stat,
+    .item_bytes = sizeof(struct stat_item),
+    .answer = stat_answer,
+};

@@ -15,8 +15,8 @@
  * On the home's side, `closed` of an accepted connection is the proof that its peer can read no
  * further byte of any region.
  */
-#ifndef FEATURED_PEER_TRANSPORT_H
-#define FEATURED_PEER_TRANSPORT_H
+#ifndef FEATURED_TRANSPORT_H
+#define FEATURED_TRANSPORT_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,7 +32,10 @@
 #define TRANSPORT_RAILS_MAX         8u
 
 struct transport;
-struct transport_conn;
+/* One connection, as its owner holds it. Each transport has it inside a struct of its own. */
+struct transport_conn {
+    struct transport *transport; /* that it is of */
+};
 
 struct transport_events {
     /* Another broker dialled us and proved itself. hello: what it said of itself. Return the user
@@ -102,8 +105,6 @@ struct transport_info {
     struct transport_rail_info rails[TRANSPORT_RAILS_MAX];
 };
 
-/* Each transport has a constructor of its own (loop, fake network, device ...) that gives one of
- * these. */
 struct transport_ops {
     const char *name;
     /* address: "host:port"; port 0 = any. bound_out: the address got. 0 or -errno. */
@@ -138,5 +139,18 @@ struct transport_ops {
 struct transport {
     const struct transport_ops *ops;
 };
+
+/* What a constructor of a transport gets; all of it is copied. */
+struct transport_setup {
+    struct uv_loop_s *loop;
+    const struct transport_options *options;
+    const struct transport_events *events;
+    void *owner; /* handed to each event */
+};
+/* 0, or -errno with one sentence in `why` that says what is missing and what to do about it. Those
+ * of transports that need more than a setup (a device's options, a fake network) take more
+ * arguments; daemon/transports.c wraps them into this form. */
+typedef int (*transport_constructor)(const struct transport_setup *setup, struct transport **out,
+                                     char *why, size_t why_bytes);
 
 #endif

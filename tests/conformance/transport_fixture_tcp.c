@@ -32,7 +32,9 @@ static void *world_new(void) {
 static int transport_new(void *world, const struct transport_options *options,
                          const struct transport_events *events, void *owner,
                          struct transport **out) {
-    return transport_tcp_new(&((struct world *)world)->loop, options, events, owner, out);
+    struct transport_setup setup = {&((struct world *)world)->loop, options, events, owner};
+    char why[96];
+    return transport_tcp_new(&setup, out, why, sizeof why);
 }
 
 static void step(void *world) {

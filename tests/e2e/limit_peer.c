@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#include <uv.h>
 
 #include "e2e/limit_attack.h"
 #include "peer/peer.h"
@@ -63,10 +64,10 @@ static void play(struct node_played *node, struct attack *attack, const char *na
                                           .handshake_timeout_ms = 5000,
                                           .send_queue_bytes = 64u << 20,
                                           .connections_max = 8};
-    CHECK(peers_new(&options, &events, node, &node->peers) == 0 &&
-              transport_tcp_new(&node->loop, &transport, &peers_transport_events, node->peers,
-                                &node->transport) == 0,
-          "cannot play a node");
+    CHECK(peers_new(&options, &events, node, &node->peers) == 0, "cannot play a node");
+    struct transport_setup setup = {&node->loop, &transport, &peers_transport_events, node->peers};
+    char why[96];
+    CHECK(transport_tcp_new(&setup, &node->transport, why, sizeof why) == 0, "cannot play a node");
     peers_set_transport(node->peers, node->transport);
     node->broker = peers_add(node->peers, "a", attack->cluster->nodes[0].address, "");
 }

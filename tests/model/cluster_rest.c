@@ -47,7 +47,7 @@ static bool has_timed_requests(const struct broker *broker) {
     TAILQ_FOREACH (session, &broker->sessions, link)
         TAILQ_FOREACH (call, &session->calls, link)
             for (uint32_t i = 0; i < call->count; i++)
-                if (call->items[i].timed.queued)
+                if (call_item(call, i)->timed.queued)
                     return true;
     return false;
 }

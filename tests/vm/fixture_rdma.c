@@ -28,8 +28,9 @@ static int new_transport(struct world *world, const struct transport_options *op
         .reads_in_flight_max = 16,
         .stall_timeout_ms = 10000,
     };
+    struct transport_setup setup = {&world->loop, options, events, owner};
     char why[256] = "";
-    int r = transport_rdma_new(&world->loop, options, &rdma, events, owner, out, why, sizeof why);
+    int r = transport_rdma_new(&setup, &rdma, out, why, sizeof why);
     cr_assert_eq(r, 0, "%s", why);
     return r;
 }

@@ -388,10 +388,9 @@ static void rdma_init_handles(struct rdma *rdma) {
     rdma_start_tick(rdma);
 }
 
-int transport_rdma_new(uv_loop_t *loop, const struct transport_options *options,
-                       const struct rdma_options *rdma_options,
-                       const struct transport_events *events, void *owner, struct transport **out,
-                       char *why, size_t why_bytes) {
+int transport_rdma_new(const struct transport_setup *setup, const struct rdma_options *rdma_options,
+                       struct transport **out, char *why, size_t why_bytes) {
+    const struct transport_options *options = setup->options;
     if (options->hello_bytes > TRANSPORT_HELLO_BYTES_MAX || options->chunk_bytes == 0 ||
         options->chunk_bytes > CHUNK_BYTES_MAX || options->reads_per_connection == 0 ||
         rdma_options->registration_bytes == 0 || rdma_options->reads_in_flight_max == 0 ||
@@ -403,9 +402,9 @@ int transport_rdma_new(uv_loop_t *loop, const struct transport_options *options,
     if (rdma == NULL)
         return -ENOMEM;
     rdma->base.ops = &rdma_ops;
-    rdma->loop = loop;
-    rdma->events = *events;
-    rdma->owner = owner;
+    rdma->loop = setup->loop;
+    rdma->events = *setup->events;
+    rdma->owner = setup->owner;
     LIST_INIT(&rdma->routes);
     LIST_INIT(&rdma->conns);
     TAILQ_INIT(&rdma->links);

@@ -6,8 +6,6 @@
 #ifndef FEATURED_PEER_TRANSPORT_RDMA_H
 #define FEATURED_PEER_TRANSPORT_RDMA_H
 
-#include <uv.h>
-
 #include "transport/transport.h"
 
 struct rdma_options {
@@ -17,10 +15,8 @@ struct rdma_options {
     uint32_t stall_timeout_ms;    /* a rail whose reads make no progress for so long is taken out */
 };
 
-/* options, rdma, events: copied. 0; -ENODEV: no usable rail; or -errno. On failure `why` says what
- * is missing and what to do about it. */
-int transport_rdma_new(uv_loop_t *loop, const struct transport_options *options,
-                       const struct rdma_options *rdma, const struct transport_events *events,
-                       void *owner, struct transport **out, char *why, size_t why_bytes);
+/* A transport_constructor with options of its own, copied. -ENODEV: no usable rail. */
+int transport_rdma_new(const struct transport_setup *setup, const struct rdma_options *rdma,
+                       struct transport **out, char *why, size_t why_bytes);
 
 #endif

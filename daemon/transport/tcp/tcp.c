@@ -260,23 +260,28 @@ static void tcp_copy_options(struct tcp *tcp, const struct transport_options *op
         tcp->options.data_timeout_ms = options->handshake_timeout_ms;
 }
 
-int transport_tcp_new(uv_loop_t *loop, const struct transport_options *options,
-                      const struct transport_events *events, void *owner, struct transport **out) {
+int transport_tcp_new(const struct transport_setup *setup, struct transport **out, char *why,
+                      size_t why_bytes) {
+    const struct transport_options *options = setup->options;
     if (options->hello_bytes > TRANSPORT_HELLO_BYTES_MAX || options->chunk_bytes == 0 ||
-        options->reads_per_connection == 0 || options->reads_per_connection > WIRE_READS_MAX)
+        options->reads_per_connection == 0 || options->reads_per_connection > WIRE_READS_MAX) {
+        snprintf(why, why_bytes, "bad options for the TCP transport");
         return -EINVAL;
+    }
     struct tcp *tcp = calloc(1, sizeof *tcp);
-    if (tcp == NULL)
+    if (tcp == NULL) {
+        snprintf(why, why_bytes, "out of memory");
         return -ENOMEM;
+    }
     tcp->base.ops = &tcp_ops;
-    tcp->loop = loop;
-    tcp->events = *events;
-    tcp->owner = owner;
+    tcp->loop = setup->loop;
+    tcp->events = *setup->events;
+    tcp->owner = setup->owner;
     tcp->listen_fd = -1;
     tcp_copy_options(tcp, options);
     TAILQ_INIT(&tcp->strangers);
     LIST_INIT(&tcp->conns);
-    uv_timer_init(loop, &tcp->accept_pause);
+    uv_timer_init(setup->loop, &tcp->accept_pause);
     tcp->accept_pause.data = tcp;
     tcp->uv_refs = 1;
     *out = &tcp->base;

@@ -7,12 +7,10 @@
 #ifndef FEATURED_PEER_TRANSPORT_TCP_H
 #define FEATURED_PEER_TRANSPORT_TCP_H
 
-#include <uv.h>
-
 #include "transport/transport.h"
 
-/* options, events: copied. 0 or -errno. */
-int transport_tcp_new(uv_loop_t *loop, const struct transport_options *options,
-                      const struct transport_events *events, void *owner, struct transport **out);
+/* A transport_constructor. */
+int transport_tcp_new(const struct transport_setup *setup, struct transport **out, char *why,
+                      size_t why_bytes);
 
 #endif
