@@ -218,6 +218,9 @@ static void call_on_time_over(struct deadline *timed, uint64_t now_ns) {
 /* ---- answers ---- */
 
 char *item_error(const struct item *item) {
+    static const char no_memory[] = "the broker is out of memory, and has none for a sentence";
+    if (!item->error && item->status != FB__STATUS__OK)
+        return (char *)no_memory;
     return item->error ? item->error : (char *)protobuf_c_empty_string;
 }
 

@@ -66,6 +66,7 @@ struct ask {
     struct space *space;
     struct peer *peer;    /* NULL: the directory */
     struct account *user; /* whose question it is: it may outlive the session */
+    uint64_t remote;      /* remote_lease that is asked for; 0 = none */
     uint64_t generation;
 };
 
