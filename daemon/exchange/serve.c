@@ -177,9 +177,10 @@ static void serve_lease_for(struct asking *asking, struct space *space, uint32_t
     struct served *served = calloc(1, sizeof *served);
     uint32_t holder = serve_holder_of(asking, space);
     if (!served || holder == STORE_NO_HOLDER) {
+        serve_refuse(asking, request_id, served ? FB__STATUS__FULL : FB__STATUS__UNAVAILABLE,
+                     served ? "the home has no room for another reader"
+                            : "the home is out of memory");
         free(served);
-        serve_refuse(asking, request_id, FB__STATUS__FULL,
-                     "the home has no room for another reader");
         return;
     }
     *served = (struct served){.waiter = {serve_on_resident},

@@ -78,6 +78,7 @@ struct item {
     struct deadline timed; /* for items whose time no store keeps */
     bool done;
     bool in_store;         /* a store's waiter queue holds it */
+    bool no_memory;        /* somebody could not be asked for lack of memory: its refusal says so */
     LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
     uint32_t ask_count;
     Fb__Status status;
@@ -170,7 +171,11 @@ void item_answer(struct item *item, const ProtobufCMessage *message);
 
 /* ---- asks ---- */
 
+/* NULL: out of memory, which the item's refusal will say. */
 struct ask *ask_new(struct item *item, struct peer *peer);
+/* Asks its peer; `done` is called with the ask, once, if this returns 0. Otherwise, as with ask
+ * NULL, the ask is taken: -errno. */
+int ask_send(struct ask *ask, const Fb__PeerRequest *request, peer_reply_fn done);
 /* Takes the ask out of its item and frees it; returns the item, NULL if orphaned. */
 struct item *ask_take(struct ask *ask);
 /* Of a reply without the result that was asked for, NULL = none came: why, for a sentence. */

@@ -389,19 +389,17 @@ static void explain_on_answer(void *context, const Fb__PeerReply *reply, const u
 }
 
 static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
-    struct ask *ask = ask_new(item, peer);
     Fb__PeerExplain explain = FB__PEER_EXPLAIN__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     explain.store = explain_of(item)->store;
     explain.item = asked;
     request.op_case = FB__PEER_REQUEST__OP_EXPLAIN;
     request.explain = &explain;
-    if (ask && !peer_call(peer, &request, explain_on_answer, ask, item->call->broker->now_ns))
+    if (!ask_send(ask_new(item, peer), &request, explain_on_answer))
         return;
-    if (ask)
-        ask_take(ask);
     explain_add_says(explain_of(item)->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
-                     "it cannot be asked now");
+                     item->no_memory ? "it was not asked: the broker is out of memory"
+                                     : "it cannot be asked now");
 }
 
 static void explain_ask_index(struct item *item) {

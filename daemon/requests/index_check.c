@@ -317,7 +317,6 @@ static void index_check_on_peer(void *context, const Fb__PeerReply *reply, const
 static void check_there(struct item *item, const char *store, bool repair) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->ref.home);
-    struct ask *ask = peer ? ask_new(item, peer) : NULL;
     Fb__PeerIndexCheck check = FB__PEER_INDEX_CHECK__INIT;
     check.store = (char *)store;
     check.sample_id = item->ref.sample_id;
@@ -325,10 +324,8 @@ static void check_there(struct item *item, const char *store, bool repair) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_INDEX_CHECK;
     request.index_check = &check;
-    if (ask && !peer_call(peer, &request, index_check_on_peer, ask, broker->now_ns))
+    if (peer && !ask_send(ask_new(item, peer), &request, index_check_on_peer))
         return;
-    if (ask)
-        ask_take(ask);
     item_done(item, FB__STATUS__UNAVAILABLE, "node %s is no peer of node %s, or cannot be asked",
               item->ref.home, broker->config->node);
 }

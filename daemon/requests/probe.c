@@ -204,6 +204,8 @@ static void probe_offer_reply(struct item *item, const Fb__PeerReply *reply) {
         state = reply->stat->info ? reply->stat->info->state : state;
         if ((packed = malloc(bytes ? bytes : 1)))
             fb__stat_result__pack(reply->stat, packed);
+        else
+            item->no_memory = true;
     }
     probe_offer(item, packed, bytes, state);
 }
@@ -223,7 +225,7 @@ static void probe_on_answer(void *context, const Fb__PeerReply *reply, const uin
         probe_offer_reply(item, reply);
     if (item->ask_count)
         return;
-    if (item->answer)
+    if (item->answer && !item->no_memory)
         item_done(item, FB__STATUS__OK, NULL);
     else if (odd)
         item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s: node %s: %s",
@@ -236,18 +238,13 @@ static void probe_on_answer(void *context, const Fb__PeerReply *reply, const uin
 
 static void probe_ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
     struct call *call = item->call;
-    struct ask *ask = ask_new(item, peer);
-    if (!ask)
-        return;
     Fb__PeerStat stat = FB__PEER_STAT__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     stat.store = call->space->name;
     stat.item = asked;
     request.op_case = FB__PEER_REQUEST__OP_STAT;
     request.stat = &stat;
-    if (peer_call(peer, &request, probe_on_answer, ask, call->broker->now_ns) < 0)
-        ask_take(ask);
-    else
+    if (!ask_send(ask_new(item, peer), &request, probe_on_answer))
         item_set_deadline(item, call->broker->now_ns + call->patience_ns);
 }
 
@@ -275,7 +272,7 @@ static void probe_one(struct item *item, Fb__RetireItem *asked) {
     }
     if (item->ask_count)
         return;
-    if (item->answer)
+    if (item->answer && !item->no_memory)
         item_done(item, FB__STATUS__OK, NULL);
     else
         item_done(item, FB__STATUS__UNAVAILABLE,
