@@ -298,7 +298,10 @@ static void serve_on_probe(struct asking *asking, uint32_t request_id, const cha
         reply.explain = packed ? fb__explain_reply__unpack(NULL, bytes, packed) : NULL;
     else
         reply.stat = packed ? fb__stat_result__unpack(NULL, bytes, packed) : NULL;
-    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+    if (explain ? !reply.explain : !reply.stat)
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
+    else
+        asker_reply(asking->asker, request_id, &reply, NULL, 0);
     if (explain && reply.explain)
         fb__explain_reply__free_unpacked(reply.explain, NULL);
     else if (!explain && reply.stat)

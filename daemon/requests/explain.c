@@ -125,26 +125,37 @@ static void explain_free(Fb__ExplainReply *explained) {
 }
 
 /* Takes over sentence. */
-static void explain_add_says(Fb__ExplainReply *explained, const char *node, Fb__Status status,
+/* A copy for the answer. Without memory for it "" stands there, and the item ends saying why. */
+static char *explain_copy_text(struct item *item, const char *text) {
+    char *copy = strdup(text);
+    item->no_memory |= !copy;
+    return copy ? copy : (char *)protobuf_c_empty_string;
+}
+
+static void explain_add_says(struct item *item, const char *node, Fb__Status status,
                              const char *sentence) {
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     Fb__NodeSays **says =
         reallocarray(explained->says, explained->n_says + 1, sizeof *explained->says);
     if (says)
         explained->says = says;
     Fb__NodeSays *said = says ? malloc(sizeof *said) : NULL;
-    if (!said)
+    if (!said) {
+        item->no_memory = true;
         return;
+    }
     fb__node_says__init(said);
-    said->node = strdup(node);
+    said->node = explain_copy_text(item, node);
     said->status = status;
-    said->sentence = strdup(sentence);
+    said->sentence = explain_copy_text(item, sentence);
     explained->says[explained->n_says++] = said;
 }
 
-static void explain_set_text(char **text, const char *to) {
+static void explain_set_text(struct item *item, char **text, const char *to) {
+    char *copy = explain_copy_text(item, to); /* `to` may be a part of what is freed */
     if (*text != protobuf_c_empty_string)
         free(*text);
-    *text = strdup(to);
+    *text = copy;
 }
 
 static Fb__ExplainReply *explain_copy_of(const Fb__ExplainReply *from) {
@@ -167,15 +178,17 @@ static bool explain_tells_more(const Fb__ExplainReply *reply, const Fb__ExplainR
 
 static void explain_offer(struct item *item, const Fb__ExplainReply *reply) {
     Fb__ExplainReply *explained = explain_of(item)->explained;
-    explain_add_says(explained, reply->node, FB__STATUS__OK, reply->sentence);
+    explain_add_says(item, reply->node, FB__STATUS__OK, reply->sentence);
     if (!explain_tells_more(reply, explained))
         return;
     Fb__ExplainReply *copy = explain_copy_of(reply);
-    if (!copy)
+    if (!copy) {
+        item->no_memory = true;
         return;
+    }
     explained->state = copy->state;
-    explain_set_text(&explained->sentence, copy->sentence);
-    explain_set_text(&explained->node, copy->node);
+    explain_set_text(item, &explained->sentence, copy->sentence);
+    explain_set_text(item, &explained->node, copy->node);
     Fb__SampleInfo *before = explained->info;
     explained->info = copy->info;
     copy->info = before;
@@ -187,6 +200,7 @@ static void explain_offer_own(struct item *item, const Fb__RetireItem *asked) {
     Fb__SampleState state;
     uint8_t *packed = explain_here(item->call->broker, item->call->space, asked, &bytes, &state);
     Fb__ExplainReply *own = packed ? fb__explain_reply__unpack(NULL, bytes, packed) : NULL;
+    item->no_memory |= !own;
     if (own)
         explain_offer(item, own);
     if (own)
@@ -205,16 +219,19 @@ static void explain_say_left(const struct broker *broker, const char *node, char
         snprintf(out, out_bytes, "it has restarted without its memory");
 }
 
-static void explain_keep_record(Fb__ExplainReply *explained, const char *store,
-                                const struct directory_record *record, bool home_is_member) {
+static void explain_keep_record(struct item *item, const struct directory_record *record,
+                                bool home_is_member) {
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     Fb__IndexRecord *kept = malloc(sizeof *kept);
-    if (!kept)
+    if (!kept) {
+        item->no_memory = true;
         return;
+    }
     fb__index_record__init(kept);
-    kept->store = strdup(store);
-    kept->sample_id = strdup(record->sample_id);
+    kept->store = explain_copy_text(item, explain_of(item)->store);
+    kept->sample_id = explain_copy_text(item, record->sample_id);
     kept->generation = record->generation;
-    kept->home = strdup(record->home);
+    kept->home = explain_copy_text(item, record->home);
     kept->incarnation = record->incarnation;
     kept->bytes = record->bytes;
     kept->home_is_member = home_is_member;
@@ -232,13 +249,13 @@ static void explain_note_record(struct item *item, enum directory_result result,
         snprintf(index, sizeof index, "not known: etcd does not answer node %s",
                  broker->config->node);
     } else {
-        explain_keep_record(explain_of(item)->explained, explain_of(item)->store, record, !lost);
+        explain_keep_record(item, record, !lost);
         explain_say_left(broker, record->home, left, sizeof left);
         snprintf(index, sizeof index, "generation %" PRIu64 " on node %s, %" PRIu64 " bytes%s%s",
                  record->generation, record->home, record->bytes, lost ? ": lost: " : "",
                  lost ? left : "");
     }
-    explain_set_text(&explain_of(item)->explained->index, index);
+    explain_set_text(item, &explain_of(item)->explained->index, index);
 }
 
 /* ---- the way of its bytes ---- */
@@ -273,7 +290,7 @@ static void explain_note_path(struct item *item) {
     } else {
         snprintf(path, sizeof path, "none: node %s is not connected", home);
     }
-    explain_set_text(&explain_of(item)->explained->path, path);
+    explain_set_text(item, &explain_of(item)->explained->path, path);
 }
 
 /* ---- the end ---- */
@@ -286,8 +303,8 @@ static void explain_say_lost(struct item *item, const char *node) {
              "sample %s of store %s: lost with node %s: %s, and the bytes with it",
              item->ref.sample_id, explain_of(item)->store, node, left);
     explained->state = FB__SAMPLE_STATE__HOME_LOST;
-    explain_set_text(&explained->sentence, sentence);
-    explain_set_text(&explained->node, item->call->broker->config->node);
+    explain_set_text(item, &explained->sentence, sentence);
+    explain_set_text(item, &explained->node, item->call->broker->config->node);
 }
 
 /* What is over may have been replaced by what the index names now. */
@@ -300,7 +317,7 @@ static void explain_add_successor(struct item *item) {
         return;
     snprintf(sentence, sizeof sentence, "%s (now: generation %" PRIu64 " on node %s)",
              explained->sentence, record->generation, record->home);
-    explain_set_text(&explained->sentence, sentence);
+    explain_set_text(item, &explained->sentence, sentence);
 }
 
 /* Nobody knows the sample: then whoever was silent may be why. */
@@ -318,7 +335,7 @@ static void explain_add_silence(struct item *item) {
         else
             snprintf(sentence, sizeof sentence, "%s; node %s has not answered: %s",
                      explained->sentence, says->node, says->sentence);
-        explain_set_text(&explained->sentence, sentence);
+        explain_set_text(item, &explained->sentence, sentence);
         return;
     }
 }
@@ -339,7 +356,11 @@ static void explain_finish(struct item *item) {
     else if (over)
         explain_add_silence(item);
     explain_note_path(item);
-    item_done(item, FB__STATUS__OK, NULL);
+    if (item->no_memory)
+        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s is not explained",
+                  item->ref.sample_id, explain_of(item)->store);
+    else
+        item_done(item, FB__STATUS__OK, NULL);
 }
 
 static void explain_expired(struct item *item) {
@@ -349,10 +370,9 @@ static void explain_expired(struct item *item) {
              (unsigned long long)((item->call->broker->now_ns - item->call->begun_ns) / NS_PER_MS));
     LIST_FOREACH (ask, &item->asks, link)
         if (ask->peer)
-            explain_add_says(explain_of(item)->explained, peer_node(ask->peer), FB__STATUS__TIMEOUT,
-                             why);
+            explain_add_says(item, peer_node(ask->peer), FB__STATUS__TIMEOUT, why);
         else
-            explain_set_text(&explain_of(item)->explained->index, why);
+            explain_set_text(item, &explain_of(item)->explained->index, why);
     explain_finish(item);
 }
 
@@ -380,10 +400,9 @@ static void explain_on_answer(void *context, const Fb__PeerReply *reply, const u
     if (reply && reply->result_case == FB__PEER_REPLY__RESULT_EXPLAIN)
         explain_offer(item, reply->explain);
     else if (reply && reply->status != FB__STATUS__NOT_FOUND) /* it has no such store */
-        explain_add_says(explain_of(item)->explained, peer_node(peer), reply->status, reply->error);
+        explain_add_says(item, peer_node(peer), reply->status, reply->error);
     else if (!reply)
-        explain_add_says(explain_of(item)->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
-                         why);
+        explain_add_says(item, peer_node(peer), FB__STATUS__UNAVAILABLE, why);
     if (!item->ask_count)
         explain_finish(item);
 }
@@ -397,7 +416,7 @@ static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireIte
     request.explain = &explain;
     if (!ask_send(ask_new(item, peer), &request, explain_on_answer))
         return;
-    explain_add_says(explain_of(item)->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
+    explain_add_says(item, peer_node(peer), FB__STATUS__UNAVAILABLE,
                      item->no_memory ? "it was not asked: the broker is out of memory"
                                      : "it cannot be asked now");
 }
@@ -412,7 +431,7 @@ static void explain_ask_index(struct item *item) {
         return;
     }
     snprintf(why, sizeof why, "none: directory = %s", directory->ops->name);
-    explain_set_text(&explain_of(item)->explained->index, why);
+    explain_set_text(item, &explain_of(item)->explained->index, why);
 }
 
 static void explain_ask_all(struct item *item, Fb__RetireItem *asked) {
@@ -444,7 +463,7 @@ static void explain_one(struct item *item, Fb__RetireItem *asked) {
     else if (home && !nodes_is_dead(broker, asked->home, 0))
         explain_ask_peer(item, home, asked);
     else if (!here && !home)
-        explain_add_says(explain_of(item)->explained, asked->home, FB__STATUS__NOT_FOUND,
+        explain_add_says(item, asked->home, FB__STATUS__NOT_FOUND,
                          "no peer of this node is called so");
     if (!item->ask_count)
         explain_finish(item);

@@ -189,6 +189,7 @@ static void probe_offer(struct item *item, uint8_t *packed, size_t bytes, Fb__Sa
         free(packed);
         packed = probe_too_much_for_one(&bytes);
     }
+    item->no_memory |= !packed;
     item->answer = packed;
     item->answer_bytes = packed ? bytes : 0;
     stat_of(item)->state = state;
@@ -252,6 +253,7 @@ static void probe_here(struct item *item, const Fb__RetireItem *asked) {
     size_t bytes = 0;
     Fb__SampleState state;
     uint8_t *packed = probe_stat_here(item->call->broker, item->call->space, asked, &bytes, &state);
+    item->no_memory |= !packed;
     probe_offer(item, packed, bytes, packed ? state : FB__SAMPLE_STATE__NEVER_SEEN);
 }
 
@@ -326,8 +328,9 @@ static void stat_answer(const struct call *call) {
     Fb__StatResult failed[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++) {
         const struct item *item = call_item(call, i);
-        pointers[i] =
-            item->answer ? fb__stat_result__unpack(NULL, item->answer_bytes, item->answer) : NULL;
+        pointers[i] = item->answer && item->status == FB__STATUS__OK
+                          ? fb__stat_result__unpack(NULL, item->answer_bytes, item->answer)
+                          : NULL;
         if (pointers[i])
             continue;
         fb__stat_result__init(&failed[i]);
