@@ -243,8 +243,11 @@ void call_send(const struct call *call, const Fb__ClientReply *reply) {
 void item_answer(struct item *item, const ProtobufCMessage *message) {
     item->answer_bytes = protobuf_c_message_get_packed_size(message);
     item->answer = malloc(item->answer_bytes + 1);
-    if (item->answer)
-        protobuf_c_message_pack(message, item->answer);
+    if (!item->answer) {
+        item_done(item, FB__STATUS__UNAVAILABLE, NO_MEMORY_FOR_ANSWER);
+        return;
+    }
+    protobuf_c_message_pack(message, item->answer);
     item_done(item, FB__STATUS__OK, NULL);
 }
 

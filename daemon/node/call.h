@@ -151,6 +151,8 @@ void calls_abandon(struct broker_session *session);
 /* The item's one end. error: printf-style; NULL with OK. May free the call. */
 void item_done(struct item *item, Fb__Status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* What is said in place of an answer that there is no memory for. */
+#define NO_MEMORY_FOR_ANSWER "the broker is out of memory for the answer"
 /* The sentence of an item that has failed, for messages; "" = none. Owned by the item. */
 char *item_error(const struct item *item);
 /* Says which sample a ref means. False: it is malformed and the item ended. */
@@ -166,7 +168,8 @@ void item_expire_unanswered(struct item *item);
 /* The node that it waits for, for such a sentence. */
 const char *item_silent_node(const struct item *item);
 unsigned long long item_waited_ms(const struct item *item);
-/* Ends the item well, with this for the answer (packed into item->answer). */
+/* Ends the item well, with this for the answer (packed into item->answer); without memory for it
+ * the item fails. */
 void item_answer(struct item *item, const ProtobufCMessage *message);
 
 /* ---- asks ---- */

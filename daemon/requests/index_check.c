@@ -353,7 +353,8 @@ static void index_answer(const struct call *call) {
         fb__index_finding__init(&failed[i]);
         failed[i].finding = FB__FINDING__NOT_CHECKED;
         failed[i].node = (char *)item->ref.home;
-        failed[i].sentence = item_error(item);
+        failed[i].sentence =
+            item->status == FB__STATUS__OK ? (char *)NO_MEMORY_FOR_ANSWER : item_error(item);
         pointers[i] = &failed[i];
     }
     Fb__IndexCheckReply result = FB__INDEX_CHECK_REPLY__INIT;

@@ -246,6 +246,8 @@ static void list_nodes_fill_node(const struct broker *broker, const struct item 
     info->silence = item_error(item);
     info->health =
         item->answer ? fb__health_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;
+    if (item->answer && !info->health)
+        info->silence = (char *)NO_MEMORY_FOR_ANSWER;
     info->leases = info->health ? info->health->leases : 0;
     page->bytes += fb__node_info__get_packed_size(info);
     if (page->bytes > PAGE_BYTES_MAX)

@@ -334,8 +334,9 @@ static void stat_answer(const struct call *call) {
         if (pointers[i])
             continue;
         fb__stat_result__init(&failed[i]);
-        failed[i].status = item->status;
-        failed[i].error = item_error(item);
+        bool lost = item->status == FB__STATUS__OK; /* no memory to unpack it */
+        failed[i].status = lost ? FB__STATUS__UNAVAILABLE : item->status;
+        failed[i].error = lost ? (char *)NO_MEMORY_FOR_ANSWER : item_error(item);
         pointers[i] = &failed[i];
     }
     Fb__StatReply stat = FB__STAT_REPLY__INIT;

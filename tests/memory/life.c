@@ -45,7 +45,8 @@ struct client {
     struct broker_session *session;
     uint32_t next_request;
     bool answered;
-    Fb__Status status; /* of the last answer: of its first item that is not OK */
+    Fb__ClientReply__ResultCase result; /* that an OK to the last request has */
+    Fb__Status status;                  /* of the last answer: of its first item that is not OK */
     char error[600];
     uint64_t reservation, generation, lease_hi, lease_lo;
 };
@@ -159,6 +160,8 @@ static void client_reply(void *owner, uint32_t request_id, const Fb__ClientReply
     struct client *client = owner;
     (void)request_id, (void)fd;
     client->answered = true;
+    if (reply->status == FB__STATUS__OK && reply->result_case != client->result)
+        client_note(client, FB__STATUS__INTERNAL, "OK, and no answer");
     client_note(client, reply->status, reply->error);
     if (reply->result_case == FB__CLIENT_REPLY__RESULT_PUT) {
         for (size_t i = 0; i < reply->put->n_items; i++)
@@ -175,11 +178,17 @@ static void client_reply(void *owner, uint32_t request_id, const Fb__ClientReply
             client_note(client, reply->items->items[i]->status, reply->items->items[i]->error);
     } else if (reply->result_case == FB__CLIENT_REPLY__RESULT_STAT) {
         for (size_t i = 0; i < reply->stat->n_items; i++)
+            if (reply->stat->items[i]->status == FB__STATUS__OK && !reply->stat->items[i]->info)
+                client_note(client, FB__STATUS__INTERNAL, "OK, and no answer");
+        for (size_t i = 0; i < reply->stat->n_items; i++)
             client_note(client, reply->stat->items[i]->status, reply->stat->items[i]->error);
     } else if (reply->result_case == FB__CLIENT_REPLY__RESULT_EXPLAIN) {
         for (size_t i = 0; i < reply->explain->n_says; i++)
             client_note(client, reply->explain->says[i]->status, reply->explain->says[i]->sentence);
     } else if (reply->result_case == FB__CLIENT_REPLY__RESULT_NODES) {
+        for (size_t i = 0; i < reply->nodes->n_nodes; i++)
+            if (!reply->nodes->nodes[i]->health && !*reply->nodes->nodes[i]->silence)
+                client_note(client, FB__STATUS__INTERNAL, "neither health nor silence");
         for (size_t i = 0; i < reply->nodes->n_nodes; i++)
             if (*reply->nodes->nodes[i]->silence)
                 client_note(client, FB__STATUS__UNAVAILABLE, reply->nodes->nodes[i]->silence);
@@ -207,6 +216,42 @@ static void note_refusal(struct world *w, const char *what, Fb__Status status,
              sentence);
 }
 
+static Fb__ClientReply__ResultCase result_of(Fb__ClientRequest__OpCase op) {
+    switch (op) {
+    case FB__CLIENT_REQUEST__OP_HELLO:
+        return FB__CLIENT_REPLY__RESULT_HELLO;
+    case FB__CLIENT_REQUEST__OP_STORE_OPEN:
+        return FB__CLIENT_REPLY__RESULT_STORE_OPENED;
+    case FB__CLIENT_REQUEST__OP_STORES:
+        return FB__CLIENT_REPLY__RESULT_STORES;
+    case FB__CLIENT_REQUEST__OP_RESERVE:
+    case FB__CLIENT_REQUEST__OP_COMMIT:
+    case FB__CLIENT_REQUEST__OP_PUT:
+        return FB__CLIENT_REPLY__RESULT_PUT;
+    case FB__CLIENT_REQUEST__OP_GET:
+        return FB__CLIENT_REPLY__RESULT_GET;
+    case FB__CLIENT_REQUEST__OP_ACK:
+    case FB__CLIENT_REQUEST__OP_ABORT:
+        return FB__CLIENT_REPLY__RESULT_ITEMS;
+    case FB__CLIENT_REQUEST__OP_STAT:
+        return FB__CLIENT_REPLY__RESULT_STAT;
+    case FB__CLIENT_REQUEST__OP_LIST:
+        return FB__CLIENT_REPLY__RESULT_LIST;
+    case FB__CLIENT_REQUEST__OP_LEASES:
+        return FB__CLIENT_REPLY__RESULT_LEASES;
+    case FB__CLIENT_REQUEST__OP_EXPLAIN:
+        return FB__CLIENT_REPLY__RESULT_EXPLAIN;
+    case FB__CLIENT_REQUEST__OP_HEALTH:
+        return FB__CLIENT_REPLY__RESULT_HEALTH;
+    case FB__CLIENT_REQUEST__OP_NODES:
+        return FB__CLIENT_REPLY__RESULT_NODES;
+    case FB__CLIENT_REQUEST__OP_SESSIONS:
+        return FB__CLIENT_REPLY__RESULT_SESSIONS;
+    default:
+        return FB__CLIENT_REPLY__RESULT__NOT_SET;
+    }
+}
+
 /* True: carried out. */
 static bool client_ask(struct client *client, const char *what, const Fb__ClientRequest *request,
                        const uint8_t *payload, size_t payload_bytes) {
@@ -216,6 +261,7 @@ static bool client_ask(struct client *client, const char *what, const Fb__Client
         return false;
     client->answered = false;
     client->status = FB__STATUS__OK;
+    client->result = result_of(request->op_case);
     client->reservation = client->generation = client->lease_hi = client->lease_lo = 0;
     cr_assert(broker_session_request(client->session, ++client->next_request, true, request,
                                      payload, payload_bytes, w->now_ns, &why),
