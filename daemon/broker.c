@@ -50,7 +50,6 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     accounts_init(broker);
     TAILQ_INIT(&broker->sessions);
     TAILQ_INIT(&broker->leavings);
-    TAILQ_INIT(&broker->index_checks);
     deadline_init(&broker->collect, broker_on_collect);
     deadline_init(&broker->directory_due, broker_on_wake);
     broker->requests = requests_new();

@@ -22,6 +22,8 @@
 
 #include "node/node.h"
 #include "node/ref.h"
+#include "proto/cleanup.h"
+#include "proto/container.h"
 
 struct call;
 struct item;
@@ -86,10 +88,6 @@ struct item {
     struct ref ref;
     struct store_op op;            /* the client's number of this operation; {0}: none */
     struct publishing *publishing; /* what it waits for (publish.c) */
-    /* Packed, malloc'ed: Fb__HealthReply (nodes), Fb__IndexFinding (index check), a whole
-     * Fb__ClientReply (list, index list). */
-    uint8_t *answer;
-    size_t answer_bytes;
 };
 
 struct call {
@@ -151,8 +149,6 @@ void calls_abandon(struct broker_session *session);
 /* The item's one end. error: printf-style; NULL with OK. May free the call. */
 void item_done(struct item *item, Fb__Status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* What is said in place of an answer that there is no memory for. */
-#define NO_MEMORY_FOR_ANSWER "the broker is out of memory for the answer"
 /* The sentence of an item that has failed, for messages; "" = none. Owned by the item. */
 char *item_error(const struct item *item);
 /* Says which sample a ref means. False: it is malformed and the item ended. */
@@ -168,10 +164,6 @@ void item_expire_unanswered(struct item *item);
 /* The node that it waits for, for such a sentence. */
 const char *item_silent_node(const struct item *item);
 unsigned long long item_waited_ms(const struct item *item);
-/* Ends the item well, with this for the answer (packed into item->answer); without memory for it
- * the item fails. */
-void item_answer(struct item *item, const ProtobufCMessage *message);
-
 /* ---- asks ---- */
 
 /* NULL: out of memory, which the item's refusal will say. */
@@ -181,6 +173,9 @@ struct ask *ask_new(struct item *item, struct peer *peer);
 int ask_send(struct ask *ask, const Fb__PeerRequest *request, peer_reply_fn done);
 /* Takes the ask out of its item and frees it; returns the item, NULL if orphaned. */
 struct item *ask_take(struct ask *ask);
+/* Takes a part out of a peer's reply, which is freed without it then: the part is malloc'ed, and
+ * the caller's. */
+#define peer_reply_take(reply, part) steal_pointer(&((Fb__PeerReply *)(reply))->part)
 /* Of a reply without the result that was asked for, NULL = none came: why, for a sentence. */
 const char *ask_failure(const Fb__PeerReply *reply, const char *why);
 

@@ -129,10 +129,9 @@ struct broker {
     struct turns turns;
     TAILQ_HEAD(, leaving) leavings; /* spaces.c */
     bool draining;
-    TAILQ_HEAD(, check) index_checks; /* index_check.c */
-    struct bump bump;                 /* for the one spec that is being looked at */
-    struct exchange *exchange;        /* what is under way between this broker and others */
-    struct requests *requests;        /* what waits in no store, and for no peer (requests.h) */
+    struct bump bump;          /* for the one spec that is being looked at */
+    struct exchange *exchange; /* what is under way between this broker and others */
+    struct requests *requests; /* what waits in no store, and for no peer (requests.h) */
 };
 
 /* ---- status.c ---- */
