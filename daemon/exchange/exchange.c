@@ -38,7 +38,6 @@ void exchange_end(struct broker *broker) {
 }
 
 void exchange_free(struct broker *broker) {
-    free(broker->exchange->remote_leases.slots);
-    free(broker->exchange->remote_leases.ended);
+    remote_leases_free(broker);
     free(broker->exchange);
 }

@@ -328,6 +328,8 @@ void remote_lease_granted(struct broker *broker, uint64_t id, uint64_t hi, uint6
                           uint64_t generation);
 /* It has not. */
 void remote_lease_cancel(struct broker *broker, uint64_t id);
+/* With the broker: their homes have ended them, or will when they hear that it is gone. */
+void remote_leases_free(struct broker *broker);
 struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id);
 void remote_lease_end(struct broker *broker, struct remote_lease *lease);
 

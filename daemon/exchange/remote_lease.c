@@ -116,3 +116,12 @@ void remote_lease_end(struct broker *broker, struct remote_lease *lease) {
     leases->ended_count++;
     leases->live--;
 }
+
+void remote_leases_free(struct broker *broker) {
+    struct remote_leases *leases = &broker->exchange->remote_leases;
+    for (uint32_t i = 0; i < leases->count; i++)
+        if (leases->slots[i].user)
+            remote_lease_give_up_room(broker, &leases->slots[i]);
+    free(leases->slots);
+    free(leases->ended);
+}
