@@ -69,8 +69,6 @@ struct ask {
     uint64_t generation;
 };
 
-struct publishing;
-
 struct item {
     struct waiter waiter; /* an effect's tag is a pointer to it */
     struct call *call;
@@ -83,7 +81,6 @@ struct item {
     char *error; /* malloc'ed; NULL while OK. Of a get that looks again: why there was nothing */
     struct ref ref;
     struct store_op op;            /* the client's number of this operation; {0}: none */
-    struct publishing *publishing; /* what it waits for (publish.c) */
     /* Packed, malloc'ed: Fb__HealthReply (nodes), Fb__IndexFinding (index check), a whole
      * Fb__ClientReply (list, index list). */
     uint8_t *answer;
