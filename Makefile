@@ -66,9 +66,13 @@ all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 help: ## this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
+# In a .proto, enum values carry the name of their enum, as all of a package share one space of names
+# (STATUS_FULL). In C the enum's name stands in front anyway: sed makes FB__STATUS__FULL of
+# FB__STATUS__STATUS_FULL.
 $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(@D)
 	$(Q)protoc-c -Iproto --c_out=$(BUILD)/gen $<
+	$(Q)sed -i -E 's/FB__([A-Z_]+)__\1_/FB__\1__/g' $(BUILD)/gen/$*.pb-c.[ch]
 $(BUILD)/gen/%.o: $(BUILD)/gen/%.c | $(GEN_H)
 	$(Q)$(CC) $(CPPFLAGS) -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(SANITIZE) -w -c $< -o $@
 $(BUILD)/obj/%.o: %.c | $(GEN_H)

@@ -36,8 +36,10 @@ static void broker_on_collect(struct deadline *collect, uint64_t now_ns) {
 
 int broker_new(const struct broker_options *options, struct broker **out) {
     struct broker *broker = calloc(1, sizeof *broker);
-    if (!broker)
+    if (!broker || bump_init(&broker->bump, BUMP_SPEC_BYTES) < 0) {
+        free(broker);
         return -ENOMEM;
+    }
     broker->options = *options;
     if (!broker->options.landed_grain_bytes)
         broker->options.landed_grain_bytes = LANDED_GRAIN_BYTES_DEFAULT;
@@ -47,14 +49,13 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     accounts_init(broker);
     TAILQ_INIT(&broker->sessions);
     TAILQ_INIT(&broker->leavings);
-    TAILQ_INIT(&broker->index_checks);
-    scratch_init(&broker->scratch);
     deadline_init(&broker->collect, broker_on_collect);
     deadline_init(&broker->directory_due, broker_on_wake);
     broker->requests = requests_new();
     broker->exchange = broker->requests ? exchange_new(broker) : NULL;
     if (!broker->exchange) {
         requests_free(broker->requests);
+        bump_deinit(&broker->bump);
         free(broker);
         return -ENOMEM;
     }
@@ -112,6 +113,7 @@ void broker_free(struct broker *broker) {
     exchange_free(broker);
     requests_free(broker->requests);
     accounts_deinit(broker);
+    bump_deinit(&broker->bump);
     free(broker);
 }
 

@@ -24,6 +24,7 @@
 #include "fork.h"
 #include "limit.h"
 #include "proto/auth.h"
+#include "proto/version.h"
 #include "release.h"
 #include "sized.h"
 #include "socket.h"
@@ -106,9 +107,17 @@ static int connection_take_hello(struct fc_link *link, const Fb__ClientReply *re
     if (reply->status != FB__STATUS__OK)
         return fc_fail_status(reply->status, reply->error, "greet the broker");
     const Fb__HelloReply *hello = reply->hello;
-    if (reply->result_case != FB__CLIENT_REPLY__RESULT_HELLO || hello->version != FRAME_VERSION)
-        return fc_fail(FEATURE_E_UNSUPPORTED, "the broker does not speak protocol version %u",
-                       FRAME_VERSION);
+    if (reply->result_case != FB__CLIENT_REPLY__RESULT_HELLO)
+        return fc_fail(FEATURE_E_UNSUPPORTED, "the broker's answer to the greeting is not one that "
+                                              "this library (" FEATURED_VERSION ") understands");
+    /* A range of one version: is the broker's choice among what we have offered? */
+    if (!version_choose(VERSION_CLIENT, (struct version_range){hello->version, hello->version})) {
+        char words[VERSION_WORDS_BYTES];
+        return fc_fail(FEATURE_E_UNSUPPORTED,
+                       "the broker (featured %s) chose version %u of the client protocol, this "
+                       "library (" FEATURED_VERSION ") speaks %s",
+                       hello->broker_version, hello->version, version_words(VERSION_CLIENT, words));
+    }
     if (strlen(hello->node) >= sizeof link->node)
         return fc_fail(FEATURE_E_INTERNAL, "the broker's node name is too long");
     link->session_id = hello->session_id;
@@ -145,8 +154,8 @@ static void connection_send_pidfd(struct fc_link *link) {
 static int connection_say_hello(struct feature *feature, struct fc_link *link,
                                 uint64_t deadline_ns) {
     Fb__Hello hello = FB__HELLO__INIT;
-    hello.version_min = FRAME_VERSION;
-    hello.version_max = FRAME_VERSION;
+    hello.version_min = VERSION_CLIENT.lowest;
+    hello.version_max = VERSION_CLIENT.highest;
     hello.client_id = feature->client_id;
     hello.client_name = feature->client_name;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;

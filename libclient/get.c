@@ -53,8 +53,10 @@ static Fb__ChecksumPolicy get_policy_of(const struct feature_store *store) {
 
 static bool get_is_to_verify(const struct feature_store *store, const Fb__GetResult *result) {
     Fb__ChecksumPolicy policy = get_policy_of(store);
-    return policy == FB__CHECKSUM_POLICY__ALWAYS ||
-           (policy == FB__CHECKSUM_POLICY__AFTER_NETWORK && result->over_network);
+    if (policy == FB__CHECKSUM_POLICY__NEVER)
+        return false;
+    /* A policy that this library does not know is kept as the strictest one that it does. */
+    return policy != FB__CHECKSUM_POLICY__AFTER_NETWORK || result->over_network;
 }
 
 /* ---- checking what lands ---- */

@@ -14,7 +14,7 @@
 
 static const char *probe_reason_words(Fb__Reason reason) {
     static const char *const words[] = {
-        [FB__REASON__REASON_NONE] = "",
+        [FB__REASON__NONE] = "",
         [FB__REASON__CONSUMED] = "consumed",
         [FB__REASON__ACKED] = "acked",
         [FB__REASON__ABORTED] = "aborted",

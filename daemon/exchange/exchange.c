@@ -15,6 +15,7 @@ struct exchange *exchange_new(struct broker *broker) {
     TAILQ_INIT(&exchange->askings);
     TAILQ_INIT(&exchange->fetches);
     TAILQ_INIT(&exchange->held_checks);
+    TAILQ_INIT(&exchange->index_checks);
     twin_init(exchange);
     held_checks_init(exchange);
     exchange->roster = roster_new();

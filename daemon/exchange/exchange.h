@@ -145,6 +145,7 @@ struct exchange {
     struct roster *roster;           /* who the other nodes are */
     struct sweep *sweep;
     TAILQ_HEAD(, held_check) held_checks;
+    TAILQ_HEAD(, check) index_checks; /* index_check.c */
     struct held_walk held_walk;
     struct reconciling reconciling;
     bool has_republished; /* ever */
@@ -298,6 +299,26 @@ const char *broker_trouble(const struct broker *broker, const char *otherwise,
 const char *broker_refuses_why(const struct broker *broker);
 /* The same, and they can be done: nothing stands between this broker and its directory for good. */
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]);
+
+/* ---- health.c ---- */
+/* `reply` points into the rest, and into the broker. */
+struct health {
+    Fb__HealthReply reply;
+    char *stores[SPACES_MAX];
+    char trouble[TROUBLE_BYTES], not_ready[TROUBLE_BYTES];
+};
+void health_fill(const struct broker *broker, struct health *health);
+
+/* ---- index_check.c: one sample's record in the index against what this node holds ---- */
+/* finding: valid during the call. */
+typedef void index_checked_fn(void *context, const Fb__IndexFinding *finding);
+/* Calls done exactly once, now or later. repair: what is wrong is mended. record_only: only whether
+ * the home that the record names lives. False: out of memory, and done is not called. */
+bool index_check_here(struct broker *broker, const char *store, const char *sample_id, bool repair,
+                      bool record_only, index_checked_fn *done, void *context);
+/* The same for another broker, which is answered. */
+void index_serve_check(struct asking *asking, uint32_t request_id, const Fb__PeerIndexCheck *asked);
+void index_forget_checks(struct broker *broker, const struct asking *asking);
 
 /* ---- reconcile.c ---- */
 bool reconcile(void *owner, const struct directory_records *records,

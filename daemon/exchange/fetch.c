@@ -285,10 +285,10 @@ static void fetch_land(struct fetch *fetch, const struct item *item,
 /* NULL, or what is wrong with what the home said. */
 static const char *fetch_check_reply(struct broker *broker, const Fb__PeerLeaseReply *reply,
                                      size_t payload_bytes, struct layout *layout) {
-    Fb__SampleSpec *spec = reply->spec.len > LAYOUT_SPEC_BYTES_MAX
-                               ? NULL
-                               : fb__sample_spec__unpack(scratch_begin(&broker->scratch),
-                                                         reply->spec.len, reply->spec.data);
+    Fb__SampleSpec *spec =
+        reply->spec.len > LAYOUT_SPEC_BYTES_MAX
+            ? NULL
+            : fb__sample_spec__unpack(bump_begin(&broker->bump), reply->spec.len, reply->spec.data);
     if (!spec)
         return "the home sent a malformed spec";
     const char *wrong = layout_compute(spec, layout);

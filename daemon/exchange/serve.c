@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/knowledge.h"
 #include "proto/frame.h"
 #include "requests/requests.h"
 
@@ -279,30 +280,54 @@ static void serve_on_release(struct asking *asking, const Fb__PeerRelease *asked
 
 static void serve_on_probe(struct asking *asking, uint32_t request_id, const char *store,
                            const Fb__RetireItem *item, bool explain) {
+    const struct broker *broker = asking->broker;
     struct space *space = space_find(asking->broker, store);
-    if (!space || !item || layout_check_sample_id(item->sample_id)) {
+    struct ref ref = {0};
+    if (!space || !item || ref_from_item(&ref, item)) {
         char sentence[SENTENCE_BYTES];
         snprintf(sentence, sizeof sentence, "store %.64s does not exist on node %s", store,
-                 asking->broker->config->node);
+                 broker->config->node);
         serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, sentence);
         return;
     }
-    size_t bytes;
-    Fb__SampleState state;
-    uint8_t *packed = explain ? explain_here(asking->broker, space, item, &bytes, &state)
-                              : probe_stat_here(asking->broker, space, item, &bytes, &state);
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = explain ? FB__PEER_REPLY__RESULT_EXPLAIN : FB__PEER_REPLY__RESULT_STAT;
     if (explain)
-        reply.explain = packed ? fb__explain_reply__unpack(NULL, bytes, packed) : NULL;
+        reply.explain = explain_here(broker, space, &ref);
     else
-        reply.stat = packed ? fb__stat_result__unpack(NULL, bytes, packed) : NULL;
+        reply.stat = stat_here(broker, space, &ref,
+                               broker_serves(broker) ? NULL : broker_fenced_why(broker));
     asker_reply(asking->asker, request_id, &reply, NULL, 0);
     if (explain && reply.explain)
         fb__explain_reply__free_unpacked(reply.explain, NULL);
     else if (!explain && reply.stat)
         fb__stat_result__free_unpacked(reply.stat, NULL);
-    free(packed);
+}
+
+static void serve_on_list(struct asking *asking, uint32_t request_id, const Fb__List *asked) {
+    const struct broker *broker = asking->broker;
+    const struct space *space = asked ? list_space(broker, asked->store, asked->cursor) : NULL;
+    Fb__ListReply none = FB__LIST_REPLY__INIT; /* of a store that this node does not have */
+    Fb__ListReply *page = space ? list_here(broker, space, asked, false) : &none;
+    if (!page) {
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "it is out of memory");
+        return;
+    }
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_LIST;
+    reply.list = page;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+    if (page != &none)
+        fb__list_reply__free_unpacked(page, NULL);
+}
+
+static void serve_on_health(struct asking *asking, uint32_t request_id) {
+    struct health health;
+    health_fill(asking->broker, &health);
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_HEALTH;
+    reply.health = &health.reply;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
 }
 
 static void serve_on_region(struct asking *asking, uint32_t request_id, uint32_t region) {
@@ -342,10 +367,10 @@ void serve_request(void *owner, void *user, uint32_t request_id, bool wants_repl
         serve_on_probe(asking, request_id, request->explain->store, request->explain->item, true);
         return;
     case FB__PEER_REQUEST__OP_HEALTH:
-        list_serve_health(asking, request_id);
+        serve_on_health(asking, request_id);
         return;
     case FB__PEER_REQUEST__OP_LIST:
-        list_serve(asking, request_id, request->list->list);
+        serve_on_list(asking, request_id, request->list->list);
         return;
     case FB__PEER_REQUEST__OP_INDEX_CHECK:
         index_serve_check(asking, request_id, request->index_check);

@@ -225,21 +225,12 @@ void call_send(const struct call *call, const Fb__ClientReply *reply) {
     call->session->ops->reply(call->session->client, call->request_id, reply, -1);
 }
 
-void item_answer(struct item *item, const ProtobufCMessage *message) {
-    item->answer_bytes = protobuf_c_message_get_packed_size(message);
-    item->answer = malloc(item->answer_bytes + 1);
-    if (item->answer)
-        protobuf_c_message_pack(message, item->answer);
-    item_done(item, FB__STATUS__OK, NULL);
-}
-
 /* ---- endings ---- */
 
 static void call_free(struct call *call) {
     for (uint32_t i = 0; i < call->count; i++) {
         struct item *item = call_item(call, i);
         free(item->error);
-        free(item->answer);
         if (call->kind->free_item)
             call->kind->free_item(item);
     }

@@ -22,6 +22,8 @@
 
 #include "node/node.h"
 #include "node/ref.h"
+#include "proto/cleanup.h"
+#include "proto/container.h"
 
 struct call;
 struct item;
@@ -80,11 +82,7 @@ struct item {
     Fb__Status status;
     char *error; /* malloc'ed; NULL while OK. Of a get that looks again: why there was nothing */
     struct ref ref;
-    struct store_op op;            /* the client's number of this operation; {0}: none */
-    /* Packed, malloc'ed: Fb__HealthReply (nodes), Fb__IndexFinding (index check), a whole
-     * Fb__ClientReply (list, index list). */
-    uint8_t *answer;
-    size_t answer_bytes;
+    struct store_op op; /* the client's number of this operation; {0}: none */
 };
 
 struct call {
@@ -161,14 +159,14 @@ void item_expire_unanswered(struct item *item);
 /* The node that it waits for, for such a sentence. */
 const char *item_silent_node(const struct item *item);
 unsigned long long item_waited_ms(const struct item *item);
-/* Ends the item well, with this for the answer (packed into item->answer). */
-void item_answer(struct item *item, const ProtobufCMessage *message);
-
 /* ---- asks ---- */
 
 struct ask *ask_new(struct item *item, struct peer *peer);
 /* Takes the ask out of its item and frees it; returns the item, NULL if orphaned. */
 struct item *ask_take(struct ask *ask);
+/* Takes a part out of a peer's reply, which is freed without it then: the part is malloc'ed, and
+ * the caller's. */
+#define peer_reply_take(reply, part) steal_pointer(&((Fb__PeerReply *)(reply))->part)
 /* Of a reply without the result that was asked for, NULL = none came: why, for a sentence. */
 const char *ask_failure(const Fb__PeerReply *reply, const char *why);
 

@@ -11,11 +11,11 @@
 #include "broker.h"
 #include "node/account_words.h"
 #include "node/accounts.h"
-#include "node/scratch.h"
 #include "node/turns.h"
 #include "ops/log.h"
 #include "planted.h"
 #include "proto/auth.h"
+#include "proto/bump.h"
 #include "proto/frame.h"
 #include "proto/layout.h"
 #include "store/store.h"
@@ -129,8 +129,7 @@ struct broker {
     struct turns turns;
     TAILQ_HEAD(, leaving) leavings; /* spaces.c */
     bool draining;
-    TAILQ_HEAD(, check) index_checks; /* index_check.c */
-    struct scratch scratch;
+    struct bump bump;          /* for the one spec that is being looked at */
     struct exchange *exchange; /* what is under way between this broker and others */
     struct requests *requests; /* what waits in no store, and for no peer (requests.h) */
 };

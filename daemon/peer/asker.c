@@ -97,6 +97,15 @@ static void asker_answer_twin(struct asker *asker, uint32_t request_id, bool wan
         asker_reply(asker, request_id, &reply, NULL, 0);
 }
 
+/* The operation of a newer broker: what it is lies in a field that we do not know. */
+static void asker_answer_unknown(struct asker *asker, uint32_t request_id, bool wants_reply) {
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.status = FB__STATUS__UNSUPPORTED;
+    reply.error = (char *)"this node (featured " FEATURED_VERSION ") does not know that request";
+    if (wants_reply)
+        asker_reply(asker, request_id, &reply, NULL, 0);
+}
+
 static void asker_answer_ping(struct asker *asker, uint32_t request_id, const Fb__PeerPing *ping) {
     Fb__PeerReply pong = FB__PEER_REPLY__INIT;
     asker_note_data_failure(asker, ping);
@@ -125,7 +134,10 @@ void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
     }
     Fb__PeerRequest *request =
         fb__peer_request__unpack(NULL, header.body_bytes, data + FRAME_HEADER_BYTES);
-    if (!request || request->op_case == FB__PEER_REQUEST__OP__NOT_SET) {
+    const bool empty = !request || request->op_case == FB__PEER_REQUEST__OP__NOT_SET;
+    if (empty && request && request->base.n_unknown_fields) {
+        asker_answer_unknown(asker, header.request_id, header.type == FRAME_REQUEST);
+    } else if (empty) {
         asker_refuse(asker, "malformed request");
     } else if (request->op_case == FB__PEER_REQUEST__OP_PING) {
         asker_answer_ping(asker, header.request_id, request->ping);

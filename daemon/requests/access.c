@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "proto/frame.h"
+#include "proto/version.h"
 #include "requests/kinds.h"
 
 static bool access_listed(const struct config_ids *list, uint32_t id) {
@@ -72,12 +73,18 @@ static void access_hello(struct request *request) {
         request->breach = "a second Hello, or one that wants no answer";
         return;
     }
-    if (hello->version_min > FRAME_VERSION || hello->version_max < FRAME_VERSION) {
-        char sentence[SENTENCE_BYTES];
+    const struct version_range theirs = {hello->version_min, hello->version_max};
+    const uint32_t version = version_choose(VERSION_CLIENT, theirs);
+    if (!version) {
+        char sentence[SENTENCE_BYTES], our_words[VERSION_WORDS_BYTES];
+        char their_words[VERSION_WORDS_BYTES];
         snprintf(sentence, sizeof sentence,
-                 "this broker speaks protocol version %u, the client %u to %u: install matching "
-                 "versions",
-                 FRAME_VERSION, hello->version_min, hello->version_max);
+                 "this broker (featured " FEATURED_VERSION
+                 ") speaks %s of the client protocol, the "
+                 "client %s: install a libfeature and a featured that have one in common",
+                 version_words(VERSION_CLIENT, our_words), version_words(theirs, their_words));
+        log_limited(LOG_LEVEL_WARNING, session->credentials.uid, "%s: refused: %s", session->name,
+                    sentence);
         request_reply(request, FB__STATUS__UNSUPPORTED, sentence);
         return;
     }
@@ -88,7 +95,7 @@ static void access_hello(struct request *request) {
     Fb__Limits limits;
     access_fill_limits(session->broker->config, &limits);
     Fb__HelloReply result = FB__HELLO_REPLY__INIT;
-    result.version = FRAME_VERSION;
+    result.version = version;
     result.session_id = session->id;
     result.node = (char *)session->broker->config->node;
     result.incarnation = session->broker->options.incarnation;
@@ -294,12 +301,18 @@ static Fb__Status access_create(struct broker_session *session, const Fb__StoreC
                                 char sentence[SENTENCE_BYTES]) {
     struct broker *broker = session->broker;
     const char *wrong = layout_check_name(asked->store);
-    if (wrong || !asked->settings || (asked->key.len && asked->key.len != AUTH_KEY_BYTES) ||
-        asked->settings->policy > FB__POLICY__RETAIN ||
-        asked->settings->checksum > FB__CHECKSUM_POLICY__NEVER) {
+    if (wrong || !asked->settings || (asked->key.len && asked->key.len != AUTH_KEY_BYTES)) {
         snprintf(sentence, SENTENCE_BYTES, "store %.64s: its name or settings are wrong%s%s",
                  asked->store, wrong ? ": the name " : "", wrong ? wrong : "");
         return FB__STATUS__INVALID;
+    }
+    if (asked->settings->policy > FB__POLICY__RETAIN ||
+        asked->settings->checksum > FB__CHECKSUM_POLICY__NEVER) {
+        snprintf(sentence, SENTENCE_BYTES,
+                 "store %.64s: this broker (featured " FEATURED_VERSION
+                 ") does not know policy %d with checksum %d",
+                 asked->store, (int)asked->settings->policy, (int)asked->settings->checksum);
+        return FB__STATUS__UNSUPPORTED;
     }
     struct config_store wanted;
     access_settle(&broker->config->store_defaults, asked->store, asked->settings, &wanted);

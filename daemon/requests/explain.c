@@ -10,103 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/knowledge.h"
 #include "requests/kinds.h"
 
 #define TOLD_BYTES (SENTENCE_BYTES * 3)
-
-/* ---- what this node itself knows ---- */
-
-static void explain_say_leases(const Fb__SampleInfo *info, char *out, size_t out_bytes) {
-    if (!info->leases)
-        snprintf(out, out_bytes, "nobody reads it");
-    else
-        snprintf(out, out_bytes, "%u lease%s, the first held by %s for %.1f s", info->leases,
-                 info->leases == 1 ? "" : "s", info->n_holders ? info->holders[0]->holder : "?",
-                 info->n_holders ? (double)info->holders[0]->age_ms / 1e3 : 0.0);
-}
-
-static void explain_say_resident(const struct space *space, const Fb__SampleInfo *info,
-                                 const char *leases, char *out, size_t out_bytes) {
-    static const char *const waits[] = {"consumed releases", "an ack",
-                                        "an abort, a supersede or gc"};
-    char need[64];
-    if (space->settings.policy == FB__POLICY__ON_RELEASE)
-        snprintf(need, sizeof need, "%u of %u consumed releases so far", info->consumed,
-                 info->readers);
-    else
-        snprintf(need, sizeof need, "kept until %s", waits[space->settings.policy]);
-    snprintf(out, out_bytes, "resident on node %s for %.1f s, %" PRIu64 " bytes; %s; %s",
-             info->home, (double)info->age_ms / 1e3, info->extent_bytes, leases, need);
-}
-
-static void explain_say(const struct broker *broker, const struct space *space,
-                        const struct store_info *from, const Fb__SampleInfo *info, char *out,
-                        size_t out_bytes) {
-    char leases[256], owner[160];
-    double age_s = (double)info->age_ms / 1e3;
-    explain_say_leases(info, leases, sizeof leases);
-    switch (info->state) {
-    case FB__SAMPLE_STATE__PLANNED:
-        if (info->landing)
-            snprintf(out, out_bytes, "a landing copy on its way from node %s for %.1f s",
-                     info->home, age_s);
-        else
-            snprintf(out, out_bytes,
-                     "planned for %.1f s by %s: reserved, being written, not committed", age_s,
-                     broker_owner_name(broker, from->owner, owner));
-        break;
-    case FB__SAMPLE_STATE__SEALED:
-        snprintf(out, out_bytes, "committed %.1f s ago, not yet published by the directory", age_s);
-        break;
-    case FB__SAMPLE_STATE__RESIDENT:
-        if (info->landing)
-            snprintf(out, out_bytes, "a landing copy of node %s's sample; %s", info->home, leases);
-        else
-            explain_say_resident(space, info, leases, out, out_bytes);
-        break;
-    case FB__SAMPLE_STATE__RETIRED:
-        snprintf(out, out_bytes, "retired %.1f s ago: %s; its memory is kept: %s", age_s,
-                 status_reason_word(from->reason), leases);
-        break;
-    case FB__SAMPLE_STATE__GONE:
-        snprintf(out, out_bytes, "retired %.1f s ago: %s; its memory is free again", age_s,
-                 status_reason_word(from->reason));
-        break;
-    default:
-        snprintf(out, out_bytes, "never seen on node %s", broker->config->node);
-    }
-}
-
-uint8_t *explain_here(const struct broker *broker, const struct space *space,
-                      const Fb__RetireItem *asked, size_t *bytes_out, Fb__SampleState *state_out) {
-    struct store_info info;
-    Fb__SampleInfo sample = FB__SAMPLE_INFO__INIT;
-    Fb__ExplainReply reply = FB__EXPLAIN_REPLY__INIT;
-    char about[SENTENCE_BYTES * 2], sentence[SENTENCE_BYTES * 3];
-    if (probe_earlier_incarnation(broker, asked)) {
-        snprintf(about, sizeof about,
-                 "home gone: node %s has restarted without its memory since this ref was made",
-                 broker->config->node);
-    } else if (probe_find(space, asked, &info)) {
-        probe_fill_info(broker, space, &info, true, &sample);
-        reply.info = &sample;
-        explain_say(broker, space, &info, &sample, about, sizeof about);
-    } else {
-        snprintf(about, sizeof about, "never seen on node %s (or so long ago that it is forgotten)",
-                 broker->config->node);
-    }
-    snprintf(sentence, sizeof sentence, "sample %s of store %s: %s", asked->sample_id, space->name,
-             about);
-    reply.sentence = sentence;
-    reply.node = (char *)broker->config->node;
-    reply.state = *state_out = sample.state;
-    *bytes_out = fb__explain_reply__get_packed_size(&reply);
-    uint8_t *packed = malloc(*bytes_out);
-    if (packed)
-        fb__explain_reply__pack(&reply, packed);
-    probe_free_info(&sample);
-    return packed;
-}
 
 /* ---- what has been said so far ---- */
 
@@ -120,11 +27,6 @@ static struct explain_item *explain_of(const struct item *item) {
     return container_of(item, struct explain_item, item);
 }
 
-static void explain_free(Fb__ExplainReply *explained) {
-    fb__explain_reply__free_unpacked(explained, NULL);
-}
-
-/* Takes over sentence. */
 static void explain_add_says(Fb__ExplainReply *explained, const char *node, Fb__Status status,
                              const char *sentence) {
     Fb__NodeSays **says =
@@ -141,57 +43,33 @@ static void explain_add_says(Fb__ExplainReply *explained, const char *node, Fb__
     explained->says[explained->n_says++] = said;
 }
 
-static void explain_set_text(char **text, const char *to) {
-    if (*text != protobuf_c_empty_string)
-        free(*text);
-    *text = strdup(to);
-}
-
-static Fb__ExplainReply *explain_copy_of(const Fb__ExplainReply *from) {
-    size_t bytes = fb__explain_reply__get_packed_size(from);
-    uint8_t *packed = malloc(bytes + 1);
-    if (!packed)
-        return NULL;
-    fb__explain_reply__pack(from, packed);
-    Fb__ExplainReply *copy = fb__explain_reply__unpack(NULL, bytes, packed);
-    free(packed);
-    return copy;
-}
-
 static bool explain_tells_more(const Fb__ExplainReply *reply, const Fb__ExplainReply *than) {
-    int more = probe_rank(reply->state), before = probe_rank(than->state);
+    int more = sample_rank(reply->state), before = sample_rank(than->state);
     if (more != before || !reply->info || !than->info)
         return more > before || !*than->sentence;
     return reply->info->age_ms < than->info->age_ms;
 }
 
-static void explain_offer(struct item *item, const Fb__ExplainReply *reply) {
+/* Takes out of the reply what is told best by it. */
+static void explain_offer(struct item *item, Fb__ExplainReply *reply) {
     Fb__ExplainReply *explained = explain_of(item)->explained;
     explain_add_says(explained, reply->node, FB__STATUS__OK, reply->sentence);
     if (!explain_tells_more(reply, explained))
         return;
-    Fb__ExplainReply *copy = explain_copy_of(reply);
-    if (!copy)
-        return;
-    explained->state = copy->state;
-    explain_set_text(&explained->sentence, copy->sentence);
-    explain_set_text(&explained->node, copy->node);
-    Fb__SampleInfo *before = explained->info;
-    explained->info = copy->info;
-    copy->info = before;
-    explain_free(copy);
+    explained->state = reply->state;
+    text_set(&explained->sentence, reply->sentence);
+    text_set(&explained->node, reply->node);
+    if (explained->info)
+        fb__sample_info__free_unpacked(explained->info, NULL);
+    explained->info = steal_pointer(&reply->info);
 }
 
-static void explain_offer_own(struct item *item, const Fb__RetireItem *asked) {
-    size_t bytes = 0;
-    Fb__SampleState state;
-    uint8_t *packed = explain_here(item->call->broker, item->call->space, asked, &bytes, &state);
-    Fb__ExplainReply *own = packed ? fb__explain_reply__unpack(NULL, bytes, packed) : NULL;
-    if (own)
-        explain_offer(item, own);
-    if (own)
-        explain_free(own);
-    free(packed);
+static void explain_offer_own(struct item *item) {
+    Fb__ExplainReply *own = explain_here(item->call->broker, item->call->space, &item->ref);
+    if (!own)
+        return;
+    explain_offer(item, own);
+    fb__explain_reply__free_unpacked(own, NULL);
 }
 
 /* ---- the index ---- */
@@ -238,7 +116,7 @@ static void explain_note_record(struct item *item, enum directory_result result,
                  record->generation, record->home, record->bytes, lost ? ": lost: " : "",
                  lost ? left : "");
     }
-    explain_set_text(&explain_of(item)->explained->index, index);
+    text_set(&explain_of(item)->explained->index, index);
 }
 
 /* ---- the way of its bytes ---- */
@@ -262,7 +140,7 @@ static void explain_note_path(struct item *item) {
     const char *home = explained->info ? explained->info->home : item->ref.home;
     char path[SENTENCE_BYTES], rails[SENTENCE_BYTES / 2];
     struct peer_info info;
-    if (!*home || probe_rank(explained->state) <= probe_rank(FB__SAMPLE_STATE__RETIRED))
+    if (!*home || sample_rank(explained->state) <= sample_rank(FB__SAMPLE_STATE__RETIRED))
         return; /* nothing that could be got */
     struct peer *peer = peers_find(broker->peers, home);
     if (!strcmp(home, broker->config->node)) {
@@ -273,7 +151,7 @@ static void explain_note_path(struct item *item) {
     } else {
         snprintf(path, sizeof path, "none: node %s is not connected", home);
     }
-    explain_set_text(&explain_of(item)->explained->path, path);
+    text_set(&explain_of(item)->explained->path, path);
 }
 
 /* ---- the end ---- */
@@ -286,8 +164,8 @@ static void explain_say_lost(struct item *item, const char *node) {
              "sample %s of store %s: lost with node %s: %s, and the bytes with it",
              item->ref.sample_id, explain_of(item)->store, node, left);
     explained->state = FB__SAMPLE_STATE__HOME_LOST;
-    explain_set_text(&explained->sentence, sentence);
-    explain_set_text(&explained->node, item->call->broker->config->node);
+    text_set(&explained->sentence, sentence);
+    text_set(&explained->node, item->call->broker->config->node);
 }
 
 /* What is over may have been replaced by what the index names now. */
@@ -300,7 +178,7 @@ static void explain_add_successor(struct item *item) {
         return;
     snprintf(sentence, sizeof sentence, "%s (now: generation %" PRIu64 " on node %s)",
              explained->sentence, record->generation, record->home);
-    explain_set_text(&explained->sentence, sentence);
+    text_set(&explained->sentence, sentence);
 }
 
 /* Nobody knows the sample: then whoever was silent may be why. */
@@ -318,7 +196,7 @@ static void explain_add_silence(struct item *item) {
         else
             snprintf(sentence, sizeof sentence, "%s; node %s has not answered: %s",
                      explained->sentence, says->node, says->sentence);
-        explain_set_text(&explained->sentence, sentence);
+        text_set(&explained->sentence, sentence);
         return;
     }
 }
@@ -327,7 +205,7 @@ static void explain_finish(struct item *item) {
     const struct broker *broker = item->call->broker;
     Fb__ExplainReply *explained = explain_of(item)->explained;
     const Fb__IndexRecord *record = explained->record;
-    bool over = probe_rank(explained->state) <= probe_rank(FB__SAMPLE_STATE__RETIRED);
+    bool over = sample_rank(explained->state) <= sample_rank(FB__SAMPLE_STATE__RETIRED);
     bool by_ref = *item->ref.home && item->ref.incarnation;
     if (over && by_ref && nodes_is_dead(broker, item->ref.home, item->ref.incarnation))
         explain_say_lost(item, item->ref.home);
@@ -352,7 +230,7 @@ static void explain_expired(struct item *item) {
             explain_add_says(explain_of(item)->explained, peer_node(ask->peer), FB__STATUS__TIMEOUT,
                              why);
         else
-            explain_set_text(&explain_of(item)->explained->index, why);
+            text_set(&explain_of(item)->explained->index, why);
     explain_finish(item);
 }
 
@@ -377,9 +255,11 @@ static void explain_on_answer(void *context, const Fb__PeerReply *reply, const u
     struct item *item = ask_take(ask);
     if (!item)
         return;
-    if (reply && reply->result_case == FB__PEER_REPLY__RESULT_EXPLAIN)
-        explain_offer(item, reply->explain);
-    else if (reply && reply->status != FB__STATUS__NOT_FOUND) /* it has no such store */
+    if (reply && reply->result_case == FB__PEER_REPLY__RESULT_EXPLAIN && reply->explain) {
+        Fb__ExplainReply *said = peer_reply_take(reply, explain);
+        explain_offer(item, said);
+        fb__explain_reply__free_unpacked(said, NULL);
+    } else if (reply && reply->status != FB__STATUS__NOT_FOUND) /* it has no such store */
         explain_add_says(explain_of(item)->explained, peer_node(peer), reply->status, reply->error);
     else if (!reply)
         explain_add_says(explain_of(item)->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
@@ -414,7 +294,7 @@ static void explain_ask_index(struct item *item) {
         return;
     }
     snprintf(why, sizeof why, "none: directory = %s", directory->ops->name);
-    explain_set_text(&explain_of(item)->explained->index, why);
+    text_set(&explain_of(item)->explained->index, why);
 }
 
 static void explain_ask_all(struct item *item, Fb__RetireItem *asked) {
@@ -440,7 +320,7 @@ static void explain_one(struct item *item, Fb__RetireItem *asked) {
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
     explain_ask_index(item);
     if (here && item->call->space)
-        explain_offer_own(item, asked);
+        explain_offer_own(item);
     if (here && !asked->generation)
         explain_ask_all(item, asked);
     else if (home && !nodes_is_dead(broker, asked->home, 0))
@@ -487,7 +367,7 @@ static void explain_sample(struct request *request) {
 
 static void explain_free_item(struct item *item) {
     if (explain_of(item)->explained)
-        explain_free(explain_of(item)->explained);
+        fb__explain_reply__free_unpacked(explain_of(item)->explained, NULL);
 }
 
 const struct request_kind explain_kind = {

@@ -7,38 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/knowledge.h"
 #include "proto/frame.h"
 #include "requests/kinds.h"
 
 #define PAGE_ITEMS_MAX 256u
-#define PAGE_BYTES_MAX 98304u /* leaves room in a frame */
-#define PERSON_BYTES   80u    /* of a name, where each of 256 stores may tell two */
-#define STEPS_PER_TURN 64u    /* of up to 4096 slots each */
-
-/* ---- stores of one name: one that is there, and those that were dropped and linger ---- */
-
-/* A cursor is the store's place here above, and the place in the store below. */
-#define SPACE_SHIFT 40u
-#define CURSOR_MASK ((1ull << SPACE_SHIFT) - 1)
-
-/* The first of this name from that place on; NULL: none. */
-static const struct space *list_space(const struct broker *broker, const char *name,
-                                      uint64_t from) {
-    for (uint64_t i = from; i < broker->space_end; i++)
-        if (broker->spaces[i].used && !strcmp(broker->spaces[i].name, name))
-            return &broker->spaces[i];
-    return NULL;
-}
-
-/* Where a listing goes on that has come to `cursor` in this store (0: to its end); 0 = it is over.
- * alone: stores of the same name are not listed behind it. */
-static uint64_t list_onward(const struct broker *broker, const struct space *space, uint64_t cursor,
-                            bool alone) {
-    const struct space *next = alone ? NULL : list_space(broker, space->name, space->index + 1);
-    if (cursor)
-        return (uint64_t)space->index << SPACE_SHIFT | cursor;
-    return next ? (uint64_t)next->index << SPACE_SHIFT : 0;
-}
+#define PERSON_BYTES   80u /* of a name, where each of 256 stores may tell two */
+#define STEPS_PER_TURN 64u /* of up to 4096 slots each */
 
 /* What the session may list: the store that it has opened under the handle, and an admin all of a
  * name. NULL: the request has been answered. */
@@ -47,101 +22,28 @@ static const struct space *list_begin(const struct request *request, uint32_t ha
     struct broker_session *session = request->session;
     const struct attachment *attachment = session_attachment(session, handle);
     const char *known = attachment ? attachment->space->name : name;
-    const struct space *space =
-        session->admin ? list_space(session->broker, known, cursor >> SPACE_SHIFT) : NULL;
+    const struct space *space = session->admin ? list_space(session->broker, known, cursor) : NULL;
     return space ? space : request_space(request, handle, name);
 }
 
 /* ---- samples ---- */
 
-struct sample_page {
-    Fb__SampleInfo infos[PAGE_ITEMS_MAX], *pointers[PAGE_ITEMS_MAX];
-    struct store_info from[PAGE_ITEMS_MAX]; /* keeps the ids */
-    size_t count, bytes;
-};
-
-static bool list_wanted(const Fb__List *asked, const struct store_info *info) {
-    if (info->state == STORE_FREE || strncmp(info->sample_id, asked->prefix, strlen(asked->prefix)))
-        return false;
-    return asked->all_states || (info->state == STORE_RESIDENT && !info->landing);
-}
-
-static uint64_t list_fill_page(const struct broker *broker, const struct space *space,
-                               const Fb__List *asked, struct sample_page *page) {
-    uint64_t cursor = asked->cursor & CURSOR_MASK;
-    uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
-    for (uint32_t steps = 0;
-         page->count < limit && page->bytes < PAGE_BYTES_MAX / 2 && steps < STEPS_PER_TURN * 64;) {
-        struct store_info *from = &page->from[page->count];
-        if (!store_list_next(space->store, &cursor, from))
-            return 0;
-        steps += from->state == STORE_FREE ? 64 : 1;
-        if (!list_wanted(asked, from))
-            continue;
-        Fb__SampleInfo *info = &page->infos[page->count];
-        probe_fill_info(broker, space, from, asked->holders, info);
-        page->pointers[page->count++] = info;
-        page->bytes += fb__sample_info__get_packed_size(info);
-    }
-    return cursor;
-}
-
-/* False: out of memory. What `result` points to lives in *page_out. */
-static bool list_make_page(const struct broker *broker, const struct space *space,
-                           const Fb__List *asked, bool alone, struct sample_page **page_out,
-                           Fb__ListReply *result) {
-    struct sample_page *page = malloc(sizeof *page);
-    if (!page)
-        return false;
-    page->count = page->bytes = 0;
-    fb__list_reply__init(result);
-    result->cursor = list_onward(broker, space, list_fill_page(broker, space, asked, page), alone);
-    result->n_samples = page->count;
-    result->samples = page->pointers;
-    *page_out = page;
-    return true;
-}
-
-static void list_free_page(struct sample_page *page) {
-    for (size_t i = 0; i < page->count; i++)
-        probe_free_info(&page->infos[i]);
-    free(page);
-}
-
-static void list_here(const struct request *request, const struct space *space,
-                      const Fb__List *asked) {
+static void list_own(const struct request *request, const struct space *space,
+                     const Fb__List *asked) {
     const struct broker_session *session = request->session;
-    struct sample_page *page;
-    Fb__ListReply result;
-    if (!list_make_page(session->broker, space, asked, !session->admin, &page, &result)) {
+    Fb__ListReply *page = list_here(session->broker, space, asked, !session->admin);
+    if (!page) {
         request_reply(request, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
         return;
     }
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_LIST;
-    reply.list = &result;
+    reply.list = page;
     request_send(request, &reply, -1);
-    list_free_page(page);
+    fb__list_reply__free_unpacked(page, NULL);
 }
 
 /* ---- another node's samples ---- */
-
-void list_serve(struct asking *asking, uint32_t request_id, const Fb__List *asked) {
-    const struct space *space =
-        asked ? list_space(asking->broker, asked->store, asked->cursor >> SPACE_SHIFT) : NULL;
-    struct sample_page *page = NULL;
-    Fb__ListReply result = FB__LIST_REPLY__INIT; /* no such store: no samples */
-    if (space && !list_make_page(asking->broker, space, asked, false, &page, &result)) {
-        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "it is out of memory");
-        return;
-    }
-    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
-    reply.result_case = FB__PEER_REPLY__RESULT_LIST;
-    reply.list = &result;
-    asker_reply(asking->asker, request_id, &reply, NULL, 0);
-    if (page)
-        list_free_page(page);
-}
 
 /* The call has one item and has been begun before the peer is asked: it is answered while the
  * peer's page is still there. */
@@ -229,7 +131,7 @@ static void list_samples(struct request *request) {
     }
     const struct space *space = list_begin(request, asked->handle, asked->store, asked->cursor);
     if (space)
-        list_here(request, space, asked);
+        list_own(request, space, asked);
 }
 
 /* ---- leases ---- */
@@ -243,7 +145,7 @@ struct lease_page {
 
 static uint64_t list_fill_leases(const struct broker *broker, const struct space *space,
                                  const Fb__Leases *asked, struct lease_page *page) {
-    uint64_t cursor = asked->cursor & CURSOR_MASK;
+    uint64_t cursor = asked->cursor & LIST_CURSOR_MASK;
     uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
     for (uint32_t steps = 0; page->count < limit && steps < STEPS_PER_TURN;) {
         struct store_lease_info *from = &page->from[page->count];

@@ -17,77 +17,27 @@
 
 /* ---- this node's own health ---- */
 
-struct health {
-    Fb__HealthReply reply;
-    char *stores[SPACES_MAX];
-    char trouble[TROUBLE_BYTES], not_ready[TROUBLE_BYTES];
-};
-
-static void list_nodes_fill_health(const struct broker *broker, struct health *health) {
-    Fb__HealthReply *to = &health->reply;
-    fb__health_reply__init(to);
-    to->store_names = health->stores;
-    for (uint32_t i = 0; i < broker->space_end; i++) {
-        const struct space *space = &broker->spaces[i];
-        struct store_totals totals;
-        if (!space->used)
-            continue;
-        store_totals(space->store, &totals);
-        to->leases += totals.leases;
-        to->resident_samples += totals.resident - totals.landing;
-        if (!space->dropped)
-            health->stores[to->n_store_names++] = (char *)space->name;
-    }
-    to->stores = to->n_store_names;
-    to->node = (char *)broker->config->node;
-    to->incarnation = broker->options.incarnation;
-    to->broker_version = (char *)FEATURED_VERSION;
-    to->uptime_ms = (broker->now_ns - broker->started_ns) / NS_PER_MS;
-    to->resident_bytes = broker->account.used_bytes;
-    to->max_resident_bytes = broker->account.limit_bytes;
-    to->sessions = broker->session_count;
-    to->max_sessions = broker->config->max_sessions;
-    to->max_release_pending = broker->limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS];
-    to->release_pending = broker->exchange->release_pending;
-    to->index_pending = broker->directory->ops->pending(broker->directory);
-    to->draining = broker->draining;
-    to->twin = (char *)peers_twin(broker->peers);
-    if (!*to->twin)
-        to->twin = (char *)peers_rival(broker->peers, NULL);
-    to->trouble = (char *)broker_trouble(broker, "", health->trouble);
-    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
-         peer = peers_next(broker->peers, peer))
-        to->odd_answers += peer_odd_answers(peer);
-    to->directory = (char *)broker->directory->ops->name;
-    to->loop_lag_ms = turns_recent_ns(broker) / NS_PER_MS;
-    to->loop_lag_longest_ms = broker->turns.longest_ns / NS_PER_MS;
-    const char *why = broker_not_ready_why(broker, health->not_ready);
-    to->ready = !why;
-    if (why)
-        to->not_ready_why = (char *)why;
-    to->log_dropped = log_dropped();
-}
-
 static void list_health(struct request *request) {
     struct broker_session *session = request->session;
     struct health health;
-    list_nodes_fill_health(session->broker, &health);
+    health_fill(session->broker, &health);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_HEALTH;
     reply.health = &health.reply;
     request_send(request, &reply, -1);
 }
 
-void list_serve_health(struct asking *asking, uint32_t request_id) {
-    struct health health;
-    list_nodes_fill_health(asking->broker, &health);
-    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
-    reply.result_case = FB__PEER_REPLY__RESULT_HEALTH;
-    reply.health = &health.reply;
-    asker_reply(asking->asker, request_id, &reply, NULL, 0);
-}
-
 /* ---- asking the others ---- */
+
+/* One other node. */
+struct node_item {
+    struct item item;
+    Fb__HealthReply *health; /* what it says of itself, malloc'ed; NULL: it has not answered */
+};
+
+static struct node_item *node_of(const struct item *item) {
+    return container_of(item, struct node_item, item);
+}
 
 static void list_nodes_on_health(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                                  size_t payload_bytes, const char *why) {
@@ -99,7 +49,8 @@ static void list_nodes_on_health(void *context, const Fb__PeerReply *reply, cons
         item_done(item, FB__STATUS__UNAVAILABLE, "%s", ask_failure(reply, why));
         return;
     }
-    item_answer(item, &reply->health->base);
+    node_of(item)->health = peer_reply_take(reply, health);
+    item_done(item, FB__STATUS__OK, NULL);
 }
 
 /* A node that has left is not waited for. */
@@ -180,7 +131,7 @@ static Fb__NodeInfo *list_nodes_next_node(struct node_page *page) {
 
 static void list_nodes_fill_self(const struct broker *broker, struct node_page *page) {
     Fb__NodeInfo *self = list_nodes_next_node(page);
-    list_nodes_fill_health(broker, &page->own);
+    health_fill(broker, &page->own);
     self->node = (char *)broker->config->node;
     self->address =
         (char *)(*broker->config->advertise ? broker->config->advertise : broker->config->listen);
@@ -248,8 +199,7 @@ static void list_nodes_fill_node(const struct broker *broker, const struct item 
     info->odd_answers = from->odd_answers;
     info->twin = (char *)peers_rival(broker->peers, from->node);
     info->silence = item_error(item);
-    info->health =
-        item->answer ? fb__health_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;
+    info->health = node_of(item)->health;
     info->leases = info->health ? info->health->leases : 0;
     page->bytes += fb__node_info__get_packed_size(info);
     if (page->bytes > PAGE_BYTES_MAX)
@@ -277,15 +227,18 @@ static void list_answer_nodes(const struct call *call) {
     reply.result_case = FB__CLIENT_REPLY__RESULT_NODES;
     reply.nodes = &result;
     call_send(call, &reply);
-    for (size_t i = 1; i < page->count; i++)
-        if (page->infos[i].health)
-            fb__health_reply__free_unpacked(page->infos[i].health, NULL);
     free(page);
+}
+
+static void list_nodes_free_item(struct item *item) {
+    if (node_of(item)->health)
+        fb__health_reply__free_unpacked(node_of(item)->health, NULL);
 }
 
 const struct request_kind health_kind = {.begin = list_health};
 const struct request_kind nodes_kind = {
     .begin = list_nodes,
-    .item_bytes = sizeof(struct item),
+    .item_bytes = sizeof(struct node_item),
     .answer = list_answer_nodes,
+    .free_item = list_nodes_free_item,
 };

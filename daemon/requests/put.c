@@ -165,7 +165,7 @@ static Fb__SampleSpec *put_check_spec(struct broker *broker, const char *sample_
     if (*wrong)
         return NULL;
     Fb__SampleSpec *spec =
-        fb__sample_spec__unpack(scratch_begin(&broker->scratch), packed.len, packed.data);
+        fb__sample_spec__unpack(bump_begin(&broker->bump), packed.len, packed.data);
     if (!spec)
         *wrong = "its spec is malformed";
     else

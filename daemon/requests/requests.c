@@ -14,9 +14,11 @@ bool requests_begin(struct request *request) {
     struct broker_session *session = request->session;
     size_t op = (size_t)message->op_case;
     request->kind = op < sizeof kinds / sizeof *kinds ? kinds[op] : NULL;
-    if (!request->kind)
-        request->breach = "an unknown request";
-    else if (!session->greeted && !request->kind->is_greeting)
+    /* The operation of a newer client: it lies in a field that this broker does not know. */
+    const bool is_newer = !request->kind && message->base.n_unknown_fields;
+    if (!request->kind && !is_newer)
+        request->breach = "an empty request";
+    else if (!session->greeted && (is_newer || !request->kind->is_greeting))
         request->breach = "a request before Hello";
     if (request->breach)
         return false;
@@ -25,7 +27,10 @@ bool requests_begin(struct request *request) {
     for (size_t i = 0; i < message->n_releases; i++)
         get_release_batch(session, message->releases[i]);
     struct charge_refusal full;
-    if (!account_has_room(session->account, CHARGE_REQUESTS, 1, &full))
+    if (is_newer)
+        request_reply(request, FB__STATUS__UNSUPPORTED,
+                      "this broker (featured " FEATURED_VERSION ") does not know that request");
+    else if (!account_has_room(session->account, CHARGE_REQUESTS, 1, &full))
         request_refuse_full(request, &full, "wait for an answer first");
     else
         request->kind->begin(request);

@@ -39,29 +39,4 @@ void get_look_again(struct item *item, const char *why);
  * for whoever asks may have heard of it from there. */
 uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wait_ns);
 
-/* ---- probe.c: shared with serve.c and list.c ---- */
-/* Holders are listed in info->holders, malloc'ed; free with probe_free_info(). */
-void probe_fill_info(const struct broker *broker, const struct space *space,
-                     const struct store_info *from, bool holders, Fb__SampleInfo *to);
-void probe_free_info(Fb__SampleInfo *info);
-bool probe_find(const struct space *space, const Fb__RetireItem *asked, struct store_info *info);
-/* The ref was made before this node last restarted. */
-bool probe_earlier_incarnation(const struct broker *broker, const Fb__RetireItem *asked);
-/* The more useful of two states to report has the higher rank. */
-int probe_rank(Fb__SampleState state);
-/* What this node itself knows, packed (malloc'ed): a Fb__StatResult or a Fb__ExplainReply. NULL =
- * no memory. explain: space may be NULL. */
-uint8_t *probe_stat_here(const struct broker *broker, const struct space *space,
-                         const Fb__RetireItem *asked, size_t *bytes_out,
-                         Fb__SampleState *state_out);
-uint8_t *explain_here(const struct broker *broker, const struct space *space,
-                      const Fb__RetireItem *asked, size_t *bytes_out, Fb__SampleState *state_out);
-/* ---- list.c, list_nodes.c ---- */
-void list_serve(struct asking *asking, uint32_t request_id, const Fb__List *asked);
-void list_serve_health(struct asking *asking, uint32_t request_id);
-
-/* ---- index_check.c ---- */
-void index_serve_check(struct asking *asking, uint32_t request_id, const Fb__PeerIndexCheck *asked);
-void index_forget_checks(struct broker *broker, const struct asking *asking);
-
 #endif

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What this node knows of one sample: its state, who reads or writes it, and its spec.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/knowledge.h"
+#include "peer/peer.h"
+#include "proto/cleanup.h"
+
+/* Of one sample's readers so many are told, so that the answer fits one frame. */
+#define HOLDERS_MAX 64u
+
+void text_set(char **text, const char *to) {
+    if (*text != protobuf_c_empty_string) /* what protobuf-c sets at first is not malloc'ed */
+        free(*text);
+    *text = strdup(to);
+}
+
+/* Both enums name the same states. A landing copy that is PLANNED has its bytes on their way. */
+static Fb__SampleState stat_state_of(enum store_state state) {
+    static const Fb__SampleState states[] = {
+        [STORE_FREE] = FB__SAMPLE_STATE__NEVER_SEEN, [STORE_PLANNED] = FB__SAMPLE_STATE__PLANNED,
+        [STORE_SEALED] = FB__SAMPLE_STATE__SEALED,   [STORE_RESIDENT] = FB__SAMPLE_STATE__RESIDENT,
+        [STORE_RETIRED] = FB__SAMPLE_STATE__RETIRED, [STORE_GONE] = FB__SAMPLE_STATE__GONE,
+    };
+    return states[state];
+}
+
+int sample_rank(Fb__SampleState state) {
+    /* Resident can be got; sealed and planned will be; of what is over, the retired still has its
+     * memory. */
+    static const int ranks[] = {
+        [FB__SAMPLE_STATE__NEVER_SEEN] = 0, [FB__SAMPLE_STATE__PLANNED] = 3,
+        [FB__SAMPLE_STATE__SEALED] = 4,     [FB__SAMPLE_STATE__RESIDENT] = 5,
+        [FB__SAMPLE_STATE__RETIRED] = 2,    [FB__SAMPLE_STATE__GONE] = 1,
+    };
+    return (unsigned)state < sizeof ranks / sizeof *ranks ? ranks[state] : 0;
+}
+
+bool sample_find(const struct space *space, const struct ref *ref, struct store_info *info) {
+    return store_stat(space->store, ref->sample_id, (uint32_t)strlen(ref->sample_id),
+                      ref->generation, info);
+}
+
+bool ref_is_of_earlier_incarnation(const struct broker *broker, const struct ref *ref) {
+    return ref->incarnation && ref->incarnation != broker->options.incarnation &&
+           !strcmp(ref->home, broker->config->node);
+}
+
+/* ---- one sample ---- */
+
+static Fb__LeaseInfo *stat_lease_info(const struct broker *broker,
+                                      const struct store_lease_info *from) {
+    Fb__LeaseInfo *info = malloc(sizeof *info);
+    char owner[160];
+    if (!info)
+        return NULL;
+    fb__lease_info__init(info);
+    info->session_id = from->owner;
+    text_set(&info->holder, broker_owner_name(broker, from->owner, owner));
+    info->age_ms = (broker->now_ns - from->since_ns) / NS_PER_MS;
+    info->generation = from->generation;
+    return info;
+}
+
+static void stat_fill_holders(const struct broker *broker, const struct space *space, uint32_t slot,
+                              Fb__SampleInfo *to) {
+    struct store_lease_info lease;
+    uint64_t cursor = 0;
+    to->holders = calloc(HOLDERS_MAX, sizeof *to->holders);
+    while (to->holders && to->n_holders < HOLDERS_MAX &&
+           store_slot_lease_next(space->store, slot, &cursor, &lease)) {
+        Fb__LeaseInfo *info = stat_lease_info(broker, &lease);
+        if (!info)
+            break;
+        to->holders[to->n_holders++] = info;
+    }
+}
+
+/* Whose reservation it is: told as its one holder. */
+static void stat_fill_writer(const struct broker *broker, const struct store_info *from,
+                             Fb__SampleInfo *to) {
+    struct store_lease_info writer = {.owner = from->owner, .since_ns = from->since_ns};
+    to->holders = calloc(1, sizeof *to->holders);
+    if (to->holders && (to->holders[0] = stat_lease_info(broker, &writer)))
+        to->n_holders = 1;
+}
+
+Fb__SampleInfo *sample_info_new(const struct broker *broker, const struct space *space,
+                                const struct store_info *from, bool holders) {
+    Fb__SampleInfo *to = malloc(sizeof *to);
+    if (!to)
+        return NULL;
+    fb__sample_info__init(to);
+    text_set(&to->sample_id, from->sample_id);
+    to->generation = from->generation;
+    to->state = stat_state_of(from->state);
+    to->reason = (Fb__Reason)from->reason;
+    to->extent_bytes = from->extent_bytes;
+    to->age_ms = (broker->now_ns - from->since_ns) / NS_PER_MS;
+    to->leases = from->leases;
+    to->consumed = from->consumed;
+    to->readers = space->settings.readers;
+    to->landing = from->landing;
+    text_set(&to->home, from->landing && from->origin
+                            ? peer_node((const struct peer *)(uintptr_t)from->origin)
+                            : broker->config->node);
+    if (from->state == STORE_PLANNED && !from->landing)
+        stat_fill_writer(broker, from, to);
+    else if (holders && from->leases)
+        stat_fill_holders(broker, space, from->slot, to);
+    return to;
+}
+
+/* ---- stat ---- */
+
+static void stat_set_bytes(ProtobufCBinaryData *to, const uint8_t *from, size_t bytes) {
+    uint8_t *copy = bytes ? malloc(bytes) : NULL;
+    if (!copy)
+        return;
+    memcpy(copy, from, bytes);
+    *to = (ProtobufCBinaryData){bytes, copy};
+}
+
+static void stat_fill_spec(const struct space *space, uint32_t slot, Fb__StatResult *to) {
+    uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
+    uint32_t spec_bytes = 0, checksums_bytes = 0;
+    if (!store_spec(space->store, slot, spec, sizeof spec, &spec_bytes, checksums, sizeof checksums,
+                    &checksums_bytes))
+        return;
+    stat_set_bytes(&to->spec, spec, spec_bytes);
+    stat_set_bytes(&to->checksums, checksums, checksums_bytes);
+}
+
+Fb__StatResult *stat_here(const struct broker *broker, const struct space *space,
+                          const struct ref *ref, const char *fenced_why) {
+    Fb__StatResult *result = malloc(sizeof *result);
+    struct store_info info;
+    char sentence[SENTENCE_BYTES];
+    if (!result)
+        return NULL;
+    fb__stat_result__init(result);
+    if (ref_is_of_earlier_incarnation(broker, ref)) {
+        result->status = FB__STATUS__LOST;
+        snprintf(sentence, sizeof sentence,
+                 "sample %s: node %s has restarted without its memory since this ref was made",
+                 ref->sample_id, broker->config->node);
+        text_set(&result->error, sentence);
+    } else if (!sample_find(space, ref, &info)) {
+        result->status = FB__STATUS__NOT_FOUND;
+        status_not_found(sentence, broker, space, ref->sample_id, ref->generation);
+        text_set(&result->error, sentence);
+    } else if (info.state == STORE_RESIDENT && fenced_why) {
+        result->status = FB__STATUS__UNAVAILABLE;
+        text_set(&result->error, fenced_why);
+    } else {
+        result->info = sample_info_new(broker, space, &info, false);
+        text_set(&result->home, broker->config->node);
+        result->incarnation = broker->options.incarnation;
+        stat_fill_spec(space, info.slot, result);
+    }
+    return result;
+}
