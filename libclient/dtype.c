@@ -33,8 +33,6 @@ static const char *const names[] = {
 };
 #define NAME_COUNT (sizeof names / sizeof *names)
 
-_Static_assert((int)FEATURE_DTYPE_C64 == (int)FB__DTYPE__C64, "the wire's numbers are the API's");
-
 uint32_t feature_dtype_bytes(enum feature_dtype dtype) {
     uint32_t bits = layout_dtype_bits((Fb__Dtype)dtype);
     return bits % 8 ? 0 : bits / 8;

@@ -12,14 +12,16 @@
 
 static _Thread_local char last_sentence[FC_SENTENCE_BYTES];
 
-static const char *const words[] = {
-    "OK",      "INVALID",     "DENIED", "NOT_FOUND", "EXISTS",      "FULL",
-    "TIMEOUT", "UNAVAILABLE", "LOST",   "CORRUPT",   "UNSUPPORTED", "INTERNAL",
-};
+/* The word of a status, by its number; NULL in a gap. */
+#define ERROR_WORD(constant, word, number, meaning) [number] = #word,
+static const char *const words[] = {"OK", FEATURE_STATUSES(ERROR_WORD)};
+
+static bool error_is_known(int error) {
+    return error <= 0 && -(size_t)error < sizeof words / sizeof *words && words[-error];
+}
 
 const char *feature_strerror(int error) {
-    size_t index = error <= 0 ? -(size_t)error : SIZE_MAX;
-    return index < sizeof words / sizeof *words ? words[index] : "UNKNOWN";
+    return error_is_known(error) ? words[-error] : "UNKNOWN";
 }
 
 const char *feature_last_error(void) {
@@ -49,8 +51,9 @@ int fc_fail(int error, const char *format, ...) {
 }
 
 int fc_fail_status(Fb__Status status, const char *sentence, const char *what) {
-    int error = status > FB__STATUS__OK && status <= FB__STATUS__INTERNAL ? -(int)status
-                                                                          : FEATURE_E_INTERNAL;
+    /* One that came later than this library has a sentence all the same. */
+    const bool known = status != FB__STATUS__OK && error_is_known(-(int)status);
+    const int error = known ? -(int)status : FEATURE_E_INTERNAL;
     if (sentence && *sentence)
         return fc_fail(error, "%s", sentence);
     return fc_fail(error, "%s: the broker answered %s", what, feature_strerror(error));

@@ -25,6 +25,7 @@ static const char *probe_reason_words(Fb__Reason reason) {
         [FB__REASON__PRODUCER_DIED] = "producer died",
         [FB__REASON__UNCACHED] = "copy no longer needed",
         [FB__REASON__FETCH_FAILED] = "fetch failed",
+        [FB__REASON__RESERVE_ENDED] = "not committed in time",
     };
     return (size_t)reason < sizeof words / sizeof *words ? words[reason] : "unknown";
 }

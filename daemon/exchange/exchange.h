@@ -123,7 +123,7 @@ struct asking {
     struct broker *broker;
     struct asker *asker;
     struct account *account; /* of the node */
-    uint64_t id;             /* owner number in the stores */
+    struct owner owner;      /* of what it holds in the stores */
     char name[LAYOUT_NAME_BYTES_MAX + 8];
     uint32_t holders[SPACES_MAX]; /* STORE_NO_HOLDER where not opened */
     TAILQ_HEAD(, served) waiting;
@@ -147,8 +147,8 @@ struct exchange {
     uint64_t last_transfer;          /* of fetches */
     bool closing;                    /* the peers are going: the directory may still answer */
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
-    struct publish_set *publishings; /* publish_set.h */
-    TAILQ_HEAD(, node) nodes;
+    struct supersede_set *publishings; /* puts and ends that are under way */
+    struct roster *roster;           /* who the other nodes are */
     struct sweep *sweep;
     TAILQ_HEAD(, held_check) held_checks;
     TAILQ_HEAD(, check) index_checks; /* index_check.c */
@@ -220,12 +220,33 @@ struct pending_end *outbox_new_release(const char *store);
 void outbox_free(struct peer *peer);
 
 /* ---- publish.c, publish_known.c: from a sealed generation to an answered put ---- */
-void publish(struct item *item, uint64_t generation);
-/* A repeat of an operation still under way whose first asker is gone waits for its answer. */
-bool publish_adopt(struct item *item);
-/* Older generations of this sample may still be served elsewhere, because this generation (0 = some
- * generation here, and it is in the index) has not yet seen their end: what ends it has not ended
- * them. */
+/* Who waits for the end of a put, or of an end. Part of the waiter's own struct, which finds itself
+ * by container_of(). */
+struct publish_waiter {
+    /* Called once, unless publish_leave() comes first. sentence: why not; NULL: it is done. */
+    void (*ended)(struct publish_waiter *waiter, Fb__Status status, uint64_t generation,
+                  const char *sentence);
+    struct publishing *publishing; /* NULL: waits for none */
+};
+/* Nobody waits any more. The put goes on. */
+void publish_leave(struct publish_waiter *waiter);
+
+struct publish_put {
+    uint64_t generation; /* it is SEALED */
+    struct store_op op;  /* {0}: nobody repeats it */
+    struct account *charged;
+};
+void publish(struct broker *broker, struct space *space, const struct publish_put *put,
+             struct publish_waiter *waiter);
+/* A repeat of an operation that is still under way waits for its answer, in place of whoever did
+ * before. False: there is none. */
+bool publish_adopt(struct broker *broker, const struct space *space, struct store_op op,
+                   struct publish_waiter *waiter);
+/* Older generations of this sample may still be read on other nodes, because a put here has not yet
+ * made sure that they are gone. Until it has, an end of the sample must not be answered with
+ * success: for example, a client aborts generation 8 here while node a still serves generation 7,
+ * and would then find the sample at a. generation 0: any put of the sample that the directory has
+ * answered. */
 bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
                      uint64_t generation);
 /* A generation of this sample is SEALED here: whether the index has or had it is not known yet. */
@@ -233,7 +254,8 @@ bool publish_is_on_the_way(const struct broker *broker, const struct space *spac
                            const char *sample_id);
 /* This generation's put is not over yet. */
 bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation);
-/* Its record stays until they are over, so that whoever looks finds this node. */
+/* A generation was retired whose put is not over: true, and the put removes the record when it is,
+ * so that until then whoever looks for the sample finds this node. */
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation);
 /* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
  * before it is retired. */
@@ -244,17 +266,17 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
                    uint64_t generation);
 /* Ends a generation whose home is dead, or may be: word of it is kept for that home, in case it
  * was only cut off, and its record is removed. by_id: whatever else others hold of the sample ends
- * as well. charged: the user or peer who caused it; NULL = ourselves. waits: answered OK when that
- * is done; NULL = nobody. */
+ * as well. charged: the user or peer who caused it; NULL = ourselves. waiter: told OK when that is
+ * done; NULL = nobody. */
 void publish_end_lost(struct broker *broker, struct space *space,
                       const struct directory_record *lost, enum store_reason reason, bool by_id,
-                      struct account *charged, struct item *waits);
+                      struct account *charged, struct publish_waiter *waiter);
 /* Word of an end that was kept for us: of a put that is not over. */
 void publish_has_ended(struct broker *broker, const struct directory_record *ended);
 /* Since the commit of a generation that is held here. */
 uint64_t publish_age_us(const struct broker *broker, const struct space *space,
                         uint64_t generation);
-void publish_detach(struct item *item);
+struct supersede_set *publishings_new(void); /* NULL: out of memory */
 void publishings_free(struct broker *broker);
 
 /* ---- nodes.c ---- */
@@ -286,7 +308,6 @@ const char *broker_trouble(const struct broker *broker, const char *otherwise,
 const char *broker_refuses_why(const struct broker *broker);
 /* The same, and they can be done: nothing stands between this broker and its directory for good. */
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]);
-void nodes_free(struct broker *broker);
 
 /* ---- health.c ---- */
 /* `reply` points into the rest, and into the broker. */
@@ -338,6 +359,8 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
 void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
                    const Fb__PeerRequest *request);
 void serve_closed(void *owner, void *user);
+/* A store that was dropped and is leased by nobody: no broker that asks us is a holder there. */
+void serve_leave_space(struct broker *broker, struct space *space);
 void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
                   const char *sentence);
 /* FULL: which limit of that node. */

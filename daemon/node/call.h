@@ -72,8 +72,6 @@ struct ask {
     uint64_t generation;
 };
 
-struct publishing;
-
 struct item {
     struct waiter waiter; /* an effect's tag is a pointer to it */
     struct call *call;
@@ -86,8 +84,7 @@ struct item {
     Fb__Status status;
     char *error; /* malloc'ed; NULL while OK. Of a get that looks again: why there was nothing */
     struct ref ref;
-    struct store_op op;            /* the client's number of this operation; {0}: none */
-    struct publishing *publishing; /* what it waits for (publish.c) */
+    struct store_op op; /* the client's number of this operation; {0}: none */
 };
 
 struct call {
