@@ -9,7 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "exchange/publish_set.h"
 #include "requests/requests.h"
 
 #define GC_SLOTS_PER_TURN 4096u

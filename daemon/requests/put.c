@@ -30,6 +30,7 @@ struct put_item {
     struct item item;
     struct inline_put *kept; /* while it waits for room */
     Fb__PutResult result;
+    struct publish_waiter committed;
 };
 
 static struct put_item *put_of(const struct item *item) {
@@ -54,6 +55,14 @@ static void put_refuse_ended(struct item *item, uint64_t reservation) {
         "bytes take that long",
         space->name, (unsigned long long)reservation,
         log_duration(space->settings.max_reserve_ms, bound));
+}
+
+static void put_on_committed(struct publish_waiter *waiter, Fb__Status status, uint64_t generation,
+                             const char *sentence) {
+    struct item *item = &container_of(waiter, struct put_item, committed)->item;
+    if (generation)
+        item->ref.generation = generation;
+    item_done(item, status, sentence ? "%s" : NULL, sentence);
 }
 
 /* keeps: the client knows of the reservation, and may commit it again. */
@@ -90,7 +99,12 @@ static void put_commit_item(struct item *item, uint64_t reservation, const void 
                       : "has another number of tensors than there are checksums");
         return;
     }
-    publish(item, generation);
+    struct store_info info;
+    store_stat(space->store, NULL, 0, generation, &info);
+    memcpy(item->ref.sample_id, info.sample_id, sizeof item->ref.sample_id);
+    put_of(item)->committed.ended = put_on_committed;
+    const struct publish_put put = {generation, item->op, call->session->account->parent};
+    publish(broker, space, &put, &put_of(item)->committed);
 }
 
 /* ---- reserve ---- */
@@ -292,7 +306,8 @@ static bool put_repeated(struct item *item, uint64_t client_id, uint64_t op_id, 
     item->op = (struct store_op){client_id, op_id + index};
     if (BROKER_PLANTED(PLANTED_REPLAY_TWICE))
         return false;
-    if (publish_adopt(item))
+    put_of(item)->committed.ended = put_on_committed;
+    if (publish_adopt(item->call->broker, item->call->space, item->op, &put_of(item)->committed))
         return true;
     if (!store_replay_find(item->call->space->store, item->op, &answer))
         return false;
@@ -395,8 +410,7 @@ static void put_answer(const struct call *call) {
 }
 
 static void put_leave(struct item *item) {
-    if (item->publishing)
-        publish_detach(item);
+    publish_leave(&put_of(item)->committed);
     put_forget_payload(item);
 }
 

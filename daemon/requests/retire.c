@@ -17,6 +17,7 @@ struct retire_item {
     enum store_reason reason;
     bool located; /* home and generation are what the index says of the id */
     Fb__ItemResult result;
+    struct publish_waiter ended; /* of what was at a home that is dead */
 };
 
 static struct retire_item *retire_of(const struct item *item) {
@@ -46,6 +47,13 @@ static bool retire_here(struct item *item) {
     return retired;
 }
 
+static void retire_on_ended(struct publish_waiter *waiter, Fb__Status status, uint64_t generation,
+                            const char *sentence) {
+    (void)generation;
+    item_done(&container_of(waiter, struct retire_item, ended)->item, status,
+              sentence ? "%s" : NULL, sentence);
+}
+
 /* What a dead incarnation held is gone; so goes its record. It may come back though, having only
  * been away, and then must hear of this. Asked for by its id, it is done when nobody holds anything
  * of it: a put that was never answered may have replaced what lives on elsewhere. */
@@ -61,8 +69,10 @@ static void retire_done_with_the_dead(struct item *item) {
         return;
     }
     item_set_deadline(item, call->broker->now_ns + call->patience_ns);
+    retire_of(item)->ended.ended = retire_on_ended;
     publish_end_lost(call->broker, call->space, &lost, retire_of(item)->reason,
-                     retire_of(item)->located, NULL, item);
+                     retire_of(item)->located, call->session->account->parent,
+                     &retire_of(item)->ended);
 }
 
 static void retire_on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -98,9 +108,6 @@ static void retire_on_retired(void *context, const Fb__PeerReply *reply, const u
 
 static bool retire_ask_peer(struct item *item, struct peer *peer) {
     struct call *call = item->call;
-    struct ask *ask = ask_new(item, peer);
-    if (!ask)
-        return false;
     Fb__RetireItem asked = FB__RETIRE_ITEM__INIT, *items[1] = {&asked};
     asked.sample_id = item->ref.sample_id;
     asked.generation = item->ref.generation;
@@ -115,10 +122,8 @@ static bool retire_ask_peer(struct item *item, struct peer *peer) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
-    if (peer_call(peer, &request, retire_on_retired, ask, call->broker->now_ns) < 0) {
-        ask_take(ask);
+    if (ask_send(ask_new(item, peer), &request, retire_on_retired) < 0)
         return false;
-    }
     item_set_deadline(item, call->broker->now_ns + call->patience_ns);
     return true;
 }
@@ -191,7 +196,6 @@ static void retire_on_stat(void *context, const Fb__PeerReply *reply, const uint
 /* False: it cannot be asked. */
 static bool retire_look_at(struct item *item, struct peer *peer) {
     struct call *call = item->call;
-    struct ask *ask = ask_new(item, peer);
     Fb__RetireItem asked = FB__RETIRE_ITEM__INIT;
     Fb__PeerStat stat = FB__PEER_STAT__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
@@ -200,11 +204,7 @@ static bool retire_look_at(struct item *item, struct peer *peer) {
     stat.item = &asked;
     request.op_case = FB__PEER_REQUEST__OP_STAT;
     request.stat = &stat;
-    if (ask && peer_call(peer, &request, retire_on_stat, ask, call->broker->now_ns) == 0)
-        return true;
-    if (ask)
-        ask_take(ask);
-    return false;
+    return ask_send(ask_new(item, peer), &request, retire_on_stat) == 0;
 }
 
 /* Its record may be lost. */
@@ -330,8 +330,7 @@ static void retire_expire(struct item *item) {
 }
 
 static void retire_leave(struct item *item) {
-    if (item->publishing)
-        publish_detach(item);
+    publish_leave(&retire_of(item)->ended);
 }
 
 static void retire_answer(const struct call *call) {

@@ -6,7 +6,7 @@
  * those samples are resident that the contract says, and the index names these and no others. At
  * last one node reads some of them.
  */
-#include "exchange/publish_set.h"
+#include "cluster/cluster.h"
 #include "model/cluster_sim.h"
 
 #include <inttypes.h>
@@ -62,7 +62,7 @@ static const char *busy_with(const struct node *node) {
            : !knows_all(node)                       ? "its connections"
            : !TAILQ_EMPTY(&broker->exchange->fetches)         ? "transfers"
            : has_timed_requests(broker)              ? "timed requests"
-           : publish_set_first(broker->exchange->publishings) ? "puts"
+           : supersede_set_first(broker->exchange->publishings) ? "puts"
            : !TAILQ_EMPTY(&broker->exchange->held_checks) || held_checks_are_due(broker)
                ? "checks of what it holds"
            : broker->exchange->remote_leases.live            ? "leases elsewhere"
