@@ -3,7 +3,6 @@
  * The broker as a whole: sessions, the pump that moves everything on after each batch of events,
  * and its making and unmaking.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +47,7 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     broker->limits = options->config->limits;
     accounts_init(broker);
     TAILQ_INIT(&broker->sessions);
+    LIST_INIT(&broker->owners);
     TAILQ_INIT(&broker->leavings);
     deadline_init(&broker->collect, broker_on_collect);
     deadline_init(&broker->directory_due, broker_on_wake);
@@ -317,7 +317,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     broker_pump_effects(broker, now_ns);
     broker->unfinished |= requests_gc_on(broker);
     if (collected) {
-        more |= spaces_reap(broker);
+        more |= spaces_reap(broker, serve_leave_space);
         broker->unfinished |= more;
         if (more)
             deadlines_set(&broker->deadlines, &broker->collect, now_ns);
@@ -409,107 +409,7 @@ void broker_reconfigure(struct broker *broker, const struct config *config) {
     sweep_reconfigured(broker);
 }
 
-/* ---- sessions ---- */
-
-bool broker_is_admin(const struct broker *broker, uid_t uid) {
-    const struct config *config = broker->config;
-    if (uid == 0 || uid == geteuid())
-        return true;
-    for (uint32_t i = 0; i < config->admin_uids.count; i++)
-        if (config->admin_uids.ids[i] == uid)
-            return true;
-    return false;
-}
-
-/* Some sessions are kept for admins, so that whoever has to look after a full broker gets in. */
-static uint32_t broker_reserved_for_admins(const struct config *config) {
-    return config->admin_sessions < config->max_sessions / 2 ? config->admin_sessions
-                                                             : config->max_sessions / 2;
-}
-
-/* False: *why says which limit. */
-static bool broker_admits_session(const struct broker *broker, const struct account *user,
-                                  bool admin, char *why, size_t why_bytes) {
-    const struct config *config = broker->config;
-    uint32_t others = broker->session_count - broker->admin_count;
-    uint32_t reserved = broker_reserved_for_admins(config);
-    uint32_t per_user =
-        config->max_sessions_per_user ? config->max_sessions_per_user : config->max_sessions / 2;
-    if (broker->session_count >= config->max_sessions)
-        snprintf(why, why_bytes,
-                 "max_sessions = %u clients are connected already: featurectl sessions shows whose",
-                 config->max_sessions);
-    else if (!admin && others >= config->max_sessions - reserved)
-        snprintf(why, why_bytes,
-                 "max_sessions = %u, of which admin_sessions = %u are kept for admins: all others "
-                 "are connected already; featurectl sessions shows whose",
-                 config->max_sessions, reserved);
-    else if (!admin && user->used[CHARGE_SESSIONS] >= (per_user ? per_user : 1))
-        snprintf(why, why_bytes,
-                 "max_sessions_per_user = %u: user %llu has %llu sessions already: close some",
-                 per_user, (unsigned long long)user->number,
-                 (unsigned long long)user->used[CHARGE_SESSIONS]);
-    else
-        return true;
-    return false;
-}
-
-static uint64_t broker_moment_ns(const struct broker *broker) {
-    return broker->options.clock_ns ? broker->options.clock_ns(broker->options.owner)
-                                    : broker->now_ns;
-}
-
-struct broker_session *broker_session_open(struct broker *broker,
-                                           const struct broker_client_ops *ops, void *client,
-                                           const struct broker_credentials *credentials, char *why,
-                                           size_t why_bytes) {
-    struct broker_session *session = calloc(1, sizeof *session);
-    struct account *account =
-        session ? accounts_session(broker, broker->next_owner + 1, credentials->uid) : NULL;
-    bool admin = broker_is_admin(broker, credentials->uid);
-    snprintf(why, why_bytes, "the broker is out of memory");
-    if (!account || !broker_admits_session(broker, account->parent, admin, why, why_bytes)) {
-        if (account)
-            accounts_unhold(broker, account);
-        free(session);
-        return NULL;
-    }
-    session->broker = broker;
-    session->id = ++broker->next_owner;
-    session->ops = ops;
-    session->client = client;
-    session->credentials = *credentials;
-    session->admin = admin;
-    session->account = account;
-    session->opened_ns = session->last_ns = broker_moment_ns(broker);
-    account_add(account, CHARGE_SESSIONS, 1);
-    TAILQ_INIT(&session->calls);
-    snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u",
-             (unsigned long long)session->id, (int)credentials->pid, credentials->uid);
-    TAILQ_INSERT_TAIL(&broker->sessions, session, link);
-    broker->session_count++;
-    broker->admin_count += admin;
-    return session;
-}
-
-void broker_session_close(struct broker_session *session, uint64_t now_ns) {
-    struct broker *broker = session->broker;
-    broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
-    bool over = TAILQ_EMPTY(&broker->leavings); /* else one of its handles may be leaving still */
-    calls_abandon(session);
-    for (uint32_t i = 0; i < session->attachment_count; i++)
-        if (session->attachments[i].space)
-            over &= session_detach(session, &session->attachments[i]);
-    TAILQ_REMOVE(&broker->sessions, session, link);
-    broker->session_count--;
-    broker->admin_count -= session->admin;
-    account_release(session->account, CHARGE_SESSIONS, 1);
-    for (enum charge charge = 0; charge < CHARGES; charge++) /* acks alone outlive a session */
-        assert(!over || charge == CHARGE_PENDING_ENDS || !session->account->used[charge]);
-    accounts_unhold(broker, session->account);
-    free(session->attachments);
-    free(session);
-}
+/* ---- requests ---- */
 
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
                             const Fb__ClientRequest *message, const uint8_t *payload,
@@ -527,39 +427,4 @@ bool broker_session_request(struct broker_session *session, uint32_t request_id,
     bool proper = requests_begin(&request);
     *why = request.breach;
     return proper;
-}
-
-const char *broker_session_name(const struct broker_session *session) {
-    return session->name;
-}
-
-struct account *broker_session_account(const struct broker_session *session) {
-    return session->account;
-}
-
-uint64_t broker_session_id(const struct broker_session *session) {
-    return session->id;
-}
-
-const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]) {
-    const struct broker_session *session;
-    const struct asking *asking;
-    TAILQ_FOREACH (session, &broker->sessions, link)
-        if (session->id == owner)
-            return session->name;
-    TAILQ_FOREACH (asking, &broker->exchange->askings, link)
-        if (asking->id == owner)
-            return asking->name;
-    snprintf(out, 160, "session %llu, ended", (unsigned long long)owner);
-    return out;
-}
-
-bool broker_owner_uid(const struct broker *broker, uint64_t owner, uint32_t *uid_out) {
-    const struct broker_session *session;
-    TAILQ_FOREACH (session, &broker->sessions, link)
-        if (session->id == owner)
-            break;
-    if (session)
-        *uid_out = session->credentials.uid;
-    return session;
 }

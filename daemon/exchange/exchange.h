@@ -117,7 +117,7 @@ struct asking {
     struct broker *broker;
     struct asker *asker;
     struct account *account; /* of the node */
-    uint64_t id;             /* owner number in the stores */
+    struct owner owner;      /* of what it holds in the stores */
     char name[LAYOUT_NAME_BYTES_MAX + 8];
     uint32_t holders[SPACES_MAX]; /* STORE_NO_HOLDER where not opened */
     TAILQ_HEAD(, served) waiting;
@@ -350,6 +350,8 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
 void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
                    const Fb__PeerRequest *request);
 void serve_closed(void *owner, void *user);
+/* A store that was dropped and is leased by nobody: no broker that asks us is a holder there. */
+void serve_leave_space(struct broker *broker, struct space *space);
 void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
                   const char *sentence);
 /* FULL: which limit of that node. */

@@ -52,7 +52,7 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
     asking->account = account;
     asking->broker = broker;
     asking->asker = asker;
-    asking->id = ++broker->next_owner;
+    owner_add(broker, &asking->owner, asking->name);
     snprintf(asking->name, sizeof asking->name, "node %s", node);
     for (uint32_t i = 0; i < SPACES_MAX; i++)
         asking->holders[i] = STORE_NO_HOLDER;
@@ -76,9 +76,22 @@ void serve_closed(void *owner, void *user) {
     index_forget_checks(broker, asking);
     held_checks_forget(broker, asking);
     TAILQ_REMOVE(&broker->exchange->askings, asking, link);
+    owner_remove(&asking->owner);
     account_release(asking->account, CHARGE_CONNECTIONS, 1);
     accounts_unhold(broker, asking->account);
     free(asking);
+}
+
+void serve_leave_space(struct broker *broker, struct space *space) {
+    struct asking *asking;
+    TAILQ_FOREACH (asking, &broker->exchange->askings, link) {
+        struct store_totals totals;
+        store_totals(space->store, &totals);
+        if (asking->holders[space->index] != STORE_NO_HOLDER && !totals.leases) {
+            store_holder_close(space->store, asking->holders[space->index], broker->now_ns);
+            asking->holders[space->index] = STORE_NO_HOLDER;
+        }
+    }
 }
 
 void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
@@ -100,7 +113,7 @@ void serve_refuse_full(struct asking *asking, uint32_t request_id,
 static uint32_t serve_holder_of(struct asking *asking, struct space *space) {
     uint32_t *holder = &asking->holders[space->index];
     if (*holder == STORE_NO_HOLDER &&
-        store_holder_open(space->store, asking->id, asking->account, holder) != STORE_OK)
+        store_holder_open(space->store, asking->owner.id, asking->account, holder) != STORE_OK)
         *holder = STORE_NO_HOLDER;
     return *holder;
 }

@@ -28,9 +28,8 @@ static void lock_directory(const char *path, char out[PATH_BYTES]) {
     snprintf(out, PATH_BYTES, "%.*s", length ? length : 1, length ? path : ".");
 }
 
-/* Why PATH.lock cannot be made, with what to do. */
-/* The user's next step is in the sentence: these are the first mistakes that are made when a broker
- * is set up. */
+/* Why PATH.lock cannot be made. The user's next step is in the sentence: these are the first
+ * mistakes that are made when a broker is set up. */
 static void lock_explain(const char *path, int error, char *why, size_t why_bytes) {
     char directory[PATH_BYTES];
     struct stat facts;

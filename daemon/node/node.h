@@ -79,10 +79,19 @@ TAILQ_HEAD(call_list, call);
 struct exchange;
 struct requests;
 
+struct broker_session;
+/* Who holds leases and reservations in the stores: a session, or another broker (serve.c). */
+struct owner {
+    LIST_ENTRY(owner) link;
+    uint64_t id;                    /* by which the stores know it; never used again */
+    const char *name;               /* for people; its owner's memory */
+    struct broker_session *session; /* NULL: another broker */
+};
+
 struct broker_session {
     struct broker *broker;
     TAILQ_ENTRY(broker_session) link;
-    uint64_t id;
+    struct owner owner;
     const struct broker_client_ops *ops;
     void *client;
     struct broker_credentials credentials;
@@ -115,8 +124,9 @@ struct broker {
     struct directory *directory;
     struct session_list sessions;
     uint32_t session_count, admin_count; /* admin_count: of those the admins' */
-    uint64_t next_owner;                 /* session and asking ids */
-    struct deadlines deadlines;          /* of all that this broker does at a time */
+    LIST_HEAD(, owner) owners;
+    uint64_t next_owner;        /* the last id of an owner */
+    struct deadlines deadlines; /* of all that this broker does at a time */
     uint64_t request_count;
     struct deadline collect;       /* gc, and the end of stores that were dropped */
     bool collect_due;              /* its time has come: the pump does it, in its order */
@@ -160,8 +170,10 @@ void space_set_bounds(struct space *space, const struct config_store *config);
 /* The time asked for, or max_wait of the store where that is shorter: *cut then. */
 uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut);
 /* Goes on with dropping, and frees dropped stores that nobody holds any more. True: there is more
- * to do at once. */
-bool spaces_reap(struct broker *broker);
+ * to do at once. leave: makes the brokers that ask us leave such a store, if nothing is leased in
+ * it. */
+typedef void space_leave_fn(struct broker *broker, struct space *space);
+bool spaces_reap(struct broker *broker, space_leave_fn *leave);
 /* Ends what a session or peer that is gone held: some of it now, the rest in turns to come, and its
  * account is kept for so long. True: it is all over. */
 bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
@@ -170,10 +182,20 @@ bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
 bool spaces_leave_on(struct broker *broker);
 void spaces_leavings_free(struct broker *broker);
 void space_free(struct broker *broker, struct space *space);
-struct attachment *session_attachment(struct broker_session *session, uint32_t handle);
+/* ---- sessions.c ---- */
+/* The store that the session has opened under that handle; NULL: none. */
+static inline struct attachment *session_attachment(struct broker_session *session,
+                                                    uint32_t handle) {
+    if (!handle || handle > session->attachment_count || !session->attachments[handle - 1].space)
+        return NULL;
+    return &session->attachments[handle - 1];
+}
 /* Ends what the session holds under that handle. False: some of it in turns to come. */
 bool session_detach(struct broker_session *session, struct attachment *attachment);
 
+/* Gives it a number. name: must stay where it is. */
+void owner_add(struct broker *broker, struct owner *owner, const char *name);
+void owner_remove(struct owner *owner);
 /* Of a session that is connected; false: it is none. */
 bool broker_owner_uid(const struct broker *broker, uint64_t owner, uint32_t *uid_out);
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);

@@ -48,7 +48,7 @@ static void access_describe_session(struct broker_session *session, const char *
         clean[n++] = (*s > ' ' && *s < 0x7f) ? *s : '_';
     clean[n] = '\0';
     snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u %s",
-             (unsigned long long)session->id, (int)session->credentials.pid,
+             (unsigned long long)session->owner.id, (int)session->credentials.pid,
              session->credentials.uid, clean);
 }
 
@@ -96,7 +96,7 @@ static void access_hello(struct request *request) {
     access_fill_limits(session->broker->config, &limits);
     Fb__HelloReply result = FB__HELLO_REPLY__INIT;
     result.version = version;
-    result.session_id = session->id;
+    result.session_id = session->owner.id;
     result.node = (char *)session->broker->config->node;
     result.incarnation = session->broker->options.incarnation;
     result.broker_version = (char *)FEATURED_VERSION;
@@ -139,7 +139,7 @@ static int access_attach(struct broker_session *session, struct space *space, bo
         snprintf(why, SENTENCE_BYTES, "the broker is out of memory");
         return -1;
     }
-    if (store_holder_open(space->store, session->id, session->account, &holder) != STORE_OK) {
+    if (store_holder_open(space->store, session->owner.id, session->account, &holder) != STORE_OK) {
         snprintf(why, SENTENCE_BYTES,
                  "as many handles of it are open as max_sessions and max_handles_per_session "
                  "allowed when it was made");
@@ -148,14 +148,6 @@ static int access_attach(struct broker_session *session, struct space *space, bo
     account_add(session->account, CHARGE_HANDLES, 1);
     session->attachments[index] = (struct attachment){space, holder, write};
     return index;
-}
-
-bool session_detach(struct broker_session *session, struct attachment *attachment) {
-    bool over =
-        space_leave(session->broker, attachment->space, attachment->holder, session->account);
-    account_release(session->account, CHARGE_HANDLES, 1);
-    attachment->space = NULL;
-    return over;
 }
 
 static void access_opened(const struct request *request, struct space *space, bool write,

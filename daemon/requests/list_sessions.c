@@ -55,7 +55,7 @@ static void sessions_add(struct session_page *page, const struct broker_session 
     const struct broker *broker = session->broker;
     Fb__SessionInfo *info = &page->infos[page->count];
     fb__session_info__init(info);
-    info->session_id = session->id;
+    info->session_id = session->owner.id;
     info->pid = (uint32_t)session->credentials.pid;
     info->uid = session->credentials.uid;
     info->name = (char *)session->client_name;
@@ -74,7 +74,7 @@ static uint64_t sessions_fill(const struct broker_session *asker, uint64_t curso
     const struct broker_session *session;
     TAILQ_FOREACH (session, &asker->broker->sessions, link) {
         bool shown = asker->admin || session->credentials.uid == asker->credentials.uid;
-        if (session->id <= cursor || !shown)
+        if (session->owner.id <= cursor || !shown)
             continue;
         if (page->count == limit)
             return page->infos[limit - 1].session_id;
