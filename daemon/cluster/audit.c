@@ -28,7 +28,7 @@
 
 #include "cluster/cluster.h"
 
-enum audit_finding audit_judge_record(enum cluster_reading reading) {
+enum audit_finding cluster_audit_judge_record(enum cluster_reading reading) {
     switch (reading) {
     case READING_LOST:
         return AUDIT_HOME_DEAD;
@@ -40,10 +40,12 @@ enum audit_finding audit_judge_record(enum cluster_reading reading) {
     }
 }
 
-enum audit_finding audit_judge(const struct audit_facts *before, const struct audit_facts *after,
-                               enum cluster_reading reading, const struct audit_record *record,
-                               const char *node, uint64_t incarnation) {
-    if (audit_judge_record(reading) == AUDIT_NOT_CHECKED)
+enum audit_finding cluster_audit_judge(const struct audit_facts *before,
+                                       const struct audit_facts *after,
+                                       enum cluster_reading reading,
+                                       const struct audit_record *record, const char *node,
+                                       uint64_t incarnation) {
+    if (cluster_audit_judge_record(reading) == AUDIT_NOT_CHECKED)
         return AUDIT_NOT_CHECKED;
     if (before->moving || after->moving || before->held != after->held)
         return AUDIT_MOVING;
@@ -103,15 +105,16 @@ static void audit_say_verdict(char *out, size_t out_bytes, enum audit_finding fi
     }
 }
 
-void audit_say(char *out, size_t out_bytes, enum audit_finding finding, const char *store,
-               const char *sample_id, const char *node, uint64_t held,
-               const struct audit_record *record) {
+void cluster_audit_say(char *out, size_t out_bytes, enum audit_finding finding, const char *store,
+                       const char *sample_id, const char *node, uint64_t held,
+                       const struct audit_record *record) {
     char verdict[384];
     audit_say_verdict(verdict, sizeof verdict, finding, node, held, record);
     snprintf(out, out_bytes, "sample %s of store %s: %s", sample_id, store, verdict);
 }
 
-void audit_say_remedy(char *out, size_t out_bytes, enum audit_finding finding, const char *node) {
+void cluster_audit_say_remedy(char *out, size_t out_bytes, enum audit_finding finding,
+                              const char *node) {
     out[0] = '\0';
     if (finding == AUDIT_HOME_DEAD)
         snprintf(out, out_bytes, "remove the record");
@@ -126,7 +129,7 @@ void audit_say_remedy(char *out, size_t out_bytes, enum audit_finding finding, c
         snprintf(out, out_bytes, "node %s publishes what it holds again", node);
 }
 
-enum audit_remedy audit_remedy(enum audit_finding finding) {
+enum audit_remedy cluster_audit_remedy(enum audit_finding finding) {
     switch (finding) {
     case AUDIT_HOME_DEAD:
         return AUDIT_SWEEP;

@@ -405,17 +405,20 @@ struct audit_record {
 /* before, after: this node's facts around the reading of the record, so that what did not change in
  * between is known to have held while it was read. node, incarnation: whose facts they are. record:
  * valid with READING_RECORD and READING_LOST. */
-enum audit_finding audit_judge(const struct audit_facts *before, const struct audit_facts *after,
-                               enum cluster_reading reading, const struct audit_record *record,
-                               const char *node, uint64_t incarnation);
+enum audit_finding cluster_audit_judge(const struct audit_facts *before,
+                                       const struct audit_facts *after,
+                                       enum cluster_reading reading,
+                                       const struct audit_record *record, const char *node,
+                                       uint64_t incarnation);
 /* The same without a node: is the record's home dead? */
-enum audit_finding audit_judge_record(enum cluster_reading reading);
+enum audit_finding cluster_audit_judge_record(enum cluster_reading reading);
 /* What is wrong: one sentence. record NULL = none. */
-void audit_say(char *out, size_t out_bytes, enum audit_finding finding, const char *store,
-               const char *sample_id, const char *node, uint64_t held,
-               const struct audit_record *record);
+void cluster_audit_say(char *out, size_t out_bytes, enum audit_finding finding, const char *store,
+                       const char *sample_id, const char *node, uint64_t held,
+                       const struct audit_record *record);
 /* What a repair does about it, in words; "" = nothing. */
-void audit_say_remedy(char *out, size_t out_bytes, enum audit_finding finding, const char *node);
+void cluster_audit_say_remedy(char *out, size_t out_bytes, enum audit_finding finding,
+                              const char *node);
 
 /* What a repair does. */
 enum audit_remedy {
@@ -426,6 +429,6 @@ enum audit_remedy {
     AUDIT_PUBLISH_OVER,  /* write our record in place of the one that stands */
     AUDIT_COMPARE_HOMES, /* check the sample on our own behalf: the record's home is asked */
 };
-enum audit_remedy audit_remedy(enum audit_finding finding);
+enum audit_remedy cluster_audit_remedy(enum audit_finding finding);
 
 #endif

@@ -102,9 +102,9 @@ static void index_check_finish(struct index_check *check, bool repaired, const c
     const struct audit_record recorded = index_check_recorded(check);
     Fb__IndexRecord record;
     Fb__IndexFinding finding = FB__INDEX_FINDING__INIT;
-    audit_say(sentence, sizeof sentence, check->finding, check->store, check->sample_id, node,
-              check->after.held, check->has_record ? &recorded : NULL);
-    audit_say_remedy(remedy, sizeof remedy, check->finding, node);
+    cluster_audit_say(sentence, sizeof sentence, check->finding, check->store, check->sample_id,
+                      node, check->after.held, check->has_record ? &recorded : NULL);
+    cluster_audit_say_remedy(remedy, sizeof remedy, check->finding, node);
     index_check_fill_record(check, &record);
     finding.finding = (Fb__Finding)check->finding;
     finding.node = (char *)(check->record_only ? check->home : node);
@@ -183,7 +183,7 @@ static void index_check_mend(struct index_check *check) {
     log_info("index: store %s: sample %s: repairing: generation %llu held, %llu recorded",
              check->store, check->sample_id, (unsigned long long)check->after.held,
              (unsigned long long)check->record.generation);
-    switch (audit_remedy(check->finding)) {
+    switch (cluster_audit_remedy(check->finding)) {
     case AUDIT_SWEEP:
         check->broker->directory->ops->audit->sweep(check->broker->directory, &check->record, 1,
                                                     index_check_on_swept, check);
@@ -228,9 +228,9 @@ static void index_check_on_located(void *context, enum directory_result result,
     const struct audit_record recorded = index_check_recorded(check);
     const enum cluster_reading reading = nodes_reading(result);
     check->finding = check->record_only
-                         ? audit_judge_record(reading)
-                         : audit_judge(&check->before, &check->after, reading, &recorded,
-                                       broker->config->node, broker->options.incarnation);
+                         ? cluster_audit_judge_record(reading)
+                         : cluster_audit_judge(&check->before, &check->after, reading, &recorded,
+                                               broker->config->node, broker->options.incarnation);
     if (check->repair)
         index_check_mend(check);
     else

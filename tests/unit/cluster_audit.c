@@ -13,7 +13,7 @@ static const struct audit_record earlier = {.home = "a", .generation = 6, .incar
 static enum audit_finding judge(uint64_t held, enum cluster_reading result,
                                 const struct audit_record *record) {
     struct audit_facts facts = {.held = held};
-    return audit_judge(&facts, &facts, result, record, "a", INCARNATION);
+    return cluster_audit_judge(&facts, &facts, result, record, "a", INCARNATION);
 }
 
 Test(cluster_audit, what_agrees) {
@@ -34,9 +34,9 @@ Test(cluster_audit, every_way_to_disagree_has_its_finding) {
 Test(cluster_audit, a_record_of_our_own_earlier_life_is_not_ours) {
     cr_expect_eq(judge(0, READING_LOST, &earlier), AUDIT_AGREES);
     cr_expect_eq(judge(7, READING_LOST, &earlier), AUDIT_REPLACED);
-    cr_expect_eq(audit_judge_record(READING_LOST), AUDIT_HOME_DEAD);
-    cr_expect_eq(audit_judge_record(READING_RECORD), AUDIT_AGREES);
-    cr_expect_eq(audit_judge_record(READING_NONE), AUDIT_AGREES);
+    cr_expect_eq(cluster_audit_judge_record(READING_LOST), AUDIT_HOME_DEAD);
+    cr_expect_eq(cluster_audit_judge_record(READING_RECORD), AUDIT_AGREES);
+    cr_expect_eq(cluster_audit_judge_record(READING_NONE), AUDIT_AGREES);
 }
 
 Test(cluster_audit, what_changes_while_it_is_looked_at_is_no_finding) {
@@ -45,26 +45,27 @@ Test(cluster_audit, what_changes_while_it_is_looked_at_is_no_finding) {
     const struct audit_facts *pairs[][2] = {
         {&moving, &still}, {&still, &moving}, {&still, &other}, {&other, &still}};
     for (size_t i = 0; i < 4; i++)
-        cr_expect_eq(audit_judge(pairs[i][0], pairs[i][1], READING_NONE, NULL, "a", INCARNATION),
-                     AUDIT_MOVING);
+        cr_expect_eq(
+            cluster_audit_judge(pairs[i][0], pairs[i][1], READING_NONE, NULL, "a", INCARNATION),
+            AUDIT_MOVING);
 }
 
 Test(cluster_audit, an_index_that_cannot_be_read_proves_nothing) {
     cr_expect_eq(judge(7, READING_FAILED, NULL), AUDIT_NOT_CHECKED);
     cr_expect_eq(judge(0, READING_FAILED, NULL), AUDIT_NOT_CHECKED);
-    cr_expect_eq(audit_judge_record(READING_FAILED), AUDIT_NOT_CHECKED);
+    cr_expect_eq(cluster_audit_judge_record(READING_FAILED), AUDIT_NOT_CHECKED);
 }
 
 Test(cluster_audit, every_finding_says_who_and_what_to_do) {
     char what[512], remedy[256];
     for (int finding = AUDIT_HOME_DEAD; finding < AUDIT_NOT_CHECKED; finding++) {
-        audit_say(what, sizeof what, finding, "run", "s1", "a", 7, &ours);
-        audit_say_remedy(remedy, sizeof remedy, finding, "a");
+        cluster_audit_say(what, sizeof what, finding, "run", "s1", "a", 7, &ours);
+        cluster_audit_say_remedy(remedy, sizeof remedy, finding, "a");
         cr_expect(strstr(what, "sample s1 of store run") && strstr(what, "node a"), "%s", what);
         cr_expect_gt(strlen(remedy), 0, "%s", what);
     }
-    audit_say(what, sizeof what, AUDIT_NOT_RECORDED, "run", "s1", "a", 7, NULL);
+    cluster_audit_say(what, sizeof what, AUDIT_NOT_RECORDED, "run", "s1", "a", 7, NULL);
     cr_expect(strstr(what, "generation 7"), "%s", what);
-    audit_say_remedy(remedy, sizeof remedy, AUDIT_AGREES, "a");
+    cluster_audit_say_remedy(remedy, sizeof remedy, AUDIT_AGREES, "a");
     cr_expect_str_empty(remedy);
 }
