@@ -38,8 +38,7 @@ void exchange_end(struct broker *broker) {
 }
 
 void exchange_free(struct broker *broker) {
-    free(broker->exchange->remote_leases.slots);
-    free(broker->exchange->remote_leases.ended);
+    remote_leases_free(broker);
     roster_free(broker->exchange->roster);
     free(broker->exchange);
 }

@@ -13,11 +13,16 @@
 
 /* ---- remote leases, fetches, pending releases ---- */
 
-/* A lease that a home granted to this node. Named by id, never by pointer; an ended one stays known
- * for a while, for a `consumed` that is said late. */
+/* A lease that a home granted to this node, or is asked for. Named by id, never by pointer; an
+ * ended one stays known for a while, for a `consumed` that is said late. */
 struct remote_lease {
-    uint64_t id; /* 0 = free */
-    bool ended, corrupt;
+    uint64_t id;
+    bool granted, ended, corrupt;
+    /* What its release takes, had before the home is asked: once the home has granted the lease, no
+     * lack of memory may keep it from hearing of the end. NULL and NULL: used, or given back. */
+    struct pending_end *end;
+    struct account *user; /* of uid, held */
+    uint32_t next_free;   /* the slot's, among those that were never granted: + 1, 0 = none */
     struct peer *peer;
     uint64_t epoch; /* of the link it came over: it ends with it */
     uint64_t hi, lo, generation;
@@ -29,6 +34,7 @@ struct remote_leases {
     uint32_t count, room, live;
     uint32_t *ended; /* ring of ended slots, oldest first */
     uint32_t ended_first, ended_count;
+    uint32_t free_first; /* slot + 1 of one whose lease was not granted; 0 = none */
 };
 
 /* An item of a get (requests/get.c, remote.c, fetch.c). */
@@ -209,7 +215,10 @@ void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consum
 bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item);
 /* Its peer can be reached again: what waits does not wait for the end of a back-off. */
 void outbox_retry_at_once(struct outbox *outbox);
+/* NULL: out of memory. */
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
+/* Room for the release of a lease of that store; NULL: out of memory. free() gives it back. */
+struct pending_end *outbox_new_release(const char *store);
 void outbox_free(struct peer *peer);
 
 /* ---- publish.c, publish_known.c: from a sealed generation to an answered put ---- */
@@ -339,9 +348,16 @@ void republish(struct broker *broker, struct space *space, const char *sample_id
                uint64_t generation, uint64_t in_place_of, bool first);
 
 /* ---- remote_lease.c ---- */
-/* 0 = out of memory. */
-uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uint64_t hi,
-                          uint64_t lo, uint64_t generation, uid_t uid);
+/* Takes all the memory that a lease and its release need, before the home is asked for it. 0 = out
+ * of memory: it is not to be asked. */
+uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uid_t uid);
+/* The home has granted it, over the present connection. */
+void remote_lease_granted(struct broker *broker, uint64_t id, uint64_t hi, uint64_t lo,
+                          uint64_t generation);
+/* It has not. */
+void remote_lease_cancel(struct broker *broker, uint64_t id);
+/* With the broker: their homes have ended them, or will when they hear that it is gone. */
+void remote_leases_free(struct broker *broker);
 struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id);
 void remote_lease_end(struct broker *broker, struct remote_lease *lease);
 

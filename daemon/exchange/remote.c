@@ -3,18 +3,11 @@
  * Asking homes for leases: the home a ref names, or, for an id that no directory can place, every
  * peer at once. Of several peers that grant one, the first wins and the others get theirs back.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "requests/requests.h"
-
-static void remote_give_back(struct broker *broker, struct peer *peer, const struct space *space,
-                             const Fb__PeerLeaseReply *lease, uid_t uid) {
-    uint64_t id = remote_lease_new(broker, peer, space->name, lease->lease_hi, lease->lease_lo,
-                                   lease->generation, uid);
-    if (id)
-        outbox_release(broker, id, false);
-}
 
 static void remote_refuse_lost(struct item *item) {
     item_done(item, FB__STATUS__LOST,
@@ -76,30 +69,25 @@ static void remote_on_leased(void *context, const Fb__PeerReply *reply, const ui
                              size_t payload_bytes, const char *why) {
     struct ask *ask = context;
     struct broker *broker = ask->broker;
-    struct space *space = ask->space;
     struct peer *peer = ask->peer;
-    uid_t uid = (uid_t)ask->user->number;
-    uint64_t asked = ask->generation;
+    uint64_t asked = ask->generation, remote = ask->remote;
     struct item *item = ask_take(ask);
     bool granted = reply && reply->status == FB__STATUS__OK &&
                    reply->result_case == FB__PEER_REPLY__RESULT_LEASE;
-    if (granted && !item) {
-        remote_give_back(broker, peer, space, reply->lease, uid);
-        return;
-    }
+    if (granted)
+        remote_lease_granted(broker, remote, reply->lease->lease_hi, reply->lease->lease_lo,
+                             reply->lease->generation);
+    else
+        remote_lease_cancel(broker, remote);
+    if (granted && !item) /* it has its sample from elsewhere, or its client is gone */
+        outbox_release(broker, remote, false);
     if (!item)
         return;
     if (!granted) {
         remote_settle_refusal(item, peer, reply, why);
         return;
     }
-    get_of(item)->remote = remote_lease_new(broker, peer, space->name, reply->lease->lease_hi,
-                                            reply->lease->lease_lo, reply->lease->generation, uid);
-    if (!get_of(item)->remote) {
-        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
-                  item->ref.sample_id);
-        return;
-    }
+    get_of(item)->remote = remote;
     char wrong[SENTENCE_BYTES];
     if (!believe_lease(item, peer, asked, reply->lease, wrong)) {
         remote_refuse_odd(item, peer, wrong);
@@ -113,12 +101,22 @@ static void remote_on_leased(void *context, const Fb__PeerReply *reply, const ui
     fetch_item(item, reply->lease, payload, payload_bytes);
 }
 
+/* The end of a sentence about a node that was not asked. result: -errno. */
+static const char *remote_why_not_asked(int result) {
+    return result == -ENOMEM ? "the broker is out of memory" : "it cannot be asked now";
+}
+
 /* 0 or -errno. */
 static int remote_ask_for_lease(struct item *item, struct peer *peer, bool by_id) {
     struct call *call = item->call;
-    struct ask *ask = ask_new(item, peer);
+    uint64_t remote = remote_lease_new(call->broker, peer, call->space->name,
+                                       (uid_t)call->session->account->parent->number);
+    struct ask *ask = remote ? ask_new(item, peer) : NULL;
+    if (remote && !ask)
+        remote_lease_cancel(call->broker, remote);
     if (!ask)
-        return -1;
+        return -ENOMEM;
+    ask->remote = remote;
     Fb__GetItem get = FB__GET_ITEM__INIT;
     get.sample_id = item->ref.sample_id;
     get.generation = by_id ? 0 : item->ref.generation;
@@ -135,8 +133,10 @@ static int remote_ask_for_lease(struct item *item, struct peer *peer, bool by_id
     request.op_case = FB__PEER_REQUEST__OP_LEASE;
     request.lease = &lease;
     int result = peer_call(peer, &request, remote_on_leased, ask, call->broker->now_ns);
-    if (result < 0)
+    if (result < 0) {
+        remote_lease_cancel(call->broker, remote);
         ask_take(ask);
+    }
     return result;
 }
 
@@ -170,30 +170,40 @@ void remote_get(struct item *item) {
                   broker->config->node, item->ref.home);
         return;
     }
-    if (item->call->space->settings.landing_bytes == 0)
+    if (item->call->space->settings.landing_bytes == 0) {
         item_done(item, FB__STATUS__FULL,
                   "store %s has no landing_bytes on node %s: it cannot read other nodes' samples",
                   item->call->space->name, broker->config->node);
-    else if (remote_ask_for_lease(item, peer, false) < 0)
+        return;
+    }
+    int result = remote_ask_for_lease(item, peer, false);
+    if (result < 0)
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: node %s cannot be asked now", item->ref.sample_id,
-                  item->call->space->name, item->ref.home);
+                  "sample %s of store %s is at node %s, which was not asked: %s",
+                  item->ref.sample_id, item->call->space->name, item->ref.home,
+                  remote_why_not_asked(result));
     else
         remote_watch(item);
 }
 
 void remote_get_anywhere(struct item *item) {
     struct broker *broker = item->call->broker;
+    int failed = 0;
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
-         peer = peers_next(broker->peers, peer))
-        if (remote_ask_for_lease(item, peer, true) < 0)
+         peer = peers_next(broker->peers, peer)) {
+        int result = remote_ask_for_lease(item, peer, true);
+        if (result < 0) {
             get_of(item)->unheard = peer;
+            failed = result;
+        }
+    }
     if (item->ask_count)
         remote_watch(item);
     else if (!item->in_store && get_of(item)->unheard)
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s is not on this node, and node %s cannot be asked now",
-                  item->ref.sample_id, item->call->space->name, peer_node(get_of(item)->unheard));
+                  "sample %s of store %s is not on this node, and node %s was not asked: %s",
+                  item->ref.sample_id, item->call->space->name, peer_node(get_of(item)->unheard),
+                  remote_why_not_asked(failed));
     else if (!item->in_store)
         get_local_not_found(item);
 }

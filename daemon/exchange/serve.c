@@ -191,9 +191,10 @@ static void serve_lease_for(struct asking *asking, struct space *space, uint32_t
     struct served *served = calloc(1, sizeof *served);
     uint32_t holder = serve_holder_of(asking, space);
     if (!served || holder == STORE_NO_HOLDER) {
+        serve_refuse(asking, request_id, served ? FB__STATUS__FULL : FB__STATUS__UNAVAILABLE,
+                     served ? "the home has no room for another reader"
+                            : "the home is out of memory");
         free(served);
-        serve_refuse(asking, request_id, FB__STATUS__FULL,
-                     "the home has no room for another reader");
         return;
     }
     *served = (struct served){.waiter = {serve_on_resident},
@@ -310,7 +311,10 @@ static void serve_on_probe(struct asking *asking, uint32_t request_id, const cha
     else
         reply.stat = stat_here(broker, space, &ref,
                                broker_serves(broker) ? NULL : broker_fenced_why(broker));
-    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+    if (explain ? !reply.explain : !reply.stat)
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
+    else
+        asker_reply(asking->asker, request_id, &reply, NULL, 0);
     if (explain && reply.explain)
         fb__explain_reply__free_unpacked(reply.explain, NULL);
     else if (!explain && reply.stat)

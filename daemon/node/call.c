@@ -2,6 +2,7 @@
  *
  * Calls and their items, from the request to the one answer.
  */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,8 +112,10 @@ bool item_name(struct item *item, const char *sample_id, uint64_t generation, co
 
 struct ask *ask_new(struct item *item, struct peer *peer) {
     struct ask *ask = calloc(1, sizeof *ask);
-    if (!ask)
+    if (!ask) {
+        item->no_memory = true;
         return NULL;
+    }
     ask->item = item;
     ask->broker = item->call->broker;
     ask->space = item->call->space;
@@ -138,6 +141,15 @@ struct item *ask_take(struct ask *ask) {
     accounts_release(ask->broker, ask->user, CHARGE_WAITS, 1);
     free(ask);
     return item;
+}
+
+int ask_send(struct ask *ask, const Fb__PeerRequest *request, peer_reply_fn done) {
+    int result = ask ? peer_call(ask->peer, request, done, ask, ask->broker->now_ns) : -ENOMEM;
+    if (result < 0 && ask) {
+        ask->item->no_memory |= result == -ENOMEM;
+        ask_take(ask);
+    }
+    return result;
 }
 
 const char *ask_failure(const Fb__PeerReply *reply, const char *why) {
@@ -218,6 +230,9 @@ static void call_on_time_over(struct deadline *timed, uint64_t now_ns) {
 /* ---- answers ---- */
 
 char *item_error(const struct item *item) {
+    static const char no_memory[] = "the broker is out of memory, and has none for a sentence";
+    if (!item->error && item->status != FB__STATUS__OK)
+        return (char *)no_memory;
     return item->error ? item->error : (char *)protobuf_c_empty_string;
 }
 
@@ -261,6 +276,15 @@ static void call_leave_all(struct item *item) {
         item->call->kind->leave(item);
 }
 
+/* Without memory for a longer sentence: item_error() has one. */
+static void call_add_no_memory(struct item *item) {
+    char *longer = NULL;
+    if (item->error && asprintf(&longer, "%s: the broker was out of memory", item->error) < 0)
+        longer = NULL;
+    free(item->error);
+    item->error = longer;
+}
+
 void item_done(struct item *item, Fb__Status status, const char *format, ...) {
     call_leave_all(item);
     item->call->broker->items_ended++;
@@ -269,13 +293,18 @@ void item_done(struct item *item, Fb__Status status, const char *format, ...) {
     item->status = status;
     free(item->error);
     item->error = NULL;
+    /* What could not be asked may well be there. */
+    if (item->no_memory && status == FB__STATUS__NOT_FOUND)
+        item->status = FB__STATUS__UNAVAILABLE;
     if (format) {
         va_list arguments;
         va_start(arguments, format);
         if (vasprintf(&item->error, format, arguments) < 0)
-            item->error = NULL;
+            item->error = NULL; /* item_error() has a sentence for that */
         va_end(arguments);
     }
+    if (item->no_memory && status != FB__STATUS__OK)
+        call_add_no_memory(item);
     call_close_one(item->call);
 }
 

@@ -68,6 +68,7 @@ struct ask {
     struct space *space;
     struct peer *peer;    /* NULL: the directory */
     struct account *user; /* whose question it is: it may outlive the session */
+    uint64_t remote;      /* remote_lease that is asked for; 0 = none */
     uint64_t generation;
 };
 
@@ -77,6 +78,7 @@ struct item {
     struct deadline timed; /* for items whose time no store keeps */
     bool done;
     bool in_store;         /* a store's waiter queue holds it */
+    bool no_memory;        /* somebody could not be asked for lack of memory: its refusal says so */
     LIST_HEAD(, ask) asks; /* questions to peers or the directory not answered yet */
     uint32_t ask_count;
     Fb__Status status;
@@ -161,7 +163,11 @@ const char *item_silent_node(const struct item *item);
 unsigned long long item_waited_ms(const struct item *item);
 /* ---- asks ---- */
 
+/* NULL: out of memory, which the item's refusal will say. */
 struct ask *ask_new(struct item *item, struct peer *peer);
+/* Asks its peer; `done` is called with the ask, once, if this returns 0. Otherwise, as with ask
+ * NULL, the ask is taken: -errno. */
+int ask_send(struct ask *ask, const Fb__PeerRequest *request, peer_reply_fn done);
 /* Takes the ask out of its item and frees it; returns the item, NULL if orphaned. */
 struct item *ask_take(struct ask *ask);
 /* Takes a part out of a peer's reply, which is freed without it then: the part is malloc'ed, and

@@ -78,21 +78,28 @@ Fb__ExplainReply *explain_here(const struct broker *broker, const struct space *
     if (!reply)
         return NULL;
     fb__explain_reply__init(reply);
+    bool whole = true;
     if (ref_is_of_earlier_incarnation(broker, ref)) {
         snprintf(about, sizeof about,
                  "home gone: node %s has restarted without its memory since this ref was made",
                  broker->config->node);
-    } else if (sample_find(space, ref, &info) &&
-               (reply->info = sample_info_new(broker, space, &info, true))) {
-        reply->state = reply->info->state;
-        explain_say(broker, space, &info, reply->info, about, sizeof about);
+    } else if (sample_find(space, ref, &info)) {
+        reply->info = sample_info_new(broker, space, &info, true);
+        whole = reply->info;
+        *about = '\0';
+        if (whole) {
+            reply->state = reply->info->state;
+            explain_say(broker, space, &info, reply->info, about, sizeof about);
+        }
     } else {
         snprintf(about, sizeof about, "never seen on node %s (or so long ago that it is forgotten)",
                  broker->config->node);
     }
     snprintf(sentence, sizeof sentence, "sample %s of store %s: %s", ref->sample_id, space->name,
              about);
-    text_set(&reply->sentence, sentence);
-    text_set(&reply->node, broker->config->node);
-    return reply;
+    if (whole && text_set(&reply->sentence, sentence) &&
+        text_set(&reply->node, broker->config->node))
+        return reply;
+    fb__explain_reply__free_unpacked(reply, NULL);
+    return NULL;
 }

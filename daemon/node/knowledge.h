@@ -44,7 +44,7 @@ uint64_t list_onward(const struct broker *broker, const struct space *space, uin
                      bool alone);
 
 /* ---- messages of malloc'ed parts ---- */
-/* Sets a text of such a message, and frees what was there. */
-void text_set(char **text, const char *to);
+/* Sets a text of such a message, and frees what was there. False: out of memory, and it is "". */
+bool text_set(char **text, const char *to);
 
 #endif

@@ -14,10 +14,12 @@
 /* Of one sample's readers so many are told, so that the answer fits one frame. */
 #define HOLDERS_MAX 64u
 
-void text_set(char **text, const char *to) {
+bool text_set(char **text, const char *to) {
+    char *copy = strdup(to);
     if (*text != protobuf_c_empty_string) /* what protobuf-c sets at first is not malloc'ed */
         free(*text);
-    *text = strdup(to);
+    *text = copy ? copy : (char *)protobuf_c_empty_string;
+    return copy;
 }
 
 /* Both enums name the same states. A landing copy that is PLANNED has its bytes on their way. */
@@ -61,13 +63,17 @@ static Fb__LeaseInfo *stat_lease_info(const struct broker *broker,
         return NULL;
     fb__lease_info__init(info);
     info->session_id = from->owner;
-    text_set(&info->holder, broker_owner_name(broker, from->owner, owner));
+    if (!text_set(&info->holder, broker_owner_name(broker, from->owner, owner))) {
+        fb__lease_info__free_unpacked(info, NULL);
+        return NULL;
+    }
     info->age_ms = (broker->now_ns - from->since_ns) / NS_PER_MS;
     info->generation = from->generation;
     return info;
 }
 
-static void stat_fill_holders(const struct broker *broker, const struct space *space, uint32_t slot,
+/* False: out of memory. */
+static bool stat_fill_holders(const struct broker *broker, const struct space *space, uint32_t slot,
                               Fb__SampleInfo *to) {
     struct store_lease_info lease;
     uint64_t cursor = 0;
@@ -76,18 +82,21 @@ static void stat_fill_holders(const struct broker *broker, const struct space *s
            store_slot_lease_next(space->store, slot, &cursor, &lease)) {
         Fb__LeaseInfo *info = stat_lease_info(broker, &lease);
         if (!info)
-            break;
+            return false;
         to->holders[to->n_holders++] = info;
     }
+    return to->holders;
 }
 
-/* Whose reservation it is: told as its one holder. */
-static void stat_fill_writer(const struct broker *broker, const struct store_info *from,
+/* Whose reservation it is: told as its one holder. False: out of memory. */
+static bool stat_fill_writer(const struct broker *broker, const struct store_info *from,
                              Fb__SampleInfo *to) {
     struct store_lease_info writer = {.owner = from->owner, .since_ns = from->since_ns};
     to->holders = calloc(1, sizeof *to->holders);
-    if (to->holders && (to->holders[0] = stat_lease_info(broker, &writer)))
-        to->n_holders = 1;
+    if (!to->holders || !(to->holders[0] = stat_lease_info(broker, &writer)))
+        return false;
+    to->n_holders = 1;
+    return true;
 }
 
 Fb__SampleInfo *sample_info_new(const struct broker *broker, const struct space *space,
@@ -96,7 +105,7 @@ Fb__SampleInfo *sample_info_new(const struct broker *broker, const struct space 
     if (!to)
         return NULL;
     fb__sample_info__init(to);
-    text_set(&to->sample_id, from->sample_id);
+    bool whole = text_set(&to->sample_id, from->sample_id);
     to->generation = from->generation;
     to->state = stat_state_of(from->state);
     to->reason = (Fb__Reason)from->reason;
@@ -106,34 +115,38 @@ Fb__SampleInfo *sample_info_new(const struct broker *broker, const struct space 
     to->consumed = from->consumed;
     to->readers = space->settings.readers;
     to->landing = from->landing;
-    text_set(&to->home, from->landing && from->origin
-                            ? peer_node((const struct peer *)(uintptr_t)from->origin)
-                            : broker->config->node);
+    whole &= text_set(&to->home, from->landing && from->origin
+                                     ? peer_node((const struct peer *)(uintptr_t)from->origin)
+                                     : broker->config->node);
     if (from->state == STORE_PLANNED && !from->landing)
-        stat_fill_writer(broker, from, to);
+        whole &= stat_fill_writer(broker, from, to);
     else if (holders && from->leases)
-        stat_fill_holders(broker, space, from->slot, to);
-    return to;
+        whole &= stat_fill_holders(broker, space, from->slot, to);
+    if (whole)
+        return to;
+    fb__sample_info__free_unpacked(to, NULL);
+    return NULL;
 }
 
 /* ---- stat ---- */
 
-static void stat_set_bytes(ProtobufCBinaryData *to, const uint8_t *from, size_t bytes) {
+/* False: out of memory. */
+static bool stat_set_bytes(ProtobufCBinaryData *to, const uint8_t *from, size_t bytes) {
     uint8_t *copy = bytes ? malloc(bytes) : NULL;
     if (!copy)
-        return;
+        return !bytes;
     memcpy(copy, from, bytes);
     *to = (ProtobufCBinaryData){bytes, copy};
+    return true;
 }
 
-static void stat_fill_spec(const struct space *space, uint32_t slot, Fb__StatResult *to) {
+static bool stat_fill_spec(const struct space *space, uint32_t slot, Fb__StatResult *to) {
     uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
     uint32_t spec_bytes = 0, checksums_bytes = 0;
-    if (!store_spec(space->store, slot, spec, sizeof spec, &spec_bytes, checksums, sizeof checksums,
-                    &checksums_bytes))
-        return;
-    stat_set_bytes(&to->spec, spec, spec_bytes);
-    stat_set_bytes(&to->checksums, checksums, checksums_bytes);
+    return !store_spec(space->store, slot, spec, sizeof spec, &spec_bytes, checksums,
+                       sizeof checksums, &checksums_bytes) ||
+           (stat_set_bytes(&to->spec, spec, spec_bytes) &&
+            stat_set_bytes(&to->checksums, checksums, checksums_bytes));
 }
 
 Fb__StatResult *stat_here(const struct broker *broker, const struct space *space,
@@ -141,6 +154,7 @@ Fb__StatResult *stat_here(const struct broker *broker, const struct space *space
     Fb__StatResult *result = malloc(sizeof *result);
     struct store_info info;
     char sentence[SENTENCE_BYTES];
+    bool whole;
     if (!result)
         return NULL;
     fb__stat_result__init(result);
@@ -149,19 +163,22 @@ Fb__StatResult *stat_here(const struct broker *broker, const struct space *space
         snprintf(sentence, sizeof sentence,
                  "sample %s: node %s has restarted without its memory since this ref was made",
                  ref->sample_id, broker->config->node);
-        text_set(&result->error, sentence);
+        whole = text_set(&result->error, sentence);
     } else if (!sample_find(space, ref, &info)) {
         result->status = FB__STATUS__NOT_FOUND;
         status_not_found(sentence, broker, space, ref->sample_id, ref->generation);
-        text_set(&result->error, sentence);
+        whole = text_set(&result->error, sentence);
     } else if (info.state == STORE_RESIDENT && fenced_why) {
         result->status = FB__STATUS__UNAVAILABLE;
-        text_set(&result->error, fenced_why);
+        whole = text_set(&result->error, fenced_why);
     } else {
         result->info = sample_info_new(broker, space, &info, false);
-        text_set(&result->home, broker->config->node);
         result->incarnation = broker->options.incarnation;
-        stat_fill_spec(space, info.slot, result);
+        whole = result->info && text_set(&result->home, broker->config->node) &&
+                stat_fill_spec(space, info.slot, result);
     }
-    return result;
+    if (whole)
+        return result;
+    fb__stat_result__free_unpacked(result, NULL);
+    return NULL;
 }

@@ -10,6 +10,7 @@
 
 #include "ops/log.h"
 #include "peer/peer_internal.h"
+#include "proto/decoding.h"
 
 static uint64_t asker_silent_ns(const struct asker *asker) {
     return asker->end.heard_ns + asker->end.peers->options.timeout_ns;
@@ -122,6 +123,15 @@ static void asker_refuse(struct asker *asker, const char *what) {
     asker->end.peers->transport->ops->close(asker->end.conn);
 }
 
+static void asker_answer_without(struct asker *asker, uint32_t request_id, const char *what) {
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    char sentence[160];
+    snprintf(sentence, sizeof sentence, "node %s is %s", asker->end.peers->node, what);
+    reply.status = FB__STATUS__UNAVAILABLE;
+    reply.error = sentence;
+    asker_reply(asker, request_id, &reply, NULL, 0);
+}
+
 void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
     struct peers *peers = asker->end.peers;
     struct frame_header header;
@@ -132,10 +142,14 @@ void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
         asker_refuse(asker, wrong);
         return;
     }
+    struct decoding decoding;
+    decoding_init(&decoding);
     Fb__PeerRequest *request =
-        fb__peer_request__unpack(NULL, header.body_bytes, data + FRAME_HEADER_BYTES);
+        fb__peer_request__unpack(&decoding.allocator, header.body_bytes, data + FRAME_HEADER_BYTES);
     const bool empty = !request || request->op_case == FB__PEER_REQUEST__OP__NOT_SET;
-    if (empty && request && request->base.n_unknown_fields) {
+    if (!request && decoding.out_of_memory && header.type == FRAME_REQUEST) {
+        asker_answer_without(asker, header.request_id, "out of memory for the request");
+    } else if (empty && request && request->base.n_unknown_fields) {
         asker_answer_unknown(asker, header.request_id, header.type == FRAME_REQUEST);
     } else if (empty) {
         asker_refuse(asker, "malformed request");
@@ -156,7 +170,11 @@ void asker_reply(struct asker *asker, uint32_t request_id, const Fb__PeerReply *
     uint8_t on_stack[16384], *body = on_stack;
     size_t body_bytes = fb__peer_reply__get_packed_size(reply);
     if (body_bytes > sizeof on_stack && !(body = malloc(body_bytes))) {
-        asker_refuse(asker, "out of memory for an answer");
+        /* A lease that has been granted ends with the connection, or nobody would end it. */
+        if (reply->result_case == FB__PEER_REPLY__RESULT_LEASE)
+            asker_refuse(asker, "out of memory for an answer");
+        else
+            asker_answer_without(asker, request_id, "out of memory for the answer");
         return;
     }
     fb__peer_reply__pack(reply, body);

@@ -27,19 +27,27 @@ static struct explain_item *explain_of(const struct item *item) {
     return container_of(item, struct explain_item, item);
 }
 
-static void explain_add_says(Fb__ExplainReply *explained, const char *node, Fb__Status status,
+/* Without memory for it "" stands there, and the item ends saying why. */
+static void explain_set_text(struct item *item, char **text, const char *to) {
+    item->no_memory |= !text_set(text, to);
+}
+
+static void explain_add_says(struct item *item, const char *node, Fb__Status status,
                              const char *sentence) {
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     Fb__NodeSays **says =
         reallocarray(explained->says, explained->n_says + 1, sizeof *explained->says);
     if (says)
         explained->says = says;
     Fb__NodeSays *said = says ? malloc(sizeof *said) : NULL;
-    if (!said)
+    if (!said) {
+        item->no_memory = true;
         return;
+    }
     fb__node_says__init(said);
-    said->node = strdup(node);
     said->status = status;
-    said->sentence = strdup(sentence);
+    explain_set_text(item, &said->node, node);
+    explain_set_text(item, &said->sentence, sentence);
     explained->says[explained->n_says++] = said;
 }
 
@@ -53,12 +61,12 @@ static bool explain_tells_more(const Fb__ExplainReply *reply, const Fb__ExplainR
 /* Takes out of the reply what is told best by it. */
 static void explain_offer(struct item *item, Fb__ExplainReply *reply) {
     Fb__ExplainReply *explained = explain_of(item)->explained;
-    explain_add_says(explained, reply->node, FB__STATUS__OK, reply->sentence);
+    explain_add_says(item, reply->node, FB__STATUS__OK, reply->sentence);
     if (!explain_tells_more(reply, explained))
         return;
     explained->state = reply->state;
-    text_set(&explained->sentence, reply->sentence);
-    text_set(&explained->node, reply->node);
+    explain_set_text(item, &explained->sentence, reply->sentence);
+    explain_set_text(item, &explained->node, reply->node);
     if (explained->info)
         fb__sample_info__free_unpacked(explained->info, NULL);
     explained->info = steal_pointer(&reply->info);
@@ -66,8 +74,10 @@ static void explain_offer(struct item *item, Fb__ExplainReply *reply) {
 
 static void explain_offer_own(struct item *item) {
     Fb__ExplainReply *own = explain_here(item->call->broker, item->call->space, &item->ref);
-    if (!own)
+    if (!own) {
+        item->no_memory = true;
         return;
+    }
     explain_offer(item, own);
     fb__explain_reply__free_unpacked(own, NULL);
 }
@@ -83,20 +93,22 @@ static void explain_say_left(const struct broker *broker, const char *node, char
         snprintf(out, out_bytes, "it has restarted without its memory");
 }
 
-static void explain_keep_record(Fb__ExplainReply *explained, const char *store,
-                                const struct directory_record *record, bool home_is_member) {
+static void explain_keep_record(struct item *item, const struct directory_record *record,
+                                bool home_is_member) {
     Fb__IndexRecord *kept = malloc(sizeof *kept);
-    if (!kept)
+    if (!kept) {
+        item->no_memory = true;
         return;
+    }
     fb__index_record__init(kept);
-    kept->store = strdup(store);
-    kept->sample_id = strdup(record->sample_id);
+    explain_set_text(item, &kept->store, explain_of(item)->store);
+    explain_set_text(item, &kept->sample_id, record->sample_id);
     kept->generation = record->generation;
-    kept->home = strdup(record->home);
+    explain_set_text(item, &kept->home, record->home);
     kept->incarnation = record->incarnation;
     kept->bytes = record->bytes;
     kept->home_is_member = home_is_member;
-    explained->record = kept;
+    explain_of(item)->explained->record = kept;
 }
 
 static void explain_note_record(struct item *item, enum directory_result result,
@@ -110,13 +122,13 @@ static void explain_note_record(struct item *item, enum directory_result result,
         snprintf(index, sizeof index, "not known: etcd does not answer node %s",
                  broker->config->node);
     } else {
-        explain_keep_record(explain_of(item)->explained, explain_of(item)->store, record, !lost);
+        explain_keep_record(item, record, !lost);
         explain_say_left(broker, record->home, left, sizeof left);
         snprintf(index, sizeof index, "generation %" PRIu64 " on node %s, %" PRIu64 " bytes%s%s",
                  record->generation, record->home, record->bytes, lost ? ": lost: " : "",
                  lost ? left : "");
     }
-    text_set(&explain_of(item)->explained->index, index);
+    explain_set_text(item, &explain_of(item)->explained->index, index);
 }
 
 /* ---- the way of its bytes ---- */
@@ -151,7 +163,7 @@ static void explain_note_path(struct item *item) {
     } else {
         snprintf(path, sizeof path, "none: node %s is not connected", home);
     }
-    text_set(&explain_of(item)->explained->path, path);
+    explain_set_text(item, &explain_of(item)->explained->path, path);
 }
 
 /* ---- the end ---- */
@@ -164,8 +176,8 @@ static void explain_say_lost(struct item *item, const char *node) {
              "sample %s of store %s: lost with node %s: %s, and the bytes with it",
              item->ref.sample_id, explain_of(item)->store, node, left);
     explained->state = FB__SAMPLE_STATE__HOME_LOST;
-    text_set(&explained->sentence, sentence);
-    text_set(&explained->node, item->call->broker->config->node);
+    explain_set_text(item, &explained->sentence, sentence);
+    explain_set_text(item, &explained->node, item->call->broker->config->node);
 }
 
 /* What is over may have been replaced by what the index names now. */
@@ -178,7 +190,7 @@ static void explain_add_successor(struct item *item) {
         return;
     snprintf(sentence, sizeof sentence, "%s (now: generation %" PRIu64 " on node %s)",
              explained->sentence, record->generation, record->home);
-    text_set(&explained->sentence, sentence);
+    explain_set_text(item, &explained->sentence, sentence);
 }
 
 /* Nobody knows the sample: then whoever was silent may be why. */
@@ -196,7 +208,7 @@ static void explain_add_silence(struct item *item) {
         else
             snprintf(sentence, sizeof sentence, "%s; node %s has not answered: %s",
                      explained->sentence, says->node, says->sentence);
-        text_set(&explained->sentence, sentence);
+        explain_set_text(item, &explained->sentence, sentence);
         return;
     }
 }
@@ -217,7 +229,11 @@ static void explain_finish(struct item *item) {
     else if (over)
         explain_add_silence(item);
     explain_note_path(item);
-    item_done(item, FB__STATUS__OK, NULL);
+    if (item->no_memory)
+        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s is not explained",
+                  item->ref.sample_id, explain_of(item)->store);
+    else
+        item_done(item, FB__STATUS__OK, NULL);
 }
 
 static void explain_expired(struct item *item) {
@@ -227,10 +243,9 @@ static void explain_expired(struct item *item) {
              (unsigned long long)((item->call->broker->now_ns - item->call->begun_ns) / NS_PER_MS));
     LIST_FOREACH (ask, &item->asks, link)
         if (ask->peer)
-            explain_add_says(explain_of(item)->explained, peer_node(ask->peer), FB__STATUS__TIMEOUT,
-                             why);
+            explain_add_says(item, peer_node(ask->peer), FB__STATUS__TIMEOUT, why);
         else
-            text_set(&explain_of(item)->explained->index, why);
+            explain_set_text(item, &explain_of(item)->explained->index, why);
     explain_finish(item);
 }
 
@@ -260,28 +275,23 @@ static void explain_on_answer(void *context, const Fb__PeerReply *reply, const u
         explain_offer(item, said);
         fb__explain_reply__free_unpacked(said, NULL);
     } else if (reply && reply->status != FB__STATUS__NOT_FOUND) /* it has no such store */
-        explain_add_says(explain_of(item)->explained, peer_node(peer), reply->status, reply->error);
+        explain_add_says(item, peer_node(peer), reply->status, reply->error);
     else if (!reply)
-        explain_add_says(explain_of(item)->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
-                         why);
+        explain_add_says(item, peer_node(peer), FB__STATUS__UNAVAILABLE, why);
     if (!item->ask_count)
         explain_finish(item);
 }
 
 static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
-    struct ask *ask = ask_new(item, peer);
     Fb__PeerExplain explain = FB__PEER_EXPLAIN__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     explain.store = explain_of(item)->store;
     explain.item = asked;
     request.op_case = FB__PEER_REQUEST__OP_EXPLAIN;
     request.explain = &explain;
-    if (ask && !peer_call(peer, &request, explain_on_answer, ask, item->call->broker->now_ns))
+    if (!ask_send(ask_new(item, peer), &request, explain_on_answer))
         return;
-    if (ask)
-        ask_take(ask);
-    explain_add_says(explain_of(item)->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
-                     "it cannot be asked now");
+    explain_add_says(item, peer_node(peer), FB__STATUS__UNAVAILABLE, "it cannot be asked now");
 }
 
 static void explain_ask_index(struct item *item) {
@@ -294,7 +304,7 @@ static void explain_ask_index(struct item *item) {
         return;
     }
     snprintf(why, sizeof why, "none: directory = %s", directory->ops->name);
-    text_set(&explain_of(item)->explained->index, why);
+    explain_set_text(item, &explain_of(item)->explained->index, why);
 }
 
 static void explain_ask_all(struct item *item, Fb__RetireItem *asked) {
@@ -326,7 +336,7 @@ static void explain_one(struct item *item, Fb__RetireItem *asked) {
     else if (home && !nodes_is_dead(broker, asked->home, 0))
         explain_ask_peer(item, home, asked);
     else if (!here && !home)
-        explain_add_says(explain_of(item)->explained, asked->home, FB__STATUS__NOT_FOUND,
+        explain_add_says(item, asked->home, FB__STATUS__NOT_FOUND,
                          "no peer of this node is called so");
     if (!item->ask_count)
         explain_finish(item);

@@ -27,8 +27,10 @@ static bool get_copy_spec(struct item *item, uint32_t slot) {
     get_of(item)->spec = malloc(get_of(item)->spec_bytes ? get_of(item)->spec_bytes : 1);
     get_of(item)->checksums =
         malloc(get_of(item)->checksums_bytes ? get_of(item)->checksums_bytes : 1);
-    if (!get_of(item)->spec || !get_of(item)->checksums)
+    if (!get_of(item)->spec || !get_of(item)->checksums) {
+        item->no_memory = true;
         return false;
+    }
     memcpy(get_of(item)->spec, spec, get_of(item)->spec_bytes);
     memcpy(get_of(item)->checksums, checksums, get_of(item)->checksums_bytes);
     item->call->spec_bytes += get_of(item)->spec_bytes + get_of(item)->checksums_bytes;
@@ -51,10 +53,14 @@ void get_grant(struct item *item, const struct store_lease *lease) {
     if (get_of(item)->want_spec && !get_copy_spec(item, lease->slot)) {
         store_release(call->space->store, call->holder, lease->hi, lease->lo, STORE_RETURNED,
                       call->broker->now_ns);
-        item_done(item, FB__STATUS__FULL,
-                  "sample %s of store %s: the specs of this batch do not fit one answer; get fewer "
-                  "at once",
-                  item->ref.sample_id, call->space->name);
+        if (item->no_memory)
+            item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s: its spec is not read",
+                      item->ref.sample_id, call->space->name);
+        else
+            item_done(item, FB__STATUS__FULL,
+                      "sample %s of store %s: the specs of this batch do not fit one answer; get "
+                      "fewer at once",
+                      item->ref.sample_id, call->space->name);
         return;
     }
     item_done(item, FB__STATUS__OK, NULL);

@@ -41,7 +41,10 @@ static void index_on_checked(void *context, const Fb__IndexFinding *finding) {
     if (!item)
         return;
     finding_of(item)->finding = index_copy_of(finding);
-    item_done(item, FB__STATUS__OK, NULL);
+    if (finding_of(item)->finding)
+        item_done(item, FB__STATUS__OK, NULL);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory for what it found");
 }
 
 static void index_check_own(struct item *item, const char *store, bool repair) {
@@ -73,7 +76,6 @@ static void index_check_on_peer(void *context, const Fb__PeerReply *reply, const
 static void index_check_there(struct item *item, const char *store, bool repair) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->ref.home);
-    struct ask *ask = peer ? ask_new(item, peer) : NULL;
     Fb__PeerIndexCheck check = FB__PEER_INDEX_CHECK__INIT;
     check.store = (char *)store;
     check.sample_id = item->ref.sample_id;
@@ -81,10 +83,8 @@ static void index_check_there(struct item *item, const char *store, bool repair)
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_INDEX_CHECK;
     request.index_check = &check;
-    if (ask && !peer_call(peer, &request, index_check_on_peer, ask, broker->now_ns))
+    if (peer && !ask_send(ask_new(item, peer), &request, index_check_on_peer))
         return;
-    if (ask)
-        ask_take(ask);
     item_done(item, FB__STATUS__UNAVAILABLE, "node %s is no peer of node %s, or cannot be asked",
               item->ref.home, broker->config->node);
 }

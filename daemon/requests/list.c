@@ -82,7 +82,6 @@ static void list_on_peer_page(void *context, const Fb__PeerReply *reply, const u
 static void list_ask_page(struct item *item, Fb__List *asked, const char *store) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, asked->node);
-    struct ask *ask = peer ? ask_new(item, peer) : NULL;
     Fb__List list = *asked;
     list.handle = 0;
     list.store = (char *)store;
@@ -94,10 +93,8 @@ static void list_ask_page(struct item *item, Fb__List *asked, const char *store)
     snprintf(item->ref.home, sizeof item->ref.home, "%.*s", (int)sizeof item->ref.home - 1,
              asked->node);
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
-    if (ask && !peer_call(peer, &request, list_on_peer_page, ask, broker->now_ns))
+    if (peer && !ask_send(ask_new(item, peer), &request, list_on_peer_page))
         return;
-    if (ask)
-        ask_take(ask);
     item_done(item, FB__STATUS__UNAVAILABLE, "node %s is no peer of node %s, or cannot be asked",
               item->ref.home, broker->config->node);
 }

@@ -56,20 +56,16 @@ static void list_nodes_on_health(void *context, const Fb__PeerReply *reply, cons
 /* A node that has left is not waited for. */
 static void list_nodes_ask_health(struct item *item, struct peer *peer) {
     struct broker *broker = item->call->broker;
-    struct ask *ask = NULL;
     Fb__PeerHealth health = FB__PEER_HEALTH__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_HEALTH;
     request.health = &health;
     snprintf(item->ref.home, sizeof item->ref.home, "%s", peer_node(peer));
     bool asked = item->call->patience_ns && !nodes_is_dead(broker, item->ref.home, 0);
-    if (asked && (ask = ask_new(item, peer)) &&
-        !peer_call(peer, &request, list_nodes_on_health, ask, broker->now_ns)) {
+    if (asked && !ask_send(ask_new(item, peer), &request, list_nodes_on_health)) {
         item_set_deadline(item, broker->now_ns + item->call->patience_ns);
         return;
     }
-    if (ask)
-        ask_take(ask);
     if (asked)
         item_done(item, FB__STATUS__UNAVAILABLE, "it cannot be asked now");
     else

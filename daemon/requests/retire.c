@@ -108,9 +108,6 @@ static void retire_on_retired(void *context, const Fb__PeerReply *reply, const u
 
 static bool retire_ask_peer(struct item *item, struct peer *peer) {
     struct call *call = item->call;
-    struct ask *ask = ask_new(item, peer);
-    if (!ask)
-        return false;
     Fb__RetireItem asked = FB__RETIRE_ITEM__INIT, *items[1] = {&asked};
     asked.sample_id = item->ref.sample_id;
     asked.generation = item->ref.generation;
@@ -125,10 +122,8 @@ static bool retire_ask_peer(struct item *item, struct peer *peer) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
-    if (peer_call(peer, &request, retire_on_retired, ask, call->broker->now_ns) < 0) {
-        ask_take(ask);
+    if (ask_send(ask_new(item, peer), &request, retire_on_retired) < 0)
         return false;
-    }
     item_set_deadline(item, call->broker->now_ns + call->patience_ns);
     return true;
 }
@@ -201,7 +196,6 @@ static void retire_on_stat(void *context, const Fb__PeerReply *reply, const uint
 /* False: it cannot be asked. */
 static bool retire_look_at(struct item *item, struct peer *peer) {
     struct call *call = item->call;
-    struct ask *ask = ask_new(item, peer);
     Fb__RetireItem asked = FB__RETIRE_ITEM__INIT;
     Fb__PeerStat stat = FB__PEER_STAT__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
@@ -210,11 +204,7 @@ static bool retire_look_at(struct item *item, struct peer *peer) {
     stat.item = &asked;
     request.op_case = FB__PEER_REQUEST__OP_STAT;
     request.stat = &stat;
-    if (ask && peer_call(peer, &request, retire_on_stat, ask, call->broker->now_ns) == 0)
-        return true;
-    if (ask)
-        ask_take(ask);
-    return false;
+    return ask_send(ask_new(item, peer), &request, retire_on_stat) == 0;
 }
 
 /* Its record may be lost. */

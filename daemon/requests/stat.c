@@ -49,8 +49,10 @@ static Fb__StatResult *stat_too_much(void) {
 static void stat_offer(struct item *item, Fb__StatResult *result) {
     struct stat_item *stat = stat_of(item);
     struct call *call = item->call;
-    if (!result)
+    if (!result) {
+        item->no_memory = true;
         return;
+    }
     if (stat->best && sample_rank(stat_state(result)) <= sample_rank(stat_state(stat->best))) {
         fb__stat_result__free_unpacked(result, NULL);
         return;
@@ -62,6 +64,7 @@ static void stat_offer(struct item *item, Fb__StatResult *result) {
     if (call->spec_bytes + bytes > SPEC_BYTES_PER_CALL) {
         fb__stat_result__free_unpacked(result, NULL);
         result = stat_too_much();
+        item->no_memory |= !result;
         bytes = result ? fb__stat_result__get_packed_size(result) : 0;
     }
     stat->best = result;
@@ -86,7 +89,7 @@ static void stat_on_answer(void *context, const Fb__PeerReply *reply, const uint
         stat_offer(item, peer_reply_take(reply, stat));
     if (item->ask_count)
         return;
-    if (stat_of(item)->best)
+    if (stat_of(item)->best && !item->no_memory)
         item_done(item, FB__STATUS__OK, NULL);
     else if (odd)
         item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s: node %s: %s",
@@ -99,9 +102,6 @@ static void stat_on_answer(void *context, const Fb__PeerReply *reply, const uint
 
 static void stat_ask_peer(struct item *item, struct peer *peer) {
     struct call *call = item->call;
-    struct ask *ask = ask_new(item, peer);
-    if (!ask)
-        return;
     Fb__RetireItem asked;
     Fb__PeerStat stat = FB__PEER_STAT__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
@@ -110,9 +110,7 @@ static void stat_ask_peer(struct item *item, struct peer *peer) {
     stat.item = &asked;
     request.op_case = FB__PEER_REQUEST__OP_STAT;
     request.stat = &stat;
-    if (peer_call(peer, &request, stat_on_answer, ask, call->broker->now_ns) < 0)
-        ask_take(ask);
-    else
+    if (!ask_send(ask_new(item, peer), &request, stat_on_answer))
         item_set_deadline(item, call->broker->now_ns + call->patience_ns);
 }
 
@@ -139,7 +137,7 @@ static void stat_one(struct item *item, const Fb__RetireItem *asked) {
     }
     if (item->ask_count)
         return;
-    if (stat_of(item)->best)
+    if (stat_of(item)->best && !item->no_memory)
         item_done(item, FB__STATUS__OK, NULL);
     else
         item_done(item, FB__STATUS__UNAVAILABLE,
@@ -189,7 +187,7 @@ static void stat_begin(struct request *request) {
 
 static Fb__StatResult *stat_result(const struct item *item) {
     struct stat_item *stat = stat_of(item);
-    if (stat->best)
+    if (stat->best && item->status == FB__STATUS__OK)
         return stat->best;
     fb__stat_result__init(&stat->none);
     stat->none.status = item->status;
