@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the directory has said of the other nodes, and of ourselves: who lives under which
- * incarnation, and until when we may serve. A directory that knows no incarnations (static)
- * declares nobody dead.
+ * What the directory has said of the other nodes, and of ourselves: the shell around
+ * cluster/roster.c (who lives under which incarnation) and cluster/fencing.c (may we serve?), with
+ * the sentences that users read about it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -67,10 +67,28 @@ void nodes_on_fenced(void *owner, bool fenced, const char *why) {
         held_checks_wake(broker);
 }
 
-bool broker_serves(const struct broker *broker) {
+enum cluster_reading nodes_reading(enum directory_result result) {
+    return result == DIRECTORY_OK            ? READING_RECORD
+           : result == DIRECTORY_E_LOST      ? READING_LOST
+           : result == DIRECTORY_E_NOT_FOUND ? READING_NONE
+                                             : READING_FAILED;
+}
+
+enum cluster_answer nodes_answer(enum directory_result result) {
+    return result == DIRECTORY_OK              ? CLUSTER_DONE
+           : result == DIRECTORY_E_UNAVAILABLE ? CLUSTER_UNREACHABLE
+           : result == DIRECTORY_E_FENCED      ? CLUSTER_FENCED
+                                               : CLUSTER_REFUSED;
+}
+
+enum fencing_state nodes_fencing(const struct broker *broker) {
     const struct directory_ops *ops = broker->directory->ops;
-    return !broker->exchange->held_walk.first &&
-           broker->now_ns < ops->serves_until_ns(broker->directory);
+    return fencing_state(&broker->exchange->fencing, ops->serves_until_ns(broker->directory),
+                         broker->now_ns);
+}
+
+bool broker_serves(const struct broker *broker) {
+    return fencing_may_serve(nodes_fencing(broker));
 }
 
 const char *broker_fenced_why(const struct broker *broker) {
@@ -95,11 +113,17 @@ const char *broker_trouble(const struct broker *broker, const char *otherwise,
 }
 
 const char *broker_refuses_why(const struct broker *broker) {
-    if (broker->draining)
+    switch (fencing_refuses(nodes_fencing(broker), broker->draining, twin_was_first(broker))) {
+    case FENCING_STOPPING:
         return "it is stopping";
-    if (twin_was_first(broker))
+    case FENCING_TWIN:
         return peers_twin(broker->peers);
-    return broker_serves(broker) ? NULL : broker_fenced_why(broker);
+    case FENCING_NOT_SERVING:
+        return broker_fenced_why(broker);
+    case FENCING_TAKES:
+        break;
+    }
+    return NULL;
 }
 
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]) {

@@ -136,12 +136,6 @@ static void publish_answer(struct publishing *publishing) {
     publish_tell(publishing, FB__STATUS__UNAVAILABLE, sentence);
 }
 
-static enum cluster_answer publish_answer_of(enum directory_result result) {
-    return result == DIRECTORY_OK              ? CLUSTER_DONE
-           : result == DIRECTORY_E_UNAVAILABLE ? CLUSTER_UNREACHABLE
-                                               : CLUSTER_REFUSED;
-}
-
 static void publish_go_on(struct publishing *publishing);
 static void publish_carry_out(struct publishing *publishing);
 
@@ -212,14 +206,14 @@ static void publish_on_looked(void *context, enum directory_result result,
                               const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
     struct older_home *home = context;
-    supersede_looked(home, publish_answer_of(result),
+    supersede_looked(home, nodes_answer(result),
                      record && record->generation == home->supersede->generation);
     publish_go_on(publish_of_home(home));
 }
 
 static void publish_on_kept(void *context, enum directory_result result) {
     struct older_home *home = context;
-    supersede_kept(home, publish_answer_of(result));
+    supersede_kept(home, nodes_answer(result));
     publish_go_on(publish_of_home(home));
 }
 
@@ -235,7 +229,7 @@ static void publish_keep(struct publishing *publishing, struct older_home *home)
 
 static void publish_on_reread(void *context, enum directory_result result) {
     struct older_home *home = context;
-    supersede_reread(home, publish_answer_of(result));
+    supersede_reread(home, nodes_answer(result));
     publish_go_on(publish_of_home(home));
 }
 
@@ -363,7 +357,7 @@ static void publish_on_published(void *context, enum directory_result result,
                                  const struct directory_record *older, bool ask_peers) {
     struct publishing *publishing = context;
     const struct broker *broker = publishing->broker;
-    struct supersede_published published = {.answer = publish_answer_of(result),
+    struct supersede_published published = {.answer = nodes_answer(result),
                                             .ask_everyone = ask_peers,
                                             .may_stand = result != DIRECTORY_OK && ask_peers,
                                             .has_index = broker->directory->ops->index};
