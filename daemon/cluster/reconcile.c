@@ -64,7 +64,6 @@
  */
 #include "cluster/cluster.h"
 #include "cluster/generation_set.h"
-#include "planted.h"
 
 /* After so long an asking node's put would have been told by whoever replaced ours, if the record
  * of that one had not been lost: as long as a request to a peer may take. */
@@ -203,7 +202,7 @@ size_t reconcile_next(struct reconciling *reconciling) {
 /* An end is of one generation, and of all that this node has put before it of the sample: the
  * numbers that one node gives out only grow. */
 bool reconcile_ends(uint64_t held, uint64_t ended) {
-    return held && held <= ended && !BROKER_PLANTED(PLANTED_NOT_RECONCILED);
+    return held && held <= ended;
 }
 
 enum reconcile_do reconcile_record(struct reconciling *reconciling, uint64_t held,
