@@ -18,7 +18,9 @@ struct etcd_multi {
     uv_loop_t *loop;
     uv_timer_t timer;
     etcd_multi_fn ended;
+    etcd_multi_soon_fn soon;
     void *owner;
+    bool soon_due; /* the timer runs for etcd_multi_soon(), whatever libcurl wants of it */
     bool closed;
     unsigned depth;
 };
@@ -56,11 +58,35 @@ static void multi_read_ended(struct etcd_multi *multi) {
     multi_free_if_closed(multi);
 }
 
+static int multi_on_timeout(CURLM *curl, long timeout_ms, void *owner);
+
+/* libcurl does not say again when it wants to be called if the timer has run early for us. */
+static void multi_do_soon(struct etcd_multi *multi) {
+    long timeout_ms;
+    multi->soon_due = false;
+    multi->depth++;
+    while (!multi->closed && multi->soon(multi->owner))
+        ;
+    multi->depth--;
+    if (!multi->closed && !multi->soon_due && curl_multi_timeout(multi->curl, &timeout_ms) == 0)
+        multi_on_timeout(multi->curl, timeout_ms, multi);
+    multi_free_if_closed(multi);
+}
+
 static void multi_on_timer(uv_timer_t *timer) {
     struct etcd_multi *multi = timer->data;
     int running;
+    if (multi->soon_due) {
+        multi_do_soon(multi);
+        return;
+    }
     curl_multi_socket_action(multi->curl, CURL_SOCKET_TIMEOUT, 0, &running);
     multi_read_ended(multi);
+}
+
+void etcd_multi_soon(struct etcd_multi *multi) {
+    multi->soon_due = true;
+    uv_timer_start(&multi->timer, multi_on_timer, 0, 0);
 }
 
 static void multi_on_poll(uv_poll_t *poll, int status, int events) {
@@ -113,6 +139,8 @@ static int multi_on_socket(CURL *easy, curl_socket_t socket, int what, void *own
 static int multi_on_timeout(CURLM *curl, long timeout_ms, void *owner) {
     struct etcd_multi *multi = owner;
     (void)curl;
+    if (multi->soon_due)
+        return 0; /* multi_do_soon() asks for the time-out again */
     if (timeout_ms < 0)
         uv_timer_stop(&multi->timer);
     else
@@ -120,12 +148,14 @@ static int multi_on_timeout(CURLM *curl, long timeout_ms, void *owner) {
     return 0;
 }
 
-int etcd_multi_new(uv_loop_t *loop, etcd_multi_fn ended, void *owner, struct etcd_multi **out) {
+int etcd_multi_new(uv_loop_t *loop, etcd_multi_fn ended, etcd_multi_soon_fn soon, void *owner,
+                   struct etcd_multi **out) {
     struct etcd_multi *multi = calloc(1, sizeof *multi);
     if (!multi)
         return -ENOMEM;
     multi->loop = loop;
     multi->ended = ended;
+    multi->soon = soon;
     multi->owner = owner;
     multi->curl = curl_multi_init();
     if (!multi->curl) {
