@@ -13,6 +13,11 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+/* More than there are connections: one for each request under way, and the watch. */
+#define SOCKETS_SPARE 32u
+
+struct watched;
+
 struct etcd_multi {
     CURLM *curl;
     uv_loop_t *loop;
@@ -23,6 +28,9 @@ struct etcd_multi {
     bool soon_due; /* the timer runs for etcd_multi_soon(), whatever libcurl wants of it */
     bool closed;
     unsigned depth;
+    /* For when there is no memory to watch a socket: libcurl would give up all transfers then. */
+    struct watched *spare[SOCKETS_SPARE];
+    size_t spare_count;
 };
 
 struct watched {
@@ -39,6 +47,8 @@ static void multi_free_if_closed(struct etcd_multi *multi) {
     if (!multi->closed || multi->depth)
         return;
     curl_multi_cleanup(multi->curl); /* still reports its sockets as removed */
+    while (multi->spare_count)
+        free(multi->spare[--multi->spare_count]);
     uv_close((uv_handle_t *)&multi->timer, multi_on_timer_closed);
 }
 
@@ -104,11 +114,29 @@ static void multi_on_watched_closed(uv_handle_t *handle) {
     free(handle->data);
 }
 
+static void multi_refill(struct etcd_multi *multi) {
+    while (multi->spare_count < SOCKETS_SPARE) {
+        struct watched *watched = malloc(sizeof *watched);
+        if (!watched)
+            return;
+        multi->spare[multi->spare_count++] = watched;
+    }
+}
+
+static struct watched *multi_take(struct etcd_multi *multi) {
+    struct watched *watched = malloc(sizeof *watched);
+    if (!watched && multi->spare_count)
+        watched = multi->spare[--multi->spare_count];
+    if (watched)
+        *watched = (struct watched){.multi = multi};
+    return watched;
+}
+
 static struct watched *multi_watch(struct etcd_multi *multi, curl_socket_t socket) {
-    struct watched *watched = calloc(1, sizeof *watched);
+    multi_refill(multi);
+    struct watched *watched = multi_take(multi);
     if (!watched)
         return NULL;
-    watched->multi = multi;
     watched->socket = socket;
     watched->poll.data = watched;
     if (uv_poll_init_socket(multi->loop, &watched->poll, socket) < 0) {
@@ -162,6 +190,7 @@ int etcd_multi_new(uv_loop_t *loop, etcd_multi_fn ended, etcd_multi_soon_fn soon
         free(multi);
         return -ENOMEM;
     }
+    multi_refill(multi);
     uv_timer_init(loop, &multi->timer);
     multi->timer.data = multi;
     curl_multi_setopt(multi->curl, CURLMOPT_SOCKETFUNCTION, multi_on_socket);
