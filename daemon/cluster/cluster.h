@@ -12,8 +12,8 @@
  *   supersede.c  one put, or one end, until nothing older can be read anywhere
  *   supersede_set.c  all of those that are under way, found by hash
  *   fencing.c    may this node serve now, and if not, why not
- *   reconcile.c  what this node holds against what the index says: one sample at a time, and all of
- *                it when the index has been read as a whole
+ *   check.c      what this node holds of one sample against what the index says of it
+ *   reconcile.c  the same for all that it holds, when the index has been read as a whole
  *   generation_set.c  (for reconcile.c alone) the generations that a record has named
  *   audit.c      the same comparison for an admin, who is told in words what is wrong
  */
@@ -268,7 +268,7 @@ enum fencing_refusal fencing_refuses(enum fencing_state state, bool stopping, bo
 void fencing_hold(struct fencing *fencing, uint32_t count);
 void fencing_let_go(struct fencing *fencing, uint32_t count);
 
-/* ---- reconcile.c: what this node holds against the index ---- */
+/* ---- check.c: what this node holds of one sample against the index ---- */
 
 /* What the index says of one sample. */
 enum cluster_reading {
@@ -345,6 +345,8 @@ enum republish_do {
     REPUBLISH_CHECK_AGAIN /* over; another record has come first: look at that one */
 };
 enum republish_do republish_written(enum cluster_answer answer, bool still_held, bool closing);
+
+/* ---- reconcile.c: all that this node holds against the index ---- */
 
 /* The index has been read as a whole: ends kept for us, then records that name us, then what we
  * hold. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What this node holds against what the index says of it, one sample at a time: the shell around
- * the first part of cluster/reconcile.c, which says what is decided and why. This file reads the
+ * cluster/check.c, which says what is decided and why. This file reads the
  * record of each sample, gathers the facts at that moment, and carries out what has been decided.
  *
  * Checks begin
@@ -158,7 +158,7 @@ static void held_check_on_rival(void *context, const Fb__PeerReply *reply, const
     const unsigned actions = check_rival_answered(
         &check->check, found ? found->held : 0, found && found->finding == FB__FINDING__AGREES,
         found ? found->held_age_us : 0, held_check_age_us(check), held_check_still_holds(check));
-    if (actions & (CHECK_RETIRE_HELD | CHECK_RETIRE_RIVAL))
+    if (found && actions & (CHECK_RETIRE_HELD | CHECK_RETIRE_RIVAL))
         held_check_tell_rivalry(check, found->held_age_us);
     held_check_carry_out(check, actions);
 }

@@ -39,6 +39,8 @@ struct index_check {
 
 /* ---- what this node holds ---- */
 
+/* While this node is fenced, or has a put or a write of that sample under way, the record may
+ * change under our eyes without anything being wrong. */
 static struct audit_facts index_check_facts_of(const struct index_check *check) {
     const struct broker *broker = check->broker;
     const struct directory *directory = broker->directory;
@@ -157,6 +159,9 @@ static void index_check_on_removed(void *context, enum directory_result result) 
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
+/* By way of publish_clear(), because the record may be of a put that failed, which may have
+ * replaced another node's record. Without the store here nothing of it can be held or be under way.
+ */
 static void index_check_remove_record(struct index_check *check) {
     struct directory *directory = check->broker->directory;
     if (check->space && !check->space->dropped)

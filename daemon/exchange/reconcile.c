@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The index has been read as a whole, and is compared with what this node holds: the shell around
- * the second part of cluster/reconcile.c, which says when this happens and what is decided. This
+ * cluster/reconcile.c, which says when this happens and what is decided. This
  * file asks the store what is held of a sample, and carries out what has been decided.
  *
  * It takes STEPS_A_TURN steps in each turn of the loop, so that clients are answered in between

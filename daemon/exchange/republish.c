@@ -3,7 +3,7 @@
  * The record of a generation that this node holds, written again where it is missing, or in place
  * of one that is not true, because a check has found it so (held_check.c). It is written only where
  * nothing has changed since the check: the directory refuses it when another record stands. This
- * goes on until the index has answered; what follows then, cluster/reconcile.c says
+ * goes on until the index has answered; what follows then, cluster/check.c says
  * (republish_written()).
  */
 #include <stdlib.h>
@@ -90,6 +90,8 @@ void republish(struct broker *broker, struct space *space, const char *sample_id
                             .first = first};
     fencing_hold(&broker->exchange->fencing, first);
     broker->exchange->held_walk.republishing++;
+    /* From now on the record of a generation that is superseded is removed as well: usually the
+     * later put has replaced it, but one that was written again may have come after that. */
     broker->exchange->has_republished = true;
     strncpy(again->sample_id, sample_id, sizeof again->sample_id - 1);
     space->uses++;

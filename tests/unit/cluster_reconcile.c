@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The checks of cluster/reconcile.c and the states of cluster/fencing.c. The facts of a check are
- * few enough to go through all combinations that matter; what is expected is said by rules of their
- * own, in the words of the contract rather than of the code. Events in states where they cannot
- * happen change nothing.
+ * The machines of cluster/check.c and cluster/reconcile.c, and the states of cluster/fencing.c. The
+ * facts of a check are few enough to go through all combinations that matter; what is expected is
+ * said by rules of their own, in the words of the contract rather than of the code. Events in
+ * states where they cannot happen change nothing.
  */
 #include <criterion/criterion.h>
 
