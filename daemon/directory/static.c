@@ -24,6 +24,7 @@
 #include <xxhash.h>
 
 #include "ops/log.h"
+#include "proto/container.h"
 
 #define COUNTER_BITS  48
 #define COUNTS_PER_MS 128u
@@ -64,7 +65,7 @@ struct directory_static {
 };
 
 static struct directory_static *static_from_base(struct directory *d) {
-    return (struct directory_static *)d;
+    return container_of(d, struct directory_static, base);
 }
 
 /* ---- answers ---- */
@@ -173,7 +174,7 @@ static uint64_t static_serves_until_ns(const struct directory *d) {
 }
 
 static uint64_t static_pending(const struct directory *d) {
-    return ((const struct directory_static *)d)->pending;
+    return (container_of(d, const struct directory_static, base))->pending;
 }
 
 static void static_announce_peers(struct directory_static *self) {
@@ -193,7 +194,7 @@ static void static_tick(struct directory *d, uint64_t now_ns) {
 }
 
 static uint64_t static_next_deadline_ns(const struct directory *d) {
-    const struct directory_static *self = (const struct directory_static *)d;
+    const struct directory_static *self = container_of(d, const struct directory_static, base);
     return self->announce || self->count > 0 ? 0 : UINT64_MAX;
 }
 

@@ -14,8 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/audit.h"
+#include "directory/etcd/condition.h"
+#include "directory/etcd/members.h"
 #include "directory/etcd/state.h"
 #include "ops/log.h"
+#include "proto/container.h"
 
 /* Of those who look after the index there are few at a time: index_sweep.c, and admins. */
 #define AUDITS_SPARE 16u
@@ -78,7 +82,7 @@ static void audit_free(struct audit *audit) {
  * UNAVAILABLE. NULL: none is left, and the question is never answered. See directory_query_new().
  */
 static struct audit *audit_new(struct directory *d, void *context, bool *refused) {
-    struct directory_etcd *self = (struct directory_etcd *)d;
+    struct directory_etcd *self = container_of(d, struct directory_etcd, base);
     struct audit *audit = calloc(1, sizeof *audit);
     *refused = !audit;
     if (!audit) {
@@ -112,7 +116,7 @@ static void audit_fail(struct audit *audit, const char *why) {
 
 void audit_list(struct directory *d, const char *store, const char *after, directory_list_fn done,
                 void *context) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     bool refused;
     struct audit *audit = audit_new(d, context, &refused);
     if (!audit)
@@ -187,7 +191,7 @@ static void audit_deliver_page(const struct audit *audit) {
 
 void audit_sweep(struct directory *d, const struct directory_record *records, size_t count,
                  directory_sweep_fn done, void *context) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     bool refused;
     struct audit *audit = audit_new(d, context, &refused);
     if (!audit)

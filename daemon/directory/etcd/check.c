@@ -4,13 +4,15 @@
  * never holds, would then write what a broker writes, and reads instead what a broker reads. etcd
  * checks permission and room for both branches before it looks at the compare.
  */
-#include "directory/etcd/check.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <uv.h>
 
 #include "directory/etcd/certificates.h"
+#include "directory/etcd/endpoints.h"
+#include "directory/etcd/etcd.h"
+#include "directory/etcd/gateway.h"
 #include "directory/etcd/record.h"
 #include "directory/etcd/words.h"
 

@@ -18,18 +18,22 @@
  * Logged are the first failure of an endpoint after an answer and the first answer after a failure;
  * refusals by whoever asked, who knows whether they are news.
  */
-#include "directory/etcd/client.h"
-
+#include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <uv.h>
 
+#include "directory/etcd/endpoints.h"
+#include "directory/etcd/etcd.h"
+#include "directory/etcd/gateway.h"
 #include "directory/etcd/json.h"
 #include "directory/etcd/multi.h"
 #include "directory/etcd/words.h"
 #include "ops/log.h"
+#include "proto/container.h"
 
 #define ANSWER_BYTES_MAX   (64u << 20)
 #define CONNECT_TIMEOUT_MS 1000u
@@ -455,7 +459,7 @@ static void client_on_ended(void *owner, CURL *easy, CURLcode code) {
 
 static void client_ask(struct etcd *etcd, const struct etcd_request *request, uint32_t timeout_ms,
                        etcd_done_fn done, void *context) {
-    struct etcd_client *client = (struct etcd_client *)etcd;
+    struct etcd_client *client = container_of(etcd, struct etcd_client, base);
     struct transfer *transfer = client_transfer_new(client, etcd_json_request(request));
     transfer->kind = request->kind;
     transfer->deadline_ns = uv_hrtime() + (uint64_t)timeout_ms * NS_PER_MS;
@@ -466,7 +470,7 @@ static void client_ask(struct etcd *etcd, const struct etcd_request *request, ui
 
 static struct etcd_watch *client_watch(struct etcd *etcd, const char *key, const char *range_end,
                                        int64_t start_revision, etcd_watch_fn fn, void *context) {
-    struct etcd_client *client = (struct etcd_client *)etcd;
+    struct etcd_client *client = container_of(etcd, struct etcd_client, base);
     struct transfer *transfer =
         client_transfer_new(client, etcd_json_watch(key, range_end, start_revision));
     transfer->watch = fn;
@@ -505,7 +509,7 @@ static void client_on_revoked(void *context, enum etcd_result result,
 }
 
 static void client_destroy(struct etcd *etcd, int64_t revoke) {
-    struct etcd_client *client = (struct etcd_client *)etcd;
+    struct etcd_client *client = container_of(etcd, struct etcd_client, base);
     struct etcd_request request = {.kind = ETCD_LEASE_REVOKE, .lease = revoke};
     struct transfers *lists[] = {&client->waiting, &client->active};
     for (size_t i = 0; i < 2; i++)

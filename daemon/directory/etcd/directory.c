@@ -6,56 +6,32 @@
  *
  * The owner is called from tick() and destroy() alone.
  */
-#include "directory/etcd/directory_etcd.h"
+#include "directory/etcd/etcd.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/audit.h"
+#include "directory/etcd/ended.h"
+#include "directory/etcd/generations.h"
+#include "directory/etcd/history.h"
+#include "directory/etcd/join.h"
+#include "directory/etcd/locate.h"
+#include "directory/etcd/members.h"
+#include "directory/etcd/own.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
+#include "directory/etcd/write.h"
 #include "ops/log.h"
-
-#define BACKOFF_MIN_NS (50 * NS_PER_MS)
-#define BACKOFF_MAX_NS (1000 * NS_PER_MS)
+#include "proto/container.h"
 
 static struct directory_etcd *directory_from_base(struct directory *d) {
-    return (struct directory_etcd *)d;
-}
-
-void backoff_fail(struct backoff *backoff, uint64_t now_ns) {
-    backoff->pause_ns = backoff->pause_ns ? 2 * backoff->pause_ns : BACKOFF_MIN_NS;
-    if (backoff->pause_ns > BACKOFF_MAX_NS)
-        backoff->pause_ns = BACKOFF_MAX_NS;
-    backoff->next_ns = now_ns + backoff->pause_ns;
-}
-
-void backoff_reset(struct backoff *backoff) {
-    *backoff = (struct backoff){0};
-}
-
-uint64_t unix_ms(const struct directory_etcd *self) {
-    return (self->now_ns + (uint64_t)self->options.unix_offset_ns) / NS_PER_MS;
-}
-
-void note(struct directory_etcd *self, const struct etcd_answer *answer) {
-    self->dirty = true;
-    if (answer && answer->revision > self->revision)
-        self->revision = answer->revision;
-}
-
-void note_current(struct directory_etcd *self, const struct etcd_answer *answer, int64_t asked_at) {
-    if (answer && answer->revision && answer->revision < asked_at)
-        history_went_back(self, asked_at, answer->revision);
-    note(self, answer);
+    return container_of(d, struct directory_etcd, base);
 }
 
 /* ---- answers ---- */
-
-void answer_query(struct directory_etcd *self, struct query *query, enum directory_result result) {
-    query->result = result;
-    TAILQ_INSERT_TAIL(&self->answers, query, link);
-}
 
 static bool directory_query_is_spare(const struct directory_etcd *self, const struct query *query) {
     return query >= self->spare_queries && query < self->spare_queries + QUERIES_SPARE;
@@ -189,13 +165,13 @@ static void directory_etcd_republish(struct directory *d, const struct directory
 }
 
 static bool directory_etcd_remembers(const struct directory *d, uint64_t age_us) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     return self->now_ns > self->history_changed_ns + age_us * 1000;
 }
 
 static bool directory_etcd_is_writing(const struct directory *d, const char *store,
                                       const char *sample_id) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     char key[ETCD_KEY_BYTES];
     etcd_sample_key(key, self->cluster, store, sample_id);
     return batch_has_key(&self->batch, key);
@@ -249,18 +225,18 @@ static void directory_etcd_members(struct directory *d, directory_members_fn don
     if (!query)
         return;
     TAILQ_INSERT_TAIL(&self->list_asks, query, link);
-    members_relist(self);
+    note_nodes_due(self);
 }
 
 static uint64_t directory_etcd_serves_until_ns(const struct directory *d) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     if (!self->was_member)
         return UINT64_MAX; /* nothing was published that another could have superseded */
     return self->fenced || self->history_new || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
 }
 
 static uint64_t directory_etcd_pending(const struct directory *d) {
-    return ((const struct directory_etcd *)d)->pending;
+    return container_of(d, const struct directory_etcd, base)->pending;
 }
 
 static void directory_etcd_tick(struct directory *d, uint64_t now_ns) {
@@ -269,7 +245,8 @@ static void directory_etcd_tick(struct directory *d, uint64_t now_ns) {
     self->dirty = false;
     join_tick(self);
     history_tick(self);
-    own_tick(self);
+    if (own_tick(self))
+        join_compared(self);
     members_tick(self);
     write_tick(self);
     locate_tick(self);
@@ -282,7 +259,7 @@ static void directory_etcd_tick(struct directory *d, uint64_t now_ns) {
 }
 
 static uint64_t directory_etcd_next_deadline_ns(const struct directory *d) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     if (self->dirty || !TAILQ_EMPTY(&self->answers) || audit_is_due(self))
         return 0;
     const uint64_t deadlines[] = {

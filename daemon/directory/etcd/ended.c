@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Ends kept for homes that cannot be told: a key each, which the home reads when it is back
- * (directory_etcd_own.c). Written only when a home is dead, so that a sample's life takes two
+ * (own.c). Written only when a home is dead, so that a sample's life takes two
  * writes of etcd all the same. The keys hang on a lease of our own that nobody keeps alive: after
  * two days etcd removes them by itself. A new lease is taken when half of the old one has passed.
  *
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/ended.h"
 #include "directory/etcd/state.h"
 #include "ops/log.h"
 

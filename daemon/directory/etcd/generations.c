@@ -16,7 +16,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "directory/etcd/generations.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
 #include "directory/etcd/words.h"
 #include "ops/log.h"
 

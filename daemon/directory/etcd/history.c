@@ -20,7 +20,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "directory/etcd/condition.h"
+#include "directory/etcd/generations.h"
+#include "directory/etcd/history.h"
+#include "directory/etcd/own.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/write.h"
 #include "ops/log.h"
 
 /* splitmix64 (Steele, Lea, Flood 2014), of what no other naming shares */
@@ -80,7 +85,7 @@ static void history_has_changed(struct directory_etcd *self, const char *why) {
     log_warning("node %s: %s: what it has lost is published again", self->self.node, why);
     write_void_puts(self);
     generations_renew(self);
-    members_relist(self);
+    note_nodes_due(self);
     own_begin(self);
 }
 
@@ -106,7 +111,7 @@ void history_found(struct directory_etcd *self, const struct etcd_answer *answer
         if (known)
             history_has_changed(self, "etcd was emptied, or restored from a backup");
     } else if (known) {
-        join_lost(self, "etcd was emptied"); /* named again by who registers first */
+        note_lost(self, "etcd was emptied"); /* named again by who registers first */
     }
 }
 
@@ -117,7 +122,14 @@ void history_went_back(struct directory_etcd *self, int64_t from, int64_t to) {
     self->history_due = true;
     history_has_changed(self, why);
     if (to < self->create_revision)
-        join_lost(self, "etcd is older than our record");
+        note_lost(self, "etcd is older than our record");
+}
+
+void history_note_current(struct directory_etcd *self, const struct etcd_answer *answer,
+                          int64_t asked_at) {
+    if (answer && answer->revision && answer->revision < asked_at)
+        history_went_back(self, asked_at, answer->revision);
+    note(self, answer);
 }
 
 /* ---- naming it anew ---- */

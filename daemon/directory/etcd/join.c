@@ -20,7 +20,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "directory/etcd/condition.h"
+#include "directory/etcd/history.h"
+#include "directory/etcd/join.h"
+#include "directory/etcd/own.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
+#include "directory/etcd/write.h"
 #include "ops/log.h"
 
 /* ---- losing it ---- */
@@ -30,12 +36,6 @@ static void join_give_up_lease(struct directory_etcd *self) {
     self->lease = 0;
     self->epoch = 0;
     self->join = JOIN_IDLE;
-}
-
-void join_lost(struct directory_etcd *self, const char *why) {
-    if (self->join >= JOIN_REGISTERING && !*self->lost_why)
-        snprintf(self->lost_why, sizeof self->lost_why, "%s", why);
-    self->dirty = true;
 }
 
 static void join_act_on_loss(struct directory_etcd *self) {
@@ -54,10 +54,6 @@ static void join_act_on_loss(struct directory_etcd *self) {
         self->events.fenced(self->owner, true, self->lost_why);
     }
     self->lost_why[0] = '\0';
-}
-
-bool join_may_write(const struct directory_etcd *self) {
-    return self->join == JOIN_MEMBER;
 }
 
 /* ---- the lease ---- */
@@ -134,7 +130,7 @@ static void join_registered(struct directory_etcd *self, int64_t create_revision
     }
     backoff_reset(&self->join_backoff);
     write_begin_epoch(self, mod_revision);
-    members_relist(self);
+    note_nodes_due(self);
     if (!self->was_member) {
         self->was_member = true;
         self->own_compared = create_revision;

@@ -18,12 +18,13 @@
 
 #include "directory/etcd/json.h"
 #include "directory/etcd/words.h"
+#include "proto/container.h"
 
 #define CODE_UNAUTHENTICATED 16 /* gRPC status codes */
 #define CODE_OUT_OF_RANGE    11
 
 struct reading {
-    struct etcd_answer answer; /* first: etcd_json_answer_free() finds the rest by it */
+    struct etcd_answer answer; /* etcd_json_answer_free() finds the rest by it */
     struct etcd_event *events;
     size_t kv_room;
     char *strings, *next;
@@ -238,9 +239,9 @@ static json_t *json_read_parse(struct reading *reading, const char *text, size_t
 }
 
 void etcd_json_answer_free(struct etcd_answer *answer) {
-    struct reading *reading = (struct reading *)answer;
-    if (!reading)
+    if (!answer)
         return;
+    struct reading *reading = container_of(answer, struct reading, answer);
     free(answer->kvs);
     free(answer->ops);
     free(reading->events);

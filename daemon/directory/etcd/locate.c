@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/locate.h"
+#include "directory/etcd/members.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
 #include "ops/log.h"
 
 struct read_flight {

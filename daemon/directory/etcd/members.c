@@ -12,7 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/history.h"
+#include "directory/etcd/members.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
 #include "ops/log.h"
 
 /* ---- the view ---- */
@@ -113,7 +116,7 @@ static void members_announce_all(struct directory_etcd *self) {
 static void members_check_self(struct directory_etcd *self, int64_t revision) {
     if (revision > self->create_revision &&
         !members_has(self, self->self.node, self->self.incarnation))
-        join_lost(self, "etcd no longer has our record");
+        note_lost(self, "etcd no longer has our record");
 }
 
 static void members_unwatch(struct directory_etcd *self) {
@@ -153,7 +156,7 @@ static void members_on_list(void *context, enum etcd_result result,
                             const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     self->listing = false;
-    note_current(self, answer, self->list_asked_at);
+    history_note_current(self, answer, self->list_asked_at);
     trouble_note(self, TROUBLE_MEMBERS, result, why);
     if (result != ETCD_OK || answer->op_count != 3) {
         log_debug("node %s: nodes not read from etcd: %s", self->self.node,
@@ -183,10 +186,6 @@ static void members_ask_list(struct directory_etcd *self) {
     TAILQ_CONCAT(&self->list_asked, &self->list_asks, link);
     self->etcd->ops->ask(self->etcd, &request, self->options.request_timeout_ms, members_on_list,
                          self);
-}
-
-void members_relist(struct directory_etcd *self) {
-    self->list_due = true;
 }
 
 /* ---- watching ---- */

@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/own.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
 #include "ops/log.h"
 
 static void own_drop(struct directory_etcd *self) {
@@ -48,31 +50,32 @@ static bool own_make_views(struct own_list *list) {
     return list->views;
 }
 
-static void own_told(struct directory_etcd *self) {
+/* True: this was the comparison that join.c waits for. */
+static bool own_told(struct directory_etcd *self) {
     self->history_new = false;
     self->own_compared = self->create_revision;
     self->own_state = OWN_IDLE;
     self->own_next_ns = self->now_ns + self->options.compare_interval_ns;
     own_drop(self);
-    if (self->join == JOIN_COMPARING)
-        join_compared(self);
+    return self->join == JOIN_COMPARING;
 }
 
-static void own_tell(struct directory_etcd *self) {
+static bool own_tell(struct directory_etcd *self) {
     struct own_list *records = &self->own[OWN_RECORDS], *ended = &self->own[OWN_ENDED];
     bool begins = self->own_state != OWN_TELLING;
     if (begins && (!own_make_views(records) || !own_make_views(ended))) {
         own_begin(self);
-        join_lost(self, "out of memory while comparing our records with etcd's");
-        return;
+        note_lost(self, "out of memory while comparing our records with etcd's");
+        return false;
     }
     self->own_state = OWN_TELLING;
     const struct directory_records named = {records->views, records->count};
     const struct directory_records over = {ended->views, ended->count};
     bool first = self->history_new || self->join == JOIN_COMPARING;
-    if (!self->events.reconcile ||
-        self->events.reconcile(self->owner, &named, &over, first, begins))
-        own_told(self);
+    if (self->events.reconcile &&
+        !self->events.reconcile(self->owner, &named, &over, first, begins))
+        return false; /* not finished: it is called again with the next tick */
+    return own_told(self);
 }
 
 /* ---- reading ---- */
@@ -111,7 +114,7 @@ static void own_take_page(struct directory_etcd *self, const struct etcd_answer 
         struct sample_record record;
         if (own_parse(self, &answer->kvs[i], &record) &&
             own_keep(&self->own[self->own_at], &record) < 0)
-            join_lost(self, "out of memory while reading our records from etcd");
+            note_lost(self, "out of memory while reading our records from etcd");
     }
     if (answer->kv_count) /* the smallest key after the last: itself and the smallest byte */
         snprintf(self->own_from, sizeof self->own_from, "%s\x01",
@@ -171,17 +174,18 @@ static bool own_is_wanted(const struct directory_etcd *self) {
     return self->options.compare_interval_ns && self->join == JOIN_MEMBER;
 }
 
-void own_tick(struct directory_etcd *self) {
+bool own_tick(struct directory_etcd *self) {
     if (!self->own_next_ns)
         self->own_next_ns = self->now_ns + self->options.compare_interval_ns;
     if (self->own_state == OWN_IDLE && own_is_wanted(self) && self->now_ns >= self->own_next_ns)
         own_begin(self);
     if ((self->own_state != OWN_DUE && self->own_state != OWN_TELLING) || !own_may_read(self))
-        return;
+        return false;
     if (self->own_at == OWN_LISTS)
-        own_tell(self);
-    else if (self->now_ns >= self->own_backoff.next_ns)
+        return own_tell(self);
+    if (self->now_ns >= self->own_backoff.next_ns)
         own_ask_page(self);
+    return false;
 }
 
 uint64_t own_deadline_ns(const struct directory_etcd *self) {

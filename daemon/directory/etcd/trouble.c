@@ -12,7 +12,9 @@
 #include <string.h>
 
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
 #include "ops/log.h"
+#include "proto/container.h"
 
 #define RETRY_NS (1000 * NS_PER_MS)
 /* Of reads, which may not be repeated for long: an older refusal says little. */
@@ -81,7 +83,7 @@ static bool trouble_is_stale(const struct directory_etcd *self, enum trouble_par
 }
 
 bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     const struct trouble *lease = &self->troubles[TROUBLE_LEASE];
     *out = '\0';
     for (size_t i = 0; i < TROUBLE_PARTS; i++)
@@ -89,13 +91,13 @@ bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
             snprintf(out, out_bytes, "%s (asked for: %s)", self->troubles[i].words, what_for[i]);
             return true;
         }
-    bool is_member = join_may_write(self);
+    bool member = is_member(self);
     if (*lease->words)
         snprintf(out, out_bytes, "%s", lease->words);
-    else if (!is_member)
+    else if (!member)
         snprintf(out, out_bytes, "node %s has no record in etcd yet: it has asked for one",
                  self->self.node);
-    return !is_member;
+    return !member;
 }
 
 /* ---- would a write be taken by now? ---- */

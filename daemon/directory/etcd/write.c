@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Publishes and retires, group-committed (batch.h). A transaction compares our own record's
- * mod_revision, the *epoch*, and the history's name (directory_etcd_history.c): when the record is
+ * mod_revision, the *epoch*, and the history's name (history.c): when the record is
  * gone, or etcd has gone back in time, nothing is written.
  *
  *   ready -> taken, in a transaction -> answered
@@ -38,8 +38,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/condition.h"
+#include "directory/etcd/history.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
+#include "directory/etcd/write.h"
 #include "ops/log.h"
+#include "proto/container.h"
 
 #define PUT_OVERHEAD_BYTES 64u
 
@@ -52,7 +57,7 @@ struct flight {
 };
 
 static struct query *write_query_of(struct batch_op *op) {
-    return (struct query *)op;
+    return container_of(op, struct query, op);
 }
 
 /* ---- in and out ---- */
@@ -257,7 +262,7 @@ static void write_on_txn(void *context, enum etcd_result result, const struct et
                          const char *why) {
     struct flight *flight = context;
     struct directory_etcd *self = flight->self;
-    note_current(self, answer, flight->asked_at);
+    history_note_current(self, answer, flight->asked_at);
     TAILQ_REMOVE(&self->flights, flight, link);
     batch_land(&self->batch);
     if (result == ETCD_OK && answer->succeeded && answer->op_count == flight->count) {
@@ -274,21 +279,6 @@ static void write_on_txn(void *context, enum etcd_result result, const struct et
         backoff_fail(&self->write_backoff, self->now_ns);
     }
     free(flight);
-}
-
-void condition_set(struct condition *condition, const char *key, uint64_t generation) {
-    if (!generation) {
-        condition->compares[0] =
-            (struct etcd_compare){.key = key, .target = ETCD_CREATE_REVISION, .revision = 0};
-        condition->count = 1;
-        return;
-    }
-    etcd_generation_bounds(condition->above, condition->below, generation);
-    condition->compares[0] = (struct etcd_compare){
-        .key = key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = condition->above};
-    condition->compares[1] = (struct etcd_compare){
-        .key = key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = condition->below};
-    condition->count = 2;
 }
 
 /* The operation, and what it adds to the outer transaction's compares. */
@@ -488,7 +478,7 @@ static void write_on_settled(void *context, enum etcd_result result,
         log_debug("node %s: epoch not settled: %s", self->self.node, why);
         backoff_fail(&self->write_backoff, self->now_ns);
     } else if (!answer->succeeded) {
-        join_lost(self, "etcd no longer has our record");
+        note_lost(self, "etcd no longer has our record");
     } else {
         write_begin_epoch(self, answer->revision);
     }
@@ -523,7 +513,7 @@ void write_tick(struct directory_etcd *self) {
         write_answer_unsent(self, DIRECTORY_E_UNAVAILABLE, write_give_up_before_ns(self));
     }
     write_answer_void(self);
-    if (!join_may_write(self) || self->history_due || self->now_ns < self->write_backoff.next_ns)
+    if (!is_member(self) || self->history_due || self->now_ns < self->write_backoff.next_ns)
         return;
     if (self->write == WRITE_OPEN)
         write_send_due(self);
@@ -544,7 +534,7 @@ uint64_t write_deadline_ns(const struct directory_etcd *self) {
     bool waits = self->write != WRITE_OPEN && (self->settle_asked || self->batch.flights);
     if (self->more_to_end)
         return 0;
-    if (!join_may_write(self) || self->history_due || waits)
+    if (!is_member(self) || self->history_due || waits)
         return expiry_ns;
     uint64_t due_ns = self->write == WRITE_OPEN ? batch_deadline_ns(&self->batch) : 0;
     if (due_ns < self->write_backoff.next_ns)
