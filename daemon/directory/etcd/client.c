@@ -81,6 +81,8 @@ struct etcd_client {
 
 /* ---- libcurl's callbacks ---- */
 
+/* libcurl asks for the body piece by piece. body_taken > 0 afterwards is what tells "may have been
+ * sent" from "cannot have been sent"; see the top of this file. */
 static size_t client_give_body(char *out, size_t size, size_t count, void *context) {
     struct transfer *transfer = context;
     size_t left = transfer->body_bytes - transfer->body_taken, room = size * count;
@@ -95,6 +97,8 @@ static int client_refuse_rewind(void *context, curl_off_t offset, int origin) {
     return CURL_SEEKFUNC_FAIL;
 }
 
+/* Twice the room that is needed, so that a long answer, which comes in pieces of 16 KiB, is copied
+ * a few times only. ANSWER_BYTES_MAX guards against a server that never stops. */
 static bool client_text_add(struct text *text, const char *data, size_t bytes) {
     if (text->bytes + bytes + 1 > text->room) {
         size_t room = 2 * (text->bytes + bytes + 1);
@@ -115,6 +119,8 @@ static size_t client_take_answer(char *data, size_t size, size_t count, void *co
     return client_text_add(&transfer->answer, data, size * count) ? size * count : 0;
 }
 
+/* Tokens and passwords are overwritten before their memory is given back, so that a core dump or a
+ * later allocation does not show them. */
 static void client_drop_token(struct etcd_client *client) {
     if (client->authorization)
         explicit_bzero(client->authorization, strlen(client->authorization));
@@ -137,6 +143,8 @@ static int client_take_line(struct transfer *transfer) {
     return transfer->said_ended ? -1 : 0;
 }
 
+/* The gateway sends each message of a watch as one line of JSON. libcurl hands on whatever has
+ * arrived, so a line may come in several pieces, and several lines in one. */
 static size_t client_take_lines(char *data, size_t size, size_t count, void *context) {
     struct transfer *transfer = context;
     size_t bytes = size * count;
@@ -181,6 +189,8 @@ static struct transfer *client_transfer_new(struct etcd_client *client, char *bo
     return transfer;
 }
 
+/* What is not set is libcurl's default: the authorities of the system, and no certificate of ours.
+ * The name in etcd's certificate is always checked. */
 static void client_set_tls(const struct etcd_client *client, CURL *easy) {
     if (client->ca_file)
         curl_easy_setopt(easy, CURLOPT_CAINFO, client->ca_file);
@@ -190,6 +200,9 @@ static void client_set_tls(const struct etcd_client *client, CURL *easy) {
         curl_easy_setopt(easy, CURLOPT_SSLKEY, client->key_file);
 }
 
+/* The token may have changed since the last attempt, so the headers are made anew with each.
+ * "Expect:" with nothing behind it keeps libcurl from asking for a "100 Continue" before a long
+ * body, which would cost a round trip. The request for a token carries no token. */
 static void client_set_headers(struct transfer *transfer, CURL *easy) {
     const char *authorization = transfer->client->authorization;
     curl_slist_free_all(transfer->headers);
@@ -212,6 +225,9 @@ static void client_set_body(struct transfer *transfer, CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
 }
 
+/* A watch stays open for days and has no time limit; TCP's keep-alive finds out when its endpoint
+ * has vanished. A request has what is left of its time, and at least 1 ms, because 0 means "no
+ * limit" to libcurl. */
 static void client_set_timeouts(const struct transfer *transfer, CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
     if (transfer->watch) {
@@ -225,7 +241,10 @@ static void client_set_timeouts(const struct transfer *transfer, CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(left_ns / NS_PER_MS + 1));
 }
 
-/* Under way at the endpoint in use. */
+/* Each attempt takes a new easy handle: what an earlier attempt has left in one could not be told
+ * apart from this one's. The connections themselves are kept in the multi handle and used again.
+ * Proxies are never used, whatever the environment says: a broker speaks to etcd directly, and
+ * http_proxy is often set on the nodes where people train. */
 static void client_transfer_begin(struct transfer *transfer) {
     struct etcd_client *client = transfer->client;
     char url[ETCD_URL_BYTES + 32];
@@ -264,6 +283,8 @@ static void client_transfer_take(struct transfer *transfer) {
     transfer->under_way = false;
 }
 
+/* A watch that has told its own end is not told again. The transfer is freed here, after the
+ * callback: nobody else may hold it then. */
 static void client_answer(struct transfer *transfer, enum etcd_result result,
                           const struct etcd_answer *parsed, const char *why) {
     const struct etcd_watch_message ended = {.ended = true};
@@ -288,7 +309,10 @@ static void client_end_watches(struct etcd_client *client, size_t endpoint) {
     }
 }
 
-/* told: whoever asked is told so, in a way that it will log. */
+/* Endpoints are used in a ring. Several requests often fail together, when their endpoint goes
+ * away; only the first of them moves on, for the others speak of an endpoint that is in use no
+ * longer. told: whoever asked is told so, in a way that it will log, and with one endpoint alone
+ * the warning would say the same again. */
 static void client_endpoint_failed(struct etcd_client *client, size_t endpoint, const char *why,
                                    bool told) {
     if (endpoint != client->endpoint)
@@ -302,6 +326,8 @@ static void client_endpoint_failed(struct etcd_client *client, size_t endpoint, 
     client_end_watches(client, endpoint);
 }
 
+/* `answered` remembers that this endpoint once spoke as an etcd does. Until then, a connection that
+ * is closed without a word may mean http in place of https, which client_on_broken() then says. */
 static void client_endpoint_answered(struct etcd_client *client, size_t endpoint) {
     if (client->failing)
         log_info("etcd at %s answers", client->endpoints[endpoint]);
@@ -328,6 +354,9 @@ static void client_keep_token(struct etcd_client *client, const char *token) {
         client->authorization = client_must(NULL);
 }
 
+/* Those who wait are taken out of the list first: one that is begun and refused again would join
+ * the list while it is walked. Without a token a request was never sent, so "not reached" is true
+ * of it, and whoever asked may repeat it safely. */
 static void client_on_token(void *context, enum etcd_result result,
                             const struct etcd_answer *parsed, const char *why) {
     struct etcd_client *client = context;
@@ -346,6 +375,7 @@ static void client_on_token(void *context, enum etcd_result result,
     }
 }
 
+/* One question for a token is enough for all that wait. */
 static void client_wait_for_token(struct transfer *transfer) {
     struct etcd_client *client = transfer->client;
     struct etcd_request request = {
@@ -368,6 +398,8 @@ static void client_submit(struct transfer *transfer) {
 
 /* ---- ends of transfers ---- */
 
+/* An answer with status 200 that is no answer of etcd's has the result UNKNOWN: something has taken
+ * the request, and nobody can tell what it did with it. */
 static void client_on_answer(struct transfer *transfer) {
     char words[256], why[ETCD_WHY_BYTES] = "";
     struct etcd_answer *parsed = etcd_json_answer(transfer->kind, transfer->answer.data,
@@ -382,6 +414,9 @@ static void client_on_answer(struct transfer *transfer) {
     etcd_json_answer_free(parsed);
 }
 
+/* A refused token is replaced and the request sent again, once: a second refusal is about the user,
+ * and would go on for ever. etcd answers so before it does anything, so that sending again is no
+ * second execution. */
 static void client_on_error(struct transfer *transfer, long status) {
     struct etcd_client *client = transfer->client;
     char words[2 * ETCD_WORDS_BYTES], why[ETCD_WHY_BYTES], refuses[ETCD_WORDS_BYTES] = "refuses";
@@ -406,6 +441,10 @@ static void client_on_error(struct transfer *transfer, long status) {
     client_answer(transfer, result, NULL, why);
 }
 
+/* The transfer has failed, or was a watch that has ended. Three things are found out, in this
+ * order: whether the other side said no (then nothing was carried out, whatever was sent); whether
+ * a byte of the request was sent (then it is unknown what was carried out); else the request goes
+ * to the next endpoint, until each was tried once or the time is over. */
 static void client_on_broken(struct transfer *transfer, CURLcode code) {
     struct etcd_client *client = transfer->client;
     char words[ETCD_WORDS_BYTES], why[ETCD_WHY_BYTES];
@@ -438,6 +477,7 @@ static void client_on_broken(struct transfer *transfer, CURLcode code) {
                       NULL, why);
 }
 
+/* libcurl's list of transfers has lost this one already (multi.c); only ours has to. */
 static void client_on_ended(void *owner, CURL *easy, CURLcode code) {
     struct etcd_client *client = owner;
     char *private;
@@ -508,6 +548,9 @@ static void client_on_revoked(void *context, enum etcd_result result,
     client_free(context);
 }
 
+/* Every request that is still open is answered first, for that is promised. The lease is then given
+ * back with one more request, which is the client's last: its answer frees the client. Without a
+ * token that request would have to wait for one, and the lease ends by itself soon. */
 static void client_destroy(struct etcd *etcd, int64_t revoke) {
     struct etcd_client *client = container_of(etcd, struct etcd_client, base);
     struct etcd_request request = {.kind = ETCD_LEASE_REVOKE, .lease = revoke};
@@ -538,6 +581,8 @@ static int client_copy(char **out, const char *text) {
     return text && *text && !*out ? -ENOMEM : 0;
 }
 
+/* `why` is set to the likely reason before the copies: the parser above writes its own sentence,
+ * and memory is all that can be missing after it. */
 static int client_init(struct etcd_client *client, uv_loop_t *loop,
                        const struct etcd_client_options *options, char *why, size_t why_bytes) {
     int count = etcd_endpoints_parse(options->endpoints, client->endpoints, why, why_bytes);

@@ -44,6 +44,8 @@ static void directory_query_free(struct directory_etcd *self, struct query *quer
         free(query);
 }
 
+/* `pending` counts publishes, republishes and retires, the first three kinds of the enum: it is
+ * what a stopping broker waits for. The query ends here, after its callback. */
 static void directory_deliver(struct directory_etcd *self, struct query *query) {
     struct directory_record view = etcd_sample_view(&query->record);
     const struct directory_record *record = query->has_record ? &view : NULL;
@@ -125,6 +127,8 @@ static uint64_t directory_etcd_next_generation(struct directory *d) {
     return generations_next(directory_from_base(d));
 }
 
+/* The value is made now and not when it is sent: its time is when the sample was put, and a retry
+ * must write the very same bytes. */
 static void directory_write_record(struct directory_etcd *self, struct query *query,
                                    const struct directory_record *record) {
     char value[ETCD_VALUE_BYTES];
@@ -164,11 +168,15 @@ static void directory_etcd_republish(struct directory *d, const struct directory
     directory_write_record(self, query, &again);
 }
 
+/* Ages come from the owner's clock as differences, so that only durations are compared and no clock
+ * of another node. */
 static bool directory_etcd_remembers(const struct directory *d, uint64_t age_us) {
     const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     return self->now_ns > self->history_changed_ns + age_us * 1000;
 }
 
+/* Finds queued and taken operations of any kind, also retires. Ends kept for others (ended.c) are
+ * other keys and do not count. */
 static bool directory_etcd_is_writing(const struct directory *d, const char *store,
                                       const char *sample_id) {
     const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
@@ -189,6 +197,9 @@ static void directory_etcd_retire(struct directory *d, const struct directory_re
     write_add(self, query);
 }
 
+/* A generation of 0 stands for "whatever the home held when its last registration ended". That is
+ * only written when this node has seen such a registration; without one there is nothing that the
+ * home could read, and OK is the true answer. */
 static void directory_etcd_end(struct directory *d, const struct directory_record *record,
                                directory_retire_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
@@ -228,6 +239,9 @@ static void directory_etcd_members(struct directory *d, directory_members_fn don
     note_nodes_due(self);
 }
 
+/* The stricter of two limits. Nothing may be served (0) while this node is fenced, has lost its
+ * record without having acted on it yet, or has to compare its samples with a new history;
+ * otherwise the limit is when our lease may end. */
 static uint64_t directory_etcd_serves_until_ns(const struct directory *d) {
     const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     if (!self->was_member)
@@ -239,6 +253,10 @@ static uint64_t directory_etcd_pending(const struct directory *d) {
     return container_of(d, const struct directory_etcd, base)->pending;
 }
 
+/* The order matters. join.c comes first: a lost lease fences this node before any other part acts.
+ * history.c and own.c come next, since a change of history voids what write.c would send. Answers
+ * come last, so that what this tick has decided is delivered with it; their number is limited, so
+ * that one tick never keeps the loop from its other work. */
 static void directory_etcd_tick(struct directory *d, uint64_t now_ns) {
     struct directory_etcd *self = directory_from_base(d);
     self->now_ns = now_ns;
@@ -258,6 +276,8 @@ static void directory_etcd_tick(struct directory *d, uint64_t now_ns) {
     audit_deliver(self);
 }
 
+/* `dirty` stands for "a callback has noted something": the parts have not looked at it yet, so
+ * their deadlines say nothing. */
 static uint64_t directory_etcd_next_deadline_ns(const struct directory *d) {
     const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     if (self->dirty || !TAILQ_EMPTY(&self->answers) || audit_is_due(self))

@@ -37,6 +37,8 @@ static void history_draw(struct directory_etcd *self) {
     snprintf(self->history_next, sizeof self->history_next, "%016" PRIx64, z ^ z >> 31);
 }
 
+/* From here on every write compares this name. What is due after a change of history is begun by
+ * whoever calls this. */
 static void history_adopt(struct directory_etcd *self, const char *value) {
     snprintf(self->history, sizeof self->history, "%s", value);
     self->history_due = false;
@@ -44,6 +46,8 @@ static void history_adopt(struct directory_etcd *self, const char *value) {
 
 /* ---- our last write ---- */
 
+/* Only one write is remembered, the one with the highest revision. If etcd goes back at all, the
+ * writes that it loses are the last ones, so that this one is always among them. */
 void history_wrote(struct directory_etcd *self, const char *key, int64_t revision, bool deleted) {
     if (revision < self->last.revision)
         return;
@@ -52,12 +56,17 @@ void history_wrote(struct directory_etcd *self, const char *key, int64_t revisio
     self->last.deleted = deleted;
 }
 
+/* The write is copied, because ours may go on before the answer comes. With no write yet the node's
+ * own record is read instead: the transaction then always has the same number of operations. */
 struct etcd_op history_last_op(struct directory_etcd *self) {
     self->last_asked = self->last;
     return (struct etcd_op){.kind = ETCD_RANGE,
                             .key = self->last.revision ? self->last_asked.key : self->node_key};
 }
 
+/* An older version in place of our last write proves that etcd has gone back. An absent record
+ * proves nothing by itself, since another node may have removed it; what the index says of us is
+ * read then, which finds out. */
 void history_last_found(struct directory_etcd *self, const struct etcd_answer *answer, size_t op) {
     const struct etcd_op_answer *read = &answer->ops[op];
     const struct etcd_kv *kv = read->kv_count ? &answer->kvs[read->kv_first] : NULL;
@@ -74,7 +83,10 @@ bool history_is_in_doubt(const struct directory_etcd *self) {
     return self->now_ns < self->history_whole_ns;
 }
 
-/* What follows from a past that is gone. */
+/* Everything that was true of the old history is given up at once: puts under way, the block of
+ * generations, the view of the nodes. The two times say how long the doubts last: a node whose
+ * record is missing may live on for one TTL, and after five all nodes have either read the new name
+ * or been fenced. */
 static void history_has_changed(struct directory_etcd *self, const char *why) {
     self->history_new = true;
     self->history_changed_ns = self->now_ns;
@@ -100,6 +112,10 @@ void history_ops(struct directory_etcd *self, struct condition *absent, struct e
     ops[1] = (struct etcd_op){.kind = ETCD_RANGE, .key = self->history_key};
 }
 
+/* Three cases differ from what is known: a first name after the start (adopted, nothing has
+ * changed), another name, and none at all where there was one. In the last case our own record is
+ * gone with the rest, so that this node registers again, and whoever is first gives the new name.
+ */
 void history_found(struct directory_etcd *self, const struct etcd_answer *answer, size_t op) {
     const struct etcd_op_answer *read = &answer->ops[op];
     const char *value = read->kv_count ? answer->kvs[read->kv_first].value : "";
@@ -115,6 +131,9 @@ void history_found(struct directory_etcd *self, const struct etcd_answer *answer
     }
 }
 
+/* The old name is still there, with older data. It has to be replaced before anything is written:
+ * the other nodes would see nothing unusual as soon as the revisions have caught up. If etcd is
+ * older than our own record, that record is gone, too. */
 void history_went_back(struct directory_etcd *self, int64_t from, int64_t to) {
     char why[128];
     snprintf(why, sizeof why, "etcd has gone back from revision %" PRId64 " to %" PRId64, from, to);
@@ -134,6 +153,8 @@ void history_note_current(struct directory_etcd *self, const struct etcd_answer 
 
 /* ---- naming it anew ---- */
 
+/* The compare has failed when another node was faster, or when this is another etcd; reading the
+ * name tells which of the two, and either way it is not our turn to write it. */
 static void history_on_named(void *context, enum etcd_result result,
                              const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;

@@ -28,6 +28,8 @@ static void own_drop(struct directory_etcd *self) {
     }
 }
 
+/* A page that is under way cannot be called back. It is marked void, and reading begins anew when
+ * its answer has come. */
 void own_begin(struct directory_etcd *self) {
     own_drop(self);
     self->own_void = self->own_state == OWN_ASKED;
@@ -43,6 +45,9 @@ void own_free(struct directory_etcd *self) {
 
 /* ---- telling ---- */
 
+/* The owner sees records as views, with pointers into our list; both lists stay until the owner has
+ * finished with them. One more than needed is allocated, because calloc(0) may return NULL without
+ * being out of memory. */
 static bool own_make_views(struct own_list *list) {
     list->views = calloc(list->count + 1, sizeof *list->views);
     for (size_t i = 0; list->views && i < list->count; i++)
@@ -50,7 +55,8 @@ static bool own_make_views(struct own_list *list) {
     return list->views;
 }
 
-/* True: this was the comparison that join.c waits for. */
+/* True: this was the comparison that join.c waits for. From now on nothing of the old history is
+ * left here, and the next reading without a cause is an interval away. */
 static bool own_told(struct directory_etcd *self) {
     self->history_new = false;
     self->own_compared = self->create_revision;
@@ -60,6 +66,9 @@ static bool own_told(struct directory_etcd *self) {
     return self->join == JOIN_COMPARING;
 }
 
+/* The owner may take several ticks to compare, with the same lists; `begins` is true for the first
+ * of them. Out of memory costs the membership: this node may not serve what it could not compare,
+ * and a new registration tries again. */
 static bool own_tell(struct directory_etcd *self) {
     struct own_list *records = &self->own[OWN_RECORDS], *ended = &self->own[OWN_ENDED];
     bool begins = self->own_state != OWN_TELLING;
@@ -80,6 +89,7 @@ static bool own_tell(struct directory_etcd *self) {
 
 /* ---- reading ---- */
 
+/* The list doubles: a node may have a million records, and 256 are usual. */
 static int own_keep(struct own_list *list, const struct sample_record *record) {
     if (list->count == list->room) {
         size_t room = list->room ? 2 * list->room : 256;
@@ -109,6 +119,8 @@ static bool own_parse(const struct directory_etcd *self, const struct etcd_kv *k
            !strcmp(out->home, self->self.node);
 }
 
+/* All pages of one list are read at the revision of the first, so that together they show one
+ * moment. The second list begins at the then current revision. */
 static void own_take_page(struct directory_etcd *self, const struct etcd_answer *answer) {
     for (size_t i = 0; i < answer->kv_count; i++) {
         struct sample_record record;
@@ -126,6 +138,7 @@ static void own_take_page(struct directory_etcd *self, const struct etcd_answer 
     }
 }
 
+/* A revision that was compacted meanwhile cannot be read to its end: begin again. */
 static void own_on_page(void *context, enum etcd_result result, const struct etcd_answer *answer,
                         const char *why) {
     struct directory_etcd *self = context;

@@ -75,7 +75,7 @@ void write_add(struct directory_etcd *self, struct query *query) {
     batch_add(&self->batch, &query->op, self->now_ns);
 }
 
-/* A taken query is done with. */
+/* A taken query is done with: the next one of its key becomes ready by that. */
 static void write_finish(struct directory_etcd *self, struct query *query,
                          enum directory_result result) {
     batch_finish(&self->batch, &query->op);
@@ -83,7 +83,10 @@ static void write_finish(struct directory_etcd *self, struct query *query,
     answer_query(self, query, result);
 }
 
-/* Publishes that have not been sent: all (fenced), or those that have waited long enough. */
+/* Publishes that have not been sent: all of them (fenced), or those that have waited long enough.
+ * The list is in the order of the asking but for those that came back to its head, so that the walk
+ * may end at the first one that is young enough. Retires stay: they must come true some time, and
+ * nobody waits for them. */
 static void write_answer_unsent(struct directory_etcd *self, enum directory_result result,
                                 uint64_t asked_before_ns) {
     struct query *query, *next;
@@ -132,6 +135,7 @@ static void write_void_answers(struct directory_etcd *self) {
     self->settle_void = self->settle_asked;
 }
 
+/* What is unsettled needs a new epoch before it can be read back: see the top of this file. */
 static void write_put_aside(struct directory_etcd *self, struct query *query) {
     query->fenced_in_flight = false;
     TAILQ_REMOVE(&self->publishes, query, link);
@@ -139,6 +143,8 @@ static void write_put_aside(struct directory_etcd *self, struct query *query) {
     self->write = WRITE_EPOCH_DUE;
 }
 
+/* Those whose replaced record was being looked up (`unprior`) are read back again: the answer under
+ * way belongs to the epoch before. */
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
     self->epoch = mod_revision;
     TAILQ_CONCAT(&self->unsettled, &self->unprior, link);
@@ -148,10 +154,14 @@ void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
 
 /* ---- revisions of what we have published ---- */
 
+/* A table without collisions resolved: a later generation takes the place of one that is
+ * written_kept numbers older. For that one a retire costs the nested transaction. */
 static void write_note_written(struct directory_etcd *self, uint64_t generation, int64_t revision) {
     self->written[generation % self->options.written_kept] = (struct written){generation, revision};
 }
 
+/* `publishes` holds republishes as well, which are not voided: they compare what they replace, so
+ * that they do no harm in any history. */
 void write_void_puts(struct directory_etcd *self) {
     struct query *query;
     self->has_void = true;
@@ -171,6 +181,8 @@ static int64_t write_written_at(const struct directory_etcd *self, const struct 
 
 /* ---- transactions ---- */
 
+/* After a lost answer a put may find its own record as the older one. That is none that it has
+ * replaced. */
 static void write_take_older(struct query *query, const struct etcd_answer *answer,
                              const struct etcd_op_answer *op) {
     if (!op->kv_count)
@@ -183,6 +195,8 @@ static void write_take_older(struct query *query, const struct etcd_answer *answ
         query->has_record = query->record.generation != query->generation;
 }
 
+/* Backwards, because each one goes to the head of the ready list: so they end up in the order that
+ * they had. */
 static void write_put_back(struct flight *flight) {
     for (size_t i = flight->count; i-- > 0;) {
         flight->queries[i]->fenced_in_flight = false;
@@ -190,6 +204,9 @@ static void write_put_back(struct flight *flight) {
     }
 }
 
+/* The transaction was carried out. An answer that came after a fence, or is of another history, is
+ * not believed by itself: its puts are settled like those without an answer. All others are
+ * finished, each with what its own operation says. */
 static void write_on_committed(struct flight *flight, const struct etcd_answer *answer) {
     for (size_t i = 0; i < flight->count; i++) {
         struct query *query = flight->queries[i];
@@ -226,6 +243,9 @@ static void write_answer_refused(struct flight *flight) {
     }
 }
 
+/* Nobody knows whether it was carried out. Retires may be done twice and simply go again; publishes
+ * and republishes are put aside, until a new epoch makes sure that the old transaction can come
+ * true no more. */
 static void write_on_unknown(struct flight *flight) {
     struct directory_etcd *self = flight->self;
     for (size_t i = flight->count; i-- > 0;) {
@@ -245,6 +265,9 @@ static bool write_epoch_held(const struct flight *flight, const struct etcd_answ
     return own->kv_count == 1 && answer->kvs[own->kv_first].mod_revision == flight->epoch;
 }
 
+/* A compare failed, so nothing was written; the other branch has read our record and the history's
+ * name, which show whose compare it was. If both are as expected it was one of the retires'
+ * compares in the outer transaction: all go again, nested this time. */
 static void write_on_refused(struct flight *flight, const struct etcd_answer *answer) {
     struct directory_etcd *self = flight->self;
     char history[sizeof self->history];
@@ -351,6 +374,8 @@ static void write_send_due(struct directory_etcd *self) {
 
 /* ---- settling ---- */
 
+/* Decides one query by the record that stands now, in the order of the cases at the top of this
+ * file. */
 static void write_settle(struct directory_etcd *self, struct query *query,
                          const struct etcd_kv *kv) {
     struct sample_record record;
@@ -376,7 +401,8 @@ static void write_settle(struct directory_etcd *self, struct query *query,
                                                   : DIRECTORY_E_UNAVAILABLE);
 }
 
-/* False: this node has been fenced since it was asked. */
+/* False: this node has been fenced since it was asked, and the answer says nothing of the epoch
+ * that is to come. */
 static bool write_take_settlement(struct directory_etcd *self) {
     bool void_now = self->settle_void;
     self->settle_asked = self->settle_void = false;
@@ -484,6 +510,9 @@ static void write_on_settled(void *context, enum etcd_result result,
     }
 }
 
+/* Our record is put again with the same value: that alone gives it a new mod_revision, the new
+ * epoch. The compare is on its create_revision, which stays as long as it is the same registration.
+ */
 static void write_ask_settlement(struct directory_etcd *self) {
     struct etcd_compare ours = {
         .key = self->node_key, .target = ETCD_CREATE_REVISION, .revision = self->create_revision};
@@ -505,6 +534,9 @@ static uint64_t write_give_up_before_ns(const struct directory_etcd *self) {
     return self->now_ns > self->options.give_up_ns ? self->now_ns - self->options.give_up_ns : 0;
 }
 
+/* First the queries that end without etcd. Then one of four things: send what is due, settle the
+ * epoch, read back, or read what was replaced; the last three one at a time, and only when no
+ * transaction is under way. */
 void write_tick(struct directory_etcd *self) {
     if (self->fenced) {
         write_answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
@@ -527,6 +559,8 @@ void write_tick(struct directory_etcd *self) {
         write_read_prior(self);
 }
 
+/* The oldest publish has a deadline of its own even when nothing may be sent, for it is answered
+ * UNAVAILABLE then. */
 uint64_t write_deadline_ns(const struct directory_etcd *self) {
     const struct query *oldest = TAILQ_FIRST(&self->publishes);
     uint64_t expiry_ns =
