@@ -10,7 +10,7 @@
 #include "feature.h"
 
 #define AGREE_STATUS(constant, word, number, meaning)                                              \
-    static_assert((int)constant == -(int)FB__STATUS__##word, #word);
+    static_assert((int)(constant) == -(int)FB__STATUS__##word, #word);
 FEATURE_STATUSES(AGREE_STATUS)
 static_assert((int)FEATURE_OK == (int)FB__STATUS__OK, "OK");
 

@@ -24,6 +24,8 @@ static void *bump_alloc(void *data, size_t bytes) {
     return block;
 }
 
+/* protobuf-c frees what it has unpacked field by field when it gives up halfway. Here that does
+ * nothing: all of it goes with the next bump_reset(). */
 static void bump_free(void *data, void *block) {
     (void)data;
     (void)block;
@@ -51,6 +53,8 @@ void bump_reset(struct bump *bump) {
     bump->exhausted = false;
 }
 
+/* What was handed out before is void from here on. Whoever still needs it has not noticed that its
+ * message is over, which the sanitizers would not see either: the memory stays mapped. */
 ProtobufCAllocator *bump_begin(struct bump *bump) {
     bump_reset(bump);
     return &bump->allocator;
