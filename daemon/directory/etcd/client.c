@@ -97,8 +97,6 @@ static int client_refuse_rewind(void *context, curl_off_t offset, int origin) {
     return CURL_SEEKFUNC_FAIL;
 }
 
-/* Twice the room that is needed, so that a long answer, which comes in pieces of 16 KiB, is copied
- * a few times only. ANSWER_BYTES_MAX guards against a server that never stops. */
 static bool client_text_add(struct text *text, const char *data, size_t bytes) {
     if (text->bytes + bytes + 1 > text->room) {
         size_t room = 2 * (text->bytes + bytes + 1);
@@ -119,8 +117,6 @@ static size_t client_take_answer(char *data, size_t size, size_t count, void *co
     return client_text_add(&transfer->answer, data, size * count) ? size * count : 0;
 }
 
-/* Tokens and passwords are overwritten before their memory is given back, so that a core dump or a
- * later allocation does not show them. */
 static void client_drop_token(struct etcd_client *client) {
     if (client->authorization)
         explicit_bzero(client->authorization, strlen(client->authorization));
@@ -189,8 +185,6 @@ static struct transfer *client_transfer_new(struct etcd_client *client, char *bo
     return transfer;
 }
 
-/* What is not set is libcurl's default: the authorities of the system, and no certificate of ours.
- * The name in etcd's certificate is always checked. */
 static void client_set_tls(const struct etcd_client *client, CURL *easy) {
     if (client->ca_file)
         curl_easy_setopt(easy, CURLOPT_CAINFO, client->ca_file);
@@ -283,8 +277,6 @@ static void client_transfer_take(struct transfer *transfer) {
     transfer->under_way = false;
 }
 
-/* A watch that has told its own end is not told again. The transfer is freed here, after the
- * callback: nobody else may hold it then. */
 static void client_answer(struct transfer *transfer, enum etcd_result result,
                           const struct etcd_answer *parsed, const char *why) {
     const struct etcd_watch_message ended = {.ended = true};
@@ -309,10 +301,8 @@ static void client_end_watches(struct etcd_client *client, size_t endpoint) {
     }
 }
 
-/* Endpoints are used in a ring. Several requests often fail together, when their endpoint goes
- * away; only the first of them moves on, for the others speak of an endpoint that is in use no
- * longer. told: whoever asked is told so, in a way that it will log, and with one endpoint alone
- * the warning would say the same again. */
+/* Of several requests that fail together only the first moves on to the next endpoint. told:
+ * whoever asked is told so, in a way that it will log. */
 static void client_endpoint_failed(struct etcd_client *client, size_t endpoint, const char *why,
                                    bool told) {
     if (endpoint != client->endpoint)
@@ -375,7 +365,6 @@ static void client_on_token(void *context, enum etcd_result result,
     }
 }
 
-/* One question for a token is enough for all that wait. */
 static void client_wait_for_token(struct transfer *transfer) {
     struct etcd_client *client = transfer->client;
     struct etcd_request request = {
@@ -477,7 +466,6 @@ static void client_on_broken(struct transfer *transfer, CURLcode code) {
                       NULL, why);
 }
 
-/* libcurl's list of transfers has lost this one already (multi.c); only ours has to. */
 static void client_on_ended(void *owner, CURL *easy, CURLcode code) {
     struct etcd_client *client = owner;
     char *private;
@@ -581,8 +569,6 @@ static int client_copy(char **out, const char *text) {
     return text && *text && !*out ? -ENOMEM : 0;
 }
 
-/* `why` is set to the likely reason before the copies: the parser above writes its own sentence,
- * and memory is all that can be missing after it. */
 static int client_init(struct etcd_client *client, uv_loop_t *loop,
                        const struct etcd_client_options *options, char *why, size_t why_bytes) {
     int count = etcd_endpoints_parse(options->endpoints, client->endpoints, why, why_bytes);
