@@ -139,8 +139,6 @@ static int client_take_line(struct transfer *transfer) {
     return transfer->said_ended ? -1 : 0;
 }
 
-/* The gateway sends each message of a watch as one line of JSON. libcurl hands on whatever has
- * arrived, so a line may come in several pieces, and several lines in one. */
 static size_t client_take_lines(char *data, size_t size, size_t count, void *context) {
     struct transfer *transfer = context;
     size_t bytes = size * count;
@@ -316,8 +314,6 @@ static void client_endpoint_failed(struct etcd_client *client, size_t endpoint, 
     client_end_watches(client, endpoint);
 }
 
-/* `answered` remembers that this endpoint once spoke as an etcd does. Until then, a connection that
- * is closed without a word may mean http in place of https, which client_on_broken() then says. */
 static void client_endpoint_answered(struct etcd_client *client, size_t endpoint) {
     if (client->failing)
         log_info("etcd at %s answers", client->endpoints[endpoint]);
@@ -387,8 +383,6 @@ static void client_submit(struct transfer *transfer) {
 
 /* ---- ends of transfers ---- */
 
-/* An answer with status 200 that is no answer of etcd's has the result UNKNOWN: something has taken
- * the request, and nobody can tell what it did with it. */
 static void client_on_answer(struct transfer *transfer) {
     char words[256], why[ETCD_WHY_BYTES] = "";
     struct etcd_answer *parsed = etcd_json_answer(transfer->kind, transfer->answer.data,
