@@ -88,6 +88,10 @@ static bool trouble_is_stale(const struct directory_etcd *self, enum trouble_par
     return part == TROUBLE_READ && self->troubles[part].noted_ns + READ_KEPT_NS < self->now_ns;
 }
 
+/* A question that is refused for lack of memory is answered with the next tick; who has asked says
+ * then why. */
+#define NO_MEMORY_SAID_NS (100ull * 1000 * 1000)
+
 /* A refusal comes before an outage, in the order of the parts. A node that is a member has nothing
  * to say, although a keep-alive may just have failed once. */
 bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
@@ -100,7 +104,9 @@ bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
             return true;
         }
     bool member = is_member(self);
-    if (*lease->words)
+    if (self->no_memory_ns && self->now_ns - self->no_memory_ns < NO_MEMORY_SAID_NS)
+        snprintf(out, out_bytes, "node %s is out of memory for what it asks etcd", self->self.node);
+    else if (*lease->words)
         snprintf(out, out_bytes, "%s", lease->words);
     else if (!member)
         snprintf(out, out_bytes, "node %s has no record in etcd yet: it has asked for one",
