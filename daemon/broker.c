@@ -28,6 +28,7 @@ static void broker_on_wake(struct deadline *deadline, uint64_t now_ns) {
     (void)deadline, (void)now_ns;
 }
 
+/* Only takes note: collecting has its place in the turn, before the effects that it causes. */
 static void broker_on_collect(struct deadline *collect, uint64_t now_ns) {
     (void)now_ns;
     container_of(collect, struct broker, collect)->collect_due = true;
@@ -76,6 +77,8 @@ void broker_connect(struct broker *broker, struct peers *peers, struct transport
     broker->directory = directory;
 }
 
+/* The secret itself is kept nowhere: a key is derived from it, bound to the name of the store, and
+ * the buffers are overwritten. */
 static int broker_open_configured(struct broker *broker, const struct config_store *config,
                                   char *why, size_t why_bytes) {
     uint8_t secret[4096], key[AUTH_KEY_BYTES];
@@ -227,7 +230,9 @@ static bool broker_pump_stores(struct broker *broker) {
 }
 
 /* What one effect sets free may let another go on. Bounded: what is left when the turn has done its
- * part comes with the next one, which follows at once. */
+ * part comes with the next one, which follows at once. A chain of effects, such as room that was
+ * freed and lets a put on, which lets the next one on, is followed within the turn, up to the
+ * bounds above. */
 static void broker_pump_effects(struct broker *broker, uint64_t now_ns) {
     struct directory *directory = broker->directory;
     bool settled = false;
@@ -243,6 +248,8 @@ static void broker_pump_effects(struct broker *broker, uint64_t now_ns) {
     broker->first_space++;
 }
 
+/* A producer that is slower than max_reserve loses its room; the operator should see that in the
+ * log of the node, not only in the producer's. */
 static void broker_log_ended_reservations(struct space *space) {
     uint64_t ended = store_reserves_ended(space->store);
     char bound[32];
@@ -289,6 +296,8 @@ static bool broker_collect(struct broker *broker, bool *more) {
     return true;
 }
 
+/* Without max_hold, dropped stores and ended reservations nothing has to be done at intervals, and
+ * an idle node does not wake for it. */
 static bool broker_has_to_collect(const struct space *space) {
     return space->settings.max_hold_ms || space->dropped ||
            store_reserves_ended(space->store) != space->reserves_ended_logged;
@@ -374,6 +383,8 @@ static void broker_add_totals(const struct broker *broker, struct store_totals *
     }
 }
 
+/* What a broker that is to stop waits for: nobody holds anything here, and others know all they
+ * should. */
 bool broker_is_idle(const struct broker *broker) {
     struct store_totals sum;
     broker_add_totals(broker, &sum);

@@ -90,7 +90,9 @@ struct account *accounts_session(struct broker *broker, uint64_t session_id, uid
     return accounts_hold(held);
 }
 
-/* Frees the account if nobody has to do with it any more, then perhaps its user's. */
+/* Frees the account if nobody has to do with it any more, then perhaps its user's. Frees the
+ * account of a session before it lets go of that of its user, because the one points to the other
+ * as its parent. */
 static void accounts_settle(struct broker *broker, struct account *account) {
     struct held_account *held = (struct held_account *)account;
     if (account->kind == ACCOUNT_NODE || held->holds || !account_is_empty(account))

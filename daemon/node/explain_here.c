@@ -74,6 +74,8 @@ static void explain_say(const struct broker *broker, const struct space *space,
     }
 }
 
+/* Told also while this node is fenced: it says what this node knows, and whoever puts the answers
+ * together weighs them. */
 Fb__ExplainReply *explain_here(const struct broker *broker, const struct space *space,
                                const struct ref *ref) {
     Fb__ExplainReply *reply = malloc(sizeof *reply);

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+/* The names come from a client or a peer, and go into buffers of fixed size: nothing is copied
+ * before both have been checked. */
 const char *ref_set(struct ref *ref, const char *sample_id, uint64_t generation, const char *home,
                     uint64_t incarnation) {
     if (layout_check_sample_id(sample_id) || (*home && layout_check_name(home)))

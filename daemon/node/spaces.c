@@ -36,6 +36,7 @@ struct leaving {
     uint32_t holder;
 };
 
+/* By name, as requests of peers and records of the index name stores; sessions use handles. */
 struct space *space_find(struct broker *broker, const char *name) {
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
@@ -70,7 +71,9 @@ static uint64_t spaces_page_round(uint64_t bytes) {
     return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
 }
 
-/* So many of something for each sample a store may have, within what is worth having at all. */
+/* So many of something for each sample a store may have, within what is worth having at all.
+ * Tombstones and replays are remembered in proportion to how many samples there can be; the bounds
+ * keep that from being useless for a small store or gigabytes for a large one. */
 static uint32_t spaces_for_each_sample(uint32_t max_samples, uint32_t each, uint32_t least,
                                        uint32_t most) {
     uint64_t wanted = (uint64_t)max_samples * each;
@@ -130,6 +133,7 @@ static struct store_options spaces_store_options_of(struct broker *broker,
     return options;
 }
 
+/* MAP_NORESERVE: the block is address space at first, and takes memory only as samples come. */
 static int spaces_map_block(struct space *space, const struct store_options *options, char *why,
                             size_t why_bytes) {
     const char *wrong = "";
@@ -181,6 +185,8 @@ static void spaces_fill_settings(struct space *space, const struct config_store 
     space_set_bounds(space, config);
 }
 
+/* A sentence with a success is a warning, for example that there are no huge pages: the store
+ * works, more slowly. */
 static int spaces_make_memory(struct broker *broker, struct space *space,
                               const struct store_options *options, char *why, size_t why_bytes) {
     char arena_name[80];
@@ -278,7 +284,8 @@ void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
             session->challenge.space = NULL;
 }
 
-/* Nobody but us touches its memory from here on. */
+/* Nobody but us touches its memory from here on. In this order: the transport must not read the
+ * memory any more, and no thread may be prefaulting it, before it is unmapped. */
 static void space_detach(struct broker *broker, struct space *space) {
     if (space->detached)
         return;
@@ -303,7 +310,9 @@ void space_free(struct broker *broker, struct space *space) {
     space->used = false;
 }
 
-/* True: there is more to do at once. */
+/* True: there is more to do at once. The order matters: nothing may be given back to the kernel
+ * while somebody could still read it, and nothing can come to hold the store again once it has
+ * neither uses nor holders. */
 static bool space_reap(struct broker *broker, struct space *space, space_leave_fn *leave) {
     struct store_totals totals;
     if (!space->drop_walked)
@@ -350,6 +359,7 @@ bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
     return false;
 }
 
+/* The account was kept for as long as something under it had to end. */
 static void spaces_leaving_free(struct broker *broker, struct leaving *leaving) {
     TAILQ_REMOVE(&broker->leavings, leaving, link);
     accounts_unhold(broker, leaving->account);

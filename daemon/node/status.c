@@ -35,6 +35,7 @@ Fb__Status status_of(enum store_result result) {
     return FB__STATUS__INTERNAL;
 }
 
+/* How a cause is put into words: what was counted, whether in bytes, and what can be done. */
 struct cause_words {
     bool bytes;
     const char *what, *remedy;
@@ -68,6 +69,7 @@ static const struct cause_words causes[] = {
                            "put with a longer deadline"},
 };
 
+/* Bytes as people write them ("3.2 GiB"), anything else as a number. */
 static void status_amount(char out[32], bool bytes, uint64_t value) {
     if (bytes)
         log_bytes(value, out);
@@ -133,6 +135,7 @@ static void status_append(char out[SENTENCE_BYTES], const char *format, ...) {
     va_end(arguments);
 }
 
+/* The broker's time is that of its turn, and may be a little behind. */
 static double status_seconds_since(const struct broker *broker, uint64_t since_ns) {
     return broker->now_ns > since_ns ? (double)(broker->now_ns - since_ns) / 1e9 : 0;
 }
@@ -144,6 +147,9 @@ static bool status_is_about_room(enum store_cause cause) {
            cause == STORE_CAUSE_QUEUE;
 }
 
+/* Three parts of the room are told apart, because different people have to act: what is being
+ * written (its producer), what is being read (its readers), and what is retired but still read
+ * (readers who are late). */
 void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
                      const struct space *space, const struct store_refusal *refusal) {
     struct store_room room;

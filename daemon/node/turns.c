@@ -37,6 +37,8 @@ static void turns_warn(struct broker *broker, uint64_t turn_ns, uint64_t pump_ns
         (unsigned long long)turns->unwarned);
 }
 
+/* Told by the loop after each turn. Warnings come ten seconds apart at most: a node that is
+ * overloaded should not spend its time on its log as well. */
 void broker_turn_took(struct broker *broker, uint64_t now_ns, uint64_t turn_ns, uint64_t pump_ns) {
     struct turns *turns = &broker->turns;
     struct turns_part *part = turns_part(turns, now_ns);

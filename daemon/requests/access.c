@@ -72,6 +72,9 @@ static void access_fill_limits(const struct config *config, Fb__Limits *limits) 
     limits->waits = (uint32_t)of[CHARGE_WAITS];
 }
 
+/* The first request of a session, and the only one that is understood before the two have agreed on
+ * a version. A client of an earlier or later protocol can read the refusal all the same, because
+ * the form of Hello and of an answer with a sentence never changes. */
 static void access_hello(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Hello *hello = request->message->hello;
@@ -246,6 +249,7 @@ static void access_store_prove(struct request *request) {
     access_opened(request, space, challenge.write, ours);
 }
 
+/* The handle may be the last thing that keeps a dropped store: it can be freed then. */
 static void access_store_close(struct request *request) {
     struct broker_session *session = request->session;
     struct attachment *attachment =
@@ -269,7 +273,11 @@ static void access_store_close(struct request *request) {
 
 /* ---- creating and dropping ---- */
 
-/* Zero in a setting asks for the broker's default. */
+/* Zero in a setting asks for the broker's default. The settings of a store that is created at run
+ * time come from three places: the request, and where that says 0 the [store] defaults of the
+ * configuration, which have built-in values where nothing is written. A secret file is never taken
+ * over from the defaults: the key comes with the request, made from the secret on the client's
+ * side. */
 static void access_settle(const struct config_store *defaults, const char *name,
                           const Fb__StoreSettings *asked, struct config_store *out) {
     *out = *defaults;

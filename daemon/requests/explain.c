@@ -17,6 +17,9 @@
 
 /* ---- what has been said so far ---- */
 
+/* The answer is put together in place: `explained` is the message that is sent in the end, and each
+ * node that answers adds to it or replaces parts of it. It is made of malloc'ed parts throughout,
+ * so that parts of a peer's answer can be moved into it. */
 struct explain_item {
     struct item item;
     char store[LAYOUT_NAME_BYTES_MAX + 1]; /* which this node need not have */
@@ -173,6 +176,8 @@ static void explain_note_path(struct item *item) {
 
 /* ---- the end ---- */
 
+/* The state HOME_LOST is no state of a store: only somebody who knows that the node is gone can say
+ * so. */
 static void explain_say_lost(struct item *item, const char *node) {
     Fb__ExplainReply *explained = explain_of(item)->explained;
     char sentence[TOLD_BYTES], left[SENTENCE_BYTES / 2];
@@ -185,7 +190,8 @@ static void explain_say_lost(struct item *item, const char *node) {
     explain_set_text(item, &explained->node, item->call->broker->config->node);
 }
 
-/* What is over may have been replaced by what the index names now. */
+/* What is over may have been replaced by what the index names now. A reader whose sample was
+ * superseded wants to know by what. */
 static void explain_add_successor(struct item *item) {
     Fb__ExplainReply *explained = explain_of(item)->explained;
     const Fb__IndexRecord *record = explained->record;
@@ -271,6 +277,8 @@ static void explain_on_located(void *context, enum directory_result result,
         explain_finish(item);
 }
 
+/* A node without a store of that name has nothing to say, and is not listed among those who said
+ * something. */
 static void explain_on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                               size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -291,6 +299,7 @@ static void explain_on_answer(void *context, const Fb__PeerReply *reply, const u
         explain_finish(item);
 }
 
+/* A node that cannot be asked at all is listed like one that was silent: with the reason. */
 static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
     Fb__PeerExplain explain = FB__PEER_EXPLAIN__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
@@ -317,6 +326,8 @@ static void explain_ask_index(struct item *item) {
     explain_set_text(item, &explain_of(item)->explained->index, why);
 }
 
+/* Dead nodes are left out: they would be silent until the deadline, and what they held is lost in
+ * any case. */
 static void explain_ask_all(struct item *item, Fb__RetireItem *asked) {
     const struct broker *broker = item->call->broker;
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
@@ -325,6 +336,9 @@ static void explain_ask_all(struct item *item, Fb__RetireItem *asked) {
             explain_ask_peer(item, peer, asked);
 }
 
+/* The deadline is set before anything is asked, for the first question may be the last thing that
+ * this function does with the item. With a ref only its home is asked, with a bare id everybody,
+ * for any node may hold or remember it. */
 static void explain_one(struct item *item, Fb__RetireItem *asked) {
     struct broker *broker = item->call->broker;
     if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))

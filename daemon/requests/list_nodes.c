@@ -17,6 +17,7 @@
 
 /* ---- this node's own health ---- */
 
+/* Needs no right and no store: monitors ask for it. */
 static void list_health(struct request *request) {
     struct broker_session *session = request->session;
     struct health health;
@@ -95,6 +96,9 @@ static void list_nodes(struct request *request) {
 
 /* ---- the answer ---- */
 
+/* Everything that the answer points to, for 256 nodes and this one: some hundreds of KiB, and so
+ * malloc'ed for the one answer. Names and sentences inside are those of the links, the peers'
+ * messages and the broker; nothing of them changes before the answer has been packed. */
 struct node_page {
     Fb__NodeInfo infos[NODES_MAX + 1], *pointers[NODES_MAX + 1];
     struct peer_info from[NODES_MAX + 1];
@@ -106,6 +110,7 @@ struct node_page {
     size_t count, bytes;
 };
 
+/* In place: the message is the item's own. */
 static void list_nodes_cut(char *text) {
     if (strlen(text) > CUT_BYTES)
         text[CUT_BYTES] = '\0';
@@ -147,6 +152,7 @@ static void list_nodes_fill_self(const struct broker *broker, struct node_page *
     self->twin = (char *)peers_twin(broker->peers);
 }
 
+/* A rail is one network port over which this node and that one read each other's memory. */
 static void list_nodes_fill_rails(struct node_page *page, size_t node) {
     const struct transport_info *from = &page->from[node].transport;
     Fb__NodeInfo *info = &page->infos[node];
@@ -209,6 +215,8 @@ static void list_nodes_fill_node(const struct broker *broker, const struct item 
         list_nodes_cut_details(info->health);
 }
 
+/* Packed sizes are added up as nodes are filled in, so that the later ones are cut, not the first.
+ */
 static void list_answer_nodes(const struct call *call) {
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     Fb__NodesReply result = FB__NODES_REPLY__INIT;

@@ -76,7 +76,9 @@ static void put_on_committed(struct publish_waiter *waiter, Fb__Status status, u
     item_done(item, status, sentence ? "%s" : NULL, sentence);
 }
 
-/* keeps: the client knows of the reservation, and may commit it again. */
+/* keeps: the client knows of the reservation, and may commit it again. A generation is taken from
+ * the directory before the seal, because the seal writes it down. One that is not used after all is
+ * lost, which does no harm: generations need to be unique, not to follow each other. */
 static void put_commit_item(struct item *item, uint64_t reservation, const void *checksums,
                             size_t checksums_bytes, bool keeps) {
     struct call *call = item->call;
@@ -120,6 +122,8 @@ static void put_commit_item(struct item *item, uint64_t reservation, const void 
 
 /* ---- reserve ---- */
 
+/* Tensors lie in the request one after the other without gaps; in the extent each begins at its
+ * aligned offset. */
 static void put_copy_payload(const struct item *item, const struct inline_put *put,
                              const uint8_t *bytes) {
     uint8_t *extent = (uint8_t *)item->call->space->arena.base + put_of(item)->result.extent_offset;
@@ -188,7 +192,9 @@ static Fb__SampleSpec *put_check_spec(struct broker *broker, const char *sample_
     return *wrong ? NULL : spec;
 }
 
-/* The item is done when they cannot be kept. */
+/* The item is done when they cannot be kept. The payload of the request is gone when put_inline()
+ * returns: what has to wait for room is copied, and charged to the session, for it is the broker's
+ * own memory. */
 static void put_keep_payload(struct item *item, const struct inline_put *put,
                              const uint8_t *bytes) {
     struct account *account = item->call->session->account;
@@ -225,6 +231,8 @@ static void put_forget_payload(struct item *item) {
     put_of(item)->kept = NULL;
 }
 
+/* Where the store can do it at once no memory is allocated for the item. Otherwise the store keeps
+ * the place in the line and the deadline, and tells the waiter. */
 static void put_reserve_item(struct item *item, ProtobufCBinaryData spec,
                              const struct layout *layout, uint64_t deadline_ns,
                              const struct inline_put *put, const uint8_t *bytes) {
@@ -292,6 +300,8 @@ static uint64_t put_deadline_of(struct call *call, uint32_t deadline_ms) {
            space_cut_wait_ns(call->space, deadline_ms * NS_PER_MS, &call->wait_cut);
 }
 
+/* Reserving has no operation id: a reservation whose answer was lost ends with the session or after
+ * max_reserve, and never becomes a sample. */
 static void put_reserve(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Reserve *asked = request->message->reserve;
@@ -362,6 +372,8 @@ static void put_cancel(struct request *request) {
     request_reply(request, FB__STATUS__OK, NULL);
 }
 
+/* The spec says how many bytes the tensors have, and so does the request: where the two differ, one
+ * of them is wrong, and nothing is written. */
 static void put_one(struct item *item, const Fb__PutItem *asked, uint64_t deadline_ns,
                     const uint8_t *bytes) {
     struct layout layout;
@@ -387,6 +399,8 @@ static void put_one(struct item *item, const Fb__PutItem *asked, uint64_t deadli
     put_reserve_item(item, asked->spec, &layout, deadline_ns, &put, bytes);
 }
 
+/* All payloads of a batch come in one piece, in the order of the items. Their sizes are added up
+ * before anything is carried out, so that no item can reach beyond the piece. */
 static void put_inline(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Put *asked = request->message->put;
@@ -414,6 +428,8 @@ static void put_inline(struct request *request) {
 
 /* ---- the answer ---- */
 
+/* One result for each item, in the order of the request: some may have failed while others are put.
+ */
 static void put_answer(const struct call *call) {
     Fb__PutResult *results[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++) {

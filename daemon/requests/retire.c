@@ -11,7 +11,9 @@
 
 #include "requests/kinds.h"
 
-/* Of an ack or an abort. */
+/* Of an ack or an abort. `located` tells what was looked up from what the client named: of an id
+ * that was looked up, other generations may be held elsewhere, and have to end too
+ * (publish_end_lost()). */
 struct retire_item {
     struct item item;
     enum store_reason reason;
@@ -75,6 +77,8 @@ static void retire_done_with_the_dead(struct item *item) {
                      &retire_of(item)->ended);
 }
 
+/* Called for each peer that was asked. With a ref there is one, with an ack by id there may be
+ * many, of which all have to confirm. */
 static void retire_on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                               size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -305,6 +309,8 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
                                    retire_on_located, ask);
 }
 
+/* An ack may come from a reader: to consume is a reader's right. An abort takes a sample away from
+ * all readers, and needs the right to write. */
 static void retire_begin(struct request *request, const Fb__Retire *asked, enum store_reason reason,
                          const char *read_only_refusal) {
     struct call *call = call_open(request, asked->handle, asked->n_items, read_only_refusal);
@@ -343,6 +349,7 @@ static void retire_leave(struct item *item) {
     publish_leave(&retire_of(item)->ended);
 }
 
+/* One status for each item. A sample that was not there is a success. */
 static void retire_answer(const struct call *call) {
     Fb__ItemResult *results[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++) {

@@ -16,6 +16,8 @@
 #include "node/knowledge.h"
 #include "requests/kinds.h"
 
+/* Of a bare id several nodes may answer, in any order: a landing copy here, the sample itself at
+ * its home, or the memory of one that is over. Only the best is kept. */
 struct stat_item {
     struct item item;
     Fb__StatResult *best; /* malloc'ed; NULL: none yet */
@@ -117,6 +119,7 @@ static void stat_ask_peer(struct item *item, struct peer *peer) {
         item_set_deadline(item, call->broker->now_ns + call->patience_ns);
 }
 
+/* A peer that cannot be asked is left out: the others may know the sample. */
 static void stat_ask_everyone(struct item *item) {
     struct peers *peers = item->call->broker->peers;
     for (struct peer *peer = peers_next(peers, NULL); peer; peer = peers_next(peers, peer))
@@ -174,6 +177,8 @@ struct space *request_space(const struct request *request, uint32_t handle, cons
     return NULL;
 }
 
+/* A stat needs no right to write, and works on stores that were dropped and that the session still
+ * has open. */
 static void stat_begin(struct request *request) {
     const Fb__Stat *asked = request->message->stat;
     if (asked->n_items > FRAME_BATCH_ITEMS_MAX) {
@@ -190,6 +195,7 @@ static void stat_begin(struct request *request) {
     call_begun(call);
 }
 
+/* The same form for an item that nobody could answer: its status and sentence. */
 static Fb__StatResult *stat_result(const struct item *item) {
     struct stat_item *stat = stat_of(item);
     if (stat->best && item->status == FB__STATUS__OK)

@@ -17,6 +17,8 @@
 
 /* ---- gc: stores are freed of what is too old, one request after the other ---- */
 
+/* Stores are walked one at a time because a store keeps one place for a walk: two walks at once
+ * would each leave out what the other has passed. */
 struct gc_item {
     struct item item;
     TAILQ_ENTRY(gc_item) link; /* in requests->gc_asked until it is done */
@@ -46,6 +48,7 @@ static void gc_begin(struct request *request) {
     call_begun(call);
 }
 
+/* How many samples were freed. */
 static void gc_answer(const struct call *call) {
     Fb__ItemsReply result = FB__ITEMS_REPLY__INIT;
     const struct item *item = call_item(call, 0);
@@ -103,6 +106,7 @@ struct drain_item {
     TAILQ_ENTRY(drain_item) link; /* in requests->drains until it is done */
 };
 
+/* Records that were written or removed here and that the index has not confirmed. */
 static uint64_t steer_index_pending(const struct broker *broker) {
     return broker->directory->ops->pending(broker->directory);
 }
@@ -162,10 +166,14 @@ static void drain_end(struct item *item) {
         item_done(item, FB__STATUS__TIMEOUT, "not drained in time; left: %s", left);
 }
 
+/* Both, for a sample that is free at its home but still has its record would be looked for there.
+ */
 static bool steer_is_drained(const struct broker *broker) {
     return !broker->exchange->release_pending && !steer_index_pending(broker);
 }
 
+/* The answer comes at the end of a turn at the earliest, when what the turn itself has freed is on
+ * its way. */
 static void drain_begin(struct request *request) {
     struct broker *broker = request->session->broker;
     struct call *call = call_new(request, NULL, 1);
@@ -178,6 +186,7 @@ static void drain_begin(struct request *request) {
     call_begun(call);
 }
 
+/* Numbers along with the sentence: scripts wait for 0. */
 static void drain_answer(const struct call *call) {
     const struct item *item = call_item(call, 0);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
@@ -205,6 +214,7 @@ const struct request_kind drain_kind = {
     .leave = drain_leave,
 };
 
+/* If one is drained all are: they wait for the same thing. */
 void requests_check_drains(struct broker *broker) {
     while (!TAILQ_EMPTY(&broker->requests->drains) && steer_is_drained(broker))
         drain_end(&TAILQ_FIRST(&broker->requests->drains)->item);
@@ -250,6 +260,7 @@ static void steer_tell(struct broker *broker, const struct space *space,
             session->ops->notice(session->client, 0, &notice);
 }
 
+/* Sessions are few, and this is asked once a turn. */
 static bool steer_anybody_watches(const struct broker *broker) {
     const struct broker_session *session;
     TAILQ_FOREACH (session, &broker->sessions, link)
