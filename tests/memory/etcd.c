@@ -7,7 +7,10 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
+#include <uv.h>
+
 #include "directory/etcd/etcd.h"
+#include "directory/etcd/gateway.h"
 #include "memory/counted.h"
 
 struct asked {
