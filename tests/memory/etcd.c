@@ -6,7 +6,6 @@
  */
 #include <criterion/criterion.h>
 #include <string.h>
-
 #include <uv.h>
 
 #include "directory/etcd/etcd.h"
