@@ -130,7 +130,7 @@ static void conn_on_resolved(uv_getaddrinfo_t *request, int status, struct addri
 }
 
 /* Numbers are dialled at once, names go through libuv's pool. */
-static int conn_start_dialling(struct rdma_conn *conn, const struct tcp_address *address) {
+static int conn_start_dialling(struct rdma_conn *conn, const struct address *address) {
     struct addrinfo *found,
         hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST};
     if (getaddrinfo(address->host, address->port, &hints, &found) == 0) {
@@ -148,8 +148,8 @@ static int conn_start_dialling(struct rdma_conn *conn, const struct tcp_address 
 }
 
 int rconn_dial(struct rdma *rdma, const char *address, void *user, struct rdma_conn **out) {
-    struct tcp_address parsed;
-    int r = tcp_address_parse(address, &parsed);
+    struct address parsed;
+    int r = address_parse(address, &parsed);
     if (r < 0)
         return r;
     struct rdma_conn *conn = conn_new(rdma, false);

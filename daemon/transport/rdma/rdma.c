@@ -213,10 +213,10 @@ static int rdma_listen_at(struct rdma *rdma, const struct sockaddr *address) {
 
 static int rdma_rt_listen(struct transport *t, const char *address, char bound_out[64]) {
     struct rdma *rdma = rdma_from_base(t);
-    struct tcp_address parsed;
+    struct address parsed;
     struct addrinfo *found,
         hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    int r = tcp_address_parse(address, &parsed);
+    int r = address_parse(address, &parsed);
     if (r < 0)
         return r;
     if (rdma->listening)

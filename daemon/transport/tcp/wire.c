@@ -12,7 +12,7 @@
 
 enum { CHUNK_TAG_OFFSET = 24, ERRNO_MAX = 4095 };
 
-static const char *wire_check_size(uint32_t type, uint32_t bytes) {
+const char *wire_check_size(uint32_t type, uint32_t bytes) {
     switch (type) {
     case WIRE_MESSAGE:
         return bytes <= TRANSPORT_MESSAGE_BYTES_MAX ? NULL : "message larger than the limit";
