@@ -69,7 +69,6 @@ void endpoint_destroy(struct endpoint *endpoint, void (*on_destroyed)(void *owne
     endpoint->on_destroyed = on_destroyed;
     LIST_FOREACH (conn, &endpoint->connections, all)
         connection_fail(conn, -ECANCELED, "%s", "");
-    endpoint_release(endpoint);
 }
 
 void endpoint_end(struct endpoint *endpoint, void *memory, size_t memory_bytes) {

@@ -81,10 +81,10 @@ struct connection {
 int endpoint_init(struct endpoint *endpoint, const struct endpoint_medium *medium,
                   const struct transport_setup *setup);
 void endpoint_hold(struct endpoint *endpoint);
-/* The last release after endpoint_destroy() frees the endpoint. */
+/* The last release, after endpoint_destroy(), frees the endpoint. */
 void endpoint_release(struct endpoint *endpoint);
-/* Ends every connection, then drops the endpoint's own hold. The medium ends its strangers and
- * handles itself, and does that before. */
+/* Nothing new is begun from here on: ends every connection. The medium then ends its strangers and
+ * libuv's handles, and at last drops the endpoint's own hold by endpoint_release(). */
 void endpoint_destroy(struct endpoint *endpoint, void (*on_destroyed)(void *owner));
 /* What `free` of the medium ends with: wipes and frees `memory`, the struct around the endpoint,
  * and tells the owner. */

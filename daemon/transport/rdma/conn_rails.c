@@ -8,14 +8,20 @@
  * The keys of their memory on a rail are forgotten with the QP: the device behind it may have been
  * exchanged. Both sides tell theirs again when a QP joins a connection that is up.
  */
+#include "transport/rdma/conn_rails.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "ops/log.h"
+#include "transport/rdma/control.h"
+#include "transport/rdma/link.h"
 #include "transport/rdma/pairing.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/rdma/reader.h"
+#include "transport/rdma/routes.h"
+#include "transport/rdma/turn.h"
 
 enum { MEND_FIRST_MS = 1000, MEND_MAX_MS = 16000 };
 
@@ -54,7 +60,7 @@ static void conn_rails_note_failure(struct rdma_conn *conn, uint32_t rail, const
 static void conn_rails_dial_missing(struct rdma_conn *conn) {
     int pairs[RAILS_MAX];
     conn_rails_find_missing(conn, pairs);
-    for (uint32_t i = 0; i < RAILS_MAX && !conn->closing; i++) {
+    for (uint32_t i = 0; i < RAILS_MAX && !conn->base.closing; i++) {
         if (pairs[i] < 0)
             continue;
         int r = rlink_dial(conn, HANDSHAKE_BULK, &conn->rdma->rails[i],
@@ -68,14 +74,14 @@ static void conn_rails_dial_missing(struct rdma_conn *conn) {
 
 /* Every bulk link stands or has failed: says so to the home. */
 static void conn_rails_check_ready(struct rdma_conn *conn) {
-    if (conn->closing || !conn->rails_known || conn->ready_sent)
+    if (conn->base.closing || !conn->rails_known || conn->ready_sent)
         return;
     for (uint32_t i = 0; i < RAILS_MAX; i++)
         if (conn->bulk[i] != NULL && conn->bulk[i]->phase < RLINK_OPEN)
             return;
     if (rconn_rails_up(conn) == 0) {
-        rconn_fail(conn, -EHOSTUNREACH, "connect to %s: no rail leads there: %s", conn->address,
-                   conn->last_rail_failure);
+        connection_fail(&conn->base, -EHOSTUNREACH, "connect to %s: no rail leads there: %s",
+                        conn->address, conn->last_rail_failure);
         return;
     }
     conn->ready_sent = true;
@@ -86,19 +92,19 @@ static void conn_rails_check_ready(struct rdma_conn *conn) {
 
 static void conn_rails_mend_after(struct rdma_conn *conn, uint64_t wait_ms) {
     conn->mend_wait_ms = wait_ms;
-    conn->mend_ms = uv_now(conn->rdma->loop) + wait_ms;
+    conn->mend_ms = uv_now(conn->rdma->base.loop) + wait_ms;
     rdma_watch_time(conn->rdma);
 }
 
 void rrail_plan_mending(struct rdma_conn *conn) {
     int pairs[RAILS_MAX];
-    if (conn->up && !conn->accepted_here && !conn->closing &&
+    if (conn->base.up && !conn->base.accepted_here && !conn->base.closing &&
         conn_rails_find_missing(conn, pairs) > 0)
         conn_rails_mend_after(conn, MEND_FIRST_MS);
 }
 
 void rrail_check_time(struct rdma_conn *conn, uint64_t now_ms) {
-    if (conn->mend_ms == 0 || now_ms < conn->mend_ms || conn->closing)
+    if (conn->mend_ms == 0 || now_ms < conn->mend_ms || conn->base.closing)
         return;
     uint64_t longer_ms = 2 * conn->mend_wait_ms;
     int pairs[RAILS_MAX];
@@ -114,8 +120,8 @@ void rrail_check_time(struct rdma_conn *conn, uint64_t now_ms) {
 /* ---- the lists of rails ---- */
 
 void rconn_on_rails(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
-    if (conn->accepted_here || rwire_rails_decode(body, bytes, conn->their_rails) < 0) {
-        rconn_fail(conn, -EPROTO, "peer sent a bad frame: list of rails");
+    if (conn->base.accepted_here || rwire_rails_decode(body, bytes, conn->their_rails) < 0) {
+        connection_fail_frame(&conn->base, "list of rails");
         return;
     }
     rroute_learn(conn->rdma, conn->address, conn->their_rails);
@@ -144,9 +150,10 @@ void rrail_send_list(struct rdma_conn *conn) {
 
 void rrail_appeared(struct rdma *rdma) {
     struct rdma_conn *conn;
-    LIST_FOREACH (conn, &rdma->conns, all) {
-        bool told = !conn->closing && conn->control != NULL && conn->control->phase == RLINK_OPEN;
-        if (told && conn->accepted_here)
+    for (conn = rdma_next_conn(rdma, NULL); conn != NULL; conn = rdma_next_conn(rdma, conn)) {
+        bool told =
+            !conn->base.closing && conn->control != NULL && conn->control->phase == RLINK_OPEN;
+        if (told && conn->base.accepted_here)
             rrail_send_list(conn);
         else if (told)
             rrail_plan_mending(conn);
@@ -163,11 +170,11 @@ void rrail_open(struct rdma_link *link) {
     snprintf(info->local, sizeof info->local, "%s", rail->text);
     info->mtu_bytes = rail->mtu_bytes;
     link->opened = true;
-    if (!conn->up) {
+    if (!conn->base.up) {
         conn_rails_check_ready(conn);
         return;
     }
-    log_info("rail %s to %s is used again", info->name, conn->counters.remote);
+    log_info("rail %s to %s is used again", info->name, conn->base.counters.remote);
     rcontrol_announce_all(conn);
     rdma_soon(link->rdma);
 }
@@ -175,11 +182,11 @@ void rrail_open(struct rdma_link *link) {
 static void conn_rails_out(struct rdma_conn *conn, uint32_t rail, int status, const char *why) {
     uint32_t left = rconn_rails_up(conn);
     if (left == 0 || status == -EACCES) {
-        rconn_fail(conn, status, "%s", why);
+        connection_fail(&conn->base, status, "%s", why);
         return;
     }
     log_warning("rail %s to %s is out: %s; %" PRIu32 " left, reads go on there",
-                conn->rail_info[rail].name, conn->counters.remote, why, left);
+                conn->rail_info[rail].name, conn->base.counters.remote, why, left);
     rdma_soon(conn->rdma);
 }
 
@@ -192,7 +199,7 @@ void rrail_lost(struct rdma_conn *conn, struct rdma_link *link, int status, cons
     conn->bulk[rail] = NULL;
     rreader_forget_keys(conn, link->their_rail);
     conn_rails_note_failure(conn, rail, why);
-    if (!conn->up) {
+    if (!conn->base.up) {
         conn_rails_check_ready(conn);
         return;
     }

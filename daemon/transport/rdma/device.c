@@ -15,6 +15,8 @@
  * Completion channels are armed before they are drained (rlink_on_completions), so no completion is
  * missed.
  */
+#include "transport/rdma/device.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -25,7 +27,9 @@
 #include <unistd.h>
 
 #include "ops/log.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/rdma/link.h"
+#include "transport/rdma/memory.h"
+#include "transport/rdma/turn.h"
 
 static int device_set_nonblocking(int fd) {
     int flags = fcntl(fd, F_GETFL);
@@ -59,22 +63,21 @@ static void device_on_fault(uv_poll_t *poll, int status, int events) {
 static int device_watch(struct rdma_device *device, uv_poll_t *poll, int fd, uv_poll_cb callback) {
     int r = device_set_nonblocking(fd);
     if (r == 0)
-        r = uv_poll_init(device->rdma->loop, poll, fd);
+        r = uv_poll_init(device->rdma->base.loop, poll, fd);
     if (r < 0)
         return r;
     poll->data = device;
     device->uv_refs++;
-    device->rdma->uv_refs++;
+    endpoint_hold(&device->rdma->base);
     return uv_poll_start(poll, UV_READABLE, callback);
 }
 
 static void device_on_device_handle_closed(uv_handle_t *handle) {
     struct rdma_device *device = handle->data;
     struct rdma *rdma = device->rdma;
-    rdma->uv_refs--;
     if (--device->uv_refs == 0)
         free(device);
-    rdma_maybe_destroyed(rdma);
+    endpoint_release(&rdma->base);
 }
 
 static void device_close_device(struct rdma_device *device) {
@@ -175,7 +178,7 @@ void rdevice_release(struct rdma_device *device) {
     struct rdma *rdma = device->rdma;
     if (!device->lost || rdma->registering != NULL)
         return;
-    if (device->librdmacm.file_inode != 0 && !rdma->destroying) {
+    if (device->librdmacm.file_inode != 0 && !rdma->base.destroying) {
         if (rdma->left_count == DEVICES_MAX)
             rdevice_close_left(rdma);
         rdma->left[rdma->left_count++] = device->librdmacm;
@@ -197,7 +200,7 @@ void rdevice_lost(struct rdma_device *device, const char *why) {
     if (device->lost)
         return;
     device->lost = true;
-    if (!rdma->destroying)
+    if (!rdma->base.destroying)
         log_warning("RDMA device %s is gone: %s", device->name, why);
     for (link = TAILQ_FIRST(&rdma->links); link != NULL; link = next) {
         next = TAILQ_NEXT(link, all);
@@ -209,7 +212,7 @@ void rdevice_lost(struct rdma_device *device, const char *why) {
     for (uint32_t i = 0; i < RAILS_MAX; i++)
         if (rdma->rails[i].device == device)
             device_drop_rail(&rdma->rails[i]);
-    if (!rdma->destroying)
+    if (!rdma->base.destroying)
         rmemory_announce(rdma);
     rdevice_release(device);
     rdma_watch_time(rdma);

@@ -12,68 +12,74 @@
  * CLOSED holds from rlink_close: the QP is destroyed, so it moves no byte any more; the struct is
  * freed at the next turn of the loop, because callers further up still hold it.
  */
+#include "transport/rdma/link.h"
+
 #include <errno.h>
 #include <inttypes.h>
+#include <netdb.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "ops/log.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/proving.h"
+#include "transport/rdma/device.h"
+#include "transport/rdma/rails.h"
+#include "transport/rdma/stream.h"
+#include "transport/rdma/turn.h"
 
 enum {
+    /* Of the stream on a control QP: 1 MiB in each direction, the size of the largest message. A
+     * sender that is not acknowledged has at most so much on its way. */
     CONTROL_SLOTS = 64,
     CONTROL_SLOT_BYTES = 16 * 1024,
-    BULK_SLOTS = 4, /* they carry the handshake alone */
+    /* A bulk QP carries the handshake alone as a stream: four messages below 1 KiB. */
+    BULK_SLOTS = 4,
     BULK_SLOT_BYTES = 1024,
+    /* How long a refusal may take to leave. Its receiver posts its slots before it sends anything,
+     * so the SEND completes within a round trip, unless the other side has died. */
     LINGER_MS = 1000,
+    /* Of the CM's address and route resolution: both ask the neighbour (ARP) at most. */
     RESOLVE_MS = 2000,
-    STRANGERS_MAX = 128, /* each holds a QP */
     COMPLETIONS_PER_POLL = 32,
 };
-/* Finite on purpose: 7 means for ever. 4.096 us * 2^16 * (6 + 1) is about 2 s until a silent peer
- * is noticed; a link that is down for less is survived. */
+/* Of a QP that gets no acknowledgement. The device waits 4.096 us * 2^16 = 0.27 s before each of 6
+ * repetitions, which is about 2 s until a silent peer is noticed; a link that is down for less is
+ * survived. 7 repetitions would mean "for ever" to some devices (rxe takes it so), and a dead peer
+ * would hold its reader for ever. RNR (the receiver has no slot) does not happen, because a SEND
+ * needs a credit; its retries are finite all the same, for a peer that breaks the rule. */
 enum { ACK_TIMEOUT = 16, RETRIES = 6, RNR_RETRIES = 6 };
 
 /* ---- birth and end ---- */
 
-static struct rdma_link *link_new(struct rdma *rdma, enum handshake_kind kind, uint64_t time_ms) {
-    struct rdma_link *link = calloc(1, sizeof *link);
-    struct handshake *handshake = calloc(1, sizeof(*handshake));
-    if (link == NULL || handshake == NULL) {
-        free(link);
-        free(handshake);
+/* Takes the handshake, also on failure (NULL: it could not be made). */
+static struct rdma_link *link_new(struct rdma *rdma, enum handshake_kind kind,
+                                  struct handshake *handshake) {
+    struct rdma_link *link = handshake != NULL ? calloc(1, sizeof *link) : NULL;
+    if (link == NULL) {
+        proving_free(handshake);
         return NULL;
     }
     link->rdma = rdma;
     link->kind = kind;
     link->handshake = handshake;
-    uv_update_time(rdma->loop); /* the owner may have been busy for longer than the deadline */
-    link->deadline_ms = uv_now(rdma->loop) + time_ms;
+    uv_update_time(rdma->base.loop); /* the owner may have been busy for longer than the deadline */
+    link->deadline_ms = uv_now(rdma->base.loop) + rdma->base.options.handshake_timeout_ms;
     TAILQ_INIT(&link->posted);
     TAILQ_INSERT_TAIL(&rdma->links, link, all);
+    endpoint_hold(&rdma->base);
     rdma_watch_time(rdma);
     return link;
-}
-
-static void link_drop_handshake(struct rdma_link *link) {
-    if (link->handshake != NULL)
-        handshake_deinit(link->handshake);
-    free(link->handshake);
-    link->handshake = NULL;
-}
-
-static bool link_is_stranger(const struct rdma_link *link) {
-    return link->accepted_here && link->conn == NULL && link->phase != RLINK_CLOSED;
 }
 
 void rlink_close(struct rdma_link *link) {
     struct rdma *rdma = link->rdma;
     if (link->phase == RLINK_CLOSED)
         return;
-    rdma->stranger_count -= link_is_stranger(link);
+    strangers_remove(&rdma->base.strangers, &link->stranger);
     link->phase = RLINK_CLOSED;
+    /* The QP first: when ibv_destroy_qp() returns, no READ writes here and none is answered from
+     * here. A QP that is only moved to the error state can still have packets in the device. */
     if (link->qp != NULL)
         ibv_destroy_qp(link->qp);
     if (link->cq != NULL)
@@ -82,23 +88,38 @@ void rlink_close(struct rdma_link *link) {
     link->cq = NULL;
     rstream_stop(&link->stream);
     if (link->conn != NULL)
-        rreader_rail_lost(link);
+        rdma->upper->closed(link);
     if (link->id != NULL) {
         rdma_disconnect(link->id); /* lets the other side know at once */
         rdma_destroy_id(link->id);
     }
     link->id = NULL;
-    link_drop_handshake(link);
+    proving_free(link->handshake);
+    link->handshake = NULL;
     TAILQ_REMOVE(&rdma->links, link, all);
     TAILQ_INSERT_TAIL(&rdma->closed_links, link, all);
     rdma_soon(rdma);
 }
 
 void rlink_free(struct rdma_link *link) {
-    TAILQ_REMOVE(&link->rdma->closed_links, link, all);
+    struct rdma *rdma = link->rdma;
+    TAILQ_REMOVE(&rdma->closed_links, link, all);
     rstream_deinit(&link->stream);
-    explicit_bzero(link, sizeof *link);
+    explicit_bzero(link, sizeof *link); /* the keys of its seals */
     free(link);
+    endpoint_release(&rdma->base);
+}
+
+static void link_log_stranger(const struct rdma_link *link, const char *why) {
+    struct endpoint *endpoint = &link->rdma->base;
+    uint64_t now_ms = uv_now(endpoint->loop);
+    char host[INET6_ADDRSTRLEN] = "?";
+    if (!strangers_may_log(&endpoint->strangers, now_ms))
+        return;
+    if (link->id != NULL)
+        getnameinfo(rdma_get_peer_addr(link->id), sizeof(struct sockaddr_storage), host,
+                    sizeof host, NULL, 0, NI_NUMERICHOST);
+    strangers_log(&endpoint->strangers, now_ms, "RDMA peer listener", host, why);
 }
 
 void rlink_fail(struct rdma_link *link, int status, const char *format, ...) {
@@ -111,19 +132,27 @@ void rlink_fail(struct rdma_link *link, int status, const char *format, ...) {
     va_end(arguments);
     struct rdma_conn *conn = link->conn;
     if (conn == NULL && link->phase != RLINK_LINGER)
-        rdma_log_stranger(link->rdma, link, why);
+        link_log_stranger(link, why);
     rlink_close(link);
     if (conn != NULL)
-        rconn_link_lost(conn, link, status, why);
+        link->rdma->upper->lost(conn, link, status, why);
+}
+
+void rlink_flush(struct rdma_link *link) {
+    int r = rstream_flush(link);
+    if (r < 0)
+        rlink_fail(link, r, "cannot post a SEND: %s", strerror(-r));
 }
 
 void rlink_linger(struct rdma_link *link) {
-    link->rdma->stranger_count += link->conn != NULL && link->accepted_here;
+    /* It holds a QP and belongs to nobody, so it counts as a stranger (again). */
+    if (link->conn != NULL && link->accepted_here)
+        strangers_add(&link->rdma->base.strangers, &link->stranger);
     link->conn = NULL;
     link->phase = RLINK_LINGER;
-    link->deadline_ms = uv_now(link->rdma->loop) + LINGER_MS;
+    link->deadline_ms = uv_now(link->rdma->base.loop) + LINGER_MS;
     rdma_watch_time(link->rdma);
-    rstream_flush(link);
+    rlink_flush(link);
 }
 
 static bool link_is_stalled(const struct rdma_link *link, uint64_t now_ms) {
@@ -144,7 +173,7 @@ void rlink_check_time(struct rdma_link *link, uint64_t now_ms) {
     else if (link->phase < RLINK_OPEN && now_ms >= link->deadline_ms)
         rlink_fail(link, -ETIMEDOUT, "%s timed out after %" PRIu32 " ms",
                    link->phase == RLINK_HANDSHAKE ? "handshake" : "connect",
-                   link->rdma->options.handshake_timeout_ms);
+                   link->rdma->base.options.handshake_timeout_ms);
     else if (link_is_stalled(link, now_ms) && !link_came_meanwhile(link, now_ms))
         rlink_fail(link, -ETIMEDOUT, "no READ completed for %" PRIu64 " ms",
                    now_ms - link->progress_ms);
@@ -263,19 +292,22 @@ static void link_fill_param(struct rdma_link *link, uint8_t data[RWIRE_PRIVATE_B
 /* ---- handshake ---- */
 
 static void link_become_open(struct rdma_link *link) {
-    struct handshake *h = link->handshake;
-    handshake_keys(h, link->out.key, link->in.key);
-    link->out.keyed = link->in.keyed = link->rdma->options.cluster_key != NULL;
-    if (!link->conn->accepted_here)
-        link->conn->id = h->connection_id;
+    const struct handshake *h = link->handshake;
+    struct connection *conn = &link->conn->base;
+    proving_make_seals(h, &link->rdma->base.options, &link->out, &link->in);
+    if (!conn->accepted_here)
+        conn->id = h->connection_id;
     if (h->kind == HANDSHAKE_CONTROL)
-        link->conn->hello = h->theirs;
-    link_drop_handshake(link);
+        conn->hello = h->theirs;
+    proving_free(link->handshake);
+    link->handshake = NULL;
     link->phase = RLINK_OPEN;
-    rconn_link_open(link);
+    link->rdma->upper->open(link);
 }
 
-static bool link_handshake_feed(struct rdma_link *link) {
+/* Hands the handshake what has come in, up to the end of the message that it waits for; false:
+ * there is nothing. What is behind it stays in the stream: it may be a frame. */
+static bool link_receive_handshake(struct rdma_link *link) {
     struct byte_queue *received = &link->stream.received;
     uint8_t *into;
     size_t want = handshake_want(link->handshake, &into), have = byte_queue_bytes(received);
@@ -288,85 +320,71 @@ static bool link_handshake_feed(struct rdma_link *link) {
     return true;
 }
 
-static void link_handshake_flush(struct rdma_link *link) {
+static void link_send_handshake(struct rdma_link *link) {
     const uint8_t *out;
     size_t bytes = handshake_output(link->handshake, &out);
     struct iovec part = {(void *)out, bytes};
-    if (bytes == 0)
-        return;
     if (rstream_write(link, &part, 1) < 0) {
         rlink_fail(link, -ENOMEM, "out of memory for the handshake");
         return;
     }
     handshake_sent(link->handshake, bytes);
-    rstream_flush(link);
+    rlink_flush(link);
 }
 
-static void link_handshake_end(struct rdma_link *link) {
+/* A refusal of ours needs the QP until it has left, so a stranger's link lingers. */
+static void link_end_handshake(struct rdma_link *link) {
     char why[sizeof link->handshake->why];
-    memcpy(why, link->handshake->why, sizeof why);
+    memcpy(why, link->handshake->why, sizeof why); /* the handshake ends with the link */
     if (link->conn != NULL && !link->accepted_here) {
         rlink_fail(link, -EPERM, "%s", why);
         return;
     }
-    rdma_log_stranger(link->rdma, link, why);
+    link_log_stranger(link, why);
     rlink_linger(link);
 }
 
+/* The other side has proved itself, so it may read. A home does this before its WELCOME leaves: the
+ * reader may post a READ as soon as it has that. False: the link has failed. */
+static bool link_let_read(struct rdma_link *link) {
+    int r = link_allow_reads(link);
+    if (r < 0)
+        rlink_fail(link, r, "cannot allow reads: %s", strerror(-r));
+    return r == 0;
+}
+
 /* Runs the handshake as far as what has come in allows. */
-static void link_handshake_run(struct rdma_link *link) {
-    while (link->phase == RLINK_HANDSHAKE) {
-        if (link->handshake->state == HANDSHAKE_PROVEN) {
-            int r = link_allow_reads(link);
-            if (r < 0) {
-                rlink_fail(link, r, "cannot allow reads: %s", strerror(-r));
-                return;
-            }
-            rconn_adopt(link);
-        }
-        if (link->phase != RLINK_HANDSHAKE)
-            return;
-        link_handshake_flush(link);
-        if (link->phase != RLINK_HANDSHAKE)
-            return;
-        if (link->handshake->state == HANDSHAKE_FAILED) {
-            link_handshake_end(link);
-            return;
-        }
-        if (link->handshake->state == HANDSHAKE_DONE) {
-            int r = link->accepted_here ? 0 : link_allow_reads(link);
-            if (r < 0)
-                rlink_fail(link, r, "cannot allow reads: %s", strerror(-r));
-            else
+static void link_prove(struct rdma_link *link) {
+    bool goes_on = true;
+    while (goes_on && link->phase == RLINK_HANDSHAKE) {
+        switch (proving_next(link->handshake)) {
+        case PROVING_ADOPT:
+            if (link_let_read(link))
+                link->rdma->upper->proven(link);
+            break;
+        case PROVING_SEND:
+            link_send_handshake(link);
+            break;
+        case PROVING_END:
+            link_end_handshake(link);
+            break;
+        case PROVING_OPEN:
+            if (link->accepted_here || link_let_read(link))
                 link_become_open(link);
-        } else if (!link_handshake_feed(link)) {
-            return;
+            break;
+        case PROVING_RECEIVE:
+            goes_on = link_receive_handshake(link);
+            break;
         }
     }
 }
 
-static struct handshake_params link_handshake_params(const struct rdma *rdma) {
-    return (struct handshake_params){rdma->options.cluster_key, rdma->options.hello,
-                                     rdma->options.hello_bytes};
-}
-
 /* ---- accepting ---- */
-
-static struct rdma_link *link_oldest_stranger(struct rdma *rdma) {
-    struct rdma_link *link;
-    TAILQ_FOREACH (link, &rdma->links, all)
-        if (link_is_stranger(link))
-            return link;
-    return NULL;
-}
 
 static int link_accept_request(struct rdma_link *link, const struct rdma_conn_param *theirs,
                                const struct rwire_private *data) {
-    uint8_t bytes[RWIRE_PRIVATE_BYTES], nonce[AUTH_NONCE_BYTES];
-    struct handshake_params params = link_handshake_params(link->rdma);
+    uint8_t bytes[RWIRE_PRIVATE_BYTES];
     struct rdma_conn_param param;
-    auth_nonce(nonce);
-    handshake_answer(link->handshake, &params, nonce);
     int r = link_prepare(link);
     if (r == 0)
         r = link_become_ready(link, theirs, data);
@@ -382,8 +400,9 @@ void rlink_on_request(struct rdma *rdma, const struct rdma_cm_event *event) {
     const char *bad = rwire_private_decode(event->param.conn.private_data,
                                            event->param.conn.private_data_len, &data);
     struct rdma_link *link = NULL;
-    if (bad == NULL && !rdma->destroying)
-        link = link_new(rdma, (enum handshake_kind)data.kind, rdma->options.handshake_timeout_ms);
+    if (bad == NULL && !rdma->base.destroying)
+        link = link_new(rdma, (enum handshake_kind)data.kind,
+                        proving_new_answerer(&rdma->base.options));
     if (link == NULL) {
         rdma_reject(event->id, NULL, 0);
         rdma_destroy_id(event->id);
@@ -392,9 +411,9 @@ void rlink_on_request(struct rdma *rdma, const struct rdma_cm_event *event) {
     link->accepted_here = true;
     link->id = event->id;
     link->id->context = link;
-    if (rdma->stranger_count++ >= STRANGERS_MAX)
-        rlink_fail(link_oldest_stranger(rdma), -EMFILE,
-                   "too many unfinished handshakes, dropping the oldest");
+    struct stranger *oldest = strangers_add(&rdma->base.strangers, &link->stranger);
+    if (oldest != NULL)
+        rlink_fail(container_of(oldest, struct rdma_link, stranger), -EMFILE, STRANGERS_TOO_MANY);
     int r = link_accept_request(link, &event->param.conn, &data);
     if (r < 0) {
         rdma_reject(link->id, NULL, 0);
@@ -407,22 +426,20 @@ void rlink_on_request(struct rdma *rdma, const struct rdma_cm_event *event) {
 int rlink_dial(struct rdma_conn *conn, enum handshake_kind kind, const struct rdma_rail *from,
                const struct sockaddr_storage *to, struct rdma_link **out) {
     struct rdma *rdma = conn->rdma;
-    struct handshake_params params = link_handshake_params(rdma);
-    uint8_t nonce[AUTH_NONCE_BYTES];
     struct sockaddr_storage source = {0};
     if (from != NULL) {
         source = from->address;
         ((struct sockaddr_in *)&source)->sin_port = 0; /* at the same place in both families */
     }
-    struct rdma_link *link = link_new(rdma, kind, rdma->options.handshake_timeout_ms);
+    struct rdma_link *link =
+        link_new(rdma, kind, proving_new_asker(&rdma->base.options, kind, conn->base.id));
     if (link == NULL)
         return -ENOMEM;
-    auth_nonce(nonce);
-    handshake_ask(link->handshake, &params, kind, conn->id, nonce);
     if (rdma_create_id(rdma->channel, &link->id, link, RDMA_PS_TCP) < 0) {
+        int error = errno;
         link->id = NULL;
         rlink_close(link);
-        return -errno;
+        return -error;
     }
     if (rdma_resolve_addr(link->id, from != NULL ? (struct sockaddr *)&source : NULL,
                           (struct sockaddr *)to, RESOLVE_MS) < 0) {
@@ -461,7 +478,7 @@ static void link_on_response(struct rdma_link *link, const struct rdma_conn_para
         return;
     }
     link->phase = RLINK_HANDSHAKE;
-    link_handshake_run(link);
+    link_prove(link);
 }
 
 /* ---- events ---- */
@@ -534,25 +551,35 @@ static void link_on_failure(struct rdma_link *link, const struct ibv_wc *wc) {
         rlink_fail(link, status, "%s", ibv_wc_status_str(wc->status));
 }
 
+static void link_on_receive(struct rdma_link *link, const struct ibv_wc *wc) {
+    int r = rstream_on_receive(link, wc);
+    if (r == -EPROTO)
+        rlink_fail(link, r, "peer sent a bad message: no credits in it");
+    else if (r == -ENOMEM)
+        rlink_fail(link, r, "out of memory for %u received bytes", wc->byte_len);
+    else if (r < 0)
+        rlink_fail(link, r, "cannot post a RECV: %s", strerror(-r));
+}
+
 static void link_on_completion(struct rdma_link *link, const struct ibv_wc *wc) {
     if (wc->status != IBV_WC_SUCCESS)
         link_on_failure(link, wc);
     else if (wc->opcode & IBV_WC_RECV)
-        rstream_on_receive(link, wc);
+        link_on_receive(link, wc);
     else if (wc->opcode == IBV_WC_SEND)
         rstream_on_sent(link);
     else
-        rreader_on_landed(link, wc->wr_id);
+        link->rdma->upper->landed(link, wc->wr_id);
 }
 
 /* What has come in is looked at, what can go out goes. */
 static void link_run_stream(struct rdma_link *link) {
     if (link->phase == RLINK_HANDSHAKE)
-        link_handshake_run(link);
+        link_prove(link);
     else if (link->phase == RLINK_OPEN && link->kind == HANDSHAKE_CONTROL)
-        rcontrol_received(link->conn);
+        link->rdma->upper->received(link);
     if (link->phase != RLINK_CLOSED)
-        rstream_flush(link);
+        rlink_flush(link);
     if (link->phase == RLINK_LINGER && link->stream.sends_out == 0 &&
         byte_queue_bytes(&link->stream.unsent) == 0)
         rlink_close(link);
@@ -571,5 +598,5 @@ void rlink_on_completions(struct rdma_link *link) {
             link_run_stream(link);
     } while (count > 0 && link->phase != RLINK_CLOSED);
     if (link->phase != RLINK_CLOSED && link->conn != NULL && link->kind == HANDSHAKE_BULK)
-        rreader_run(link->conn);
+        link->rdma->upper->has_room(link);
 }

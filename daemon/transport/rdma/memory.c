@@ -8,6 +8,8 @@
  * A region removed while a segment of it is being registered leaves its registration to be undone
  * when the pool is through with it (registration->region is NULL then).
  */
+#include "transport/rdma/memory.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -15,7 +17,8 @@
 #include <sys/resource.h>
 
 #include "ops/log.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/rdma/device.h"
+#include "transport/rdma/turn.h"
 
 struct rdma_registration {
     uv_work_t work;
@@ -51,10 +54,6 @@ static void memory_log_failure(const struct rdma_registration *job) {
             job->device->name, bytes, strerror(job->error), log_bytes(memlock.rlim_cur, limit));
 }
 
-static void memory_wake_readers(struct rdma *rdma) {
-    rdma_soon(rdma);
-}
-
 static void memory_take_result(struct rdma_registration *job) {
     struct rdma *rdma = job->rdma;
     struct rdma_region *region = job->region;
@@ -62,20 +61,20 @@ static void memory_take_result(struct rdma_registration *job) {
     if (job->mr == NULL) {
         memory_log_failure(job);
         region->failed = true;
-        rcontrol_announce_failure(rdma, job->number);
+        rdma->upper->region_failed(rdma, job->number);
     } else {
         segment->mr[job->device->index] = job->mr;
         if (rmemory_whole(rdma, segment))
-            rcontrol_announce(rdma, job->number, segment);
+            rdma->upper->segment_registered(rdma, job->number, segment);
     }
-    memory_wake_readers(rdma);
+    rdma_soon(rdma); /* reads that waited for this segment of ours go on */
 }
 
 static void memory_on_registered(uv_work_t *work, int status) {
     struct rdma_registration *job = work->data;
     struct rdma *rdma = job->rdma;
     rdma->registering = NULL;
-    if (status == 0 && job->region != NULL && !job->device->lost && !rdma->destroying)
+    if (status == 0 && job->region != NULL && !job->device->lost && !rdma->base.destroying)
         memory_take_result(job);
     else if (job->mr != NULL)
         ibv_dereg_mr(job->mr);
@@ -83,10 +82,8 @@ static void memory_on_registered(uv_work_t *work, int status) {
         if (rdma->devices[d] != NULL)
             rdevice_release(rdma->devices[d]);
     free(job);
-    if (rdma->destroying)
-        rdma_maybe_destroyed(rdma);
-    else
-        rmemory_continue(rdma);
+    rmemory_continue(rdma);
+    endpoint_release(&rdma->base);
 }
 
 /* The next segment that some device does not know yet. */
@@ -113,7 +110,7 @@ static bool memory_find_next(struct rdma *rdma, struct rdma_registration *job) {
 }
 
 void rmemory_continue(struct rdma *rdma) {
-    if (rdma->registering != NULL || rdma->destroying)
+    if (rdma->registering != NULL || rdma->base.destroying)
         return;
     struct rdma_registration *job = calloc(1, sizeof *job);
     if (job == NULL)
@@ -121,10 +118,13 @@ void rmemory_continue(struct rdma *rdma) {
     job->rdma = rdma;
     job->work.data = job;
     if (!memory_find_next(rdma, job) ||
-        uv_queue_work(rdma->loop, &job->work, memory_register_segment, memory_on_registered) < 0)
+        uv_queue_work(rdma->base.loop, &job->work, memory_register_segment, memory_on_registered) <
+            0)
         free(job);
-    else
+    else {
         rdma->registering = job;
+        endpoint_hold(&rdma->base);
+    }
 }
 
 static uint64_t memory_piece_bytes(const struct rdma *rdma) {
@@ -155,18 +155,14 @@ static struct rdma_region *memory_region_new(const struct rdma *rdma, uint8_t *b
 }
 
 int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_out) {
-    uint8_t random[AUTH_NONCE_BYTES];
-    uint64_t cookie;
     uint32_t number;
-    auth_nonce(random);
-    memcpy(&cookie, random, sizeof cookie);
-    int r = regions_add(&rdma->regions, base, bytes, cookie, &number);
+    int r = endpoint_add_region(&rdma->base, base, bytes, &number);
     if (r < 0)
         return r;
     if (number >= rdma->memory_count) {
         struct rdma_region **memory = reallocarray(rdma->memory, number + 1, sizeof(*memory));
         if (memory == NULL) {
-            regions_remove(&rdma->regions, number);
+            regions_remove(&rdma->base.regions, number);
             return -ENOMEM;
         }
         rdma->memory = memory;
@@ -175,7 +171,7 @@ int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_
     }
     rdma->memory[number] = memory_region_new(rdma, base, bytes);
     if (rdma->memory[number] == NULL) {
-        regions_remove(&rdma->regions, number);
+        regions_remove(&rdma->base.regions, number);
         return -ENOMEM;
     }
     rmemory_continue(rdma);
@@ -199,8 +195,8 @@ static void memory_drop_region(struct rdma *rdma, uint32_t number) {
 void rmemory_remove(struct rdma *rdma, uint32_t number) {
     if (number >= rdma->memory_count || rdma->memory[number] == NULL)
         return;
-    rcontrol_region_removed(rdma, number);
-    regions_remove(&rdma->regions, number);
+    rdma->upper->region_going(rdma, number);
+    regions_remove(&rdma->base.regions, number);
     memory_drop_region(rdma, number);
 }
 
@@ -245,7 +241,7 @@ void rmemory_announce(struct rdma *rdma) {
         const struct rdma_region *region = rdma->memory[number];
         for (uint32_t i = 0; region != NULL && i < region->segment_count; i++)
             if (rmemory_whole(rdma, &region->segments[i]))
-                rcontrol_announce(rdma, number, &region->segments[i]);
+                rdma->upper->segment_registered(rdma, number, &region->segments[i]);
     }
 }
 
@@ -254,5 +250,4 @@ void rmemory_deinit(struct rdma *rdma) {
         if (rdma->memory[number] != NULL)
             memory_drop_region(rdma, number);
     free(rdma->memory);
-    regions_deinit(&rdma->regions);
 }

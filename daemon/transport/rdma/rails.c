@@ -4,6 +4,8 @@
  * IPoIB address) and iWARP alike, and such a rail is routable by construction. One rail per port;
  * its number stays while it lives.
  */
+#include "transport/rdma/rails.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
@@ -14,7 +16,7 @@
 #include <string.h>
 
 #include "ops/log.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/rdma/device.h"
 
 uint32_t rrails_count(const struct rdma *rdma) {
     uint32_t count = 0;
@@ -148,7 +150,7 @@ static void rails_say_why_none(const struct rdma *rdma, char *why, size_t why_by
 uint32_t rrails_scan(struct rdma *rdma, char *why, size_t why_bytes) {
     struct ifaddrs *found = NULL;
     struct sockaddr_storage address;
-    rdma->scanned_ms = uv_now(rdma->loop);
+    rdma->scanned_ms = uv_now(rdma->base.loop);
     rdevice_check_listed(rdma);
     uint32_t before = rrails_count(rdma);
     if (getifaddrs(&found) < 0)
@@ -159,7 +161,7 @@ uint32_t rrails_scan(struct rdma *rdma, char *why, size_t why_bytes) {
     freeifaddrs(found);
     uint32_t count = rrails_count(rdma);
     if (count > before)
-        rrail_appeared(rdma);
+        rdma->upper->rail_appeared(rdma);
     if (count > rdma->rails_most)
         rdma->rails_most = count;
     if (count == 0 && why != NULL)

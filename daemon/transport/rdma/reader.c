@@ -13,12 +13,17 @@
  * The key of a region is exchanged once for handle, range and rkeys (OPEN); a read whose piece is
  * not registered yet, here or there, waits for it.
  */
+#include "transport/rdma/reader.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "proto/little_endian.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/rdma/control.h"
+#include "transport/rdma/link.h"
+#include "transport/rdma/memory.h"
+#include "transport/rdma/turn.h"
 
 /* A rail has at most WINDOW_CHUNKS full chunks under way, in batches of half of that, so that one
  * batch runs while the next is posted. More would not be faster (4 MiB is the delay of a whole
@@ -32,6 +37,10 @@ struct batch {
     uint32_t count;
     uint64_t bytes;
 };
+
+static struct rdma_read *reader_of(struct queued_read *base) {
+    return container_of(base, struct rdma_read, base);
+}
 
 /* ---- openings ---- */
 
@@ -124,12 +133,12 @@ void rreader_on_segment(struct rdma_conn *conn, const struct rwire_segment *segm
         return;
     if (!opening->answered || segment->offset > opening->bytes ||
         segment->bytes > opening->bytes - segment->offset) {
-        rconn_fail(conn, -EPROTO, "peer sent a bad frame: segment outside its region");
+        connection_fail(&conn->base, -EPROTO, "peer sent a bad frame: segment outside its region");
         return;
     }
     struct rdma_piece *piece = reader_place_of_piece(opening, segment->offset);
     if (piece == NULL) {
-        rconn_fail(conn, -ENOMEM, "out of memory for the list of a region's segments");
+        connection_fail(&conn->base, -ENOMEM, "out of memory for the list of a region's segments");
         return;
     }
     *piece = (struct rdma_piece){segment->offset, segment->address, segment->bytes, {0}};
@@ -164,13 +173,13 @@ static bool reader_aim(const struct rdma_link *link, struct rdma_chunk *chunk,
                        struct ibv_send_wr *wr, struct ibv_sge *place) {
     const struct rdma_read *read = chunk->read;
     const struct rdma_piece *piece =
-        reader_piece_at(read->opening, read->ask.remote_offset + chunk->offset);
-    uint8_t *local = (uint8_t *)read->ask.local + chunk->offset;
+        reader_piece_at(read->opening, read->base.ask.remote_offset + chunk->offset);
+    uint8_t *local = (uint8_t *)read->base.ask.local + chunk->offset;
     const struct rdma_segment *segment =
-        rmemory_at(link->rdma, read->local_region, local, link->device);
+        rmemory_at(link->rdma, read->base.local_region, local, link->device);
     if (piece == NULL || segment == NULL || piece->rkeys[link->their_rail] == 0)
         return false;
-    uint64_t at = read->ask.remote_offset + chunk->offset - piece->offset;
+    uint64_t at = read->base.ask.remote_offset + chunk->offset - piece->offset;
     uint64_t room =
         reader_least(piece->bytes - at, segment->bytes - (uint64_t)(local - segment->base));
     chunk->bytes = (uint32_t)reader_least(chunk->bytes, room);
@@ -207,8 +216,9 @@ static struct rdma_chunk *reader_take_again(struct rdma_link *link, struct ibv_s
 
 static bool reader_has_more(const struct rdma_read *read) {
     return read->opening->answered && !read->opening->gone &&
-           read->bytes_posted < read->ask.bytes && read->ask.remote_offset < read->opening->bytes &&
-           read->ask.bytes <= read->opening->bytes - read->ask.remote_offset;
+           read->bytes_posted < read->base.ask.bytes &&
+           read->base.ask.remote_offset < read->opening->bytes &&
+           read->base.ask.bytes <= read->opening->bytes - read->base.ask.remote_offset;
 }
 
 static void reader_begin(struct rdma_conn *conn, struct rdma_read *read) {
@@ -226,25 +236,25 @@ static void reader_begin(struct rdma_conn *conn, struct rdma_read *read) {
 static struct rdma_chunk *reader_take_new(struct rdma_link *link, struct ibv_send_wr *wr,
                                           struct ibv_sge *place) {
     struct rdma_conn *conn = link->conn;
-    struct rdma_read *read;
+    struct queued_read *queued;
     struct rdma_chunk *chunk = malloc(sizeof *chunk);
     if (chunk == NULL)
         return NULL;
-    TAILQ_FOREACH (read, &conn->active, turn) {
+    TAILQ_FOREACH (queued, &conn->reads.active, turn) {
+        struct rdma_read *read = reader_of(queued);
         if (!reader_has_more(read))
             continue;
-        uint64_t left = read->ask.bytes - read->bytes_posted;
+        uint64_t left = read->base.ask.bytes - read->bytes_posted;
         *chunk = (struct rdma_chunk){
             .read = read,
             .offset = read->bytes_posted,
-            .bytes = (uint32_t)reader_least(left, conn->rdma->options.chunk_bytes),
+            .bytes = (uint32_t)reader_least(left, conn->rdma->base.options.chunk_bytes),
         };
         if (!reader_aim(link, chunk, wr, place))
             continue;
         reader_begin(conn, read);
         read->bytes_posted += chunk->bytes;
-        TAILQ_REMOVE(&conn->active, read, turn);
-        TAILQ_INSERT_TAIL(&conn->active, read, turn);
+        read_queue_to_the_back(&conn->reads, queued);
         return chunk;
     }
     free(chunk);
@@ -254,7 +264,7 @@ static struct rdma_chunk *reader_take_new(struct rdma_link *link, struct ibv_sen
 /* Adds one chunk to the rail's batch; false: no room, or nothing for it. */
 static bool reader_add_chunk(struct rdma_link *link, struct batch *batch) {
     uint32_t i = batch->count;
-    uint64_t window_bytes = (uint64_t)WINDOW_CHUNKS * link->rdma->options.chunk_bytes;
+    uint64_t window_bytes = (uint64_t)WINDOW_CHUNKS * link->rdma->base.options.chunk_bytes;
     if (i == BATCH_MAX || link->posted_count == link->posted_max ||
         batch->bytes >= window_bytes / 2 || link->posted_bytes >= window_bytes)
         return false;
@@ -266,7 +276,7 @@ static bool reader_add_chunk(struct rdma_link *link, struct batch *batch) {
     if (chunk == NULL)
         return false;
     if (link->posted_count == 0)
-        link->progress_ms = uv_now(link->rdma->loop);
+        link->progress_ms = uv_now(link->rdma->base.loop);
     chunk->number = link->next_number++;
     batch->wr[i].wr_id = chunk->number;
     if (i > 0)
@@ -299,27 +309,21 @@ static bool reader_post_round(struct rdma_conn *conn) {
         dealt = false;
         for (uint32_t i = 0; i < RAILS_MAX; i++) {
             struct rdma_link *link = conn->bulk[i];
-            if (link != NULL && link->phase == RLINK_OPEN && !conn->closing)
+            if (link != NULL && link->phase == RLINK_OPEN && !conn->base.closing)
                 dealt |= reader_add_chunk(link, &batches[i]);
         }
         any |= dealt;
     } while (dealt);
-    for (uint32_t i = 0; i < RAILS_MAX && !conn->closing; i++)
+    for (uint32_t i = 0; i < RAILS_MAX && !conn->base.closing; i++)
         if (conn->bulk[i] != NULL)
             reader_post_batch(conn->bulk[i], &batches[i]);
     return any;
 }
 
 void rreader_post(struct rdma_conn *conn) {
-    while (conn->active_count < conn->rdma->options.reads_per_connection &&
-           conn->waiting_count > 0) {
-        struct rdma_read *read = TAILQ_FIRST(&conn->waiting);
-        TAILQ_REMOVE(&conn->waiting, read, turn);
-        TAILQ_INSERT_TAIL(&conn->active, read, turn);
-        conn->waiting_count--;
-        conn->active_count++;
-    }
-    while (!conn->closing && conn->active_count > 0 && reader_post_round(conn))
+    while (read_queue_start(&conn->reads) != NULL)
+        ; /* it is active now; the rounds below give it its chunks */
+    while (!conn->base.closing && conn->reads.active_count > 0 && reader_post_round(conn))
         rdma_watch_time(conn->rdma);
 }
 
@@ -327,11 +331,7 @@ void rreader_post(struct rdma_conn *conn) {
 
 int rreader_add(struct rdma_conn *conn, const struct transport_read *ask) {
     uint32_t region;
-    if (!rconn_usable(conn))
-        return -ENOTCONN;
-    if (ask->key_bytes == 0 || ask->key_bytes > TRANSPORT_KEY_BYTES_MAX)
-        return -EINVAL;
-    int r = regions_find(&conn->rdma->regions, ask->local, ask->bytes, &region);
+    int r = read_queue_check(&conn->base, ask, &region);
     if (r < 0)
         return r;
     if (conn->rdma->memory[region]->failed)
@@ -346,13 +346,9 @@ int rreader_add(struct rdma_conn *conn, const struct transport_read *ask) {
         free(read);
         return -ENOMEM;
     }
-    read->ask = *ask;
-    read->ask.key = NULL;
-    read->local_region = region;
     read->opening = opening;
     opening->reads++;
-    TAILQ_INSERT_TAIL(&conn->waiting, read, turn);
-    conn->waiting_count++;
+    read_queue_add(&conn->reads, &read->base, ask, region);
     rreader_post(conn);
     if (opening->answered && !reader_has_more(read) && read->bytes_posted == 0)
         rdma_soon(conn->rdma); /* it will be refused */
@@ -360,39 +356,39 @@ int rreader_add(struct rdma_conn *conn, const struct transport_read *ask) {
 }
 
 static void reader_finish(struct rdma_conn *conn, struct rdma_read *read, int status) {
-    struct rdma *rdma = conn->rdma;
-    void *read_user = read->ask.read_user;
-    TAILQ_REMOVE(&conn->active, read, turn);
-    conn->active_count--;
+    void *read_user = read->base.ask.read_user;
+    read_queue_leave(&conn->reads, &read->base);
     if (read->begun) {
         uint8_t body[16] = {0};
         put32(body, read->opening->handle);
-        put64(body + 8, read->bytes_done);
+        put64(body + 8, read->base.bytes_done);
         struct iovec part = {body, sizeof body};
         rcontrol_send(conn, RWIRE_END, &part, 1);
     }
     reader_leave_opening(conn, read->opening);
     free(read);
-    rdma->events.read_done(rdma->owner, conn->user, read_user, status);
+    connection_raise_read_done(&conn->base, read_user, status);
 }
 
 /* A read that can never start: its key or range is wrong, or its region has gone. */
 static struct rdma_read *reader_find_refused(struct rdma_conn *conn) {
-    struct rdma_read *read;
-    TAILQ_FOREACH (read, &conn->active, turn)
+    struct queued_read *queued;
+    TAILQ_FOREACH (queued, &conn->reads.active, turn) {
+        struct rdma_read *read = reader_of(queued);
         if (read->opening->answered && read->bytes_posted == 0 && !reader_has_more(read))
             return read;
+    }
     return NULL;
 }
 
 void rreader_run(struct rdma_conn *conn) {
     struct rdma_read *read;
-    if (conn->closing)
+    if (conn->base.closing)
         return;
     rreader_post(conn);
-    while (!conn->closing && (read = reader_find_refused(conn)) != NULL) {
+    while (!conn->base.closing && (read = reader_find_refused(conn)) != NULL) {
         reader_finish(conn, read, read->opening->status < 0 ? read->opening->status : -EINVAL);
-        if (!conn->closing)
+        if (!conn->base.closing)
             rreader_post(conn);
     }
 }
@@ -417,22 +413,21 @@ static uint64_t reader_prefix_bytes(const struct rdma_conn *conn, const struct r
 }
 
 static void reader_chunk_landed(struct rdma_conn *conn, struct rdma_chunk *chunk) {
-    struct rdma *rdma = conn->rdma;
     struct rdma_read *read = chunk->read;
-    read->bytes_done += chunk->bytes;
-    conn->counters.read_bytes_in += chunk->bytes;
+    read->base.bytes_done += chunk->bytes;
+    conn->base.counters.read_bytes_in += chunk->bytes;
     free(chunk);
-    if (read->bytes_done == read->ask.bytes)
+    if (read->base.bytes_done == read->base.ask.bytes)
         reader_finish(conn, read, 0);
     else
-        rdma->events.read_progress(rdma->owner, conn->user, read->ask.read_user, read->bytes_done,
-                                   reader_prefix_bytes(conn, read));
+        connection_raise_progress(&conn->base, read->base.ask.read_user, read->base.bytes_done,
+                                  reader_prefix_bytes(conn, read));
 }
 
 void rreader_on_landed(struct rdma_link *link, uint64_t number) {
     struct transport_rail_info *info = &link->conn->rail_info[link->rail];
     struct rdma_chunk *chunk;
-    link->progress_ms = uv_now(link->rdma->loop);
+    link->progress_ms = uv_now(link->rdma->base.loop);
     while ((chunk = TAILQ_FIRST(&link->posted)) != NULL && chunk->number <= number) {
         TAILQ_REMOVE(&link->posted, chunk, link);
         link->posted_count--;
@@ -451,26 +446,8 @@ void rreader_rail_lost(struct rdma_link *link) {
 
 /* ---- the end ---- */
 
-bool rreader_uses(const struct rdma_conn *conn, uint32_t region) {
-    const struct rdma_read *read;
-    TAILQ_FOREACH (read, &conn->active, turn)
-        if (read->local_region == region)
-            return true;
-    TAILQ_FOREACH (read, &conn->waiting, turn)
-        if (read->local_region == region)
-            return true;
-    return false;
-}
-
-static void reader_report_end(struct rdma_conn *conn, struct rdma_reads *reads) {
-    struct rdma *rdma = conn->rdma;
-    struct rdma_read *read;
-    while ((read = TAILQ_FIRST(reads)) != NULL) {
-        void *read_user = read->ask.read_user;
-        TAILQ_REMOVE(reads, read, turn);
-        free(read);
-        rdma->events.read_done(rdma->owner, conn->user, read_user, conn->end_status);
-    }
+static void reader_free(struct queued_read *read) {
+    free(reader_of(read));
 }
 
 void rreader_end(struct rdma_conn *conn) {
@@ -479,9 +456,7 @@ void rreader_end(struct rdma_conn *conn) {
         TAILQ_REMOVE(&conn->again, chunk, link);
         free(chunk);
     }
-    reader_report_end(conn, &conn->active);
-    reader_report_end(conn, &conn->waiting);
-    conn->active_count = conn->waiting_count = 0;
+    read_queue_end(&conn->reads, &conn->base, reader_free);
     while (!TAILQ_EMPTY(&conn->openings))
         reader_free_opening(conn, TAILQ_FIRST(&conn->openings));
 }

@@ -7,12 +7,12 @@
  * each other; such a SEND is worth sending from half the slots on. SENDs complete in order, so the
  * send slots are a ring.
  */
+#include "transport/rdma/stream.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "transport/rdma/rdma_internal.h"
 
 /* ---- slots ---- */
 
@@ -100,7 +100,7 @@ static int stream_post_send(struct rdma_link *link, uint32_t bytes) {
     return 0;
 }
 
-void rstream_flush(struct rdma_link *link) {
+int rstream_flush(struct rdma_link *link) {
     struct rdma_stream *stream = &link->stream;
     int r = 0;
     while (r == 0 && stream->credits > 1 && stream->sends_out < stream->slots &&
@@ -112,8 +112,7 @@ void rstream_flush(struct rdma_link *link) {
     if (r == 0 && stream->owed >= stream->slots / 2 && stream->credits > 0 &&
         stream->sends_out < stream->slots)
         r = stream_post_send(link, 0);
-    if (r < 0)
-        rlink_fail(link, r, "cannot post a SEND: %s", strerror(-r));
+    return r;
 }
 
 void rstream_on_sent(struct rdma_link *link) {
@@ -122,20 +121,14 @@ void rstream_on_sent(struct rdma_link *link) {
 
 /* ---- in ---- */
 
-void rstream_on_receive(struct rdma_link *link, const struct ibv_wc *wc) {
+int rstream_on_receive(struct rdma_link *link, const struct ibv_wc *wc) {
     struct rdma_stream *stream = &link->stream;
-    if (!(wc->wc_flags & IBV_WC_WITH_IMM) || ntohl(wc->imm_data) > UINT16_MAX) {
-        rlink_fail(link, -EPROTO, "peer sent a bad message: no credits in it");
-        return;
-    }
-    if (byte_queue_reserve(&stream->received, wc->byte_len) < 0) {
-        rlink_fail(link, -ENOMEM, "out of memory for %u received bytes", wc->byte_len);
-        return;
-    }
+    if (!(wc->wc_flags & IBV_WC_WITH_IMM) || ntohl(wc->imm_data) > UINT16_MAX)
+        return -EPROTO;
+    if (byte_queue_reserve(&stream->received, wc->byte_len) < 0)
+        return -ENOMEM;
     byte_queue_append(&stream->received, stream_receive_slot(stream, wc->wr_id), wc->byte_len);
     stream->credits += ntohl(wc->imm_data);
-    int r = stream_post_receive(link, wc->wr_id);
-    if (r < 0)
-        rlink_fail(link, r, "cannot post a RECV: %s", strerror(-r));
     stream->owed++;
+    return stream_post_receive(link, wc->wr_id);
 }

@@ -13,7 +13,7 @@ enum { PRIVATE_MAGIC = 0x52444246, PRIVATE_VERSION = 1 };
 enum { SLOTS_MIN = 4, SLOTS_MAX = 4096, SLOT_BYTES_MIN = 256, SLOT_BYTES_MAX = 1 << 20 };
 enum { FAMILY_NONE = 0, FAMILY_IPV4 = 4, FAMILY_IPV6 = 6 };
 
-static const char *wire_check_size(uint32_t type, uint32_t bytes) {
+const char *rwire_check_size(uint32_t type, uint32_t bytes) {
     static const struct {
         uint32_t least, most;
     } sizes[] = {
@@ -36,7 +36,7 @@ static const char *wire_check_size(uint32_t type, uint32_t bytes) {
 
 enum sealed_result rwire_open(struct seal *seal, const uint8_t *in, size_t bytes,
                               struct sealed_frame *out, const char **why) {
-    return sealed_frame_open(seal, in, bytes, wire_check_size, out, why);
+    return sealed_frame_open(seal, in, bytes, rwire_check_size, out, why);
 }
 
 void rwire_private_encode(const struct rwire_private *data, uint8_t out[RWIRE_PRIVATE_BYTES]) {

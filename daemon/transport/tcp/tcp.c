@@ -181,6 +181,7 @@ static void tcp_on_handle_closed(uv_handle_t *handle) {
 static void tcp_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
     struct tcp *tcp = tcp_from_base(t);
     struct stranger *stranger;
+    endpoint_destroy(&tcp->base, on_destroyed);
     while ((stranger = strangers_oldest(&tcp->base.strangers)) != NULL)
         tcp_link_close(container_of(stranger, struct tcp_link, stranger));
     uv_close((uv_handle_t *)&tcp->accept_pause, tcp_on_handle_closed);
@@ -189,7 +190,7 @@ static void tcp_destroy(struct transport *t, void (*on_destroyed)(void *owner)) 
         close(tcp->listen_fd);
         tcp->listen_fd = -1;
     }
-    endpoint_destroy(&tcp->base, on_destroyed);
+    endpoint_release(&tcp->base);
 }
 
 static void tcp_free(struct endpoint *endpoint) {
