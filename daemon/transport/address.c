@@ -14,6 +14,7 @@
 
 enum { PORT_MAX = 65535, PORT_DIGITS_MAX = 5 };
 
+/* Digits only: strtoul() would also take a sign and blanks. */
 static int address_parse_port(const char *text, char out[6]) {
     size_t digits = strspn(text, "0123456789");
     if (digits == 0 || digits > PORT_DIGITS_MAX || text[digits] != '\0' ||
@@ -51,6 +52,7 @@ void address_format(const struct sockaddr *address, char out[ADDRESS_BYTES]) {
                  port);
 }
 
+/* A socket that is no longer connected has no remote address; that is an answer, not an error. */
 void address_of_socket(int fd, char local[ADDRESS_BYTES], char remote[ADDRESS_BYTES]) {
     struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t bytes = sizeof address;
@@ -64,6 +66,7 @@ void address_of_socket(int fd, char local[ADDRESS_BYTES], char remote[ADDRESS_BY
     address_format((struct sockaddr *)&address, remote);
 }
 
+/* Ports are left out: the same node listens at one port and dials from another. */
 bool address_same_host(const struct sockaddr *a, const struct sockaddr *b) {
     if (a->sa_family != b->sa_family)
         return false;

@@ -21,7 +21,8 @@
 
 /* ---- the endpoint ---- */
 
-/* The owner's options point into memory of its own, which may be gone after the constructor. */
+/* The owner's options point into memory of its own, which may be gone after the constructor. A data
+ * address without a timeout of its own gets that of the handshake. */
 static void connection_copy_options(struct endpoint *endpoint,
                                     const struct transport_options *options) {
     endpoint->options = *options;
@@ -58,11 +59,13 @@ void endpoint_hold(struct endpoint *endpoint) {
     endpoint->holds++;
 }
 
+/* Only endpoint_destroy() leads to the last release: until then the endpoint holds itself. */
 void endpoint_release(struct endpoint *endpoint) {
     if (--endpoint->holds == 0)
         endpoint->medium->free(endpoint);
 }
 
+/* The reason is empty: it is our own close, and nobody needs to be told why. */
 void endpoint_destroy(struct endpoint *endpoint, void (*on_destroyed)(void *owner)) {
     struct connection *conn;
     endpoint->destroying = true;
@@ -71,6 +74,7 @@ void endpoint_destroy(struct endpoint *endpoint, void (*on_destroyed)(void *owne
         connection_fail(conn, -ECANCELED, "%s", "");
 }
 
+/* The owner is told last, when nothing of the transport is left: it may free the loop next. */
 void endpoint_end(struct endpoint *endpoint, void *memory, size_t memory_bytes) {
     void (*on_destroyed)(void *) = endpoint->on_destroyed;
     void *owner = endpoint->owner;
@@ -85,6 +89,7 @@ struct endpoint *endpoint_of(struct transport *t) {
     return container_of(t, struct endpoint, base);
 }
 
+/* The secret makes the keys of the region; see regions.h. */
 int endpoint_add_region(struct endpoint *endpoint, void *base, uint64_t bytes,
                         uint32_t *region_out) {
     return regions_add(&endpoint->regions, base, bytes, proving_random(), region_out);
@@ -106,6 +111,7 @@ struct connection *connection_of(struct transport_conn *handle) {
     return container_of(handle, struct connection, handle);
 }
 
+/* The number is of this run of the endpoint: 64 bits do not come round. */
 void connection_init(struct connection *conn, struct endpoint *endpoint, bool accepted_here) {
     conn->handle.transport = &endpoint->base;
     conn->endpoint = endpoint;
@@ -141,6 +147,8 @@ void connection_give_id(struct connection *conn) {
     conn->id = proving_random();
 }
 
+/* By a number that the asker was given in its control handshake. One that is closing is not found:
+ * a bulk link that joined it would never be ended. */
 struct connection *endpoint_find(const struct endpoint *endpoint, uint64_t id) {
     struct connection *conn;
     LIST_FOREACH (conn, &endpoint->connections, all)
@@ -151,6 +159,7 @@ struct connection *endpoint_find(const struct endpoint *endpoint, uint64_t id) {
 
 /* ---- events for the owner ---- */
 
+/* `up` is set first, since the owner may send from within `accepted`. */
 bool connection_offer(struct connection *conn) {
     struct endpoint *endpoint = conn->endpoint;
     conn->up = true;
@@ -179,6 +188,8 @@ void connection_raise_progress(struct connection *conn, void *read_user, uint64_
                                    prefix_bytes);
 }
 
+/* A connection that its owner refused, or never heard of, ends in silence; who it was is in the log
+ * of strangers or of the handshake. */
 void connection_raise_closed(struct connection *conn) {
     struct endpoint *endpoint = conn->endpoint;
     if (conn->announced)
@@ -187,6 +198,8 @@ void connection_raise_closed(struct connection *conn) {
 
 /* ---- the end ---- */
 
+/* What ends a connection often ends it twice (a failed send, then the socket's own error). The
+ * first cause is the one that explains. */
 void connection_fail(struct connection *conn, int status, const char *format, ...) {
     va_list arguments;
     if (conn->closing)

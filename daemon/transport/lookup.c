@@ -41,6 +41,8 @@ bool lookup_is_under_way(const struct lookup *lookup) {
     return lookup->done != NULL;
 }
 
+/* Cancelling is a request: a lookup that the pool has begun is not interrupted, and its answer
+ * comes all the same. */
 void lookup_cancel(struct lookup *lookup) {
     if (lookup_is_under_way(lookup))
         uv_cancel((uv_req_t *)&lookup->request);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Asked again after each step, until there is nothing to do or the link has gone. */
 enum proving_step proving_next(const struct handshake *handshake) {
     const uint8_t *unsent;
     if (handshake->state == HANDSHAKE_PROVEN)
@@ -57,6 +58,7 @@ struct handshake *proving_new_answerer(const struct transport_options *options) 
     return handshake;
 }
 
+/* The struct holds the cluster key and both nonces. */
 void proving_free(struct handshake *handshake) {
     if (handshake != NULL)
         handshake_deinit(handshake);

@@ -33,6 +33,8 @@ void read_queue_add(struct read_queue *queue, struct queued_read *read,
     queue->waiting_count++;
 }
 
+/* Strictly in order: a small read that came later does not overtake here. It gets its turn against
+ * large ones as soon as both are active, chunk by chunk. */
 struct queued_read *read_queue_start(struct read_queue *queue) {
     struct queued_read *read = TAILQ_FIRST(&queue->waiting);
     if (read == NULL || queue->active_count >= queue->active_max)
@@ -66,6 +68,7 @@ static bool read_queue_list_uses(const struct queued_reads *reads, uint32_t regi
     return false;
 }
 
+/* Those that wait count, too: their landing range would be gone when their turn comes. */
 bool read_queue_uses(const struct read_queue *queue, uint32_t region) {
     return read_queue_list_uses(&queue->active, region) ||
            read_queue_list_uses(&queue->waiting, region);

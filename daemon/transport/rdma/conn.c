@@ -57,6 +57,8 @@ static void conn_free(struct rdma_conn *conn) {
 
 /* ---- the end ---- */
 
+/* Destroying the QPs is what makes the end certain: after it, this node neither reads nor is read
+ * over this connection. Links are freed from the loop, and so is the connection: rdma_soon(). */
 void rconn_stop(struct connection *base) {
     struct rdma_conn *conn = container_of(base, struct rdma_conn, base);
     if (conn->control != NULL)
@@ -77,6 +79,8 @@ void rconn_end(struct rdma_conn *conn) {
     conn_free(conn);
 }
 
+/* Each link has a deadline of its own. This one is for a connection whose links stand and whose
+ * other side still says nothing: a home that never sends RAILS, an asker that never sends READY. */
 void rconn_check_time(struct rdma_conn *conn, uint64_t now_ms) {
     rrail_check_time(conn, now_ms);
     if (!conn->base.up && !conn->base.closing && now_ms >= conn->deadline_ms)
@@ -86,7 +90,8 @@ void rconn_check_time(struct rdma_conn *conn, uint64_t now_ms) {
 
 /* ---- dialling ---- */
 
-/* Dials the next target that can be dialled; false: there is none. */
+/* Dials the next target that can be dialled; false: there is none. Addresses for which not even the
+ * resolution can be begun are passed over. */
 static bool conn_dial_next(struct rdma_conn *conn, int *status_out) {
     *status_out = -EHOSTUNREACH;
     while (conn->targets_tried < conn->target_count) {
@@ -98,6 +103,8 @@ static bool conn_dial_next(struct rdma_conn *conn, int *status_out) {
     return false;
 }
 
+/* Only the first address of a name is dialled: the other ways to the node are the rails that it has
+ * told (routes.c), and those are known better than what a name server lists. */
 static void conn_dial(struct rdma_conn *conn, const struct addrinfo *addresses) {
     struct sockaddr_storage resolved = {0};
     int r;
@@ -118,6 +125,9 @@ static void conn_on_looked_up(struct lookup *lookup, int status, struct addrinfo
     rdma_soon(conn->rdma);
 }
 
+/* The connection is announced from the start, because the owner holds it from the return on. So a
+ * failure that happens before that, with an address in numbers, still comes as an event:
+ * rconn_stop() leaves it to the loop. */
 int rconn_dial(struct rdma *rdma, const char *address, void *user, struct rdma_conn **out) {
     struct rdma_conn *conn = conn_new(rdma, false);
     struct addrinfo *found;
@@ -138,6 +148,8 @@ int rconn_dial(struct rdma *rdma, const char *address, void *user, struct rdma_c
     return 0;
 }
 
+/* Nothing is said twice: the owner's first message may come before ACCEPTED, and then ACCEPTED
+ * finds the connection up. */
 void rconn_on_accepted(struct rdma_conn *conn) {
     if (conn->base.up)
         return;
@@ -187,6 +199,8 @@ static void conn_adopt_bulk(struct rdma_link *link) {
     handshake_accept(link->handshake, conn->base.id);
 }
 
+/* The kind of a link is said twice, in the private data of the REQ (which decides on slots and
+ * READs) and in the handshake (which is proven). They must agree. */
 void rconn_adopt(struct rdma_link *link) {
     if (link->handshake->kind != link->kind)
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_CONNECTION);
@@ -196,6 +210,8 @@ void rconn_adopt(struct rdma_link *link) {
         conn_adopt_bulk(link);
 }
 
+/* The refusal has to leave over the control QP, which would be destroyed with the connection. So
+ * the link is taken out of the connection first and lingers by itself. */
 static void conn_refuse(struct rdma_conn *conn) {
     struct rdma_link *control = conn->control;
     rcontrol_send(conn, RWIRE_REFUSED, NULL, 0);
@@ -206,6 +222,8 @@ static void conn_refuse(struct rdma_conn *conn) {
     connection_fail(&conn->base, -ECONNREFUSED, "refused by the owner");
 }
 
+/* At least one bulk link must stand: an asker that says READY without one would get a connection
+ * over which it can read nothing, and its reads would wait for ever. */
 void rconn_on_ready(struct rdma_conn *conn) {
     if (!conn->base.accepted_here || conn->base.up || rconn_rails_up(conn) == 0) {
         connection_fail_frame(&conn->base, "out of order");
@@ -222,6 +240,7 @@ void rconn_on_ready(struct rdma_conn *conn) {
 
 /* ---- links ---- */
 
+/* The addresses are those of the control QP; those of the rails are listed by rrail_query(). */
 void rconn_link_open(struct rdma_link *link) {
     struct rdma_conn *conn = link->conn;
     if (link->kind == HANDSHAKE_BULK) {
@@ -234,6 +253,9 @@ void rconn_link_open(struct rdma_link *link) {
         rrail_send_list(conn);
 }
 
+/* A bulk link is a rail less. The control link is the end, unless nothing has been built on it yet:
+ * then the node is dialled at the next of its addresses. -EPERM is not a matter of the address
+ * (wrong secret, limit), so it is not tried elsewhere. */
 void rconn_link_lost(struct rdma_conn *conn, struct rdma_link *link, int status, const char *why) {
     int r;
     if (conn->base.closing)

@@ -23,8 +23,11 @@
 #include "transport/rdma/routes.h"
 #include "transport/rdma/turn.h"
 
+/* A rail that was lost is dialled again after 1 s, then after 2, 4, ... 16 s. Each attempt costs
+ * both nodes a QP and a handshake, and a cable that is out stays out for minutes. */
 enum { MEND_FIRST_MS = 1000, MEND_MAX_MS = 16000 };
 
+/* Up means that its handshake is done: a QP that is still being dialled carries no reads. */
 uint32_t rconn_rails_up(const struct rdma_conn *conn) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < RAILS_MAX; i++)
@@ -34,7 +37,9 @@ uint32_t rconn_rails_up(const struct rdma_conn *conn) {
 
 /* ---- dialling ---- */
 
-/* Which rails of theirs are to be dialled from which of ours. */
+/* Which rails of theirs are to be dialled from which of ours. Rails that are in use already are
+ * left out on both sides, so that what is left is paired among itself and a pair that stands is
+ * never taken apart. */
 static uint32_t conn_rails_find_missing(const struct rdma_conn *conn, int pairs_out[RAILS_MAX]) {
     struct sockaddr_storage ours[RAILS_MAX], theirs[RAILS_MAX];
     memcpy(theirs, conn->their_rails, sizeof theirs);
@@ -49,6 +54,8 @@ static uint32_t conn_rails_find_missing(const struct rdma_conn *conn, int pairs_
     return rdma_pair_rails(ours, RAILS_MAX, theirs, RAILS_MAX, pairs_out);
 }
 
+/* Kept in words for featurectl, and once more for the sentence that the connection ends with if
+ * this was its last rail. */
 static void conn_rails_note_failure(struct rdma_conn *conn, uint32_t rail, const char *why) {
     struct transport_rail_info *info = &conn->rail_info[rail];
     info->errors++;
@@ -57,6 +64,8 @@ static void conn_rails_note_failure(struct rdma_conn *conn, uint32_t rail, const
              conn->rdma->rails[rail].text, why);
 }
 
+/* A dial can end the whole connection (its link fails at once, and it was the last hope), hence the
+ * look at `closing` in the loop. */
 static void conn_rails_dial_missing(struct rdma_conn *conn) {
     int pairs[RAILS_MAX];
     conn_rails_find_missing(conn, pairs);
@@ -72,7 +81,9 @@ static void conn_rails_dial_missing(struct rdma_conn *conn) {
     }
 }
 
-/* Every bulk link stands or has failed: says so to the home. */
+/* Every bulk link stands or has failed: says so to the home. Waiting for all of them, not for the
+ * first, lets the first read use all rails; a rail that hangs costs its handshake's timeout once.
+ */
 static void conn_rails_check_ready(struct rdma_conn *conn) {
     if (conn->base.closing || !conn->rails_known || conn->ready_sent)
         return;
@@ -96,6 +107,8 @@ static void conn_rails_mend_after(struct rdma_conn *conn, uint64_t wait_ms) {
     rdma_watch_time(conn->rdma);
 }
 
+/* The asker mends, not the home: it has dialled before, so the route and the firewall allow that
+ * direction. */
 void rrail_plan_mending(struct rdma_conn *conn) {
     int pairs[RAILS_MAX];
     if (conn->base.up && !conn->base.accepted_here && !conn->base.closing &&
@@ -103,6 +116,8 @@ void rrail_plan_mending(struct rdma_conn *conn) {
         conn_rails_mend_after(conn, MEND_FIRST_MS);
 }
 
+/* The pause doubles only while rails are missing. When none is, mend_ms stays 0, and the next loss
+ * begins with the short pause again. */
 void rrail_check_time(struct rdma_conn *conn, uint64_t now_ms) {
     if (conn->mend_ms == 0 || now_ms < conn->mend_ms || conn->base.closing)
         return;
@@ -119,6 +134,8 @@ void rrail_check_time(struct rdma_conn *conn, uint64_t now_ms) {
 
 /* ---- the lists of rails ---- */
 
+/* The first list starts the bulk links. A later one tells of a rail that has appeared at the home.
+ */
 void rconn_on_rails(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
     if (conn->base.accepted_here || rwire_rails_decode(body, bytes, conn->their_rails) < 0) {
         connection_fail_frame(&conn->base, "list of rails");
@@ -136,6 +153,8 @@ void rconn_on_rails(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
     conn_rails_check_ready(conn);
 }
 
+/* Every rail of ours that listens, at its place in the array: its place is its number, by which
+ * SEGMENT frames name its rkey. Rails that do not listen leave a hole. */
 void rrail_send_list(struct rdma_conn *conn) {
     uint8_t body[RAILS_MAX * RWIRE_RAIL_BYTES];
     struct sockaddr_storage none = {.ss_family = AF_UNSPEC};
@@ -148,6 +167,8 @@ void rrail_send_list(struct rdma_conn *conn) {
     rcontrol_send(conn, RWIRE_RAILS, &part, 1);
 }
 
+/* Homes tell their askers, askers look whether the new rail of ours has a partner over there.
+ * Connections whose control link is still in its handshake will send or get the list anyway. */
 void rrail_appeared(struct rdma *rdma) {
     struct rdma_conn *conn;
     for (conn = rdma_next_conn(rdma, NULL); conn != NULL; conn = rdma_next_conn(rdma, conn)) {
@@ -162,6 +183,8 @@ void rrail_appeared(struct rdma *rdma) {
 
 /* ---- links come and go ---- */
 
+/* On a connection that is up, the keys of our memory on this rail must be told again: the other
+ * side forgot them with the old QP, and the device behind the rail may be another one now. */
 void rrail_open(struct rdma_link *link) {
     struct rdma_conn *conn = link->conn;
     struct transport_rail_info *info = &conn->rail_info[link->rail];
@@ -179,6 +202,8 @@ void rrail_open(struct rdma_link *link) {
     rdma_soon(link->rdma);
 }
 
+/* -EACCES is not a fault of the rail: the home no longer lets us read that memory, and reading it
+ * over another rail would fail there in the same way, rail after rail. */
 static void conn_rails_out(struct rdma_conn *conn, uint32_t rail, int status, const char *why) {
     uint32_t left = rconn_rails_up(conn);
     if (left == 0 || status == -EACCES) {
@@ -190,6 +215,8 @@ static void conn_rails_out(struct rdma_conn *conn, uint32_t rail, int status, co
     rdma_soon(conn->rdma);
 }
 
+/* Called for a link that is closed already, so nothing of it lands any more. A QP that was never
+ * open (`opened`) is an attempt that failed and says nothing about reads that were under way. */
 void rrail_lost(struct rdma_conn *conn, struct rdma_link *link, int status, const char *why) {
     uint32_t rail = 0;
     while (rail < RAILS_MAX && conn->bulk[rail] != link)
@@ -211,6 +238,8 @@ void rrail_lost(struct rdma_conn *conn, struct rdma_link *link, int status, cons
 
 /* ---- what others may know ---- */
 
+/* A rail that has never stood has no name and is not listed; one that stood and is lost is, as
+ * down, with its reason. */
 void rrail_query(const struct rdma_conn *conn, struct transport_info *info) {
     snprintf(info->detail, sizeof info->detail, "%" PRIu32 " rails", rconn_rails_up(conn));
     for (uint32_t i = 0; i < RAILS_MAX; i++) {

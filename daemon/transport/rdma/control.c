@@ -30,6 +30,9 @@ enum {
 
 /* ---- out ---- */
 
+/* A frame of our own that finds no room ends the connection: it says who reads what, and a home
+ * that missed one would count reads that are over, or not count some that go on. -ENOMEM ends it
+ * because a number of the stream has been used by then. */
 int rcontrol_send(struct rdma_conn *conn, enum rwire_type type, const struct iovec *parts,
                   int part_count) {
     struct rdma_link *control = conn->control;
@@ -59,6 +62,8 @@ static void control_send_body(struct rdma_conn *conn, enum rwire_type type, cons
 
 /* ---- regions of ours ---- */
 
+/* Also sent later for a region that cannot be registered after all: the reader takes it as the end
+ * of that handle. */
 static void control_send_opened(struct rdma_conn *conn, uint32_t handle, int status,
                                 uint64_t bytes) {
     uint8_t body[OPENED_BYTES];
@@ -68,6 +73,9 @@ static void control_send_opened(struct rdma_conn *conn, uint32_t handle, int sta
     control_send_body(conn, RWIRE_OPENED, body, sizeof body);
 }
 
+/* The offset says where the segment lies in the region, the address where it lies in our memory:
+ * READs name addresses. Telling a peer addresses of ours is safe as far as it goes; without an rkey
+ * and a proven QP they open nothing. */
 static void control_send_segment(struct rdma_conn *conn, const struct rdma_serve *serve,
                                  const struct rdma_segment *segment) {
     struct rdma *rdma = conn->rdma;
@@ -87,6 +95,7 @@ static void control_send_segment(struct rdma_conn *conn, const struct rdma_serve
     control_send_body(conn, RWIRE_SEGMENT, body, rwire_segment_encode(&out, body));
 }
 
+/* A list is enough: there is a handle per store that the peer reads from. */
 static struct rdma_serve *control_find_serve(struct rdma_conn *conn, uint32_t handle) {
     struct rdma_serve *serve;
     LIST_FOREACH (serve, &conn->serves, link)
@@ -103,6 +112,9 @@ static uint32_t control_count_serves(const struct rdma_conn *conn) {
     return count;
 }
 
+/* The key is proof that the owner of this transport told this very connection of the region
+ * (regions.h). It is resolved for one byte, since the range of each read is checked by the device.
+ */
 static int control_open_region(struct rdma_conn *conn, uint32_t handle, const uint8_t *key,
                                size_t key_bytes, struct rdma_serve **out) {
     struct rdma *rdma = conn->rdma;
@@ -125,6 +137,8 @@ static int control_open_region(struct rdma_conn *conn, uint32_t handle, const ui
     return 0;
 }
 
+/* The segments that are registered everywhere by now follow at once; control_send_segment() for the
+ * others comes from memory.c, as they are done. */
 static const char *control_on_open(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
     struct rdma_serve *serve = NULL;
     uint32_t handle = get32(body);
@@ -143,12 +157,16 @@ static const char *control_on_open(struct rdma_conn *conn, const uint8_t *body, 
     return NULL;
 }
 
+/* Reads are counted so that a region is not unregistered under one of an honest peer. A dishonest
+ * peer that never says BEGIN harms its own reads alone: its READs fail when the memory is
+ * deregistered. */
 static void control_on_begin(struct rdma_conn *conn, uint32_t handle) {
     struct rdma_serve *serve = control_find_serve(conn, handle);
     if (serve != NULL) /* it may have gone meanwhile */
         serve->reads++;
 }
 
+/* The bytes are the peer's word, for figures only: the home's CPU does not see what is read. */
 static void control_on_end(struct rdma_conn *conn, uint32_t handle, uint64_t bytes) {
     struct rdma_serve *serve = control_find_serve(conn, handle);
     if (serve != NULL && serve->reads > 0)
@@ -156,6 +174,8 @@ static void control_on_end(struct rdma_conn *conn, uint32_t handle, uint64_t byt
     conn->base.counters.read_bytes_out += bytes;
 }
 
+/* To every connection that has the region open; a reader may already be waiting for just this
+ * segment. */
 void rcontrol_announce(struct rdma *rdma, uint32_t region, const struct rdma_segment *segment) {
     struct rdma_conn *conn;
     const struct rdma_serve *serve;
@@ -165,6 +185,7 @@ void rcontrol_announce(struct rdma *rdma, uint32_t region, const struct rdma_seg
                 control_send_segment(conn, serve, segment);
 }
 
+/* After a QP has joined a connection that is up: the rail's rkeys, with all others, once more. */
 void rcontrol_announce_all(struct rdma_conn *conn) {
     const struct rdma_serve *serve;
     LIST_FOREACH (serve, &conn->serves, link) {
@@ -175,6 +196,7 @@ void rcontrol_announce_all(struct rdma_conn *conn) {
     }
 }
 
+/* Whoever waits for a segment of it would wait for ever otherwise. */
 void rcontrol_announce_failure(struct rdma *rdma, uint32_t region) {
     struct rdma_conn *conn;
     const struct rdma_serve *serve;
@@ -184,6 +206,9 @@ void rcontrol_announce_failure(struct rdma *rdma, uint32_t region) {
                 control_send_opened(conn, serve->handle, -ENOMEM, 0);
 }
 
+/* A region that is being read cannot be taken away in peace, so the connection ends; that also
+ * destroys the QPs, after which the memory may be unmapped. One that is not being read goes with a
+ * word (GONE): the peer must not begin a read by the rkeys that it knows. */
 static void control_stop_serving(struct rdma_conn *conn, struct rdma_serve *serve) {
     uint8_t body[HANDLE_BYTES];
     if (serve->reads > 0) {
@@ -196,6 +221,8 @@ static void control_stop_serving(struct rdma_conn *conn, struct rdma_serve *serv
     control_send_body(conn, RWIRE_GONE, body, sizeof body);
 }
 
+/* Sending GONE can end the connection (no room), which empties nothing here: `serves` is freed when
+ * the connection is reported. So the walk may go on to the next, and looks at `closing`. */
 void rcontrol_region_removed(struct rdma *rdma, uint32_t region) {
     struct rdma_conn *conn;
     for (conn = rdma_next_conn(rdma, NULL); conn != NULL; conn = rdma_next_conn(rdma, conn)) {

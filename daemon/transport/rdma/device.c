@@ -36,6 +36,10 @@ static int device_set_nonblocking(int fd) {
     return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
 
+/* One channel per device for all its completion queues: one file descriptor for libuv, however many
+ * peers there are. The context of a queue is its link (rqp_create). An event is acknowledged before
+ * the queue is drained, because ibv_destroy_cq(), which draining may lead to, waits for all
+ * acknowledgements. */
 static void device_on_completions(uv_poll_t *poll, int status, int events) {
     struct rdma_device *device = poll->data;
     struct ibv_cq *cq;
@@ -47,6 +51,9 @@ static void device_on_completions(uv_poll_t *poll, int status, int events) {
     }
 }
 
+/* Asynchronous events are logged, for they are rare and tell an administrator what a QP's failure
+ * does not (a port that went down, say). Only a fatal one means that the device is of no use any
+ * more; the failures of single QPs come as completions, too. */
 static void device_on_fault(uv_poll_t *poll, int status, int events) {
     struct rdma_device *device = poll->data;
     struct ibv_async_event event;
@@ -60,6 +67,8 @@ static void device_on_fault(uv_poll_t *poll, int status, int events) {
     }
 }
 
+/* The descriptors of verbs block by default, and a read without an event would stop the whole
+ * daemon. */
 static int device_watch(struct rdma_device *device, uv_poll_t *poll, int fd, uv_poll_cb callback) {
     int r = device_set_nonblocking(fd);
     if (r == 0)
@@ -80,6 +89,9 @@ static void device_on_device_handle_closed(uv_handle_t *handle) {
     endpoint_release(&rdma->base);
 }
 
+/* What ibverbs has is closed at once, in the reverse order of its making, because a driver that is
+ * being removed waits for it. The struct stays until libuv has let go of the two poll handles in
+ * it. */
 static void device_close_device(struct rdma_device *device) {
     if (device->completions.data != NULL)
         uv_close((uv_handle_t *)&device->completions, device_on_device_handle_closed);
@@ -124,6 +136,10 @@ static int device_open_device(struct rdma *rdma, struct ibv_device *found, uint3
     return 0;
 }
 
+/* The list is walked from the back, so that `free_index` ends up as the lowest free one. A lost
+ * device of this name that is still being let go hides the new one: opening it now would give two
+ * devices one name, and the completions of the old one would be taken for the new one's. The next
+ * scan finds it. */
 int rdevice_find(struct rdma *rdma, const char *name, struct rdma_device **out) {
     int count = 0, r = -ENODEV;
     uint32_t free_index = DEVICES_MAX;
@@ -147,6 +163,9 @@ int rdevice_find(struct rdma *rdma, const char *name, struct rdma_device **out) 
 
 /* ---- its end ---- */
 
+/* Which descriptors librdmacm has open on this device, and which file they name: see the top of
+ * this file. The inode is kept, because a descriptor number means nothing once its owner has closed
+ * it. */
 void rdevice_note_librdmacm(struct rdma_device *device, const struct ibv_context *theirs) {
     struct stat file;
     if (fstat(theirs->cmd_fd, &file) == 0)
@@ -174,6 +193,9 @@ void rdevice_close_left(struct rdma *rdma) {
     rdma->left_count = 0;
 }
 
+/* A registration that is under way on libuv's pool uses the protection domain, so the device stays
+ * until it is through; memory.c calls here then. librdmacm's descriptors are left for
+ * rdevice_close_left(), which runs in a later turn of the loop. */
 void rdevice_release(struct rdma_device *device) {
     struct rdma *rdma = device->rdma;
     if (!device->lost || rdma->registering != NULL)
@@ -194,6 +216,10 @@ static void device_drop_rail(struct rdma_rail *rail) {
     *rail = (struct rdma_rail){0};
 }
 
+/* Failing a link may end its whole connection, and with it links further on in the list: the walk
+ * begins anew when the next one has gone. The rails go after the links, because a connection that
+ * loses a link looks at the rails to say which one it was. Segments that waited only for this
+ * device are announced: readers on the other rails need not wait any longer. */
 void rdevice_lost(struct rdma_device *device, const char *why) {
     struct rdma *rdma = device->rdma;
     struct rdma_link *link, *next;

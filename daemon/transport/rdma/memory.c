@@ -32,6 +32,9 @@ struct rdma_registration {
     int error;
 };
 
+/* On the pool. LOCAL_WRITE is for our own reads that land here; REMOTE_READ for peers. A mapping
+ * without the right to write (a kept arena that is read-only, say) cannot be registered at all:
+ * ibv_reg_mr() wants to write to each page (EFAULT), also for REMOTE_READ alone. */
 static void memory_register_segment(uv_work_t *work) {
     struct rdma_registration *job = work->data;
     job->mr = ibv_reg_mr(job->device->pd, job->base, job->bytes,
@@ -39,6 +42,9 @@ static void memory_register_segment(uv_work_t *work) {
     job->error = job->mr == NULL ? errno : 0;
 }
 
+/* The usual cause is the limit of locked memory, so it is named with the remedy. Readers of the
+ * region get -ENOMEM, and the owner goes on over another way (transport = auto) or fails with this
+ * in the log. */
 static void memory_log_failure(const struct rdma_registration *job) {
     char bytes[16], limit[16];
     struct rlimit memlock = {0, 0};
@@ -54,6 +60,8 @@ static void memory_log_failure(const struct rdma_registration *job) {
             job->device->name, bytes, strerror(job->error), log_bytes(memlock.rlim_cur, limit));
 }
 
+/* A segment is told to readers when it is registered with every device, not with the first: a
+ * reader that knew only one rail's key would put all of the read on that rail. */
 static void memory_take_result(struct rdma_registration *job) {
     struct rdma *rdma = job->rdma;
     struct rdma_region *region = job->region;
@@ -70,6 +78,9 @@ static void memory_take_result(struct rdma_registration *job) {
     rdma_soon(rdma); /* reads that waited for this segment of ours go on */
 }
 
+/* Back on the loop. Much may have happened since the segment was handed to the pool: the region
+ * removed, the device lost, the transport destroyed. In all of these the fresh registration is
+ * undone, as if it had never been. */
 static void memory_on_registered(uv_work_t *work, int status) {
     struct rdma_registration *job = work->data;
     struct rdma *rdma = job->rdma;
@@ -86,7 +97,8 @@ static void memory_on_registered(uv_work_t *work, int status) {
     endpoint_release(&rdma->base);
 }
 
-/* The next segment that some device does not know yet. */
+/* The next segment that some device does not know yet. Segment after segment, and for each one
+ * device after device, so that the front of a region is readable over all rails first. */
 static bool memory_find_next(struct rdma *rdma, struct rdma_registration *job) {
     for (uint32_t number = 0; number < rdma->memory_count; number++) {
         struct rdma_region *region = rdma->memory[number];
@@ -109,6 +121,8 @@ static bool memory_find_next(struct rdma *rdma, struct rdma_registration *job) {
     return false;
 }
 
+/* One at a time: several would contend for the lock of the one address space that they pin pages
+ * of, and libuv's pool is shared with name lookups and prefaulting. */
 void rmemory_continue(struct rdma *rdma) {
     if (rdma->registering != NULL || rdma->base.destroying)
         return;
@@ -127,6 +141,8 @@ void rmemory_continue(struct rdma *rdma) {
     }
 }
 
+/* max_mr_size of some devices is a few GiB; all devices cut a region at the same places, so that
+ * one offset means one segment everywhere. */
 static uint64_t memory_piece_bytes(const struct rdma *rdma) {
     uint64_t bytes = rdma->rdma_options.registration_bytes;
     for (uint32_t d = 0; d < DEVICES_MAX; d++)
@@ -135,6 +151,8 @@ static uint64_t memory_piece_bytes(const struct rdma *rdma) {
     return bytes;
 }
 
+/* A terabyte in pieces of 1 GiB is a thousand segments. The array is made at once, so that no
+ * allocation can fail later, in the middle of the registration. */
 static struct rdma_region *memory_region_new(const struct rdma *rdma, uint8_t *base,
                                              uint64_t bytes) {
     uint64_t piece = memory_piece_bytes(rdma), count = (bytes - 1) / piece + 1;
@@ -154,6 +172,8 @@ static struct rdma_region *memory_region_new(const struct rdma *rdma, uint8_t *b
     return region;
 }
 
+/* Returns at once: registration goes on in the background, and a read of a piece waits for it
+ * (reader_aim). */
 int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_out) {
     uint32_t number;
     int r = endpoint_add_region(&rdma->base, base, bytes, &number);
@@ -179,6 +199,8 @@ int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_
     return 0;
 }
 
+/* Deregistration stops a remote reader at once. By now nobody should be reading: rmemory_remove()
+ * has told or ended those who did. */
 static void memory_drop_region(struct rdma *rdma, uint32_t number) {
     struct rdma_region *region = rdma->memory[number];
     rdma->memory[number] = NULL;
@@ -192,6 +214,9 @@ static void memory_drop_region(struct rdma *rdma, uint32_t number) {
     free(region);
 }
 
+/* First the readers, then the key, then the registrations. If the registrations went first, an
+ * honest reader would see its QP fail with an access error, which ends its connection and all its
+ * other reads. */
 void rmemory_remove(struct rdma *rdma, uint32_t number) {
     if (number >= rdma->memory_count || rdma->memory[number] == NULL)
         return;
@@ -213,6 +238,7 @@ void rmemory_drop_device(struct rdma_device *device) {
     }
 }
 
+/* All segments but the last have the same size, so the segment of an address is a division. */
 const struct rdma_segment *rmemory_at(const struct rdma *rdma, uint32_t number, const void *at,
                                       const struct rdma_device *device) {
     const struct rdma_region *region = rdma->memory[number];
@@ -223,6 +249,7 @@ const struct rdma_segment *rmemory_at(const struct rdma *rdma, uint32_t number, 
     return segment->mr[device->index] != NULL ? segment : NULL;
 }
 
+/* With no device at all it is not whole, for there would be nothing to tell. */
 bool rmemory_whole(const struct rdma *rdma, const struct rdma_segment *segment) {
     uint32_t registered = 0;
     for (uint32_t d = 0; d < DEVICES_MAX; d++) {

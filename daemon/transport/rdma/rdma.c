@@ -47,6 +47,9 @@ static struct rdma_conn *rdma_from_handle(struct transport_conn *handle) {
 
 /* ---- what operations leave to the loop ---- */
 
+/* Three rounds, in this order. Reads that were left to the loop are run first: they may close
+ * links. Then closed links are freed; whoever held one has returned by now. Connections go last,
+ * for their reads must be reported after the last completion that came before the end. */
 static void rdma_on_soon(uv_timer_t *timer) {
     struct rdma *rdma = container_of(timer, struct rdma, soon);
     struct rdma_conn *conn, *next;
@@ -67,6 +70,8 @@ static void rdma_on_soon(uv_timer_t *timer) {
 
 /* ---- time ---- */
 
+/* A link that fails may end its connection, which closes links further on in the list, also the
+ * next one: then the walk stops, and the rest is looked at 200 ms later. */
 static void rdma_on_tick(uv_timer_t *timer) {
     struct rdma *rdma = container_of(timer, struct rdma, tick);
     uint64_t now_ms = uv_now(rdma->base.loop);
@@ -112,6 +117,7 @@ static void rdma_on_cm_event(struct rdma *rdma, struct rdma_cm_event *event) {
     }
 }
 
+/* The channel does not block; the loop ends when it is empty. */
 static void rdma_on_cm_readable(uv_poll_t *poll, int status, int events) {
     struct rdma *rdma = container_of(poll, struct rdma, cm);
     struct rdma_cm_event *event;
@@ -147,6 +153,8 @@ static int rdma_listen_at(struct rdma *rdma, const struct sockaddr *address) {
     return 0;
 }
 
+/* What was asked for is told back with the port that was got: with several rails there is no one
+ * address to name. */
 static int rdma_rt_listen(struct transport *t, const char *address, char bound_out[64]) {
     struct rdma *rdma = rdma_from_base(t);
     struct address parsed;
@@ -167,6 +175,7 @@ static int rdma_rt_listen(struct transport *t, const char *address, char bound_o
     return r;
 }
 
+/* The keys are handed out right away; what is behind them is registered in the background. */
 static int rdma_rt_add_region(struct transport *t, void *base, uint64_t bytes,
                               uint32_t *region_out) {
     return rmemory_add(rdma_from_base(t), base, bytes, region_out);
@@ -206,6 +215,8 @@ static void rdma_rt_query(const struct transport_conn *handle, struct transport_
 
 /* ---- birth and end ---- */
 
+/* Their links are closed by now. A device with a registration under way is released when that is
+ * through. */
 static void rdma_close_devices(struct rdma *rdma) {
     for (uint32_t i = 0; i < DEVICES_MAX; i++)
         if (rdma->devices[i] != NULL)
@@ -283,6 +294,7 @@ static const struct rdma_upper rdma_upper = {
     .rail_appeared = rrail_appeared,
 };
 
+/* The list of devices is the configuration's, which may be reloaded. */
 static void rdma_copy_options(struct rdma *rdma, const struct rdma_options *options) {
     rdma->rdma_options = *options;
     snprintf(rdma->devices_wanted, sizeof rdma->devices_wanted, "%s",
@@ -310,6 +322,7 @@ static int rdma_open_channel(struct rdma *rdma, char *why, size_t why_bytes) {
     return 0;
 }
 
+/* From here on libuv has pointers into the struct, so it can only be freed from the loop. */
 static void rdma_init_handles(struct rdma *rdma) {
     uv_poll_init(rdma->base.loop, &rdma->cm, rdma->channel->fd);
     uv_timer_init(rdma->base.loop, &rdma->tick);
@@ -329,6 +342,8 @@ static bool rdma_options_are_good(const struct transport_options *options,
            rdma->reads_in_flight_max > 0 && rdma->reads_in_flight_max <= READS_IN_FLIGHT_MAX;
 }
 
+/* A transport that finds no rail is of no use, and is destroyed again: from the loop, because its
+ * handles are on it. */
 int transport_rdma_new(const struct transport_setup *setup, const struct rdma_options *rdma_options,
                        struct transport **out, char *why, size_t why_bytes) {
     cleanup_free struct rdma *fresh = calloc(1, sizeof *fresh);

@@ -8,6 +8,7 @@
  *          control.c     frames on the control stream, both directions
  *          reader.c      our reads: cut into chunks, spread over the rails
  *   lower  link.c        one QP: from the CM's request to its end, handshake
+ *          qp.c          what ibverbs and the CM are told of a QP
  *          device.c      devices: opened, their completion channels, lost, released
  *          rails.c       rails: found, listened on
  *          memory.c      regions: registered piece by piece on every device

@@ -52,6 +52,8 @@ static struct rdma_opening *reader_find_handle(struct rdma_conn *conn, uint32_t 
     return NULL;
 }
 
+/* One that is gone is no match: a region that was removed and made again has another key, and the
+ * old handle stays only for the reads that still hold it. */
 static struct rdma_opening *reader_find_key(struct rdma_conn *conn, const void *key, size_t bytes) {
     struct rdma_opening *opening;
     TAILQ_FOREACH (opening, &conn->openings, link)
@@ -60,6 +62,8 @@ static struct rdma_opening *reader_find_key(struct rdma_conn *conn, const void *
     return NULL;
 }
 
+/* The exchange costs a round trip, so it is made once per region and connection, and all reads of
+ * the region share its outcome. */
 static struct rdma_opening *reader_open_key(struct rdma_conn *conn, const void *key,
                                             size_t key_bytes) {
     struct rdma_opening *opening = calloc(1, sizeof *opening + key_bytes);
@@ -82,11 +86,14 @@ static void reader_free_opening(struct rdma_conn *conn, struct rdma_opening *ope
     free(opening);
 }
 
+/* The last read leaves, and an opening that is of no use for new reads goes with it. */
 static void reader_leave_opening(struct rdma_conn *conn, struct rdma_opening *opening) {
     if (--opening->reads == 0 && opening->gone)
         reader_free_opening(conn, opening);
 }
 
+/* For new reads it does not exist any more. Reads that have posted something are left to finish:
+ * the home ends the connection if it cannot have that. */
 static void reader_end_opening(struct rdma_conn *conn, struct rdma_opening *opening, int status) {
     opening->answered = true;
     opening->gone = true;
@@ -95,6 +102,7 @@ static void reader_end_opening(struct rdma_conn *conn, struct rdma_opening *open
         reader_free_opening(conn, opening);
 }
 
+/* An answer to a handle that is gone already is no error: GONE and OPENED may cross. */
 void rreader_on_opened(struct rdma_conn *conn, uint32_t handle, int status, uint64_t bytes) {
     struct rdma_opening *opening = reader_find_handle(conn, handle);
     if (opening == NULL)
@@ -115,6 +123,7 @@ void rreader_on_gone(struct rdma_conn *conn, uint32_t handle) {
     rreader_run(conn);
 }
 
+/* A segment that is told again (a rail more, a device exchanged) replaces what was known of it. */
 static struct rdma_piece *reader_place_of_piece(struct rdma_opening *opening, uint64_t offset) {
     for (uint32_t i = 0; i < opening->piece_count; i++)
         if (opening->pieces[i].offset == offset)
@@ -127,6 +136,9 @@ static struct rdma_piece *reader_place_of_piece(struct rdma_opening *opening, ui
     return &pieces[opening->piece_count++];
 }
 
+/* Nothing of it is believed that could lead us to write outside a landing range: the range of a
+ * READ on our side comes from the read alone. A home that lies about its own addresses gives us
+ * bytes that fail their checksum, or an access error on its own device. */
 void rreader_on_segment(struct rdma_conn *conn, const struct rwire_segment *segment) {
     struct rdma_opening *opening = reader_find_handle(conn, segment->handle);
     if (opening == NULL || opening->gone)
@@ -146,6 +158,8 @@ void rreader_on_segment(struct rdma_conn *conn, const struct rwire_segment *segm
     rreader_run(conn);
 }
 
+/* The device behind that rail of theirs may have been exchanged, and the same number may be another
+ * registration's there. Until the keys are told again the rail carries nothing. */
 void rreader_forget_keys(struct rdma_conn *conn, uint32_t their_rail) {
     struct rdma_opening *opening;
     TAILQ_FOREACH (opening, &conn->openings, link)
@@ -168,7 +182,10 @@ static uint64_t reader_least(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
-/* Fills in the READ of a chunk, which may get shorter; false: not on this rail, or not yet. */
+/* Fills in the READ of a chunk; false: not on this rail, or not yet. The chunk gets shorter if it
+ * would go over the end of a piece of theirs or of a segment of ours: one READ has one rkey and one
+ * lkey. The rkey is that of the rail that this QP ends at over there; the lkey that of the device
+ * that it begins at here. */
 static bool reader_aim(const struct rdma_link *link, struct rdma_chunk *chunk,
                        struct ibv_send_wr *wr, struct ibv_sge *place) {
     const struct rdma_read *read = chunk->read;
@@ -191,7 +208,9 @@ static bool reader_aim(const struct rdma_link *link, struct rdma_chunk *chunk,
     return true;
 }
 
-/* Of what a failed rail left: the rest of a chunk that had to be cut stays in front. */
+/* Of what a failed rail left. This rail may have to cut the chunk where the lost one did not: the
+ * rest stays in front, so that the read fills up from its beginning and its prefix grows
+ * (read_progress). */
 static struct rdma_chunk *reader_take_again(struct rdma_link *link, struct ibv_send_wr *wr,
                                             struct ibv_sge *place) {
     struct rdma_conn *conn = link->conn;
@@ -214,6 +233,8 @@ static struct rdma_chunk *reader_take_again(struct rdma_link *link, struct ibv_s
     return chunk;
 }
 
+/* The range is checked against the region's size as the home told it, without sums that could wrap.
+ * A read that is out of range has nothing to post, ever, and reader_find_refused() finds it. */
 static bool reader_has_more(const struct rdma_read *read) {
     return read->opening->answered && !read->opening->gone &&
            read->bytes_posted < read->base.ask.bytes &&
@@ -221,6 +242,9 @@ static bool reader_has_more(const struct rdma_read *read) {
            read->base.ask.bytes <= read->opening->bytes - read->base.ask.remote_offset;
 }
 
+/* Said once, before the first READ is posted: the control stream and the READs are on different
+ * QPs, so the home may still see them the other way round. That is why it must not trust this for
+ * safety, and does not: see control_on_begin(). */
 static void reader_begin(struct rdma_conn *conn, struct rdma_read *read) {
     uint8_t handle[4];
     if (read->begun)
@@ -231,8 +255,8 @@ static void reader_begin(struct rdma_conn *conn, struct rdma_read *read) {
     rcontrol_send(conn, RWIRE_BEGIN, &part, 1);
 }
 
-/* The next chunk of the first read in turn that has one for this rail; the read goes to the back.
- */
+/* The next chunk of the first read in turn that has one for this rail; the read goes to the back. A
+ * read whose next piece is not registered yet is passed over, and keeps its turn. */
 static struct rdma_chunk *reader_take_new(struct rdma_link *link, struct ibv_send_wr *wr,
                                           struct ibv_sge *place) {
     struct rdma_conn *conn = link->conn;
@@ -261,7 +285,9 @@ static struct rdma_chunk *reader_take_new(struct rdma_link *link, struct ibv_sen
     return NULL;
 }
 
-/* Adds one chunk to the rail's batch; false: no room, or nothing for it. */
+/* Adds one chunk to the rail's batch; false: no room, or nothing for it. The chunk is in `posted`
+ * from here on, before it is posted: if posting fails, the link ends, and all of `posted` is read
+ * again elsewhere. Posting on an empty rail starts the clock of link_is_stalled(). */
 static bool reader_add_chunk(struct rdma_link *link, struct batch *batch) {
     uint32_t i = batch->count;
     uint64_t window_bytes = (uint64_t)WINDOW_CHUNKS * link->rdma->base.options.chunk_bytes;
@@ -289,6 +315,8 @@ static bool reader_add_chunk(struct rdma_link *link, struct batch *batch) {
     return true;
 }
 
+/* Only the last READ of the batch asks for a completion. READs of one QP complete in order, so it
+ * speaks for all of them, and the device raises a quarter of the events. */
 static void reader_post_batch(struct rdma_link *link, struct batch *batch) {
     struct ibv_send_wr *bad;
     if (batch->count == 0)
@@ -299,7 +327,9 @@ static void reader_post_batch(struct rdma_link *link, struct batch *batch) {
         rlink_fail(link, -error, "cannot post a READ: %s", strerror(error));
 }
 
-/* One batch per rail, chunks dealt out in turn; false: nobody had room or need. */
+/* One batch per rail; false: nobody had room or need. Chunks are dealt out one to each rail in
+ * turn, not batch by batch: two rails share even a read of two chunks. A slow rail has its window
+ * full more often and is passed over, so it takes less. */
 static bool reader_post_round(struct rdma_conn *conn) {
     struct batch batches[RAILS_MAX];
     bool dealt, any = false;
@@ -320,6 +350,7 @@ static bool reader_post_round(struct rdma_conn *conn) {
     return any;
 }
 
+/* Rounds go on until no rail has room: the window of a rail takes two batches. */
 void rreader_post(struct rdma_conn *conn) {
     while (read_queue_start(&conn->reads) != NULL)
         ; /* it is active now; the rounds below give it its chunks */
@@ -329,6 +360,8 @@ void rreader_post(struct rdma_conn *conn) {
 
 /* ---- the owner's side ---- */
 
+/* A read that will be refused is not refused from in here, because read_done must not be raised
+ * inside an operation: rdma_soon() comes back to it. */
 int rreader_add(struct rdma_conn *conn, const struct transport_read *ask) {
     uint32_t region;
     int r = read_queue_check(&conn->base, ask, &region);
@@ -355,6 +388,8 @@ int rreader_add(struct rdma_conn *conn, const struct transport_read *ask) {
     return 0;
 }
 
+/* END before read_done: what the owner does next (release the lease, say) must not overtake the
+ * word that the read is over. Both go over the control stream, in this order. */
 static void reader_finish(struct rdma_conn *conn, struct rdma_read *read, int status) {
     void *read_user = read->base.ask.read_user;
     read_queue_leave(&conn->reads, &read->base);
@@ -370,7 +405,8 @@ static void reader_finish(struct rdma_conn *conn, struct rdma_read *read, int st
     connection_raise_read_done(&conn->base, read_user, status);
 }
 
-/* A read that can never start: its key or range is wrong, or its region has gone. */
+/* A read that can never start: its key or range is wrong, or its region has gone. Only reads that
+ * have posted nothing are looked at, for nothing of them can still land. */
 static struct rdma_read *reader_find_refused(struct rdma_conn *conn) {
     struct queued_read *queued;
     TAILQ_FOREACH (queued, &conn->reads.active, turn) {
@@ -381,6 +417,8 @@ static struct rdma_read *reader_find_refused(struct rdma_conn *conn) {
     return NULL;
 }
 
+/* Each read that ends makes room for one that waited, and the owner may do anything in read_done:
+ * so the search begins anew each time. */
 void rreader_run(struct rdma_conn *conn) {
     struct rdma_read *read;
     if (conn->base.closing)
@@ -412,6 +450,8 @@ static uint64_t reader_prefix_bytes(const struct rdma_conn *conn, const struct r
     return end;
 }
 
+/* The device has written the bytes before it raises the completion, and ibv_poll_cq() has seen
+ * that, so the owner may look at them. */
 static void reader_chunk_landed(struct rdma_conn *conn, struct rdma_chunk *chunk) {
     struct rdma_read *read = chunk->read;
     read->base.bytes_done += chunk->bytes;
@@ -424,6 +464,8 @@ static void reader_chunk_landed(struct rdma_conn *conn, struct rdma_chunk *chunk
                                   reader_prefix_bytes(conn, read));
 }
 
+/* Reporting may end the connection, which moves `posted` to `again`: the list is looked at anew
+ * each time. */
 void rreader_on_landed(struct rdma_link *link, uint64_t number) {
     struct transport_rail_info *info = &link->conn->rail_info[link->rail];
     struct rdma_chunk *chunk;
@@ -438,6 +480,8 @@ void rreader_on_landed(struct rdma_link *link, uint64_t number) {
     }
 }
 
+/* They are put behind the chunks that other rails have left. The link is closed by now, so none of
+ * them can land twice. */
 void rreader_rail_lost(struct rdma_link *link) {
     TAILQ_CONCAT(&link->conn->again, &link->posted, link);
     link->posted_count = 0;
@@ -450,6 +494,7 @@ static void reader_free(struct queued_read *read) {
     free(reader_of(read));
 }
 
+/* The QPs have been destroyed before (rconn_stop), so no landing range is written to after this. */
 void rreader_end(struct rdma_conn *conn) {
     struct rdma_chunk *chunk;
     while ((chunk = TAILQ_FIRST(&conn->again)) != NULL) {

@@ -27,6 +27,8 @@
 #include "transport/tcp/reader.h"
 #include "transport/tcp/server.h"
 
+/* The slots of reads are made with the connection, so that a read can fail for want of memory only
+ * before it is asked for. */
 static struct tcp_conn *conn_new(struct tcp *tcp, bool accepted_here) {
     struct tcp_conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)
@@ -55,6 +57,8 @@ static void conn_free(struct tcp_conn *conn) {
 
 /* ---- the end ---- */
 
+/* The last reference of a connection that is closing. Serving ends first: a read of theirs needs no
+ * report. Then our reads are reported, then the end itself. */
 static void conn_unref(struct tcp_conn *conn) {
     if (--conn->refs > 0 || !conn->base.closing)
         return;
@@ -64,6 +68,7 @@ static void conn_unref(struct tcp_conn *conn) {
     conn_free(conn);
 }
 
+/* Either socket may be missing: the connection may end while it is still being dialled. */
 void tcp_conn_stop(struct connection *base) {
     struct tcp_conn *conn = container_of(base, struct tcp_conn, base);
     if (conn->control != NULL)
@@ -91,6 +96,8 @@ static bool conn_dial_from(struct tcp_conn *conn, struct tcp_target *target,
     return false;
 }
 
+/* The address that the control socket got through to, not the name again: a name may stand for
+ * several machines. */
 static void conn_dial_bulk_at_place(struct tcp_conn *conn) {
     int r = tcp_link_dial(conn, HANDSHAKE_BULK, conn->place.at,
                           conn->tcp->base.options.handshake_timeout_ms, &conn->bulk);
@@ -98,6 +105,8 @@ static void conn_dial_bulk_at_place(struct tcp_conn *conn) {
         tcp_control_fail_errno(conn, "connect bulk socket to", -r);
 }
 
+/* The reason goes into transport_info; the layer above logs it, and tells the other node, whose
+ * administrator has to mend it. */
 static void conn_give_up_data(struct tcp_conn *conn, const char *why) {
     struct transport_info *counters = &conn->base.counters;
     snprintf(counters->data_failure, sizeof counters->data_failure, "%s", why);
@@ -119,6 +128,7 @@ static bool conn_gives_up_data(struct tcp_conn *conn, const struct tcp_link *lin
     return true;
 }
 
+/* error: what to say when there was no address left to try. */
 static void conn_dial_target(struct tcp_conn *conn, struct tcp_target *target,
                              struct addrinfo *from, int error) {
     if (conn_dial_from(conn, target, from, &error))
@@ -129,6 +139,7 @@ static void conn_dial_target(struct tcp_conn *conn, struct tcp_target *target,
         tcp_control_fail_errno(conn, "connect to", error);
 }
 
+/* Names are looked up again for each connection, so a node may move. */
 static void conn_on_looked_up(struct lookup *lookup, int status, struct addrinfo *addresses) {
     struct tcp_conn *conn = container_of(lookup, struct tcp_conn, lookup);
     struct tcp_target *target = conn->looked_up;
@@ -159,6 +170,8 @@ static int conn_look_up_and_dial(struct tcp_conn *conn, struct tcp_target *targe
     return conn->refs > 0 ? 0 : -ENOMEM;
 }
 
+/* Only now, with the id that the home gave in the control handshake: it is what ties the two
+ * sockets together. */
 static void conn_dial_bulk(struct tcp_conn *conn) {
     if (conn->data.text[0] == '\0')
         conn_dial_bulk_at_place(conn);
@@ -212,6 +225,9 @@ static struct tcp_conn *conn_find_waiting_for_bulk(struct tcp *tcp, uint64_t id)
     return conn != NULL && conn->bulk == NULL && conn->control->phase == LINK_OPEN ? conn : NULL;
 }
 
+/* The owner is asked while the handshake of this socket waits. So a refusal can be said in the
+ * handshake, where the other side expects one, and an asker never sees a connection up that is
+ * closed a moment later. */
 static void conn_adopt_bulk(struct tcp *tcp, struct tcp_link *link) {
     struct tcp_conn *conn = conn_find_waiting_for_bulk(tcp, link->handshake->connection_id);
     if (conn == NULL) {
@@ -231,6 +247,7 @@ static void conn_adopt_bulk(struct tcp *tcp, struct tcp_link *link) {
 
 /* ---- becoming usable ---- */
 
+/* The owner may have sent messages from within `accepted`; they are in `unsent` and leave now. */
 static void conn_become_open(struct tcp_conn *conn) {
     struct transport_info *counters = &conn->base.counters;
     conn->open = true;

@@ -96,6 +96,7 @@ int tcp_control_send(struct tcp_conn *conn, enum wire_type type, const struct io
     return r == 0 ? control_write(conn, &frame) : r;
 }
 
+/* One send() per event: what is left keeps the socket watched. */
 static void control_send_unsent(struct tcp_conn *conn) {
     struct byte_queue *unsent = &conn->unsent;
     if (byte_queue_bytes(unsent) > 0) {
@@ -113,6 +114,7 @@ static void control_send_unsent(struct tcp_conn *conn) {
 
 /* ---- in ---- */
 
+/* Types that do not exist have been refused with their size (wire_check_size). */
 static const char *control_on_frame(struct connection *base, const struct sealed_frame *frame) {
     struct tcp_conn *conn = container_of(base, struct tcp_conn, base);
     struct wire_read read;
@@ -137,6 +139,9 @@ static const char *control_on_frame(struct connection *base, const struct sealed
     return bad;
 }
 
+/* The buffer is made when the first byte comes, so connections that never speak cost none.
+ * control_deliver() leaves room for at least the rest of a frame, so recv() is never asked for 0
+ * bytes, which would look like the end of the connection. */
 static void control_receive(struct tcp_conn *conn) {
     struct byte_queue *received = &conn->received;
     if (received->capacity == 0 && byte_queue_reserve(received, RECEIVE_BYTES) < 0) {

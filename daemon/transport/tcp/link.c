@@ -74,6 +74,7 @@ static int link_take_fd(struct tcp_link *link, int fd) {
     return 0;
 }
 
+/* The timer and the poll handle end one by one; the second of them frees the link. */
 static void link_on_handle_closed(uv_handle_t *handle) {
     struct tcp_link *link = handle->data;
     struct tcp *tcp = link->tcp;
@@ -124,6 +125,8 @@ static void link_fail(struct tcp_link *link, int status, const char *why) {
     tcp_link_close(link);
 }
 
+/* One timer for connecting and handshake together: a peer cannot gain time by being slow in both.
+ */
 static void link_on_timeout(uv_timer_t *timer) {
     struct tcp_link *link = container_of(timer, struct tcp_link, timer);
     char why[96];
@@ -132,6 +135,7 @@ static void link_on_timeout(uv_timer_t *timer) {
     link_fail(link, -ETIMEDOUT, why);
 }
 
+/* uv_poll_start() with other events replaces what was watched before. */
 void tcp_link_watch(struct tcp_link *link, int events, bool on) {
     int wanted = on ? link->events | events : link->events & ~events;
     if (wanted == link->events)
@@ -258,6 +262,8 @@ void tcp_link_join(struct tcp_link *link, struct tcp_conn *conn) {
 
 /* ---- dialling ---- */
 
+/* EINPROGRESS is the rule; a connect() to this machine may be through at once, and then the socket
+ * is writable, which comes to the same. */
 static int link_connect_socket(struct tcp_link *link, const struct addrinfo *to) {
     int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
@@ -290,6 +296,8 @@ int tcp_link_dial(struct tcp_conn *conn, enum handshake_kind kind, const struct 
     return 0;
 }
 
+/* A socket that was connecting is writable when it is through, whether it succeeded or not:
+ * SO_ERROR tells. */
 static void link_on_connected(struct tcp_link *link) {
     int error = 0;
     socklen_t bytes = sizeof error;
@@ -320,6 +328,8 @@ static void link_on_error(struct tcp_link *link) {
         link->tcp->link_events->broken(link, error);
 }
 
+/* What an event means depends on the phase. CONNECTING comes before `status`: a refused connect()
+ * is reported as an error of the poll, and SO_ERROR says which. */
 static void link_on_poll(uv_poll_t *poll, int status, int events) {
     struct tcp_link *link = container_of(poll, struct tcp_link, poll);
     if (link->phase == LINK_CONNECTING)

@@ -84,6 +84,8 @@ int tcp_reader_add(struct tcp_conn *conn, const struct transport_read *ask) {
     return 0;
 }
 
+/* The id names the slot, so finding a read costs nothing, and its round keeps a late chunk of an
+ * older read in the same slot from being taken for this one's. */
 static struct tcp_read **reader_find(struct tcp_conn *conn, uint64_t id) {
     struct tcp_read **slot = &conn->slots[id % conn->tcp->base.options.reads_per_connection];
     return *slot != NULL && (*slot)->id == id ? slot : NULL;
@@ -111,6 +113,7 @@ const char *tcp_reader_refused(struct tcp_conn *conn, uint64_t id, int status) {
 
 /* ---- landing ---- */
 
+/* The header of a chunk is complete. */
 static void reader_start_chunk(struct tcp_conn *conn) {
     struct wire_chunk chunk;
     const char *bad = wire_chunk_open(&conn->bulk->in, conn->chunk_in, &chunk);

@@ -47,6 +47,8 @@ const char *tcp_server_add(struct tcp_conn *conn, const struct wire_read *read) 
     return NULL;
 }
 
+/* The header is sealed when its chunk begins, not when the read is asked for: tags number the
+ * chunks on the socket in the order in which they leave. */
 static void server_start_chunk(struct tcp_conn *conn) {
     struct tcp_serve *serve = TAILQ_FIRST(&conn->serves);
     uint32_t chunk_bytes = conn->tcp->base.options.chunk_bytes;
@@ -74,6 +76,7 @@ static void server_end_chunk(struct tcp_conn *conn) {
     free(serve);
 }
 
+/* What has gone out may end in the header, in the data, or with the chunk. */
 static void server_sent(struct tcp_conn *conn, size_t bytes) {
     struct tcp_serve *serve = conn->sending;
     size_t header = WIRE_CHUNK_HEADER_BYTES - conn->chunk_out_sent;
@@ -90,7 +93,8 @@ static void server_sent(struct tcp_conn *conn, size_t bytes) {
 }
 
 /* One sendmsg of the chunk's rest. Bytes sent; 0 when the socket is full or the connection has
- * ended. */
+ * ended. MSG_NOSIGNAL: a peer that has gone is an error of this connection, not a SIGPIPE for the
+ * daemon. */
 static size_t server_send_some(struct tcp_conn *conn, bool *full_out) {
     if (conn->sending == NULL)
         server_start_chunk(conn);

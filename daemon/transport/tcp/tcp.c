@@ -43,21 +43,28 @@ static struct tcp_conn *tcp_from_handle(struct transport_conn *handle) {
 
 static void tcp_on_listener(uv_poll_t *poll, int status, int events);
 
+/* If nothing has been closed meanwhile, the next accept() fails and the pause begins again. */
 static void tcp_on_accept_pause_over(uv_timer_t *timer) {
     struct tcp *tcp = container_of(timer, struct tcp, accept_pause);
     uv_poll_start(&tcp->listener, UV_READABLE, tcp_on_listener);
 }
 
+/* The descriptors that are missing are most likely held by clients of this daemon, and the
+ * connections that stand go on. A log line per pause, which is ten a second at worst. */
 static void tcp_pause_accepting(struct tcp *tcp, int error) {
     log_warning("peer listener: accept: %s; next try in %d ms", strerror(error), ACCEPT_PAUSE_MS);
     uv_poll_stop(&tcp->listener);
     uv_timer_start(&tcp->accept_pause, tcp_on_accept_pause_over, ACCEPT_PAUSE_MS, 0);
 }
 
+/* Other errors of accept4() are of the one connection that was accepted (ECONNABORTED, say), and
+ * the next one may be all right. */
 static bool tcp_out_of_resources(int error) {
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
+/* At most ACCEPTS_PER_TURN, so that a flood of connections does not keep the loop from its peers.
+ * The rest is still in the backlog, and the listener still readable, in the next turn. */
 static void tcp_on_listener(uv_poll_t *poll, int status, int events) {
     struct tcp *tcp = container_of(poll, struct tcp, listener);
     (void)status, (void)events;
@@ -98,6 +105,7 @@ static int tcp_bind_name(const char *address) {
     return r;
 }
 
+/* The port is told back, because it may have been left to the kernel. */
 static int tcp_listen(struct transport *t, const char *address, char bound_out[64]) {
     struct tcp *tcp = tcp_from_base(t);
     if (tcp->listen_fd >= 0)
@@ -119,6 +127,7 @@ static int tcp_listen(struct transport *t, const char *address, char bound_out[6
 
 /* ---- regions ---- */
 
+/* Nothing is done to the memory itself: the kernel copies to and from it. */
 static int tcp_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out) {
     return endpoint_add_region(endpoint_of(t), base, bytes, region_out);
 }
@@ -138,6 +147,8 @@ static void tcp_remove_region(struct transport *t, uint32_t region) {
 
 /* ---- connections ---- */
 
+/* Names that cannot be resolved and hosts that cannot be reached come as `closed`; only what is
+ * wrong with the call itself is told here. */
 static int tcp_connect(struct transport *t, const char *address, const char *data_address,
                        void *user, struct transport_conn **out) {
     struct tcp *tcp = tcp_from_base(t);
@@ -161,6 +172,8 @@ static int tcp_read(struct transport_conn *handle, const struct transport_read *
     return tcp_reader_add(tcp_from_handle(handle), read);
 }
 
+/* Without a secret the connection works all the same, so the words say so: it is the first thing to
+ * look at when something is open that should not be. */
 static void tcp_query(const struct transport_conn *handle, struct transport_info *out) {
     const struct tcp_conn *conn = tcp_from_handle((struct transport_conn *)handle);
     *out = conn->base.counters;
@@ -173,11 +186,14 @@ static void tcp_query(const struct transport_conn *handle, struct transport_info
 
 /* ---- birth and end ---- */
 
+/* Of the listener and of the pause. */
 static void tcp_on_handle_closed(uv_handle_t *handle) {
     struct tcp *tcp = handle->data;
     endpoint_release(&tcp->base);
 }
 
+/* Connections first, then strangers, then the listener: nothing of this raises an event from in
+ * here; libuv's callbacks bring the rest about. */
 static void tcp_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
     struct tcp *tcp = tcp_from_base(t);
     struct stranger *stranger;
@@ -193,6 +209,7 @@ static void tcp_destroy(struct transport *t, void (*on_destroyed)(void *owner)) 
     endpoint_release(&tcp->base);
 }
 
+/* No connection, no link and no handle is left. */
 static void tcp_free(struct endpoint *endpoint) {
     endpoint_end(endpoint, container_of(endpoint, struct tcp, base), sizeof(struct tcp));
 }
