@@ -66,9 +66,13 @@ all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 help: ## this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
+# In a .proto, enum values carry the name of their enum, as all of a package share one space of names
+# (STATUS_FULL). In C the enum's name stands in front anyway: sed makes FB__STATUS__FULL of
+# FB__STATUS__STATUS_FULL.
 $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(@D)
 	$(Q)protoc-c -Iproto --c_out=$(BUILD)/gen $<
+	$(Q)sed -i -E 's/FB__([A-Z_]+)__\1_/FB__\1__/g' $(BUILD)/gen/$*.pb-c.[ch]
 $(BUILD)/gen/%.o: $(BUILD)/gen/%.c | $(GEN_H)
 	$(Q)$(CC) $(CPPFLAGS) -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(SANITIZE) -w -c $< -o $@
 $(BUILD)/obj/%.o: %.c | $(GEN_H)
@@ -107,6 +111,16 @@ $(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(if $(filter unit,$(
 	$(Q)$$(CC) $$(LDFLAGS) $(WRAP_$(1)) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
 endef
 $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
+# The suite `memory` lets allocations of the daemon and of the library fail, those and no others: it is linked with
+# copies of both libraries in which malloc and its kin are called counted_malloc and so on (tests/memory/counted.c).
+COUNTED := malloc calloc realloc reallocarray free strdup strndup vasprintf asprintf \
+  protobuf_c_message_unpack protobuf_c_message_free_unpacked
+$(BUILD)/%.counted.a: $(BUILD)/%.a
+	$(Q)objcopy $(foreach f,$(COUNTED),--redefine-sym $(f)=counted_$(f)) $< $@
+$(BUILD)/tests/memory: $(call suite_obj,memory) $(SUPPORT_OBJ) $(BUILD)/libfeature.counted.a $(BUILD)/libdaemon.counted.a
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
 # The transport suite once more, over RDMA; only a machine with a device can run it (tests/vm/run).
 $(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_world.c) $(SUPPORT_OBJ) \
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
@@ -123,10 +137,10 @@ $(BUILD)/tests/qp_error.so: $(call obj,tests/vm/programs/qp_error.c)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) -shared $(LDFLAGS) $^ -libverbs -o $@
-tests: all $(SUITES:%=$(BUILD)/tests/%) ## build the test programs
+tests: all $(SUITES:%=$(BUILD)/tests/%) $(BUILD)/tests/memory ## build the test programs
 
 check: tests $(VM_PROGRAMS) ## run every test; closes with "N passed, N failed"
-	BUILD=$(BUILD) scripts/run-tests $(SUITES) vm
+	BUILD=$(BUILD) scripts/run-tests $(SUITES) memory vm
 check-faults: tests ## of those the faults alone: leaders killed, quorums lost, nodes cut off, on real etcd
 	BUILD=$(BUILD) FILTER='@(index_faults|index_nodes|directory_etcd)/*' scripts/run-tests conformance e2e
 vm-check: tests $(VM_PROGRAMS) ## of those the ones that need RDMA alone, in QEMU machines with Soft-RoCE

@@ -3,14 +3,12 @@
  * The broker as a whole: sessions, the pump that moves everything on after each batch of events,
  * and its making and unmaking.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "exchange/publish_set.h"
 #include "requests/requests.h"
 
 #define GC_SLOTS_PER_TURN 4096u
@@ -37,8 +35,10 @@ static void broker_on_collect(struct deadline *collect, uint64_t now_ns) {
 
 int broker_new(const struct broker_options *options, struct broker **out) {
     struct broker *broker = calloc(1, sizeof *broker);
-    if (!broker)
+    if (!broker || bump_init(&broker->bump, BUMP_SPEC_BYTES) < 0) {
+        free(broker);
         return -ENOMEM;
+    }
     broker->options = *options;
     if (!broker->options.landed_grain_bytes)
         broker->options.landed_grain_bytes = LANDED_GRAIN_BYTES_DEFAULT;
@@ -47,15 +47,15 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     broker->limits = options->config->limits;
     accounts_init(broker);
     TAILQ_INIT(&broker->sessions);
-    TAILQ_INIT(&broker->drains);
-    TAILQ_INIT(&broker->gc_asked);
+    LIST_INIT(&broker->owners);
     TAILQ_INIT(&broker->leavings);
-    TAILQ_INIT(&broker->index_checks);
-    scratch_init(&broker->scratch);
     deadline_init(&broker->collect, broker_on_collect);
     deadline_init(&broker->directory_due, broker_on_wake);
-    broker->exchange = exchange_new(broker);
+    broker->requests = requests_new();
+    broker->exchange = broker->requests ? exchange_new(broker) : NULL;
     if (!broker->exchange) {
+        requests_free(broker->requests);
+        bump_deinit(&broker->bump);
         free(broker);
         return -ENOMEM;
     }
@@ -111,7 +111,9 @@ void broker_free(struct broker *broker) {
         if (broker->spaces[i].used)
             space_free(broker, &broker->spaces[i]);
     exchange_free(broker);
+    requests_free(broker->requests);
     accounts_deinit(broker);
+    bump_deinit(&broker->bump);
     free(broker);
 }
 
@@ -250,7 +252,7 @@ static void broker_log_gc(struct space *space) {
 /* True: the pass through this store is not at its end. */
 static bool broker_collect_space(struct broker *broker, struct space *space, uint32_t budget) {
     broker_log_ended_reservations(space);
-    if (!space->settings.max_hold_ms || !TAILQ_EMPTY(&broker->gc_asked))
+    if (!space->settings.max_hold_ms || requests_have_gc(broker))
         return false;
     space->gc_freed +=
         store_gc(space->store, space->settings.max_hold_ms * NS_PER_MS, broker->now_ns, budget);
@@ -313,17 +315,17 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
     bool more = false, collected = broker_collect(broker, &more);
     broker->unfinished |= spaces_leave_on(broker);
     broker_pump_effects(broker, now_ns);
-    broker->unfinished |= steer_gc_on(broker);
+    broker->unfinished |= requests_gc_on(broker);
     if (collected) {
-        more |= spaces_reap(broker);
+        more |= spaces_reap(broker, serve_leave_space);
         broker->unfinished |= more;
         if (more)
             deadlines_set(&broker->deadlines, &broker->collect, now_ns);
     }
     twin_pump(broker);
     deadlines_run(&broker->deadlines, now_ns, DUE_PER_RUN);
-    steer_check_drains(broker);
-    steer_pump_events(broker);
+    requests_check_drains(broker);
+    requests_pump_events(broker);
     broker_schedule(broker);
     broker->unfinished |= broker->collect_due; /* by a store that was dropped in this turn */
 }
@@ -407,196 +409,22 @@ void broker_reconfigure(struct broker *broker, const struct config *config) {
     sweep_reconfigured(broker);
 }
 
-/* ---- sessions ---- */
-
-bool broker_is_admin(const struct broker *broker, uid_t uid) {
-    const struct config *config = broker->config;
-    if (uid == 0 || uid == geteuid())
-        return true;
-    for (uint32_t i = 0; i < config->admin_uids.count; i++)
-        if (config->admin_uids.ids[i] == uid)
-            return true;
-    return false;
-}
-
-/* Some sessions are kept for admins, so that whoever has to look after a full broker gets in. */
-static uint32_t broker_reserved_for_admins(const struct config *config) {
-    return config->admin_sessions < config->max_sessions / 2 ? config->admin_sessions
-                                                             : config->max_sessions / 2;
-}
-
-/* False: *why says which limit. */
-static bool broker_admits_session(const struct broker *broker, const struct account *user,
-                                  bool admin, char *why, size_t why_bytes) {
-    const struct config *config = broker->config;
-    uint32_t others = broker->session_count - broker->admin_count;
-    uint32_t reserved = broker_reserved_for_admins(config);
-    uint32_t per_user =
-        config->max_sessions_per_user ? config->max_sessions_per_user : config->max_sessions / 2;
-    if (broker->session_count >= config->max_sessions)
-        snprintf(why, why_bytes,
-                 "max_sessions = %u clients are connected already: featurectl sessions shows whose",
-                 config->max_sessions);
-    else if (!admin && others >= config->max_sessions - reserved)
-        snprintf(why, why_bytes,
-                 "max_sessions = %u, of which admin_sessions = %u are kept for admins: all others "
-                 "are connected already; featurectl sessions shows whose",
-                 config->max_sessions, reserved);
-    else if (!admin && user->used[CHARGE_SESSIONS] >= (per_user ? per_user : 1))
-        snprintf(why, why_bytes,
-                 "max_sessions_per_user = %u: user %llu has %llu sessions already: close some",
-                 per_user, (unsigned long long)user->number,
-                 (unsigned long long)user->used[CHARGE_SESSIONS]);
-    else
-        return true;
-    return false;
-}
-
-static uint64_t broker_moment_ns(const struct broker *broker) {
-    return broker->options.clock_ns ? broker->options.clock_ns(broker->options.owner)
-                                    : broker->now_ns;
-}
-
-struct broker_session *broker_session_open(struct broker *broker,
-                                           const struct broker_client_ops *ops, void *client,
-                                           const struct broker_credentials *credentials, char *why,
-                                           size_t why_bytes) {
-    struct broker_session *session = calloc(1, sizeof *session);
-    struct account *account =
-        session ? accounts_session(broker, broker->next_owner + 1, credentials->uid) : NULL;
-    bool admin = broker_is_admin(broker, credentials->uid);
-    snprintf(why, why_bytes, "the broker is out of memory");
-    if (!account || !broker_admits_session(broker, account->parent, admin, why, why_bytes)) {
-        if (account)
-            accounts_unhold(broker, account);
-        free(session);
-        return NULL;
-    }
-    session->broker = broker;
-    session->id = ++broker->next_owner;
-    session->ops = ops;
-    session->client = client;
-    session->credentials = *credentials;
-    session->admin = admin;
-    session->account = account;
-    session->opened_ns = session->last_ns = broker_moment_ns(broker);
-    account_add(account, CHARGE_SESSIONS, 1);
-    TAILQ_INIT(&session->calls);
-    snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u",
-             (unsigned long long)session->id, (int)credentials->pid, credentials->uid);
-    TAILQ_INSERT_TAIL(&broker->sessions, session, link);
-    broker->session_count++;
-    broker->admin_count += admin;
-    return session;
-}
-
-void broker_session_close(struct broker_session *session, uint64_t now_ns) {
-    struct broker *broker = session->broker;
-    broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
-    bool over = TAILQ_EMPTY(&broker->leavings); /* else one of its handles may be leaving still */
-    calls_abandon(session);
-    for (uint32_t i = 0; i < session->attachment_count; i++)
-        if (session->attachments[i].space)
-            over &= session_detach(session, &session->attachments[i]);
-    TAILQ_REMOVE(&broker->sessions, session, link);
-    broker->session_count--;
-    broker->admin_count -= session->admin;
-    account_release(session->account, CHARGE_SESSIONS, 1);
-    for (enum charge charge = 0; charge < CHARGES; charge++) /* acks alone outlive a session */
-        assert(!over || charge == CHARGE_PENDING_ENDS || !session->account->used[charge]);
-    accounts_unhold(broker, session->account);
-    free(session->attachments);
-    free(session);
-}
-
-static request_fn *const requests[] = {
-    [FB__CLIENT_REQUEST__OP_HELLO] = access_hello,
-    [FB__CLIENT_REQUEST__OP_STORE_OPEN] = access_store_open,
-    [FB__CLIENT_REQUEST__OP_STORE_PROVE] = access_store_prove,
-    [FB__CLIENT_REQUEST__OP_STORE_CREATE] = access_store_create,
-    [FB__CLIENT_REQUEST__OP_STORE_DROP] = access_store_drop,
-    [FB__CLIENT_REQUEST__OP_STORE_CLOSE] = access_store_close,
-    [FB__CLIENT_REQUEST__OP_STORES] = list_stores,
-    [FB__CLIENT_REQUEST__OP_RESERVE] = put_reserve,
-    [FB__CLIENT_REQUEST__OP_COMMIT] = put_commit,
-    [FB__CLIENT_REQUEST__OP_CANCEL] = put_cancel,
-    [FB__CLIENT_REQUEST__OP_PUT] = put_inline,
-    [FB__CLIENT_REQUEST__OP_GET] = get_get,
-    [FB__CLIENT_REQUEST__OP_RELEASE] = get_release,
-    [FB__CLIENT_REQUEST__OP_ACK] = retire_ack,
-    [FB__CLIENT_REQUEST__OP_ABORT] = retire_abort,
-    [FB__CLIENT_REQUEST__OP_STAT] = probe_stat,
-    [FB__CLIENT_REQUEST__OP_LIST] = list_samples,
-    [FB__CLIENT_REQUEST__OP_LEASES] = list_leases,
-    [FB__CLIENT_REQUEST__OP_EXPLAIN] = explain_sample,
-    [FB__CLIENT_REQUEST__OP_HEALTH] = list_health,
-    [FB__CLIENT_REQUEST__OP_NODES] = list_nodes,
-    [FB__CLIENT_REQUEST__OP_GC] = steer_gc,
-    [FB__CLIENT_REQUEST__OP_DRAIN] = steer_drain,
-    [FB__CLIENT_REQUEST__OP_EVENTS] = steer_events,
-    [FB__CLIENT_REQUEST__OP_INDEX_LIST] = index_list,
-    [FB__CLIENT_REQUEST__OP_INDEX_CHECK] = index_check,
-    [FB__CLIENT_REQUEST__OP_SESSIONS] = list_sessions,
-};
+/* ---- requests ---- */
 
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                            const Fb__ClientRequest *request, const uint8_t *payload,
+                            const Fb__ClientRequest *message, const uint8_t *payload,
                             size_t payload_bytes, uint64_t now_ns, const char **why) {
     struct broker *broker = session->broker;
-    size_t op = (size_t)request->op_case;
+    struct request request = {.session = session,
+                              .request_id = request_id,
+                              .wants_reply = wants_reply,
+                              .message = message,
+                              .payload = payload,
+                              .payload_bytes = payload_bytes};
     broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
     broker->request_count++;
     session->last_ns = broker->now_ns;
-    *why = NULL;
-    if (op >= sizeof requests / sizeof *requests || !requests[op]) {
-        *why = "an unknown request";
-        return false;
-    }
-    if (!session->greeted && requests[op] != access_hello) {
-        *why = "a request before Hello";
-        return false;
-    }
-    for (size_t i = 0; i < request->n_releases; i++)
-        get_release_batch(session, request->releases[i]);
-    struct charge_refusal full;
-    if (!account_has_room(session->account, CHARGE_REQUESTS, 1, &full)) {
-        call_refuse(session, request_id, wants_reply, &full, "wait for an answer first");
-        return true;
-    }
-    return requests[op](session, request_id, wants_reply, request, payload, payload_bytes, why);
-}
-
-const char *broker_session_name(const struct broker_session *session) {
-    return session->name;
-}
-
-struct account *broker_session_account(const struct broker_session *session) {
-    return session->account;
-}
-
-uint64_t broker_session_id(const struct broker_session *session) {
-    return session->id;
-}
-
-const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]) {
-    const struct broker_session *session;
-    const struct asking *asking;
-    TAILQ_FOREACH (session, &broker->sessions, link)
-        if (session->id == owner)
-            return session->name;
-    TAILQ_FOREACH (asking, &broker->exchange->askings, link)
-        if (asking->id == owner)
-            return asking->name;
-    snprintf(out, 160, "session %llu, ended", (unsigned long long)owner);
-    return out;
-}
-
-bool broker_owner_uid(const struct broker *broker, uint64_t owner, uint32_t *uid_out) {
-    const struct broker_session *session;
-    TAILQ_FOREACH (session, &broker->sessions, link)
-        if (session->id == owner)
-            break;
-    if (session)
-        *uid_out = session->credentials.uid;
-    return session;
+    bool proper = requests_begin(&request);
+    *why = request.breach;
+    return proper;
 }

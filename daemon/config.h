@@ -3,7 +3,7 @@
  * featured.conf as a struct. Parsing is strict: an unknown section or key, a bad value or one out
  * of range is refused with "file:line: [section] key = value: what is wrong, the allowed range".
  * Keys, units and defaults are documented in conf/featured.conf and featured.conf(5); the table in
- * config.c is the single source of defaults and ranges.
+ * config_keys.c is the single source of defaults and ranges.
  */
 #ifndef FEATURED_CONFIG_H
 #define FEATURED_CONFIG_H

@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Goes by the table of keys: a key that is added there and not marked LIVE is told of as one that
- * takes a restart, and keeps the value that is in force.
+ * What a changed file changes in a broker that runs.
+ *
+ * It goes by the table of keys: a key that is marked LIVE is taken over at once, any other is told
+ * of as one that takes a restart, and keeps the value that is in force. Values are compared as
+ * text, in the form in which they are told. So a new key needs no code here.
+ *
+ * running is the config that the broker uses, and is changed in place; wanted is what the file says
+ * now.
  */
 #include "config_reload.h"
 
@@ -18,6 +24,7 @@ struct reload {
     bool different;
 };
 
+/* `different` is what a reload says in the end: has anything changed at all? */
 static void reload_tell(struct reload *reload, bool taken, const char *what, const char *from,
                         const char *to) {
     struct config_change change = {taken, what, from, to};
@@ -39,6 +46,7 @@ static void reload_field(struct reload *reload, const struct config_key *key, co
     reload_tell(reload, live, what, from, to);
 }
 
+/* Keys of peers and stores are compared with those of the same peer or store, below. */
 static void reload_settings(struct reload *reload, struct config *running,
                             const struct config *wanted) {
     for (size_t i = 0; i < config_key_count; i++) {
@@ -73,6 +81,8 @@ static void reload_store(struct reload *reload, struct config_store *running,
                          config_store_field(wanted, &config_keys[i]));
 }
 
+/* A store is added or removed by a restart, or by a client; a file that is read again does neither,
+ * for removing one would throw away its samples. */
 static void reload_stores(struct reload *reload, struct config *running,
                           const struct config *wanted) {
     char title[CONFIG_NAME_MAX + 16];
@@ -112,6 +122,8 @@ static void reload_peer(struct reload *reload, struct config_peer *running,
                          (const char *)wanted + config_keys[i].offset);
 }
 
+/* Other nodes know each other by the same list. A peer that is added here and not there would be
+ * half a connection, so that too takes a restart. */
 static void reload_peers(struct reload *reload, struct config *running,
                          const struct config *wanted) {
     char title[CONFIG_NAME_MAX + 16];

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Secrets come from files of their own, so that featured.conf can be shown to anybody. The copy on
- * the stack is wiped before we return.
+ * Secrets come from files of their own, so that featured.conf can be shown to anybody. The file
+ * must be private (host/secret_file.h), and the copy on the stack is wiped before we return.
+ *
+ * The bounds: 16 bytes are the least that cannot be guessed by trying, 4096 are more than anybody
+ * needs.
  */
 #include "config.h"
 
@@ -15,6 +18,8 @@
 #define SECRET_BYTES_MIN 16u
 #define SECRET_BYTES_MAX 4096u
 
+/* The buffer is two bytes larger than the largest secret: one for the newline that an editor leaves
+ * at the end and that does not count, one to notice that there is more. */
 int config_read_secret(const char *path, void *out, size_t out_bytes, char *why, size_t why_bytes) {
     char text[SECRET_BYTES_MAX + 2]; /* a newline, and one byte to notice that there is more */
     size_t used = 0;

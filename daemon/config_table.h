@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The table of keys, shared by config.c (which holds it, and reads files by it) and
- * config_reload.c.
+ * The table of keys (config_keys.c). config.c reads files by it, config_reload.c compares by it.
  */
 #ifndef FEATURED_CONFIG_TABLE_H
 #define FEATURED_CONFIG_TABLE_H
@@ -32,6 +31,7 @@ struct config_key {
     struct config_rule rule;
     const char *preset; /* the value when the key is not given; NULL: see config_defaults() */
 };
+#define CONFIG_KEYS_MAX 128u /* room in what is kept per key while a file is read */
 extern const struct config_key config_keys[];
 extern const size_t config_key_count;
 

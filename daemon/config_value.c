@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One function per kind: text in, C value or sentence out. A number without a unit is refused where
- * a unit is needed, and KB, MB ... are refused altogether, because each of them has been read in
- * two ways.
+ * One function per kind of value: text in, C value or a sentence out.
+ *
+ * A number without a unit is refused where a unit is needed, and KB, MB and so on are refused
+ * altogether, because each of them has been read in two ways (1000 or 1024). A refusal says what
+ * would have been allowed, so that nobody needs the manual in order to mend a line.
+ *
+ * The functions named take_ parse and store one kind; config_value_parse() picks one by the rule.
+ * config_value_format() writes a value as a file would, for the messages of a reload.
  */
 #include "config_value.h"
 
@@ -38,6 +43,7 @@ struct sentence {
     size_t bytes;
 };
 
+/* Always false, so that a caller can refuse and return in one line. */
 static bool __attribute__((format(printf, 2, 3)))
 config_value_refuse(struct sentence why, const char *format, ...) {
     va_list args;
@@ -47,7 +53,8 @@ config_value_refuse(struct sentence why, const char *format, ...) {
     return false;
 }
 
-/* Digits only: strtoull alone would take blanks, signs and 0x. */
+/* Digits only: strtoull() alone would take blanks, signs and 0x. Overflow is found with each digit.
+ */
 static bool config_value_parse_digits(const char *text, size_t length, uint64_t base,
                                       uint64_t *out) {
     uint64_t value = 0;
@@ -74,6 +81,7 @@ static const char *config_value_format_quantity(const struct unit *units, uint64
     return out;
 }
 
+/* Fields of the config are uint64_t, uint32_t (enums included) or bool; the rule knows the size. */
 static bool config_value_store_number(const struct config_rule *rule, uint64_t value, void *field) {
     if (rule->field_bytes == sizeof(uint64_t)) {
         memcpy(field, &value, sizeof value);
@@ -87,6 +95,7 @@ static bool config_value_store_number(const struct config_rule *rule, uint64_t v
     return true;
 }
 
+/* Digits, blanks, unit. 0 needs no unit: it is the same in all of them. */
 static bool config_value_parse_quantity(const struct unit *units, const char *text, uint64_t *out) {
     size_t digits = strspn(text, "0123456789");
     const char *suffix = text + digits + strspn(text + digits, " \t");
@@ -100,6 +109,7 @@ static bool config_value_parse_quantity(const struct unit *units, const char *te
     return value == 0 && !*suffix;
 }
 
+/* A number alone is bytes: "" is one of the units. */
 static bool config_value_take_bytes(const struct config_rule *rule, const char *text, void *field,
                                     struct sentence why) {
     uint64_t value;
@@ -123,6 +133,7 @@ static bool config_value_take_bytes(const struct config_rule *rule, const char *
     return config_value_store_number(rule, value, field);
 }
 
+/* Durations are kept in ms. */
 static bool config_value_take_duration(const struct config_rule *rule, const char *text,
                                        void *field, struct sentence why) {
     uint64_t value;
@@ -136,6 +147,7 @@ static bool config_value_take_duration(const struct config_rule *rule, const cha
     return config_value_store_number(rule, value, field);
 }
 
+/* A count: no unit, no sign, no fraction. */
 static bool config_value_take_integer(const struct config_rule *rule, const char *text, void *field,
                                       struct sentence why) {
     uint64_t value;
@@ -147,6 +159,7 @@ static bool config_value_take_integer(const struct config_rule *rule, const char
     return config_value_store_number(rule, value, field);
 }
 
+/* A mode as chmod takes it, with or without the leading 0. */
 static bool config_value_take_octal(const struct config_rule *rule, const char *text, void *field,
                                     struct sentence why) {
     uint64_t value;
@@ -158,6 +171,7 @@ static bool config_value_take_octal(const struct config_rule *rule, const char *
     return config_value_store_number(rule, value, field);
 }
 
+/* For a value that the file may name one day. */
 static bool config_value_refuse_later(struct sentence why, const char *allowed) {
     return config_value_refuse(why,
                                "not supported in featured " FEATURED_VERSION
@@ -165,6 +179,7 @@ static bool config_value_refuse_later(struct sentence why, const char *allowed) 
                                allowed);
 }
 
+/* Three pairs, the negative word first: i % 2 is the value. */
 static bool config_value_take_bool(const struct config_rule *rule, const char *text, void *field,
                                    struct sentence why) {
     static const char *const words[] = {"off", "on", "no", "yes", "false", "true"};
@@ -178,6 +193,7 @@ static bool config_value_take_bool(const struct config_rule *rule, const char *t
     return config_value_refuse(why, "neither yes nor no; allowed: on, off, yes, no, true, false");
 }
 
+/* rule->later is the index of a word that this version does not do yet. */
 static bool config_value_take_word(const struct config_rule *rule, const char *text, void *field,
                                    struct sentence why) {
     char allowed[128] = "";
@@ -209,6 +225,7 @@ static bool config_value_store_text(const struct config_rule *rule, const char *
     return true;
 }
 
+/* The same rule as for names on the wire (proto/layout.h). */
 static bool config_value_take_name(const struct config_rule *rule, const char *text, void *field,
                                    struct sentence why) {
     const char *wrong = rule->empty && !*text ? NULL : layout_check_name(text);
@@ -219,6 +236,7 @@ static bool config_value_take_name(const struct config_rule *rule, const char *t
     return config_value_store_text(rule, text, field, why);
 }
 
+/* Absolute, because the directory in which a daemon runs is nobody's business. */
 static bool config_value_take_path(const struct config_rule *rule, const char *text, void *field,
                                    struct sentence why) {
     if (*text ? *text != '/' : !rule->empty)
@@ -228,6 +246,8 @@ static bool config_value_take_path(const struct config_rule *rule, const char *t
     return config_value_store_text(rule, text, field, why);
 }
 
+/* Looked up now, so that a name which is wrong is found by --check-config; kept as text, because
+ * the group is set when the socket is made. */
 static bool config_value_take_group(const struct config_rule *rule, const char *text, void *field,
                                     struct sentence why) {
     if (*text && !getgrnam(text))
@@ -236,6 +256,8 @@ static bool config_value_take_group(const struct config_rule *rule, const char *
     return config_value_store_text(rule, text, field, why);
 }
 
+/* For lists that are split elsewhere, such as the names of RDMA devices. The characters are those
+ * of device names, so that a quote or a path is found here. */
 static bool config_value_take_words(const struct config_rule *rule, const char *text, void *field,
                                     struct sentence why) {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -247,6 +269,7 @@ static bool config_value_take_words(const struct config_rule *rule, const char *
     return config_value_store_text(rule, text, field, why);
 }
 
+/* A number is taken as it is: in a container the user may have no name. */
 static bool config_value_find_id(enum config_kind kind, const char *word, uint32_t *out) {
     uint64_t number;
     if (config_value_parse_digits(word, strlen(word), 10, &number)) {
@@ -263,6 +286,7 @@ static bool config_value_find_id(enum config_kind kind, const char *word, uint32
     return group;
 }
 
+/* All or nothing: the field is written when the whole list has been read. */
 static bool config_value_take_ids(const struct config_rule *rule, const char *text, void *field,
                                   struct sentence why) {
     struct config_ids list = {.count = 0};
@@ -286,7 +310,9 @@ static bool config_value_take_ids(const struct config_rule *rule, const char *te
     return true;
 }
 
-/* Splits host:port or [IPv6]:port; host is copied without the brackets. */
+/* Splits host:port or [IPv6]:port; host is copied without the brackets. The last colon counts, so
+ * that an IPv6 address needs its brackets. Whether the host exists is not asked: it may come later.
+ */
 static bool config_value_split_address(const char *text, char host[256], uint64_t *port) {
     const char *colon = strrchr(text, ':');
     size_t length = colon ? (size_t)(colon - text) : 0;
@@ -306,6 +332,7 @@ static bool config_value_split_address(const char *text, char host[256], uint64_
     return true;
 }
 
+/* Port 0 is allowed only where the rule says so: when listening it means "any free one". */
 static bool config_value_take_address(const struct config_rule *rule, const char *text, void *field,
                                       struct sentence why) {
     char host[256];
@@ -320,6 +347,7 @@ static bool config_value_take_address(const struct config_rule *rule, const char
     return config_value_store_text(rule, text, field, why);
 }
 
+/* Only scheme, host and port: etcd's gateway is at the root, and a path would be a mistake. */
 static bool config_value_is_url(const char *text, size_t bytes) {
     char copy[256], host[256];
     uint64_t port;
@@ -332,6 +360,7 @@ static bool config_value_is_url(const char *text, size_t bytes) {
            port <= 65535;
 }
 
+/* Kept as text: etcd's client splits the list again, and knows what to do with it. */
 static bool config_value_take_urls(const struct config_rule *rule, const char *text, void *field,
                                    struct sentence why) {
     for (const char *at = text; *(at += strspn(at, ", \t"));) {
@@ -346,6 +375,7 @@ static bool config_value_take_urls(const struct config_rule *rule, const char *t
     return config_value_store_text(rule, text, field, why);
 }
 
+/* why: set only when the value is refused. */
 bool config_value_parse(const struct config_rule *rule, const char *text, void *field, char *why,
                         size_t why_bytes) {
     static bool (*const take[])(const struct config_rule *, const char *, void *,
@@ -370,6 +400,7 @@ bool config_value_parse(const struct config_rule *rule, const char *text, void *
 
 /* ---- a value as text ---- */
 
+/* The other way round than config_value_store_number(). */
 static uint64_t config_value_load_number(const struct config_rule *rule, const void *field) {
     uint64_t value = 0;
     uint32_t narrow = 0;
@@ -386,6 +417,7 @@ static uint64_t config_value_load_number(const struct config_rule *rule, const v
     return value;
 }
 
+/* Numbers, also where the file named users: names can be given to other numbers later. */
 static void config_value_format_ids(const struct config_ids *list, char *out, size_t out_bytes) {
     size_t used = 0;
     *out = '\0';
@@ -394,6 +426,7 @@ static void config_value_format_ids(const struct config_ids *list, char *out, si
                                  list->ids[i]);
 }
 
+/* The shortest form that a file could have. */
 void config_value_format(const struct config_rule *rule, const void *field, char *out,
                          size_t out_bytes) {
     char number[32];
@@ -432,6 +465,7 @@ void config_value_format(const struct config_rule *rule, const void *field, char
         snprintf(out, out_bytes, "(nothing)");
 }
 
+/* 0.0.0.0 or [::] can be listened on, but say nothing about where others find us. */
 bool config_address_is_any(const char *address) {
     char host[256];
     uint64_t port;

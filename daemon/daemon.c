@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The composition root. Everything happens on one loop: I/O callbacks run in its poll phase and
- * hand requests and messages to the broker; the check handle right behind it pumps the broker once
- * for all of them; the timer wakes the loop for the broker's next deadline.
+ * The composition root: builds everything in order, runs the loop, takes everything down in
+ * reverse.
  *
- *   serving --SIGTERM--> draining --idle, time out or second signal--> closing --handles closed-->
- * stopped
+ * All of it happens on one loop and one thread. I/O callbacks run in the loop's poll phase and hand
+ * requests and messages to the broker; the check handle right behind it pumps the broker once for
+ * all of them, so that answers and messages to peers go out in batches; the timer wakes the loop
+ * for the broker's next deadline.
  *
- * Closing goes in reverse order of building: clients, peers, then what they stand on.
+ *   serving --SIGTERM--> draining --idle, time out or second signal--> closing --> stopped
+ *
+ * Draining: no new puts, no new clients; those that are there may finish. Closing: clients first,
+ * then peers, then what both stand on, each when libuv has closed the handles of the one before.
  */
 #include "daemon.h"
 
@@ -86,6 +90,9 @@ static void daemon_on_due(uv_idle_t *due) {
     (void)due;
 }
 
+/* Sets what wakes the loop next. A timer of 0 ms would run again and again before any socket is
+ * read; for what is due at once there is an idle handle, which makes the loop look at the sockets
+ * without sleeping. Times are rounded up to ms: a timer that fires too early finds nothing due. */
 static void daemon_schedule(struct daemon *daemon, uint64_t now_ns) {
     uint64_t next_ns = broker_next_deadline_ns(daemon->broker);
     if (daemon->phase == PHASE_DRAINING && daemon->drain_until_ns < next_ns)
@@ -108,6 +115,7 @@ static void daemon_on_hot(uv_idle_t *hot) {
     sched_yield(); /* whoever else wants this core goes first: perhaps the one we wait for */
 }
 
+/* busy_poll.c decides; while the loop is hot an idle handle keeps it from sleeping. */
 static void daemon_stay_hot_or_cool_down(struct daemon *daemon, uint64_t now_ns) {
     daemon->busy_poll.span_ns = daemon->config.busy_poll_us * 1000ull;
     if (busy_poll_turn(&daemon->busy_poll, broker_request_count(daemon->broker), now_ns))
@@ -123,6 +131,8 @@ static void daemon_note_turn(struct daemon *daemon, uint64_t now_ns, uint64_t pu
                      ended_ns - pumped_ns);
 }
 
+/* One turn of the broker: everything that has come in since the last one is worked off, then it is
+ * decided when to wake up next. */
 static void daemon_turn(struct daemon *daemon) {
     uint64_t now_ns = daemon_clock_ns(CLOCK_BOOTTIME);
     if (daemon->phase == PHASE_CLOSING)
@@ -139,6 +149,7 @@ static void daemon_turn(struct daemon *daemon) {
     daemon_stay_hot_or_cool_down(daemon, now_ns);
 }
 
+/* Right after the poll phase: all that the sockets had has been handed to the broker. */
 static void daemon_on_check(uv_check_t *check) {
     daemon_turn(check->data);
 }
@@ -149,6 +160,7 @@ static void daemon_on_timer(uv_timer_t *timer) {
 
 /* ---- configuration ---- */
 
+/* What is kept is a key made of the secret, not the secret. */
 static int daemon_read_cluster_key(struct daemon *daemon, char *why, size_t why_bytes) {
     uint8_t secret[4096];
     if (!*daemon->config.cluster_secret_file)
@@ -163,6 +175,7 @@ static int daemon_read_cluster_key(struct daemon *daemon, char *why, size_t why_
     return 0;
 }
 
+/* One line for each key that differs, whether it was taken or not. */
 static void daemon_on_change(void *context, const struct config_change *change) {
     (void)context;
     if (change->taken)
@@ -182,6 +195,9 @@ static void daemon_say_of_next_start(bool warning, const char *sentence) {
         log_warning("reload: at the next start: %s", sentence);
 }
 
+/* On SIGHUP. A file with a mistake changes nothing. Secrets are not read again, but a secret that
+ * has changed is told of, or its owner would wonder why the new one is refused. The limits of the
+ * process are judged as for a start with the new file, for that is when a new quota counts. */
 static void daemon_reload(struct daemon *daemon) {
     struct config wanted;
     char why[ENVIRONMENT_SENTENCE_BYTES];
@@ -203,6 +219,7 @@ static void daemon_reload(struct daemon *daemon) {
 
 /* ---- signals ---- */
 
+/* The listener goes first, so that nobody comes in while the others leave. */
 static void daemon_begin_draining(struct daemon *daemon) {
     char load[128];
     broker_describe_load(daemon->broker, load, sizeof load);
@@ -216,6 +233,7 @@ static void daemon_begin_draining(struct daemon *daemon) {
     broker_begin_drain(daemon->broker);
 }
 
+/* A second SIGTERM means "at once". */
 static void daemon_on_signal(uv_signal_t *handle, int number) {
     struct daemon *daemon = handle->data;
     if (number == SIGHUP)
@@ -228,6 +246,7 @@ static void daemon_on_signal(uv_signal_t *handle, int number) {
 
 /* ---- closing ---- */
 
+/* Those of the loop itself. The loop ends when the last handle has been closed. */
 static void daemon_close_handles(struct daemon *daemon) {
     uv_close((uv_handle_t *)&daemon->check, NULL);
     uv_close((uv_handle_t *)&daemon->timer, NULL);
@@ -237,6 +256,8 @@ static void daemon_close_handles(struct daemon *daemon) {
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
 }
 
+/* The transport has gone with the peers. The broker must let go of them before they are freed, and
+ * the directory is destroyed before the broker, to which it tells events. */
 static void daemon_on_peers_closed(void *owner) {
     struct daemon *daemon = owner;
     daemon->transport = NULL;
@@ -253,6 +274,7 @@ static void daemon_on_listener_gone(void *owner) {
     peers_close(daemon->peers, daemon_on_peers_closed, daemon);
 }
 
+/* listener_close() calls back when the last session is freed; the peers follow then. */
 static void daemon_begin_closing(struct daemon *daemon) {
     char load[128];
     broker_describe_load(daemon->broker, load, sizeof load);
@@ -269,11 +291,13 @@ static void daemon_on_prefault(void *owner, const struct arena *arena, uint64_t 
         broker_prefaulted(daemon->broker, arena, bytes);
 }
 
-/* Huge pages are not charged to the cgroup's memory. */
+/* What of an arena counts against the limit of the control group's memory: huge pages do not. */
 static int64_t daemon_limited_bytes(const struct arena *arena) {
     return arena->hugepages ? 0 : (int64_t)arena->bytes;
 }
 
+/* Touching memory in advance is of use only if it fits: beyond the limit of the control group the
+ * kernel would kill the broker before it has served anybody. */
 static void daemon_on_arena_ready(void *owner, const char *store, const struct arena *arena) {
     struct daemon *daemon = owner;
     daemon->room_for_arenas -= daemon_limited_bytes(arena);
@@ -296,6 +320,7 @@ static uint64_t daemon_on_clock(void *context) {
     return daemon_clock_ns(CLOCK_BOOTTIME);
 }
 
+/* SIGTERM and SIGINT stop, SIGHUP reads the file again. */
 static int daemon_build_loop(struct daemon *daemon) {
     static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
     int result = uv_loop_init(&daemon->loop);
@@ -316,6 +341,9 @@ static int daemon_build_loop(struct daemon *daemon) {
     return prefault_new(&daemon->loop, daemon_on_prefault, daemon, &daemon->prefault);
 }
 
+/* The broker, its peers and the transport know each other, so that they are made in this order and
+ * connected afterwards. Without peers, and without a directory that may name some, there is no
+ * transport. */
 static int daemon_build_broker(struct daemon *daemon, char *why, size_t why_bytes) {
     randombytes_buf(&daemon->incarnation, sizeof daemon->incarnation);
     daemon->incarnation += !daemon->incarnation;
@@ -362,6 +390,7 @@ static int daemon_build_broker(struct daemon *daemon, char *why, size_t why_byte
     return result;
 }
 
+/* The list of peers is copied by the directory. */
 static int daemon_build_directory_static(struct daemon *daemon) {
     const struct config *config = &daemon->config;
     struct directory_peer *peers = calloc(config->peer_count + 1, sizeof *peers);
@@ -377,6 +406,7 @@ static int daemon_build_directory_static(struct daemon *daemon) {
     return result;
 }
 
+/* The password is wiped here; the client keeps what it needs. */
 static int daemon_connect_etcd(const struct config *config, uv_loop_t *loop, struct etcd **out,
                                char *why, size_t why_bytes) {
     char password[4097] = "";
@@ -398,6 +428,8 @@ static int daemon_connect_etcd(const struct config *config, uv_loop_t *loop, str
     return result;
 }
 
+/* A client of etcd, and the directory that speaks through it. The directory owns the client from
+ * then on. */
 static int daemon_build_directory_etcd(struct daemon *daemon, char *why, size_t why_bytes) {
     const struct config *config = &daemon->config;
     struct directory_etcd_options options = {
@@ -429,6 +461,8 @@ static int daemon_build_directory(struct daemon *daemon, char *why, size_t why_b
     return daemon_build_directory_static(daemon);
 }
 
+/* "port 0" gets a free port: `bound` is what the other nodes are told, unless [peers] advertise
+ * says otherwise. */
 static int daemon_listen_for_peers(struct daemon *daemon, char *why, size_t why_bytes) {
     const struct config *config = &daemon->config;
     char bound[64];
@@ -449,6 +483,7 @@ static int daemon_listen_for_peers(struct daemon *daemon, char *why, size_t why_
     return result;
 }
 
+/* The last thing that is built: see daemon_build(). */
 static int daemon_listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes) {
     struct listener_options options = {
         .socket_path = daemon->config.socket_path,
@@ -461,6 +496,8 @@ static int daemon_listen_for_clients(struct daemon *daemon, char *why, size_t wh
     return listener_new(&daemon->loop, &options, daemon->broker, &daemon->listener, why, why_bytes);
 }
 
+/* Stores are opened before anybody can ask for them, and clients are let in last: whoever connects
+ * finds a broker that is ready, and systemd is told READY only after that. */
 static int daemon_build(struct daemon *daemon, char *why, size_t why_bytes) {
     int result = daemon_read_cluster_key(daemon, why, why_bytes);
     if (result < 0 || (result = secret_prints_new(&daemon->config, &daemon->secret_prints)) < 0 ||
@@ -476,7 +513,9 @@ static int daemon_build(struct daemon *daemon, char *why, size_t why_bytes) {
     return daemon_listen_for_clients(daemon, why, why_bytes);
 }
 
-/* Takes down what daemon_build() had made when it failed. */
+/* Takes down what daemon_build() had made when it failed. Once there is a directory the usual way
+ * of closing works; before that, what there is has to be taken down by hand. The loop runs until
+ * all handles are closed. */
 static void daemon_unbuild(struct daemon *daemon) {
     daemon->phase = PHASE_CLOSING;
     if (!daemon->has_loop)
@@ -494,6 +533,8 @@ static void daemon_unbuild(struct daemon *daemon) {
     uv_run(&daemon->loop, UV_RUN_DEFAULT);
 }
 
+/* config's lists of peers and stores stay the caller's; all else is copied, for a reload changes
+ * it. */
 int daemon_new(const struct config *config, const char *config_path, struct daemon **out, char *why,
                size_t why_bytes) {
     struct daemon *daemon = calloc(1, sizeof *daemon);
@@ -521,6 +562,7 @@ int daemon_run(struct daemon *daemon) {
     return uv_run(&daemon->loop, UV_RUN_DEFAULT);
 }
 
+/* The cluster's key is wiped; the loop has closed all of its handles by now. */
 void daemon_free(struct daemon *daemon) {
     if (!daemon)
         return;

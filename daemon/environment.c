@@ -1,4 +1,15 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Does the configuration fit what this process may use? environment.h says why this is asked before
+ * anything is built.
+ *
+ * Each judgement is a function of the configuration and of one limit, so that tests can ask about
+ * limits that their machine does not have. Numbers of what a broker needs are measured; the
+ * comments beside them say what they are made of.
+ *
+ * A limit that certainly is too small refuses the start. One that may be too small warns: whether
+ * all stores will ever be full at once, or all sessions there, nobody knows.
+ */
 #include "environment.h"
 
 #include <errno.h>
@@ -29,6 +40,7 @@
 #define POOL_THREADS      4u /* of libuv, if UV_THREADPOOL_SIZE does not say otherwise */
 #define FILES_BESIDE      64u
 
+/* Of one store: what is at home here, and what lands from other nodes. */
 static uint64_t environment_arena_of(const struct config_store *store) {
     return store->max_resident_bytes + store->landing_bytes;
 }
@@ -38,6 +50,8 @@ static uint64_t environment_index_bytes(const struct config_store *store) {
     return INDEX_BYTES * (samples < store->max_samples ? samples : store->max_samples);
 }
 
+/* Stores that clients create at run time are not in the file and are not counted; each asks for
+ * room when it is made (room_for_arenas in daemon.c). */
 void environment_need(const struct config *config, struct environment_need *out) {
     *out = (struct environment_need){.overhead_bytes = BASE_BYTES,
                                      .address_bytes = BASE_ADDRESS_BYTES};
@@ -56,6 +70,7 @@ static const char how_to_fit[] =
     "raise it (systemd: MemoryMax=, Kubernetes: resources.limits.memory, docker: --memory) or "
     "lower max_resident_bytes and landing_bytes of the stores";
 
+/* %.300s: the path of a control group can be very long, and the sentence must stay one. */
 static void environment_say_memory(char *sentence, const struct cgroup_limit *limit,
                                    const struct environment_need *need, const char *what_then) {
     char limit_text[16], arenas[16], beside[16], all[16];
@@ -70,6 +85,8 @@ static void environment_say_memory(char *sentence, const struct cgroup_limit *li
         *what_then ? how_to_fit : "");
 }
 
+/* Huge pages come from a pool of their own, with a limit of their own, and a page that cannot be
+ * had is SIGBUS at the first touch. */
 static enum environment_verdict environment_judge_huge_pages(const struct config *config,
                                                              const struct cgroup_limit *limit,
                                                              const struct environment_need *need,
@@ -86,6 +103,7 @@ static enum environment_verdict environment_judge_huge_pages(const struct config
     return ENVIRONMENT_TOO_SMALL;
 }
 
+/* From the hardest limit to the softest: what kills, what may kill, what slows down. */
 enum environment_verdict environment_judge_memory(const struct config *config,
                                                   const struct cgroup_limits *limits,
                                                   char *sentence) {
@@ -118,6 +136,7 @@ enum environment_verdict environment_judge_memory(const struct config *config,
     return ENVIRONMENT_FITS;
 }
 
+/* With huge pages the limit for small ones says nothing about arenas. */
 uint64_t environment_memory_limit(const struct config *config) {
     struct cgroup_limits limits;
     cgroup_limits_read("/proc/self", "", &limits);
@@ -149,6 +168,8 @@ enum environment_verdict environment_judge_address_space(const struct config *co
     return ENVIRONMENT_TOO_SMALL;
 }
 
+/* Only a warning: sessions come and go, and one that finds no descriptor is refused with a
+ * sentence. */
 enum environment_verdict environment_judge_files(const struct config *config, uint64_t limit,
                                                  char *sentence) {
     uint64_t need = FILES_PER_SESSION * config->max_sessions +
@@ -166,6 +187,7 @@ enum environment_verdict environment_judge_files(const struct config *config, ui
     return ENVIRONMENT_TIGHT;
 }
 
+/* RLIMIT_FSIZE holds for memfds, too: an arena that is larger cannot be made. */
 enum environment_verdict environment_judge_file_size(const struct config *config,
                                                      uint64_t limit_bytes, char *sentence) {
     char limit_text[16], need_text[16];
@@ -185,7 +207,8 @@ enum environment_verdict environment_judge_file_size(const struct config *config
     return ENVIRONMENT_FITS;
 }
 
-/* libuv's pool aborts the process when it gets no thread: as many as it has are tried out. */
+/* libuv's pool aborts the process when it gets no thread, and does so at its first use, long after
+ * the start. So as many threads as it has are tried out, all at the same time. */
 static void *environment_thread_wait(void *gate) {
     pthread_mutex_lock(gate);
     pthread_mutex_unlock(gate);
@@ -222,6 +245,7 @@ static uint64_t environment_limit_of(int resource) {
     return limit.rlim_cur;
 }
 
+/* The soft limit is 1024 for the sake of programs that use select(); we do not. */
 static void environment_raise_file_limit(void) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
@@ -230,6 +254,8 @@ static void environment_raise_file_limit(void) {
     }
 }
 
+/* All judgements are made, and all that is worth knowing is said, before the first one that is too
+ * small refuses: whoever has to raise limits raises them all at once. */
 int environment_check(const struct config *config, void (*say)(bool warning, const char *sentence),
                       char *why, size_t why_bytes) {
     char sentences[5][ENVIRONMENT_SENTENCE_BYTES];

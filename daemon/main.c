@@ -2,6 +2,9 @@
  *
  * featured: arguments, process-wide settings, and the exit status. Everything else begins in
  * daemon.c.
+ *
+ * Exit status 2 says that the configuration, or what it asks of this machine, is wrong: a restart
+ * will not help. 1 is everything else. systemd's unit goes by these numbers.
  */
 #include <argp.h>
 #include <signal.h>
@@ -62,6 +65,7 @@ static error_t main_parse_option(int key, char *arg, struct argp_state *state) {
     }
 }
 
+/* Read and thrown away: whether it can be read is all that is asked. */
 static int main_check_secret(const char *path, char *why, size_t why_bytes) {
     unsigned char secret[4096];
     if (!*path)
@@ -71,6 +75,8 @@ static int main_check_secret(const char *path, char *why, size_t why_bytes) {
     return got < 0 ? got : 0;
 }
 
+/* All that the file names, so that a mode that is wrong is found before a peer or a client needs
+ * the secret. */
 static int main_check_secrets(const struct config *config, char *why, size_t why_bytes) {
     int result = main_check_secret(config->cluster_secret_file, why, why_bytes);
     if (result == 0)
@@ -80,7 +86,8 @@ static int main_check_secrets(const struct config *config, char *why, size_t why
     return result;
 }
 
-/* A key in the open is a mistake, but the one that etcd's client has always taken. */
+/* The private key of etcd's client that others can read is a mistake, but etcd's own tools have
+ * always taken such a file. So it is said, and not refused. */
 static void main_check_key_file(const struct config *config, void (*say)(bool, const char *)) {
     struct stat facts;
     char wrong[384], sentence[768];
@@ -96,7 +103,8 @@ static void main_say_in_log(bool warning, const char *sentence) {
     log_write(warning ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "main: %s", sentence);
 }
 
-/* Escaped: the file may hold anything. */
+/* For --check-config, and before the log runs. Escaped: the file may hold anything, and this goes
+ * to a terminal. */
 static void main_say_to_user(bool warning, const char *sentence) {
     char text[2 * WHY_BYTES];
     text_escape(text, sizeof text, sentence, strlen(sentence));
@@ -111,6 +119,7 @@ static int main_check_environment(const struct config *config, void (*say)(bool,
     return result < 0 ? result : environment_check(config, say, why, why_bytes);
 }
 
+/* libsodium is initialised here, once, before anything draws a random number. */
 static int main_run_daemon(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
     struct daemon *daemon = NULL;
@@ -132,7 +141,8 @@ static int main_run_daemon(const struct config *config, const char *config_path)
     return result < 0 ? EXIT_RUNTIME : EXIT_CLEAN;
 }
 
-/* The lock comes first and goes last: whoever finds the socket taken has not touched anything. */
+/* The lock on the socket comes first and goes last: a second broker for the same socket is refused
+ * before it has touched anything. */
 static int main_run(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
     int lock = socket_lock_take(config->socket_path, why, sizeof why);
@@ -145,6 +155,8 @@ static int main_run(const struct config *config, const char *config_path) {
     return status;
 }
 
+/* The log has a thread of its own, so that a terminal that stands still does not stop the broker.
+ * Whoever reads the log gets LOG_PATIENCE_MS to take the last lines. */
 static int main_serve(const struct config *config, const char *config_path) {
     int result = log_start();
     if (result < 0) {
@@ -158,8 +170,8 @@ static int main_serve(const struct config *config, const char *config_path) {
     return status;
 }
 
-/* With kind = etcd: the certificate files, and what etcd itself says. One that does not answer is
- * no fault of the configuration. */
+/* With kind = etcd: the certificate files, and what etcd itself says. An etcd that does not answer
+ * is no fault of the configuration, so that it is a warning. */
 static int main_check_directory(const struct config *config, char *why, size_t why_bytes) {
     char password[4097] = "", warning[WHY_BYTES] = "";
     struct etcd_client_options client = {
@@ -186,6 +198,7 @@ static int main_check_directory(const struct config *config, char *why, size_t w
     return result;
 }
 
+/* The same checks as at a start, without starting: what is fine here must not fail there. */
 static int main_check_config(const struct config *config, const char *config_path) {
     char why[WHY_BYTES] = "";
     if (main_check_environment(config, main_say_to_user, why, sizeof why) < 0 ||
@@ -209,6 +222,7 @@ int main(int argc, char **argv) {
     struct config config;
     char why[WHY_BYTES] = "";
     std_fds_open();
+    /* Writing to a socket whose other end is gone is an error to be handled where it happens. */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* the log's file at its limit: a write that fails */
     argp_err_exit_status = EXIT_CONFIG;

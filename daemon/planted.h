@@ -31,11 +31,6 @@ enum {
     PLANTED_RECORD_KEPT,        /* the index is not told of a sample that was retired */
     PLANTED_MEMBERS_HEARD_OF,   /* everyone is those heard of, not those that are members */
     PLANTED_DEATH_UNCHECKED,    /* after a death nobody checks what it holds */
-    PLANTED_NO_FENCE,           /* a node serves on when its lease may have ended */
-    PLANTED_UNHEARD_KEPT,       /* a keep-alive that brought no TTL counts as one that did */
-    PLANTED_EPOCH_UNCHECKED,    /* the index is written whether our own record stands or not */
-    PLANTED_SENT_TWICE,         /* a write that was not answered is sent again, unsettled */
-    PLANTED_FLIGHT_BELIEVED,    /* ... or believed, though this node was fenced meanwhile */
     PLANTED_LANDED_EARLY,       /* a client is told of bytes that have not landed yet */
     PLANTED_LOOKED_ONCE,        /* what the index named and is gone is not looked for again */
 };

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
+ * Touches the memory of stores in advance, on libuv's pool, slice by slice. The kernel clears each
+ * page at its first touch (20 us of each 4 KiB page at the 0.2 GB/s measured), which a put would
+ * otherwise have to wait for.
+ *
  * A queue of arenas; the first one's next slice is `running` on the pool or about to be. The mutex
- * guards only `touching`, which the pool thread holds true while it is inside an arena, so that
- * remove can wait for it.
+ * guards only `touching`, which is true from the moment a slice is handed to the pool until it is
+ * done, so that prefault_remove() can wait for it.
  */
 #include "prefault.h"
 
@@ -42,6 +46,8 @@ struct prefault {
 
 static void prefault_start(struct prefault *prefault);
 
+/* On the pool's thread. It uses a copy of the arena's struct and reads nothing that the loop may
+ * change. */
 static void prefault_touch(uv_work_t *work) {
     struct prefault *prefault = work->data;
     prefault->result =
@@ -52,11 +58,14 @@ static void prefault_touch(uv_work_t *work) {
     uv_mutex_unlock(&prefault->mutex);
 }
 
+/* All touched, or given up, or the arena is going. */
 static void prefault_finish_job(struct prefault *prefault, struct job *job) {
     TAILQ_REMOVE(&prefault->jobs, job, link);
     free(job);
 }
 
+/* Back on the loop's thread. A slice of an arena that was removed while it was touched tells
+ * nobody. */
 static void prefault_touched(uv_work_t *work, int status) {
     struct prefault *prefault = work->data;
     struct job *job = TAILQ_FIRST(&prefault->jobs);
@@ -81,6 +90,7 @@ static void prefault_touched(uv_work_t *work, int status) {
     prefault_start(prefault);
 }
 
+/* One slice at a time, for all arenas together: the pool has four threads, and others need them. */
 static void prefault_start(struct prefault *prefault) {
     struct job *job = TAILQ_FIRST(&prefault->jobs);
     if (!job || prefault->running)
@@ -111,6 +121,7 @@ int prefault_new(uv_loop_t *loop, prefault_progress_fn progress, void *owner,
     return 0;
 }
 
+/* Not prefaulted is slower at first, and nothing worse; so lack of memory is a warning. */
 void prefault_add(struct prefault *prefault, const char *name, const struct arena *arena) {
     struct job *job = calloc(1, sizeof *job);
     if (!job) {
@@ -123,6 +134,9 @@ void prefault_add(struct prefault *prefault, const char *name, const struct aren
     prefault_start(prefault);
 }
 
+/* The caller unmaps the arena after this, so that no thread may be inside it: a slice that is under
+ * way is waited for. slice_of NULL tells prefault_touched() that nobody wants to hear of it any
+ * more. */
 void prefault_remove(struct prefault *prefault, const struct arena *arena) {
     struct job *job, *next;
     for (job = TAILQ_FIRST(&prefault->jobs); job; job = next) {
@@ -137,6 +151,7 @@ void prefault_remove(struct prefault *prefault, const struct arena *arena) {
     uv_mutex_unlock(&prefault->mutex);
 }
 
+/* The pool's thread may still be at work: it cannot be stopped, and its callback frees the rest. */
 void prefault_free(struct prefault *prefault) {
     if (!prefault)
         return;

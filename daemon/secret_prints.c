@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A fingerprint is keyed with a number of this process's own, and is of no use to anybody else.
+ * Has a secret file changed since the start? A reload does not take a new secret, and says so.
+ *
+ * What is kept of a secret is a fingerprint, BLAKE2b keyed with a random number of this process's
+ * own, which is of no use to anybody else.
  */
 #include "secret_prints.h"
 
@@ -25,6 +28,7 @@ struct secret_prints {
     struct secret_print all[];
 };
 
+/* A file that cannot be read has a fingerprint of zeros. */
 static int print_take(const struct secret_prints *prints, const char *path,
                       uint8_t out[PRINT_BYTES], char *why, size_t why_bytes) {
     uint8_t secret[SECRET_BYTES_MAX];
@@ -37,6 +41,7 @@ static int print_take(const struct secret_prints *prints, const char *path,
     return bytes < 0 ? bytes : 0;
 }
 
+/* path "": there is no such secret. */
 static void print_add(struct secret_prints *prints, const char *path, const char *section,
                       const char *name, const char *key) {
     struct secret_print *print = &prints->all[prints->count];
@@ -49,6 +54,7 @@ static void print_add(struct secret_prints *prints, const char *path, const char
     prints->count++;
 }
 
+/* One for each store that has a secret, and two of the node. */
 int secret_prints_new(const struct config *config, struct secret_prints **out) {
     struct secret_prints *prints =
         calloc(1, sizeof *prints + (config->store_count + 2) * sizeof prints->all[0]);
@@ -68,6 +74,7 @@ void secret_prints_free(struct secret_prints *prints) {
     free(prints);
 }
 
+/* The fingerprints are no secrets, so that memcmp() will do. */
 bool secret_prints_compare(const struct secret_prints *prints,
                            void (*tell)(void *context, const char *what, const char *how),
                            void *context) {

@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What featurectl needs beyond feature.h: any request of the protocol as it is, and the stream of
+ * events. The requests go through request.c like all others, but once only: an administrator wants
+ * to see that the connection broke, not a second answer.
+ */
 #include "admin.h"
 
 #include "clock.h"
@@ -44,7 +49,8 @@ static bool admin_show_event(void *context, const Fb__ClientNotice *notice) {
            listener->visit(listener->context, notice->event);
 }
 
-/* With the lock held. */
+/* With the lock held. The subscription is ended again on the same link, unless the broker is gone;
+ * the handle may go on to be used for something else. */
 static int admin_listen_on(struct fc_link *link, struct fc_exchange *exchange) {
     fc_link_ref(link);
     int rc = fc_link_listen(link, exchange);

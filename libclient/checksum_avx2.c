@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The same sums with 32-byte vectors; called only on processors that have them.
+ * The same sums with 32-byte vectors; called only on processors that have them (checksum.c).
+ *
+ * xxhash.h is header-only and takes the widest vectors that the compiler may use. So this file
+ * alone is compiled for AVX2, by a pragma that stands before the includes: with a flag for the
+ * whole library it would not start on older processors. On other architectures the file is empty
+ * but for one name, as C has no empty files.
  */
 #ifdef __x86_64__
 #include <immintrin.h>

@@ -1,11 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- *   no link --attempt--> link (Hello answered) --EOF, error, nonsense--> broken --attempt--> ...
+ * A handle and its one connection at a time.
+ *
+ *    no link --attempt--> link (Hello answered) --EOF, error, nonsense--> broken --attempt--> ...
  *
  * At most one thread attempts (feature->connecting); the others wait on `changed`. Attempts back
- * off from 10 ms, doubling to 1 s, less up to half at random so that the clients of a restarted
- * broker do not come back in step. Nothing happens in the background: a handle that is not used
- * does not reconnect.
+ * off from 10 ms, doubling to 1 s, less up to half at random, so that the clients of a broker that
+ * has restarted do not all come back in the same millisecond. Nothing happens in the background: a
+ * handle that is not used does not reconnect.
+ *
+ * feature->lock guards everything of the handle: its link, its stores and their releases. It is
+ * never held while a thread waits for the socket. Who holds a reference to a link may use it after
+ * another thread has replaced it; the epoch tells which connection something came from.
+ *
+ * A child of fork() has a copy of all this and owns none of it. It may not take the lock as usual,
+ * since the thread that held it at the fork does not exist in the child: see fc_connection_lock().
  */
 #include "connection.h"
 
@@ -24,6 +33,7 @@
 #include "fork.h"
 #include "limit.h"
 #include "proto/auth.h"
+#include "proto/version.h"
 #include "release.h"
 #include "sized.h"
 #include "socket.h"
@@ -36,6 +46,8 @@
 #define DISCONNECT_MS              1000u
 #define UNFORKED_BYTES             4096u /* one page; the kernel rounds up */
 
+/* The application's function may be slow or call the library again, so the lock must not be held.
+ * The sentence is escaped as all are: it may quote what the broker has said. */
 void fc_log(const struct feature *feature, enum feature_log_level level, const char *format, ...) {
     if (!feature->log)
         return;
@@ -47,7 +59,10 @@ void fc_log(const struct feature *feature, enum feature_log_level level, const c
     feature->log(feature->log_context, level, sentence);
 }
 
-/* Asking the kernel for our pid in every call costs more than the rest of the checks together. */
+/* A page that the kernel wipes in a forked child (MADV_WIPEONFORK, Linux 4.14): reading true from
+ * it means that this is the process that connected. Asking the kernel for our pid in every call
+ * would cost more than the rest of the checks together. NULL: the kernel cannot do that, and
+ * getpid() is asked. */
 static bool *connection_map_unforked(void) {
     bool *page =
         mmap(NULL, UNFORKED_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -65,6 +80,8 @@ bool fc_connection_forked(const struct feature *feature) {
     return feature->unforked ? !*feature->unforked : getpid() != feature->pid;
 }
 
+/* In a forked child a lock that is taken stays taken: whoever holds it lives in the parent. The
+ * child tries, and does without what needs the lock if it fails; it only frees its own copies. */
 bool fc_connection_lock(struct feature *feature) {
     if (fc_connection_forked(feature))
         return !pthread_mutex_trylock(&feature->lock);
@@ -83,12 +100,15 @@ int fc_connection_check(const struct feature *feature) {
                    (int)feature->pid, (int)getpid());
 }
 
+/* The link if it is good for sending; NULL when it has broken or there is none. */
 struct fc_link *fc_connection_link(const struct feature *feature) {
     return feature->link && !feature->link->broken ? feature->link : NULL;
 }
 
 /* ---- hello ---- */
 
+/* Frames and batches are what this library can handle or what the broker says, whichever is less.
+ * A broker from before Limits says nothing and takes the defaults. */
 static void connection_note_limits(struct fc_link *link, const Fb__Limits *limits) {
     link->limits = (struct fc_limits){.frame_bytes = FRAME_CLIENT_BYTES_MAX,
                                       .inline_bytes = FRAME_INLINE_BYTES_MAX,
@@ -102,13 +122,23 @@ static void connection_note_limits(struct fc_link *link, const Fb__Limits *limit
         link->limits.batch_items = limits->batch_items;
 }
 
+/* What the broker says of itself is kept with the link: it may be another broker next time, with
+ * another incarnation, which means that all leases and rooms of before are void. */
 static int connection_take_hello(struct fc_link *link, const Fb__ClientReply *reply) {
     if (reply->status != FB__STATUS__OK)
         return fc_fail_status(reply->status, reply->error, "greet the broker");
     const Fb__HelloReply *hello = reply->hello;
-    if (reply->result_case != FB__CLIENT_REPLY__RESULT_HELLO || hello->version != FRAME_VERSION)
-        return fc_fail(FEATURE_E_UNSUPPORTED, "the broker does not speak protocol version %u",
-                       FRAME_VERSION);
+    if (reply->result_case != FB__CLIENT_REPLY__RESULT_HELLO)
+        return fc_fail(FEATURE_E_UNSUPPORTED, "the broker's answer to the greeting is not one that "
+                                              "this library (" FEATURED_VERSION ") understands");
+    /* A range of one version: is the broker's choice among what we have offered? */
+    if (!version_choose(VERSION_CLIENT, (struct version_range){hello->version, hello->version})) {
+        char words[VERSION_WORDS_BYTES];
+        return fc_fail(FEATURE_E_UNSUPPORTED,
+                       "the broker (featured %s) chose version %u of the client protocol, this "
+                       "library (" FEATURED_VERSION ") speaks %s",
+                       hello->broker_version, hello->version, version_words(VERSION_CLIENT, words));
+    }
     if (strlen(hello->node) >= sizeof link->node)
         return fc_fail(FEATURE_E_INTERNAL, "the broker's node name is too long");
     link->session_id = hello->session_id;
@@ -119,8 +149,10 @@ static int connection_take_hello(struct fc_link *link, const Fb__ClientReply *re
     return FEATURE_OK;
 }
 
-/* A broker that cannot see whether this process lives is given a pidfd. Without one it has the
- * socket to go by: no failure. */
+/* A broker that cannot see whether this process lives is given a pidfd; it then ends the session
+ * with the process, even if a forked child keeps the socket open. Without one it has the socket to
+ * go by, so a failure here is no failure of the connection. The fork lock is held while the
+ * descriptor exists. */
 static void connection_send_pidfd(struct fc_link *link) {
     uint8_t frame[FRAME_HEADER_BYTES + 64];
     Fb__Hello hello = FB__HELLO__INIT;
@@ -141,12 +173,14 @@ static void connection_send_pidfd(struct fc_link *link) {
     fc_fork_unlock();
 }
 
-/* With the lock held; released meanwhile. */
+/* With the lock held; released meanwhile. The versions that we understand are offered as a range
+ * (proto/version.h), in a frame that every broker can read. A broker that does not answer is
+ * UNAVAILABLE rather than TIMEOUT: the caller's own request has not been made yet. */
 static int connection_say_hello(struct feature *feature, struct fc_link *link,
                                 uint64_t deadline_ns) {
     Fb__Hello hello = FB__HELLO__INIT;
-    hello.version_min = FRAME_VERSION;
-    hello.version_max = FRAME_VERSION;
+    hello.version_min = VERSION_CLIENT.lowest;
+    hello.version_max = VERSION_CLIENT.highest;
     hello.client_id = feature->client_id;
     hello.client_name = feature->client_name;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -171,6 +205,8 @@ static int connection_say_hello(struct feature *feature, struct fc_link *link,
 
 /* ---- attempts ---- */
 
+/* A sentence for each way in which connect() fails. That nobody listens is the common one, and has
+ * two causes that look alike: featured is not running, or it runs with another socket. */
 static int connection_refuse_path(const struct feature *feature, int error) {
     char what[160];
     switch (error) {
@@ -192,7 +228,10 @@ static int connection_refuse_path(const struct feature *feature, int error) {
     }
 }
 
-/* With the lock held and `connecting` ours. FEATURE_OK: *out is greeted and the caller's. */
+/* With the lock held and `connecting` ours; the lock is released while it blocks. The fork lock is
+ * held from socket() until the descriptor is on the list of fork.h. FEATURE_OK: *out is greeted
+ * and the caller's. The epoch is counted even for an attempt that fails, so that no two links ever
+ * have the same. */
 static int connection_attempt(struct feature *feature, uint64_t deadline_ns, struct fc_link **out) {
     uint64_t epoch = ++feature->last_epoch;
     pthread_mutex_unlock(&feature->lock);
@@ -217,6 +256,7 @@ static int connection_attempt(struct feature *feature, uint64_t deadline_ns, str
     return FEATURE_OK;
 }
 
+/* Doubling from BACKOFF_MS_MIN to BACKOFF_MS_MAX, less up to half of it at random. */
 static void connection_back_off(struct feature *feature) {
     uint32_t ms = feature->backoff_ms ? feature->backoff_ms * 2 : BACKOFF_MS_MIN;
     feature->backoff_ms = ms < BACKOFF_MS_MAX ? ms : BACKOFF_MS_MAX;
@@ -224,7 +264,9 @@ static void connection_back_off(struct feature *feature) {
     feature->retry_ns = fc_after_ns(fc_now_ns(), wait_ms * FC_NS_PER_MS);
 }
 
-/* With the lock held; released while it blocks and to log. */
+/* With the lock held; released while it blocks and to log. The old link is let go of first:
+ * threads that still wait on it hold their own references, and see that it has broken. Why it
+ * failed is kept (feature->why), for those who only waited for this attempt. */
 static int connection_connect_once(struct feature *feature, uint64_t deadline_ns) {
     char lost[sizeof feature->link->why] = "";
     struct fc_link *link = NULL;
@@ -255,6 +297,9 @@ static int connection_connect_once(struct feature *feature, uint64_t deadline_ns
     return rc;
 }
 
+/* One of the waiting threads attempts, the others sleep until it is done or their own deadline
+ * passes. FEATURE_E_UNAVAILABLE of an attempt is tried again until the deadline; anything else (no
+ * permission, no version in common, no memory) would fail again at once and is the answer. */
 int fc_connection_ready(struct feature *feature, uint64_t deadline_ns) {
     for (;;) {
         if (feature->closed)
@@ -280,6 +325,9 @@ int fc_connection_ready(struct feature *feature, uint64_t deadline_ns) {
     }
 }
 
+/* For feature_view_check(): is the broker known to be gone? Only if an attempt just now, or one
+ * within its back-off, has found nobody at the socket. A broker that is slow or full is not gone.
+ */
 bool fc_connection_gone(struct feature *feature, uint64_t deadline_ns) {
     if (fc_connection_link(feature) || feature->connecting)
         return false;
@@ -288,6 +336,7 @@ bool fc_connection_gone(struct feature *feature, uint64_t deadline_ns) {
     return !fc_connection_link(feature) && feature->nobody;
 }
 
+/* Something was kept because the socket was full: the flusher sends it when nobody else does. */
 void fc_connection_settle(struct feature *feature) {
     struct fc_link *link = fc_connection_link(feature);
     if (link && link->untold)
@@ -316,6 +365,8 @@ void fc_connection_unref(struct feature *feature) {
     free(feature);
 }
 
+/* Consecutive numbers for the items of one request. They name its operations for as long as the
+ * broker remembers them, so that a repeat on a new connection is recognised. */
 uint64_t fc_connection_op_ids(struct feature *feature, uint32_t count) {
     return atomic_fetch_add_explicit(&feature->next_op_id, count, memory_order_relaxed);
 }
@@ -327,6 +378,9 @@ struct fc_limits fc_connection_limits(struct feature *feature) {
     return limits;
 }
 
+/* The client_id names this handle to the broker, over all its connections: by (client_id, op_id) a
+ * repeated operation is known again. It is random, as there is nobody who could give numbers to
+ * all processes. */
 static int connection_new_feature(const struct feature_options *options, struct feature **out) {
     const char *path = options->socket_path ? options->socket_path : getenv("FEATURED_SOCKET");
     const char *name = options->client_name ? options->client_name : program_invocation_short_name;
@@ -347,6 +401,9 @@ static int connection_new_feature(const struct feature_options *options, struct 
     feature->log = options->log;
     feature->log_context = options->log_context;
     randombytes_buf(&feature->client_id, sizeof feature->client_id);
+    /* 31 random bits above 32 zero ones, and never 0, as op_id 0 is not remembered. No run of puts
+     * makes the number wrap, and a handle that got the same client_id by chance would not meet the
+     * operations of this one. */
     /* 31 random bits above 32 zero ones and never 0: no run of puts makes it wrap. */
     feature->next_op_id = ((uint64_t)(randombytes_random() >> 1) << 32) + 1;
     pthread_mutex_init(&feature->lock, NULL);
@@ -355,6 +412,9 @@ static int connection_new_feature(const struct feature_options *options, struct 
     return FEATURE_OK;
 }
 
+/* libsodium chooses its code for this processor once, and the handlers of fork() are registered
+ * once; both are done at the first connect, and may fail. Then one connection is made, or the last
+ * failure is told. */
 int feature_connect(const struct feature_options *options, struct feature **out) {
     FC_NEEDS(out);
     struct feature_options known;
@@ -381,6 +441,7 @@ int feature_connect(const struct feature_options *options, struct feature **out)
     return FEATURE_OK;
 }
 
+/* Those who wait are woken and fail: the connection was closed. */
 static void connection_end_link(struct feature *feature) {
     pthread_mutex_lock(&feature->lock);
     feature->closed = true;
@@ -393,6 +454,9 @@ static void connection_end_link(struct feature *feature) {
     pthread_mutex_unlock(&feature->lock);
 }
 
+/* First the flusher, so that nobody else sends; then what is still to be said, for at most
+ * DISCONNECT_MS; then the link. Stores that are still open are closed. Views and reservations hold
+ * references, so the struct lives until the last of them is gone. */
 void feature_disconnect(struct feature *feature) {
     if (!feature)
         return;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Names as in safetensors; sizes from layout.h, so that client and broker cannot differ.
+ * Names and sizes of dtypes. The numbers are those of the wire (libclient/agree.c), the sizes come
+ * from proto/layout.c, where broker and client have them in common; here are only the names, which
+ * are those of safetensors files.
  */
 #include <string.h>
 
@@ -33,8 +35,8 @@ static const char *const names[] = {
 };
 #define NAME_COUNT (sizeof names / sizeof *names)
 
-_Static_assert((int)FEATURE_DTYPE_C64 == (int)FB__DTYPE__C64, "the wire's numbers are the API's");
-
+/* 0 for F4 and F6: they have no whole number of bytes, and rounding would give a wrong size for
+ * the whole tensor. */
 uint32_t feature_dtype_bytes(enum feature_dtype dtype) {
     uint32_t bits = layout_dtype_bits((Fb__Dtype)dtype);
     return bits % 8 ? 0 : bits / 8;

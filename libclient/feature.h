@@ -61,18 +61,29 @@ extern "C" {
 #define FEATURE_VERSION_NUMBER                                                                     \
     (FEATURE_VERSION_MAJOR * 10000 + FEATURE_VERSION_MINOR * 100 + FEATURE_VERSION_PATCH)
 
-#define FEATURE_OK            0
-#define FEATURE_E_INVALID     (-1) /* the request is wrong */
-#define FEATURE_E_DENIED      (-2) /* no right to do this */
-#define FEATURE_E_NOT_FOUND   (-3) /* retired, superseded, gone or never seen */
-#define FEATURE_E_EXISTS      (-4)
-#define FEATURE_E_FULL        (-5) /* quota or limit, also of this process; freeing helps */
-#define FEATURE_E_TIMEOUT     (-6)
-#define FEATURE_E_UNAVAILABLE (-7) /* broker, peer or directory out of reach; retry may help */
-#define FEATURE_E_LOST        (-8) /* the home is gone with the bytes */
-#define FEATURE_E_CORRUPT     (-9) /* checksum mismatch, also after one retry from the home */
-#define FEATURE_E_UNSUPPORTED (-10)
-#define FEATURE_E_INTERNAL    (-11)
+/* What a call may return beside FEATURE_OK (0): the constant, its word (see feature_strerror()),
+ * its number on the wire and in exit codes, and what it means. FEATURE_E_FULL may also be a limit
+ * of this process. The constants are made from this table, and so is all else that lists them. */
+#define FEATURE_STATUSES(STATUS)                                                                   \
+    STATUS(FEATURE_E_INVALID, INVALID, 1, "the request is wrong")                                  \
+    STATUS(FEATURE_E_DENIED, DENIED, 2, "no right to do this")                                     \
+    STATUS(FEATURE_E_NOT_FOUND, NOT_FOUND, 3,                                                      \
+           "retired, superseded, gone or never seen: ask featurectl explain")                      \
+    STATUS(FEATURE_E_EXISTS, EXISTS, 4, "there is one already, with other settings")               \
+    STATUS(FEATURE_E_FULL, FULL, 5, "a quota or limit was hit; freeing or waiting longer helps")   \
+    STATUS(FEATURE_E_TIMEOUT, TIMEOUT, 6, "the deadline passed without progress")                  \
+    STATUS(FEATURE_E_UNAVAILABLE, UNAVAILABLE, 7,                                                  \
+           "broker, peer or directory out of reach; a retry may help")                             \
+    STATUS(FEATURE_E_LOST, LOST, 8, "the home node is gone with the bytes")                        \
+    STATUS(FEATURE_E_CORRUPT, CORRUPT, 9, "checksum mismatch, also after a second read")           \
+    STATUS(FEATURE_E_UNSUPPORTED, UNSUPPORTED, 10, "not available here")                           \
+    STATUS(FEATURE_E_INTERNAL, INTERNAL, 11, "a fault of featured itself")
+enum feature_status {
+    FEATURE_OK = 0,
+#define FEATURE_STATUS_CONSTANT(constant, word, number, meaning) constant = -(number),
+    FEATURE_STATUSES(FEATURE_STATUS_CONSTANT)
+#undef FEATURE_STATUS_CONSTANT
+};
 
 #define FEATURE_RANK_MAX    8
 #define FEATURE_TENSORS_MAX 64

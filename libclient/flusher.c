@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * While a release waits to be sent the thread is not asleep, or has been woken. Ticking rather than
- * being woken for each release keeps the wake-up, which costs more than a whole request, off the
- * path of a loop that gets and releases.
+ * The thread that sends releases which no later request has taken along.
+ *
+ *    not started --first release--> ticking (1 ms) --100 ticks with nothing--> asleep --release-->
+ * ticking
+ *
+ * While a release waits to be sent the thread is not asleep, or has been woken. It ticks rather
+ * than being woken for each release: waking a thread costs more than a whole request to the
+ * broker, and would lie on the path of a loop that gets and releases as fast as it can.
+ * IDLE_TICKS_MAX is how long such a loop may pause before a wake-up is paid again; an idle process
+ * is woken by nothing.
  */
 #include "flusher.h"
 
@@ -15,6 +22,8 @@
 #define TICK_NS        (1 * FC_NS_PER_MS)
 #define IDLE_TICKS_MAX 100u
 
+/* All under the feature's lock, which pthread_cond_clockwait() gives up while it waits. Sending
+ * does not wait, so the lock is never held for long. */
 static void *flusher_run(void *context) {
     struct feature *feature = context;
     struct fc_flusher *flusher = &feature->flusher;
@@ -36,7 +45,8 @@ static void *flusher_run(void *context) {
     return NULL;
 }
 
-/* Signals stay with the application's own threads. */
+/* Signals stay with the application's own threads: the mask is inherited, so it is set for the
+ * moment in which the thread is made. If it cannot be made, the caller sends the release itself. */
 static bool flusher_start(struct feature *feature) {
     sigset_t all, before;
     sigfillset(&all);
@@ -58,6 +68,8 @@ bool fc_flusher_wake(struct feature *feature) {
     return true;
 }
 
+/* Joined without the lock: the thread needs it to end. feature_disconnect() has sent what was
+ * waiting, or does so next. */
 void fc_flusher_stop(struct feature *feature) {
     struct fc_flusher *flusher = &feature->flusher;
     pthread_mutex_lock(&feature->lock);

@@ -36,7 +36,9 @@ void fc_fork_leave(struct fc_inherited *entry) {
     entry->at = NULL;
 }
 
-/* Forgets them all: some live on the stacks of threads that the child does not have. */
+/* Runs in the child, in which only the thread that forked exists. The entries are forgotten as
+ * well, because some live on the stacks of threads that the child does not have: the next walk
+ * over the list would read whatever is there by then. errno is the application's and stays. */
 static void fork_in_child(void) {
     int before = errno;
     while (fork_entries) {
@@ -52,6 +54,8 @@ static void fork_in_child(void) {
     fc_fork_unlock();
 }
 
+/* Registered once for the process. It cannot be taken back, so a library that was loaded by
+ * dlopen() must not be unloaded while the process lives. */
 int fc_fork_init(void) {
     fc_fork_lock();
     int error = fork_handled ? 0 : pthread_atfork(fc_fork_lock, fc_fork_unlock, fork_in_child);
@@ -74,6 +78,8 @@ void fc_fork_enter(struct fc_inherited *entry) {
     fork_entries = entry;
 }
 
+/* From one owner to another (a call's stack to the exchange of its caller), without a moment in
+ * which neither is on the list. */
 void fc_fork_move(struct fc_inherited *from, struct fc_inherited *to) {
     fc_fork_lock();
     fc_fork_leave(from);
@@ -83,6 +89,8 @@ void fc_fork_move(struct fc_inherited *from, struct fc_inherited *to) {
     fc_fork_unlock();
 }
 
+/* Does nothing for an entry without a descriptor. The lock is held around close(), so that no
+ * child is forked with a number that is off the list and still open. */
 void fc_fork_close(struct fc_inherited *entry) {
     if (entry->fd < 0)
         return;

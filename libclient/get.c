@@ -38,11 +38,13 @@ struct chunk {
     struct fc_verifier *early[FRAME_BATCH_ITEMS_MAX]; /* NULL: nothing of it was seen to land */
 };
 
+/* An item holds the fields of a key itself, so that it can grow without a key growing inside it. */
 static struct feature_key get_key_of(const struct feature_get_item *item) {
     return (struct feature_key){
         .size = sizeof(struct feature_key), .ref = item->ref, .sample_id = item->sample_id};
 }
 
+/* Under the lock: it is set anew when the store is opened on another connection. */
 static Fb__ChecksumPolicy get_policy_of(const struct feature_store *store) {
     struct feature *feature = store->feature;
     pthread_mutex_lock(&feature->lock);
@@ -53,16 +55,22 @@ static Fb__ChecksumPolicy get_policy_of(const struct feature_store *store) {
 
 static bool get_is_to_verify(const struct feature_store *store, const Fb__GetResult *result) {
     Fb__ChecksumPolicy policy = get_policy_of(store);
-    return policy == FB__CHECKSUM_POLICY__ALWAYS ||
-           (policy == FB__CHECKSUM_POLICY__AFTER_NETWORK && result->over_network);
+    if (policy == FB__CHECKSUM_POLICY__NEVER)
+        return false;
+    /* A policy that this library does not know is kept as the strictest one that it does. */
+    return policy != FB__CHECKSUM_POLICY__AFTER_NETWORK || result->over_network;
 }
 
 /* ---- checking what lands ---- */
 
+/* Below FRAME_LANDED_BYTES_MIN the whole sample is checked in less time than the notices take. */
 static bool get_can_verify_early(const struct feature_ref *ref) {
     return ref->spec && ref->has_checksums && ref->layout.extent_bytes >= FRAME_LANDED_BYTES_MIN;
 }
 
+/* Nothing is believed: the notice may name an item that was not asked for, or a place outside the
+ * arena. If there is no memory for a verifier, the sample is checked after it has come. Another
+ * transfer than before (the first one failed and was begun anew) starts from nothing. */
 static void get_verify_landed(struct chunk *chunk, const Fb__Landed *landed) {
     const struct fc_request *request = chunk->request;
     if (landed->item >= chunk->count)
@@ -81,7 +89,8 @@ static void get_verify_landed(struct chunk *chunk, const Fb__Landed *landed) {
     fc_verifier_advance(*early, request->mapping->base + landed->extent_offset, landed->bytes);
 }
 
-/* What has been checked of the bytes that the result grants; NULL: nothing. */
+/* transfer 0 in the answer: the bytes were there before this get, so what was seen to land was for
+ * somebody else or is from before. */
 static struct fc_verifier *get_verified_early(const struct chunk *chunk, size_t index,
                                               const Fb__GetResult *result) {
     struct fc_verifier *early = chunk->early[index];
@@ -90,6 +99,8 @@ static struct fc_verifier *get_verified_early(const struct chunk *chunk, size_t 
     return early && result->transfer && fc_origin_is(&early->origin, &granted) ? early : NULL;
 }
 
+/* Runs in the thread that waits for the answer, without the lock. Kinds of notices that came later
+ * than this library are not looked at. */
 static bool get_on_notice(void *context, const Fb__ClientNotice *notice) {
     struct chunk *chunk = context;
     const struct feature_get_options *options = &chunk->getter->options;
@@ -103,6 +114,9 @@ static bool get_on_notice(void *context, const Fb__ClientNotice *notice) {
 
 /* ---- one request ---- */
 
+/* From the broker's answer to a view. Whatever goes wrong after the lease was granted, it is given
+ * back: as returned, or as corrupt, which makes the broker drop its copy so that the next get
+ * reads from the home again. */
 static int get_take_result(const struct chunk *chunk, size_t index, const Fb__GetResult *result,
                            struct feature_view **out) {
     const struct fc_request *request = chunk->request;
@@ -145,6 +159,8 @@ static void get_make_items(const struct chunk *chunk, Fb__GetItem *messages,
     }
 }
 
+/* Only where a sample is large and its specs and checksums are known before the bytes come: the
+ * broker then sends notices that cost it something. */
 static bool get_wants_landed(const struct chunk *chunk) {
     for (size_t i = 0; i < chunk->count; i++) {
         const struct feature_ref *ref = chunk->items[i]->ref;
@@ -154,7 +170,7 @@ static bool get_wants_landed(const struct chunk *chunk) {
     return false;
 }
 
-/* Each item's status and view. */
+/* A corrupt item is not noted as a failure yet: it is asked for once more. */
 static void get_take_results(const struct chunk *chunk, int rc) {
     const Fb__ClientReply *reply = chunk->request->reply;
     for (size_t i = 0; i < chunk->count; i++) {
@@ -165,6 +181,10 @@ static void get_take_results(const struct chunk *chunk, int rc) {
     }
 }
 
+/* The broker is told both times: deadline_ms is how long bytes may stand still, wait_ms how long a
+ * sample may take to be put. Waiting for the answer is bounded by the sum of both; every notice
+ * gives the deadline anew, so a transfer that moves is never cut off. Sums that do not fit are cut
+ * to the longest time there is. */
 static void get_chunk(struct getter *getter, struct feature_get_item *const *items, size_t count) {
     Fb__GetItem messages[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     Fb__Get get = FB__GET__INIT;
@@ -197,7 +217,7 @@ static void get_chunk(struct getter *getter, struct feature_get_item *const *ite
     fc_request_deinit(&request);
 }
 
-/* A chunk, and its corrupt items once more. */
+/* Once more, and each by itself: the others of the chunk have their leases already. */
 static void get_verified(struct getter *getter, struct feature_get_item *const *items,
                          size_t count) {
     if (!count)
@@ -215,6 +235,9 @@ static size_t get_result_bytes(const struct feature_get_item *item) {
     return item->ref && item->ref->spec ? RESULT_BYTES : RESULT_SPEC_BYTES;
 }
 
+/* Items that are wrong by themselves fail here and are not sent. The others are cut into requests
+ * by two limits: how many items the broker takes at a time, and how much room their answers need
+ * in one frame (8 KiB for each spec that has to come along). */
 static void get_all(struct getter *getter, struct feature_get_item *items, size_t count) {
     struct feature_get_item *chunk[FRAME_BATCH_ITEMS_MAX];
     size_t chunk_count = 0, chunk_bytes = 0;
@@ -283,6 +306,8 @@ int feature_get(struct feature_store *store, const struct feature_key *key,
 
 /* ---- copying ---- */
 
+/* index < 0: there is no tensor of that name. Without a name the place in the list was asked for.
+ */
 static int get_copy_tensor(const struct feature_view *view, int index, const char *name,
                            const struct iovec *buffer) {
     const struct feature_tensor *tensor =
@@ -310,6 +335,8 @@ static int get_copy_tensors(const struct feature_view *view, const char *const *
     return rc;
 }
 
+/* Consumed is only said when everything was copied: if a buffer is too small the caller has not
+ * read the sample, and it must stay readable. */
 int feature_get_into(struct feature_store *store, const struct feature_key *key,
                      const struct feature_get_options *options, const char *const *names,
                      const struct iovec *buffers, uint32_t count, enum feature_release_how how) {

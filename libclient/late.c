@@ -1,7 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Nothing here waits, and nothing but the end of the memory loses anything: a frame that the socket
- * does not take is kept, in order, and goes before the next request or with the flusher's tick.
+ * What the broker must still hear although nobody waits for an answer: releases, cancels and
+ * closes that the socket did not take at once, and whatever it granted to a call that had given up
+ * by then.
+ *
+ *    a call gives up --> abandoned --its reply comes--> what it grants is told back, or kept as
+ * untold fc_link_tell()  --> sent, or untold --the socket has room--> sent
+ *
+ * Both lists belong to the link and go with it: when a connection ends, the broker takes back all
+ * that its session held. Nothing here waits, and only the end of memory loses anything. A frame
+ * that the socket does not take is kept, in order, and goes before the next request or with the
+ * flusher's tick. The order matters: a StoreClose must not overtake the release of a view of that
+ * store.
  */
 #include "late.h"
 
@@ -18,7 +28,8 @@ struct fc_untold {
 
 /* ---- what must still be said ---- */
 
-/* Without memory to keep it in it ends with the session. */
+/* Packed at once, as the request borrows memory of its caller. Without memory to keep it in, what
+ * it would have ended ends with the session. */
 static void late_keep(struct fc_link *link, const Fb__ClientRequest *request) {
     size_t body_bytes = fb__client_request__get_packed_size(request);
     struct fc_untold *untold = malloc(sizeof *untold + FRAME_HEADER_BYTES + body_bytes);
@@ -36,6 +47,7 @@ static void late_keep(struct fc_link *link, const Fb__ClientRequest *request) {
     *end = untold;
 }
 
+/* What is kept goes first. If that does not get through, this one is kept behind it. */
 void fc_link_tell(struct fc_link *link, const Fb__ClientRequest *request) {
     if (link->broken)
         return;
@@ -60,6 +72,8 @@ int fc_link_tell_kept(struct fc_link *link) {
 
 /* ---- what came too late ---- */
 
+/* Leases that came too late are given back as returned: nobody has seen the bytes, so the read
+ * does not count. */
 static void late_release(struct fc_link *link, uint32_t handle, const Fb__GetReply *reply) {
     Fb__ReleaseItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     Fb__Release release = FB__RELEASE__INIT;
@@ -81,6 +95,7 @@ static void late_release(struct fc_link *link, uint32_t handle, const Fb__GetRep
         fc_link_tell(link, &request);
 }
 
+/* Rooms that came too late. Nothing was written to them, and nothing will be. */
 static void late_cancel(struct fc_link *link, uint32_t handle, const Fb__PutReply *reply) {
     uint64_t reservations[FRAME_BATCH_ITEMS_MAX];
     Fb__Cancel cancel = FB__CANCEL__INIT;
@@ -96,6 +111,8 @@ static void late_cancel(struct fc_link *link, uint32_t handle, const Fb__PutRepl
         fc_link_tell(link, &request);
 }
 
+/* A store that was opened too late. Its descriptor has come with the reply and is closed by the
+ * link; its handle at the broker counts against max_handles_per_session until it is closed here. */
 static void late_close(struct fc_link *link, const Fb__StoreOpened *opened) {
     Fb__StoreClose close_store = FB__STORE_CLOSE__INIT;
     close_store.handle = opened->handle;
@@ -121,6 +138,8 @@ void fc_late_hand_back(struct fc_link *link, uint32_t handle, const Fb__ClientRe
     }
 }
 
+/* Requests whose answers give something that has to be given back. The others change nothing that
+ * outlives their answer, or, as a commit does, something that the caller wanted. */
 bool fc_late_grants(const Fb__ClientRequest *request, uint32_t *handle_out) {
     switch (request->op_case) {
     case FB__CLIENT_REQUEST__OP_GET:
@@ -138,11 +157,15 @@ bool fc_late_grants(const Fb__ClientRequest *request, uint32_t *handle_out) {
     }
 }
 
+/* The entry was allocated before the request was sent: when a call gives up there may be no
+ * memory. */
 void fc_late_abandon(struct fc_link *link, struct fc_abandoned *entry) {
     entry->next = link->abandoned;
     link->abandoned = entry;
 }
 
+/* An id that is not on the list was answered before, or never asked. A broker that sends such a
+ * reply is broken, but not dangerous: nothing of it is used. */
 void fc_late_reply(struct fc_link *link, uint32_t request_id, const Fb__ClientReply *reply) {
     struct fc_abandoned **at = &link->abandoned;
     while (*at && (*at)->request_id != request_id)

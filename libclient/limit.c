@@ -1,4 +1,12 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Sentences for what this process lacks. Each looks for the limit that was met and names it with
+ * its number, so that the reader knows what to raise: "out of memory" alone has sent people to buy
+ * memory when `ulimit -v` was the cause.
+ *
+ * None of this ends a connection. The calls here are made when descriptors or memory are short, so
+ * they must do with little: one descriptor for a moment, buffers on the stack.
+ */
 #include "limit.h"
 
 #include <errno.h>
@@ -28,6 +36,9 @@ static int limit_fail_table_full(const char *what) {
                    what, (unsigned long long)limit.rlim_cur, (unsigned long long)limit.rlim_cur);
 }
 
+/* error 0: the kernel has dropped a descriptor that came with a packet (MSG_CTRUNC) and does not
+ * say why. Opening one of our own shows whether the table is full; if that works, it was full a
+ * moment ago, or a security module has refused it. */
 int fc_fail_descriptor(const char *what, int error) {
     if (!error) {
         fc_fork_lock();
@@ -52,7 +63,7 @@ int fc_fail_descriptor(const char *what, int error) {
 
 /* ---- memory ---- */
 
-/* The process's mapped bytes, 0 when not to be had. */
+/* The first number of /proc/self/statm is what RLIMIT_AS is compared with, in pages. */
 static uint64_t limit_mapped_bytes(void) {
     char text[64] = "";
     fc_fork_lock();
@@ -79,6 +90,8 @@ static bool limit_address_space(char *out, size_t room) {
     return true;
 }
 
+/* What mmap(2) means: EAGAIN is memory that must be locked and may not; ENOMEM is the address
+ * space, the number of mappings, or both, and only the first can be told from RLIMIT_AS. */
 int fc_fail_map(const char *what, uint64_t bytes, int error) {
     char limit[160];
     struct rlimit locked = {.rlim_cur = RLIM_INFINITY};
@@ -108,12 +121,18 @@ int fc_fail_memory(const char *what) {
     return fc_fail(FEATURE_E_FULL, "%s: this process is out of memory", what);
 }
 
+/* A sentence like others, but compared by its address: functions that say what is wrong with a
+ * message return it when the message may well be right, and fc_fail_wrong() makes FULL of it
+ * instead of INVALID. */
 const char *const fc_wrong_memory = "there is no memory for it";
 
 int fc_fail_wrong(int error, const char *what, const char *wrong) {
     return wrong == fc_wrong_memory ? fc_fail_memory(what) : fc_fail(error, "%s: %s", what, wrong);
 }
 
+/* protobuf-c returns NULL for a malformed message and for no memory alike. The difference matters:
+ * the first breaks the connection, the second fails one call. So the allocator notes when it had
+ * nothing to give. */
 static void *limit_alloc_noting(void *context, size_t bytes) {
     bool *short_of_memory = context;
     void *room = malloc(bytes);

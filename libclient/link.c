@@ -34,11 +34,16 @@
 /* A note of FRAME_BATCH_ITEMS_MAX releases fits: what ends leases needs no memory. */
 #define BODY_SMALL_BYTES 8192u
 
+/* What the broker has said about a call while it is under way. It waits in a list until the owner
+ * of the call runs: the owner's function may take long, and the thread that received the packet
+ * has other calls' answers to hand on. */
 struct fc_notice {
     struct fc_notice *next;
     Fb__ClientNotice *message;
 };
 
+/* A call lives on the stack of the thread that makes it. Others reach it only through link->calls
+ * and under the lock, and it is taken off that list before its owner returns. */
 struct fc_call {
     struct fc_call *next;
     uint32_t request_id; /* 0 = listens to events */
@@ -83,6 +88,9 @@ void fc_link_unref(struct fc_link *link) {
     free(link);
 }
 
+/* From here on nothing is sent or received, and every call in flight ends with FC_LINK_LOST. What
+ * the broker had granted is its own to take back: it does so when it sees the end of the session.
+ */
 void fc_link_break(struct fc_link *link, const char *why) {
     if (link->broken)
         return;
@@ -96,7 +104,9 @@ void fc_link_break(struct fc_link *link, const char *why) {
 
 /* ---- sending ---- */
 
-/* One packet: header and body in one buffer, then the payload where the caller has it. */
+/* The payload is never copied: it goes out from where the caller has it, behind header and body.
+ * parts[0] was left free by the caller for those two. A body that is small, which is nearly every
+ * one, is packed on the stack, so that a release can be sent when malloc() fails. */
 static int link_send_frame(struct fc_link *link, enum frame_type type, uint32_t request_id,
                            const Fb__ClientRequest *request, struct iovec *parts, size_t part_count,
                            uint64_t deadline_ns) {
@@ -126,6 +136,8 @@ static int link_send_frame(struct fc_link *link, enum frame_type type, uint32_t 
     return rc;
 }
 
+/* A note that cannot be sent now has not been sent at all: a packet goes whole or not at all. So
+ * the caller may keep it and try again. */
 int fc_link_note(struct fc_link *link, const Fb__ClientRequest *request) {
     int rc = link_send_frame(link, FRAME_NOTE, 0, request, NULL, 0, 0);
     if (rc && !fc_socket_is_lost(-rc))
@@ -137,6 +149,7 @@ int fc_link_note(struct fc_link *link, const Fb__ClientRequest *request) {
 
 /* ---- receiving ---- */
 
+/* A handful of calls are in flight at a time, one for each thread that waits; a list is enough. */
 static struct fc_call *link_find_call(struct fc_link *link, uint32_t request_id) {
     struct fc_call *call = link->calls;
     while (call && call->request_id != request_id)
@@ -144,7 +157,10 @@ static struct fc_call *link_find_call(struct fc_link *link, uint32_t request_id)
     return call;
 }
 
-/* reply NULL: there was no memory to decode it. */
+/* A reply that nobody waits for is one that came after its caller gave up, or one that the broker
+ * should not have sent. If it grants something (a lease, a reservation, an open store), that is
+ * handed back at once; otherwise it would be held until the session ends, by nobody. reply NULL:
+ * there was no memory to decode it. */
 static void link_deliver_reply(struct fc_link *link, uint32_t request_id, Fb__ClientReply *reply,
                                bool descriptor_lost) {
     struct fc_call *call = request_id ? link_find_call(link, request_id) : NULL;
@@ -163,6 +179,9 @@ static void link_deliver_reply(struct fc_link *link, uint32_t request_id, Fb__Cl
     pthread_cond_signal(&call->wake);
 }
 
+/* A notice shows that the broker is alive and at work, so the call may wait on: its deadline
+ * moves. If its owner is slow, notices beyond NOTICES_KEPT_MAX are dropped. They are hints, and a
+ * later one says all that an earlier one said. */
 static void link_deliver_notice(struct fc_link *link, uint32_t request_id,
                                 Fb__ClientNotice *message) {
     struct fc_call *call = link_find_call(link, request_id);
@@ -193,6 +212,8 @@ struct spare {
     size_t left_bytes;
 };
 
+/* An allocator that hands out link->spare piece by piece. Nothing is freed: the message is used
+ * and forgotten before the next packet is received. */
 static void *link_alloc_spare(void *context, size_t bytes) {
     struct spare *spare = context;
     size_t rounded = (bytes + 15) & ~(size_t)15;
@@ -209,7 +230,9 @@ static void link_free_spare(void *context, void *room) {
     (void)room;
 }
 
-/* With no memory for the reply the call fails, but what the reply grants must be known, to be
+/* There was no memory for the reply, so its call fails. But the reply may grant leases, and a
+ * lease that nobody knows of holds memory at the broker until this process ends. So it is decoded
+ * once more, into memory that was put aside when the link was made, only to see what is to be
  * handed back. */
 static void link_deliver_without_memory(struct fc_link *link, const struct frame_header *header) {
     struct spare spare = {link->spare, sizeof link->spare};
@@ -262,8 +285,10 @@ static const char *link_dispatch(struct fc_link *link, size_t bytes, bool descri
     return NULL;
 }
 
-/* The next packet into link->packet, its descriptor into link->arriving. While a descriptor may
- * come nobody forks between its arrival and its being known. */
+/* The next packet into link->packet, and its descriptor into link->arriving. A child that is
+ * forked between recvmsg() and fc_fork_enter() would inherit a descriptor that nobody closes in
+ * it. So where one may come, the thread waits for the packet first and takes the lock of fork.h
+ * only for the moment in which it is received. */
 static ssize_t link_receive_packet(struct fc_link *link, bool arena_due, uint64_t deadline_ns,
                                    bool *descriptor_lost) {
     int fd;
@@ -288,8 +313,9 @@ static ssize_t link_receive_packet(struct fc_link *link, bool arena_due, uint64_
     return bytes;
 }
 
-/* With the role, without the lock. NULL, or why the connection is to end. *error_out: what kept
- * this thread from receiving, an errno. */
+/* Called with the receive role and without the lock. NULL, or why the connection is to end.
+ * *error_out: what kept this thread from receiving, an errno; it fails this thread's call and no
+ * other. */
 static const char *link_receive_one(struct fc_link *link, bool arena_due, uint64_t deadline_ns,
                                     int *error_out) {
     bool descriptor_lost = false;
@@ -316,6 +342,9 @@ static const char *link_receive_one(struct fc_link *link, bool arena_due, uint64
 
 /* ---- waiting ---- */
 
+/* Receives one packet, whoever's it is, and hands it on. No lock is held while it waits for the
+ * packet, so others can send meanwhile. What is wrong with the packet is learnt here, and the link
+ * is broken under the lock. */
 static void link_receive_as_leader(struct fc_link *link, struct fc_call *call) {
     uint64_t deadline_ns = call->deadline_ns;
     bool arena_due = link->arenas_due;
@@ -328,6 +357,7 @@ static void link_receive_as_leader(struct fc_link *link, struct fc_call *call) {
         fc_link_break(link, wrong);
 }
 
+/* Sleeps until its reply is there, the link has broken, the role is offered, or the deadline. */
 static void link_wait_as_follower(struct fc_link *link, struct fc_call *call) {
     call->waiting = true;
     if (call->deadline_ns == FC_NEVER_NS) {
@@ -339,6 +369,8 @@ static void link_wait_as_follower(struct fc_link *link, struct fc_call *call) {
     call->waiting = false;
 }
 
+/* Wakes one that sleeps, so that somebody receives. One that is awake will look by itself: it
+ * takes the role before it sleeps. */
 static void link_offer_role(struct fc_link *link) {
     struct fc_call *call = link->calls;
     while (call && !call->waiting)
@@ -347,8 +379,9 @@ static void link_offer_role(struct fc_link *link) {
         pthread_cond_signal(&call->wake);
 }
 
-/* Hands queued notices to the owner's function, in its thread and without the lock. False: it has
- * enough. */
+/* Hands queued notices to the owner's function, in its thread and without the lock. The function
+ * may take long (it may checksum a piece of a large sample), so the receive role is offered to
+ * another thread first. False: the owner has had enough. */
 static bool link_show_notices(struct fc_link *link, struct fc_call *call,
                               const struct fc_exchange *x) {
     bool more = true;
@@ -368,7 +401,9 @@ static bool link_show_notices(struct fc_link *link, struct fc_call *call,
     return more;
 }
 
-/* Until done, broken, the deadline, or the owner has had enough (true). */
+/* Until done, broken, the deadline, or the owner has had enough (true). Notices come first: a call
+ * that is done has still to show those that came before its reply. A thread that finds nobody
+ * receiving takes the role itself. */
 static bool link_wait_for(struct fc_link *link, struct fc_call *call, const struct fc_exchange *x) {
     for (;;) {
         if (!link_show_notices(link, call, x))
@@ -386,6 +421,8 @@ static bool link_wait_for(struct fc_link *link, struct fc_call *call, const stru
     }
 }
 
+/* From here on a reply to it can be delivered. It holds a reference to the link, so that the link
+ * lives until the owner has left. */
 static void link_add_call(struct fc_link *link, struct fc_call *call, const struct fc_exchange *x) {
     *call = (struct fc_call){.next = link->calls,
                              .deadline_ns = x->deadline_ns,
@@ -397,6 +434,8 @@ static void link_add_call(struct fc_link *link, struct fc_call *call, const stru
     fc_link_ref(link);
 }
 
+/* Notices that nobody wants any more are freed. The role is offered once more: its owner may have
+ * been the one that was to receive. */
 static void link_remove_call(struct fc_link *link, struct fc_call *call) {
     struct fc_call **at = &link->calls;
     while (*at != call)
@@ -419,7 +458,8 @@ static int link_send_now(struct fc_link *link, const struct fc_call *call,
                            x->part_count, deadline_ns);
 }
 
-/* The outcome of a send that failed. */
+/* Only a socket that has ended breaks the link. A request that is too large, or for which there is
+ * no memory, fails alone. */
 static int link_send_failed(struct fc_link *link, int error) {
     switch (error) {
     case ETIMEDOUT:
@@ -442,8 +482,11 @@ static int link_send_failed(struct fc_link *link, int error) {
     }
 }
 
-/* Without waiting and under the lock, so that it is well defined what was sent before it; a full
- * socket is waited for without the lock. FEATURE_OK when it is on its way. */
+/* Without waiting and under the lock, so that it is well defined what was sent before it: a
+ * release that was sent before a request has been carried out when the request is answered. If the
+ * socket is full, the thread waits for room without the lock, and the releases that were to ride
+ * go by themselves: another thread may have sent them meanwhile. FEATURE_OK when it is on its way.
+ */
 static int link_send_request(struct fc_link *link, const struct fc_call *call,
                              const struct fc_exchange *x) {
     bool rides = x->rode;
@@ -469,7 +512,9 @@ static int link_send_request(struct fc_link *link, const struct fc_call *call,
     }
 }
 
-/* What became of a call that was sent and waited for. Takes abandoned, which may be NULL. */
+/* What became of a call that was sent and waited for. Takes `abandoned`, which may be NULL: if no
+ * reply has come, the entry goes on the link's list, so that the reply is known when it comes
+ * after all. */
 static int link_finish_call(struct fc_link *link, const struct fc_call *call,
                             struct fc_abandoned *abandoned) {
     if (call->undecoded) {
@@ -492,11 +537,16 @@ static int link_finish_call(struct fc_link *link, const struct fc_call *call,
     return fc_fail(FEATURE_E_TIMEOUT, "the broker did not answer in time");
 }
 
+/* Only the answers to these two may carry a descriptor; while none is due, packets are received
+ * without taking the lock of fork.h first. */
 static bool link_brings_arena(const Fb__ClientRequest *request) {
     return request->op_case == FB__CLIENT_REQUEST__OP_STORE_OPEN ||
            request->op_case == FB__CLIENT_REQUEST__OP_STORE_PROVE;
 }
 
+/* The order matters. Memory for giving up is allocated first, as there may be none later. The call
+ * is on the list before its frame is sent, as the reply may come at once, to another thread.
+ * Whatever came with the reply is moved to the exchange before the call is taken off the list. */
 int fc_link_call(struct fc_link *link, struct fc_exchange *exchange) {
     struct fc_call call;
     struct fc_abandoned *abandoned = NULL;
@@ -541,11 +591,15 @@ void fc_exchange_deinit(struct fc_exchange *exchange) {
     fc_fork_close(&exchange->descriptor);
 }
 
+/* The call that hears events (request_id 0) is on the list before the subscription is sent: an
+ * event that the broker sends right behind its answer would otherwise find nobody and be dropped.
+ * It is never done; it ends by its owner, by its patience, or with the link. */
 int fc_link_listen(struct fc_link *link, struct fc_exchange *exchange) {
     struct fc_call events;
     struct fc_exchange subscribe = *exchange;
     subscribe.deadline_ns = fc_after_ns(fc_now_ns(), 10000 * FC_NS_PER_MS);
-    /* First the ear, then the request: no event falls between the two. */
+    /* The call that hears events is entered before the request is sent: an event that the broker
+     * sends right behind its answer would otherwise find nobody and be dropped. */
     link_add_call(link, &events, exchange);
     int rc = fc_link_call(link, &subscribe);
     exchange->reply = subscribe.reply;

@@ -12,9 +12,11 @@
 
 #define LIST_PAGE 256u
 
+/* Words for people; they are part of the interface (feature.h) and stay as they are. A reason that
+ * came later than this library is "unknown". */
 static const char *probe_reason_words(Fb__Reason reason) {
     static const char *const words[] = {
-        [FB__REASON__REASON_NONE] = "",
+        [FB__REASON__NONE] = "",
         [FB__REASON__CONSUMED] = "consumed",
         [FB__REASON__ACKED] = "acked",
         [FB__REASON__ABORTED] = "aborted",
@@ -25,10 +27,13 @@ static const char *probe_reason_words(Fb__Reason reason) {
         [FB__REASON__PRODUCER_DIED] = "producer died",
         [FB__REASON__UNCACHED] = "copy no longer needed",
         [FB__REASON__FETCH_FAILED] = "fetch failed",
+        [FB__REASON__RESERVE_ENDED] = "not committed in time",
     };
     return (size_t)reason < sizeof words / sizeof *words ? words[reason] : "unknown";
 }
 
+/* The id is cut if it is longer than any id may be. State and numbers are passed on as they came.
+ */
 static void probe_fill_sample(struct feature_info *out, const Fb__SampleInfo *info) {
     *out = (struct feature_info){
         .size = sizeof *out,
@@ -47,6 +52,7 @@ static void probe_fill_sample(struct feature_info *out, const Fb__SampleInfo *in
 
 /* ---- stat ---- */
 
+/* The names in the answer are checked like those of any ref: this one may be stored and sent on. */
 static int probe_make_ref(const struct fc_request *request, const Fb__StatResult *result,
                           struct feature_ref **out) {
     const char *home = *result->home ? result->home : request->node;
@@ -70,6 +76,7 @@ static int probe_make_ref(const struct fc_request *request, const Fb__StatResult
     return FEATURE_OK;
 }
 
+/* Both outputs or none: *ref_out is set only once nothing can fail any more. */
 static int probe_take_stat(const struct fc_request *request, struct feature_info *out,
                            struct feature_ref **ref_out) {
     if (request->reply->stat->n_items != 1)
@@ -91,6 +98,8 @@ static int probe_take_stat(const struct fc_request *request, struct feature_info
     return FEATURE_OK;
 }
 
+/* A stat is one item, though the message could hold more: whoever asks for many wants
+ * feature_list(). */
 int feature_stat(struct feature_store *store, const struct feature_key *key,
                  struct feature_info *out, struct feature_ref **ref_out) {
     struct feature_key known;
@@ -119,6 +128,7 @@ int feature_stat(struct feature_store *store, const struct feature_key *key,
     return rc;
 }
 
+/* A state that this library does not know is not RESIDENT. */
 int feature_exists(struct feature_store *store, const struct feature_key *key) {
     struct feature_info info = FEATURE_INFO_INIT;
     int rc = feature_stat(store, key, &info, NULL);
@@ -130,7 +140,9 @@ int feature_exists(struct feature_store *store, const struct feature_key *key) {
 
 /* ---- list ---- */
 
-/* One page; false in *more_out at the end, by the broker's cursor or by visit(). */
+/* visit() runs without the lock, between requests: it may use the library. A broker that is asked
+ * for the next page starts behind the last sample of this one, so samples that come and go
+ * meanwhile are seen or not, but none twice. */
 static int probe_list_page(struct feature_store *store, Fb__List *list,
                            bool (*visit)(void *context, const struct feature_info *info),
                            void *context, bool *more_out) {
@@ -169,6 +181,8 @@ int feature_list(struct feature_store *store, const char *prefix,
 
 /* ---- health ---- */
 
+/* The node's name is cut if it is longer than any may be; everything else is passed on as it came.
+ */
 static void probe_fill_health(struct feature_health *out, const Fb__HealthReply *reply) {
     *out = (struct feature_health){
         .size = sizeof *out,

@@ -37,6 +37,7 @@ struct group {
     size_t frame_bytes;
 };
 
+/* Ends an item. The ref is the caller's from here on. */
 static void put_settle(struct putter *putter, struct feature_put_item *item, int status,
                        struct feature_ref *ref) {
     item->status = status;
@@ -46,8 +47,9 @@ static void put_settle(struct putter *putter, struct feature_put_item *item, int
 
 /* ---- large ---- */
 
-/* False, and it has stopped: the reservation may end while it copies. In pieces, so that it never
- * writes for long without looking at the clock. */
+/* Copies and makes the checksum in one pass over memory. False, and it has stopped: the
+ * reservation may end while it copies, and its room be another's from then on. In pieces of 16 MiB
+ * (a few ms), so that it never writes for long without looking at the clock. */
 static bool put_copy_tensor(const struct putter *putter, struct feature_reservation *reservation,
                             uint32_t tensor, const struct iovec *data) {
     uint8_t *to = feature_reservation_data(reservation, tensor);
@@ -67,6 +69,7 @@ static bool put_copy_tensor(const struct putter *putter, struct feature_reservat
     return true;
 }
 
+/* Takes the ref. A room of its own for this one sample: reserve, copy, commit. */
 static int put_large(struct putter *putter, const struct iovec *data, struct feature_ref *ref,
                      struct feature_ref **ref_out) {
     struct feature_reservation *reservation;
@@ -96,6 +99,8 @@ static int put_large(struct putter *putter, const struct iovec *data, struct fea
 
 /* ---- inline ---- */
 
+/* What an item takes of the frame: payload, spec, id, checksums, and the tags and lengths around
+ * them (rounded up). */
 static size_t put_inline_bytes(const struct feature_ref *ref) {
     return ref->layout.sum_bytes + ref->packed_spec_bytes + strlen(ref->sample_id) +
            sizeof(uint64_t) * ref->layout.tensor_count + ITEM_SPARE_BYTES;
@@ -106,6 +111,8 @@ static bool put_is_inline(const struct putter *putter, const struct feature_ref 
            put_inline_bytes(ref) + FRAME_SPARE_BYTES <= putter->limits.frame_bytes;
 }
 
+/* Three limits: items that the broker takes at a time, parts that sendmsg() takes, bytes of a
+ * frame. */
 static bool put_group_takes(const struct putter *putter, const struct group *group,
                             const struct feature_ref *ref) {
     return group->count < putter->limits.batch_items &&
@@ -113,13 +120,16 @@ static bool put_group_takes(const struct putter *putter, const struct group *gro
            group->frame_bytes + put_inline_bytes(ref) <= putter->limits.frame_bytes;
 }
 
+/* In a pass of its own: the kernel copies the bytes from where they are, not we. */
 static void put_checksum_inline(struct feature_ref *ref, const struct iovec *data) {
     ref->has_checksums = true;
     for (uint32_t i = 0; i < ref->layout.tensor_count; i++)
         ref->tensors[i].checksum = fc_checksum(data[i].iov_base, data[i].iov_len);
 }
 
-/* Takes the ref; *out is it, now with a home, or NULL. */
+/* Takes the ref; *out is it, now with generation and home, or NULL. The home is the broker that
+ * has answered. A success without a generation is nonsense: a ref without one would mean "whatever
+ * is current" to whoever gets it. */
 static int put_settle_ref(const struct fc_request *request, const Fb__PutResult *result,
                           struct feature_ref *ref, struct feature_ref **out) {
     int status = FEATURE_OK;
@@ -137,7 +147,9 @@ static int put_settle_ref(const struct fc_request *request, const Fb__PutResult 
     return FEATURE_OK;
 }
 
-/* Each item's outcome from the frame's. Takes the refs. */
+/* Each item's outcome from the frame's. Takes the refs. If the request failed as a whole, each
+ * item has failed in that way; whether some were carried out is not known, and a repeat supersedes
+ * them. */
 static void put_settle_group(struct putter *putter, struct group *group,
                              const struct fc_request *request, int rc) {
     const Fb__PutReply *reply = rc ? NULL : request->reply->put;
@@ -156,6 +168,8 @@ static void put_settle_group(struct putter *putter, struct group *group,
     }
 }
 
+/* One frame with all that has been collected. The payload is sent from where the caller has it:
+ * each tensor is a part of sendmsg(), nothing is copied in this process. */
 static void put_group(struct putter *putter, struct group *group) {
     Fb__PutItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     uint8_t checksums[8 * FRAME_PARTS_MAX], *checksums_end = checksums;
@@ -197,6 +211,8 @@ static void put_group(struct putter *putter, struct group *group) {
 
 /* ---- items ---- */
 
+/* The broker would copy what it is told to. A buffer that is shorter than its tensor must be found
+ * here, where the caller's sizes are known. */
 static int put_check_data(const struct feature_ref *ref, const struct iovec *data) {
     for (uint32_t i = 0; i < ref->layout.tensor_count; i++) {
         const struct feature_tensor *tensor = &ref->tensors[i];
@@ -220,6 +236,8 @@ static int put_make_ref(const struct putter *putter, const struct feature_put_it
     return rc;
 }
 
+/* A large sample goes by itself, but not before those that were collected in front of it: of two
+ * puts with one sample_id the later must win. */
 static void put_item(struct putter *putter, struct group *group, struct feature_put_item *item) {
     struct feature_ref *ref, *done = NULL;
     int rc = put_make_ref(putter, item, &ref);
@@ -247,6 +265,7 @@ static void put_item(struct putter *putter, struct group *group, struct feature_
     group->frame_bytes += put_inline_bytes(ref);
 }
 
+/* One deadline for all: a later item has what the earlier ones have left of it. */
 int feature_put_batch(struct feature_store *store, struct feature_put_item *items, size_t count,
                       uint32_t deadline_ms) {
     FC_NEEDS(items || !count);

@@ -20,6 +20,7 @@
 
 /* ---- building ---- */
 
+/* The strings have been checked by the caller and fit. calloc() has put the zero behind them. */
 struct feature_ref *fc_ref_new(const char *store, const char *sample_id) {
     struct feature_ref *ref = calloc(1, sizeof *ref);
     if (!ref)
@@ -37,6 +38,7 @@ void fc_ref_set_home(struct feature_ref *ref, uint64_t generation, const char *h
     ref->incarnation = incarnation;
 }
 
+/* The name is the spec's, which the ref owns. The checksum is filled in later, if there is one. */
 static void ref_fill_tensor(struct feature_tensor *out, const Fb__TensorSpec *spec) {
     *out = (struct feature_tensor){.size = sizeof *out,
                                    .name = spec->name,
@@ -47,6 +49,8 @@ static void ref_fill_tensor(struct feature_tensor *out, const Fb__TensorSpec *sp
         out->shape[i] = spec->shape[i];
 }
 
+/* The packed form is kept beside the unpacked one: it goes into requests and encoded refs as it
+ * came, so that fields which a newer program has put into it are not lost on the way. */
 const char *fc_ref_set_spec(struct feature_ref *ref, const void *packed, size_t bytes) {
     if (bytes > LAYOUT_SPEC_BYTES_MAX)
         return "its metadata and the names and shapes of its tensors are larger than 8 KiB "
@@ -70,6 +74,7 @@ const char *fc_ref_set_spec(struct feature_ref *ref, const void *packed, size_t 
     return NULL;
 }
 
+/* None at all is fine (the store makes no checksums); some but not one for each tensor is not. */
 const char *fc_ref_set_checksums(struct feature_ref *ref, const void *checksums, size_t bytes) {
     if (!bytes)
         return NULL;
@@ -148,7 +153,8 @@ static int ref_check_sample(const struct feature_sample *sample) {
     return FEATURE_OK;
 }
 
-/* Packs the spec and reads it back: one way to build a ref, whoever it is for. */
+/* The spec is packed and then read back: so a ref that a put gives and one that came over the wire
+ * are made by the same code and hold to the same limits. */
 static const char *ref_set_spec_from(struct feature_ref *ref, const struct feature_sample *sample) {
     Fb__TensorSpec tensors[LAYOUT_TENSORS_MAX], *pointers[LAYOUT_TENSORS_MAX];
     Fb__SampleSpec spec = FB__SAMPLE_SPEC__INIT;
@@ -206,6 +212,8 @@ int fc_ref_from_sample(const char *store, const struct feature_sample *sample,
 
 /* ---- serialised ---- */
 
+/* The size is told also when the room is too small, so that one call with room 0 is enough to ask.
+ */
 int feature_ref_encode(const struct feature_ref *ref, void *buffer, size_t room,
                        size_t *bytes_out) {
     uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
@@ -231,6 +239,8 @@ int feature_ref_encode(const struct feature_ref *ref, void *buffer, size_t room,
     return FEATURE_OK;
 }
 
+/* Layout and checksums are checked where they are set. Here is the rest: strings that are used as
+ * names of stores and nodes, and the numbers without which a ref points nowhere. */
 static const char *ref_check_message(const Fb__Ref *message) {
     if (layout_check_name(message->store))
         return "its store's name is not valid";
@@ -264,6 +274,8 @@ static const char *ref_from_message(const Fb__Ref *message, struct feature_ref *
     return wrong;
 }
 
+/* ENCODED_BYTES_MAX bounds the work before anything is parsed: a spec has at most 8 KiB, so no ref
+ * is near it. */
 int feature_ref_decode(const void *buffer, size_t bytes, struct feature_ref **out) {
     FC_NEEDS(buffer || !bytes);
     FC_NEEDS(out);
@@ -338,6 +350,7 @@ struct feature_ref *feature_ref_dup(const struct feature_ref *ref) {
     return shared;
 }
 
+/* Acquire and release: whoever frees it must see all that others have read from it as done. */
 void feature_ref_free(struct feature_ref *ref) {
     if (!ref || atomic_fetch_sub_explicit(&ref->refs, 1, memory_order_acq_rel) != 1)
         return;

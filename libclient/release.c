@@ -26,7 +26,7 @@
 
 #define FULL_SOCKET_WAIT_NS (100 * FC_NS_PER_MS)
 
-/* Drops the entries for which `keep` is false; order is kept. */
+/* Order is kept: what was said first is sent first. */
 static void release_compact(struct feature_store *store,
                             bool (*keep)(const struct fc_release *entry, uint64_t a, uint64_t b),
                             uint64_t a, uint64_t b) {
@@ -37,6 +37,7 @@ static void release_compact(struct feature_store *store,
     store->release_count = kept;
 }
 
+/* What stays after sending: what was not sent, and consumed ones until they are confirmed. */
 static bool release_is_unsent_or_consumed(const struct fc_release *entry, uint64_t a, uint64_t b) {
     (void)a, (void)b;
     return !entry->sent_epoch || entry->consumed;
@@ -47,13 +48,17 @@ static bool release_is_unconfirmed(const struct fc_release *entry, uint64_t epoc
     return entry->sent_epoch != epoch || entry->sent_number > number;
 }
 
+/* On a new connection of the same broker (same incarnation) a consumed release still counts, by
+ * its token. A returned one ended with the session that granted it. With another incarnation the
+ * broker has lost the lease and the sample, and there is nothing to say. */
 static bool release_matters_on(const struct fc_release *entry, uint64_t epoch,
                                uint64_t incarnation) {
     return entry->lease_incarnation == incarnation &&
            (entry->consumed || entry->lease_epoch == epoch);
 }
 
-/* Fills items with the entries to be sent from `first` on; returns how many were looked at. */
+/* Fills items with the entries to be sent from `first` on; returns how many were looked at. Sent
+ * ones may stand between: consumed ones that wait to be confirmed. */
 static size_t release_gather(const struct feature_store *store, size_t first, size_t items_max,
                              Fb__ReleaseItem *items, Fb__ReleaseItem **pointers,
                              Fb__Release *release) {
@@ -76,7 +81,8 @@ static size_t release_gather(const struct feature_store *store, size_t first, si
     return i - first;
 }
 
-/* The entries looked at by release_gather() are on their way. */
+/* All that are sent together get one number. A later request that is answered confirms all numbers
+ * up to the one that was the last when it was sent. */
 static void release_mark_sent(struct feature_store *store, size_t first, size_t count) {
     store->feature->release_count++;
     for (size_t i = first; i < first + count; i++)
@@ -104,6 +110,8 @@ static int release_send_some(struct feature_store *store, struct fc_link *link, 
     return 0;
 }
 
+/* Marked as sent only once the socket has taken it. A link that breaks meanwhile leaves the
+ * entries as they are: they are looked at again when the store is opened anew. */
 static int release_send_entries(struct feature_store *store, bool keep) {
     struct fc_link *link = fc_connection_link(store->feature);
     if (!link || store->epoch != link->epoch)
@@ -128,6 +136,7 @@ void fc_release_tell(struct feature_store *store) {
     (void)release_send_entries(store, true);
 }
 
+/* The last one tells: entries are sent in order, so if it has been sent, all have. */
 static bool release_waits(const struct feature_store *store) {
     return store->release_count && !store->releases[store->release_count - 1].sent_epoch;
 }
@@ -149,6 +158,9 @@ static bool release_may_ride(const struct feature_store *store) {
     return release_waits(store) && store->epoch == store->feature->link->epoch;
 }
 
+/* The store of the request itself first: its releases free the memory that the request may wait
+ * for. Only one store's, as a Release names one handle. What it takes of the frame is bounded from
+ * above rather than computed: if it does not fit it is sent by itself, in front. */
 bool fc_release_ride(struct feature *feature, struct feature_store *preferred,
                      Fb__ClientRequest *request, size_t payload_bytes, struct fc_ride *ride) {
     /* An item packs into at most 24 bytes; the rest is for headers. */
@@ -179,12 +191,16 @@ void fc_release_rode(void *context) {
     release_compact(ride->store, release_is_unsent_or_consumed, 0, 0);
 }
 
+/* What still matters is to be sent again. The broker counts a consumed release once however often
+ * it is said, by the token of its lease. */
 void fc_release_reopened(struct feature_store *store, uint64_t epoch, uint64_t incarnation) {
     release_compact(store, release_matters_on, epoch, incarnation);
     for (size_t i = 0; i < store->release_count; i++)
         store->releases[i].sent_epoch = 0;
 }
 
+/* An answer on a connection shows that the broker has read all that was sent on it before the
+ * request. */
 void fc_release_confirm(struct feature *feature, uint64_t epoch, uint64_t number) {
     for (struct feature_store *store = feature->stores; store; store = store->next)
         if (store->release_count)
@@ -197,7 +213,8 @@ static bool release_is_attached(const struct feature_store *store) {
     return link && store->epoch == link->epoch;
 }
 
-/* Room for all of them first, so that either all are kept or none. */
+/* For all of them first, so that either all are kept or none: half a batch would be counted twice
+ * by a caller who tries again. The room is doubled and never shrinks; it goes with the store. */
 static bool release_make_room(struct feature_store *store, size_t count) {
     size_t room = store->release_room ? store->release_room : 16;
     while (room < store->release_count + count)
@@ -212,6 +229,8 @@ static bool release_make_room(struct feature_store *store, size_t count) {
     return true;
 }
 
+/* While the store is not open on the present connection it is not known what will still matter:
+ * all are kept, and fc_release_reopened() sorts them out. */
 static bool release_keep_all(struct feature_store *store, const struct fc_release *releases,
                              size_t count) {
     bool attached = release_is_attached(store);
@@ -225,7 +244,10 @@ static bool release_keep_all(struct feature_store *store, const struct fc_releas
     return true;
 }
 
-/* With no memory to keep them in: in notes of their own, now. */
+/* There is no memory to keep them in: they are sent in notes of their own, now. A store on the
+ * stack stands in for the real one, so that the same code sends them. Consumed ones that get lost
+ * with the connection are then not said again; that is all that running out of memory costs here.
+ */
 static void release_say_at_once(struct feature_store *store, struct fc_release *releases,
                                 size_t count) {
     struct feature_store once = {.feature = store->feature,
@@ -249,6 +271,10 @@ static void release_send_after_room(struct feature_store *store) {
     (void)fc_release_send(store);
 }
 
+/* Three ways, from cheap to dear: keep it for the next request or for the flusher; send it now,
+ * when many wait or there is no flusher; wait a moment for the socket, when it is full and nothing
+ * was waiting before (with a backlog each release would wait, and a broker that has stopped would
+ * stop its clients). */
 static void release_say(struct feature_store *store, struct fc_release *releases, size_t count) {
     struct feature *feature = store->feature;
     bool backlog = store->release_count > FC_RIDE_ITEMS_MAX;
@@ -270,6 +296,8 @@ void fc_release_say(struct feature_store *store, struct fc_release *releases, si
     pthread_mutex_unlock(&store->feature->lock);
 }
 
+/* A store whose last reference has gone is being taken apart by another thread, which waits for
+ * the lock. It must not be brought back. */
 static bool release_try_ref(struct feature_store *store) {
     unsigned refs = atomic_load(&store->refs);
     while (refs && !atomic_compare_exchange_weak(&store->refs, &refs, refs + 1))
@@ -287,7 +315,8 @@ static struct feature_store *release_find_unconfirmed(struct feature *feature) {
     return store;
 }
 
-/* Any request sent after them will do, once it is answered. */
+/* Health changes nothing and is cheap. Its answer shows that all that was sent before it has
+ * arrived. */
 static int release_fence(struct feature_store *store, uint64_t deadline_ns) {
     Fb__Health health = FB__HEALTH__INIT;
     uint32_t unused_handle;
@@ -301,6 +330,8 @@ static int release_fence(struct feature_store *store, uint64_t deadline_ns) {
     return rc;
 }
 
+/* Store by store, each with a reference, as the lock is released while a request is under way. It
+ * ends when a fence fails: the broker is then out of reach, and waiting longer is no use. */
 void fc_release_flush(struct feature *feature, uint64_t deadline_ns) {
     int rc = FEATURE_OK;
     while (!rc && fc_left_ns(deadline_ns)) {

@@ -1,4 +1,15 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The loop that every request goes through:
+ *
+ *    ready (connect, open the store) --> releases ride along --> sent --> answered
+ *      ^                                                           |
+ *      +------------------- the connection broke ------------------+   (but for `once`)
+ *
+ * Repeating is safe because each request changes nothing, or carries an op_id by which the broker
+ * knows it again, or what it granted has gone with the session. The deadline of the whole stays
+ * the same however often it is sent.
+ */
 #include "request.h"
 
 #include <string.h>
@@ -11,14 +22,15 @@ uint64_t fc_deadline_ns(uint32_t deadline_ms) {
     return fc_after_ns(fc_now_ns(), (deadline_ms ? deadline_ms : FC_ROUND_TRIP_MS) * FC_NS_PER_MS);
 }
 
+/* Rounded upwards, so that the broker does not give up before the caller does. */
 uint32_t fc_left_ms(uint64_t deadline_ns) {
-    /* Upwards, so that the broker does not give up before the caller does. */
     uint64_t left_ms = (fc_left_ns(deadline_ns) + FC_NS_PER_MS - 1) / FC_NS_PER_MS;
     return left_ms < UINT32_MAX ? (uint32_t)left_ms : UINT32_MAX;
 }
 
-/* A reservation lives and dies with its connection; its commit, once sent, may be repeated to the
- * same broker, which then gives its first answer. */
+/* A reservation lives and dies with its connection, so a commit is first sent on that one or not
+ * at all. Once it has been sent and the answer was lost, it may be repeated to the same broker
+ * (same incarnation), which then gives its first answer again. */
 static int request_check_connection(const struct fc_request *request) {
     const struct fc_link *link = fc_connection_link(request->feature);
     if (!request->epoch_wanted)
@@ -43,7 +55,8 @@ static int request_ready(const struct fc_request *request, uint64_t deadline_ns)
     return rc ? rc : request_check_connection(request);
 }
 
-/* With the lock held: what the answer will refer to. */
+/* What the answer will refer to: offsets in this mapping, leases of this epoch, this node. Taken
+ * with the lock held and right before sending, as another thread may connect anew at any time. */
 static void request_note_connection(struct fc_request *request) {
     const struct fc_link *link = request->feature->link;
     request->epoch = link->epoch;
@@ -56,11 +69,15 @@ static void request_note_connection(struct fc_request *request) {
     *request->handle = request->store->handle;
 }
 
+/* For `once`: the caller is to know that it may have been carried out, and decides whether to ask
+ * again. */
 static int request_lost(struct fc_request *request, const struct fc_link *link) {
     return fc_fail(FEATURE_E_UNAVAILABLE, "%s: the connection to the broker was lost: %s",
                    request->what, link->why);
 }
 
+/* A request may get a descriptor that it has not asked for: it is closed. An answer of another
+ * kind than was asked for is nonsense, and nothing of it is used. */
 static int request_take_reply(struct fc_request *request, struct fc_exchange *exchange) {
     request->reply = exchange->reply;
     fc_fork_close(&exchange->descriptor);
@@ -79,7 +96,8 @@ static size_t request_payload_bytes(const struct fc_request *request) {
     return bytes;
 }
 
-/* With the lock held: sends until answered. */
+/* With the lock held. The releases that have waited ride on the request or go in front of it, so
+ * that what the caller has released before is free before the broker looks at what it asks for. */
 static int request_send_until_answered(struct fc_request *request) {
     struct feature *feature = request->feature;
     const uint64_t begun_ns = fc_now_ns();

@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Zero-copy put: reserve, write in place, commit.
+ * Zero-copy put: reserve a room, write in place, commit.
+ *
+ *    fc_reserve() --> writable until write_until_ns --fc_commit()--> visible, as a ref
+ *                                                   --feature_cancel(), or the session's end-->
+ * gone
+ *
+ * The broker cannot take the mapping away. So a room that has ended may be another sample's, and
+ * whoever still writes to it damages that: the library stops writing (write_until_ns) before the
+ * broker ends the reservation.
  */
 #include "reservation.h"
 
@@ -29,7 +37,8 @@ static void reservation_free_reservation(struct feature_reservation *reservation
     fc_store_unref(store);
 }
 
-/* Gives room back on the connection it came from; on any other it is gone already. */
+/* On the connection that it came from; on any other it has gone already, with the session. A note:
+ * nobody waits for it. */
 static void reservation_cancel(struct feature_store *store, uint64_t epoch, uint64_t token) {
     Fb__Cancel message = FB__CANCEL__INIT;
     message.n_reservations = 1;
@@ -47,6 +56,8 @@ static void reservation_cancel(struct feature_store *store, uint64_t epoch, uint
     pthread_mutex_unlock(&store->feature->lock);
 }
 
+/* Takes the ref if it succeeds. The offset is checked against the mapping before anything is
+ * written there. */
 static int reservation_take_grant(const struct fc_request *request, const Fb__PutResult *grant,
                                   struct feature_ref *ref, struct feature_reservation **out) {
     if (grant->status != FB__STATUS__OK)
@@ -73,6 +84,8 @@ static int reservation_take_grant(const struct fc_request *request, const Fb__Pu
     return FEATURE_OK;
 }
 
+/* Takes the ref if it succeeds. If the answer cannot be used although a room was granted, the room
+ * is given back at once. */
 int fc_reserve(struct feature_store *store, struct feature_ref *ref, bool waits,
                uint64_t deadline_ns, struct feature_reservation **out) {
     Fb__ReserveItem item = FB__RESERVE_ITEM__INIT, *items = &item;
@@ -101,6 +114,8 @@ int fc_reserve(struct feature_store *store, struct feature_ref *ref, bool waits,
     return rc;
 }
 
+/* `moved`: it was answered on another connection than it was reserved on, as a repeat. If the
+ * broker then refuses it, the first one had not arrived, and the room went with the old session. */
 static int reservation_take_commit(const struct fc_request *request,
                                    struct feature_reservation *reservation,
                                    struct feature_ref **ref_out) {
@@ -125,6 +140,8 @@ static int reservation_take_commit(const struct fc_request *request,
     return FEATURE_OK;
 }
 
+/* Takes the reservation, also on failure. epoch_wanted: a commit is first sent on the connection
+ * that granted the room, for on any other there is no such room. */
 int fc_commit(struct feature_reservation *reservation, uint64_t deadline_ns,
               struct feature_ref **ref_out) {
     struct feature_store *store = reservation->store;
@@ -180,6 +197,8 @@ void *feature_reservation_data(const struct feature_reservation *reservation, ui
                                          : NULL;
 }
 
+/* The checksums are made of what lies in the mapping now. What the caller writes there afterwards
+ * is found by whoever verifies. */
 int feature_commit(struct feature_reservation *reservation, struct feature_ref **ref_out) {
     FC_NEEDS(reservation);
     struct feature_ref *ref = reservation->ref;

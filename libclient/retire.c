@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Ack and abort: the same message under two names.
+ * Ack and abort: the same message under two names. Ack is a reader's ("I have what I need"), and
+ * is kept and repeated by the broker when the home is away. Abort is a writer's, and is done or
+ * fails.
+ *
+ * Each key has its own operation id, so that a repeat on a new connection is the same operation
+ * for each.
  */
 #include <stdlib.h>
 
@@ -91,6 +96,7 @@ static int retire_all(struct feature_store *store, bool ack, const struct featur
     return rc ? rc : fc_first_error_raise(&failure);
 }
 
+/* Both are the same but for what the broker does when the home is away; see feature.h. */
 int feature_ack(struct feature_store *store, const struct feature_key *keys, size_t count,
                 int *statuses_out) {
     return retire_all(store, true, keys, count, statuses_out);

@@ -10,6 +10,8 @@
 
 #include "error.h"
 
+/* Every struct of feature.h begins with its size. It is copied out rather than read through a
+ * pointer to some struct, as at this point it is not known which struct it is. */
 static size_t sized_bytes(const void *theirs) {
     size_t bytes;
     memcpy(&bytes, theirs, sizeof bytes);
@@ -24,6 +26,9 @@ static int sized_check_size(size_t bytes, size_t least_bytes, const char *name) 
     return FEATURE_OK;
 }
 
+/* A program that is newer than this library may have set a field that the library does not know.
+ * Ignoring it could do something else than what was asked for, so a value other than zero is
+ * refused; zero means the default, which is what the library does anyway. */
 static int sized_check_tail(const void *theirs, size_t known_bytes, const char *name) {
     const uint8_t *at = theirs;
     for (size_t i = known_bytes; i < sized_bytes(theirs); i++)
@@ -47,6 +52,9 @@ int fc_sized_read(void *out, size_t out_bytes, size_t least_bytes, const void *t
     return rc;
 }
 
+/* The distance between elements is the size that the program was compiled with, not ours. Elements
+ * of different sizes can only mean that somebody forgot to set one, so the whole array is refused
+ * before anything is done. */
 int fc_sized_check(const void *theirs, size_t count, size_t known_bytes, size_t least_bytes,
                    const char *name) {
     if (!count)
@@ -76,6 +84,8 @@ int fc_sized_check_out(const void *theirs, const char *name) {
     return sized_check_size(sized_bytes(theirs), sizeof(size_t), name);
 }
 
+/* Writes everything behind the size field: that one stays what the caller has set, so that the
+ * struct can be used for the next call. */
 void fc_sized_write(void *theirs, const void *known, size_t known_bytes) {
     const size_t bytes = sized_bytes(theirs), head = sizeof bytes;
     const size_t filled = bytes < known_bytes ? bytes : known_bytes;

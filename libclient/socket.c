@@ -27,6 +27,8 @@ static int socket_set_blocking(int fd) {
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 }
 
+/* Connecting does not block: a listener whose queue is full answers EAGAIN at once, and the caller
+ * backs off and tries again. Only then is the socket set to block. */
 int fc_socket_connect(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof address.sun_path)
@@ -43,6 +45,8 @@ int fc_socket_connect(const char *path) {
     return fd;
 }
 
+/* ppoll() rather than poll(): deadlines are nanoseconds, and a wait that is rounded up to a
+ * millisecond is longer than a whole request. A signal only makes it look at the clock again. */
 static int socket_await(int fd, short events, uint64_t deadline_ns) {
     struct pollfd poll_fd = {.fd = fd, .events = events};
     for (;;) {
@@ -62,6 +66,9 @@ static int socket_await(int fd, short events, uint64_t deadline_ns) {
     }
 }
 
+/* deadline_ns 0: does not wait. A packet is sent whole or not at all, so what fails with EAGAIN
+ * can be sent again as it is. MSG_NOSIGNAL: a broker that has gone must not kill its clients by
+ * SIGPIPE. */
 int fc_socket_send(int fd, const struct iovec *parts, size_t part_count, uint64_t deadline_ns) {
     struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = part_count};
     for (;;) {
@@ -77,6 +84,7 @@ int fc_socket_send(int fd, const struct iovec *parts, size_t part_count, uint64_
     }
 }
 
+/* With a descriptor of ours (a pidfd). It is copied by the kernel; ours stays ours to close. */
 int fc_socket_send_with(int fd, const void *packet, size_t bytes, int passed_fd) {
     union {
         struct cmsghdr header;
@@ -101,6 +109,8 @@ int fc_socket_await_packet(int fd, uint64_t deadline_ns) {
     return socket_await(fd, POLLIN, deadline_ns);
 }
 
+/* The errors after which this socket will never work again. All others are limits of this process
+ * or of the machine, and may pass. */
 bool fc_socket_is_lost(int error) {
     switch (error) {
     case EPIPE:
@@ -116,6 +126,8 @@ bool fc_socket_is_lost(int error) {
     }
 }
 
+/* There is room for one control message with one descriptor and no more, so only the first is
+ * looked at. */
 static int socket_take_descriptor(struct msghdr *message) {
     struct cmsghdr *control = CMSG_FIRSTHDR(message);
     if (!control || control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
@@ -141,6 +153,9 @@ static ssize_t socket_receive(int fd, struct msghdr *message, uint64_t deadline_
     return bytes;
 }
 
+/* A packet that did not fit (MSG_TRUNC) breaks the protocol. A descriptor that did not fit
+ * (MSG_CTRUNC) need not: if none came at all, this process had no free one, and the packet itself
+ * is good. If one came and more were cut off, the broker has sent more than it may. */
 ssize_t fc_socket_receive(int fd, void *buffer, size_t room, uint64_t deadline_ns, int *fd_out) {
     union {
         struct cmsghdr align;
@@ -169,6 +184,8 @@ ssize_t fc_socket_receive(int fd, void *buffer, size_t room, uint64_t deadline_n
     return message.msg_flags & MSG_CTRUNC ? -EPROTO : -EMSGSIZE;
 }
 
+/* Whether the other end has gone, without receiving anything: another thread may have the receive
+ * role. */
 bool fc_socket_ended(int fd) {
     struct pollfd poll_fd = {.fd = fd, .events = POLLRDHUP};
     return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLRDHUP | POLLHUP | POLLERR));

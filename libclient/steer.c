@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gc and drain.
+ * gc and drain. A drain has two halves: what this process has still to say to its broker, which is
+ * flushed first, and what the broker has still to say to others, which it waits for and counts.
  */
 #include <inttypes.h>
 
@@ -9,6 +10,7 @@
 #include "release.h"
 #include "request.h"
 
+/* freed_out counts samples. Those that somebody still reads are not freed, however old they are. */
 int feature_gc(struct feature_store *store, uint64_t max_hold_ms, uint64_t *freed_out) {
     Fb__Gc gc = FB__GC__INIT;
     int rc = fc_store_check(store);
@@ -27,6 +29,8 @@ int feature_gc(struct feature_store *store, uint64_t max_hold_ms, uint64_t *free
     return rc;
 }
 
+/* Without a deadline it only asks: nothing is flushed and nobody waits. The sentence of a broker
+ * that is not done names what is left and where it has to go. */
 int feature_drain(struct feature *feature, uint32_t deadline_ms) {
     int rc = fc_connection_check(feature);
     if (rc)

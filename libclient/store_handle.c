@@ -26,6 +26,7 @@
 #include "request.h"
 #include "sized.h"
 
+/* The name is part of the key: the same secret for two stores gives two keys. */
 static void store_handle_derive_key(const char *name, const void *secret, size_t secret_bytes,
                                     uint8_t *key_out) {
     char domain[80];
@@ -35,6 +36,8 @@ static void store_handle_derive_key(const char *name, const void *secret, size_t
 
 /* ---- opening on a link; all with the lock held, released while waiting ---- */
 
+/* A request of the handshake itself. It does not go through request.c, which would open the store
+ * first. */
 static int store_handle_open_call(struct feature_store *store, struct fc_link *link,
                                   struct fc_exchange *x) {
     int rc = fc_link_call(link, x);
@@ -47,6 +50,8 @@ static int store_handle_open_call(struct feature_store *store, struct fc_link *l
     return fc_fail_status(x->reply->status, x->reply->error, "open the store");
 }
 
+/* An opening that this process cannot use: the handle counts against its limit at the broker until
+ * it is closed. */
 static void store_handle_close_handle(struct fc_link *link, uint32_t handle) {
     Fb__StoreClose store_close = FB__STORE_CLOSE__INIT;
     store_close.handle = handle;
@@ -56,7 +61,8 @@ static void store_handle_close_handle(struct fc_link *link, uint32_t handle) {
     fc_link_tell(link, &request);
 }
 
-/* Answers the challenge in x->reply; x then holds the StoreOpened. */
+/* Answers the challenge in x->reply; x then holds the StoreOpened. The broker's proof is made with
+ * the same nonces and another role, so it cannot be ours sent back. */
 static int store_handle_prove(struct feature_store *store, struct fc_link *link,
                               const uint8_t *client_nonce, struct fc_exchange *x) {
     const ProtobufCBinaryData nonce = x->reply->store_challenge->server_nonce;
@@ -92,6 +98,8 @@ static int store_handle_prove(struct feature_store *store, struct fc_link *link,
                    store->name);
 }
 
+/* A broker that opens a store without a challenge although we have a secret is refused too: it may
+ * be an impostor who does not know it and hopes that we do not mind. */
 static int store_handle_ask(struct feature_store *store, struct fc_link *link,
                             struct fc_exchange *x) {
     uint8_t client_nonce[AUTH_NONCE_BYTES];
@@ -117,7 +125,7 @@ static int store_handle_ask(struct feature_store *store, struct fc_link *link,
                    store->name);
 }
 
-/* The mapping of the arena behind fd: another handle's, or a new one. */
+/* Address space is what may be short: a store is mapped once, however many handles have it open. */
 static int store_handle_share_mapping(struct feature_store *store, int fd, uint64_t bytes,
                                       struct fc_mapping **out) {
     for (struct feature_store *other = store->feature->stores; other; other = other->next)
@@ -128,6 +136,8 @@ static int store_handle_share_mapping(struct feature_store *store, int fd, uint6
     return fc_mapping_new(store->name, fd, bytes, store->write, out);
 }
 
+/* Once everything has been checked the store changes over to the new connection, all at one moment
+ * (the lock is held): mapping, handle, epoch and settings belong together. */
 static int store_handle_take_opened(struct feature_store *store, struct fc_link *link,
                                     struct fc_exchange *x) {
     const Fb__StoreOpened *opened = x->reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_OPENED
@@ -164,6 +174,8 @@ static int store_handle_take_opened(struct feature_store *store, struct fc_link 
     return FEATURE_OK;
 }
 
+/* The link is held by a reference: another thread may replace it while we wait. `opening` keeps
+ * others from opening the same handle twice. */
 static int store_handle_open_once(struct feature_store *store, uint64_t deadline_ns) {
     struct fc_link *link = store->feature->link;
     struct fc_exchange exchange = {.deadline_ns = deadline_ns, .descriptor = {.fd = -1}};
@@ -181,6 +193,9 @@ static int store_handle_open_once(struct feature_store *store, uint64_t deadline
     return rc;
 }
 
+/* After a new connection each store is opened anew by the first request that needs it; others wait
+ * for that one. FC_LINK_LOST: the connection broke meanwhile, so it begins again with connecting.
+ */
 int fc_store_ready(struct feature_store *store, uint64_t deadline_ns) {
     struct feature *feature = store->feature;
     for (;;) {
@@ -222,6 +237,8 @@ static void store_handle_unlink_store(struct feature_store *store) {
     *at = store->next;
 }
 
+/* First the releases, then the close: the broker ends all leases of a handle when it is closed, as
+ * returned, and a consumed one would not count. */
 static void store_handle_close_at_broker(struct feature_store *store) {
     struct fc_link *link = fc_connection_link(store->feature);
     if (!link || store->epoch != link->epoch)
@@ -231,6 +248,8 @@ static void store_handle_close_at_broker(struct feature_store *store) {
     fc_connection_settle(store->feature);
 }
 
+/* The last reference may be that of a view which is released long after the store was closed. In a
+ * forked child nothing is said to the broker, and if the lock cannot be had, nothing is freed. */
 void fc_store_unref(struct feature_store *store) {
     if (atomic_fetch_sub_explicit(&store->refs, 1, memory_order_acq_rel) != 1)
         return;
@@ -249,6 +268,8 @@ void fc_store_unref(struct feature_store *store) {
     fc_connection_unref(feature);
 }
 
+/* The handle is not yet in the feature's list. Its key lies in memory of sodium_malloc(): locked,
+ * so that it is not swapped out, with guard pages around it, and wiped when it is freed. */
 static int store_handle_new_store(struct feature *feature, const char *name,
                                   const struct feature_open_options *options,
                                   struct feature_store **out) {
@@ -278,6 +299,8 @@ static int store_handle_check_name(const char *name) {
     return wrong ? fc_fail(FEATURE_E_INVALID, "store name '%.80s' %s", name, wrong) : FEATURE_OK;
 }
 
+/* A length without a secret is a mistake of the caller, who believes that the store is protected.
+ */
 static int store_handle_check_secret(const void *secret, size_t secret_bytes) {
     if (!secret && secret_bytes)
         return fc_fail(FEATURE_E_INVALID, "the secret is NULL, and has a length of %zu bytes",
@@ -285,6 +308,8 @@ static int store_handle_check_secret(const void *secret, size_t secret_bytes) {
     return FEATURE_OK;
 }
 
+/* The handle is in the list before it is opened: fc_store_ready() looks there for a mapping to
+ * share, and another thread's disconnect finds and closes it. */
 int feature_store_open(struct feature *feature, const char *name,
                        const struct feature_open_options *options, struct feature_store **out) {
     struct feature_open_options known;
@@ -315,6 +340,7 @@ int feature_store_open(struct feature *feature, const char *name,
     return FEATURE_OK;
 }
 
+/* Views and reservations of it stay good: each holds a reference, and the last one ends it. */
 void feature_store_close(struct feature_store *store) {
     if (!store)
         return;
@@ -322,6 +348,7 @@ void feature_store_close(struct feature_store *store) {
     fc_store_unref(store);
 }
 
+/* One at a time and from the beginning: closing a store takes the lock, and changes the list. */
 static struct feature_store *store_handle_find_open(struct feature *feature) {
     if (!fc_connection_lock(feature))
         return NULL;
@@ -337,6 +364,8 @@ void fc_store_close_all(struct feature *feature) {
         feature_store_close(store);
 }
 
+/* Whether puts into this store make checksums. The policy says when they are compared; `never`
+ * makes none. */
 bool fc_store_checksums(struct feature_store *store) {
     pthread_mutex_lock(&store->feature->lock);
     bool checksums = store->checksum != FB__CHECKSUM_POLICY__NEVER;
@@ -344,6 +373,7 @@ bool fc_store_checksums(struct feature_store *store) {
     return checksums;
 }
 
+/* 0 from the broker means that a reservation never ends by itself. */
 uint64_t fc_store_reserve_ns(struct feature_store *store) {
     pthread_mutex_lock(&store->feature->lock);
     uint64_t max_ms = store->max_reserve_ms;
@@ -353,6 +383,8 @@ uint64_t fc_store_reserve_ns(struct feature_store *store) {
 
 /* ---- create and drop ---- */
 
+/* Zero asks for the broker's default; only `readers` has one of its own here, since zero readers
+ * would mean a sample that nobody can consume. */
 static void store_handle_fill_settings(Fb__StoreSettings *settings,
                                        const struct feature_store_options *options) {
     settings->policy = (Fb__Policy)options->policy;
@@ -364,6 +396,8 @@ static void store_handle_fill_settings(Fb__StoreSettings *settings,
     settings->max_samples = options->max_samples;
 }
 
+/* The broker gets the key that is derived from the secret, over a socket that only this machine
+ * has; the secret itself stays here. The copy on the stack is wiped. */
 int feature_store_create(struct feature *feature, const char *name,
                          const struct feature_store_options *options) {
     struct feature_store_options known;

@@ -18,6 +18,8 @@
 /* scheme, store, 3 bytes for each of the sample's, home, keys, two numbers of 20 digits */
 #define URI_BYTES_MAX (10 + 64 + 1 + 3 * 128 + 64 + 40 + 40 + 1)
 
+/* The unreserved characters of RFC 3986, and "/": a sample_id that looks like a path stays
+ * readable. */
 static bool uri_is_plain(unsigned char c) {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
            (c && strchr("-._~/", c));
@@ -84,6 +86,8 @@ static bool uri_decode(char *text) {
     return true;
 }
 
+/* strtoull() alone would take a sign, blanks and an overflow without a word. 0 is no generation
+ * and no incarnation. */
 static bool uri_parse_number(const char *text, uint64_t *out) {
     char *end;
     if (*text < '0' || *text > '9')
@@ -94,6 +98,8 @@ static bool uri_parse_number(const char *text, uint64_t *out) {
     return !errno && !*end && value;
 }
 
+/* What has been found so far; 0 and NULL: not yet. A parameter that comes twice is refused, since
+ * nobody could say which of the two was meant. */
 struct query {
     uint64_t generation, incarnation;
     const char *home;
@@ -128,7 +134,8 @@ static const char *uri_parse_query(char *text, struct query *query) {
     return query->generation && query->home ? NULL : "needs generation= and home=";
 }
 
-/* uri: behind the scheme; taken apart in place. */
+/* uri: behind the scheme; it is taken apart in place. Nothing that it names is looked up: whether
+ * the sample exists is for a get to say. */
 static const char *uri_parse(char *uri, struct feature_ref **out) {
     char *sample = strchr(uri, '/'), *parameters = strchr(uri, '?');
     if (!sample || !parameters || parameters < sample)
@@ -151,6 +158,8 @@ static const char *uri_parse(char *uri, struct feature_ref **out) {
     return NULL;
 }
 
+/* A URI comes from command lines, files and other people. It is copied first, as it is taken apart
+ * in place, and its length is bounded by what the longest names can make. */
 int feature_ref_from_uri(const char *uri, struct feature_ref **out) {
     char copy[URI_BYTES_MAX];
     const size_t scheme_bytes = sizeof SCHEME - 1;

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Invariant: tensors before `tensor` match, and the first tensor_bytes of that one are in `stream`,
- * which has been begun if there are any. A tensor that is seen whole at once never enters `stream`.
+ * Compares the bytes of an extent with the checksums of its tensors, in one go or piece by piece
+ * while the bytes arrive.
+ *
+ * Invariant: tensors before `tensor` match, and the first tensor_bytes of that one are in
+ * `stream`, which has been begun if there are any. A tensor that is seen whole at once never
+ * enters `stream`: the sum of a block is made faster than that of a stream.
  */
 #include "verify.h"
 
 #include <stdlib.h>
 
+/* Bytes that were looked at before there was a lease count only if they are the very bytes that
+ * the lease is for: those of the same transfer, on the same connection, at the same place. */
 bool fc_origin_is(const struct fc_origin *one, const struct fc_origin *other) {
     return one->epoch == other->epoch && one->transfer == other->transfer &&
            one->extent_offset == other->extent_offset;
@@ -21,6 +27,7 @@ void fc_verifier_init(struct fc_verifier *verifier, const struct feature_ref *re
     verifier->mismatch = false;
 }
 
+/* Aligned by hand: the state of XXH3 wants 64 bytes, malloc() gives 16. */
 struct fc_verifier *fc_verifier_new(const struct feature_ref *ref) {
     struct fc_verifier *verifier = aligned_alloc(_Alignof(struct fc_verifier), sizeof *verifier);
     if (verifier)
@@ -28,6 +35,8 @@ struct fc_verifier *fc_verifier_new(const struct feature_ref *ref) {
     return verifier;
 }
 
+/* From the beginning of the tensor `bytes` are there; those behind the ones that were looked at
+ * before are added. */
 static void verify_feed(struct fc_verifier *verifier, const uint8_t *data, uint64_t bytes) {
     if (!verifier->tensor_bytes)
         fc_checksum_begin(&verifier->stream);
@@ -36,6 +45,9 @@ static void verify_feed(struct fc_verifier *verifier, const uint8_t *data, uint6
     verifier->tensor_bytes = bytes;
 }
 
+/* `bytes` of the extent are there, counted from its beginning, padding included. Called again and
+ * again with more; each byte is looked at once. True while nothing has been found wrong. After a
+ * mismatch it says false for ever, as the tensor that did not match is named in the sentence. */
 bool fc_verifier_advance(struct fc_verifier *verifier, const uint8_t *extent, uint64_t bytes) {
     const struct layout *layout = &verifier->ref->layout;
     while (!verifier->mismatch && verifier->tensor < layout->tensor_count) {

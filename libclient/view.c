@@ -18,7 +18,9 @@
 
 #define LOOK_NS (1000 * FC_NS_PER_MS) /* to find out whether a broker is there */
 
-/* The ref of what came: the one asked with, when that has all, else made from the answer. */
+/* The ref of what came. The one that was asked with is shared when it has the specs; otherwise a
+ * new one is made from the answer. What the answer does not say (home and incarnation of a sample
+ * of this node) is that of the broker which answered. */
 static const char *view_make_ref(const struct fc_request *request, const Fb__GetResult *result,
                                  const struct feature_ref *known, const char *sample_id,
                                  struct feature_ref **out) {
@@ -46,6 +48,8 @@ static const char *view_make_ref(const struct fc_request *request, const Fb__Get
     return wrong;
 }
 
+/* The broker is trusted to be no enemy, not to be free of faults: a wrong generation would be
+ * silent corruption, and an extent outside the arena a crash. */
 static const char *view_check_grant(const struct fc_request *request, const Fb__GetResult *result,
                                     const struct feature_ref *ref) {
     if (result->generation != ref->generation)
@@ -58,6 +62,9 @@ static const char *view_check_grant(const struct fc_request *request, const Fb__
     return NULL;
 }
 
+/* On failure the lease is still the caller's to release: it alone knows whether the sample was
+ * read. An answer that was refused is a fault of the broker (INTERNAL), unless there was no memory
+ * for it. */
 int fc_view_new(const struct fc_request *request, const Fb__GetResult *result,
                 const struct feature_ref *known, const char *sample_id, struct feature_view **out) {
     struct feature_ref *ref = NULL;
@@ -88,6 +95,8 @@ int fc_view_new(const struct fc_request *request, const Fb__GetResult *result,
     return FEATURE_OK;
 }
 
+/* `begun` has checked a part of these very bytes while they arrived; the rest is checked now, in
+ * this thread. */
 int fc_view_verify(const struct feature_view *view, struct fc_verifier *begun) {
     const struct feature_ref *ref = view->ref;
     struct fc_verifier fresh;
@@ -106,6 +115,8 @@ int fc_view_verify(const struct feature_view *view, struct fc_verifier *begun) {
                    ref->tensors[begun->tensor].name);
 }
 
+/* Epoch and incarnation go along: whether the release still matters is decided when it is sent,
+ * perhaps on another connection. */
 static struct fc_release view_release_of(const struct feature_view *view, bool consumed,
                                          bool corrupt) {
     return (struct fc_release){.lease_hi = view->lease_hi,
@@ -141,6 +152,7 @@ const void *feature_view_data(const struct feature_view *view, uint32_t tensor) 
     return tensor < layout->tensor_count ? view->extent + layout->offset_bytes[tensor] : NULL;
 }
 
+/* By name among at most 64: a loop is faster than a table would be to make. */
 int feature_view_find(const struct feature_view *view, const char *tensor_name) {
     for (uint32_t i = 0; view && tensor_name && i < view->ref->layout.tensor_count; i++)
         if (!strcmp(view->ref->tensors[i].name, tensor_name))
@@ -148,8 +160,9 @@ int feature_view_find(const struct feature_view *view, const char *tensor_name) 
     return -1;
 }
 
-/* With the lock held: a lease ends with its connection. LOST is said only where the broker is
- * known, or has every appearance, to be gone. */
+/* With the lock held. A lease ends with its connection. LOST is said only where the broker is
+ * known, or has every appearance, to be gone; then nobody can replace the bytes. If the broker
+ * lives, it has taken the lease back, and the bytes may become another sample's at any moment. */
 static int view_check_lease(const struct feature_view *view) {
     struct feature *feature = view->store->feature;
     const char *sample_id = view->ref->sample_id;
@@ -205,7 +218,7 @@ int feature_release(struct feature_view *view, enum feature_release_how how) {
     return feature_release_batch(&view, 1, how);
 }
 
-/* Views of one store in one go, as many as stand in a row. */
+/* Views of one store in one go, as many as stand in a row: a Release names one handle. */
 static size_t view_release_run(struct feature_view **views, size_t count,
                                enum feature_release_how how) {
     struct fc_release releases[FRAME_BATCH_ITEMS_MAX];
@@ -219,6 +232,7 @@ static size_t view_release_run(struct feature_view **views, size_t count,
     return run;
 }
 
+/* In a forked child a view is freed and nothing is said: the lease is the parent's. */
 int feature_release_batch(struct feature_view **views, size_t count, enum feature_release_how how) {
     int rc = FEATURE_OK;
     FC_NEEDS(views || !count);

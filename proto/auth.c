@@ -1,4 +1,13 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Proofs, keys and tags, all made of libsodium's primitives. The sizes in auth.h are written out
+ * there so that its readers need no libsodium; the assertions below see that they are the right
+ * ones.
+ *
+ * Keys are derived with BLAKE2b, proofs are HMAC-SHA-512-256, tags are ChaCha20-Poly1305 (RFC
+ * 8439). Whatever has a variable length goes into a proof behind its length, so that no two
+ * different inputs give the same bytes.
+ */
 #include "proto/auth.h"
 
 #include <assert.h>
@@ -18,6 +27,9 @@ int auth_init(void) {
     return sodium_init() < 0 ? -EIO : 0;
 }
 
+/* The domain ("store:run0", "cluster") is hashed first and keys the hash of the secret. So one
+ * secret that is used for two stores gives two keys that have nothing in common, and a proof for
+ * one store is worth nothing at the other. */
 void auth_key(const char *domain, const void *secret, size_t secret_bytes,
               uint8_t key_out[AUTH_KEY_BYTES]) {
     uint8_t domain_key[AUTH_KEY_BYTES];
@@ -31,6 +43,9 @@ void auth_nonce(uint8_t out[AUTH_NONCE_BYTES]) {
     randombytes_buf(out, AUTH_NONCE_BYTES);
 }
 
+/* The role is the first byte. Without it the answerer's proof would equal the asker's, and an
+ * impostor could send our own proof back to us (reflection). Both nonces are in it, so that a
+ * proof is good for one conversation only (replay). */
 void auth_proof(const uint8_t key[AUTH_KEY_BYTES], enum auth_role role, const void *context,
                 size_t context_bytes, const uint8_t asker_nonce[AUTH_NONCE_BYTES],
                 const uint8_t answerer_nonce[AUTH_NONCE_BYTES], uint8_t out[AUTH_PROOF_BYTES]) {
@@ -46,10 +61,14 @@ void auth_proof(const uint8_t key[AUTH_KEY_BYTES], enum auth_role role, const vo
     crypto_auth_hmacsha512256_final(&state, out);
 }
 
+/* In constant time: a comparison that stops at the first different byte tells, by how long it
+ * takes, how many bytes of a guess were right. */
 bool auth_equal(const void *a, const void *b, size_t bytes) {
     return sodium_memcmp(a, b, bytes) == 0;
 }
 
+/* One key for each direction, as the role is hashed in. Both sides know both nonces, so neither
+ * has to send anything for it. */
 void auth_session_key(const uint8_t key[AUTH_KEY_BYTES], enum auth_role role,
                       const uint8_t asker_nonce[AUTH_NONCE_BYTES],
                       const uint8_t answerer_nonce[AUTH_NONCE_BYTES], uint8_t out[AUTH_KEY_BYTES]) {

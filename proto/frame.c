@@ -1,4 +1,12 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Reading and writing the 16 bytes in front of every message. A header is checked before anything
+ * in it is believed: whoever sends it may be broken or hostile. Nothing here allocates, waits or
+ * keeps state.
+ *
+ * The sums are made in 64 bits. body_bytes and payload_bytes are 32 bits each and come from
+ * outside; in 32 bits their sum could wrap and look small.
+ */
 #include "proto/frame.h"
 
 #include <string.h>
@@ -26,6 +34,8 @@ const char *frame_decode(const uint8_t in[FRAME_HEADER_BYTES], uint32_t bytes_ma
         .body_bytes = get32(in + 8),
         .payload_bytes = get32(in + 12),
     };
+    /* This is the format of the header, not the version of the protocol: a Hello that offers other
+     * protocol versions passes here. */
     if (header.version != FRAME_VERSION)
         return "unknown frame version";
     if (header.type < FRAME_REQUEST || header.type > FRAME_NOTICE)
@@ -36,6 +46,8 @@ const char *frame_decode(const uint8_t in[FRAME_HEADER_BYTES], uint32_t bytes_ma
     return NULL;
 }
 
+/* A packet or a transport message holds exactly one frame. One that is longer or shorter than its
+ * header says was cut off or glued together, and nothing in it can be trusted. */
 const char *frame_open(const uint8_t *frame, size_t frame_bytes, uint32_t bytes_max,
                        struct frame_header *out) {
     if (frame_bytes < FRAME_HEADER_BYTES)

@@ -18,7 +18,9 @@
 #define FRAME_INLINE_BYTES_MAX 65536u
 #define FRAME_BATCH_ITEMS_MAX  256u
 #define FRAME_LANDED_BYTES_MIN (4u << 20) /* extents below are not worth asking for Landed */
-#define FRAME_VERSION          1u
+/* Of the header alone: how to read its 16 bytes. The versions of what is said in frames are
+ * negotiated: proto/version.h. */
+#define FRAME_VERSION 1u
 
 enum frame_type {
     FRAME_REQUEST = 1, /* wants exactly one FRAME_REPLY with the same request_id */

@@ -1,4 +1,15 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Where the tensors of a sample lie in its extent, computed by client and broker alike from the
+ * specs alone, so that only the offset of the extent has to travel. Both must come to the same
+ * numbers for ever: a sample may be read years after it was put, by another version. Never change
+ * a rule here without another version of the client protocol.
+ *
+ * A spec comes from other programs. Every product and sum is checked for overflow before it is
+ * used, since a size that wraps would let a tensor reach beyond its extent into another sample.
+ *
+ * The checks return NULL, or a static sentence that continues "sample s1: ...".
+ */
 #include "proto/layout.h"
 
 #include <ctype.h>
@@ -7,6 +18,8 @@
 
 #include "proto/text.h"
 
+/* In bits, because F4 and F6 have less than a byte. 0: the number is not a dtype that we know; a
+ * newer client may well send one. */
 uint32_t layout_dtype_bits(Fb__Dtype dtype) {
     switch (dtype) {
     case FB__DTYPE__F4:
@@ -54,12 +67,16 @@ const char *layout_tensor_bytes(Fb__Dtype dtype, const uint64_t *shape, size_t r
             return "a tensor's shape overflows 64 bits";
     if (__builtin_mul_overflow(bits, elements, &bits))
         return "a tensor's shape overflows 64 bits";
+    /* Elements lie without padding. Half a byte at the end would have a value that nobody has
+     * written, and a checksum that depends on it. */
     if (bits % 8)
         return "a tensor's elements of less than a byte do not fill its last byte";
     *bytes_out = bits / 8;
     return NULL;
 }
 
+/* Names go into logs, terminals and file names. Control characters are refused here, once, rather
+ * than escaped wherever a name is shown. */
 static const char *layout_check_text(const char *text) {
     size_t bytes = strlen(text);
     if (!bytes)
@@ -78,6 +95,8 @@ const char *layout_check_sample_id(const char *sample_id) {
     return layout_check_text(sample_id);
 }
 
+/* Names of stores and nodes become parts of paths and of etcd's keys: neither "/" nor ".." nor
+ * anything that looks like an option can be one. */
 const char *layout_check_name(const char *name) {
     if (!*name)
         return "is empty";
@@ -108,6 +127,7 @@ static const char *layout_check_tensor(const Fb__TensorSpec *tensor) {
     return wrong;
 }
 
+/* At most 64 names: comparing each with those before it is cheaper than any table. */
 static bool layout_name_repeats(const Fb__SampleSpec *spec, size_t index) {
     for (size_t i = 0; i < index; i++)
         if (!strcmp(spec->tensors[i]->name, spec->tensors[index]->name))
@@ -138,6 +158,9 @@ const char *layout_compute(const Fb__SampleSpec *spec, struct layout *out) {
             return "two tensors have the same name";
         if (tensor->bytes > tensor_bytes_max)
             return "a tensor is larger than 256 TiB";
+        /* A large tensor begins at a page, so that a GPU can be told to copy it or a reader to map
+         * it by itself. A small one begins at a cache line; a page for each would waste more than
+         * the tensors take. */
         bool large = tensor->bytes >= LAYOUT_LARGE_BYTES;
         if (large)
             layout.align_bytes = LAYOUT_LARGE_ALIGN;
@@ -146,6 +169,7 @@ const char *layout_compute(const Fb__SampleSpec *spec, struct layout *out) {
         layout.sum_bytes += tensor->bytes;
         end_bytes = layout.offset_bytes[i] + tensor->bytes;
     }
+    /* A sample whose tensors are all empty still has an extent, and thus a place of its own. */
     layout.extent_bytes = layout_round_up(end_bytes ? end_bytes : 1, layout.align_bytes);
     *out = layout;
     return NULL;

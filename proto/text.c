@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Whatever others wrote is decoded as UTF-8 by the rules of RFC 3629 and shown as itself only when
+ * a reader can see it. A name that held an escape sequence of a terminal could otherwise clear the
+ * screen of an administrator, or make one sample look like another.
+ */
 #include "proto/text.h"
 
 #include <stdio.h>
@@ -23,6 +28,8 @@ static bool text_is_unseen(uint32_t code) {
     return false;
 }
 
+/* The first byte says how many follow. 0x80 to 0xbf cannot be first, 0xc0 and 0xc1 would be
+ * overlong, and above 0xf4 there is no Unicode. */
 size_t text_character(const char *text, size_t bytes, uint32_t *code_out) {
     const unsigned char *s = (const unsigned char *)text;
     if (bytes == 0 || (s[0] >= 0x80 && s[0] < 0xc2) || s[0] > 0xf4)
@@ -36,6 +43,8 @@ size_t text_character(const char *text, size_t bytes, uint32_t *code_out) {
             return 0;
         code = code << 6 | (s[i] & 0x3fu);
     }
+    /* Overlong forms (a character in more bytes than it needs) and surrogates are no UTF-8. If
+     * they were let through, two different byte strings would show as the same name. */
     if ((length == 3 && code < 0x800) || (code >= 0xd800 && code <= 0xdfff) ||
         (length == 4 && (code < 0x10000 || code > 0x10ffff)))
         return 0;
@@ -66,6 +75,9 @@ size_t text_escape(char *out, size_t room, const char *text, size_t bytes) {
         for (size_t i = 0; !as_is && i < length; i++)
             piece_bytes += (size_t)snprintf(piece + piece_bytes, sizeof piece - piece_bytes,
                                             "\\x%02x", (unsigned char)text[at + i]);
+        /* Once a piece has not fitted nothing more is copied (kept < needed from then on), even if
+         * a later piece is shorter: the result is the beginning of the text, not a selection of
+         * it. */
         if (kept == needed && kept + piece_bytes < room) {
             memcpy(out + kept, piece, piece_bytes);
             kept += piece_bytes;

@@ -10,7 +10,9 @@
  * = 69.7 years.
  *
  * The answers owed form a ring: `count` of them from `first`. A tick delivers those that were owed
- * when it began; a callback may ask again.
+ * when it began; a callback may ask again. The ring is made with room for more questions than a
+ * turn of the loop can ask, because the interface has no way to refuse one: see
+ * static_answer_later().
  */
 #include "directory/directory.h"
 
@@ -21,9 +23,14 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#define COUNTER_BITS    48
-#define COUNTS_PER_MS   128u
-#define ANSWERS_MIN     256u /* a power of two, like every later size */
+#include "ops/log.h"
+
+#define COUNTER_BITS  48
+#define COUNTS_PER_MS 128u
+/* A power of two, like every later size. A turn carries out some 1000 effects and deadlines
+ * (broker.c) and the requests that have come in meanwhile, of 256 items at most each. Room that was
+ * never used takes no memory: the kernel gives out pages when they are written to. */
+#define ANSWERS_MIN     65536u
 #define NODE_HASH(node) (XXH3_64bits(node, strlen(node)) >> COUNTER_BITS)
 
 enum question { QUESTION_PUBLISH, QUESTION_RETIRE, QUESTION_LOCATE, QUESTION_MEMBERS };
@@ -62,22 +69,32 @@ static struct directory_static *static_from_base(struct directory *d) {
 
 /* ---- answers ---- */
 
-static void static_answers_grow(struct directory_static *self) {
+/* False: out of memory. */
+static bool static_answers_grow(struct directory_static *self) {
     size_t room = self->room ? self->room * 2 : ANSWERS_MIN;
-    struct answer *answers = malloc(room * sizeof *answers);
-    if (!answers) /* the interface owes an answer to every question and has no way to refuse one */
-        abort();
+    struct answer *answers = calloc(room, sizeof *answers);
+    if (!answers)
+        return false;
     for (size_t i = 0; i < self->count; i++)
         answers[i] = self->answers[(self->first + i) & (self->room - 1)];
     free(self->answers);
     self->answers = answers;
     self->first = 0;
     self->room = room;
+    return true;
 }
 
+/* Every question is owed an answer. One that finds the ring full and no memory for a larger one
+ * does not get it: who has asked waits until his own time is over. That takes 65536 questions in
+ * one turn of the loop; ending the whole daemon for it would be worse. */
 static void static_answer_later(struct directory_static *self, struct answer answer) {
-    if (self->count == self->room)
-        static_answers_grow(self);
+    if (self->count == 0)
+        self->first = 0; /* only the part of the ring that is needed is ever touched */
+    if (self->count == self->room && !static_answers_grow(self)) {
+        log_error("directory: out of memory: one of more than %zu questions is not answered",
+                  self->room);
+        return;
+    }
     self->answers[(self->first + self->count++) & (self->room - 1)] = answer;
     self->pending += answer.question <= QUESTION_RETIRE;
 }
@@ -242,6 +259,8 @@ int directory_static_new(const char *node, const struct directory_peer *peers, s
     self->node_bits = (uint64_t)NODE_HASH(node) << COUNTER_BITS;
     self->counter = unix_ms * COUNTS_PER_MS;
     int error = static_copy_peers(self, peers, peer_count);
+    if (!error && !static_answers_grow(self))
+        error = -ENOMEM;
     if (error) {
         static_destroy(&self->base);
         return error;

@@ -28,14 +28,14 @@ bool believe_lease(const struct item *item, struct peer *peer, uint64_t generati
         snprintf(why, SENTENCE_BYTES,
                  "asked for generation %" PRIu64 ", and it answered with generation %" PRIu64,
                  generation, lease->generation);
-    else if (believe_is_other_sample(lease->sample_id, item->sample_id, generation))
+    else if (believe_is_other_sample(lease->sample_id, item->ref.sample_id, generation))
         snprintf(why, SENTENCE_BYTES, "asked for this sample, and it answered with sample %s",
                  layout_check_sample_id(lease->sample_id) ? "(no sample id)" : lease->sample_id);
-    else if (generation && item->incarnation && peer_incarnation(peer) != item->incarnation)
+    else if (generation && item->ref.incarnation && peer_incarnation(peer) != item->ref.incarnation)
         snprintf(why, SENTENCE_BYTES,
                  "asked of incarnation %016" PRIx64
                  ", and it was granted by incarnation %016" PRIx64,
-                 item->incarnation, peer_incarnation(peer));
+                 item->ref.incarnation, peer_incarnation(peer));
     else
         return true;
     believe_not(peer, why);
@@ -54,7 +54,7 @@ bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeas
         snprintf(why, SENTENCE_BYTES,
                  "it says that it is the home of generation %" PRIu64 ", whose home is this node",
                  lease->generation);
-    else if (origin != peer || strcmp(info.sample_id, item->sample_id) != 0)
+    else if (origin != peer || strcmp(info.sample_id, item->ref.sample_id) != 0)
         snprintf(why, SENTENCE_BYTES,
                  "it says that generation %" PRIu64
                  " is this sample, and what has landed here is sample %s from node %s",
@@ -70,12 +70,13 @@ bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResu
     const Fb__SampleInfo *info = stat->info;
     if (!info)
         return true;
-    bool other = item->generation && info->generation && info->generation != item->generation;
+    bool other =
+        item->ref.generation && info->generation && info->generation != item->ref.generation;
     if (other)
         snprintf(why, SENTENCE_BYTES,
                  "asked for generation %" PRIu64 ", and it answered with generation %" PRIu64,
-                 item->generation, info->generation);
-    else if (believe_is_other_sample(info->sample_id, item->sample_id, item->generation))
+                 item->ref.generation, info->generation);
+    else if (believe_is_other_sample(info->sample_id, item->ref.sample_id, item->ref.generation))
         snprintf(why, SENTENCE_BYTES, "asked for this sample, and it answered with another");
     else
         return true;

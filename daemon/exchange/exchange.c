@@ -4,8 +4,8 @@
  */
 #include <stdlib.h>
 
+#include "cluster/cluster.h"
 #include "exchange/exchange.h"
-#include "exchange/publish_set.h"
 
 struct exchange *exchange_new(struct broker *broker) {
     struct exchange *exchange = calloc(1, sizeof *exchange);
@@ -14,15 +14,17 @@ struct exchange *exchange_new(struct broker *broker) {
     exchange->broker = broker;
     TAILQ_INIT(&exchange->askings);
     TAILQ_INIT(&exchange->fetches);
-    TAILQ_INIT(&exchange->nodes);
     TAILQ_INIT(&exchange->held_checks);
+    TAILQ_INIT(&exchange->index_checks);
     twin_init(exchange);
     held_checks_init(exchange);
-    exchange->publishings = publish_set_new();
+    exchange->roster = roster_new();
+    exchange->publishings = publishings_new();
     exchange->sweep = sweep_new(broker);
-    if (exchange->publishings && exchange->sweep)
+    if (exchange->roster && exchange->publishings && exchange->sweep)
         return exchange;
-    publish_set_free(exchange->publishings);
+    roster_free(exchange->roster);
+    supersede_set_free(exchange->publishings);
     free(exchange->sweep);
     free(exchange);
     return NULL;
@@ -32,12 +34,11 @@ void exchange_end(struct broker *broker) {
     publishings_free(broker);
     held_checks_drop_due(broker);
     reconcile_free(broker);
-    nodes_free(broker);
     sweep_free(broker);
 }
 
 void exchange_free(struct broker *broker) {
-    free(broker->exchange->remote_leases.slots);
-    free(broker->exchange->remote_leases.ended);
+    remote_leases_free(broker);
+    roster_free(broker->exchange->roster);
     free(broker->exchange);
 }

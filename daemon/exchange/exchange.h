@@ -9,14 +9,20 @@
 
 #include "exchange/held_walk.h"
 #include "node/call.h"
+#include "proto/container.h"
 
 /* ---- remote leases, fetches, pending releases ---- */
 
-/* A lease that a home granted to this node. Named by id, never by pointer; an ended one stays known
- * for a while, for a `consumed` that is said late. */
+/* A lease that a home granted to this node, or is asked for. Named by id, never by pointer; an
+ * ended one stays known for a while, for a `consumed` that is said late. */
 struct remote_lease {
-    uint64_t id; /* 0 = free */
-    bool ended, corrupt;
+    uint64_t id;
+    bool granted, ended, corrupt;
+    /* What its release takes, had before the home is asked: once the home has granted the lease, no
+     * lack of memory may keep it from hearing of the end. NULL and NULL: used, or given back. */
+    struct pending_end *end;
+    struct account *user; /* of uid, held */
+    uint32_t next_free;   /* the slot's, among those that were never granted: + 1, 0 = none */
     struct peer *peer;
     uint64_t epoch; /* of the link it came over: it ends with it */
     uint64_t hi, lo, generation;
@@ -28,7 +34,28 @@ struct remote_leases {
     uint32_t count, room, live;
     uint32_t *ended; /* ring of ended slots, oldest first */
     uint32_t ended_first, ended_count;
+    uint32_t free_first; /* slot + 1 of one whose lease was not granted; 0 = none */
 };
+
+/* An item of a get (requests/get.c, remote.c, fetch.c). */
+struct get_item {
+    struct item item;
+    bool want_spec, wants_landed, over_network;
+    uint64_t extent_offset, extent_bytes, lease_hi, lease_lo;
+    uint8_t *spec, *checksums; /* malloc'ed when want_spec */
+    uint32_t spec_bytes, checksums_bytes;
+    TAILQ_ENTRY(get_item) fetch_link;
+    struct fetch *fetch;
+    uint64_t remote;      /* remote_lease id, 0 = none */
+    uint64_t transfer;    /* of the fetch that brought the bytes for it, 0 = they were here */
+    struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
+    bool located;         /* home and generation are what the index says of the id */
+    uint64_t missed;      /* what it said before, and was gone when asked for; 0 = nothing */
+};
+TAILQ_HEAD(get_item_list, get_item);
+static inline struct get_item *get_of(const struct item *item) {
+    return container_of(item, struct get_item, item);
+}
 
 /* Brings one generation's bytes here, once, for all items that want them. */
 struct fetch {
@@ -50,7 +77,7 @@ struct fetch {
     const uint8_t *bytes;       /* that came with the lease, while it is being looked at */
     uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
     uint32_t checksums_bytes;
-    struct item_list items;
+    struct get_item_list items;
 };
 TAILQ_HEAD(fetch_list, fetch);
 
@@ -96,7 +123,7 @@ struct asking {
     struct broker *broker;
     struct asker *asker;
     struct account *account; /* of the node */
-    uint64_t id;             /* owner number in the stores */
+    struct owner owner;      /* of what it holds in the stores */
     char name[LAYOUT_NAME_BYTES_MAX + 8];
     uint32_t holders[SPACES_MAX]; /* STORE_NO_HOLDER where not opened */
     TAILQ_HEAD(, served) waiting;
@@ -120,10 +147,11 @@ struct exchange {
     uint64_t last_transfer;          /* of fetches */
     bool closing;                    /* the peers are going: the directory may still answer */
     char fenced_why[SENTENCE_BYTES]; /* of the last time */
-    struct publish_set *publishings; /* publish_set.h */
-    TAILQ_HEAD(, node) nodes;
+    struct supersede_set *publishings; /* puts and ends that are under way */
+    struct roster *roster;           /* who the other nodes are */
     struct sweep *sweep;
     TAILQ_HEAD(, held_check) held_checks;
+    TAILQ_HEAD(, check) index_checks; /* index_check.c */
     struct held_walk held_walk;
     struct reconciling reconciling;
     bool has_republished; /* ever */
@@ -185,16 +213,40 @@ void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consum
 bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item);
 /* Its peer can be reached again: what waits does not wait for the end of a back-off. */
 void outbox_retry_at_once(struct outbox *outbox);
+/* NULL: out of memory. */
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
+/* Room for the release of a lease of that store; NULL: out of memory. free() gives it back. */
+struct pending_end *outbox_new_release(const char *store);
 void outbox_free(struct peer *peer);
 
 /* ---- publish.c, publish_known.c: from a sealed generation to an answered put ---- */
-void publish(struct item *item, uint64_t generation);
-/* A repeat of an operation still under way whose first asker is gone waits for its answer. */
-bool publish_adopt(struct item *item);
-/* Older generations of this sample may still be served elsewhere, because this generation (0 = some
- * generation here, and it is in the index) has not yet seen their end: what ends it has not ended
- * them. */
+/* Who waits for the end of a put, or of an end. Part of the waiter's own struct, which finds itself
+ * by container_of(). */
+struct publish_waiter {
+    /* Called once, unless publish_leave() comes first. sentence: why not; NULL: it is done. */
+    void (*ended)(struct publish_waiter *waiter, Fb__Status status, uint64_t generation,
+                  const char *sentence);
+    struct publishing *publishing; /* NULL: waits for none */
+};
+/* Nobody waits any more. The put goes on. */
+void publish_leave(struct publish_waiter *waiter);
+
+struct publish_put {
+    uint64_t generation; /* it is SEALED */
+    struct store_op op;  /* {0}: nobody repeats it */
+    struct account *charged;
+};
+void publish(struct broker *broker, struct space *space, const struct publish_put *put,
+             struct publish_waiter *waiter);
+/* A repeat of an operation that is still under way waits for its answer, in place of whoever did
+ * before. False: there is none. */
+bool publish_adopt(struct broker *broker, const struct space *space, struct store_op op,
+                   struct publish_waiter *waiter);
+/* Older generations of this sample may still be read on other nodes, because a put here has not yet
+ * made sure that they are gone. Until it has, an end of the sample must not be answered with
+ * success: for example, a client aborts generation 8 here while node a still serves generation 7,
+ * and would then find the sample at a. generation 0: any put of the sample that the directory has
+ * answered. */
 bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
                      uint64_t generation);
 /* A generation of this sample is SEALED here: whether the index has or had it is not known yet. */
@@ -202,7 +254,8 @@ bool publish_is_on_the_way(const struct broker *broker, const struct space *spac
                            const char *sample_id);
 /* This generation's put is not over yet. */
 bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation);
-/* Its record stays until they are over, so that whoever looks finds this node. */
+/* A generation was retired whose put is not over: true, and the put removes the record when it is,
+ * so that until then whoever looks for the sample finds this node. */
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation);
 /* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
  * before it is retired. */
@@ -213,17 +266,17 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
                    uint64_t generation);
 /* Ends a generation whose home is dead, or may be: word of it is kept for that home, in case it
  * was only cut off, and its record is removed. by_id: whatever else others hold of the sample ends
- * as well. charged: the user or peer who caused it; NULL = ourselves. waits: answered OK when that
- * is done; NULL = nobody. */
+ * as well. charged: the user or peer who caused it; NULL = ourselves. waiter: told OK when that is
+ * done; NULL = nobody. */
 void publish_end_lost(struct broker *broker, struct space *space,
                       const struct directory_record *lost, enum store_reason reason, bool by_id,
-                      struct account *charged, struct item *waits);
+                      struct account *charged, struct publish_waiter *waiter);
 /* Word of an end that was kept for us: of a put that is not over. */
 void publish_has_ended(struct broker *broker, const struct directory_record *ended);
 /* Since the commit of a generation that is held here. */
 uint64_t publish_age_us(const struct broker *broker, const struct space *space,
                         uint64_t generation);
-void publish_detach(struct item *item);
+struct supersede_set *publishings_new(void); /* NULL: out of memory */
 void publishings_free(struct broker *broker);
 
 /* ---- nodes.c ---- */
@@ -255,7 +308,26 @@ const char *broker_trouble(const struct broker *broker, const char *otherwise,
 const char *broker_refuses_why(const struct broker *broker);
 /* The same, and they can be done: nothing stands between this broker and its directory for good. */
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]);
-void nodes_free(struct broker *broker);
+
+/* ---- health.c ---- */
+/* `reply` points into the rest, and into the broker. */
+struct health {
+    Fb__HealthReply reply;
+    char *stores[SPACES_MAX];
+    char trouble[TROUBLE_BYTES], not_ready[TROUBLE_BYTES];
+};
+void health_fill(const struct broker *broker, struct health *health);
+
+/* ---- index_check.c: one sample's record in the index against what this node holds ---- */
+/* finding: valid during the call. */
+typedef void index_checked_fn(void *context, const Fb__IndexFinding *finding);
+/* Calls done exactly once, now or later. repair: what is wrong is mended. record_only: only whether
+ * the home that the record names lives. False: out of memory, and done is not called. */
+bool index_check_here(struct broker *broker, const char *store, const char *sample_id, bool repair,
+                      bool record_only, index_checked_fn *done, void *context);
+/* The same for another broker, which is answered. */
+void index_serve_check(struct asking *asking, uint32_t request_id, const Fb__PeerIndexCheck *asked);
+void index_forget_checks(struct broker *broker, const struct asking *asking);
 
 /* ---- reconcile.c ---- */
 bool reconcile(void *owner, const struct directory_records *records,
@@ -269,9 +341,16 @@ void republish(struct broker *broker, struct space *space, const char *sample_id
                uint64_t generation, uint64_t in_place_of, bool first);
 
 /* ---- remote_lease.c ---- */
-/* 0 = out of memory. */
-uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uint64_t hi,
-                          uint64_t lo, uint64_t generation, uid_t uid);
+/* Takes all the memory that a lease and its release need, before the home is asked for it. 0 = out
+ * of memory: it is not to be asked. */
+uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uid_t uid);
+/* The home has granted it, over the present connection. */
+void remote_lease_granted(struct broker *broker, uint64_t id, uint64_t hi, uint64_t lo,
+                          uint64_t generation);
+/* It has not. */
+void remote_lease_cancel(struct broker *broker, uint64_t id);
+/* With the broker: their homes have ended them, or will when they hear that it is gone. */
+void remote_leases_free(struct broker *broker);
 struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id);
 void remote_lease_end(struct broker *broker, struct remote_lease *lease);
 
@@ -280,6 +359,8 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
 void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
                    const Fb__PeerRequest *request);
 void serve_closed(void *owner, void *user);
+/* A store that was dropped and is leased by nobody: no broker that asks us is a holder there. */
+void serve_leave_space(struct broker *broker, struct space *space);
 void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
                   const char *sentence);
 /* FULL: which limit of that node. */

@@ -45,9 +45,9 @@ static void fetch_free(struct fetch *fetch) {
 }
 
 void fetch_detach(struct item *item) {
-    struct fetch *fetch = item->fetch;
-    TAILQ_REMOVE(&fetch->items, item, fetch_link);
-    item->fetch = NULL;
+    struct fetch *fetch = get_of(item)->fetch;
+    TAILQ_REMOVE(&fetch->items, get_of(item), fetch_link);
+    get_of(item)->fetch = NULL;
     /* It waits for nobody, in others' way; unless the answer is on its way already. */
     if (fetch->waits_for_room && TAILQ_EMPTY(&fetch->items) &&
         store_cancel_wait(fetch->space->store, STORE_NO_HOLDER,
@@ -60,21 +60,21 @@ void fetch_detach(struct item *item) {
 }
 
 static void fetch_attach(struct fetch *fetch, struct item *item) {
-    item->fetch = fetch;
-    TAILQ_INSERT_TAIL(&fetch->items, item, fetch_link);
+    get_of(item)->fetch = fetch;
+    TAILQ_INSERT_TAIL(&fetch->items, get_of(item), fetch_link);
     item_set_deadline(item, fetch->broker->now_ns + item->call->patience_ns);
 }
 
 /* ---- endings ---- */
 
 static void fetch_on_copy(struct waiter *waiter, const struct store_effect *effect) {
-    struct item *item = (struct item *)waiter;
+    struct item *item = container_of(waiter, struct item, waiter);
     item->in_store = false;
     if (effect->result == STORE_OK)
         get_grant(item, &effect->lease);
     else
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: its landing copy was dropped", item->sample_id,
+                  "sample %s of store %s: its landing copy was dropped", item->ref.sample_id,
                   item->call->space->name);
 }
 
@@ -82,9 +82,9 @@ static void fetch_on_copy(struct waiter *waiter, const struct store_effect *effe
  * there is none. */
 static bool fetch_grant_copy(struct item *item) {
     struct call *call = item->call;
-    struct store_get get = {.generation = item->generation,
+    struct store_get get = {.generation = item->ref.generation,
                             .tag = (uint64_t)(uintptr_t)&item->waiter,
-                            .cookie = item->remote};
+                            .cookie = get_of(item)->remote};
     struct store_lease lease;
     struct store_refusal refusal = {0};
     enum store_result result =
@@ -101,7 +101,7 @@ static bool fetch_grant_copy(struct item *item) {
     case STORE_E_NOT_FOUND:
         return false;
     default:
-        status_sentence(sentence, call->space, result, &refusal, item->sample_id);
+        status_sentence(sentence, call->space, result, &refusal, item->ref.sample_id);
         item_done(item, status_of(result), "%s", sentence);
         return true;
     }
@@ -111,13 +111,14 @@ static bool fetch_grant_copy(struct item *item) {
 static void fetch_finish(struct fetch *fetch) {
     struct store *store = fetch->space->store;
     bool wanted = false;
-    struct item *item;
-    while ((item = TAILQ_FIRST(&fetch->items))) {
+    struct get_item *get;
+    while ((get = TAILQ_FIRST(&fetch->items))) {
+        struct item *item = &get->item;
         fetch_detach(item);
-        item->transfer = fetch->transfer;
+        get_of(item)->transfer = fetch->transfer;
         if (!fetch_grant_copy(item))
             item_done(item, FB__STATUS__INTERNAL, "sample %s: its landing copy vanished",
-                      item->sample_id);
+                      item->ref.sample_id);
         wanted = true;
     }
     if (wanted)
@@ -131,10 +132,10 @@ static void fetch_finish(struct fetch *fetch) {
 static void fetch_fail(struct fetch *fetch, Fb__Status status, const char *why) {
     if (fetch->landed)
         store_land_failed(fetch->space->store, fetch->generation, fetch->broker->now_ns);
-    struct item *item;
-    while ((item = TAILQ_FIRST(&fetch->items)))
-        item_done(item, status, "sample %s of store %s: reading it from node %s: %s",
-                  item->sample_id, fetch->space->name, peer_node(fetch->peer), why);
+    struct get_item *get;
+    while ((get = TAILQ_FIRST(&fetch->items)))
+        item_done(&get->item, status, "sample %s of store %s: reading it from node %s: %s",
+                  get->item.ref.sample_id, fetch->space->name, peer_node(fetch->peer), why);
     fetch_free(fetch);
 }
 
@@ -166,7 +167,7 @@ static void fetch_send_progress(const struct fetch *fetch, const struct item *it
 
 static void fetch_send_landed(const struct fetch *fetch, const struct item *item, uint64_t bytes) {
     Fb__Landed landed = FB__LANDED__INIT;
-    landed.item = (uint32_t)(item - item->call->items);
+    landed.item = (uint32_t)item_index(item);
     landed.transfer = fetch->transfer;
     landed.extent_offset = fetch->landing_offset;
     landed.bytes = bytes;
@@ -198,13 +199,14 @@ static void fetch_on_progress(void *context, uint64_t bytes_done, uint64_t prefi
     bool landed = fetch_landed_step(fetch, prefix_bytes);
     if (progressed)
         fetch->notice_ns = now_ns + NOTICE_INTERVAL_NS;
-    struct item *item;
-    TAILQ_FOREACH (item, &fetch->items, fetch_link) {
+    struct get_item *get;
+    TAILQ_FOREACH (get, &fetch->items, fetch_link) {
+        struct item *item = &get->item;
         const struct call *call = item->call;
         item_set_deadline(item, now_ns + call->patience_ns);
         if (progressed && call->wants_reply)
             fetch_send_progress(fetch, item, bytes_done);
-        if (landed && call->wants_reply && call->wants_landed)
+        if (landed && call->wants_reply && get->wants_landed)
             fetch_send_landed(fetch, item, prefix_bytes);
     }
 }
@@ -240,9 +242,9 @@ static void fetch_on_room(struct waiter *waiter, const struct store_effect *effe
         return;
     }
     char sentence[SENTENCE_BYTES];
-    const struct item *item = TAILQ_FIRST(&fetch->items);
+    const struct get_item *get = TAILQ_FIRST(&fetch->items);
     status_sentence(sentence, fetch->space, STORE_E_FULL, &effect->refusal,
-                    item ? item->sample_id : "");
+                    get ? get->item.ref.sample_id : "");
     fetch_fail(fetch, FB__STATUS__FULL, sentence);
 }
 
@@ -251,8 +253,8 @@ static void fetch_land(struct fetch *fetch, const struct item *item,
     struct store_land asked = {
         .put =
             {
-                .sample_id = item->sample_id,
-                .sample_id_bytes = (uint32_t)strlen(item->sample_id),
+                .sample_id = item->ref.sample_id,
+                .sample_id_bytes = (uint32_t)strlen(item->ref.sample_id),
                 .spec = reply->spec.data,
                 .spec_bytes = (uint32_t)reply->spec.len,
                 .tensor_count = layout->tensor_count,
@@ -275,7 +277,7 @@ static void fetch_land(struct fetch *fetch, const struct item *item,
         fetch->waits_for_room = true;
     } else {
         char sentence[SENTENCE_BYTES];
-        status_sentence(sentence, fetch->space, result, &refusal, item->sample_id);
+        status_sentence(sentence, fetch->space, result, &refusal, item->ref.sample_id);
         fetch_fail(fetch, status_of(result), sentence);
     }
 }
@@ -283,10 +285,10 @@ static void fetch_land(struct fetch *fetch, const struct item *item,
 /* NULL, or what is wrong with what the home said. */
 static const char *fetch_check_reply(struct broker *broker, const Fb__PeerLeaseReply *reply,
                                      size_t payload_bytes, struct layout *layout) {
-    Fb__SampleSpec *spec = reply->spec.len > LAYOUT_SPEC_BYTES_MAX
-                               ? NULL
-                               : fb__sample_spec__unpack(scratch_begin(&broker->scratch),
-                                                         reply->spec.len, reply->spec.data);
+    Fb__SampleSpec *spec =
+        reply->spec.len > LAYOUT_SPEC_BYTES_MAX
+            ? NULL
+            : fb__sample_spec__unpack(bump_begin(&broker->bump), reply->spec.len, reply->spec.data);
     if (!spec)
         return "the home sent a malformed spec";
     const char *wrong = layout_compute(spec, layout);
@@ -303,7 +305,7 @@ static const char *fetch_check_reply(struct broker *broker, const Fb__PeerLeaseR
 static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *reply,
                                const uint8_t *payload, size_t payload_bytes) {
     struct broker *broker = item->call->broker;
-    struct remote_lease *lease = remote_lease_find(broker, item->remote);
+    struct remote_lease *lease = remote_lease_find(broker, get_of(item)->remote);
     struct fetch *fetch = calloc(1, sizeof *fetch);
     if (!fetch)
         return NULL;
@@ -313,7 +315,7 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
     fetch->space = item->call->space;
     fetch->generation = reply->generation;
     fetch->peer = lease->peer;
-    strcpy(fetch->sample_id, item->sample_id);
+    strcpy(fetch->sample_id, item->ref.sample_id);
     fetch->epoch = lease->epoch;
     fetch->region = reply->region;
     fetch->remote_offset = reply->extent_offset;
@@ -331,13 +333,13 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
 static bool fetch_is_same(const struct fetch *fetch, const struct item *item,
                           const struct peer *peer, const Fb__PeerLeaseReply *reply) {
     return fetch->peer == peer && fetch->extent_bytes == reply->extent_bytes &&
-           !strcmp(fetch->sample_id, item->sample_id);
+           !strcmp(fetch->sample_id, item->ref.sample_id);
 }
 
 void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_t *payload,
                 size_t payload_bytes) {
     struct broker *broker = item->call->broker;
-    struct peer *peer = remote_lease_find(broker, item->remote)->peer;
+    struct peer *peer = remote_lease_find(broker, get_of(item)->remote)->peer;
     struct layout layout;
     char sentence[SENTENCE_BYTES];
     const char *wrong = fetch_check_reply(broker, reply, payload_bytes, &layout);
@@ -351,7 +353,7 @@ void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_
                                   "it has said otherwise itself");
     if (wrong) {
         item_done(item, FB__STATUS__INTERNAL, "sample %s of store %s from node %s: %s",
-                  item->sample_id, item->call->space->name, item->home, wrong);
+                  item->ref.sample_id, item->call->space->name, item->ref.home, wrong);
         return;
     }
     if (fetch) {
@@ -363,7 +365,7 @@ void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_
     fetch = fetch_new(item, reply, payload, payload_bytes);
     if (!fetch) {
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
-                  item->sample_id);
+                  item->ref.sample_id);
         return;
     }
     fetch_attach(fetch, item);

@@ -5,123 +5,51 @@
  * declares nobody dead.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "cluster/cluster.h"
 #include "exchange/exchange.h"
-
-#define DEAD_KEPT 8u
-
-struct node {
-    TAILQ_ENTRY(node) link;
-    char name[LAYOUT_NAME_BYTES_MAX + 1];
-    uint64_t live; /* incarnation, 0 = none or not known */
-    uint64_t left_ns;
-    uint64_t
-        dead[DEAD_KEPT]; /* those that died last; of an earlier one the node itself must tell */
-    uint32_t dead_at;
-};
-
-static void nodes_bury(struct node *node, uint64_t incarnation) {
-    node->dead[node->dead_at++ % DEAD_KEPT] = incarnation;
-}
-
-/* Taken for dead, it was only away. */
-static void nodes_exhume(struct node *node, uint64_t incarnation) {
-    for (uint32_t i = 0; i < DEAD_KEPT; i++)
-        if (node->dead[i] == incarnation)
-            node->dead[i] = 0;
-}
-
-static bool nodes_is_buried(const struct node *node, uint64_t incarnation) {
-    for (uint32_t i = 0; i < DEAD_KEPT; i++)
-        if (node->dead[i] == incarnation)
-            return true;
-    return false;
-}
-
-static struct node *nodes_find(const struct broker *broker, const char *name) {
-    struct node *node;
-    TAILQ_FOREACH (node, &broker->exchange->nodes, link)
-        if (!strcmp(node->name, name))
-            return node;
-    return NULL;
-}
-
-static struct node *nodes_find_or_add(struct broker *broker, const char *name) {
-    struct node *node = nodes_find(broker, name);
-    if (node || !(node = calloc(1, sizeof *node)))
-        return node;
-    strncpy(node->name, name, sizeof node->name - 1);
-    TAILQ_INSERT_TAIL(&broker->exchange->nodes, node, link);
-    return node;
-}
 
 void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
                  uint64_t incarnation) {
     struct broker *broker = owner;
-    struct node *node = nodes_find_or_add(broker, name);
-    if (!node || !peers_add(broker->peers, name, address, data_address)) {
+    /* Without a peer it could not be asked anything, and must not count as a node that lives. */
+    if (!peers_add(broker->peers, name, address, data_address) ||
+        !roster_come(broker->exchange->roster, name, incarnation)) {
         log_error("node %s: out of memory", name);
         return;
     }
-    if (node->live && node->live != incarnation)
-        nodes_bury(node, node->live);
-    nodes_exhume(node, incarnation);
-    node->live = incarnation;
     if (incarnation)
         log_info("node %s is a member at %s, data at %s, incarnation %016llx", name, address,
                  data_address, (unsigned long long)incarnation);
 }
 
 void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
-    struct node *node = nodes_find_or_add(owner, name);
+    struct broker *broker = owner;
     log_warning("node %s, incarnation %016llx, has left: what it held is lost", name,
                 (unsigned long long)incarnation);
-    if (!node)
-        return;
-    if (node->live == incarnation)
-        node->live = 0;
-    node->left_ns = ((const struct broker *)owner)->now_ns;
-    if (!nodes_is_buried(node, incarnation))
-        nodes_bury(node, incarnation);
-    held_check_all(owner);
+    if (roster_leave(broker->exchange->roster, name, incarnation, broker->now_ns))
+        held_check_all(broker);
 }
 
 bool nodes_is_absent(const struct broker *broker, const char *name) {
-    const struct node *node = nodes_find(broker, name);
-    return !node || !node->live;
+    return roster_is_absent(broker->exchange->roster, name);
 }
 
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {
-    const struct node *node = nodes_find(broker, name);
-    if (!node)
-        return false;
-    if (!incarnation) /* whichever it was: it is no member now, and comes back reconciled or empty
-                       */
-        return node->dead_at && !node->live;
-    return nodes_is_buried(node,
-                           incarnation); /* one never heard of may be newer than what we know */
+    return roster_is_dead(broker->exchange->roster, name, incarnation);
 }
 
 uint64_t nodes_incarnation(const struct broker *broker, const char *name) {
-    const struct node *node = nodes_find(broker, name);
-    if (!node || node->live || !node->dead_at)
-        return node ? node->live : 0;
-    return node->dead[(node->dead_at - 1) % DEAD_KEPT];
+    return roster_incarnation(broker->exchange->roster, name);
 }
 
 uint64_t nodes_gone_ns(const struct broker *broker, const char *name) {
-    const struct node *node = nodes_find(broker, name);
-    return node && !node->live && node->dead_at ? broker->now_ns - node->left_ns : 0;
+    return roster_gone_ns(broker->exchange->roster, name, broker->now_ns);
 }
 
 bool nodes_are_led_by_us(const struct broker *broker) {
-    const struct node *node;
-    TAILQ_FOREACH (node, &broker->exchange->nodes, link)
-        if (node->live && strcmp(node->name, broker->config->node) < 0)
-            return false;
-    return true;
+    return roster_first_is(broker->exchange->roster, broker->config->node);
 }
 
 bool nodes_have_lost(const struct broker *broker, enum directory_result result,
@@ -177,12 +105,4 @@ const char *broker_refuses_why(const struct broker *broker) {
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]) {
     const char *refuses = broker_refuses_why(broker);
     return refuses ? refuses : nodes_trouble_is_final(broker, out) ? out : NULL;
-}
-
-void nodes_free(struct broker *broker) {
-    struct node *node;
-    while ((node = TAILQ_FIRST(&broker->exchange->nodes))) {
-        TAILQ_REMOVE(&broker->exchange->nodes, node, link);
-        free(node);
-    }
 }

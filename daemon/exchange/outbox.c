@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "exchange/exchange.h"
+#include "proto/cleanup.h"
 #include "proto/frame.h"
 
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
@@ -72,23 +73,27 @@ static void outbox_forget(struct outbox *outbox, struct pending_end_list *list,
 }
 
 /* sample_id "" where it is of no interest. NULL: out of memory. */
-static struct pending_end *outbox_add(struct broker *broker, struct peer *peer, const char *store,
-                                      const char *sample_id, struct account *account) {
-    struct outbox *outbox = outbox_of(broker, peer);
+static struct pending_end *outbox_new_end(const char *store, const char *sample_id) {
     size_t store_bytes = strlen(store), sample_bytes = strlen(sample_id);
-    struct pending_end *end =
-        outbox ? calloc(1, sizeof *end + store_bytes + 1 + sample_bytes + 1) : NULL;
+    struct pending_end *end = calloc(1, sizeof *end + store_bytes + 1 + sample_bytes + 1);
     if (!end)
         return NULL;
     end->store_bytes = (uint8_t)store_bytes;
     memcpy(end->names, store, store_bytes);
     memcpy(end->names + store_bytes + 1, sample_id, sample_bytes);
+    return end;
+}
+
+struct pending_end *outbox_new_release(const char *store) {
+    return outbox_new_end(store, "");
+}
+
+static void outbox_add(struct outbox *outbox, struct pending_end *end, struct account *account) {
     end->account = account;
     account_add(account, CHARGE_PENDING_ENDS, 1);
     TAILQ_INSERT_TAIL(&outbox->waiting, end, link);
     outbox->count++;
-    broker->exchange->release_pending++;
-    return end;
+    outbox->broker->exchange->release_pending++;
 }
 
 /* A lease given back may wait a moment for others; what retires a sample may not, nor does it let
@@ -103,17 +108,29 @@ static void outbox_gather(struct outbox *outbox, bool urgent, uint64_t now_ns) {
     outbox_schedule(outbox);
 }
 
-/* What has been read cannot be refused: it is charged to whom it was leased for, however much that
- * user has pending. */
-static struct pending_end *outbox_add_release(struct broker *broker,
-                                              const struct remote_lease *lease) {
+/* A `consumed` that is said after the lease was given back: the memory that the lease had for its
+ * release has been used. NULL: there is none now. What has been read cannot be refused: it is
+ * charged to whom it was leased for, however much that user has pending. */
+static struct pending_end *outbox_add_late(struct broker *broker,
+                                           const struct remote_lease *lease) {
     struct account *user = accounts_user(broker, lease->uid);
-    struct pending_end *end = user ? outbox_add(broker, lease->peer, lease->store, "", user) : NULL;
+    struct pending_end *end = user ? outbox_new_release(lease->store) : NULL;
+    if (end)
+        outbox_add(outbox_of(broker, lease->peer), end, user);
+    else
+        log_error("store %s: out of memory: node %s is not told that a sample which was given back "
+                  "has been consumed all the same",
+                  lease->store, peer_node(lease->peer));
     if (user)
         accounts_unhold(broker, user);
-    if (!end)
-        log_error("store %s: out of memory: a release for node %s is lost", lease->store,
-                  peer_node(lease->peer));
+    return end;
+}
+
+static struct pending_end *outbox_add_release(struct broker *broker, struct remote_lease *lease) {
+    if (lease->ended)
+        return outbox_add_late(broker, lease);
+    struct pending_end *end = steal_pointer(&lease->end);
+    outbox_add(outbox_of(broker, lease->peer), end, lease->user);
     return end;
 }
 
@@ -148,9 +165,10 @@ static bool outbox_has_ack(const struct outbox *outbox, const char *store,
     const struct pending_end *end;
     if (!outbox->acks)
         return false;
-    LIST_FOREACH (end, outbox_bucket(outbox, item->generation), same_hash)
-        if (end->generation == item->generation && end->ack.incarnation == item->incarnation &&
-            !strcmp(outbox_store(end), store) && !strcmp(outbox_sample(end), item->sample_id))
+    LIST_FOREACH (end, outbox_bucket(outbox, item->ref.generation), same_hash)
+        if (end->generation == item->ref.generation &&
+            end->ack.incarnation == item->ref.incarnation && !strcmp(outbox_store(end), store) &&
+            !strcmp(outbox_sample(end), item->ref.sample_id))
             return true;
     return false;
 }
@@ -159,15 +177,13 @@ static bool outbox_keep_ack(struct outbox *outbox, const char *store, const stru
     struct broker *broker = outbox->broker;
     if (!outbox->acks)
         outbox->acks = calloc((size_t)1 << OUTBOX_BUCKET_BITS, sizeof *outbox->acks);
-    struct pending_end *end =
-        outbox->acks
-            ? outbox_add(broker, outbox->peer, store, item->sample_id, item->call->session->account)
-            : NULL;
+    struct pending_end *end = outbox->acks ? outbox_new_end(store, item->ref.sample_id) : NULL;
     if (!end)
         return false;
+    outbox_add(outbox, end, item->call->session->account);
     end->is_ack = true;
-    end->generation = item->generation;
-    end->ack.incarnation = item->incarnation;
+    end->generation = item->ref.generation;
+    end->ack.incarnation = item->ref.incarnation;
     end->ack.op = item->op;
     LIST_INSERT_HEAD(outbox_bucket(outbox, end->generation), end, same_hash);
     outbox_gather(outbox, true, broker->now_ns);
@@ -186,7 +202,7 @@ bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
         item_done(item, FB__STATUS__FULL,
                   "sample %s of store %s: node %s cannot be reached, and no more acks are kept for "
                   "it: %s: ack again when it answers",
-                  item->sample_id, store, peer_node(peer), limit);
+                  item->ref.sample_id, store, peer_node(peer), limit);
         return false;
     }
     if (outbox && outbox_keep_ack(outbox, store, item))
@@ -194,7 +210,7 @@ bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
     item_done(item, FB__STATUS__UNAVAILABLE,
               "sample %s of store %s: node %s cannot be reached, and the broker has no memory to "
               "keep the ack: ack again",
-              item->sample_id, store, peer_node(peer));
+              item->ref.sample_id, store, peer_node(peer));
     return false;
 }
 

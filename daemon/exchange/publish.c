@@ -1,210 +1,172 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From a sealed generation to an answered put:
+ * Puts and ends on their way to the index: the shell around the state machine of
+ * cluster/supersede.c, which says what happens and why. This file turns answers of the directory,
+ * of peers and of the store into its events, and carries out its actions:
  *
- *   SEALED --directory--> RESIDENT --older homes confirm or are dead--> answered, remembered
- *      \--directory refuses--> gone, answered UNAVAILABLE
+ *   answer of the directory or a peer --> supersede_...() --> supersede_next_action() --> a
+ * question to the directory or to a peer, or the answer to who waits
  *
- * The directory names the record that ours replaced. Its home must have retired that generation, or
- * be dead (its lease in the index has expired, so it serves no more), before the put is answered:
- * from then on no get of the older one succeeds anywhere. A home that cannot be reached is asked
- * again until it answers or is dead. A dead one may have been cut off alone, and come back with
- * what it holds: word of the end is kept for it in the index, and only then is it made sure that it
- * is not back already, in which case it is asked like any other:
+ * A struct publishing lives until the machine says that it is over, whether somebody waits for it
+ * or not. While it lives, its store is not freed (space->uses), and the user or node who caused it
+ * is charged one of its waits.
  *
- *   asked, and again --confirms--> over
- *         \--is dead--> word kept --> members read --still dead--> over
- *                                                \--is back--> asked
- *
- * The older put may itself never have been answered, and what it replaced may live on: unless its
- * home says that it was done, every node checks what it holds against the index. Goes on when the
- * caller is gone: what is in the index must become true.
+ * When the broker closes, the directory answers all that is open with "unavailable". Then nothing
+ * new is begun, and publishings_free() frees what is left.
  */
+#include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "exchange/publish_set.h"
+#include "cluster/cluster.h"
+#include "exchange/exchange.h"
+#include "time/deadlines.h"
 
-#define RETRY_NS (100 * NS_PER_MS)
-#define LATE_NS  (10 * NS_PER_MS)
+/* A put that became resident so long after its commit is written down (publish_age_us()). */
+#define LATE_NS (10 * NS_PER_MS)
 
-void publish_detach(struct item *item) {
-    item->publishing->item = NULL;
-    item->publishing = NULL;
+_Static_assert(CLUSTER_NAME_BYTES == LAYOUT_NAME_BYTES_MAX + 1, "names of nodes");
+
+struct publishing {
+    struct supersede supersede;
+    struct deadline due; /* when the machine goes on by itself */
+    struct broker *broker;
+    struct space *space;
+    struct publish_waiter *waiter; /* NULL: nobody waits, or not any more */
+    struct account *charged;       /* who caused it; NULL = ourselves */
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
+    uint64_t bytes;               /* of a put: its extent */
+    enum directory_result result; /* of a put, once it is in the index or refused */
+    enum store_reason reason;     /* why others retire */
+};
+
+static struct publishing *publish_of(struct supersede *supersede) {
+    return container_of(supersede, struct publishing, supersede);
 }
 
-static void publish_charge(struct publishing *publishing, struct account *account) {
-    publishing->charged = account;
-    account_add(account, CHARGE_WAITS, 1);
+static struct publishing *publish_of_home(const struct older_home *home) {
+    return publish_of(home->supersede);
 }
 
-static void publish_attach(struct publishing *publishing, struct item *item) {
-    publishing->item = item;
-    item->publishing = publishing;
+/* ---- who waits ---- */
+
+void publish_leave(struct publish_waiter *waiter) {
+    if (waiter->publishing)
+        waiter->publishing->waiter = NULL;
+    waiter->publishing = NULL;
 }
 
-bool publish_adopt(struct item *item) {
-    if (BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED) || !item->op.op_id)
+static void publish_attach(struct publishing *publishing, struct publish_waiter *waiter) {
+    publishing->waiter = waiter;
+    waiter->publishing = publishing;
+}
+
+static void publish_tell(struct publishing *publishing, Fb__Status status, const char *sentence) {
+    struct publish_waiter *waiter = publishing->waiter;
+    if (!waiter)
+        return;
+    publish_leave(waiter);
+    waiter->ended(waiter, status, publishing->supersede.generation, sentence);
+}
+
+bool publish_adopt(struct broker *broker, const struct space *space, struct store_op op,
+                   struct publish_waiter *waiter) {
+    char sentence[SENTENCE_BYTES];
+    struct supersede *found =
+        supersede_of_op(broker->exchange->publishings, space->index, op.client_id, op.op_id);
+    if (!found || BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED))
         return false;
-    struct publishing *publishing =
-        publish_set_by_op(item->call->broker->exchange->publishings, item->call->space, item->op);
-    if (!publishing)
-        return false;
-    struct item *before = publishing->item;
-    if (before)
-        publish_detach(before);
-    publish_attach(publishing, item);
-    if (before)
-        item_done(before, FB__STATUS__UNAVAILABLE,
-                  "sample %s: asked again by a later request of the same client",
-                  before->sample_id);
+    struct publishing *publishing = publish_of(found);
+    snprintf(sentence, sizeof sentence,
+             "sample %s: asked again by a later request of the same client", publishing->sample_id);
+    publish_tell(publishing, FB__STATUS__UNAVAILABLE, sentence);
+    publish_attach(publishing, waiter);
     return true;
 }
+
+/* ---- actions ---- */
 
 static void publish_on_retired(void *context, enum directory_result result) {
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
-static void publish_retire_record(const struct publishing *publishing, directory_retire_fn done,
-                                  void *context) {
-    struct broker *broker = publishing->broker;
-    struct directory_record record = {.store = publishing->space->name,
-                                      .sample_id = publishing->sample_id,
-                                      .home = broker->config->node,
-                                      .generation = publishing->generation,
-                                      .incarnation = broker->options.incarnation};
-    broker->directory->ops->retire(broker->directory, &record, done, context);
+static struct directory_record publish_record(const struct publishing *publishing) {
+    const struct broker *broker = publishing->broker;
+    return (struct directory_record){.store = publishing->space->name,
+                                     .sample_id = publishing->sample_id,
+                                     .home = broker->config->node,
+                                     .generation = publishing->supersede.generation,
+                                     .incarnation = broker->options.incarnation,
+                                     .bytes = publishing->bytes};
 }
 
-static void publish_forget_older(struct publishing *publishing) {
-    struct older_home *home;
-    while ((home = TAILQ_FIRST(&publishing->older))) {
-        TAILQ_REMOVE(&publishing->older, home, link);
-        free(home);
-    }
-}
-
+/* Frees it. */
 static void publish_end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
-    publish_set_remove(publishing);
+    deadlines_clear(&broker->deadlines, &publishing->due);
+    supersede_end(&publishing->supersede);
     publishing->space->uses--;
-    publish_forget_older(publishing);
     if (publishing->charged)
         accounts_release(broker, publishing->charged, CHARGE_WAITS, 1);
     free(publishing);
 }
 
-/* ---- the older homes ---- */
-
 static void publish_answer(struct publishing *publishing) {
-    struct item *item = publishing->item;
-    char trouble[TROUBLE_BYTES];
-    struct store_answer remembered = {FB__STATUS__OK, publishing->generation};
-    if (publishing->result == DIRECTORY_OK && !publishing->clears)
-        store_replay_record(publishing->space->store, publishing->op, &remembered);
-    if (!item)
+    const struct broker *broker = publishing->broker;
+    const struct supersede *supersede = &publishing->supersede;
+    char trouble[TROUBLE_BYTES], sentence[SENTENCE_BYTES + TROUBLE_BYTES];
+    const struct store_answer remembered = {FB__STATUS__OK, supersede->generation};
+    /* Before the client hears of it: it may lose this answer, and ask again. */
+    if (supersede->purpose == SUPERSEDE_PUT)
+        store_replay_record(publishing->space->store,
+                            (struct store_op){supersede->client_id, supersede->op_id}, &remembered);
+    if (!supersede->refused) {
+        publish_tell(publishing, FB__STATUS__OK, NULL);
         return;
-    publish_detach(item);
-    item->generation = publishing->generation;
-    if (publishing->result == DIRECTORY_OK)
-        item_done(item, FB__STATUS__OK, NULL);
-    else
-        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s was not put: %s",
-                  publishing->sample_id, publishing->space->name,
-                  publishing->result == DIRECTORY_E_FENCED
-                      ? broker_fenced_why(publishing->broker)
-                      : broker_trouble(publishing->broker,
-                                       "the directory did not take its record in time, or has "
-                                       "another node's that is newer",
-                                       trouble));
+    }
+    snprintf(sentence, sizeof sentence, "sample %s of store %s was not put: %s",
+             publishing->sample_id, publishing->space->name,
+             publishing->result == DIRECTORY_E_FENCED
+                 ? broker_fenced_why(broker)
+                 : broker_trouble(broker,
+                                  "the directory did not take its record in time, or has "
+                                  "another node's that is newer",
+                                  trouble));
+    publish_tell(publishing, FB__STATUS__UNAVAILABLE, sentence);
 }
 
-/* When it goes on by itself: asks again, or looks whether a home is dead by now. Answers bring it
- * on before. */
+static enum cluster_answer publish_answer_of(enum directory_result result) {
+    return result == DIRECTORY_OK              ? CLUSTER_DONE
+           : result == DIRECTORY_E_UNAVAILABLE ? CLUSTER_UNREACHABLE
+                                               : CLUSTER_REFUSED;
+}
+
+static void publish_go_on(struct publishing *publishing);
+static void publish_carry_out(struct publishing *publishing);
+
+/* Actions come to nothing more here: the machine only waits for another time. */
 static void publish_schedule(struct publishing *publishing) {
-    uint64_t next_ns = UINT64_MAX;
-    const struct older_home *home;
-    TAILQ_FOREACH (home, &publishing->older, link)
-        if (!home->confirmed && !home->asked && !home->ending && home->retry_ns < next_ns)
-            next_ns = home->retry_ns;
-    if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns < next_ns)
-        next_ns = publishing->everyone_retry_ns;
-    deadlines_set_or_clear(&publishing->broker->deadlines, &publishing->due, next_ns);
+    const bool closing = publishing->broker->exchange->closing;
+    deadlines_set_or_clear(&publishing->broker->deadlines, &publishing->due,
+                           closing ? UINT64_MAX : publishing->supersede.next_ns);
 }
 
-static void publish_finish_if_confirmed(struct publishing *publishing) {
-    const struct older_home *home;
-    bool confirmed = publishing->everyone != EVERYONE_DUE && publishing->everyone != EVERYONE_ASKED;
-    TAILQ_FOREACH (home, &publishing->older, link)
-        confirmed &= home->confirmed;
-    publish_schedule(publishing);
-    if (!confirmed)
-        return;
-    if (publishing->record_due)
-        publish_retire_record(publishing, publish_on_retired, NULL);
-    /* Whoever took us for dead has written its own in place of ours. */
-    if (!TAILQ_EMPTY(&publishing->older) && !publishing->record_due)
-        held_check_own(publishing->broker, publishing->space, publishing->sample_id);
-    publish_answer(publishing);
-    publish_end(publishing);
-}
-
-/* False: out of memory. */
-static bool publish_add_older(struct publishing *publishing, const char *node, uint64_t incarnation,
-                              uint64_t generation) {
-    struct older_home *home = calloc(1, sizeof *home);
-    if (!home)
-        return false;
-    home->publishing = publishing;
-    home->incarnation = incarnation;
-    home->generation = generation;
-    strncpy(home->node, node, sizeof home->node - 1);
-    TAILQ_INSERT_TAIL(&publishing->older, home, link);
-    return true;
-}
-
-static void publish_on_members(void *context, enum directory_result result) {
-    struct publishing *publishing = context;
-    struct broker *broker = publishing->broker;
-    bool listed = result == DIRECTORY_OK; /* when all is taken down it is not, and no peers are */
-    struct peer *peer = listed ? peers_next(broker->peers, NULL) : NULL;
-    for (; listed && peer; peer = peers_next(broker->peers, peer))
-        listed = publish_add_older(publishing, peer_node(peer), 0, 0);
-    publishing->everyone = listed ? EVERYONE_LISTED : EVERYONE_DUE;
-    publishing->everyone_retry_ns = broker->now_ns + RETRY_NS;
-    deadlines_set(&broker->deadlines, &publishing->due, listed ? 0 : publishing->everyone_retry_ns);
-}
-
-/* Every node is to check whatever it holds of this sample and the index does not name. One that
- * joins later comes with nothing, or reconciled. */
-static void publish_add_everyone(struct publishing *publishing) {
-    if (publishing->everyone == EVERYONE_NOT_NEEDED)
-        publishing->everyone = EVERYONE_DUE;
-}
-
-static void publish_on_superseded(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                                  size_t payload_bytes, const char *why) {
+static void publish_on_replied(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                               size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
     struct older_home *home = context;
-    home->asked = false;
-    home->confirmed = (reply && reply->status == FB__STATUS__OK) ||
-                      (!reply && BROKER_PLANTED(PLANTED_UNREACHED_IS_DEAD));
-    home->retry_ns = home->publishing->broker->now_ns + RETRY_NS;
-    bool was_done =
+    struct publishing *publishing = publish_of_home(home);
+    const bool was_over =
         reply && reply->result_case == FB__PEER_REPLY__RESULT_ITEMS && reply->items->count;
-    if (home->confirmed && home->generation && !was_done && !home->publishing->clears)
-        publish_add_everyone(home->publishing);
-    publish_finish_if_confirmed(home->publishing);
+    supersede_replied(home, reply, reply && reply->status == FB__STATUS__OK, was_over,
+                      publishing->broker->now_ns);
+    publish_carry_out(publishing);
 }
 
-/* Others are only to put their own records right. */
-static bool publish_is_hint(const struct publishing *publishing) {
-    return publishing->clears && !publishing->by_id;
-}
-
-static void publish_ask(struct older_home *home) {
-    struct publishing *publishing = home->publishing;
-    struct broker *broker = publishing->broker;
+static void publish_ask(struct publishing *publishing, struct older_home *home) {
+    const struct supersede *supersede = &publishing->supersede;
+    const struct broker *broker = publishing->broker;
     struct peer *peer = peers_find(broker->peers, home->node);
     Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
     item.sample_id = publishing->sample_id;
@@ -215,259 +177,256 @@ static void publish_ask(struct older_home *home) {
     retire.reason = home->generation ? (Fb__Reason)publishing->reason : FB__REASON__SUPERSEDED;
     retire.n_items = 1;
     retire.items = items;
-    if (!home->generation && !publish_is_hint(publishing)) {
-        retire.newer = publishing->generation;
-        if (!publishing->by_id)
-            retire.newer_age_us = (broker->now_ns - publishing->begun_ns) / 1000;
+    if (!home->generation && !supersede_is_hint(supersede)) {
+        retire.newer = supersede->generation;
+        if (supersede->purpose == SUPERSEDE_PUT)
+            retire.newer_age_us = (broker->now_ns - supersede->begun_ns) / 1000;
     }
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
-    home->asked = peer && !peer_call(peer, &request, publish_on_superseded, home, broker->now_ns);
-    home->retry_ns = broker->now_ns + RETRY_NS;
+    if (!peer || peer_call(peer, &request, publish_on_replied, home, broker->now_ns) != 0)
+        supersede_not_asked(home, broker->now_ns);
 }
 
-static void publish_pursue(struct publishing *publishing, uint64_t now_ns);
+static void publish_on_listed(void *context, enum directory_result result) {
+    struct publishing *publishing = context;
+    const struct broker *broker = publishing->broker;
+    bool listed = result == DIRECTORY_OK; /* when all is taken down it is not, and no peers are */
+    struct peer *peer = listed ? peers_next(broker->peers, NULL) : NULL;
+    for (; listed && peer; peer = peers_next(broker->peers, peer))
+        listed = supersede_add_member(&publishing->supersede, peer_node(peer));
+    supersede_listed(&publishing->supersede, listed, broker->now_ns);
+    publish_schedule(publishing);
+}
 
-/* Refused as everything is when the directory is taken down: then nobody goes on. */
-static void publish_on_members_after(void *context, enum directory_result result) {
+static void publish_list(struct publishing *publishing) {
+    struct directory *directory = publishing->broker->directory;
+    if (BROKER_PLANTED(PLANTED_MEMBERS_HEARD_OF))
+        publish_on_listed(publishing, DIRECTORY_OK);
+    else
+        directory->ops->members(directory, publish_on_listed, publishing);
+}
+
+static void publish_on_looked(void *context, enum directory_result result,
+                              const struct directory_record *record, bool ask_peers) {
+    (void)ask_peers;
     struct older_home *home = context;
-    home->ending = false;
-    home->kept = result == DIRECTORY_OK;
-    publish_pursue(home->publishing, home->publishing->broker->now_ns);
+    supersede_looked(home, publish_answer_of(result),
+                     record && record->generation == home->supersede->generation);
+    publish_go_on(publish_of_home(home));
 }
 
 static void publish_on_kept(void *context, enum directory_result result) {
     struct older_home *home = context;
-    struct directory *directory = home->publishing->broker->directory;
-    if (result == DIRECTORY_OK)
-        directory->ops->members(directory, publish_on_members_after, home);
-    else
-        publish_on_members_after(home, result);
+    supersede_kept(home, publish_answer_of(result));
+    publish_go_on(publish_of_home(home));
 }
 
-static void publish_end_there(struct older_home *home) {
-    const struct publishing *publishing = home->publishing;
-    struct broker *broker = publishing->broker;
+static void publish_keep(struct publishing *publishing, struct older_home *home) {
+    struct directory *directory = publishing->broker->directory;
     const struct directory_record record = {.store = publishing->space->name,
                                             .sample_id = publishing->sample_id,
                                             .home = home->node,
                                             .generation = home->generation,
                                             .incarnation = home->dead};
-    broker->directory->ops->end(broker->directory, &record, publish_on_kept, home);
+    directory->ops->end(directory, &record, publish_on_kept, home);
 }
 
-/* Whatever it holds is older than ours for as long as ours is the last in the index. Replaced
- * meanwhile, it is for who replaced it to see to. */
-static void publish_on_still_named(void *context, enum directory_result result,
-                                   const struct directory_record *record, bool ask_peers) {
-    (void)ask_peers;
+static void publish_on_reread(void *context, enum directory_result result) {
     struct older_home *home = context;
-    bool known = result != DIRECTORY_E_UNAVAILABLE;
-    if (known && record && record->generation == home->publishing->generation)
-        publish_end_there(home);
-    else
-        publish_on_members_after(home, known ? DIRECTORY_OK : result);
+    supersede_reread(home, publish_answer_of(result));
+    publish_go_on(publish_of_home(home));
 }
 
-/* Its home is dead, or not known here (yet). */
-static void publish_keep_word(struct older_home *home) {
-    const struct publishing *publishing = home->publishing;
-    struct directory *directory = publishing->broker->directory;
-    home->ending = true;
-    home->dead =
-        home->incarnation ? home->incarnation : nodes_incarnation(publishing->broker, home->node);
-    if (home->generation || publishing->clears)
-        publish_end_there(home);
-    else
-        directory->ops->locate(directory, publishing->space->name, publishing->sample_id,
-                               publish_on_still_named, home);
+static void publish_on_cleared(void *context, enum directory_result result) {
+    struct publishing *publishing = context;
+    (void)result; /* whatever it was: the record is gone, or the directory goes on trying */
+    supersede_cleared(&publishing->supersede);
+    publish_schedule(publishing);
 }
 
-/* Nothing that it held can be there any more, or it finds word of the end. */
-static bool publish_is_over(const struct older_home *home) {
-    const struct broker *broker = home->publishing->broker;
-    bool ends = home->generation || !publish_is_hint(home->publishing);
-    return home->kept || !ends || !broker->directory->ops->end;
+static void publish_on_published(void *context, enum directory_result result,
+                                 const struct directory_record *older, bool ask_peers);
+
+/* Frees it when it is over. */
+static void publish_carry_out(struct publishing *publishing) {
+    struct broker *broker = publishing->broker;
+    struct directory *directory = broker->directory;
+    const struct directory_record record = publish_record(publishing);
+    struct supersede_action action;
+    while (supersede_next_action(&publishing->supersede, &action)) {
+        switch (action.what) {
+        case SUPERSEDE_DO_NOTHING:
+            break;
+        case SUPERSEDE_DO_PUBLISH:
+            directory->ops->publish(directory, &record, publish_on_published, publishing);
+            break;
+        case SUPERSEDE_DO_CHECK_OWN:
+            held_check_own(broker, publishing->space, publishing->sample_id);
+            break;
+        case SUPERSEDE_DO_FREE_RECORD:
+            directory->ops->retire(directory, &record, publish_on_retired, NULL);
+            break;
+        case SUPERSEDE_DO_CLEAR_RECORD:
+            directory->ops->retire(directory, &record, publish_on_cleared, publishing);
+            break;
+        case SUPERSEDE_DO_LIST:
+            publish_list(publishing);
+            break;
+        case SUPERSEDE_DO_ASK:
+            publish_ask(publishing, action.home);
+            break;
+        case SUPERSEDE_DO_LOOK:
+            directory->ops->locate(directory, publishing->space->name, publishing->sample_id,
+                                   publish_on_looked, action.home);
+            break;
+        case SUPERSEDE_DO_KEEP:
+            publish_keep(publishing, action.home);
+            break;
+        case SUPERSEDE_DO_REREAD:
+            directory->ops->members(directory, publish_on_reread, action.home);
+            break;
+        case SUPERSEDE_DO_END:
+            publish_answer(publishing);
+            publish_end(publishing);
+            return;
+        }
+    }
+    publish_schedule(publishing);
 }
 
-static void publish_pursue_dead(struct older_home *home) {
-    if (!publish_is_over(home)) {
-        publish_keep_word(home);
-        return;
-    }
-    home->confirmed = true;
-    if (!home->publishing->clears)
-        publish_add_everyone(home->publishing);
-}
-
-static void publish_pursue(struct publishing *publishing, uint64_t now_ns) {
-    struct directory *directory = publishing->broker->directory;
-    struct older_home *home;
-    if (publishing->broker->exchange->closing) {
-        deadlines_clear(&publishing->broker->deadlines, &publishing->due);
-        return;
-    }
-    TAILQ_FOREACH (home, &publishing->older, link) {
-        if (home->confirmed || home->asked || home->ending)
-            continue;
-        if (nodes_is_dead(publishing->broker, home->node, home->incarnation) ||
-            nodes_is_absent(publishing->broker, home->node))
-            publish_pursue_dead(home);
-        else if (home->retry_ns <= now_ns)
-            publish_ask(home);
-    }
-    if (publishing->everyone == EVERYONE_DUE && publishing->everyone_retry_ns <= now_ns) {
-        publishing->everyone = EVERYONE_ASKED;
-        if (BROKER_PLANTED(PLANTED_MEMBERS_HEARD_OF))
-            publish_on_members(publishing, DIRECTORY_OK);
-        else
-            directory->ops->members(directory, publish_on_members, publishing);
-    }
-    publish_finish_if_confirmed(publishing);
+static void publish_go_on(struct publishing *publishing) {
+    const struct broker *broker = publishing->broker;
+    const struct supersede_rules rules = {.roster = broker->exchange->roster,
+                                          .keeps_words = broker->directory->ops->end};
+    if (!broker->exchange->closing)
+        supersede_go_on(&publishing->supersede, &rules, broker->now_ns);
+    publish_carry_out(publishing);
 }
 
 static void publish_on_due(struct deadline *due, uint64_t now_ns) {
-    publish_pursue(container_of(due, struct publishing, due), now_ns);
+    (void)now_ns; /* broker->now_ns */
+    publish_go_on(container_of(due, struct publishing, due));
 }
 
-/* ---- the directory's answer ---- */
+/* ---- the directory's answer to a put ---- */
 
 static void publish_take_back(struct publishing *publishing) {
     struct store *store = publishing->space->store;
+    const uint64_t generation = publishing->supersede.generation;
     uint64_t superseded;
     if (BROKER_PLANTED(PLANTED_REFUSED_PUBLISHED))
-        store_publish(store, publishing->generation, publishing->broker->now_ns, &superseded);
+        store_publish(store, generation, publishing->broker->now_ns, &superseded);
     else
-        store_unseal(store, publishing->generation, publishing->broker->now_ns);
+        store_unseal(store, generation, publishing->broker->now_ns);
 }
 
-/* Aborted, or superseded by a later put elsewhere. The index has had it, all the same: what is
- * resident here of this sample is older, and its record goes. */
+/* It was aborted while the directory wrote its record, or another node put the sample later still.
+ * The index has had it all the same, so what is resident here of this sample is older. */
 static void publish_was_retired_on_the_way(struct publishing *publishing) {
     bool retired;
-    publishing->record_due = true;
     store_retire(publishing->space->store, publishing->sample_id,
                  (uint32_t)strlen(publishing->sample_id), 0, STORE_SUPERSEDED,
                  publishing->broker->now_ns, &retired);
 }
 
-/* The store counts from here, not from the commit: where that is long ago it is written down. */
+/* The store counts a sample's age from here, not from its commit: where that was long ago it is
+ * written down, for ages decide between two puts when the index has lost its records. */
 static void publish_note_late(struct broker *broker, const struct publishing *publishing) {
-    uint64_t late_ns = broker->now_ns - publishing->begun_ns;
+    const uint64_t late_ns = broker->now_ns - publishing->supersede.begun_ns;
     if (late_ns >= LATE_NS)
         broker->exchange->late[broker->exchange->late_count++ % LATE_KEPT] =
-            (struct late){publishing->generation, late_ns};
+            (struct late){publishing->supersede.generation, late_ns};
 }
 
-/* False: the older put, here, was not done: what it replaced may live on. */
-static bool publish_make_resident(struct publishing *publishing,
-                                  const struct directory_record *older) {
+static void publish_make_resident(struct publishing *publishing,
+                                  const struct directory_record *older,
+                                  struct supersede_published *published) {
     struct broker *broker = publishing->broker;
     uint64_t superseded;
-    bool ours = older && !strcmp(older->home, broker->config->node);
-    bool chain_ends = !ours || publish_was_done(broker, publishing->space, older->generation);
-    if (store_publish(publishing->space->store, publishing->generation, broker->now_ns,
-                      &superseded) != STORE_OK)
+    const bool ours = older && !strcmp(older->home, broker->config->node);
+    /* To be asked before the older one is retired. If its put was not over, what that one had
+     * replaced may live on elsewhere. */
+    if (ours && !publish_was_done(broker, publishing->space, older->generation))
+        published->ask_everyone = true;
+    published->was_retired =
+        store_publish(publishing->space->store, publishing->supersede.generation, broker->now_ns,
+                      &superseded) != STORE_OK;
+    if (published->was_retired)
         publish_was_retired_on_the_way(publishing);
     else
         publish_note_late(broker, publishing);
-    return chain_ends;
 }
 
-static void publish_note_older(struct publishing *publishing, const struct directory_record *older,
-                               bool ask_peers) {
-    if (BROKER_PLANTED(PLANTED_NOT_SUPERSEDED))
-        return;
-    bool elsewhere = older && strcmp(older->home, publishing->broker->config->node) != 0;
-    if (ask_peers || (elsewhere && !publish_add_older(publishing, older->home, older->incarnation,
-                                                      older->generation)))
-        publish_add_everyone(publishing);
-}
-
-/* What is held and has been replaced meanwhile could not be told from what this put would replace:
- * that is made up for when it is refused. Refused after its answer was lost, the put may have
- * replaced something for a moment: then everyone checks as well. */
 static void publish_on_published(void *context, enum directory_result result,
                                  const struct directory_record *older, bool ask_peers) {
     struct publishing *publishing = context;
+    const struct broker *broker = publishing->broker;
+    struct supersede_published published = {.answer = publish_answer_of(result),
+                                            .ask_everyone = ask_peers,
+                                            .may_stand = result != DIRECTORY_OK && ask_peers,
+                                            .has_index = broker->directory->ops->index};
     publishing->result = result;
-    publishing->published = true;
-    publishing->clears = result != DIRECTORY_OK;
+    if (older && strcmp(older->home, broker->config->node) != 0) {
+        published.older_home = older->home;
+        published.older_generation = older->generation;
+        published.older_incarnation = older->incarnation;
+    }
     if (result == DIRECTORY_OK)
-        ask_peers |= !publish_make_resident(publishing, older);
+        publish_make_resident(publishing, older, &published);
     else
         publish_take_back(publishing);
-    if (result != DIRECTORY_OK && publishing->broker->directory->ops->index)
-        held_check_own(publishing->broker, publishing->space, publishing->sample_id);
-    if (result != DIRECTORY_OK && ask_peers) /* the index may have it all the same */
-        publish_retire_record(publishing, publish_on_retired, NULL);
-    publish_note_older(publishing, older, ask_peers);
-    publish_pursue(publishing, publishing->broker->now_ns);
+    supersede_published(&publishing->supersede, &published);
+    publish_go_on(publishing);
 }
 
-void publish(struct item *item, uint64_t generation) {
-    struct broker *broker = item->call->broker;
-    struct space *space = item->call->space;
-    struct store_info info;
-    store_stat(space->store, NULL, 0, generation, &info);
-    memcpy(item->sample_id, info.sample_id, sizeof item->sample_id);
+/* ---- what begins ---- */
+
+/* NULL: out of memory. */
+static struct publishing *publish_new(struct broker *broker, struct space *space,
+                                      const char *sample_id, uint64_t generation) {
     struct publishing *publishing = calloc(1, sizeof *publishing);
+    if (!publishing)
+        return NULL;
+    publishing->broker = broker;
+    publishing->space = space;
+    publishing->reason = STORE_SUPERSEDED;
+    strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
+    publishing->supersede.store = space->index;
+    publishing->supersede.sample_id = publishing->sample_id;
+    publishing->supersede.generation = generation;
+    deadline_init(&publishing->due, publish_on_due);
+    space->uses++;
+    return publishing;
+}
+
+static void publish_charge(struct publishing *publishing, struct account *account) {
+    publishing->charged = account;
+    account_add(account, CHARGE_WAITS, 1);
+}
+
+void publish(struct broker *broker, struct space *space, const struct publish_put *put,
+             struct publish_waiter *waiter) {
+    struct store_info info;
+    char sentence[SENTENCE_BYTES];
+    store_stat(space->store, NULL, 0, put->generation, &info);
+    struct publishing *publishing = publish_new(broker, space, info.sample_id, put->generation);
     if (!publishing) {
-        store_unseal(space->store, generation, broker->now_ns);
-        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
-                  item->sample_id);
+        store_unseal(space->store, put->generation, broker->now_ns);
+        snprintf(sentence, sizeof sentence, "sample %s: the broker is out of memory",
+                 info.sample_id);
+        waiter->ended(waiter, FB__STATUS__UNAVAILABLE, 0, sentence);
         return;
     }
-    publishing->broker = broker;
-    publishing->space = space;
-    publishing->generation = generation;
-    publishing->begun_ns = broker->now_ns;
-    publishing->op = item->op;
-    publishing->reason = STORE_SUPERSEDED;
-    TAILQ_INIT(&publishing->older);
-    memcpy(publishing->sample_id, info.sample_id, sizeof publishing->sample_id);
-    publish_attach(publishing, item);
-    publish_charge(publishing, item->call->session->account->parent);
-    space->uses++;
-    deadline_init(&publishing->due, publish_on_due);
-    publish_set_add(broker->exchange->publishings, publishing);
-    struct directory_record record = {.store = space->name,
-                                      .sample_id = item->sample_id,
-                                      .home = broker->config->node,
-                                      .generation = generation,
-                                      .incarnation = broker->options.incarnation,
-                                      .bytes = info.extent_bytes};
-    broker->directory->ops->publish(broker->directory, &record, publish_on_published, publishing);
-}
-
-/* No put, but the same pursuit. NULL: out of memory. */
-static struct publishing *publish_begin_clearing(struct broker *broker, struct space *space,
-                                                 const char *sample_id, uint64_t generation) {
-    struct publishing *publishing = calloc(1, sizeof *publishing);
-    if (!publishing) {
-        log_error("store %s: out of memory: the record of %s stays", space->name, sample_id);
-        return NULL;
-    }
-    publishing->broker = broker;
-    publishing->space = space;
-    publishing->generation = generation;
-    publishing->published = publishing->clears = true;
-    publishing->reason = STORE_SUPERSEDED;
-    TAILQ_INIT(&publishing->older);
-    strncpy(publishing->sample_id, sample_id, sizeof publishing->sample_id - 1);
-    space->uses++;
-    deadline_init(&publishing->due, publish_on_due);
-    publish_set_add(broker->exchange->publishings, publishing);
-    deadlines_set(&broker->deadlines, &publishing->due, broker->now_ns);
-    return publishing; /* its deadline goes on: the caller may be inside a walk over records */
-}
-
-static void publish_on_cleared(void *context, enum directory_result result) {
-    struct publishing *publishing = context;
-    (void)result;
-    publishing->everyone = EVERYONE_DUE;
-    publish_schedule(publishing);
+    publishing->bytes = info.extent_bytes;
+    publishing->supersede.begun_ns = broker->now_ns;
+    publishing->supersede.client_id = put->op.client_id;
+    publishing->supersede.op_id = put->op.op_id;
+    publish_attach(publishing, waiter);
+    publish_charge(publishing, put->charged);
+    supersede_begin_put(broker->exchange->publishings, &publishing->supersede);
+    publish_carry_out(publishing);
 }
 
 static bool publish_was_cancelled(const struct space *space, uint64_t generation) {
@@ -479,39 +438,41 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
                    uint64_t generation) {
     if (!broker->directory->ops->index || publish_is_of(broker, space, generation))
         return;
-    struct publishing *publishing = publish_begin_clearing(broker, space, sample_id, generation);
-    if (!publishing)
+    struct publishing *publishing = publish_new(broker, space, sample_id, generation);
+    if (!publishing) {
+        log_error("store %s: out of memory: the record of %s stays", space->name, sample_id);
         return;
-    bool failed = publish_was_cancelled(space, generation);
-    publishing->everyone = failed ? EVERYONE_ASKED : EVERYONE_NOT_NEEDED; /* when it is gone */
-    publish_retire_record(publishing, failed ? publish_on_cleared : publish_on_retired,
-                          failed ? publishing : NULL);
+    }
+    supersede_begin_repair(broker->exchange->publishings, &publishing->supersede,
+                           publish_was_cancelled(space, generation), broker->now_ns);
+    publish_carry_out(publishing);
 }
 
 void publish_end_lost(struct broker *broker, struct space *space,
                       const struct directory_record *lost, enum store_reason reason, bool by_id,
-                      struct account *charged, struct item *waits) {
-    bool pointless = !broker->directory->ops->index || !lost->generation;
+                      struct account *charged, struct publish_waiter *waiter) {
+    const bool pointless = !broker->directory->ops->index || !lost->generation;
+    const bool elsewhere = lost->incarnation && strcmp(lost->home, broker->config->node) != 0;
     struct publishing *publishing =
-        pointless ? NULL : publish_begin_clearing(broker, space, lost->sample_id, lost->generation);
+        pointless ? NULL : publish_new(broker, space, lost->sample_id, lost->generation);
     if (!publishing) {
-        if (waits)
-            item_done(waits, pointless ? FB__STATUS__OK : FB__STATUS__UNAVAILABLE,
-                      "the broker is out of memory");
+        if (!pointless)
+            log_error("store %s: out of memory: the record of %s stays", space->name,
+                      lost->sample_id);
+        if (waiter)
+            waiter->ended(waiter, pointless ? FB__STATUS__OK : FB__STATUS__UNAVAILABLE, 0,
+                          pointless ? NULL : "the broker is out of memory");
         return;
     }
     publishing->reason = reason;
-    publishing->by_id = by_id;
-    publishing->record_due = true;
-    publishing->everyone = by_id ? EVERYONE_DUE : EVERYONE_NOT_NEEDED;
-    if (waits)
-        publish_attach(publishing, waits);
-    if (waits || charged)
-        publish_charge(publishing, waits ? waits->call->session->account->parent : charged);
-    if (lost->incarnation && strcmp(lost->home, broker->config->node) != 0 &&
-        !publish_add_older(publishing, lost->home, lost->incarnation, lost->generation))
-        publish_add_everyone(publishing);
-    deadlines_set(&broker->deadlines, &publishing->due, broker->now_ns);
+    if (waiter)
+        publish_attach(publishing, waiter);
+    if (charged)
+        publish_charge(publishing, charged);
+    supersede_begin_end(broker->exchange->publishings, &publishing->supersede,
+                        elsewhere ? lost->home : NULL, lost->incarnation, lost->generation, by_id,
+                        broker->now_ns);
+    publish_schedule(publishing); /* the caller may be inside a walk over records */
     bool retired;
     if (by_id)
         store_retire(space->store, lost->sample_id, (uint32_t)strlen(lost->sample_id), 0, reason,
@@ -520,18 +481,24 @@ void publish_end_lost(struct broker *broker, struct space *space,
 
 void publish_has_ended(struct broker *broker, const struct directory_record *ended) {
     struct space *space = space_find(broker, ended->store);
-    struct publishing *publishing = NULL;
+    const struct supersede_set *set = broker->exchange->publishings;
+    struct supersede *at = NULL;
     bool retired;
-    while (space && (publishing = publish_set_by_sample(broker->exchange->publishings, space,
-                                                        ended->sample_id, publishing)))
-        if (!publishing->clears && publishing->generation <= ended->generation)
+    while (space && (at = supersede_next_of_sample(set, space->index, ended->sample_id, at)))
+        if (at->purpose == SUPERSEDE_PUT && at->generation <= ended->generation)
             store_retire(space->store, ended->sample_id, (uint32_t)strlen(ended->sample_id),
-                         publishing->generation, STORE_SUPERSEDED, broker->now_ns, &retired);
+                         at->generation, STORE_SUPERSEDED, broker->now_ns, &retired);
+}
+
+struct supersede_set *publishings_new(void) {
+    uint8_t key[CLUSTER_HASH_KEYBYTES];
+    randombytes_buf(key, sizeof key);
+    return supersede_set_new(key);
 }
 
 void publishings_free(struct broker *broker) {
-    struct publishing *publishing;
-    while ((publishing = publish_set_first(broker->exchange->publishings)))
-        publish_end(publishing);
-    publish_set_free(broker->exchange->publishings);
+    struct supersede *supersede;
+    while ((supersede = supersede_set_first(broker->exchange->publishings)))
+        publish_end(publish_of(supersede));
+    supersede_set_free(broker->exchange->publishings);
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What is known of a put: whether it is on its way to the index, still pursues the older homes, is
- * done, and how long ago it was.
+ * What others want to know of a put: whether it is on its way to the index, still pursues older
+ * homes, is over, and how long ago it was. Each is one look into the set of cluster/.
  */
-#include "exchange/publish_set.h"
+#include "cluster/cluster.h"
+#include "exchange/exchange.h"
 
+/* A put is over when it was answered. What is resident and not under way was answered; what readers
+ * consumed, or what stood for max_hold, was resident before. */
 bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation) {
     struct store_info info;
-    if (publish_set_by_generation(broker->exchange->publishings, space, generation, NULL))
+    if (publish_is_of(broker, space, generation))
         return false;
     return store_stat(space->store, NULL, 0, generation, &info) &&
            (info.state == STORE_RESIDENT || info.reason == STORE_CONSUMED ||
@@ -16,39 +19,24 @@ bool publish_was_done(const struct broker *broker, const struct space *space, ui
 
 bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
                      uint64_t generation) {
-    struct publishing *at = NULL;
-    if (generation) {
-        do
-            at = publish_set_by_generation(broker->exchange->publishings, space, generation, at);
-        while (at && at->clears);
-        return at;
-    }
-    do
-        at = publish_set_by_sample(broker->exchange->publishings, space, sample_id, at);
-    while (at && !at->published);
-    return at;
+    const struct supersede_set *set = broker->exchange->publishings;
+    return generation ? supersede_of_generation(set, space->index, generation, SUPERSEDE_PUTS)
+                      : supersede_of_sample(set, space->index, sample_id, SUPERSEDE_IN_THE_INDEX);
 }
 
 bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
                            const char *sample_id) {
-    struct publishing *at = NULL;
-    do
-        at = publish_set_by_sample(broker->exchange->publishings, space, sample_id, at);
-    while (at && at->published);
-    return at;
+    return supersede_of_sample(broker->exchange->publishings, space->index, sample_id,
+                               SUPERSEDE_ON_THE_WAY);
 }
 
 bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation) {
-    return publish_set_by_generation(broker->exchange->publishings, space, generation, NULL);
+    return supersede_of_generation(broker->exchange->publishings, space->index, generation,
+                                   SUPERSEDE_ANY);
 }
 
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation) {
-    struct publishing *oldest = NULL, *at = NULL;
-    while ((at = publish_set_by_generation(broker->exchange->publishings, space, generation, at)))
-        oldest = at;
-    if (oldest)
-        oldest->record_due = true;
-    return oldest;
+    return supersede_keeps_record(broker->exchange->publishings, space->index, generation);
 }
 
 uint64_t publish_age_us(const struct broker *broker, const struct space *space,

@@ -16,7 +16,7 @@ static bool remote_lease_grow(struct remote_leases *leases) {
     struct remote_lease *slots = realloc(leases->slots, room * sizeof *slots);
     if (!slots)
         return false;
-    leases->slots = slots;
+    leases->slots = slots; /* longer than `room` says, should what follows fail: no harm */
     uint32_t *ended = malloc(room * sizeof *ended);
     if (!ended)
         return false;
@@ -31,6 +31,12 @@ static bool remote_lease_grow(struct remote_leases *leases) {
 
 static bool remote_lease_take_slot(struct remote_leases *leases, uint32_t *slot_out,
                                    uint64_t *uses_out) {
+    if (leases->free_first) {
+        *slot_out = leases->free_first - 1;
+        leases->free_first = leases->slots[*slot_out].next_free;
+        *uses_out = (leases->slots[*slot_out].id >> 32) + 1;
+        return true;
+    }
     if (leases->ended_count >= REMEMBERED) {
         *slot_out = leases->ended[leases->ended_first];
         leases->ended_first = (leases->ended_first + 1) % leases->room;
@@ -45,24 +51,52 @@ static bool remote_lease_take_slot(struct remote_leases *leases, uint32_t *slot_
     return true;
 }
 
-uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uint64_t hi,
-                          uint64_t lo, uint64_t generation, uid_t uid) {
+uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uid_t uid) {
     struct remote_leases *leases = &broker->exchange->remote_leases;
+    struct account *user = accounts_user(broker, uid);
+    struct pending_end *end = user && outbox_of(broker, peer) ? outbox_new_release(store) : NULL;
     uint32_t slot;
     uint64_t uses;
-    if (!remote_lease_take_slot(leases, &slot, &uses))
+    if (!end || !remote_lease_take_slot(leases, &slot, &uses)) {
+        free(end);
+        if (user)
+            accounts_unhold(broker, user);
         return 0;
+    }
     struct remote_lease *lease = &leases->slots[slot];
-    *lease = (struct remote_lease){.id = uses << 32 | (slot + 1),
-                                   .peer = peer,
-                                   .epoch = peer_epoch(peer),
-                                   .hi = hi,
-                                   .lo = lo,
-                                   .generation = generation,
-                                   .uid = uid};
+    *lease = (struct remote_lease){
+        .id = uses << 32 | (slot + 1), .peer = peer, .end = end, .user = user, .uid = uid};
     strncpy(lease->store, store, sizeof lease->store - 1);
     leases->live++;
     return lease->id;
+}
+
+void remote_lease_granted(struct broker *broker, uint64_t id, uint64_t hi, uint64_t lo,
+                          uint64_t generation) {
+    struct remote_lease *lease = remote_lease_find(broker, id);
+    lease->granted = true;
+    lease->epoch = peer_epoch(lease->peer);
+    lease->hi = hi;
+    lease->lo = lo;
+    lease->generation = generation;
+}
+
+/* Gives back what its release would have taken, or did not take. */
+static void remote_lease_give_up_room(struct broker *broker, struct remote_lease *lease) {
+    free(lease->end);
+    lease->end = NULL;
+    accounts_unhold(broker, lease->user);
+    lease->user = NULL;
+}
+
+void remote_lease_cancel(struct broker *broker, uint64_t id) {
+    struct remote_leases *leases = &broker->exchange->remote_leases;
+    struct remote_lease *lease = remote_lease_find(broker, id);
+    remote_lease_give_up_room(broker, lease);
+    lease->ended = true;
+    lease->next_free = leases->free_first;
+    leases->free_first = (uint32_t)id;
+    leases->live--;
 }
 
 struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id) {
@@ -75,9 +109,19 @@ struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id) {
 
 void remote_lease_end(struct broker *broker, struct remote_lease *lease) {
     struct remote_leases *leases = &broker->exchange->remote_leases;
+    remote_lease_give_up_room(broker, lease);
     lease->ended = true;
     leases->ended[(leases->ended_first + leases->ended_count) % leases->room] =
         (uint32_t)lease->id - 1;
     leases->ended_count++;
     leases->live--;
+}
+
+void remote_leases_free(struct broker *broker) {
+    struct remote_leases *leases = &broker->exchange->remote_leases;
+    for (uint32_t i = 0; i < leases->count; i++)
+        if (leases->slots[i].user)
+            remote_lease_give_up_room(broker, &leases->slots[i]);
+    free(leases->slots);
+    free(leases->ended);
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/knowledge.h"
 #include "proto/frame.h"
 #include "requests/requests.h"
 
@@ -51,7 +52,7 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
     asking->account = account;
     asking->broker = broker;
     asking->asker = asker;
-    asking->id = ++broker->next_owner;
+    owner_add(broker, &asking->owner, asking->name);
     snprintf(asking->name, sizeof asking->name, "node %s", node);
     for (uint32_t i = 0; i < SPACES_MAX; i++)
         asking->holders[i] = STORE_NO_HOLDER;
@@ -75,9 +76,22 @@ void serve_closed(void *owner, void *user) {
     index_forget_checks(broker, asking);
     held_checks_forget(broker, asking);
     TAILQ_REMOVE(&broker->exchange->askings, asking, link);
+    owner_remove(&asking->owner);
     account_release(asking->account, CHARGE_CONNECTIONS, 1);
     accounts_unhold(broker, asking->account);
     free(asking);
+}
+
+void serve_leave_space(struct broker *broker, struct space *space) {
+    struct asking *asking;
+    TAILQ_FOREACH (asking, &broker->exchange->askings, link) {
+        struct store_totals totals;
+        store_totals(space->store, &totals);
+        if (asking->holders[space->index] != STORE_NO_HOLDER && !totals.leases) {
+            store_holder_close(space->store, asking->holders[space->index], broker->now_ns);
+            asking->holders[space->index] = STORE_NO_HOLDER;
+        }
+    }
 }
 
 void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
@@ -99,7 +113,7 @@ void serve_refuse_full(struct asking *asking, uint32_t request_id,
 static uint32_t serve_holder_of(struct asking *asking, struct space *space) {
     uint32_t *holder = &asking->holders[space->index];
     if (*holder == STORE_NO_HOLDER &&
-        store_holder_open(space->store, asking->id, asking->account, holder) != STORE_OK)
+        store_holder_open(space->store, asking->owner.id, asking->account, holder) != STORE_OK)
         *holder = STORE_NO_HOLDER;
     return *holder;
 }
@@ -177,9 +191,10 @@ static void serve_lease_for(struct asking *asking, struct space *space, uint32_t
     struct served *served = calloc(1, sizeof *served);
     uint32_t holder = serve_holder_of(asking, space);
     if (!served || holder == STORE_NO_HOLDER) {
+        serve_refuse(asking, request_id, served ? FB__STATUS__FULL : FB__STATUS__UNAVAILABLE,
+                     served ? "the home has no room for another reader"
+                            : "the home is out of memory");
         free(served);
-        serve_refuse(asking, request_id, FB__STATUS__FULL,
-                     "the home has no room for another reader");
         return;
     }
     *served = (struct served){.waiter = {serve_on_resident},
@@ -279,30 +294,57 @@ static void serve_on_release(struct asking *asking, const Fb__PeerRelease *asked
 
 static void serve_on_probe(struct asking *asking, uint32_t request_id, const char *store,
                            const Fb__RetireItem *item, bool explain) {
+    const struct broker *broker = asking->broker;
     struct space *space = space_find(asking->broker, store);
-    if (!space || !item || layout_check_sample_id(item->sample_id)) {
+    struct ref ref = {0};
+    if (!space || !item || ref_from_item(&ref, item)) {
         char sentence[SENTENCE_BYTES];
         snprintf(sentence, sizeof sentence, "store %.64s does not exist on node %s", store,
-                 asking->broker->config->node);
+                 broker->config->node);
         serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, sentence);
         return;
     }
-    size_t bytes;
-    Fb__SampleState state;
-    uint8_t *packed = explain ? explain_here(asking->broker, space, item, &bytes, &state)
-                              : probe_stat_here(asking->broker, space, item, &bytes, &state);
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = explain ? FB__PEER_REPLY__RESULT_EXPLAIN : FB__PEER_REPLY__RESULT_STAT;
     if (explain)
-        reply.explain = packed ? fb__explain_reply__unpack(NULL, bytes, packed) : NULL;
+        reply.explain = explain_here(broker, space, &ref);
     else
-        reply.stat = packed ? fb__stat_result__unpack(NULL, bytes, packed) : NULL;
-    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+        reply.stat = stat_here(broker, space, &ref,
+                               broker_serves(broker) ? NULL : broker_fenced_why(broker));
+    if (explain ? !reply.explain : !reply.stat)
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
+    else
+        asker_reply(asking->asker, request_id, &reply, NULL, 0);
     if (explain && reply.explain)
         fb__explain_reply__free_unpacked(reply.explain, NULL);
     else if (!explain && reply.stat)
         fb__stat_result__free_unpacked(reply.stat, NULL);
-    free(packed);
+}
+
+static void serve_on_list(struct asking *asking, uint32_t request_id, const Fb__List *asked) {
+    const struct broker *broker = asking->broker;
+    const struct space *space = asked ? list_space(broker, asked->store, asked->cursor) : NULL;
+    Fb__ListReply none = FB__LIST_REPLY__INIT; /* of a store that this node does not have */
+    Fb__ListReply *page = space ? list_here(broker, space, asked, false) : &none;
+    if (!page) {
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "it is out of memory");
+        return;
+    }
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_LIST;
+    reply.list = page;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+    if (page != &none)
+        fb__list_reply__free_unpacked(page, NULL);
+}
+
+static void serve_on_health(struct asking *asking, uint32_t request_id) {
+    struct health health;
+    health_fill(asking->broker, &health);
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.result_case = FB__PEER_REPLY__RESULT_HEALTH;
+    reply.health = &health.reply;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
 }
 
 static void serve_on_region(struct asking *asking, uint32_t request_id, uint32_t region) {
@@ -342,10 +384,10 @@ void serve_request(void *owner, void *user, uint32_t request_id, bool wants_repl
         serve_on_probe(asking, request_id, request->explain->store, request->explain->item, true);
         return;
     case FB__PEER_REQUEST__OP_HEALTH:
-        list_serve_health(asking, request_id);
+        serve_on_health(asking, request_id);
         return;
     case FB__PEER_REQUEST__OP_LIST:
-        list_serve(asking, request_id, request->list->list);
+        serve_on_list(asking, request_id, request->list->list);
         return;
     case FB__PEER_REQUEST__OP_INDEX_CHECK:
         index_serve_check(asking, request_id, request->index_check);

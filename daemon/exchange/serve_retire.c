@@ -64,7 +64,8 @@ static bool serve_retire_permitted(Fb__Reason reason) {
 
 bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked) {
     if (!serve_retire_permitted(asked->reason)) {
-        serve_refuse(asking, request_id, FB__STATUS__INVALID,
+        const bool known = asked->reason <= FB__REASON__RESERVE_ENDED;
+        serve_refuse(asking, request_id, known ? FB__STATUS__INVALID : FB__STATUS__UNSUPPORTED,
                      "a peer may not retire for that reason");
         return true;
     }

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
+ * What the control group of this process may use.
+ *
  * /proc/PID/cgroup says which group ("4:memory:/docker/abc" in version 1, "0::/docker/abc" in
  * version 2), /proc/PID/mountinfo where the tree of groups is mounted, and which group is its root
  * there: in a container that may be the container's own, and then the path begins with it. See
  * cgroups(7), proc_pid_mountinfo(5).
+ *
+ * A limit of any group above ours holds for us, too; the tightest one counts. Groups above the root
+ * of what is mounted cannot be seen from here.
  */
 #include "host/cgroup.h"
 
@@ -26,6 +31,7 @@ struct group {
     char top[PATH_BYTES];   /* the group that is its root there */
 };
 
+/* A whole word of a list with commas: "memory" is not in "memory_migrate". */
 static bool cgroup_list_has(const char *list, const char *word) {
     size_t length = strlen(word);
     for (const char *at = list; (at = strstr(at, word)); at += length)
@@ -81,6 +87,8 @@ static bool cgroup_mount_is(struct group *group, char *line, const char *control
     return true;
 }
 
+/* Version 1 has a tree per controller, version 2 one for all; on some machines both are there, and
+ * then a controller is in one of them only. So the first is looked for first. */
 static bool cgroup_group_find(const char *proc, const char *controller, struct group *out) {
     if (cgroup_find_line(proc, "cgroup", out, controller, cgroup_group_is))
         return cgroup_find_line(proc, "mountinfo", out, controller, cgroup_mount_is);
@@ -98,6 +106,7 @@ static const char *cgroup_path_below(const struct group *group) {
     return strcmp(below, "/") == 0 ? "" : below;
 }
 
+/* A file that is not there, or says "max", is no limit. */
 static void cgroup_take_limit(const char *directory, const char *name,
                               struct cgroup_limit *tightest) {
     char path[sizeof tightest->file], text[64] = "";
@@ -117,7 +126,7 @@ static void cgroup_take_limit(const char *directory, const char *name,
     memcpy(tightest->file, path, sizeof path);
 }
 
-/* From the group up to the root of what is mounted. */
+/* From the group up to the root of what is mounted. name NULL: this version has no such limit. */
 static void cgroup_tightest_limit(const struct group *group, const char *root, const char *name_1,
                                   const char *name_2, struct cgroup_limit *out) {
     const char *name = group->version_2 ? name_2 : name_1;
@@ -133,6 +142,7 @@ static void cgroup_tightest_limit(const struct group *group, const char *root, c
     }
 }
 
+/* memory.high is a limit of version 2 only, and kills nobody: the kernel slows the group down. */
 void cgroup_limits_read(const char *proc, const char *root, struct cgroup_limits *out) {
     struct group group;
     *out =

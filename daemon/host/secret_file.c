@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The facts are those of the open file, not of its name.
+ * Is a secret file private? It is opened first and judged then: the facts are those of the open
+ * file, not of a name that may point to another file a moment later.
  */
 #include "host/secret_file.h"
 
@@ -12,6 +13,7 @@
 
 enum { GROUPS_MAX = 1024, MODE_GROUP_WRITE = 0020, MODE_GROUP_READ = 0040, MODE_OTHERS = 0007 };
 
+/* A group of this process may read the file: that is how a secret is given to several services. */
 static bool secret_is_our_group(gid_t group) {
     gid_t groups[GROUPS_MAX];
     int count = getgroups(GROUPS_MAX, groups);
@@ -42,6 +44,7 @@ bool secret_file_is_private(const struct stat *facts, char *why, size_t why_byte
     return !wrong;
 }
 
+/* O_NONBLOCK: the name may be that of a pipe, on which open() would wait for a writer. */
 int secret_file_open(const char *path, char *why, size_t why_bytes) {
     struct stat facts;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);

@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Descriptors 0, 1 and 2 are open, whatever started us. If one were closed, the next file or socket
+ * that is opened would get its number, and a line meant for stderr would go into it.
+ */
 #include "host/std_fds.h"
 
 #include <errno.h>

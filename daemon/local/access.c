@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who may connect, apart from the mode of the socket file: root and the daemon's own user always;
+ * everybody if no list is given; else those whom a list names. Pure, so that a test can go through
+ * all cases.
+ */
 #include "local/access.h"
 
 static bool access_listed(const struct config_ids *ids, uint32_t id) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * One packet is exactly one frame: header, packed message, payload. SOCK_SEQPACKET keeps the
- * boundaries, so there is no state between packets.
+ * boundaries, so there is no state between packets, and a packet that is wrong cannot put the next
+ * one out of step.
  */
 #include "local/codec.h"
 
@@ -9,6 +10,9 @@
 
 #define BODY_BYTES_MAX (FRAME_CLIENT_BYTES_MAX - FRAME_HEADER_BYTES)
 
+/* The header is checked before the message is looked at: frame_open() says whether its lengths add
+ * up to the packet. The request lies in the bump and points into the packet; both are used anew for
+ * the next one. */
 const char *codec_decode_request(const uint8_t *packet, size_t packet_bytes, struct bump *bump,
                                  struct codec_request *out) {
     bump_reset(bump);
@@ -18,6 +22,7 @@ const char *codec_decode_request(const uint8_t *packet, size_t packet_bytes, str
         return wrong;
     if (header.type != FRAME_REQUEST && header.type != FRAME_NOTE)
         return "a client may send requests and notes only";
+    /* The payload, the bytes of small samples, stands behind the message and is not copied. */
     const uint8_t *body = packet + FRAME_HEADER_BYTES;
     const Fb__ClientRequest *request =
         fb__client_request__unpack(&bump->allocator, header.body_bytes, body);
@@ -46,6 +51,8 @@ static size_t codec_encode(enum frame_type type, uint32_t request_id,
     return FRAME_HEADER_BYTES + body_bytes;
 }
 
+/* An answer that does not fit into a frame must not go unsaid: the client would wait for it for
+ * ever. */
 size_t codec_encode_reply(uint32_t request_id, const Fb__ClientReply *reply,
                           uint8_t packet[FRAME_CLIENT_BYTES_MAX], size_t *too_large_bytes) {
     size_t body_bytes = fb__client_reply__get_packed_size(reply);
@@ -64,6 +71,7 @@ size_t codec_encode_reply(uint32_t request_id, const Fb__ClientReply *reply,
                         fb__client_reply__get_packed_size(&refusal), packet);
 }
 
+/* A notice that does not fit is left out: clients ask again when they need to know. */
 size_t codec_encode_notice(uint32_t request_id, const Fb__ClientNotice *notice,
                            uint8_t packet[FRAME_CLIENT_BYTES_MAX]) {
     size_t body_bytes = fb__client_notice__get_packed_size(notice);

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "client.pb-c.h"
-#include "local/bump.h"
+#include "proto/bump.h"
 #include "proto/frame.h"
 
 struct codec_request {

@@ -4,6 +4,8 @@
  * whatever its namespace; else pidfd_open() of the pid in SO_PEERCRED. The latter may, for a client
  * that died before it was accepted, name another process that got its pid: then nothing tells of
  * the death but the socket.
+ *
+ * Why at all: see death.h.
  */
 #include "local/death.h"
 
@@ -13,6 +15,8 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "proto/container.h"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
@@ -48,8 +52,10 @@ bool death_is_pidfd(int fd, pid_t pid) {
     return is_pidfd;
 }
 
+/* Told once: the poll is stopped, because a pidfd stays readable for ever once its process is dead.
+ */
 static void death_on_death(uv_poll_t *poll, int status, int events) {
-    struct death_watch *watch = (struct death_watch *)poll; /* its first member */
+    struct death_watch *watch = container_of(poll, struct death_watch, poll);
     (void)status;
     (void)events;
     uv_poll_stop(poll);

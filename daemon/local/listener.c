@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ACCEPTING <-> PAUSED (no descriptors left) -> STOPPED (listener_stop_accepting: fd closed, file
- * removed)
- * -> closed, once both handles and all sessions are gone.
+ *   ACCEPTING <-> PAUSED (no descriptors left) -> STOPPED -> closed
+ *
+ * STOPPED (listener_stop_accepting()): the descriptor is closed and the file removed; sessions that
+ * are there go on. Closed: both handles and all sessions are gone, and the listener is freed.
  *
  * The socket is bound under umask 0177 and gets its group and mode before listen(), so that nobody
  * connects who may not.
+ *
+ * The last few descriptors of the process are kept (open_files.h): whoever comes when only those
+ * are left is refused with a sentence that says so, unless it is an admin, who may come to see who
+ * has all the others.
  */
 #include "local/listener.h"
 
@@ -51,8 +56,8 @@ static const struct session_backend broker_backend = {
 
 /* ---- who may connect ---- */
 
-/* The client's groups at the time of connect(): the primary one and, where the kernel tells, the
- * others. */
+/* The client's groups at the time of connect(): the primary one and, where the kernel tells
+ * (SO_PEERGROUPS, Linux 4.13), the others. */
 static size_t listener_peer_groups(int fd, gid_t primary, gid_t groups[GROUPS_MAX]) {
     socklen_t bytes = (GROUPS_MAX - 1) * sizeof groups[0];
     if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups + 1, &bytes) < 0)
@@ -61,6 +66,7 @@ static size_t listener_peer_groups(int fd, gid_t primary, gid_t groups[GROUPS_MA
     return 1 + bytes / sizeof groups[0];
 }
 
+/* Groups are asked for only where they matter, for most brokers have no list of groups. */
 static bool listener_admits(const struct listener *listener, int fd, const struct ucred *peer) {
     gid_t groups[GROUPS_MAX];
     size_t group_count = 0;
@@ -75,6 +81,8 @@ static bool listener_knows_admin(const struct listener *listener, uid_t uid) {
     return sessions->backend->admin && sessions->backend->admin(sessions->broker, uid);
 }
 
+/* Takes fd. The refusal itself needs the descriptor for a while; of those that are kept only a part
+ * may be spent on refusals. */
 static void listener_refuse(struct listener *listener, int fd, const struct ucred *peer,
                             Fb__Status status, const char *sentence) {
     log_limited(LOG_LEVEL_WARNING, peer->uid, "local: pid %d uid %u gid %u refused: %s",
@@ -84,6 +92,8 @@ static void listener_refuse(struct listener *listener, int fd, const struct ucre
         close(fd);
 }
 
+/* Takes fd. The order of the checks is the order in which a person would want to hear of them: who
+ * you are, whether there is room for anybody, whether the broker admits you. */
 static void listener_greet(struct listener *listener, int fd) {
     struct ucred peer = {0};
     socklen_t bytes = sizeof peer;
@@ -125,6 +135,9 @@ static void listener_on_pause_over(uv_timer_t *timer) {
     uv_poll_start(&listener->poll, UV_READABLE, listener_on_connection);
 }
 
+/* Without descriptors accept4() would fail again at once, and the loop would spin: the socket is
+ * looked at again after a while. The line in the log comes once, until a client has been accepted
+ * again. */
 static void listener_pause(struct listener *listener, int error) {
     if (!listener->starved)
         log_warning("local: accepting paused for %u ms: %s; raise LimitNOFILE or close sessions",
@@ -134,6 +147,8 @@ static void listener_pause(struct listener *listener, int error) {
     uv_timer_start(&listener->pause, listener_on_pause_over, PAUSE_MS, 0);
 }
 
+/* At most ACCEPTS_PER_WAKE_UP at a time, so that a storm of connections leaves time for those who
+ * are there. ECONNABORTED: that client has left already. */
 static void listener_on_connection(uv_poll_t *poll, int status, int events) {
     struct listener *listener = poll->data;
     (void)events;
@@ -166,6 +181,8 @@ static int listener_start(struct listener *listener, uv_loop_t *loop) {
     return 0;
 }
 
+/* goto, because the file must be removed while the sessions are still there: the order is that of
+ * building, in reverse. */
 int listener_new(uv_loop_t *loop, const struct listener_options *options, struct broker *broker,
                  struct listener **out, char *why, size_t why_bytes) {
     struct listener *listener = calloc(1, sizeof *listener);
@@ -204,6 +221,8 @@ fail_sessions:
 
 /* ---- ending ---- */
 
+/* Removed before it is closed: once nobody listens any more another daemon may take over the path.
+ */
 void listener_stop_accepting(struct listener *listener) {
     if (listener->fd < 0)
         return;
@@ -229,6 +248,7 @@ static void listener_on_handle_closed(uv_handle_t *handle) {
     listener_part_closed(handle->data);
 }
 
+/* Three parts close by themselves, and the last one frees the listener. */
 void listener_close(struct listener *listener, void (*closed)(void *owner), void *owner) {
     listener_stop_accepting(listener);
     listener->closed = closed;

@@ -1,4 +1,13 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The last descriptors of the process are kept: a broker that has none left cannot even accept a
+ * client in order to refuse it, and an admin could not come in to see who has them all.
+ *
+ * Descriptors are numbered from the lowest free one, so that a new descriptor with a number near
+ * the limit means that nearly all below it are in use. A limit of 32 files or a quarter of all is
+ * kept, whichever is smaller; of those a quarter may be spent on telling clients that they are
+ * refused.
+ */
 #include "local/open_files.h"
 
 #include <inttypes.h>

@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One packet to or from a SOCK_SEQPACKET socket, with one descriptor at most. Never blocks, never
+ * raises SIGPIPE.
+ */
 #include "local/packet.h"
 
 #include <errno.h>
@@ -12,6 +16,8 @@ union packet_control {
     char room[CMSG_SPACE(sizeof(int))];
 };
 
+/* The kernel may be short of memory for a moment: that is "not now" (-EAGAIN), and the packet is
+ * queued. A connection that was reset has no other end, as one that was closed (-EPIPE). */
 static int packet_error(int error) {
     switch (error) {
     case ENOMEM:
@@ -24,6 +30,8 @@ static int packet_error(int error) {
     }
 }
 
+/* passed_fd stays the caller's: the kernel holds a reference of its own while the packet is under
+ * way. */
 int packet_send(int fd, const void *data, size_t bytes, int passed_fd) {
     struct iovec part = {.iov_base = (void *)data, .iov_len = bytes};
     union packet_control control;
@@ -43,7 +51,9 @@ int packet_send(int fd, const void *data, size_t bytes, int passed_fd) {
     return 0;
 }
 
-/* Without room for control data the kernel closes descriptors and says MSG_CTRUNC. */
+/* Control data are asked for only where a descriptor is wanted. Without room for them the kernel
+ * closes what was sent along and says MSG_CTRUNC, so that a client cannot fill our table of
+ * descriptors. */
 ssize_t packet_receive(int fd, void *buffer, size_t room, bool wants_descriptor, int *fd_out) {
     struct iovec part = {.iov_base = buffer, .iov_len = room};
     union packet_control control;
@@ -64,6 +74,8 @@ ssize_t packet_receive(int fd, void *buffer, size_t room, bool wants_descriptor,
     const struct cmsghdr *came = CMSG_FIRSTHDR(&message);
     if (came && came->cmsg_level == SOL_SOCKET && came->cmsg_type == SCM_RIGHTS)
         memcpy(fd_out, CMSG_DATA(came), sizeof *fd_out);
+    /* Wanted and truncated without a descriptor: the process is out of descriptors, and the kernel
+     * left it out. That is not the client's fault. */
     if (message.msg_flags & MSG_CTRUNC && (!wants_descriptor || *fd_out >= 0))
         bytes = -EPROTO;
     else if (message.msg_flags & MSG_TRUNC)

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Invariants: *last is the terminating NULL; queued_bytes is the sum of packet costs.
+ * Packets that wait for room in a client's socket: a list, linked in one direction, with its end at
+ * hand.
+ *
+ * Invariants: *last is the terminating NULL; queued_bytes is the sum of the packets' costs.
  */
 #include "local/send_queue.h"
 
@@ -10,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+/* What a packet costs its client's account. The head counts, too: a million empty packets are not
+ * free. */
 uint64_t send_queue_cost_bytes(size_t bytes) {
     return sizeof(struct send_packet) + bytes;
 }
@@ -23,6 +28,7 @@ void send_queue_deinit(struct send_queue *queue) {
         send_queue_pop(queue);
 }
 
+/* The descriptor is duplicated: the caller's may be closed long before the packet is sent. */
 int send_queue_push(struct send_queue *queue, const void *data, size_t bytes, int fd) {
     if (queue->queued_bytes + send_queue_cost_bytes(bytes) > queue->limit_bytes)
         return -ENOBUFS;
@@ -47,6 +53,7 @@ const struct send_packet *send_queue_front(const struct send_queue *queue) {
     return queue->first;
 }
 
+/* The packet has been sent, or will never be: its descriptor is ours to close. */
 void send_queue_pop(struct send_queue *queue) {
     struct send_packet *packet = queue->first;
     queue->first = packet->next;

@@ -1,27 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A session is OPEN, then CLOSED (session_close: broker told, fd closed, out of the list), then
- * freed when libuv has let go of its handles. While OPEN:
- *  - peer_gone: the client's end cannot take anything more. Output is dropped, input is read to its
- * end: a release sent just before exit still counts.
- *  - doomed: the session is to be closed, the log line is written. The broker may be on the stack
- * (a reply that overflows the queue), so closing is left to the next wake-up, which shutdown()
- * brings about.
+ * A session is OPEN, then CLOSED (session_close(): broker told, fd closed, out of the list), then
+ * freed when libuv has let go of its handles. While it is OPEN these may be true of it:
  *
- *  - paused: too many answers are queued, or descriptors on their way. Requests stay in the
- * socket, so that who does not read can ask for nothing more. The kernel does not say when a client
- * takes a descriptor: a timer asks whether the socket has been emptied.
+ *   peer_gone  The client's end cannot take anything more. Output is thrown away, input is read
+ *              to its end: a release sent just before the client exited still counts.
+ *   dropped    The session is to be closed, and the log line is written. The broker may be on the
+ *              stack (an answer overflows the queue while the broker handles a request), so closing
+ *              is left to the next wake-up, which shutdown() brings about.
+ *   paused     Too many answers are queued, or descriptors are on their way. Requests stay in the
+ *              socket, so that a client that does not read can ask for nothing more. The kernel
+ *              does not say when a client takes a descriptor: a timer asks whether the socket is
+ *              empty.
+ *   put_off    It had something to be read in a turn that had no time left for it.
  *
- * A refused session (session_refuse) has no broker session: it lives until its first request has
- * been answered, or the time for Hello is over.
+ * A refused session (session_refuse()) has no broker session: it lives until its first request has
+ * been answered, or the time for Hello is over. The client learns so why it may not come in, which
+ * a closed socket would not tell.
  *
  * Only a session's own poll, its own timer and sessions_close() close it; nothing touches it
  * afterwards.
  *
- * A turn of the loop reads for TURN_READS_NS at most. A session whose socket comes up after that is
- * put off, and until those that were put off have been read the others wait. So all are read in
- * turn, however many there are and whatever they send. A paused session is not put off: it may
- * never be read again, and the others would wait for ever.
+ * Fairness: a turn of the loop reads for TURN_READS_NS at most. A session whose socket comes up
+ * after that is put off, and until those that were put off have been read the others wait. So all
+ * are read in turn, however many there are and whatever they send. A paused session is not put off:
+ * it may never be read again, and the others would wait for ever.
  */
 #include "local/session_internal.h"
 
@@ -49,6 +52,7 @@
 
 enum receive_result { RECEIVE_MORE, RECEIVE_EMPTY, RECEIVE_ENDED };
 
+/* CLOCK_BOOTTIME goes on while the machine is suspended, as do the deadlines that clients send. */
 static uint64_t session_clock_now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
@@ -59,20 +63,22 @@ const char *session_name(const struct session *session) {
     return session->broker ? session->set->backend->name(session->broker) : "refused client";
 }
 
-static void session_doom_quietly(struct session *session) {
-    session->doomed = true;
+/* shutdown() makes the socket readable, so that session_on_poll() comes and closes the session. */
+static void session_drop_quietly(struct session *session) {
+    session->dropped = true;
     shutdown(session->fd, SHUT_RDWR);
 }
 
-void session_doom(struct session *session, const char *why) {
-    if (session->doomed)
+void session_drop(struct session *session, const char *why) {
+    if (session->dropped)
         return;
     log_limited(LOG_LEVEL_WARNING, session->uid, "%s: closed: %s", session_name(session), why);
-    session_doom_quietly(session);
+    session_drop_quietly(session);
 }
 
 /* ---- closing ---- */
 
+/* The owner may free the set from within closed(): nothing of it is touched afterwards. */
 static void sessions_check_closed(struct sessions *set) {
     void (*closed)(void *owner) = set->closed;
     if (!closed || set->unfreed > 0)
@@ -81,6 +87,7 @@ static void sessions_check_closed(struct sessions *set) {
     closed(set->closed_owner);
 }
 
+/* libuv calls back once for each handle, in a later turn. The last one frees the session. */
 static void session_on_handle_closed(uv_handle_t *handle) {
     struct session *session = handle->data;
     if (--session->open_handles > 0)
@@ -101,11 +108,15 @@ static void session_unlink(struct session *session) {
         session->set->first = session->next;
 }
 
+/* The set counts those that were put off; a session that leaves in whatever way is taken off the
+ * count. */
 void session_forget_put_off(struct session *session) {
     session->set->put_off -= session->put_off;
     session->put_off = false;
 }
 
+/* What was queued for the client is thrown away, and its charges come back; the broker ends what
+ * the session held. The session itself is freed when libuv has closed its handles. */
 static void session_close(struct session *session, uint64_t now_ns) {
     session_unlink(session);
     session_forget_put_off(session);
@@ -119,7 +130,8 @@ static void session_close(struct session *session, uint64_t now_ns) {
     close(session->fd);
 }
 
-/* served: the broker was entered for this session. */
+/* served: the broker was entered for this session, so that it may have effects to be carried out.
+ */
 static void session_end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
     if (served && set->options.after_turn)
         set->options.after_turn(set->options.owner, now_ns);
@@ -127,8 +139,9 @@ static void session_end_turn(const struct sessions *set, bool served, uint64_t n
 
 /* ---- the client's death ---- */
 
-/* Whoever has the socket now, it is nobody's session. What the client sent before it died is still
- * read, then session_on_poll() finds the end. */
+/* The process that connected is dead. Whoever else has a copy of the socket, a forked child for
+ * example, is nobody's session. What the client sent before it died is still read, then
+ * session_on_poll() finds the end, which shutdown() has made. */
 static void session_on_death(void *owner) {
     struct session *session = owner;
     log_debug("%s: its process is dead", session_name(session));
@@ -136,6 +149,8 @@ static void session_on_death(void *owner) {
     shutdown(session->fd, SHUT_RDWR);
 }
 
+/* Takes pidfd. One of the last descriptors is not spent on watching: it is kept for clients and
+ * peers, and without a watch the session still ends with its socket. */
 static void session_watch(struct session *session, int pidfd) {
     int error = -EMFILE;
     if (open_files_is_kept(pidfd))
@@ -150,6 +165,9 @@ static void session_watch(struct session *session, int pidfd) {
                     session_name(session), strerror(-error));
 }
 
+/* Where the kernel names the process that connected, it is watched from here on. ENOPROTOOPT: the
+ * kernel is too old and the client is in another pid namespace, so that its pid means nothing here;
+ * then the client is asked for a pidfd of its own in the answer to its Hello. */
 static void session_watch_peer(struct session *session) {
     const struct sessions_options *options = &session->set->options;
     int pidfd =
@@ -167,20 +185,23 @@ static void session_watch_peer(struct session *session) {
                     session_name(session), strerror(-pidfd));
 }
 
-/* Takes fd, which may be -1. */
+/* Takes fd, which may be -1: a client that could not make one goes unwatched. A descriptor that is
+ * no pidfd of that process is refused, for polling it would run what the client chose, a FUSE file
+ * for example. */
 static void session_take_pidfd(struct session *session, int fd) {
     session->pidfd_wanted = false;
     if (fd >= 0 && death_is_pidfd(fd, session->pid)) {
         session_watch(session, fd);
     } else if (fd >= 0) {
         close(fd);
-        session_doom(session, "sent a descriptor that is no pidfd of its process");
+        session_drop(session, "sent a descriptor that is no pidfd of its process");
     }
 }
 
 /* ---- what the broker says ---- */
 
-/* What the broker does not know of a HelloReply. */
+/* The broker does not know how the death of a client is watched: that field of the answer is filled
+ * in here. With this answer the client is greeted, and the time for Hello is over. */
 static void session_on_hello_reply(struct session *session, uint32_t request_id,
                                    const Fb__ClientReply *reply) {
     Fb__HelloReply hello = *reply->hello;
@@ -195,6 +216,8 @@ static void session_on_hello_reply(struct session *session, uint32_t request_id,
     uv_timer_stop(&session->hello_timer);
 }
 
+/* fd: a descriptor that goes along with the answer, the broker's; an answer that is too large is
+ * replaced by a refusal, and a refusal takes no descriptor along. */
 static void session_on_reply(void *client, uint32_t request_id, const Fb__ClientReply *reply,
                              int fd) {
     struct session *session = client;
@@ -212,9 +235,11 @@ static void session_on_reply(void *client, uint32_t request_id, const Fb__Client
     session_send(session, packet, bytes, too_large_bytes ? -1 : fd);
 }
 
+/* Notices may be lost: a client asks again when it needs to know. So they never wait in the queue,
+ * where they could push out answers, and a full socket is no reason to end the session. */
 static void session_on_notice(void *client, uint32_t request_id, const Fb__ClientNotice *notice) {
     struct session *session = client;
-    if (session->doomed || session->peer_gone || send_queue_front(&session->queue))
+    if (session->dropped || session->peer_gone || send_queue_front(&session->queue))
         return;
     uint8_t *packet = session->set->packet_out;
     size_t bytes = codec_encode_notice(request_id, notice, packet);
@@ -222,7 +247,7 @@ static void session_on_notice(void *client, uint32_t request_id, const Fb__Clien
         return;
     int error = session_transmit(session, packet, bytes, -1);
     if (error && error != -EAGAIN)
-        session_doom_unsent(session, error);
+        session_drop_unsent(session, error);
 }
 
 static const struct broker_client_ops client_ops = {.reply = session_on_reply,
@@ -235,11 +260,14 @@ static void session_answer_refusal(struct session *session, uint32_t request_id)
     reply.status = session->refusal->status;
     reply.error = session->refusal->sentence;
     session_on_reply(session, request_id, &reply, -1);
-    session_doom_quietly(session);
+    session_drop_quietly(session);
 }
 
-/* Its own time: a packet may have been sent while the one before it was handled. Takes fd, which
- * came with the packet, or -1. */
+/* Takes fd, which came with the packet, or -1. The clock is read for each packet: it may have been
+ * sent while the one before it was handled, and its deadline counts from then.
+ *
+ * The first packet after Hello that carries a pidfd, when one was asked for, is the only one that
+ * may bring a descriptor. */
 static void session_handle_packet(struct session *session, size_t bytes, int fd) {
     struct sessions *set = session->set;
     struct codec_request decoded;
@@ -257,7 +285,7 @@ static void session_handle_packet(struct session *session, size_t bytes, int fd)
         wrong = "sent a descriptor where none is wanted";
     }
     if (wrong) {
-        session_doom(session, wrong);
+        session_drop(session, wrong);
         return;
     }
     if (session->refusal) {
@@ -268,9 +296,11 @@ static void session_handle_packet(struct session *session, size_t bytes, int fd)
     if (!set->backend->request(session->broker, decoded.request_id, decoded.wants_reply,
                                decoded.request, decoded.payload, decoded.payload_bytes, now_ns,
                                &why))
-        session_doom(session, why);
+        session_drop(session, why);
 }
 
+/* Whatever is wrong with one packet ends the session: the frame of a SOCK_SEQPACKET is the packet,
+ * so that a client that sends nonsense will go on to do so. */
 static enum receive_result session_receive_one(struct session *session) {
     int fd;
     ssize_t bytes = packet_receive(session->fd, session->set->packet_in, FRAME_CLIENT_BYTES_MAX,
@@ -280,18 +310,19 @@ static enum receive_result session_receive_one(struct session *session) {
     if (bytes == 0)
         return RECEIVE_ENDED;
     if (bytes == -EPROTO)
-        session_doom(session, "sent a descriptor or other control data");
+        session_drop(session, "sent a descriptor or other control data");
     else if (bytes == -EMSGSIZE)
-        session_doom(session, "packet larger than the limit of a frame");
+        session_drop(session, "packet larger than the limit of a frame");
     else if (bytes < 0)
-        session_doom(session, strerror((int)-bytes));
+        session_drop(session, strerror((int)-bytes));
     else
         session_handle_packet(session, (size_t)bytes, fd);
-    return session->doomed ? RECEIVE_ENDED : RECEIVE_MORE;
+    return session->dropped ? RECEIVE_ENDED : RECEIVE_MORE;
 }
 
 /* At most `budget` packets, and for not much longer than span_ns, so that one busy client cannot
- * keep the loop from the others. */
+ * keep the loop from the others. It stops, too, when the answers that are queued by now are enough;
+ * a client that is gone takes none, and is read to its end. */
 static enum receive_result session_receive(struct session *session, uint32_t budget,
                                            uint64_t span_ns) {
     enum receive_result result = RECEIVE_MORE;
@@ -308,7 +339,8 @@ static enum receive_result session_receive(struct session *session, uint32_t bud
     return result;
 }
 
-/* Is it to be left for the next turn? */
+/* Is it to be left for the next turn? A new turn is noticed by uv_now(), which changes only between
+ * turns. If sessions were put off in the last one, this turn is theirs first (put_off_first). */
 static bool session_put_off(struct session *session, uint64_t now_ns) {
     struct sessions *set = session->set;
     uint64_t turn = uv_now(set->loop);
@@ -328,14 +360,15 @@ static bool session_put_off(struct session *session, uint64_t now_ns) {
     return false;
 }
 
-/* status < 0: libuv polls no more after EPOLLERR, the client left answers unread. Read what it
- * sent, then end. */
+/* status < 0: libuv polls no more after EPOLLERR, for the client left answers unread. What it sent
+ * is read, then the session ends. A client that is gone is read to its end in this call, however
+ * long that takes: it cannot send any more. */
 void session_on_poll(uv_poll_t *poll, int status, int events) {
     struct session *session = poll->data;
     struct sessions *set = session->set;
     if (events & UV_WRITABLE)
         session_flush(session);
-    if (events == UV_WRITABLE && !session->doomed)
+    if (events == UV_WRITABLE && !session->dropped)
         return;
     bool gone = status < 0 || events & UV_DISCONNECT; /* the latter is watched for while paused */
     session->peer_gone |= gone;
@@ -343,10 +376,10 @@ void session_on_poll(uv_poll_t *poll, int status, int events) {
     uint32_t budget = gone ? UINT32_MAX : PACKETS_PER_WAKE_UP;
     uint64_t span_ns = gone ? UINT64_MAX : SESSION_READS_NS;
     uint64_t now_ns = session_clock_now_ns();
-    bool waits_its_turn = !gone && !session->doomed && !session->paused;
+    bool waits_its_turn = !gone && !session->dropped && !session->paused;
     if (waits_its_turn && session_put_off(session, now_ns))
         return;
-    bool ended = session->doomed || session_receive(session, budget, span_ns) == RECEIVE_ENDED;
+    bool ended = session->dropped || session_receive(session, budget, span_ns) == RECEIVE_ENDED;
     now_ns = session_clock_now_ns();
     if (ended || gone) {
         log_debug("%s: disconnected", session_name(session));
@@ -355,6 +388,7 @@ void session_on_poll(uv_poll_t *poll, int status, int events) {
     session_end_turn(set, served, now_ns);
 }
 
+/* Nobody may hold a socket for nothing: whoever has not said Hello by now loses it. */
 static void session_on_hello_timeout(uv_timer_t *timer) {
     struct session *session = timer->data;
     struct sessions *set = session->set;
@@ -362,7 +396,7 @@ static void session_on_hello_timeout(uv_timer_t *timer) {
     uint64_t now_ns = session_clock_now_ns();
     char why[64];
     snprintf(why, sizeof why, "no Hello within %u ms", set->options.hello_timeout_ms);
-    session_doom(session, why);
+    session_drop(session, why);
     session_close(session, now_ns);
     session_end_turn(set, served, now_ns);
 }
@@ -390,7 +424,9 @@ static void session_start(struct session *session) {
     setsockopt(session->fd, SOL_SOCKET, SO_SNDBUF, &(int){SOCKET_SEND_BYTES}, sizeof(int));
 }
 
-/* Not yet started: session_abandon() or session_start() follows. */
+/* What all sessions need, whether they are refused or not. Nothing runs yet: session_abandon() or
+ * session_start() follows. unfreed counts it from here on, because the poll handle must be closed
+ * by libuv in any case. */
 static int session_prepare(struct sessions *set, int fd, struct session **out) {
     struct session *session = calloc(1, sizeof *session);
     if (!session)
@@ -409,11 +445,14 @@ static int session_prepare(struct sessions *set, int fd, struct session **out) {
     return 0;
 }
 
+/* The caller keeps the descriptor; only the memory and the handle go. */
 static void session_abandon(struct session *session) {
     session->open_handles = 1;
     uv_close((uv_handle_t *)&session->poll, session_on_handle_closed);
 }
 
+/* A client with an account is bounded by what its user may have unread (account_has_room()), so the
+ * queue's own limit is lifted for it. */
 int session_new(struct sessions *set, int fd, const struct broker_credentials *credentials,
                 char *why, size_t why_bytes) {
     struct session *session;
@@ -436,6 +475,7 @@ int session_new(struct sessions *set, int fd, const struct broker_credentials *c
     return 0;
 }
 
+/* REFUSED_MAX bounds what strangers can cost: beyond it the socket is closed without a word. */
 int session_refuse(struct sessions *set, int fd, uid_t uid, Fb__Status status,
                    const char *sentence) {
     struct session *session;
@@ -457,6 +497,8 @@ int session_refuse(struct sessions *set, int fd, uid_t uid, Fb__Status status,
 
 /* ---- the set ---- */
 
+/* On failure sessions_deinit() frees what there is: free(NULL) does nothing, and a bump of zeros is
+ * empty. */
 int sessions_init(struct sessions *set, uv_loop_t *loop, struct broker *broker,
                   const struct session_backend *backend, const struct sessions_options *options) {
     *set =
@@ -480,6 +522,8 @@ static void session_on_timer_closed(uv_handle_t *timer) {
     sessions_check_closed(set);
 }
 
+/* Each session takes one turn of the loop to be freed; closed() is called when the last one is, or
+ * at once if there is none. */
 void sessions_close(struct sessions *set, void (*closed)(void *owner), void *owner) {
     set->closed = closed;
     set->closed_owner = owner;

@@ -9,6 +9,9 @@
  * A client that breaks the protocol or says no Hello in time loses its session, with one log line,
  * and nobody else notices. One that does not read its answers is not listened to until it does: it
  * costs no more than the answers to what it has asked by then, and few descriptors.
+ *
+ * Circle: session.c, session_send.c: what is read decides what is sent, and what is sent and not
+ * taken decides whether more is read, and whether the session goes on.
  */
 #ifndef FEATURED_LOCAL_SESSION_H
 #define FEATURED_LOCAL_SESSION_H
@@ -18,7 +21,7 @@
 #include <uv.h>
 
 #include "broker.h"
-#include "local/bump.h"
+#include "proto/bump.h"
 
 /* What a session asks of the broker: broker.h as a table, so that a session can be tested without
  * one. */

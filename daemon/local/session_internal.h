@@ -21,7 +21,7 @@ struct session {
     struct refusal *refusal;       /* NULL: not refused */
     int fd;
     uid_t uid; /* of the client: who is charged for lines in the log */
-    bool greeted, doomed, peer_gone, put_off;
+    bool greeted, dropped, peer_gone, put_off;
     bool paused;          /* not listened to: it has answers or descriptors to take first */
     bool stalled;         /* the kernel takes no more descriptors from us for now */
     uint32_t descriptors; /* queued, or sent and not known to be taken */
@@ -38,7 +38,7 @@ struct session {
 
 /* ---- session.c ---- */
 const char *session_name(const struct session *session);
-void session_doom(struct session *session, const char *why);
+void session_drop(struct session *session, const char *why);
 void session_on_poll(uv_poll_t *poll, int status, int events);
 /* Nobody waits for it to be read. */
 void session_forget_put_off(struct session *session);
@@ -49,7 +49,7 @@ void session_send(struct session *session, const void *data, size_t bytes, int f
 /* Sends now or not at all. 0 when the packet was taken, or dropped because nobody is there to take
  * it; else -errno. */
 int session_transmit(struct session *session, const void *data, size_t bytes, int fd);
-void session_doom_unsent(struct session *session, int error);
+void session_drop_unsent(struct session *session, int error);
 /* Sends what is queued, as far as the client takes it. */
 void session_flush(struct session *session);
 /* Watches the socket for what the session may do now. */

@@ -1,7 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Answers to a client, and what it has not taken of them yet: packets queued here, and descriptors
- * in its socket. Both are charged to its account and come back when it has read.
+ * Answers to a client, and what it has not taken of them yet: packets that are queued here, and
+ * descriptors that are in its socket. Both are charged to its account, and come back when it has
+ * read.
+ *
+ * An answer is sent at once if nothing is queued. If the socket is full it is queued, and the
+ * socket is watched for room. A client that has half of its limit queued is not listened to any
+ * more (paused); the other half is for answers to requests that are under way already. A client
+ * over its limit loses its session: it has stopped reading.
+ *
+ * Descriptors are a matter of their own. The kernel counts those in flight per user and refuses
+ * (ETOOMANYREFS) beyond RLIMIT_NOFILE, no matter whose sockets they are in. There is no event for
+ * "the client has taken it", so that a timer looks at the sockets with descriptors in them:
+ * UNREAD_FIRST_MS after one was sent, then ever more rarely, up to UNREAD_LAST_MS.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -27,7 +38,8 @@ int session_transmit(struct session *session, const void *data, size_t bytes, in
 
 static void session_send_on_unread_timer(uv_timer_t *timer);
 
-/* Half of what may lie unread is left to the answers of requests that are under way. */
+/* Does the client take its answers? Half of what may lie unread is left to the answers of requests
+ * that are under way. */
 static bool session_reads(const struct session *session) {
     struct charge_refusal full;
     if (!send_queue_front(&session->queue))
@@ -39,12 +51,16 @@ static bool session_reads(const struct session *session) {
            account_has_room(session->account, CHARGE_UNREAD_BYTES, limit_bytes / 2, &full);
 }
 
+/* One more request may bring one more descriptor. */
 bool session_may_ask(const struct session *session) {
     struct charge_refusal full;
     return session_reads(session) &&
            account_has_room(session->account, CHARGE_UNREAD_DESCRIPTORS, 1, &full);
 }
 
+/* While paused only the end of the connection is of interest. While the kernel refuses descriptors
+ * (stalled) the socket is not watched for room, for it has room, and the loop would spin; the timer
+ * tries again. */
 void session_listen(struct session *session) {
     session->paused = !session_may_ask(session);
     if (session->paused)
@@ -55,7 +71,8 @@ void session_listen(struct session *session) {
     uv_poll_start(&session->poll, events, session_on_poll);
 }
 
-void session_doom_unsent(struct session *session, int error) {
+/* error: from session_transmit() or from send_queue_push(). */
+void session_drop_unsent(struct session *session, int error) {
     char why[160];
     if (error == -ENOBUFS)
         snprintf(why, sizeof why, "stopped reading: %llu of %llu bytes of answers are queued",
@@ -63,26 +80,28 @@ void session_doom_unsent(struct session *session, int error) {
                  (unsigned long long)session->queue.limit_bytes);
     else
         snprintf(why, sizeof why, "an answer could not be sent: %s", strerror(-error));
-    session_doom(session, why);
+    session_drop(session, why);
 }
 
-static void session_doom_unread(struct session *session, const struct charge_refusal *full) {
+static void session_drop_unread(struct session *session, const struct charge_refusal *full) {
     char why[400], limit[320];
     account_sentence(limit, sizeof limit, full);
     snprintf(why, sizeof why, "does not read its answers: %s", limit);
-    session_doom(session, why);
+    session_drop(session, why);
 }
 
+/* A packet costs its bytes and a head. The descriptor is duplicated by the queue, because the
+ * caller's may be closed before this packet's turn comes. */
 static void session_enqueue(struct session *session, const void *data, size_t bytes, int fd) {
     struct charge_refusal full;
     uint64_t cost_bytes = send_queue_cost_bytes(bytes);
     if (!account_has_room(session->account, CHARGE_UNREAD_BYTES, cost_bytes, &full)) {
-        session_doom_unread(session, &full);
+        session_drop_unread(session, &full);
         return;
     }
     int error = send_queue_push(&session->queue, data, bytes, fd);
     if (error)
-        session_doom_unsent(session, error);
+        session_drop_unsent(session, error);
     else
         account_add(session->account, CHARGE_UNREAD_BYTES, cost_bytes);
 }
@@ -93,6 +112,8 @@ static void session_dequeue(struct session *session) {
     send_queue_pop(&session->queue);
 }
 
+/* The timer is made with the first descriptor that is sent: it is a handle that has to be closed.
+ */
 static void sessions_look_soon(struct sessions *set) {
     if (!set->has_unread_timer) {
         uv_timer_init(set->loop, &set->unread_timer);
@@ -104,7 +125,8 @@ static void sessions_look_soon(struct sessions *set) {
     uv_timer_start(&set->unread_timer, session_send_on_unread_timer, set->unread_ms, 0);
 }
 
-/* Of a descriptor that has been sent or queued. */
+/* Of a descriptor that has been sent or queued. It counts until the client is seen to have taken
+ * all. */
 static void session_count_descriptor(struct session *session) {
     account_add(session->account, CHARGE_UNREAD_DESCRIPTORS, 1);
     if (!session->descriptors++)
@@ -126,48 +148,51 @@ void session_forget_unread(struct session *session) {
     session_uncount_descriptors(session);
 }
 
-/* True: not now. ETOOMANYREFS: too many of this user's descriptors are in sockets unread, whosever
- * they are. */
+/* True: the packet cannot be sent now, but later. ETOOMANYREFS: too many of this user's descriptors
+ * are unread in sockets, whosever they are. */
 static bool session_must_wait(struct session *session, int error) {
     session->stalled = error == -ETOOMANYREFS;
     return error == -EAGAIN || error == -ETOOMANYREFS;
 }
 
+/* Order is kept: while anything is queued, what comes later is queued behind it. */
 void session_send(struct session *session, const void *data, size_t bytes, int fd) {
-    if (session->doomed || session->peer_gone)
+    if (session->dropped || session->peer_gone)
         return;
     bool idle = !send_queue_front(&session->queue);
     int error = idle ? session_transmit(session, data, bytes, fd) : 0;
     bool waits = !idle || session_must_wait(session, error);
     if (error && !waits) {
-        session_doom_unsent(session, error);
+        session_drop_unsent(session, error);
         return;
     }
     if (waits)
         session_enqueue(session, data, bytes, fd);
-    if (fd >= 0 && !session->doomed)
+    if (fd >= 0 && !session->dropped)
         session_count_descriptor(session);
     if (idle && waits)
         session_listen(session);
 }
 
+/* Listening again is decided at the end, when it is known what is still queued. */
 void session_flush(struct session *session) {
     const struct send_packet *packet;
-    while (!session->doomed && (packet = send_queue_front(&session->queue))) {
+    while (!session->dropped && (packet = send_queue_front(&session->queue))) {
         int error = session_transmit(session, packet->data, packet->bytes, packet->fd);
         if (session_must_wait(session, error))
             break;
         if (error)
-            session_doom_unsent(session, error);
+            session_drop_unsent(session, error);
         session_dequeue(session);
     }
     session_listen(session);
 }
 
-/* True if the client has taken all that was sent to it. */
+/* True if the client has taken all that was sent to it. SIOCOUTQ tells the bytes of our packets
+ * that the other end has not received; 0 means that it has the descriptors, too. */
 static bool session_look(struct session *session) {
     int unread_bytes = 0;
-    if (session->stalled && !session->doomed)
+    if (session->stalled && !session->dropped)
         session_flush(session);
     if (send_queue_front(&session->queue) ||
         (!ioctl(session->fd, SIOCOUTQ, &unread_bytes) && unread_bytes))
@@ -176,6 +201,8 @@ static bool session_look(struct session *session) {
     return true;
 }
 
+/* When somebody has taken descriptors, others of the same user may go on, wherever they are in the
+ * list. */
 static void session_send_on_unread_timer(uv_timer_t *timer) {
     struct sessions *set = timer->data;
     struct session *session, *next;
@@ -185,7 +212,7 @@ static void session_send_on_unread_timer(uv_timer_t *timer) {
         taken |= session_look(session);
     }
     for (session = taken ? set->first : NULL; session; session = session->next)
-        if (session->paused && !session->doomed)
+        if (session->paused && !session->dropped)
             session_listen(session);
     set->unread_ms = taken                             ? UNREAD_FIRST_MS
                      : set->unread_ms < UNREAD_LAST_MS ? 2 * set->unread_ms

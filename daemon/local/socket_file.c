@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
+ * The file of the listening socket: made safely, given to its group, removed only if it is still
+ * ours.
+ *
  * A path is stale when something is a socket there and connect() to it is refused: the kernel knows
- * whether anybody listens. umask() is the process's: call this before other threads make files.
+ * whether anybody listens. Two daemons that start at the same time are kept apart by the lock
+ * (socket_lock.c), not here. umask() is the process's: call this before other threads make files.
  */
 #include "local/socket_file.h"
 
@@ -18,6 +22,8 @@
 #define NO_GROUP              ((gid_t)-1)
 #define GROUP_ENTRY_BYTES_MAX 65536 /* a group with thousands of members */
 
+/* SOCK_SEQPACKET keeps the boundaries of packets, and like a stream tells when the other end is
+ * gone. */
 static int socket_file_seqpacket_socket(void) {
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -25,6 +31,7 @@ static int socket_file_seqpacket_socket(void) {
     return fd;
 }
 
+/* getgrnam_r() wants room for the whole entry with all of its members. */
 static int socket_file_find_group(const char *name, gid_t *out, char *why, size_t why_bytes) {
     *out = NO_GROUP;
     if (!name || name[0] == '\0')
@@ -41,7 +48,8 @@ static int socket_file_find_group(const char *name, gid_t *out, char *why, size_
     return 0;
 }
 
-/* 0 when nothing lives at the path (a stale socket has been removed). */
+/* 0 when nothing lives at the path (a stale socket has been removed). Anything that is not a socket
+ * is left alone: it is a mistake in the configuration, and may be somebody's data. */
 static int socket_file_clear_path(const struct sockaddr_un *address, char *why, size_t why_bytes) {
     struct stat status;
     if (lstat(address->sun_path, &status) < 0)
@@ -81,6 +89,8 @@ static int socket_file_clear_path(const struct sockaddr_un *address, char *why, 
     return -error;
 }
 
+/* bind() makes the file with the mode that umask leaves: 0600, until chmod() opens it to clients.
+ */
 static int socket_file_bind_privately(int fd, const struct sockaddr_un *address) {
     mode_t before = umask(PRIVATE_UMASK);
     int error = bind(fd, (const struct sockaddr *)address, sizeof *address) < 0 ? -errno : 0;
@@ -106,6 +116,8 @@ static const char *socket_file_open_to_clients(struct socket_file *file, int fd,
     return NULL;
 }
 
+/* Group first, for it can be wrong without anything having been touched. If a step fails after
+ * bind() the file is removed again. */
 int socket_file_listen(struct socket_file *file, const char *path, uint32_t mode, const char *group,
                        int backlog, char *why, size_t why_bytes) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -143,6 +155,8 @@ int socket_file_listen(struct socket_file *file, const char *path, uint32_t mode
     return error;
 }
 
+/* Device and inode tell whether it is the file that we made: a daemon that was started after us may
+ * have made its own at the same path. */
 void socket_file_remove(const struct socket_file *file) {
     struct stat status;
     if (lstat(file->path, &status) == 0 && status.st_dev == file->device &&

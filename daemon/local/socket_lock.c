@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The holder's pid is in the file, for people to read: it is the lock that counts.
+ * One daemon per socket path: PATH.lock is locked with flock() for as long as the daemon runs. The
+ * kernel lets go of it however the process ends, so that there is no stale lock. The holder's pid
+ * is in the file for people to read: it is the lock that counts.
+ *
+ * The file is not removed at the end. Whoever opened it while it was there could lock a file
+ * without a name, and a third one would make and lock a new one.
  */
 #include "local/socket_lock.h"
 
@@ -23,7 +28,8 @@ static void lock_directory(const char *path, char out[PATH_BYTES]) {
     snprintf(out, PATH_BYTES, "%.*s", length ? length : 1, length ? path : ".");
 }
 
-/* Why PATH.lock cannot be made, with what to do. */
+/* Why PATH.lock cannot be made. The user's next step is in the sentence: these are the first
+ * mistakes that are made when a broker is set up. */
 static void lock_explain(const char *path, int error, char *why, size_t why_bytes) {
     char directory[PATH_BYTES];
     struct stat facts;
@@ -62,6 +68,7 @@ static void lock_explain(const char *path, int error, char *why, size_t why_byte
         snprintf(why, why_bytes, "%s.lock: cannot be made: %s", path, strerror(error));
 }
 
+/* The pid may be missing for a moment: the other one has the lock and has not written it yet. */
 static void lock_name_holder(const char *path, int fd, char *why, size_t why_bytes) {
     char text[24] = "";
     ssize_t bytes = pread(fd, text, sizeof text - 1, 0);
@@ -75,6 +82,8 @@ static void lock_name_holder(const char *path, int fd, char *why, size_t why_byt
              path, holder);
 }
 
+/* O_NOFOLLOW and O_NONBLOCK: in a directory that others may write to, the name may be a link to a
+ * file of ours, or a pipe on which open() would wait. */
 int socket_lock_take(const char *path, char *why, size_t why_bytes) {
     char name[PATH_BYTES], pid[24];
     snprintf(name, sizeof name, "%s.lock", path);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
+ * An arena is a memfd: memory with a descriptor, which is passed to clients and mapped by them.
+ *
  * A memfd is created with mode 0777: whoever holds a read-only descriptor of it could open it anew
  * through /proc/self/fd, read-write, and truncate it, which would kill the daemon with SIGBUS.
- * Hence mode 0600 and the seals SHRINK and GROW; SEAL, so that nobody adds F_SEAL_WRITE under us.
- * F_SEAL_FUTURE_WRITE is not used: a daemon that is handed the descriptor again after a restart
- * could not map it for writing.
+ * Hence mode 0600 and the seals SHRINK and GROW; and SEAL, so that nobody adds F_SEAL_WRITE, under
+ * which our own next mapping would fail. F_SEAL_FUTURE_WRITE is not used: a daemon that is handed
+ * the descriptor again after a restart could not map it for writing.
  *
  * 4 KiB pages are mapped MAP_NORESERVE and appear on first touch. 2 MiB pages are reserved by mmap:
  * without the reservation a touch would end in SIGBUS once the kernel's pool is empty.
@@ -32,6 +34,7 @@ static uint64_t arena_round_up(uint64_t bytes, uint64_t step) {
     return (bytes + step - 1) / step * step;
 }
 
+/* The size first: a sealed memfd has the size that it has. */
 static int arena_seal(int fd, uint64_t bytes) {
     if (ftruncate(fd, (off_t)bytes) < 0 || fchmod(fd, 0600) < 0 ||
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
@@ -39,6 +42,8 @@ static int arena_seal(int fd, uint64_t bytes) {
     return 0;
 }
 
+/* Opened anew, not duplicated: a duplicate would share our open file, and with it the right to
+ * write. */
 static int arena_open_readonly(int fd) {
     char path[32];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
@@ -60,6 +65,7 @@ static int arena_map(struct arena *arena, bool hugepages) {
     return 0;
 }
 
+/* One attempt, with pages of one size. Whatever fails, arena_deinit() takes down what there is. */
 static int arena_create(struct arena *arena, const char *name, uint64_t bytes, bool hugepages) {
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (hugepages ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
     *arena = (struct arena){.fd = -1, .fd_readonly = -1, .hugepages = hugepages};
@@ -91,6 +97,8 @@ static bool arena_read_pool(const char *what, uint64_t *out) {
     return good;
 }
 
+/* The kernel says ENOMEM, whatever it is that it lacks. Its counters say more: how many pages there
+ * are, and how many the admin has to add. */
 static void arena_explain_hugepages(const char *name, uint64_t bytes, int error, char *why,
                                     size_t why_bytes) {
     uint64_t total, available, reserved,
@@ -113,6 +121,8 @@ static void arena_explain_hugepages(const char *name, uint64_t bytes, int error,
              total + (needed > available ? needed - available : 0));
 }
 
+/* "try" falls back to small pages and asks for transparent huge ones; `why` then holds the reason,
+ * which the caller logs. "require" fails. */
 int arena_init(struct arena *arena, const char *name, uint64_t bytes,
                enum arena_hugepages hugepages, char *why, size_t why_bytes) {
     snprintf(why, why_bytes, "%s", "");
@@ -142,6 +152,8 @@ int arena_init(struct arena *arena, const char *name, uint64_t bytes,
     return 0;
 }
 
+/* Punches the pages out of the file, in parts: freeing 100 GB in one call would hold up the loop
+ * for seconds. True: done, or the kernel will not. */
 bool arena_give_back(struct arena *arena, uint64_t *done_bytes, uint64_t budget_bytes) {
     uint64_t left = arena->bytes - *done_bytes, part = left < budget_bytes ? left : budget_bytes;
     if (!part || fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -161,6 +173,8 @@ void arena_deinit(struct arena *arena) {
     *arena = (struct arena){.fd = -1, .fd_readonly = -1};
 }
 
+/* MADV_POPULATE_WRITE (Linux 5.14) makes the pages without touching what is in them;
+ * posix_fallocate() is what older kernels have for it. */
 int arena_prefault(const struct arena *arena, uint64_t offset, uint64_t bytes) {
     if (offset > arena->bytes || bytes > arena->bytes - offset)
         return -EINVAL;

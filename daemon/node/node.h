@@ -11,11 +11,11 @@
 #include "broker.h"
 #include "node/account_words.h"
 #include "node/accounts.h"
-#include "node/scratch.h"
 #include "node/turns.h"
 #include "ops/log.h"
 #include "planted.h"
 #include "proto/auth.h"
+#include "proto/bump.h"
 #include "proto/frame.h"
 #include "proto/layout.h"
 #include "store/store.h"
@@ -76,14 +76,22 @@ struct challenge { /* a store opening half done */
 
 struct call;
 TAILQ_HEAD(call_list, call);
-struct item;
-TAILQ_HEAD(item_list, item);
 struct exchange;
+struct requests;
+
+struct broker_session;
+/* Who holds leases and reservations in the stores: a session, or another broker (serve.c). */
+struct owner {
+    LIST_ENTRY(owner) link;
+    uint64_t id;                    /* by which the stores know it; never used again */
+    const char *name;               /* for people; its owner's memory */
+    struct broker_session *session; /* NULL: another broker */
+};
 
 struct broker_session {
     struct broker *broker;
     TAILQ_ENTRY(broker_session) link;
-    uint64_t id;
+    struct owner owner;
     const struct broker_client_ops *ops;
     void *client;
     struct broker_credentials credentials;
@@ -116,10 +124,9 @@ struct broker {
     struct directory *directory;
     struct session_list sessions;
     uint32_t session_count, admin_count; /* admin_count: of those the admins' */
-    uint64_t next_owner;                 /* session and asking ids */
-    struct deadlines deadlines;          /* of all that this broker does at a time */
-    struct item_list gc_asked;           /* asked for by clients, one after the other */
-    struct item_list drains;             /* waiting for release_pending to reach 0 */
+    LIST_HEAD(, owner) owners;
+    uint64_t next_owner;        /* the last id of an owner */
+    struct deadlines deadlines; /* of all that this broker does at a time */
     uint64_t request_count;
     struct deadline collect;       /* gc, and the end of stores that were dropped */
     bool collect_due;              /* its time has come: the pump does it, in its order */
@@ -132,9 +139,9 @@ struct broker {
     struct turns turns;
     TAILQ_HEAD(, leaving) leavings; /* spaces.c */
     bool draining;
-    TAILQ_HEAD(, check) index_checks; /* index_check.c */
-    struct scratch scratch;
+    struct bump bump;          /* for the one spec that is being looked at */
     struct exchange *exchange; /* what is under way between this broker and others */
+    struct requests *requests; /* what waits in no store, and for no peer (requests.h) */
 };
 
 /* ---- status.c ---- */
@@ -146,8 +153,8 @@ void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum s
  * appended to a sentence. */
 void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
                      const struct space *space, const struct store_refusal *refusal);
-/* "; the wait was cut to max_wait = 10min of the store", appended, if it was. */
-void status_add_cut(char out[SENTENCE_BYTES], const struct call *call);
+/* "; the wait was cut to max_wait = 10min of the store", appended. */
+void status_add_cut(char out[SENTENCE_BYTES], const struct space *space);
 const char *status_reason_word(enum store_reason reason);
 /* Why a get of this found nothing: "... was retired 12 s ago: consumed". */
 void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,
@@ -163,8 +170,10 @@ void space_set_bounds(struct space *space, const struct config_store *config);
 /* The time asked for, or max_wait of the store where that is shorter: *cut then. */
 uint64_t space_cut_wait_ns(const struct space *space, uint64_t asked_ns, bool *cut);
 /* Goes on with dropping, and frees dropped stores that nobody holds any more. True: there is more
- * to do at once. */
-bool spaces_reap(struct broker *broker);
+ * to do at once. leave: makes the brokers that ask us leave such a store, if nothing is leased in
+ * it. */
+typedef void space_leave_fn(struct broker *broker, struct space *space);
+bool spaces_reap(struct broker *broker, space_leave_fn *leave);
 /* Ends what a session or peer that is gone held: some of it now, the rest in turns to come, and its
  * account is kept for so long. True: it is all over. */
 bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
@@ -173,10 +182,20 @@ bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
 bool spaces_leave_on(struct broker *broker);
 void spaces_leavings_free(struct broker *broker);
 void space_free(struct broker *broker, struct space *space);
-struct attachment *session_attachment(struct broker_session *session, uint32_t handle);
+/* ---- sessions.c ---- */
+/* The store that the session has opened under that handle; NULL: none. */
+static inline struct attachment *session_attachment(struct broker_session *session,
+                                                    uint32_t handle) {
+    if (!handle || handle > session->attachment_count || !session->attachments[handle - 1].space)
+        return NULL;
+    return &session->attachments[handle - 1];
+}
 /* Ends what the session holds under that handle. False: some of it in turns to come. */
 bool session_detach(struct broker_session *session, struct attachment *attachment);
 
+/* Gives it a number. name: must stay where it is. */
+void owner_add(struct broker *broker, struct owner *owner, const char *name);
+void owner_remove(struct owner *owner);
 /* Of a session that is connected; false: it is none. */
 bool broker_owner_uid(const struct broker *broker, uint64_t owner, uint32_t *uid_out);
 const char *broker_owner_name(const struct broker *broker, uint64_t owner, char out[160]);

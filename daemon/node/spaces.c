@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "exchange/exchange.h"
+#include "node/node.h"
 
 #define PAGE_BYTES 4096ull
 
@@ -281,20 +281,8 @@ void space_free(struct broker *broker, struct space *space) {
     space->used = false;
 }
 
-static void spaces_detach_holders(struct broker *broker, struct space *space) {
-    struct asking *asking;
-    TAILQ_FOREACH (asking, &broker->exchange->askings, link) {
-        struct store_totals totals;
-        store_totals(space->store, &totals);
-        if (asking->holders[space->index] != STORE_NO_HOLDER && !totals.leases) {
-            store_holder_close(space->store, asking->holders[space->index], broker->now_ns);
-            asking->holders[space->index] = STORE_NO_HOLDER;
-        }
-    }
-}
-
 /* True: there is more to do at once. */
-static bool space_reap(struct broker *broker, struct space *space) {
+static bool space_reap(struct broker *broker, struct space *space, space_leave_fn *leave) {
     struct store_totals totals;
     if (!space->drop_walked)
         space->drop_walked =
@@ -303,7 +291,7 @@ static bool space_reap(struct broker *broker, struct space *space) {
         return true;
     if (space->uses || store_has_effect(space->store))
         return false;
-    spaces_detach_holders(broker, space);
+    leave(broker, space);
     store_totals(space->store, &totals);
     if (totals.leases || totals.holders || store_has_effect(space->store))
         return false;
@@ -314,11 +302,11 @@ static bool space_reap(struct broker *broker, struct space *space) {
     return false;
 }
 
-bool spaces_reap(struct broker *broker) {
+bool spaces_reap(struct broker *broker, space_leave_fn *leave) {
     bool more = false;
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used && broker->spaces[i].dropped)
-            more |= space_reap(broker, &broker->spaces[i]);
+            more |= space_reap(broker, &broker->spaces[i], leave);
     return more;
 }
 
@@ -359,10 +347,4 @@ void spaces_leavings_free(struct broker *broker) {
         store_holder_close(leaving->space->store, leaving->holder, broker->now_ns);
         spaces_leaving_free(broker, leaving);
     }
-}
-
-struct attachment *session_attachment(struct broker_session *session, uint32_t handle) {
-    if (!handle || handle > session->attachment_count || !session->attachments[handle - 1].space)
-        return NULL;
-    return &session->attachments[handle - 1];
 }

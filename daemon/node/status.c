@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "node/call.h"
+#include "node/node.h"
 
 Fb__Status status_of(enum store_result result) {
     switch (result) {
@@ -163,11 +163,10 @@ void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
                   status_seconds_since(broker, room.first_since_ns));
 }
 
-void status_add_cut(char out[SENTENCE_BYTES], const struct call *call) {
+void status_add_cut(char out[SENTENCE_BYTES], const struct space *space) {
     char bound[32];
-    if (call->wait_cut)
-        status_append(out, "; the wait was cut to max_wait = %s of the store",
-                      log_duration(call->space->settings.max_wait_ms, bound));
+    status_append(out, "; the wait was cut to max_wait = %s of the store",
+                  log_duration(space->settings.max_wait_ms, bound));
 }
 
 const char *status_reason_word(enum store_reason reason) {

@@ -1,7 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A line is formatted, judged by the limits, escaped (a client may choose names) and handed to the
- * writer. State: the level, and what the limits count.
+ * writer, which has a thread of its own. State: the level, and what the limits count.
+ *
+ * A kind of line is its format: the same statement in the code is the same kind, whatever it says.
+ * Of one kind at most LINES_OF_A_KIND are shown in 10 s, of one kind from one source (a user, a
+ * peer) at most LINES_OF_A_SOURCE. What was left out is told afterwards with its number. So a
+ * client in a loop can fill neither the disk nor the log of everybody else.
+ *
+ * Any thread may log; the mutex guards the limits.
  */
 #include "ops/log.h"
 
@@ -50,8 +57,9 @@ bool log_parse_level(const char *word, enum log_level *out) {
     return false;
 }
 
-/* systemd.exec(5): $JOURNAL_STREAM is inherited by everything a service starts; it means us only if
- * it names the very file that is our stderr. */
+/* Does our stderr go to systemd's journal, which has times and levels of its own? systemd.exec(5):
+ * $JOURNAL_STREAM is inherited by everything that a service starts; it means us only if it names
+ * the very file that is our stderr. */
 static bool log_stderr_is_journal(void) {
     const char *stream = getenv("JOURNAL_STREAM");
     struct stat status;
@@ -62,6 +70,7 @@ static bool log_stderr_is_journal(void) {
     return strcmp(stream, ours) == 0;
 }
 
+/* To the journal "<6>", to anybody else time and level. */
 static size_t log_write_prefix(char *line, size_t bytes, enum log_level level) {
     if (log_stderr_is_journal())
         return (size_t)snprintf(line, bytes, "<%c>", journal_digits[level]);
@@ -76,7 +85,7 @@ static size_t log_write_prefix(char *line, size_t bytes, enum log_level level) {
 
 #define LOG_CUT "..." /* stands where a line has been cut */
 
-/* What does not fit is left out, at the end of a character. */
+/* What does not fit is left out, at the end of a character, and a mark says so. */
 static size_t log_append(const char *text, size_t text_bytes, char *out, size_t room) {
     size_t whole = text_escape(out, room, text, text_bytes);
     if (whole < room)
@@ -95,6 +104,7 @@ static size_t log_compose(enum log_level level, const char *text, size_t text_by
     return used;
 }
 
+/* Called by the writer when it has room again. */
 static size_t log_compose_dropped(uint64_t count, char *line, size_t room) {
     char text[160];
     int bytes = snprintf(text, sizeof text,
@@ -119,13 +129,15 @@ static void log_tell_left_out(uint64_t now_ns) {
     log_writer_wake_at(log_limit_next_ns(&limits));
 }
 
+/* On the writer's thread, when the 10 s of some kind are over. */
 static void log_on_wake(void) {
     pthread_mutex_lock(&limits_mutex);
     log_tell_left_out(log_now_ns());
     pthread_mutex_unlock(&limits_mutex);
 }
 
-/* May a line of this kind be shown? Keeps what it says for the line about those left out. */
+/* May a line of this kind be shown? Keeps what the first one of a kind says, for the line about
+ * those that are left out. Debug lines are not limited: who asks for them wants all. */
 static bool log_is_within_limit(enum log_level level, uint64_t source, uint32_t allowed,
                                 const char *format, const char *text) {
     uint64_t time_ns = log_now_ns();
@@ -142,6 +154,7 @@ static bool log_is_within_limit(enum log_level level, uint64_t source, uint32_t 
     return place;
 }
 
+/* The level comes first, so that debug lines which nobody wants cost one comparison. */
 static void log_write_line(enum log_level level, uint64_t source, uint32_t allowed,
                            const char *format, va_list args) {
     char text[LINE_BYTES_MAX], line[LINE_BYTES_MAX];
@@ -170,7 +183,7 @@ void log_limited(enum log_level level, uint64_t source, const char *format, ...)
     va_end(args);
 }
 
-/* FNV-1a. */
+/* FNV-1a (Fowler, Noll, Vo): a source is compared, never looked up, so that any hash will do. */
 uint64_t log_source(const char *name) {
     uint64_t hash = 0xcbf29ce484222325u;
     for (; *name; name++)
@@ -192,6 +205,7 @@ uint64_t log_dropped(void) {
     return log_writer_dropped();
 }
 
+/* One digit after the point unless the number is whole: "3.2 GiB", "64 MiB". */
 char *log_bytes(uint64_t bytes, char out[16]) {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     size_t unit = 0;
@@ -205,6 +219,7 @@ char *log_bytes(uint64_t bytes, char out[16]) {
     return out;
 }
 
+/* In the largest unit in which it is a whole number: "90s", not "1.5min". */
 char *log_duration(uint64_t ms, char out[32]) {
     static const struct {
         uint64_t ms;

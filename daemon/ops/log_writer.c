@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
+ * Lines on their way to stderr: a ring in memory, and a thread that writes. Whoever logs never
+ * waits for a terminal that stands still or for a disk that is full.
+ *
  * The ring holds records: a head, then the bytes of a line. One line is one write(2), so that lines
  * of several processes do not mix.
  *
@@ -52,6 +55,7 @@ static uint64_t writer_now_ns(void) {
 
 /* ---- the ring; the mutex is held ---- */
 
+/* In two parts where the ring ends in between; the second one may have no bytes. */
 static void log_writer_ring_copy_in(const void *data, size_t bytes) {
     size_t at = (writer.begin + writer.used) % RING_BYTES, first = RING_BYTES - at;
     first = bytes < first ? bytes : first;
@@ -69,6 +73,7 @@ static void log_writer_ring_copy_out(void *data, size_t bytes) {
     writer.used -= bytes;
 }
 
+/* False: no room, and the caller counts the line as dropped. */
 static bool log_writer_ring_put(const char *line, size_t bytes, uint64_t tells) {
     struct record record = {bytes, tells};
     if (bytes > LINE_BYTES_MAX || RING_BYTES - writer.used < sizeof record + bytes)
@@ -87,7 +92,8 @@ static void log_writer_ring_put_dropped(void) {
 
 /* ---- writing ---- */
 
-/* 0 or -errno. Waits as long as stderr wants it to. */
+/* 0 or -errno. Waits for as long as stderr wants it to: this is the writer's thread. A line that
+ * got out in part is remembered as torn, and ended before the next one. */
 static int writer_write_all(const char *data, size_t bytes) {
     struct pollfd writable = {.fd = STDERR_FILENO, .events = POLLOUT};
     size_t done = 0;
@@ -113,11 +119,14 @@ static bool writer_write_line(const char *line, size_t bytes) {
     return writer_write_all(line, bytes) == 0;
 }
 
+/* tells: a line that told of n dropped ones has been dropped itself, so the n are untold again; it
+ * is no line of its own to be counted. */
 static void writer_count_unwritten(uint64_t tells) {
     writer.untold += tells ? tells : 1;
     writer.dropped += tells ? 0 : 1;
 }
 
+/* The mutex is let go while writing: log_writer_put() must not wait for stderr. */
 static void writer_write_first(void) {
     char line[LINE_BYTES_MAX];
     struct record record;
@@ -137,6 +146,7 @@ static void writer_write_first(void) {
         pthread_cond_broadcast(&writer.emptied);
 }
 
+/* Sleeps until there is a line, or until the limits have something to tell. */
 static void writer_wait(void) {
     struct timespec until = writer_timespec(writer.wake_ns);
     if (writer.wake_ns == UINT64_MAX) {
@@ -165,6 +175,7 @@ static void *writer_main(void *unused) {
 
 /* ---- what log.c calls ---- */
 
+/* Before the thread runs (errors in the arguments) a line is written at once. */
 void log_writer_put(const char *line, size_t bytes) {
     pthread_mutex_lock(&writer.mutex);
     if (!writer.started) {
@@ -209,6 +220,7 @@ static int writer_start_thread(void) {
     return -error;
 }
 
+/* CLOCK_MONOTONIC: a clock that somebody sets must not hold lines back. */
 int log_writer_start(const struct log_writer_ops *ops) {
     pthread_condattr_t monotonic;
     writer.ops = ops;
@@ -222,6 +234,8 @@ int log_writer_start(const struct log_writer_ops *ops) {
     return result;
 }
 
+/* The thread is not joined: it may stand in a write() for ever. The process ends, and it with it.
+ */
 void log_writer_stop(uint32_t patience_ms) {
     struct timespec until = writer_timespec(writer_now_ns() + patience_ms * 1000000ull);
     int error = 0;

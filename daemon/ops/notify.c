@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Tells the service manager (systemd, or whoever speaks its protocol) how we are: one datagram to
+ * the socket that $NOTIFY_SOCKET names, see sd_notify(3). No variable: nobody wants to know.
+ * Implemented here because libsystemd would be a dependency for thirty lines.
+ */
 #include "ops/notify.h"
 
 #include <errno.h>

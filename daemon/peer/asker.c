@@ -10,6 +10,7 @@
 
 #include "ops/log.h"
 #include "peer/peer_internal.h"
+#include "proto/decoding.h"
 
 static uint64_t asker_silent_ns(const struct asker *asker) {
     return asker->end.heard_ns + asker->end.peers->options.timeout_ns;
@@ -102,6 +103,15 @@ static void asker_answer_twin(struct asker *asker, uint32_t request_id, bool wan
         asker_reply(asker, request_id, &reply, NULL, 0);
 }
 
+/* The operation of a newer broker: what it is lies in a field that we do not know. */
+static void asker_answer_unknown(struct asker *asker, uint32_t request_id, bool wants_reply) {
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    reply.status = FB__STATUS__UNSUPPORTED;
+    reply.error = (char *)"this node (featured " FEATURED_VERSION ") does not know that request";
+    if (wants_reply)
+        asker_reply(asker, request_id, &reply, NULL, 0);
+}
+
 /* A ping that is answered is the proof of life for both sides, and carries the few things that one
  * node can see of the other and the other cannot see itself: that its data address is not reached,
  * that its name is used twice. */
@@ -123,6 +133,15 @@ static void asker_refuse(struct asker *asker, const char *what) {
     asker->end.peers->transport->ops->close(asker->end.conn);
 }
 
+static void asker_answer_without(struct asker *asker, uint32_t request_id, const char *what) {
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    char sentence[160];
+    snprintf(sentence, sizeof sentence, "node %s is %s", asker->end.peers->node, what);
+    reply.status = FB__STATUS__UNAVAILABLE;
+    reply.error = sentence;
+    asker_reply(asker, request_id, &reply, NULL, 0);
+}
+
 /* A note is a request that wants no answer (a release, say). Whether an answer is wanted is said by
  * the frame, because the kind of request does not tell. */
 void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
@@ -135,9 +154,16 @@ void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
         asker_refuse(asker, wrong);
         return;
     }
+    struct decoding decoding;
+    decoding_init(&decoding);
     Fb__PeerRequest *request =
-        fb__peer_request__unpack(NULL, header.body_bytes, data + FRAME_HEADER_BYTES);
-    if (!request || request->op_case == FB__PEER_REQUEST__OP__NOT_SET) {
+        fb__peer_request__unpack(&decoding.allocator, header.body_bytes, data + FRAME_HEADER_BYTES);
+    const bool empty = !request || request->op_case == FB__PEER_REQUEST__OP__NOT_SET;
+    if (!request && decoding.out_of_memory && header.type == FRAME_REQUEST) {
+        asker_answer_without(asker, header.request_id, "out of memory for the request");
+    } else if (empty && request && request->base.n_unknown_fields) {
+        asker_answer_unknown(asker, header.request_id, header.type == FRAME_REQUEST);
+    } else if (empty) {
         asker_refuse(asker, "malformed request");
     } else if (request->op_case == FB__PEER_REQUEST__OP_PING) {
         asker_answer_ping(asker, header.request_id, request->ping);
@@ -158,7 +184,11 @@ void asker_reply(struct asker *asker, uint32_t request_id, const Fb__PeerReply *
     uint8_t on_stack[16384], *body = on_stack;
     size_t body_bytes = fb__peer_reply__get_packed_size(reply);
     if (body_bytes > sizeof on_stack && !(body = malloc(body_bytes))) {
-        asker_refuse(asker, "out of memory for an answer");
+        /* A lease that has been granted ends with the connection, or nobody would end it. */
+        if (reply->result_case == FB__PEER_REPLY__RESULT_LEASE)
+            asker_refuse(asker, "out of memory for an answer");
+        else
+            asker_answer_without(asker, request_id, "out of memory for the answer");
         return;
     }
     fb__peer_reply__pack(reply, body);

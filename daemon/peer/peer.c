@@ -15,6 +15,7 @@
 
 #include "ops/log.h"
 #include "peer/peer_internal.h"
+#include "proto/decoding.h"
 
 /* A link that goes may leave thousands of calls behind. Each one that fails sets something in
  * motion (a retry, an answer to a client), so they are told in portions, and the loop looks at its
@@ -316,12 +317,18 @@ void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
     if (!wrong && header.type != FRAME_REPLY)
         wrong = "not an answer";
     struct peer_pending *pending = wrong ? NULL : peer_find_pending(peer, header.request_id);
-    Fb__PeerReply *reply =
-        pending ? fb__peer_reply__unpack(NULL, header.body_bytes, data + FRAME_HEADER_BYTES) : NULL;
+    struct decoding decoding;
+    decoding_init(&decoding);
+    Fb__PeerReply *reply = pending ? fb__peer_reply__unpack(&decoding.allocator, header.body_bytes,
+                                                            data + FRAME_HEADER_BYTES)
+                                   : NULL;
     if (!reply) {
-        peer_drop_link(peer, wrong     ? wrong
-                             : pending ? "malformed answer"
-                                       : "answer to nothing we asked");
+        /* Without memory, too, the link ends: the answer may have granted a lease, which the home
+         * gives up with the link. */
+        peer_drop_link(peer, wrong                    ? wrong
+                             : !pending               ? "answer to nothing we asked"
+                             : decoding.out_of_memory ? "this node is out of memory for its answer"
+                                                      : "malformed answer");
         return;
     }
     TAILQ_REMOVE(&peer->pending, pending, link);

@@ -84,7 +84,8 @@ struct peer *peers_find(struct peers *peers, const char *node);
 /* NULL to begin; NULL at the end. */
 struct peer *peers_next(struct peers *peers, struct peer *previous);
 
-/* reply NULL: failed, `why` says how (one sentence, without the node's name). */
+/* reply NULL: failed, `why` says how (one sentence, without the node's name). It is freed after the
+ * call, as fb__peer_reply__free_unpacked() does: parts of it may be taken out. */
 typedef void (*peer_reply_fn)(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                               size_t payload_bytes, const char *why);
 /* Asks the peer; `done` runs exactly once, never from inside this call: with the answer, or when

@@ -11,6 +11,9 @@
 
 #include "ops/log.h"
 #include "peer/peer_internal.h"
+#include "proto/version.h"
+
+#define WHY_BYTES 256u
 
 static struct peer *peers_as_peer(struct end *end) {
     return end->kind == END_PEER ? (struct peer *)end : NULL;
@@ -24,24 +27,34 @@ static struct asker *peers_as_asker(struct end *end) {
  * proof. The name and the incarnation come before anything can be asked. */
 size_t peers_hello(const struct peers_options *options, uint8_t out[TRANSPORT_HELLO_BYTES_MAX]) {
     Fb__PeerHello hello = FB__PEER_HELLO__INIT;
-    hello.version_min = FRAME_VERSION;
-    hello.version_max = FRAME_VERSION;
+    hello.version_min = VERSION_PEER.lowest;
+    hello.version_max = VERSION_PEER.highest;
     hello.node = (char *)options->node;
     hello.incarnation = options->incarnation;
     return fb__peer_hello__pack(&hello, out);
 }
 
-/* NULL: not a hello that we can work with; *why says how. The hello is proven but not trusted: it
- * is as long as the other side likes and may be of another version. */
-static Fb__PeerHello *peers_unpack_hello(const void *hello, size_t hello_bytes, const char **why) {
+/* NULL: not a hello that we can work with; `why` says how, else it is empty. Both sides read the
+ * other's range of versions and choose from it alike, so there is nothing to answer. The hello is
+ * proven but not trusted: its other side may be of another version, or broken. */
+static Fb__PeerHello *peers_unpack_hello(const void *hello, size_t hello_bytes,
+                                         char why[WHY_BYTES]) {
     Fb__PeerHello *peer = fb__peer_hello__unpack(NULL, hello_bytes, hello);
-    *why = NULL;
-    if (!peer)
-        *why = "its hello is malformed";
-    else if (layout_check_name(peer->node))
-        *why = "its node name is malformed";
-    else if (peer->version_min > FRAME_VERSION || peer->version_max < FRAME_VERSION)
-        *why = "it speaks no protocol version of ours";
+    why[0] = '\0';
+    if (!peer) {
+        snprintf(why, WHY_BYTES, "its hello is malformed");
+    } else if (layout_check_name(peer->node)) {
+        snprintf(why, WHY_BYTES, "its node name is malformed");
+    } else {
+        const struct version_range theirs = {peer->version_min, peer->version_max};
+        char our_words[VERSION_WORDS_BYTES], their_words[VERSION_WORDS_BYTES];
+        if (!version_choose(VERSION_PEER, theirs))
+            snprintf(why, WHY_BYTES,
+                     "node %s speaks %s of the peer protocol, this node %s: run versions of "
+                     "featured that have one in common",
+                     peer->node, version_words(theirs, their_words),
+                     version_words(VERSION_PEER, our_words));
+    }
     if (*why && peer) {
         fb__peer_hello__free_unpacked(peer, NULL);
         peer = NULL;
@@ -62,8 +75,8 @@ static void *peers_on_accepted(void *owner, struct transport_conn *conn, const v
                                size_t hello_bytes) {
     struct peers *peers = owner;
     peers_touch(peers);
-    const char *why;
-    Fb__PeerHello *peer = peers_unpack_hello(hello, hello_bytes, &why);
+    char why[WHY_BYTES];
+    Fb__PeerHello *peer = peers_unpack_hello(hello, hello_bytes, why);
     if (!peer) {
         log_limited(LOG_LEVEL_WARNING, 0, "peer connection refused: %s", why);
         return NULL;
@@ -87,8 +100,11 @@ static void peers_on_up(void *owner, void *user, const void *hello, size_t hello
     struct peers *peers = owner;
     peers_touch(peers);
     struct peer *peer = peers_as_peer(user);
-    const char *why;
-    Fb__PeerHello *said = peers_unpack_hello(hello, hello_bytes, &why);
+    char why[WHY_BYTES];
+    Fb__PeerHello *said = peers_unpack_hello(hello, hello_bytes, why);
+    if (!said)
+        log_limited(LOG_LEVEL_WARNING, log_source(peer->node), "node %s at %s is not asked: %s",
+                    peer->node, peer->address, why);
     if (said && !strcmp(said->node, peers->node) &&
         said->incarnation != peers->options.incarnation && peer != &peers->seeker)
         twins_met(peers, &peer->end, "answering at", said->incarnation);
@@ -96,9 +112,9 @@ static void peers_on_up(void *owner, void *user, const void *hello, size_t hello
         log_limited(LOG_LEVEL_WARNING, log_source(peer->node),
                     "node %s at %s says it is node %s: check its [peer] address", peer->node,
                     peer->address, said->node);
-        why = "another node answers at its address";
+        snprintf(why, sizeof why, "another node answers at its address");
     }
-    if (said && !why) {
+    if (said && !*why) {
         peer->said_ns = peers->now_ns;
         peer_on_up(peer, said->incarnation);
     } else {

@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 #include "proto/frame.h"
-#include "requests/requests.h"
+#include "proto/version.h"
+#include "requests/kinds.h"
 
 static bool access_listed(const struct config_ids *list, uint32_t id) {
     for (uint32_t i = 0; i < list->count; i++)
@@ -29,13 +30,13 @@ static bool access_is_allowed(const struct config_ids *list, const struct broker
 }
 
 /* Every refusal here is worth a line: it is either a mistake in a configuration or an attempt. */
-static void access_deny(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                        const char *store, const char *what) {
+static void access_deny(const struct request *request, const char *store, const char *what) {
+    const struct broker_session *session = request->session;
     char sentence[SENTENCE_BYTES];
     snprintf(sentence, sizeof sentence, "store %s: %s", store, what);
     log_limited(LOG_LEVEL_WARNING, session->credentials.uid, "%s: denied: %s", session->name,
                 sentence);
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED, sentence);
+    request_reply(request, FB__STATUS__DENIED, sentence);
 }
 
 /* ---- greeting ---- */
@@ -47,7 +48,7 @@ static void access_describe_session(struct broker_session *session, const char *
         clean[n++] = (*s > ' ' && *s < 0x7f) ? *s : '_';
     clean[n] = '\0';
     snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u %s",
-             (unsigned long long)session->id, (int)session->credentials.pid,
+             (unsigned long long)session->owner.id, (int)session->credentials.pid,
              session->credentials.uid, clean);
 }
 
@@ -65,23 +66,27 @@ static void access_fill_limits(const struct config *config, Fb__Limits *limits) 
     limits->waits = (uint32_t)of[CHARGE_WAITS];
 }
 
-bool access_hello(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                  const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__Hello *hello = request->hello;
-    if (session->greeted || !wants_reply) {
-        *why = "a second Hello, or one that wants no answer";
-        return false;
+static void access_hello(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Hello *hello = request->message->hello;
+    if (session->greeted || !request->wants_reply) {
+        request->breach = "a second Hello, or one that wants no answer";
+        return;
     }
-    if (hello->version_min > FRAME_VERSION || hello->version_max < FRAME_VERSION) {
-        char sentence[SENTENCE_BYTES];
+    const struct version_range theirs = {hello->version_min, hello->version_max};
+    const uint32_t version = version_choose(VERSION_CLIENT, theirs);
+    if (!version) {
+        char sentence[SENTENCE_BYTES], our_words[VERSION_WORDS_BYTES];
+        char their_words[VERSION_WORDS_BYTES];
         snprintf(sentence, sizeof sentence,
-                 "this broker speaks protocol version %u, the client %u to %u: install matching "
-                 "versions",
-                 FRAME_VERSION, hello->version_min, hello->version_max);
-        call_reply_simple(session, request_id, true, FB__STATUS__UNSUPPORTED, sentence);
-        return true;
+                 "this broker (featured " FEATURED_VERSION
+                 ") speaks %s of the client protocol, the "
+                 "client %s: install a libfeature and a featured that have one in common",
+                 version_words(VERSION_CLIENT, our_words), version_words(theirs, their_words));
+        log_limited(LOG_LEVEL_WARNING, session->credentials.uid, "%s: refused: %s", session->name,
+                    sentence);
+        request_reply(request, FB__STATUS__UNSUPPORTED, sentence);
+        return;
     }
     session->greeted = true;
     session->client_id = hello->client_id;
@@ -90,8 +95,8 @@ bool access_hello(struct broker_session *session, uint32_t request_id, bool want
     Fb__Limits limits;
     access_fill_limits(session->broker->config, &limits);
     Fb__HelloReply result = FB__HELLO_REPLY__INIT;
-    result.version = FRAME_VERSION;
-    result.session_id = session->id;
+    result.version = version;
+    result.session_id = session->owner.id;
     result.node = (char *)session->broker->config->node;
     result.incarnation = session->broker->options.incarnation;
     result.broker_version = (char *)FEATURED_VERSION;
@@ -100,8 +105,7 @@ bool access_hello(struct broker_session *session, uint32_t request_id, bool want
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_HELLO;
     reply.hello = &result;
-    session->ops->reply(session->client, request_id, &reply, -1);
-    return true;
+    request_send(request, &reply, -1);
 }
 
 /* ---- opening ---- */
@@ -135,7 +139,7 @@ static int access_attach(struct broker_session *session, struct space *space, bo
         snprintf(why, SENTENCE_BYTES, "the broker is out of memory");
         return -1;
     }
-    if (store_holder_open(space->store, session->id, session->account, &holder) != STORE_OK) {
+    if (store_holder_open(space->store, session->owner.id, session->account, &holder) != STORE_OK) {
         snprintf(why, SENTENCE_BYTES,
                  "as many handles of it are open as max_sessions and max_handles_per_session "
                  "allowed when it was made");
@@ -146,22 +150,15 @@ static int access_attach(struct broker_session *session, struct space *space, bo
     return index;
 }
 
-bool session_detach(struct broker_session *session, struct attachment *attachment) {
-    bool over =
-        space_leave(session->broker, attachment->space, attachment->holder, session->account);
-    account_release(session->account, CHARGE_HANDLES, 1);
-    attachment->space = NULL;
-    return over;
-}
-
-static void access_opened(struct broker_session *session, uint32_t request_id, struct space *space,
-                          bool write, const uint8_t *proof) {
+static void access_opened(const struct request *request, struct space *space, bool write,
+                          const uint8_t *proof) {
+    struct broker_session *session = request->session;
     char why[SENTENCE_BYTES];
     int index = access_attach(session, space, write, why);
     if (index < 0) {
         char sentence[SENTENCE_BYTES + 96];
         snprintf(sentence, sizeof sentence, "store %s: %s: close one", space->name, why);
-        call_reply_simple(session, request_id, true, FB__STATUS__FULL, sentence);
+        request_reply(request, FB__STATUS__FULL, sentence);
         return;
     }
     Fb__StoreOpened result = FB__STORE_OPENED__INIT;
@@ -174,18 +171,15 @@ static void access_opened(struct broker_session *session, uint32_t request_id, s
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_STORE_OPENED;
     reply.store_opened = &result;
-    session->ops->reply(session->client, request_id, &reply,
-                        write ? space->arena.fd : space->arena.fd_readonly);
+    request_send(request, &reply, write ? space->arena.fd : space->arena.fd_readonly);
 }
 
-bool access_store_open(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                       const Fb__ClientRequest *request, const uint8_t *payload,
-                       size_t payload_bytes, const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__StoreOpen *open = request->store_open;
-    if (!wants_reply || open->client_nonce.len != AUTH_NONCE_BYTES) {
-        *why = "a StoreOpen without a nonce of 32 bytes, or that wants no answer";
-        return false;
+static void access_store_open(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__StoreOpen *open = request->message->store_open;
+    if (!request->wants_reply || open->client_nonce.len != AUTH_NONCE_BYTES) {
+        request->breach = "a StoreOpen without a nonce of 32 bytes, or that wants no answer";
+        return;
     }
     struct space *space = space_find(session->broker, open->store);
     if (!space) {
@@ -194,14 +188,13 @@ bool access_store_open(struct broker_session *session, uint32_t request_id, bool
                  "store %.64s does not exist on node %s: add [store] to its configuration or run "
                  "featurectl store create",
                  open->store, session->broker->config->node);
-        call_reply_simple(session, request_id, true, FB__STATUS__NOT_FOUND, sentence);
+        request_reply(request, FB__STATUS__NOT_FOUND, sentence);
     } else if (!access_is_allowed(&space->allow_uids, session)) {
-        access_deny(session, request_id, true, space->name, "your uid is not in its allow_uids");
+        access_deny(request, space->name, "your uid is not in its allow_uids");
     } else if (open->write && !access_is_allowed(&space->writer_uids, session)) {
-        access_deny(session, request_id, true, space->name,
-                    "your uid is not in its writer_uids: open it read-only");
+        access_deny(request, space->name, "your uid is not in its writer_uids: open it read-only");
     } else if (!space->has_secret) {
-        access_opened(session, request_id, space, open->write, NULL);
+        access_opened(request, space, open->write, NULL);
     } else {
         struct challenge *challenge = &session->challenge;
         *challenge = (struct challenge){.space = space, .write = open->write};
@@ -212,21 +205,18 @@ bool access_store_open(struct broker_session *session, uint32_t request_id, bool
         Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
         reply.result_case = FB__CLIENT_REPLY__RESULT_STORE_CHALLENGE;
         reply.store_challenge = &result;
-        session->ops->reply(session->client, request_id, &reply, -1);
+        request_send(request, &reply, -1);
     }
-    return true;
 }
 
-bool access_store_prove(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                        const Fb__ClientRequest *request, const uint8_t *payload,
-                        size_t payload_bytes, const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__StoreProve *prove = request->store_prove;
+static void access_store_prove(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__StoreProve *prove = request->message->store_prove;
     struct challenge challenge = session->challenge;
     session->challenge = (struct challenge){0}; /* one try per challenge */
-    if (!wants_reply || !challenge.space || strcmp(challenge.space->name, prove->store)) {
-        *why = "a StoreProve that answers no StoreChallenge";
-        return false;
+    if (!request->wants_reply || !challenge.space || strcmp(challenge.space->name, prove->store)) {
+        request->breach = "a StoreProve that answers no StoreChallenge";
+        return;
     }
     struct space *space = challenge.space;
     uint8_t expected[AUTH_PROOF_BYTES];
@@ -234,21 +224,19 @@ bool access_store_prove(struct broker_session *session, uint32_t request_id, boo
                challenge.client_nonce, challenge.server_nonce, expected);
     if (prove->proof.len != AUTH_PROOF_BYTES ||
         !auth_equal(prove->proof.data, expected, AUTH_PROOF_BYTES)) {
-        access_deny(session, request_id, true, space->name, "wrong secret");
-        return true;
+        access_deny(request, space->name, "wrong secret");
+        return;
     }
     uint8_t ours[AUTH_PROOF_BYTES];
     auth_proof(space->key, AUTH_ROLE_ANSWERER, space->name, strlen(space->name),
                challenge.client_nonce, challenge.server_nonce, ours);
-    access_opened(session, request_id, space, challenge.write, ours);
-    return true;
+    access_opened(request, space, challenge.write, ours);
 }
 
-bool access_store_close(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                        const Fb__ClientRequest *request, const uint8_t *payload,
-                        size_t payload_bytes, const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    struct attachment *attachment = session_attachment(session, request->store_close->handle);
+static void access_store_close(struct request *request) {
+    struct broker_session *session = request->session;
+    struct attachment *attachment =
+        session_attachment(session, request->message->store_close->handle);
     if (attachment) {
         /* Requests that wait on it end with it. */
         struct call *call, *next;
@@ -256,15 +244,14 @@ bool access_store_close(struct broker_session *session, uint32_t request_id, boo
             next = TAILQ_NEXT(call, link);
             call->open++; /* keeps it until all its items are done */
             for (uint32_t i = 0; call->space == attachment->space && i < call->count; i++)
-                if (!call->items[i].done)
-                    item_done(&call->items[i], FB__STATUS__UNAVAILABLE,
+                if (!call_item(call, i)->done)
+                    item_done(call_item(call, i), FB__STATUS__UNAVAILABLE,
                               "store %s was closed by this session", call->space->name);
             call_begun(call);
         }
         session_detach(session, attachment);
     }
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
-    return true;
+    request_reply(request, FB__STATUS__OK, NULL);
 }
 
 /* ---- creating and dropping ---- */
@@ -306,12 +293,18 @@ static Fb__Status access_create(struct broker_session *session, const Fb__StoreC
                                 char sentence[SENTENCE_BYTES]) {
     struct broker *broker = session->broker;
     const char *wrong = layout_check_name(asked->store);
-    if (wrong || !asked->settings || (asked->key.len && asked->key.len != AUTH_KEY_BYTES) ||
-        asked->settings->policy > FB__POLICY__RETAIN ||
-        asked->settings->checksum > FB__CHECKSUM_POLICY__NEVER) {
+    if (wrong || !asked->settings || (asked->key.len && asked->key.len != AUTH_KEY_BYTES)) {
         snprintf(sentence, SENTENCE_BYTES, "store %.64s: its name or settings are wrong%s%s",
                  asked->store, wrong ? ": the name " : "", wrong ? wrong : "");
         return FB__STATUS__INVALID;
+    }
+    if (asked->settings->policy > FB__POLICY__RETAIN ||
+        asked->settings->checksum > FB__CHECKSUM_POLICY__NEVER) {
+        snprintf(sentence, SENTENCE_BYTES,
+                 "store %.64s: this broker (featured " FEATURED_VERSION
+                 ") does not know policy %d with checksum %d",
+                 asked->store, (int)asked->settings->policy, (int)asked->settings->checksum);
+        return FB__STATUS__UNSUPPORTED;
     }
     struct config_store wanted;
     access_settle(&broker->config->store_defaults, asked->store, asked->settings, &wanted);
@@ -340,35 +333,35 @@ static Fb__Status access_create(struct broker_session *session, const Fb__StoreC
     return !result ? FB__STATUS__OK : result == -EINVAL ? FB__STATUS__INVALID : FB__STATUS__FULL;
 }
 
-bool access_store_create(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                         const Fb__ClientRequest *request, const uint8_t *payload,
-                         size_t payload_bytes, const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
+static void access_store_create(struct request *request) {
+    struct broker_session *session = request->session;
     char sentence[SENTENCE_BYTES] = "";
     if (!session->admin) {
-        access_deny(session, request_id, wants_reply, request->store_create->store,
+        access_deny(request, request->message->store_create->store,
                     "only root, the broker's own user and admin_uids may create stores");
-        return true;
+        return;
     }
-    Fb__Status status = access_create(session, request->store_create, sentence);
-    call_reply_simple(session, request_id, wants_reply, status,
-                      status == FB__STATUS__OK ? "" : sentence);
-    return true;
+    Fb__Status status = access_create(session, request->message->store_create, sentence);
+    request_reply(request, status, status == FB__STATUS__OK ? "" : sentence);
 }
 
-bool access_store_drop(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                       const Fb__ClientRequest *request, const uint8_t *payload,
-                       size_t payload_bytes, const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    const char *name = request->store_drop->store;
+static void access_store_drop(struct request *request) {
+    struct broker_session *session = request->session;
+    const char *name = request->message->store_drop->store;
     if (!session->admin) {
-        access_deny(session, request_id, wants_reply, name,
+        access_deny(request, name,
                     "only root, the broker's own user and admin_uids may drop stores");
-        return true;
+        return;
     }
     struct space *space = space_find(session->broker, name);
     if (space)
         space_drop(session->broker, space, session->broker->now_ns);
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
-    return true;
+    request_reply(request, FB__STATUS__OK, NULL);
 }
+
+const struct request_kind hello_kind = {.begin = access_hello, .is_greeting = true};
+const struct request_kind store_open_kind = {.begin = access_store_open};
+const struct request_kind store_prove_kind = {.begin = access_store_prove};
+const struct request_kind store_create_kind = {.begin = access_store_create};
+const struct request_kind store_drop_kind = {.begin = access_store_drop};
+const struct request_kind store_close_kind = {.begin = access_store_close};

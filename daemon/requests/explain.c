@@ -10,178 +10,76 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "requests/requests.h"
+#include "node/knowledge.h"
+#include "requests/kinds.h"
 
 #define TOLD_BYTES (SENTENCE_BYTES * 3)
 
-/* ---- what this node itself knows ---- */
-
-static void explain_say_leases(const Fb__SampleInfo *info, char *out, size_t out_bytes) {
-    if (!info->leases)
-        snprintf(out, out_bytes, "nobody reads it");
-    else
-        snprintf(out, out_bytes, "%u lease%s, the first held by %s for %.1f s", info->leases,
-                 info->leases == 1 ? "" : "s", info->n_holders ? info->holders[0]->holder : "?",
-                 info->n_holders ? (double)info->holders[0]->age_ms / 1e3 : 0.0);
-}
-
-static void explain_say_resident(const struct space *space, const Fb__SampleInfo *info,
-                                 const char *leases, char *out, size_t out_bytes) {
-    static const char *const waits[] = {"consumed releases", "an ack",
-                                        "an abort, a supersede or gc"};
-    char need[64];
-    if (space->settings.policy == FB__POLICY__ON_RELEASE)
-        snprintf(need, sizeof need, "%u of %u consumed releases so far", info->consumed,
-                 info->readers);
-    else
-        snprintf(need, sizeof need, "kept until %s", waits[space->settings.policy]);
-    snprintf(out, out_bytes, "resident on node %s for %.1f s, %" PRIu64 " bytes; %s; %s",
-             info->home, (double)info->age_ms / 1e3, info->extent_bytes, leases, need);
-}
-
-static void explain_say(const struct broker *broker, const struct space *space,
-                        const struct store_info *from, const Fb__SampleInfo *info, char *out,
-                        size_t out_bytes) {
-    char leases[256], owner[160];
-    double age_s = (double)info->age_ms / 1e3;
-    explain_say_leases(info, leases, sizeof leases);
-    switch (info->state) {
-    case FB__SAMPLE_STATE__PLANNED:
-        if (info->landing)
-            snprintf(out, out_bytes, "a landing copy on its way from node %s for %.1f s",
-                     info->home, age_s);
-        else
-            snprintf(out, out_bytes,
-                     "planned for %.1f s by %s: reserved, being written, not committed", age_s,
-                     broker_owner_name(broker, from->owner, owner));
-        break;
-    case FB__SAMPLE_STATE__SEALED:
-        snprintf(out, out_bytes, "committed %.1f s ago, not yet published by the directory", age_s);
-        break;
-    case FB__SAMPLE_STATE__RESIDENT:
-        if (info->landing)
-            snprintf(out, out_bytes, "a landing copy of node %s's sample; %s", info->home, leases);
-        else
-            explain_say_resident(space, info, leases, out, out_bytes);
-        break;
-    case FB__SAMPLE_STATE__RETIRED:
-        snprintf(out, out_bytes, "retired %.1f s ago: %s; its memory is kept: %s", age_s,
-                 status_reason_word(from->reason), leases);
-        break;
-    case FB__SAMPLE_STATE__GONE:
-        snprintf(out, out_bytes, "retired %.1f s ago: %s; its memory is free again", age_s,
-                 status_reason_word(from->reason));
-        break;
-    default:
-        snprintf(out, out_bytes, "never seen on node %s", broker->config->node);
-    }
-}
-
-uint8_t *explain_here(const struct broker *broker, const struct space *space,
-                      const Fb__RetireItem *asked, size_t *bytes_out, Fb__SampleState *state_out) {
-    struct store_info info;
-    Fb__SampleInfo sample = FB__SAMPLE_INFO__INIT;
-    Fb__ExplainReply reply = FB__EXPLAIN_REPLY__INIT;
-    char about[SENTENCE_BYTES * 2], sentence[SENTENCE_BYTES * 3];
-    if (probe_earlier_incarnation(broker, asked)) {
-        snprintf(about, sizeof about,
-                 "home gone: node %s has restarted without its memory since this ref was made",
-                 broker->config->node);
-    } else if (probe_find(space, asked, &info)) {
-        probe_fill_info(broker, space, &info, true, &sample);
-        reply.info = &sample;
-        explain_say(broker, space, &info, &sample, about, sizeof about);
-    } else {
-        snprintf(about, sizeof about, "never seen on node %s (or so long ago that it is forgotten)",
-                 broker->config->node);
-    }
-    snprintf(sentence, sizeof sentence, "sample %s of store %s: %s", asked->sample_id, space->name,
-             about);
-    reply.sentence = sentence;
-    reply.node = (char *)broker->config->node;
-    reply.state = *state_out = sample.state;
-    *bytes_out = fb__explain_reply__get_packed_size(&reply);
-    uint8_t *packed = malloc(*bytes_out);
-    if (packed)
-        fb__explain_reply__pack(&reply, packed);
-    probe_free_info(&sample);
-    return packed;
-}
-
 /* ---- what has been said so far ---- */
 
-void explain_free(Fb__ExplainReply *explained) {
-    fb__explain_reply__free_unpacked(explained, NULL);
+struct explain_item {
+    struct item item;
+    char store[LAYOUT_NAME_BYTES_MAX + 1]; /* which this node need not have */
+    Fb__ExplainReply *explained;
+};
+
+static struct explain_item *explain_of(const struct item *item) {
+    return container_of(item, struct explain_item, item);
 }
 
-/* Takes over sentence. */
-static void explain_add_says(Fb__ExplainReply *explained, const char *node, Fb__Status status,
+/* Without memory for it "" stands there, and the item ends saying why. */
+static void explain_set_text(struct item *item, char **text, const char *to) {
+    item->no_memory |= !text_set(text, to);
+}
+
+static void explain_add_says(struct item *item, const char *node, Fb__Status status,
                              const char *sentence) {
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     Fb__NodeSays **says =
         reallocarray(explained->says, explained->n_says + 1, sizeof *explained->says);
     if (says)
         explained->says = says;
     Fb__NodeSays *said = says ? malloc(sizeof *said) : NULL;
-    if (!said)
+    if (!said) {
+        item->no_memory = true;
         return;
+    }
     fb__node_says__init(said);
-    said->node = strdup(node);
     said->status = status;
-    said->sentence = strdup(sentence);
+    explain_set_text(item, &said->node, node);
+    explain_set_text(item, &said->sentence, sentence);
     explained->says[explained->n_says++] = said;
 }
 
-static void explain_set_text(char **text, const char *to) {
-    if (*text != protobuf_c_empty_string)
-        free(*text);
-    *text = strdup(to);
-}
-
-static Fb__ExplainReply *explain_copy_of(const Fb__ExplainReply *from) {
-    size_t bytes = fb__explain_reply__get_packed_size(from);
-    uint8_t *packed = malloc(bytes + 1);
-    if (!packed)
-        return NULL;
-    fb__explain_reply__pack(from, packed);
-    Fb__ExplainReply *copy = fb__explain_reply__unpack(NULL, bytes, packed);
-    free(packed);
-    return copy;
-}
-
 static bool explain_tells_more(const Fb__ExplainReply *reply, const Fb__ExplainReply *than) {
-    int more = probe_rank(reply->state), before = probe_rank(than->state);
+    int more = sample_rank(reply->state), before = sample_rank(than->state);
     if (more != before || !reply->info || !than->info)
         return more > before || !*than->sentence;
     return reply->info->age_ms < than->info->age_ms;
 }
 
-static void explain_offer(struct item *item, const Fb__ExplainReply *reply) {
-    Fb__ExplainReply *explained = item->explained;
-    explain_add_says(explained, reply->node, FB__STATUS__OK, reply->sentence);
+/* Takes out of the reply what is told best by it. */
+static void explain_offer(struct item *item, Fb__ExplainReply *reply) {
+    Fb__ExplainReply *explained = explain_of(item)->explained;
+    explain_add_says(item, reply->node, FB__STATUS__OK, reply->sentence);
     if (!explain_tells_more(reply, explained))
         return;
-    Fb__ExplainReply *copy = explain_copy_of(reply);
-    if (!copy)
-        return;
-    explained->state = copy->state;
-    explain_set_text(&explained->sentence, copy->sentence);
-    explain_set_text(&explained->node, copy->node);
-    Fb__SampleInfo *before = explained->info;
-    explained->info = copy->info;
-    copy->info = before;
-    explain_free(copy);
+    explained->state = reply->state;
+    explain_set_text(item, &explained->sentence, reply->sentence);
+    explain_set_text(item, &explained->node, reply->node);
+    if (explained->info)
+        fb__sample_info__free_unpacked(explained->info, NULL);
+    explained->info = steal_pointer(&reply->info);
 }
 
-static void explain_offer_own(struct item *item, const Fb__RetireItem *asked) {
-    size_t bytes = 0;
-    Fb__SampleState state;
-    uint8_t *packed = explain_here(item->call->broker, item->call->space, asked, &bytes, &state);
-    Fb__ExplainReply *own = packed ? fb__explain_reply__unpack(NULL, bytes, packed) : NULL;
-    if (own)
-        explain_offer(item, own);
-    if (own)
-        explain_free(own);
-    free(packed);
+static void explain_offer_own(struct item *item) {
+    Fb__ExplainReply *own = explain_here(item->call->broker, item->call->space, &item->ref);
+    if (!own) {
+        item->no_memory = true;
+        return;
+    }
+    explain_offer(item, own);
+    fb__explain_reply__free_unpacked(own, NULL);
 }
 
 /* ---- the index ---- */
@@ -195,20 +93,22 @@ static void explain_say_left(const struct broker *broker, const char *node, char
         snprintf(out, out_bytes, "it has restarted without its memory");
 }
 
-static void explain_keep_record(Fb__ExplainReply *explained, const char *store,
-                                const struct directory_record *record, bool home_is_member) {
+static void explain_keep_record(struct item *item, const struct directory_record *record,
+                                bool home_is_member) {
     Fb__IndexRecord *kept = malloc(sizeof *kept);
-    if (!kept)
+    if (!kept) {
+        item->no_memory = true;
         return;
+    }
     fb__index_record__init(kept);
-    kept->store = strdup(store);
-    kept->sample_id = strdup(record->sample_id);
+    explain_set_text(item, &kept->store, explain_of(item)->store);
+    explain_set_text(item, &kept->sample_id, record->sample_id);
     kept->generation = record->generation;
-    kept->home = strdup(record->home);
+    explain_set_text(item, &kept->home, record->home);
     kept->incarnation = record->incarnation;
     kept->bytes = record->bytes;
     kept->home_is_member = home_is_member;
-    explained->record = kept;
+    explain_of(item)->explained->record = kept;
 }
 
 static void explain_note_record(struct item *item, enum directory_result result,
@@ -222,13 +122,13 @@ static void explain_note_record(struct item *item, enum directory_result result,
         snprintf(index, sizeof index, "not known: etcd does not answer node %s",
                  broker->config->node);
     } else {
-        explain_keep_record(item->explained, item->call->store, record, !lost);
+        explain_keep_record(item, record, !lost);
         explain_say_left(broker, record->home, left, sizeof left);
         snprintf(index, sizeof index, "generation %" PRIu64 " on node %s, %" PRIu64 " bytes%s%s",
                  record->generation, record->home, record->bytes, lost ? ": lost: " : "",
                  lost ? left : "");
     }
-    explain_set_text(&item->explained->index, index);
+    explain_set_text(item, &explain_of(item)->explained->index, index);
 }
 
 /* ---- the way of its bytes ---- */
@@ -248,11 +148,11 @@ static void explain_say_rails(const struct transport_info *transport, char *out,
 
 static void explain_note_path(struct item *item) {
     const struct broker *broker = item->call->broker;
-    const Fb__ExplainReply *explained = item->explained;
-    const char *home = explained->info ? explained->info->home : item->home;
+    const Fb__ExplainReply *explained = explain_of(item)->explained;
+    const char *home = explained->info ? explained->info->home : item->ref.home;
     char path[SENTENCE_BYTES], rails[SENTENCE_BYTES / 2];
     struct peer_info info;
-    if (!*home || probe_rank(explained->state) <= probe_rank(FB__SAMPLE_STATE__RETIRED))
+    if (!*home || sample_rank(explained->state) <= sample_rank(FB__SAMPLE_STATE__RETIRED))
         return; /* nothing that could be got */
     struct peer *peer = peers_find(broker->peers, home);
     if (!strcmp(home, broker->config->node)) {
@@ -263,26 +163,26 @@ static void explain_note_path(struct item *item) {
     } else {
         snprintf(path, sizeof path, "none: node %s is not connected", home);
     }
-    explain_set_text(&item->explained->path, path);
+    explain_set_text(item, &explain_of(item)->explained->path, path);
 }
 
 /* ---- the end ---- */
 
 static void explain_say_lost(struct item *item, const char *node) {
-    Fb__ExplainReply *explained = item->explained;
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     char sentence[TOLD_BYTES], left[SENTENCE_BYTES / 2];
     explain_say_left(item->call->broker, node, left, sizeof left);
     snprintf(sentence, sizeof sentence,
-             "sample %s of store %s: lost with node %s: %s, and the bytes with it", item->sample_id,
-             item->call->store, node, left);
+             "sample %s of store %s: lost with node %s: %s, and the bytes with it",
+             item->ref.sample_id, explain_of(item)->store, node, left);
     explained->state = FB__SAMPLE_STATE__HOME_LOST;
-    explain_set_text(&explained->sentence, sentence);
-    explain_set_text(&explained->node, item->call->broker->config->node);
+    explain_set_text(item, &explained->sentence, sentence);
+    explain_set_text(item, &explained->node, item->call->broker->config->node);
 }
 
 /* What is over may have been replaced by what the index names now. */
 static void explain_add_successor(struct item *item) {
-    Fb__ExplainReply *explained = item->explained;
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     const Fb__IndexRecord *record = explained->record;
     char sentence[TOLD_BYTES + SENTENCE_BYTES];
     if (!explained->info || explained->info->reason != FB__REASON__SUPERSEDED || !record ||
@@ -290,58 +190,62 @@ static void explain_add_successor(struct item *item) {
         return;
     snprintf(sentence, sizeof sentence, "%s (now: generation %" PRIu64 " on node %s)",
              explained->sentence, record->generation, record->home);
-    explain_set_text(&explained->sentence, sentence);
+    explain_set_text(item, &explained->sentence, sentence);
 }
 
 /* Nobody knows the sample: then whoever was silent may be why. */
 static void explain_add_silence(struct item *item) {
-    Fb__ExplainReply *explained = item->explained;
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     char sentence[TOLD_BYTES + SENTENCE_BYTES];
     for (size_t i = 0; i < explained->n_says; i++) {
         const Fb__NodeSays *says = explained->says[i];
         if (says->status == FB__STATUS__OK)
             continue;
-        if (*item->home)
+        if (*item->ref.home)
             snprintf(sentence, sizeof sentence,
                      "sample %s of store %s: its home, node %s, cannot be reached: %s",
-                     item->sample_id, item->call->store, says->node, says->sentence);
+                     item->ref.sample_id, explain_of(item)->store, says->node, says->sentence);
         else
             snprintf(sentence, sizeof sentence, "%s; node %s has not answered: %s",
                      explained->sentence, says->node, says->sentence);
-        explain_set_text(&explained->sentence, sentence);
+        explain_set_text(item, &explained->sentence, sentence);
         return;
     }
 }
 
 static void explain_finish(struct item *item) {
     const struct broker *broker = item->call->broker;
-    Fb__ExplainReply *explained = item->explained;
+    Fb__ExplainReply *explained = explain_of(item)->explained;
     const Fb__IndexRecord *record = explained->record;
-    bool over = probe_rank(explained->state) <= probe_rank(FB__SAMPLE_STATE__RETIRED);
-    bool by_ref = *item->home && item->incarnation;
-    if (over && by_ref && nodes_is_dead(broker, item->home, item->incarnation))
-        explain_say_lost(item, item->home);
+    bool over = sample_rank(explained->state) <= sample_rank(FB__SAMPLE_STATE__RETIRED);
+    bool by_ref = *item->ref.home && item->ref.incarnation;
+    if (over && by_ref && nodes_is_dead(broker, item->ref.home, item->ref.incarnation))
+        explain_say_lost(item, item->ref.home);
     else if (over && record && !record->home_is_member &&
-             (!item->generation || item->generation == record->generation))
+             (!item->ref.generation || item->ref.generation == record->generation))
         explain_say_lost(item, record->home);
     else if (over && explained->state != FB__SAMPLE_STATE__NEVER_SEEN)
         explain_add_successor(item);
     else if (over)
         explain_add_silence(item);
     explain_note_path(item);
-    item_done(item, FB__STATUS__OK, NULL);
+    if (item->no_memory)
+        item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s is not explained",
+                  item->ref.sample_id, explain_of(item)->store);
+    else
+        item_done(item, FB__STATUS__OK, NULL);
 }
 
-void explain_expired(struct item *item) {
+static void explain_expired(struct item *item) {
     char why[64];
     const struct ask *ask;
     snprintf(why, sizeof why, "no answer within %llu ms",
              (unsigned long long)((item->call->broker->now_ns - item->call->begun_ns) / NS_PER_MS));
     LIST_FOREACH (ask, &item->asks, link)
         if (ask->peer)
-            explain_add_says(item->explained, peer_node(ask->peer), FB__STATUS__TIMEOUT, why);
+            explain_add_says(item, peer_node(ask->peer), FB__STATUS__TIMEOUT, why);
         else
-            explain_set_text(&item->explained->index, why);
+            explain_set_text(item, &explain_of(item)->explained->index, why);
     explain_finish(item);
 }
 
@@ -366,30 +270,28 @@ static void explain_on_answer(void *context, const Fb__PeerReply *reply, const u
     struct item *item = ask_take(ask);
     if (!item)
         return;
-    if (reply && reply->result_case == FB__PEER_REPLY__RESULT_EXPLAIN)
-        explain_offer(item, reply->explain);
-    else if (reply && reply->status != FB__STATUS__NOT_FOUND) /* it has no such store */
-        explain_add_says(item->explained, peer_node(peer), reply->status, reply->error);
+    if (reply && reply->result_case == FB__PEER_REPLY__RESULT_EXPLAIN && reply->explain) {
+        Fb__ExplainReply *said = peer_reply_take(reply, explain);
+        explain_offer(item, said);
+        fb__explain_reply__free_unpacked(said, NULL);
+    } else if (reply && reply->status != FB__STATUS__NOT_FOUND) /* it has no such store */
+        explain_add_says(item, peer_node(peer), reply->status, reply->error);
     else if (!reply)
-        explain_add_says(item->explained, peer_node(peer), FB__STATUS__UNAVAILABLE, why);
+        explain_add_says(item, peer_node(peer), FB__STATUS__UNAVAILABLE, why);
     if (!item->ask_count)
         explain_finish(item);
 }
 
 static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
-    struct ask *ask = ask_new(item, peer);
     Fb__PeerExplain explain = FB__PEER_EXPLAIN__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
-    explain.store = item->call->store;
+    explain.store = explain_of(item)->store;
     explain.item = asked;
     request.op_case = FB__PEER_REQUEST__OP_EXPLAIN;
     request.explain = &explain;
-    if (ask && !peer_call(peer, &request, explain_on_answer, ask, item->call->broker->now_ns))
+    if (!ask_send(ask_new(item, peer), &request, explain_on_answer))
         return;
-    if (ask)
-        ask_take(ask);
-    explain_add_says(item->explained, peer_node(peer), FB__STATUS__UNAVAILABLE,
-                     "it cannot be asked now");
+    explain_add_says(item, peer_node(peer), FB__STATUS__UNAVAILABLE, "it cannot be asked now");
 }
 
 static void explain_ask_index(struct item *item) {
@@ -397,12 +299,12 @@ static void explain_ask_index(struct item *item) {
     char why[SENTENCE_BYTES];
     struct ask *ask = directory->ops->audit ? ask_new(item, NULL) : NULL;
     if (ask) {
-        directory->ops->locate(directory, item->call->store, item->sample_id, explain_on_located,
-                               ask);
+        directory->ops->locate(directory, explain_of(item)->store, item->ref.sample_id,
+                               explain_on_located, ask);
         return;
     }
     snprintf(why, sizeof why, "none: directory = %s", directory->ops->name);
-    explain_set_text(&item->explained->index, why);
+    explain_set_text(item, &explain_of(item)->explained->index, why);
 }
 
 static void explain_ask_all(struct item *item, Fb__RetireItem *asked) {
@@ -417,64 +319,71 @@ static void explain_one(struct item *item, Fb__RetireItem *asked) {
     struct broker *broker = item->call->broker;
     if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
         return;
-    item->explained = malloc(sizeof *item->explained);
-    if (!item->explained) {
+    explain_of(item)->explained = malloc(sizeof *explain_of(item)->explained);
+    if (!explain_of(item)->explained) {
         item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
         return;
     }
-    fb__explain_reply__init(item->explained);
+    fb__explain_reply__init(explain_of(item)->explained);
     bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
     struct peer *home = here ? NULL : peers_find(broker->peers, asked->home);
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
     explain_ask_index(item);
     if (here && item->call->space)
-        explain_offer_own(item, asked);
+        explain_offer_own(item);
     if (here && !asked->generation)
         explain_ask_all(item, asked);
     else if (home && !nodes_is_dead(broker, asked->home, 0))
         explain_ask_peer(item, home, asked);
     else if (!here && !home)
-        explain_add_says(item->explained, asked->home, FB__STATUS__NOT_FOUND,
+        explain_add_says(item, asked->home, FB__STATUS__NOT_FOUND,
                          "no peer of this node is called so");
     if (!item->ask_count)
         explain_finish(item);
 }
 
-void explain_answer(struct call *call) {
-    const struct item *item = &call->items[0];
+static void explain_answer(const struct call *call) {
+    const struct item *item = call_item(call, 0);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.status = item->status;
-    reply.error = item->error ? item->error : (char *)protobuf_c_empty_string;
-    if (item->explained) {
+    reply.error = item_error(item);
+    if (explain_of(item)->explained) {
         reply.result_case = FB__CLIENT_REPLY__RESULT_EXPLAIN;
-        reply.explain = item->explained;
+        reply.explain = explain_of(item)->explained;
     }
     call_send(call, &reply);
 }
 
 /* An admin may ask about a store that this node does not have. */
-bool explain_sample(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                    const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                    const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__Explain *asked = request->explain;
+static void explain_sample(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Explain *asked = request->message->explain;
     if (!asked->item) {
-        *why = "an Explain without an item";
-        return false;
+        request->breach = "an Explain without an item";
+        return;
     }
     bool elsewhere = session->admin && !session_attachment(session, asked->handle) &&
                      !space_find(session->broker, asked->store) && !layout_check_name(asked->store);
-    struct space *space =
-        elsewhere ? NULL
-                  : probe_space(session, asked->handle, asked->store, request_id, wants_reply);
-    struct call *call =
-        elsewhere || space ? call_new(session, CALL_EXPLAIN, 1, request_id, wants_reply) : NULL;
+    struct space *space = elsewhere ? NULL : request_space(request, asked->handle, asked->store);
+    struct call *call = elsewhere || space ? call_new(request, space, 1) : NULL;
     if (!call)
-        return true;
-    call->space = space;
-    snprintf(call->store, sizeof call->store, "%s", space ? space->name : asked->store);
+        return;
+    struct explain_item *explain = explain_of(call_item(call, 0));
+    snprintf(explain->store, sizeof explain->store, "%s", space ? space->name : asked->store);
     call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
-    explain_one(&call->items[0], asked->item);
+    explain_one(call_item(call, 0), asked->item);
     call_begun(call);
-    return true;
 }
+
+static void explain_free_item(struct item *item) {
+    if (explain_of(item)->explained)
+        fb__explain_reply__free_unpacked(explain_of(item)->explained, NULL);
+}
+
+const struct request_kind explain_kind = {
+    .begin = explain_sample,
+    .item_bytes = sizeof(struct explain_item),
+    .answer = explain_answer,
+    .expire = explain_expired,
+    .free_item = explain_free_item,
+};

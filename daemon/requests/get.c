@@ -14,46 +14,53 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 #define PATIENCE_DEFAULT_MS 30000u
 
 static bool get_copy_spec(struct item *item, uint32_t slot) {
     struct store *store = item->call->space->store;
     uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
-    if (!store_spec(store, slot, spec, sizeof spec, &item->spec_bytes, checksums, sizeof checksums,
-                    &item->checksums_bytes))
+    if (!store_spec(store, slot, spec, sizeof spec, &get_of(item)->spec_bytes, checksums,
+                    sizeof checksums, &get_of(item)->checksums_bytes))
         return false;
-    item->spec = malloc(item->spec_bytes ? item->spec_bytes : 1);
-    item->checksums = malloc(item->checksums_bytes ? item->checksums_bytes : 1);
-    if (!item->spec || !item->checksums)
+    get_of(item)->spec = malloc(get_of(item)->spec_bytes ? get_of(item)->spec_bytes : 1);
+    get_of(item)->checksums =
+        malloc(get_of(item)->checksums_bytes ? get_of(item)->checksums_bytes : 1);
+    if (!get_of(item)->spec || !get_of(item)->checksums) {
+        item->no_memory = true;
         return false;
-    memcpy(item->spec, spec, item->spec_bytes);
-    memcpy(item->checksums, checksums, item->checksums_bytes);
-    item->call->spec_bytes += item->spec_bytes + item->checksums_bytes;
+    }
+    memcpy(get_of(item)->spec, spec, get_of(item)->spec_bytes);
+    memcpy(get_of(item)->checksums, checksums, get_of(item)->checksums_bytes);
+    item->call->spec_bytes += get_of(item)->spec_bytes + get_of(item)->checksums_bytes;
     return item->call->spec_bytes <= SPEC_BYTES_PER_CALL;
 }
 
 void get_grant(struct item *item, const struct store_lease *lease) {
     struct call *call = item->call;
     item->in_store = false;
-    item->remote = 0; /* the local lease carries it on as its cookie */
-    item->lease_hi = lease->hi;
-    item->lease_lo = lease->lo;
-    item->generation = lease->generation;
-    item->extent_offset = lease->extent_offset;
-    item->extent_bytes = lease->extent_bytes;
-    if (!item->over_network) { /* the ref may not have known our incarnation */
-        strcpy(item->home, call->broker->config->node);
-        item->incarnation = call->broker->options.incarnation;
+    get_of(item)->remote = 0; /* the local lease carries it on as its cookie */
+    get_of(item)->lease_hi = lease->hi;
+    get_of(item)->lease_lo = lease->lo;
+    item->ref.generation = lease->generation;
+    get_of(item)->extent_offset = lease->extent_offset;
+    get_of(item)->extent_bytes = lease->extent_bytes;
+    if (!get_of(item)->over_network) { /* the ref may not have known our incarnation */
+        strcpy(item->ref.home, call->broker->config->node);
+        item->ref.incarnation = call->broker->options.incarnation;
     }
-    if (item->want_spec && !get_copy_spec(item, lease->slot)) {
+    if (get_of(item)->want_spec && !get_copy_spec(item, lease->slot)) {
         store_release(call->space->store, call->holder, lease->hi, lease->lo, STORE_RETURNED,
                       call->broker->now_ns);
-        item_done(item, FB__STATUS__FULL,
-                  "sample %s of store %s: the specs of this batch do not fit one answer; get fewer "
-                  "at once",
-                  item->sample_id, call->space->name);
+        if (item->no_memory)
+            item_done(item, FB__STATUS__UNAVAILABLE, "sample %s of store %s: its spec is not read",
+                      item->ref.sample_id, call->space->name);
+        else
+            item_done(item, FB__STATUS__FULL,
+                      "sample %s of store %s: the specs of this batch do not fit one answer; get "
+                      "fewer at once",
+                      item->ref.sample_id, call->space->name);
         return;
     }
     item_done(item, FB__STATUS__OK, NULL);
@@ -61,8 +68,8 @@ void get_grant(struct item *item, const struct store_lease *lease) {
 
 void get_local_not_found(struct item *item) {
     char sentence[SENTENCE_BYTES];
-    status_not_found(sentence, item->call->broker, item->call->space, item->sample_id,
-                     item->generation);
+    status_not_found(sentence, item->call->broker, item->call->space, item->ref.sample_id,
+                     item->ref.generation);
     item_done(item, FB__STATUS__NOT_FOUND, "%s", sentence);
 }
 
@@ -78,13 +85,14 @@ static void get_settle_local(struct item *item, enum store_result result,
         break;
     case STORE_E_TIMEOUT:
         snprintf(sentence, sizeof sentence, "sample %s of store %s was not put within %llu ms",
-                 item->sample_id, item->call->space->name,
+                 item->ref.sample_id, item->call->space->name,
                  (unsigned long long)(item->call->wait_ns / NS_PER_MS));
-        status_add_cut(sentence, item->call);
+        if (item->call->wait_cut)
+            status_add_cut(sentence, item->call->space);
         item_done(item, FB__STATUS__TIMEOUT, "%s", sentence);
         break;
     default:
-        status_sentence(sentence, item->call->space, result, refusal, item->sample_id);
+        status_sentence(sentence, item->call->space, result, refusal, item->ref.sample_id);
         item_done(item, status_of(result), "%s", sentence);
     }
 }
@@ -92,13 +100,13 @@ static void get_settle_local(struct item *item, enum store_result result,
 /* Somebody else may have superseded what we hold. */
 static void get_refuse_fenced(struct item *item) {
     item_done(item, FB__STATUS__UNAVAILABLE,
-              "sample %s of store %s: node %s serves nothing now: %s", item->sample_id,
+              "sample %s of store %s: node %s serves nothing now: %s", item->ref.sample_id,
               item->call->space->name, item->call->broker->config->node,
               broker_fenced_why(item->call->broker));
 }
 
 static void get_on_resident(struct waiter *waiter, const struct store_effect *effect) {
-    struct item *item = (struct item *)waiter;
+    struct item *item = container_of(waiter, struct item, waiter);
     struct call *call = item->call;
     item->in_store = false;
     if (effect->result == STORE_OK && !broker_serves(call->broker)) {
@@ -122,9 +130,9 @@ static bool get_try_local(struct item *item, uint64_t wait_ns, bool final) {
         return true;
     }
     struct store_get get = {
-        .sample_id = item->sample_id,
-        .sample_id_bytes = (uint32_t)strlen(item->sample_id),
-        .generation = item->generation,
+        .sample_id = item->ref.sample_id,
+        .sample_id_bytes = (uint32_t)strlen(item->ref.sample_id),
+        .generation = item->ref.generation,
         .deadline_ns = broker->now_ns + wait_ns,
         .tag = (uint64_t)(uintptr_t)&item->waiter,
     };
@@ -167,11 +175,12 @@ static void get_refuse_absent(struct item *item) {
 static void get_ours(struct item *item, uint64_t generation) {
     if (item->in_store)
         return; /* it ends when that one is resident, too */
-    item->generation = generation;
+    item->ref.generation = generation;
     if (get_try_local(item, get_wait_ns(item->call->space, generation, item->call->wait_ns), false))
         return;
     char sentence[SENTENCE_BYTES];
-    status_not_found(sentence, item->call->broker, item->call->space, item->sample_id, generation);
+    status_not_found(sentence, item->call->broker, item->call->space, item->ref.sample_id,
+                     generation);
     get_look_again(item, sentence);
 }
 
@@ -182,18 +191,18 @@ static void get_on_located(void *context, enum directory_result result,
         return;
     struct broker *broker = item->call->broker;
     bool may_come = result == DIRECTORY_E_NOT_FOUND && item->call->wait_ns;
-    bool stale = result == DIRECTORY_OK && record->generation == item->missed;
+    bool stale = result == DIRECTORY_OK && record->generation == get_of(item)->missed;
     if (ask_peers || may_come) { /* each of them waits for it, if it is to be waited for */
         remote_get_anywhere(item);
     } else if (nodes_have_lost(broker, result, record)) {
         item_done(item, FB__STATUS__LOST,
                   "sample %s of store %s was at node %s, which is gone with its memory",
-                  item->sample_id, item->call->space->name, record->home);
+                  item->ref.sample_id, item->call->space->name, record->home);
     } else if (result == DIRECTORY_OK && !stale && strcmp(record->home, broker->config->node)) {
-        strcpy(item->home, record->home);
-        item->generation = record->generation;
-        item->incarnation = record->incarnation;
-        item->located = true;
+        strcpy(item->ref.home, record->home);
+        item->ref.generation = record->generation;
+        item->ref.incarnation = record->incarnation;
+        get_of(item)->located = true;
         remote_get(item);
     } else if (result == DIRECTORY_OK && !stale) {
         get_ours(item, record->generation);
@@ -202,7 +211,7 @@ static void get_on_located(void *context, enum directory_result result,
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is not on this node and the directory cannot be reached: "
                   "%s",
-                  item->sample_id, item->call->space->name,
+                  item->ref.sample_id, item->call->space->name,
                   broker_trouble(broker, "it has not answered in time", trouble));
     } else {
         get_refuse_absent(item);
@@ -214,18 +223,18 @@ static bool get_look(struct item *item) {
     struct ask *ask = ask_new(item, NULL);
     struct directory *directory = item->call->broker->directory;
     if (ask)
-        directory->ops->locate(directory, item->call->space->name, item->sample_id, get_on_located,
-                               ask);
+        directory->ops->locate(directory, item->call->space->name, item->ref.sample_id,
+                               get_on_located, ask);
     return ask;
 }
 
 void get_look_again(struct item *item, const char *why) {
     free(item->error);
     item->error = strdup(why);
-    item->missed = item->generation;
-    item->generation = item->incarnation = 0;
-    *item->home = '\0';
-    item->located = false;
+    get_of(item)->missed = item->ref.generation;
+    item->ref.generation = item->ref.incarnation = 0;
+    *item->ref.home = '\0';
+    get_of(item)->located = false;
     if (BROKER_PLANTED(PLANTED_LOOKED_ONCE) || !get_look(item))
         get_refuse_absent(item);
 }
@@ -245,14 +254,14 @@ static void get_one(struct item *item, const Fb__GetItem *asked) {
         return;
     if (item->call->space->dropped) {
         item_done(item, FB__STATUS__NOT_FOUND, "sample %s of store %s: the store was dropped",
-                  item->sample_id, item->call->space->name);
+                  item->ref.sample_id, item->call->space->name);
         return;
     }
-    item->want_spec = asked->want_spec;
+    get_of(item)->want_spec = asked->want_spec;
     bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
     if (BROKER_PLANTED(PLANTED_CACHED_GRANT) && !here &&
         store_has_landing(item->call->space->store, asked->generation)) {
-        item->over_network = true;
+        get_of(item)->over_network = true;
         get_try_local(item, item->call->wait_ns, true);
         return;
     }
@@ -265,31 +274,107 @@ static void get_one(struct item *item, const Fb__GetItem *asked) {
         item_done(item, FB__STATUS__LOST,
                   "sample %s of store %s: node %s has restarted without its memory since this ref "
                   "was made",
-                  item->sample_id, item->call->space->name, broker->config->node);
+                  item->ref.sample_id, item->call->space->name, broker->config->node);
     else
         get_try_local(item, item->call->wait_ns, true);
 }
 
-bool get_get(struct broker_session *session, uint32_t request_id, bool wants_reply,
-             const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-             const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__Get *asked = request->get;
-    struct call *call = call_open(session, CALL_GET, asked->handle, asked->n_items, request_id,
-                                  wants_reply, NULL, why);
+static void get_begin(struct request *request) {
+    const Fb__Get *asked = request->message->get;
+    struct call *call = call_open(request, asked->handle, asked->n_items, NULL);
     if (!call)
-        return !*why;
-    call->wants_landed = asked->want_landed;
+        return;
     uint64_t patience_ms = asked->deadline_ms ? asked->deadline_ms : PATIENCE_DEFAULT_MS;
     bool silence_cut;
     call->wait_ns = space_cut_wait_ns(call->space, asked->wait_ms * NS_PER_MS, &call->wait_cut);
     call->patience_ns = space_cut_wait_ns(call->space, patience_ms * NS_PER_MS, &silence_cut);
     call->wait_cut |= silence_cut;
-    for (size_t i = 0; i < asked->n_items; i++)
-        get_one(&call->items[i], asked->items[i]);
+    for (size_t i = 0; i < asked->n_items; i++) {
+        get_of(call_item(call, i))->wants_landed = asked->want_landed;
+        get_one(call_item(call, i), asked->items[i]);
+    }
     call_begun(call);
-    return true;
 }
+
+static void get_expire(struct item *item) {
+    const struct ask *ask = LIST_FIRST(&item->asks);
+    const struct fetch *fetch = get_of(item)->fetch;
+    if ((ask && !ask->peer) || !fetch)
+        item_expire_unanswered(item);
+    else if (!fetch->landed)
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: no room to land it here within %llu ms: others' samples "
+                  "hold the landing_bytes of this node",
+                  item->ref.sample_id, item->call->space->name, item_waited_ms(item));
+    else
+        item_done(
+            item, FB__STATUS__TIMEOUT,
+            "sample %s of store %s: its bytes stopped coming from node %s; gave up after %llu ms",
+            item->ref.sample_id, item->call->space->name, item_silent_node(item),
+            item_waited_ms(item));
+}
+
+static void get_leave(struct item *item) {
+    struct get_item *get = get_of(item);
+    if (get->fetch)
+        fetch_detach(item);
+    if (get->remote) /* leased at its home, never granted here */
+        outbox_release(item->call->broker, get->remote, false);
+    get->remote = 0;
+}
+
+static void get_free_item(struct item *item) {
+    free(get_of(item)->spec);
+    free(get_of(item)->checksums);
+}
+
+static void get_fill_result(const struct item *item, Fb__GetResult *result) {
+    const struct get_item *get = get_of(item);
+    fb__get_result__init(result);
+    result->status = item->status;
+    result->error = item_error(item);
+    if (item->status != FB__STATUS__OK)
+        return;
+    result->lease_hi = get->lease_hi;
+    result->lease_lo = get->lease_lo;
+    result->extent_offset = get->extent_offset;
+    result->extent_bytes = get->extent_bytes;
+    result->generation = item->ref.generation;
+    result->over_network = get->over_network;
+    result->transfer = get->transfer;
+    if (!get->want_spec)
+        return;
+    result->home = (char *)item->ref.home;
+    result->incarnation = item->ref.incarnation;
+    result->spec = (ProtobufCBinaryData){get->spec_bytes, get->spec};
+    result->checksums = (ProtobufCBinaryData){get->checksums_bytes, get->checksums};
+}
+
+static void get_answer(const struct call *call) {
+    Fb__GetResult results[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
+    for (uint32_t i = 0; i < call->count; i++) {
+        get_fill_result(call_item(call, i), &results[i]);
+        pointers[i] = &results[i];
+    }
+    Fb__GetReply result = FB__GET_REPLY__INIT;
+    result.n_items = call->count;
+    result.items = pointers;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_GET;
+    reply.get = &result;
+    call_send(call, &reply);
+}
+
+const struct request_kind get_kind = {
+    .begin = get_begin,
+    .item_bytes = sizeof(struct get_item),
+    .answer = get_answer,
+    .expire = get_expire,
+    .leave = get_leave,
+    .free_item = get_free_item,
+};
+
+/* ---- release ---- */
 
 static void get_release_one(struct broker_session *session, const struct attachment *attachment,
                             const Fb__ReleaseItem *asked) {
@@ -319,11 +404,9 @@ void get_release_batch(struct broker_session *session, const Fb__Release *releas
         get_release_one(session, attachment, release->items[i]);
 }
 
-bool get_release(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                 const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    get_release_batch(session, request->release);
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
-    return true;
+static void get_release(struct request *request) {
+    get_release_batch(request->session, request->message->release);
+    request_reply(request, FB__STATUS__OK, NULL);
 }
+
+const struct request_kind release_kind = {.begin = get_release};

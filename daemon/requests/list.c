@@ -7,146 +7,61 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/knowledge.h"
 #include "proto/frame.h"
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 #define PAGE_ITEMS_MAX 256u
-#define PAGE_BYTES_MAX 98304u /* leaves room in a frame */
-#define PERSON_BYTES   80u    /* of a name, where each of 256 stores may tell two */
-#define STEPS_PER_TURN 64u    /* of up to 4096 slots each */
-
-static void list_answer(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                        const Fb__ClientReply *reply) {
-    if (wants_reply)
-        session->ops->reply(session->client, request_id, reply, -1);
-}
-
-/* ---- stores of one name: one that is there, and those that were dropped and linger ---- */
-
-/* A cursor is the store's place here above, and the place in the store below. */
-#define SPACE_SHIFT 40u
-#define CURSOR_MASK ((1ull << SPACE_SHIFT) - 1)
-
-/* The first of this name from that place on; NULL: none. */
-static const struct space *list_space(const struct broker *broker, const char *name,
-                                      uint64_t from) {
-    for (uint64_t i = from; i < broker->space_end; i++)
-        if (broker->spaces[i].used && !strcmp(broker->spaces[i].name, name))
-            return &broker->spaces[i];
-    return NULL;
-}
-
-/* Where a listing goes on that has come to `cursor` in this store (0: to its end); 0 = it is over.
- * alone: stores of the same name are not listed behind it. */
-static uint64_t list_onward(const struct broker *broker, const struct space *space, uint64_t cursor,
-                            bool alone) {
-    const struct space *next = alone ? NULL : list_space(broker, space->name, space->index + 1);
-    if (cursor)
-        return (uint64_t)space->index << SPACE_SHIFT | cursor;
-    return next ? (uint64_t)next->index << SPACE_SHIFT : 0;
-}
+#define PERSON_BYTES   80u /* of a name, where each of 256 stores may tell two */
+#define STEPS_PER_TURN 64u /* of up to 4096 slots each */
 
 /* What the session may list: the store that it has opened under the handle, and an admin all of a
  * name. NULL: the request has been answered. */
-static const struct space *list_begin(struct broker_session *session, uint32_t handle,
-                                      const char *name, uint64_t cursor, uint32_t request_id,
-                                      bool wants_reply) {
+static const struct space *list_begin(const struct request *request, uint32_t handle,
+                                      const char *name, uint64_t cursor) {
+    struct broker_session *session = request->session;
     const struct attachment *attachment = session_attachment(session, handle);
     const char *known = attachment ? attachment->space->name : name;
-    const struct space *space =
-        session->admin ? list_space(session->broker, known, cursor >> SPACE_SHIFT) : NULL;
-    return space ? space : probe_space(session, handle, name, request_id, wants_reply);
+    const struct space *space = session->admin ? list_space(session->broker, known, cursor) : NULL;
+    return space ? space : request_space(request, handle, name);
 }
 
 /* ---- samples ---- */
 
-struct sample_page {
-    Fb__SampleInfo infos[PAGE_ITEMS_MAX], *pointers[PAGE_ITEMS_MAX];
-    struct store_info from[PAGE_ITEMS_MAX]; /* keeps the ids */
-    size_t count, bytes;
-};
-
-static bool list_wanted(const Fb__List *asked, const struct store_info *info) {
-    if (info->state == STORE_FREE || strncmp(info->sample_id, asked->prefix, strlen(asked->prefix)))
-        return false;
-    return asked->all_states || (info->state == STORE_RESIDENT && !info->landing);
-}
-
-static uint64_t list_fill_page(const struct broker *broker, const struct space *space,
-                               const Fb__List *asked, struct sample_page *page) {
-    uint64_t cursor = asked->cursor & CURSOR_MASK;
-    uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
-    for (uint32_t steps = 0;
-         page->count < limit && page->bytes < PAGE_BYTES_MAX / 2 && steps < STEPS_PER_TURN * 64;) {
-        struct store_info *from = &page->from[page->count];
-        if (!store_list_next(space->store, &cursor, from))
-            return 0;
-        steps += from->state == STORE_FREE ? 64 : 1;
-        if (!list_wanted(asked, from))
-            continue;
-        Fb__SampleInfo *info = &page->infos[page->count];
-        probe_fill_info(broker, space, from, asked->holders, info);
-        page->pointers[page->count++] = info;
-        page->bytes += fb__sample_info__get_packed_size(info);
-    }
-    return cursor;
-}
-
-/* False: out of memory. What `result` points to lives in *page_out. */
-static bool list_make_page(const struct broker *broker, const struct space *space,
-                           const Fb__List *asked, bool alone, struct sample_page **page_out,
-                           Fb__ListReply *result) {
-    struct sample_page *page = malloc(sizeof *page);
-    if (!page)
-        return false;
-    page->count = page->bytes = 0;
-    fb__list_reply__init(result);
-    result->cursor = list_onward(broker, space, list_fill_page(broker, space, asked, page), alone);
-    result->n_samples = page->count;
-    result->samples = page->pointers;
-    *page_out = page;
-    return true;
-}
-
-static void list_free_page(struct sample_page *page) {
-    for (size_t i = 0; i < page->count; i++)
-        probe_free_info(&page->infos[i]);
-    free(page);
-}
-
-static void list_here(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                      const struct space *space, const Fb__List *asked) {
-    struct sample_page *page;
-    Fb__ListReply result;
-    if (!list_make_page(session->broker, space, asked, !session->admin, &page, &result)) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
-                          "the broker is out of memory");
+static void list_own(const struct request *request, const struct space *space,
+                     const Fb__List *asked) {
+    const struct broker_session *session = request->session;
+    Fb__ListReply *page = list_here(session->broker, space, asked, !session->admin);
+    if (!page) {
+        request_reply(request, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
         return;
     }
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_LIST;
-    reply.list = &result;
-    list_answer(session, request_id, wants_reply, &reply);
-    list_free_page(page);
+    reply.list = page;
+    request_send(request, &reply, -1);
+    fb__list_reply__free_unpacked(page, NULL);
 }
 
 /* ---- another node's samples ---- */
 
-void list_serve(struct asking *asking, uint32_t request_id, const Fb__List *asked) {
-    const struct space *space =
-        asked ? list_space(asking->broker, asked->store, asked->cursor >> SPACE_SHIFT) : NULL;
-    struct sample_page *page = NULL;
-    Fb__ListReply result = FB__LIST_REPLY__INIT; /* no such store: no samples */
-    if (space && !list_make_page(asking->broker, space, asked, false, &page, &result)) {
-        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "it is out of memory");
-        return;
+/* The call has one item and has been begun before the peer is asked: it is answered while the
+ * peer's page is still there. */
+struct page_item {
+    struct item item;
+    Fb__ListReply *page;
+};
+
+static void list_answer(const struct call *call) {
+    const struct item *item = call_item(call, 0);
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.status = item->status;
+    reply.error = item_error(item);
+    if (item->status == FB__STATUS__OK) {
+        reply.result_case = FB__CLIENT_REPLY__RESULT_LIST;
+        reply.list = container_of(item, struct page_item, item)->page;
     }
-    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
-    reply.result_case = FB__PEER_REPLY__RESULT_LIST;
-    reply.list = &result;
-    asker_reply(asking->asker, request_id, &reply, NULL, 0);
-    if (page)
-        list_free_page(page);
+    call_send(call, &reply);
 }
 
 static void list_on_peer_page(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -157,19 +72,16 @@ static void list_on_peer_page(void *context, const Fb__PeerReply *reply, const u
         return;
     if (!reply || reply->result_case != FB__PEER_REPLY__RESULT_LIST) {
         item_done(item, reply && reply->status ? reply->status : FB__STATUS__UNAVAILABLE,
-                  "node %s: %s", item->home, ask_failure(reply, why));
+                  "node %s: %s", item->ref.home, ask_failure(reply, why));
         return;
     }
-    Fb__ClientReply page = FB__CLIENT_REPLY__INIT;
-    page.result_case = FB__CLIENT_REPLY__RESULT_LIST;
-    page.list = reply->list;
-    item_answer(item, &page.base);
+    container_of(item, struct page_item, item)->page = reply->list;
+    item_done(item, FB__STATUS__OK, NULL);
 }
 
 static void list_ask_page(struct item *item, Fb__List *asked, const char *store) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, asked->node);
-    struct ask *ask = peer ? ask_new(item, peer) : NULL;
     Fb__List list = *asked;
     list.handle = 0;
     list.store = (char *)store;
@@ -178,49 +90,45 @@ static void list_ask_page(struct item *item, Fb__List *asked, const char *store)
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_LIST;
     request.list = &peer_list;
-    snprintf(item->home, sizeof item->home, "%.*s", (int)sizeof item->home - 1, asked->node);
+    snprintf(item->ref.home, sizeof item->ref.home, "%.*s", (int)sizeof item->ref.home - 1,
+             asked->node);
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
-    if (ask && !peer_call(peer, &request, list_on_peer_page, ask, broker->now_ns))
+    if (peer && !ask_send(ask_new(item, peer), &request, list_on_peer_page))
         return;
-    if (ask)
-        ask_take(ask);
     item_done(item, FB__STATUS__UNAVAILABLE, "node %s is no peer of node %s, or cannot be asked",
-              item->home, broker->config->node);
+              item->ref.home, broker->config->node);
 }
 
 /* An admin may name a store that this node does not have. */
-static void list_there(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                       Fb__List *asked) {
+static void list_there(struct request *request, Fb__List *asked) {
+    struct broker_session *session = request->session;
     const struct attachment *attachment = session_attachment(session, asked->handle);
     const char *store = attachment ? attachment->space->name : asked->store;
     if (!attachment && (!session->admin || layout_check_name(store))) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
-                          "open the store first (only admins may look into one that they have not "
-                          "opened)");
+        request_reply(request, FB__STATUS__DENIED,
+                      "open the store first (only admins may look into one that they have not "
+                      "opened)");
         return;
     }
-    struct call *call = call_new(session, CALL_LIST, 1, request_id, wants_reply);
+    struct call *call = call_new(request, NULL, 1);
     if (!call)
         return;
     call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
-    list_ask_page(&call->items[0], asked, store);
+    struct item *item = call_item(call, 0);
     call_begun(call);
+    list_ask_page(item, asked, store);
 }
 
-bool list_samples(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                  const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    Fb__List *asked = request->list;
+static void list_samples(struct request *request) {
+    struct broker_session *session = request->session;
+    Fb__List *asked = request->message->list;
     if (*asked->node && strcmp(asked->node, session->broker->config->node)) {
-        list_there(session, request_id, wants_reply, asked);
-        return true;
+        list_there(request, asked);
+        return;
     }
-    const struct space *space =
-        list_begin(session, asked->handle, asked->store, asked->cursor, request_id, wants_reply);
+    const struct space *space = list_begin(request, asked->handle, asked->store, asked->cursor);
     if (space)
-        list_here(session, request_id, wants_reply, space, asked);
-    return true;
+        list_own(request, space, asked);
 }
 
 /* ---- leases ---- */
@@ -234,7 +142,7 @@ struct lease_page {
 
 static uint64_t list_fill_leases(const struct broker *broker, const struct space *space,
                                  const Fb__Leases *asked, struct lease_page *page) {
-    uint64_t cursor = asked->cursor & CURSOR_MASK;
+    uint64_t cursor = asked->cursor & LIST_CURSOR_MASK;
     uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
     for (uint32_t steps = 0; page->count < limit && steps < STEPS_PER_TURN;) {
         struct store_lease_info *from = &page->from[page->count];
@@ -259,20 +167,16 @@ static uint64_t list_fill_leases(const struct broker *broker, const struct space
     return cursor;
 }
 
-bool list_leases(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                 const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    const Fb__Leases *asked = request->leases;
-    const struct space *space =
-        list_begin(session, 0, asked->store, asked->cursor, request_id, wants_reply);
+static void list_leases(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Leases *asked = request->message->leases;
+    const struct space *space = list_begin(request, 0, asked->store, asked->cursor);
     if (!space)
-        return true;
+        return;
     struct lease_page *page = malloc(sizeof *page);
     if (!page) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
-                          "the broker is out of memory");
-        return true;
+        request_reply(request, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
+        return;
     }
     page->count = 0;
     Fb__LeasesReply result = FB__LEASES_REPLY__INIT;
@@ -283,9 +187,8 @@ bool list_leases(struct broker_session *session, uint32_t request_id, bool wants
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_LEASES;
     reply.leases = &result;
-    list_answer(session, request_id, wants_reply, &reply);
+    request_send(request, &reply, -1);
     free(page);
-    return true;
 }
 
 /* ---- stores ---- */
@@ -359,12 +262,10 @@ static bool list_stands_for_dropped(struct broker *broker, const struct space *s
     return !space_find(broker, space->name) && list_space(broker, space->name, 0) == space;
 }
 
-bool list_stores(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                 const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
+static void list_stores(struct request *request) {
+    struct broker_session *session = request->session;
     struct broker *broker = session->broker;
-    bool dropped = request->stores->dropped;
+    bool dropped = request->message->stores->dropped;
     Fb__StoreInfo infos[SPACES_MAX], *pointers[SPACES_MAX];
     struct store_people people[SPACES_MAX];
     Fb__StoresReply result = FB__STORES_REPLY__INIT;
@@ -382,6 +283,13 @@ bool list_stores(struct broker_session *session, uint32_t request_id, bool wants
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_STORES;
     reply.stores = &result;
-    list_answer(session, request_id, wants_reply, &reply);
-    return true;
+    request_send(request, &reply, -1);
 }
+
+const struct request_kind list_kind = {
+    .begin = list_samples,
+    .item_bytes = sizeof(struct page_item),
+    .answer = list_answer,
+};
+const struct request_kind leases_kind = {.begin = list_leases};
+const struct request_kind stores_kind = {.begin = list_stores};

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "proto/frame.h"
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 #define NODES_MAX      FRAME_BATCH_ITEMS_MAX
 #define CUT_BYTES      60u    /* of a sentence, where there are many */
@@ -17,81 +17,27 @@
 
 /* ---- this node's own health ---- */
 
-struct health {
-    Fb__HealthReply reply;
-    char *stores[SPACES_MAX];
-    char trouble[TROUBLE_BYTES], not_ready[TROUBLE_BYTES];
-};
-
-static void list_nodes_fill_health(const struct broker *broker, struct health *health) {
-    Fb__HealthReply *to = &health->reply;
-    fb__health_reply__init(to);
-    to->store_names = health->stores;
-    for (uint32_t i = 0; i < broker->space_end; i++) {
-        const struct space *space = &broker->spaces[i];
-        struct store_totals totals;
-        if (!space->used)
-            continue;
-        store_totals(space->store, &totals);
-        to->leases += totals.leases;
-        to->resident_samples += totals.resident - totals.landing;
-        if (!space->dropped)
-            health->stores[to->n_store_names++] = (char *)space->name;
-    }
-    to->stores = to->n_store_names;
-    to->node = (char *)broker->config->node;
-    to->incarnation = broker->options.incarnation;
-    to->broker_version = (char *)FEATURED_VERSION;
-    to->uptime_ms = (broker->now_ns - broker->started_ns) / NS_PER_MS;
-    to->resident_bytes = broker->account.used_bytes;
-    to->max_resident_bytes = broker->account.limit_bytes;
-    to->sessions = broker->session_count;
-    to->max_sessions = broker->config->max_sessions;
-    to->max_release_pending = broker->limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS];
-    to->release_pending = broker->exchange->release_pending;
-    to->index_pending = broker->directory->ops->pending(broker->directory);
-    to->draining = broker->draining;
-    to->twin = (char *)peers_twin(broker->peers);
-    if (!*to->twin)
-        to->twin = (char *)peers_rival(broker->peers, NULL);
-    to->trouble = (char *)broker_trouble(broker, "", health->trouble);
-    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
-         peer = peers_next(broker->peers, peer))
-        to->odd_answers += peer_odd_answers(peer);
-    to->directory = (char *)broker->directory->ops->name;
-    to->loop_lag_ms = turns_recent_ns(broker) / NS_PER_MS;
-    to->loop_lag_longest_ms = broker->turns.longest_ns / NS_PER_MS;
-    const char *why = broker_not_ready_why(broker, health->not_ready);
-    to->ready = !why;
-    if (why)
-        to->not_ready_why = (char *)why;
-    to->log_dropped = log_dropped();
-}
-
-bool list_health(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                 const char **why) {
-    (void)request, (void)payload, (void)payload_bytes, (void)why;
+static void list_health(struct request *request) {
+    struct broker_session *session = request->session;
     struct health health;
-    list_nodes_fill_health(session->broker, &health);
+    health_fill(session->broker, &health);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_HEALTH;
     reply.health = &health.reply;
-    if (wants_reply)
-        session->ops->reply(session->client, request_id, &reply, -1);
-    return true;
-}
-
-void list_serve_health(struct asking *asking, uint32_t request_id) {
-    struct health health;
-    list_nodes_fill_health(asking->broker, &health);
-    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
-    reply.result_case = FB__PEER_REPLY__RESULT_HEALTH;
-    reply.health = &health.reply;
-    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+    request_send(request, &reply, -1);
 }
 
 /* ---- asking the others ---- */
+
+/* One other node. */
+struct node_item {
+    struct item item;
+    Fb__HealthReply *health; /* what it says of itself, malloc'ed; NULL: it has not answered */
+};
+
+static struct node_item *node_of(const struct item *item) {
+    return container_of(item, struct node_item, item);
+}
 
 static void list_nodes_on_health(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                                  size_t payload_bytes, const char *why) {
@@ -103,52 +49,46 @@ static void list_nodes_on_health(void *context, const Fb__PeerReply *reply, cons
         item_done(item, FB__STATUS__UNAVAILABLE, "%s", ask_failure(reply, why));
         return;
     }
-    item_answer(item, &reply->health->base);
+    node_of(item)->health = peer_reply_take(reply, health);
+    item_done(item, FB__STATUS__OK, NULL);
 }
 
 /* A node that has left is not waited for. */
 static void list_nodes_ask_health(struct item *item, struct peer *peer) {
     struct broker *broker = item->call->broker;
-    struct ask *ask = NULL;
     Fb__PeerHealth health = FB__PEER_HEALTH__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_HEALTH;
     request.health = &health;
-    snprintf(item->home, sizeof item->home, "%s", peer_node(peer));
-    bool asked = item->call->patience_ns && !nodes_is_dead(broker, item->home, 0);
-    if (asked && (ask = ask_new(item, peer)) &&
-        !peer_call(peer, &request, list_nodes_on_health, ask, broker->now_ns)) {
+    snprintf(item->ref.home, sizeof item->ref.home, "%s", peer_node(peer));
+    bool asked = item->call->patience_ns && !nodes_is_dead(broker, item->ref.home, 0);
+    if (asked && !ask_send(ask_new(item, peer), &request, list_nodes_on_health)) {
         item_set_deadline(item, broker->now_ns + item->call->patience_ns);
         return;
     }
-    if (ask)
-        ask_take(ask);
     if (asked)
         item_done(item, FB__STATUS__UNAVAILABLE, "it cannot be asked now");
     else
         item_done(item, FB__STATUS__OK, NULL);
 }
 
-bool list_nodes(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
+static void list_nodes(struct request *request) {
+    struct broker_session *session = request->session;
     struct peers *peers = session->broker->peers;
     size_t count = 0;
     for (struct peer *peer = peers_next(peers, NULL); peer && count < NODES_MAX;
          peer = peers_next(peers, peer))
         count++;
-    struct call *call = call_new(session, CALL_NODES, count, request_id, wants_reply);
+    struct call *call = call_new(request, NULL, count);
     if (!call)
-        return true;
-    call->patience_ns = request->nodes->deadline_ms * NS_PER_MS;
+        return;
+    call->patience_ns = request->message->nodes->deadline_ms * NS_PER_MS;
     struct peer *peer = NULL;
     for (size_t i = 0; i < count; i++) {
         peer = peers_next(peers, peer);
-        list_nodes_ask_health(&call->items[i], peer);
+        list_nodes_ask_health(call_item(call, i), peer);
     }
     call_begun(call);
-    return true;
 }
 
 /* ---- the answer ---- */
@@ -187,7 +127,7 @@ static Fb__NodeInfo *list_nodes_next_node(struct node_page *page) {
 
 static void list_nodes_fill_self(const struct broker *broker, struct node_page *page) {
     Fb__NodeInfo *self = list_nodes_next_node(page);
-    list_nodes_fill_health(broker, &page->own);
+    health_fill(broker, &page->own);
     self->node = (char *)broker->config->node;
     self->address =
         (char *)(*broker->config->advertise ? broker->config->advertise : broker->config->listen);
@@ -227,7 +167,7 @@ static void list_nodes_fill_rails(struct node_page *page, size_t node) {
 
 static void list_nodes_fill_node(const struct broker *broker, const struct item *item,
                                  struct node_page *page) {
-    struct peer *peer = peers_find(broker->peers, item->home);
+    struct peer *peer = peers_find(broker->peers, item->ref.home);
     struct peer_info *from = &page->from[page->count];
     Fb__NodeInfo *info = list_nodes_next_node(page);
     const struct outbox *outbox = peer_user(peer);
@@ -254,9 +194,8 @@ static void list_nodes_fill_node(const struct broker *broker, const struct item 
         info->heard_ms_ago = info->heard ? (broker->now_ns - from->heard_ns) / NS_PER_MS : 0;
     info->odd_answers = from->odd_answers;
     info->twin = (char *)peers_rival(broker->peers, from->node);
-    info->silence = item->error ? item->error : (char *)protobuf_c_empty_string;
-    info->health =
-        item->answer ? fb__health_reply__unpack(NULL, item->answer_bytes, item->answer) : NULL;
+    info->silence = item_error(item);
+    info->health = node_of(item)->health;
     info->leases = info->health ? info->health->leases : 0;
     page->bytes += fb__node_info__get_packed_size(info);
     if (page->bytes > PAGE_BYTES_MAX)
@@ -265,7 +204,7 @@ static void list_nodes_fill_node(const struct broker *broker, const struct item 
         list_nodes_cut_details(info->health);
 }
 
-void list_answer_nodes(struct call *call) {
+static void list_answer_nodes(const struct call *call) {
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     Fb__NodesReply result = FB__NODES_REPLY__INIT;
     struct node_page *page = malloc(sizeof *page);
@@ -278,14 +217,24 @@ void list_answer_nodes(struct call *call) {
     page->count = page->bytes = 0;
     list_nodes_fill_self(call->broker, page);
     for (uint32_t i = 0; i < call->count; i++)
-        list_nodes_fill_node(call->broker, &call->items[i], page);
+        list_nodes_fill_node(call->broker, call_item(call, i), page);
     result.n_nodes = page->count;
     result.nodes = page->pointers;
     reply.result_case = FB__CLIENT_REPLY__RESULT_NODES;
     reply.nodes = &result;
     call_send(call, &reply);
-    for (size_t i = 1; i < page->count; i++)
-        if (page->infos[i].health)
-            fb__health_reply__free_unpacked(page->infos[i].health, NULL);
     free(page);
 }
+
+static void list_nodes_free_item(struct item *item) {
+    if (node_of(item)->health)
+        fb__health_reply__free_unpacked(node_of(item)->health, NULL);
+}
+
+const struct request_kind health_kind = {.begin = list_health};
+const struct request_kind nodes_kind = {
+    .begin = list_nodes,
+    .item_bytes = sizeof(struct node_item),
+    .answer = list_answer_nodes,
+    .free_item = list_nodes_free_item,
+};

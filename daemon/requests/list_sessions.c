@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "proto/frame.h"
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 #define PAGE_ITEMS_MAX 256u
 
@@ -55,7 +55,7 @@ static void sessions_add(struct session_page *page, const struct broker_session 
     const struct broker *broker = session->broker;
     Fb__SessionInfo *info = &page->infos[page->count];
     fb__session_info__init(info);
-    info->session_id = session->id;
+    info->session_id = session->owner.id;
     info->pid = (uint32_t)session->credentials.pid;
     info->uid = session->credentials.uid;
     info->name = (char *)session->client_name;
@@ -74,7 +74,7 @@ static uint64_t sessions_fill(const struct broker_session *asker, uint64_t curso
     const struct broker_session *session;
     TAILQ_FOREACH (session, &asker->broker->sessions, link) {
         bool shown = asker->admin || session->credentials.uid == asker->credentials.uid;
-        if (session->id <= cursor || !shown)
+        if (session->owner.id <= cursor || !shown)
             continue;
         if (page->count == limit)
             return page->infos[limit - 1].session_id;
@@ -114,17 +114,14 @@ static uint64_t sessions_fill_owners(const struct broker_session *asker, uint64_
     return 0;
 }
 
-bool list_sessions(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                   const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                   const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    const Fb__Sessions *asked = request->sessions;
+static void list_sessions(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Sessions *asked = request->message->sessions;
     uint32_t limit = asked->limit && asked->limit < PAGE_ITEMS_MAX ? asked->limit : PAGE_ITEMS_MAX;
     struct session_page *page = malloc(sizeof *page);
     if (!page) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNAVAILABLE,
-                          "the broker is out of memory");
-        return true;
+        request_reply(request, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
+        return;
     }
     page->count = 0;
     Fb__SessionsReply result = FB__SESSIONS_REPLY__INIT;
@@ -139,8 +136,8 @@ bool list_sessions(struct broker_session *session, uint32_t request_id, bool wan
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_SESSIONS;
     reply.sessions = &result;
-    if (wants_reply)
-        session->ops->reply(session->client, request_id, &reply, -1);
+    request_send(request, &reply, -1);
     free(page);
-    return true;
 }
+
+const struct request_kind sessions_kind = {.begin = list_sessions};

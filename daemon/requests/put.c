@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 /* So many items of a batch are told who holds the room: all of them would not fit one answer. */
 #define ROOM_TOLD_ITEMS 64
@@ -24,10 +24,23 @@ struct inline_put {
     uint8_t bytes[];
 };
 
+/* What reserve, commit and an inline put have in common: an item of a commit knows neither place
+ * nor payload. */
+struct put_item {
+    struct item item;
+    struct inline_put *kept; /* while it waits for room */
+    Fb__PutResult result;
+    struct publish_waiter committed;
+};
+
+static struct put_item *put_of(const struct item *item) {
+    return container_of(item, struct put_item, item);
+}
+
 /* ---- commit ---- */
 
 static void put_answer_committed(struct item *item, const struct store_answer *answer) {
-    item->generation = answer->value;
+    item->ref.generation = answer->value;
     item_done(item, (Fb__Status)answer->status, NULL);
 }
 
@@ -42,6 +55,14 @@ static void put_refuse_ended(struct item *item, uint64_t reservation) {
         "bytes take that long",
         space->name, (unsigned long long)reservation,
         log_duration(space->settings.max_reserve_ms, bound));
+}
+
+static void put_on_committed(struct publish_waiter *waiter, Fb__Status status, uint64_t generation,
+                             const char *sentence) {
+    struct item *item = &container_of(waiter, struct put_item, committed)->item;
+    if (generation)
+        item->ref.generation = generation;
+    item_done(item, status, sentence ? "%s" : NULL, sentence);
 }
 
 /* keeps: the client knows of the reservation, and may commit it again. */
@@ -78,14 +99,19 @@ static void put_commit_item(struct item *item, uint64_t reservation, const void 
                       : "has another number of tensors than there are checksums");
         return;
     }
-    publish(item, generation);
+    struct store_info info;
+    store_stat(space->store, NULL, 0, generation, &info);
+    memcpy(item->ref.sample_id, info.sample_id, sizeof item->ref.sample_id);
+    put_of(item)->committed.ended = put_on_committed;
+    const struct publish_put put = {generation, item->op, call->session->account->parent};
+    publish(broker, space, &put, &put_of(item)->committed);
 }
 
 /* ---- reserve ---- */
 
 static void put_copy_payload(const struct item *item, const struct inline_put *put,
                              const uint8_t *bytes) {
-    uint8_t *extent = (uint8_t *)item->call->space->arena.base + item->extent_offset;
+    uint8_t *extent = (uint8_t *)item->call->space->arena.base + put_of(item)->result.extent_offset;
     for (uint32_t i = 0; i < put->layout.tensor_count; i++) {
         memcpy(extent + put->layout.offset_bytes[i], bytes, put->tensor_bytes[i]);
         bytes += put->tensor_bytes[i];
@@ -94,8 +120,8 @@ static void put_copy_payload(const struct item *item, const struct inline_put *p
 
 static void put_reserved(struct item *item, const struct store_reservation *reservation,
                          const struct inline_put *put, const uint8_t *bytes) {
-    item->reservation = reservation->token;
-    item->extent_offset = reservation->extent_offset;
+    put_of(item)->result.reservation = reservation->token;
+    put_of(item)->result.extent_offset = reservation->extent_offset;
     if (!put) {
         item_done(item, FB__STATUS__OK, NULL);
         return;
@@ -107,22 +133,22 @@ static void put_reserved(struct item *item, const struct store_reservation *rese
 static void put_refused(struct item *item, enum store_result result,
                         const struct store_refusal *refusal, bool waited) {
     char sentence[SENTENCE_BYTES];
-    status_sentence(sentence, item->call->space, result, refusal, item->sample_id);
-    if (result == STORE_E_FULL && item - item->call->items < ROOM_TOLD_ITEMS)
+    status_sentence(sentence, item->call->space, result, refusal, item->ref.sample_id);
+    if (result == STORE_E_FULL && item_index(item) < ROOM_TOLD_ITEMS)
         status_add_room(sentence, item->call->broker, item->call->space, refusal);
-    if (waited)
-        status_add_cut(sentence, item->call);
+    if (waited && item->call->wait_cut)
+        status_add_cut(sentence, item->call->space);
     /* A put that waited in vain is told what it waited for, not merely that time passed. */
     Fb__Status status = result == STORE_E_TIMEOUT ? FB__STATUS__FULL : status_of(result);
     item_done(item, status, "%s", sentence);
 }
 
 static void put_on_room(struct waiter *waiter, const struct store_effect *effect) {
-    struct item *item = (struct item *)waiter;
+    struct item *item = container_of(waiter, struct item, waiter);
+    const struct inline_put *kept = put_of(item)->kept;
     item->in_store = false;
     if (effect->result == STORE_OK)
-        put_reserved(item, &effect->reservation, item->inline_put,
-                     item->inline_put ? item->inline_put->bytes : NULL);
+        put_reserved(item, &effect->reservation, kept, kept ? kept->bytes : NULL);
     else
         put_refused(item, effect->result, &effect->refusal, true);
 }
@@ -139,7 +165,7 @@ static Fb__SampleSpec *put_check_spec(struct broker *broker, const char *sample_
     if (*wrong)
         return NULL;
     Fb__SampleSpec *spec =
-        fb__sample_spec__unpack(scratch_begin(&broker->scratch), packed.len, packed.data);
+        fb__sample_spec__unpack(bump_begin(&broker->bump), packed.len, packed.data);
     if (!spec)
         *wrong = "its spec is malformed";
     else
@@ -158,29 +184,29 @@ static void put_keep_payload(struct item *item, const struct inline_put *put,
         account_sentence(limit, sizeof limit, &full);
         item_done(item, FB__STATUS__FULL,
                   "sample %s of store %s: there is no room for it yet and it cannot be kept: %s",
-                  item->sample_id, item->call->space->name, limit);
+                  item->ref.sample_id, item->call->space->name, limit);
         return;
     }
     struct inline_put *kept = malloc(kept_bytes);
     if (!kept) {
         item_done(item, FB__STATUS__UNAVAILABLE, "sample %s: the broker is out of memory",
-                  item->sample_id);
+                  item->ref.sample_id);
         return;
     }
     memcpy(kept, put, sizeof *put);
     memcpy(kept->bytes, bytes, put->layout.sum_bytes);
     account_add(account, CHARGE_KEPT_BYTES, kept_bytes);
-    item->inline_put = kept;
+    put_of(item)->kept = kept;
 }
 
-void put_forget_payload(struct item *item) {
-    struct inline_put *put = item->inline_put;
+static void put_forget_payload(struct item *item) {
+    struct inline_put *put = put_of(item)->kept;
     if (!put)
         return;
     account_release(item->call->session->account, CHARGE_KEPT_BYTES,
                     sizeof *put + put->layout.sum_bytes);
     free(put);
-    item->inline_put = NULL;
+    put_of(item)->kept = NULL;
 }
 
 static void put_reserve_item(struct item *item, ProtobufCBinaryData spec,
@@ -188,8 +214,8 @@ static void put_reserve_item(struct item *item, ProtobufCBinaryData spec,
                              const struct inline_put *put, const uint8_t *bytes) {
     struct call *call = item->call;
     struct store_put asked = {
-        .sample_id = item->sample_id,
-        .sample_id_bytes = (uint32_t)strlen(item->sample_id),
+        .sample_id = item->ref.sample_id,
+        .sample_id_bytes = (uint32_t)strlen(item->ref.sample_id),
         .spec = spec.data,
         .spec_bytes = (uint32_t)spec.len,
         .tensor_count = layout->tensor_count,
@@ -207,7 +233,6 @@ static void put_reserve_item(struct item *item, ProtobufCBinaryData spec,
     } else if (result == STORE_WAIT) {
         item->waiter.granted = put_on_room;
         item->in_store = true;
-        item->extent_bytes = layout->extent_bytes;
         if (put)
             put_keep_payload(item, put, bytes);
     } else {
@@ -217,17 +242,19 @@ static void put_reserve_item(struct item *item, ProtobufCBinaryData spec,
 
 /* ---- requests ---- */
 
-/* The call, or NULL when the request was answered already (or *why is set: a breach). */
-static struct call *put_begin(struct broker_session *session, uint32_t handle, size_t count,
-                              uint32_t request_id, bool wants_reply, const char **why) {
-    const struct attachment *attachment = session_attachment(session, handle);
+/* The call, or NULL when the request was answered already, or is a breach. */
+static struct call *put_begin(struct request *request, uint32_t handle, size_t count) {
+    const struct attachment *attachment = session_attachment(request->session, handle);
     if (attachment && attachment->write && attachment->space->dropped) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__NOT_FOUND,
-                          "the store was dropped");
+        request_reply(request, FB__STATUS__NOT_FOUND, "the store was dropped");
         return NULL;
     }
-    return call_open(session, CALL_PUT, handle, count, request_id, wants_reply,
-                     "this session opened the store read-only", why);
+    return call_open(request, handle, count, "this session opened the store read-only");
+}
+
+static void put_init_results(const struct call *call) {
+    for (uint32_t i = 0; i < call->count; i++)
+        fb__put_result__init(&put_of(call_item(call, i))->result);
 }
 
 /* True, and the item done: nothing new is taken now. */
@@ -245,18 +272,16 @@ static uint64_t put_deadline_of(struct call *call, uint32_t deadline_ms) {
            space_cut_wait_ns(call->space, deadline_ms * NS_PER_MS, &call->wait_cut);
 }
 
-bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                 const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__Reserve *asked = request->reserve;
-    struct call *call =
-        put_begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
+static void put_reserve(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Reserve *asked = request->message->reserve;
+    struct call *call = put_begin(request, asked->handle, asked->n_items);
     if (!call)
-        return !*why;
+        return;
+    put_init_results(call);
     uint64_t deadline_ns = put_deadline_of(call, asked->deadline_ms);
     for (size_t i = 0; i < asked->n_items; i++) {
-        struct item *item = &call->items[i];
+        struct item *item = call_item(call, i);
         struct layout layout;
         const char *wrong;
         if (put_refuse_new(item))
@@ -267,11 +292,10 @@ bool put_reserve(struct broker_session *session, uint32_t request_id, bool wants
                       asked->items[i]->sample_id, call->space->name, wrong);
             continue;
         }
-        strcpy(item->sample_id, asked->items[i]->sample_id);
+        strcpy(item->ref.sample_id, asked->items[i]->sample_id);
         put_reserve_item(item, asked->items[i]->spec, &layout, deadline_ns, NULL, NULL);
     }
     call_begun(call);
-    return true;
 }
 
 /* True if this operation was carried out before: the item is done with the first answer. */
@@ -282,7 +306,8 @@ static bool put_repeated(struct item *item, uint64_t client_id, uint64_t op_id, 
     item->op = (struct store_op){client_id, op_id + index};
     if (BROKER_PLANTED(PLANTED_REPLAY_TWICE))
         return false;
-    if (publish_adopt(item))
+    put_of(item)->committed.ended = put_on_committed;
+    if (publish_adopt(item->call->broker, item->call->space, item->op, &put_of(item)->committed))
         return true;
     if (!store_replay_find(item->call->space->store, item->op, &answer))
         return false;
@@ -290,34 +315,28 @@ static bool put_repeated(struct item *item, uint64_t client_id, uint64_t op_id, 
     return true;
 }
 
-bool put_commit(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__Commit *asked = request->commit;
-    struct call *call =
-        put_begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
+static void put_commit(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Commit *asked = request->message->commit;
+    struct call *call = put_begin(request, asked->handle, asked->n_items);
     if (!call)
-        return !*why;
+        return;
+    put_init_results(call);
     for (size_t i = 0; i < asked->n_items; i++)
-        if (!put_repeated(&call->items[i], session->client_id, asked->op_id, i))
-            put_commit_item(&call->items[i], asked->items[i]->reservation,
+        if (!put_repeated(call_item(call, i), session->client_id, asked->op_id, i))
+            put_commit_item(call_item(call, i), asked->items[i]->reservation,
                             asked->items[i]->checksums.data, asked->items[i]->checksums.len, true);
     call_begun(call);
-    return true;
 }
 
-bool put_cancel(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    const Fb__Cancel *asked = request->cancel;
+static void put_cancel(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Cancel *asked = request->message->cancel;
     struct attachment *attachment = session_attachment(session, asked->handle);
     for (size_t i = 0; attachment && i < asked->n_reservations; i++)
         store_cancel(attachment->space->store, attachment->holder, asked->reservations[i],
                      session->broker->now_ns);
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
-    return true;
+    request_reply(request, FB__STATUS__OK, NULL);
 }
 
 static void put_one(struct item *item, const Fb__PutItem *asked, uint64_t deadline_ns,
@@ -336,7 +355,7 @@ static void put_one(struct item *item, const Fb__PutItem *asked, uint64_t deadli
                   item->call->space->name, wrong);
         return;
     }
-    strcpy(item->sample_id, asked->sample_id);
+    strcpy(item->ref.sample_id, asked->sample_id);
     put.layout = layout;
     for (uint32_t i = 0; i < layout.tensor_count; i++)
         put.tensor_bytes[i] = spec->tensors[i]->bytes;
@@ -345,28 +364,64 @@ static void put_one(struct item *item, const Fb__PutItem *asked, uint64_t deadli
     put_reserve_item(item, asked->spec, &layout, deadline_ns, &put, bytes);
 }
 
-bool put_inline(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                const char **why) {
-    const Fb__Put *asked = request->put;
+static void put_inline(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Put *asked = request->message->put;
     uint64_t sum_bytes = 0;
     for (size_t i = 0; i < asked->n_items; i++)
         sum_bytes += asked->items[i]->bytes;
-    if (sum_bytes != payload_bytes) {
-        *why = "a Put whose items do not add up to its payload";
-        return false;
+    if (sum_bytes != request->payload_bytes) {
+        request->breach = "a Put whose items do not add up to its payload";
+        return;
     }
-    struct call *call =
-        put_begin(session, asked->handle, asked->n_items, request_id, wants_reply, why);
+    struct call *call = put_begin(request, asked->handle, asked->n_items);
     if (!call)
-        return !*why;
+        return;
+    put_init_results(call);
     uint64_t deadline_ns = put_deadline_of(call, asked->deadline_ms);
+    const uint8_t *payload = request->payload;
     for (size_t i = 0; i < asked->n_items; i++) {
-        if (!put_repeated(&call->items[i], session->client_id, asked->op_id, i) &&
-            !put_refuse_new(&call->items[i]))
-            put_one(&call->items[i], asked->items[i], deadline_ns, payload);
+        if (!put_repeated(call_item(call, i), session->client_id, asked->op_id, i) &&
+            !put_refuse_new(call_item(call, i)))
+            put_one(call_item(call, i), asked->items[i], deadline_ns, payload);
         payload += asked->items[i]->bytes;
     }
     call_begun(call);
-    return true;
 }
+
+/* ---- the answer ---- */
+
+static void put_answer(const struct call *call) {
+    Fb__PutResult *results[FRAME_BATCH_ITEMS_MAX];
+    for (uint32_t i = 0; i < call->count; i++) {
+        const struct item *item = call_item(call, i);
+        Fb__PutResult *result = results[i] = &put_of(item)->result;
+        result->status = item->status;
+        result->error = item_error(item);
+        result->generation = item->ref.generation;
+    }
+    Fb__PutReply put = FB__PUT_REPLY__INIT;
+    put.n_items = call->count;
+    put.items = results;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_PUT;
+    reply.put = &put;
+    call_send(call, &reply);
+}
+
+static void put_leave(struct item *item) {
+    publish_leave(&put_of(item)->committed);
+    put_forget_payload(item);
+}
+
+/* The store keeps the time of those that wait for room, and a commit is not given up. */
+#define PUT_KIND(function)                                                                         \
+    {                                                                                              \
+        .begin = (function), .item_bytes = sizeof(struct put_item), .answer = put_answer,          \
+        .leave = put_leave                                                                         \
+    }
+
+const struct request_kind put_reserve_kind = PUT_KIND(put_reserve);
+const struct request_kind put_commit_kind = PUT_KIND(put_commit);
+const struct request_kind put_inline_kind = PUT_KIND(put_inline);
+const struct request_kind put_cancel_kind = {.begin = put_cancel};

@@ -9,10 +9,23 @@
  */
 #include <string.h>
 
-#include "requests/requests.h"
+#include "requests/kinds.h"
+
+/* Of an ack or an abort. */
+struct retire_item {
+    struct item item;
+    enum store_reason reason;
+    bool located; /* home and generation are what the index says of the id */
+    Fb__ItemResult result;
+    struct publish_waiter ended; /* of what was at a home that is dead */
+};
+
+static struct retire_item *retire_of(const struct item *item) {
+    return container_of(item, struct retire_item, item);
+}
 
 static bool retire_is_ack(const struct item *item) {
-    return item->call->reason == STORE_ACKED;
+    return retire_of(item)->reason == STORE_ACKED;
 }
 
 /* True if nothing more is to be done: it was retired here, or an ack does not retire in this store.
@@ -26,12 +39,19 @@ static bool retire_here(struct item *item) {
     if (store_replay_find(store, item->op, &answer))
         return true;
     bool retired = false;
-    store_retire(store, item->sample_id, (uint32_t)strlen(item->sample_id), item->generation,
-                 call->reason, call->broker->now_ns, &retired);
+    store_retire(store, item->ref.sample_id, (uint32_t)strlen(item->ref.sample_id),
+                 item->ref.generation, retire_of(item)->reason, call->broker->now_ns, &retired);
     answer = (struct store_answer){FB__STATUS__OK, retired};
     if (retired) /* else a repeat does nothing again: no need to push another's answer out */
         store_replay_record(store, item->op, &answer);
     return retired;
+}
+
+static void retire_on_ended(struct publish_waiter *waiter, Fb__Status status, uint64_t generation,
+                            const char *sentence) {
+    (void)generation;
+    item_done(&container_of(waiter, struct retire_item, ended)->item, status,
+              sentence ? "%s" : NULL, sentence);
 }
 
 /* What a dead incarnation held is gone; so goes its record. It may come back though, having only
@@ -40,16 +60,19 @@ static bool retire_here(struct item *item) {
 static void retire_done_with_the_dead(struct item *item) {
     struct call *call = item->call;
     const struct directory_record lost = {.store = call->space->name,
-                                          .sample_id = item->sample_id,
-                                          .home = item->home,
-                                          .generation = item->generation,
-                                          .incarnation = item->incarnation};
+                                          .sample_id = item->ref.sample_id,
+                                          .home = item->ref.home,
+                                          .generation = item->ref.generation,
+                                          .incarnation = item->ref.incarnation};
     if (retire_is_ack(item) && call->space->settings.policy == FB__POLICY__RETAIN) {
         item_done(item, FB__STATUS__OK, NULL); /* an ack ends nothing in this store */
         return;
     }
     item_set_deadline(item, call->broker->now_ns + call->patience_ns);
-    publish_end_lost(call->broker, call->space, &lost, call->reason, item->located, NULL, item);
+    retire_of(item)->ended.ended = retire_on_ended;
+    publish_end_lost(call->broker, call->space, &lost, retire_of(item)->reason,
+                     retire_of(item)->located, call->session->account->parent,
+                     &retire_of(item)->ended);
 }
 
 static void retire_on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -63,15 +86,15 @@ static void retire_on_retired(void *context, const Fb__PeerReply *reply, const u
     bool confirmed = reply && reply->status == FB__STATUS__OK;
     /* Unreachable: it follows later. An id cannot wait: by then it may name a later put. */
     if (!reply && retire_is_ack(item) &&
-        (item->generation || BROKER_PLANTED(PLANTED_ID_ACK_KEPT))) {
+        (item->ref.generation || BROKER_PLANTED(PLANTED_ID_ACK_KEPT))) {
         if (!outbox_ack(item->call->broker, peer, item))
             return;
         confirmed = true;
     }
     if (confirmed && item->ask_count)
         return; /* the other peers' answers are still out */
-    bool reborn = reply && item->incarnation && peer_incarnation(peer) != item->incarnation;
-    if (reborn || nodes_is_dead(item->call->broker, item->home, item->incarnation))
+    bool reborn = reply && item->ref.incarnation && peer_incarnation(peer) != item->ref.incarnation;
+    if (reborn || nodes_is_dead(item->call->broker, item->ref.home, item->ref.incarnation))
         retire_done_with_the_dead(item);
     else if (confirmed)
         item_done(item, FB__STATUS__OK, NULL);
@@ -80,21 +103,18 @@ static void retire_on_retired(void *context, const Fb__PeerReply *reply, const u
     else
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: node %s cannot be reached to retire it: %s",
-                  item->sample_id, item->call->space->name, peer_node(peer), why);
+                  item->ref.sample_id, item->call->space->name, peer_node(peer), why);
 }
 
 static bool retire_ask_peer(struct item *item, struct peer *peer) {
     struct call *call = item->call;
-    struct ask *ask = ask_new(item, peer);
-    if (!ask)
-        return false;
     Fb__RetireItem asked = FB__RETIRE_ITEM__INIT, *items[1] = {&asked};
-    asked.sample_id = item->sample_id;
-    asked.generation = item->generation;
-    asked.incarnation = item->incarnation;
+    asked.sample_id = item->ref.sample_id;
+    asked.generation = item->ref.generation;
+    asked.incarnation = item->ref.incarnation;
     Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
     retire.store = call->space->name;
-    retire.reason = (Fb__Reason)call->reason;
+    retire.reason = (Fb__Reason)retire_of(item)->reason;
     retire.n_items = 1;
     retire.items = items;
     retire.client_id = item->op.client_id;
@@ -102,24 +122,23 @@ static bool retire_ask_peer(struct item *item, struct peer *peer) {
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
-    if (peer_call(peer, &request, retire_on_retired, ask, call->broker->now_ns) < 0) {
-        ask_take(ask);
+    if (ask_send(ask_new(item, peer), &request, retire_on_retired) < 0)
         return false;
-    }
     item_set_deadline(item, call->broker->now_ns + call->patience_ns);
     return true;
 }
 
 static void retire_at_home(struct item *item) {
     struct broker *broker = item->call->broker;
-    struct peer *peer = peers_find(broker->peers, item->home);
-    if (nodes_is_dead(broker, item->home, item->incarnation))
+    struct peer *peer = peers_find(broker->peers, item->ref.home);
+    if (nodes_is_dead(broker, item->ref.home, item->ref.incarnation))
         retire_done_with_the_dead(item);
     else if (!peer || !retire_ask_peer(item, peer))
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s is at node %s, which is no peer of node %s or cannot be "
                   "asked now",
-                  item->sample_id, item->call->space->name, item->home, broker->config->node);
+                  item->ref.sample_id, item->call->space->name, item->ref.home,
+                  broker->config->node);
     else if (BROKER_PLANTED(PLANTED_ABORT_EARLY) && !retire_is_ack(item))
         item_done(item, FB__STATUS__OK, NULL);
 }
@@ -128,13 +147,14 @@ static void retire_at_home(struct item *item) {
  * replaced may live on elsewhere for as long as that put is pursuing it. */
 static bool retire_and_answer(struct item *item) {
     struct call *call = item->call;
-    bool all = retire_here(item) || item->generation;
-    bool pursues = publish_pursues(call->broker, call->space, item->sample_id, item->generation);
+    bool all = retire_here(item) || item->ref.generation;
+    bool pursues =
+        publish_pursues(call->broker, call->space, item->ref.sample_id, item->ref.generation);
     if (pursues)
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: its put here has not yet seen the end of an older one "
                   "elsewhere; ask again",
-                  item->sample_id, call->space->name);
+                  item->ref.sample_id, call->space->name);
     else if (all)
         item_done(item, FB__STATUS__OK, NULL);
     return pursues || all;
@@ -156,9 +176,9 @@ static void retire_on_stat(void *context, const Fb__PeerReply *reply, const uint
         reply && reply->result_case == FB__PEER_REPLY__RESULT_STAT ? reply->stat : NULL;
     bool held = stat && stat->info && stat->info->state == FB__SAMPLE_STATE__RESIDENT;
     if (held) {
-        strncpy(item->home, peer_node(peer), sizeof item->home - 1);
-        item->generation = stat->info->generation;
-        item->incarnation = stat->incarnation;
+        strncpy(item->ref.home, peer_node(peer), sizeof item->ref.home - 1);
+        item->ref.generation = stat->info->generation;
+        item->ref.incarnation = stat->incarnation;
         item_found(item);
         retire_at_home(item);
     } else if ((!reply && !nodes_is_dead(item->call->broker, peer_node(peer), 0)) ||
@@ -166,7 +186,7 @@ static void retire_on_stat(void *context, const Fb__PeerReply *reply, const uint
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: the index has no record of it, and node %s cannot say "
                   "whether it has it: %s",
-                  item->sample_id, item->call->space->name, peer_node(peer),
+                  item->ref.sample_id, item->call->space->name, peer_node(peer),
                   reply ? stat->error : why);
     } else if (!item->ask_count) {
         item_done(item, FB__STATUS__OK, NULL); /* absent is success */
@@ -176,20 +196,15 @@ static void retire_on_stat(void *context, const Fb__PeerReply *reply, const uint
 /* False: it cannot be asked. */
 static bool retire_look_at(struct item *item, struct peer *peer) {
     struct call *call = item->call;
-    struct ask *ask = ask_new(item, peer);
     Fb__RetireItem asked = FB__RETIRE_ITEM__INIT;
     Fb__PeerStat stat = FB__PEER_STAT__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
-    asked.sample_id = item->sample_id;
+    asked.sample_id = item->ref.sample_id;
     stat.store = call->space->name;
     stat.item = &asked;
     request.op_case = FB__PEER_REQUEST__OP_STAT;
     request.stat = &stat;
-    if (ask && peer_call(peer, &request, retire_on_stat, ask, call->broker->now_ns) == 0)
-        return true;
-    if (ask)
-        ask_take(ask);
-    return false;
+    return ask_send(ask_new(item, peer), &request, retire_on_stat) == 0;
 }
 
 /* Its record may be lost. */
@@ -202,7 +217,7 @@ static void retire_look_everywhere(struct item *item) {
             item_done(item, FB__STATUS__UNAVAILABLE,
                       "sample %s of store %s: the index has no record of it, and node %s cannot be "
                       "asked whether it has it",
-                      item->sample_id, item->call->space->name, peer_node(peer));
+                      item->ref.sample_id, item->call->space->name, peer_node(peer));
             return;
         }
     if (!item->ask_count)
@@ -225,22 +240,22 @@ static void retire_on_located(void *context, enum directory_result result,
         retire_look_everywhere(item);
     } else if (record && (nodes_have_lost(broker, result, record) ||
                           strcmp(record->home, broker->config->node))) {
-        strcpy(item->home, record->home);
-        item->generation = record->generation;
-        item->incarnation = record->incarnation;
-        item->located = true;
+        strcpy(item->ref.home, record->home);
+        item->ref.generation = record->generation;
+        item->ref.incarnation = record->incarnation;
+        retire_of(item)->located = true;
         if (nodes_have_lost(broker, result, record))
             retire_done_with_the_dead(item); /* so goes the record */
         else
             retire_at_home(item);
     } else if (record) { /* put here while we were looking */
-        item->generation = record->generation;
+        item->ref.generation = record->generation;
         retire_and_answer(item);
     } else if (result == DIRECTORY_E_UNAVAILABLE) {
         char trouble[TROUBLE_BYTES];
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: the directory cannot be reached to find it: %s",
-                  item->sample_id, item->call->space->name,
+                  item->ref.sample_id, item->call->space->name,
                   broker_trouble(broker, "it has not answered in time", trouble));
     } else {
         item_done(item, FB__STATUS__OK, NULL); /* absent is success */
@@ -257,14 +272,15 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
         return;
     }
     if (asked->incarnation && asked->incarnation != broker->options.incarnation) {
-        strcpy(item->home, broker->config->node);
+        strcpy(item->ref.home, broker->config->node);
         retire_done_with_the_dead(item);
         return;
     }
     if (!asked->generation && !broker_serves(broker)) { /* what we hold may have been superseded */
         item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: node %s cannot tell who holds it: %s", item->sample_id,
-                  item->call->space->name, broker->config->node, broker_fenced_why(broker));
+                  "sample %s of store %s: node %s cannot tell who holds it: %s",
+                  item->ref.sample_id, item->call->space->name, broker->config->node,
+                  broker_fenced_why(broker));
         return;
     }
     if (retire_and_answer(item))
@@ -275,40 +291,71 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
         return;
     }
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
-    broker->directory->ops->locate(broker->directory, item->call->space->name, item->sample_id,
+    broker->directory->ops->locate(broker->directory, item->call->space->name, item->ref.sample_id,
                                    retire_on_located, ask);
 }
 
-static bool retire(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                   const Fb__Retire *asked, enum store_reason reason, const char **why) {
-    struct call *call = call_open(
-        session, CALL_RETIRE, asked->handle, asked->n_items, request_id, wants_reply,
-        reason == STORE_ABORTED ? "this session opened the store read-only: it may ack, not abort"
-                                : NULL,
-        why);
+static void retire_begin(struct request *request, const Fb__Retire *asked, enum store_reason reason,
+                         const char *read_only_refusal) {
+    struct call *call = call_open(request, asked->handle, asked->n_items, read_only_refusal);
     if (!call)
-        return !*why;
-    call->reason = reason;
+        return;
     call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
     for (size_t i = 0; i < asked->n_items; i++) {
+        struct item *item = call_item(call, i);
         if (asked->op_id)
-            call->items[i].op = (struct store_op){session->client_id, asked->op_id + i};
-        retire_one(&call->items[i], asked->items[i]);
+            item->op = (struct store_op){request->session->client_id, asked->op_id + i};
+        retire_of(item)->reason = reason;
+        retire_one(item, asked->items[i]);
     }
     call_begun(call);
-    return true;
 }
 
-bool retire_ack(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                const char **why) {
-    (void)payload, (void)payload_bytes;
-    return retire(session, request_id, wants_reply, request->ack, STORE_ACKED, why);
+static void retire_ack(struct request *request) {
+    retire_begin(request, request->message->ack, STORE_ACKED, NULL);
 }
 
-bool retire_abort(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                  const char **why) {
-    (void)payload, (void)payload_bytes;
-    return retire(session, request_id, wants_reply, request->abort, STORE_ABORTED, why);
+static void retire_abort(struct request *request) {
+    retire_begin(request, request->message->abort, STORE_ABORTED,
+                 "this session opened the store read-only: it may ack, not abort");
 }
+
+/* An ack of a generation that its home has not confirmed in time is kept for that home. */
+static void retire_expire(struct item *item) {
+    const struct ask *ask = LIST_FIRST(&item->asks);
+    if (!retire_is_ack(item) || !item->ref.generation || !ask || !ask->peer)
+        item_expire_unanswered(item);
+    else if (outbox_ack(item->call->broker, ask->peer, item))
+        item_done(item, FB__STATUS__OK, NULL);
+}
+
+static void retire_leave(struct item *item) {
+    publish_leave(&retire_of(item)->ended);
+}
+
+static void retire_answer(const struct call *call) {
+    Fb__ItemResult *results[FRAME_BATCH_ITEMS_MAX];
+    for (uint32_t i = 0; i < call->count; i++) {
+        const struct item *item = call_item(call, i);
+        Fb__ItemResult *result = results[i] = &retire_of(item)->result;
+        fb__item_result__init(result);
+        result->status = item->status;
+        result->error = item_error(item);
+    }
+    Fb__ItemsReply items = FB__ITEMS_REPLY__INIT;
+    items.n_items = call->count;
+    items.items = results;
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_ITEMS;
+    reply.items = &items;
+    call_send(call, &reply);
+}
+
+#define RETIRE_KIND(function)                                                                      \
+    {                                                                                              \
+        .begin = (function), .item_bytes = sizeof(struct retire_item), .answer = retire_answer,    \
+        .expire = retire_expire, .leave = retire_leave                                             \
+    }
+
+const struct request_kind ack_kind = RETIRE_KIND(retire_ack);
+const struct request_kind abort_kind = RETIRE_KIND(retire_abort);

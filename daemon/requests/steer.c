@@ -6,66 +6,94 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "requests/requests.h"
+#include "requests/kinds.h"
 
 #define GC_SLOTS_PER_TURN 4096u
 #define EVENTS_PER_PUMP   256u
 
-bool steer_gc(struct broker_session *session, uint32_t request_id, bool wants_reply,
-              const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-              const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    const Fb__Gc *asked = request->gc;
-    struct attachment *attachment = session_attachment(session, asked->handle);
+/* ---- gc: stores are freed of what is too old, one request after the other ---- */
+
+struct gc_item {
+    struct item item;
+    TAILQ_ENTRY(gc_item) link; /* in requests->gc_asked until it is done */
+    bool begun;
+    uint64_t hold_ns, freed;
+};
+
+static void gc_begin(struct request *request) {
+    struct broker *broker = request->session->broker;
+    const Fb__Gc *asked = request->message->gc;
+    const struct attachment *attachment = session_attachment(request->session, asked->handle);
     if (attachment && !attachment->write) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
-                          "this session opened the store read-only: it may not free samples");
-        return true;
+        request_reply(request, FB__STATUS__DENIED,
+                      "this session opened the store read-only: it may not free samples");
+        return;
     }
-    struct space *space =
-        probe_space(session, asked->handle, asked->store, request_id, wants_reply);
-    if (!space)
-        return true;
-    struct call *call = call_new(session, CALL_GC, 1, request_id, wants_reply);
+    struct space *space = request_space(request, asked->handle, asked->store);
+    struct call *call = space ? call_new(request, space, 1) : NULL;
     if (!call)
-        return true;
-    struct item *item = &call->items[0];
-    call->space = space;
+        return;
+    struct gc_item *gc = container_of(call_item(call, 0), struct gc_item, item);
     space->uses++;
-    item->gc_hold_ns =
+    gc->hold_ns =
         (asked->max_hold_ms ? asked->max_hold_ms : space->settings.max_hold_ms) * NS_PER_MS;
-    item->collecting = true;
-    TAILQ_INSERT_TAIL(&session->broker->gc_asked, item, drain_link);
+    TAILQ_INSERT_TAIL(&broker->requests->gc_asked, gc, link);
     call_begun(call);
-    return true;
 }
 
-static void steer_gc_answer(struct item *item) {
+static void gc_answer(const struct call *call) {
     Fb__ItemsReply result = FB__ITEMS_REPLY__INIT;
-    result.count = item->gc_freed;
+    const struct item *item = call_item(call, 0);
+    result.count = container_of(item, struct gc_item, item)->freed;
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
-    reply.result_case = FB__CLIENT_REPLY__RESULT_ITEMS;
-    reply.items = &result;
-    item_answer(item, &reply.base);
+    reply.status = item->status;
+    reply.error = item_error(item);
+    if (item->status == FB__STATUS__OK) {
+        reply.result_case = FB__CLIENT_REPLY__RESULT_ITEMS;
+        reply.items = &result;
+    }
+    call_send(call, &reply);
 }
 
-bool steer_gc_on(struct broker *broker) {
-    struct item *item = TAILQ_FIRST(&broker->gc_asked);
-    if (!item)
+static void gc_leave(struct item *item) {
+    TAILQ_REMOVE(&item->call->broker->requests->gc_asked, container_of(item, struct gc_item, item),
+                 link);
+    item->call->space->uses--;
+}
+
+const struct request_kind gc_kind = {
+    .begin = gc_begin,
+    .item_bytes = sizeof(struct gc_item),
+    .answer = gc_answer,
+    .leave = gc_leave,
+};
+
+bool requests_have_gc(const struct broker *broker) {
+    return !TAILQ_EMPTY(&broker->requests->gc_asked);
+}
+
+bool requests_gc_on(struct broker *broker) {
+    struct gc_item *gc = TAILQ_FIRST(&broker->requests->gc_asked);
+    if (!gc)
         return false;
-    struct store *store = item->call->space->store;
-    if (!item->gc_begun)
+    struct store *store = gc->item.call->space->store;
+    if (!gc->begun)
         store_gc_restart(store);
-    item->gc_begun = true;
-    if (item->gc_hold_ns)
-        item->gc_freed += store_gc(store, item->gc_hold_ns, broker->now_ns, GC_SLOTS_PER_TURN);
-    if (item->gc_hold_ns && store_gc_goes_on(store))
+    gc->begun = true;
+    if (gc->hold_ns)
+        gc->freed += store_gc(store, gc->hold_ns, broker->now_ns, GC_SLOTS_PER_TURN);
+    if (gc->hold_ns && store_gc_goes_on(store))
         return true;
-    steer_gc_answer(item);
-    return !TAILQ_EMPTY(&broker->gc_asked);
+    item_done(&gc->item, FB__STATUS__OK, NULL);
+    return !TAILQ_EMPTY(&broker->requests->gc_asked);
 }
 
 /* ---- drain: wait until every release has reached its home, and the index knows ---- */
+
+struct drain_item {
+    struct item item;
+    TAILQ_ENTRY(drain_item) link; /* in requests->drains until it is done */
+};
 
 static uint64_t steer_index_pending(const struct broker *broker) {
     return broker->directory->ops->pending(broker->directory);
@@ -112,7 +140,7 @@ static void steer_describe_left(const struct broker *broker, char *out, size_t o
                  steer_plural(steer_index_pending(broker)));
 }
 
-void steer_drained(struct item *item) {
+static void drain_end(struct item *item) {
     struct broker *broker = item->call->broker;
     char left[SENTENCE_BYTES];
     steer_describe_left(broker, left, sizeof left);
@@ -126,45 +154,64 @@ static bool steer_is_drained(const struct broker *broker) {
     return !broker->exchange->release_pending && !steer_index_pending(broker);
 }
 
-bool steer_drain(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                 const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    struct broker *broker = session->broker;
-    struct call *call = call_new(session, CALL_DRAIN, 1, request_id, wants_reply);
+static void drain_begin(struct request *request) {
+    struct broker *broker = request->session->broker;
+    struct call *call = call_new(request, NULL, 1);
     if (!call)
-        return true;
-    item_set_deadline(&call->items[0], broker->now_ns + request->drain->deadline_ms * NS_PER_MS);
-    call->items[0].draining = true;
-    TAILQ_INSERT_TAIL(&broker->drains, &call->items[0], drain_link);
+        return;
+    struct drain_item *drain = container_of(call_item(call, 0), struct drain_item, item);
+    item_set_deadline(&drain->item,
+                      broker->now_ns + request->message->drain->deadline_ms * NS_PER_MS);
+    TAILQ_INSERT_TAIL(&broker->requests->drains, drain, link);
     call_begun(call);
-    return true;
 }
 
-void steer_check_drains(struct broker *broker) {
-    while (!TAILQ_EMPTY(&broker->drains) && steer_is_drained(broker))
-        steer_drained(TAILQ_FIRST(&broker->drains));
+static void drain_answer(const struct call *call) {
+    const struct item *item = call_item(call, 0);
+    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
+    reply.status = item->status;
+    reply.error = item_error(item);
+    Fb__DrainReply drain = FB__DRAIN_REPLY__INIT;
+    reply.result_case = FB__CLIENT_REPLY__RESULT_DRAIN;
+    reply.drain = &drain;
+    drain.release_pending = call->broker->exchange->release_pending;
+    drain.index_pending = steer_index_pending(call->broker);
+    drain.sentence = reply.error;
+    call_send(call, &reply);
+}
+
+static void drain_leave(struct item *item) {
+    TAILQ_REMOVE(&item->call->broker->requests->drains, container_of(item, struct drain_item, item),
+                 link);
+}
+
+const struct request_kind drain_kind = {
+    .begin = drain_begin,
+    .item_bytes = sizeof(struct drain_item),
+    .answer = drain_answer,
+    .expire = drain_end,
+    .leave = drain_leave,
+};
+
+void requests_check_drains(struct broker *broker) {
+    while (!TAILQ_EMPTY(&broker->requests->drains) && steer_is_drained(broker))
+        drain_end(&TAILQ_FIRST(&broker->requests->drains)->item);
 }
 
 /* ---- events ---- */
 
-bool steer_events(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                  const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    const Fb__Events *asked = request->events;
+static void events_begin(struct request *request) {
+    struct broker_session *session = request->session;
+    const Fb__Events *asked = request->message->events;
     session->events_space = NULL;
-    if (*asked->store &&
-        !(session->events_space = probe_space(session, 0, asked->store, request_id, wants_reply)))
-        return true;
+    if (*asked->store && !(session->events_space = request_space(request, 0, asked->store)))
+        return;
     if (!*asked->store && !session->admin) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
-                          "only admins may watch every store: name one");
-        return true;
+        request_reply(request, FB__STATUS__DENIED, "only admins may watch every store: name one");
+        return;
     }
     session->wants_events = asked->subscribe;
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__OK, NULL);
-    return true;
+    request_reply(request, FB__STATUS__OK, NULL);
 }
 
 static void steer_tell(struct broker *broker, const struct space *space,
@@ -197,7 +244,7 @@ static bool steer_anybody_watches(const struct broker *broker) {
     return false;
 }
 
-void steer_pump_events(struct broker *broker) {
+void requests_pump_events(struct broker *broker) {
     bool watched = steer_anybody_watches(broker);
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
@@ -213,3 +260,5 @@ void steer_pump_events(struct broker *broker) {
             steer_tell(broker, space, &event, missed);
     }
 }
+
+const struct request_kind events_kind = {.begin = events_begin};

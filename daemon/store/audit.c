@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Checks that everything derived agrees with the slots it derives from. Walks the slots, counts
- * what must be in each list, hash and total, and compares. O(slots), no memory of its own.
+ * Checks that everything derived agrees with the slots that it derives from.
+ *
+ * The slots are the truth: states, leases, waiters, names. Lists, hashes, counters and totals are
+ * kept beside them for speed, and are changed in many places. A mistake there shows late and far
+ * away, as a sample that is never freed or as memory that is given out twice. So the tests call
+ * this after each step: it walks the slots, counts what must be in each list, hash and total
+ * (struct tally), and compares. It takes O(slots) time and no memory of its own.
+ *
+ * The first thing found wrong is told, with the number of the slot.
  */
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "store/store_internal.h"
 
+/* What was counted from the slots alone. */
 struct tally {
     uint64_t home_bytes, landing_bytes, idle_bytes, leased_bytes, reserved_bytes;
     uint64_t state_bytes[STORE_GONE + 1];
@@ -32,6 +40,8 @@ audit_wrong(struct audit *audit, const char *format, ...) {
     return false;
 }
 
+/* Lists that belong to one name or one holder are short; those of the whole store are only counted.
+ */
 static bool audit_in_list(const struct store *store, const struct list *list, size_t link_offset,
                           uint32_t wanted) {
     for (uint32_t at = list->head; at != NONE;) {
@@ -42,6 +52,7 @@ static bool audit_in_list(const struct store *store, const struct list *list, si
     return false;
 }
 
+/* What must hold of one sample slot in the state that it is in. */
 static bool audit_state(struct audit *audit, uint32_t i) {
     const struct store *store = audit->store;
     const struct sample_slot *s = sample_at(store, i);
@@ -65,6 +76,8 @@ static bool audit_state(struct audit *audit, uint32_t i) {
     return true;
 }
 
+/* The extent is in the map at the place that the slot names; its bytes and pieces of spec are added
+ * up. */
 static bool audit_bytes(struct audit *audit, uint32_t i) {
     const struct store *store = audit->store;
     const struct sample_slot *s = sample_at(store, i);
@@ -81,6 +94,8 @@ static bool audit_bytes(struct audit *audit, uint32_t i) {
     return true;
 }
 
+/* A GONE slot has no bytes left: only its state is checked. One whose effect waits is not buried
+ * yet. */
 static bool audit_sample(struct audit *audit, uint32_t i) {
     const struct sample_slot *s = sample_at(audit->store, i);
     struct tally *sum = &audit->sum;
@@ -105,6 +120,7 @@ static bool audit_sample(struct audit *audit, uint32_t i) {
     return audit_state(audit, i) && audit_bytes(audit, i);
 }
 
+/* Ended leases are tombstones that may outlive their sample; only those that live are checked. */
 static bool audit_lease(struct audit *audit, uint32_t i) {
     const struct lease_slot *lease = lease_at(audit->store, i);
     audit->sum.ended += lease_state(lease) == LEASE_ENDED;
@@ -119,6 +135,8 @@ static bool audit_lease(struct audit *audit, uint32_t i) {
     return true;
 }
 
+/* One that is ready has left its queue and the heap; one that waits for ever was never in the heap.
+ */
 static bool audit_waiter(struct audit *audit, uint32_t i) {
     const struct store *store = audit->store;
     const struct waiter_slot *w = waiter_at(store, i);
@@ -135,6 +153,7 @@ static bool audit_waiter(struct audit *audit, uint32_t i) {
     return true;
 }
 
+/* How long a list is; UINT64_MAX if it is linked wrongly or runs in a circle. */
 static uint64_t audit_count_list(const struct store *store, const struct pool *pool,
                                  size_t link_offset, const struct list *list) {
     uint64_t count = 0;
@@ -168,6 +187,7 @@ static bool audit_lists(struct audit *audit) {
     if (store->ended_count > sum->ended || audit_count_list(store, &store->leases, LEASE_BY_HOLDER,
                                                             &store->ended) != store->ended_count)
         return audit_wrong(audit, "the list of ended leases does not hold them");
+    /* gc relies on this order: it stops at the first one that is young enough. */
     uint64_t since = 0;
     for (uint32_t at = store->resident.head; at != NONE; at = sample_at(store, at)->age.next) {
         if (sample_at(store, at)->since_ns < since)
@@ -177,6 +197,7 @@ static bool audit_lists(struct audit *audit) {
     return true;
 }
 
+/* Each name is found by its id, and its references are those that samples and waiters hold. */
 static bool audit_names(struct audit *audit) {
     const struct store *store = audit->store;
     uint64_t names = 0, references = 0;
@@ -215,6 +236,7 @@ static bool audit_holders(struct audit *audit) {
     return true;
 }
 
+/* The counters that probes and refusals show, against the sums. */
 static bool audit_totals(struct audit *audit) {
     const struct store *store = audit->store;
     const struct tally *sum = &audit->sum;

@@ -1,4 +1,15 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What an account may hold of each kind of thing, and the words for it.
+ *
+ * Accounts form chains: a session's account has that of its user as parent, the user's that of the
+ * node. Whatever is charged to one is charged to all of its parents, and a limit that is reached
+ * anywhere in the chain refuses. An account does not know what is charged to it; it only counts.
+ * Whoever adds a charge releases it, and account_deinit() asserts that nothing is left.
+ *
+ * The table below is the only place that names the keys of featured.conf for limits, so that a
+ * refusal can name the key that an admin has to raise.
+ */
 #include "store/charges.h"
 
 #include <assert.h>
@@ -39,6 +50,7 @@ static const struct charge_name names[CHARGES] = {
 };
 /* clang-format on */
 
+/* A limit that has no key in featured.conf stays unlimited. */
 void charge_limits_init(struct charge_limits *limits) {
     for (size_t kind = 0; kind < ACCOUNT_KINDS; kind++)
         for (size_t charge = 0; charge < CHARGES; charge++)
@@ -50,6 +62,7 @@ void account_init(struct account *account, enum account_kind kind, uint64_t numb
     *account = (struct account){.parent = parent, .limits = limits, .kind = kind, .number = number};
 }
 
+/* memcmp() against zeros: `used` is an array of integers without padding. */
 bool account_is_empty(const struct account *account) {
     static const uint64_t nothing[CHARGES];
     return !memcmp(account->used, nothing, sizeof nothing);
@@ -60,6 +73,10 @@ void account_deinit(const struct account *account) {
     (void)account;
 }
 
+/* Walks from the account up to the node. The first account that is full is the one named: for a
+ * user at the limit of its session the session's limit is what can be acted on. A limit can be
+ * below what is used already, when a reload has lowered it; then nothing more is let in until
+ * enough has been released. */
 bool account_has_room(const struct account *account, enum charge charge, uint64_t count,
                       struct charge_refusal *refusal) {
     for (; account; account = account->parent) {
@@ -72,6 +89,8 @@ bool account_has_room(const struct account *account, enum charge charge, uint64_
     return true;
 }
 
+/* Checks the whole chain before anything is added, so that a refusal leaves nothing to be undone.
+ */
 bool account_charge(struct account *account, enum charge charge, uint64_t count,
                     struct charge_refusal *refusal) {
     if (!account_has_room(account, charge, count, refusal))

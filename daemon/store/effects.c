@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Effects: what the caller has to do or say, in the order in which it came about. No queue of its
- * own memory: the slot an effect speaks of is linked into the list and kept until the effect is
- * pulled. A reference is the slot's kind in the top two bits and its index below.
+ * The queue of effects: what the caller has to do or say, in the order in which it came about.
+ * pull.c takes effects out and puts them into words for the caller.
+ *
+ * The queue has no memory of its own, so that adding to it cannot fail. The slot that an effect
+ * speaks of is linked into the list, and whoever owns the slot keeps it until the effect has been
+ * taken: a sample that is GONE is not yet a tombstone, a lease that has ended is not yet forgotten,
+ * a waiter that has its answer is not yet free.
+ *
+ * Three kinds of slots share the one list. A reference is the kind in the top two bits and the
+ * index of the slot below; that is why store.c allows 2^28 slots of a kind and no more.
  */
 #include "store/store_internal.h"
 
@@ -12,6 +19,8 @@
 #define REF_LEASE  (1u << KIND_SHIFT)
 #define REF_WAITER (2u << KIND_SHIFT)
 
+/* list_append() and list_remove() of slots.c cannot be used here: they find the neighbours of a
+ * slot in the same pool, and here a sample may stand between a lease and a waiter. */
 static struct link *effects_link_of(struct store *store, uint32_t ref) {
     uint32_t index = ref & INDEX_MASK;
     switch (ref & ~INDEX_MASK) {
@@ -51,6 +60,8 @@ void effect_sample_retired(struct store *store, uint32_t sample) {
     effects_append(store, REF_SAMPLE | sample);
 }
 
+/* Only for leases whose owner gave a cookie: the broker of another node, or a session that wants to
+ * hear of it. */
 void effect_lease_ended(struct store *store, uint32_t lease) {
     effects_append(store, REF_LEASE | lease);
 }
@@ -59,88 +70,27 @@ void effect_waiter(struct store *store, uint32_t waiter) {
     effects_append(store, REF_WAITER | waiter);
 }
 
+/* The waiter has its answer, and is forgotten before anybody heard it (waiter_forget()). */
 void effect_forget_waiter(struct store *store, uint32_t waiter) {
     effects_unlink_ref(store, REF_WAITER | waiter);
-}
-
-static void effects_pull_sample(struct store *store, uint32_t index, struct store_effect *out) {
-    struct sample_slot *sample = sample_at(store, index);
-    *out = (struct store_effect){.kind = STORE_EFFECT_RETIRED,
-                                 .holder = STORE_NO_HOLDER,
-                                 .generation = sample->generation,
-                                 .reason = sample_reason(sample)};
-    name_copy(store, sample->name, out->sample_id);
-    sample->effect_queued = false;
-    if (sample_state(sample) == STORE_GONE)
-        sample_bury(store, index);
-}
-
-static void effects_pull_lease(struct store *store, uint32_t index, struct store_effect *out) {
-    struct lease_slot *lease = lease_at(store, index);
-    lease->effect_queued = false;
-    *out = (struct store_effect){.kind = STORE_EFFECT_LEASE_ENDED,
-                                 .holder = lease->holder,
-                                 .cookie = lease->cookie,
-                                 .generation = lease->generation,
-                                 .how = lease_how(lease)};
-    lease_bury(store, index);
-}
-
-/* A grant that was undone before anybody heard of it (the store was dropped, the landing failed).
- */
-static void effects_check_still_planned(const struct store *store, const struct waiter_slot *waiter,
-                                        struct store_effect *out) {
-    const struct sample_slot *sample = sample_at(store, waiter->granted);
-    if (sample_state(sample) != STORE_PLANNED ||
-        sample_token(store, waiter->granted) != waiter->token) {
-        out->result = STORE_E_NOT_FOUND;
-        return;
-    }
-    out->reservation =
-        (struct store_reservation){.token = waiter->token, .extent_offset = sample->extent_offset};
-}
-
-static void effects_pull_waiter(struct store *store, uint32_t index, struct store_effect *out) {
-    const struct waiter_slot *waiter = waiter_at(store, index);
-    *out = (struct store_effect){.kind = waiter->kind == WAITER_PUT    ? STORE_EFFECT_PUT
-                                         : waiter->kind == WAITER_LAND ? STORE_EFFECT_LAND
-                                                                       : STORE_EFFECT_GET,
-                                 .holder = waiter->holder,
-                                 .tag = waiter->tag,
-                                 .cookie = waiter->cookie,
-                                 .result = waiter->result,
-                                 .refusal = waiter->refusal,
-                                 .generation = waiter->generation};
-    if (waiter->result == STORE_OK && out->kind == STORE_EFFECT_GET) {
-        lease_describe(store, waiter->granted, &out->lease);
-        out->generation = out->lease.generation;
-    } else if (waiter->result == STORE_OK) {
-        effects_check_still_planned(store, waiter, out);
-    }
-    waiter_free(store, index);
 }
 
 bool store_has_effect(const struct store *store) {
     return store->effects.head != NONE;
 }
 
-bool store_next_effect(struct store *store, uint64_t now_ns, struct store_effect *out) {
-    reservations_expire(store, now_ns);
-    store_settle(store, now_ns); /* another store of the node may have given bytes back */
-    if (store_next_deadline_ns(store) <= now_ns) {
-        waiters_expire(store, now_ns);
-        store_settle(store, now_ns);
-    }
+enum effect_of effect_take(struct store *store, uint32_t *index_out) {
     uint32_t ref = store->effects.head;
     if (ref == NONE)
-        return false;
+        return EFFECT_NONE;
     effects_unlink_ref(store, ref);
-    uint32_t index = ref & INDEX_MASK;
-    if ((ref & ~INDEX_MASK) == REF_SAMPLE)
-        effects_pull_sample(store, index, out);
-    else if ((ref & ~INDEX_MASK) == REF_LEASE)
-        effects_pull_lease(store, index, out);
-    else
-        effects_pull_waiter(store, index, out);
-    return true;
+    *index_out = ref & INDEX_MASK;
+    switch (ref & ~INDEX_MASK) {
+    case REF_SAMPLE:
+        return EFFECT_OF_SAMPLE;
+    case REF_LEASE:
+        return EFFECT_OF_LEASE;
+    default:
+        return EFFECT_OF_WAITER;
+    }
 }

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The ring of state changes behind `featurectl events`. Event n lies at n % max_events.
+ * The ring of state changes behind `featurectl events`. Event number n lies at n % max_events, so
+ * that the newest event overwrites the oldest and no list is needed.
+ *
+ * Numbers begin with 1 and are never used twice. A reader remembers the number of the last event
+ * that it has seen. If that event has been overwritten meanwhile, the reader is told how many it
+ * has missed, and goes on with the oldest event that is still there.
  */
 #include "store/store_internal.h"
 
@@ -13,6 +18,8 @@ size_t event_ring_bytes(uint32_t max_events) {
     return (size_t)max_events * sizeof(struct store_event);
 }
 
+/* The sample's word must have been committed: state and reason are read from it. Events of landing
+ * copies are kept, too; they are marked, for the generation has its life at another node. */
 void event_record(struct store *store, const struct sample_slot *sample, uint64_t now_ns) {
     if (!store->options.max_events)
         return;
@@ -31,6 +38,8 @@ uint64_t store_event_last(const struct store *store) {
     return store->event_last;
 }
 
+/* *sequence 0 means "from the oldest kept": such a reader has not missed anything, it did not ask
+ * for what came before. */
 bool store_event_next(const struct store *store, uint64_t *sequence, struct store_event *out,
                       uint64_t *missed_out) {
     uint64_t kept = store->options.max_events, last = store->event_last;

@@ -2,8 +2,16 @@
  *
  * Two-level segregated fit (Masmano, Ripoll, Crespo, Real: "TLSF: a new dynamic memory allocator
  * for real-time systems", ECRTS 2004) with 32 second-level classes, that is holes sorted to 3 % of
- * their size. Unlike the original the request's own class is searched too, so that a hole that fits
- * is never missed; nothing is rounded up to a class, so that no byte is lost inside an extent.
+ * their size.
+ *
+ * How it works: holes are sorted into classes by size, with one list per class. Two levels of bit
+ * maps say which classes have holes, so that the first class at or above a size is found with two
+ * instructions that count zeros. Taking and freeing an extent is O(1), however many there are.
+ *
+ * Unlike the original, the request's own class is searched too, so that a hole that fits is never
+ * missed; and nothing is rounded up to a class, so that no byte is lost inside an extent. Both
+ * matter here: a store is filled to its quota with samples of many MiB, and a put that is refused
+ * although its bytes are there is a fault that users see.
  *
  * Invariants: nodes form one list by address that covers the region without gaps or overlap; two
  * free nodes are never neighbours; a free node is in the list of its class, and a class's bit is
@@ -13,8 +21,6 @@
 #include "store/extent.h"
 
 #include <stdbool.h>
-
-#include "store/planted.h"
 
 #define UNIT_SHIFT  6u
 #define ROW_BITS    5u
@@ -45,6 +51,7 @@ struct extent_map {
     struct node nodes[];
 };
 
+/* Sizes are multiples of 64, so that the lowest bit is free to say whether a node is in use. */
 static uint64_t extent_node_bytes(const struct node *node) {
     return node->bytes & ~USED;
 }
@@ -53,6 +60,10 @@ static bool extent_node_used(const struct node *node) {
     return node->bytes & USED;
 }
 
+/* Below 32 units (2 KiB) each size has a class of its own. Above, a size's row is the place of its
+ * highest bit, and the next 5 bits are its class in the row.
+ *   Example: 100 units = 1100100b. The highest bit is number 6, so the row is 2, and the five bits
+ *   behind the first one are 10010b = 18: class 2 * 32 + 18. */
 static uint32_t extent_class_of(uint64_t bytes) {
     uint64_t units = bytes >> UNIT_SHIFT;
     if (units < ROW_CLASSES)
@@ -61,7 +72,8 @@ static uint32_t extent_class_of(uint64_t bytes) {
     return (shift + 1) * ROW_CLASSES + (uint32_t)((units >> shift) & (ROW_CLASSES - 1));
 }
 
-/* First class >= from that has a hole, or EXTENT_NONE. */
+/* First class >= from that has a hole, or EXTENT_NONE. First the rest of from's own row, then the
+ * next row that has any: two look-ups, whatever the distance. */
 static uint32_t extent_next_class(const struct extent_map *map, uint32_t from) {
     uint32_t row = from / ROW_CLASSES;
     if (row >= ROWS)
@@ -77,6 +89,7 @@ static uint32_t extent_next_class(const struct extent_map *map, uint32_t from) {
     return row * ROW_CLASSES + (uint32_t)__builtin_ctz(bits);
 }
 
+/* New holes go to the front of their list, which is the place that costs nothing to find. */
 static void extent_hole_insert(struct extent_map *map, uint32_t index) {
     struct node *node = &map->nodes[index];
     uint32_t class = extent_class_of(node->bytes);
@@ -105,6 +118,7 @@ static void extent_hole_remove(struct extent_map *map, uint32_t index) {
         map->row_bits &= ~(1ull << row);
 }
 
+/* A spare node, else one that was never used. extent_alloc() has checked that two can be had. */
 static uint32_t extent_node_take(struct extent_map *map) {
     uint32_t index = map->spare;
     if (index == EXTENT_NONE)
@@ -118,11 +132,13 @@ static void extent_node_give(struct extent_map *map, uint32_t index) {
     map->spare = index;
 }
 
-/* Node count: extents in use are bounded by the caller's max_extents, see extent_map_bytes(). */
+/* With at most max_extents in use there are always enough nodes (extent_map_bytes()); this is for a
+ * caller that takes more extents than that. */
 static bool extent_nodes_left(const struct extent_map *map) {
     return map->capacity - map->touched >= 2 || map->spare != EXTENT_NONE;
 }
 
+/* 2 N + 1 nodes (above), and the two that extent_nodes_left() wants to see. */
 size_t extent_map_bytes(uint32_t max_extents) {
     size_t bytes = sizeof(struct extent_map) + (2 * (size_t)max_extents + 3) * sizeof(struct node);
     return (bytes + 63) & ~(size_t)63;
@@ -153,12 +169,13 @@ static uint64_t extent_align_up(uint64_t value, uint64_t align) {
     return (value + align - 1) & ~(align - 1);
 }
 
+/* The alignment may cost up to align - 64 bytes at the beginning of the hole. */
 static bool extent_fits(const struct node *node, uint64_t bytes, uint32_t align) {
     return extent_align_up(node->offset, align) + bytes <= node->offset + node->bytes;
 }
 
 /* The lowest fitting hole of a class, or *best if that lies lower; at most *look holes are tried.
- */
+ * Low places first keeps the upper end of the region free in one piece, for what is large. */
 static void extent_search_class(const struct extent_map *map, uint32_t class, uint64_t bytes,
                                 uint32_t align, uint32_t *look, uint32_t *best) {
     for (uint32_t i = map->heads[class]; i != EXTENT_NONE && *look; i = map->nodes[i].free_next) {
@@ -170,8 +187,8 @@ static void extent_search_class(const struct extent_map *map, uint32_t class, ui
     }
 }
 
-/* The lowest hole among those that waste least, in the tightest class that has one and a few above.
- */
+/* The lowest hole among those that waste least, in the tightest class that has one and in a few
+ * above it. In classes above the request's own every hole fits but for the alignment. */
 static uint32_t extent_search_tight(const struct extent_map *map, uint32_t from, uint64_t bytes,
                                     uint32_t align) {
     uint32_t best = EXTENT_NONE, last = EXTENT_NONE - 1;
@@ -185,7 +202,9 @@ static uint32_t extent_search_tight(const struct extent_map *map, uint32_t from,
     return best;
 }
 
-/* Every hole of the classes whose holes may or may not fit: none is missed. */
+/* Every hole of the classes whose holes may or may not fit, so that none is missed. This is
+ * O(holes) and comes only when the quick search found nothing, that is when the region is nearly
+ * full. */
 static uint32_t extent_search_all(const struct extent_map *map, uint32_t from, uint64_t bytes,
                                   uint32_t align) {
     uint32_t best = EXTENT_NONE, look = UINT32_MAX;
@@ -196,12 +215,13 @@ static uint32_t extent_search_all(const struct extent_map *map, uint32_t from, u
 }
 
 static uint32_t extent_search(const struct extent_map *map, uint64_t bytes, uint32_t align) {
-    uint32_t from = extent_class_of(bytes) + (STORE_PLANTED(PLANTED_HOLE_MISSED) ? 1 : 0);
+    uint32_t from = extent_class_of(bytes);
     uint32_t found = extent_search_tight(map, from, bytes, align);
     return found != EXTENT_NONE ? found : extent_search_all(map, from, bytes, align);
 }
 
-/* Cuts `node` in two at `offset`; the part behind becomes a new node, which is returned. */
+/* Cuts the node in two at `offset`; the part behind becomes a new node, which is returned. Neither
+ * is put into a class list. */
 static uint32_t extent_split(struct extent_map *map, uint32_t index, uint64_t offset) {
     uint32_t behind = extent_node_take(map);
     struct node *node = &map->nodes[index];
@@ -216,6 +236,8 @@ static uint32_t extent_split(struct extent_map *map, uint32_t index, uint64_t of
     return behind;
 }
 
+/* The hole that was found leaves its list; what is not needed of it, before the aligned start and
+ * behind the end, goes back as holes of their own. */
 uint32_t extent_alloc(struct extent_map *map, uint64_t bytes, uint32_t align_bytes,
                       uint64_t *offset_out) {
     bytes = extent_align_up(bytes ? bytes : 1, EXTENT_UNIT_BYTES);
@@ -249,6 +271,8 @@ static void extent_absorb(struct extent_map *map, uint32_t index, uint32_t behin
     extent_node_give(map, behind);
 }
 
+/* Joins the freed extent with the holes on both sides at once. So two holes are never neighbours,
+ * and the largest hole is really as large as it looks. */
 void extent_free(struct extent_map *map, uint32_t extent) {
     struct node *node = &map->nodes[extent];
     node->bytes = extent_node_bytes(node);
@@ -266,6 +290,8 @@ void extent_free(struct extent_map *map, uint32_t extent) {
     extent_hole_insert(map, extent);
 }
 
+/* The largest hole is in the highest class that has any; within a class the sizes differ by up to 3
+ * %, so its list is walked. */
 uint64_t extent_largest_free(const struct extent_map *map) {
     if (!map->row_bits)
         return 0;
@@ -290,6 +316,7 @@ uint64_t extent_bytes(const struct extent_map *map, uint32_t extent) {
     return extent_node_bytes(&map->nodes[extent]);
 }
 
+/* Walks all nodes by address: they cover the region, and no two holes stand side by side. */
 static const char *extent_audit_addresses(const struct extent_map *map, uint64_t *holes_out) {
     uint64_t at = map->base_offset, used = 0;
     uint32_t prev = EXTENT_NONE;

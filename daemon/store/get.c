@@ -1,11 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Getting: a lease at once, an answer at once, or a place among those who wait for it to be put.
+ * And releasing, which ends a lease.
+ *
+ * A get names a sample by id or by generation. By id it means whatever is resident here under that
+ * id; a generation that is only planned or sealed is not readable and is waited for. By generation
+ * it means that one alone: once it is retired it never comes back, so that such a get fails at once
+ * however long its deadline is (contract: no use after free).
  */
 #include "store/store_internal.h"
 
-/* Finds what is asked for. STORE_OK: *sample may be leased. STORE_WAIT: a PLANNED landing copy, to
- * be awaited however long it takes. STORE_E_NOT_FOUND with *may_come: it may still be put. */
+/* Finds what is asked for. STORE_OK: *sample may be leased. STORE_WAIT: it is a landing copy whose
+ * transfer still runs, to be awaited however long that takes; the transfer has a deadline of its
+ * own, and its end wakes the waiter in any case. STORE_E_NOT_FOUND: *may_come says whether it makes
+ * sense to wait for it. */
 static enum store_result get_find(const struct store *store, const struct store_get *get,
                                   uint32_t *sample, bool *may_come) {
     *may_come = true;
@@ -24,16 +32,14 @@ static enum store_result get_find(const struct store *store, const struct store_
         return STORE_WAIT;
     case STORE_SEALED:
         return STORE_E_NOT_FOUND;
-    case STORE_RETIRED:
-        if (STORE_PLANTED(PLANTED_REVIVED_TOMBSTONE))
-            return STORE_OK;
-        /* fall through */
     default:
         *may_come = false;
         return STORE_E_NOT_FOUND;
     }
 }
 
+/* Room for a lease was checked for the holder but is not taken: a wait is charged as one lease
+ * (waiters.c), so that a holder cannot have more waits than it may have leases. */
 static enum store_result get_wait_for_it(struct store *store, uint32_t holder,
                                          const struct store_get *get, uint64_t deadline_ns,
                                          uint64_t now_ns, struct store_refusal *refusal) {
@@ -51,6 +57,8 @@ static enum store_result get_wait_for_it(struct store *store, uint32_t holder,
     return STORE_WAIT;
 }
 
+/* The limit of the holder is checked before the wait, too. Otherwise a client would learn only when
+ * its sample arrives that it may not have it. */
 enum store_result store_get(struct store *store, uint32_t holder, const struct store_get *get,
                             uint64_t now_ns, struct store_lease *out,
                             struct store_refusal *refusal) {
@@ -75,4 +83,33 @@ enum store_result store_get(struct store *store, uint32_t holder, const struct s
                       store->leases.used - store->ended_count, 1);
     lease_describe(store, lease, out);
     return STORE_OK;
+}
+
+/* An unknown lease is a success: it ended long ago, and its tombstone has been freed since. So is a
+ * lease of another holder, and nothing happens to it: whoever guesses tokens learns nothing.
+ *
+ * A lease that has ended can still be said to be consumed, and by any holder: the client
+ * reconnected under a new session, or a node forwards what its client said before it died. */
+enum store_result store_release(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo,
+                                enum store_how how, uint64_t now_ns) {
+    uint32_t index = lease_find(store, hi, lo);
+    if (index == NONE)
+        return STORE_OK;
+    struct lease_slot *lease = lease_at(store, index);
+    if (lease_state(lease) == LEASE_LIVE) {
+        if (lease->holder == holder)
+            lease_end(store, index, how, true, now_ns);
+    } else if (how == STORE_CONSUMED_BY_READER) {
+        lease_late_consumed(store, index, now_ns);
+    }
+    store_settle(store, now_ns);
+    return STORE_OK;
+}
+
+uint64_t store_lease_cookie(const struct store *store, uint32_t holder, uint64_t hi, uint64_t lo) {
+    uint32_t index = lease_find(store, hi, lo);
+    if (index == NONE || lease_state(lease_at(store, index)) != LEASE_LIVE ||
+        lease_at(store, index)->holder != holder)
+        return 0;
+    return lease_at(store, index)->cookie;
 }

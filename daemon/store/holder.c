@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Holders: whoever can hold leases and reservations. A dead one consumes nothing.
+ * Holders: whoever can hold leases and reservations in one store. A session has one holder in each
+ * store that it has opened, and a connection of a peer broker has one for the leases of its
+ * clients.
+ *
+ * A holder is closed when its owner is dead or has left. Contract: a dead holder consumes nothing.
+ * Its leases end as returned, so that the samples can be read again by others, its reservations end
+ * without having become visible, and its waits are forgotten.
  */
 #include "store/store_internal.h"
 
+/* The account is charged by what the holder will hold, not by the holder itself. */
 enum store_result store_holder_open(struct store *store, uint64_t owner, struct account *account,
                                     uint32_t *holder_out) {
     uint32_t index = pool_take(store, &store->holders);
@@ -19,17 +26,21 @@ enum store_result store_holder_open(struct store *store, uint64_t owner, struct 
     return STORE_OK;
 }
 
+/* Closing goes in parts, because one holder can have a million leases and the loop must not stand
+ * still for that long. The caller says how many may end now, and calls again in a later turn. */
 bool store_holder_close_some(struct store *store, uint32_t index, uint32_t budget,
                              uint64_t now_ns) {
     struct holder_slot *holder = holder_at(store, index);
-    enum store_how how =
-        STORE_PLANTED(PLANTED_DEATH_CONSUMES) ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
+    /* Waiters go first and all at once: a wait that stayed could still be granted a lease or room,
+     * which would then have to be ended, too. Their number is bounded by the limits on requests. */
     while (holder->waiters.head != NONE)
         waiter_forget(store, holder->waiters.head, STORE_PRODUCER_DIED, now_ns);
     for (; holder->leases.head != NONE && budget; budget--)
-        lease_end(store, holder->leases.head, how, true, now_ns);
+        lease_end(store, holder->leases.head, STORE_RETURNED, true, now_ns);
     for (; holder->reservations.head != NONE && budget; budget--)
         sample_end(store, holder->reservations.head, STORE_PRODUCER_DIED, now_ns);
+    /* Freed room goes to those who wait only at the end: settling in between would look at the line
+     * once per lease. */
     bool closed = holder->leases.head == NONE && holder->reservations.head == NONE;
     if (closed) {
         holder->open = 0;

@@ -1,38 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Landing copies: bytes of a generation whose home is another node, in a region of their own. The
- * home alone decides about the generation; here a copy lives as long as somebody reads it, or, when
- * kept as a cache, until another landing needs the room. A copy whose transfer still runs is never
- * freed behind its back: drop only marks it.
+ * Landing copies: bytes of a generation whose home is another node, in a region of their own.
+ *
+ *   store_land ---> PLANNED ---store_land_done---> RESIDENT ---unused, or room is needed---> GONE
+ *                      \-----store_land_failed-----------------------------------------------^
+ *
+ * The home alone decides about the generation. Here a copy lives as long as somebody reads it, or,
+ * when it is kept as a cache, until another landing needs the room. A landing never takes room from
+ * what is at home here, nor the other way round: the two regions do not overlap.
+ *
+ * A copy whose transfer still runs is never freed while bytes may still be written to it. If the
+ * store is dropped meanwhile the copy is only marked (WORD_DROPPED), and is freed when the transfer
+ * ends.
  */
 #include "store/store_internal.h"
 
-static void landing_evict_oldest(struct store *store, uint64_t now_ns) {
-    sample_retire(store, store->idle.head, STORE_UNCACHED, now_ns);
-}
-
-/* Evicts cached copies, longest idle first, but only if that can make enough room. */
-enum store_result landing_start(struct store *store, const struct sample_request *request,
-                                uint64_t now_ns, uint32_t *index_out,
-                                struct store_refusal *refusal) {
-    if (sample_by_generation(store, request->generation) != NONE) {
-        const struct sample_slot *there =
-            sample_at(store, sample_by_generation(store, request->generation));
-        enum store_state state = sample_state(there);
-        if (!sample_flag(there, WORD_LANDING) || state == STORE_PLANNED || state == STORE_RESIDENT)
-            return STORE_E_EXISTS;
-    }
-    for (;;) {
-        enum store_result result = sample_new(store, request, now_ns, index_out, refusal);
-        uint64_t used = store->landing_bytes - store->idle_bytes;
-        bool worth = store->idle.head != NONE &&
-                     request->extent_bytes <= store->options.landing_bytes - used;
-        if (result != STORE_E_FULL || refusal->cause == STORE_CAUSE_SPECS || !worth)
-            return result;
-        landing_evict_oldest(store, now_ns);
-    }
-}
-
+/* A landing waits without a holder: the broker asked for it, on behalf of all who want this
+ * generation. */
 static enum store_result landing_wait_for_room(struct store *store, const struct store_land *land,
                                                uint64_t now_ns, struct store_refusal *refusal) {
     uint32_t index;
@@ -62,12 +46,15 @@ static enum store_result landing_land_now(struct store *store, const struct stor
                                      .generation = land->generation,
                                      .origin = land->origin};
     uint32_t index;
-    enum store_result result = landing_start(store, &request, now_ns, &index, refusal);
+    enum store_result result = sample_new_landing(store, &request, now_ns, &index, refusal);
     if (result == STORE_OK)
         *offset_out = sample_at(store, index)->extent_offset;
     return result;
 }
 
+/* The same rule as for puts (store_reserve()): whoever came before has what is free first, and a
+ * newcomer may pass only while the line allows it. store_settle() comes at the end because an
+ * eviction frees slots and pieces of specs as well, which a put may be waiting for. */
 enum store_result store_land(struct store *store, const struct store_land *land, uint64_t now_ns,
                              uint64_t *offset_out, struct store_refusal *refusal) {
     *refusal = (struct store_refusal){0};
@@ -92,8 +79,8 @@ enum store_result store_land(struct store *store, const struct store_land *land,
     return result;
 }
 
-static uint32_t landing_find_landing(const struct store *store, uint64_t generation,
-                                     enum store_state state) {
+static uint32_t landing_find(const struct store *store, uint64_t generation,
+                             enum store_state state) {
     uint32_t index = sample_by_generation(store, generation);
     if (index == NONE || !sample_flag(sample_at(store, index), WORD_LANDING) ||
         sample_state(sample_at(store, index)) != state)
@@ -101,15 +88,19 @@ static uint32_t landing_find_landing(const struct store *store, uint64_t generat
     return index;
 }
 
+/* The copy joins the idle list before its waiters are woken, because lease_grant() takes it out of
+ * there. If nobody waits and it is no cache it is of no use to anybody and goes at once; this
+ * happens when all readers gave up during the transfer. */
 enum store_result store_land_done(struct store *store, uint64_t generation, const void *checksums,
                                   uint32_t checksums_bytes, bool keep_cached, uint64_t now_ns) {
-    uint32_t index = landing_find_landing(store, generation, STORE_PLANNED);
+    uint32_t index = landing_find(store, generation, STORE_PLANNED);
     if (index == NONE)
         return STORE_E_NOT_FOUND;
     struct sample_slot *sample = sample_at(store, index);
     if (checksums_bytes && checksums_bytes != sample->tensor_count * 8)
         return STORE_E_INVALID;
-    if (sample_flag(sample, WORD_DOOMED))
+    /* Dropped during the transfer: complete, and yet nobody may have it. */
+    if (sample_flag(sample, WORD_DROPPED))
         return store_land_failed(store, generation, now_ns), STORE_E_NOT_FOUND;
     spec_write(store, sample->chunk, sample->spec_bytes, checksums, checksums_bytes);
     sample->checksums_bytes = (uint16_t)checksums_bytes;
@@ -125,12 +116,14 @@ enum store_result store_land_done(struct store *store, uint64_t generation, cons
     return STORE_OK;
 }
 
+/* Also called for a copy that is RESIDENT: its home said that it is not valid any more, or its
+ * checksum is wrong. Readers that hold a lease keep their bytes; nobody gets a new one. */
 enum store_result store_land_failed(struct store *store, uint64_t generation, uint64_t now_ns) {
-    uint32_t planned = landing_find_landing(store, generation, STORE_PLANNED);
-    uint32_t resident = landing_find_landing(store, generation, STORE_RESIDENT);
+    uint32_t planned = landing_find(store, generation, STORE_PLANNED);
+    uint32_t resident = landing_find(store, generation, STORE_RESIDENT);
     if (planned != NONE) {
-        bool doomed = sample_flag(sample_at(store, planned), WORD_DOOMED);
-        sample_end(store, planned, doomed ? STORE_DROPPED : STORE_FETCH_FAILED, now_ns);
+        bool dropped = sample_flag(sample_at(store, planned), WORD_DROPPED);
+        sample_end(store, planned, dropped ? STORE_DROPPED : STORE_FETCH_FAILED, now_ns);
         waiters_wake(store, generation, NONE, NONE, now_ns);
     } else if (resident != NONE) {
         sample_retire(store, resident, STORE_FETCH_FAILED, now_ns);
@@ -140,6 +133,6 @@ enum store_result store_land_failed(struct store *store, uint64_t generation, ui
 }
 
 bool store_has_landing(const struct store *store, uint64_t generation) {
-    return landing_find_landing(store, generation, STORE_PLANNED) != NONE ||
-           landing_find_landing(store, generation, STORE_RESIDENT) != NONE;
+    return landing_find(store, generation, STORE_PLANNED) != NONE ||
+           landing_find(store, generation, STORE_RESIDENT) != NONE;
 }

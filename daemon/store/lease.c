@@ -1,16 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Leases: the right of one holder to read one generation. A token is the slot's number and 96 bits
- * of SipHash-128 over (slot, running number) under the store's secret key: found without a hash
- * table, and not to be guessed from earlier ones. An ended lease stays as a tombstone, so that a
- * late `consumed` for one that ended as returned counts, once; the oldest tombstones are freed
- * beyond leases_max_ended. One whose LEASE_ENDED effect waits still counts against max_leases.
+ * Leases: the right of one holder to read one generation.
+ *
+ *   FREE --grant--> LIVE --release, or the holder's end--> ENDED --oldest of too many--> FREE
+ *
+ * A token is the slot's number (32 bits) and 96 bits of SipHash-128 over (slot, running number)
+ * under the store's secret key. So a lease is found without a hash table, and a token cannot be
+ * guessed from tokens that one has seen.
+ *
+ * An ended lease stays as a tombstone, so that a `consumed` that arrives late, for a lease that
+ * ended as returned, still counts, and counts once. Beyond leases_max_ended the oldest tombstones
+ * are freed. A lease whose LEASE_ENDED effect has not been pulled is in neither list, and counts
+ * against max_leases: its slot is not free yet.
+ *
+ * Who may be freed by the end of a lease is decided in lease_reader_left(), for all ways in which a
+ * lease ends.
  */
 #include <sodium.h>
 #include <string.h>
 
 #include "store/store_internal.h"
 
+/* May this holder have one more? Asked before lease_grant(), which only knows the limit of the
+ * store. */
 enum store_result lease_check(const struct store *store, uint32_t holder,
                               struct store_refusal *refusal) {
     struct charge_refusal full;
@@ -19,6 +31,8 @@ enum store_result lease_check(const struct store *store, uint32_t holder,
     return refuse_account(refusal, STORE_CAUSE_SESSION_LEASES, &full);
 }
 
+/* The running number makes each use of a slot have another token: an old token never fits a new
+ * lease. */
 static void lease_make_token(struct store *store, uint32_t index, struct lease_slot *lease) {
     uint64_t input[2] = {index, ++store->token_count}, hash[2];
     crypto_shorthash_siphashx24((unsigned char *)hash, (const unsigned char *)input, sizeof input,
@@ -27,6 +41,11 @@ static void lease_make_token(struct store *store, uint32_t index, struct lease_s
     lease->lo = hash[1];
 }
 
+/* NONE: the store has as many leases as it may have. The word is committed last: before that the
+ * slot is still FREE to whoever looks at it.
+ *
+ * A landing copy that nobody reads is in the list of idle copies, from which landing takes room.
+ * With its first lease it leaves that list. */
 uint32_t lease_grant(struct store *store, uint32_t sample_index, uint32_t holder, uint64_t cookie,
                      uint64_t now_ns) {
     if (store->leases.used - store->ended_count >= store->options.max_leases)
@@ -69,6 +88,8 @@ void lease_describe(const struct store *store, uint32_t index, struct store_leas
                                 .slot = lease->sample};
 }
 
+/* Makes a tombstone of an ended lease, and frees the oldest one if there are too many. by_holder is
+ * free to be used for this list, because the lease has left its holder. */
 void lease_bury(struct store *store, uint32_t index) {
     list_append(store, &store->leases, LEASE_BY_HOLDER, &store->ended, index);
     if (++store->ended_count <= store->leases_max_ended)
@@ -80,12 +101,15 @@ void lease_bury(struct store *store, uint32_t index) {
     pool_give(store, &store->leases, oldest);
 }
 
+/* From here on the slot belongs to the queue of effects, until the effect is pulled. */
 static void lease_tell_ended(struct store *store, uint32_t index) {
     lease_at(store, index)->effect_queued = true;
     effect_lease_ended(store, index);
 }
 
-/* An ended lease whose owner was told `returned` has to be told again. */
+/* An ended lease whose owner was told `returned` turns out to be consumed: the owner is told once
+ * more. If the first effect still waits nothing need be done; it reads the word when it is pulled,
+ * and will say consumed. */
 static void lease_tell_again(struct store *store, uint32_t index) {
     if (lease_at(store, index)->effect_queued)
         return; /* not told yet: the one effect will say consumed */
@@ -94,7 +118,12 @@ static void lease_tell_again(struct store *store, uint32_t index) {
     lease_tell_ended(store, index);
 }
 
-/* What the end of a lease, or a late `consumed`, means for the generation it was on. */
+/* What the end of a lease, or a late `consumed`, means for the generation that it was on. While
+ * others read it, nothing. After the last one:
+ *   RETIRED: it only waited for its readers, its bytes are free now.
+ *   RESIDENT landing copy, not cached: it was here for its readers alone.
+ *   RESIDENT at home, policy on-release: it is retired if enough readers have consumed it.
+ *   RESIDENT otherwise: it stays, for other readers, for an ack, or as a cache. */
 static void lease_reader_left(struct store *store, uint32_t index, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     if (sample->lease_count)
@@ -111,6 +140,11 @@ static void lease_reader_left(struct store *store, uint32_t index, uint64_t now_
         sample_retire(store, index, STORE_CONSUMED, now_ns);
 }
 
+/* tell: put the effect into the queue, if the owner gave a cookie. A grant that is undone before
+ * anybody heard of it is not told.
+ *
+ * Counters, lists and the word are brought up to date before lease_reader_left(), which may free
+ * the sample: whatever is freed must look as if nobody had ever read it. */
 void lease_end(struct store *store, uint32_t index, enum store_how how, bool tell,
                uint64_t now_ns) {
     struct lease_slot *lease = lease_at(store, index);
@@ -139,7 +173,10 @@ void lease_end(struct store *store, uint32_t index, enum store_how how, bool tel
     lease_reader_left(store, sample_index, now_ns);
 }
 
-static uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo) {
+/* One comparison of all bits, so that the time that it takes tells nothing about how much of a
+ * guess was right. The slot number needs no such care: everybody knows how many leases there can
+ * be. */
+uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo) {
     uint32_t index = (uint32_t)hi;
     if (index >= store->leases.touched)
         return NONE;
@@ -150,41 +187,19 @@ static uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo) 
     return index;
 }
 
-static void lease_late_consumed(struct store *store, uint32_t index, uint64_t now_ns) {
+/* The word is set first: said a second time it does not count again. The sample may be gone or its
+ * slot used by another generation by now; then the fact changes nothing here, but the owner of the
+ * lease (another node's broker) is still told. */
+void lease_late_consumed(struct store *store, uint32_t index, uint64_t now_ns) {
     struct lease_slot *lease = lease_at(store, index);
     struct sample_slot *sample = sample_at(store, lease->sample);
     if (lease_how(lease) == STORE_CONSUMED_BY_READER)
         return;
-    if (!STORE_PLANTED(PLANTED_LATE_TWICE))
-        word_commit(&lease->word, LEASE_ENDED, STORE_CONSUMED_BY_READER);
+    word_commit(&lease->word, LEASE_ENDED, STORE_CONSUMED_BY_READER);
     if (lease->cookie)
         lease_tell_again(store, index);
     if (word_use(&sample->word) != lease->sample_use || sample_state(sample) != STORE_RESIDENT)
         return;
     sample->consumed++;
     lease_reader_left(store, lease->sample, now_ns);
-}
-
-enum store_result store_release(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo,
-                                enum store_how how, uint64_t now_ns) {
-    uint32_t index = lease_find(store, hi, lo);
-    if (index == NONE)
-        return STORE_OK;
-    struct lease_slot *lease = lease_at(store, index);
-    if (lease_state(lease) == LEASE_LIVE) {
-        if (lease->holder == holder)
-            lease_end(store, index, how, true, now_ns);
-    } else if (how == STORE_CONSUMED_BY_READER) {
-        lease_late_consumed(store, index, now_ns);
-    }
-    store_settle(store, now_ns);
-    return STORE_OK;
-}
-
-uint64_t store_lease_cookie(const struct store *store, uint32_t holder, uint64_t hi, uint64_t lo) {
-    uint32_t index = lease_find(store, hi, lo);
-    if (index == NONE || lease_state(lease_at(store, index)) != LEASE_LIVE ||
-        lease_at(store, index)->holder != holder)
-        return 0;
-    return lease_at(store, index)->cookie;
 }

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Sample ids. One slot per id in use, however many generations and waiters speak of it, so that the
- * hash chains do not grow with re-puts. There are as many name slots as there can be references
- * (sample slots + waiters): taking one cannot fail.
+ * Sample ids. There is one slot per id in use, however many generations and waiters speak of it, so
+ * that the hash chains do not grow when a sample is put again and again.
+ *
+ * A name is counted by references: one per sample slot (tombstones included) and one per waiter
+ * that speaks of it. There are as many name slots as there can be references, so that taking one
+ * cannot fail, and no caller has to undo half of a put.
  */
 #include <string.h>
 
@@ -12,6 +15,8 @@ static uint32_t *names_bucket(const struct store *store, uint32_t hash) {
     return u32_at(store, store->name_hash) + (hash & store->name_mask);
 }
 
+/* The hash is compared first: an id of the same bucket that is not the one looked for is then
+ * mostly turned down without a look at its bytes. */
 static uint32_t names_find_hashed(const struct store *store, const char *id, uint32_t id_bytes,
                                   uint32_t hash) {
     /* Buckets hold index + 1: a zeroed table is an empty one. */
@@ -30,6 +35,8 @@ uint32_t name_find(const struct store *store, const char *id, uint32_t id_bytes)
     return names_find_hashed(store, id, id_bytes, (uint32_t)hash_bytes(store, id, id_bytes));
 }
 
+/* Finds the slot of this id or takes a new one, and counts one reference more. The caller has
+ * checked the length of the id (put_is_valid(), store_get()). */
 uint32_t name_ref(struct store *store, const char *id, uint32_t id_bytes) {
     uint32_t hash = (uint32_t)hash_bytes(store, id, id_bytes);
     uint32_t index = names_find_hashed(store, id, id_bytes, hash);
@@ -50,6 +57,9 @@ uint32_t name_ref(struct store *store, const char *id, uint32_t id_bytes) {
     return index;
 }
 
+/* The slot is freed with its last reference. Its lists are empty by then, for whatever is in them
+ * holds a reference. The chain is linked in one direction only, so that the slot before this one
+ * has to be looked for; chains are one or two slots long. */
 void name_unref(struct store *store, uint32_t index) {
     struct name_slot *name = name_at(store, index);
     if (--name->references)

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Looking without touching: nothing here changes the store.
+ * Looking without touching: nothing here changes the store. Probes take no lease and delay no free
+ * (contract).
+ *
+ * Walks over all slots keep a cursor that the caller holds, not the store, so that any number of
+ * them can go on at the same time and an abandoned one costs nothing. A walk sees every slot that
+ * does not change while it lasts; one that changes is seen before or after its change.
  */
 #include <string.h>
 
@@ -8,6 +13,8 @@
 
 #define SKIP_MAX 4096u
 
+/* A GONE slot has no extent any more, and the number that is left in it may be another sample's
+ * place by now. */
 static void probe_describe(const struct store *store, uint32_t index, struct store_info *out) {
     const struct sample_slot *sample = sample_at(store, index);
     bool gone = sample_state(sample) == STORE_GONE;
@@ -28,7 +35,8 @@ static void probe_describe(const struct store *store, uint32_t index, struct sto
     name_copy(store, sample->name, out->sample_id);
 }
 
-/* Newest SEALED, else newest PLANNED. */
+/* Newest SEALED, else newest PLANNED: the one that is closest to being readable. The list is in
+ * order of reservation. */
 static uint32_t probe_newest_pending(const struct store *store, const struct name_slot *name) {
     for (uint32_t at = name->pending.tail; at != NONE; at = sample_at(store, at)->by_name.prev)
         if (sample_state(sample_at(store, at)) == STORE_SEALED)
@@ -36,6 +44,8 @@ static uint32_t probe_newest_pending(const struct store *store, const struct nam
     return name->pending.tail;
 }
 
+/* What a person means by "the sample of that name": the readable one; else the one that is on its
+ * way; else the last one that there was. */
 static uint32_t probe_find_by_id(const struct store *store, const char *id, uint32_t id_bytes) {
     uint32_t index = name_find(store, id, id_bytes);
     if (index == NONE)
@@ -57,6 +67,7 @@ bool store_stat(const struct store *store, const char *sample_id, uint32_t sampl
     return true;
 }
 
+/* Sizes are set even when the bytes do not fit, so that a caller can make room and ask again. */
 bool store_spec(const struct store *store, uint32_t slot, void *spec, uint32_t spec_max,
                 uint32_t *spec_bytes, void *checksums, uint32_t checksums_max,
                 uint32_t *checksums_bytes) {
@@ -74,6 +85,8 @@ bool store_spec(const struct store *store, uint32_t slot, void *spec, uint32_t s
     return true;
 }
 
+/* SKIP_MAX bounds one call: a store of a million slots of which few are used must not hold up the
+ * loop. A call that found nothing in its share says so with state FREE. */
 bool store_list_next(const struct store *store, uint64_t *cursor, struct store_info *out) {
     for (uint32_t skipped = 0; *cursor < store->samples.touched; skipped++) {
         if (skipped == SKIP_MAX) {
@@ -157,6 +170,8 @@ void store_totals(const struct store *store, struct store_totals *out) {
 
 /* ---- who holds the room ---- */
 
+/* Only the oldest STORE_LOOK_MAX reservations are looked at, so that a refusal costs the same
+ * however many there are. Whoever holds much for long is among them. */
 static void probe_room_reserver(const struct store *store, struct store_room *out) {
     uint32_t at = store->planned.head;
     for (uint32_t i = 0; at != NONE && i < STORE_LOOK_MAX; i++) {
@@ -172,6 +187,7 @@ static void probe_room_reserver(const struct store *store, struct store_room *ou
     }
 }
 
+/* The oldest lease on the generation that has waited for its readers for longest. */
 static void probe_room_reader(const struct store *store, struct store_room *out) {
     if (store->retired.head == NONE)
         return;
@@ -182,6 +198,7 @@ static void probe_room_reader(const struct store *store, struct store_room *out)
     out->reader_since_ns = lease->since_ns;
 }
 
+/* Since when it is first, not since when it waits: only the first is in the way of others. */
 static void probe_room_first(const struct store *store, struct store_room *out) {
     if (store->put_line.queue.head == NONE)
         return;

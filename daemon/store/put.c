@@ -1,10 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Putting: reserve -> seal -> publish, or cancel / unseal on the way. Memory that is short never
- * costs a resident its place: a put waits or is refused.
+ * Putting: reserve -> seal -> publish, or cancel or unseal on the way.
+ *
+ *   store_reserve   room and a slot are taken: PLANNED, invisible, owned by the holder
+ *   store_seal      all bytes are written: SEALED under a generation, invisible, owned by nobody
+ *   store_publish   the directory knows it: RESIDENT, readable; an older generation is retired
+ *   store_cancel    the holder gave up, or died: PLANNED -> GONE
+ *   store_unseal    the directory refused it: SEALED -> GONE
+ *
+ * Between seal and publish the broker asks the directory, which may take seconds. In that time the
+ * bytes are complete, so the death of their producer does not matter any more; that is why seal
+ * takes the sample from its holder.
+ *
+ * Contract: memory that is short never costs a resident sample its place. A put waits or is
+ * refused.
  */
 #include "store/store_internal.h"
 
+/* What no waiting can help: the sample is larger than the store or the node could ever hold, or its
+ * holder has all the reservations that it may have. */
 static enum store_result put_check_limits(const struct store *store, uint32_t holder,
                                           uint64_t bytes, struct store_refusal *refusal) {
     const struct store_options *options = &store->options;
@@ -21,6 +35,8 @@ static enum store_result put_check_limits(const struct store *store, uint32_t ho
     return STORE_OK;
 }
 
+/* The bytes that are asked for count against the holder while it waits. Otherwise one client could
+ * fill the line with puts that nobody can pass. */
 static enum store_result put_wait_for_room(struct store *store, uint32_t holder,
                                            const struct store_put *put, uint64_t bytes,
                                            uint64_t now_ns, struct store_refusal *refusal) {
@@ -55,6 +71,9 @@ static enum store_result put_reserve_now(struct store *store, uint32_t holder,
     return result;
 }
 
+/* Room that became free a moment ago belongs to those who wait already, hence the settling before
+ * this put is tried. Then either nobody waits, or the line may be passed, or this put has to queue.
+ */
 enum store_result store_reserve(struct store *store, uint32_t holder, const struct store_put *put,
                                 uint64_t now_ns, struct store_reservation *out,
                                 struct store_refusal *refusal) {
@@ -72,16 +91,14 @@ enum store_result store_reserve(struct store *store, uint32_t holder, const stru
                         store->put_waiters, 1);
     else
         result = put_reserve_now(store, holder, put, bytes, now_ns, out, refusal);
-    if (STORE_PLANTED(PLANTED_EVICT) && result == STORE_E_FULL && store->resident.head != NONE &&
-        !sample_at(store, store->resident.head)->lease_count) {
-        sample_retire(store, store->resident.head, STORE_DROPPED, now_ns);
-        result = put_reserve_now(store, holder, put, bytes, now_ns, out, refusal);
-    }
     if (result != STORE_E_FULL || put->deadline_ns <= now_ns)
         return result;
     return put_wait_for_room(store, holder, put, bytes, now_ns, refusal);
 }
 
+/* The checksums have their room since the reservation, so nothing here can fail once the arguments
+ * are right. The token of the reservation names one use of its slot: a second seal, or one that
+ * comes after a cancel, does not find it. */
 enum store_result store_seal(struct store *store, uint32_t holder, uint64_t reservation,
                              const void *checksums, uint32_t checksums_bytes, uint64_t generation,
                              uint64_t now_ns) {
@@ -102,6 +119,8 @@ enum store_result store_seal(struct store *store, uint32_t holder, uint64_t rese
     return STORE_OK;
 }
 
+/* The commit comes last: with it the generation is readable, and by then its name must lead to it.
+ */
 static void put_make_resident(struct store *store, uint32_t index, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     struct name_slot *name = name_at(store, sample->name);
@@ -112,6 +131,9 @@ static void put_make_resident(struct store *store, uint32_t index, uint64_t now_
     sample_commit(store, index, STORE_RESIDENT, STORE_REASON_NONE, now_ns);
 }
 
+/* The older generation is retired before the new one becomes readable, so that at no moment two
+ * generations of one sample are resident: the events, the effects and the counters tell of the end
+ * first, and then of the beginning. */
 enum store_result store_publish(struct store *store, uint64_t generation, uint64_t now_ns,
                                 uint64_t *superseded_out) {
     *superseded_out = 0;
@@ -127,8 +149,7 @@ enum store_result store_publish(struct store *store, uint64_t generation, uint64
     uint32_t older = name_at(store, name)->resident;
     if (older != NONE) {
         *superseded_out = sample_at(store, older)->generation;
-        if (!STORE_PLANTED(PLANTED_NO_SUPERSEDE))
-            sample_retire(store, older, STORE_SUPERSEDED, now_ns);
+        sample_retire(store, older, STORE_SUPERSEDED, now_ns);
     }
     put_make_resident(store, index, now_ns);
     waiters_wake(store, generation, name, index, now_ns);
@@ -140,6 +161,7 @@ uint64_t store_reserves_ended(const struct store *store) {
     return store->reserves_ended;
 }
 
+/* A GONE slot keeps its use count, and with it the token, until the tombstone is reused. */
 bool store_reserve_ended(const struct store *store, uint64_t reservation) {
     uint32_t index = (uint32_t)reservation - 1;
     if (index >= store->samples.touched || sample_token(store, index) != reservation)
@@ -150,6 +172,8 @@ bool store_reserve_ended(const struct store *store, uint64_t reservation) {
 
 /* ---- reservations do not stand for ever ---- */
 
+/* max_hold is how long a finished sample may lie unread. A reservation may not lie longer than
+ * that, so the smaller of the two counts; 0 means no bound in both. */
 static uint64_t put_reserve_bound_ns(const struct store *store) {
     uint64_t reserve_ns = store->options.max_reserve_ns, hold_ns = store->options.max_hold_ns;
     if (!reserve_ns || (hold_ns && hold_ns < reserve_ns))
@@ -157,6 +181,8 @@ static uint64_t put_reserve_bound_ns(const struct store *store) {
     return reserve_ns;
 }
 
+/* The planned list is in the order in which reservations were made, and one bound holds for all:
+ * the first one ends first. */
 uint64_t reservations_deadline_ns(const struct store *store) {
     uint64_t bound_ns = put_reserve_bound_ns(store);
     if (store->planned.head == NONE || !bound_ns)

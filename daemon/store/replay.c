@@ -1,7 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The first answers of operations, for their repeats: a ring in which the newest overwrites the
- * oldest, with a hash over (client, operation).
+ * The first answers of operations, for their repeats.
+ *
+ * A client that lost its connection says its last operations again, under the same numbers
+ * (client_id, op_id). The caller looks here first and gives the answer that the operation had, so
+ * that it is not carried out twice.
+ *
+ * The answers lie in a ring in which the newest overwrites the oldest, with a hash over (client,
+ * operation). How long an answer is remembered is therefore a number of operations (max_replays),
+ * not a time: a client repeats only what it had under way when its connection broke.
  */
 #include "store/store_internal.h"
 
@@ -18,6 +25,7 @@ static bool replay_same(struct store_op a, struct store_op b) {
     return a.client_id == b.client_id && a.op_id == b.op_id;
 }
 
+/* Buckets hold index + 1: a zeroed table is an empty one. */
 static uint32_t replay_find(const struct store *store, struct store_op op) {
     uint32_t index = *replay_bucket(store, op) - 1;
     while (index != NONE && !replay_same(replay_at(store, index)->op, op))
@@ -33,6 +41,8 @@ bool store_replay_find(const struct store *store, struct store_op op, struct sto
     return true;
 }
 
+/* Takes the slot out of its chain before the ring overwrites it. The chain is linked in one
+ * direction, so that the slot before it has to be looked for. */
 static void replay_forget(struct store *store, uint32_t index) {
     uint32_t next = replay_at(store, index)->hash_next;
     uint32_t *head = replay_bucket(store, replay_at(store, index)->op);
@@ -46,6 +56,9 @@ static void replay_forget(struct store *store, uint32_t index) {
     replay_at(store, at)->hash_next = next;
 }
 
+/* The first answer stays: an operation that is recorded twice (its repeat was carried out while the
+ * first one was still under way, and both ended) keeps what its client may have heard already.
+ * op_id 0 is an operation that nobody will repeat. */
 void store_replay_record(struct store *store, struct store_op op,
                          const struct store_answer *answer) {
     if (!op.op_id || !store->options.max_replays || replay_find(store, op) != NONE)

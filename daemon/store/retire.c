@@ -1,17 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Retiring on demand: ack, abort, supersede from elsewhere; max-hold gc; drop.
+ *
+ * Nothing here waits for readers. A generation is RETIRED at once, which means that nobody gets a
+ * new lease on it, and its bytes are free when the last lease ends (samples.c).
  */
 #include <string.h>
 
 #include "store/store_internal.h"
 
+/* A generation alone is unique in the cluster; the id is compared, too, when the caller gives one,
+ * so that a ref that was put together wrongly retires nothing. */
 static bool retire_name_is(const struct store *store, uint32_t index, const char *id,
                            uint32_t id_bytes) {
     const struct name_slot *name = name_at(store, index);
     return !id_bytes || (name->id_bytes == id_bytes && !memcmp(name->id, id, id_bytes));
 }
 
+/* False: it is on no way to being readable, so there is nothing to be done. A PLANNED one has no
+ * generation yet and cannot be named by one. */
 static bool retire_home(struct store *store, uint32_t index, enum store_reason reason,
                         uint64_t now_ns) {
     uint64_t generation = sample_at(store, index)->generation;
@@ -28,6 +35,8 @@ static bool retire_home(struct store *store, uint32_t index, enum store_reason r
     }
 }
 
+/* Absent is a success: what is to be gone is gone. A landing copy is not retired here: only its
+ * home may retire a generation, and the home will say so. */
 enum store_result store_retire(struct store *store, const char *sample_id, uint32_t sample_id_bytes,
                                uint64_t generation, enum store_reason reason, uint64_t now_ns,
                                bool *retired_out) {
@@ -48,8 +57,10 @@ enum store_result store_retire(struct store *store, const char *sample_id, uint3
     return STORE_OK;
 }
 
-/* Goes on where the last call's budget ended, so that leased elders do not hide what is behind
- * them. */
+/* The list is in the order in which generations became resident, so the walk ends at the first one
+ * that is not too old. Those that are leased are passed over. The cursor remembers where the last
+ * call's budget ended: otherwise ten thousand leased ones at the front would use up every budget,
+ * and what is behind them would never be looked at. */
 uint32_t store_gc(struct store *store, uint64_t max_hold_ns, uint64_t now_ns, uint32_t budget) {
     uint32_t freed = 0;
     if (!max_hold_ns)
@@ -81,13 +92,15 @@ bool store_gc_goes_on(const struct store *store) {
     return store->gc_cursor != NONE;
 }
 
+/* Generations that are RETIRED already wait for their readers only; a GONE slot is a tombstone.
+ * Both stay as they are. */
 static void retire_drop_slot(struct store *store, uint32_t index, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     bool landing = sample_flag(sample, WORD_LANDING);
     switch (sample_state(sample)) {
     case STORE_PLANNED:
         if (landing) { /* a transfer writes there: freed when it ends */
-            word_flag(&sample->word, WORD_DOOMED);
+            word_flag(&sample->word, WORD_DROPPED);
             return;
         }
         /* fall through */
@@ -102,6 +115,8 @@ static void retire_drop_slot(struct store *store, uint32_t index, uint64_t now_n
     }
 }
 
+/* Waiters first: whoever waits for room or for a sample must not be granted what is about to be
+ * dropped. */
 bool store_drop_some(struct store *store, uint64_t *cursor, uint32_t budget, uint64_t now_ns) {
     if (!*cursor)
         waiters_fail_all(store);

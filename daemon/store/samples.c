@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Generation slots from PLANNED to GONE: taking one with all it needs or nothing, committing each
- * transition, giving back what it held, and the tombstones.
+ * Generation slots from PLANNED to GONE: taking one with all that it needs or nothing, committing
+ * each transition, giving back what it held, and the tombstones.
  *
  * Which lists a slot is in follows from its state:
- *   PLANNED at home: its name's pending list, its holder's reservations, the planned list;
- *   SEALED: pending only
- *   RESIDENT at home: its name's `resident`, the age list; idle landing copy: the idle list
- *   RETIRED, GONE at home: its name's `gone` if it is the last one; RETIRED: the retired list
- *   GONE: the tombstones, once its effect has been pulled; the oldest one beyond max_tombstones is
- * freed A GONE slot whose effect waits counts against max_samples: its slot is not free yet.
+ *   PLANNED at home       its name's pending list, its holder's reservations, the planned list
+ *   PLANNED landing copy  none
+ *   SEALED                its name's pending list
+ *   RESIDENT at home      its name's `resident`, the age list
+ *   RESIDENT landing copy the idle list while nobody reads it
+ *   RETIRED at home       the retired list; its name's `gone` if it is the last one
+ *   GONE                  the tombstones, once its effect has been pulled; its name's `gone`
+ * store_audit() checks this.
+ *
+ * A tombstone answers for its generation: "consumed 20 s ago" instead of "never heard of". Beyond
+ * max_tombstones the oldest one is freed. A GONE slot whose effect has not been pulled is no
+ * tombstone yet and counts against max_samples: its slot is not free.
  */
 #include "store/store_internal.h"
 
@@ -17,16 +23,21 @@ uint64_t extent_round(uint64_t bytes) {
     return (bytes + EXTENT_UNIT_BYTES - 1) & ~(uint64_t)(EXTENT_UNIT_BYTES - 1);
 }
 
+/* 64 bytes are a cache line, 4096 a page. */
 bool put_is_valid(const struct store_put *put) {
     return put->sample_id_bytes && put->sample_id_bytes <= STORE_ID_BYTES_MAX &&
            put->spec_bytes <= STORE_SPEC_BYTES_MAX && put->tensor_count <= STORE_TENSORS_MAX &&
            put->extent_bytes && (put->align_bytes == 64 || put->align_bytes == 4096);
 }
 
+/* The token of a reservation names one use of a slot: the use count in the upper half, and the
+ * index + 1 below, so that no token is 0. */
 uint64_t sample_token(const struct store *store, uint32_t index) {
     return (word_load(&sample_at(store, index)->word) & ~0xffffffffull) | (index + 1);
 }
 
+/* Only the holder that made a reservation finds it: tokens of reservations are not secret, for they
+ * can be counted. */
 uint32_t reservation_find(const struct store *store, uint32_t holder, uint64_t token) {
     uint32_t index = (uint32_t)token - 1;
     if (index >= store->samples.touched || sample_token(store, index) != token)
@@ -44,6 +55,7 @@ static uint32_t *samples_generation_bucket(const struct store *store, uint64_t g
            (hash_u64(store, generation) & store->generation_mask);
 }
 
+/* Buckets hold index + 1: a zeroed table is an empty one. Tombstones are found as well. */
 uint32_t sample_by_generation(const struct store *store, uint64_t generation) {
     if (!generation)
         return NONE;
@@ -69,7 +81,8 @@ static void samples_unhash(struct store *store, uint32_t index) {
     sample_at(store, at)->hash_next = sample->hash_next;
 }
 
-/* A generation landed once more hides its older copy. */
+/* A generation that lands here once more hides its older copy, which may be RETIRED with readers,
+ * or a tombstone. The older slot lives on; it only cannot be found by its number any more. */
 void sample_hash(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     uint32_t older = sample_by_generation(store, sample->generation);
@@ -82,6 +95,8 @@ void sample_hash(struct store *store, uint32_t index) {
 }
 
 /* ---- transitions ---- */
+/* Adds or takes off (by = -1) one slot in the counters of the state that it is in. Called before
+ * and after each commit, so that no transition has to know which counters it changes. */
 static void samples_count(struct store *store, const struct sample_slot *sample, uint64_t by) {
     enum store_state state = sample_state(sample);
     if (state == STORE_FREE)
@@ -98,6 +113,9 @@ static void samples_count(struct store *store, const struct sample_slot *sample,
     store->state_bytes[state] += by * sample->extent_bytes;
 }
 
+/* The one place where the state of a slot changes. The word is stored in one piece, after all that
+ * readers of it rely on. since_ns stays when a reservation is sealed (how long it has stood counts
+ * from the reservation) and when a retired generation is freed. */
 void sample_commit(struct store *store, uint32_t index, enum store_state state,
                    enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
@@ -109,7 +127,9 @@ void sample_commit(struct store *store, uint32_t index, enum store_state state,
     event_record(store, sample, now_ns);
 }
 
-/* The checks before anything is taken. */
+/* Bytes: first this store's own quota, then what all stores of the node may use together. `used`
+ * can be above the limit after a reload has lowered it, hence the comparison before the
+ * subtraction. */
 static enum store_result samples_check_home(const struct store *store, uint64_t bytes,
                                             struct store_refusal *refusal) {
     const struct store_options *options = &store->options;
@@ -124,6 +144,8 @@ static enum store_result samples_check_home(const struct store *store, uint64_t 
     return STORE_OK;
 }
 
+/* A waiter brings name and pieces of its own (sample_id NULL), so that only a newcomer needs free
+ * ones. */
 static enum store_result samples_check_slots(const struct store *store,
                                              const struct sample_request *request,
                                              struct store_refusal *refusal) {
@@ -138,6 +160,8 @@ static enum store_result samples_check_slots(const struct store *store,
     return STORE_OK;
 }
 
+/* The bytes may all be there and yet no hole be large enough. Then the refusal names the largest
+ * hole, for quota would be the wrong thing to raise. */
 static enum store_result samples_take_extent(struct store *store,
                                              const struct sample_request *request, uint32_t *extent,
                                              uint64_t *offset, struct store_refusal *refusal) {
@@ -152,6 +176,8 @@ static enum store_result samples_take_extent(struct store *store,
                   store->home_bytes, request->extent_bytes);
 }
 
+/* What a reservation costs is charged here, and given back in sample_unreserve(), which all ways
+ * out of PLANNED go through. */
 static void samples_join_lists(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     if (sample_flag(sample, WORD_LANDING)) {
@@ -184,6 +210,8 @@ void sample_unreserve(struct store *store, uint32_t index) {
     account_release(holder->account, CHARGE_RESERVED_BYTES, sample->extent_bytes);
 }
 
+/* All checks come first, and the extent, which can fail, is taken before anything else. From then
+ * on nothing fails: the slot, the name and the pieces of the spec have been checked for. */
 enum store_result sample_new(struct store *store, const struct sample_request *request,
                              uint64_t now_ns, uint32_t *index_out, struct store_refusal *refusal) {
     uint32_t extent;
@@ -220,6 +248,8 @@ enum store_result sample_new(struct store *store, const struct sample_request *r
     return STORE_OK;
 }
 
+/* Landing copies are not charged to the node's account: their region is set aside once and for all.
+ */
 static void samples_free_bytes(struct store *store, struct sample_slot *sample) {
     bool landing = sample_flag(sample, WORD_LANDING);
     extent_free(landing ? landing_map(store) : home_map(store), sample->extent);
@@ -228,12 +258,13 @@ static void samples_free_bytes(struct store *store, struct sample_slot *sample) 
         return;
     }
     store->home_bytes -= sample->extent_bytes;
-    bool leak = STORE_PLANTED(PLANTED_ACCOUNT_LEAK) && sample_state(sample) == STORE_PLANNED;
-    if (store->options.account && !leak)
+    if (store->options.account)
         store->options.account->used_bytes -= sample->extent_bytes;
 }
 
-/* The last one of its id to leave is what store_stat() by id shows when nothing else is left. */
+/* The last one of its id to leave is what store_stat() by id shows when nothing else is left:
+ * `gone` is set when a slot leaves RESIDENT, or ends before it ever was. A RETIRED slot has done so
+ * already. */
 static void samples_leave_name(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     struct name_slot *name = name_at(store, sample->name);
@@ -248,6 +279,10 @@ static void samples_leave_name(struct store *store, uint32_t index) {
         name->gone = index;
 }
 
+/* Every way to GONE. The caller has made sure that nobody leases it: the bytes are free from here
+ * on, and the next put may be given them at once.
+ *
+ * `early`: it ends without ever having been retired, so this is the moment at which it ended. */
 void sample_end(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     bool landing = sample_flag(sample, WORD_LANDING), early = sample_state(sample) != STORE_RETIRED;
@@ -256,8 +291,7 @@ void sample_end(struct store *store, uint32_t index, enum store_reason reason, u
     if (sample_state(sample) == STORE_RETIRED && !landing)
         list_remove(store, &store->samples, SAMPLE_AGE, &store->retired, index);
     samples_leave_name(store, index);
-    if (!STORE_PLANTED(PLANTED_REUSE_LEASED) || early)
-        samples_free_bytes(store, sample);
+    samples_free_bytes(store, sample);
     spec_free(store, sample->chunk);
     sample->chunk = NONE;
     if (early)
@@ -267,6 +301,8 @@ void sample_end(struct store *store, uint32_t index, enum store_reason reason, u
         sample_bury(store, index);
 }
 
+/* The generation is not known from here on: a get by it is answered as if it had never been here.
+ */
 static void samples_tombstone_free(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     list_remove(store, &store->samples, SAMPLE_AGE, &store->tombstones, index);
@@ -287,6 +323,8 @@ void sample_bury(struct store *store, uint32_t index) {
         samples_tombstone_free(store, store->tombstones.head);
 }
 
+/* The cursor of gc may stand on this slot; it moves on to the next one, or it would walk into
+ * another list. */
 static void samples_leave_age_list(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     if (!sample_flag(sample, WORD_LANDING)) {
@@ -299,6 +337,12 @@ static void samples_leave_age_list(struct store *store, uint32_t index) {
     }
 }
 
+/* From the commit on nobody is granted a lease. Those who have one keep their bytes until they
+ * release them; the last one ends the sample (lease.c). Without readers it ends at once.
+ *
+ * The effect is put into the queue before the sample can end, because a GONE slot whose effect is
+ * queued must not become a tombstone yet. A landing copy has no effect: the directory knows nothing
+ * of copies. */
 void sample_retire(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     samples_leave_age_list(store, index);
@@ -307,11 +351,34 @@ void sample_retire(struct store *store, uint32_t index, enum store_reason reason
         store->frees++;
         effect_sample_retired(store, index);
     }
-    if (STORE_PLANTED(PLANTED_REUSE_LEASED))
-        samples_free_bytes(store, sample);
     if (!sample_flag(sample, WORD_LANDING))
         list_append(store, &store->samples, SAMPLE_AGE, &store->retired, index);
     sample_commit(store, index, STORE_RETIRED, reason, now_ns);
     if (!sample->lease_count)
         sample_end(store, index, reason, now_ns);
+}
+
+/* Cached copies that nobody reads make room, the one that has been idle for longest first, but only
+ * if all of them together can make enough: evicting copies for a landing that has to wait in any
+ * case would help nobody. Pieces of specs are not freed by bytes, so that lack of them evicts
+ * nothing. */
+enum store_result sample_new_landing(struct store *store, const struct sample_request *request,
+                                     uint64_t now_ns, uint32_t *index_out,
+                                     struct store_refusal *refusal) {
+    if (sample_by_generation(store, request->generation) != NONE) {
+        const struct sample_slot *there =
+            sample_at(store, sample_by_generation(store, request->generation));
+        enum store_state state = sample_state(there);
+        if (!sample_flag(there, WORD_LANDING) || state == STORE_PLANNED || state == STORE_RESIDENT)
+            return STORE_E_EXISTS;
+    }
+    for (;;) {
+        enum store_result result = sample_new(store, request, now_ns, index_out, refusal);
+        uint64_t used = store->landing_bytes - store->idle_bytes;
+        bool worth = store->idle.head != NONE &&
+                     request->extent_bytes <= store->options.landing_bytes - used;
+        if (result != STORE_E_FULL || refusal->cause == STORE_CAUSE_SPECS || !worth)
+            return result;
+        sample_retire(store, store->idle.head, STORE_UNCACHED, now_ns);
+    }
 }

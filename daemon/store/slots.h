@@ -34,7 +34,7 @@ struct pool {
  * use count rises each time the slot is taken anew; tokens are made of it. */
 #define WORD_LANDING 0x010000ull /* a landing copy */
 #define WORD_CACHED  0x020000ull /* landing copy that stays when idle */
-#define WORD_DOOMED  0x040000ull /* landing copy to be dropped when its transfer ends */
+#define WORD_DROPPED 0x040000ull /* landing copy that is freed when its transfer ends */
 
 struct sample_slot { /* one generation */
     _Atomic uint64_t word;
@@ -71,7 +71,7 @@ enum lease_state { LEASE_FREE = 0, LEASE_LIVE, LEASE_ENDED };
 struct lease_slot {
     _Atomic uint64_t word; /* lease_state, enum store_how */
     uint64_t hi, lo, generation, cookie, since_ns;
-    uint32_t sample, sample_use; /* which slot, and the how manieth use of it */
+    uint32_t sample, sample_use; /* the slot, and its use count when the lease was granted */
     uint32_t holder;
     struct link by_sample;
     struct link by_holder; /* once ended: the ended ones, oldest first */

@@ -1,17 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Specs: an opaque text of up to 8 KiB and 8 bytes of checksum per tensor, back to back in a chain
- * of 124-byte pieces. The room for the checksums is taken with the spec, so that seal cannot fail;
- * 124 bytes hold a sample with one small tensor in a single chunk.
+ * Specs: an opaque text of up to 8 KiB (names, types and shapes of the tensors, packed by the
+ * client) and 8 bytes of checksum per tensor, back to back in a chain of 124-byte pieces.
+ *
+ * The room for the checksums is taken together with that for the spec, before the client writes any
+ * bytes. So store_seal(), which brings the checksums, cannot fail for want of room after gigabytes
+ * have been written. A piece has 124 bytes because with the link it fills 128, two cache lines, and
+ * holds a sample with one small tensor.
  */
 #include <string.h>
 
 #include "store/store_internal.h"
 
+/* How many pieces a spec with its checksums takes. A sample without a spec and without tensors
+ * takes none. */
 uint32_t spec_chunks(uint32_t spec_bytes, uint32_t tensor_count) {
     return (spec_bytes + tensor_count * 8 + CHUNK_DATA_BYTES - 1) / CHUNK_DATA_BYTES;
 }
 
+/* The chain is built from its end, so that each new piece only needs to know the one that follows.
+ * The checksums are not written yet; their pieces hold whatever was there before. */
 uint32_t spec_store(struct store *store, const void *spec, uint32_t spec_bytes,
                     uint32_t tensor_count) {
     uint32_t head = NONE;
@@ -24,10 +32,13 @@ uint32_t spec_store(struct store *store, const void *spec, uint32_t spec_bytes,
     return head;
 }
 
+/* How many of `count` bytes still fit into the piece of which `at` bytes are before them. */
 static uint32_t specs_piece(uint32_t at, uint32_t count) {
     return count < CHUNK_DATA_BYTES - at ? count : CHUNK_DATA_BYTES - at;
 }
 
+/* The piece in which byte `offset` of the chain lies. The longest chain has 71 pieces, so a walk is
+ * cheap. */
 static uint32_t specs_seek(const struct store *store, uint32_t chunk, uint32_t offset) {
     for (; offset >= CHUNK_DATA_BYTES; offset -= CHUNK_DATA_BYTES)
         chunk = chunk_at(store, chunk)->next;

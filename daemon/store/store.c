@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Composition: which table lies where in the block, and the options. The only pointer kept is the
- * node's account, which the caller hands in anew with each store_init().
+ * Composition: which table lies where in the block, the options, and their limits.
+ *
+ * Everything lies in one block that the caller provides: this struct, two extent maps, the pools of
+ * slots, the hash tables, the heap of deadlines and two rings. The place of each follows from the
+ * options alone, so that store_block_bytes() and store_init() walk the same list (store_lay_out()).
+ * The only pointer kept is the node's account, which the caller hands in anew with each
+ * store_init().
  *
  * A fresh block is all zero, and zero is an empty table everywhere but in the waiters' buckets: of
  * a block for a million samples only a few pages are touched here.
@@ -19,6 +24,7 @@
 #define REGION_ALIGN_BYTES 4096u
 #define REGION_BYTES_MAX   (1ull << 48)
 
+/* Tables are as large as a power of two, so that a hash is cut to an index by a mask. */
 static uint32_t store_power_of_two(uint64_t at_least) {
     uint32_t value = 16;
     while (value < at_least)
@@ -59,6 +65,7 @@ static const char *store_check(const struct store_options *o) {
     return store_check_counts(o);
 }
 
+/* Hands out the next bytes of the block. 64 is a cache line: no two tables share one. */
 static uint64_t store_place(uint64_t *end, uint64_t bytes) {
     uint64_t at = *end;
     *end += (bytes + 63) & ~63ull;
@@ -69,6 +76,8 @@ static uint64_t store_place(uint64_t *end, uint64_t bytes) {
     pool_init(&(store)->pool, store_place(end, (uint64_t)(capacity) * sizeof(struct type)),        \
               sizeof(struct type), offsetof(struct type, link), capacity)
 
+/* A pool has as many slots as the limits allow, so that a check of the limit is enough and taking a
+ * slot afterwards cannot fail. */
 static void store_place_pools(struct store *store, const struct store_options *o, uint64_t *end) {
     uint32_t slots = o->max_samples + o->max_tombstones;
     store->leases_max_ended =
@@ -109,6 +118,7 @@ static uint64_t store_lay_out(struct store *store, const struct store_options *o
     return end;
 }
 
+/* Lays out a struct on the stack and throws it away: only the size is wanted. */
 size_t store_block_bytes(const struct store_options *options, const char **why) {
     struct store layout;
     const char *wrong = store_check(options);
@@ -120,6 +130,7 @@ size_t store_block_bytes(const struct store_options *options, const char **why) 
     return store_lay_out(&layout, options);
 }
 
+/* SipHash-128 stretches the 8 random bytes of the seed to the 16 bytes that a key has. */
 static void store_derive_key(struct store *store, uint64_t seed) {
     static const unsigned char domain[crypto_shorthash_KEYBYTES] = "featured store";
     crypto_shorthash_siphashx24(store->key, (const unsigned char *)&seed, sizeof seed, domain);
@@ -148,6 +159,7 @@ struct store *store_init(void *block, size_t block_bytes, const struct store_opt
     return store;
 }
 
+/* With 0 readers the first release would retire a sample, consumed or not. */
 void store_set_policy(struct store *store, enum store_policy policy, uint32_t readers,
                       uint64_t max_hold_ns) {
     store->options.policy = policy;
@@ -160,6 +172,7 @@ void store_set_bounds(struct store *store, uint64_t max_reserve_ns, uint64_t max
     store->options.max_pass_ns = max_pass_ns;
 }
 
+/* The block is the caller's; only what lies outside is put right, and the key is wiped. */
 void store_deinit(struct store *store) {
     struct store_account *account = store->options.account;
     if (account)

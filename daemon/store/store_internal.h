@@ -6,7 +6,6 @@
 #ifndef FEATURED_STORE_INTERNAL_H
 #define FEATURED_STORE_INTERNAL_H
 
-#include "store/planted.h"
 #include "store/slots.h"
 
 /* What ends by the clock ends so many at a time; the rest at the next pull of an effect. */
@@ -43,6 +42,11 @@ struct sample_request {
 };
 enum store_result sample_new(struct store *store, const struct sample_request *request,
                              uint64_t now_ns, uint32_t *index_out, struct store_refusal *refusal);
+/* The same for a landing copy: cached copies that nobody reads make room for it, the one that has
+ * been idle for longest first. STORE_E_EXISTS: there is a copy of that generation. */
+enum store_result sample_new_landing(struct store *store, const struct sample_request *request,
+                                     uint64_t now_ns, uint32_t *index_out,
+                                     struct store_refusal *refusal);
 bool put_is_valid(const struct store_put *put);
 uint64_t extent_round(uint64_t bytes);
 uint64_t sample_token(const struct store *store, uint32_t index);
@@ -74,6 +78,10 @@ uint32_t lease_grant(struct store *store, uint32_t sample, uint32_t holder, uint
 void lease_end(struct store *store, uint32_t lease, enum store_how how, bool tell, uint64_t now_ns);
 void lease_describe(const struct store *store, uint32_t lease, struct store_lease *out);
 void lease_bury(struct store *store, uint32_t lease);
+/* By its token, live or ended; or NONE. */
+uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo);
+/* `consumed` is said of a lease that has ended: it counts unless that was said before. */
+void lease_late_consumed(struct store *store, uint32_t lease, uint64_t now_ns);
 
 /* ---- waiters.c ---- */
 enum store_result waiter_check(const struct store *store, struct store_refusal *refusal);
@@ -94,22 +102,22 @@ void waiter_free(struct store *store, uint32_t waiter);
 void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint32_t sample,
                   uint64_t now_ns);
 void waiters_fail_all(struct store *store);
+/* Of the waiter whose time ends first; UINT64_MAX = none. */
+uint64_t waiters_deadline_ns(const struct store *store);
 void waiters_expire(struct store *store, uint64_t now_ns);
 void store_settle(struct store *store, uint64_t now_ns);
 /* May one that is not in the line take room before those who are? After store_settle(). */
 bool line_lets_pass(const struct store *store, const struct line *line, uint64_t waiters,
                     uint64_t now_ns);
 
-/* ---- landing.c ---- */
-enum store_result landing_start(struct store *store, const struct sample_request *request,
-                                uint64_t now_ns, uint32_t *index_out,
-                                struct store_refusal *refusal);
-
 /* ---- effects.c ---- */
 void effect_sample_retired(struct store *store, uint32_t sample);
 void effect_lease_ended(struct store *store, uint32_t lease);
 void effect_waiter(struct store *store, uint32_t waiter);
 void effect_forget_waiter(struct store *store, uint32_t waiter);
+enum effect_of { EFFECT_NONE, EFFECT_OF_SAMPLE, EFFECT_OF_LEASE, EFFECT_OF_WAITER };
+/* Takes the oldest one out of the queue, and says of which slot it speaks. */
+enum effect_of effect_take(struct store *store, uint32_t *index_out);
 
 /* ---- events.c ---- */
 void event_record(struct store *store, const struct sample_slot *sample, uint64_t now_ns);

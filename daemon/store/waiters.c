@@ -1,12 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Those who wait: puts and landings for room, in lines (store.h, store_reserve()), and gets for
- * something to become readable.
+ * Those who wait: puts and landings for room, in lines (the rule is in store.h, store_reserve()),
+ * and gets for something to become readable.
  *
- * A waiter is queued (in its queue, and in the deadline heap unless it waits for ever) or ready (in
- * the effect list, its answer inside). Gets by id queue at their name; gets by generation in a hash
- * table of queues: publishing looks at no other waiter. The heap is a binary one of waiter indices,
- * earliest deadline first; each waiter knows its place in it.
+ *   queued --answered--> ready --pulled--> free
+ *      \------forgotten-----\-------------^
+ *
+ * Queued: in its queue, and in the heap of deadlines unless it waits for ever. Ready: in the queue
+ * of effects, its answer inside; what it was granted is taken from that moment on, and is given
+ * back if the waiter is forgotten before anybody heard of it.
+ *
+ * Gets by id queue at their name, gets by generation in a hash table of queues: publishing looks at
+ * no other waiter. The heap is a binary one of waiter indices, earliest deadline first; each waiter
+ * knows its place in it, so that one that is answered is taken out in O(log n).
+ *
+ * Nothing here runs by itself. store_settle() serves the lines; every function of the store that
+ * may have freed something calls it as the last thing that it does, and pull.c calls it with each
+ * pull.
  */
 #include "store/store_internal.h"
 
@@ -15,6 +25,8 @@ static uint32_t *waiters_heap_of(const struct store *store) {
 }
 
 /* ---- deadlines ---- */
+/* Of two with the same deadline the older one goes first, so that the order of answers does not
+ * depend on the shape of the heap. The simulator replays histories and needs that. */
 static bool waiters_earlier(const struct store *store, uint32_t a, uint32_t b) {
     const struct waiter_slot *wa = waiter_at(store, a), *wb = waiter_at(store, b);
     if (wa->deadline_ns != wb->deadline_ns)
@@ -27,6 +39,8 @@ static void waiters_heap_set(struct store *store, uint32_t at, uint32_t waiter) 
     waiter_at(store, waiter)->heap_at = at;
 }
 
+/* Puts `waiter` in at place `at`, moving down those on the way to the root whose deadlines are
+ * later. */
 static void waiters_heap_up(struct store *store, uint32_t at, uint32_t waiter) {
     while (at && waiters_earlier(store, waiter, waiters_heap_of(store)[(at - 1) / 2])) {
         waiters_heap_set(store, at, waiters_heap_of(store)[(at - 1) / 2]);
@@ -35,6 +49,7 @@ static void waiters_heap_up(struct store *store, uint32_t at, uint32_t waiter) {
     waiters_heap_set(store, at, waiter);
 }
 
+/* Puts `waiter` in at place `at`, moving up those below it whose deadlines are earlier. */
 static void waiters_heap_down(struct store *store, uint32_t at, uint32_t waiter) {
     const uint32_t *heap = waiters_heap_of(store);
     for (;;) {
@@ -49,6 +64,8 @@ static void waiters_heap_down(struct store *store, uint32_t at, uint32_t waiter)
     waiters_heap_set(store, at, waiter);
 }
 
+/* The last one of the heap fills the hole. It may belong above or below it: it can come from
+ * another branch. */
 static void waiters_heap_remove(struct store *store, uint32_t waiter) {
     uint32_t at = waiter_at(store, waiter)->heap_at;
     if (at == NONE)
@@ -61,17 +78,14 @@ static void waiters_heap_remove(struct store *store, uint32_t waiter) {
     waiters_heap_down(store, waiter_at(store, last)->heap_at, last);
 }
 
-static uint64_t waiters_deadline_ns(const struct store *store) {
+uint64_t waiters_deadline_ns(const struct store *store) {
     return store->heap_count ? waiter_at(store, waiters_heap_of(store)[0])->deadline_ns
                              : UINT64_MAX;
 }
 
-uint64_t store_next_deadline_ns(const struct store *store) {
-    uint64_t waiters_ns = waiters_deadline_ns(store), reserves_ns = reservations_deadline_ns(store);
-    return waiters_ns < reserves_ns ? waiters_ns : reserves_ns;
-}
-
 /* ---- queues ---- */
+/* Waits for different generations can share a bucket; waiters_next_by_generation() tells them
+ * apart. */
 static struct list *waiters_bucket_of(const struct store *store, uint64_t generation) {
     struct list *buckets = store_at(store, store->waiter_hash);
     return &buckets[hash_u64(store, generation) & store->waiter_mask];
@@ -90,6 +104,9 @@ static struct list *waiters_queue_of(const struct store *store, const struct wai
     }
 }
 
+/* charge: account_add or account_release. A wait is charged like what it waits for: a put as a
+ * reservation and its bytes, a get as a lease. So a holder cannot wait for more than it may have.
+ */
 static void waiters_charge_with(struct store *store, const struct waiter_slot *waiter,
                                 void (*charge)(struct account *account, enum charge charge,
                                                uint64_t count)) {
@@ -115,6 +132,7 @@ enum store_result waiter_check(const struct store *store, struct store_refusal *
                   store->waiters.used, 1);
 }
 
+/* The caller has checked that there is a free slot (waiter_check()), so that this cannot fail. */
 uint32_t waiter_new(struct store *store, enum waiter_kind kind, uint32_t holder, uint64_t tag,
                     uint64_t deadline_ns) {
     uint32_t index = pool_take(store, &store->waiters);
@@ -129,6 +147,9 @@ uint32_t waiter_new(struct store *store, enum waiter_kind kind, uint32_t holder,
     return index;
 }
 
+/* Name and spec are copied now: the caller's memory is gone when the waiter's turn comes. When it
+ * is granted room they are handed over to the sample as they are, so that no piece has to be found
+ * then. */
 enum store_result waiter_for_room(struct store *store, enum waiter_kind kind, uint32_t holder,
                                   const struct store_put *put, struct store_refusal *refusal,
                                   uint32_t *index_out) {
@@ -151,7 +172,8 @@ enum store_result waiter_for_room(struct store *store, enum waiter_kind kind, ui
     return STORE_OK;
 }
 
-/* Notes who is first now, and since when. */
+/* Notes who is first now, and since when: that decides for how long others may pass (max_pass_ns).
+ * The sequence number tells a new first one from the old one, even in the same slot. */
 static void waiters_line_note_head(struct store *store, struct line *line, uint64_t now_ns) {
     uint32_t head = line->queue.head;
     uint64_t sequence = head == NONE ? 0 : waiter_at(store, head)->sequence;
@@ -161,6 +183,8 @@ static void waiters_line_note_head(struct store *store, struct line *line, uint6
     line->head_since_ns = now_ns;
 }
 
+/* One with a deadline of UINT64_MAX is in no heap: it waits for ever, that is until its transfer
+ * ends. */
 void waiter_enqueue(struct store *store, uint32_t index, uint64_t now_ns) {
     struct waiter_slot *waiter = waiter_at(store, index);
     list_append(store, &store->waiters, WAITER_QUEUE, waiters_queue_of(store, waiter), index);
@@ -186,6 +210,8 @@ static void waiters_leave_queue(struct store *store, uint32_t index) {
         waiters_charge_with(store, waiter, account_release);
 }
 
+/* The charges of the wait are released here; what it was granted has been charged by whoever
+ * granted it. */
 void waiter_answer(struct store *store, uint32_t index, enum store_result result) {
     struct waiter_slot *waiter = waiter_at(store, index);
     waiters_leave_queue(store, index);
@@ -206,7 +232,8 @@ void waiter_free(struct store *store, uint32_t index) {
     pool_give(store, &store->waiters, index);
 }
 
-/* An answer that nobody has heard never was: the lease is no lease, the room is free again. */
+/* An answer that nobody has heard never was: the lease is no lease, the room is free again. A
+ * reservation may be gone already, and its slot in use by another generation; the token tells. */
 static void waiters_undo_grant(struct store *store, const struct waiter_slot *waiter,
                                enum store_reason reason, uint64_t now_ns) {
     if (waiter->result != STORE_OK)
@@ -221,6 +248,7 @@ static void waiters_undo_grant(struct store *store, const struct waiter_slot *wa
         sample_end(store, waiter->granted, reason, now_ns);
 }
 
+/* Its holder has left, or does not want it any more. */
 void waiter_forget(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
     struct waiter_slot *waiter = waiter_at(store, index);
     if (waiter->ready) {
@@ -246,14 +274,15 @@ static void waiters_request_of(const struct waiter_slot *waiter, struct sample_r
                                        .origin = waiter->origin};
 }
 
-/* False: still no room, and the refusal says why. */
+/* False: still no room, and the refusal says why. Any other outcome is an answer, also that a
+ * landing copy of this generation is there by now. */
 static bool waiters_try_room(struct store *store, uint32_t index, uint64_t now_ns) {
     struct waiter_slot *waiter = waiter_at(store, index);
     struct sample_request request;
     waiters_request_of(waiter, &request);
     uint32_t sample;
     enum store_result result =
-        request.landing ? landing_start(store, &request, now_ns, &sample, &waiter->refusal)
+        request.landing ? sample_new_landing(store, &request, now_ns, &sample, &waiter->refusal)
                         : sample_new(store, &request, now_ns, &sample, &waiter->refusal);
     if (result == STORE_E_FULL)
         return false;
@@ -272,12 +301,15 @@ static bool waiters_line_is_open(const struct store *store, const struct line *l
     return now_ns - line->head_since_ns < store->options.max_pass_ns;
 }
 
+/* Passing is for a while only. A large put at the head would otherwise wait for ever behind a
+ * stream of small ones that always fit. */
 bool line_lets_pass(const struct store *store, const struct line *line, uint64_t waiters,
                     uint64_t now_ns) {
     return waiters <= STORE_LOOK_MAX && waiters_line_is_open(store, line, now_ns);
 }
 
-/* The head cannot be served: those behind it that fit. */
+/* The head cannot be served: those behind it that fit take what is there, in their order. Only the
+ * first STORE_LOOK_MAX are tried, so that a long line does not make each release expensive. */
 static void waiters_line_pass(struct store *store, const struct line *line, uint64_t now_ns) {
     uint32_t at = waiter_at(store, line->queue.head)->queue.next;
     for (uint32_t looked = 1; at != NONE && looked < STORE_LOOK_MAX; looked++) {
@@ -287,9 +319,11 @@ static void waiters_line_pass(struct store *store, const struct line *line, uint
     }
 }
 
+/* First the head, as long as there is one that can be served; each time one leaves, the next one
+ * becomes the head, and its time there begins. */
 static void waiters_line_serve(struct store *store, struct line *line, uint64_t now_ns) {
     for (;;) {
-        uint32_t next = STORE_PLANTED(PLANTED_LIFO) ? line->queue.tail : line->queue.head;
+        uint32_t next = line->queue.head;
         waiters_line_note_head(store, line, now_ns);
         if (next == NONE)
             return;
@@ -306,7 +340,8 @@ void store_settle(struct store *store, uint64_t now_ns) {
     waiters_line_serve(store, &store->land_line, now_ns);
 }
 
-/* A put that runs out of time learns why there was no room; a get was merely waiting. */
+/* A put that runs out of time learns why there was no room: what the store lacked if it was first
+ * in its line, and otherwise that it stood behind others. A get was merely waiting. */
 static void waiters_expire_one(struct store *store, uint32_t index) {
     struct waiter_slot *waiter = waiter_at(store, index);
     bool room = waiter->kind == WAITER_PUT || waiter->kind == WAITER_LAND;
@@ -316,7 +351,9 @@ static void waiters_expire_one(struct store *store, uint32_t index) {
     waiter_answer(store, index, room ? STORE_E_FULL : STORE_E_TIMEOUT);
 }
 
-/* The caller has settled just before, and settles again: those behind the expired ones may fit. */
+/* At most EXPIRE_BUDGET; the deadline stays in the past, so that the caller pulls again for the
+ * rest. The caller has settled just before, and settles again: those behind the expired ones may
+ * fit. */
 void waiters_expire(struct store *store, uint64_t now_ns) {
     for (uint32_t i = 0; i < EXPIRE_BUDGET && waiters_deadline_ns(store) <= now_ns; i++)
         waiters_expire_one(store, waiters_heap_of(store)[0]);
@@ -330,6 +367,8 @@ static uint32_t waiters_next_by_generation(const struct store *store, uint32_t a
     return at;
 }
 
+/* A store at its limit of leases answers FULL: the sample is there, but the waiter cannot have it
+ * now. */
 static void waiters_wake_some(struct store *store, uint32_t index, uint32_t sample,
                               uint64_t now_ns) {
     struct waiter_slot *waiter = waiter_at(store, index);
@@ -344,6 +383,8 @@ static void waiters_wake_some(struct store *store, uint32_t index, uint32_t samp
     waiter_answer(store, index, waiter->granted == NONE ? STORE_E_FULL : STORE_OK);
 }
 
+/* Waits by generation and by id are two queues for the same sample. They are merged by sequence, so
+ * that who asked first is served first, whichever way it asked. */
 void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint32_t sample,
                   uint64_t now_ns) {
     if (!store->waiters.used)
@@ -357,8 +398,6 @@ void waiters_wake(struct store *store, uint64_t generation, uint32_t name, uint3
         bool by_generation = b == NONE || (a != NONE && waiter_at(store, a)->sequence <
                                                             waiter_at(store, b)->sequence);
         waiters_wake_some(store, by_generation ? a : b, sample, now_ns);
-        if (STORE_PLANTED(PLANTED_LOST_WAKEUP))
-            return;
     }
 }
 
@@ -370,6 +409,7 @@ void waiters_fail_all(struct store *store) {
     }
 }
 
+/* A landing has no holder; it is looked for in its line, which has few. */
 bool store_cancel_wait(struct store *store, uint32_t holder, uint64_t tag) {
     uint32_t at = holder == STORE_NO_HOLDER ? store->land_line.queue.head
                                             : holder_at(store, holder)->waiters.head;

@@ -6,23 +6,8 @@
 
 #include <string.h>
 
-static const char *const status_meaning[] = {
-    "done",
-    "the request is wrong",
-    "no right to do this",
-    "retired, superseded, gone or never seen: ask featurectl explain",
-    "there is one already, with other settings",
-    "a quota or limit was hit; freeing or waiting longer helps",
-    "the deadline passed without progress",
-    "broker, peer or directory out of reach; a retry may help",
-    "the home node is gone with the bytes",
-    "checksum mismatch, also after a second read",
-    "not available here",
-    "a fault of featured itself",
-};
-
 static void help_print_exit_codes(FILE *out) {
-    fprintf(out, "Exit codes:\n  %2d  OK           %s\n", 0, status_meaning[0]);
+    fprintf(out, "Exit codes:\n  %2d  OK           done\n", exit_code(FEATURE_OK));
     fprintf(out,
             "  %2d  -            a file here cannot be read, is malformed or cannot be written; "
             "doctor or index check found a fault\n",
@@ -33,8 +18,9 @@ static void help_print_exit_codes(FILE *out) {
         EXIT_CODE_USAGE);
     fprintf(out, "  %2d  -            status: the broker answers and is not ready\n",
             EXIT_CODE_NOT_READY);
-    for (int i = 1; i <= -FEATURE_E_INTERNAL; i++)
-        fprintf(out, "  %2d  %-11s  %s\n", exit_code(-i), feature_strerror(-i), status_meaning[i]);
+#define HELP_STATUS(constant, word, number, meaning)                                               \
+    fprintf(out, "  %2d  %-11s  %s\n", exit_code(constant), #word, meaning);
+    FEATURE_STATUSES(HELP_STATUS)
 }
 
 void help_overview(FILE *out) {

@@ -19,6 +19,7 @@
 #include "bench/rounds.h"
 #include "bench/workload.h"
 #include "proto/frame.h"
+#include "proto/version.h"
 #include "support/checks.h"
 #include "support/wire.h"
 
@@ -35,7 +36,7 @@ static const char settings[] = "[memory]\nmax_resident_bytes = 64MiB\n"
 
 static bool greet(struct wire *wire, const char *socket_path) {
     Fb__Hello hello = FB__HELLO__INIT;
-    hello.version_min = hello.version_max = FRAME_VERSION;
+    hello.version_min = hello.version_max = VERSION_CLIENT.highest;
     hello.client_id = 1;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_HELLO;

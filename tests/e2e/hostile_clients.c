@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "proto/frame.h"
+#include "proto/version.h"
 #include "support/checks.h"
 #include "support/wire.h"
 #include "support/world.h"
@@ -358,7 +359,7 @@ HOSTILE(more_sessions_than_allowed, "[store run]\n[local]\nmax_sessions = 8\n") 
     struct wire wires[16];
     int refused = 0;
     Fb__Hello hello = FB__HELLO__INIT;
-    hello.version_min = hello.version_max = FRAME_VERSION;
+    hello.version_min = hello.version_max = VERSION_CLIENT.highest;
     hello.client_id = 1;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_HELLO;

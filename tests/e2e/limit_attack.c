@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "proto/frame.h"
+#include "proto/version.h"
 #include "support/checks.h"
 
 #define ANSWER_MS 20000u
@@ -24,8 +25,7 @@ void attack_note(struct attack *attack, const char *status) {
 }
 
 static void note_refusal(struct attack *attack, Fb__Status status, const char *sentence) {
-    attack_note(attack,
-                protobuf_c_enum_descriptor_get_value(&fb__status__descriptor, status)->name);
+    attack_note(attack, feature_strerror(-(int)status));
     snprintf(attack->sentence, sizeof attack->sentence, "%s", sentence);
 }
 
@@ -70,7 +70,7 @@ static const char *socket_of(const struct attack *attack, uint32_t node) {
 
 static bool connect_refused(struct attack *attack, struct wire *wire) {
     Fb__Hello hello = FB__HELLO__INIT;
-    hello.version_min = hello.version_max = FRAME_VERSION;
+    hello.version_min = hello.version_max = VERSION_CLIENT.highest;
     hello.client_id = 7;
     hello.client_name = (char *)"attacker";
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;

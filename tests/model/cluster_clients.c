@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "model/cluster_clients.h"
+#include "proto/version.h"
 
 #define IDS_BY_NAME 3u /* samples 0, 1, 2 are also asked for by id alone */
 
@@ -79,7 +80,7 @@ void client_connect(struct client *client) {
     cr_assert_not_null(client->session);
     client->serial++;
     Fb__Hello hello = FB__HELLO__INIT;
-    hello.version_min = hello.version_max = FRAME_VERSION;
+    hello.version_min = hello.version_max = VERSION_CLIENT.highest;
     hello.client_id = client->client_id;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_HELLO;

@@ -6,7 +6,7 @@
  * those samples are resident that the contract says, and the index names these and no others. At
  * last one node reads some of them.
  */
-#include "exchange/publish_set.h"
+#include "cluster/cluster.h"
 #include "model/cluster_sim.h"
 
 #include <inttypes.h>
@@ -47,7 +47,7 @@ static bool has_timed_requests(const struct broker *broker) {
     TAILQ_FOREACH (session, &broker->sessions, link)
         TAILQ_FOREACH (call, &session->calls, link)
             for (uint32_t i = 0; i < call->count; i++)
-                if (call->items[i].timed.queued)
+                if (call_item(call, i)->timed.queued)
                     return true;
     return false;
 }
@@ -62,7 +62,7 @@ static const char *busy_with(const struct node *node) {
            : !knows_all(node)                       ? "its connections"
            : !TAILQ_EMPTY(&broker->exchange->fetches)         ? "transfers"
            : has_timed_requests(broker)              ? "timed requests"
-           : publish_set_first(broker->exchange->publishings) ? "puts"
+           : supersede_set_first(broker->exchange->publishings) ? "puts"
            : !TAILQ_EMPTY(&broker->exchange->held_checks) || held_checks_are_due(broker)
                ? "checks of what it holds"
            : broker->exchange->remote_leases.live            ? "leases elsewhere"

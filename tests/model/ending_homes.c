@@ -11,6 +11,7 @@
 
 #include "directory/directory.h"
 #include "proto/frame.h"
+#include "proto/version.h"
 #include "requests/requests.h"
 #include "support/transport_fake.h"
 
@@ -207,7 +208,7 @@ static void connect_client(struct world *w) {
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     w->session = broker_session_open(w->broker, &client_ops, w, &credentials, why, sizeof why);
     cr_assert_not_null(w->session);
-    hello.version_min = hello.version_max = FRAME_VERSION;
+    hello.version_min = hello.version_max = VERSION_PEER.highest;
     request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
     request.hello = &hello;
     ask(w, &request);

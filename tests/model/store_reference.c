@@ -237,7 +237,7 @@ void ref_drop(struct ref *ref, uint64_t now_ns) {
         if (s->state == STORE_RESIDENT)
             refstate_retire(ref, s, STORE_DROPPED, now_ns);
         else if (s->landing && s->state == STORE_PLANNED)
-            s->doomed = true;
+            s->dropped = true;
         else if (s->state == STORE_PLANNED || s->state == STORE_SEALED)
             refstate_gone(ref, s, STORE_DROPPED, now_ns);
     }
@@ -312,7 +312,7 @@ enum store_result ref_land_done(struct ref *ref, uint64_t generation, bool keep,
     struct ref_sample *s = ref_by_generation(ref, generation);
     if (!s || !s->landing || s->state != STORE_PLANNED)
         return STORE_E_NOT_FOUND;
-    if (s->doomed) {
+    if (s->dropped) {
         ref_land_failed(ref, generation, now_ns);
         return STORE_E_NOT_FOUND;
     }
@@ -331,7 +331,7 @@ enum store_result ref_land_failed(struct ref *ref, uint64_t generation, uint64_t
     struct ref_sample *s = ref_by_generation(ref, generation);
     bool there = s && s->landing && (s->state == STORE_PLANNED || s->state == STORE_RESIDENT);
     if (there && s->state == STORE_PLANNED) {
-        refstate_gone(ref, s, s->doomed ? STORE_DROPPED : STORE_FETCH_FAILED, now_ns);
+        refstate_gone(ref, s, s->dropped ? STORE_DROPPED : STORE_FETCH_FAILED, now_ns);
         refstate_wake(ref, generation, -1, NULL);
     } else if (there) {
         refstate_retire(ref, s, STORE_FETCH_FAILED, now_ns);

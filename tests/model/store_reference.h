@@ -21,7 +21,7 @@
 
 struct ref_sample {
     uint64_t serial; /* 0 = unused */
-    bool landing, cached, doomed, effect_pending;
+    bool landing, cached, dropped, effect_pending;
     bool was_last; /* newest gone of its id */
     bool hidden;   /* landed once more since */
     enum store_state state;

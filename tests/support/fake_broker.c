@@ -2,6 +2,7 @@
  *
  * Everything happens under broker->lock, by the broker's thread or by the test's.
  */
+#include "proto/version.h"
 #include "support/fake_broker_internal.h"
 
 #include <poll.h>
@@ -247,7 +248,7 @@ void fake_broker_init(struct fake_broker *broker) {
     broker->arena_bytes_said = FAKE_ARENA_BYTES;
     broker->inline_bytes = FRAME_INLINE_BYTES_MAX;
     broker->batch_items = FRAME_BATCH_ITEMS_MAX;
-    broker->version = FRAME_VERSION;
+    broker->version = VERSION_CLIENT.highest;
     broker->next_generation = 0x500;
     broker->next_lease = 1;
     for (unsigned i = 0; i < FAKE_SESSIONS_MAX; i++)

@@ -13,6 +13,7 @@
 #include <xxhash.h>
 
 #include "proto/frame.h"
+#include "proto/version.h"
 #include "support/checks.h"
 
 #define CALL_MS 10000u
@@ -144,7 +145,7 @@ bool wire_closed(struct wire *wire, uint32_t deadline_ms) {
 
 void wire_hello(struct wire *wire, uint64_t client_id) {
     Fb__Hello hello = FB__HELLO__INIT;
-    hello.version_min = hello.version_max = FRAME_VERSION;
+    hello.version_min = hello.version_max = VERSION_CLIENT.highest;
     hello.client_id = client_id;
     hello.client_name = (char *)"wire";
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "proto/version.h"
 #include "unit/client_fixture.h"
 
 static struct feature_open_options with_secret(const char *secret) {
@@ -80,7 +81,7 @@ Test(client_handshake, another_protocol_version_is_unsupported) {
     struct fixture *f = calloc(1, sizeof *f);
     cr_assert(f);
     fake_broker_init(&f->broker);
-    f->broker.version = FRAME_VERSION + 1;
+    f->broker.version = VERSION_CLIENT.highest + 1;
     fake_broker_start(&f->broker);
     FAILS(FEATURE_E_UNSUPPORTED, fixture_connect(f));
     fake_broker_deinit(&f->broker);

@@ -72,6 +72,6 @@ Test(ctl_why, words_come_from_the_protocol) {
     cr_expect_str_eq(words_enum(&fb__sample_state__descriptor, FB__SAMPLE_STATE__NEVER_SEEN, word),
                      "never-seen");
     cr_expect_str_eq(words_enum(&fb__policy__descriptor, 77, word), "77?");
-    cr_expect_str_eq(words_reason(FB__REASON__REASON_NONE, word), "");
+    cr_expect_str_eq(words_reason(FB__REASON__NONE, word), "");
     cr_expect_str_eq(words_reason(FB__REASON__PRODUCER_DIED, word), "producer-died");
 }

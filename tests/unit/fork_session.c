@@ -19,6 +19,7 @@
 #include "local/listener.h"
 #include "local/session.h"
 #include "proto/frame.h"
+#include "proto/version.h"
 #include "socket.h"
 #include "support/checks.h"
 #include "support/process.h"
@@ -56,7 +57,7 @@ static bool stub_request(struct broker_session *session, uint32_t request_id, bo
     (void)wants_reply, (void)payload, (void)payload_bytes, (void)now_ns, (void)why;
     session->broker->requests++;
     if (request->op_case == FB__CLIENT_REQUEST__OP_HELLO) {
-        hello.version = FRAME_VERSION;
+        hello.version = VERSION_CLIENT.highest;
         reply.result_case = FB__CLIENT_REPLY__RESULT_HELLO;
         reply.hello = &hello;
     }

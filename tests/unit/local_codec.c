@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "local/bump.h"
 #include "local/codec.h"
+#include "proto/bump.h"
 
 static struct bump bump;
 static uint8_t packet[FRAME_CLIENT_BYTES_MAX];

@@ -108,7 +108,7 @@ Test(proto_layout, wrong_tensors_are_refused) {
     spec.tensors[1].bytes = 5;
     cr_assert_not_null(layout_compute(&spec.message, &layout));
     spec_init(&spec, sizes, 2);
-    spec.tensors[1].dtype = FB__DTYPE__DTYPE_UNSPECIFIED;
+    spec.tensors[1].dtype = FB__DTYPE__UNSPECIFIED;
     cr_assert_not_null(layout_compute(&spec.message, &layout));
     spec_init(&spec, sizes, 2);
     spec.tensors[1].name = (char *)"";

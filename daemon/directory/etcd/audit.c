@@ -17,6 +17,9 @@
 #include "directory/etcd/state.h"
 #include "ops/log.h"
 
+/* Of those who look after the index there are few at a time: index_sweep.c, and admins. */
+#define AUDITS_SPARE 16u
+
 struct swept {
     struct sample_record record;
     char key[ETCD_KEY_BYTES], home_key[ETCD_KEY_BYTES];
@@ -28,6 +31,7 @@ struct audit {
     TAILQ_ENTRY(audit) link;
     struct directory_etcd *self;
     void *context;
+    bool spare; /* to be used again */
     enum directory_result result;
     /* a list */
     directory_list_fn list_done;
@@ -40,16 +44,56 @@ struct audit {
     size_t swept_count, removed;
 };
 
-static struct audit *audit_new(struct directory *d, void *context) {
+bool audit_make_spares(struct directory_etcd *self) {
+    TAILQ_INIT(&self->spare_audits);
+    for (unsigned i = 0; i < AUDITS_SPARE; i++) {
+        struct audit *audit = calloc(1, sizeof *audit);
+        if (!audit) {
+            audit_free_spares(self);
+            return false;
+        }
+        TAILQ_INSERT_HEAD(&self->spare_audits, audit, link);
+    }
+    return true;
+}
+
+void audit_free_spares(struct directory_etcd *self) {
+    struct audit *audit;
+    while ((audit = TAILQ_FIRST(&self->spare_audits))) {
+        TAILQ_REMOVE(&self->spare_audits, audit, link);
+        free(audit);
+    }
+}
+
+static void audit_free(struct audit *audit) {
+    free(audit->records);
+    free(audit->swept);
+    if (audit->spare)
+        TAILQ_INSERT_HEAD(&audit->self->spare_audits, audit, link);
+    else
+        free(audit);
+}
+
+/* With no memory for it the question takes a spare one, and `refused` is set: it is to be answered
+ * UNAVAILABLE. NULL: none is left, and the question is never answered. See directory_query_new().
+ */
+static struct audit *audit_new(struct directory *d, void *context, bool *refused) {
     struct directory_etcd *self = (struct directory_etcd *)d;
     struct audit *audit = calloc(1, sizeof *audit);
-    if (!audit) { /* the interface owes an answer to every question and has no way to refuse one */
-        log_error("node %s: out of memory", self->self.node);
-        abort();
+    *refused = !audit;
+    if (!audit) {
+        audit = TAILQ_FIRST(&self->spare_audits);
+        log_limited(LOG_LEVEL_ERROR, 0, "node %s: out of memory: a question to etcd is %s",
+                    self->self.node, audit ? "refused" : "dropped");
+        if (!audit)
+            return NULL;
+        TAILQ_REMOVE(&self->spare_audits, audit, link);
+        *audit = (struct audit){.spare = true};
     }
     audit->self = self;
     audit->context = context;
-    TAILQ_INSERT_TAIL(&self->audits_unasked, audit, link);
+    if (!*refused)
+        TAILQ_INSERT_TAIL(&self->audits_unasked, audit, link);
     return audit;
 }
 
@@ -69,8 +113,15 @@ static void audit_fail(struct audit *audit, const char *why) {
 void audit_list(struct directory *d, const char *store, const char *after, directory_list_fn done,
                 void *context) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
-    struct audit *audit = audit_new(d, context);
+    bool refused;
+    struct audit *audit = audit_new(d, context, &refused);
+    if (!audit)
+        return;
     audit->list_done = done;
+    if (refused) {
+        audit_answer(audit, DIRECTORY_E_UNAVAILABLE);
+        return;
+    }
     etcd_range_of(audit->begin, audit->end, self->cluster, "samples");
     if (store)
         etcd_store_range_of(audit->begin, audit->end, self->cluster, store);
@@ -137,8 +188,15 @@ static void audit_deliver_page(const struct audit *audit) {
 void audit_sweep(struct directory *d, const struct directory_record *records, size_t count,
                  directory_sweep_fn done, void *context) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
-    struct audit *audit = audit_new(d, context);
+    bool refused;
+    struct audit *audit = audit_new(d, context, &refused);
+    if (!audit)
+        return;
     audit->sweep_done = done;
+    if (refused) {
+        audit_answer(audit, DIRECTORY_E_UNAVAILABLE);
+        return;
+    }
     audit->swept = calloc(count + 1, sizeof *audit->swept);
     for (size_t i = 0; audit->swept && i < count && i < DIRECTORY_PAGE_RECORDS; i++) {
         struct swept *swept = &audit->swept[audit->swept_count++];
@@ -243,9 +301,7 @@ void audit_deliver(struct directory_etcd *self) {
             audit_deliver_page(audit);
         else
             audit->sweep_done(audit->context, audit->result, audit->removed);
-        free(audit->records);
-        free(audit->swept);
-        free(audit);
+        audit_free(audit);
     }
 }
 

@@ -57,6 +57,17 @@ void answer_query(struct directory_etcd *self, struct query *query, enum directo
     TAILQ_INSERT_TAIL(&self->answers, query, link);
 }
 
+static bool directory_query_is_spare(const struct directory_etcd *self, const struct query *query) {
+    return query >= self->spare_queries && query < self->spare_queries + QUERIES_SPARE;
+}
+
+static void directory_query_free(struct directory_etcd *self, struct query *query) {
+    if (directory_query_is_spare(self, query))
+        TAILQ_INSERT_HEAD(&self->spares, query, link);
+    else
+        free(query);
+}
+
 static void directory_deliver(struct directory_etcd *self, struct query *query) {
     struct directory_record view = etcd_sample_view(&query->record);
     const struct directory_record *record = query->has_record ? &view : NULL;
@@ -71,7 +82,7 @@ static void directory_deliver(struct directory_etcd *self, struct query *query) 
     else
         query->done.locate(query->context, query->result, record, false);
     free(query->value);
-    free(query);
+    directory_query_free(self, query);
 }
 
 /* At most `budget` of those that are due now; the rest, and what comes meanwhile, with the next
@@ -89,18 +100,44 @@ static void directory_deliver_due(struct directory_etcd *self, uint32_t budget) 
 
 /* ---- operations ---- */
 
+static struct query *directory_query_take_spare(struct directory_etcd *self) {
+    struct query *query = TAILQ_FIRST(&self->spares);
+    if (query)
+        TAILQ_REMOVE(&self->spares, query, link);
+    else if (self->spare_used < QUERIES_SPARE)
+        query = &self->spare_queries[self->spare_used++];
+    else
+        return NULL;
+    memset(query, 0, sizeof *query);
+    return query;
+}
+
+/* The interface owes an answer to every question and has no way to refuse one. When there is no
+ * memory for a question, it takes one of those that were made with the directory and is answered
+ * UNAVAILABLE with the next tick; so a spare one is in use for a turn of the loop at most. NULL: it
+ * was refused so; or more than QUERIES_SPARE were in one turn, and such a one is never answered:
+ * who has asked waits until his own time is over, which is better than to end the daemon. */
 static struct query *directory_query_new(struct directory_etcd *self, enum query_kind kind,
-                                         void *context) {
+                                         union query_done done, void *context) {
     struct query *query = calloc(1, sizeof *query);
-    if (!query) { /* the interface owes an answer to every question and has no way to refuse one */
-        log_error("node %s: out of memory", self->self.node);
-        abort();
-    }
+    struct query *spare = query ? NULL : directory_query_take_spare(self);
+    if (spare)
+        query = spare;
+    if (!query || spare)
+        log_limited(LOG_LEVEL_ERROR, 0, "node %s: out of memory: a question to etcd is %s",
+                    self->self.node, spare ? "refused" : "dropped");
+    if (!query)
+        return NULL;
     query->kind = kind;
+    query->done = done;
     query->context = context;
     query->asked_ns = self->now_ns;
     self->dirty = true;
-    return query;
+    if (!spare)
+        return query;
+    self->pending += kind <= QUERY_RETIRE;
+    answer_query(self, query, DIRECTORY_E_UNAVAILABLE);
+    return NULL;
 }
 
 static int directory_etcd_start(struct directory *d) {
@@ -130,8 +167,10 @@ static void directory_write_record(struct directory_etcd *self, struct query *qu
 static void directory_etcd_publish(struct directory *d, const struct directory_record *record,
                                    directory_publish_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
-    struct query *query = directory_query_new(self, QUERY_PUBLISH, context);
-    query->done.publish = done;
+    struct query *query =
+        directory_query_new(self, QUERY_PUBLISH, (union query_done){.publish = done}, context);
+    if (!query)
+        return;
     directory_write_record(self, query, record);
 }
 
@@ -139,8 +178,10 @@ static void directory_etcd_republish(struct directory *d, const struct directory
                                      uint64_t in_place_of, directory_retire_fn done,
                                      void *context) {
     struct directory_etcd *self = directory_from_base(d);
-    struct query *query = directory_query_new(self, QUERY_REPUBLISH, context);
-    query->done.retire = done;
+    struct query *query =
+        directory_query_new(self, QUERY_REPUBLISH, (union query_done){.retire = done}, context);
+    if (!query)
+        return;
     query->in_place_of = in_place_of;
     struct directory_record again = *record;
     again.again = true;
@@ -163,8 +204,10 @@ static bool directory_etcd_is_writing(const struct directory *d, const char *sto
 static void directory_etcd_retire(struct directory *d, const struct directory_record *record,
                                   directory_retire_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
-    struct query *query = directory_query_new(self, QUERY_RETIRE, context);
-    query->done.retire = done;
+    struct query *query =
+        directory_query_new(self, QUERY_RETIRE, (union query_done){.retire = done}, context);
+    if (!query)
+        return;
     query->generation = record->generation;
     etcd_sample_key(query->key, self->cluster, record->store, record->sample_id);
     write_add(self, query);
@@ -173,8 +216,10 @@ static void directory_etcd_retire(struct directory *d, const struct directory_re
 static void directory_etcd_end(struct directory *d, const struct directory_record *record,
                                directory_retire_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
-    struct query *query = directory_query_new(self, QUERY_END, context);
-    query->done.retire = done;
+    struct query *query =
+        directory_query_new(self, QUERY_END, (union query_done){.retire = done}, context);
+    if (!query)
+        return;
     int64_t registration = members_registration(self, record->home, record->incarnation);
     bool is_member = members_has(self, record->home, record->incarnation);
     /* Never a member as far as this node knows; or one again, which can be told. */
@@ -189,23 +234,27 @@ static void directory_etcd_end(struct directory *d, const struct directory_recor
 static void directory_etcd_locate(struct directory *d, const char *store, const char *sample_id,
                                   directory_locate_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
-    struct query *query = directory_query_new(self, QUERY_LOCATE, context);
-    query->done.locate = done;
+    struct query *query =
+        directory_query_new(self, QUERY_LOCATE, (union query_done){.locate = done}, context);
+    if (!query)
+        return;
     etcd_sample_key(query->key, self->cluster, store, sample_id);
     TAILQ_INSERT_TAIL(&self->locates, query, link);
 }
 
 static void directory_etcd_members(struct directory *d, directory_members_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
-    struct query *query = directory_query_new(self, QUERY_MEMBERS, context);
-    query->done.members = done;
+    struct query *query =
+        directory_query_new(self, QUERY_MEMBERS, (union query_done){.members = done}, context);
+    if (!query)
+        return;
     TAILQ_INSERT_TAIL(&self->list_asks, query, link);
     members_relist(self);
 }
 
 static uint64_t directory_etcd_serves_until_ns(const struct directory *d) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
-    if (!self->was_member || BROKER_PLANTED(PLANTED_NO_FENCE))
+    if (!self->was_member)
         return UINT64_MAX; /* nothing was published that another could have superseded */
     return self->fenced || self->history_new || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
 }
@@ -277,6 +326,8 @@ static void directory_etcd_destroy(struct directory *d) {
     }
     members_free(self);
     own_free(self);
+    audit_free_spares(self);
+    free(self->spare_queries);
     free(self->written);
     free(self);
 }
@@ -331,6 +382,7 @@ static void directory_init_lists(struct directory_etcd *self) {
     TAILQ_INIT(&self->ends);
     TAILQ_INIT(&self->ending);
     TAILQ_INIT(&self->answers);
+    TAILQ_INIT(&self->spares);
     TAILQ_INIT(&self->audit_answers);
     TAILQ_INIT(&self->audits_unasked);
 }
@@ -339,12 +391,15 @@ int directory_etcd_new(const struct directory_etcd_options *options, struct etcd
                        const struct directory_events *events, void *owner, struct directory **out) {
     struct directory_etcd *self = calloc(1, sizeof *self);
     struct written *written = calloc(options->written_kept, sizeof *written);
-    if (!self || !written) {
+    struct query *spare = calloc(QUERIES_SPARE, sizeof *spare);
+    if (!self || !written || !spare || !audit_make_spares(self)) { /* the spares come last */
         etcd->ops->destroy(etcd, 0);
         free(self);
         free(written);
+        free(spare);
         return -ENOMEM;
     }
+    self->spare_queries = spare;
     self->base.ops = &etcd_ops;
     self->written = written;
     self->options = *options;

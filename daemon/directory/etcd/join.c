@@ -95,9 +95,7 @@ static void join_on_kept(void *context, enum etcd_result result, const struct et
     trouble_note(self, TROUBLE_LEASE, result, why);
     if (!self->lease)
         return;
-    if (BROKER_PLANTED(PLANTED_UNHEARD_KEPT) && (result != ETCD_OK || !answer->ttl_s)) {
-        fence_kept(&self->fence, self->asked_ns, self->options.lease_ttl_s);
-    } else if (result != ETCD_OK) {
+    if (result != ETCD_OK) {
         log_debug("node %s: keep-alive: %s", self->self.node, why);
         fence_keep_alive_failed(&self->fence, self->now_ns);
     } else if (answer->lease != self->lease) {

@@ -12,7 +12,6 @@
 #include "directory/etcd/directory_etcd.h"
 #include "directory/etcd/fence.h"
 #include "directory/etcd/record.h"
-#include "planted.h"
 
 #define NS_PER_MS             1000000ull
 #define READS_PER_TXN         100u
@@ -40,18 +39,19 @@ enum query_kind {
     QUERY_END,
 };
 
+union query_done {
+    directory_publish_fn publish;
+    directory_retire_fn retire; /* and REPUBLISH, END */
+    directory_locate_fn locate;
+    directory_members_fn members;
+};
 struct query {
     struct batch_op op; /* first; publishes and retires until they are answered */
     TAILQ_ENTRY(query)
     link; /* in publishes, retires, unsettled, locates, reading, list_asks,
            * list_asked or answers */
     enum query_kind kind;
-    union {
-        directory_publish_fn publish;
-        directory_retire_fn retire; /* and REPUBLISH, END */
-        directory_locate_fn locate;
-        directory_members_fn members;
-    } done;
+    union query_done done;
     void *context;
     uint64_t asked_ns, generation;
     int64_t sent_revision; /* of the index as known when the write was last sent */
@@ -69,6 +69,10 @@ struct query {
     char key[ETCD_KEY_BYTES];
 };
 TAILQ_HEAD(queries, query);
+/* Questions for when there is no memory, to be refused with them: more than a turn of the loop asks
+ * (some 1000 effects and deadlines, and requests of 256 items each). Those never used take no
+ * memory: the kernel gives out pages when they are written to. */
+#define QUERIES_SPARE 16384u
 
 /* However many questions fail at one moment, a tick ends and answers so many of them; the next one
  * goes on at once. */
@@ -253,6 +257,10 @@ struct directory_etcd {
     int64_t counter_revision; /* its mod_revision; 0 = it does not exist */
     struct backoff generation_backoff;
 
+    struct query *spare_queries; /* QUERIES_SPARE of them, of which spare_used were ever used */
+    size_t spare_used;
+    struct queries spares;        /* those of them that were used and are free again */
+    struct audits spare_audits;   /* the same for questions about the index as a whole */
     struct queries answers;       /* due with this tick or the next */
     struct audits audit_answers;  /* the same */
     struct audits audits_unasked; /* asked of us before the next tick */
@@ -347,6 +355,9 @@ void locate_tick(struct directory_etcd *self);
 uint64_t locate_deadline_ns(const struct directory_etcd *self);
 
 /* ---- directory_etcd_audit.c ---- */
+/* False: out of memory. */
+bool audit_make_spares(struct directory_etcd *self);
+void audit_free_spares(struct directory_etcd *self);
 void audit_list(struct directory *d, const char *store, const char *after, directory_list_fn done,
                 void *context);
 void audit_sweep(struct directory *d, const struct directory_record *records, size_t count,

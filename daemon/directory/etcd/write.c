@@ -123,9 +123,8 @@ static void write_void_answers(struct directory_etcd *self) {
     struct flight *flight;
     TAILQ_FOREACH (flight, &self->flights, link)
         for (size_t i = 0; i < flight->count; i++)
-            flight->queries[i]->fenced_in_flight |= flight->queries[i]->kind != QUERY_RETIRE &&
-                                                    !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
-    self->settle_void = self->settle_asked && !BROKER_PLANTED(PLANTED_FLIGHT_BELIEVED);
+            flight->queries[i]->fenced_in_flight |= flight->queries[i]->kind != QUERY_RETIRE;
+    self->settle_void = self->settle_asked;
 }
 
 static void write_put_aside(struct directory_etcd *self, struct query *query) {
@@ -226,7 +225,7 @@ static void write_on_unknown(struct flight *flight) {
     struct directory_etcd *self = flight->self;
     for (size_t i = flight->count; i-- > 0;) {
         struct query *query = flight->queries[i];
-        if (query->kind == QUERY_RETIRE || BROKER_PLANTED(PLANTED_SENT_TWICE)) {
+        if (query->kind == QUERY_RETIRE) {
             batch_return(&self->batch, &query->op);
             continue;
         }
@@ -325,7 +324,7 @@ static void write_send_flight(struct directory_etcd *self, struct flight *flight
         {.key = self->node_key, .target = ETCD_MOD_REVISION, .revision = self->epoch}};
     struct etcd_request request = {.kind = ETCD_TXN,
                                    .compares = compares,
-                                   .compare_count = BROKER_PLANTED(PLANTED_EPOCH_UNCHECKED) ? 1 : 2,
+                                   .compare_count = 2,
                                    .success = ops,
                                    .success_count = flight->count,
                                    .failure = look,

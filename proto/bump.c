@@ -3,25 +3,29 @@
  * Invariant: [0, used_bytes) is handed out, used_bytes <= capacity_bytes, used_bytes is a multiple
  * of BUMP_ALIGN. Blocks are never given back one by one.
  */
-#include "local/bump.h"
+#include "proto/bump.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 #define BUMP_ALIGN _Alignof(max_align_t)
 
+/* The first comparison is for a size near SIZE_MAX, which would be 0 when it is rounded up. */
 static void *bump_alloc(void *data, size_t bytes) {
     struct bump *bump = data;
     size_t room_bytes = bump->capacity_bytes - bump->used_bytes;
-    if (bytes > room_bytes || (bytes + BUMP_ALIGN - 1) / BUMP_ALIGN * BUMP_ALIGN > room_bytes) {
+    size_t rounded_bytes = (bytes + BUMP_ALIGN - 1) / BUMP_ALIGN * BUMP_ALIGN;
+    if (bytes > room_bytes || rounded_bytes > room_bytes) {
         bump->exhausted = true;
         return NULL;
     }
     void *block = bump->base + bump->used_bytes;
-    bump->used_bytes += (bytes + BUMP_ALIGN - 1) / BUMP_ALIGN * BUMP_ALIGN;
+    bump->used_bytes += rounded_bytes;
     return block;
 }
 
+/* protobuf-c frees what it has unpacked field by field when it gives up halfway. Here that does
+ * nothing: all of it goes with the next bump_reset(). */
 static void bump_free(void *data, void *block) {
     (void)data;
     (void)block;
@@ -47,4 +51,11 @@ void bump_deinit(struct bump *bump) {
 void bump_reset(struct bump *bump) {
     bump->used_bytes = 0;
     bump->exhausted = false;
+}
+
+/* What was handed out before is void from here on. Whoever still needs it has not noticed that its
+ * message is over, which the sanitizers would not see either: the memory stays mapped. */
+ProtobufCAllocator *bump_begin(struct bump *bump) {
+    bump_reset(bump);
+    return &bump->allocator;
 }

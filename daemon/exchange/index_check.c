@@ -1,31 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * `featurectl index check`: pages of the index for whoever audits it, and the comparison of one
- * sample's record with what one node holds, by that node itself.
+ * The comparison of one sample's record in the index with what this node holds: for a client of
+ * ours (requests/index.c), or for another broker.
  *
- *   item --(its node is another)--> PeerIndexCheck --> a check there
- *        \-(this node, or none)---> a check here
- *   check: facts noted --> record read --> facts again --> judged --> (repair) mended --> answered
+ *   facts noted --> record read --> facts again --> judged --> (repair) mended --> answered
  *
- * A check belongs to an item of a client (through its ask) or to another broker (asking); it goes
- * on when they are gone, and is answered to nobody then.
+ * The facts are noted twice because the sample may move while the record is being read: what
+ * differs then is no finding. A check goes on when whoever asked for it is gone, and is answered to
+ * nobody.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cluster/index_judge.h"
+#include "exchange/exchange.h"
 #include "proto/frame.h"
-#include "requests/requests.h"
 
 #define INDEX_SENTENCE_BYTES 768u
 
 struct check {
     TAILQ_ENTRY(check) link;
     struct broker *broker;
-    struct ask *ask;
-    struct asking *asking;
-    struct account *charged; /* the asking node's; NULL: an item's ask is charged */
+    index_checked_fn *done; /* NULL: another broker has asked */
+    void *context;
+    struct asking *asking;   /* NULL: it is gone, or there is none */
+    struct account *charged; /* the asking node's; NULL: whoever gave the context is charged */
     uint32_t request_id;
     bool repair, record_only;
     struct space *space; /* NULL: no such store here */
@@ -71,12 +71,6 @@ static void index_check_fill_record(const struct check *check, Fb__IndexRecord *
     to->home_is_member = check->finding != FB__FINDING__HOME_DEAD;
 }
 
-static void index_check_answer_item(struct check *check, const Fb__IndexFinding *finding) {
-    struct item *item = ask_take(check->ask);
-    if (item)
-        item_answer(item, &finding->base);
-}
-
 static void index_check_answer_peer(struct check *check, Fb__IndexFinding *finding) {
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = FB__PEER_REPLY__RESULT_INDEX_CHECK;
@@ -104,11 +98,11 @@ static void index_check_finish(struct check *check, bool repaired, const char *t
     finding.sentence = sentence;
     finding.remedy = (char *)(trouble ? trouble : remedy);
     finding.repaired = repaired;
-    if (check->ask)
-        index_check_answer_item(check, &finding);
+    if (check->done)
+        check->done(check->context, &finding);
     else
         index_check_answer_peer(check, &finding);
-    TAILQ_REMOVE(&check->broker->index_checks, check, link);
+    TAILQ_REMOVE(&check->broker->exchange->index_checks, check, link);
     if (check->space)
         check->space->uses--;
     if (check->charged)
@@ -236,15 +230,27 @@ static struct check *check_new(struct broker *broker, const char *store, const c
         check->space->uses++;
     snprintf(check->store, sizeof check->store, "%s", store);
     snprintf(check->sample_id, sizeof check->sample_id, "%s", sample_id);
-    TAILQ_INSERT_TAIL(&broker->index_checks, check, link);
+    TAILQ_INSERT_TAIL(&broker->exchange->index_checks, check, link);
     return check;
 }
 
-static void check_begin(struct check *check) {
+static void check_go(struct check *check) {
     struct directory *directory = check->broker->directory;
     check->before = index_check_facts_of(check);
     directory->ops->locate(directory, check->store, check->sample_id, index_check_on_located,
                            check);
+}
+
+bool index_check_here(struct broker *broker, const char *store, const char *sample_id, bool repair,
+                      bool record_only, index_checked_fn *done, void *context) {
+    struct check *check = check_new(broker, store, sample_id, repair);
+    if (!check)
+        return false;
+    check->record_only = record_only;
+    check->done = done;
+    check->context = context;
+    check_go(check);
+    return true;
 }
 
 void index_serve_check(struct asking *asking, uint32_t request_id,
@@ -270,218 +276,12 @@ void index_serve_check(struct asking *asking, uint32_t request_id,
     check->charged = asking->account;
     account_add(check->charged, CHARGE_WAITS, 1);
     check->request_id = request_id;
-    check_begin(check);
+    check_go(check);
 }
 
 void index_forget_checks(struct broker *broker, const struct asking *asking) {
     struct check *check;
-    TAILQ_FOREACH (check, &broker->index_checks, link)
+    TAILQ_FOREACH (check, &broker->exchange->index_checks, link)
         if (check->asking == asking)
             check->asking = NULL;
-}
-
-/* ---- a client's items ---- */
-
-static void check_here(struct item *item, bool repair) {
-    struct check *check = check_new(item->call->broker, item->call->store, item->sample_id, repair);
-    struct ask *ask = check ? ask_new(item, NULL) : NULL;
-    if (!ask) {
-        if (check) {
-            TAILQ_REMOVE(&check->broker->index_checks, check, link);
-            if (check->space)
-                check->space->uses--;
-            free(check);
-        }
-        item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
-        return;
-    }
-    check->ask = ask;
-    check->record_only = !*item->home;
-    check_begin(check);
-}
-
-static void index_check_on_peer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
-                                size_t payload_bytes, const char *why) {
-    (void)payload, (void)payload_bytes;
-    struct item *item = ask_take(context);
-    if (!item)
-        return;
-    if (!reply || reply->result_case != FB__PEER_REPLY__RESULT_INDEX_CHECK) {
-        item_done(item, FB__STATUS__UNAVAILABLE, "node %s: %s", item->home,
-                  ask_failure(reply, why));
-        return;
-    }
-    item_answer(item, &reply->index_check->base);
-}
-
-static void check_there(struct item *item, bool repair) {
-    struct broker *broker = item->call->broker;
-    struct peer *peer = peers_find(broker->peers, item->home);
-    struct ask *ask = peer ? ask_new(item, peer) : NULL;
-    Fb__PeerIndexCheck check = FB__PEER_INDEX_CHECK__INIT;
-    check.store = item->call->store;
-    check.sample_id = item->sample_id;
-    check.repair = repair;
-    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
-    request.op_case = FB__PEER_REQUEST__OP_INDEX_CHECK;
-    request.index_check = &check;
-    if (ask && !peer_call(peer, &request, index_check_on_peer, ask, broker->now_ns))
-        return;
-    if (ask)
-        ask_take(ask);
-    item_done(item, FB__STATUS__UNAVAILABLE, "node %s is no peer of node %s, or cannot be asked",
-              item->home, broker->config->node);
-}
-
-static void check_one(struct item *item, const Fb__IndexCheckItem *asked, bool repair) {
-    struct broker *broker = item->call->broker;
-    if (!item_name(item, asked->sample_id, 0, asked->node, 0))
-        return;
-    item_set_deadline(item, broker->now_ns + item->call->patience_ns);
-    if (!*asked->node || !strcmp(asked->node, broker->config->node))
-        check_here(item, repair);
-    else
-        check_there(item, repair);
-}
-
-void index_answer(struct call *call) {
-    Fb__IndexFinding failed[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
-    for (uint32_t i = 0; i < call->count; i++) {
-        const struct item *item = &call->items[i];
-        pointers[i] =
-            item->answer ? fb__index_finding__unpack(NULL, item->answer_bytes, item->answer) : NULL;
-        if (pointers[i])
-            continue;
-        fb__index_finding__init(&failed[i]);
-        failed[i].finding = FB__FINDING__NOT_CHECKED;
-        failed[i].node = (char *)item->home;
-        failed[i].sentence = item->error ? item->error : (char *)protobuf_c_empty_string;
-        pointers[i] = &failed[i];
-    }
-    Fb__IndexCheckReply result = FB__INDEX_CHECK_REPLY__INIT;
-    result.n_items = call->count;
-    result.items = pointers;
-    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
-    reply.result_case = FB__CLIENT_REPLY__RESULT_INDEX_CHECK;
-    reply.index_check = &result;
-    call_send(call, &reply);
-    for (uint32_t i = 0; i < call->count; i++)
-        if (pointers[i] != &failed[i])
-            fb__index_finding__free_unpacked(pointers[i], NULL);
-}
-
-/* ---- requests ---- */
-
-/* False: refused. */
-static bool index_check_has_index(struct broker_session *session, uint32_t request_id,
-                                  bool wants_reply) {
-    char sentence[SENTENCE_BYTES];
-    if (session->broker->directory->ops->audit)
-        return true;
-    snprintf(
-        sentence, sizeof sentence,
-        "directory = %s keeps no index: each node answers for its own samples alone, and there "
-        "is nothing to check",
-        session->broker->directory->ops->name);
-    call_reply_simple(session, request_id, wants_reply, FB__STATUS__UNSUPPORTED, sentence);
-    return false;
-}
-
-bool index_check(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                 const char **why) {
-    (void)payload, (void)payload_bytes;
-    const Fb__IndexCheck *asked = request->index_check;
-    if (asked->n_items > FRAME_BATCH_ITEMS_MAX || layout_check_name(asked->store)) {
-        *why = "a check of more than 256 items, or of no store";
-        return false;
-    }
-    if (!session->admin) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
-                          "only admins may check the index");
-        return true;
-    }
-    if (!index_check_has_index(session, request_id, wants_reply))
-        return true;
-    struct call *call =
-        call_new(session, CALL_INDEX_CHECK, asked->n_items, request_id, wants_reply);
-    if (!call)
-        return true;
-    snprintf(call->store, sizeof call->store, "%s", asked->store);
-    call->patience_ns = asked->deadline_ms ? asked->deadline_ms * NS_PER_MS : ROUND_TRIP_LIMIT_NS;
-    for (size_t i = 0; i < asked->n_items; i++)
-        check_one(&call->items[i], asked->items[i], asked->repair);
-    call_begun(call);
-    return true;
-}
-
-/* ---- pages of the index ---- */
-
-static void index_check_fill_listed(const struct broker *broker,
-                                    const struct directory_listed *from, Fb__IndexRecord *to) {
-    uint64_t unix_ms = (broker->now_ns + broker->options.unix_offset_ns) / NS_PER_MS;
-    fb__index_record__init(to);
-    to->store = (char *)from->record.store;
-    to->sample_id = (char *)from->record.sample_id;
-    to->generation = from->record.generation;
-    to->home = (char *)from->record.home;
-    to->incarnation = from->record.incarnation;
-    to->bytes = from->record.bytes;
-    to->age_ms = unix_ms > from->unix_ms ? unix_ms - from->unix_ms : 0;
-    to->home_is_member = from->home_is_member;
-}
-
-static void index_check_on_page(void *context, enum directory_result result,
-                                const struct directory_listed *listed, size_t count,
-                                size_t unreadable, const char *next) {
-    struct item *item = ask_take(context);
-    if (!item)
-        return;
-    if (result != DIRECTORY_OK) {
-        item_done(item, FB__STATUS__UNAVAILABLE,
-                  "the index cannot be read: etcd does not answer node %s",
-                  item->call->broker->config->node);
-        return;
-    }
-    Fb__IndexRecord records[DIRECTORY_PAGE_RECORDS], *pointers[DIRECTORY_PAGE_RECORDS];
-    Fb__IndexListReply page = FB__INDEX_LIST_REPLY__INIT;
-    for (size_t i = 0; i < count; i++) {
-        index_check_fill_listed(item->call->broker, &listed[i], &records[i]);
-        pointers[i] = &records[i];
-    }
-    page.n_records = count;
-    page.records = pointers;
-    page.cursor = (char *)next;
-    page.unreadable = unreadable;
-    Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
-    reply.result_case = FB__CLIENT_REPLY__RESULT_INDEX_LIST;
-    reply.index_list = &page;
-    item_answer(item, &reply.base);
-}
-
-bool index_list(struct broker_session *session, uint32_t request_id, bool wants_reply,
-                const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes,
-                const char **why) {
-    (void)payload, (void)payload_bytes, (void)why;
-    const Fb__IndexList *asked = request->index_list;
-    const struct attachment *attachment = session_attachment(session, asked->handle);
-    const char *store = attachment ? attachment->space->name : *asked->store ? asked->store : NULL;
-    if (!attachment && (!session->admin || (store && layout_check_name(store)))) {
-        call_reply_simple(session, request_id, wants_reply, FB__STATUS__DENIED,
-                          "only admins may look through the index beyond stores they have opened");
-        return true;
-    }
-    if (!index_check_has_index(session, request_id, wants_reply))
-        return true;
-    struct call *call = call_new(session, CALL_INDEX_LIST, 1, request_id, wants_reply);
-    struct ask *ask = call ? ask_new(&call->items[0], NULL) : NULL;
-    struct directory *directory = session->broker->directory;
-    if (!call)
-        return true;
-    if (ask)
-        directory->ops->audit->list(directory, store, asked->cursor, index_check_on_page, ask);
-    else
-        item_done(&call->items[0], FB__STATUS__UNAVAILABLE, "the broker is out of memory");
-    call_begun(call);
-    return true;
 }

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From a client's message to the kind of request that carries it out.
+ */
+#include <stdlib.h>
+
+#include "requests/kinds.h"
+
+#define REQUEST_KIND_ENTRY(op, kind) [FB__CLIENT_REQUEST__OP_##op] = &kind,
+static const struct request_kind *const kinds[] = {REQUEST_KINDS(REQUEST_KIND_ENTRY)};
+
+bool requests_begin(struct request *request) {
+    const Fb__ClientRequest *message = request->message;
+    struct broker_session *session = request->session;
+    size_t op = (size_t)message->op_case;
+    request->kind = op < sizeof kinds / sizeof *kinds ? kinds[op] : NULL;
+    /* The operation of a newer client: it lies in a field that this broker does not know. */
+    const bool is_newer = !request->kind && message->base.n_unknown_fields;
+    if (!request->kind && !is_newer)
+        request->breach = "an empty request";
+    else if (!session->greeted && (is_newer || !request->kind->is_greeting))
+        request->breach = "a request before Hello";
+    if (request->breach)
+        return false;
+    /* Releases ride on whatever is asked next. They come first, so that the request itself finds
+     * what they have set free. */
+    for (size_t i = 0; i < message->n_releases; i++)
+        get_release_batch(session, message->releases[i]);
+    struct charge_refusal full;
+    if (is_newer)
+        request_reply(request, FB__STATUS__UNSUPPORTED,
+                      "this broker (featured " FEATURED_VERSION ") does not know that request");
+    else if (!account_has_room(session->account, CHARGE_REQUESTS, 1, &full))
+        request_refuse_full(request, &full, "wait for an answer first");
+    else
+        request->kind->begin(request);
+    return !request->breach;
+}
+
+struct requests *requests_new(void) {
+    struct requests *requests = calloc(1, sizeof *requests);
+    if (!requests)
+        return NULL;
+    TAILQ_INIT(&requests->gc_asked);
+    TAILQ_INIT(&requests->drains);
+    return requests;
+}
+
+void requests_free(struct requests *requests) {
+    free(requests);
+}
