@@ -13,9 +13,9 @@
  * connection never disables a peer: calls made while it is down trigger a new attempt and fail only
  * when that fails.
  *
- * Circle: asker.c, peer.c, peers.c, twins.c: peers.c hands each event of the transport to the peer or
- * the asker that it is of, and both send by peers.c; twins.c compares all of them whenever one is
- * heard.
+ * Circle: asker.c, peer.c, peers.c, twins.c: peers.c hands each event of the transport to the peer
+ * or the asker that it is of, and both send by peers.c; twins.c compares all of them whenever one
+ * is heard.
  */
 #ifndef FEATURED_PEER_PEER_H
 #define FEATURED_PEER_PEER_H

@@ -25,8 +25,8 @@ enum { FLAG_SECRET = 1 };
 #define WELCOME_BODY_BYTES   (8u + AUTH_PROOF_BYTES)
 #define REFUSE_BODY_BYTES    1u
 
-__attribute__((format(printf, 2, 3))) static void fail(struct handshake *h, const char *format,
-                                                       ...) {
+__attribute__((format(printf, 2, 3))) static void handshake_fail(struct handshake *h,
+                                                                 const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(h->why, sizeof h->why, format, arguments);
@@ -134,13 +134,14 @@ static const char *handshake_refusal_text(uint8_t reason) {
 static void handshake_on_hello(struct handshake *h, const uint8_t *body) {
     bool keyed = body[1] & FLAG_SECRET;
     if (body[0] != HANDSHAKE_CONTROL && body[0] != HANDSHAKE_BULK) {
-        fail(h, "peer sent a bad handshake: unknown kind of socket %u", body[0]);
+        handshake_fail(h, "peer sent a bad handshake: unknown kind of socket %u", body[0]);
         return;
     }
     if (keyed != h->keyed) {
         handshake_send_refusal(h, h->keyed ? HANDSHAKE_REFUSE_NO_SECRET : HANDSHAKE_REFUSE_SECRET);
-        fail(h, h->keyed ? "a cluster secret is configured here but not on the other side"
-                         : "the other side has a cluster secret, none is configured here");
+        handshake_fail(h, h->keyed
+                              ? "a cluster secret is configured here but not on the other side"
+                              : "the other side has a cluster secret, none is configured here");
         return;
     }
     h->kind = body[0];
@@ -154,9 +155,9 @@ static void handshake_on_hello(struct handshake *h, const uint8_t *body) {
  * path could say so to get a connection without tags. */
 static void handshake_on_challenge(struct handshake *h, const uint8_t *body) {
     if ((bool)(body[0] & FLAG_SECRET) != h->keyed) {
-        fail(h, "%s",
-             handshake_refusal_text(h->keyed ? HANDSHAKE_REFUSE_SECRET
-                                             : HANDSHAKE_REFUSE_NO_SECRET));
+        handshake_fail(h, "%s",
+                       handshake_refusal_text(h->keyed ? HANDSHAKE_REFUSE_SECRET
+                                                       : HANDSHAKE_REFUSE_NO_SECRET));
         return;
     }
     memcpy(h->answerer_nonce, body + 4, AUTH_NONCE_BYTES);
@@ -177,7 +178,7 @@ static void handshake_on_proof(struct handshake *h, const uint8_t *body, size_t 
     handshake_make_proof(h, AUTH_ROLE_ASKER, expected);
     if (!auth_equal(expected, body, AUTH_PROOF_BYTES)) {
         handshake_send_refusal(h, HANDSHAKE_REFUSE_PROOF);
-        fail(h, "wrong cluster secret");
+        handshake_fail(h, "wrong cluster secret");
         return;
     }
     h->state = HANDSHAKE_PROVEN;
@@ -193,11 +194,11 @@ static void handshake_on_welcome(struct handshake *h, const uint8_t *body, size_
     handshake_take_hello(h, body + WELCOME_BODY_BYTES, bytes - WELCOME_BODY_BYTES);
     handshake_make_proof(h, AUTH_ROLE_ANSWERER, expected);
     if (!auth_equal(expected, body + 8, AUTH_PROOF_BYTES)) {
-        fail(h, "wrong cluster secret");
+        handshake_fail(h, "wrong cluster secret");
         return;
     }
     if (h->kind == HANDSHAKE_BULK && h->connection_id != asked_id) {
-        fail(h, "peer sent a bad handshake: bulk socket attached to another connection");
+        handshake_fail(h, "peer sent a bad handshake: bulk socket attached to another connection");
         return;
     }
     h->state = HANDSHAKE_DONE;
@@ -222,24 +223,26 @@ static void handshake_check_header(struct handshake *h) {
     uint8_t type = h->in[4], version = h->in[5];
     size_t body_bytes = get16(h->in + 6), bytes_min, bytes_max;
     if (get32(h->in) != HANDSHAKE_MAGIC) {
-        fail(h, "peer sent a bad handshake: not a featured broker");
+        handshake_fail(h, "peer sent a bad handshake: not a featured broker");
         return;
     }
     if (version != HANDSHAKE_VERSION) {
         if (h->role == AUTH_ROLE_ANSWERER && type == HELLO)
             handshake_send_refusal(h, HANDSHAKE_REFUSE_VERSION);
-        fail(h, "the other side speaks version %u of the peer protocol, this broker %u", version,
-             HANDSHAKE_VERSION);
+        handshake_fail(h, "the other side speaks version %u of the peer protocol, this broker %u",
+                       version, HANDSHAKE_VERSION);
         return;
     }
     if (type != h->expected && !(type == REFUSE && h->role == AUTH_ROLE_ASKER)) {
-        fail(h, "peer sent a bad handshake: message type %u, expected %u", type, h->expected);
+        handshake_fail(h, "peer sent a bad handshake: message type %u, expected %u", type,
+                       h->expected);
         return;
     }
     handshake_message_bounds(type, &bytes_min, &bytes_max);
     if (body_bytes < bytes_min || body_bytes > bytes_max)
-        fail(h, "peer sent a bad handshake: message type %u of %zu bytes, allowed %zu to %zu", type,
-             body_bytes, bytes_min, bytes_max);
+        handshake_fail(
+            h, "peer sent a bad handshake: message type %u of %zu bytes, allowed %zu to %zu", type,
+            body_bytes, bytes_min, bytes_max);
 }
 
 /* handshake_check_header() has let through only the type that may come now, or a refusal. */
@@ -261,7 +264,7 @@ static void handshake_on_message(struct handshake *h) {
         handshake_on_welcome(h, body, body_bytes);
         break;
     default:
-        fail(h, "%s", handshake_refusal_text(body[0]));
+        handshake_fail(h, "%s", handshake_refusal_text(body[0]));
         break;
     }
 }
@@ -357,10 +360,10 @@ void handshake_accept(struct handshake *h, uint64_t connection_id) {
 void handshake_refuse(struct handshake *h, enum handshake_refusal reason) {
     assert(h->state == HANDSHAKE_PROVEN);
     handshake_send_refusal(h, reason);
-    fail(h, "refused here: %s",
-         reason == HANDSHAKE_REFUSE_LIMIT   ? "limit of connections reached"
-         : reason == HANDSHAKE_REFUSE_OWNER ? "not wanted by the owner"
-                                            : "bulk socket for an unknown connection");
+    handshake_fail(h, "refused here: %s",
+                   reason == HANDSHAKE_REFUSE_LIMIT   ? "limit of connections reached"
+                   : reason == HANDSHAKE_REFUSE_OWNER ? "not wanted by the owner"
+                                                      : "bulk socket for an unknown connection");
 }
 
 /* A key for each direction: with one key for both, a frame could be sent back to its sender and
