@@ -33,6 +33,8 @@ static void broker_on_collect(struct deadline *collect, uint64_t now_ns) {
     container_of(collect, struct broker, collect)->collect_due = true;
 }
 
+/* What other folders keep with the broker is made here too, and freed in broker_free() in the
+ * reverse order. */
 int broker_new(const struct broker_options *options, struct broker **out) {
     struct broker *broker = calloc(1, sizeof *broker);
     if (!broker || bump_init(&broker->bump, BUMP_SPEC_BYTES) < 0) {
@@ -102,6 +104,8 @@ int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
     return 0;
 }
 
+/* Stores are freed between the two steps of the exchange: what is under way there names stores, and
+ * leases on landing copies that end with a store name remote leases. */
 void broker_free(struct broker *broker) {
     if (!broker)
         return;
@@ -117,6 +121,8 @@ void broker_free(struct broker *broker) {
     free(broker);
 }
 
+/* From here on nothing is sent to peers; what was pending at them is forgotten, for it ends with
+ * this node in any case. */
 void broker_release_peers(struct broker *broker) {
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
@@ -127,6 +133,7 @@ void broker_release_peers(struct broker *broker) {
 
 /* ---- events of peers and the directory ---- */
 
+/* A peer that could not be reached was to be tried again later: now is the time. */
 static void broker_on_link_up(void *owner, struct peer *peer) {
     struct outbox *outbox = outbox_of(owner, peer);
     if (outbox)
@@ -154,6 +161,9 @@ static void broker_on_directory_retired(void *context, enum directory_result res
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
+/* An effect is what the store could not do by itself: telling somebody who waited, removing a
+ * record, or telling a home that a lease on its sample has ended. The tag of an effect is the
+ * waiter that the store was given. */
 static void broker_carry_out(struct broker *broker, struct space *space,
                              const struct store_effect *effect) {
     struct directory_record record = {.store = space->name,
@@ -204,6 +214,8 @@ static bool broker_pump_store(struct broker *broker, struct space *space) {
     return true; /* there may be more */
 }
 
+/* The store that comes first changes from turn to turn, so that the others are not always those
+ * whose effects have to wait. */
 static bool broker_pump_stores(struct broker *broker) {
     bool moved = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {
@@ -249,7 +261,8 @@ static void broker_log_gc(struct space *space) {
     space->gc_freed = 0;
 }
 
-/* True: the pass through this store is not at its end. */
+/* True: the pass through this store is not at its end. The budget is shared by the stores: a turn
+ * looks at some 4096 slots however many stores there are. */
 static bool broker_collect_space(struct broker *broker, struct space *space, uint32_t budget) {
     broker_log_ended_reservations(space);
     if (!space->settings.max_hold_ms || requests_have_gc(broker))
@@ -340,6 +353,8 @@ void broker_begin_drain(struct broker *broker) {
     broker->draining = true;
 }
 
+/* An effect that is queued is work that is not done: the end of a lease that a home waits for, for
+ * example. */
 static bool broker_has_effects(const struct broker *broker) {
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used && store_has_effect(broker->spaces[i].store))
@@ -387,6 +402,8 @@ void broker_prefaulted(struct broker *broker, const struct arena *arena, uint64_
             broker->spaces[i].prefaulted_bytes = bytes;
 }
 
+/* Only what can change while samples are there. Sizes of stores cannot: clients have mapped them.
+ */
 void broker_reconfigure(struct broker *broker, const struct config *config) {
     broker->config = config;
     broker->options.config = config;
@@ -411,6 +428,8 @@ void broker_reconfigure(struct broker *broker, const struct config *config) {
 
 /* ---- requests ---- */
 
+/* now_ns comes from the caller, whose clock may lag behind that of the last turn: the time of the
+ * broker never goes back. */
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
                             const Fb__ClientRequest *message, const uint8_t *payload,
                             size_t payload_bytes, uint64_t now_ns, const char **why) {

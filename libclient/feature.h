@@ -15,11 +15,11 @@
  * understand each other. Whoever makes the struct sets it: `struct feature_options o =
  * FEATURE_OPTIONS_INIT;` or `{.size = sizeof o, .client_name = "trainer"}`. Zero in any other field
  * means its default.
- *      A program older than the library passes a smaller struct: the fields that it does not know
+ * A program older than the library passes a smaller struct: the fields that it does not know
  * count as zero, and the library writes none of them. A program newer than the library passes a
  * larger one: a field that the library does not know must be zero, else the call fails with
  * FEATURE_E_UNSUPPORTED; what the library fills in leaves it zero.
- *      In an array every element has the same size.
+ * In an array every element has the same size.
  *  - Deadlines are relative milliseconds and cover the whole call: waiting for room, copying,
  * commit, connecting again. The broker answers at the deadline, so the call may end up to half a
  * second later. 0 = do not wait for space or for a sample. What has no deadline, or 0, is given

@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Limits in words: "max_leases_per_user = 4: user 1000 has 4 leases, 1 more asked". The key is
+ * named as the configuration spells it, so that it can be looked up and raised.
+ */
 #include "node/account_words.h"
 
 #include <stdio.h>

@@ -99,6 +99,8 @@ static bool stat_fill_writer(const struct broker *broker, const struct store_inf
     return true;
 }
 
+/* All its parts are malloc'ed, even the names, so that it can be kept in a call until that is
+ * answered, and freed like a message that came from a peer. */
 Fb__SampleInfo *sample_info_new(const struct broker *broker, const struct space *space,
                                 const struct store_info *from, bool holders) {
     Fb__SampleInfo *to = malloc(sizeof *to);
@@ -149,6 +151,8 @@ static bool stat_fill_spec(const struct space *space, uint32_t slot, Fb__StatRes
             stat_set_bytes(&to->checksums, checksums, checksums_bytes));
 }
 
+/* A resident sample of a node that is fenced is not told of: while this node is out of touch with
+ * the index, another may have put the sample anew. */
 Fb__StatResult *stat_here(const struct broker *broker, const struct space *space,
                           const struct ref *ref, const char *fenced_why) {
     Fb__StatResult *result = malloc(sizeof *result);

@@ -32,6 +32,7 @@ static void explain_set_text(struct item *item, char **text, const char *to) {
     item->no_memory |= !text_set(text, to);
 }
 
+/* What one node says, in the order in which the answers came in. */
 static void explain_add_says(struct item *item, const char *node, Fb__Status status,
                              const char *sentence) {
     Fb__ExplainReply *explained = explain_of(item)->explained;
@@ -84,6 +85,7 @@ static void explain_offer_own(struct item *item) {
 
 /* ---- the index ---- */
 
+/* Two ways to lose a sample with its node: the node is gone, or it is back without its memory. */
 static void explain_say_left(const struct broker *broker, const char *node, char *out,
                              size_t out_bytes) {
     uint64_t gone_ns = nodes_gone_ns(broker, node);
@@ -111,6 +113,7 @@ static void explain_keep_record(struct item *item, const struct directory_record
     explain_of(item)->explained->record = kept;
 }
 
+/* The record is kept as it is, too: `featurectl explain --json` shows it. */
 static void explain_note_record(struct item *item, enum directory_result result,
                                 const struct directory_record *record) {
     const struct broker *broker = item->call->broker;
@@ -133,6 +136,7 @@ static void explain_note_record(struct item *item, enum directory_result result,
 
 /* ---- the way of its bytes ---- */
 
+/* Names the network ports over which the bytes would come. */
 static void explain_say_rails(const struct transport_info *transport, char *out, size_t out_bytes) {
     unsigned up = 0;
     out[0] = '\0';
@@ -146,6 +150,7 @@ static void explain_say_rails(const struct transport_info *transport, char *out,
         snprintf(out, out_bytes, ", no rail up");
 }
 
+/* Only a sample that can still be got has a path. */
 static void explain_note_path(struct item *item) {
     const struct broker *broker = item->call->broker;
     const Fb__ExplainReply *explained = explain_of(item)->explained;
@@ -213,6 +218,8 @@ static void explain_add_silence(struct item *item) {
     }
 }
 
+/* Everybody has answered, or the time is over. A dead home outweighs what others remember of the
+ * sample; only then it is worth saying what replaced it, or who was silent. */
 static void explain_finish(struct item *item) {
     const struct broker *broker = item->call->broker;
     Fb__ExplainReply *explained = explain_of(item)->explained;
@@ -236,6 +243,8 @@ static void explain_finish(struct item *item) {
         item_done(item, FB__STATUS__OK, NULL);
 }
 
+/* Those that have not answered are named. The answer is OK: what the others said is worth having.
+ */
 static void explain_expired(struct item *item) {
     char why[64];
     const struct ask *ask;
@@ -294,6 +303,7 @@ static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireIte
     explain_add_says(item, peer_node(peer), FB__STATUS__UNAVAILABLE, "it cannot be asked now");
 }
 
+/* Not asked where the directory keeps no index: then the sentence says so. */
 static void explain_ask_index(struct item *item) {
     struct directory *directory = item->call->broker->directory;
     char why[SENTENCE_BYTES];

@@ -36,6 +36,7 @@ static Fb__IndexFinding *index_copy_of(const Fb__IndexFinding *from) {
     return fb__index_finding__unpack(NULL, bytes, packed);
 }
 
+/* May be called while the item is being begun, or much later. */
 static void index_on_checked(void *context, const Fb__IndexFinding *finding) {
     struct item *item = ask_take(context);
     if (!item)
@@ -73,6 +74,7 @@ static void index_check_on_peer(void *context, const Fb__PeerReply *reply, const
     item_done(item, FB__STATUS__OK, NULL);
 }
 
+/* That node compares the record with what it holds itself: nobody else can. */
 static void index_check_there(struct item *item, const char *store, bool repair) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->ref.home);

@@ -64,6 +64,7 @@ static void list_answer(const struct call *call) {
     call_send(call, &reply);
 }
 
+/* The page is sent on as it came. */
 static void list_on_peer_page(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                               size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -140,6 +141,8 @@ struct lease_page {
     size_t count;
 };
 
+/* Steps without a lease are counted, because a store with few leases may have millions of empty
+ * places. */
 static uint64_t list_fill_leases(const struct broker *broker, const struct space *space,
                                  const Fb__Leases *asked, struct lease_page *page) {
     uint64_t cursor = asked->cursor & LIST_CURSOR_MASK;
@@ -199,6 +202,7 @@ struct store_people {
     char reserver_name[PERSON_BYTES], first_name[PERSON_BYTES];
 };
 
+/* A reserver or waiter is told with the message that tells of leases: who, and since when. */
 static Fb__LeaseInfo *list_fill_person(const struct broker *broker, uint64_t owner,
                                        uint64_t since_ns, char name[PERSON_BYTES],
                                        Fb__LeaseInfo *info) {
@@ -226,6 +230,7 @@ static void list_fill_room(const struct broker *broker, const struct space *spac
     info->first_bytes = room.first_bytes;
 }
 
+/* Numbers are taken from the store each time: nothing here is counted twice. */
 static void list_fill_store(struct space *space, Fb__StoreInfo *info) {
     struct store_totals totals;
     store_totals(space->store, &totals);
@@ -262,6 +267,7 @@ static bool list_stands_for_dropped(struct broker *broker, const struct space *s
     return !space_find(broker, space->name) && list_space(broker, space->name, 0) == space;
 }
 
+/* All in one answer: there are 256 stores at most. */
 static void list_stores(struct request *request) {
     struct broker_session *session = request->session;
     struct broker *broker = session->broker;

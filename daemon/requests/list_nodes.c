@@ -39,6 +39,7 @@ static struct node_item *node_of(const struct item *item) {
     return container_of(item, struct node_item, item);
 }
 
+/* The node's own words are kept as the message they came in. */
 static void list_nodes_on_health(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                                  size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -72,6 +73,7 @@ static void list_nodes_ask_health(struct item *item, struct peer *peer) {
         item_done(item, FB__STATUS__OK, NULL);
 }
 
+/* A patience of 0 asks nobody: only what this node knows is listed. */
 static void list_nodes(struct request *request) {
     struct broker_session *session = request->session;
     struct peers *peers = session->broker->peers;
@@ -125,6 +127,7 @@ static Fb__NodeInfo *list_nodes_next_node(struct node_page *page) {
     return info;
 }
 
+/* This node is listed first, as a node like the others. */
 static void list_nodes_fill_self(const struct broker *broker, struct node_page *page) {
     Fb__NodeInfo *self = list_nodes_next_node(page);
     health_fill(broker, &page->own);
@@ -165,6 +168,8 @@ static void list_nodes_fill_rails(struct node_page *page, size_t node) {
     info->detail = (char *)from->detail;
 }
 
+/* Beyond the size of a frame details are left out, never nodes: rails first, then names and
+ * sentences. */
 static void list_nodes_fill_node(const struct broker *broker, const struct item *item,
                                  struct node_page *page) {
     struct peer *peer = peers_find(broker->peers, item->ref.home);

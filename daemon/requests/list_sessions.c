@@ -11,6 +11,7 @@
 
 #define PAGE_ITEMS_MAX 256u
 
+/* The same for sessions, users and nodes: charges are kept alike for all of them. */
 static void sessions_fill_holdings(const struct account *account, Fb__Holdings *to) {
     const uint64_t *used = account->used;
     fb__holdings__init(to);
@@ -27,6 +28,7 @@ static void sessions_fill_holdings(const struct account *account, Fb__Holdings *
     to->pending_ends = used[CHARGE_PENDING_ENDS];
 }
 
+/* A store that is opened under two handles counts once. */
 static uint32_t sessions_count_stores(const struct broker_session *session) {
     bool seen[SPACES_MAX] = {false};
     uint32_t count = 0;
@@ -51,6 +53,7 @@ struct session_page {
     size_t count;
 };
 
+/* The name is what the client called itself; pid and uid come from the kernel. */
 static void sessions_add(struct session_page *page, const struct broker_session *session) {
     const struct broker *broker = session->broker;
     Fb__SessionInfo *info = &page->infos[page->count];
@@ -114,6 +117,7 @@ static uint64_t sessions_fill_owners(const struct broker_session *asker, uint64_
     return 0;
 }
 
+/* A page is too large for the stack of the loop thread, some 100 KiB, and so malloc'ed. */
 static void list_sessions(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Sessions *asked = request->message->sessions;

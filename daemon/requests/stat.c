@@ -33,6 +33,7 @@ static Fb__SampleState stat_state(const Fb__StatResult *result) {
 
 /* ---- what has been said so far ---- */
 
+/* What replaces a result that does not fit, so that the item still has an answer. */
 static Fb__StatResult *stat_too_much(void) {
     Fb__StatResult *result = malloc(sizeof *result);
     if (!result)
@@ -74,6 +75,8 @@ static void stat_offer(struct item *item, Fb__StatResult *result) {
 
 /* ---- asking others ---- */
 
+/* The last answer ends the item. Which of several failures is told does not matter much: it is the
+ * last one. */
 static void stat_on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                            size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -122,6 +125,8 @@ static void stat_ask_everyone(struct item *item) {
 
 /* ---- the request ---- */
 
+/* A ref that names another node is asked there and nowhere else: the home alone knows its state. A
+ * bare id that is resident here is not looked for elsewhere. */
 static void stat_one(struct item *item, const Fb__RetireItem *asked) {
     struct broker *broker = item->call->broker;
     if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))

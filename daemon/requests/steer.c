@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gc, drain and the stream of events.
+ * What steers a node rather than moves samples: gc, drain and the stream of events.
+ *
+ * gc and drain are calls of one item that waits in a list of its own (struct requests): a gc for
+ * its turn and for the walk through its store, a drain until every release has reached its home and
+ * the index has confirmed every record, or until its deadline.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,6 +24,7 @@ struct gc_item {
     uint64_t hold_ns, freed;
 };
 
+/* The store is used by the item: dropped meanwhile, it is freed only after it. */
 static void gc_begin(struct request *request) {
     struct broker *broker = request->session->broker;
     const Fb__Gc *asked = request->message->gc;
@@ -55,6 +60,7 @@ static void gc_answer(const struct call *call) {
     call_send(call, &reply);
 }
 
+/* Also when the session closes half-way: the next gc begins at the start of its store. */
 static void gc_leave(struct item *item) {
     TAILQ_REMOVE(&item->call->broker->requests->gc_asked, container_of(item, struct gc_item, item),
                  link);
@@ -72,6 +78,8 @@ bool requests_have_gc(const struct broker *broker) {
     return !TAILQ_EMPTY(&broker->requests->gc_asked);
 }
 
+/* One store at a time and a part of it in each turn. max_hold 0 of the request and of the store
+ * means that nothing is too old. */
 bool requests_gc_on(struct broker *broker) {
     struct gc_item *gc = TAILQ_FIRST(&broker->requests->gc_asked);
     if (!gc)
@@ -115,6 +123,8 @@ static const char *steer_plural(uint64_t count) {
     return count == 1 ? "" : "s";
 }
 
+/* Says of each node what it has not confirmed, and why, as far as this node knows: whoever drains a
+ * node before taking it down has to decide whether to wait. */
 static void steer_describe_left(const struct broker *broker, char *out, size_t out_bytes) {
     out[0] = '\0';
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
@@ -140,6 +150,8 @@ static void steer_describe_left(const struct broker *broker, char *out, size_t o
                  steer_plural(steer_index_pending(broker)));
 }
 
+/* What is pending may have reached its home in the same turn in which the time is over: then it is
+ * a success. */
 static void drain_end(struct item *item) {
     struct broker *broker = item->call->broker;
     char left[SENTENCE_BYTES];
@@ -200,6 +212,7 @@ void requests_check_drains(struct broker *broker) {
 
 /* ---- events ---- */
 
+/* A subscription ends with the session, or by the same request without `subscribe`. */
 static void events_begin(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Events *asked = request->message->events;
@@ -214,6 +227,7 @@ static void events_begin(struct request *request) {
     request_reply(request, FB__STATUS__OK, NULL);
 }
 
+/* Notices may be dropped where a client is slow; `sequence` and `missed` let it find that out. */
 static void steer_tell(struct broker *broker, const struct space *space,
                        const struct store_event *from, uint64_t missed) {
     Fb__Event event = FB__EVENT__INIT;
@@ -244,6 +258,8 @@ static bool steer_anybody_watches(const struct broker *broker) {
     return false;
 }
 
+/* While nobody watches the events are passed over, so that the first who watches is not told of old
+ * ones. */
 void requests_pump_events(struct broker *broker) {
     bool watched = steer_anybody_watches(broker);
     for (uint32_t i = 0; i < broker->space_end; i++) {

@@ -14,9 +14,11 @@
 #include <unistd.h>
 
 #include "directory/directory.h"
+#include "directory/etcd/directory_etcd.h"
 #include "memory/counted.h"
 #include "proto/frame.h"
 #include "requests/requests.h"
+#include "support/etcd_fake.h"
 #include "support/transport_fake.h"
 
 #define ARENA_BYTES (256ull << 10)
@@ -53,6 +55,7 @@ struct client {
 
 struct world {
     struct fake_network *network;
+    struct fake_etcd *etcd; /* NULL: directory = static */
     uint64_t now_ns;
     struct node a, b;
     struct client writer, reader; /* writer: at a; reader: at b */
@@ -89,13 +92,46 @@ static void node_configure(struct node *node, struct world *w, const char *name,
                                         .max_samples = 64};
 }
 
+static void on_woken(void *owner) {
+    (void)owner;
+}
+
+static struct directory *node_make_index(struct node *node) {
+    struct directory_etcd_options options = {
+        .cluster = "memory",
+        .node = node->name,
+        .incarnation = (uint64_t)node->name[0],
+        .capacity_bytes = ARENA_BYTES,
+        .lease_ttl_s = 2,
+        .batch_max = 8,
+        .batch_delay_ns = NS_PER_MS,
+        .request_timeout_ms = 300,
+        .written_kept = 16,
+        .give_up_ns = 1000 * NS_PER_MS,
+    };
+    struct directory *directory;
+    struct etcd *etcd = etcd_fake_new(node->world->etcd, on_woken, node);
+    cr_assert_eq(
+        directory_etcd_new(&options, etcd, &broker_directory_events, node->broker, &directory), 0);
+    directory_etcd_set_address(directory, node->address, "");
+    return directory;
+}
+
+static struct directory *node_make_static(struct node *node, const struct node *other) {
+    struct directory_peer peer = {other->name, other->address, ""};
+    struct directory *directory;
+    cr_assert_eq(directory_static_new(node->name, &peer, 1, 1, &broker_directory_events,
+                                      node->broker, &directory),
+                 0);
+    return directory;
+}
+
 static void node_build(struct node *node, const struct node *other) {
     struct world *w = node->world;
     char why[512], bound[64];
     uint8_t hello[TRANSPORT_HELLO_BYTES_MAX];
     struct broker_options options = {.config = &node->config,
                                      .incarnation = (uint64_t)node->name[0]};
-    struct directory_peer peer = {other->name, other->address, ""};
     cr_assert_eq(broker_new(&options, &node->broker), 0);
     struct peers_options peers = {.node = node->name,
                                   .incarnation = options.incarnation,
@@ -115,9 +151,7 @@ static void node_build(struct node *node, const struct node *other) {
                                     &node->transport),
                  0);
     peers_set_transport(node->peers, node->transport);
-    cr_assert_eq(directory_static_new(node->name, &peer, 1, 1, &broker_directory_events,
-                                      node->broker, &node->directory),
-                 0);
+    node->directory = w->etcd ? node_make_index(node) : node_make_static(node, other);
     broker_connect(node->broker, node->peers, node->transport, node->directory);
     cr_assert_eq(broker_open_stores(node->broker, why, sizeof why), 0, "%s", why);
     cr_assert_eq(peers_listen(node->peers, node->address, bound), 0);
@@ -140,6 +174,10 @@ static void node_take_apart(struct node *node) {
 
 static void turn(struct world *w) {
     w->now_ns += TURN_NS;
+    while (w->etcd && fake_etcd_next_ns(w->etcd) <= w->now_ns)
+        fake_etcd_step(w->etcd, w->now_ns);
+    if (w->etcd)
+        fake_etcd_set_time(w->etcd, w->now_ns);
     while (fake_network_next_ns(w->network) <= w->now_ns)
         fake_network_step(w->network);
     fake_network_advance(w->network, w->now_ns);
@@ -558,21 +596,34 @@ static int descriptors_open(void) {
     return count;
 }
 
-/* Lives once, with the n-th allocation failing and those right behind it, `in_a_row` in all.
- * Returns how many allocations it took. */
-static uint64_t live_once(uint64_t n, uint64_t in_a_row) {
+static bool is_ready(const struct node *node) {
+    char why[TROUBLE_BYTES];
+    return !broker_not_ready_why(node->broker, why) &&
+           peers_next(node->broker->peers, NULL) != NULL &&
+           peer_is_up(peers_next(node->broker->peers, NULL));
+}
+
+/* Lives once, with the n-th allocation failing and those right behind it, `in_a_row` in all;
+ * `index`: with an index in etcd. Returns how many allocations it took. */
+static uint64_t live_once(uint64_t n, uint64_t in_a_row, bool index) {
     struct world *w = calloc(1, sizeof *w);
     int64_t live_before = counted_live();
     int descriptors_before = descriptors_open();
     w->now_ns = 1000 * NS_PER_MS;
     w->network = fake_network_new(1, 10000, 20000);
     fake_network_advance(w->network, w->now_ns);
+    if (index) {
+        w->etcd = fake_etcd_new(1, 10000, 20000);
+        fake_etcd_set_time(w->etcd, w->now_ns);
+    }
     node_configure(&w->a, w, "a", "a:1");
     node_configure(&w->b, w, "b", "b:1");
     node_build(&w->a, &w->b);
     node_build(&w->b, &w->a);
-    for (int i = 0; i < 10; i++)
+    for (int i = 0; !is_ready(&w->a) || !is_ready(&w->b); i++) {
+        cr_assert_lt(i, TURNS_MAX, "not ready");
         turn(w);
+    }
     counted_fail_so_many(in_a_row);
     counted_fail_at(n);
     live(w);
@@ -594,6 +645,8 @@ static uint64_t live_once(uint64_t n, uint64_t in_a_row) {
     node_take_apart(&w->a);
     node_take_apart(&w->b);
     fake_network_free(w->network);
+    if (w->etcd)
+        fake_etcd_free(w->etcd);
     cr_assert_eq(counted_live(), live_before, "allocation %llu: %lld blocks are not freed",
                  (unsigned long long)n, (long long)(counted_live() - live_before));
     cr_assert_eq(descriptors_open(), descriptors_before, "allocation %llu: descriptors",
@@ -602,18 +655,34 @@ static uint64_t live_once(uint64_t n, uint64_t in_a_row) {
     return calls;
 }
 
-Test(memory, a_life_whose_every_allocation_fails_once) {
+static void live_with_each_failing(bool index) {
     cr_assert_geq(auth_init(), 0);
-    uint64_t calls = live_once(0, 1);
+    uint64_t calls = live_once(0, 1, index);
     cr_assert_gt(calls, 100u);
     for (uint64_t n = 1; n <= calls; n++)
-        live_once(n, 1);
+        live_once(n, 1, index);
     printf("memory: %llu allocations, each failed once\n", (unsigned long long)calls);
 }
 
-Test(memory, a_life_whose_allocations_fail_in_a_row) {
+static void live_with_some_failing(bool index) {
     cr_assert_geq(auth_init(), 0);
-    uint64_t calls = live_once(0, 1);
+    uint64_t calls = live_once(0, 1, index);
     for (uint64_t n = 1; n <= calls; n += 3)
-        live_once(n, 8);
+        live_once(n, 8, index);
+}
+
+Test(memory, a_life_whose_every_allocation_fails_once) {
+    live_with_each_failing(false);
+}
+
+Test(memory, a_life_whose_allocations_fail_in_a_row) {
+    live_with_some_failing(false);
+}
+
+Test(memory, a_life_with_an_index_whose_every_allocation_fails_once) {
+    live_with_each_failing(true);
+}
+
+Test(memory, a_life_with_an_index_whose_allocations_fail_in_a_row) {
+    live_with_some_failing(true);
 }
