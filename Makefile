@@ -114,7 +114,7 @@ $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
 # The suite `memory` lets allocations of the daemon and of the library fail, those and no others: it is linked with
 # copies of both libraries in which malloc and its kin are called counted_malloc and so on (tests/memory/counted.c).
 COUNTED := malloc calloc realloc reallocarray free strdup strndup vasprintf asprintf \
-  protobuf_c_message_unpack protobuf_c_message_free_unpacked
+  protobuf_c_message_unpack protobuf_c_message_free_unpacked pthread_create
 $(BUILD)/%.counted.a: $(BUILD)/%.a
 	$(Q)objcopy $(foreach f,$(COUNTED),--redefine-sym $(f)=counted_$(f)) $< $@
 $(BUILD)/tests/memory: $(call suite_obj,memory) $(SUPPORT_OBJ) $(BUILD)/libfeature.counted.a $(BUILD)/libdaemon.counted.a

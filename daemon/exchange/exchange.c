@@ -32,7 +32,7 @@ struct exchange *exchange_new(struct broker *broker) {
 
 void exchange_end(struct broker *broker) {
     publishings_free(broker);
-    held_checks_drop_due(broker);
+    held_checks_free(broker);
     reconcile_free(broker);
     sweep_free(broker);
 }

@@ -384,6 +384,8 @@ void held_check_first(struct broker *broker, struct space *space, const char *sa
 void held_check_due(struct broker *broker, const struct space *space, uint64_t generation,
                     bool first);
 void held_checks_drop_due(struct broker *broker);
+/* The directory is gone: nobody goes on with what is to be checked, now or later. */
+void held_checks_free(struct broker *broker);
 /* What is held of a sample as its home. */
 bool held_find(const struct space *space, const char *sample_id, struct store_info *info);
 void held_check_all(struct broker *broker);

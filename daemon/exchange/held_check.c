@@ -504,3 +504,10 @@ void held_checks_init(struct exchange *exchange) {
 void held_checks_wake(struct broker *broker) {
     deadlines_set_earlier(&broker->deadlines, &broker->exchange->held_walk.go_on, broker->now_ns);
 }
+
+void held_checks_free(struct broker *broker) {
+    struct held_check *check;
+    while ((check = TAILQ_FIRST(&broker->exchange->held_checks)))
+        check_end(check);
+    held_checks_drop_due(broker);
+}

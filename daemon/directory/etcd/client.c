@@ -36,6 +36,9 @@
 #define REVOKE_TIMEOUT_MS  1000u
 #define KEEPALIVE_S        5L /* TCP's, on watches: a vanished host is noticed in about 20 s */
 #define NS_PER_MS          1000000u
+/* Requests that can be refused at once when there is no memory even for refusing them: more than
+ * the directory has under way (state.h), whose parts ask one thing after the other. */
+#define TRANSFERS_SPARE 64u
 
 struct text {
     char *data;
@@ -49,7 +52,9 @@ struct transfer {
     char curl_words[CURL_ERROR_SIZE]; /* of its failure, in detail */
     enum etcd_request_kind kind;      /* unless it is a watch */
     struct curl_slist *headers;
-    bool under_way; /* in `active` and the multi handle; else in `waiting`, or in neither */
+    bool under_way; /* in `active` and the multi handle; else in one of the others, or in none */
+    bool failed;    /* in `failed` */
+    bool is_spare, in_use;
     char *body;
     size_t body_bytes, body_taken;
     struct text answer; /* of a watch: what has come of the line under way */
@@ -67,6 +72,8 @@ struct etcd_client {
     struct etcd base;
     struct etcd_multi *multi;
     struct transfers active, waiting; /* waiting: for the token */
+    struct transfers failed;          /* there was no memory for them: answered soon */
+    struct transfer spare[TRANSFERS_SPARE];
     char endpoints[ETCD_ENDPOINTS_MAX][ETCD_URL_BYTES];
     bool answered[ETCD_ENDPOINTS_MAX];                          /* ever */
     size_t endpoint_count, endpoint;                            /* endpoint: the one in use */
@@ -153,27 +160,33 @@ static void client_transfer_free(struct transfer *transfer) {
     if (transfer->easy)
         curl_easy_cleanup(transfer->easy);
     curl_slist_free_all(transfer->headers);
-    explicit_bzero(transfer->body, transfer->body_bytes); /* it may hold the password */
+    if (transfer->body)
+        explicit_bzero(transfer->body, transfer->body_bytes); /* it may hold the password */
     free(transfer->body);
     free(transfer->answer.data);
-    free(transfer);
+    transfer->in_use = false;
+    if (!transfer->is_spare)
+        free(transfer);
 }
 
-/* An answer is owed to every request and there is no way to refuse one. */
-static void *client_must(void *block) {
-    if (!block) {
-        log_error("out of memory for a request to etcd");
-        abort();
-    }
-    return block;
-}
-
+/* An answer is owed to every request and there is no way to refuse one at once: without memory for
+ * it, it takes a spare one, and client_submit() lets it fail. NULL: all of those are in use, and
+ * the request is never answered; ending the daemon would be worse. */
 static struct transfer *client_transfer_new(struct etcd_client *client, char *body) {
-    struct transfer *transfer = client_must(calloc(1, sizeof *transfer));
-    client_must(body);
+    struct transfer *transfer = calloc(1, sizeof *transfer);
+    for (size_t i = 0; !transfer && i < TRANSFERS_SPARE; i++)
+        if (!client->spare[i].in_use) {
+            transfer = &client->spare[i];
+            *transfer = (struct transfer){.is_spare = true, .in_use = true};
+        }
+    if (!transfer) {
+        log_limited(LOG_LEVEL_ERROR, 0, "out of memory: a request to etcd is dropped");
+        free(body);
+        return NULL;
+    }
     transfer->client = client;
     transfer->body = body;
-    transfer->body_bytes = strlen(body);
+    transfer->body_bytes = body ? strlen(body) : 0;
     return transfer;
 }
 
@@ -186,15 +199,25 @@ static void client_set_tls(const struct etcd_client *client, CURL *easy) {
         curl_easy_setopt(easy, CURLOPT_SSLKEY, client->key_file);
 }
 
-static void client_set_headers(struct transfer *transfer, CURL *easy) {
+/* False: out of memory. */
+static bool client_add_header(struct transfer *transfer, const char *header) {
+    struct curl_slist *longer = curl_slist_append(transfer->headers, header);
+    if (longer)
+        transfer->headers = longer;
+    return longer;
+}
+
+static bool client_set_headers(struct transfer *transfer, CURL *easy) {
     const char *authorization = transfer->client->authorization;
+    bool authorized = authorization && (transfer->watch || transfer->kind != ETCD_AUTHENTICATE);
     curl_slist_free_all(transfer->headers);
-    transfer->headers = client_must(curl_slist_append(NULL, "Content-Type: application/json"));
-    client_must(
-        curl_slist_append(transfer->headers, "Expect:")); /* no round trip before a long body */
-    if (authorization && (transfer->watch || transfer->kind != ETCD_AUTHENTICATE))
-        client_must(curl_slist_append(transfer->headers, authorization));
+    transfer->headers = NULL;
+    if (!client_add_header(transfer, "Content-Type: application/json") ||
+        !client_add_header(transfer, "Expect:") || /* no round trip before a long body */
+        (authorized && !client_add_header(transfer, authorization)))
+        return false;
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer->headers);
+    return true;
 }
 
 static void client_set_body(struct transfer *transfer, CURL *easy) {
@@ -221,19 +244,22 @@ static void client_set_timeouts(const struct transfer *transfer, CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(left_ns / NS_PER_MS + 1));
 }
 
-/* Under way at the endpoint in use. */
-static void client_transfer_begin(struct transfer *transfer) {
+/* Under way at the endpoint in use. False: out of memory. */
+static bool client_transfer_try(struct transfer *transfer) {
     struct etcd_client *client = transfer->client;
     char url[ETCD_URL_BYTES + 32];
     if (transfer->easy)
         curl_easy_cleanup(transfer->easy);
-    CURL *easy = transfer->easy = client_must(curl_easy_init());
+    CURL *easy = transfer->easy = curl_easy_init();
+    if (!easy)
+        return false;
     transfer->endpoint = client->endpoint;
     transfer->body_taken = 0;
     transfer->answer.bytes = 0;
     snprintf(url, sizeof url, "%s/v3/%s", client->endpoints[client->endpoint],
              transfer->watch ? "watch" : etcd_json_path(transfer->kind));
-    curl_easy_setopt(easy, CURLOPT_URL, url);
+    if (curl_easy_setopt(easy, CURLOPT_URL, url) != CURLE_OK)
+        return false;
     curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
     transfer->curl_words[0] = '\0';
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->curl_words);
@@ -243,11 +269,23 @@ static void client_transfer_begin(struct transfer *transfer) {
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     client_set_tls(client, easy);
     client_set_body(transfer, easy);
-    client_set_headers(transfer, easy);
     client_set_timeouts(transfer, easy);
-    client_must(etcd_multi_add(client->multi, easy) == 0 ? easy : NULL);
+    if (!client_set_headers(transfer, easy) || etcd_multi_add(client->multi, easy) < 0)
+        return false;
     transfer->under_way = true;
     TAILQ_INSERT_TAIL(&client->active, transfer, link);
+    return true;
+}
+
+/* Under way, or answered soon that there was no memory for it. */
+static void client_transfer_begin(struct transfer *transfer) {
+    struct etcd_client *client = transfer->client;
+    if (transfer->body && client_transfer_try(transfer))
+        return;
+    log_limited(LOG_LEVEL_ERROR, 0, "out of memory for a request to etcd");
+    transfer->failed = true;
+    TAILQ_INSERT_TAIL(&client->failed, transfer, link);
+    etcd_multi_soon(client->multi);
 }
 
 /* Out of its list and the multi handle. */
@@ -255,9 +293,11 @@ static void client_transfer_take(struct transfer *transfer) {
     struct etcd_client *client = transfer->client;
     if (transfer->under_way)
         etcd_multi_remove(client->multi, transfer->easy);
-    struct transfers *list = transfer->under_way ? &client->active : &client->waiting;
+    struct transfers *list = transfer->under_way ? &client->active
+                             : transfer->failed  ? &client->failed
+                                                 : &client->waiting;
     TAILQ_REMOVE(list, transfer, link);
-    transfer->under_way = false;
+    transfer->under_way = transfer->failed = false;
 }
 
 static void client_answer(struct transfer *transfer, enum etcd_result result,
@@ -321,7 +361,7 @@ static void client_ask(struct etcd *etcd, const struct etcd_request *request, ui
 static void client_keep_token(struct etcd_client *client, const char *token) {
     client_drop_token(client);
     if (asprintf(&client->authorization, "Authorization: %s", token) < 0)
-        client->authorization = client_must(NULL);
+        client->authorization = NULL; /* etcd refuses what follows, and it is asked for anew */
 }
 
 static void client_on_token(void *context, enum etcd_result result,
@@ -451,12 +491,26 @@ static void client_on_ended(void *owner, CURL *easy, CURLcode code) {
         client_on_broken(transfer, code);
 }
 
+/* One that there was no memory for. True: there are more. */
+static bool client_on_soon(void *owner) {
+    struct etcd_client *client = owner;
+    struct transfer *transfer = TAILQ_FIRST(&client->failed);
+    if (!transfer)
+        return false;
+    client_transfer_take(transfer);
+    client_answer(transfer, ETCD_E_UNREACHABLE, NULL,
+                  "this broker is out of memory for a request to etcd"); /* may close the client */
+    return true;
+}
+
 /* ---- operations ---- */
 
 static void client_ask(struct etcd *etcd, const struct etcd_request *request, uint32_t timeout_ms,
                        etcd_done_fn done, void *context) {
     struct etcd_client *client = (struct etcd_client *)etcd;
     struct transfer *transfer = client_transfer_new(client, etcd_json_request(request));
+    if (!transfer)
+        return;
     transfer->kind = request->kind;
     transfer->deadline_ns = uv_hrtime() + (uint64_t)timeout_ms * NS_PER_MS;
     transfer->done = done;
@@ -469,6 +523,8 @@ static struct etcd_watch *client_watch(struct etcd *etcd, const char *key, const
     struct etcd_client *client = (struct etcd_client *)etcd;
     struct transfer *transfer =
         client_transfer_new(client, etcd_json_watch(key, range_end, start_revision));
+    if (!transfer)
+        return NULL;
     transfer->watch = fn;
     transfer->context = context;
     client_submit(transfer);
@@ -478,6 +534,8 @@ static struct etcd_watch *client_watch(struct etcd *etcd, const char *key, const
 static void client_unwatch(struct etcd *etcd, struct etcd_watch *watch) {
     struct transfer *transfer = (struct transfer *)watch;
     (void)etcd;
+    if (!transfer)
+        return;
     client_transfer_take(transfer);
     client_transfer_free(transfer);
 }
@@ -507,8 +565,8 @@ static void client_on_revoked(void *context, enum etcd_result result,
 static void client_destroy(struct etcd *etcd, int64_t revoke) {
     struct etcd_client *client = (struct etcd_client *)etcd;
     struct etcd_request request = {.kind = ETCD_LEASE_REVOKE, .lease = revoke};
-    struct transfers *lists[] = {&client->waiting, &client->active};
-    for (size_t i = 0; i < 2; i++)
+    struct transfers *lists[] = {&client->waiting, &client->active, &client->failed};
+    for (size_t i = 0; i < 3; i++)
         for (struct transfer *transfer; (transfer = TAILQ_FIRST(lists[i]));) {
             client_transfer_take(transfer);
             transfer->said_ended = true;
@@ -547,7 +605,7 @@ static int client_init(struct etcd_client *client, uv_loop_t *loop,
         client_copy(&client->username, options->username) < 0 ||
         client_copy(&client->password, options->password ? options->password : "") < 0)
         return -ENOMEM;
-    return etcd_multi_new(loop, client_on_ended, client, &client->multi);
+    return etcd_multi_new(loop, client_on_ended, client_on_soon, client, &client->multi);
 }
 
 int etcd_client_new(uv_loop_t *loop, const struct etcd_client_options *options, struct etcd **out,
@@ -561,6 +619,7 @@ int etcd_client_new(uv_loop_t *loop, const struct etcd_client_options *options, 
     client->base.ops = &client_ops;
     TAILQ_INIT(&client->active);
     TAILQ_INIT(&client->waiting);
+    TAILQ_INIT(&client->failed);
     int result = client_init(client, loop, options, why, why_bytes);
     if (result < 0) {
         client_free(client);

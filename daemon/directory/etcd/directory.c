@@ -135,6 +135,7 @@ static struct query *directory_query_new(struct directory_etcd *self, enum query
     self->dirty = true;
     if (!spare)
         return query;
+    self->no_memory_ns = self->now_ns;
     self->pending += kind <= QUERY_RETIRE;
     answer_query(self, query, DIRECTORY_E_UNAVAILABLE);
     return NULL;
@@ -157,6 +158,7 @@ static void directory_write_record(struct directory_etcd *self, struct query *qu
     etcd_sample_value(value, record, unix_ms(self));
     query->value = strdup(value);
     if (!query->value) {
+        self->no_memory_ns = self->now_ns;
         self->pending++;
         answer_query(self, query, DIRECTORY_E_UNAVAILABLE);
         return;

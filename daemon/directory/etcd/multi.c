@@ -13,14 +13,24 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+/* More than there are connections: one for each request under way, and the watch. */
+#define SOCKETS_SPARE 32u
+
+struct watched;
+
 struct etcd_multi {
     CURLM *curl;
     uv_loop_t *loop;
     uv_timer_t timer;
     etcd_multi_fn ended;
+    etcd_multi_soon_fn soon;
     void *owner;
+    bool soon_due; /* the timer runs for etcd_multi_soon(), whatever libcurl wants of it */
     bool closed;
     unsigned depth;
+    /* For when there is no memory to watch a socket: libcurl would give up all transfers then. */
+    struct watched *spare[SOCKETS_SPARE];
+    size_t spare_count;
 };
 
 struct watched {
@@ -37,6 +47,8 @@ static void multi_free_if_closed(struct etcd_multi *multi) {
     if (!multi->closed || multi->depth)
         return;
     curl_multi_cleanup(multi->curl); /* still reports its sockets as removed */
+    while (multi->spare_count)
+        free(multi->spare[--multi->spare_count]);
     uv_close((uv_handle_t *)&multi->timer, multi_on_timer_closed);
 }
 
@@ -56,11 +68,35 @@ static void multi_read_ended(struct etcd_multi *multi) {
     multi_free_if_closed(multi);
 }
 
+static int multi_on_timeout(CURLM *curl, long timeout_ms, void *owner);
+
+/* libcurl does not say again when it wants to be called if the timer has run early for us. */
+static void multi_do_soon(struct etcd_multi *multi) {
+    long timeout_ms;
+    multi->soon_due = false;
+    multi->depth++;
+    while (!multi->closed && multi->soon(multi->owner))
+        ;
+    multi->depth--;
+    if (!multi->closed && !multi->soon_due && curl_multi_timeout(multi->curl, &timeout_ms) == 0)
+        multi_on_timeout(multi->curl, timeout_ms, multi);
+    multi_free_if_closed(multi);
+}
+
 static void multi_on_timer(uv_timer_t *timer) {
     struct etcd_multi *multi = timer->data;
     int running;
+    if (multi->soon_due) {
+        multi_do_soon(multi);
+        return;
+    }
     curl_multi_socket_action(multi->curl, CURL_SOCKET_TIMEOUT, 0, &running);
     multi_read_ended(multi);
+}
+
+void etcd_multi_soon(struct etcd_multi *multi) {
+    multi->soon_due = true;
+    uv_timer_start(&multi->timer, multi_on_timer, 0, 0);
 }
 
 static void multi_on_poll(uv_poll_t *poll, int status, int events) {
@@ -78,11 +114,29 @@ static void multi_on_watched_closed(uv_handle_t *handle) {
     free(handle->data);
 }
 
+static void multi_refill(struct etcd_multi *multi) {
+    while (multi->spare_count < SOCKETS_SPARE) {
+        struct watched *watched = malloc(sizeof *watched);
+        if (!watched)
+            return;
+        multi->spare[multi->spare_count++] = watched;
+    }
+}
+
+static struct watched *multi_take(struct etcd_multi *multi) {
+    struct watched *watched = malloc(sizeof *watched);
+    if (!watched && multi->spare_count)
+        watched = multi->spare[--multi->spare_count];
+    if (watched)
+        *watched = (struct watched){.multi = multi};
+    return watched;
+}
+
 static struct watched *multi_watch(struct etcd_multi *multi, curl_socket_t socket) {
-    struct watched *watched = calloc(1, sizeof *watched);
+    multi_refill(multi);
+    struct watched *watched = multi_take(multi);
     if (!watched)
         return NULL;
-    watched->multi = multi;
     watched->socket = socket;
     watched->poll.data = watched;
     if (uv_poll_init_socket(multi->loop, &watched->poll, socket) < 0) {
@@ -113,6 +167,8 @@ static int multi_on_socket(CURL *easy, curl_socket_t socket, int what, void *own
 static int multi_on_timeout(CURLM *curl, long timeout_ms, void *owner) {
     struct etcd_multi *multi = owner;
     (void)curl;
+    if (multi->soon_due)
+        return 0; /* multi_do_soon() asks for the time-out again */
     if (timeout_ms < 0)
         uv_timer_stop(&multi->timer);
     else
@@ -120,18 +176,21 @@ static int multi_on_timeout(CURLM *curl, long timeout_ms, void *owner) {
     return 0;
 }
 
-int etcd_multi_new(uv_loop_t *loop, etcd_multi_fn ended, void *owner, struct etcd_multi **out) {
+int etcd_multi_new(uv_loop_t *loop, etcd_multi_fn ended, etcd_multi_soon_fn soon, void *owner,
+                   struct etcd_multi **out) {
     struct etcd_multi *multi = calloc(1, sizeof *multi);
     if (!multi)
         return -ENOMEM;
     multi->loop = loop;
     multi->ended = ended;
+    multi->soon = soon;
     multi->owner = owner;
     multi->curl = curl_multi_init();
     if (!multi->curl) {
         free(multi);
         return -ENOMEM;
     }
+    multi_refill(multi);
     uv_timer_init(loop, &multi->timer);
     multi->timer.data = multi;
     curl_multi_setopt(multi->curl, CURLMOPT_SOCKETFUNCTION, multi_on_socket);

@@ -6,6 +6,7 @@
 #define FEATURED_DIRECTORY_ETCD_MULTI_H
 
 #include <curl/curl.h>
+#include <stdbool.h>
 #include <uv.h>
 
 struct etcd_multi;
@@ -13,7 +14,13 @@ struct etcd_multi;
 /* A transfer has ended; it is no longer in the multi handle. May add transfers, or close. */
 typedef void (*etcd_multi_fn)(void *owner, CURL *easy, CURLcode code);
 
-int etcd_multi_new(uv_loop_t *loop, etcd_multi_fn ended, void *owner, struct etcd_multi **out);
+/* What etcd_multi_soon() has asked for. May add transfers, or close. True: there is more. */
+typedef bool (*etcd_multi_soon_fn)(void *owner);
+
+int etcd_multi_new(uv_loop_t *loop, etcd_multi_fn ended, etcd_multi_soon_fn soon, void *owner,
+                   struct etcd_multi **out);
+/* Calls soon(owner) from the loop, never from inside this call; takes no memory. */
+void etcd_multi_soon(struct etcd_multi *multi);
 int etcd_multi_add(struct etcd_multi *multi, CURL *easy);
 void etcd_multi_remove(struct etcd_multi *multi, CURL *easy);
 /* No transfer is left in it. Frees itself when the loop has closed its handles. */

@@ -259,9 +259,10 @@ struct directory_etcd {
 
     struct query *spare_queries; /* QUERIES_SPARE of them, of which spare_used were ever used */
     size_t spare_used;
-    struct queries spares;        /* those of them that were used and are free again */
-    struct audits spare_audits;   /* the same for questions about the index as a whole */
-    struct queries answers;       /* due with this tick or the next */
+    uint64_t no_memory_ns;      /* when a question was last refused for lack of memory; 0 = never */
+    struct queries spares;      /* those of them that were used and are free again */
+    struct audits spare_audits; /* the same for questions about the index as a whole */
+    struct queries answers;     /* due with this tick or the next */
     struct audits audit_answers;  /* the same */
     struct audits audits_unasked; /* asked of us before the next tick */
 };

@@ -80,6 +80,10 @@ static bool trouble_is_stale(const struct directory_etcd *self, enum trouble_par
     return part == TROUBLE_READ && self->troubles[part].noted_ns + READ_KEPT_NS < self->now_ns;
 }
 
+/* A question that is refused for lack of memory is answered with the next tick; who has asked says
+ * then why. */
+#define NO_MEMORY_SAID_NS (100ull * 1000 * 1000)
+
 bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
     const struct directory_etcd *self = (const struct directory_etcd *)d;
     const struct trouble *lease = &self->troubles[TROUBLE_LEASE];
@@ -90,7 +94,9 @@ bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
             return true;
         }
     bool is_member = join_may_write(self);
-    if (*lease->words)
+    if (self->no_memory_ns && self->now_ns - self->no_memory_ns < NO_MEMORY_SAID_NS)
+        snprintf(out, out_bytes, "node %s is out of memory for what it asks etcd", self->self.node);
+    else if (*lease->words)
         snprintf(out, out_bytes, "%s", lease->words);
     else if (!is_member)
         snprintf(out, out_bytes, "node %s has no record in etcd yet: it has asked for one",
