@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "directory/directory.h"
-#include "directory/etcd/directory_etcd.h"
+#include "directory/etcd/etcd.h"
 #include "memory/counted.h"
 #include "memory/life.h"
 #include "support/etcd_fake.h"
