@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "client.pb-c.h"
-#include "directory/etcd/batch.h"
+#include "directory/etcd/etcd.h"
 #include "host/cgroup.h"
 #include "memory/arena.h"
 #include "proto/layout.h"

@@ -16,7 +16,7 @@
 
 #include "config.h"
 #include "daemon.h"
-#include "directory/etcd/check.h"
+#include "directory/etcd/etcd.h"
 #include "environment.h"
 #include "host/secret_file.h"
 #include "host/std_fds.h"

@@ -24,6 +24,7 @@
 #include <xxhash.h>
 
 #include "ops/log.h"
+#include "proto/container.h"
 
 #define COUNTER_BITS  48
 #define COUNTS_PER_MS 128u
@@ -64,7 +65,7 @@ struct directory_static {
 };
 
 static struct directory_static *static_from_base(struct directory *d) {
-    return (struct directory_static *)d;
+    return container_of(d, struct directory_static, base);
 }
 
 /* ---- answers ---- */
@@ -123,6 +124,7 @@ static int static_start(struct directory *d) {
     return 0;
 }
 
+/* 0 means "no generation" everywhere, so the one number in 2^64 that would be 0 is passed over. */
 static uint64_t static_next_generation(struct directory *d) {
     struct directory_static *self = static_from_base(d);
     uint64_t counter = self->counter++ & ((UINT64_C(1) << COUNTER_BITS) - 1);
@@ -146,6 +148,7 @@ static void static_retire(struct directory *d, const struct directory_record *re
         (struct answer){.question = QUESTION_RETIRE, .done.retire = done, .context = context});
 }
 
+/* There is no index that could have lost the record. */
 static void static_republish(struct directory *d, const struct directory_record *record,
                              uint64_t in_place_of, directory_retire_fn done, void *context) {
     (void)in_place_of;
@@ -167,13 +170,15 @@ static void static_members(struct directory *d, directory_members_fn done, void 
         (struct answer){.question = QUESTION_MEMBERS, .done.members = done, .context = context});
 }
 
+/* Without an index no other node can have put the same sample as the newer one: there is nothing to
+ * fence. */
 static uint64_t static_serves_until_ns(const struct directory *d) {
     (void)d;
     return UINT64_MAX; /* no index, no fencing */
 }
 
 static uint64_t static_pending(const struct directory *d) {
-    return ((const struct directory_static *)d)->pending;
+    return (container_of(d, const struct directory_static, base))->pending;
 }
 
 static void static_announce_peers(struct directory_static *self) {
@@ -183,6 +188,7 @@ static void static_announce_peers(struct directory_static *self) {
                              self->peers[i].data_address, 0);
 }
 
+/* Only those owed at the beginning are answered: what a callback asks anew is for the next tick. */
 static void static_tick(struct directory *d, uint64_t now_ns) {
     (void)now_ns;
     struct directory_static *self = static_from_base(d);
@@ -193,7 +199,7 @@ static void static_tick(struct directory *d, uint64_t now_ns) {
 }
 
 static uint64_t static_next_deadline_ns(const struct directory *d) {
-    const struct directory_static *self = (const struct directory_static *)d;
+    const struct directory_static *self = container_of(d, const struct directory_static, base);
     return self->announce || self->count > 0 ? 0 : UINT64_MAX;
 }
 

@@ -7,8 +7,7 @@
 
 #include "conformance/directory_suite.h"
 #include "directory/etcd/batch.h"
-#include "directory/etcd/client.h"
-#include "directory/etcd/directory_etcd.h"
+#include "directory/etcd/etcd.h"
 #include "directory/etcd/record.h"
 #include "support/checks.h"
 

@@ -9,7 +9,7 @@
 #include <uv.h>
 
 #include "directory/directory.h"
-#include "directory/etcd/etcd.h"
+#include "directory/etcd/gateway.h"
 #include "support/etcd_server.h"
 #include "support/tcp_proxy.h"
 

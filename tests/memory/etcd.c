@@ -6,8 +6,10 @@
  */
 #include <criterion/criterion.h>
 #include <string.h>
+#include <uv.h>
 
-#include "directory/etcd/client.h"
+#include "directory/etcd/etcd.h"
+#include "directory/etcd/gateway.h"
 #include "memory/counted.h"
 
 struct asked {

@@ -17,7 +17,7 @@
 #ifndef FEATURED_TESTS_CLUSTER_SIM_H
 #define FEATURED_TESTS_CLUSTER_SIM_H
 
-#include "directory/etcd/directory_etcd.h"
+#include "directory/etcd/etcd.h"
 #include "model/cluster_contract.h"
 #include "requests/requests.h"
 #include "support/etcd_fake.h"

@@ -8,7 +8,7 @@
 #ifndef FEATURED_TESTS_ETCD_FAKE_H
 #define FEATURED_TESTS_ETCD_FAKE_H
 
-#include "directory/etcd/etcd.h"
+#include "directory/etcd/gateway.h"
 
 struct fake_etcd;
 

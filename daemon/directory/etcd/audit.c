@@ -14,8 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/audit.h"
+#include "directory/etcd/condition.h"
+#include "directory/etcd/members.h"
 #include "directory/etcd/state.h"
 #include "ops/log.h"
+#include "proto/container.h"
 
 /* Of those who look after the index there are few at a time: index_sweep.c, and admins. */
 #define AUDITS_SPARE 16u
@@ -78,7 +82,7 @@ static void audit_free(struct audit *audit) {
  * UNAVAILABLE. NULL: none is left, and the question is never answered. See directory_query_new().
  */
 static struct audit *audit_new(struct directory *d, void *context, bool *refused) {
-    struct directory_etcd *self = (struct directory_etcd *)d;
+    struct directory_etcd *self = container_of(d, struct directory_etcd, base);
     struct audit *audit = calloc(1, sizeof *audit);
     *refused = !audit;
     if (!audit) {
@@ -97,11 +101,16 @@ static struct audit *audit_new(struct directory *d, void *context, bool *refused
     return audit;
 }
 
+/* The answer is only queued: the owner is called from a tick, never from inside the call that asked
+ * and never from a callback of etcd's. */
 static void audit_answer(struct audit *audit, enum directory_result result) {
     audit->result = result;
     TAILQ_INSERT_TAIL(&audit->self->audit_answers, audit, link);
 }
 
+/* A page or a sweep is not tried again here. Whoever asked (a person with featurectl index check,
+ * or the sweep that runs each quarter of an hour) repeats the question, and knows better than this
+ * file when that is worth it. */
 static void audit_fail(struct audit *audit, const char *why) {
     log_debug("node %s: the index was not looked through: %s", audit->self->self.node,
               why ? why : "short answer");
@@ -112,7 +121,7 @@ static void audit_fail(struct audit *audit, const char *why) {
 
 void audit_list(struct directory *d, const char *store, const char *after, directory_list_fn done,
                 void *context) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     bool refused;
     struct audit *audit = audit_new(d, context, &refused);
     if (!audit)
@@ -129,6 +138,8 @@ void audit_list(struct directory *d, const char *store, const char *after, direc
         snprintf(audit->begin, sizeof audit->begin, "%s", after);
 }
 
+/* What cannot be read as a record is counted and left alone: it may have been written by a later
+ * version of featured, or by hand. The count reaches the person who runs the check. */
 static void audit_take_page(struct audit *audit, const struct etcd_answer *page) {
     for (size_t i = 0; i < page->kv_count && audit->count < DIRECTORY_PAGE_RECORDS; i++) {
         const struct etcd_kv *kv = &page->kvs[i];
@@ -158,6 +169,9 @@ static void audit_on_page(void *context, enum etcd_result result, const struct e
     audit_answer(audit, DIRECTORY_OK);
 }
 
+/* A page is read at the revision of the moment, not at that of the first page. A long look through
+ * a large index would otherwise fail with each compaction of etcd, and the caller judges each
+ * record by itself in any case. */
 static void audit_ask_page(struct audit *audit) {
     struct directory_etcd *self = audit->self;
     struct etcd_request request = {.kind = ETCD_READ,
@@ -169,6 +183,8 @@ static void audit_ask_page(struct audit *audit) {
                          audit);
 }
 
+/* Whether a home is a member is decided here, at the last moment, and not when the page was read:
+ * the view of the nodes may have changed since. */
 static void audit_deliver_page(const struct audit *audit) {
     struct directory_listed listed[DIRECTORY_PAGE_RECORDS];
     for (size_t i = 0; i < audit->count; i++) {
@@ -187,7 +203,7 @@ static void audit_deliver_page(const struct audit *audit) {
 
 void audit_sweep(struct directory *d, const struct directory_record *records, size_t count,
                  directory_sweep_fn done, void *context) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     bool refused;
     struct audit *audit = audit_new(d, context, &refused);
     if (!audit)
@@ -207,6 +223,9 @@ void audit_sweep(struct directory *d, const struct directory_record *records, si
     }
 }
 
+/* `succeeded` of an operation says that its guards held, that is: that this record was there, was
+ * the expected one, and is removed now. Records that somebody else has removed or replaced in
+ * between are not counted. */
 static void audit_on_swept(void *context, enum etcd_result result, const struct etcd_answer *done,
                            const char *why) {
     struct audit *audit = context;
@@ -220,6 +239,10 @@ static void audit_on_swept(void *context, enum etcd_result result, const struct 
     audit_answer(audit, DIRECTORY_OK);
 }
 
+/* Three compares guard each deletion: two say that the record still names the generation, and the
+ * third that the home's own record is unchanged since it was read. mod_revision 0 stands for
+ * "absent", so that one compare covers both cases. The deletions are nested transactions: one whose
+ * guard fails does not keep the others from being carried out. */
 static void audit_ask_deletion(struct audit *audit) {
     struct directory_etcd *self = audit->self;
     struct etcd_op ops[DIRECTORY_PAGE_RECORDS];
@@ -245,6 +268,9 @@ static void audit_ask_deletion(struct audit *audit) {
         audit_answer(audit, DIRECTORY_OK);
 }
 
+/* A home counts as alive only under the incarnation that the sample's record names. The same node
+ * after a restart is another incarnation, whose memory holds nothing of the samples of the one
+ * before. */
 static void audit_take_home(struct swept *swept, const struct etcd_kv *kv) {
     struct node_record home;
     swept->home_revision = kv->mod_revision;
@@ -266,6 +292,9 @@ static void audit_on_homes(void *context, enum etcd_result result, const struct 
     audit_ask_deletion(audit);
 }
 
+/* The homes are read in one transaction, in the order of the samples, so that answer number i
+ * belongs to sample number i. A home that several samples share is read several times, which is
+ * cheap and keeps that order. */
 static void audit_ask_homes(struct audit *audit) {
     struct directory_etcd *self = audit->self;
     struct etcd_op ops[DIRECTORY_PAGE_RECORDS];
@@ -282,6 +311,8 @@ static void audit_ask_homes(struct audit *audit) {
 
 /* ---- the part as a whole ---- */
 
+/* Questions wait for a tick, so that asking from a callback of the owner never reaches etcd from
+ * inside another answer. */
 void audit_tick(struct directory_etcd *self) {
     for (struct audit *audit; (audit = TAILQ_FIRST(&self->audits_unasked));) {
         TAILQ_REMOVE(&self->audits_unasked, audit, link);
@@ -292,6 +323,8 @@ void audit_tick(struct directory_etcd *self) {
     }
 }
 
+/* The list is taken as it is now: a callback may ask again, and what comes of that is for the next
+ * tick. */
 void audit_deliver(struct directory_etcd *self) {
     struct audits due = TAILQ_HEAD_INITIALIZER(due);
     TAILQ_CONCAT(&due, &self->audit_answers, link);
@@ -305,6 +338,9 @@ void audit_deliver(struct directory_etcd *self) {
     }
 }
 
+/* Audits that etcd has not answered are not in one of the two lists. The client answers them
+ * (ETCD_E_UNKNOWN) while it is destroyed, which is done before this is called, so that by now all
+ * are here. */
 bool audit_give_up(struct directory_etcd *self) {
     struct audit *audit;
     TAILQ_CONCAT(&self->audit_answers, &self->audits_unasked, link);

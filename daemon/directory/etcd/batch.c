@@ -23,6 +23,8 @@ static struct batch_op **batch_bucket_of(struct batch *batch, const char *key) {
     return &batch->buckets[batch_bucket_number(key)];
 }
 
+/* Only first operations are in the buckets, and each key that has any operation has a first one:
+ * looking along one bucket is enough. */
 bool batch_has_key(const struct batch *batch, const char *key) {
     const struct batch_op *op = batch->buckets[batch_bucket_number(key)];
     while (op && strcmp(op->key, key) != 0)
@@ -48,6 +50,8 @@ void batch_init(struct batch *batch, uint32_t ops_max, size_t bytes_max, uint64_
     TAILQ_INIT(&batch->ready);
 }
 
+/* `first` is for operations that come back: they were taken before those that are ready now, and
+ * would otherwise wait behind all of them once more with each failure of etcd. */
 static void batch_make_ready(struct batch *batch, struct batch_op *op, bool first) {
     batch->ready_count++;
     op->taken = false;
@@ -57,6 +61,8 @@ static void batch_make_ready(struct batch *batch, struct batch_op *op, bool firs
         TAILQ_INSERT_TAIL(&batch->ready, op, link);
 }
 
+/* The size of a batch does not matter here. An operation on a key that has others waits behind them
+ * until they are finished, whether those are ready or under way. */
 void batch_add(struct batch *batch, struct batch_op *op, uint64_t now_ns) {
     struct batch_op **at = batch_find(batch, op->key);
     op->queued_ns = now_ns;
@@ -72,6 +78,9 @@ void batch_add(struct batch *batch, struct batch_op *op, uint64_t now_ns) {
     batch_make_ready(batch, op, false);
 }
 
+/* Three reasons to send: nothing is under way, a whole transaction is full, or the oldest operation
+ * has waited for the delay. The first makes a lone put fast, the second makes load efficient, and
+ * the third bounds the wait beside a slow transaction. */
 static bool batch_is_due(const struct batch *batch, uint64_t now_ns) {
     const struct batch_op *oldest = TAILQ_FIRST(&batch->ready);
     if (!oldest || batch->flights >= batch->flights_max)
@@ -80,6 +89,8 @@ static bool batch_is_due(const struct batch *batch, uint64_t now_ns) {
            now_ns >= oldest->queued_ns + batch->delay_ns;
 }
 
+/* The first operation is taken whatever its size, for otherwise one larger than bytes_max would
+ * wait for ever. None is: bytes_max is 1 MiB, and a record takes a few KiB at most. */
 size_t batch_take(struct batch *batch, uint64_t now_ns, struct batch_op **out) {
     size_t count = 0, bytes = 0;
     if (!batch_is_due(batch, now_ns))
@@ -124,6 +135,8 @@ void batch_land(struct batch *batch) {
     batch->flights--;
 }
 
+/* Only operations that are not taken may be removed: one that is part of a transaction under way
+ * has no list to leave, and its outcome is still to come. */
 void batch_remove(struct batch *batch, struct batch_op *op) {
     struct batch_op *first = *batch_find(batch, op->key), *before = first;
     if (op == first) {
@@ -139,6 +152,8 @@ void batch_remove(struct batch *batch, struct batch_op *op) {
         first->last = before;
 }
 
+/* With all flights under way there is no deadline: the answer to one of them is the next thing that
+ * can change anything. */
 uint64_t batch_deadline_ns(const struct batch *batch) {
     const struct batch_op *oldest = TAILQ_FIRST(&batch->ready);
     if (!oldest || batch->flights >= batch->flights_max)

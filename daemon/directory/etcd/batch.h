@@ -13,7 +13,8 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-#define BATCH_OPS_MAX 120u /* of etcd's 128: nested transactions count against the rest */
+#include "directory/etcd/etcd.h" /* BATCH_OPS_MAX */
+
 #define BATCH_BUCKETS 131072u
 
 struct batch_op {

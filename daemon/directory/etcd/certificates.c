@@ -41,7 +41,8 @@ static void certificates_print_time(const ASN1_TIME *time, char out[64]) {
     BIO_free(bio);
 }
 
-/* "" when it is valid now. */
+/* wrong: "" when it is valid now. OpenSSL's comparison returns 0 on an error, such as a date that
+ * it cannot read. Such a date counts as good here, and TLS itself decides later. */
 static void certificates_judge(const X509 *certificate, char wrong[512]) {
     char subject[256], clean[ETCD_WORDS_BYTES], when[64];
     bool early = X509_cmp_current_time(X509_get0_notBefore(certificate)) > 0;
@@ -81,6 +82,8 @@ static int certificates_check_certificate(const char *key, const char *path, boo
     return good ? 0 : certificates_refuse(why, key, path, wrong);
 }
 
+/* The two files are compared because a pair that does not belong together fails only when a
+ * connection is made, and then with a message of OpenSSL's that names neither file. */
 static int certificates_check_key(const struct etcd_client_options *options, X509 *certificate,
                                   struct sentence why) {
     FILE *file = fopen(options->key_file, "re");

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#include "directory/etcd/client.h"
+#include "directory/etcd/etcd.h"
 
 /* Readable, in PEM, valid today, and the key is the certificate's. 0, or -EINVAL with a sentence
  * that names key and file of the configuration. */

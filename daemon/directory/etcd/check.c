@@ -4,13 +4,15 @@
  * never holds, would then write what a broker writes, and reads instead what a broker reads. etcd
  * checks permission and room for both branches before it looks at the compare.
  */
-#include "directory/etcd/check.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <uv.h>
 
 #include "directory/etcd/certificates.h"
+#include "directory/etcd/endpoints.h"
+#include "directory/etcd/etcd.h"
+#include "directory/etcd/gateway.h"
 #include "directory/etcd/record.h"
 #include "directory/etcd/words.h"
 
@@ -33,6 +35,9 @@ static void check_on_answer(void *context, enum etcd_result result,
     snprintf(trial->why, sizeof trial->why, "%s", why ? why : "");
 }
 
+/* "create_revision < 0" never holds, so etcd carries out the branch that reads; still it checks the
+ * user's rights for both branches, and its space for the one that writes. This asks for every right
+ * that a broker needs, and writes nothing. */
 static void check_ask(struct trial *trial, const char *cluster, const char *node) {
     char self[ETCD_KEY_BYTES], sample[ETCD_KEY_BYTES], counter[ETCD_KEY_BYTES];
     char nodes[ETCD_KEY_BYTES], nodes_end[ETCD_KEY_BYTES];
@@ -67,7 +72,8 @@ static bool check_all_done(const struct trial *trials, size_t count) {
     return true;
 }
 
-/* What is no answer of etcd's is as good as a refusal. */
+/* An endpoint that is no etcd at all (a web server, a proxy) gives an answer of another form. It is
+ * an error like a refusal: waiting will not help. */
 static bool check_refuses(const struct trial *trial) {
     return trial->result == ETCD_E_REFUSED || strstr(trial->why, "does not answer as") ||
            strstr(trial->why, " refuses:");
@@ -77,6 +83,9 @@ static bool check_hangs_up(const struct trial *trial) {
     return trial->result != ETCD_OK && strstr(trial->why, ETCD_HANGS_UP);
 }
 
+/* The first refusal ends it, because it is an error and one sentence is enough. An endpoint that
+ * does not answer is a warning only: a member of etcd may be down while a configuration is checked.
+ */
 static int check_judge(const struct trial *trials, size_t count, char *why, size_t why_bytes,
                        char *warning, size_t warning_bytes) {
     for (size_t i = 0; i < count; i++) {
@@ -128,6 +137,8 @@ static void check_try_other(uv_loop_t *loop, const struct etcd_client_options *o
     second.etcd->ops->destroy(second.etcd, 0);
 }
 
+/* The loop runs once more at the end, until it is empty: closing a client of libcurl's takes some
+ * turns of the loop, and their memory would otherwise leak. */
 int etcd_check(const struct etcd_client_options *options, const char *cluster, const char *node,
                char *why, size_t why_bytes, char *warning, size_t warning_bytes) {
     struct trial trials[ETCD_ENDPOINTS_MAX] = {0};

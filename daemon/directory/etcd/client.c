@@ -18,18 +18,22 @@
  * Logged are the first failure of an endpoint after an answer and the first answer after a failure;
  * refusals by whoever asked, who knows whether they are news.
  */
-#include "directory/etcd/client.h"
-
+#include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <uv.h>
 
+#include "directory/etcd/endpoints.h"
+#include "directory/etcd/etcd.h"
+#include "directory/etcd/gateway.h"
 #include "directory/etcd/json.h"
 #include "directory/etcd/multi.h"
 #include "directory/etcd/words.h"
 #include "ops/log.h"
+#include "proto/container.h"
 
 #define ANSWER_BYTES_MAX   (64u << 20)
 #define CONNECT_TIMEOUT_MS 1000u
@@ -84,6 +88,8 @@ struct etcd_client {
 
 /* ---- libcurl's callbacks ---- */
 
+/* libcurl asks for the body piece by piece. body_taken > 0 afterwards is what tells "may have been
+ * sent" from "cannot have been sent"; see the top of this file. */
 static size_t client_give_body(char *out, size_t size, size_t count, void *context) {
     struct transfer *transfer = context;
     size_t left = transfer->body_bytes - transfer->body_taken, room = size * count;
@@ -207,6 +213,9 @@ static bool client_add_header(struct transfer *transfer, const char *header) {
     return longer;
 }
 
+/* The token may have changed since the last attempt, so the headers are made anew with each.
+ * "Expect:" with nothing behind it keeps libcurl from asking for a "100 Continue" before a long
+ * body, which would cost a round trip. The request for a token carries no token. */
 static bool client_set_headers(struct transfer *transfer, CURL *easy) {
     const char *authorization = transfer->client->authorization;
     bool authorized = authorization && (transfer->watch || transfer->kind != ETCD_AUTHENTICATE);
@@ -231,6 +240,9 @@ static void client_set_body(struct transfer *transfer, CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
 }
 
+/* A watch stays open for days and has no time limit; TCP's keep-alive finds out when its endpoint
+ * has vanished. A request has what is left of its time, and at least 1 ms, because 0 means "no
+ * limit" to libcurl. */
 static void client_set_timeouts(const struct transfer *transfer, CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
     if (transfer->watch) {
@@ -244,7 +256,11 @@ static void client_set_timeouts(const struct transfer *transfer, CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(left_ns / NS_PER_MS + 1));
 }
 
-/* Under way at the endpoint in use. False: out of memory. */
+/* Each attempt takes a new easy handle: what an earlier attempt has left in one could not be told
+ * apart from this one's. The connections themselves are kept in the multi handle and used again.
+ * Proxies are never used, whatever the environment says: a broker speaks to etcd directly, and
+ * http_proxy is often set on the nodes where people train.
+ * False: out of memory. */
 static bool client_transfer_try(struct transfer *transfer) {
     struct etcd_client *client = transfer->client;
     char url[ETCD_URL_BYTES + 32];
@@ -324,7 +340,8 @@ static void client_end_watches(struct etcd_client *client, size_t endpoint) {
     }
 }
 
-/* told: whoever asked is told so, in a way that it will log. */
+/* Of several requests that fail together only the first moves on to the next endpoint. told:
+ * whoever asked is told so, in a way that it will log. */
 static void client_endpoint_failed(struct etcd_client *client, size_t endpoint, const char *why,
                                    bool told) {
     if (endpoint != client->endpoint)
@@ -364,6 +381,9 @@ static void client_keep_token(struct etcd_client *client, const char *token) {
         client->authorization = NULL; /* etcd refuses what follows, and it is asked for anew */
 }
 
+/* Those who wait are taken out of the list first: one that is begun and refused again would join
+ * the list while it is walked. Without a token a request was never sent, so "not reached" is true
+ * of it, and whoever asked may repeat it safely. */
 static void client_on_token(void *context, enum etcd_result result,
                             const struct etcd_answer *parsed, const char *why) {
     struct etcd_client *client = context;
@@ -418,6 +438,9 @@ static void client_on_answer(struct transfer *transfer) {
     etcd_json_answer_free(parsed);
 }
 
+/* A refused token is replaced and the request sent again, once: a second refusal is about the user,
+ * and would go on for ever. etcd answers so before it does anything, so that sending again is no
+ * second execution. */
 static void client_on_error(struct transfer *transfer, long status) {
     struct etcd_client *client = transfer->client;
     char words[2 * ETCD_WORDS_BYTES], why[ETCD_WHY_BYTES], refuses[ETCD_WORDS_BYTES] = "refuses";
@@ -442,6 +465,10 @@ static void client_on_error(struct transfer *transfer, long status) {
     client_answer(transfer, result, NULL, why);
 }
 
+/* The transfer has failed, or was a watch that has ended. Three things are found out, in this
+ * order: whether the other side said no (then nothing was carried out, whatever was sent); whether
+ * a byte of the request was sent (then it is unknown what was carried out); else the request goes
+ * to the next endpoint, until each was tried once or the time is over. */
 static void client_on_broken(struct transfer *transfer, CURLcode code) {
     struct etcd_client *client = transfer->client;
     char words[ETCD_WORDS_BYTES], why[ETCD_WHY_BYTES];
@@ -507,7 +534,7 @@ static bool client_on_soon(void *owner) {
 
 static void client_ask(struct etcd *etcd, const struct etcd_request *request, uint32_t timeout_ms,
                        etcd_done_fn done, void *context) {
-    struct etcd_client *client = (struct etcd_client *)etcd;
+    struct etcd_client *client = container_of(etcd, struct etcd_client, base);
     struct transfer *transfer = client_transfer_new(client, etcd_json_request(request));
     if (!transfer)
         return;
@@ -520,7 +547,7 @@ static void client_ask(struct etcd *etcd, const struct etcd_request *request, ui
 
 static struct etcd_watch *client_watch(struct etcd *etcd, const char *key, const char *range_end,
                                        int64_t start_revision, etcd_watch_fn fn, void *context) {
-    struct etcd_client *client = (struct etcd_client *)etcd;
+    struct etcd_client *client = container_of(etcd, struct etcd_client, base);
     struct transfer *transfer =
         client_transfer_new(client, etcd_json_watch(key, range_end, start_revision));
     if (!transfer)
@@ -562,8 +589,11 @@ static void client_on_revoked(void *context, enum etcd_result result,
     client_free(context);
 }
 
+/* Every request that is still open is answered first, for that is promised. The lease is then given
+ * back with one more request, which is the client's last: its answer frees the client. Without a
+ * token that request would have to wait for one, and the lease ends by itself soon. */
 static void client_destroy(struct etcd *etcd, int64_t revoke) {
-    struct etcd_client *client = (struct etcd_client *)etcd;
+    struct etcd_client *client = container_of(etcd, struct etcd_client, base);
     struct etcd_request request = {.kind = ETCD_LEASE_REVOKE, .lease = revoke};
     struct transfers *lists[] = {&client->waiting, &client->active, &client->failed};
     for (size_t i = 0; i < 3; i++)

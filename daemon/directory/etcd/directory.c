@@ -6,56 +6,32 @@
  *
  * The owner is called from tick() and destroy() alone.
  */
-#include "directory/etcd/directory_etcd.h"
+#include "directory/etcd/etcd.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/audit.h"
+#include "directory/etcd/ended.h"
+#include "directory/etcd/generations.h"
+#include "directory/etcd/history.h"
+#include "directory/etcd/join.h"
+#include "directory/etcd/locate.h"
+#include "directory/etcd/members.h"
+#include "directory/etcd/own.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
+#include "directory/etcd/write.h"
 #include "ops/log.h"
-
-#define BACKOFF_MIN_NS (50 * NS_PER_MS)
-#define BACKOFF_MAX_NS (1000 * NS_PER_MS)
+#include "proto/container.h"
 
 static struct directory_etcd *directory_from_base(struct directory *d) {
-    return (struct directory_etcd *)d;
-}
-
-void backoff_fail(struct backoff *backoff, uint64_t now_ns) {
-    backoff->pause_ns = backoff->pause_ns ? 2 * backoff->pause_ns : BACKOFF_MIN_NS;
-    if (backoff->pause_ns > BACKOFF_MAX_NS)
-        backoff->pause_ns = BACKOFF_MAX_NS;
-    backoff->next_ns = now_ns + backoff->pause_ns;
-}
-
-void backoff_reset(struct backoff *backoff) {
-    *backoff = (struct backoff){0};
-}
-
-uint64_t unix_ms(const struct directory_etcd *self) {
-    return (self->now_ns + (uint64_t)self->options.unix_offset_ns) / NS_PER_MS;
-}
-
-void note(struct directory_etcd *self, const struct etcd_answer *answer) {
-    self->dirty = true;
-    if (answer && answer->revision > self->revision)
-        self->revision = answer->revision;
-}
-
-void note_current(struct directory_etcd *self, const struct etcd_answer *answer, int64_t asked_at) {
-    if (answer && answer->revision && answer->revision < asked_at)
-        history_went_back(self, asked_at, answer->revision);
-    note(self, answer);
+    return container_of(d, struct directory_etcd, base);
 }
 
 /* ---- answers ---- */
-
-void answer_query(struct directory_etcd *self, struct query *query, enum directory_result result) {
-    query->result = result;
-    TAILQ_INSERT_TAIL(&self->answers, query, link);
-}
 
 static bool directory_query_is_spare(const struct directory_etcd *self, const struct query *query) {
     return query >= self->spare_queries && query < self->spare_queries + QUERIES_SPARE;
@@ -68,6 +44,8 @@ static void directory_query_free(struct directory_etcd *self, struct query *quer
         free(query);
 }
 
+/* `pending` counts publishes, republishes and retires, the first three kinds of the enum: it is
+ * what a stopping broker waits for. The query ends here, after its callback. */
 static void directory_deliver(struct directory_etcd *self, struct query *query) {
     struct directory_record view = etcd_sample_view(&query->record);
     const struct directory_record *record = query->has_record ? &view : NULL;
@@ -150,6 +128,8 @@ static uint64_t directory_etcd_next_generation(struct directory *d) {
     return generations_next(directory_from_base(d));
 }
 
+/* The value is made now and not when it is sent: its time is when the sample was put, and a retry
+ * must write the very same bytes. */
 static void directory_write_record(struct directory_etcd *self, struct query *query,
                                    const struct directory_record *record) {
     char value[ETCD_VALUE_BYTES];
@@ -190,14 +170,18 @@ static void directory_etcd_republish(struct directory *d, const struct directory
     directory_write_record(self, query, &again);
 }
 
+/* Ages come from the owner's clock as differences, so that only durations are compared and no clock
+ * of another node. */
 static bool directory_etcd_remembers(const struct directory *d, uint64_t age_us) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     return self->now_ns > self->history_changed_ns + age_us * 1000;
 }
 
+/* Finds queued and taken operations of any kind, also retires. Ends kept for others (ended.c) are
+ * other keys and do not count. */
 static bool directory_etcd_is_writing(const struct directory *d, const char *store,
                                       const char *sample_id) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     char key[ETCD_KEY_BYTES];
     etcd_sample_key(key, self->cluster, store, sample_id);
     return batch_has_key(&self->batch, key);
@@ -215,6 +199,9 @@ static void directory_etcd_retire(struct directory *d, const struct directory_re
     write_add(self, query);
 }
 
+/* A generation of 0 stands for "whatever the home held when its last registration ended". That is
+ * only written when this node has seen such a registration; without one there is nothing that the
+ * home could read, and OK is the true answer. */
 static void directory_etcd_end(struct directory *d, const struct directory_record *record,
                                directory_retire_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
@@ -251,27 +238,35 @@ static void directory_etcd_members(struct directory *d, directory_members_fn don
     if (!query)
         return;
     TAILQ_INSERT_TAIL(&self->list_asks, query, link);
-    members_relist(self);
+    note_nodes_due(self);
 }
 
+/* The stricter of two limits. Nothing may be served (0) while this node is fenced, has lost its
+ * record without having acted on it yet, or has to compare its samples with a new history;
+ * otherwise the limit is when our lease may end. */
 static uint64_t directory_etcd_serves_until_ns(const struct directory *d) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     if (!self->was_member)
         return UINT64_MAX; /* nothing was published that another could have superseded */
     return self->fenced || self->history_new || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
 }
 
 static uint64_t directory_etcd_pending(const struct directory *d) {
-    return ((const struct directory_etcd *)d)->pending;
+    return container_of(d, const struct directory_etcd, base)->pending;
 }
 
+/* The order matters. join.c comes first: a lost lease fences this node before any other part acts.
+ * history.c and own.c come next, since a change of history voids what write.c would send. Answers
+ * come last, so that what this tick has decided is delivered with it; their number is limited, so
+ * that one tick never keeps the loop from its other work. */
 static void directory_etcd_tick(struct directory *d, uint64_t now_ns) {
     struct directory_etcd *self = directory_from_base(d);
     self->now_ns = now_ns;
     self->dirty = false;
     join_tick(self);
     history_tick(self);
-    own_tick(self);
+    if (own_tick(self))
+        join_compared(self);
     members_tick(self);
     write_tick(self);
     locate_tick(self);
@@ -283,8 +278,10 @@ static void directory_etcd_tick(struct directory *d, uint64_t now_ns) {
     audit_deliver(self);
 }
 
+/* `dirty` stands for "a callback has noted something": the parts have not looked at it yet, so
+ * their deadlines say nothing. */
 static uint64_t directory_etcd_next_deadline_ns(const struct directory *d) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     if (self->dirty || !TAILQ_EMPTY(&self->answers) || audit_is_due(self))
         return 0;
     const uint64_t deadlines[] = {

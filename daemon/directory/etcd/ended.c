@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Ends kept for homes that cannot be told: a key each, which the home reads when it is back
- * (directory_etcd_own.c). Written only when a home is dead, so that a sample's life takes two
+ * (own.c). Written only when a home is dead, so that a sample's life takes two
  * writes of etcd all the same. The keys hang on a lease of our own that nobody keeps alive: after
  * two days etcd removes them by itself. A new lease is taken when half of the old one has passed.
  *
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/ended.h"
 #include "directory/etcd/state.h"
 #include "ops/log.h"
 
@@ -20,6 +21,8 @@
 #define ENDED_TTL_S    172800ll
 #define ENDED_RENEW_NS (ENDED_TTL_S / 2 * 1000ull * NS_PER_MS)
 
+/* No answer is given to those who asked: an end is true for ever, and is written as soon as etcd
+ * takes it. The pause grows with each failure. */
 static void ended_failed(struct directory_etcd *self, const char *why) {
     log_debug("node %s: ends not written: %s", self->self.node, why ? why : "short answer");
     backoff_fail(&self->ended_backoff, self->now_ns);
@@ -36,6 +39,8 @@ static void ended_on_lease(void *context, enum etcd_result result, const struct 
         ended_failed(self, why);
 }
 
+/* The time is noted before the answer comes: counted from the asking, a lease is taken for older
+ * than it is, never for younger. */
 static void ended_ask_lease(struct directory_etcd *self) {
     struct etcd_request request = {.kind = ETCD_LEASE_GRANT, .ttl_s = ENDED_TTL_S};
     self->ended_asked = true;
@@ -44,6 +49,8 @@ static void ended_ask_lease(struct directory_etcd *self) {
                          self);
 }
 
+/* Not written, or perhaps written: either way the same ends are written again, in the same order,
+ * ahead of those that have come since. Writing the same key twice changes nothing. */
 static void ended_on_written(void *context, enum etcd_result result,
                              const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
@@ -64,6 +71,8 @@ static void ended_on_written(void *context, enum etcd_result result,
     }
 }
 
+/* The value is for people with etcdctl; the key says all that featured reads. etcd refuses a
+ * transaction that puts one key twice, so such an end waits for the next one. */
 static void ended_write(struct directory_etcd *self) {
     struct etcd_op ops[ENDS_PER_TXN];
     struct etcd_request request = {.kind = ETCD_TXN, .success = ops};

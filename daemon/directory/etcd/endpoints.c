@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The slashes at the end are cut off because the path is added as "/v3/...": "//v3" is another path
+ * to the gateway, and is not found. */
 static int endpoints_take(const char *text, size_t bytes, char out[ETCD_URL_BYTES], char *why,
                           size_t why_bytes) {
     bool is_url = strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0;

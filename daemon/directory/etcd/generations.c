@@ -16,7 +16,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "directory/etcd/generations.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
 #include "directory/etcd/words.h"
 #include "ops/log.h"
 
@@ -29,6 +31,8 @@ static bool generations_is_wanted(const struct directory_etcd *self) {
            generations_left(self) <= GENERATIONS_PER_BLOCK / 2;
 }
 
+/* Numbers come from the current block, then from the spare one. 0 means that neither has any: etcd
+ * was out of reach for longer than half a block lasts, and the put is refused. */
 uint64_t generations_next(struct directory_etcd *self) {
     if (self->generation == self->generation_end) {
         self->generation = self->spare;
@@ -48,6 +52,9 @@ static void generations_failed(struct directory_etcd *self, const char *why) {
     backoff_fail(&self->generation_backoff, self->now_ns);
 }
 
+/* A counter that is no number is a refusal and not a reason to start at 0: somebody has written it
+ * by hand, and only a person can say what was meant. A counter that does not exist is one of a new
+ * etcd; revision 0 then makes the compare of the swap say so. */
 static void generations_on_counter(void *context, enum etcd_result result,
                                    const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
@@ -88,6 +95,8 @@ void generations_renew(struct directory_etcd *self) {
     self->dirty = true;
 }
 
+/* The largest of three: the counter in etcd, the clock, and what this node ever had. See the top of
+ * this file for what each of them is good for. */
 static uint64_t generations_block_begin(const struct directory_etcd *self) {
     uint64_t floor = unix_ms(self) * GENERATIONS_PER_BLOCK;
     if (floor < self->highest) /* the counter has gone back */
@@ -115,6 +124,8 @@ static void generations_on_swapped(void *context, enum etcd_result result,
     }
 }
 
+/* The compare is on the revision that was read, or on the absence of the key. If another node has
+ * taken a block in between, the put is not carried out, and the counter is read again at once. */
 static void generations_swap_counter(struct directory_etcd *self) {
     char value[32];
     self->counter = generations_block_begin(self);

@@ -20,7 +20,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "directory/etcd/condition.h"
+#include "directory/etcd/generations.h"
+#include "directory/etcd/history.h"
+#include "directory/etcd/own.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/write.h"
 #include "ops/log.h"
 
 /* splitmix64 (Steele, Lea, Flood 2014), of what no other naming shares */
@@ -32,6 +37,8 @@ static void history_draw(struct directory_etcd *self) {
     snprintf(self->history_next, sizeof self->history_next, "%016" PRIx64, z ^ z >> 31);
 }
 
+/* From here on every write compares this name. What is due after a change of history is begun by
+ * whoever calls this. */
 static void history_adopt(struct directory_etcd *self, const char *value) {
     snprintf(self->history, sizeof self->history, "%s", value);
     self->history_due = false;
@@ -39,6 +46,8 @@ static void history_adopt(struct directory_etcd *self, const char *value) {
 
 /* ---- our last write ---- */
 
+/* Only one write is remembered, the one with the highest revision. If etcd goes back at all, the
+ * writes that it loses are the last ones, so that this one is always among them. */
 void history_wrote(struct directory_etcd *self, const char *key, int64_t revision, bool deleted) {
     if (revision < self->last.revision)
         return;
@@ -47,12 +56,17 @@ void history_wrote(struct directory_etcd *self, const char *key, int64_t revisio
     self->last.deleted = deleted;
 }
 
+/* The write is copied, because ours may go on before the answer comes. With no write yet the node's
+ * own record is read instead: the transaction then always has the same number of operations. */
 struct etcd_op history_last_op(struct directory_etcd *self) {
     self->last_asked = self->last;
     return (struct etcd_op){.kind = ETCD_RANGE,
                             .key = self->last.revision ? self->last_asked.key : self->node_key};
 }
 
+/* An older version in place of our last write proves that etcd has gone back. An absent record
+ * proves nothing by itself, since another node may have removed it; what the index says of us is
+ * read then, which finds out. */
 void history_last_found(struct directory_etcd *self, const struct etcd_answer *answer, size_t op) {
     const struct etcd_op_answer *read = &answer->ops[op];
     const struct etcd_kv *kv = read->kv_count ? &answer->kvs[read->kv_first] : NULL;
@@ -69,7 +83,10 @@ bool history_is_in_doubt(const struct directory_etcd *self) {
     return self->now_ns < self->history_whole_ns;
 }
 
-/* What follows from a past that is gone. */
+/* Everything that was true of the old history is given up at once: puts under way, the block of
+ * generations, the view of the nodes. The two times say how long the doubts last: a node whose
+ * record is missing may live on for one TTL, and after five all nodes have either read the new name
+ * or been fenced. */
 static void history_has_changed(struct directory_etcd *self, const char *why) {
     self->history_new = true;
     self->history_changed_ns = self->now_ns;
@@ -80,7 +97,7 @@ static void history_has_changed(struct directory_etcd *self, const char *why) {
     log_warning("node %s: %s: what it has lost is published again", self->self.node, why);
     write_void_puts(self);
     generations_renew(self);
-    members_relist(self);
+    note_nodes_due(self);
     own_begin(self);
 }
 
@@ -95,6 +112,10 @@ void history_ops(struct directory_etcd *self, struct condition *absent, struct e
     ops[1] = (struct etcd_op){.kind = ETCD_RANGE, .key = self->history_key};
 }
 
+/* Three cases differ from what is known: a first name after the start (adopted, nothing has
+ * changed), another name, and none at all where there was one. In the last case our own record is
+ * gone with the rest, so that this node registers again, and whoever is first gives the new name.
+ */
 void history_found(struct directory_etcd *self, const struct etcd_answer *answer, size_t op) {
     const struct etcd_op_answer *read = &answer->ops[op];
     const char *value = read->kv_count ? answer->kvs[read->kv_first].value : "";
@@ -106,10 +127,13 @@ void history_found(struct directory_etcd *self, const struct etcd_answer *answer
         if (known)
             history_has_changed(self, "etcd was emptied, or restored from a backup");
     } else if (known) {
-        join_lost(self, "etcd was emptied"); /* named again by who registers first */
+        note_lost(self, "etcd was emptied"); /* named again by who registers first */
     }
 }
 
+/* The old name is still there, with older data. It has to be replaced before anything is written:
+ * the other nodes would see nothing unusual as soon as the revisions have caught up. If etcd is
+ * older than our own record, that record is gone, too. */
 void history_went_back(struct directory_etcd *self, int64_t from, int64_t to) {
     char why[128];
     snprintf(why, sizeof why, "etcd has gone back from revision %" PRId64 " to %" PRId64, from, to);
@@ -117,11 +141,20 @@ void history_went_back(struct directory_etcd *self, int64_t from, int64_t to) {
     self->history_due = true;
     history_has_changed(self, why);
     if (to < self->create_revision)
-        join_lost(self, "etcd is older than our record");
+        note_lost(self, "etcd is older than our record");
+}
+
+void history_note_current(struct directory_etcd *self, const struct etcd_answer *answer,
+                          int64_t asked_at) {
+    if (answer && answer->revision && answer->revision < asked_at)
+        history_went_back(self, asked_at, answer->revision);
+    note(self, answer);
 }
 
 /* ---- naming it anew ---- */
 
+/* The compare has failed when another node was faster, or when this is another etcd; reading the
+ * name tells which of the two, and either way it is not our turn to write it. */
 static void history_on_named(void *context, enum etcd_result result,
                              const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;

@@ -20,11 +20,19 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "directory/etcd/condition.h"
+#include "directory/etcd/history.h"
+#include "directory/etcd/join.h"
+#include "directory/etcd/own.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
+#include "directory/etcd/write.h"
 #include "ops/log.h"
 
 /* ---- losing it ---- */
 
+/* The lease is not revoked, for etcd may be out of reach: it ends by itself, and our record with
+ * it. The epoch is forgotten, so that no write is sent before the next registration. */
 static void join_give_up_lease(struct directory_etcd *self) {
     fence_drop(&self->fence);
     self->lease = 0;
@@ -32,12 +40,9 @@ static void join_give_up_lease(struct directory_etcd *self) {
     self->join = JOIN_IDLE;
 }
 
-void join_lost(struct directory_etcd *self, const char *why) {
-    if (self->join >= JOIN_REGISTERING && !*self->lost_why)
-        snprintf(self->lost_why, sizeof self->lost_why, "%s", why);
-    self->dirty = true;
-}
-
+/* The owner is told once for each loss, and only if it was a member before: what has never been
+ * served cannot be fenced. The sentence names the lease's time and etcd's last words, for a person
+ * who reads the log wants to know whether etcd was away or said no. */
 static void join_act_on_loss(struct directory_etcd *self) {
     if (!*self->lost_why && self->fence.ttl_ns && !fence_holds(&self->fence, self->now_ns))
         snprintf(self->lost_why, sizeof self->lost_why,
@@ -56,12 +61,10 @@ static void join_act_on_loss(struct directory_etcd *self) {
     self->lost_why[0] = '\0';
 }
 
-bool join_may_write(const struct directory_etcd *self) {
-    return self->join == JOIN_MEMBER;
-}
-
 /* ---- the lease ---- */
 
+/* An answer that comes too late, after this lease was given up, is dropped: the lease ends unused.
+ * Its time counts from when it was asked for (fence.c). */
 static void join_on_granted(void *context, enum etcd_result result,
                             const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
@@ -88,6 +91,8 @@ static void join_ask_lease(struct directory_etcd *self) {
                          self);
 }
 
+/* TTL 0 is etcd's way to say that there is no such lease. A failed keep-alive is no loss yet:
+ * fence.c knows how long the last one that was acknowledged lasts. */
 static void join_on_kept(void *context, enum etcd_result result, const struct etcd_answer *answer,
                          const char *why) {
     struct directory_etcd *self = context;
@@ -124,6 +129,9 @@ static void join_note_record(struct directory_etcd *self, enum etcd_result resul
         trouble_note(self, TROUBLE_RECORD, result, why);
 }
 
+/* The revision is set and not only raised: if etcd was restored, its revisions are lower now, and
+ * every later comparison has to be with these. The first registration has nothing to compare with
+ * the index, for this incarnation has not put anything yet. */
 static void join_registered(struct directory_etcd *self, int64_t create_revision,
                             int64_t mod_revision) {
     self->create_revision = create_revision;
@@ -134,7 +142,7 @@ static void join_registered(struct directory_etcd *self, int64_t create_revision
     }
     backoff_reset(&self->join_backoff);
     write_begin_epoch(self, mod_revision);
-    members_relist(self);
+    note_nodes_due(self);
     if (!self->was_member) {
         self->was_member = true;
         self->own_compared = create_revision;
@@ -145,6 +153,7 @@ static void join_registered(struct directory_etcd *self, int64_t create_revision
     own_begin(self);
 }
 
+/* fenced(false) comes last: the owner serves as soon as it hears it. */
 void join_compared(struct directory_etcd *self) {
     self->join = JOIN_MEMBER;
     if (self->fenced)
@@ -160,7 +169,9 @@ static void join_retry_later(struct directory_etcd *self) {
 static void join_on_taken_over(void *context, enum etcd_result result,
                                const struct etcd_answer *answer, const char *why);
 
-/* Our record from a lease we have given up. */
+/* The new record replaces the old one in one transaction, so that the others see one node all
+ * along. The create_revision stays the old one's, for the key was never deleted; it is what the
+ * epoch is settled by (write.c). */
 static void join_take_over(struct directory_etcd *self, const struct etcd_kv *old) {
     struct etcd_compare unchanged = {
         .key = self->node_key, .target = ETCD_MOD_REVISION, .revision = old->mod_revision};
@@ -178,8 +189,8 @@ static void join_take_over(struct directory_etcd *self, const struct etcd_kv *ol
                          self);
 }
 
-/* by: zero when what stands there is no record of featured. The owner is told with the next tick.
- */
+/* The owner hears of it once for each incarnation and address, not with each attempt. It may find
+ * out by the address whether that node lives; this part only waits until the record ends. */
 static void join_name_is_taken(struct directory_etcd *self, const struct node_record *by) {
     bool news = !self->taken || by->incarnation != self->taken_by.incarnation ||
                 strcmp(by->address, self->taken_by.address) != 0;
@@ -200,6 +211,8 @@ static void join_tell_of_name(struct directory_etcd *self) {
     self->taken_over_due = false;
 }
 
+/* A record that cannot be parsed is treated as another's, of incarnation 0: it is not ours to
+ * overwrite. */
 static void join_on_record_found(struct directory_etcd *self, const struct etcd_kv *kv) {
     struct node_record found = {0};
     if (etcd_node_parse(kv->key, kv->value, &found) < 0)
@@ -210,6 +223,9 @@ static void join_on_record_found(struct directory_etcd *self, const struct etcd_
         join_take_over(self, kv); /* also when it has our lease, from an attempt not answered */
 }
 
+/* Three answers: registered; not registered, with the record that stands in the way; or no answer
+ * that helps, after which the same is tried again. An answer that was lost may have registered us:
+ * the next attempt then finds our own record and takes it over. */
 static void join_on_registered(void *context, enum etcd_result result,
                                const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
@@ -248,6 +264,9 @@ static void join_on_taken_over(void *context, enum etcd_result result,
         join_give_up_lease(self);
 }
 
+/* The compare says "no record under our name"; the other branch reads the one that there is. The
+ * history is named in the same transaction, so that a registered node always knows a name to
+ * compare. */
 static void join_ask_registration(struct directory_etcd *self) {
     struct etcd_compare absent = {
         .key = self->node_key, .target = ETCD_CREATE_REVISION, .revision = 0};
@@ -270,6 +289,8 @@ static void join_ask_registration(struct directory_etcd *self) {
 
 /* ---- the part as a whole ---- */
 
+/* A loss is acted on before anything is asked for, so that a keep-alive is not sent for a lease
+ * that was given up. */
 void join_tick(struct directory_etcd *self) {
     join_act_on_loss(self);
     join_tell_of_name(self);

@@ -7,7 +7,7 @@
 #ifndef FEATURED_DIRECTORY_ETCD_JSON_H
 #define FEATURED_DIRECTORY_ETCD_JSON_H
 
-#include "directory/etcd/etcd.h"
+#include "directory/etcd/gateway.h"
 
 /* Below "/v3/". */
 const char *etcd_json_path(enum etcd_request_kind kind);

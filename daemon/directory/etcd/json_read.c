@@ -18,12 +18,13 @@
 
 #include "directory/etcd/json.h"
 #include "directory/etcd/words.h"
+#include "proto/container.h"
 
 #define CODE_UNAUTHENTICATED 16 /* gRPC status codes */
 #define CODE_OUT_OF_RANGE    11
 
 struct reading {
-    struct etcd_answer answer; /* first: etcd_json_answer_free() finds the rest by it */
+    struct etcd_answer answer; /* etcd_json_answer_free() finds the rest by it */
     struct etcd_event *events;
     size_t kv_room;
     char *strings, *next;
@@ -45,6 +46,8 @@ refuse(struct reading *reading, const char *format, ...) {
 
 /* ---- fields ---- */
 
+/* proto3's JSON writes 64-bit numbers as strings, since JavaScript would round them. A number
+ * without quotes comes from something that is no etcd. */
 static int64_t read_int64(struct reading *reading, const json_t *object, const char *name) {
     const json_t *field = json_object_get(object, name);
     if (!field)
@@ -66,6 +69,8 @@ static bool read_bool(struct reading *reading, const json_t *object, const char 
     return json_is_true(field);
 }
 
+/* Decoded in place behind what was decoded before; see the top of the file for why there is always
+ * room. A key with a NUL in it is cut there and then is no key of featured's. */
 static const char *read_bytes(struct reading *reading, const json_t *object, const char *name) {
     const json_t *field = json_object_get(object, name);
     char *out = reading->next;
@@ -97,6 +102,8 @@ static const json_t *read_object(struct reading *reading, const json_t *object, 
     return json_is_object(field) ? field : NULL;
 }
 
+/* A value may be missing, for an empty one is left out by proto3; a pair without a key cannot be.
+ */
 static struct etcd_kv read_kv(struct reading *reading, const json_t *kv) {
     if (!json_is_object(kv) || !json_object_get(kv, "key"))
         refuse(reading, "etcd's answer has a pair without a key");
@@ -138,6 +145,8 @@ static void read_header(struct reading *reading, const json_t *object) {
 
 /* ---- Txn ---- */
 
+/* The kind of each answer shows in the name of its field. They come in the order of the operations,
+ * and one answer for each operation, which the callers check by the count. */
 static void read_op(struct reading *reading, const json_t *wrapper, struct etcd_op_answer *op) {
     const json_t *body;
     op->kv_first = reading->answer.kv_count;
@@ -189,6 +198,8 @@ static void read_token(struct reading *reading, const json_t *root) {
     reading->next += strlen(token) + 1;
 }
 
+/* The gateway wraps each message of a streaming call in {"result":...}. A keep-alive is such a
+ * call, of which one message is read. */
 static void read_answer(struct reading *reading, enum etcd_request_kind kind, const json_t *root) {
     const json_t *body = root;
     if (kind == ETCD_LEASE_KEEP_ALIVE) /* a stream of one */
@@ -229,6 +240,7 @@ static struct reading *json_read_reading_new(size_t bytes, char *why, size_t why
     return NULL;
 }
 
+/* Duplicate names are refused: which of two values counts would depend on the parser. */
 static json_t *json_read_parse(struct reading *reading, const char *text, size_t bytes) {
     json_error_t error;
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
@@ -238,9 +250,9 @@ static json_t *json_read_parse(struct reading *reading, const char *text, size_t
 }
 
 void etcd_json_answer_free(struct etcd_answer *answer) {
-    struct reading *reading = (struct reading *)answer;
-    if (!reading)
+    if (!answer)
         return;
+    struct reading *reading = container_of(answer, struct reading, answer);
     free(answer->kvs);
     free(answer->ops);
     free(reading->events);
@@ -277,7 +289,10 @@ static void json_read_say_error(long http_status, const char *words, const char 
                  http_status, *clean ? ": " : "", clean);
 }
 
-/* The words below are those of etcd 3.4's api/v3rpc/rpctypes/error.go. */
+/* What an error means: the words below are those of etcd 3.4's api/v3rpc/rpctypes/error.go. Codes
+ * of 500 and above, but for 501 (not implemented), and 408 say nothing of whether the request was
+ * proposed to the cluster, and may come true later: UNKNOWN. All else was refused before it was
+ * proposed. */
 enum etcd_result etcd_json_error(long http_status, const char *text, size_t bytes,
                                  bool *unauthorized, char *why, size_t why_bytes) {
     json_t *root = json_loadb(text, bytes, JSON_DISABLE_EOF_CHECK, NULL); /* a trailer follows */
@@ -316,6 +331,8 @@ static void read_events(struct reading *reading, const json_t *result,
     message->event_count = count;
 }
 
+/* A message of a watch holds a header, perhaps events, and perhaps an end: `canceled`, with a
+ * compact_revision if the revision that was asked for is no longer kept. */
 int etcd_json_watch_line(const char *text, size_t bytes, struct etcd_watch_message *message,
                          struct etcd_answer **keep) {
     char why[128];

@@ -14,6 +14,9 @@
 
 #define CHUNK_BYTES 192u /* a multiple of 3: pads at the end only */
 
+/* Encoded in pieces, so that no value needs a block of its own. Each piece but the last is a
+ * multiple of three bytes, whose base64 has no padding, so that the pieces put together are the
+ * base64 of the whole. */
 static void json_write_add_base64(FILE *out, const char *name, const char *text) {
     char encoded[sodium_base64_ENCODED_LEN(CHUNK_BYTES, sodium_base64_VARIANT_ORIGINAL)];
     fprintf(out, "\"%s\":\"", name);
@@ -28,11 +31,14 @@ static void json_write_add_base64(FILE *out, const char *name, const char *text)
     fputc('"', out);
 }
 
+/* 0 is left out, as proto3 does, and means the same: now, all, none. A comma comes first: these
+ * fields always follow another one. */
 static void json_write_add_int64(FILE *out, const char *name, int64_t value) {
     if (value)
         fprintf(out, ",\"%s\":\"%" PRId64 "\"", name, value);
 }
 
+/* The names are in the order of the enums of gateway.h. */
 static void json_write_add_compare(FILE *out, const struct etcd_compare *compare) {
     static const char *const targets[] = {"CREATE", "MOD", "VALUE"};
     static const char *const relations[] = {"EQUAL", "GREATER", "LESS"};
@@ -71,6 +77,7 @@ static void json_write_add_range(FILE *out, const struct etcd_op *op) {
     fputc('}', out);
 }
 
+/* The same text is an operation of a transaction and, inside request_txn, of a nested one. */
 static void json_write_add_put(FILE *out, const struct etcd_op *op) {
     fputs("{\"request_put\":{", out);
     json_write_add_base64(out, "key", op->key);
@@ -86,6 +93,8 @@ static void json_write_add_delete(FILE *out, const char *key) {
     fputs("}}", out);
 }
 
+/* PUT_IF and DELETE_IF become a transaction inside the transaction: etcd carries out the outer one
+ * even if the compares of an inner one fail. */
 static void json_write_add_op(FILE *out, const struct etcd_op *op) {
     switch (op->kind) {
     case ETCD_PUT:
@@ -132,6 +141,7 @@ static void json_write_add_txn(FILE *out, const struct etcd_request *request) {
     fputc('}', out);
 }
 
+/* The only text from outside that may hold quotes or backslashes: jansson escapes them. */
 static char *json_write_credentials(const struct etcd_request *request) {
     json_t *body = json_pack("{s:s, s:s}", "name", request->name, "password", request->password);
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
@@ -145,6 +155,8 @@ const char *etcd_json_path(enum etcd_request_kind kind) {
     return paths[kind];
 }
 
+/* A stream in memory grows by itself and remembers that it has failed: one check, of fclose(),
+ * covers all that was printed before it. */
 char *etcd_json_request(const struct etcd_request *request) {
     char *text = NULL;
     size_t bytes;

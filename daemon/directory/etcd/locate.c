@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/locate.h"
+#include "directory/etcd/members.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
 #include "ops/log.h"
 
 struct read_flight {
@@ -16,12 +19,17 @@ struct read_flight {
     struct query *queries[READS_PER_TXN];
 };
 
+/* The home lives if its record names the very incarnation that has put the sample. After a restart
+ * the memory is empty, and the sample is lost. */
 static bool locate_is_home(const struct query *query, const struct etcd_kv *kv) {
     struct node_record node;
     return kv && etcd_node_parse(kv->key, kv->value, &node) == 0 &&
            node.incarnation == query->record.incarnation;
 }
 
+/* Three steps for each query: is there a record; is its home a member in our view, in which case
+ * the answer is OK at once; if not, the home's own record is read from etcd, because a node that
+ * has just joined may have put samples before our watch has heard of it. */
 static void locate_take(struct directory_etcd *self, struct query *query,
                         const struct etcd_kv *kv) {
     if (query->confirming) {
@@ -49,6 +57,8 @@ static void locate_take(struct directory_etcd *self, struct query *query,
     TAILQ_INSERT_HEAD(&self->locates, query, link);
 }
 
+/* In the order that they had, before those that have come since; the age of each query counts from
+ * when it was asked, so that none is tried for ever. */
 static void locate_read_again(struct directory_etcd *self, const struct read_flight *flight,
                               const char *why) {
     for (size_t i = flight->count; i-- > 0;)
@@ -57,6 +67,8 @@ static void locate_read_again(struct directory_etcd *self, const struct read_fli
     log_debug("node %s: records not read: %s", self->self.node, why);
 }
 
+/* Either all of a flight's queries are answered or none: a transaction that reads is carried out as
+ * a whole. */
 static void locate_on_read(void *context, enum etcd_result result, const struct etcd_answer *answer,
                            const char *why) {
     struct read_flight *flight = context;
@@ -78,6 +90,9 @@ static void locate_on_read(void *context, enum etcd_result result, const struct 
     free(flight);
 }
 
+/* Reads need no lease and no epoch: they are also sent while this node is fenced, for a wrong
+ * answer cannot come of them. They are not "serializable" reads of etcd's, which a member that is
+ * cut off would answer from old data. */
 static bool locate_send_reads(struct directory_etcd *self) {
     struct etcd_op ops[READS_PER_TXN];
     struct etcd_request request = {.kind = ETCD_TXN, .success = ops};
@@ -114,6 +129,8 @@ static void locate_expire(struct directory_etcd *self) {
     }
 }
 
+/* A few flights at a time: with more, etcd does not answer faster, and each of them holds its
+ * answer in memory. */
 static bool locate_may_read(const struct directory_etcd *self) {
     return self->started && !TAILQ_EMPTY(&self->locates) && self->read_flights < READ_FLIGHTS_MAX;
 }

@@ -12,11 +12,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/history.h"
+#include "directory/etcd/members.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
 #include "ops/log.h"
 
 /* ---- the view ---- */
 
+/* A list is enough: there are as many members as nodes, some hundred at most, and they change when
+ * nodes come and go. */
 static struct member *members_find(const struct directory_etcd *self, const char *node) {
     struct member *member;
     TAILQ_FOREACH (member, &self->members, link)
@@ -39,6 +44,8 @@ bool members_has(const struct directory_etcd *self, const char *node, uint64_t i
     return member && member->now.incarnation == incarnation;
 }
 
+/* Known also of a node that has gone: entries stay in the list with incarnation 0 and keep what was
+ * last known. */
 int64_t members_registration(const struct directory_etcd *self, const char *node,
                              uint64_t incarnation) {
     const struct member *member = members_find(self, node);
@@ -52,6 +59,9 @@ void members_free(struct directory_etcd *self) {
     }
 }
 
+/* A new create_revision with the same incarnation and the same address is still a difference: the
+ * record was gone in between, so that others may have taken the node for dead, and the owner must
+ * hear "down" and then "up". */
 static bool members_is_announced(const struct member *member) {
     return member->now.incarnation == member->announced.incarnation &&
            (!member->now.incarnation ||
@@ -78,6 +88,8 @@ static void members_take_record(struct directory_etcd *self, const struct etcd_k
     member->seen = true;
 }
 
+/* "down" always comes before "up" for a node that has changed. Our own record is kept in the list,
+ * where its loss is noticed, but is never announced. */
 static void members_announce(struct directory_etcd *self, struct member *member) {
     struct node_record before = member->announced;
     bool left = before.incarnation && (before.incarnation != member->now.incarnation ||
@@ -110,10 +122,12 @@ static void members_announce_all(struct directory_etcd *self) {
 
 /* ---- reading ---- */
 
+/* A reading that is older than our registration naturally does not show us. Only one that is newer
+ * proves that our record is gone. */
 static void members_check_self(struct directory_etcd *self, int64_t revision) {
     if (revision > self->create_revision &&
         !members_has(self, self->self.node, self->self.incarnation))
-        join_lost(self, "etcd no longer has our record");
+        note_lost(self, "etcd no longer has our record");
 }
 
 static void members_unwatch(struct directory_etcd *self) {
@@ -122,6 +136,9 @@ static void members_unwatch(struct directory_etcd *self) {
     self->watch = NULL;
 }
 
+/* A list replaces the view as a whole: who is not in it has gone. A difference that the watch
+ * should have told means that the watch has fallen silent, so that it is begun anew after the
+ * list's revision. */
 static void members_take_list(struct directory_etcd *self, const struct etcd_answer *answer) {
     struct member *member;
     bool changed = false;
@@ -149,11 +166,13 @@ static void members_answer_asked(struct directory_etcd *self) {
     }
 }
 
+/* What is asked for while a reading is under way waits for the next one: the answer must show the
+ * members as they were at the time of the question or later. */
 static void members_on_list(void *context, enum etcd_result result,
                             const struct etcd_answer *answer, const char *why) {
     struct directory_etcd *self = context;
     self->listing = false;
-    note_current(self, answer, self->list_asked_at);
+    history_note_current(self, answer, self->list_asked_at);
     trouble_note(self, TROUBLE_MEMBERS, result, why);
     if (result != ETCD_OK || answer->op_count != 3) {
         log_debug("node %s: nodes not read from etcd: %s", self->self.node,
@@ -171,6 +190,8 @@ static void members_on_list(void *context, enum etcd_result result,
     members_answer_asked(self);
 }
 
+/* Three readings in one transaction, and so of one moment: the nodes, the name of the history, and
+ * our own last write (history.c). */
 static void members_ask_list(struct directory_etcd *self) {
     char begin[ETCD_KEY_BYTES], end[ETCD_KEY_BYTES];
     etcd_range_of(begin, end, self->cluster, "nodes");
@@ -185,12 +206,9 @@ static void members_ask_list(struct directory_etcd *self) {
                          self);
 }
 
-void members_relist(struct directory_etcd *self) {
-    self->list_due = true;
-}
-
 /* ---- watching ---- */
 
+/* A deletion has the key only; the node's name is its last part. */
 static void members_take_event(struct directory_etcd *self, const struct etcd_event *event) {
     const char *node = strrchr(event->kv.key, '/');
     if (!event->deleted) {
@@ -205,6 +223,8 @@ static void members_take_event(struct directory_etcd *self, const struct etcd_ev
         members_check_self(self, event->kv.mod_revision);
 }
 
+/* watch_from moves on with each event, so that a watch that breaks is begun behind what was seen.
+ * The ended watch is freed by the client. */
 static void members_on_watch(void *context, const struct etcd_watch_message *message) {
     struct directory_etcd *self = context;
     self->dirty = true;
@@ -234,6 +254,8 @@ static void members_begin_watch(struct directory_etcd *self) {
 
 /* ---- the part as a whole ---- */
 
+/* The view is told first: queries for the members are answered by the same tick, later on, and
+ * their answer promises that node_up() was called for each of them. */
 void members_tick(struct directory_etcd *self) {
     if (!self->started || !self->was_member)
         return;

@@ -43,6 +43,7 @@ static void multi_on_timer_closed(uv_handle_t *handle) {
     free(handle->data);
 }
 
+/* Not while a reader of the list is on the stack: it frees at its end. */
 static void multi_free_if_closed(struct etcd_multi *multi) {
     if (!multi->closed || multi->depth)
         return;
@@ -52,6 +53,8 @@ static void multi_free_if_closed(struct etcd_multi *multi) {
     uv_close((uv_handle_t *)&multi->timer, multi_on_timer_closed);
 }
 
+/* The callback may add transfers, remove others, or close. So each message is read anew from
+ * libcurl's list, and nothing of a message is used after its handle was removed. */
 static void multi_read_ended(struct etcd_multi *multi) {
     int left;
     multi->depth++;
@@ -132,6 +135,7 @@ static struct watched *multi_take(struct etcd_multi *multi) {
     return watched;
 }
 
+/* libcurl gives the pointer back with each later call for this socket (curl_multi_assign). */
 static struct watched *multi_watch(struct etcd_multi *multi, curl_socket_t socket) {
     multi_refill(multi);
     struct watched *watched = multi_take(multi);
@@ -147,6 +151,8 @@ static struct watched *multi_watch(struct etcd_multi *multi, curl_socket_t socke
     return watched;
 }
 
+/* The descriptor is libcurl's and is closed right after REMOVE. uv_close() stops watching it at
+ * once; only the memory of the handle is given back later. */
 static int multi_on_socket(CURL *easy, curl_socket_t socket, int what, void *owner,
                            void *assigned) {
     struct etcd_multi *multi = owner;
@@ -164,6 +170,8 @@ static int multi_on_socket(CURL *easy, curl_socket_t socket, int what, void *own
     return uv_poll_start(&watched->poll, events, multi_on_poll) < 0 ? -1 : 0;
 }
 
+/* Called from inside libcurl, which must not be called back from here: also with 0 ms the timer
+ * fires with the next turn of the loop. */
 static int multi_on_timeout(CURLM *curl, long timeout_ms, void *owner) {
     struct etcd_multi *multi = owner;
     (void)curl;
@@ -176,6 +184,8 @@ static int multi_on_timeout(CURLM *curl, long timeout_ms, void *owner) {
     return 0;
 }
 
+/* Without pipelining and multiplexing no two requests share a connection at one time, so that an
+ * answer that is late does not hold up the others. */
 int etcd_multi_new(uv_loop_t *loop, etcd_multi_fn ended, etcd_multi_soon_fn soon, void *owner,
                    struct etcd_multi **out) {
     struct etcd_multi *multi = calloc(1, sizeof *multi);

@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/own.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
 #include "ops/log.h"
 
 static void own_drop(struct directory_etcd *self) {
@@ -26,6 +28,8 @@ static void own_drop(struct directory_etcd *self) {
     }
 }
 
+/* A page that is under way cannot be called back. It is marked void, and reading begins anew when
+ * its answer has come. */
 void own_begin(struct directory_etcd *self) {
     own_drop(self);
     self->own_void = self->own_state == OWN_ASKED;
@@ -41,6 +45,9 @@ void own_free(struct directory_etcd *self) {
 
 /* ---- telling ---- */
 
+/* The owner sees records as views, with pointers into our list; both lists stay until the owner has
+ * finished with them. One more than needed is allocated, because calloc(0) may return NULL without
+ * being out of memory. */
 static bool own_make_views(struct own_list *list) {
     list->views = calloc(list->count + 1, sizeof *list->views);
     for (size_t i = 0; list->views && i < list->count; i++)
@@ -48,35 +55,41 @@ static bool own_make_views(struct own_list *list) {
     return list->views;
 }
 
-static void own_told(struct directory_etcd *self) {
+/* True: this was the comparison that join.c waits for. From now on nothing of the old history is
+ * left here, and the next reading without a cause is an interval away. */
+static bool own_told(struct directory_etcd *self) {
     self->history_new = false;
     self->own_compared = self->create_revision;
     self->own_state = OWN_IDLE;
     self->own_next_ns = self->now_ns + self->options.compare_interval_ns;
     own_drop(self);
-    if (self->join == JOIN_COMPARING)
-        join_compared(self);
+    return self->join == JOIN_COMPARING;
 }
 
-static void own_tell(struct directory_etcd *self) {
+/* The owner may take several ticks to compare, with the same lists; `begins` is true for the first
+ * of them. Out of memory costs the membership: this node may not serve what it could not compare,
+ * and a new registration tries again. */
+static bool own_tell(struct directory_etcd *self) {
     struct own_list *records = &self->own[OWN_RECORDS], *ended = &self->own[OWN_ENDED];
     bool begins = self->own_state != OWN_TELLING;
     if (begins && (!own_make_views(records) || !own_make_views(ended))) {
         own_begin(self);
-        join_lost(self, "out of memory while comparing our records with etcd's");
-        return;
+        note_lost(self, "out of memory while comparing our records with etcd's");
+        return false;
     }
     self->own_state = OWN_TELLING;
     const struct directory_records named = {records->views, records->count};
     const struct directory_records over = {ended->views, ended->count};
     bool first = self->history_new || self->join == JOIN_COMPARING;
-    if (!self->events.reconcile ||
-        self->events.reconcile(self->owner, &named, &over, first, begins))
-        own_told(self);
+    if (self->events.reconcile &&
+        !self->events.reconcile(self->owner, &named, &over, first, begins))
+        return false; /* not finished: it is called again with the next tick */
+    return own_told(self);
 }
 
 /* ---- reading ---- */
 
+/* The list doubles: a node may have a million records, and 256 are usual. */
 static int own_keep(struct own_list *list, const struct sample_record *record) {
     if (list->count == list->room) {
         size_t room = list->room ? 2 * list->room : 256;
@@ -106,12 +119,14 @@ static bool own_parse(const struct directory_etcd *self, const struct etcd_kv *k
            !strcmp(out->home, self->self.node);
 }
 
+/* All pages of one list are read at the revision of the first, so that together they show one
+ * moment. The second list begins at the then current revision. */
 static void own_take_page(struct directory_etcd *self, const struct etcd_answer *answer) {
     for (size_t i = 0; i < answer->kv_count; i++) {
         struct sample_record record;
         if (own_parse(self, &answer->kvs[i], &record) &&
             own_keep(&self->own[self->own_at], &record) < 0)
-            join_lost(self, "out of memory while reading our records from etcd");
+            note_lost(self, "out of memory while reading our records from etcd");
     }
     if (answer->kv_count) /* the smallest key after the last: itself and the smallest byte */
         snprintf(self->own_from, sizeof self->own_from, "%s\x01",
@@ -123,6 +138,7 @@ static void own_take_page(struct directory_etcd *self, const struct etcd_answer 
     }
 }
 
+/* A revision that was compacted meanwhile cannot be read to its end: begin again. */
 static void own_on_page(void *context, enum etcd_result result, const struct etcd_answer *answer,
                         const char *why) {
     struct directory_etcd *self = context;
@@ -171,17 +187,18 @@ static bool own_is_wanted(const struct directory_etcd *self) {
     return self->options.compare_interval_ns && self->join == JOIN_MEMBER;
 }
 
-void own_tick(struct directory_etcd *self) {
+bool own_tick(struct directory_etcd *self) {
     if (!self->own_next_ns)
         self->own_next_ns = self->now_ns + self->options.compare_interval_ns;
     if (self->own_state == OWN_IDLE && own_is_wanted(self) && self->now_ns >= self->own_next_ns)
         own_begin(self);
     if ((self->own_state != OWN_DUE && self->own_state != OWN_TELLING) || !own_may_read(self))
-        return;
+        return false;
     if (self->own_at == OWN_LISTS)
-        own_tell(self);
-    else if (self->now_ns >= self->own_backoff.next_ns)
+        return own_tell(self);
+    if (self->now_ns >= self->own_backoff.next_ns)
         own_ask_page(self);
+    return false;
 }
 
 uint64_t own_deadline_ns(const struct directory_etcd *self) {

@@ -41,10 +41,14 @@ void etcd_store_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], c
     snprintf(end, ETCD_KEY_BYTES, "/featured/%s/samples/%s0", cluster, store);
 }
 
+/* The characters that RFC 3986 calls unreserved. A slash is not one of them, so that a key has as
+ * many slashes as its form says, whatever the sample's id. */
 static bool record_is_plain(char c) {
     return isalnum((unsigned char)c) || (c && strchr("-._~", c));
 }
 
+/* ETCD_KEY_BYTES has room for three bytes for each byte of the longest id; the check is for an id
+ * that is longer than the layout allows. */
 static void record_add_id(char out[ETCD_KEY_BYTES], const char *sample_id) {
     char *to = out + strlen(out);
     for (const char *from = sample_id; *from && to + 4 <= out + ETCD_KEY_BYTES; from++)
@@ -80,7 +84,9 @@ void etcd_ended_range_of(char begin[ETCD_KEY_BYTES], char end[ETCD_KEY_BYTES], c
     snprintf(end, ETCD_KEY_BYTES, "/featured/%s/ended/%s/%" PRIx64 "0", cluster, node, incarnation);
 }
 
-/* Up to the end of the text, or a slash. */
+/* Up to the end of the text, or a slash. Strict: what record_add_id() would not have written is
+ * refused, because two keys for one sample would be two records of it. An encoded NUL is refused,
+ * too: ids are C strings. */
 static int record_decode_id(const char *text, char *out, size_t out_bytes) {
     size_t used = 0;
     for (; *text && *text != '/'; text++) {
@@ -101,7 +107,8 @@ static int record_decode_id(const char *text, char *out, size_t out_bytes) {
     return used ? 0 : -EINVAL;
 }
 
-/* What follows "/featured/CLUSTER/KIND/". */
+/* What follows "/featured/CLUSTER/KIND/". The cluster is not compared: the range that was read was
+ * this cluster's. */
 static const char *record_key_tail(const char *key, const char *kind) {
     const char *at = strncmp(key, "/featured/", 10) == 0 ? strchr(key + 10, '/') : NULL;
     size_t kind_bytes = strlen(kind);
@@ -136,6 +143,10 @@ void etcd_sample_value(char out[ETCD_VALUE_BYTES], const struct directory_record
              record->again ? ",\"again\":true" : "");
 }
 
+/* A value is compared with these two as bytes. Every value of generation 7 begins with {"gen":7,
+ * and goes on, so it lies above that; and below {"gen":7- since '-' is the next character after
+ * ','. Generation 70 begins with {"gen":70, which is above the upper bound because '0' comes after
+ * '-'. */
 void etcd_generation_bounds(char above[32], char below[32], uint64_t generation) {
     snprintf(above, 32, "{\"gen\":%" PRIu64 ",", generation);
     snprintf(below, 32, "{\"gen\":%" PRIu64 "-", generation); /* '-' comes after ',' */
@@ -149,6 +160,8 @@ static int record_take_number(const json_t *object, const char *name, uint64_t *
     return 0;
 }
 
+/* Incarnations use all 64 bits, and JSON integers end at 63: hexadecimal text. Only the form that
+ * featured writes is read. */
 static int record_take_hex(const json_t *object, const char *name, uint64_t *out) {
     const char *text = json_string_value(json_object_get(object, name));
     if (!text || !*text || strlen(text) > 16 || strspn(text, "0123456789abcdef") != strlen(text))
@@ -165,6 +178,8 @@ static int record_take_text(const json_t *object, const char *name, char *out, s
     return 0;
 }
 
+/* "data" is missing in records of versions before it was known; the bytes are then read at the
+ * address for messages. */
 int etcd_node_parse(const char *key, const char *value, struct node_record *out) {
     const char *name = record_key_tail(key, "nodes");
     json_t *object = json_loads(value, 0, NULL);
@@ -180,6 +195,7 @@ int etcd_node_parse(const char *key, const char *value, struct node_record *out)
     return result;
 }
 
+/* A generation of 0 is none and makes the record one that featured did not write. */
 int etcd_sample_parse(const char *key, const char *value, struct sample_record *out) {
     const char *store = record_key_tail(key, "samples");
     const char *id = store ? strchr(store, '/') : NULL;
@@ -199,6 +215,7 @@ int etcd_sample_parse(const char *key, const char *value, struct sample_record *
     return result;
 }
 
+/* strtoull() alone would take "-1", and blanks in front. */
 int etcd_generation_parse(const char *value, uint64_t *out) {
     char *end;
     if (!isdigit((unsigned char)*value))
@@ -208,6 +225,8 @@ int etcd_generation_parse(const char *value, uint64_t *out) {
     return *end || errno ? -EINVAL : 0;
 }
 
+/* The parts are found by their slashes: home / incarnation / store / id / generation. None of them
+ * can hold a slash itself. */
 int etcd_ended_parse(const char *key, struct sample_record *out, int64_t *registration) {
     const char *home = record_key_tail(key, "ended");
     const char *incarnation = home ? strchr(home, '/') : NULL;

@@ -9,8 +9,9 @@
 #include <sys/queue.h>
 
 #include "directory/etcd/batch.h"
-#include "directory/etcd/directory_etcd.h"
+#include "directory/etcd/etcd.h"
 #include "directory/etcd/fence.h"
+#include "directory/etcd/gateway.h"
 #include "directory/etcd/record.h"
 
 #define NS_PER_MS             1000000ull
@@ -25,8 +26,6 @@
 struct backoff {
     uint64_t next_ns, pause_ns;
 };
-void backoff_fail(struct backoff *backoff, uint64_t now_ns);
-void backoff_reset(struct backoff *backoff);
 
 /* ---- questions ---- */
 
@@ -46,7 +45,7 @@ union query_done {
     directory_members_fn members;
 };
 struct query {
-    struct batch_op op; /* first; publishes and retires until they are answered */
+    struct batch_op op; /* publishes and retires until they are answered */
     TAILQ_ENTRY(query)
     link; /* in publishes, retires, unsettled, locates, reading, list_asks,
            * list_asked or answers */
@@ -79,10 +78,10 @@ TAILQ_HEAD(queries, query);
 #define ENDED_PER_TICK   1024u
 #define ANSWERS_PER_TICK 256u
 
-struct flight; /* directory_etcd_write.c */
+struct flight; /* write.c */
 TAILQ_HEAD(flights, flight);
 
-struct audit; /* directory_etcd_audit.c */
+struct audit; /* audit.c */
 TAILQ_HEAD(audits, audit);
 
 /* ---- trouble with etcd ---- */
@@ -110,7 +109,7 @@ enum join_state {
     JOIN_GRANTING,
     JOIN_READY, /* has a lease; registers when `join_backoff` allows */
     JOIN_REGISTERING,
-    JOIN_COMPARING, /* registered again; reads what the index says of us (directory_etcd_own.c) */
+    JOIN_COMPARING, /* registered again; reads what the index says of us (own.c) */
     JOIN_MEMBER,
 };
 
@@ -165,7 +164,7 @@ struct directory_etcd {
     bool started, dirty;
     int64_t revision; /* the latest of the index that an answer has named */
 
-    /* directory_etcd_join.c */
+    /* join.c */
     enum join_state join;
     struct fence fence;
     int64_t lease;
@@ -178,7 +177,7 @@ struct directory_etcd {
     struct node_record taken_by;
     char lost_why[300]; /* not empty: membership was lost for this reason, tick() acts on it */
 
-    /* directory_etcd_history.c */
+    /* history.c */
     char history[32], history_next[32]; /* as known ("" = not yet); the one being written */
     uint64_t history_drawn;
     bool history_due, history_asked; /* it is to be named anew: nothing is written before */
@@ -193,7 +192,7 @@ struct directory_etcd {
         bool deleted;
     } last, last_asked; /* our last write; the one being read */
 
-    /* directory_etcd_own.c */
+    /* own.c */
     enum own_state own_state;
     bool own_void;                  /* begun anew since the reading under way was asked for */
     struct own_list own[OWN_LISTS]; /* our records, and the ends kept for us */
@@ -204,14 +203,14 @@ struct directory_etcd {
     uint64_t own_next_ns; /* the next reading without a cause */
     struct backoff own_backoff;
 
-    /* directory_etcd_ended.c */
+    /* ended.c */
     struct queries ends, ending; /* waiting, under way */
     int64_t ended_lease;         /* what they hang on; 0 = none */
     uint64_t ended_lease_ns;     /* when it was asked for */
     bool ended_asked;
     struct backoff ended_backoff;
 
-    /* directory_etcd_members.c */
+    /* members.c */
     struct members members;
     bool listing, list_due;
     struct queries list_asks, list_asked; /* for the next reading, for the one under way */
@@ -221,7 +220,7 @@ struct directory_etcd {
     struct etcd_watch *watch;
     int64_t watch_from; /* revision of the first event not seen yet */
 
-    /* directory_etcd_write.c */
+    /* write.c */
     struct batch batch;
     struct queries publishes,
         retires; /* publishes: also republishes; ready, behind another of their key, or taken */
@@ -238,17 +237,17 @@ struct directory_etcd {
     struct backoff write_backoff;
     uint64_t pending;
 
-    /* directory_etcd_trouble.c */
+    /* trouble.c */
     struct trouble troubles[TROUBLE_PARTS];
     bool write_trying;
     char refused_key[ETCD_KEY_BYTES]; /* of the last write that was refused */
 
-    /* directory_etcd_locate.c */
+    /* locate.c */
     struct queries locates, reading; /* waiting, under way */
     uint32_t read_flights;
     struct backoff read_backoff;
 
-    /* directory_etcd_generations.c */
+    /* generations.c */
     uint64_t generation, generation_end; /* next to give, one past the last */
     uint64_t spare, spare_end;           /* the block after that; equal = none */
     uint64_t highest;                    /* ever reserved for us */
@@ -267,113 +266,23 @@ struct directory_etcd {
     struct audits audits_unasked; /* asked of us before the next tick */
 };
 
-/* ---- directory_etcd.c ---- */
-/* Takes a query that is in no list any more to the answers. */
+/* ---- what several parts need (state.c) ---- */
+
+/* The next attempt may be made after a pause, which doubles with each failure in a row. */
+void backoff_fail(struct backoff *backoff, uint64_t now_ns);
+void backoff_reset(struct backoff *backoff);
+
+/* Takes a query that is in no list any more to the answers, which a tick delivers. */
 void answer_query(struct directory_etcd *self, struct query *query, enum directory_result result);
-/* Notes that something has happened, with the revision an answer named (0 = none). */
+/* Notes that something has happened, with the revision that an answer named (0 = none), so that a
+ * tick follows. Each callback of a request begins with it, or with history_note_current(). */
 void note(struct directory_etcd *self, const struct etcd_answer *answer);
+/* Our record in etcd is gone or another's: join.c acts on it with the next tick. */
+void note_lost(struct directory_etcd *self, const char *why);
+/* The nodes are to be read again: members.c asks for them with a tick. */
+void note_nodes_due(struct directory_etcd *self);
+/* Our record is in etcd, and what the index says of us is compared: samples may be written. */
+bool is_member(const struct directory_etcd *self);
 uint64_t unix_ms(const struct directory_etcd *self);
-
-/* The same, for an answer that shows all that had been written before its question was sent, with
- * `revision` as it was then: if it shows less, the index has gone back in time. */
-void note_current(struct directory_etcd *self, const struct etcd_answer *answer, int64_t asked_at);
-/* ---- directory_etcd_trouble.c ---- */
-/* What became of a request; why: unless ETCD_OK. */
-void trouble_note(struct directory_etcd *self, enum trouble_part part, enum etcd_result result,
-                  const char *why);
-bool trouble_say(const struct directory *d, char *out, size_t out_bytes);
-void trouble_tick(struct directory_etcd *self);
-uint64_t trouble_deadline_ns(const struct directory_etcd *self);
-
-/* ---- directory_etcd_join.c ---- */
-void join_tick(struct directory_etcd *self);
-uint64_t join_deadline_ns(const struct directory_etcd *self);
-/* Our record is gone or another's. */
-void join_lost(struct directory_etcd *self, const char *why);
-bool join_may_write(const struct directory_etcd *self);
-/* What the index says of us has been read and told: goes on. */
-void join_compared(struct directory_etcd *self);
-
-/* ---- directory_etcd_history.c ---- */
-struct condition;
-/* Two operations for a transaction that registers us: name the history if it has no name, read it.
- */
-void history_ops(struct directory_etcd *self, struct condition *absent, struct etcd_op ops[2]);
-/* Our last write, to be read beside the nodes: is it still there? */
-void history_wrote(struct directory_etcd *self, const char *key, int64_t revision, bool deleted);
-struct etcd_op history_last_op(struct directory_etcd *self);
-void history_last_found(struct directory_etcd *self, const struct etcd_answer *answer, size_t op);
-/* What this operation of an answer has read: another name than before? */
-void history_found(struct directory_etcd *self, const struct etcd_answer *answer, size_t op);
-/* Records may be missing of what other nodes hold. */
-bool history_is_in_doubt(const struct directory_etcd *self);
-/* The index's revision has gone back. */
-void history_went_back(struct directory_etcd *self, int64_t from, int64_t to);
-void history_tick(struct directory_etcd *self);
-uint64_t history_deadline_ns(const struct directory_etcd *self);
-
-/* ---- directory_etcd_own.c ---- */
-/* Reads everything that the index says of us, and tells the owner. */
-void own_begin(struct directory_etcd *self);
-void own_tick(struct directory_etcd *self);
-uint64_t own_deadline_ns(const struct directory_etcd *self);
-void own_free(struct directory_etcd *self);
-
-/* ---- directory_etcd_ended.c ---- */
-void ended_tick(struct directory_etcd *self);
-uint64_t ended_deadline_ns(const struct directory_etcd *self);
-
-/* ---- directory_etcd_members.c ---- */
-void members_tick(struct directory_etcd *self);
-uint64_t members_deadline_ns(const struct directory_etcd *self);
-void members_relist(struct directory_etcd *self);
-/* When the node's last registration began, if it was of this incarnation; 0 = not known. */
-int64_t members_registration(const struct directory_etcd *self, const char *node,
-                             uint64_t incarnation);
-bool members_has(const struct directory_etcd *self, const char *node, uint64_t incarnation);
-void members_free(struct directory_etcd *self);
-
-/* ---- directory_etcd_write.c ---- */
-void write_add(struct directory_etcd *self, struct query *query);
-void write_tick(struct directory_etcd *self);
-uint64_t write_deadline_ns(const struct directory_etcd *self);
-/* Registered: our record has this mod_revision. */
-void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision);
-/* The index has gone back in time: what is known of it says nothing any more, and the puts under
- * way are refused. */
-void write_void_puts(struct directory_etcd *self);
-
-/* Compares that hold while the record of `key` names a generation, or (0) while there is none. */
-struct condition {
-    char above[32], below[32];
-    struct etcd_compare compares[3]; /* the third is for the caller */
-    size_t count;
-};
-void condition_set(struct condition *condition, const char *key, uint64_t generation);
-
-/* ---- directory_etcd_locate.c ---- */
-void locate_tick(struct directory_etcd *self);
-uint64_t locate_deadline_ns(const struct directory_etcd *self);
-
-/* ---- directory_etcd_audit.c ---- */
-/* False: out of memory. */
-bool audit_make_spares(struct directory_etcd *self);
-void audit_free_spares(struct directory_etcd *self);
-void audit_list(struct directory *d, const char *store, const char *after, directory_list_fn done,
-                void *context);
-void audit_sweep(struct directory *d, const struct directory_record *records, size_t count,
-                 directory_sweep_fn done, void *context);
-void audit_tick(struct directory_etcd *self);
-void audit_deliver(struct directory_etcd *self);
-bool audit_is_due(const struct directory_etcd *self);
-/* Makes all that is owed an answer due, as UNAVAILABLE. False: nothing is. */
-bool audit_give_up(struct directory_etcd *self);
-
-/* ---- directory_etcd_generations.c ---- */
-uint64_t generations_next(struct directory_etcd *self);
-void generations_tick(struct directory_etcd *self);
-uint64_t generations_deadline_ns(const struct directory_etcd *self);
-/* The numbers left are given up: the next are above all that this node knows of. */
-void generations_renew(struct directory_etcd *self);
 
 #endif

@@ -12,7 +12,9 @@
 #include <string.h>
 
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
 #include "ops/log.h"
+#include "proto/container.h"
 
 #define RETRY_NS (1000 * NS_PER_MS)
 /* Of reads, which may not be repeated for long: an older refusal says little. */
@@ -34,6 +36,8 @@ static const char *trouble_behind_endpoint(const char *words) {
     return at ? at : words;
 }
 
+/* Compared with what every part was told: a user without rights is refused for the lease, the
+ * record and the counter alike, and one line in the log is enough. */
 static bool trouble_is_news(const struct directory_etcd *self, const char *why) {
     for (size_t i = 0; i < TROUBLE_PARTS; i++)
         if (self->troubles[i].refused &&
@@ -49,6 +53,8 @@ static bool trouble_is_refused(const struct directory_etcd *self) {
     return false;
 }
 
+/* "Nothing any more" is only said when no part is refused: a role that was mended by half still
+ * needs attention. */
 static void trouble_over(struct directory_etcd *self, enum trouble_part part) {
     bool was_refused = self->troubles[part].refused;
     self->troubles[part] = (struct trouble){0};
@@ -59,6 +65,8 @@ static void trouble_over(struct directory_etcd *self, enum trouble_part part) {
         log_info("node %s: etcd takes again: %s", self->self.node, what_for[part]);
 }
 
+/* A compacted revision is an answer of an etcd that works. Being out of reach does not overwrite a
+ * refusal: the refusal is what a person can do something about. */
 void trouble_note(struct directory_etcd *self, enum trouble_part part, enum etcd_result result,
                   const char *why) {
     struct trouble *trouble = &self->troubles[part];
@@ -84,8 +92,10 @@ static bool trouble_is_stale(const struct directory_etcd *self, enum trouble_par
  * then why. */
 #define NO_MEMORY_SAID_NS (100ull * 1000 * 1000)
 
+/* A refusal comes before an outage, in the order of the parts. A node that is a member has nothing
+ * to say, although a keep-alive may just have failed once. */
 bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
-    const struct directory_etcd *self = (const struct directory_etcd *)d;
+    const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     const struct trouble *lease = &self->troubles[TROUBLE_LEASE];
     *out = '\0';
     for (size_t i = 0; i < TROUBLE_PARTS; i++)
@@ -93,15 +103,15 @@ bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
             snprintf(out, out_bytes, "%s (asked for: %s)", self->troubles[i].words, what_for[i]);
             return true;
         }
-    bool is_member = join_may_write(self);
+    bool member = is_member(self);
     if (self->no_memory_ns && self->now_ns - self->no_memory_ns < NO_MEMORY_SAID_NS)
         snprintf(out, out_bytes, "node %s is out of memory for what it asks etcd", self->self.node);
     else if (*lease->words)
         snprintf(out, out_bytes, "%s", lease->words);
-    else if (!is_member)
+    else if (!member)
         snprintf(out, out_bytes, "node %s has no record in etcd yet: it has asked for one",
                  self->self.node);
-    return !is_member;
+    return !member;
 }
 
 /* ---- would a write be taken by now? ---- */
@@ -118,6 +128,8 @@ static bool trouble_wants_to_try(const struct directory_etcd *self) {
     return self->started && self->troubles[TROUBLE_WRITE].refused && !self->write_trying;
 }
 
+/* The key of the write that was refused is tried, for rights may differ by key; its value is empty
+ * and never stored, because create_revision < 0 never holds. */
 void trouble_tick(struct directory_etcd *self) {
     if (!trouble_wants_to_try(self) ||
         self->now_ns < self->troubles[TROUBLE_WRITE].noted_ns + RETRY_NS)

@@ -7,6 +7,8 @@
 #include <curl/curl.h>
 #include <string.h>
 
+/* Foreign text goes into logs, terminals and JSON: one line, no control characters, and a bounded
+ * length. */
 void etcd_words(char out[ETCD_WORDS_BYTES], const char *text, size_t text_bytes) {
     size_t used = 0;
     while (text_bytes && (*text == '\n' || *text == '\r' || *text == ' ')) {
@@ -35,6 +37,8 @@ static bool words_is_alert_of_refusal(const char *words) {
     return false;
 }
 
+/* A connection that just broke in the handshake is not a refusal, though libcurl gives it the same
+ * code as one: only OpenSSL's own words show that the other side has answered with something. */
 bool etcd_words_of_refusal(int curl_code, const char *words) {
     switch (curl_code) {
     case CURLE_PEER_FAILED_VERIFICATION:
@@ -51,6 +55,9 @@ bool etcd_words_of_refusal(int curl_code, const char *words) {
     }
 }
 
+/* Such an endpoint may be a member that is just starting, or one that speaks the other protocol; so
+ * the sentence asks and does not claim. After a finished handshake it is most likely the
+ * certificate. */
 const char *etcd_words_of_hang_up(int curl_code, const char *endpoint, bool secured) {
     bool is_hang_up = curl_code == CURLE_GOT_NOTHING || curl_code == CURLE_SEND_ERROR ||
                       curl_code == CURLE_RECV_ERROR || curl_code == CURLE_SSL_CONNECT_ERROR;
@@ -63,6 +70,8 @@ const char *etcd_words_of_hang_up(int curl_code, const char *endpoint, bool secu
                    : ETCD_HANGS_UP ": does it not speak TLS? Then the endpoint is http://";
 }
 
+/* The first that fits counts, so the more exact ones stand before the others. The words are those
+ * of etcd 3.4 to 3.6 and of OpenSSL 3; what is not known gets no advice rather than a wrong one. */
 const char *etcd_words_advice(const char *words) {
     static const struct {
         const char *words, *advice;

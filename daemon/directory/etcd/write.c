@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Publishes and retires, group-committed (batch.h). A transaction compares our own record's
- * mod_revision, the *epoch*, and the history's name (directory_etcd_history.c): when the record is
+ * mod_revision, the *epoch*, and the history's name (history.c): when the record is
  * gone, or etcd has gone back in time, nothing is written.
  *
  *   ready -> taken, in a transaction -> answered
@@ -38,8 +38,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory/etcd/condition.h"
+#include "directory/etcd/history.h"
 #include "directory/etcd/state.h"
+#include "directory/etcd/trouble.h"
+#include "directory/etcd/write.h"
 #include "ops/log.h"
+#include "proto/container.h"
 
 #define PUT_OVERHEAD_BYTES 64u
 
@@ -52,7 +57,7 @@ struct flight {
 };
 
 static struct query *write_query_of(struct batch_op *op) {
-    return (struct query *)op;
+    return container_of(op, struct query, op);
 }
 
 /* ---- in and out ---- */
@@ -70,7 +75,7 @@ void write_add(struct directory_etcd *self, struct query *query) {
     batch_add(&self->batch, &query->op, self->now_ns);
 }
 
-/* A taken query is done with. */
+/* A taken query is done with: the next one of its key becomes ready by that. */
 static void write_finish(struct directory_etcd *self, struct query *query,
                          enum directory_result result) {
     batch_finish(&self->batch, &query->op);
@@ -78,7 +83,10 @@ static void write_finish(struct directory_etcd *self, struct query *query,
     answer_query(self, query, result);
 }
 
-/* Publishes that have not been sent: all (fenced), or those that have waited long enough. */
+/* Publishes that have not been sent: all of them (fenced), or those that have waited long enough.
+ * The list is in the order of the asking but for those that came back to its head, so that the walk
+ * may end at the first one that is young enough. Retires stay: they must come true some time, and
+ * nobody waits for them. */
 static void write_answer_unsent(struct directory_etcd *self, enum directory_result result,
                                 uint64_t asked_before_ns) {
     struct query *query, *next;
@@ -127,6 +135,7 @@ static void write_void_answers(struct directory_etcd *self) {
     self->settle_void = self->settle_asked;
 }
 
+/* What is unsettled needs a new epoch before it can be read back: see the top of this file. */
 static void write_put_aside(struct directory_etcd *self, struct query *query) {
     query->fenced_in_flight = false;
     TAILQ_REMOVE(&self->publishes, query, link);
@@ -134,6 +143,8 @@ static void write_put_aside(struct directory_etcd *self, struct query *query) {
     self->write = WRITE_EPOCH_DUE;
 }
 
+/* Those whose replaced record was being looked up (`unprior`) are read back again: the answer under
+ * way belongs to the epoch before. */
 void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
     self->epoch = mod_revision;
     TAILQ_CONCAT(&self->unsettled, &self->unprior, link);
@@ -143,10 +154,14 @@ void write_begin_epoch(struct directory_etcd *self, int64_t mod_revision) {
 
 /* ---- revisions of what we have published ---- */
 
+/* A table without collisions resolved: a later generation takes the place of one that is
+ * written_kept numbers older. For that one a retire costs the nested transaction. */
 static void write_note_written(struct directory_etcd *self, uint64_t generation, int64_t revision) {
     self->written[generation % self->options.written_kept] = (struct written){generation, revision};
 }
 
+/* `publishes` holds republishes as well, which are not voided: they compare what they replace, so
+ * that they do no harm in any history. */
 void write_void_puts(struct directory_etcd *self) {
     struct query *query;
     self->has_void = true;
@@ -166,6 +181,8 @@ static int64_t write_written_at(const struct directory_etcd *self, const struct 
 
 /* ---- transactions ---- */
 
+/* After a lost answer a put may find its own record as the older one. That is none that it has
+ * replaced. */
 static void write_take_older(struct query *query, const struct etcd_answer *answer,
                              const struct etcd_op_answer *op) {
     if (!op->kv_count)
@@ -178,6 +195,8 @@ static void write_take_older(struct query *query, const struct etcd_answer *answ
         query->has_record = query->record.generation != query->generation;
 }
 
+/* Backwards, because each one goes to the head of the ready list: so they end up in the order that
+ * they had. */
 static void write_put_back(struct flight *flight) {
     for (size_t i = flight->count; i-- > 0;) {
         flight->queries[i]->fenced_in_flight = false;
@@ -185,6 +204,9 @@ static void write_put_back(struct flight *flight) {
     }
 }
 
+/* The transaction was carried out. An answer that came after a fence, or is of another history, is
+ * not believed by itself: its puts are settled like those without an answer. All others are
+ * finished, each with what its own operation says. */
 static void write_on_committed(struct flight *flight, const struct etcd_answer *answer) {
     for (size_t i = 0; i < flight->count; i++) {
         struct query *query = flight->queries[i];
@@ -221,6 +243,9 @@ static void write_answer_refused(struct flight *flight) {
     }
 }
 
+/* Nobody knows whether it was carried out. Retires may be done twice and simply go again; publishes
+ * and republishes are put aside, until a new epoch makes sure that the old transaction can come
+ * true no more. */
 static void write_on_unknown(struct flight *flight) {
     struct directory_etcd *self = flight->self;
     for (size_t i = flight->count; i-- > 0;) {
@@ -240,6 +265,9 @@ static bool write_epoch_held(const struct flight *flight, const struct etcd_answ
     return own->kv_count == 1 && answer->kvs[own->kv_first].mod_revision == flight->epoch;
 }
 
+/* A compare failed, so nothing was written; the other branch has read our record and the history's
+ * name, which show whose compare it was. If both are as expected it was one of the retires'
+ * compares in the outer transaction: all go again, nested this time. */
 static void write_on_refused(struct flight *flight, const struct etcd_answer *answer) {
     struct directory_etcd *self = flight->self;
     char history[sizeof self->history];
@@ -257,7 +285,7 @@ static void write_on_txn(void *context, enum etcd_result result, const struct et
                          const char *why) {
     struct flight *flight = context;
     struct directory_etcd *self = flight->self;
-    note_current(self, answer, flight->asked_at);
+    history_note_current(self, answer, flight->asked_at);
     TAILQ_REMOVE(&self->flights, flight, link);
     batch_land(&self->batch);
     if (result == ETCD_OK && answer->succeeded && answer->op_count == flight->count) {
@@ -274,21 +302,6 @@ static void write_on_txn(void *context, enum etcd_result result, const struct et
         backoff_fail(&self->write_backoff, self->now_ns);
     }
     free(flight);
-}
-
-void condition_set(struct condition *condition, const char *key, uint64_t generation) {
-    if (!generation) {
-        condition->compares[0] =
-            (struct etcd_compare){.key = key, .target = ETCD_CREATE_REVISION, .revision = 0};
-        condition->count = 1;
-        return;
-    }
-    etcd_generation_bounds(condition->above, condition->below, generation);
-    condition->compares[0] = (struct etcd_compare){
-        .key = key, .target = ETCD_VALUE, .relation = ETCD_GREATER, .value = condition->above};
-    condition->compares[1] = (struct etcd_compare){
-        .key = key, .target = ETCD_VALUE, .relation = ETCD_LESS, .value = condition->below};
-    condition->count = 2;
 }
 
 /* The operation, and what it adds to the outer transaction's compares. */
@@ -361,6 +374,8 @@ static void write_send_due(struct directory_etcd *self) {
 
 /* ---- settling ---- */
 
+/* Decides one query by the record that stands now, in the order of the cases at the top of this
+ * file. */
 static void write_settle(struct directory_etcd *self, struct query *query,
                          const struct etcd_kv *kv) {
     struct sample_record record;
@@ -386,7 +401,8 @@ static void write_settle(struct directory_etcd *self, struct query *query,
                                                   : DIRECTORY_E_UNAVAILABLE);
 }
 
-/* False: this node has been fenced since it was asked. */
+/* False: this node has been fenced since it was asked, and the answer says nothing of the epoch
+ * that is to come. */
 static bool write_take_settlement(struct directory_etcd *self) {
     bool void_now = self->settle_void;
     self->settle_asked = self->settle_void = false;
@@ -488,12 +504,15 @@ static void write_on_settled(void *context, enum etcd_result result,
         log_debug("node %s: epoch not settled: %s", self->self.node, why);
         backoff_fail(&self->write_backoff, self->now_ns);
     } else if (!answer->succeeded) {
-        join_lost(self, "etcd no longer has our record");
+        note_lost(self, "etcd no longer has our record");
     } else {
         write_begin_epoch(self, answer->revision);
     }
 }
 
+/* Our record is put again with the same value: that alone gives it a new mod_revision, the new
+ * epoch. The compare is on its create_revision, which stays as long as it is the same registration.
+ */
 static void write_ask_settlement(struct directory_etcd *self) {
     struct etcd_compare ours = {
         .key = self->node_key, .target = ETCD_CREATE_REVISION, .revision = self->create_revision};
@@ -515,6 +534,9 @@ static uint64_t write_give_up_before_ns(const struct directory_etcd *self) {
     return self->now_ns > self->options.give_up_ns ? self->now_ns - self->options.give_up_ns : 0;
 }
 
+/* First the queries that end without etcd. Then one of four things: send what is due, settle the
+ * epoch, read back, or read what was replaced; the last three one at a time, and only when no
+ * transaction is under way. */
 void write_tick(struct directory_etcd *self) {
     if (self->fenced) {
         write_answer_unsent(self, DIRECTORY_E_FENCED, UINT64_MAX);
@@ -523,7 +545,7 @@ void write_tick(struct directory_etcd *self) {
         write_answer_unsent(self, DIRECTORY_E_UNAVAILABLE, write_give_up_before_ns(self));
     }
     write_answer_void(self);
-    if (!join_may_write(self) || self->history_due || self->now_ns < self->write_backoff.next_ns)
+    if (!is_member(self) || self->history_due || self->now_ns < self->write_backoff.next_ns)
         return;
     if (self->write == WRITE_OPEN)
         write_send_due(self);
@@ -537,6 +559,8 @@ void write_tick(struct directory_etcd *self) {
         write_read_prior(self);
 }
 
+/* The oldest publish has a deadline of its own even when nothing may be sent, for it is answered
+ * UNAVAILABLE then. */
 uint64_t write_deadline_ns(const struct directory_etcd *self) {
     const struct query *oldest = TAILQ_FIRST(&self->publishes);
     uint64_t expiry_ns =
@@ -544,7 +568,7 @@ uint64_t write_deadline_ns(const struct directory_etcd *self) {
     bool waits = self->write != WRITE_OPEN && (self->settle_asked || self->batch.flights);
     if (self->more_to_end)
         return 0;
-    if (!join_may_write(self) || self->history_due || waits)
+    if (!is_member(self) || self->history_due || waits)
         return expiry_ns;
     uint64_t due_ns = self->write == WRITE_OPEN ? batch_deadline_ns(&self->batch) : 0;
     if (due_ns < self->write_backoff.next_ns)
