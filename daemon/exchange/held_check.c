@@ -490,6 +490,6 @@ void held_checks_wake(struct broker *broker) {
 void held_checks_free(struct broker *broker) {
     struct held_check *check;
     while ((check = TAILQ_FIRST(&broker->exchange->held_checks)))
-        check_end(check);
+        held_check_end(check);
     held_checks_drop_due(broker);
 }
