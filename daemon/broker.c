@@ -28,11 +28,14 @@ static void broker_on_wake(struct deadline *deadline, uint64_t now_ns) {
     (void)deadline, (void)now_ns;
 }
 
+/* Only takes note: collecting has its place in the turn, before the effects that it causes. */
 static void broker_on_collect(struct deadline *collect, uint64_t now_ns) {
     (void)now_ns;
     container_of(collect, struct broker, collect)->collect_due = true;
 }
 
+/* What other folders keep with the broker is made here too, and freed in broker_free() in the
+ * reverse order. */
 int broker_new(const struct broker_options *options, struct broker **out) {
     struct broker *broker = calloc(1, sizeof *broker);
     if (!broker || bump_init(&broker->bump, BUMP_SPEC_BYTES) < 0) {
@@ -74,6 +77,8 @@ void broker_connect(struct broker *broker, struct peers *peers, struct transport
     broker->directory = directory;
 }
 
+/* The secret itself is kept nowhere: a key is derived from it, bound to the name of the store, and
+ * the buffers are overwritten. */
 static int broker_open_configured(struct broker *broker, const struct config_store *config,
                                   char *why, size_t why_bytes) {
     uint8_t secret[4096], key[AUTH_KEY_BYTES];
@@ -102,6 +107,8 @@ int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
     return 0;
 }
 
+/* Stores are freed between the two steps of the exchange: what is under way there names stores, and
+ * leases on landing copies that end with a store name remote leases. */
 void broker_free(struct broker *broker) {
     if (!broker)
         return;
@@ -117,6 +124,8 @@ void broker_free(struct broker *broker) {
     free(broker);
 }
 
+/* From here on nothing is sent to peers; what was pending at them is forgotten, for it ends with
+ * this node in any case. */
 void broker_release_peers(struct broker *broker) {
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
@@ -127,6 +136,7 @@ void broker_release_peers(struct broker *broker) {
 
 /* ---- events of peers and the directory ---- */
 
+/* A peer that could not be reached was to be tried again later: now is the time. */
 static void broker_on_link_up(void *owner, struct peer *peer) {
     struct outbox *outbox = outbox_of(owner, peer);
     if (outbox)
@@ -154,6 +164,9 @@ static void broker_on_directory_retired(void *context, enum directory_result res
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
+/* An effect is what the store could not do by itself: telling somebody who waited, removing a
+ * record, or telling a home that a lease on its sample has ended. The tag of an effect is the
+ * waiter that the store was given. */
 static void broker_carry_out(struct broker *broker, struct space *space,
                              const struct store_effect *effect) {
     struct directory_record record = {.store = space->name,
@@ -204,6 +217,8 @@ static bool broker_pump_store(struct broker *broker, struct space *space) {
     return true; /* there may be more */
 }
 
+/* The store that comes first changes from turn to turn, so that the others are not always those
+ * whose effects have to wait. */
 static bool broker_pump_stores(struct broker *broker) {
     bool moved = false;
     for (uint32_t i = 0; i < broker->space_end; i++) {
@@ -215,7 +230,9 @@ static bool broker_pump_stores(struct broker *broker) {
 }
 
 /* What one effect sets free may let another go on. Bounded: what is left when the turn has done its
- * part comes with the next one, which follows at once. */
+ * part comes with the next one, which follows at once. A chain of effects, such as room that was
+ * freed and lets a put on, which lets the next one on, is followed within the turn, up to the
+ * bounds above. */
 static void broker_pump_effects(struct broker *broker, uint64_t now_ns) {
     struct directory *directory = broker->directory;
     bool settled = false;
@@ -231,6 +248,8 @@ static void broker_pump_effects(struct broker *broker, uint64_t now_ns) {
     broker->first_space++;
 }
 
+/* A producer that is slower than max_reserve loses its room; the operator should see that in the
+ * log of the node, not only in the producer's. */
 static void broker_log_ended_reservations(struct space *space) {
     uint64_t ended = store_reserves_ended(space->store);
     char bound[32];
@@ -249,7 +268,8 @@ static void broker_log_gc(struct space *space) {
     space->gc_freed = 0;
 }
 
-/* True: the pass through this store is not at its end. */
+/* True: the pass through this store is not at its end. The budget is shared by the stores: a turn
+ * looks at some 4096 slots however many stores there are. */
 static bool broker_collect_space(struct broker *broker, struct space *space, uint32_t budget) {
     broker_log_ended_reservations(space);
     if (!space->settings.max_hold_ms || requests_have_gc(broker))
@@ -276,6 +296,8 @@ static bool broker_collect(struct broker *broker, bool *more) {
     return true;
 }
 
+/* Without max_hold, dropped stores and ended reservations nothing has to be done at intervals, and
+ * an idle node does not wake for it. */
 static bool broker_has_to_collect(const struct space *space) {
     return space->settings.max_hold_ms || space->dropped ||
            store_reserves_ended(space->store) != space->reserves_ended_logged;
@@ -340,6 +362,8 @@ void broker_begin_drain(struct broker *broker) {
     broker->draining = true;
 }
 
+/* An effect that is queued is work that is not done: the end of a lease that a home waits for, for
+ * example. */
 static bool broker_has_effects(const struct broker *broker) {
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used && store_has_effect(broker->spaces[i].store))
@@ -359,6 +383,8 @@ static void broker_add_totals(const struct broker *broker, struct store_totals *
     }
 }
 
+/* What a broker that is to stop waits for: nobody holds anything here, and others know all they
+ * should. */
 bool broker_is_idle(const struct broker *broker) {
     struct store_totals sum;
     broker_add_totals(broker, &sum);
@@ -387,6 +413,8 @@ void broker_prefaulted(struct broker *broker, const struct arena *arena, uint64_
             broker->spaces[i].prefaulted_bytes = bytes;
 }
 
+/* Only what can change while samples are there. Sizes of stores cannot: clients have mapped them.
+ */
 void broker_reconfigure(struct broker *broker, const struct config *config) {
     broker->config = config;
     broker->options.config = config;
@@ -411,6 +439,8 @@ void broker_reconfigure(struct broker *broker, const struct config *config) {
 
 /* ---- requests ---- */
 
+/* now_ns comes from the caller, whose clock may lag behind that of the last turn: the time of the
+ * broker never goes back. */
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
                             const Fb__ClientRequest *message, const uint8_t *payload,
                             size_t payload_bytes, uint64_t now_ns, const char **why) {

@@ -63,7 +63,8 @@ struct fc_call {
 
 struct fc_link *fc_link_new(int fd, uint64_t epoch, pthread_mutex_t *lock) {
     struct fc_link *link = calloc(1, sizeof *link);
-    if (!link) {
+    if (!link || bump_init(&link->spare, LINK_SPARE_BYTES)) {
+        free(link);
         close(fd);
         return NULL;
     }
@@ -85,6 +86,7 @@ void fc_link_unref(struct fc_link *link) {
         return;
     fc_late_deinit(link);
     fc_fork_close(&link->socket);
+    bump_deinit(&link->spare);
     free(link);
 }
 
@@ -206,39 +208,13 @@ static void link_deliver_notice(struct fc_link *link, uint32_t request_id,
     pthread_cond_signal(&call->wake);
 }
 
-/* What is left of link->spare. */
-struct spare {
-    uint8_t *at;
-    size_t left_bytes;
-};
-
-/* An allocator that hands out link->spare piece by piece. Nothing is freed: the message is used
- * and forgotten before the next packet is received. */
-static void *link_alloc_spare(void *context, size_t bytes) {
-    struct spare *spare = context;
-    size_t rounded = (bytes + 15) & ~(size_t)15;
-    if (rounded < bytes || rounded > spare->left_bytes)
-        return NULL;
-    void *room = spare->at;
-    spare->at += rounded;
-    spare->left_bytes -= rounded;
-    return room;
-}
-
-static void link_free_spare(void *context, void *room) {
-    (void)context;
-    (void)room;
-}
-
 /* There was no memory for the reply, so its call fails. But the reply may grant leases, and a
  * lease that nobody knows of holds memory at the broker until this process ends. So it is decoded
  * once more, into memory that was put aside when the link was made, only to see what is to be
  * handed back. */
 static void link_deliver_without_memory(struct fc_link *link, const struct frame_header *header) {
-    struct spare spare = {link->spare, sizeof link->spare};
-    ProtobufCAllocator allocator = {link_alloc_spare, link_free_spare, &spare};
-    const Fb__ClientReply *reply =
-        fb__client_reply__unpack(&allocator, header->body_bytes, link->packet + FRAME_HEADER_BYTES);
+    const Fb__ClientReply *reply = fb__client_reply__unpack(
+        bump_begin(&link->spare), header->body_bytes, link->packet + FRAME_HEADER_BYTES);
     pthread_mutex_lock(link->lock);
     struct fc_call *call = header->request_id ? link_find_call(link, header->request_id) : NULL;
     uint32_t handle;

@@ -18,6 +18,7 @@
 
 #include "client.pb-c.h"
 #include "fork.h"
+#include "proto/bump.h"
 #include "proto/frame.h"
 
 /* Of a decoded reply: 256 items as structs, or fewer with their specs. */
@@ -52,7 +53,7 @@ struct fc_link {
     /* of whoever has the receive role: */
     struct fc_inherited arriving; /* came with the packet and is not yet handed on */
     uint8_t packet[FRAME_CLIENT_BYTES_MAX];
-    uint8_t spare[LINK_SPARE_BYTES]; /* to decode in when malloc() fails */
+    struct bump spare; /* LINK_SPARE_BYTES to decode in when malloc() fails */
 };
 
 /* Takes fd; without the link's lock, with that of fork.h. NULL when out of memory (fd is then

@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Limits in words: "max_leases_per_user = 4: user 1000 has 4 leases, 1 more asked". The key is
+ * named as the configuration spells it, so that it can be looked up and raised.
+ */
 #include "node/account_words.h"
 
 #include <stdio.h>
@@ -12,6 +16,7 @@ static void account_words_amount_say(char out[32], enum charge charge, uint64_t 
         snprintf(out, 32, "%llu", (unsigned long long)amount);
 }
 
+/* As people know them: a session by number and user, a user by uid, a peer by its name. */
 void account_name(const struct account *account, char *out, size_t out_bytes) {
     switch (account->kind) {
     case ACCOUNT_SESSION:
@@ -29,6 +34,7 @@ void account_name(const struct account *account, char *out, size_t out_bytes) {
     }
 }
 
+/* Some limits have no key of their own for a certain owner: then it is "a limit". */
 void account_sentence(char *out, size_t out_bytes, const struct charge_refusal *refusal) {
     char limit[32], used[32], asked[32], who[128];
     const char *key = charge_key(refusal->account->kind, refusal->charge);

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The accounts of this node (charges.h): one for each session, user and peer that holds something.
- * An account is there as long as its owner is, and longer while something is still charged to it:
- * what a session leaves behind stays charged to it and to its user.
+ *
+ *   node <- user <- session         what a session is charged for is charged to its user and to the
+ *        <- peer                    node as well: parents of accounts (store/charges.h)
+ *
+ * An account is there as long as its owner is (holds > 0), and longer while something is still
+ * charged to it: what a session leaves behind, for example acks that a home has not confirmed,
+ * stays charged to it and to its user. A user who could shed charges by reconnecting would have no
+ * limit.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -21,6 +27,7 @@ void accounts_deinit(struct broker *broker) {
     account_deinit(&broker->node_account);
 }
 
+/* Users and peers are few, and looked for only when one connects: a list will do. */
 static struct held_account *accounts_find(struct broker *broker, enum account_kind kind,
                                           uint64_t number, const char *name) {
     struct held_account *held;
@@ -31,6 +38,8 @@ static struct held_account *accounts_find(struct broker *broker, enum account_ki
     return NULL;
 }
 
+/* Accounts of sessions are not in the list: each is known to its session, and nobody looks for it.
+ */
 static struct held_account *accounts_new(struct broker *broker, enum account_kind kind,
                                          uint64_t number, const char *name,
                                          struct account *parent) {
@@ -71,6 +80,7 @@ struct account *accounts_peer(struct broker *broker, const char *node) {
     return accounts_hold(held);
 }
 
+/* The account of a session holds that of its user, which therefore cannot end before it. */
 struct account *accounts_session(struct broker *broker, uint64_t session_id, uid_t uid) {
     struct account *user = accounts_user(broker, uid);
     struct held_account *held =
@@ -80,7 +90,9 @@ struct account *accounts_session(struct broker *broker, uint64_t session_id, uid
     return accounts_hold(held);
 }
 
-/* Frees the account if nobody has to do with it any more, then perhaps its user's. */
+/* Frees the account if nobody has to do with it any more, then perhaps its user's. Frees the
+ * account of a session before it lets go of that of its user, because the one points to the other
+ * as its parent. */
 static void accounts_settle(struct broker *broker, struct account *account) {
     struct held_account *held = (struct held_account *)account;
     if (account->kind == ACCOUNT_NODE || held->holds || !account_is_empty(account))
@@ -101,6 +113,8 @@ void accounts_unhold(struct broker *broker, struct account *account) {
     accounts_settle(broker, account);
 }
 
+/* A charge that is given back may be the last thing that kept the account of somebody who is gone.
+ */
 void accounts_release(struct broker *broker, struct account *account, enum charge charge,
                       uint64_t count) {
     account_release(account, charge, count);

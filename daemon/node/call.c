@@ -1,6 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Calls and their items, from the request to the one answer.
+ * Calls and their items, from the request to the one answer: the part that all kinds of request
+ * have in common. What differs from kind to kind is behind call->kind, a table of functions.
+ *
+ *   request --begin--> call, items open --item_done() for each--> answered, freed
+ *                        \--calls_abandon(): the session is gone--> freed without an answer
+ *
+ * Invariants:
+ * - call->open is the number of items that are not done, and one more until call_begun(). Without
+ *   that one more, a call whose first item is done at once would be answered before its second item
+ *   has begun.
+ * - An item that is done waits nowhere: no deadline, no ask, no queue of a store, and nothing of
+ * its kind knows it. So a call can be freed as soon as its last item is done.
+ * - What a call is charged for (CHARGE_REQUESTS, CHARGE_WAITS) is charged when it is made, and
+ * given back when it is freed, whatever became of it.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -10,6 +23,8 @@
 
 #include "node/call.h"
 
+/* The heap of deadlines of the broker calls this. The kind may end the item, or let it go on; the
+ * deadline is not set any more in either case. */
 static void call_on_time_over(struct deadline *timed, uint64_t now_ns);
 
 /* ---- answers to requests ---- */
@@ -36,6 +51,9 @@ void request_refuse_full(const struct request *request, const struct charge_refu
 
 /* ---- calls ---- */
 
+/* The items lie behind the call in one block of memory: a get of 64 items costs one allocation,
+ * not 65. The limit on items is checked before anything is allocated, for the count comes from the
+ * client. */
 struct call *call_new(struct request *request, struct space *space, size_t count) {
     struct broker_session *session = request->session;
     struct charge_refusal full;
@@ -73,6 +91,8 @@ struct call *call_new(struct request *request, struct space *space, size_t count
     return call;
 }
 
+/* Handles are numbers of the session: one that it has closed, or never had, is refused and breaks
+ * nothing. */
 struct attachment *request_attachment(const struct request *request, uint32_t handle) {
     struct attachment *attachment = session_attachment(request->session, handle);
     if (!attachment)
@@ -100,6 +120,7 @@ struct call *call_open(struct request *request, uint32_t handle, size_t count,
     return call;
 }
 
+/* A malformed ref ends its own item only: the other items of the batch go on. */
 bool item_name(struct item *item, const char *sample_id, uint64_t generation, const char *home,
                uint64_t incarnation) {
     const char *wrong = ref_set(&item->ref, sample_id, generation, home, incarnation);
@@ -110,6 +131,10 @@ bool item_name(struct item *item, const char *sample_id, uint64_t generation, co
 
 /* ---- asks ---- */
 
+/* The account of the user is charged, not that of the session: the session may close while the
+ * question is under way, and then the ask is an orphan that still takes memory and a place in the
+ * queue of a peer. The store counts the ask among its uses, so that it is not freed before the
+ * answer. */
 struct ask *ask_new(struct item *item, struct peer *peer) {
     struct ask *ask = calloc(1, sizeof *ask);
     if (!ask) {
@@ -130,6 +155,8 @@ struct ask *ask_new(struct item *item, struct peer *peer) {
     return ask;
 }
 
+/* Called first by whatever an answer is handed to, for the ask ends with its answer in any case. An
+ * orphan has left the list of its item before (call_orphan_asks()). */
 struct item *ask_take(struct ask *ask) {
     struct item *item = ask->item;
     if (item) {
@@ -158,6 +185,8 @@ const char *ask_failure(const Fb__PeerReply *reply, const char *why) {
     return reply->status != FB__STATUS__OK ? reply->error : "it does not know that request";
 }
 
+/* The asks are not freed here: the peer or the directory still holds a pointer to each as the
+ * context of its answer. */
 static void call_orphan_asks(struct item *item) {
     struct ask *ask;
     while ((ask = LIST_FIRST(&item->asks))) {
@@ -167,6 +196,7 @@ static void call_orphan_asks(struct item *item) {
     item->ask_count = 0;
 }
 
+/* The store knows the waiter by its tag, which is the address of item->waiter. */
 static void call_leave_store(struct item *item) {
     if (item->in_store)
         store_cancel_wait(item->call->space->store, item->call->holder,
@@ -183,6 +213,7 @@ void item_found(struct item *item) {
 
 /* ---- deadlines ---- */
 
+/* Moves the deadline if there is one already: bytes that keep coming in push it back. */
 void item_set_deadline(struct item *item, uint64_t deadline_ns) {
     deadlines_set(&item->call->broker->deadlines, &item->timed, deadline_ns);
 }
@@ -195,6 +226,8 @@ unsigned long long item_waited_ms(const struct item *item) {
     return (item->call->broker->now_ns - item->call->begun_ns) / NS_PER_MS;
 }
 
+/* Of several peers that have been asked the first is named: the sentence is for a person, who can
+ * do something about one node at a time. */
 const char *item_silent_node(const struct item *item) {
     const struct ask *ask = LIST_FIRST(&item->asks);
     return ask && ask->peer  ? peer_node(ask->peer)
@@ -202,6 +235,9 @@ const char *item_silent_node(const struct item *item) {
                              : "another node";
 }
 
+/* An item that is about no store of this node, for example one node of `featurectl nodes`, says
+ * only who was silent. A directory that has not answered is UNAVAILABLE (asking again may help), a
+ * peer that has not is TIMEOUT. */
 void item_expire_unanswered(struct item *item) {
     const struct ask *ask = LIST_FIRST(&item->asks);
     const char *node = item_silent_node(item);
@@ -242,6 +278,7 @@ void call_send(const struct call *call, const Fb__ClientReply *reply) {
 
 /* ---- endings ---- */
 
+/* The items own what their kind put there; the kind frees it, for only it knows what that is. */
 static void call_free(struct call *call) {
     for (uint32_t i = 0; i < call->count; i++) {
         struct item *item = call_item(call, i);
@@ -255,6 +292,7 @@ static void call_free(struct call *call) {
     free(call);
 }
 
+/* The only place from which a call is answered. */
 static void call_close_one(struct call *call) {
     if (--call->open)
         return;
@@ -308,6 +346,8 @@ void item_done(struct item *item, Fb__Status status, const char *format, ...) {
     call_close_one(item->call);
 }
 
+/* Nobody is left to be answered. Items are not ended with item_done(), which would answer the call
+ * when the last of them is done. */
 void calls_abandon(struct broker_session *session) {
     struct call *call;
     while ((call = TAILQ_FIRST(&session->calls))) {

@@ -9,6 +9,7 @@
 
 #include "node/knowledge.h"
 
+/* The first holder stands for all: whoever wants the others asks `featurectl leases`. */
 static void explain_say_leases(const Fb__SampleInfo *info, char *out, size_t out_bytes) {
     if (!info->leases)
         snprintf(out, out_bytes, "nobody reads it");
@@ -18,6 +19,7 @@ static void explain_say_leases(const Fb__SampleInfo *info, char *out, size_t out
                  info->n_holders ? (double)info->holders[0]->age_ms / 1e3 : 0.0);
 }
 
+/* What a resident sample still needs in order to be freed depends on the policy of its store. */
 static void explain_say_resident(const struct space *space, const Fb__SampleInfo *info,
                                  const char *leases, char *out, size_t out_bytes) {
     static const char *const waits[] = {"consumed releases", "an ack",
@@ -32,6 +34,8 @@ static void explain_say_resident(const struct space *space, const Fb__SampleInfo
              info->home, (double)info->age_ms / 1e3, info->extent_bytes, leases, need);
 }
 
+/* One sentence for each state. Who writes or reads the sample is named, because that is whom to ask
+ * why it is still there. */
 static void explain_say(const struct broker *broker, const struct space *space,
                         const struct store_info *from, const Fb__SampleInfo *info, char *out,
                         size_t out_bytes) {
@@ -70,6 +74,8 @@ static void explain_say(const struct broker *broker, const struct space *space,
     }
 }
 
+/* Told also while this node is fenced: it says what this node knows, and whoever puts the answers
+ * together weighs them. */
 Fb__ExplainReply *explain_here(const struct broker *broker, const struct space *space,
                                const struct ref *ref) {
     Fb__ExplainReply *reply = malloc(sizeof *reply);

@@ -32,6 +32,8 @@ uint64_t list_onward(const struct broker *broker, const struct space *space, uin
     return next ? (uint64_t)next->index << LIST_SPACE_SHIFT : 0;
 }
 
+/* Unless all states are asked for, a listing shows what can be got and is at home here: each sample
+ * of the cluster once. */
 static bool list_is_wanted(const Fb__List *asked, const struct store_info *info) {
     if (info->state == STORE_FREE || strncmp(info->sample_id, asked->prefix, strlen(asked->prefix)))
         return false;
@@ -63,6 +65,7 @@ static bool list_fill(const struct broker *broker, const struct space *space, co
     return true;
 }
 
+/* A page may be empty and still not be the last: then there was much to pass over. */
 Fb__ListReply *list_here(const struct broker *broker, const struct space *space,
                          const Fb__List *asked, bool alone) {
     Fb__ListReply *page = malloc(sizeof *page);

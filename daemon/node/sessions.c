@@ -99,11 +99,15 @@ static bool sessions_admit(const struct broker *broker, const struct account *us
     return false;
 }
 
+/* A session may open between two turns of the loop: its age counts from now, not from the last
+ * turn. */
 static uint64_t sessions_now_ns(const struct broker *broker) {
     return broker->options.clock_ns ? broker->options.clock_ns(broker->options.owner)
                                     : broker->now_ns;
 }
 
+/* The account comes first, because the limit on sessions per user is counted there. Nothing is
+ * charged before the session is admitted. */
 struct broker_session *broker_session_open(struct broker *broker,
                                            const struct broker_client_ops *ops, void *client,
                                            const struct broker_credentials *credentials, char *why,
@@ -140,6 +144,8 @@ struct broker_session *broker_session_open(struct broker *broker,
 
 /* ---- leaving ---- */
 
+/* The slot of the attachment stays and is used again by the next store that is opened, so that the
+ * other handles of the session keep their numbers. */
 bool session_detach(struct broker_session *session, struct attachment *attachment) {
     bool over =
         space_leave(session->broker, attachment->space, attachment->holder, session->account);
@@ -148,6 +154,9 @@ bool session_detach(struct broker_session *session, struct attachment *attachmen
     return over;
 }
 
+/* The calls end first: an item that waits in a store names the holder that is closed after it. The
+ * assertion finds a charge that was never given back; it holds only when nothing of the session is
+ * left to end in later turns. */
 void broker_session_close(struct broker_session *session, uint64_t now_ns) {
     struct broker *broker = session->broker;
     broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;

@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The stores of this node: arena, index block and settings together. A dropped store refuses
- * everything new and is freed when its last lease, ask and attachment is gone, and when all its
- * effects have been carried out: one that is queued may be the end of a lease that a home waits
- * for, the record of a sample, or the answer to a peer.
+ * The stores of this node: arena, index block and settings together.
+ *
+ *   unused --space_create()--> used --space_drop()--> dropped --space_reap()--> unused
+ *
+ * A dropped store refuses everything new. It is freed when its last lease, ask and attachment is
+ * gone, and when all its effects have been carried out: one that is queued may be the end of a
+ * lease that a home waits for, the record of a sample, or the answer to a peer. Whatever may be
+ * much work, such as retiring all samples or giving the memory back to the kernel, is done in
+ * parts, a part in each turn of the loop, so that nobody waits long meanwhile. A store of the same
+ * name can be created before that: it takes another slot, and the dropped one is not found by its
+ * name any more.
  */
 #include <errno.h>
 #include <sodium.h>
@@ -29,6 +36,7 @@ struct leaving {
     uint32_t holder;
 };
 
+/* By name, as requests of peers and records of the index name stores; sessions use handles. */
 struct space *space_find(struct broker *broker, const char *name) {
     for (uint32_t i = 0; i < broker->space_end; i++) {
         struct space *space = &broker->spaces[i];
@@ -38,6 +46,8 @@ struct space *space_find(struct broker *broker, const char *name) {
     return NULL;
 }
 
+/* Slots are found by going through them: there are 256 at most, and stores are made rarely. Dropped
+ * stores count as used until they are freed, for their memory is still there. */
 static struct space *spaces_unused_slot(struct broker *broker) {
     uint32_t used = 0;
     struct space *slot = NULL;
@@ -56,11 +66,14 @@ static struct space *spaces_unused_slot(struct broker *broker) {
     return slot;
 }
 
+/* An arena is mapped in whole pages. */
 static uint64_t spaces_page_round(uint64_t bytes) {
     return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
 }
 
-/* So many of something for each sample a store may have, within what is worth having at all. */
+/* So many of something for each sample a store may have, within what is worth having at all.
+ * Tombstones and replays are remembered in proportion to how many samples there can be; the bounds
+ * keep that from being useless for a small store or gigabytes for a large one. */
 static uint32_t spaces_for_each_sample(uint32_t max_samples, uint32_t each, uint32_t least,
                                        uint32_t most) {
     uint64_t wanted = (uint64_t)max_samples * each;
@@ -71,6 +84,8 @@ static uint32_t spaces_at_most(uint64_t wanted, uint32_t most) {
     return wanted < most ? (uint32_t)wanted : most;
 }
 
+/* Beyond these numbers the index block of a store would take gigabytes of address space. They are
+ * far above what a node is known to need: a million holders, eight million leases. */
 #define HOLDERS_MAX (1u << 20)
 #define LEASES_MAX  (1u << 23)
 #define WAITERS_MAX (1u << 20)
@@ -83,6 +98,9 @@ static uint32_t spaces_for_two(const struct charge_limits *limits, enum charge c
     return larger > most / 2 ? most : (uint32_t)(2 * larger);
 }
 
+/* One holder for each handle that a session may open, and one for each connection of a peer: so a
+ * holder is never what is missing, as long as the limits are not raised while the store is there.
+ */
 static uint32_t spaces_holders_of(const struct config *config) {
     const struct charge_limits *limits = &config->limits;
     uint64_t handles = limits->of[ACCOUNT_SESSION][CHARGE_HANDLES];
@@ -115,6 +133,7 @@ static struct store_options spaces_store_options_of(struct broker *broker,
     return options;
 }
 
+/* MAP_NORESERVE: the block is address space at first, and takes memory only as samples come. */
 static int spaces_map_block(struct space *space, const struct store_options *options, char *why,
                             size_t why_bytes) {
     const char *wrong = "";
@@ -135,6 +154,8 @@ static int spaces_map_block(struct space *space, const struct store_options *opt
     return 0;
 }
 
+/* A reservation cannot outlive max_hold: a sample would be too old the moment it is committed. So
+ * the smaller of max_reserve and max_hold is told to clients; the store keeps both apart. */
 void space_set_bounds(struct space *space, const struct config_store *config) {
     uint64_t reserve_ms = config->max_reserve_ms, hold_ms = config->max_hold_ms;
     bool hold_counts = hold_ms && (!reserve_ms || hold_ms < reserve_ms);
@@ -164,6 +185,8 @@ static void spaces_fill_settings(struct space *space, const struct config_store 
     space_set_bounds(space, config);
 }
 
+/* A sentence with a success is a warning, for example that there are no huge pages: the store
+ * works, more slowly. */
 static int spaces_make_memory(struct broker *broker, struct space *space,
                               const struct store_options *options, char *why, size_t why_bytes) {
     char arena_name[80];
@@ -202,7 +225,9 @@ static bool spaces_is_within_memory_limit(const struct broker *broker, const str
 }
 
 /* It only has to wake the loop: the pump asks every store for its effects, and a store carries out
- * what is due before it answers. */
+ * what is due before it answers. Each store has one deadline in the heap of the broker, for the
+ * earliest of its own. Nothing is done here: it is enough that the loop wakes, for the pump asks
+ * every store in every turn. */
 static void spaces_on_store_due(struct deadline *due, uint64_t now_ns) {
     (void)due, (void)now_ns;
 }
@@ -246,6 +271,8 @@ int space_create(struct broker *broker, const struct config_store *config, const
     return 0;
 }
 
+/* Sessions that are half-way through opening it must not succeed: the challenge is forgotten. Those
+ * that have it open keep it until they close it, and get NOT_FOUND for whatever they ask. */
 void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
     space->dropped = true;
     space->drop_walked = store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS, now_ns);
@@ -257,7 +284,8 @@ void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
             session->challenge.space = NULL;
 }
 
-/* Nobody but us touches its memory from here on. */
+/* Nobody but us touches its memory from here on. In this order: the transport must not read the
+ * memory any more, and no thread may be prefaulting it, before it is unmapped. */
 static void space_detach(struct broker *broker, struct space *space) {
     if (space->detached)
         return;
@@ -268,6 +296,7 @@ static void space_detach(struct broker *broker, struct space *space) {
         broker->options.arena_gone(broker->options.owner, &space->arena);
 }
 
+/* The creator is charged for a store for as long as it takes memory, dropped or not. */
 void space_free(struct broker *broker, struct space *space) {
     space_detach(broker, space);
     store_deinit(space->store);
@@ -281,7 +310,9 @@ void space_free(struct broker *broker, struct space *space) {
     space->used = false;
 }
 
-/* True: there is more to do at once. */
+/* True: there is more to do at once. The order matters: nothing may be given back to the kernel
+ * while somebody could still read it, and nothing can come to hold the store again once it has
+ * neither uses nor holders. */
 static bool space_reap(struct broker *broker, struct space *space, space_leave_fn *leave) {
     struct store_totals totals;
     if (!space->drop_walked)
@@ -302,6 +333,7 @@ static bool space_reap(struct broker *broker, struct space *space, space_leave_f
     return false;
 }
 
+/* Several may be at their end in one turn; each does its part. */
 bool spaces_reap(struct broker *broker, space_leave_fn *leave) {
     bool more = false;
     for (uint32_t i = 0; i < broker->space_end; i++)
@@ -327,12 +359,14 @@ bool space_leave(struct broker *broker, struct space *space, uint32_t holder,
     return false;
 }
 
+/* The account was kept for as long as something under it had to end. */
 static void spaces_leaving_free(struct broker *broker, struct leaving *leaving) {
     TAILQ_REMOVE(&broker->leavings, leaving, link);
     accounts_unhold(broker, leaving->account);
     free(leaving);
 }
 
+/* One holder a turn: the next turn follows at once while there are more. */
 bool spaces_leave_on(struct broker *broker) {
     struct leaving *leaving = TAILQ_FIRST(&broker->leavings);
     if (leaving && store_holder_close_some(leaving->space->store, leaving->holder, LEAVE_HOLDINGS,
@@ -341,6 +375,7 @@ bool spaces_leave_on(struct broker *broker) {
     return !TAILQ_EMPTY(&broker->leavings);
 }
 
+/* The broker ends: there are no more turns, so all is given back at once. */
 void spaces_leavings_free(struct broker *broker) {
     struct leaving *leaving;
     while ((leaving = TAILQ_FIRST(&broker->leavings))) {

@@ -43,11 +43,14 @@ int sample_rank(Fb__SampleState state) {
     return (unsigned)state < sizeof ranks / sizeof *ranks ? ranks[state] : 0;
 }
 
+/* Found by its generation, or else whatever stands under the id, or last stood there. */
 bool sample_find(const struct space *space, const struct ref *ref, struct store_info *info) {
     return store_stat(space->store, ref->sample_id, (uint32_t)strlen(ref->sample_id),
                       ref->generation, info);
 }
 
+/* A ref without an incarnation may be of any: only the store knows then whether it has the
+ * generation. */
 bool ref_is_of_earlier_incarnation(const struct broker *broker, const struct ref *ref) {
     return ref->incarnation && ref->incarnation != broker->options.incarnation &&
            !strcmp(ref->home, broker->config->node);
@@ -55,6 +58,8 @@ bool ref_is_of_earlier_incarnation(const struct broker *broker, const struct ref
 
 /* ---- one sample ---- */
 
+/* The owner is told by name; one that has gone meanwhile, whose leases are still being ended, by
+ * its number. */
 static Fb__LeaseInfo *stat_lease_info(const struct broker *broker,
                                       const struct store_lease_info *from) {
     Fb__LeaseInfo *info = malloc(sizeof *info);
@@ -72,7 +77,8 @@ static Fb__LeaseInfo *stat_lease_info(const struct broker *broker,
     return info;
 }
 
-/* False: out of memory. */
+/* False: out of memory. The list is bounded, for a sample may have thousands of readers, and one
+ * answer has to fit a frame. */
 static bool stat_fill_holders(const struct broker *broker, const struct space *space, uint32_t slot,
                               Fb__SampleInfo *to) {
     struct store_lease_info lease;
@@ -99,6 +105,8 @@ static bool stat_fill_writer(const struct broker *broker, const struct store_inf
     return true;
 }
 
+/* All its parts are malloc'ed, even the names, so that it can be kept in a call until that is
+ * answered, and freed like a message that came from a peer. */
 Fb__SampleInfo *sample_info_new(const struct broker *broker, const struct space *space,
                                 const struct store_info *from, bool holders) {
     Fb__SampleInfo *to = malloc(sizeof *to);
@@ -140,6 +148,8 @@ static bool stat_set_bytes(ProtobufCBinaryData *to, const uint8_t *from, size_t 
     return true;
 }
 
+/* The store copies both out of its index in one step, so that they belong together. The buffers of
+ * the largest size are on the stack; what is kept is as small as the spec is. */
 static bool stat_fill_spec(const struct space *space, uint32_t slot, Fb__StatResult *to) {
     uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
     uint32_t spec_bytes = 0, checksums_bytes = 0;
@@ -149,6 +159,8 @@ static bool stat_fill_spec(const struct space *space, uint32_t slot, Fb__StatRes
             stat_set_bytes(&to->checksums, checksums, checksums_bytes));
 }
 
+/* A resident sample of a node that is fenced is not told of: while this node is out of touch with
+ * the index, another may have put the sample anew. */
 Fb__StatResult *stat_here(const struct broker *broker, const struct space *space,
                           const struct ref *ref, const char *fenced_why) {
     Fb__StatResult *result = malloc(sizeof *result);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From the store's outcomes to wire statuses and to the sentences that people read.
+ * From the outcomes of the store to the statuses of the protocol, and to the sentences that people
+ * read. A sentence names the sample and the store, the limit that was hit with its numbers, who
+ * holds the room, and what can be done about it: whoever reads it has no access to the broker's
+ * state.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -9,6 +12,7 @@
 
 #include "node/node.h"
 
+/* STORE_WAIT is no outcome: whoever waits is told later. */
 Fb__Status status_of(enum store_result result) {
     switch (result) {
     case STORE_OK:
@@ -31,10 +35,13 @@ Fb__Status status_of(enum store_result result) {
     return FB__STATUS__INTERNAL;
 }
 
+/* How a cause is put into words: what was counted, whether in bytes, and what can be done. */
 struct cause_words {
     bool bytes;
     const char *what, *remedy;
 };
+/* In a sentence: "<what>: 3.2 GiB used of 4.0 GiB, 64 MiB asked; <remedy>". The keys of the
+ * configuration are named where raising them helps. */
 static const struct cause_words causes[] = {
     [STORE_CAUSE_NONE] = {false, "resources", "try again"},
     [STORE_CAUSE_QUOTA] = {true, "max_resident_bytes of the store",
@@ -62,6 +69,7 @@ static const struct cause_words causes[] = {
                            "put with a longer deadline"},
 };
 
+/* Bytes as people write them ("3.2 GiB"), anything else as a number. */
 static void status_amount(char out[32], bool bytes, uint64_t value) {
     if (bytes)
         log_bytes(value, out);
@@ -69,6 +77,8 @@ static void status_amount(char out[32], bool bytes, uint64_t value) {
         snprintf(out, 32, "%" PRIu64, value);
 }
 
+/* A limit of a session, user or peer rather than of the store: the account knows whose it is and
+ * how the key is called. */
 static void status_refused_by_account(char out[SENTENCE_BYTES], const struct space *space,
                                       const struct store_refusal *refusal, const char *sample_id) {
     static const enum charge charges[] = {
@@ -84,6 +94,7 @@ static void status_refused_by_account(char out[SENTENCE_BYTES], const struct spa
              limit, causes[refusal->cause].remedy);
 }
 
+/* "Can never fit" is said apart from "finds no room": waiting longer helps only with the second. */
 void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum store_result result,
                      const struct store_refusal *refusal, const char *sample_id) {
     const struct cause_words *words = &causes[refusal->cause];
@@ -111,6 +122,8 @@ void status_sentence(char out[SENTENCE_BYTES], const struct space *space, enum s
 
 /* ---- who holds the room ---- */
 
+/* What does not fit is cut off: the numbers come first, so the end of the sentence is what can be
+ * missed. */
 static void status_append(char out[SENTENCE_BYTES], const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -122,16 +135,21 @@ static void status_append(char out[SENTENCE_BYTES], const char *format, ...) {
     va_end(arguments);
 }
 
+/* The broker's time is that of its turn, and may be a little behind. */
 static double status_seconds_since(const struct broker *broker, uint64_t since_ns) {
     return broker->now_ns > since_ns ? (double)(broker->now_ns - since_ns) / 1e9 : 0;
 }
 
+/* Only then it helps to know who holds the room. */
 static bool status_is_about_room(enum store_cause cause) {
     return cause == STORE_CAUSE_QUOTA || cause == STORE_CAUSE_NODE_QUOTA ||
            cause == STORE_CAUSE_FRAGMENTED || cause == STORE_CAUSE_SAMPLES ||
            cause == STORE_CAUSE_QUEUE;
 }
 
+/* Three parts of the room are told apart, because different people have to act: what is being
+ * written (its producer), what is being read (its readers), and what is retired but still read
+ * (readers who are late). */
 void status_add_room(char out[SENTENCE_BYTES], const struct broker *broker,
                      const struct space *space, const struct store_refusal *refusal) {
     struct store_room room;
@@ -169,6 +187,7 @@ void status_add_cut(char out[SENTENCE_BYTES], const struct space *space) {
                   log_duration(space->settings.max_wait_ms, bound));
 }
 
+/* The words end a sentence such as "sample a was retired 12 s ago: consumed". */
 const char *status_reason_word(enum store_reason reason) {
     static const char *const words[] = {
         [STORE_REASON_NONE] = "",
@@ -187,6 +206,8 @@ const char *status_reason_word(enum store_reason reason) {
     return reason < sizeof words / sizeof *words ? words[reason] : "";
 }
 
+/* There are three cases, and each calls for something else: an id that is wrong, a producer that
+ * has not committed, and a sample that is over. */
 void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,
                       const struct space *space, const char *sample_id, uint64_t generation) {
     struct store_info info;

@@ -10,6 +10,7 @@
 #define WARN_APART_NS   (10ull * 1000 * 1000 * 1000)
 #define NS_PER_MS_FLOAT 1e6
 
+/* A part that is found with another number is of a minute ago or more: it begins anew. */
 static struct turns_part *turns_part(struct turns *turns, uint64_t now_ns) {
     uint64_t number = now_ns / PART_NS + 1;
     struct turns_part *part = &turns->parts[number % TURNS_PARTS];
@@ -18,6 +19,8 @@ static struct turns_part *turns_part(struct turns *turns, uint64_t now_ns) {
     return part;
 }
 
+/* Says what the turn did, for that is what tells a slow disk or a huge batch from a machine that is
+ * overloaded. */
 static void turns_warn(struct broker *broker, uint64_t turn_ns, uint64_t pump_ns) {
     const struct turns *turns = &broker->turns;
     log_warning(
@@ -34,6 +37,8 @@ static void turns_warn(struct broker *broker, uint64_t turn_ns, uint64_t pump_ns
         (unsigned long long)turns->unwarned);
 }
 
+/* Told by the loop after each turn. Warnings come ten seconds apart at most: a node that is
+ * overloaded should not spend its time on its log as well. */
 void broker_turn_took(struct broker *broker, uint64_t now_ns, uint64_t turn_ns, uint64_t pump_ns) {
     struct turns *turns = &broker->turns;
     struct turns_part *part = turns_part(turns, now_ns);
@@ -54,6 +59,8 @@ void broker_turn_took(struct broker *broker, uint64_t now_ns, uint64_t turn_ns, 
     turns->effects_before = broker->effects_done;
 }
 
+/* Parts that are older than the last minute do not count, even if nothing has come since that would
+ * have replaced them. */
 uint64_t turns_recent_ns(const struct broker *broker) {
     uint64_t longest_ns = 0, number = broker->now_ns / PART_NS + 1;
     for (uint32_t i = 0; i < TURNS_PARTS; i++) {

@@ -32,6 +32,9 @@ static void asker_on_silent(struct deadline *silent, uint64_t now_ns) {
         peers->transport->ops->close(asker->end.conn); /* may free it at once */
 }
 
+/* A broker of our own name is let in as a twin: it is told that two of the name live, and gets
+ * nothing else (asker_answer_twin). For every other the owner makes what it needs to know of an
+ * asker, its leases above all. */
 struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const char *node,
                         uint64_t incarnation) {
     struct asker *asker = calloc(1, sizeof *asker);
@@ -62,6 +65,8 @@ struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const 
     return asker;
 }
 
+/* The owner ends the leases of the asker in here. That is right only because the transport
+ * promises, with `closed`, that the other side can read no further byte. */
 void asker_free(struct asker *asker) {
     struct peers *peers = asker->end.peers;
     TAILQ_REMOVE(&peers->askers, asker, link);
@@ -107,6 +112,9 @@ static void asker_answer_unknown(struct asker *asker, uint32_t request_id, bool 
         asker_reply(asker, request_id, &reply, NULL, 0);
 }
 
+/* A ping that is answered is the proof of life for both sides, and carries the few things that one
+ * node can see of the other and the other cannot see itself: that its data address is not reached,
+ * that its name is used twice. */
 static void asker_answer_ping(struct asker *asker, uint32_t request_id, const Fb__PeerPing *ping) {
     Fb__PeerReply pong = FB__PEER_REPLY__INIT;
     asker_note_data_failure(asker, ping);
@@ -117,6 +125,8 @@ static void asker_answer_ping(struct asker *asker, uint32_t request_id, const Fb
     asker_reply(asker, request_id, &pong, NULL, 0);
 }
 
+/* A peer that breaks the protocol loses its connection and no more: it may be of another version,
+ * and its other connections, and ours to it, are as good as before. */
 static void asker_refuse(struct asker *asker, const char *what) {
     log_limited(LOG_LEVEL_WARNING, log_source(asker->node), "node %s: connection closed: %s",
                 asker->node, what);
@@ -132,6 +142,8 @@ static void asker_answer_without(struct asker *asker, uint32_t request_id, const
     asker_reply(asker, request_id, &reply, NULL, 0);
 }
 
+/* A note is a request that wants no answer (a release, say). Whether an answer is wanted is said by
+ * the frame, because the kind of request does not tell. */
 void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
     struct peers *peers = asker->end.peers;
     struct frame_header header;
@@ -165,6 +177,8 @@ void asker_on_message(struct asker *asker, const uint8_t *data, size_t bytes) {
         fb__peer_request__free_unpacked(request, NULL);
 }
 
+/* Most answers are below 16 KiB and are packed on the stack; lists and explanations may be larger.
+ */
 void asker_reply(struct asker *asker, uint32_t request_id, const Fb__PeerReply *reply,
                  const void *payload, size_t payload_bytes) {
     uint8_t on_stack[16384], *body = on_stack;

@@ -17,7 +17,12 @@
 #include "peer/peer_internal.h"
 #include "proto/decoding.h"
 
-#define FAILED_PER_TURN  256u
+/* A link that goes may leave thousands of calls behind. Each one that fails sets something in
+ * motion (a retry, an answer to a client), so they are told in portions, and the loop looks at its
+ * other work in between. */
+#define FAILED_PER_TURN 256u
+/* 50 ms is below what a user notices, and enough for a peer that is being restarted to have its
+ * listener back. The pause doubles up to reconnect_max of the configuration. */
 #define BACKOFF_FIRST_NS (50ull * 1000 * 1000)
 /* A link that is never idle is moved by holding new calls back: for so long, every so often. */
 #define HOLD_EVERY_NS (5000ull * 1000 * 1000)
@@ -29,6 +34,7 @@ static struct transport *peer_transport_of(const struct peer *peer) {
 
 static void peer_on_due(struct deadline *due, uint64_t now_ns);
 
+/* Not an allocation of its own, for the seeker is a peer inside of struct peers. */
 void peer_init(struct peer *peer, struct peers *peers, const char *node) {
     peer->end = (struct end){.kind = END_PEER, .peers = peers};
     snprintf(peer->node, sizeof peer->node, "%s", node);
@@ -40,6 +46,7 @@ void peer_init(struct peer *peer, struct peers *peers, const char *node) {
     deadline_init(&peer->due, peer_on_due);
 }
 
+/* A key opens a region on one connection only, so the keys go with the connection. */
 static void peer_forget_keys(struct peer *peer) {
     struct region_key *key;
     while ((key = TAILQ_FIRST(&peer->keys))) {
@@ -59,12 +66,15 @@ static void peer_fail_some(struct peer *peer, uint32_t budget) {
     }
 }
 
+/* `pending` is for the next connection from here on; those that are owed an end move to `failed`.
+ */
 static void peer_fail_pending(struct peer *peer, const char *why, uint32_t budget) {
     snprintf(peer->failed_why, sizeof peer->failed_why, "%s", why);
     TAILQ_CONCAT(&peer->failed, &peer->pending, link);
     peer_fail_some(peer, budget);
 }
 
+/* Taken out before `done` runs: the owner may begin another read from within. */
 static void peer_end_reading(struct peer_reading *reading, int status, const char *why) {
     TAILQ_REMOVE(&reading->peer->readings, reading, link);
     reading->read.done(reading->read.context, status, why);
@@ -79,6 +89,7 @@ void peer_deinit(struct peer *peer) {
     deadlines_clear(peer->end.peers->options.deadlines, &peer->due);
 }
 
+/* The first pause after a connection that was up is short again: peer_on_up() sets it back. */
 static void peer_back_off(struct peer *peer, uint64_t now_ns) {
     peer->state = PEER_BACKOFF;
     peer->retry_ns = now_ns + peer->backoff_ns;
@@ -87,6 +98,7 @@ static void peer_back_off(struct peer *peer, uint64_t now_ns) {
         peer->backoff_ns = peer->end.peers->options.reconnect_max_ns;
 }
 
+/* A dial counts as something heard: the silence that peer_tick() measures begins now. */
 static void peer_dial(struct peer *peer, uint64_t now_ns) {
     peer->end.heard_ns = now_ns;
     peer->state = PEER_CONNECTING;
@@ -100,6 +112,8 @@ static void peer_dial(struct peer *peer, uint64_t now_ns) {
     }
 }
 
+/* A send that fails means that the peer does not read (-ENOBUFS) or that the link is ending; in
+ * both cases the link goes, and the calls are told by peer_on_closed(). */
 static void peer_send_pending(struct peer *peer, struct peer_pending *pending) {
     struct frame_header header = {FRAME_VERSION, FRAME_REQUEST, pending->request_id,
                                   (uint32_t)pending->body_bytes, 0};
@@ -131,6 +145,7 @@ static void peer_note_data_failure(struct peer *peer) {
                     "node %s: its data address %s is reached", peer->node, peer->data_address);
 }
 
+/* In the order in which they were asked for. */
 static void peer_send_unsent(struct peer *peer) {
     struct peer_pending *pending;
     TAILQ_FOREACH (pending, &peer->pending, link)
@@ -138,6 +153,9 @@ static void peer_send_unsent(struct peer *peer) {
             peer_send_pending(peer, pending);
 }
 
+/* The seeker is a peer like the others, but nobody has asked it for anything, so nobody is told
+ * (peers_seek). `epoch` counts connections: whoever remembers a region of the peer remembers it
+ * with the epoch, and finds out that it is of another connection. */
 void peer_on_up(struct peer *peer, uint64_t incarnation) {
     uint64_t now_ns = peer->end.peers->now_ns;
     bool seeks = peer == &peer->end.peers->seeker;
@@ -161,6 +179,10 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
         peer->end.peers->events.link_up(peer->end.peers->owner, peer);
 }
 
+/* There are three cases. The link was moving to a better one: it is dialled again at once, and
+ * calls that wait for it go on waiting. We have dropped it: last_failure says why already.
+ * Otherwise the transport says why. In the last two, everything that was asked for on it has
+ * failed. */
 void peer_on_closed(struct peer *peer, const char *why) {
     struct peers *peers = peer->end.peers;
     peer->better_ns = 0;
@@ -194,6 +216,7 @@ void peer_on_closed(struct peer *peer, const char *why) {
 
 /* ---- moving to a better connection ---- */
 
+/* Calls that wait for the link do not count: they go over the next one just as well. */
 static bool peer_is_idle(const struct peer *peer) {
     const struct peer_pending *pending;
     TAILQ_FOREACH (pending, &peer->pending, link)
@@ -202,6 +225,7 @@ static bool peer_is_idle(const struct peer *peer) {
     return TAILQ_EMPTY(&peer->readings);
 }
 
+/* Called wherever something ends, because that may have been the last thing under way. */
 static void peer_move_if_idle(struct peer *peer) {
     if (!peer->better_ns || peer->moving || peer->dropped || peer->state != PEER_UP ||
         !peer_is_idle(peer))
@@ -212,6 +236,10 @@ static void peer_move_if_idle(struct peer *peer) {
     peer_transport_of(peer)->ops->close(peer->end.conn);
 }
 
+/* Under steady load a link is never idle by itself. So for HOLD_NS at the start of every
+ * HOLD_EVERY_NS new calls wait, what is under way ends, and the link can move. If a long read keeps
+ * it busy for longer, the calls go out after all and it is tried again later: one call in five
+ * waits, for a second at most. */
 static bool peer_holds_back(const struct peer *peer, uint64_t now_ns) {
     return peer->moving ||
            (peer->better_ns && (now_ns - peer->better_ns) % HOLD_EVERY_NS < HOLD_NS);
@@ -232,6 +260,9 @@ void peer_on_better(struct peer *peer) {
 
 /* ---- calls ---- */
 
+/* The body is packed here and kept until it is sent, because the caller's request is gone by then.
+ * A question for a region's key is never held back: the read that needs it is under way already,
+ * and holding it back would keep the link busy for ever. */
 int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn done, void *context,
               uint64_t now_ns) {
     if (!peer_transport_of(peer))
@@ -261,6 +292,7 @@ int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn d
     return 0;
 }
 
+/* One that has not been sent cannot have been answered, whatever its number. */
 static struct peer_pending *peer_find_pending(struct peer *peer, uint32_t request_id) {
     struct peer_pending *pending;
     TAILQ_FOREACH (pending, &peer->pending, link)
@@ -269,12 +301,16 @@ static struct peer_pending *peer_find_pending(struct peer *peer, uint32_t reques
     return NULL;
 }
 
+/* `dropped` keeps the reason that is set here: the transport says "" of a connection that we close
+ * ourselves. */
 static void peer_drop_link(struct peer *peer, const char *why) {
     snprintf(peer->last_failure, sizeof peer->last_failure, "%s", why);
     peer->dropped = true;
     peer_transport_of(peer)->ops->close(peer->end.conn);
 }
 
+/* An answer to nothing that we asked is a broken peer, not a late answer: answers of a connection
+ * end with the connection, and each call is answered once. */
 void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
     struct frame_header header;
     const char *wrong = frame_open(data, bytes, FRAME_PEER_BYTES_MAX, &header);
@@ -305,6 +341,8 @@ void peer_on_message(struct peer *peer, const uint8_t *data, size_t bytes) {
 
 /* ---- liveness ---- */
 
+/* Also called when the ping has failed with its link; then there is no reply, and nothing to learn
+ * from it. */
 static void peer_on_pong(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                          size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
@@ -316,6 +354,8 @@ static void peer_on_pong(void *context, const Fb__PeerReply *reply, const uint8_
         twins_told(peer->end.peers, peer->node, reply->twin);
 }
 
+/* At most one ping is out: a peer that does not answer is found out by its silence, and more pings
+ * would only fill its queue. */
 static void peer_send_ping(struct peer *peer, uint64_t now_ns) {
     Fb__PeerPing ping = FB__PEER_PING__INIT;
     if (*peer->data_failure) {
@@ -330,6 +370,8 @@ static void peer_send_ping(struct peer *peer, uint64_t now_ns) {
         peer->ping_out = peer_call(peer, &request, peer_on_pong, peer, now_ns) == 0;
 }
 
+/* Silence is measured from the last thing heard, also a chunk of a read: a peer that is busy
+ * sending us a large sample need not answer pings in time. */
 static void peer_do_what_is_due(struct peer *peer, uint64_t now_ns) {
     uint64_t timeout_ns = peer->end.peers->options.timeout_ns;
     peer_fail_some(peer, FAILED_PER_TURN);
@@ -357,7 +399,8 @@ static void peer_do_what_is_due(struct peer *peer, uint64_t now_ns) {
     }
 }
 
-/* When that has something to do, as things stand; UINT64_MAX = never. */
+/* When peer_do_what_is_due() has something to do, as things stand; UINT64_MAX = never. No later
+ * than that: the daemon sleeps until then. */
 static uint64_t peer_due_ns(const struct peer *peer) {
     const struct peers *peers = peer->end.peers;
     if (!TAILQ_EMPTY(&peer->failed))
@@ -392,6 +435,8 @@ static struct region_key *peer_find_key(struct peer *peer, uint32_t region) {
     return NULL;
 }
 
+/* `posted` is set first: the transport reports a posted read itself, and one that is not posted is
+ * ended by peer_on_closed(). */
 static int peer_post(struct peer *peer, struct peer_reading *reading,
                      const struct region_key *key) {
     struct transport_read read = {
@@ -413,7 +458,8 @@ struct key_question {
     uint32_t region;
 };
 
-/* Posts or fails the reads that waited for the key of one region. */
+/* Posts or fails the reads that waited for the key of one region. The answer may be of an older
+ * connection (`current`): its reads have been ended with it. */
 static void peer_on_region(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                            size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -445,6 +491,8 @@ static void peer_on_region(void *context, const Fb__PeerReply *reply, const uint
     }
 }
 
+/* The first read of a region on a connection asks for its key; others that come meanwhile wait for
+ * the same answer. */
 static int peer_ask_region(struct peer *peer, uint32_t region, uint64_t now_ns) {
     const struct peer_reading *other;
     TAILQ_FOREACH (other, &peer->readings, link)
@@ -465,6 +513,8 @@ static int peer_ask_region(struct peer *peer, uint32_t region, uint64_t now_ns) 
     return result;
 }
 
+/* A read of another epoch is refused at once: the region that it names may be another one on this
+ * connection, or of another incarnation of the node. */
 int peer_read(struct peer *peer, uint64_t epoch, const struct peer_read *read, uint64_t now_ns) {
     if (peer->state != PEER_UP || peer->epoch != epoch)
         return -ESTALE;
@@ -482,6 +532,7 @@ int peer_read(struct peer *peer, uint64_t epoch, const struct peer_read *read, u
     return 0;
 }
 
+/* A read that has succeeded is a sign of life. */
 void peer_on_read_done(struct peer *peer, struct peer_reading *reading, int status) {
     if (status)
         peer->errors++;
@@ -509,6 +560,8 @@ uint64_t peer_incarnation(const struct peer *peer) {
     return peer->incarnation;
 }
 
+/* The data address is shown even where it is the same as the address for messages, so that a reader
+ * of featurectl need not know the rule. */
 void peer_query(const struct peer *peer, struct peer_info *out) {
     static const char *const states[] = {"idle", "connecting", "up", "back-off"};
     *out = (struct peer_info){

@@ -12,6 +12,10 @@
  * A link that stays silent for timeout_ns is closed; pings keep an idle one talking. One lost
  * connection never disables a peer: calls made while it is down trigger a new attempt and fail only
  * when that fails.
+ *
+ * Circle: asker.c, peer.c, peers.c, twins.c: peers.c hands each event of the transport to the peer
+ * or the asker that it is of, and both send by peers.c; twins.c compares all of them whenever one
+ * is heard.
  */
 #ifndef FEATURED_PEER_PEER_H
 #define FEATURED_PEER_PEER_H

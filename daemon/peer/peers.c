@@ -23,6 +23,8 @@ static struct asker *peers_as_asker(struct end *end) {
     return end->kind == END_ASKER ? (struct asker *)end : NULL;
 }
 
+/* What each node says of itself in the handshake of the transport, where it is covered by the
+ * proof. The name and the incarnation come before anything can be asked. */
 size_t peers_hello(const struct peers_options *options, uint8_t out[TRANSPORT_HELLO_BYTES_MAX]) {
     Fb__PeerHello hello = FB__PEER_HELLO__INIT;
     hello.version_min = VERSION_PEER.lowest;
@@ -33,7 +35,8 @@ size_t peers_hello(const struct peers_options *options, uint8_t out[TRANSPORT_HE
 }
 
 /* NULL: not a hello that we can work with; `why` says how, else it is empty. Both sides read the
- * other's range of versions and choose from it alike, so there is nothing to answer. */
+ * other's range of versions and choose from it alike, so there is nothing to answer. The hello is
+ * proven but not trusted: its other side may be of another version, or broken. */
 static Fb__PeerHello *peers_unpack_hello(const void *hello, size_t hello_bytes,
                                          char why[WHY_BYTES]) {
     Fb__PeerHello *peer = fb__peer_hello__unpack(NULL, hello_bytes, hello);
@@ -59,11 +62,15 @@ static Fb__PeerHello *peers_unpack_hello(const void *hello, size_t hello_bytes,
     return peer;
 }
 
+/* Events of the transport carry no time, so it is taken here, once per event. The simulator has no
+ * clock and leaves it at the last tick. */
 static void peers_touch(struct peers *peers) {
     if (peers->options.clock_ns)
         peers->now_ns = peers->options.clock_ns(peers->options.clock_context);
 }
 
+/* Another broker wants to ask us. One that is ourselves (same name, same incarnation) has dialled
+ * its own address, by a mistake in the configuration or while looking for a twin. */
 static void *peers_on_accepted(void *owner, struct transport_conn *conn, const void *hello,
                                size_t hello_bytes) {
     struct peers *peers = owner;
@@ -86,6 +93,9 @@ static void *peers_on_accepted(void *owner, struct transport_conn *conn, const v
     return asker ? &asker->end : NULL;
 }
 
+/* We dialled an address to reach a node of a certain name. Whoever answers under another name is
+ * not used: the address is wrong, and reading from the wrong home would end in NOT_FOUND for
+ * samples that exist. */
 static void peers_on_up(void *owner, void *user, const void *hello, size_t hello_bytes) {
     struct peers *peers = owner;
     peers_touch(peers);
@@ -116,6 +126,7 @@ static void peers_on_up(void *owner, void *user, const void *hello, size_t hello
         fb__peer_hello__free_unpacked(said, NULL);
 }
 
+/* Whatever comes in is a sign of life. */
 static void peers_on_message(void *owner, void *user, const void *data, size_t bytes) {
     struct peers *peers = owner;
     peers_touch(peers);
@@ -150,6 +161,8 @@ static void peers_on_better(void *owner, void *user) {
     peer_on_better(peers_as_peer(user));
 }
 
+/* For an asker this is the end: asker_free() returns its leases. A peer goes on existing and is
+ * dialled again. */
 static void peers_on_closed(void *owner, void *user, const char *why) {
     peers_touch(owner);
     struct end *end = user;
@@ -207,6 +220,8 @@ static void peers_on_transport_destroyed(void *owner) {
     peers->closed(peers->closed_owner);
 }
 
+/* Connections end with their events, so the peers and askers must outlive this: peers_free() comes
+ * after `closed`. */
 void peers_close(struct peers *peers, void (*closed)(void *owner), void *closed_owner) {
     peers->closed = closed;
     peers->closed_owner = closed_owner;
@@ -216,6 +231,7 @@ void peers_close(struct peers *peers, void (*closed)(void *owner), void *closed_
         closed(closed_owner);
 }
 
+/* Peers that still have calls under way end them here, with "this node is stopping". */
 void peers_free(struct peers *peers) {
     if (!peers)
         return;
@@ -237,6 +253,8 @@ int peers_listen(struct peers *peers, const char *address, char bound_out[64]) {
     return peers->transport->ops->listen(peers->transport, address, bound_out);
 }
 
+/* By name. There are as many as nodes, and a name is looked for when something is asked of a node,
+ * not per event: events bring their `struct end`. */
 struct peer *peers_find(struct peers *peers, const char *node) {
     struct peer *peer;
     TAILQ_FOREACH (peer, &peers->peers, link)
@@ -245,6 +263,8 @@ struct peer *peers_find(struct peers *peers, const char *node) {
     return NULL;
 }
 
+/* A peer keeps its connection when it gets a new address; the address counts from the next dial on.
+ */
 struct peer *peers_add(struct peers *peers, const char *node, const char *address,
                        const char *data_address) {
     struct peer *peer = peers_find(peers, node);
@@ -266,6 +286,8 @@ struct peer *peers_next(struct peers *peers, struct peer *previous) {
     return previous ? TAILQ_NEXT(previous, link) : TAILQ_FIRST(&peers->peers);
 }
 
+/* The first one will do: the sentence is for an administrator, who mends the address once for all
+ * nodes. */
 void peers_data_failure(const struct peers *peers, char *out, size_t out_bytes) {
     const struct asker *asker;
     *out = '\0';
@@ -276,7 +298,9 @@ void peers_data_failure(const struct peers *peers, char *out, size_t out_bytes) 
         }
 }
 
-/* After a pause of our own (SIGSTOP, a suspended machine) nobody was silent: we were deaf. */
+/* After a pause of our own (SIGSTOP, a suspended machine) nobody was silent: we were deaf. Without
+ * this, every pause longer than peer_timeout would end all connections, and with them the leases of
+ * all askers. Half of the timeout is as long as a tick is ever late in a daemon that runs. */
 static void peers_forgive_own_pause(struct peers *peers, uint64_t now_ns) {
     uint64_t since_ns = now_ns - peers->turn_ns;
     bool first = !peers->turn_ns;
@@ -297,6 +321,7 @@ void peers_begin_turn(struct peers *peers, uint64_t now_ns) {
     peers->now_ns = now_ns;
 }
 
+/* Three parts, one message: nothing is copied together. */
 int peers_send(const struct end *end, const struct frame_header *header, const void *body,
                const void *payload) {
     if (!end->conn)

@@ -24,6 +24,8 @@
 
 /* ---- our own name ---- */
 
+/* Three times the longest pause that there can be between two signs of a twin: its pings, its
+ * silence, its attempts to connect. */
 static uint64_t twins_kept_ns(const struct peers *peers) {
     const struct peers_options *options = &peers->options;
     uint64_t longest_ns = options->timeout_ns > options->reconnect_max_ns
@@ -36,6 +38,7 @@ static uint64_t twins_over_ns(const struct peers *peers) {
     return peers->twin.seen_ns + twins_kept_ns(peers) + 1;
 }
 
+/* Logged when it becomes known and not each time it is seen again, which may be at every ping. */
 void peers_twin_seen(struct peers *peers, const char *words) {
     struct own_twin *twin = &peers->twin;
     if (!*twin->words)
@@ -50,6 +53,8 @@ const char *peers_twin(const struct peers *peers) {
     return peers->twin.words;
 }
 
+/* The words come from another node and go into our log and to our users, so control characters are
+ * taken out, and there is a limit. */
 void twins_told(struct peers *peers, const char *by, const char *words) {
     char clean[sizeof peers->twin.words], sentence[sizeof peers->twin.words];
     size_t used = 0;
@@ -60,6 +65,7 @@ void twins_told(struct peers *peers, const char *by, const char *words) {
     peers_twin_seen(peers, sentence);
 }
 
+/* The address is the one thing by which an administrator can find the other broker. */
 void twins_remote(const struct end *end, char out[64]) {
     struct transport_info info = {0};
     if (end->conn)
@@ -79,6 +85,8 @@ void twins_met(struct peers *peers, const struct end *end, const char *how, uint
 
 /* ---- another node's name ---- */
 
+/* Pulses that were counted before the other connection began prove nothing about both living at
+ * once. */
 static void twins_begin_anew(struct end *end) {
     end->pulses = 0;
     end->pulse_ns = end->peers->now_ns;
@@ -96,6 +104,8 @@ void twins_begin(struct end *end, const char *node) {
         twins_begin_anew(&peer->end);
 }
 
+/* At the pace of pings at most: ten messages that a dead broker has left in the network arrive at
+ * once and count as one. */
 void twins_pulse(struct end *end) {
     uint64_t now_ns = end->peers->now_ns;
     if (now_ns < end->pulse_ns + end->peers->options.ping_interval_ns / 2)
@@ -104,6 +114,7 @@ void twins_pulse(struct end *end) {
     end->pulse_ns = now_ns;
 }
 
+/* Three pulses each: one may be what a dead broker sent last, and a second one its last ping. */
 static bool twins_both_live(const struct end *a, const struct end *b) {
     return a->conn && b->conn && a->pulses >= PULSES_LEAST && b->pulses >= PULSES_LEAST;
 }
@@ -135,6 +146,7 @@ static bool twins_is_known(const struct peers *peers, const char *node) {
     return false;
 }
 
+/* Asked at each ping of an asker, because a ping has an answer in which the verdict can be told. */
 void twins_check(struct asker *asker) {
     struct peers *peers = asker->end.peers;
     uint64_t incarnation;
@@ -169,6 +181,8 @@ const char *peers_rival(const struct peers *peers, const char *node) {
 
 /* ---- looking for the one that has our name in the index ---- */
 
+/* Looking for the same address again changes nothing. Another address while a connection stands:
+ * that one is closed, and dialled anew by the way of a peer that moves (`moving`). */
 void peers_seek(struct peers *peers, const char *address) {
     struct peer *seeker = &peers->seeker;
     if (peers->seeking && !strcmp(seeker->address, address))
@@ -191,6 +205,8 @@ void peers_seek_end(struct peers *peers) {
     peer_schedule(&peers->seeker);
 }
 
+/* Nobody is found once the address could not be reached; the seeker goes on trying all the same,
+ * until its owner ends it. */
 enum peers_found peers_found(const struct peers *peers, uint64_t *incarnation_out,
                              const char **why_out) {
     const struct peer *seeker = &peers->seeker;

@@ -18,6 +18,8 @@
 #include "proto/version.h"
 #include "requests/kinds.h"
 
+/* Lists of uids are short and read from the configuration: no need for more than going through
+ * them. */
 static bool access_listed(const struct config_ids *list, uint32_t id) {
     for (uint32_t i = 0; i < list->count; i++)
         if (list->ids[i] == id)
@@ -25,6 +27,7 @@ static bool access_listed(const struct config_ids *list, uint32_t id) {
     return false;
 }
 
+/* An empty list allows everybody who could connect to the socket at all. */
 static bool access_is_allowed(const struct config_ids *list, const struct broker_session *session) {
     return !list->count || session->admin || access_listed(list, session->credentials.uid);
 }
@@ -41,6 +44,8 @@ static void access_deny(const struct request *request, const char *store, const 
 
 /* ---- greeting ---- */
 
+/* The name comes from the client and goes into logs: whatever could end a line or a word there is
+ * replaced. */
 static void access_describe_session(struct broker_session *session, const char *client_name) {
     char *clean = session->client_name;
     size_t n = 0;
@@ -52,6 +57,7 @@ static void access_describe_session(struct broker_session *session, const char *
              session->credentials.uid, clean);
 }
 
+/* Told so that a client can keep within them; they are enforced all the same. */
 static void access_fill_limits(const struct config *config, Fb__Limits *limits) {
     fb__limits__init(limits);
     limits->frame_bytes = FRAME_CLIENT_BYTES_MAX;
@@ -66,6 +72,9 @@ static void access_fill_limits(const struct config *config, Fb__Limits *limits) 
     limits->waits = (uint32_t)of[CHARGE_WAITS];
 }
 
+/* The first request of a session, and the only one that is understood before the two have agreed on
+ * a version. A client of an earlier or later protocol can read the refusal all the same, because
+ * the form of Hello and of an answer with a sentence never changes. */
 static void access_hello(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Hello *hello = request->message->hello;
@@ -150,6 +159,8 @@ static int access_attach(struct broker_session *session, struct space *space, bo
     return index;
 }
 
+/* The descriptor goes along with the answer. That for readers was opened read-only, so that they
+ * cannot map the arena for writing whatever they do. */
 static void access_opened(const struct request *request, struct space *space, bool write,
                           const uint8_t *proof) {
     struct broker_session *session = request->session;
@@ -174,6 +185,9 @@ static void access_opened(const struct request *request, struct space *space, bo
     request_send(request, &reply, write ? space->arena.fd : space->arena.fd_readonly);
 }
 
+/* The order of the checks is what a client learns: that the store is there, that its uid may open
+ * it, that it may write there. The secret comes last, and is proved with a challenge: it never
+ * crosses the socket. */
 static void access_store_open(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__StoreOpen *open = request->message->store_open;
@@ -209,6 +223,8 @@ static void access_store_open(struct request *request) {
     }
 }
 
+/* Comparing in constant time (auth_equal()), so that the time of a refusal tells nothing about how
+ * much of the proof was right. A challenge is used up by the first try, right or wrong. */
 static void access_store_prove(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__StoreProve *prove = request->message->store_prove;
@@ -233,6 +249,7 @@ static void access_store_prove(struct request *request) {
     access_opened(request, space, challenge.write, ours);
 }
 
+/* The handle may be the last thing that keeps a dropped store: it can be freed then. */
 static void access_store_close(struct request *request) {
     struct broker_session *session = request->session;
     struct attachment *attachment =
@@ -256,7 +273,11 @@ static void access_store_close(struct request *request) {
 
 /* ---- creating and dropping ---- */
 
-/* Zero in a setting asks for the broker's default. */
+/* Zero in a setting asks for the broker's default. The settings of a store that is created at run
+ * time come from three places: the request, and where that says 0 the [store] defaults of the
+ * configuration, which have built-in values where nothing is written. A secret file is never taken
+ * over from the defaults: the key comes with the request, made from the secret on the client's
+ * side. */
 static void access_settle(const struct config_store *defaults, const char *name,
                           const Fb__StoreSettings *asked, struct config_store *out) {
     *out = *defaults;
@@ -276,6 +297,8 @@ static void access_settle(const struct config_store *defaults, const char *name,
         out->max_samples = asked->max_samples;
 }
 
+/* Creating a store again with the same settings is a success, so that a script can be run twice.
+ * Sizes are compared as they were rounded to pages. */
 static bool access_same_store(const struct space *space, const struct config_store *wanted,
                               const Fb__StoreCreate *create) {
     const Fb__StoreSettings *has = &space->settings;
@@ -289,6 +312,8 @@ static bool access_same_store(const struct space *space, const struct config_sto
            has->max_hold_ms == wanted->max_hold_ms && has->max_samples == wanted->max_samples;
 }
 
+/* The user is charged, not the session: the store outlives the session, and a user who reconnects
+ * has still made it. */
 static Fb__Status access_create(struct broker_session *session, const Fb__StoreCreate *asked,
                                 char sentence[SENTENCE_BYTES]) {
     struct broker *broker = session->broker;
@@ -345,6 +370,7 @@ static void access_store_create(struct request *request) {
     request_reply(request, status, status == FB__STATUS__OK ? "" : sentence);
 }
 
+/* Dropping a store that is not there is a success: absent is what was asked for. */
 static void access_store_drop(struct request *request) {
     struct broker_session *session = request->session;
     const char *name = request->message->store_drop->store;

@@ -17,6 +17,9 @@
 
 /* ---- what has been said so far ---- */
 
+/* The answer is put together in place: `explained` is the message that is sent in the end, and each
+ * node that answers adds to it or replaces parts of it. It is made of malloc'ed parts throughout,
+ * so that parts of a peer's answer can be moved into it. */
 struct explain_item {
     struct item item;
     char store[LAYOUT_NAME_BYTES_MAX + 1]; /* which this node need not have */
@@ -32,6 +35,7 @@ static void explain_set_text(struct item *item, char **text, const char *to) {
     item->no_memory |= !text_set(text, to);
 }
 
+/* What one node says, in the order in which the answers came in. */
 static void explain_add_says(struct item *item, const char *node, Fb__Status status,
                              const char *sentence) {
     Fb__ExplainReply *explained = explain_of(item)->explained;
@@ -84,6 +88,7 @@ static void explain_offer_own(struct item *item) {
 
 /* ---- the index ---- */
 
+/* Two ways to lose a sample with its node: the node is gone, or it is back without its memory. */
 static void explain_say_left(const struct broker *broker, const char *node, char *out,
                              size_t out_bytes) {
     uint64_t gone_ns = nodes_gone_ns(broker, node);
@@ -111,6 +116,7 @@ static void explain_keep_record(struct item *item, const struct directory_record
     explain_of(item)->explained->record = kept;
 }
 
+/* The record is kept as it is, too: `featurectl explain --json` shows it. */
 static void explain_note_record(struct item *item, enum directory_result result,
                                 const struct directory_record *record) {
     const struct broker *broker = item->call->broker;
@@ -133,6 +139,7 @@ static void explain_note_record(struct item *item, enum directory_result result,
 
 /* ---- the way of its bytes ---- */
 
+/* Names the network ports over which the bytes would come. */
 static void explain_say_rails(const struct transport_info *transport, char *out, size_t out_bytes) {
     unsigned up = 0;
     out[0] = '\0';
@@ -146,6 +153,7 @@ static void explain_say_rails(const struct transport_info *transport, char *out,
         snprintf(out, out_bytes, ", no rail up");
 }
 
+/* Only a sample that can still be got has a path. */
 static void explain_note_path(struct item *item) {
     const struct broker *broker = item->call->broker;
     const Fb__ExplainReply *explained = explain_of(item)->explained;
@@ -168,6 +176,8 @@ static void explain_note_path(struct item *item) {
 
 /* ---- the end ---- */
 
+/* The state HOME_LOST is no state of a store: only somebody who knows that the node is gone can say
+ * so. */
 static void explain_say_lost(struct item *item, const char *node) {
     Fb__ExplainReply *explained = explain_of(item)->explained;
     char sentence[TOLD_BYTES], left[SENTENCE_BYTES / 2];
@@ -180,7 +190,8 @@ static void explain_say_lost(struct item *item, const char *node) {
     explain_set_text(item, &explained->node, item->call->broker->config->node);
 }
 
-/* What is over may have been replaced by what the index names now. */
+/* What is over may have been replaced by what the index names now. A reader whose sample was
+ * superseded wants to know by what. */
 static void explain_add_successor(struct item *item) {
     Fb__ExplainReply *explained = explain_of(item)->explained;
     const Fb__IndexRecord *record = explained->record;
@@ -213,6 +224,8 @@ static void explain_add_silence(struct item *item) {
     }
 }
 
+/* Everybody has answered, or the time is over. A dead home outweighs what others remember of the
+ * sample; only then it is worth saying what replaced it, or who was silent. */
 static void explain_finish(struct item *item) {
     const struct broker *broker = item->call->broker;
     Fb__ExplainReply *explained = explain_of(item)->explained;
@@ -236,6 +249,8 @@ static void explain_finish(struct item *item) {
         item_done(item, FB__STATUS__OK, NULL);
 }
 
+/* Those that have not answered are named. The answer is OK: what the others said is worth having.
+ */
 static void explain_expired(struct item *item) {
     char why[64];
     const struct ask *ask;
@@ -262,6 +277,8 @@ static void explain_on_located(void *context, enum directory_result result,
         explain_finish(item);
 }
 
+/* A node without a store of that name has nothing to say, and is not listed among those who said
+ * something. */
 static void explain_on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                               size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -282,6 +299,7 @@ static void explain_on_answer(void *context, const Fb__PeerReply *reply, const u
         explain_finish(item);
 }
 
+/* A node that cannot be asked at all is listed like one that was silent: with the reason. */
 static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireItem *asked) {
     Fb__PeerExplain explain = FB__PEER_EXPLAIN__INIT;
     Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
@@ -294,6 +312,7 @@ static void explain_ask_peer(struct item *item, struct peer *peer, Fb__RetireIte
     explain_add_says(item, peer_node(peer), FB__STATUS__UNAVAILABLE, "it cannot be asked now");
 }
 
+/* Not asked where the directory keeps no index: then the sentence says so. */
 static void explain_ask_index(struct item *item) {
     struct directory *directory = item->call->broker->directory;
     char why[SENTENCE_BYTES];
@@ -307,6 +326,8 @@ static void explain_ask_index(struct item *item) {
     explain_set_text(item, &explain_of(item)->explained->index, why);
 }
 
+/* Dead nodes are left out: they would be silent until the deadline, and what they held is lost in
+ * any case. */
 static void explain_ask_all(struct item *item, Fb__RetireItem *asked) {
     const struct broker *broker = item->call->broker;
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
@@ -315,6 +336,9 @@ static void explain_ask_all(struct item *item, Fb__RetireItem *asked) {
             explain_ask_peer(item, peer, asked);
 }
 
+/* The deadline is set before anything is asked, for the first question may be the last thing that
+ * this function does with the item. With a ref only its home is asked, with a bare id everybody,
+ * for any node may hold or remember it. */
 static void explain_one(struct item *item, Fb__RetireItem *asked) {
     struct broker *broker = item->call->broker;
     if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))

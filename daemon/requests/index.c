@@ -36,6 +36,7 @@ static Fb__IndexFinding *index_copy_of(const Fb__IndexFinding *from) {
     return fb__index_finding__unpack(NULL, bytes, packed);
 }
 
+/* May be called while the item is being begun, or much later. */
 static void index_on_checked(void *context, const Fb__IndexFinding *finding) {
     struct item *item = ask_take(context);
     if (!item)
@@ -47,6 +48,8 @@ static void index_on_checked(void *context, const Fb__IndexFinding *finding) {
         item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory for what it found");
 }
 
+/* The check is a thing of its own (exchange/index_check.c) that goes on without the item; what ties
+ * them is the ask, which is an orphan when the item is gone. */
 static void index_check_own(struct item *item, const char *store, bool repair) {
     struct ask *ask = ask_new(item, NULL);
     bool record_only = !*item->ref.home;
@@ -73,6 +76,7 @@ static void index_check_on_peer(void *context, const Fb__PeerReply *reply, const
     item_done(item, FB__STATUS__OK, NULL);
 }
 
+/* That node compares the record with what it holds itself: nobody else can. */
 static void index_check_there(struct item *item, const char *store, bool repair) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->ref.home);
@@ -101,6 +105,8 @@ static void index_check_one(struct item *item, const char *store, const Fb__Inde
         index_check_there(item, store, repair);
 }
 
+/* NOT_CHECKED says that nothing is known of the sample, and why. It is no finding about the index.
+ */
 static Fb__IndexFinding *index_result(const struct item *item) {
     struct finding_item *result = finding_of(item);
     if (result->finding)
@@ -112,6 +118,7 @@ static Fb__IndexFinding *index_result(const struct item *item) {
     return &result->none;
 }
 
+/* One finding for each sample that was asked about, in the order of the request. */
 static void index_check_answer(const struct call *call) {
     Fb__IndexFinding *findings[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++)
@@ -132,7 +139,7 @@ static void index_check_free_item(struct item *item) {
 
 /* ---- requests ---- */
 
-/* False: refused. */
+/* False: refused. With `directory = static` there is no index, and nothing to audit. */
 static bool index_is_there(const struct request *request) {
     const struct broker_session *session = request->session;
     char sentence[SENTENCE_BYTES];
@@ -147,6 +154,8 @@ static bool index_is_there(const struct request *request) {
     return false;
 }
 
+/* Admins only: a check may name samples of any store, and a repair writes to the index on behalf of
+ * the node. */
 static void index_check_begin(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__IndexCheck *asked = request->message->index_check;
@@ -171,6 +180,8 @@ static void index_check_begin(struct request *request) {
 
 /* ---- pages of the index ---- */
 
+/* Records carry the wall-clock time of their node: the age is what the clocks of two machines say
+ * together, never negative. */
 static void index_fill_listed(const struct broker *broker, const struct directory_listed *from,
                               Fb__IndexRecord *to) {
     uint64_t unix_ms = (broker->now_ns + broker->options.unix_offset_ns) / NS_PER_MS;
@@ -230,6 +241,7 @@ static void index_list_answer(const struct call *call) {
     call_send(call, &reply);
 }
 
+/* A client may look through the records of the store that it has opened; an admin through all. */
 static void index_list_begin(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__IndexList *asked = request->message->index_list;

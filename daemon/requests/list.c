@@ -28,6 +28,8 @@ static const struct space *list_begin(const struct request *request, uint32_t ha
 
 /* ---- samples ---- */
 
+/* An admin sees the dropped stores of that name too, behind the one that is there: a lease that
+ * still keeps one of them is what he may be looking for. */
 static void list_own(const struct request *request, const struct space *space,
                      const Fb__List *asked) {
     const struct broker_session *session = request->session;
@@ -52,6 +54,7 @@ struct page_item {
     Fb__ListReply *page;
 };
 
+/* Without an answer of that node there is only the status and the sentence. */
 static void list_answer(const struct call *call) {
     const struct item *item = call_item(call, 0);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
@@ -64,6 +67,7 @@ static void list_answer(const struct call *call) {
     call_send(call, &reply);
 }
 
+/* The page is sent on as it came. */
 static void list_on_peer_page(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                               size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -79,6 +83,8 @@ static void list_on_peer_page(void *context, const Fb__PeerReply *reply, const u
     item_done(item, FB__STATUS__OK, NULL);
 }
 
+/* The question is passed on as it came, but for the handle, which means something in this session
+ * only: the other node is told the name of the store. */
 static void list_ask_page(struct item *item, Fb__List *asked, const char *store) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, asked->node);
@@ -119,6 +125,7 @@ static void list_there(struct request *request, Fb__List *asked) {
     list_ask_page(item, asked, store);
 }
 
+/* Another node is asked for its own samples; it never asks on. */
 static void list_samples(struct request *request) {
     struct broker_session *session = request->session;
     Fb__List *asked = request->message->list;
@@ -140,6 +147,8 @@ struct lease_page {
     size_t count;
 };
 
+/* Steps without a lease are counted, because a store with few leases may have millions of empty
+ * places. */
 static uint64_t list_fill_leases(const struct broker *broker, const struct space *space,
                                  const Fb__Leases *asked, struct lease_page *page) {
     uint64_t cursor = asked->cursor & LIST_CURSOR_MASK;
@@ -167,6 +176,8 @@ static uint64_t list_fill_leases(const struct broker *broker, const struct space
     return cursor;
 }
 
+/* Leases of one store, by whoever holds them: sessions and other brokers. For admins only, as it
+ * names other people's sessions. */
 static void list_leases(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Leases *asked = request->message->leases;
@@ -199,6 +210,7 @@ struct store_people {
     char reserver_name[PERSON_BYTES], first_name[PERSON_BYTES];
 };
 
+/* A reserver or waiter is told with the message that tells of leases: who, and since when. */
 static Fb__LeaseInfo *list_fill_person(const struct broker *broker, uint64_t owner,
                                        uint64_t since_ns, char name[PERSON_BYTES],
                                        Fb__LeaseInfo *info) {
@@ -211,6 +223,8 @@ static Fb__LeaseInfo *list_fill_person(const struct broker *broker, uint64_t own
     return info;
 }
 
+/* Who keeps the room, and who is first in line for it: the two names that explain why a put waits.
+ */
 static void list_fill_room(const struct broker *broker, const struct space *space,
                            struct store_people *people, Fb__StoreInfo *info) {
     struct store_room room;
@@ -226,6 +240,7 @@ static void list_fill_room(const struct broker *broker, const struct space *spac
     info->first_bytes = room.first_bytes;
 }
 
+/* Numbers are taken from the store each time: nothing here is counted twice. */
 static void list_fill_store(struct space *space, Fb__StoreInfo *info) {
     struct store_totals totals;
     store_totals(space->store, &totals);
@@ -262,6 +277,7 @@ static bool list_stands_for_dropped(struct broker *broker, const struct space *s
     return !space_find(broker, space->name) && list_space(broker, space->name, 0) == space;
 }
 
+/* All in one answer: there are 256 stores at most. */
 static void list_stores(struct request *request) {
     struct broker_session *session = request->session;
     struct broker *broker = session->broker;

@@ -17,6 +17,7 @@
 
 /* ---- this node's own health ---- */
 
+/* Needs no right and no store: monitors ask for it. */
 static void list_health(struct request *request) {
     struct broker_session *session = request->session;
     struct health health;
@@ -39,6 +40,7 @@ static struct node_item *node_of(const struct item *item) {
     return container_of(item, struct node_item, item);
 }
 
+/* The node's own words are kept as the message they came in. */
 static void list_nodes_on_health(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                                  size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -72,6 +74,7 @@ static void list_nodes_ask_health(struct item *item, struct peer *peer) {
         item_done(item, FB__STATUS__OK, NULL);
 }
 
+/* A patience of 0 asks nobody: only what this node knows is listed. */
 static void list_nodes(struct request *request) {
     struct broker_session *session = request->session;
     struct peers *peers = session->broker->peers;
@@ -93,6 +96,9 @@ static void list_nodes(struct request *request) {
 
 /* ---- the answer ---- */
 
+/* Everything that the answer points to, for 256 nodes and this one: some hundreds of KiB, and so
+ * malloc'ed for the one answer. Names and sentences inside are those of the links, the peers'
+ * messages and the broker; nothing of them changes before the answer has been packed. */
 struct node_page {
     Fb__NodeInfo infos[NODES_MAX + 1], *pointers[NODES_MAX + 1];
     struct peer_info from[NODES_MAX + 1];
@@ -104,6 +110,7 @@ struct node_page {
     size_t count, bytes;
 };
 
+/* In place: the message is the item's own. */
 static void list_nodes_cut(char *text) {
     if (strlen(text) > CUT_BYTES)
         text[CUT_BYTES] = '\0';
@@ -125,6 +132,7 @@ static Fb__NodeInfo *list_nodes_next_node(struct node_page *page) {
     return info;
 }
 
+/* This node is listed first, as a node like the others. */
 static void list_nodes_fill_self(const struct broker *broker, struct node_page *page) {
     Fb__NodeInfo *self = list_nodes_next_node(page);
     health_fill(broker, &page->own);
@@ -144,6 +152,7 @@ static void list_nodes_fill_self(const struct broker *broker, struct node_page *
     self->twin = (char *)peers_twin(broker->peers);
 }
 
+/* A rail is one network port over which this node and that one read each other's memory. */
 static void list_nodes_fill_rails(struct node_page *page, size_t node) {
     const struct transport_info *from = &page->from[node].transport;
     Fb__NodeInfo *info = &page->infos[node];
@@ -165,6 +174,8 @@ static void list_nodes_fill_rails(struct node_page *page, size_t node) {
     info->detail = (char *)from->detail;
 }
 
+/* Beyond the size of a frame details are left out, never nodes: rails first, then names and
+ * sentences. */
 static void list_nodes_fill_node(const struct broker *broker, const struct item *item,
                                  struct node_page *page) {
     struct peer *peer = peers_find(broker->peers, item->ref.home);
@@ -204,6 +215,8 @@ static void list_nodes_fill_node(const struct broker *broker, const struct item 
         list_nodes_cut_details(info->health);
 }
 
+/* Packed sizes are added up as nodes are filled in, so that the later ones are cut, not the first.
+ */
 static void list_answer_nodes(const struct call *call) {
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     Fb__NodesReply result = FB__NODES_REPLY__INIT;

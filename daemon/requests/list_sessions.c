@@ -11,6 +11,7 @@
 
 #define PAGE_ITEMS_MAX 256u
 
+/* The same for sessions, users and nodes: charges are kept alike for all of them. */
 static void sessions_fill_holdings(const struct account *account, Fb__Holdings *to) {
     const uint64_t *used = account->used;
     fb__holdings__init(to);
@@ -27,6 +28,7 @@ static void sessions_fill_holdings(const struct account *account, Fb__Holdings *
     to->pending_ends = used[CHARGE_PENDING_ENDS];
 }
 
+/* A store that is opened under two handles counts once. */
 static uint32_t sessions_count_stores(const struct broker_session *session) {
     bool seen[SPACES_MAX] = {false};
     uint32_t count = 0;
@@ -39,10 +41,13 @@ static uint32_t sessions_count_stores(const struct broker_session *session) {
     return count;
 }
 
+/* The time of the broker is that of its turn: a session that has opened within the turn is as young
+ * as can be. */
 static uint64_t sessions_ms_since(const struct broker *broker, uint64_t then_ns) {
     return broker->now_ns > then_ns ? (broker->now_ns - then_ns) / NS_PER_MS : 0;
 }
 
+/* Sessions or owners, whichever was asked for, and what the messages point to. */
 struct session_page {
     Fb__SessionInfo infos[PAGE_ITEMS_MAX], *pointers[PAGE_ITEMS_MAX];
     Fb__OwnerInfo owners[PAGE_ITEMS_MAX], *owner_pointers[PAGE_ITEMS_MAX];
@@ -51,6 +56,7 @@ struct session_page {
     size_t count;
 };
 
+/* The name is what the client called itself; pid and uid come from the kernel. */
 static void sessions_add(struct session_page *page, const struct broker_session *session) {
     const struct broker *broker = session->broker;
     Fb__SessionInfo *info = &page->infos[page->count];
@@ -68,7 +74,9 @@ static void sessions_add(struct session_page *page, const struct broker_session 
     page->pointers[page->count++] = info;
 }
 
-/* cursor: the last session shown. */
+/* cursor: the last session shown. Sessions are in the order of their numbers, and numbers are never
+ * used again: a page that goes on behind the last number shown neither repeats nor leaves out
+ * anybody who is connected all the while. */
 static uint64_t sessions_fill(const struct broker_session *asker, uint64_t cursor, uint32_t limit,
                               struct session_page *page) {
     const struct broker_session *session;
@@ -83,6 +91,8 @@ static uint64_t sessions_fill(const struct broker_session *asker, uint64_t curso
     return 0;
 }
 
+/* An owner is a user of this machine or another node: what all his sessions, or all its
+ * connections, are charged for together. */
 static void sessions_add_owner(struct session_page *page, const struct account *account) {
     bool is_node = account->kind == ACCOUNT_PEER;
     Fb__OwnerInfo *info = &page->owners[page->count];
@@ -98,7 +108,9 @@ static void sessions_add_owner(struct session_page *page, const struct account *
     page->owner_pointers[page->count++] = info;
 }
 
-/* cursor: how many have been shown. */
+/* cursor: how many have been shown. Owners have no number of their own. One that comes or goes
+ * between two pages may shift the others by one, and be shown twice or not at all: this is for
+ * people who look. */
 static uint64_t sessions_fill_owners(const struct broker_session *asker, uint64_t cursor,
                                      uint32_t limit, struct session_page *page) {
     const struct held_account *held;
@@ -114,6 +126,7 @@ static uint64_t sessions_fill_owners(const struct broker_session *asker, uint64_
     return 0;
 }
 
+/* A page is too large for the stack of the loop thread, some 100 KiB, and so malloc'ed. */
 static void list_sessions(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Sessions *asked = request->message->sessions;

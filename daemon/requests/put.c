@@ -5,6 +5,14 @@
  *   reserve: NEW -> (store has room | waits in the store's queue) -> answered with an offset
  *   commit:  NEW -> sealed under a new generation -> published (publish.c) -> answered
  *   inline:  reserve, copy, commit
+ *
+ * Who owns what: between reserve and commit the room belongs to the session, and the store keeps
+ * the reservation. From the seal on, the generation belongs to its publishing, which goes on when
+ * the client is gone; the item is then only who is to be told.
+ *
+ * Every put but a reserve carries an operation id. A client that has lost the answer repeats the
+ * request under the same id, and is given the first answer: from the publishing while that is under
+ * way, later from what the store remembers (store_replay_find()).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,11 +47,14 @@ static struct put_item *put_of(const struct item *item) {
 
 /* ---- commit ---- */
 
+/* The answer that was given the first time, status and generation. */
 static void put_answer_committed(struct item *item, const struct store_answer *answer) {
     item->ref.generation = answer->value;
     item_done(item, (Fb__Status)answer->status, NULL);
 }
 
+/* It is said at length, because the client may be writing there at this moment: the room may belong
+ * to another sample by now. */
 static void put_refuse_ended(struct item *item, uint64_t reservation) {
     const struct space *space = item->call->space;
     char bound[32];
@@ -65,7 +76,9 @@ static void put_on_committed(struct publish_waiter *waiter, Fb__Status status, u
     item_done(item, status, sentence ? "%s" : NULL, sentence);
 }
 
-/* keeps: the client knows of the reservation, and may commit it again. */
+/* keeps: the client knows of the reservation, and may commit it again. A generation is taken from
+ * the directory before the seal, because the seal writes it down. One that is not used after all is
+ * lost, which does no harm: generations need to be unique, not to follow each other. */
 static void put_commit_item(struct item *item, uint64_t reservation, const void *checksums,
                             size_t checksums_bytes, bool keeps) {
     struct call *call = item->call;
@@ -109,6 +122,8 @@ static void put_commit_item(struct item *item, uint64_t reservation, const void 
 
 /* ---- reserve ---- */
 
+/* Tensors lie in the request one after the other without gaps; in the extent each begins at its
+ * aligned offset. */
 static void put_copy_payload(const struct item *item, const struct inline_put *put,
                              const uint8_t *bytes) {
     uint8_t *extent = (uint8_t *)item->call->space->arena.base + put_of(item)->result.extent_offset;
@@ -118,6 +133,7 @@ static void put_copy_payload(const struct item *item, const struct inline_put *p
     }
 }
 
+/* There is room. A reserve is answered with it; an inline put goes on to its commit. */
 static void put_reserved(struct item *item, const struct store_reservation *reservation,
                          const struct inline_put *put, const uint8_t *bytes) {
     put_of(item)->result.reservation = reservation->token;
@@ -130,6 +146,8 @@ static void put_reserved(struct item *item, const struct store_reservation *rese
     put_commit_item(item, reservation->token, put->checksums, put->checksums_bytes, false);
 }
 
+/* With many items a sentence for each about who holds the room would not fit the answer: the first
+ * ones are told. */
 static void put_refused(struct item *item, enum store_result result,
                         const struct store_refusal *refusal, bool waited) {
     char sentence[SENTENCE_BYTES];
@@ -143,6 +161,7 @@ static void put_refused(struct item *item, enum store_result result,
     item_done(item, status, "%s", sentence);
 }
 
+/* The store has room at last, or the time is over. */
 static void put_on_room(struct waiter *waiter, const struct store_effect *effect) {
     struct item *item = container_of(waiter, struct item, waiter);
     const struct inline_put *kept = put_of(item)->kept;
@@ -173,7 +192,9 @@ static Fb__SampleSpec *put_check_spec(struct broker *broker, const char *sample_
     return *wrong ? NULL : spec;
 }
 
-/* The item is done when they cannot be kept. */
+/* The item is done when they cannot be kept. The payload of the request is gone when put_inline()
+ * returns: what has to wait for room is copied, and charged to the session, for it is the broker's
+ * own memory. */
 static void put_keep_payload(struct item *item, const struct inline_put *put,
                              const uint8_t *bytes) {
     struct account *account = item->call->session->account;
@@ -199,6 +220,7 @@ static void put_keep_payload(struct item *item, const struct inline_put *put,
     put_of(item)->kept = kept;
 }
 
+/* The item is done, or its room has come and the bytes have been copied there. */
 static void put_forget_payload(struct item *item) {
     struct inline_put *put = put_of(item)->kept;
     if (!put)
@@ -209,6 +231,8 @@ static void put_forget_payload(struct item *item) {
     put_of(item)->kept = NULL;
 }
 
+/* Where the store can do it at once no memory is allocated for the item. Otherwise the store keeps
+ * the place in the line and the deadline, and tells the waiter. */
 static void put_reserve_item(struct item *item, ProtobufCBinaryData spec,
                              const struct layout *layout, uint64_t deadline_ns,
                              const struct inline_put *put, const uint8_t *bytes) {
@@ -252,6 +276,8 @@ static struct call *put_begin(struct request *request, uint32_t handle, size_t c
     return call_open(request, handle, count, "this session opened the store read-only");
 }
 
+/* The results are part of the items, and filled in while the items go on: answering copies nothing.
+ */
 static void put_init_results(const struct call *call) {
     for (uint32_t i = 0; i < call->count; i++)
         fb__put_result__init(&put_of(call_item(call, i))->result);
@@ -267,11 +293,15 @@ static bool put_refuse_new(struct item *item) {
     return why;
 }
 
+/* The wait is cut to max_wait of the store: whoever waits keeps memory, and others out of the line.
+ */
 static uint64_t put_deadline_of(struct call *call, uint32_t deadline_ms) {
     return call->broker->now_ns +
            space_cut_wait_ns(call->space, deadline_ms * NS_PER_MS, &call->wait_cut);
 }
 
+/* Reserving has no operation id: a reservation whose answer was lost ends with the session or after
+ * max_reserve, and never becomes a sample. */
 static void put_reserve(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Reserve *asked = request->message->reserve;
@@ -315,6 +345,8 @@ static bool put_repeated(struct item *item, uint64_t client_id, uint64_t op_id, 
     return true;
 }
 
+/* A commit is not refused while the broker is draining or fenced: the room is there already, and
+ * the directory says by itself whether it takes the record. */
 static void put_commit(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Commit *asked = request->message->commit;
@@ -329,6 +361,7 @@ static void put_commit(struct request *request) {
     call_begun(call);
 }
 
+/* Of a reservation that is unknown nothing is left to cancel: a success. */
 static void put_cancel(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Cancel *asked = request->message->cancel;
@@ -339,6 +372,8 @@ static void put_cancel(struct request *request) {
     request_reply(request, FB__STATUS__OK, NULL);
 }
 
+/* The spec says how many bytes the tensors have, and so does the request: where the two differ, one
+ * of them is wrong, and nothing is written. */
 static void put_one(struct item *item, const Fb__PutItem *asked, uint64_t deadline_ns,
                     const uint8_t *bytes) {
     struct layout layout;
@@ -364,6 +399,8 @@ static void put_one(struct item *item, const Fb__PutItem *asked, uint64_t deadli
     put_reserve_item(item, asked->spec, &layout, deadline_ns, &put, bytes);
 }
 
+/* All payloads of a batch come in one piece, in the order of the items. Their sizes are added up
+ * before anything is carried out, so that no item can reach beyond the piece. */
 static void put_inline(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Put *asked = request->message->put;
@@ -391,6 +428,8 @@ static void put_inline(struct request *request) {
 
 /* ---- the answer ---- */
 
+/* One result for each item, in the order of the request: some may have failed while others are put.
+ */
 static void put_answer(const struct call *call) {
     Fb__PutResult *results[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++) {
@@ -409,6 +448,7 @@ static void put_answer(const struct call *call) {
     call_send(call, &reply);
 }
 
+/* The publishing goes on without the item: what is in the index must become true. */
 static void put_leave(struct item *item) {
     publish_leave(&put_of(item)->committed);
     put_forget_payload(item);

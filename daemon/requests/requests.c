@@ -37,6 +37,7 @@ bool requests_begin(struct request *request) {
     return !request->breach;
 }
 
+/* Lists only: the items in them are parts of calls, which belong to sessions. */
 struct requests *requests_new(void) {
     struct requests *requests = calloc(1, sizeof *requests);
     if (!requests)

@@ -11,7 +11,9 @@
 
 #include "requests/kinds.h"
 
-/* Of an ack or an abort. */
+/* Of an ack or an abort. `located` tells what was looked up from what the client named: of an id
+ * that was looked up, other generations may be held elsewhere, and have to end too
+ * (publish_end_lost()). */
 struct retire_item {
     struct item item;
     enum store_reason reason;
@@ -75,6 +77,8 @@ static void retire_done_with_the_dead(struct item *item) {
                      &retire_of(item)->ended);
 }
 
+/* Called for each peer that was asked. With a ref there is one, with an ack by id there may be
+ * many, of which all have to confirm. */
 static void retire_on_retired(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                               size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -106,6 +110,8 @@ static void retire_on_retired(void *context, const Fb__PeerReply *reply, const u
                   item->ref.sample_id, item->call->space->name, peer_node(peer), why);
 }
 
+/* The operation id goes along: a home that has carried it out before, and whose answer was lost,
+ * does not do it again. */
 static bool retire_ask_peer(struct item *item, struct peer *peer) {
     struct call *call = item->call;
     Fb__RetireItem asked = FB__RETIRE_ITEM__INIT, *items[1] = {&asked};
@@ -128,6 +134,8 @@ static bool retire_ask_peer(struct item *item, struct peer *peer) {
     return true;
 }
 
+/* The home alone may retire a sample. One that is dead has nothing left to retire, and what it may
+ * come back with is ended by word in the index. */
 static void retire_at_home(struct item *item) {
     struct broker *broker = item->call->broker;
     struct peer *peer = peers_find(broker->peers, item->ref.home);
@@ -207,7 +215,9 @@ static bool retire_look_at(struct item *item, struct peer *peer) {
     return ask_send(ask_new(item, peer), &request, retire_on_stat) == 0;
 }
 
-/* Its record may be lost. */
+/* Its record may be lost. An etcd that was emptied has no record of what is still held: absence of
+ * a record proves nothing, so every member is asked. If one of them cannot say, the answer is
+ * UNAVAILABLE, not OK. */
 static void retire_look_everywhere(struct item *item) {
     struct broker *broker = item->call->broker;
     item_set_deadline(item, broker->now_ns + item->call->patience_ns);
@@ -224,6 +234,8 @@ static void retire_look_everywhere(struct item *item) {
         item_done(item, FB__STATUS__OK, NULL); /* absent is success */
 }
 
+/* Where there is no index, an ack by id goes to every peer, for each retires what it has. Otherwise
+ * the record says whose sample it is. */
 static void retire_on_located(void *context, enum directory_result result,
                               const struct directory_record *record, bool ask_peers) {
     struct item *item = ask_take(context);
@@ -262,6 +274,8 @@ static void retire_on_located(void *context, enum directory_result result,
     }
 }
 
+/* A ref of an earlier incarnation of this node is of a sample whose bytes are gone; but another
+ * node may have a newer one under the id, so only the generation that is named is ended. */
 static void retire_one(struct item *item, const Fb__RetireItem *asked) {
     struct broker *broker = item->call->broker;
     if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
@@ -295,6 +309,8 @@ static void retire_one(struct item *item, const Fb__RetireItem *asked) {
                                    retire_on_located, ask);
 }
 
+/* An ack may come from a reader: to consume is a reader's right. An abort takes a sample away from
+ * all readers, and needs the right to write. */
 static void retire_begin(struct request *request, const Fb__Retire *asked, enum store_reason reason,
                          const char *read_only_refusal) {
     struct call *call = call_open(request, asked->handle, asked->n_items, read_only_refusal);
@@ -333,6 +349,7 @@ static void retire_leave(struct item *item) {
     publish_leave(&retire_of(item)->ended);
 }
 
+/* One status for each item. A sample that was not there is a success. */
 static void retire_answer(const struct call *call) {
     Fb__ItemResult *results[FRAME_BATCH_ITEMS_MAX];
     for (uint32_t i = 0; i < call->count; i++) {

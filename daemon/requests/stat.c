@@ -16,6 +16,8 @@
 #include "node/knowledge.h"
 #include "requests/kinds.h"
 
+/* Of a bare id several nodes may answer, in any order: a landing copy here, the sample itself at
+ * its home, or the memory of one that is over. Only the best is kept. */
 struct stat_item {
     struct item item;
     Fb__StatResult *best; /* malloc'ed; NULL: none yet */
@@ -33,6 +35,7 @@ static Fb__SampleState stat_state(const Fb__StatResult *result) {
 
 /* ---- what has been said so far ---- */
 
+/* What replaces a result that does not fit, so that the item still has an answer. */
 static Fb__StatResult *stat_too_much(void) {
     Fb__StatResult *result = malloc(sizeof *result);
     if (!result)
@@ -74,6 +77,8 @@ static void stat_offer(struct item *item, Fb__StatResult *result) {
 
 /* ---- asking others ---- */
 
+/* The last answer ends the item. Which of several failures is told does not matter much: it is the
+ * last one. */
 static void stat_on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                            size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -114,6 +119,7 @@ static void stat_ask_peer(struct item *item, struct peer *peer) {
         item_set_deadline(item, call->broker->now_ns + call->patience_ns);
 }
 
+/* A peer that cannot be asked is left out: the others may know the sample. */
 static void stat_ask_everyone(struct item *item) {
     struct peers *peers = item->call->broker->peers;
     for (struct peer *peer = peers_next(peers, NULL); peer; peer = peers_next(peers, peer))
@@ -122,6 +128,8 @@ static void stat_ask_everyone(struct item *item) {
 
 /* ---- the request ---- */
 
+/* A ref that names another node is asked there and nowhere else: the home alone knows its state. A
+ * bare id that is resident here is not looked for elsewhere. */
 static void stat_one(struct item *item, const Fb__RetireItem *asked) {
     struct broker *broker = item->call->broker;
     if (!item_name(item, asked->sample_id, asked->generation, asked->home, asked->incarnation))
@@ -169,6 +177,8 @@ struct space *request_space(const struct request *request, uint32_t handle, cons
     return NULL;
 }
 
+/* A stat needs no right to write, and works on stores that were dropped and that the session still
+ * has open. */
 static void stat_begin(struct request *request) {
     const Fb__Stat *asked = request->message->stat;
     if (asked->n_items > FRAME_BATCH_ITEMS_MAX) {
@@ -185,6 +195,7 @@ static void stat_begin(struct request *request) {
     call_begun(call);
 }
 
+/* The same form for an item that nobody could answer: its status and sentence. */
 static Fb__StatResult *stat_result(const struct item *item) {
     struct stat_item *stat = stat_of(item);
     if (stat->best && item->status == FB__STATUS__OK)

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gc, drain and the stream of events.
+ * What steers a node rather than moves samples: gc, drain and the stream of events.
+ *
+ * gc and drain are calls of one item that waits in a list of its own (struct requests): a gc for
+ * its turn and for the walk through its store, a drain until every release has reached its home and
+ * the index has confirmed every record, or until its deadline.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,6 +17,8 @@
 
 /* ---- gc: stores are freed of what is too old, one request after the other ---- */
 
+/* Stores are walked one at a time because a store keeps one place for a walk: two walks at once
+ * would each leave out what the other has passed. */
 struct gc_item {
     struct item item;
     TAILQ_ENTRY(gc_item) link; /* in requests->gc_asked until it is done */
@@ -20,6 +26,7 @@ struct gc_item {
     uint64_t hold_ns, freed;
 };
 
+/* The store is used by the item: dropped meanwhile, it is freed only after it. */
 static void gc_begin(struct request *request) {
     struct broker *broker = request->session->broker;
     const Fb__Gc *asked = request->message->gc;
@@ -41,6 +48,7 @@ static void gc_begin(struct request *request) {
     call_begun(call);
 }
 
+/* How many samples were freed. */
 static void gc_answer(const struct call *call) {
     Fb__ItemsReply result = FB__ITEMS_REPLY__INIT;
     const struct item *item = call_item(call, 0);
@@ -55,6 +63,7 @@ static void gc_answer(const struct call *call) {
     call_send(call, &reply);
 }
 
+/* Also when the session closes half-way: the next gc begins at the start of its store. */
 static void gc_leave(struct item *item) {
     TAILQ_REMOVE(&item->call->broker->requests->gc_asked, container_of(item, struct gc_item, item),
                  link);
@@ -72,6 +81,8 @@ bool requests_have_gc(const struct broker *broker) {
     return !TAILQ_EMPTY(&broker->requests->gc_asked);
 }
 
+/* One store at a time and a part of it in each turn. max_hold 0 of the request and of the store
+ * means that nothing is too old. */
 bool requests_gc_on(struct broker *broker) {
     struct gc_item *gc = TAILQ_FIRST(&broker->requests->gc_asked);
     if (!gc)
@@ -95,6 +106,7 @@ struct drain_item {
     TAILQ_ENTRY(drain_item) link; /* in requests->drains until it is done */
 };
 
+/* Records that were written or removed here and that the index has not confirmed. */
 static uint64_t steer_index_pending(const struct broker *broker) {
     return broker->directory->ops->pending(broker->directory);
 }
@@ -115,6 +127,8 @@ static const char *steer_plural(uint64_t count) {
     return count == 1 ? "" : "s";
 }
 
+/* Says of each node what it has not confirmed, and why, as far as this node knows: whoever drains a
+ * node before taking it down has to decide whether to wait. */
 static void steer_describe_left(const struct broker *broker, char *out, size_t out_bytes) {
     out[0] = '\0';
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
@@ -140,6 +154,8 @@ static void steer_describe_left(const struct broker *broker, char *out, size_t o
                  steer_plural(steer_index_pending(broker)));
 }
 
+/* What is pending may have reached its home in the same turn in which the time is over: then it is
+ * a success. */
 static void drain_end(struct item *item) {
     struct broker *broker = item->call->broker;
     char left[SENTENCE_BYTES];
@@ -150,10 +166,14 @@ static void drain_end(struct item *item) {
         item_done(item, FB__STATUS__TIMEOUT, "not drained in time; left: %s", left);
 }
 
+/* Both, for a sample that is free at its home but still has its record would be looked for there.
+ */
 static bool steer_is_drained(const struct broker *broker) {
     return !broker->exchange->release_pending && !steer_index_pending(broker);
 }
 
+/* The answer comes at the end of a turn at the earliest, when what the turn itself has freed is on
+ * its way. */
 static void drain_begin(struct request *request) {
     struct broker *broker = request->session->broker;
     struct call *call = call_new(request, NULL, 1);
@@ -166,6 +186,7 @@ static void drain_begin(struct request *request) {
     call_begun(call);
 }
 
+/* Numbers along with the sentence: scripts wait for 0. */
 static void drain_answer(const struct call *call) {
     const struct item *item = call_item(call, 0);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
@@ -193,6 +214,7 @@ const struct request_kind drain_kind = {
     .leave = drain_leave,
 };
 
+/* If one is drained all are: they wait for the same thing. */
 void requests_check_drains(struct broker *broker) {
     while (!TAILQ_EMPTY(&broker->requests->drains) && steer_is_drained(broker))
         drain_end(&TAILQ_FIRST(&broker->requests->drains)->item);
@@ -200,6 +222,7 @@ void requests_check_drains(struct broker *broker) {
 
 /* ---- events ---- */
 
+/* A subscription ends with the session, or by the same request without `subscribe`. */
 static void events_begin(struct request *request) {
     struct broker_session *session = request->session;
     const Fb__Events *asked = request->message->events;
@@ -214,6 +237,7 @@ static void events_begin(struct request *request) {
     request_reply(request, FB__STATUS__OK, NULL);
 }
 
+/* Notices may be dropped where a client is slow; `sequence` and `missed` let it find that out. */
 static void steer_tell(struct broker *broker, const struct space *space,
                        const struct store_event *from, uint64_t missed) {
     Fb__Event event = FB__EVENT__INIT;
@@ -236,6 +260,7 @@ static void steer_tell(struct broker *broker, const struct space *space,
             session->ops->notice(session->client, 0, &notice);
 }
 
+/* Sessions are few, and this is asked once a turn. */
 static bool steer_anybody_watches(const struct broker *broker) {
     const struct broker_session *session;
     TAILQ_FOREACH (session, &broker->sessions, link)
@@ -244,6 +269,8 @@ static bool steer_anybody_watches(const struct broker *broker) {
     return false;
 }
 
+/* While nobody watches the events are passed over, so that the first who watches is not told of old
+ * ones. */
 void requests_pump_events(struct broker *broker) {
     bool watched = steer_anybody_watches(broker);
     for (uint32_t i = 0; i < broker->space_end; i++) {

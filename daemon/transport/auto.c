@@ -223,6 +223,8 @@ static bool auto_is_probe(const struct strand *strand) {
 
 /* ---- events of the sides ---- */
 
+/* An accepted connection stays over the side that it came by. Whether a better one works is for the
+ * side that dialled to find out. */
 static void *auto_on_accepted(void *owner, struct transport_conn *inner, const void *hello,
                               size_t hello_bytes) {
     struct side *side = owner;
@@ -365,6 +367,8 @@ static void auto_remove_from_sides(struct transport_auto *list, const struct aut
         list->sides[i].t->ops->remove_region(list->sides[i].t, region->of[i]);
 }
 
+/* All sides or none: a region that one side did not have could not be read over the connections of
+ * that side. */
 static int auto_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out) {
     struct transport_auto *list = auto_from_base(t);
     uint32_t number;

@@ -14,6 +14,8 @@ void byte_queue_deinit(struct byte_queue *queue) {
     *queue = (struct byte_queue){0};
 }
 
+/* Moving up costs a copy of what is held, which is at most one incomplete frame for what comes in.
+ * Doubling makes the copies of a growing queue cost a constant per byte. */
 int byte_queue_reserve(struct byte_queue *queue, size_t bytes) {
     size_t held = byte_queue_bytes(queue);
     if (bytes <= queue->capacity - queue->end)
@@ -39,6 +41,7 @@ void byte_queue_append(struct byte_queue *queue, const void *data, size_t bytes)
     queue->end += bytes;
 }
 
+/* An empty queue begins at the front again, so most queues never move anything. */
 void byte_queue_consume(struct byte_queue *queue, size_t bytes) {
     queue->begin += bytes;
     if (queue->begin == queue->end)

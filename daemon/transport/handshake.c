@@ -25,8 +25,8 @@ enum { FLAG_SECRET = 1 };
 #define WELCOME_BODY_BYTES   (8u + AUTH_PROOF_BYTES)
 #define REFUSE_BODY_BYTES    1u
 
-__attribute__((format(printf, 2, 3))) static void fail(struct handshake *h, const char *format,
-                                                       ...) {
+__attribute__((format(printf, 2, 3))) static void handshake_fail(struct handshake *h,
+                                                                 const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(h->why, sizeof h->why, format, arguments);
@@ -50,6 +50,7 @@ static uint8_t *handshake_message_start(struct handshake *h, enum message_type t
     return h->out + HANDSHAKE_HEADER_BYTES;
 }
 
+/* With its length in front, so that no two pairs of hellos give the same bytes. */
 static uint8_t *handshake_put_hello(uint8_t *out, const struct handshake_hello *hello) {
     put16(out, hello->bytes);
     memcpy(out + 2, hello->data, hello->bytes);
@@ -74,6 +75,7 @@ static void handshake_make_proof(const struct handshake *h, enum auth_role role,
                out);
 }
 
+/* The kind and the id go in clear: they are no secrets, and the proof covers them. */
 static void handshake_send_hello(struct handshake *h) {
     uint8_t *body = handshake_message_start(h, HELLO, HELLO_BODY_BYTES);
     memset(body, 0, 4);
@@ -83,6 +85,8 @@ static void handshake_send_hello(struct handshake *h) {
     memcpy(body + 12, h->asker_nonce, AUTH_NONCE_BYTES);
 }
 
+/* The flag says whether a secret is configured, so that an asker without one can say so in words
+ * instead of failing with "wrong secret". A stranger learns that much and no more. */
 static void handshake_send_challenge(struct handshake *h) {
     uint8_t *body = handshake_message_start(h, CHALLENGE, CHALLENGE_BODY_BYTES);
     memset(body, 0, 4);
@@ -90,6 +94,7 @@ static void handshake_send_challenge(struct handshake *h) {
     memcpy(body + 4, h->answerer_nonce, AUTH_NONCE_BYTES);
 }
 
+/* The asker's hello goes with its proof, not before it: a stranger cannot make us parse one. */
 static void handshake_send_proof(struct handshake *h) {
     uint8_t *body = handshake_message_start(h, PROOF, PROOF_BODY_BYTES + h->ours.bytes);
     handshake_make_proof(h, AUTH_ROLE_ASKER, body);
@@ -102,6 +107,7 @@ static void handshake_send_refusal(struct handshake *h, enum handshake_refusal r
 
 /* ---- what comes in ---- */
 
+/* In the words of the side that was refused: this is what its log says. */
 static const char *handshake_refusal_text(uint8_t reason) {
     switch (reason) {
     case HANDSHAKE_REFUSE_VERSION:
@@ -123,16 +129,19 @@ static const char *handshake_refusal_text(uint8_t reason) {
     }
 }
 
+/* A side with a secret and one without cannot talk; who of the two is wrong is for the
+ * administrator to say, so the sentence names both. */
 static void handshake_on_hello(struct handshake *h, const uint8_t *body) {
     bool keyed = body[1] & FLAG_SECRET;
     if (body[0] != HANDSHAKE_CONTROL && body[0] != HANDSHAKE_BULK) {
-        fail(h, "peer sent a bad handshake: unknown kind of socket %u", body[0]);
+        handshake_fail(h, "peer sent a bad handshake: unknown kind of socket %u", body[0]);
         return;
     }
     if (keyed != h->keyed) {
         handshake_send_refusal(h, h->keyed ? HANDSHAKE_REFUSE_NO_SECRET : HANDSHAKE_REFUSE_SECRET);
-        fail(h, h->keyed ? "a cluster secret is configured here but not on the other side"
-                         : "the other side has a cluster secret, none is configured here");
+        handshake_fail(h, h->keyed
+                              ? "a cluster secret is configured here but not on the other side"
+                              : "the other side has a cluster secret, none is configured here");
         return;
     }
     h->kind = body[0];
@@ -142,11 +151,13 @@ static void handshake_on_hello(struct handshake *h, const uint8_t *body) {
     h->expected = PROOF;
 }
 
+/* An asker with a secret does not go on with an answerer that claims to have none: somebody on the
+ * path could say so to get a connection without tags. */
 static void handshake_on_challenge(struct handshake *h, const uint8_t *body) {
     if ((bool)(body[0] & FLAG_SECRET) != h->keyed) {
-        fail(h, "%s",
-             handshake_refusal_text(h->keyed ? HANDSHAKE_REFUSE_SECRET
-                                             : HANDSHAKE_REFUSE_NO_SECRET));
+        handshake_fail(h, "%s",
+                       handshake_refusal_text(h->keyed ? HANDSHAKE_REFUSE_SECRET
+                                                       : HANDSHAKE_REFUSE_NO_SECRET));
         return;
     }
     memcpy(h->answerer_nonce, body + 4, AUTH_NONCE_BYTES);
@@ -154,24 +165,28 @@ static void handshake_on_challenge(struct handshake *h, const uint8_t *body) {
     h->expected = WELCOME;
 }
 
+/* Its length has been checked with the header's (handshake_message_bounds). */
 static void handshake_take_hello(struct handshake *h, const uint8_t *data, size_t bytes) {
     h->theirs.bytes = (uint16_t)bytes;
     memcpy(h->theirs.data, data, bytes);
 }
 
+/* The comparison takes as long for a wrong proof as for a right one. */
 static void handshake_on_proof(struct handshake *h, const uint8_t *body, size_t bytes) {
     uint8_t expected[AUTH_PROOF_BYTES];
     handshake_take_hello(h, body + PROOF_BODY_BYTES, bytes - PROOF_BODY_BYTES);
     handshake_make_proof(h, AUTH_ROLE_ASKER, expected);
     if (!auth_equal(expected, body, AUTH_PROOF_BYTES)) {
         handshake_send_refusal(h, HANDSHAKE_REFUSE_PROOF);
-        fail(h, "wrong cluster secret");
+        handshake_fail(h, "wrong cluster secret");
         return;
     }
     h->state = HANDSHAKE_PROVEN;
     h->expected = 0;
 }
 
+/* The id is taken over before the proof is checked, because the proof covers it; a wrong one fails
+ * the handshake, and nobody looks at the id then. */
 static void handshake_on_welcome(struct handshake *h, const uint8_t *body, size_t bytes) {
     uint8_t expected[AUTH_PROOF_BYTES];
     uint64_t asked_id = h->connection_id;
@@ -179,17 +194,18 @@ static void handshake_on_welcome(struct handshake *h, const uint8_t *body, size_
     handshake_take_hello(h, body + WELCOME_BODY_BYTES, bytes - WELCOME_BODY_BYTES);
     handshake_make_proof(h, AUTH_ROLE_ANSWERER, expected);
     if (!auth_equal(expected, body + 8, AUTH_PROOF_BYTES)) {
-        fail(h, "wrong cluster secret");
+        handshake_fail(h, "wrong cluster secret");
         return;
     }
     if (h->kind == HANDSHAKE_BULK && h->connection_id != asked_id) {
-        fail(h, "peer sent a bad handshake: bulk socket attached to another connection");
+        handshake_fail(h, "peer sent a bad handshake: bulk socket attached to another connection");
         return;
     }
     h->state = HANDSHAKE_DONE;
     h->expected = 0;
 }
 
+/* Only the messages that carry a hello vary in size. */
 static void handshake_message_bounds(enum message_type type, size_t *bytes_min, size_t *bytes_max) {
     static const size_t fixed[] = {
         [HELLO] = HELLO_BODY_BYTES,   [CHALLENGE] = CHALLENGE_BODY_BYTES,
@@ -200,31 +216,36 @@ static void handshake_message_bounds(enum message_type type, size_t *bytes_min, 
     *bytes_max = fixed[type] + (type == PROOF || type == WELCOME ? TRANSPORT_HELLO_BYTES_MAX : 0);
 }
 
-/* The header is complete: may this message come now, with this size? */
+/* The header is complete: may this message come now, with this size? A version that is not ours is
+ * answered only by the answerer and only to a HELLO: two sides that refused each other's refusals
+ * would never come to an end. */
 static void handshake_check_header(struct handshake *h) {
     uint8_t type = h->in[4], version = h->in[5];
     size_t body_bytes = get16(h->in + 6), bytes_min, bytes_max;
     if (get32(h->in) != HANDSHAKE_MAGIC) {
-        fail(h, "peer sent a bad handshake: not a featured broker");
+        handshake_fail(h, "peer sent a bad handshake: not a featured broker");
         return;
     }
     if (version != HANDSHAKE_VERSION) {
         if (h->role == AUTH_ROLE_ANSWERER && type == HELLO)
             handshake_send_refusal(h, HANDSHAKE_REFUSE_VERSION);
-        fail(h, "the other side speaks version %u of the peer protocol, this broker %u", version,
-             HANDSHAKE_VERSION);
+        handshake_fail(h, "the other side speaks version %u of the peer protocol, this broker %u",
+                       version, HANDSHAKE_VERSION);
         return;
     }
     if (type != h->expected && !(type == REFUSE && h->role == AUTH_ROLE_ASKER)) {
-        fail(h, "peer sent a bad handshake: message type %u, expected %u", type, h->expected);
+        handshake_fail(h, "peer sent a bad handshake: message type %u, expected %u", type,
+                       h->expected);
         return;
     }
     handshake_message_bounds(type, &bytes_min, &bytes_max);
     if (body_bytes < bytes_min || body_bytes > bytes_max)
-        fail(h, "peer sent a bad handshake: message type %u of %zu bytes, allowed %zu to %zu", type,
-             body_bytes, bytes_min, bytes_max);
+        handshake_fail(
+            h, "peer sent a bad handshake: message type %u of %zu bytes, allowed %zu to %zu", type,
+            body_bytes, bytes_min, bytes_max);
 }
 
+/* handshake_check_header() has let through only the type that may come now, or a refusal. */
 static void handshake_on_message(struct handshake *h) {
     const uint8_t *body = h->in + HANDSHAKE_HEADER_BYTES;
     size_t body_bytes = h->in_bytes - HANDSHAKE_HEADER_BYTES;
@@ -243,7 +264,7 @@ static void handshake_on_message(struct handshake *h) {
         handshake_on_welcome(h, body, body_bytes);
         break;
     default:
-        fail(h, "%s", handshake_refusal_text(body[0]));
+        handshake_fail(h, "%s", handshake_refusal_text(body[0]));
         break;
     }
 }
@@ -291,6 +312,8 @@ static size_t handshake_message_bytes(const struct handshake *h) {
     return HANDSHAKE_HEADER_BYTES + (have_header ? get16(h->in + 6) : 0);
 }
 
+/* Never more than one message, so that what follows the handshake on the stream stays there for
+ * whoever reads frames. */
 size_t handshake_want(struct handshake *h, uint8_t **into) {
     const uint8_t *unsent;
     /* Nothing is read before the last answer has left: whoever does not take answers gets no
@@ -301,6 +324,8 @@ size_t handshake_want(struct handshake *h, uint8_t **into) {
     return handshake_message_bytes(h) - h->in_bytes;
 }
 
+/* The header is looked at as soon as it is complete, before any byte of the body is read: a wrong
+ * size or type ends the handshake there. */
 void handshake_received(struct handshake *h, size_t bytes) {
     assert(bytes > 0 && bytes <= handshake_message_bytes(h) - h->in_bytes);
     h->in_bytes += bytes;
@@ -320,6 +345,7 @@ void handshake_sent(struct handshake *h, size_t bytes) {
     h->out_sent += bytes;
 }
 
+/* The connection id goes into the proof, so it must be set first. */
 void handshake_accept(struct handshake *h, uint64_t connection_id) {
     assert(h->state == HANDSHAKE_PROVEN);
     h->connection_id = connection_id;
@@ -330,15 +356,18 @@ void handshake_accept(struct handshake *h, uint64_t connection_id) {
     h->state = HANDSHAKE_DONE;
 }
 
+/* What is said to the other side is a number; the sentence here is for our own log. */
 void handshake_refuse(struct handshake *h, enum handshake_refusal reason) {
     assert(h->state == HANDSHAKE_PROVEN);
     handshake_send_refusal(h, reason);
-    fail(h, "refused here: %s",
-         reason == HANDSHAKE_REFUSE_LIMIT   ? "limit of connections reached"
-         : reason == HANDSHAKE_REFUSE_OWNER ? "not wanted by the owner"
-                                            : "bulk socket for an unknown connection");
+    handshake_fail(h, "refused here: %s",
+                   reason == HANDSHAKE_REFUSE_LIMIT   ? "limit of connections reached"
+                   : reason == HANDSHAKE_REFUSE_OWNER ? "not wanted by the owner"
+                                                      : "bulk socket for an unknown connection");
 }
 
+/* A key for each direction: with one key for both, a frame could be sent back to its sender and
+ * would carry a valid tag. */
 void handshake_keys(const struct handshake *h, uint8_t send_key[AUTH_KEY_BYTES],
                     uint8_t receive_key[AUTH_KEY_BYTES]) {
     assert(h->state == HANDSHAKE_DONE);

@@ -21,6 +21,8 @@ void regions_deinit(struct regions *regions) {
     *regions = (struct regions){0};
 }
 
+/* The lowest free one. A number is used again, a key is not: each region has a secret of its own.
+ */
 static int regions_find_free_slot(struct regions *regions, uint32_t *slot_out) {
     for (uint32_t i = 0; i < regions->count; i++)
         if (regions->slots[i].base == NULL) {
@@ -66,6 +68,8 @@ static uint64_t regions_cookie(const struct region *region, uint64_t connection)
     return cookie; /* as bytes: whoever compares it has made it the same way */
 }
 
+/* For one connection: the answer to "may this peer read this region" is given by whoever asks for
+ * the key, once, and cannot be passed on to another peer. */
 int regions_key(const struct regions *regions, uint64_t connection, uint32_t region, void *out,
                 size_t out_bytes) {
     if (region >= regions->count || regions->slots[region].base == NULL)
@@ -78,10 +82,13 @@ int regions_key(const struct regions *regions, uint64_t connection, uint32_t reg
     return REGION_KEY_BYTES;
 }
 
+/* Written so that nothing is added: offset + bytes of a peer could wrap round. */
 static bool regions_range_inside(uint64_t offset, uint64_t bytes, uint64_t limit) {
     return bytes > 0 && offset < limit && bytes <= limit - offset;
 }
 
+/* Everything here comes from a peer. All refusals are one errno, so that probing tells nothing
+ * about which part was wrong. */
 int regions_resolve(const struct regions *regions, uint64_t connection, const void *key,
                     size_t key_bytes, uint64_t offset, uint64_t bytes, uint32_t *region_out,
                     uint8_t **at_out) {
@@ -101,6 +108,8 @@ int regions_resolve(const struct regions *regions, uint64_t connection, const vo
     return 0;
 }
 
+/* For our own landing ranges, as integers: comparing pointers into different objects is not defined
+ * in C. */
 int regions_find(const struct regions *regions, const void *at, uint64_t bytes,
                  uint32_t *region_out) {
     for (uint32_t i = 0; i < regions->count; i++) {

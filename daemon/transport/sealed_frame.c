@@ -13,6 +13,7 @@
 
 enum { TAG_OFFSET = 8 };
 
+/* The number moves on without a secret, too: both sides count alike, whatever is configured. */
 void seal_tag(struct seal *seal, const struct auth_part *parts, size_t count,
               uint8_t out[AUTH_TAG_BYTES]) {
     if (seal->keyed)
@@ -22,6 +23,7 @@ void seal_tag(struct seal *seal, const struct auth_part *parts, size_t count,
     seal->sequence++;
 }
 
+/* In constant time: how far a forged tag was right must not show in how long the answer takes. */
 bool seal_check(struct seal *seal, const struct auth_part *parts, size_t count,
                 const uint8_t *tag) {
     uint8_t expected[AUTH_TAG_BYTES];
@@ -31,6 +33,7 @@ bool seal_check(struct seal *seal, const struct auth_part *parts, size_t count,
     return auth_equal(expected, tag, AUTH_TAG_BYTES);
 }
 
+/* Compared by what is left of the limit, so that the sum cannot wrap round. */
 int sealed_body_bytes(const struct iovec *parts, int part_count, size_t *bytes_out) {
     size_t bytes = 0;
     if (part_count < 0 || part_count > (int)TRANSPORT_PARTS_MAX)
@@ -44,6 +47,7 @@ int sealed_body_bytes(const struct iovec *parts, int part_count, size_t *bytes_o
     return 0;
 }
 
+/* The body is not copied: its parts are tagged where they are, and leave from there. */
 void sealed_frame_seal(struct seal *seal, uint32_t type, const struct iovec *parts, int part_count,
                        uint8_t out[SEALED_HEADER_BYTES]) {
     struct auth_part tagged[TRANSPORT_PARTS_MAX + 1] = {{out, TAG_OFFSET}};
@@ -58,6 +62,8 @@ void sealed_frame_seal(struct seal *seal, uint32_t type, const struct iovec *par
     seal_tag(seal, tagged, (size_t)part_count + 1, out + TAG_OFFSET);
 }
 
+/* First the size by type, then the whole frame, then the tag, then the body may be read. A frame
+ * that is too long is refused by its header, so nothing is ever buffered for it. */
 enum sealed_result sealed_frame_open(struct seal *seal, const uint8_t *in, size_t bytes,
                                      const char *(*check)(uint32_t type, uint32_t body_bytes),
                                      struct sealed_frame *out, const char **why) {

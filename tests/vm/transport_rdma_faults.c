@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 
 #include "conformance/transport_world.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/rdma/conn_rails.h"
 
 #define RDMA_CASE(name)                                                                            \
     static void name(struct suite *s);                                                             \
@@ -50,7 +50,7 @@ static void command(struct suite *s, const char *text) {
 }
 
 static struct rdma_conn *conn_of(struct link *link) {
-    return (struct rdma_conn *)link->conn;
+    return container_of(connection_of(link->conn), struct rdma_conn, base);
 }
 
 static uint32_t rails_up(struct link *link) {
@@ -199,7 +199,7 @@ RDMA_CASE(qp_of_the_homes_messages_in_error_ends_the_connection) {
 
 /* ---- who may read what, and until when ---- */
 
-struct stranger { /* with a QP and memory of his own */
+struct dialler { /* a stranger with a QP and memory of his own */
     struct rdma_event_channel *channel;
     struct rdma_cm_id *id;
     struct ibv_cq *cq;
@@ -207,14 +207,14 @@ struct stranger { /* with a QP and memory of his own */
     uint8_t memory[4096];
 };
 
-static void await_cm(struct suite *s, struct stranger *him, enum rdma_cm_event_type expected) {
+static void await_cm(struct suite *s, struct dialler *him, enum rdma_cm_event_type expected) {
     struct rdma_cm_event *event = NULL;
     WAIT_FOR(s, rdma_get_cm_event(him->channel, &event) == 0);
     cr_assert_eq(event->event, expected, "%s", rdma_event_str(event->event));
     rdma_ack_cm_event(event);
 }
 
-static void stranger_connect(struct suite *s, struct stranger *him, enum handshake_kind kind) {
+static void stranger_connect(struct suite *s, struct dialler *him, enum handshake_kind kind) {
     struct sockaddr_in to = {.sin_family = AF_INET};
     uint8_t data[RWIRE_PRIVATE_BYTES];
     struct rwire_private private = {(uint8_t)kind, 0, 4, 1024};
@@ -243,7 +243,7 @@ static void stranger_connect(struct suite *s, struct stranger *him, enum handsha
     await_cm(s, him, RDMA_CM_EVENT_ESTABLISHED);
 }
 
-static enum ibv_wc_status stranger_read(struct suite *s, struct stranger *him, uint64_t address,
+static enum ibv_wc_status stranger_read(struct suite *s, struct dialler *him, uint64_t address,
                                         uint32_t rkey) {
     struct ibv_sge place = {(uintptr_t)him->memory, sizeof him->memory, him->mr->lkey};
     struct ibv_send_wr wr = {.sg_list = &place,
@@ -259,7 +259,7 @@ static enum ibv_wc_status stranger_read(struct suite *s, struct stranger *him, u
     return done.status;
 }
 
-static void stranger_leave(struct stranger *him) {
+static void stranger_leave(struct dialler *him) {
     rdma_destroy_qp(him->id);
     ibv_dereg_mr(him->mr);
     ibv_destroy_cq(him->cq);
@@ -268,7 +268,7 @@ static void stranger_leave(struct stranger *him) {
 }
 
 static void expect_stranger_reads_nothing(struct suite *s, enum handshake_kind kind) {
-    struct stranger *him = calloc(1, sizeof *him);
+    struct dialler *him = calloc(1, sizeof *him);
     cr_assert_not_null(him);
     suite_connect(s);
     suite_fill(s, MIB);
@@ -295,7 +295,7 @@ RDMA_CASE(stranger_on_a_qp_for_messages_reads_nothing) {
 
 /* The node learns nothing any more; what it has asked of its devices goes on. */
 static void freeze(struct node *node, bool on) {
-    struct rdma *rdma = (struct rdma *)node->t;
+    struct rdma *rdma = container_of(endpoint_of(node->t), struct rdma, base);
     uv_poll_t *polls[DEVICES_MAX + 1] = {&rdma->cm};
     size_t count = 1;
     for (size_t i = 0; i < DEVICES_MAX; i++)

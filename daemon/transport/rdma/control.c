@@ -5,66 +5,53 @@
  * segments are told as they are registered; a region that goes is told, or ends the connections
  * that say they are reading it.
  */
+#include "transport/rdma/control.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "proto/little_endian.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/control.h"
+#include "transport/rdma/conn.h"
+#include "transport/rdma/conn_rails.h"
+#include "transport/rdma/link.h"
+#include "transport/rdma/memory.h"
+#include "transport/rdma/reader.h"
+#include "transport/rdma/stream.h"
 
 enum {
+    /* Regions that one connection may have open. A node has a region per store. */
     SERVES_MAX = 4096,
-    OWN_FRAMES_BYTES = 1 << 20, /* ours may go beyond the owner's limit by so much */
     HANDLE_BYTES = 4,
     OPENED_BYTES = 16,
+    ERRNO_BITS = 4095, /* Linux has none beyond; a peer may write anything there */
 };
-
-static void control_fail_frame(struct rdma_conn *conn, const char *what) {
-    rconn_fail(conn, -EPROTO, "peer sent a bad frame: %s", what);
-}
 
 /* ---- out ---- */
 
-static int control_check_room(const struct rdma_conn *conn, enum rwire_type type, size_t bytes) {
-    uint64_t queued = byte_queue_bytes(&conn->control->stream.unsent);
-    uint64_t limit = conn->rdma->options.send_queue_bytes;
-    if (type != RWIRE_MESSAGE)
-        limit += OWN_FRAMES_BYTES;
-    /* A frame always fits into an empty queue, however low the limit. */
-    return queued == 0 || queued + bytes <= limit ? 0 : -ENOBUFS;
-}
-
-static int control_queue(struct rdma_conn *conn, enum rwire_type type, const struct iovec *parts,
-                         int part_count) {
-    struct iovec frame[TRANSPORT_PARTS_MAX + 1];
-    uint8_t header[SEALED_HEADER_BYTES];
-    sealed_frame_seal(&conn->control->out, type, parts, part_count, header);
-    frame[0] = (struct iovec){header, sizeof header};
-    if (part_count > 0)
-        memcpy(frame + 1, parts, (size_t)part_count * sizeof *parts);
-    return rstream_write(conn->control, frame, part_count + 1);
-}
-
+/* A frame of our own that finds no room ends the connection: it says who reads what, and a home
+ * that missed one would count reads that are over, or not count some that go on. -ENOMEM ends it
+ * because a number of the stream has been used by then. */
 int rcontrol_send(struct rdma_conn *conn, enum rwire_type type, const struct iovec *parts,
                   int part_count) {
-    size_t bytes;
-    if (conn->closing || conn->control == NULL)
+    struct rdma_link *control = conn->control;
+    struct control_frame frame;
+    if (conn->base.closing || control == NULL)
         return -ENOTCONN;
-    int r = sealed_body_bytes(parts, part_count, &bytes);
-    if (r == 0)
-        r = control_check_room(conn, type, SEALED_HEADER_BYTES + bytes);
+    int r = control_seal(&conn->base, &control->out, byte_queue_bytes(&control->stream.unsent),
+                         type, parts, part_count, &frame);
     if (r < 0 && type != RWIRE_MESSAGE)
-        rconn_fail(conn, r, "the peer does not take what we have to say of reads");
+        connection_fail(&conn->base, r, "the peer does not take what we have to say of reads");
     if (r < 0)
         return r;
-    if (control_queue(conn, type, parts, part_count) < 0) { /* a number has been used up */
-        rconn_fail(conn, -ENOMEM, "out of memory while queueing a message of %zu bytes", bytes);
+    if (rstream_write(control, frame.parts, frame.part_count) < 0) {
+        connection_fail(&conn->base, -ENOMEM, "out of memory while queueing a message of %zu bytes",
+                        frame.bytes);
         return -ENOTCONN;
     }
-    if (type == RWIRE_MESSAGE)
-        conn->counters.message_bytes_out += bytes;
-    rstream_flush(conn->control);
-    return conn->closing ? -ENOTCONN : 0;
+    rlink_flush(control);
+    return conn->base.closing ? -ENOTCONN : 0;
 }
 
 static void control_send_body(struct rdma_conn *conn, enum rwire_type type, const void *body,
@@ -75,6 +62,8 @@ static void control_send_body(struct rdma_conn *conn, enum rwire_type type, cons
 
 /* ---- regions of ours ---- */
 
+/* Also sent later for a region that cannot be registered after all: the reader takes it as the end
+ * of that handle. */
 static void control_send_opened(struct rdma_conn *conn, uint32_t handle, int status,
                                 uint64_t bytes) {
     uint8_t body[OPENED_BYTES];
@@ -84,6 +73,9 @@ static void control_send_opened(struct rdma_conn *conn, uint32_t handle, int sta
     control_send_body(conn, RWIRE_OPENED, body, sizeof body);
 }
 
+/* The offset says where the segment lies in the region, the address where it lies in our memory:
+ * READs name addresses. Telling a peer addresses of ours is safe as far as it goes; without an rkey
+ * and a proven QP they open nothing. */
 static void control_send_segment(struct rdma_conn *conn, const struct rdma_serve *serve,
                                  const struct rdma_segment *segment) {
     struct rdma *rdma = conn->rdma;
@@ -103,6 +95,7 @@ static void control_send_segment(struct rdma_conn *conn, const struct rdma_serve
     control_send_body(conn, RWIRE_SEGMENT, body, rwire_segment_encode(&out, body));
 }
 
+/* A list is enough: there is a handle per store that the peer reads from. */
 static struct rdma_serve *control_find_serve(struct rdma_conn *conn, uint32_t handle) {
     struct rdma_serve *serve;
     LIST_FOREACH (serve, &conn->serves, link)
@@ -119,12 +112,16 @@ static uint32_t control_count_serves(const struct rdma_conn *conn) {
     return count;
 }
 
+/* The key is proof that the owner of this transport told this very connection of the region
+ * (regions.h). It is resolved for one byte, since the range of each read is checked by the device.
+ */
 static int control_open_region(struct rdma_conn *conn, uint32_t handle, const uint8_t *key,
                                size_t key_bytes, struct rdma_serve **out) {
     struct rdma *rdma = conn->rdma;
     uint32_t region;
     uint8_t *at;
-    int r = regions_resolve(&rdma->regions, conn->number, key, key_bytes, 0, 1, &region, &at);
+    int r =
+        regions_resolve(&rdma->base.regions, conn->base.number, key, key_bytes, 0, 1, &region, &at);
     if (r < 0)
         return r;
     if (rdma->memory[region]->failed || control_count_serves(conn) >= SERVES_MAX)
@@ -140,70 +137,82 @@ static int control_open_region(struct rdma_conn *conn, uint32_t handle, const ui
     return 0;
 }
 
-static void control_on_open(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
+/* The segments that are registered everywhere by now follow at once; control_send_segment() for the
+ * others comes from memory.c, as they are done. */
+static const char *control_on_open(struct rdma_conn *conn, const uint8_t *body, size_t bytes) {
     struct rdma_serve *serve = NULL;
     uint32_t handle = get32(body);
-    if (control_find_serve(conn, handle) != NULL) {
-        control_fail_frame(conn, "handle used twice");
-        return;
-    }
+    if (control_find_serve(conn, handle) != NULL)
+        return "handle used twice";
     int r = control_open_region(conn, handle, body + HANDLE_BYTES, bytes - HANDLE_BYTES, &serve);
     if (r < 0) {
         control_send_opened(conn, handle, r, 0);
-        return;
+        return NULL;
     }
     const struct rdma_region *region = conn->rdma->memory[serve->region];
     control_send_opened(conn, handle, 0, region->bytes);
-    for (uint32_t i = 0; i < region->segment_count && !conn->closing; i++)
+    for (uint32_t i = 0; i < region->segment_count && !conn->base.closing; i++)
         if (rmemory_whole(conn->rdma, &region->segments[i]))
             control_send_segment(conn, serve, &region->segments[i]);
+    return NULL;
 }
 
+/* Reads are counted so that a region is not unregistered under one of an honest peer. A dishonest
+ * peer that never says BEGIN harms its own reads alone: its READs fail when the memory is
+ * deregistered. */
 static void control_on_begin(struct rdma_conn *conn, uint32_t handle) {
     struct rdma_serve *serve = control_find_serve(conn, handle);
     if (serve != NULL) /* it may have gone meanwhile */
         serve->reads++;
 }
 
+/* The bytes are the peer's word, for figures only: the home's CPU does not see what is read. */
 static void control_on_end(struct rdma_conn *conn, uint32_t handle, uint64_t bytes) {
     struct rdma_serve *serve = control_find_serve(conn, handle);
     if (serve != NULL && serve->reads > 0)
         serve->reads--;
-    conn->counters.read_bytes_out += bytes;
+    conn->base.counters.read_bytes_out += bytes;
 }
 
+/* To every connection that has the region open; a reader may already be waiting for just this
+ * segment. */
 void rcontrol_announce(struct rdma *rdma, uint32_t region, const struct rdma_segment *segment) {
     struct rdma_conn *conn;
     const struct rdma_serve *serve;
-    LIST_FOREACH (conn, &rdma->conns, all)
+    for (conn = rdma_next_conn(rdma, NULL); conn != NULL; conn = rdma_next_conn(rdma, conn))
         LIST_FOREACH (serve, &conn->serves, link)
-            if (serve->region == region && !conn->closing)
+            if (serve->region == region && !conn->base.closing)
                 control_send_segment(conn, serve, segment);
 }
 
+/* After a QP has joined a connection that is up: the rail's rkeys, with all others, once more. */
 void rcontrol_announce_all(struct rdma_conn *conn) {
     const struct rdma_serve *serve;
     LIST_FOREACH (serve, &conn->serves, link) {
         const struct rdma_region *region = conn->rdma->memory[serve->region];
-        for (uint32_t i = 0; i < region->segment_count && !conn->closing; i++)
+        for (uint32_t i = 0; i < region->segment_count && !conn->base.closing; i++)
             if (rmemory_whole(conn->rdma, &region->segments[i]))
                 control_send_segment(conn, serve, &region->segments[i]);
     }
 }
 
+/* Whoever waits for a segment of it would wait for ever otherwise. */
 void rcontrol_announce_failure(struct rdma *rdma, uint32_t region) {
     struct rdma_conn *conn;
     const struct rdma_serve *serve;
-    LIST_FOREACH (conn, &rdma->conns, all)
+    for (conn = rdma_next_conn(rdma, NULL); conn != NULL; conn = rdma_next_conn(rdma, conn))
         LIST_FOREACH (serve, &conn->serves, link)
-            if (serve->region == region && !conn->closing)
+            if (serve->region == region && !conn->base.closing)
                 control_send_opened(conn, serve->handle, -ENOMEM, 0);
 }
 
+/* A region that is being read cannot be taken away in peace, so the connection ends; that also
+ * destroys the QPs, after which the memory may be unmapped. One that is not being read goes with a
+ * word (GONE): the peer must not begin a read by the rkeys that it knows. */
 static void control_stop_serving(struct rdma_conn *conn, struct rdma_serve *serve) {
     uint8_t body[HANDLE_BYTES];
     if (serve->reads > 0) {
-        rconn_fail(conn, -ECONNABORTED, "memory was unregistered under a read");
+        connection_fail_region(&conn->base);
         return;
     }
     put32(body, serve->handle);
@@ -212,17 +221,20 @@ static void control_stop_serving(struct rdma_conn *conn, struct rdma_serve *serv
     control_send_body(conn, RWIRE_GONE, body, sizeof body);
 }
 
+/* Sending GONE can end the connection (no room), which empties nothing here: `serves` is freed when
+ * the connection is reported. So the walk may go on to the next, and looks at `closing`. */
 void rcontrol_region_removed(struct rdma *rdma, uint32_t region) {
     struct rdma_conn *conn;
-    LIST_FOREACH (conn, &rdma->conns, all) {
+    for (conn = rdma_next_conn(rdma, NULL); conn != NULL; conn = rdma_next_conn(rdma, conn)) {
         struct rdma_serve *serve, *next;
-        for (serve = LIST_FIRST(&conn->serves); serve != NULL && !conn->closing; serve = next) {
+        for (serve = LIST_FIRST(&conn->serves); serve != NULL && !conn->base.closing;
+             serve = next) {
             next = LIST_NEXT(serve, link);
             if (serve->region == region)
                 control_stop_serving(conn, serve);
         }
-        if (!conn->closing && rreader_uses(conn, region))
-            rconn_fail(conn, -ECONNABORTED, "memory was unregistered under a read");
+        if (read_queue_uses(&conn->reads, region))
+            connection_fail_region(&conn->base);
     }
 }
 
@@ -236,31 +248,32 @@ void rcontrol_end(struct rdma_conn *conn) {
 
 /* ---- in ---- */
 
-static void control_on_message(struct rdma_conn *conn, const struct sealed_frame *frame) {
-    struct rdma *rdma = conn->rdma;
-    conn->counters.message_bytes_in += frame->body_bytes;
-    rdma->events.message(rdma->owner, conn->user, frame->body, frame->body_bytes);
-}
-
-static void control_on_segment(struct rdma_conn *conn, const struct sealed_frame *frame) {
+static const char *control_on_segment(struct rdma_conn *conn, const struct sealed_frame *frame) {
     struct rwire_segment segment;
     const char *bad = rwire_segment_decode(frame->body, frame->body_bytes, &segment);
-    if (bad != NULL)
-        control_fail_frame(conn, bad);
-    else
+    if (bad == NULL)
         rreader_on_segment(conn, &segment);
+    return bad;
 }
 
-static void control_on_frame(struct rdma_conn *conn, const struct sealed_frame *frame) {
+/* Whatever only a home that has accepted us can say also says that it has. Its owner may have
+ * spoken from within `accepted`, before ACCEPTED was queued. */
+static bool control_needs_up(uint32_t type) {
+    return type == RWIRE_MESSAGE || type >= RWIRE_OPEN;
+}
+
+static const char *control_on_frame(struct connection *base, const struct sealed_frame *frame) {
+    struct rdma_conn *conn = container_of(base, struct rdma_conn, base);
     const uint8_t *body = frame->body;
-    bool needs_up = frame->type == RWIRE_MESSAGE || frame->type >= RWIRE_OPEN;
-    if (needs_up && !conn->up) /* the home's owner spoke from within `accepted` */
+    if (conn->control == NULL || conn->control->phase != RLINK_OPEN)
+        return NULL; /* the link of this frame has failed, and another one is being dialled */
+    if (control_needs_up(frame->type) && !base->up)
         rconn_on_accepted(conn);
-    if (conn->closing)
-        return;
+    if (base->closing)
+        return NULL;
     switch ((enum rwire_type)frame->type) {
     case RWIRE_MESSAGE:
-        control_on_message(conn, frame);
+        control_raise_message(base, frame);
         break;
     case RWIRE_RAILS:
         rconn_on_rails(conn, body, frame->body_bytes);
@@ -272,17 +285,15 @@ static void control_on_frame(struct rdma_conn *conn, const struct sealed_frame *
         rconn_on_accepted(conn);
         break;
     case RWIRE_REFUSED:
-        rconn_fail(conn, -ECONNREFUSED, "the other side refused this broker");
+        connection_fail(base, -ECONNREFUSED, "the other side refused this broker");
         break;
     case RWIRE_OPEN:
-        control_on_open(conn, body, frame->body_bytes);
-        break;
+        return control_on_open(conn, body, frame->body_bytes);
     case RWIRE_OPENED:
-        rreader_on_opened(conn, get32(body), -(int)(get32(body + 4) & 4095), get64(body + 8));
+        rreader_on_opened(conn, get32(body), -(int)(get32(body + 4) & ERRNO_BITS), get64(body + 8));
         break;
     case RWIRE_SEGMENT:
-        control_on_segment(conn, frame);
-        break;
+        return control_on_segment(conn, frame);
     case RWIRE_GONE:
         rreader_on_gone(conn, get32(body));
         break;
@@ -293,25 +304,10 @@ static void control_on_frame(struct rdma_conn *conn, const struct sealed_frame *
         control_on_end(conn, get32(body), get64(body + 8));
         break;
     }
+    return NULL;
 }
 
-void rcontrol_received(struct rdma_conn *conn) {
-    struct rdma_link *control = conn->control;
-    struct byte_queue *received = &control->stream.received;
-    struct sealed_frame frame;
-    const char *why;
-    while (!conn->closing && control->phase == RLINK_OPEN) {
-        switch (rwire_open(&control->in, received->data + received->begin,
-                           byte_queue_bytes(received), &frame, &why)) {
-        case SEALED_FRAME:
-            control_on_frame(conn, &frame);
-            byte_queue_consume(received, frame.frame_bytes);
-            break;
-        case SEALED_MORE:
-            return;
-        case SEALED_BAD:
-            control_fail_frame(conn, why);
-            return;
-        }
-    }
+void rcontrol_received(struct rdma_link *link) {
+    control_deliver(&link->conn->base, &link->in, &link->stream.received, rwire_check_size,
+                    control_on_frame);
 }

@@ -15,6 +15,8 @@
  * Completion channels are armed before they are drained (rlink_on_completions), so no completion is
  * missed.
  */
+#include "transport/rdma/device.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -25,13 +27,19 @@
 #include <unistd.h>
 
 #include "ops/log.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/rdma/link.h"
+#include "transport/rdma/memory.h"
+#include "transport/rdma/turn.h"
 
 static int device_set_nonblocking(int fd) {
     int flags = fcntl(fd, F_GETFL);
     return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
 
+/* One channel per device for all its completion queues: one file descriptor for libuv, however many
+ * peers there are. The context of a queue is its link (rqp_create). An event is acknowledged before
+ * the queue is drained, because ibv_destroy_cq(), which draining may lead to, waits for all
+ * acknowledgements. */
 static void device_on_completions(uv_poll_t *poll, int status, int events) {
     struct rdma_device *device = poll->data;
     struct ibv_cq *cq;
@@ -43,6 +51,9 @@ static void device_on_completions(uv_poll_t *poll, int status, int events) {
     }
 }
 
+/* Asynchronous events are logged, for they are rare and tell an administrator what a QP's failure
+ * does not (a port that went down, say). Only a fatal one means that the device is of no use any
+ * more; the failures of single QPs come as completions, too. */
 static void device_on_fault(uv_poll_t *poll, int status, int events) {
     struct rdma_device *device = poll->data;
     struct ibv_async_event event;
@@ -56,27 +67,31 @@ static void device_on_fault(uv_poll_t *poll, int status, int events) {
     }
 }
 
+/* The descriptors of verbs block by default, and a read without an event would stop the whole
+ * daemon. */
 static int device_watch(struct rdma_device *device, uv_poll_t *poll, int fd, uv_poll_cb callback) {
     int r = device_set_nonblocking(fd);
     if (r == 0)
-        r = uv_poll_init(device->rdma->loop, poll, fd);
+        r = uv_poll_init(device->rdma->base.loop, poll, fd);
     if (r < 0)
         return r;
     poll->data = device;
     device->uv_refs++;
-    device->rdma->uv_refs++;
+    endpoint_hold(&device->rdma->base);
     return uv_poll_start(poll, UV_READABLE, callback);
 }
 
 static void device_on_device_handle_closed(uv_handle_t *handle) {
     struct rdma_device *device = handle->data;
     struct rdma *rdma = device->rdma;
-    rdma->uv_refs--;
     if (--device->uv_refs == 0)
         free(device);
-    rdma_maybe_destroyed(rdma);
+    endpoint_release(&rdma->base);
 }
 
+/* What ibverbs has is closed at once, in the reverse order of its making, because a driver that is
+ * being removed waits for it. The struct stays until libuv has let go of the two poll handles in
+ * it. */
 static void device_close_device(struct rdma_device *device) {
     if (device->completions.data != NULL)
         uv_close((uv_handle_t *)&device->completions, device_on_device_handle_closed);
@@ -121,6 +136,10 @@ static int device_open_device(struct rdma *rdma, struct ibv_device *found, uint3
     return 0;
 }
 
+/* The list is walked from the back, so that `free_index` ends up as the lowest free one. A lost
+ * device of this name that is still being let go hides the new one: opening it now would give two
+ * devices one name, and the completions of the old one would be taken for the new one's. The next
+ * scan finds it. */
 int rdevice_find(struct rdma *rdma, const char *name, struct rdma_device **out) {
     int count = 0, r = -ENODEV;
     uint32_t free_index = DEVICES_MAX;
@@ -144,6 +163,9 @@ int rdevice_find(struct rdma *rdma, const char *name, struct rdma_device **out) 
 
 /* ---- its end ---- */
 
+/* Which descriptors librdmacm has open on this device, and which file they name: see the top of
+ * this file. The inode is kept, because a descriptor number means nothing once its owner has closed
+ * it. */
 void rdevice_note_librdmacm(struct rdma_device *device, const struct ibv_context *theirs) {
     struct stat file;
     if (fstat(theirs->cmd_fd, &file) == 0)
@@ -171,11 +193,14 @@ void rdevice_close_left(struct rdma *rdma) {
     rdma->left_count = 0;
 }
 
+/* A registration that is under way on libuv's pool uses the protection domain, so the device stays
+ * until it is through; memory.c calls here then. librdmacm's descriptors are left for
+ * rdevice_close_left(), which runs in a later turn of the loop. */
 void rdevice_release(struct rdma_device *device) {
     struct rdma *rdma = device->rdma;
     if (!device->lost || rdma->registering != NULL)
         return;
-    if (device->librdmacm.file_inode != 0 && !rdma->destroying) {
+    if (device->librdmacm.file_inode != 0 && !rdma->base.destroying) {
         if (rdma->left_count == DEVICES_MAX)
             rdevice_close_left(rdma);
         rdma->left[rdma->left_count++] = device->librdmacm;
@@ -191,13 +216,17 @@ static void device_drop_rail(struct rdma_rail *rail) {
     *rail = (struct rdma_rail){0};
 }
 
+/* Failing a link may end its whole connection, and with it links further on in the list: the walk
+ * begins anew when the next one has gone. The rails go after the links, because a connection that
+ * loses a link looks at the rails to say which one it was. Segments that waited only for this
+ * device are announced: readers on the other rails need not wait any longer. */
 void rdevice_lost(struct rdma_device *device, const char *why) {
     struct rdma *rdma = device->rdma;
     struct rdma_link *link, *next;
     if (device->lost)
         return;
     device->lost = true;
-    if (!rdma->destroying)
+    if (!rdma->base.destroying)
         log_warning("RDMA device %s is gone: %s", device->name, why);
     for (link = TAILQ_FIRST(&rdma->links); link != NULL; link = next) {
         next = TAILQ_NEXT(link, all);
@@ -209,7 +238,7 @@ void rdevice_lost(struct rdma_device *device, const char *why) {
     for (uint32_t i = 0; i < RAILS_MAX; i++)
         if (rdma->rails[i].device == device)
             device_drop_rail(&rdma->rails[i]);
-    if (!rdma->destroying)
+    if (!rdma->base.destroying)
         rmemory_announce(rdma);
     rdevice_release(device);
     rdma_watch_time(rdma);

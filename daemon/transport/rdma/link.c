@@ -4,76 +4,77 @@
  * starts at HANDSHAKE as a stranger (no conn), joins its connection when it has proved itself, and
  * is timed out before that. LINGER: it has been refused and the refusal is on its way out.
  *
- * The QP is made by hand rather than by rdma_create_qp: so it lives on our own context, and it
- * comes up with no remote access at all. What librdmacm would have set (REMOTE_READ and
- * REMOTE_WRITE) would let a stranger with a guessed rkey read before his handshake; REMOTE_READ is
- * added when the handshake is proven, REMOTE_WRITE never.
- *
  * CLOSED holds from rlink_close: the QP is destroyed, so it moves no byte any more; the struct is
  * freed at the next turn of the loop, because callers further up still hold it.
  */
+#include "transport/rdma/link.h"
+
 #include <errno.h>
 #include <inttypes.h>
+#include <netdb.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "ops/log.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/proving.h"
+#include "transport/rdma/device.h"
+#include "transport/rdma/qp.h"
+#include "transport/rdma/rails.h"
+#include "transport/rdma/stream.h"
+#include "transport/rdma/turn.h"
 
 enum {
+    /* Of the stream on a control QP: 1 MiB in each direction, the size of the largest message. A
+     * sender that is not acknowledged has at most so much on its way. */
     CONTROL_SLOTS = 64,
     CONTROL_SLOT_BYTES = 16 * 1024,
-    BULK_SLOTS = 4, /* they carry the handshake alone */
+    /* A bulk QP carries the handshake alone as a stream: four messages below 1 KiB. */
+    BULK_SLOTS = 4,
     BULK_SLOT_BYTES = 1024,
+    /* How long a refusal may take to leave. Its receiver posts its slots before it sends anything,
+     * so the SEND completes within a round trip, unless the other side has died. */
     LINGER_MS = 1000,
+    /* Of the CM's address and route resolution: both ask the neighbour (ARP) at most. */
     RESOLVE_MS = 2000,
-    STRANGERS_MAX = 128, /* each holds a QP */
     COMPLETIONS_PER_POLL = 32,
 };
-/* Finite on purpose: 7 means for ever. 4.096 us * 2^16 * (6 + 1) is about 2 s until a silent peer
- * is noticed; a link that is down for less is survived. */
-enum { ACK_TIMEOUT = 16, RETRIES = 6, RNR_RETRIES = 6 };
-
 /* ---- birth and end ---- */
 
-static struct rdma_link *link_new(struct rdma *rdma, enum handshake_kind kind, uint64_t time_ms) {
-    struct rdma_link *link = calloc(1, sizeof *link);
-    struct handshake *handshake = calloc(1, sizeof(*handshake));
-    if (link == NULL || handshake == NULL) {
-        free(link);
-        free(handshake);
+/* Takes the handshake, also on failure (NULL: it could not be made). */
+static struct rdma_link *link_new(struct rdma *rdma, enum handshake_kind kind,
+                                  struct handshake *handshake) {
+    struct rdma_link *link = handshake != NULL ? calloc(1, sizeof *link) : NULL;
+    if (link == NULL) {
+        proving_free(handshake);
         return NULL;
     }
     link->rdma = rdma;
     link->kind = kind;
     link->handshake = handshake;
-    uv_update_time(rdma->loop); /* the owner may have been busy for longer than the deadline */
-    link->deadline_ms = uv_now(rdma->loop) + time_ms;
+    uv_update_time(rdma->base.loop); /* the owner may have been busy for longer than the deadline */
+    link->deadline_ms = uv_now(rdma->base.loop) + rdma->base.options.handshake_timeout_ms;
     TAILQ_INIT(&link->posted);
     TAILQ_INSERT_TAIL(&rdma->links, link, all);
+    endpoint_hold(&rdma->base);
     rdma_watch_time(rdma);
     return link;
 }
 
-static void link_drop_handshake(struct rdma_link *link) {
-    if (link->handshake != NULL)
-        handshake_deinit(link->handshake);
-    free(link->handshake);
-    link->handshake = NULL;
-}
-
-static bool link_is_stranger(const struct rdma_link *link) {
-    return link->accepted_here && link->conn == NULL && link->phase != RLINK_CLOSED;
-}
-
+/* The order is the whole point of this function. The QP goes first, then what it used. The
+ * registration of its buffers (rstream_stop) must outlive the QP, or the device would still write
+ * there. What was posted is handed back (`closed`) when nothing of it can land any more, so that
+ * the same bytes may be read over another rail into the same place. The CM is told last:
+ * rdma_disconnect() sends a message, and the other side ends its QP then instead of after its
+ * retries, 2 s later. The struct stays until the next turn of the loop. */
 void rlink_close(struct rdma_link *link) {
     struct rdma *rdma = link->rdma;
     if (link->phase == RLINK_CLOSED)
         return;
-    rdma->stranger_count -= link_is_stranger(link);
+    strangers_remove(&rdma->base.strangers, &link->stranger);
     link->phase = RLINK_CLOSED;
+    /* The QP first: when ibv_destroy_qp() returns, no READ writes here and none is answered from
+     * here. A QP that is only moved to the error state can still have packets in the device. */
     if (link->qp != NULL)
         ibv_destroy_qp(link->qp);
     if (link->cq != NULL)
@@ -82,25 +83,45 @@ void rlink_close(struct rdma_link *link) {
     link->cq = NULL;
     rstream_stop(&link->stream);
     if (link->conn != NULL)
-        rreader_rail_lost(link);
+        rdma->upper->closed(link);
     if (link->id != NULL) {
         rdma_disconnect(link->id); /* lets the other side know at once */
         rdma_destroy_id(link->id);
     }
     link->id = NULL;
-    link_drop_handshake(link);
+    proving_free(link->handshake);
+    link->handshake = NULL;
     TAILQ_REMOVE(&rdma->links, link, all);
     TAILQ_INSERT_TAIL(&rdma->closed_links, link, all);
     rdma_soon(rdma);
 }
 
+/* Not before the next turn of the loop: rlink_fail() may be called from deep inside functions that
+ * hold the link, and they look at its phase when they get it back. */
 void rlink_free(struct rdma_link *link) {
-    TAILQ_REMOVE(&link->rdma->closed_links, link, all);
+    struct rdma *rdma = link->rdma;
+    TAILQ_REMOVE(&rdma->closed_links, link, all);
     rstream_deinit(&link->stream);
-    explicit_bzero(link, sizeof *link);
+    explicit_bzero(link, sizeof *link); /* the keys of its seals */
     free(link);
+    endpoint_release(&rdma->base);
 }
 
+static void link_log_stranger(const struct rdma_link *link, const char *why) {
+    struct endpoint *endpoint = &link->rdma->base;
+    uint64_t now_ms = uv_now(endpoint->loop);
+    char host[INET6_ADDRSTRLEN] = "?";
+    if (!strangers_may_log(&endpoint->strangers, now_ms))
+        return;
+    if (link->id != NULL)
+        getnameinfo(rdma_get_peer_addr(link->id), sizeof(struct sockaddr_storage), host,
+                    sizeof host, NULL, 0, NI_NUMERICHOST);
+    strangers_log(&endpoint->strangers, now_ms, "RDMA peer listener", host, why);
+}
+
+/* A link that has a connection tells it and leaves the rest to it: for a bulk link that may be a
+ * rail less and no more. A stranger's link has nobody to tell, so it is logged here, once a second
+ * at most. A link that lingers has been logged when it was refused. */
 void rlink_fail(struct rdma_link *link, int status, const char *format, ...) {
     char why[160];
     va_list arguments;
@@ -111,21 +132,32 @@ void rlink_fail(struct rdma_link *link, int status, const char *format, ...) {
     va_end(arguments);
     struct rdma_conn *conn = link->conn;
     if (conn == NULL && link->phase != RLINK_LINGER)
-        rdma_log_stranger(link->rdma, link, why);
+        link_log_stranger(link, why);
     rlink_close(link);
     if (conn != NULL)
-        rconn_link_lost(conn, link, status, why);
+        link->rdma->upper->lost(conn, link, status, why);
+}
+
+void rlink_flush(struct rdma_link *link) {
+    int r = rstream_flush(link);
+    if (r < 0)
+        rlink_fail(link, r, "cannot post a SEND: %s", strerror(-r));
 }
 
 void rlink_linger(struct rdma_link *link) {
-    link->rdma->stranger_count += link->conn != NULL && link->accepted_here;
+    /* It holds a QP and belongs to nobody, so it counts as a stranger (again). */
+    if (link->conn != NULL && link->accepted_here)
+        strangers_add(&link->rdma->base.strangers, &link->stranger);
     link->conn = NULL;
     link->phase = RLINK_LINGER;
-    link->deadline_ms = uv_now(link->rdma->loop) + LINGER_MS;
+    link->deadline_ms = uv_now(link->rdma->base.loop) + LINGER_MS;
     rdma_watch_time(link->rdma);
-    rstream_flush(link);
+    rlink_flush(link);
 }
 
+/* The retries of the QP notice a peer that is silent. They do not notice a peer whose device
+ * acknowledges and never answers, or a device of ours that has stopped working: hence a clock of
+ * our own, for as long as READs are posted. */
 static bool link_is_stalled(const struct rdma_link *link, uint64_t now_ms) {
     return link->posted_count > 0 &&
            link->progress_ms + link->rdma->rdma_options.stall_timeout_ms <= now_ms;
@@ -138,13 +170,15 @@ static bool link_came_meanwhile(struct rdma_link *link, uint64_t now_ms) {
     return link->phase == RLINK_CLOSED || !link_is_stalled(link, now_ms);
 }
 
+/* Three deadlines that exclude each other by the phase: a refusal must have left, a handshake must
+ * be done, a posted READ must make progress. */
 void rlink_check_time(struct rdma_link *link, uint64_t now_ms) {
     if (link->phase == RLINK_LINGER && now_ms >= link->deadline_ms)
         rlink_close(link);
     else if (link->phase < RLINK_OPEN && now_ms >= link->deadline_ms)
         rlink_fail(link, -ETIMEDOUT, "%s timed out after %" PRIu32 " ms",
                    link->phase == RLINK_HANDSHAKE ? "handshake" : "connect",
-                   link->rdma->options.handshake_timeout_ms);
+                   link->rdma->base.options.handshake_timeout_ms);
     else if (link_is_stalled(link, now_ms) && !link_came_meanwhile(link, now_ms))
         rlink_fail(link, -ETIMEDOUT, "no READ completed for %" PRIu64 " ms",
                    now_ms - link->progress_ms);
@@ -152,67 +186,10 @@ void rlink_check_time(struct rdma_link *link, uint64_t now_ms) {
 
 /* ---- the QP ---- */
 
-static int link_create_queue_pair(struct rdma_link *link, uint32_t slots, uint32_t depth) {
-    struct rdma_device *device = link->device;
-    uint32_t sends = slots + depth + 1;
-    link->cq = ibv_create_cq(device->verbs, (int)(sends + slots), link, device->channel, 0);
-    if (link->cq == NULL)
-        return -errno;
-    if (ibv_req_notify_cq(link->cq, 0) != 0)
-        return -EIO;
-    struct ibv_qp_init_attr want = {
-        .send_cq = link->cq,
-        .recv_cq = link->cq,
-        .cap = {.max_send_wr = sends, .max_recv_wr = slots, .max_send_sge = 1, .max_recv_sge = 1},
-        .qp_type = IBV_QPT_RC,
-    };
-    link->qp = ibv_create_qp(device->pd, &want);
-    return link->qp == NULL ? -errno : 0;
-}
-
-static int link_modify(struct rdma_link *link, enum ibv_qp_state state, uint8_t depth) {
-    struct ibv_qp_attr attributes = {.qp_state = state};
-    int mask = 0;
-    if (rdma_init_qp_attr(link->id, &attributes, &mask) < 0)
-        return -errno;
-    mask &= ~0xe00000; /* bits that the kernel's ucma sets for RoCE and modify_qp does not know */
-    if (state == IBV_QPS_INIT)
-        attributes.qp_access_flags = 0;
-    if (state == IBV_QPS_RTR)
-        attributes.max_dest_rd_atomic = depth;
-    if (state == IBV_QPS_RTS) {
-        attributes.max_rd_atomic = depth;
-        attributes.timeout = ACK_TIMEOUT;
-        attributes.retry_cnt = RETRIES;
-        attributes.rnr_retry = RNR_RETRIES;
-        mask |= IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY;
-    }
-    return -ibv_modify_qp(link->qp, &attributes, mask);
-}
-
-/* Peers may read through this QP from here on. */
-static int link_allow_reads(struct rdma_link *link) {
-    struct ibv_qp_attr attributes = {.qp_access_flags = IBV_ACCESS_REMOTE_READ};
-    return link->kind == HANDSHAKE_BULK ? -ibv_modify_qp(link->qp, &attributes, IBV_QP_ACCESS_FLAGS)
-                                        : 0;
-}
-
-static uint8_t link_least(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t smallest = a < b ? a : b;
-    smallest = smallest < c ? smallest : c;
-    return (uint8_t)(smallest < UINT8_MAX ? smallest : UINT8_MAX);
-}
-
-static uint8_t link_reads_out_max(const struct rdma_link *link, uint32_t theirs) {
-    return link_least((uint32_t)link->device->limits.max_qp_init_rd_atom,
-                      link->rdma->rdma_options.reads_in_flight_max, theirs);
-}
-
-static uint8_t link_reads_in_max(const struct rdma_link *link, uint32_t theirs) {
-    return link_least((uint32_t)link->device->limits.max_qp_rd_atom, UINT8_MAX, theirs);
-}
-
-/* The id is bound to a device: makes the QP, in INIT, with every receive posted. */
+/* The id is bound to a device: makes the QP, in INIT, with every receive posted. The receives must
+ * be there before the other side can send: it may do so as soon as it has our REQ or REP. Which
+ * rail the id uses is asked of librdmacm rather than of the address that was dialled, because
+ * routing decides it. */
 static int link_prepare(struct rdma_link *link) {
     bool control = link->kind == HANDSHAKE_CONTROL;
     uint32_t slots = control ? CONTROL_SLOTS : BULK_SLOTS;
@@ -221,61 +198,35 @@ static int link_prepare(struct rdma_link *link) {
         return -EADDRNOTAVAIL;
     link->rail = (uint32_t)rail;
     link->device = link->rdma->rails[rail].device;
-    link->posted_max = link_reads_out_max(link, UINT8_MAX);
+    link->posted_max = rqp_reads_out_max(link, UINT8_MAX);
     int r = rstream_init(&link->stream, link->device->pd, slots,
                          control ? CONTROL_SLOT_BYTES : BULK_SLOT_BYTES);
     if (r == 0)
-        r = link_create_queue_pair(link, slots, control ? 0 : link->posted_max);
+        r = rqp_create(link, slots, control ? 0 : link->posted_max);
     if (r == 0)
-        r = link_modify(link, IBV_QPS_INIT, 0);
+        r = rqp_modify(link, IBV_QPS_INIT, 0);
     return r == 0 ? rstream_start(link) : r;
-}
-
-static int link_become_ready(struct rdma_link *link, const struct rdma_conn_param *theirs,
-                             const struct rwire_private *data) {
-    uint32_t slot_bytes = link->stream.slot_bytes;
-    link->their_rail = data->rail;
-    link->stream.credits = data->slots;
-    link->stream.send_bytes_max = data->slot_bytes < slot_bytes ? data->slot_bytes : slot_bytes;
-    link->posted_max = link_reads_out_max(link, theirs->initiator_depth);
-    int r = link_modify(link, IBV_QPS_RTR, link_reads_in_max(link, theirs->responder_resources));
-    return r == 0 ? link_modify(link, IBV_QPS_RTS, (uint8_t)link->posted_max) : r;
-}
-
-static void link_fill_param(struct rdma_link *link, uint8_t data[RWIRE_PRIVATE_BYTES],
-                            const struct rdma_conn_param *theirs, struct rdma_conn_param *out) {
-    struct rwire_private private = {(uint8_t)link->kind, (uint8_t)link->rail,
-                                    (uint16_t)link->stream.slots, link->stream.slot_bytes};
-    rwire_private_encode(&private, data);
-    *out = (struct rdma_conn_param){
-        .private_data = data,
-        .private_data_len = RWIRE_PRIVATE_BYTES,
-        .responder_resources =
-            link_reads_in_max(link, theirs != NULL ? theirs->responder_resources : UINT8_MAX),
-        .initiator_depth =
-            link_reads_out_max(link, theirs != NULL ? theirs->initiator_depth : UINT8_MAX),
-        .retry_count = RETRIES,
-        .rnr_retry_count = RNR_RETRIES,
-        .qp_num = link->qp->qp_num,
-    };
 }
 
 /* ---- handshake ---- */
 
 static void link_become_open(struct rdma_link *link) {
-    struct handshake *h = link->handshake;
-    handshake_keys(h, link->out.key, link->in.key);
-    link->out.keyed = link->in.keyed = link->rdma->options.cluster_key != NULL;
-    if (!link->conn->accepted_here)
-        link->conn->id = h->connection_id;
+    const struct handshake *h = link->handshake;
+    struct connection *conn = &link->conn->base;
+    proving_make_seals(h, &link->rdma->base.options, &link->out, &link->in);
+    if (!conn->accepted_here)
+        conn->id = h->connection_id;
     if (h->kind == HANDSHAKE_CONTROL)
-        link->conn->hello = h->theirs;
-    link_drop_handshake(link);
+        conn->hello = h->theirs;
+    proving_free(link->handshake);
+    link->handshake = NULL;
     link->phase = RLINK_OPEN;
-    rconn_link_open(link);
+    link->rdma->upper->open(link);
 }
 
-static bool link_handshake_feed(struct rdma_link *link) {
+/* Hands the handshake what has come in, up to the end of the message that it waits for; false:
+ * there is nothing. What is behind it stays in the stream: it may be a frame. */
+static bool link_receive_handshake(struct rdma_link *link) {
     struct byte_queue *received = &link->stream.received;
     uint8_t *into;
     size_t want = handshake_want(link->handshake, &into), have = byte_queue_bytes(received);
@@ -288,102 +239,95 @@ static bool link_handshake_feed(struct rdma_link *link) {
     return true;
 }
 
-static void link_handshake_flush(struct rdma_link *link) {
+static void link_send_handshake(struct rdma_link *link) {
     const uint8_t *out;
     size_t bytes = handshake_output(link->handshake, &out);
     struct iovec part = {(void *)out, bytes};
-    if (bytes == 0)
-        return;
     if (rstream_write(link, &part, 1) < 0) {
         rlink_fail(link, -ENOMEM, "out of memory for the handshake");
         return;
     }
     handshake_sent(link->handshake, bytes);
-    rstream_flush(link);
+    rlink_flush(link);
 }
 
-static void link_handshake_end(struct rdma_link *link) {
+/* A refusal of ours needs the QP until it has left, so a stranger's link lingers. */
+static void link_end_handshake(struct rdma_link *link) {
     char why[sizeof link->handshake->why];
-    memcpy(why, link->handshake->why, sizeof why);
+    memcpy(why, link->handshake->why, sizeof why); /* the handshake ends with the link */
     if (link->conn != NULL && !link->accepted_here) {
         rlink_fail(link, -EPERM, "%s", why);
         return;
     }
-    rdma_log_stranger(link->rdma, link, why);
+    link_log_stranger(link, why);
     rlink_linger(link);
 }
 
+/* The other side has proved itself, so it may read. A home does this before its WELCOME leaves: the
+ * reader may post a READ as soon as it has that. False: the link has failed. */
+static bool link_let_read(struct rdma_link *link) {
+    int r = rqp_allow_reads(link);
+    if (r < 0)
+        rlink_fail(link, r, "cannot allow reads: %s", strerror(-r));
+    return r == 0;
+}
+
 /* Runs the handshake as far as what has come in allows. */
-static void link_handshake_run(struct rdma_link *link) {
-    while (link->phase == RLINK_HANDSHAKE) {
-        if (link->handshake->state == HANDSHAKE_PROVEN) {
-            int r = link_allow_reads(link);
-            if (r < 0) {
-                rlink_fail(link, r, "cannot allow reads: %s", strerror(-r));
-                return;
-            }
-            rconn_adopt(link);
-        }
-        if (link->phase != RLINK_HANDSHAKE)
-            return;
-        link_handshake_flush(link);
-        if (link->phase != RLINK_HANDSHAKE)
-            return;
-        if (link->handshake->state == HANDSHAKE_FAILED) {
-            link_handshake_end(link);
-            return;
-        }
-        if (link->handshake->state == HANDSHAKE_DONE) {
-            int r = link->accepted_here ? 0 : link_allow_reads(link);
-            if (r < 0)
-                rlink_fail(link, r, "cannot allow reads: %s", strerror(-r));
-            else
+static void link_prove(struct rdma_link *link) {
+    bool goes_on = true;
+    while (goes_on && link->phase == RLINK_HANDSHAKE) {
+        switch (proving_next(link->handshake)) {
+        case PROVING_ADOPT:
+            if (link_let_read(link))
+                link->rdma->upper->proven(link);
+            break;
+        case PROVING_SEND:
+            link_send_handshake(link);
+            break;
+        case PROVING_END:
+            link_end_handshake(link);
+            break;
+        case PROVING_OPEN:
+            if (link->accepted_here || link_let_read(link))
                 link_become_open(link);
-        } else if (!link_handshake_feed(link)) {
-            return;
+            break;
+        case PROVING_RECEIVE:
+            goes_on = link_receive_handshake(link);
+            break;
         }
     }
 }
 
-static struct handshake_params link_handshake_params(const struct rdma *rdma) {
-    return (struct handshake_params){rdma->options.cluster_key, rdma->options.hello,
-                                     rdma->options.hello_bytes};
-}
-
 /* ---- accepting ---- */
 
-static struct rdma_link *link_oldest_stranger(struct rdma *rdma) {
-    struct rdma_link *link;
-    TAILQ_FOREACH (link, &rdma->links, all)
-        if (link_is_stranger(link))
-            return link;
-    return NULL;
-}
-
+/* The QP goes to RTS before the REP leaves. The specification would have the passive side wait for
+ * the RTU; but an answerer sends nothing before it has received HELLO, which proves as well as an
+ * RTU that the other side is ready. */
 static int link_accept_request(struct rdma_link *link, const struct rdma_conn_param *theirs,
                                const struct rwire_private *data) {
-    uint8_t bytes[RWIRE_PRIVATE_BYTES], nonce[AUTH_NONCE_BYTES];
-    struct handshake_params params = link_handshake_params(link->rdma);
+    uint8_t bytes[RWIRE_PRIVATE_BYTES];
     struct rdma_conn_param param;
-    auth_nonce(nonce);
-    handshake_answer(link->handshake, &params, nonce);
     int r = link_prepare(link);
     if (r == 0)
-        r = link_become_ready(link, theirs, data);
+        r = rqp_connect(link, theirs, data);
     if (r < 0)
         return r;
     link->phase = RLINK_HANDSHAKE;
-    link_fill_param(link, bytes, theirs, &param);
+    rqp_fill_param(link, bytes, theirs, &param);
     return rdma_accept(link->id, &param) < 0 ? -errno : 0;
 }
 
+/* Nothing has been proven yet, so as little as possible is spent: the sizes in the private data are
+ * checked, the oldest stranger makes room if there are too many, and a QP is made. An id that is
+ * not accepted must be destroyed by us; rdma_reject() alone would leave it behind. */
 void rlink_on_request(struct rdma *rdma, const struct rdma_cm_event *event) {
     struct rwire_private data;
     const char *bad = rwire_private_decode(event->param.conn.private_data,
                                            event->param.conn.private_data_len, &data);
     struct rdma_link *link = NULL;
-    if (bad == NULL && !rdma->destroying)
-        link = link_new(rdma, (enum handshake_kind)data.kind, rdma->options.handshake_timeout_ms);
+    if (bad == NULL && !rdma->base.destroying)
+        link = link_new(rdma, (enum handshake_kind)data.kind,
+                        proving_new_answerer(&rdma->base.options));
     if (link == NULL) {
         rdma_reject(event->id, NULL, 0);
         rdma_destroy_id(event->id);
@@ -392,9 +336,9 @@ void rlink_on_request(struct rdma *rdma, const struct rdma_cm_event *event) {
     link->accepted_here = true;
     link->id = event->id;
     link->id->context = link;
-    if (rdma->stranger_count++ >= STRANGERS_MAX)
-        rlink_fail(link_oldest_stranger(rdma), -EMFILE,
-                   "too many unfinished handshakes, dropping the oldest");
+    struct stranger *oldest = strangers_add(&rdma->base.strangers, &link->stranger);
+    if (oldest != NULL)
+        rlink_fail(container_of(oldest, struct rdma_link, stranger), -EMFILE, STRANGERS_TOO_MANY);
     int r = link_accept_request(link, &event->param.conn, &data);
     if (r < 0) {
         rdma_reject(link->id, NULL, 0);
@@ -404,25 +348,26 @@ void rlink_on_request(struct rdma *rdma, const struct rdma_cm_event *event) {
 
 /* ---- dialling ---- */
 
+/* The source address, when a rail is given, picks the device: with two rails in one subnet the
+ * routing table would send both QPs over the first. Its port is set to 0, for the port of the
+ * rail's address is the one that its listener has. */
 int rlink_dial(struct rdma_conn *conn, enum handshake_kind kind, const struct rdma_rail *from,
                const struct sockaddr_storage *to, struct rdma_link **out) {
     struct rdma *rdma = conn->rdma;
-    struct handshake_params params = link_handshake_params(rdma);
-    uint8_t nonce[AUTH_NONCE_BYTES];
     struct sockaddr_storage source = {0};
     if (from != NULL) {
         source = from->address;
         ((struct sockaddr_in *)&source)->sin_port = 0; /* at the same place in both families */
     }
-    struct rdma_link *link = link_new(rdma, kind, rdma->options.handshake_timeout_ms);
+    struct rdma_link *link =
+        link_new(rdma, kind, proving_new_asker(&rdma->base.options, kind, conn->base.id));
     if (link == NULL)
         return -ENOMEM;
-    auth_nonce(nonce);
-    handshake_ask(link->handshake, &params, kind, conn->id, nonce);
     if (rdma_create_id(rdma->channel, &link->id, link, RDMA_PS_TCP) < 0) {
+        int error = errno;
         link->id = NULL;
         rlink_close(link);
-        return -errno;
+        return -error;
     }
     if (rdma_resolve_addr(link->id, from != NULL ? (struct sockaddr *)&source : NULL,
                           (struct sockaddr *)to, RESOLVE_MS) < 0) {
@@ -435,6 +380,8 @@ int rlink_dial(struct rdma_conn *conn, enum handshake_kind kind, const struct rd
     return 0;
 }
 
+/* In INIT and with its receives posted, the QP is announced by the REQ (rdma_connect). It becomes
+ * ready when the answer has come, because only the REP says how to reach the other QP. */
 static int link_request(struct rdma_link *link) {
     uint8_t bytes[RWIRE_PRIVATE_BYTES];
     struct rdma_conn_param param;
@@ -442,10 +389,12 @@ static int link_request(struct rdma_link *link) {
     if (r < 0)
         return r;
     link->phase = RLINK_CONNECTING;
-    link_fill_param(link, bytes, NULL, &param);
+    rqp_fill_param(link, bytes, NULL, &param);
     return rdma_connect(link->id, &param) < 0 ? -errno : 0;
 }
 
+/* We bring the QP to RTS ourselves, so librdmacm does not know that we are ready: rdma_establish()
+ * sends the RTU. */
 static void link_on_response(struct rdma_link *link, const struct rdma_conn_param *theirs) {
     struct rwire_private data;
     const char *bad = rwire_private_decode(theirs->private_data, theirs->private_data_len, &data);
@@ -453,7 +402,7 @@ static void link_on_response(struct rdma_link *link, const struct rdma_conn_para
         rlink_fail(link, -EPROTO, "peer sent a bad answer: %s", bad);
         return;
     }
-    int r = link_become_ready(link, theirs, &data);
+    int r = rqp_connect(link, theirs, &data);
     if (r == 0 && rdma_establish(link->id) < 0)
         r = -errno;
     if (r < 0) {
@@ -461,7 +410,7 @@ static void link_on_response(struct rdma_link *link, const struct rdma_conn_para
         return;
     }
     link->phase = RLINK_HANDSHAKE;
-    link_handshake_run(link);
+    link_prove(link);
 }
 
 /* ---- events ---- */
@@ -474,6 +423,9 @@ static void link_on_rejected(struct rdma_link *link, int status) {
         rlink_fail(link, -ECONNREFUSED, "connection rejected, reason %d", status);
 }
 
+/* -EADDRNOTAVAIL is the common case of a node whose route to the peer leads over an interface
+ * without RDMA. It has a sentence of its own, because the remedy is another address and not another
+ * setting. */
 static void link_on_resolved(struct rdma_link *link) {
     int r = link_request(link);
     if (r == -EADDRNOTAVAIL)
@@ -482,6 +434,10 @@ static void link_on_resolved(struct rdma_link *link) {
         rlink_fail(link, r, "cannot set up a QP: %s", strerror(-r));
 }
 
+/* Events come in the order ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_RESPONSE for a link that dials;
+ * an accepting one gets ESTABLISHED, which says nothing that HELLO does not say better.
+ * DISCONNECTED can overtake the completions of what the other side sent last, so those are looked
+ * at first. TIMEWAIT_EXIT tells that the QP number could be used again, and we never do that. */
 void rlink_on_cm_event(struct rdma_link *link, const struct rdma_cm_event *event) {
     switch (event->event) {
     case RDMA_CM_EVENT_ADDR_RESOLVED:
@@ -522,42 +478,62 @@ void rlink_on_cm_event(struct rdma_link *link, const struct rdma_cm_event *event
 
 /* ---- completions ---- */
 
+/* The first failed completion tells the cause; those behind it say "flushed" and are not looked at,
+ * because the link is closed by then. REM_ACCESS_ERR means that the home has deregistered the
+ * memory or taken the right away: that is not a fault of the rail, and the connection ends
+ * (conn_rails_out). */
 static void link_on_failure(struct rdma_link *link, const struct ibv_wc *wc) {
     int status = wc->status == IBV_WC_RETRY_EXC_ERR    ? -ETIMEDOUT
                  : wc->status == IBV_WC_REM_ACCESS_ERR ? -EACCES
                                                        : -EIO;
     if (status == -ETIMEDOUT)
-        rlink_fail(link, status, "no answer: %d retries exceeded", RETRIES);
+        rlink_fail(link, status, "no answer: %d retries exceeded", RDMA_RETRIES);
     else if (status == -EACCES)
         rlink_fail(link, status, "the other side no longer lets us read its memory");
     else
         rlink_fail(link, status, "%s", ibv_wc_status_str(wc->status));
 }
 
+static void link_on_receive(struct rdma_link *link, const struct ibv_wc *wc) {
+    int r = rstream_on_receive(link, wc);
+    if (r == -EPROTO)
+        rlink_fail(link, r, "peer sent a bad message: no credits in it");
+    else if (r == -ENOMEM)
+        rlink_fail(link, r, "out of memory for %u received bytes", wc->byte_len);
+    else if (r < 0)
+        rlink_fail(link, r, "cannot post a RECV: %s", strerror(-r));
+}
+
+/* A failed completion has no opcode that could be trusted, so its status comes first. */
 static void link_on_completion(struct rdma_link *link, const struct ibv_wc *wc) {
     if (wc->status != IBV_WC_SUCCESS)
         link_on_failure(link, wc);
     else if (wc->opcode & IBV_WC_RECV)
-        rstream_on_receive(link, wc);
+        link_on_receive(link, wc);
     else if (wc->opcode == IBV_WC_SEND)
         rstream_on_sent(link);
     else
-        rreader_on_landed(link, wc->wr_id);
+        link->rdma->upper->landed(link, wc->wr_id);
 }
 
-/* What has come in is looked at, what can go out goes. */
+/* What has come in is looked at, what can go out goes: the receives may have brought credits, so
+ * SENDs that waited for them leave now. */
 static void link_run_stream(struct rdma_link *link) {
     if (link->phase == RLINK_HANDSHAKE)
-        link_handshake_run(link);
+        link_prove(link);
     else if (link->phase == RLINK_OPEN && link->kind == HANDSHAKE_CONTROL)
-        rcontrol_received(link->conn);
+        link->rdma->upper->received(link);
     if (link->phase != RLINK_CLOSED)
-        rstream_flush(link);
+        rlink_flush(link);
     if (link->phase == RLINK_LINGER && link->stream.sends_out == 0 &&
         byte_queue_bytes(&link->stream.unsent) == 0)
         rlink_close(link);
 }
 
+/* Armed before it is drained: a completion that comes between the last ibv_poll_cq() and a later
+ * arming would raise no event, and the link would sleep on it. The other order costs an event now
+ * and then that finds nothing. After each batch the stream is run, so that a long row of
+ * completions does not keep credits from a peer that waits for them. */
 void rlink_on_completions(struct rdma_link *link) {
     struct ibv_wc done[COMPLETIONS_PER_POLL];
     int count;
@@ -571,5 +547,5 @@ void rlink_on_completions(struct rdma_link *link) {
             link_run_stream(link);
     } while (count > 0 && link->phase != RLINK_CLOSED);
     if (link->phase != RLINK_CLOSED && link->conn != NULL && link->kind == HANDSHAKE_BULK)
-        rreader_run(link->conn);
+        link->rdma->upper->has_room(link);
 }

@@ -8,6 +8,8 @@
  * A region removed while a segment of it is being registered leaves its registration to be undone
  * when the pool is through with it (registration->region is NULL then).
  */
+#include "transport/rdma/memory.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -15,7 +17,8 @@
 #include <sys/resource.h>
 
 #include "ops/log.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/rdma/device.h"
+#include "transport/rdma/turn.h"
 
 struct rdma_registration {
     uv_work_t work;
@@ -29,6 +32,9 @@ struct rdma_registration {
     int error;
 };
 
+/* On the pool. LOCAL_WRITE is for our own reads that land here; REMOTE_READ for peers. A mapping
+ * without the right to write (a kept arena that is read-only, say) cannot be registered at all:
+ * ibv_reg_mr() wants to write to each page (EFAULT), also for REMOTE_READ alone. */
 static void memory_register_segment(uv_work_t *work) {
     struct rdma_registration *job = work->data;
     job->mr = ibv_reg_mr(job->device->pd, job->base, job->bytes,
@@ -36,6 +42,9 @@ static void memory_register_segment(uv_work_t *work) {
     job->error = job->mr == NULL ? errno : 0;
 }
 
+/* The usual cause is the limit of locked memory, so it is named with the remedy. Readers of the
+ * region get -ENOMEM, and the owner goes on over another way (transport = auto) or fails with this
+ * in the log. */
 static void memory_log_failure(const struct rdma_registration *job) {
     char bytes[16], limit[16];
     struct rlimit memlock = {0, 0};
@@ -51,10 +60,8 @@ static void memory_log_failure(const struct rdma_registration *job) {
             job->device->name, bytes, strerror(job->error), log_bytes(memlock.rlim_cur, limit));
 }
 
-static void memory_wake_readers(struct rdma *rdma) {
-    rdma_soon(rdma);
-}
-
+/* A segment is told to readers when it is registered with every device, not with the first: a
+ * reader that knew only one rail's key would put all of the read on that rail. */
 static void memory_take_result(struct rdma_registration *job) {
     struct rdma *rdma = job->rdma;
     struct rdma_region *region = job->region;
@@ -62,20 +69,23 @@ static void memory_take_result(struct rdma_registration *job) {
     if (job->mr == NULL) {
         memory_log_failure(job);
         region->failed = true;
-        rcontrol_announce_failure(rdma, job->number);
+        rdma->upper->region_failed(rdma, job->number);
     } else {
         segment->mr[job->device->index] = job->mr;
         if (rmemory_whole(rdma, segment))
-            rcontrol_announce(rdma, job->number, segment);
+            rdma->upper->segment_registered(rdma, job->number, segment);
     }
-    memory_wake_readers(rdma);
+    rdma_soon(rdma); /* reads that waited for this segment of ours go on */
 }
 
+/* Back on the loop. Much may have happened since the segment was handed to the pool: the region
+ * removed, the device lost, the transport destroyed. In all of these the fresh registration is
+ * undone, as if it had never been. */
 static void memory_on_registered(uv_work_t *work, int status) {
     struct rdma_registration *job = work->data;
     struct rdma *rdma = job->rdma;
     rdma->registering = NULL;
-    if (status == 0 && job->region != NULL && !job->device->lost && !rdma->destroying)
+    if (status == 0 && job->region != NULL && !job->device->lost && !rdma->base.destroying)
         memory_take_result(job);
     else if (job->mr != NULL)
         ibv_dereg_mr(job->mr);
@@ -83,13 +93,12 @@ static void memory_on_registered(uv_work_t *work, int status) {
         if (rdma->devices[d] != NULL)
             rdevice_release(rdma->devices[d]);
     free(job);
-    if (rdma->destroying)
-        rdma_maybe_destroyed(rdma);
-    else
-        rmemory_continue(rdma);
+    rmemory_continue(rdma);
+    endpoint_release(&rdma->base);
 }
 
-/* The next segment that some device does not know yet. */
+/* The next segment that some device does not know yet. Segment after segment, and for each one
+ * device after device, so that the front of a region is readable over all rails first. */
 static bool memory_find_next(struct rdma *rdma, struct rdma_registration *job) {
     for (uint32_t number = 0; number < rdma->memory_count; number++) {
         struct rdma_region *region = rdma->memory[number];
@@ -112,8 +121,10 @@ static bool memory_find_next(struct rdma *rdma, struct rdma_registration *job) {
     return false;
 }
 
+/* One at a time: several would contend for the lock of the one address space that they pin pages
+ * of, and libuv's pool is shared with name lookups and prefaulting. */
 void rmemory_continue(struct rdma *rdma) {
-    if (rdma->registering != NULL || rdma->destroying)
+    if (rdma->registering != NULL || rdma->base.destroying)
         return;
     struct rdma_registration *job = calloc(1, sizeof *job);
     if (job == NULL)
@@ -121,12 +132,17 @@ void rmemory_continue(struct rdma *rdma) {
     job->rdma = rdma;
     job->work.data = job;
     if (!memory_find_next(rdma, job) ||
-        uv_queue_work(rdma->loop, &job->work, memory_register_segment, memory_on_registered) < 0)
+        uv_queue_work(rdma->base.loop, &job->work, memory_register_segment, memory_on_registered) <
+            0)
         free(job);
-    else
+    else {
         rdma->registering = job;
+        endpoint_hold(&rdma->base);
+    }
 }
 
+/* max_mr_size of some devices is a few GiB; all devices cut a region at the same places, so that
+ * one offset means one segment everywhere. */
 static uint64_t memory_piece_bytes(const struct rdma *rdma) {
     uint64_t bytes = rdma->rdma_options.registration_bytes;
     for (uint32_t d = 0; d < DEVICES_MAX; d++)
@@ -135,6 +151,8 @@ static uint64_t memory_piece_bytes(const struct rdma *rdma) {
     return bytes;
 }
 
+/* A terabyte in pieces of 1 GiB is a thousand segments. The array is made at once, so that no
+ * allocation can fail later, in the middle of the registration. */
 static struct rdma_region *memory_region_new(const struct rdma *rdma, uint8_t *base,
                                              uint64_t bytes) {
     uint64_t piece = memory_piece_bytes(rdma), count = (bytes - 1) / piece + 1;
@@ -154,19 +172,17 @@ static struct rdma_region *memory_region_new(const struct rdma *rdma, uint8_t *b
     return region;
 }
 
+/* Returns at once: registration goes on in the background, and a read of a piece waits for it
+ * (reader_aim). */
 int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_out) {
-    uint8_t random[AUTH_NONCE_BYTES];
-    uint64_t cookie;
     uint32_t number;
-    auth_nonce(random);
-    memcpy(&cookie, random, sizeof cookie);
-    int r = regions_add(&rdma->regions, base, bytes, cookie, &number);
+    int r = endpoint_add_region(&rdma->base, base, bytes, &number);
     if (r < 0)
         return r;
     if (number >= rdma->memory_count) {
         struct rdma_region **memory = reallocarray(rdma->memory, number + 1, sizeof(*memory));
         if (memory == NULL) {
-            regions_remove(&rdma->regions, number);
+            regions_remove(&rdma->base.regions, number);
             return -ENOMEM;
         }
         rdma->memory = memory;
@@ -175,7 +191,7 @@ int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_
     }
     rdma->memory[number] = memory_region_new(rdma, base, bytes);
     if (rdma->memory[number] == NULL) {
-        regions_remove(&rdma->regions, number);
+        regions_remove(&rdma->base.regions, number);
         return -ENOMEM;
     }
     rmemory_continue(rdma);
@@ -183,6 +199,8 @@ int rmemory_add(struct rdma *rdma, void *base, uint64_t bytes, uint32_t *region_
     return 0;
 }
 
+/* Deregistration stops a remote reader at once. By now nobody should be reading: rmemory_remove()
+ * has told or ended those who did. */
 static void memory_drop_region(struct rdma *rdma, uint32_t number) {
     struct rdma_region *region = rdma->memory[number];
     rdma->memory[number] = NULL;
@@ -196,11 +214,14 @@ static void memory_drop_region(struct rdma *rdma, uint32_t number) {
     free(region);
 }
 
+/* First the readers, then the key, then the registrations. If the registrations went first, an
+ * honest reader would see its QP fail with an access error, which ends its connection and all its
+ * other reads. */
 void rmemory_remove(struct rdma *rdma, uint32_t number) {
     if (number >= rdma->memory_count || rdma->memory[number] == NULL)
         return;
-    rcontrol_region_removed(rdma, number);
-    regions_remove(&rdma->regions, number);
+    rdma->upper->region_going(rdma, number);
+    regions_remove(&rdma->base.regions, number);
     memory_drop_region(rdma, number);
 }
 
@@ -217,6 +238,7 @@ void rmemory_drop_device(struct rdma_device *device) {
     }
 }
 
+/* All segments but the last have the same size, so the segment of an address is a division. */
 const struct rdma_segment *rmemory_at(const struct rdma *rdma, uint32_t number, const void *at,
                                       const struct rdma_device *device) {
     const struct rdma_region *region = rdma->memory[number];
@@ -227,6 +249,7 @@ const struct rdma_segment *rmemory_at(const struct rdma *rdma, uint32_t number, 
     return segment->mr[device->index] != NULL ? segment : NULL;
 }
 
+/* With no device at all it is not whole, for there would be nothing to tell. */
 bool rmemory_whole(const struct rdma *rdma, const struct rdma_segment *segment) {
     uint32_t registered = 0;
     for (uint32_t d = 0; d < DEVICES_MAX; d++) {
@@ -245,7 +268,7 @@ void rmemory_announce(struct rdma *rdma) {
         const struct rdma_region *region = rdma->memory[number];
         for (uint32_t i = 0; region != NULL && i < region->segment_count; i++)
             if (rmemory_whole(rdma, &region->segments[i]))
-                rcontrol_announce(rdma, number, &region->segments[i]);
+                rdma->upper->segment_registered(rdma, number, &region->segments[i]);
     }
 }
 
@@ -254,5 +277,4 @@ void rmemory_deinit(struct rdma *rdma) {
         if (rdma->memory[number] != NULL)
             memory_drop_region(rdma, number);
     free(rdma->memory);
-    regions_deinit(&rdma->regions);
 }

@@ -20,7 +20,8 @@ static const uint8_t *pairing_address_bytes(const struct sockaddr_storage *addre
     return (const uint8_t *)&((const struct sockaddr_in6 *)address)->sin6_addr;
 }
 
-/* -1: they cannot talk to each other. */
+/* How many leading bits two addresses have in common; -1: they cannot talk to each other, for a
+ * rail with an IPv4 address does not reach one with an IPv6 address. */
 static int pairing_common_bits(const struct sockaddr_storage *a, const struct sockaddr_storage *b) {
     uint32_t count;
     if (a->ss_family != b->ss_family || (a->ss_family != AF_INET && a->ss_family != AF_INET6))
@@ -33,6 +34,9 @@ static int pairing_common_bits(const struct sockaddr_storage *a, const struct so
     return (int)(count * 8);
 }
 
+/* Of equal pairs the first in order wins, so without a common subnet rail 0 is paired with rail 0.
+ * There are at most 8 rails on each side, so trying all pairs for each pair found is 512
+ * comparisons. */
 uint32_t rdma_pair_rails(const struct sockaddr_storage *ours, uint32_t our_count,
                          const struct sockaddr_storage *theirs, uint32_t their_count,
                          int *peer_out) {

@@ -2,8 +2,8 @@
  *
  * Which rail of ours talks to which of theirs. Pure.
  */
-#ifndef FEATURED_PEER_RDMA_PAIRING_H
-#define FEATURED_PEER_RDMA_PAIRING_H
+#ifndef FEATURED_TRANSPORT_RDMA_PAIRING_H
+#define FEATURED_TRANSPORT_RDMA_PAIRING_H
 
 #include <stdint.h>
 #include <sys/socket.h>

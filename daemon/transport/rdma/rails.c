@@ -4,6 +4,8 @@
  * IPoIB address) and iWARP alike, and such a rail is routable by construction. One rail per port;
  * its number stays while it lives.
  */
+#include "transport/rdma/rails.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
@@ -14,8 +16,10 @@
 #include <string.h>
 
 #include "ops/log.h"
-#include "transport/rdma/rdma_internal.h"
+#include "transport/rdma/device.h"
 
+/* A rail's number is its place in the array and stays while it lives: peers know rkeys by that
+ * number. */
 uint32_t rrails_count(const struct rdma *rdma) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < RAILS_MAX; i++)
@@ -37,7 +41,7 @@ int rrails_of_id(const struct rdma *rdma, const struct rdma_cm_id *id) {
     return rail_of_port(rdma, ibv_get_device_name(id->verbs->device), id->port_num);
 }
 
-/* "mlx5_0, mlx5_1:1": is this port one of them? */
+/* "mlx5_0, mlx5_1:1": is this port one of them? Without a list every port will do. */
 static bool rails_wanted(const struct rdma *rdma, const char *device, uint8_t port) {
     char list[sizeof rdma->devices_wanted], with_port[DEVICE_NAME_BYTES + 8], *rest = NULL;
     if (rdma->devices_wanted[0] == '\0')
@@ -50,10 +54,14 @@ static bool rails_wanted(const struct rdma *rdma, const char *device, uint8_t po
     return false;
 }
 
+/* The enumeration counts 256, 512, 1024, 2048, 4096 from 1 on. */
 static uint32_t rails_bytes_of_mtu(enum ibv_mtu mtu) {
     return mtu >= IBV_MTU_256 && mtu <= IBV_MTU_4096 ? 128u << mtu : 0;
 }
 
+/* A port that is not active is no rail yet; a later scan looks again. The device is opened with the
+ * first of its ports. If we listen already, the new rail listens at the same port as the others,
+ * because peers know one port per node. */
 static void rails_add_rail(struct rdma *rdma, const struct rdma_cm_id *id,
                            const struct sockaddr_storage *address) {
     const char *name = ibv_get_device_name(id->verbs->device);
@@ -88,7 +96,9 @@ static void rails_add_rail(struct rdma *rdma, const struct rdma_cm_id *id,
                     rdma->listen_port, strerror(errno));
 }
 
-/* An address of one of our interfaces: is there a device behind it? */
+/* An address of one of our interfaces: is there a device behind it? Binding an id to the address is
+ * how librdmacm is asked that. It works for every kind of device, and unlike a walk over GID tables
+ * it needs no knowledge of how each kind maps addresses to GIDs. */
 static void rails_try_address(struct rdma *rdma, const struct sockaddr_storage *address) {
     struct rdma_cm_id *id;
     if (rdma_create_id(rdma->channel, &id, NULL, RDMA_PS_TCP) < 0)
@@ -101,6 +111,7 @@ static void rails_try_address(struct rdma *rdma, const struct sockaddr_storage *
     rdma_destroy_id(id);
 }
 
+/* Link-local addresses would need a scope that the other node cannot know. */
 static bool rails_is_routable(const struct ifaddrs *found, struct sockaddr_storage *out) {
     memset(out, 0, sizeof *out);
     if (found->ifa_addr == NULL || !(found->ifa_flags & IFF_UP) || found->ifa_flags & IFF_LOOPBACK)
@@ -115,6 +126,8 @@ static bool rails_is_routable(const struct ifaddrs *found, struct sockaddr_stora
     return !IN6_IS_ADDR_LINKLOCAL(&((struct sockaddr_in6 *)out)->sin6_addr);
 }
 
+/* Three causes, three remedies: no driver, a list that names nothing usable, a port without an
+ * address. An administrator gets the one that fits, with the names of what is there. */
 static void rails_say_why_none(const struct rdma *rdma, char *why, size_t why_bytes) {
     char names[128] = "";
     int count = 0;
@@ -145,10 +158,13 @@ static void rails_say_why_none(const struct rdma *rdma, char *why, size_t why_by
                  names);
 }
 
+/* Rails are looked for again and again (every 5 s, every second while one is missing), because no
+ * event tells of all the ways in which one can appear: a driver that is loaded, an interface that
+ * comes up, an address that is set. */
 uint32_t rrails_scan(struct rdma *rdma, char *why, size_t why_bytes) {
     struct ifaddrs *found = NULL;
     struct sockaddr_storage address;
-    rdma->scanned_ms = uv_now(rdma->loop);
+    rdma->scanned_ms = uv_now(rdma->base.loop);
     rdevice_check_listed(rdma);
     uint32_t before = rrails_count(rdma);
     if (getifaddrs(&found) < 0)
@@ -159,7 +175,7 @@ uint32_t rrails_scan(struct rdma *rdma, char *why, size_t why_bytes) {
     freeifaddrs(found);
     uint32_t count = rrails_count(rdma);
     if (count > before)
-        rrail_appeared(rdma);
+        rdma->upper->rail_appeared(rdma);
     if (count > rdma->rails_most)
         rdma->rails_most = count;
     if (count == 0 && why != NULL)
@@ -176,6 +192,8 @@ static void rails_set_port(struct sockaddr_storage *address, uint16_t port) {
         ((struct sockaddr_in *)address)->sin_port = htons(port);
 }
 
+/* The first rail that listens may get its port from the kernel (listen_port 0); the others follow
+ * it. A rail that cannot listen is still used for dialling. */
 int rrails_listen(struct rdma *rdma, struct rdma_rail *rail) {
     enum { BACKLOG = 128 };
     rails_set_port(&rail->address, rdma->listen_port);

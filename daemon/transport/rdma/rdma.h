@@ -2,9 +2,16 @@
  *
  * RDMA verbs: the reader's broker fetches bytes out of the home's registered memory itself; no CPU
  * of the home takes part. See docs/RDMA.md and the RDMA part of proto/PROTOCOL.md.
+ *
+ * Circle: conn.c, conn_rails.c, control.c, reader.c: frames of the control link change the rails,
+ * the state of the connection and what may be read, and each of these says so to the other side by
+ * frames.
+ * Circle: device.c, link.c, memory.c, rails.c: a device that goes takes its QPs and its
+ * registrations with it, and a QP or a registration that hears of it first says so to the device; a
+ * QP finds its device by the rail that it uses.
  */
-#ifndef FEATURED_PEER_TRANSPORT_RDMA_H
-#define FEATURED_PEER_TRANSPORT_RDMA_H
+#ifndef FEATURED_TRANSPORT_RDMA_H
+#define FEATURED_TRANSPORT_RDMA_H
 
 #include "transport/transport.h"
 

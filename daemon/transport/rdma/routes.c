@@ -7,11 +7,13 @@
  * Every dial tries all of them, the given address among them, and every failure moves the beginning
  * on by one: so what was told long ago cannot keep us from a node that has moved.
  */
+#include "transport/rdma/routes.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "transport/rdma/rdma_internal.h"
+#include "transport/address.h"
 
 static struct rdma_paths *routes_find(struct rdma *rdma, const char *address) {
     struct rdma_paths *route;
@@ -35,17 +37,6 @@ void rroute_learn(struct rdma *rdma, const char *address,
     LIST_INSERT_HEAD(&rdma->routes, route, all);
 }
 
-static bool routes_same_address(const struct sockaddr_storage *a,
-                                const struct sockaddr_storage *b) {
-    if (a->ss_family != b->ss_family)
-        return false;
-    if (a->ss_family == AF_INET)
-        return memcmp(&((const struct sockaddr_in *)a)->sin_addr,
-                      &((const struct sockaddr_in *)b)->sin_addr, sizeof(struct in_addr)) == 0;
-    return memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr,
-                  &((const struct sockaddr_in6 *)b)->sin6_addr, sizeof(struct in6_addr)) == 0;
-}
-
 uint32_t rroute_targets(struct rdma *rdma, const char *address,
                         const struct sockaddr_storage *resolved,
                         struct sockaddr_storage out[ROUTE_TARGETS_MAX]) {
@@ -54,7 +45,8 @@ uint32_t rroute_targets(struct rdma *rdma, const char *address,
     uint32_t count = 1;
     for (uint32_t i = 0; route != NULL && i < RAILS_MAX; i++)
         if (route->rails[i].ss_family != AF_UNSPEC &&
-            !routes_same_address(&route->rails[i], resolved))
+            !address_same_host((const struct sockaddr *)&route->rails[i],
+                               (const struct sockaddr *)resolved))
             all[count++] = route->rails[i];
     for (uint32_t i = 0; i < count; i++)
         out[i] = all[(i + (route != NULL ? route->failures : 0)) % count];

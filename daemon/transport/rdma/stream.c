@@ -7,15 +7,16 @@
  * each other; such a SEND is worth sending from half the slots on. SENDs complete in order, so the
  * send slots are a ring.
  */
+#include "transport/rdma/stream.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "transport/rdma/rdma_internal.h"
-
 /* ---- slots ---- */
 
+/* Receive slots are in front, send slots behind them, in one registration. */
 static uint8_t *stream_receive_slot(const struct rdma_stream *stream, uint64_t slot) {
     return stream->memory + slot * stream->slot_bytes;
 }
@@ -24,6 +25,9 @@ static uint8_t *stream_send_slot(const struct rdma_stream *stream, uint64_t slot
     return stream->memory + (stream->slots + slot) * stream->slot_bytes;
 }
 
+/* Aligned to pages, because registration pins whole pages, and a page that held something else of
+ * the heap, too, would be pinned with it. Set to zero, so that what was in this memory before never
+ * leaves in the unused end of a slot. */
 int rstream_init(struct rdma_stream *stream, struct ibv_pd *pd, uint32_t slots,
                  uint32_t slot_bytes) {
     size_t bytes = (size_t)2 * slots * slot_bytes;
@@ -36,6 +40,8 @@ int rstream_init(struct rdma_stream *stream, struct ibv_pd *pd, uint32_t slots,
     return stream->mr == NULL ? -errno : 0;
 }
 
+/* The memory and the queues stay until rstream_deinit(): a caller further up may be in the middle
+ * of a frame in `received` when the link ends. */
 void rstream_stop(struct rdma_stream *stream) {
     if (stream->mr != NULL)
         ibv_dereg_mr(stream->mr);
@@ -66,6 +72,9 @@ int rstream_start(struct rdma_link *link) {
 
 /* ---- out ---- */
 
+/* Copied, even if it could leave at once: the bytes of a SEND must stay where they are until it
+ * completes, and the caller's are gone when this returns. Messages are small; samples do not come
+ * this way. */
 int rstream_write(struct rdma_link *link, const struct iovec *parts, int count) {
     size_t bytes = 0;
     for (int i = 0; i < count; i++)
@@ -77,6 +86,8 @@ int rstream_write(struct rdma_link *link, const struct iovec *parts, int count) 
     return 0;
 }
 
+/* Each SEND is signalled. A send slot may be written again only when its SEND has completed, and an
+ * unsignalled SEND would be known to be complete only by a later one, which may never be sent. */
 static int stream_post_send(struct rdma_link *link, uint32_t bytes) {
     struct rdma_stream *stream = &link->stream;
     uint8_t *slot = stream_send_slot(stream, stream->sends % stream->slots);
@@ -100,7 +111,11 @@ static int stream_post_send(struct rdma_link *link, uint32_t bytes) {
     return 0;
 }
 
-void rstream_flush(struct rdma_link *link) {
+/* The first loop keeps one credit back (credits > 1). It is for the second part: a SEND without
+ * bytes that gives the other side its credits again. Example of what would happen otherwise: both
+ * sides have queued a megabyte, both use their last credit for bytes, and both wait for a credit
+ * that the other cannot send any more. */
+int rstream_flush(struct rdma_link *link) {
     struct rdma_stream *stream = &link->stream;
     int r = 0;
     while (r == 0 && stream->credits > 1 && stream->sends_out < stream->slots &&
@@ -112,30 +127,30 @@ void rstream_flush(struct rdma_link *link) {
     if (r == 0 && stream->owed >= stream->slots / 2 && stream->credits > 0 &&
         stream->sends_out < stream->slots)
         r = stream_post_send(link, 0);
-    if (r < 0)
-        rlink_fail(link, r, "cannot post a SEND: %s", strerror(-r));
+    return r;
 }
 
+/* SENDs of one QP complete in order, so the oldest slot of the ring is free again, and a count is
+ * enough. */
 void rstream_on_sent(struct rdma_link *link) {
     link->stream.sends_out--;
 }
 
 /* ---- in ---- */
 
-void rstream_on_receive(struct rdma_link *link, const struct ibv_wc *wc) {
+/* The bytes are copied out of the slot and the slot is posted again at once. Keeping the slot until
+ * the frame in it has been delivered would save a copy of a few hundred bytes, and would make a
+ * frame that spans two slots hold credits back. The immediate value is not covered by a tag, so a
+ * forged one could give us credits that do not exist: then a SEND meets no receive (RNR), its
+ * retries run out, and the link ends. */
+int rstream_on_receive(struct rdma_link *link, const struct ibv_wc *wc) {
     struct rdma_stream *stream = &link->stream;
-    if (!(wc->wc_flags & IBV_WC_WITH_IMM) || ntohl(wc->imm_data) > UINT16_MAX) {
-        rlink_fail(link, -EPROTO, "peer sent a bad message: no credits in it");
-        return;
-    }
-    if (byte_queue_reserve(&stream->received, wc->byte_len) < 0) {
-        rlink_fail(link, -ENOMEM, "out of memory for %u received bytes", wc->byte_len);
-        return;
-    }
+    if (!(wc->wc_flags & IBV_WC_WITH_IMM) || ntohl(wc->imm_data) > UINT16_MAX)
+        return -EPROTO;
+    if (byte_queue_reserve(&stream->received, wc->byte_len) < 0)
+        return -ENOMEM;
     byte_queue_append(&stream->received, stream_receive_slot(stream, wc->wr_id), wc->byte_len);
     stream->credits += ntohl(wc->imm_data);
-    int r = stream_post_receive(link, wc->wr_id);
-    if (r < 0)
-        rlink_fail(link, r, "cannot post a RECV: %s", strerror(-r));
     stream->owed++;
+    return stream_post_receive(link, wc->wr_id);
 }

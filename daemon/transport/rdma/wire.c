@@ -9,11 +9,18 @@
 
 #include "proto/little_endian.h"
 
+/* The magic number of the CM's private data is "FBDR" in the order of bytes on the wire. A program
+ * that dials our port by mistake is told apart by it before a QP is made. */
 enum { PRIVATE_MAGIC = 0x52444246, PRIVATE_VERSION = 1 };
+/* What a peer may say of its slots. The least is what the handshake needs (four messages below 1
+ * KiB, a part of which fits into each slot); the most bounds what its word can make us believe:
+ * credits are a promise that its receives are posted. */
 enum { SLOTS_MIN = 4, SLOTS_MAX = 4096, SLOT_BYTES_MIN = 256, SLOT_BYTES_MAX = 1 << 20 };
 enum { FAMILY_NONE = 0, FAMILY_IPV4 = 4, FAMILY_IPV6 = 6 };
 
-static const char *wire_check_size(uint32_t type, uint32_t bytes) {
+/* By type, before the body has come in: so no peer can make us wait for, or make room for, more
+ * bytes than a frame of that type may have. */
+const char *rwire_check_size(uint32_t type, uint32_t bytes) {
     static const struct {
         uint32_t least, most;
     } sizes[] = {
@@ -36,9 +43,11 @@ static const char *wire_check_size(uint32_t type, uint32_t bytes) {
 
 enum sealed_result rwire_open(struct seal *seal, const uint8_t *in, size_t bytes,
                               struct sealed_frame *out, const char **why) {
-    return sealed_frame_open(seal, in, bytes, wire_check_size, out, why);
+    return sealed_frame_open(seal, in, bytes, rwire_check_size, out, why);
 }
 
+/* The CM gives private data of 56 bytes to a REQ and of 196 to a REP; 16 are needed. The rest of
+ * what a broker has to say goes through the handshake, where it is proven. */
 void rwire_private_encode(const struct rwire_private *data, uint8_t out[RWIRE_PRIVATE_BYTES]) {
     memset(out, 0, RWIRE_PRIVATE_BYTES);
     put32(out, PRIVATE_MAGIC);
@@ -77,6 +86,8 @@ void rwire_rail_encode(const struct sockaddr_storage *address, uint8_t out[RWIRE
     }
 }
 
+/* Families have numbers of their own on the wire: AF_INET6 is 10 on Linux and something else
+ * elsewhere. */
 static int wire_decode_rail(const uint8_t *in, struct sockaddr_storage *out) {
     memset(out, 0, sizeof *out);
     if (in[0] == FAMILY_IPV4) {
@@ -107,6 +118,7 @@ int rwire_rails_decode(const uint8_t *body, size_t bytes,
     return (int)count;
 }
 
+/* All rails of the home in one frame; rkey 0 stands for a rail that does not have the segment. */
 size_t rwire_segment_encode(const struct rwire_segment *segment,
                             uint8_t out[RWIRE_SEGMENT_BYTES + 4 * RWIRE_RAILS_MAX]) {
     assert(segment->rail_count <= RWIRE_RAILS_MAX);
@@ -120,6 +132,7 @@ size_t rwire_segment_encode(const struct rwire_segment *segment,
     return RWIRE_SEGMENT_BYTES + (size_t)4 * segment->rail_count;
 }
 
+/* Neither the offsets nor the addresses may wrap round, because the reader adds to them. */
 const char *rwire_segment_decode(const uint8_t *body, size_t bytes, struct rwire_segment *out) {
     *out = (struct rwire_segment){.handle = get32(body),
                                   .rail_count = get32(body + 4),

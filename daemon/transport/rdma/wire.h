@@ -17,8 +17,8 @@
  * - BEGIN, reader -> home: handle u32; a read starts
  * - END, reader -> home: handle u32 | 0 u32 | bytes read u64
  */
-#ifndef FEATURED_PEER_RDMA_WIRE_H
-#define FEATURED_PEER_RDMA_WIRE_H
+#ifndef FEATURED_TRANSPORT_RDMA_WIRE_H
+#define FEATURED_TRANSPORT_RDMA_WIRE_H
 
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -34,7 +34,7 @@
 #define RWIRE_PRIVATE_BYTES 16u
 
 enum rwire_type {
-    RWIRE_MESSAGE = 1,
+    RWIRE_MESSAGE = 1, /* CONTROL_MESSAGE of transport/control.h */
     RWIRE_RAILS,
     RWIRE_READY,
     RWIRE_ACCEPTED,
@@ -47,6 +47,8 @@ enum rwire_type {
     RWIRE_END,
 };
 
+/* `check` of sealed_frame_open() for the control stream: NULL, or what is wrong with the size. */
+const char *rwire_check_size(uint32_t type, uint32_t bytes);
 /* A frame of the control stream; see sealed_frame.h. */
 enum sealed_result rwire_open(struct seal *seal, const uint8_t *in, size_t bytes,
                               struct sealed_frame *out, const char **why);

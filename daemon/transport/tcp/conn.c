@@ -10,118 +10,80 @@
  * it is dialled where control is, and the reason kept: messages must flow between any two nodes, or
  * nothing could be superseded.
  *
- * The end, whatever the cause: `closing` is set and both sockets are closed at once, so that no
- * byte moves any more; when libuv has let go of the last link (refs == 0; that is a callback of the
- * loop, never inside an operation), reads are reported, then `closed` if the owner ever heard of
- * the connection, and it is freed.
+ * The end: connection.h says how it goes. Here `refs` counts what libuv still holds of the
+ * connection; the callback of the loop that brings it to 0 reports the end and frees it.
  */
-#include <assert.h>
-#include <ctype.h>
+#include "transport/tcp/conn.h"
+
 #include <errno.h>
 #include <netdb.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "transport/address.h"
-#include "transport/tcp/tcp_internal.h"
+#include "transport/tcp/control.h"
+#include "transport/tcp/link.h"
+#include "transport/tcp/reader.h"
+#include "transport/tcp/server.h"
 
-struct tcp_conn *tcp_conn_new(struct tcp *tcp, bool accepted_here) {
+/* The slots of reads are made with the connection, so that a read can fail for want of memory only
+ * before it is asked for. */
+static struct tcp_conn *conn_new(struct tcp *tcp, bool accepted_here) {
     struct tcp_conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)
         return NULL;
-    conn->reads = calloc(tcp->options.reads_per_connection, sizeof(*conn->reads));
-    if (conn->reads == NULL) {
+    conn->tcp = tcp;
+    if (tcp_reader_init(conn) < 0) {
         free(conn);
         return NULL;
     }
-    conn->tcp = tcp;
-    conn->number = tcp->next_number++;
-    conn->accepted_here = accepted_here;
-    TAILQ_INIT(&conn->waiting);
     TAILQ_INIT(&conn->serves);
-    conn->counters.transport = "tcp";
-    LIST_INSERT_HEAD(&tcp->conns, conn, all);
-    tcp->accepted_count += accepted_here;
+    connection_init(&conn->base, &tcp->base, accepted_here);
     return conn;
 }
 
 static void conn_free(struct tcp_conn *conn) {
-    LIST_REMOVE(conn, all);
-    conn->tcp->accepted_count -= conn->accepted_here;
+    struct endpoint *endpoint = conn->base.endpoint;
+    connection_deinit(&conn->base);
     uv_freeaddrinfo(conn->place.addresses);
     uv_freeaddrinfo(conn->data.addresses);
     byte_queue_deinit(&conn->received);
     byte_queue_deinit(&conn->unsent);
-    free(conn->reads);
+    tcp_reader_deinit(conn);
     free(conn);
+    endpoint_release(endpoint);
 }
 
 /* ---- the end ---- */
 
-void tcp_conn_unref(struct tcp_conn *conn) {
-    struct tcp *tcp = conn->tcp;
-    if (--conn->refs > 0 || !conn->closing)
+/* The last reference of a connection that is closing. Serving ends first: a read of theirs needs no
+ * report. Then our reads are reported, then the end itself. */
+static void conn_unref(struct tcp_conn *conn) {
+    if (--conn->refs > 0 || !conn->base.closing)
         return;
     tcp_server_end(conn);
     tcp_reader_end(conn);
-    if (conn->announced)
-        tcp->events.closed(tcp->owner, conn->user, conn->why);
+    connection_raise_closed(&conn->base);
     conn_free(conn);
-    tcp_maybe_destroyed(tcp);
 }
 
-void tcp_conn_fail(struct tcp_conn *conn, int status, const char *format, ...) {
-    va_list arguments;
-    if (conn->closing)
-        return;
-    conn->closing = true;
-    conn->end_status = status;
-    va_start(arguments, format);
-    vsnprintf(conn->why, sizeof conn->why, format, arguments);
-    va_end(arguments);
+/* Either socket may be missing: the connection may end while it is still being dialled. */
+void tcp_conn_stop(struct connection *base) {
+    struct tcp_conn *conn = container_of(base, struct tcp_conn, base);
     if (conn->control != NULL)
         tcp_link_close(conn->control);
     if (conn->bulk != NULL)
         tcp_link_close(conn->bulk);
-    if (conn->resolve.data != NULL)
-        uv_cancel((uv_req_t *)&conn->resolve);
-}
-
-/* "connect to 10.0.0.1:7000: connection refused" */
-void tcp_conn_fail_errno(struct tcp_conn *conn, const char *doing, int error) {
-    char text[96];
-    snprintf(text, sizeof text, "%s", strerror(error));
-    text[0] = (char)tolower((unsigned char)text[0]);
-    if (conn->up)
-        tcp_conn_fail(conn, -error, "%s: %s", doing, text);
-    else
-        tcp_conn_fail(conn, -error, "%s %s: %s", doing, conn->place.text, text);
-}
-
-bool tcp_conn_received(struct tcp_conn *conn, ssize_t got) {
-    if (got < 0 && errno != EAGAIN && errno != EINTR)
-        tcp_conn_fail_errno(conn, "receive", errno);
-    if (got == 0)
-        tcp_conn_fail(conn, -ECONNRESET, "the other side closed the connection");
-    return got > 0;
-}
-
-void tcp_conn_fail_frame(struct tcp_conn *conn, const char *what) {
-    tcp_conn_fail(conn, -EPROTO, "peer sent a bad frame: %s", what);
-}
-
-bool tcp_conn_usable(const struct tcp_conn *conn) {
-    /* The owner of an accepted connection may use it from within `accepted`. */
-    return !conn->closing && (conn->up || (conn->accepted_here && conn->bulk != NULL));
+    lookup_cancel(&conn->lookup);
 }
 
 /* ---- dialling ---- */
 
+/* Dials the first address of the list that takes a connect(); false: none does. */
 static bool conn_dial_from(struct tcp_conn *conn, struct tcp_target *target,
                            struct addrinfo *address, int *error) {
-    const struct transport_options *options = &conn->tcp->options;
+    const struct transport_options *options = &conn->tcp->base.options;
     bool is_data = target == &conn->data;
     for (; address != NULL; address = address->ai_next) {
         target->at = address;
@@ -134,15 +96,20 @@ static bool conn_dial_from(struct tcp_conn *conn, struct tcp_target *target,
     return false;
 }
 
+/* The address that the control socket got through to, not the name again: a name may stand for
+ * several machines. */
 static void conn_dial_bulk_at_place(struct tcp_conn *conn) {
     int r = tcp_link_dial(conn, HANDSHAKE_BULK, conn->place.at,
-                          conn->tcp->options.handshake_timeout_ms, &conn->bulk);
+                          conn->tcp->base.options.handshake_timeout_ms, &conn->bulk);
     if (r < 0)
-        tcp_conn_fail_errno(conn, "connect bulk socket to", -r);
+        tcp_control_fail_errno(conn, "connect bulk socket to", -r);
 }
 
+/* The reason goes into transport_info; the layer above logs it, and tells the other node, whose
+ * administrator has to mend it. */
 static void conn_give_up_data(struct tcp_conn *conn, const char *why) {
-    snprintf(conn->counters.data_failure, sizeof conn->counters.data_failure, "%s", why);
+    struct transport_info *counters = &conn->base.counters;
+    snprintf(counters->data_failure, sizeof counters->data_failure, "%s", why);
     conn->data.text[0] = '\0';
     if (conn->bulk != NULL)
         tcp_link_close(conn->bulk);
@@ -150,14 +117,18 @@ static void conn_give_up_data(struct tcp_conn *conn, const char *why) {
     conn_dial_bulk_at_place(conn);
 }
 
-bool tcp_conn_give_up_data(struct tcp_conn *conn, const struct tcp_link *link, const char *why) {
+/* A socket of the connection failed before it was open. True: it was being dialled at the data
+ * address, which is given up; the bulk socket is dialled where messages go. */
+static bool conn_gives_up_data(struct tcp_conn *conn, const struct tcp_link *link,
+                               const char *why) {
     bool is_data = link == conn->bulk && conn->data.text[0] != '\0';
-    if (!is_data || conn->up || conn->closing)
+    if (!is_data || conn->open || conn->base.closing)
         return false;
     conn_give_up_data(conn, why);
     return true;
 }
 
+/* error: what to say when there was no address left to try. */
 static void conn_dial_target(struct tcp_conn *conn, struct tcp_target *target,
                              struct addrinfo *from, int error) {
     if (conn_dial_from(conn, target, from, &error))
@@ -165,84 +136,65 @@ static void conn_dial_target(struct tcp_conn *conn, struct tcp_target *target,
     if (target == &conn->data)
         conn_give_up_data(conn, strerror(error));
     else
-        tcp_conn_fail_errno(conn, "connect to", error);
+        tcp_control_fail_errno(conn, "connect to", error);
 }
 
-void tcp_conn_unreachable(struct tcp_conn *conn, struct tcp_link *link, int error) {
-    bool is_bulk = link == conn->bulk;
-    if (is_bulk && conn->data.text[0] == '\0') {
-        tcp_conn_fail_errno(conn, "connect bulk socket to", error);
-        return;
-    }
-    struct tcp_target *target = is_bulk ? &conn->data : &conn->place;
-    *(is_bulk ? &conn->bulk : &conn->control) = NULL;
-    tcp_link_close(link);
-    conn_dial_target(conn, target, target->at->ai_next, error);
-}
-
-static void conn_on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses) {
-    struct tcp_conn *conn = request->data;
-    struct tcp_target *target = conn->resolving;
-    request->data = NULL;
+/* Names are looked up again for each connection, so a node may move. */
+static void conn_on_looked_up(struct lookup *lookup, int status, struct addrinfo *addresses) {
+    struct tcp_conn *conn = container_of(lookup, struct tcp_conn, lookup);
+    struct tcp_target *target = conn->looked_up;
     target->addresses = addresses;
-    if (status < 0 && target == &conn->data && !conn->closing)
+    if (status < 0 && target == &conn->data && !conn->base.closing)
         conn_give_up_data(conn, "its name cannot be resolved");
     else if (status < 0)
-        tcp_conn_fail(conn, -EHOSTUNREACH, "cannot resolve %s: %s", target->text,
-                      uv_strerror(status));
-    else if (!conn->closing)
+        connection_fail(&conn->base, -EHOSTUNREACH, "cannot resolve %s: %s", target->text,
+                        uv_strerror(status));
+    else if (!conn->base.closing)
         conn_dial_target(conn, target, addresses, EHOSTUNREACH);
-    tcp_conn_unref(conn);
+    conn_unref(conn);
 }
 
-/* Numbers are dialled at once, names go through libuv's pool. */
-static int conn_resolve_and_dial(struct tcp_conn *conn, struct tcp_target *target) {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-                             .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST};
-    struct tcp_address address;
-    int r = tcp_address_parse(target->text, &address);
+static int conn_look_up_and_dial(struct tcp_conn *conn, struct tcp_target *target) {
+    conn->looked_up = target;
+    int r = lookup_start(&conn->lookup, conn->tcp->base.loop, target->text, conn_on_looked_up,
+                         &target->addresses);
     if (r < 0)
         return r;
-    if (getaddrinfo(address.host, address.port, &hints, &target->addresses) == 0) {
-        conn_dial_target(conn, target, target->addresses, 0);
-        return conn->refs > 0 ? 0 : -ENOMEM;
-    }
-    hints.ai_flags = AI_NUMERICSERV;
-    conn->resolve.data = conn;
-    conn->resolving = target;
-    r = uv_getaddrinfo(conn->tcp->loop, &conn->resolve, conn_on_resolved, address.host,
-                       address.port, &hints);
-    if (r == 0)
+    if (target->addresses == NULL) { /* a name: conn_on_looked_up goes on */
         conn->refs++;
-    else
-        conn->resolve.data = NULL;
-    return r;
+        return 0;
+    }
+    conn_dial_target(conn, target, target->addresses, 0);
+    /* Even a link that failed at once is held by libuv until the next turn of the loop, and ends
+     * the connection then. Without any link there was no memory for one, and nobody would. */
+    return conn->refs > 0 ? 0 : -ENOMEM;
 }
 
+/* Only now, with the id that the home gave in the control handshake: it is what ties the two
+ * sockets together. */
 static void conn_dial_bulk(struct tcp_conn *conn) {
     if (conn->data.text[0] == '\0')
         conn_dial_bulk_at_place(conn);
-    else if (conn_resolve_and_dial(conn, &conn->data) < 0)
+    else if (conn_look_up_and_dial(conn, &conn->data) < 0)
         conn_give_up_data(conn, "its name cannot be resolved");
 }
 
 int tcp_conn_dial(struct tcp *tcp, const char *address, const char *data_address, void *user,
                   struct tcp_conn **out) {
-    struct tcp_address parsed;
-    int r = tcp_address_parse(address, &parsed);
+    struct address parsed;
+    int r = address_parse(address, &parsed);
     if (r == 0 && data_address[0] != '\0')
-        r = tcp_address_parse(data_address, &parsed);
+        r = address_parse(data_address, &parsed);
     if (r < 0)
         return r;
-    struct tcp_conn *conn = tcp_conn_new(tcp, false);
+    struct tcp_conn *conn = conn_new(tcp, false);
     if (conn == NULL)
         return -ENOMEM;
-    conn->user = user;
-    conn->announced = true;
+    connection_belongs_to(&conn->base, user);
     snprintf(conn->place.text, sizeof conn->place.text, "%s", address);
     if (strcmp(address, data_address) != 0)
         snprintf(conn->data.text, sizeof conn->data.text, "%s", data_address);
-    r = conn_resolve_and_dial(conn, &conn->place);
+    r = conn_look_up_and_dial(conn, &conn->place);
     if (r < 0) {
         conn_free(conn);
         return r;
@@ -254,30 +206,28 @@ int tcp_conn_dial(struct tcp *tcp, const char *address, const char *data_address
 /* ---- accepting ---- */
 
 static void conn_adopt_control(struct tcp *tcp, struct tcp_link *link) {
-    struct tcp_conn *conn = NULL;
-    if (tcp->accepted_count < tcp->options.connections_max)
-        conn = tcp_conn_new(tcp, true);
+    struct tcp_conn *conn = endpoint_has_room(&tcp->base) ? conn_new(tcp, true) : NULL;
     if (conn == NULL) {
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_LIMIT);
         return;
     }
     tcp_link_join(link, conn);
     conn->control = link;
-    uint8_t random[AUTH_NONCE_BYTES];
-    auth_nonce(random);
-    memcpy(&conn->id, random, sizeof conn->id);
-    handshake_accept(link->handshake, conn->id);
+    connection_give_id(&conn->base);
+    handshake_accept(link->handshake, conn->base.id);
 }
 
+/* A second bulk socket for the same connection is refused: it would take over the stream in the
+ * middle of a chunk. */
 static struct tcp_conn *conn_find_waiting_for_bulk(struct tcp *tcp, uint64_t id) {
-    struct tcp_conn *conn;
-    LIST_FOREACH (conn, &tcp->conns, all)
-        if (conn->accepted_here && conn->id == id && conn->bulk == NULL && !conn->closing &&
-            conn->control->phase == LINK_OPEN)
-            return conn;
-    return NULL;
+    struct connection *base = endpoint_find(&tcp->base, id);
+    struct tcp_conn *conn = base != NULL ? container_of(base, struct tcp_conn, base) : NULL;
+    return conn != NULL && conn->bulk == NULL && conn->control->phase == LINK_OPEN ? conn : NULL;
 }
 
+/* The owner is asked while the handshake of this socket waits. So a refusal can be said in the
+ * handshake, where the other side expects one, and an asker never sees a connection up that is
+ * closed a moment later. */
 static void conn_adopt_bulk(struct tcp *tcp, struct tcp_link *link) {
     struct tcp_conn *conn = conn_find_waiting_for_bulk(tcp, link->handshake->connection_id);
     if (conn == NULL) {
@@ -286,48 +236,112 @@ static void conn_adopt_bulk(struct tcp *tcp, struct tcp_link *link) {
     }
     tcp_link_join(link, conn);
     conn->bulk = link;
-    conn->user = tcp->events.accepted(tcp->owner, (struct transport_conn *)conn, conn->hello.data,
-                                      conn->hello.bytes);
-    conn->announced = conn->user != NULL;
-    if (conn->closing) /* by the owner, just now: the handshake is gone with the link */
+    bool wanted = connection_offer(&conn->base);
+    if (conn->base.closing) /* by the owner, just now: the handshake is gone with the link */
         return;
-    if (conn->announced)
-        handshake_accept(link->handshake, conn->id);
+    if (wanted)
+        handshake_accept(link->handshake, conn->base.id);
     else
         handshake_refuse(link->handshake, HANDSHAKE_REFUSE_OWNER);
 }
 
-void tcp_conn_adopt(struct tcp *tcp, struct tcp_link *link) {
-    if (link->handshake->kind == HANDSHAKE_CONTROL)
-        conn_adopt_control(tcp, link);
-    else
-        conn_adopt_bulk(tcp, link);
-}
-
 /* ---- becoming usable ---- */
 
-static void conn_become_up(struct tcp_conn *conn) {
-    struct tcp *tcp = conn->tcp;
-    conn->up = true;
+/* The owner may have sent messages from within `accepted`; they are in `unsent` and leave now. */
+static void conn_become_open(struct tcp_conn *conn) {
+    struct transport_info *counters = &conn->base.counters;
+    conn->open = true;
     uv_timer_stop(&conn->control->timer);
     uv_timer_stop(&conn->bulk->timer);
-    tcp_address_of_socket(conn->control->fd, conn->counters.local, conn->counters.remote);
+    address_of_socket(conn->control->fd, counters->local, counters->remote);
     tcp_link_watch(conn->control, UV_DISCONNECT, false);
     tcp_link_watch(conn->control, UV_READABLE, true);
-    if (conn->unsent.end > conn->unsent.begin) /* by the owner, from within `accepted` */
+    if (byte_queue_bytes(&conn->unsent) > 0) /* by the owner, from within `accepted` */
         tcp_link_watch(conn->control, UV_WRITABLE, true);
-    if (!conn->accepted_here)
-        tcp->events.up(tcp->owner, conn->user, conn->hello.data, conn->hello.bytes);
+    if (!conn->base.accepted_here)
+        connection_raise_up(&conn->base);
 }
 
-void tcp_conn_link_open(struct tcp_conn *conn, struct tcp_link *link) {
+/* ---- events of the links ---- */
+
+static void conn_on_link_proven(struct tcp_link *link) {
+    if (link->handshake->kind == HANDSHAKE_CONTROL)
+        conn_adopt_control(link->tcp, link);
+    else
+        conn_adopt_bulk(link->tcp, link);
+}
+
+static void conn_on_link_open(struct tcp_link *link) {
+    struct tcp_conn *conn = link->conn;
     if (link == conn->bulk) {
-        conn_become_up(conn);
+        conn_become_open(conn);
         return;
     }
+    /* What the other side may say by now stays in the socket: the owner does not know the
+     * connection yet, so there is nobody to hand a message to. */
     tcp_link_watch(link, UV_DISCONNECT, true);
     tcp_link_watch(link, UV_READABLE, false);
-    if (conn->accepted_here)
-        return;
-    conn_dial_bulk(conn);
+    if (!conn->base.accepted_here)
+        conn_dial_bulk(conn);
 }
+
+/* Tries the next address of the name, or ends. */
+static void conn_on_link_unreachable(struct tcp_link *link, int error) {
+    struct tcp_conn *conn = link->conn;
+    bool is_bulk = link == conn->bulk;
+    if (is_bulk && conn->data.text[0] == '\0') {
+        tcp_control_fail_errno(conn, "connect bulk socket to", error);
+        return;
+    }
+    struct tcp_target *target = is_bulk ? &conn->data : &conn->place;
+    *(is_bulk ? &conn->bulk : &conn->control) = NULL;
+    tcp_link_close(link);
+    conn_dial_target(conn, target, target->at->ai_next, error);
+}
+
+static void conn_on_link_failed(struct tcp_link *link, int status, const char *why) {
+    if (!conn_gives_up_data(link->conn, link, why))
+        connection_fail(&link->conn->base, status, "%s", why);
+}
+
+static void conn_on_link_broken(struct tcp_link *link, int error) {
+    if (!conn_gives_up_data(link->conn, link, strerror(error)))
+        tcp_control_fail_errno(link->conn, "connection lost", error);
+}
+
+static void conn_on_link_ready(struct tcp_link *link, int events) {
+    struct tcp_conn *conn = link->conn;
+    if (conn->open && link == conn->control) {
+        tcp_control_ready(conn, events);
+        /* The frames may have brought requests of reads. Their first chunk leaves in the same turn
+         * of the loop: waiting for the bulk socket's own event would cost a small read a turn. */
+        if (!conn->base.closing && conn->serve_count > 0)
+            tcp_server_send(conn);
+        return;
+    }
+    if (conn->open) {
+        if (events & UV_READABLE)
+            tcp_reader_ready(conn);
+        if (events & UV_WRITABLE && !conn->base.closing)
+            tcp_server_send(conn);
+        return;
+    }
+    /* The control socket's end before the bulk socket is through: that one may still say why. */
+    tcp_link_watch(link, UV_DISCONNECT, false);
+    if (conn->bulk == NULL)
+        connection_fail(&conn->base, -ECONNRESET, "the other side closed the connection");
+}
+
+static void conn_on_link_gone(struct tcp_link *link) {
+    conn_unref(link->conn);
+}
+
+const struct tcp_link_events tcp_conn_link_events = {
+    .proven = conn_on_link_proven,
+    .open = conn_on_link_open,
+    .unreachable = conn_on_link_unreachable,
+    .failed = conn_on_link_failed,
+    .broken = conn_on_link_broken,
+    .ready = conn_on_link_ready,
+    .gone = conn_on_link_gone,
+};

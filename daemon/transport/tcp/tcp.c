@@ -1,76 +1,74 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The transport: options, regions, the listener and the table of operations. Destroyed once it
- * holds no connection, no link, and libuv none of its handles (uv_refs); all of that happens on the
- * loop.
+ * The transport: the listener, regions and the table of operations. What holds it in memory after
+ * destroy(): each connection, each link, and the two handles of libuv here (connection.h counts).
  */
 #include "transport/tcp/tcp.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "ops/log.h"
+#include "proto/cleanup.h"
 #include "transport/address.h"
-#include "transport/tcp/tcp_internal.h"
+#include "transport/lookup.h"
+#include "transport/tcp/conn.h"
+#include "transport/tcp/control.h"
+#include "transport/tcp/link.h"
+#include "transport/tcp/reader.h"
+#include "transport/tcp/server.h"
 
 enum {
-    LISTEN_BACKLOG = 256,
+    /* Connections that the kernel completes before we accept them: as many as strangers may be. */
+    LISTEN_BACKLOG = TCP_STRANGERS_MAX,
     ACCEPTS_PER_TURN = 16,
-    ACCEPT_PAUSE_MS = 100,        /* after EMFILE and its like */
-    STRANGER_LOG_EVERY_MS = 1000, /* somebody knocking in a loop does not fill the journal */
+    /* After EMFILE and its like. The listener stays readable then, and without a pause the loop
+     * would spin on an accept() that cannot succeed before somebody closes something. */
+    ACCEPT_PAUSE_MS = 100,
 };
 
 static struct tcp *tcp_from_base(struct transport *t) {
-    return (struct tcp *)t; /* base is its first member */
+    return container_of(endpoint_of(t), struct tcp, base);
 }
 
-static struct tcp_conn *tcp_from_handle(struct transport_conn *conn) {
-    return (struct tcp_conn *)conn;
+static struct tcp_conn *tcp_from_handle(struct transport_conn *handle) {
+    return container_of(connection_of(handle), struct tcp_conn, base);
 }
 
 /* ---- listening ---- */
 
-void tcp_log_stranger(struct tcp *tcp, int fd, const char *why) {
-    char local[TCP_ADDRESS_BYTES], remote[TCP_ADDRESS_BYTES];
-    uint64_t now_ms = uv_now(tcp->loop);
-    if (tcp->stranger_logged_ms != 0 && now_ms - tcp->stranger_logged_ms < STRANGER_LOG_EVERY_MS) {
-        tcp->strangers_unlogged++;
-        return;
-    }
-    tcp_address_of_socket(fd, local, remote);
-    log_warning("peer listener %s: dropped %s before it proved itself: %s (%" PRIu32
-                " more unreported)",
-                local, remote, why, tcp->strangers_unlogged);
-    tcp->stranger_logged_ms = now_ms;
-    tcp->strangers_unlogged = 0;
-}
-
 static void tcp_on_listener(uv_poll_t *poll, int status, int events);
 
+/* If nothing has been closed meanwhile, the next accept() fails and the pause begins again. */
 static void tcp_on_accept_pause_over(uv_timer_t *timer) {
-    struct tcp *tcp = timer->data;
+    struct tcp *tcp = container_of(timer, struct tcp, accept_pause);
     uv_poll_start(&tcp->listener, UV_READABLE, tcp_on_listener);
 }
 
+/* The descriptors that are missing are most likely held by clients of this daemon, and the
+ * connections that stand go on. A log line per pause, which is ten a second at worst. */
 static void tcp_pause_accepting(struct tcp *tcp, int error) {
     log_warning("peer listener: accept: %s; next try in %d ms", strerror(error), ACCEPT_PAUSE_MS);
     uv_poll_stop(&tcp->listener);
     uv_timer_start(&tcp->accept_pause, tcp_on_accept_pause_over, ACCEPT_PAUSE_MS, 0);
 }
 
+/* Other errors of accept4() are of the one connection that was accepted (ECONNABORTED, say), and
+ * the next one may be all right. */
 static bool tcp_out_of_resources(int error) {
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
+/* At most ACCEPTS_PER_TURN, so that a flood of connections does not keep the loop from its peers.
+ * The rest is still in the backlog, and the listener still readable, in the next turn. */
 static void tcp_on_listener(uv_poll_t *poll, int status, int events) {
-    struct tcp *tcp = poll->data;
+    struct tcp *tcp = container_of(poll, struct tcp, listener);
     (void)status, (void)events;
-    for (int i = 0; i < ACCEPTS_PER_TURN && !tcp->destroying; i++) {
+    for (int i = 0; i < ACCEPTS_PER_TURN && !tcp->base.destroying; i++) {
         int fd = accept4(tcp->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
             tcp_link_accept(tcp, fd);
@@ -83,35 +81,31 @@ static void tcp_on_listener(uv_poll_t *poll, int status, int events) {
     }
 }
 
+/* SO_REUSEADDR: a daemon that is restarted gets its port back at once, though connections of the
+ * one before are still in TIME_WAIT. */
 static int tcp_bind_socket(const struct addrinfo *address) {
     int on = 1;
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    cleanup_close int fd =
+        socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, address->ai_addr, address->ai_addrlen) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
-        int error = errno;
-        close(fd);
-        return -error;
-    }
-    return fd;
+    if (bind(fd, address->ai_addr, address->ai_addrlen) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+        return -errno;
+    return steal_descriptor(&fd);
 }
 
-/* A host name here is one of this machine's own, looked up at start: it may block. */
 static int tcp_bind_name(const char *address) {
-    struct tcp_address parsed;
-    struct addrinfo *found,
-        hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    int r = tcp_address_parse(address, &parsed);
+    struct addrinfo *found;
+    int r = lookup_own(address, &found);
     if (r < 0)
         return r;
-    if (getaddrinfo(parsed.host[0] == '\0' ? NULL : parsed.host, parsed.port, &hints, &found) != 0)
-        return -EADDRNOTAVAIL;
     r = tcp_bind_socket(found);
     freeaddrinfo(found);
     return r;
 }
 
+/* The port is told back, because it may have been left to the kernel. */
 static int tcp_listen(struct transport *t, const char *address, char bound_out[64]) {
     struct tcp *tcp = tcp_from_base(t);
     if (tcp->listen_fd >= 0)
@@ -119,60 +113,57 @@ static int tcp_listen(struct transport *t, const char *address, char bound_out[6
     int fd = tcp_bind_name(address);
     if (fd < 0)
         return fd;
-    int r = uv_poll_init(tcp->loop, &tcp->listener, fd);
+    int r = uv_poll_init(tcp->base.loop, &tcp->listener, fd);
     if (r < 0) {
         close(fd);
         return r;
     }
     tcp->listen_fd = fd;
     tcp->listener.data = tcp;
-    tcp->uv_refs++;
-    tcp_address_of_socket(fd, bound_out, NULL);
+    endpoint_hold(&tcp->base);
+    address_of_socket(fd, bound_out, NULL);
     return uv_poll_start(&tcp->listener, UV_READABLE, tcp_on_listener);
 }
 
 /* ---- regions ---- */
 
+/* Nothing is done to the memory itself: the kernel copies to and from it. */
 static int tcp_add_region(struct transport *t, void *base, uint64_t bytes, uint32_t *region_out) {
-    uint8_t random[AUTH_NONCE_BYTES];
-    uint64_t secret;
-    auth_nonce(random);
-    memcpy(&secret, random, sizeof secret);
-    return regions_add(&tcp_from_base(t)->regions, base, bytes, secret, region_out);
+    return endpoint_add_region(endpoint_of(t), base, bytes, region_out);
 }
 
+/* A chunk that is going out is read from the region, and one that comes in lands there: such a
+ * connection ends, and with it the read, before the owner unmaps the memory. */
 static void tcp_remove_region(struct transport *t, uint32_t region) {
     struct tcp *tcp = tcp_from_base(t);
-    struct tcp_conn *conn;
-    regions_remove(&tcp->regions, region);
-    LIST_FOREACH (conn, &tcp->conns, all)
-        if (!conn->closing && (tcp_server_uses(conn, region) || tcp_reader_uses(conn, region)))
-            tcp_conn_fail(conn, -ECONNABORTED, "memory was unregistered under a read");
-}
-
-static int tcp_region_key(struct transport_conn *handle, uint32_t region, void *out,
-                          size_t out_bytes) {
-    const struct tcp_conn *conn = tcp_from_handle(handle);
-    return regions_key(&conn->tcp->regions, conn->number, region, out, out_bytes);
+    struct connection *base;
+    regions_remove(&tcp->base.regions, region);
+    LIST_FOREACH (base, &tcp->base.connections, all) {
+        const struct tcp_conn *conn = container_of(base, struct tcp_conn, base);
+        if (tcp_server_uses(conn, region) || read_queue_uses(&conn->reads, region))
+            connection_fail_region(base);
+    }
 }
 
 /* ---- connections ---- */
 
+/* Names that cannot be resolved and hosts that cannot be reached come as `closed`; only what is
+ * wrong with the call itself is told here. */
 static int tcp_connect(struct transport *t, const char *address, const char *data_address,
                        void *user, struct transport_conn **out) {
     struct tcp *tcp = tcp_from_base(t);
     struct tcp_conn *conn;
-    if (tcp->destroying)
+    if (tcp->base.destroying)
         return -ESHUTDOWN;
     int r = tcp_conn_dial(tcp, address, data_address, user, &conn);
     if (r == 0)
-        *out = (struct transport_conn *)conn;
+        *out = &conn->base.handle;
     return r;
 }
 
 static int tcp_send(struct transport_conn *handle, const struct iovec *parts, int part_count) {
     struct tcp_conn *conn = tcp_from_handle(handle);
-    if (!tcp_conn_usable(conn))
+    if (!connection_is_usable(&conn->base))
         return -ENOTCONN;
     return tcp_control_send(conn, WIRE_MESSAGE, parts, part_count);
 }
@@ -181,109 +172,85 @@ static int tcp_read(struct transport_conn *handle, const struct transport_read *
     return tcp_reader_add(tcp_from_handle(handle), read);
 }
 
-static void tcp_close(struct transport_conn *handle) {
-    tcp_conn_fail(tcp_from_handle(handle), -ECANCELED, "%s", "");
-}
-
+/* Without a secret the connection works all the same, so the words say so: it is the first thing to
+ * look at when something is open that should not be. */
 static void tcp_query(const struct transport_conn *handle, struct transport_info *out) {
-    const struct tcp_conn *conn = (const struct tcp_conn *)handle;
-    *out = conn->counters;
-    out->reads_in_flight = conn->reads_active + conn->reads_waiting;
+    const struct tcp_conn *conn = tcp_from_handle((struct transport_conn *)handle);
+    *out = conn->base.counters;
+    out->reads_in_flight = read_queue_count(&conn->reads);
     out->send_queued_bytes = byte_queue_bytes(&conn->unsent);
     snprintf(out->detail, sizeof out->detail, "%s, serving %" PRIu32 " reads",
-             conn->tcp->options.cluster_key != NULL ? "authenticated" : "no cluster secret",
+             conn->tcp->base.options.cluster_key != NULL ? "authenticated" : "no cluster secret",
              conn->serve_count);
 }
 
 /* ---- birth and end ---- */
 
-void tcp_maybe_destroyed(struct tcp *tcp) {
-    if (!tcp->destroying || tcp->uv_refs > 0 || tcp->link_count > 0 || !LIST_EMPTY(&tcp->conns))
-        return;
-    void (*on_destroyed)(void *) = tcp->on_destroyed;
-    void *owner = tcp->owner;
-    regions_deinit(&tcp->regions);
-    explicit_bzero(tcp, sizeof *tcp);
-    free(tcp);
-    if (on_destroyed != NULL)
-        on_destroyed(owner);
-}
-
+/* Of the listener and of the pause. */
 static void tcp_on_handle_closed(uv_handle_t *handle) {
     struct tcp *tcp = handle->data;
-    tcp->uv_refs--;
-    tcp_maybe_destroyed(tcp);
+    endpoint_release(&tcp->base);
 }
 
+/* Connections first, then strangers, then the listener: nothing of this raises an event from in
+ * here; libuv's callbacks bring the rest about. */
 static void tcp_destroy(struct transport *t, void (*on_destroyed)(void *owner)) {
     struct tcp *tcp = tcp_from_base(t);
-    struct tcp_conn *conn;
-    struct tcp_link *link;
-    tcp->destroying = true;
-    tcp->on_destroyed = on_destroyed;
-    LIST_FOREACH (conn, &tcp->conns, all)
-        tcp_conn_fail(conn, -ECANCELED, "%s", "");
-    while ((link = TAILQ_FIRST(&tcp->strangers)) != NULL)
-        tcp_link_close(link);
+    struct stranger *stranger;
+    endpoint_destroy(&tcp->base, on_destroyed);
+    while ((stranger = strangers_oldest(&tcp->base.strangers)) != NULL)
+        tcp_link_close(container_of(stranger, struct tcp_link, stranger));
     uv_close((uv_handle_t *)&tcp->accept_pause, tcp_on_handle_closed);
-    if (tcp->listen_fd < 0)
-        return;
-    uv_close((uv_handle_t *)&tcp->listener, tcp_on_handle_closed);
-    close(tcp->listen_fd);
-    tcp->listen_fd = -1;
-}
-
-static const struct transport_ops tcp_ops = {
-    .name = "tcp",
-    .listen = tcp_listen,
-    .add_region = tcp_add_region,
-    .remove_region = tcp_remove_region,
-    .region_key = tcp_region_key,
-    .connect = tcp_connect,
-    .send = tcp_send,
-    .read = tcp_read,
-    .close = tcp_close,
-    .query = tcp_query,
-    .destroy = tcp_destroy,
-};
-
-static void tcp_copy_options(struct tcp *tcp, const struct transport_options *options) {
-    tcp->options = *options;
-    if (options->cluster_key != NULL) {
-        memcpy(tcp->cluster_key, options->cluster_key, sizeof tcp->cluster_key);
-        tcp->options.cluster_key = tcp->cluster_key;
+    if (tcp->listen_fd >= 0) {
+        uv_close((uv_handle_t *)&tcp->listener, tcp_on_handle_closed);
+        close(tcp->listen_fd);
+        tcp->listen_fd = -1;
     }
-    if (options->hello_bytes > 0)
-        memcpy(tcp->hello, options->hello, options->hello_bytes);
-    tcp->options.hello = tcp->hello;
-    if (options->data_timeout_ms == 0)
-        tcp->options.data_timeout_ms = options->handshake_timeout_ms;
+    endpoint_release(&tcp->base);
 }
+
+/* No connection, no link and no handle is left. */
+static void tcp_free(struct endpoint *endpoint) {
+    endpoint_end(endpoint, container_of(endpoint, struct tcp, base), sizeof(struct tcp));
+}
+
+static const struct endpoint_medium tcp_medium = {
+    .ops =
+        {
+            .name = "tcp",
+            .listen = tcp_listen,
+            .add_region = tcp_add_region,
+            .remove_region = tcp_remove_region,
+            .region_key = endpoint_region_key,
+            .connect = tcp_connect,
+            .send = tcp_send,
+            .read = tcp_read,
+            .close = endpoint_close,
+            .query = tcp_query,
+            .destroy = tcp_destroy,
+        },
+    .strangers_max = TCP_STRANGERS_MAX,
+    .stop = tcp_conn_stop,
+    .free = tcp_free,
+};
 
 int transport_tcp_new(const struct transport_setup *setup, struct transport **out, char *why,
                       size_t why_bytes) {
-    const struct transport_options *options = setup->options;
-    if (options->hello_bytes > TRANSPORT_HELLO_BYTES_MAX || options->chunk_bytes == 0 ||
-        options->reads_per_connection == 0 || options->reads_per_connection > WIRE_READS_MAX) {
-        snprintf(why, why_bytes, "bad options for the TCP transport");
-        return -EINVAL;
-    }
-    struct tcp *tcp = calloc(1, sizeof *tcp);
+    cleanup_free struct tcp *tcp = calloc(1, sizeof *tcp);
     if (tcp == NULL) {
         snprintf(why, why_bytes, "out of memory");
         return -ENOMEM;
     }
-    tcp->base.ops = &tcp_ops;
-    tcp->loop = setup->loop;
-    tcp->events = *setup->events;
-    tcp->owner = setup->owner;
+    int r = endpoint_init(&tcp->base, &tcp_medium, setup);
+    if (r < 0 || setup->options->reads_per_connection > WIRE_READS_MAX) {
+        snprintf(why, why_bytes, "bad options for the TCP transport");
+        return -EINVAL;
+    }
+    tcp->link_events = &tcp_conn_link_events;
     tcp->listen_fd = -1;
-    tcp_copy_options(tcp, options);
-    TAILQ_INIT(&tcp->strangers);
-    LIST_INIT(&tcp->conns);
     uv_timer_init(setup->loop, &tcp->accept_pause);
     tcp->accept_pause.data = tcp;
-    tcp->uv_refs = 1;
-    *out = &tcp->base;
+    endpoint_hold(&tcp->base);
+    *out = &steal_pointer(&tcp)->base.base;
     return 0;
 }

@@ -11,8 +11,8 @@
  *
  *   id u64 | offset u64 | bytes u32 | 0 u32 | tag 16 | `bytes` bytes of the region
  */
-#ifndef FEATURED_PEER_TRANSPORT_TCP_WIRE_H
-#define FEATURED_PEER_TRANSPORT_TCP_WIRE_H
+#ifndef FEATURED_TRANSPORT_TCP_WIRE_H
+#define FEATURED_TRANSPORT_TCP_WIRE_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,6 +27,7 @@
 /* Reads that one side may have under way at the other. */
 #define WIRE_READS_MAX 1024u
 
+/* WIRE_MESSAGE is CONTROL_MESSAGE of transport/control.h. */
 enum wire_type { WIRE_MESSAGE = 1, WIRE_READ, WIRE_READ_FAILED };
 
 struct wire_read {
@@ -40,6 +41,8 @@ struct wire_chunk {
     uint32_t bytes;
 };
 
+/* `check` of sealed_frame_open() for the control socket: NULL, or what is wrong with the size. */
+const char *wire_check_size(uint32_t type, uint32_t bytes);
 /* A frame of the control socket; see sealed_frame.h. */
 enum sealed_result wire_frame_open(struct seal *seal, const uint8_t *in, size_t bytes,
                                    struct sealed_frame *out, const char **why);
