@@ -11,6 +11,11 @@
  *   roster.c    who lives under which incarnation, and who has died
  *   supersede.c  one put, or one end, until nothing older can be read anywhere
  *   supersede_set.c  all of those that are under way, found by hash
+ *   fencing.c    may this node serve now, and if not, why not
+ *   check.c      what this node holds of one sample against what the index says of it
+ *   reconcile.c  the same for all that it holds, when the index has been read as a whole
+ *   generation_set.c  (for reconcile.c alone) the generations that a record has named
+ *   audit.c      the same comparison for an admin, who is told in words what is wrong
  */
 #ifndef FEATURED_CLUSTER_CLUSTER_H
 #define FEATURED_CLUSTER_CLUSTER_H
@@ -26,7 +31,8 @@
 /* What has become of a question to the directory. */
 enum cluster_answer {
     CLUSTER_DONE,       /* it was done, or there is a record and its home lives */
-    CLUSTER_REFUSED,    /* it was not done, and will not be */
+    CLUSTER_REFUSED,    /* it was not done, for another record stands */
+    CLUSTER_FENCED,     /* it was not done, for this node is fenced: it will catch up first */
     CLUSTER_UNREACHABLE /* the directory cannot be asked now */
 };
 
@@ -234,5 +240,197 @@ struct supersede *supersede_of_op(const struct supersede_set *set, uint32_t stor
 /* The record of a generation that was retired stays until its put is over, so that whoever looks
  * finds this node. False: no put of that generation is under way. */
 bool supersede_keeps_record(const struct supersede_set *set, uint32_t store, uint64_t generation);
+
+/* ---- fencing.c: may we serve? ---- */
+
+enum fencing_state {
+    FENCING_FENCED,   /* our record in the index may have ended: others may have replaced ours */
+    FENCING_SETTLING, /* it stands again, but some of what we hold has not been checked yet */
+    FENCING_SERVING,
+    FENCING_STATES
+};
+
+enum fencing_refusal { FENCING_TAKES, FENCING_STOPPING, FENCING_TWIN, FENCING_NOT_SERVING };
+
+struct fencing {
+    uint32_t first; /* checks that have to come before anything is served */
+};
+
+/* serves_until_ns: until when our record stands for certain, as the directory says. */
+enum fencing_state fencing_state(const struct fencing *fencing, uint64_t serves_until_ns,
+                                 uint64_t now_ns);
+/* Leases may be granted and answers given about what another node could have replaced. */
+bool fencing_may_serve(enum fencing_state state);
+/* What the index says may be believed, and what is wrong may be put right. */
+bool fencing_may_mend(enum fencing_state state);
+/* Does this node take puts, and if not, which reason comes first? */
+enum fencing_refusal fencing_refuses(enum fencing_state state, bool stopping, bool twin_was_first);
+/* A check begins that has to come first, or such a one is over. count: how many (0 or more). */
+void fencing_hold(struct fencing *fencing, uint32_t count);
+void fencing_let_go(struct fencing *fencing, uint32_t count);
+
+/* ---- check.c: what this node holds of one sample against the index ---- */
+
+/* What the index says of one sample. */
+enum cluster_reading {
+    READING_RECORD, /* a record, whose home lives as far as the directory knows */
+    READING_LOST,   /* a record, whose home is dead */
+    READING_NONE,   /* no record */
+    READING_FAILED, /* it cannot be read now */
+};
+
+enum check_state {
+    CHECK_LOCATING, /* the record of the sample is being read */
+    CHECK_ASKING,   /* the home that the record names is being asked whether it holds that */
+    CHECK_ENDING,   /* ... is being asked to retire it */
+    CHECK_WAITING,  /* is begun again after a while */
+    CHECK_OVER,
+    CHECK_STATES
+};
+
+/* What the shell is to do after an event: a set of these, in this order. */
+enum check_do {
+    CHECK_RETIRE_HELD = 1 << 0,  /* what this node holds has been replaced */
+    CHECK_REPUBLISH = 1 << 1,    /* write our record where the index has none or a wrong one */
+    CHECK_CHECK_OWN = 1 << 2,    /* begin a check of the same sample on our own behalf */
+    CHECK_ANSWER_YES = 1 << 3,   /* to the node that asks: nothing older can be read here */
+    CHECK_ANSWER_NO = 1 << 4,    /* ... it must ask again */
+    CHECK_LOCATE = 1 << 5,       /* read the record, then check_located() */
+    CHECK_ASK_RIVAL = 1 << 6,    /* ask its home, then check_rival_answered() */
+    CHECK_RETIRE_RIVAL = 1 << 7, /* ask its home to retire it, then check_rival_ended() */
+    CHECK_WAIT = 1 << 8,         /* then check_retry() */
+    CHECK_END = 1 << 9,
+};
+
+struct check {
+    enum check_state state;
+    bool own;            /* on our own behalf; else another node asks */
+    uint64_t generation; /* what was held here when it began */
+    uint64_t newer;      /* of the node that asks: what it has put; 0 = nothing, it wants the record
+                          * put right */
+    uint64_t newer_age_us;
+    uint64_t rival; /* the generation that the record names, while its home is asked */
+};
+
+/* What is so at the moment when the record has been read. */
+struct check_facts {
+    enum cluster_reading reading;
+    uint64_t recorded;    /* the generation that the record names; 0 = none */
+    bool recorded_here;   /* ... as held by this incarnation of this node */
+    bool recorded_again;  /* ... it was written by a repair, perhaps later than others were put */
+    bool recorded_before; /* ... by this node before it restarted, of which the directory may not
+                           * have heard */
+    bool home_is_dead;    /* ... whose home is known here, and dead */
+    bool put_under_way;   /* ... whose put at this node is not over */
+    bool holds;           /* the generation is still resident here */
+    bool may_mend;        /* fencing_may_mend() */
+    bool index_remembers; /* it has not gone back in time since what we hold was put */
+    uint64_t age_us;      /* since what we hold was put */
+    bool closing;         /* the broker ends: nothing is begun */
+};
+
+unsigned check_begin(struct check *check);
+unsigned check_located(struct check *check, const struct check_facts *facts);
+/* held: what it holds; 0 = nothing, or it has not answered. over: its put is over. still_held: we
+ * still hold ours. */
+unsigned check_rival_answered(struct check *check, uint64_t held, bool over, uint64_t rival_age_us,
+                              uint64_t our_age_us, bool still_held);
+unsigned check_rival_ended(struct check *check);
+unsigned check_retry(struct check *check);
+
+/* The record that is written again (CHECK_REPUBLISH). */
+enum republish_do {
+    REPUBLISH_OVER,
+    REPUBLISH_WRITE,      /* again */
+    REPUBLISH_FREE,       /* over; but what was held is gone: the record is removed */
+    REPUBLISH_CHECK_AGAIN /* over; another record has come first: look at that one */
+};
+enum republish_do republish_written(enum cluster_answer answer, bool still_held, bool closing);
+
+/* ---- reconcile.c: all that this node holds against the index ---- */
+
+/* The index has been read as a whole: ends kept for us, then records that name us, then what we
+ * hold. */
+enum reconcile_phase { RECONCILE_ENDS, RECONCILE_RECORDS, RECONCILE_HELD };
+struct generation_set {
+    uint64_t *slots; /* 0 = free; a power of two, at least twice as many as generations */
+    unsigned bits;
+};
+struct reconciling {
+    size_t at, ends, records;    /* how far it has come in the ends, then in the records */
+    struct generation_set named; /* generations that are held and named by a record */
+    size_t held, retired, checked, removed;
+};
+
+/* False: out of memory. Whatever was under way is void. */
+bool reconcile_begin(struct reconciling *reconciling, size_t ends, size_t records);
+void reconcile_end(struct reconciling *reconciling);
+enum reconcile_phase reconcile_phase(const struct reconciling *reconciling);
+/* The next of the ends, or of the records; to be called in that phase. */
+size_t reconcile_next(struct reconciling *reconciling);
+/* Word of the end of `ended` was kept for us, and `held` is resident (0 = nothing): is it to be
+ * retired? */
+bool reconcile_ends(uint64_t held, uint64_t ended);
+enum reconcile_do { RECONCILE_LEAVE, RECONCILE_REMOVE };
+/* A record names this node as home of `recorded`, and `held` of that sample is resident (0 =
+ * nothing). */
+enum reconcile_do reconcile_record(struct reconciling *reconciling, uint64_t held,
+                                   uint64_t recorded, bool put_under_way);
+/* A generation is resident here: true if it is to be checked, for no record names it. */
+bool reconcile_held(struct reconciling *reconciling, uint64_t held);
+
+/* ---- audit.c: for an admin ---- */
+
+/* The numbers are those of Fb__Finding. */
+enum audit_finding {
+    AUDIT_AGREES,           /* nothing is wrong */
+    AUDIT_MOVING,           /* a change is on its way: look again */
+    AUDIT_HOME_DEAD,        /* the record's home incarnation is dead */
+    AUDIT_NOT_HELD,         /* a home that lives does not hold what its record names */
+    AUDIT_NOT_RECORDED,     /* held, and the index has no record */
+    AUDIT_REPLACED,         /* held, and the record names another node's generation */
+    AUDIT_OTHER_GENERATION, /* held, and the node's own record names another generation */
+    AUDIT_NOT_CHECKED,      /* somebody could not be asked */
+    AUDIT_FINDINGS
+};
+
+/* What a node holds of a sample at one moment. */
+struct audit_facts {
+    uint64_t held; /* the RESIDENT generation at home there, 0 = none */
+    bool moving;   /* a put, or a write of its record, is under way */
+};
+struct audit_record {
+    const char *home;
+    uint64_t generation, incarnation;
+};
+
+/* before, after: this node's facts around the reading of the record, so that what did not change in
+ * between is known to have held while it was read. node, incarnation: whose facts they are. record:
+ * valid with READING_RECORD and READING_LOST. */
+enum audit_finding cluster_audit_judge(const struct audit_facts *before,
+                                       const struct audit_facts *after,
+                                       enum cluster_reading reading,
+                                       const struct audit_record *record, const char *node,
+                                       uint64_t incarnation);
+/* The same without a node: is the record's home dead? */
+enum audit_finding cluster_audit_judge_record(enum cluster_reading reading);
+/* What is wrong: one sentence. record NULL = none. */
+void cluster_audit_say(char *out, size_t out_bytes, enum audit_finding finding, const char *store,
+                       const char *sample_id, const char *node, uint64_t held,
+                       const struct audit_record *record);
+/* What a repair does about it, in words; "" = nothing. */
+void cluster_audit_say_remedy(char *out, size_t out_bytes, enum audit_finding finding,
+                              const char *node);
+
+/* What a repair does. */
+enum audit_remedy {
+    AUDIT_NOTHING,
+    AUDIT_SWEEP,         /* remove the record of a home that is dead */
+    AUDIT_REMOVE,        /* remove our record */
+    AUDIT_PUBLISH,       /* write our record where there is none */
+    AUDIT_PUBLISH_OVER,  /* write our record in place of the one that stands */
+    AUDIT_COMPARE_HOMES, /* check the sample on our own behalf: the record's home is asked */
+};
+enum audit_remedy cluster_audit_remedy(enum audit_finding finding);
 
 #endif

@@ -5,14 +5,7 @@
 #ifndef FEATURED_BROKER_GENERATION_SET_H
 #define FEATURED_BROKER_GENERATION_SET_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-struct generation_set {
-    uint64_t *slots; /* 0 = free; a power of two, at least twice as many as generations */
-    unsigned bits;
-};
+#include "cluster/cluster.h"
 
 /* False: out of memory. */
 bool generation_set_init(struct generation_set *set, size_t generations_max);

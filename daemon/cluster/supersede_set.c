@@ -70,6 +70,7 @@ void supersede_set_remove(struct supersede *s) {
         LIST_REMOVE(s, by_op);
 }
 
+/* A put that was refused has become a repair (supersede_published()), and counts as one. */
 static bool supersede_is_such(const struct supersede *s, enum supersede_which which) {
     switch (which) {
     case SUPERSEDE_PUTS:
@@ -82,6 +83,9 @@ static bool supersede_is_such(const struct supersede *s, enum supersede_which wh
         return true;
     }
 }
+
+/* The four look-ups. A bucket may hold others that hash to the same, so each is compared in full.
+ */
 
 struct supersede *supersede_of_generation(const struct supersede_set *set, uint32_t store,
                                           uint64_t generation, enum supersede_which which) {

@@ -144,16 +144,18 @@ struct exchange {
     struct asking_list askings;
     struct fetch_list fetches;
     struct remote_leases remote_leases;
-    uint64_t last_transfer;          /* of fetches */
-    bool closing;                    /* the peers are going: the directory may still answer */
-    char fenced_why[SENTENCE_BYTES]; /* of the last time */
+    uint64_t last_transfer;            /* of fetches */
+    bool closing;                      /* the peers are going: the directory may still answer */
+    struct fencing fencing;            /* may we serve? */
+    char fenced_why[SENTENCE_BYTES];   /* of the last time */
     struct supersede_set *publishings; /* puts and ends that are under way */
-    struct roster *roster;           /* who the other nodes are */
+    struct roster *roster;             /* who the other nodes are */
     struct sweep *sweep;
     TAILQ_HEAD(, held_check) held_checks;
-    TAILQ_HEAD(, check) index_checks; /* index_check.c */
+    TAILQ_HEAD(, index_check) index_checks; /* index_check.c */
     struct held_walk held_walk;
     struct reconciling reconciling;
+    struct reconcile_walk reconcile_walk;
     bool has_republished; /* ever */
     struct name name;
     struct deadline name_outlived; /* wakes the loop for twin_pump(), after name.outlived_ns */
@@ -298,6 +300,11 @@ bool nodes_are_led_by_us(const struct broker *broker);
  * directory may not have heard yet. */
 bool nodes_have_lost(const struct broker *broker, enum directory_result result,
                      const struct directory_record *record);
+/* What the directory has answered, in the words of cluster/: to a question, and to a write. */
+enum cluster_reading nodes_reading(enum directory_result result);
+enum cluster_answer nodes_answer(enum directory_result result);
+/* May we serve, as of now_ns, and put records right? (cluster/fencing.c) */
+enum fencing_state nodes_fencing(const struct broker *broker);
 /* May we serve, as of now_ns, what another node could have superseded? */
 bool broker_serves(const struct broker *broker);
 const char *broker_fenced_why(const struct broker *broker);

@@ -1,60 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What this node holds against what the index says of it, one sample at a time. A record may be
- * lost, or be an old one that came back with a backup, or another cluster's: none of these ends a
- * sample.
+ * What this node holds against what the index says of it, one sample at a time: the shell around
+ * cluster/check.c, which says what is decided and why. This file reads the
+ * record of each sample, gathers the facts at that moment, and carries out what has been decided.
  *
- *   the record of what we hold      then
- *   names it                        all is well
- *   is missing                      it is written again
- *   names a home that is dead       that put has replaced ours, if the index has not gone back in
- *                                   time since and that home was a member. Else ours is written in
- *                                   its place. (Whoever puts a later generation answers only when
- *                                   we have confirmed, or when word of the end of ours is kept for
- *                                   us: that put was never answered.)
- *   names us, another generation    the same, unless that one is on its way
- *   names a home that lives         that home is asked, and removes a record of what it does not
- *                                   hold. If it holds it, and its put is over, then word of an end
- *                                   was lost: the one that was put earlier goes.
+ * Checks begin
+ *   - when another node asks, whose put does not know what it has replaced (held_check_serve());
+ *   - when a node has died: all that we hold (held_check_all());
+ *   - when the index, read as a whole, does not name what we hold (held_check_due()).
  *
- * Checked
- *   - for another node whose put is in the index and does not know what it has replaced: it names
- *     its generation, and if the index names that one too, ours has been replaced. One that names
- *     none wants the record put right;
- *   - by ourselves when a node has died: all that we hold, a few at a time;
- *   - by ourselves when the index, read as a whole, does not name what we hold (reconcile.c).
+ * The last two may be about a million samples. So few are under way at once: they begin when
+ * held_walk.go_on is due, and the answers wake it again.
  *
- * A generation that is SEALED is on its way to the index: that it is not there yet proves nothing,
- * and who replaces it will name it.
+ * A generation that is SEALED is not checked: it is on its way to the index. That it is not there
+ * yet proves nothing, and who replaces it will name it.
  */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/cluster.h"
 #include "exchange/exchange.h"
 
 #define OWN_IN_FLIGHT_MAX 64u
 #define OWN_STEPS_MAX     1024u /* in one turn of the loop */
 #define DUE_A_TURN        256u
-#define DUE_IN_FLIGHT_MAX 512u /* of their questions, and of what is written again */
-#define WAITING_MAX       1024u
+#define DUE_IN_FLIGHT_MAX 512u  /* of their questions, and of what is written again */
+#define WAITING_MAX       1024u /* more than that are found again by a walk over all that is held */
 #define RETRY_NS          (1000 * NS_PER_MS)
 #define DUE_RETRY_NS      (10 * NS_PER_MS)
-#define LOST_US           (ROUND_TRIP_LIMIT_NS / 1000)
 
 struct held_check {
+    struct check check;
     TAILQ_ENTRY(held_check) link;
+    LIST_ENTRY(held_check) same_hash; /* of our own, in held_walk.own */
     struct broker *broker;
     struct asking *asking;   /* NULL: our own, or its connection is gone */
     struct account *charged; /* of the node that asks; NULL: our own */
-    bool own;
-    bool locating; /* our own, counted in held_walk.in_flight */
-    bool first;    /* counted in held_walk.first */
+    bool locating;           /* our own, counted in held_walk.in_flight */
+    bool first;              /* counted in exchange->fencing */
     struct space *space;
     uint32_t request_id;
-    uint64_t generation; /* what we held when it began */
-    uint64_t newer;      /* for another node: its generation; 0 = none */
-    uint64_t newer_age_us;
     struct deadline retry; /* our own: when it is begun again; not set: it is under way */
     struct directory_record rival;
     char rival_home[LAYOUT_NAME_BYTES_MAX + 1];
@@ -77,24 +64,28 @@ bool held_find(const struct space *space, const char *sample_id, struct store_in
 
 static bool held_check_still_holds(const struct held_check *check) {
     struct store_info info;
-    return held_find(check->space, check->sample_id, &info) && info.generation == check->generation;
+    return held_find(check->space, check->sample_id, &info) &&
+           info.generation == check->check.generation;
 }
 
-static void check_end(struct held_check *check) {
+static void held_check_end(struct held_check *check) {
     TAILQ_REMOVE(&check->broker->exchange->held_checks, check, link);
     check->broker->exchange->held_walk.waiting -= check->retry.queued;
     deadlines_clear(&check->broker->deadlines, &check->retry);
-    check->broker->exchange->held_walk.first -= check->first;
+    fencing_let_go(&check->broker->exchange->fencing, check->first);
+    if (check->check.own)
+        LIST_REMOVE(check, same_hash);
     check->space->uses--;
     if (check->charged)
         accounts_release(check->broker, check->charged, CHARGE_WAITS, 1);
     free(check);
 }
 
-static void check_later(struct held_check *check) {
+static void held_check_later(struct held_check *check) {
     struct held_walk *walk = &check->broker->exchange->held_walk;
     uint64_t at_ns = check->broker->now_ns + RETRY_NS;
-    walk->first -= check->first; /* one that takes long does not keep the node from serving */
+    /* One that takes long does not keep the node from serving. */
+    fencing_let_go(&check->broker->exchange->fencing, check->first);
     check->first = false;
     if (walk->waiting < WAITING_MAX) {
         deadlines_set(&check->broker->deadlines, &check->retry, at_ns);
@@ -102,17 +93,19 @@ static void check_later(struct held_check *check) {
         return;
     }
     held_check_walk_again(check->broker, at_ns);
-    check_end(check);
+    held_check_end(check);
 }
+
+static void held_check_carry_out(struct held_check *check, unsigned actions);
 
 static void held_check_retire_held(struct held_check *check) {
     bool retired;
     store_retire(check->space->store, check->sample_id, (uint32_t)strlen(check->sample_id),
-                 check->generation, STORE_SUPERSEDED, check->broker->now_ns, &retired);
+                 check->check.generation, STORE_SUPERSEDED, check->broker->now_ns, &retired);
 }
 
 static uint64_t held_check_age_us(const struct held_check *check) {
-    return publish_age_us(check->broker, check->space, check->generation);
+    return publish_age_us(check->broker, check->space, check->check.generation);
 }
 
 /* ---- a rival: the record names what another home has, and it lives ---- */
@@ -121,7 +114,8 @@ static void held_check_on_rival_retired(void *context, const Fb__PeerReply *repl
                                         const uint8_t *payload, size_t payload_bytes,
                                         const char *why) {
     (void)reply, (void)payload, (void)payload_bytes, (void)why;
-    check_later(context);
+    struct held_check *check = context;
+    held_check_carry_out(check, check_rival_ended(&check->check));
 }
 
 static void held_check_retire_rival(struct held_check *check) {
@@ -140,26 +134,18 @@ static void held_check_retire_rival(struct held_check *check) {
     request.op_case = FB__PEER_REQUEST__OP_RETIRE;
     request.retire = &retire;
     if (!peer || peer_call(peer, &request, held_check_on_rival_retired, check, broker->now_ns) < 0)
-        check_later(check);
+        held_check_carry_out(check, check_rival_ended(&check->check));
 }
 
 /* Both are there and both were put: which of them ended the other was known to a record or a kept
- * end that is lost. Ages are compared, not clocks: each by its own node's. */
-static void held_check_settle_rivalry(struct held_check *check, uint64_t rival_age_us) {
-    uint64_t our_age_us = held_check_age_us(check);
-    bool ours_is_newer = our_age_us != rival_age_us ? our_age_us < rival_age_us
-                                                    : check->generation > check->rival.generation;
+ * end that is lost. */
+static void held_check_tell_rivalry(const struct held_check *check, uint64_t rival_age_us) {
     log_warning("store %s: sample %s is here (generation %" PRIu64 ", put %" PRIu64
                 " ms ago) and at node %s (%" PRIu64 ", %" PRIu64
                 " ms), and the index has lost which of them replaced the other: the older goes",
-                check->space->name, check->sample_id, check->generation, our_age_us / 1000,
-                check->rival_home, check->rival.generation, rival_age_us / 1000);
-    if (ours_is_newer) {
-        held_check_retire_rival(check);
-        return;
-    }
-    held_check_retire_held(check);
-    check_end(check);
+                check->space->name, check->sample_id, check->check.generation,
+                held_check_age_us(check) / 1000, check->rival_home, check->rival.generation,
+                rival_age_us / 1000);
 }
 
 static void held_check_on_rival(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
@@ -169,21 +155,19 @@ static void held_check_on_rival(void *context, const Fb__PeerReply *reply, const
     const Fb__IndexFinding *found =
         reply && reply->result_case == FB__PEER_REPLY__RESULT_INDEX_CHECK ? reply->index_check
                                                                           : NULL;
-    bool there = found && found->held == check->rival.generation && held_check_still_holds(check);
-    /* One whose put is not over may ask us yet; but if it is the newer one, that is clear now. */
-    if (there &&
-        (found->finding == FB__FINDING__AGREES || found->held_age_us < held_check_age_us(check)))
-        held_check_settle_rivalry(check, found->held_age_us);
-    else
-        check_later(check);
+    const unsigned actions = check_rival_answered(
+        &check->check, found ? found->held : 0, found && found->finding == FB__FINDING__AGREES,
+        found ? found->held_age_us : 0, held_check_age_us(check), held_check_still_holds(check));
+    if (found && actions & (CHECK_RETIRE_HELD | CHECK_RETIRE_RIVAL))
+        held_check_tell_rivalry(check, found->held_age_us);
+    held_check_carry_out(check, actions);
 }
 
-static void held_check_ask_rival(struct held_check *check, const struct directory_record *record) {
+/* It cannot be asked: as if it had not answered. */
+static void held_check_ask_rival(struct held_check *check) {
     struct broker *broker = check->broker;
-    struct peer *peer = peers_find(broker->peers, record->home);
+    struct peer *peer = peers_find(broker->peers, check->rival_home);
     Fb__PeerIndexCheck asked = FB__PEER_INDEX_CHECK__INIT;
-    check->rival = *record;
-    strcpy(check->rival_home, record->home);
     asked.store = check->space->name;
     asked.sample_id = check->sample_id;
     asked.repair = true;
@@ -191,7 +175,7 @@ static void held_check_ask_rival(struct held_check *check, const struct director
     request.op_case = FB__PEER_REQUEST__OP_INDEX_CHECK;
     request.index_check = &asked;
     if (!peer || peer_call(peer, &request, held_check_on_rival, check, broker->now_ns) < 0)
-        check_later(check);
+        held_check_on_rival(check, NULL, NULL, 0, "");
 }
 
 /* ---- what the index says ---- */
@@ -202,73 +186,67 @@ static bool held_check_is_ours(const struct held_check *check,
            !strcmp(record->home, check->broker->config->node);
 }
 
-/* By a put of a node that has died since: as long as the index has not lost anything since ours was
- * put, what it names was put later. Of a node that we never knew that is not certain. */
-static bool held_check_was_replaced(const struct held_check *check,
-                                    const struct directory_record *record) {
+static struct check_facts held_check_facts(const struct held_check *check,
+                                           enum directory_result result,
+                                           const struct directory_record *record) {
     const struct broker *broker = check->broker;
     const struct directory *directory = broker->directory;
-    return record && !held_check_is_ours(check, record) && !record->again &&
-           nodes_is_dead(broker, record->home, record->incarnation) &&
-           directory->ops->audit->remembers(directory, held_check_age_us(check));
+    const struct directory_audit_ops *audit = directory->ops->audit;
+    struct check_facts facts = {
+        .reading = nodes_reading(result),
+        .holds = held_check_still_holds(check),
+        .may_mend = fencing_may_mend(nodes_fencing(broker)),
+        .age_us = held_check_age_us(check),
+        .closing = broker->exchange->closing,
+    };
+    facts.index_remembers = audit && audit->remembers(directory, facts.age_us);
+    if (!record)
+        return facts;
+    facts.recorded = record->generation;
+    facts.recorded_again = record->again;
+    facts.recorded_here = held_check_is_ours(check, record);
+    facts.recorded_before = nodes_have_lost(broker, result, record);
+    facts.home_is_dead = nodes_is_dead(broker, record->home, record->incarnation);
+    facts.put_under_way = publish_is_of(broker, check->space, record->generation);
+    return facts;
 }
 
-static void held_check_mend(struct held_check *check, enum directory_result result,
-                            const struct directory_record *record) {
-    struct broker *broker = check->broker;
-    struct space *space = check->space;
-    /* Before the ends that were kept for us have been read (reconcile.c) nothing is right yet. */
-    bool settled = (result == DIRECTORY_E_NOT_FOUND || record) &&
-                   broker->now_ns < broker->directory->ops->serves_until_ns(broker->directory);
-    bool in_flux = record && held_check_is_ours(check, record) &&
-                   publish_is_of(broker, space, record->generation);
-    bool rival = record && !held_check_is_ours(check, record) && result == DIRECTORY_OK &&
-                 !nodes_have_lost(broker, result, record);
-    if (!held_check_still_holds(check) || (record && record->generation == check->generation)) {
-        check_end(check);
-    } else if (settled && !rival && held_check_was_replaced(check, record)) {
-        held_check_retire_held(check);
-        check_end(check);
-    } else if (!settled || in_flux) {
-        check_later(check);
-    } else if (rival) {
-        held_check_ask_rival(check, record);
-    } else {
-        log_info("store %s: sample %s: its record is missing or not true: published again",
-                 space->name, check->sample_id);
-        republish(broker, space, check->sample_id, check->generation,
-                  record ? record->generation : 0, check->first);
-        check_end(check);
-    }
+static void held_check_republish(struct held_check *check) {
+    log_info("store %s: sample %s: its record is missing or not true: published again",
+             check->space->name, check->sample_id);
+    republish(check->broker, check->space, check->sample_id, check->check.generation,
+              check->rival.generation, check->first);
 }
 
-/* The record names ours, but only because etcd had lost the other's and we were faster. */
-static bool held_check_was_written_again(const struct held_check *check,
-                                         const struct directory_record *record) {
-    return record->generation == check->generation && record->again &&
-           check->newer_age_us < held_check_age_us(check);
-}
-
-static void held_check_answer_asking(struct held_check *check,
-                                     const struct directory_record *record) {
-    struct broker *broker = check->broker;
-    bool replaced =
-        check->newer && record &&
-        (record->generation == check->newer || held_check_was_written_again(check, record));
-    bool named = record && record->generation == check->generation;
-    /* Else the index names a third, or none. Whoever put that one asks us in its turn, unless the
-     * record of ours was lost before: after so long it was, and ours is the newer one. */
-    bool lost = check->newer_age_us > LOST_US && held_check_age_us(check) < check->newer_age_us;
-    bool over = replaced || named || !held_check_still_holds(check) || !check->newer || lost;
-    if (replaced)
-        held_check_retire_held(check);
-    else if (!named)
-        held_check_own(broker, check->space, check->sample_id);
+static void held_check_answer(struct held_check *check, bool over) {
     if (check->asking)
         serve_refuse(check->asking, check->request_id,
                      over ? FB__STATUS__OK : FB__STATUS__UNAVAILABLE,
                      over ? "" : "the index does not say now who has replaced it");
-    check_end(check);
+}
+
+static void held_check_locate(struct held_check *check);
+
+/* Frees it when it is over. The last of the actions may lead to the next event. */
+static void held_check_carry_out(struct held_check *check, unsigned actions) {
+    if (actions & CHECK_RETIRE_HELD)
+        held_check_retire_held(check);
+    if (actions & CHECK_REPUBLISH)
+        held_check_republish(check);
+    if (actions & CHECK_CHECK_OWN)
+        held_check_own(check->broker, check->space, check->sample_id);
+    if (actions & (CHECK_ANSWER_YES | CHECK_ANSWER_NO))
+        held_check_answer(check, actions & CHECK_ANSWER_YES);
+    if (actions & CHECK_LOCATE)
+        held_check_locate(check);
+    else if (actions & CHECK_ASK_RIVAL)
+        held_check_ask_rival(check);
+    else if (actions & CHECK_RETIRE_RIVAL)
+        held_check_retire_rival(check);
+    else if (actions & CHECK_WAIT)
+        held_check_later(check);
+    else if (actions & CHECK_END)
+        held_check_end(check);
 }
 
 static void held_check_on_checked(void *context, enum directory_result result,
@@ -279,18 +257,18 @@ static void held_check_on_checked(void *context, enum directory_result result,
     if (check->locating)
         held_checks_wake(check->broker);
     check->locating = false;
-    if (check->broker->exchange->closing)
-        check_end(check);
-    else if (check->own)
-        held_check_mend(check, result, record);
-    else
-        held_check_answer_asking(check, record);
+    /* Kept for what follows: the record itself does not outlive this call. */
+    check->rival = record ? *record : (struct directory_record){0};
+    if (record)
+        snprintf(check->rival_home, sizeof check->rival_home, "%s", record->home);
+    const struct check_facts facts = held_check_facts(check, result, record);
+    held_check_carry_out(check, check_located(&check->check, &facts));
 }
 
-static void check_locate(struct held_check *check) {
+static void held_check_locate(struct held_check *check) {
     struct broker *broker = check->broker;
-    check->locating = check->own;
-    broker->exchange->held_walk.in_flight += check->own;
+    check->locating = check->check.own;
+    broker->exchange->held_walk.in_flight += check->check.own;
     broker->directory->ops->locate(broker->directory, check->space->name, check->sample_id,
                                    held_check_on_checked, check);
 }
@@ -299,19 +277,19 @@ static void held_check_on_retry(struct deadline *retry, uint64_t now_ns) {
     struct held_check *check = container_of(retry, struct held_check, retry);
     (void)now_ns; /* broker->now_ns */
     check->broker->exchange->held_walk.waiting--;
-    check_locate(check);
+    held_check_carry_out(check, check_retry(&check->check));
 }
 
 /* NULL: out of memory. */
-static struct held_check *check_new(struct broker *broker, struct space *space,
-                                    const struct store_info *held) {
+static struct held_check *held_check_new(struct broker *broker, struct space *space,
+                                         const struct store_info *held) {
     struct held_check *check = calloc(1, sizeof *check);
     if (!check)
         return NULL;
     check->broker = broker;
     deadline_init(&check->retry, held_check_on_retry);
     check->space = space;
-    check->generation = held->generation;
+    check->check.generation = held->generation;
     strcpy(check->sample_id, held->sample_id);
     space->uses++;
     TAILQ_INSERT_TAIL(&broker->exchange->held_checks, check, link);
@@ -328,7 +306,7 @@ bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *
     }
     if (!held_find(space, sample_id, &info))
         return false;
-    struct held_check *check = check_new(asking->broker, space, &info);
+    struct held_check *check = held_check_new(asking->broker, space, &info);
     if (!check) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
         return true;
@@ -337,9 +315,9 @@ bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *
     check->charged = asking->account;
     account_add(check->charged, CHARGE_WAITS, 1);
     check->request_id = request_id;
-    check->newer = asked->newer;
-    check->newer_age_us = asked->newer_age_us;
-    check_locate(check);
+    check->check.newer = asked->newer;
+    check->check.newer_age_us = asked->newer_age_us;
+    held_check_carry_out(check, check_begin(&check->check));
     return true;
 }
 
@@ -352,38 +330,43 @@ void held_checks_forget(struct broker *broker, const struct asking *asking) {
 
 /* ---- our own ---- */
 
-static struct held_check *held_check_find_own(const struct broker *broker,
-                                              const struct space *space,
+/* Generations are given out one after the other, so that their low bits spread well. */
+static struct held_check_list *held_check_bucket(struct broker *broker, uint64_t generation) {
+    return &broker->exchange->held_walk.own[generation % HELD_CHECK_BUCKETS];
+}
+
+static struct held_check *held_check_find_own(struct broker *broker, const struct space *space,
                                               const struct store_info *held) {
     struct held_check *check;
-    TAILQ_FOREACH (check, &broker->exchange->held_checks, link)
-        if (check->own && check->space == space && check->generation == held->generation)
+    LIST_FOREACH (check, held_check_bucket(broker, held->generation), same_hash)
+        if (check->space == space && check->check.generation == held->generation)
             return check;
     return NULL;
 }
 
-static void check_own(struct broker *broker, struct space *space, const char *sample_id,
-                      bool first) {
+static void held_check_begin_own(struct broker *broker, struct space *space, const char *sample_id,
+                                 bool first) {
     struct store_info info;
     if (!held_find(space, sample_id, &info) || held_check_find_own(broker, space, &info))
         return;
-    struct held_check *check = check_new(broker, space, &info);
+    struct held_check *check = held_check_new(broker, space, &info);
     if (!check) {
         held_check_walk_again(broker, broker->now_ns + RETRY_NS);
         return;
     }
-    check->own = true;
+    check->check.own = true;
+    LIST_INSERT_HEAD(held_check_bucket(broker, info.generation), check, same_hash);
     check->first = first;
-    broker->exchange->held_walk.first += first;
-    check_locate(check);
+    fencing_hold(&broker->exchange->fencing, first);
+    held_check_carry_out(check, check_begin(&check->check));
 }
 
 void held_check_own(struct broker *broker, struct space *space, const char *sample_id) {
-    check_own(broker, space, sample_id, false);
+    held_check_begin_own(broker, space, sample_id, false);
 }
 
 void held_check_first(struct broker *broker, struct space *space, const char *sample_id) {
-    check_own(broker, space, sample_id, true);
+    held_check_begin_own(broker, space, sample_id, true);
 }
 
 void held_check_all(struct broker *broker) {
@@ -412,14 +395,14 @@ void held_check_due(struct broker *broker, const struct space *space, uint64_t g
         walk->due_room = room;
     }
     walk->due[walk->due_count++] = (struct held_due){generation, space->index, first};
-    walk->first += first;
+    fencing_hold(&broker->exchange->fencing, first);
     held_checks_wake(broker);
 }
 
 void held_checks_drop_due(struct broker *broker) {
     struct held_walk *walk = &broker->exchange->held_walk;
     for (size_t i = 0; i < walk->due_count; i++)
-        walk->first -= walk->due[i].first;
+        fencing_let_go(&broker->exchange->fencing, walk->due[i].first);
     free(walk->due);
     walk->due = NULL;
     walk->due_count = walk->due_room = 0;
@@ -429,8 +412,7 @@ void held_checks_drop_due(struct broker *broker) {
 static bool held_check_may_take_due(const struct broker *broker) {
     const struct held_walk *walk = &broker->exchange->held_walk;
     return walk->due_count && walk->in_flight < DUE_IN_FLIGHT_MAX &&
-           walk->republishing < DUE_IN_FLIGHT_MAX &&
-           broker->now_ns < broker->directory->ops->serves_until_ns(broker->directory);
+           walk->republishing < DUE_IN_FLIGHT_MAX && fencing_may_mend(nodes_fencing(broker));
 }
 
 static void held_check_take_due(struct broker *broker) {
@@ -442,8 +424,8 @@ static void held_check_take_due(struct broker *broker) {
         if (space->used && !space->dropped &&
             store_stat(space->store, NULL, 0, due.generation, &info) &&
             info.state == STORE_RESIDENT)
-            check_own(broker, space, info.sample_id, due.first);
-        walk->first -= due.first;
+            held_check_begin_own(broker, space, info.sample_id, due.first);
+        fencing_let_go(&broker->exchange->fencing, due.first);
     }
     if (!walk->due_count)
         held_checks_drop_due(broker);
@@ -508,6 +490,6 @@ void held_checks_wake(struct broker *broker) {
 void held_checks_free(struct broker *broker) {
     struct held_check *check;
     while ((check = TAILQ_FIRST(&broker->exchange->held_checks)))
-        check_end(check);
+        held_check_end(check);
     held_checks_drop_due(broker);
 }

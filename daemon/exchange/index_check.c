@@ -13,14 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cluster/index_judge.h"
+#include "cluster/cluster.h"
 #include "exchange/exchange.h"
 #include "proto/frame.h"
 
 #define INDEX_SENTENCE_BYTES 768u
 
-struct check {
-    TAILQ_ENTRY(check) link;
+struct index_check {
+    TAILQ_ENTRY(index_check) link;
     struct broker *broker;
     index_checked_fn *done; /* NULL: another broker has asked */
     void *context;
@@ -30,8 +30,8 @@ struct check {
     bool repair, record_only;
     struct space *space; /* NULL: no such store here */
     char store[LAYOUT_NAME_BYTES_MAX + 1], sample_id[LAYOUT_ID_BYTES_MAX + 1];
-    struct index_facts before, after;
-    Fb__Finding finding;
+    struct audit_facts before, after;
+    enum audit_finding finding;
     bool has_record;
     struct directory_record record;
     char home[LAYOUT_NAME_BYTES_MAX + 1];
@@ -39,11 +39,13 @@ struct check {
 
 /* ---- what this node holds ---- */
 
-static struct index_facts index_check_facts_of(const struct check *check) {
+/* While this node is fenced, or has a put or a write of that sample under way, the record may
+ * change under our eyes without anything being wrong. */
+static struct audit_facts index_check_facts_of(const struct index_check *check) {
     const struct broker *broker = check->broker;
     const struct directory *directory = broker->directory;
     const struct space *space = check->space;
-    struct index_facts facts = {
+    struct audit_facts facts = {
         .moving = !broker_serves(broker) ||
                   directory->ops->audit->is_writing(directory, check->store, check->sample_id)};
     struct store_info info;
@@ -60,7 +62,23 @@ static struct index_facts index_check_facts_of(const struct check *check) {
 
 /* ---- the answer ---- */
 
-static void index_check_fill_record(const struct check *check, Fb__IndexRecord *to) {
+_Static_assert((int)AUDIT_AGREES == FB__FINDING__AGREES &&
+                   (int)AUDIT_MOVING == FB__FINDING__MOVING &&
+                   (int)AUDIT_HOME_DEAD == FB__FINDING__HOME_DEAD &&
+                   (int)AUDIT_NOT_HELD == FB__FINDING__NOT_HELD &&
+                   (int)AUDIT_NOT_RECORDED == FB__FINDING__NOT_RECORDED &&
+                   (int)AUDIT_REPLACED == FB__FINDING__REPLACED &&
+                   (int)AUDIT_OTHER_GENERATION == FB__FINDING__OTHER_GENERATION &&
+                   (int)AUDIT_NOT_CHECKED == FB__FINDING__NOT_CHECKED,
+               "a finding is sent as it is");
+
+static struct audit_record index_check_recorded(const struct index_check *check) {
+    return (struct audit_record){.home = check->home,
+                                 .generation = check->record.generation,
+                                 .incarnation = check->record.incarnation};
+}
+
+static void index_check_fill_record(const struct index_check *check, Fb__IndexRecord *to) {
     fb__index_record__init(to);
     to->store = (char *)check->store;
     to->sample_id = (char *)check->sample_id;
@@ -68,10 +86,10 @@ static void index_check_fill_record(const struct check *check, Fb__IndexRecord *
     to->home = (char *)check->home;
     to->incarnation = check->record.incarnation;
     to->bytes = check->record.bytes;
-    to->home_is_member = check->finding != FB__FINDING__HOME_DEAD;
+    to->home_is_member = check->finding != AUDIT_HOME_DEAD;
 }
 
-static void index_check_answer_peer(struct check *check, Fb__IndexFinding *finding) {
+static void index_check_answer_peer(struct index_check *check, Fb__IndexFinding *finding) {
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = FB__PEER_REPLY__RESULT_INDEX_CHECK;
     reply.index_check = finding;
@@ -80,16 +98,17 @@ static void index_check_answer_peer(struct check *check, Fb__IndexFinding *findi
 }
 
 /* trouble: why the remedy could not be carried out; NULL = it was, or none was asked for. */
-static void index_check_finish(struct check *check, bool repaired, const char *trouble) {
+static void index_check_finish(struct index_check *check, bool repaired, const char *trouble) {
     char sentence[INDEX_SENTENCE_BYTES], remedy[SENTENCE_BYTES];
     const char *node = check->broker->config->node;
+    const struct audit_record recorded = index_check_recorded(check);
     Fb__IndexRecord record;
     Fb__IndexFinding finding = FB__INDEX_FINDING__INIT;
-    index_say(sentence, sizeof sentence, check->finding, check->store, check->sample_id, node,
-              check->after.held, check->has_record ? &check->record : NULL);
-    index_say_remedy(remedy, sizeof remedy, check->finding, node);
+    cluster_audit_say(sentence, sizeof sentence, check->finding, check->store, check->sample_id,
+                      node, check->after.held, check->has_record ? &recorded : NULL);
+    cluster_audit_say_remedy(remedy, sizeof remedy, check->finding, node);
     index_check_fill_record(check, &record);
-    finding.finding = check->finding;
+    finding.finding = (Fb__Finding)check->finding;
     finding.node = (char *)(check->record_only ? check->home : node);
     finding.record = check->has_record ? &record : NULL;
     finding.held = check->after.held;
@@ -120,7 +139,7 @@ static void index_check_on_republished(void *context, enum directory_result resu
                            : "the index cannot be written now: check again");
 }
 
-static void index_check_publish_held(struct check *check, uint64_t in_place_of) {
+static void index_check_publish_held(struct index_check *check, uint64_t in_place_of) {
     struct directory *directory = check->broker->directory;
     struct store_info info;
     check->broker->exchange->has_republished = true;
@@ -140,7 +159,10 @@ static void index_check_on_removed(void *context, enum directory_result result) 
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
-static void index_check_remove_record(struct check *check) {
+/* By way of publish_clear(), because the record may be of a put that failed, which may have
+ * replaced another node's record. Without the store here nothing of it can be held or be under way.
+ */
+static void index_check_remove_record(struct index_check *check) {
     struct directory *directory = check->broker->directory;
     if (check->space && !check->space->dropped)
         publish_clear(check->broker, check->space, check->sample_id, check->record.generation);
@@ -150,7 +172,7 @@ static void index_check_remove_record(struct check *check) {
 }
 
 /* The record may be an old one, or of somebody's who never knew us: its home is asked. */
-static void index_check_compare_homes(struct check *check) {
+static void index_check_compare_homes(struct index_check *check) {
     held_check_own(check->broker, check->space, check->sample_id);
     index_check_finish(check, true, NULL);
 }
@@ -162,35 +184,36 @@ static void index_check_on_swept(void *context, enum directory_result result, si
                                  : "it has changed, or a member could not be asked: check again");
 }
 
-static void index_check_mend(struct check *check) {
+static void index_check_mend(struct index_check *check) {
     log_info("index: store %s: sample %s: repairing: generation %llu held, %llu recorded",
              check->store, check->sample_id, (unsigned long long)check->after.held,
              (unsigned long long)check->record.generation);
-    switch (check->finding) {
-    case FB__FINDING__HOME_DEAD:
+    switch (cluster_audit_remedy(check->finding)) {
+    case AUDIT_SWEEP:
         check->broker->directory->ops->audit->sweep(check->broker->directory, &check->record, 1,
                                                     index_check_on_swept, check);
         break;
-    case FB__FINDING__NOT_HELD:
+    case AUDIT_REMOVE:
         index_check_remove_record(check);
         break;
-    case FB__FINDING__NOT_RECORDED:
+    case AUDIT_PUBLISH:
         index_check_publish_held(check, 0);
         break;
-    case FB__FINDING__OTHER_GENERATION:
+    case AUDIT_PUBLISH_OVER:
         index_check_publish_held(check, check->record.generation);
         break;
-    case FB__FINDING__REPLACED:
+    case AUDIT_COMPARE_HOMES:
         index_check_compare_homes(check);
         break;
-    default:
+    case AUDIT_NOTHING:
         index_check_finish(check, false, NULL);
     }
 }
 
 /* ---- a check ---- */
 
-static void index_check_keep_record(struct check *check, const struct directory_record *record) {
+static void index_check_keep_record(struct index_check *check,
+                                    const struct directory_record *record) {
     check->has_record = true;
     check->record = *record;
     check->record.store = check->store;
@@ -202,15 +225,17 @@ static void index_check_keep_record(struct check *check, const struct directory_
 static void index_check_on_located(void *context, enum directory_result result,
                                    const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
-    struct check *check = context;
+    struct index_check *check = context;
     struct broker *broker = check->broker;
     if (record)
         index_check_keep_record(check, record);
     check->after = index_check_facts_of(check);
+    const struct audit_record recorded = index_check_recorded(check);
+    const enum cluster_reading reading = nodes_reading(result);
     check->finding = check->record_only
-                         ? index_judge_record(result)
-                         : index_judge(&check->before, &check->after, result, &check->record,
-                                       broker->config->node, broker->options.incarnation);
+                         ? cluster_audit_judge_record(reading)
+                         : cluster_audit_judge(&check->before, &check->after, reading, &recorded,
+                                               broker->config->node, broker->options.incarnation);
     if (check->repair)
         index_check_mend(check);
     else
@@ -218,9 +243,9 @@ static void index_check_on_located(void *context, enum directory_result result,
 }
 
 /* Names must be well-formed. NULL: out of memory. */
-static struct check *check_new(struct broker *broker, const char *store, const char *sample_id,
-                               bool repair) {
-    struct check *check = calloc(1, sizeof *check);
+static struct index_check *index_check_new(struct broker *broker, const char *store,
+                                           const char *sample_id, bool repair) {
+    struct index_check *check = calloc(1, sizeof *check);
     if (!check)
         return NULL;
     check->broker = broker;
@@ -234,7 +259,7 @@ static struct check *check_new(struct broker *broker, const char *store, const c
     return check;
 }
 
-static void check_go(struct check *check) {
+static void index_check_go(struct index_check *check) {
     struct directory *directory = check->broker->directory;
     check->before = index_check_facts_of(check);
     directory->ops->locate(directory, check->store, check->sample_id, index_check_on_located,
@@ -243,13 +268,13 @@ static void check_go(struct check *check) {
 
 bool index_check_here(struct broker *broker, const char *store, const char *sample_id, bool repair,
                       bool record_only, index_checked_fn *done, void *context) {
-    struct check *check = check_new(broker, store, sample_id, repair);
+    struct index_check *check = index_check_new(broker, store, sample_id, repair);
     if (!check)
         return false;
     check->record_only = record_only;
     check->done = done;
     check->context = context;
-    check_go(check);
+    index_check_go(check);
     return true;
 }
 
@@ -267,7 +292,8 @@ void index_serve_check(struct asking *asking, uint32_t request_id,
         serve_refuse_full(asking, request_id, &full);
         return;
     }
-    struct check *check = check_new(broker, asked->store, asked->sample_id, asked->repair);
+    struct index_check *check =
+        index_check_new(broker, asked->store, asked->sample_id, asked->repair);
     if (!check) {
         serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
         return;
@@ -276,11 +302,11 @@ void index_serve_check(struct asking *asking, uint32_t request_id,
     check->charged = asking->account;
     account_add(check->charged, CHARGE_WAITS, 1);
     check->request_id = request_id;
-    check_go(check);
+    index_check_go(check);
 }
 
 void index_forget_checks(struct broker *broker, const struct asking *asking) {
-    struct check *check;
+    struct index_check *check;
     TAILQ_FOREACH (check, &broker->exchange->index_checks, link)
         if (check->asking == asking)
             check->asking = NULL;

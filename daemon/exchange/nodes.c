@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the directory has said of the other nodes, and of ourselves: who lives under which
- * incarnation, and until when we may serve. A directory that knows no incarnations (static)
- * declares nobody dead.
+ * What the directory has said of the other nodes, and of ourselves: the shell around
+ * cluster/roster.c (who lives under which incarnation) and cluster/fencing.c (may we serve?), with
+ * the sentences that users read about it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +28,8 @@ void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
     struct broker *broker = owner;
     log_warning("node %s, incarnation %016llx, has left: what it held is lost", name,
                 (unsigned long long)incarnation);
+    /* A put of that node may have replaced what is held here, without having told us: it was never
+     * answered then. The index says which of the two stands. */
     if (roster_leave(broker->exchange->roster, name, incarnation, broker->now_ns))
         held_check_all(broker);
 }
@@ -54,6 +56,8 @@ bool nodes_are_led_by_us(const struct broker *broker) {
 
 bool nodes_have_lost(const struct broker *broker, enum directory_result result,
                      const struct directory_record *record) {
+    /* This node has restarted. The directory learns of it when the lease of the earlier incarnation
+     * ends; until then it says that the home lives, but what that one held is gone. */
     bool was_ours = result == DIRECTORY_OK && !strcmp(record->home, broker->config->node) &&
                     record->incarnation != broker->options.incarnation;
     return result == DIRECTORY_E_LOST || was_ours;
@@ -63,16 +67,38 @@ void nodes_on_fenced(void *owner, bool fenced, const char *why) {
     struct broker *broker = owner;
     snprintf(broker->exchange->fenced_why, sizeof broker->exchange->fenced_why, "%s", why);
     log_warning("node %s: %s: %s", broker->config->node, fenced ? "fenced" : "serving again", why);
+    /* Checks that are due have waited, for nothing is certain while the node is fenced. */
     if (!fenced)
         held_checks_wake(broker);
 }
 
-bool broker_serves(const struct broker *broker) {
-    const struct directory_ops *ops = broker->directory->ops;
-    return !broker->exchange->held_walk.first &&
-           broker->now_ns < ops->serves_until_ns(broker->directory);
+enum cluster_reading nodes_reading(enum directory_result result) {
+    return result == DIRECTORY_OK            ? READING_RECORD
+           : result == DIRECTORY_E_LOST      ? READING_LOST
+           : result == DIRECTORY_E_NOT_FOUND ? READING_NONE
+                                             : READING_FAILED;
 }
 
+enum cluster_answer nodes_answer(enum directory_result result) {
+    return result == DIRECTORY_OK              ? CLUSTER_DONE
+           : result == DIRECTORY_E_UNAVAILABLE ? CLUSTER_UNREACHABLE
+           : result == DIRECTORY_E_FENCED      ? CLUSTER_FENCED
+                                               : CLUSTER_REFUSED;
+}
+
+/* The directory is asked each time: the lease may end at any moment, without an event. */
+enum fencing_state nodes_fencing(const struct broker *broker) {
+    const struct directory_ops *ops = broker->directory->ops;
+    return fencing_state(&broker->exchange->fencing, ops->serves_until_ns(broker->directory),
+                         broker->now_ns);
+}
+
+bool broker_serves(const struct broker *broker) {
+    return fencing_may_serve(nodes_fencing(broker));
+}
+
+/* The sentence may be of the last time, when the lease has just ended and the directory has not
+ * said so yet; before there was any, the node has never been a member. */
 const char *broker_fenced_why(const struct broker *broker) {
     return *broker->exchange->fenced_why
                ? broker->exchange->fenced_why
@@ -80,6 +106,8 @@ const char *broker_fenced_why(const struct broker *broker) {
                  "known to be alive";
 }
 
+/* What stands between this node and its directory, in `out`; "": nothing that is known. True: no
+ * put can be done until somebody does something about it, or another node with our name is gone. */
 static bool nodes_trouble_is_final(const struct broker *broker, char out[TROUBLE_BYTES]) {
     const struct directory_ops *ops = broker->directory->ops;
     *out = '\0';
@@ -95,11 +123,17 @@ const char *broker_trouble(const struct broker *broker, const char *otherwise,
 }
 
 const char *broker_refuses_why(const struct broker *broker) {
-    if (broker->draining)
+    switch (fencing_refuses(nodes_fencing(broker), broker->draining, twin_was_first(broker))) {
+    case FENCING_STOPPING:
         return "it is stopping";
-    if (twin_was_first(broker))
+    case FENCING_TWIN:
         return peers_twin(broker->peers);
-    return broker_serves(broker) ? NULL : broker_fenced_why(broker);
+    case FENCING_NOT_SERVING:
+        return broker_fenced_why(broker);
+    case FENCING_TAKES:
+        break;
+    }
+    return NULL;
 }
 
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]) {

@@ -73,6 +73,8 @@ static void publish_tell(struct publishing *publishing, Fb__Status status, const
 bool publish_adopt(struct broker *broker, const struct space *space, struct store_op op,
                    struct publish_waiter *waiter) {
     char sentence[SENTENCE_BYTES];
+    /* The client has lost its connection and says the same commit again. Two waiters for one put
+     * cannot be: the earlier one's connection is gone, or its client does not read that answer. */
     struct supersede *found =
         supersede_of_op(broker->exchange->publishings, space->index, op.client_id, op.op_id);
     if (!found || BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED))
@@ -101,7 +103,7 @@ static struct directory_record publish_record(const struct publishing *publishin
                                      .bytes = publishing->bytes};
 }
 
-/* Frees it. */
+/* Frees it. The store may have been waiting for that to be dropped (space->uses). */
 static void publish_end(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
     deadlines_clear(&broker->deadlines, &publishing->due);
@@ -136,16 +138,10 @@ static void publish_answer(struct publishing *publishing) {
     publish_tell(publishing, FB__STATUS__UNAVAILABLE, sentence);
 }
 
-static enum cluster_answer publish_answer_of(enum directory_result result) {
-    return result == DIRECTORY_OK              ? CLUSTER_DONE
-           : result == DIRECTORY_E_UNAVAILABLE ? CLUSTER_UNREACHABLE
-                                               : CLUSTER_REFUSED;
-}
-
 static void publish_go_on(struct publishing *publishing);
 static void publish_carry_out(struct publishing *publishing);
 
-/* Actions come to nothing more here: the machine only waits for another time. */
+/* Wakes the machine when it has said. When the broker closes it is not woken any more. */
 static void publish_schedule(struct publishing *publishing) {
     const bool closing = publishing->broker->exchange->closing;
     deadlines_set_or_clear(&publishing->broker->deadlines, &publishing->due,
@@ -174,6 +170,10 @@ static void publish_ask(struct publishing *publishing, struct older_home *home) 
     item.incarnation = home->incarnation;
     Fb__PeerRetire retire = FB__PEER_RETIRE__INIT;
     retire.store = publishing->space->name;
+    /* Of a home that the record names, one generation is to be retired, for our reason. Of any
+     * other nothing is known: it compares what it holds with the index (held_check_serve()), and
+     * needs to know which generation and of what age is newer, unless we only want its records put
+     * right. */
     retire.reason = home->generation ? (Fb__Reason)publishing->reason : FB__REASON__SUPERSEDED;
     retire.n_items = 1;
     retire.items = items;
@@ -200,6 +200,8 @@ static void publish_on_listed(void *context, enum directory_result result) {
     publish_schedule(publishing);
 }
 
+/* The directory must be asked: a node that has just joined, of which we have not heard, may hold
+ * the sample. When it answers, every member has been announced, and is a peer. */
 static void publish_list(struct publishing *publishing) {
     struct directory *directory = publishing->broker->directory;
     if (BROKER_PLANTED(PLANTED_MEMBERS_HEARD_OF))
@@ -208,18 +210,20 @@ static void publish_list(struct publishing *publishing) {
         directory->ops->members(directory, publish_on_listed, publishing);
 }
 
+/* The three answers about a home that is dead. */
+
 static void publish_on_looked(void *context, enum directory_result result,
                               const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
     struct older_home *home = context;
-    supersede_looked(home, publish_answer_of(result),
+    supersede_looked(home, nodes_answer(result),
                      record && record->generation == home->supersede->generation);
     publish_go_on(publish_of_home(home));
 }
 
 static void publish_on_kept(void *context, enum directory_result result) {
     struct older_home *home = context;
-    supersede_kept(home, publish_answer_of(result));
+    supersede_kept(home, nodes_answer(result));
     publish_go_on(publish_of_home(home));
 }
 
@@ -235,7 +239,7 @@ static void publish_keep(struct publishing *publishing, struct older_home *home)
 
 static void publish_on_reread(void *context, enum directory_result result) {
     struct older_home *home = context;
-    supersede_reread(home, publish_answer_of(result));
+    supersede_reread(home, nodes_answer(result));
     publish_go_on(publish_of_home(home));
 }
 
@@ -249,7 +253,9 @@ static void publish_on_cleared(void *context, enum directory_result result) {
 static void publish_on_published(void *context, enum directory_result result,
                                  const struct directory_record *older, bool ask_peers);
 
-/* Frees it when it is over. */
+/* Frees it when it is over. Each action asks one question, whose answer comes later and never from
+ * inside the call that asks; so the machine does not change while its actions are carried out,
+ * apart from supersede_not_asked(), which asks for nothing. */
 static void publish_carry_out(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
     struct directory *directory = broker->directory;
@@ -312,6 +318,7 @@ static void publish_on_due(struct deadline *due, uint64_t now_ns) {
 
 /* ---- the directory's answer to a put ---- */
 
+/* The directory has not taken it: readers must never see it, and its room is free again. */
 static void publish_take_back(struct publishing *publishing) {
     struct store *store = publishing->space->store;
     const uint64_t generation = publishing->supersede.generation;
@@ -363,7 +370,7 @@ static void publish_on_published(void *context, enum directory_result result,
                                  const struct directory_record *older, bool ask_peers) {
     struct publishing *publishing = context;
     const struct broker *broker = publishing->broker;
-    struct supersede_published published = {.answer = publish_answer_of(result),
+    struct supersede_published published = {.answer = nodes_answer(result),
                                             .ask_everyone = ask_peers,
                                             .may_stand = result != DIRECTORY_OK && ask_peers,
                                             .has_index = broker->directory->ops->index};
@@ -429,6 +436,8 @@ void publish(struct broker *broker, struct space *space, const struct publish_pu
     publish_carry_out(publishing);
 }
 
+/* Its put failed: it was SEALED when the directory refused it or did not answer. Other generations
+ * of which a record is left were resident once, and have replaced what was to be replaced. */
 static bool publish_was_cancelled(const struct space *space, uint64_t generation) {
     struct store_info info;
     return store_stat(space->store, NULL, 0, generation, &info) && info.reason == STORE_CANCELLED;
@@ -451,6 +460,8 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
 void publish_end_lost(struct broker *broker, struct space *space,
                       const struct directory_record *lost, enum store_reason reason, bool by_id,
                       struct account *charged, struct publish_waiter *waiter) {
+    /* Without an index there is no record, and nobody keeps words; an end without a generation says
+     * nothing that could be kept. */
     const bool pointless = !broker->directory->ops->index || !lost->generation;
     const bool elsewhere = lost->incarnation && strcmp(lost->home, broker->config->node) != 0;
     struct publishing *publishing =

@@ -17,6 +17,8 @@ bool publish_was_done(const struct broker *broker, const struct space *space, ui
             info.reason == STORE_MAX_HOLD);
 }
 
+/* Of one generation only its own put counts: a repair of its record has nothing to answer. Of a
+ * sample any put or end counts, for each of them asks other nodes. */
 bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
                      uint64_t generation) {
     const struct supersede_set *set = broker->exchange->publishings;

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The record of a generation that this node holds, written again where it is missing, or in place
- * of one that is not true (held_check.c, reconcile.c). Goes on until the index has answered.
+ * of one that is not true, because a check has found it so (held_check.c). It is written only where
+ * nothing has changed since the check: the directory refuses it when another record stands. This
+ * goes on until the index has answered; what follows then, cluster/check.c says
+ * (republish_written()).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +15,7 @@ struct again {
     struct broker *broker;
     struct space *space;
     uint64_t generation, in_place_of;
-    bool first; /* counted in held_walk.first */
+    bool first; /* counted in exchange->fencing */
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
 };
 
@@ -43,21 +46,25 @@ static struct directory_record republish_record(const struct again *again) {
 static void republish_on_written(void *context, enum directory_result result) {
     struct again *again = context;
     struct broker *broker = again->broker;
-    if (result == DIRECTORY_E_UNAVAILABLE && !broker->exchange->closing) {
+    const struct directory_record record = republish_record(again);
+    switch (republish_written(nodes_answer(result), republish_is_held(again),
+                              broker->exchange->closing)) {
+    case REPUBLISH_WRITE:
         republish_ask(again);
         return;
-    }
-    if (result == DIRECTORY_OK && !republish_is_held(again)) { /* retired meanwhile */
-        struct directory_record record = republish_record(again);
+    case REPUBLISH_FREE:
         broker->directory->ops->retire(broker->directory, &record, republish_on_removed, NULL);
-    } else if (result == DIRECTORY_E_NOT_FOUND &&
-               !broker->exchange->closing) { /* another has come first */
+        break;
+    case REPUBLISH_CHECK_AGAIN:
         (again->first ? held_check_first : held_check_own)(broker, again->space, again->sample_id);
+        break;
+    case REPUBLISH_OVER:
+        break;
     }
-    broker->exchange->held_walk.first -= again->first;
+    fencing_let_go(&broker->exchange->fencing, again->first);
     broker->exchange->held_walk.republishing--;
     held_checks_wake(broker);
-    again->space->uses--; /* fenced anew: it will be reconciled again */
+    again->space->uses--;
     free(again);
 }
 
@@ -81,8 +88,10 @@ void republish(struct broker *broker, struct space *space, const char *sample_id
                             .generation = generation,
                             .in_place_of = in_place_of,
                             .first = first};
-    broker->exchange->held_walk.first += first;
+    fencing_hold(&broker->exchange->fencing, first);
     broker->exchange->held_walk.republishing++;
+    /* From now on the record of a generation that is superseded is removed as well: usually the
+     * later put has replaced it, but one that was written again may have come after that. */
     broker->exchange->has_republished = true;
     strncpy(again->sample_id, sample_id, sizeof again->sample_id - 1);
     space->uses++;

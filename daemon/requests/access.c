@@ -7,6 +7,14 @@
  *
  * A session touches only stores it has opened; it gets the fd of those arenas alone, read-only
  * unless it may put. An unknown store and a wrong secret look the same but for the sentence.
+ *
+ * The secret is a file on both sides; what the broker keeps is a key derived from it and the name
+ * of the store. Both sides prove that they have it, each with a nonce of the other: a client that
+ * was led to a false broker learns so before it writes anything there.
+ *
+ * Whoever may create and drop stores is an admin: root, the user of the broker itself, and the uids
+ * that the configuration lists. That does not make samples readable: an admin has to prove the
+ * secret too.
  */
 #include <errno.h>
 #include <stdio.h>

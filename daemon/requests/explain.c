@@ -4,6 +4,12 @@
  * a bare id, every member) says, and what the index has. Whoever does not answer in time is named;
  * the rest is answered all the same. Of several nodes that know the sample the one that tells most
  * is believed: resident before planned before retired, and of two that are over the later.
+ *
+ * new -> index and nodes asked -> each answer merged into one reply -> all have answered, or the
+ * deadline has passed -> weighed (explain_finish()) -> answered OK
+ *
+ * An explain is answered OK whatever was found: that nobody knows the sample is an answer too. It
+ * is meant for people, and `featurectl explain` prints its sentences as they are.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -5,6 +5,10 @@
  *
  *   item --(its node is another)--> PeerIndexCheck --> checked there
  *        \-(this node, or none)---> checked here (exchange/index_check.c)
+ *
+ * A page of the index is read from etcd as it is at that moment, and what a node holds changes all
+ * the time. A record may be listed, and be gone when its sample is checked: the check then says so.
+ * What was listed is therefore never taken for a finding by itself.
  */
 #include <stdio.h>
 #include <stdlib.h>

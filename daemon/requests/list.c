@@ -2,6 +2,11 @@
  *
  * Inventories of one node: samples (of another one too, by asking it), leases, stores. Paged, so
  * that a large store never makes a large answer or a long turn of the loop.
+ *
+ * A page is a snapshot of the part of a store that it goes through, not of the store: samples that
+ * come and go between two pages may be missed, and none that stays is. The cursor of a page says
+ * where the next one begins; it holds no memory of the broker, so that a client may stop after any
+ * page.
  */
 #include <stdio.h>
 #include <stdlib.h>

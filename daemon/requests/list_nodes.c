@@ -3,6 +3,12 @@
  * The members of the cluster: what this node knows of each (link, standing, last contact) and what
  * each says of itself, asked for with the request's patience. One that does not answer is listed
  * all the same, with the reason.
+ *
+ * nodes: call of an item for each other node --asked, answered or not by the deadline--> one page
+ *
+ * A node is listed from two sides: what this node measures on its link to it (bytes, errors, last
+ * contact), and what that node says of itself (its health). Where the two differ, for example a
+ * node that says it is ready while the link is down, that is what the reader is looking for.
  */
 #include <stdio.h>
 #include <stdlib.h>

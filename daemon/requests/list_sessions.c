@@ -2,6 +2,9 @@
  *
  * Who is connected and what is charged to each: session by session, or user by user and node by
  * node. Paged. Who is no admin sees his own alone.
+ *
+ * Nothing here waits for anything: the answer is put together from the accounts (store/charges.h),
+ * which are up to date at any moment, because every limit is checked against them.
  */
 #include <stdlib.h>
 #include <string.h>

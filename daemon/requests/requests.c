@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * From a client's message to the kind of request that carries it out.
+ *
+ * The order of the checks here is part of the protocol: a message that is no request at all, or
+ * comes before Hello, ends the session; one that this version does not know is answered
+ * UNSUPPORTED, and the session goes on. Only then comes the limit on requests under way, which is
+ * answered FULL: a client that has hit it may try again.
  */
 #include <stdlib.h>
 

@@ -8,6 +8,10 @@
  *
  * An item keeps the best Fb__StatResult so far as the message that it is. Its answer points to
  * those messages: none of them is packed before the one answer is.
+ *
+ * Which answer is the best is a matter of rank (sample_rank()): RESIDENT at its home before SEALED,
+ * then PLANNED, then what is over. A node that never saw the sample ranks last, so that its answer
+ * counts only where nobody knows more.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,6 +5,10 @@
  * gc and drain are calls of one item that waits in a list of its own (struct requests): a gc for
  * its turn and for the walk through its store, a drain until every release has reached its home and
  * the index has confirmed every record, or until its deadline.
+ *
+ * Events are no call: a subscription is a flag of the session, and each turn of the loop tells
+ * those who watch what the stores have noted since the last one. A client that does not read fast
+ * enough misses some, and is told how many.
  */
 #include <stdarg.h>
 #include <stdio.h>

@@ -245,6 +245,8 @@ int bench_index(struct bench *bench) {
     char directory[256];
     int result = -1;
     index = (struct index_bench){.bench = bench};
+    if (bench_in_flight(bench) != 0)
+        return -1;
     cpus_take_all(); /* for etcd, which inherits it */
     etcd_server_start(&index.etcd, 1, false);
     cpus_take_place(CPU_CLIENT);

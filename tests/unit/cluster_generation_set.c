@@ -13,7 +13,7 @@ static uint64_t number(uint64_t i) {
     return i % 2 ? i << 48 | 7 : 1764230000000u * 128 + i;
 }
 
-Test(generation_set, what_was_added_is_there_and_nothing_else) {
+Test(cluster_generation_set, what_was_added_is_there_and_nothing_else) {
     struct generation_set set = {0};
     cr_assert(generation_set_init(&set, COUNT));
     for (uint64_t i = 1; i <= COUNT; i++) {
@@ -28,7 +28,7 @@ Test(generation_set, what_was_added_is_there_and_nothing_else) {
     generation_set_deinit(&set);
 }
 
-Test(generation_set, one_for_nothing_has_nothing) {
+Test(cluster_generation_set, one_for_nothing_has_nothing) {
     struct generation_set set = {0};
     cr_assert(generation_set_init(&set, 0));
     cr_expect_not(generation_set_has(&set, 1));
