@@ -185,15 +185,12 @@ static void broker_carry_out(struct broker *broker, struct space *space,
         /* The later put has replaced the record of one that was superseded, unless that was written
          * again after it. */
         if ((effect->reason != STORE_SUPERSEDED || broker->exchange->has_republished) &&
-            !BROKER_PLANTED(PLANTED_RECORD_KEPT) &&
             !publish_keeps_record(broker, space, effect->generation))
             broker->directory->ops->retire(broker->directory, &record, broker_on_directory_retired,
                                            NULL);
         break;
     case STORE_EFFECT_LEASE_ENDED:
-        outbox_release(broker, effect->cookie,
-                       effect->how == STORE_CONSUMED_BY_READER ||
-                           BROKER_PLANTED(PLANTED_DEATH_CONSUMES));
+        outbox_release(broker, effect->cookie, effect->how == STORE_CONSUMED_BY_READER);
         break;
     }
 }

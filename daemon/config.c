@@ -26,6 +26,8 @@
 #include "proto/layout.h"
 
 #define LINE_BYTES_MAX 4096
+/* What is known while a file is read. given: keys of the section that is being read; stores_given:
+ * the same, kept for each store until the end. */
 struct parser {
     const char *path;
     FILE *file;

@@ -70,6 +70,7 @@ static struct config_store *reload_find_store(const struct config *config, const
     return NULL;
 }
 
+/* Most keys of a store are those of its memory and take a restart; the table says which do not. */
 static void reload_store(struct reload *reload, struct config_store *running,
                          struct config_store *wanted) {
     char title[CONFIG_NAME_MAX + 16];
@@ -143,6 +144,7 @@ static void reload_peers(struct reload *reload, struct config *running,
     }
 }
 
+/* True if the file says anything else than what is in force, taken or not. */
 bool config_reload(struct config *running, const struct config *wanted,
                    void (*tell)(void *context, const struct config_change *change), void *context) {
     struct reload reload = {.tell = tell, .context = context};

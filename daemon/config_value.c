@@ -70,7 +70,7 @@ static bool config_value_parse_digits(const char *text, size_t length, uint64_t 
     return true;
 }
 
-/* The shortest exact form: 65536 -> 64KiB. */
+/* The largest unit that divides the value: 65536 is 64KiB, 65537 stays as it is. */
 static const char *config_value_format_quantity(const struct unit *units, uint64_t value,
                                                 char out[32]) {
     const struct unit *best = units;
@@ -213,7 +213,8 @@ static bool config_value_take_word(const struct config_rule *rule, const char *t
     return config_value_store_number(rule, found, field);
 }
 
-/* Keeps the text itself, once its kind has found nothing wrong with it. */
+/* Keeps the text itself, once its kind has found nothing wrong with it. Fills the rest of the field
+ * with zeros, so that two configs can be compared byte by byte. */
 static bool config_value_store_text(const struct config_rule *rule, const char *text, void *field,
                                     struct sentence why) {
     size_t length = strlen(text);

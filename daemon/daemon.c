@@ -123,7 +123,9 @@ static void daemon_stay_hot_or_cool_down(struct daemon *daemon, uint64_t now_ns)
         uv_idle_stop(&daemon->hot);
 }
 
-/* The loop has told the time when it woke up, in milliseconds; both clocks are CLOCK_MONOTONIC. */
+/* How long this turn has kept everybody waiting, and how much of that was the broker's own work:
+ * featurectl status shows the longest. The loop has told the time when it woke up, in milliseconds;
+ * both clocks are CLOCK_MONOTONIC. */
 static void daemon_note_turn(struct daemon *daemon, uint64_t now_ns, uint64_t pumped_ns) {
     uint64_t ended_ns = uv_hrtime(), woken_ns = uv_now(&daemon->loop) * 1000000ull;
     broker_turn_took(daemon->broker, now_ns, ended_ns > woken_ns ? ended_ns - woken_ns : 0,
@@ -454,6 +456,7 @@ static int daemon_build_directory_etcd(struct daemon *daemon, char *why, size_t 
                               &daemon->directory);
 }
 
+/* Which one is a matter of [directory] kind; all that follows sees the interface alone. */
 static int daemon_build_directory(struct daemon *daemon, char *why, size_t why_bytes) {
     if (daemon->config.directory == CONFIG_DIRECTORY_ETCD)
         return daemon_build_directory_etcd(daemon, why, why_bytes);
@@ -553,6 +556,8 @@ int daemon_new(const struct config *config, const char *config_path, struct daem
     return 0;
 }
 
+/* The first turn is run by hand: what the stores and the directory began while they were built may
+ * be due already, and nothing has woken the loop. */
 int daemon_run(struct daemon *daemon) {
     log_info("node %s: featured " FEATURED_VERSION " serves clients at %s", daemon->config.node,
              daemon->config.socket_path);

@@ -210,6 +210,8 @@ static int main_check_config(const struct config *config, const char *config_pat
     return EXIT_CLEAN;
 }
 
+/* Nothing here has a thread yet, and descriptors 0 to 2 are made sure of before anything is opened.
+ * An error in the arguments exits like an error in the file. */
 int main(int argc, char **argv) {
     static const struct argp argp = {
         .options = options,

@@ -192,8 +192,7 @@ bool supersede_add_member(struct supersede *supersede, const char *node);
 void supersede_listed(struct supersede *supersede, bool listed, uint64_t now_ns);
 void supersede_not_asked(struct older_home *home, uint64_t now_ns);
 /* confirmed: it has retired it; was_over: and the put of that generation had been answered. */
-void supersede_replied(struct older_home *home, bool reached, bool confirmed, bool was_over,
-                       uint64_t now_ns);
+void supersede_replied(struct older_home *home, bool confirmed, bool was_over, uint64_t now_ns);
 /* still_ours: the record in the index is the one of this put. */
 void supersede_looked(struct older_home *home, enum cluster_answer answer, bool still_ours);
 void supersede_kept(struct older_home *home, enum cluster_answer answer);

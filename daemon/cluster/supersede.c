@@ -70,7 +70,6 @@
 #include <string.h>
 
 #include "cluster/cluster.h"
-#include "planted.h"
 
 /* How long a home that did not confirm is left alone. A put waits for it, so this is short; it is
  * longer than a round trip, so that a home that is busy is not asked twice. */
@@ -282,8 +281,6 @@ void supersede_published(struct supersede *s, const struct supersede_published *
         if (published->may_stand)
             supersede_do(s, SUPERSEDE_DO_FREE_RECORD);
     }
-    if (BROKER_PLANTED(PLANTED_NOT_SUPERSEDED))
-        return;
     if (published->ask_everyone)
         supersede_ask_everyone(s);
     else if (published->older_home)
@@ -333,13 +330,10 @@ void supersede_not_asked(struct older_home *home, uint64_t now_ns) {
     supersede_schedule(home->supersede);
 }
 
-void supersede_replied(struct older_home *home, bool reached, bool confirmed, bool was_over,
-                       uint64_t now_ns) {
+void supersede_replied(struct older_home *home, bool confirmed, bool was_over, uint64_t now_ns) {
     struct supersede *s = home->supersede;
     if (home->state != OLDER_ASKED)
         return;
-    if (!reached && BROKER_PLANTED(PLANTED_UNREACHED_IS_DEAD))
-        confirmed = true;
     if (!confirmed) {
         supersede_not_asked(home, now_ns);
         return;

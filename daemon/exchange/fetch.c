@@ -55,8 +55,6 @@ void fetch_detach(struct item *item) {
         fetch_free(fetch);
         return;
     }
-    if (BROKER_PLANTED(PLANTED_LANDING_REUSED) && fetch->landed && TAILQ_EMPTY(&fetch->items))
-        store_land_failed(fetch->space->store, fetch->generation, fetch->broker->now_ns);
 }
 
 static void fetch_attach(struct fetch *fetch, struct item *item) {
@@ -143,7 +141,7 @@ static void fetch_fail(struct fetch *fetch, Fb__Status status, const char *why) 
 
 static void fetch_on_read(void *context, int status, const char *why) {
     struct fetch *fetch = context;
-    if (status && !BROKER_PLANTED(PLANTED_SHORT_READ))
+    if (status)
         fetch_fail(fetch, FB__STATUS__UNAVAILABLE, why);
     else
         fetch_finish(fetch);
@@ -194,8 +192,6 @@ static void fetch_on_progress(void *context, uint64_t bytes_done, uint64_t prefi
                               uint64_t now_ns) {
     struct fetch *fetch = context;
     bool progressed = now_ns >= fetch->notice_ns;
-    if (BROKER_PLANTED(PLANTED_LANDED_EARLY))
-        prefix_bytes = fetch->extent_bytes;
     bool landed = fetch_landed_step(fetch, prefix_bytes);
     if (progressed)
         fetch->notice_ns = now_ns + NOTICE_INTERVAL_NS;
@@ -228,8 +224,7 @@ static void fetch_read_bytes(struct fetch *fetch) {
         .progress = fetch_on_progress,
         .context = fetch,
     };
-    uint64_t epoch = BROKER_PLANTED(PLANTED_STALE_READ) ? peer_epoch(fetch->peer) : fetch->epoch;
-    if (peer_read(fetch->peer, epoch, &read, fetch->broker->now_ns) < 0)
+    if (peer_read(fetch->peer, fetch->epoch, &read, fetch->broker->now_ns) < 0)
         fetch_fail(fetch, FB__STATUS__UNAVAILABLE, "the link was lost before the read began");
 }
 

@@ -370,7 +370,7 @@ void held_check_first(struct broker *broker, struct space *space, const char *sa
 }
 
 void held_check_all(struct broker *broker) {
-    if (broker->directory->ops->index && !BROKER_PLANTED(PLANTED_DEATH_UNCHECKED))
+    if (broker->directory->ops->index)
         held_check_walk_again(broker, broker->now_ns);
 }
 

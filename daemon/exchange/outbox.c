@@ -195,7 +195,7 @@ bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
     struct outbox *outbox = outbox_of(broker, peer);
     struct charge_refusal full;
     char limit[SENTENCE_BYTES];
-    if (BROKER_PLANTED(PLANTED_ACK_FORGOTTEN) || (outbox && outbox_has_ack(outbox, store, item)))
+    if (outbox && outbox_has_ack(outbox, store, item))
         return true;
     if (!account_has_room(item->call->session->account, CHARGE_PENDING_ENDS, 1, &full)) {
         account_sentence(limit, sizeof limit, &full);
@@ -221,7 +221,7 @@ static bool outbox_is_moot(const struct outbox *outbox, const struct pending_end
     if (end->is_ack)
         return false;
     bool link_holds = peer_is_up(outbox->peer) && peer_epoch(outbox->peer) == end->lease.epoch;
-    return (!end->consumed && !link_holds) || BROKER_PLANTED(PLANTED_RELEASE_FORGOTTEN);
+    return !end->consumed && !link_holds;
 }
 
 static void outbox_put_back(struct outbox *outbox) {

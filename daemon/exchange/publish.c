@@ -77,7 +77,7 @@ bool publish_adopt(struct broker *broker, const struct space *space, struct stor
      * cannot be: the earlier one's connection is gone, or its client does not read that answer. */
     struct supersede *found =
         supersede_of_op(broker->exchange->publishings, space->index, op.client_id, op.op_id);
-    if (!found || BROKER_PLANTED(PLANTED_REPEAT_UNADOPTED))
+    if (!found)
         return false;
     struct publishing *publishing = publish_of(found);
     snprintf(sentence, sizeof sentence,
@@ -155,7 +155,7 @@ static void publish_on_replied(void *context, const Fb__PeerReply *reply, const 
     struct publishing *publishing = publish_of_home(home);
     const bool was_over =
         reply && reply->result_case == FB__PEER_REPLY__RESULT_ITEMS && reply->items->count;
-    supersede_replied(home, reply, reply && reply->status == FB__STATUS__OK, was_over,
+    supersede_replied(home, reply && reply->status == FB__STATUS__OK, was_over,
                       publishing->broker->now_ns);
     publish_carry_out(publishing);
 }
@@ -204,10 +204,7 @@ static void publish_on_listed(void *context, enum directory_result result) {
  * the sample. When it answers, every member has been announced, and is a peer. */
 static void publish_list(struct publishing *publishing) {
     struct directory *directory = publishing->broker->directory;
-    if (BROKER_PLANTED(PLANTED_MEMBERS_HEARD_OF))
-        publish_on_listed(publishing, DIRECTORY_OK);
-    else
-        directory->ops->members(directory, publish_on_listed, publishing);
+    directory->ops->members(directory, publish_on_listed, publishing);
 }
 
 /* The three answers about a home that is dead. */
@@ -322,11 +319,7 @@ static void publish_on_due(struct deadline *due, uint64_t now_ns) {
 static void publish_take_back(struct publishing *publishing) {
     struct store *store = publishing->space->store;
     const uint64_t generation = publishing->supersede.generation;
-    uint64_t superseded;
-    if (BROKER_PLANTED(PLANTED_REFUSED_PUBLISHED))
-        store_publish(store, generation, publishing->broker->now_ns, &superseded);
-    else
-        store_unseal(store, generation, publishing->broker->now_ns);
+    store_unseal(store, generation, publishing->broker->now_ns);
 }
 
 /* It was aborted while the directory wrote its record, or another node put the sample later still.

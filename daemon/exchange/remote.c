@@ -54,7 +54,7 @@ static void remote_settle_refusal(struct item *item, struct peer *peer, const Fb
         return; /* others may still say yes */
     if (!reply && remote_is_lost(item))
         remote_refuse_lost(item);
-    else if (absent && (!get_of(item)->unheard || BROKER_PLANTED(PLANTED_UNHEARD_IS_NO)))
+    else if (absent && !get_of(item)->unheard)
         get_local_not_found(item);
     else if (reply && !absent)
         remote_refuse_as_said(item, peer, reply);

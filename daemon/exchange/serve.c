@@ -67,7 +67,7 @@ void serve_closed(void *owner, void *user) {
     if (!asking)
         return;
     for (uint32_t i = 0; i < broker->space_end; i++)
-        if (asking->holders[i] != STORE_NO_HOLDER && !BROKER_PLANTED(PLANTED_ASKER_KEEPS))
+        if (asking->holders[i] != STORE_NO_HOLDER)
             (void)space_leave(broker, &broker->spaces[i], asking->holders[i], asking->account);
     struct served *served;
     while ((served = TAILQ_FIRST(&asking->waiting))) {
@@ -229,8 +229,7 @@ static void serve_lease_for(struct asking *asking, struct space *space, uint32_t
 }
 
 bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation) {
-    return incarnation && !BROKER_PLANTED(PLANTED_ANY_INCARNATION) &&
-           incarnation != broker->options.incarnation &&
+    return incarnation && incarnation != broker->options.incarnation &&
            (!*home || !strcmp(home, broker->config->node));
 }
 
@@ -271,7 +270,7 @@ static void serve_release_in(struct asking *asking, struct space *space,
     enum store_how how = item->consumed ? STORE_CONSUMED_BY_READER : STORE_RETURNED;
     TAILQ_FOREACH (other, &asking->broker->exchange->askings, link)
         if (other == asking ||
-            (!BROKER_PLANTED(PLANTED_OTHER_LINK) && !strcmp(other->name, asking->name) &&
+            (!strcmp(other->name, asking->name) &&
              asker_incarnation(other->asker) == asker_incarnation(asking->asker)))
             store_release(space->store, other->holders[space->index], item->lease_hi,
                           item->lease_lo, how, asking->broker->now_ns);

@@ -205,8 +205,6 @@ static void call_leave_store(struct item *item) {
 }
 
 void item_found(struct item *item) {
-    if (BROKER_PLANTED(PLANTED_FOUND_TWICE))
-        return;
     call_orphan_asks(item);
     call_leave_store(item);
 }

@@ -13,7 +13,6 @@
 #include "node/accounts.h"
 #include "node/turns.h"
 #include "ops/log.h"
-#include "planted.h"
 #include "proto/auth.h"
 #include "proto/bump.h"
 #include "proto/frame.h"

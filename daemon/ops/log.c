@@ -43,6 +43,7 @@ static uint64_t log_now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Relaxed: a line more or less around the moment of the change does not matter. */
 void log_set_level(enum log_level level) {
     atomic_store_explicit(&max_level, (int)level, memory_order_relaxed);
 }
@@ -191,6 +192,8 @@ uint64_t log_source(const char *name) {
     return hash;
 }
 
+/* Before this, lines are written by whoever logs them, and may stop the process where stderr stands
+ * still. */
 int log_start(void) {
     static const struct log_writer_ops ops = {.compose_dropped = log_compose_dropped,
                                               .wake = log_on_wake};

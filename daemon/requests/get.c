@@ -235,7 +235,7 @@ void get_look_again(struct item *item, const char *why) {
     item->ref.generation = item->ref.incarnation = 0;
     *item->ref.home = '\0';
     get_of(item)->located = false;
-    if (BROKER_PLANTED(PLANTED_LOOKED_ONCE) || !get_look(item))
+    if (!get_look(item))
         get_refuse_absent(item);
 }
 
@@ -259,18 +259,11 @@ static void get_one(struct item *item, const Fb__GetItem *asked) {
     }
     get_of(item)->want_spec = asked->want_spec;
     bool here = !*asked->home || !strcmp(asked->home, broker->config->node);
-    if (BROKER_PLANTED(PLANTED_CACHED_GRANT) && !here &&
-        store_has_landing(item->call->space->store, asked->generation)) {
-        get_of(item)->over_network = true;
-        get_try_local(item, item->call->wait_ns, true);
-        return;
-    }
     if (!here)
         remote_get(item);
     else if (!asked->generation)
         get_by_id(item);
-    else if (asked->incarnation && !BROKER_PLANTED(PLANTED_ANY_INCARNATION) &&
-             asked->incarnation != broker->options.incarnation)
+    else if (asked->incarnation && asked->incarnation != broker->options.incarnation)
         item_done(item, FB__STATUS__LOST,
                   "sample %s of store %s: node %s has restarted without its memory since this ref "
                   "was made",

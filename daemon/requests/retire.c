@@ -89,8 +89,7 @@ static void retire_on_retired(void *context, const Fb__PeerReply *reply, const u
         return;
     bool confirmed = reply && reply->status == FB__STATUS__OK;
     /* Unreachable: it follows later. An id cannot wait: by then it may name a later put. */
-    if (!reply && retire_is_ack(item) &&
-        (item->ref.generation || BROKER_PLANTED(PLANTED_ID_ACK_KEPT))) {
+    if (!reply && retire_is_ack(item) && item->ref.generation) {
         if (!outbox_ack(item->call->broker, peer, item))
             return;
         confirmed = true;
@@ -147,8 +146,6 @@ static void retire_at_home(struct item *item) {
                   "asked now",
                   item->ref.sample_id, item->call->space->name, item->ref.home,
                   broker->config->node);
-    else if (BROKER_PLANTED(PLANTED_ABORT_EARLY) && !retire_is_ack(item))
-        item_done(item, FB__STATUS__OK, NULL);
 }
 
 /* Retires it here and answers, unless it is an id of which nothing was found. What an older put

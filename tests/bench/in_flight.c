@@ -73,7 +73,7 @@ static int run_puts(void *context) {
             supersede_of_op(all->set, 0, 1, s->op_id) != s ||
             !supersede_keeps_record(all->set, 0, s->generation))
             return bench_fail("a put that is under way was not found");
-        supersede_replied(asked, true, true, true, 0);
+        supersede_replied(asked, true, true, 0);
         while (supersede_next_action(&put.supersede, &action))
             ;
         if (put.supersede.state != SUPERSEDE_OVER)

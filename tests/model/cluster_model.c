@@ -33,10 +33,6 @@
 
 static struct world world;
 
-#ifdef BROKER_BUGS
-unsigned broker_bug;
-#endif
-
 /* Written by the children, read by the parent. */
 struct report {
     uint64_t seed, histories;
@@ -198,9 +194,6 @@ static void prepare(void) {
      * cheaper mapped anew than cleared. */
     mallopt(M_MMAP_THRESHOLD, 256 << 10);
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
-#ifdef BROKER_BUGS
-    broker_bug = (unsigned)from_environment("CLUSTER_BUG", 0);
-#endif
     randombytes_set_implementation(&simulated_random);
     cr_assert_eq(auth_init(), 0);
 }

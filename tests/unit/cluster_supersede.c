@@ -154,7 +154,7 @@ static void home_event(struct reference *r, struct older_home *home,
             reference_settles(r);
     }
     if (event <= NO)
-        supersede_replied(home, true, event != NO, event == YES, now_ns);
+        supersede_replied(home, event != NO, event == YES, now_ns);
     else if (event == NOT_ASKED)
         supersede_not_asked(home, now_ns);
     else if (event <= LOOKED_UNREACHABLE)
@@ -370,7 +370,7 @@ Test(cluster_supersede, a_put_is_answered_when_the_older_home_has_confirmed) {
     cr_assert_eq(action.what, SUPERSEDE_DO_ASK);
     cr_assert_eq(action.home->generation, 7);
     cr_assert_not(supersede_next_action(&s, &action), "nothing is answered before that");
-    supersede_replied(action.home ? action.home : TAILQ_FIRST(&s.older), true, true, true, 0);
+    supersede_replied(action.home ? action.home : TAILQ_FIRST(&s.older), true, true, 0);
     cr_assert(supersede_next_action(&s, &action));
     cr_assert_eq(action.what, SUPERSEDE_DO_CHECK_OWN);
     cr_assert(supersede_next_action(&s, &action));
