@@ -47,6 +47,8 @@ void audit_deinit(struct audit *audit) {
     *audit = (struct audit){0};
 }
 
+/* A suspicion costs one question to its node; it is cheaper to have one too many than to judge here
+ * by data that were read at different times. */
 static void audit_suspect(struct audit *audit, const char *store, const char *sample_id,
                           const char *node) {
     if (audit->suspect_count == audit->suspect_room) {
@@ -78,6 +80,9 @@ void audit_add_record(struct audit *audit, const Fb__IndexRecord *from) {
         audit_suspect(audit, from->store, from->sample_id, "");
 }
 
+/* A sample and its record agree when generation and home are the same and the home is a member. All
+ * else is a suspect, also what was put or retired while the lists were read: such ones agree when
+ * they are looked at again. */
 void audit_add_sample(struct audit *audit, const char *store, const char *node,
                       const Fb__SampleInfo *sample) {
     struct record wanted = {.store = (char *)store, .sample_id = sample->sample_id};
@@ -119,6 +124,8 @@ struct closing {
     uint64_t unknown;
 };
 
+/* A record that no list has shown is a suspect only if its home has been read to the end. The
+ * records of a node that does not answer are unknown, and are counted as that. */
 static void audit_close_record(const void *node, VISIT visit, void *user) {
     const struct record *record = *(struct record *const *)node;
     struct closing *closing = user;
@@ -140,6 +147,8 @@ uint64_t audit_close(struct audit *audit, bool (*reached)(void *context, const c
 
 /* ---- suspects ---- */
 
+/* A finding counts when two looks in a row say the same of the same generations. One look alone may
+ * fall between the two steps of a put. */
 void audit_judge(struct suspect *suspect, Fb__IndexFinding *finding) {
     const Fb__IndexFinding *before = suspect->finding;
     suspect->confirmed = before && before->finding == finding->finding &&
@@ -150,6 +159,8 @@ void audit_judge(struct suspect *suspect, Fb__IndexFinding *finding) {
     suspect->finding = finding;
 }
 
+/* After a repair the node tells what it finds now. When it agrees, the finding of before is kept
+ * and marked as repaired, because that is what is printed. */
 void audit_mend(struct suspect *suspect, Fb__IndexFinding *finding) {
     bool settled = finding->finding != FB__FINDING__AGREES &&
                    finding->finding != FB__FINDING__MOVING &&
@@ -162,6 +173,7 @@ void audit_mend(struct suspect *suspect, Fb__IndexFinding *finding) {
     fb__index_finding__free_unpacked(dropped, NULL);
 }
 
+/* True: some suspects need another look. */
 bool audit_sift(struct audit *audit) {
     size_t kept = 0;
     bool open = false;

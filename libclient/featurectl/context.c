@@ -63,12 +63,15 @@ void context_warn(struct context *context, const char *object, const char *forma
     context_report(context, "WARNING", object, sentence);
 }
 
+/* Two descriptors may lead to one pipe or file, as with 2>&1; their numbers do not tell. */
 static bool context_is_same_file(int fd, FILE *file) {
     struct stat one, other;
     return fstat(fd, &one) == 0 && fstat(fileno(file), &other) == 0 && one.st_dev == other.st_dev &&
            one.st_ino == other.st_ino;
 }
 
+/* A command that writes its data to standard output must not print sentences between them: they go
+ * to standard error, or nowhere if both lead to the same place. */
 void context_make_way(struct context *context, int fd) {
     bool takes_out = context_is_same_file(fd, context->out),
          takes_err = context_is_same_file(fd, context->err);
@@ -119,6 +122,8 @@ int context_open(struct context *context, const char *name, bool read_only,
     return status && !reported ? context_fail(context, status, name) : status;
 }
 
+/* 0 for a store whose secret is not known: the broker then shows what anybody may see of it. Only
+ * listing commands use this; whoever changes something opens the store properly. */
 int context_scope(struct context *context, const char *name, uint32_t *handle_out) {
     struct feature_store *store;
     bool reported = false;
@@ -132,6 +137,8 @@ int context_scope(struct context *context, const char *name, uint32_t *handle_ou
     return FEATURE_OK;
 }
 
+/* An answer of another kind than the question's is a fault of the broker and is told as one; the
+ * command does not go on with it. */
 int context_call(struct context *context, const Fb__ClientRequest *request, const char *object,
                  Fb__ClientReply__ResultCase wanted, Fb__ClientReply **reply_out) {
     Fb__ClientReply *reply = NULL;

@@ -20,6 +20,9 @@ int each_store_fetch(struct context *context, Fb__ClientReply **reply_out) {
     return each_store_fetch_names(context, false, reply_out);
 }
 
+/* A store that fails (dropped meanwhile, or with a secret that is not ours) does not keep the
+ * others from being shown; the exit code is that of the first failure. The table is finished in any
+ * case, so that what was collected is printed. */
 static int each(struct context *context, bool dropped, struct table *table, each_store_fn visit,
                 void *user) {
     const char *only = options_text(&context->options, "store", NULL);

@@ -38,6 +38,8 @@ static void ending_die(int number) {
     _exit(128 + number); /* as the first process of a container is not ended by its own signals */
 }
 
+/* While the end is held, the first signal is only remembered. A second one ends the process at
+ * once: whoever presses ^C twice does not want to wait. */
 static void ending_on_signal(int number) {
     int none = 0;
     if (atomic_load(&ending.held) == 0 ||
@@ -45,6 +47,8 @@ static void ending_on_signal(int number) {
         ending_die(number);
 }
 
+/* A signal that was ignored when the program began stays ignored, as nohup(1) wants it. SIGXFSZ is
+ * ignored so that write() fails with EFBIG, for which there is a sentence. */
 void ending_init(void) {
     struct sigaction action = {.sa_handler = ending_on_signal, .sa_flags = SA_RESTART}, before;
     sigemptyset(&action.sa_mask);

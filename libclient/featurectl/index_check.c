@@ -43,6 +43,7 @@ static uint64_t index_check_expected_samples(const Fb__NodesReply *nodes) {
 
 /* ---- who can be asked ---- */
 
+/* Each node is named once, however many of its stores could not be read. */
 static void index_check_name_silent(struct check *check, size_t node, const char *why) {
     if (!check->silent[node])
         context_refuse(check->context, FEATURE_E_UNAVAILABLE, check->nodes->nodes[node]->node,
@@ -71,6 +72,8 @@ static bool index_check_is_reached(void *context, const char *node) {
 
 /* ---- reading ---- */
 
+/* In pages, and each is dropped once it was compared: a million records are 200 MB in etcd, and
+ * only their names and generations are kept here. */
 static int index_check_read_records(struct check *check) {
     const char *store = options_text(&check->context->options, "store", "");
     Fb__IndexList list = FB__INDEX_LIST__INIT;
@@ -99,7 +102,8 @@ static int index_check_read_records(struct check *check) {
     return status;
 }
 
-/* False: the node has stopped answering. */
+/* False: the node has stopped answering. A store that is gone is none of that: it was dropped
+ * meanwhile, and its samples with it. */
 static bool index_check_read_store(struct check *check, size_t node, const char *store) {
     Fb__List list = FB__LIST__INIT;
     list.store = (char *)store;
@@ -199,6 +203,8 @@ static int index_check_look(struct check *check) {
     return FEATURE_OK;
 }
 
+/* Each look is half a second after the one before, which is longer than a put or a retire takes;
+ * what still changes after eight looks is reported as that and is no finding. */
 static int index_check_judge(struct check *check) {
     for (uint32_t looks = 0; looks < LOOKS_MAX && check->audit.suspect_count; looks++) {
         if (looks)
@@ -350,6 +356,7 @@ static void index_check_print_summary(const struct check *check) {
     free(text);
 }
 
+/* Findings outweigh what is unknown: exit code 0 means that everything was looked at and agrees. */
 static int index_check_verdict(const struct check *check) {
     bool silent = false;
     if (check->unreadable)

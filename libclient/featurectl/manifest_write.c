@@ -100,6 +100,9 @@ static size_t manifest_write_line_bytes_max(const char *store,
     return json + uri + (ref + 2) / 3 * 4;
 }
 
+/* Room for the line is taken before the sample is put. A full disk is then found out while nothing
+ * has happened yet, and not when the only thing that is missing is the ref of a sample that is
+ * there. */
 int manifest_expect(const struct manifest *manifest, const char *store,
                     const struct feature_sample *sample, char *why, size_t why_bytes) {
     struct stat about;
@@ -120,7 +123,8 @@ static bool manifest_write_is_torn(int fd, off_t size) {
     return size > 0 && pread(fd, &last, 1, size - 1) == 1 && last != '\n';
 }
 
-/* 0 or -errno. */
+/* 0 or -errno. One write for a line, on a descriptor with O_APPEND, under the lock: other writers
+ * of the same file see a whole line or none. */
 static int manifest_write_append(int fd, const char *line, size_t bytes) {
     struct stat about;
     if (fstat(fd, &about) != 0)

@@ -59,6 +59,8 @@ static bool output_file_is_in_proc(const char *path) {
     return in_proc;
 }
 
+/* /dev/stdout and /dev/fd/N lead there. Such a path means a descriptor that is open already, with
+ * its offset and its O_APPEND; opening the path again would lose both. */
 static bool output_file_is_in_own_fds(const char *path) {
     char ours[PATH_MAX], real[PATH_MAX];
     char *directory = output_file_directory_of(path);
@@ -141,6 +143,8 @@ static void output_file_take_after(int fd, const struct stat *before) {
     fchmod(fd, mode); /* a file system without modes has nothing to keep */
 }
 
+/* Beside the target, because rename(2) does not work across file systems; hidden by its dot, and
+ * random, so that two commands that write the same file do not meet. */
 static char *output_file_name_beside(const char *target) {
     uint64_t number = 0;
     char *copy = memory_copy(target), *directory = output_file_directory_of(target);
@@ -181,6 +185,8 @@ static void output_file_forget_beside(struct output_file *out) {
     out->beside = out->target = NULL;
 }
 
+/* A directory in which nothing can be created may still hold a file that can be written: then in
+ * place. A failure then leaves a damaged file, which the caller says. */
 static int output_file_open_regular(const char *path, const struct stat *before,
                                     struct output_file *out) {
     if (before && faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) != 0)
@@ -194,6 +200,8 @@ static int output_file_open_regular(const char *path, const struct stat *before,
                : error;
 }
 
+/* A device, a FIFO or a path in /proc is written as it is: replacing it by a file would be a
+ * surprise. */
 static int output_file_open_path(const char *path, struct output_file *out) {
     struct stat about;
     size_t length = strlen(path);
@@ -231,6 +239,8 @@ int output_file_open(const char *path, struct output_file *out, char *why, size_
 
 /* ---- writing ---- */
 
+/* Steps of 8 MiB, so that progress is shown and a signal is heard between them. Standard output may
+ * be non-blocking, because another process that shares it has made it so. */
 int output_write_all(int fd, const void *from, uint64_t bytes, output_moved_fn moved,
                      void *context) {
     for (uint64_t done = 0; done < bytes;) {
@@ -323,6 +333,8 @@ static int output_file_take_name(struct output_file *out) {
     return errno == EBUSY ? output_file_pour(out) : -errno;
 }
 
+/* The order is what makes it safe: first the bytes are on disk, then the name changes, then the
+ * change of the name is on disk. A crash at any point leaves the old file or the new one. */
 int output_file_commit(struct output_file *out, char *why, size_t why_bytes) {
     int error = out->truncate && ftruncate(out->fd, 0) != 0 ? -errno : 0;
     int closed = output_file_close_file(out);

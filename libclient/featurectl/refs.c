@@ -29,6 +29,7 @@ void refs_add_ref(struct targets *targets, const char *text, struct feature_ref 
     target->ref = ref;
 }
 
+/* NULL: not base64, or not of a ref. Newlines are passed over, since base64(1) breaks its lines. */
 struct feature_ref *refs_from_base64(const char *text) {
     size_t room = strlen(text) / 4 * 3 + 3, bytes;
     uint8_t *binary = memory_grow(NULL, room, 1);
@@ -98,6 +99,8 @@ static void refs_mark_replaced(const struct targets *targets, size_t from) {
     free(sorted);
 }
 
+/* A manifest is only ever added to, so that a sample that was put again has several lines. The last
+ * one names the generation that is current. */
 void refs_keep_last(struct targets *targets, size_t from, bool one) {
     size_t kept = from;
     if (targets->count == from)

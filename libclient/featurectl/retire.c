@@ -111,6 +111,7 @@ const struct command command_ack = {
 
 /* ---- gc ---- */
 
+/* Opens the store for writing: freeing other people's samples takes the store's secret. */
 static int retire_run_gc(struct context *context) {
     const char *name = options_text(&context->options, "store", NULL);
     struct feature_store *store;

@@ -153,6 +153,8 @@ static void safetensors_read_sort_by_begin(struct safetensors *file) {
     }
 }
 
+/* In the order of their beginnings each tensor must begin where the one before ends. A hole could
+ * hide data, and an overlap would make one byte part of two tensors; the format forbids both. */
 static bool safetensors_read_check_cover(struct parser *p) {
     struct safetensors *file = p->file;
     if (file->tensor_count == 0)
@@ -253,7 +255,8 @@ static int safetensors_read_refuse_errno(int error, const char *what, char *why,
     return error;
 }
 
-/* Length of the header, checked against the file's; 0 with a sentence when it cannot be right. */
+/* 0 with a sentence when it cannot be right. Before memory is taken for the header: its length
+ * comes from the file and could be anything. */
 static uint64_t safetensors_read_check_lengths(const uint8_t length[LENGTH_BYTES],
                                                uint64_t file_bytes, char *why, size_t why_bytes) {
     uint64_t header_bytes = 0;
@@ -325,6 +328,8 @@ int safetensors_read(const struct safetensors *file, uint32_t index, void *to,
                  : 0;
 }
 
+/* Called after the bytes were read. A trainer may still be writing the file; a sample of half old
+ * and half new bytes would look like a good one. */
 bool safetensors_is_unchanged(const struct safetensors *file, char *why, size_t why_bytes) {
     struct stat about;
     if (fstat(file->fd, &about) == 0 && about.st_mtim.tv_sec == file->changed.tv_sec &&

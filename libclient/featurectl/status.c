@@ -72,6 +72,8 @@ static void status_print_ready(struct context *context, const Fb__HealthReply *h
     table_finish(&table, TABLE_FIELDS);
 }
 
+/* Asks this broker alone and prints what it says of itself. Whether it is ready decides the exit
+ * code, so that a probe needs no parsing. */
 static int status_run_status(struct context *context) {
     Fb__Health health = FB__HEALTH__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -182,6 +184,8 @@ static void status_print_node(struct table *table, const Fb__NodeInfo *node) {
     table_end_row(table);
 }
 
+/* One question to this broker, which asks all others and waits 2 s for them at most. The answer is
+ * collected and then printed, because the widths of columns depend on all rows. */
 static int status_run_nodes(struct context *context) {
     static const struct table_column columns[] = {
         {"node", "NODE", TABLE_LEFT},

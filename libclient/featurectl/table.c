@@ -32,6 +32,8 @@ static void table_keep_text(struct table *table, const char *text) {
     table->cells[table->cell_count++] = shown_text(text);
 }
 
+/* With --json each row is printed as soon as it is complete, so that a program may read a long list
+ * as it comes; for people the cells are kept until the end, when the widths are known. */
 void table_cell(struct table *table, json_t *json, const char *text) {
     assert(table->at < table->column_count);
     if (table->json) {
@@ -96,6 +98,7 @@ static size_t table_width_of(const char *text) {
     return width;
 }
 
+/* No blanks at the end of a line. */
 static void table_print_padded(FILE *out, const char *text, size_t width, enum table_align align,
                                bool last) {
     size_t pad = width - table_width_of(text);

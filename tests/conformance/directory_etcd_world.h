@@ -8,10 +8,10 @@
 
 #include <uv.h>
 
+#include "conformance/tcp_proxy.h"
 #include "directory/directory.h"
 #include "directory/etcd/gateway.h"
 #include "support/etcd_server.h"
-#include "support/tcp_proxy.h"
 
 #define ETCD_WORLD_NODES_MAX 3u
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 
+#include "conformance/directory_fake.h"
 #include "conformance/directory_suite.h"
-#include "support/directory_fake.h"
 
 #define STEP_NS  1000000u
 #define DELAY_NS 3000000u /* answers take three steps */

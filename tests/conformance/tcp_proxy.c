@@ -3,7 +3,7 @@
  * A pair of streams per connection; what comes in at one goes out at the other. Either end's end,
  * or a cut, closes both. The proxy is freed when its last handle is.
  */
-#include "support/tcp_proxy.h"
+#include "conformance/tcp_proxy.h"
 
 #include <stdbool.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * Each node has one queue of what it is owed: answers and events, in the order they arose. tick()
  * delivers from its head what is due and was there when the tick began.
  */
-#include "support/directory_fake.h"
+#include "conformance/directory_fake.h"
 
 #include <stdio.h>
 #include <stdlib.h>
