@@ -57,15 +57,15 @@ static const char *busy_with(const struct node *node) {
     const struct broker *broker = node->broker;
     struct store_totals t;
     store_totals(node_space(node)->store, &t);
-    return !broker_is_idle(broker)                  ? "leases, reservations or pending releases"
-           : !broker_serves(broker)                 ? "its registration"
-           : !knows_all(node)                       ? "its connections"
-           : !TAILQ_EMPTY(&broker->exchange->fetches)         ? "transfers"
-           : has_timed_requests(broker)              ? "timed requests"
+    return !broker_is_idle(broker)                    ? "leases, reservations or pending releases"
+           : !broker_serves(broker)                   ? "its registration"
+           : !knows_all(node)                         ? "its connections"
+           : !TAILQ_EMPTY(&broker->exchange->fetches) ? "transfers"
+           : has_timed_requests(broker)               ? "timed requests"
            : supersede_set_first(broker->exchange->publishings) ? "puts"
            : !TAILQ_EMPTY(&broker->exchange->held_checks) || held_checks_are_due(broker)
                ? "checks of what it holds"
-           : broker->exchange->remote_leases.live            ? "leases elsewhere"
+           : broker->exchange->remote_leases.live  ? "leases elsewhere"
            : t.put_waiters + t.get_waiters         ? "waiting puts or gets"
            : t.planned + t.sealed + t.land_waiters ? "samples being written"
                                                    : NULL;
