@@ -25,7 +25,7 @@ struct finding_item {
     Fb__IndexFinding none;     /* for the answer then */
 };
 
-static struct finding_item *finding_of(const struct item *item) {
+static struct finding_item *index_finding_of(const struct item *item) {
     return container_of(item, struct finding_item, item);
 }
 
@@ -45,8 +45,8 @@ static void index_on_checked(void *context, const Fb__IndexFinding *finding) {
     struct item *item = ask_take(context);
     if (!item)
         return;
-    finding_of(item)->finding = index_copy_of(finding);
-    if (finding_of(item)->finding)
+    index_finding_of(item)->finding = index_copy_of(finding);
+    if (index_finding_of(item)->finding)
         item_done(item, FB__STATUS__OK, NULL);
     else
         item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory for what it found");
@@ -76,7 +76,7 @@ static void index_check_on_peer(void *context, const Fb__PeerReply *reply, const
                   ask_failure(reply, why));
         return;
     }
-    finding_of(item)->finding = peer_reply_take(reply, index_check);
+    index_finding_of(item)->finding = peer_reply_take(reply, index_check);
     item_done(item, FB__STATUS__OK, NULL);
 }
 
@@ -112,7 +112,7 @@ static void index_check_one(struct item *item, const char *store, const Fb__Inde
 /* NOT_CHECKED says that nothing is known of the sample, and why. It is no finding about the index.
  */
 static Fb__IndexFinding *index_result(const struct item *item) {
-    struct finding_item *result = finding_of(item);
+    struct finding_item *result = index_finding_of(item);
     if (result->finding)
         return result->finding;
     fb__index_finding__init(&result->none);
@@ -137,8 +137,8 @@ static void index_check_answer(const struct call *call) {
 }
 
 static void index_check_free_item(struct item *item) {
-    if (finding_of(item)->finding)
-        fb__index_finding__free_unpacked(finding_of(item)->finding, NULL);
+    if (index_finding_of(item)->finding)
+        fb__index_finding__free_unpacked(index_finding_of(item)->finding, NULL);
 }
 
 /* ---- requests ---- */
