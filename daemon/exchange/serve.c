@@ -14,7 +14,7 @@
 
 /* A lease asked for that waits for the sample to be put. */
 struct served {
-    struct waiter waiter; /* first: an effect's tag is a pointer to it */
+    struct waiter waiter; /* an effect's tag is a pointer to it */
     TAILQ_ENTRY(served) link;
     struct asking *asking;
     struct space *space;
@@ -102,6 +102,12 @@ void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
     asker_reply(asking->asker, request_id, &reply, NULL, 0);
 }
 
+/* The answer to what has no result of its own: it has been done. */
+static void serve_confirm(struct asking *asking, uint32_t request_id) {
+    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
+    asker_reply(asking->asker, request_id, &reply, NULL, 0);
+}
+
 void serve_refuse_full(struct asking *asking, uint32_t request_id,
                        const struct charge_refusal *full) {
     char sentence[SENTENCE_BYTES];
@@ -164,7 +170,7 @@ static void serve_settle_lease(struct asking *asking, struct space *space, uint3
 }
 
 static void serve_on_resident(struct waiter *waiter, const struct store_effect *effect) {
-    struct served *served = (struct served *)waiter;
+    struct served *served = container_of(waiter, struct served, waiter);
     struct broker *broker = served->asking->broker;
     if (effect->result == STORE_OK && !broker_serves(broker)) {
         store_release(served->space->store, effect->holder, effect->lease.hi, effect->lease.lo,
@@ -404,5 +410,5 @@ void serve_request(void *owner, void *user, uint32_t request_id, bool wants_repl
         return;
     }
     if (wants_reply)
-        serve_refuse(asking, request_id, FB__STATUS__OK, "");
+        serve_confirm(asking, request_id);
 }
