@@ -37,9 +37,21 @@ struct remote_leases {
     uint32_t free_first; /* slot + 1 of one whose lease was not granted; 0 = none */
 };
 
+/* How what was found elsewhere is told to the kind of request that looks for it (requests/get.c).
+ */
+struct get_ops {
+    /* There is a lease on a generation that is readable here: ends the item. */
+    void (*grant)(struct item *item, const struct store_lease *lease);
+    /* No node has the sample: ends the item, and says what this node knows of its end. */
+    void (*absent)(struct item *item);
+    /* What the index named is gone, and this is why: asks whether the index names another now. */
+    void (*look_again)(struct item *item, const char *why);
+};
+
 /* An item of a get (requests/get.c, remote.c, fetch.c). */
 struct get_item {
     struct item item;
+    const struct get_ops *ops;
     bool want_spec, wants_landed, over_network;
     uint64_t extent_offset, extent_bytes, lease_hi, lease_lo;
     uint8_t *spec, *checksums; /* malloc'ed when want_spec */

@@ -17,8 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "exchange/exchange.h"
 #include "proto/frame.h"
-#include "requests/requests.h"
 
 #define NOTICE_INTERVAL_NS (100 * NS_PER_MS)
 #define LANDED_GRAINS_MIN                                                                          \
@@ -69,7 +69,7 @@ static void fetch_on_copy(struct waiter *waiter, const struct store_effect *effe
     struct item *item = container_of(waiter, struct item, waiter);
     item->in_store = false;
     if (effect->result == STORE_OK)
-        get_grant(item, &effect->lease);
+        get_of(item)->ops->grant(item, &effect->lease);
     else
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: its landing copy was dropped", item->ref.sample_id,
@@ -90,7 +90,7 @@ static bool fetch_grant_copy(struct item *item) {
     char sentence[SENTENCE_BYTES];
     switch (result) {
     case STORE_OK:
-        get_grant(item, &lease);
+        get_of(item)->ops->grant(item, &lease);
         return true;
     case STORE_WAIT:
         item->waiter.granted = fetch_on_copy;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "requests/requests.h"
+#include "exchange/exchange.h"
 
 static void remote_refuse_lost(struct item *item) {
     item_done(item, FB__STATUS__LOST,
@@ -47,7 +47,7 @@ static void remote_settle_refusal(struct item *item, struct peer *peer, const Fb
     if (!reply)
         get_of(item)->unheard = peer;
     if (get_of(item)->located && reply && reply->status == FB__STATUS__NOT_FOUND) {
-        get_look_again(item, reply->error);
+        get_of(item)->ops->look_again(item, reply->error);
         return;
     }
     if (item->ask_count || item->in_store)
@@ -55,7 +55,7 @@ static void remote_settle_refusal(struct item *item, struct peer *peer, const Fb
     if (!reply && remote_is_lost(item))
         remote_refuse_lost(item);
     else if (absent && !get_of(item)->unheard)
-        get_local_not_found(item);
+        get_of(item)->ops->absent(item);
     else if (reply && !absent)
         remote_refuse_as_said(item, peer, reply);
     else
@@ -205,5 +205,5 @@ void remote_get_anywhere(struct item *item) {
                   item->ref.sample_id, item->call->space->name, peer_node(get_of(item)->unheard),
                   remote_why_not_asked(failed));
     else if (!item->in_store)
-        get_local_not_found(item);
+        get_of(item)->ops->absent(item);
 }

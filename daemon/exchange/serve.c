@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "exchange/exchange.h"
 #include "node/knowledge.h"
 #include "proto/frame.h"
-#include "requests/requests.h"
 
 /* A lease asked for that waits for the sample to be put. */
 struct served {
@@ -212,7 +212,7 @@ static void serve_lease_for(struct asking *asking, struct space *space, uint32_t
     strcpy(served->sample_id, asked->item->sample_id);
     bool cut;
     uint64_t asked_ns = space_cut_wait_ns(space, asked->wait_ms * NS_PER_MS, &cut);
-    uint64_t wait_ns = get_wait_ns(space, served->generation, asked_ns);
+    uint64_t wait_ns = sample_wait_ns(space, served->generation, asked_ns);
     struct store_get get = {
         .sample_id = served->sample_id,
         .sample_id_bytes = (uint32_t)strlen(served->sample_id),

@@ -19,6 +19,9 @@ Fb__SampleInfo *sample_info_new(const struct broker *broker, const struct space 
 int sample_rank(Fb__SampleState state);
 /* What the store has of the ref's generation, or last had of its sample. */
 bool sample_find(const struct space *space, const struct ref *ref, struct store_info *info);
+/* How long a get of this generation waits at its home: longer than it was asked to (wait_ns) while
+ * the generation is on its way to the index, because whoever asks may have read of it there. */
+uint64_t sample_wait_ns(const struct space *space, uint64_t generation, uint64_t wait_ns);
 /* The ref names this node as it was before it restarted without its memory. */
 bool ref_is_of_earlier_incarnation(const struct broker *broker, const struct ref *ref);
 

@@ -194,3 +194,10 @@ Fb__StatResult *stat_here(const struct broker *broker, const struct space *space
     fb__stat_result__free_unpacked(result, NULL);
     return NULL;
 }
+
+uint64_t sample_wait_ns(const struct space *space, uint64_t generation, uint64_t wait_ns) {
+    struct store_info info;
+    bool on_its_way = generation && store_stat(space->store, NULL, 0, generation, &info) &&
+                      info.state == STORE_SEALED;
+    return on_its_way && wait_ns < ROUND_TRIP_LIMIT_NS ? ROUND_TRIP_LIMIT_NS : wait_ns;
+}

@@ -14,9 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/knowledge.h"
 #include "requests/kinds.h"
 
 #define PATIENCE_DEFAULT_MS 30000u
+
+static void get_look_again(struct item *item, const char *why);
 
 static bool get_copy_spec(struct item *item, uint32_t slot) {
     struct store *store = item->call->space->store;
@@ -37,7 +40,7 @@ static bool get_copy_spec(struct item *item, uint32_t slot) {
     return item->call->spec_bytes <= SPEC_BYTES_PER_CALL;
 }
 
-void get_grant(struct item *item, const struct store_lease *lease) {
+static void get_grant(struct item *item, const struct store_lease *lease) {
     struct call *call = item->call;
     item->in_store = false;
     get_of(item)->remote = 0; /* the local lease carries it on as its cookie */
@@ -66,7 +69,7 @@ void get_grant(struct item *item, const struct store_lease *lease) {
     item_done(item, FB__STATUS__OK, NULL);
 }
 
-void get_local_not_found(struct item *item) {
+static void get_local_not_found(struct item *item) {
     char sentence[SENTENCE_BYTES];
     status_not_found(sentence, item->call->broker, item->call->space, item->ref.sample_id,
                      item->ref.generation);
@@ -151,13 +154,6 @@ static bool get_try_local(struct item *item, uint64_t wait_ns, bool final) {
     return true;
 }
 
-uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wait_ns) {
-    struct store_info info;
-    bool on_its_way = generation && store_stat(space->store, NULL, 0, generation, &info) &&
-                      info.state == STORE_SEALED;
-    return on_its_way && wait_ns < ROUND_TRIP_LIMIT_NS ? ROUND_TRIP_LIMIT_NS : wait_ns;
-}
-
 /* It is nowhere: why, as whoever had it last said, or as we know it. */
 static void get_refuse_absent(struct item *item) {
     char *why = item->error;
@@ -176,7 +172,8 @@ static void get_ours(struct item *item, uint64_t generation) {
     if (item->in_store)
         return; /* it ends when that one is resident, too */
     item->ref.generation = generation;
-    if (get_try_local(item, get_wait_ns(item->call->space, generation, item->call->wait_ns), false))
+    if (get_try_local(item, sample_wait_ns(item->call->space, generation, item->call->wait_ns),
+                      false))
         return;
     char sentence[SENTENCE_BYTES];
     status_not_found(sentence, item->call->broker, item->call->space, item->ref.sample_id,
@@ -228,7 +225,7 @@ static bool get_look(struct item *item) {
     return ask;
 }
 
-void get_look_again(struct item *item, const char *why) {
+static void get_look_again(struct item *item, const char *why) {
     free(item->error);
     item->error = strdup(why);
     get_of(item)->missed = item->ref.generation;
@@ -272,6 +269,12 @@ static void get_one(struct item *item, const Fb__GetItem *asked) {
         get_try_local(item, item->call->wait_ns, true);
 }
 
+static const struct get_ops get_ops = {
+    .grant = get_grant,
+    .absent = get_local_not_found,
+    .look_again = get_look_again,
+};
+
 static void get_begin(struct request *request) {
     const Fb__Get *asked = request->message->get;
     struct call *call = call_open(request, asked->handle, asked->n_items, NULL);
@@ -283,6 +286,7 @@ static void get_begin(struct request *request) {
     call->patience_ns = space_cut_wait_ns(call->space, patience_ms * NS_PER_MS, &silence_cut);
     call->wait_cut |= silence_cut;
     for (size_t i = 0; i < asked->n_items; i++) {
+        get_of(call_item(call, i))->ops = &get_ops;
         get_of(call_item(call, i))->wants_landed = asked->want_landed;
         get_one(call_item(call, i), asked->items[i]);
     }

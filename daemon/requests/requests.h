@@ -29,14 +29,5 @@ void requests_pump_events(struct broker *broker);
 
 /* ---- get.c ---- */
 void get_release_batch(struct broker_session *session, const Fb__Release *release);
-/* Grants a local lease on a generation that is readable here; ends the item. */
-void get_grant(struct item *item, const struct store_lease *lease);
-/* The lease could not be used: give it back, at home or here. */
-void get_local_not_found(struct item *item);
-/* What the index named is gone, for that reason: does it name another by now? */
-void get_look_again(struct item *item, const char *why);
-/* How long a get of this generation waits at its home: longer while it is on its way to the index,
- * for whoever asks may have heard of it from there. */
-uint64_t get_wait_ns(const struct space *space, uint64_t generation, uint64_t wait_ns);
 
 #endif
