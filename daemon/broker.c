@@ -89,9 +89,7 @@ static int broker_open_configured(struct broker *broker, const struct config_sto
         config_read_secret(config->secret_file, secret, sizeof secret, why, why_bytes);
     if (secret_bytes < 0)
         return secret_bytes;
-    char domain[LAYOUT_NAME_BYTES_MAX + 8];
-    snprintf(domain, sizeof domain, "store:%s", config->name);
-    auth_key(domain, secret, (size_t)secret_bytes, key);
+    auth_store_key(config->name, secret, (size_t)secret_bytes, key);
     explicit_bzero(secret, sizeof secret);
     int result = space_create(broker, config, key, &space, why, why_bytes);
     explicit_bzero(key, sizeof key);

@@ -176,7 +176,8 @@ static int daemon_read_cluster_key(struct daemon *daemon, char *why, size_t why_
     return 0;
 }
 
-/* One line for each key that differs, whether it was taken or not. */
+/* Called for each key whose value in the file differs from the one in force: logs a line, whether
+ * the new value is used from now on or only after a restart. */
 static void daemon_on_change(void *context, const struct config_change *change) {
     (void)context;
     if (change->taken)
@@ -485,7 +486,8 @@ static int daemon_listen_for_peers(struct daemon *daemon, char *why, size_t why_
     return result;
 }
 
-/* The last thing that is built: see daemon_build(). */
+/* Clients may connect from here on, so all that answers them is built before: daemon_build() calls
+ * this last. */
 static int daemon_listen_for_clients(struct daemon *daemon, char *why, size_t why_bytes) {
     struct listener_options options = {
         .socket_path = daemon->config.socket_path,

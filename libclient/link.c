@@ -357,7 +357,8 @@ static void link_offer_role(struct fc_link *link) {
 
 /* Hands queued notices to the owner's function, in its thread and without the lock. The function
  * may take long (it may checksum a piece of a large sample), so the receive role is offered to
- * another thread first. False: the owner has had enough. */
+ * another thread first. Returns false
+ * when that function has asked for no more notices. */
 static bool link_show_notices(struct fc_link *link, struct fc_call *call,
                               const struct fc_exchange *x) {
     bool more = true;
@@ -377,9 +378,9 @@ static bool link_show_notices(struct fc_link *link, struct fc_call *call,
     return more;
 }
 
-/* Until done, broken, the deadline, or the owner has had enough (true). Notices come first: a call
- * that is done has still to show those that came before its reply. A thread that finds nobody
- * receiving takes the role itself. */
+/* Until done, broken, the deadline, or the owner has asked for no more notices (true). Notices come
+ * first: a call that is done has still to show those that came before its reply. A thread that
+ * finds nobody receiving takes the role itself. */
 static bool link_wait_for(struct fc_link *link, struct fc_call *call, const struct fc_exchange *x) {
     for (;;) {
         if (!link_show_notices(link, call, x))

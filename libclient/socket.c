@@ -46,7 +46,8 @@ int fc_socket_connect(const char *path) {
 }
 
 /* ppoll() rather than poll(): deadlines are nanoseconds, and a wait that is rounded up to a
- * millisecond is longer than a whole request. A signal only makes it look at the clock again. */
+ * millisecond is longer than a whole request. A signal that interrupts
+ * the wait does not end it: the rest of the time is waited for. */
 static int socket_await(int fd, short events, uint64_t deadline_ns) {
     struct pollfd poll_fd = {.fd = fd, .events = events};
     for (;;) {

@@ -26,14 +26,6 @@
 #include "request.h"
 #include "sized.h"
 
-/* The name is part of the key: the same secret for two stores gives two keys. */
-static void store_handle_derive_key(const char *name, const void *secret, size_t secret_bytes,
-                                    uint8_t *key_out) {
-    char domain[80];
-    snprintf(domain, sizeof domain, "store:%s", name);
-    auth_key(domain, secret, secret_bytes, key_out);
-}
-
 /* ---- opening on a link; all with the lock held, released while waiting ---- */
 
 /* A request of the handshake itself. It does not go through request.c, which would open the store
@@ -287,7 +279,7 @@ static int store_handle_new_store(struct feature *feature, const char *name,
             free(store);
             return fc_fail_memory("open a store");
         }
-        store_handle_derive_key(name, options->secret, options->secret_bytes, store->key);
+        auth_store_key(name, options->secret, options->secret_bytes, store->key);
     }
     fc_connection_ref(feature);
     *out = store;
@@ -419,7 +411,7 @@ int feature_store_create(struct feature *feature, const char *name,
     create.settings = &settings;
     create.op_id = fc_connection_op_ids(feature, 1);
     if (known.secret) {
-        store_handle_derive_key(name, known.secret, known.secret_bytes, key);
+        auth_store_key(name, known.secret, known.secret_bytes, key);
         create.key = (ProtobufCBinaryData){.data = key, .len = sizeof key};
     }
     struct fc_request request = FC_REQUEST(.feature = feature, .what = "create a store");

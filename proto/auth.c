@@ -14,7 +14,10 @@
 #include <endian.h>
 #include <errno.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <string.h>
+
+#include "proto/layout.h"
 
 static_assert(AUTH_KEY_BYTES == crypto_auth_KEYBYTES, "HMAC-SHA-512-256 key");
 static_assert(AUTH_PROOF_BYTES == crypto_auth_BYTES, "HMAC-SHA-512-256 tag");
@@ -37,6 +40,13 @@ void auth_key(const char *domain, const void *secret, size_t secret_bytes,
                        0);
     crypto_generichash(key_out, AUTH_KEY_BYTES, secret, secret_bytes, domain_key,
                        sizeof domain_key);
+}
+
+void auth_store_key(const char *name, const void *secret, size_t secret_bytes,
+                    uint8_t key_out[AUTH_KEY_BYTES]) {
+    char domain[LAYOUT_NAME_BYTES_MAX + 8];
+    snprintf(domain, sizeof domain, "store:%s", name);
+    auth_key(domain, secret, secret_bytes, key_out);
 }
 
 void auth_nonce(uint8_t out[AUTH_NONCE_BYTES]) {

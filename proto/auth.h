@@ -27,9 +27,13 @@ enum auth_role { AUTH_ROLE_ASKER = 1, AUTH_ROLE_ANSWERER = 2 };
 /* Call once per process before anything else here; 0 or -EIO. */
 int auth_init(void);
 
-/* domain: "store:NAME" or "cluster". */
+/* domain: says what the key is for, so that one secret gives another key for each use. */
 void auth_key(const char *domain, const void *secret, size_t secret_bytes,
               uint8_t key_out[AUTH_KEY_BYTES]);
+/* The key of a store: one secret gives two stores two keys. name: of LAYOUT_NAME_BYTES_MAX at most.
+ */
+void auth_store_key(const char *name, const void *secret, size_t secret_bytes,
+                    uint8_t key_out[AUTH_KEY_BYTES]);
 void auth_nonce(uint8_t out[AUTH_NONCE_BYTES]);
 
 /* context: what the proof is bound to (both hellos, or the store's name); asker_nonce and

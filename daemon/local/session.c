@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A session is OPEN, then CLOSED (session_close(): broker told, fd closed, out of the list), then
- * freed when libuv has let go of its handles. While it is OPEN these may be true of it:
+ * freed when libuv has let go of its handles. While the session is OPEN, each of these flags may be
+ * set:
  *
  *   peer_gone  The client's end cannot take anything more. Output is thrown away, input is read
  *              to its end: a release sent just before the client exited still counts.

@@ -96,8 +96,9 @@ static void retire_on_retired(void *context, const Fb__PeerReply *reply, const u
     }
     if (confirmed && item->ask_count)
         return; /* the other peers' answers are still out */
-    bool reborn = reply && item->ref.incarnation && peer_incarnation(peer) != item->ref.incarnation;
-    if (reborn || nodes_is_dead(item->call->broker, item->ref.home, item->ref.incarnation))
+    bool has_restarted =
+        reply && item->ref.incarnation && peer_incarnation(peer) != item->ref.incarnation;
+    if (has_restarted || nodes_is_dead(item->call->broker, item->ref.home, item->ref.incarnation))
         retire_done_with_the_dead(item);
     else if (confirmed)
         item_done(item, FB__STATUS__OK, NULL);

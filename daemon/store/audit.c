@@ -19,7 +19,7 @@
 struct tally {
     uint64_t home_bytes, landing_bytes, idle_bytes, leased_bytes, reserved_bytes;
     uint64_t state_bytes[STORE_GONE + 1];
-    uint64_t home[STORE_GONE + 1], landing, gone, buried, hashed, extents;
+    uint64_t home[STORE_GONE + 1], landing, gone, tombstones, hashed, extents;
     uint64_t resident, idle, leases_of_samples;
     uint64_t live, ended, queued, chunks, references;
 };
@@ -94,8 +94,8 @@ static bool audit_bytes(struct audit *audit, uint32_t i) {
     return true;
 }
 
-/* A GONE slot has no bytes left: only its state is checked. One whose effect waits is not buried
- * yet. */
+/* A GONE slot has no bytes left, so only its state is checked. It is not in the list of tombstones
+ * while its effect still waits in the queue. */
 static bool audit_sample(struct audit *audit, uint32_t i) {
     const struct sample_slot *s = sample_at(audit->store, i);
     struct tally *sum = &audit->sum;
@@ -108,7 +108,7 @@ static bool audit_sample(struct audit *audit, uint32_t i) {
     sum->leases_of_samples += s->lease_count;
     if (state == STORE_GONE) {
         sum->gone++;
-        sum->buried += !s->effect_queued;
+        sum->tombstones += !s->effect_queued;
         return audit_state(audit, i);
     }
     *(landing ? &sum->landing : &sum->home[state]) += 1;
@@ -181,8 +181,8 @@ static bool audit_lists(struct audit *audit) {
         return audit_wrong(audit, "the age list does not hold the resident generations");
     if (audit_count_list(store, samples, SAMPLE_AGE, &store->idle) != sum->idle)
         return audit_wrong(audit, "the idle list does not hold the idle landing copies");
-    if (audit_count_list(store, samples, SAMPLE_AGE, &store->tombstones) != sum->buried ||
-        store->tombstone_count != sum->buried)
+    if (audit_count_list(store, samples, SAMPLE_AGE, &store->tombstones) != sum->tombstones ||
+        store->tombstone_count != sum->tombstones)
         return audit_wrong(audit, "the tombstone list does not hold the tombstones");
     if (store->ended_count > sum->ended || audit_count_list(store, &store->leases, LEASE_BY_HOLDER,
                                                             &store->ended) != store->ended_count)

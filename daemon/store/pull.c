@@ -15,8 +15,9 @@ uint64_t store_next_deadline_ns(const struct store *store) {
     return waiters_ns < reserves_ns ? waiters_ns : reserves_ns;
 }
 
-/* A generation is retired at once and told of later; between the two its slot must stay what it is.
- * From here on it may become a tombstone, if no lease holds it any more. */
+/* A generation is retired at once, and the broker is told of that later, here. Between the two the
+ * slot must keep the generation and the reason that the broker is to be told. Afterwards the slot
+ * becomes a tombstone, at once or when its last lease ends. */
 static void pull_sample(struct store *store, uint32_t index, struct store_effect *out) {
     struct sample_slot *sample = sample_at(store, index);
     *out = (struct store_effect){.kind = STORE_EFFECT_RETIRED,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Specs: an opaque text of up to 8 KiB (names, types and shapes of the tensors, packed by the
- * client) and 8 bytes of checksum per tensor, back to back in a chain of 124-byte pieces.
+ * Where specs and checksums are kept: for each sample an opaque text of up to 8 KiB (names, types
+ * and shapes of the tensors, packed by the client) and 8 bytes of checksum per tensor, back to back
+ * in a chain of 124-byte pieces.
  *
  * The room for the checksums is taken together with that for the spec, before the client writes any
  * bytes. So store_seal(), which brings the checksums, cannot fail for want of room after gigabytes

@@ -82,7 +82,8 @@ static void store_place_pools(struct store *store, const struct store_options *o
     uint32_t slots = o->max_samples + o->max_tombstones;
     store->leases_max_ended =
         o->max_ended_leases > ENDED_LEASES_MIN ? o->max_ended_leases : ENDED_LEASES_MIN;
-    /* One more than the limits: a slot is buried before the oldest tombstone goes. */
+    /* One more than the limits: a slot joins the tombstones before the oldest of them is
+     * freed. */
     PLACE_POOL(store, end, samples, sample_slot, generation, slots + 1);
     PLACE_POOL(store, end, names, name_slot, hash_next, slots + 1 + o->max_waiters);
     PLACE_POOL(store, end, leases, lease_slot, hi, o->max_leases + store->leases_max_ended + 1);
@@ -130,7 +131,8 @@ size_t store_block_bytes(const struct store_options *options, const char **why) 
     return store_lay_out(&layout, options);
 }
 
-/* SipHash-128 stretches the 8 random bytes of the seed to the 16 bytes that a key has. */
+/* The hash of ids needs a key of 16 bytes, so that nobody can choose ids that collide; the caller
+ * gives 8 random bytes (the seed). SipHash with a 16-byte result makes the one of the other. */
 static void store_derive_key(struct store *store, uint64_t seed) {
     static const unsigned char domain[crypto_shorthash_KEYBYTES] = "featured store";
     crypto_shorthash_siphashx24(store->key, (const unsigned char *)&seed, sizeof seed, domain);

@@ -193,8 +193,9 @@ void rdevice_close_left(struct rdma *rdma) {
     rdma->left_count = 0;
 }
 
-/* A registration that is under way on libuv's pool uses the protection domain, so the device stays
- * until it is through; memory.c calls here then. librdmacm's descriptors are left for
+/* Frees a lost device. A registration that is under way on libuv's pool uses the protection domain
+ * of the device, so the device stays until that registration has ended; memory.c then calls this
+ * function again. librdmacm's descriptors are left for
  * rdevice_close_left(), which runs in a later turn of the loop. */
 void rdevice_release(struct rdma_device *device) {
     struct rdma *rdma = device->rdma;

@@ -86,8 +86,8 @@ void rwire_rail_encode(const struct sockaddr_storage *address, uint8_t out[RWIRE
     }
 }
 
-/* Families have numbers of their own on the wire: AF_INET6 is 10 on Linux and something else
- * elsewhere. */
+/* The message says IPv4 or IPv6 by FAMILY_IPV4 and FAMILY_IPV6 and not by AF_INET and AF_INET6,
+ * because the value of AF_INET6 differs between operating systems. */
 static int wire_decode_rail(const uint8_t *in, struct sockaddr_storage *out) {
     memset(out, 0, sizeof *out);
     if (in[0] == FAMILY_IPV4) {
