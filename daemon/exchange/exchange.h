@@ -147,7 +147,7 @@ enum name_state { NAME_FREE = 0, NAME_ASKED, NAME_RESTART, NAME_STANDS, NAME_TWI
 struct name {
     enum name_state state;
     uint64_t incarnation;
-    uint64_t outlived_ns; /* its record cannot stand for longer unless somebody keeps it alive */
+    uint64_t outlived_ns; /* by then etcd has removed its record, unless its broker still lives */
     char address[256];
 };
 
@@ -194,21 +194,25 @@ void remote_get_anywhere(struct item *item);
 void twin_init(struct exchange *exchange);
 void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation);
 void twin_pump(struct broker *broker);
-/* It lives, and was there first: nothing is taken or served here. */
+/* Another broker with our name lives, and it was there first: this one takes and serves nothing. */
 bool twin_was_first(const struct broker *broker);
-/* False: it has not. */
+/* Says which broker has our name, in words. False: none has. */
 bool twin_say(const struct broker *broker, char *out, size_t out_bytes);
 
 /* ---- believe.c: is it an answer to what was asked? ---- */
-/* False: not this one's answer; why: a sentence that names both sides. It has been counted. */
+/* Does the lease answer what this item asked the peer for? False: it does not, and the answer must
+ * not be used; `why` is a sentence that names what was asked and what was said. The peer's count of
+ * such answers has gone up. */
 bool believe_lease(const struct item *item, struct peer *peer, uint64_t generation,
                    const Fb__PeerLeaseReply *lease, char why[SENTENCE_BYTES]);
-/* The same of what lies here under the generation that was granted. */
+/* Does the granted lease agree with what lies in this node's memory under that generation? False,
+ * for example, when the peer claims to be the home of a generation whose home is this node. */
 bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeaseReply *lease,
                   char why[SENTENCE_BYTES]);
 bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResult *stat,
                   char why[SENTENCE_BYTES]);
-/* Counts such an answer, and logs some of them. */
+/* Counts an answer that is none to what was asked, and logs the 1st, 2nd, 4th, 8th ... of a peer.
+ */
 void believe_not(struct peer *peer, const char *sentence);
 
 /* ---- fetch.c ---- */
@@ -225,7 +229,7 @@ void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consum
 /* Keeps the ack of a generation for a home that cannot be reached; false: it cannot be kept, and
  * the item has ended saying so. */
 bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item);
-/* Its peer can be reached again: what waits does not wait for the end of a back-off. */
+/* The peer can be reached again: what waits is sent now and not at the end of the back-off. */
 void outbox_retry_at_once(struct outbox *outbox);
 /* NULL: out of memory. */
 struct outbox *outbox_of(struct broker *broker, struct peer *peer);
@@ -287,7 +291,7 @@ void publish_end_lost(struct broker *broker, struct space *space,
                       struct account *charged, struct publish_waiter *waiter);
 /* Word of an end that was kept for us: of a put that is not over. */
 void publish_has_ended(struct broker *broker, const struct directory_record *ended);
-/* Since the commit of a generation that is held here. */
+/* How long ago a generation that is held here was committed. */
 uint64_t publish_age_us(const struct broker *broker, const struct space *space,
                         uint64_t generation);
 struct supersede_set *publishings_new(void); /* NULL: out of memory */
@@ -306,7 +310,8 @@ bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incar
 uint64_t nodes_incarnation(const struct broker *broker, const char *name);
 /* How long ago the node left, if it is no member now; 0 = it is one, or never was. */
 uint64_t nodes_gone_ns(const struct broker *broker, const char *name);
-/* Of the members that live, this node has the first name. */
+/* Is this node's name the first, in the order of bytes, of all members that live? That one does
+ * what only one node need do for all, such as the sweep of old records. */
 bool nodes_are_led_by_us(const struct broker *broker);
 /* What the directory located is at a dead home, or at this node before it restarted, of which the
  * directory may not have heard yet. */
@@ -325,7 +330,8 @@ const char *broker_trouble(const struct broker *broker, const char *otherwise,
                            char out[TROUBLE_BYTES]);
 /* NULL: it takes puts, as of now_ns; else why not, of a form to follow "node a: ". */
 const char *broker_refuses_why(const struct broker *broker);
-/* The same, and they can be done: nothing stands between this broker and its directory for good. */
+/* The same, and also why puts that are taken would not end well: for example, etcd refuses this
+ * broker's password, which no waiting mends. */
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]);
 
 /* ---- health.c ---- */
@@ -344,7 +350,7 @@ typedef void index_checked_fn(void *context, const Fb__IndexFinding *finding);
  * the home that the record names lives. False: out of memory, and done is not called. */
 bool index_check_here(struct broker *broker, const char *store, const char *sample_id, bool repair,
                       bool record_only, index_checked_fn *done, void *context);
-/* The same for another broker, which is answered. */
+/* The same check for another broker, to which the finding is sent. */
 void index_serve_check(struct asking *asking, uint32_t request_id, const Fb__PeerIndexCheck *asked);
 void index_forget_checks(struct broker *broker, const struct asking *asking);
 
@@ -368,7 +374,8 @@ void remote_lease_granted(struct broker *broker, uint64_t id, uint64_t hi, uint6
                           uint64_t generation);
 /* It has not. */
 void remote_lease_cancel(struct broker *broker, uint64_t id);
-/* With the broker: their homes have ended them, or will when they hear that it is gone. */
+/* Frees all leases when the broker ends. Their homes end them by themselves when they hear that
+ * this broker is gone. */
 void remote_leases_free(struct broker *broker);
 struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id);
 void remote_lease_end(struct broker *broker, struct remote_lease *lease);
@@ -403,14 +410,15 @@ void held_check_first(struct broker *broker, struct space *space, const char *sa
 void held_check_due(struct broker *broker, const struct space *space, uint64_t generation,
                     bool first);
 void held_checks_drop_due(struct broker *broker);
-/* The directory is gone: nobody goes on with what is to be checked, now or later. */
+/* The directory is gone, so what was still to be checked is dropped. */
 void held_checks_free(struct broker *broker);
 /* What is held of a sample as its home. */
 bool held_find(const struct space *space, const char *sample_id, struct store_info *info);
 void held_check_all(struct broker *broker);
 bool held_checks_are_due(const struct broker *broker);
 void held_checks_init(struct exchange *exchange);
-/* Goes on in this turn or the next: something that it waited for has come about. */
+/* To be called when something that checks wait for has come: they go on in this turn or the next.
+ */
 void held_checks_wake(struct broker *broker);
 
 /* ---- index_sweep.c: records of homes that have long been dead ---- */

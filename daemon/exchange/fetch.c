@@ -48,7 +48,9 @@ void fetch_detach(struct item *item) {
     struct fetch *fetch = get_of(item)->fetch;
     TAILQ_REMOVE(&fetch->items, get_of(item), fetch_link);
     get_of(item)->fetch = NULL;
-    /* It waits for nobody, in others' way; unless the answer is on its way already. */
+    /* Nobody wants the bytes any more, and the fetch stands in the store's queue for room before
+     * others. It leaves the queue, unless the store has given it the room already: then
+     * fetch_on_room() comes. */
     if (fetch->waits_for_room && TAILQ_EMPTY(&fetch->items) &&
         store_cancel_wait(fetch->space->store, STORE_NO_HOLDER,
                           (uint64_t)(uintptr_t)&fetch->waiter)) {
@@ -175,7 +177,8 @@ static void fetch_send_landed(const struct fetch *fetch, const struct item *item
     fetch_notify(item, &notice);
 }
 
-/* True if so many bytes are worth telling of; sets the next step. */
+/* Should clients be told that the first prefix_bytes have landed? Each notice costs a message, so
+ * they come a grain apart, LANDED_NOTICES_MAX of them at most; true: sets where the next is due. */
 static bool fetch_landed_step(struct fetch *fetch, uint64_t prefix_bytes) {
     uint64_t grain_bytes = fetch->broker->options.landed_grain_bytes;
     if (fetch->extent_bytes < LANDED_GRAINS_MIN * grain_bytes ||
@@ -187,7 +190,9 @@ static bool fetch_landed_step(struct fetch *fetch, uint64_t prefix_bytes) {
     return true;
 }
 
-/* Whoever waits for bytes that move waits on. */
+/* Called by the transport as bytes come in. Each item gets its whole patience anew from here: its
+ * deadline is meant for a read that stands still, and a sample of gigabytes may well take longer
+ * than that. So a get ends with TIMEOUT only when nothing has come for the time it asked for. */
 static void fetch_on_progress(void *context, uint64_t bytes_done, uint64_t prefix_bytes,
                               uint64_t now_ns) {
     struct fetch *fetch = context;
@@ -267,7 +272,8 @@ static void fetch_land(struct fetch *fetch, const struct item *item,
     if (result == STORE_OK) {
         fetch_read_bytes(fetch);
     } else if (result == STORE_WAIT) {
-        fetch->bytes = NULL; /* they are read anew when there is room: many may wait for it */
+        fetch->bytes = NULL; /* They came with the answer and are gone after it. They are not
+                              * kept, because many fetches may wait for room: they are read. */
         fetch->waiter.granted = fetch_on_room;
         fetch->waits_for_room = true;
     } else {
@@ -277,7 +283,8 @@ static void fetch_land(struct fetch *fetch, const struct item *item,
     }
 }
 
-/* NULL, or what is wrong with what the home said. */
+/* Returns NULL, or what is wrong with the home's answer. The sizes are computed from the spec here
+ * and not taken from the answer, because they say how much memory is written. */
 static const char *fetch_check_reply(struct broker *broker, const Fb__PeerLeaseReply *reply,
                                      size_t payload_bytes, struct layout *layout) {
     Fb__SampleSpec *spec =
@@ -324,7 +331,8 @@ static struct fetch *fetch_new(struct item *item, const Fb__PeerLeaseReply *repl
     return fetch;
 }
 
-/* What is under way is what this home has granted. */
+/* Is the fetch under way of the very sample that this home has granted to the item? A generation
+ * has one home and one size, so anything else is the word of a faulty broker. */
 static bool fetch_is_same(const struct fetch *fetch, const struct item *item,
                           const struct peer *peer, const Fb__PeerLeaseReply *reply) {
     return fetch->peer == peer && fetch->extent_bytes == reply->extent_bytes &&

@@ -24,7 +24,7 @@ struct served {
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
 };
 
-/* One that waits. */
+/* Ends the wait of a lease that stands in the list of its asking broker. */
 static void serve_served_free(struct served *served) {
     TAILQ_REMOVE(&served->asking->waiting, served, link);
     account_release(served->asking->account, CHARGE_WAITS, 1);
@@ -115,7 +115,9 @@ void serve_refuse_full(struct asking *asking, uint32_t request_id,
     serve_refuse(asking, request_id, FB__STATUS__FULL, sentence);
 }
 
-/* STORE_NO_HOLDER when the store is full of holders. */
+/* The asking broker as a holder in the store, made when it asks for the first time.
+ * STORE_NO_HOLDER: the store has no place for another holder (max_sessions of them, and the
+ * brokers). */
 static uint32_t serve_holder_of(struct asking *asking, struct space *space) {
     uint32_t *holder = &asking->holders[space->index];
     if (*holder == STORE_NO_HOLDER &&
@@ -186,6 +188,29 @@ static void serve_on_resident(struct waiter *waiter, const struct store_effect *
     serve_served_free(served);
 }
 
+/* The lease was asked for, and cannot even be waited for. */
+static void serve_refuse_reader(struct asking *asking, const struct space *space,
+                                uint32_t request_id, const char *sample_id, bool no_memory) {
+    const struct config *config = asking->broker->config;
+    struct store_totals totals;
+    char sentence[SENTENCE_BYTES];
+    store_totals(space->store, &totals);
+    if (no_memory)
+        snprintf(sentence, sizeof sentence,
+                 "sample %s of store %s: its home, node %s, is out of memory", sample_id,
+                 space->name, config->node);
+    else
+        snprintf(
+            sentence, sizeof sentence,
+            "sample %s of store %s: node %s has no place for another reader: all %llu places of "
+            "sessions and nodes in this store are taken (their number follows from "
+            "max_sessions = %u)",
+            sample_id, space->name, config->node, (unsigned long long)totals.max_holders,
+            config->max_sessions);
+    serve_refuse(asking, request_id, no_memory ? FB__STATUS__UNAVAILABLE : FB__STATUS__FULL,
+                 sentence);
+}
+
 static void serve_lease_for(struct asking *asking, struct space *space, uint32_t request_id,
                             const Fb__PeerLease *asked) {
     struct broker *broker = asking->broker;
@@ -197,9 +222,7 @@ static void serve_lease_for(struct asking *asking, struct space *space, uint32_t
     struct served *served = calloc(1, sizeof *served);
     uint32_t holder = serve_holder_of(asking, space);
     if (!served || holder == STORE_NO_HOLDER) {
-        serve_refuse(asking, request_id, served ? FB__STATUS__FULL : FB__STATUS__UNAVAILABLE,
-                     served ? "the home has no room for another reader"
-                            : "the home is out of memory");
+        serve_refuse_reader(asking, space, request_id, asked->item->sample_id, !served);
         free(served);
         return;
     }
@@ -269,7 +292,7 @@ static void serve_on_lease(struct asking *asking, uint32_t request_id, const Fb_
 /* ---- the rest ---- */
 
 /* A lease may stand under an earlier connection of the same node, which that node has given up but
- * we do not know to be dead yet: it is that reader's to end all the same. */
+ * this node does not know to be dead yet. So all connections of that incarnation are looked at. */
 static void serve_release_in(struct asking *asking, struct space *space,
                              const Fb__PeerReleaseItem *item) {
     const struct asking *other;
@@ -282,7 +305,9 @@ static void serve_release_in(struct asking *asking, struct space *space,
                           item->lease_lo, how, asking->broker->now_ns);
 }
 
-/* Absent is success. A dropped store has its leases ended too. */
+/* A lease that is not there is no error, because a release may come twice: its first answer may
+ * have been lost. The stores are walked and not looked up by name, because a store that was dropped
+ * and one made anew may have the same name, and either may have the lease. */
 static void serve_on_release(struct asking *asking, const Fb__PeerRelease *asked) {
     struct broker *broker = asking->broker;
     for (size_t i = 0; i < asked->n_items; i++) {
@@ -332,7 +357,7 @@ static void serve_on_list(struct asking *asking, uint32_t request_id, const Fb__
     Fb__ListReply none = FB__LIST_REPLY__INIT; /* of a store that this node does not have */
     Fb__ListReply *page = space ? list_here(broker, space, asked, false) : &none;
     if (!page) {
-        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "it is out of memory");
+        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the node is out of memory");
         return;
     }
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
