@@ -11,7 +11,7 @@
 
 #include "requests/kinds.h"
 
-#define REQUEST_KIND_ENTRY(op, kind) [FB__CLIENT_REQUEST__OP_##op] = &kind,
+#define REQUEST_KIND_ENTRY(op, kind) [FB__CLIENT_REQUEST__OP_##op] = &(kind),
 static const struct request_kind *const kinds[] = {REQUEST_KINDS(REQUEST_KIND_ENTRY)};
 
 bool requests_begin(struct request *request) {
