@@ -2,7 +2,7 @@
  *
  * Names and sizes of dtypes. The numbers are those of the wire (libclient/agree.c), the sizes come
  * from proto/layout.c, where broker and client have them in common; here are only the names, which
- * are those of safetensors files.
+ * are those of safetensors files, and C32 and C128, which such files do not have.
  */
 #include <string.h>
 
@@ -32,6 +32,8 @@ static const char *const names[] = {
     [FEATURE_DTYPE_F6_E2M3] = "F6_E2M3",
     [FEATURE_DTYPE_F6_E3M2] = "F6_E3M2",
     [FEATURE_DTYPE_C64] = "C64",
+    [FEATURE_DTYPE_C32] = "C32",
+    [FEATURE_DTYPE_C128] = "C128",
 };
 #define NAME_COUNT (sizeof names / sizeof *names)
 

@@ -176,7 +176,7 @@ int feature_store_open(struct feature *feature, const char *name,
 void feature_store_close(struct feature_store *store);
 
 /* ---- samples ---- */
-enum feature_dtype { /* names and sizes as in safetensors */
+enum feature_dtype { /* names and sizes as in safetensors, which lacks the last two */
                      FEATURE_DTYPE_BOOL = 1,
                      FEATURE_DTYPE_U8,
                      FEATURE_DTYPE_I8,
@@ -198,7 +198,9 @@ enum feature_dtype { /* names and sizes as in safetensors */
                      FEATURE_DTYPE_F4, /* two in a byte */
                      FEATURE_DTYPE_F6_E2M3,
                      FEATURE_DTYPE_F6_E3M2,
-                     FEATURE_DTYPE_C64, /* two F32 */
+                     FEATURE_DTYPE_C64,  /* two F32: real, imaginary */
+                     FEATURE_DTYPE_C32,  /* two F16; torch.complex32 */
+                     FEATURE_DTYPE_C128, /* two F64; torch.complex128 */
 };
 /* Of one element. A tensor's bytes are elements * bits / 8; they must come out whole. */
 uint32_t feature_dtype_bits(enum feature_dtype dtype); /* 0 = unknown */

@@ -44,12 +44,15 @@ uint32_t layout_dtype_bits(Fb__Dtype dtype) {
     case FB__DTYPE__U32:
     case FB__DTYPE__I32:
     case FB__DTYPE__F32:
+    case FB__DTYPE__C32:
         return 32;
     case FB__DTYPE__U64:
     case FB__DTYPE__I64:
     case FB__DTYPE__F64:
     case FB__DTYPE__C64:
         return 64;
+    case FB__DTYPE__C128:
+        return 128;
     default:
         return 0;
     }

@@ -32,6 +32,8 @@ struct safetensors {
     char *metadata; /* `__metadata__` as compact JSON; NULL if the file has none, or null */
 };
 
+/* Can a file hold it? The library has dtypes that the format has no name for. */
+bool safetensors_has_dtype(enum feature_dtype dtype);
 /* Pure: checks a header (without its length) against the `data_bytes` that follow it. 0, or -EINVAL
  * with a sentence. out needs safetensors_close() on success only. */
 int safetensors_parse(const char *header, size_t header_bytes, uint64_t data_bytes,
@@ -59,8 +61,9 @@ struct safetensors_content {
 };
 /* Header with its length, padded so that tensors begin at a multiple of 8. Freed with free(). */
 char *safetensors_header(const struct safetensors_content *content, size_t *bytes_out);
-/* Into a file that has just been opened; the caller commits it. 0, or -errno with a sentence. moved
- * may be NULL. */
+/* Into a file that has just been opened; the caller commits it. 0, or -errno with a sentence:
+ * -EINVAL, and nothing is written, when a tensor's dtype is none of the format's. moved may be NULL.
+ */
 int safetensors_write(struct output_file *out, const struct safetensors_content *content,
                       output_moved_fn moved, void *context, char *why, size_t why_bytes);
 

@@ -104,7 +104,7 @@ static bool safetensors_read_parse_tensor(struct parser *p, const char *name, co
     tensor->size = sizeof *tensor;
     const char *dtype = json_string_value(json_object_get(value, "dtype"));
     tensor->dtype = dtype ? feature_dtype_parse(dtype) : 0;
-    if (!tensor->dtype)
+    if (!safetensors_has_dtype(tensor->dtype))
         return REFUSE(p, "tensor %s has dtype %s, which is not supported", name,
                       dtype ? dtype : "(none)");
     uint64_t begin, end;

@@ -4,9 +4,11 @@
  */
 #include "featurectl/safetensors.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <sodium.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -95,11 +97,34 @@ char *safetensors_header(const struct safetensors_content *content, size_t *byte
     return header;
 }
 
+/* All that the library has a name for, but for the two complex kinds that only torch has. A file
+ * that named them could not be read by the reference implementation. */
+bool safetensors_has_dtype(enum feature_dtype dtype) {
+    return feature_dtype_name(dtype) && dtype != FEATURE_DTYPE_C32 && dtype != FEATURE_DTYPE_C128;
+}
+
+static int safetensors_write_check(const struct safetensors_content *content, char *why,
+                                   size_t why_bytes) {
+    for (uint32_t i = 0; i < content->tensor_count; i++) {
+        const struct feature_tensor *tensor = &content->tensors[i];
+        const char *name = feature_dtype_name(tensor->dtype);
+        if (safetensors_has_dtype(tensor->dtype))
+            continue;
+        snprintf(why, why_bytes, "tensor %s has dtype %s, which safetensors files cannot hold",
+                 tensor->name, name ? name : "(unknown)");
+        return -EINVAL;
+    }
+    return 0;
+}
+
 int safetensors_write(struct output_file *out, const struct safetensors_content *content,
                       output_moved_fn moved, void *context, char *why, size_t why_bytes) {
     size_t header_bytes;
+    int error = safetensors_write_check(content, why, why_bytes);
+    if (error)
+        return error;
     char *header = safetensors_header(content, &header_bytes);
-    int error = output_file_write(out, header, header_bytes, NULL, NULL, why, why_bytes);
+    error = output_file_write(out, header, header_bytes, NULL, NULL, why, why_bytes);
     free(header);
     for (uint32_t i = 0; i < content->tensor_count && !error; i++)
         error = output_file_write(out, content->data[i], content->tensors[i].bytes, moved, context,

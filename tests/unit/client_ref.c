@@ -375,10 +375,10 @@ Test(client_words, statuses_and_dtypes_have_names) {
     cr_assert_str_eq(feature_strerror(FEATURE_E_INTERNAL), "INTERNAL");
     cr_assert_str_eq(feature_strerror(-1000), "UNKNOWN");
     cr_assert_str_eq(feature_strerror(1), "UNKNOWN");
-    for (enum feature_dtype dtype = FEATURE_DTYPE_BOOL; dtype <= FEATURE_DTYPE_C64; dtype++)
+    for (enum feature_dtype dtype = FEATURE_DTYPE_BOOL; dtype <= FEATURE_DTYPE_C128; dtype++)
         cr_assert_eq(feature_dtype_parse(feature_dtype_name(dtype)), dtype);
     cr_assert_null(feature_dtype_name((enum feature_dtype)0));
-    cr_assert_null(feature_dtype_name((enum feature_dtype)23));
+    cr_assert_null(feature_dtype_name((enum feature_dtype)25));
     cr_assert_eq(feature_dtype_parse("F8"), 0);
     cr_assert_eq(feature_dtype_bytes(FEATURE_DTYPE_BF16), 2);
     cr_assert_eq(feature_dtype_bytes((enum feature_dtype)0), 0);

@@ -4,6 +4,7 @@
  * less.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,31 @@ Test(format, numbers_of_dtypes_stay) {
     cr_expect_eq(FEATURE_DTYPE_F64, 15);
     cr_expect_eq(FEATURE_DTYPE_F8_E8M0, 16);
     cr_expect_eq(FEATURE_DTYPE_C64, 22);
+    cr_expect_eq(FEATURE_DTYPE_C32, 23);
+    cr_expect_eq(FEATURE_DTYPE_C128, 24);
+}
+
+/* The library has two dtypes more than the format. */
+Test(format, a_dtype_that_the_format_lacks_is_refused_both_ways) {
+    static const enum feature_dtype lacking[] = {FEATURE_DTYPE_C32, FEATURE_DTYPE_C128};
+    for (size_t i = 0; i < 2; i++) {
+        struct safetensors file;
+        char header[128];
+        const char *name = feature_dtype_name(lacking[i]);
+        uint64_t bytes = feature_dtype_bytes(lacking[i]);
+        snprintf(header, sizeof header,
+                 "{\"t\":{\"dtype\":\"%s\",\"shape\":[],\"data_offsets\":[0,%u]}}", name,
+                 (unsigned)bytes);
+        cr_expect_neq(parse(header, bytes, &file), 0, "%s", header);
+        cr_expect_not_null(strstr(why, name), "%s", why);
+        const struct feature_tensor tensor = {
+            .size = sizeof tensor, .name = "t", .dtype = lacking[i], .bytes = bytes};
+        const void *data = "0123456789abcdef";
+        struct safetensors_content content = {.tensors = &tensor, .data = &data, .tensor_count = 1};
+        struct output_file nowhere = {.fd = -1};
+        cr_expect_eq(safetensors_write(&nowhere, &content, NULL, NULL, why, sizeof why), -EINVAL);
+        cr_expect_not_null(strstr(why, name), "%s", why);
+    }
 }
 
 Test(format, elements_of_less_than_a_byte_fill_whole_bytes) {

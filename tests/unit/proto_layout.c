@@ -121,8 +121,8 @@ Test(proto_layout, wrong_tensors_are_refused) {
 }
 
 Test(proto_layout, element_sizes_follow_safetensors) {
-    static const uint32_t bits[] = {0,  8,  8,  8,  8, 8, 16, 16, 16, 16, 32, 32,
-                                    32, 64, 64, 64, 8, 8, 8,  4,  6,  6,  64, 0};
+    static const uint32_t bits[] = {0,  8,  8,  8, 8, 8, 16, 16, 16, 16, 32, 32,  32,
+                                    64, 64, 64, 8, 8, 8, 4,  6,  6,  64, 32, 128, 0};
     for (unsigned dtype = 0; dtype < sizeof bits / sizeof *bits; dtype++)
         cr_assert_eq(layout_dtype_bits((Fb__Dtype)dtype), bits[dtype], "dtype %u", dtype);
 }
