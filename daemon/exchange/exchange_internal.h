@@ -84,7 +84,7 @@ struct name {
 
 /* The check of all that this node holds (held_check.c). */
 struct held_walk {
-    struct deadline go_on; /* held_checks_wake() */
+    struct deadline go_on; /* held_due_wake() */
     bool walking, again;   /* again: from the beginning, at next_ns */
     uint64_t next_ns, cursor;
     uint32_t space, in_flight;
@@ -139,7 +139,7 @@ struct supersede_set *publishings_new(void);
 void publishings_free(struct broker *broker);
 struct sweep *sweep_new(struct broker *broker);
 void sweep_free(struct broker *broker);
-void held_checks_init(struct exchange *exchange);
+void held_walk_init(struct exchange *exchange);
 /* The directory is gone, so what was still to be checked is dropped. */
 void held_checks_free(struct broker *broker);
 void reconcile_free(struct broker *broker);

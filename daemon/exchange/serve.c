@@ -10,6 +10,7 @@
 
 #include "exchange/held_check.h"
 #include "exchange/index_check.h"
+#include "exchange/nodes.h"
 #include "exchange/serve.h"
 #include "exchange/twin.h"
 #include "node/knowledge.h"
@@ -95,27 +96,6 @@ void serve_leave_space(struct broker *broker, struct space *space) {
             asking->holders[space->index] = STORE_NO_HOLDER;
         }
     }
-}
-
-void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
-                  const char *sentence) {
-    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
-    reply.status = status;
-    reply.error = (char *)sentence;
-    asker_reply(asking->asker, request_id, &reply, NULL, 0);
-}
-
-/* The answer to what has no result of its own: it has been done. */
-static void serve_confirm(struct asking *asking, uint32_t request_id) {
-    Fb__PeerReply reply = FB__PEER_REPLY__INIT;
-    asker_reply(asking->asker, request_id, &reply, NULL, 0);
-}
-
-void serve_refuse_full(struct asking *asking, uint32_t request_id,
-                       const struct charge_refusal *full) {
-    char sentence[SENTENCE_BYTES];
-    account_sentence(sentence, sizeof sentence, full);
-    serve_refuse(asking, request_id, FB__STATUS__FULL, sentence);
 }
 
 /* The asking broker as a holder in the store, made when it asks for the first time.
@@ -260,11 +240,6 @@ static void serve_lease_for(struct asking *asking, struct space *space, uint32_t
     free(served);
 }
 
-bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation) {
-    return incarnation && incarnation != broker->options.incarnation &&
-           (!*home || !strcmp(home, broker->config->node));
-}
-
 static void serve_on_lease(struct asking *asking, uint32_t request_id, const Fb__PeerLease *asked) {
     struct broker *broker = asking->broker;
     struct space *space = space_find(broker, asked->store);
@@ -275,7 +250,7 @@ static void serve_on_lease(struct asking *asking, uint32_t request_id, const Fb_
         snprintf(sentence, sizeof sentence, "store %.64s does not exist on node %s", asked->store,
                  broker->config->node);
         serve_refuse(asking, request_id, FB__STATUS__NOT_FOUND, sentence);
-    } else if (serve_wrong_incarnation(broker, asked->item->home, asked->item->incarnation)) {
+    } else if (nodes_is_earlier_us(broker, asked->item->home, asked->item->incarnation)) {
         snprintf(sentence, sizeof sentence,
                  "sample %s of store %s: node %s has restarted without its memory since this ref "
                  "was made",

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "exchange/held_check.h"
+#include "exchange/nodes.h"
 #include "exchange/publish.h"
 #include "exchange/serve.h"
 
@@ -15,7 +16,7 @@ static void retire_one(struct asking *asking, struct space *space, const Fb__Ret
     struct broker *broker = asking->broker;
     struct store_answer answer;
     bool retired;
-    if (serve_wrong_incarnation(broker, "", item->incarnation)) {
+    if (nodes_is_earlier_us(broker, "", item->incarnation)) {
         const struct directory_record lost = {.store = space->name,
                                               .sample_id = item->sample_id,
                                               .home = broker->config->node,
