@@ -52,7 +52,7 @@ struct outbox {
 /* ---- serve.c ---- */
 
 /* Another broker that asks us. */
-struct served; /* one lease it asked for, still waiting for the sample: serve.c */
+struct served; /* one lease it asked for, still waiting for the sample: serve_lease.c */
 struct asking {
     TAILQ_ENTRY(asking) link;
     struct broker *broker;
@@ -64,6 +64,17 @@ struct asking {
     TAILQ_HEAD(, served) waiting;
 };
 TAILQ_HEAD(asking_list, asking);
+
+/* One request of another broker. It is valid while the function of its row in the table (serve.c)
+ * runs; whoever answers later keeps `asking` and `request_id`. */
+struct serve_asked {
+    const char *name; /* what is asked for, for people: "a lease" */
+    struct asking *asking;
+    uint32_t request_id;
+    bool wants_reply;
+    struct space *space; /* of operations that need one (serve.c), else NULL */
+    const Fb__PeerRequest *message;
+};
 
 /* ---- twin.c ---- */
 

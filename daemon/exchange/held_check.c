@@ -287,29 +287,31 @@ static struct held_check *held_check_new(struct broker *broker, struct space *sp
     return check;
 }
 
-bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *space,
-                      const char *sample_id, const Fb__PeerRetire *asked) {
+void held_check_serve(const struct serve_asked *asked, struct space *space, const char *sample_id) {
+    struct asking *asking = asked->asking;
     struct store_info info;
     if (publish_is_on_the_way(asking->broker, space, sample_id)) {
-        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
+        serve_refuse(asking, asked->request_id, FB__STATUS__UNAVAILABLE,
                      "a put of it is on its way to the index");
-        return true;
+        return;
     }
-    if (!held_find(space, sample_id, &info))
-        return false;
+    if (!held_find(space, sample_id, &info)) {
+        serve_confirm(asked); /* there is nothing that the asking node's put could replace */
+        return;
+    }
     struct held_check *check = held_check_new(asking->broker, space, &info);
     if (!check) {
-        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
-        return true;
+        serve_refuse(asking, asked->request_id, FB__STATUS__UNAVAILABLE,
+                     "the home is out of memory");
+        return;
     }
     check->asking = asking;
     check->charged = asking->account;
     account_add(check->charged, CHARGE_WAITS, 1);
-    check->request_id = request_id;
-    check->check.newer = asked->newer;
-    check->check.newer_age_us = asked->newer_age_us;
+    check->request_id = asked->request_id;
+    check->check.newer = asked->message->retire->newer;
+    check->check.newer_age_us = asked->message->retire->newer_age_us;
     held_check_carry_out(check, check_begin(&check->check));
-    return true;
 }
 
 void held_checks_forget(struct broker *broker, const struct asking *asking) {

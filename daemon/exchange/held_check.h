@@ -29,9 +29,9 @@ bool held_due_any(const struct broker *broker);
 
 /* What is held of a sample as its home. False: nothing is. */
 bool held_find(const struct space *space, const char *sample_id, struct store_info *info);
-/* For another node, that is answered now or later; false: nothing to check, the answer is yes. */
-bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *space,
-                      const char *sample_id, const Fb__PeerRetire *asked);
+/* For another node, whose put does not know which generation it has replaced (a PeerRetire of
+ * generation 0). It is answered now or later: yes, nothing older can be read here any more. */
+void held_check_serve(const struct serve_asked *asked, struct space *space, const char *sample_id);
 /* The connection of that broker is gone: its checks go on and are answered to nobody. */
 void held_checks_forget(struct broker *broker, const struct asking *asking);
 /* On our own behalf, at once: the record of this sample is put right if it is missing or wrong. */
