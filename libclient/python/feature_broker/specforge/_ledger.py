@@ -6,19 +6,26 @@ The broker alone decides which sample can be read. This book is for what SpecFor
 in the process: the counters of health(), the ages that gc() looks at, and which generation an
 abort(sample_id) means. It makes no calls to the broker. Whoever uses it holds `lock`.
 
-A sample id is in at most one of these states here:
+A sample id is in one of these states here:
   unknown   not in `samples`
   tracked   in `samples`
   pending   in `samples` and in `pending`: freed for this process, but the broker was not reached
+Beside that, `released` has the generations that a release() here freed last. The broker learns of a
+release a moment later, and until then it would still grant a get; this process must not ask.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import feature_broker as fb
+
+
+# The broker knows of a release after a millisecond; nobody releases as many in that time.
+RELEASED_MAX = 4096
 
 
 @dataclass
@@ -53,6 +60,7 @@ class Ledger:
         """Attempts made to free each sample that is pending."""
         self.provisional: dict[tuple[str, int], list[str]] = {}
         """Names of features of attempts that another process makes, by sample id and generation."""
+        self.released: "OrderedDict[tuple[str, int], None]" = OrderedDict()
         self.force_freed = 0
         self.force_freed_bytes = 0
         self._lease_number = 0
@@ -71,10 +79,19 @@ class Ledger:
 
     def was_freed(self, sample_id: str, generation: Optional[int]) -> bool:
         """Whether this process has freed it, though the broker may not know yet."""
+        if generation is not None and (sample_id, generation) in self.released:
+            return True
         if sample_id not in self.pending:
             return False
         sample = self.samples[sample_id]
         return generation is None or sample.generation == generation
+
+    def note_released(self, sample_id: str, generation: int) -> None:
+        """The last read of it here was released: this process gets it no more."""
+        self.forget(sample_id, generation)
+        self.released[(sample_id, generation)] = None
+        if len(self.released) > RELEASED_MAX:
+            self.released.popitem(last=False)
 
     def resident_bytes(self) -> int:
         """Of all tracked samples."""

@@ -367,18 +367,25 @@ class BrokerFeatureStore:
         """Ends a read. The sample goes with its last one, unless retain_on_release.
 
         Harmless for a handle that was released, and for one of a generation that has been
-        superseded. Does not block: the broker is told within a millisecond, or with the next call.
+        superseded. Blocks for a round trip to the broker of this node, so that afterwards no get
+        succeeds here; other nodes learn of it within a moment. While the broker is away it is told
+        later: nothing is raised.
         """
         del reason
         with self._ledger.lock:
             lease = self._ledger.leases.pop(handle.lease_token, None)
             if lease is None:
                 return
-            if not self.retain_on_release and not self._ledger.is_leased(
-                handle.sample_id, handle.generation
-            ):
-                self._ledger.forget(handle.sample_id, handle.generation)
+            last = not self._ledger.is_leased(handle.sample_id, handle.generation)
+            if last and not self.retain_on_release:
+                self._ledger.note_released(handle.sample_id, handle.generation)
         lease.view.release(consumed=not self.retain_on_release)
+        del lease  # with it goes the last reference to the broker's memory
+        if last and not self.retain_on_release:
+            try:
+                self._attachment.client.health()  # releases travel ahead of any question
+            except fb.FeatureError as error:
+                logger.info("store %s: a release is told later: %s", self.store_id, error)
 
     def abort(self, sample_id: str, *, reason: str = "aborted") -> None:
         """Frees a sample, wherever it is: no get of it succeeds any more. Absent is fine.
