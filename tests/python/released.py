@@ -12,7 +12,6 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from typing import Iterator
 
 import pytest
 
@@ -48,20 +47,20 @@ def install() -> str:
     return ""
 
 
-def importable(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
-    """Makes the modules importable for one test, or skips it with a sentence."""
+def forget(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """The packages count as never imported, until the test ends."""
+    for name in list(sys.modules):
+        if name.split(".")[0] in packages:
+            monkeypatch.delitem(sys.modules, name)
+
+
+def importable(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Makes the packages importable for one test, or skips it with a sentence."""
     pytest.importorskip("torch", reason="torch is not installed for this Python")
-    if all(importlib.util.find_spec(module) for module in modules):
+    forget(monkeypatch, *packages)
+    if all(importlib.util.find_spec(package) for package in packages):
         return
     why = install()
     if why:
-        pytest.skip(f"{', '.join(modules)} not installed, and the package index gave none: {why}")
+        pytest.skip(f"{', '.join(packages)} not installed, and the package index gave none: {why}")
     monkeypatch.syspath_prepend(str(FOLDER))
-
-
-def forget(*packages: str) -> Iterator[None]:
-    """Afterwards the packages count as never imported."""
-    yield
-    for name in list(sys.modules):
-        if name.split(".")[0] in packages:
-            del sys.modules[name]

@@ -30,10 +30,10 @@ _numbers = itertools.count()
 @pytest.fixture(params=["our records", "SpecForge's records"], autouse=True)
 def records(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "our records":
+        released.forget(monkeypatch, "specforge")
         monkeypatch.setitem(sys.modules, "specforge", None)
-        yield request.param
-        return
-    released.importable(monkeypatch, "specforge")
+    else:
+        released.importable(monkeypatch, "specforge")
     yield request.param
 
 
@@ -300,6 +300,7 @@ def test_samples_of_other_processes(make: Make, sid: str) -> None:
         store.adopt(type(ref)(**fields))
 
 
+@pytest.mark.parametrize("records", ["our records"], indirect=True)
 def test_frees_are_not_lost_while_the_broker_is_away(folder: Path, sid: str) -> None:
     broker = Broker(folder, f"mortal{next(_numbers)}").start()
     store = BrokerFeatureStore(
@@ -420,17 +421,11 @@ def _consume(store: BrokerFeatureStore, ref: Any, answers: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers(make: Make, sid: str, method: str, records: str, monkeypatch: Any) -> None:
+def test_workers(make: Make, sid: str, method: str) -> None:
     """A store goes into workers of a DataLoader."""
     store = make()
     ref = store.put(tensors(), sample_id=sid, metadata=META)
     context: Any = multiprocessing.get_context(method)
-    if method == "spawn":
-        here = [str(Path(__file__).parent)]
-        if "SpecForge" in records:
-            here.append(str(released.FOLDER))
-        path = os.pathsep.join([*here, os.environ.get("PYTHONPATH", "")])
-        monkeypatch.setenv("PYTHONPATH", path)
     answers = context.Queue()
     worker = context.Process(target=_consume, args=(store, ref, answers))
     worker.start()
