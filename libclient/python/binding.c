@@ -131,6 +131,7 @@ int binding_put_batch(struct feature_store *store, const struct binding_sample *
                                  puts[i].data);
             puts[i].sample = binding_make_sample(from->sample_id, puts[i].tensors, from->count,
                                                  from->metadata, from->metadata_bytes);
+            puts[i].sample.cuda_stream = (void *)from->cuda_stream;
             items[i] = (struct feature_put_item){
                 .size = sizeof items[i], .sample = &puts[i].sample, .data = puts[i].data};
         }

@@ -61,8 +61,7 @@ struct binding_sample {
 /* Blocks up to deadline_ms, and copies. FEATURE_OK or FEATURE_E_*. */
 int binding_put(struct feature_store *store, const char *sample_id, const char *names,
                 const uint64_t *numbers, uint32_t count, const void *metadata,
-                size_t metadata_bytes, uintptr_t cuda_stream, uint32_t deadline_ms,
-                struct feature_ref **ref_out);
+                size_t metadata_bytes, uint32_t deadline_ms, struct feature_ref **ref_out);
 /* statuses_out and refs_out have room for sample_count. */
 int binding_put_batch(struct feature_store *store, const struct binding_sample *samples,
                       size_t sample_count, uint32_t deadline_ms, int *statuses_out,
@@ -83,8 +82,8 @@ void binding_release(struct binding_lease *lease, int how);
  * The caller has checked both. */
 void binding_copy_out(struct binding_lease *lease, const uint64_t *pairs, uint32_t count, int how);
 /* The same, where the addresses may be a GPU's memory. The copies are made on cuda_stream (0: the
- * legacy default stream) and have ended when it returns. Releases as `how` says when all was copied,
- * else as returned. FEATURE_OK or FEATURE_E_*. */
+ * legacy default stream) and have ended when it returns. Releases as `how` says when all was
+ * copied, else as returned. FEATURE_OK or FEATURE_E_*. */
 int binding_copy_to_device(struct binding_lease *lease, const uint64_t *pairs, uint32_t count,
                            int how, uintptr_t cuda_stream);
 void binding_copy(void *to, const void *from, size_t bytes);
