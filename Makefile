@@ -37,7 +37,9 @@ CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -M
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
-LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson libibverbs librdmacm) $(LIB_CLIENT)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson) $(LIB_CLIENT)
+# Only programs of tests/vm: the broker finds these two at run time (daemon/transport/rdma/verbs.h).
+LIB_VERBS := $(shell $(PC) --libs libibverbs librdmacm)
 LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)
 LIB_TEST := -lcriterion -lm
 
@@ -142,13 +144,13 @@ $(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_w
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_VERBS) $(LIB_TEST) -o $@
 # A stranger on the fabric, and what breaks QPs under a broker: for the cases of tests/vm.
 VM_PROGRAMS := $(BUILD)/tests/vm $(BUILD)/tests/stranger $(BUILD)/tests/qp_error.so
 $(BUILD)/tests/stranger: $(call obj,tests/vm/programs/stranger.c) $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_VERBS) -o $@
 $(BUILD)/tests/qp_error.so: $(call obj,tests/vm/programs/qp_error.c)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
