@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from feature_broker import Unavailable
 from feature_broker._feature import lib
+from feature_broker._programs import find_program
 
-from . import _keys, _objects, _programs
+from . import _keys, _objects
 
 if TYPE_CHECKING:
     from ._node import Connection
@@ -31,10 +32,7 @@ def keys(objects: "Objects", connection: "Connection") -> list[str]:
 
 
 def _listed_by_featurectl(connection: "Connection") -> list[str]:
-    program = _programs.find("featurectl")
-    if program is None:  # then this node's own objects have to do
-        return []
-    command = [program, "samples", "--json", "--store", connection.store.name]
+    command = [find_program("featurectl"), "samples", "--json", "--store", connection.store.name]
     if connection.client.socket_path is not None:
         command += ["--socket", connection.client.socket_path]
     try:
@@ -45,7 +43,7 @@ def _listed_by_featurectl(connection: "Connection") -> list[str]:
     for line in said.stdout.splitlines():
         sample = json.loads(line)
         if sample.get("state") == "resident":
-            found.append(str(sample["sample"]))
+            found.append(str(sample["sample_id"]))
     return found
 
 
