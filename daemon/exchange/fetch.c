@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/exchange_internal.h"
 #include "proto/frame.h"
 
 #define NOTICE_INTERVAL_NS (100 * NS_PER_MS)
