@@ -14,6 +14,7 @@ of it any more: when that has not answered for GONE_S, at SIGTERM, or when the b
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 import time
@@ -40,7 +41,7 @@ def run(folder: Path, node: str, host: str, master: str, stop: threading.Event) 
     """Raises Cannot and NoAnswer when there is no broker in the end."""
     where = listen_host(master)
     question = {
-        "node": node, "machine": _cluster.machine(), "host": host, "port": free_port(where)
+        "node": node, "machine": _cluster.machine(), "host": host, "port": _choose_port(folder, where)
     }  # fmt: skip
     answer = _cluster.ask(master, "join", question)
     if "error" in answer:
@@ -53,6 +54,21 @@ def run(folder: Path, node: str, host: str, master: str, stop: threading.Event) 
         _follow(broker, question, master, stop)
     finally:
         broker.stop()
+
+
+def _choose_port(folder: Path, host: str) -> int:
+    """The one that the node had before, if it can: the others know it under that."""
+    note = folder / "port"
+    try:
+        port = int(note.read_text())
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+        return port
+    except (OSError, ValueError, OverflowError):
+        port = free_port(host)
+        note.write_text(str(port))
+        return port
 
 
 def _peers(answer: dict[str, Any]) -> tuple[Peer, ...]:

@@ -374,7 +374,8 @@ class MooncakeDistributedStore:
         except fb.FeatureError as error:
             return _codes.of_error(error, "remove_all")
         wanted = [key for key in keys if pattern is None or pattern.search(key)]
-        codes = [self.remove(key) for key in wanted]
+        names = [name for key in wanted if (name := _keys.make(key)) is not None]
+        codes = [objects.remove(name) for name in names]
         failed = [code for code in codes if code not in (0, OBJECT_NOT_FOUND)]
         return failed[0] if failed else codes.count(0)
 
