@@ -58,6 +58,7 @@ CTL_OBJ := $(call obj,$(wildcard libclient/featurectl/*.c))
 BENCH_OBJ := $(call obj,$(wildcard tests/bench/*.c))
 SUPPORT_OBJ := $(call obj,$(wildcard tests/support/*.c))
 suite_obj = $(call obj,$(wildcard tests/$(1)/*.c))
+FAKE_CUDA := $(BUILD)/tests/fake/libcuda.so.1
 SUITES := $(foreach s,unit conformance model e2e cuda,$(if $(wildcard tests/$(s)/*.c),$(s)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
@@ -115,7 +116,7 @@ $(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.p
 	$(Q)CC='$(CC)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
 	  $(PYTHON) libclient/python/build_extension.py $(@D)
 	@touch $@
-check-python: all python ## the tests of the Python package
+check-python: all python $(FAKE_CUDA) ## the tests of the Python package
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests python
 
 # ---- tests ----
@@ -140,7 +141,6 @@ $(BUILD)/tests/memory: $(call suite_obj,memory) $(SUPPORT_OBJ) $(BUILD)/libfeatu
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
 # A driver for machines without a GPU. The library finds it by its soname, as it would find the real one.
-FAKE_CUDA := $(BUILD)/tests/fake/libcuda.so.1
 $(FAKE_CUDA): $(call obj,tests/cuda/fake/libcuda.c)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
