@@ -28,8 +28,16 @@ from .samples import HiddenStatesSamples, make_manifest
 
 if TYPE_CHECKING:
     logger: Any
-    _Connector = object
     _Metadata = object
+
+    class _Connector:
+        """What is used here of vLLM's base class."""
+
+        def __init__(self, vllm_config: Any, role: Any, kv_cache_config: Any) -> None: ...
+
+        def has_connector_metadata(self) -> bool: ...
+
+        def _get_connector_metadata(self) -> Any: ...
 
     class _HybridMemory:
         """vLLM's mark of connectors that know several groups of KV caches."""
@@ -69,7 +77,7 @@ class BrokerHiddenStatesConnector(_Connector, _HybridMemory):
     def __init__(
         self, vllm_config: Any, role: Any, kv_cache_config: Optional[Any] = None
     ) -> None:
-        super().__init__(  # type: ignore[call-arg]
+        super().__init__(
             vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config
         )
         self._config_of_vllm = vllm_config
@@ -159,11 +167,11 @@ class BrokerHiddenStatesConnector(_Connector, _HybridMemory):
 
     def register_kv_caches(self, kv_caches: Mapping[str, torch.Tensor]) -> None:
         """Finds the cache that holds the hidden states."""
-        from vllm.config import get_layers_from_vllm_config  # type: ignore[import]
-        from vllm.distributed.parallel_state import (  # type: ignore[import]
+        from vllm.config import get_layers_from_vllm_config
+        from vllm.distributed.parallel_state import (
             get_tensor_model_parallel_rank,
         )
-        from vllm.model_executor.models.extract_hidden_states import (  # type: ignore[import]
+        from vllm.model_executor.models.extract_hidden_states import (
             CacheOnlyAttentionLayer,
         )
 
@@ -198,7 +206,7 @@ class BrokerHiddenStatesConnector(_Connector, _HybridMemory):
         self, finished_req_ids: set[str]
     ) -> tuple[Optional[set[str]], Optional[set[str]]]:
         """Starts the copies of this step, and tells which earlier ones have ended."""
-        metadata = self._get_connector_metadata() if self.has_connector_metadata() else None  # type: ignore[attr-defined]
+        metadata = self._get_connector_metadata() if self.has_connector_metadata() else None
         if self._is_writer and isinstance(metadata, BrokerConnectorMetadata):
             for pending in metadata.pending_saves:
                 if pending.req_id not in self._copies:
@@ -319,7 +327,7 @@ def _find_group(kv_cache_config: Optional[Any]) -> int:
     groups = [] if kv_cache_config is None else list(kv_cache_config.kv_cache_groups)
     if len(groups) <= 1:
         return 0
-    from vllm.v1.kv_cache_interface import HiddenStateCacheSpec  # type: ignore[import]
+    from vllm.v1.kv_cache_interface import HiddenStateCacheSpec
 
     found = [
         index
