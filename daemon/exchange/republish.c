@@ -40,7 +40,7 @@ static struct directory_record republish_record(const struct again *again) {
                                      .home = broker->config->node,
                                      .generation = again->generation,
                                      .incarnation = broker->options.incarnation,
-                                     .bytes = info.extent_bytes};
+                                     .bytes = info.place.bytes};
 }
 
 static void republish_on_written(void *context, enum directory_result result) {

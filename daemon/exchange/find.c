@@ -1,0 +1,690 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Finds what one item of a get asks for, here or on another node, and gets it a lease that the
+ * client can use: the shell of cluster/search.c, where the states are drawn. This file tells that
+ * machine what has happened, and does what it says: it asks this node's store, the directory and
+ * other brokers, and has the bytes brought here (fetch.c).
+ *
+ * Who owns what. A lease that a home grants is recorded in remote_lease.c from before the home is
+ * asked. While the search goes on, `remote` names the lease that this item holds; the local lease
+ * that ends the search carries it on as its cookie, so that the end of the local one is told to the
+ * home. A lease that comes when the item has ended is given back at once.
+ *
+ * An item that ends may free its call, and itself with it. So find_on() is the last thing that a
+ * function does with an item.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "exchange/exchange.h"
+#include "node/knowledge.h"
+
+/* What an event brings along. Valid while the event is dealt with. */
+struct find_told {
+    enum store_result result; /* of this node's store, with what goes with it */
+    struct store_lease lease;
+    struct store_refusal refusal;
+    const struct directory_record *record;
+    struct peer *peer; /* who answered, or did not */
+    const Fb__PeerReply *reply;
+    const uint8_t *payload; /* of the reply */
+    size_t payload_bytes;
+    Fb__Status status; /* of a refusal whose sentence is `why` */
+    const char *why;
+};
+
+static void find_on(struct find *find, enum search_event event, const struct find_told *told);
+
+/* ---- this node's own store ---- */
+
+static void find_on_resident(struct waiter *waiter, const struct store_effect *effect) {
+    struct find *find = container_of(waiter, struct find, item.waiter);
+    const struct call *call = find->item.call;
+    struct find_told told = {
+        .result = effect->result, .lease = effect->lease, .refusal = effect->refusal};
+    find->item.in_store = false;
+    if (effect->result != STORE_OK) {
+        find_on(find, SEARCH_ON_WAIT_OVER, &told);
+    } else if (find->state != SEARCH_COPY && !broker_serves(call->broker)) {
+        /* A landing copy is different: its home has granted it. */
+        store_release(call->space->store, call->holder, effect->lease.hi, effect->lease.lo,
+                      STORE_RETURNED, call->broker->now_ns);
+        find_on(find, SEARCH_ON_FENCED, &told);
+    } else {
+        find_on(find, SEARCH_ON_RESIDENT, &told);
+    }
+}
+
+/* Asks the store for a lease. Returns what it says as an event, and fills in what goes with it. */
+static enum search_event find_ask_store(struct find *find, struct store_get get,
+                                        struct find_told *told) {
+    struct item *item = &find->item;
+    const struct call *call = item->call;
+    get.tag = (uint64_t)(uintptr_t)&item->waiter;
+    *told = (struct find_told){0};
+    told->result = store_get(call->space->store, call->holder, &get, call->broker->now_ns,
+                             &told->lease, &told->refusal);
+    switch (told->result) {
+    case STORE_OK:
+        return SEARCH_ON_GRANTED;
+    case STORE_WAIT:
+        item->waiter.granted = find_on_resident;
+        item->in_store = true;
+        return SEARCH_ON_QUEUED;
+    case STORE_E_NOT_FOUND:
+        return SEARCH_ON_MISSING;
+    default:
+        return SEARCH_ON_REFUSED;
+    }
+}
+
+/* A generation that is on its way to the index is waited for although nobody said so: whoever asks
+ * may have read of it there. */
+static void find_try_here(struct find *find) {
+    const struct item *item = &find->item;
+    const struct call *call = item->call;
+    if (!broker_serves(call->broker)) {
+        find_on(find, SEARCH_ON_FENCED, &(struct find_told){0});
+        return;
+    }
+    uint64_t wait_ns = call->wait_ns;
+    if (find->state == SEARCH_TRY_OURS)
+        wait_ns = sample_wait_ns(call->space, item->ref.generation, wait_ns);
+    struct find_told told;
+    enum search_event event =
+        find_ask_store(find,
+                       (struct store_get){
+                           .sample_id = item->ref.sample_id,
+                           .sample_id_bytes = (uint32_t)strlen(item->ref.sample_id),
+                           .generation = item->ref.generation,
+                           .deadline_ns = call->broker->now_ns + wait_ns,
+                       },
+                       &told);
+    find_on(find, event, &told);
+}
+
+/* ---- the directory ---- */
+
+static enum search_event find_event_located(const struct find *find, enum directory_result result,
+                                            const struct directory_record *record,
+                                            bool ask_peers) {
+    const struct broker *broker = find->item.call->broker;
+    if (ask_peers || (result == DIRECTORY_E_NOT_FOUND && find->item.call->wait_ns))
+        return SEARCH_ON_CANNOT_NAME; /* each peer waits for it, if it is to be waited for */
+    if (nodes_have_lost(broker, result, record))
+        return SEARCH_ON_NAMES_DEAD;
+    if (result == DIRECTORY_E_UNAVAILABLE)
+        return SEARCH_ON_INDEX_DOWN;
+    if (result != DIRECTORY_OK || record->generation == find->missed)
+        return SEARCH_ON_NAMES_NOBODY;
+    return strcmp(record->home, broker->config->node) ? SEARCH_ON_NAMES_OTHER : SEARCH_ON_NAMES_US;
+}
+
+static void find_on_located(void *context, enum directory_result result,
+                            const struct directory_record *record, bool ask_peers) {
+    struct item *item = ask_take(context);
+    if (!item)
+        return;
+    struct find *find = find_of(item);
+    enum search_event event = find_event_located(find, result, record, ask_peers);
+    if (event == SEARCH_ON_NAMES_OTHER)
+        ref_locate(&item->ref, record);
+    else if (event == SEARCH_ON_NAMES_US && !item->in_store)
+        item->ref.generation = record->generation;
+    find_on(find, event, &(struct find_told){.record = record});
+}
+
+/* The deadline of an item whose time no store keeps. */
+static void find_watch(struct item *item) {
+    const struct call *call = item->call;
+    if (!item->timed.queued)
+        item_set_deadline(item, call->broker->now_ns + call->wait_ns + call->patience_ns);
+}
+
+static void find_ask_index(struct find *find) {
+    struct item *item = &find->item;
+    struct directory *directory = item->call->broker->directory;
+    struct ask *ask = ask_new(item, NULL);
+    if (!ask) { /* the item's refusal will say that there was no memory */
+        find_on(find, SEARCH_ON_NAMES_NOBODY, &(struct find_told){0});
+        return;
+    }
+    find_watch(item);
+    directory->ops->locate(directory, item->call->space->name, item->ref.sample_id,
+                           find_on_located, ask);
+}
+
+/* What the index named is gone. `why` is told should it name nothing newer. */
+static void find_ask_index_again(struct find *find, const char *why) {
+    struct item *item = &find->item;
+    free(item->error);
+    item->error = strdup(why);
+    find->missed = item->ref.generation;
+    item->ref.generation = item->ref.incarnation = 0;
+    *item->ref.home = '\0';
+    find_ask_index(find);
+}
+
+/* ---- other brokers ---- */
+
+/* Of a ref that names no incarnation only the home itself can tell. */
+static bool find_home_is_dead(const struct item *item) {
+    return item->ref.incarnation &&
+           nodes_is_dead(item->call->broker, item->ref.home, item->ref.incarnation);
+}
+
+static void find_on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
+                           size_t payload_bytes, const char *why) {
+    struct ask *ask = context;
+    struct broker *broker = ask->broker;
+    struct peer *peer = ask->peer;
+    uint64_t asked = ask->generation, remote = ask->remote;
+    struct item *item = ask_take(ask);
+    bool granted = reply && reply->status == FB__STATUS__OK &&
+                   reply->result_case == FB__PEER_REPLY__RESULT_LEASE;
+    if (granted)
+        remote_lease_granted(broker, remote, reply->lease->lease_hi, reply->lease->lease_lo,
+                             reply->lease->generation);
+    else
+        remote_lease_cancel(broker, remote);
+    if (granted && !item) /* it has its sample from elsewhere, or its client is gone */
+        outbox_release(broker, remote, false);
+    if (!item)
+        return;
+    struct find *find = find_of(item);
+    struct find_told told = {.peer = peer,
+                             .reply = reply,
+                             .payload = payload,
+                             .payload_bytes = payload_bytes,
+                             .why = why};
+    char wrong[SENTENCE_BYTES];
+    if (!reply) {
+        find->unheard = peer;
+        find_on(find, SEARCH_ON_UNHEARD, &told);
+    } else if (!granted) {
+        find_on(find,
+                reply->status == FB__STATUS__NOT_FOUND ? SEARCH_ON_NOT_FOUND : SEARCH_ON_SAID_NO,
+                &told);
+    } else if (find->remote = remote, !believe_lease(item, peer, asked, reply->lease, wrong)) {
+        told.why = wrong;
+        find_on(find, SEARCH_ON_ODD, &told);
+    } else {
+        item_found(item);
+        strcpy(item->ref.home, peer_node(peer));
+        item->ref.incarnation = peer_incarnation(peer);
+        item->ref.generation = reply->lease->generation;
+        find->over_network = true;
+        find_on(find, SEARCH_ON_LEASED, &told);
+    }
+}
+
+/* 0 or -errno. The room that the lease and its release take is taken before the home is asked. */
+static int find_ask_for_lease(struct find *find, struct peer *peer, bool by_id) {
+    struct item *item = &find->item;
+    const struct call *call = item->call;
+    uint64_t remote = remote_lease_new(call->broker, peer, call->space->name,
+                                       (uid_t)call->session->account->parent->number);
+    struct ask *ask = remote ? ask_new(item, peer) : NULL;
+    if (remote && !ask)
+        remote_lease_cancel(call->broker, remote);
+    if (!ask)
+        return -ENOMEM;
+    ask->remote = remote;
+    Fb__GetItem get = FB__GET_ITEM__INIT;
+    get.sample_id = item->ref.sample_id;
+    get.generation = by_id ? 0 : item->ref.generation;
+    get.home = item->ref.home;
+    get.incarnation = by_id ? 0 : item->ref.incarnation;
+    Fb__PeerLease lease = FB__PEER_LEASE__INIT;
+    lease.store = call->space->name;
+    lease.item = &get;
+    lease.wait_ms = (uint32_t)(call->wait_ns / NS_PER_MS);
+    lease.have_copy =
+        item->ref.generation && fetch_has_copy(call->broker, call->space, item->ref.generation);
+    lease.holder = (char *)broker_session_name(call->session);
+    Fb__PeerRequest request = FB__PEER_REQUEST__INIT;
+    request.op_case = FB__PEER_REQUEST__OP_LEASE;
+    request.lease = &lease;
+    int result = peer_call(peer, &request, find_on_answer, ask, call->broker->now_ns);
+    if (result < 0) {
+        remote_lease_cancel(call->broker, remote);
+        ask_take(ask);
+    }
+    return result;
+}
+
+/* The end of a sentence about a node that was not asked. result: -errno. */
+static const char *find_why_not_asked(int result) {
+    return result == -ENOMEM ? "the broker is out of memory" : "it cannot be asked now";
+}
+
+/* Asks the node that the ref names. False: it was not asked; told says why. */
+static bool find_ask_home(struct find *find, struct find_told *told,
+                          char sentence[SENTENCE_BYTES]) {
+    struct item *item = &find->item;
+    const struct broker *broker = item->call->broker;
+    const struct space *space = item->call->space;
+    const char *id = item->ref.sample_id, *home = item->ref.home, *node = broker->config->node;
+    struct peer *peer = peers_find(broker->peers, home);
+    char trouble[TROUBLE_BYTES];
+    told->status = FB__STATUS__UNAVAILABLE;
+    told->why = sentence;
+    if (find_home_is_dead(item)) {
+        told->status = FB__STATUS__LOST;
+        snprintf(sentence, SENTENCE_BYTES,
+                 "sample %s of store %s: its home, node %s, is gone and its memory with it", id,
+                 space->name, home);
+    } else if (!peer && broker->directory->ops->index) {
+        snprintf(sentence, SENTENCE_BYTES,
+                 "sample %s of store %s is at node %s, of which node %s knows nothing: %s", id,
+                 space->name, home, node,
+                 broker_trouble(broker, "it is no member of the cluster", trouble));
+    } else if (!peer) {
+        snprintf(sentence, SENTENCE_BYTES,
+                 "sample %s of store %s is at node %s, which is no peer of node %s: add [peer %s] "
+                 "to its configuration",
+                 id, space->name, home, node, home);
+    } else if (space->settings.landing_bytes == 0) {
+        told->status = FB__STATUS__FULL;
+        snprintf(sentence, SENTENCE_BYTES,
+                 "store %s has no landing_bytes on node %s: it cannot read other nodes' samples",
+                 space->name, node);
+    } else {
+        int result = find_ask_for_lease(find, peer, false);
+        if (result == 0)
+            return true;
+        snprintf(sentence, SENTENCE_BYTES,
+                 "sample %s of store %s is at node %s, which was not asked: %s", id, space->name,
+                 home, find_why_not_asked(result));
+    }
+    return false;
+}
+
+/* False: no peer was asked; told says of one of them why. */
+static bool find_ask_all(struct find *find, struct find_told *told,
+                         char sentence[SENTENCE_BYTES]) {
+    struct item *item = &find->item;
+    struct peers *peers = item->call->broker->peers;
+    for (struct peer *peer = peers_next(peers, NULL); peer; peer = peers_next(peers, peer)) {
+        int result = find_ask_for_lease(find, peer, true);
+        if (result == 0)
+            continue;
+        find->unheard = peer;
+        told->status = FB__STATUS__UNAVAILABLE;
+        told->why = sentence;
+        snprintf(sentence, SENTENCE_BYTES,
+                 "sample %s of store %s is not on this node, and node %s was not asked: %s",
+                 item->ref.sample_id, item->call->space->name, peer_node(peer),
+                 find_why_not_asked(result));
+    }
+    return item->ask_count;
+}
+
+/* ---- the bytes ---- */
+
+static void find_on_landed(struct fetch_reader *reader) {
+    struct find *find = container_of(reader, struct find, reader);
+    find_on(find, SEARCH_ON_LANDED, &(struct find_told){0});
+}
+
+static void find_on_not_landed(struct fetch_reader *reader, Fb__Status status,
+                               const char *sentence) {
+    struct find *find = container_of(reader, struct find, reader);
+    find_on(find, SEARCH_ON_NOT_LANDED, &(struct find_told){.status = status, .why = sentence});
+}
+
+static void find_notify(const struct item *item, const Fb__ClientNotice *notice) {
+    const struct broker_session *session = item->call->session;
+    session->ops->notice(session->client, item->call->request_id, notice);
+}
+
+static void find_send_progress(const struct item *item, const struct fetch_moved *moved) {
+    Fb__Progress progress = FB__PROGRESS__INIT;
+    progress.bytes_done = moved->bytes_done;
+    progress.bytes_total = moved->to.bytes;
+    Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
+    notice.note_case = FB__CLIENT_NOTICE__NOTE_PROGRESS;
+    notice.progress = &progress;
+    find_notify(item, &notice);
+}
+
+static void find_send_landed(const struct item *item, const struct fetch_moved *moved) {
+    Fb__Landed landed = FB__LANDED__INIT;
+    landed.item = (uint32_t)item_index(item);
+    landed.transfer = moved->transfer;
+    landed.extent_offset = moved->to.offset;
+    landed.bytes = moved->prefix_bytes;
+    Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
+    notice.note_case = FB__CLIENT_NOTICE__NOTE_LANDED;
+    notice.landed = &landed;
+    find_notify(item, &notice);
+}
+
+/* The item gets its whole patience anew: its deadline is meant for a read that stands still, and a
+ * sample of gigabytes may well take longer than that. So a get ends with TIMEOUT only when nothing
+ * has come for the time it asked for. */
+static void find_on_moved(struct fetch_reader *reader, const struct fetch_moved *moved) {
+    struct find *find = container_of(reader, struct find, reader);
+    struct item *item = &find->item;
+    item_set_deadline(item, moved->now_ns + item->call->patience_ns);
+    if (moved->tell_progress && item->call->wants_reply)
+        find_send_progress(item, moved);
+    if (moved->tell_landed && item->call->wants_reply && find->wants_landed)
+        find_send_landed(item, moved);
+}
+
+static const struct fetch_reader_ops find_reader_ops = {
+    .landed = find_on_landed,
+    .failed = find_on_not_landed,
+    .moved = find_on_moved,
+};
+
+/* Leases the landing copy, or queues for one that is about to be resident. */
+static enum search_event find_ask_copy(struct find *find, struct find_told *told) {
+    return find_ask_store(
+        find,
+        (struct store_get){.generation = find->item.ref.generation, .cookie = find->remote}, told);
+}
+
+/* Returns NULL, or what is wrong with what the home says of the sample. The sizes are computed from
+ * the spec here and not taken from the answer, because they say how much memory is written. */
+static const char *find_check_spec(struct broker *broker, const Fb__PeerLeaseReply *reply,
+                                   size_t payload_bytes, struct layout *layout) {
+    Fb__SampleSpec *spec =
+        reply->spec.len > LAYOUT_SPEC_BYTES_MAX
+            ? NULL
+            : fb__sample_spec__unpack(bump_begin(&broker->bump), reply->spec.len, reply->spec.data);
+    if (!spec)
+        return "the home sent a malformed spec";
+    const char *wrong = layout_compute(spec, layout);
+    if (wrong)
+        return wrong;
+    if (layout->extent_bytes != reply->extent_bytes ||
+        (payload_bytes && payload_bytes != reply->extent_bytes))
+        return "the home sent sizes that do not fit the spec";
+    if (reply->checksums.len && reply->checksums.len != 8ull * layout->tensor_count)
+        return "the home sent another number of checksums than tensors";
+    return NULL;
+}
+
+static void find_end_unbelieved(struct find *find, const char *wrong) {
+    const struct item *item = &find->item;
+    char sentence[2 * SENTENCE_BYTES];
+    snprintf(sentence, sizeof sentence, "sample %s of store %s from node %s: %s",
+             item->ref.sample_id, item->call->space->name, item->ref.home, wrong);
+    find_on(find, SEARCH_ON_NOT_LANDED,
+            &(struct find_told){.status = FB__STATUS__INTERNAL, .why = sentence});
+}
+
+/* Joins the fetch that is under way, takes the copy that is here, or begins a fetch. */
+static void find_land(struct find *find, const struct find_told *leased) {
+    struct item *item = &find->item;
+    struct broker *broker = item->call->broker;
+    struct space *space = item->call->space;
+    const Fb__PeerLeaseReply *reply = leased->reply->lease;
+    struct peer *home = leased->peer;
+    const struct source source =
+        source_peer(home, remote_lease_find(broker, find->remote)->epoch);
+    uint64_t patience_end_ns = broker->now_ns + item->call->patience_ns;
+    struct layout layout;
+    char odd[SENTENCE_BYTES];
+    const char *wrong = find_check_spec(broker, reply, leased->payload_bytes, &layout);
+    if (wrong)
+        believe_not(home, wrong);
+    else if (!believe_copy(item, home, reply, odd))
+        wrong = odd;
+    struct fetch *fetch = wrong ? NULL : fetch_find(broker, space, reply->generation);
+    if (fetch && !fetch_is_of(fetch, &source, item->ref.sample_id, reply->extent_bytes))
+        believe_not(home, wrong = "it says of one generation what another has said of it, or what "
+                                  "it has said otherwise itself");
+    if (wrong) {
+        find_end_unbelieved(find, wrong);
+        return;
+    }
+    find->reader.ops = &find_reader_ops;
+    if (fetch) {
+        item_set_deadline(item, patience_end_ns);
+        fetch_join(fetch, &find->reader);
+        return;
+    }
+    struct find_told told;
+    enum search_event copy = find_ask_copy(find, &told);
+    if (copy != SEARCH_ON_MISSING) {
+        find_on(find, copy, &told);
+        return;
+    }
+    item_set_deadline(item, patience_end_ns);
+    fetch_begin(broker, space,
+                &(struct fetch_order){
+                    .sample_id = item->ref.sample_id,
+                    .generation = reply->generation,
+                    .source = source,
+                    .from = {.tier = PLACE_MEMORY,
+                             .segment = reply->region,
+                             .offset = reply->extent_offset,
+                             .bytes = reply->extent_bytes},
+                    .layout = &layout,
+                    .spec = reply->spec,
+                    .checksums = reply->checksums,
+                    .bytes = leased->payload_bytes ? leased->payload : NULL,
+                    .room_deadline_ns = patience_end_ns,
+                },
+                &find->reader);
+}
+
+/* ---- refusals ---- */
+
+static void find_end_missing(struct item *item) {
+    char sentence[SENTENCE_BYTES];
+    status_not_found(sentence, item->call->broker, item->call->space, item->ref.sample_id,
+                     item->ref.generation);
+    item_done(item, FB__STATUS__NOT_FOUND, "%s", sentence);
+}
+
+static void find_end_absent(struct item *item) {
+    char *why = steal_pointer(&item->error);
+    if (why)
+        item_done(item, FB__STATUS__NOT_FOUND, "%s", why);
+    else
+        find_end_missing(item);
+    free(why);
+}
+
+static void find_end_refused(struct item *item, enum store_result result,
+                             const struct store_refusal *refusal) {
+    const struct call *call = item->call;
+    char sentence[SENTENCE_BYTES];
+    if (result == STORE_E_NOT_FOUND) { /* after a wait: it ended meanwhile */
+        find_end_missing(item);
+        return;
+    }
+    if (result == STORE_E_TIMEOUT) {
+        snprintf(sentence, sizeof sentence, "sample %s of store %s was not put within %llu ms",
+                 item->ref.sample_id, call->space->name,
+                 (unsigned long long)(call->wait_ns / NS_PER_MS));
+        if (call->wait_cut)
+            status_add_cut(sentence, call->space);
+    } else {
+        status_sentence(sentence, call->space, result, refusal, item->ref.sample_id);
+    }
+    item_done(item, status_of(result), "%s", sentence);
+}
+
+/* What it granted for this item is given back with the item's end. */
+static void find_end_odd(struct item *item, const struct peer *peer, const char *wrong) {
+    item_done(item, FB__STATUS__INTERNAL,
+              "sample %s of store %s: node %s gave no answer to what it was asked: %s; nothing of "
+              "it was used",
+              item->ref.sample_id, item->call->space->name, peer_node(peer), wrong);
+}
+
+static void find_end_as_said(struct item *item, struct peer *peer, const Fb__PeerReply *reply) {
+    if (reply->status != FB__STATUS__OK) {
+        item_done(item, reply->status, "%s", reply->error);
+        return;
+    }
+    believe_not(peer, "asked for a lease, and it answered without one");
+    find_end_odd(item, peer, "it granted a lease without saying which");
+}
+
+/* reply: of the last who answered; NULL: the last did not either. */
+static void find_end_unheard(struct find *find, const Fb__PeerReply *reply, const char *why) {
+    struct item *item = &find->item;
+    if (!reply && find_home_is_dead(item))
+        item_done(item, FB__STATUS__LOST,
+                  "sample %s of store %s: its home, node %s, is gone and its memory with it",
+                  item->ref.sample_id, item->call->space->name, item->ref.home);
+    else
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: node %s cannot be reached: %s", item->ref.sample_id,
+                  item->call->space->name, peer_node(find->unheard),
+                  reply ? "the others do not have it" : why);
+}
+
+static void find_end_index_down(struct item *item) {
+    char trouble[TROUBLE_BYTES];
+    item_done(item, FB__STATUS__UNAVAILABLE,
+              "sample %s of store %s is not on this node and the directory cannot be reached: %s",
+              item->ref.sample_id, item->call->space->name,
+              broker_trouble(item->call->broker, "it has not answered in time", trouble));
+}
+
+/* The index named one of ours, which was not resident a moment ago and is gone now; or the home
+ * that it named has said what became of it. */
+static void find_look_again(struct find *find, const struct find_told *told) {
+    char sentence[SENTENCE_BYTES];
+    if (told->reply) {
+        find_ask_index_again(find, told->reply->error);
+        return;
+    }
+    status_not_found(sentence, find->item.call->broker, find->item.call->space,
+                     find->item.ref.sample_id, find->item.ref.generation);
+    find_ask_index_again(find, sentence);
+}
+
+/* ---- the machine ---- */
+
+static void find_on(struct find *find, enum search_event event, const struct find_told *told) {
+    struct item *item = &find->item;
+    const struct space *space = item->call->space;
+    const struct search_facts facts = {.more_answers = item->ask_count,
+                                       .waits_here = item->in_store,
+                                       .unheard = find->unheard};
+    struct find_told next = {0};
+    char sentence[SENTENCE_BYTES];
+    switch (search_step(&find->state, event, &facts)) {
+    case SEARCH_DO_NOTHING:
+        break;
+    case SEARCH_DO_TRY_HERE:
+        find_try_here(find);
+        break;
+    case SEARCH_DO_ASK_INDEX:
+        find_ask_index(find);
+        break;
+    case SEARCH_DO_ASK_INDEX_AGAIN:
+        find_look_again(find, told);
+        break;
+    case SEARCH_DO_ASK_HOME:
+        if (find_ask_home(find, &next, sentence))
+            find_watch(item);
+        else
+            find_on(find, SEARCH_ON_NOT_ASKED, &next);
+        break;
+    case SEARCH_DO_ASK_ALL:
+        if (find_ask_all(find, &next, sentence))
+            find_watch(item);
+        else
+            find_on(find, SEARCH_ON_NOT_ASKED, &next);
+        break;
+    case SEARCH_DO_LAND:
+        find_land(find, told);
+        break;
+    case SEARCH_DO_LEASE_COPY:
+        event = find_ask_copy(find, &next);
+        find_on(find, event, &next);
+        break;
+    case SEARCH_DO_GRANT:
+        item->in_store = false;
+        find->remote = 0; /* the local lease carries it on as its cookie */
+        find->granted(find, &told->lease);
+        break;
+    case SEARCH_DO_END_MISSING:
+        find_end_missing(item);
+        break;
+    case SEARCH_DO_END_ABSENT:
+        find_end_absent(item);
+        break;
+    case SEARCH_DO_END_REFUSED:
+        find_end_refused(item, told->result, &told->refusal);
+        break;
+    case SEARCH_DO_END_FENCED:
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: node %s serves nothing now: %s", item->ref.sample_id,
+                  space->name, item->call->broker->config->node,
+                  broker_fenced_why(item->call->broker));
+        break;
+    case SEARCH_DO_END_RECORD_LOST:
+        item_done(item, FB__STATUS__LOST,
+                  "sample %s of store %s was at node %s, which is gone with its memory",
+                  item->ref.sample_id, space->name, told->record->home);
+        break;
+    case SEARCH_DO_END_INDEX_DOWN:
+        find_end_index_down(item);
+        break;
+    case SEARCH_DO_END_AS_SAID:
+        find_end_as_said(item, told->peer, told->reply);
+        break;
+    case SEARCH_DO_END_ODD:
+        find_end_odd(item, told->peer, told->why);
+        break;
+    case SEARCH_DO_END_UNHEARD:
+        find_end_unheard(find, told->reply, told->why);
+        break;
+    case SEARCH_DO_END_NOT_ASKED:
+    case SEARCH_DO_END_NOT_LANDED:
+        item_done(item, told->status, "%s", told->why);
+        break;
+    case SEARCH_DO_END_COPY_GONE:
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: its landing copy was dropped", item->ref.sample_id,
+                  space->name);
+        break;
+    }
+}
+
+void find_begin(struct find *find) {
+    const struct ref *ref = &find->item.ref;
+    bool here = ref_is_at(ref, find->item.call->broker->config->node);
+    enum search_event event = !here             ? SEARCH_ON_REF_ELSEWHERE
+                              : ref->generation ? SEARCH_ON_REF_HERE
+                                                : SEARCH_ON_ID;
+    find_on(find, event, &(struct find_told){0});
+}
+
+void find_expire(struct find *find) {
+    struct item *item = &find->item;
+    if (find->state != SEARCH_LANDING)
+        item_expire_unanswered(item);
+    else if (fetch_waits_for_room(find->reader.fetch))
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: no room to land it here within %llu ms: others' samples "
+                  "hold the landing_bytes of this node",
+                  item->ref.sample_id, item->call->space->name, item_waited_ms(item));
+    else
+        item_done(
+            item, FB__STATUS__TIMEOUT,
+            "sample %s of store %s: its bytes stopped coming from node %s; gave up after %llu ms",
+            item->ref.sample_id, item->call->space->name, item_silent_node(item),
+            item_waited_ms(item));
+}
+
+void find_leave(struct find *find) {
+    if (find->reader.fetch)
+        fetch_leave(&find->reader);
+    if (find->remote) /* leased at its home, never granted here */
+        outbox_release(find->item.call->broker, find->remote, false);
+    find->remote = 0;
+    find->state = SEARCH_OVER;
+}
