@@ -4,8 +4,7 @@
  */
 #include <stdlib.h>
 
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
+#include "exchange/exchange_internal.h"
 
 struct exchange *exchange_new(struct broker *broker) {
     struct exchange *exchange = calloc(1, sizeof *exchange);
@@ -28,6 +27,13 @@ struct exchange *exchange_new(struct broker *broker) {
     free(exchange->sweep);
     free(exchange);
     return NULL;
+}
+
+void exchange_release_peers(struct broker *broker) {
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        outbox_free(peer);
+    broker->exchange->closing = true;
 }
 
 void exchange_end(struct broker *broker) {

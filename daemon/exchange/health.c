@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/exchange_internal.h"
 
 void health_fill(const struct broker *broker, struct health *health) {
     Fb__HealthReply *to = &health->reply;

@@ -20,8 +20,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
+#include "exchange/held_check.h"
+#include "exchange/nodes.h"
+#include "exchange/publish.h"
+#include "exchange/serve.h"
 
 #define OWN_IN_FLIGHT_MAX 64u
 #define OWN_STEPS_MAX     1024u /* in one turn of the loop */

@@ -13,8 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
+#include "exchange/held_check.h"
+#include "exchange/index_check.h"
+#include "exchange/nodes.h"
+#include "exchange/publish.h"
+#include "exchange/serve.h"
 #include "proto/frame.h"
 
 #define INDEX_SENTENCE_BYTES 768u

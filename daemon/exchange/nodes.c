@@ -7,8 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
+#include "exchange/held_check.h"
+#include "exchange/nodes.h"
+#include "exchange/twin.h"
 
 void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
                  uint64_t incarnation) {
@@ -32,10 +33,6 @@ void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
      * answered then. The index says which of the two stands. */
     if (roster_leave(broker->exchange->roster, name, incarnation, broker->now_ns))
         held_check_all(broker);
-}
-
-bool nodes_is_absent(const struct broker *broker, const char *name) {
-    return roster_is_absent(broker->exchange->roster, name);
 }
 
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {

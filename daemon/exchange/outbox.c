@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/outbox.h"
 #include "proto/cleanup.h"
 #include "proto/frame.h"
 
@@ -55,9 +55,21 @@ static void outbox_schedule(struct outbox *outbox) {
                            idle ? UINT64_MAX : outbox->retry_ns);
 }
 
-void outbox_retry_at_once(struct outbox *outbox) {
+void outbox_on_link_up(void *owner, struct peer *peer) {
+    struct outbox *outbox = outbox_of(owner, peer);
+    if (!outbox)
+        return;
     outbox->retry_ns = 0;
     outbox_schedule(outbox);
+}
+
+uint64_t outbox_pending(const struct broker *broker) {
+    return broker->exchange->release_pending;
+}
+
+uint64_t outbox_pending_at(const struct peer *peer) {
+    const struct outbox *outbox = peer_user(peer);
+    return outbox ? outbox->count : 0;
 }
 
 static void outbox_forget(struct outbox *outbox, struct pending_end_list *list,

@@ -19,9 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
-#include "time/deadlines.h"
+#include "exchange/held_check.h"
+#include "exchange/nodes.h"
+#include "exchange/publish.h"
 
 /* A put that became resident so long after its commit is written down (publish_age_us()). */
 #define LATE_NS (10 * NS_PER_MS)
@@ -481,6 +481,20 @@ void publish_end_lost(struct broker *broker, struct space *space,
     if (by_id)
         store_retire(space->store, lost->sample_id, (uint32_t)strlen(lost->sample_id), 0, reason,
                      broker->now_ns, &retired);
+}
+
+void publish_retired(struct broker *broker, struct space *space, const char *sample_id,
+                     uint64_t generation, enum store_reason reason) {
+    const struct directory_record record = {.store = space->name,
+                                            .sample_id = sample_id,
+                                            .home = broker->config->node,
+                                            .generation = generation,
+                                            .incarnation = broker->options.incarnation};
+    /* The later put has replaced the record of one that was superseded, unless that was written
+     * again after it. */
+    if ((reason != STORE_SUPERSEDED || broker->exchange->has_republished) &&
+        !publish_keeps_record(broker, space, generation))
+        broker->directory->ops->retire(broker->directory, &record, publish_on_retired, NULL);
 }
 
 void publish_has_ended(struct broker *broker, const struct directory_record *ended) {

@@ -9,8 +9,8 @@
  */
 #include <string.h>
 
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
+#include "exchange/held_check.h"
+#include "exchange/publish.h"
 
 /* Each step is one look into the store, well under a microsecond. */
 #define STEPS_A_TURN 4096u

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/exchange_internal.h"
 
 static void remote_refuse_lost(struct item *item) {
     item_done(item, FB__STATUS__LOST,

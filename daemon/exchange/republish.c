@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/held_check.h"
+#include "exchange/nodes.h"
 
 struct again {
     struct broker *broker;

@@ -8,7 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/held_check.h"
+#include "exchange/index_check.h"
+#include "exchange/serve.h"
+#include "exchange/twin.h"
 #include "node/knowledge.h"
 #include "proto/frame.h"
 

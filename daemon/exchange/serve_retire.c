@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/held_check.h"
+#include "exchange/publish.h"
+#include "exchange/serve.h"
 
 static void retire_one(struct asking *asking, struct space *space, const Fb__RetireItem *item,
                        enum store_reason reason, struct store_op op) {

@@ -6,7 +6,7 @@
  * those samples are resident that the contract says, and the index names these and no others. At
  * last one node reads some of them.
  */
-#include "cluster/cluster.h"
+#include "exchange/held_check.h"
 #include "model/cluster_sim.h"
 
 #include <inttypes.h>
