@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "exchange/exchange_internal.h"
+#include "exchange/believe.h"
 
 void believe_not(struct peer *peer, const char *sentence) {
     uint64_t count = peer_note_odd_answer(peer);

@@ -10,8 +10,8 @@
  *
  * Each reader holds a lease at the home. If all readers leave while the read runs, their leases go
  * back and the bytes are discarded when it ends, unless another reader has joined by then: its own
- * lease proves that the generation was RESIDENT all along, so the bytes are good. The landing extent
- * is never freed before the source has let go of it.
+ * lease proves that the generation was RESIDENT all along, so the bytes are good. The landing
+ * extent is never freed before the source has let go of it.
  *
  * While the bytes of a large sample come in, clients that asked for it are told how many have
  * (Landed), so that they check them meanwhile. Each fetch has a number of its own, `transfer`: a
@@ -21,7 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/fetch.h"
+#include "proto/cleanup.h"
 
 #define NOTICE_INTERVAL_NS (100 * NS_PER_MS)
 /* Of a sample that is told of: below, the notices cost more than the checking saves. */
@@ -234,8 +235,8 @@ static void fetch_land(struct fetch *fetch, const struct fetch_order *order) {
         .origin = (uint64_t)(uintptr_t)fetch->source.of,
     };
     struct store_refusal refusal = {0};
-    enum store_result result = store_land(fetch->space->store, &asked, fetch->broker->now_ns,
-                                          &fetch->to, &refusal);
+    enum store_result result =
+        store_land(fetch->space->store, &asked, fetch->broker->now_ns, &fetch->to, &refusal);
     if (result == STORE_OK) {
         fetch_read_bytes(fetch);
     } else if (result == STORE_WAIT) {

@@ -18,7 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/believe.h"
+#include "exchange/fetch.h"
+#include "exchange/remote_lease.h"
 #include "node/knowledge.h"
 
 /* What an event brings along. Valid while the event is dealt with. */
@@ -108,8 +110,7 @@ static void find_try_here(struct find *find) {
 /* ---- the directory ---- */
 
 static enum search_event find_event_located(const struct find *find, enum directory_result result,
-                                            const struct directory_record *record,
-                                            bool ask_peers) {
+                                            const struct directory_record *record, bool ask_peers) {
     const struct broker *broker = find->item.call->broker;
     if (ask_peers || (result == DIRECTORY_E_NOT_FOUND && find->item.call->wait_ns))
         return SEARCH_ON_CANNOT_NAME; /* each peer waits for it, if it is to be waited for */
@@ -152,8 +153,8 @@ static void find_ask_index(struct find *find) {
         return;
     }
     find_watch(item);
-    directory->ops->locate(directory, item->call->space->name, item->ref.sample_id,
-                           find_on_located, ask);
+    directory->ops->locate(directory, item->call->space->name, item->ref.sample_id, find_on_located,
+                           ask);
 }
 
 /* What the index named is gone. `why` is told should it name nothing newer. */
@@ -303,8 +304,7 @@ static bool find_ask_home(struct find *find, struct find_told *told,
 }
 
 /* False: no peer was asked; told says of one of them why. */
-static bool find_ask_all(struct find *find, struct find_told *told,
-                         char sentence[SENTENCE_BYTES]) {
+static bool find_ask_all(struct find *find, struct find_told *told, char sentence[SENTENCE_BYTES]) {
     struct item *item = &find->item;
     struct peers *peers = item->call->broker->peers;
     for (struct peer *peer = peers_next(peers, NULL); peer; peer = peers_next(peers, peer)) {
@@ -384,8 +384,8 @@ static const struct fetch_reader_ops find_reader_ops = {
 /* Leases the landing copy, or queues for one that is about to be resident. */
 static enum search_event find_ask_copy(struct find *find, struct find_told *told) {
     return find_ask_store(
-        find,
-        (struct store_get){.generation = find->item.ref.generation, .cookie = find->remote}, told);
+        find, (struct store_get){.generation = find->item.ref.generation, .cookie = find->remote},
+        told);
 }
 
 /* Returns NULL, or what is wrong with what the home says of the sample. The sizes are computed from
@@ -425,8 +425,7 @@ static void find_land(struct find *find, const struct find_told *leased) {
     struct space *space = item->call->space;
     const Fb__PeerLeaseReply *reply = leased->reply->lease;
     struct peer *home = leased->peer;
-    const struct source source =
-        source_peer(home, remote_lease_find(broker, find->remote)->epoch);
+    const struct source source = source_peer(home, remote_lease_find(broker, find->remote)->epoch);
     uint64_t patience_end_ns = broker->now_ns + item->call->patience_ns;
     struct layout layout;
     char odd[SENTENCE_BYTES];
@@ -569,9 +568,8 @@ static void find_look_again(struct find *find, const struct find_told *told) {
 static void find_on(struct find *find, enum search_event event, const struct find_told *told) {
     struct item *item = &find->item;
     const struct space *space = item->call->space;
-    const struct search_facts facts = {.more_answers = item->ask_count,
-                                       .waits_here = item->in_store,
-                                       .unheard = find->unheard};
+    const struct search_facts facts = {
+        .more_answers = item->ask_count, .waits_here = item->in_store, .unheard = find->unheard};
     struct find_told next = {0};
     char sentence[SENTENCE_BYTES];
     switch (search_step(&find->state, event, &facts)) {

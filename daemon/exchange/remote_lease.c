@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "exchange/outbox.h"
+#include "exchange/remote_lease.h"
 
 #define REMEMBERED 65536u
 
@@ -115,6 +116,17 @@ void remote_lease_end(struct broker *broker, struct remote_lease *lease) {
         (uint32_t)lease->id - 1;
     leases->ended_count++;
     leases->live--;
+}
+
+const char *remote_lease_is_corrupt(struct broker *broker, struct store *store,
+                                    uint64_t remote_lease_id, uint64_t *generation_out) {
+    struct remote_lease *lease = remote_lease_find(broker, remote_lease_id);
+    if (!lease)
+        return NULL;
+    lease->corrupt = true;
+    store_land_failed(store, lease->generation, broker->now_ns);
+    *generation_out = lease->generation;
+    return peer_node(lease->peer);
 }
 
 void remote_leases_free(struct broker *broker) {

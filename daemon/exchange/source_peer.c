@@ -4,7 +4,7 @@
  * lease. Over a newer link they must not be read: the home ends the leases of a link that is lost,
  * so the memory may hold another sample by then.
  */
-#include "exchange/exchange.h"
+#include "exchange/fetch.h"
 
 static const char *source_peer_name(const struct source *source) {
     return peer_node(source->of);

@@ -31,7 +31,7 @@ static void explain_say_resident(const struct space *space, const Fb__SampleInfo
     else
         snprintf(need, sizeof need, "kept until %s", waits[space->settings.policy]);
     snprintf(out, out_bytes, "resident on node %s for %.1f s, %" PRIu64 " bytes; %s; %s",
-             info->home, (double)info->age_ms / 1e3, info->place.bytes, leases, need);
+             info->home, (double)info->age_ms / 1e3, info->extent_bytes, leases, need);
 }
 
 /* One sentence for each state. Who writes or reads the sample is named, because that is whom to ask

@@ -523,7 +523,8 @@ int peer_read(struct peer *peer, uint64_t epoch, const struct peer_read *read, u
         return -ENOMEM;
     *reading = (struct peer_reading){.peer = peer, .read = *read};
     const struct region_key *key = peer_find_key(peer, read->from.segment);
-    int result = key ? peer_post(peer, reading, key) : peer_ask_region(peer, read->from.segment, now_ns);
+    int result =
+        key ? peer_post(peer, reading, key) : peer_ask_region(peer, read->from.segment, now_ns);
     if (result < 0) {
         free(reading);
         return result;

@@ -181,17 +181,15 @@ static void get_release_one(struct broker_session *session, const struct attachm
     struct broker *broker = session->broker;
     struct store *store = attachment->space->store;
     if (asked->corrupt) {
-        uint64_t remote =
-            store_lease_cookie(store, attachment->holder, asked->lease_hi, asked->lease_lo);
-        struct remote_lease *lease = remote ? remote_lease_find(broker, remote) : NULL;
+        uint64_t generation = 0;
+        const char *home = remote_lease_is_corrupt(
+            broker, store,
+            store_lease_cookie(store, attachment->holder, asked->lease_hi, asked->lease_lo),
+            &generation);
         log_limited(LOG_LEVEL_WARNING, session->credentials.uid,
                     "%s: store %s: checksum mismatch in generation %llu%s%s", session->name,
-                    attachment->space->name, lease ? (unsigned long long)lease->generation : 0ull,
-                    lease ? " read from node " : "", lease ? peer_node(lease->peer) : "");
-        if (lease) {
-            lease->corrupt = true;
-            store_land_failed(store, lease->generation, broker->now_ns);
-        }
+                    attachment->space->name, (unsigned long long)generation,
+                    home ? " read from node " : "", home ? home : "");
     }
     store_release(store, attachment->holder, asked->lease_hi, asked->lease_lo,
                   asked->consumed && !asked->corrupt ? STORE_CONSUMED_BY_READER : STORE_RETURNED,

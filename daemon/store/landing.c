@@ -31,8 +31,7 @@ static enum store_result landing_wait_for_room(struct store *store, const struct
 }
 
 static enum store_result landing_land_now(struct store *store, const struct store_land *land,
-                                          uint64_t bytes, uint64_t now_ns,
-                                          struct place *place_out,
+                                          uint64_t bytes, uint64_t now_ns, struct place *place_out,
                                           struct store_refusal *refusal) {
     const struct store_put *put = &land->put;
     struct sample_request request = {.sample_id = put->sample_id,

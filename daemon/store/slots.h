@@ -164,9 +164,8 @@ SLOT_ACCESSOR(chunk, chunk_at, chunks)
 
 /* Where the sample's bytes are: a store has one arena, its segment 0. */
 static inline struct place sample_place(const struct sample_slot *sample) {
-    return (struct place){.tier = PLACE_MEMORY,
-                          .offset = sample->extent_offset,
-                          .bytes = sample->extent_bytes};
+    return (struct place){
+        .tier = PLACE_MEMORY, .offset = sample->extent_offset, .bytes = sample->extent_bytes};
 }
 
 static inline uint32_t *u32_at(const struct store *store, uint64_t offset) {

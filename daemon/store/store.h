@@ -326,7 +326,7 @@ struct store_info {
     uint64_t generation; /* 0 while PLANNED at home */
     uint64_t origin;     /* landing: home node; else 0 */
     bool landing, cached;
-    uint64_t since_ns; /* reserve, commit or retire time */
+    uint64_t since_ns;  /* reserve, commit or retire time */
     struct place place; /* of the extent; GONE: how long it was, at 0 */
     uint64_t owner;     /* PLANNED: the holder's */
     uint32_t leases, consumed;

@@ -86,15 +86,18 @@ struct step {
     enum search_do what;
 };
 
-#define WAITS   {.waits_here = true}
-#define MORE    {.more_answers = true}
-#define UNHEARD {.unheard = true}
+#define WAITS                                                                                      \
+    { .waits_here = true }
+#define MORE                                                                                       \
+    { .more_answers = true }
+#define UNHEARD                                                                                    \
+    { .unheard = true }
 
 static void walk(const struct step *steps, size_t count, enum search_state last) {
     enum search_state state = SEARCH_NEW;
     for (size_t i = 0; i < count; i++)
-        cr_assert_eq(search_step(&state, steps[i].event, &steps[i].facts), steps[i].what, "step %zu",
-                     i);
+        cr_assert_eq(search_step(&state, steps[i].event, &steps[i].facts), steps[i].what,
+                     "step %zu", i);
     cr_assert_eq(state, last);
 }
 #define WALK(last, ...)                                                                            \
@@ -152,11 +155,10 @@ Test(cluster_search, one_that_waits_here_goes_on_when_all_others_have_said_no) {
          {SEARCH_ON_NOT_FOUND, WAITS, SEARCH_DO_NOTHING},
          {SEARCH_ON_RESIDENT, {0}, SEARCH_DO_GRANT});
     /* And the other way round: the wait ends first. */
-    WALK(SEARCH_OVER, {SEARCH_ON_ID, {0}, SEARCH_DO_TRY_HERE},
+    WALK(SEARCH_LANDING, {SEARCH_ON_ID, {0}, SEARCH_DO_TRY_HERE},
          {SEARCH_ON_QUEUED, WAITS, SEARCH_DO_ASK_INDEX},
          {SEARCH_ON_CANNOT_NAME, WAITS, SEARCH_DO_ASK_ALL},
-         {SEARCH_ON_WAIT_OVER, MORE, SEARCH_DO_NOTHING},
-         {SEARCH_ON_LEASED, {0}, SEARCH_DO_LAND});
+         {SEARCH_ON_WAIT_OVER, MORE, SEARCH_DO_NOTHING}, {SEARCH_ON_LEASED, {0}, SEARCH_DO_LAND});
 }
 
 Test(cluster_search, what_comes_after_the_end_changes_nothing) {
