@@ -13,6 +13,8 @@ CC := gcc
 endif
 # V=1 shows the commands.
 Q := $(if $(V),,@)
+# The Python that the binding is built and tested with; what is built serves every later one, too.
+PYTHON ?= /usr/bin/python3
 CLANG ?= clang
 OPT ?= -O2 -g
 SANITIZE ?=
@@ -35,7 +37,9 @@ CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -M
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
-LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson libibverbs librdmacm) $(LIB_CLIENT)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson) $(LIB_CLIENT)
+# Only programs of tests/vm: the broker finds these two at run time (daemon/transport/rdma/verbs.h).
+LIB_VERBS := $(shell $(PC) --libs libibverbs librdmacm)
 LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)
 LIB_TEST := -lcriterion -lm
 
@@ -100,6 +104,20 @@ $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUIL
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
+# ---- Python ----
+# With PYTHONPATH=build/python, `import feature_broker` finds the sources of this tree and the module that is built here.
+PYTHON_SOURCES = $(shell find libclient/python/feature_broker -not -path '*/__pycache__*')
+.PHONY: python check-python
+python: $(BUILD)/python/built ## the Python package, for PYTHONPATH=build/python
+$(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.py $(wildcard libclient/python/binding.[ch]) \
+  libclient/feature.h $(PYTHON_SOURCES)
+	@echo "  PYTHON $(@D)"
+	$(Q)CC='$(CC)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
+	  $(PYTHON) libclient/python/build_extension.py $(@D)
+	@touch $@
+check-python: all python ## the tests of the Python package
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests python
+
 # ---- tests ----
 # Simulated brokers have arenas of their own (tests/model/cluster_memory.c).
 WRAP_model := -Wl,--wrap=arena_init,--wrap=arena_deinit
@@ -126,21 +144,21 @@ $(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_w
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_VERBS) $(LIB_TEST) -o $@
 # A stranger on the fabric, and what breaks QPs under a broker: for the cases of tests/vm.
 VM_PROGRAMS := $(BUILD)/tests/vm $(BUILD)/tests/stranger $(BUILD)/tests/qp_error.so
 $(BUILD)/tests/stranger: $(call obj,tests/vm/programs/stranger.c) $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_VERBS) -o $@
 $(BUILD)/tests/qp_error.so: $(call obj,tests/vm/programs/qp_error.c)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) -shared $(LDFLAGS) $^ -libverbs -o $@
 tests: all $(SUITES:%=$(BUILD)/tests/%) $(BUILD)/tests/memory ## build the test programs
 
-check: tests $(VM_PROGRAMS) ## run every test; closes with "N passed, N failed"
-	BUILD=$(BUILD) scripts/run-tests $(SUITES) memory vm
+check: tests python $(VM_PROGRAMS) ## run every test; closes with "N passed, N failed"
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests $(SUITES) memory python vm
 check-faults: tests ## of those the faults alone: leaders killed, quorums lost, nodes cut off, on real etcd
 	BUILD=$(BUILD) FILTER='@(index_faults|index_nodes|directory_etcd)/*' scripts/run-tests conformance e2e
 vm-check: tests $(VM_PROGRAMS) ## of those the ones that need RDMA alone, in QEMU machines with Soft-RoCE

@@ -8,7 +8,8 @@
  * whatever becomes of the sample.
  *
  * Conventions
- *  - Every function returns FEATURE_OK (0) or a negative FEATURE_E_*; feature_last_error() then
+ *  - Every function returns FEATURE_OK (0) or a negative FEATURE_E_* (feature_get_finish() also
+ * FEATURE_PENDING); feature_last_error() then
  * holds a sentence for the calling thread that names the object, the cause and the limit. Outputs
  * come last and are set only on success.
  *  - Every struct begins with its `size`, so that a program and a library of different ages
@@ -80,6 +81,7 @@ extern "C" {
     STATUS(FEATURE_E_INTERNAL, INTERNAL, 11, "a fault of featured itself")
 enum feature_status {
     FEATURE_OK = 0,
+    FEATURE_PENDING = 1, /* from feature_get_finish() alone: it has not ended yet */
 #define FEATURE_STATUS_CONSTANT(constant, word, number, meaning) constant = -(number),
     FEATURE_STATUSES(FEATURE_STATUS_CONSTANT)
 #undef FEATURE_STATUS_CONSTANT
@@ -102,6 +104,8 @@ struct feature_store;       /* an open store; borrowed from its connection */
 struct feature_ref;         /* pointer to one generation; immutable, heap */
 struct feature_view;        /* leased, mapped bytes of one generation */
 struct feature_reservation; /* writable room for one sample */
+struct feature_queue;       /* gets under way, and the one descriptor that tells of them */
+struct feature_request;     /* a get that was started on a queue */
 
 /* ---- connection ---- */
 enum feature_log_level {
@@ -316,6 +320,104 @@ struct feature_get_item {
 int feature_get_batch(struct feature_store *store, struct feature_get_item *items, size_t count,
                       const struct feature_get_options *options);
 
+/* ---- get without waiting, for programs with an event loop ----
+ *
+ * A queue has any number of gets under way and one descriptor, however many they are and however
+ * often the connection to the broker is made anew. The descriptor becomes readable when something
+ * is to be done (an answer has come, the socket has room again, a deadline has passed);
+ * feature_queue_next() does it, and gives the requests that have ended:
+ *
+ *     feature_queue_open(feature, NULL, &queue);
+ *     feature_get_start(queue, store, &item, 1, NULL, my_context, &request);
+ *     // when poll(), epoll or asyncio's add_reader say that feature_queue_fd(queue) is readable:
+ *     while ((request = feature_queue_next(queue)) != NULL)
+ *         if (feature_get_finish(request, &item, 1) == FEATURE_OK)
+ *             use(item.view);
+ *
+ * None of these functions waits for the broker, connecting again included, and none starts a
+ * thread. feature_get() is the same get, and waits for it.
+ *
+ * Order. Requests of a queue go to the broker in the order in which they were started, and end in
+ * any order.
+ *
+ * How many. A session may have `max_requests_per_session` requests unanswered (featured.conf; 256).
+ * Of these the queues of a handle use three quarters together, so that calls that wait get through
+ * beside them. What is more waits inside the library for its turn, in order, and its deadline does
+ * not begin meanwhile: thousands may be under way. Each sample got is a lease, of which
+ * `max_leases_per_session` are allowed (65536): beyond that a get ends with FEATURE_E_FULL.
+ *
+ * The deadline begins when the request is sent, or when it is found that there is no connection to
+ * send it on. It means what it means for feature_get(): so long without progress, after wait_ms.
+ *
+ * Several threads. Any thread may start, finish and cancel; several may call feature_queue_next(),
+ * and each request that has ended is given to one of them. A single request is used by one thread
+ * at a time. Calls that wait, made by other threads on the same handle, may receive answers of a
+ * queue and the other way round.
+ *
+ * When the broker dies, restarts or ends the session, requests under way are sent again on the next
+ * connection, until their deadline: then they end with FEATURE_E_UNAVAILABLE. After
+ * feature_disconnect() those that have not ended do so, with FEATURE_E_UNAVAILABLE; the queue has
+ * to be closed all the same. A store that is closed while gets from it are under way stays open for
+ * them.
+ *
+ * Fork. In a forked child the descriptor is closed and feature_queue_fd() gives -1, start and
+ * finish fail with FEATURE_E_INVALID, feature_queue_next() gives NULL, and feature_queue_close()
+ * and feature_request_cancel() free the child's memory and change nothing for the parent. */
+struct feature_queue_options {
+    size_t size;
+    /* Most requests that this queue has at the broker at a time; what is more waits inside the
+     * library. Default (0), and at most: three quarters of what the broker allows a session. */
+    uint32_t requests_max;
+};
+#define FEATURE_QUEUE_OPTIONS_INIT                                                                 \
+    { .size = sizeof(struct feature_queue_options) }
+/* options may be NULL. Takes three descriptors of this process, whatever is started on it. */
+int feature_queue_open(struct feature *feature, const struct feature_queue_options *options,
+                       struct feature_queue **out);
+/* To be polled for reading and for nothing else: neither read from nor closed by the caller. The
+ * same for as long as the queue lives; -1 in a forked child. It stays readable as long as a request
+ * that has ended has not been given out. It may be readable when there is nothing to give: another
+ * thread has done what was to be done, or only a part of an answer has come. */
+int feature_queue_fd(const struct feature_queue *queue);
+/* Does what can be done without waiting and gives a request that has ended, NULL when there is none
+ * now. Call it until it gives NULL. Calls the progress functions of requests under way, and
+ * checks the bytes of large samples as they land (CPU time: about 0.1 ms for each MiB). */
+struct feature_request *feature_queue_next(struct feature_queue *queue);
+/* Cancels and frees every request started on it that was not finished or cancelled, and closes the
+ * descriptor (take it out of the event loop first). No other thread may be using the queue. NULL is
+ * fine. */
+void feature_queue_close(struct feature_queue *queue);
+
+/* Starts one get of `count` keys (at least 1), which ends when the last of its keys has been
+ * answered; start them one by one to have each as it comes. Reads size, ref and sample_id of each
+ * item and copies what they point to: items and options are the caller's again at once. A key that
+ * is wrong by itself, and everything that the broker refuses, is told by feature_get_finish().
+ * options may be NULL. context: for feature_request_context(). What fails here has not been
+ * started. */
+int feature_get_start(struct feature_queue *queue, struct feature_store *store,
+                      const struct feature_get_item *items, size_t count,
+                      const struct feature_get_options *options, void *context,
+                      struct feature_request **out);
+/* What was given to feature_get_start(). */
+void *feature_request_context(const struct feature_request *request);
+/* Takes what the get has brought and frees the request: status and view of each of the `count`
+ * items (as many as were started; what they hold is overwritten, only size is looked at). Returns
+ * FEATURE_OK when all were got, else the first failure's status, with its sentence in
+ * feature_last_error(). Checks the samples against their checksums where the store's policy wants
+ * it (CPU time: about 0.1 ms for each MiB that was not checked as it landed); does not wait.
+ *
+ * FEATURE_PENDING: it has not ended, or a sample did not match its checksums and has been asked for
+ * once more. The request lives on, nothing has been written, and feature_queue_next() gives it when
+ * it has ended (again). FEATURE_E_INVALID because of the arguments leaves the request as it is,
+ * too: a wrong count, or items that are NULL or too small. */
+int feature_get_finish(struct feature_request *request, struct feature_get_item *items,
+                       size_t count);
+/* Frees the request, whether it has ended or not: views that were not taken are given back as
+ * returned, and so is what the broker grants later. A progress function that is running in another
+ * thread's feature_queue_next() runs to its end. NULL is fine. */
+void feature_request_cancel(struct feature_request *request);
+
+/* ---- what was got ---- */
 /* The ref of what was got; borrowed from the view. */
 const struct feature_ref *feature_view_ref(const struct feature_view *view);
 /* Bytes of tensor i; NULL if there is no such tensor. */
