@@ -20,22 +20,9 @@
 
 #include "exchange/believe.h"
 #include "exchange/fetch.h"
+#include "exchange/find.h"
 #include "exchange/remote_lease.h"
 #include "node/knowledge.h"
-
-/* What an event brings along. Valid while the event is dealt with. */
-struct find_told {
-    enum store_result result; /* of this node's store, with what goes with it */
-    struct store_lease lease;
-    struct store_refusal refusal;
-    const struct directory_record *record;
-    struct peer *peer; /* who answered, or did not */
-    const Fb__PeerReply *reply;
-    const uint8_t *payload; /* of the reply */
-    size_t payload_bytes;
-    Fb__Status status; /* of a refusal whose sentence is `why` */
-    const char *why;
-};
 
 static void find_on(struct find *find, enum search_event event, const struct find_told *told);
 
@@ -169,12 +156,6 @@ static void find_ask_index_again(struct find *find, const char *why) {
 }
 
 /* ---- other brokers ---- */
-
-/* Of a ref that names no incarnation only the home itself can tell. */
-static bool find_home_is_dead(const struct item *item) {
-    return item->ref.incarnation &&
-           nodes_is_dead(item->call->broker, item->ref.home, item->ref.incarnation);
-}
 
 static void find_on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                            size_t payload_bytes, const char *why) {
@@ -473,82 +454,7 @@ static void find_land(struct find *find, const struct find_told *leased) {
                 &find->reader);
 }
 
-/* ---- refusals ---- */
-
-static void find_end_missing(struct item *item) {
-    char sentence[SENTENCE_BYTES];
-    status_not_found(sentence, item->call->broker, item->call->space, item->ref.sample_id,
-                     item->ref.generation);
-    item_done(item, FB__STATUS__NOT_FOUND, "%s", sentence);
-}
-
-static void find_end_absent(struct item *item) {
-    char *why = steal_pointer(&item->error);
-    if (why)
-        item_done(item, FB__STATUS__NOT_FOUND, "%s", why);
-    else
-        find_end_missing(item);
-    free(why);
-}
-
-static void find_end_refused(struct item *item, enum store_result result,
-                             const struct store_refusal *refusal) {
-    const struct call *call = item->call;
-    char sentence[SENTENCE_BYTES];
-    if (result == STORE_E_NOT_FOUND) { /* after a wait: it ended meanwhile */
-        find_end_missing(item);
-        return;
-    }
-    if (result == STORE_E_TIMEOUT) {
-        snprintf(sentence, sizeof sentence, "sample %s of store %s was not put within %llu ms",
-                 item->ref.sample_id, call->space->name,
-                 (unsigned long long)(call->wait_ns / NS_PER_MS));
-        if (call->wait_cut)
-            status_add_cut(sentence, call->space);
-    } else {
-        status_sentence(sentence, call->space, result, refusal, item->ref.sample_id);
-    }
-    item_done(item, status_of(result), "%s", sentence);
-}
-
-/* What it granted for this item is given back with the item's end. */
-static void find_end_odd(struct item *item, const struct peer *peer, const char *wrong) {
-    item_done(item, FB__STATUS__INTERNAL,
-              "sample %s of store %s: node %s gave no answer to what it was asked: %s; nothing of "
-              "it was used",
-              item->ref.sample_id, item->call->space->name, peer_node(peer), wrong);
-}
-
-static void find_end_as_said(struct item *item, struct peer *peer, const Fb__PeerReply *reply) {
-    if (reply->status != FB__STATUS__OK) {
-        item_done(item, reply->status, "%s", reply->error);
-        return;
-    }
-    believe_not(peer, "asked for a lease, and it answered without one");
-    find_end_odd(item, peer, "it granted a lease without saying which");
-}
-
-/* reply: of the last who answered; NULL: the last did not either. */
-static void find_end_unheard(struct find *find, const Fb__PeerReply *reply, const char *why) {
-    struct item *item = &find->item;
-    if (!reply && find_home_is_dead(item))
-        item_done(item, FB__STATUS__LOST,
-                  "sample %s of store %s: its home, node %s, is gone and its memory with it",
-                  item->ref.sample_id, item->call->space->name, item->ref.home);
-    else
-        item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: node %s cannot be reached: %s", item->ref.sample_id,
-                  item->call->space->name, peer_node(find->unheard),
-                  reply ? "the others do not have it" : why);
-}
-
-static void find_end_index_down(struct item *item) {
-    char trouble[TROUBLE_BYTES];
-    item_done(item, FB__STATUS__UNAVAILABLE,
-              "sample %s of store %s is not on this node and the directory cannot be reached: %s",
-              item->ref.sample_id, item->call->space->name,
-              broker_trouble(item->call->broker, "it has not answered in time", trouble));
-}
+/* ---- the machine ---- */
 
 /* The index named one of ours, which was not resident a moment ago and is gone now; or the home
  * that it named has said what became of it. */
@@ -563,16 +469,14 @@ static void find_look_again(struct find *find, const struct find_told *told) {
     find_ask_index_again(find, sentence);
 }
 
-/* ---- the machine ---- */
-
 static void find_on(struct find *find, enum search_event event, const struct find_told *told) {
     struct item *item = &find->item;
-    const struct space *space = item->call->space;
     const struct search_facts facts = {
         .more_answers = item->ask_count, .waits_here = item->in_store, .unheard = find->unheard};
     struct find_told next = {0};
     char sentence[SENTENCE_BYTES];
-    switch (search_step(&find->state, event, &facts)) {
+    enum search_do what = search_step(&find->state, event, &facts);
+    switch (what) {
     case SEARCH_DO_NOTHING:
         break;
     case SEARCH_DO_TRY_HERE:
@@ -608,46 +512,8 @@ static void find_on(struct find *find, enum search_event event, const struct fin
         find->remote = 0; /* the local lease carries it on as its cookie */
         find->granted(find, &told->lease);
         break;
-    case SEARCH_DO_END_MISSING:
-        find_end_missing(item);
-        break;
-    case SEARCH_DO_END_ABSENT:
-        find_end_absent(item);
-        break;
-    case SEARCH_DO_END_REFUSED:
-        find_end_refused(item, told->result, &told->refusal);
-        break;
-    case SEARCH_DO_END_FENCED:
-        item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: node %s serves nothing now: %s", item->ref.sample_id,
-                  space->name, item->call->broker->config->node,
-                  broker_fenced_why(item->call->broker));
-        break;
-    case SEARCH_DO_END_RECORD_LOST:
-        item_done(item, FB__STATUS__LOST,
-                  "sample %s of store %s was at node %s, which is gone with its memory",
-                  item->ref.sample_id, space->name, told->record->home);
-        break;
-    case SEARCH_DO_END_INDEX_DOWN:
-        find_end_index_down(item);
-        break;
-    case SEARCH_DO_END_AS_SAID:
-        find_end_as_said(item, told->peer, told->reply);
-        break;
-    case SEARCH_DO_END_ODD:
-        find_end_odd(item, told->peer, told->why);
-        break;
-    case SEARCH_DO_END_UNHEARD:
-        find_end_unheard(find, told->reply, told->why);
-        break;
-    case SEARCH_DO_END_NOT_ASKED:
-    case SEARCH_DO_END_NOT_LANDED:
-        item_done(item, told->status, "%s", told->why);
-        break;
-    case SEARCH_DO_END_COPY_GONE:
-        item_done(item, FB__STATUS__UNAVAILABLE,
-                  "sample %s of store %s: its landing copy was dropped", item->ref.sample_id,
-                  space->name);
+    default: /* SEARCH_DO_END_... */
+        find_end(find, what, told);
         break;
     }
 }
