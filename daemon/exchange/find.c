@@ -24,10 +24,17 @@
 #include "exchange/remote_lease.h"
 #include "node/knowledge.h"
 
+/* Tells the machine of an event, and does what it says, which may bring about the next event from
+ * inside: the store, for example, is asked and answers at once. It never goes deep, for each such
+ * event leads to a state that waits, or to the end. */
 static void find_on(struct find *find, enum search_event event, const struct find_told *told);
 
 /* ---- this node's own store ---- */
 
+/* What the item stood in the store's queue for has come, or will not come in time. The node may
+ * have been fenced while it waited: then what it holds may have been superseded on another node,
+ * and the lease is given back. A landing copy may be read nevertheless, because its home, which is
+ * not fenced, has granted it. */
 static void find_on_resident(struct waiter *waiter, const struct store_effect *effect) {
     struct find *find = container_of(waiter, struct find, item.waiter);
     const struct call *call = find->item.call;
@@ -37,7 +44,6 @@ static void find_on_resident(struct waiter *waiter, const struct store_effect *e
     if (effect->result != STORE_OK) {
         find_on(find, SEARCH_ON_WAIT_OVER, &told);
     } else if (find->state != SEARCH_COPY && !broker_serves(call->broker)) {
-        /* A landing copy is different: its home has granted it. */
         store_release(call->space->store, call->holder, effect->lease.hi, effect->lease.lo,
                       STORE_RETURNED, call->broker->now_ns);
         find_on(find, SEARCH_ON_FENCED, &told);
@@ -96,6 +102,13 @@ static void find_try_here(struct find *find) {
 
 /* ---- the directory ---- */
 
+/* What the directory's answer means to this search. Three cases need care:
+ *
+ * - ask_peers: there is no index (`directory = static`), so only the peers can know.
+ * - There is no record, and the client is willing to wait: the sample may be put on any node, and
+ *   its record is written only at the end of that put. So each peer is asked, and waits for it.
+ * - The record is the one that was found out of date a moment ago: the index has not heard yet.
+ *   Looking again and again until it has would be a loop without an end, so it counts as none. */
 static enum search_event find_event_located(const struct find *find, enum directory_result result,
                                             const struct directory_record *record, bool ask_peers) {
     const struct broker *broker = find->item.call->broker;
@@ -144,7 +157,8 @@ static void find_ask_index(struct find *find) {
                            ask);
 }
 
-/* What the index named is gone. `why` is told should it name nothing newer. */
+/* Between the look into the index and the question to the home the sample may have been put anew
+ * elsewhere, so the index is asked once more. `why` is told should it name nothing newer. */
 static void find_ask_index_again(struct find *find, const char *why) {
     struct item *item = &find->item;
     free(item->error);
@@ -157,6 +171,9 @@ static void find_ask_index_again(struct find *find, const char *why) {
 
 /* ---- other brokers ---- */
 
+/* The answer of a peer that was asked for a lease, or the loss of the link to it. First the remote
+ * lease is settled, whatever became of the item: a lease that was granted must be recorded, or
+ * given back, in any case, or the home would keep the generation for us for ever. */
 static void find_on_answer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                            size_t payload_bytes, const char *why) {
     struct ask *ask = context;
@@ -242,7 +259,9 @@ static const char *find_why_not_asked(int result) {
     return result == -ENOMEM ? "the broker is out of memory" : "it cannot be asked now";
 }
 
-/* Asks the node that the ref names. False: it was not asked; told says why. */
+/* Asks the node that the ref names. Each thing that stands in the way has a sentence that says what
+ * to do: a peer that the configuration does not name, a store without room to land. False: it was
+ * not asked; told says why. */
 static bool find_ask_home(struct find *find, struct find_told *told,
                           char sentence[SENTENCE_BYTES]) {
     struct item *item = &find->item;
