@@ -58,13 +58,13 @@ CTL_OBJ := $(call obj,$(wildcard libclient/featurectl/*.c))
 BENCH_OBJ := $(call obj,$(wildcard tests/bench/*.c))
 SUPPORT_OBJ := $(call obj,$(wildcard tests/support/*.c))
 suite_obj = $(call obj,$(wildcard tests/$(1)/*.c))
-SUITES := $(foreach s,unit conformance model e2e,$(if $(wildcard tests/$(s)/*.c),$(s)))
+SUITES := $(foreach s,unit conformance model e2e cuda,$(if $(wildcard tests/$(s)/*.c),$(s)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check check-faults vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -139,6 +139,13 @@ $(BUILD)/tests/memory: $(call suite_obj,memory) $(SUPPORT_OBJ) $(BUILD)/libfeatu
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
+# A driver for machines without a GPU. The library finds it by its soname, as it would find the real one.
+FAKE_CUDA := $(BUILD)/tests/fake/libcuda.so.1
+$(FAKE_CUDA): $(call obj,tests/cuda/fake/libcuda.c)
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) -shared -Wl,-soname,libcuda.so.1 $(LDFLAGS) $^ -o $@
+$(BUILD)/tests/cuda: | $(FAKE_CUDA)
 # The transport suite once more, over RDMA; only a machine with a device can run it (tests/vm/run).
 $(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_world.c) $(SUPPORT_OBJ) \
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
@@ -159,6 +166,8 @@ tests: all $(SUITES:%=$(BUILD)/tests/%) $(BUILD)/tests/memory ## build the test 
 
 check: tests python $(VM_PROGRAMS) ## run every test; closes with "N passed, N failed"
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests $(SUITES) memory python vm
+check-gpu: tests ## the tests of GPU memory alone, on this machine\'s GPU in place of the fake one
+	FEATURE_TEST_LIBCUDA=libcuda.so.1 BUILD=$(BUILD) scripts/run-tests cuda
 check-faults: tests ## of those the faults alone: leaders killed, quorums lost, nodes cut off, on real etcd
 	BUILD=$(BUILD) FILTER='@(index_faults|index_nodes|directory_etcd)/*' scripts/run-tests conformance e2e
 vm-check: tests $(VM_PROGRAMS) ## of those the ones that need RDMA alone, in QEMU machines with Soft-RoCE
@@ -195,7 +204,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $(WRAP_$*) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- style ----
-SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] daemon/*/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])
+SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] daemon/*/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch] tests/cuda/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
 	@INC="$(INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place

@@ -139,9 +139,9 @@ const struct peers_events broker_peers_events = {
 };
 
 const struct directory_events broker_directory_events = {
-    .node_up = nodes_on_up,
-    .node_down = nodes_on_down,
-    .fenced = nodes_on_fenced,
+    .node_up = members_on_up,
+    .node_down = members_on_down,
+    .fenced = members_on_fenced,
     .reconcile = reconcile,
     .name_taken = twin_on_name_taken,
 };

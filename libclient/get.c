@@ -11,8 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda.h"
 #include "error.h"
 #include "key.h"
+#include "pin.h"
 #include "release.h"
 #include "sized.h"
 #include "view.h"
@@ -309,7 +311,7 @@ int feature_get(struct feature_store *store, const struct feature_key *key,
 /* index < 0: there is no tensor of that name. Without a name the place in the list was asked for.
  */
 static int get_copy_tensor(const struct feature_view *view, int index, const char *name,
-                           const struct iovec *buffer) {
+                           const struct iovec *buffer, struct fc_cuda_batch *batch) {
     const struct feature_tensor *tensor =
         index < 0 ? NULL : feature_ref_tensor(view->ref, (uint32_t)index);
     if (!tensor)
@@ -318,21 +320,35 @@ static int get_copy_tensor(const struct feature_view *view, int index, const cha
         return fc_fail(
             FEATURE_E_INVALID, "sample %s: tensor %s has %llu bytes, there is room for %zu",
             view->ref->sample_id, tensor->name, (unsigned long long)tensor->bytes, buffer->iov_len);
-    if (tensor->bytes)
-        memcpy(buffer->iov_base, feature_view_data(view, (uint32_t)index), tensor->bytes);
-    return FEATURE_OK;
+    const void *data = feature_view_data(view, (uint32_t)index);
+    int rc = FEATURE_OK;
+    if (tensor->bytes &&
+        !fc_cuda_batch_to(batch, buffer->iov_base, data, tensor->bytes, tensor->name, &rc))
+        memcpy(buffer->iov_base, data, tensor->bytes);
+    return rc;
 }
 
+/* To a GPU on `stream`. Its copies have ended when this returns, whatever it returns. */
 static int get_copy_tensors(const struct feature_view *view, const char *const *names,
-                            const struct iovec *buffers, uint32_t count) {
+                            const struct iovec *buffers, uint32_t count, void *stream) {
     if (!names && count != view->ref->layout.tensor_count)
         return fc_fail(FEATURE_E_INVALID, "sample %s has %u tensors, there are %u buffers",
                        view->ref->sample_id, view->ref->layout.tensor_count, count);
-    int rc = FEATURE_OK;
+    struct fc_cuda_batch batch;
+    int rc = fc_cuda_wait(stream, "get", view->ref->sample_id);
+    fc_cuda_batch_begin(&batch, stream, "get", view->ref->sample_id);
     for (uint32_t i = 0; i < count && !rc; i++)
-        rc = names ? get_copy_tensor(view, feature_view_find(view, names[i]), names[i], &buffers[i])
-                   : get_copy_tensor(view, (int)i, NULL, &buffers[i]);
-    return rc;
+        rc = get_copy_tensor(view, names ? feature_view_find(view, names[i]) : (int)i,
+                             names ? names[i] : NULL, &buffers[i], &batch);
+    int ended = fc_cuda_batch_end(&batch);
+    return rc ? rc : ended;
+}
+
+/* The field came after the first version of the struct: an older program's has not got it. */
+static void *get_stream_of(const struct feature_get_options *options) {
+    return options && options->size >= FC_SIZED_UNTIL(struct feature_get_options, cuda_stream)
+               ? options->cuda_stream
+               : NULL;
 }
 
 /* Consumed is only said when everything was copied: if a buffer is too small the caller has not
@@ -352,7 +368,10 @@ int feature_get_into(struct feature_store *store, const struct feature_key *key,
     rc = feature_get(store, key, options, &view);
     if (rc)
         return rc;
-    rc = get_copy_tensors(view, names, buffers, count);
+    const void *device = fc_cuda_first(buffers, count);
+    if (device)
+        fc_pin(store, device);
+    rc = get_copy_tensors(view, names, buffers, count, get_stream_of(options));
     fc_view_end(view, rc ? FEATURE_RELEASE_RETURNED : how, false);
     return rc;
 }

@@ -16,7 +16,7 @@ struct exchange *exchange_new(struct broker *broker) {
     TAILQ_INIT(&exchange->held_checks);
     TAILQ_INIT(&exchange->index_checks);
     twin_init(exchange);
-    held_checks_init(exchange);
+    held_walk_init(exchange);
     exchange->roster = roster_new();
     exchange->publishings = publishings_new();
     exchange->sweep = sweep_new(broker);

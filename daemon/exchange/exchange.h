@@ -7,6 +7,12 @@
  * This is what the rest of the broker may call. What the files of this folder share is in
  * exchange_internal.h (types), and what one of them calls of another is in a header of that other
  * file's name, for example held_check.h.
+ *
+ * Files that call each other:
+ * - Circle: held_check.c, republish.c: a check that finds a record missing has it written, and a
+ *   write that the index refuses begins another check.
+ * - Circle: outbox.c, remote_lease.c: a lease takes the memory of its release from the outbox
+ *   before the home is asked, and the outbox ends the lease when its release is on its way.
  */
 #ifndef FEATURED_EXCHANGE_EXCHANGE_H
 #define FEATURED_EXCHANGE_EXCHANGE_H
@@ -30,10 +36,10 @@ void exchange_free(struct broker *broker);
 /* ---- events of the directory, for struct directory_events. owner: the broker ---- */
 
 /* members.c */
-void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
-                 uint64_t incarnation);
-void nodes_on_down(void *owner, const char *name, uint64_t incarnation);
-void nodes_on_fenced(void *owner, bool fenced, const char *why);
+void members_on_up(void *owner, const char *name, const char *address, const char *data_address,
+                   uint64_t incarnation);
+void members_on_down(void *owner, const char *name, uint64_t incarnation);
+void members_on_fenced(void *owner, bool fenced, const char *why);
 /* reconcile.c */
 bool reconcile(void *owner, const struct directory_records *records,
                const struct directory_records *ended, bool first, bool begins);

@@ -52,7 +52,7 @@ struct outbox {
 /* ---- serve.c ---- */
 
 /* Another broker that asks us. */
-struct served; /* one lease it asked for, still waiting for the sample: serve.c */
+struct served; /* one lease it asked for, still waiting for the sample: serve_lease.c */
 struct asking {
     TAILQ_ENTRY(asking) link;
     struct broker *broker;
@@ -64,6 +64,17 @@ struct asking {
     TAILQ_HEAD(, served) waiting;
 };
 TAILQ_HEAD(asking_list, asking);
+
+/* One request of another broker. It is valid while the function of its row in the table (serve.c)
+ * runs; whoever answers later keeps `asking` and `request_id`. */
+struct serve_asked {
+    const char *name; /* what is asked for, for people: "a lease" */
+    struct asking *asking;
+    uint32_t request_id;
+    bool wants_reply;
+    struct space *space; /* of operations that need one (serve.c), else NULL */
+    const Fb__PeerRequest *message;
+};
 
 /* ---- twin.c ---- */
 
@@ -84,7 +95,7 @@ struct name {
 
 /* The check of all that this node holds (held_check.c). */
 struct held_walk {
-    struct deadline go_on; /* held_checks_wake() */
+    struct deadline go_on; /* held_due_wake() */
     bool walking, again;   /* again: from the beginning, at next_ns */
     uint64_t next_ns, cursor;
     uint32_t space, in_flight;
@@ -165,7 +176,7 @@ struct supersede_set *publishings_new(void);
 void publishings_free(struct broker *broker);
 struct sweep *sweep_new(struct broker *broker);
 void sweep_free(struct broker *broker);
-void held_checks_init(struct exchange *exchange);
+void held_walk_init(struct exchange *exchange);
 /* The directory is gone, so what was still to be checked is dropped. */
 void held_checks_free(struct broker *broker);
 void reconcile_free(struct broker *broker);

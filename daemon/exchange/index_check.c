@@ -281,30 +281,31 @@ bool index_check_here(struct broker *broker, const char *store, const char *samp
     return true;
 }
 
-void index_serve_check(struct asking *asking, uint32_t request_id,
-                       const Fb__PeerIndexCheck *asked) {
+void index_serve_check(const struct serve_asked *asked) {
+    struct asking *asking = asked->asking;
     struct broker *broker = asking->broker;
-    if (!broker->directory->ops->audit || layout_check_name(asked->store) ||
-        layout_check_sample_id(asked->sample_id)) {
-        serve_refuse(asking, request_id, FB__STATUS__INVALID,
-                     "a check of a sample without a name, or of a node without an index");
+    const Fb__PeerIndexCheck *wanted = asked->message->index_check;
+    if (!broker->directory->ops->audit || layout_check_name(wanted->store) ||
+        layout_check_sample_id(wanted->sample_id)) {
+        serve_refuse_malformed(asked, "it names no sample, or this node has no index");
         return;
     }
     struct charge_refusal full;
     if (!account_has_room(asking->account, CHARGE_WAITS, 1, &full)) {
-        serve_refuse_full(asking, request_id, &full);
+        serve_refuse_full(asking, asked->request_id, &full);
         return;
     }
     struct index_check *check =
-        index_check_new(broker, asked->store, asked->sample_id, asked->repair);
+        index_check_new(broker, wanted->store, wanted->sample_id, wanted->repair);
     if (!check) {
-        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
+        serve_refuse(asking, asked->request_id, FB__STATUS__UNAVAILABLE,
+                     "the home is out of memory");
         return;
     }
     check->asking = asking;
     check->charged = asking->account;
     account_add(check->charged, CHARGE_WAITS, 1);
-    check->request_id = request_id;
+    check->request_id = asked->request_id;
     index_check_go(check);
 }
 

@@ -8,7 +8,7 @@
 #include "exchange/exchange_internal.h"
 
 /* The same check for another broker, to which the finding is sent. */
-void index_serve_check(struct asking *asking, uint32_t request_id, const Fb__PeerIndexCheck *asked);
+void index_serve_check(const struct serve_asked *asked);
 void index_forget_checks(struct broker *broker, const struct asking *asking);
 
 #endif

@@ -57,14 +57,17 @@ static void republish_on_written(void *context, enum directory_result result) {
         broker->directory->ops->retire(broker->directory, &record, republish_on_removed, NULL);
         break;
     case REPUBLISH_CHECK_AGAIN:
-        (again->first ? held_check_first : held_check_own)(broker, again->space, again->sample_id);
+        if (again->first)
+            held_check_first(broker, again->space, again->sample_id);
+        else
+            held_check_own(broker, again->space, again->sample_id);
         break;
     case REPUBLISH_OVER:
         break;
     }
     fencing_let_go(&broker->exchange->fencing, again->first);
     broker->exchange->held_walk.republishing--;
-    held_checks_wake(broker);
+    held_due_wake(broker);
     again->space->uses--;
     free(again);
 }

@@ -10,10 +10,45 @@
 
 #include "binding.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define NUMBERS_BEFORE_SHAPE 4
+
+/* ---- connections and stores ---- */
+
+struct binding_client {
+    atomic_uint refs; /* itself, and each of its stores */
+    struct feature *feature;
+};
+
+struct binding_client *binding_client_new(struct feature *feature) {
+    struct binding_client *client = malloc(sizeof *client);
+    if (!client) {
+        feature_disconnect(feature);
+        return NULL;
+    }
+    atomic_init(&client->refs, 1);
+    client->feature = feature;
+    return client;
+}
+
+void binding_client_ref(struct binding_client *client) {
+    atomic_fetch_add(&client->refs, 1);
+}
+
+void binding_client_unref(struct binding_client *client) {
+    if (atomic_fetch_sub(&client->refs, 1) > 1)
+        return;
+    feature_disconnect(client->feature);
+    free(client);
+}
+
+void binding_store_close(struct feature_store *store, struct binding_client *client) {
+    feature_store_close(store);
+    binding_client_unref(client);
+}
 
 /* ---- from Python's lists to the structs of feature.h ---- */
 

@@ -15,6 +15,21 @@
 
 #include "feature.h"
 
+/* ---- connections and stores ----
+ * feature_disconnect() closes the stores that were opened through a connection. Python's garbage
+ * collector may end a connection before its stores, so the connection is counted here: it ends
+ * with the last of itself and its stores. */
+struct binding_client;
+/* Takes the connection. NULL, and it is disconnected: no memory. */
+struct binding_client *binding_client_new(struct feature *feature);
+/* For each store that is opened. */
+void binding_client_ref(struct binding_client *client);
+/* The last one disconnects; see feature_disconnect(). */
+void binding_client_unref(struct binding_client *client);
+/* Closes a store that was counted by binding_client_ref(). */
+void binding_store_close(struct feature_store *store, struct binding_client *client);
+
+/* ---- samples ---- */
 /* One tensor of a lease; everything is borrowed from the lease. */
 struct binding_tensor {
     const char *name;

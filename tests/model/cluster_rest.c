@@ -63,7 +63,7 @@ static const char *busy_with(const struct node *node) {
            : !TAILQ_EMPTY(&broker->exchange->fetches) ? "transfers"
            : has_timed_requests(broker)               ? "timed requests"
            : supersede_set_first(broker->exchange->publishings) ? "puts"
-           : !TAILQ_EMPTY(&broker->exchange->held_checks) || held_checks_are_due(broker)
+           : !TAILQ_EMPTY(&broker->exchange->held_checks) || held_due_any(broker)
                ? "checks of what it holds"
            : broker->exchange->remote_leases.live  ? "leases elsewhere"
            : t.put_waiters + t.get_waiters         ? "waiting puts or gets"

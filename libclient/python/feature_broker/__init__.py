@@ -34,6 +34,7 @@ from ._errors import (
 from ._feature import lib as _lib
 from ._ref import Key, Ref, TensorSpec
 from ._reservation import Reservation
+from ._serve import Broker, serve
 from ._store import Stat, Store
 from ._tensor import Tensor
 from ._view import View
@@ -42,6 +43,7 @@ __version__ = _text(_lib.feature_version())
 
 __all__ = [
     "BatchError",
+    "Broker",
     "Client",
     "Corrupt",
     "Denied",
@@ -66,4 +68,5 @@ __all__ = [
     "Unsupported",
     "View",
     "connect",
+    "serve",
 ]

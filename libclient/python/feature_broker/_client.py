@@ -169,7 +169,7 @@ class Client:
     def drop_store(self, name: str) -> None:
         """Drops a store of this node with all its samples. It takes an administrator.
 
-        Raises NotFound when there is none. Views of its samples stay good."""
+        Harmless when there is none. Views of its samples stay good."""
         status = lib.feature_store_drop(self._open().raw, _c_string(name, "store name"))
         if status:
             raise failure(status)

@@ -10,33 +10,41 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._feature import ffi, lib
+from ._errors import Invalid
+from ._feature import lib
 
 
 class ClientHandle:
-    """Owns a struct feature *."""
+    """Owns a connection."""
 
-    __slots__ = ("raw", "log", "__weakref__")
+    __slots__ = ("raw", "counted", "log", "__weakref__")
 
     def __init__(self, raw: Any, log: Any) -> None:
-        self.raw = raw
+        self.counted = lib.binding_client_new(raw)
+        if not self.counted:
+            raise MemoryError("no memory for a connection")
+        self.raw = raw  # struct feature *, for calls
         self.log = log  # what libfeature's log callback finds Python's function by
 
     def __del__(self) -> None:
-        lib.feature_disconnect(self.raw)
+        if self.counted:
+            lib.binding_client_unref(self.counted)
 
 
 class StoreHandle:
-    """Owns a struct feature_store *, and keeps its connection: disconnecting would close it."""
+    """Owns an open store, and keeps its connection. (The garbage collector may end the ClientHandle
+    first, where both are part of one circle: C counts too.)"""
 
-    __slots__ = ("raw", "client", "__weakref__")
+    __slots__ = ("raw", "client", "_counted", "__weakref__")
 
     def __init__(self, raw: Any, client: ClientHandle) -> None:
-        self.raw = raw
+        self.raw = raw  # struct feature_store *
         self.client = client
+        self._counted = client.counted
+        lib.binding_client_ref(self._counted)
 
     def __del__(self) -> None:
-        lib.feature_store_close(self.raw)
+        lib.binding_store_close(self.raw, self._counted)
 
     def let_go(self, _: Any) -> None:
         """As the destructor of a cffi pointer: it keeps this handle as long as the pointer lives."""
@@ -44,8 +52,6 @@ class StoreHandle:
 
 def milliseconds(seconds: float | None, what: str) -> int:
     """A time for libfeature: at least 1 ms unless it is 0; None and what is too long: for ever."""
-    from ._errors import Invalid
-
     if seconds is None:
         return 0xFFFFFFFF
     try:
@@ -57,7 +63,3 @@ def milliseconds(seconds: float | None, what: str) -> int:
         pass
     raise Invalid(f"{what} is {seconds!r}: give a number of seconds that is not negative, or None")
 
-
-def c_bytes(value: bytes | None) -> tuple[Any, int]:
-    """Bytes for C, and their count; NULL where there are none."""
-    return (ffi.NULL, 0) if value is None else (ffi.from_buffer(value), len(value))

@@ -117,7 +117,7 @@ def find(framework: str) -> Framework:
     """The framework of that name. "auto": torch if this process has imported it, else numpy, else
     raw. Raises Invalid, or Unsupported where the library is not installed."""
     if framework == "auto":
-        framework = "torch" if "torch" in sys.modules else "numpy"
+        framework = "torch" if sys.modules.get("torch") is not None else "numpy"
         if framework == "numpy" and "numpy" not in _made and numpy_types() is None:
             return _RAW
     found = _made.get(framework)

@@ -220,4 +220,7 @@ def to_numbers(sources: list[Source]) -> list[int]:
 
 def sized(dtype: Dtype, shape: tuple[int, ...]) -> Source:
     """A tensor whose bytes do not exist yet, for reserve()."""
-    return Source(dtype.code, 0, count_bytes(dtype, shape), shape, None, None)
+    size = count_bytes(dtype, shape)
+    if size >= 1 << 63:
+        raise Invalid(f"a tensor of dtype {dtype.name} and shape {shape} has too many bytes")
+    return Source(dtype.code, 0, size, shape, None, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Iterable, Literal, Mapping, Sequence, overload
 
 from . import _sinks
 from ._dtypes import parse
@@ -15,6 +15,7 @@ from ._handles import StoreHandle, milliseconds
 from ._ref import Key, Ref, _c_string, c_key
 from ._reservation import Reservation
 from ._sources import Source, describe, join_names, sized, to_numbers
+from ._tensor import to_shape
 from ._view import CONSUMED, RETURNED, Lease, View, indices_of
 
 # What is not dense goes through memory of its own up to here, and travels in one message; above it
@@ -143,7 +144,7 @@ class Store:
             names,
             to_numbers(sources),
             len(sources),
-            ffi.from_buffer(metadata),
+            _c_metadata(metadata),
             len(metadata),
             milliseconds(timeout_s, "timeout_s"),
             out,
@@ -246,10 +247,12 @@ class Store:
         """
         try:
             sources = {
-                name: sized(parse(dtype), tuple(int(length) for length in shape))
+                name: sized(parse(dtype), to_shape(shape))
                 for name, (dtype, shape) in tensors.items()
             }
-        except (TypeError, AttributeError):
+        except FeatureError:
+            raise
+        except (TypeError, AttributeError, ValueError):
             raise Invalid(
                 "reserve: give for each name a dtype and a shape, as {'h': ('F32', (4, 8))}"
             ) from None
@@ -274,7 +277,7 @@ class Store:
             join_names(sources),
             to_numbers(list(sources.values())),
             len(sources),
-            ffi.from_buffer(metadata),
+            _c_metadata(metadata),
             len(metadata),
             milliseconds(timeout_s, "timeout_s"),
             out,
@@ -284,6 +287,45 @@ class Store:
         return Reservation(handle, out[0], sample_id, sources, made_by)
 
     # ---- get ----
+
+    @overload
+    def get(
+        self,
+        key: Key,
+        names: Sequence[str] | None = None,
+        *,
+        copy: Literal[True] = True,
+        consume: bool = False,
+        wait_s: float | None = 0.0,
+        timeout_s: float | None = 30.0,
+        framework: str | None = None,
+    ) -> dict[str, Any]: ...
+
+    @overload
+    def get(
+        self,
+        key: Key,
+        names: Sequence[str] | None = None,
+        *,
+        copy: Literal[False],
+        consume: bool = False,
+        wait_s: float | None = 0.0,
+        timeout_s: float | None = 30.0,
+        framework: str | None = None,
+    ) -> View: ...
+
+    @overload
+    def get(
+        self,
+        key: Key,
+        names: Sequence[str] | None = None,
+        *,
+        copy: bool,
+        consume: bool = False,
+        wait_s: float | None = 0.0,
+        timeout_s: float | None = 30.0,
+        framework: str | None = None,
+    ) -> dict[str, Any] | View: ...
 
     def get(
         self,
@@ -295,7 +337,7 @@ class Store:
         wait_s: float | None = 0.0,
         timeout_s: float | None = 30.0,
         framework: str | None = None,
-    ) -> Any:
+    ) -> dict[str, Any] | View:
         """Reads a sample: a dict of tensors of one's own, or a view.
 
         key: a :class:`Ref`, a ref's URI, or a sample id (whatever generation is current).
@@ -310,9 +352,10 @@ class Store:
         framework: "numpy", "torch", "raw" or "auto"; None: as the store was opened.
 
         Blocks for the wait, the transfer from another node, and the copy. Raises NotFound for what
-        is retired, superseded, gone or not put in time, Lost when its node is gone, Timeout,
-        Corrupt (a checksum did not match, twice), Full (no room here for a copy from another
-        node), and Unsupported when the framework lacks a dtype; the sample stays readable then.
+        is retired, superseded, gone or not put, Timeout for what was not put within wait_s or
+        stood still for timeout_s, Lost when its node is gone, Corrupt (a checksum did not match,
+        twice), Full (no room here for a copy from another node), and Unsupported when the framework
+        lacks a dtype; the sample stays readable then.
         """
         made_by = _sinks.find(framework or self._framework)
         handle = self._open()
@@ -433,7 +476,7 @@ class Store:
 
 def finish_get(
     raw: Any, key: Key, names: Any, copy: bool, consume: bool, made_by: _sinks.Framework
-) -> Any:
+) -> dict[str, Any] | View:
     """From the answer of C to tensors or a view. Owns the answer."""
     if not raw:
         raise MemoryError("no memory for a view")
@@ -467,6 +510,14 @@ def _make_dense(source: Source) -> Any:
     if source.bytes:
         source.fill(ffi.buffer(memory, source.bytes))
     return memory
+
+
+def _c_metadata(metadata: bytes) -> Any:
+    """Metadata for C."""
+    try:
+        return ffi.from_buffer(metadata)
+    except (TypeError, ValueError):
+        raise Invalid(f"metadata is {type(metadata).__name__}: give bytes") from None
 
 
 class _Keep:
@@ -529,7 +580,7 @@ class _Batch:
                 ffi.new("char[]", _c_string(key, "sample id")),
                 ffi.new("char[]", names),
                 ffi.new("uint64_t[]", to_numbers(sources)),
-                ffi.from_buffer(metadata),
+                _c_metadata(metadata),
             )
             keep.append(strings)
             sample.sample_id, sample.names, sample.numbers, sample.metadata = strings

@@ -12,6 +12,17 @@ from ._errors import Invalid
 from ._feature import ffi
 
 
+def to_shape(shape: Any) -> tuple[int, ...]:
+    """A shape as a tuple of int. Raises Invalid for negative lengths and those beyond 64 bits."""
+    try:
+        lengths = tuple(int(length) for length in shape)
+    except TypeError:
+        raise Invalid(f"{shape!r} is no shape: give a tuple of lengths") from None
+    if any(not 0 <= length < 1 << 63 for length in lengths):
+        raise Invalid(f"{shape!r} is no shape: a length is negative or too large")
+    return lengths
+
+
 def count_elements(shape: tuple[int, ...]) -> int:
     """How many elements a shape has."""
     count = 1
@@ -53,11 +64,13 @@ class Tensor:
         Raises Invalid when they do not fit together.
         """
         self._dtype = parse(dtype)
-        self.shape = tuple(int(length) for length in shape)
+        self.shape = to_shape(shape)
         try:
             whole = memoryview(buffer)
-            # cast() refuses shapes with a zero; such a tensor has no bytes anyway.
-            self._buffer = whole.cast("B") if whole.nbytes else memoryview(b"")
+            if whole.nbytes:
+                self._buffer = whole.cast("B")
+            else:  # which cast() refuses when there is a 0 in its shape
+                self._buffer = memoryview(b"" if whole.readonly else bytearray())
         except TypeError as error:
             raise Invalid(f"a Tensor needs a C-contiguous buffer: {error}") from None
         need = count_bytes(self._dtype, self.shape)
@@ -96,15 +109,15 @@ class Tensor:
         """The tensor with its shape, in the buffer protocol's format.
 
         Raises Invalid for a dtype that the protocol has no format for (BF16, the FP8 kinds,
-        complex): `buffer` has the bytes of those too.
+        complex): `buffer` has the bytes of those too. A tensor without elements gives no shape.
         """
-        if not self._dtype.format or not self.nbytes:
-            if self._dtype.format:
-                return self._buffer
+        code: Any = self._dtype.format
+        if not code:
             raise Invalid(f"the buffer protocol has no format for {self.dtype}: use Tensor.buffer")
-        if not self.shape:
-            return self._buffer.cast(self._dtype.format, ())
-        return self._buffer.cast(self._dtype.format, self.shape)
+        if not self.nbytes:
+            return self._buffer
+        shaped: memoryview = self._buffer.cast(code, self.shape)
+        return shaped
 
     if sys.version_info >= (3, 12):
 
