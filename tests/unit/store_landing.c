@@ -23,12 +23,12 @@ TestSuite(store_landing, .init = setup, .fini = teardown);
 
 static enum store_result land(uint64_t generation, uint64_t bytes, uint64_t deadline_ns) {
     struct store_land request = fixture_land(generation, bytes);
-    uint64_t offset = 0;
+    struct place place = {0};
     request.put.deadline_ns = deadline_ns;
     request.put.tag = generation;
-    enum store_result result = store_land(f.store, &request, f.now_ns, &offset, &f.refusal);
+    enum store_result result = store_land(f.store, &request, f.now_ns, &place, &f.refusal);
     if (result == STORE_OK)
-        cr_assert_geq(offset, 64 * KIB);
+        cr_assert_geq(place.offset, 64 * KIB);
     return result;
 }
 
@@ -116,7 +116,7 @@ Test(store_landing, leased_copies_do_not_give_way) {
     cr_assert(fixture_effect(&f, STORE_EFFECT_LAND, &effect));
     cr_assert_eq(effect.tag, FAR + 1);
     cr_assert_eq(effect.result, STORE_OK);
-    cr_assert_geq(effect.reservation.extent_offset, 64 * KIB);
+    cr_assert_geq(effect.reservation.place.offset, 64 * KIB);
 }
 
 Test(store_landing, a_stale_copy_is_freed_after_its_last_reader) {
