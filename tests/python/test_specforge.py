@@ -294,6 +294,11 @@ def test_samples_of_other_processes(make: Make, sid: str) -> None:
     assert store.discard_external_attempts(reason="terminal") == 1
     with pytest.raises(KeyError):
         store.get(foreign)
+    store.adopt(server.put(tensors(), sample_id=sid, metadata=META))
+    store.track_external_attempt(sid, generation=1, feature_names=["target"])
+    with pytest.raises(RuntimeError, match="adopted generation is"):
+        store.discard_external_attempts()
+    store.abort(sid, reason="done")
     with pytest.raises(ValueError, match="at least one feature"):
         store.track_external_attempt(sid, generation=1, feature_names=[])
     fields["metadata"] = {}
