@@ -47,9 +47,9 @@ static struct feature_key get_key_of(const struct feature_get_item *item) {
 /* Under the lock: it is set anew when the store is opened on another connection. */
 static Fb__ChecksumPolicy get_policy_of(const struct feature_store *store) {
     struct feature *feature = store->feature;
-    pthread_mutex_lock(&feature->lock);
+    pthread_mutex_lock(&feature->hub.lock);
     Fb__ChecksumPolicy policy = store->checksum;
-    pthread_mutex_unlock(&feature->lock);
+    pthread_mutex_unlock(&feature->hub.lock);
     return policy;
 }
 

@@ -50,7 +50,5 @@ void fc_release_tell(struct feature_store *store);
 void fc_release_reopened(struct feature_store *store, uint64_t epoch, uint64_t incarnation);
 /* A request sent on `epoch` after `number` notes was answered: those have arrived. */
 void fc_release_confirm(struct feature *feature, uint64_t epoch, uint64_t number);
-/* Until every release is known to have arrived or deadline_ns passes. Without the lock. */
-void fc_release_flush(struct feature *feature, uint64_t deadline_ns);
 
 #endif

@@ -201,9 +201,9 @@ int feature_view_check(const struct feature_view *view) {
     int rc = fc_connection_check(feature);
     if (rc)
         return rc;
-    pthread_mutex_lock(&feature->lock);
+    pthread_mutex_lock(&feature->hub.lock);
     rc = view_check_lease(view);
-    pthread_mutex_unlock(&feature->lock);
+    fc_connection_unlock(feature);
     return rc;
 }
 
