@@ -77,9 +77,10 @@ struct fc_link {
 
 /* Outcomes that are no failure of the library, beside FEATURE_OK (0) and the negative FEATURE_E_*:
  */
-#define FC_PENDING   1 /* not yet; look again later */
-#define FC_LINK_LOST 2 /* the connection broke; whether the request was carried out is not known   \
-                        */
+#define FC_PENDING 1 /* not yet; look again later */
+#define FC_LINK_LOST                                                                               \
+    2 /* the connection broke; whether the request was carried out is not known                    \
+       */
 
 /* Takes fd; without the hub's lock, with that of fork.h. NULL when out of memory (fd is then
  * closed). */

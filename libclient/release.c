@@ -269,7 +269,8 @@ static void release_send_after_room(struct feature_store *store) {
  * when many wait or there is no flusher; wait a moment for the socket, when it is full and nothing
  * was waiting before (with a backlog each release would wait, and a broker that has stopped would
  * stop its clients). */
-static void release_say(struct feature_store *store, struct fc_release *releases, size_t count) {
+static void release_say(struct feature_store *store, struct fc_release *releases, size_t count,
+                        bool may_wait) {
     struct feature *feature = store->feature;
     bool backlog = store->release_count > FC_RIDE_ITEMS_MAX;
     if (feature->closed)
@@ -280,12 +281,21 @@ static void release_say(struct feature_store *store, struct fc_release *releases
     }
     if (store->release_count < FC_RIDE_ITEMS_MAX && fc_flusher_wake(feature))
         return; /* the next request takes it along, or the flusher sends it */
-    if (fc_release_send(store) == -EAGAIN && !backlog)
+    if (fc_release_send(store) != -EAGAIN)
+        return;
+    (void)fc_flusher_wake(feature);
+    if (may_wait && !backlog)
         release_send_after_room(store);
 }
 
 void fc_release_say(struct feature_store *store, struct fc_release *releases, size_t count) {
     pthread_mutex_lock(&store->feature->hub.lock);
-    release_say(store, releases, count);
+    release_say(store, releases, count, true);
+    pthread_mutex_unlock(&store->feature->hub.lock);
+}
+
+void fc_release_leave(struct feature_store *store, struct fc_release *releases, size_t count) {
+    pthread_mutex_lock(&store->feature->hub.lock);
+    release_say(store, releases, count, false);
     pthread_mutex_unlock(&store->feature->hub.lock);
 }

@@ -39,6 +39,7 @@ struct fc_request {
     fc_notice_fn notice;
     void *notice_context;
     void (*woken)(struct fc_call *call);  /* see struct fc_call; NULL: fc_request() waits for it */
+    void *owner;                          /* for that function */
     bool once;                            /* not to be repeated on a new connection */
     uint64_t epoch_wanted;                /* 0, or the only connection it may first be sent on */
     Fb__ClientReply__ResultCase expected; /* of the result; NOT_SET = not looked at */

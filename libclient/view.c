@@ -135,9 +135,15 @@ static void view_free_view(struct feature_view *view) {
     fc_store_unref(store);
 }
 
-void fc_view_end(struct feature_view *view, enum feature_release_how how, bool corrupt) {
-    struct fc_release release = view_release_of(view, how == FEATURE_RELEASE_CONSUMED, corrupt);
+void fc_view_end(struct feature_view *view, enum feature_release_how how) {
+    struct fc_release release = view_release_of(view, how == FEATURE_RELEASE_CONSUMED, false);
     fc_release_say(view->store, &release, 1);
+    view_free_view(view);
+}
+
+void fc_view_leave(struct feature_view *view, bool corrupt) {
+    struct fc_release release = view_release_of(view, false, corrupt);
+    fc_release_leave(view->store, &release, 1);
     view_free_view(view);
 }
 
