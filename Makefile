@@ -13,6 +13,8 @@ CC := gcc
 endif
 # V=1 shows the commands.
 Q := $(if $(V),,@)
+# The Python that the binding is built and tested with; what is built serves every later one, too.
+PYTHON ?= /usr/bin/python3
 CLANG ?= clang
 OPT ?= -O2 -g
 SANITIZE ?=
@@ -35,7 +37,9 @@ CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -M
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
-LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson libibverbs librdmacm) $(LIB_CLIENT)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson) $(LIB_CLIENT)
+# Only programs of tests/vm: the broker finds these two at run time (daemon/transport/rdma/verbs.h).
+LIB_VERBS := $(shell $(PC) --libs libibverbs librdmacm)
 LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)
 LIB_TEST := -lcriterion -lm
 
@@ -54,13 +58,14 @@ CTL_OBJ := $(call obj,$(wildcard libclient/featurectl/*.c))
 BENCH_OBJ := $(call obj,$(wildcard tests/bench/*.c))
 SUPPORT_OBJ := $(call obj,$(wildcard tests/support/*.c))
 suite_obj = $(call obj,$(wildcard tests/$(1)/*.c))
-SUITES := $(foreach s,unit conformance model e2e,$(if $(wildcard tests/$(s)/*.c),$(s)))
+FAKE_CUDA := $(BUILD)/tests/fake/libcuda.so.1
+SUITES := $(foreach s,unit conformance model e2e cuda,$(if $(wildcard tests/$(s)/*.c),$(s)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check check-faults vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -100,6 +105,27 @@ $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUIL
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
+# ---- Python ----
+# With PYTHONPATH=build/python, `import feature_broker` finds the sources of this tree and the module that is built here.
+PYTHON_SOURCES = $(shell find libclient/python/feature_broker -not -path '*/__pycache__*')
+.PHONY: python check-python
+python: $(BUILD)/python/built ## the Python package, for PYTHONPATH=build/python
+$(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.py $(wildcard libclient/python/binding.[ch]) \
+  libclient/feature.h $(PYTHON_SOURCES)
+	@echo "  PYTHON $(@D)"
+	$(Q)CC='$(CC)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
+	  $(PYTHON) libclient/python/build_extension.py $(@D)
+	@touch $@
+check-python: all python $(FAKE_CUDA) ## the tests of the Python package
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests python
+
+# dist/: one file to install on every node, with the programs and all they need (scripts/build-wheel).
+.PHONY: wheel check-wheel
+wheel: all ## the wheel for `pip install`, into dist/
+	PYTHON=$(PYTHON) CC='$(CC)' scripts/build-wheel $(BUILD) dist
+check-wheel: wheel ## the tests of the wheel; needs the network, and root for the other release of Debian
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests wheel
+
 # ---- tests ----
 # Simulated brokers have arenas of their own (tests/model/cluster_memory.c).
 WRAP_model := -Wl,--wrap=arena_init,--wrap=arena_deinit
@@ -121,26 +147,34 @@ $(BUILD)/tests/memory: $(call suite_obj,memory) $(SUPPORT_OBJ) $(BUILD)/libfeatu
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
+# A driver for machines without a GPU. The library finds it by its soname, as it would find the real one.
+$(FAKE_CUDA): $(call obj,tests/cuda/fake/libcuda.c)
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) -shared -Wl,-soname,libcuda.so.1 $(LDFLAGS) $^ -o $@
+$(BUILD)/tests/cuda: | $(FAKE_CUDA)
 # The transport suite once more, over RDMA; only a machine with a device can run it (tests/vm/run).
 $(BUILD)/tests/vm: $(call suite_obj,vm) $(call obj,tests/conformance/transport_world.c) $(SUPPORT_OBJ) \
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_VERBS) $(LIB_TEST) -o $@
 # A stranger on the fabric, and what breaks QPs under a broker: for the cases of tests/vm.
 VM_PROGRAMS := $(BUILD)/tests/vm $(BUILD)/tests/stranger $(BUILD)/tests/qp_error.so
 $(BUILD)/tests/stranger: $(call obj,tests/vm/programs/stranger.c) $(BUILD)/libdaemon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_VERBS) -o $@
 $(BUILD)/tests/qp_error.so: $(call obj,tests/vm/programs/qp_error.c)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) -shared $(LDFLAGS) $^ -libverbs -o $@
 tests: all $(SUITES:%=$(BUILD)/tests/%) $(BUILD)/tests/memory ## build the test programs
 
-check: tests $(VM_PROGRAMS) ## run every test; closes with "N passed, N failed"
-	BUILD=$(BUILD) scripts/run-tests $(SUITES) memory vm
+check: tests python $(VM_PROGRAMS) ## run every test; closes with "N passed, N failed"
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests $(SUITES) memory python vm
+check-gpu: tests ## the tests of GPU memory alone, on this machine\'s GPU in place of the fake one
+	FEATURE_TEST_LIBCUDA=libcuda.so.1 BUILD=$(BUILD) scripts/run-tests cuda
 check-faults: tests ## of those the faults alone: leaders killed, quorums lost, nodes cut off, on real etcd
 	BUILD=$(BUILD) FILTER='@(index_faults|index_nodes|directory_etcd)/*' scripts/run-tests conformance e2e
 vm-check: tests $(VM_PROGRAMS) ## of those the ones that need RDMA alone, in QEMU machines with Soft-RoCE
@@ -177,7 +211,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=address,undefined,fuzzer $(WRAP_$*) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
 
 # ---- style ----
-SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] daemon/*/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch])
+SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] daemon/*/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch] tests/cuda/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
 	@INC="$(INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place
@@ -191,7 +225,7 @@ $(BUILD)/man/%: docs/man/%.md
 
 install: all man ## into DESTDIR/PREFIX
 	BUILD=$(BUILD) VERSION=$(VERSION) SOVERSION=$(SOVERSION) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install
-clean: ## remove build/
-	rm -rf build
+clean: ## remove build/ and dist/
+	rm -rf build dist
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -125,53 +125,34 @@ void broker_free(struct broker *broker) {
 /* From here on nothing is sent to peers; what was pending at them is forgotten, for it ends with
  * this node in any case. */
 void broker_release_peers(struct broker *broker) {
-    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
-         peer = peers_next(broker->peers, peer))
-        outbox_free(peer);
+    exchange_release_peers(broker);
     broker->transport = NULL; /* gone, and its regions with it */
-    broker->exchange->closing = true;
 }
 
 /* ---- events of peers and the directory ---- */
 
-/* A peer that could not be reached was to be tried again later: now is the time. */
-static void broker_on_link_up(void *owner, struct peer *peer) {
-    struct outbox *outbox = outbox_of(owner, peer);
-    if (outbox)
-        outbox_retry_at_once(outbox);
-}
-
 const struct peers_events broker_peers_events = {
-    .link_up = broker_on_link_up,
+    .link_up = outbox_on_link_up,
     .asker_open = serve_open,
     .asker_request = serve_request,
     .asker_closed = serve_closed,
 };
 
 const struct directory_events broker_directory_events = {
-    .node_up = nodes_on_up,
-    .node_down = nodes_on_down,
-    .fenced = nodes_on_fenced,
+    .node_up = members_on_up,
+    .node_down = members_on_down,
+    .fenced = members_on_fenced,
     .reconcile = reconcile,
     .name_taken = twin_on_name_taken,
 };
 
 /* ---- the pump ---- */
 
-static void broker_on_directory_retired(void *context, enum directory_result result) {
-    (void)context, (void)result; /* the directory retries and counts in pending() by itself */
-}
-
 /* An effect is what the store could not do by itself: telling somebody who waited, removing a
  * record, or telling a home that a lease on its sample has ended. The tag of an effect is the
  * waiter that the store was given. */
 static void broker_carry_out(struct broker *broker, struct space *space,
                              const struct store_effect *effect) {
-    struct directory_record record = {.store = space->name,
-                                      .sample_id = effect->sample_id,
-                                      .home = broker->config->node,
-                                      .generation = effect->generation,
-                                      .incarnation = broker->options.incarnation};
     struct waiter *waiter = (struct waiter *)(uintptr_t)effect->tag;
     switch (effect->kind) {
     case STORE_EFFECT_PUT:
@@ -180,12 +161,7 @@ static void broker_carry_out(struct broker *broker, struct space *space,
         waiter->granted(waiter, effect);
         break;
     case STORE_EFFECT_RETIRED:
-        /* The later put has replaced the record of one that was superseded, unless that was written
-         * again after it. */
-        if ((effect->reason != STORE_SUPERSEDED || broker->exchange->has_republished) &&
-            !publish_keeps_record(broker, space, effect->generation))
-            broker->directory->ops->retire(broker->directory, &record, broker_on_directory_retired,
-                                           NULL);
+        publish_retired(broker, space, effect->sample_id, effect->generation, effect->reason);
         break;
     case STORE_EFFECT_LEASE_ENDED:
         outbox_release(broker, effect->cookie, effect->how == STORE_CONSUMED_BY_READER);
@@ -383,7 +359,7 @@ static void broker_add_totals(const struct broker *broker, struct store_totals *
 bool broker_is_idle(const struct broker *broker) {
     struct store_totals sum;
     broker_add_totals(broker, &sum);
-    return !sum.leases && !sum.reservations && !broker->exchange->release_pending &&
+    return !sum.leases && !sum.reservations && !outbox_pending(broker) &&
            !broker_has_effects(broker) && !broker->directory->ops->pending(broker->directory);
 }
 
@@ -394,7 +370,7 @@ void broker_describe_load(const struct broker *broker, char *out, size_t out_byt
              "%llu leases, %llu reservations, %llu releases pending, %llu records that the "
              "directory has not confirmed",
              (unsigned long long)sum.leases, (unsigned long long)sum.reservations,
-             (unsigned long long)broker->exchange->release_pending,
+             (unsigned long long)outbox_pending(broker),
              (unsigned long long)broker->directory->ops->pending(broker->directory));
 }
 

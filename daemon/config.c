@@ -362,10 +362,12 @@ static int config_check(struct parser *p) {
 }
 
 /* The three settings are globals of inih; nothing else in the process uses it. */
-int config_load(const char *path, struct config *out, char *why, size_t why_bytes) {
-    struct parser p = {
-        .path = path, .config = out, .section = SECTION_NONE, .why = why, .why_bytes = why_bytes};
-    config_defaults(out);
+int config_load_over(const char *path, struct config *config, char *why, size_t why_bytes) {
+    struct parser p = {.path = path,
+                       .config = config,
+                       .section = SECTION_NONE,
+                       .why = why,
+                       .why_bytes = why_bytes};
     p.file = fopen(path, "re");
     if (!p.file) {
         int error = errno;
@@ -387,8 +389,13 @@ int config_load(const char *path, struct config *out, char *why, size_t why_byte
         config_check(&p);
     }
     if (p.failed)
-        config_deinit(out);
+        config_deinit(config);
     return p.failed ? -EINVAL : 0;
+}
+
+int config_load(const char *path, struct config *out, char *why, size_t why_bytes) {
+    config_defaults(out);
+    return config_load_over(path, out, why, why_bytes);
 }
 
 /* Safe to call twice, and on a config of which only the defaults have been filled in. */

@@ -113,6 +113,8 @@ struct config {
 void config_defaults(struct config *out);
 /* Reads the file over the defaults. 0, or -errno with a sentence in why ("FILE:LINE: ..."). */
 int config_load(const char *path, struct config *out, char *why, size_t why_bytes);
+/* The same over what `config` holds, which is freed if the file is refused. */
+int config_load_over(const char *path, struct config *config, char *why, size_t why_bytes);
 void config_deinit(struct config *config);
 /* Reads a secret from a file: it must be private (secret_file.h), 16..4096 bytes, a trailing
  * newline is dropped. Bytes read, or -errno with a sentence. */

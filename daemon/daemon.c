@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <uv.h>
@@ -32,6 +33,7 @@
 #include "directory/directory.h"
 #include "directory/etcd/etcd.h"
 #include "environment.h"
+#include "local/death.h"
 #include "local/listener.h"
 #include "ops/notify.h"
 #include "peer/peer.h"
@@ -49,7 +51,8 @@ enum phase { PHASE_BUILDING, PHASE_SERVING, PHASE_DRAINING, PHASE_CLOSING };
 
 struct daemon {
     struct config config; /* its lists are the caller's */
-    const char *config_path;
+    struct daemon_options options;
+    struct death_watch starter; /* options.end_with */
     uint8_t cluster_key[AUTH_KEY_BYTES];
     bool has_cluster_key;
     enum phase phase;
@@ -197,17 +200,25 @@ static void daemon_say_of_next_start(bool warning, const char *sentence) {
         log_warning("reload: at the next start: %s", sentence);
 }
 
+/* Of a [peer] that a reload has added. config_reload() adds them with directory = static alone. */
+static void daemon_know_peer(struct daemon *daemon, const struct config_peer *peer) {
+    const struct directory_peer known = {peer->node, peer->address, peer->data_address};
+    if (directory_static_know(daemon->directory, &known) < 0)
+        log_error("reload: [peer %s]: out of memory; it is known after a restart", peer->node);
+}
+
 /* On SIGHUP. A file with a mistake changes nothing. Secrets are not read again, but a secret that
  * has changed is told of, or its owner would wonder why the new one is refused. The limits of the
  * process are judged as for a start with the new file, for that is when a new quota counts. */
 static void daemon_reload(struct daemon *daemon) {
     struct config wanted;
     char why[ENVIRONMENT_SENTENCE_BYTES];
-    if (config_load(daemon->config_path, &wanted, why, sizeof why) < 0) {
+    if (config_load(daemon->options.config_path, &wanted, why, sizeof why) < 0) {
         log_error("reload: %s; the old configuration stays", why);
         return;
     }
     enum log_level before = daemon->config.log_level;
+    size_t peers_before = daemon->config.peer_count;
     bool different = config_reload(&daemon->config, &wanted, daemon_on_change, NULL);
     different |= secret_prints_compare(daemon->secret_prints, daemon_on_secret_change, NULL);
     if (different && environment_check(&wanted, daemon_say_of_next_start, why, sizeof why) < 0)
@@ -216,7 +227,9 @@ static void daemon_reload(struct daemon *daemon) {
     if (daemon->config.log_level != before) /* else --verbose stays as it is */
         log_set_level(daemon->config.log_level);
     broker_reconfigure(daemon->broker, &daemon->config);
-    log_info("reload: %s%s", daemon->config_path, different ? "" : ": nothing has changed");
+    for (size_t i = peers_before; i < daemon->config.peer_count; i++)
+        daemon_know_peer(daemon, &daemon->config.peers[i]);
+    log_info("reload: %s%s", daemon->options.config_path, different ? "" : ": nothing has changed");
 }
 
 /* ---- signals ---- */
@@ -238,7 +251,7 @@ static void daemon_begin_draining(struct daemon *daemon) {
 /* A second SIGTERM means "at once". */
 static void daemon_on_signal(uv_signal_t *handle, int number) {
     struct daemon *daemon = handle->data;
-    if (number == SIGHUP)
+    if (number == SIGHUP && daemon->options.config_path)
         daemon_reload(daemon);
     else if (daemon->phase == PHASE_SERVING)
         daemon_begin_draining(daemon);
@@ -256,6 +269,7 @@ static void daemon_close_handles(struct daemon *daemon) {
     uv_close((uv_handle_t *)&daemon->due, NULL);
     for (size_t i = 0; i < 3; i++)
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
+    death_watch_stop(&daemon->starter, NULL);
 }
 
 /* The transport has gone with the peers. The broker must let go of them before they are freed, and
@@ -322,7 +336,7 @@ static uint64_t daemon_on_clock(void *context) {
     return daemon_clock_ns(CLOCK_BOOTTIME);
 }
 
-/* SIGTERM and SIGINT stop, SIGHUP reads the file again. */
+/* SIGTERM and SIGINT stop, SIGHUP reads the file again if there is one. */
 static int daemon_build_loop(struct daemon *daemon) {
     static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
     int result = uv_loop_init(&daemon->loop);
@@ -500,12 +514,46 @@ static int daemon_listen_for_clients(struct daemon *daemon, char *why, size_t wh
     return listener_new(&daemon->loop, &options, daemon->broker, &daemon->listener, why, why_bytes);
 }
 
+static void daemon_on_starter_gone(void *owner) {
+    struct daemon *daemon = owner;
+    log_info("node %s: process %d, which started this broker, has ended", daemon->config.node,
+             (int)daemon->options.end_with);
+    if (daemon->phase != PHASE_CLOSING)
+        daemon_begin_closing(daemon);
+}
+
+/* A pidfd tells of the end of a whole process, however it ends, and of nothing else.
+ * PR_SET_PDEATHSIG would tell of the end of the thread that started us, and a pipe would stay open
+ * for as long as any forked child of that process has a copy of it. The second look at our parent
+ * is for a process that ended before we had the pidfd: its number may be another's by now. */
+static int daemon_watch_starter(struct daemon *daemon, char *why, size_t why_bytes) {
+    pid_t pid = daemon->options.end_with;
+    if (pid == 0)
+        return 0;
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    int result = pidfd < 0 ? -errno : 0;
+    if (result == 0 && getppid() != pid) {
+        close(pidfd);
+        result = -ESRCH;
+    }
+    if (result == 0)
+        result = death_watch_start(&daemon->starter, &daemon->loop, pidfd, daemon_on_starter_gone,
+                                   daemon);
+    if (result < 0)
+        snprintf(why, why_bytes, "--end-with=%d: %s", (int)pid,
+                 result == -ESRCH ? "this process is not the one that has started this broker, or "
+                                    "has ended"
+                                  : strerror(-result));
+    return result;
+}
+
 /* Stores are opened before anybody can ask for them, and clients are let in last: whoever connects
  * finds a broker that is ready, and systemd is told READY only after that. */
 static int daemon_build(struct daemon *daemon, char *why, size_t why_bytes) {
     int result = daemon_read_cluster_key(daemon, why, why_bytes);
     if (result < 0 || (result = secret_prints_new(&daemon->config, &daemon->secret_prints)) < 0 ||
         (result = daemon_build_loop(daemon)) < 0 ||
+        (result = daemon_watch_starter(daemon, why, why_bytes)) < 0 ||
         (result = daemon_build_broker(daemon, why, why_bytes)) < 0 ||
         (result = daemon_build_directory(daemon, why, why_bytes)) < 0)
         return result;
@@ -537,15 +585,21 @@ static void daemon_unbuild(struct daemon *daemon) {
     uv_run(&daemon->loop, UV_RUN_DEFAULT);
 }
 
-/* config's lists of peers and stores stay the caller's; all else is copied, for a reload changes
- * it. */
-int daemon_new(const struct config *config, const char *config_path, struct daemon **out, char *why,
-               size_t why_bytes) {
+/* config's list of stores stays the caller's; all else is copied, for a reload changes it. */
+int daemon_new(const struct config *config, const struct daemon_options *options,
+               struct daemon **out, char *why, size_t why_bytes) {
     struct daemon *daemon = calloc(1, sizeof *daemon);
     if (!daemon)
         return -ENOMEM;
     daemon->config = *config;
-    daemon->config_path = config_path;
+    daemon->config.peers = calloc(config->peer_count + 1, sizeof *config->peers);
+    if (!daemon->config.peers) {
+        free(daemon);
+        return -ENOMEM;
+    }
+    if (config->peer_count)
+        memcpy(daemon->config.peers, config->peers, config->peer_count * sizeof *config->peers);
+    daemon->options = *options;
     daemon->room_for_arenas = environment_room_for_arenas(config);
     int result = daemon_build(daemon, why, why_bytes);
     if (result < 0) {
@@ -576,5 +630,6 @@ void daemon_free(struct daemon *daemon) {
         uv_loop_close(&daemon->loop);
     secret_prints_free(daemon->secret_prints);
     sodium_memzero(daemon->cluster_key, sizeof daemon->cluster_key);
+    free(daemon->config.peers);
     free(daemon);
 }

@@ -8,15 +8,21 @@
 #define FEATURED_DAEMON_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "config.h"
 
 struct daemon;
 
-/* config: copied. config_path: read again on SIGHUP. auth_init() has been called and SIGPIPE is
- * ignored. 0 with *out, listening; or -errno with a sentence in why, and nothing left behind. */
-int daemon_new(const struct config *config, const char *config_path, struct daemon **out, char *why,
-               size_t why_bytes);
+struct daemon_options {
+    const char *config_path; /* read again on SIGHUP; NULL: SIGHUP is like SIGTERM */
+    pid_t end_with; /* our parent process, with whose end this one ends at once; 0: nobody's */
+};
+
+/* config: copied. auth_init() has been called and SIGPIPE is ignored. 0 with *out, listening; or
+ * -errno with a sentence in why, and nothing left behind. */
+int daemon_new(const struct config *config, const struct daemon_options *options,
+               struct daemon **out, char *why, size_t why_bytes);
 /* Serves until SIGTERM or SIGINT has been followed by a drain of at most drain_timeout (a second
  * signal ends the drain at once). 0 or -errno. */
 int daemon_run(struct daemon *daemon);

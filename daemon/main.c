@@ -7,6 +7,8 @@
  * will not help. 1 is everything else. systemd's unit goes by these numbers.
  */
 #include <argp.h>
+#include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +26,7 @@
 #include "ops/log.h"
 #include "proto/auth.h"
 #include "proto/text.h"
+#include "quick.h"
 
 #define DEFAULT_CONFIG  "/etc/featured/featured.conf"
 #define WHY_BYTES       1536
@@ -36,17 +39,37 @@ __attribute__((visibility("default"))) const char *argp_program_version =
     "featured " FEATURED_VERSION;
 
 struct arguments {
-    const char *config_path;
-    bool check_config, verbose;
+    const char *config_path; /* NULL: none, with quick */
+    bool check_config, verbose, quick;
+    const char *quick_path; /* of the socket; NULL: quick.h chooses */
+    pid_t end_with;         /* 0: not given */
 };
+
+enum { KEY_END_WITH = 256 }; /* beyond the characters: an option without a short form */
 
 static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "Read this file instead of " DEFAULT_CONFIG, 0},
     {"check-config", 'C', NULL, 0,
      "Check the file, the secrets it names and the limits of this process, then exit", 0},
     {"verbose", 'v', NULL, 0, "Start with log level debug, whatever the file says", 0},
+    {"quick", 'q', "PATH", OPTION_ARG_OPTIONAL,
+     "Serve this machine and this user alone, without a file, and print how to connect; PATH: of "
+     "the socket",
+     0},
+    {"end-with", KEY_END_WITH, "PID", 0,
+     "End with process PID, which started this broker, and remove the directory of the socket", 0},
     {0},
 };
+
+static error_t main_parse_pid(const char *text, struct argp_state *state, pid_t *out) {
+    char *end;
+    errno = 0;
+    long pid = strtol(text, &end, 10);
+    if (errno != 0 || *end != '\0' || end == text || pid < 1 || pid > INT_MAX)
+        argp_error(state, "--end-with=%s: not the number of a process", text);
+    *out = (pid_t)pid;
+    return 0;
+}
 
 static error_t main_parse_option(int key, char *arg, struct argp_state *state) {
     struct arguments *arguments = state->input;
@@ -60,6 +83,12 @@ static error_t main_parse_option(int key, char *arg, struct argp_state *state) {
     case 'v':
         arguments->verbose = true;
         return 0;
+    case 'q':
+        arguments->quick = true;
+        arguments->quick_path = arg;
+        return 0;
+    case KEY_END_WITH:
+        return main_parse_pid(arg, state, &arguments->end_with);
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -120,7 +149,11 @@ static int main_check_environment(const struct config *config, void (*say)(bool,
 }
 
 /* libsodium is initialised here, once, before anything draws a random number. */
-static int main_run_daemon(const struct config *config, const char *config_path) {
+static int main_run_daemon(const struct config *config, const struct arguments *arguments) {
+    const struct daemon_options how = {
+        .config_path = arguments->quick ? NULL : arguments->config_path,
+        .end_with = arguments->end_with,
+    };
     char why[WHY_BYTES] = "";
     struct daemon *daemon = NULL;
     if (main_check_environment(config, main_say_in_log, why, sizeof why) < 0) {
@@ -131,33 +164,47 @@ static int main_run_daemon(const struct config *config, const char *config_path)
         log_error("main: libsodium could not be initialised; is /dev/urandom readable?");
         return EXIT_RUNTIME;
     }
-    int result = daemon_new(config, config_path, &daemon, why, sizeof why);
+    int result = daemon_new(config, &how, &daemon, why, sizeof why);
     if (result < 0) {
         log_error("main: %s", *why ? why : strerror(-result));
         return EXIT_RUNTIME;
     }
+    if (arguments->quick)
+        quick_say_how_to_connect(config);
     result = daemon_run(daemon);
     daemon_free(daemon);
     return result < 0 ? EXIT_RUNTIME : EXIT_CLEAN;
 }
 
+/* A broker that somebody has started for himself (--end-with) leaves nothing behind. Its lock may
+ * go, which otherwise stays (socket_lock.h): nobody else starts a broker in that directory. */
+static void main_remove_traces(const char *socket_path) {
+    char path[sizeof((struct config *)0)->socket_path + sizeof ".lock"];
+    snprintf(path, sizeof path, "%s.lock", socket_path);
+    unlink(path);
+    *strrchr(path, '/') = '\0'; /* the path of a socket is absolute */
+    rmdir(path);                /* unless there is something else in it */
+}
+
 /* The lock on the socket comes first and goes last: a second broker for the same socket is refused
  * before it has touched anything. */
-static int main_run(const struct config *config, const char *config_path) {
+static int main_run(const struct config *config, const struct arguments *arguments) {
     char why[WHY_BYTES] = "";
     int lock = socket_lock_take(config->socket_path, why, sizeof why);
     if (lock < 0) {
         log_error("main: %s", why);
         return EXIT_RUNTIME;
     }
-    int status = main_run_daemon(config, config_path);
+    int status = main_run_daemon(config, arguments);
+    if (arguments->end_with != 0)
+        main_remove_traces(config->socket_path);
     close(lock);
     return status;
 }
 
 /* The log has a thread of its own, so that a terminal that stands still does not stop the broker.
  * Whoever reads the log gets LOG_PATIENCE_MS to take the last lines. */
-static int main_serve(const struct config *config, const char *config_path) {
+static int main_serve(const struct config *config, const struct arguments *arguments) {
     int result = log_start();
     if (result < 0) {
         log_error("main: no thread for the log: %s; raise the limits of threads and of memory "
@@ -165,7 +212,7 @@ static int main_serve(const struct config *config, const char *config_path) {
                   strerror(-result));
         return EXIT_RUNTIME;
     }
-    int status = main_run(config, config_path);
+    int status = main_run(config, arguments);
     log_stop(LOG_PATIENCE_MS);
     return status;
 }
@@ -199,15 +246,37 @@ static int main_check_directory(const struct config *config, char *why, size_t w
 }
 
 /* The same checks as at a start, without starting: what is fine here must not fail there. */
-static int main_check_config(const struct config *config, const char *config_path) {
+static int main_check_config(const struct config *config, const struct arguments *arguments) {
     char why[WHY_BYTES] = "";
     if (main_check_environment(config, main_say_to_user, why, sizeof why) < 0 ||
         main_check_directory(config, why, sizeof why) < 0) {
         main_say_to_user(false, why);
         return EXIT_CONFIG;
     }
-    printf("%s: ok\n", config_path);
+    printf("%s: ok\n", arguments->config_path ? arguments->config_path : "--quick");
     return EXIT_CLEAN;
+}
+
+/* With --quick a file may be given, too: what it says goes before quick's defaults, and the path in
+ * --quick=PATH before the file. */
+static int main_load_config(struct arguments *arguments, struct config *out, char *why,
+                            size_t why_bytes) {
+    char socket_path[sizeof out->socket_path];
+    if (!arguments->quick && arguments->config_path == NULL)
+        arguments->config_path = DEFAULT_CONFIG;
+    config_defaults(out);
+    if (arguments->quick) {
+        int result = quick_socket_path(arguments->quick_path, socket_path, why, why_bytes);
+        if (result < 0)
+            return result;
+        quick_set_defaults(out, socket_path, quick_available_bytes());
+    }
+    int result = arguments->config_path != NULL
+                     ? config_load_over(arguments->config_path, out, why, why_bytes)
+                     : 0;
+    if (result == 0 && arguments->quick_path != NULL)
+        snprintf(out->socket_path, sizeof out->socket_path, "%s", socket_path);
+    return result;
 }
 
 /* Nothing here has a thread yet, and descriptors 0 to 2 are made sure of before anything is opened.
@@ -220,7 +289,7 @@ int main(int argc, char **argv) {
                "them to "
                "local clients and peers. See featured(8).",
     };
-    struct arguments arguments = {.config_path = DEFAULT_CONFIG};
+    struct arguments arguments = {.config_path = NULL};
     struct config config;
     char why[WHY_BYTES] = "";
     std_fds_open();
@@ -229,13 +298,13 @@ int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); /* the log's file at its limit: a write that fails */
     argp_err_exit_status = EXIT_CONFIG;
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
-    if (config_load(arguments.config_path, &config, why, sizeof why) < 0) {
+    if (main_load_config(&arguments, &config, why, sizeof why) < 0) {
         main_say_to_user(false, why);
         return EXIT_CONFIG;
     }
     log_set_level(arguments.verbose ? LOG_LEVEL_DEBUG : config.log_level);
-    int status = arguments.check_config ? main_check_config(&config, arguments.config_path)
-                                        : main_serve(&config, arguments.config_path);
+    int status = arguments.check_config ? main_check_config(&config, &arguments)
+                                        : main_serve(&config, &arguments);
     config_deinit(&config);
     return status;
 }

@@ -170,6 +170,7 @@ struct feature_open_options {
     bool read_only; /* get, ack and probe only: the mapping is read-only */
     const void *secret;
     size_t secret_bytes;
+    bool cuda_unpinned; /* do not register the arena with CUDA */
 };
 #define FEATURE_OPEN_OPTIONS_INIT                                                                  \
     { .size = sizeof(struct feature_open_options) }
@@ -232,9 +233,31 @@ struct feature_sample {
     uint32_t tensor_count;
     const void *metadata; /* opaque; with the tensor specs at most 8 KiB */
     size_t metadata_bytes;
+    /* The CUstream or cudaStream_t on which the data are made; see "GPU memory" below. NULL: none,
+     * and copies from a GPU use its legacy default stream. */
+    void *cuda_stream;
 };
 #define FEATURE_SAMPLE_INIT                                                                        \
     { .size = sizeof(struct feature_sample) }
+
+/* ---- GPU memory ----
+ * A pointer to the memory of an NVIDIA GPU may stand where feature_put() and feature_put_batch()
+ * take a tensor's bytes and where feature_get_into() puts them. The library finds that out by
+ * itself and has the driver copy; it never touches such memory. A process that has not loaded
+ * libcuda.so.1 has no such pointers and is asked nothing.
+ *
+ * Order: what was queued on cuda_stream before the call is done before its data are read or its
+ * buffer is written. When the call returns, all copies have ended, also after a failure. Between
+ * feature_reserve() and feature_commit() the program may queue copies of its own into the
+ * reservation on the sample's cuda_stream: the commit waits for that stream. (To name the legacy
+ * default stream there, use CU_STREAM_LEGACY, which is 1.)
+ *
+ * Speed: the arena is registered with the driver (cuMemHostRegister) once, in the background,
+ * beginning with the opening of a store in a thread that has a current context, or with the first
+ * copy. That pins the arena's pages; cuda_unpinned keeps it from being done.
+ *
+ * What the driver refuses fails the call: FEATURE_E_INVALID (a pointer, size or stream is wrong),
+ * FEATURE_E_FULL (no GPU memory), or FEATURE_E_UNAVAILABLE, with the driver's words. */
 
 /* ---- zero-copy put ---- */
 /* Takes room in the arena. When it is short it waits in line up to deadline_ms, or the store's
@@ -284,6 +307,9 @@ struct feature_get_options {
     void (*progress)(void *context, uint64_t bytes_done,
                      uint64_t bytes_total); /* of a remote read */
     void *progress_context;
+    /* feature_get_into() copies to a GPU's memory on this CUstream or cudaStream_t. NULL: on the
+     * legacy default stream. */
+    void *cuda_stream;
 };
 #define FEATURE_GET_OPTIONS_INIT                                                                   \
     { .size = sizeof(struct feature_get_options) }
@@ -422,6 +448,11 @@ void feature_request_cancel(struct feature_request *request);
 const struct feature_ref *feature_view_ref(const struct feature_view *view);
 /* Bytes of tensor i; NULL if there is no such tensor. */
 const void *feature_view_data(const struct feature_view *view, uint32_t tensor);
+/* Copies tensors to the caller's buffers, which may be a GPU's memory: see "GPU memory". tensors[i]
+ * is the index of what goes to buffers[i]; NULL: all, in order. buffers[i].iov_len is room, INVALID
+ * when too small. The view stays. cuda_stream as in struct feature_get_options. */
+int feature_view_copy(const struct feature_view *view, const uint32_t *tensors,
+                      const struct iovec *buffers, uint32_t count, void *cuda_stream);
 /* Index by name, or -1. */
 int feature_view_find(const struct feature_view *view, const char *tensor_name);
 /* FEATURE_OK while the lease holds. FEATURE_E_LOST: its broker is gone, or this handle was

@@ -14,7 +14,9 @@
 #include <string.h>
 
 #include "clock.h"
+#include "cuda.h"
 #include "key.h"
+#include "pin.h"
 #include "release.h"
 #include "sized.h"
 #include "view.h"
@@ -354,7 +356,7 @@ int feature_get(struct feature_store *store, const struct feature_key *key,
 /* index < 0: there is no tensor of that name. Without a name the place in the list was asked for.
  */
 static int get_copy_tensor(const struct feature_view *view, int index, const char *name,
-                           const struct iovec *buffer) {
+                           const struct iovec *buffer, struct fc_cuda_batch *batch) {
     const struct feature_tensor *tensor =
         index < 0 ? NULL : feature_ref_tensor(view->ref, (uint32_t)index);
     if (!tensor)
@@ -363,21 +365,72 @@ static int get_copy_tensor(const struct feature_view *view, int index, const cha
         return fc_fail(
             FEATURE_E_INVALID, "sample %s: tensor %s has %llu bytes, there is room for %zu",
             view->ref->sample_id, tensor->name, (unsigned long long)tensor->bytes, buffer->iov_len);
-    if (tensor->bytes)
-        memcpy(buffer->iov_base, feature_view_data(view, (uint32_t)index), tensor->bytes);
+    const void *data = feature_view_data(view, (uint32_t)index);
+    int rc = FEATURE_OK;
+    if (tensor->bytes &&
+        !fc_cuda_batch_to(batch, buffer->iov_base, data, tensor->bytes, tensor->name, &rc))
+        memcpy(buffer->iov_base, data, tensor->bytes);
+    return rc;
+}
+
+/* Which tensors go to which buffers: by name, by index, or all in order. */
+struct get_wanted {
+    const char *const *names;
+    const uint32_t *tensors;
+    const struct iovec *buffers;
+    uint32_t count;
+};
+
+static int get_find_wanted(const struct feature_view *view, const struct get_wanted *wanted,
+                           uint32_t i) {
+    if (wanted->names)
+        return feature_view_find(view, wanted->names[i]);
+    uint32_t index = wanted->tensors ? wanted->tensors[i] : i;
+    return index < view->ref->layout.tensor_count ? (int)index : -1;
+}
+
+/* To a GPU on `stream`. Its copies have ended when this returns, whatever it returns. */
+static int get_copy_tensors(const struct feature_view *view, const struct get_wanted *wanted,
+                            void *stream) {
+    const uint32_t count = wanted->count;
+    if (!wanted->names && !wanted->tensors && count != view->ref->layout.tensor_count)
+        return fc_fail(FEATURE_E_INVALID, "sample %s has %u tensors, there are %u buffers",
+                       view->ref->sample_id, view->ref->layout.tensor_count, count);
+    const void *device = fc_cuda_first(wanted->buffers, count);
+    if (device)
+        fc_pin(view->store, device);
+    struct fc_cuda_batch batch;
+    int rc = fc_cuda_wait(stream, "get", view->ref->sample_id);
+    fc_cuda_batch_begin(&batch, stream, "get", view->ref->sample_id);
+    for (uint32_t i = 0; i < count && !rc; i++)
+        rc = get_copy_tensor(view, get_find_wanted(view, wanted, i),
+                             wanted->names ? wanted->names[i] : "of that index",
+                             &wanted->buffers[i], &batch);
+    int ended = fc_cuda_batch_end(&batch);
+    return rc ? rc : ended;
+}
+
+static int get_check_buffers(const struct get_wanted *wanted) {
+    for (uint32_t i = 0; i < wanted->count; i++)
+        if (!wanted->buffers[i].iov_base && wanted->buffers[i].iov_len)
+            return fc_fail(FEATURE_E_INVALID, "buffers[%u].iov_base is NULL", i);
     return FEATURE_OK;
 }
 
-static int get_copy_tensors(const struct feature_view *view, const char *const *names,
-                            const struct iovec *buffers, uint32_t count) {
-    if (!names && count != view->ref->layout.tensor_count)
-        return fc_fail(FEATURE_E_INVALID, "sample %s has %u tensors, there are %u buffers",
-                       view->ref->sample_id, view->ref->layout.tensor_count, count);
-    int rc = FEATURE_OK;
-    for (uint32_t i = 0; i < count && !rc; i++)
-        rc = names ? get_copy_tensor(view, feature_view_find(view, names[i]), names[i], &buffers[i])
-                   : get_copy_tensor(view, (int)i, NULL, &buffers[i]);
-    return rc;
+int feature_view_copy(const struct feature_view *view, const uint32_t *tensors,
+                      const struct iovec *buffers, uint32_t count, void *cuda_stream) {
+    const struct get_wanted wanted = {.tensors = tensors, .buffers = buffers, .count = count};
+    FC_NEEDS(view);
+    FC_NEEDS(buffers || !count);
+    int rc = get_check_buffers(&wanted);
+    return rc ? rc : get_copy_tensors(view, &wanted, cuda_stream);
+}
+
+/* The field came after the first version of the struct: an older program's has not got it. */
+static void *get_stream_of(const struct feature_get_options *options) {
+    return options && options->size >= FC_SIZED_UNTIL(struct feature_get_options, cuda_stream)
+               ? options->cuda_stream
+               : NULL;
 }
 
 /* Consumed is only said when everything was copied: if a buffer is too small the caller has not
@@ -397,7 +450,8 @@ int feature_get_into(struct feature_store *store, const struct feature_key *key,
     rc = feature_get(store, key, options, &view);
     if (rc)
         return rc;
-    rc = get_copy_tensors(view, names, buffers, count);
+    const struct get_wanted wanted = {.names = names, .buffers = buffers, .count = count};
+    rc = get_copy_tensors(view, &wanted, get_stream_of(options));
     fc_view_end(view, rc ? FEATURE_RELEASE_RETURNED : how);
     return rc;
 }

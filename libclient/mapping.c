@@ -77,6 +77,7 @@ struct fc_mapping *fc_mapping_ref(struct fc_mapping *mapping) {
 void fc_mapping_unref(struct fc_mapping *mapping) {
     if (!mapping || atomic_fetch_sub_explicit(&mapping->refs, 1, memory_order_acq_rel) != 1)
         return;
+    fc_cuda_unregister(&mapping->cuda);
     fc_fork_lock();
     fc_fork_leave(&mapping->inherited);
     munmap(mapping->base, mapping->bytes);

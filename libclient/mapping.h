@@ -11,7 +11,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "cuda.h"
 #include "fork.h"
+
+/* How far its registration with CUDA is: see pin.c. */
+enum fc_pin_state { FC_PIN_NONE = 0, FC_PIN_BUSY, FC_PIN_DONE, FC_PIN_REFUSED, FC_PIN_TOLD };
 
 struct fc_mapping {
     atomic_uint refs;
@@ -21,6 +25,9 @@ struct fc_mapping {
     ino_t inode;
     bool write;
     struct fc_inherited inherited; /* a forked child may read it, not write */
+    atomic_int pin;                /* an enum fc_pin_state */
+    struct fc_cuda_range cuda;     /* the thread's of pin.c while that is BUSY */
+    char pin_failure[256];         /* a sentence, when REFUSED */
 };
 
 /* Maps `bytes` of the arena of store `name` behind fd (kept by the caller). FEATURE_OK, or with a

@@ -9,7 +9,9 @@
 #include "checksum.h"
 #include "clock.h"
 #include "copy.h"
+#include "cuda.h"
 #include "error.h"
+#include "pin.h"
 #include "request.h"
 #include "reservation.h"
 #include "sized.h"
@@ -17,7 +19,8 @@
 #define FRAME_PARTS_MAX   512u /* tensors in a frame; sendmsg() takes 1024 parts */
 #define FRAME_SPARE_BYTES 64u  /* header, and the message's own fields */
 #define COPY_PIECE_BYTES  (16u << 20)
-#define ITEM_SPARE_BYTES  64u /* an item's tags and lengths */
+#define CUDA_PIECE_BYTES  (256u << 20) /* 5 to 10 ms over PCIe */
+#define ITEM_SPARE_BYTES  64u          /* an item's tags and lengths */
 
 struct putter {
     struct feature_store *store;
@@ -47,6 +50,22 @@ static void put_settle(struct putter *putter, struct feature_put_item *item, int
 
 /* ---- large ---- */
 
+/* Where an item's bytes come from. */
+struct put_source {
+    const struct iovec *data;
+    void *stream;       /* of the GPU, that the sample names */
+    const void *device; /* one of the tensors that are a GPU's; NULL = none is */
+};
+
+static int put_fail_late(const struct feature_reservation *reservation) {
+    struct feature_store *store = reservation->store;
+    return fc_fail(FEATURE_E_TIMEOUT,
+                   "put sample %s: its bytes were not copied in time: a reservation of store %s "
+                   "ends after max_reserve = %llu ms; put it again, or raise [stores] max_reserve",
+                   reservation->ref->sample_id, store->name,
+                   (unsigned long long)(fc_store_reserve_ns(store) / FC_NS_PER_MS));
+}
+
 /* Copies and makes the checksum in one pass over memory. False, and it has stopped: the
  * reservation may end while it copies, and its room be another's from then on. In pieces of 16 MiB
  * (a few ms), so that it never writes for long without looking at the clock. */
@@ -69,27 +88,82 @@ static bool put_copy_tensor(const struct putter *putter, struct feature_reservat
     return true;
 }
 
+/* From a GPU: the driver copies, in pieces for the same reason. The checksum is made of the copy,
+ * where it can be read. False: this is plain memory. */
+static bool put_copy_from_device(struct fc_cuda_batch *batch,
+                                 struct feature_reservation *reservation, uint32_t index,
+                                 const struct iovec *data, int *rc_out) {
+    uint8_t *to = feature_reservation_data(reservation, index);
+    const uint8_t *from = data->iov_base;
+    const char *name = reservation->ref->tensors[index].name;
+    int rc = FEATURE_OK;
+    for (size_t done = 0, piece; done < data->iov_len && !rc; done += piece) {
+        piece = data->iov_len - done < CUDA_PIECE_BYTES ? data->iov_len - done : CUDA_PIECE_BYTES;
+        if (done)
+            rc = fc_cuda_batch_wait(batch);
+        if (!rc && fc_boot_ns() >= reservation->write_until_ns)
+            rc = put_fail_late(reservation);
+        if (!rc && !fc_cuda_batch_from(batch, to + done, from + done, piece, name, &rc))
+            return false;
+    }
+    *rc_out = rc;
+    return data->iov_len > 0;
+}
+
+/* All tensors of a sample of which at least one is a GPU's. What is queued has been copied, or will
+ * never be, when this returns. */
+static int put_copy_with_devices(const struct putter *putter,
+                                 struct feature_reservation *reservation, const struct iovec *data,
+                                 void *stream) {
+    struct feature_ref *ref = reservation->ref;
+    struct fc_cuda_batch batch;
+    bool from_device[LAYOUT_TENSORS_MAX] = {false};
+    int rc = FEATURE_OK;
+    fc_cuda_batch_begin(&batch, stream, "put", ref->sample_id);
+    for (uint32_t i = 0; i < ref->layout.tensor_count && !rc; i++) {
+        from_device[i] = put_copy_from_device(&batch, reservation, i, &data[i], &rc);
+        if (!from_device[i] && !rc && !put_copy_tensor(putter, reservation, i, &data[i]))
+            rc = put_fail_late(reservation);
+    }
+    int ended = fc_cuda_batch_end(&batch);
+    if (rc || ended)
+        return rc ? rc : ended;
+    if (fc_boot_ns() >= reservation->write_until_ns)
+        return put_fail_late(reservation);
+    for (uint32_t i = 0; putter->checksums && i < ref->layout.tensor_count; i++)
+        if (from_device[i])
+            ref->tensors[i].checksum =
+                fc_checksum(feature_reservation_data(reservation, i), data[i].iov_len);
+    return FEATURE_OK;
+}
+
+static int put_copy(const struct putter *putter, struct feature_reservation *reservation,
+                    const struct put_source *source) {
+    if (source->device)
+        return put_copy_with_devices(putter, reservation, source->data, source->stream);
+    for (uint32_t i = 0; i < reservation->ref->layout.tensor_count; i++)
+        if (!put_copy_tensor(putter, reservation, i, &source->data[i]))
+            return put_fail_late(reservation);
+    return FEATURE_OK;
+}
+
 /* Takes the ref. A room of its own for this one sample: reserve, copy, commit. */
-static int put_large(struct putter *putter, const struct iovec *data, struct feature_ref *ref,
-                     struct feature_ref **ref_out) {
+static int put_large(struct putter *putter, const struct put_source *source,
+                     struct feature_ref *ref, struct feature_ref **ref_out) {
     struct feature_reservation *reservation;
+    if (source->device)
+        fc_pin(putter->store, source->device);
     int rc = fc_reserve(putter->store, ref, putter->waits, putter->deadline_ns, &reservation);
     if (rc) {
         feature_ref_free(ref);
         return rc;
     }
     ref->has_checksums = putter->checksums;
-    for (uint32_t i = 0; i < ref->layout.tensor_count; i++)
-        if (!put_copy_tensor(putter, reservation, i, &data[i])) {
-            rc = fc_fail(FEATURE_E_TIMEOUT,
-                         "put sample %s: its bytes were not copied in time: a reservation of store "
-                         "%s ends after max_reserve = %llu ms; put it again, or raise [stores] "
-                         "max_reserve",
-                         ref->sample_id, putter->store->name,
-                         (unsigned long long)(fc_store_reserve_ns(putter->store) / FC_NS_PER_MS));
-            feature_cancel(reservation);
-            return rc;
-        }
+    rc = put_copy(putter, reservation, source);
+    if (rc) {
+        feature_cancel(reservation);
+        return rc;
+    }
     /* Copying is not interrupted: what is there by then is given one more moment. */
     uint64_t commit_ns = fc_now_ns();
     if (commit_ns < putter->deadline_ns)
@@ -236,18 +310,34 @@ static int put_make_ref(const struct putter *putter, const struct feature_put_it
     return rc;
 }
 
-/* A large sample goes by itself, but not before those that were collected in front of it: of two
- * puts with one sample_id the later must win. */
+/* What was queued on the stream is done before the data are looked at, and before room is taken in
+ * the arena: nobody waits for that room while a GPU computes. Frees the ref on failure. */
+static int put_make_source(const struct feature_put_item *item, struct feature_ref *ref,
+                           struct put_source *out) {
+    out->data = item->data;
+    out->stream = fc_ref_stream_of(item->sample);
+    out->device = fc_cuda_first(item->data, ref->layout.tensor_count);
+    int rc = fc_cuda_wait(out->stream, "put", ref->sample_id);
+    if (rc)
+        feature_ref_free(ref);
+    return rc;
+}
+
+/* A large sample, or one of a GPU, goes by itself, but not before those that were collected in
+ * front of it: of two puts with one sample_id the later must win. */
 static void put_item(struct putter *putter, struct group *group, struct feature_put_item *item) {
     struct feature_ref *ref, *done = NULL;
+    struct put_source source;
     int rc = put_make_ref(putter, item, &ref);
+    if (!rc)
+        rc = put_make_source(item, ref, &source);
     if (rc) {
         put_settle(putter, item, rc, NULL);
         return;
     }
-    if (!put_is_inline(putter, ref)) {
+    if (source.device || !put_is_inline(putter, ref)) {
         put_group(putter, group);
-        rc = put_large(putter, item->data, ref, &done);
+        rc = put_large(putter, &source, ref, &done);
         put_settle(putter, item, rc, done);
         return;
     }

@@ -210,6 +210,12 @@ int fc_ref_from_sample(const char *store, const struct feature_sample *sample,
     return FEATURE_OK;
 }
 
+/* The field came after the first version of the struct: an older program's has not got it. */
+void *fc_ref_stream_of(const struct feature_sample *sample) {
+    return sample->size < FC_SIZED_UNTIL(struct feature_sample, cuda_stream) ? NULL
+                                                                             : sample->cuda_stream;
+}
+
 /* ---- serialised ---- */
 
 /* The size is told also when the room is too small, so that one call with room 0 is enough to ask.

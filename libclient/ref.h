@@ -38,6 +38,8 @@ const char *fc_ref_set_spec(struct feature_ref *ref, const void *packed, size_t 
 const char *fc_ref_set_checksums(struct feature_ref *ref, const void *checksums, size_t bytes);
 /* Writes what fc_ref_set_checksums() reads: 8 bytes per tensor, or none. Returns the size. */
 size_t fc_ref_get_checksums(const struct feature_ref *ref, uint8_t out[8 * LAYOUT_TENSORS_MAX]);
+/* The CUDA stream that the sample names, or NULL. */
+void *fc_ref_stream_of(const struct feature_sample *sample);
 /* A ref with the sample's spec and neither generation nor home. FEATURE_OK or FEATURE_E_INVALID. */
 int fc_ref_from_sample(const char *store, const struct feature_sample *sample,
                        struct feature_ref **out);

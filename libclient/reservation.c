@@ -16,8 +16,10 @@
 
 #include "checksum.h"
 #include "clock.h"
+#include "cuda.h"
 #include "error.h"
 #include "limit.h"
+#include "pin.h"
 #include "request.h"
 
 /* The broker counts from when it granted the room, which is somewhat before its answer is here: a
@@ -184,9 +186,14 @@ int feature_reserve(struct feature_store *store, const struct feature_sample *sa
     if (rc)
         return rc;
     rc = fc_reserve(store, ref, deadline_ms, fc_deadline_ns(deadline_ms), out);
-    if (rc)
+    if (rc) {
         feature_ref_free(ref);
-    return rc;
+        return rc;
+    }
+    (*out)->cuda_stream = fc_ref_stream_of(sample);
+    if ((*out)->cuda_stream)
+        fc_pin(store, NULL);
+    return FEATURE_OK;
 }
 
 void *feature_reservation_data(const struct feature_reservation *reservation, uint32_t tensor) {
@@ -205,6 +212,11 @@ int feature_commit(struct feature_reservation *reservation, struct feature_ref *
     int rc = fc_connection_check(reservation->store->feature);
     if (rc) {
         reservation_free_reservation(reservation);
+        return rc;
+    }
+    rc = fc_cuda_wait(reservation->cuda_stream, "commit", ref->sample_id);
+    if (rc) {
+        feature_cancel(reservation);
         return rc;
     }
     ref->has_checksums = fc_store_checksums(reservation->store);

@@ -21,6 +21,7 @@
 #include "clock.h"
 #include "error.h"
 #include "limit.h"
+#include "pin.h"
 #include "proto/auth.h"
 #include "proto/layout.h"
 #include "receive.h"
@@ -326,6 +327,7 @@ static int store_handle_new_store(struct feature *feature, const char *name,
     store->feature = feature;
     memcpy(store->name, name, strlen(name) + 1);
     store->write = !options->read_only;
+    store->cuda_unpinned = options->cuda_unpinned;
     store->open = true;
     if (options->secret) {
         store->key = sodium_malloc(AUTH_KEY_BYTES);
@@ -382,6 +384,7 @@ int feature_store_open(struct feature *feature, const char *name,
         fc_store_unref(store);
         return rc;
     }
+    fc_pin(store, NULL);
     *out = store;
     return FEATURE_OK;
 }

@@ -22,7 +22,8 @@ struct feature_store {
     struct feature *feature;
     char name[65];
     bool write;
-    uint8_t *key; /* derived from the secret, in locked memory; NULL = none */
+    bool cuda_unpinned; /* its arena is not to be registered with CUDA */
+    uint8_t *key;       /* derived from the secret, in locked memory; NULL = none */
 
     /* under the feature's lock */
     struct feature_store *next; /* of feature->stores */

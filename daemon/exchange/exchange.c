@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The making and unmaking of what the files of this folder keep in the broker.
+ * The making and unmaking of what the files of this folder keep in the broker. The order in which a
+ * broker ends is fixed, because what is under way here names peers, stores and the directory:
+ *
+ *   exchange_release_peers()  the peers and the transport go; the directory may still answer
+ *   exchange_end()            the directory is gone: what waited for it ends, and lets go of stores
+ *   (the stores go)           leases on landing copies end with them, and name remote leases
+ *   exchange_free()           what is left
  */
 #include <stdlib.h>
 
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
+#include "exchange/exchange_internal.h"
 
 struct exchange *exchange_new(struct broker *broker) {
     struct exchange *exchange = calloc(1, sizeof *exchange);
@@ -17,7 +22,7 @@ struct exchange *exchange_new(struct broker *broker) {
     TAILQ_INIT(&exchange->held_checks);
     TAILQ_INIT(&exchange->index_checks);
     twin_init(exchange);
-    held_checks_init(exchange);
+    held_walk_init(exchange);
     exchange->roster = roster_new();
     exchange->publishings = publishings_new();
     exchange->sweep = sweep_new(broker);
@@ -28,6 +33,13 @@ struct exchange *exchange_new(struct broker *broker) {
     free(exchange->sweep);
     free(exchange);
     return NULL;
+}
+
+void exchange_release_peers(struct broker *broker) {
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        outbox_free(peer);
+    broker->exchange->closing = true;
 }
 
 void exchange_end(struct broker *broker) {

@@ -3,241 +3,142 @@
  * What goes on between this broker and others: gets of what lies elsewhere, answering others' gets,
  * ends on their way to a home, puts on their way to the index, and what is known of the other
  * nodes.
+ *
+ * This is what the rest of the broker may call. What the files of this folder share is in
+ * exchange_internal.h (types), and what one of them calls of another is in a header of that other
+ * file's name, for example held_check.h.
+ *
+ * Files that call each other:
+ * - Circle: held_check.c, republish.c: a check that finds a record missing has it written, and a
+ *   write that the index refuses begins another check.
+ * - Circle: outbox.c, remote_lease.c: a lease takes the memory of its release from the outbox
+ *   before the home is asked, and the outbox ends the lease when its release is on its way.
  */
 #ifndef FEATURED_EXCHANGE_EXCHANGE_H
 #define FEATURED_EXCHANGE_EXCHANGE_H
 
-#include "exchange/held_walk.h"
+#include "cluster/cluster.h"
 #include "node/call.h"
 #include "proto/container.h"
 
-/* ---- remote leases, fetches, pending releases ---- */
-
-/* A lease that a home granted to this node, or is asked for. Named by id, never by pointer; an
- * ended one stays known for a while, for a `consumed` that is said late. */
-struct remote_lease {
-    uint64_t id;
-    bool granted, ended, corrupt;
-    /* What its release takes, had before the home is asked: once the home has granted the lease, no
-     * lack of memory may keep it from hearing of the end. NULL and NULL: used, or given back. */
-    struct pending_end *end;
-    struct account *user; /* of uid, held */
-    uint32_t next_free;   /* the slot's, among those that were never granted: + 1, 0 = none */
-    struct peer *peer;
-    uint64_t epoch; /* of the link it came over: it ends with it */
-    uint64_t hi, lo, generation;
-    uid_t uid; /* for whom */
-    char store[LAYOUT_NAME_BYTES_MAX + 1];
-};
-struct remote_leases {
-    struct remote_lease *slots;
-    uint32_t count, room, live;
-    uint32_t *ended; /* ring of ended slots, oldest first */
-    uint32_t ended_first, ended_count;
-    uint32_t free_first; /* slot + 1 of one whose lease was not granted; 0 = none */
-};
-
-/* How what was found elsewhere is told to the kind of request that looks for it (requests/get.c).
- */
-struct get_ops {
-    /* There is a lease on a generation that is readable here: ends the item. */
-    void (*grant)(struct item *item, const struct store_lease *lease);
-    /* No node has the sample: ends the item, and says what this node knows of its end. */
-    void (*absent)(struct item *item);
-    /* What the index named is gone, and this is why: asks whether the index names another now. */
-    void (*look_again)(struct item *item, const char *why);
-};
-
-/* An item of a get (requests/get.c, remote.c, fetch.c). */
-struct get_item {
-    struct item item;
-    const struct get_ops *ops;
-    bool want_spec, wants_landed, over_network;
-    uint64_t extent_offset, extent_bytes, lease_hi, lease_lo;
-    uint8_t *spec, *checksums; /* malloc'ed when want_spec */
-    uint32_t spec_bytes, checksums_bytes;
-    TAILQ_ENTRY(get_item) fetch_link;
-    struct fetch *fetch;
-    uint64_t remote;      /* remote_lease id, 0 = none */
-    uint64_t transfer;    /* of the fetch that brought the bytes for it, 0 = they were here */
-    struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
-    bool located;         /* home and generation are what the index says of the id */
-    uint64_t missed;      /* what it said before, and was gone when asked for; 0 = nothing */
-};
-TAILQ_HEAD(get_item_list, get_item);
-static inline struct get_item *get_of(const struct item *item) {
-    return container_of(item, struct get_item, item);
-}
-
-/* Brings one generation's bytes here, once, for all items that want them. */
-struct fetch {
-    TAILQ_ENTRY(fetch) link;
-    struct waiter waiter; /* waits for landing space */
-    struct broker *broker;
-    struct space *space;
-    uint64_t generation;
-    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
-    struct peer *peer;
-    uint64_t epoch;
-    uint32_t region;
-    uint64_t remote_offset, extent_bytes, landing_offset;
-    bool waits_for_room;
-    bool landed;                /* PLANNED landing copy exists */
-    uint64_t transfer;          /* no other fetch of this broker has it */
-    uint64_t notice_ns;         /* no progress notice before */
-    uint64_t landed_next_bytes; /* no Landed notice before so many have landed */
-    const uint8_t *bytes;       /* that came with the lease, while it is being looked at */
-    uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
-    uint32_t checksums_bytes;
-    struct get_item_list items;
-};
-TAILQ_HEAD(fetch_list, fetch);
-
-/* A release or an ack that its home has not confirmed yet. Never lost: retried until confirmed.
- * There may be many: they are small. */
-struct pending_end {
-    TAILQ_ENTRY(pending_end) link;
-    LIST_ENTRY(pending_end) same_hash; /* of an ack */
-    struct account *account;
-    uint64_t generation;
-    union {
-        struct {
-            uint64_t hi, lo, epoch;
-        } lease;
-        struct {
-            uint64_t incarnation;
-            struct store_op op;
-        } ack;
-    };
-    bool is_ack, consumed, corrupt;
-    uint8_t store_bytes;
-    char names[]; /* the store's, then the sample's */
-};
-TAILQ_HEAD(pending_end_list, pending_end);
-LIST_HEAD(pending_end_hash, pending_end);
-
-/* Kept with each peer (peer_user). */
-struct outbox {
-    struct broker *broker;
-    struct peer *peer;
-    struct pending_end_list waiting, sent; /* sent: in the request under way */
-    uint64_t count;
-    struct pending_end_hash *acks; /* by generation; NULL before the first */
-    bool busy, giving_up;
-    struct deadline flush; /* set while something waits and no message is under way */
-    uint64_t retry_ns, backoff_ns;
-};
-
-/* Another broker that asks us. */
-struct served; /* one lease it asked for, still waiting for the sample: serve.c */
-struct asking {
-    TAILQ_ENTRY(asking) link;
-    struct broker *broker;
-    struct asker *asker;
-    struct account *account; /* of the node */
-    struct owner owner;      /* of what it holds in the stores */
-    char name[LAYOUT_NAME_BYTES_MAX + 8];
-    uint32_t holders[SPACES_MAX]; /* STORE_NO_HOLDER where not opened */
-    TAILQ_HEAD(, served) waiting;
-};
-TAILQ_HEAD(asking_list, asking);
-
-/* Who has this node's name in the index, if it is another incarnation (twin.c). */
-enum name_state { NAME_FREE = 0, NAME_ASKED, NAME_RESTART, NAME_STANDS, NAME_TWIN };
-struct name {
-    enum name_state state;
-    uint64_t incarnation;
-    uint64_t outlived_ns; /* by then etcd has removed its record, unless its broker still lives */
-    char address[256];
-};
-
-struct exchange {
-    struct broker *broker;
-    struct asking_list askings;
-    struct fetch_list fetches;
-    struct remote_leases remote_leases;
-    uint64_t last_transfer;            /* of fetches */
-    bool closing;                      /* the peers are going: the directory may still answer */
-    struct fencing fencing;            /* may we serve? */
-    char fenced_why[SENTENCE_BYTES];   /* of the last time */
-    struct supersede_set *publishings; /* puts and ends that are under way */
-    struct roster *roster;             /* who the other nodes are */
-    struct sweep *sweep;
-    TAILQ_HEAD(, held_check) held_checks;
-    TAILQ_HEAD(, index_check) index_checks; /* index_check.c */
-    struct held_walk held_walk;
-    struct reconciling reconciling;
-    struct reconcile_walk reconcile_walk;
-    bool has_republished; /* ever */
-    struct name name;
-    struct deadline name_outlived; /* wakes the loop for twin_pump(), after name.outlived_ns */
-    uint64_t release_pending;
-    struct late { /* puts that became resident long after their commit */
-        uint64_t generation, ns;
-    } late[LATE_KEPT];
-    uint32_t late_count;
-};
+/* ---- making and unmaking: exchange.c ---- */
 
 /* NULL: out of memory. */
 struct exchange *exchange_new(struct broker *broker);
+/* From here on nothing is sent to peers. What was pending at them is forgotten, for it ends with
+ * this node in any case. The directory may still answer. */
+void exchange_release_peers(struct broker *broker);
 /* Ends what is under way; the stores are still there. */
 void exchange_end(struct broker *broker);
 /* Once the stores are gone. */
 void exchange_free(struct broker *broker);
 
-/* ---- remote.c: asking the home ---- */
-/* Leases the item's generation at its home, or by id at any peer, then lands it here. */
-void remote_get(struct item *item);
-void remote_get_anywhere(struct item *item);
+/* ---- events of the directory, for struct directory_events. owner: the broker ---- */
 
-/* ---- twin.c: another incarnation has our name in the index ---- */
-void twin_init(struct exchange *exchange);
+/* members.c */
+void members_on_up(void *owner, const char *name, const char *address, const char *data_address,
+                   uint64_t incarnation);
+void members_on_down(void *owner, const char *name, uint64_t incarnation);
+void members_on_fenced(void *owner, bool fenced, const char *why);
+/* reconcile.c */
+bool reconcile(void *owner, const struct directory_records *records,
+               const struct directory_records *ended, bool first, bool begins);
+/* twin.c: another incarnation has our name in the index. */
 void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation);
+
+/* ---- events of peers, for struct peers_events. owner: the broker ---- */
+
+/* The peer can be reached again: what waits for it is sent now and not at the end of the back-off.
+ */
+void outbox_on_link_up(void *owner, struct peer *peer);
+/* serve.c: another broker asks this one. */
+void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t incarnation);
+void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
+                   const Fb__PeerRequest *request);
+void serve_closed(void *owner, void *user);
+
+/* ---- what the broker itself brings about ---- */
+
+/* In every turn of the loop (twin.c). */
 void twin_pump(struct broker *broker);
-/* Another broker with our name lives, and it was there first: this one takes and serves nothing. */
-bool twin_was_first(const struct broker *broker);
-/* Says which broker has our name, in words. False: none has. */
-bool twin_say(const struct broker *broker, char *out, size_t out_bytes);
+/* The configuration was read again: the next look for old records may be due at another time
+ * (index_sweep.c). */
+void sweep_reconfigured(struct broker *broker);
+/* A store that was dropped and is leased by nobody: no broker that asks us is a holder there. */
+void serve_leave_space(struct broker *broker, struct space *space);
+/* A generation has been retired here, for that reason: its record is removed from the index, unless
+ * a later put has replaced it, or its own put is not over and will see to the record. */
+void publish_retired(struct broker *broker, struct space *space, const char *sample_id,
+                     uint64_t generation, enum store_reason reason);
+
+/* ---- find.c: what a get asks for, here or on another node ---- */
+
+struct fetch;
+struct fetch_reader_ops;
+/* Somebody who waits for a fetch: part of the waiter's own struct, which finds itself by
+ * container_of() (fetch.h). */
+struct fetch_reader {
+    TAILQ_ENTRY(fetch_reader) link;
+    struct fetch *fetch; /* NULL: it waits for none */
+    const struct fetch_reader_ops *ops;
+    uint64_t transfer; /* of the fetch that has brought the bytes; 0 = they were here */
+};
+
+/* The search of one item of a get. The kind of request has it in a struct of its own, as the first
+ * member. */
+struct find {
+    struct item item;
+    enum search_state state;
+    /* Set by whoever begins it: called once, with a lease of the session on bytes that are here,
+     * unless the item ends otherwise. Ends the item. */
+    void (*granted)(struct find *find, const struct store_lease *lease);
+    bool wants_landed; /* the client is told of bytes of a large sample as they land */
+    /* What it found: */
+    bool over_network; /* the bytes came from another node, now or earlier */
+    struct fetch_reader reader;
+    /* Its own: */
+    uint64_t remote;      /* id of the remote lease that it holds, 0 = none */
+    struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
+    uint64_t missed;      /* what the index named, and was gone when asked for; 0 = nothing */
+};
+static inline struct find *find_of(const struct item *item) {
+    return container_of(item, struct find, item);
+}
+/* For what item->ref names. May end the item at once. */
+void find_begin(struct find *find);
+/* The item's deadline has passed: ends it, and says who kept it waiting. */
+void find_expire(struct find *find);
+/* The item is done or its session is gone: gives back what the search holds. */
+void find_leave(struct find *find);
+
+/* ---- remote_lease.c: leases that other homes have granted ---- */
+
+/* A client has read other bytes than their producer's checksum says. The copy is not granted any
+ * more, and the end of the lease tells its home. Returns the home's node and the generation; NULL:
+ * there is no such lease. */
+const char *remote_lease_is_corrupt(struct broker *broker, struct store *store,
+                                    uint64_t remote_lease_id, uint64_t *generation_out);
 
 /* ---- believe.c: is it an answer to what was asked? ---- */
-/* Does the lease answer what this item asked the peer for? False: it does not, and the answer must
- * not be used; `why` is a sentence that names what was asked and what was said. The peer's count of
- * such answers has gone up. */
-bool believe_lease(const struct item *item, struct peer *peer, uint64_t generation,
-                   const Fb__PeerLeaseReply *lease, char why[SENTENCE_BYTES]);
-/* Does the granted lease agree with what lies in this node's memory under that generation? False,
- * for example, when the peer claims to be the home of a generation whose home is this node. */
-bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeaseReply *lease,
-                  char why[SENTENCE_BYTES]);
+
+/* Does the answer agree with what was asked? False: it does not, and must not be used; `why` is a
+ * sentence that names both. The peer's count of such answers has gone up. */
 bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResult *stat,
                   char why[SENTENCE_BYTES]);
-/* Counts an answer that is none to what was asked, and logs the 1st, 2nd, 4th, 8th ... of a peer.
- */
-void believe_not(struct peer *peer, const char *sentence);
-
-/* ---- fetch.c ---- */
-/* The home granted item->remote to this item: attach it to the landing copy, making one if there is
- * none. */
-void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_t *payload,
-                size_t payload_bytes);
-bool fetch_has_copy(struct broker *broker, struct space *space, uint64_t generation);
-void fetch_detach(struct item *item);
 
 /* ---- outbox.c: releases and acks on their way to a home ---- */
+
 /* How a local lease on a landing copy ended. The second time only a late `consumed` counts. */
 void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consumed);
 /* Keeps the ack of a generation for a home that cannot be reached; false: it cannot be kept, and
  * the item has ended saying so. */
 bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item);
-/* The peer can be reached again: what waits is sent now and not at the end of the back-off. */
-void outbox_retry_at_once(struct outbox *outbox);
-/* NULL: out of memory. */
-struct outbox *outbox_of(struct broker *broker, struct peer *peer);
-/* Room for the release of a lease of that store; NULL: out of memory. free() gives it back. */
-struct pending_end *outbox_new_release(const char *store);
-void outbox_free(struct peer *peer);
+/* How many releases and acks are not confirmed: by any home, and by this one. */
+uint64_t outbox_pending(const struct broker *broker);
+uint64_t outbox_pending_at(const struct peer *peer);
 
 /* ---- publish.c, publish_known.c: from a sealed generation to an answered put ---- */
+
 /* Who waits for the end of a put, or of an end. Part of the waiter's own struct, which finds itself
  * by container_of(). */
 struct publish_waiter {
@@ -267,21 +168,6 @@ bool publish_adopt(struct broker *broker, const struct space *space, struct stor
  * answered. */
 bool publish_pursues(const struct broker *broker, const struct space *space, const char *sample_id,
                      uint64_t generation);
-/* A generation of this sample is SEALED here: whether the index has or had it is not known yet. */
-bool publish_is_on_the_way(const struct broker *broker, const struct space *space,
-                           const char *sample_id);
-/* This generation's put is not over yet. */
-bool publish_is_of(const struct broker *broker, const struct space *space, uint64_t generation);
-/* A generation was retired whose put is not over: true, and the put removes the record when it is,
- * so that until then whoever looks for the sample finds this node. */
-bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation);
-/* Did the put of this generation get as far as its answer, so that nothing older lives? To be asked
- * before it is retired. */
-bool publish_was_done(const struct broker *broker, const struct space *space, uint64_t generation);
-/* The index has a record of a put of ours of which nothing is left. It is removed; if that put
- * failed, it may have replaced another node's record, and everyone sees to its own. */
-void publish_clear(struct broker *broker, struct space *space, const char *sample_id,
-                   uint64_t generation);
 /* Ends a generation whose home is dead, or may be: word of it is kept for that home, in case it
  * was only cut off, and its record is removed. by_id: whatever else others hold of the sample ends
  * as well. charged: the user or peer who caused it; NULL = ourselves. waiter: told OK when that is
@@ -289,39 +175,19 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
 void publish_end_lost(struct broker *broker, struct space *space,
                       const struct directory_record *lost, enum store_reason reason, bool by_id,
                       struct account *charged, struct publish_waiter *waiter);
-/* Word of an end that was kept for us: of a put that is not over. */
-void publish_has_ended(struct broker *broker, const struct directory_record *ended);
-/* How long ago a generation that is held here was committed. */
-uint64_t publish_age_us(const struct broker *broker, const struct space *space,
-                        uint64_t generation);
-struct supersede_set *publishings_new(void); /* NULL: out of memory */
-void publishings_free(struct broker *broker);
 
-/* ---- nodes.c ---- */
-void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
-                 uint64_t incarnation);
-void nodes_on_down(void *owner, const char *name, uint64_t incarnation);
-void nodes_on_fenced(void *owner, bool fenced, const char *why);
-/* It is no member as far as this node has heard. */
-bool nodes_is_absent(const struct broker *broker, const char *name);
+/* ---- nodes.c: the other nodes, and may this one serve? ---- */
+
 /* That incarnation serves no more, for certain. */
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation);
 /* The one that lives, or the last that died; 0 = not known. */
 uint64_t nodes_incarnation(const struct broker *broker, const char *name);
 /* How long ago the node left, if it is no member now; 0 = it is one, or never was. */
 uint64_t nodes_gone_ns(const struct broker *broker, const char *name);
-/* Is this node's name the first, in the order of bytes, of all members that live? That one does
- * what only one node need do for all, such as the sweep of old records. */
-bool nodes_are_led_by_us(const struct broker *broker);
 /* What the directory located is at a dead home, or at this node before it restarted, of which the
  * directory may not have heard yet. */
 bool nodes_have_lost(const struct broker *broker, enum directory_result result,
                      const struct directory_record *record);
-/* What the directory has answered, in the words of cluster/: to a question, and to a write. */
-enum cluster_reading nodes_reading(enum directory_result result);
-enum cluster_answer nodes_answer(enum directory_result result);
-/* May we serve, as of now_ns, and put records right? (cluster/fencing.c) */
-enum fencing_state nodes_fencing(const struct broker *broker);
 /* May we serve, as of now_ns, what another node could have superseded? */
 bool broker_serves(const struct broker *broker);
 const char *broker_fenced_why(const struct broker *broker);
@@ -350,81 +216,5 @@ typedef void index_checked_fn(void *context, const Fb__IndexFinding *finding);
  * the home that the record names lives. False: out of memory, and done is not called. */
 bool index_check_here(struct broker *broker, const char *store, const char *sample_id, bool repair,
                       bool record_only, index_checked_fn *done, void *context);
-/* The same check for another broker, to which the finding is sent. */
-void index_serve_check(struct asking *asking, uint32_t request_id, const Fb__PeerIndexCheck *asked);
-void index_forget_checks(struct broker *broker, const struct asking *asking);
-
-/* ---- reconcile.c ---- */
-bool reconcile(void *owner, const struct directory_records *records,
-               const struct directory_records *ended, bool first, bool begins);
-void reconcile_free(struct broker *broker);
-
-/* ---- republish.c ---- */
-/* Writes the record of a generation held here in place of the one that names in_place_of (0: of
- * none). */
-void republish(struct broker *broker, struct space *space, const char *sample_id,
-               uint64_t generation, uint64_t in_place_of, bool first);
-
-/* ---- remote_lease.c ---- */
-/* Takes all the memory that a lease and its release need, before the home is asked for it. 0 = out
- * of memory: it is not to be asked. */
-uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uid_t uid);
-/* The home has granted it, over the present connection. */
-void remote_lease_granted(struct broker *broker, uint64_t id, uint64_t hi, uint64_t lo,
-                          uint64_t generation);
-/* It has not. */
-void remote_lease_cancel(struct broker *broker, uint64_t id);
-/* Frees all leases when the broker ends. Their homes end them by themselves when they hear that
- * this broker is gone. */
-void remote_leases_free(struct broker *broker);
-struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id);
-void remote_lease_end(struct broker *broker, struct remote_lease *lease);
-
-/* ---- serve.c: answering other brokers ---- */
-void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t incarnation);
-void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
-                   const Fb__PeerRequest *request);
-void serve_closed(void *owner, void *user);
-/* A store that was dropped and is leased by nobody: no broker that asks us is a holder there. */
-void serve_leave_space(struct broker *broker, struct space *space);
-void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
-                  const char *sentence);
-/* FULL: which limit of that node. */
-void serve_refuse_full(struct asking *asking, uint32_t request_id,
-                       const struct charge_refusal *full);
-/* The ref was made by an earlier incarnation of this node (home: ours or empty). */
-bool serve_wrong_incarnation(const struct broker *broker, const char *home, uint64_t incarnation);
-/* serve_retire.c: true when it answers by itself, now or later. */
-bool serve_retire(struct asking *asking, uint32_t request_id, const Fb__PeerRetire *asked);
-
-/* ---- held_check.c: what this node holds against the index ---- */
-/* For another node, that is answered now or later; false: nothing to check, the answer is yes. */
-bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *space,
-                      const char *sample_id, const Fb__PeerRetire *asked);
-void held_checks_forget(struct broker *broker, const struct asking *asking);
-/* On our own behalf: one sample, or all that this node holds. What is missing is put right. */
-void held_check_own(struct broker *broker, struct space *space, const char *sample_id);
-/* The same, and nothing is served until it has been found out what is right. */
-void held_check_first(struct broker *broker, struct space *space, const char *sample_id);
-/* The same for that generation, when its turn comes. */
-void held_check_due(struct broker *broker, const struct space *space, uint64_t generation,
-                    bool first);
-void held_checks_drop_due(struct broker *broker);
-/* The directory is gone, so what was still to be checked is dropped. */
-void held_checks_free(struct broker *broker);
-/* What is held of a sample as its home. */
-bool held_find(const struct space *space, const char *sample_id, struct store_info *info);
-void held_check_all(struct broker *broker);
-bool held_checks_are_due(const struct broker *broker);
-void held_checks_init(struct exchange *exchange);
-/* To be called when something that checks wait for has come: they go on in this turn or the next.
- */
-void held_checks_wake(struct broker *broker);
-
-/* ---- index_sweep.c: records of homes that have long been dead ---- */
-struct sweep *sweep_new(struct broker *broker); /* NULL: out of memory */
-void sweep_free(struct broker *broker);
-/* The configuration was read again: the next look may be due at another time. */
-void sweep_reconfigured(struct broker *broker);
 
 #endif

@@ -1,35 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What this node holds against what the index says of it, one sample at a time: the shell around
- * cluster/check.c, which says what is decided and why. This file reads the
- * record of each sample, gathers the facts at that moment, and carries out what has been decided.
+ * One sample that this node holds, against what the index says of it: the shell around
+ * cluster/check.c, which has the table of states and says why each thing is decided. This file
+ * reads the record of the sample, gathers the facts of that moment, and carries out what the
+ * machine answers (a set of actions).
  *
  * Checks begin
  *   - when another node asks, whose put does not know what it has replaced (held_check_serve());
- *   - when a node has died: all that we hold (held_check_all());
- *   - when the index, read as a whole, does not name what we hold (held_check_due()).
- *
- * The last two may be about a million samples. So few are under way at once: they begin when
- * held_walk.go_on is due, and the answers wake it again.
+ *   - when a node has died: all that we hold (held_due_all(), held_walk.c);
+ *   - when the index, read as a whole, does not name what we hold (held_due_one(), held_walk.c);
+ *   - when a put or an admin has found that the record of one sample may be wrong
+ *     (held_check_own()).
  *
  * A generation that is SEALED is not checked: it is on its way to the index. That it is not there
  * yet proves nothing, and who replaces it will name it.
+ *
+ * A check lives until the machine says CHECK_END. While it lives its store is not freed
+ * (space->uses). There is one check of our own for each generation at most; they are found by hash
+ * (held_walk.own).
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
+#include "exchange/held_check.h"
+#include "exchange/nodes.h"
+#include "exchange/publish.h"
+#include "exchange/serve.h"
 
-#define OWN_IN_FLIGHT_MAX 64u
-#define OWN_STEPS_MAX     1024u /* in one turn of the loop */
-#define DUE_A_TURN        256u
-#define DUE_IN_FLIGHT_MAX 512u  /* of their questions, and of what is written again */
-#define WAITING_MAX       1024u /* more than that are found again by a walk over all that is held */
-#define RETRY_NS          (1000 * NS_PER_MS)
-#define DUE_RETRY_NS      (10 * NS_PER_MS)
+/* Checks that wait to be begun again; more than that are found again by a walk over all. */
+#define WAITING_MAX 1024u
+/* After so long a check that could not be decided is begun again. */
+#define RETRY_NS (1000 * NS_PER_MS)
 
 struct held_check {
     struct check check;
@@ -48,20 +51,13 @@ struct held_check {
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
 };
 
-static void held_check_walk_again(struct broker *broker, uint64_t at_ns) {
-    struct held_walk *walk = &broker->exchange->held_walk;
-    if (!walk->again || at_ns < walk->next_ns)
-        walk->next_ns = at_ns;
-    walk->again = true;
-    deadlines_set_earlier(&broker->deadlines, &walk->go_on, at_ns);
-}
-
 bool held_find(const struct space *space, const char *sample_id, struct store_info *info) {
     return !layout_check_sample_id(sample_id) &&
            store_stat(space->store, sample_id, (uint32_t)strlen(sample_id), 0, info) &&
            !info->landing && info->state == STORE_RESIDENT;
 }
 
+/* The sample may have been retired, or replaced here, while the index was asked. */
 static bool held_check_still_holds(const struct held_check *check) {
     struct store_info info;
     return held_find(check->space, check->sample_id, &info) &&
@@ -81,6 +77,9 @@ static void held_check_end(struct held_check *check) {
     free(check);
 }
 
+/* It cannot be decided now, for example because the rival's node does not answer: the check is
+ * begun again after a while. So that a million of them take no memory, only some wait; the others
+ * are dropped, and all that is held is walked over instead. */
 static void held_check_later(struct held_check *check) {
     struct held_walk *walk = &check->broker->exchange->held_walk;
     uint64_t at_ns = check->broker->now_ns + RETRY_NS;
@@ -92,7 +91,7 @@ static void held_check_later(struct held_check *check) {
         walk->waiting++;
         return;
     }
-    held_check_walk_again(check->broker, at_ns);
+    held_due_all_at(check->broker, at_ns);
     held_check_end(check);
 }
 
@@ -118,6 +117,8 @@ static void held_check_on_rival_retired(void *context, const Fb__PeerReply *repl
     held_check_carry_out(check, check_rival_ended(&check->check));
 }
 
+/* It is older than what we hold: its home is told to retire it, as by a put that has replaced it.
+ * The answer is not looked at; the next look at the record shows whether it was done. */
 static void held_check_retire_rival(struct held_check *check) {
     struct broker *broker = check->broker;
     struct peer *peer = peers_find(broker->peers, check->rival_home);
@@ -148,6 +149,7 @@ static void held_check_tell_rivalry(const struct held_check *check, uint64_t riv
                 rival_age_us / 1000);
 }
 
+/* The rival's home has answered: what it holds, since when, and whether the record agrees. */
 static void held_check_on_rival(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                                 size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
@@ -163,7 +165,8 @@ static void held_check_on_rival(void *context, const Fb__PeerReply *reply, const
     held_check_carry_out(check, actions);
 }
 
-/* It cannot be asked: as if it had not answered. */
+/* The home that the record names is asked to compare the sample with the index, too. If it does not
+ * hold it, it removes the record. When it cannot be asked, that counts as no answer. */
 static void held_check_ask_rival(struct held_check *check) {
     struct broker *broker = check->broker;
     struct peer *peer = peers_find(broker->peers, check->rival_home);
@@ -186,6 +189,7 @@ static bool held_check_is_ours(const struct held_check *check,
            !strcmp(record->home, check->broker->config->node);
 }
 
+/* All that the machine needs to know of the world, at one moment. */
 static struct check_facts held_check_facts(const struct held_check *check,
                                            enum directory_result result,
                                            const struct directory_record *record) {
@@ -218,6 +222,7 @@ static void held_check_republish(struct held_check *check) {
               check->rival.generation, check->first);
 }
 
+/* To the node that asked. over: nothing older can be read here any more. */
 static void held_check_answer(struct held_check *check, bool over) {
     if (check->asking)
         serve_refuse(check->asking, check->request_id,
@@ -255,7 +260,7 @@ static void held_check_on_checked(void *context, enum directory_result result,
     struct held_check *check = context;
     check->broker->exchange->held_walk.in_flight -= check->locating;
     if (check->locating)
-        held_checks_wake(check->broker);
+        held_due_wake(check->broker);
     check->locating = false;
     /* Kept for what follows: the record itself does not outlive this call. */
     check->rival = record ? *record : (struct directory_record){0};
@@ -265,6 +270,7 @@ static void held_check_on_checked(void *context, enum directory_result result,
     held_check_carry_out(check, check_located(&check->check, &facts));
 }
 
+/* Only our own are counted: those of other nodes are limited by what these nodes may ask. */
 static void held_check_locate(struct held_check *check) {
     struct broker *broker = check->broker;
     check->locating = check->check.own;
@@ -296,29 +302,31 @@ static struct held_check *held_check_new(struct broker *broker, struct space *sp
     return check;
 }
 
-bool held_check_serve(struct asking *asking, uint32_t request_id, struct space *space,
-                      const char *sample_id, const Fb__PeerRetire *asked) {
+void held_check_serve(const struct serve_asked *asked, struct space *space, const char *sample_id) {
+    struct asking *asking = asked->asking;
     struct store_info info;
     if (publish_is_on_the_way(asking->broker, space, sample_id)) {
-        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE,
+        serve_refuse(asking, asked->request_id, FB__STATUS__UNAVAILABLE,
                      "a put of it is on its way to the index");
-        return true;
+        return;
     }
-    if (!held_find(space, sample_id, &info))
-        return false;
+    if (!held_find(space, sample_id, &info)) {
+        serve_confirm(asked); /* there is nothing that the asking node's put could replace */
+        return;
+    }
     struct held_check *check = held_check_new(asking->broker, space, &info);
     if (!check) {
-        serve_refuse(asking, request_id, FB__STATUS__UNAVAILABLE, "the home is out of memory");
-        return true;
+        serve_refuse(asking, asked->request_id, FB__STATUS__UNAVAILABLE,
+                     "the home is out of memory");
+        return;
     }
     check->asking = asking;
     check->charged = asking->account;
     account_add(check->charged, CHARGE_WAITS, 1);
-    check->request_id = request_id;
-    check->check.newer = asked->newer;
-    check->check.newer_age_us = asked->newer_age_us;
+    check->request_id = asked->request_id;
+    check->check.newer = asked->message->retire->newer;
+    check->check.newer_age_us = asked->message->retire->newer_age_us;
     held_check_carry_out(check, check_begin(&check->check));
-    return true;
 }
 
 void held_checks_forget(struct broker *broker, const struct asking *asking) {
@@ -344,6 +352,7 @@ static struct held_check *held_check_find_own(struct broker *broker, const struc
     return NULL;
 }
 
+/* Nothing is begun for what is not held as a home, or what has a check already. */
 static void held_check_begin_own(struct broker *broker, struct space *space, const char *sample_id,
                                  bool first) {
     struct store_info info;
@@ -351,7 +360,7 @@ static void held_check_begin_own(struct broker *broker, struct space *space, con
         return;
     struct held_check *check = held_check_new(broker, space, &info);
     if (!check) {
-        held_check_walk_again(broker, broker->now_ns + RETRY_NS);
+        held_due_all_at(broker, broker->now_ns + RETRY_NS);
         return;
     }
     check->check.own = true;
@@ -369,127 +378,9 @@ void held_check_first(struct broker *broker, struct space *space, const char *sa
     held_check_begin_own(broker, space, sample_id, true);
 }
 
-void held_check_all(struct broker *broker) {
-    if (broker->directory->ops->index)
-        held_check_walk_again(broker, broker->now_ns);
-}
-
-bool held_checks_are_due(const struct broker *broker) {
-    const struct held_walk *walk = &broker->exchange->held_walk;
-    return walk->walking || walk->again || walk->due_count;
-}
-
-/* ---- what reconcile.c has found ---- */
-
-void held_check_due(struct broker *broker, const struct space *space, uint64_t generation,
-                    bool first) {
-    struct held_walk *walk = &broker->exchange->held_walk;
-    if (walk->due_count == walk->due_room) {
-        size_t room = walk->due_room ? 2 * walk->due_room : 1024;
-        struct held_due *due = reallocarray(walk->due, room, sizeof *due);
-        if (!due) {
-            held_check_walk_again(broker, broker->now_ns + RETRY_NS);
-            return;
-        }
-        walk->due = due;
-        walk->due_room = room;
-    }
-    walk->due[walk->due_count++] = (struct held_due){generation, space->index, first};
-    fencing_hold(&broker->exchange->fencing, first);
-    held_checks_wake(broker);
-}
-
-void held_checks_drop_due(struct broker *broker) {
-    struct held_walk *walk = &broker->exchange->held_walk;
-    for (size_t i = 0; i < walk->due_count; i++)
-        fencing_let_go(&broker->exchange->fencing, walk->due[i].first);
-    free(walk->due);
-    walk->due = NULL;
-    walk->due_count = walk->due_room = 0;
-}
-
-/* Not while this node is fenced: nothing that the index says is certain then. */
-static bool held_check_may_take_due(const struct broker *broker) {
-    const struct held_walk *walk = &broker->exchange->held_walk;
-    return walk->due_count && walk->in_flight < DUE_IN_FLIGHT_MAX &&
-           walk->republishing < DUE_IN_FLIGHT_MAX && fencing_may_mend(nodes_fencing(broker));
-}
-
-static void held_check_take_due(struct broker *broker) {
-    struct held_walk *walk = &broker->exchange->held_walk;
-    for (uint32_t i = 0; i < DUE_A_TURN && held_check_may_take_due(broker); i++) {
-        const struct held_due due = walk->due[--walk->due_count];
-        struct space *space = &broker->spaces[due.space];
-        struct store_info info;
-        if (space->used && !space->dropped &&
-            store_stat(space->store, NULL, 0, due.generation, &info) &&
-            info.state == STORE_RESIDENT)
-            held_check_begin_own(broker, space, info.sample_id, due.first);
-        fencing_let_go(&broker->exchange->fencing, due.first);
-    }
-    if (!walk->due_count)
-        held_checks_drop_due(broker);
-}
-
-/* ---- all that is held ---- */
-
-/* False: all stores have been walked. */
-static bool held_check_step(struct broker *broker, struct held_walk *walk) {
-    if (walk->space >= broker->space_end)
-        return false;
-    struct store_info info;
-    struct space *space = &broker->spaces[walk->space];
-    if (!space->used || space->dropped || !store_list_next(space->store, &walk->cursor, &info)) {
-        walk->space++;
-        walk->cursor = 0;
-        return true;
-    }
-    if (info.state == STORE_RESIDENT && !info.landing)
-        held_check_own(broker, space, info.sample_id);
-    return true;
-}
-
-/* There is more to do now, of the walk or of what is due. Each of them is taken up to a limit of
- * questions that are under way at once; the answers wake it again. */
-static bool held_check_may_go_on(const struct broker *broker) {
-    const struct held_walk *walk = &broker->exchange->held_walk;
-    return (walk->walking && walk->in_flight < OWN_IN_FLIGHT_MAX) ||
-           held_check_may_take_due(broker);
-}
-
-static void held_check_on_go_on(struct deadline *go_on, uint64_t now_ns) {
-    struct exchange *exchange = container_of(go_on, struct exchange, held_walk.go_on);
-    struct broker *broker = exchange->broker;
-    struct held_walk *walk = &exchange->held_walk;
-    if (walk->due_count)
-        held_check_take_due(broker);
-    if (!walk->walking && walk->again && walk->next_ns <= now_ns) {
-        walk->walking = true;
-        walk->again = false;
-        walk->next_ns = walk->cursor = walk->space = 0;
-    }
-    for (uint32_t i = 0; walk->walking && i < OWN_STEPS_MAX && walk->in_flight < OWN_IN_FLIGHT_MAX;
-         i++)
-        walk->walking = held_check_step(broker, walk);
-    if (held_check_may_go_on(broker))
-        held_checks_wake(broker); /* in the next turn */
-    else if (walk->due_count)     /* the node is fenced, or answers wake it before */
-        deadlines_set_earlier(&broker->deadlines, go_on, now_ns + DUE_RETRY_NS);
-    if (walk->again && !walk->walking)
-        deadlines_set_earlier(&broker->deadlines, go_on, walk->next_ns);
-}
-
-void held_checks_init(struct exchange *exchange) {
-    deadline_init(&exchange->held_walk.go_on, held_check_on_go_on);
-}
-
-void held_checks_wake(struct broker *broker) {
-    deadlines_set_earlier(&broker->deadlines, &broker->exchange->held_walk.go_on, broker->now_ns);
-}
-
 void held_checks_free(struct broker *broker) {
     struct held_check *check;
     while ((check = TAILQ_FIRST(&broker->exchange->held_checks)))
         held_check_end(check);
-    held_checks_drop_due(broker);
+    held_due_drop(broker);
 }

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/nodes.h"
 
 #define LOOKS_PER_KEEP       4u
 #define LOOK_INTERVAL_NS_MAX (15ull * 60 * 1000 * NS_PER_MS)

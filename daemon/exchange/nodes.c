@@ -1,42 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the directory has said of the other nodes, and of ourselves: the shell around
- * cluster/roster.c (who lives under which incarnation) and cluster/fencing.c (may we serve?), with
- * the sentences that users read about it.
+ * Questions about the other nodes, and about this one: who lives under which incarnation
+ * (cluster/roster.c), may this node serve and take puts (cluster/fencing.c), and what stands
+ * between it and its directory, in the sentences that users read.
+ *
+ * Nothing is changed here. What the directory announces comes in by members.c; so every file of
+ * this folder may ask, and this one calls only twin.c, which calls nobody of this folder.
  */
-#include <stdio.h>
 #include <string.h>
 
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
-
-void nodes_on_up(void *owner, const char *name, const char *address, const char *data_address,
-                 uint64_t incarnation) {
-    struct broker *broker = owner;
-    /* Without a peer it could not be asked anything, and must not count as a node that lives. */
-    if (!peers_add(broker->peers, name, address, data_address) ||
-        !roster_come(broker->exchange->roster, name, incarnation)) {
-        log_error("node %s: out of memory", name);
-        return;
-    }
-    if (incarnation)
-        log_info("node %s is a member at %s, data at %s, incarnation %016llx", name, address,
-                 data_address, (unsigned long long)incarnation);
-}
-
-void nodes_on_down(void *owner, const char *name, uint64_t incarnation) {
-    struct broker *broker = owner;
-    log_warning("node %s, incarnation %016llx, has left: what it held is lost", name,
-                (unsigned long long)incarnation);
-    /* A put of that node may have replaced what is held here, without having told us: it was never
-     * answered then. The index says which of the two stands. */
-    if (roster_leave(broker->exchange->roster, name, incarnation, broker->now_ns))
-        held_check_all(broker);
-}
-
-bool nodes_is_absent(const struct broker *broker, const char *name) {
-    return roster_is_absent(broker->exchange->roster, name);
-}
+#include "exchange/nodes.h"
+#include "exchange/twin.h"
 
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {
     return roster_is_dead(broker->exchange->roster, name, incarnation);
@@ -63,15 +37,12 @@ bool nodes_have_lost(const struct broker *broker, enum directory_result result,
     return result == DIRECTORY_E_LOST || was_ours;
 }
 
-void nodes_on_fenced(void *owner, bool fenced, const char *why) {
-    struct broker *broker = owner;
-    snprintf(broker->exchange->fenced_why, sizeof broker->exchange->fenced_why, "%s", why);
-    log_warning("node %s: %s: %s", broker->config->node, fenced ? "fenced" : "serving again", why);
-    /* Checks that are due have waited, for nothing is certain while the node is fenced. */
-    if (!fenced)
-        held_checks_wake(broker);
+bool nodes_is_earlier_us(const struct broker *broker, const char *home, uint64_t incarnation) {
+    return incarnation && incarnation != broker->options.incarnation &&
+           (!*home || !strcmp(home, broker->config->node));
 }
 
+/* DIRECTORY_E_LOST: there is a record, and its home is dead. */
 enum cluster_reading nodes_reading(enum directory_result result) {
     return result == DIRECTORY_OK            ? READING_RECORD
            : result == DIRECTORY_E_LOST      ? READING_LOST
@@ -116,6 +87,8 @@ static bool nodes_trouble_is_final(const struct broker *broker, char out[TROUBLE
     return ops->trouble && ops->trouble(broker->directory, out, TROUBLE_BYTES);
 }
 
+/* For the end of a sentence about something that failed: the trouble that is known is a better
+ * explanation than what the caller would say (`otherwise`). */
 const char *broker_trouble(const struct broker *broker, const char *otherwise,
                            char out[TROUBLE_BYTES]) {
     nodes_trouble_is_final(broker, out);

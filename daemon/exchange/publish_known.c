@@ -3,8 +3,7 @@
  * What others want to know of a put: whether it is on its way to the index, still pursues older
  * homes, is over, and how long ago it was. Each is one look into the set of cluster/.
  */
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
+#include "exchange/publish.h"
 
 /* A put is over when it was answered. What is resident and not under way was answered; what readers
  * consumed, or what stood for max_hold, was resident before. */

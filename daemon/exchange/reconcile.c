@@ -9,8 +9,8 @@
  */
 #include <string.h>
 
-#include "cluster/cluster.h"
-#include "exchange/exchange.h"
+#include "exchange/held_check.h"
+#include "exchange/publish.h"
 
 /* Each step is one look into the store, well under a microsecond. */
 #define STEPS_A_TURN 4096u
@@ -65,7 +65,7 @@ static bool reconcile_take_held(struct broker *broker, bool first) {
     }
     if (info.state == STORE_RESIDENT && !info.landing &&
         reconcile_held(&broker->exchange->reconciling, info.generation))
-        held_check_due(broker, space, info.generation, first);
+        held_due_one(broker, space, info.generation, first);
     return true;
 }
 
@@ -86,7 +86,7 @@ void reconcile_free(struct broker *broker) {
 static bool reconcile_start(struct broker *broker, const struct directory_records *records,
                             const struct directory_records *ended, bool first) {
     if (first)
-        held_checks_drop_due(broker); /* they are found anew */
+        held_due_drop(broker); /* they are found anew */
     else if (broker->exchange->held_walk.due_count)
         return false; /* what the last reading has found is still being looked at */
     broker->exchange->reconcile_walk = (struct reconcile_walk){0};

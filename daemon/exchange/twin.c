@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "exchange/exchange.h"
+#include "exchange/twin.h"
 
 static bool twin_has_outlived(const struct broker *broker) {
     return broker->now_ns > broker->exchange->name.outlived_ns;

@@ -187,7 +187,6 @@ static void list_nodes_fill_node(const struct broker *broker, const struct item 
     struct peer *peer = peers_find(broker->peers, item->ref.home);
     struct peer_info *from = &page->from[page->count];
     Fb__NodeInfo *info = list_nodes_next_node(page);
-    const struct outbox *outbox = peer_user(peer);
     peer_query(peer, from);
     info->node = (char *)from->node;
     info->address = (char *)from->address;
@@ -203,7 +202,7 @@ static void list_nodes_fill_node(const struct broker *broker, const struct item 
     info->bytes_out = from->transport.read_bytes_out + from->transport.message_bytes_out;
     info->reads = from->reads;
     info->errors = from->errors;
-    info->release_pending = outbox ? outbox->count : 0;
+    info->release_pending = outbox_pending_at(peer);
     info->reads_in_flight = from->transport.reads_in_flight;
     list_nodes_fill_rails(page, page->count - 1);
     info->heard = from->heard_ns > 0;

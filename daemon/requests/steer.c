@@ -137,20 +137,20 @@ static void steer_describe_left(const struct broker *broker, char *out, size_t o
     out[0] = '\0';
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer)) {
-        const struct outbox *outbox = peer_user(peer);
+        const uint64_t pending = outbox_pending_at(peer);
         struct peer_info info;
-        if (!outbox || !outbox->count)
+        if (!pending)
             continue;
         peer_query(peer, &info);
         uint64_t gone_ns = nodes_gone_ns(broker, info.node);
         if (gone_ns)
             add_left(out, out_bytes, "%llu release%s for node %s (it left the cluster %llu s ago)",
-                     (unsigned long long)outbox->count, steer_plural(outbox->count), info.node,
+                     (unsigned long long)pending, steer_plural(pending), info.node,
                      (unsigned long long)(gone_ns / 1000 / NS_PER_MS));
         else
             add_left(out, out_bytes, "%llu release%s for node %s (%s%s%s)",
-                     (unsigned long long)outbox->count, steer_plural(outbox->count), info.node,
-                     info.state, *info.last_failure ? ": " : "", info.last_failure);
+                     (unsigned long long)pending, steer_plural(pending), info.node, info.state,
+                     *info.last_failure ? ": " : "", info.last_failure);
     }
     if (steer_index_pending(broker))
         add_left(out, out_bytes, "%llu record%s that etcd has not confirmed",
@@ -173,7 +173,7 @@ static void drain_end(struct item *item) {
 /* Both, for a sample that is free at its home but still has its record would be looked for there.
  */
 static bool steer_is_drained(const struct broker *broker) {
-    return !broker->exchange->release_pending && !steer_index_pending(broker);
+    return !outbox_pending(broker) && !steer_index_pending(broker);
 }
 
 /* The answer comes at the end of a turn at the earliest, when what the turn itself has freed is on
@@ -199,7 +199,7 @@ static void drain_answer(const struct call *call) {
     Fb__DrainReply drain = FB__DRAIN_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_DRAIN;
     reply.drain = &drain;
-    drain.release_pending = call->broker->exchange->release_pending;
+    drain.release_pending = outbox_pending(call->broker);
     drain.index_pending = steer_index_pending(call->broker);
     drain.sentence = reply.error;
     call_send(call, &reply);

@@ -14,6 +14,7 @@
 
 #include "directory/directory.h"
 #include "directory/etcd/etcd.h"
+#include "exchange/exchange_internal.h"
 #include "memory/counted.h"
 #include "memory/life.h"
 #include "support/etcd_fake.h"

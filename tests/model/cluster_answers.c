@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "exchange/exchange_internal.h"
 #include "model/cluster_clients.h"
 
 bool client_is_current(const struct client *client, uint64_t serial) {

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "directory/etcd/record.h"
+#include "exchange/exchange_internal.h"
 #include "model/cluster_clients.h"
 
 #define STEP_NS    (10 * MS)

@@ -6,7 +6,7 @@
  * those samples are resident that the contract says, and the index names these and no others. At
  * last one node reads some of them.
  */
-#include "cluster/cluster.h"
+#include "exchange/held_check.h"
 #include "model/cluster_sim.h"
 
 #include <inttypes.h>
@@ -63,7 +63,7 @@ static const char *busy_with(const struct node *node) {
            : !TAILQ_EMPTY(&broker->exchange->fetches) ? "transfers"
            : has_timed_requests(broker)               ? "timed requests"
            : supersede_set_first(broker->exchange->publishings) ? "puts"
-           : !TAILQ_EMPTY(&broker->exchange->held_checks) || held_checks_are_due(broker)
+           : !TAILQ_EMPTY(&broker->exchange->held_checks) || held_due_any(broker)
                ? "checks of what it holds"
            : broker->exchange->remote_leases.live  ? "leases elsewhere"
            : t.put_waiters + t.get_waiters         ? "waiting puts or gets"
@@ -177,7 +177,7 @@ static void check_resident(struct world *w, const struct node *node, bool seen[C
     for (uint64_t cursor = 0; store_list_next(space->store, &cursor, &info);) {
         if (info.state != STORE_RESIDENT)
             continue;
-        const uint8_t *at = (const uint8_t *)space->arena.base + info.extent_offset;
+        const uint8_t *at = (const uint8_t *)space->arena.base + info.place.offset;
         struct claim *claim = contract_find(c, payload_nonce(at));
         if (!claim || !payload_matches(at, claim->nonce, claim->bytes)) {
             contract_broken(c, "wrong bytes at rest", "generation %" PRIx64 " at node %s",

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "directory/directory.h"
+#include "exchange/exchange_internal.h"
 #include "proto/frame.h"
 #include "proto/version.h"
 #include "requests/requests.h"

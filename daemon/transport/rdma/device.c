@@ -42,11 +42,12 @@ static int device_set_nonblocking(int fd) {
  * acknowledgements. */
 static void device_on_completions(uv_poll_t *poll, int status, int events) {
     struct rdma_device *device = poll->data;
+    const struct verbs *lib = &device->rdma->lib;
     struct ibv_cq *cq;
     void *context;
     (void)status, (void)events;
-    while (!device->lost && ibv_get_cq_event(device->channel, &cq, &context) == 0) {
-        ibv_ack_cq_events(cq, 1);
+    while (!device->lost && lib->ibv_get_cq_event(device->channel, &cq, &context) == 0) {
+        lib->ibv_ack_cq_events(cq, 1);
         rlink_on_completions(context);
     }
 }
@@ -56,12 +57,13 @@ static void device_on_completions(uv_poll_t *poll, int status, int events) {
  * more; the failures of single QPs come as completions, too. */
 static void device_on_fault(uv_poll_t *poll, int status, int events) {
     struct rdma_device *device = poll->data;
+    const struct verbs *lib = &device->rdma->lib;
     struct ibv_async_event event;
     (void)status, (void)events;
-    while (!device->lost && ibv_get_async_event(device->verbs, &event) == 0) {
+    while (!device->lost && lib->ibv_get_async_event(device->verbs, &event) == 0) {
         enum ibv_event_type type = event.event_type;
-        ibv_ack_async_event(&event);
-        log_warning("RDMA device %s: %s", device->name, ibv_event_type_str(type));
+        lib->ibv_ack_async_event(&event);
+        log_warning("RDMA device %s: %s", device->name, lib->ibv_event_type_str(type));
         if (type == IBV_EVENT_DEVICE_FATAL)
             rdevice_lost(device, "it failed");
     }
@@ -93,37 +95,39 @@ static void device_on_device_handle_closed(uv_handle_t *handle) {
  * being removed waits for it. The struct stays until libuv has let go of the two poll handles in
  * it. */
 static void device_close_device(struct rdma_device *device) {
+    const struct verbs *lib = &device->rdma->lib;
     if (device->completions.data != NULL)
         uv_close((uv_handle_t *)&device->completions, device_on_device_handle_closed);
     if (device->faults.data != NULL)
         uv_close((uv_handle_t *)&device->faults, device_on_device_handle_closed);
     if (device->channel != NULL)
-        ibv_destroy_comp_channel(device->channel);
+        lib->ibv_destroy_comp_channel(device->channel);
     if (device->pd != NULL)
-        ibv_dealloc_pd(device->pd);
-    ibv_close_device(device->verbs);
+        lib->ibv_dealloc_pd(device->pd);
+    lib->ibv_close_device(device->verbs);
     if (device->uv_refs == 0)
         free(device);
 }
 
 static int device_open_device(struct rdma *rdma, struct ibv_device *found, uint32_t index,
                               struct rdma_device **out) {
+    const struct verbs *lib = &rdma->lib;
     struct rdma_device *device = calloc(1, sizeof *device);
     if (device == NULL)
         return -ENOMEM;
     device->rdma = rdma;
     device->index = index;
-    snprintf(device->name, sizeof device->name, "%s", ibv_get_device_name(found));
-    device->verbs = ibv_open_device(found);
+    snprintf(device->name, sizeof device->name, "%s", lib->ibv_get_device_name(found));
+    device->verbs = lib->ibv_open_device(found);
     if (device->verbs == NULL) {
         free(device);
         return -errno;
     }
-    device->pd = ibv_alloc_pd(device->verbs);
-    device->channel = ibv_create_comp_channel(device->verbs);
+    device->pd = lib->ibv_alloc_pd(device->verbs);
+    device->channel = lib->ibv_create_comp_channel(device->verbs);
     int r = device->pd == NULL || device->channel == NULL ? -errno : 0;
     if (r == 0)
-        r = -ibv_query_device(device->verbs, &device->limits);
+        r = -lib->ibv_query_device(device->verbs, &device->limits);
     if (r == 0)
         r = device_watch(device, &device->completions, device->channel->fd, device_on_completions);
     if (r == 0)
@@ -152,12 +156,12 @@ int rdevice_find(struct rdma *rdma, const char *name, struct rdma_device **out) 
     }
     if (free_index == DEVICES_MAX)
         return -ENOSPC;
-    struct ibv_device **list = ibv_get_device_list(&count);
+    struct ibv_device **list = rdma->lib.ibv_get_device_list(&count);
     for (int i = 0; i < count; i++)
-        if (strcmp(ibv_get_device_name(list[i]), name) == 0)
+        if (strcmp(rdma->lib.ibv_get_device_name(list[i]), name) == 0)
             r = device_open_device(rdma, list[i], free_index, out);
     if (list != NULL)
-        ibv_free_device_list(list);
+        rdma->lib.ibv_free_device_list(list);
     return r;
 }
 
@@ -213,7 +217,7 @@ void rdevice_release(struct rdma_device *device) {
 
 static void device_drop_rail(struct rdma_rail *rail) {
     if (rail->listener != NULL)
-        rdma_destroy_id(rail->listener);
+        rail->device->rdma->lib.rdma_destroy_id(rail->listener);
     *rail = (struct rdma_rail){0};
 }
 
@@ -248,7 +252,7 @@ void rdevice_lost(struct rdma_device *device, const char *why) {
 /* A driver may go without a word to those who hold nothing on it but a context. */
 void rdevice_check_listed(struct rdma *rdma) {
     int count = 0;
-    struct ibv_device **list = ibv_get_device_list(&count);
+    struct ibv_device **list = rdma->lib.ibv_get_device_list(&count);
     if (list == NULL)
         return;
     for (uint32_t d = 0; d < DEVICES_MAX; d++) {
@@ -259,5 +263,5 @@ void rdevice_check_listed(struct rdma *rdma) {
         if (!listed)
             rdevice_lost(device, "removed");
     }
-    ibv_free_device_list(list);
+    rdma->lib.ibv_free_device_list(list);
 }

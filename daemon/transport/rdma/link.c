@@ -76,17 +76,17 @@ void rlink_close(struct rdma_link *link) {
     /* The QP first: when ibv_destroy_qp() returns, no READ writes here and none is answered from
      * here. A QP that is only moved to the error state can still have packets in the device. */
     if (link->qp != NULL)
-        ibv_destroy_qp(link->qp);
+        rdma->lib.ibv_destroy_qp(link->qp);
     if (link->cq != NULL)
-        ibv_destroy_cq(link->cq);
+        rdma->lib.ibv_destroy_cq(link->cq);
     link->qp = NULL;
     link->cq = NULL;
-    rstream_stop(&link->stream);
+    rstream_stop(link);
     if (link->conn != NULL)
         rdma->upper->closed(link);
     if (link->id != NULL) {
-        rdma_disconnect(link->id); /* lets the other side know at once */
-        rdma_destroy_id(link->id);
+        rdma->lib.rdma_disconnect(link->id); /* lets the other side know at once */
+        rdma->lib.rdma_destroy_id(link->id);
     }
     link->id = NULL;
     proving_free(link->handshake);
@@ -199,8 +199,7 @@ static int link_prepare(struct rdma_link *link) {
     link->rail = (uint32_t)rail;
     link->device = link->rdma->rails[rail].device;
     link->posted_max = rqp_reads_out_max(link, UINT8_MAX);
-    int r = rstream_init(&link->stream, link->device->pd, slots,
-                         control ? CONTROL_SLOT_BYTES : BULK_SLOT_BYTES);
+    int r = rstream_init(link, slots, control ? CONTROL_SLOT_BYTES : BULK_SLOT_BYTES);
     if (r == 0)
         r = rqp_create(link, slots, control ? 0 : link->posted_max);
     if (r == 0)
@@ -314,7 +313,7 @@ static int link_accept_request(struct rdma_link *link, const struct rdma_conn_pa
         return r;
     link->phase = RLINK_HANDSHAKE;
     rqp_fill_param(link, bytes, theirs, &param);
-    return rdma_accept(link->id, &param) < 0 ? -errno : 0;
+    return link->rdma->lib.rdma_accept(link->id, &param) < 0 ? -errno : 0;
 }
 
 /* Nothing has been proven yet, so as little as possible is spent: the sizes in the private data are
@@ -329,8 +328,8 @@ void rlink_on_request(struct rdma *rdma, const struct rdma_cm_event *event) {
         link = link_new(rdma, (enum handshake_kind)data.kind,
                         proving_new_answerer(&rdma->base.options));
     if (link == NULL) {
-        rdma_reject(event->id, NULL, 0);
-        rdma_destroy_id(event->id);
+        rdma->lib.rdma_reject(event->id, NULL, 0);
+        rdma->lib.rdma_destroy_id(event->id);
         return;
     }
     link->accepted_here = true;
@@ -341,7 +340,7 @@ void rlink_on_request(struct rdma *rdma, const struct rdma_cm_event *event) {
         rlink_fail(container_of(oldest, struct rdma_link, stranger), -EMFILE, STRANGERS_TOO_MANY);
     int r = link_accept_request(link, &event->param.conn, &data);
     if (r < 0) {
-        rdma_reject(link->id, NULL, 0);
+        rdma->lib.rdma_reject(link->id, NULL, 0);
         rlink_fail(link, r, "cannot accept: %s", strerror(-r));
     }
 }
@@ -363,14 +362,14 @@ int rlink_dial(struct rdma_conn *conn, enum handshake_kind kind, const struct rd
         link_new(rdma, kind, proving_new_asker(&rdma->base.options, kind, conn->base.id));
     if (link == NULL)
         return -ENOMEM;
-    if (rdma_create_id(rdma->channel, &link->id, link, RDMA_PS_TCP) < 0) {
+    if (rdma->lib.rdma_create_id(rdma->channel, &link->id, link, RDMA_PS_TCP) < 0) {
         int error = errno;
         link->id = NULL;
         rlink_close(link);
         return -error;
     }
-    if (rdma_resolve_addr(link->id, from != NULL ? (struct sockaddr *)&source : NULL,
-                          (struct sockaddr *)to, RESOLVE_MS) < 0) {
+    if (rdma->lib.rdma_resolve_addr(link->id, from != NULL ? (struct sockaddr *)&source : NULL,
+                                    (struct sockaddr *)to, RESOLVE_MS) < 0) {
         int error = errno;
         rlink_close(link);
         return -error;
@@ -390,7 +389,7 @@ static int link_request(struct rdma_link *link) {
         return r;
     link->phase = RLINK_CONNECTING;
     rqp_fill_param(link, bytes, NULL, &param);
-    return rdma_connect(link->id, &param) < 0 ? -errno : 0;
+    return link->rdma->lib.rdma_connect(link->id, &param) < 0 ? -errno : 0;
 }
 
 /* We bring the QP to RTS ourselves, so librdmacm does not know that we are ready: rdma_establish()
@@ -403,7 +402,7 @@ static void link_on_response(struct rdma_link *link, const struct rdma_conn_para
         return;
     }
     int r = rqp_connect(link, theirs, &data);
-    if (r == 0 && rdma_establish(link->id) < 0)
+    if (r == 0 && link->rdma->lib.rdma_establish(link->id) < 0)
         r = -errno;
     if (r < 0) {
         rlink_fail(link, r, "cannot connect the QP: %s", strerror(-r));
@@ -441,7 +440,7 @@ static void link_on_resolved(struct rdma_link *link) {
 void rlink_on_cm_event(struct rdma_link *link, const struct rdma_cm_event *event) {
     switch (event->event) {
     case RDMA_CM_EVENT_ADDR_RESOLVED:
-        if (rdma_resolve_route(link->id, RESOLVE_MS) < 0)
+        if (link->rdma->lib.rdma_resolve_route(link->id, RESOLVE_MS) < 0)
             rlink_fail(link, -errno, "cannot resolve the route: %s", strerror(errno));
         break;
     case RDMA_CM_EVENT_ROUTE_RESOLVED:
@@ -491,7 +490,7 @@ static void link_on_failure(struct rdma_link *link, const struct ibv_wc *wc) {
     else if (status == -EACCES)
         rlink_fail(link, status, "the other side no longer lets us read its memory");
     else
-        rlink_fail(link, status, "%s", ibv_wc_status_str(wc->status));
+        rlink_fail(link, status, "%s", link->rdma->lib.ibv_wc_status_str(wc->status));
 }
 
 static void link_on_receive(struct rdma_link *link, const struct ibv_wc *wc) {

@@ -37,8 +37,8 @@ struct rdma_registration {
  * ibv_reg_mr() wants to write to each page (EFAULT), also for REMOTE_READ alone. */
 static void memory_register_segment(uv_work_t *work) {
     struct rdma_registration *job = work->data;
-    job->mr = ibv_reg_mr(job->device->pd, job->base, job->bytes,
-                         IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
+    job->mr = job->rdma->lib.ibv_reg_mr(job->device->pd, job->base, job->bytes,
+                                        IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
     job->error = job->mr == NULL ? errno : 0;
 }
 
@@ -88,7 +88,7 @@ static void memory_on_registered(uv_work_t *work, int status) {
     if (status == 0 && job->region != NULL && !job->device->lost && !rdma->base.destroying)
         memory_take_result(job);
     else if (job->mr != NULL)
-        ibv_dereg_mr(job->mr);
+        rdma->lib.ibv_dereg_mr(job->mr);
     for (uint32_t d = 0; d < DEVICES_MAX; d++)
         if (rdma->devices[d] != NULL)
             rdevice_release(rdma->devices[d]);
@@ -209,7 +209,7 @@ static void memory_drop_region(struct rdma *rdma, uint32_t number) {
     for (uint32_t i = 0; i < region->segment_count; i++)
         for (uint32_t d = 0; d < DEVICES_MAX; d++)
             if (region->segments[i].mr[d] != NULL)
-                ibv_dereg_mr(region->segments[i].mr[d]);
+                rdma->lib.ibv_dereg_mr(region->segments[i].mr[d]);
     free(region->segments);
     free(region);
 }
@@ -232,7 +232,7 @@ void rmemory_drop_device(struct rdma_device *device) {
         for (uint32_t i = 0; region != NULL && i < region->segment_count; i++) {
             struct ibv_mr **mr = &region->segments[i].mr[device->index];
             if (*mr != NULL)
-                ibv_dereg_mr(*mr);
+                rdma->lib.ibv_dereg_mr(*mr);
             *mr = NULL;
         }
     }

@@ -27,7 +27,8 @@ enum { ACK_TIMEOUT = 16, RNR_RETRIES = 6 };
 int rqp_create(struct rdma_link *link, uint32_t slots, uint32_t depth) {
     struct rdma_device *device = link->device;
     uint32_t sends = slots + depth + 1;
-    link->cq = ibv_create_cq(device->verbs, (int)(sends + slots), link, device->channel, 0);
+    link->cq = link->rdma->lib.ibv_create_cq(device->verbs, (int)(sends + slots), link,
+                                             device->channel, 0);
     if (link->cq == NULL)
         return -errno;
     if (ibv_req_notify_cq(link->cq, 0) != 0)
@@ -38,7 +39,7 @@ int rqp_create(struct rdma_link *link, uint32_t slots, uint32_t depth) {
         .cap = {.max_send_wr = sends, .max_recv_wr = slots, .max_send_sge = 1, .max_recv_sge = 1},
         .qp_type = IBV_QPT_RC,
     };
-    link->qp = ibv_create_qp(device->pd, &want);
+    link->qp = link->rdma->lib.ibv_create_qp(device->pd, &want);
     return link->qp == NULL ? -errno : 0;
 }
 
@@ -48,7 +49,7 @@ int rqp_create(struct rdma_link *link, uint32_t slots, uint32_t depth) {
 int rqp_modify(struct rdma_link *link, enum ibv_qp_state state, uint8_t depth) {
     struct ibv_qp_attr attributes = {.qp_state = state};
     int mask = 0;
-    if (rdma_init_qp_attr(link->id, &attributes, &mask) < 0)
+    if (link->rdma->lib.rdma_init_qp_attr(link->id, &attributes, &mask) < 0)
         return -errno;
     mask &= ~0xe00000; /* bits that the kernel's ucma sets for RoCE and modify_qp does not know */
     if (state == IBV_QPS_INIT)
@@ -62,7 +63,7 @@ int rqp_modify(struct rdma_link *link, enum ibv_qp_state state, uint8_t depth) {
         attributes.rnr_retry = RNR_RETRIES;
         mask |= IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY;
     }
-    return -ibv_modify_qp(link->qp, &attributes, mask);
+    return -link->rdma->lib.ibv_modify_qp(link->qp, &attributes, mask);
 }
 
 /* The access flags of a QP may be changed in RTS, too, so this happens in the middle of the
@@ -71,8 +72,9 @@ int rqp_modify(struct rdma_link *link, enum ibv_qp_state state, uint8_t depth) {
  * for before it reuses memory. */
 int rqp_allow_reads(struct rdma_link *link) {
     struct ibv_qp_attr attributes = {.qp_access_flags = IBV_ACCESS_REMOTE_READ};
-    return link->kind == HANDSHAKE_BULK ? -ibv_modify_qp(link->qp, &attributes, IBV_QP_ACCESS_FLAGS)
-                                        : 0;
+    return link->kind == HANDSHAKE_BULK
+               ? -link->rdma->lib.ibv_modify_qp(link->qp, &attributes, IBV_QP_ACCESS_FLAGS)
+               : 0;
 }
 
 /* The CM carries these numbers in one byte each. */

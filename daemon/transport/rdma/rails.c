@@ -38,7 +38,7 @@ static int rail_of_port(const struct rdma *rdma, const char *device, uint8_t por
 int rrails_of_id(const struct rdma *rdma, const struct rdma_cm_id *id) {
     if (id->verbs == NULL)
         return -1;
-    return rail_of_port(rdma, ibv_get_device_name(id->verbs->device), id->port_num);
+    return rail_of_port(rdma, rdma->lib.ibv_get_device_name(id->verbs->device), id->port_num);
 }
 
 /* "mlx5_0, mlx5_1:1": is this port one of them? Without a list every port will do. */
@@ -59,12 +59,21 @@ static uint32_t rails_bytes_of_mtu(enum ibv_mtu mtu) {
     return mtu >= IBV_MTU_256 && mtu <= IBV_MTU_4096 ? 128u << mtu : 0;
 }
 
+/* The function knows the struct as it was before fields were added behind `flags`; none of those is
+ * used here. (A cast is also how the macro of verbs.h, which verbs.h of ours undoes, calls it.) */
+static int rails_query_port(const struct rdma_device *device, uint8_t port,
+                            struct ibv_port_attr *out) {
+    *out = (struct ibv_port_attr){0};
+    return device->rdma->lib.ibv_query_port(device->verbs, port,
+                                            (struct _compat_ibv_port_attr *)out);
+}
+
 /* A port that is not active is no rail yet; a later scan looks again. The device is opened with the
  * first of its ports. If we listen already, the new rail listens at the same port as the others,
  * because peers know one port per node. */
 static void rails_add_rail(struct rdma *rdma, const struct rdma_cm_id *id,
                            const struct sockaddr_storage *address) {
-    const char *name = ibv_get_device_name(id->verbs->device);
+    const char *name = rdma->lib.ibv_get_device_name(id->verbs->device);
     uint8_t port = id->port_num;
     struct rdma_device *device;
     struct ibv_port_attr attributes;
@@ -78,8 +87,7 @@ static void rails_add_rail(struct rdma *rdma, const struct rdma_cm_id *id,
         log_warning("RDMA device %s cannot be opened: %s", name, strerror(-r));
         return;
     }
-    if (ibv_query_port(device->verbs, port, &attributes) != 0 ||
-        attributes.state != IBV_PORT_ACTIVE)
+    if (rails_query_port(device, port, &attributes) != 0 || attributes.state != IBV_PORT_ACTIVE)
         return;
     rdevice_note_librdmacm(device, id->verbs);
     struct rdma_rail *rail = &rdma->rails[index];
@@ -101,14 +109,14 @@ static void rails_add_rail(struct rdma *rdma, const struct rdma_cm_id *id,
  * it needs no knowledge of how each kind maps addresses to GIDs. */
 static void rails_try_address(struct rdma *rdma, const struct sockaddr_storage *address) {
     struct rdma_cm_id *id;
-    if (rdma_create_id(rdma->channel, &id, NULL, RDMA_PS_TCP) < 0)
+    if (rdma->lib.rdma_create_id(rdma->channel, &id, NULL, RDMA_PS_TCP) < 0)
         return;
-    if (rdma_bind_addr(id, (struct sockaddr *)address) == 0 && id->verbs != NULL) {
-        const char *name = ibv_get_device_name(id->verbs->device);
+    if (rdma->lib.rdma_bind_addr(id, (struct sockaddr *)address) == 0 && id->verbs != NULL) {
+        const char *name = rdma->lib.ibv_get_device_name(id->verbs->device);
         if (rails_wanted(rdma, name, id->port_num) && rail_of_port(rdma, name, id->port_num) < 0)
             rails_add_rail(rdma, id, address);
     }
-    rdma_destroy_id(id);
+    rdma->lib.rdma_destroy_id(id);
 }
 
 /* Link-local addresses would need a scope that the other node cannot know. */
@@ -131,14 +139,14 @@ static bool rails_is_routable(const struct ifaddrs *found, struct sockaddr_stora
 static void rails_say_why_none(const struct rdma *rdma, char *why, size_t why_bytes) {
     char names[128] = "";
     int count = 0;
-    struct ibv_device **list = ibv_get_device_list(&count);
+    struct ibv_device **list = rdma->lib.ibv_get_device_list(&count);
     for (int i = 0; i < count; i++) {
         size_t used = strlen(names);
         snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? ", " : "",
-                 ibv_get_device_name(list[i]));
+                 rdma->lib.ibv_get_device_name(list[i]));
     }
     if (list != NULL)
-        ibv_free_device_list(list);
+        rdma->lib.ibv_free_device_list(list);
     if (count == 0)
         snprintf(
             why, why_bytes,
@@ -197,19 +205,19 @@ static void rails_set_port(struct sockaddr_storage *address, uint16_t port) {
 int rrails_listen(struct rdma *rdma, struct rdma_rail *rail) {
     enum { BACKLOG = 128 };
     rails_set_port(&rail->address, rdma->listen_port);
-    if (rdma_create_id(rdma->channel, &rail->listener, NULL, RDMA_PS_TCP) < 0) {
+    if (rdma->lib.rdma_create_id(rdma->channel, &rail->listener, NULL, RDMA_PS_TCP) < 0) {
         rail->listener = NULL;
         return -errno;
     }
-    if (rdma_bind_addr(rail->listener, (struct sockaddr *)&rail->address) < 0 ||
-        rdma_listen(rail->listener, BACKLOG) < 0) {
+    if (rdma->lib.rdma_bind_addr(rail->listener, (struct sockaddr *)&rail->address) < 0 ||
+        rdma->lib.rdma_listen(rail->listener, BACKLOG) < 0) {
         int error = errno;
-        rdma_destroy_id(rail->listener);
+        rdma->lib.rdma_destroy_id(rail->listener);
         rail->listener = NULL;
         rails_set_port(&rail->address, 0);
         return -error;
     }
-    rdma->listen_port = ntohs(rdma_get_src_port(rail->listener));
+    rdma->listen_port = ntohs(rdma->lib.rdma_get_src_port(rail->listener));
     rails_set_port(&rail->address, rdma->listen_port);
     return 0;
 }

@@ -105,7 +105,7 @@ static void rdma_on_cm_event(struct rdma *rdma, struct rdma_cm_event *event) {
         memcpy(private_data, copy.param.conn.private_data, copy.param.conn.private_data_len);
         copy.param.conn.private_data = private_data;
     }
-    rdma_ack_cm_event(event);
+    rdma->lib.rdma_ack_cm_event(event);
     if (copy.event == RDMA_CM_EVENT_CONNECT_REQUEST)
         rlink_on_request(rdma, &copy);
     else if (copy.id->context != NULL)
@@ -122,7 +122,7 @@ static void rdma_on_cm_readable(uv_poll_t *poll, int status, int events) {
     struct rdma *rdma = container_of(poll, struct rdma, cm);
     struct rdma_cm_event *event;
     (void)status, (void)events;
-    while (!rdma->base.destroying && rdma_get_cm_event(rdma->channel, &event) == 0)
+    while (!rdma->base.destroying && rdma->lib.rdma_get_cm_event(rdma->channel, &event) == 0)
         rdma_on_cm_event(rdma, event);
 }
 
@@ -233,7 +233,7 @@ static void rdma_on_soon_closed(uv_handle_t *handle) {
     rdevice_close_left(rdma);
     rmemory_deinit(rdma);
     rroutes_free(rdma);
-    rdma_destroy_event_channel(rdma->channel);
+    rdma->lib.rdma_destroy_event_channel(rdma->channel);
     endpoint_end(&rdma->base, rdma, sizeof *rdma);
 }
 
@@ -304,10 +304,10 @@ static void rdma_copy_options(struct rdma *rdma, const struct rdma_options *opti
 
 static int rdma_open_channel(struct rdma *rdma, char *why, size_t why_bytes) {
     /* The children of a process that pins memory must not get its pages copied away under it. */
-    int r = -ibv_fork_init();
+    int r = -rdma->lib.ibv_fork_init();
     if (r < 0)
         log_warning("ibv_fork_init: %s; do not fork after memory is registered", strerror(-r));
-    rdma->channel = rdma_create_event_channel();
+    rdma->channel = rdma->lib.rdma_create_event_channel();
     if (rdma->channel == NULL) {
         snprintf(why, why_bytes,
                  "no RDMA on this machine (%s): load the modules of its device and rdma_ucm, or "
@@ -361,10 +361,12 @@ int transport_rdma_new(const struct transport_setup *setup, const struct rdma_op
     TAILQ_INIT(&fresh->links);
     TAILQ_INIT(&fresh->closed_links);
     rdma_copy_options(fresh, rdma_options);
-    r = rdma_open_channel(fresh, why, why_bytes);
+    r = verbs_load(&fresh->lib, VERBS_LIBIBVERBS, VERBS_LIBRDMACM, why, why_bytes);
+    if (r == 0)
+        r = rdma_open_channel(fresh, why, why_bytes);
     if (r < 0) {
         if (fresh->channel != NULL)
-            rdma_destroy_event_channel(fresh->channel);
+            fresh->lib.rdma_destroy_event_channel(fresh->channel);
         return r;
     }
     struct rdma *rdma = steal_pointer(&fresh); /* libuv holds it from here on */

@@ -13,6 +13,7 @@
  *          rails.c       rails: found, listened on
  *          memory.c      regions: registered piece by piece on every device
  *          stream.c      bytes over SEND/RECV with credits
+ *          verbs.c       the two libraries, found at run time
  *   pure   pairing.c, routes.c, wire.c
  *
  * rdma.c puts the two together, and turn.c has the timers. The upper half calls the lower one; the
@@ -25,8 +26,6 @@
 #ifndef FEATURED_TRANSPORT_RDMA_INTERNAL_H
 #define FEATURED_TRANSPORT_RDMA_INTERNAL_H
 
-#include <infiniband/verbs.h>
-#include <rdma/rdma_cma.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
@@ -38,6 +37,7 @@
 #include "transport/handshake.h"
 #include "transport/lookup.h"
 #include "transport/rdma/rdma.h"
+#include "transport/rdma/verbs.h"
 #include "transport/rdma/wire.h"
 #include "transport/read_queue.h"
 #include "transport/strangers.h"
@@ -245,6 +245,7 @@ struct rdma {
     struct rdma_options rdma_options; /* devices points into the copy below */
     char devices_wanted[256];
 
+    struct verbs lib; /* libibverbs and librdmacm */
     struct rdma_event_channel *channel;
     uv_poll_t cm;
 

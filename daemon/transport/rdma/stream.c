@@ -28,23 +28,25 @@ static uint8_t *stream_send_slot(const struct rdma_stream *stream, uint64_t slot
 /* Aligned to pages, because registration pins whole pages, and a page that held something else of
  * the heap, too, would be pinned with it. Set to zero, so that what was in this memory before never
  * leaves in the unused end of a slot. */
-int rstream_init(struct rdma_stream *stream, struct ibv_pd *pd, uint32_t slots,
-                 uint32_t slot_bytes) {
+int rstream_init(struct rdma_link *link, uint32_t slots, uint32_t slot_bytes) {
+    struct rdma_stream *stream = &link->stream;
     size_t bytes = (size_t)2 * slots * slot_bytes;
     if (posix_memalign((void **)&stream->memory, 4096, bytes) != 0)
         return -ENOMEM;
     memset(stream->memory, 0, bytes);
     stream->slots = slots;
     stream->slot_bytes = slot_bytes;
-    stream->mr = ibv_reg_mr(pd, stream->memory, bytes, IBV_ACCESS_LOCAL_WRITE);
+    stream->mr =
+        link->rdma->lib.ibv_reg_mr(link->device->pd, stream->memory, bytes, IBV_ACCESS_LOCAL_WRITE);
     return stream->mr == NULL ? -errno : 0;
 }
 
 /* The memory and the queues stay until rstream_deinit(): a caller further up may be in the middle
  * of a frame in `received` when the link ends. */
-void rstream_stop(struct rdma_stream *stream) {
+void rstream_stop(struct rdma_link *link) {
+    struct rdma_stream *stream = &link->stream;
     if (stream->mr != NULL)
-        ibv_dereg_mr(stream->mr);
+        link->rdma->lib.ibv_dereg_mr(stream->mr);
     stream->mr = NULL;
 }
 

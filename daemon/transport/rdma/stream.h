@@ -8,10 +8,10 @@
 
 #include "transport/rdma/rdma_internal.h"
 
-int rstream_init(struct rdma_stream *stream, struct ibv_pd *pd, uint32_t slots,
-                 uint32_t slot_bytes);
+/* The link has its device. */
+int rstream_init(struct rdma_link *link, uint32_t slots, uint32_t slot_bytes);
 /* The QP is gone: lets go of the device. What has come in stays until rstream_deinit. */
-void rstream_stop(struct rdma_stream *stream);
+void rstream_stop(struct rdma_link *link);
 void rstream_deinit(struct rdma_stream *stream);
 /* Posts every receive; the QP is in INIT. */
 int rstream_start(struct rdma_link *link);

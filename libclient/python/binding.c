@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Puts and gets of Python in one call each; see binding.h for the form that samples come in.
+ *
+ * A lease here is a view of libfeature together with what Python wants to know of its tensors. It
+ * has exactly one owner in Python, which ends it by binding_release() or binding_copy_out().
+ */
+#define Py_LIMITED_API 0x030A0000
+#include <Python.h>
+
+#include "binding.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NUMBERS_BEFORE_SHAPE 4
+
+/* ---- connections and stores ---- */
+
+struct binding_client {
+    atomic_uint refs; /* itself, and each of its stores */
+    struct feature *feature;
+};
+
+struct binding_client *binding_client_new(struct feature *feature) {
+    struct binding_client *client = malloc(sizeof *client);
+    if (!client) {
+        feature_disconnect(feature);
+        return NULL;
+    }
+    atomic_init(&client->refs, 1);
+    client->feature = feature;
+    return client;
+}
+
+void binding_client_ref(struct binding_client *client) {
+    atomic_fetch_add(&client->refs, 1);
+}
+
+void binding_client_unref(struct binding_client *client) {
+    if (atomic_fetch_sub(&client->refs, 1) > 1)
+        return;
+    feature_disconnect(client->feature);
+    free(client);
+}
+
+void binding_store_close(struct feature_store *store, struct binding_client *client) {
+    feature_store_close(store);
+    binding_client_unref(client);
+}
+
+/* ---- from Python's lists to the structs of feature.h ---- */
+
+/* Python has checked that count is at most FEATURE_TENSORS_MAX and each rank at most
+ * FEATURE_RANK_MAX. data may be NULL. */
+static void binding_read_tensors(const char *names, const uint64_t *numbers, uint32_t count,
+                                 struct feature_tensor *tensors, struct iovec *data) {
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t rank = (uint32_t)numbers[3];
+        tensors[i] = (struct feature_tensor){.size = sizeof tensors[i],
+                                             .name = names,
+                                             .dtype = (enum feature_dtype)numbers[0],
+                                             .rank = rank,
+                                             .bytes = numbers[2]};
+        memcpy(tensors[i].shape, numbers + NUMBERS_BEFORE_SHAPE, rank * sizeof *numbers);
+        if (data)
+            data[i] = (struct iovec){.iov_base = (void *)(uintptr_t)numbers[1],
+                                     .iov_len = (size_t)numbers[2]};
+        names += strlen(names) + 1;
+        numbers += NUMBERS_BEFORE_SHAPE + rank;
+    }
+}
+
+static struct feature_sample binding_make_sample(const char *sample_id,
+                                                 const struct feature_tensor *tensors,
+                                                 uint32_t count, const void *metadata,
+                                                 size_t metadata_bytes) {
+    return (struct feature_sample){.size = sizeof(struct feature_sample),
+                                   .sample_id = sample_id,
+                                   .tensors = tensors,
+                                   .tensor_count = count,
+                                   .metadata = metadata_bytes ? metadata : NULL,
+                                   .metadata_bytes = metadata_bytes};
+}
+
+int binding_put(struct feature_store *store, const char *sample_id, const char *names,
+                const uint64_t *numbers, uint32_t count, const void *metadata,
+                size_t metadata_bytes, uint32_t deadline_ms, struct feature_ref **ref_out) {
+    struct feature_tensor tensors[FEATURE_TENSORS_MAX];
+    struct iovec data[FEATURE_TENSORS_MAX];
+    binding_read_tensors(names, numbers, count, tensors, data);
+    struct feature_sample sample =
+        binding_make_sample(sample_id, tensors, count, metadata, metadata_bytes);
+    return feature_put(store, &sample, data, deadline_ms, ref_out);
+}
+
+int binding_reserve(struct feature_store *store, const char *sample_id, const char *names,
+                    const uint64_t *numbers, uint32_t count, const void *metadata,
+                    size_t metadata_bytes, uint32_t deadline_ms, struct feature_reservation **out) {
+    struct feature_tensor tensors[FEATURE_TENSORS_MAX];
+    binding_read_tensors(names, numbers, count, tensors, NULL);
+    struct feature_sample sample =
+        binding_make_sample(sample_id, tensors, count, metadata, metadata_bytes);
+    return feature_reserve(store, &sample, deadline_ms, out);
+}
+
+/* ---- a batch of puts ---- */
+
+/* Everything that one item of a batch points to. */
+struct batch_put {
+    struct feature_sample sample;
+    struct feature_tensor tensors[FEATURE_TENSORS_MAX];
+    struct iovec data[FEATURE_TENSORS_MAX];
+};
+
+int binding_put_batch(struct feature_store *store, const struct binding_sample *samples,
+                      size_t sample_count, uint32_t deadline_ms, int *statuses_out,
+                      struct feature_ref **refs_out) {
+    struct batch_put *puts = calloc(sample_count, sizeof *puts);
+    struct feature_put_item *items = calloc(sample_count, sizeof *items);
+    int rc = FEATURE_E_FULL;
+    for (size_t i = 0; i < sample_count; i++) {
+        statuses_out[i] = FEATURE_E_FULL;
+        refs_out[i] = NULL;
+    }
+    if (puts && items) {
+        for (size_t i = 0; i < sample_count; i++) {
+            const struct binding_sample *from = &samples[i];
+            binding_read_tensors(from->names, from->numbers, from->count, puts[i].tensors,
+                                 puts[i].data);
+            puts[i].sample = binding_make_sample(from->sample_id, puts[i].tensors, from->count,
+                                                 from->metadata, from->metadata_bytes);
+            puts[i].sample.cuda_stream = (void *)from->cuda_stream;
+            items[i] = (struct feature_put_item){
+                .size = sizeof items[i], .sample = &puts[i].sample, .data = puts[i].data};
+        }
+        rc = feature_put_batch(store, items, sample_count, deadline_ms);
+        for (size_t i = 0; i < sample_count; i++) {
+            statuses_out[i] = items[i].status;
+            refs_out[i] = items[i].ref;
+        }
+    }
+    free(items);
+    free(puts);
+    return rc;
+}
+
+/* ---- get ---- */
+
+struct binding_lease *binding_lease_new(struct feature_view *view) {
+    const struct feature_ref *ref = feature_view_ref(view);
+    uint32_t count = feature_ref_tensor_count(ref);
+    struct binding_lease *lease = malloc(sizeof *lease + count * sizeof *lease->tensors);
+    if (!lease) {
+        feature_release(view, FEATURE_RELEASE_RETURNED);
+        return NULL;
+    }
+    *lease = (struct binding_lease){.count = count, .view = view, .ref = ref};
+    for (uint32_t i = 0; i < count; i++) {
+        const struct feature_tensor *tensor = feature_ref_tensor(ref, i);
+        lease->tensors[i] = (struct binding_tensor){.name = tensor->name,
+                                                    .dtype = (uint32_t)tensor->dtype,
+                                                    .rank = tensor->rank,
+                                                    .shape = tensor->shape,
+                                                    .bytes = tensor->bytes,
+                                                    .data = feature_view_data(view, i)};
+    }
+    return lease;
+}
+
+struct binding_lease *binding_get(struct feature_store *store, const struct feature_ref *ref,
+                                  const char *sample_id, uint32_t deadline_ms, uint32_t wait_ms) {
+    const struct feature_key key = {
+        .size = sizeof key, .ref = ref, .sample_id = ref ? NULL : sample_id};
+    const struct feature_get_options options = {
+        .size = sizeof options, .deadline_ms = deadline_ms, .wait_ms = wait_ms};
+    struct feature_view *view;
+    int status = feature_get(store, &key, &options, &view);
+    if (!status)
+        return binding_lease_new(view);
+    struct binding_lease *failure = calloc(1, sizeof *failure);
+    if (failure)
+        failure->status = status;
+    return failure;
+}
+
+void binding_release(struct binding_lease *lease, int how) {
+    if (lease)
+        feature_release(lease->view, (enum feature_release_how)how);
+    free(lease);
+}
+
+void binding_copy_out(struct binding_lease *lease, const uint64_t *pairs, uint32_t count, int how) {
+    for (uint32_t i = 0; i < count; i++) {
+        const struct binding_tensor *tensor = &lease->tensors[pairs[2 * i]];
+        binding_copy((void *)(uintptr_t)pairs[2 * i + 1], tensor->data, tensor->bytes);
+    }
+    binding_release(lease, how);
+}
+
+int binding_copy_to_device(struct binding_lease *lease, const uint64_t *pairs, uint32_t count,
+                           int how, uintptr_t cuda_stream) {
+    uint32_t tensors[FEATURE_TENSORS_MAX];
+    struct iovec buffers[FEATURE_TENSORS_MAX];
+    for (uint32_t i = 0; i < count; i++) {
+        tensors[i] = (uint32_t)pairs[2 * i];
+        buffers[i] = (struct iovec){.iov_base = (void *)(uintptr_t)pairs[2 * i + 1],
+                                    .iov_len = lease->tensors[tensors[i]].bytes};
+    }
+    int status = feature_view_copy(lease->view, tensors, buffers, count, (void *)cuda_stream);
+    binding_release(lease, status ? FEATURE_RELEASE_RETURNED : how);
+    return status;
+}
+
+/* The addresses may be NULL when there is nothing to copy, which memcpy() does not allow. */
+void binding_copy(void *to, const void *from, size_t bytes) {
+    if (bytes)
+        memcpy(to, from, bytes);
+}
+
+/* One dimension after the other; the innermost loop copies elements. rank is at most
+ * FEATURE_RANK_MAX, so the depth is bounded. */
+static uint8_t *binding_copy_dimension(uint8_t *to, const uint8_t *from, size_t item_bytes,
+                                       uint32_t rank, const uint64_t *shape,
+                                       const int64_t *strides_bytes) {
+    if (!rank) {
+        memcpy(to, from, item_bytes);
+        return to + item_bytes;
+    }
+    for (uint64_t i = 0; i < *shape; i++) {
+        to = binding_copy_dimension(to, from, item_bytes, rank - 1, shape + 1, strides_bytes + 1);
+        from += *strides_bytes;
+    }
+    return to;
+}
+
+void binding_copy_strided(void *to, const void *from, size_t item_bytes, uint32_t rank,
+                          const uint64_t *shape, const int64_t *strides_bytes) {
+    binding_copy_dimension(to, from, item_bytes, rank, shape, strides_bytes);
+}
+
+/* ---- list ---- */
+
+struct binding_found {
+    struct feature_info *infos;
+    size_t count, room;
+    bool short_of_memory;
+};
+
+static bool binding_note_found(void *context, const struct feature_info *info) {
+    struct binding_found *found = context;
+    if (found->count == found->room) {
+        size_t room = found->room ? 2 * found->room : 64;
+        struct feature_info *infos = realloc(found->infos, room * sizeof *infos);
+        if (!infos) {
+            found->short_of_memory = true;
+            return false;
+        }
+        found->infos = infos;
+        found->room = room;
+    }
+    found->infos[found->count++] = *info;
+    return true;
+}
+
+int binding_list(struct feature_store *store, const char *prefix, struct feature_info **out,
+                 size_t *count_out) {
+    struct binding_found found = {0};
+    int rc = feature_list(store, prefix, binding_note_found, &found);
+    if (!rc && found.short_of_memory)
+        rc = FEATURE_E_FULL;
+    if (rc) {
+        free(found.infos);
+        return rc;
+    }
+    *out = found.infos;
+    *count_out = found.count;
+    return FEATURE_OK;
+}
+
+void binding_free(void *memory) {
+    free(memory);
+}
+
+/* ---- DLPack ---- */
+
+/* What a managed tensor of ours stands at the beginning of: its shape, and the owner of its
+ * memory. */
+struct dl_box {
+    union {
+        struct binding_dl_managed managed;
+        struct binding_dl_versioned versioned;
+    } as;
+    int64_t shape[FEATURE_RANK_MAX];
+    int64_t strides[FEATURE_RANK_MAX];
+    PyObject *owner;
+};
+
+/* From whatever thread the consumer likes, so the GIL is taken. After the interpreter has ended the
+ * owner is gone with it, or left behind by it: nothing is touched then. */
+static void binding_dl_free(struct dl_box *box) {
+    if (Py_IsInitialized()) {
+        PyGILState_STATE state = PyGILState_Ensure();
+        Py_DecRef(box->owner);
+        PyGILState_Release(state);
+    }
+    free(box);
+}
+
+static void binding_dl_delete(struct binding_dl_managed *self) {
+    binding_dl_free(self->context);
+}
+
+static void binding_dl_delete_versioned(struct binding_dl_versioned *self) {
+    binding_dl_free(self->context);
+}
+
+/* The strides are written out although the tensor is dense: some consumers want them. */
+static struct dl_box *binding_dl_new_box(uint32_t rank, const uint64_t *shape, uintptr_t owner) {
+    struct dl_box *box = calloc(1, sizeof *box);
+    if (!box)
+        return NULL;
+    int64_t stride = 1;
+    for (uint32_t i = rank; i-- > 0;) {
+        box->shape[i] = (int64_t)shape[i];
+        box->strides[i] = stride;
+        stride *= shape[i] ? (int64_t)shape[i] : 1;
+    }
+    PyGILState_STATE state = PyGILState_Ensure();
+    box->owner = (PyObject *)owner;
+    Py_IncRef(box->owner);
+    PyGILState_Release(state);
+    return box;
+}
+
+static void binding_dl_fill(struct dl_box *box, struct binding_dl_tensor *tensor, void *data,
+                            uint32_t code, uint32_t bits, uint32_t lanes, uint32_t rank) {
+    *tensor = (struct binding_dl_tensor){.data = data,
+                                         .device = {.type = 1},
+                                         .ndim = (int32_t)rank,
+                                         .code = (uint8_t)code,
+                                         .bits = (uint8_t)bits,
+                                         .lanes = (uint16_t)lanes,
+                                         .shape = box->shape,
+                                         .strides = box->strides};
+}
+
+struct binding_dl_managed *binding_dl_new(void *data, uint32_t code, uint32_t bits, uint32_t lanes,
+                                          uint32_t rank, const uint64_t *shape, uintptr_t owner) {
+    struct dl_box *box = binding_dl_new_box(rank, shape, owner);
+    if (!box)
+        return NULL;
+    struct binding_dl_managed *managed = &box->as.managed;
+    binding_dl_fill(box, &managed->tensor, data, code, bits, lanes, rank);
+    managed->context = box;
+    managed->deleter = binding_dl_delete;
+    return managed;
+}
+
+struct binding_dl_versioned *binding_dl_new_versioned(void *data, uint32_t code, uint32_t bits,
+                                                      uint32_t lanes, uint32_t rank,
+                                                      const uint64_t *shape, uintptr_t owner,
+                                                      uint64_t flags) {
+    struct dl_box *box = binding_dl_new_box(rank, shape, owner);
+    if (!box)
+        return NULL;
+    struct binding_dl_versioned *versioned = &box->as.versioned;
+    binding_dl_fill(box, &versioned->tensor, data, code, bits, lanes, rank);
+    versioned->major = 1;
+    versioned->context = box;
+    versioned->deleter = binding_dl_delete_versioned;
+    versioned->flags = flags;
+    return versioned;
+}
+
+/* A consumer renames the capsule and calls the deleter itself. Python calls this with the GIL. */
+static void binding_dl_end_capsule(PyObject *capsule) {
+    if (PyCapsule_IsValid(capsule, "dltensor")) {
+        struct binding_dl_managed *managed = PyCapsule_GetPointer(capsule, "dltensor");
+        managed->deleter(managed);
+    } else if (PyCapsule_IsValid(capsule, "dltensor_versioned")) {
+        struct binding_dl_versioned *versioned =
+            PyCapsule_GetPointer(capsule, "dltensor_versioned");
+        versioned->deleter(versioned);
+    }
+}
+
+uintptr_t binding_dl_capsule_destructor(void) {
+    return (uintptr_t)binding_dl_end_capsule;
+}
