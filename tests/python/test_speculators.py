@@ -5,6 +5,7 @@ with vLLM's own classes stubbed, for it cannot be installed without a GPU stack.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -257,6 +258,61 @@ def test_an_error_comes_at_once(engine: Engine, transfer: Any, rid: str) -> None
     engine.run(rid + "-again")
     assert torch.equal(transfer.get_generated(retry)["hidden_states"], states(4))
     transfer.delete(retry["handle"])
+
+
+class FakeStreams:
+    """torch's module of an accelerator: notes what is asked of it, in order."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        note = self.log.append
+
+        class Event:
+            def record(self) -> None:
+                note("forward pass recorded")
+
+        class Stream:
+            def wait_event(self, event: Event) -> None:
+                note("stream waits for it")
+
+            def synchronize(self) -> None:
+                note("stream has ended")
+
+        self.Event, self.Stream = Event, Stream
+
+    @contextlib.contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        self.log.append("on the stream")
+        yield
+        self.log.append("off the stream")
+
+
+def test_order_on_an_accelerator(
+    vllm: None, broker: Broker, transfer: Any, rid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy comes after the forward pass, and the sample is shown after the copy."""
+    from feature_broker.speculators import samples, vllm_connector
+
+    streams = FakeStreams()
+    monkeypatch.setattr(vllm_connector, "_streams_of", lambda device: streams)
+    put = samples.HiddenStatesSamples.put
+
+    def noting_put(*arguments: Any) -> Any:
+        ref = put(*arguments)
+        streams.log.append("shown")
+        return ref
+
+    monkeypatch.setattr(samples.HiddenStatesSamples, "put", noting_put)
+    engine = Engine(broker)
+    manifest = engine.finish(rid, 6)
+    engine.run(rid)
+    assert torch.equal(transfer.get_generated(manifest)["hidden_states"], states(6))
+    assert streams.log == [
+        "forward pass recorded", "stream waits for it", "on the stream", "off the stream",
+        "stream has ended", "shown",
+    ]  # fmt: skip
+    transfer.delete(manifest["handle"])
+    engine.stop()
 
 
 def test_other_ranks_write_nothing(engine: Engine, rid: str) -> None:
