@@ -29,7 +29,8 @@ class Source(NamedTuple):
     bytes: int
     shape: tuple[int, ...]
     keep: Any  # keeps the memory alive
-    fill: Callable[[Any], None] | None  # copies into a cffi buffer of `bytes` bytes
+    fill: Callable[[Any], None] | None  # copies into a cffi buffer of `bytes` bytes; None: dense
+    on_gpu: Callable[[Any], None] | None = None  # the same, for dense memory of a GPU
 
 
 def of_numpy(array: Any) -> Source:
@@ -77,17 +78,19 @@ def of_torch(tensor: Any) -> Source:
     if dtype is F4:
         shape = (*shape[:-1], 2 * shape[-1]) if shape else (2,)
     size = tensor.numel() * tensor.element_size()
+
+    def fill(buffer: Any) -> None:
+        if size:
+            whole = torch.frombuffer(buffer, dtype=torch.uint8)
+            whole.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
     if not tensor.is_cpu:
         if not tensor.is_cuda:
             raise Invalid(f"a torch tensor on device {tensor.device} cannot be put: call cpu()")
         tensor = tensor.resolve_conj().resolve_neg().contiguous()
         torch.cuda.current_stream(tensor.device).synchronize()
-    elif not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
-
-        def fill(buffer: Any) -> None:
-            whole = torch.frombuffer(buffer, dtype=torch.uint8)
-            whole.view(tensor.dtype).view(tensor.shape).copy_(tensor)
-
+        return Source(dtype.code, tensor.data_ptr(), size, shape, tensor, None, fill)
+    if not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
         return Source(dtype.code, 0, size, shape, tensor, fill)
     return Source(dtype.code, tensor.data_ptr(), size, shape, tensor, None)
 
@@ -216,6 +219,19 @@ def to_numbers(sources: list[Source]) -> list[int]:
             raise Invalid(f"a tensor has at most {RANK_MAX} dimensions, not {len(shape)}")
         numbers += (source.code, source.address, source.bytes, len(shape), *shape)
     return numbers
+
+
+def copy_source(source: Source, buffer: Any) -> None:
+    """Copies a source of any kind into a cffi buffer of its size. Without the GIL."""
+    copy = source.fill or source.on_gpu
+    if not source.bytes:
+        return
+    if copy is not None:
+        copy(buffer)
+    else:
+        lib.binding_copy(
+            ffi.from_buffer(buffer), ffi.cast("void *", source.address), source.bytes
+        )
 
 
 def sized(dtype: Dtype, shape: tuple[int, ...]) -> Source:
