@@ -13,9 +13,10 @@
  *   is missing                      it is written again
  *   names a home that is dead       that put has replaced ours, if the index has not gone back in
  *                                   time since and that home was a member. Else ours is written in
- *                                   its place. (Whoever puts a later generation answers only when
- * we have confirmed, or when word of the end of ours is kept for us. Neither happened, so that put
- * was never answered.) names us, another generation    the same, unless that one is on its way
+ *                                   its place, for that put was never answered: whoever puts a
+ *                                   later generation answers only when we have confirmed, or when
+ *                                   word of the end of ours is kept for us, and neither happened.
+ *   names us, another generation    the same, unless that one is on its way
  *   names a home that lives         that home is asked, and removes a record of what it does not
  *                                   hold. If it holds it, and its put is over, then word of an end
  *                                   was lost: the one that was put earlier goes.

@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The making and unmaking of what the files of this folder keep in the broker.
+ * The making and unmaking of what the files of this folder keep in the broker. The order in which a
+ * broker ends is fixed, because what is under way here names peers, stores and the directory:
+ *
+ *   exchange_release_peers()  the peers and the transport go; the directory may still answer
+ *   exchange_end()            the directory is gone: what waited for it ends, and lets go of stores
+ *   (the stores go)           leases on landing copies end with them, and name remote leases
+ *   exchange_free()           what is left
  */
 #include <stdlib.h>
 

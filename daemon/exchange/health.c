@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * How this node is, in its own words: for its clients, and for other brokers that list the members.
+ * Nothing is kept for it: every number is read where its owner keeps it, at the moment it is asked
+ * for.
  */
 #include <string.h>
 
 #include "exchange/exchange_internal.h"
 
+/* The reply is made of pointers into *health and into the broker, so that it costs no memory: a
+ * node that is short of it can still say how it is. */
 void health_fill(const struct broker *broker, struct health *health) {
     Fb__HealthReply *to = &health->reply;
     fb__health_reply__init(to);
@@ -18,7 +22,7 @@ void health_fill(const struct broker *broker, struct health *health) {
         store_totals(space->store, &totals);
         to->leases += totals.leases;
         to->resident_samples += totals.resident - totals.landing;
-        if (!space->dropped)
+        if (!space->dropped) /* its samples still count, its name is free */
             health->stores[to->n_store_names++] = (char *)space->name;
     }
     to->stores = to->n_store_names;

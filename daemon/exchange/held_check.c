@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What this node holds against what the index says of it, one sample at a time: the shell around
- * cluster/check.c, which says what is decided and why. This file reads the
- * record of each sample, gathers the facts at that moment, and carries out what has been decided.
+ * One sample that this node holds, against what the index says of it: the shell around
+ * cluster/check.c, which has the table of states and says why each thing is decided. This file
+ * reads the record of the sample, gathers the facts of that moment, and carries out what the
+ * machine answers (a set of actions).
  *
  * Checks begin
  *   - when another node asks, whose put does not know what it has replaced (held_check_serve());
- *   - when a node has died: all that we hold (held_due_all());
- *   - when the index, read as a whole, does not name what we hold (held_due_one()).
- *
- * The last two may be about a million samples. So few are under way at once: they begin when
- * held_walk.go_on is due, and the answers wake it again.
+ *   - when a node has died: all that we hold (held_due_all(), held_walk.c);
+ *   - when the index, read as a whole, does not name what we hold (held_due_one(), held_walk.c);
+ *   - when a put or an admin has found that the record of one sample may be wrong
+ *     (held_check_own()).
  *
  * A generation that is SEALED is not checked: it is on its way to the index. That it is not there
  * yet proves nothing, and who replaces it will name it.
+ *
+ * A check lives until the machine says CHECK_END. While it lives its store is not freed
+ * (space->uses). There is one check of our own for each generation at most; they are found by hash
+ * (held_walk.own).
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -53,6 +57,7 @@ bool held_find(const struct space *space, const char *sample_id, struct store_in
            !info->landing && info->state == STORE_RESIDENT;
 }
 
+/* The sample may have been retired, or replaced here, while the index was asked. */
 static bool held_check_still_holds(const struct held_check *check) {
     struct store_info info;
     return held_find(check->space, check->sample_id, &info) &&
@@ -72,6 +77,9 @@ static void held_check_end(struct held_check *check) {
     free(check);
 }
 
+/* It cannot be decided now, for example because the rival's node does not answer: the check is
+ * begun again after a while. So that a million of them take no memory, only some wait; the others
+ * are dropped, and all that is held is walked over instead. */
 static void held_check_later(struct held_check *check) {
     struct held_walk *walk = &check->broker->exchange->held_walk;
     uint64_t at_ns = check->broker->now_ns + RETRY_NS;
@@ -109,6 +117,8 @@ static void held_check_on_rival_retired(void *context, const Fb__PeerReply *repl
     held_check_carry_out(check, check_rival_ended(&check->check));
 }
 
+/* It is older than what we hold: its home is told to retire it, as by a put that has replaced it.
+ * The answer is not looked at; the next look at the record shows whether it was done. */
 static void held_check_retire_rival(struct held_check *check) {
     struct broker *broker = check->broker;
     struct peer *peer = peers_find(broker->peers, check->rival_home);
@@ -139,6 +149,7 @@ static void held_check_tell_rivalry(const struct held_check *check, uint64_t riv
                 rival_age_us / 1000);
 }
 
+/* The rival's home has answered: what it holds, since when, and whether the record agrees. */
 static void held_check_on_rival(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                                 size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
@@ -154,7 +165,8 @@ static void held_check_on_rival(void *context, const Fb__PeerReply *reply, const
     held_check_carry_out(check, actions);
 }
 
-/* It cannot be asked: as if it had not answered. */
+/* The home that the record names is asked to compare the sample with the index, too. If it does not
+ * hold it, it removes the record. When it cannot be asked, that counts as no answer. */
 static void held_check_ask_rival(struct held_check *check) {
     struct broker *broker = check->broker;
     struct peer *peer = peers_find(broker->peers, check->rival_home);
@@ -177,6 +189,7 @@ static bool held_check_is_ours(const struct held_check *check,
            !strcmp(record->home, check->broker->config->node);
 }
 
+/* All that the machine needs to know of the world, at one moment. */
 static struct check_facts held_check_facts(const struct held_check *check,
                                            enum directory_result result,
                                            const struct directory_record *record) {
@@ -209,6 +222,7 @@ static void held_check_republish(struct held_check *check) {
               check->rival.generation, check->first);
 }
 
+/* To the node that asked. over: nothing older can be read here any more. */
 static void held_check_answer(struct held_check *check, bool over) {
     if (check->asking)
         serve_refuse(check->asking, check->request_id,
@@ -256,6 +270,7 @@ static void held_check_on_checked(void *context, enum directory_result result,
     held_check_carry_out(check, check_located(&check->check, &facts));
 }
 
+/* Only our own are counted: those of other nodes are limited by what these nodes may ask. */
 static void held_check_locate(struct held_check *check) {
     struct broker *broker = check->broker;
     check->locating = check->check.own;
@@ -337,6 +352,7 @@ static struct held_check *held_check_find_own(struct broker *broker, const struc
     return NULL;
 }
 
+/* Nothing is begun for what is not held as a home, or what has a check already. */
 static void held_check_begin_own(struct broker *broker, struct space *space, const char *sample_id,
                                  bool first) {
     struct store_info info;

@@ -12,6 +12,7 @@
 /* After so long all that is held is walked over, because there was no memory to note one sample. */
 #define RETRY_NS (1000 * NS_PER_MS)
 
+/* A walk that is under way goes on; the next one begins at the earliest time that anybody wants. */
 void held_due_all_at(struct broker *broker, uint64_t at_ns) {
     struct held_walk *walk = &broker->exchange->held_walk;
     if (!walk->again || at_ns < walk->next_ns)
@@ -25,11 +26,14 @@ void held_due_all(struct broker *broker) {
         held_due_all_at(broker, broker->now_ns);
 }
 
+/* For tests: a node is not at rest while something is noted. */
 bool held_due_any(const struct broker *broker) {
     const struct held_walk *walk = &broker->exchange->held_walk;
     return walk->walking || walk->again || walk->due_count;
 }
 
+/* Without memory for one more note, all that is held is walked over a little later: that finds this
+ * generation, too. */
 void held_due_one(struct broker *broker, const struct space *space, uint64_t generation,
                   bool first) {
     struct held_walk *walk = &broker->exchange->held_walk;
@@ -48,6 +52,8 @@ void held_due_one(struct broker *broker, const struct space *space, uint64_t gen
     held_due_wake(broker);
 }
 
+/* Each note of a `first` one keeps the node from serving (fencing_hold()), and lets go of that
+ * here. */
 void held_due_drop(struct broker *broker) {
     struct held_walk *walk = &broker->exchange->held_walk;
     for (size_t i = 0; i < walk->due_count; i++)

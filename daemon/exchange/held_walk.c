@@ -70,6 +70,8 @@ static bool held_walk_may_go_on(const struct broker *broker) {
            held_walk_may_take_due(broker);
 }
 
+/* One part of the work, in one turn of the loop. The list comes first, because what keeps the node
+ * from serving is on it. */
 static void held_walk_on_go_on(struct deadline *go_on, uint64_t now_ns) {
     struct exchange *exchange = container_of(go_on, struct exchange, held_walk.go_on);
     struct broker *broker = exchange->broker;

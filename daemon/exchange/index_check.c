@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The comparison of one sample's record in the index with what this node holds: for a client of
- * ours (requests/index.c), or for another broker.
+ * The comparison of one sample's record in the index with what this node holds, for somebody who
+ * wants to know the finding: a client of ours (requests/index.c), or another broker. held_check.c
+ * compares the same things, but for the node's own sake, and tells nobody.
  *
  *   facts noted --> record read --> facts again --> judged --> (repair) mended --> answered
  *
  * The facts are noted twice because the sample may move while the record is being read: what
- * differs then is no finding. A check goes on when whoever asked for it is gone, and is answered to
- * nobody.
+ * differs then is no finding (AUDIT_MOVING). What is wrong, and what mends it, cluster/audit.c
+ * decides; it also has the sentences. A check goes on when whoever asked for it is gone, because a
+ * repair that was begun is to be ended; it is then answered to nobody.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +22,7 @@
 #include "exchange/serve.h"
 #include "proto/frame.h"
 
-#define INDEX_SENTENCE_BYTES 768u
+#define INDEX_SENTENCE_BYTES 768u /* three names of 64 bytes, a sample id of 128, and words */
 
 struct index_check {
     TAILQ_ENTRY(index_check) link;
@@ -75,6 +77,7 @@ _Static_assert((int)AUDIT_AGREES == FB__FINDING__AGREES &&
                    (int)AUDIT_NOT_CHECKED == FB__FINDING__NOT_CHECKED,
                "a finding is sent as it is");
 
+/* The record as cluster/audit.c takes it. Of no record all is 0, and no finding looks at it. */
 static struct audit_record index_check_recorded(const struct index_check *check) {
     return (struct audit_record){.home = check->home,
                                  .generation = check->record.generation,
@@ -92,6 +95,7 @@ static void index_check_fill_record(const struct index_check *check, Fb__IndexRe
     to->home_is_member = check->finding != AUDIT_HOME_DEAD;
 }
 
+/* The finding goes as it is: the other node says it to whoever asked there. */
 static void index_check_answer_peer(struct index_check *check, Fb__IndexFinding *finding) {
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = FB__PEER_REPLY__RESULT_INDEX_CHECK;
@@ -100,7 +104,8 @@ static void index_check_answer_peer(struct index_check *check, Fb__IndexFinding 
         asker_reply(check->asking->asker, check->request_id, &reply, NULL, 0);
 }
 
-/* trouble: why the remedy could not be carried out; NULL = it was, or none was asked for. */
+/* Answers, and frees the check. trouble: why the remedy could not be carried out; NULL = it was, or
+ * none was asked for. */
 static void index_check_finish(struct index_check *check, bool repaired, const char *trouble) {
     char sentence[INDEX_SENTENCE_BYTES], remedy[SENTENCE_BYTES];
     const char *node = check->broker->config->node;
@@ -142,6 +147,8 @@ static void index_check_on_republished(void *context, enum directory_result resu
                            : "the index cannot be written now: check again");
 }
 
+/* The record is written anew in place of the one that was read (0: of none). The directory refuses
+ * it when another one stands by then, and the user is told to check again. */
 static void index_check_publish_held(struct index_check *check, uint64_t in_place_of) {
     struct directory *directory = check->broker->directory;
     struct store_info info;
@@ -180,6 +187,8 @@ static void index_check_compare_homes(struct index_check *check) {
     index_check_finish(check, true, NULL);
 }
 
+/* removed: of the one record that was given. None: it is not that of a dead home any more, or a
+ * member that may know more did not answer. */
 static void index_check_on_swept(void *context, enum directory_result result, size_t removed) {
     index_check_finish(context, result == DIRECTORY_OK && removed,
                        result != DIRECTORY_OK ? "the index cannot be written now: check again"
@@ -187,6 +196,8 @@ static void index_check_on_swept(void *context, enum directory_result result, si
                                  : "it has changed, or a member could not be asked: check again");
 }
 
+/* The finding has one remedy. Each of these paths ends in index_check_finish(), now or when the
+ * directory has answered. */
 static void index_check_mend(struct index_check *check) {
     log_info("index: store %s: sample %s: repairing: generation %llu held, %llu recorded",
              check->store, check->sample_id, (unsigned long long)check->after.held,
@@ -215,6 +226,7 @@ static void index_check_mend(struct index_check *check) {
 
 /* ---- a check ---- */
 
+/* The record is valid only during the directory's call; its names are copied into the check. */
 static void index_check_keep_record(struct index_check *check,
                                     const struct directory_record *record) {
     check->has_record = true;
@@ -225,6 +237,8 @@ static void index_check_keep_record(struct index_check *check,
     check->record.home = check->home;
 }
 
+/* The record has been read, or there is none, or the index cannot be asked. record_only asks
+ * nothing of this node: any node can tell whether the home of a record lives. */
 static void index_check_on_located(void *context, enum directory_result result,
                                    const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
@@ -262,6 +276,7 @@ static struct index_check *index_check_new(struct broker *broker, const char *st
     return check;
 }
 
+/* Begins it: the facts of this moment are kept until the record has been read. */
 static void index_check_go(struct index_check *check) {
     struct directory *directory = check->broker->directory;
     check->before = index_check_facts_of(check);
@@ -309,6 +324,7 @@ void index_serve_check(const struct serve_asked *asked) {
     index_check_go(check);
 }
 
+/* The connection over which the answer would go is closed. */
 void index_forget_checks(struct broker *broker, const struct asking *asking) {
     struct index_check *check;
     TAILQ_FOREACH (check, &broker->exchange->index_checks, link)

@@ -42,6 +42,7 @@ bool nodes_is_earlier_us(const struct broker *broker, const char *home, uint64_t
            (!*home || !strcmp(home, broker->config->node));
 }
 
+/* DIRECTORY_E_LOST: there is a record, and its home is dead. */
 enum cluster_reading nodes_reading(enum directory_result result) {
     return result == DIRECTORY_OK            ? READING_RECORD
            : result == DIRECTORY_E_LOST      ? READING_LOST
@@ -86,6 +87,8 @@ static bool nodes_trouble_is_final(const struct broker *broker, char out[TROUBLE
     return ops->trouble && ops->trouble(broker->directory, out, TROUBLE_BYTES);
 }
 
+/* For the end of a sentence about something that failed: the trouble that is known is a better
+ * explanation than what the caller would say (`otherwise`). */
 const char *broker_trouble(const struct broker *broker, const char *otherwise,
                            char out[TROUBLE_BYTES]) {
     nodes_trouble_is_final(broker, out);

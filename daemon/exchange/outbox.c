@@ -1,11 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Releases and acks on their way to a home, one outbox per peer. Everything gathered in one loop
- * turn goes in one message; one message is under way at a time. Leases given back unconsumed are
- * gathered for a millisecond: nobody waits for them, and a reader that looks at many samples does
- * not pay for two more messages with each. What the home has not confirmed is retried with
- * back-off, for ever: `consumed` and acks are facts that must not be lost. A `returned` release
- * needs no retry once its link is gone: the home has ended that lease itself.
+ * Releases and acks on their way to a home ("ends"), one outbox for each peer.
+ *
+ *   outbox_release(), outbox_ack()          one message                 confirmed
+ *   --> waiting ----------------------------> sent -----------------------> freed
+ *          ^                                   |
+ *          '-------- refused, or the link is gone: again after the back-off
+ *
+ * Everything gathered in one turn of the loop goes in one message, and one message is under way at
+ * a time. Leases given back unconsumed are gathered for a millisecond: nobody waits for them, and a
+ * reader that looks at many samples does not pay for two more messages with each. What the home has
+ * not confirmed is retried with back-off, for ever: `consumed` and acks are facts that must not be
+ * lost. A release that says `returned` needs no retry once its link is gone, because the home has
+ * ended that lease itself.
+ *
+ * The deadline `flush` is set exactly while something waits and no message is under way; whoever
+ * changes one of these calls outbox_schedule(). What waits is charged to the user whose client
+ * caused it (CHARGE_PENDING_ENDS), so that one user's acks for a dead node do not fill the broker.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,10 +25,10 @@
 #include "proto/cleanup.h"
 #include "proto/frame.h"
 
-#define BACKOFF_FIRST_NS (100 * NS_PER_MS)
-#define GATHER_NS        NS_PER_MS
-#define GATHER_COUNT     64u
-#define GIVEN_UP_A_TURN  256u
+#define BACKOFF_FIRST_NS (100 * NS_PER_MS) /* doubled each time, up to reconnect_max */
+#define GATHER_NS        NS_PER_MS         /* so long a returned lease may wait for others */
+#define GATHER_COUNT     64u               /* as many leave at once */
+#define GIVEN_UP_A_TURN  256u              /* each may begin a write to the index */
 /* Acks in one bucket at most: max_pending_ends / 4096, 64 by default. */
 #define OUTBOX_BUCKET_BITS 12
 
@@ -72,6 +83,7 @@ uint64_t outbox_pending_at(const struct peer *peer) {
     return outbox ? outbox->count : 0;
 }
 
+/* It is confirmed, moot or given up: it leaves its list, and is charged to nobody any more. */
 static void outbox_forget(struct outbox *outbox, struct pending_end_list *list,
                           struct pending_end *end) {
     struct broker *broker = outbox->broker;
@@ -100,6 +112,8 @@ struct pending_end *outbox_new_release(const char *store) {
     return outbox_new_end(store, "");
 }
 
+/* account: who is charged, whether there is room or not. An ack is refused before this when there
+ * is none (outbox_ack()); a release cannot be refused, for the lease has ended. */
 static void outbox_add(struct outbox *outbox, struct pending_end *end, struct account *account) {
     end->account = account;
     account_add(account, CHARGE_PENDING_ENDS, 1);
@@ -138,6 +152,7 @@ static struct pending_end *outbox_add_late(struct broker *broker,
     return end;
 }
 
+/* The first end of the lease takes the memory that the lease has kept for it. */
 static struct pending_end *outbox_add_release(struct broker *broker, struct remote_lease *lease) {
     if (lease->ended)
         return outbox_add_late(broker, lease);
@@ -146,6 +161,9 @@ static struct pending_end *outbox_add_release(struct broker *broker, struct remo
     return end;
 }
 
+/* What is told: that it was consumed, always; that it was only given back, as long as the link
+ * lives over which the lease was granted. If that link is gone the home has ended the lease by
+ * itself, and a message would be about nothing. */
 void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consumed) {
     struct remote_lease *lease = remote_lease_find(broker, remote_lease_id);
     if (!lease || (lease->ended && !consumed))
@@ -167,11 +185,14 @@ void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consum
 
 /* ---- acks ---- */
 
+/* Generations of one node are given out one after the other. The multiplication (by 2^64 over the
+ * golden ratio: Knuth, TAOCP vol. 3, 6.4) spreads them over the buckets. */
 static struct pending_end_hash *outbox_bucket(const struct outbox *outbox, uint64_t generation) {
     return &outbox->acks[(generation * 0x9e3779b97f4a7c15ull) >> (64 - OUTBOX_BUCKET_BITS)];
 }
 
-/* Once is enough. */
+/* The same ack is pending already: a client repeats what was not answered, or two clients ack the
+ * same sample. The home need be told once. */
 static bool outbox_has_ack(const struct outbox *outbox, const char *store,
                            const struct item *item) {
     const struct pending_end *end;
@@ -185,6 +206,8 @@ static bool outbox_has_ack(const struct outbox *outbox, const char *store,
     return false;
 }
 
+/* The table of acks is made with the first one: most peers are never without a link for long, and
+ * need none. False: out of memory. */
 static bool outbox_keep_ack(struct outbox *outbox, const char *store, const struct item *item) {
     struct broker *broker = outbox->broker;
     if (!outbox->acks)
@@ -236,6 +259,8 @@ static bool outbox_is_moot(const struct outbox *outbox, const struct pending_end
     return !end->consumed && !link_holds;
 }
 
+/* The message was not confirmed. What it carried waits again, in its old order and before what came
+ * later. */
 static void outbox_put_back(struct outbox *outbox) {
     struct pending_end *end;
     while ((end = TAILQ_LAST(&outbox->sent, pending_end_list))) {
@@ -248,12 +273,13 @@ static void outbox_put_back(struct outbox *outbox) {
     }
 }
 
+/* The home has answered the message under way, or it will not (reply NULL). */
 static void outbox_on_confirmed(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                                 size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
     struct outbox *outbox = context;
     outbox->busy = false;
-    if (!outbox->peer) { /* outbox_free() has been */
+    if (!outbox->peer) { /* outbox_free() has been called while the message was under way */
         free(outbox);
         return;
     }
@@ -277,6 +303,8 @@ static void outbox_move_to_sent(struct outbox *outbox, struct pending_end *end) 
     TAILQ_INSERT_TAIL(&outbox->sent, end, link);
 }
 
+/* An ack goes alone, because its message names one operation: if the answer is lost, the home knows
+ * the repeat by it. */
 static int outbox_send_ack(struct outbox *outbox, struct pending_end *end) {
     Fb__RetireItem item = FB__RETIRE_ITEM__INIT, *items[1] = {&item};
     item.sample_id = (char *)outbox_sample(end);
@@ -296,6 +324,8 @@ static int outbox_send_ack(struct outbox *outbox, struct pending_end *end) {
     return peer_call(outbox->peer, &request, outbox_on_confirmed, outbox, outbox->broker->now_ns);
 }
 
+/* All releases that wait before the first ack, up to the size of a message. What waits keeps its
+ * order, so that a release is not overtaken by an ack of the same sample. */
 static int outbox_send_releases(struct outbox *outbox) {
     Fb__PeerReleaseItem items[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
     Fb__PeerRelease release = FB__PEER_RELEASE__INIT;
@@ -320,8 +350,10 @@ static int outbox_send_releases(struct outbox *outbox) {
     return peer_call(outbox->peer, &request, outbox_on_confirmed, outbox, outbox->broker->now_ns);
 }
 
-/* Its records are swept after so long (index_sweep.c). If it comes back all the same, it finds word
- * of the acks; what was only released can be read again. */
+/* A home that has been gone for longer than lost_keep is told no more: its records are swept from
+ * the index after so long, too (index_sweep.c). Its acks are recorded in the index, so that if it
+ * comes back all the same, it finds them there; what was only released can be read again. True:
+ * there was something to give up, and there may be more. */
 static bool outbox_gives_up(struct broker *broker, struct outbox *outbox) {
     uint64_t keep_ns = broker->config->lost_keep_ms * NS_PER_MS;
     if (!keep_ns || TAILQ_EMPTY(&outbox->waiting) || peer_is_up(outbox->peer) ||
@@ -367,6 +399,8 @@ static void outbox_on_flush(struct deadline *flush, uint64_t now_ns) {
         outbox_on_confirmed(outbox, NULL, NULL, 0, "");
 }
 
+/* Called when the broker ends. The answer to a message that is under way still comes, from
+ * peer_deinit(): until then the outbox stays, without a peer. */
 void outbox_free(struct peer *peer) {
     struct outbox *outbox = peer_user(peer);
     if (!outbox)
@@ -379,6 +413,6 @@ void outbox_free(struct peer *peer) {
     outbox->peer = NULL;
     free(outbox->acks);
     outbox->acks = NULL;
-    if (!outbox->busy) /* else its message is still to be answered: peer_deinit() does that */
+    if (!outbox->busy)
         free(outbox);
 }

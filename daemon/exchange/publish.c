@@ -4,8 +4,10 @@
  * cluster/supersede.c, which says what happens and why. This file turns answers of the directory,
  * of peers and of the store into its events, and carries out its actions:
  *
- *   answer of the directory or a peer --> supersede_...() --> supersede_next_action() --> a
- * question to the directory or to a peer, or the answer to who waits
+ *   an answer of the directory or of a peer
+ *     --> an event: supersede_published(), supersede_replied(), ...
+ *     --> actions: supersede_next_action(), one after the other
+ *     --> a question to the directory or to a peer, or the answer to who waits
  *
  * A struct publishing lives until the machine says that it is over, whether somebody waits for it
  * or not. While it lives, its store is not freed (space->uses), and the user or node who caused it
@@ -28,6 +30,7 @@
 
 _Static_assert(CLUSTER_NAME_BYTES == LAYOUT_NAME_BYTES_MAX + 1, "names of nodes");
 
+/* One put, repair or end that is under way. */
 struct publishing {
     struct supersede supersede;
     struct deadline due; /* when the machine goes on by itself */
@@ -62,6 +65,7 @@ static void publish_attach(struct publishing *publishing, struct publish_waiter 
     waiter->publishing = publishing;
 }
 
+/* Whoever waits is told once, and waits no more: it may be freed by what it does then. */
 static void publish_tell(struct publishing *publishing, Fb__Status status, const char *sentence) {
     struct publish_waiter *waiter = publishing->waiter;
     if (!waiter)
@@ -93,6 +97,7 @@ static void publish_on_retired(void *context, enum directory_result result) {
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
+/* Our record in the index: what stands there when the put has been done. */
 static struct directory_record publish_record(const struct publishing *publishing) {
     const struct broker *broker = publishing->broker;
     return (struct directory_record){.store = publishing->space->name,
@@ -114,6 +119,8 @@ static void publish_end(struct publishing *publishing) {
     free(publishing);
 }
 
+/* Tells who waits how it has ended. A put that was refused says why, as far as the directory has
+ * told: this node is fenced, there is trouble with etcd, or the record of another node is newer. */
 static void publish_answer(struct publishing *publishing) {
     const struct broker *broker = publishing->broker;
     const struct supersede *supersede = &publishing->supersede;
@@ -148,6 +155,8 @@ static void publish_schedule(struct publishing *publishing) {
                            closing ? UINT64_MAX : publishing->supersede.next_ns);
 }
 
+/* A home has answered, or will not (reply NULL). The count of items in its answer is 1 when the put
+ * that it has retired had been answered before (serve_retire.c): then nothing older can live. */
 static void publish_on_replied(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                                size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes, (void)why;
@@ -160,6 +169,7 @@ static void publish_on_replied(void *context, const Fb__PeerReply *reply, const 
     publish_carry_out(publishing);
 }
 
+/* Asks one older home to retire what it holds of the sample. */
 static void publish_ask(struct publishing *publishing, struct older_home *home) {
     const struct supersede *supersede = &publishing->supersede;
     const struct broker *broker = publishing->broker;
@@ -189,6 +199,7 @@ static void publish_ask(struct publishing *publishing, struct older_home *home) 
         supersede_not_asked(home, broker->now_ns);
 }
 
+/* The members are known: each of them is asked as an older home. */
 static void publish_on_listed(void *context, enum directory_result result) {
     struct publishing *publishing = context;
     const struct broker *broker = publishing->broker;
@@ -224,6 +235,8 @@ static void publish_on_kept(void *context, enum directory_result result) {
     publish_go_on(publish_of_home(home));
 }
 
+/* Word of the end is kept in the index for a home that is dead or cut off: it hears of it by
+ * reconcile() when it comes back, before it serves again. */
 static void publish_keep(struct publishing *publishing, struct older_home *home) {
     struct directory *directory = publishing->broker->directory;
     const struct directory_record record = {.store = publishing->space->name,
@@ -299,6 +312,8 @@ static void publish_carry_out(struct publishing *publishing) {
     publish_schedule(publishing);
 }
 
+/* Lets the machine go on with what is due, and carries out what follows. Nothing is begun any more
+ * once the peers are gone. */
 static void publish_go_on(struct publishing *publishing) {
     const struct broker *broker = publishing->broker;
     const struct supersede_rules rules = {.roster = broker->exchange->roster,
@@ -340,6 +355,8 @@ static void publish_note_late(struct broker *broker, const struct publishing *pu
             (struct late){publishing->supersede.generation, late_ns};
 }
 
+/* The index has it: readers may see it now, and what stood here before under this id is retired by
+ * the store. */
 static void publish_make_resident(struct publishing *publishing,
                                   const struct directory_record *older,
                                   struct supersede_published *published) {
@@ -359,6 +376,9 @@ static void publish_make_resident(struct publishing *publishing,
         publish_note_late(broker, publishing);
 }
 
+/* older: the record that ours has replaced, or NULL. ask_peers: the directory does not know what it
+ * has replaced, so every member is to be asked. When the put was refused and ask_peers is true, the
+ * record may have been written all the same, for the answer was lost (may_stand). */
 static void publish_on_published(void *context, enum directory_result result,
                                  const struct directory_record *older, bool ask_peers) {
     struct publishing *publishing = context;
@@ -401,11 +421,14 @@ static struct publishing *publish_new(struct broker *broker, struct space *space
     return publishing;
 }
 
+/* Released when the publishing ends, however many wait for it meanwhile. */
 static void publish_charge(struct publishing *publishing, struct account *account) {
     publishing->charged = account;
     account_add(account, CHARGE_WAITS, 1);
 }
 
+/* From here on the put goes its way, whether its client stays or not. Without memory the client is
+ * told at once, and the generation is taken back. */
 void publish(struct broker *broker, struct space *space, const struct publish_put *put,
              struct publish_waiter *waiter) {
     struct store_info info;
@@ -497,6 +520,8 @@ void publish_retired(struct broker *broker, struct space *space, const char *sam
         broker->directory->ops->retire(broker->directory, &record, publish_on_retired, NULL);
 }
 
+/* Of several puts of one sample that are under way, those up to the generation of the word have
+ * ended; a later one has not. */
 void publish_has_ended(struct broker *broker, const struct directory_record *ended) {
     struct space *space = space_find(broker, ended->store);
     const struct supersede_set *set = broker->exchange->publishings;

@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The record of a generation that this node holds, written again where it is missing, or in place
- * of one that is not true, because a check has found it so (held_check.c). It is written only where
- * nothing has changed since the check: the directory refuses it when another record stands. This
- * goes on until the index has answered; what follows then, cluster/check.c says
+ * Writes the record of a generation that this node holds, where a check (held_check.c) has found it
+ * missing, or in place of one that is not true.
+ *
+ *   asked --done, and still held--> over           --done, but retired meanwhile--> removed again
+ *         --the index cannot be reached--> asked again
+ *         --this node is fenced--> over: all that it holds is compared before it serves again
+ *         --another record stands--> checked anew
+ *
+ * The record is written only where nothing has changed since the check: the directory compares the
+ * generation that the record names (in_place_of). The decisions are cluster/check.c's
  * (republish_written()).
  */
 #include <stdlib.h>
@@ -12,6 +18,7 @@
 #include "exchange/held_check.h"
 #include "exchange/nodes.h"
 
+/* One record that is being written again. It lives until the index has answered. */
 struct again {
     struct broker *broker;
     struct space *space;
@@ -26,6 +33,7 @@ static void republish_on_removed(void *context, enum directory_result result) {
     (void)context, (void)result; /* the directory retries and counts in pending() by itself */
 }
 
+/* It may be retired while its record is being written; then the record is to be removed again. */
 static bool republish_is_held(const struct again *again) {
     struct store_info info;
     return store_stat(again->space->store, NULL, 0, again->generation, &info) &&
@@ -44,6 +52,7 @@ static struct directory_record republish_record(const struct again *again) {
                                      .bytes = info.extent_bytes};
 }
 
+/* What follows is the table of republish_written(): again, removed, checked anew, or over. */
 static void republish_on_written(void *context, enum directory_result result) {
     struct again *again = context;
     struct broker *broker = again->broker;

@@ -24,6 +24,9 @@
 
 /* ---- connections ---- */
 
+/* NULL: it may not ask; the connection is then closed. A node may have several connections at a
+ * time, for it gives up one that hangs and dials again before this node sees the old one die. Each
+ * of them is charged to the node. */
 void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t incarnation) {
     (void)incarnation;
     struct broker *broker = owner;
@@ -54,6 +57,9 @@ void *serve_open(void *owner, struct asker *asker, const char *node, uint64_t in
     return asking;
 }
 
+/* The connection is proven dead: the asking node reads nothing over it any more, and so all that it
+ * held is returned, never consumed. Checks that it asked for go on, because they put right what
+ * this node holds; nobody is answered. */
 void serve_closed(void *owner, void *user) {
     struct broker *broker = owner;
     struct asking *asking = user;
@@ -72,6 +78,8 @@ void serve_closed(void *owner, void *user) {
     free(asking);
 }
 
+/* As long as one lease is left, no asking broker gives up its place: which of them holds that lease
+ * the store does not say. */
 void serve_leave_space(struct broker *broker, struct space *space) {
     struct asking *asking;
     TAILQ_FOREACH (asking, &broker->exchange->askings, link) {
@@ -86,6 +94,8 @@ void serve_leave_space(struct broker *broker, struct space *space) {
 
 /* ---- operations of a few lines ---- */
 
+/* The key with which the asking node's transport may read this region: asked for once for each
+ * connection and region, and valid for that connection only. */
 static void serve_region(const struct serve_asked *asked) {
     struct asking *asking = asked->asking;
     uint8_t key[TRANSPORT_KEY_BYTES_MAX];
@@ -104,7 +114,7 @@ static void serve_region(const struct serve_asked *asked) {
     asker_reply(asking->asker, asked->request_id, &reply, NULL, 0);
 }
 
-static const char *serve_no_memory = "the home is out of memory";
+static const char serve_no_memory[] = "the home is out of memory";
 
 /* Also a fenced node tells what it holds; the answer says that it may have been superseded. */
 static void serve_stat(const struct serve_asked *asked) {
@@ -127,6 +137,7 @@ static void serve_stat(const struct serve_asked *asked) {
     fb__stat_result__free_unpacked(reply.stat, NULL);
 }
 
+/* What has become of a sample, also of one that has ended. */
 static void serve_explain(const struct serve_asked *asked) {
     const Fb__RetireItem *item = asked->message->explain->item;
     struct ref ref = {0};
@@ -166,6 +177,7 @@ static void serve_list(const struct serve_asked *asked) {
         fb__list_reply__free_unpacked(page, NULL);
 }
 
+/* Also of a fenced node: why it is fenced is what the asking node wants to show. */
 static void serve_health(const struct serve_asked *asked) {
     struct health health;
     health_fill(asked->asking->broker, &health);
@@ -215,7 +227,8 @@ static const struct peer_operation operations[] = {
     [FB__PEER_REQUEST__OP_INDEX_CHECK] = {"a check of the index", NULL, true, index_serve_check},
 };
 
-/* True: it may be answered. Else it has been refused. */
+/* The checks that are the same for all operations. True: it may be answered. Else it has been
+ * refused. */
 static bool serve_may_answer(const struct peer_operation *operation,
                              const struct serve_asked *asked) {
     struct asking *asking = asked->asking;
@@ -241,6 +254,9 @@ static bool serve_may_answer(const struct peer_operation *operation,
     return true;
 }
 
+/* Called by peer/ for each request that comes in, except for pings. An operation that has no row is
+ * of a newer version of the protocol. It is answered, so that the other side need not wait for its
+ * deadline to learn that this node cannot do it. */
 void serve_request(void *owner, void *user, uint32_t request_id, bool wants_reply,
                    const Fb__PeerRequest *request) {
     (void)owner;

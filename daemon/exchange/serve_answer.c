@@ -7,6 +7,7 @@
 
 #include "exchange/serve.h"
 
+/* `error` is not written to: protobuf-c declares all its strings as not const. */
 void serve_refuse(struct asking *asking, uint32_t request_id, Fb__Status status,
                   const char *sentence) {
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
@@ -28,6 +29,7 @@ void serve_refuse_full(struct asking *asking, uint32_t request_id,
     serve_refuse(asking, request_id, FB__STATUS__FULL, sentence);
 }
 
+/* Limited for each node, because a faulty one may send many. */
 void serve_refuse_malformed(const struct serve_asked *asked, const char *what) {
     char sentence[SENTENCE_BYTES];
     snprintf(sentence, sizeof sentence, "%s was asked for by a request that is not well formed: %s",

@@ -20,20 +20,20 @@
 #include "node/knowledge.h"
 #include "proto/frame.h"
 
-/* A lease asked for that waits for the sample to be put. */
+/* A lease that has been asked for, until it is granted or refused. */
 struct served {
-    struct waiter waiter; /* an effect's tag is a pointer to it */
-    TAILQ_ENTRY(served) link;
+    struct waiter waiter;     /* the store's effect carries a pointer to it as its tag */
+    TAILQ_ENTRY(served) link; /* in asking->waiting, once the store has made it wait */
     struct asking *asking;
     struct space *space;
     uint32_t request_id;
-    bool have_copy;
-    uint64_t generation;
+    bool have_copy;      /* the asking node has the bytes already, and wants only the lease */
+    uint64_t generation; /* 0: whichever stands under that id */
     char sample_id[LAYOUT_ID_BYTES_MAX + 1];
 };
 
 /* Ends the wait of a lease that stands in the list of its asking broker. */
-static void serve_served_free(struct served *served) {
+static void serve_end_wait(struct served *served) {
     TAILQ_REMOVE(&served->asking->waiting, served, link);
     account_release(served->asking->account, CHARGE_WAITS, 1);
     free(served);
@@ -50,8 +50,12 @@ static uint32_t serve_holder_of(struct asking *asking, struct space *space) {
     return *holder;
 }
 
-static void serve_grant(struct asking *asking, struct space *space, uint32_t request_id,
-                        bool have_copy, const struct store_lease *lease) {
+/* The answer says where the bytes are, and what they are: with the tensors' specs and checksums the
+ * asking node needs no second question. The bytes of a small sample come along, because a read over
+ * the network would take longer than they do; those of a large one are read from the region of this
+ * store's memory, straight into the other node's. */
+static void serve_grant(const struct served *served, const struct store_lease *lease) {
+    const struct space *space = served->space;
     uint8_t spec[STORE_SPEC_BYTES_MAX], checksums[8 * STORE_TENSORS_MAX];
     uint32_t spec_bytes = 0, checksums_bytes = 0;
     struct store_info info;
@@ -71,28 +75,30 @@ static void serve_grant(struct asking *asking, struct space *space, uint32_t req
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = FB__PEER_REPLY__RESULT_LEASE;
     reply.lease = &result;
-    bool small = lease->extent_bytes <= FRAME_INLINE_BYTES_MAX && !have_copy;
-    asker_reply(asking->asker, request_id, &reply,
+    bool small = lease->extent_bytes <= FRAME_INLINE_BYTES_MAX && !served->have_copy;
+    asker_reply(served->asking->asker, served->request_id, &reply,
                 (const uint8_t *)space->arena.base + lease->extent_offset,
                 small ? lease->extent_bytes : 0);
 }
 
-static void serve_settle_lease(struct asking *asking, struct space *space, uint32_t request_id,
-                               bool have_copy, const char *sample_id, uint64_t generation,
-                               enum store_result result, const struct store_lease *lease,
-                               const struct store_refusal *refusal) {
+/* The store has answered the get, whether at once or after a wait. */
+static void serve_settle(const struct served *served, enum store_result result,
+                         const struct store_lease *lease, const struct store_refusal *refusal) {
     char sentence[SENTENCE_BYTES];
     if (result == STORE_OK) {
-        serve_grant(asking, space, request_id, have_copy, lease);
+        serve_grant(served, lease);
         return;
     }
     if (result == STORE_E_NOT_FOUND || result == STORE_E_TIMEOUT)
-        status_not_found(sentence, asking->broker, space, sample_id, generation);
+        status_not_found(sentence, served->asking->broker, served->space, served->sample_id,
+                         served->generation);
     else
-        status_sentence(sentence, space, result, refusal, sample_id);
-    serve_refuse(asking, request_id, status_of(result), sentence);
+        status_sentence(sentence, served->space, result, refusal, served->sample_id);
+    serve_refuse(served->asking, served->request_id, status_of(result), sentence);
 }
 
+/* The wait is over. The node may have been fenced since the lease was asked for: then the store has
+ * granted what must not leave this node, and the lease is given back at once. */
 static void serve_on_resident(struct waiter *waiter, const struct store_effect *effect) {
     struct served *served = container_of(waiter, struct served, waiter);
     struct broker *broker = served->asking->broker;
@@ -101,86 +107,92 @@ static void serve_on_resident(struct waiter *waiter, const struct store_effect *
                       STORE_RETURNED, broker->now_ns);
         serve_refuse(served->asking, served->request_id, FB__STATUS__UNAVAILABLE,
                      broker_fenced_why(broker));
-        serve_served_free(served);
-        return;
+    } else {
+        serve_settle(served, effect->result, &effect->lease, &effect->refusal);
     }
-    serve_settle_lease(served->asking, served->space, served->request_id, served->have_copy,
-                       served->sample_id, served->generation, effect->result, &effect->lease,
-                       &effect->refusal);
-    serve_served_free(served);
+    serve_end_wait(served);
 }
 
-/* The lease was asked for, and cannot even be waited for. */
-static void serve_refuse_reader(struct asking *asking, const struct space *space,
-                                uint32_t request_id, const char *sample_id, bool no_memory) {
-    const struct config *config = asking->broker->config;
+/* There is no memory for a struct served (no_memory), or the store has no place for one more node
+ * among its readers: the lease cannot even be waited for. */
+static void serve_refuse_reader(const struct serve_asked *asked, bool no_memory) {
+    const struct config *config = asked->asking->broker->config;
+    const char *sample_id = asked->message->lease->item->sample_id;
     struct store_totals totals;
     char sentence[SENTENCE_BYTES];
-    store_totals(space->store, &totals);
+    store_totals(asked->space->store, &totals);
     if (no_memory)
         snprintf(sentence, sizeof sentence,
                  "sample %s of store %s: its home, node %s, is out of memory", sample_id,
-                 space->name, config->node);
+                 asked->space->name, config->node);
     else
         snprintf(
             sentence, sizeof sentence,
             "sample %s of store %s: node %s has no place for another reader: all %llu places of "
             "sessions and nodes in this store are taken (their number follows from "
             "max_sessions = %u)",
-            sample_id, space->name, config->node, (unsigned long long)totals.max_holders,
+            sample_id, asked->space->name, config->node, (unsigned long long)totals.max_holders,
             config->max_sessions);
-    serve_refuse(asking, request_id, no_memory ? FB__STATUS__UNAVAILABLE : FB__STATUS__FULL,
-                 sentence);
+    serve_refuse(asked->asking, asked->request_id,
+                 no_memory ? FB__STATUS__UNAVAILABLE : FB__STATUS__FULL, sentence);
 }
 
-static void serve_lease_for(struct asking *asking, struct space *space, uint32_t request_id,
-                            const Fb__PeerLease *asked) {
-    struct broker *broker = asking->broker;
-    struct charge_refusal full;
-    if (!account_has_room(asking->account, CHARGE_WAITS, 1, &full)) {
-        serve_refuse_full(asking, request_id, &full);
-        return;
-    }
-    struct served *served = calloc(1, sizeof *served);
-    uint32_t holder = serve_holder_of(asking, space);
-    if (!served || holder == STORE_NO_HOLDER) {
-        serve_refuse_reader(asking, space, request_id, asked->item->sample_id, !served);
-        free(served);
-        return;
-    }
-    *served = (struct served){.waiter = {serve_on_resident},
-                              .asking = asking,
-                              .space = space,
-                              .request_id = request_id,
-                              .have_copy = asked->have_copy,
-                              .generation = asked->item->generation};
-    strcpy(served->sample_id, asked->item->sample_id);
-    bool cut;
-    uint64_t asked_ns = space_cut_wait_ns(space, asked->wait_ms * NS_PER_MS, &cut);
-    uint64_t wait_ns = sample_wait_ns(space, served->generation, asked_ns);
+/* Asks the store, which grants, refuses or makes it wait. `served` is freed here unless it waits.
+ */
+static void serve_ask_store(struct served *served, uint32_t holder, uint64_t wait_ns) {
+    struct asking *asking = served->asking;
+    struct space *space = served->space;
+    const uint64_t now_ns = asking->broker->now_ns;
+    bool cut; /* not told: the asking broker has a max_wait of its own, of which it tells its client
+               */
+    uint64_t cut_ns = space_cut_wait_ns(space, wait_ns, &cut);
     struct store_get get = {
         .sample_id = served->sample_id,
         .sample_id_bytes = (uint32_t)strlen(served->sample_id),
         .generation = served->generation,
-        .deadline_ns = broker->now_ns + wait_ns,
+        .deadline_ns = now_ns + sample_wait_ns(space, served->generation, cut_ns),
         .tag = (uint64_t)(uintptr_t)&served->waiter,
     };
     struct store_lease lease;
     struct store_refusal refusal = {0};
-    enum store_result result =
-        store_get(space->store, holder, &get, broker->now_ns, &lease, &refusal);
+    enum store_result result = store_get(space->store, holder, &get, now_ns, &lease, &refusal);
     if (result == STORE_WAIT) {
         TAILQ_INSERT_TAIL(&asking->waiting, served, link);
         account_add(asking->account, CHARGE_WAITS, 1);
         return;
     }
-    serve_settle_lease(asking, space, request_id, served->have_copy, served->sample_id,
-                       served->generation, result, &lease, &refusal);
+    serve_settle(served, result, &lease, &refusal);
     free(served);
 }
 
-/* Only while this node serves (the table in serve.c): what it grants when it may have been taken
- * for dead could have been superseded elsewhere. */
+static void serve_lease_for(const struct serve_asked *asked) {
+    struct asking *asking = asked->asking;
+    const Fb__PeerLease *lease = asked->message->lease;
+    struct charge_refusal full;
+    if (!account_has_room(asking->account, CHARGE_WAITS, 1, &full)) {
+        serve_refuse_full(asking, asked->request_id, &full);
+        return;
+    }
+    struct served *served = calloc(1, sizeof *served);
+    uint32_t holder = serve_holder_of(asking, asked->space);
+    if (!served || holder == STORE_NO_HOLDER) {
+        serve_refuse_reader(asked, !served);
+        free(served);
+        return;
+    }
+    *served = (struct served){.waiter = {serve_on_resident},
+                              .asking = asking,
+                              .space = asked->space,
+                              .request_id = asked->request_id,
+                              .have_copy = lease->have_copy,
+                              .generation = lease->item->generation};
+    strcpy(served->sample_id, lease->item->sample_id);
+    serve_ask_store(served, holder, lease->wait_ms * NS_PER_MS);
+}
+
+/* The table in serve.c lets this be called only while the node serves: what a node grants when it
+ * may have been taken for dead could have been superseded elsewhere. A ref of an earlier
+ * incarnation is LOST for certain: its bytes were in the memory that went with that one. */
 void serve_lease(const struct serve_asked *asked) {
     const struct broker *broker = asked->asking->broker;
     const Fb__PeerLease *lease = asked->message->lease;
@@ -194,14 +206,14 @@ void serve_lease(const struct serve_asked *asked) {
                  lease->item->sample_id, asked->space->name, broker->config->node);
         serve_refuse(asked->asking, asked->request_id, FB__STATUS__LOST, sentence);
     } else {
-        serve_lease_for(asked->asking, asked->space, asked->request_id, lease);
+        serve_lease_for(asked);
     }
 }
 
 void serve_forget_waiting(struct asking *asking) {
     struct served *served;
     while ((served = TAILQ_FIRST(&asking->waiting)))
-        serve_served_free(served);
+        serve_end_wait(served);
 }
 
 /* ---- releases ---- */

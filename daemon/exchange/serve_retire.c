@@ -11,19 +11,30 @@
 #include "exchange/publish.h"
 #include "exchange/serve.h"
 
-static void retire_one(struct asking *asking, struct space *space, const Fb__RetireItem *item,
-                       enum store_reason reason, struct store_op op) {
+/* What the ref names was held by an earlier incarnation of this node, and went with its memory. But
+ * the record may still stand in the index, and that incarnation may in truth live on, cut off from
+ * everybody. So the end is recorded for it, too. */
+static void serve_retire_of_earlier_us(struct asking *asking, struct space *space,
+                                       const Fb__RetireItem *item, enum store_reason reason) {
+    const struct directory_record lost = {.store = space->name,
+                                          .sample_id = item->sample_id,
+                                          .home = asking->broker->config->node,
+                                          .generation = item->generation,
+                                          .incarnation = item->incarnation};
+    if (!layout_check_sample_id(item->sample_id))
+        publish_end_lost(asking->broker, space, &lost, reason, false, asking->account, NULL);
+}
+
+/* Retires one generation here, once for each operation: an ack is sent again when its first answer
+ * was lost, and one by id (generation 0) would end what has been put in between. In a store of
+ * policy `retain` an ack ends nothing. op {0}: it is not repeated. */
+static void serve_retire_one(struct asking *asking, struct space *space, const Fb__RetireItem *item,
+                             enum store_reason reason, struct store_op op) {
     struct broker *broker = asking->broker;
     struct store_answer answer;
     bool retired;
     if (nodes_is_earlier_us(broker, "", item->incarnation)) {
-        const struct directory_record lost = {.store = space->name,
-                                              .sample_id = item->sample_id,
-                                              .home = broker->config->node,
-                                              .generation = item->generation,
-                                              .incarnation = item->incarnation};
-        if (!layout_check_sample_id(item->sample_id))
-            publish_end_lost(broker, space, &lost, reason, false, asking->account, NULL);
+        serve_retire_of_earlier_us(asking, space, item, reason);
         return;
     }
     if ((reason == STORE_ACKED && space->settings.policy == FB__POLICY__RETAIN) ||
@@ -35,9 +46,12 @@ static void retire_one(struct asking *asking, struct space *space, const Fb__Ret
     store_replay_record(space->store, op, &answer);
 }
 
-/* A put there has replaced what we put last; so it has what we put before that, which is still here
- * when our own put was not over. */
-static void retire_earlier(struct broker *broker, struct space *space, const Fb__RetireItem *item) {
+/* A put of the asking node has replaced the generation that this node put last. So it has replaced
+ * what this node put before that as well, which is still here when our last put is not over. For
+ * example: 7 is resident here, our put of 8 is on its way, and node b's put 9 has replaced the
+ * record of 8: both 8 and 7 are to go. */
+static void serve_retire_earlier(struct broker *broker, struct space *space,
+                                 const Fb__RetireItem *item) {
     struct store_info info;
     bool retired;
     if (!layout_check_sample_id(item->sample_id) &&
@@ -48,13 +62,16 @@ static void retire_earlier(struct broker *broker, struct space *space, const Fb_
                      info.generation, STORE_SUPERSEDED, broker->now_ns, &retired);
 }
 
+/* The count in the answer says whether our put had been answered before (1) or not (0). If it had
+ * not, the asking node knows that what our put had replaced may still be read elsewhere, and asks
+ * all other nodes. So the count is taken before anything is retired. */
 static void serve_retire_supersede(const struct serve_asked *asked, struct space *space,
                                    const Fb__RetireItem *item) {
     struct asking *asking = asked->asking;
     Fb__ItemsReply items = FB__ITEMS_REPLY__INIT;
     items.count = publish_was_done(asking->broker, space, item->generation);
-    retire_one(asking, space, item, STORE_SUPERSEDED, (struct store_op){0});
-    retire_earlier(asking->broker, space, item);
+    serve_retire_one(asking, space, item, STORE_SUPERSEDED, (struct store_op){0});
+    serve_retire_earlier(asking->broker, space, item);
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = FB__PEER_REPLY__RESULT_ITEMS;
     reply.items = &items;
@@ -70,7 +87,7 @@ static void serve_retire_all(const struct serve_asked *asked, struct space *spac
     for (size_t i = 0; i < retire->n_items; i++) {
         const Fb__RetireItem *item = retire->items[i];
         struct store_op op = {retire->client_id, retire->op_id ? retire->op_id + i : 0};
-        retire_one(asking, space, item, (enum store_reason)retire->reason, op);
+        serve_retire_one(asking, space, item, (enum store_reason)retire->reason, op);
         all &= !publish_pursues(asking->broker, space, item->sample_id, item->generation);
     }
     if (all)
@@ -80,6 +97,8 @@ static void serve_retire_all(const struct serve_asked *asked, struct space *spac
                      "its put has not yet seen the end of an older one elsewhere; ask again");
 }
 
+/* Other reasons are the home's own: whether a sample is consumed, or has stood for too long, is
+ * decided by the store that holds it. */
 static bool serve_retire_permitted(Fb__Reason reason) {
     return reason == FB__REASON__ACKED || reason == FB__REASON__ABORTED ||
            reason == FB__REASON__SUPERSEDED;
