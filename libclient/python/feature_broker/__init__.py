@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""feature_broker: put and get samples of tensors through the featured broker of this machine.
+"""feature_broker: put and get samples of tensors through the featured broker of this machine::
 
     import feature_broker as fb
 
