@@ -108,7 +108,7 @@ $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUIL
 # ---- Python ----
 # With PYTHONPATH=build/python, `import feature_broker` finds the sources of this tree and the module that is built here.
 PYTHON_SOURCES = $(shell find libclient/python/feature_broker -not -path '*/__pycache__*')
-.PHONY: python check-python
+.PHONY: python python-docs check-python
 python: $(BUILD)/python/built ## the Python package, for PYTHONPATH=build/python
 $(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.py $(wildcard libclient/python/binding.[ch]) \
   libclient/feature.h $(PYTHON_SOURCES)
@@ -116,6 +116,8 @@ $(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.p
 	$(Q)CC='$(CC)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
 	  $(PYTHON) libclient/python/build_extension.py $(@D)
 	@touch $@
+python-docs: python ## the reference of the Python package, made of its docstrings: build/python-reference.md
+	PYTHONPATH=$(BUILD)/python $(PYTHON) scripts/python-docs > $(BUILD)/python-reference.md
 check-python: all python $(FAKE_CUDA) ## the tests of the Python package
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests python
 

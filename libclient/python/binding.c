@@ -169,6 +169,14 @@ struct binding_lease *binding_lease_new(struct feature_view *view) {
     return lease;
 }
 
+/* NULL: no memory even for that. */
+static struct binding_lease *binding_new_failure(int status) {
+    struct binding_lease *failure = calloc(1, sizeof *failure);
+    if (failure)
+        failure->status = status;
+    return failure;
+}
+
 struct binding_lease *binding_get(struct feature_store *store, const struct feature_ref *ref,
                                   const char *sample_id, uint32_t deadline_ms, uint32_t wait_ms) {
     const struct feature_key key = {
@@ -177,12 +185,7 @@ struct binding_lease *binding_get(struct feature_store *store, const struct feat
         .size = sizeof options, .deadline_ms = deadline_ms, .wait_ms = wait_ms};
     struct feature_view *view;
     int status = feature_get(store, &key, &options, &view);
-    if (!status)
-        return binding_lease_new(view);
-    struct binding_lease *failure = calloc(1, sizeof *failure);
-    if (failure)
-        failure->status = status;
-    return failure;
+    return status ? binding_new_failure(status) : binding_lease_new(view);
 }
 
 void binding_release(struct binding_lease *lease, int how) {
@@ -238,6 +241,47 @@ static uint8_t *binding_copy_dimension(uint8_t *to, const uint8_t *from, size_t 
 void binding_copy_strided(void *to, const void *from, size_t item_bytes, uint32_t rank,
                           const uint64_t *shape, const int64_t *strides_bytes) {
     binding_copy_dimension(to, from, item_bytes, rank, shape, strides_bytes);
+}
+
+/* ---- gets that do not wait ---- */
+
+int binding_queue_open(struct binding_client *client, struct feature_queue **out) {
+    int rc = feature_queue_open(client->feature, NULL, out);
+    if (!rc)
+        binding_client_ref(client);
+    return rc;
+}
+
+void binding_queue_close(struct feature_queue *queue, struct binding_client *client) {
+    feature_queue_close(queue);
+    binding_client_unref(client);
+}
+
+int binding_get_start(struct feature_queue *queue, struct feature_store *store,
+                      const struct feature_ref *ref, const char *sample_id, uint32_t deadline_ms,
+                      uint32_t wait_ms, uint64_t context, struct feature_request **out) {
+    const struct feature_get_item item = {
+        .size = sizeof item, .ref = ref, .sample_id = ref ? NULL : sample_id};
+    const struct feature_get_options options = {
+        .size = sizeof options, .deadline_ms = deadline_ms, .wait_ms = wait_ms};
+    return feature_get_start(queue, store, &item, 1, &options, (void *)(uintptr_t)context, out);
+}
+
+/* PENDING: the sample is asked for once more, and comes again. */
+bool binding_queue_next(struct feature_queue *queue, uint64_t *context_out,
+                        struct binding_lease **lease_out) {
+    struct feature_request *request;
+    while ((request = feature_queue_next(queue))) {
+        uint64_t context = (uintptr_t)feature_request_context(request);
+        struct feature_get_item item = {.size = sizeof item};
+        int status = feature_get_finish(request, &item, 1);
+        if (status == FEATURE_PENDING)
+            continue;
+        *context_out = context;
+        *lease_out = status ? binding_new_failure(status) : binding_lease_new(item.view);
+        return true;
+    }
+    return false;
 }
 
 /* ---- list ---- */

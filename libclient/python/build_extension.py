@@ -59,9 +59,6 @@ def declarations() -> str:
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
     text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
-    # Declared in feature.h before they are there.
-    names = r"feature_(queue_\w+|get_start|get_finish|request_\w+)"
-    text = re.sub(rf"^[^;{{}}]*?\b{names}\([^;]*\);", "", text, flags=re.MULTILINE)
     return BEFORE + text + AFTER
 
 
