@@ -127,7 +127,7 @@ def _read_line(line: str) -> Key:
 Keys = Union[str, "os.PathLike[str]", Iterable[Key]]
 
 
-class FeatureDataset(IterableDataset):  # type: ignore[misc, type-arg, unused-ignore]
+class FeatureDataset(IterableDataset[Any]):
     """The samples of a manifest, or of an iterable of refs and sample ids, as :class:`Item` objects.
 
     store: its name. Each process that iterates connects and opens it for itself.
@@ -197,7 +197,8 @@ class FeatureDataset(IterableDataset):  # type: ignore[misc, type-arg, unused-ig
         self._connection: tuple[int, Client, Store] | None = None
         # The epoch, and how many samples of it are done: in memory that worker processes share, as
         # persistent workers are told of an epoch by nothing else.
-        self._progress = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._progress = torch.zeros(2, dtype=torch.int64)
+        _share(self._progress)
         self._done = 0  # so many samples of this epoch, from its first on, are acked
         self._acked: set[int] = set()  # and these behind the first that is not
 
@@ -227,7 +228,7 @@ class FeatureDataset(IterableDataset):  # type: ignore[misc, type-arg, unused-ig
         """The indices in `keys` that this rank reads in an epoch (None: the present one)."""
         count = len(self.keys)
         if self._shuffle:
-            generator = torch.Generator()
+            generator: Any = torch.Generator()
             generator.manual_seed(self.seed * 1_000_003 + (self.epoch if epoch is None else epoch))
             indices = torch.randperm(count, generator=generator).tolist()
         else:
@@ -341,11 +342,17 @@ class FeatureDataset(IterableDataset):  # type: ignore[misc, type-arg, unused-ig
         return {**self.__dict__, "_connection": None}
 
 
+def _share(tensor: Any) -> None:
+    """Moves it into memory that this process's workers share, forked and spawned ones."""
+    tensor.share_memory_()
+
+
 def _find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     distributed = torch.distributed
     if rank is None and world_size is None:
         if distributed.is_available() and distributed.is_initialized():
-            return distributed.get_rank(), distributed.get_world_size()
+            group: Any = distributed
+            return int(group.get_rank()), int(group.get_world_size())
         return 0, 1
     if rank is None or world_size is None or not 0 <= rank < world_size:
         raise Invalid(f"rank {rank} of world_size {world_size}: give both, and rank below world_size")
