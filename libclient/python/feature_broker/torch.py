@@ -28,12 +28,15 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence, Union
 
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
+from torch.utils.data import get_worker_info as _get_worker_info
 
 from ._client import Client, connect
 from ._errors import Invalid, NotFound
 from ._ref import Key, Ref
 from ._store import Store
+
+get_worker_info: Any = _get_worker_info  # torch gives it no types
 
 __all__ = ["Batch", "FeatureDataset", "Item", "collate", "read_manifest"]
 
