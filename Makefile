@@ -121,6 +121,13 @@ python-docs: python ## the reference of the Python package, made of its docstrin
 check-python: all python $(FAKE_CUDA) ## the tests of the Python package
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests python
 
+# dist/: one file to install on every node, with the programs and all they need (scripts/build-wheel).
+.PHONY: wheel check-wheel
+wheel: all ## the wheel for `pip install`, into dist/
+	PYTHON=$(PYTHON) CC='$(CC)' scripts/build-wheel $(BUILD) dist
+check-wheel: wheel ## the tests of the wheel; needs the network, and root for the other release of Debian
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests wheel
+
 # ---- tests ----
 # Simulated brokers have arenas of their own (tests/model/cluster_memory.c).
 WRAP_model := -Wl,--wrap=arena_init,--wrap=arena_deinit
@@ -220,7 +227,7 @@ $(BUILD)/man/%: docs/man/%.md
 
 install: all man ## into DESTDIR/PREFIX
 	BUILD=$(BUILD) VERSION=$(VERSION) SOVERSION=$(SOVERSION) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install
-clean: ## remove build/
-	rm -rf build
+clean: ## remove build/ and dist/
+	rm -rf build dist
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -79,20 +79,20 @@ bool fc_connection_lock(struct feature *feature) {
     return true;
 }
 
-/* The application's function may be slow or call the library again, so the lock must not be held:
- * what is to be logged is kept until here. The sentence is escaped as all are: it may quote what
- * the broker has said. */
-static void connection_log(const struct feature *feature, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-static void connection_log(const struct feature *feature, const char *format, ...) {
+/* The application's function may be slow or call the library again, so the lock must not be held.
+ * The sentence is escaped as all are: it may quote what the broker has said. */
+void fc_log(const struct feature *feature, enum feature_log_level level, const char *format, ...) {
+    if (!feature->log)
+        return;
     char sentence[FC_SENTENCE_BYTES];
     va_list arguments;
     va_start(arguments, format);
     fc_sentence(sentence, format, arguments);
     va_end(arguments);
-    feature->log(feature->log_context, FEATURE_LOG_WARNING, sentence);
+    feature->log(feature->log_context, level, sentence);
 }
 
+/* What has to be logged was kept until here. */
 void fc_connection_unlock(struct feature *feature) {
     char lost[sizeof feature->lost];
     if (!*feature->lost) {
@@ -102,8 +102,7 @@ void fc_connection_unlock(struct feature *feature) {
     memcpy(lost, feature->lost, sizeof lost);
     *feature->lost = '\0';
     pthread_mutex_unlock(&feature->hub.lock);
-    if (feature->log)
-        connection_log(feature, "connection to %s lost: %s", feature->socket_path, lost);
+    fc_log(feature, FEATURE_LOG_WARNING, "connection to %s lost: %s", feature->socket_path, lost);
 }
 
 int fc_connection_check(const struct feature *feature) {

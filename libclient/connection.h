@@ -94,5 +94,8 @@ void fc_connection_unref(struct feature *feature);
 /* First of `count` operation ids, never 0. */
 uint64_t fc_connection_op_ids(struct feature *feature, uint32_t count);
 struct fc_limits fc_connection_limits(struct feature *feature);
+/* Not with the lock held: the application's function may call back. */
+void fc_log(const struct feature *feature, enum feature_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -15,7 +15,6 @@
 
 #include "clock.h"
 #include "cuda.h"
-#include "error.h"
 #include "key.h"
 #include "pin.h"
 #include "release.h"
