@@ -434,8 +434,8 @@ class Store:
                 yield ref, finish_get(got.lease.take(), key, names, copy, consume, made_by)
                 del got, future
         finally:
-            for _, number, _ in waiting:
-                queue.drop(number)
+            while waiting:  # emptied, because an exception keeps this frame
+                queue.drop(waiting.pop()[1])
 
     async def aput(
         self,
