@@ -22,11 +22,20 @@ def c_metadata(metadata: bytes) -> Any:
 
 def make_dense(source: Source) -> Any:
     """A pointer to the bytes of a source in one piece; copies those that are not."""
-    if source.fill is None and source.on_gpu is None:
+    if source.fill is None:
         return ffi.gc(ffi.cast("char *", source.address), _Keep(source))
     memory = ffi.new("char[]", max(source.bytes, 1))
     copy_source(source, ffi.buffer(memory, source.bytes))
     return memory
+
+
+def densify(source: Source) -> Source:
+    """The same with its bytes in one piece."""
+    if source.fill is None:
+        return source
+    memory = make_dense(source)
+    address = int(ffi.cast("uintptr_t", memory))
+    return source._replace(address=address, keep=memory, fill=None)
 
 
 class _Keep:
@@ -80,6 +89,10 @@ class Batch:
             sample.sample_id, sample.names, sample.numbers, sample.metadata = strings
             sample.count = len(sources)
             sample.metadata_bytes = len(metadata)
+            if any(source.stream is not None for source in sources):
+                from ._cuda import find_stream
+
+                sample.cuda_stream = find_stream(sources) or 0
         statuses = ffi.new("int[]", count)
         refs = ffi.new("struct feature_ref *[]", count)
         failed = lib.binding_put_batch(

@@ -30,7 +30,7 @@ class Source(NamedTuple):
     shape: tuple[int, ...]
     keep: Any  # keeps the memory alive
     fill: Callable[[Any], None] | None  # copies into a cffi buffer of `bytes` bytes; None: dense
-    on_gpu: Callable[[Any], None] | None = None  # the same, for dense memory of a GPU
+    stream: int | None = None  # of GPU memory, to be waited for, 0: none; None: plain memory
 
 
 def of_numpy(array: Any) -> Source:
@@ -88,8 +88,8 @@ def of_torch(tensor: Any) -> Source:
         if not tensor.is_cuda:
             raise Invalid(f"a torch tensor on device {tensor.device} cannot be put: call cpu()")
         tensor = tensor.resolve_conj().resolve_neg().contiguous()
-        torch.cuda.current_stream(tensor.device).synchronize()
-        return Source(dtype.code, tensor.data_ptr(), size, shape, tensor, None, fill)
+        stream = int(torch.cuda.current_stream(tensor.device).cuda_stream)
+        return Source(dtype.code, tensor.data_ptr(), size, shape, tensor, None, stream)
     if not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
         return Source(dtype.code, 0, size, shape, tensor, fill)
     return Source(dtype.code, tensor.data_ptr(), size, shape, tensor, None)
@@ -159,6 +159,10 @@ def _find_reader(value: Any) -> Callable[[Any], Source]:
         return lambda scalar: of_numpy(numpy.asarray(scalar))
     if isinstance(value, Tensor):
         return of_raw
+    if hasattr(value, "__cuda_array_interface__"):
+        from ._cuda import of_cuda_array
+
+        return of_cuda_array
     if hasattr(value, "__dlpack__"):
         return of_dlpack
     try:
@@ -222,12 +226,11 @@ def to_numbers(sources: list[Source]) -> list[int]:
 
 
 def copy_source(source: Source, buffer: Any) -> None:
-    """Copies a source of any kind into a cffi buffer of its size. Without the GIL."""
-    copy = source.fill or source.on_gpu
+    """Copies a source of plain memory into a cffi buffer of its size. Without the GIL."""
     if not source.bytes:
         return
-    if copy is not None:
-        copy(buffer)
+    if source.fill is not None:
+        source.fill(buffer)
     else:
         lib.binding_copy(
             ffi.from_buffer(buffer), ffi.cast("void *", source.address), source.bytes

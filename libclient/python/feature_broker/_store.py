@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, AsyncIterator, Iterable, Iterator, Literal, Mapping, Sequence, overload
 
 from . import _sinks
-from ._batch import Batch, c_metadata, make_dense
+from ._batch import Batch, c_metadata, densify, make_dense
 from ._dtypes import parse
 from ._errors import FeatureError, Invalid, check_batch, failure, text
 from ._feature import ffi, lib
@@ -96,7 +96,7 @@ class Store:
         handle = self._open()
         names, sources = describe(tensors)
         for source in sources:
-            if source.fill is not None:
+            if source.fill is not None or source.stream is not None:
                 return self._put_filling(sample_id, tensors, sources, metadata, timeout_s)
         out = ffi.new("struct feature_ref **")
         status = lib.binding_put(
@@ -122,7 +122,16 @@ class Store:
         metadata: bytes,
         timeout_s: float | None,
     ) -> Ref:
-        """A put in which something is not dense."""
+        """A put in which something is not dense, or is a GPU's."""
+        if any(source.stream is not None for source in sources):
+            batch = Batch(self._open(), milliseconds(timeout_s, "timeout_s"))
+            dense_sources = [densify(source) for source in sources]
+            batch.add(sample_id, join_names(dict.fromkeys(names)), dense_sources, metadata)
+            batch.flush()
+            ref = batch.refs[0]
+            if ref is None:
+                raise failure(batch.statuses[0], sample_id)
+            return ref
         if sum(source.bytes for source in sources) <= SMALL_BYTES:
             dense = {
                 name: _sinks.RawFramework().wrap(
@@ -252,6 +261,7 @@ class Store:
         wait_s: float | None = 0.0,
         timeout_s: float | None = 30.0,
         framework: str | None = None,
+        device: Any = None,
     ) -> dict[str, Any]: ...
 
     @overload
@@ -278,6 +288,7 @@ class Store:
         wait_s: float | None = 0.0,
         timeout_s: float | None = 30.0,
         framework: str | None = None,
+        device: Any = None,
     ) -> dict[str, Any] | View: ...
 
     def get(
@@ -290,6 +301,7 @@ class Store:
         wait_s: float | None = 0.0,
         timeout_s: float | None = 30.0,
         framework: str | None = None,
+        device: Any = None,
     ) -> dict[str, Any] | View:
         """Reads a sample: a dict of tensors of one's own, or a view.
 
@@ -303,6 +315,12 @@ class Store:
         timeout_s: how long the bytes may stand still on their way here; a transfer that moves is
             not cut off.
         framework: "numpy", "torch", "raw" or "auto"; None: as the store was opened.
+            "torch:cuda", "torch:cuda:1" and "torch:pinned" are torch on that device, here and
+            wherever a framework is named.
+        device: with a copy, where its tensors are: "cuda:1" or a torch.device; "pinned" (host
+            memory that CUDA copies from at full speed); or a function ``(name, dtype, shape)``
+            that gives objects with ``__cuda_array_interface__``, such as CuPy's. The bytes are there
+            when the call returns; they are copied on torch's current stream of that device.
 
         Blocks for the wait, the transfer from another node, and the copy. Raises NotFound for what
         is retired, superseded, gone or not put, Timeout for what was not put within wait_s or
@@ -310,7 +328,10 @@ class Store:
         twice), Full (no room here for a copy from another node), and Unsupported when the framework
         lacks a dtype; the sample stays readable then.
         """
-        made_by = _sinks.find(framework or self._framework)
+        if device is None:
+            made_by = _sinks.find(framework or self._framework)
+        else:
+            made_by = _sinks.find_device(device)
         handle = self._open()
         wait_ms = milliseconds(wait_s, "wait_s")
         timeout_ms = milliseconds(timeout_s, "timeout_s") or 1

@@ -198,5 +198,11 @@ def finish_get(
     except BaseException:
         lib.binding_release(raw, RETURNED)
         raise
-    lib.binding_copy_out(raw, pairs, len(pairs) // 2, CONSUMED if consume else RETURNED)
+    how = CONSUMED if consume else RETURNED
+    if made_by.stream is None:
+        lib.binding_copy_out(raw, pairs, len(pairs) // 2, how)
+        return tensors
+    status = lib.binding_copy_to_device(raw, pairs, len(pairs) // 2, how, made_by.stream)
+    if status:
+        raise failure(status, key)
     return tensors
