@@ -15,7 +15,7 @@ from ._batch import Batch, c_metadata, densify, make_dense
 from ._dtypes import parse
 from ._errors import FeatureError, Invalid, check_batch, failure, text
 from ._feature import ffi, lib
-from ._handles import StoreHandle, milliseconds
+from ._handles import OfThisProcess, StoreHandle, milliseconds
 from ._queue import Got, LoopQueue, full_ref, get_ahead
 from ._ref import Key, Ref, c_key, c_string, make_keys
 from ._reservation import Reservation
@@ -31,7 +31,7 @@ SMALL_BYTES = 64 << 10
 _NOT_FOUND = (int(lib.FEATURE_E_NOT_FOUND), int(lib.FEATURE_E_LOST))
 
 
-class Store:
+class Store(OfThisProcess):
     """An open store, from :meth:`Client.store`. Many threads may use one at once.
 
     The calls that ask the broker block, without the GIL, for a round trip (tens of microseconds)
