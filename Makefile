@@ -15,6 +15,8 @@ endif
 Q := $(if $(V),,@)
 # The Python that the binding is built and tested with; what is built serves every later one, too.
 PYTHON ?= /usr/bin/python3
+# The last one of INC: cppcheck is not shown Python's headers (scripts/lint).
+PYTHON_INC = -idirafter $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 CLANG ?= clang
 OPT ?= -O2 -g
 SANITIZE ?=
@@ -215,7 +217,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 # ---- style ----
 SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] daemon/*/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch] tests/cuda/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
-	@INC="$(INC)" scripts/lint $(SOURCES)
+	@INC="$(INC) $(PYTHON_INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place
 	clang-format -i $(SOURCES)
 

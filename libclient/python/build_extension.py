@@ -68,9 +68,9 @@ def make_ffi(source: str) -> cffi.FFI:
     ffi.cdef(declarations())
     ffi.set_source(
         "feature_broker._feature",
-        '#include "binding.h"\n',
+        '#include "python/binding.h"\n',
         sources=[source],
-        include_dirs=[str(HERE), str(LIBCLIENT)],
+        include_dirs=[str(LIBCLIENT)],
         library_dirs=[str(BUILD)],
         libraries=["feature"],
         extra_link_args=[f"-Wl,-rpath,{path}" for path in RPATH.split(":")],

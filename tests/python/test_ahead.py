@@ -27,6 +27,7 @@ def put_all(store: fb.Store, sample_id: str, count: int, array: Any = X) -> list
 
 
 def descriptors() -> int:
+    gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -121,7 +122,8 @@ def test_get_many_waits_for_what_is_not_put(store: fb.Store, sample_id: str) -> 
 
 def test_ctrl_c_ends_a_get_that_waits(store: fb.Store, sample_id: str) -> None:
     started = time.monotonic()
-    timer = threading.Timer(0.2, lambda: signal.raise_signal(signal.SIGINT))
+    main = threading.get_ident()
+    timer = threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         store.get(sample_id, wait_s=60)
@@ -155,7 +157,6 @@ def test_1000_gets_in_flight(world: World, sample_id: str) -> None:
 
     before = descriptors()
     asyncio.run(run())
-    gc.collect()
     assert descriptors() <= before
     world.settle()
     assert not producer.list(sample_id)
@@ -255,7 +256,6 @@ def test_closing_the_client_ends_what_is_awaited(broker: Broker, sample_id: str)
 
     asyncio.run(run(False))
     asyncio.run(run(True))
-    gc.collect()
     assert descriptors() <= before
 
 
@@ -304,7 +304,6 @@ def test_many_gets_do_not_grow(client: fb.Client, store: fb.Store, sample_id: st
     for _ in range(20):
         asyncio.run(_get_all(store, refs))
         assert len(list(store.get_many(refs, window=16, ordered=False))) == 100
-    gc.collect()
     assert descriptors() == before
     store.abort(refs)
 

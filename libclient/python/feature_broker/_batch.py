@@ -20,15 +20,6 @@ def c_metadata(metadata: bytes) -> Any:
         raise Invalid(f"metadata is {type(metadata).__name__}: give bytes") from None
 
 
-def densify(source: Source) -> Source:
-    """The same with its bytes in one piece."""
-    if source.fill is None:
-        return source
-    memory = make_dense(source)
-    address = int(ffi.cast("uintptr_t", memory))
-    return source._replace(address=address, keep=memory, fill=None)
-
-
 def make_dense(source: Source) -> Any:
     """A pointer to the bytes of a source in one piece; copies those that are not."""
     if source.fill is None:
@@ -36,6 +27,15 @@ def make_dense(source: Source) -> Any:
     memory = ffi.new("char[]", max(source.bytes, 1))
     copy_source(source, ffi.buffer(memory, source.bytes))
     return memory
+
+
+def densify(source: Source) -> Source:
+    """The same with its bytes in one piece."""
+    if source.fill is None:
+        return source
+    memory = make_dense(source)
+    address = int(ffi.cast("uintptr_t", memory))
+    return source._replace(address=address, keep=memory, fill=None)
 
 
 class _Keep:

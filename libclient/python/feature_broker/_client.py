@@ -12,7 +12,7 @@ from typing import Any, Callable
 from . import _sinks
 from ._errors import Invalid, failure, text
 from ._feature import ffi, lib
-from ._handles import ClientHandle, StoreHandle, milliseconds
+from ._handles import ClientHandle, OfThisProcess, StoreHandle, milliseconds
 from ._ref import c_string
 from ._store import Store
 
@@ -94,7 +94,7 @@ def connect(
     return Client(ClientHandle(out[0], (handle, log)), socket_path)
 
 
-class Client:
+class Client(OfThisProcess):
     """A connection to the broker of this machine, from :func:`connect`.
 
     Many threads may use it at once. After a restart of the broker it connects again by itself. A

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from ._queue import LoopQueue
 
 
+class OfThisProcess:
+    """What makes no sense in another process, and says so when it is pickled."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} belongs to this process and cannot be pickled or copied: send "
+            "refs, and connect in the other process"
+        )
+
+
 class ClientHandle:
     """Owns a connection."""
 

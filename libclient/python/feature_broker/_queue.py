@@ -112,9 +112,9 @@ def get_ahead(
     """Gets keys, of which up to `window` are under way or there already at a time. Blocks in
     poll(), which a signal (Ctrl-C) interrupts. Raises the first failure that it comes to."""
     queue = Queue(store.client)
+    ends: dict[int, Lease | Exception] = {}
     try:
         waiting: deque[tuple[int, Key]] = deque()
-        ends: dict[int, Lease | Exception] = {}
         upcoming = iter(keys)
         poll = select.poll()
         poll.register(queue.fd, select.POLLIN)
@@ -144,6 +144,7 @@ def get_ahead(
             del end
     finally:
         queue.close()
+        ends.clear()  # an exception keeps this frame
 
 
 def _find_ended(

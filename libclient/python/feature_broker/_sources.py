@@ -29,7 +29,7 @@ class Source(NamedTuple):
     bytes: int
     shape: tuple[int, ...]
     keep: Any  # keeps the memory alive
-    fill: Callable[[Any], None] | None  # copies into a cffi buffer of `bytes` bytes
+    fill: Callable[[Any], None] | None  # copies into a cffi buffer of `bytes` bytes; None: dense
     stream: int | None = None  # of GPU memory, to be waited for, 0: none; None: plain memory
 
 
@@ -226,7 +226,7 @@ def to_numbers(sources: list[Source]) -> list[int]:
 
 
 def copy_source(source: Source, buffer: Any) -> None:
-    """Copies a source that is not a GPU's into a cffi buffer of its size. Without the GIL."""
+    """Copies a source of plain memory into a cffi buffer of its size. Without the GIL."""
     if not source.bytes:
         return
     if source.fill is not None:

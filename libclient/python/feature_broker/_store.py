@@ -15,7 +15,7 @@ from ._batch import Batch, c_metadata, densify, make_dense
 from ._dtypes import parse
 from ._errors import FeatureError, Invalid, check_batch, failure, text
 from ._feature import ffi, lib
-from ._handles import StoreHandle, milliseconds
+from ._handles import OfThisProcess, StoreHandle, milliseconds
 from ._queue import Got, LoopQueue, full_ref, get_ahead
 from ._ref import Key, Ref, c_key, c_string, make_keys
 from ._reservation import Reservation
@@ -31,7 +31,7 @@ SMALL_BYTES = 64 << 10
 _NOT_FOUND = (int(lib.FEATURE_E_NOT_FOUND), int(lib.FEATURE_E_LOST))
 
 
-class Store:
+class Store(OfThisProcess):
     """An open store, from :meth:`Client.store`. Many threads may use one at once.
 
     The calls that ask the broker block, without the GIL, for a round trip (tens of microseconds)
@@ -125,13 +125,12 @@ class Store:
         """A put in which something is not dense, or is a GPU's."""
         if any(source.stream is not None for source in sources):
             batch = Batch(self._open(), milliseconds(timeout_s, "timeout_s"))
-            sources = [densify(source) for source in sources]
-            batch.add(sample_id, join_names(dict.fromkeys(names)), sources, metadata)
+            dense_sources = [densify(source) for source in sources]
+            batch.add(sample_id, join_names(dict.fromkeys(names)), dense_sources, metadata)
             batch.flush()
-            if batch.statuses[0]:
-                raise failure(batch.statuses[0], sample_id)
             ref = batch.refs[0]
-            assert ref is not None
+            if ref is None:
+                raise failure(batch.statuses[0], sample_id)
             return ref
         if sum(source.bytes for source in sources) <= SMALL_BYTES:
             dense = {
@@ -456,8 +455,8 @@ class Store:
                 yield ref, finish_get(got.lease.take(), key, names, copy, consume, made_by)
                 del got, future
         finally:
-            for _, number, _ in waiting:
-                queue.drop(number)
+            while waiting:  # emptied, because an exception keeps this frame
+                queue.drop(waiting.pop()[1])
 
     async def aput(
         self,

@@ -8,6 +8,7 @@ from typing import Any, Iterator, Mapping
 
 from ._errors import Invalid, failure, text
 from ._feature import ffi, lib
+from ._handles import OfThisProcess
 from ._ref import Key, Ref
 from ._sinks import Framework
 
@@ -52,9 +53,10 @@ def ref_of(raw: Any) -> Ref:
 
 def indices_of(raw: Any, names: Any, key: Any) -> list[tuple[str, int]]:
     """Names and places of the tensors wanted: all in their order, or those named."""
-    own = [text(raw.tensors[index].name) for index in range(raw.count)]
+    tensors = raw.tensors
+    own = [text(tensors[index].name) for index in range(raw.count)]
     if names is None:
-        return list(zip(own, range(len(own))))
+        return [(name, index) for index, name in enumerate(own)]
     if isinstance(names, str):
         raise Invalid(f"names must be a list of names, not one str: [{names!r}]", key)
     places = {name: index for index, name in enumerate(own)}
@@ -67,7 +69,7 @@ def indices_of(raw: Any, names: Any, key: Any) -> list[tuple[str, int]]:
         ) from None
 
 
-class View(Mapping[str, Any]):
+class View(OfThisProcess, Mapping[str, Any]):
     """The tensors of a sample, in the broker's memory, not copied: a mapping from name to tensor.
 
     It holds a lease: the bytes stay as they are, whatever becomes of the sample (abort, supersede,
