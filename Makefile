@@ -67,7 +67,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-python bench-index lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -198,6 +198,9 @@ bench: all ## every figure into build/bench.jsonl
 	scripts/run-bench $(BUILD)
 bench-index: all ## what the index in etcd costs, into build/bench-index.jsonl
 	OUT=$(BUILD)/bench-index.jsonl scripts/run-bench $(BUILD) index
+bench-python: all python ## what Python adds to the C calls, into build/bench-python.jsonl
+	PYTHONPATH=$(BUILD)/python $(PYTHON) scripts/bench-python > $(BUILD)/bench-python.jsonl.partial
+	mv $(BUILD)/bench-python.jsonl.partial $(BUILD)/bench-python.jsonl
 
 bench-rdma: all ## the figures of RDMA, between two QEMU machines, into build/bench-rdma.jsonl
 	scripts/run-bench-rdma $(BUILD)
