@@ -115,6 +115,15 @@ $(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.p
 	$(Q)CC='$(CC)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
 	  $(PYTHON) libclient/python/build_extension.py $(@D)
 	@touch $@
+# The mooncake drop-in is plain Python and a distribution of its own: nobody gets it who has not asked for it. It is
+# built from a copy, for setuptools leaves folders behind.
+.PHONY: wheel-mooncake
+wheel-mooncake: ## the wheel of the mooncake drop-in, into build/dist
+	$(Q)rm -rf $(BUILD)/wheel-mooncake && mkdir -p $(BUILD)/dist
+	$(Q)cp -r libclient/python/mooncake_dropin $(BUILD)/wheel-mooncake
+	$(Q)find $(BUILD)/wheel-mooncake -name __pycache__ -prune -exec rm -r {} +
+	$(Q)FEATURE_VERSION=$(VERSION) $(PYTHON) -m pip -q wheel --no-deps --no-build-isolation -w $(BUILD)/dist $(BUILD)/wheel-mooncake
+	@ls $(BUILD)/dist/feature_broker_mooncake-*.whl
 check-python: all python ## the tests of the Python package
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests python
 
