@@ -58,13 +58,14 @@ CTL_OBJ := $(call obj,$(wildcard libclient/featurectl/*.c))
 BENCH_OBJ := $(call obj,$(wildcard tests/bench/*.c))
 SUPPORT_OBJ := $(call obj,$(wildcard tests/support/*.c))
 suite_obj = $(call obj,$(wildcard tests/$(1)/*.c))
+FAKE_CUDA := $(BUILD)/tests/fake/libcuda.so.1
 SUITES := $(foreach s,unit conformance model e2e cuda,$(if $(wildcard tests/$(s)/*.c),$(s)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index bench-peers lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -118,14 +119,21 @@ $(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.p
 # The mooncake drop-in is plain Python and a distribution of its own: nobody gets it who has not asked for it. It is
 # built from a copy, for setuptools leaves folders behind.
 .PHONY: wheel-mooncake
-wheel-mooncake: ## the wheel of the mooncake drop-in, into build/dist
-	$(Q)rm -rf $(BUILD)/wheel-mooncake && mkdir -p $(BUILD)/dist
+wheel-mooncake: ## the wheel of the mooncake drop-in, into dist/
+	$(Q)rm -rf $(BUILD)/wheel-mooncake && mkdir -p $(BUILD) dist
 	$(Q)cp -r libclient/python/mooncake_dropin $(BUILD)/wheel-mooncake
 	$(Q)find $(BUILD)/wheel-mooncake -name __pycache__ -prune -exec rm -r {} +
-	$(Q)FEATURE_VERSION=$(VERSION) $(PYTHON) -m pip -q wheel --no-deps --no-build-isolation -w $(BUILD)/dist $(BUILD)/wheel-mooncake
-	@ls $(BUILD)/dist/feature_broker_mooncake-*.whl
-check-python: all python ## the tests of the Python package
+	$(Q)FEATURE_VERSION=$(VERSION) $(PYTHON) -m pip -q wheel --no-deps --no-build-isolation -w dist $(BUILD)/wheel-mooncake
+	@ls dist/feature_broker_mooncake-*.whl
+check-python: all python $(FAKE_CUDA) ## the tests of the Python package
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests python
+
+# dist/: one file to install on every node, with the programs and all they need (scripts/build-wheel).
+.PHONY: wheel check-wheel
+wheel: all ## the wheel for `pip install`, into dist/
+	PYTHON=$(PYTHON) CC='$(CC)' scripts/build-wheel $(BUILD) dist
+check-wheel: wheel ## the tests of the wheel; needs the network, and root for the other release of Debian
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests wheel
 
 # ---- tests ----
 # Simulated brokers have arenas of their own (tests/model/cluster_memory.c).
@@ -149,7 +157,6 @@ $(BUILD)/tests/memory: $(call suite_obj,memory) $(SUPPORT_OBJ) $(BUILD)/libfeatu
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
 # A driver for machines without a GPU. The library finds it by its soname, as it would find the real one.
-FAKE_CUDA := $(BUILD)/tests/fake/libcuda.so.1
 $(FAKE_CUDA): $(call obj,tests/cuda/fake/libcuda.c)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
@@ -197,6 +204,9 @@ bench: all ## every figure into build/bench.jsonl
 bench-index: all ## what the index in etcd costs, into build/bench-index.jsonl
 	OUT=$(BUILD)/bench-index.jsonl scripts/run-bench $(BUILD) index
 
+bench-peers: all python ## against Mooncake's own wheel, into build/bench-peers.jsonl; needs the package index
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-bench-peers
+
 bench-rdma: all ## the figures of RDMA, between two QEMU machines, into build/bench-rdma.jsonl
 	scripts/run-bench-rdma $(BUILD)
 
@@ -227,7 +237,7 @@ $(BUILD)/man/%: docs/man/%.md
 
 install: all man ## into DESTDIR/PREFIX
 	BUILD=$(BUILD) VERSION=$(VERSION) SOVERSION=$(SOVERSION) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install
-clean: ## remove build/
-	rm -rf build
+clean: ## remove build/ and dist/
+	rm -rf build dist
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
