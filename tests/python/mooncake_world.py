@@ -62,7 +62,7 @@ def connect(socket_path: str, put_wait_s: float = 30.0) -> MooncakeDistributedSt
     store = MooncakeDistributedStore()
     with environ(FEATURED_SOCKET=socket_path, FEATURED_PUT_WAIT_S=str(put_wait_s)):
         code = store.setup(
-            "127.0.0.1", "P2PHANDSHAKE", SEGMENT_BYTES, 0, "tcp", "", MASTER_NOWHERE
+            "127.0.0.1", "P2PHANDSHAKE", SEGMENT_BYTES, 64 << 20, "tcp", "", MASTER_NOWHERE
         )
     assert code == 0, code
     return store

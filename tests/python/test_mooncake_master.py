@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -63,7 +64,7 @@ class Nodes:
             tempfile.tempdir = None  # TMPDIR is looked at anew
             try:
                 code = store.setup(
-                    "127.0.0.1", more.get("metadata", "P2PHANDSHAKE"), segment_bytes, 0, "tcp", "",
+                    "127.0.0.1", more.get("metadata", "P2PHANDSHAKE"), segment_bytes, 1 << 20, "tcp", "",
                     master_address,
                 )  # fmt: skip
             finally:
@@ -245,9 +246,14 @@ class _At:
         self.socket_path = socket_path
 
 
-def test_more_than_the_node_has_is_cut(master, nodes, caplog):
-    assert nodes.setup("first", master.address, 1 << 60).put("k", b"x") == 0
-    assert "is cut" in caplog.text
+def test_more_than_the_node_has_is_cut(master, nodes, caplog, monkeypatch):
+    limit = 90 << 20
+    monkeypatch.setattr(fb.Client, "health", lambda self: types.SimpleNamespace(max_resident_bytes=limit, node="n"))
+    store = nodes.setup("first", master.address, 1 << 60)
+    assert store.put("k", b"x") == 0
+    assert f"more than the {limit} bytes" in caplog.text
+    said = Broker.ctl(_At(store._connection.client.socket_path), "stores", "--json")
+    assert f'"max_resident_bytes":{limit}' in said
 
 
 def test_a_process_that_brings_nothing_takes_the_launchers_size(master, nodes):
