@@ -15,6 +15,8 @@ endif
 Q := $(if $(V),,@)
 # The Python that the binding is built and tested with; what is built serves every later one, too.
 PYTHON ?= /usr/bin/python3
+# The last one of INC: cppcheck is not shown Python's headers (scripts/lint).
+PYTHON_INC = -idirafter $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 CLANG ?= clang
 OPT ?= -O2 -g
 SANITIZE ?=
@@ -108,7 +110,7 @@ $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUIL
 # ---- Python ----
 # With PYTHONPATH=build/python, `import feature_broker` finds the sources of this tree and the module that is built here.
 PYTHON_SOURCES = $(shell find libclient/python/feature_broker -not -path '*/__pycache__*')
-.PHONY: python check-python
+.PHONY: python python-docs check-python
 python: $(BUILD)/python/built ## the Python package, for PYTHONPATH=build/python
 $(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.py $(wildcard libclient/python/binding.[ch]) \
   libclient/feature.h $(PYTHON_SOURCES)
@@ -125,6 +127,8 @@ wheel-mooncake: ## the wheel of the mooncake drop-in, into dist/
 	$(Q)find $(BUILD)/wheel-mooncake -name __pycache__ -prune -exec rm -r {} +
 	$(Q)FEATURE_VERSION=$(VERSION) $(PYTHON) -m pip -q wheel --no-deps --no-build-isolation -w dist $(BUILD)/wheel-mooncake
 	@ls dist/feature_broker_mooncake-*.whl
+python-docs: python ## the reference of the Python package, made of its docstrings: build/python-reference.md
+	PYTHONPATH=$(BUILD)/python $(PYTHON) scripts/python-docs > $(BUILD)/python-reference.md
 check-python: all python $(FAKE_CUDA) ## the tests of the Python package
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests python
 
@@ -225,7 +229,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 # ---- style ----
 SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] daemon/*/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch] tests/cuda/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
-	@INC="$(INC)" scripts/lint $(SOURCES)
+	@INC="$(INC) $(PYTHON_INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place
 	clang-format -i $(SOURCES)
 
