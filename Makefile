@@ -58,6 +58,7 @@ CTL_OBJ := $(call obj,$(wildcard libclient/featurectl/*.c))
 BENCH_OBJ := $(call obj,$(wildcard tests/bench/*.c))
 SUPPORT_OBJ := $(call obj,$(wildcard tests/support/*.c))
 suite_obj = $(call obj,$(wildcard tests/$(1)/*.c))
+FAKE_CUDA := $(BUILD)/tests/fake/libcuda.so.1
 SUITES := $(foreach s,unit conformance model e2e cuda,$(if $(wildcard tests/$(s)/*.c),$(s)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
@@ -115,8 +116,15 @@ $(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.p
 	$(Q)CC='$(CC)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
 	  $(PYTHON) libclient/python/build_extension.py $(@D)
 	@touch $@
-check-python: all python ## the tests of the Python package
+check-python: all python $(FAKE_CUDA) ## the tests of the Python package
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests python
+
+# dist/: one file to install on every node, with the programs and all they need (scripts/build-wheel).
+.PHONY: wheel check-wheel
+wheel: all ## the wheel for `pip install`, into dist/
+	PYTHON=$(PYTHON) CC='$(CC)' scripts/build-wheel $(BUILD) dist
+check-wheel: wheel ## the tests of the wheel; needs the network, and root for the other release of Debian
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests wheel
 
 # ---- tests ----
 # Simulated brokers have arenas of their own (tests/model/cluster_memory.c).
@@ -140,7 +148,6 @@ $(BUILD)/tests/memory: $(call suite_obj,memory) $(SUPPORT_OBJ) $(BUILD)/libfeatu
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $@
 # A driver for machines without a GPU. The library finds it by its soname, as it would find the real one.
-FAKE_CUDA := $(BUILD)/tests/fake/libcuda.so.1
 $(FAKE_CUDA): $(call obj,tests/cuda/fake/libcuda.c)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
@@ -218,7 +225,7 @@ $(BUILD)/man/%: docs/man/%.md
 
 install: all man ## into DESTDIR/PREFIX
 	BUILD=$(BUILD) VERSION=$(VERSION) SOVERSION=$(SOVERSION) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install
-clean: ## remove build/
-	rm -rf build
+clean: ## remove build/ and dist/
+	rm -rf build dist
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -12,6 +12,7 @@
 #include "config_reload.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "config_table.h"
@@ -123,8 +124,20 @@ static void reload_peer(struct reload *reload, struct config_peer *running,
                          (const char *)wanted + config_keys[i].offset);
 }
 
-/* Other nodes know each other by the same list. A peer that is added here and not there would be
- * half a connection, so that too takes a restart. */
+/* False: out of memory. */
+static bool reload_add_peer(struct config *running, const struct config_peer *wanted) {
+    struct config_peer *peers =
+        reallocarray(running->peers, running->peer_count + 1, sizeof *peers);
+    if (!peers)
+        return false;
+    peers[running->peer_count++] = *wanted;
+    running->peers = peers;
+    return true;
+}
+
+/* A node that is added reads from here as soon as it has this one in its own file, and this one
+ * from it after a reload. A broker that was started without a secret of the cluster has nothing to
+ * prove itself with; and one that is removed may still hold leases here: both take a restart. */
 static void reload_peers(struct reload *reload, struct config *running,
                          const struct config *wanted) {
     char title[CONFIG_NAME_MAX + 16];
@@ -140,7 +153,11 @@ static void reload_peers(struct reload *reload, struct config *running,
     for (size_t i = 0; i < wanted->peer_count; i++) {
         snprintf(title, sizeof title, "[peer %s]", wanted->peers[i].node);
         if (!reload_find_peer(running, wanted->peers[i].node))
-            reload_tell(reload, false, title, "not there", wanted->peers[i].address);
+            reload_tell(reload,
+                        *running->cluster_secret_file &&
+                            running->directory == CONFIG_DIRECTORY_STATIC &&
+                            reload_add_peer(running, &wanted->peers[i]),
+                        title, "not there", wanted->peers[i].address);
     }
 }
 

@@ -14,8 +14,8 @@ struct config_change {
 };
 
 /* Takes what can change into `running`, leaves there what takes a restart, and tells of every
- * difference between the two, one call each. running's stores and peers stay the ones that they
- * are. True if anything is different. */
+ * difference between the two, one call each. running's stores stay the ones that they are; its
+ * peers, which are its own memory, may become more. True if anything is different. */
 bool config_reload(struct config *running, const struct config *wanted,
                    void (*tell)(void *context, const struct config_change *change), void *context);
 

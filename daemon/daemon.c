@@ -200,6 +200,13 @@ static void daemon_say_of_next_start(bool warning, const char *sentence) {
         log_warning("reload: at the next start: %s", sentence);
 }
 
+/* Of a [peer] that a reload has added. config_reload() adds them with directory = static alone. */
+static void daemon_know_peer(struct daemon *daemon, const struct config_peer *peer) {
+    const struct directory_peer known = {peer->node, peer->address, peer->data_address};
+    if (directory_static_know(daemon->directory, &known) < 0)
+        log_error("reload: [peer %s]: out of memory; it is known after a restart", peer->node);
+}
+
 /* On SIGHUP. A file with a mistake changes nothing. Secrets are not read again, but a secret that
  * has changed is told of, or its owner would wonder why the new one is refused. The limits of the
  * process are judged as for a start with the new file, for that is when a new quota counts. */
@@ -211,6 +218,7 @@ static void daemon_reload(struct daemon *daemon) {
         return;
     }
     enum log_level before = daemon->config.log_level;
+    size_t peers_before = daemon->config.peer_count;
     bool different = config_reload(&daemon->config, &wanted, daemon_on_change, NULL);
     different |= secret_prints_compare(daemon->secret_prints, daemon_on_secret_change, NULL);
     if (different && environment_check(&wanted, daemon_say_of_next_start, why, sizeof why) < 0)
@@ -219,6 +227,8 @@ static void daemon_reload(struct daemon *daemon) {
     if (daemon->config.log_level != before) /* else --verbose stays as it is */
         log_set_level(daemon->config.log_level);
     broker_reconfigure(daemon->broker, &daemon->config);
+    for (size_t i = peers_before; i < daemon->config.peer_count; i++)
+        daemon_know_peer(daemon, &daemon->config.peers[i]);
     log_info("reload: %s%s", daemon->options.config_path, different ? "" : ": nothing has changed");
 }
 
@@ -575,14 +585,20 @@ static void daemon_unbuild(struct daemon *daemon) {
     uv_run(&daemon->loop, UV_RUN_DEFAULT);
 }
 
-/* config's lists of peers and stores stay the caller's; all else is copied, for a reload changes
- * it. */
+/* config's list of stores stays the caller's; all else is copied, for a reload changes it. */
 int daemon_new(const struct config *config, const struct daemon_options *options,
                struct daemon **out, char *why, size_t why_bytes) {
     struct daemon *daemon = calloc(1, sizeof *daemon);
     if (!daemon)
         return -ENOMEM;
     daemon->config = *config;
+    daemon->config.peers = calloc(config->peer_count + 1, sizeof *config->peers);
+    if (!daemon->config.peers) {
+        free(daemon);
+        return -ENOMEM;
+    }
+    if (config->peer_count)
+        memcpy(daemon->config.peers, config->peers, config->peer_count * sizeof *config->peers);
     daemon->options = *options;
     daemon->room_for_arenas = environment_room_for_arenas(config);
     int result = daemon_build(daemon, why, why_bytes);
@@ -614,5 +630,6 @@ void daemon_free(struct daemon *daemon) {
         uv_loop_close(&daemon->loop);
     secret_prints_free(daemon->secret_prints);
     sodium_memzero(daemon->cluster_key, sizeof daemon->cluster_key);
+    free(daemon->config.peers);
     free(daemon);
 }

@@ -448,6 +448,11 @@ void feature_request_cancel(struct feature_request *request);
 const struct feature_ref *feature_view_ref(const struct feature_view *view);
 /* Bytes of tensor i; NULL if there is no such tensor. */
 const void *feature_view_data(const struct feature_view *view, uint32_t tensor);
+/* Copies tensors to the caller's buffers, which may be a GPU's memory: see "GPU memory". tensors[i]
+ * is the index of what goes to buffers[i]; NULL: all, in order. buffers[i].iov_len is room, INVALID
+ * when too small. The view stays. cuda_stream as in struct feature_get_options. */
+int feature_view_copy(const struct feature_view *view, const uint32_t *tensors,
+                      const struct iovec *buffers, uint32_t count, void *cuda_stream);
 /* Index by name, or -1. */
 int feature_view_find(const struct feature_view *view, const char *tensor_name);
 /* FEATURE_OK while the lease holds. FEATURE_E_LOST: its broker is gone, or this handle was

@@ -328,20 +328,57 @@ static int get_copy_tensor(const struct feature_view *view, int index, const cha
     return rc;
 }
 
+/* Which tensors go to which buffers: by name, by index, or all in order. */
+struct get_wanted {
+    const char *const *names;
+    const uint32_t *tensors;
+    const struct iovec *buffers;
+    uint32_t count;
+};
+
+static int get_find_wanted(const struct feature_view *view, const struct get_wanted *wanted,
+                           uint32_t i) {
+    if (wanted->names)
+        return feature_view_find(view, wanted->names[i]);
+    uint32_t index = wanted->tensors ? wanted->tensors[i] : i;
+    return index < view->ref->layout.tensor_count ? (int)index : -1;
+}
+
 /* To a GPU on `stream`. Its copies have ended when this returns, whatever it returns. */
-static int get_copy_tensors(const struct feature_view *view, const char *const *names,
-                            const struct iovec *buffers, uint32_t count, void *stream) {
-    if (!names && count != view->ref->layout.tensor_count)
+static int get_copy_tensors(const struct feature_view *view, const struct get_wanted *wanted,
+                            void *stream) {
+    const uint32_t count = wanted->count;
+    if (!wanted->names && !wanted->tensors && count != view->ref->layout.tensor_count)
         return fc_fail(FEATURE_E_INVALID, "sample %s has %u tensors, there are %u buffers",
                        view->ref->sample_id, view->ref->layout.tensor_count, count);
+    const void *device = fc_cuda_first(wanted->buffers, count);
+    if (device)
+        fc_pin(view->store, device);
     struct fc_cuda_batch batch;
     int rc = fc_cuda_wait(stream, "get", view->ref->sample_id);
     fc_cuda_batch_begin(&batch, stream, "get", view->ref->sample_id);
     for (uint32_t i = 0; i < count && !rc; i++)
-        rc = get_copy_tensor(view, names ? feature_view_find(view, names[i]) : (int)i,
-                             names ? names[i] : NULL, &buffers[i], &batch);
+        rc = get_copy_tensor(view, get_find_wanted(view, wanted, i),
+                             wanted->names ? wanted->names[i] : "of that index",
+                             &wanted->buffers[i], &batch);
     int ended = fc_cuda_batch_end(&batch);
     return rc ? rc : ended;
+}
+
+static int get_check_buffers(const struct get_wanted *wanted) {
+    for (uint32_t i = 0; i < wanted->count; i++)
+        if (!wanted->buffers[i].iov_base && wanted->buffers[i].iov_len)
+            return fc_fail(FEATURE_E_INVALID, "buffers[%u].iov_base is NULL", i);
+    return FEATURE_OK;
+}
+
+int feature_view_copy(const struct feature_view *view, const uint32_t *tensors,
+                      const struct iovec *buffers, uint32_t count, void *cuda_stream) {
+    const struct get_wanted wanted = {.tensors = tensors, .buffers = buffers, .count = count};
+    FC_NEEDS(view);
+    FC_NEEDS(buffers || !count);
+    int rc = get_check_buffers(&wanted);
+    return rc ? rc : get_copy_tensors(view, &wanted, cuda_stream);
 }
 
 /* The field came after the first version of the struct: an older program's has not got it. */
@@ -368,10 +405,8 @@ int feature_get_into(struct feature_store *store, const struct feature_key *key,
     rc = feature_get(store, key, options, &view);
     if (rc)
         return rc;
-    const void *device = fc_cuda_first(buffers, count);
-    if (device)
-        fc_pin(store, device);
-    rc = get_copy_tensors(view, names, buffers, count, get_stream_of(options));
+    const struct get_wanted wanted = {.names = names, .buffers = buffers, .count = count};
+    rc = get_copy_tensors(view, &wanted, get_stream_of(options));
     fc_view_end(view, rc ? FEATURE_RELEASE_RETURNED : how, false);
     return rc;
 }

@@ -49,6 +49,7 @@ struct answer {
 
 struct peer {
     char *node, *address, *data_address;
+    bool announce; /* a node_up event is due */
 };
 
 struct directory_static {
@@ -58,7 +59,7 @@ struct directory_static {
     uint64_t node_bits, counter;
     struct peer *peers;
     size_t peer_count;
-    bool announce; /* node_up events are due */
+    bool announce; /* node_up events of peers that want one are due */
     struct answer *answers;
     size_t first, count, room; /* room: a power of two */
     uint64_t pending;          /* publishes and retires among the answers */
@@ -181,11 +182,33 @@ static uint64_t static_pending(const struct directory *d) {
     return (container_of(d, const struct directory_static, base))->pending;
 }
 
+static void static_free_peer(struct peer *peer) {
+    free(peer->node);
+    free(peer->address);
+    free(peer->data_address);
+}
+
+/* False: out of memory. */
+static bool static_copy_peer(struct peer *out, const struct directory_peer *peer) {
+    bool apart = peer->data_address && *peer->data_address;
+    *out = (struct peer){.node = strdup(peer->node),
+                         .address = strdup(peer->address),
+                         .data_address = strdup(apart ? peer->data_address : peer->address),
+                         .announce = true};
+    if (out->node && out->address && out->data_address)
+        return true;
+    static_free_peer(out);
+    return false;
+}
+
 static void static_announce_peers(struct directory_static *self) {
     self->announce = false;
-    for (size_t i = 0; i < self->peer_count; i++)
-        self->events.node_up(self->owner, self->peers[i].node, self->peers[i].address,
-                             self->peers[i].data_address, 0);
+    for (size_t i = 0; i < self->peer_count; i++) {
+        struct peer *peer = &self->peers[i];
+        if (peer->announce)
+            self->events.node_up(self->owner, peer->node, peer->address, peer->data_address, 0);
+        peer->announce = false;
+    }
 }
 
 /* Only those owed at the beginning are answered: what a callback asks anew is for the next tick. */
@@ -207,11 +230,8 @@ static void static_destroy(struct directory *d) {
     struct directory_static *self = static_from_base(d);
     while (self->count > 0)
         static_answer_first(self, false);
-    for (size_t i = 0; i < self->peer_count; i++) {
-        free(self->peers[i].node);
-        free(self->peers[i].address);
-        free(self->peers[i].data_address);
-    }
+    for (size_t i = 0; i < self->peer_count; i++)
+        static_free_peer(&self->peers[i]);
     free(self->peers);
     free(self->answers);
     free(self);
@@ -233,23 +253,27 @@ static const struct directory_ops static_ops = {
     .destroy = static_destroy,
 };
 
-static int static_copy_peers(struct directory_static *self, const struct directory_peer *peers,
-                             size_t peer_count) {
-    self->peers = calloc(peer_count ? peer_count : 1, sizeof *self->peers);
-    if (!self->peers)
+int directory_static_know(struct directory *directory, const struct directory_peer *peer) {
+    struct directory_static *self = static_from_base(directory);
+    struct peer copy, *known = NULL;
+    for (size_t i = 0; i < self->peer_count; i++)
+        if (strcmp(self->peers[i].node, peer->node) == 0)
+            known = &self->peers[i];
+    if (!static_copy_peer(&copy, peer))
         return -ENOMEM;
-    for (; self->peer_count < peer_count; self->peer_count++) {
-        const struct directory_peer *peer = &peers[self->peer_count];
-        struct peer *copy = &self->peers[self->peer_count];
-        copy->node = strdup(peer->node);
-        copy->address = strdup(peer->address);
-        bool apart = peer->data_address && *peer->data_address;
-        copy->data_address = strdup(apart ? peer->data_address : peer->address);
-        if (!copy->node || !copy->address || !copy->data_address) {
-            self->peer_count++; /* destroy frees this one too */
+    if (!known) {
+        struct peer *peers = reallocarray(self->peers, self->peer_count + 1, sizeof *peers);
+        if (!peers) {
+            static_free_peer(&copy);
             return -ENOMEM;
         }
+        self->peers = peers;
+        known = &peers[self->peer_count++];
+        *known = (struct peer){.node = NULL};
     }
+    static_free_peer(known);
+    *known = copy;
+    self->announce = true;
     return 0;
 }
 
@@ -264,9 +288,10 @@ int directory_static_new(const char *node, const struct directory_peer *peers, s
     self->owner = owner;
     self->node_bits = (uint64_t)NODE_HASH(node) << COUNTER_BITS;
     self->counter = unix_ms * COUNTS_PER_MS;
-    int error = static_copy_peers(self, peers, peer_count);
-    if (!error && !static_answers_grow(self))
-        error = -ENOMEM;
+    int error = static_answers_grow(self) ? 0 : -ENOMEM;
+    for (size_t i = 0; i < peer_count && !error; i++)
+        error = directory_static_know(&self->base, &peers[i]);
+    self->announce = false; /* not before static_start() */
     if (error) {
         static_destroy(&self->base);
         return error;

@@ -334,10 +334,23 @@ static void waiters_line_serve(struct store *store, struct line *line, uint64_t 
         waiters_line_pass(store, line, now_ns);
 }
 
+/* Serves both lines until a second look at them would change nothing. A put that is served only
+ * takes room, but a landing can help others in two ways, hence the loop:
+ *   - it is of the same generation as one that stands before it and did not fit. That one is
+ *     answered EXISTS now: the copy that it waited to make is on its way. Without a second look it
+ *     would stay in the line, and keep others from passing, until the next call.
+ *   - it evicted idle copies, and with their bytes went their slots, which a put may wait for. This
+ *     counts even if the landing still did not fit.
+ * Each round but the last answers a landing or evicts a copy, so there is a last one. */
 void store_settle(struct store *store, uint64_t now_ns) {
+    uint64_t landings, idle_bytes;
     store->now_ns = now_ns;
-    waiters_line_serve(store, &store->put_line, now_ns);
-    waiters_line_serve(store, &store->land_line, now_ns);
+    do {
+        waiters_line_serve(store, &store->put_line, now_ns);
+        landings = store->land_waiters;
+        idle_bytes = store->idle_bytes;
+        waiters_line_serve(store, &store->land_line, now_ns);
+    } while (store->land_waiters != landings || store->idle_bytes != idle_bytes);
 }
 
 /* A put that runs out of time learns why there was no room: what the store lacked if it was first

@@ -131,6 +131,7 @@ int binding_put_batch(struct feature_store *store, const struct binding_sample *
                                  puts[i].data);
             puts[i].sample = binding_make_sample(from->sample_id, puts[i].tensors, from->count,
                                                  from->metadata, from->metadata_bytes);
+            puts[i].sample.cuda_stream = (void *)from->cuda_stream;
             items[i] = (struct feature_put_item){
                 .size = sizeof items[i], .sample = &puts[i].sample, .data = puts[i].data};
         }
@@ -196,6 +197,20 @@ void binding_copy_out(struct binding_lease *lease, const uint64_t *pairs, uint32
         binding_copy((void *)(uintptr_t)pairs[2 * i + 1], tensor->data, tensor->bytes);
     }
     binding_release(lease, how);
+}
+
+int binding_copy_to_device(struct binding_lease *lease, const uint64_t *pairs, uint32_t count,
+                           int how, uintptr_t cuda_stream) {
+    uint32_t tensors[FEATURE_TENSORS_MAX];
+    struct iovec buffers[FEATURE_TENSORS_MAX];
+    for (uint32_t i = 0; i < count; i++) {
+        tensors[i] = (uint32_t)pairs[2 * i];
+        buffers[i] = (struct iovec){.iov_base = (void *)(uintptr_t)pairs[2 * i + 1],
+                                    .iov_len = lease->tensors[tensors[i]].bytes};
+    }
+    int status = feature_view_copy(lease->view, tensors, buffers, count, (void *)cuda_stream);
+    binding_release(lease, status ? FEATURE_RELEASE_RETURNED : how);
+    return status;
 }
 
 /* The addresses may be NULL when there is nothing to copy, which memcpy() does not allow. */

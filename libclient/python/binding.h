@@ -55,6 +55,7 @@ struct binding_sample {
     uint32_t count;
     const void *metadata;
     size_t metadata_bytes;
+    uintptr_t cuda_stream; /* 0 = none */
 };
 
 /* Blocks up to deadline_ms, and copies. FEATURE_OK or FEATURE_E_*. */
@@ -80,6 +81,11 @@ void binding_release(struct binding_lease *lease, int how);
 /* Copies `count` tensors and releases the lease. pairs: index of the tensor, address to copy to.
  * The caller has checked both. */
 void binding_copy_out(struct binding_lease *lease, const uint64_t *pairs, uint32_t count, int how);
+/* The same, where the addresses may be a GPU's memory. The copies are made on cuda_stream (0: the
+ * legacy default stream) and have ended when it returns. Releases as `how` says when all was
+ * copied, else as returned. FEATURE_OK or FEATURE_E_*. */
+int binding_copy_to_device(struct binding_lease *lease, const uint64_t *pairs, uint32_t count,
+                           int how, uintptr_t cuda_stream);
 void binding_copy(void *to, const void *from, size_t bytes);
 /* Copies a strided tensor to where it lies densely. Strides are in bytes. */
 void binding_copy_strided(void *to, const void *from, size_t item_bytes, uint32_t rank,

@@ -27,7 +27,14 @@ setup(
     python_requires=">=3.10",
     install_requires=["cffi>=1.15"],
     packages=find_packages(include=["feature_broker", "feature_broker.*"]),
-    package_data={"": ["py.typed", "*.pyi"]},
+    # bin/ and lib/ are there when scripts/build-wheel has put the programs and libfeature into them.
+    package_data={"": ["py.typed", "*.pyi"], "feature_broker": ["bin/*", "lib/*"]},
+    entry_points={
+        "console_scripts": [
+            "featured = feature_broker._programs:featured",
+            "featurectl = feature_broker._programs:featurectl",
+        ]
+    },
     cffi_modules=["build_extension.py:ffibuilder"],
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
     zip_safe=False,

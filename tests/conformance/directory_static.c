@@ -71,6 +71,26 @@ Test(directory_static, bytes_are_read_where_messages_go_unless_told_otherwise) {
     d->ops->destroy(d);
 }
 
+Test(directory_static, a_peer_that_comes_later_is_announced_alone) {
+    static const struct directory_events noting = {.node_up = note_addresses};
+    const struct directory_peer first = {"b", "b:1", NULL}, later = {"c", "c:1", NULL},
+                                moved = {"b", "b:2", "b-fast:3"};
+    char text[128] = "";
+    struct directory *d;
+    cr_assert_eq(directory_static_new("a", &first, 1, START_MS, &noting, text, &d), 0);
+    d->ops->start(d);
+    d->ops->tick(d, 1);
+    cr_assert_eq(directory_static_know(d, &later), 0);
+    cr_expect_eq(d->ops->next_deadline_ns(d), 0);
+    d->ops->tick(d, 2);
+    cr_expect_str_eq(text, "b b:1 b:1; c c:1 c:1; ");
+    cr_assert_eq(directory_static_know(d, &moved), 0);
+    d->ops->tick(d, 3);
+    cr_expect_str_eq(text, "b b:1 b:1; c c:1 c:1; b b:2 b-fast:3; ");
+    cr_expect_eq(d->ops->next_deadline_ns(d), UINT64_MAX);
+    d->ops->destroy(d);
+}
+
 Test(directory_static, asks_for_a_tick_only_when_something_is_due) {
     struct directory *d = make("a", START_MS);
     cr_expect_eq(d->ops->next_deadline_ns(d), UINT64_MAX);

@@ -394,20 +394,38 @@ static struct ref_waiter *next_waiter(struct ref *ref, enum ref_kind kind, uint6
     return next;
 }
 
-void refstate_settle(struct ref *ref, uint64_t now_ns) {
-    for (enum ref_kind kind = REF_PUT; kind <= REF_LAND; kind++) {
-        struct ref_waiter *w;
-        do
-            note_heads(ref, now_ns);
-        while ((w = oldest_waiter(ref, kind)) && try_waiter(ref, w, now_ns));
-        if (!w || !passing_is_open(ref, kind, now_ns))
-            continue;
-        uint64_t after = w->order;
-        for (unsigned i = 1; i < STORE_LOOK_MAX && (w = next_waiter(ref, kind, after)); i++) {
-            after = w->order;
-            try_waiter(ref, w, now_ns);
-        }
+static void serve_line(struct ref *ref, enum ref_kind kind, uint64_t now_ns) {
+    struct ref_waiter *w;
+    do
+        note_heads(ref, now_ns);
+    while ((w = oldest_waiter(ref, kind)) && try_waiter(ref, w, now_ns));
+    if (!w || !passing_is_open(ref, kind, now_ns))
+        return;
+    uint64_t after = w->order;
+    for (unsigned i = 1; i < STORE_LOOK_MAX && (w = next_waiter(ref, kind, after)); i++) {
+        after = w->order;
+        try_waiter(ref, w, now_ns);
     }
+}
+
+static unsigned count_live(const struct ref *ref) {
+    unsigned n = 0;
+    EACH (s, ref->samples)
+        n += refstate_live(s);
+    return n;
+}
+
+/* Both lines, over and over until no landing is answered and no copy evicted: whoever can be
+ * answered is answered now, also by what a landing has just done. A put that is served takes room
+ * and helps nobody. */
+void refstate_settle(struct ref *ref, uint64_t now_ns) {
+    unsigned answers, live;
+    do {
+        serve_line(ref, REF_PUT, now_ns);
+        answers = ref->effect_count;
+        live = count_live(ref);
+        serve_line(ref, REF_LAND, now_ns);
+    } while (ref->effect_count != answers || count_live(ref) != live);
 }
 
 void refstate_end_reservations(struct ref *ref, uint64_t now_ns) {

@@ -135,6 +135,7 @@ Test(client_null, gets) {
     REFUSED("store", feature_get_into(NULL, key, NULL, NULL, &buffer, 1, FEATURE_RELEASE_RETURNED));
     REFUSED("2 tensors",
             feature_get_into(f->store, key, NULL, NULL, NULL, 0, FEATURE_RELEASE_RETURNED));
+    REFUSED("view", feature_view_copy(NULL, NULL, &buffer, 1, NULL));
     REFUSED("store", feature_ack(NULL, key, 1, NULL));
     REFUSED("keys", feature_ack(f->store, NULL, 1, NULL));
     OK(feature_ack(f->store, NULL, 0, NULL));

@@ -106,9 +106,24 @@ Test(reload, names_stores_and_peers_that_come_and_go) {
     expect(&told, "[store s]: there -> removed: left\n");
     expect(&told, "[store t]: not there -> added: left\n");
     expect(&told, "[peer b]: b:1 -> removed: left\n");
-    expect(&told, "[peer c]: not there -> c:1: left\n");
+    expect(&told, "[peer c]: not there -> c:1: taken\n");
     cr_expect_eq(running.store_count, 1);
     cr_expect_str_eq(running.stores[0].name, "s");
+    cr_assert_eq(running.peer_count, 2, "the one that is removed stays");
+    cr_expect_str_eq(running.peers[1].node, "c");
+    cr_expect_str_eq(running.peers[1].address, "c:1");
+    told = reload(&running, BASE "[store s]\n[peer b]\naddress = b:1\n[peer c]\naddress = c:1\n");
+    cr_expect_str_eq(told.text, "", "what was taken is what is compared");
+    config_deinit(&running);
+}
+
+/* A link needs the secret, which is read at the start alone. */
+Test(reload, takes_no_peer_without_a_secret_of_the_cluster) {
+    struct config running = load("[node]\nname = a\n[local]\nsocket = /tmp/a.sock\n");
+    struct told told = reload(&running, "[node]\nname = a\n[local]\nsocket = /tmp/a.sock\n[peers]\n"
+                                        "cluster_secret_file = /s\n[peer c]\naddress = c:1\n");
+    expect(&told, "[peer c]: not there -> c:1: left\n");
+    cr_expect_eq(running.peer_count, 0);
     config_deinit(&running);
 }
 

@@ -17,7 +17,13 @@ from ._tensor import Tensor
 
 
 class Framework(Protocol):
-    """How a library makes tensors. `name` is the tensor's, for error messages."""
+    """How a library makes tensors. `name` is the tensor's, for error messages.
+
+    stream: where `new` gives GPU memory, the CUDA stream to copy on (0: the legacy default one);
+    None: `new` gives plain memory.
+    """
+
+    stream: int | None
 
     def new(self, name: str, code: int, shape: tuple[int, ...], size: int) -> tuple[Any, int]:
         """A tensor with memory of its own, and the memory's address."""
@@ -30,6 +36,8 @@ class Framework(Protocol):
 
 class NumpyFramework:
     """numpy arrays. Those over a view are read-only."""
+
+    stream: int | None = None
 
     def __init__(self, types: NumpyTypes) -> None:
         self._types = types
@@ -60,6 +68,8 @@ class NumpyFramework:
 class TorchFramework:
     """torch tensors. torch has no read-only tensors: whoever writes into one of a view spoils the
     sample for all its readers, or crashes (a store opened read-only is mapped so)."""
+
+    stream: int | None = None
 
     def __init__(self, types: TorchTypes) -> None:
         self._types = types
@@ -98,6 +108,8 @@ def _halve_last(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
 class RawFramework:
     """Tensors of this package."""
 
+    stream: int | None = None
+
     def new(self, name: str, code: int, shape: tuple[int, ...], size: int) -> tuple[Any, int]:
         tensor = Tensor(by_code(code, name), shape, bytearray(size))
         return tensor, tensor.address
@@ -122,6 +134,8 @@ def find(framework: str) -> Framework:
             return _RAW
     found = _made.get(framework)
     if found is None:
+        if framework.startswith("torch:"):
+            return find_device(framework[6:])
         if framework == "numpy":
             found = NumpyFramework(numpy_types_or_fail())
         elif framework == "torch":
@@ -130,3 +144,10 @@ def find(framework: str) -> Framework:
             raise Invalid(f'framework {framework!r}: give "auto", "numpy", "torch" or "raw"')
         _made[framework] = found
     return found
+
+
+def find_device(device: Any) -> Framework:
+    """What makes tensors on a device: see Store.get()."""
+    from ._cuda import find as find_on_device
+
+    return find_on_device(device)

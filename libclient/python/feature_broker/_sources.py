@@ -30,6 +30,7 @@ class Source(NamedTuple):
     shape: tuple[int, ...]
     keep: Any  # keeps the memory alive
     fill: Callable[[Any], None] | None  # copies into a cffi buffer of `bytes` bytes
+    stream: int | None = None  # of GPU memory, to be waited for, 0: none; None: plain memory
 
 
 def of_numpy(array: Any) -> Source:
@@ -81,8 +82,9 @@ def of_torch(tensor: Any) -> Source:
         if not tensor.is_cuda:
             raise Invalid(f"a torch tensor on device {tensor.device} cannot be put: call cpu()")
         tensor = tensor.resolve_conj().resolve_neg().contiguous()
-        torch.cuda.current_stream(tensor.device).synchronize()
-    elif not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
+        stream = int(torch.cuda.current_stream(tensor.device).cuda_stream)
+        return Source(dtype.code, tensor.data_ptr(), size, shape, tensor, None, stream)
+    if not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
 
         def fill(buffer: Any) -> None:
             whole = torch.frombuffer(buffer, dtype=torch.uint8)
@@ -156,6 +158,10 @@ def _find_reader(value: Any) -> Callable[[Any], Source]:
         return lambda scalar: of_numpy(numpy.asarray(scalar))
     if isinstance(value, Tensor):
         return of_raw
+    if hasattr(value, "__cuda_array_interface__"):
+        from ._cuda import of_cuda_array
+
+        return of_cuda_array
     if hasattr(value, "__dlpack__"):
         return of_dlpack
     try:

@@ -135,7 +135,7 @@ class Store:
         handle = self._open()
         names, sources = describe(tensors)
         for source in sources:
-            if source.fill is not None:
+            if source.fill is not None or source.stream is not None:
                 return self._put_filling(sample_id, tensors, sources, metadata, timeout_s)
         out = ffi.new("struct feature_ref **")
         status = lib.binding_put(
@@ -161,7 +161,17 @@ class Store:
         metadata: bytes,
         timeout_s: float | None,
     ) -> Ref:
-        """A put in which something is not dense."""
+        """A put in which something is not dense, or is a GPU's."""
+        if any(source.stream is not None for source in sources):
+            batch = _Batch(self._open(), milliseconds(timeout_s, "timeout_s"))
+            sources = [_densify(source) for source in sources]
+            batch.add(sample_id, join_names(dict.fromkeys(names)), sources, metadata)
+            batch.flush()
+            if batch.statuses[0]:
+                raise failure(batch.statuses[0], sample_id)
+            ref = batch.refs[0]
+            assert ref is not None
+            return ref
         if sum(source.bytes for source in sources) <= SMALL_BYTES:
             dense = {
                 name: _sinks.RawFramework().wrap(
@@ -299,6 +309,7 @@ class Store:
         wait_s: float | None = 0.0,
         timeout_s: float | None = 30.0,
         framework: str | None = None,
+        device: Any = None,
     ) -> dict[str, Any]: ...
 
     @overload
@@ -325,6 +336,7 @@ class Store:
         wait_s: float | None = 0.0,
         timeout_s: float | None = 30.0,
         framework: str | None = None,
+        device: Any = None,
     ) -> dict[str, Any] | View: ...
 
     def get(
@@ -337,6 +349,7 @@ class Store:
         wait_s: float | None = 0.0,
         timeout_s: float | None = 30.0,
         framework: str | None = None,
+        device: Any = None,
     ) -> dict[str, Any] | View:
         """Reads a sample: a dict of tensors of one's own, or a view.
 
@@ -350,6 +363,12 @@ class Store:
         timeout_s: how long the bytes may stand still on their way here; a transfer that moves is
             not cut off.
         framework: "numpy", "torch", "raw" or "auto"; None: as the store was opened.
+            "torch:cuda", "torch:cuda:1" and "torch:pinned" are torch on that device, here and
+            wherever a framework is named.
+        device: with a copy, where its tensors are: "cuda:1" or a torch.device; "pinned" (host
+            memory that CUDA copies from at full speed); or a function ``(name, dtype, shape)``
+            that gives objects with ``__cuda_array_interface__``, such as CuPy's. The bytes are there
+            when the call returns; they are copied on torch's current stream of that device.
 
         Blocks for the wait, the transfer from another node, and the copy. Raises NotFound for what
         is retired, superseded, gone or not put, Timeout for what was not put within wait_s or
@@ -357,7 +376,10 @@ class Store:
         twice), Full (no room here for a copy from another node), and Unsupported when the framework
         lacks a dtype; the sample stays readable then.
         """
-        made_by = _sinks.find(framework or self._framework)
+        if device is None:
+            made_by = _sinks.find(framework or self._framework)
+        else:
+            made_by = _sinks.find_device(device)
         handle = self._open()
         ref, sample_id = c_key(key)
         raw = lib.binding_get(
@@ -498,8 +520,23 @@ def finish_get(
     except BaseException:
         lib.binding_release(raw, RETURNED)
         raise
-    lib.binding_copy_out(raw, pairs, len(pairs) // 2, CONSUMED if consume else RETURNED)
+    how = CONSUMED if consume else RETURNED
+    if made_by.stream is None:
+        lib.binding_copy_out(raw, pairs, len(pairs) // 2, how)
+        return tensors
+    status = lib.binding_copy_to_device(raw, pairs, len(pairs) // 2, how, made_by.stream)
+    if status:
+        raise failure(status, key)
     return tensors
+
+
+def _densify(source: Source) -> Source:
+    """The same with its bytes in one piece."""
+    if source.fill is None:
+        return source
+    memory = _make_dense(source)
+    address = int(ffi.cast("uintptr_t", memory))
+    return source._replace(address=address, keep=memory, fill=None)
 
 
 def _make_dense(source: Source) -> Any:
@@ -586,6 +623,10 @@ class _Batch:
             sample.sample_id, sample.names, sample.numbers, sample.metadata = strings
             sample.count = len(sources)
             sample.metadata_bytes = len(metadata)
+            if any(source.stream is not None for source in sources):
+                from ._cuda import find_stream
+
+                sample.cuda_stream = find_stream(sources) or 0
         statuses = ffi.new("int[]", count)
         refs = ffi.new("struct feature_ref *[]", count)
         failed = lib.binding_put_batch(

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The released packages of those whose interfaces feature_broker has, for tests against them.
+
+They are installed without what they depend on (their torch alone is gigabytes) into a folder under
+the build directory, once; Debian's torch does for what the tests call. Where the package index is
+out of reach, and they are not installed otherwise, the tests that need them are skipped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from brokers import BUILD
+
+PACKAGES = ("specforge==0.2.0", "hs-connectors==0.9.0", "speculators==0.9.0", "safetensors==0.6.2")
+FOLDER = BUILD / "released-packages"
+
+# A dead network shall not cost a test run more than this.
+INSTALL_TIMEOUT_S = 60
+
+
+def install() -> str:
+    """Installs them, unless they are there. Returns "", or why it did not work."""
+    stamp = FOLDER / "installed"
+    if stamp.exists() and stamp.read_text() == "\n".join(PACKAGES):
+        return ""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    command = [
+        sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-input",
+        "--disable-pip-version-check", "--retries", "0", "--timeout", "5", "--only-binary", ":all:",
+        "--target", str(FOLDER), *PACKAGES,
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode:
+        return (done.stderr.strip() or done.stdout.strip() or "pip failed").splitlines()[-1]
+    stamp.write_text("\n".join(PACKAGES))
+    return ""
+
+
+def forget(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """The packages count as never imported, until the test ends."""
+    for name in list(sys.modules):
+        if name.split(".")[0] in packages:
+            monkeypatch.delitem(sys.modules, name)
+
+
+def importable(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Makes the packages importable for one test, or skips it with a sentence."""
+    pytest.importorskip("torch", reason="torch is not installed for this Python")
+    forget(monkeypatch, *packages)
+    if all(importlib.util.find_spec(package) for package in packages):
+        return
+    why = install()
+    if why:
+        pytest.skip(f"{', '.join(packages)} not installed, and the package index gave none: {why}")
+    monkeypatch.syspath_prepend(str(FOLDER))
