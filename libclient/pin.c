@@ -62,9 +62,9 @@ static bool pin_start(struct fc_mapping *mapping, void *context) {
 }
 
 static struct fc_mapping *pin_mapping_of(struct feature_store *store) {
-    pthread_mutex_lock(&store->feature->lock);
+    pthread_mutex_lock(&store->feature->hub.lock);
     struct fc_mapping *mapping = store->mapping ? fc_mapping_ref(store->mapping) : NULL;
-    pthread_mutex_unlock(&store->feature->lock);
+    pthread_mutex_unlock(&store->feature->hub.lock);
     return mapping;
 }
 

@@ -147,12 +147,12 @@ Test(store_landing, one_that_was_passed_by_its_own_generation_is_answered_at_onc
     cr_assert_eq(land(FAR, 16 * KIB, 0), STORE_OK);
     cr_assert_eq(land(FAR + 1, 16 * KIB, 0), STORE_OK);
     struct store_land first = fixture_land(FAR + 2, 24 * KIB), second = fixture_land(FAR + 2, KIB);
-    uint64_t offset;
+    struct place place;
     first.put.deadline_ns = second.put.deadline_ns = FOREVER_NS;
     first.put.tag = 1, second.put.tag = 2;
     store_set_bounds(f.store, 0, 1000); /* passing is open for 1000 ns */
-    cr_assert_eq(store_land(f.store, &first, f.now_ns, &offset, &f.refusal), STORE_WAIT);
-    cr_assert_eq(store_land(f.store, &second, f.now_ns, &offset, &f.refusal), STORE_WAIT);
+    cr_assert_eq(store_land(f.store, &first, f.now_ns, &place, &f.refusal), STORE_WAIT);
+    cr_assert_eq(store_land(f.store, &second, f.now_ns, &place, &f.refusal), STORE_WAIT);
     cr_assert_eq(store_land_failed(f.store, FAR, f.now_ns), STORE_OK);
     cr_assert_eq(fixture_totals(&f).land_waiters, 0, "neither waits any more");
     cr_assert(fixture_effect(&f, STORE_EFFECT_LAND, &effect));

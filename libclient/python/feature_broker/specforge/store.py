@@ -22,7 +22,7 @@ from . import _removal
 from .._attachment import Attachment, StoreSettings
 from ._devices import RECEIVE_BUFFERS, copy_out, find_consumer_device, receive_health
 from ._ledger import Ledger, Lease, Sample
-from ._naming import broker_id_of, secret_of, store_name_of
+from .._naming import broker_id_of, secret_of, store_name_of
 from ._records import AuthPolicy, Policy, Records, register_as_feature_store
 
 logger = logging.getLogger(__name__)
