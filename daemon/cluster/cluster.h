@@ -16,6 +16,7 @@
  *   reconcile.c  the same for all that it holds, when the index has been read as a whole
  *   generation_set.c  (for reconcile.c alone) the generations that a record has named
  *   audit.c      the same comparison for an admin, who is told in words what is wrong
+ *   search.c     one get, until it has a generation that may be read, or none can be had
  */
 #ifndef FEATURED_CLUSTER_CLUSTER_H
 #define FEATURED_CLUSTER_CLUSTER_H
@@ -431,5 +432,95 @@ enum audit_remedy {
     AUDIT_COMPARE_HOMES, /* check the sample on our own behalf: the record's home is asked */
 };
 enum audit_remedy cluster_audit_remedy(enum audit_finding finding);
+
+/* ---- search.c: one get ---- */
+
+/* Drawn in search.c. */
+enum search_state {
+    SEARCH_NEW,
+    SEARCH_TRY_REF,  /* this node's store is asked for the generation of a ref */
+    SEARCH_TRY_ID,   /* the same for whatever stands under an id */
+    SEARCH_TRY_OURS, /* the same for what the index says is ours */
+    SEARCH_HERE,     /* nothing but a wait in this node's own store is left */
+    SEARCH_INDEX,    /* the directory is asked who has the id */
+    SEARCH_HOME,     /* the home that the ref names is asked for a lease */
+    SEARCH_NAMED,    /* the home that the index has named is asked */
+    SEARCH_ANYWHERE, /* every peer is asked */
+    SEARCH_LANDING,  /* a home has granted a lease, and the bytes are on their way */
+    SEARCH_COPY,     /* the bytes are here, and their copy becomes resident at once */
+    SEARCH_OVER,
+    SEARCH_STATES
+};
+
+enum search_event {
+    /* It begins, with: */
+    SEARCH_ON_REF_HERE,      /* a generation whose home is this node */
+    SEARCH_ON_REF_ELSEWHERE, /* one whose home is another node */
+    SEARCH_ON_ID,            /* an id alone */
+    /* This node's own store says at once: */
+    SEARCH_ON_GRANTED, /* here is a lease */
+    SEARCH_ON_QUEUED,  /* not now; you will be told */
+    SEARCH_ON_MISSING, /* there is none */
+    SEARCH_ON_REFUSED, /* no, for another reason: a limit, for example */
+    SEARCH_ON_FENCED,  /* what is here may have been superseded elsewhere */
+    /* The store says after a wait: */
+    SEARCH_ON_RESIDENT,  /* it has come, and here is a lease */
+    SEARCH_ON_WAIT_OVER, /* it has not come in time, or the wait was ended */
+    /* The directory says: */
+    SEARCH_ON_NAMES_OTHER,  /* another node has it, which lives */
+    SEARCH_ON_NAMES_US,     /* this node has it */
+    SEARCH_ON_NAMES_DEAD,   /* a node had it that is gone with its memory */
+    SEARCH_ON_NAMES_NOBODY, /* there is no record, or the one that is known to be out of date */
+    SEARCH_ON_CANNOT_NAME,  /* it knows no samples, or the sample may still be put anywhere */
+    SEARCH_ON_INDEX_DOWN,   /* nothing: it cannot be reached */
+    /* A node that was asked for a lease says: */
+    SEARCH_ON_LEASED,    /* here it is */
+    SEARCH_ON_NOT_FOUND, /* I do not have it */
+    SEARCH_ON_SAID_NO,   /* no, for another reason */
+    SEARCH_ON_ODD,       /* something that is no answer to the question */
+    SEARCH_ON_UNHEARD,   /* nothing: the link to it was lost */
+    SEARCH_ON_NOT_ASKED, /* nothing: nobody could be asked at all */
+    /* The bytes: */
+    SEARCH_ON_LANDED,
+    SEARCH_ON_NOT_LANDED,
+    SEARCH_EVENTS
+};
+
+/* What the shell does next. All but GRANT and END_... are followed by one more event at least. */
+enum search_do {
+    SEARCH_DO_NOTHING,
+    SEARCH_DO_TRY_HERE,        /* ask this node's store */
+    SEARCH_DO_ASK_INDEX,       /* ask the directory who has the id */
+    SEARCH_DO_ASK_INDEX_AGAIN, /* the same; what it named before is gone */
+    SEARCH_DO_ASK_HOME,        /* ask the node that the ref, or the record, names for a lease */
+    SEARCH_DO_ASK_ALL,         /* ask every peer for a lease by id */
+    SEARCH_DO_LAND,            /* bring the bytes here, once for all who want them */
+    SEARCH_DO_LEASE_COPY,      /* take a lease on the landing copy */
+    SEARCH_DO_GRANT,           /* the get has its lease */
+    SEARCH_DO_END_MISSING,     /* not found, as this node knows it */
+    SEARCH_DO_END_ABSENT,      /* not found, as whoever had it last has said */
+    SEARCH_DO_END_REFUSED,     /* what this node's store has said */
+    SEARCH_DO_END_FENCED,
+    SEARCH_DO_END_RECORD_LOST,
+    SEARCH_DO_END_INDEX_DOWN,
+    SEARCH_DO_END_AS_SAID,   /* what the node has said that was asked */
+    SEARCH_DO_END_ODD,       /* that the node's answer is not believed */
+    SEARCH_DO_END_UNHEARD,   /* which node cannot be reached */
+    SEARCH_DO_END_NOT_ASKED, /* why nobody could be asked */
+    SEARCH_DO_END_NOT_LANDED,
+    SEARCH_DO_END_COPY_GONE
+};
+
+/* What holds at the moment of an event. */
+struct search_facts {
+    bool more_answers; /* nodes were asked, or the directory, that have not answered yet */
+    bool waits_here;   /* the get stands in the queue of this node's own store */
+    bool unheard;      /* a node that may have the sample could not be asked */
+};
+
+/* One step: changes *state, and says what is to be done. An event that means nothing in this state
+ * changes nothing. */
+enum search_do search_step(enum search_state *state, enum search_event event,
+                           const struct search_facts *facts);
 
 #endif

@@ -17,6 +17,7 @@
 #ifndef FEATURED_EXCHANGE_EXCHANGE_H
 #define FEATURED_EXCHANGE_EXCHANGE_H
 
+#include "cluster/cluster.h"
 #include "node/call.h"
 #include "proto/container.h"
 
@@ -70,131 +71,60 @@ void serve_leave_space(struct broker *broker, struct space *space);
 void publish_retired(struct broker *broker, struct space *space, const char *sample_id,
                      uint64_t generation, enum store_reason reason);
 
-/* ---- gets of what lies elsewhere: remote.c, fetch.c, remote_lease.c, believe.c ---- */
+/* ---- find.c: what a get asks for, here or on another node ---- */
 
-/* A lease that a home granted to this node, or is asked for. Named by id, never by pointer; an
- * ended one stays known for a while, for a `consumed` that is said late. */
-struct remote_lease {
-    uint64_t id;
-    bool granted, ended, corrupt;
-    /* What its release takes, had before the home is asked: once the home has granted the lease, no
-     * lack of memory may keep it from hearing of the end. NULL and NULL: used, or given back. */
-    struct pending_end *end;
-    struct account *user; /* of uid, held */
-    uint32_t next_free;   /* the slot's, among those that were never granted: + 1, 0 = none */
-    struct peer *peer;
-    uint64_t epoch; /* of the link it came over: it ends with it */
-    uint64_t hi, lo, generation;
-    uid_t uid; /* for whom */
-    char store[LAYOUT_NAME_BYTES_MAX + 1];
-};
-struct remote_leases {
-    struct remote_lease *slots;
-    uint32_t count, room, live;
-    uint32_t *ended; /* ring of ended slots, oldest first */
-    uint32_t ended_first, ended_count;
-    uint32_t free_first; /* slot + 1 of one whose lease was not granted; 0 = none */
+struct fetch;
+struct fetch_reader_ops;
+/* Somebody who waits for a fetch: part of the waiter's own struct, which finds itself by
+ * container_of() (fetch.h). */
+struct fetch_reader {
+    TAILQ_ENTRY(fetch_reader) link;
+    struct fetch *fetch; /* NULL: it waits for none */
+    const struct fetch_reader_ops *ops;
+    uint64_t transfer; /* of the fetch that has brought the bytes; 0 = they were here */
 };
 
-/* How what was found elsewhere is told to the kind of request that looks for it (requests/get.c).
- */
-struct get_ops {
-    /* There is a lease on a generation that is readable here: ends the item. */
-    void (*grant)(struct item *item, const struct store_lease *lease);
-    /* No node has the sample: ends the item, and says what this node knows of its end. */
-    void (*absent)(struct item *item);
-    /* What the index named is gone, and this is why: asks whether the index names another now. */
-    void (*look_again)(struct item *item, const char *why);
-};
-
-/* An item of a get (requests/get.c, remote.c, fetch.c). */
-struct get_item {
+/* The search of one item of a get. The kind of request has it in a struct of its own, as the first
+ * member. */
+struct find {
     struct item item;
-    const struct get_ops *ops;
-    bool want_spec, wants_landed, over_network;
-    uint64_t extent_offset, extent_bytes, lease_hi, lease_lo;
-    uint8_t *spec, *checksums; /* malloc'ed when want_spec */
-    uint32_t spec_bytes, checksums_bytes;
-    TAILQ_ENTRY(get_item) fetch_link;
-    struct fetch *fetch;
-    uint64_t remote;      /* remote_lease id, 0 = none */
-    uint64_t transfer;    /* of the fetch that brought the bytes for it, 0 = they were here */
+    enum search_state state;
+    /* Set by whoever begins it: called once, with a lease of the session on bytes that are here,
+     * unless the item ends otherwise. Ends the item. */
+    void (*granted)(struct find *find, const struct store_lease *lease);
+    bool wants_landed; /* the client is told of bytes of a large sample as they land */
+    /* What it found: */
+    bool over_network; /* the bytes came from another node, now or earlier */
+    struct fetch_reader reader;
+    /* Its own: */
+    uint64_t remote;      /* id of the remote lease that it holds, 0 = none */
     struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */
-    bool located;         /* home and generation are what the index says of the id */
-    uint64_t missed;      /* what it said before, and was gone when asked for; 0 = nothing */
+    uint64_t missed;      /* what the index named, and was gone when asked for; 0 = nothing */
 };
-TAILQ_HEAD(get_item_list, get_item);
-static inline struct get_item *get_of(const struct item *item) {
-    return container_of(item, struct get_item, item);
+static inline struct find *find_of(const struct item *item) {
+    return container_of(item, struct find, item);
 }
+/* For what item->ref names. May end the item at once. */
+void find_begin(struct find *find);
+/* The item's deadline has passed: ends it, and says who kept it waiting. */
+void find_expire(struct find *find);
+/* The item is done or its session is gone: gives back what the search holds. */
+void find_leave(struct find *find);
 
-/* Brings one generation's bytes here, once, for all items that want them. */
-struct fetch {
-    TAILQ_ENTRY(fetch) link;
-    struct waiter waiter; /* waits for landing space */
-    struct broker *broker;
-    struct space *space;
-    uint64_t generation;
-    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
-    struct peer *peer;
-    uint64_t epoch;
-    uint32_t region;
-    uint64_t remote_offset, extent_bytes, landing_offset;
-    bool waits_for_room;
-    bool landed;                /* PLANNED landing copy exists */
-    uint64_t transfer;          /* no other fetch of this broker has it */
-    uint64_t notice_ns;         /* no progress notice before */
-    uint64_t landed_next_bytes; /* no Landed notice before so many have landed */
-    const uint8_t *bytes;       /* that came with the lease, while it is being looked at */
-    uint8_t checksums[8 * LAYOUT_TENSORS_MAX];
-    uint32_t checksums_bytes;
-    struct get_item_list items;
-};
-TAILQ_HEAD(fetch_list, fetch);
+/* ---- remote_lease.c: leases that other homes have granted ---- */
 
-/* ---- remote.c: asking the home ---- */
-/* Leases the item's generation at its home, or by id at any peer, then lands it here. */
-void remote_get(struct item *item);
-void remote_get_anywhere(struct item *item);
+/* A client has read other bytes than their producer's checksum says. The copy is not granted any
+ * more, and the end of the lease tells its home. Returns the home's node and the generation; NULL:
+ * there is no such lease. */
+const char *remote_lease_is_corrupt(struct broker *broker, struct store *store,
+                                    uint64_t remote_lease_id, uint64_t *generation_out);
 
 /* ---- believe.c: is it an answer to what was asked? ---- */
-/* Does the lease answer what this item asked the peer for? False: it does not, and the answer must
- * not be used; `why` is a sentence that names what was asked and what was said. The peer's count of
- * such answers has gone up. */
-bool believe_lease(const struct item *item, struct peer *peer, uint64_t generation,
-                   const Fb__PeerLeaseReply *lease, char why[SENTENCE_BYTES]);
-/* Does the granted lease agree with what lies in this node's memory under that generation? False,
- * for example, when the peer claims to be the home of a generation whose home is this node. */
-bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeaseReply *lease,
-                  char why[SENTENCE_BYTES]);
+
+/* Does the answer agree with what was asked? False: it does not, and must not be used; `why` is a
+ * sentence that names both. The peer's count of such answers has gone up. */
 bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResult *stat,
                   char why[SENTENCE_BYTES]);
-/* Counts an answer that is none to what was asked, and logs the 1st, 2nd, 4th, 8th ... of a peer.
- */
-void believe_not(struct peer *peer, const char *sentence);
-
-/* ---- fetch.c ---- */
-/* The home granted item->remote to this item: attach it to the landing copy, making one if there is
- * none. */
-void fetch_item(struct item *item, const Fb__PeerLeaseReply *reply, const uint8_t *payload,
-                size_t payload_bytes);
-bool fetch_has_copy(struct broker *broker, struct space *space, uint64_t generation);
-void fetch_detach(struct item *item);
-
-/* ---- remote_lease.c ---- */
-/* Takes all the memory that a lease and its release need, before the home is asked for it. 0 = out
- * of memory: it is not to be asked. */
-uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uid_t uid);
-/* The home has granted it, over the present connection. */
-void remote_lease_granted(struct broker *broker, uint64_t id, uint64_t hi, uint64_t lo,
-                          uint64_t generation);
-/* It has not. */
-void remote_lease_cancel(struct broker *broker, uint64_t id);
-/* Frees all leases when the broker ends. Their homes end them by themselves when they hear that
- * this broker is gone. */
-void remote_leases_free(struct broker *broker);
-struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id);
-void remote_lease_end(struct broker *broker, struct remote_lease *lease);
 
 /* ---- outbox.c: releases and acks on their way to a home ---- */
 
@@ -271,11 +201,13 @@ const char *broker_refuses_why(const struct broker *broker);
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]);
 
 /* ---- health.c ---- */
+#define HEALTH_COUNTERS_MAX 32u
 /* `reply` points into the rest, and into the broker. */
 struct health {
     Fb__HealthReply reply;
     char *stores[SPACES_MAX];
     char trouble[TROUBLE_BYTES], not_ready[TROUBLE_BYTES];
+    Fb__Counter counters[HEALTH_COUNTERS_MAX], *counter_pointers[HEALTH_COUNTERS_MAX];
 };
 void health_fill(const struct broker *broker, struct health *health);
 

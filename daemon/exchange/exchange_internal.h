@@ -116,12 +116,38 @@ struct reconcile_walk {
     uint64_t cursor;
 };
 
+/* ---- remote_lease.c ---- */
+
+/* A lease that a home granted to this node, or is asked for. Named by id, never by pointer; an
+ * ended one stays known for a while, for a `consumed` that is said late. */
+struct remote_lease {
+    uint64_t id;
+    bool granted, ended, corrupt;
+    /* What its release takes, had before the home is asked: once the home has granted the lease, no
+     * lack of memory may keep it from hearing of the end. NULL and NULL: used, or given back. */
+    struct pending_end *end;
+    struct account *user; /* of uid, held */
+    uint32_t next_free;   /* the slot's, among those that were never granted: + 1, 0 = none */
+    struct peer *peer;
+    uint64_t epoch; /* of the link it came over: it ends with it */
+    uint64_t hi, lo, generation;
+    uid_t uid; /* for whom */
+    char store[LAYOUT_NAME_BYTES_MAX + 1];
+};
+struct remote_leases {
+    struct remote_lease *slots;
+    uint32_t count, room, live;
+    uint32_t *ended; /* ring of ended slots, oldest first */
+    uint32_t ended_first, ended_count;
+    uint32_t free_first; /* slot + 1 of one whose lease was not granted; 0 = none */
+};
+
 /* ---- all of it ---- */
 
 struct exchange {
     struct broker *broker;
     struct asking_list askings;
-    struct fetch_list fetches;
+    TAILQ_HEAD(, fetch) fetches;
     struct remote_leases remote_leases;
     uint64_t last_transfer;            /* of fetches */
     bool closing;                      /* the peers are going: the directory may still answer */
@@ -156,5 +182,7 @@ void held_checks_free(struct broker *broker);
 void reconcile_free(struct broker *broker);
 void twin_init(struct exchange *exchange);
 void outbox_free(struct peer *peer);
+/* Frees all leases. Their homes end them by themselves when they hear that this broker is gone. */
+void remote_leases_free(struct broker *broker);
 
 #endif

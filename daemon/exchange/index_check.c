@@ -160,7 +160,7 @@ static void index_check_publish_held(struct index_check *check, uint64_t in_plac
         .home = check->broker->config->node,
         .generation = check->after.held,
         .incarnation = check->broker->options.incarnation,
-        .bytes = info.extent_bytes,
+        .bytes = info.place.bytes,
     };
     directory->ops->republish(directory, &record, in_place_of, index_check_on_republished, check);
 }

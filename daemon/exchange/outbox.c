@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "exchange/outbox.h"
+#include "exchange/remote_lease.h"
 #include "proto/cleanup.h"
 #include "proto/frame.h"
 

@@ -442,7 +442,7 @@ void publish(struct broker *broker, struct space *space, const struct publish_pu
         waiter->ended(waiter, FB__STATUS__UNAVAILABLE, 0, sentence);
         return;
     }
-    publishing->bytes = info.extent_bytes;
+    publishing->bytes = info.place.bytes;
     publishing->supersede.begun_ns = broker->now_ns;
     publishing->supersede.client_id = put->op.client_id;
     publishing->supersede.op_id = put->op.op_id;

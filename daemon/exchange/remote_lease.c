@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "exchange/outbox.h"
+#include "exchange/remote_lease.h"
 
 #define REMEMBERED 65536u
 
@@ -29,6 +30,8 @@ static bool remote_lease_grow(struct remote_leases *leases) {
     return true;
 }
 
+/* Three places to take a slot from, in this order: one whose lease was never granted, which nobody
+ * can name any more; the one that ended longest ago, if enough are remembered; a new one. */
 static bool remote_lease_take_slot(struct remote_leases *leases, uint32_t *slot_out,
                                    uint64_t *uses_out) {
     if (leases->free_first) {
@@ -51,6 +54,8 @@ static bool remote_lease_take_slot(struct remote_leases *leases, uint32_t *slot_
     return true;
 }
 
+/* Everything that can fail happens here, before the home is asked: once it has granted the lease, the
+ * release must reach it, with or without memory then. */
 uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uid_t uid) {
     struct remote_leases *leases = &broker->exchange->remote_leases;
     struct account *user = accounts_user(broker, uid);
@@ -89,6 +94,7 @@ static void remote_lease_give_up_room(struct broker *broker, struct remote_lease
     lease->user = NULL;
 }
 
+/* The id was told to nobody, so the slot may be used again at once. */
 void remote_lease_cancel(struct broker *broker, uint64_t id) {
     struct remote_leases *leases = &broker->exchange->remote_leases;
     struct remote_lease *lease = remote_lease_find(broker, id);
@@ -99,6 +105,7 @@ void remote_lease_cancel(struct broker *broker, uint64_t id) {
     leases->live--;
 }
 
+/* An id of an earlier use of the slot finds nothing: its upper half is the use count. */
 struct remote_lease *remote_lease_find(struct broker *broker, uint64_t id) {
     uint32_t slot = (uint32_t)id - 1;
     if (!id || slot >= broker->exchange->remote_leases.count ||
@@ -115,6 +122,17 @@ void remote_lease_end(struct broker *broker, struct remote_lease *lease) {
         (uint32_t)lease->id - 1;
     leases->ended_count++;
     leases->live--;
+}
+
+const char *remote_lease_is_corrupt(struct broker *broker, struct store *store,
+                                    uint64_t remote_lease_id, uint64_t *generation_out) {
+    struct remote_lease *lease = remote_lease_find(broker, remote_lease_id);
+    if (!lease)
+        return NULL;
+    lease->corrupt = true;
+    store_land_failed(store, lease->generation, broker->now_ns);
+    *generation_out = lease->generation;
+    return peer_node(lease->peer);
 }
 
 void remote_leases_free(struct broker *broker) {

@@ -49,7 +49,7 @@ static struct directory_record republish_record(const struct again *again) {
                                      .home = broker->config->node,
                                      .generation = again->generation,
                                      .incarnation = broker->options.incarnation,
-                                     .bytes = info.extent_bytes};
+                                     .bytes = info.place.bytes};
 }
 
 /* What follows is the table of republish_written(): again, removed, checked anew, or over. */

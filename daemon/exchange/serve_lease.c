@@ -66,8 +66,8 @@ static void serve_grant(const struct served *served, const struct store_lease *l
     result.lease_hi = lease->hi;
     result.lease_lo = lease->lo;
     result.generation = lease->generation;
-    result.extent_offset = lease->extent_offset;
-    result.extent_bytes = lease->extent_bytes;
+    result.extent_offset = lease->place.offset;
+    result.extent_bytes = lease->place.bytes;
     result.sample_id = info.sample_id;
     result.spec = (ProtobufCBinaryData){spec_bytes, spec};
     result.checksums = (ProtobufCBinaryData){checksums_bytes, checksums};
@@ -75,10 +75,10 @@ static void serve_grant(const struct served *served, const struct store_lease *l
     Fb__PeerReply reply = FB__PEER_REPLY__INIT;
     reply.result_case = FB__PEER_REPLY__RESULT_LEASE;
     reply.lease = &result;
-    bool small = lease->extent_bytes <= FRAME_INLINE_BYTES_MAX && !served->have_copy;
+    bool small = lease->place.bytes <= FRAME_INLINE_BYTES_MAX && !served->have_copy;
     asker_reply(served->asking->asker, served->request_id, &reply,
-                (const uint8_t *)space->arena.base + lease->extent_offset,
-                small ? lease->extent_bytes : 0);
+                (const uint8_t *)space->arena.base + lease->place.offset,
+                small ? lease->place.bytes : 0);
 }
 
 /* The store has answered the get, whether at once or after a wait. */

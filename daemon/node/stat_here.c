@@ -53,7 +53,7 @@ bool sample_find(const struct space *space, const struct ref *ref, struct store_
  * generation. */
 bool ref_is_of_earlier_incarnation(const struct broker *broker, const struct ref *ref) {
     return ref->incarnation && ref->incarnation != broker->options.incarnation &&
-           !strcmp(ref->home, broker->config->node);
+           ref_is_at(ref, broker->config->node);
 }
 
 /* ---- one sample ---- */
@@ -117,7 +117,7 @@ Fb__SampleInfo *sample_info_new(const struct broker *broker, const struct space 
     to->generation = from->generation;
     to->state = stat_state_of(from->state);
     to->reason = (Fb__Reason)from->reason;
-    to->extent_bytes = from->extent_bytes;
+    to->extent_bytes = from->place.bytes;
     to->age_ms = (broker->now_ns - from->since_ns) / NS_PER_MS;
     to->leases = from->leases;
     to->consumed = from->consumed;

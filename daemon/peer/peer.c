@@ -442,8 +442,8 @@ static int peer_post(struct peer *peer, struct peer_reading *reading,
     struct transport_read read = {
         .key = key->key,
         .key_bytes = key->key_bytes,
-        .remote_offset = reading->read.remote_offset,
-        .bytes = reading->read.bytes,
+        .remote_offset = reading->read.from.offset,
+        .bytes = reading->read.from.bytes,
         .local = reading->read.local,
         .read_user = reading,
     };
@@ -480,7 +480,7 @@ static void peer_on_region(void *context, const Fb__PeerReply *reply, const uint
     struct peer_reading *reading, *next;
     for (reading = TAILQ_FIRST(&peer->readings); reading; reading = next) {
         next = TAILQ_NEXT(reading, link);
-        if (reading->posted || reading->read.region != region)
+        if (reading->posted || reading->read.from.segment != region)
             continue;
         int result = key ? peer_post(peer, reading, key) : -ENOENT;
         if (result < 0)
@@ -496,7 +496,7 @@ static void peer_on_region(void *context, const Fb__PeerReply *reply, const uint
 static int peer_ask_region(struct peer *peer, uint32_t region, uint64_t now_ns) {
     const struct peer_reading *other;
     TAILQ_FOREACH (other, &peer->readings, link)
-        if (!other->posted && other->read.region == region)
+        if (!other->posted && other->read.from.segment == region)
             return 0; /* asked already */
     struct key_question *question = malloc(sizeof *question);
     if (!question)
@@ -522,8 +522,9 @@ int peer_read(struct peer *peer, uint64_t epoch, const struct peer_read *read, u
     if (!reading)
         return -ENOMEM;
     *reading = (struct peer_reading){.peer = peer, .read = *read};
-    const struct region_key *key = peer_find_key(peer, read->region);
-    int result = key ? peer_post(peer, reading, key) : peer_ask_region(peer, read->region, now_ns);
+    const struct region_key *key = peer_find_key(peer, read->from.segment);
+    int result =
+        key ? peer_post(peer, reading, key) : peer_ask_region(peer, read->from.segment, now_ns);
     if (result < 0) {
         free(reading);
         return result;

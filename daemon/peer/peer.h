@@ -25,6 +25,7 @@
 
 #include "peer.pb-c.h"
 #include "proto/layout.h"
+#include "proto/place.h"
 #include "time/deadlines.h"
 #include "transport/transport.h"
 
@@ -94,8 +95,7 @@ int peer_call(struct peer *peer, const Fb__PeerRequest *request, peer_reply_fn d
               uint64_t now_ns);
 
 struct peer_read {
-    uint32_t region;
-    uint64_t remote_offset, bytes;
+    struct place from; /* its segment is the number of a region of the peer */
     void *local;
     /* status 0 or -errno; exactly once. Nothing is written to local afterwards. */
     void (*done)(void *context, int status, const char *why);

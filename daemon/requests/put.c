@@ -137,7 +137,7 @@ static void put_copy_payload(const struct item *item, const struct inline_put *p
 static void put_reserved(struct item *item, const struct store_reservation *reservation,
                          const struct inline_put *put, const uint8_t *bytes) {
     put_of(item)->result.reservation = reservation->token;
-    put_of(item)->result.extent_offset = reservation->extent_offset;
+    put_of(item)->result.extent_offset = reservation->place.offset;
     if (!put) {
         item_done(item, FB__STATUS__OK, NULL);
         return;

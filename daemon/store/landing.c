@@ -31,7 +31,7 @@ static enum store_result landing_wait_for_room(struct store *store, const struct
 }
 
 static enum store_result landing_land_now(struct store *store, const struct store_land *land,
-                                          uint64_t bytes, uint64_t now_ns, uint64_t *offset_out,
+                                          uint64_t bytes, uint64_t now_ns, struct place *place_out,
                                           struct store_refusal *refusal) {
     const struct store_put *put = &land->put;
     struct sample_request request = {.sample_id = put->sample_id,
@@ -48,7 +48,7 @@ static enum store_result landing_land_now(struct store *store, const struct stor
     uint32_t index;
     enum store_result result = sample_new_landing(store, &request, now_ns, &index, refusal);
     if (result == STORE_OK)
-        *offset_out = sample_at(store, index)->extent_offset;
+        *place_out = sample_place(sample_at(store, index));
     return result;
 }
 
@@ -56,7 +56,7 @@ static enum store_result landing_land_now(struct store *store, const struct stor
  * newcomer may pass only while the line allows it. store_settle() comes at the end because an
  * eviction frees slots and pieces of specs as well, which a put may be waiting for. */
 enum store_result store_land(struct store *store, const struct store_land *land, uint64_t now_ns,
-                             uint64_t *offset_out, struct store_refusal *refusal) {
+                             struct place *place_out, struct store_refusal *refusal) {
     *refusal = (struct store_refusal){0};
     if (!put_is_valid(&land->put) || !land->generation)
         return STORE_E_INVALID;
@@ -72,7 +72,7 @@ enum store_result store_land(struct store *store, const struct store_land *land,
         result = refuse(refusal, STORE_E_FULL, STORE_CAUSE_QUEUE, store->options.max_waiters,
                         store->land_waiters, 1);
     else
-        result = landing_land_now(store, land, bytes, now_ns, offset_out, refusal);
+        result = landing_land_now(store, land, bytes, now_ns, place_out, refusal);
     if (result == STORE_E_FULL && land->put.deadline_ns > now_ns)
         result = landing_wait_for_room(store, land, now_ns, refusal);
     store_settle(store, now_ns); /* an eviction freed slots or chunks */

@@ -83,8 +83,7 @@ void lease_describe(const struct store *store, uint32_t index, struct store_leas
     *out = (struct store_lease){.hi = lease->hi,
                                 .lo = lease->lo,
                                 .generation = lease->generation,
-                                .extent_offset = sample->extent_offset,
-                                .extent_bytes = sample->extent_bytes,
+                                .place = sample_place(sample),
                                 .slot = lease->sample};
 }
 

@@ -26,10 +26,11 @@ static void probe_describe(const struct store *store, uint32_t index, struct sto
                                .landing = sample_flag(sample, WORD_LANDING),
                                .cached = sample_flag(sample, WORD_CACHED),
                                .since_ns = sample->since_ns,
-                               .extent_offset = gone ? 0 : sample->extent_offset,
-                               .extent_bytes = sample->extent_bytes,
+                               .place = sample_place(sample),
                                .leases = sample->lease_count,
                                .consumed = sample->consumed};
+    if (gone)
+        out->place.offset = 0;
     if (out->state == STORE_PLANNED && sample->holder != STORE_NO_HOLDER)
         out->owner = holder_at(store, sample->holder)->owner;
     name_copy(store, sample->name, out->sample_id);

@@ -54,7 +54,7 @@ static void pull_check_still_planned(const struct store *store, const struct wai
         return;
     }
     out->reservation =
-        (struct store_reservation){.token = waiter->token, .extent_offset = sample->extent_offset};
+        (struct store_reservation){.token = waiter->token, .place = sample_place(sample)};
 }
 
 /* The answer is put together only now, because a reservation that was granted may be gone again. */

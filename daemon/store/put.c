@@ -67,7 +67,7 @@ static enum store_result put_reserve_now(struct store *store, uint32_t holder,
     enum store_result result = sample_new(store, &request, now_ns, &index, refusal);
     if (result == STORE_OK)
         *out = (struct store_reservation){.token = sample_token(store, index),
-                                          .extent_offset = sample_at(store, index)->extent_offset};
+                                          .place = sample_place(sample_at(store, index))};
     return result;
 }
 

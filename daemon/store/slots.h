@@ -162,6 +162,12 @@ SLOT_ACCESSOR(holder_slot, holder_at, holders)
 SLOT_ACCESSOR(waiter_slot, waiter_at, waiters)
 SLOT_ACCESSOR(chunk, chunk_at, chunks)
 
+/* Where the sample's bytes are: a store has one arena, its segment 0. */
+static inline struct place sample_place(const struct sample_slot *sample) {
+    return (struct place){
+        .tier = PLACE_MEMORY, .offset = sample->extent_offset, .bytes = sample->extent_bytes};
+}
+
 static inline uint32_t *u32_at(const struct store *store, uint64_t offset) {
     return store_at(store, offset);
 }

@@ -28,6 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/place.h"
 #include "store/charges.h"
 
 #define STORE_ID_BYTES_MAX   128u
@@ -164,7 +165,7 @@ struct store_put {
 };
 struct store_reservation {
     uint64_t token;
-    uint64_t extent_offset;
+    struct place place; /* of the extent, in the store's arena */
 };
 /* STORE_OK, STORE_WAIT, STORE_E_FULL, STORE_E_LIMIT or STORE_E_TOO_LARGE. On STORE_WAIT the put's
  * id and spec have been copied.
@@ -213,8 +214,8 @@ struct store_get {
 struct store_lease {
     uint64_t hi, lo; /* the token; unguessable */
     uint64_t generation;
-    uint64_t extent_offset, extent_bytes;
-    uint32_t slot; /* for store_spec() while the lease lives */
+    struct place place; /* of the extent, in the store's arena */
+    uint32_t slot;      /* for store_spec() while the lease lives */
 };
 /* A get by generation waits only for one never seen here or SEALED: a RETIRED or GONE one is
  * STORE_E_NOT_FOUND at once. Works on landing copies too (by generation): a PLANNED landing copy
@@ -260,10 +261,10 @@ struct store_land {
     uint64_t generation;
     uint64_t origin; /* the caller's number for the home node */
 };
-/* PLANNED landing copy. STORE_OK with *offset_out, STORE_WAIT (effect STORE_EFFECT_LAND with tag),
+/* PLANNED landing copy. STORE_OK with *place_out, STORE_WAIT (effect STORE_EFFECT_LAND with tag),
  * STORE_E_FULL, STORE_E_EXISTS (one is there: use store_get). FIFO among landings. */
 enum store_result store_land(struct store *store, const struct store_land *land, uint64_t now_ns,
-                             uint64_t *offset_out, struct store_refusal *refusal);
+                             struct place *place_out, struct store_refusal *refusal);
 /* PLANNED -> RESIDENT; getters attached become effects. checksums as in store_seal. keep_cached:
  * stay after the last lease until space is needed (retain stores); landing then evicts idle copies,
  * oldest first. */
@@ -279,7 +280,7 @@ bool store_has_landing(const struct store *store, uint64_t generation);
  */
 enum store_effect_kind {
     STORE_EFFECT_PUT,     /* a waiting put ended: result, reservation, refusal */
-    STORE_EFFECT_LAND,    /* a waiting land ended: result, reservation.extent_offset, refusal */
+    STORE_EFFECT_LAND,    /* a waiting land ended: result, reservation.place, refusal */
     STORE_EFFECT_GET,     /* a waiting get ended: result, lease, refusal */
     STORE_EFFECT_RETIRED, /* a home generation left RESIDENT: generation, reason, sample_id: tell
                              the directory */
@@ -325,9 +326,9 @@ struct store_info {
     uint64_t generation; /* 0 while PLANNED at home */
     uint64_t origin;     /* landing: home node; else 0 */
     bool landing, cached;
-    uint64_t since_ns; /* reserve, commit or retire time */
-    uint64_t extent_offset, extent_bytes;
-    uint64_t owner; /* PLANNED: the holder's */
+    uint64_t since_ns;  /* reserve, commit or retire time */
+    struct place place; /* of the extent; GONE: how long it was, at 0 */
+    uint64_t owner;     /* PLANNED: the holder's */
     uint32_t leases, consumed;
     char sample_id[STORE_ID_BYTES_MAX + 1];
 };

@@ -177,7 +177,7 @@ static void check_resident(struct world *w, const struct node *node, bool seen[C
     for (uint64_t cursor = 0; store_list_next(space->store, &cursor, &info);) {
         if (info.state != STORE_RESIDENT)
             continue;
-        const uint8_t *at = (const uint8_t *)space->arena.base + info.extent_offset;
+        const uint8_t *at = (const uint8_t *)space->arena.base + info.place.offset;
         struct claim *claim = contract_find(c, payload_nonce(at));
         if (!claim || !payload_matches(at, claim->nonce, claim->bytes)) {
             contract_broken(c, "wrong bytes at rest", "generation %" PRIx64 " at node %s",

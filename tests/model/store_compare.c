@@ -63,7 +63,7 @@ void model_look(struct model *m) {
     for (uint64_t cursor = 0; walk(m, &cursor, &info);)
         if (info.state != STORE_GONE)
             m->ref->seen[m->ref->seen_count++] =
-                (struct ref_seen){serial_of(m, &info), info.extent_offset};
+                (struct ref_seen){serial_of(m, &info), info.place.offset};
 }
 
 static void compare_live(struct model *m, const struct store_info *info) {
@@ -78,8 +78,8 @@ static void compare_live(struct model *m, const struct store_info *info) {
     SAME(m, "landing", info->landing, s->landing);
     SAME(m, "cached", info->cached, s->cached);
     SAME(m, "since_ns", info->since_ns, s->since_ns);
-    SAME(m, "extent_offset", info->extent_offset, s->offset);
-    SAME(m, "extent_bytes", info->extent_bytes, s->bytes);
+    SAME(m, "extent_offset", info->place.offset, s->offset);
+    SAME(m, "extent_bytes", info->place.bytes, s->bytes);
     SAME(m, "leases", info->leases, s->leases);
     SAME(m, "consumed", info->consumed, s->consumed);
     if (strcmp(info->sample_id, model_id_text(s->id)))

@@ -104,7 +104,7 @@ static void op_reserve(struct model *m) {
         return;
     struct ref_sample *s = ref_by_serial(m->ref, put.serial);
     s->token = out.token;
-    SAME(m, "offset", out.extent_offset, s->offset);
+    SAME(m, "offset", out.place.offset, s->offset);
 }
 
 static void op_seal(struct model *m) {
@@ -200,8 +200,8 @@ static void op_get(struct model *m) {
         return;
     const struct ref_sample *s = ref_by_serial(m->ref, l->sample_serial);
     SAME(m, "lease generation", out.generation, l->generation);
-    SAME(m, "lease offset", out.extent_offset, s->offset);
-    SAME(m, "lease bytes", out.extent_bytes, s->bytes);
+    SAME(m, "lease offset", out.place.offset, s->offset);
+    SAME(m, "lease bytes", out.place.bytes, s->bytes);
     l->hi = out.hi;
     l->lo = out.lo;
     l->known = true;
@@ -274,20 +274,20 @@ static void op_bounds(struct model *m) {
 static void op_land(struct model *m) {
     unsigned char spec[1024];
     struct store_refusal refusal, expected = {0};
-    uint64_t offset = 0;
+    struct place place = {0};
     struct ref_put put = any_put(m, m->options.landing_bytes);
     struct store_land land = {.put = store_put_of(&put, spec),
                               .generation = FAR_HOME + model_rnd(m, FAR_COUNT),
                               .origin = 1 + model_rnd(m, 3)};
     if (model_rnd(m, 20) == 0)
         land.generation = 1 + model_rnd(m, m->generation + 1);
-    enum store_result result = store_land(m->store, &land, m->now_ns, &offset, &refusal);
+    enum store_result result = store_land(m->store, &land, m->now_ns, &place, &refusal);
     model_look(m);
     SAME(m, "result", result,
          ref_land(m->ref, &put, land.generation, land.origin, m->now_ns, &expected));
     model_compare_refusal(m, &refusal, &expected);
     if (result == STORE_OK)
-        SAME(m, "offset", offset, ref_by_serial(m->ref, put.serial)->offset);
+        SAME(m, "offset", place.offset, ref_by_serial(m->ref, put.serial)->offset);
     remember(m, land.generation);
 }
 
@@ -395,7 +395,7 @@ static void compare_effect(struct model *m, const struct store_effect *e,
         l->known = true;
         return;
     }
-    SAME(m, "effect offset", e->reservation.extent_offset, s->offset);
+    SAME(m, "effect offset", e->reservation.place.offset, s->offset);
     s->token = e->reservation.token;
 }
 

@@ -23,12 +23,12 @@ TestSuite(store_landing, .init = setup, .fini = teardown);
 
 static enum store_result land(uint64_t generation, uint64_t bytes, uint64_t deadline_ns) {
     struct store_land request = fixture_land(generation, bytes);
-    uint64_t offset = 0;
+    struct place place = {0};
     request.put.deadline_ns = deadline_ns;
     request.put.tag = generation;
-    enum store_result result = store_land(f.store, &request, f.now_ns, &offset, &f.refusal);
+    enum store_result result = store_land(f.store, &request, f.now_ns, &place, &f.refusal);
     if (result == STORE_OK)
-        cr_assert_geq(offset, 64 * KIB);
+        cr_assert_geq(place.offset, 64 * KIB);
     return result;
 }
 
@@ -116,7 +116,7 @@ Test(store_landing, leased_copies_do_not_give_way) {
     cr_assert(fixture_effect(&f, STORE_EFFECT_LAND, &effect));
     cr_assert_eq(effect.tag, FAR + 1);
     cr_assert_eq(effect.result, STORE_OK);
-    cr_assert_geq(effect.reservation.extent_offset, 64 * KIB);
+    cr_assert_geq(effect.reservation.place.offset, 64 * KIB);
 }
 
 Test(store_landing, a_stale_copy_is_freed_after_its_last_reader) {
@@ -147,12 +147,12 @@ Test(store_landing, one_that_was_passed_by_its_own_generation_is_answered_at_onc
     cr_assert_eq(land(FAR, 16 * KIB, 0), STORE_OK);
     cr_assert_eq(land(FAR + 1, 16 * KIB, 0), STORE_OK);
     struct store_land first = fixture_land(FAR + 2, 24 * KIB), second = fixture_land(FAR + 2, KIB);
-    uint64_t offset;
+    struct place place;
     first.put.deadline_ns = second.put.deadline_ns = FOREVER_NS;
     first.put.tag = 1, second.put.tag = 2;
     store_set_bounds(f.store, 0, 1000); /* passing is open for 1000 ns */
-    cr_assert_eq(store_land(f.store, &first, f.now_ns, &offset, &f.refusal), STORE_WAIT);
-    cr_assert_eq(store_land(f.store, &second, f.now_ns, &offset, &f.refusal), STORE_WAIT);
+    cr_assert_eq(store_land(f.store, &first, f.now_ns, &place, &f.refusal), STORE_WAIT);
+    cr_assert_eq(store_land(f.store, &second, f.now_ns, &place, &f.refusal), STORE_WAIT);
     cr_assert_eq(store_land_failed(f.store, FAR, f.now_ns), STORE_OK);
     cr_assert_eq(fixture_totals(&f).land_waiters, 0, "neither waits any more");
     cr_assert(fixture_effect(&f, STORE_EFFECT_LAND, &effect));

@@ -32,8 +32,8 @@ Test(store_lifecycle, planned_and_sealed_are_invisible) {
     cr_assert_eq(fixture_get(&f, f.holder, 5, &lease), STORE_E_NOT_FOUND);
     cr_assert_eq(store_publish(f.store, 5, f.now_ns, &superseded), STORE_OK);
     cr_assert_eq(fixture_get(&f, f.holder, 5, &lease), STORE_OK);
-    cr_assert_eq(lease.extent_offset, reservation.extent_offset);
-    cr_assert_eq(lease.extent_bytes, 4096);
+    cr_assert_eq(lease.place.offset, reservation.place.offset);
+    cr_assert_eq(lease.place.bytes, 4096);
 }
 
 Test(store_lifecycle, spec_and_checksums_come_back) {
@@ -150,8 +150,8 @@ Test(store_lifecycle, a_reader_keeps_its_bytes_after_supersede) {
     cr_assert_eq(fixture_get(&f, f.holder, first, &newer), STORE_E_NOT_FOUND);
     cr_assert_eq(fixture_get_id(&f, f.holder, "a", &newer), STORE_OK);
     cr_assert_eq(newer.generation, second);
-    cr_assert(newer.extent_offset >= lease.extent_offset + 32 * KIB ||
-              newer.extent_offset + 16 * KIB <= lease.extent_offset);
+    cr_assert(newer.place.offset >= lease.place.offset + 32 * KIB ||
+              newer.place.offset + 16 * KIB <= lease.place.offset);
     put.extent_bytes = 20 * KIB;
     cr_assert_eq(fixture_reserve(&f, f.holder, &put, &reservation), STORE_E_FULL);
     cr_assert_eq(f.refusal.cause, STORE_CAUSE_QUOTA);

@@ -114,3 +114,20 @@ class Attachment:
             store.close()
         if client is not None and not self._lent:
             client.close()
+
+
+def retire(store: fb.Store, key: fb.Key) -> None:
+    """Aborts a sample on whatever node it is. Absent is fine.
+
+    An abort by id acts on this node alone where there is no directory for the cluster; a probe
+    asks all. So a sample whose ref is not known is looked up first. Raises Unavailable or Timeout
+    when its node cannot be reached: then it is not known whether it is retired.
+    """
+    try:
+        if isinstance(key, str):
+            found = store.stat(key)
+            if found.ref is not None:
+                key = found.ref
+        store.abort(key)
+    except fb.NotFound:
+        pass

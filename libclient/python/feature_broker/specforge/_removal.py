@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import feature_broker as fb
 
-from .._attachment import Attachment
+from .._attachment import Attachment, retire
 from ._ledger import Ledger, Sample
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def free(
 ) -> Optional[str]:
     """Frees a tracked sample. Returns None, or what failed; it is pending then."""
     try:
-        attachment.store.abort(sample.key)
-    except fb.NotFound:
-        pass  # gone already
+        retire(attachment.store, sample.key)
     except (fb.Unavailable, fb.Timeout) as error:
         with ledger.lock:
             if ledger.samples.get(sample_id) is sample:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From SpecForge's names, which are free text, to those that a broker takes."""
+"""From the names of training frameworks, which are free text, to those that a broker takes."""
 
 from __future__ import annotations
 
