@@ -299,11 +299,12 @@ class MooncakeDistributedStore:
     def get_tensor(self, key: str) -> Any:
         """The torch tensor that put_tensor() put, in memory of its own; None when it is absent.
         What was put as bytes comes as a tensor of uint8."""
-        code, raw = self._lease(key)
-        if raw is None:
-            return None
         try:
-            tensors = finish_get(raw, key, None, True, False, _sinks.find("torch"))
+            made_by = _sinks.find("torch")
+            code, raw = self._lease(key)
+            if raw is None:
+                return None
+            tensors = finish_get(raw, key, None, True, False, made_by)
         except fb.FeatureError as error:
             _codes.of_error(error, "get_tensor")
             return None
