@@ -19,7 +19,7 @@ from typing import Any, Sequence
 import feature_broker as fb
 from feature_broker import _sinks
 from feature_broker._feature import ffi
-from feature_broker._store import finish_get
+from feature_broker._view import finish_get
 
 from . import _codes, _inventory, _keys, _node, _objects
 from ._codes import INVALID_PARAMS, OBJECT_NOT_FOUND
