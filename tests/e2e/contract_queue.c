@@ -149,6 +149,37 @@ CONTRACT(queue_closed_with_gets_under_way, "[store run]\n") {
     payload_deinit(&payload);
 }
 
+/* As many as the session may have wait for what never comes; given up, they are in nobody's way. On
+ * one node only: another one that was asked goes on waiting until the hour is over. */
+static void queue_what_is_cancelled_no_longer_counts(struct world *world) {
+    struct feature_get_options options = {.size = sizeof options, .wait_ms = 3600000};
+    struct feature_request *requests[6];
+    struct payload payload;
+    struct feature_view *view;
+    struct loop loop;
+    loop_init(&loop, world->consumer_feature);
+    payload_init(&payload, "s", 1, 5000);
+    CHECK_OK(payload_put(&payload, world->producer, 20000, NULL));
+    for (uint32_t i = 0; i < 6; i++)
+        requests[i] = loop_start(&loop, world->consumer, by_id("never"), &options, NULL);
+    struct feature_request *last = loop_start(&loop, world->consumer, by_id("s"), NULL, NULL);
+    for (uint32_t i = 0; i < 6; i++)
+        feature_request_cancel(requests[i]);
+    CHECK(loop_next(&loop) == last, "another one");
+    CHECK_OK(loop_finish(last, &view));
+    check_view(&payload, view, FEATURE_RELEASE_CONSUMED);
+    world_settle(world);
+    CHECK(cluster_numbers(&world->cluster, world->consumer_node, "run").get_waiters == 0,
+          "something still waits");
+    loop_deinit(&loop);
+    payload_deinit(&payload);
+}
+
+Test(contract, queue_what_is_cancelled_no_longer_counts_one_node, .timeout = 120) {
+    world_run(1, "[store run]\n[local]\nmax_requests_per_session = 8\n",
+              queue_what_is_cancelled_no_longer_counts);
+}
+
 /* ---- integrity and progress ---- */
 
 static void count_progress(void *context, uint64_t bytes_done, uint64_t bytes_total) {
