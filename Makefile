@@ -115,7 +115,7 @@ python: $(BUILD)/python/built ## the Python package, for PYTHONPATH=build/python
 $(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.py $(wildcard libclient/python/binding.[ch]) \
   libclient/feature.h $(PYTHON_SOURCES)
 	@echo "  PYTHON $(@D)"
-	$(Q)CC='$(CC)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
+	$(Q)CC='$(CC)' CFLAGS='$(SANITIZE)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
 	  $(PYTHON) libclient/python/build_extension.py $(@D)
 	@touch $@
 python-docs: python ## the reference of the Python package, made of its docstrings: build/python-reference.md
