@@ -67,7 +67,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index bench-peers lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -118,6 +118,15 @@ $(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.p
 	$(Q)CC='$(CC)' CFLAGS='$(SANITIZE)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
 	  $(PYTHON) libclient/python/build_extension.py $(@D)
 	@touch $@
+# The mooncake drop-in is plain Python and a distribution of its own: nobody gets it who has not asked for it. It is
+# built from a copy, for setuptools leaves folders behind.
+.PHONY: wheel-mooncake
+wheel-mooncake: ## the wheel of the mooncake drop-in, into dist/
+	$(Q)rm -rf $(BUILD)/wheel-mooncake && mkdir -p $(BUILD) dist
+	$(Q)cp -r libclient/python/mooncake_dropin $(BUILD)/wheel-mooncake
+	$(Q)find $(BUILD)/wheel-mooncake -name __pycache__ -prune -exec rm -r {} +
+	$(Q)FEATURE_VERSION=$(VERSION) $(PYTHON) -m pip -q wheel --no-deps --no-build-isolation -w dist $(BUILD)/wheel-mooncake
+	@ls dist/feature_broker_mooncake-*.whl
 python-docs: python ## the reference of the Python package, made of its docstrings: build/python-reference.md
 	PYTHONPATH=$(BUILD)/python $(PYTHON) scripts/python-docs > $(BUILD)/python-reference.md
 check-python: all python $(FAKE_CUDA) ## the tests of the Python package
@@ -198,6 +207,9 @@ bench: all ## every figure into build/bench.jsonl
 	scripts/run-bench $(BUILD)
 bench-index: all ## what the index in etcd costs, into build/bench-index.jsonl
 	OUT=$(BUILD)/bench-index.jsonl scripts/run-bench $(BUILD) index
+
+bench-peers: all python ## against Mooncake's own wheel, into build/bench-peers.jsonl; needs the package index
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-bench-peers
 
 bench-rdma: all ## the figures of RDMA, between two QEMU machines, into build/bench-rdma.jsonl
 	scripts/run-bench-rdma $(BUILD)

@@ -43,8 +43,8 @@
 
 /* Kept with the broker: items that wait for neither a store nor an answer. */
 struct requests {
-    TAILQ_HEAD(, gc_item) gc_asked;  /* carried out one after the other (steer.c) */
-    TAILQ_HEAD(, drain_item) drains; /* wait until everything has reached its home (steer.c) */
+    TAILQ_HEAD(, gc_item) gc_asked;  /* carried out one after the other (gc.c) */
+    TAILQ_HEAD(, drain_item) drains; /* wait until everything has reached its home (drain.c) */
 };
 
 #define REQUEST_KIND_DECLARE(op, kind) extern const struct request_kind kind;

@@ -142,6 +142,7 @@ static Fb__NodeInfo *list_nodes_next_node(struct node_page *page) {
 static void list_nodes_fill_self(const struct broker *broker, struct node_page *page) {
     Fb__NodeInfo *self = list_nodes_next_node(page);
     health_fill(broker, &page->own);
+    page->own.reply.n_counters = 0; /* as the others, which do not tell theirs */
     self->node = (char *)broker->config->node;
     self->address =
         (char *)(*broker->config->advertise ? broker->config->advertise : broker->config->listen);
