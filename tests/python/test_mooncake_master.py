@@ -21,7 +21,7 @@ from brokers import DEADLINE_S, Broker, temporary_folder, wait_until
 from mooncake_world import Master, environ, environment, run_child
 
 import feature_broker as fb
-from mooncake import master as master_module
+from mooncake import _members, master as master_module
 from mooncake.store import MooncakeDistributedStore
 
 RETRY = -800
@@ -311,6 +311,37 @@ def test_a_node_that_comes_again_has_its_name_and_port(master, nodes):
     assert again.put("l", b"y") == 0
     wait_until(lambda: first.get("l") == b"y", "the first finds it again")
     assert first.get("k") == b""
+
+
+def test_a_master_that_was_started_again_is_another_cluster(master, nodes, folder):
+    assert nodes.setup("second", master.address).put("k", b"x") == 0
+    master.stop()
+    again = Master(folder, f"--rpc_port={master.rpc_port}", FEATURED_NODE="first").wait_ready()
+    wait_until(lambda: not nodes.agents(), "the agent of the first cluster has ended")
+    first = nodes.setup("first", master.address)
+    second = nodes.setup("second", master.address)
+    assert second.get("k") == b"" and second.put("k", b"y") == 0
+    wait_until(lambda: first.get("k") == b"y", "the nodes see each other")
+    again.stop()
+
+
+def test_names_of_members(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(_members.time, "monotonic", lambda: now[0])
+    members = _members.Members("a", "m1", "0.0.0.0:1")
+    assert members.join("b", "m2", "h2:1") == "b"
+    assert members.join("b", "m2", "h2:1") == "b", "the same again"
+    assert members.join("b", "m3", "h3:1") == "b-2", "another machine"
+    assert members.join("b", "m2", "h2:2") == "b-3", "a second broker of a machine"
+    assert members.join("a", "m1", "h1:9") == "a-2", "beside the master's own"
+    assert members.peers_of("b", "h1:1") == (
+        ("a", "h1:1"), ("a-2", "h1:9"), ("b-2", "h3:1"), ("b-3", "h2:2")
+    )  # fmt: skip
+    now[0] += _members.SILENT_S + 1
+    assert members.join("b", "m2", "h2:3") == "b", "it has moved"
+    now[0] += _members.GONE_S - 2
+    members.join("b", "m2", "h2:3")
+    assert members.peers_of("b", "h1:1") == (("a", "h1:1"),), "the others have gone"
 
 
 def test_setup_says_what_to_start_when_there_is_nothing(nodes, caplog):
