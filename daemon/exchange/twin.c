@@ -18,6 +18,8 @@ void twin_init(struct exchange *exchange) {
     deadline_init(&exchange->name_outlived, twin_on_outlived);
 }
 
+/* For sentences: what stands in place of an address that the record does not have. That broker
+ * cannot be asked, and counts as one that does not answer. */
 static const char *twin_address(const struct own_name *name) {
     return *name->address ? name->address : "no address";
 }
