@@ -32,9 +32,9 @@ int feature_admin_call(struct feature *feature, const Fb__ClientRequest *message
 uint32_t feature_admin_handle(struct feature_store *store) {
     struct feature *feature = store->feature;
     uint64_t deadline_ns = fc_after_ns(fc_now_ns(), FC_ROUND_TRIP_MS * FC_NS_PER_MS);
-    pthread_mutex_lock(&feature->lock);
+    pthread_mutex_lock(&feature->hub.lock);
     uint32_t handle = fc_store_ready(store, deadline_ns) ? 0 : store->handle;
-    pthread_mutex_unlock(&feature->lock);
+    fc_connection_unlock(feature);
     return handle;
 }
 
@@ -51,17 +51,17 @@ static bool admin_show_event(void *context, const Fb__ClientNotice *notice) {
 
 /* With the lock held. The subscription is ended again on the same link, unless the broker is gone;
  * the handle may go on to be used for something else. */
-static int admin_listen_on(struct fc_link *link, struct fc_exchange *exchange) {
+static int admin_listen_on(struct fc_link *link, struct fc_call *call) {
     fc_link_ref(link);
-    int rc = fc_link_listen(link, exchange);
+    int rc = fc_call_listen(call, link);
     if (rc == FC_LINK_LOST)
         rc = fc_fail(FEATURE_E_UNAVAILABLE, "events: the connection to the broker was lost: %s",
                      link->why);
-    else if (!rc && exchange->reply->status != FB__STATUS__OK)
-        rc = fc_fail_status(exchange->reply->status, exchange->reply->error, "events");
-    exchange->request->events->subscribe = false;
+    else if (!rc && call->reply->status != FB__STATUS__OK)
+        rc = fc_fail_status(call->reply->status, call->reply->error, "events");
+    call->request->events->subscribe = false;
     if (!link->broken)
-        fc_link_tell(link, exchange->request);
+        fc_link_tell(link, call->request);
     fc_link_unref(link);
     return rc == FEATURE_E_TIMEOUT ? FEATURE_OK : rc;
 }
@@ -75,21 +75,20 @@ int feature_admin_events(struct feature *feature, const char *store, uint32_t ti
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_EVENTS;
     request.events = &events;
-    struct fc_exchange exchange = {.request = &request,
-                                   .patience_ns =
-                                       timeout_ms ? timeout_ms * FC_NS_PER_MS : FC_NEVER_NS,
-                                   .notice = admin_show_event,
-                                   .notice_context = &listener,
-                                   .descriptor = {.fd = -1}};
-    exchange.deadline_ns = fc_after_ns(fc_now_ns(), exchange.patience_ns);
+    struct fc_call call = {.request = &request,
+                           .patience_ns = timeout_ms ? timeout_ms * FC_NS_PER_MS : FC_NEVER_NS,
+                           .notice = admin_show_event,
+                           .notice_context = &listener,
+                           .descriptor = {.fd = -1}};
+    call.deadline_ns = fc_after_ns(fc_now_ns(), call.patience_ns);
     int rc = fc_connection_check(feature);
     if (rc)
         return rc;
-    pthread_mutex_lock(&feature->lock);
+    pthread_mutex_lock(&feature->hub.lock);
     rc = fc_connection_ready(feature, fc_after_ns(fc_now_ns(), FC_ROUND_TRIP_MS * FC_NS_PER_MS));
     if (!rc)
-        rc = admin_listen_on(feature->link, &exchange);
-    pthread_mutex_unlock(&feature->lock);
-    fc_exchange_deinit(&exchange);
+        rc = admin_listen_on(feature->link, &call);
+    fc_connection_unlock(feature);
+    fc_call_deinit(&call);
     return rc;
 }

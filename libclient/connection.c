@@ -2,15 +2,18 @@
  *
  * A handle and its one connection at a time.
  *
- *    no link --attempt--> link (Hello answered) --EOF, error, nonsense--> broken --attempt--> ...
+ *    none --connect(), Hello sent--> greeting --Hello answered--> works --EOF, error, nonsense-->
+ *     ^                                 |                                  broken = none
+ *     +---- after a back-off -----------+  refused, or not answered within HELLO_MS
  *
- * At most one thread attempts (feature->connecting); the others wait on `changed`. Attempts back
- * off from 10 ms, doubling to 1 s, less up to half at random, so that the clients of a broker that
- * has restarted do not all come back in the same millisecond. Nothing happens in the background: a
- * handle that is not used does not reconnect.
+ * Whoever needs the connection moves it on by fc_connection_step(): it is nobody's own, and the
+ * answer to Hello may be received by any thread that waits for something of this handle. Attempts
+ * back off from 10 ms, doubling to 1 s, less up to half at random, so that the clients of a broker
+ * that has restarted do not all come back in the same millisecond. Nothing happens in the
+ * background: a handle that is not used does not reconnect.
  *
- * feature->lock guards everything of the handle: its link, its stores and their releases. It is
- * never held while a thread waits for the socket. Who holds a reference to a link may use it after
+ * hub.lock guards everything of the handle: its link, its stores and their releases. It is never
+ * held while a thread waits for the socket. Who holds a reference to a link may use it after
  * another thread has replaced it; the epoch tells which connection something came from.
  *
  * A child of fork() has a copy of all this and owns none of it. It may not take the lock as usual,
@@ -34,30 +37,17 @@
 #include "limit.h"
 #include "proto/auth.h"
 #include "proto/version.h"
-#include "release.h"
-#include "sized.h"
+#include "receive.h"
 #include "socket.h"
-#include "store_handle.h"
 
-#define SOCKET_PATH_DEFAULT        "/run/featured/featured.sock"
-#define CONNECT_TIMEOUT_MS_DEFAULT 5000u
-#define BACKOFF_MS_MIN             10u
-#define BACKOFF_MS_MAX             1000u
-#define DISCONNECT_MS              1000u
-#define UNFORKED_BYTES             4096u /* one page; the kernel rounds up */
-
-/* The application's function may be slow or call the library again, so the lock must not be held.
- * The sentence is escaped as all are: it may quote what the broker has said. */
-void fc_log(const struct feature *feature, enum feature_log_level level, const char *format, ...) {
-    if (!feature->log)
-        return;
-    char sentence[FC_SENTENCE_BYTES];
-    va_list arguments;
-    va_start(arguments, format);
-    fc_sentence(sentence, format, arguments);
-    va_end(arguments);
-    feature->log(feature->log_context, level, sentence);
-}
+#define SOCKET_PATH_DEFAULT "/run/featured/featured.sock"
+#define BACKOFF_MS_MIN      10u
+#define BACKOFF_MS_MAX      1000u
+#define HELLO_MS            FC_ROUND_TRIP_MS
+/* Of a broker that does not say what it allows: fewer than any has ever allowed by default. */
+#define REQUESTS_DEFAULT 64u
+#define ITEMS_DEFAULT    1024u
+#define UNFORKED_BYTES   4096u /* one page; the kernel rounds up */
 
 /* A page that the kernel wipes in a forked child (MADV_WIPEONFORK, Linux 4.14): reading true from
  * it means that this is the process that connected. Asking the kernel for our pid in every call
@@ -84,9 +74,35 @@ bool fc_connection_forked(const struct feature *feature) {
  * child tries, and does without what needs the lock if it fails; it only frees its own copies. */
 bool fc_connection_lock(struct feature *feature) {
     if (fc_connection_forked(feature))
-        return !pthread_mutex_trylock(&feature->lock);
-    pthread_mutex_lock(&feature->lock);
+        return !pthread_mutex_trylock(&feature->hub.lock);
+    pthread_mutex_lock(&feature->hub.lock);
     return true;
+}
+
+/* The application's function may be slow or call the library again, so the lock must not be held.
+ * The sentence is escaped as all are: it may quote what the broker has said. */
+void fc_log(const struct feature *feature, enum feature_log_level level, const char *format, ...) {
+    if (!feature->log)
+        return;
+    char sentence[FC_SENTENCE_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    fc_sentence(sentence, format, arguments);
+    va_end(arguments);
+    feature->log(feature->log_context, level, sentence);
+}
+
+/* What has to be logged was kept until here. */
+void fc_connection_unlock(struct feature *feature) {
+    char lost[sizeof feature->lost];
+    if (!*feature->lost) {
+        pthread_mutex_unlock(&feature->hub.lock);
+        return;
+    }
+    memcpy(lost, feature->lost, sizeof lost);
+    *feature->lost = '\0';
+    pthread_mutex_unlock(&feature->hub.lock);
+    fc_log(feature, FEATURE_LOG_WARNING, "connection to %s lost: %s", feature->socket_path, lost);
 }
 
 int fc_connection_check(const struct feature *feature) {
@@ -112,10 +128,16 @@ struct fc_link *fc_connection_link(const struct feature *feature) {
 static void connection_note_limits(struct fc_link *link, const Fb__Limits *limits) {
     link->limits = (struct fc_limits){.frame_bytes = FRAME_CLIENT_BYTES_MAX,
                                       .inline_bytes = FRAME_INLINE_BYTES_MAX,
-                                      .batch_items = FRAME_BATCH_ITEMS_MAX};
+                                      .batch_items = FRAME_BATCH_ITEMS_MAX,
+                                      .requests = REQUESTS_DEFAULT,
+                                      .items = ITEMS_DEFAULT};
     if (!limits)
         return;
     link->limits.inline_bytes = limits->inline_bytes;
+    if (limits->requests_in_flight)
+        link->limits.requests = limits->requests_in_flight;
+    if (limits->waits)
+        link->limits.items = limits->waits;
     if (limits->frame_bytes && limits->frame_bytes < link->limits.frame_bytes)
         link->limits.frame_bytes = limits->frame_bytes;
     if (limits->batch_items && limits->batch_items < link->limits.batch_items)
@@ -173,11 +195,14 @@ static void connection_send_pidfd(struct fc_link *link) {
     fc_fork_unlock();
 }
 
-/* With the lock held; released meanwhile. The versions that we understand are offered as a range
- * (proto/version.h), in a frame that every broker can read. A broker that does not answer is
- * UNAVAILABLE rather than TIMEOUT: the caller's own request has not been made yet. */
-static int connection_say_hello(struct feature *feature, struct fc_link *link,
-                                uint64_t deadline_ns) {
+/* The hello is nobody's own: whoever waits for the connection looks when its answer has come. */
+static void connection_on_hello(struct fc_call *call) {
+    fc_hub_announce(call->link->hub);
+}
+
+/* The versions that we understand are offered as a range (proto/version.h), in a frame that every
+ * broker can read. A socket that was connected a moment ago has room for it. */
+static int connection_say_hello(struct feature *feature, struct fc_link *link) {
     Fb__Hello hello = FB__HELLO__INIT;
     hello.version_min = VERSION_CLIENT.lowest;
     hello.version_max = VERSION_CLIENT.highest;
@@ -186,20 +211,15 @@ static int connection_say_hello(struct feature *feature, struct fc_link *link,
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
     request.hello = &hello;
-    struct fc_exchange exchange = {.request = &request, .deadline_ns = deadline_ns};
-    int rc = fc_link_call(link, &exchange);
-    if (rc == FC_LINK_LOST)
+    feature->hello =
+        (struct fc_call){.request = &request,
+                         .deadline_ns = fc_after_ns(fc_now_ns(), HELLO_MS * FC_NS_PER_MS),
+                         .woken = connection_on_hello};
+    int rc = fc_call_begin(&feature->hello, link);
+    feature->hello.request = NULL;
+    if (rc == FC_LINK_LOST || rc == -EAGAIN)
         return fc_fail(FEATURE_E_UNAVAILABLE, "greet the broker at %s: %s", feature->socket_path,
-                       link->why);
-    if (rc == FEATURE_E_TIMEOUT)
-        return fc_fail(FEATURE_E_UNAVAILABLE, "the broker at %s does not answer",
-                       feature->socket_path);
-    if (rc)
-        return rc;
-    rc = connection_take_hello(link, exchange.reply);
-    if (!rc && exchange.reply->hello->pidfd_wanted)
-        connection_send_pidfd(link);
-    fc_exchange_deinit(&exchange);
+                       rc == -EAGAIN ? "the socket is full" : link->why);
     return rc;
 }
 
@@ -228,34 +248,6 @@ static int connection_refuse_path(const struct feature *feature, int error) {
     }
 }
 
-/* With the lock held and `connecting` ours; the lock is released while it blocks. The fork lock is
- * held from socket() until the descriptor is on the list of fork.h. FEATURE_OK: *out is greeted
- * and the caller's. The epoch is counted even for an attempt that fails, so that no two links ever
- * have the same. */
-static int connection_attempt(struct feature *feature, uint64_t deadline_ns, struct fc_link **out) {
-    uint64_t epoch = ++feature->last_epoch;
-    pthread_mutex_unlock(&feature->lock);
-    fc_fork_lock();
-    int fd = fc_socket_connect(feature->socket_path);
-    struct fc_link *link = fd < 0 ? NULL : fc_link_new(fd, epoch, &feature->lock);
-    fc_fork_unlock();
-    int rc = fd < 0 ? connection_refuse_path(feature, -fd) : FEATURE_OK;
-    pthread_mutex_lock(&feature->lock);
-    feature->nobody = fd == -ECONNREFUSED || fd == -ENOENT;
-    if (rc)
-        return rc;
-    if (!link)
-        return fc_fail_memory("connect");
-    rc = connection_say_hello(feature, link, deadline_ns);
-    if (rc) {
-        fc_link_break(link, "no greeting");
-        fc_link_unref(link);
-        return rc;
-    }
-    *out = link;
-    return FEATURE_OK;
-}
-
 /* Doubling from BACKOFF_MS_MIN to BACKOFF_MS_MAX, less up to half of it at random. */
 static void connection_back_off(struct feature *feature) {
     uint32_t ms = feature->backoff_ms ? feature->backoff_ms * 2 : BACKOFF_MS_MIN;
@@ -264,83 +256,149 @@ static void connection_back_off(struct feature *feature) {
     feature->retry_ns = fc_after_ns(fc_now_ns(), wait_ms * FC_NS_PER_MS);
 }
 
-/* With the lock held; released while it blocks and to log. The old link is let go of first:
- * threads that still wait on it hold their own references, and see that it has broken. Why it
- * failed is kept (feature->why), for those who only waited for this attempt. */
-static int connection_connect_once(struct feature *feature, uint64_t deadline_ns) {
-    char lost[sizeof feature->link->why] = "";
-    struct fc_link *link = NULL;
-    feature->connecting = true;
-    if (feature->link) {
-        memcpy(lost, feature->link->why, sizeof lost);
-        fc_link_unref(feature->link);
-        feature->link = NULL;
-    }
-    int rc = connection_attempt(feature, deadline_ns, &link);
-    feature->connecting = false;
-    if (!rc) {
-        feature->link = link;
-        feature->limits = link->limits;
-        feature->backoff_ms = 0;
-        feature->retry_ns = 0;
-    } else {
-        snprintf(feature->why, sizeof feature->why, "%s", feature_last_error());
-        connection_back_off(feature);
-    }
-    pthread_cond_broadcast(&feature->changed);
-    if (*lost) {
-        pthread_mutex_unlock(&feature->lock);
-        fc_log(feature, FEATURE_LOG_WARNING, "connection to %s lost: %s", feature->socket_path,
-               lost);
-        pthread_mutex_lock(&feature->lock);
-    }
+/* Why it failed is kept for those who come before the next attempt. UNAVAILABLE may be otherwise
+ * then; anything else (no permission, no version in common, no memory) would fail again at once and
+ * is the answer to everybody who asks meanwhile. */
+static int connection_failed(struct feature *feature, int rc) {
+    snprintf(feature->why, sizeof feature->why, "%s", feature_last_error());
+    feature->refusal = rc == FEATURE_E_UNAVAILABLE ? 0 : rc;
+    connection_back_off(feature);
+    fc_hub_announce(&feature->hub);
     return rc;
 }
 
-/* One of the waiting threads attempts, the others sleep until it is done or their own deadline
- * passes. FEATURE_E_UNAVAILABLE of an attempt is tried again until the deadline; anything else (no
- * permission, no version in common, no memory) would fail again at once and is the answer. */
-int fc_connection_ready(struct feature *feature, uint64_t deadline_ns) {
-    for (;;) {
-        if (feature->closed)
-            return fc_fail(FEATURE_E_UNAVAILABLE, "the connection to %s was closed",
-                           feature->socket_path);
-        if (fc_connection_link(feature))
-            return FEATURE_OK;
-        uint64_t now_ns = fc_now_ns();
-        if (now_ns >= deadline_ns)
-            return fc_fail(FEATURE_E_UNAVAILABLE, "no connection to the broker: %s",
-                           *feature->why ? feature->why : "it was lost");
-        if (!feature->connecting && now_ns >= feature->retry_ns) {
-            int rc = connection_connect_once(feature, deadline_ns);
-            if (rc && rc != FEATURE_E_UNAVAILABLE)
-                return rc;
-            continue;
-        }
-        uint64_t until_ns = feature->connecting || deadline_ns < feature->retry_ns
-                                ? deadline_ns
-                                : feature->retry_ns;
-        struct timespec until = fc_timespec(until_ns);
-        pthread_cond_clockwait(&feature->changed, &feature->lock, CLOCK_MONOTONIC, &until);
+/* The old link is let go of first: calls that are still on it hold their own references, and see
+ * that it has broken. */
+static void connection_drop_link(struct feature *feature) {
+    if (!feature->link)
+        return;
+    snprintf(feature->lost, sizeof feature->lost, "%s", feature->link->why);
+    fc_link_unref(feature->link);
+    feature->link = NULL;
+}
+
+/* connect() on such a socket does not wait. The fork lock is held from socket() until the
+ * descriptor is on the list of fork.h. The epoch is counted even for an attempt that fails, so that
+ * no two links ever have the same. */
+static int connection_begin(struct feature *feature) {
+    uint64_t epoch = ++feature->last_epoch;
+    connection_drop_link(feature);
+    fc_fork_lock();
+    int fd = fc_socket_connect(feature->socket_path);
+    struct fc_link *link = fd < 0 ? NULL : fc_link_new(fd, epoch, &feature->hub);
+    fc_fork_unlock();
+    feature->nobody = fd == -ECONNREFUSED || fd == -ENOENT;
+    if (fd < 0)
+        return connection_failed(feature, connection_refuse_path(feature, -fd));
+    if (!link)
+        return connection_failed(feature, fc_fail_memory("connect"));
+    int rc = connection_say_hello(feature, link);
+    if (rc) {
+        fc_link_break(link, "no greeting");
+        fc_link_unref(link);
+        return connection_failed(feature, rc);
     }
+    feature->greeting = link;
+    return FC_PENDING;
+}
+
+/* The hello has ended. A broker that does not answer is UNAVAILABLE rather than TIMEOUT: the
+ * caller's own request has not been made yet. */
+static int connection_end_greeting(struct feature *feature) {
+    struct fc_link *link = feature->greeting;
+    feature->greeting = NULL;
+    int rc = fc_call_end(&feature->hello);
+    if (rc == FC_LINK_LOST)
+        rc = fc_fail(FEATURE_E_UNAVAILABLE, "greet the broker at %s: %s", feature->socket_path,
+                     link->why);
+    else if (rc == FEATURE_E_TIMEOUT)
+        rc = fc_fail(FEATURE_E_UNAVAILABLE, "the broker at %s does not answer",
+                     feature->socket_path);
+    else if (!rc)
+        rc = connection_take_hello(link, feature->hello.reply);
+    if (!rc && feature->hello.reply->hello->pidfd_wanted)
+        connection_send_pidfd(link);
+    fc_call_deinit(&feature->hello);
+    if (rc) {
+        fc_link_break(link, "no greeting");
+        fc_link_unref(link);
+        return connection_failed(feature, rc);
+    }
+    feature->link = link;
+    feature->limits = link->limits;
+    feature->backoff_ms = 0;
+    feature->retry_ns = 0;
+    feature->refusal = 0;
+    fc_hub_announce(&feature->hub);
+    return FEATURE_OK;
+}
+
+/* FEATURE_E_UNAVAILABLE of an attempt is tried again after the back-off, however often the caller
+ * wants to wait for it. */
+int fc_connection_step(struct feature *feature) {
+    int rc;
+    if (feature->closed)
+        return fc_fail(FEATURE_E_UNAVAILABLE, "the connection to %s was closed",
+                       feature->socket_path);
+    if (fc_connection_link(feature))
+        return FEATURE_OK;
+    if (feature->greeting)
+        rc = fc_call_is_over(&feature->hello) ? connection_end_greeting(feature) : FC_PENDING;
+    else if (fc_now_ns() >= feature->retry_ns)
+        rc = connection_begin(feature);
+    else
+        rc = feature->refusal ? fc_fail(feature->refusal, "%s", feature->why) : FC_PENDING;
+    return rc == FEATURE_E_UNAVAILABLE ? FC_PENDING : rc;
+}
+
+/* Either the broker answers the hello, or the time of the next attempt comes, or another thread has
+ * moved it on. That a connection was lost is logged before it is waited for another one. */
+void fc_connection_wait(struct feature *feature, uint64_t deadline_ns) {
+    if (*feature->lost) {
+        fc_connection_unlock(feature);
+        pthread_mutex_lock(&feature->hub.lock);
+        return;
+    }
+    uint64_t next_ns = fc_connection_next_ns(feature);
+    uint64_t until_ns = next_ns < deadline_ns ? next_ns : deadline_ns;
+    struct timespec until = fc_timespec(until_ns);
+    if (feature->greeting)
+        fc_receive_look(feature->greeting, until_ns);
+    else
+        pthread_cond_clockwait(&feature->hub.changed, &feature->hub.lock, CLOCK_MONOTONIC, &until);
+}
+
+uint64_t fc_connection_next_ns(const struct feature *feature) {
+    return feature->greeting ? feature->hello.deadline_ns : feature->retry_ns;
+}
+
+int fc_connection_give_up(const struct feature *feature) {
+    if (feature->greeting)
+        return fc_fail(FEATURE_E_UNAVAILABLE,
+                       "no connection to the broker: the broker at %s does not answer",
+                       feature->socket_path);
+    return fc_fail(FEATURE_E_UNAVAILABLE, "no connection to the broker: %s",
+                   *feature->why ? feature->why : "it was lost");
+}
+
+int fc_connection_ready(struct feature *feature, uint64_t deadline_ns) {
+    int rc;
+    while ((rc = fc_connection_step(feature)) == FC_PENDING) {
+        if (!fc_left_ns(deadline_ns))
+            return fc_connection_give_up(feature);
+        fc_connection_wait(feature, deadline_ns);
+    }
+    return rc;
 }
 
 /* For feature_view_check(): is the broker known to be gone? Only if an attempt just now, or one
  * within its back-off, has found nobody at the socket. A broker that is slow or full is not gone.
  */
 bool fc_connection_gone(struct feature *feature, uint64_t deadline_ns) {
-    if (fc_connection_link(feature) || feature->connecting)
-        return false;
-    if (!feature->closed && fc_now_ns() >= feature->retry_ns)
-        (void)connection_connect_once(feature, deadline_ns);
-    return !fc_connection_link(feature) && feature->nobody;
-}
-
-/* Something was kept because the socket was full: the flusher sends it when nobody else does. */
-void fc_connection_settle(struct feature *feature) {
-    struct fc_link *link = fc_connection_link(feature);
-    if (link && link->untold)
-        (void)fc_flusher_wake(feature);
+    while (fc_connection_step(feature) == FC_PENDING && feature->greeting &&
+           fc_left_ns(deadline_ns))
+        fc_connection_wait(feature, deadline_ns);
+    return !fc_connection_link(feature) && !feature->greeting && feature->nobody;
 }
 
 /* ---- life ---- */
@@ -355,8 +413,8 @@ void fc_connection_unref(struct feature *feature) {
     /* Another thread of the parent may have held them at the fork: then they are never destroyed.
      */
     if (!fc_connection_forked(feature)) {
-        pthread_cond_destroy(&feature->changed);
-        pthread_mutex_destroy(&feature->lock);
+        pthread_cond_destroy(&feature->hub.changed);
+        pthread_mutex_destroy(&feature->hub.lock);
     }
     if (feature->unforked)
         munmap(feature->unforked, UNFORKED_BYTES);
@@ -372,16 +430,16 @@ uint64_t fc_connection_op_ids(struct feature *feature, uint32_t count) {
 }
 
 struct fc_limits fc_connection_limits(struct feature *feature) {
-    pthread_mutex_lock(&feature->lock);
+    pthread_mutex_lock(&feature->hub.lock);
     struct fc_limits limits = feature->limits;
-    pthread_mutex_unlock(&feature->lock);
+    pthread_mutex_unlock(&feature->hub.lock);
     return limits;
 }
 
 /* The client_id names this handle to the broker, over all its connections: by (client_id, op_id) a
  * repeated operation is known again. It is random, as there is nobody who could give numbers to
  * all processes. */
-static int connection_new_feature(const struct feature_options *options, struct feature **out) {
+int fc_connection_new(const struct feature_options *options, struct feature **out) {
     const char *path = options->socket_path ? options->socket_path : getenv("FEATURED_SOCKET");
     const char *name = options->client_name ? options->client_name : program_invocation_short_name;
     struct feature *feature = calloc(1, sizeof *feature);
@@ -404,76 +462,47 @@ static int connection_new_feature(const struct feature_options *options, struct 
     /* 31 random bits above 32 zero ones, and never 0, as op_id 0 is not remembered. No run of puts
      * makes the number wrap, and a handle that got the same client_id by chance would not meet the
      * operations of this one. */
-    /* 31 random bits above 32 zero ones and never 0: no run of puts makes it wrap. */
     feature->next_op_id = ((uint64_t)(randombytes_random() >> 1) << 32) + 1;
-    pthread_mutex_init(&feature->lock, NULL);
-    pthread_cond_init(&feature->changed, NULL);
+    pthread_mutex_init(&feature->hub.lock, NULL);
+    pthread_cond_init(&feature->hub.changed, NULL);
     *out = feature;
     return FEATURE_OK;
 }
 
-/* libsodium chooses its code for this processor once, and the handlers of fork() are registered
- * once; both are done at the first connect, and may fail. Then one connection is made, or the last
- * failure is told. */
-int feature_connect(const struct feature_options *options, struct feature **out) {
-    FC_NEEDS(out);
-    struct feature_options known;
-    struct feature *feature = NULL;
-    int rc = fc_sized_read(&known, sizeof known, sizeof(size_t), options, "feature_options");
-    if (rc)
-        return rc;
-    if (auth_init())
-        return fc_fail(FEATURE_E_INTERNAL, "libsodium could not be initialised");
-    if (fc_fork_init())
-        return fc_fail_memory("connect");
-    rc = connection_new_feature(&known, &feature);
-    if (rc)
-        return rc;
-    uint32_t ms = known.connect_timeout_ms ? known.connect_timeout_ms : CONNECT_TIMEOUT_MS_DEFAULT;
-    pthread_mutex_lock(&feature->lock);
-    rc = fc_connection_ready(feature, fc_after_ns(fc_now_ns(), ms * FC_NS_PER_MS));
-    pthread_mutex_unlock(&feature->lock);
-    if (rc) {
-        fc_connection_unref(feature);
-        return rc;
-    }
-    *out = feature;
-    return FEATURE_OK;
+/* ---- end ---- */
+
+/* A hello in flight ends with its link. */
+static void connection_drop_greeting(struct feature *feature) {
+    struct fc_link *link = feature->greeting;
+    if (!link)
+        return;
+    feature->greeting = NULL;
+    fc_link_break(link, "disconnected");
+    (void)fc_call_end(&feature->hello);
+    fc_call_deinit(&feature->hello);
+    fc_link_unref(link);
 }
 
 /* Those who wait are woken and fail: the connection was closed. */
-static void connection_end_link(struct feature *feature) {
-    pthread_mutex_lock(&feature->lock);
+void fc_connection_close(struct feature *feature) {
     feature->closed = true;
-    if (feature->link) {
+    connection_drop_greeting(feature);
+    if (feature->link)
         fc_link_break(feature->link, "disconnected");
-        fc_link_unref(feature->link);
-        feature->link = NULL;
-    }
-    pthread_cond_broadcast(&feature->changed);
-    pthread_mutex_unlock(&feature->lock);
+    fc_link_unref(feature->link);
+    feature->link = NULL;
+    fc_hub_announce(&feature->hub);
 }
 
-/* First the flusher, so that nobody else sends; then what is still to be said, for at most
- * DISCONNECT_MS; then the link. Stores that are still open are closed. Views and reservations hold
- * references, so the struct lives until the last of them is gone. */
-void feature_disconnect(struct feature *feature) {
-    if (!feature)
-        return;
-    if (!fc_connection_forked(feature)) {
-        fc_flusher_stop(feature);
-        fc_release_flush(feature, fc_after_ns(fc_now_ns(), DISCONNECT_MS * FC_NS_PER_MS));
-        connection_end_link(feature);
-    } else if (fc_connection_lock(feature)) {
-        /* The session is the parent's; our copy of its descriptor is closed (fork.h). */
-        if (feature->link)
-            feature->link->refs = 1;
-        if (feature->link)
-            fc_link_unref(feature->link);
-        feature->link = NULL;
-        feature->closed = true;
-        pthread_mutex_unlock(&feature->lock);
-    }
-    fc_store_close_all(feature);
-    fc_connection_unref(feature);
+/* Our copies of their descriptors are closed already (fork.h). The calls on them are of threads
+ * that this process does not have, so their references count for nothing. */
+void fc_connection_forget(struct feature *feature) {
+    struct fc_link *links[] = {feature->link, feature->greeting};
+    for (size_t i = 0; i < 2; i++)
+        if (links[i]) {
+            links[i]->refs = 1;
+            fc_link_unref(links[i]);
+        }
+    feature->link = feature->greeting = NULL;
+    feature->closed = true;
 }

@@ -17,7 +17,6 @@
 
 #include "clock.h"
 #include "connection.h"
-#include "release.h"
 
 #define TICK_NS        (1 * FC_NS_PER_MS)
 #define IDLE_TICKS_MAX 100u
@@ -27,21 +26,21 @@
 static void *flusher_run(void *context) {
     struct feature *feature = context;
     struct fc_flusher *flusher = &feature->flusher;
-    pthread_mutex_lock(&feature->lock);
+    pthread_mutex_lock(&feature->hub.lock);
     while (!flusher->stop) {
-        if (fc_release_send_all(feature))
+        if (flusher->send(feature))
             flusher->idle_ticks = 0;
         if (flusher->idle_ticks++ < IDLE_TICKS_MAX) {
             struct timespec tick = fc_timespec(fc_after_ns(fc_now_ns(), TICK_NS));
-            pthread_cond_clockwait(&flusher->wake, &feature->lock, CLOCK_MONOTONIC, &tick);
+            pthread_cond_clockwait(&flusher->wake, &feature->hub.lock, CLOCK_MONOTONIC, &tick);
         } else {
             flusher->asleep = true;
-            pthread_cond_wait(&flusher->wake, &feature->lock);
+            pthread_cond_wait(&flusher->wake, &feature->hub.lock);
             flusher->asleep = false;
             flusher->idle_ticks = 0;
         }
     }
-    pthread_mutex_unlock(&feature->lock);
+    pthread_mutex_unlock(&feature->hub.lock);
     return NULL;
 }
 
@@ -68,16 +67,22 @@ bool fc_flusher_wake(struct feature *feature) {
     return true;
 }
 
+void fc_flusher_settle(struct feature *feature) {
+    struct fc_link *link = fc_connection_link(feature);
+    if (link && link->untold)
+        (void)fc_flusher_wake(feature);
+}
+
 /* Joined without the lock: the thread needs it to end. feature_disconnect() has sent what was
  * waiting, or does so next. */
 void fc_flusher_stop(struct feature *feature) {
     struct fc_flusher *flusher = &feature->flusher;
-    pthread_mutex_lock(&feature->lock);
+    pthread_mutex_lock(&feature->hub.lock);
     bool started = flusher->started;
     flusher->stop = true;
     if (started)
         pthread_cond_signal(&flusher->wake);
-    pthread_mutex_unlock(&feature->lock);
+    pthread_mutex_unlock(&feature->hub.lock);
     if (!started)
         return;
     pthread_join(flusher->thread, NULL);

@@ -17,11 +17,15 @@ struct fc_flusher { /* under the feature's lock */
     pthread_cond_t wake;
     bool started, asleep, stop;
     unsigned idle_ticks; /* since a release was said */
+    /* What each tick does, with the lock held and without waiting. True: there was something. */
+    bool (*send)(struct feature *feature);
 };
 
 /* With the lock held: something waits to be sent. False: there can be no flusher, send it yourself.
  */
 bool fc_flusher_wake(struct feature *feature);
+/* With the lock held: wakes it when something was kept because the socket was full. */
+void fc_flusher_settle(struct feature *feature);
 /* Without the lock. Not in a forked child. */
 void fc_flusher_stop(struct feature *feature);
 

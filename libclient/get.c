@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Get: one round trip for the leases of a chunk of keys; then the bytes are there. Checksums are
+ * Get: one round trip for the leases of a request's keys; then the bytes are there. Checksums are
  * verified when the store's policy says so; what does not match is given back as corrupt, which
  * makes the broker drop its copy, and asked for once more.
  *
@@ -8,11 +8,13 @@
  * says they have, in the thread that waits for the answer. What was read before there was a lease
  * counts only if the answer grants those bytes: same connection, same transfer, same place.
  */
+#include "get.h"
+
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "cuda.h"
-#include "error.h"
 #include "key.h"
 #include "pin.h"
 #include "release.h"
@@ -24,20 +26,11 @@
 #define RESULT_BYTES      512u
 #define RESULT_SPEC_BYTES (LAYOUT_SPEC_BYTES_MAX + 8 * LAYOUT_TENSORS_MAX + RESULT_BYTES)
 
-struct getter {
-    struct feature_store *store;
-    struct fc_limits limits;
-    struct feature_get_options options;
-    struct fc_first_error failure;
-};
-
-/* One frame's worth of keys. */
-struct chunk {
-    struct getter *getter;
-    struct feature_get_item *const *items;
-    size_t count;
-    struct fc_request *request;
-    struct fc_verifier *early[FRAME_BATCH_ITEMS_MAX]; /* NULL: nothing of it was seen to land */
+/* A get that waits: its arrays, for as many keys as any request takes. They lie on the stack. */
+struct get_room {
+    struct feature_get_item *items[FRAME_BATCH_ITEMS_MAX];
+    struct fc_verifier *early[FRAME_BATCH_ITEMS_MAX];
+    Fb__GetItem messages[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
 };
 
 /* An item holds the fields of a key itself, so that it can grow without a key growing inside it. */
@@ -49,9 +42,9 @@ static struct feature_key get_key_of(const struct feature_get_item *item) {
 /* Under the lock: it is set anew when the store is opened on another connection. */
 static Fb__ChecksumPolicy get_policy_of(const struct feature_store *store) {
     struct feature *feature = store->feature;
-    pthread_mutex_lock(&feature->lock);
+    pthread_mutex_lock(&feature->hub.lock);
     Fb__ChecksumPolicy policy = store->checksum;
-    pthread_mutex_unlock(&feature->lock);
+    pthread_mutex_unlock(&feature->hub.lock);
     return policy;
 }
 
@@ -73,16 +66,16 @@ static bool get_can_verify_early(const struct feature_ref *ref) {
 /* Nothing is believed: the notice may name an item that was not asked for, or a place outside the
  * arena. If there is no memory for a verifier, the sample is checked after it has come. Another
  * transfer than before (the first one failed and was begun anew) starts from nothing. */
-static void get_verify_landed(struct chunk *chunk, const Fb__Landed *landed) {
-    const struct fc_request *request = chunk->request;
-    if (landed->item >= chunk->count)
+static void get_verify_landed(struct fc_get *get, const Fb__Landed *landed) {
+    const struct fc_request *request = &get->request;
+    if (landed->item >= get->count)
         return;
-    const struct feature_ref *ref = chunk->items[landed->item]->ref;
+    const struct feature_ref *ref = get->items[landed->item]->ref;
     if (!ref || !get_can_verify_early(ref) ||
         !fc_mapping_holds(request->mapping, landed->extent_offset, ref->layout.extent_bytes,
                           ref->layout.align_bytes))
         return;
-    struct fc_verifier **early = &chunk->early[landed->item];
+    struct fc_verifier **early = &get->early[landed->item];
     if (!*early && !(*early = fc_verifier_new(ref)))
         return;
     const struct fc_origin origin = {request->epoch, landed->transfer, landed->extent_offset};
@@ -93,178 +86,234 @@ static void get_verify_landed(struct chunk *chunk, const Fb__Landed *landed) {
 
 /* transfer 0 in the answer: the bytes were there before this get, so what was seen to land was for
  * somebody else or is from before. */
-static struct fc_verifier *get_verified_early(const struct chunk *chunk, size_t index,
+static struct fc_verifier *get_verified_early(const struct fc_get *get, size_t index,
                                               const Fb__GetResult *result) {
-    struct fc_verifier *early = chunk->early[index];
-    const struct fc_origin granted = {chunk->request->epoch, result->transfer,
-                                      result->extent_offset};
+    struct fc_verifier *early = get->early[index];
+    const struct fc_origin granted = {get->request.epoch, result->transfer, result->extent_offset};
     return early && result->transfer && fc_origin_is(&early->origin, &granted) ? early : NULL;
 }
 
 /* Runs in the thread that waits for the answer, without the lock. Kinds of notices that came later
  * than this library are not looked at. */
 static bool get_on_notice(void *context, const Fb__ClientNotice *notice) {
-    struct chunk *chunk = context;
-    const struct feature_get_options *options = &chunk->getter->options;
+    struct fc_get *get = context;
+    const struct feature_get_options *options = get->options;
     if (notice->note_case == FB__CLIENT_NOTICE__NOTE_PROGRESS && options->progress)
         options->progress(options->progress_context, notice->progress->bytes_done,
                           notice->progress->bytes_total);
     else if (notice->note_case == FB__CLIENT_NOTICE__NOTE_LANDED)
-        get_verify_landed(chunk, notice->landed);
+        get_verify_landed(get, notice->landed);
     return true;
 }
 
 /* ---- one request ---- */
 
-/* From the broker's answer to a view. Whatever goes wrong after the lease was granted, it is given
- * back: as returned, or as corrupt, which makes the broker drop its copy so that the next get
- * reads from the home again. */
-static int get_take_result(const struct chunk *chunk, size_t index, const Fb__GetResult *result,
-                           struct feature_view **out) {
-    const struct fc_request *request = chunk->request;
-    struct feature_key key = get_key_of(chunk->items[index]);
-    if (result->status != FB__STATUS__OK)
-        return fc_fail_status(result->status, result->error, request->what);
-    struct feature_view *view;
-    int rc = fc_view_new(request, result, key.ref, fc_key_sample_id(key), &view);
-    if (rc) {
-        struct fc_release release = {.lease_hi = result->lease_hi,
-                                     .lease_lo = result->lease_lo,
-                                     .lease_epoch = request->epoch,
-                                     .lease_incarnation = request->incarnation};
-        fc_release_say(request->store, &release, 1);
-        return rc;
-    }
-    if (get_is_to_verify(request->store, result) &&
-        (rc = fc_view_verify(view, get_verified_early(chunk, index, result)))) {
-        fc_view_end(view, FEATURE_RELEASE_RETURNED, true);
-        return rc;
-    }
-    *out = view;
-    return FEATURE_OK;
+int fc_get_read_options(const struct feature_get_options *theirs, struct feature_get_options *out) {
+    int rc = fc_sized_read(out, sizeof *out, sizeof(size_t), theirs, "feature_get_options");
+    if (!rc && !out->deadline_ms)
+        out->deadline_ms = DEADLINE_MS_DEFAULT;
+    return rc;
 }
 
-/* Fills in what is asked for; messages: one for each item. */
-static void get_make_items(const struct chunk *chunk, Fb__GetItem *messages,
-                           Fb__GetItem **pointers) {
-    for (size_t i = 0; i < chunk->count; i++) {
-        struct feature_key key = get_key_of(chunk->items[i]);
-        pointers[i] = &messages[i];
-        fb__get_item__init(&messages[i]);
-        messages[i].sample_id = (char *)fc_key_sample_id(key);
-        messages[i].want_spec = !key.ref || !key.ref->spec;
+int fc_get_check_item(const struct feature_store *store, const struct feature_get_item *item) {
+    return fc_key_check(store, get_key_of(item));
+}
+
+/* Two limits: how many items the broker takes at a time, and how much room their answers need in
+ * one frame (8 KiB for each spec that has to come along). */
+size_t fc_get_fit(struct feature_get_item *const *items, size_t count, struct fc_limits limits) {
+    size_t fit = 0, bytes = 0;
+    for (; fit < count && fit < limits.batch_items && fit < FRAME_BATCH_ITEMS_MAX; fit++) {
+        const struct feature_ref *ref = items[fit]->ref;
+        bytes += ref && ref->spec ? RESULT_BYTES : RESULT_SPEC_BYTES;
+        if (fit && bytes > limits.frame_bytes)
+            break;
+    }
+    return fit;
+}
+
+/* Fills in what is asked for. */
+static void get_make_items(const struct fc_get *get) {
+    for (size_t i = 0; i < get->count; i++) {
+        struct feature_key key = get_key_of(get->items[i]);
+        Fb__GetItem *message = get->pointers[i] = &get->messages[i];
+        fb__get_item__init(message);
+        message->sample_id = (char *)fc_key_sample_id(key);
+        message->want_spec = !key.ref || !key.ref->spec;
         if (key.ref) {
-            messages[i].generation = key.ref->generation;
-            messages[i].home = (char *)key.ref->home;
-            messages[i].incarnation = key.ref->incarnation;
+            message->generation = key.ref->generation;
+            message->home = (char *)key.ref->home;
+            message->incarnation = key.ref->incarnation;
         }
     }
 }
 
 /* Only where a sample is large and its specs and checksums are known before the bytes come: the
  * broker then sends notices that cost it something. */
-static bool get_wants_landed(const struct chunk *chunk) {
-    for (size_t i = 0; i < chunk->count; i++) {
-        const struct feature_ref *ref = chunk->items[i]->ref;
+static bool get_wants_landed(const struct fc_get *get, const struct feature_store *store) {
+    for (size_t i = 0; i < get->count; i++) {
+        const struct feature_ref *ref = get->items[i]->ref;
         if (ref && get_can_verify_early(ref))
-            return get_policy_of(chunk->getter->store) != FB__CHECKSUM_POLICY__NEVER;
+            return get_policy_of(store) != FB__CHECKSUM_POLICY__NEVER;
     }
     return false;
 }
 
-/* A corrupt item is not noted as a failure yet: it is asked for once more. */
-static void get_take_results(const struct chunk *chunk, int rc) {
-    const Fb__ClientReply *reply = chunk->request->reply;
-    for (size_t i = 0; i < chunk->count; i++) {
-        struct feature_get_item *item = chunk->items[i];
-        item->status = rc ? rc : get_take_result(chunk, i, reply->get->items[i], &item->view);
-        if (item->status != FEATURE_E_CORRUPT)
-            fc_first_error_note(&chunk->getter->failure, item->status);
-    }
+/* Sums that do not fit are cut to the longest time there is. */
+static uint32_t get_add_ms(uint32_t one_ms, uint32_t other_ms) {
+    uint32_t sum_ms;
+    return __builtin_add_overflow(one_ms, other_ms, &sum_ms) ? UINT32_MAX : sum_ms;
+}
+
+uint64_t fc_get_bound_ns(const struct feature_get_options *options) {
+    return get_add_ms(options->deadline_ms, options->wait_ms) * FC_NS_PER_MS;
 }
 
 /* The broker is told both times: deadline_ms is how long bytes may stand still, wait_ms how long a
  * sample may take to be put. Waiting for the answer is bounded by the sum of both; every notice
- * gives the deadline anew, so a transfer that moves is never cut off. Sums that do not fit are cut
- * to the longest time there is. */
-static void get_chunk(struct getter *getter, struct feature_get_item *const *items, size_t count) {
-    Fb__GetItem messages[FRAME_BATCH_ITEMS_MAX], *pointers[FRAME_BATCH_ITEMS_MAX];
-    Fb__Get get = FB__GET__INIT;
-    struct chunk chunk = {.getter = getter, .items = items, .count = count};
-    get_make_items(&chunk, messages, pointers);
-    get.items = pointers;
-    get.n_items = count;
-    get.deadline_ms = getter->options.deadline_ms;
-    get.wait_ms = getter->options.wait_ms;
-    get.want_landed = get_wants_landed(&chunk);
-    uint32_t bound_ms, patience_ms;
-    if (__builtin_add_overflow(get.deadline_ms, get.wait_ms, &bound_ms))
-        bound_ms = UINT32_MAX;
-    if (__builtin_add_overflow(get.deadline_ms, FC_GRACE_MS, &patience_ms))
-        patience_ms = UINT32_MAX;
-    struct fc_request request =
-        FC_REQUEST(.feature = getter->store->feature, .store = getter->store, .handle = &get.handle,
-                   .what = "get", .deadline_ns = fc_deadline_ns(bound_ms), .grace_ms = FC_GRACE_MS,
-                   .patience_ms = patience_ms, .notice = get_on_notice, .notice_context = &chunk,
+ * gives the deadline anew, so a transfer that moves is never cut off. */
+void fc_get_make(struct fc_get *get, struct feature_store *store) {
+    const struct feature_get_options *options = get->options;
+    fb__get__init(&get->message);
+    get_make_items(get);
+    memset(get->early, 0, get->count * sizeof *get->early);
+    get->message.items = get->pointers;
+    get->message.n_items = get->count;
+    get->message.deadline_ms = options->deadline_ms;
+    get->message.wait_ms = options->wait_ms;
+    get->message.want_landed = get_wants_landed(get, store);
+    get->request =
+        FC_REQUEST(.feature = store->feature, .store = store, .handle = &get->message.handle,
+                   .what = "get", .deadline_ns = fc_after_ns(fc_now_ns(), fc_get_bound_ns(options)),
+                   .grace_ms = FC_GRACE_MS,
+                   .patience_ms = get_add_ms(options->deadline_ms, FC_GRACE_MS),
+                   .items = (uint32_t)get->count, .notice = get_on_notice, .notice_context = get,
                    .expected = FB__CLIENT_REPLY__RESULT_GET);
-    request.message.op_case = FB__CLIENT_REQUEST__OP_GET;
-    request.message.get = &get;
-    chunk.request = &request;
-    int rc = fc_request(&request);
-    if (!rc && request.reply->get->n_items != count)
-        rc = fc_request_nonsense(&request);
-    get_take_results(&chunk, rc);
-    for (size_t i = 0; i < count; i++)
-        free(chunk.early[i]);
-    fc_request_deinit(&request);
+    get->request.message.op_case = FB__CLIENT_REQUEST__OP_GET;
+    get->request.message.get = &get->message;
 }
 
-/* Once more, and each by itself: the others of the chunk have their leases already. */
-static void get_verified(struct getter *getter, struct feature_get_item *const *items,
-                         size_t count) {
-    if (!count)
-        return;
-    get_chunk(getter, items, count);
+/* Nobody will read it, and the read does not count. */
+static void get_return_lease(const struct fc_request *request, const Fb__GetResult *result) {
+    struct fc_release release = {.lease_hi = result->lease_hi,
+                                 .lease_lo = result->lease_lo,
+                                 .lease_epoch = request->epoch,
+                                 .lease_incarnation = request->incarnation};
+    fc_release_leave(request->store, &release, 1);
+}
+
+/* From the broker's answer to a view. Whatever goes wrong after the lease was granted, it is given
+ * back: as returned, or as corrupt, which makes the broker drop its copy so that the next get
+ * reads from the home again. */
+static int get_take_result(const struct fc_get *get, size_t index, const Fb__GetResult *result,
+                           struct feature_view **out) {
+    const struct fc_request *request = &get->request;
+    struct feature_key key = get_key_of(get->items[index]);
+    if (result->status != FB__STATUS__OK)
+        return fc_fail_status(result->status, result->error, request->what);
+    struct feature_view *view;
+    int rc = fc_view_new(request, result, key.ref, fc_key_sample_id(key), &view);
+    if (rc) {
+        get_return_lease(request, result);
+        return rc;
+    }
+    if (get_is_to_verify(request->store, result) &&
+        (rc = fc_view_verify(view, get_verified_early(get, index, result)))) {
+        fc_view_leave(view, true);
+        return rc;
+    }
+    *out = view;
+    return FEATURE_OK;
+}
+
+/* A corrupt item is not noted as a failure yet: it is asked for once more. */
+void fc_get_take(const struct fc_get *get, int rc, struct fc_first_error *failure) {
+    const Fb__ClientReply *reply = get->request.reply;
+    if (!rc && reply->get->n_items != get->count)
+        rc = fc_request_nonsense(&get->request);
+    for (size_t i = 0; i < get->count; i++) {
+        struct feature_get_item *item = get->items[i];
+        item->view = NULL;
+        item->status = rc ? rc : get_take_result(get, i, reply->get->items[i], &item->view);
+        if (item->status != FEATURE_E_CORRUPT)
+            fc_first_error_note(failure, item->status);
+    }
+}
+
+void fc_get_give_back(const struct fc_get *get) {
+    const Fb__ClientReply *reply = get->request.reply;
+    for (size_t i = 0; reply && reply->get && i < reply->get->n_items; i++)
+        if (reply->get->items[i]->status == FB__STATUS__OK)
+            get_return_lease(&get->request, reply->get->items[i]);
+}
+
+void fc_get_deinit(struct fc_get *get) {
+    for (size_t i = 0; i < get->count; i++)
+        free(get->early[i]);
+    fc_request_deinit(&get->request);
+}
+
+/* ---- gets that wait ---- */
+
+static void get_run(struct fc_get *get, struct feature_store *store,
+                    struct fc_first_error *failure) {
+    fc_get_make(get, store);
+    fc_get_take(get, fc_request(&get->request), failure);
+    fc_get_deinit(get);
+}
+
+/* What was corrupt is asked for once more, and each by itself: the others of the request have their
+ * leases already. */
+static void get_run_verified(struct fc_get *get, struct feature_store *store,
+                             struct fc_first_error *failure) {
+    const size_t count = get->count;
+    struct feature_get_item **items = get->items;
+    get_run(get, store, failure);
     for (size_t i = 0; i < count; i++) {
         if (items[i]->status != FEATURE_E_CORRUPT)
             continue;
-        get_chunk(getter, &items[i], 1);
-        fc_first_error_note(&getter->failure, items[i]->status);
+        get->items = &items[i];
+        get->count = 1;
+        get_run(get, store, failure);
+        fc_first_error_note(failure, items[i]->status);
     }
 }
 
-static size_t get_result_bytes(const struct feature_get_item *item) {
-    return item->ref && item->ref->spec ? RESULT_BYTES : RESULT_SPEC_BYTES;
-}
-
-/* Items that are wrong by themselves fail here and are not sent. The others are cut into requests
- * by two limits: how many items the broker takes at a time, and how much room their answers need
- * in one frame (8 KiB for each spec that has to come along). */
-static void get_all(struct getter *getter, struct feature_get_item *items, size_t count) {
-    struct feature_get_item *chunk[FRAME_BATCH_ITEMS_MAX];
-    size_t chunk_count = 0, chunk_bytes = 0;
-    for (size_t i = 0; i < count; i++) {
-        struct feature_get_item *item = fc_sized_at(items, i);
-        item->view = NULL;
-        item->status = fc_key_check(getter->store, get_key_of(item));
-        fc_first_error_note(&getter->failure, item->status);
-        if (item->status)
-            continue;
-        size_t bytes = get_result_bytes(item);
-        if (chunk_count == getter->limits.batch_items ||
-            chunk_bytes + bytes > getter->limits.frame_bytes) {
-            get_verified(getter, chunk, chunk_count);
-            chunk_count = chunk_bytes = 0;
+/* Items that are wrong by themselves fail here and are not sent. The others are gathered until no
+ * more can fit, and cut into requests. */
+static void get_all(struct feature_store *store, struct feature_get_item *items, size_t count,
+                    const struct feature_get_options *options, struct fc_first_error *failure) {
+    struct get_room room;
+    const struct fc_limits limits = fc_connection_limits(store->feature);
+    size_t gathered = 0;
+    for (size_t i = 0; i < count || gathered;) {
+        while (i < count && gathered < FRAME_BATCH_ITEMS_MAX) {
+            struct feature_get_item *item = fc_sized_at(items, i++);
+            item->view = NULL;
+            item->status = fc_get_check_item(store, item);
+            fc_first_error_note(failure, item->status);
+            if (!item->status)
+                room.items[gathered++] = item;
         }
-        chunk[chunk_count++] = item;
-        chunk_bytes += bytes;
+        size_t fit = fc_get_fit(room.items, gathered, limits);
+        if (!fit)
+            continue;
+        struct fc_get get = {.options = options,
+                             .items = room.items,
+                             .count = fit,
+                             .early = room.early,
+                             .messages = room.messages,
+                             .pointers = room.pointers};
+        get_run_verified(&get, store, failure);
+        gathered -= fit;
+        memmove(room.items, room.items + fit, gathered * sizeof *room.items);
     }
-    get_verified(getter, chunk, chunk_count);
 }
 
 int feature_get_batch(struct feature_store *store, struct feature_get_item *items, size_t count,
                       const struct feature_get_options *options) {
-    struct getter getter = {.store = store};
+    struct feature_get_options known;
+    struct fc_first_error failure = {.error = FEATURE_OK};
     FC_NEEDS(items || !count);
     int rc = fc_sized_check(items, count, sizeof *items,
                             FC_SIZED_UNTIL(struct feature_get_item, view), "feature_get_item");
@@ -272,8 +321,7 @@ int feature_get_batch(struct feature_store *store, struct feature_get_item *item
         return rc; /* where an item ends is not known: nothing can be written to it */
     rc = fc_store_check(store);
     if (!rc)
-        rc = fc_sized_read(&getter.options, sizeof getter.options, sizeof(size_t), options,
-                           "feature_get_options");
+        rc = fc_get_read_options(options, &known);
     if (rc) {
         for (size_t i = 0; i < count; i++) {
             struct feature_get_item *item = fc_sized_at(items, i);
@@ -282,11 +330,8 @@ int feature_get_batch(struct feature_store *store, struct feature_get_item *item
         }
         return rc;
     }
-    if (!getter.options.deadline_ms)
-        getter.options.deadline_ms = DEADLINE_MS_DEFAULT;
-    getter.limits = fc_connection_limits(store->feature);
-    get_all(&getter, items, count);
-    return fc_first_error_raise(&getter.failure);
+    get_all(store, items, count, &known, &failure);
+    return fc_first_error_raise(&failure);
 }
 
 int feature_get(struct feature_store *store, const struct feature_key *key,
@@ -407,6 +452,6 @@ int feature_get_into(struct feature_store *store, const struct feature_key *key,
         return rc;
     const struct get_wanted wanted = {.names = names, .buffers = buffers, .count = count};
     rc = get_copy_tensors(view, &wanted, get_stream_of(options));
-    fc_view_end(view, rc ? FEATURE_RELEASE_RETURNED : how, false);
+    fc_view_end(view, rc ? FEATURE_RELEASE_RETURNED : how);
     return rc;
 }

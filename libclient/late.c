@@ -1,76 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the broker must still hear although nobody waits for an answer: releases, cancels and
- * closes that the socket did not take at once, and whatever it granted to a call that had given up
- * by then.
+ * What the broker granted to a call that had given up by then.
  *
- *    a call gives up --> abandoned --its reply comes--> what it grants is told back, or kept as
- * untold fc_link_tell()  --> sent, or untold --the socket has room--> sent
+ *    a call gives up --> abandoned --its reply comes--> what it grants is told back
+ * (fc_link_tell())
  *
- * Both lists belong to the link and go with it: when a connection ends, the broker takes back all
- * that its session held. Nothing here waits, and only the end of memory loses anything. A frame
- * that the socket does not take is kept, in order, and goes before the next request or with the
- * flusher's tick. The order matters: a StoreClose must not overtake the release of a view of that
- * store.
+ * The list belongs to the link and goes with it: when a connection ends, the broker takes back all
+ * that its session held. Nothing here waits.
  */
 #include "late.h"
 
-#include <errno.h>
 #include <stdlib.h>
-
-#include "socket.h"
-
-struct fc_untold {
-    struct fc_untold *next;
-    size_t bytes;
-    uint8_t frame[];
-};
-
-/* ---- what must still be said ---- */
-
-/* Packed at once, as the request borrows memory of its caller. Without memory to keep it in, what
- * it would have ended ends with the session. */
-static void late_keep(struct fc_link *link, const Fb__ClientRequest *request) {
-    size_t body_bytes = fb__client_request__get_packed_size(request);
-    struct fc_untold *untold = malloc(sizeof *untold + FRAME_HEADER_BYTES + body_bytes);
-    struct fc_untold **end = &link->untold;
-    if (!untold)
-        return;
-    struct frame_header header = {
-        .version = FRAME_VERSION, .type = FRAME_NOTE, .body_bytes = (uint32_t)body_bytes};
-    untold->next = NULL;
-    untold->bytes = FRAME_HEADER_BYTES + body_bytes;
-    frame_encode(&header, untold->frame);
-    fb__client_request__pack(request, untold->frame + FRAME_HEADER_BYTES);
-    while (*end)
-        end = &(*end)->next;
-    *end = untold;
-}
-
-/* What is kept goes first. If that does not get through, this one is kept behind it. */
-void fc_link_tell(struct fc_link *link, const Fb__ClientRequest *request) {
-    if (link->broken)
-        return;
-    if (fc_link_tell_kept(link) || fc_link_note(link, request))
-        late_keep(link, request);
-}
-
-int fc_link_tell_kept(struct fc_link *link) {
-    while (link->untold && !link->broken) {
-        struct fc_untold *untold = link->untold;
-        const struct iovec part = {.iov_base = untold->frame, .iov_len = untold->bytes};
-        int rc = fc_socket_send(link->socket.fd, &part, 1, 0);
-        if (rc && !fc_socket_is_lost(-rc))
-            return -EAGAIN;
-        if (rc)
-            fc_link_break(link, "the broker closed it");
-        link->untold = untold->next;
-        free(untold);
-    }
-    return 0;
-}
-
-/* ---- what came too late ---- */
 
 /* Leases that came too late are given back as returned: nobody has seen the bytes, so the read
  * does not count. */
@@ -166,28 +106,19 @@ void fc_late_abandon(struct fc_link *link, struct fc_abandoned *entry) {
 
 /* An id that is not on the list was answered before, or never asked. A broker that sends such a
  * reply is broken, but not dangerous: nothing of it is used. */
-void fc_late_reply(struct fc_link *link, uint32_t request_id, const Fb__ClientReply *reply) {
+bool fc_late_reply(struct fc_link *link, uint32_t request_id, const Fb__ClientReply *reply,
+                   uint32_t *items_out) {
     struct fc_abandoned **at = &link->abandoned;
     while (*at && (*at)->request_id != request_id)
         at = &(*at)->next;
     struct fc_abandoned *entry = *at;
     if (!entry)
-        return;
+        return false;
     *at = entry->next;
+    *items_out = entry->items;
     link->arenas_due -= entry->arena_due;
-    fc_late_hand_back(link, entry->handle, reply);
+    if (reply)
+        fc_late_hand_back(link, entry->handle, reply);
     free(entry);
-}
-
-void fc_late_deinit(struct fc_link *link) {
-    while (link->abandoned) {
-        struct fc_abandoned *entry = link->abandoned;
-        link->abandoned = entry->next;
-        free(entry);
-    }
-    while (link->untold) {
-        struct fc_untold *untold = link->untold;
-        link->untold = untold->next;
-        free(untold);
-    }
+    return true;
 }

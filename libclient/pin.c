@@ -62,10 +62,24 @@ static bool pin_start(struct fc_mapping *mapping, void *context) {
 }
 
 static struct fc_mapping *pin_mapping_of(struct feature_store *store) {
-    pthread_mutex_lock(&store->feature->lock);
+    pthread_mutex_lock(&store->feature->hub.lock);
     struct fc_mapping *mapping = store->mapping ? fc_mapping_ref(store->mapping) : NULL;
-    pthread_mutex_unlock(&store->feature->lock);
+    pthread_mutex_unlock(&store->feature->hub.lock);
     return mapping;
+}
+
+/* Not with the lock held: the application's function may call back. */
+static void pin_tell(const struct feature_store *store, const struct fc_mapping *mapping) {
+    const struct feature *feature = store->feature;
+    char sentence[512];
+    if (!feature->log)
+        return;
+    snprintf(
+        sentence, sizeof sentence,
+        "store %s: its arena could not be registered with CUDA, so copies to and from GPUs are "
+        "slower: %s",
+        store->name, mapping->pin_failure);
+    feature->log(feature->log_context, FEATURE_LOG_WARNING, sentence);
 }
 
 void fc_pin(struct feature_store *store, const void *device) {
@@ -79,10 +93,7 @@ void fc_pin(struct feature_store *store, const void *device) {
             atomic_store(&mapping->pin, FC_PIN_NONE);
     } else if (state == FC_PIN_REFUSED &&
                atomic_compare_exchange_strong(&mapping->pin, &state, FC_PIN_TOLD)) {
-        fc_log(store->feature, FEATURE_LOG_WARNING,
-               "store %s: its arena could not be registered with CUDA, so copies to and from GPUs "
-               "are slower: %s",
-               store->name, mapping->pin_failure);
+        pin_tell(store, mapping);
     }
     fc_mapping_unref(mapping);
 }

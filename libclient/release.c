@@ -21,7 +21,6 @@
 #include "clock.h"
 #include "error.h"
 #include "flusher.h"
-#include "request.h"
 #include "socket.h"
 
 #define FULL_SOCKET_WAIT_NS (100 * FC_NS_PER_MS)
@@ -262,12 +261,7 @@ static void release_say_at_once(struct feature_store *store, struct fc_release *
 /* The socket is full: waits a moment for the broker to read, so that the last release of a thread
  * does not stay behind. The lock is released meanwhile. */
 static void release_send_after_room(struct feature_store *store) {
-    struct fc_link *link = store->feature->link;
-    fc_link_ref(link);
-    pthread_mutex_unlock(link->lock);
-    (void)fc_socket_await_room(link->socket.fd, fc_after_ns(fc_now_ns(), FULL_SOCKET_WAIT_NS));
-    pthread_mutex_lock(link->lock);
-    fc_link_unref(link);
+    (void)fc_link_await_room(store->feature->link, fc_after_ns(fc_now_ns(), FULL_SOCKET_WAIT_NS));
     (void)fc_release_send(store);
 }
 
@@ -275,7 +269,8 @@ static void release_send_after_room(struct feature_store *store) {
  * when many wait or there is no flusher; wait a moment for the socket, when it is full and nothing
  * was waiting before (with a backlog each release would wait, and a broker that has stopped would
  * stop its clients). */
-static void release_say(struct feature_store *store, struct fc_release *releases, size_t count) {
+static void release_say(struct feature_store *store, struct fc_release *releases, size_t count,
+                        bool may_wait) {
     struct feature *feature = store->feature;
     bool backlog = store->release_count > FC_RIDE_ITEMS_MAX;
     if (feature->closed)
@@ -286,59 +281,21 @@ static void release_say(struct feature_store *store, struct fc_release *releases
     }
     if (store->release_count < FC_RIDE_ITEMS_MAX && fc_flusher_wake(feature))
         return; /* the next request takes it along, or the flusher sends it */
-    if (fc_release_send(store) == -EAGAIN && !backlog)
+    if (fc_release_send(store) != -EAGAIN)
+        return;
+    (void)fc_flusher_wake(feature);
+    if (may_wait && !backlog)
         release_send_after_room(store);
 }
 
 void fc_release_say(struct feature_store *store, struct fc_release *releases, size_t count) {
-    pthread_mutex_lock(&store->feature->lock);
-    release_say(store, releases, count);
-    pthread_mutex_unlock(&store->feature->lock);
+    pthread_mutex_lock(&store->feature->hub.lock);
+    release_say(store, releases, count, true);
+    pthread_mutex_unlock(&store->feature->hub.lock);
 }
 
-/* A store whose last reference has gone is being taken apart by another thread, which waits for
- * the lock. It must not be brought back. */
-static bool release_try_ref(struct feature_store *store) {
-    unsigned refs = atomic_load(&store->refs);
-    while (refs && !atomic_compare_exchange_weak(&store->refs, &refs, refs + 1))
-        continue;
-    return refs;
-}
-
-/* A store with releases that are not known to have arrived, with a reference; NULL = none. */
-static struct feature_store *release_find_unconfirmed(struct feature *feature) {
-    pthread_mutex_lock(&feature->lock);
-    struct feature_store *store = feature->stores;
-    while (store && (!store->release_count || !release_try_ref(store)))
-        store = store->next;
-    pthread_mutex_unlock(&feature->lock);
-    return store;
-}
-
-/* Health changes nothing and is cheap. Its answer shows that all that was sent before it has
- * arrived. */
-static int release_fence(struct feature_store *store, uint64_t deadline_ns) {
-    Fb__Health health = FB__HEALTH__INIT;
-    uint32_t unused_handle;
-    struct fc_request request =
-        FC_REQUEST(.feature = store->feature, .store = store, .handle = &unused_handle,
-                   .what = "flush releases", .deadline_ns = deadline_ns);
-    request.message.op_case = FB__CLIENT_REQUEST__OP_HEALTH;
-    request.message.health = &health;
-    int rc = fc_request(&request);
-    fc_request_deinit(&request);
-    return rc;
-}
-
-/* Store by store, each with a reference, as the lock is released while a request is under way. It
- * ends when a fence fails: the broker is then out of reach, and waiting longer is no use. */
-void fc_release_flush(struct feature *feature, uint64_t deadline_ns) {
-    int rc = FEATURE_OK;
-    while (!rc && fc_left_ns(deadline_ns)) {
-        struct feature_store *store = release_find_unconfirmed(feature);
-        if (!store)
-            return;
-        rc = release_fence(store, deadline_ns);
-        fc_store_unref(store);
-    }
+void fc_release_leave(struct feature_store *store, struct fc_release *releases, size_t count) {
+    pthread_mutex_lock(&store->feature->hub.lock);
+    release_say(store, releases, count, false);
+    pthread_mutex_unlock(&store->feature->hub.lock);
 }

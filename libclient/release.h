@@ -38,8 +38,10 @@ void fc_release_rode(void *ride);
 bool fc_release_send_all(struct feature *feature);
 
 /* Says it to the broker: with the next request, or within a millisecond, or at once when many wait.
- * Uses up releases[]. Without the lock. */
+ * Waits a moment when the socket is full. Uses up releases[]. Without the lock. */
 void fc_release_say(struct feature_store *store, struct fc_release *releases, size_t count);
+/* The same without waiting: what the socket does not take goes with the flusher. */
+void fc_release_leave(struct feature_store *store, struct fc_release *releases, size_t count);
 /* Sends what is to be sent on the present link, on which the store is open. 0, or -EAGAIN when it
  * cannot be sent now. */
 int fc_release_send(struct feature_store *store);
@@ -50,7 +52,5 @@ void fc_release_tell(struct feature_store *store);
 void fc_release_reopened(struct feature_store *store, uint64_t epoch, uint64_t incarnation);
 /* A request sent on `epoch` after `number` notes was answered: those have arrived. */
 void fc_release_confirm(struct feature *feature, uint64_t epoch, uint64_t number);
-/* Until every release is known to have arrived or deadline_ns passes. Without the lock. */
-void fc_release_flush(struct feature *feature, uint64_t deadline_ns);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The loop that every request goes through:
+ * The steps that every request goes through:
  *
  *    ready (connect, open the store) --> releases ride along --> sent --> answered
  *      ^                                                           |
@@ -12,10 +12,12 @@
  */
 #include "request.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "clock.h"
 #include "error.h"
+#include "late.h"
 #include "release.h"
 
 uint64_t fc_deadline_ns(uint32_t deadline_ms) {
@@ -45,13 +47,16 @@ static int request_check_connection(const struct fc_request *request) {
     return FEATURE_OK;
 }
 
-/* With the lock held: link and store, and that the request may go to them. */
-static int request_ready(const struct fc_request *request, uint64_t deadline_ns) {
+/* Link and store, and that the request may go to them. */
+static int request_ready(struct fc_request *request) {
     int rc = request_check_connection(request);
     if (rc)
         return rc;
-    rc = request->store ? fc_store_ready(request->store, deadline_ns)
-                        : fc_connection_ready(request->feature, deadline_ns);
+    rc = request->store ? fc_store_step(request->store) : fc_connection_step(request->feature);
+    if (rc == FC_PENDING)
+        request->awaited = request->store && request->store->asked ? FC_AWAITS_STORE
+                           : fc_connection_link(request->feature)  ? FC_AWAITS_ROOM
+                                                                   : FC_AWAITS_CONNECTION;
     return rc ? rc : request_check_connection(request);
 }
 
@@ -71,16 +76,16 @@ static void request_note_connection(struct fc_request *request) {
 
 /* For `once`: the caller is to know that it may have been carried out, and decides whether to ask
  * again. */
-static int request_lost(struct fc_request *request, const struct fc_link *link) {
+static int request_lost(const struct fc_request *request, const struct fc_link *link) {
     return fc_fail(FEATURE_E_UNAVAILABLE, "%s: the connection to the broker was lost: %s",
                    request->what, link->why);
 }
 
 /* A request may get a descriptor that it has not asked for: it is closed. An answer of another
  * kind than was asked for is nonsense, and nothing of it is used. */
-static int request_take_reply(struct fc_request *request, struct fc_exchange *exchange) {
-    request->reply = exchange->reply;
-    fc_fork_close(&exchange->descriptor);
+static int request_take_reply(struct fc_request *request) {
+    request->reply = request->call.reply;
+    fc_fork_close(&request->call.descriptor);
     const Fb__ClientReply *reply = request->reply;
     if (reply->status != FB__STATUS__OK)
         return fc_fail_status(reply->status, reply->error, request->what);
@@ -96,62 +101,151 @@ static size_t request_payload_bytes(const struct fc_request *request) {
     return bytes;
 }
 
-/* With the lock held. The releases that have waited ride on the request or go in front of it, so
- * that what the caller has released before is free before the broker looks at what it asks for. */
-static int request_send_until_answered(struct fc_request *request) {
+/* The releases that have waited ride on the request or go in front of it, so that what the caller
+ * has released before is free before the broker looks at what it asks for. What was sent before it,
+ * or with it, has arrived when it is answered: release_mark. */
+static int request_send(struct fc_request *request) {
     struct feature *feature = request->feature;
-    const uint64_t begun_ns = fc_now_ns();
-    const uint64_t deadline_ns = request->deadline_ns ? request->deadline_ns : fc_deadline_ns(0);
-    struct fc_exchange exchange = {
+    struct fc_ride ride;
+    request->call = (struct fc_call){
         .request = &request->message,
+        .items = request->items,
         .parts = request->parts,
         .part_count = request->part_count,
-        .deadline_ns = fc_after_ns(deadline_ns, request->grace_ms * FC_NS_PER_MS),
+        .deadline_ns = fc_after_ns(request->deadline_ns, request->grace_ms * FC_NS_PER_MS),
         .patience_ns = request->patience_ms * FC_NS_PER_MS,
         .notice = request->notice,
         .notice_context = request->notice_context,
+        .woken = request->woken,
     };
-    for (;;) {
-        int rc = request_ready(request, deadline_ns);
-        if (rc)
-            return rc;
-        struct fc_link *link = feature->link;
-        if (!fc_left_ns(exchange.deadline_ns))
-            return fc_fail(FEATURE_E_TIMEOUT, "%s: its deadline passed before it could be sent",
-                           request->what);
-        request_note_connection(request);
-        struct fc_ride ride;
-        bool rides = fc_release_ride(feature, request->store, &request->message,
-                                     request_payload_bytes(request), &ride);
-        exchange.rode = rides ? fc_release_rode : NULL;
-        exchange.rode_context = &ride;
-        if (!rides) /* no room for them: then in front of it */
-            (void)fc_release_send_all(feature);
-        uint64_t releases_before = feature->release_count;
-        ride.number = 0;
-        fc_link_ref(link);
-        rc = fc_link_call(link, &exchange);
-        if (!rc)
-            fc_release_confirm(feature, link->epoch, ride.number ? ride.number : releases_before);
-        else if (rc == FC_LINK_LOST && request->once)
-            rc = request_lost(request, link);
-        fc_link_unref(link);
-        fc_connection_settle(feature);
-        if (rc == FEATURE_E_TIMEOUT)
-            return fc_fail(rc, "%s: the broker did not answer within %llu ms", request->what,
-                           (unsigned long long)((fc_now_ns() - begun_ns) / FC_NS_PER_MS));
-        if (rc != FC_LINK_LOST)
-            return rc ? rc : request_take_reply(request, &exchange);
+    if (!fc_left_ns(request->call.deadline_ns))
+        return fc_fail(FEATURE_E_TIMEOUT, "%s: its deadline passed before it could be sent",
+                       request->what);
+    request_note_connection(request);
+    ride.number = 0;
+    if (fc_release_ride(feature, request->store, &request->message, request_payload_bytes(request),
+                        &ride)) {
+        request->call.rode = fc_release_rode;
+        request->call.rode_context = &ride;
+    } else { /* no room for them: then in front of it */
+        (void)fc_release_send_all(feature);
     }
+    request->release_mark = feature->release_count;
+    int rc = fc_call_begin(&request->call, feature->link);
+    request->message.n_releases = 0;
+    if (ride.number)
+        request->release_mark = ride.number;
+    return rc;
+}
+
+/* The answer has come, or there will be none on this connection. FC_LINK_LOST: send it again. */
+static int request_end(struct fc_request *request) {
+    struct fc_link *link = request->call.link;
+    fc_link_ref(link);
+    int rc = fc_call_end(&request->call);
+    if (!rc)
+        fc_release_confirm(request->feature, link->epoch, request->release_mark);
+    else if (rc == FC_LINK_LOST && request->once)
+        rc = request_lost(request, link);
+    fc_link_unref(link);
+    fc_flusher_settle(request->feature);
+    if (rc == FEATURE_E_TIMEOUT)
+        return fc_fail(rc, "%s: the broker did not answer within %llu ms", request->what,
+                       (unsigned long long)((fc_now_ns() - request->begun_ns) / FC_NS_PER_MS));
+    return rc ? rc : request_take_reply(request);
+}
+
+/* ---- steps ---- */
+
+/* The deadline has passed, and it is not in flight. */
+static int request_give_up(const struct fc_request *request) {
+    if (request->awaited == FC_AWAITS_ROOM)
+        return fc_fail(FEATURE_E_TIMEOUT, "%s: the broker does not read its socket", request->what);
+    return request->store ? fc_store_give_up(request->store)
+                          : fc_connection_give_up(request->feature);
+}
+
+int fc_request_step(struct fc_request *request) {
+    if (!request->begun_ns) {
+        request->begun_ns = fc_now_ns();
+        if (!request->deadline_ns)
+            request->deadline_ns = fc_after_ns(request->begun_ns, FC_ROUND_TRIP_MS * FC_NS_PER_MS);
+    }
+    for (;;) {
+        int rc;
+        if (request->awaited == FC_AWAITS_ANSWER) {
+            if (!fc_call_is_over(&request->call))
+                return FC_PENDING;
+            request->awaited = FC_AWAITS_NOTHING;
+            rc = request_end(request);
+            if (rc != FC_LINK_LOST)
+                return rc;
+        }
+        rc = request_ready(request);
+        if (!rc) {
+            rc = request_send(request);
+            request->awaited = rc ? FC_AWAITS_ROOM : FC_AWAITS_ANSWER;
+            if (!rc)
+                return FC_PENDING;
+            fc_flusher_settle(request->feature);
+            rc = rc == -EAGAIN ? FC_PENDING : rc;
+        }
+        if (rc == FC_PENDING && !fc_left_ns(request->deadline_ns))
+            return request_give_up(request);
+        if (rc != FC_LINK_LOST)
+            return rc;
+    }
+}
+
+uint64_t fc_request_next_ns(const struct fc_request *request) {
+    uint64_t next_ns = request->deadline_ns;
+    if (request->awaited == FC_AWAITS_ANSWER)
+        return request->call.deadline_ns;
+    if (request->awaited == FC_AWAITS_CONNECTION || request->awaited == FC_AWAITS_STORE) {
+        uint64_t ready_ns = request->store ? fc_store_next_ns(request->store)
+                                           : fc_connection_next_ns(request->feature);
+        next_ns = ready_ns < next_ns ? ready_ns : next_ns;
+    }
+    return next_ns;
+}
+
+void fc_request_abandon(struct fc_request *request) {
+    if (request->awaited != FC_AWAITS_ANSWER)
+        return;
+    struct fc_link *link = request->call.link;
+    uint32_t handle;
+    request->awaited = FC_AWAITS_NOTHING;
+    fc_link_ref(link);
+    /* Its answer has come, and nobody has looked at it yet. */
+    if (!fc_call_end(&request->call) && fc_late_grants(&request->message, &handle))
+        fc_late_hand_back(link, handle, request->call.reply);
+    fc_call_deinit(&request->call);
+    fc_flusher_settle(request->feature);
+    fc_link_unref(link);
+}
+
+/* ---- waiting ---- */
+
+/* The lock is given up meanwhile. Whatever wakes it, another step tells whether that was it. */
+static void request_wait(struct fc_request *request) {
+    if (request->awaited == FC_AWAITS_ANSWER)
+        fc_call_wait(&request->call);
+    else if (request->store)
+        fc_store_wait(request->store, request->deadline_ns);
+    else if (fc_connection_link(request->feature))
+        fc_link_await_room(request->feature->link, request->deadline_ns);
+    else
+        fc_connection_wait(request->feature, request->deadline_ns);
 }
 
 int fc_request(struct fc_request *request) {
     int rc = fc_connection_check(request->feature);
     if (rc)
         return rc;
-    pthread_mutex_lock(&request->feature->lock);
-    rc = request_send_until_answered(request);
-    pthread_mutex_unlock(&request->feature->lock);
+    pthread_mutex_lock(&request->feature->hub.lock);
+    while ((rc = fc_request_step(request)) == FC_PENDING)
+        request_wait(request);
+    fc_connection_unlock(request->feature);
     return rc;
 }
 

@@ -48,14 +48,14 @@ static void reservation_cancel(struct feature_store *store, uint64_t epoch, uint
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_CANCEL;
     request.cancel = &message;
-    pthread_mutex_lock(&store->feature->lock);
+    pthread_mutex_lock(&store->feature->hub.lock);
     struct fc_link *link = fc_connection_link(store->feature);
     if (link && link->epoch == epoch) {
         message.handle = store->handle;
         fc_link_tell(link, &request);
-        fc_connection_settle(store->feature);
+        fc_flusher_settle(store->feature);
     }
-    pthread_mutex_unlock(&store->feature->lock);
+    pthread_mutex_unlock(&store->feature->hub.lock);
 }
 
 /* Takes the ref if it succeeds. The offset is checked against the mapping before anything is

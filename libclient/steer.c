@@ -7,7 +7,7 @@
 
 #include "clock.h"
 #include "error.h"
-#include "release.h"
+#include "flush.h"
 #include "request.h"
 
 /* freed_out counts samples. Those that somebody still reads are not freed, however old they are. */
@@ -37,7 +37,7 @@ int feature_drain(struct feature *feature, uint32_t deadline_ms) {
         return rc;
     uint64_t deadline_ns = fc_deadline_ns(deadline_ms);
     if (deadline_ms)
-        fc_release_flush(feature, deadline_ns);
+        fc_flush_releases(feature, deadline_ns);
     Fb__Drain drain = FB__DRAIN__INIT;
     drain.deadline_ms = deadline_ms ? fc_left_ms(deadline_ns) : 0;
     struct fc_request request =

@@ -11,6 +11,7 @@
  */
 #include "store_handle.h"
 
+#include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,25 +24,11 @@
 #include "pin.h"
 #include "proto/auth.h"
 #include "proto/layout.h"
+#include "receive.h"
 #include "release.h"
-#include "request.h"
 #include "sized.h"
 
-/* ---- opening on a link; all with the lock held, released while waiting ---- */
-
-/* A request of the handshake itself. It does not go through request.c, which would open the store
- * first. */
-static int store_handle_open_call(struct feature_store *store, struct fc_link *link,
-                                  struct fc_exchange *x) {
-    int rc = fc_link_call(link, x);
-    if (rc == FEATURE_E_TIMEOUT)
-        return fc_fail(rc, "open store %s: the broker did not answer in time", store->name);
-    if (rc)
-        return rc;
-    if (x->reply->status == FB__STATUS__OK)
-        return FEATURE_OK;
-    return fc_fail_status(x->reply->status, x->reply->error, "open the store");
-}
+/* ---- opening on a link; all with the lock held ---- */
 
 /* An opening that this process cannot use: the handle counts against its limit at the broker until
  * it is closed. */
@@ -54,68 +41,81 @@ static void store_handle_close_handle(struct fc_link *link, uint32_t handle) {
     fc_link_tell(link, &request);
 }
 
-/* Answers the challenge in x->reply; x then holds the StoreOpened. The broker's proof is made with
- * the same nonces and another role, so it cannot be ours sent back. */
+/* The opening is nobody's own: whoever waits for the store looks when its answer has come. */
+static void store_handle_on_answer(struct fc_call *call) {
+    fc_hub_announce(call->link->hub);
+}
+
+/* FC_PENDING: it is on its way, or the socket is full and it is to be begun again. */
+static int store_handle_send(struct feature_store *store, struct fc_link *link,
+                             Fb__ClientRequest *request) {
+    store->opening =
+        (struct fc_call){.request = request,
+                         .deadline_ns = fc_after_ns(fc_now_ns(), FC_ROUND_TRIP_MS * FC_NS_PER_MS),
+                         .woken = store_handle_on_answer,
+                         .descriptor = {.fd = -1}};
+    int rc = fc_call_begin(&store->opening, link);
+    store->opening.request = NULL;
+    store->asked = rc == FEATURE_OK;
+    return !rc || rc == -EAGAIN || rc == FC_LINK_LOST ? FC_PENDING : rc;
+}
+
+/* Answers the challenge in `reply`; a StoreOpened comes next. */
 static int store_handle_prove(struct feature_store *store, struct fc_link *link,
-                              const uint8_t *client_nonce, struct fc_exchange *x) {
-    const ProtobufCBinaryData nonce = x->reply->store_challenge->server_nonce;
-    uint8_t proof[AUTH_PROOF_BYTES], expected[AUTH_PROOF_BYTES];
+                              const Fb__ClientReply *reply) {
+    const ProtobufCBinaryData nonce = reply->store_challenge->server_nonce;
+    uint8_t proof[AUTH_PROOF_BYTES];
+    size_t name_bytes = strlen(store->name);
     if (!store->key)
         return fc_fail(FEATURE_E_DENIED, "store %s wants a secret and none was given", store->name);
     if (nonce.len != AUTH_NONCE_BYTES)
         return fc_fail(FEATURE_E_INTERNAL, "store %s: a challenge of %zu bytes", store->name,
                        nonce.len);
-    size_t name_bytes = strlen(store->name);
-    auth_proof(store->key, AUTH_ROLE_ASKER, store->name, name_bytes, client_nonce, nonce.data,
-               proof);
-    auth_proof(store->key, AUTH_ROLE_ANSWERER, store->name, name_bytes, client_nonce, nonce.data,
-               expected);
-    fc_exchange_deinit(x);
+    auth_proof(store->key, AUTH_ROLE_ASKER, store->name, name_bytes, store->client_nonce,
+               nonce.data, proof);
+    auth_proof(store->key, AUTH_ROLE_ANSWERER, store->name, name_bytes, store->client_nonce,
+               nonce.data, store->expected);
     Fb__StoreProve store_prove = FB__STORE_PROVE__INIT;
     store_prove.store = store->name;
     store_prove.proof = (ProtobufCBinaryData){.data = proof, .len = sizeof proof};
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_STORE_PROVE;
     request.store_prove = &store_prove;
-    x->request = &request;
-    int rc = store_handle_open_call(store, link, x);
-    x->request = NULL;
-    if (rc || x->reply->result_case != FB__CLIENT_REPLY__RESULT_STORE_OPENED)
-        return rc;
-    const ProtobufCBinaryData theirs = x->reply->store_opened->server_proof;
-    if (theirs.len == sizeof expected && auth_equal(theirs.data, expected, sizeof expected))
+    store->proving = true;
+    return store_handle_send(store, link, &request);
+}
+
+/* The broker's proof is made with the same nonces and another role, so it cannot be ours sent back.
+ * A broker that opens a store without a challenge although we have a secret is refused too: it may
+ * be an impostor who does not know it and hopes that we do not mind. */
+static int store_handle_check_proof(const struct feature_store *store, struct fc_link *link,
+                                    const Fb__StoreOpened *opened) {
+    const ProtobufCBinaryData theirs = opened->server_proof;
+    if (store->proving ? theirs.len == sizeof store->expected &&
+                             auth_equal(theirs.data, store->expected, sizeof store->expected)
+                       : !store->key)
         return FEATURE_OK;
-    store_handle_close_handle(link, x->reply->store_opened->handle);
+    store_handle_close_handle(link, opened->handle);
+    if (!store->proving)
+        return fc_fail(FEATURE_E_DENIED, "store %s has no secret, but one was given to open it",
+                       store->name);
     return fc_fail(FEATURE_E_DENIED,
                    "store %s: the broker did not prove that it knows the secret; do not trust it",
                    store->name);
 }
 
-/* A broker that opens a store without a challenge although we have a secret is refused too: it may
- * be an impostor who does not know it and hopes that we do not mind. */
-static int store_handle_ask(struct feature_store *store, struct fc_link *link,
-                            struct fc_exchange *x) {
-    uint8_t client_nonce[AUTH_NONCE_BYTES];
-    auth_nonce(client_nonce);
+static int store_handle_ask(struct feature_store *store, struct fc_link *link) {
     Fb__StoreOpen store_open = FB__STORE_OPEN__INIT;
+    auth_nonce(store->client_nonce);
     store_open.store = store->name;
     store_open.client_nonce =
-        (ProtobufCBinaryData){.data = client_nonce, .len = sizeof client_nonce};
+        (ProtobufCBinaryData){.data = store->client_nonce, .len = sizeof store->client_nonce};
     store_open.write = store->write;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_STORE_OPEN;
     request.store_open = &store_open;
-    x->request = &request;
-    int rc = store_handle_open_call(store, link, x);
-    if (rc)
-        return rc;
-    if (x->reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_CHALLENGE)
-        return store_handle_prove(store, link, client_nonce, x);
-    if (x->reply->result_case != FB__CLIENT_REPLY__RESULT_STORE_OPENED || !store->key)
-        return FEATURE_OK;
-    store_handle_close_handle(link, x->reply->store_opened->handle);
-    return fc_fail(FEATURE_E_DENIED, "store %s has no secret, but one was given to open it",
-                   store->name);
+    store->proving = false;
+    return store_handle_send(store, link, &request);
 }
 
 /* Address space is what may be short: a store is mapped once, however many handles have it open. */
@@ -132,17 +132,15 @@ static int store_handle_share_mapping(struct feature_store *store, int fd, uint6
 /* Once everything has been checked the store changes over to the new connection, all at one moment
  * (the lock is held): mapping, handle, epoch and settings belong together. */
 static int store_handle_take_opened(struct feature_store *store, struct fc_link *link,
-                                    struct fc_exchange *x) {
-    const Fb__StoreOpened *opened = x->reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_OPENED
-                                        ? x->reply->store_opened
-                                        : NULL;
-    if (opened && x->descriptor_lost) {
+                                    const struct fc_call *call) {
+    const Fb__StoreOpened *opened = call->reply->store_opened;
+    if (call->descriptor_lost) {
         char what[96];
         snprintf(what, sizeof what, "open store %s", store->name);
         store_handle_close_handle(link, opened->handle);
         return fc_fail_descriptor(what, 0);
     }
-    if (!opened || x->descriptor.fd < 0)
+    if (call->descriptor.fd < 0)
         return fc_fail(FEATURE_E_INTERNAL, "open store %s: the broker's answer has no arena",
                        store->name);
     if (opened->write != store->write) {
@@ -151,7 +149,7 @@ static int store_handle_take_opened(struct feature_store *store, struct fc_link 
                        store->name);
     }
     struct fc_mapping *mapping;
-    int rc = store_handle_share_mapping(store, x->descriptor.fd, opened->arena_bytes, &mapping);
+    int rc = store_handle_share_mapping(store, call->descriptor.fd, opened->arena_bytes, &mapping);
     if (rc) {
         store_handle_close_handle(link, opened->handle);
         return rc;
@@ -164,51 +162,103 @@ static int store_handle_take_opened(struct feature_store *store, struct fc_link 
         store->checksum = opened->settings->checksum;
         store->max_reserve_ms = opened->settings->max_reserve_ms;
     }
+    fc_release_reopened(store, link->epoch, link->incarnation);
     return FEATURE_OK;
 }
 
-/* The link is held by a reference: another thread may replace it while we wait. `opening` keeps
- * others from opening the same handle twice. */
-static int store_handle_open_once(struct feature_store *store, uint64_t deadline_ns) {
-    struct fc_link *link = store->feature->link;
-    struct fc_exchange exchange = {.deadline_ns = deadline_ns, .descriptor = {.fd = -1}};
+/* What the answer means: a challenge is answered, an opened store is taken, anything else fails. */
+static int store_handle_take_answer(struct feature_store *store, struct fc_link *link,
+                                    const struct fc_call *call) {
+    const Fb__ClientReply *reply = call->reply;
+    if (reply->status != FB__STATUS__OK)
+        return fc_fail_status(reply->status, reply->error, "open the store");
+    if (reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_CHALLENGE && !store->proving)
+        return store_handle_prove(store, link, reply);
+    if (reply->result_case != FB__CLIENT_REPLY__RESULT_STORE_OPENED)
+        return fc_fail(FEATURE_E_INTERNAL, "open store %s: the broker's answer has no arena",
+                       store->name);
+    int rc = store_handle_check_proof(store, link, reply->store_opened);
+    return rc ? rc : store_handle_take_opened(store, link, call);
+}
+
+/* The call is moved off the store first, as the next one (the proof) takes its place there. */
+static int store_handle_end_call(struct feature_store *store) {
+    struct fc_link *link = store->opening.link;
+    struct fc_call call = {.descriptor = {.fd = -1}};
     fc_link_ref(link);
-    store->opening = true;
-    int rc = store_handle_ask(store, link, &exchange);
-    if (!rc)
-        rc = store_handle_take_opened(store, link, &exchange);
-    if (!rc)
-        fc_release_reopened(store, link->epoch, link->incarnation);
-    fc_exchange_deinit(&exchange);
-    store->opening = false;
-    pthread_cond_broadcast(&store->feature->changed);
+    int rc = fc_call_end(&store->opening);
+    store->asked = false;
+    call.reply = store->opening.reply;
+    call.descriptor_lost = store->opening.descriptor_lost;
+    if (store->opening.descriptor.fd >= 0)
+        fc_fork_move(&store->opening.descriptor, &call.descriptor);
+    if (rc == FC_LINK_LOST)
+        rc = FC_PENDING;
+    else if (rc == FEATURE_E_TIMEOUT)
+        rc = fc_fail(rc, "open store %s: the broker did not answer in time", store->name);
+    else if (!rc)
+        rc = store_handle_take_answer(store, link, &call);
+    fc_call_deinit(&call);
     fc_link_unref(link);
+    fc_hub_announce(&store->feature->hub);
     return rc;
 }
 
 /* After a new connection each store is opened anew by the first request that needs it; others wait
- * for that one. FC_LINK_LOST: the connection broke meanwhile, so it begins again with connecting.
- */
-int fc_store_ready(struct feature_store *store, uint64_t deadline_ns) {
+ * for that one. A link that breaks meanwhile means to begin again with connecting. */
+int fc_store_step(struct feature_store *store) {
     struct feature *feature = store->feature;
     for (;;) {
-        int rc = fc_connection_ready(feature, deadline_ns);
-        if (rc)
+        int rc = fc_connection_step(feature);
+        if (rc && !store->asked)
             return rc;
-        if (store->epoch == feature->link->epoch)
+        if (!rc && store->epoch == feature->link->epoch)
             return FEATURE_OK;
-        if (!store->opening) {
-            rc = store_handle_open_once(store, deadline_ns);
-            if (rc && rc != FC_LINK_LOST)
-                return rc;
-            continue;
-        }
-        if (!fc_left_ns(deadline_ns))
-            return fc_fail(FEATURE_E_TIMEOUT, "store %s is being opened by another thread",
-                           store->name);
-        struct timespec until = fc_timespec(deadline_ns);
-        pthread_cond_clockwait(&feature->changed, &feature->lock, CLOCK_MONOTONIC, &until);
+        if (store->asked && !fc_call_is_over(&store->opening))
+            return FC_PENDING;
+        bool asked = store->asked;
+        rc = asked ? store_handle_end_call(store) : store_handle_ask(store, feature->link);
+        bool again = !rc || (rc == FC_PENDING && (asked || feature->link->broken));
+        if (store->asked || !again)
+            return rc;
     }
+}
+
+/* Not asked although there is a connection: the socket is full. */
+void fc_store_wait(struct feature_store *store, uint64_t deadline_ns) {
+    struct feature *feature = store->feature;
+    struct fc_link *link = fc_connection_link(feature);
+    if (store->asked) {
+        uint64_t until_ns = store->opening.deadline_ns;
+        fc_receive_look(store->opening.link, until_ns < deadline_ns ? until_ns : deadline_ns);
+    } else if (link) {
+        (void)fc_link_await_room(link, deadline_ns);
+    } else {
+        fc_connection_wait(feature, deadline_ns);
+    }
+}
+
+int fc_store_give_up(const struct feature_store *store) {
+    if (!fc_connection_link(store->feature))
+        return fc_connection_give_up(store->feature);
+    return fc_fail(FEATURE_E_TIMEOUT, "open store %s: the broker did not answer in time",
+                   store->name);
+}
+
+uint64_t fc_store_next_ns(const struct feature_store *store) {
+    if (store->asked)
+        return store->opening.deadline_ns;
+    return fc_connection_link(store->feature) ? FC_NEVER_NS : fc_connection_next_ns(store->feature);
+}
+
+int fc_store_ready(struct feature_store *store, uint64_t deadline_ns) {
+    int rc;
+    while ((rc = fc_store_step(store)) == FC_PENDING) {
+        if (!fc_left_ns(deadline_ns))
+            return fc_store_give_up(store);
+        fc_store_wait(store, deadline_ns);
+    }
+    return rc;
 }
 
 /* ---- life ---- */
@@ -238,7 +288,7 @@ static void store_handle_close_at_broker(struct feature_store *store) {
         return;
     fc_release_tell(store);
     store_handle_close_handle(link, store->handle);
-    fc_connection_settle(store->feature);
+    fc_flusher_settle(store->feature);
 }
 
 /* The last reference may be that of a view which is released long after the store was closed. In a
@@ -253,7 +303,11 @@ void fc_store_unref(struct feature_store *store) {
     store_handle_unlink_store(store);
     if (!forked)
         store_handle_close_at_broker(store);
-    pthread_mutex_unlock(&feature->lock);
+    if (!forked && store->asked) { /* what comes of it is handed back */
+        (void)fc_call_end(&store->opening);
+        fc_call_deinit(&store->opening);
+    }
+    pthread_mutex_unlock(&feature->hub.lock);
     fc_mapping_unref(store->mapping);
     sodium_free(store->key);
     free(store->releases);
@@ -288,14 +342,14 @@ static int store_handle_new_store(struct feature *feature, const char *name,
     return FEATURE_OK;
 }
 
-static int store_handle_check_name(const char *name) {
+int fc_store_check_name(const char *name) {
     const char *wrong = layout_check_name(name);
     return wrong ? fc_fail(FEATURE_E_INVALID, "store name '%.80s' %s", name, wrong) : FEATURE_OK;
 }
 
 /* A length without a secret is a mistake of the caller, who believes that the store is protected.
  */
-static int store_handle_check_secret(const void *secret, size_t secret_bytes) {
+int fc_store_check_secret(const void *secret, size_t secret_bytes) {
     if (!secret && secret_bytes)
         return fc_fail(FEATURE_E_INVALID, "the secret is NULL, and has a length of %zu bytes",
                        secret_bytes);
@@ -314,18 +368,18 @@ int feature_store_open(struct feature *feature, const char *name,
     if (!rc)
         rc = fc_sized_read(&known, sizeof known, sizeof(size_t), options, "feature_open_options");
     if (!rc)
-        rc = store_handle_check_name(name);
+        rc = fc_store_check_name(name);
     if (!rc)
-        rc = store_handle_check_secret(known.secret, known.secret_bytes);
+        rc = fc_store_check_secret(known.secret, known.secret_bytes);
     if (!rc)
         rc = store_handle_new_store(feature, name, &known, &store);
     if (rc)
         return rc;
-    pthread_mutex_lock(&feature->lock);
+    pthread_mutex_lock(&feature->hub.lock);
     store->next = feature->stores;
     feature->stores = store;
     rc = fc_store_ready(store, fc_after_ns(fc_now_ns(), FC_ROUND_TRIP_MS * FC_NS_PER_MS));
-    pthread_mutex_unlock(&feature->lock);
+    fc_connection_unlock(feature);
     if (rc) {
         fc_store_unref(store);
         return rc;
@@ -350,7 +404,7 @@ static struct feature_store *store_handle_find_open(struct feature *feature) {
     struct feature_store *store = feature->stores;
     while (store && !store->open)
         store = store->next;
-    pthread_mutex_unlock(&feature->lock);
+    pthread_mutex_unlock(&feature->hub.lock);
     return store;
 }
 
@@ -362,84 +416,16 @@ void fc_store_close_all(struct feature *feature) {
 /* Whether puts into this store make checksums. The policy says when they are compared; `never`
  * makes none. */
 bool fc_store_checksums(struct feature_store *store) {
-    pthread_mutex_lock(&store->feature->lock);
+    pthread_mutex_lock(&store->feature->hub.lock);
     bool checksums = store->checksum != FB__CHECKSUM_POLICY__NEVER;
-    pthread_mutex_unlock(&store->feature->lock);
+    pthread_mutex_unlock(&store->feature->hub.lock);
     return checksums;
 }
 
 /* 0 from the broker means that a reservation never ends by itself. */
 uint64_t fc_store_reserve_ns(struct feature_store *store) {
-    pthread_mutex_lock(&store->feature->lock);
+    pthread_mutex_lock(&store->feature->hub.lock);
     uint64_t max_ms = store->max_reserve_ms;
-    pthread_mutex_unlock(&store->feature->lock);
+    pthread_mutex_unlock(&store->feature->hub.lock);
     return max_ms && max_ms < FC_NEVER_NS / FC_NS_PER_MS ? max_ms * FC_NS_PER_MS : FC_NEVER_NS;
-}
-
-/* ---- create and drop ---- */
-
-/* Zero asks for the broker's default; only `readers` has one of its own here, since zero readers
- * would mean a sample that nobody can consume. */
-static void store_handle_fill_settings(Fb__StoreSettings *settings,
-                                       const struct feature_store_options *options) {
-    settings->policy = (Fb__Policy)options->policy;
-    settings->readers = options->readers ? options->readers : 1;
-    settings->max_resident_bytes = options->max_resident_bytes;
-    settings->landing_bytes = options->landing_bytes;
-    settings->max_hold_ms = options->max_hold_ms;
-    settings->checksum = (Fb__ChecksumPolicy)options->checksum;
-    settings->max_samples = options->max_samples;
-}
-
-/* The broker gets the key that is derived from the secret, over a socket that only this machine
- * has; the secret itself stays here. The copy on the stack is wiped. */
-int feature_store_create(struct feature *feature, const char *name,
-                         const struct feature_store_options *options) {
-    struct feature_store_options known;
-    FC_NEEDS(name);
-    int rc = fc_connection_check(feature);
-    if (!rc)
-        rc = fc_sized_read(&known, sizeof known, sizeof(size_t), options, "feature_store_options");
-    if (!rc)
-        rc = store_handle_check_name(name);
-    if (!rc)
-        rc = store_handle_check_secret(known.secret, known.secret_bytes);
-    if (rc)
-        return rc;
-    uint8_t key[AUTH_KEY_BYTES];
-    Fb__StoreSettings settings = FB__STORE_SETTINGS__INIT;
-    Fb__StoreCreate create = FB__STORE_CREATE__INIT;
-    store_handle_fill_settings(&settings, &known);
-    create.store = (char *)name;
-    create.settings = &settings;
-    create.op_id = fc_connection_op_ids(feature, 1);
-    if (known.secret) {
-        auth_store_key(name, known.secret, known.secret_bytes, key);
-        create.key = (ProtobufCBinaryData){.data = key, .len = sizeof key};
-    }
-    struct fc_request request = FC_REQUEST(.feature = feature, .what = "create a store");
-    request.message.op_case = FB__CLIENT_REQUEST__OP_STORE_CREATE;
-    request.message.store_create = &create;
-    rc = fc_request(&request);
-    fc_request_deinit(&request);
-    sodium_memzero(key, sizeof key);
-    return rc;
-}
-
-int feature_store_drop(struct feature *feature, const char *name) {
-    FC_NEEDS(name);
-    int rc = fc_connection_check(feature);
-    if (!rc)
-        rc = store_handle_check_name(name);
-    if (rc)
-        return rc;
-    Fb__StoreDrop drop = FB__STORE_DROP__INIT;
-    drop.store = (char *)name;
-    drop.op_id = fc_connection_op_ids(feature, 1);
-    struct fc_request request = FC_REQUEST(.feature = feature, .what = "drop a store");
-    request.message.op_case = FB__CLIENT_REQUEST__OP_STORE_DROP;
-    request.message.store_drop = &drop;
-    rc = fc_request(&request);
-    fc_request_deinit(&request);
-    return rc;
 }

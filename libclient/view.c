@@ -135,9 +135,15 @@ static void view_free_view(struct feature_view *view) {
     fc_store_unref(store);
 }
 
-void fc_view_end(struct feature_view *view, enum feature_release_how how, bool corrupt) {
-    struct fc_release release = view_release_of(view, how == FEATURE_RELEASE_CONSUMED, corrupt);
+void fc_view_end(struct feature_view *view, enum feature_release_how how) {
+    struct fc_release release = view_release_of(view, how == FEATURE_RELEASE_CONSUMED, false);
     fc_release_say(view->store, &release, 1);
+    view_free_view(view);
+}
+
+void fc_view_leave(struct feature_view *view, bool corrupt) {
+    struct fc_release release = view_release_of(view, false, corrupt);
+    fc_release_leave(view->store, &release, 1);
     view_free_view(view);
 }
 
@@ -201,9 +207,9 @@ int feature_view_check(const struct feature_view *view) {
     int rc = fc_connection_check(feature);
     if (rc)
         return rc;
-    pthread_mutex_lock(&feature->lock);
+    pthread_mutex_lock(&feature->hub.lock);
     rc = view_check_lease(view);
-    pthread_mutex_unlock(&feature->lock);
+    fc_connection_unlock(feature);
     return rc;
 }
 

@@ -29,6 +29,10 @@ int fc_view_verify(const struct feature_view *view, struct fc_verifier *begun);
  */
 int fc_view_check_how(enum feature_release_how how, const char *function);
 /* Says how the read ended and frees the view. */
-void fc_view_end(struct feature_view *view, enum feature_release_how how, bool corrupt);
+void fc_view_end(struct feature_view *view, enum feature_release_how how);
+/* The same for a read that does not count: its bytes do not match, or nobody wants it. Does not
+ * wait.
+ */
+void fc_view_leave(struct feature_view *view, bool corrupt);
 
 #endif

@@ -91,6 +91,20 @@ void binding_copy(void *to, const void *from, size_t bytes);
 void binding_copy_strided(void *to, const void *from, size_t item_bytes, uint32_t rank,
                           const uint64_t *shape, const int64_t *strides_bytes);
 
+/* ---- gets that do not wait: see feature.h ---- */
+/* The queue keeps the connection, as a store does. */
+int binding_queue_open(struct binding_client *client, struct feature_queue **out);
+/* Cancels what is under way. */
+void binding_queue_close(struct feature_queue *queue, struct binding_client *client);
+/* By ref, or where that is NULL by id. context: for binding_queue_next(). */
+int binding_get_start(struct feature_queue *queue, struct feature_store *store,
+                      const struct feature_ref *ref, const char *sample_id, uint32_t deadline_ms,
+                      uint32_t wait_ms, uint64_t context, struct feature_request **out);
+/* Does not wait. True: a get has ended, and its request is freed; *lease_out is as from
+ * binding_get(), and feature_last_error() has the sentence. */
+bool binding_queue_next(struct feature_queue *queue, uint64_t *context_out,
+                        struct binding_lease **lease_out);
+
 /* All samples whose id begins with prefix, as one array; *out is free()d by binding_free(). */
 int binding_list(struct feature_store *store, const char *prefix, struct feature_info **out,
                  size_t *count_out);

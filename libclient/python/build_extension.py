@@ -59,9 +59,6 @@ def declarations() -> str:
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
     text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
-    # Declared in feature.h before they are there.
-    names = r"feature_(queue_\w+|get_start|get_finish|request_\w+)"
-    text = re.sub(rf"^[^;{{}}]*?\b{names}\([^;]*\);", "", text, flags=re.MULTILINE)
     return BEFORE + text + AFTER
 
 
@@ -71,9 +68,9 @@ def make_ffi(source: str) -> cffi.FFI:
     ffi.cdef(declarations())
     ffi.set_source(
         "feature_broker._feature",
-        '#include "binding.h"\n',
+        '#include "python/binding.h"\n',
         sources=[source],
-        include_dirs=[str(HERE), str(LIBCLIENT)],
+        include_dirs=[str(LIBCLIENT)],
         library_dirs=[str(BUILD)],
         libraries=["feature"],
         extra_link_args=[f"-Wl,-rpath,{path}" for path in RPATH.split(":")],

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +62,7 @@ def connect(socket_path: str, put_wait_s: float = 30.0) -> MooncakeDistributedSt
     store = MooncakeDistributedStore()
     with environ(FEATURED_SOCKET=socket_path, FEATURED_PUT_WAIT_S=str(put_wait_s)):
         code = store.setup(
-            "127.0.0.1", "P2PHANDSHAKE", SEGMENT_BYTES, 0, "tcp", "", MASTER_NOWHERE
+            "127.0.0.1", "P2PHANDSHAKE", SEGMENT_BYTES, 64 << 20, "tcp", "", MASTER_NOWHERE
         )
     assert code == 0, code
     return store
@@ -117,11 +116,15 @@ class Master:
     def wait_ready(self) -> "Master":
         def ready() -> bool:
             assert self.process.poll() is None, self.log()
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.rpc_port)) == 0
+            return "featured at " in self.log()
 
-        wait_until(ready, f"mooncake_master takes connections: {self.log()}")
+        wait_until(ready, "mooncake_master takes connections")
         return self
+
+    @property
+    def socket_path(self) -> str:
+        """Of the broker that it uses."""
+        return self.log().split("featured at ")[1].split(";")[0]
 
     def stop(self) -> None:
         """As launchers do: SIGTERM to its group."""

@@ -8,10 +8,13 @@ out of reach, and they are not installed otherwise, the tests that need them are
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.util
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -64,3 +67,19 @@ def importable(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     if why:
         pytest.skip(f"{', '.join(packages)} not installed, and the package index gave none: {why}")
     monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def lend_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives Debian's torch 1.13 the two names of torch 2.6 that hs_connectors asks for in what is
+    tested here. Its own code runs as it was released."""
+    torch = pytest.importorskip("torch")
+    if not hasattr(torch, "accelerator"):
+        nothing = types.SimpleNamespace(
+            current_accelerator=lambda: None, is_available=lambda: False
+        )
+        monkeypatch.setattr(torch, "accelerator", nothing, raising=False)
+    if not hasattr(torch.float32, "itemsize"):
+        # A class made in C takes no attributes; its dictionary does.
+        members = gc.get_referents(torch.dtype.__dict__)[0]
+        members["itemsize"] = property(lambda dtype: torch.empty((), dtype=dtype).element_size())
+        ctypes.pythonapi.PyType_Modified(ctypes.py_object(torch.dtype))

@@ -10,7 +10,6 @@ import itertools
 import os
 import threading
 import time
-from pathlib import Path
 from typing import Iterator
 
 import pytest
@@ -510,36 +509,3 @@ def test_a_forked_child_is_refused_and_harms_nothing(broker, key):
     assert os.waitpid(child, 0)[1] == 0
     assert store.get(key) == b"x"
     store.close()
-
-
-# ---- users of it ----
-
-
-def test_hidden_states_store_of_speculators(ends, key, monkeypatch):
-    torch = pytest.importorskip("torch")
-    module = pytest.importorskip("hs_connectors.mooncake_store")
-    producer, consumer = ends
-    tensors = {
-        "hidden_states": torch.randn(16, 4, 8),
-        "token_ids": torch.arange(16, dtype=torch.int64),
-    }
-    layout = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
-    specs, total = module.packed_layout(layout)
-    manifest = {
-        "handle": "k" + str(next(_numbers)), "version": module.VERSION, "tensors": specs,
-        "metadata": {"total_aligned_bytes": total},
-    }  # fmt: skip
-    both = []
-    for store in ends:
-        with world.environ(FEATURED_SOCKET=store._connection.client.socket_path):
-            both.append(module.MooncakeHiddenStatesStore(module.MooncakeStoreConfig()).setup())
-    both[0].put_sample(manifest, tensors)
-    got = both[1].get_sample(manifest)
-    assert all(torch.equal(got[name], tensor) for name, tensor in tensors.items())
-    both[1].delete_sample(manifest["handle"])
-    with pytest.raises(TimeoutError):
-        both[1].get_sample(manifest, timeout=0.05)
-    both[0].put_error(manifest, "no tokens")
-    with pytest.raises(module.MooncakeIntegrityError, match="no tokens"):
-        both[1].get_sample(manifest)
-    both[1].delete_sample(manifest["handle"])

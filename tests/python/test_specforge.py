@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -293,6 +294,11 @@ def test_samples_of_other_processes(make: Make, sid: str) -> None:
     assert store.discard_external_attempts(reason="terminal") == 1
     with pytest.raises(KeyError):
         store.get(foreign)
+    store.adopt(server.put(tensors(), sample_id=sid, metadata=META))
+    store.track_external_attempt(sid, generation=1, feature_names=["target"])
+    with pytest.raises(RuntimeError, match="adopted generation is"):
+        store.discard_external_attempts()
+    store.abort(sid, reason="done")
     with pytest.raises(ValueError, match="at least one feature"):
         store.track_external_attempt(sid, generation=1, feature_names=[])
     fields["metadata"] = {}
@@ -308,9 +314,10 @@ def test_frees_are_not_lost_while_the_broker_is_away(folder: Path, sid: str) -> 
     )
     ref = store.put(tensors(), sample_id=sid, metadata=META)
     broker.kill()
-    # Aborts wait 10 s for a broker that may come back; that is not what is tested here.
-    abort = store._attachment.store.abort
-    store._attachment.store.abort = _unavailable  # type: ignore[method-assign]
+    # Calls wait 10 s for a broker that may come back; that is not what is tested here.
+    attached, client = store._attachment.store, store._attachment.client
+    abort, ask = attached.abort, client.health
+    attached.abort = client.health = _unavailable  # type: ignore[method-assign,assignment]
     store.abort(sid, reason="done")
     health = store.health()
     assert health["release_pending"] == 1 and health["resident_samples"] == 1
@@ -328,7 +335,7 @@ def test_frees_are_not_lost_while_the_broker_is_away(folder: Path, sid: str) -> 
     assert slept == [0.5, 0.5]
     assert store.drain_sample_removals(["another"])["release_pending"] == 0
     broker.start()
-    store._attachment.store.abort = abort  # type: ignore[method-assign]
+    attached.abort, client.health = abort, ask  # type: ignore[method-assign]
     report = store.drain_sample_removals([sid], max_attempts=20)
     assert report["removed"] == 1 and report["release_pending"] == 0
     assert store.health()["release_pending"] == 0
@@ -338,7 +345,7 @@ def test_frees_are_not_lost_while_the_broker_is_away(folder: Path, sid: str) -> 
     broker.stop()
 
 
-def _unavailable(key: Any) -> None:
+def _unavailable(key: Any = None) -> None:
     raise fb.Unavailable("the broker is away", key)
 
 
@@ -420,7 +427,30 @@ def _consume(store: BrokerFeatureStore, ref: Any, answers: Any) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_threads(make: Make, sid: str) -> None:
+    store = make()
+
+    def work(number: int) -> bool:
+        given = tensors(number)
+        ref = store.put(given, sample_id=f"{sid}-{number}", metadata=META)
+        got, handle = store.get(ref)
+        same = all(torch.equal(got[name], tensor) for name, tensor in given.items())
+        store.release(handle)
+        with pytest.raises(KeyError):
+            store.get(ref)
+        return same
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(work, range(400)))
+    health = store.health()
+    assert (health["active_leases"], health["release_pending"], health["oldest_age_s"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "records"),
+    [("fork", "our records"), ("fork", "SpecForge's records"), ("spawn", "SpecForge's records")],
+    indirect=["records"],
+)
 def test_workers(make: Make, sid: str, method: str) -> None:
     """A store goes into workers of a DataLoader."""
     store = make()

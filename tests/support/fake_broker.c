@@ -114,6 +114,14 @@ static struct fake_session *find_session(struct fake_broker *broker, int fd) {
     return NULL;
 }
 
+/* NULL once it has ended. */
+static struct fake_session *find_connection(struct fake_broker *broker, unsigned connection) {
+    for (unsigned i = 0; i < FAKE_SESSIONS_MAX; i++)
+        if (broker->sessions[i].fd >= 0 && broker->sessions[i].connection == connection)
+            return &broker->sessions[i];
+    return NULL;
+}
+
 static void answer_request(struct fake_broker *broker, struct fake_session *session,
                            const struct fake_request *request, bool send) {
     struct fake_answer *answer = malloc(sizeof *answer);
@@ -137,10 +145,11 @@ static void parse(const uint8_t *frame, size_t bytes, int fd, struct fake_reques
     MUST(out->message);
 }
 
-static void hold(struct fake_broker *broker, int fd, const uint8_t *frame, size_t bytes) {
+static void hold(struct fake_broker *broker, unsigned connection, const uint8_t *frame,
+                 size_t bytes) {
     MUST(broker->held_count < FAKE_HELD_MAX);
     struct fake_held *held = &broker->held[broker->held_count++];
-    *held = (struct fake_held){.fd = fd, .bytes = bytes, .frame = malloc(bytes)};
+    *held = (struct fake_held){.connection = connection, .bytes = bytes, .frame = malloc(bytes)};
     MUST(held->frame);
     memcpy(held->frame, frame, bytes);
 }
@@ -153,7 +162,7 @@ static void take_frame(struct fake_broker *broker, struct fake_session *session,
         broker->on_request ? broker->on_request(broker, &request) : FAKE_ANSWER;
     record(broker, session, &request);
     if (verdict == FAKE_HOLD)
-        hold(broker, session->fd, frame, bytes);
+        hold(broker, session->connection, frame, bytes);
     else if (verdict != FAKE_CLOSE)
         answer_request(broker, session, &request, verdict == FAKE_ANSWER);
     if (verdict == FAKE_CLOSE || verdict == FAKE_DROP)
@@ -165,8 +174,8 @@ void fake_broker_answer_held(struct fake_broker *broker) {
     pthread_mutex_lock(&broker->lock);
     for (unsigned i = 0; i < broker->held_count; i++) {
         struct fake_request request;
-        struct fake_session *session = find_session(broker, broker->held[i].fd);
-        parse(broker->held[i].frame, broker->held[i].bytes, broker->held[i].fd, &request);
+        struct fake_session *session = find_connection(broker, broker->held[i].connection);
+        parse(broker->held[i].frame, broker->held[i].bytes, session ? session->fd : -1, &request);
         if (session)
             answer_request(broker, session, &request, true);
         fb__client_request__free_unpacked(request.message, NULL);

@@ -22,7 +22,7 @@
 #define FAKE_SAMPLES_MAX  1024u
 #define FAKE_SESSIONS_MAX 8u
 #define FAKE_RECORDS_MAX  4096u
-#define FAKE_HELD_MAX     16u
+#define FAKE_HELD_MAX     1024u
 
 enum fake_verdict {
     FAKE_ANSWER, /* as a good broker would */
@@ -71,6 +71,7 @@ struct fake_broker {
     bool over_network;
     uint64_t arena_bytes_said;
     uint32_t inline_bytes, batch_items, version;
+    uint32_t requests_said, items_said; /* limits; 0 = not said */
     /* Called with the lock held for every request; may change what it points to. */
     enum fake_verdict (*on_request)(struct fake_broker *broker, const struct fake_request *request);
     /* Called with the lock held for every answer; may change it. */
@@ -93,7 +94,7 @@ struct fake_broker {
     struct fake_record records[FAKE_RECORDS_MAX];
     unsigned record_count;
     struct fake_held {
-        int fd;
+        unsigned connection;
         size_t bytes;
         uint8_t *frame;
     } held[FAKE_HELD_MAX];

@@ -83,6 +83,8 @@ static void answer_hello(struct fake_broker *broker, struct fake_answer *answer)
     answer->limits.frame_bytes = FRAME_CLIENT_BYTES_MAX;
     answer->limits.inline_bytes = broker->inline_bytes;
     answer->limits.batch_items = broker->batch_items;
+    answer->limits.requests_in_flight = broker->requests_said;
+    answer->limits.waits = broker->items_said;
     answer->hello.version = broker->version;
     answer->hello.node = (char *)FAKE_NODE;
     answer->hello.incarnation = broker->incarnation;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""feature_broker: put and get samples of tensors through the featured broker of this machine.
+"""feature_broker: put and get samples of tensors through the featured broker of this machine::
 
     import feature_broker as fb
 
@@ -35,7 +35,8 @@ from ._feature import lib as _lib
 from ._ref import Key, Ref, TensorSpec
 from ._reservation import Reservation
 from ._serve import Broker, serve
-from ._store import Stat, Store
+from ._stat import Stat
+from ._store import Store
 from ._tensor import Tensor
 from ._view import View
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 from ._dtypes import BY_CODE
 from ._errors import Invalid, failure, text
@@ -131,7 +131,7 @@ class Ref:
     def from_uri(cls, uri: str) -> "Ref":
         """A ref from its URI. It has no specs, but a get of it has. Raises Invalid."""
         out = ffi.new("struct feature_ref **")
-        status = lib.feature_ref_from_uri(_c_string(uri, "a URI"), out)
+        status = lib.feature_ref_from_uri(c_string(uri, "a URI"), out)
         if status:
             raise failure(status, uri)
         return cls._own(out[0])
@@ -159,7 +159,7 @@ Key = Ref | str
 """What a call acts on: a Ref (that generation), or a sample id or a ref's URI as str."""
 
 
-def _c_string(value: str, what: str) -> bytes:
+def c_string(value: str, what: str) -> bytes:
     """As bytes for C. A zero inside would cut it short there."""
     try:
         encoded = value.encode()
@@ -177,5 +177,20 @@ def c_key(key: Key) -> tuple[Any, Any]:
     if isinstance(key, str):
         if key.startswith("feature://"):
             return Ref.from_uri(key)._raw, ffi.NULL
-        return ffi.NULL, _c_string(key, "sample id")
+        return ffi.NULL, c_string(key, "sample id")
     raise Invalid(f"{key!r} is no key: give a Ref, a sample id, or the URI of a ref")
+
+
+def make_keys(keys: Sequence[Key]) -> tuple[Any, Any]:
+    """An array of struct feature_key, and what keeps its strings and refs alive."""
+    array = ffi.new("struct feature_key[]", len(keys))
+    keep: list[Any] = []
+    for index, key in enumerate(keys):
+        ref, sample_id = c_key(key)
+        if sample_id:
+            sample_id = ffi.new("char[]", sample_id)
+        keep.append((ref, sample_id))
+        array[index].size = ffi.sizeof("struct feature_key")
+        array[index].ref = ref
+        array[index].sample_id = sample_id
+    return array, keep

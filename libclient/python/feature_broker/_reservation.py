@@ -8,13 +8,13 @@ from typing import Any, Iterator, Mapping
 
 from ._errors import Invalid, failure
 from ._feature import ffi, lib
-from ._handles import StoreHandle
+from ._handles import OfThisProcess, StoreHandle
 from ._ref import Ref
 from ._sinks import Framework
 from ._sources import Source
 
 
-class Reservation(Mapping[str, Any]):
+class Reservation(OfThisProcess, Mapping[str, Any]):
     """Room for one sample: a mapping from name to writable tensor, in the broker's memory.
 
     Used in a ``with`` block: a clean end commits, so that all tensors become visible at one moment,

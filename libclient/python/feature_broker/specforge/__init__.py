@@ -12,7 +12,8 @@
 ``backend: mooncake`` use it. See docs/migrating.md.
 """
 
+from ._install import install
 from ._records import AuthPolicy
-from .store import BrokerFeatureStore, install
+from .store import BrokerFeatureStore
 
 __all__ = ["AuthPolicy", "BrokerFeatureStore", "install"]

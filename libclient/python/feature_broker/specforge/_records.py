@@ -10,7 +10,11 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, Mapping, Optional, Protocol
+
+import feature_broker as fb
+
+from ._tensors import dtype_name
 
 SCHEMA_VERSION = 1
 """As in SpecForge: of the features that a ref speaks of."""
@@ -102,6 +106,39 @@ class Records:
         self.feature_spec = contracts.FeatureSpec
         self.feature_handle = contracts.FeatureHandle
         self.schema_version = contracts.SCHEMA_VERSION
+
+    def make_ref(
+        self,
+        sample_id: str,
+        tensors: Mapping[str, Any],
+        nbytes: int,
+        metadata: Mapping[str, Any],
+        ref: fb.Ref,
+    ) -> Any:
+        """The SampleRef of a put, with the fields that SpecForge's stores take from metadata."""
+        specs = {
+            name: self.feature_spec(
+                name=name, shape=tuple(tensor.shape), dtype=dtype_name(tensor)
+            )
+            for name, tensor in tensors.items()
+        }
+        rest = {name: value for name, value in metadata.items() if name != "num_tokens"}
+        return self.sample_ref(
+            sample_id=sample_id,
+            run_id=str(metadata.get("run_id", "unknown")),
+            source_task_id=metadata.get("source_task_id"),
+            feature_store_uri=ref.uri,
+            feature_keys={name: f"{sample_id}/{name}" for name in tensors},
+            feature_specs=specs,
+            strategy=metadata.get("strategy", "eagle3"),
+            schema_version=int(metadata.get("schema_version", self.schema_version)),
+            target_model_version=str(metadata.get("target_model_version", "unknown")),
+            draft_weight_version=metadata.get("draft_weight_version"),
+            tokenizer_version=str(metadata.get("tokenizer_version", "unknown")),
+            num_tokens=int(metadata.get("num_tokens", 0)),
+            estimated_bytes=nbytes,
+            metadata={**rest, "generation": ref.generation},
+        )
 
 
 def register_as_feature_store(store_class: type) -> None:

@@ -11,19 +11,19 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from importlib import import_module
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 import torch
 
 import feature_broker as fb
 
-from . import _removal
+from . import _external, _removal
 from .._attachment import Attachment, StoreSettings
 from ._devices import RECEIVE_BUFFERS, copy_out, find_consumer_device, receive_health
 from ._ledger import Ledger, Lease, Sample
 from .._naming import broker_id_of, secret_of, store_name_of
 from ._records import AuthPolicy, Policy, Records, register_as_feature_store
+from ._tensors import count_bytes, pick, stage
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class BrokerFeatureStore:
         self.auth.check(self._credential)
         if not tensors:
             raise ValueError("put requires at least one tensor")
-        staged = {name: _stage(tensor) for name, tensor in tensors.items()}
+        staged = {name: stage(tensor) for name, tensor in tensors.items()}
         nbytes = sum(tensor.numel() * tensor.element_size() for tensor in staged.values())
         self._check_budget(nbytes)
         ref = self._attachment.store.put(
@@ -158,29 +158,7 @@ class BrokerFeatureStore:
         with self._ledger.lock:
             self._ledger.pending.pop(sample_id, None)
             self._ledger.samples[sample_id] = Sample(ref.generation, ref, nbytes, self._clock())
-        specs = {
-            name: self._records.feature_spec(
-                name=name, shape=tuple(tensor.shape), dtype=_dtype_name(tensor)
-            )
-            for name, tensor in staged.items()
-        }
-        rest = {name: value for name, value in metadata.items() if name != "num_tokens"}
-        return self._records.sample_ref(
-            sample_id=sample_id,
-            run_id=str(metadata.get("run_id", "unknown")),
-            source_task_id=metadata.get("source_task_id"),
-            feature_store_uri=ref.uri,
-            feature_keys={name: f"{sample_id}/{name}" for name in staged},
-            feature_specs=specs,
-            strategy=metadata.get("strategy", "eagle3"),
-            schema_version=int(metadata.get("schema_version", self._records.schema_version)),
-            target_model_version=str(metadata.get("target_model_version", "unknown")),
-            draft_weight_version=metadata.get("draft_weight_version"),
-            tokenizer_version=str(metadata.get("tokenizer_version", "unknown")),
-            num_tokens=int(metadata.get("num_tokens", 0)),
-            estimated_bytes=nbytes,
-            metadata={**rest, "generation": ref.generation},
-        )
+        return self._records.make_ref(sample_id, staged, nbytes, metadata, ref)
 
     def _check_budget(self, nbytes: int) -> None:
         if self.max_resident_bytes is None:
@@ -249,43 +227,7 @@ class BrokerFeatureStore:
         Raises RuntimeError when some could not be freed; they stay provisional, and the drain
         tries again.
         """
-        with self._ledger.lock:
-            attempts = list(self._ledger.provisional)
-        errors: dict[str, str] = {}
-        discarded = 0
-        for attempt in attempts:
-            error = self._discard_attempt(*attempt)
-            if error is None:
-                discarded += 1
-            elif error:
-                errors[attempt[0]] = error
-        if errors:
-            raise RuntimeError(
-                f"could not discard all provisional external captures ({reason}): {errors}"
-            )
-        return discarded
-
-    def _discard_attempt(self, sample_id: str, generation: int) -> Optional[str]:
-        """None when it is freed, "" when it has been adopted meanwhile, else what failed."""
-        with self._ledger.lock:
-            if (sample_id, generation) not in self._ledger.provisional:
-                return ""
-            known = self._ledger.samples.get(sample_id)
-            if known is not None and known.generation != generation:
-                return (
-                    f"cannot discard provisional sample {sample_id!r} generation {generation}: "
-                    f"adopted generation is {known.generation}"
-                )
-            if known is None:
-                key = broker_id_of(sample_id)
-                known = Sample(generation, key, 0, self._clock())
-                self._ledger.samples[sample_id] = known
-        failed = _removal.free(self._attachment, self._ledger, sample_id, known)
-        if failed is not None:
-            return failed
-        with self._ledger.lock:
-            self._ledger.provisional.pop((sample_id, generation), None)
-        return None
+        return _external.discard(self._attachment, self._ledger, reason, self._clock())
 
     # ---- read ----
 
@@ -323,7 +265,7 @@ class BrokerFeatureStore:
         view = self._attachment.store.get(self._key_of(sample_ref), copy=False, framework="torch")
         try:
             tensors = {
-                name: copy_out(_pick(view, name, sample_ref), device) for name in wanted
+                name: copy_out(pick(view, name, sample_ref), device) for name in wanted
             }
         except BaseException:
             view.release(False)
@@ -451,15 +393,7 @@ class BrokerFeatureStore:
 
     def estimate_bytes(self, specs: Mapping[str, Any]) -> int:
         """Bytes of tensors with these shapes and dtypes; four per element of an unknown dtype."""
-        total = 0
-        for spec in specs.values():
-            elements = 1
-            for length in spec.shape:
-                elements *= int(length)
-            dtype = getattr(torch, str(spec.dtype), None)
-            size = torch.empty((), dtype=dtype).element_size() if _is_dtype(dtype) else 4
-            total += elements * size
-        return total
+        return count_bytes(specs)
 
     def health(self) -> dict[str, Any]:
         """Counters, with the keys of SpecForge's Mooncake store. Never raises for a broker that is
@@ -546,46 +480,3 @@ def _check_arguments(
         raise ValueError("receive_pool_bytes must be positive")
     if max_quarantined_bytes < 0:
         raise ValueError("max_quarantined_bytes must be >= 0")
-
-
-def _stage(tensor: torch.Tensor) -> torch.Tensor:
-    """As a broker takes it: on the CPU or a CUDA device, and without a graph."""
-    tensor = tensor.detach()
-    return tensor if tensor.device.type in ("cpu", "cuda") else tensor.cpu()
-
-
-def _pick(view: fb.View, name: str, sample_ref: Any) -> torch.Tensor:
-    """A tensor of the sample. Raises KeyError where it is not what the ref says."""
-    if name not in view:
-        raise KeyError(
-            f"sample {sample_ref.sample_id} has no feature {name!r}, it has {', '.join(view)}"
-        )
-    tensor: torch.Tensor = view[name]
-    spec = sample_ref.feature_specs.get(name)
-    if spec is not None and (tuple(spec.shape), spec.dtype) != (
-        tuple(tensor.shape),
-        _dtype_name(tensor),
-    ):
-        raise KeyError(
-            f"feature {name!r} of sample {sample_ref.sample_id} is {_dtype_name(tensor)} "
-            f"{tuple(tensor.shape)}, and the ref says {spec.dtype} {tuple(spec.shape)}"
-        )
-    return tensor
-
-
-def _dtype_name(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _is_dtype(value: Any) -> bool:
-    return isinstance(value, torch.dtype)
-
-
-def install() -> None:
-    """Puts BrokerFeatureStore in the place of SpecForge's Mooncake store, in this process.
-
-    Call it before SpecForge builds its stores. Then what asks for the backend "mooncake" gets the
-    broker's store. Raises ImportError when SpecForge is not installed.
-    """
-    module: Any = import_module("specforge.runtime.data_plane.mooncake_store")
-    module.MooncakeFeatureStore = BrokerFeatureStore

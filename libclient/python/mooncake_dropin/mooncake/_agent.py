@@ -40,14 +40,12 @@ def listen_host(master: str) -> str:
 def run(folder: Path, node: str, host: str, master: str, stop: threading.Event) -> None:
     """Raises Cannot and NoAnswer when there is no broker in the end."""
     where = listen_host(master)
-    question = {
-        "node": node, "machine": _cluster.machine(), "host": host, "port": _choose_port(folder, where)
-    }  # fmt: skip
+    port = _choose_port(folder, where)
+    question = {"node": node, "machine": _cluster.machine(), "host": host, "port": port}
     answer = _cluster.ask(master, "join", question)
     if "error" in answer:
         raise Cannot(str(answer["error"]))
     question["node"] = str(answer["node"])
-    port = int(question["port"])
     broker = Broker(folder, str(answer["node"]), where, port, str(answer["secret"]))
     try:
         broker.start(_peers(answer))
