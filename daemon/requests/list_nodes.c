@@ -124,10 +124,12 @@ static void list_nodes_cut(char *text) {
         text[CUT_BYTES] = '\0';
 }
 
-/* Names, sentences and rails are what could outgrow a frame. */
+/* Names, sentences, counters and rails are what could outgrow a frame. */
 static void list_nodes_cut_details(Fb__HealthReply *health) {
     while (health->n_store_names)
         free(health->store_names[--health->n_store_names]);
+    while (health->n_counters)
+        fb__counter__free_unpacked(health->counters[--health->n_counters], NULL);
     list_nodes_cut(health->trouble);
     list_nodes_cut(health->not_ready_why);
     list_nodes_cut(health->twin);

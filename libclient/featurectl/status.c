@@ -3,12 +3,35 @@
  * `status` and `nodes`: this broker and the ones it knows.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "featurectl/members.h"
 #include "featurectl/memory.h"
 #include "featurectl/readiness.h"
 #include "featurectl/shown.h"
 #include "featurectl/units.h"
+
+/* The columns that are always there, then one for each counter that the broker has told (a newer
+ * broker has more of them, and they are shown all the same), then why it is not ready. Names and
+ * words come from the broker: what could steer a terminal is made visible. */
+static struct table_column *status_add_counters(const struct table_column *columns, size_t fixed,
+                                                const Fb__HealthReply *h) {
+    struct table_column *all = memory_grow(NULL, fixed + h->n_counters + 1, sizeof *all);
+    memcpy(all, columns, fixed * sizeof *all);
+    for (size_t i = 0; i < h->n_counters; i++)
+        all[fixed + i] = (struct table_column){shown_text(h->counters[i]->name),
+                                               shown_text(h->counters[i]->words), TABLE_LEFT};
+    all[fixed + h->n_counters] = (struct table_column){"not_ready_why", NULL, TABLE_LEFT};
+    return all;
+}
+
+static void status_free_columns(struct table_column *all, size_t fixed, size_t counters) {
+    for (size_t i = 0; i < counters; i++) {
+        free((char *)all[fixed + i].key);
+        free((char *)all[fixed + i].title);
+    }
+    free(all);
+}
 
 static void status_print_status(struct context *context, const Fb__HealthReply *h) {
     static const struct table_column columns[] = {
@@ -26,16 +49,15 @@ static void status_print_status(struct context *context, const Fb__HealthReply *
         {"index_pending", "index pending", TABLE_LEFT},
         {"draining", "draining", TABLE_LEFT},
         {"ready", "ready", TABLE_LEFT},
-        {"log_dropped", "log lines dropped", TABLE_LEFT},
         {"loop_lag_ms", "longest turn, last minute", TABLE_LEFT},
         {"loop_lag_longest_ms", "longest turn", TABLE_LEFT},
-        {"odd_answers", "odd answers", TABLE_LEFT},
         {"trouble", "trouble", TABLE_LEFT},
         {"twin", "twin", TABLE_LEFT},
-        {"not_ready_why", NULL, TABLE_LEFT},
     };
     struct table table;
-    CONTEXT_TABLE(context, &table, columns);
+    size_t fixed = sizeof columns / sizeof *columns, count = fixed + h->n_counters + 1;
+    struct table_column *all = status_add_counters(columns, fixed, h);
+    table_init(&table, context->out, context->json, all, count);
     table_text(&table, h->node);
     table_id(&table, h->incarnation);
     table_text(&table, h->broker_version);
@@ -50,15 +72,16 @@ static void status_print_status(struct context *context, const Fb__HealthReply *
     table_count(&table, h->index_pending);
     table_flag(&table, h->draining);
     readiness_print(&table, h);
-    table_count(&table, h->log_dropped);
     table_duration(&table, h->loop_lag_ms);
     table_duration(&table, h->loop_lag_longest_ms);
-    table_count(&table, h->odd_answers);
     table_text(&table, h->trouble);
     table_text(&table, h->twin);
+    for (size_t i = 0; i < h->n_counters; i++)
+        table_count(&table, h->counters[i]->value);
     table_text(&table, h->not_ready_why);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
+    status_free_columns(all, fixed, h->n_counters);
 }
 
 static void status_print_ready(struct context *context, const Fb__HealthReply *h) {
