@@ -3,47 +3,67 @@
  * How this node is, in its own words: for its clients, and for other brokers that list the members.
  * Nothing is kept for it: every number is read where its owner keeps it, at the moment it is asked
  * for.
+ *
+ * A new counter is a row in the table `counters` and the function that reads it. The row says how
+ * it is called and shown, and goes along with the number, so that featurectl need not know it.
  */
 #include <string.h>
 
 #include "exchange/exchange_internal.h"
 
-/* How often another node answered something else than it was asked, all nodes together. */
+/* ---- counters ---- */
+
+static uint64_t health_log_dropped(const struct broker *broker) {
+    (void)broker; /* the log is the process's */
+    return log_dropped();
+}
+
+static uint64_t health_loop_lag_ms(const struct broker *broker) {
+    return turns_recent_ns(broker) / NS_PER_MS;
+}
+
+static uint64_t health_loop_lag_longest_ms(const struct broker *broker) {
+    return broker->turns.longest_ns / NS_PER_MS;
+}
+
+/* Of other brokers, that were not answers to what this one had asked (believe.c). */
 static uint64_t health_odd_answers(const struct broker *broker) {
-    uint64_t sum = 0;
+    uint64_t count = 0;
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
-        sum += peer_odd_answers(peer);
-    return sum;
+        count += peer_odd_answers(peer);
+    return count;
 }
 
-/* What this node counts since its start, one line for each counter: its name for programs, its
- * words for people, and where the number is. `featurectl status` prints every counter that it is
- * told of, so that this line is all that a new one needs. */
-#define HEALTH_COUNTERS(COUNTER)                                                                   \
-    COUNTER("log_dropped", "log lines dropped", log_dropped())                                     \
-    COUNTER("odd_answers", "odd answers", health_odd_answers(broker))
+/* In the order in which featurectl status shows them. A name is for programs and is never changed;
+ * it ends with its unit. */
+static const struct {
+    const char *name, *label;
+    Fb__Counter__Unit unit;
+    uint64_t (*read)(const struct broker *broker);
+} counters[] = {
+    {"log_dropped", "log lines dropped", FB__COUNTER__UNIT__TIMES, health_log_dropped},
+    {"loop_lag_ms", "longest turn, last minute", FB__COUNTER__UNIT__MS, health_loop_lag_ms},
+    {"loop_lag_longest_ms", "longest turn", FB__COUNTER__UNIT__MS, health_loop_lag_longest_ms},
+    {"odd_answers", "odd answers", FB__COUNTER__UNIT__TIMES, health_odd_answers},
+};
+#define COUNTERS_COUNT (sizeof counters / sizeof *counters)
+_Static_assert(COUNTERS_COUNT <= HEALTH_COUNTERS_MAX, "struct health has room for all counters");
 
 static void health_fill_counters(const struct broker *broker, struct health *health) {
-    const struct {
-        const char *name, *words;
-        uint64_t value;
-    } all[] = {
-#define HEALTH_COUNTER(name, words, value) {name, words, value},
-        HEALTH_COUNTERS(HEALTH_COUNTER)
-#undef HEALTH_COUNTER
-    };
-    _Static_assert(sizeof all / sizeof *all <= HEALTH_COUNTERS_ROOM, "room for every counter");
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    for (size_t i = 0; i < COUNTERS_COUNT; i++) {
         Fb__Counter *counter = health->counter_pointers[i] = &health->counters[i];
         fb__counter__init(counter);
-        counter->name = (char *)all[i].name;
-        counter->words = (char *)all[i].words;
-        counter->value = all[i].value;
+        counter->name = (char *)counters[i].name;
+        counter->label = (char *)counters[i].label;
+        counter->unit = counters[i].unit;
+        counter->value = counters[i].read(broker);
     }
-    health->reply.n_counters = sizeof all / sizeof *all;
+    health->reply.n_counters = COUNTERS_COUNT;
     health->reply.counters = health->counter_pointers;
 }
+
+/* ---- the whole ---- */
 
 /* The reply is made of pointers into *health and into the broker, so that it costs no memory: a
  * node that is short of it can still say how it is. */
@@ -80,8 +100,6 @@ void health_fill(const struct broker *broker, struct health *health) {
         to->twin = (char *)peers_rival(broker->peers, NULL);
     to->trouble = (char *)broker_trouble(broker, "", health->trouble);
     to->directory = (char *)broker->directory->ops->name;
-    to->loop_lag_ms = turns_recent_ns(broker) / NS_PER_MS;
-    to->loop_lag_longest_ms = broker->turns.longest_ns / NS_PER_MS;
     const char *why = broker_not_ready_why(broker, health->not_ready);
     to->ready = !why;
     if (why)

@@ -124,12 +124,10 @@ static void list_nodes_cut(char *text) {
         text[CUT_BYTES] = '\0';
 }
 
-/* Names, sentences, counters and rails are what could outgrow a frame. */
+/* Names, sentences and rails are what could outgrow a frame. */
 static void list_nodes_cut_details(Fb__HealthReply *health) {
     while (health->n_store_names)
         free(health->store_names[--health->n_store_names]);
-    while (health->n_counters)
-        fb__counter__free_unpacked(health->counters[--health->n_counters], NULL);
     list_nodes_cut(health->trouble);
     list_nodes_cut(health->not_ready_why);
     list_nodes_cut(health->twin);
@@ -146,6 +144,7 @@ static Fb__NodeInfo *list_nodes_next_node(struct node_page *page) {
 static void list_nodes_fill_self(const struct broker *broker, struct node_page *page) {
     Fb__NodeInfo *self = list_nodes_next_node(page);
     health_fill(broker, &page->own);
+    page->own.reply.n_counters = 0; /* as the others, which do not tell theirs */
     self->node = (char *)broker->config->node;
     self->address =
         (char *)(*broker->config->advertise ? broker->config->advertise : broker->config->listen);
