@@ -112,10 +112,10 @@ $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUIL
 PYTHON_SOURCES = $(shell find libclient/python/feature_broker -not -path '*/__pycache__*')
 .PHONY: python python-docs check-python
 python: $(BUILD)/python/built ## the Python package, for PYTHONPATH=build/python
-$(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.py $(wildcard libclient/python/binding.[ch]) \
+$(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.py $(wildcard libclient/python/*.[ch]) \
   libclient/feature.h $(PYTHON_SOURCES)
 	@echo "  PYTHON $(@D)"
-	$(Q)CC='$(CC)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
+	$(Q)CC='$(CC)' CFLAGS='$(SANITIZE)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
 	  $(PYTHON) libclient/python/build_extension.py $(@D)
 	@touch $@
 # The mooncake drop-in is plain Python and a distribution of its own: nobody gets it who has not asked for it. It is

@@ -39,7 +39,8 @@
     KIND(EVENTS, events_kind)                                                                      \
     KIND(INDEX_LIST, index_list_kind)                                                              \
     KIND(INDEX_CHECK, index_check_kind)                                                            \
-    KIND(SESSIONS, sessions_kind)
+    KIND(SESSIONS, sessions_kind)                                                                  \
+    KIND(GIVE_UP, give_up_kind)
 
 /* Kept with the broker: items that wait for neither a store nor an answer. */
 struct requests {

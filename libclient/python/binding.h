@@ -14,6 +14,7 @@
 #define FEATURED_PYTHON_BINDING_H
 
 #include "feature.h"
+#include "python/receive_pool.h"
 
 /* ---- connections and stores ----
  * feature_disconnect() closes the stores that were opened through a connection. Python's garbage

@@ -79,6 +79,7 @@ def test_the_table_is_that_of_the_library() -> None:
     assert lib.feature_dtype_bits(len(DTYPES) + 1) == 0
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 @pytest.mark.parametrize("dtype,shape", cases())
 def test_bits_come_back(any_store: fb.Store, dtype: Dtype, shape: tuple[int, ...]) -> None:
     size = size_of(dtype, shape)

@@ -384,6 +384,21 @@ def test_tensors(ends, key):
     assert torch.equal(consumer.get_tensor("k" * 500 + key), tensors[0])
 
 
+def test_get_tensor_without_torch(broker, key):
+    store = connect(broker.socket_path)
+    store.put(key, b"x")
+    code = (
+        "import sys\nsys.modules['torch'] = None\nfrom mooncake.store import MooncakeDistributedStore\n"
+        "s = MooncakeDistributedStore()\nassert s.setup('h', 'P2PHANDSHAKE', 0, 0) == 0\n"
+        "assert s.get_tensor(sys.argv[1]) is None and s.get(sys.argv[1]) == b'x'\n"
+        "assert s._connection.client.health().leases == 0\n"
+    )
+    done = world.run_child(code, key, FEATURED_SOCKET=broker.socket_path)
+    assert done.returncode == 0, done.stderr
+    assert "torch cannot be imported" in done.stderr
+    store.close()
+
+
 def test_a_tensors_bytes(ends, key):
     torch = pytest.importorskip("torch")
     producer, consumer = ends
@@ -460,6 +475,19 @@ def test_damaged_bytes_are_never_given(small, key):
         assert consumer.batch_get_into([key], [target.address], [8]) == [DAMAGED]
         assert consumer.get(key) == b""
         assert target.bytes == bytes(8)
+    producer.close(), consumer.close()
+
+
+def test_many_objects_pass_through_a_small_buffer(small, key):
+    """1 MiB for objects, 1 MiB for copies on the other node: 20 times as much goes through."""
+    producer, consumer = connect(small[0].socket_path), connect(small[1].socket_path)
+    target = Memory(300 * KIB)
+    for number in range(60):
+        content = os.urandom(300 * KIB)
+        assert producer.put_from(f"{key}{number}", Memory(content).address, len(content)) == 0
+        assert consumer.get_into(f"{key}{number}", target.address, target.size) == target.size
+        assert target.bytes == content
+        assert consumer.remove(f"{key}{number}", force=True) == 0
     producer.close(), consumer.close()
 
 
