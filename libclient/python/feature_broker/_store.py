@@ -98,7 +98,7 @@ class Store(OfThisProcess):
         for source in sources:
             if source.fill is not None or source.stream is not None:
                 return self._put_filling(sample_id, tensors, sources, metadata, timeout_s)
-        out = ffi.new("struct feature_ref **")
+        ref, out = Ref._later()
         status = lib.binding_put(
             handle.raw,
             c_string(sample_id, "sample id"),
@@ -112,7 +112,7 @@ class Store(OfThisProcess):
         )
         if status:
             raise failure(status, sample_id)
-        return Ref._own(out[0])
+        return ref
 
     def _put_filling(
         self,
