@@ -239,9 +239,11 @@ struct supersede *supersede_next_of_sample(const struct supersede_set *set, uint
                                            const char *sample_id, struct supersede *after);
 struct supersede *supersede_of_op(const struct supersede_set *set, uint32_t store,
                                   uint64_t client_id, uint64_t op_id);
-/* The record of a generation that was retired stays until its put is over, so that whoever looks
- * finds this node. False: no put of that generation is under way. */
-bool supersede_keeps_record(const struct supersede_set *set, uint32_t store, uint64_t generation);
+/* A generation was retired, and its record is to be removed. True: its put is still under way, so
+ * the record stays until that is over (whoever looks for the sample must find this node), and the
+ * put removes it then. False: no put of that generation is under way, and the caller removes the
+ * record. */
+bool supersede_defer_removal(const struct supersede_set *set, uint32_t store, uint64_t generation);
 
 /* ---- fencing.c: may we serve? ---- */
 
