@@ -4,6 +4,7 @@ with real brokers, the producer and the consumer on one node and on two."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import inspect
 import itertools
@@ -413,6 +414,39 @@ def test_a_tensors_bytes(ends: Ends, key: str) -> None:
     assert producer.put_tensor(key + "b", tensor) == 0
     assert consumer.get_size(key + "b") == 48
     assert consumer.get(key + "b") == tensor.numpy().tobytes()
+
+
+def test_the_way_torchspec_goes(ends: Ends, key: str) -> None:
+    """Tensors one behind the other in a staging buffer; the reader makes tensors over the handles."""
+    torch = pytest.importorskip("torch")
+    producer, consumer = ends
+    tensors = {
+        "_hs": torch.randn(3, 16).to(torch.bfloat16),
+        "_ids": torch.arange(5),
+        "_lhs": torch.randn(2, 16).to(torch.bfloat16),
+    }
+    staging = torch.empty(4096, dtype=torch.uint8)
+    assert producer.register_buffer(staging.data_ptr(), 4096) == 0
+    keys, addresses, sizes, offset = [], [], [], 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        staging[offset : offset + size].copy_(tensor.view(torch.uint8).view(-1))
+        keys.append(key + name)
+        addresses.append(staging.data_ptr() + offset)
+        sizes.append(size)
+        offset += size
+    assert consumer.batch_get_buffer(keys) == [None] * 3
+    assert producer.batch_put_from(keys, addresses, sizes) == [0] * 3
+    handles = consumer.batch_get_buffer(keys)
+    for handle, tensor in zip(handles, tensors.values()):
+        assert handle is not None
+        raw = (ctypes.c_byte * handle.size()).from_address(handle.ptr())
+        got = torch.frombuffer(raw, dtype=tensor.dtype, count=tensor.numel()).reshape(tensor.shape)
+        assert torch.equal(got, tensor)
+        got += 1  # the memory is the reader's own
+    assert consumer.get(keys[1]) == tensors["_ids"].numpy().tobytes()
+    assert consumer.batch_remove(keys, force=True) == [0] * 3
+    assert consumer.batch_remove(keys, force=True) == [ABSENT] * 3
 
 
 # ---- when something goes wrong ----
