@@ -137,7 +137,11 @@ class Ref:
     def from_bytes(cls, data: bytes) -> "Ref":
         """A ref from :meth:`to_bytes`. Raises Invalid for anything else; nothing is trusted."""
         out = ffi.new("struct feature_ref **")
-        status = lib.feature_ref_decode(ffi.from_buffer(data), len(data), out)
+        try:
+            buffer = ffi.from_buffer(data)
+        except TypeError:
+            raise Invalid(f"Ref.from_bytes takes bytes, not {type(data).__name__}") from None
+        status = lib.feature_ref_decode(buffer, len(data), out)
         if status:
             raise failure(status)
         return cls._own(out[0])

@@ -218,9 +218,7 @@ class Store(OfThisProcess):
             raise Invalid(
                 "reserve: give for each name a dtype and a shape, as {'h': ('F32', (4, 8))}"
             ) from None
-        return self._reserve(
-            sample_id, sources, metadata, timeout_s, framework or self._framework
-        )
+        return self._reserve(sample_id, sources, metadata, timeout_s, framework or self._framework)
 
     def _reserve(
         self,
@@ -490,7 +488,12 @@ class Store(OfThisProcess):
 
     def _retire(self, what: str, call: Any, keys: Key | Iterable[Key]) -> None:
         handle = self._open()
-        many = [keys] if isinstance(keys, (str, Ref)) else list(keys)
+        if isinstance(keys, (str, Ref)):
+            many = [keys]
+        elif isinstance(keys, Iterable):
+            many = list(keys)
+        else:
+            raise Invalid(f"{what}: {keys!r} is neither a key nor a list of keys")
         if not many:
             return
         array, keep = make_keys(many)
