@@ -31,6 +31,8 @@ LIBCLIENT = HERE.parent
 BUILD = Path(os.environ.get("FEATURE_BUILD") or LIBCLIENT.parent / "build").resolve()
 RPATH = os.environ.get("FEATURE_RPATH") or "$ORIGIN/lib"
 
+SOURCES = ("binding.c", "receive_pool.c")
+
 # System headers that feature.h includes. They are replaced by empty files: cffi knows size_t,
 # bool, uint64_t and so on by itself, and could not read the headers of the C library.
 SYSTEM_HEADERS = ("stdbool.h", "stddef.h", "stdint.h", "sys/uio.h")
@@ -62,14 +64,14 @@ def declarations() -> str:
     return BEFORE + text + AFTER
 
 
-def make_ffi(source: str) -> cffi.FFI:
-    """The builder of the module. source: binding.c, as a path that the compiler finds."""
+def make_ffi(folder: str) -> cffi.FFI:
+    """The builder of the module. folder: this one, in front of the names of C files."""
     ffi = cffi.FFI()
     ffi.cdef(declarations())
     ffi.set_source(
         "feature_broker._feature",
         '#include "python/binding.h"\n',
-        sources=[source],
+        sources=[folder + name for name in SOURCES],
         include_dirs=[str(LIBCLIENT)],
         library_dirs=[str(BUILD)],
         libraries=["feature"],
@@ -80,7 +82,7 @@ def make_ffi(source: str) -> cffi.FFI:
 
 
 # For setuptools, which runs here and wants no absolute path.
-ffibuilder = make_ffi("binding.c")
+ffibuilder = make_ffi("")
 
 
 def main() -> None:
@@ -90,7 +92,7 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     link_sources(HERE / "feature_broker", folder / "feature_broker")
     with tempfile.TemporaryDirectory() as work:
-        made = Path(make_ffi(str(HERE / "binding.c")).compile(tmpdir=work))
+        made = Path(make_ffi(f"{HERE}/").compile(tmpdir=work))
         shutil.copy2(made, folder / "feature_broker" / made.name)
 
 

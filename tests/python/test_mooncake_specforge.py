@@ -31,17 +31,35 @@ pytestmark = pytest.mark.skipif(not TREE, reason="FEATURED_SPECFORGE is not set"
 
 
 def run(*options: str, **more: str) -> None:
-    """Every one of them passes; those that want a GPU, or that fail by intent, do not count."""
+    """Every one of them passes; those that want a GPU, or that fail by intent, do not count.
+
+    One of them waits for threads with a deadline of its own, and fails now and then on a machine that
+    is busy, with SpecForge alone too. So what has failed is run again, by itself.
+    """
+    said = start(options, TESTS, more)
+    passed = count(said)
+    for _ in range(3):
+        failed = re.findall(r"^FAILED (\S+)", said, re.MULTILINE)
+        if not failed:
+            break
+        said = start(options, failed, more)
+        passed += count(said)
+    assert passed >= 74 and "FAILED" not in said and "ERROR" not in said, said
+
+
+def start(options: tuple[str, ...], tests: list[str], more: dict[str, str]) -> str:
     environment = world.environment(**more)
     environment["PYTHONPATH"] += os.pathsep + os.pathsep.join((str(ROOT / "tests/python"), TREE))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *TESTS],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests],
         cwd=Path(TREE), capture_output=True, text=True, timeout=600, env=environment,
     )  # fmt: skip
-    said = done.stdout[-3000:] + done.stderr[-2000:]
-    assert done.returncode == 0, said
+    return done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def count(said: str) -> int:
     passed = re.search(r"(\d+) passed", said)
-    assert passed and int(passed[1]) >= 74, said
+    return int(passed[1]) if passed else 0
 
 
 def test_with_the_drop_in_in_front(broker: Broker) -> None:

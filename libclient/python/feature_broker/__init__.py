@@ -32,6 +32,7 @@ from ._errors import (
     text as _text,
 )
 from ._feature import lib as _lib
+from ._pool import set_receive_pool
 from ._ref import Key, Ref, TensorSpec
 from ._reservation import Reservation
 from ._serve import Broker, serve
@@ -69,5 +70,6 @@ __all__ = [
     "Unsupported",
     "View",
     "connect",
+    "set_receive_pool",
     "serve",
 ]

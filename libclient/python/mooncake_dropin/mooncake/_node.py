@@ -170,7 +170,10 @@ def _ask_master(
 
 def _outer_host(local_hostname: str) -> str:
     """Where other nodes find this one; "" leaves it to the master to see."""
-    host = _cluster.split_address(local_hostname, 0)[0] if local_hostname else ""
+    try:
+        host = _cluster.split_address(local_hostname, 0)[0]
+    except ValueError:
+        return ""
     return "" if host in LOOPBACK or host == "0.0.0.0" else host
 
 
