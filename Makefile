@@ -15,6 +15,8 @@ endif
 Q := $(if $(V),,@)
 # The Python that the binding is built and tested with; what is built serves every later one, too.
 PYTHON ?= /usr/bin/python3
+# The last one of INC: cppcheck is not shown Python's headers (scripts/lint).
+PYTHON_INC = -idirafter $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 CLANG ?= clang
 OPT ?= -O2 -g
 SANITIZE ?=
@@ -65,7 +67,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index bench-peers bench-python lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -108,14 +110,25 @@ $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUIL
 # ---- Python ----
 # With PYTHONPATH=build/python, `import feature_broker` finds the sources of this tree and the module that is built here.
 PYTHON_SOURCES = $(shell find libclient/python/feature_broker -not -path '*/__pycache__*')
-.PHONY: python check-python
+.PHONY: python python-docs check-python
 python: $(BUILD)/python/built ## the Python package, for PYTHONPATH=build/python
-$(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.py $(wildcard libclient/python/binding.[ch]) \
+$(BUILD)/python/built: $(BUILD)/libfeature.so libclient/python/build_extension.py $(wildcard libclient/python/*.[ch]) \
   libclient/feature.h $(PYTHON_SOURCES)
 	@echo "  PYTHON $(@D)"
-	$(Q)CC='$(CC)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
+	$(Q)CC='$(CC)' CFLAGS='$(SANITIZE)' FEATURE_BUILD=$(BUILD) FEATURE_RPATH='$$ORIGIN/../..' \
 	  $(PYTHON) libclient/python/build_extension.py $(@D)
 	@touch $@
+# The mooncake drop-in is plain Python and a distribution of its own: nobody gets it who has not asked for it. It is
+# built from a copy, for setuptools leaves folders behind.
+.PHONY: wheel-mooncake
+wheel-mooncake: ## the wheel of the mooncake drop-in, into dist/
+	$(Q)rm -rf $(BUILD)/wheel-mooncake && mkdir -p $(BUILD) dist
+	$(Q)cp -r libclient/python/mooncake_dropin $(BUILD)/wheel-mooncake
+	$(Q)find $(BUILD)/wheel-mooncake -name __pycache__ -prune -exec rm -r {} +
+	$(Q)FEATURE_VERSION=$(VERSION) $(PYTHON) -m pip -q wheel --no-deps --no-build-isolation -w dist $(BUILD)/wheel-mooncake
+	@ls dist/feature_broker_mooncake-*.whl
+python-docs: python ## the reference of the Python package, made of its docstrings: build/python-reference.md
+	PYTHONPATH=$(BUILD)/python $(PYTHON) scripts/python-docs > $(BUILD)/python-reference.md
 check-python: all python $(FAKE_CUDA) ## the tests of the Python package
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests python
 
@@ -194,6 +207,12 @@ bench: all ## every figure into build/bench.jsonl
 	scripts/run-bench $(BUILD)
 bench-index: all ## what the index in etcd costs, into build/bench-index.jsonl
 	OUT=$(BUILD)/bench-index.jsonl scripts/run-bench $(BUILD) index
+bench-python: all python ## what Python adds to the C calls, into build/bench-python.jsonl
+	PYTHONPATH=$(BUILD)/python $(PYTHON) scripts/bench-python > $(BUILD)/bench-python.jsonl.partial
+	mv $(BUILD)/bench-python.jsonl.partial $(BUILD)/bench-python.jsonl
+
+bench-peers: all python ## against Mooncake's own wheel, into build/bench-peers.jsonl; needs the package index
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-bench-peers
 
 bench-rdma: all ## the figures of RDMA, between two QEMU machines, into build/bench-rdma.jsonl
 	scripts/run-bench-rdma $(BUILD)
@@ -213,7 +232,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libfeature.a $(BUILD)/libd
 # ---- style ----
 SOURCES = $(wildcard proto/*.[ch] daemon/*.[ch] daemon/*/*.[ch] daemon/*/*/*.[ch] libclient/*.[ch] libclient/*/*.[ch] tests/*/*.[ch] tests/vm/*/*.[ch] tests/cuda/*/*.[ch])
 lint: $(GEN_H) ## clang-format, clang-tidy, cppcheck, layer and size rules
-	@INC="$(INC)" scripts/lint $(SOURCES)
+	@INC="$(INC) $(PYTHON_INC)" scripts/lint $(SOURCES)
 format: ## clang-format every source in place
 	clang-format -i $(SOURCES)
 

@@ -30,6 +30,7 @@
 #include "broker.h"
 #include "busy_poll.h"
 #include "config_reload.h"
+#include "daemon_etcd.h"
 #include "directory/directory.h"
 #include "directory/etcd/etcd.h"
 #include "environment.h"
@@ -40,12 +41,6 @@
 #include "prefault.h"
 #include "secret_prints.h"
 #include "transports.h"
-
-/* A request that etcd has not answered after the first has failed; what reaches no etcd for the
- * second is UNAVAILABLE. The second spans the election of a new leader, 1 to 2 s. */
-#define ETCD_REQUEST_TIMEOUT_MS 2000u
-#define ETCD_GIVE_UP_MS         5000u
-#define ETCD_WRITTEN_KEPT       65536u /* 1 MiB; at 1000 puts a second, samples that live a minute */
 
 enum phase { PHASE_BUILDING, PHASE_SERVING, PHASE_DRAINING, PHASE_CLOSING };
 
@@ -422,59 +417,13 @@ static int daemon_build_directory_static(struct daemon *daemon) {
     return result;
 }
 
-/* The password is wiped here; the client keeps what it needs. */
-static int daemon_connect_etcd(const struct config *config, uv_loop_t *loop, struct etcd **out,
-                               char *why, size_t why_bytes) {
-    char password[4097] = "";
-    struct etcd_client_options client = {
-        .endpoints = config->etcd_endpoints,
-        .ca_file = config->etcd_ca_file,
-        .cert_file = config->etcd_cert_file,
-        .key_file = config->etcd_key_file,
-        .username = config->etcd_username,
-        .password = password,
-    };
-    int result = 0;
-    if (*config->etcd_password_file)
-        result = config_read_secret(config->etcd_password_file, password, sizeof password - 1, why,
-                                    why_bytes);
-    if (result >= 0)
-        result = etcd_client_new(loop, &client, out, why, why_bytes);
-    sodium_memzero(password, sizeof password);
-    return result;
-}
-
-/* A client of etcd, and the directory that speaks through it. The directory owns the client from
- * then on. */
-static int daemon_build_directory_etcd(struct daemon *daemon, char *why, size_t why_bytes) {
-    const struct config *config = &daemon->config;
-    struct directory_etcd_options options = {
-        .cluster = config->etcd_cluster,
-        .node = config->node,
-        .incarnation = daemon->incarnation,
-        .capacity_bytes = config->max_resident_bytes,
-        .unix_offset_ns =
-            (int64_t)(daemon_clock_ns(CLOCK_REALTIME) - daemon_clock_ns(CLOCK_BOOTTIME)),
-        .lease_ttl_s = (uint32_t)((config->lease_ttl_ms + 999) / 1000),
-        .batch_max = config->batch_max,
-        .batch_delay_ns = config->batch_delay_ms * 1000000ull,
-        .request_timeout_ms = ETCD_REQUEST_TIMEOUT_MS,
-        .written_kept = ETCD_WRITTEN_KEPT,
-        .compare_interval_ns = config->compare_interval_ms * 1000000ull,
-        .give_up_ns = ETCD_GIVE_UP_MS * 1000000ull,
-    };
-    struct etcd *etcd;
-    int result = daemon_connect_etcd(config, &daemon->loop, &etcd, why, why_bytes);
-    if (result < 0)
-        return result;
-    return directory_etcd_new(&options, etcd, &broker_directory_events, daemon->broker,
-                              &daemon->directory);
-}
-
 /* Which one is a matter of [directory] kind; all that follows sees the interface alone. */
 static int daemon_build_directory(struct daemon *daemon, char *why, size_t why_bytes) {
     if (daemon->config.directory == CONFIG_DIRECTORY_ETCD)
-        return daemon_build_directory_etcd(daemon, why, why_bytes);
+        return daemon_etcd_new(
+            &daemon->config, daemon->incarnation,
+            (int64_t)(daemon_clock_ns(CLOCK_REALTIME) - daemon_clock_ns(CLOCK_BOOTTIME)),
+            &daemon->loop, daemon->broker, &daemon->directory, why, why_bytes);
     return daemon_build_directory_static(daemon);
 }
 

@@ -360,7 +360,7 @@ int feature_get_batch(struct feature_store *store, struct feature_get_item *item
  *         if (feature_get_finish(request, &item, 1) == FEATURE_OK)
  *             use(item.view);
  *
- * None of these functions waits for the broker, connecting again included, and none starts a
+ * None of these functions waits for the broker, connecting again included, and no get needs a
  * thread. feature_get() is the same get, and waits for it.
  *
  * Order. Requests of a queue go to the broker in the order in which they were started, and end in
@@ -439,8 +439,9 @@ void *feature_request_context(const struct feature_request *request);
 int feature_get_finish(struct feature_request *request, struct feature_get_item *items,
                        size_t count);
 /* Frees the request, whether it has ended or not: views that were not taken are given back as
- * returned, and so is what the broker grants later. A progress function that is running in another
- * thread's feature_queue_next() runs to its end. NULL is fine. */
+ * returned, and so is what the broker grants later. The broker is told that nobody waits any
+ * more. A progress function that is running in
+ * another thread's feature_queue_next() runs to its end. NULL is fine. */
 void feature_request_cancel(struct feature_request *request);
 
 /* ---- what was got ---- */

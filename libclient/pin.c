@@ -68,6 +68,20 @@ static struct fc_mapping *pin_mapping_of(struct feature_store *store) {
     return mapping;
 }
 
+/* Not with the lock held: the application's function may call back. */
+static void pin_tell(const struct feature_store *store, const struct fc_mapping *mapping) {
+    const struct feature *feature = store->feature;
+    char sentence[512];
+    if (!feature->log)
+        return;
+    snprintf(
+        sentence, sizeof sentence,
+        "store %s: its arena could not be registered with CUDA, so copies to and from GPUs are "
+        "slower: %s",
+        store->name, mapping->pin_failure);
+    feature->log(feature->log_context, FEATURE_LOG_WARNING, sentence);
+}
+
 void fc_pin(struct feature_store *store, const void *device) {
     void *context = store->cuda_unpinned ? NULL : fc_cuda_context(device);
     struct fc_mapping *mapping = context ? pin_mapping_of(store) : NULL;
@@ -79,10 +93,7 @@ void fc_pin(struct feature_store *store, const void *device) {
             atomic_store(&mapping->pin, FC_PIN_NONE);
     } else if (state == FC_PIN_REFUSED &&
                atomic_compare_exchange_strong(&mapping->pin, &state, FC_PIN_TOLD)) {
-        fc_log(store->feature, FEATURE_LOG_WARNING,
-               "store %s: its arena could not be registered with CUDA, so copies to and from GPUs "
-               "are slower: %s",
-               store->name, mapping->pin_failure);
+        pin_tell(store, mapping);
     }
     fc_mapping_unref(mapping);
 }

@@ -197,6 +197,8 @@ int fc_request_step(struct fc_request *request) {
     }
 }
 
+/* In flight that is the call's own deadline, which notices move; before, whatever the connection or
+ * the store is waiting for, but not longer than the request itself may take. */
 uint64_t fc_request_next_ns(const struct fc_request *request) {
     uint64_t next_ns = request->deadline_ns;
     if (request->awaited == FC_AWAITS_ANSWER)
@@ -209,6 +211,18 @@ uint64_t fc_request_next_ns(const struct fc_request *request) {
     return next_ns;
 }
 
+/* So that a get which waits for a sample does not count until its time is over. */
+static void request_tell_given_up(const struct fc_request *request) {
+    Fb__GiveUp give_up = FB__GIVE_UP__INIT;
+    Fb__ClientRequest note = FB__CLIENT_REQUEST__INIT;
+    if (request->message.op_case != FB__CLIENT_REQUEST__OP_GET)
+        return;
+    give_up.request_id = request->call.request_id;
+    note.op_case = FB__CLIENT_REQUEST__OP_GIVE_UP;
+    note.give_up = &give_up;
+    fc_link_tell(request->call.link, &note);
+}
+
 void fc_request_abandon(struct fc_request *request) {
     if (request->awaited != FC_AWAITS_ANSWER)
         return;
@@ -216,6 +230,8 @@ void fc_request_abandon(struct fc_request *request) {
     uint32_t handle;
     request->awaited = FC_AWAITS_NOTHING;
     fc_link_ref(link);
+    if (!request->call.done)
+        request_tell_given_up(request);
     /* Its answer has come, and nobody has looked at it yet. */
     if (!fc_call_end(&request->call) && fc_late_grants(&request->message, &handle))
         fc_late_hand_back(link, handle, request->call.reply);

@@ -201,11 +201,13 @@ const char *broker_refuses_why(const struct broker *broker);
 const char *broker_not_ready_why(const struct broker *broker, char out[TROUBLE_BYTES]);
 
 /* ---- health.c ---- */
+#define HEALTH_COUNTERS_MAX 32u
 /* `reply` points into the rest, and into the broker. */
 struct health {
     Fb__HealthReply reply;
     char *stores[SPACES_MAX];
     char trouble[TROUBLE_BYTES], not_ready[TROUBLE_BYTES];
+    Fb__Counter counters[HEALTH_COUNTERS_MAX], *counter_pointers[HEALTH_COUNTERS_MAX];
 };
 void health_fill(const struct broker *broker, struct health *health);
 

@@ -3,10 +3,67 @@
  * How this node is, in its own words: for its clients, and for other brokers that list the members.
  * Nothing is kept for it: every number is read where its owner keeps it, at the moment it is asked
  * for.
+ *
+ * A new counter is a row in the table `counters` and the function that reads it. The row says how
+ * it is called and shown, and goes along with the number, so that featurectl need not know it.
  */
 #include <string.h>
 
 #include "exchange/exchange_internal.h"
+
+/* ---- counters ---- */
+
+static uint64_t health_log_dropped(const struct broker *broker) {
+    (void)broker; /* the log is the process's */
+    return log_dropped();
+}
+
+static uint64_t health_loop_lag_ms(const struct broker *broker) {
+    return turns_recent_ns(broker) / NS_PER_MS;
+}
+
+static uint64_t health_loop_lag_longest_ms(const struct broker *broker) {
+    return broker->turns.longest_ns / NS_PER_MS;
+}
+
+/* Of other brokers, that were not answers to what this one had asked (believe.c). */
+static uint64_t health_odd_answers(const struct broker *broker) {
+    uint64_t count = 0;
+    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
+         peer = peers_next(broker->peers, peer))
+        count += peer_odd_answers(peer);
+    return count;
+}
+
+/* In the order in which featurectl status shows them. A name is for programs and is never changed;
+ * it ends with its unit. */
+static const struct {
+    const char *name, *label;
+    Fb__Counter__Unit unit;
+    uint64_t (*read)(const struct broker *broker);
+} counters[] = {
+    {"log_dropped", "log lines dropped", FB__COUNTER__UNIT__TIMES, health_log_dropped},
+    {"loop_lag_ms", "longest turn, last minute", FB__COUNTER__UNIT__MS, health_loop_lag_ms},
+    {"loop_lag_longest_ms", "longest turn", FB__COUNTER__UNIT__MS, health_loop_lag_longest_ms},
+    {"odd_answers", "odd answers", FB__COUNTER__UNIT__TIMES, health_odd_answers},
+};
+#define COUNTERS_COUNT (sizeof counters / sizeof *counters)
+_Static_assert(COUNTERS_COUNT <= HEALTH_COUNTERS_MAX, "struct health has room for all counters");
+
+static void health_fill_counters(const struct broker *broker, struct health *health) {
+    for (size_t i = 0; i < COUNTERS_COUNT; i++) {
+        Fb__Counter *counter = health->counter_pointers[i] = &health->counters[i];
+        fb__counter__init(counter);
+        counter->name = (char *)counters[i].name;
+        counter->label = (char *)counters[i].label;
+        counter->unit = counters[i].unit;
+        counter->value = counters[i].read(broker);
+    }
+    health->reply.n_counters = COUNTERS_COUNT;
+    health->reply.counters = health->counter_pointers;
+}
+
+/* ---- the whole ---- */
 
 /* The reply is made of pointers into *health and into the broker, so that it costs no memory: a
  * node that is short of it can still say how it is. */
@@ -42,15 +99,10 @@ void health_fill(const struct broker *broker, struct health *health) {
     if (!*to->twin)
         to->twin = (char *)peers_rival(broker->peers, NULL);
     to->trouble = (char *)broker_trouble(broker, "", health->trouble);
-    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
-         peer = peers_next(broker->peers, peer))
-        to->odd_answers += peer_odd_answers(peer);
     to->directory = (char *)broker->directory->ops->name;
-    to->loop_lag_ms = turns_recent_ns(broker) / NS_PER_MS;
-    to->loop_lag_longest_ms = broker->turns.longest_ns / NS_PER_MS;
     const char *why = broker_not_ready_why(broker, health->not_ready);
     to->ready = !why;
     if (why)
         to->not_ready_why = (char *)why;
-    to->log_dropped = log_dropped();
+    health_fill_counters(broker, health);
 }

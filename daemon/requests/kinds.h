@@ -39,12 +39,13 @@
     KIND(EVENTS, events_kind)                                                                      \
     KIND(INDEX_LIST, index_list_kind)                                                              \
     KIND(INDEX_CHECK, index_check_kind)                                                            \
-    KIND(SESSIONS, sessions_kind)
+    KIND(SESSIONS, sessions_kind)                                                                  \
+    KIND(GIVE_UP, give_up_kind)
 
 /* Kept with the broker: items that wait for neither a store nor an answer. */
 struct requests {
-    TAILQ_HEAD(, gc_item) gc_asked;  /* carried out one after the other (steer.c) */
-    TAILQ_HEAD(, drain_item) drains; /* wait until everything has reached its home (steer.c) */
+    TAILQ_HEAD(, gc_item) gc_asked;  /* carried out one after the other (gc.c) */
+    TAILQ_HEAD(, drain_item) drains; /* wait until everything has reached its home (drain.c) */
 };
 
 #define REQUEST_KIND_DECLARE(op, kind) extern const struct request_kind kind;
@@ -52,7 +53,7 @@ REQUEST_KINDS(REQUEST_KIND_DECLARE)
 #undef REQUEST_KIND_DECLARE
 
 /* The store that the session has opened under the handle, or else, for an admin, the one of that
- * name. NULL: there is none, and the request has been answered. (stat.c) */
+ * name. NULL: there is none, and the request has been answered. (requests.c) */
 struct space *request_space(const struct request *request, uint32_t handle, const char *name);
 
 #endif

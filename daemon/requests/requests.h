@@ -16,7 +16,7 @@ void requests_free(struct requests *requests);
  * False: the request breaks the protocol, and request->breach says how. */
 bool requests_begin(struct request *request);
 
-/* ---- each turn of the loop (steer.c) ---- */
+/* ---- each turn of the loop (gc.c, drain.c, events.c) ---- */
 /* Clients have asked for a gc that is not over: max_hold waits meanwhile, for a store keeps one
  * place for both. */
 bool requests_have_gc(const struct broker *broker);

@@ -3,6 +3,7 @@
  * `status` and `nodes`: this broker and the ones it knows.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "featurectl/members.h"
 #include "featurectl/memory.h"
@@ -10,55 +11,89 @@
 #include "featurectl/shown.h"
 #include "featurectl/units.h"
 
+/* What stands before and behind the counters that the broker names. */
+static const struct table_column status_first[] = {
+    {"node", "node", TABLE_LEFT},
+    {"incarnation", "incarnation", TABLE_LEFT},
+    {"broker_version", "version", TABLE_LEFT},
+    {"uptime_ms", "up", TABLE_LEFT},
+    {"directory", "directory", TABLE_LEFT},
+    {"resident_bytes", "resident", TABLE_LEFT},
+    {"max_resident_bytes", "limit", TABLE_LEFT},
+    {"stores", "stores", TABLE_LEFT},
+    {"sessions", "sessions", TABLE_LEFT},
+    {"leases", "leases", TABLE_LEFT},
+    {"release_pending", "release pending", TABLE_LEFT},
+    {"index_pending", "index pending", TABLE_LEFT},
+    {"draining", "draining", TABLE_LEFT},
+    {"ready", "ready", TABLE_LEFT},
+};
+static const struct table_column status_last[] = {
+    {"trouble", "trouble", TABLE_LEFT},
+    {"twin", "twin", TABLE_LEFT},
+    {"not_ready_why", NULL, TABLE_LEFT},
+};
+#define STATUS_FIRST (sizeof status_first / sizeof *status_first)
+#define STATUS_LAST  (sizeof status_last / sizeof *status_last)
+
+/* A unit that this featurectl does not know is shown as a plain number: the name says what it is.
+ */
+static void status_print_counter(struct table *table, const Fb__Counter *counter) {
+    switch (counter->unit) {
+    case FB__COUNTER__UNIT__BYTES:
+        table_bytes(table, counter->value);
+        break;
+    case FB__COUNTER__UNIT__MS:
+        table_duration(table, counter->value);
+        break;
+    default:
+        table_count(table, counter->value);
+    }
+}
+
+static void status_print_row(struct table *table, const Fb__HealthReply *h) {
+    table_text(table, h->node);
+    table_id(table, h->incarnation);
+    table_text(table, h->broker_version);
+    table_duration(table, h->uptime_ms);
+    table_text(table, h->directory);
+    table_bytes(table, h->resident_bytes);
+    table_bytes(table, h->max_resident_bytes);
+    table_count(table, h->stores);
+    table_count(table, h->sessions);
+    table_count(table, h->leases);
+    table_count(table, h->release_pending);
+    table_count(table, h->index_pending);
+    table_flag(table, h->draining);
+    readiness_print(table, h);
+    for (size_t i = 0; i < h->n_counters; i++)
+        status_print_counter(table, h->counters[i]);
+    table_text(table, h->trouble);
+    table_text(table, h->twin);
+    table_text(table, h->not_ready_why);
+    table_end_row(table);
+}
+
+/* The counters are whatever the broker tells of, in its order and under its labels. */
 static void status_print_status(struct context *context, const Fb__HealthReply *h) {
-    static const struct table_column columns[] = {
-        {"node", "node", TABLE_LEFT},
-        {"incarnation", "incarnation", TABLE_LEFT},
-        {"broker_version", "version", TABLE_LEFT},
-        {"uptime_ms", "up", TABLE_LEFT},
-        {"directory", "directory", TABLE_LEFT},
-        {"resident_bytes", "resident", TABLE_LEFT},
-        {"max_resident_bytes", "limit", TABLE_LEFT},
-        {"stores", "stores", TABLE_LEFT},
-        {"sessions", "sessions", TABLE_LEFT},
-        {"leases", "leases", TABLE_LEFT},
-        {"release_pending", "release pending", TABLE_LEFT},
-        {"index_pending", "index pending", TABLE_LEFT},
-        {"draining", "draining", TABLE_LEFT},
-        {"ready", "ready", TABLE_LEFT},
-        {"log_dropped", "log lines dropped", TABLE_LEFT},
-        {"loop_lag_ms", "longest turn, last minute", TABLE_LEFT},
-        {"loop_lag_longest_ms", "longest turn", TABLE_LEFT},
-        {"odd_answers", "odd answers", TABLE_LEFT},
-        {"trouble", "trouble", TABLE_LEFT},
-        {"twin", "twin", TABLE_LEFT},
-        {"not_ready_why", NULL, TABLE_LEFT},
-    };
+    const size_t count = STATUS_FIRST + h->n_counters + STATUS_LAST;
+    struct table_column *columns = memory_grow(NULL, count, sizeof *columns);
+    char **labels = memory_grow(NULL, h->n_counters + 1, sizeof *labels);
     struct table table;
-    CONTEXT_TABLE(context, &table, columns);
-    table_text(&table, h->node);
-    table_id(&table, h->incarnation);
-    table_text(&table, h->broker_version);
-    table_duration(&table, h->uptime_ms);
-    table_text(&table, h->directory);
-    table_bytes(&table, h->resident_bytes);
-    table_bytes(&table, h->max_resident_bytes);
-    table_count(&table, h->stores);
-    table_count(&table, h->sessions);
-    table_count(&table, h->leases);
-    table_count(&table, h->release_pending);
-    table_count(&table, h->index_pending);
-    table_flag(&table, h->draining);
-    readiness_print(&table, h);
-    table_count(&table, h->log_dropped);
-    table_duration(&table, h->loop_lag_ms);
-    table_duration(&table, h->loop_lag_longest_ms);
-    table_count(&table, h->odd_answers);
-    table_text(&table, h->trouble);
-    table_text(&table, h->twin);
-    table_text(&table, h->not_ready_why);
-    table_end_row(&table);
+    memcpy(columns, status_first, sizeof status_first);
+    for (size_t i = 0; i < h->n_counters; i++) {
+        labels[i] = shown_text(h->counters[i]->label);
+        columns[STATUS_FIRST + i] =
+            (struct table_column){h->counters[i]->name, labels[i], TABLE_LEFT};
+    }
+    memcpy(columns + count - STATUS_LAST, status_last, sizeof status_last);
+    table_init(&table, context->out, context->json, columns, count);
+    status_print_row(&table, h);
     table_finish(&table, TABLE_FIELDS);
+    for (size_t i = 0; i < h->n_counters; i++)
+        free(labels[i]);
+    free(labels);
+    free(columns);
 }
 
 static void status_print_ready(struct context *context, const Fb__HealthReply *h) {

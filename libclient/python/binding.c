@@ -3,12 +3,21 @@
  * Puts and gets of Python in one call each; see binding.h for the form that samples come in.
  *
  * A lease here is a view of libfeature together with what Python wants to know of its tensors. It
- * has exactly one owner in Python, which ends it by binding_release() or binding_copy_out().
+ * has exactly one owner in Python, which ends it by one of binding_release(), binding_copy_out()
+ * and binding_copy_to_device():
+ *
+ *    binding_get() or binding_queue_next() --> Python reads names, dtypes and shapes from it
+ *        --> copied out and released at once, or kept by a View until nobody points into its bytes
+ *
+ * Every call comes without the GIL, which cffi gives back around it. So nothing here may touch a
+ * Python object, but for the DLPack part at the end, which takes the GIL for it. Failures are
+ * statuses; their sentences stay in feature_last_error() of the calling thread, where Python reads
+ * them in its next call.
  */
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
 
-#include "binding.h"
+#include "python/binding.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -23,6 +32,7 @@ struct binding_client {
     struct feature *feature;
 };
 
+/* The first reference is that of the ClientHandle in Python. */
 struct binding_client *binding_client_new(struct feature *feature) {
     struct binding_client *client = malloc(sizeof *client);
     if (!client) {
@@ -34,10 +44,12 @@ struct binding_client *binding_client_new(struct feature *feature) {
     return client;
 }
 
+/* From any thread: a store may be opened while another thread closes the client. */
 void binding_client_ref(struct binding_client *client) {
     atomic_fetch_add(&client->refs, 1);
 }
 
+/* Disconnecting waits up to a second for releases to arrive, without the GIL. */
 void binding_client_unref(struct binding_client *client) {
     if (atomic_fetch_sub(&client->refs, 1) > 1)
         return;
@@ -45,12 +57,14 @@ void binding_client_unref(struct binding_client *client) {
     free(client);
 }
 
+/* The store first: the other way round, disconnecting would have closed and freed it already. */
 void binding_store_close(struct feature_store *store, struct binding_client *client) {
     feature_store_close(store);
     binding_client_unref(client);
 }
 
-/* ---- from Python's lists to the structs of feature.h ---- */
+/* ---- from Python's lists to the structs of feature.h ----
+ * They live on the stack: 64 tensors are 9 KiB, and nothing is freed afterwards. */
 
 /* Python has checked that count is at most FEATURE_TENSORS_MAX and each rank at most
  * FEATURE_RANK_MAX. data may be NULL. */
@@ -72,6 +86,7 @@ static void binding_read_tensors(const char *names, const uint64_t *numbers, uin
     }
 }
 
+/* A pointer to no bytes at all may be any, and NULL is what libfeature takes for none. */
 static struct feature_sample binding_make_sample(const char *sample_id,
                                                  const struct feature_tensor *tensors,
                                                  uint32_t count, const void *metadata,
@@ -84,6 +99,8 @@ static struct feature_sample binding_make_sample(const char *sample_id,
                                    .metadata_bytes = metadata_bytes};
 }
 
+/* What is put is read before this returns, so the arrays that cffi made of Python's lists, and the
+ * tensors' memory, are only needed for the length of the call. */
 int binding_put(struct feature_store *store, const char *sample_id, const char *names,
                 const uint64_t *numbers, uint32_t count, const void *metadata,
                 size_t metadata_bytes, uint32_t deadline_ms, struct feature_ref **ref_out) {
@@ -93,6 +110,12 @@ int binding_put(struct feature_store *store, const char *sample_id, const char *
     struct feature_sample sample =
         binding_make_sample(sample_id, tensors, count, metadata, metadata_bytes);
     return feature_put(store, &sample, data, deadline_ms, ref_out);
+}
+
+/* As a put without bytes. Python writes them afterwards, through the pointers that
+ * feature_reservation_data() gives. */
+void binding_ref_free(struct feature_ref **ref) {
+    feature_ref_free(*ref);
 }
 
 int binding_reserve(struct feature_store *store, const char *sample_id, const char *names,
@@ -114,6 +137,8 @@ struct batch_put {
     struct iovec data[FEATURE_TENSORS_MAX];
 };
 
+/* All arrays of one item have their greatest size, since calloc() gives pages that nobody writes to
+ * for nothing. Without memory every item has failed with FULL. */
 int binding_put_batch(struct feature_store *store, const struct binding_sample *samples,
                       size_t sample_count, uint32_t deadline_ms, int *statuses_out,
                       struct feature_ref **refs_out) {
@@ -148,6 +173,8 @@ int binding_put_batch(struct feature_store *store, const struct binding_sample *
 
 /* ---- get ---- */
 
+/* Everything that Python asks for each tensor is gathered here, in one call: reading a field of a
+ * struct costs Python less than a call of a function does, and keeps the GIL. */
 struct binding_lease *binding_lease_new(struct feature_view *view) {
     const struct feature_ref *ref = feature_view_ref(view);
     uint32_t count = feature_ref_tensor_count(ref);
@@ -169,6 +196,15 @@ struct binding_lease *binding_lease_new(struct feature_view *view) {
     return lease;
 }
 
+/* NULL: no memory even for that. */
+static struct binding_lease *binding_new_failure(int status) {
+    struct binding_lease *failure = calloc(1, sizeof *failure);
+    if (failure)
+        failure->status = status;
+    return failure;
+}
+
+/* The status of a failure lies in the answer, so that no second output is needed. */
 struct binding_lease *binding_get(struct feature_store *store, const struct feature_ref *ref,
                                   const char *sample_id, uint32_t deadline_ms, uint32_t wait_ms) {
     const struct feature_key key = {
@@ -177,24 +213,21 @@ struct binding_lease *binding_get(struct feature_store *store, const struct feat
         .size = sizeof options, .deadline_ms = deadline_ms, .wait_ms = wait_ms};
     struct feature_view *view;
     int status = feature_get(store, &key, &options, &view);
-    if (!status)
-        return binding_lease_new(view);
-    struct binding_lease *failure = calloc(1, sizeof *failure);
-    if (failure)
-        failure->status = status;
-    return failure;
+    return status ? binding_new_failure(status) : binding_lease_new(view);
 }
 
+/* Also for the answer of a get that failed, which has no view. */
 void binding_release(struct binding_lease *lease, int how) {
     if (lease)
         feature_release(lease->view, (enum feature_release_how)how);
     free(lease);
 }
 
+/* Copy and release in one call, so that the GIL is given back once. */
 void binding_copy_out(struct binding_lease *lease, const uint64_t *pairs, uint32_t count, int how) {
     for (uint32_t i = 0; i < count; i++) {
-        const struct binding_tensor *tensor = &lease->tensors[pairs[2 * i]];
-        binding_copy((void *)(uintptr_t)pairs[2 * i + 1], tensor->data, tensor->bytes);
+        const struct binding_tensor *tensor = &lease->tensors[pairs[(size_t)2 * i]];
+        binding_copy((void *)(uintptr_t)pairs[(size_t)2 * i + 1], tensor->data, tensor->bytes);
     }
     binding_release(lease, how);
 }
@@ -204,8 +237,8 @@ int binding_copy_to_device(struct binding_lease *lease, const uint64_t *pairs, u
     uint32_t tensors[FEATURE_TENSORS_MAX];
     struct iovec buffers[FEATURE_TENSORS_MAX];
     for (uint32_t i = 0; i < count; i++) {
-        tensors[i] = (uint32_t)pairs[2 * i];
-        buffers[i] = (struct iovec){.iov_base = (void *)(uintptr_t)pairs[2 * i + 1],
+        tensors[i] = (uint32_t)pairs[(size_t)2 * i];
+        buffers[i] = (struct iovec){.iov_base = (void *)(uintptr_t)pairs[(size_t)2 * i + 1],
                                     .iov_len = lease->tensors[tensors[i]].bytes};
     }
     int status = feature_view_copy(lease->view, tensors, buffers, count, (void *)cuda_stream);
@@ -240,6 +273,49 @@ void binding_copy_strided(void *to, const void *from, size_t item_bytes, uint32_
     binding_copy_dimension(to, from, item_bytes, rank, shape, strides_bytes);
 }
 
+/* ---- gets that do not wait ---- */
+
+/* The queue outlives Client.close() in Python until its event loop has let go of it. */
+int binding_queue_open(struct binding_client *client, struct feature_queue **out) {
+    int rc = feature_queue_open(client->feature, NULL, out);
+    if (!rc)
+        binding_client_ref(client);
+    return rc;
+}
+
+void binding_queue_close(struct feature_queue *queue, struct binding_client *client) {
+    feature_queue_close(queue);
+    binding_client_unref(client);
+}
+
+/* The context is a number that Python has chosen; no pointer of Python goes through C. */
+int binding_get_start(struct feature_queue *queue, struct feature_store *store,
+                      const struct feature_ref *ref, const char *sample_id, uint32_t deadline_ms,
+                      uint32_t wait_ms, uint64_t context, struct feature_request **out) {
+    const struct feature_get_item item = {
+        .size = sizeof item, .ref = ref, .sample_id = ref ? NULL : sample_id};
+    const struct feature_get_options options = {
+        .size = sizeof options, .deadline_ms = deadline_ms, .wait_ms = wait_ms};
+    return feature_get_start(queue, store, &item, 1, &options, (void *)(uintptr_t)context, out);
+}
+
+/* PENDING: the sample is asked for once more, and comes again. */
+bool binding_queue_next(struct feature_queue *queue, uint64_t *context_out,
+                        struct binding_lease **lease_out) {
+    struct feature_request *request;
+    while ((request = feature_queue_next(queue))) {
+        uint64_t context = (uintptr_t)feature_request_context(request);
+        struct feature_get_item item = {.size = sizeof item};
+        int status = feature_get_finish(request, &item, 1);
+        if (status == FEATURE_PENDING)
+            continue;
+        *context_out = context;
+        *lease_out = status ? binding_new_failure(status) : binding_lease_new(item.view);
+        return true;
+    }
+    return false;
+}
+
 /* ---- list ---- */
 
 struct binding_found {
@@ -248,6 +324,8 @@ struct binding_found {
     bool short_of_memory;
 };
 
+/* feature_list() visits one after the other. Calling Python for each would take the GIL as often.
+ */
 static bool binding_note_found(void *context, const struct feature_info *info) {
     struct binding_found *found = context;
     if (found->count == found->room) {
@@ -264,6 +342,8 @@ static bool binding_note_found(void *context, const struct feature_info *info) {
     return true;
 }
 
+/* What was found before memory ran out is not given out: half a list would look like a whole one.
+ */
 int binding_list(struct feature_store *store, const char *prefix, struct feature_info **out,
                  size_t *count_out) {
     struct binding_found found = {0};
@@ -334,6 +414,7 @@ static struct dl_box *binding_dl_new_box(uint32_t rank, const uint64_t *shape, u
     return box;
 }
 
+/* Device type 1 is the CPU. Shape and strides live in the box, as long as the managed tensor. */
 static void binding_dl_fill(struct dl_box *box, struct binding_dl_tensor *tensor, void *data,
                             uint32_t code, uint32_t bits, uint32_t lanes, uint32_t rank) {
     *tensor = (struct binding_dl_tensor){.data = data,
@@ -346,6 +427,8 @@ static void binding_dl_fill(struct dl_box *box, struct binding_dl_tensor *tensor
                                          .strides = box->strides};
 }
 
+/* The form of before DLPack 1.0, which numpy 1 and older versions of torch ask for. It cannot say
+ * that memory is read-only. */
 struct binding_dl_managed *binding_dl_new(void *data, uint32_t code, uint32_t bits, uint32_t lanes,
                                           uint32_t rank, const uint64_t *shape, uintptr_t owner) {
     struct dl_box *box = binding_dl_new_box(rank, shape, owner);
@@ -358,6 +441,7 @@ struct binding_dl_managed *binding_dl_new(void *data, uint32_t code, uint32_t bi
     return managed;
 }
 
+/* The form of DLPack 1.0, which can say that the memory is read-only. */
 struct binding_dl_versioned *binding_dl_new_versioned(void *data, uint32_t code, uint32_t bits,
                                                       uint32_t lanes, uint32_t rank,
                                                       const uint64_t *shape, uintptr_t owner,

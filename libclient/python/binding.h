@@ -14,6 +14,7 @@
 #define FEATURED_PYTHON_BINDING_H
 
 #include "feature.h"
+#include "python/receive_pool.h"
 
 /* ---- connections and stores ----
  * feature_disconnect() closes the stores that were opened through a connection. Python's garbage
@@ -62,6 +63,8 @@ struct binding_sample {
 int binding_put(struct feature_store *store, const char *sample_id, const char *names,
                 const uint64_t *numbers, uint32_t count, const void *metadata,
                 size_t metadata_bytes, uint32_t deadline_ms, struct feature_ref **ref_out);
+/* Frees the ref that *ref points to, and not *ref; none there is fine. */
+void binding_ref_free(struct feature_ref **ref);
 /* statuses_out and refs_out have room for sample_count. */
 int binding_put_batch(struct feature_store *store, const struct binding_sample *samples,
                       size_t sample_count, uint32_t deadline_ms, int *statuses_out,
@@ -90,6 +93,20 @@ void binding_copy(void *to, const void *from, size_t bytes);
 /* Copies a strided tensor to where it lies densely. Strides are in bytes. */
 void binding_copy_strided(void *to, const void *from, size_t item_bytes, uint32_t rank,
                           const uint64_t *shape, const int64_t *strides_bytes);
+
+/* ---- gets that do not wait: see feature.h ---- */
+/* The queue keeps the connection, as a store does. */
+int binding_queue_open(struct binding_client *client, struct feature_queue **out);
+/* Cancels what is under way. */
+void binding_queue_close(struct feature_queue *queue, struct binding_client *client);
+/* By ref, or where that is NULL by id. context: for binding_queue_next(). */
+int binding_get_start(struct feature_queue *queue, struct feature_store *store,
+                      const struct feature_ref *ref, const char *sample_id, uint32_t deadline_ms,
+                      uint32_t wait_ms, uint64_t context, struct feature_request **out);
+/* Does not wait. True: a get has ended, and its request is freed; *lease_out is as from
+ * binding_get(), and feature_last_error() has the sentence. */
+bool binding_queue_next(struct feature_queue *queue, uint64_t *context_out,
+                        struct binding_lease **lease_out);
 
 /* All samples whose id begins with prefix, as one array; *out is free()d by binding_free(). */
 int binding_list(struct feature_store *store, const char *prefix, struct feature_info **out,

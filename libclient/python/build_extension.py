@@ -31,6 +31,8 @@ LIBCLIENT = HERE.parent
 BUILD = Path(os.environ.get("FEATURE_BUILD") or LIBCLIENT.parent / "build").resolve()
 RPATH = os.environ.get("FEATURE_RPATH") or "$ORIGIN/lib"
 
+SOURCES = ("binding.c", "receive_pool.c")
+
 # System headers that feature.h includes. They are replaced by empty files: cffi knows size_t,
 # bool, uint64_t and so on by itself, and could not read the headers of the C library.
 SYSTEM_HEADERS = ("stdbool.h", "stddef.h", "stdint.h", "sys/uio.h")
@@ -59,21 +61,18 @@ def declarations() -> str:
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
     text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
-    # Declared in feature.h before they are there.
-    names = r"feature_(queue_\w+|get_start|get_finish|request_\w+)"
-    text = re.sub(rf"^[^;{{}}]*?\b{names}\([^;]*\);", "", text, flags=re.MULTILINE)
     return BEFORE + text + AFTER
 
 
-def make_ffi(source: str) -> cffi.FFI:
-    """The builder of the module. source: binding.c, as a path that the compiler finds."""
+def make_ffi(folder: str) -> cffi.FFI:
+    """The builder of the module. folder: this one, in front of the names of C files."""
     ffi = cffi.FFI()
     ffi.cdef(declarations())
     ffi.set_source(
         "feature_broker._feature",
-        '#include "binding.h"\n',
-        sources=[source],
-        include_dirs=[str(HERE), str(LIBCLIENT)],
+        '#include "python/binding.h"\n',
+        sources=[folder + name for name in SOURCES],
+        include_dirs=[str(LIBCLIENT)],
         library_dirs=[str(BUILD)],
         libraries=["feature"],
         extra_link_args=[f"-Wl,-rpath,{path}" for path in RPATH.split(":")],
@@ -83,7 +82,7 @@ def make_ffi(source: str) -> cffi.FFI:
 
 
 # For setuptools, which runs here and wants no absolute path.
-ffibuilder = make_ffi("binding.c")
+ffibuilder = make_ffi("")
 
 
 def main() -> None:
@@ -93,7 +92,7 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     link_sources(HERE / "feature_broker", folder / "feature_broker")
     with tempfile.TemporaryDirectory() as work:
-        made = Path(make_ffi(str(HERE / "binding.c")).compile(tmpdir=work))
+        made = Path(make_ffi(f"{HERE}/").compile(tmpdir=work))
         shutil.copy2(made, folder / "feature_broker" / made.name)
 
 

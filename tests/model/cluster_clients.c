@@ -17,32 +17,11 @@
 
 #define IDS_BY_NAME 3u /* samples 0, 1, 2 are also asked for by id alone */
 
-static const uint64_t sizes[SIZES] = {64, 1000, 5000, 20000, 70000};
-static struct {
-    uint8_t bytes[128];
-    size_t count;
-} specs[SIZES];
 const char *const clients_ids[SAMPLE_IDS] = {"s0", "s1", "s2", "s3", "s4", "s5"};
 const char *const clients_step_names[STEP_KINDS] = {
     "put",          "reserve", "commit", "cancel", "get", "get by id", "release",
     "release late", "ack",     "abort",  "stat",   "gc",  "leave",     "repeat",
 };
-
-void clients_once(void) {
-    for (unsigned i = 0; i < SIZES && !specs[i].count; i++) {
-        Fb__TensorSpec tensor = FB__TENSOR_SPEC__INIT, *tensors[1] = {&tensor};
-        Fb__SampleSpec spec = FB__SAMPLE_SPEC__INIT;
-        uint64_t shape[1] = {sizes[i]};
-        tensor.name = (char *)"t";
-        tensor.dtype = FB__DTYPE__U8;
-        tensor.n_shape = 1;
-        tensor.shape = shape;
-        tensor.bytes = sizes[i];
-        spec.n_tensors = 1;
-        spec.tensors = tensors;
-        specs[i].count = fb__sample_spec__pack(&spec, specs[i].bytes);
-    }
-}
 
 const uint8_t *clients_node_bytes(const struct node *node, uint64_t offset) {
     return (const uint8_t *)node_space(node)->arena.base + offset;
@@ -59,8 +38,8 @@ void held_check(struct world *w, const struct held *held, const char *when) {
 
 /* ---- coming and going ---- */
 
-static void send(struct client *client, uint32_t request_id, bool wants_reply,
-                 const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes) {
+void clients_send(struct client *client, uint32_t request_id, bool wants_reply,
+                  const Fb__ClientRequest *request, const uint8_t *payload, size_t payload_bytes) {
     const char *why;
     struct node *node = client->node;
     uint64_t turn_ns = node->world->now_ns + 5 * US;
@@ -85,7 +64,7 @@ void client_connect(struct client *client) {
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
     request.hello = &hello;
-    send(client, GREETING_BASE, true, &request, NULL, 0);
+    clients_send(client, GREETING_BASE, true, &request, NULL, 0);
     uint8_t nonce[AUTH_NONCE_BYTES] = {0};
     Fb__StoreOpen open = FB__STORE_OPEN__INIT;
     open.store = (char *)"run";
@@ -93,7 +72,7 @@ void client_connect(struct client *client) {
     open.client_nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
     request.op_case = FB__CLIENT_REQUEST__OP_STORE_OPEN;
     request.store_open = &open;
-    send(client, GREETING_BASE, true, &request, NULL, 0);
+    clients_send(client, GREETING_BASE, true, &request, NULL, 0);
 }
 
 static void abandon(struct world *w, struct asked *asked) {
@@ -145,7 +124,7 @@ void clients_die(struct node *node) {
 
 /* ---- asking ---- */
 
-static struct asked *ask(struct client *client, enum step_kind kind) {
+struct asked *clients_ask(struct client *client, enum step_kind kind) {
     struct world *w = client->node->world;
     if (w->asked_count == ASKED_MAX)
         return NULL;
@@ -159,158 +138,16 @@ static struct asked *ask(struct client *client, enum step_kind kind) {
     return asked;
 }
 
-static uint32_t number(const struct world *w, const struct asked *asked) {
+uint32_t clients_number(const struct world *w, const struct asked *asked) {
     return (uint32_t)(asked - w->asked);
 }
 
-static unsigned size_of(const struct claim *claim) {
-    unsigned size = 0;
-    while (sizes[size] != claim->bytes)
-        size++;
-    return size;
-}
-
-static uint64_t new_op(struct client *client, struct asked *asked) {
-    client->last_asked = number(client->node->world, asked);
+uint64_t clients_new_op(struct client *client, struct asked *asked) {
+    client->last_asked = clients_number(client->node->world, asked);
     asked->op_id = ++client->op_id;
     return asked->op_id;
 }
 
-static void send_put(struct client *client, struct asked *asked, uint32_t deadline_ms) {
-    static uint8_t payload[70000];
-    struct claim *claim = asked->claim;
-    struct world *w = client->node->world;
-    unsigned size = size_of(claim);
-    clients_fill(payload, claim->nonce, claim->bytes);
-    uint8_t checksum[8] = {1};
-    Fb__PutItem item = FB__PUT_ITEM__INIT, *items[1] = {&item};
-    item.sample_id = (char *)clients_ids[claim->id];
-    item.spec = (ProtobufCBinaryData){specs[size].count, specs[size].bytes};
-    item.checksums = (ProtobufCBinaryData){sizeof checksum, checksum};
-    item.bytes = (uint32_t)claim->bytes;
-    Fb__Put put = FB__PUT__INIT;
-    put.handle = client->handle;
-    put.n_items = 1;
-    put.items = items;
-    put.deadline_ms = deadline_ms;
-    put.op_id = asked->op_id;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_PUT;
-    request.put = &put;
-    world_say(w, "#%u %s put %s %" PRIu64 " bytes as %" PRIx64 "%s", number(w, asked),
-              client->node->name, clients_ids[claim->id], claim->bytes, claim->nonce,
-              asked->repeats ? ", again" : "");
-    send(client, number(w, asked), true, &request, payload, claim->bytes);
-}
-
-static struct claim *plan(struct client *client, const struct step *step) {
-    struct world *w = client->node->world;
-    static const uint8_t weights[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 4};
-    uint64_t bytes = sizes[weights[step->b % 16]];
-    uint64_t nonce = (cluster_random(&w->random) << 12) | w->contract.claim_count;
-    return contract_plan(&w->contract, step->a % w->history->ids, client->node->index,
-                         client->node->incarnation, nonce, bytes);
-}
-
-static void do_put(struct client *client, const struct step *step) {
-    struct claim *claim = plan(client, step);
-    struct asked *asked = claim ? ask(client, STEP_PUT) : NULL;
-    if (!asked)
-        return;
-    asked->claim = claim;
-    asked->id = claim->id;
-    new_op(client, asked);
-    world_may_not_know(client->node, claim->id);
-    contract_commit_begins(&client->node->world->contract, claim);
-    send_put(client, asked, step->c % 4 ? 0 : 1 + step->c / 4 % 30);
-}
-
-static void do_reserve(struct client *client, const struct step *step) {
-    struct claim *claim = plan(client, step);
-    struct asked *asked = claim ? ask(client, STEP_RESERVE) : NULL;
-    if (!asked)
-        return;
-    struct world *w = client->node->world;
-    unsigned size = size_of(claim);
-    asked->claim = claim;
-    asked->id = claim->id;
-    Fb__ReserveItem item = FB__RESERVE_ITEM__INIT, *items[1] = {&item};
-    item.sample_id = (char *)clients_ids[claim->id];
-    item.spec = (ProtobufCBinaryData){specs[size].count, specs[size].bytes};
-    Fb__Reserve reserve = FB__RESERVE__INIT;
-    reserve.handle = client->handle;
-    reserve.n_items = 1;
-    reserve.items = items;
-    reserve.deadline_ms = step->c % 4 ? 0 : 1 + step->c / 4 % 30;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_RESERVE;
-    request.reserve = &reserve;
-    world_say(w, "#%u %s reserve %s %" PRIu64 " bytes", number(w, asked), client->node->name,
-              clients_ids[claim->id], claim->bytes);
-    send(client, number(w, asked), true, &request, NULL, 0);
-}
-
-static struct reserved *any_reserved(struct client *client, uint32_t pick) {
-    struct world *w = client->node->world;
-    for (unsigned i = 0; i < w->reserved_count; i++) {
-        struct reserved *reserved = &w->reserved[(pick + i) % w->reserved_count];
-        if (reserved->open && reserved->client == client &&
-            client_is_current(client, reserved->serial))
-            return reserved;
-    }
-    return NULL;
-}
-
-static void send_commit(struct client *client, struct asked *asked, uint64_t reservation) {
-    struct world *w = client->node->world;
-    uint8_t checksum[8] = {1};
-    Fb__CommitItem item = FB__COMMIT_ITEM__INIT, *items[1] = {&item};
-    item.reservation = reservation;
-    item.checksums = (ProtobufCBinaryData){sizeof checksum, checksum};
-    Fb__Commit commit = FB__COMMIT__INIT;
-    commit.handle = client->handle;
-    commit.n_items = 1;
-    commit.items = items;
-    commit.op_id = asked->op_id;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_COMMIT;
-    request.commit = &commit;
-    world_say(w, "#%u %s commit %s as %" PRIx64 "%s", number(w, asked), client->node->name,
-              clients_ids[asked->id], asked->claim->nonce, asked->repeats ? ", again" : "");
-    send(client, number(w, asked), true, &request, NULL, 0);
-}
-
-static void do_commit(struct client *client, const struct step *step) {
-    struct reserved *reserved = any_reserved(client, step->a);
-    struct asked *asked = reserved ? ask(client, STEP_COMMIT) : NULL;
-    if (!asked)
-        return;
-    reserved->open = false;
-    asked->claim = reserved->claim;
-    asked->id = reserved->claim->id;
-    new_op(client, asked);
-    world_may_not_know(client->node, asked->claim->id);
-    contract_commit_begins(&client->node->world->contract, asked->claim);
-    send_commit(client, asked, reserved->reservation);
-}
-
-static void do_cancel(struct client *client, const struct step *step) {
-    struct reserved *reserved = any_reserved(client, step->a);
-    struct asked *asked = reserved ? ask(client, STEP_CANCEL) : NULL;
-    if (!asked)
-        return;
-    reserved->open = false;
-    Fb__Cancel cancel = FB__CANCEL__INIT;
-    cancel.handle = client->handle;
-    cancel.n_reservations = 1;
-    cancel.reservations = &reserved->reservation;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_CANCEL;
-    request.cancel = &cancel;
-    send(client, number(client->node->world, asked), true, &request, NULL, 0);
-}
-
-/* A put that was answered, most likely one of the last. */
 static struct claim *any_claim(struct world *w, uint32_t pick) {
     struct contract *c = &w->contract;
     unsigned reach = pick % 4 ? 12 : 64, from = pick / 4 % reach;
@@ -349,16 +186,17 @@ static void send_get(struct client *client, struct asked *asked, uint32_t deadli
     request.op_case = FB__CLIENT_REQUEST__OP_GET;
     request.get = &get;
     if (claim)
-        world_say(w, "#%u %s get put %" PRIx64 " generation %" PRIx64 " of %s", number(w, asked),
-                  client->node->name, claim->nonce, claim->generation, item.home);
+        world_say(w, "#%u %s get put %" PRIx64 " generation %" PRIx64 " of %s",
+                  clients_number(w, asked), client->node->name, claim->nonce, claim->generation,
+                  item.home);
     else
-        world_say(w, "#%u %s get %s by id", number(w, asked), client->node->name,
+        world_say(w, "#%u %s get %s by id", clients_number(w, asked), client->node->name,
                   clients_ids[asked->id]);
-    send(client, number(w, asked), true, &request, NULL, 0);
+    clients_send(client, clients_number(w, asked), true, &request, NULL, 0);
 }
 
 void client_get(struct client *client, struct claim *claim) {
-    struct asked *asked = ask(client, STEP_GET_REF);
+    struct asked *asked = clients_ask(client, STEP_GET_REF);
     if (!asked)
         return;
     asked->claim = claim;
@@ -371,7 +209,7 @@ void client_get(struct client *client, struct claim *claim) {
 static void do_get_ref(struct client *client, const struct step *step) {
     struct world *w = client->node->world;
     struct claim *claim = any_claim(w, step->a);
-    struct asked *asked = claim ? ask(client, STEP_GET_REF) : NULL;
+    struct asked *asked = claim ? clients_ask(client, STEP_GET_REF) : NULL;
     if (!asked)
         return;
     asked->claim = claim;
@@ -387,7 +225,7 @@ static unsigned id_by_name(const struct world *w, const struct step *step) {
 
 static void do_get_id(struct client *client, const struct step *step) {
     struct world *w = client->node->world;
-    struct asked *asked = ask(client, STEP_GET_ID);
+    struct asked *asked = clients_ask(client, STEP_GET_ID);
     if (!asked)
         return;
     asked->id = id_by_name(w, step);
@@ -409,10 +247,10 @@ static void send_release(struct client *client, struct asked *asked, const struc
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_RELEASE;
     request.release = &release;
-    world_say(w, "#%u %s release put %" PRIx64 " %s", number(w, asked), client->node->name,
+    world_say(w, "#%u %s release put %" PRIx64 " %s", clients_number(w, asked), client->node->name,
               held->claim->nonce, consumed ? "consumed" : "returned");
     asked->answered = !wants_reply;
-    send(client, number(w, asked), wants_reply, &request, NULL, 0);
+    clients_send(client, clients_number(w, asked), wants_reply, &request, NULL, 0);
 }
 
 static struct held *any_held(struct world *w, uint32_t pick, const struct client *client) {
@@ -435,7 +273,7 @@ static void said(struct world *w, struct held *held, bool consumed) {
 static void release_held(struct client *client, struct held *held, bool consumed,
                          bool wants_reply) {
     struct world *w = client->node->world;
-    struct asked *asked = ask(client, STEP_RELEASE);
+    struct asked *asked = clients_ask(client, STEP_RELEASE);
     if (!asked)
         return;
     held_check(w, held, "before its release");
@@ -461,7 +299,7 @@ static void do_release_late(struct client *client, const struct step *step) {
         if (held->state == LEASE_HELD || held->node != node->index ||
             held->incarnation != node->incarnation)
             continue;
-        struct asked *asked = ask(client, STEP_RELEASE_LATE);
+        struct asked *asked = clients_ask(client, STEP_RELEASE_LATE);
         bool counts = held->state != LEASE_SAID_CONSUMED;
         if (!asked)
             return;
@@ -494,14 +332,14 @@ static void send_retire(struct client *client, struct asked *asked, uint32_t dea
         asked->kind == STEP_ACK ? FB__CLIENT_REQUEST__OP_ACK : FB__CLIENT_REQUEST__OP_ABORT;
     request.ack = &retire;
     if (claim)
-        world_say(w, "#%u %s %s put %" PRIx64 " of %s%s", number(w, asked), client->node->name,
-                  clients_step_names[asked->kind], claim->nonce, item.home,
+        world_say(w, "#%u %s %s put %" PRIx64 " of %s%s", clients_number(w, asked),
+                  client->node->name, clients_step_names[asked->kind], claim->nonce, item.home,
                   asked->repeats ? ", again" : "");
     else
-        world_say(w, "#%u %s %s %s by id%s", number(w, asked), client->node->name,
+        world_say(w, "#%u %s %s %s by id%s", clients_number(w, asked), client->node->name,
                   clients_step_names[asked->kind], clients_ids[asked->id],
                   asked->repeats ? ", again" : "");
-    send(client, number(w, asked), true, &request, NULL, 0);
+    clients_send(client, clients_number(w, asked), true, &request, NULL, 0);
 }
 
 static void retire_begins(struct world *w, const struct asked *asked) {
@@ -519,14 +357,14 @@ static void do_retire(struct client *client, const struct step *step) {
     struct contract *c = &w->contract;
     bool by_id = step->b % 4 == 0, ack = step->kind == STEP_ACK;
     struct claim *claim = by_id ? NULL : any_claim(w, step->a);
-    struct asked *asked = claim || by_id ? ask(client, step->kind) : NULL;
+    struct asked *asked = claim || by_id ? clients_ask(client, step->kind) : NULL;
     if (!asked)
         return;
     asked->claim = claim;
     asked->id = claim ? claim->id : id_by_name(w, step);
     asked->home = ack || c->index ? EVERYWHERE : client->node->index;
     asked->incarnation = client->node->incarnation;
-    new_op(client, asked);
+    clients_new_op(client, asked);
     retire_begins(w, asked);
     send_retire(client, asked, 5 + step->c % 100);
 }
@@ -534,7 +372,7 @@ static void do_retire(struct client *client, const struct step *step) {
 static void do_stat(struct client *client, const struct step *step) {
     struct world *w = client->node->world;
     struct claim *claim = any_claim(w, step->a);
-    struct asked *asked = claim ? ask(client, STEP_STAT) : NULL;
+    struct asked *asked = claim ? clients_ask(client, STEP_STAT) : NULL;
     if (!asked)
         return;
     asked->claim = claim;
@@ -551,14 +389,14 @@ static void do_stat(struct client *client, const struct step *step) {
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_STAT;
     request.stat = &stat;
-    world_say(w, "#%u %s stat put %" PRIx64 " of %s", number(w, asked), client->node->name,
+    world_say(w, "#%u %s stat put %" PRIx64 " of %s", clients_number(w, asked), client->node->name,
               claim->nonce, item.home);
-    send(client, number(w, asked), true, &request, NULL, 0);
+    clients_send(client, clients_number(w, asked), true, &request, NULL, 0);
 }
 
 static void do_gc(struct client *client, const struct step *step) {
     struct node *node = client->node;
-    struct asked *asked = ask(client, STEP_GC);
+    struct asked *asked = clients_ask(client, STEP_GC);
     if (!asked)
         return;
     contract_gc_begins(&node->world->contract, node->index, node->incarnation);
@@ -568,9 +406,9 @@ static void do_gc(struct client *client, const struct step *step) {
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_GC;
     request.gc = &gc;
-    world_say(node->world, "#%u %s gc older than %u ms", number(node->world, asked), node->name,
-              (unsigned)gc.max_hold_ms);
-    send(client, number(node->world, asked), true, &request, NULL, 0);
+    world_say(node->world, "#%u %s gc older than %u ms", clients_number(node->world, asked),
+              node->name, (unsigned)gc.max_hold_ms);
+    clients_send(client, clients_number(node->world, asked), true, &request, NULL, 0);
 }
 
 static void do_leave(struct client *client, const struct step *step) {
@@ -593,7 +431,7 @@ static void do_repeat(struct client *client, const struct step *step) {
     else if (!first->answered)
         return; /* a client says an operation again only when its connection broke */
     client_connect(client);
-    struct asked *asked = ask(client, first->kind);
+    struct asked *asked = clients_ask(client, first->kind);
     if (!asked)
         return;
     first = &w->asked[client->last_asked];
@@ -603,16 +441,16 @@ static void do_repeat(struct client *client, const struct step *step) {
     asked->incarnation = client->node->incarnation;
     asked->op_id = first->op_id;
     asked->repeats = client->last_asked;
-    client->last_asked = number(w, asked);
+    client->last_asked = clients_number(w, asked);
     bool put = first->kind == STEP_PUT || first->kind == STEP_COMMIT;
     if (put)
         world_may_not_know(client->node, first->claim->id);
     if (put && first->claim->state != CLAIM_DONE)
         contract_commit_again(&w->contract, first->claim);
     if (first->kind == STEP_PUT)
-        send_put(client, asked, 0);
+        clients_send_put(client, asked, 0);
     else if (first->kind == STEP_COMMIT)
-        send_commit(client, asked, 1);
+        clients_send_commit(client, asked, 1);
     else {
         retire_begins(w, asked);
         send_retire(client, asked, 50);
@@ -621,13 +459,13 @@ static void do_repeat(struct client *client, const struct step *step) {
 
 void client_step(struct world *w, const struct step *step) {
     static void (*const steps[STEP_KINDS])(struct client * client, const struct step *step) = {
-        [STEP_PUT] = do_put,         [STEP_RESERVE] = do_reserve,
-        [STEP_COMMIT] = do_commit,   [STEP_CANCEL] = do_cancel,
-        [STEP_GET_REF] = do_get_ref, [STEP_GET_ID] = do_get_id,
-        [STEP_RELEASE] = do_release, [STEP_RELEASE_LATE] = do_release_late,
-        [STEP_ACK] = do_retire,      [STEP_ABORT] = do_retire,
-        [STEP_STAT] = do_stat,       [STEP_GC] = do_gc,
-        [STEP_LEAVE] = do_leave,     [STEP_REPEAT] = do_repeat,
+        [STEP_PUT] = clients_put,       [STEP_RESERVE] = clients_reserve,
+        [STEP_COMMIT] = clients_commit, [STEP_CANCEL] = clients_cancel,
+        [STEP_GET_REF] = do_get_ref,    [STEP_GET_ID] = do_get_id,
+        [STEP_RELEASE] = do_release,    [STEP_RELEASE_LATE] = do_release_late,
+        [STEP_ACK] = do_retire,         [STEP_ABORT] = do_retire,
+        [STEP_STAT] = do_stat,          [STEP_GC] = do_gc,
+        [STEP_LEAVE] = do_leave,        [STEP_REPEAT] = do_repeat,
     };
     struct node *node = &w->nodes[step->node % w->node_count];
     struct client *client = &node->clients[step->client % CLIENTS_PER_NODE];

@@ -4,6 +4,7 @@ of its own in it, and leaves no leases behind."""
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def client(broker: Broker) -> Iterator[fb.Client]:
     """A connection to `broker`. Fails when the test leaves leases of it behind."""
     with broker.connect() as client:
         yield client
+        gc.collect()
         wait_until(lambda: client.health().leases == 0, "no leases are left")
 
 
@@ -76,7 +78,9 @@ def world(request: pytest.FixtureRequest) -> Iterator["World"]:
 class World:
     """Who puts and who gets, each with its own connection."""
 
-    def __init__(self, home: Broker, away: Broker, producer: fb.Client, consumer: fb.Client) -> None:
+    def __init__(
+        self, home: Broker, away: Broker, producer: fb.Client, consumer: fb.Client
+    ) -> None:
         self.home, self.away = home, away
         self.producer, self.consumer = producer, consumer
 
@@ -85,6 +89,7 @@ class World:
         with home.connect() as producer, away.connect() as consumer:
             world = cls(home, away, producer, consumer)
             yield world
+            gc.collect()  # event loops that have ended are parts of circles
             wait_until(lambda: world.producer.health().leases == 0, "no leases are left at home")
             wait_until(lambda: world.consumer.health().leases == 0, "no leases are left")
 

@@ -7,13 +7,12 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Iterator
 
-from brokers import DEADLINE_S, ROOT, free_port, temporary_folder, wait_until
+from brokers import DEADLINE_S, ROOT, free_port, wait_until
 
 DROPIN = ROOT / "libclient/python/mooncake_dropin"
 sys.path.insert(0, str(DROPIN))
@@ -63,7 +62,7 @@ def connect(socket_path: str, put_wait_s: float = 30.0) -> MooncakeDistributedSt
     store = MooncakeDistributedStore()
     with environ(FEATURED_SOCKET=socket_path, FEATURED_PUT_WAIT_S=str(put_wait_s)):
         code = store.setup(
-            "127.0.0.1", "P2PHANDSHAKE", SEGMENT_BYTES, 0, "tcp", "", MASTER_NOWHERE
+            "127.0.0.1", "P2PHANDSHAKE", SEGMENT_BYTES, 64 << 20, "tcp", "", MASTER_NOWHERE
         )
     assert code == 0, code
     return store
@@ -75,14 +74,14 @@ class Memory:
     def __init__(self, content: bytes | int) -> None:
         size = content if isinstance(content, int) else len(content)
         self.size = size
-        self._array = (ctypes.c_char * (size or 1))()
-        if not isinstance(content, int):
-            self._array[:size] = content
+        self._array = ctypes.create_string_buffer(size or 1)
         self.address = ctypes.addressof(self._array)
+        if not isinstance(content, int):
+            ctypes.memmove(self.address, content, size)
 
     @property
     def bytes(self) -> bytes:
-        return bytes(self._array[: self.size])
+        return ctypes.string_at(self.address, self.size)
 
 
 class Master:
@@ -117,11 +116,15 @@ class Master:
     def wait_ready(self) -> "Master":
         def ready() -> bool:
             assert self.process.poll() is None, self.log()
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.rpc_port)) == 0
+            return "featured at " in self.log()
 
-        wait_until(ready, f"mooncake_master takes connections: {self.log()}")
+        wait_until(ready, "mooncake_master takes connections")
         return self
+
+    @property
+    def socket_path(self) -> str:
+        """Of the broker that it uses."""
+        return self.log().split("featured at ")[1].split(";")[0]
 
     def stop(self) -> None:
         """As launchers do: SIGTERM to its group."""

@@ -161,7 +161,7 @@ static void expect_mended(struct suite *s) {
     cr_assert_not(s->ab->closed, "%s", s->ab->why);
     s->a.t->ops->query(s->ab->conn, &info);
     cr_assert_eq(info.rail_count, 2);
-    cr_assert_eq(info.rails[1].errors, 1);
+    cr_assert_geq(info.rails[1].errors, 1); /* the new QP, too, when it is not proven in time */
     cr_assert_neq(info.rails[1].last_failure[0], '\0');
     uint64_t before = info.rails[1].bytes_in;
     cr_assert_eq(suite_read(s, 0, 0, 64 * MIB), 0);

@@ -34,7 +34,7 @@ struct reading {
 };
 
 static void __attribute__((format(printf, 2, 3)))
-refuse(struct reading *reading, const char *format, ...) {
+read_refuse(struct reading *reading, const char *format, ...) {
     va_list args;
     if (reading->failed)
         return;
@@ -58,14 +58,14 @@ static int64_t read_int64(struct reading *reading, const json_t *object, const c
     int64_t value = text ? strtoll(text, &end, 10) : 0;
     bool good = text && (*text == '-' || (*text >= '0' && *text <= '9')) && !*end && !errno;
     if (!good)
-        refuse(reading, "etcd's %s is not an int64 in a string", name);
+        read_refuse(reading, "etcd's %s is not an int64 in a string", name);
     return good ? value : 0;
 }
 
 static bool read_bool(struct reading *reading, const json_t *object, const char *name) {
     const json_t *field = json_object_get(object, name);
     if (field && !json_is_boolean(field))
-        refuse(reading, "etcd's %s is not a truth value", name);
+        read_refuse(reading, "etcd's %s is not a truth value", name);
     return json_is_true(field);
 }
 
@@ -79,7 +79,7 @@ static const char *read_bytes(struct reading *reading, const json_t *object, con
                   sodium_base642bin((unsigned char *)out, json_string_length(field),
                                     json_string_value(field), json_string_length(field), NULL,
                                     &bytes, NULL, sodium_base64_VARIANT_ORIGINAL) != 0))
-        refuse(reading, "etcd's %s is not base64", name);
+        read_refuse(reading, "etcd's %s is not base64", name);
     if (!field)
         return "";
     out[bytes] = '\0';
@@ -91,14 +91,14 @@ static const char *read_bytes(struct reading *reading, const json_t *object, con
 static const json_t *read_array(struct reading *reading, const json_t *object, const char *name) {
     const json_t *field = json_object_get(object, name);
     if (field && !json_is_array(field))
-        refuse(reading, "etcd's %s is not a list", name);
+        read_refuse(reading, "etcd's %s is not a list", name);
     return json_is_array(field) ? field : NULL;
 }
 
 static const json_t *read_object(struct reading *reading, const json_t *object, const char *name) {
     const json_t *field = json_object_get(object, name);
     if (!json_is_object(field))
-        refuse(reading, "etcd's answer has no %s", name);
+        read_refuse(reading, "etcd's answer has no %s", name);
     return json_is_object(field) ? field : NULL;
 }
 
@@ -106,7 +106,7 @@ static const json_t *read_object(struct reading *reading, const json_t *object, 
  */
 static struct etcd_kv read_kv(struct reading *reading, const json_t *kv) {
     if (!json_is_object(kv) || !json_object_get(kv, "key"))
-        refuse(reading, "etcd's answer has a pair without a key");
+        read_refuse(reading, "etcd's answer has a pair without a key");
     return (struct etcd_kv){
         .key = read_bytes(reading, kv, "key"),
         .value = read_bytes(reading, kv, "value"),
@@ -122,7 +122,7 @@ static void json_read_add_kv(struct reading *reading, const json_t *kv) {
         size_t room = reading->kv_room ? 2 * reading->kv_room : 16;
         struct etcd_kv *kvs = reallocarray(answer->kvs, room, sizeof *kvs);
         if (!kvs) {
-            refuse(reading, "out of memory");
+            read_refuse(reading, "out of memory");
             return;
         }
         answer->kvs = kvs;
@@ -160,7 +160,7 @@ static void read_op(struct reading *reading, const json_t *wrapper, struct etcd_
     } else if ((body = json_object_get(wrapper, "response_txn"))) {
         op->succeeded = read_bool(reading, body, "succeeded");
     } else {
-        refuse(reading, "etcd's answer has an operation of an unknown kind");
+        read_refuse(reading, "etcd's answer has an operation of an unknown kind");
     }
     op->kv_count = reading->answer.kv_count - op->kv_first;
 }
@@ -172,7 +172,7 @@ static void read_txn(struct reading *reading, const json_t *root) {
     answer->op_count = json_array_size(responses);
     answer->ops = calloc(answer->op_count + 1, sizeof *answer->ops);
     if (!answer->ops) {
-        refuse(reading, "out of memory");
+        read_refuse(reading, "out of memory");
         return;
     }
     for (size_t i = 0; i < answer->op_count && !reading->failed; i++)
@@ -185,13 +185,13 @@ static void read_lease(struct reading *reading, const json_t *object) {
     reading->answer.lease = read_int64(reading, object, "ID");
     reading->answer.ttl_s = read_int64(reading, object, "TTL");
     if (!reading->answer.lease)
-        refuse(reading, "etcd's answer about a lease has no ID");
+        read_refuse(reading, "etcd's answer about a lease has no ID");
 }
 
 static void read_token(struct reading *reading, const json_t *root) {
     const char *token = json_string_value(json_object_get(root, "token"));
     if (!token || !*token) {
-        refuse(reading, "etcd's answer has no token");
+        read_refuse(reading, "etcd's answer has no token");
         return;
     }
     reading->answer.token = strcpy(reading->next, token);
@@ -245,7 +245,7 @@ static json_t *json_read_parse(struct reading *reading, const char *text, size_t
     json_error_t error;
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
     if (!json_is_object(root))
-        refuse(reading, "etcd's answer is not JSON: %s", root ? "no object" : error.text);
+        read_refuse(reading, "etcd's answer is not JSON: %s", root ? "no object" : error.text);
     return root;
 }
 
@@ -320,7 +320,7 @@ static void read_events(struct reading *reading, const json_t *result,
     size_t count = json_array_size(events);
     reading->events = calloc(count + 1, sizeof *reading->events);
     if (!reading->events)
-        refuse(reading, "out of memory");
+        read_refuse(reading, "out of memory");
     for (size_t i = 0; i < count && !reading->failed; i++) {
         const json_t *event = json_array_get(events, i);
         const char *type = json_string_value(json_object_get(event, "type"));

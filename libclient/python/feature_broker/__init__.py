@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""feature_broker: put and get samples of tensors through the featured broker of this machine.
+"""feature_broker: put and get samples of tensors through the featured broker of this machine::
 
     import feature_broker as fb
 
@@ -32,10 +32,12 @@ from ._errors import (
     text as _text,
 )
 from ._feature import lib as _lib
+from ._pool import set_receive_pool
 from ._ref import Key, Ref, TensorSpec
 from ._reservation import Reservation
 from ._serve import Broker, serve
-from ._store import Stat, Store
+from ._stat import Stat
+from ._store import Store
 from ._tensor import Tensor
 from ._view import View
 
@@ -68,5 +70,6 @@ __all__ = [
     "Unsupported",
     "View",
     "connect",
+    "set_receive_pool",
     "serve",
 ]

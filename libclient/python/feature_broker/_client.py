@@ -12,8 +12,8 @@ from typing import Any, Callable
 from . import _sinks
 from ._errors import Invalid, failure, text
 from ._feature import ffi, lib
-from ._handles import ClientHandle, StoreHandle, milliseconds
-from ._ref import _c_string
+from ._handles import ClientHandle, OfThisProcess, StoreHandle, milliseconds
+from ._ref import c_string
 from ._store import Store
 
 Log = Callable[[str, str], None]
@@ -80,7 +80,7 @@ def connect(
     keep: list[Any] = []
     for field, value in (("socket_path", socket_path), ("client_name", client_name)):
         if value is not None:
-            keep.append(ffi.new("char[]", _c_string(str(value), field)))
+            keep.append(ffi.new("char[]", c_string(str(value), field)))
             setattr(options, field, keep[-1])
     handle = ffi.NULL
     if log is not None:
@@ -94,7 +94,7 @@ def connect(
     return Client(ClientHandle(out[0], (handle, log)), socket_path)
 
 
-class Client:
+class Client(OfThisProcess):
     """A connection to the broker of this machine, from :func:`connect`.
 
     Many threads may use it at once. After a restart of the broker it connects again by itself. A
@@ -161,7 +161,7 @@ class Client:
             raise Invalid(f"create_store {name}: {error}") from None
         options.max_hold_ms = milliseconds(max_hold_s, "max_hold_s") if max_hold_s else 0
         keep = _give_secret(options, secret)
-        status = lib.feature_store_create(handle.raw, _c_string(name, "store name"), options)
+        status = lib.feature_store_create(handle.raw, c_string(name, "store name"), options)
         del keep
         if status:
             raise failure(status)
@@ -170,7 +170,7 @@ class Client:
         """Drops a store of this node with all its samples. It takes an administrator.
 
         Harmless when there is none. Views of its samples stay good."""
-        status = lib.feature_store_drop(self._open().raw, _c_string(name, "store name"))
+        status = lib.feature_store_drop(self._open().raw, c_string(name, "store name"))
         if status:
             raise failure(status)
 
@@ -198,7 +198,7 @@ class Client:
         options.read_only = read_only
         keep = _give_secret(options, secret)
         out = ffi.new("struct feature_store **")
-        status = lib.feature_store_open(handle.raw, _c_string(name, "store name"), options, out)
+        status = lib.feature_store_open(handle.raw, c_string(name, "store name"), options, out)
         del keep
         if status:
             raise failure(status)
@@ -236,9 +236,12 @@ class Client:
     def close(self) -> None:
         """Ends the session, after waiting up to a second for its releases to arrive. Its leases
         end as returned, and its stores are closed; views stay readable until they are collected.
-        Calls that other threads are in end first. A second call does nothing."""
+        Calls that other threads are in end first; gets that an event loop awaits raise Invalid. A
+        second call does nothing."""
         for store in list(self._stores):
             store.close()
+        if self._handle is not None:
+            self._handle.close_loops()
         self._handle = None
 
     def __enter__(self) -> "Client":
@@ -267,9 +270,10 @@ def _give_secret(options: Any, secret: bytes | None) -> Any:
     """Points options to the secret. What is returned keeps it alive."""
     if secret is None:
         return None
-    if isinstance(secret, str):
-        raise Invalid("a secret is bytes, not str")
-    pointer = ffi.from_buffer(secret)
+    try:
+        pointer = ffi.from_buffer(secret)
+    except TypeError:
+        raise Invalid(f"a secret is bytes, not {type(secret).__name__}") from None
     options.secret = pointer
     options.secret_bytes = len(secret)
     return pointer

@@ -8,16 +8,34 @@ store's memory.
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from typing import TYPE_CHECKING, Any
 
 from ._errors import Invalid
 from ._feature import lib
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._queue import LoopQueue
+
+
+class OfThisProcess:
+    """What makes no sense in another process, and says so when it is pickled."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} belongs to this process and cannot be pickled or copied: send "
+            "refs, and connect in the other process"
+        )
 
 
 class ClientHandle:
     """Owns a connection."""
 
-    __slots__ = ("raw", "counted", "log", "__weakref__")
+    __slots__ = ("raw", "counted", "log", "loops", "__weakref__")
 
     def __init__(self, raw: Any, log: Any) -> None:
         self.counted = lib.binding_client_new(raw)
@@ -25,9 +43,18 @@ class ClientHandle:
             raise MemoryError("no memory for a connection")
         self.raw = raw  # struct feature *, for calls
         self.log = log  # what libfeature's log callback finds Python's function by
+        # What each event loop gets with.
+        self.loops: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopQueue]"
+        self.loops = weakref.WeakKeyDictionary()
+
+    def close_loops(self) -> None:
+        """Ends the gets of event loops: with Invalid."""
+        for queue in list(self.loops.values()):
+            queue.close_soon()
 
     def __del__(self) -> None:
         if self.counted:
+            self.close_loops()
             lib.binding_client_unref(self.counted)
 
 
@@ -62,4 +89,3 @@ def milliseconds(seconds: float | None, what: str) -> int:
     except TypeError:
         pass
     raise Invalid(f"{what} is {seconds!r}: give a number of seconds that is not negative, or None")
-

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 from ._dtypes import BY_CODE
 from ._errors import Invalid, failure, text
@@ -28,14 +28,29 @@ class Ref:
     same generation.
     """
 
-    __slots__ = ("_raw", "_tensors", "__weakref__")
+    __slots__ = ("_holder", "_tensors", "__weakref__")
 
     def __init__(self, raw: Any) -> None:
         """Takes a struct feature_ref * that frees itself. Users get refs from puts instead."""
         if not isinstance(raw, ffi.CData):
             raise Invalid("a Ref is made by put(), Ref.from_bytes() or Ref.from_uri()")
-        self._raw = raw
+        self._holder: Any = (raw,)
         self._tensors: tuple[TensorSpec, ...] | None = None
+
+    @classmethod
+    def _later(cls) -> "tuple[Ref, Any]":
+        """A ref, and the struct feature_ref ** that C will set. Made before a put, whose copy drives
+        Python's code out of the processor's caches: what is left to do after it is then little."""
+        out = ffi.new("struct feature_ref **")
+        ref = cls.__new__(cls)
+        ref._holder = ffi.gc(out, lib.binding_ref_free)
+        ref._tensors = None
+        return ref, out
+
+    @property
+    def _raw(self) -> Any:
+        """The struct feature_ref *."""
+        return self._holder[0]
 
     @classmethod
     def _own(cls, pointer: Any) -> "Ref":
@@ -122,7 +137,11 @@ class Ref:
     def from_bytes(cls, data: bytes) -> "Ref":
         """A ref from :meth:`to_bytes`. Raises Invalid for anything else; nothing is trusted."""
         out = ffi.new("struct feature_ref **")
-        status = lib.feature_ref_decode(ffi.from_buffer(data), len(data), out)
+        try:
+            buffer = ffi.from_buffer(data)
+        except TypeError:
+            raise Invalid(f"Ref.from_bytes takes bytes, not {type(data).__name__}") from None
+        status = lib.feature_ref_decode(buffer, len(data), out)
         if status:
             raise failure(status)
         return cls._own(out[0])
@@ -131,7 +150,7 @@ class Ref:
     def from_uri(cls, uri: str) -> "Ref":
         """A ref from its URI. It has no specs, but a get of it has. Raises Invalid."""
         out = ffi.new("struct feature_ref **")
-        status = lib.feature_ref_from_uri(_c_string(uri, "a URI"), out)
+        status = lib.feature_ref_from_uri(c_string(uri, "a URI"), out)
         if status:
             raise failure(status, uri)
         return cls._own(out[0])
@@ -159,7 +178,7 @@ Key = Ref | str
 """What a call acts on: a Ref (that generation), or a sample id or a ref's URI as str."""
 
 
-def _c_string(value: str, what: str) -> bytes:
+def c_string(value: str, what: str) -> bytes:
     """As bytes for C. A zero inside would cut it short there."""
     try:
         encoded = value.encode()
@@ -177,5 +196,20 @@ def c_key(key: Key) -> tuple[Any, Any]:
     if isinstance(key, str):
         if key.startswith("feature://"):
             return Ref.from_uri(key)._raw, ffi.NULL
-        return ffi.NULL, _c_string(key, "sample id")
+        return ffi.NULL, c_string(key, "sample id")
     raise Invalid(f"{key!r} is no key: give a Ref, a sample id, or the URI of a ref")
+
+
+def make_keys(keys: Sequence[Key]) -> tuple[Any, Any]:
+    """An array of struct feature_key, and what keeps its strings and refs alive."""
+    array = ffi.new("struct feature_key[]", len(keys))
+    keep: list[Any] = []
+    for index, key in enumerate(keys):
+        ref, sample_id = c_key(key)
+        if sample_id:
+            sample_id = ffi.new("char[]", sample_id)
+        keep.append((ref, sample_id))
+        array[index].size = ffi.sizeof("struct feature_key")
+        array[index].ref = ref
+        array[index].sample_id = sample_id
+    return array, keep

@@ -6,15 +6,16 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Iterator, Mapping
 
+from ._cuda import wait_for_torch
 from ._errors import Invalid, failure
 from ._feature import ffi, lib
-from ._handles import StoreHandle
+from ._handles import OfThisProcess, StoreHandle
 from ._ref import Ref
 from ._sinks import Framework
 from ._sources import Source
 
 
-class Reservation(Mapping[str, Any]):
+class Reservation(OfThisProcess, Mapping[str, Any]):
     """Room for one sample: a mapping from name to writable tensor, in the broker's memory.
 
     Used in a ``with`` block: a clean end commits, so that all tensors become visible at one moment,
@@ -87,6 +88,7 @@ class Reservation(Mapping[str, Any]):
         not known whether the sample is visible (put it again).
         """
         raw = self._open()
+        wait_for_torch()
         self._end()
         out = ffi.new("struct feature_ref **")
         status = lib.feature_commit(raw, out)

@@ -10,9 +10,18 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
-from ._dtypes import F4, NumpyTypes, TorchTypes, by_code, numpy_types, numpy_types_or_fail, torch_types
+from ._dtypes import (
+    F4,
+    NumpyTypes,
+    TorchTypes,
+    by_code,
+    numpy_types,
+    numpy_types_or_fail,
+    torch_types,
+)
 from ._errors import Invalid
 from ._feature import ffi
+from ._pool import POOLED_BYTES_MIN, take
 from ._tensor import Tensor
 
 
@@ -43,6 +52,10 @@ class NumpyFramework:
         self._types = types
 
     def new(self, name: str, code: int, shape: tuple[int, ...], size: int) -> tuple[Any, int]:
+        if size >= POOLED_BYTES_MIN:
+            pooled = take(size)
+            array = self.wrap(name, code, shape, size, pooled, True)
+            return array, int(ffi.cast("uintptr_t", pooled))
         dtype = self._types.to(code, name)
         array = self._types.numpy.empty(shape, dtype)
         try:
@@ -75,6 +88,10 @@ class TorchFramework:
         self._types = types
 
     def new(self, name: str, code: int, shape: tuple[int, ...], size: int) -> tuple[Any, int]:
+        if size >= POOLED_BYTES_MIN:
+            pooled = take(size)
+            tensor = self.wrap(name, code, shape, size, pooled, True)
+            return tensor, int(ffi.cast("uintptr_t", pooled))
         dtype = self._types.to(code, name)
         if code == F4.code:
             shape = _halve_last(shape, name)
@@ -111,7 +128,10 @@ class RawFramework:
     stream: int | None = None
 
     def new(self, name: str, code: int, shape: tuple[int, ...], size: int) -> tuple[Any, int]:
-        tensor = Tensor(by_code(code, name), shape, bytearray(size))
+        if size >= POOLED_BYTES_MIN:
+            tensor = self.wrap(name, code, shape, size, take(size), True)
+        else:
+            tensor = Tensor(by_code(code, name), shape, bytearray(size))
         return tensor, tensor.address
 
     def wrap(

@@ -29,7 +29,7 @@ class Source(NamedTuple):
     bytes: int
     shape: tuple[int, ...]
     keep: Any  # keeps the memory alive
-    fill: Callable[[Any], None] | None  # copies into a cffi buffer of `bytes` bytes
+    fill: Callable[[Any], None] | None  # copies into a cffi buffer of `bytes` bytes; None: dense
     stream: int | None = None  # of GPU memory, to be waited for, 0: none; None: plain memory
 
 
@@ -78,6 +78,12 @@ def of_torch(tensor: Any) -> Source:
     if dtype is F4:
         shape = (*shape[:-1], 2 * shape[-1]) if shape else (2,)
     size = tensor.numel() * tensor.element_size()
+
+    def fill(buffer: Any) -> None:
+        if size:
+            whole = torch.frombuffer(buffer, dtype=torch.uint8)
+            whole.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
     if not tensor.is_cpu:
         if not tensor.is_cuda:
             raise Invalid(f"a torch tensor on device {tensor.device} cannot be put: call cpu()")
@@ -85,11 +91,6 @@ def of_torch(tensor: Any) -> Source:
         stream = int(torch.cuda.current_stream(tensor.device).cuda_stream)
         return Source(dtype.code, tensor.data_ptr(), size, shape, tensor, None, stream)
     if not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
-
-        def fill(buffer: Any) -> None:
-            whole = torch.frombuffer(buffer, dtype=torch.uint8)
-            whole.view(tensor.dtype).view(tensor.shape).copy_(tensor)
-
         return Source(dtype.code, 0, size, shape, tensor, fill)
     return Source(dtype.code, tensor.data_ptr(), size, shape, tensor, None)
 
@@ -222,6 +223,16 @@ def to_numbers(sources: list[Source]) -> list[int]:
             raise Invalid(f"a tensor has at most {RANK_MAX} dimensions, not {len(shape)}")
         numbers += (source.code, source.address, source.bytes, len(shape), *shape)
     return numbers
+
+
+def copy_source(source: Source, buffer: Any) -> None:
+    """Copies a source of plain memory into a cffi buffer of its size. Without the GIL."""
+    if not source.bytes:
+        return
+    if source.fill is not None:
+        source.fill(buffer)
+    else:
+        lib.binding_copy(ffi.from_buffer(buffer), ffi.cast("void *", source.address), source.bytes)
 
 
 def sized(dtype: Dtype, shape: tuple[int, ...]) -> Source:

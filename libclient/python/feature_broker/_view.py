@@ -8,7 +8,8 @@ from typing import Any, Iterator, Mapping
 
 from ._errors import Invalid, failure, text
 from ._feature import ffi, lib
-from ._ref import Ref
+from ._handles import OfThisProcess
+from ._ref import Key, Ref
 from ._sinks import Framework
 
 RETURNED = int(lib.FEATURE_RELEASE_RETURNED)
@@ -32,6 +33,11 @@ class Lease:
     def __del__(self) -> None:
         lib.binding_release(self.raw, self.how)
 
+    def take(self) -> Any:
+        """The struct binding_lease *, which is the caller's to end now."""
+        raw, self.raw = self.raw, ffi.NULL
+        return raw
+
     def hold(self, data: Any) -> Any:
         """A pointer to the same place that keeps the lease."""
         return ffi.gc(ffi.cast("char *", data), self._let_go)
@@ -47,22 +53,26 @@ def ref_of(raw: Any) -> Ref:
 
 def indices_of(raw: Any, names: Any, key: Any) -> list[tuple[str, int]]:
     """Names and places of the tensors wanted: all in their order, or those named."""
-    own = [text(raw.tensors[index].name) for index in range(raw.count)]
+    tensors = raw.tensors
+    own = [text(tensors[index].name) for index in range(raw.count)]
     if names is None:
-        return list(zip(own, range(len(own))))
+        return [(name, index) for index, name in enumerate(own)]
     if isinstance(names, str):
         raise Invalid(f"names must be a list of names, not one str: [{names!r}]", key)
     places = {name: index for index, name in enumerate(own)}
     try:
         return [(name, places[name]) for name in names]
+    except TypeError:
+        raise Invalid(f"names must be a list of names, not {names!r}", key) from None
     except KeyError as missing:
         raise Invalid(
-            f"sample {text(lib.feature_ref_sample_id(raw.ref))} has no tensor {missing.args[0]}, it has {', '.join(own)}",
+            f"sample {text(lib.feature_ref_sample_id(raw.ref))} has no tensor {missing.args[0]}, it "
+            f"has {', '.join(own)}",
             key,
         ) from None
 
 
-class View(Mapping[str, Any]):
+class View(OfThisProcess, Mapping[str, Any]):
     """The tensors of a sample, in the broker's memory, not copied: a mapping from name to tensor.
 
     It holds a lease: the bytes stay as they are, whatever becomes of the sample (abort, supersede,
@@ -167,3 +177,37 @@ class View(Mapping[str, Any]):
     def __repr__(self) -> str:
         state = "released" if self._lease is None else ", ".join(self._places)
         return f"View({self._ref or '...'}: {state})"
+
+
+def finish_get(
+    raw: Any, key: Key, names: Any, copy: bool, consume: bool, made_by: Framework
+) -> dict[str, Any] | View:
+    """From the answer of C to tensors or a view. Owns the answer."""
+    if not raw:
+        raise MemoryError("no memory for a view")
+    if raw.status:
+        error = failure(raw.status, key)
+        lib.binding_release(raw, RETURNED)
+        raise error
+    if not copy:
+        lease = Lease(raw)
+        return View(lease, indices_of(raw, names, key), made_by, consume)
+    tensors: dict[str, Any] = {}
+    pairs: list[int] = []
+    try:
+        for name, index in indices_of(raw, names, key):
+            of = raw.tensors[index]
+            shape = tuple(ffi.unpack(of.shape, of.rank)) if of.rank else ()
+            tensors[name], address = made_by.new(name, of.dtype, shape, of.bytes)
+            pairs += (index, address)
+    except BaseException:
+        lib.binding_release(raw, RETURNED)
+        raise
+    how = CONSUMED if consume else RETURNED
+    if made_by.stream is None:
+        lib.binding_copy_out(raw, pairs, len(pairs) // 2, how)
+        return tensors
+    status = lib.binding_copy_to_device(raw, pairs, len(pairs) // 2, how, made_by.stream)
+    if status:
+        raise failure(status, key)
+    return tensors

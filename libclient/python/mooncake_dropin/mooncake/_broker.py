@@ -83,8 +83,9 @@ class Broker:
             "# Written by mooncake over featured; read again when nodes come.",
             f"[node]\nname = {self.node}",
             f"[local]\nsocket = {self.socket_path}\nsocket_mode = 0600",
-            # Arenas take memory only as objects come. Nine tenths: Mooncake's segments may be as large.
-            f"[memory]\nmax_resident_bytes = {memory // 10 * 9 // 4096 * 4096}\nprefault = off",
+            # Nine tenths: Mooncake's segments may be as large. As with them, memory is taken before it
+            # is needed, for the first use of fresh memory is slow; it is done in the background.
+            f"[memory]\nmax_resident_bytes = {memory // 10 * 9 // 4096 * 4096}\nprefault = on",
             f"[peers]\nlisten = {join_host(self._host, self.port)}",
             f"cluster_secret_file = {self._secret}",
             "[daemon]\ndrain_timeout = 1s",

@@ -36,10 +36,12 @@ logger = logging.getLogger("mooncake")
 
 STORE = "mooncake"
 PAGE = 4096
-# What a process that brings no memory of its own gets when it is the first on its node. Memory is
-# taken only as objects come.
-SEGMENT_BYTES = 8 << 30
-LANDING_BYTES = 2 << 30
+# For a process that brings no memory of its own and is the first on its node.
+SEGMENT_BYTES = 1 << 30
+BUFFER_BYTES = 1 << 30
+# Of an object that is read from another node a copy lies in the buffer until it has been read; Mooncake
+# uses its own for other things, so programs that give little may still read what is large.
+BUFFER_BYTES_MIN = 64 << 20
 PUT_WAIT_S = 30.0
 
 
@@ -98,16 +100,14 @@ def open_store(client: fb.Client, segment_bytes: int, buffer_bytes: int) -> fb.S
     except fb.NotFound:
         pass
     limit = client.health().max_resident_bytes // PAGE * PAGE
-    wanted = segment_bytes or _environment_bytes() or min(SEGMENT_BYTES, limit // 2)
+    wanted = segment_bytes or _environment_bytes() or SEGMENT_BYTES
     size = max(PAGE, min(wanted, limit) // PAGE * PAGE)
     if segment_bytes and size < segment_bytes // PAGE * PAGE:
         logger.warning(
             "global_segment_size %d is more than the %d bytes that the broker of this node may hold; "
             "it is cut to that", segment_bytes, limit
         )  # fmt: skip
-    # Of an object that is read from another node a copy lies here until it is read: local_buffer_size
-    # is a wish, for programs give it with Mooncake's own use of it in mind.
-    landing = max(buffer_bytes, min(LANDING_BYTES, limit // 4)) // PAGE * PAGE
+    landing = max(BUFFER_BYTES_MIN, buffer_bytes or BUFFER_BYTES) // PAGE * PAGE
     try:
         client.create_store(STORE, policy="retain", max_resident_bytes=size, landing_bytes=landing)
     except fb.Exists:  # somebody else was faster
@@ -170,7 +170,10 @@ def _ask_master(
 
 def _outer_host(local_hostname: str) -> str:
     """Where other nodes find this one; "" leaves it to the master to see."""
-    host = _cluster.split_address(local_hostname, 0)[0] if local_hostname else ""
+    try:
+        host = _cluster.split_address(local_hostname, 0)[0]
+    except ValueError:
+        return ""
     return "" if host in LOOPBACK or host == "0.0.0.0" else host
 
 

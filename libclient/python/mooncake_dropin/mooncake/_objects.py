@@ -231,10 +231,11 @@ def metadata_of(ref: Any) -> bytes:
 
 
 def copy_out(raw: Any, address: int) -> int:
-    """Copies a leased object to an address, ends the lease, and gives the bytes."""
+    """Copies a leased object to an address, which may be a GPU's, and ends the lease. The bytes, or
+    a code."""
     size = int(raw.tensors[0].bytes)
-    lib.binding_copy_out(raw, (0, address), 1, _RETURNED)
-    return size
+    status = int(lib.binding_copy_to_device(raw, (0, address), 1, _RETURNED, 0))
+    return _codes.of_get(status, "get_into") if status else size
 
 
 def end(raw: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Sequence
 import feature_broker as fb
 from feature_broker import _sinks
 from feature_broker._feature import ffi
-from feature_broker._store import finish_get
+from feature_broker._view import finish_get
 
 from . import _codes, _inventory, _keys, _node, _objects
 from ._codes import INVALID_PARAMS, OBJECT_NOT_FOUND
@@ -299,11 +299,12 @@ class MooncakeDistributedStore:
     def get_tensor(self, key: str) -> Any:
         """The torch tensor that put_tensor() put, in memory of its own; None when it is absent.
         What was put as bytes comes as a tensor of uint8."""
-        code, raw = self._lease(key)
-        if raw is None:
-            return None
         try:
-            tensors = finish_get(raw, key, None, True, False, _sinks.find("torch"))
+            made_by = _sinks.find("torch")
+            code, raw = self._lease(key)
+            if raw is None:
+                return None
+            tensors = finish_get(raw, key, None, True, False, made_by)
         except fb.FeatureError as error:
             _codes.of_error(error, "get_tensor")
             return None
