@@ -6,17 +6,25 @@
  * A home holds at most one RESIDENT generation of a sample, and the index has at most one record of
  * it, so that there are few ways to disagree:
  *
- *   held      the record names               finding           a repair
- *   nothing   nothing, or another node       AGREES            -
- *   nothing   this node                      NOT_HELD          removes the record: a retire was
- *                                                              lost, or somebody wrote it
- *   G         this node, G                   AGREES            -
- *   G         this node, another generation  OTHER_GENERATION  publishes G over it: the other is of
- * a put that failed G         another node                   REPLACED          compares the homes
- * (reconcile.c): it is of another put, or an old record that came back G         nothing
- * NOT_RECORDED      publishes G: the record was lost without a node: a home that is dead HOME_DEAD
- * removes the record what is held changed, or is being put    MOVING            - the index cannot
- * be read                 NOT_CHECKED       -
+ * (G is the generation that the node holds; "us" is that node.)
+ *
+ *   held  the record names        finding           what a repair does
+ *   -     nothing, another node   AGREES            nothing
+ *   -     us                      NOT_HELD          removes the record
+ *   G     us, G                   AGREES            nothing
+ *   G     us, another generation  OTHER_GENERATION  writes G over it
+ *   G     another node            REPLACED          compares the homes (check.c)
+ *   G     nothing                 NOT_RECORDED      writes G
+ *
+ * and without a look at a node, or without a sure one:
+ *
+ *   the record's home is dead            HOME_DEAD    removes the record
+ *   a put, or the record, is on its way  MOVING       nothing
+ *   the index cannot be read             NOT_CHECKED  nothing
+ *
+ * How each comes about: NOT_HELD, a retire was lost, or somebody else wrote the record.
+ * OTHER_GENERATION, the other one is of a put that failed. REPLACED, the record is of another put,
+ * or an old one that came back with a backup of etcd. NOT_RECORDED, the record was lost.
  *
  * There is no state between two checks: the facts go in and the finding comes out. The facts are
  * taken before and after the record is read, because the sample may be put or retired meanwhile,

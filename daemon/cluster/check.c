@@ -53,8 +53,10 @@
  */
 #include "cluster/cluster.h"
 
-/* After so long an asking node's put would have been told by whoever replaced ours, if the record
- * of that one had not been lost: as long as a request to a peer may take. */
+/* As long as a request to a peer may take. A node that has put something later than both the asking
+ * node and this one asks each of them within that time. When the asking node's put is older than
+ * this and its record is gone, nobody who replaced it will ask any more: the index has lost a
+ * record. */
 #define LOST_US (10ull * 1000 * 1000)
 
 static unsigned check_becomes(struct check *check, enum check_state state, unsigned actions) {
@@ -81,8 +83,10 @@ static unsigned check_located_for_another(struct check *check, const struct chec
         check->newer && facts->recorded &&
         (facts->recorded == check->newer || check_was_written_again(check, facts));
     const bool named = facts->recorded && facts->recorded == check->generation;
-    /* Else the index names a third, or none. Whoever put that one asks us in its turn, unless the
-     * record of ours was lost before: after so long it was, and ours is the newer one. */
+    /* Neither: the index names a third generation, or none. Usually whoever put the third one asks
+     * us in its turn, and the asking node has to ask again until that is settled. But if its put is
+     * older than LOST_US and ours came after it, our record has been lost: nothing here is older
+     * than what the asking node has put, so the answer is yes, and our record is written again. */
     const bool lost = check->newer_age_us > LOST_US && facts->age_us < check->newer_age_us;
     const bool over = replaced || named || !facts->holds || !check->newer || lost;
     return check_becomes(check, CHECK_OVER,

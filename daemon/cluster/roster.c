@@ -24,7 +24,7 @@ struct member {
     uint64_t live; /* incarnation, 0 = none or not known */
     uint64_t left_ns;
     uint64_t dead[DEAD_KEPT]; /* a ring: the last that died */
-    uint32_t dead_at;         /* how many have died */
+    uint32_t died_count;      /* how many have died */
 };
 
 struct roster {
@@ -73,7 +73,7 @@ static bool roster_has_died(const struct member *member, uint64_t incarnation) {
 }
 
 static void roster_note_death(struct member *member, uint64_t incarnation) {
-    member->dead[member->dead_at++ % DEAD_KEPT] = incarnation;
+    member->dead[member->died_count++ % DEAD_KEPT] = incarnation;
 }
 
 bool roster_come(struct roster *roster, const char *node, uint64_t incarnation) {
@@ -116,21 +116,21 @@ bool roster_is_dead(const struct roster *roster, const char *node, uint64_t inca
     /* Whichever it was: the node is no member now, and when it comes back it has caught up with
      * what was ended meanwhile, or holds nothing. */
     if (!incarnation)
-        return member->dead_at && !member->live;
+        return member->died_count && !member->live;
     /* An incarnation that we never heard of may be newer than all that we know. */
     return roster_has_died(member, incarnation);
 }
 
 uint64_t roster_incarnation(const struct roster *roster, const char *node) {
     const struct member *member = roster_find(roster, node);
-    if (!member || member->live || !member->dead_at)
+    if (!member || member->live || !member->died_count)
         return member ? member->live : 0;
-    return member->dead[(member->dead_at - 1) % DEAD_KEPT];
+    return member->dead[(member->died_count - 1) % DEAD_KEPT];
 }
 
 uint64_t roster_gone_ns(const struct roster *roster, const char *node, uint64_t now_ns) {
     const struct member *member = roster_find(roster, node);
-    return member && !member->live && member->dead_at ? now_ns - member->left_ns : 0;
+    return member && !member->live && member->died_count ? now_ns - member->left_ns : 0;
 }
 
 bool roster_first_is(const struct roster *roster, const char *node) {

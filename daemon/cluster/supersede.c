@@ -12,8 +12,8 @@
  *
  * - a may be dead. Nothing can be read there, but a may only have been cut off, and come back with
  *   generation 7. So b keeps word of the end in the index, which a reads before it serves again.
- * And because a may have come back and read its words just before that one was written, b reads the
- *   members once more; if a is back, it is asked like any other.
+ * But a may have come back, and have read its words, just before that one was written. So b reads
+ * the members once more afterwards; if a is back, it is asked like any other.
  * - The put of generation 7 may itself never have been answered, because a still had to end
  *   generation 6 on node c when it was replaced or died. Then nobody will end generation 6 but b,
  *   who does not know where it is. So b asks every member to compare what it holds of s with the

@@ -24,6 +24,7 @@ struct supersede_set {
     struct supersede_list by_generation[BUCKETS], by_op[BUCKETS], by_sample[BUCKETS];
 };
 
+/* SipHash under a random key: whoever chooses names or operation ids cannot choose the bucket. */
 static uint64_t supersede_hash(const struct supersede_set *set, const void *data, size_t bytes) {
     uint64_t hash;
     crypto_shorthash((uint8_t *)&hash, data, bytes, set->key);
@@ -51,6 +52,8 @@ struct supersede *supersede_set_first(const struct supersede_set *set) {
     return LIST_FIRST(&set->all);
 }
 
+/* Insertion is at the head, so that the youngest comes first in each bucket. The look-ups below
+ * rely on it: a repair that was begun later is found before the put that it is about. */
 void supersede_set_add(struct supersede_set *set, struct supersede *s) {
     LIST_INSERT_HEAD(&set->all, s, link);
     LIST_INSERT_HEAD(&set->by_generation[supersede_hash(set, &s->generation, sizeof s->generation)],
@@ -62,6 +65,7 @@ void supersede_set_add(struct supersede_set *set, struct supersede *s) {
         LIST_INSERT_HEAD(&set->by_op[supersede_hash_op(set, s->client_id, s->op_id)], s, by_op);
 }
 
+/* From all lists that it is in; those of the same sample or generation stay as they are. */
 void supersede_set_remove(struct supersede *s) {
     LIST_REMOVE(s, link);
     LIST_REMOVE(s, by_generation);
@@ -107,6 +111,7 @@ struct supersede *supersede_next_of_sample(const struct supersede_set *set, uint
     return s;
 }
 
+/* Of one sample several may be under way: a put, and the repair of an earlier one that failed. */
 struct supersede *supersede_of_sample(const struct supersede_set *set, uint32_t store,
                                       const char *sample_id, enum supersede_which which) {
     struct supersede *s = NULL;
@@ -119,7 +124,7 @@ struct supersede *supersede_of_sample(const struct supersede_set *set, uint32_t 
 struct supersede *supersede_of_op(const struct supersede_set *set, uint32_t store,
                                   uint64_t client_id, uint64_t op_id) {
     struct supersede *s;
-    if (!op_id)
+    if (!op_id) /* not in the table, see supersede_set_add() */
         return NULL;
     LIST_FOREACH (s, &set->by_op[supersede_hash_op(set, client_id, op_id)], by_op)
         if (s->store == store && s->op_id == op_id && s->client_id == client_id)
@@ -127,7 +132,7 @@ struct supersede *supersede_of_op(const struct supersede_set *set, uint32_t stor
     return NULL;
 }
 
-bool supersede_keeps_record(const struct supersede_set *set, uint32_t store, uint64_t generation) {
+bool supersede_defer_removal(const struct supersede_set *set, uint32_t store, uint64_t generation) {
     struct supersede *s, *oldest = NULL;
     /* A repair may be under way for the same generation; the record belongs to the put, which is
      * the oldest, and the list begins with the youngest. */

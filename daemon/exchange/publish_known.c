@@ -37,7 +37,7 @@ bool publish_is_of(const struct broker *broker, const struct space *space, uint6
 }
 
 bool publish_keeps_record(struct broker *broker, const struct space *space, uint64_t generation) {
-    return supersede_keeps_record(broker->exchange->publishings, space->index, generation);
+    return supersede_defer_removal(broker->exchange->publishings, space->index, generation);
 }
 
 uint64_t publish_age_us(const struct broker *broker, const struct space *space,

@@ -267,7 +267,9 @@ static void access_store_close(struct request *request) {
         struct call *call, *next;
         for (call = TAILQ_FIRST(&session->calls); call; call = next) {
             next = TAILQ_NEXT(call, link);
-            call->open++; /* keeps it until all its items are done */
+            /* Ending the last item would free the call under our hands: it is held open like one
+             * that is still being begun, and call_begun() lets go. */
+            call->open++;
             for (uint32_t i = 0; call->space == attachment->space && i < call->count; i++)
                 if (!call_item(call, i)->done)
                     item_done(call_item(call, i), FB__STATUS__UNAVAILABLE,

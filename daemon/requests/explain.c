@@ -5,8 +5,13 @@
  * the rest is answered all the same. Of several nodes that know the sample the one that tells most
  * is believed: resident before planned before retired, and of two that are over the later.
  *
- * new -> index and nodes asked -> each answer merged into one reply -> all have answered, or the
- * deadline has passed -> weighed (explain_finish()) -> answered OK
+ *   new -> index and nodes asked --all have answered, or the deadline--> finished -> answered
+ *              ^          |
+ *              `----------' each answer is merged into the one reply (explain_offer())
+ *
+ * What finishing adds (explain_finish()) is what no single node can say: that the home is gone and
+ * the bytes with it, by what a superseded sample was replaced, or who was silent when nobody knew
+ * it.
  *
  * An explain is answered OK whatever was found: that nobody knows the sample is an answer too. It
  * is meant for people, and `featurectl explain` prints its sentences as they are.
@@ -61,6 +66,8 @@ static void explain_add_says(struct item *item, const char *node, Fb__Status sta
     explained->says[explained->n_says++] = said;
 }
 
+/* Of two with the same rank the one whose state is younger tells more: "consumed 2 s ago" rather
+ * than "consumed 20 s ago". Anything tells more than nothing. */
 static bool explain_tells_more(const Fb__ExplainReply *reply, const Fb__ExplainReply *than) {
     int more = sample_rank(reply->state), before = sample_rank(than->state);
     if (more != before || !reply->info || !than->info)
@@ -82,6 +89,7 @@ static void explain_offer(struct item *item, Fb__ExplainReply *reply) {
     explained->info = steal_pointer(&reply->info);
 }
 
+/* This node's own word counts like that of any other node. */
 static void explain_offer_own(struct item *item) {
     Fb__ExplainReply *own = explain_here(item->call->broker, item->call->space, &item->ref);
     if (!own) {
@@ -104,6 +112,7 @@ static void explain_say_left(const struct broker *broker, const char *node, char
         snprintf(out, out_bytes, "it has restarted without its memory");
 }
 
+/* The strings of a record are the directory's and gone after its call, hence the copies. */
 static void explain_keep_record(struct item *item, const struct directory_record *record,
                                 bool home_is_member) {
     Fb__IndexRecord *kept = malloc(sizeof *kept);
@@ -272,6 +281,7 @@ static void explain_expired(struct item *item) {
 
 /* ---- asking ---- */
 
+/* Whether the peers would have to be asked does not matter here: they have been. */
 static void explain_on_located(void *context, enum directory_result result,
                                const struct directory_record *record, bool ask_peers) {
     (void)ask_peers;
@@ -372,6 +382,7 @@ static void explain_one(struct item *item, Fb__RetireItem *asked) {
         explain_finish(item);
 }
 
+/* Without memory for the reply there is the status and a sentence alone. */
 static void explain_answer(const struct call *call) {
     const struct item *item = call_item(call, 0);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;

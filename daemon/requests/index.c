@@ -3,8 +3,11 @@
  * The index, for whoever audits it: its pages, and `featurectl index check`, which compares each
  * sample's record with what one node holds.
  *
- *   item --(its node is another)--> PeerIndexCheck --> checked there
- *        \-(this node, or none)---> checked here (exchange/index_check.c)
+ *   a check, item by item:
+ *     new --its node is another one---> that node is asked (PeerIndexCheck) --> done
+ *       \---its node is this or none--> compared here (exchange/index_check.c) --> done
+ *   a page:
+ *     new -> the directory is asked for it -> sent from the directory's own memory -> done
  *
  * A page of the index is read from etcd as it is at that moment, and what a node holds changes all
  * the time. A record may be listed, and be gone when its sample is checked: the check then says so.
@@ -65,6 +68,7 @@ static void index_check_own(struct item *item, const char *store, bool repair) {
     item_done(item, FB__STATUS__UNAVAILABLE, "the broker is out of memory");
 }
 
+/* Whatever else that node has said, without a finding there is nothing to pass on but why. */
 static void index_check_on_peer(void *context, const Fb__PeerReply *reply, const uint8_t *payload,
                                 size_t payload_bytes, const char *why) {
     (void)payload, (void)payload_bytes;
@@ -97,6 +101,7 @@ static void index_check_there(struct item *item, const char *store, bool repair)
               item->ref.home, broker->config->node);
 }
 
+/* An item without a node is about the record alone: is its home dead? Any node can tell. */
 static void index_check_one(struct item *item, const char *store, const Fb__IndexCheckItem *asked,
                             bool repair) {
     struct broker *broker = item->call->broker;
@@ -207,6 +212,8 @@ struct index_page_item {
     Fb__IndexListReply *page;
 };
 
+/* `page` lives on this function's stack. item_done() packs and sends the answer before it returns,
+ * because the item is the call's only one and the call has been begun already. */
 static void index_on_page(void *context, enum directory_result result,
                           const struct directory_listed *listed, size_t count, size_t unreadable,
                           const char *next) {

@@ -53,7 +53,7 @@ REQUEST_KINDS(REQUEST_KIND_DECLARE)
 #undef REQUEST_KIND_DECLARE
 
 /* The store that the session has opened under the handle, or else, for an admin, the one of that
- * name. NULL: there is none, and the request has been answered. (stat.c) */
+ * name. NULL: there is none, and the request has been answered. (requests.c) */
 struct space *request_space(const struct request *request, uint32_t handle, const char *name);
 
 #endif

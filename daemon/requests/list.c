@@ -59,7 +59,8 @@ struct page_item {
     Fb__ListReply *page;
 };
 
-/* Without an answer of that node there is only the status and the sentence. */
+/* `page` is the peer's own message, valid while list_on_peer_page() runs: the answer is sent from
+ * there. Without an answer of that node there is only the status and the sentence. */
 static void list_answer(const struct call *call) {
     const struct item *item = call_item(call, 0);
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
@@ -145,6 +146,8 @@ static void list_samples(struct request *request) {
 
 /* ---- leases ---- */
 
+/* What a page of leases points to. Some slots of a turn's walk are empty, so that a page may come
+ * out short, or empty, and still have a cursor to go on from. */
 struct lease_page {
     Fb__LeaseInfo infos[PAGE_ITEMS_MAX], *pointers[PAGE_ITEMS_MAX];
     struct store_lease_info from[PAGE_ITEMS_MAX];
@@ -181,7 +184,9 @@ static uint64_t list_fill_leases(const struct broker *broker, const struct space
     return cursor;
 }
 
-/* Leases of one store, by whoever holds them: sessions and other brokers. For admins only, as it
+/* A page of them is about 100 KiB, too much for the stack of the loop's thread.
+ *
+ * Leases of one store, by whoever holds them: sessions and other brokers. For admins only, as it
  * names other people's sessions. */
 static void list_leases(struct request *request) {
     struct broker_session *session = request->session;
@@ -282,7 +287,8 @@ static bool list_stands_for_dropped(struct broker *broker, const struct space *s
     return !space_find(broker, space->name) && list_space(broker, space->name, 0) == space;
 }
 
-/* All in one answer: there are 256 stores at most. */
+/* All in one answer: there are 256 stores at most. No right is needed, and names are no secret:
+ * whoever may connect has to find out what there is to open. */
 static void list_stores(struct request *request) {
     struct broker_session *session = request->session;
     struct broker *broker = session->broker;

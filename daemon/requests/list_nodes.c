@@ -4,7 +4,8 @@
  * each says of itself, asked for with the request's patience. One that does not answer is listed
  * all the same, with the reason.
  *
- * nodes: call of an item for each other node --asked, answered or not by the deadline--> one page
+ *   new -> each other node is asked, one item each -> answered, or silent until the deadline
+ *       -> one page of all of them is sent
  *
  * A node is listed from two sides: what this node measures on its link to it (bytes, errors, last
  * contact), and what that node says of itself (its health). Where the two differ, for example a
@@ -116,7 +117,8 @@ struct node_page {
     size_t count, bytes;
 };
 
-/* In place: the message is the item's own. */
+/* In place: the message is the item's own. Cutting within a character of UTF-8 is possible;
+ * featurectl shows what is left of it as \\xNN. */
 static void list_nodes_cut(char *text) {
     if (strlen(text) > CUT_BYTES)
         text[CUT_BYTES] = '\0';

@@ -3,7 +3,7 @@
  * Reserve, commit, cancel, and the inline put that does all three with bytes from the request.
  *
  *   reserve: NEW -> (store has room | waits in the store's queue) -> answered with an offset
- *   commit:  NEW -> sealed under a new generation -> published (publish.c) -> answered
+ *   commit:  NEW -> sealed under a new generation -> published (exchange/publish.c) -> answered
  *   inline:  reserve, copy, commit
  *
  * Who owns what: between reserve and commit the room belongs to the session, and the store keeps
@@ -283,7 +283,8 @@ static void put_init_results(const struct call *call) {
         fb__put_result__init(&put_of(call_item(call, i))->result);
 }
 
-/* True, and the item done: nothing new is taken now. */
+/* True, and the item is done: the node takes no new samples, because it is draining, is fenced, or
+ * has a twin of the same name that was there first. */
 static bool put_refuse_new(struct item *item) {
     const struct broker *broker = item->call->broker;
     const char *why = broker_refuses_why(broker);

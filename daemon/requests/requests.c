@@ -7,6 +7,7 @@
  * UNSUPPORTED, and the session goes on. Only then comes the limit on requests under way, which is
  * answered FULL: a client that has hit it may try again.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "requests/kinds.h"
@@ -40,6 +41,30 @@ bool requests_begin(struct request *request) {
     else
         request->kind->begin(request);
     return !request->breach;
+}
+
+/* A handle is worth more than a name: it works on a store that was dropped and that the session
+ * still has open, and needs no admin. */
+struct space *request_space(const struct request *request, uint32_t handle, const char *name) {
+    struct broker_session *session = request->session;
+    struct attachment *attachment = session_attachment(session, handle);
+    if (attachment)
+        return attachment->space;
+    struct space *space = session->admin ? space_find(session->broker, name) : NULL;
+    char sentence[SENTENCE_BYTES];
+    if (space)
+        return space;
+    if (session->admin && *name)
+        snprintf(sentence, sizeof sentence, "store %.64s does not exist on node %s", name,
+                 session->broker->config->node);
+    else
+        snprintf(
+            sentence, sizeof sentence,
+            "store %.64s: open it first (only admins may look into a store they have not opened)",
+            name);
+    request_reply(request, session->admin && *name ? FB__STATUS__NOT_FOUND : FB__STATUS__DENIED,
+                  sentence);
+    return NULL;
 }
 
 /* Lists only: the items in them are parts of calls, which belong to sessions. */

@@ -1,11 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Ack and abort. A ref acts at its home; an id acts on this node and, for an ack that found nothing
- * here, on every peer (a directory with an index places it instead, and only an id without a record
- * is looked for at all: it may be lost). An abort is answered when its
- * home has confirmed it; an ack of a ref whose home cannot be reached is kept, retried and counted
- * in release_pending, and answered OK. One of an id is not kept, but answered UNAVAILABLE:
- * delivered late it would retire whatever has been put under that id meanwhile.
+ * Ack and abort: end a sample, by its ref or by its id.
+ *
+ * Only the home of a sample may retire it. A ref names the home. With an id alone it is looked for:
+ *
+ *   a ref:  new --its home is this node--> retired here --------------------------> done
+ *             \--its home is another-----> that node is asked --------------------> done
+ *               \-its home is dead-------> its record goes, word of the end is kept -> done
+ *   an id:  new --held here--> retired here ---------------------------------------> done
+ *             \--not here--> the directory is asked
+ *                   a record of another node --> as with a ref to that node
+ *                   no record ---------------> every member is asked (it may have been lost)
+ *                   it keeps no index --------> an ack goes to every peer; an abort is done
+ *
+ * When the home does not answer: an ack by ref is kept (exchange/outbox.c), sent again until it is
+ * confirmed, counted in release_pending, and answered OK, for what was consumed stays consumed. An
+ * ack by id is not kept but answered UNAVAILABLE: delivered late, it would end whatever has been
+ * put under that id meanwhile. An abort is answered only when its home has confirmed it, and
+ * UNAVAILABLE otherwise.
  */
 #include <string.h>
 

@@ -159,28 +159,6 @@ static void stat_one(struct item *item, const Fb__RetireItem *asked) {
                   broker->config->node);
 }
 
-struct space *request_space(const struct request *request, uint32_t handle, const char *name) {
-    struct broker_session *session = request->session;
-    struct attachment *attachment = session_attachment(session, handle);
-    if (attachment)
-        return attachment->space;
-    struct space *space = session->admin ? space_find(session->broker, name) : NULL;
-    char sentence[SENTENCE_BYTES];
-    if (space)
-        return space;
-    if (session->admin && *name)
-        snprintf(sentence, sizeof sentence, "store %.64s does not exist on node %s", name,
-                 session->broker->config->node);
-    else
-        snprintf(
-            sentence, sizeof sentence,
-            "store %.64s: open it first (only admins may look into a store they have not opened)",
-            name);
-    request_reply(request, session->admin && *name ? FB__STATUS__NOT_FOUND : FB__STATUS__DENIED,
-                  sentence);
-    return NULL;
-}
-
 /* A stat needs no right to write, and works on stores that were dropped and that the session still
  * has open. */
 static void stat_begin(struct request *request) {

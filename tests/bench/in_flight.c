@@ -71,7 +71,7 @@ static int run_puts(void *context) {
         if (!asked || supersede_of_generation(all->set, 0, s->generation, SUPERSEDE_PUTS) != s ||
             supersede_of_sample(all->set, 0, s->sample_id, SUPERSEDE_IN_THE_INDEX) != s ||
             supersede_of_op(all->set, 0, 1, s->op_id) != s ||
-            !supersede_keeps_record(all->set, 0, s->generation))
+            !supersede_defer_removal(all->set, 0, s->generation))
             return bench_fail("a put that is under way was not found");
         supersede_replied(asked, true, true, 0);
         while (supersede_next_action(&put.supersede, &action))

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "e2e/ctl.h"
 #include "support/checks.h"
-#include "support/ctl.h"
 #include "support/world.h"
 
 #define PATIENCE_MS 30000u

@@ -15,8 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "e2e/ctl.h"
 #include "support/checks.h"
-#include "support/ctl.h"
 #include "support/world.h"
 
 #define EXIT_LOCAL   1

@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "e2e/ctl.h"
 #include "support/checks.h"
-#include "support/ctl.h"
 #include "support/world.h"
 
 #define EXIT_UNCHECKED 2

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "e2e/index_world.h"
 #include "support/checks.h"
-#include "support/index_world.h"
 
 #define PATIENCE_MS 60000u
 #define EACH        8u /* samples per node */

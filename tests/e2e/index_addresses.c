@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "e2e/index_world.h"
 #include "support/checks.h"
-#include "support/index_world.h"
 
 #define MIB 1048576u
 

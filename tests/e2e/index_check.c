@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "e2e/ctl.h"
+#include "e2e/traffic.h"
 #include "support/checks.h"
-#include "support/ctl.h"
-#include "support/traffic.h"
 
 #define SETTLE_MS      30000u
 #define EXIT_FINDINGS  1

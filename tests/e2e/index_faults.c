@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "e2e/traffic.h"
 #include "support/checks.h"
-#include "support/traffic.h"
 
 #define PATIENCE_MS 60000u
 

@@ -5,8 +5,8 @@
  */
 #include <criterion/criterion.h>
 
+#include "e2e/index_world.h"
 #include "support/checks.h"
-#include "support/index_world.h"
 
 #define PATIENCE_MS 60000u
 #define BYTES       2000u

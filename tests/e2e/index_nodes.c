@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "e2e/traffic.h"
 #include "support/checks.h"
-#include "support/traffic.h"
 
 #define PATIENCE_MS 60000u
 

@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "e2e/ctl.h"
 #include "support/checks.h"
-#include "support/ctl.h"
 #include "support/wire.h"
 #include "support/world.h"
 

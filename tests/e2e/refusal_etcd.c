@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "e2e/ctl.h"
 #include "support/checks.h"
-#include "support/ctl.h"
 #include "support/payload.h"
 
 #define PATIENCE_MS 30000u

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "e2e/ctl.h"
 #include "support/checks.h"
-#include "support/ctl.h"
 #include "support/payload.h"
 
 #define PATIENCE_MS 60000u

@@ -10,9 +10,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "e2e/ctl.h"
 #include "support/checks.h"
 #include "support/cluster.h"
-#include "support/ctl.h"
 
 #define MISSING "the RDMA libraries of this machine cannot be loaded ("
 

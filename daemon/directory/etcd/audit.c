@@ -349,6 +349,7 @@ bool audit_give_up(struct directory_etcd *self) {
     return !TAILQ_EMPTY(&self->audit_answers);
 }
 
-bool audit_is_due(const struct directory_etcd *self) {
-    return !TAILQ_EMPTY(&self->audits_unasked) || !TAILQ_EMPTY(&self->audit_answers);
+uint64_t audit_deadline_ns(const struct directory_etcd *self) {
+    bool due = !TAILQ_EMPTY(&self->audits_unasked) || !TAILQ_EMPTY(&self->audit_answers);
+    return due ? 0 : UINT64_MAX;
 }

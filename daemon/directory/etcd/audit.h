@@ -16,7 +16,7 @@ void audit_sweep(struct directory *d, const struct directory_record *records, si
                  directory_sweep_fn done, void *context);
 void audit_tick(struct directory_etcd *self);
 void audit_deliver(struct directory_etcd *self);
-bool audit_is_due(const struct directory_etcd *self);
+uint64_t audit_deadline_ns(const struct directory_etcd *self);
 /* Makes all that is owed an answer due, as UNAVAILABLE. False: nothing is. */
 bool audit_give_up(struct directory_etcd *self);
 

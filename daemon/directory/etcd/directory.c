@@ -119,12 +119,12 @@ static struct query *directory_query_new(struct directory_etcd *self, enum query
     return NULL;
 }
 
-static int directory_etcd_start(struct directory *d) {
+static int directory_start(struct directory *d) {
     directory_from_base(d)->started = directory_from_base(d)->dirty = true;
     return 0;
 }
 
-static uint64_t directory_etcd_next_generation(struct directory *d) {
+static uint64_t directory_next_generation(struct directory *d) {
     return generations_next(directory_from_base(d));
 }
 
@@ -146,8 +146,8 @@ static void directory_write_record(struct directory_etcd *self, struct query *qu
     write_add(self, query);
 }
 
-static void directory_etcd_publish(struct directory *d, const struct directory_record *record,
-                                   directory_publish_fn done, void *context) {
+static void directory_publish(struct directory *d, const struct directory_record *record,
+                              directory_publish_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
     struct query *query =
         directory_query_new(self, QUERY_PUBLISH, (union query_done){.publish = done}, context);
@@ -156,9 +156,8 @@ static void directory_etcd_publish(struct directory *d, const struct directory_r
     directory_write_record(self, query, record);
 }
 
-static void directory_etcd_republish(struct directory *d, const struct directory_record *record,
-                                     uint64_t in_place_of, directory_retire_fn done,
-                                     void *context) {
+static void directory_republish(struct directory *d, const struct directory_record *record,
+                                uint64_t in_place_of, directory_retire_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
     struct query *query =
         directory_query_new(self, QUERY_REPUBLISH, (union query_done){.retire = done}, context);
@@ -172,23 +171,23 @@ static void directory_etcd_republish(struct directory *d, const struct directory
 
 /* Ages come from the owner's clock as differences, so that only durations are compared and no clock
  * of another node. */
-static bool directory_etcd_remembers(const struct directory *d, uint64_t age_us) {
+static bool directory_remembers(const struct directory *d, uint64_t age_us) {
     const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     return self->now_ns > self->history_changed_ns + age_us * 1000;
 }
 
 /* Finds queued and taken operations of any kind, also retires. Ends kept for others (ended.c) are
  * other keys and do not count. */
-static bool directory_etcd_is_writing(const struct directory *d, const char *store,
-                                      const char *sample_id) {
+static bool directory_is_writing(const struct directory *d, const char *store,
+                                 const char *sample_id) {
     const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     char key[ETCD_KEY_BYTES];
     etcd_sample_key(key, self->cluster, store, sample_id);
     return batch_has_key(&self->batch, key);
 }
 
-static void directory_etcd_retire(struct directory *d, const struct directory_record *record,
-                                  directory_retire_fn done, void *context) {
+static void directory_retire(struct directory *d, const struct directory_record *record,
+                             directory_retire_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
     struct query *query =
         directory_query_new(self, QUERY_RETIRE, (union query_done){.retire = done}, context);
@@ -202,8 +201,8 @@ static void directory_etcd_retire(struct directory *d, const struct directory_re
 /* A generation of 0 stands for "whatever the home held when its last registration ended". That is
  * only written when this node has seen such a registration; without one there is nothing that the
  * home could read, and OK is the true answer. */
-static void directory_etcd_end(struct directory *d, const struct directory_record *record,
-                               directory_retire_fn done, void *context) {
+static void directory_end(struct directory *d, const struct directory_record *record,
+                          directory_retire_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
     struct query *query =
         directory_query_new(self, QUERY_END, (union query_done){.retire = done}, context);
@@ -220,8 +219,8 @@ static void directory_etcd_end(struct directory *d, const struct directory_recor
     TAILQ_INSERT_TAIL(&self->ends, query, link);
 }
 
-static void directory_etcd_locate(struct directory *d, const char *store, const char *sample_id,
-                                  directory_locate_fn done, void *context) {
+static void directory_locate(struct directory *d, const char *store, const char *sample_id,
+                             directory_locate_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
     struct query *query =
         directory_query_new(self, QUERY_LOCATE, (union query_done){.locate = done}, context);
@@ -231,7 +230,7 @@ static void directory_etcd_locate(struct directory *d, const char *store, const 
     TAILQ_INSERT_TAIL(&self->locates, query, link);
 }
 
-static void directory_etcd_members(struct directory *d, directory_members_fn done, void *context) {
+static void directory_members(struct directory *d, directory_members_fn done, void *context) {
     struct directory_etcd *self = directory_from_base(d);
     struct query *query =
         directory_query_new(self, QUERY_MEMBERS, (union query_done){.members = done}, context);
@@ -244,55 +243,67 @@ static void directory_etcd_members(struct directory *d, directory_members_fn don
 /* The stricter of two limits. Nothing may be served (0) while this node is fenced, has lost its
  * record without having acted on it yet, or has to compare its samples with a new history;
  * otherwise the limit is when our lease may end. */
-static uint64_t directory_etcd_serves_until_ns(const struct directory *d) {
+static uint64_t directory_serves_until_ns(const struct directory *d) {
     const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     if (!self->was_member)
         return UINT64_MAX; /* nothing was published that another could have superseded */
     return self->fenced || self->history_new || *self->lost_why ? 0 : fence_expiry_ns(&self->fence);
 }
 
-static uint64_t directory_etcd_pending(const struct directory *d) {
+static uint64_t directory_pending(const struct directory *d) {
     return container_of(d, const struct directory_etcd, base)->pending;
 }
 
-/* The order matters. join.c comes first: a lost lease fences this node before any other part acts.
- * history.c and own.c come next, since a change of history voids what write.c would send. Answers
- * come last, so that what this tick has decided is delivered with it; their number is limited, so
- * that one tick never keeps the loop from its other work. */
-static void directory_etcd_tick(struct directory *d, uint64_t now_ns) {
+static void directory_compare(struct directory_etcd *self) {
+    if (own_tick(self))
+        join_compared(self);
+}
+
+/* What is due of a part is always asked for beside the part itself: a new part, or a deadline that
+ * one did not have before, is a line here and nothing else. A part keeps no list of its times. When
+ * it acts next follows from its state, which callbacks change at any moment, so that a time that
+ * was noted down would have to be noted anew in each of them.
+ *
+ * The order matters. join.c comes first: a lost lease fences this node before any other part acts.
+ * history.c and own.c come next, since a change of history voids what write.c would send. */
+static const struct {
+    void (*tick)(struct directory_etcd *self);
+    uint64_t (*deadline_ns)(const struct directory_etcd *self); /* UINT64_MAX: not by itself */
+} directory_parts[] = {
+    {join_tick, join_deadline_ns},
+    {history_tick, history_deadline_ns},
+    {directory_compare, own_deadline_ns},
+    {members_tick, members_deadline_ns},
+    {write_tick, write_deadline_ns},
+    {locate_tick, locate_deadline_ns},
+    {generations_tick, generations_deadline_ns},
+    {ended_tick, ended_deadline_ns},
+    {audit_tick, audit_deadline_ns},
+    {trouble_tick, trouble_deadline_ns},
+};
+#define PARTS (sizeof directory_parts / sizeof *directory_parts)
+
+/* Answers come last, so that what this tick has decided is delivered with it; their number is
+ * limited, so that one tick never keeps the loop from its other work. */
+static void directory_tick(struct directory *d, uint64_t now_ns) {
     struct directory_etcd *self = directory_from_base(d);
     self->now_ns = now_ns;
     self->dirty = false;
-    join_tick(self);
-    history_tick(self);
-    if (own_tick(self))
-        join_compared(self);
-    members_tick(self);
-    write_tick(self);
-    locate_tick(self);
-    generations_tick(self);
-    ended_tick(self);
-    audit_tick(self);
-    trouble_tick(self);
+    for (size_t i = 0; i < PARTS; i++)
+        directory_parts[i].tick(self);
     directory_deliver_due(self, ANSWERS_PER_TICK);
     audit_deliver(self);
 }
 
 /* `dirty` stands for "a callback has noted something": the parts have not looked at it yet, so
  * their deadlines say nothing. */
-static uint64_t directory_etcd_next_deadline_ns(const struct directory *d) {
+static uint64_t directory_next_deadline_ns(const struct directory *d) {
     const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
-    if (self->dirty || !TAILQ_EMPTY(&self->answers) || audit_is_due(self))
-        return 0;
-    const uint64_t deadlines[] = {
-        join_deadline_ns(self),   members_deadline_ns(self),     write_deadline_ns(self),
-        locate_deadline_ns(self), generations_deadline_ns(self), own_deadline_ns(self),
-        ended_deadline_ns(self),  history_deadline_ns(self),     trouble_deadline_ns(self),
-    };
-    uint64_t next_ns = UINT64_MAX;
-    for (size_t i = 0; i < sizeof deadlines / sizeof *deadlines; i++)
-        if (deadlines[i] < next_ns)
-            next_ns = deadlines[i];
+    uint64_t next_ns = self->dirty || !TAILQ_EMPTY(&self->answers) ? 0 : UINT64_MAX;
+    for (size_t i = 0; i < PARTS && next_ns; i++) {
+        uint64_t at_ns = directory_parts[i].deadline_ns(self);
+        next_ns = at_ns < next_ns ? at_ns : next_ns;
+    }
     return next_ns;
 }
 
@@ -316,7 +327,7 @@ static bool directory_give_up(struct directory_etcd *self) {
     return audits_owed || !TAILQ_EMPTY(&self->answers);
 }
 
-static void directory_etcd_destroy(struct directory *d) {
+static void directory_destroy(struct directory *d) {
     struct directory_etcd *self = directory_from_base(d);
     self->etcd->ops->destroy(self->etcd, self->lease);
     while (directory_give_up(self)) { /* who is answered may ask again */
@@ -334,28 +345,28 @@ static void directory_etcd_destroy(struct directory *d) {
 static const struct directory_audit_ops etcd_audit_ops = {
     .list = audit_list,
     .sweep = audit_sweep,
-    .remembers = directory_etcd_remembers,
-    .is_writing = directory_etcd_is_writing,
+    .remembers = directory_remembers,
+    .is_writing = directory_is_writing,
 };
 
 static const struct directory_ops etcd_ops = {
     .name = "etcd",
     .index = true,
     .audit = &etcd_audit_ops,
-    .start = directory_etcd_start,
-    .next_generation = directory_etcd_next_generation,
-    .publish = directory_etcd_publish,
-    .republish = directory_etcd_republish,
-    .retire = directory_etcd_retire,
-    .end = directory_etcd_end,
-    .locate = directory_etcd_locate,
-    .members = directory_etcd_members,
-    .serves_until_ns = directory_etcd_serves_until_ns,
-    .pending = directory_etcd_pending,
+    .start = directory_start,
+    .next_generation = directory_next_generation,
+    .publish = directory_publish,
+    .republish = directory_republish,
+    .retire = directory_retire,
+    .end = directory_end,
+    .locate = directory_locate,
+    .members = directory_members,
+    .serves_until_ns = directory_serves_until_ns,
+    .pending = directory_pending,
     .trouble = trouble_say,
-    .tick = directory_etcd_tick,
-    .next_deadline_ns = directory_etcd_next_deadline_ns,
-    .destroy = directory_etcd_destroy,
+    .tick = directory_tick,
+    .next_deadline_ns = directory_next_deadline_ns,
+    .destroy = directory_destroy,
 };
 
 void directory_etcd_set_address(struct directory *d, const char *address,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "support/index_world.h"
+#include "e2e/index_world.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "support/ctl.h"
+#include "e2e/ctl.h"
 
 #include <stdarg.h>
 #include <string.h>

@@ -11,7 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "support/index_world.h"
+#include "e2e/index_world.h"
 
 #define TRAFFIC_ROUNDS_MAX 20032u
 

@@ -5,7 +5,7 @@
  * refused leaves it open what is true of its sample: the round ends there and the sample is aborted
  * once the faults are over.
  */
-#include "support/traffic.h"
+#include "e2e/traffic.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
