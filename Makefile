@@ -67,7 +67,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index bench-peers lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index bench-peers bench-python lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -207,6 +207,9 @@ bench: all ## every figure into build/bench.jsonl
 	scripts/run-bench $(BUILD)
 bench-index: all ## what the index in etcd costs, into build/bench-index.jsonl
 	OUT=$(BUILD)/bench-index.jsonl scripts/run-bench $(BUILD) index
+bench-python: all python ## what Python adds to the C calls, into build/bench-python.jsonl
+	PYTHONPATH=$(BUILD)/python $(PYTHON) scripts/bench-python > $(BUILD)/bench-python.jsonl.partial
+	mv $(BUILD)/bench-python.jsonl.partial $(BUILD)/bench-python.jsonl
 
 bench-peers: all python ## against Mooncake's own wheel, into build/bench-peers.jsonl; needs the package index
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-bench-peers

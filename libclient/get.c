@@ -240,6 +240,8 @@ void fc_get_take(const struct fc_get *get, int rc, struct fc_first_error *failur
     }
 }
 
+/* The answer was never looked at, so there are no views: the leases in it are returned as they are.
+ * What they were granted on may have ended meanwhile; release.c sorts that out. */
 void fc_get_give_back(const struct fc_get *get) {
     const Fb__ClientReply *reply = get->request.reply;
     for (size_t i = 0; reply && reply->get && i < reply->get->n_items; i++)
@@ -255,6 +257,7 @@ void fc_get_deinit(struct fc_get *get) {
 
 /* ---- gets that wait ---- */
 
+/* One request, from the message to the views, with nothing left behind. */
 static void get_run(struct fc_get *get, struct feature_store *store,
                     struct fc_first_error *failure) {
     fc_get_make(get, store);
@@ -381,6 +384,8 @@ struct get_wanted {
     uint32_t count;
 };
 
+/* The index of what goes to buffer i, or -1: the sample has no such tensor. A caller that asks by
+ * name gets a sentence with the name. */
 static int get_find_wanted(const struct feature_view *view, const struct get_wanted *wanted,
                            uint32_t i) {
     if (wanted->names)
@@ -389,7 +394,9 @@ static int get_find_wanted(const struct feature_view *view, const struct get_wan
     return index < view->ref->layout.tensor_count ? (int)index : -1;
 }
 
-/* To a GPU on `stream`. Its copies have ended when this returns, whatever it returns. */
+/* The arena is registered with the driver when the first buffer of a GPU is seen. To a GPU on
+ * `stream`; a named stream is waited for first, since plain buffers may be written by it too
+ * (pinned memory). Its copies have ended when this returns, whatever it returns. */
 static int get_copy_tensors(const struct feature_view *view, const struct get_wanted *wanted,
                             void *stream) {
     const uint32_t count = wanted->count;
@@ -410,6 +417,7 @@ static int get_copy_tensors(const struct feature_view *view, const struct get_wa
     return rc ? rc : ended;
 }
 
+/* Before the view is looked at: a NULL would be written to. */
 static int get_check_buffers(const struct get_wanted *wanted) {
     for (uint32_t i = 0; i < wanted->count; i++)
         if (!wanted->buffers[i].iov_base && wanted->buffers[i].iov_len)

@@ -50,13 +50,15 @@ static void put_settle(struct putter *putter, struct feature_put_item *item, int
 
 /* ---- large ---- */
 
-/* Where an item's bytes come from. */
+/* Where an item's bytes come from. A sample may have some tensors on a GPU and others not. */
 struct put_source {
     const struct iovec *data;
     void *stream;       /* of the GPU, that the sample names */
     const void *device; /* one of the tensors that are a GPU's; NULL = none is */
 };
 
+/* The room may be another sample's by now: nothing more is written, and the reservation is given
+ * back by the caller. */
 static int put_fail_late(const struct feature_reservation *reservation) {
     struct feature_store *store = reservation->store;
     return fc_fail(FEATURE_E_TIMEOUT,
@@ -137,6 +139,8 @@ static int put_copy_with_devices(const struct putter *putter,
     return FEATURE_OK;
 }
 
+/* Without a GPU in the sample no driver is asked about each tensor again: the plain way is what it
+ * was before there were GPUs. FEATURE_OK, or what failed; the reservation stays the caller's. */
 static int put_copy(const struct putter *putter, struct feature_reservation *reservation,
                     const struct put_source *source) {
     if (source->device)

@@ -16,6 +16,8 @@
  *   reconcile.c  the same for all that it holds, when the index has been read as a whole
  *   generation_set.c  (for reconcile.c alone) the generations that a record has named
  *   audit.c      the same comparison for an admin, who is told in words what is wrong
+ *   own_name.c   who has this node's name, when another incarnation is registered under it
+ *   dead_homes.c which homes have been dead for so long that their records may go
  *   search.c     one get, until it has a generation that may be read, or none can be had
  */
 #ifndef FEATURED_CLUSTER_CLUSTER_H
@@ -524,5 +526,67 @@ struct search_facts {
  * changes nothing. */
 enum search_do search_step(enum search_state *state, enum search_event event,
                            const struct search_facts *facts);
+
+/* ---- own_name.c: another incarnation has this node's name in the index ---- */
+
+#define OWN_NAME_ADDRESS_BYTES 256u
+
+enum own_name_state {
+    OWN_NAME_FREE = 0, /* nobody else has it */
+    OWN_NAME_ASKED,    /* the broker at the record's address is being asked */
+    OWN_NAME_RESTART,  /* that incarnation does not answer: it was this node before a restart */
+    OWN_NAME_STANDS,   /* ... and its record has outlived its lease */
+    OWN_NAME_TWIN      /* it answers: two brokers of this name live, and it was there first */
+};
+
+/* What is known of the broker at the record's address. */
+enum own_name_answer {
+    OWN_NAME_UNKNOWN, /* it is still being asked */
+    OWN_NAME_NOBODY,  /* none answers there, or there is no address */
+    OWN_NAME_ONE      /* a broker does, of some incarnation */
+};
+
+enum own_name_do {
+    OWN_NAME_DO_NOTHING,
+    OWN_NAME_DO_ASK,          /* ask at the address, and give the answers to own_name_answered() */
+    OWN_NAME_DO_TELL_FREED,   /* this node is a member now */
+    OWN_NAME_DO_TELL_RESTART, /* nobody of that incarnation lives */
+    OWN_NAME_DO_TELL_STANDS,  /* the record should have ended by now */
+    OWN_NAME_DO_TELL_TWIN     /* two brokers of this name live */
+};
+
+struct own_name {
+    enum own_name_state state;
+    uint64_t incarnation; /* the other one; as that of the last one also while FREE */
+    uint64_t outlived_ns; /* after this its record should have ended */
+    char address[OWN_NAME_ADDRESS_BYTES];
+};
+
+/* The index says so. ttl_ns: of the leases of records of nodes. */
+enum own_name_do own_name_taken(struct own_name *name, const char *address, uint64_t incarnation,
+                                uint64_t now_ns, uint64_t ttl_ns);
+/* The record of the other incarnation is gone. */
+enum own_name_do own_name_freed(struct own_name *name);
+/* To be called in every turn of the loop. incarnation: of OWN_NAME_ONE. */
+enum own_name_do own_name_answered(struct own_name *name, enum own_name_answer answer,
+                                   uint64_t incarnation, uint64_t now_ns);
+
+/* ---- dead_homes.c: whose records may be removed ---- */
+
+struct dead_homes {
+    TAILQ_HEAD(, dead_home) list;
+    uint64_t look; /* the number of the last one */
+};
+
+void dead_homes_init(struct dead_homes *homes);
+void dead_homes_begin_look(struct dead_homes *homes);
+/* The look has found a record of this home, which is no member. True: every look of keep_ns has
+ * found it dead, so the record may go. */
+bool dead_homes_come_upon(struct dead_homes *homes, const char *node, uint64_t incarnation,
+                          uint64_t now_ns, uint64_t keep_ns);
+/* The whole index has been looked through. */
+void dead_homes_end_look(struct dead_homes *homes);
+/* Frees all, and counts anew. */
+void dead_homes_forget(struct dead_homes *homes);
 
 #endif

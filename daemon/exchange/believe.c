@@ -18,8 +18,8 @@ void believe_not(struct peer *peer, const char *sentence) {
                     peer_node(peer), count, sentence);
 }
 
-/* An answer to a question by generation may leave the sample's id out, for the generation names it; an
- * answer to a question by id may not. */
+/* An answer to a question by generation may leave the sample's id out, for the generation names it;
+ * an answer to a question by id may not. */
 static bool believe_is_other_sample(const char *said, const char *asked, uint64_t generation) {
     return strcmp(said, asked) != 0 && (*said || !generation);
 }
@@ -44,9 +44,9 @@ bool believe_lease(const struct item *item, struct peer *peer, uint64_t generati
     return false;
 }
 
-/* The store knows, of each generation that is here, whether it is at home here or a landing copy, and
- * then from which peer. A second peer that claims the same generation is wrong, for a generation is
- * unique in the cluster. */
+/* The store knows, of each generation that is here, whether it is at home here or a landing copy,
+ * and then from which peer. A second peer that claims the same generation is wrong, for a
+ * generation is unique in the cluster. */
 bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeaseReply *lease,
                   char why[SENTENCE_BYTES]) {
     struct store_info info;

@@ -76,17 +76,6 @@ struct serve_asked {
     const Fb__PeerRequest *message;
 };
 
-/* ---- twin.c ---- */
-
-/* Who has this node's name in the index, if it is another incarnation (twin.c). */
-enum name_state { NAME_FREE = 0, NAME_ASKED, NAME_RESTART, NAME_STANDS, NAME_TWIN };
-struct name {
-    enum name_state state;
-    uint64_t incarnation;
-    uint64_t outlived_ns; /* by then etcd has removed its record, unless its broker still lives */
-    char address[256];
-};
-
 /* ---- held_check.c, reconcile.c ---- */
 
 /* Of our own checks, by generation. There are some 1600 at most (held_check.c), so that a bucket
@@ -161,8 +150,8 @@ struct exchange {
     struct held_walk held_walk;
     struct reconciling reconciling;
     struct reconcile_walk reconcile_walk;
-    bool has_republished; /* ever */
-    struct name name;
+    bool has_republished;          /* ever */
+    struct own_name name;          /* twin.c */
     struct deadline name_outlived; /* wakes the loop for twin_pump(), after name.outlived_ns */
     uint64_t release_pending;
     struct late { /* puts that became resident long after their commit */

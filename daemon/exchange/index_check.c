@@ -139,6 +139,7 @@ static void index_check_finish(struct index_check *check, bool repaired, const c
 
 /* ---- the remedies ---- */
 
+/* The directory has written the record, or has refused, because another one stands now. */
 static void index_check_on_republished(void *context, enum directory_result result) {
     index_check_finish(context, result == DIRECTORY_OK,
                        result == DIRECTORY_OK ? NULL

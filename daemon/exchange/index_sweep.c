@@ -5,10 +5,10 @@
  *
  *   IDLE --due--> page --(records of homes long dead)--> removal --> next page ... --> IDLE
  *
- * The member with the first name does it, four times in every lost_keep: any number may at once,
- * for removals are guarded (directory.h). A home is long dead when this node has seen it dead, in
- * every look, for lost_keep by its own clock; whoever takes over begins to count anew. Clocks of
- * two machines are never compared.
+ * This is the shell around cluster/dead_homes.c, which says whose records may go. The member with
+ * the first name does it, four times in every lost_keep: any number may at once, for removals are
+ * guarded (directory.h: a record is removed only where it is still the one that was read). A look
+ * that cannot be brought to its end is begun again sooner.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,21 +19,14 @@
 #define LOOK_INTERVAL_NS_MAX (15ull * 60 * 1000 * NS_PER_MS)
 #define RETRY_NS             (5ull * 1000 * NS_PER_MS)
 
-struct dead_home {
-    TAILQ_ENTRY(dead_home) link;
-    char node[LAYOUT_NAME_BYTES_MAX + 1];
-    uint64_t incarnation, since_ns; /* when this node saw it first */
-    uint64_t look;                  /* the last one that came upon it */
-};
-
 struct sweep {
     struct broker *broker;
     struct deadline due;    /* the next look; set unless one is under way or none is wanted */
     bool under_way, failed; /* failed: the last look was not brought to its end */
     uint64_t ended_ns;      /* the last look; at first: when this node began */
-    uint64_t look, removed;
-    char next[1024]; /* where the next page begins */
-    TAILQ_HEAD(, dead_home) homes;
+    uint64_t removed;       /* in this look */
+    char next[1024];        /* where the next page begins */
+    struct dead_homes homes;
 };
 
 static void index_sweep_on_due(struct deadline *due, uint64_t now_ns);
@@ -43,28 +36,16 @@ struct sweep *sweep_new(struct broker *broker) {
     if (!sweep)
         return NULL;
     sweep->broker = broker;
-    TAILQ_INIT(&sweep->homes);
+    dead_homes_init(&sweep->homes);
     deadline_init(&sweep->due, index_sweep_on_due);
     deadlines_set(&broker->deadlines, &sweep->due, 0);
     return sweep;
 }
 
-/* Homes not come upon since this look; UINT64_MAX: all. */
-static void index_sweep_forget_homes(struct sweep *sweep, uint64_t look) {
-    struct dead_home *home, *next;
-    for (home = TAILQ_FIRST(&sweep->homes); home; home = next) {
-        next = TAILQ_NEXT(home, link);
-        if (home->look >= look)
-            continue;
-        TAILQ_REMOVE(&sweep->homes, home, link);
-        free(home);
-    }
-}
-
 void sweep_free(struct broker *broker) {
     if (!broker->exchange->sweep)
         return;
-    index_sweep_forget_homes(broker->exchange->sweep, UINT64_MAX);
+    dead_homes_forget(&broker->exchange->sweep->homes);
     deadlines_clear(&broker->deadlines, &broker->exchange->sweep->due);
     free(broker->exchange->sweep);
 }
@@ -92,6 +73,7 @@ static uint64_t index_sweep_next_look_ns(const struct sweep *sweep) {
     return sweep->ended_ns + (sweep->failed && interval > RETRY_NS ? RETRY_NS : interval);
 }
 
+/* To be called when a look has ended, or the configuration has changed. */
 static void index_sweep_schedule(struct sweep *sweep) {
     bool idle = sweep->under_way || !index_sweep_is_wanted(sweep->broker);
     deadlines_set_or_clear(&sweep->broker->deadlines, &sweep->due,
@@ -111,33 +93,16 @@ static void index_sweep_end_look(struct sweep *sweep, bool failed) {
 
 /* ---- one page ---- */
 
-/* NULL: out of memory: it is kept until there is some. */
-static struct dead_home *index_sweep_come_upon(struct sweep *sweep,
-                                               const struct directory_record *record) {
-    struct dead_home *home;
-    TAILQ_FOREACH (home, &sweep->homes, link)
-        if (home->incarnation == record->incarnation && !strcmp(home->node, record->home))
-            break;
-    if (!home && (home = calloc(1, sizeof *home))) {
-        strncpy(home->node, record->home, sizeof home->node - 1);
-        home->incarnation = record->incarnation;
-        home->since_ns = sweep->broker->now_ns;
-        TAILQ_INSERT_TAIL(&sweep->homes, home, link);
-    }
-    if (home)
-        home->look = sweep->look;
-    return home;
-}
+/* index_sweep_on_swept() and index_sweep_go_on() lead back to it. */
+static void index_sweep_ask_page(struct sweep *sweep);
 
-static void index_sweep_ask_page(
-    struct sweep *sweep); /* index_sweep_on_swept() and index_sweep_go_on() lead back to it */
-
+/* The page has been dealt with: the next one, or the end of the look. */
 static void index_sweep_go_on(struct sweep *sweep) {
     if (*sweep->next) {
         index_sweep_ask_page(sweep);
         return;
     }
-    index_sweep_forget_homes(sweep, sweep->look);
+    dead_homes_end_look(&sweep->homes);
     if (sweep->removed)
         log_info("index: %llu records removed: their homes have been dead for %llu s",
                  (unsigned long long)sweep->removed,
@@ -154,6 +119,8 @@ static void index_sweep_on_swept(void *context, enum directory_result result, si
         index_sweep_end_look(sweep, true);
 }
 
+/* The node may have been fenced while the page was on its way, or a member with an earlier name may
+ * have come: then this look ends, and nothing is removed. */
 static void index_sweep_on_page(void *context, enum directory_result result,
                                 const struct directory_listed *listed, size_t count,
                                 size_t unreadable, const char *next) {
@@ -168,10 +135,11 @@ static void index_sweep_on_page(void *context, enum directory_result result,
     }
     strncpy(sweep->next, next, sizeof sweep->next - 1);
     for (size_t i = 0; i < count; i++) {
-        const struct dead_home *home =
-            listed[i].home_is_member ? NULL : index_sweep_come_upon(sweep, &listed[i].record);
-        if (home && broker->now_ns - home->since_ns >= index_sweep_keep_ns(broker))
-            lost[lost_count++] = listed[i].record;
+        const struct directory_record *record = &listed[i].record;
+        if (!listed[i].home_is_member &&
+            dead_homes_come_upon(&sweep->homes, record->home, record->incarnation, broker->now_ns,
+                                 index_sweep_keep_ns(broker)))
+            lost[lost_count++] = *record;
     }
     if (!lost_count)
         index_sweep_go_on(sweep);
@@ -196,12 +164,12 @@ static void index_sweep_on_due(struct deadline *due, uint64_t now_ns) {
         return;
     }
     if (!index_sweep_is_ours(broker)) {
-        index_sweep_forget_homes(sweep, UINT64_MAX);
+        dead_homes_forget(&sweep->homes);
         index_sweep_end_look(sweep, false);
         return;
     }
     sweep->under_way = true;
-    sweep->look++;
+    dead_homes_begin_look(&sweep->homes);
     sweep->removed = 0;
     sweep->next[0] = '\0';
     index_sweep_ask_page(sweep);

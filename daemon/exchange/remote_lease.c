@@ -54,8 +54,8 @@ static bool remote_lease_take_slot(struct remote_leases *leases, uint32_t *slot_
     return true;
 }
 
-/* Everything that can fail happens here, before the home is asked: once it has granted the lease, the
- * release must reach it, with or without memory then. */
+/* Everything that can fail happens here, before the home is asked: once it has granted the lease,
+ * the release must reach it, with or without memory then. */
 uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *store, uid_t uid) {
     struct remote_leases *leases = &broker->exchange->remote_leases;
     struct account *user = accounts_user(broker, uid);

@@ -22,6 +22,8 @@ void serve_confirm(const struct serve_asked *asked) {
         asker_reply(asked->asking->asker, asked->request_id, &reply, NULL, 0);
 }
 
+/* The sentence names the limit of this node, so that the asking node's user sees whose limit it is.
+ */
 void serve_refuse_full(struct asking *asking, uint32_t request_id,
                        const struct charge_refusal *full) {
     char sentence[SENTENCE_BYTES];

@@ -114,6 +114,10 @@ int binding_put(struct feature_store *store, const char *sample_id, const char *
 
 /* As a put without bytes. Python writes them afterwards, through the pointers that
  * feature_reservation_data() gives. */
+void binding_ref_free(struct feature_ref **ref) {
+    feature_ref_free(*ref);
+}
+
 int binding_reserve(struct feature_store *store, const char *sample_id, const char *names,
                     const uint64_t *numbers, uint32_t count, const void *metadata,
                     size_t metadata_bytes, uint32_t deadline_ms, struct feature_reservation **out) {

@@ -13,7 +13,7 @@ round each side puts a few objects (timed in the producer), every consumer gets 
 of each turn warm up and do not count. Medians over all rounds are compared.
 
 value: ours in us; limit: theirs in us; ratio: theirs / ours, so 2 means twice as fast. The two
-figures dropin_* are GB/s over memcpy between two warm buffers, in the producer's process.
+figures dropin_* are GB/s of our producer, over memcpy between two warm buffers in its process.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def start_theirs(python: Path, folder: Path) -> tuple[Side, Any]:
     return Side(workers), master
 
 
-def write_figures(ours: Side, theirs: Side, memcpy: list[tuple[str, float, float]], out: Path) -> None:
+def write_figures(ours: Side, theirs: Side, memcpy: list[Any], out: Path) -> None:
     lines = []
     for name, who, what, size in FIGURES:
         value, limit = ours.median_us(who, what, size), theirs.median_us(who, what, size)
@@ -227,7 +227,7 @@ def main() -> None:
             for what, rates in ours.workers["producer"].ask(do="memcpy", bytes=16 * MIB).items():
                 memcpy[what].append(rates)
         over_memcpy = [
-            (f"dropin_{what}_16MiB",) + tuple(map(statistics.median, zip(*rates)))
+            (f"dropin_{what}_16MiB", *(statistics.median(pair[i] for pair in rates) for i in (0, 1)))
             for what, rates in memcpy.items()
         ]
         write_figures(ours, theirs, over_memcpy, arguments.out)

@@ -25,6 +25,7 @@
     }                                                                                              \
     static void NAME(struct world *world)
 
+/* Puts a sample whose tensors are all on the GPU, and reads it back through the mapping. */
 static void put_and_check(struct world *world, const char *sample_id, uint64_t bytes) {
     struct payload payload;
     struct iovec parts[PAYLOAD_TENSORS_MAX];
@@ -41,6 +42,7 @@ WITH_GPU(put_takes_device_memory) {
     put_and_check(world, "large", 5 * MIB);
 }
 
+/* The host sample is inline and is collected; the mixed one goes by itself, behind it. */
 WITH_GPU(put_takes_both_kinds_in_one_sample_and_one_batch) {
     struct payload host, mixed;
     struct iovec parts[PAYLOAD_TENSORS_MAX];
@@ -63,6 +65,8 @@ WITH_GPU(put_takes_both_kinds_in_one_sample_and_one_batch) {
     payload_deinit(&host);
 }
 
+/* The stream is busy when the call comes: its fill must not win over the sample. Afterwards the
+ * stream is idle: no copy is left that could write into a buffer which the program uses again. */
 WITH_GPU(get_into_writes_device_memory_and_nothing_later) {
     struct payload payload;
     struct iovec parts[PAYLOAD_TENSORS_MAX];
@@ -99,6 +103,7 @@ static void check_filled(struct world *world, uint8_t value) {
     CHECK_OK(feature_release(view, FEATURE_RELEASE_CONSUMED));
 }
 
+/* The first tensor is filled by work that is queued and has not begun. */
 WITH_GPU(put_waits_for_what_its_stream_still_computes) {
     struct payload payload;
     struct iovec parts[PAYLOAD_TENSORS_MAX];
@@ -115,6 +120,8 @@ WITH_GPU(put_waits_for_what_its_stream_still_computes) {
     payload_deinit(&payload);
 }
 
+/* checksum = always: were the checksums made of bytes that have not come yet, the get would fail.
+ */
 WITH_GPU(commit_waits_for_copies_that_the_program_has_queued) {
     struct payload payload;
     struct iovec parts[PAYLOAD_TENSORS_MAX];
@@ -135,6 +142,8 @@ WITH_GPU(commit_waits_for_copies_that_the_program_has_queued) {
     payload_deinit(&payload);
 }
 
+/* The producer maps the arena for writing, the consumer read-only: the driver must know both
+ * mappings. A copy into a registered range works as well. */
 WITH_GPU(the_arena_is_registered_for_writers_and_readers) {
     struct payload payload;
     struct feature_view *view = NULL;
@@ -151,6 +160,7 @@ WITH_GPU(the_arena_is_registered_for_writers_and_readers) {
     payload_deinit(&payload);
 }
 
+/* A thread of a pool: CUDA is initialised, but no context is current in it. */
 static void *put_without_context(void *argument) {
     struct world *world = argument;
     struct payload payload;
@@ -172,6 +182,7 @@ WITH_GPU(a_thread_without_a_context_can_put) {
     pthread_join(thread, NULL);
 }
 
+/* Refused by the driver, in words that name the sample and the tensor; nothing of it is visible. */
 WITH_GPU(a_pointer_past_its_allocation_is_refused) {
     struct payload payload;
     struct iovec parts[PAYLOAD_TENSORS_MAX];
@@ -187,12 +198,39 @@ WITH_GPU(a_pointer_past_its_allocation_is_refused) {
     payload_deinit(&payload);
 }
 
+/* Runs in the child: DataLoader forks its workers, also in a program that has used the GPU. */
+static int put_in_child(int channel, void *argument) {
+    struct world *world = argument;
+    struct payload payload;
+    (void)channel;
+    struct feature *feature = cluster_connect(&world->cluster, 0);
+    struct feature_store *store = cluster_open(feature, "run", false);
+    payload_init(&payload, "child", 14, MIB);
+    CHECK_OK(payload_put(&payload, store, 10000, NULL));
+    payload_check_get(&payload, store, by_id("child"), FEATURE_RELEASE_CONSUMED);
+    payload_deinit(&payload);
+    feature_disconnect(feature);
+    return 0;
+}
+
+/* CUDA does not work in a forked child: every call of the driver fails there. Plain memory does not
+ * need it. */
+WITH_GPU(a_forked_child_puts_plain_memory) {
+    struct process child;
+    put_and_check(world, "parent", MIB);
+    process_fork(&child, put_in_child, world);
+    process_join(&child, 30000);
+    put_and_check(world, "parent again", MIB);
+}
+
 /* ---- with the fake alone ---- */
 
 #define FAKE_ONLY()                                                                                \
     if (!device_is_fake())                                                                         \
     return
 
+/* Two tensors are under way when the third fails: the call waits for them before it returns. A get
+ * that fails consumes nothing. */
 WITH_GPU(a_copy_that_fails_half_way_leaves_nothing_under_way) {
     FAKE_ONLY();
     struct payload payload;
@@ -220,6 +258,7 @@ WITH_GPU(a_copy_that_fails_half_way_leaves_nothing_under_way) {
     payload_deinit(&payload);
 }
 
+/* CUDA_ERROR_OUT_OF_MEMORY is FULL; the sentence names the function; nothing is put. */
 WITH_GPU(every_call_of_the_driver_may_fail) {
     FAKE_ONLY();
     static const char *const calls[] = {"cuStreamSynchronize", "cuCtxPushCurrent",
@@ -249,6 +288,8 @@ static void note_warning(void *context, enum feature_log_level level, const char
         snprintf(context, 512, "%s", sentence);
 }
 
+/* CUDA_ERROR_NOT_SUPPORTED, as on a platform that registers no read-only memory. The warning comes
+ * with the first call after the thread has given up. */
 WITH_GPU(a_registration_that_fails_is_told_and_copies_go_on) {
     FAKE_ONLY();
     static char warning[512];
@@ -278,6 +319,7 @@ WITH_GPU(a_registration_that_fails_is_told_and_copies_go_on) {
     payload_deinit(&payload);
 }
 
+/* The world's three stores are registered, this one is not, and copies all the same. */
 WITH_GPU(a_store_may_be_opened_without_registration) {
     FAKE_ONLY();
     struct feature *feature = cluster_connect(&world->cluster, 0);
@@ -298,6 +340,8 @@ WITH_GPU(a_store_may_be_opened_without_registration) {
     payload_deinit(&payload);
 }
 
+/* Also where the registering thread is the last to hold the mapping. The fake complains when memory
+ * that is no longer mapped is unregistered. */
 Test(cuda, arenas_are_unregistered_before_they_are_unmapped, .timeout = 60) {
     struct cluster cluster;
     device_load();
@@ -312,6 +356,7 @@ Test(cuda, arenas_are_unregistered_before_they_are_unmapped, .timeout = 60) {
     cluster_stop(&cluster);
 }
 
+/* No driver is loaded in this process: a stream can only be a mistake. */
 Test(cuda, a_stream_without_a_driver_is_refused, .timeout = 60) {
     struct cluster cluster;
     struct payload payload;

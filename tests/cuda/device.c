@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The driver's functions are looked up by their names, with the signatures of cuda.h written where
+ * they are called: the tests need neither CUDA's headers nor a library to link with. A function
+ * that gives anything but CUDA_SUCCESS (0) fails the test.
+ */
 #include "cuda/device.h"
 
 #include <dlfcn.h>
@@ -10,6 +15,8 @@
 
 #define DELAY_MS 50u
 
+/* The driver that device_load() has loaded, and the primary context of its first device. A test
+ * program uses one device; each test runs in a process of its own. */
 static void *library;
 static void *context;
 
@@ -47,6 +54,7 @@ void device_load(void) {
     CALL(cuCtxSetCurrent, (void *), context);
 }
 
+/* A real driver has no function of that name. */
 bool device_is_fake(void) {
     return dlsym(library, "fake_cuda_plant") != NULL;
 }
@@ -89,6 +97,7 @@ bool device_stream_idle(void *stream) {
     return ((int (*)(void *))function("cuStreamQuery"))(stream) == 0;
 }
 
+/* Runs in the stream, in its turn: what is queued behind waits for it. */
 static void delay(void *nothing) {
     (void)nothing;
     check_pause(DELAY_MS);

@@ -78,7 +78,10 @@ class Broker:
     def start(self) -> "Broker":
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [FEATURED, "--config", self._config], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [FEATURED, "--config", self._config],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         wait_until(self._answers, f"broker {self.name} answers; its log: {self.log()}")
         return self

@@ -78,7 +78,9 @@ def world(request: pytest.FixtureRequest) -> Iterator["World"]:
 class World:
     """Who puts and who gets, each with its own connection."""
 
-    def __init__(self, home: Broker, away: Broker, producer: fb.Client, consumer: fb.Client) -> None:
+    def __init__(
+        self, home: Broker, away: Broker, producer: fb.Client, consumer: fb.Client
+    ) -> None:
         self.home, self.away = home, away
         self.producer, self.consumer = producer, consumer
 

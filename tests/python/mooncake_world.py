@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Iterator
 
-from brokers import DEADLINE_S, ROOT, free_port, temporary_folder, wait_until
+from brokers import DEADLINE_S, ROOT, free_port, wait_until
 
 DROPIN = ROOT / "libclient/python/mooncake_dropin"
 sys.path.insert(0, str(DROPIN))
@@ -74,14 +74,14 @@ class Memory:
     def __init__(self, content: bytes | int) -> None:
         size = content if isinstance(content, int) else len(content)
         self.size = size
-        self._array = (ctypes.c_char * (size or 1))()
-        if not isinstance(content, int):
-            self._array[:size] = content
+        self._array = ctypes.create_string_buffer(size or 1)
         self.address = ctypes.addressof(self._array)
+        if not isinstance(content, int):
+            ctypes.memmove(self.address, content, size)
 
     @property
     def bytes(self) -> bytes:
-        return bytes(self._array[: self.size])
+        return ctypes.string_at(self.address, self.size)
 
 
 class Master:

@@ -96,7 +96,9 @@ def test_get_many_that_fails_gives_the_others_back(
     assert list(store.get_many([])) == []
 
 
-def test_get_many_that_is_left_gives_back(client: fb.Client, store: fb.Store, sample_id: str) -> None:
+def test_get_many_that_is_left_gives_back(
+    client: fb.Client, store: fb.Store, sample_id: str
+) -> None:
     refs = put_all(store, sample_id, 10)
     before = descriptors()
     for _ in store.get_many(refs, window=5):

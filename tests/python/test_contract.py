@@ -50,7 +50,9 @@ def test_1_all_or_nothing(world: World, sample_id: str) -> None:
     assert np.array_equal(tensors["a"], X) and np.array_equal(tensors["b"], X)
 
 
-def test_1_a_producer_that_dies_leaves_nothing(broker: Broker, store: fb.Store, client: fb.Client, sample_id: str) -> None:
+def test_1_a_producer_that_dies_leaves_nothing(
+    broker: Broker, store: fb.Store, client: fb.Client, sample_id: str
+) -> None:
     child = run_child(
         "import sys, feature_broker as fb\n"
         "store = fb.connect(sys.argv[1]).store('run', framework='raw')\n"
@@ -258,7 +260,9 @@ def test_12_access(folder: Path, sample_id: str) -> None:
     broker = Broker(folder, "locked", STORES).start()
     try:
         with broker.connect() as client:
-            client.create_store("secret", max_resident_bytes=1 << 20, landing_bytes=0, secret=secret)
+            client.create_store(
+                "secret", max_resident_bytes=1 << 20, landing_bytes=0, secret=secret
+            )
             store = client.store("secret", secret=secret)
             ref = store.put(sample_id, {"x": X})
             reader = client.store("secret", secret=secret, read_only=True, framework="numpy")

@@ -161,6 +161,27 @@ def test_devices_that_are_not_there(store: fb.Store, sample_id: str) -> None:
     store.get(sample_id, consume=True)
 
 
+def test_a_commit_waits_for_torch(
+    store: fb.Store, sample_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    room: Any = None
+    waited: list[bool] = []
+
+    class Stream:
+        def synchronize(self) -> None:
+            assert not store.exists(sample_id)
+            room["a"][...] = 7  # a copy that was queued
+            waited.append(True)
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    with store.reserve(sample_id, {"a": ("F32", (1000,))}) as room:
+        room["a"][...] = 0
+    assert waited == [True]
+    assert set(store.get(sample_id, consume=True)["a"]) == {7.0}
+
+
 if __name__ == "__main__":
     with fb.connect(sys.argv[1]) as connection, connection.store("run", framework="numpy") as opened:
         globals()[sys.argv[2]](opened)

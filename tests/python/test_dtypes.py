@@ -104,7 +104,9 @@ def test_bits_come_back(any_store: fb.Store, dtype: Dtype, shape: tuple[int, ...
         again = any_store.put(key + "-again", {"t": copied})
         assert again.tensors[0] == spec
         assert any_store.get(again, framework="raw")["t"].tobytes() == data
-        with any_store.reserve(key + "-reserve", {"t": (dtype.name, shape)}, framework=framework) as room:
+        with any_store.reserve(
+            key + "-reserve", {"t": (dtype.name, shape)}, framework=framework
+        ) as room:
             if framework == "raw":
                 room["t"].buffer[:] = data
             elif framework == "numpy":
@@ -114,7 +116,9 @@ def test_bits_come_back(any_store: fb.Store, dtype: Dtype, shape: tuple[int, ...
         assert any_store.get(room.ref, framework="raw")["t"].tobytes() == data
 
 
-@pytest.mark.parametrize("dtype", [d for d in DTYPES if has("torch", d) and d.dlpack[0] not in (6,)])
+@pytest.mark.parametrize(
+    "dtype", [d for d in DTYPES if has("torch", d) and d.dlpack[0] not in (6,)]
+)
 def test_dlpack_gives_the_same_bits_to_torch(dtype: Dtype) -> None:
     data = some_bytes(dtype, 16 * dtype.bits // 8)
     tensor = fb.Tensor(dtype.name, (2, 8), data)

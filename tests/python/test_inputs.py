@@ -189,7 +189,14 @@ def test_what_cannot_be_put(store: fb.Store, sample_id: str) -> None:
         assert isinstance(caught.value, fb.Invalid)
         if not isinstance(value, np.ndarray) or value.ndim < 9:
             assert "wrong" in caught.value.sentence
-    for tensors in ({}, {1: np.zeros(1)}, {"a\0b": np.zeros(1)}, {"": np.zeros(1)}, [np.zeros(1)], None):
+    for tensors in (
+        {},
+        {1: np.zeros(1)},
+        {"a\0b": np.zeros(1)},
+        {"": np.zeros(1)},
+        [np.zeros(1)],
+        None,
+    ):
         with pytest.raises(fb.Invalid):
             store.put(sample_id, tensors)  # type: ignore[arg-type]
     with pytest.raises(fb.Invalid, match="at most 64"):
@@ -209,6 +216,43 @@ def test_what_cannot_be_put(store: fb.Store, sample_id: str) -> None:
     with pytest.raises(fb.Invalid):
         store.reserve(sample_id, {"x": ("F32", (-1,))})
     assert not store.exists(sample_id)
+
+
+def test_no_call_gives_a_bare_error_of_cffi(
+    client: fb.Client, store: fb.Store, sample_id: str
+) -> None:
+    ref = store.put(sample_id, {"x": b"x"})
+    wrong: list[Any] = [
+        lambda: store.put(sample_id, {"x": b"x"}, metadata="text"),  # type: ignore[arg-type]
+        lambda: store.put_many([(sample_id, {"x": b"x"})], metadata=[b"a", b"b"]),
+        lambda: store.get(ref, 5),  # type: ignore[call-overload]
+        lambda: store.get(ref, [5]),  # type: ignore[list-item]
+        lambda: store.get(ref, copy=False, names=5),  # type: ignore[call-overload]
+        lambda: store.get(ref, wait_s="1"),  # type: ignore[call-overload]
+        lambda: store.ack(5),  # type: ignore[arg-type]
+        lambda: store.ack([5]),  # type: ignore[list-item]
+        lambda: store.exists(None),  # type: ignore[arg-type]
+        lambda: store.list(5),  # type: ignore[arg-type]
+        lambda: store.gc("x"),  # type: ignore[arg-type]
+        lambda: client.create_store("x", readers="many"),  # type: ignore[arg-type]
+        lambda: client.create_store("x", max_resident_bytes=-1),
+        lambda: client.create_store(5),  # type: ignore[arg-type]
+        lambda: client.store("run", secret=5),  # type: ignore[arg-type]
+        lambda: client.drain("x"),  # type: ignore[arg-type]
+        lambda: fb.connect(5, timeout_s=0.05),  # type: ignore[arg-type]
+        lambda: fb.connect(timeout_s=None, socket_path="a\0b"),  # type: ignore[arg-type]
+        lambda: fb.Ref(5),
+        lambda: fb.Ref.from_bytes("text"),  # type: ignore[arg-type]
+        lambda: fb.Ref.from_bytes(b"nonsense"),
+        lambda: fb.Ref.from_uri("feature://run"),
+        lambda: fb.Tensor("F32", 5, b""),  # type: ignore[arg-type]
+        lambda: fb.Tensor("F32", (-1,), b""),
+        lambda: fb.Tensor("F32", (1,), 5),
+    ]
+    for call in wrong:
+        with pytest.raises(fb.FeatureError):
+            call()
+    store.ack(ref)
 
 
 def test_many_tensors_and_names(store: fb.Store, sample_id: str) -> None:

@@ -4,24 +4,27 @@ with real brokers, the producer and the consumer on one node and on two."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import inspect
 import itertools
 import os
 import threading
 import time
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 
 import mooncake_world as world
-from brokers import Broker, start_pair, wait_until
+from brokers import Broker, start_pair, temporary_folder, wait_until
 from mooncake_world import Memory, connect
 
 import feature_broker as fb
 from feature_broker._feature import ffi, lib
 from mooncake import _keys
 from mooncake.store import MooncakeDistributedStore, ReplicateConfig
+
+Ends = tuple[MooncakeDistributedStore, MooncakeDistributedStore]
 
 KIB, MIB = 1 << 10, 1 << 20
 ABSENT, BAD, FULL, DAMAGED = -704, -600, -200, -801
@@ -31,7 +34,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(params=["one node", "two nodes"])
-def ends(request: pytest.FixtureRequest) -> Iterator[tuple[MooncakeDistributedStore, MooncakeDistributedStore]]:
+def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
     """Who puts and who gets."""
     if request.param == "one node":
         home = away = request.getfixturevalue("broker")
@@ -57,7 +60,7 @@ def test_find_spec() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_bytes_come_as_they_went(ends, key, size):
+def test_bytes_come_as_they_went(ends: Ends, key: str, size: int) -> None:
     producer, consumer = ends
     content = os.urandom(size)
     source, target = Memory(content), Memory(size + 100)
@@ -70,7 +73,7 @@ def test_bytes_come_as_they_went(ends, key, size):
     assert consumer.remove(key) == 0
 
 
-def test_put_of_every_kind_of_buffer(ends, key):
+def test_put_of_every_kind_of_buffer(ends: Ends, key: str) -> None:
     producer, consumer = ends
     for number, value in enumerate(
         (b"abc", bytearray(b"abc"), memoryview(b"abc"), memoryview(b"aXbXc")[::2])
@@ -79,7 +82,7 @@ def test_put_of_every_kind_of_buffer(ends, key):
         assert consumer.get(f"{key}{number}") == b"abc"
 
 
-def test_absent(ends, key):
+def test_absent(ends: Ends, key: str) -> None:
     _, consumer = ends
     target = Memory(8)
     assert consumer.get(key) == b""
@@ -92,7 +95,7 @@ def test_absent(ends, key):
     assert target.bytes == bytes(8)
 
 
-def test_a_put_on_a_live_key_is_success_and_the_old_bytes_stay(ends, key):
+def test_a_put_on_a_live_key_is_success_and_the_old_bytes_stay(ends: Ends, key: str) -> None:
     producer, consumer = ends
     assert producer.put(key, b"old") == 0
     for store in (producer, consumer):
@@ -102,14 +105,14 @@ def test_a_put_on_a_live_key_is_success_and_the_old_bytes_stay(ends, key):
     assert consumer.get(key) == producer.get(key) == b"old"
 
 
-def test_of_one_key_twice_in_a_batch_the_first_counts(ends, key):
+def test_of_one_key_twice_in_a_batch_the_first_counts(ends: Ends, key: str) -> None:
     producer, consumer = ends
     one, two = Memory(b"one"), Memory(b"two")
     assert producer.batch_put_from([key, key], [one.address, two.address], [3, 3]) == [0, 0]
     assert consumer.get(key) == b"one"
 
 
-def test_threads_that_put_one_key_keep_the_first(broker, key):
+def test_threads_that_put_one_key_keep_the_first(broker: Broker, key: str) -> None:
     store = connect(broker.socket_path)
     seen = []
     start = threading.Barrier(8)
@@ -128,7 +131,7 @@ def test_threads_that_put_one_key_keep_the_first(broker, key):
     store.close()
 
 
-def test_remove_is_seen_at_once_everywhere(ends, key):
+def test_remove_is_seen_at_once_everywhere(ends: Ends, key: str) -> None:
     producer, consumer = ends
     for remover, force in ((producer, False), (consumer, True)):
         for _ in range(20):
@@ -141,7 +144,7 @@ def test_remove_is_seen_at_once_everywhere(ends, key):
             assert remover.remove(key) == ABSENT
 
 
-def test_remove_works_while_others_read(ends, key):
+def test_remove_works_while_others_read(ends: Ends, key: str) -> None:
     producer, consumer = ends
     producer.put(key, b"bytes")
     code, lease = consumer._lease(key)
@@ -152,7 +155,7 @@ def test_remove_works_while_others_read(ends, key):
     lib.binding_release(lease, 0)
 
 
-def test_batches(ends, key):
+def test_batches(ends: Ends, key: str) -> None:
     producer, consumer = ends
     keys = [f"{key}{number}" for number in range(6)]
     sources = [Memory(os.urandom(size)) for size in SIZES]
@@ -165,14 +168,14 @@ def test_batches(ends, key):
     assert [m.bytes for m in targets] == [m.bytes for m in sources]
     buffers = consumer.batch_get_buffer([*keys, key])
     assert buffers[-1] is None
-    assert [bytes(b) for b in buffers[:-1]] == [m.bytes for m in sources]
-    assert [b.size() for b in buffers[:-1]] == sizes
+    assert [bytes(b) for b in buffers if b] == [m.bytes for m in sources if m.size]
+    assert [b.size() for b in buffers if b is not None] == sizes
     assert consumer.get_batch(keys) == [m.bytes for m in sources]
     assert consumer.batch_remove([*keys, key], force=True) == [0] * 6 + [ABSENT]
     assert producer.batch_is_exist(keys) == [0] * 6
 
 
-def test_a_batch_tells_which_of_it_was_wrong(ends, key):
+def test_a_batch_tells_which_of_it_was_wrong(ends: Ends, key: str) -> None:
     producer, consumer = ends
     source = Memory(b"12345")
     keys = [key, "", "k" * 1025, key + "b"]
@@ -183,7 +186,7 @@ def test_a_batch_tells_which_of_it_was_wrong(ends, key):
     assert producer.batch_put_from([], [], []) == consumer.batch_get_into([], [], []) == []
 
 
-def test_room_that_is_too_small_is_refused_and_not_touched(ends, key):
+def test_room_that_is_too_small_is_refused_and_not_touched(ends: Ends, key: str) -> None:
     producer, consumer = ends
     producer.put(key, b"12345")
     target = Memory(5)
@@ -207,7 +210,7 @@ LONG = [
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_every_key_of_up_to_1024_bytes(ends, key, name):
+def test_every_key_of_up_to_1024_bytes(ends: Ends, key: str, name: Any) -> None:
     producer, consumer = ends
     assert producer.put(name, key.encode()) == 0
     assert producer.put(name, b"again") == 0
@@ -219,7 +222,7 @@ def test_every_key_of_up_to_1024_bytes(ends, key, name):
 
 
 @pytest.mark.parametrize("name", ["", "k" * 1025, "ü" * 513, 7, None, b"bytes"])
-def test_what_is_no_key(ends, name):
+def test_what_is_no_key(ends: Ends, name: Any) -> None:
     producer, _ = ends
     assert producer.put(name, b"x") == BAD
     assert producer.get(name) == b""
@@ -227,11 +230,14 @@ def test_what_is_no_key(ends, name):
     assert producer.remove(name) == BAD
 
 
-def test_two_keys_of_one_id_never_become_each_other(ends, key, monkeypatch):
+def test_two_keys_of_one_id_never_become_each_other(
+    ends: Ends, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     producer, consumer = ends
     monkeypatch.setattr(_keys, "fingerprint", lambda whole: b"0" * 32)
     one, two = (f"{key}{'x' * 200}{end}" for end in "ab")
-    assert _keys.make(one).sample_id == _keys.make(two).sample_id
+    made = _keys.make(one), _keys.make(two)
+    assert made[0] and made[1] and made[0].sample_id == made[1].sample_id
     assert producer.put(one, b"one") == 0
     assert producer.put(two, b"two") == BAD
     assert consumer.get(one) == b"one"
@@ -241,7 +247,7 @@ def test_two_keys_of_one_id_never_become_each_other(ends, key, monkeypatch):
     assert consumer.get(one) == b"one"
 
 
-def test_probes_take_no_lease(broker, key):
+def test_probes_take_no_lease(broker: Broker, key: str) -> None:
     store = connect(broker.socket_path)
     store.put(key, b"x")
     with broker.connect() as client:
@@ -252,7 +258,7 @@ def test_probes_take_no_lease(broker, key):
     store.close()
 
 
-def test_registering_is_never_a_mistake(ends):
+def test_registering_is_never_a_mistake(ends: Ends) -> None:
     producer, _ = ends
     memory = Memory(4096)
     for address, size in ((memory.address, 4096), (memory.address, 4096), (memory.address + 8, 10), (0, 0)):
@@ -262,7 +268,7 @@ def test_registering_is_never_a_mistake(ends):
     assert producer.unregister_buffer(12345) == 0
 
 
-def test_remove_by_regex_and_remove_all(ends, key):
+def test_remove_by_regex_and_remove_all(ends: Ends, key: str) -> None:
     producer, consumer = ends
     producer.remove_all(force=True)
     names = [f"one/{key}", f"two/{key}", "two/" + "long" * 60]
@@ -275,7 +281,7 @@ def test_remove_by_regex_and_remove_all(ends, key):
     assert consumer.remove_all() == 0
 
 
-def test_arguments_are_named_as_in_mooncake(broker):
+def test_arguments_are_named_as_in_mooncake(broker: Broker) -> None:
     expected = {
         "setup": "local_hostname metadata_server global_segment_size local_buffer_size protocol "
         "rdma_devices master_server_addr",
@@ -298,10 +304,10 @@ def test_arguments_are_named_as_in_mooncake(broker):
     for name, arguments in expected.items():
         parameters = list(inspect.signature(getattr(MooncakeDistributedStore, name)).parameters)[1:]
         assert parameters[: len(arguments.split())] == arguments.split(), name
-    assert "force" in MooncakeDistributedStore.batch_remove.__doc__
+    assert "force" in (MooncakeDistributedStore.batch_remove.__doc__ or "")
 
 
-def test_setup_by_keyword_and_by_position(broker):
+def test_setup_by_keyword_and_by_position(broker: Broker) -> None:
     with world.environ(FEATURED_SOCKET=broker.socket_path):
         by_name, by_place = MooncakeDistributedStore(), MooncakeDistributedStore()
         assert by_name.setup(
@@ -318,7 +324,7 @@ def test_setup_by_keyword_and_by_position(broker):
     by_name.close(), by_place.close()
 
 
-def test_replicate_config_takes_what_programs_set():
+def test_replicate_config_takes_what_programs_set() -> None:
     config = ReplicateConfig()
     assert (config.replica_num, config.with_hard_pin, config.with_soft_pin) == (1, False, False)
     config.replica_num, config.with_hard_pin, config.with_soft_pin = 2, True, True
@@ -326,7 +332,7 @@ def test_replicate_config_takes_what_programs_set():
 
 
 @pytest.mark.parametrize("ended", [False, True], ids=["before setup", "after close"])
-def test_a_store_that_is_not_connected(broker, ended):
+def test_a_store_that_is_not_connected(broker: Broker, ended: bool) -> None:
     store = connect(broker.socket_path) if ended else MooncakeDistributedStore()
     if ended:
         assert store.close() == store.close() == 0
@@ -349,7 +355,7 @@ def test_a_store_that_is_not_connected(broker, ended):
     assert store.allocate_and_mount_segment(8)["ret"] == BAD
 
 
-def test_a_store_can_be_set_up_again(broker, key):
+def test_a_store_can_be_set_up_again(broker: Broker, key: str) -> None:
     store = connect(broker.socket_path)
     store.put(key, b"x")
     store.close()
@@ -362,7 +368,7 @@ def test_a_store_can_be_set_up_again(broker, key):
 # ---- tensors ----
 
 
-def test_tensors(ends, key):
+def test_tensors(ends: Ends, key: str) -> None:
     torch = pytest.importorskip("torch")
     producer, consumer = ends
     tensors = [
@@ -384,7 +390,7 @@ def test_tensors(ends, key):
     assert torch.equal(consumer.get_tensor("k" * 500 + key), tensors[0])
 
 
-def test_get_tensor_without_torch(broker, key):
+def test_get_tensor_without_torch(broker: Broker, key: str) -> None:
     store = connect(broker.socket_path)
     store.put(key, b"x")
     code = (
@@ -399,7 +405,7 @@ def test_get_tensor_without_torch(broker, key):
     store.close()
 
 
-def test_a_tensors_bytes(ends, key):
+def test_a_tensors_bytes(ends: Ends, key: str) -> None:
     torch = pytest.importorskip("torch")
     producer, consumer = ends
     tensor = torch.randn(3, 4)
@@ -410,20 +416,55 @@ def test_a_tensors_bytes(ends, key):
     assert consumer.get(key + "b") == tensor.numpy().tobytes()
 
 
+def test_the_way_torchspec_goes(ends: Ends, key: str) -> None:
+    """Tensors one behind the other in a staging buffer; the reader makes tensors over the handles."""
+    torch = pytest.importorskip("torch")
+    producer, consumer = ends
+    tensors = {
+        "_hs": torch.randn(3, 16).to(torch.bfloat16),
+        "_ids": torch.arange(5),
+        "_lhs": torch.randn(2, 16).to(torch.bfloat16),
+    }
+    staging = torch.empty(4096, dtype=torch.uint8)
+    assert producer.register_buffer(staging.data_ptr(), 4096) == 0
+    keys, addresses, sizes, offset = [], [], [], 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        staging[offset : offset + size].copy_(tensor.view(torch.uint8).view(-1))
+        keys.append(key + name)
+        addresses.append(staging.data_ptr() + offset)
+        sizes.append(size)
+        offset += size
+    assert consumer.batch_get_buffer(keys) == [None] * 3
+    assert producer.batch_put_from(keys, addresses, sizes) == [0] * 3
+    handles = consumer.batch_get_buffer(keys)
+    for handle, tensor in zip(handles, tensors.values()):
+        assert handle is not None
+        raw = (ctypes.c_byte * handle.size()).from_address(handle.ptr())
+        got = torch.frombuffer(raw, dtype=tensor.dtype, count=tensor.numel()).reshape(tensor.shape)
+        assert torch.equal(got, tensor)
+        got += 1  # the memory is the reader's own
+    assert consumer.get(keys[1]) == tensors["_ids"].numpy().tobytes()
+    assert consumer.batch_remove(keys, force=True) == [0] * 3
+    assert consumer.batch_remove(keys, force=True) == [ABSENT] * 3
+
+
 # ---- when something goes wrong ----
 
 
 @pytest.fixture
-def small(tmp_path_factory) -> Iterator[tuple[Broker, Broker]]:
+def small() -> Iterator[tuple[Broker, Broker]]:
     """Two nodes with 1 MiB each, that a test may spoil."""
-    for folder in world.temporary_folder():
+    for folder in temporary_folder():
         pair = start_pair(folder, world.SMALL_STORE)
         yield pair
         for broker in pair:
             broker.stop()
 
 
-def test_full_waits_and_says_so(small, key, caplog):
+def test_full_waits_and_says_so(
+    small: tuple[Broker, Broker], key: str, caplog: pytest.LogCaptureFixture
+) -> None:
     store = connect(small[0].socket_path, put_wait_s=0.3)
     memory = Memory(600 * KIB)
     assert store.put_from(key, memory.address, memory.size) == 0
@@ -439,7 +480,9 @@ def test_full_waits_and_says_so(small, key, caplog):
     store.close()
 
 
-def test_a_put_that_waits_goes_on_when_there_is_room(small, key):
+def test_a_put_that_waits_goes_on_when_there_is_room(
+    small: tuple[Broker, Broker], key: str
+) -> None:
     store = connect(small[0].socket_path)
     memory = Memory(600 * KIB)
     assert store.put_from(key, memory.address, memory.size) == 0
@@ -457,7 +500,7 @@ def test_a_put_that_waits_goes_on_when_there_is_room(small, key):
     store.close()
 
 
-def test_damaged_bytes_are_never_given(small, key):
+def test_damaged_bytes_are_never_given(small: tuple[Broker, Broker], key: str) -> None:
     producer, consumer = connect(small[0].socket_path), connect(small[1].socket_path)
     with small[0].connect() as client:
         store = client.store("mooncake")
@@ -478,7 +521,7 @@ def test_damaged_bytes_are_never_given(small, key):
     producer.close(), consumer.close()
 
 
-def test_many_objects_pass_through_a_small_buffer(small, key):
+def test_many_objects_pass_through_a_small_buffer(small: tuple[Broker, Broker], key: str) -> None:
     """1 MiB for objects, 1 MiB for copies on the other node: 20 times as much goes through."""
     producer, consumer = connect(small[0].socket_path), connect(small[1].socket_path)
     target = Memory(300 * KIB)
@@ -491,9 +534,10 @@ def test_many_objects_pass_through_a_small_buffer(small, key):
     producer.close(), consumer.close()
 
 
-def test_the_producers_death_costs_nothing(ends, key):
+def test_the_producers_death_costs_nothing(ends: Ends, key: str) -> None:
     producer, consumer = ends
-    socket_path = producer._connection.client.socket_path
+    assert producer._connection is not None
+    socket_path = str(producer._connection.client.socket_path)
     code = (
         "import os, sys\nfrom mooncake.store import MooncakeDistributedStore\n"
         "s = MooncakeDistributedStore()\nassert s.setup('h', 'P2PHANDSHAKE', 0, 0) == 0\n"
@@ -506,7 +550,7 @@ def test_the_producers_death_costs_nothing(ends, key):
     assert consumer.remove(key) == 0
 
 
-def test_what_was_lost_with_its_node_is_absent(small, key):
+def test_what_was_lost_with_its_node_is_absent(small: tuple[Broker, Broker], key: str) -> None:
     producer, consumer = connect(small[0].socket_path), connect(small[1].socket_path)
     assert producer.put(key, b"x" * 1000) == 0
     small[0].kill()
@@ -517,7 +561,7 @@ def test_what_was_lost_with_its_node_is_absent(small, key):
     producer.close(), consumer.close()
 
 
-def test_a_broker_that_is_away_is_worth_a_retry(small, key):
+def test_a_broker_that_is_away_is_worth_a_retry(small: tuple[Broker, Broker], key: str) -> None:
     store = connect(small[0].socket_path, put_wait_s=0.5)
     assert store.put(key, b"x") == 0
     small[0].kill()
@@ -528,7 +572,7 @@ def test_a_broker_that_is_away_is_worth_a_retry(small, key):
     store.close()
 
 
-def test_a_forked_child_is_refused_and_harms_nothing(broker, key):
+def test_a_forked_child_is_refused_and_harms_nothing(broker: Broker, key: str) -> None:
     store = connect(broker.socket_path)
     store.put(key, b"x")
     child = os.fork()

@@ -29,7 +29,13 @@ def faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-@pytest.mark.parametrize("framework", ["numpy", "torch", "raw"])
+@pytest.fixture(params=["numpy", "torch", "raw"])
+def framework(request: pytest.FixtureRequest) -> str:
+    if request.param != "raw":
+        pytest.importorskip(request.param)
+    return str(request.param)
+
+
 def test_gets_touch_no_fresh_memory(store: fb.Store, sample_id: str, framework: str) -> None:
     """16 MiB are 4,096 pages. A get whose memory is fresh faults for each (or for each huge one,
     after zeroing it)."""
@@ -44,7 +50,6 @@ def test_gets_touch_no_fresh_memory(store: fb.Store, sample_id: str, framework: 
     store.abort(ref)
 
 
-@pytest.mark.parametrize("framework", ["numpy", "torch", "raw"])
 def test_what_is_in_use_is_not_given_again(store: fb.Store, sample_id: str, framework: str) -> None:
     ref = store.put(sample_id, FOUR)
     kept = []

@@ -122,7 +122,9 @@ def test_closing_while_others_are_inside(broker: Broker, sample_id: str) -> None
 # ---- children ----
 
 
-def test_a_forked_child_gets_a_clear_error(client: fb.Client, store: fb.Store, sample_id: str) -> None:
+def test_a_forked_child_gets_a_clear_error(
+    client: fb.Client, store: fb.Store, sample_id: str
+) -> None:
     ref = store.put(sample_id, {"x": X})
     view = store.get(ref, copy=False)
     x = view["x"]
@@ -159,7 +161,9 @@ def consume(socket_path: str, uri: str, expected: int) -> bool:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers(broker: Broker, client: fb.Client, store: fb.Store, sample_id: str, method: str) -> None:
+def test_workers(
+    broker: Broker, client: fb.Client, store: fb.Store, sample_id: str, method: str
+) -> None:
     refs = store.put_many([(f"{sample_id}-{i}", {"x": X + i}) for i in range(8)])
     context = multiprocessing.get_context(method)
     with context.Pool(2) as pool:
@@ -194,7 +198,9 @@ def test_leases_end_with_the_interpreter(
     ref = store.put(sample_id, {"x": X})
     other = store.put(sample_id + "-2", {"x": X})
     sessions = client.health().sessions
-    child = run(OPEN + "store.get(sys.argv[3], consume=True)\n", broker.socket_path, ref.uri, other.uri)
+    child = run(
+        OPEN + "store.get(sys.argv[3], consume=True)\n", broker.socket_path, ref.uri, other.uri
+    )
     out, error = child.communicate()
     assert (child.returncode, out, error) == (0, "", "")
     wait_until(lambda: client.health().sessions <= sessions, "its session ended")
@@ -207,7 +213,9 @@ def test_leases_end_with_the_process(
     broker: Broker, client: fb.Client, store: fb.Store, sample_id: str, how: signal.Signals
 ) -> None:
     ref = store.put(sample_id, {"x": X})
-    child = run(OPEN + "print('ready', flush=True)\nsys.stdin.read()\n", broker.socket_path, ref.uri)
+    child = run(
+        OPEN + "print('ready', flush=True)\nsys.stdin.read()\n", broker.socket_path, ref.uri
+    )
     assert child.stdout is not None and child.stdout.readline() == "ready\n"
     assert client.health().leases == 1
     child.send_signal(how)
@@ -320,7 +328,9 @@ def test_no_growth(client: fb.Client, store: fb.Store, sample_id: str) -> None:
 
 def test_no_growth_of_connections(broker: Broker, sample_id: str) -> None:
     def cycle() -> None:
-        with broker.connect(log=lambda level, sentence: None) as client, client.store("run") as store:
+        with broker.connect(log=lambda level, sentence: None) as client, client.store(
+            "run"
+        ) as store:
             store.ack(store.put(sample_id, {"x": X}))
 
     for _ in range(20):

@@ -34,7 +34,10 @@ DERIVED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a slice": ("numpy", lambda x: x[3:, ::2]),
     "a reshape": ("numpy", lambda x: x.reshape(-1).view(np.uint8)),
     "its memoryview": ("numpy", lambda x: memoryview(x)),
-    "torch of it": ("numpy", lambda x: torch.utils.dlpack.from_dlpack(torch.as_tensor(np.asarray(x)))),
+    "torch of it": (
+        "numpy",
+        lambda x: torch.utils.dlpack.from_dlpack(torch.as_tensor(np.asarray(x))),
+    ),
     "the tensor": ("torch", lambda x: x),
     "a slice of the tensor": ("torch", lambda x: x[3:, ::2]),
     "another dtype of it": ("torch", lambda x: x.view(torch.int32).T),

@@ -16,4 +16,5 @@
     static void name(struct suite *s)
 
 /* The suite defines its tests by the macro above. */
-#include "../conformance/transport_suite.c" // NOLINT(bugprone-suspicious-include)
+#include "../conformance/transport_suite.c"       // NOLINT(bugprone-suspicious-include)
+#include "../conformance/transport_suite_reads.c" // NOLINT(bugprone-suspicious-include)

@@ -270,9 +270,10 @@ def _give_secret(options: Any, secret: bytes | None) -> Any:
     """Points options to the secret. What is returned keeps it alive."""
     if secret is None:
         return None
-    if isinstance(secret, str):
-        raise Invalid("a secret is bytes, not str")
-    pointer = ffi.from_buffer(secret)
+    try:
+        pointer = ffi.from_buffer(secret)
+    except TypeError:
+        raise Invalid(f"a secret is bytes, not {type(secret).__name__}") from None
     options.secret = pointer
     options.secret_bytes = len(secret)
     return pointer

@@ -7,6 +7,7 @@ https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Callable, Sequence
 
 from ._dtypes import F4, TorchTypes, by_code, parse, torch_types
@@ -54,6 +55,14 @@ def find_stream(sources: Sequence[Source]) -> int | None:
     if len(named) > 1:
         raise Invalid("the tensors of one sample name different CUDA streams: synchronise first")
     return named.pop() if named else 0
+
+
+def wait_for_torch() -> None:
+    """Until torch's current CUDA stream has done what it was given: copies into a reservation, for
+    instance. Does nothing where torch has not used a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()
 
 
 class TorchDevice:

@@ -142,7 +142,10 @@ class NumpyTypes:
             dtype = by_code(code, tensor)
             remedy = "install the package ml_dtypes, or " if dtype.numpy else ""
             others = 'framework="torch" or framework="raw"' if dtype.torch else 'framework="raw"'
-            raise Unsupported(f"tensor {tensor} is {dtype.name}, which numpy does not have: {remedy}ask for {others}")
+            raise Unsupported(
+                f"tensor {tensor} is {dtype.name}, which numpy does not have: {remedy}ask for "
+                f"{others}"
+            )
         return theirs
 
     def of(self, theirs: Any) -> Dtype | None:
@@ -177,7 +180,8 @@ class TorchTypes:
             dtype = by_code(code, tensor)
             others = 'framework="numpy" or framework="raw"' if dtype.numpy else 'framework="raw"'
             raise Unsupported(
-                f"tensor {tensor} is {dtype.name}, which torch {self.torch.__version__} does not have: ask for {others}"
+                f"tensor {tensor} is {dtype.name}, which torch {self.torch.__version__} does not "
+                f"have: ask for {others}"
             )
         return theirs
 
@@ -205,7 +209,9 @@ def torch_types() -> TorchTypes:
         try:
             import torch
         except ImportError as error:
-            raise Unsupported(f'torch cannot be imported ({error}): ask for framework="numpy" or framework="raw"') from error
+            raise Unsupported(
+                f'torch cannot be imported ({error}): ask for framework="numpy" or framework="raw"'
+            ) from error
         _torch_types = TorchTypes(torch)
     return _torch_types
 

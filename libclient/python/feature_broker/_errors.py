@@ -110,9 +110,7 @@ class BatchError(FeatureError):
         status: that of the first failure.
     """
 
-    def __init__(
-        self, sentence: str, errors: dict[int, FeatureError], results: list[Any]
-    ) -> None:
+    def __init__(self, sentence: str, errors: dict[int, FeatureError], results: list[Any]) -> None:
         super().__init__(sentence)
         self.errors = errors
         self.results = results
@@ -139,7 +137,9 @@ def text(pointer: Any) -> str:
     return str(ffi.string(pointer).decode("utf-8", "backslashreplace"))
 
 
-def failure(status: int, ref: "Ref | str | None" = None, sentence: str | None = None) -> FeatureError:
+def failure(
+    status: int, ref: "Ref | str | None" = None, sentence: str | None = None
+) -> FeatureError:
     """The exception for a status of libfeature, to be raised.
 
     sentence: None stands for what libfeature says of this thread's last failed call.

@@ -89,4 +89,3 @@ def milliseconds(seconds: float | None, what: str) -> int:
     except TypeError:
         pass
     raise Invalid(f"{what} is {seconds!r}: give a number of seconds that is not negative, or None")
-

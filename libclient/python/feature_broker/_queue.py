@@ -107,7 +107,12 @@ def full_ref(got: Got) -> Ref:
 
 
 def get_ahead(
-    store: StoreHandle, keys: Iterable[Key], window: int, ordered: bool, timeout_ms: int, wait_ms: int
+    store: StoreHandle,
+    keys: Iterable[Key],
+    window: int,
+    ordered: bool,
+    timeout_ms: int,
+    wait_ms: int,
 ) -> Iterator[Got]:
     """Gets keys, of which up to `window` are under way or there already at a time. Blocks in
     poll(), which a signal (Ctrl-C) interrupts. Raises the first failure that it comes to."""

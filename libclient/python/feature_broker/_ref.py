@@ -28,14 +28,29 @@ class Ref:
     same generation.
     """
 
-    __slots__ = ("_raw", "_tensors", "__weakref__")
+    __slots__ = ("_holder", "_tensors", "__weakref__")
 
     def __init__(self, raw: Any) -> None:
         """Takes a struct feature_ref * that frees itself. Users get refs from puts instead."""
         if not isinstance(raw, ffi.CData):
             raise Invalid("a Ref is made by put(), Ref.from_bytes() or Ref.from_uri()")
-        self._raw = raw
+        self._holder: Any = (raw,)
         self._tensors: tuple[TensorSpec, ...] | None = None
+
+    @classmethod
+    def _later(cls) -> "tuple[Ref, Any]":
+        """A ref, and the struct feature_ref ** that C will set. Made before a put, whose copy drives
+        Python's code out of the processor's caches: what is left to do after it is then little."""
+        out = ffi.new("struct feature_ref **")
+        ref = cls.__new__(cls)
+        ref._holder = ffi.gc(out, lib.binding_ref_free)
+        ref._tensors = None
+        return ref, out
+
+    @property
+    def _raw(self) -> Any:
+        """The struct feature_ref *."""
+        return self._holder[0]
 
     @classmethod
     def _own(cls, pointer: Any) -> "Ref":
@@ -122,7 +137,11 @@ class Ref:
     def from_bytes(cls, data: bytes) -> "Ref":
         """A ref from :meth:`to_bytes`. Raises Invalid for anything else; nothing is trusted."""
         out = ffi.new("struct feature_ref **")
-        status = lib.feature_ref_decode(ffi.from_buffer(data), len(data), out)
+        try:
+            buffer = ffi.from_buffer(data)
+        except TypeError:
+            raise Invalid(f"Ref.from_bytes takes bytes, not {type(data).__name__}") from None
+        status = lib.feature_ref_decode(buffer, len(data), out)
         if status:
             raise failure(status)
         return cls._own(out[0])

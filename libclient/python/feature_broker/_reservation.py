@@ -6,6 +6,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Iterator, Mapping
 
+from ._cuda import wait_for_torch
 from ._errors import Invalid, failure
 from ._feature import ffi, lib
 from ._handles import OfThisProcess, StoreHandle
@@ -87,6 +88,7 @@ class Reservation(OfThisProcess, Mapping[str, Any]):
         not known whether the sample is visible (put it again).
         """
         raw = self._open()
+        wait_for_torch()
         self._end()
         out = ffi.new("struct feature_ref **")
         status = lib.feature_commit(raw, out)

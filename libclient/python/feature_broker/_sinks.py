@@ -10,7 +10,15 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
-from ._dtypes import F4, NumpyTypes, TorchTypes, by_code, numpy_types, numpy_types_or_fail, torch_types
+from ._dtypes import (
+    F4,
+    NumpyTypes,
+    TorchTypes,
+    by_code,
+    numpy_types,
+    numpy_types_or_fail,
+    torch_types,
+)
 from ._errors import Invalid
 from ._feature import ffi
 from ._pool import POOLED_BYTES_MIN, take

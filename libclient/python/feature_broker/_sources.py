@@ -232,9 +232,7 @@ def copy_source(source: Source, buffer: Any) -> None:
     if source.fill is not None:
         source.fill(buffer)
     else:
-        lib.binding_copy(
-            ffi.from_buffer(buffer), ffi.cast("void *", source.address), source.bytes
-        )
+        lib.binding_copy(ffi.from_buffer(buffer), ffi.cast("void *", source.address), source.bytes)
 
 
 def sized(dtype: Dtype, shape: tuple[int, ...]) -> Source:

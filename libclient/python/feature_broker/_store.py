@@ -98,7 +98,7 @@ class Store(OfThisProcess):
         for source in sources:
             if source.fill is not None or source.stream is not None:
                 return self._put_filling(sample_id, tensors, sources, metadata, timeout_s)
-        out = ffi.new("struct feature_ref **")
+        ref, out = Ref._later()
         status = lib.binding_put(
             handle.raw,
             c_string(sample_id, "sample id"),
@@ -112,7 +112,7 @@ class Store(OfThisProcess):
         )
         if status:
             raise failure(status, sample_id)
-        return Ref._own(out[0])
+        return ref
 
     def _put_filling(
         self,
@@ -218,9 +218,7 @@ class Store(OfThisProcess):
             raise Invalid(
                 "reserve: give for each name a dtype and a shape, as {'h': ('F32', (4, 8))}"
             ) from None
-        return self._reserve(
-            sample_id, sources, metadata, timeout_s, framework or self._framework
-        )
+        return self._reserve(sample_id, sources, metadata, timeout_s, framework or self._framework)
 
     def _reserve(
         self,
@@ -490,7 +488,12 @@ class Store(OfThisProcess):
 
     def _retire(self, what: str, call: Any, keys: Key | Iterable[Key]) -> None:
         handle = self._open()
-        many = [keys] if isinstance(keys, (str, Ref)) else list(keys)
+        if isinstance(keys, (str, Ref)):
+            many = [keys]
+        elif isinstance(keys, Iterable):
+            many = list(keys)
+        else:
+            raise Invalid(f"{what}: {keys!r} is neither a key nor a list of keys")
         if not many:
             return
         array, keep = make_keys(many)

@@ -62,9 +62,12 @@ def indices_of(raw: Any, names: Any, key: Any) -> list[tuple[str, int]]:
     places = {name: index for index, name in enumerate(own)}
     try:
         return [(name, places[name]) for name in names]
+    except TypeError:
+        raise Invalid(f"names must be a list of names, not {names!r}", key) from None
     except KeyError as missing:
         raise Invalid(
-            f"sample {text(lib.feature_ref_sample_id(raw.ref))} has no tensor {missing.args[0]}, it has {', '.join(own)}",
+            f"sample {text(lib.feature_ref_sample_id(raw.ref))} has no tensor {missing.args[0]}, it "
+            f"has {', '.join(own)}",
             key,
         ) from None
 

@@ -69,6 +69,7 @@ static unsigned registrations, copies;
 static _Thread_local void *stack[DEPTH_MAX];
 static _Thread_local int depth;
 
+/* The first one counts: what follows is often its consequence. */
 static void violate(const char *what) {
     if (!violation[0])
         snprintf(violation, sizeof violation, "%s", what);
@@ -87,6 +88,7 @@ static int planted(const char *function) {
     return owner == getpid() ? 0 : NOT_INITIALIZED;
 }
 
+/* The entry of the list in which this address lies, or NULL. */
 static struct block *find(struct block *list, int count, const void *at) {
     for (int i = 0; i < count; i++)
         if (list[i].base && (const uint8_t *)at >= list[i].base &&
@@ -104,6 +106,8 @@ static struct block *free_entry(struct block *list, int count) {
 
 /* ---- streams ---- */
 
+/* The queue in order. The lock is given up while a piece of work is done, so that others can queue
+ * more and ask. A piece stays in the queue until it has been done: an empty queue means idle. */
 static void *stream_run(void *argument) {
     struct stream *stream = argument;
     pthread_mutex_lock(&lock);
@@ -155,6 +159,7 @@ static struct stream *stream_of(void *handle) {
     return NULL;
 }
 
+/* With the lock held. */
 static int enqueue(void *handle, struct work work) {
     struct stream *stream = stream_of(handle);
     if (!stream)
@@ -275,6 +280,8 @@ static bool straddles(const void *host, size_t bytes) {
     return find(ranges, RANGES_MAX, host) != find(ranges, RANGES_MAX, last);
 }
 
+/* With the lock held. The device side has been checked, and is NULL when it lies outside of its
+ * allocation; host is the other one. */
 static int copy(const char *function, void *to, const void *from, const void *host, size_t bytes,
                 void *stream) {
     int result = planted(function);
@@ -359,6 +366,8 @@ static bool mapped(const uint8_t *base, size_t bytes, bool writable) {
     return at >= base + bytes;
 }
 
+/* Flag 8: read-only. Without it the memory must be writable, as the driver asks the kernel for it
+ * so. */
 EXPORT int cuMemHostRegister_v2(void *base, size_t bytes, unsigned flags) {
     pthread_mutex_lock(&lock);
     int result = planted("cuMemHostRegister");
@@ -378,6 +387,7 @@ EXPORT int cuMemHostRegister_v2(void *base, size_t bytes, unsigned flags) {
     return result;
 }
 
+/* A copy that is queued, or under way, must not lose its memory. */
 static void check_idle(const struct stream *stream, const struct block *range) {
     for (const struct work *work = stream ? stream->first : NULL; work; work = work->next)
         if (work->host && (const uint8_t *)work->host >= range->base &&
@@ -403,6 +413,7 @@ EXPORT int cuMemHostUnregister(void *base) {
 
 /* ---- contexts ---- */
 
+/* One device with one context. Each thread has a stack of contexts; the top one is current. */
 EXPORT int cuInit(unsigned flags) {
     (void)flags;
     owner = getpid();

@@ -158,12 +158,12 @@ def main() -> int:
         "--against", choices=BACKENDS, action="append", default=[], help="one more store to compare with"
     )
     options = parser.parse_args()
+    names = list(dict.fromkeys([backend(), *options.against]))
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     target = out / "target.pt"
     save_target(train_target(SIZES[options.size], options.seed), target)
 
-    names = list(dict.fromkeys([backend(), *options.against]))
     runs = {"colocated": colocated(out, target, options.size, options.seed)}
     for name in names:
         runs[name] = disaggregated(name, out, target, options.size, options.seed)

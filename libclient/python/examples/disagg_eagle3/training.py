@@ -39,7 +39,7 @@ SIZES = {
     # For the test suite: a few seconds, and the draft learns little.
     "tiny": Size(Shape(32, 4, 2, 32), 30, 12, 2, 4, 3, 2),
     # For people: under two minutes on two cores.
-    "test": Size(Shape(96, 6, 4, 96), 400, 160, 4, 8, 4, 6),
+    "test": Size(Shape(80, 5, 4, 80), 300, 128, 3, 8, 4, 5),
     "more": Size(Shape(192, 8, 6, 192), 1500, 1000, 6, 8, 5, 12),
 }
 

@@ -8,7 +8,8 @@ is where the master sees it. MASTER: host:port.
 
 It says every second to the master that the node is there, and tells the broker who the others are.
 It outlives the process that started it, as the objects shall. It ends when the master asks nothing
-of it any more: when that has not answered for GONE_S, at SIGTERM, or when the broker has ended.
+of it any more: when that has not answered for GONE_S or is another one, at SIGTERM, or when the broker
+has ended.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def run(folder: Path, node: str, host: str, master: str, stop: threading.Event) 
     broker = Broker(folder, str(answer["node"]), where, port, str(answer["secret"]))
     try:
         broker.start(_peers(answer))
-        _follow(broker, question, master, stop)
+        _follow(broker, question, master, str(answer["secret"]), stop)
     finally:
         broker.stop()
 
@@ -73,13 +74,20 @@ def _peers(answer: dict[str, Any]) -> tuple[Peer, ...]:
     return tuple(Peer(str(node), str(address)) for node, address in answer["peers"])
 
 
-def _follow(broker: Broker, question: dict[str, Any], master: str, stop: threading.Event) -> None:
+def _follow(
+    broker: Broker, question: dict[str, Any], master: str, secret: str, stop: threading.Event
+) -> None:
+    """Until it is over. Another secret is another cluster: the master has been started again, and its
+    broker has nothing to do with the one here any more."""
     heard = time.monotonic()
     while not stop.wait(ASK_AGAIN_S):
         if broker.has_ended():
             raise Cannot(f"featured has ended; the end of its log: {broker.last_words()}")
         try:
-            broker.know(_peers(_cluster.ask(master, "join", question)))
+            answer = _cluster.ask(master, "join", question)
+            if str(answer["secret"]) != secret:
+                raise Cannot(f"mooncake_master at {master} has been started again")
+            broker.know(_peers(answer))
             heard = time.monotonic()
         except (_cluster.NoAnswer, KeyError, ValueError):
             if time.monotonic() - heard > GONE_S:

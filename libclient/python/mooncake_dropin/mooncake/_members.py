@@ -12,6 +12,9 @@ from ._broker import Peer
 # A node says every second that it is there. Its broker goes on without the master for a while, so
 # does its place here: a peer that cannot be reached only makes the others' questions slower.
 GONE_S = 60.0
+# One that has said so for the last time longer ago than this may have started again at another
+# address. Until then, who comes with its name from elsewhere is another node.
+SILENT_S = 5.0
 
 
 @dataclass
@@ -40,9 +43,10 @@ class Members:
 
     def _name_for(self, node: str, machine: str, address: str) -> str:
         name, number = node, 1
+        silent = time.monotonic() - SILENT_S
         while name in self._members:
             known = self._members[name]
-            if known.address == address or (known.machine == machine and name != self._own):
+            if known.machine == machine and (known.address == address or known.seen < silent):
                 return name
             number += 1
             name = f"{node}-{number}"
