@@ -240,6 +240,8 @@ void fc_get_take(const struct fc_get *get, int rc, struct fc_first_error *failur
     }
 }
 
+/* The answer was never looked at, so there are no views: the leases in it are returned as they are.
+ * What they were granted on may have ended meanwhile; release.c sorts that out. */
 void fc_get_give_back(const struct fc_get *get) {
     const Fb__ClientReply *reply = get->request.reply;
     for (size_t i = 0; reply && reply->get && i < reply->get->n_items; i++)
@@ -255,6 +257,7 @@ void fc_get_deinit(struct fc_get *get) {
 
 /* ---- gets that wait ---- */
 
+/* One request, from the message to the views, with nothing left behind. */
 static void get_run(struct fc_get *get, struct feature_store *store,
                     struct fc_first_error *failure) {
     fc_get_make(get, store);

@@ -78,6 +78,8 @@ static struct get_part *get_start_new_part(struct get_request *request,
     return NULL;
 }
 
+/* Whatever state it is in: an answer that was not looked at goes with it, but not the leases that
+ * it grants, which fc_get_give_back() returns. */
 static void get_start_free_part(struct get_part *part) {
     struct fc_get *get = &part->get;
     fc_get_deinit(get);
@@ -160,6 +162,8 @@ static int get_start_make_parts(struct get_request *request, struct feature_get_
     return FEATURE_OK;
 }
 
+/* Everything that can fail for want of memory is done here, before the queue knows of the request.
+ */
 static int get_start_new(struct feature_store *store, const struct feature_get_item *items,
                          size_t count, const struct feature_get_options *options,
                          struct get_request **out) {
@@ -282,6 +286,8 @@ static bool get_start_ask_again(struct get_request *request) {
     return request->parts;
 }
 
+/* The queue is given the new parts, and the request is under way again as if it had just been
+ * started. Its deadline begins anew, as that of a get that waits does. */
 static void get_start_again(struct get_request *request) {
     struct feature_queue *queue = request->base.queue;
     pthread_mutex_lock(&request->store->feature->hub.lock);
@@ -301,6 +307,8 @@ static void get_start_hand_over(struct get_request *request, struct feature_get_
     }
 }
 
+/* Arguments are checked before anything is taken, so that a mistake of the caller loses no view.
+ * The sentence of a failure is raised last, as freeing may leave another one behind. */
 int feature_get_finish(struct feature_request *base, struct feature_get_item *items, size_t count) {
     FC_NEEDS(base);
     FC_NEEDS(items);

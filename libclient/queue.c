@@ -168,6 +168,7 @@ static void queue_place(struct feature_queue *queue, struct fc_entry *entry, int
     entry->place = place;
 }
 
+/* It is being looked at, or has ended: what woke it is dealt with. */
 static void queue_unwake(struct feature_queue *queue, struct fc_entry *entry) {
     if (entry->woken)
         TAILQ_REMOVE(&queue->woken, entry, woken_link);
@@ -193,6 +194,7 @@ static void queue_begin_clock(struct feature_queue *queue, struct fc_entry *entr
     queue_note_time(queue, entry->request->deadline_ns);
 }
 
+/* Where the entry belongs after a step follows from what it awaits: an answer, or its turn. */
 static void queue_step(struct feature_queue *queue, struct fc_entry *entry) {
     queue_begin_clock(queue, entry);
     int rc = fc_request_step(entry->request);
@@ -380,6 +382,9 @@ static void queue_begin_clocks(struct feature_queue *queue) {
         queue_begin_clock(queue, entry);
 }
 
+/* In order, and no further than the first that cannot be sent: whatever keeps that one (a
+ * connection, a full socket, room at the broker) keeps those behind it, too. Only one whose store
+ * is being opened may keep others that could go, for a round trip. */
 static void queue_send(struct feature_queue *queue) {
     struct fc_entry *entry;
     while ((entry = TAILQ_FIRST(&queue->waiting)) != NULL && queue_has_room(queue, entry)) {
@@ -420,6 +425,9 @@ void fc_queue_go(struct feature_queue *queue) {
 
 /* ---- the application's side ---- */
 
+/* What has ended is given out before anything new is received: a thread that asks again and again
+ * gets all that has come in at most RECEIVED_AT_ONCE packets before it looks at the socket again.
+ */
 struct feature_request *feature_queue_next(struct feature_queue *queue) {
     if (!queue || fc_connection_check(queue->feature))
         return NULL;

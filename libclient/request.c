@@ -197,6 +197,8 @@ int fc_request_step(struct fc_request *request) {
     }
 }
 
+/* In flight that is the call's own deadline, which notices move; before, whatever the connection or
+ * the store is waiting for, but not longer than the request itself may take. */
 uint64_t fc_request_next_ns(const struct fc_request *request) {
     uint64_t next_ns = request->deadline_ns;
     if (request->awaited == FC_AWAITS_ANSWER)

@@ -57,6 +57,7 @@ int feature_store_create(struct feature *feature, const char *name,
     return rc;
 }
 
+/* The broker carries it out once, however often it is asked: it knows the operation by its id. */
 int feature_store_drop(struct feature *feature, const char *name) {
     FC_NEEDS(name);
     int rc = fc_connection_check(feature);

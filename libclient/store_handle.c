@@ -104,6 +104,8 @@ static int store_handle_check_proof(const struct feature_store *store, struct fc
                    store->name);
 }
 
+/* The nonce is kept with the store until the answer has come: the proofs of both sides are made of
+ * it. A new one for each opening, so that no proof is good twice. */
 static int store_handle_ask(struct feature_store *store, struct fc_link *link) {
     Fb__StoreOpen store_open = FB__STORE_OPEN__INIT;
     auth_nonce(store->client_nonce);
@@ -238,6 +240,8 @@ void fc_store_wait(struct feature_store *store, uint64_t deadline_ns) {
     }
 }
 
+/* Two causes that a person would look for in different places: nobody at the socket, or a broker
+ * that is there and does not answer. */
 int fc_store_give_up(const struct feature_store *store) {
     if (!fc_connection_link(store->feature))
         return fc_connection_give_up(store->feature);
@@ -245,12 +249,15 @@ int fc_store_give_up(const struct feature_store *store) {
                    store->name);
 }
 
+/* While the opening is in flight that is its own deadline; while the socket is full nothing is due,
+ * and its becoming writable is what is waited for. */
 uint64_t fc_store_next_ns(const struct feature_store *store) {
     if (store->asked)
         return store->opening.deadline_ns;
     return fc_connection_link(store->feature) ? FC_NEVER_NS : fc_connection_next_ns(store->feature);
 }
 
+/* For those who may wait: steps, and sleeps between them. */
 int fc_store_ready(struct feature_store *store, uint64_t deadline_ns) {
     int rc;
     while ((rc = fc_store_step(store)) == FC_PENDING) {

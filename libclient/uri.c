@@ -25,6 +25,8 @@ static bool uri_is_plain(unsigned char c) {
            (c && strchr("-._~/", c));
 }
 
+/* Everything that is not plain becomes %XX, byte by byte, so UTF-8 comes back as it was. out has
+ * room for three times as many bytes. */
 static void uri_encode(const char *text, char *out) {
     static const char digits[] = "0123456789ABCDEF";
     for (const unsigned char *s = (const unsigned char *)text; *s; s++) {
@@ -39,6 +41,8 @@ static void uri_encode(const char *text, char *out) {
     *out = 0;
 }
 
+/* The size is told also when there is no room, so that a caller can ask for it first. The specs are
+ * left out: they would make the URI as long as the ref itself. */
 int feature_ref_to_uri(const struct feature_ref *ref, char *buffer, size_t room,
                        size_t *bytes_out) {
     char uri[URI_BYTES_MAX], sample[3 * LAYOUT_ID_BYTES_MAX + 1], incarnation[40] = "";
@@ -58,6 +62,7 @@ int feature_ref_to_uri(const struct feature_ref *ref, char *buffer, size_t room,
     return FEATURE_OK;
 }
 
+/* -1: no such digit. Both cases are taken, as other programs write either. */
 static int uri_hex(char c) {
     if (c >= '0' && c <= '9')
         return c - '0';
@@ -105,6 +110,8 @@ struct query {
     const char *home;
 };
 
+/* A parameter that is not known is refused rather than passed over: it may be one without which a
+ * later version would not have found the sample. */
 static const char *uri_parse_parameter(char *parameter, struct query *query) {
     char *value = strchr(parameter, '=');
     if (!value)

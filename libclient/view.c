@@ -141,6 +141,7 @@ void fc_view_end(struct feature_view *view, enum feature_release_how how) {
     view_free_view(view);
 }
 
+/* For a thread that must not wait: what the socket does not take at once goes later. */
 void fc_view_leave(struct feature_view *view, bool corrupt) {
     struct fc_release release = view_release_of(view, false, corrupt);
     fc_release_leave(view->store, &release, 1);

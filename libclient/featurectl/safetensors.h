@@ -62,7 +62,8 @@ struct safetensors_content {
 /* Header with its length, padded so that tensors begin at a multiple of 8. Freed with free(). */
 char *safetensors_header(const struct safetensors_content *content, size_t *bytes_out);
 /* Into a file that has just been opened; the caller commits it. 0, or -errno with a sentence:
- * -EINVAL, and nothing is written, when a tensor's dtype is none of the format's. moved may be NULL.
+ * -EINVAL, and nothing is written, when a tensor's dtype is none of the format's. moved may be
+ * NULL.
  */
 int safetensors_write(struct output_file *out, const struct safetensors_content *content,
                       output_moved_fn moved, void *context, char *why, size_t why_bytes);
