@@ -2,6 +2,12 @@
  *
  * The records are kept in tsearch(3)'s balanced tree, keyed by store and sample. A suspect is
  * confirmed when two looks in a row, some time apart, found the same thing wrong with it.
+ *
+ * records of the index (a tree) --each node's samples--> what does not match is a suspect
+ * suspect --asked of its node, twice--> agrees, or confirmed: a finding
+ *
+ * Everything is read at different moments, so that a difference alone proves nothing. It only
+ * says where to look.
  */
 #include "featurectl/audit.h"
 
@@ -17,12 +23,14 @@ struct record {
     bool home_is_member, seen;
 };
 
+/* A record is known by store and sample; the index has at most one of each. */
 static int audit_compare(const void *a, const void *b) {
     const struct record *left = a, *right = b;
     int order = strcmp(left->store, right->store);
     return order ? order : strcmp(left->sample_id, right->sample_id);
 }
 
+/* For tdestroy(3), which hands over the records alone. */
 static void audit_free_record(void *node) {
     struct record *record = node;
     free(record->store);
@@ -39,6 +47,7 @@ static void audit_free_suspect(struct suspect *suspect) {
         fb__index_finding__free_unpacked(suspect->finding, NULL);
 }
 
+/* The names in `audit` are all copies: replies are freed long before. */
 void audit_deinit(struct audit *audit) {
     tdestroy(audit->records, audit_free_record);
     for (size_t i = 0; i < audit->suspect_count; i++)
@@ -137,6 +146,9 @@ static void audit_close_record(const void *node, VISIT visit, void *user) {
         closing->unknown++;
 }
 
+/* After the last list. `reached`: was every sample of that node read? Returns how many records
+ * are unknown.
+ */
 uint64_t audit_close(struct audit *audit, bool (*reached)(void *context, const char *node),
                      void *context) {
     struct closing closing = {.audit = audit, .reached = reached, .context = context};
@@ -190,6 +202,7 @@ bool audit_sift(struct audit *audit) {
     return open;
 }
 
+/* Confirmed, and wrong. Only such ones are printed as findings and may be repaired. */
 bool audit_is_finding(const struct suspect *suspect) {
     return suspect->confirmed && suspect->finding->finding != FB__FINDING__AGREES;
 }

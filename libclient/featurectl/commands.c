@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The table of commands: one line each.
+ *
+ * A new command is a file that defines a struct command, its name in the two lists below, and
+ * its text in the manual. Names may have two words ("store create").
  */
 #include "featurectl/command.h"
 
@@ -48,6 +51,7 @@ static size_t commands_match_name(const struct command *command, char *const *wo
     return 0;
 }
 
+/* The longest name that fits wins. *used_out: how many words it took. */
 const struct command *command_find(char *const *words, size_t word_count, size_t *used_out) {
     const struct command *found = NULL;
     *used_out = 0;
@@ -61,6 +65,9 @@ const struct command *command_find(char *const *words, size_t word_count, size_t
     return found;
 }
 
+/* For a first word alone: "store" is continued by "store create" and "store drop". False: by
+ * none.
+ */
 bool command_continuations(const char *word, char *out, size_t room) {
     size_t used = 0, length = strlen(word);
     out[0] = '\0';
@@ -72,6 +79,9 @@ bool command_continuations(const char *word, char *out, size_t room) {
     return used > 0;
 }
 
+/* The word of the usage line that stands for the argument: "FILE" of "FILE...". NULL: none is
+ * missing.
+ */
 const char *command_missing_argument(const struct command *command, size_t argument_count,
                                      char *out, size_t room) {
     if (argument_count >= command->arguments_min)
@@ -83,6 +93,7 @@ const char *command_missing_argument(const struct command *command, size_t argum
     return out;
 }
 
+/* Options that have to be given are part of the line; all others are "[OPTION...]". */
 void command_usage(const struct command *command, char *out, size_t room) {
     size_t used = (size_t)snprintf(out, room, "featurectl %s", command->name);
     if (*command->arguments && used < room)

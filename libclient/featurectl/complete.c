@@ -3,6 +3,10 @@
  * `__complete -- WORD...`: what may stand in place of the last word, one candidate a line, for the
  * shell's completion script. Nothing printed = the shell offers file names. Never fails, never
  * complains.
+ *
+ * The words are those before the cursor; the last one may be empty. What may follow: the value
+ * of an option, an option, the name of a store, or the next word of a command. Broken words are
+ * not complained about, for the user is still typing.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +14,7 @@
 #include "featurectl/context.h"
 #include "featurectl/memory.h"
 
+/* Only what begins with what has been typed: zsh would filter by itself, bash would not. */
 static void complete_offer(struct context *context, const char *prefix, const char *dashes,
                            const char *word) {
     char *candidate = memory_print("%s%s", dashes, word);
@@ -18,6 +23,7 @@ static void complete_offer(struct context *context, const char *prefix, const ch
     free(candidate);
 }
 
+/* Without a broker nothing is offered, and nothing said. */
 static void complete_offer_stores(struct context *context, const char *prefix) {
     Fb__Stores stores = FB__STORES__INIT;
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
@@ -33,6 +39,7 @@ static void complete_offer_stores(struct context *context, const char *prefix) {
     context_free_reply(reply);
 }
 
+/* By its long name or its letter. "--name=value" is one word for the shell, and not completed. */
 static const struct option_spec *complete_find_option(const struct option_spec *table,
                                                       const char *word) {
     for (const struct option_spec *o = table; o && o->name; o++)
@@ -64,12 +71,14 @@ static void complete_offer_commands(struct context *context, char *const *words,
     }
 }
 
+/* All of a table, also those that have been given already: the last one counts. */
 static void complete_offer_options(struct context *context, const struct option_spec *table,
                                    const char *prefix) {
     for (const struct option_spec *o = table; o && o->name; o++)
         complete_offer(context, prefix, "--", o->name);
 }
 
+/* Choices come from the table; of all other values only names of stores can be known. */
 static void complete_offer_value(struct context *context, const struct option_spec *o,
                                  const char *prefix) {
     for (size_t i = 0; o->choices && o->choices[i]; i++)
@@ -78,6 +87,7 @@ static void complete_offer_value(struct context *context, const struct option_sp
         complete_offer_stores(context, prefix);
 }
 
+/* Always successful: a completion that fails would disturb the command line. */
 static int complete_run_complete(struct context *context) {
     char **words = context->options.arguments;
     size_t word_count = context->options.argument_count, used;

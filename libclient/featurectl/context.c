@@ -2,6 +2,10 @@
  *
  * Every sentence about trouble goes through context_report(): one line, shown as shown.h says
  * (names come from files and other clients), the same fields in JSON.
+ *
+ * A context is one run of one command: its options, its two streams, and the connection. A
+ * command returns a status of the library or one of CTL_E_...; main.c makes the exit code of it.
+ * Whoever returns a failure has told of it: each failure is told once.
  */
 #include "featurectl/context.h"
 
@@ -15,6 +19,9 @@
 #include "featurectl/secret.h"
 #include "featurectl/shown.h"
 
+/* JSON lines about trouble go to standard error, too, so that standard output holds nothing but
+ * results.
+ */
 static void context_report(const struct context *context, const char *status, const char *object,
                            const char *sentence) {
     const char *command = context->command ? context->command->name : NULL;
@@ -38,11 +45,13 @@ static void context_report(const struct context *context, const char *status, co
     free(line);
 }
 
+/* For what the library or the broker has refused: the sentence is theirs. */
 int context_fail(struct context *context, int status, const char *object) {
     context_report(context, exit_code_word(status), object, feature_last_error());
     return status;
 }
 
+/* For what this program has found out by itself. */
 int context_refuse(struct context *context, int status, const char *object, const char *format,
                    ...) {
     char sentence[1024];
@@ -54,6 +63,7 @@ int context_refuse(struct context *context, int status, const char *object, cons
     return status;
 }
 
+/* Changes no exit code: the command goes on, and the caller remembers what it means. */
 void context_warn(struct context *context, const char *object, const char *format, ...) {
     char sentence[1024];
     va_list arguments;
@@ -82,6 +92,9 @@ void context_make_way(struct context *context, int fd) {
         context->out = context->err;
 }
 
+/* The library looks for the socket in $FEATURED_SOCKET and then in its usual place when --socket
+ * is not given.
+ */
 int context_connect(struct context *context) {
     struct feature_options options = {.size = sizeof options,
                                       .socket_path =
@@ -90,6 +103,7 @@ int context_connect(struct context *context) {
     return feature_connect(&options, &context->feature);
 }
 
+/* May be called without a connection. */
 void context_disconnect(struct context *context) {
     feature_disconnect(context->feature);
     context->feature = NULL;
@@ -115,6 +129,7 @@ static int context_open_quietly(struct context *context, const char *name, bool 
     return status;
 }
 
+/* Read-only for whoever only reads: a store may allow more users to read than to write. */
 int context_open(struct context *context, const char *name, bool read_only,
                  struct feature_store **out) {
     bool reported = false;
@@ -156,6 +171,7 @@ int context_call(struct context *context, const Fb__ClientRequest *request, cons
     return FEATURE_OK;
 }
 
+/* NULL is fine. */
 void context_free_reply(Fb__ClientReply *reply) {
     if (reply)
         fb__client_reply__free_unpacked(reply, NULL);

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `doctor`: runs the checks in order; the socket's comes first because others use what it learnt.
+ *
+ * A check fills one finding: a verdict (ok, skip, warn, fail), what was found, and what to do
+ * about it. It works as any user; what this user may not see is "skip" and never "ok". The files
+ * of the kernel are parsed by the functions below, which the unit tests feed with texts.
  */
 #include "featurectl/doctor.h"
 
@@ -35,6 +39,9 @@ static const struct {
 
 static const char *const verdict_words[] = {"ok", "skip", "warn", "fail"};
 
+/* Advice is dropped when all is well, so that a check may pass it in any case. A second call
+ * replaces the first.
+ */
 void doctor_say(struct doctor_finding *out, enum doctor_verdict verdict, const char *advice,
                 const char *found, ...) {
     va_list arguments;
@@ -45,6 +52,9 @@ void doctor_say(struct doctor_finding *out, enum doctor_verdict verdict, const c
     snprintf(out->advice, sizeof out->advice, "%s", advice && verdict != DOCTOR_OK ? advice : "");
 }
 
+/* Limits are those of the running broker. Without one those of this shell stand for what a
+ * broker started from here would have. 0: neither can be known, and the finding says why.
+ */
 pid_t doctor_whose_limits(const struct doctor_broker *broker, struct doctor_finding *out) {
     if (broker->pid)
         return broker->pid;
@@ -59,6 +69,9 @@ pid_t doctor_whose_limits(const struct doctor_broker *broker, struct doctor_find
     return 0;
 }
 
+/* For files of /proc and /sys, which are short and whose size stat(2) does not tell. Cut at
+ * `room`.
+ */
 bool doctor_read_file(const char *path, char *text, size_t room) {
     FILE *file = fopen(path, "re");
     if (!file)
@@ -90,6 +103,7 @@ static const char *doctor_find_line(const char *text, const char *key) {
     return NULL;
 }
 
+/* A line of /proc/PID/limits: name, soft limit, hard limit. The soft one is what holds. */
 bool doctor_parse_limit(const char *limits, const char *name, uint64_t *out) {
     const char *value = doctor_find_line(limits, name);
     if (!value)
@@ -102,11 +116,15 @@ bool doctor_parse_limit(const char *limits, const char *name, uint64_t *out) {
     return doctor_parse_u64(value, out);
 }
 
+/* A line of /proc/meminfo, such as "MemAvailable: 12345 kB"; in KiB, or a plain number where it
+ * has no unit.
+ */
 bool doctor_parse_meminfo(const char *meminfo, const char *key, uint64_t *out) {
     const char *value = doctor_find_line(meminfo, key);
     return value && *value == ':' && doctor_parse_u64(value + 1, out);
 }
 
+/* The index-th number of a line of numbers, such as those of /proc/sys/net/ipv4/tcp_rmem. */
 bool doctor_parse_number(const char *text, unsigned index, uint64_t *out) {
     uint64_t value = 0;
     for (unsigned i = 0; i <= index && text; i++)
@@ -116,6 +134,9 @@ bool doctor_parse_number(const char *text, unsigned index, uint64_t *out) {
     return text;
 }
 
+/* All checks run, whatever the earlier ones found. "skip" makes a difference to the exit code
+ * only where the broker itself was out of sight.
+ */
 static int doctor_run_doctor(struct context *context) {
     static const struct table_column columns[] = {
         {"check", "CHECK", TABLE_LEFT},

@@ -21,6 +21,7 @@
 #define NOFILE_WANTED 4096u
 #define NOFILE_NEEDED 256u
 
+/* The same three places, in the same order, in which the library looks. */
 static const char *doctor_broker_socket_path(const struct context *context) {
     const char *path = options_text(&context->options, "socket", NULL);
     path = path ? path : getenv("FEATURED_SOCKET");
@@ -88,6 +89,9 @@ static void doctor_broker_check_ready(struct context *context, struct doctor_fin
     fb__client_reply__free_unpacked(reply, NULL);
 }
 
+/* The first check: what it learns (does a broker answer, under which pid, with how much memory)
+ * is what the others build on.
+ */
 void doctor_check_socket(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out) {
     const char *path = doctor_broker_socket_path(context);
@@ -131,10 +135,14 @@ static bool doctor_broker_read_limit(const struct doctor_broker *broker, const c
     return false;
 }
 
+/* For sentences: whose limits the numbers are. */
 static const char *doctor_broker_whose(const struct doctor_broker *broker) {
     return broker->pid ? "the broker's" : "this shell's";
 }
 
+/* Only RDMA needs it, so that too little is a warning. A broker that does not answer cannot say
+ * how much it may need.
+ */
 void doctor_check_memlock(struct context *context, struct doctor_broker *broker,
                           struct doctor_finding *out) {
     (void)context;
@@ -156,6 +164,9 @@ void doctor_check_memlock(struct context *context, struct doctor_broker *broker,
                    units_bytes(limit_bytes, limit), units_bytes(broker->max_resident_bytes, need));
 }
 
+/* Below NOFILE_NEEDED a broker with some sessions and peers runs out at once; below
+ * NOFILE_WANTED it may.
+ */
 void doctor_check_nofile(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out) {
     (void)context;
@@ -170,6 +181,9 @@ void doctor_check_nofile(struct context *context, struct doctor_broker *broker,
                "%s limit is %" PRIu64, doctor_broker_whose(broker), limit);
 }
 
+/* The address of this node that others do not reach is for the admin of this node; that of
+ * another is for both.
+ */
 static void doctor_broker_say_unreached(const Fb__NodeInfo *node, struct doctor_finding *out) {
     const char *advice = "bytes take the way of messages instead: check [peers] data_address of "
                          "the node it belongs to, its [peers] listen, routes and firewalls";
@@ -181,6 +195,7 @@ static void doctor_broker_say_unreached(const Fb__NodeInfo *node, struct doctor_
                    node->data_address, node->data_failure);
 }
 
+/* Asks this broker what it knows, with a deadline of 0: the other nodes are not bothered. */
 void doctor_check_data(struct context *context, struct doctor_broker *broker,
                        struct doctor_finding *out) {
     Fb__Nodes nodes = FB__NODES__INIT;

@@ -24,6 +24,9 @@ static Fb__ClientReply *doctor_directory_ask_health(struct context *context,
     return NULL;
 }
 
+/* The broker's words tell the two kinds apart: an etcd that says no has to be mended by a
+ * person, one that is away may come back by itself.
+ */
 void doctor_judge_directory(const char *directory, const char *trouble,
                             struct doctor_finding *out) {
     if (!*trouble)
@@ -40,6 +43,7 @@ void doctor_judge_directory(const char *directory, const char *trouble,
                    "%s", trouble);
 }
 
+/* A broker that does not answer has been told of by the check of its socket. */
 void doctor_check_directory(struct context *context, struct doctor_broker *broker,
                             struct doctor_finding *out) {
     Fb__ClientReply *reply = doctor_directory_ask_health(context, broker);

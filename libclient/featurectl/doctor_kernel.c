@@ -2,6 +2,10 @@
  *
  * Kernel settings. Where the kernel has no such file (a container's own network namespace lacks
  * some) there is nothing to judge and the finding says so.
+ *
+ * Numbers that are compared with are named above the checks, each with its reason. These
+ * settings are per machine or per network namespace, so that they are read where featurectl
+ * runs.
  */
 #include "featurectl/doctor.h"
 
@@ -13,15 +17,18 @@
 #define TCP_BUFFER_WANTED (4u << 20) /* 10 Gbit/s x 3 ms */
 #define MAP_COUNT_WANTED  65530u     /* the kernel's default */
 
+/* index: which number of the line; tcp_wmem has three (least, default, most). */
 static bool doctor_kernel_read_number(const char *path, unsigned index, uint64_t *out) {
     char text[256];
     return doctor_read_file(path, text, sizeof text) && doctor_parse_number(text, index, out);
 }
 
+/* "ok", for nothing is known to be wrong. */
 static void doctor_kernel_say_absent(struct doctor_finding *out, const char *setting) {
     doctor_say(out, DOCTOR_OK, NULL, "%s is not visible here", setting);
 }
 
+/* The only one here that fails: with less, a frame of the client protocol cannot be sent at all. */
 void doctor_check_socket_buffers(struct context *context, struct doctor_broker *broker,
                                  struct doctor_finding *out) {
     (void)context;
@@ -39,6 +46,9 @@ void doctor_check_socket_buffers(struct context *context, struct doctor_broker *
         "net.core.wmem_default %s", units_bytes(bytes, text));
 }
 
+/* The most that the kernel grows a buffer to. Over a fast link the window must hold bandwidth x
+ * round trip.
+ */
 void doctor_check_tcp_buffers(struct context *context, struct doctor_broker *broker,
                               struct doctor_finding *out) {
     (void)context;
@@ -58,6 +68,7 @@ void doctor_check_tcp_buffers(struct context *context, struct doctor_broker *bro
                units_bytes(receive_bytes, receive));
 }
 
+/* Each store and each large buffer is a mapping. Some images lower the kernel default. */
 void doctor_check_map_count(struct context *context, struct doctor_broker *broker,
                             struct doctor_finding *out) {
     (void)context;
@@ -70,6 +81,9 @@ void doctor_check_map_count(struct context *context, struct doctor_broker *broke
                    "sysctl -w vm.max_map_count=65530", "vm.max_map_count %" PRIu64, count);
 }
 
+/* Mode 2 counts every promised byte: arenas, which are sparse, are refused although they would
+ * fit.
+ */
 void doctor_check_overcommit(struct context *context, struct doctor_broker *broker,
                              struct doctor_finding *out) {
     (void)context;

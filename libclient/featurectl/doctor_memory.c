@@ -25,12 +25,16 @@ static uint64_t doctor_memory_bytes_to_come(const struct doctor_broker *broker) 
                : 0;
 }
 
+/* False: /proc is not mounted, or the kernel does not have that line. */
 static bool doctor_memory_read_meminfo(const char *key, uint64_t *out) {
     char meminfo[8192];
     return doctor_read_file("/proc/meminfo", meminfo, sizeof meminfo) &&
            doctor_parse_meminfo(meminfo, key, out);
 }
 
+/* Arenas take memory only as samples come, so that a broker starts on a machine that cannot hold
+ * what it promises.
+ */
 void doctor_check_memory(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out) {
     (void)context;
@@ -56,6 +60,9 @@ void doctor_check_memory(struct context *context, struct doctor_broker *broker,
 /* Of memory of the broker beside its stores. */
 #define BROKER_BYTES (128ull << 20)
 
+/* Of the broker's cgroup and all above it the smallest limit counts. memory.high slows
+ * everything down where memory.max kills, so that the two have different advice.
+ */
 void doctor_check_cgroup(struct context *context, struct doctor_broker *broker,
                          struct doctor_finding *out) {
     (void)context;
@@ -95,6 +102,7 @@ void doctor_check_cgroup(struct context *context, struct doctor_broker *broker,
                    units_bytes(broker->max_resident_bytes, wanted));
 }
 
+/* Optional: without them the same memory takes more entries of the TLB. */
 void doctor_check_hugepages(struct context *context, struct doctor_broker *broker,
                             struct doctor_finding *out) {
     (void)context;
@@ -114,6 +122,7 @@ void doctor_check_hugepages(struct context *context, struct doctor_broker *broke
                    unused);
 }
 
+/* Arenas do not lie in /dev/shm, but what others have left there takes the same memory. */
 void doctor_check_shm(struct context *context, struct doctor_broker *broker,
                       struct doctor_finding *out) {
     (void)context;
@@ -149,6 +158,7 @@ static int doctor_memory_probe_memfd(void) {
     return error;
 }
 
+/* Without sealed memfds no broker can start here: the one check of this file that can fail. */
 void doctor_check_memfd(struct context *context, struct doctor_broker *broker,
                         struct doctor_finding *out) {
     (void)context;

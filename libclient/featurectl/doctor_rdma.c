@@ -13,12 +13,16 @@
 #define DEVICES "/sys/class/infiniband"
 enum { PORTS_MAX = 16, GIDS_MAX = 64 };
 
+/* A GID is written as eight groups of four digits. fe80: is link-local: it reaches no other
+ * network.
+ */
 bool doctor_gid_is_routable(const char *gid) {
     static const char zero[] = "0000:0000:0000:0000:0000:0000:0000:0000";
     return strlen(gid) >= sizeof zero - 1 && strncmp(gid, zero, sizeof zero - 1) != 0 &&
            strncmp(gid, "fe80:", 5) != 0;
 }
 
+/* The table of GIDs has holes; entries that are not there cannot be read, and are passed over. */
 static bool doctor_rdma_has_routable_gid(const char *device, int port) {
     char path[384], text[64];
     for (int i = 0; i < GIDS_MAX; i++) {
@@ -29,6 +33,7 @@ static bool doctor_rdma_has_routable_gid(const char *device, int port) {
     return false;
 }
 
+/* One good port is enough. Ports are counted from 1. */
 static bool doctor_rdma_is_usable(const char *device) {
     char path[384], text[64];
     for (int port = 1; port <= PORTS_MAX; port++) {
@@ -59,6 +64,7 @@ static unsigned doctor_rdma_list_devices(char *usable, char *others, size_t room
     return count;
 }
 
+/* Never a failure: without RDMA everything works over TCP, only slower. */
 void doctor_check_rdma(struct context *context, struct doctor_broker *broker,
                        struct doctor_finding *out) {
     char usable[200], others[200];

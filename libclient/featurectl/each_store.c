@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * No state.
+ *
+ * Commands that list something go through all stores of this broker, or through the one of
+ * --store. The visitor fills rows of the table.
  */
 #include "featurectl/each_store.h"
 
 #include <string.h>
 
+/* dropped: also stores that were dropped and that somebody still holds something of. */
 static int each_store_fetch_names(struct context *context, bool dropped,
                                   Fb__ClientReply **reply_out) {
     Fb__Stores stores = FB__STORES__INIT;
@@ -16,6 +20,7 @@ static int each_store_fetch_names(struct context *context, bool dropped,
     return context_call(context, &request, NULL, FB__CLIENT_REPLY__RESULT_STORES, reply_out);
 }
 
+/* The whole answer, for the command that shows the stores themselves. */
 int each_store_fetch(struct context *context, Fb__ClientReply **reply_out) {
     return each_store_fetch_names(context, false, reply_out);
 }

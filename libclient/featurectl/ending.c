@@ -2,6 +2,10 @@
  *
  * The handler uses functions that signal-safety(7) lists, and what it reads is written before the
  * flag that it looks at.
+ *
+ * How a command ends when a signal comes: a temporary file is removed, and the process ends by
+ * that very signal, so that a shell sees it. A stretch of code that must not be cut in two
+ * (ending_hold() to ending_release()) comes to its end first.
  */
 #include "featurectl/ending.h"
 
@@ -21,6 +25,7 @@ static struct {
     atomic_int held, waiting; /* waiting: the signal that came while it was held, 0 = none */
 } ending;
 
+/* At most once, whoever comes first: the handler, or atexit. */
 static void ending_remove_now(void) {
     if (atomic_exchange(&ending.has_path, false))
         unlink(ending.path);
@@ -61,6 +66,7 @@ void ending_init(void) {
     atexit(ending_remove_now);
 }
 
+/* One path at a time: a command writes one file. False: it is too long to be kept. */
 bool ending_remove(const char *path) {
     if (strlen(path) >= sizeof ending.path)
         return false;
@@ -69,6 +75,7 @@ bool ending_remove(const char *path) {
     return true;
 }
 
+/* The file has got its name, or is gone. */
 void ending_forget(void) {
     atomic_store(&ending.has_path, false);
 }
@@ -77,6 +84,7 @@ void ending_hold(void) {
     atomic_fetch_add(&ending.held, 1);
 }
 
+/* Holds may be nested; the last release acts on the signal that came meanwhile. */
 void ending_release(void) {
     if (atomic_fetch_sub(&ending.held, 1) > 1)
         return;

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `events`: state changes as they happen, one line each, until interrupted.
+ *
+ * A line for people begins with the time of this machine's zone. With --json each event is one
+ * object with the time in nanoseconds since 1970. Events that were missed, because this program
+ * was slower than the samples, are told as a number with the next one.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -16,6 +20,7 @@ struct stream {
     uint64_t left; /* events still wanted; 0 = no end */
 };
 
+/* Local time with milliseconds: events come close together. */
 static void events_format_time(uint64_t unix_ns, char out[UNITS_ROOM]) {
     time_t seconds = (time_t)(unix_ns / 1000000000u);
     struct tm local;
@@ -25,6 +30,7 @@ static void events_format_time(uint64_t unix_ns, char out[UNITS_ROOM]) {
     snprintf(out, UNITS_ROOM, "%s.%03u", day, (unsigned)(unix_ns / 1000000u % 1000u));
 }
 
+/* Not a table: widths would have to be known in advance, and a live stream has no end. */
 static void events_print_event(FILE *out, const Fb__Event *event) {
     char when[UNITS_ROOM], state[WORDS_ROOM], reason[WORDS_ROOM], bytes[UNITS_ROOM];
     events_format_time(event->time_unix_ns, when);
@@ -42,6 +48,9 @@ static void events_print_event(FILE *out, const Fb__Event *event) {
             reason, event->landing ? "  (copy)" : "");
 }
 
+/* A table of one row for each event, so that names and units of fields are made as in all other
+ * commands.
+ */
 static void events_print_event_json(FILE *out, const Fb__Event *event) {
     static const struct table_column columns[] = {
         {"sequence", "", TABLE_LEFT},   {"time_unix_ns", "", TABLE_LEFT},
@@ -67,6 +76,9 @@ static void events_print_event_json(FILE *out, const Fb__Event *event) {
     table_finish(&table, TABLE_ROWS);
 }
 
+/* Flushed after each event: it may be the last for hours. A reader that has gone (head -1) ends
+ * the stream.
+ */
 static bool events_visit(void *opaque, const Fb__Event *event) {
     struct stream *stream = opaque;
     if (stream->context->json)
@@ -77,6 +89,7 @@ static bool events_visit(void *opaque, const Fb__Event *event) {
     return written && --stream->left != 0;
 }
 
+/* Runs until --count events have come, the reader goes away, or it is interrupted. */
 static int events_run_events(struct context *context) {
     const struct options *options = &context->options;
     /* Without --count the counter wraps below zero and never comes to it. */

@@ -2,6 +2,9 @@
  *
  * The numbers are documented in featurectl(1) and `featurectl help exit-codes`; scripts rely on
  * them.
+ *
+ * 0 is success, the small numbers are of featurectl itself, and each status of the library has
+ * one from EXIT_CODE_STATUS on, in the order of the statuses (which are 0 and negative).
  */
 #include "featurectl/exit_code.h"
 
@@ -21,6 +24,7 @@ int exit_code(int status) {
     }
 }
 
+/* The word that stands in the "status" of a JSON line about trouble. */
 const char *exit_code_word(int status) {
     switch (status) {
     case CTL_E_LOCAL:

@@ -2,6 +2,10 @@
  *
  * `explain`: what became of a sample. The brokers compose the sentences: they alone know the
  * history.
+ *
+ * One question for each target. What is printed as "explanation" is the sentence of the node
+ * that knows most; with --json there are the sentences of all nodes and the record of the index,
+ * too.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -60,6 +64,7 @@ static void explain_print_silent(struct table *table, const Fb__ExplainReply *re
     free(text);
 }
 
+/* Generation and incarnation are strings, for 64-bit numbers are not exact in every JSON reader. */
 static json_t *explain_record_json(const Fb__IndexRecord *record) {
     char generation[24], incarnation[24];
     if (!record)
@@ -71,6 +76,7 @@ static json_t *explain_record_json(const Fb__IndexRecord *record) {
                      (json_int_t)record->bytes, "home_is_member", record->home_is_member);
 }
 
+/* Those that answered; whoever was silent stands in a list of its own. */
 static json_t *explain_says_json(const Fb__ExplainReply *reply) {
     json_t *nodes = json_array();
     for (size_t i = 0; i < reply->n_says; i++)
@@ -81,6 +87,9 @@ static json_t *explain_says_json(const Fb__ExplainReply *reply) {
     return nodes;
 }
 
+/* Of a sample that nobody knows there is no info: zeros then, and the generation of the ref, if
+ * one was given.
+ */
 static void explain_print_explained(struct context *context, const struct target *target,
                                     const Fb__ExplainReply *reply) {
     const Fb__SampleInfo none = FB__SAMPLE_INFO__INIT;
@@ -109,6 +118,9 @@ static void explain_print_explained(struct context *context, const struct target
     table_finish(&table, TABLE_FIELDS);
 }
 
+/* Only the parts of the ref that tell which generation is meant are sent. The store need not
+ * exist on this node: an admin may ask about any (context_scope()).
+ */
 static int explain_target(struct context *context, const struct target *target) {
     Fb__RetireItem item = FB__RETIRE_ITEM__INIT;
     item.sample_id = target->sample_id;
@@ -137,6 +149,7 @@ static int explain_target(struct context *context, const struct target *target) 
     return FEATURE_OK;
 }
 
+/* All targets are explained, also after one has failed; the first failure is the exit code. */
 static int explain_run_explain(struct context *context) {
     struct targets targets;
     int first_failure = select_targets(context, &targets);

@@ -2,6 +2,12 @@
  *
  * `get`: a sample becomes a safetensors file. The lease is held while the file is written from the
  * mapping, and ends as consumed only when asked to and the file is complete.
+ *
+ * output file opened -> store opened -> sample leased -> file written and renamed -> released
+ *
+ * A file is complete or not there: it is written under another name and renamed at the end
+ * (output_file.c). A lease that is not released, because this program was killed, ends as
+ * returned.
  */
 #include <errno.h>
 #include <string.h>
@@ -15,15 +21,22 @@
 
 #define GET_DEADLINE_MS 30000u
 
+/* Called by the library while bytes come from another node. Reads on one node show nothing: no
+ * byte moves.
+ */
 static void get_show_read(void *context, uint64_t bytes_done, uint64_t bytes_total) {
     progress_set(context, bytes_done, bytes_total);
 }
 
+/* Called with the bytes of each step, not with the sum so far. */
 static void get_show_written(void *context, uint64_t bytes) {
     struct progress *progress = context;
     progress_set(progress, progress->done + bytes, progress->total);
 }
 
+/* The library keeps the mapping as long as the view lives: bytes go from there to the file, with
+ * no copy in between.
+ */
 static int get_write_view(struct context *context, const struct feature_view *view,
                           const char *path, struct output_file *file) {
     const struct feature_ref *ref = feature_view_ref(view);
@@ -46,6 +59,9 @@ static int get_write_view(struct context *context, const struct feature_view *vi
     return error ? context_refuse(context, CTL_E_LOCAL, path, "%s", why) : FEATURE_OK;
 }
 
+/* The time is that of the get alone; writing the file depends on the disk and says nothing about
+ * the broker.
+ */
 static void get_print_got(struct context *context, const struct feature_ref *ref, const char *path,
                           uint64_t elapsed_ns) {
     static const struct table_column columns[] = {
@@ -70,6 +86,9 @@ static void get_print_got(struct context *context, const struct feature_ref *ref
     table_finish(&table, TABLE_FIELDS);
 }
 
+/* Waits for a sample that is not put yet (--wait), and gives up when nothing moves for
+ * --deadline.
+ */
 static int get_view(struct context *context, struct feature_store *store,
                     const struct target *target, struct feature_view **out) {
     struct progress progress;
@@ -99,6 +118,9 @@ static int get_release_view(struct context *context, struct feature_view *view, 
     return status ? context_fail(context, status, object) : FEATURE_OK;
 }
 
+/* Consumed only when asked to and when the file is written: otherwise a full disk would cost the
+ * sample.
+ */
 static int get_into(struct context *context, const struct target *target, const char *path,
                     struct output_file *file) {
     struct feature_store *store;
@@ -135,6 +157,7 @@ static int get_target(struct context *context, const struct target *target) {
     return status;
 }
 
+/* Exactly one sample: a safetensors file holds one. */
 static int get_run_get(struct context *context) {
     struct targets targets;
     int status = select_target(context, &targets);

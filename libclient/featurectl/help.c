@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `help`, `help COMMAND`, `help exit-codes` and `version`.
+ *
+ * Texts come from the tables of commands and options, so that a new command or option describes
+ * itself.
  */
 #include "featurectl/help.h"
 
 #include <string.h>
 
+/* The statuses come from the same table as the code (FEATURE_STATUSES), so that a new status is
+ * listed by itself.
+ */
 static void help_print_exit_codes(FILE *out) {
     fprintf(out, "Exit codes:\n  %2d  OK           done\n", exit_code(FEATURE_OK));
     fprintf(out,
@@ -23,6 +29,7 @@ static void help_print_exit_codes(FILE *out) {
     FEATURE_STATUSES(HELP_STATUS)
 }
 
+/* Hidden commands are for scripts and completions. They can be run and have a help of their own. */
 void help_overview(FILE *out) {
     fputs("featurectl: see and steer the feature broker of this machine\n\n"
           "usage: featurectl [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n",
@@ -35,6 +42,7 @@ void help_overview(FILE *out) {
           out);
 }
 
+/* " -o, --output FILE safetensors file to write": a long left side pushes its text to the right. */
 static void help_print_option(FILE *out, const struct option_spec *option) {
     char left[64], letter[8] = "    ";
     if (option->letter)
@@ -47,6 +55,7 @@ static void help_print_option(FILE *out, const struct option_spec *option) {
     fputc('\n', out);
 }
 
+/* First the options of the command, then those that every command has. */
 void help_command(FILE *out, const struct command *command) {
     char usage[256];
     command_usage(command, usage, sizeof usage);
@@ -60,6 +69,9 @@ void help_command(FILE *out, const struct command *command) {
         help_print_option(out, o);
 }
 
+/* Commands of two words are found too. With the first of them alone ("store") the second ones
+ * are listed.
+ */
 static int help_run_help(struct context *context) {
     char **words = context->options.arguments;
     size_t word_count = context->options.argument_count, used;
@@ -81,6 +93,9 @@ static int help_run_help(struct context *context) {
     return FEATURE_OK;
 }
 
+/* The version is that of the library that this program was linked with, which may be newer than
+ * the program.
+ */
 static int help_run_version(struct context *context) {
     static const struct table_column columns[] = {{"version", "version", TABLE_LEFT}};
     struct table table;

@@ -34,6 +34,7 @@ struct check {
     uint64_t unreadable, unknown, repaired, findings, unsettled;
 };
 
+/* For the bar: so many samples are going to be read. Nodes that are silent count as 0. */
 static uint64_t index_check_expected_samples(const Fb__NodesReply *nodes) {
     uint64_t samples = 0;
     for (size_t i = 0; i < nodes->n_nodes; i++)
@@ -51,6 +52,7 @@ static void index_check_name_silent(struct check *check, size_t node, const char
     check->silent[node] = true;
 }
 
+/* Before anything is read. A node that falls silent later is named where that is noticed. */
 static void index_check_name_all_silent(struct check *check) {
     for (size_t i = 0; i < check->nodes->n_nodes; i++) {
         const char *why = members_silence(check->nodes->nodes[i]);
@@ -128,6 +130,7 @@ static bool index_check_read_store(struct check *check, size_t node, const char 
     return true;
 }
 
+/* Node by node and store by store, through this broker; the rest of a silent node is left out. */
 static void index_check_read_samples(struct check *check) {
     const char *only = options_text(&check->context->options, "store", NULL);
     for (size_t i = 0; i < check->nodes->n_nodes; i++) {
@@ -141,6 +144,9 @@ static void index_check_read_samples(struct check *check) {
 
 /* ---- judging ---- */
 
+/* The reply that it came in is freed; a finding lives on with its suspect. Packing and unpacking
+ * copies all parts.
+ */
 static Fb__IndexFinding *index_check_copy_finding(const Fb__IndexFinding *from) {
     size_t bytes = fb__index_finding__get_packed_size(from);
     uint8_t *packed = memory_grow(NULL, bytes + 1, 1);
@@ -159,6 +165,9 @@ static size_t index_check_run_length(const struct audit *audit, size_t at) {
     return end - at;
 }
 
+/* Asks the nodes about some suspects of one store. With `repair` they mend what they find, and
+ * answer what they find afterwards.
+ */
 static int index_check_look_at_run(struct check *check, struct suspect *suspects, size_t count,
                                    bool repair) {
     Fb__IndexCheckItem items[CHECK_ITEMS], *pointers[CHECK_ITEMS];
@@ -191,6 +200,7 @@ static int index_check_look_at_run(struct check *check, struct suspect *suspects
     return FEATURE_OK;
 }
 
+/* Each suspect once. They are sorted by store, so that few requests are needed. */
 static int index_check_look(struct check *check) {
     struct audit *audit = &check->audit;
     for (size_t at = 0, count; at < audit->suspect_count; at += count) {
@@ -220,6 +230,7 @@ static int index_check_judge(struct check *check) {
 
 /* ---- mending ---- */
 
+/* To be mended: confirmed as wrong, and not mended yet. */
 static bool index_check_is_broken(const struct suspect *suspect) {
     return audit_is_finding(suspect) && !suspect->finding->repaired;
 }
@@ -232,6 +243,9 @@ static size_t index_check_broken_length(const struct audit *audit, size_t at) {
     return end - at;
 }
 
+/* Only what is confirmed is mended: what is still changing would be mended into something wrong.
+ * *left_out: how many are still wrong.
+ */
 static int index_check_repair_all(struct check *check, uint64_t *left_out) {
     struct audit *audit = &check->audit;
     *left_out = 0;
@@ -267,6 +281,7 @@ static int index_check_repair(struct check *check) {
 
 /* ---- what is printed ---- */
 
+/* One row. The sentence and the remedy are the words of the node that has judged. */
 static void index_check_print_finding(struct table *table, const struct suspect *suspect,
                                       bool repair) {
     const Fb__IndexFinding *finding = suspect->finding;
@@ -286,6 +301,9 @@ static void index_check_print_finding(struct table *table, const struct suspect 
     table_end_row(table);
 }
 
+/* Findings, and what could not be checked; both are counted on the way. What is still changing
+ * is only counted.
+ */
 static void index_check_print_findings(struct check *check) {
     static const struct table_column columns[] = {
         {"finding", "FINDING", TABLE_LEFT}, {"what", "WHAT", TABLE_LEFT},
@@ -312,6 +330,7 @@ static void index_check_print_findings(struct check *check) {
     table_finish(&table, table.cell_count ? TABLE_ROWS : TABLE_FIELDS); /* no titles over nothing */
 }
 
+/* Nodes that have left the cluster are not silent: their records are findings, of a dead home. */
 static json_t *index_check_silent_json(const struct check *check, char **text_out) {
     json_t *silent = json_array();
     char *text = memory_copy("");
@@ -328,6 +347,7 @@ static json_t *index_check_silent_json(const struct check *check, char **text_ou
     return silent;
 }
 
+/* Also when nothing was found: "0 findings of 12,000 records" is what the caller wants to know. */
 static void index_check_print_summary(const struct check *check) {
     static const struct table_column columns[] = {
         {"records", "records", TABLE_LEFT},
@@ -371,6 +391,7 @@ static int index_check_verdict(const struct check *check) {
     return check->unknown || silent ? CTL_E_UNCHECKED : FEATURE_OK;
 }
 
+/* The steps that are drawn above, each with a bar of its own. */
 static int index_check_carry_out(struct check *check) {
     struct context *context = check->context;
     progress_begin(&check->progress, context->err, "records", PROGRESS_SAMPLES,
@@ -394,6 +415,9 @@ static int index_check_carry_out(struct check *check) {
     return status;
 }
 
+/* A check that could not be carried out to the end is "not checked", whatever it had found by
+ * then.
+ */
 static int index_check_run_index_check(struct context *context) {
     struct check check = {.context = context};
     Fb__ClientReply *reply;

@@ -2,6 +2,13 @@
  *
  * `ingest`: a directory of safetensors files becomes samples and lines of a manifest. Every sample
  * that was put has its line; a file that fails is remembered and the next one tried.
+ *
+ * For each file: the manifest is looked at -> the sample is put -> its line is written ->
+ * counted
+ *
+ * So that the two cannot come apart, a sample whose line cannot be written is taken back, and a
+ * line is only written for a sample that can be read. When the manifest takes no more (a full
+ * disk), the rest is not tried.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -30,12 +37,16 @@ struct ingest {
     bool stopped; /* the manifest takes no more */
 };
 
+/* For scandir(3). Hidden files are left out: editors and copies under way have such names. */
 static int ingest_is_safetensors(const struct dirent *entry) {
     size_t length = strlen(entry->d_name), suffix = strlen(".safetensors");
     return entry->d_name[0] != '.' && length > suffix &&
            strcmp(entry->d_name + length - suffix, ".safetensors") == 0;
 }
 
+/* The manifest is the trouble, not this file: nothing more can be ingested, and the sentence
+ * says so.
+ */
 static int ingest_refuse_line(struct ingest *ingest, const char *what, const char *sample_id,
                               const char *why) {
     ingest->stopped = true;
@@ -44,6 +55,9 @@ static int ingest_refuse_line(struct ingest *ingest, const char *what, const cha
                           what);
 }
 
+/* Before the put: would the line be accepted? A file system that is full is found out before
+ * bytes are moved.
+ */
 static int ingest_expect_line(void *user, const struct feature_sample *sample) {
     struct ingest *ingest = user;
     char why[256];
@@ -67,6 +81,7 @@ static int ingest_write_line(void *user, const struct feature_ref *ref) {
                               feature_ref_sample_id(ref), why);
 }
 
+/* After the manifest has failed, the remaining files count as failed without being tried. */
 static void ingest_file(struct ingest *ingest, char *path) {
     struct put_around around = {
         .begin = ingest_expect_line, .keep = ingest_write_line, .user = ingest};
@@ -86,6 +101,9 @@ static void ingest_file(struct ingest *ingest, char *path) {
         ingest->first_failure = status;
 }
 
+/* Files that failed are counted in the table and then listed by name. In JSON the names are a
+ * list in the same object.
+ */
 static void ingest_print_ingested(struct ingest *ingest, uint64_t elapsed_ns) {
     static const struct table_column columns[] = {
         {"samples", "samples", TABLE_LEFT},    {"bytes", "bytes", TABLE_LEFT},
@@ -136,6 +154,9 @@ static int ingest_list_files(struct ingest *ingest, const char *directory) {
                           "holds no *.safetensors file");
 }
 
+/* With "-" the lines go to standard output. The summary would then be mixed up with them, so
+ * that it makes way (context_make_way()) to standard error.
+ */
 static int ingest_open_manifest(struct ingest *ingest) {
     char why[256];
     if (manifest_open(ingest->manifest_path, &ingest->manifest, why, sizeof why) != 0)
@@ -145,6 +166,9 @@ static int ingest_open_manifest(struct ingest *ingest) {
     return FEATURE_OK;
 }
 
+/* The sizes are added up first, for the bar. A file that grows meanwhile only makes the bar end
+ * early.
+ */
 static int ingest_files(struct ingest *ingest) {
     char why[256];
     uint64_t total_bytes = 0;
@@ -164,6 +188,9 @@ static int ingest_files(struct ingest *ingest) {
     return status;
 }
 
+/* In this order nothing is begun that a later step would refuse: files, store, manifest, then
+ * the work.
+ */
 static int ingest_run_ingest(struct context *context) {
     const struct options *options = &context->options;
     struct ingest ingest = {.context = context,

@@ -2,6 +2,11 @@
  *
  * Marks are the noncharacters U+FDD0 to U+FDEF, which the Unicode Standard (23.7) keeps for uses
  * like this one.
+ *
+ * jansson keeps strings as C strings and so cannot tell a string that has a NUL character within
+ * from a shorter one. Every NUL (in JSON always the escape) is replaced by a mark before
+ * parsing; whoever finds the mark in a string knows what stood there. The mark is a character
+ * that the text does not contain.
  */
 #include "featurectl/json_nul.h"
 
@@ -49,6 +54,9 @@ static bool json_nul_choose_mark(char *text, size_t bytes, char digits[5], struc
     return false;
 }
 
+/* NULL: there is nothing to hide, or no mark is free; the text is parsed as it is, and jansson
+ * refuses what it cannot keep.
+ */
 char *json_nul_hide(const char *text, size_t bytes, struct json_nul *out) {
     char digits[5];
     *out = (struct json_nul){{0}};
@@ -65,6 +73,7 @@ char *json_nul_hide(const char *text, size_t bytes, struct json_nul *out) {
     return copy;
 }
 
+/* Takes over the text and gives it back with every mark turned into the escape again. */
 char *json_nul_show(char *text, const struct json_nul *nul) {
     if (!*nul->mark)
         return text;

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `leases`: who reads what. Pages as in samples.c.
+ *
+ * For the question why memory does not come back: a retired sample stays for as long as somebody
+ * reads it, and this says who. Behind the leases of each store stand the two that explain why a
+ * put waits: who has reserved most of its room, and who is first in line.
  */
 #include "featurectl/each_store.h"
 
@@ -18,6 +22,7 @@ static const struct table_column lease_columns[] = {
     {"uid", NULL, TABLE_LEFT},
 };
 
+/* A lease of another node has no user: "uid" is null then. */
 static void leases_print_lease(struct table *table, const char *store, const Fb__LeaseInfo *lease,
                                const char *kind) {
     table_text(table, store);
@@ -40,6 +45,7 @@ static void leases_print_line(struct table *table, const Fb__StoreInfo *store) {
         leases_print_lease(table, store->store, store->first_waiter, "first in line");
 }
 
+/* Every page of one store, then who keeps its room. A dropped store is asked by its name, too. */
 static int leases_list_leases(struct context *context, const Fb__StoreInfo *store,
                               struct table *table, void *user) {
     (void)user;
@@ -64,6 +70,9 @@ static int leases_list_leases(struct context *context, const Fb__StoreInfo *stor
     return FEATURE_OK;
 }
 
+/* Leases of readers on this node and of other nodes that read from here; those on other nodes
+ * are listed there.
+ */
 static int leases_run_leases(struct context *context) {
     struct table table;
     CONTEXT_TABLE(context, &table, lease_columns);

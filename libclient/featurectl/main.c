@@ -18,6 +18,7 @@ static bool main_wants_json(int argc, char **argv) {
     return false;
 }
 
+/* With --json the usage line is left out: it is no JSON. */
 static int main_usage_error(struct context *context, const char *sentence) {
     char usage[256] = "featurectl [OPTION...] COMMAND [ARGUMENT...]";
     if (context->command)
@@ -28,6 +29,7 @@ static int main_usage_error(struct context *context, const char *sentence) {
     return EXIT_CODE_USAGE;
 }
 
+/* A first word that is half a command gets its second words as advice. */
 static int main_unknown_command(struct context *context, const char *word) {
     char sentence[512], names[256];
     if (command_continuations(word, names, sizeof names))
@@ -65,6 +67,9 @@ static int main_finish_output(struct context *context, int status) {
                           strerror(error));
 }
 
+/* Offline commands (help, ref, doctor) do not need a broker. The connection ends before the
+ * output is judged.
+ */
 static int main_run(struct context *context) {
     if (!context->command->offline) {
         int status = context_connect(context);
@@ -106,6 +111,7 @@ static int main_parse_line(struct context *context, int argc, char **argv) {
     return main_asks_for_words(&context->options) ? 0 : main_check_line(context);
 }
 
+/* --version before --help, and the help of a command before the overview. */
 static void main_print_words(const struct context *context) {
     if (options_given(&context->options, "version"))
         fprintf(context->out, "featurectl %s\n", feature_version());
@@ -115,6 +121,9 @@ static void main_print_words(const struct context *context) {
         help_overview(context->out);
 }
 
+/* Standard streams that are closed are opened first (std_fds_open()): otherwise the next file
+ * that is opened would be taken for one of them.
+ */
 int main(int argc, char **argv) {
     std_fds_open();
     ending_init();

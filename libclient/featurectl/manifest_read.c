@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Each line stands alone: one that is wrong costs its own sample and no other.
+ *
+ * A manifest is a file of one JSON object a line: {"store":..., "sample_id":..., "uri":...,
+ * "ref":..., "bytes":...}. Only sample_id and ref are needed. Others may write to it while it is
+ * read; whoever adds a line holds a lock (manifest_lock()), so that a line is whole when the
+ * lock is free.
  */
 #include "featurectl/manifest.h"
 
@@ -63,10 +68,15 @@ static void manifest_read_count_wrong(struct reading *reading, bool is_end, cons
         reading->say(reading->context, reading->line, sentence);
 }
 
+/* Blank lines are no lines: editors and scripts leave them. */
 static bool manifest_read_is_blank(const char *line, size_t bytes) {
     return strspn(line, " \t\r\n\v\f") == bytes;
 }
 
+/* Some editors put a byte-order mark at the beginning of a file, which is no part of the first
+ * line. A line of another sample than the wanted one counts as used, though nothing is taken
+ * from it.
+ */
 static void manifest_read_take_line(struct reading *reading, const char *line, size_t bytes) {
     struct feature_ref *ref;
     bool is_end = line[bytes - 1] != '\n';
@@ -116,6 +126,7 @@ static int read_lines(FILE *file, struct reading *reading) {
     return error;
 }
 
+/* Wrong lines are told one by one up to SAID_MAX, and then counted. */
 static void manifest_read_say_rest(const struct reading *reading) {
     char sentence[64];
     if (reading->wrong <= SAID_MAX)
@@ -124,6 +135,7 @@ static void manifest_read_say_rest(const struct reading *reading) {
     reading->say(reading->context, 0, sentence);
 }
 
+/* A file of another kind is told apart from a manifest without the wanted sample. */
 static int manifest_read_judge(const struct reading *reading, size_t before, char *why,
                                size_t why_bytes) {
     const char *id = reading->sample_id;
@@ -142,6 +154,9 @@ static int manifest_read_judge(const struct reading *reading, size_t before, cha
     return FEATURE_E_NOT_FOUND;
 }
 
+/* "-" is standard input. Wrong lines do not fail the call: they are in targets->damage, and
+ * decide the exit code at the end.
+ */
 int manifest_read(struct targets *targets, const char *path, const char *sample_id,
                   manifest_say_fn say, void *context, char *why, size_t why_bytes) {
     struct reading reading = {

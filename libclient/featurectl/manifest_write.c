@@ -2,6 +2,11 @@
  *
  * A regular file is locked while a line is added, so that of several writers each can take back
  * what it could not finish.
+ *
+ * open -> for each sample: expect (room is taken), add (the line is written) -> close
+ *
+ * Lines are added to what is there, and never changed. A pipe, a terminal or a device has no
+ * room to be taken and no lock, and gets its lines one after the other.
  */
 #include "featurectl/manifest.h"
 
@@ -37,6 +42,9 @@ static int manifest_say(int error, char *why, size_t why_bytes) {
     return error;
 }
 
+/* Waits for 2 s at most. A writer that was stopped (Ctrl-Z) within a line keeps its lock for
+ * ever; then this goes on without it. A file system without locks is no reason to fail either.
+ */
 void manifest_lock(int fd, int operation) {
     const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
     for (unsigned i = 0; i < LOCK_TRIES; i++) {
@@ -69,6 +77,7 @@ static bool manifest_write_may_grow(int fd) {
     return at >= bytes || begin[at] == '{';
 }
 
+/* A descriptor that the shell has opened (>> FILE) is used as it is. */
 int manifest_open(const char *path, struct manifest *out, char *why, size_t why_bytes) {
     struct stat about;
     int fd = output_descriptor(path);
@@ -88,6 +97,9 @@ int manifest_open(const char *path, struct manifest *out, char *why, size_t why_
 
 /* ---- room ---- */
 
+/* An upper bound, in plain sums: a little too much room does no harm, manifest_close() gives it
+ * back.
+ */
 static size_t manifest_write_line_bytes_max(const char *store,
                                             const struct feature_sample *sample) {
     size_t id = strlen(sample->sample_id), name = strlen(store), home = LAYOUT_NAME_BYTES_MAX;
@@ -144,6 +156,9 @@ static int manifest_write_append(int fd, const char *line, size_t bytes) {
     return error;
 }
 
+/* The line begins with a newline in case the file ends within a line; else that newline is
+ * skipped.
+ */
 int manifest_add(const struct manifest *manifest, const struct feature_ref *ref, char *why,
                  size_t why_bytes) {
     json_t *object = refs_to_json(ref);
@@ -164,6 +179,7 @@ int manifest_add(const struct manifest *manifest, const struct feature_ref *ref,
     return error ? manifest_say(error, why, why_bytes) : 0;
 }
 
+/* fsync, because a manifest that is lost in a crash would leave samples that nobody knows of. */
 int manifest_close(struct manifest *manifest, char *why, size_t why_bytes) {
     struct stat about;
     int error = 0;

@@ -3,6 +3,11 @@
  * getopt_long(3) splits the words; this file gives it the table and turns what it finds into values
  * or sentences. getopt's globals are reset on entry, so that one process may parse many command
  * lines.
+ *
+ * An option is a row of a table (struct option_spec) with a kind: flag, text, count, size,
+ * duration or choice. The value is checked while the line is parsed, so that a command never
+ * sees a wrong one. What the command then asks for by name must be in its table; a name that is
+ * not is a mistake in this program, and asserted.
  */
 #include "featurectl/options.h"
 
@@ -16,6 +21,9 @@
 /* getopt's value for option i: above every letter. */
 #define LONG_BASE 256
 
+/* Tables are borrowed: they are static. The common options and those of the command are added
+ * one after the other.
+ */
 void options_add(struct options *options, const struct option_spec *table) {
     for (const struct option_spec *spec = table; spec->name; spec++) {
         assert(options->count < OPTIONS_MAX);
@@ -23,6 +31,7 @@ void options_add(struct options *options, const struct option_spec *table) {
     }
 }
 
+/* "on-release, on-ack, retain", for the sentence that refuses another word. */
 static const char *options_choices_text(const struct option_spec *spec, char *out, size_t room) {
     size_t used = 0;
     out[0] = '\0';
@@ -31,6 +40,9 @@ static const char *options_choices_text(const struct option_spec *spec, char *ou
     return out;
 }
 
+/* The value of a choice is its place in the list, which the lists keep equal to the enum that is
+ * meant.
+ */
 static bool options_parse_choice(const struct option_spec *spec, const char *text, uint64_t *out) {
     for (uint64_t i = 0; spec->choices[i]; i++)
         if (strcmp(spec->choices[i], text) == 0) {
@@ -40,6 +52,9 @@ static bool options_parse_choice(const struct option_spec *spec, const char *tex
     return false;
 }
 
+/* Flags and texts have no number and are never wrong here. False: the text is no value of that
+ * kind.
+ */
 static bool options_parse_number(const struct option_spec *spec, const char *text, uint64_t *out) {
     switch (spec->kind) {
     case OPTION_COUNT:
@@ -57,6 +72,7 @@ static bool options_parse_number(const struct option_spec *spec, const char *tex
     return true;
 }
 
+/* Says what would have been right, with examples: "64KiB" helps more than "invalid size". */
 static void options_say_wanted(const struct option_spec *spec, const char *text, char *why,
                                size_t why_bytes) {
     char choices[256];
@@ -71,6 +87,9 @@ static void options_say_wanted(const struct option_spec *spec, const char *text,
              spec->kind == OPTION_CHOICE ? "one of " : "", wanted);
 }
 
+/* The last one counts when an option is given twice. Flags have the text "" so that they count
+ * as given.
+ */
 static bool options_set_value(struct options *options, size_t index, const char *text, char *why,
                               size_t why_bytes) {
     const struct option_spec *spec = options->specs[index];
@@ -106,6 +125,7 @@ static void options_fill_tables(const struct options *options, bool until_argume
     *letters = '\0';
 }
 
+/* From what getopt returns to the place in the table; options->count where there is none. */
 static size_t options_find_index(const struct options *options, int found) {
     if (found >= LONG_BASE)
         return (size_t)(found - LONG_BASE);
@@ -115,6 +135,9 @@ static size_t options_find_index(const struct options *options, int found) {
     return options->count;
 }
 
+/* getopt says in `optopt` which option it is about: the number of a long one, a letter, or 0 for
+ * a word that it does not know at all. Then the word is the one before optind.
+ */
 static void options_say_refused(const struct options *options, int found, char **argv, char *why,
                                 size_t why_bytes) {
     size_t index = options_find_index(options, optopt);
@@ -152,6 +175,7 @@ bool options_parse(struct options *options, int argc, char **argv, bool until_ar
     return true;
 }
 
+/* The first option that has to be given and was not; NULL when there is none. */
 const struct option_spec *options_missing(const struct options *options) {
     for (size_t i = 0; i < options->count; i++)
         if (options->specs[i]->required && !options->values[i].text)
@@ -159,6 +183,7 @@ const struct option_spec *options_missing(const struct options *options) {
     return NULL;
 }
 
+/* A linear search: a command has a dozen options. */
 static const struct option_value *options_find_value(const struct options *options,
                                                      const char *name) {
     for (size_t i = 0; i < options->count; i++)
@@ -182,6 +207,9 @@ uint64_t options_number(const struct options *options, const char *name, uint64_
     return value->text ? value->number : fallback;
 }
 
+/* The protocol has 32 bits for a deadline, 49 days. More than that is cut to it, which nobody
+ * can tell apart.
+ */
 uint32_t options_deadline_ms(const struct options *options, const char *name, uint32_t fallback) {
     uint64_t ms = options_number(options, name, fallback);
     return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;

@@ -2,6 +2,14 @@
  *
  * open: where does the path lead -> in place, or a temporary file beside it
  * commit: fsync, close, rename, fsync of the directory
+ *
+ * Where a path leads decides how it is written. A regular file, or none yet: under another name
+ * beside it, and renamed at the end, so that the file is there whole or not at all. A device, a
+ * FIFO or /dev/fd/N: in place, byte after byte. A link is followed by this program, not by the
+ * kernel, because the temporary file belongs beside what the link names.
+ *
+ * Owned: `fd`, and with a temporary file both names. A signal removes the temporary file
+ * (ending.c).
  */
 #include "featurectl/output_file.h"
 
@@ -42,6 +50,10 @@ static char *output_file_directory_of(const char *path) {
 
 /* ---- descriptors ---- */
 
+/* A copy, so that it can be closed like a file that was opened here; above 2, so that it does
+ * not become a standard stream. One that is open for reading only is refused now and not at the
+ * first write.
+ */
 static int output_file_copy_descriptor(int fd) {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY)
@@ -114,6 +126,7 @@ static int output_file_resolve(const char *path, char **out) {
     return 0;
 }
 
+/* -ENOENT means that the path is no descriptor of this process: it is opened as a file then. */
 int output_descriptor(const char *path) {
     char *at, *end;
     if (strcmp(path, "-") == 0)
@@ -172,12 +185,16 @@ static int output_file_open_beside(const char *target, const struct stat *before
     return 0;
 }
 
+/* Nothing is emptied yet: until there is something to write the old contents stay (`truncate`).
+ * O_NOCTTY, because a terminal that is written to must not become ours.
+ */
 static int output_file_open_in_place(const char *path, bool truncate, struct output_file *out) {
     out->fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
     out->truncate = truncate;
     return out->fd < 0 ? -errno : 0;
 }
 
+/* After the rename, or when the temporary file is gone: a signal has nothing to remove any more. */
 static void output_file_forget_beside(struct output_file *out) {
     ending_forget();
     free(out->beside);
@@ -218,6 +235,7 @@ static int output_file_open_path(const char *path, struct output_file *out) {
     return output_file_open_regular(path, &about, out);
 }
 
+/* First the descriptors that are open already, then the path behind all links. */
 int output_file_open(const char *path, struct output_file *out, char *why, size_t why_bytes) {
     *out = (struct output_file){.fd = -1};
     char *target;
@@ -259,6 +277,7 @@ int output_write_all(int fd, const void *from, uint64_t bytes, output_moved_fn m
     return 0;
 }
 
+/* After a failure the file is abandoned: what was written of it is gone, and the old one stands. */
 int output_file_write(struct output_file *out, const void *from, uint64_t bytes,
                       output_moved_fn moved, void *context, char *why, size_t why_bytes) {
     int error = out->truncate && ftruncate(out->fd, 0) != 0 ? -errno : 0;
@@ -278,6 +297,7 @@ static int output_file_sync_descriptor(int fd) {
     return fsync(fd) != 0 && errno != EINVAL && errno != EOPNOTSUPP && errno != EROFS ? -errno : 0;
 }
 
+/* Some file systems tell of a write that failed only at fsync or close: both count as the write. */
 static int output_file_close_file(struct output_file *out) {
     int error = output_file_sync_descriptor(out->fd);
     if (close(out->fd) != 0 && !error && errno != EINTR)
@@ -299,6 +319,7 @@ static int output_file_sync_directory(const char *path) {
     return error;
 }
 
+/* Not by rename, and so not all at once; see output_file_pour(). */
 static int output_file_copy_bytes(int from, int to) {
     static char step[1u << 16];
     ssize_t got;
@@ -327,6 +348,7 @@ static int output_file_pour(const struct output_file *out) {
     return error;
 }
 
+/* EBUSY is what a mount point says when it is to be replaced. */
 static int output_file_take_name(struct output_file *out) {
     if (rename(out->beside, out->target) == 0)
         return output_file_sync_directory(out->target);
@@ -349,6 +371,7 @@ int output_file_commit(struct output_file *out, char *why, size_t why_bytes) {
     return 0;
 }
 
+/* Removes what is there of it. May be called after a commit, and twice: then it does nothing. */
 void output_file_abandon(struct output_file *out) {
     if (out->fd >= 0)
         close(out->fd);
@@ -359,6 +382,7 @@ void output_file_abandon(struct output_file *out) {
     }
 }
 
+/* True: no temporary file, so that a failure leaves whatever was written. */
 bool output_file_in_place(const struct output_file *out) {
     return !out->beside;
 }

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The bar lives on one line: redrawn after a carriage return, wiped with ECMA-48's "erase in line".
+ *
+ * Only a terminal gets one: in a file or a pipe nothing is drawn, so that callers need not ask.
+ * It is drawn ten times a second at most. The clock is CLOCK_MONOTONIC, which does not jump when
+ * the time is set.
  */
 #include "featurectl/progress.h"
 
@@ -11,6 +15,7 @@
 
 #include "featurectl/units.h"
 
+/* The bar has 30 cells, so that a line with sizes and rate fits 80 columns. */
 #define BAR_CELLS  30u
 #define REDRAW_NS  100000000u
 #define ERASE_LINE "\r\033[K"
@@ -21,6 +26,9 @@ uint64_t progress_now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Into a buffer, so that a test can read it. A total of 0 is shown as 0 %; more than the total
+ * as 100 %.
+ */
 void progress_render(const struct progress *p, uint64_t now_ns, char *out, size_t room) {
     double share = p->total ? (double)p->done / (double)p->total : 0;
     share = share > 1 ? 1 : share;
@@ -39,6 +47,7 @@ void progress_render(const struct progress *p, uint64_t now_ns, char *out, size_
                  p->total, p->unit == PROGRESS_RELEASES ? "releases" : "samples");
 }
 
+/* Nothing is drawn yet: what is over within a tenth of a second never shows a bar. */
 void progress_begin(struct progress *progress, FILE *out, const char *label,
                     enum progress_unit unit, uint64_t total) {
     *progress = (struct progress){.out = isatty(fileno(out)) ? out : NULL,
@@ -48,6 +57,7 @@ void progress_begin(struct progress *progress, FILE *out, const char *label,
                                   .begun_ns = progress_now_ns()};
 }
 
+/* The total may change on the way, for example when the library learns how large a sample is. */
 void progress_set(struct progress *progress, uint64_t done, uint64_t total) {
     progress->done = done;
     progress->total = total;
@@ -61,6 +71,7 @@ void progress_set(struct progress *progress, uint64_t done, uint64_t total) {
     progress->drawn_ns = now_ns;
 }
 
+/* Wipes the bar; the cursor stands at the beginning of an empty line. */
 void progress_end(struct progress *progress) {
     if (progress->out && progress->drawn_ns)
         fputs(ERASE_LINE, progress->out);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `put`: safetensors files become samples.
+ *
+ * Each file is a put of its own. After one that fails the others are tried; what was put is
+ * printed at once, so that nothing that exists goes unnamed.
  */
 #include "featurectl/put_file.h"
 #include "featurectl/refs.h"
@@ -29,6 +32,7 @@ static int put_print_ref(void *user, const struct feature_ref *ref) {
     return FEATURE_OK;
 }
 
+/* The bar ends before the ref is printed, and once more at the end, which does nothing. */
 static int put_one(struct context *context, struct feature_store *store, const char *path) {
     struct progress progress;
     struct putting putting = {context, path, &progress};
@@ -41,6 +45,7 @@ static int put_one(struct context *context, struct feature_store *store, const c
     return status;
 }
 
+/* The store is opened once for all files. */
 static int put_run_put(struct context *context) {
     const struct options *options = &context->options;
     struct feature_store *store;

@@ -15,6 +15,7 @@
 
 #define SUFFIX ".safetensors"
 
+/* The name of the file without its folder and without ".safetensors". Freed by the caller. */
 char *put_file_id(const char *path) {
     const char *slash = strrchr(path, '/');
     char *id = memory_copy(slash ? slash + 1 : path);
@@ -24,11 +25,13 @@ char *put_file_id(const char *path) {
     return id;
 }
 
+/* For the bar alone: 0 where it cannot be known, and the put itself says why. */
 uint64_t put_file_bytes(const char *path) {
     struct stat about;
     return stat(path, &about) == 0 ? (uint64_t)about.st_size : 0;
 }
 
+/* The bar is the caller's, and may count many files: what has moved is added to what it shows. */
 static void put_file_count_moved(void *context, uint64_t bytes) {
     struct progress *progress = context;
     progress_set(progress, progress->done + bytes, progress->total);
@@ -47,6 +50,9 @@ static int put_file_read_tensors(const struct safetensors *file,
     return 0;
 }
 
+/* From the commit until the caller has noted the ref, signals wait (ending_hold()). Otherwise
+ * Ctrl-C could leave a sample that nobody knows of.
+ */
 static int put_file_commit(struct context *context, struct feature_reservation *reservation,
                            const char *path, const struct put_around *around) {
     struct feature_ref *ref;
@@ -62,6 +68,9 @@ static int put_file_commit(struct context *context, struct feature_reservation *
     return status;
 }
 
+/* The file is checked for changes after the last byte was read and before the sample becomes
+ * visible.
+ */
 static int put_open_file(struct context *context, struct feature_store *store, const char *path,
                          const struct safetensors *file, const struct feature_sample *sample,
                          uint32_t deadline_ms, struct progress *progress,
@@ -82,6 +91,7 @@ static int put_open_file(struct context *context, struct feature_store *store, c
     return put_file_commit(context, reservation, path, around);
 }
 
+/* The header is checked as a whole before anything is asked of the broker. */
 int put_file(struct context *context, struct feature_store *store, const char *path, const char *id,
              uint32_t deadline_ms, struct progress *progress, const struct put_around *around) {
     char why[512];

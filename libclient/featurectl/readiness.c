@@ -15,10 +15,12 @@ enum readiness readiness_of(const Fb__HealthReply *health) {
     return *health->not_ready_why || health->draining ? READINESS_NOT_READY : READINESS_NOT_TOLD;
 }
 
+/* For a broker that is not ready; one that gives no reason is draining. */
 const char *readiness_why(const Fb__HealthReply *health) {
     return *health->not_ready_why ? health->not_ready_why : "it is stopping";
 }
 
+/* Three values in JSON, too: true, false, and null where a broker does not tell. */
 void readiness_print(struct table *table, const Fb__HealthReply *health) {
     char *text;
     switch (readiness_of(health)) {

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `ref`: decodes a ref and prints every field. Asks no broker.
+ *
+ * A ref in base64 has everything that is known of a generation. A URI has names and numbers
+ * only, so that "tensors" is unknown then.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -11,6 +14,7 @@
 #include "featurectl/units.h"
 #include "proto/text.h"
 
+/* Checksums are 16 hexadecimal digits, as xxhsum prints them; null where the store keeps none. */
 static json_t *ref_tensor_json(const struct feature_tensor *tensor, bool has_checksum) {
     char checksum[17];
     json_t *shape = json_array();
@@ -22,6 +26,7 @@ static json_t *ref_tensor_json(const struct feature_tensor *tensor, bool has_che
                      (json_int_t)tensor->bytes, "checksum", has_checksum ? checksum : NULL);
 }
 
+/* "[4, 4096]"; a scalar is "[]". */
 static char *ref_shape_text(const struct feature_tensor *tensor) {
     char *text = memory_copy("[");
     for (uint32_t i = 0; i < tensor->rank; i++) {
@@ -34,6 +39,9 @@ static char *ref_shape_text(const struct feature_tensor *tensor) {
     return closed;
 }
 
+/* For people, as a table of its own behind the fields. In JSON the tensors are a list in the one
+ * object.
+ */
 static void ref_print_tensors(struct context *context, const struct feature_ref *ref) {
     static const struct table_column columns[] = {
         {"name", "TENSOR", TABLE_LEFT},      {"dtype", "DTYPE", TABLE_LEFT},
@@ -71,6 +79,9 @@ static void ref_add_metadata(struct table *table, const struct feature_ref *ref)
     free(text);
 }
 
+/* Every field, in the order in which a person asks: which sample, where, how large, what is in
+ * it.
+ */
 static void ref_print_ref(struct context *context, const struct feature_ref *ref) {
     static const struct table_column columns[] = {
         {"store", "store", TABLE_LEFT},
@@ -110,6 +121,9 @@ static void ref_print_ref(struct context *context, const struct feature_ref *ref
     }
 }
 
+/* Stops at the first that is no ref, for what follows would be about something else than was
+ * asked.
+ */
 static int ref_run_ref(struct context *context) {
     struct targets targets;
     int status = select_targets(context, &targets);

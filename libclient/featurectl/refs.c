@@ -2,6 +2,9 @@
  *
  * Forms are told apart by trial: a URI by its scheme, base64 by decoding to a ref (it begins with
  * magic bytes, so nothing else does), all else must be STORE/SAMPLE.
+ *
+ * A target is what a command works on: a store and a sample, with a ref where one was given. A
+ * list of targets owns its strings and refs, and refs_free() frees all.
  */
 #include "featurectl/refs.h"
 
@@ -15,6 +18,7 @@
 
 #define URI_SCHEME "feature://"
 
+/* The text is kept as it was given: sentences about this target name it so. */
 static struct target *refs_append(struct targets *targets, const char *text) {
     targets->list = memory_grow(targets->list, targets->count + 1, sizeof *targets->list);
     struct target *target = &targets->list[targets->count++];
@@ -22,6 +26,9 @@ static struct target *refs_append(struct targets *targets, const char *text) {
     return target;
 }
 
+/* Takes over the ref. Store and id are copied out of it, so that targets of all forms look
+ * alike.
+ */
 void refs_add_ref(struct targets *targets, const char *text, struct feature_ref *ref) {
     struct target *target = refs_append(targets, text);
     target->store = memory_copy(feature_ref_store(ref));
@@ -42,6 +49,9 @@ struct feature_ref *refs_from_base64(const char *text) {
     return ref;
 }
 
+/* A URI is never taken for STORE/SAMPLE, even a malformed one: the error of the URI is what
+ * helps. A sample id may contain slashes; the store ends at the first.
+ */
 int refs_add(struct targets *targets, const char *text, char *why, size_t why_bytes) {
     struct feature_ref *ref = NULL;
     if (strncmp(text, URI_SCHEME, strlen(URI_SCHEME)) == 0) {
@@ -83,6 +93,7 @@ static int refs_compare(const void *a, const void *b) {
     return order ? order : left > right ? -1 : left < right;
 }
 
+/* Generations are not compared: two lines of one sample are about two of its generations. */
 static bool refs_same_sample(const struct target *one, const struct target *other) {
     return strcmp(one->store, other->store) == 0 && strcmp(one->sample_id, other->sample_id) == 0;
 }
@@ -121,6 +132,7 @@ void refs_free(struct targets *targets) {
     *targets = (struct targets){0};
 }
 
+/* Without a ref the library looks for whatever generation is current. */
 struct feature_key refs_key(const struct target *target) {
     struct feature_key key = FEATURE_KEY_INIT;
     if (target->ref)
@@ -130,6 +142,9 @@ struct feature_key refs_key(const struct target *target) {
     return key;
 }
 
+/* The library first says how many bytes it needs (room 0), then writes them. NULL: the ref
+ * cannot be encoded.
+ */
 char *refs_to_base64(const struct feature_ref *ref) {
     size_t bytes = 0;
     feature_ref_encode(ref, NULL, 0, &bytes);
@@ -144,6 +159,7 @@ char *refs_to_base64(const struct feature_ref *ref) {
     return text;
 }
 
+/* A URI carries names and generation, and no tensors. NULL as above. */
 char *refs_to_uri(const struct feature_ref *ref) {
     size_t bytes = 0;
     feature_ref_to_uri(ref, NULL, 0, &bytes);
@@ -154,6 +170,7 @@ char *refs_to_uri(const struct feature_ref *ref) {
     return NULL;
 }
 
+/* The object that a line of a manifest consists of, and that `put --json` prints. NULL as above. */
 json_t *refs_to_json(const struct feature_ref *ref) {
     char *uri = refs_to_uri(ref), *base64 = refs_to_base64(ref);
     json_t *line = NULL;

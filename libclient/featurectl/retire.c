@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `abort`, `ack`, `gc`, `drain`: making samples go, and waiting until they have.
+ *
+ * abort and ack take refs, ids or a manifest (select.c). They are sent in runs of one store
+ * each, as few messages as possible. A sample that is not there is a success.
+ *
+ * drain asks the broker again and again for half a second at a time. The broker itself would
+ * wait for as long as it is told, but then a person would see nothing move.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +18,7 @@
 #define DRAIN_DEADLINE_MS 30000u
 #define DRAIN_SLICE_MS    500u
 
+/* One field: how many were aborted, acked or freed. */
 static void retire_print_count(struct context *context, const char *key, uint64_t count) {
     const struct table_column columns[] = {{key, key, TABLE_LEFT}};
     struct table table;
@@ -62,6 +69,10 @@ static int retire_run(struct context *context, const struct retire *retire,
     return status ? context_fail(context, status, targets[first_failed].text) : FEATURE_OK;
 }
 
+/* Every run is tried, also after one has failed. What was done is printed in any case, because a
+ * part of a manifest may have been retired. `damage` is set when lines of the manifest could not
+ * be read.
+ */
 static int retire_all(struct context *context, const struct retire *retire) {
     struct targets targets;
     int first_failure = select_targets(context, &targets);
@@ -78,11 +89,13 @@ static int retire_all(struct context *context, const struct retire *retire) {
     return first_failure;
 }
 
+/* The store is opened for writing: this takes a sample away from all readers. */
 static int retire_run_abort(struct context *context) {
     static const struct retire retire = {feature_abort, false, "aborted"};
     return retire_all(context, &retire);
 }
 
+/* Read-only is enough: to consume is a right of whoever may read. */
 static int retire_run_ack(struct context *context) {
     static const struct retire retire = {feature_ack, true, "acked"};
     return retire_all(context, &retire);
@@ -164,6 +177,9 @@ static int retire_drain_in_slices(struct context *context, struct progress *prog
     }
 }
 
+/* Only the deadline, a broken connection or a refusal end the waiting early; then the broker
+ * says what is left.
+ */
 static int retire_run_drain(struct context *context) {
     struct progress progress;
     progress_begin(&progress, context->err, "drain", PROGRESS_RELEASES, 0);

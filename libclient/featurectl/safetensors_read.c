@@ -46,6 +46,9 @@ static bool safetensors_read_get_u64(const json_t *value, uint64_t *out) {
     return true;
 }
 
+/* An empty shape is a scalar, one element. More dimensions than a sample may have are refused
+ * here, not cut.
+ */
 static bool safetensors_read_parse_shape(struct parser *p, const char *name, const json_t *shape,
                                          struct feature_tensor *tensor) {
     if (!json_is_array(shape))
@@ -61,6 +64,9 @@ static bool safetensors_read_parse_shape(struct parser *p, const char *name, con
     return true;
 }
 
+/* The file says the size of a tensor twice. Where the two differ one is wrong, and nobody knows
+ * which.
+ */
 static bool safetensors_read_check_bytes(struct parser *p, const struct feature_tensor *tensor) {
     uint64_t bytes;
     const char *wrong =
@@ -74,6 +80,7 @@ static bool safetensors_read_check_bytes(struct parser *p, const struct feature_
     return true;
 }
 
+/* Both offsets count from the beginning of the data, behind the header. */
 static bool safetensors_read_parse_offsets(struct parser *p, const char *name,
                                            const json_t *offsets, uint64_t *begin, uint64_t *end) {
     if (json_array_size(offsets) != 2 ||
@@ -88,6 +95,9 @@ static bool safetensors_read_parse_offsets(struct parser *p, const char *name,
     return true;
 }
 
+/* The name is checked first, because it stands in every sentence that follows. It is copied: the
+ * JSON is freed before the file is used.
+ */
 static bool safetensors_read_parse_tensor(struct parser *p, const char *name, const json_t *value) {
     struct safetensors *file = p->file;
     size_t name_bytes = strlen(name);
@@ -119,6 +129,9 @@ static bool safetensors_read_parse_tensor(struct parser *p, const char *name, co
     return safetensors_read_check_bytes(p, tensor);
 }
 
+/* Kept as one JSON text, which becomes the metadata of the sample. The format allows strings
+ * only.
+ */
 static bool safetensors_read_parse_metadata(struct parser *p, const json_t *value) {
     if (json_is_null(value))
         return true;
@@ -177,6 +190,7 @@ static bool safetensors_read_check_cover(struct parser *p) {
     return true;
 }
 
+/* Each key is the name of a tensor, but for the one that is reserved for metadata. */
 static bool safetensors_read_parse_entries(struct parser *p, json_t *root) {
     if (!json_is_object(root))
         return REFUSE(p, "the header is not a JSON object");
@@ -202,6 +216,7 @@ static int safetensors_read_refuse_json(const json_error_t *error, char *why, si
     return -EINVAL;
 }
 
+/* After a refusal `out` holds nothing that would have to be freed. */
 static int safetensors_read_parse_root(json_t *root, size_t header_bytes, uint64_t data_bytes,
                                        struct parser *parser) {
     struct safetensors *out = parser->file;
@@ -215,6 +230,10 @@ static int safetensors_read_parse_root(json_t *root, size_t header_bytes, uint64
     return -EINVAL;
 }
 
+/* A name may contain NUL characters in JSON (the escape of U+0000), which no C string can hold:
+ * json_nul.c hides them behind a mark before jansson sees them, so that they can be refused by
+ * name.
+ */
 int safetensors_parse(const char *header, size_t header_bytes, uint64_t data_bytes,
                       struct safetensors *out, char *why, size_t why_bytes) {
     struct parser parser = {.file = out, .why = why, .why_bytes = why_bytes};
@@ -247,6 +266,7 @@ static int read_at(int fd, void *to, uint64_t bytes, uint64_t offset, output_mov
     return 0;
 }
 
+/* Returns the error as it is, so that a caller can say and return it in one line. */
 static int safetensors_read_refuse_errno(int error, const char *what, char *why, size_t why_bytes) {
     if (error == -ENODATA)
         snprintf(why, why_bytes, "%s: the file ends before its contents", what);
@@ -275,6 +295,9 @@ static uint64_t safetensors_read_check_lengths(const uint8_t length[LENGTH_BYTES
     return 0;
 }
 
+/* The time of the last change is noted before anything is read; safetensors_is_unchanged()
+ * compares it afterwards.
+ */
 static int read_file(int fd, struct safetensors *out, char *why, size_t why_bytes) {
     struct stat about;
     if (fstat(fd, &about) != 0)
@@ -320,6 +343,7 @@ int safetensors_open(const char *path, struct safetensors *out, char *why, size_
     return error;
 }
 
+/* Straight into the place where the sample will lie; nothing is buffered here. */
 int safetensors_read(const struct safetensors *file, uint32_t index, void *to,
                      output_moved_fn moved, void *context, char *why, size_t why_bytes) {
     uint64_t offset = file->data_begin_bytes + file->tensor_begin_bytes[index];
@@ -340,6 +364,7 @@ bool safetensors_is_unchanged(const struct safetensors *file, char *why, size_t 
     return false;
 }
 
+/* May be called again, and for a file that was never opened (fd -1). */
 void safetensors_close(struct safetensors *file) {
     if (file->fd >= 0)
         close(file->fd);

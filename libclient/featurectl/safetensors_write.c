@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Writer.
+ *
+ * The header first, then the bytes of each tensor one after the other without a hole. The header
+ * is padded with blanks to a multiple of 8 bytes, as the reference implementation does, so that
+ * the data are aligned.
+ *
+ * Metadata of a sample are any bytes; those of the format are an object of strings. What is such
+ * an object goes in as it is; anything else goes in as base64 under one key, so that nothing is
+ * lost.
  */
 #include "featurectl/safetensors.h"
 
@@ -46,6 +54,7 @@ static char *safetensors_write_metadata_text(const void *metadata, size_t metada
     return text;
 }
 
+/* Offsets count from the beginning of the data. The two I of json_pack are the list of both. */
 static json_t *safetensors_write_tensor_entry(const struct feature_tensor *tensor,
                                               uint64_t begin_bytes) {
     json_t *shape = json_array();
@@ -84,6 +93,7 @@ static char *safetensors_write_header_text(const struct safetensors_content *con
     return text;
 }
 
+/* The length comes first, 8 bytes, little-endian. Freed by the caller. */
 char *safetensors_header(const struct safetensors_content *content, size_t *bytes_out) {
     char *text = safetensors_write_header_text(content);
     size_t text_bytes = strlen(text), header_bytes = (text_bytes + 7) / 8 * 8;
@@ -103,6 +113,7 @@ bool safetensors_has_dtype(enum feature_dtype dtype) {
     return feature_dtype_name(dtype) && dtype != FEATURE_DTYPE_C32 && dtype != FEATURE_DTYPE_C128;
 }
 
+/* Before the first byte is written: an output in place could not be taken back. */
 static int safetensors_write_check(const struct safetensors_content *content, char *why,
                                    size_t why_bytes) {
     for (uint32_t i = 0; i < content->tensor_count; i++) {
@@ -117,6 +128,7 @@ static int safetensors_write_check(const struct safetensors_content *content, ch
     return 0;
 }
 
+/* The bytes go from the caller's memory to the file, in steps for which `moved` is called. */
 int safetensors_write(struct output_file *out, const struct safetensors_content *content,
                       output_moved_fn moved, void *context, char *why, size_t why_bytes) {
     size_t header_bytes;

@@ -2,6 +2,13 @@
  *
  * `samples`: what is there, who holds it, and why it has not been freed. Listings come in pages
  * with a cursor; what changes in between is seen or not.
+ *
+ * A row is one sample on one node. Where another node reads it at the moment, that node lists
+ * its copy too (column COPY).
+ *
+ * The nodes are asked one after the other, through this broker. A node that does not answer is
+ * named on standard error and costs its own rows only; the exit code says that something is
+ * missing.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +21,7 @@
 
 #define PAGE_ITEMS 256u
 
+/* "why" is put together here (why.c); all else is as the brokers tell it. */
 static const struct table_column sample_columns[] = {
     {"store", "STORE", TABLE_LEFT},
     {"sample_id", "SAMPLE", TABLE_LEFT},
@@ -89,6 +97,9 @@ static int samples_list_node(struct context *context, const Fb__StoreInfo *store
 
 /* ---- samples whose home is dead: known by their records alone ---- */
 
+/* Of a record only what the index holds is known: no readers, no reason. Records of homes that
+ * live are left out, because those homes list their samples themselves.
+ */
 static void samples_print_lost(struct context *context, const Fb__StoreInfo *store,
                                struct table *table, const Fb__IndexRecord *record) {
     const char *prefix = options_text(&context->options, "prefix", "");
@@ -104,6 +115,9 @@ static void samples_print_lost(struct context *context, const Fb__StoreInfo *sto
     samples_print_sample(table, store->store, 0, NULL, &info);
 }
 
+/* Page after page of the index. The cursor of a page lies in the reply, which is freed before
+ * the next question, hence the copy.
+ */
 static int samples_list_lost(struct context *context, const Fb__StoreInfo *store,
                              struct table *table, uint32_t handle) {
     Fb__IndexList list = FB__INDEX_LIST__INIT;
@@ -133,6 +147,9 @@ static int samples_list_lost(struct context *context, const Fb__StoreInfo *store
 
 /* ---- the cluster ---- */
 
+/* First the nodes, this one first; then what only the index knows. The first failure decides the
+ * exit code, and the rest is listed all the same.
+ */
 static int samples_list_store(struct context *context, const Fb__StoreInfo *store,
                               struct table *table, void *user) {
     const Fb__NodesReply *nodes = user;
@@ -159,6 +176,9 @@ static int samples_list_store(struct context *context, const Fb__StoreInfo *stor
     return first_failure ? first_failure : status;
 }
 
+/* The members are asked once and handed to each store, so that all stores are listed from the
+ * same nodes.
+ */
 static int samples_run_samples(struct context *context) {
     Fb__ClientReply *reply;
     struct table table;

@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A secret is the content of a file, without the newline that editors put at its end. The checks
+ * of the file itself (owner, mode, no link) are those of the daemon (host/secret_file.h).
+ */
 #include "featurectl/secret.h"
 
 #include <errno.h>
@@ -9,6 +13,9 @@
 
 #include "host/secret_file.h"
 
+/* One more byte is tried, because a file that is longer would otherwise be cut without a word,
+ * and the key would be another one.
+ */
 static ssize_t secret_read_secret(int fd, uint8_t out[SECRET_BYTES_MAX], char *why,
                                   size_t why_bytes) {
     char extra;
@@ -24,6 +31,7 @@ static ssize_t secret_read_secret(int fd, uint8_t out[SECRET_BYTES_MAX], char *w
     return bytes;
 }
 
+/* The caller wipes `out`. The number of bytes, or -errno with a sentence. */
 ssize_t secret_read(const char *path, uint8_t out[SECRET_BYTES_MAX], char *why, size_t why_bytes) {
     int fd = secret_file_open(path, why, why_bytes);
     if (fd < 0)

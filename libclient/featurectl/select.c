@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * No state.
+ *
+ * Which samples a command works on: arguments (refs or STORE/SAMPLE) and the lines of
+ * --manifest, of which --id picks one. Both may be given. After a failure the list is empty and
+ * the user has been told.
  */
 #include "featurectl/select.h"
 
@@ -9,6 +13,9 @@
 #include "featurectl/manifest.h"
 #include "featurectl/memory.h"
 
+/* Stops at the first that is wrong: nothing has been done yet, and a command line is easily
+ * mended.
+ */
 static int select_add_arguments(struct context *context, struct targets *out, char *why,
                                 size_t why_bytes) {
     for (size_t i = 0; i < context->options.argument_count; i++) {
@@ -25,6 +32,9 @@ struct saying {
     const char *manifest;
 };
 
+/* As compilers do: FILE:LINE, so that editors can jump there. Line 0 is about the file as a
+ * whole.
+ */
 static void select_say_line(void *user, size_t line, const char *why) {
     struct saying *saying = user;
     char *object =
@@ -33,6 +43,7 @@ static void select_say_line(void *user, size_t line, const char *why) {
     free(object);
 }
 
+/* Without any target it is a mistake in the command line, and not an empty success. */
 int select_targets(struct context *context, struct targets *out) {
     char why[512];
     *out = (struct targets){0};
@@ -54,6 +65,7 @@ int select_targets(struct context *context, struct targets *out) {
     return status;
 }
 
+/* For commands that work on one sample alone. */
 int select_target(struct context *context, struct targets *out) {
     int status = select_targets(context, out);
     if (status || out->count == 1)

@@ -2,6 +2,9 @@
  *
  * `sessions`: who is connected, and what the broker keeps for each; finds who holds what others
  * would need.
+ *
+ * By session for the question "which process keeps this?", and with --by-user for "who keeps so
+ * much?": limits are for users, and what ended sessions have left behind counts there, too.
  */
 #include "featurectl/context.h"
 
@@ -48,6 +51,7 @@ static const struct table_column owner_columns[] = {
     {"node", NULL, TABLE_LEFT},
 };
 
+/* The same eleven cells in both tables. Both lists of columns have them in this order. */
 static void sessions_print_holdings(struct table *table, const Fb__Holdings *holds) {
     table_count(table, holds->handles);
     table_count(table, holds->leases);
@@ -62,6 +66,7 @@ static void sessions_print_holdings(struct table *table, const Fb__Holdings *hol
     table_bytes(table, holds->kept_bytes);
 }
 
+/* The name is what the program called itself; pid and user come from the kernel. */
 static void sessions_print(struct table *table, const Fb__SessionInfo *session) {
     const Fb__Holdings none = FB__HOLDINGS__INIT;
     table_count(table, session->session_id);
@@ -76,6 +81,7 @@ static void sessions_print(struct table *table, const Fb__SessionInfo *session) 
     table_end_row(table);
 }
 
+/* An owner is a user of this machine or another node that reads from here. */
 static void sessions_print_owner(struct table *table, const Fb__OwnerInfo *owner) {
     const Fb__Holdings none = FB__HOLDINGS__INIT;
     table_text(table, owner->name);
@@ -87,6 +93,7 @@ static void sessions_print_owner(struct table *table, const Fb__OwnerInfo *owner
     table_end_row(table);
 }
 
+/* One of the two lists of a reply is empty, depending on what was asked for. */
 static int sessions_run_sessions(struct context *context) {
     Fb__Sessions sessions = FB__SESSIONS__INIT;
     sessions.limit = PAGE_ITEMS;

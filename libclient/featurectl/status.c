@@ -36,6 +36,10 @@ static const struct table_column status_last[] = {
 #define STATUS_FIRST (sizeof status_first / sizeof *status_first)
 #define STATUS_LAST  (sizeof status_last / sizeof *status_last)
 
+/* status asks this broker about itself; nodes asks it about all members. The counters of
+ * `status` are named by the broker, so that a counter of a newer broker is shown by an older
+ * featurectl.
+ */
 /* A unit that this featurectl does not know is shown as a plain number: the name says what it is.
  */
 static void status_print_counter(struct table *table, const Fb__Counter *counter) {
@@ -51,6 +55,7 @@ static void status_print_counter(struct table *table, const Fb__Counter *counter
     }
 }
 
+/* One cell for each column: the fixed ones, then the counters, then the words. */
 static void status_print_row(struct table *table, const Fb__HealthReply *h) {
     table_text(table, h->node);
     table_id(table, h->incarnation);
@@ -96,6 +101,7 @@ static void status_print_status(struct context *context, const Fb__HealthReply *
     free(columns);
 }
 
+/* For probes that want nothing else (--ready): asking for less keeps the output stable. */
 static void status_print_ready(struct context *context, const Fb__HealthReply *h) {
     static const struct table_column columns[] = {{"ready", "ready", TABLE_LEFT},
                                                   {"not_ready_why", NULL, TABLE_LEFT}};
@@ -155,6 +161,7 @@ static void status_print_health(struct table *table, const Fb__NodeInfo *node) {
     table_count(table, health->release_pending + health->index_pending);
 }
 
+/* last_failure is left out where there was none. */
 static json_t *status_rail_json(const Fb__RailInfo *rail) {
     return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:o*}", "name", shown_json(rail->name),
                      "local", shown_json(rail->local), "up", (int)rail->up, "mtu_bytes",
@@ -185,6 +192,7 @@ static void status_print_path(struct table *table, const Fb__NodeInfo *node) {
     free(text);
 }
 
+/* What this node knows of the other one, around what the other one says of itself. */
 static void status_print_node(struct table *table, const Fb__NodeInfo *node) {
     table_text(table, node->node);
     table_flag(table, node->self);

@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `stores`, `store create`, `store drop`.
+ *
+ * The columns and stores_print_store() go together: a cell is filled for each column, in the
+ * same order. Columns with a title are for people and come first. The others are only in the
+ * JSON that --json prints.
+ *
+ * Creating a store that is there with the same settings is a success, and so is dropping one
+ * that is not there. So a script may run twice.
  */
 #include <sodium.h>
 #include <stdlib.h>
@@ -53,6 +60,7 @@ static const struct table_column store_columns[] = {
     {"max_waiters", NULL, TABLE_LEFT},
 };
 
+/* 0 means that nothing is ever too old. People read "never"; programs get the 0. */
 static void stores_print_max_hold(struct table *table, uint64_t max_hold_ms) {
     char text[UNITS_ROOM];
     table_cell(table, json_integer((json_int_t)max_hold_ms),
@@ -73,6 +81,9 @@ static void stores_print_person(struct table *table, const Fb__LeaseInfo *person
     free(text);
 }
 
+/* One row. A broker that sends no settings (none does today) is shown with those that an empty
+ * message has, so that a missing part cannot crash this program.
+ */
 static void stores_print_store(struct table *table, const Fb__StoreInfo *store) {
     char word[WORDS_ROOM];
     const Fb__StoreSettings none = FB__STORE_SETTINGS__INIT;
@@ -118,6 +129,7 @@ static void stores_print_store(struct table *table, const Fb__StoreInfo *store) 
     table_end_row(table);
 }
 
+/* All stores come in one answer; the broker has at most 256. */
 static int stores_run_stores(struct context *context) {
     Fb__ClientReply *reply;
     int status = each_store_fetch(context, &reply);
@@ -132,6 +144,7 @@ static int stores_run_stores(struct context *context) {
     return FEATURE_OK;
 }
 
+/* Prints one field: what was done, and to which store, such as "created run0". */
 static int stores_print_done(struct context *context, const char *key, const char *store) {
     const struct table_column columns[] = {{key, key, TABLE_LEFT}};
     struct table table;
@@ -142,6 +155,10 @@ static int stores_print_done(struct context *context, const char *key, const cha
     return FEATURE_OK;
 }
 
+/* A setting that is not given is sent as 0, which asks the broker for its default. The secret is
+ * read here and goes no further than the library, which derives a key from it; it is wiped
+ * before this function returns, also when the broker refuses.
+ */
 static int stores_run_store_create(struct context *context) {
     const struct options *o = &context->options;
     const char *name = o->arguments[0];
@@ -172,6 +189,7 @@ static int stores_run_store_create(struct context *context) {
                   : stores_print_done(context, "created", name);
 }
 
+/* Readers that hold leases keep their bytes; the memory is free when the last of them lets go. */
 static int stores_run_store_drop(struct context *context) {
     const char *name = context->options.arguments[0];
     int status = feature_store_drop(context->feature, name);
@@ -186,6 +204,9 @@ const struct command command_stores = {
     .run = stores_run_stores,
 };
 
+/* In the order of enum feature_policy and enum feature_checksum: the place of a word is its
+ * number.
+ */
 static const char *const policies[] = {"on-release", "on-ack", "retain", NULL};
 static const char *const checksums[] = {"after-network", "always", "never", NULL};
 

@@ -14,6 +14,9 @@
 #include "featurectl/shown.h"
 #include "featurectl/units.h"
 
+/* Columns without a title come last: cells of people are kept without gaps, and their columns
+ * counted from the front.
+ */
 void table_init(struct table *table, FILE *out, bool json, const struct table_column *columns,
                 size_t column_count) {
     *table =
@@ -24,6 +27,7 @@ void table_init(struct table *table, FILE *out, bool json, const struct table_co
         assert(!columns[i].title); /* a cell would be kept that has no column */
 }
 
+/* Room is doubled, so that a list of a million rows does not copy its cells a million times. */
 static void table_keep_text(struct table *table, const char *text) {
     if (table->cell_count == table->cell_room) {
         table->cell_room = table->cell_room ? table->cell_room * 2 : 64;
@@ -48,6 +52,9 @@ void table_cell(struct table *table, json_t *json, const char *text) {
     table->at++;
 }
 
+/* Nothing is "-" for people and null for programs: an empty cell would shift the columns for
+ * awk.
+ */
 void table_text(struct table *table, const char *text) {
     bool empty = !text || !*text;
     table_cell(table, empty ? json_null() : shown_json(text), empty ? "-" : text);
@@ -59,17 +66,20 @@ void table_count(struct table *table, uint64_t count) {
     table_cell(table, json_integer((json_int_t)count), text);
 }
 
+/* A string in JSON: readers that keep numbers as doubles would change a number of 64 bits. */
 void table_id(struct table *table, uint64_t id) {
     char text[UNITS_ROOM];
     snprintf(text, sizeof text, "%" PRIu64, id);
     table_text(table, id ? text : NULL);
 }
 
+/* People read "3.2 GiB", programs the number of bytes. */
 void table_bytes(struct table *table, uint64_t bytes) {
     char text[UNITS_ROOM];
     table_cell(table, json_integer((json_int_t)bytes), units_bytes(bytes, text));
 }
 
+/* People read "2 min 5 s", programs milliseconds. */
 void table_duration(struct table *table, uint64_t ms) {
     char text[UNITS_ROOM];
     table_cell(table, json_integer((json_int_t)ms), units_duration(ms, text));
@@ -79,6 +89,7 @@ void table_flag(struct table *table, bool flag) {
     table_cell(table, json_boolean(flag), flag ? "yes" : "no");
 }
 
+/* A row that is not complete is a mistake in the command, and asserted. */
 void table_end_row(struct table *table) {
     assert(table->at == table->column_count);
     table->at = 0;
@@ -109,6 +120,7 @@ static void table_print_padded(FILE *out, const char *text, size_t width, enum t
     fputs(last ? "\n" : "  ", out);
 }
 
+/* The widest of the title and all cells of the column. */
 static size_t table_column_width(const struct table *table, size_t column) {
     size_t width = table_width_of(table->columns[column].title);
     for (size_t i = column; i < table->cell_count; i += table->shown_count) {
@@ -118,6 +130,7 @@ static size_t table_column_width(const struct table *table, size_t column) {
     return width;
 }
 
+/* The last column is not padded: it often is a sentence. */
 static void table_print_rows(const struct table *table) {
     size_t n = table->shown_count;
     size_t *width = memory_grow(NULL, n, sizeof *width);
@@ -132,6 +145,7 @@ static void table_print_rows(const struct table *table) {
     free(width);
 }
 
+/* One field a line, its title before it: for a single object. */
 static void table_print_fields(const struct table *table) {
     size_t width = 0;
     for (size_t c = 0; c < table->shown_count; c++) {
@@ -145,6 +159,7 @@ static void table_print_fields(const struct table *table) {
     }
 }
 
+/* Afterwards the table is empty and may be initialised anew. */
 void table_finish(struct table *table, enum table_layout layout) {
     if (!table->json && layout == TABLE_ROWS)
         table_print_rows(table);

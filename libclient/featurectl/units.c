@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Binary units for memory, decimal for rates (as links and disks are sold). No state.
+ *
+ * For people sizes are rounded to one decimal and durations to their two largest units: "3.2
+ * GiB", "2 h 5 min". What people type is exact: whole numbers with a unit, without fractions,
+ * and refused when it does not fit 64 bits.
  */
 #include "featurectl/units.h"
 
@@ -9,6 +13,7 @@
 #include <string.h>
 #include <strings.h>
 
+/* The largest first, for printing. The short names behind them are only read, never printed. */
 struct unit {
     const char *name;
     uint64_t factor;
@@ -36,6 +41,7 @@ static const struct unit time_units[] = {
     {NULL, 0},
 };
 
+/* `out` is returned, so that the call can stand among the arguments of printf. */
 char *units_bytes(uint64_t bytes, char out[UNITS_ROOM]) {
     for (const struct unit *u = byte_units; u->factor > 1; u++)
         if (bytes >= u->factor) {
@@ -46,6 +52,7 @@ char *units_bytes(uint64_t bytes, char out[UNITS_ROOM]) {
     return out;
 }
 
+/* Below a second in milliseconds; above, the smaller units are cut off, not rounded. */
 char *units_duration(uint64_t ms, char out[UNITS_ROOM]) {
     uint64_t seconds = ms / 1000, minutes = seconds / 60, hours = minutes / 60;
     if (ms < 1000)
@@ -61,6 +68,7 @@ char *units_duration(uint64_t ms, char out[UNITS_ROOM]) {
     return out;
 }
 
+/* Decimal units, as links and disks are sold: 25 GB/s is a 200 Gbit/s port. */
 char *units_rate(uint64_t bytes, uint64_t ns, char out[UNITS_ROOM]) {
     double per_second = ns ? (double)bytes * 1e9 / (double)ns : 0;
     if (per_second >= 1e9)
@@ -82,6 +90,7 @@ static const char *units_parse_digits(const char *text, uint64_t *out) {
     return at == text ? NULL : at;
 }
 
+/* The whole text has to be digits: "12 " and "12x" are refused. */
 bool units_parse_count(const char *text, uint64_t *out) {
     uint64_t value;
     const char *rest = units_parse_digits(text, &value);
@@ -91,6 +100,9 @@ bool units_parse_count(const char *text, uint64_t *out) {
     return true;
 }
 
+/* Case does not matter, and blanks may stand before the unit: "64kib", "64 KiB". False when the
+ * product overflows.
+ */
 static bool units_parse_with_unit(const char *text, const struct unit *units, uint64_t *out) {
     uint64_t value;
     const char *rest = units_parse_digits(text, &value);
@@ -105,10 +117,14 @@ static bool units_parse_with_unit(const char *text, const struct unit *units, ui
     return false;
 }
 
+/* "4096", "64KiB", "512MiB" or "4GiB"; a bare number is bytes. */
 bool units_parse_bytes(const char *text, uint64_t *out) {
     return units_parse_with_unit(text, byte_units, out);
 }
 
+/* A time needs a unit, because "30" could be meant as seconds or milliseconds. 0 alone needs
+ * none.
+ */
 bool units_parse_duration_ms(const char *text, uint64_t *out) {
     uint64_t value;
     if (units_parse_count(text, &value) && value == 0) {

@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Two halves: what would free the sample (by state and policy), and who reads or writes it now.
+ *
+ * "waits for 1 of 2 consumed releases; read by session 3 pid 4312 trainer (12 s)". The words are
+ * made here and not by the broker, because they follow from what it tells (state, reason,
+ * readers, policy) and are only for people who list samples.
+ *
+ * The text is one of two parts or both: "STATE", or "STATE; read by WHO". It is made for one
+ * sample at a time and freed by the caller.
  */
 #include "featurectl/why.h"
 
@@ -12,6 +19,7 @@
 #include "featurectl/units.h"
 #include "featurectl/words.h"
 
+/* By the policy of the store. A copy of another node has no policy here: its home decides. */
 static char *why_resident(const Fb__SampleInfo *info, Fb__Policy policy) {
     if (info->landing)
         return memory_print("copy of node %s, freed %s", info->home,
@@ -27,6 +35,7 @@ static char *why_resident(const Fb__SampleInfo *info, Fb__Policy policy) {
                         info->readers);
 }
 
+/* One case for each state, in the order in which a sample goes through them. */
 static char *why_state(const Fb__SampleInfo *info, Fb__Policy policy) {
     char reason[WORDS_ROOM];
     words_reason(info->reason, reason);
@@ -48,6 +57,7 @@ static char *why_state(const Fb__SampleInfo *info, Fb__Policy policy) {
     }
 }
 
+/* Empty unless the request has asked for holders. */
 char *why_holders(const Fb__SampleInfo *info) {
     char *names = memory_copy("");
     for (size_t i = 0; i < info->n_holders; i++) {
@@ -60,6 +70,7 @@ char *why_holders(const Fb__SampleInfo *info) {
     return names;
 }
 
+/* The same as a list of objects. */
 json_t *why_holders_json(const Fb__SampleInfo *info) {
     json_t *holders = json_array();
     for (size_t i = 0; i < info->n_holders; i++)
@@ -70,6 +81,7 @@ json_t *why_holders_json(const Fb__SampleInfo *info) {
     return holders;
 }
 
+/* Without the names of holders at least their number is told. Freed by the caller. */
 char *why_kept(const Fb__SampleInfo *info, Fb__Policy policy) {
     char *state = why_state(info, policy), *holders, *why;
     const char *verb = info->state == FB__SAMPLE_STATE__PLANNED ? "held by" : "read by";

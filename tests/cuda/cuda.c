@@ -198,6 +198,31 @@ WITH_GPU(a_pointer_past_its_allocation_is_refused) {
     payload_deinit(&payload);
 }
 
+/* Runs in the child: DataLoader forks its workers, also in a program that has used the GPU. */
+static int put_in_child(int channel, void *argument) {
+    struct world *world = argument;
+    struct payload payload;
+    (void)channel;
+    struct feature *feature = cluster_connect(&world->cluster, 0);
+    struct feature_store *store = cluster_open(feature, "run", false);
+    payload_init(&payload, "child", 14, MIB);
+    CHECK_OK(payload_put(&payload, store, 10000, NULL));
+    payload_check_get(&payload, store, by_id("child"), FEATURE_RELEASE_CONSUMED);
+    payload_deinit(&payload);
+    feature_disconnect(feature);
+    return 0;
+}
+
+/* CUDA does not work in a forked child: every call of the driver fails there. Plain memory does not
+ * need it. */
+WITH_GPU(a_forked_child_puts_plain_memory) {
+    struct process child;
+    put_and_check(world, "parent", MIB);
+    process_fork(&child, put_in_child, world);
+    process_join(&child, 30000);
+    put_and_check(world, "parent again", MIB);
+}
+
 /* ---- with the fake alone ---- */
 
 #define FAKE_ONLY()                                                                                \
