@@ -27,7 +27,7 @@ class Size:
     """How much work a run is."""
 
     shape: Shape
-    target_steps: int  # of 16 sequences each
+    target_steps: int  # of `batch` sequences each
     samples: int
     epochs: int
     batch: int
@@ -39,7 +39,7 @@ SIZES = {
     # For the test suite: a few seconds, and the draft learns little.
     "tiny": Size(Shape(32, 4, 2, 32), 30, 12, 2, 4, 3, 2),
     # For people: under two minutes on two cores.
-    "test": Size(Shape(80, 5, 4, 80), 300, 128, 3, 8, 4, 5),
+    "test": Size(Shape(64, 5, 4, 64), 140, 96, 3, 8, 4, 5),
     "more": Size(Shape(192, 8, 6, 192), 1500, 1000, 6, 8, 5, 12),
 }
 
@@ -69,7 +69,7 @@ def train_target(size: Size, seed: int) -> Target:
     target = Target(size.shape)
     optimizer = torch.optim.AdamW(target.parameters(), lr=2e-3)
     for _ in range(size.target_steps):
-        tokens = cut_sequences(text, 16, size.shape.length, generator)
+        tokens = cut_sequences(text, size.batch, size.shape.length, generator)
         _, last = target(tokens)
         loss = F.cross_entropy(target.logits(last[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
         optimizer.zero_grad()
