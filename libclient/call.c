@@ -164,6 +164,7 @@ bool fc_call_is_over(const struct fc_call *call) {
 static void call_wait_as_follower(struct fc_call *call) {
     struct fc_link *link = call->link;
     call->waiting = true;
+    link->sleepers++;
     if (call->deadline_ns == FC_NEVER_NS) {
         pthread_cond_wait(&call->wake, &link->hub->lock);
     } else {
@@ -171,6 +172,7 @@ static void call_wait_as_follower(struct fc_call *call) {
         pthread_cond_clockwait(&call->wake, &link->hub->lock, CLOCK_MONOTONIC, &deadline);
     }
     call->waiting = false;
+    link->sleepers--;
 }
 
 /* The function may take long (it may checksum a piece of a large sample), so the receive role is

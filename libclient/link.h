@@ -56,6 +56,7 @@ struct fc_link {
     bool broken;
     char why[128];       /* it broke */
     bool receiving;      /* some thread has the receive role: see receive.h */
+    unsigned sleepers;   /* calls whose owners sleep until they are woken */
     unsigned onlookers;  /* threads that sleep on hub->changed until something has been received */
     unsigned arenas_due; /* replies that may bring a descriptor */
     uint32_t last_request_id;

@@ -231,11 +231,12 @@ bool fc_receive_one(struct fc_link *link, uint64_t deadline_ns, int *error_out) 
     return came;
 }
 
-/* One that is awake will look by itself: it takes the role before it sleeps. Onlookers sleep on a
+/* A queue has hundreds of calls in flight, of which none sleeps: they are not walked over in vain.
+ * One that is awake will look by itself: it takes the role before it sleeps. Onlookers sleep on a
  * condition that they share, so all of them are woken; there are some only while a connection or a
  * store is being opened. */
 void fc_receive_offer(struct fc_link *link) {
-    struct fc_call *call = link->calls;
+    struct fc_call *call = link->sleepers ? link->calls : NULL;
     if (link->receiving)
         return;
     while (call && !call->waiting)

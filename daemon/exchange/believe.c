@@ -11,6 +11,7 @@
 #include "exchange/believe.h"
 
 void believe_not(struct peer *peer, const char *sentence) {
+    /* A peer can cause this at will, so that the log must not grow with it. */
     uint64_t count = peer_note_odd_answer(peer);
     if ((count & (count - 1)) == 0) /* the 1st, 2nd, 4th, 8th ... */
         log_limited(LOG_LEVEL_WARNING, log_source(peer_node(peer)),

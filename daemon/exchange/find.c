@@ -137,7 +137,8 @@ static void find_on_located(void *context, enum directory_result result,
     find_on(find, event, &(struct find_told){.record = record});
 }
 
-/* The deadline of an item whose time no store keeps. */
+/* The deadline of an item whose time no store keeps: as long as the client waits for the sample,
+ * and its patience with whoever is asked on top of that. */
 static void find_watch(struct item *item) {
     const struct call *call = item->call;
     if (!item->timed.queued)
@@ -219,7 +220,9 @@ static void find_on_answer(void *context, const Fb__PeerReply *reply, const uint
     }
 }
 
-/* 0 or -errno. The room that the lease and its release take is taken before the home is asked. */
+/* 0 or -errno. The room that the lease and its release take is taken before the home is asked.
+ * have_copy tells the home that the bytes are here already, so that a small sample is not sent
+ * again. */
 static int find_ask_for_lease(struct find *find, struct peer *peer, bool by_id) {
     struct item *item = &find->item;
     const struct call *call = item->call;
@@ -340,6 +343,7 @@ static void find_notify(const struct item *item, const Fb__ClientNotice *notice)
     session->ops->notice(session->client, item->call->request_id, notice);
 }
 
+/* For a person who watches: so many bytes of so many. */
 static void find_send_progress(const struct item *item, const struct fetch_moved *moved) {
     Fb__Progress progress = FB__PROGRESS__INIT;
     progress.bytes_done = moved->bytes_done;
@@ -350,6 +354,7 @@ static void find_send_progress(const struct item *item, const struct fetch_moved
     find_notify(item, &notice);
 }
 
+/* For the client library: it checks the sums of these bytes while the others are on their way. */
 static void find_send_landed(const struct item *item, const struct fetch_moved *moved) {
     Fb__Landed landed = FB__LANDED__INIT;
     landed.item = (uint32_t)item_index(item);
@@ -375,6 +380,7 @@ static void find_on_moved(struct fetch_reader *reader, const struct fetch_moved 
         find_send_landed(item, moved);
 }
 
+/* What a fetch tells each get that waits for it. */
 static const struct fetch_reader_ops find_reader_ops = {
     .landed = find_on_landed,
     .failed = find_on_not_landed,
@@ -409,6 +415,7 @@ static const char *find_check_spec(struct broker *broker, const Fb__PeerLeaseRep
     return NULL;
 }
 
+/* The lease that came with such an answer is given back when the item ends. */
 static void find_end_unbelieved(struct find *find, const char *wrong) {
     const struct item *item = &find->item;
     char sentence[2 * SENTENCE_BYTES];

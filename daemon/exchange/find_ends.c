@@ -28,6 +28,8 @@ static void find_ends_missing(struct item *item) {
     item_done(item, FB__STATUS__NOT_FOUND, "%s", sentence);
 }
 
+/* The home that the index had named knew what became of it (superseded, aborted, consumed), and its
+ * words are better than ours. */
 static void find_ends_absent(struct item *item) {
     char *why = steal_pointer(&item->error);
     if (why)
@@ -37,6 +39,8 @@ static void find_ends_absent(struct item *item) {
     free(why);
 }
 
+/* The store's own refusals: a limit, a wait that was too short. A wait that the operator's max_wait
+ * has cut says so, or the user would look for the mistake in his own wait_ms. */
 static void find_ends_refused(struct item *item, enum store_result result,
                               const struct store_refusal *refusal) {
     const struct call *call = item->call;
@@ -65,6 +69,8 @@ static void find_ends_odd(struct item *item, const struct peer *peer, const char
               item->ref.sample_id, item->call->space->name, peer_node(peer), wrong);
 }
 
+/* The other node's sentence names that node already, and is passed on as it is. An answer without a
+ * status and without a lease is a fault of that node. */
 static void find_ends_as_said(struct item *item, struct peer *peer, const Fb__PeerReply *reply) {
     if (reply->status != FB__STATUS__OK) {
         item_done(item, reply->status, "%s", reply->error);
@@ -74,7 +80,8 @@ static void find_ends_as_said(struct item *item, struct peer *peer, const Fb__Pe
     find_ends_odd(item, peer, "it granted a lease without saying which");
 }
 
-/* reply: of the last who answered; NULL: the last did not either. */
+/* One of those who may have it was not heard, so nothing is known: NOT_FOUND would be wrong. reply:
+ * of the last who answered; NULL: the last did not either. */
 static void find_ends_unheard(struct find *find, const Fb__PeerReply *reply, const char *why) {
     struct item *item = &find->item;
     if (!reply && find_home_is_dead(item))

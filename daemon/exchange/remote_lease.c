@@ -3,6 +3,11 @@
  * Leases that homes granted to this node. id = use count << 32 | slot + 1, so that a reused slot
  * does not answer to an old id. Ended slots are reused oldest first and only when REMEMBERED of
  * them have gathered, because a client may say `consumed` late (DESIGN section 3.6).
+ *
+ *   new --the home granted--> granted --outbox_release()--> ended, known by its id for a while
+ *      `--it did not--------> cancelled: the slot is used again at once
+ *
+ * The table only grows: a node that has held many leases at one time will again.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +15,12 @@
 #include "exchange/outbox.h"
 #include "exchange/remote_lease.h"
 
+/* At 10,000 gets in a second a late `consumed` is still understood after six seconds. */
 #define REMEMBERED 65536u
 
+/* Both tables grow together, for each lease may end, and then needs a place in the ring. The ring
+ * is laid out anew, because its oldest may stand anywhere in it. False: out of memory, and all is
+ * as it was. */
 static bool remote_lease_grow(struct remote_leases *leases) {
     uint32_t room = leases->room ? leases->room * 2 : 256;
     struct remote_lease *slots = realloc(leases->slots, room * sizeof *slots);
@@ -76,6 +85,8 @@ uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *
     return lease->id;
 }
 
+/* The epoch of the link is that of this moment: over a newer link nothing of this lease may be
+ * read, because the home ends the leases of a link that it has lost. */
 void remote_lease_granted(struct broker *broker, uint64_t id, uint64_t hi, uint64_t lo,
                           uint64_t generation) {
     struct remote_lease *lease = remote_lease_find(broker, id);

@@ -5,6 +5,7 @@ with vLLM's own classes stubbed, for it cannot be installed without a GPU stack.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -86,8 +87,26 @@ class StubConnector:
         return self._metadata
 
 
+LAYOUTS = {
+    # vLLM without its example connector: as the older ones.
+    "none": None,
+    "tokens first": lambda cache, slots, count: cache[
+        slots // cache.shape[1], slots % cache.shape[1]
+    ][:count],
+    "layers first": lambda cache, slots, count: cache[
+        slots // cache.shape[2], :, slots % cache.shape[2]
+    ][:count],
+}
+
+
 @pytest.fixture
-def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+def layout() -> str:
+    """How vLLM's cache of hidden states is laid out; tests may choose."""
+    return "layers first"
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     """Modules of vLLM with the names that the connector imports."""
 
     def module(name: str, **attributes: Any) -> None:
@@ -105,6 +124,13 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     base = "vllm.distributed.kv_transfer.kv_connector.v1.base"
     module(base, KVConnectorBase_V1=StubConnector, KVConnectorMetadata=object,
            SupportsHMA=type("SupportsHMA", (), {}))  # fmt: skip
+    example = base.replace(".base", ".example_hidden_states_connector")
+    if LAYOUTS[layout] is None:
+        monkeypatch.setitem(sys.modules, example, None)
+    else:
+        connector = types.SimpleNamespace(get_required_kvcache_layout=lambda config: layout)
+        module(example, extract_from_kv_cache=LAYOUTS[layout],
+               ExampleHiddenStatesConnector=connector)  # fmt: skip
     module("vllm.logger", init_logger=logging.getLogger)
     module(
         "vllm.config",
@@ -132,14 +158,16 @@ def vllm_config(broker: Broker, extra: dict[str, Any] | None = None) -> Any:
 class Engine:
     """A scheduler and a worker of vLLM, as far as a request that ends goes through them."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, layout: str = "layers first") -> None:
         from feature_broker.speculators.vllm_connector import BrokerHiddenStatesConnector
 
         config = vllm_config(broker)
         self.scheduler = BrokerHiddenStatesConnector(config, "scheduler", None)
         self.worker = BrokerHiddenStatesConnector(config, "worker", None)
         self.cache = torch.zeros(16, BLOCK, LAYERS, HIDDEN, dtype=torch.bfloat16)
-        self.worker.register_kv_caches({"attention": None, "cache_only": self.cache})
+        # The cache as vLLM hands it out; self.cache is a view of it with the tokens first.
+        cache = self.cache.transpose(1, 2) if layout == "layers first" else self.cache
+        self.worker.register_kv_caches({"attention": None, "cache_only": cache})
 
     def finish(self, rid: str, tokens: int, *, spoil: bool = False, **params: Any) -> Any:
         """A forward pass wrote the hidden states into scattered blocks; now the request ends."""
@@ -170,8 +198,8 @@ class Engine:
 
 
 @pytest.fixture
-def engine(vllm: None, broker: Broker) -> Iterator[Engine]:
-    engine = Engine(broker)
+def engine(vllm: None, broker: Broker, layout: str) -> Iterator[Engine]:
+    engine = Engine(broker, layout)
     yield engine
     engine.stop()
 
@@ -207,9 +235,10 @@ def test_the_connector_is_found_by_its_module_path(backend: Any, vllm: None) -> 
     module = importlib.import_module(config["kv_connector_module_path"])
     connector = getattr(module, config["kv_connector"])
     assert issubclass(connector, StubConnector)
-    assert connector.get_required_kvcache_layout(None) == "NHD"
+    assert connector.get_required_kvcache_layout(None) == "layers first"
 
 
+@pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_from_vllm_to_the_trainer(engine: Engine, transfer: Any, rid: str) -> None:
     manifest = engine.finish(rid, 10)
     assert engine.scheduler.get_num_new_matched_tokens(None, 0) == (0, False)
@@ -259,10 +288,74 @@ def test_an_error_comes_at_once(engine: Engine, transfer: Any, rid: str) -> None
     transfer.delete(retry["handle"])
 
 
+class FakeStreams:
+    """torch's module of an accelerator: notes what is asked of it, in order."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        note = self.log.append
+
+        class Event:
+            def record(self) -> None:
+                note("forward pass recorded")
+
+        class Stream:
+            def wait_event(self, event: Event) -> None:
+                note("stream waits for it")
+
+            def synchronize(self) -> None:
+                note("stream has ended")
+
+        self.Event, self.Stream = Event, Stream
+
+    @contextlib.contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        self.log.append("on the stream")
+        yield
+        self.log.append("off the stream")
+
+
+def test_order_on_an_accelerator(
+    vllm: None, broker: Broker, transfer: Any, rid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy comes after the forward pass, and the sample is shown after the copy."""
+    from feature_broker.speculators import samples, vllm_connector
+
+    streams = FakeStreams()
+    monkeypatch.setattr(vllm_connector, "_streams_of", lambda device: streams)
+    put = samples.HiddenStatesSamples.put
+
+    def noting_put(*arguments: Any) -> Any:
+        ref = put(*arguments)
+        streams.log.append("shown")
+        return ref
+
+    monkeypatch.setattr(samples.HiddenStatesSamples, "put", noting_put)
+    engine = Engine(broker)
+    manifest = engine.finish(rid, 6)
+    engine.run(rid)
+    assert torch.equal(transfer.get_generated(manifest)["hidden_states"], states(6))
+    assert streams.log == [
+        "forward pass recorded", "stream waits for it", "on the stream", "off the stream",
+        "stream has ended", "shown",
+    ]  # fmt: skip
+    transfer.delete(manifest["handle"])
+    engine.stop()
+
+
 def test_other_ranks_write_nothing(engine: Engine, rid: str) -> None:
     engine.worker._is_writer = False
     engine.finish(rid, 4)
-    assert engine.step({rid}) == {rid}
+    # It tells of what was to be saved, and of nothing else: that would be freed twice.
+    assert engine.step({rid, "another"}) == {rid}
+    assert engine.step({"another"}) == set()
+
+
+def test_a_request_that_was_never_scheduled(engine: Engine, rid: str) -> None:
+    request = types.SimpleNamespace(request_id=rid, kv_transfer_params=None)
+    assert engine.scheduler.request_finished(request, []) == (False, None)
+    assert engine.scheduler.request_finished_all_groups(request, ()) == (False, None)
+    assert engine.step({rid}) == set()
 
 
 def test_what_a_manifest_must_match(engine: Engine, transfer: Any, rid: str) -> None:

@@ -10,7 +10,12 @@ Life of a request, in the scheduler's process (S) and in the worker's of tensor 
   S build_connector_meta  hands what is to be saved to the workers
   W get_finished          starts a copy in a thread, after the forward pass, on a stream of its own
   W get_finished          later: says that the copy has ended; vLLM then reuses the blocks
-The copy goes from the device into the broker's memory. A trainer that asks earlier waits there. A
+Every rank of a tensor-parallel worker tells when a request of its metadata has ended, and vLLM counts
+the ranks; rank 0 alone copies.
+
+Where the hidden states of a token lie in the cache is vLLM's own affair, and differs between its
+versions: its example connector says it, and is asked. The copy goes from the device into the broker's
+memory. A trainer that asks earlier waits there. A
 copy that fails puts an error under the same name, so that the trainer asks vLLM again at once.
 """
 
@@ -18,6 +23,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Mapping, Optional
 
 import torch
@@ -95,7 +101,10 @@ class BrokerHiddenStatesConnector(_Connector, _HybridMemory):
         self._stream: Optional[Any] = None
         self._threads: Optional[ThreadPoolExecutor] = None
         self._copies: dict[str, Future[None]] = {}
-        self._finished: set[str] = set()
+        self._unfinished: set[str] = set()
+        """Requests of the metadata, of which vLLM has not said yet that they may end."""
+        self._ending: set[str] = set()
+        """Those of which it has, and whose copies may be under way."""
 
     @property
     def prefer_cross_layer_blocks(self) -> bool:
@@ -104,9 +113,14 @@ class BrokerHiddenStatesConnector(_Connector, _HybridMemory):
 
     @classmethod
     def get_required_kvcache_layout(cls, vllm_config: Any) -> Optional[str]:
-        """Tokens outermost: what belongs to one token lies together."""
-        del vllm_config
-        return "NHD"
+        """That of vLLM's example connector: what belongs to one token lies together."""
+        example = _find_example()
+        if example is None:
+            return "NHD"
+        layout: Optional[str] = example.ExampleHiddenStatesConnector.get_required_kvcache_layout(
+            vllm_config
+        )
+        return layout
 
     # ---- the scheduler's half ----
 
@@ -126,7 +140,10 @@ class BrokerHiddenStatesConnector(_Connector, _HybridMemory):
     def request_finished(
         self, request: Any, block_ids: list[int]
     ) -> tuple[bool, Optional[dict[str, Any]]]:
-        """Makes the manifest. True: the blocks stay until get_finished() says that they may go."""
+        """Makes the manifest. True: the blocks stay until get_finished() says that they may go.
+        False for a request that was given up before it had any."""
+        if not block_ids:
+            return False, None
         params = request.kv_transfer_params or {}
         if params.get("include_output_tokens", False):
             # The last token was only put out: no forward pass has seen it.
@@ -154,6 +171,8 @@ class BrokerHiddenStatesConnector(_Connector, _HybridMemory):
         self, request: Any, block_ids: tuple[list[int], ...]
     ) -> tuple[bool, Optional[dict[str, Any]]]:
         """As request_finished(), where vLLM has several groups of KV caches."""
+        if self._group >= len(block_ids):
+            return False, None
         return self.request_finished(request, block_ids[self._group])
 
     def build_connector_meta(self, scheduler_output: Any) -> BrokerConnectorMetadata:
@@ -207,13 +226,16 @@ class BrokerHiddenStatesConnector(_Connector, _HybridMemory):
     ) -> tuple[Optional[set[str]], Optional[set[str]]]:
         """Starts the copies of this step, and tells which earlier ones have ended."""
         metadata = self._get_connector_metadata() if self.has_connector_metadata() else None
-        if self._is_writer and isinstance(metadata, BrokerConnectorMetadata):
+        if isinstance(metadata, BrokerConnectorMetadata):
             for pending in metadata.pending_saves:
-                if pending.req_id not in self._copies:
+                self._unfinished.add(pending.req_id)
+                if self._is_writer and pending.req_id not in self._copies:
                     self._start_copy(pending)
-        self._finished.update(finished_req_ids)
-        ended = {req_id for req_id in self._finished if self._has_ended(req_id)}
-        self._finished -= ended
+        # Requests that are none of ours are not to be reported: vLLM has freed them.
+        self._ending |= self._unfinished & finished_req_ids
+        self._unfinished -= finished_req_ids
+        ended = {req_id for req_id in self._ending if self._has_ended(req_id)}
+        self._ending -= ended
         return ended or None, None
 
     def _has_ended(self, req_id: str) -> bool:
@@ -265,15 +287,39 @@ class BrokerHiddenStatesConnector(_Connector, _HybridMemory):
         room["token_ids"].copy_(pending.token_ids)
         count = len(pending.token_ids)
         if self._stream is None:
-            room["hidden_states"].copy_(_gather(self._kv_cache, pending.block_ids, count))
+            room["hidden_states"].copy_(self._gather(pending.block_ids, count))
             return
         streams = _streams_of(self._kv_cache.device)
         assert streams is not None and written is not None
         self._stream.wait_event(written)
         with streams.stream(self._stream):
-            states = _gather(self._kv_cache, pending.block_ids, count)
+            states = self._gather(pending.block_ids, count)
             room["hidden_states"].copy_(states, non_blocking=True)
         self._stream.synchronize()
+
+    def _gather(self, block_ids: list[int], count: int) -> torch.Tensor:
+        """The hidden states of a request: [tokens, layers, hidden size].
+
+        Raises ValueError when they are not finite: a trainer must not learn from those.
+        """
+        cache = self._kv_cache
+        assert cache is not None
+        # [blocks, tokens, layers, hidden size], or layers before tokens in newer versions.
+        block_tokens = cache.shape[1] * cache.shape[2] // self._layer_count
+        starts = torch.tensor(block_ids, dtype=torch.long).unsqueeze(1) * block_tokens
+        slots = (starts + torch.arange(block_tokens)).flatten()[:count].to(cache.device)
+        example = _find_example()
+        if example is None:
+            rows = cache[slots // block_tokens, slots % block_tokens]
+        else:
+            rows = example.extract_from_kv_cache(cache, slots, count)
+        if len(rows) != count:
+            raise ValueError(
+                f"{len(block_ids)} blocks hold {len(rows)} tokens, and {count} are asked"
+            )
+        if rows.is_floating_point() and not bool(torch.isfinite(rows).all()):
+            raise ValueError("the hidden states have NaN or infinite elements")
+        return rows
 
     def shutdown(self) -> None:
         """Waits for the copies under way, and closes the connection."""
@@ -285,18 +331,14 @@ class BrokerHiddenStatesConnector(_Connector, _HybridMemory):
             self._samples = None
 
 
-def _gather(kv_cache: torch.Tensor, block_ids: list[int], count: int) -> torch.Tensor:
-    """The rows of a request. kv_cache: [blocks, tokens of a block, layers, hidden size].
-
-    Raises ValueError when they are not finite: a trainer must not learn from those.
-    """
-    blocks = torch.tensor(block_ids, dtype=torch.long, device=kv_cache.device)
-    rows = kv_cache.index_select(0, blocks).flatten(0, 1)[:count]
-    if len(rows) != count:
-        raise ValueError(f"{len(block_ids)} blocks hold {len(rows)} tokens, and {count} are asked")
-    if rows.is_floating_point() and not bool(torch.isfinite(rows).all()):
-        raise ValueError("the hidden states have NaN or infinite elements")
-    return rows
+def _find_example() -> Optional[Any]:
+    """vLLM's module with its example connector; None where it has none."""
+    try:
+        return import_module(
+            "vllm.distributed.kv_transfer.kv_connector.v1.example_hidden_states_connector"
+        )
+    except ImportError:
+        return None
 
 
 def _streams_of(device: torch.device) -> Optional[Any]:
