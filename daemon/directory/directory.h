@@ -165,8 +165,8 @@ struct directory_peer {
 int directory_static_new(const char *node, const struct directory_peer *peers, size_t peer_count,
                          uint64_t unix_ms, const struct directory_events *events, void *owner,
                          struct directory **out);
-/* Of a directory that directory_static_new() has made: one more peer, or another address of one that
- * is there. node_up() comes with the next tick. 0, or -ENOMEM, and nothing has changed. */
+/* Of a directory that directory_static_new() has made: one more peer, or another address of one
+ * that is there. node_up() comes with the next tick. 0, or -ENOMEM, and nothing has changed. */
 int directory_static_know(struct directory *directory, const struct directory_peer *peer);
 
 #endif
