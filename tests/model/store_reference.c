@@ -360,8 +360,12 @@ void ref_hurry(struct ref *ref, uint64_t tag) {
 bool ref_next_effect(struct ref *ref, uint64_t now_ns, struct ref_effect *out) {
     refstate_end_reservations(ref, now_ns);
     refstate_settle(ref, now_ns);
-    refstate_expire(ref, now_ns);
-    refstate_settle(ref, now_ns);
+    /* Only when somebody has left the line: settling once more grants nothing, but those who are
+     * tried again note newer numbers for a refusal that they may be told much later. */
+    if (ref_next_deadline_ns(ref) <= now_ns) {
+        refstate_expire(ref, now_ns);
+        refstate_settle(ref, now_ns);
+    }
     if (!ref->effect_count)
         return false;
     uint64_t of = ref->effects[0].of;
