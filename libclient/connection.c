@@ -44,7 +44,8 @@
 #define BACKOFF_MS_MIN      10u
 #define BACKOFF_MS_MAX      1000u
 #define HELLO_MS            FC_ROUND_TRIP_MS
-/* Of a broker that does not say what it allows: fewer than any has ever allowed by default. */
+/* A broker of an earlier version does not say how many requests and items it allows a session.
+ * These numbers are then assumed: they are below the defaults of every version. */
 #define REQUESTS_DEFAULT 64u
 #define ITEMS_DEFAULT    1024u
 #define UNFORKED_BYTES   4096u /* one page; the kernel rounds up */

@@ -52,7 +52,8 @@ struct feature {
     struct feature_store *stores;
 };
 
-/* A handle that has not connected yet. FEATURE_OK or FEATURE_E_FULL. */
+/* Makes a handle without a connection; feature_connect() connects it next (handle.c). FEATURE_OK,
+ * or FEATURE_E_FULL when there is no memory for it. */
 int fc_connection_new(const struct feature_options *options, struct feature **out);
 bool fc_connection_forked(const struct feature *feature);
 /* Takes the lock. In a forked child false, without it, when a thread of the parent had it at the

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The CUDA driver of this process, when it has one: which pointers are a GPU's, copies from and to
- * them, and the registration of host memory that makes such copies fast.
+ * What libfeature does with the CUDA driver of a process: it asks which pointers are a GPU's
+ * memory, copies from and to such memory, and registers host memory, which makes these copies fast.
  *
  * Nothing here loads a driver. A program that has device pointers has loaded libcuda.so.1 itself,
  * so a process without it has none, and for that process every function here ends at once.
@@ -18,8 +18,8 @@
 
 struct fc_cuda_driver;
 
-/* The first of these buffers that is a GPU's memory, or NULL. Such memory is copied by a batch
- * below and must never be read or written in any other way. */
+/* The address of the first of these buffers that is a GPU's memory; NULL: none is. The processor
+ * must not read or write a GPU's memory: it is copied with struct fc_cuda_batch (see below). */
 void *fc_cuda_first(const struct iovec *buffers, uint32_t count);
 
 /* Waits until everything that was queued on the stream has been done. stream == NULL: nothing to

@@ -90,8 +90,9 @@ static bool put_copy_tensor(const struct putter *putter, struct feature_reservat
     return true;
 }
 
-/* From a GPU: the driver copies, in pieces for the same reason. The checksum is made of the copy,
- * where it can be read. False: this is plain memory. */
+/* Copies one tensor out of a GPU's memory, by the CUDA driver. The checksum is made of the copy in
+ * the arena, because a GPU's memory cannot be read from here. False: the data are plain memory, and
+ * nothing was done. */
 static bool put_copy_from_device(struct fc_cuda_batch *batch,
                                  struct feature_reservation *reservation, uint32_t index,
                                  const struct iovec *data, int *rc_out) {

@@ -19,7 +19,7 @@
  * STANDS: a lease of etcd ends by itself when its broker is dead, so either somebody whom we cannot
  * reach keeps the record alive, or etcd has it from a backup. In any case this node joins when the
  * record is gone, and not before: whoever made it may still serve until then. As a TWIN this node
- * takes and serves nothing, for the name stands for the other one.
+ * takes no puts and serves no gets, because other nodes that read the name mean the other broker.
  */
 #include <stdio.h>
 #include <string.h>

@@ -131,7 +131,8 @@ static const struct search_row search_rows[] = {
     {SEARCH_NAMED, SEARCH_ON_RESIDENT, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_GRANT},
     {SEARCH_ANYWHERE, SEARCH_ON_RESIDENT, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_GRANT},
     {SEARCH_HERE, SEARCH_ON_WAIT_OVER, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_REFUSED},
-    /* What this node holds became resident, and the node is fenced: nothing may be read. */
+    /* A sample that this node holds has become resident, but the node is fenced: another node may
+     * have replaced the sample meanwhile, so that it must not be read. */
     {SEARCH_HERE, SEARCH_ON_FENCED, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_FENCED},
     {SEARCH_INDEX, SEARCH_ON_FENCED, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_FENCED},
     {SEARCH_NAMED, SEARCH_ON_FENCED, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_FENCED},

@@ -394,8 +394,9 @@ static enum search_event find_ask_copy(struct find *find, struct find_told *told
         told);
 }
 
-/* Returns NULL, or what is wrong with what the home says of the sample. The sizes are computed from
- * the spec here and not taken from the answer, because they say how much memory is written. */
+/* Checks the home's answer: its spec, sizes and checksums. Returns NULL, or a sentence that says
+ * what is wrong. The size of the sample is computed here, from the spec, and is not taken from the
+ * answer, because so many bytes will be written into this node's memory. */
 static const char *find_check_spec(struct broker *broker, const Fb__PeerLeaseReply *reply,
                                    size_t payload_bytes, struct layout *layout) {
     Fb__SampleSpec *spec =

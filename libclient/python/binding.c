@@ -44,7 +44,8 @@ struct binding_client *binding_client_new(struct feature *feature) {
     return client;
 }
 
-/* From any thread: a store may be opened while another thread closes the client. */
+/* May be called from any thread. The count is atomic, because one thread may open a store while
+ * another closes the client: the connection ends when both have let go of it. */
 void binding_client_ref(struct binding_client *client) {
     atomic_fetch_add(&client->refs, 1);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Gets that do not wait, and what cuts in between: connections that are lost, brokers that die,
- * stores that are closed, other threads, forked children.
+ * Gets that do not wait, when something ends while they are under way: the connection is lost, the
+ * broker dies, the store is closed by another thread, or the process forks.
  */
 #include <pthread.h>
 #include <sys/wait.h>

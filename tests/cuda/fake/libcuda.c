@@ -413,7 +413,8 @@ EXPORT int cuMemHostUnregister(void *base) {
 
 /* ---- contexts ---- */
 
-/* One device with one context. Each thread has a stack of contexts; the top one is current. */
+/* The fake has one device with one context. As in CUDA, each thread has a stack of contexts, and
+ * the one on top is the thread's current context. */
 EXPORT int cuInit(unsigned flags) {
     (void)flags;
     owner = getpid();
