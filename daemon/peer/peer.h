@@ -110,6 +110,10 @@ int peer_read(struct peer *peer, uint64_t epoch, const struct peer_read *read, u
 uint64_t peer_epoch(const struct peer *peer);
 
 const char *peer_node(const struct peer *peer);
+/* Made of its name, so that it is the same number in every process: for what outlives this one. */
+uint64_t peer_number(const struct peer *peer);
+/* NULL: none that is known now. */
+struct peer *peers_of_number(const struct peers *peers, uint64_t number);
 /* As of its last handshake; 0 = never up. */
 uint64_t peer_incarnation(const struct peer *peer);
 bool peer_is_up(const struct peer *peer);

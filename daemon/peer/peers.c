@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "ops/log.h"
 #include "peer/peer_internal.h"
 #include "proto/version.h"
@@ -259,6 +262,18 @@ struct peer *peers_find(struct peers *peers, const char *node) {
     struct peer *peer;
     TAILQ_FOREACH (peer, &peers->peers, link)
         if (!strcmp(peer->node, node))
+            return peer;
+    return NULL;
+}
+
+uint64_t peer_number(const struct peer *peer) {
+    return XXH3_64bits(peer->node, strlen(peer->node));
+}
+
+struct peer *peers_of_number(const struct peers *peers, uint64_t number) {
+    struct peer *peer;
+    TAILQ_FOREACH (peer, &peers->peers, link)
+        if (peer_number(peer) == number)
             return peer;
     return NULL;
 }

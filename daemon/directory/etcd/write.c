@@ -24,6 +24,8 @@
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
  *
+ * A put of before a restart with memory is in doubt, too (write_add_again()).
+ *
  * A write that is in doubt when this node is fenced stays so until the node is back, and is settled
  * under its new record: what is in the index becomes true, whatever it has replaced.
  *
@@ -73,6 +75,24 @@ void write_add(struct directory_etcd *self, struct query *query) {
     TAILQ_INSERT_TAIL(write_list_of(self, query), query, link);
     self->pending++;
     batch_add(&self->batch, &query->op, self->now_ns);
+}
+
+/* What is unsettled needs a new epoch before it can be read back: see the top of this file. */
+static void write_put_aside(struct directory_etcd *self, struct query *query) {
+    query->fenced_in_flight = false;
+    TAILQ_REMOVE(&self->publishes, query, link);
+    TAILQ_INSERT_TAIL(&self->unsettled, query, link);
+    self->write = WRITE_EPOCH_DUE;
+}
+
+/* A put of before this broker was killed and started again. It is in doubt like one whose
+ * transaction was not answered, and is settled in the same way: the transaction of that time
+ * compares an epoch that is over. One that is behind another of its key was never sent. */
+void write_add_again(struct directory_etcd *self, struct query *query, int64_t moment) {
+    write_add(self, query);
+    query->sent_revision = moment;
+    if (batch_take_alone(&self->batch, &query->op))
+        write_put_aside(self, query);
 }
 
 /* A taken query is done with: the next one of its key becomes ready by that. */
@@ -133,14 +153,6 @@ static void write_void_answers(struct directory_etcd *self) {
         for (size_t i = 0; i < flight->count; i++)
             flight->queries[i]->fenced_in_flight |= flight->queries[i]->kind != QUERY_RETIRE;
     self->settle_void = self->settle_asked;
-}
-
-/* What is unsettled needs a new epoch before it can be read back: see the top of this file. */
-static void write_put_aside(struct directory_etcd *self, struct query *query) {
-    query->fenced_in_flight = false;
-    TAILQ_REMOVE(&self->publishes, query, link);
-    TAILQ_INSERT_TAIL(&self->unsettled, query, link);
-    self->write = WRITE_EPOCH_DUE;
 }
 
 /* Those whose replaced record was being looked up (`unprior`) are read back again: the answer under
