@@ -31,7 +31,7 @@ ifeq ($(filter-out clean help format,$(GOALS)),)
 else ifneq ($(filter $(NEEDS_ALL),$(GOALS)),)
 NEEDS := all
 else
-NEEDS := $(if $(filter $(NEEDS_TEST),$(GOALS)),test,build) $(if $(filter man install,$(GOALS)),docs)
+NEEDS := $(if $(filter $(NEEDS_TEST),$(GOALS)),test,build) $(if $(filter man install,$(GOALS)),docs) $(filter deb,$(GOALS))
 endif
 ifdef NEEDS
 SETUP := $(shell scripts/setup --quiet $(NEEDS) >&2 || echo failed)
@@ -148,6 +148,10 @@ wheel: all ## the wheel for `pip install`, into dist/
 	PYTHON=$(PYTHON) CC='$(CC)' scripts/build-wheel $(BUILD) dist
 check-wheel: wheel ## the tests of the wheel; needs the network, and root for the other release of Debian
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests wheel
+
+.PHONY: deb
+deb: ## Debian packages, into dist/
+	scripts/build-deb $(BUILD) dist $(VERSION)
 
 # ---- tests ----
 # Simulated brokers have arenas of their own (tests/model/cluster_memory.c).
