@@ -17,6 +17,7 @@
 #include "config.h"
 #include "directory/directory.h"
 #include "memory/arena.h"
+#include "memory/keep.h"
 #include "peer/peer.h"
 #include "store/charges.h"
 
@@ -33,6 +34,7 @@ struct broker_options {
     uint64_t unix_offset_ns;     /* wall clock minus now_ns, for the times in events */
     uint64_t landed_grain_bytes; /* between two Landed notices; 0 = 1 MiB */
     uint64_t memory_limit_bytes; /* arenas together take no more; 0 = no limit */
+    struct keep *keep;           /* holds the memory while no broker runs; NULL: nothing is kept */
     /* A store's arena was made: prefault it in the background, if you like, and report the progress
      * with broker_prefaulted(). May be NULL. */
     void (*arena_ready)(void *owner, const char *store, const struct arena *arena);
