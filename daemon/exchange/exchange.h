@@ -153,8 +153,13 @@ void publish_leave(struct publish_waiter *waiter);
 struct publish_put {
     uint64_t generation; /* it is SEALED */
     struct store_op op;  /* {0}: nobody repeats it */
-    struct account *charged;
+    struct account *charged; /* the user */
+    uint32_t kept;           /* publish_prepare() sets it */
 };
+/* Writes down that the put is about to begin, before the seal. False: there is no room for it. If the
+ * seal fails, publish_not() follows in place of publish(). */
+bool publish_prepare(struct broker *broker, const struct space *space, struct publish_put *put);
+void publish_not(struct broker *broker, const struct publish_put *put);
 void publish(struct broker *broker, struct space *space, const struct publish_put *put,
              struct publish_waiter *waiter);
 /* A repeat of an operation that is still under way waits for its answer, in place of whoever did

@@ -13,6 +13,11 @@
  * or not. While it lives, its store is not freed (space->uses), and the user or node who caused it
  * is charged one of its waits.
  *
+ * A put has a record in the node's memory (struct kept_put) from before its sample is SEALED until it
+ * is over, for a broker that is killed meanwhile and started again. Its word says whether the index
+ * has taken the put, and then what it has replaced. publish_recall() goes on from there: a put whose
+ * record in the index is in doubt is settled by the directory (publish_again()).
+ *
  * When the broker closes, the directory answers all that is open with "unavailable". Then nothing
  * new is begun, and publishings_free() frees what is left.
  */
@@ -42,6 +47,9 @@ struct publishing {
     uint64_t bytes;               /* of a put: its extent */
     enum directory_result result; /* of a put, once it is in the index or refused */
     enum store_reason reason;     /* why others retire */
+    uint32_t kept;                /* of a put: its record in the node's memory, + 1; 0 = none */
+    bool again;                   /* its publish was under way before a restart, */
+    int64_t moment;               /* and had been asked for at this one */
 };
 
 static struct publishing *publish_of(struct supersede *supersede) {
@@ -116,6 +124,8 @@ static void publish_end(struct publishing *publishing) {
     publishing->space->uses--;
     if (publishing->charged)
         accounts_release(broker, publishing->charged, CHARGE_WAITS, 1);
+    if (publishing->kept && !broker->exchange->closing)
+        kept_free(kept_table(broker->kept, KEPT_PUTS), publishing->kept - 1);
     free(publishing);
 }
 
@@ -276,7 +286,11 @@ static void publish_carry_out(struct publishing *publishing) {
         case SUPERSEDE_DO_NOTHING:
             break;
         case SUPERSEDE_DO_PUBLISH:
-            directory->ops->publish(directory, &record, publish_on_published, publishing);
+            if (publishing->again)
+                directory->ops->publish_again(directory, &record, publishing->moment,
+                                              publish_on_published, publishing);
+            else
+                directory->ops->publish(directory, &record, publish_on_published, publishing);
             break;
         case SUPERSEDE_DO_CHECK_OWN:
             held_check_own(broker, publishing->space, publishing->sample_id);
@@ -376,6 +390,22 @@ static void publish_make_resident(struct publishing *publishing,
         publish_note_late(broker, publishing);
 }
 
+/* Before the sample becomes resident: what it has replaced must be known again after a restart, too,
+ * for it may be at a node that is dead, which no question to all members reaches. */
+static void publish_note_published(struct publishing *publishing,
+                                   const struct supersede_published *published) {
+    if (!publishing->kept)
+        return;
+    struct kept_table *table = kept_table(publishing->broker->kept, KEPT_PUTS);
+    struct kept_put *kept = kept_record(table, publishing->kept - 1);
+    snprintf(kept->older_home, sizeof kept->older_home, "%s",
+             published->older_home ? published->older_home : "");
+    kept->older_generation = published->older_generation;
+    kept->older_incarnation = published->older_incarnation;
+    kept->ask_everyone = published->ask_everyone;
+    kept_commit(table, publishing->kept - 1, KEPT_PUT_PUBLISHED);
+}
+
 /* older: the record that ours has replaced, or NULL. ask_peers: the directory does not know what it
  * has replaced, so every member is to be asked. When the put was refused and ask_peers is true, the
  * record may have been written all the same, for the answer was lost (may_stand). */
@@ -393,10 +423,12 @@ static void publish_on_published(void *context, enum directory_result result,
         published.older_generation = older->generation;
         published.older_incarnation = older->incarnation;
     }
-    if (result == DIRECTORY_OK)
+    if (result == DIRECTORY_OK) {
+        publish_note_published(publishing, &published);
         publish_make_resident(publishing, older, &published);
-    else
+    } else {
         publish_take_back(publishing);
+    }
     supersede_published(&publishing->supersede, &published);
     publish_go_on(publishing);
 }
@@ -427,6 +459,33 @@ static void publish_charge(struct publishing *publishing, struct account *accoun
     account_add(account, CHARGE_WAITS, 1);
 }
 
+/* In this order: its record, the seal, publish(). Whoever finds a SEALED sample after a restart finds
+ * out whose put it is, so that a client that asks again hears how that put has ended. */
+bool publish_prepare(struct broker *broker, const struct space *space, struct publish_put *put) {
+    const struct directory *directory = broker->directory;
+    struct kept_table *table = kept_table(broker->kept, KEPT_PUTS);
+    uint32_t index;
+    struct kept_put *kept = kept_take(table, &index);
+    if (!kept)
+        return false;
+    *kept = (struct kept_put){.generation = put->generation,
+                              .client_id = put->op.client_id,
+                              .op_id = put->op.op_id,
+                              .begun_ns = broker->now_ns,
+                              .moment = directory->ops->moment ? directory->ops->moment(directory)
+                                                               : 0,
+                              .uid = (uint32_t)put->charged->number};
+    snprintf(kept->store, sizeof kept->store, "%s", space->name);
+    kept_commit(table, index, KEPT_PUT_PUBLISHING);
+    put->kept = index + 1;
+    return true;
+}
+
+void publish_not(struct broker *broker, const struct publish_put *put) {
+    if (put->kept)
+        kept_free(kept_table(broker->kept, KEPT_PUTS), put->kept - 1);
+}
+
 /* From here on the put goes its way, whether its client stays or not. Without memory the client is
  * told at once, and the generation is taken back. */
 void publish(struct broker *broker, struct space *space, const struct publish_put *put,
@@ -437,6 +496,7 @@ void publish(struct broker *broker, struct space *space, const struct publish_pu
     struct publishing *publishing = publish_new(broker, space, info.sample_id, put->generation);
     if (!publishing) {
         store_unseal(space->store, put->generation, broker->now_ns);
+        publish_not(broker, put);
         snprintf(sentence, sizeof sentence, "sample %s: the broker is out of memory",
                  info.sample_id);
         waiter->ended(waiter, FB__STATUS__UNAVAILABLE, 0, sentence);
@@ -446,6 +506,7 @@ void publish(struct broker *broker, struct space *space, const struct publish_pu
     publishing->supersede.begun_ns = broker->now_ns;
     publishing->supersede.client_id = put->op.client_id;
     publishing->supersede.op_id = put->op.op_id;
+    publishing->kept = put->kept;
     publish_attach(publishing, waiter);
     publish_charge(publishing, put->charged);
     supersede_begin_put(broker->exchange->publishings, &publishing->supersede);

@@ -76,7 +76,8 @@ int peers_listen(struct peers *peers, const char *address, char bound_out[64]);
  * forgives everybody's silence if the process itself was stopped for a while. */
 void peers_begin_turn(struct peers *peers, uint64_t now_ns);
 
-/* Adds a node or gives it new addresses, for the next connection: of messages, and of bulk bytes if
+/* address "": not known yet; it is dialled when a later call says it.
+ * Adds a node or gives it new addresses, for the next connection: of messages, and of bulk bytes if
  * that is another ("" = the same). A data address that cannot be reached is said in the log of both
  * nodes, and by peer_query() and peers_data_failure(). */
 struct peer *peers_add(struct peers *peers, const char *node, const char *address,

@@ -291,6 +291,8 @@ struct peer *peers_add(struct peers *peers, const char *node, const char *addres
         TAILQ_INSERT_TAIL(&peers->peers, peer, link);
     }
     bool same = !strcmp(address, data_address);
+    if (!*peer->address)
+        peer->retry_ns = 0; /* only now can it be dialled */
     snprintf(peer->address, sizeof peer->address, "%s", address);
     snprintf(peer->data_address, sizeof peer->data_address, "%s", same ? "" : data_address);
     peer_schedule(peer); /* a new one is dialled at once */
