@@ -28,8 +28,8 @@
  *
  * It goes on when the client is gone, for what stands in the index must become true.
  *
- * The whole. A dash: cannot happen, and is ignored. Recalled: the put of a broker that was killed and
- * started again with its memory, when the index had its record by then; "published" follows.
+ * The whole. A dash: cannot happen, and is ignored. Recalled: the put of a broker that was killed
+ * and started again with its memory, when the index had its record by then; "published" follows.
  *
  *   state       event      -> state       actions
  *   (none)      put           PUBLISHING  PUBLISH

@@ -15,16 +15,18 @@
  * ended that lease itself.
  *
  * What is not confirmed outlives this process: `consumed` is in the record of its remote lease
- * (remote_lease.c), an ack has a record of its own (struct kept_end), committed before its client is
- * answered and freed when the home has confirmed. outbox_recall() makes them pending again.
+ * (remote_lease.c), an ack has a record of its own (struct kept_end), committed before its client
+ * is answered and freed when the home has confirmed. outbox_recall() makes them pending again.
  *
  * The deadline `flush` is set exactly while something waits and no message is under way; whoever
  * changes one of these calls outbox_schedule(). What waits is charged to the user whose client
  * caused it (CHARGE_PENDING_ENDS), so that one user's acks for a dead node do not fill the broker.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "exchange/nodes.h"
 #include "exchange/outbox.h"
 #include "exchange/remote_lease.h"
 #include "proto/cleanup.h"
@@ -281,6 +283,30 @@ static bool outbox_keep_ack(struct outbox *outbox, const char *store, const stru
     }
     kept_commit(table, index, KEPT_END_ACK);
     return true;
+}
+
+bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
+    const char *store = item->call->space->name;
+    struct outbox *outbox = outbox_of(broker, peer);
+    struct charge_refusal full;
+    char limit[SENTENCE_BYTES];
+    if (outbox && outbox_has_ack(outbox, store, item))
+        return true;
+    if (!account_has_room(item->call->session->account, CHARGE_PENDING_ENDS, 1, &full)) {
+        account_sentence(limit, sizeof limit, &full);
+        item_done(item, FB__STATUS__FULL,
+                  "sample %s of store %s: node %s cannot be reached, and no more acks are kept for "
+                  "it: %s: ack again when it answers",
+                  item->ref.sample_id, store, peer_node(peer), limit);
+        return false;
+    }
+    if (outbox && outbox_keep_ack(outbox, store, item))
+        return true;
+    item_done(item, FB__STATUS__UNAVAILABLE,
+              "sample %s of store %s: node %s cannot be reached, and the broker has no memory to "
+              "keep the ack: ack again",
+              item->ref.sample_id, store, peer_node(peer));
+    return false;
 }
 
 /* ---- after a restart ---- */

@@ -13,10 +13,10 @@
  * or not. While it lives, its store is not freed (space->uses), and the user or node who caused it
  * is charged one of its waits.
  *
- * A put has a record in the node's memory (struct kept_put) from before its sample is SEALED until it
- * is over, for a broker that is killed meanwhile and started again. Its word says whether the index
- * has taken the put, and then what it has replaced. publish_recall() goes on from there: a put whose
- * record in the index is in doubt is settled by the directory (publish_again()).
+ * A put has a record in the node's memory (struct kept_put) from before its sample is SEALED until
+ * it is over, for a broker that is killed meanwhile and started again. Its word says whether the
+ * index has taken the put, and then what it has replaced. publish_recall.c goes on from there: a
+ * put whose record in the index is in doubt is settled by the directory (publish_again()).
  *
  * When the broker closes, the directory answers all that is open with "unavailable". Then nothing
  * new is begun, and publishings_free() frees what is left.
@@ -29,28 +29,10 @@
 #include "exchange/held_check.h"
 #include "exchange/nodes.h"
 #include "exchange/publish.h"
+#include "exchange/publishing.h"
 
 /* A put that became resident so long after its commit is written down (publish_age_us()). */
 #define LATE_NS (10 * NS_PER_MS)
-
-_Static_assert(CLUSTER_NAME_BYTES == LAYOUT_NAME_BYTES_MAX + 1, "names of nodes");
-
-/* One put, repair or end that is under way. */
-struct publishing {
-    struct supersede supersede;
-    struct deadline due; /* when the machine goes on by itself */
-    struct broker *broker;
-    struct space *space;
-    struct publish_waiter *waiter; /* NULL: nobody waits, or not any more */
-    struct account *charged;       /* who caused it; NULL = ourselves */
-    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
-    uint64_t bytes;               /* of a put: its extent */
-    enum directory_result result; /* of a put, once it is in the index or refused */
-    enum store_reason reason;     /* why others retire */
-    uint32_t kept;                /* of a put: its record in the node's memory, + 1; 0 = none */
-    bool again;                   /* its publish was under way before a restart, */
-    int64_t moment;               /* and had been asked for at this one */
-};
 
 static struct publishing *publish_of(struct supersede *supersede) {
     return container_of(supersede, struct publishing, supersede);
@@ -154,9 +136,6 @@ static void publish_answer(struct publishing *publishing) {
                                   trouble));
     publish_tell(publishing, FB__STATUS__UNAVAILABLE, sentence);
 }
-
-static void publish_go_on(struct publishing *publishing);
-static void publish_carry_out(struct publishing *publishing);
 
 /* Wakes the machine when it has said. When the broker closes it is not woken any more. */
 static void publish_schedule(struct publishing *publishing) {
@@ -276,7 +255,7 @@ static void publish_on_published(void *context, enum directory_result result,
 /* Frees it when it is over. Each action asks one question, whose answer comes later and never from
  * inside the call that asks; so the machine does not change while its actions are carried out,
  * apart from supersede_not_asked(), which asks for nothing. */
-static void publish_carry_out(struct publishing *publishing) {
+void publish_carry_out(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
     struct directory *directory = broker->directory;
     const struct directory_record record = publish_record(publishing);
@@ -328,7 +307,7 @@ static void publish_carry_out(struct publishing *publishing) {
 
 /* Lets the machine go on with what is due, and carries out what follows. Nothing is begun any more
  * once the peers are gone. */
-static void publish_go_on(struct publishing *publishing) {
+void publish_go_on(struct publishing *publishing) {
     const struct broker *broker = publishing->broker;
     const struct supersede_rules rules = {.roster = broker->exchange->roster,
                                           .keeps_words = broker->directory->ops->end};
@@ -371,9 +350,8 @@ static void publish_note_late(struct broker *broker, const struct publishing *pu
 
 /* The index has it: readers may see it now, and what stood here before under this id is retired by
  * the store. */
-static void publish_make_resident(struct publishing *publishing,
-                                  const struct directory_record *older,
-                                  struct supersede_published *published) {
+void publish_make_resident(struct publishing *publishing, const struct directory_record *older,
+                           struct supersede_published *published) {
     struct broker *broker = publishing->broker;
     uint64_t superseded;
     const bool ours = older && !strcmp(older->home, broker->config->node);
@@ -388,22 +366,6 @@ static void publish_make_resident(struct publishing *publishing,
         publish_was_retired_on_the_way(publishing);
     else
         publish_note_late(broker, publishing);
-}
-
-/* Before the sample becomes resident: what it has replaced must be known again after a restart, too,
- * for it may be at a node that is dead, which no question to all members reaches. */
-static void publish_note_published(struct publishing *publishing,
-                                   const struct supersede_published *published) {
-    if (!publishing->kept)
-        return;
-    struct kept_table *table = kept_table(publishing->broker->kept, KEPT_PUTS);
-    struct kept_put *kept = kept_record(table, publishing->kept - 1);
-    snprintf(kept->older_home, sizeof kept->older_home, "%s",
-             published->older_home ? published->older_home : "");
-    kept->older_generation = published->older_generation;
-    kept->older_incarnation = published->older_incarnation;
-    kept->ask_everyone = published->ask_everyone;
-    kept_commit(table, publishing->kept - 1, KEPT_PUT_PUBLISHED);
 }
 
 /* older: the record that ours has replaced, or NULL. ask_peers: the directory does not know what it
@@ -436,8 +398,8 @@ static void publish_on_published(void *context, enum directory_result result,
 /* ---- what begins ---- */
 
 /* NULL: out of memory. */
-static struct publishing *publish_new(struct broker *broker, struct space *space,
-                                      const char *sample_id, uint64_t generation) {
+struct publishing *publish_new(struct broker *broker, struct space *space, const char *sample_id,
+                               uint64_t generation) {
     struct publishing *publishing = calloc(1, sizeof *publishing);
     if (!publishing)
         return NULL;
@@ -454,36 +416,9 @@ static struct publishing *publish_new(struct broker *broker, struct space *space
 }
 
 /* Released when the publishing ends, however many wait for it meanwhile. */
-static void publish_charge(struct publishing *publishing, struct account *account) {
+void publish_charge(struct publishing *publishing, struct account *account) {
     publishing->charged = account;
     account_add(account, CHARGE_WAITS, 1);
-}
-
-/* In this order: its record, the seal, publish(). Whoever finds a SEALED sample after a restart finds
- * out whose put it is, so that a client that asks again hears how that put has ended. */
-bool publish_prepare(struct broker *broker, const struct space *space, struct publish_put *put) {
-    const struct directory *directory = broker->directory;
-    struct kept_table *table = kept_table(broker->kept, KEPT_PUTS);
-    uint32_t index;
-    struct kept_put *kept = kept_take(table, &index);
-    if (!kept)
-        return false;
-    *kept = (struct kept_put){.generation = put->generation,
-                              .client_id = put->op.client_id,
-                              .op_id = put->op.op_id,
-                              .begun_ns = broker->now_ns,
-                              .moment = directory->ops->moment ? directory->ops->moment(directory)
-                                                               : 0,
-                              .uid = (uint32_t)put->charged->number};
-    snprintf(kept->store, sizeof kept->store, "%s", space->name);
-    kept_commit(table, index, KEPT_PUT_PUBLISHING);
-    put->kept = index + 1;
-    return true;
-}
-
-void publish_not(struct broker *broker, const struct publish_put *put) {
-    if (put->kept)
-        kept_free(kept_table(broker->kept, KEPT_PUTS), put->kept - 1);
 }
 
 /* From here on the put goes its way, whether its client stays or not. Without memory the client is

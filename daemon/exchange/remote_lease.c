@@ -12,12 +12,14 @@
  * Each lease that was granted has a record in the node's memory, for a broker that is killed and
  * started again: its local lease in the store names it by id, and what its readers say must still
  * reach the home. The record is taken before the home is asked, and is freed with the slot's next
- * use. Its word says how far the lease has come (enum kept_lease_word). One that was granted and has
- * no record can only be one that the store does not know of yet.
+ * use. Its word says how far the lease has come (enum kept_lease_word). One that was granted and
+ * has no record can only be one that the store does not know of yet.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "exchange/nodes.h"
 #include "exchange/outbox.h"
 #include "exchange/remote_lease.h"
 
@@ -234,19 +236,19 @@ static bool remote_lease_recall(struct broker *broker, const struct kept_remote_
             accounts_unhold(broker, user);
         return false;
     }
-    leases->slots[slot] = (struct remote_lease){
-        .id = kept->id,
-        .granted = true,
-        .ended = !held,
-        .consumed = word == KEPT_LEASE_CONSUMED || word == KEPT_LEASE_TOLD,
-        .kept = index + 1,
-        .end = end,
-        .user = user,
-        .peer = peer,
-        .hi = kept->hi,
-        .lo = kept->lo,
-        .generation = kept->generation,
-        .uid = kept->uid};
+    leases->slots[slot] =
+        (struct remote_lease){.id = kept->id,
+                              .granted = true,
+                              .ended = !held,
+                              .consumed = word == KEPT_LEASE_CONSUMED || word == KEPT_LEASE_TOLD,
+                              .kept = index + 1,
+                              .end = end,
+                              .user = user,
+                              .peer = peer,
+                              .hi = kept->hi,
+                              .lo = kept->lo,
+                              .generation = kept->generation,
+                              .uid = kept->uid};
     strcpy(leases->slots[slot].store, kept->store);
     leases->live += held;
     if (!held)
@@ -283,8 +285,7 @@ void remote_leases_recall(struct broker *broker) {
 void remote_leases_settle(struct broker *broker) {
     struct remote_leases *leases = &broker->exchange->remote_leases;
     for (uint32_t slot = 0; slot < leases->count; slot++)
-        if (leases->slots[slot].granted && !leases->slots[slot].ended &&
-            !leases->slots[slot].seen)
+        if (leases->slots[slot].granted && !leases->slots[slot].ended && !leases->slots[slot].seen)
             outbox_release(broker, leases->slots[slot].id, false);
 }
 

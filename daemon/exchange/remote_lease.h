@@ -28,5 +28,4 @@ void remote_leases_recall(struct broker *broker);
 /* The stores have been asked: what none of them has a lease for (`seen`) is given back. */
 void remote_leases_settle(struct broker *broker);
 
-
 #endif

@@ -165,6 +165,7 @@ static struct directory *make_index(struct node *node) {
         .written_kept = 4, /* sometimes known, sometimes not */
         .compare_interval_ns = node->world->history->forgets ? 3000 * MS : 0,
         .give_up_ns = 1000 * MS,
+        .kept = broker_directory_kept(node->broker),
     };
     struct directory *directory;
     node->etcd = etcd_fake_new(node->world->etcd, on_woken, node);
@@ -189,6 +190,7 @@ static struct directory *make_directory(struct node *node) {
     cr_assert_eq(directory_static_new(node->name, others, count, UNIX_MS + w->now_ns / MS,
                                       &broker_directory_events, node->broker, &directory),
                  0);
+    directory_static_keep(directory, broker_directory_kept(node->broker));
     return directory;
 }
 
