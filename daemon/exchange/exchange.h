@@ -11,6 +11,8 @@
  * Files that call each other:
  * - Circle: held_check.c, republish.c: a check that finds a record missing has it written, and a
  *   write that the index refuses begins another check.
+ * - Circle: publish.c, publish_recall.c: a put that has been published is written down, and what was
+ *   written down is carried on after a restart.
  * - Circle: outbox.c, remote_lease.c: a lease takes the memory of its release from the outbox
  *   before the home is asked, and the outbox ends the lease when its release is on its way.
  */

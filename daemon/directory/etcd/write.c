@@ -77,24 +77,6 @@ void write_add(struct directory_etcd *self, struct query *query) {
     batch_add(&self->batch, &query->op, self->now_ns);
 }
 
-/* What is unsettled needs a new epoch before it can be read back: see the top of this file. */
-static void write_put_aside(struct directory_etcd *self, struct query *query) {
-    query->fenced_in_flight = false;
-    TAILQ_REMOVE(&self->publishes, query, link);
-    TAILQ_INSERT_TAIL(&self->unsettled, query, link);
-    self->write = WRITE_EPOCH_DUE;
-}
-
-/* A put of before this broker was killed and started again. It is in doubt like one whose
- * transaction was not answered, and is settled in the same way: the transaction of that time
- * compares an epoch that is over. One that is behind another of its key was never sent. */
-void write_add_again(struct directory_etcd *self, struct query *query, int64_t moment) {
-    write_add(self, query);
-    query->sent_revision = moment;
-    if (batch_take_alone(&self->batch, &query->op))
-        write_put_aside(self, query);
-}
-
 /* A taken query is done with: the next one of its key becomes ready by that. */
 static void write_finish(struct directory_etcd *self, struct query *query,
                          enum directory_result result) {
@@ -153,6 +135,24 @@ static void write_void_answers(struct directory_etcd *self) {
         for (size_t i = 0; i < flight->count; i++)
             flight->queries[i]->fenced_in_flight |= flight->queries[i]->kind != QUERY_RETIRE;
     self->settle_void = self->settle_asked;
+}
+
+/* What is unsettled needs a new epoch before it can be read back: see the top of this file. */
+static void write_put_aside(struct directory_etcd *self, struct query *query) {
+    query->fenced_in_flight = false;
+    TAILQ_REMOVE(&self->publishes, query, link);
+    TAILQ_INSERT_TAIL(&self->unsettled, query, link);
+    self->write = WRITE_EPOCH_DUE;
+}
+
+/* A put of before this broker was killed and started again. It is in doubt like one whose
+ * transaction was not answered, and is settled in the same way: the transaction of that time
+ * compares an epoch that is over. One that is behind another of its key was never sent. */
+void write_add_again(struct directory_etcd *self, struct query *query, int64_t moment) {
+    write_add(self, query);
+    query->sent_revision = moment;
+    if (batch_take_alone(&self->batch, &query->op))
+        write_put_aside(self, query);
 }
 
 /* Those whose replaced record was being looked up (`unprior`) are read back again: the answer under
