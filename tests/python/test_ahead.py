@@ -124,10 +124,15 @@ def test_get_many_waits_for_what_is_not_put(store: fb.Store, sample_id: str) -> 
 def test_ctrl_c_ends_a_get_that_waits(store: fb.Store, sample_id: str) -> None:
     main = threading.get_ident()
     timer = threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
+    # A shell that runs the tests in its background has them ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
-    with pytest.raises(KeyboardInterrupt):  # and no Timeout
-        store.get(sample_id, wait_s=60)
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):  # and no Timeout
+            store.get(sample_id, wait_s=60)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 # ---- asyncio ----
