@@ -117,10 +117,9 @@ static struct kept_table_header *kept_find(struct kept_header *header, uint32_t 
 /* ---- making and attaching ---- */
 
 /* The file may grow, for a later version adds its tables; it never shrinks under a mapping. */
-static int kept_create(struct kept_memory *memory) {
+static int kept_create(struct kept_memory *memory, uint64_t bytes) {
     memory->fd = memfd_create("featured:node", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (memory->fd < 0 || fchmod(memory->fd, 0600) < 0 ||
-        ftruncate(memory->fd, KEPT_PAGE_BYTES) < 0 ||
+    if (memory->fd < 0 || fchmod(memory->fd, 0600) < 0 || ftruncate(memory->fd, (off_t)bytes) < 0 ||
         fcntl(memory->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
         return -errno;
     return 0;
@@ -150,8 +149,8 @@ static int kept_lock(struct kept_memory *memory, char *why, size_t why_bytes) {
 /* Maps the file anew, when it has grown. MAP_NORESERVE: it is mostly holes, and with strict
  * accounting of memory (vm.overcommit_memory = 2) the kernel would count those too. */
 static int kept_map(struct kept_memory *memory, uint64_t bytes) {
-    void *base =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory->fd, 0);
+    int flags = MAP_NORESERVE | (memory->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, memory->fd, 0);
     if (base == MAP_FAILED)
         return -errno;
     if (memory->header)
@@ -231,35 +230,47 @@ static int kept_check(const struct kept_memory *memory, const struct kept_table_
     return result;
 }
 
-/* Tables that are wanted and not there, behind those that are. */
-static int kept_add_tables(struct kept_memory *memory, const struct kept_table_spec *specs,
-                           uint32_t spec_count, char *why, size_t why_bytes) {
+/* What the file takes with the tables that are wanted and not there. */
+static uint64_t kept_wanted_end(struct kept_header *header, const struct kept_table_spec *specs,
+                                uint32_t spec_count) {
+    uint64_t end = header ? kept_end(header) : KEPT_PAGE_BYTES;
+    for (uint32_t i = 0; i < spec_count; i++)
+        if (!header || !kept_find(header, specs[i].id))
+            end += kept_table_bytes(specs[i].record_bytes, specs[i].capacity);
+    return end;
+}
+
+/* They lie behind those that are there. The file has room for them already. */
+static void kept_add_tables(struct kept_memory *memory, const struct kept_table_spec *specs,
+                            uint32_t spec_count) {
+    struct kept_header *header = memory->header;
     for (uint32_t i = 0; i < spec_count; i++) {
-        const struct kept_table_spec *spec = &specs[i];
-        uint64_t begin = kept_end(memory->header);
-        if (kept_find(memory->header, spec->id))
+        uint64_t begin = kept_end(header);
+        if (kept_find(header, specs[i].id))
             continue;
-        uint64_t end = begin + kept_table_bytes(spec->record_bytes, spec->capacity);
-        struct stat facts;
-        int result = fstat(memory->fd, &facts) < 0 ? -errno : 0;
-        if (result == 0 && (uint64_t)facts.st_size < end && ftruncate(memory->fd, (off_t)end) < 0)
-            result = -errno;
-        if (result < 0 || (result = kept_map(memory, end)) < 0) {
-            snprintf(why, why_bytes, "the node's memory: no room for table %" PRIu32 ": %s",
-                     spec->id, strerror(-result));
-            return result;
-        }
-        uint32_t count = memory->header->table_count;
-        memory->header->tables[count] = (struct kept_table_header){
-            .id = spec->id,
-            .version = spec->version,
-            .record_bytes = spec->record_bytes,
-            .capacity = spec->capacity,
+        uint32_t count = header->table_count;
+        header->tables[count] = (struct kept_table_header){
+            .id = specs[i].id,
+            .version = specs[i].version,
+            .record_bytes = specs[i].record_bytes,
+            .capacity = specs[i].capacity,
             .offset = begin,
         };
-        atomic_store_explicit(&memory->header->table_count, count + 1, memory_order_release);
+        atomic_store_explicit(&header->table_count, count + 1, memory_order_release);
     }
-    return 0;
+}
+
+/* An older version of featured made the file. */
+static int kept_grow(struct kept_memory *memory, const struct kept_table_spec *specs,
+                     uint32_t spec_count, char *why, size_t why_bytes) {
+    uint64_t end = kept_wanted_end(memory->header, specs, spec_count);
+    int result = end > memory->bytes && ftruncate(memory->fd, (off_t)end) < 0 ? -errno : 0;
+    if (result == 0 && end > memory->bytes)
+        result = kept_map(memory, end);
+    if (result < 0)
+        snprintf(why, why_bytes, "the node's memory cannot grow to %" PRIu64 " bytes: %s%s", end,
+                 strerror(-result), result == -EFBIG ? " (RLIMIT_FSIZE, ulimit -f)" : "");
+    return result;
 }
 
 /* What is derived: which records are free. */
@@ -296,14 +307,16 @@ static struct kept_memory *kept_memory_alloc(void) {
     return memory;
 }
 
-static int kept_build(struct kept_memory *memory, uint64_t incarnation, uint64_t now_ns,
+static int kept_build(struct kept_memory *memory, bool kept, uint64_t incarnation, uint64_t now_ns,
                       const struct kept_table_spec *specs, uint32_t spec_count, char *why,
                       size_t why_bytes) {
-    int result = kept_create(memory);
+    uint64_t bytes = kept_wanted_end(NULL, specs, spec_count);
+    int result = kept ? kept_create(memory, bytes) : 0;
     if (result == 0)
-        result = kept_map(memory, KEPT_PAGE_BYTES);
+        result = kept_map(memory, bytes);
     if (result < 0) {
-        snprintf(why, why_bytes, "the node's memory could not be made: %s", strerror(-result));
+        snprintf(why, why_bytes, "the node's memory, %" PRIu64 " bytes, could not be made: %s%s",
+                 bytes, strerror(-result), result == -EFBIG ? " (RLIMIT_FSIZE, ulimit -f)" : "");
         return result;
     }
     *memory->header = (struct kept_header){
@@ -312,22 +325,23 @@ static int kept_build(struct kept_memory *memory, uint64_t incarnation, uint64_t
         .incarnation = incarnation,
         .since_ns = now_ns,
     };
-    if ((result = kept_lock(memory, why, why_bytes)) < 0 ||
-        (result = kept_add_tables(memory, specs, spec_count, why, why_bytes)) < 0 ||
+    kept_add_tables(memory, specs, spec_count);
+    if ((kept && (result = kept_lock(memory, why, why_bytes)) < 0) ||
         (result = kept_open_tables(memory, why, why_bytes)) < 0)
         return result;
     memory->header->magic = KEPT_MAGIC; /* the keeper gets it only after this */
     return 0;
 }
 
-int kept_memory_new(uint64_t incarnation, uint64_t now_ns, const struct kept_table_spec *specs,
-                    uint32_t spec_count, struct kept_memory **out, char *why, size_t why_bytes) {
+int kept_memory_new(bool kept, uint64_t incarnation, uint64_t now_ns,
+                    const struct kept_table_spec *specs, uint32_t spec_count,
+                    struct kept_memory **out, char *why, size_t why_bytes) {
     struct kept_memory *memory = kept_memory_alloc();
     if (!memory) {
         snprintf(why, why_bytes, "the node's memory: out of memory");
         return -ENOMEM;
     }
-    int result = kept_build(memory, incarnation, now_ns, specs, spec_count, why, why_bytes);
+    int result = kept_build(memory, kept, incarnation, now_ns, specs, spec_count, why, why_bytes);
     if (result < 0) {
         kept_memory_free(memory);
         return result;
@@ -352,8 +366,10 @@ static int kept_attach(struct kept_memory *memory, const struct kept_table_spec 
         return result;
     }
     if ((result = kept_check(memory, specs, spec_count, why, why_bytes)) < 0 ||
-        (result = kept_add_tables(memory, specs, spec_count, why, why_bytes)) < 0 ||
-        (result = kept_open_tables(memory, why, why_bytes)) < 0)
+        (result = kept_grow(memory, specs, spec_count, why, why_bytes)) < 0)
+        return result;
+    kept_add_tables(memory, specs, spec_count);
+    if ((result = kept_open_tables(memory, why, why_bytes)) < 0)
         return result;
     atomic_fetch_add_explicit(&memory->header->restarts, 1, memory_order_relaxed);
     return 0;

@@ -45,9 +45,12 @@ struct kept_table_spec {
 struct kept_memory;
 struct kept_table;
 
-/* New, empty memory. incarnation: not 0. now_ns: CLOCK_BOOTTIME. 0 or -errno with a sentence. */
-int kept_memory_new(uint64_t incarnation, uint64_t now_ns, const struct kept_table_spec *specs,
-                    uint32_t spec_count, struct kept_memory **out, char *why, size_t why_bytes);
+/* New, empty memory. incarnation: not 0. now_ns: CLOCK_BOOTTIME. kept: false when no keeper will
+ * get it; then it is memory of this process alone and has no descriptor. 0 or -errno with a
+ * sentence. */
+int kept_memory_new(bool kept, uint64_t incarnation, uint64_t now_ns,
+                    const struct kept_table_spec *specs, uint32_t spec_count,
+                    struct kept_memory **out, char *why, size_t why_bytes);
 /* Memory that an earlier broker left, under an exclusive lock. A table that it lacks is added.
  * fd: taken over on success alone. Nothing is written unless all of it can be attached.
  * -EBADMSG: not such memory, or damaged; -EPROTO: of another version of featured; -EBUSY: another
@@ -57,7 +60,7 @@ int kept_memory_attach(int fd, const struct kept_table_spec *specs, uint32_t spe
 /* Unmaps and closes; what is in it stays with the keeper. NULL: nothing. */
 void kept_memory_free(struct kept_memory *memory);
 
-/* To be given to the keeper. */
+/* To be given to the keeper; -1 when it is not to be kept. */
 int kept_memory_fd(const struct kept_memory *memory);
 uint64_t kept_memory_incarnation(const struct kept_memory *memory);
 /* When it was made, CLOCK_BOOTTIME. */

@@ -52,11 +52,12 @@ static int kept_make(struct broker *broker, uint64_t now_ns, char *why, size_t w
                  other);
         return -EBADMSG;
     }
-    int result = kept_memory_new(broker->options.incarnation, now_ns, kept_specs, kept_spec_count,
-                                 &broker->kept, why, why_bytes);
+    int result = kept_memory_new(broker->options.keep != NULL, broker->options.incarnation, now_ns,
+                                 kept_specs, kept_spec_count, &broker->kept, why, why_bytes);
     if (result < 0)
         return result;
-    result = keep_put(broker->options.keep, KEPT_NODE_NAME, kept_memory_fd(broker->kept));
+    if (broker->options.keep)
+        result = keep_put(broker->options.keep, KEPT_NODE_NAME, kept_memory_fd(broker->kept));
     if (result < 0)
         snprintf(why, why_bytes, "the node's memory could not be given to its keeper: %s",
                  strerror(-result));
@@ -73,7 +74,7 @@ int kept_open(struct broker *broker, uint64_t now_ns, char *why, size_t why_byte
         return result;
     }
     broker->options.incarnation = kept_memory_incarnation(broker->kept);
-    log_info("node %s: attached the memory of incarnation %016" PRIx64 ", restart %" PRIu64,
+    log_info("node %s: attached the memory of incarnation %" PRIu64 ", restart %" PRIu64,
              broker->config->node, broker->options.incarnation, kept_memory_restarts(broker->kept));
     return 0;
 }

@@ -31,7 +31,7 @@ static int kept = -1; /* the keeper's descriptor */
 
 static struct kept_memory *make(void) {
     struct kept_memory *memory;
-    cr_assert_eq(kept_memory_new(42, 1000, specs, 2, &memory, why, sizeof why), 0, "%s", why);
+    cr_assert_eq(kept_memory_new(true, 42, 1000, specs, 2, &memory, why, sizeof why), 0, "%s", why);
     kept = fcntl(kept_memory_fd(memory), F_DUPFD_CLOEXEC, 3);
     cr_assert_geq(kept, 0);
     return memory;
@@ -137,7 +137,7 @@ Test(kept_table, takes_memory_for_what_is_used_alone) {
 
 Test(kept_table, of_an_older_version_gets_the_tables_it_lacks) {
     struct kept_memory *memory;
-    cr_assert_eq(kept_memory_new(42, 1000, specs, 1, &memory, why, sizeof why), 0, "%s", why);
+    cr_assert_eq(kept_memory_new(true, 42, 1000, specs, 1, &memory, why, sizeof why), 0, "%s", why);
     kept = fcntl(kept_memory_fd(memory), F_DUPFD_CLOEXEC, 3);
     add(kept_table(memory, 7), 11);
     kept_memory_free(memory);
@@ -162,6 +162,15 @@ Test(kept_table, stays_with_the_one_that_has_it, .timeout = 60) {
     kept_memory_free(memory);
     kept_memory_free(attach_again());
     close(kept);
+}
+
+Test(kept_table, that_nobody_keeps_needs_no_descriptor) {
+    struct kept_memory *memory;
+    cr_assert_eq(kept_memory_new(false, 42, 1000, specs, 2, &memory, why, sizeof why), 0, "%s",
+                 why);
+    cr_expect_eq(kept_memory_fd(memory), -1);
+    cr_expect_eq(add(kept_table(memory, 7), 3), 0);
+    kept_memory_free(memory);
 }
 
 /* ---- what cannot be attached ---- */
