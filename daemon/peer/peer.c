@@ -102,7 +102,6 @@ static void peer_back_off(struct peer *peer, uint64_t now_ns) {
 static void peer_dial(struct peer *peer, uint64_t now_ns) {
     peer->end.heard_ns = now_ns;
     if (!*peer->address) { /* known by name alone, since a restart: peers_add() will say where */
-        snprintf(peer->last_failure, sizeof peer->last_failure, "its address is not known yet");
         peer_back_off(peer, now_ns);
         return;
     }
