@@ -57,7 +57,7 @@ int kept_open(struct broker *broker, uint64_t now_ns, char *why, size_t why_byte
         return result;
     }
     broker->options.incarnation = kept_memory_incarnation(broker->kept);
-    log_info("node %s: attached the memory of incarnation %016" PRIx64 ", restart %" PRIu64,
+    log_info("node %s: attached the memory of incarnation %" PRIu64 ", restart %" PRIu64,
              broker->config->node, broker->options.incarnation, kept_memory_restarts(broker->kept));
     return 0;
 }

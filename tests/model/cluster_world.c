@@ -247,8 +247,7 @@ static void build(struct node *node) {
     node->paused = false;
     node->pump_ns = w->now_ns;
     world_apply_cuts(w);
-    world_say(w, "%s starts, incarnation %016llx", node->name,
-              (unsigned long long)node->incarnation);
+    world_say(w, "%s starts, incarnation %llu", node->name, (unsigned long long)node->incarnation);
 }
 
 static void on_transport_gone(void *owner) {
