@@ -41,7 +41,7 @@ endif
 endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
-  -Wno-sign-conversion $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-restrict) $(WERROR)
+  -Wno-sign-conversion -Wno-missing-field-initializers $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-restrict) $(WERROR)
 # An include is written with its folder: "store/store.h", "support/world.h", "proto/frame.h".
 INC := -I. -Idaemon -Ilibclient -Itests -isystem $(BUILD)/gen
 CPPFLAGS += -D_GNU_SOURCE -DFEATURED_VERSION='"$(VERSION)"' $(INC)
