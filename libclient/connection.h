@@ -17,6 +17,7 @@
 #include "feature.h"
 #include "flusher.h"
 #include "hub.h"
+#include "session.h"
 
 #define FC_ROUND_TRIP_MS 10000u /* bound of a request without a deadline */
 /* The broker answers at the deadline it was told; this long afterwards its answer may still come.
@@ -39,6 +40,7 @@ struct feature {
     struct fc_link *greeting; /* NULL, or one that has not answered our Hello yet: */
     struct fc_call hello;     /* in flight on it */
     uint64_t last_epoch;
+    struct fc_session session;
     struct fc_limits limits; /* the last connection's */
     bool closed;
     uint64_t retry_ns; /* no attempt before */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Opening, once per connection:
+ * Opening, once per session:
  *
  *   StoreOpen --> StoreOpened                                   (a store without a secret)
  *   StoreOpen --> StoreChallenge; StoreProve --> StoreOpened    (with one: both sides prove it)
@@ -131,8 +131,8 @@ static int store_handle_share_mapping(struct feature_store *store, int fd, uint6
     return fc_mapping_new(store->name, fd, bytes, store->write, out);
 }
 
-/* Once everything has been checked the store changes over to the new connection, all at one moment
- * (the lock is held): mapping, handle, epoch and settings belong together. */
+/* Once everything has been checked the store changes over to the new session, all at one moment
+ * (the lock is held): mapping, handle, session and settings belong together. */
 static int store_handle_take_opened(struct feature_store *store, struct fc_link *link,
                                     const struct fc_call *call) {
     const Fb__StoreOpened *opened = call->reply->store_opened;
@@ -159,12 +159,12 @@ static int store_handle_take_opened(struct feature_store *store, struct fc_link 
     fc_mapping_unref(store->mapping);
     store->mapping = mapping;
     store->handle = opened->handle;
-    store->epoch = link->epoch;
+    store->session = link->session;
     if (opened->settings) {
         store->checksum = opened->settings->checksum;
         store->max_reserve_ms = opened->settings->max_reserve_ms;
     }
-    fc_release_reopened(store, link->epoch, link->incarnation);
+    fc_release_reopened(store, link->session, link->incarnation);
     return FEATURE_OK;
 }
 
@@ -198,6 +198,8 @@ static int store_handle_end_call(struct feature_store *store) {
         rc = FC_PENDING;
     else if (rc == FEATURE_E_TIMEOUT)
         rc = fc_fail(rc, "open store %s: the broker did not answer in time", store->name);
+    else if (!rc && link->broken)
+        rc = FC_PENDING; /* the handle does not name it when it comes back, so it is closed then */
     else if (!rc)
         rc = store_handle_take_answer(store, link, &call);
     fc_call_deinit(&call);
@@ -206,7 +208,7 @@ static int store_handle_end_call(struct feature_store *store) {
     return rc;
 }
 
-/* After a new connection each store is opened anew by the first request that needs it; others wait
+/* In a new session each store is opened anew by the first request that needs it; others wait
  * for that one. A link that breaks meanwhile means to begin again with connecting. */
 int fc_store_step(struct feature_store *store) {
     struct feature *feature = store->feature;
@@ -214,7 +216,7 @@ int fc_store_step(struct feature_store *store) {
         int rc = fc_connection_step(feature);
         if (rc && !store->asked)
             return rc;
-        if (!rc && store->epoch == feature->link->epoch)
+        if (!rc && store->session == feature->link->session)
             return FEATURE_OK;
         if (store->asked && !fc_call_is_over(&store->opening))
             return FC_PENDING;
@@ -291,7 +293,7 @@ static void store_handle_unlink_store(struct feature_store *store) {
  * returned, and a consumed one would not count. */
 static void store_handle_close_at_broker(struct feature_store *store) {
     struct fc_link *link = fc_connection_link(store->feature);
-    if (!link || store->epoch != link->epoch)
+    if (!link || store->session != link->session)
         return;
     fc_release_tell(store);
     store_handle_close_handle(link, store->handle);
