@@ -20,6 +20,7 @@
 
 #include "clock.h"
 #include "error.h"
+#include "flush.h"
 #include "limit.h"
 #include "pin.h"
 #include "proto/auth.h"
@@ -27,6 +28,8 @@
 #include "receive.h"
 #include "release.h"
 #include "sized.h"
+
+#define CLOSE_MS 1000u /* to say releases that a lost connection has kept back */
 
 /* ---- opening on a link; all with the lock held ---- */
 
@@ -402,6 +405,8 @@ int feature_store_open(struct feature *feature, const char *name,
 void feature_store_close(struct feature_store *store) {
     if (!store)
         return;
+    if (!fc_connection_forked(store->feature))
+        fc_flush_before_close(store, fc_after_ns(fc_now_ns(), CLOSE_MS * FC_NS_PER_MS));
     store->open = false;
     fc_store_unref(store);
 }
