@@ -6,6 +6,10 @@
  * What has to wait for something is written as steps: fc_connection_step() does what can be done
  * without waiting and says FC_PENDING when something has to come first. Who may wait calls
  * fc_connection_wait() in between; a queue, which may not, steps again when its descriptor says so.
+ *
+ * Circle: connection.c, flusher.c, release.c, session.c: a new connection goes on with the session,
+ * which has releases said again, which wakes the flusher, which connects while there is something
+ * to say.
  */
 #ifndef FEATURED_LIBCLIENT_CONNECTION_H
 #define FEATURED_LIBCLIENT_CONNECTION_H

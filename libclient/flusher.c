@@ -31,8 +31,8 @@ static void flusher_connect(struct feature *feature) {
         fc_connection_wait(feature, fc_after_ns(fc_now_ns(), AWAY_TICK_NS));
 }
 
-/* All under the feature's lock, which is given up while it waits. Sending does not wait, so the lock
- * is never held for long. */
+/* All under the feature's lock, which is given up while it waits. Sending does not wait, so the
+ * lock is never held for long. */
 static void *flusher_run(void *context) {
     struct feature *feature = context;
     struct fc_flusher *flusher = &feature->flusher;

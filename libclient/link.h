@@ -52,7 +52,7 @@ struct fc_link {
     struct fc_hub *hub; /* borrowed */
     unsigned refs;
     struct fc_inherited socket;
-    uint64_t epoch; /* numbers the connections of one handle, from 1 */
+    uint64_t epoch;   /* numbers the connections of one handle, from 1 */
     uint64_t session; /* the session that it serves: see session.h */
     bool broken;
     char why[128];       /* it broke */

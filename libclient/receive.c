@@ -9,8 +9,8 @@
  *  - a request_id is on link->calls, or on link->abandoned, or has been answered.
  * Queues need no waking: they poll the socket, and find it readable as long as a packet is in it.
  *
- * A link that breaks needs none of the handing back: what the handle does not name when it comes back
- * ends (session.c).
+ * A link that breaks needs none of the handing back: what the handle does not name when it comes
+ * back ends (session.c).
  */
 #include "receive.h"
 

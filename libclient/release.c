@@ -233,8 +233,8 @@ static bool release_make_room(struct feature_store *store, size_t count) {
     return true;
 }
 
-/* While the store is not open in the session of a working link it is not known what will still matter:
- * all are kept, and fc_release_reopened() sorts them out. */
+/* While the store is not open in the session of a working link it is not known what will still
+ * matter: all are kept, and fc_release_reopened() sorts them out. */
 static bool release_keep_all(struct feature_store *store, const struct fc_release *releases,
                              size_t count) {
     bool attached = release_is_attached(store);

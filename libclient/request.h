@@ -7,6 +7,9 @@
  * Written as steps: fc_request_step() does what can be done without waiting. fc_request() steps and
  * waits in between; a queue (queue.h) steps whenever something has come. So there is one path,
  * whoever takes it.
+ *
+ * Circle: request.c, store_handle.c, flush.c: a request opens its store first, and a store that is
+ * closed while the broker is away has its releases said by a request.
  */
 #ifndef FEATURED_LIBCLIENT_REQUEST_H
 #define FEATURED_LIBCLIENT_REQUEST_H

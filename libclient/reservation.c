@@ -149,8 +149,8 @@ static int reservation_take_commit(const struct fc_request *request,
     return FEATURE_OK;
 }
 
-/* Takes the reservation, also on failure. session_wanted: a commit is first sent in the session that
- * granted the room, for in any other there is no such room. */
+/* Takes the reservation, also on failure. session_wanted: a commit is first sent in the session
+ * that granted the room, for in any other there is no such room. */
 int fc_commit(struct feature_reservation *reservation, uint64_t deadline_ns,
               struct feature_ref **ref_out) {
     struct feature_store *store = reservation->store;
@@ -165,8 +165,8 @@ int fc_commit(struct feature_reservation *reservation, uint64_t deadline_ns,
     commit.op_id = fc_connection_op_ids(store->feature, 1);
     struct fc_request request =
         FC_REQUEST(.feature = store->feature, .store = store, .handle = &commit.handle,
-                   .what = "commit", .session_wanted = reservation->session, .deadline_ns = deadline_ns,
-                   .expected = FB__CLIENT_REPLY__RESULT_PUT);
+                   .what = "commit", .session_wanted = reservation->session,
+                   .deadline_ns = deadline_ns, .expected = FB__CLIENT_REPLY__RESULT_PUT);
     request.message.op_case = FB__CLIENT_REQUEST__OP_COMMIT;
     request.message.commit = &commit;
     int rc = fc_request(&request);

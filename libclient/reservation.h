@@ -13,7 +13,7 @@ struct feature_reservation {
     struct fc_mapping *mapping;  /* a reference */
     struct feature_ref *ref;     /* ours alone until the commit hands it out */
     uint64_t token;
-    uint64_t session; /* that it was granted in */
+    uint64_t session;        /* that it was granted in */
     void *cuda_stream;       /* that the sample named: waited for before the commit */
     uint8_t *extent;         /* in the mapping */
     uint64_t write_until_ns; /* of fc_boot_ns(): the reservation may have ended afterwards */

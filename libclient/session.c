@@ -21,7 +21,7 @@
 #include "store_handle.h"
 
 #define LOCK_BYTES    4096u
-#define LEASES_A_NOTE 256u /* so that a note is packed on the stack (link.c) */
+#define LEASES_A_NOTE ((size_t)256) /* so that a note is packed on the stack (link.c) */
 
 void fc_session_greet(struct fc_session *session, Fb__Hello *hello) {
     hello->lasts = true;

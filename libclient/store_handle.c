@@ -197,12 +197,10 @@ static int store_handle_end_call(struct feature_store *store) {
     call.descriptor_lost = store->opening.descriptor_lost;
     if (store->opening.descriptor.fd >= 0)
         fc_fork_move(&store->opening.descriptor, &call.descriptor);
-    if (rc == FC_LINK_LOST)
-        rc = FC_PENDING;
+    if (rc == FC_LINK_LOST || (!rc && link->broken))
+        rc = FC_PENDING; /* one that was opened is not named when the handle comes back: it ends */
     else if (rc == FEATURE_E_TIMEOUT)
         rc = fc_fail(rc, "open store %s: the broker did not answer in time", store->name);
-    else if (!rc && link->broken)
-        rc = FC_PENDING; /* the handle does not name it when it comes back, so it is closed then */
     else if (!rc)
         rc = store_handle_take_answer(store, link, &call);
     fc_call_deinit(&call);

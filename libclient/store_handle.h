@@ -42,8 +42,8 @@ struct feature_store {
     size_t release_count, release_room;
 };
 
-/* With the lock held. FEATURE_OK: the link works and the store is open in its session. FC_PENDING: something
- * has to come first. Else a failure with a sentence. Does not wait. */
+/* With the lock held. FEATURE_OK: the link works and the store is open in its session. FC_PENDING:
+ * something has to come first. Else a failure with a sentence. Does not wait. */
 int fc_store_step(struct feature_store *store);
 /* The others as those of connection.h. */
 void fc_store_wait(struct feature_store *store, uint64_t deadline_ns);

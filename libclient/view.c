@@ -168,8 +168,8 @@ int feature_view_find(const struct feature_view *view, const char *tensor_name) 
 }
 
 /* The session that granted the lease has ended. LOST is said only where its broker is known, or has
- * every appearance, to be gone; then nobody can replace the bytes. If the broker lives, it has taken
- * the lease back, and the bytes may become another sample's at any moment. */
+ * every appearance, to be gone; then nobody can replace the bytes. If the broker lives, it has
+ * taken the lease back, and the bytes may become another sample's at any moment. */
 static int view_lease_ended(const struct feature_view *view, bool nobody) {
     const struct feature *feature = view->store->feature;
     const struct fc_link *link = fc_connection_link(feature);

@@ -177,8 +177,7 @@ struct lasting *lasting_new(struct sessions *set, struct broker_session *broker,
 }
 
 int lasting_watch(struct lasting *lasting, int pidfd) {
-    return death_watch_start(&lasting->death, lasting->set->loop, pidfd, lasting_on_death,
-                             lasting);
+    return death_watch_start(&lasting->death, lasting->set->loop, pidfd, lasting_on_death, lasting);
 }
 
 /* A pid is not given to another process while its own lives. So a number that is the same, of a

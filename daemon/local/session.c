@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A session, here, is one connection of a client; what stays of it when the connection ends is in
- * lasting.h. It is OPEN, then CLOSED (session_close(): broker told, fd closed, out of the list), then
- * freed when libuv has let go of its handles. While the session is OPEN, each of these flags may be
- * set:
+ * lasting.h. It is OPEN, then CLOSED (session_close(): broker told, fd closed, out of the list),
+ * then freed when libuv has let go of its handles. While the session is OPEN, each of these flags
+ * may be set:
  *
  *   peer_gone  The client's end cannot take anything more. Output is thrown away, input is read
  *              to its end: a release sent just before the client exited still counts.
@@ -279,8 +279,7 @@ static void session_come_back(struct session *session, const Fb__Hello *hello, u
     struct lasting *own = session->lasting, *lasting = NULL;
     if (!hello->session_id || !set->backend->claimed)
         return;
-    struct broker_session *claimed =
-        set->backend->claimed(set->broker, hello, &own->credentials);
+    struct broker_session *claimed = set->backend->claimed(set->broker, hello, &own->credentials);
     if (claimed)
         lasting = lasting_find(set, claimed, &own->credentials,
                                own->death.watching ? own->death.pidfd : -1);

@@ -11,8 +11,9 @@
  * and nobody else notices. One that does not read its answers is not listened to until it does: it
  * costs no more than the answers to what it has asked by then, and few descriptors.
  *
- * Circle: session.c, session_send.c: what is read decides what is sent, and what is sent and not
- * taken decides whether more is read, and whether the session goes on.
+ * Circle: session.c, lasting.c, session_send.c: what is read decides what is sent, and what is sent
+ * and not taken decides whether more is read, and whether the session goes on. A connection that
+ * ends leaves its session to lasting.c, and a process that dies ends its connection.
  */
 #ifndef FEATURED_LOCAL_SESSION_H
 #define FEATURED_LOCAL_SESSION_H
@@ -66,7 +67,7 @@ struct sessions {
     struct broker *broker;
     const struct session_backend *backend;
     struct sessions_options options;
-    struct session *first; /* open ones */
+    struct session *first;        /* open ones */
     LIST_HEAD(, lasting) lasting; /* what outlives connections: see lasting.h */
     uv_timer_t look_timer;        /* whether the programs of parked sessions are there */
     bool has_look_timer;

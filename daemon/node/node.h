@@ -11,6 +11,7 @@
 #include "broker.h"
 #include "node/account_words.h"
 #include "node/accounts.h"
+#include "node/kept.h"
 #include "node/turns.h"
 #include "ops/log.h"
 #include "proto/auth.h"
@@ -93,7 +94,7 @@ struct broker_session {
     TAILQ_ENTRY(broker_session) link;
     struct owner owner;
     const struct broker_client_ops *ops;
-    void *client; /* NULL: parked */
+    void *client;                      /* NULL: parked */
     uint8_t token[BROKER_TOKEN_BYTES]; /* whoever comes back to it says it */
     bool over_limit;                   /* not admitted, and counted nowhere: see sessions.c */
     bool lasts;                        /* its client comes back when its connection breaks */
@@ -118,6 +119,7 @@ struct broker {
     struct broker_options options;
     const struct config *config;
     uint64_t now_ns, started_ns;
+    struct kept_memory *kept;     /* what is known again after a crash; see kept.h */
     struct store_account account; /* bytes of the homes' shares */
     struct charge_limits limits;
     struct account node_account;

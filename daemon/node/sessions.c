@@ -159,8 +159,7 @@ struct broker_session *broker_session_open(struct broker *broker,
         session ? accounts_session(broker, broker->next_owner + 1, credentials->uid) : NULL;
     bool admin = broker_is_admin(broker, credentials->uid);
     snprintf(why, why_bytes, "the broker is out of memory");
-    bool admitted =
-        account && sessions_admit(broker, account->parent, admin, why, why_bytes);
+    bool admitted = account && sessions_admit(broker, account->parent, admin, why, why_bytes);
     if (!account || (!admitted && !sessions_may_come_back(broker, credentials->uid))) {
         if (account)
             accounts_unhold(broker, account);

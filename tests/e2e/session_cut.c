@@ -117,8 +117,7 @@ static void read_round(struct world *world, uint64_t round, uint64_t *seed) {
 }
 
 static void a_thousand_cuts(struct world *world) {
-    struct cutter cutter = {.socket_path =
-                                world->cluster.nodes[world->consumer_node].socket_path};
+    struct cutter cutter = {.socket_path = world->cluster.nodes[world->consumer_node].socket_path};
     pthread_t thread;
     uint64_t seed = check_seed("session_cut"), round = 0;
     cutter.seed = seed;
