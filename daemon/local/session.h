@@ -11,9 +11,10 @@
  * and nobody else notices. One that does not read its answers is not listened to until it does: it
  * costs no more than the answers to what it has asked by then, and few descriptors.
  *
- * Circle: session.c, lasting.c, session_send.c: what is read decides what is sent, and what is sent
- * and not taken decides whether more is read, and whether the session goes on. A connection that
- * ends leaves its session to lasting.c, and a process that dies ends its connection.
+ * Circle: session.c, lasting.c, session_back.c, session_send.c: what is read decides what is sent,
+ * and what is sent and not taken decides whether more is read, and whether the session goes on. A
+ * connection that ends leaves its session to lasting.c, and a process that dies ends its
+ * connection.
  */
 #ifndef FEATURED_LOCAL_SESSION_H
 #define FEATURED_LOCAL_SESSION_H

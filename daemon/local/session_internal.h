@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A session, as its two files see it: session.c opens, listens and closes, session_send.c answers.
+ * A session, as its files see it: session.c opens, listens and closes, session_send.c answers,
+ * session_back.c goes on with an earlier one.
  */
 #ifndef FEATURED_LOCAL_SESSION_INTERNAL_H
 #define FEATURED_LOCAL_SESSION_INTERNAL_H
@@ -43,9 +44,17 @@ void session_on_death(struct session *session);
 void sessions_check_closed(struct sessions *set);
 const char *session_name(const struct session *session);
 void session_drop(struct session *session, const char *why);
+void session_drop_quietly(struct session *session);
 void session_on_poll(uv_poll_t *poll, int status, int events);
 /* Nobody waits for it to be read. */
 void session_forget_put_off(struct session *session);
+
+/* ---- session_back.c ---- */
+/* Before the first Hello is carried out: takes the session that it names, if it may. */
+void session_come_back(struct session *session, const Fb__Hello *hello, uint64_t now_ns);
+/* Before it is answered: the descriptor of a new lock for the client, -1 = none. Takes the token
+ * out of an answer whose session cannot outlive its connection. */
+int session_make_lasting(const struct session *session, Fb__HelloReply *hello);
 
 /* ---- session_send.c ---- */
 /* Sends now, or queues it. fd: passed along, stays the caller's; -1 = none. */
