@@ -54,3 +54,29 @@ void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns) {
     while (!store_holder_close_some(store, holder, UINT32_MAX, now_ns))
         ;
 }
+
+/* The cursor is the holder shown last + 1. */
+bool store_holder_next(const struct store *store, uint32_t *cursor, uint32_t *holder_out,
+                       uint64_t *owner_out) {
+    while (*cursor < store->holders.touched) {
+        uint32_t index = (*cursor)++;
+        if (!holder_at(store, index)->open)
+            continue;
+        *holder_out = index;
+        *owner_out = holder_at(store, index)->owner;
+        return true;
+    }
+    return false;
+}
+
+/* A holder without an account charges nobody, so that until it is adopted its leases may end like
+ * those of any other. */
+void store_holder_adopt(struct store *store, uint32_t index, uint64_t owner,
+                        struct account *account) {
+    struct holder_slot *holder = holder_at(store, index);
+    holder->owner = owner;
+    holder->account = account;
+    account_add(account, CHARGE_LEASES, holder->lease_count);
+    account_add(account, CHARGE_RESERVATIONS, holder->reservation_count);
+    account_add(account, CHARGE_RESERVED_BYTES, holder->reserved_bytes);
+}

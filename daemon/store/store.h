@@ -151,6 +151,14 @@ void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
 bool store_holder_close_some(struct store *store, uint32_t holder, uint32_t budget,
                              uint64_t now_ns);
 
+/* Walks the open holders; *cursor 0 to begin, false at the end. */
+bool store_holder_next(const struct store *store, uint32_t *cursor, uint32_t *holder_out,
+                       uint64_t *owner_out);
+/* A holder that store_attach() found: from now on it is `owner`'s, and what it holds is charged to
+ * `account`, whatever its limits. Once per attach. */
+void store_holder_adopt(struct store *store, uint32_t holder, uint64_t owner,
+                        struct account *account);
+
 /* A client has come back and says what it holds; what it was granted and never heard of ends.
  * Begin, then claim each, then end what was not claimed: leases as returned, reservations as
  * cancelled (PRODUCER_DIED). Nothing may be granted to the holder in between. A claim of what it
