@@ -151,6 +151,16 @@ void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
 bool store_holder_close_some(struct store *store, uint32_t holder, uint32_t budget,
                              uint64_t now_ns);
 
+/* A client has come back and says what it holds; what it was granted and never heard of ends.
+ * Begin, then claim each, then end what was not claimed: leases as returned, reservations as
+ * cancelled (PRODUCER_DIED). Nothing may be granted to the holder in between. A claim of what it
+ * does not hold does nothing. */
+void store_claim_begin(struct store *store, uint32_t holder);
+void store_claim_lease(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo);
+void store_claim_reservation(struct store *store, uint32_t holder, uint64_t reservation);
+/* How many leases and reservations it has ended. */
+uint32_t store_claim_end(struct store *store, uint32_t holder, uint64_t now_ns);
+
 /* ---- put ---- */
 struct store_put {
     const char *sample_id; /* need not be terminated */
