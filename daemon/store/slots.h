@@ -83,6 +83,7 @@ struct sample_slot { /* one generation */
     struct link by_holder; /* PLANNED at home */
     struct link age;    /* PLANNED, RESIDENT or RETIRED at home | idle landing copy | tombstone */
     struct link effect; /* RETIRED not yet pulled: WORD_TELL */
+    bool claimed; /* PLANNED at home: see claim.c */
 };
 
 /* One sample_id, while any slot or waiter speaks of it. It has no word: it counts as taken while a
@@ -111,6 +112,7 @@ struct lease_slot {
     struct link by_sample;
     struct link by_holder; /* once ended: the ended ones, oldest first */
     struct link effect;    /* LEASE_ENDED not yet pulled: WORD_TELL */
+    bool claimed; /* see claim.c */
 };
 
 struct holder_slot {
