@@ -16,12 +16,13 @@ enum store_result store_holder_open(struct store *store, uint64_t owner, struct 
     uint32_t index = pool_take(store, &store->holders);
     if (index == NONE)
         return STORE_E_LIMIT;
-    *holder_at(store, index) = (struct holder_slot){.open = 1,
-                                                    .owner = owner,
+    *holder_at(store, index) = (struct holder_slot){.owner = owner,
                                                     .account = account,
                                                     .leases = LIST_EMPTY,
                                                     .reservations = LIST_EMPTY,
                                                     .waiters = LIST_EMPTY};
+    store_in_order(); /* the commit point: from here on the slot is somebody's */
+    holder_at(store, index)->open = 1;
     *holder_out = index;
     return STORE_OK;
 }
@@ -53,6 +54,19 @@ bool store_holder_close_some(struct store *store, uint32_t index, uint32_t budge
 void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns) {
     while (!store_holder_close_some(store, holder, UINT32_MAX, now_ns))
         ;
+}
+
+/* ---- after store_attach() ---- */
+/* False: nobody's. What it holds is put into its lists later. */
+bool holder_restore(struct store *store, uint32_t index) {
+    struct holder_slot *holder = holder_at(store, index);
+    if (!holder->open)
+        return false;
+    holder->account = NULL;
+    holder->reserved_bytes = 0;
+    holder->lease_count = holder->reservation_count = 0;
+    holder->leases = holder->reservations = holder->waiters = LIST_EMPTY;
+    return true;
 }
 
 /* The cursor is the holder shown last + 1. */
