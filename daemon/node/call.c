@@ -146,6 +146,7 @@ struct ask *ask_new(struct item *item, struct peer *peer) {
     ask->space = item->call->space;
     ask->peer = peer;
     ask->generation = item->ref.generation;
+    ask->asked_ns = broker_moment_ns(ask->broker);
     ask->user = item->call->session->account->parent;
     account_add(ask->user, CHARGE_WAITS, 1);
     if (ask->space)
@@ -218,6 +219,11 @@ void item_set_deadline(struct item *item, uint64_t deadline_ns) {
 
 static void call_clear_deadline(struct item *item) {
     deadlines_clear(&item->call->broker->deadlines, &item->timed);
+}
+
+uint64_t item_took_ns(const struct item *item) {
+    uint64_t now_ns = broker_moment_ns(item->call->broker);
+    return now_ns > item->call->begun_ns ? now_ns - item->call->begun_ns : 0;
 }
 
 unsigned long long item_waited_ms(const struct item *item) {
@@ -341,6 +347,8 @@ void item_done(struct item *item, Fb__Status status, const char *format, ...) {
     }
     if (item->no_memory && status != FB__STATUS__OK)
         call_add_no_memory(item);
+    if (status == FB__STATUS__OK && item->call->kind->took)
+        item->call->kind->took(item, item_took_ns(item));
     call_close_one(item->call);
 }
 

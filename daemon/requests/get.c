@@ -128,6 +128,11 @@ static void get_free_item(struct item *item) {
     free(get_of(item)->checksums);
 }
 
+static void get_took(const struct item *item, uint64_t ns) {
+    struct node_counts *counts = &item->call->broker->counts;
+    histogram_add(get_of(item)->find.over_network ? &counts->get_remote : &counts->get_local, ns);
+}
+
 static void get_fill_result(const struct item *item, Fb__GetResult *result) {
     const struct get_item *get = get_of(item);
     fb__get_result__init(result);
@@ -171,6 +176,7 @@ const struct request_kind get_kind = {
     .answer = get_answer,
     .expire = get_expire,
     .leave = get_leave,
+    .took = get_took,
     .free_item = get_free_item,
 };
 
@@ -182,6 +188,7 @@ static void get_release_one(struct broker_session *session, const struct attachm
     struct store *store = attachment->space->store;
     if (asked->corrupt) {
         uint64_t generation = 0;
+        attachment->space->counts.corrupt_reads++;
         const char *home = remote_lease_is_corrupt(
             broker, store,
             store_lease_cookie(store, attachment->holder, asked->lease_hi, asked->lease_lo),

@@ -151,6 +151,7 @@ static void put_reserved(struct item *item, const struct store_reservation *rese
 static void put_refused(struct item *item, enum store_result result,
                         const struct store_refusal *refusal, bool waited) {
     char sentence[SENTENCE_BYTES];
+    space_count_refusal(item->call->space, refusal);
     status_sentence(sentence, item->call->space, result, refusal, item->ref.sample_id);
     if (result == STORE_E_FULL && item_index(item) < ROOM_TOLD_ITEMS)
         status_add_room(sentence, item->call->broker, item->call->space, refusal);
@@ -453,14 +454,26 @@ static void put_leave(struct item *item) {
     put_forget_payload(item);
 }
 
+static void put_reserve_took(const struct item *item, uint64_t ns) {
+    histogram_add(&item->call->broker->counts.reserve, ns);
+}
+
+static void put_commit_took(const struct item *item, uint64_t ns) {
+    histogram_add(&item->call->broker->counts.commit, ns);
+}
+
+static void put_inline_took(const struct item *item, uint64_t ns) {
+    histogram_add(&item->call->broker->counts.put_inline, ns);
+}
+
 /* The store keeps the time of those that wait for room, and a commit is not given up. */
-#define PUT_KIND(function)                                                                         \
+#define PUT_KIND(word)                                                                             \
     {                                                                                              \
-        .begin = (function), .item_bytes = sizeof(struct put_item), .answer = put_answer,          \
-        .leave = put_leave                                                                         \
+        .begin = put_##word, .item_bytes = sizeof(struct put_item), .answer = put_answer,          \
+        .leave = put_leave, .took = put_##word##_took                                              \
     }
 
-const struct request_kind put_reserve_kind = PUT_KIND(put_reserve);
-const struct request_kind put_commit_kind = PUT_KIND(put_commit);
-const struct request_kind put_inline_kind = PUT_KIND(put_inline);
+const struct request_kind put_reserve_kind = PUT_KIND(reserve);
+const struct request_kind put_commit_kind = PUT_KIND(commit);
+const struct request_kind put_inline_kind = PUT_KIND(inline);
 const struct request_kind put_cancel_kind = {.begin = put_cancel};
