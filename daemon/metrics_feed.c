@@ -43,7 +43,7 @@ enum feed_state { FEED_IDLE = 0, FEED_ASKED, FEED_ANSWERED, FEED_STOPPED };
 
 struct metrics_feed {
     const struct broker *broker;
-    const char *node;
+    char node[CONFIG_NAME_MAX];
     struct http *http;
     uv_async_t wake;
     pthread_mutex_t lock;
@@ -291,7 +291,7 @@ int metrics_feed_new(uv_loop_t *loop, const struct config *config, const struct 
         return fd;
     }
     feed->broker = broker;
-    feed->node = config->node;
+    strcpy(feed->node, config->node);
     feed_init(feed, loop);
     int result = feed_serve(feed, config, fd, loopback, why, why_bytes);
     *out = feed; /* a failure is taken down in the same way */

@@ -112,12 +112,14 @@ void fetch_leave(struct fetch_reader *reader) {
 static void fetch_finish(struct fetch *fetch) {
     struct store *store = fetch->space->store;
     bool wanted = !TAILQ_EMPTY(&fetch->readers);
-    histogram_add_span(&fetch->broker->counts.wire, fetch->read_ns,
-                       broker_moment_ns(fetch->broker));
+    uint64_t now_ns = broker_moment_ns(fetch->broker);
+    histogram_add_span(&fetch->broker->counts.wire, fetch->read_ns, now_ns);
     struct fetch_reader *reader;
     while ((reader = TAILQ_FIRST(&fetch->readers))) {
         fetch_detach(reader);
         reader->transfer = fetch->transfer;
+        reader->room_ns = fetch->read_ns - fetch->begun_ns;
+        reader->wire_ns = now_ns - fetch->read_ns;
         reader->ops->landed(reader);
     }
     if (wanted)

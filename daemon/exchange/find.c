@@ -216,7 +216,8 @@ static void find_on_answer(void *context, const Fb__PeerReply *reply, const uint
         item->ref.incarnation = peer_incarnation(peer);
         item->ref.generation = reply->lease->generation;
         find->over_network = true;
-        histogram_add_span(&broker->counts.ask_home, asked_ns, broker_moment_ns(broker));
+        find->home_ns = broker_moment_ns(broker) - asked_ns;
+        histogram_add(&broker->counts.ask_home, find->home_ns);
         find_on(find, SEARCH_ON_LEASED, &told);
     }
 }

@@ -327,6 +327,35 @@ static void call_add_no_memory(struct item *item) {
     item->error = longer;
 }
 
+/* However it ended: what was slow and failed is worth a line as well. Clients can cause such lines
+ * at will, so that they are limited for each user. */
+static void call_log_if_slow(const struct item *item, uint64_t took_ns) {
+    const struct call *call = item->call;
+    uint64_t slow_ns = call->broker->config->slow_op_ms * NS_PER_MS;
+    char phases[PHASES_BYTES] = "";
+    if (!slow_ns || took_ns < slow_ns || !call->kind->name)
+        return;
+    call->broker->counts.slow_ops++;
+    if (call->kind->phases)
+        call->kind->phases(item, phases);
+    log_limited(LOG_LEVEL_WARNING, call->session->credentials.uid,
+                "%s: slow %s of sample %s, store %s: %llu ms%s%s%s%s", call->session->name,
+                call->kind->name, item->ref.sample_id, call->space ? call->space->name : "-",
+                (unsigned long long)(took_ns / NS_PER_MS), *phases ? ": " : "", phases,
+                item->status == FB__STATUS__OK ? "" : "; it failed: ",
+                item->status == FB__STATUS__OK ? "" : item_error(item));
+}
+
+static void call_measure(const struct item *item) {
+    const struct call *call = item->call;
+    if (!call->kind->took && !call->kind->name) /* the clock is asked only for what is measured */
+        return;
+    uint64_t took_ns = item_took_ns(item);
+    if (item->status == FB__STATUS__OK && call->kind->took)
+        call->kind->took(item, took_ns);
+    call_log_if_slow(item, took_ns);
+}
+
 void item_done(struct item *item, Fb__Status status, const char *format, ...) {
     call_leave_all(item);
     item->call->broker->items_ended++;
@@ -347,8 +376,7 @@ void item_done(struct item *item, Fb__Status status, const char *format, ...) {
     }
     if (item->no_memory && status != FB__STATUS__OK)
         call_add_no_memory(item);
-    if (status == FB__STATUS__OK && item->call->kind->took)
-        item->call->kind->took(item, item_took_ns(item));
+    call_measure(item);
     call_close_one(item->call);
 }
 

@@ -29,6 +29,8 @@ struct call;
 struct item;
 struct request;
 
+#define PHASES_BYTES 192u
+
 /* Functions that may be NULL are those whose kind has nothing to do then. */
 struct request_kind {
     /* Carries out the request, or makes a call of it. A request that breaks the protocol is not
@@ -47,6 +49,10 @@ struct request_kind {
     void (*leave)(struct item *item);
     /* The item has ended well, so long after its request came: for the counts of this node. */
     void (*took)(const struct item *item, uint64_t ns);
+    /* What it is called where one that was slow is logged; NULL: it never is. */
+    const char *name;
+    /* Where the time went, in words that follow ": "; may be NULL. */
+    void (*phases)(const struct item *item, char out[PHASES_BYTES]);
     /* The call is about to be freed: frees the memory that the item owns. */
     void (*free_item)(struct item *item);
 };

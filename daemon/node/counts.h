@@ -17,7 +17,7 @@ struct node_counts {
     /* Phases of a remote get. */
     struct histogram ask_home, wait_room, wire;
     struct histogram turns; /* of the loop */
-    uint64_t slow_ops;      /* that were logged */
+    uint64_t slow_ops;      /* that took longer than [ops] slow_op */
     uint64_t fences;        /* how often this node was fenced */
 };
 
