@@ -17,22 +17,26 @@
 #include "config.h"
 #include "directory/directory.h"
 #include "memory/arena.h"
+#include "memory/keep.h"
 #include "peer/peer.h"
 #include "store/charges.h"
 
 struct broker;
 struct broker_session;
 
+#define BROKER_TOKEN_BYTES 16u /* of a session: 128 bits that nobody can guess */
+
 /* ---- building it (daemon.c, simulators) ---- */
 
 struct broker_options {
     const struct config *config; /* node name, limits, defaults; must outlive the broker */
-    uint64_t incarnation;
+    uint64_t incarnation;        /* of a broker that finds no memory of an earlier one */
     uint64_t (*clock_ns)(
         void *owner);            /* of this moment, for requests of peers; NULL: of the last pump */
     uint64_t unix_offset_ns;     /* wall clock minus now_ns, for the times in events */
     uint64_t landed_grain_bytes; /* between two Landed notices; 0 = 1 MiB */
     uint64_t memory_limit_bytes; /* arenas together take no more; 0 = no limit */
+    struct keep *keep;           /* holds the memory while no broker runs; NULL: nothing is kept */
     /* A store's arena was made: prefault it in the background, if you like, and report the progress
      * with broker_prefaulted(). May be NULL. */
     void (*arena_ready)(void *owner, const char *store, const struct arena *arena);
@@ -42,6 +46,14 @@ struct broker_options {
 };
 
 int broker_new(const struct broker_options *options, struct broker **out);
+/* Takes back what the keeper has of an earlier broker's memory, or begins anew. Once, right after
+ * broker_new(). 0 or -errno with a sentence; then only broker_free() is left. */
+int broker_attach(struct broker *broker, uint64_t now_ns, char *why, size_t why_bytes);
+/* That of the memory that was attached, else the one in the options. After broker_attach(). */
+uint64_t broker_incarnation(const struct broker *broker);
+/* What its directory must know again after a crash, for the directory's constructor. After
+ * broker_attach(). */
+struct directory_kept *broker_directory_kept(const struct broker *broker);
 /* The heap of all that is to happen at a time: for what is built around the broker, too. */
 struct deadlines *broker_deadlines(struct broker *broker);
 /* Hand these to peers_new(), the directory's constructor (owner: the broker) ... */
@@ -50,7 +62,8 @@ extern const struct directory_events broker_directory_events;
 /* ... and tell the broker of them; transport may be NULL. Once, before anything else. */
 void broker_connect(struct broker *broker, struct peers *peers, struct transport *transport,
                     struct directory *directory);
-/* Makes the stores of the configuration. 0 or -errno with a sentence. */
+/* Makes the stores of the configuration, or attaches those that an earlier broker left, and makes
+ * known again what there was between that one and other nodes. 0 or -errno with a sentence. */
 int broker_open_stores(struct broker *broker, char *why, size_t why_bytes);
 /* Forgets what is pending at peers; before peers_free(). */
 void broker_release_peers(struct broker *broker);
@@ -98,7 +111,9 @@ struct broker_credentials {
 /* Root, the broker's own user and admin_uids. */
 bool broker_is_admin(const struct broker *broker, uid_t uid);
 /* A connected client, not yet greeted. client: handed to the ops. NULL when it may not come in now,
- * with a sentence that names the limit, or when memory is short. */
+ * with a sentence that names the limit, or when memory is short. One that is over a limit comes in
+ * all the same while its user has sessions that it may be coming back to; its Hello is refused when
+ * it does not. */
 struct broker_session *broker_session_open(struct broker *broker,
                                            const struct broker_client_ops *ops, void *client,
                                            const struct broker_credentials *credentials, char *why,
@@ -110,6 +125,16 @@ struct broker_session *broker_session_open(struct broker *broker,
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
                             const Fb__ClientRequest *request, const uint8_t *payload,
                             size_t payload_bytes, uint64_t now_ns, const char **why);
+/* Its connection is gone, and its client may come back: requests under way vanish without an
+ * answer, what it holds stays. False, and nothing is done, when its client cannot come back: it is
+ * to be closed. */
+bool broker_session_park(struct broker_session *session, uint64_t now_ns);
+/* The session, parked or connected, that this Hello names, if its token is right and it is that
+ * user's. NULL: there is none, and no difference is made between the reasons. */
+struct broker_session *broker_session_claimed(struct broker *broker, const Fb__Hello *hello,
+                                              const struct broker_credentials *credentials);
+/* A parked session has a client again, which is about to say Hello. */
+void broker_session_resume(struct broker_session *session, void *client);
 /* Leases end as returned, reservations are cancelled, queued requests vanish without an answer. */
 void broker_session_close(struct broker_session *session, uint64_t now_ns);
 /* For log lines: "session 12 pid 4312 uid 1000 trainer". */

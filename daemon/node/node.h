@@ -11,6 +11,7 @@
 #include "broker.h"
 #include "node/account_words.h"
 #include "node/accounts.h"
+#include "node/kept.h"
 #include "node/turns.h"
 #include "ops/log.h"
 #include "proto/auth.h"
@@ -66,6 +67,7 @@ struct attachment { /* a store this session has opened; its index + 1 is the han
     struct space *space;
     uint32_t holder;
     bool write;
+    bool claimed; /* by a client that has come back: see requests/claim.c */
 };
 struct challenge { /* a store opening half done */
     struct space *space;
@@ -92,7 +94,13 @@ struct broker_session {
     TAILQ_ENTRY(broker_session) link;
     struct owner owner;
     const struct broker_client_ops *ops;
-    void *client;
+    void *client;                      /* NULL: parked */
+    uint8_t token[BROKER_TOKEN_BYTES]; /* whoever comes back to it says it */
+    bool over_limit;                   /* not admitted, and counted nowhere: see sessions.c */
+    bool lasts;                        /* its client comes back when its connection breaks */
+    bool resumed;                      /* it has come back, and Hello is about to be answered */
+    bool claiming;                     /* ... and is saying what it holds (requests/claim.c) */
+    uint64_t parked_ns;                /* since when; 0 = connected */
     struct broker_credentials credentials;
     char name[128], client_name[48];
     bool greeted, admin, wants_events;
@@ -111,6 +119,7 @@ struct broker {
     struct broker_options options;
     const struct config *config;
     uint64_t now_ns, started_ns;
+    struct kept_memory *kept;     /* what is known again after a crash; see kept.h */
     struct store_account account; /* bytes of the homes' shares */
     struct charge_limits limits;
     struct account node_account;
@@ -191,6 +200,9 @@ static inline struct attachment *session_attachment(struct broker_session *sessi
 }
 /* Ends what the session holds under that handle. False: some of it in turns to come. */
 bool session_detach(struct broker_session *session, struct attachment *attachment);
+/* Admits a session that was over a limit when it connected, if there is room for it now. False with
+ * a sentence that names the limit. True for one that was admitted before. */
+bool session_admit(struct broker_session *session, char *why, size_t why_bytes);
 
 /* Gives it a number. name: must stay where it is. */
 void owner_add(struct broker *broker, struct owner *owner, const char *name);

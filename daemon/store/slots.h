@@ -55,6 +55,7 @@ struct sample_slot { /* one generation */
     struct link age;    /* PLANNED, RESIDENT or RETIRED at home | idle landing copy | tombstone */
     struct link effect; /* RETIRED not yet pulled */
     bool effect_queued;
+    bool claimed; /* PLANNED at home: see claim.c */
 };
 
 struct name_slot {                  /* one sample_id, while any slot or waiter speaks of it */
@@ -77,6 +78,7 @@ struct lease_slot {
     struct link by_holder; /* once ended: the ended ones, oldest first */
     struct link effect;    /* LEASE_ENDED not yet pulled */
     bool effect_queued;
+    bool claimed; /* see claim.c */
 };
 
 struct holder_slot {

@@ -151,6 +151,16 @@ void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
 bool store_holder_close_some(struct store *store, uint32_t holder, uint32_t budget,
                              uint64_t now_ns);
 
+/* A client has come back and says what it holds; what it was granted and never heard of ends.
+ * Begin, then claim each, then end what was not claimed: leases as returned, reservations as
+ * cancelled (PRODUCER_DIED). Nothing may be granted to the holder in between. A claim of what it
+ * does not hold does nothing. */
+void store_claim_begin(struct store *store, uint32_t holder);
+void store_claim_lease(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo);
+void store_claim_reservation(struct store *store, uint32_t holder, uint64_t reservation);
+/* How many leases and reservations it has ended. */
+uint32_t store_claim_end(struct store *store, uint32_t holder, uint64_t now_ns);
+
 /* ---- put ---- */
 struct store_put {
     const char *sample_id; /* need not be terminated */
@@ -354,6 +364,15 @@ bool store_slot_lease_next(const struct store *store, uint32_t slot, uint64_t *c
                            struct store_lease_info *out);
 /* All leases, like store_list_next: true with out->generation == 0 means "go on". */
 bool store_lease_next(const struct store *store, uint64_t *cursor, struct store_lease_info *out);
+
+/* Leases with a cookie, also those that have ended and are remembered; *cursor 0 to begin. False at
+ * the end. Cheap per call, like store_lease_next(): a cookie of 0 means "go on". */
+struct store_cookie {
+    uint64_t cookie;
+    bool live;
+    enum store_how how; /* of one that has ended */
+};
+bool store_cookie_next(const struct store *store, uint64_t *cursor, struct store_cookie *out);
 
 struct store_totals {
     uint64_t resident_bytes; /* home extents: PLANNED, SEALED, RESIDENT, RETIRED */

@@ -20,6 +20,9 @@ from ._view import RETURNED, Lease, ref_of
 
 # Ends that are looked at before the event loop gets to do something else.
 _ENDS_PER_TURN = 64
+# A signal that arrives after the interpreter has looked for signals and before poll() sleeps wakes
+# nobody. The sleep is therefore cut, and the interpreter looks again.
+_SIGNAL_LOOK_MS = 500
 
 
 class Queue:
@@ -115,7 +118,8 @@ def get_ahead(
     wait_ms: int,
 ) -> Iterator[Got]:
     """Gets keys, of which up to `window` are under way or there already at a time. Blocks in
-    poll(), which a signal (Ctrl-C) interrupts. Raises the first failure that it comes to."""
+    poll(), which a signal (Ctrl-C) interrupts; one that comes just before the sleep begins is seen
+    _SIGNAL_LOOK_MS later. Raises the first failure that it comes to."""
     queue = Queue(store.client)
     ends: dict[int, Lease | Exception] = {}
     try:
@@ -138,7 +142,7 @@ def get_ahead(
                 ends.update(queue.ended(window))
                 if len(ends) == before:
                     queue.fd  # in a forked child it is closed
-                    poll.poll()
+                    poll.poll(_SIGNAL_LOOK_MS)
                 continue
             number, key = waiting[place]
             del waiting[place]
