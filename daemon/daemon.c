@@ -9,6 +9,11 @@
  * for the broker's next deadline.
  *
  *   serving --SIGTERM--> draining --idle, time out or second signal--> closing --> stopped
+ *   serving --SIGUSR2--> left, if somebody keeps the memory; else as with SIGTERM
+ *
+ * Leaving is what a crash is, on purpose: nothing is ended, given back or told, for the next broker
+ * goes on with all of it. So there is no second way to take things down that would have to be as
+ * right as the first.
  *
  * Draining: no new puts, no new clients; those that are there may finish. Closing: clients first,
  * then peers, then what both stand on, each when libuv has closed the handles of the one before.
@@ -42,6 +47,8 @@
 #include "secret_prints.h"
 #include "transports.h"
 
+#define SIGNALS 4u
+
 enum phase { PHASE_BUILDING, PHASE_SERVING, PHASE_DRAINING, PHASE_CLOSING };
 
 struct daemon {
@@ -59,7 +66,8 @@ struct daemon {
     uv_idle_t hot; /* while active the loop does not sleep: a request may come */
     uv_idle_t due; /* the same: there is more to do at once */
     struct busy_poll busy_poll;
-    uv_signal_t signals[3];
+    uv_signal_t signals[SIGNALS];
+    bool left;            /* for another broker: all memory stays as it is */
     uint64_t incarnation; /* random, never 0 */
     struct secret_prints *secret_prints;
     int64_t room_for_arenas; /* bytes that the cgroup's memory limit leaves for more of them */
@@ -243,12 +251,26 @@ static void daemon_begin_draining(struct daemon *daemon) {
     broker_begin_drain(daemon->broker);
 }
 
+/* On SIGUSR2, which our unit has as its RestartKillSignal: systemd sends SIGTERM for a stop and
+ * this for a restart, so that nobody has to be asked which of the two it is. */
+static void daemon_leave(struct daemon *daemon) {
+    char load[128];
+    broker_describe_load(daemon->broker, load, sizeof load);
+    log_info("node %s: leaving for the next broker, with its memory in place and %s",
+             daemon->config.node, load);
+    daemon->left = true;
+    uv_stop(&daemon->loop);
+}
+
 /* A second SIGTERM means "at once". */
 static void daemon_on_signal(uv_signal_t *handle, int number) {
     struct daemon *daemon = handle->data;
     if (number == SIGHUP && daemon->options.config_path)
         daemon_reload(daemon);
-    else if (daemon->phase == PHASE_SERVING)
+    else if (number == SIGUSR2 && daemon->options.keep) {
+        if (daemon->phase == PHASE_SERVING) /* a stop that has begun stays a stop */
+            daemon_leave(daemon);
+    } else if (daemon->phase == PHASE_SERVING)
         daemon_begin_draining(daemon);
     else if (daemon->phase == PHASE_DRAINING)
         daemon_begin_closing(daemon);
@@ -262,7 +284,7 @@ static void daemon_close_handles(struct daemon *daemon) {
     uv_close((uv_handle_t *)&daemon->timer, NULL);
     uv_close((uv_handle_t *)&daemon->hot, NULL);
     uv_close((uv_handle_t *)&daemon->due, NULL);
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < SIGNALS; i++)
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
     death_watch_stop(&daemon->starter, NULL);
 }
@@ -331,9 +353,9 @@ static uint64_t daemon_on_clock(void *context) {
     return daemon_clock_ns(CLOCK_BOOTTIME);
 }
 
-/* SIGTERM and SIGINT stop, SIGHUP reads the file again if there is one. */
+/* SIGTERM and SIGINT stop, SIGHUP reads the file again if there is one, SIGUSR2 leaves. */
 static int daemon_build_loop(struct daemon *daemon) {
-    static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
+    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
     int result = uv_loop_init(&daemon->loop);
     if (result < 0)
         return result;
@@ -344,7 +366,7 @@ static int daemon_build_loop(struct daemon *daemon) {
     uv_idle_init(&daemon->loop, &daemon->due);
     daemon->check.data = daemon->timer.data = daemon;
     uv_check_start(&daemon->check, daemon_on_check);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < SIGNALS; i++) {
         uv_signal_init(&daemon->loop, &daemon->signals[i]);
         daemon->signals[i].data = daemon;
         uv_signal_start(&daemon->signals[i], daemon_on_signal, numbers[i]);
@@ -572,7 +594,8 @@ int daemon_run(struct daemon *daemon) {
              daemon->config.socket_path);
     notify_manager("READY=1");
     daemon_turn(daemon);
-    return uv_run(&daemon->loop, UV_RUN_DEFAULT);
+    int result = uv_run(&daemon->loop, UV_RUN_DEFAULT);
+    return daemon->left ? DAEMON_LEFT : result < 0 ? result : 0;
 }
 
 /* The cluster's key is wiped; the loop has closed all of its handles by now. */
