@@ -41,7 +41,7 @@ endif
 endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
-  -Wno-sign-conversion $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-restrict) $(WERROR)
+  -Wno-sign-conversion -Wno-missing-field-initializers $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-restrict) $(WERROR)
 # An include is written with its folder: "store/store.h", "support/world.h", "proto/frame.h".
 INC := -I. -Idaemon -Ilibclient -Itests -isystem $(BUILD)/gen
 CPPFLAGS += -D_GNU_SOURCE -DFEATURED_VERSION='"$(VERSION)"' $(INC)
@@ -49,10 +49,12 @@ CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -M
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
-LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson) $(LIB_CLIENT)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson libmicrohttpd) $(LIB_CLIENT)
 # Only programs of tests/vm: the broker finds these two at run time (daemon/transport/rdma/verbs.h).
 LIB_VERBS := $(shell $(PC) --libs libibverbs librdmacm)
 LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)
+# featurectl top alone.
+LIB_TOP := $(shell $(PC) --libs ncursesw)
 LIB_TEST := -lcriterion -lm
 
 # ---- what is built from what ----
@@ -112,7 +114,7 @@ $(BUILD)/featured: $(call obj,daemon/main.c) $(BUILD)/libdaemon.a
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
 $(BUILD)/featurectl: $(CTL_OBJ) $(HOST_OBJ) $(BUILD)/libfeature.a
 	@echo "  LINK $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_CTL) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_CTL) $(LIB_TOP) -o $@
 $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
@@ -154,14 +156,14 @@ deb: ## Debian packages, into dist/
 	scripts/build-deb $(BUILD) dist $(VERSION)
 
 # ---- tests ----
-# Simulated brokers have arenas of their own (tests/model/cluster_memory.c).
-WRAP_model := -Wl,--wrap=arena_init,--wrap=arena_deinit
+# Simulated brokers have arenas of their own, and are killed with their memory (tests/model/cluster_memory.c).
+WRAP_model := -Wl,--wrap=arena_init,--wrap=arena_deinit,--wrap=mmap,--wrap=munmap
 define suite_rule
 $(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(if $(filter unit,$(1)),$(filter-out %/main.o,$(CTL_OBJ))) \
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $$(@D)
 	@echo "  LINK $$@"
-	$(Q)$$(CC) $$(LDFLAGS) $(WRAP_$(1)) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
+	$(Q)$$(CC) $$(LDFLAGS) $(WRAP_$(1)) $$^ $(LIB_DAEMON) $(LIB_CTL) $(if $(filter unit,$(1)),$(LIB_TOP)) $(LIB_TEST) -o $$@
 endef
 $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
 # The suite `memory` lets allocations of the daemon and of the library fail, those and no others: it is linked with

@@ -41,6 +41,7 @@
 #include "environment.h"
 #include "local/death.h"
 #include "local/listener.h"
+#include "metrics_feed.h"
 #include "ops/notify.h"
 #include "peer/peer.h"
 #include "prefault.h"
@@ -77,6 +78,7 @@ struct daemon {
     struct transport *transport;
     struct directory *directory;
     struct listener *listener;
+    struct metrics_feed *metrics; /* NULL: [ops] http is not set */
 };
 
 static uint64_t daemon_clock_ns(clockid_t clock) {
@@ -313,6 +315,7 @@ static void daemon_begin_closing(struct daemon *daemon) {
     broker_describe_load(daemon->broker, load, sizeof load);
     log_info("node %s: closing with %s", daemon->config.node, load);
     daemon->phase = PHASE_CLOSING;
+    metrics_feed_stop(daemon->metrics);
     listener_close(daemon->listener, daemon_on_listener_gone, daemon);
 }
 
@@ -440,6 +443,8 @@ static int daemon_build_directory_static(struct daemon *daemon) {
                                       daemon_clock_ns(CLOCK_REALTIME) / 1000000,
                                       &broker_directory_events, daemon->broker, &daemon->directory);
     free(peers);
+    if (result == 0)
+        directory_static_keep(daemon->directory, broker_directory_kept(daemon->broker));
     return result;
 }
 
@@ -535,7 +540,9 @@ static int daemon_build(struct daemon *daemon, char *why, size_t why_bytes) {
     broker_connect(daemon->broker, daemon->peers, daemon->transport, daemon->directory);
     if ((result = broker_open_stores(daemon->broker, why, why_bytes)) < 0 ||
         (result = daemon_listen_for_peers(daemon, why, why_bytes)) < 0 ||
-        (result = daemon->directory->ops->start(daemon->directory)) < 0)
+        (result = daemon->directory->ops->start(daemon->directory)) < 0 ||
+        (result = metrics_feed_new(&daemon->loop, &daemon->config, daemon->broker, &daemon->metrics,
+                                   why, why_bytes)) < 0)
         return result;
     return daemon_listen_for_clients(daemon, why, why_bytes);
 }
@@ -547,6 +554,7 @@ static void daemon_unbuild(struct daemon *daemon) {
     daemon->phase = PHASE_CLOSING;
     if (!daemon->has_loop)
         return;
+    metrics_feed_stop(daemon->metrics);
     if (daemon->directory) {
         daemon_on_listener_gone(daemon);
     } else {
@@ -604,6 +612,7 @@ void daemon_free(struct daemon *daemon) {
         return;
     if (daemon->has_loop)
         uv_loop_close(&daemon->loop);
+    metrics_feed_free(daemon->metrics);
     secret_prints_free(daemon->secret_prints);
     sodium_memzero(daemon->cluster_key, sizeof daemon->cluster_key);
     free(daemon->config.peers);

@@ -197,7 +197,7 @@ void fc_get_make(struct fc_get *get, struct feature_store *store) {
 static void get_return_lease(const struct fc_request *request, const Fb__GetResult *result) {
     struct fc_release release = {.lease_hi = result->lease_hi,
                                  .lease_lo = result->lease_lo,
-                                 .lease_epoch = request->epoch,
+                                 .lease_session = request->session,
                                  .lease_incarnation = request->incarnation};
     fc_release_leave(request->store, &release, 1);
 }

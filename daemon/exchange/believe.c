@@ -36,8 +36,7 @@ bool believe_lease(const struct item *item, struct peer *peer, uint64_t generati
                  layout_check_sample_id(lease->sample_id) ? "(no sample id)" : lease->sample_id);
     else if (generation && item->ref.incarnation && peer_incarnation(peer) != item->ref.incarnation)
         snprintf(why, SENTENCE_BYTES,
-                 "asked of incarnation %016" PRIx64
-                 ", and it was granted by incarnation %016" PRIx64,
+                 "asked of incarnation %" PRIu64 ", and it was granted by incarnation %" PRIu64,
                  item->ref.incarnation, peer_incarnation(peer));
     else
         return true;
@@ -55,7 +54,7 @@ bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeas
     if (!store_stat(space->store, NULL, 0, lease->generation, &info) || info.state == STORE_GONE ||
         info.state == STORE_FREE)
         return true;
-    const struct peer *origin = (const struct peer *)(uintptr_t)info.origin;
+    const struct peer *origin = peers_of_number(item->call->broker->peers, info.origin);
     if (!info.landing)
         snprintf(why, SENTENCE_BYTES,
                  "it says that it is the home of generation %" PRIu64 ", whose home is this node",
@@ -64,11 +63,33 @@ bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeas
         snprintf(why, SENTENCE_BYTES,
                  "it says that generation %" PRIu64
                  " is this sample, and what has landed here is sample %s from node %s",
-                 lease->generation, info.sample_id, peer_node(origin));
+                 lease->generation, info.sample_id, origin ? peer_node(origin) : "?");
     else
         return true;
     believe_not(peer, why);
     return false;
+}
+
+/* Checks the home's answer: its spec, sizes and checksums. Returns NULL, or a sentence that says
+ * what is wrong. The size of the sample is computed here, from the spec, and is not taken from the
+ * answer, because so many bytes will be written into this node's memory. */
+const char *believe_spec(struct broker *broker, const Fb__PeerLeaseReply *reply,
+                         size_t payload_bytes, struct layout *layout) {
+    Fb__SampleSpec *spec =
+        reply->spec.len > LAYOUT_SPEC_BYTES_MAX
+            ? NULL
+            : fb__sample_spec__unpack(bump_begin(&broker->bump), reply->spec.len, reply->spec.data);
+    if (!spec)
+        return "the home sent a malformed spec";
+    const char *wrong = layout_compute(spec, layout);
+    if (wrong)
+        return wrong;
+    if (layout->extent_bytes != reply->extent_bytes ||
+        (payload_bytes && payload_bytes != reply->extent_bytes))
+        return "the home sent sizes that do not fit the spec";
+    if (reply->checksums.len && reply->checksums.len != 8ull * layout->tensor_count)
+        return "the home sent another number of checksums than tensors";
+    return NULL;
 }
 
 /* A stat without info says that the peer knows nothing, which needs no belief. */

@@ -101,6 +101,10 @@ static void peer_back_off(struct peer *peer, uint64_t now_ns) {
 /* A dial counts as something heard: the silence that peer_tick() measures begins now. */
 static void peer_dial(struct peer *peer, uint64_t now_ns) {
     peer->end.heard_ns = now_ns;
+    if (!*peer->address) { /* known by name alone, since a restart: peers_add() will say where */
+        peer_back_off(peer, now_ns);
+        return;
+    }
     peer->state = PEER_CONNECTING;
     int result = peer_transport_of(peer)->ops->connect(
         peer_transport_of(peer), peer->address, peer->data_address, &peer->end, &peer->end.conn);
@@ -161,7 +165,7 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
     bool seeks = peer == &peer->end.peers->seeker;
     if (!seeks)
         log_limited(LOG_LEVEL_INFO, log_source(peer->node),
-                    "link to node %s at %s is up, incarnation %016llx", peer->node, peer->address,
+                    "link to node %s at %s is up, incarnation %llu", peer->node, peer->address,
                     (unsigned long long)incarnation);
     peer->state = PEER_UP;
     peer->incarnation = incarnation;

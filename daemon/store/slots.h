@@ -49,12 +49,14 @@ struct sample_slot { /* one generation */
     uint32_t lease_count, consumed;
     uint32_t hash_next; /* by generation */
     bool hashed;
+    bool read; /* somebody has had a lease on it */
     struct list leases;
     struct link by_name;   /* PLANNED, SEALED at home: among its name's pending ones */
     struct link by_holder; /* PLANNED at home */
     struct link age;    /* PLANNED, RESIDENT or RETIRED at home | idle landing copy | tombstone */
     struct link effect; /* RETIRED not yet pulled */
     bool effect_queued;
+    bool claimed; /* PLANNED at home: see claim.c */
 };
 
 struct name_slot {                  /* one sample_id, while any slot or waiter speaks of it */
@@ -77,6 +79,7 @@ struct lease_slot {
     struct link by_holder; /* once ended: the ended ones, oldest first */
     struct link effect;    /* LEASE_ENDED not yet pulled */
     bool effect_queued;
+    bool claimed; /* see claim.c */
 };
 
 struct holder_slot {
@@ -145,6 +148,7 @@ struct store {
     uint64_t reserves_ended;
     uint64_t lease_count, put_waiters, get_waiters, land_waiters;
     uint64_t puts, gets, frees;
+    struct store_lives lives;
 };
 
 static inline void *store_at(const struct store *store, uint64_t offset) {

@@ -28,6 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/histogram.h"
 #include "proto/place.h"
 #include "store/charges.h"
 
@@ -72,6 +73,7 @@ enum store_reason {
     STORE_UNCACHED,
     STORE_FETCH_FAILED,
     STORE_RESERVE_ENDED, /* PLANNED for longer than max_reserve */
+    STORE_REASONS,       /* how many there are */
 };
 
 enum store_policy { STORE_ON_RELEASE = 0, STORE_ON_ACK, STORE_RETAIN };
@@ -91,6 +93,7 @@ enum store_cause {
     STORE_CAUSE_SESSION_RESERVATIONS,
     STORE_CAUSE_SESSION_QUEUED, /* bytes asked by its waiting puts */
     STORE_CAUSE_QUEUE,          /* others wait already, and this one may not pass them */
+    STORE_CAUSES,               /* how many there are */
 };
 struct store_refusal {
     enum store_cause cause;
@@ -150,6 +153,16 @@ void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
  * vanish with the first call; the holder must not be used for anything else from then on. */
 bool store_holder_close_some(struct store *store, uint32_t holder, uint32_t budget,
                              uint64_t now_ns);
+
+/* A client has come back and says what it holds; what it was granted and never heard of ends.
+ * Begin, then claim each, then end what was not claimed: leases as returned, reservations as
+ * cancelled (PRODUCER_DIED). Nothing may be granted to the holder in between. A claim of what it
+ * does not hold does nothing. */
+void store_claim_begin(struct store *store, uint32_t holder);
+void store_claim_lease(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo);
+void store_claim_reservation(struct store *store, uint32_t holder, uint64_t reservation);
+/* How many leases and reservations it has ended. */
+uint32_t store_claim_end(struct store *store, uint32_t holder, uint64_t now_ns);
 
 /* ---- put ---- */
 struct store_put {
@@ -355,6 +368,15 @@ bool store_slot_lease_next(const struct store *store, uint32_t slot, uint64_t *c
 /* All leases, like store_list_next: true with out->generation == 0 means "go on". */
 bool store_lease_next(const struct store *store, uint64_t *cursor, struct store_lease_info *out);
 
+/* Leases with a cookie, also those that have ended and are remembered; *cursor 0 to begin. False at
+ * the end. Cheap per call, like store_lease_next(): a cookie of 0 means "go on". */
+struct store_cookie {
+    uint64_t cookie;
+    bool live;
+    enum store_how how; /* of one that has ended */
+};
+bool store_cookie_next(const struct store *store, uint64_t *cursor, struct store_cookie *out);
+
 struct store_totals {
     uint64_t resident_bytes; /* home extents: PLANNED, SEALED, RESIDENT, RETIRED */
     uint64_t landing_used_bytes;
@@ -367,6 +389,15 @@ struct store_totals {
     uint64_t reserves_ended;     /* by max_reserve, since init */
 };
 void store_totals(const struct store *store, struct store_totals *out);
+
+/* How generations have lived and ended, since init or attach. */
+struct store_lives {
+    uint64_t ended[STORE_REASONS]; /* left RESIDENT, or ended before; copies of others' too */
+    /* Of home generations, from the moment at which they became readable: to their first lease, and
+     * to their consumption or ack. */
+    struct histogram first_get, consumed;
+};
+void store_lives(const struct store *store, struct store_lives *out);
 
 /* Who holds the room, and who waits for it first. Owners: see store_holder_open(). Cheap. */
 struct store_room {

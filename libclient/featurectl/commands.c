@@ -11,26 +11,33 @@
 #include <string.h>
 
 extern const struct command command_status, command_nodes, command_stores, command_store_create,
-    command_store_drop, command_samples, command_leases, command_sessions, command_put,
-    command_ingest, command_get, command_ref, command_explain, command_abort, command_ack,
-    command_gc, command_drain, command_events, command_index_check, command_doctor, command_help,
-    command_version, command_complete;
+    command_store_drop, command_samples, command_leases, command_sessions, command_top, command_put,
+    command_ingest, command_export, command_get, command_ref, command_explain, command_abort,
+    command_ack, command_gc, command_drain, command_events, command_index_check, command_doctor,
+    command_help, command_version, command_complete;
 
 const struct command *const commands[] = {
-    &command_status,     &command_nodes,   &command_stores,      &command_store_create,
-    &command_store_drop, &command_samples, &command_leases,      &command_sessions,
-    &command_put,        &command_ingest,  &command_get,         &command_ref,
-    &command_explain,    &command_abort,   &command_ack,         &command_gc,
-    &command_drain,      &command_events,  &command_index_check, &command_doctor,
-    &command_help,       &command_version, &command_complete,    NULL,
+    &command_status,      &command_nodes,
+    &command_stores,      &command_store_create,
+    &command_store_drop,  &command_samples,
+    &command_leases,      &command_sessions,
+    &command_top,         &command_put,
+    &command_ingest,      &command_export,
+    &command_get,         &command_ref,
+    &command_explain,     &command_abort,
+    &command_ack,         &command_gc,
+    &command_drain,       &command_events,
+    &command_index_check, &command_doctor,
+    &command_help,        &command_version,
+    &command_complete,    NULL,
 };
 
 const struct option_spec common_options[] = {
-    {.name = "json", .help = "one JSON object a line, numbers in the unit that the key names"},
+    {.name = "json", .help = "one JSON object a line, units as the keys say"},
     {.name = "socket",
      .kind = OPTION_TEXT,
      .argument = "PATH",
-     .help = "the broker's socket (default $FEATURED_SOCKET, else /run/featured/featured.sock)"},
+     .help = "the broker's socket (default: $FEATURED_SOCKET, else /run/featured/featured.sock)"},
     {.name = "help", .letter = 'h', .help = "describe the command"},
     {.name = "version", .letter = 'V', .help = "print the version of featurectl"},
     {0},

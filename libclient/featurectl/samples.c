@@ -4,7 +4,7 @@
  * with a cursor; what changes in between is seen or not.
  *
  * A row is one sample on one node. Where another node reads it at the moment, that node lists
- * its copy too (column COPY).
+ * its copy too (its WHY begins with "copy of node").
  *
  * The nodes are asked one after the other, through this broker. A node that does not answer is
  * named on standard error and costs its own rows only; the exit code says that something is
@@ -16,26 +16,27 @@
 #include "featurectl/each_store.h"
 #include "featurectl/members.h"
 #include "featurectl/memory.h"
+#include "featurectl/pages.h"
 #include "featurectl/why.h"
 #include "featurectl/words.h"
 
-#define PAGE_ITEMS 256u
-
-/* "why" is put together here (why.c); all else is as the brokers tell it. */
+/* "why" is put together here (why.c); all else is as the brokers tell it. It has the state, the
+ * reason and the readers in words, so that their columns are not needed by default.
+ */
 static const struct table_column sample_columns[] = {
     {"store", "STORE", TABLE_LEFT},
     {"sample_id", "SAMPLE", TABLE_LEFT},
-    {"generation", "GENERATION", TABLE_RIGHT},
-    {"state", "STATE", TABLE_LEFT},
-    {"reason", "REASON", TABLE_LEFT},
+    {"generation", "GENERATION", TABLE_RIGHT | TABLE_WIDE},
+    {"state", "STATE", TABLE_LEFT | TABLE_WIDE},
+    {"reason", "REASON", TABLE_LEFT | TABLE_WIDE},
     {"extent_bytes", "SIZE", TABLE_RIGHT},
     {"age_ms", "AGE", TABLE_RIGHT},
-    {"leases", "LEASES", TABLE_RIGHT},
-    {"consumed", "CONSUMED", TABLE_RIGHT},
-    {"readers", "READERS", TABLE_RIGHT},
-    {"home", "HOME", TABLE_LEFT},
+    {"leases", "LEASES", TABLE_RIGHT | TABLE_WIDE},
+    {"consumed", "CONSUMED", TABLE_RIGHT | TABLE_WIDE},
+    {"readers", "READERS", TABLE_RIGHT | TABLE_WIDE},
+    {"home", "HOME", TABLE_LEFT | TABLE_WIDE},
     {"node", "NODE", TABLE_LEFT},
-    {"landing", "COPY", TABLE_LEFT},
+    {"landing", "COPY", TABLE_LEFT | TABLE_WIDE},
     {"why", "WHY", TABLE_LEFT},
     {"holders", NULL, TABLE_LEFT},
 };
@@ -64,35 +65,23 @@ static void samples_print_sample(struct table *table, const char *store, Fb__Pol
     free(why);
 }
 
-/* Every page of one node's samples of a store. */
+static void samples_visit(void *table, const struct pages_query *query,
+                          const Fb__SampleInfo *sample) {
+    const Fb__StoreInfo *store = query->store;
+    samples_print_sample(table, store->store, store->settings ? store->settings->policy : 0,
+                         query->node, sample);
+}
+
 static int samples_list_node(struct context *context, const Fb__StoreInfo *store,
                              struct table *table, uint32_t handle, const char *node) {
     const struct options *options = &context->options;
-    Fb__List list = FB__LIST__INIT;
-    list.store = store->store;
-    list.handle = handle;
-    list.node = (char *)node;
-    list.deadline_ms = MEMBERS_PATIENCE_MS;
-    list.prefix = (char *)options_text(options, "prefix", "");
-    list.limit = PAGE_ITEMS;
-    list.all_states = options_given(options, "all");
-    list.holders = options_given(options, "holders");
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_LIST;
-    request.list = &list;
-    do {
-        Fb__ClientReply *reply;
-        int status =
-            context_call(context, &request, store->store, FB__CLIENT_REPLY__RESULT_LIST, &reply);
-        if (status)
-            return status;
-        for (size_t i = 0; i < reply->list->n_samples; i++)
-            samples_print_sample(table, store->store, store->settings ? store->settings->policy : 0,
-                                 node, reply->list->samples[i]);
-        list.cursor = reply->list->cursor;
-        context_free_reply(reply);
-    } while (list.cursor);
-    return FEATURE_OK;
+    const struct pages_query query = {.store = store,
+                                      .handle = handle,
+                                      .node = node,
+                                      .prefix = options_text(options, "prefix", ""),
+                                      .all_states = options_given(options, "all"),
+                                      .holders = options_given(options, "holders")};
+    return pages_list(context, &query, samples_visit, table);
 }
 
 /* ---- samples whose home is dead: known by their records alone ---- */
@@ -185,7 +174,7 @@ static int samples_run_samples(struct context *context) {
     int status = members_fetch(context, &reply);
     if (status)
         return status;
-    CONTEXT_TABLE(context, &table, sample_columns);
+    CONTEXT_WIDE_TABLE(context, &table, sample_columns);
     status = each_store_or_dropped(context, &table, samples_list_store, reply->nodes);
     context_free_reply(reply);
     return status;
@@ -200,6 +189,7 @@ static const struct option_spec sample_options[] = {
     {.name = "local", .letter = 'l', .help = "only what lies on this node"},
     {.name = "all", .letter = 'a', .help = "also those being written, retired or gone"},
     {.name = "holders", .help = "name the sessions and nodes that hold each sample"},
+    OPTION_WIDE,
     OPTION_SECRET_FILE,
     {0},
 };
@@ -207,7 +197,7 @@ static const struct option_spec sample_options[] = {
 const struct command command_samples = {
     .name = "samples",
     .arguments = "",
-    .summary = "samples of the cluster: home, state, size, readers, and why each is not freed yet",
+    .summary = "samples of the cluster, and why each is not freed yet",
     .details =
         "Every member is asked for its own. One that does not answer is named, and the others "
         "are listed all the\nsame. With directory = etcd samples whose home is dead are "

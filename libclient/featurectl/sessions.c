@@ -6,7 +6,10 @@
  * By session for the question "which process keeps this?", and with --by-user for "who keeps so
  * much?": limits are for users, and what ended sessions have left behind counts there, too.
  */
+#include <stdio.h>
+
 #include "featurectl/context.h"
+#include "featurectl/units.h"
 
 #define PAGE_ITEMS 256u
 
@@ -15,35 +18,37 @@ static const struct table_column session_columns[] = {
     {"pid", "PID", TABLE_RIGHT},
     {"uid", "USER", TABLE_RIGHT},
     {"name", "NAME", TABLE_LEFT},
+    {"state", "STATE", TABLE_LEFT},
     {"age_ms", "AGE", TABLE_RIGHT},
     {"idle_ms", "IDLE", TABLE_RIGHT},
-    {"stores", "STORES", TABLE_RIGHT},
-    {"handles", "HANDLES", TABLE_RIGHT},
+    {"stores", "STORES", TABLE_RIGHT | TABLE_WIDE},
+    {"handles", "HANDLES", TABLE_RIGHT | TABLE_WIDE},
     {"leases", "LEASES", TABLE_RIGHT},
-    {"reservations", "RESERVATIONS", TABLE_RIGHT},
-    {"reserved_bytes", "RESERVED", TABLE_RIGHT},
-    {"waits", "WAITING", TABLE_RIGHT},
-    {"unread_bytes", "UNREAD", TABLE_RIGHT},
-    {"unread_descriptors", "DESCRIPTORS", TABLE_RIGHT},
-    {"pending_ends", "PENDING", TABLE_RIGHT},
+    {"reservations", "RESERVATIONS", TABLE_RIGHT | TABLE_WIDE},
+    {"reserved_bytes", "RESERVED", TABLE_RIGHT | TABLE_IF_ANY},
+    {"waits", "WAITING", TABLE_RIGHT | TABLE_IF_ANY},
+    {"unread_bytes", "UNREAD", TABLE_RIGHT | TABLE_WIDE},
+    {"unread_descriptors", "DESCRIPTORS", TABLE_RIGHT | TABLE_WIDE},
+    {"pending_ends", "PENDING", TABLE_RIGHT | TABLE_IF_ANY},
     {"requests", NULL, TABLE_LEFT},
     {"queued_bytes", NULL, TABLE_LEFT},
     {"kept_bytes", NULL, TABLE_LEFT},
     {"admin", NULL, TABLE_LEFT},
+    {"parked_ms", NULL, TABLE_LEFT},
 };
 
 static const struct table_column owner_columns[] = {
     {"name", "WHO", TABLE_LEFT},
     {"sessions", "SESSIONS", TABLE_RIGHT},
-    {"created_stores", "CREATED", TABLE_RIGHT},
-    {"handles", "HANDLES", TABLE_RIGHT},
+    {"created_stores", "CREATED", TABLE_RIGHT | TABLE_IF_ANY},
+    {"handles", "HANDLES", TABLE_RIGHT | TABLE_WIDE},
     {"leases", "LEASES", TABLE_RIGHT},
-    {"reservations", "RESERVATIONS", TABLE_RIGHT},
-    {"reserved_bytes", "RESERVED", TABLE_RIGHT},
-    {"waits", "WAITING", TABLE_RIGHT},
-    {"unread_bytes", "UNREAD", TABLE_RIGHT},
-    {"unread_descriptors", "DESCRIPTORS", TABLE_RIGHT},
-    {"pending_ends", "PENDING", TABLE_RIGHT},
+    {"reservations", "RESERVATIONS", TABLE_RIGHT | TABLE_WIDE},
+    {"reserved_bytes", "RESERVED", TABLE_RIGHT | TABLE_IF_ANY},
+    {"waits", "WAITING", TABLE_RIGHT | TABLE_IF_ANY},
+    {"unread_bytes", "UNREAD", TABLE_RIGHT | TABLE_WIDE},
+    {"unread_descriptors", "DESCRIPTORS", TABLE_RIGHT | TABLE_WIDE},
+    {"pending_ends", "PENDING", TABLE_RIGHT | TABLE_IF_ANY},
     {"requests", NULL, TABLE_LEFT},
     {"queued_bytes", NULL, TABLE_LEFT},
     {"kept_bytes", NULL, TABLE_LEFT},
@@ -66,6 +71,15 @@ static void sessions_print_holdings(struct table *table, const Fb__Holdings *hol
     table_bytes(table, holds->kept_bytes);
 }
 
+/* Parked: its connection broke, its process lives, and the broker keeps all that it holds for it.
+ */
+static void sessions_print_state(struct table *table, uint64_t parked_ms) {
+    char state[48], duration[UNITS_ROOM];
+    if (parked_ms)
+        snprintf(state, sizeof state, "parked %s", units_duration(parked_ms, duration));
+    table_text(table, parked_ms ? state : "connected");
+}
+
 /* The name is what the program called itself; pid and user come from the kernel. */
 static void sessions_print(struct table *table, const Fb__SessionInfo *session) {
     const Fb__Holdings none = FB__HOLDINGS__INIT;
@@ -73,11 +87,13 @@ static void sessions_print(struct table *table, const Fb__SessionInfo *session) 
     table_count(table, session->pid);
     table_count(table, session->uid);
     table_text(table, session->name);
+    sessions_print_state(table, session->parked_ms);
     table_duration(table, session->age_ms);
     table_duration(table, session->idle_ms);
     table_count(table, session->stores);
     sessions_print_holdings(table, session->holds ? session->holds : &none);
     table_flag(table, session->admin);
+    table_count(table, session->parked_ms);
     table_end_row(table);
 }
 
@@ -103,9 +119,9 @@ static int sessions_run_sessions(struct context *context) {
     request.sessions = &sessions;
     struct table table;
     if (sessions.by_owner)
-        CONTEXT_TABLE(context, &table, owner_columns);
+        CONTEXT_WIDE_TABLE(context, &table, owner_columns);
     else
-        CONTEXT_TABLE(context, &table, session_columns);
+        CONTEXT_WIDE_TABLE(context, &table, session_columns);
     int status;
     do {
         Fb__ClientReply *reply;
@@ -127,13 +143,14 @@ static const struct option_spec session_options[] = {
     {.name = "by-user",
      .help = "one line for each user and for each node that reads from here, with what ended "
              "sessions have left"},
+    OPTION_WIDE,
     {0},
 };
 
 const struct command command_sessions = {
     .name = "sessions",
     .arguments = "",
-    .summary = "who is connected, and what each holds; without admin rights, your own",
+    .summary = "who is connected, and what each holds",
     .options = session_options,
     .run = sessions_run_sessions,
 };

@@ -431,7 +431,7 @@ Test(ending, another_incarnation_is_not_believed) {
     struct world w;
     build(&w, INCARNATION + 1);
     get(&w, GENERATION, INCARNATION);
-    expect_disbelief(&w, "000000000000004d", "000000000000004e");
+    expect_disbelief(&w, "incarnation 77,", "incarnation 78");
     take_apart(&w);
 }
 
