@@ -27,7 +27,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <uv.h>
@@ -39,13 +38,13 @@
 #include "directory/directory.h"
 #include "directory/etcd/etcd.h"
 #include "environment.h"
-#include "local/death.h"
 #include "local/listener.h"
 #include "metrics_feed.h"
 #include "ops/notify.h"
 #include "peer/peer.h"
 #include "prefault.h"
 #include "secret_prints.h"
+#include "starter.h"
 #include "transports.h"
 
 #define SIGNALS 4u
@@ -502,38 +501,14 @@ static void daemon_on_starter_gone(void *owner) {
         daemon_begin_closing(daemon);
 }
 
-/* A pidfd tells of the end of a whole process, however it ends, and of nothing else.
- * PR_SET_PDEATHSIG would tell of the end of the thread that started us, and a pipe would stay open
- * for as long as any forked child of that process has a copy of it. The second look at our parent
- * is for a process that ended before we had the pidfd: its number may be another's by now. */
-static int daemon_watch_starter(struct daemon *daemon, char *why, size_t why_bytes) {
-    pid_t pid = daemon->options.end_with;
-    if (pid == 0)
-        return 0;
-    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    int result = pidfd < 0 ? -errno : 0;
-    if (result == 0 && getppid() != pid) {
-        close(pidfd);
-        result = -ESRCH;
-    }
-    if (result == 0)
-        result = death_watch_start(&daemon->starter, &daemon->loop, pidfd, daemon_on_starter_gone,
-                                   daemon);
-    if (result < 0)
-        snprintf(why, why_bytes, "--end-with=%d: %s", (int)pid,
-                 result == -ESRCH ? "this process is not the one that has started this broker, or "
-                                    "has ended"
-                                  : strerror(-result));
-    return result;
-}
-
 /* Stores are opened before anybody can ask for them, and clients are let in last: whoever connects
  * finds a broker that is ready, and systemd is told READY only after that. */
 static int daemon_build(struct daemon *daemon, char *why, size_t why_bytes) {
     int result = daemon_read_cluster_key(daemon, why, why_bytes);
     if (result < 0 || (result = secret_prints_new(&daemon->config, &daemon->secret_prints)) < 0 ||
         (result = daemon_build_loop(daemon)) < 0 ||
-        (result = daemon_watch_starter(daemon, why, why_bytes)) < 0 ||
+        (result = starter_watch(daemon->options.end_with, &daemon->loop, &daemon->starter,
+                                daemon_on_starter_gone, daemon, why, why_bytes)) < 0 ||
         (result = daemon_build_broker(daemon, why, why_bytes)) < 0 ||
         (result = daemon_build_directory(daemon, why, why_bytes)) < 0)
         return result;
