@@ -36,6 +36,7 @@
 #include "environment.h"
 #include "local/death.h"
 #include "local/listener.h"
+#include "metrics_feed.h"
 #include "ops/notify.h"
 #include "peer/peer.h"
 #include "prefault.h"
@@ -69,6 +70,7 @@ struct daemon {
     struct transport *transport;
     struct directory *directory;
     struct listener *listener;
+    struct metrics_feed *metrics; /* NULL: [ops] http is not set */
 };
 
 static uint64_t daemon_clock_ns(clockid_t clock) {
@@ -291,6 +293,7 @@ static void daemon_begin_closing(struct daemon *daemon) {
     broker_describe_load(daemon->broker, load, sizeof load);
     log_info("node %s: closing with %s", daemon->config.node, load);
     daemon->phase = PHASE_CLOSING;
+    metrics_feed_stop(daemon->metrics);
     listener_close(daemon->listener, daemon_on_listener_gone, daemon);
 }
 
@@ -515,7 +518,9 @@ static int daemon_build(struct daemon *daemon, char *why, size_t why_bytes) {
     broker_connect(daemon->broker, daemon->peers, daemon->transport, daemon->directory);
     if ((result = broker_open_stores(daemon->broker, why, why_bytes)) < 0 ||
         (result = daemon_listen_for_peers(daemon, why, why_bytes)) < 0 ||
-        (result = daemon->directory->ops->start(daemon->directory)) < 0)
+        (result = daemon->directory->ops->start(daemon->directory)) < 0 ||
+        (result = metrics_feed_new(&daemon->loop, &daemon->config, daemon->broker, &daemon->metrics,
+                                   why, why_bytes)) < 0)
         return result;
     return daemon_listen_for_clients(daemon, why, why_bytes);
 }
@@ -527,6 +532,7 @@ static void daemon_unbuild(struct daemon *daemon) {
     daemon->phase = PHASE_CLOSING;
     if (!daemon->has_loop)
         return;
+    metrics_feed_stop(daemon->metrics);
     if (daemon->directory) {
         daemon_on_listener_gone(daemon);
     } else {
@@ -583,6 +589,7 @@ void daemon_free(struct daemon *daemon) {
         return;
     if (daemon->has_loop)
         uv_loop_close(&daemon->loop);
+    metrics_feed_free(daemon->metrics);
     secret_prints_free(daemon->secret_prints);
     sodium_memzero(daemon->cluster_key, sizeof daemon->cluster_key);
     free(daemon->config.peers);

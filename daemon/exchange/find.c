@@ -187,7 +187,7 @@ static void find_on_answer(void *context, const Fb__PeerReply *reply, const uint
     struct ask *ask = context;
     struct broker *broker = ask->broker;
     struct peer *peer = ask->peer;
-    uint64_t asked = ask->generation, remote = ask->remote;
+    uint64_t asked = ask->generation, remote = ask->remote, asked_ns = ask->asked_ns;
     struct item *item = ask_take(ask);
     bool granted = reply && reply->status == FB__STATUS__OK &&
                    reply->result_case == FB__PEER_REPLY__RESULT_LEASE;
@@ -223,6 +223,8 @@ static void find_on_answer(void *context, const Fb__PeerReply *reply, const uint
         item->ref.incarnation = peer_incarnation(peer);
         item->ref.generation = reply->lease->generation;
         find->over_network = true;
+        find->home_ns = broker_moment_ns(broker) - asked_ns;
+        histogram_add(&broker->counts.ask_home, find->home_ns);
         find_on(find, SEARCH_ON_LEASED, &told);
     }
 }

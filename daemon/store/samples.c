@@ -113,12 +113,25 @@ static void samples_count(struct store *store, const struct sample_slot *sample,
     store->state_bytes[state] += by * sample->extent_bytes;
 }
 
+/* For whoever watches: called before the slot changes, so that its state and since_ns are those
+ * that it leaves. A RETIRED one has been counted when it was retired. */
+static void samples_note_end(struct store *store, const struct sample_slot *sample,
+                             enum store_state state, enum store_reason reason, uint64_t now_ns) {
+    enum store_state before = sample_state(sample);
+    if ((state != STORE_RETIRED && state != STORE_GONE) || before == STORE_RETIRED)
+        return;
+    store->lives.ended[reason]++;
+    if (before == STORE_RESIDENT && (reason == STORE_CONSUMED || reason == STORE_ACKED))
+        histogram_add_span(&store->lives.consumed, sample->since_ns, now_ns);
+}
+
 /* The one place where the state of a slot changes. The word is stored in one piece, after all that
  * readers of it rely on. since_ns stays when a reservation is sealed (how long it has stood counts
  * from the reservation) and when a retired generation is freed. */
 void sample_commit(struct store *store, uint32_t index, enum store_state state,
                    enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
+    samples_note_end(store, sample, state, reason, now_ns);
     samples_count(store, sample, (uint64_t)-1);
     if (state != STORE_SEALED && state != STORE_GONE)
         sample->since_ns = now_ns;

@@ -49,6 +49,7 @@ struct sample_slot { /* one generation */
     uint32_t lease_count, consumed;
     uint32_t hash_next; /* by generation */
     bool hashed;
+    bool read; /* somebody has had a lease on it */
     struct list leases;
     struct link by_name;   /* PLANNED, SEALED at home: among its name's pending ones */
     struct link by_holder; /* PLANNED at home */
@@ -147,6 +148,7 @@ struct store {
     uint64_t reserves_ended;
     uint64_t lease_count, put_waiters, get_waiters, land_waiters;
     uint64_t puts, gets, frees;
+    struct store_lives lives;
 };
 
 static inline void *store_at(const struct store *store, uint64_t offset) {
