@@ -49,7 +49,7 @@ CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -M
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
-LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson) $(LIB_CLIENT)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson libmicrohttpd) $(LIB_CLIENT)
 # Only programs of tests/vm: the broker finds these two at run time (daemon/transport/rdma/verbs.h).
 LIB_VERBS := $(shell $(PC) --libs libibverbs librdmacm)
 LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "copy.h"
 #include "cuda.h"
 #include "key.h"
 #include "pin.h"
@@ -372,7 +373,7 @@ static int get_copy_tensor(const struct feature_view *view, int index, const cha
     int rc = FEATURE_OK;
     if (tensor->bytes &&
         !fc_cuda_batch_to(batch, buffer->iov_base, data, tensor->bytes, tensor->name, &rc))
-        memcpy(buffer->iov_base, data, tensor->bytes);
+        fc_copy(buffer->iov_base, data, tensor->bytes);
     return rc;
 }
 

@@ -80,6 +80,7 @@ static void attach_reset_sample(struct store *store, uint32_t i) {
     s->extent = EXTENT_NONE;
     s->lease_count = 0;
     s->hashed = false;
+    s->read = s->consumed;
     s->leases = LIST_EMPTY;
     if (state == STORE_GONE)
         s->chunk = NONE;
@@ -152,6 +153,7 @@ static void attach_live_lease(struct store *store, uint32_t index) {
         store->leased_bytes += s->extent_bytes;
     list_append(store, &store->leases, LEASE_BY_SAMPLE, &s->leases, index);
     list_append(store, &store->leases, LEASE_BY_HOLDER, &holder->leases, index);
+    s->read = true;
     holder->lease_count++;
     store->lease_count++;
 }

@@ -62,6 +62,9 @@ uint32_t lease_grant(struct store *store, uint32_t sample_index, uint32_t holder
                                  .holder = holder};
     lease_make_token(store, index, lease);
     bool first = !sample->lease_count++;
+    if (!sample->read && !sample_flag(sample, WORD_LANDING))
+        histogram_add_span(&store->lives.first_get, sample_stamp(sample)->since_ns, now_ns);
+    sample->read = true;
     if (first && !sample_flag(sample, WORD_LANDING))
         store->leased_bytes += sample->extent_bytes;
     if (first && sample_flag(sample, WORD_LANDING)) {

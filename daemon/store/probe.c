@@ -185,6 +185,10 @@ void store_totals(const struct store *store, struct store_totals *out) {
                                  .reserves_ended = store->kept.reserves_ended};
 }
 
+void store_lives(const struct store *store, struct store_lives *out) {
+    *out = store->lives;
+}
+
 /* ---- who holds the room ---- */
 
 /* Only the oldest STORE_LOOK_MAX reservations are looked at, so that a refusal costs the same

@@ -139,6 +139,18 @@ void sample_to_end(struct store *store, uint32_t index, uint64_t flags_gone) {
     word_set(&sample->word, (word_load(&sample->word) & ~(WORD_STAMP | flags_gone)) | next);
 }
 
+/* For whoever watches: called before the slot changes, so that its state and since_ns are those
+ * that it leaves. A RETIRED one has been counted when it was retired. */
+static void samples_note_end(struct store *store, const struct sample_slot *sample,
+                             enum store_state state, enum store_reason reason, uint64_t now_ns) {
+    enum store_state before = sample_state(sample);
+    if ((state != STORE_RETIRED && state != STORE_GONE) || before == STORE_RETIRED)
+        return;
+    store->lives.ended[reason]++;
+    if (before == STORE_RESIDENT && (reason == STORE_CONSUMED || reason == STORE_ACKED))
+        histogram_add_span(&store->lives.consumed, sample_stamp(sample)->since_ns, now_ns);
+}
+
 /* The one place where the state of a slot changes. The word is stored in one piece, after all that
  * readers of it rely on. The stamp stays when a reservation is sealed: how long it has stood counts
  * from the reservation. since_ns stays when a retired generation is freed, and its place among the
@@ -150,6 +162,7 @@ void sample_commit(struct store *store, uint32_t index, enum store_state state,
     bool landing = sample_flag(sample, WORD_LANDING),
          retired = sample_state(sample) == STORE_RETIRED;
     uint64_t kept = WORD_LANDING | WORD_CACHED | WORD_DROPPED | WORD_TELL, set = 0;
+    samples_note_end(store, sample, state, reason, now_ns);
     sample_count(store, sample, (uint64_t)-1);
     if (state == STORE_PLANNED)
         kept |= WORD_UNHEARD;

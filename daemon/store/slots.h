@@ -78,12 +78,13 @@ struct sample_slot { /* one generation */
     uint32_t lease_count;
     uint32_t hash_next; /* by generation */
     bool hashed;
+    bool read; /* somebody has had a lease on it */
     struct list leases;
     struct link by_name;   /* PLANNED, SEALED at home: among its name's pending ones */
     struct link by_holder; /* PLANNED at home */
     struct link age;    /* PLANNED, RESIDENT or RETIRED at home | idle landing copy | tombstone */
     struct link effect; /* RETIRED not yet pulled: WORD_TELL */
-    bool claimed; /* PLANNED at home: see claim.c */
+    bool claimed;       /* PLANNED at home: see claim.c */
 };
 
 /* One sample_id, while any slot or waiter speaks of it. It has no word: it counts as taken while a
@@ -112,7 +113,7 @@ struct lease_slot {
     struct link by_sample;
     struct link by_holder; /* once ended: the ended ones, oldest first */
     struct link effect;    /* LEASE_ENDED not yet pulled: WORD_TELL */
-    bool claimed; /* see claim.c */
+    bool claimed;          /* see claim.c */
 };
 
 struct holder_slot {
@@ -218,6 +219,7 @@ struct store {
     uint64_t home_count[STORE_GONE + 1], landing_count, gone_count;
     uint64_t state_bytes[STORE_GONE + 1], leased_bytes; /* at home */
     uint64_t lease_count, put_waiters, get_waiters, land_waiters;
+    struct store_lives lives;
 };
 
 static inline void *store_at(const struct store *store, uint64_t offset) {

@@ -29,6 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/histogram.h"
 #include "proto/place.h"
 #include "store/charges.h"
 
@@ -73,6 +74,7 @@ enum store_reason {
     STORE_UNCACHED,
     STORE_FETCH_FAILED,
     STORE_RESERVE_ENDED, /* PLANNED for longer than max_reserve */
+    STORE_REASONS,       /* how many there are */
 };
 
 enum store_policy { STORE_ON_RELEASE = 0, STORE_ON_ACK, STORE_RETAIN };
@@ -92,6 +94,7 @@ enum store_cause {
     STORE_CAUSE_SESSION_RESERVATIONS,
     STORE_CAUSE_SESSION_QUEUED, /* bytes asked by its waiting puts */
     STORE_CAUSE_QUEUE,          /* others wait already, and this one may not pass them */
+    STORE_CAUSES,               /* how many there are */
 };
 struct store_refusal {
     enum store_cause cause;
@@ -418,6 +421,15 @@ struct store_totals {
     uint64_t reserves_ended;     /* by max_reserve, since init */
 };
 void store_totals(const struct store *store, struct store_totals *out);
+
+/* How generations have lived and ended, since init or attach. */
+struct store_lives {
+    uint64_t ended[STORE_REASONS]; /* left RESIDENT, or ended before; copies of others' too */
+    /* Of home generations, from the moment at which they became readable: to their first lease, and
+     * to their consumption or ack. */
+    struct histogram first_get, consumed;
+};
+void store_lives(const struct store *store, struct store_lives *out);
 
 /* Who holds the room, and who waits for it first. Owners: see store_holder_open(). Cheap. */
 struct store_room {
