@@ -18,6 +18,7 @@
 #include "directory/directory.h"
 #include "memory/arena.h"
 #include "memory/keep.h"
+#include "ops/metrics.h"
 #include "peer/peer.h"
 #include "store/charges.h"
 
@@ -78,6 +79,19 @@ uint64_t broker_next_deadline_ns(const struct broker *broker);
 /* A turn of the loop has ended at now_ns: how long it took, and the pump of that. Shown by health;
  * a long one is warned of. */
 void broker_turn_took(struct broker *broker, uint64_t now_ns, uint64_t turn_ns, uint64_t pump_ns);
+
+/* A snapshot of all metrics, a bounded part with each call: true when it is whole. progress: {0} to
+ * begin. Which metrics there are: exchange/metrics_table.c. */
+struct metrics_progress {
+    bool begun, done;
+    uint32_t space;    /* the next one */
+    struct peer *peer; /* the last one */
+};
+bool broker_measure(const struct broker *broker, struct metrics *metrics,
+                    struct metrics_progress *progress);
+/* NULL: it takes puts and serves gets; else why not, for a sentence that begins "node a: ". */
+#define BROKER_WHY_BYTES 768u
+const char *broker_is_ready(const struct broker *broker, char out[BROKER_WHY_BYTES]);
 
 /* From here on no new puts; gets and releases go on. */
 void broker_begin_drain(struct broker *broker);

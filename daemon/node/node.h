@@ -11,6 +11,7 @@
 #include "broker.h"
 #include "node/account_words.h"
 #include "node/accounts.h"
+#include "node/counts.h"
 #include "node/kept.h"
 #include "node/turns.h"
 #include "ops/log.h"
@@ -55,6 +56,7 @@ struct space {
     bool drop_walked, detached; /* dropped: all slots; no transport or prefault has it */
     uint64_t drop_cursor, given_back_bytes; /* dropped: how far its end has come */
     struct account *creator; /* the user who made it at run time; NULL: the configuration */
+    struct space_counts counts;
 };
 
 /* What an effect's tag points to. */
@@ -145,6 +147,7 @@ struct broker {
     bool unfinished;      /* this turn has done its part, and more is due */
     uint32_t first_space; /* whose effects come first in the next turn */
     struct turns turns;
+    struct node_counts counts;
     TAILQ_HEAD(, leaving) leavings; /* spaces.c */
     bool draining;
     struct bump bump;          /* for the one spec that is being looked at */
@@ -167,6 +170,17 @@ const char *status_reason_word(enum store_reason reason);
 /* Why a get of this found nothing: "... was retired 12 s ago: consumed". */
 void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,
                       const struct space *space, const char *sample_id, uint64_t generation);
+
+/* The time of this moment, for measuring: broker->now_ns is that of the last message or turn. */
+static inline uint64_t broker_moment_ns(const struct broker *broker) {
+    return broker->options.clock_ns ? broker->options.clock_ns(broker->options.owner)
+                                    : broker->now_ns;
+}
+
+/* The store has refused something, and whoever asked is told so. */
+static inline void space_count_refusal(struct space *space, const struct store_refusal *refusal) {
+    space->counts.refused[refusal->cause]++;
+}
 
 /* ---- spaces.c ---- */
 struct space *space_find(struct broker *broker, const char *name);
