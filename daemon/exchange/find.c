@@ -24,16 +24,15 @@
 #include "exchange/remote_lease.h"
 #include "node/knowledge.h"
 
-/* Tells the machine of an event, and does what it says, which may bring about the next event from
- * inside: the store, for example, is asked and answers at once. It never goes deep, for each such
- * event leads to a state that waits, or to the end. */
 /* With a million samples a broker serves 5 s after its start; who is silent longer is not waited
- * for.
- */
+ * for. */
 #define RETURNS_NS (5000 * NS_PER_MS)
 #define AGAIN_NS   (50 * NS_PER_MS)
 #define AGAIN_MAX  100u /* for one get: what moves bytes gives it its time anew */
 
+/* Tells the machine of an event, and does what it says, which may bring about the next event from
+ * inside: the store, for example, is asked and answers at once. It never goes deep, for each such
+ * event leads to a state that waits, or to the end. */
 static void find_on(struct find *find, enum search_event event, const struct find_told *told);
 
 /* ---- this node's own store ---- */
@@ -455,6 +454,12 @@ static bool find_home_returns(const struct find *find, enum search_event event,
            broker->now_ns - info.heard_ns < RETURNS_NS;
 }
 
+/* It was asked again, and there is no link to it now. */
+static bool find_home_is_away(const struct find *find) {
+    const struct peer *home = peers_find(find->item.call->broker->peers, find->item.ref.home);
+    return find->again.queued || (find->asked_again && (!home || !peer_is_up(home)));
+}
+
 static void find_on_again(struct deadline *again, uint64_t now_ns) {
     (void)now_ns; /* broker->now_ns */
     find_on(container_of(again, struct find, again), SEARCH_ON_AGAIN, &(struct find_told){0});
@@ -551,7 +556,7 @@ void find_begin(struct find *find) {
 
 void find_expire(struct find *find) {
     struct item *item = &find->item;
-    if (find->again.queued)
+    if (find->state != SEARCH_LANDING && find_home_is_away(find))
         item_done(item, FB__STATUS__UNAVAILABLE,
                   "sample %s of store %s: the link to node %s was lost, and it has not come back "
                   "within %llu ms",

@@ -8,6 +8,7 @@ import http.client
 import json
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,17 @@ from typing import Iterator
 import numpy as np
 import pytest
 
-from brokers import FEATURED, ROOT, STORES, Broker, start_pair, temporary_folder, wait_until
+from brokers import (
+    FEATURECTL,
+    FEATURED,
+    ROOT,
+    STORES,
+    Broker,
+    free_port,
+    start_pair,
+    temporary_folder,
+    wait_until,
+)
 
 OPEN_METRICS = "application/openmetrics-text"
 OPS = "[ops]\nhttp = 127.0.0.1:0\n"
@@ -321,3 +332,141 @@ def test_the_document_lists_what_there_is(watched: tuple[Broker, Broker]) -> Non
         there.add(family + "_total" if kind == "counter" else family)
     assert there - listed == set(), "these are not in docs/METRICS.md"
     assert {name for name in listed - there if not name.startswith("featured_rail_")} == set()
+
+
+RULES = ROOT / "conf/prometheus/rules.yml"
+OF_PROMETHEUS = {"up"}
+
+
+def expressions(node: object) -> Iterator[str]:
+    """Every query of a dashboard."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("expr", "definition", "query") and isinstance(value, str):
+                yield value
+            yield from expressions(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from expressions(value)
+
+
+def test_the_dashboard_asks_for_what_exists(existing: set[str]) -> None:
+    dashboard = json.loads((ROOT / "conf/grafana/featured.json").read_text())
+    queries = [query for query in expressions(dashboard) if query != "prometheus"]
+    assert len(queries) > 20
+    for query in queries:
+        names = metric_names(query)
+        assert names, f"no metric in {query}"
+        assert names <= existing, f"{names - existing} do not exist: {query}"
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, f"{panel['title']} lies on another panel"
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+
+
+def test_labels_of_queries_exist(watched: tuple[Broker, Broker]) -> None:
+    """A value of a label that is spelt wrong would make an alert that never comes."""
+    values: dict[str, set[str]] = {}
+    for broker in watched:
+        for _, labels in scrape(broker).values:
+            for label, value in labels:
+                values.setdefault(label, set()).add(value)
+    for label, value in re.findall(r'(\w+)!?=~?"([^"]*)"', RULES.read_text()):
+        if label != "job":
+            assert set(value.split("|")) <= values[label], f"{label}={value}"
+
+
+def test_alerts_ask_for_what_exists_and_name_commands_that_do(existing: set[str]) -> None:
+    text = RULES.read_text()
+    alerts = re.split(r"^ +- alert: ", text, flags=re.MULTILINE)[1:]
+    assert len(alerts) >= 15
+    for alert in alerts:
+        name = alert.split("\n")[0]
+        query = alert[alert.index("expr:") : alert.index("annotations:")]
+        names = metric_names(query) - {"featured"}
+        assert names <= existing, f"{name}: {names - existing} do not exist"
+        assert names or OF_PROMETHEUS & set(re.findall(r"\w+", query)), name
+        command = re.search(r'command: "(.*)"', alert)
+        assert command and "featurectl " in command[1], f"{name} names no command"
+        for words in re.findall(r"featurectl ([^;\"|]+)", command[1]):
+            verb, *options = words.split()
+            helped = subprocess.run([FEATURECTL, verb, "--help"], capture_output=True, text=True)
+            assert helped.returncode == 0, f"{name}: featurectl {verb}"
+            for option in options:
+                assert not option.startswith("--") or option in helped.stdout, f"{name}: {option}"
+
+
+def promtool(*words: str | Path, text: str | None = None) -> None:
+    """Fails with what promtool has found. Skips, saying so, where there is none."""
+    if shutil.which("promtool") is None:
+        pytest.skip("there is no promtool: `scripts/setup all` installs it (Debian: prometheus)")
+    done = subprocess.run(["promtool", *words], input=text, capture_output=True, text=True)
+    assert done.returncode == 0 and "error" not in done.stderr, done.stdout + done.stderr
+
+
+def test_promtool_finds_nothing_in_the_metrics(watched: tuple[Broker, Broker]) -> None:
+    for broker in watched:
+        promtool("check", "metrics", text=ask(broker)[2])
+
+
+def test_promtool_finds_nothing_in_the_rules() -> None:
+    promtool("check", "rules", RULES)
+    promtool("check", "config", ROOT / "conf/prometheus/prometheus.yml")
+
+
+def test_alerts_are_raised_and_not_raised() -> None:
+    promtool("test", "rules", ROOT / "tests/prometheus/rules_test.yml")
+
+
+def test_every_alert_has_a_test() -> None:
+    tested = (ROOT / "tests/prometheus/rules_test.yml").read_text()
+    for alert in re.findall(r"- alert: (\w+)", RULES.read_text()):
+        assert re.search(rf"alertname: {alert}\n +exp_alerts:\n +- exp_labels", tested), alert
+
+
+# ---- with etcd ----
+
+
+def test_etcd_is_measured(folder: Path) -> None:
+    if shutil.which("etcd") is None:
+        pytest.skip("there is no etcd: `scripts/setup test` installs it (Debian: etcd-server)")
+    client_port, peer_port = free_port(), free_port()
+    urls = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{peer_port}"
+    etcd = subprocess.Popen(
+        ["etcd", "--data-dir", folder / "etcd", "--listen-client-urls", urls[0],
+         "--advertise-client-urls", urls[0], "--listen-peer-urls", urls[1],
+         "--initial-advertise-peer-urls", urls[1], "--initial-cluster", f"default={urls[1]}"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    broker = Broker(
+        folder, "indexed", STORES + OPS + f"[directory]\nkind = etcd\nendpoints = {urls[0]}\n"
+    )
+    try:
+        broker.start()
+        wait_until(lambda: ask(broker, "/readyz")[0] == 200, "ready")
+        with broker.connect() as client, client.store("run", framework="numpy") as store:
+            store.put("indexed", {"x": np.zeros(10, dtype=np.float32)})
+        told = scrape(broker)
+        assert told.of("featured_index_requests_total", kind="txn") >= 2  # our record, the sample's
+        assert told.of("featured_index_txn_seconds_count") >= 2
+        assert 0 < told.of("featured_index_txn_seconds_sum") < 1000
+        assert told.of("featured_index_lease_seconds_count") >= 1
+        etcd.kill()
+        etcd.wait()
+        wait_until(lambda: scrape(broker).of("featured_fenced") == 1, "it is fenced")
+        assert scrape(broker).of("featured_index_request_failures_total") >= 1
+        status, _, text = ask(broker, "/readyz")
+        assert status == 503 and text.startswith("node indexed: ")
+    finally:
+        etcd.kill()
+        etcd.wait()
+        broker.stop()
