@@ -66,7 +66,7 @@ static void crash_note(struct ref *ref, void *context) {
 void crash_begin(struct model *m) {
     struct store_totals totals;
     struct store_answer answer;
-    crash.watching = model_rnd(m, WATCH_ONE_IN) == 0;
+    crash.watching = m->crashes && model_rnd(m, WATCH_ONE_IN) == 0;
     crash.spoilt = false;
     if (!crash.watching)
         return;

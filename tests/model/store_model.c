@@ -327,8 +327,7 @@ void model_open_holder(struct model *m) {
                                 .reservations = 2 + (uint32_t)model_rnd(m, 6),
                                 .queued_bytes = 8192 * (1 + model_rnd(m, 8))};
     struct account first;
-    if (m->crashes)
-        crash_spoil(m); /* the reference knows nothing of the first of the two */
+    crash_spoil(m); /* the reference knows nothing of the first of the two */
     uint32_t free_holder = 0, holder;
     while (free_holder < HOLDERS && m->ref->holders[free_holder].open)
         free_holder++;
@@ -517,11 +516,9 @@ void model_step(struct model *m) {
         m->op = "drop";
         run = op_drop;
     }
-    if (m->crashes)
-        crash_begin(m);
+    crash_begin(m);
     run(m);
-    if (m->crashes)
-        crash_end(m);
+    crash_end(m);
     if (m->ref->effect_count > REF_EFFECTS / 4)
         while (model_pull(m))
             ;
@@ -566,7 +563,6 @@ static const char *run(struct model *m, uint64_t seed, uint64_t ops) {
     model_options(m, seed);
     size_t bytes = (store_block_bytes(&m->options, NULL) + 63) & ~(size_t)63;
     m->block = aligned_alloc(64, bytes);
-    cr_assert(m->block);
     memset(m->block, 0, bytes);
     model_init(m);
     if (setjmp(m->failed))
