@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "featurectl/bundle_http.h"
 #include "featurectl/bundle_scrub.h"
 #include "featurectl/bundle_tar.h"
 #include "featurectl/doctor.h"
@@ -289,6 +290,30 @@ static char *bundle_learn(struct bundle *bundle, const char *path) {
     return config;
 }
 
+/* What its HTTP server says, if it has one. The token is in the file that the configuration names,
+ * which root may read.
+ */
+static void bundle_add_metrics(struct bundle *bundle, const char *config) {
+    char *address = bundle_config_value(config, "ops", "http");
+    char *token_path = bundle_config_value(config, "ops", "http_token_file"), *token = NULL;
+    char why[512];
+    struct sink sink;
+    size_t bytes;
+    FILE *out = address ? bundle_sink_open(&sink) : NULL;
+    if (token_path && (token = bundle_read_end(token_path, &bytes)))
+        token[strcspn(token, "\r\n")] = '\0';
+    if (out) {
+        int error = bundle_http_get(address, "/metrics", token, out, why, sizeof why);
+        fclose(out);
+        bundle_add_sink(bundle, "metrics.txt", &sink);
+        if (error)
+            bundle_note(bundle, "metrics.txt", why);
+    }
+    free(token);
+    free(token_path);
+    free(address);
+}
+
 /* ---- logs ---- */
 
 /* Of systemd's journal. A broker that writes to a file has it as its standard error. */
@@ -359,6 +384,8 @@ static int bundle_write(struct bundle *bundle) {
         free(clean);
     }
     bundle_add_commands(bundle, broker.answers ? NULL : finding.found);
+    if (config)
+        bundle_add_metrics(bundle, config);
     bundle_add_logs(bundle, broker.pid);
     bundle_add_proc(bundle, broker.pid);
     bundle_add_readme(bundle);
