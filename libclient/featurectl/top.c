@@ -155,9 +155,7 @@ static void top_key(struct top *top, int key) {
         top_scroll(top, key == TOP_KEY_DOWN ? 1 : 10);
     else if (key == TOP_KEY_UP || key == TOP_KEY_PAGE_UP)
         top_scroll(top, key == TOP_KEY_UP ? -1 : -10);
-    else if (key == TOP_KEY_HOME)
-        view->first = 0;
-    else if (top_sort_key(key, &view->sort))
+    else if (key == TOP_KEY_HOME || top_sort_key(key, &view->sort))
         view->first = 0;
     top_data_sort(&top->data, view->sort, view->reverse);
 }

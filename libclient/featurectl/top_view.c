@@ -78,16 +78,12 @@ struct top_line {
  * cell.
  */
 static void top_cell(struct top_line *line, int width, const char *text) {
-    size_t room = (size_t)abs(width), bytes = top_view_cut(text, room);
-    size_t shown = fold_width(text);
+    size_t room = (size_t)abs(width), shown = fold_width(text);
     char cell[LINE_BYTES];
-    if (shown > room) {
+    if (shown > room)
         snprintf(cell, sizeof cell, "%.*s~", (int)top_view_cut(text, room - 1), text);
-        bytes = strlen(cell);
-    } else {
-        int pad = (int)(room - shown);
-        snprintf(cell, sizeof cell, "%*s%.*s", width > 0 ? pad : 0, "", (int)bytes, text);
-    }
+    else
+        snprintf(cell, sizeof cell, "%*s%s", width > 0 ? (int)(room - shown) : 0, "", text);
     top_view_put(line->screen, line->row, line->column, line->look, cell);
     line->column += room + 1;
 }
