@@ -14,7 +14,7 @@ from typing import Iterator
 
 import numpy as np
 import pytest
-from brokers import wait_until
+from brokers import DEADLINE_S, wait_until
 
 import feature_broker as fb
 
@@ -177,7 +177,7 @@ class Served:
     def end(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        assert self.process.wait(30) == 0
+        assert self.process.wait(DEADLINE_S) == 0
 
     def kill(self) -> None:
         self.process.kill()
@@ -187,7 +187,7 @@ class Served:
         return gone(self.pid) and not Path(self.socket_path).parent.exists()
 
     def serves(self) -> bool:
-        with fb.connect(self.socket_path) as client:
+        with fb.connect(self.socket_path, timeout_s=DEADLINE_S) as client:
             return client.health().uptime_s >= 0
 
 
