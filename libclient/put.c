@@ -379,11 +379,15 @@ int feature_put_batch(struct feature_store *store, struct feature_put_item *item
         putter.checksums = fc_store_checksums(store);
         putter.deadline_ns = fc_deadline_ns(deadline_ms);
     }
-    for (size_t i = 0; i < count; i++)
+    (void)fc_request_was_interrupted();
+    for (size_t i = 0; i < count; i++) {
+        if (!rc && fc_request_was_interrupted())
+            rc = fc_fail(FEATURE_E_TIMEOUT, "put: interrupted");
         if (rc)
             put_settle(&putter, fc_sized_at(items, i), rc, NULL);
         else
             put_item(&putter, &group, fc_sized_at(items, i));
+    }
     put_group(&putter, &group);
     return fc_first_error_raise(&putter.failure);
 }

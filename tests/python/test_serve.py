@@ -123,9 +123,17 @@ def test_what_does_not_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(fb.Invalid):
         fb.serve(config={"x": {}})
+    assert not list(tmp_path.iterdir())
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    never_ready = tmp_path / "featured"  # the real one may be ready before anybody looks
+    never_ready.write_text("#!/bin/sh\nexec sleep 3600\n")
+    never_ready.chmod(0o755)
+    monkeypatch.setattr("feature_broker._serve.find_program", lambda name: str(never_ready))
     with pytest.raises(fb.Unavailable, match="within 0 s"):
         fb.serve(timeout_s=0)
-    assert not list(tmp_path.iterdir())
+    assert not list(folder.iterdir())
 
 
 def test_without_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
