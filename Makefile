@@ -22,9 +22,19 @@ OPT ?= -O2 -g
 SANITIZE ?=
 WERROR ?= -Werror
 
-# Installs the Debian packages we build with, once, when one is missing.
-ifeq ($(filter clean help format,$(MAKECMDGOALS)),)
-SETUP := $(shell scripts/setup --quiet >&2 || echo failed)
+# Installs what the goals need, and no more, once, when a package is missing (scripts/setup).
+GOALS := $(or $(MAKECMDGOALS),all)
+NEEDS_ALL := check-all vm-check vm-shell bench-rdma lint fuzz fuzzers valgrind check-wheel
+NEEDS_TEST := $(BUILD)/tests/% tests check check-gpu check-faults check-python python python-docs wheel wheel-mooncake asan ubsan \
+  bench-python bench-peers bench-index bench
+ifeq ($(filter-out clean help format,$(GOALS)),)
+else ifneq ($(filter $(NEEDS_ALL),$(GOALS)),)
+NEEDS := all
+else
+NEEDS := $(if $(filter $(NEEDS_TEST),$(GOALS)),test,build) $(if $(filter man install,$(GOALS)),docs) $(filter deb,$(GOALS))
+endif
+ifdef NEEDS
+SETUP := $(shell scripts/setup --quiet $(NEEDS) >&2 || echo failed)
 ifneq ($(SETUP),)
 $(error scripts/setup failed: see above)
 endif
@@ -67,7 +77,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_
 PROGRAMS := $(BUILD)/featured $(BUILD)/featurectl $(BUILD)/feature-bench
 LIBRARIES := $(BUILD)/libfeature.so $(BUILD)/libfeature.a
 
-.PHONY: all install demo check check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index bench-peers bench-python lint format asan ubsan valgrind fuzz clean help tests man
+.PHONY: all install demo check check-all check-gpu check-faults vm-check vm-shell bench-rdma bench bench-index bench-peers bench-python lint format asan ubsan valgrind fuzz clean help tests man
 all: $(PROGRAMS) $(LIBRARIES) ## build everything into build/
 
 help: ## this list
@@ -139,6 +149,10 @@ wheel: all ## the wheel for `pip install`, into dist/
 check-wheel: wheel ## the tests of the wheel; needs the network, and root for the other release of Debian
 	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests wheel
 
+.PHONY: deb
+deb: ## Debian packages, into dist/
+	scripts/build-deb $(BUILD) dist $(VERSION)
+
 # ---- tests ----
 # Simulated brokers have arenas of their own (tests/model/cluster_memory.c).
 WRAP_model := -Wl,--wrap=arena_init,--wrap=arena_deinit
@@ -184,8 +198,10 @@ $(BUILD)/tests/qp_error.so: $(call obj,tests/vm/programs/qp_error.c)
 	$(Q)$(CC) -shared $(LDFLAGS) $^ -libverbs -o $@
 tests: all $(SUITES:%=$(BUILD)/tests/%) $(BUILD)/tests/memory ## build the test programs
 
-check: tests python $(VM_PROGRAMS) ## run every test; closes with "N passed, N failed"
-	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests $(SUITES) memory python vm
+check: tests python ## the tests that need no other machine; closes with "N passed, N failed"
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests $(SUITES) memory python
+check-all: tests python $(VM_PROGRAMS) ## those, planted mistakes, and RDMA in QEMU machines; what CI runs
+	BUILD=$(BUILD) PYTHON=$(PYTHON) scripts/run-tests $(SUITES) memory python mistakes vm
 check-gpu: tests ## the tests of GPU memory alone, on this machine\'s GPU in place of the fake one
 	FEATURE_TEST_LIBCUDA=libcuda.so.1 BUILD=$(BUILD) scripts/run-tests cuda
 check-faults: tests ## of those the faults alone: leaders killed, quorums lost, nodes cut off, on real etcd

@@ -66,6 +66,14 @@ int broker_new(const struct broker_options *options, struct broker **out) {
     return 0;
 }
 
+int broker_attach(struct broker *broker, uint64_t now_ns, char *why, size_t why_bytes) {
+    return kept_open(broker, now_ns, why, why_bytes);
+}
+
+uint64_t broker_incarnation(const struct broker *broker) {
+    return broker->options.incarnation;
+}
+
 struct deadlines *broker_deadlines(struct broker *broker) {
     return &broker->deadlines;
 }
@@ -118,6 +126,7 @@ void broker_free(struct broker *broker) {
     exchange_free(broker);
     requests_free(broker->requests);
     accounts_deinit(broker);
+    kept_memory_free(broker->kept);
     bump_deinit(&broker->bump);
     free(broker);
 }

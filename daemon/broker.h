@@ -17,6 +17,7 @@
 #include "config.h"
 #include "directory/directory.h"
 #include "memory/arena.h"
+#include "memory/keep.h"
 #include "peer/peer.h"
 #include "store/charges.h"
 
@@ -27,12 +28,13 @@ struct broker_session;
 
 struct broker_options {
     const struct config *config; /* node name, limits, defaults; must outlive the broker */
-    uint64_t incarnation;
+    uint64_t incarnation;        /* of a broker that finds no memory of an earlier one */
     uint64_t (*clock_ns)(
         void *owner);            /* of this moment, for requests of peers; NULL: of the last pump */
     uint64_t unix_offset_ns;     /* wall clock minus now_ns, for the times in events */
     uint64_t landed_grain_bytes; /* between two Landed notices; 0 = 1 MiB */
     uint64_t memory_limit_bytes; /* arenas together take no more; 0 = no limit */
+    struct keep *keep;           /* holds the memory while no broker runs; NULL: nothing is kept */
     /* A store's arena was made: prefault it in the background, if you like, and report the progress
      * with broker_prefaulted(). May be NULL. */
     void (*arena_ready)(void *owner, const char *store, const struct arena *arena);
@@ -42,6 +44,11 @@ struct broker_options {
 };
 
 int broker_new(const struct broker_options *options, struct broker **out);
+/* Takes back what the keeper has of an earlier broker's memory, or begins anew. Once, right after
+ * broker_new(). 0 or -errno with a sentence; then only broker_free() is left. */
+int broker_attach(struct broker *broker, uint64_t now_ns, char *why, size_t why_bytes);
+/* That of the memory that was attached, else the one in the options. After broker_attach(). */
+uint64_t broker_incarnation(const struct broker *broker);
 /* The heap of all that is to happen at a time: for what is built around the broker, too. */
 struct deadlines *broker_deadlines(struct broker *broker);
 /* Hand these to peers_new(), the directory's constructor (owner: the broker) ... */

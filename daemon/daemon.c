@@ -366,11 +366,11 @@ static int daemon_build_broker(struct daemon *daemon, char *why, size_t why_byte
         .arena_ready = daemon_on_arena_ready,
         .arena_gone = daemon_on_arena_gone,
         .memory_limit_bytes = environment_memory_limit(&daemon->config),
+        .keep = daemon->options.keep,
         .owner = daemon,
     };
     struct peers_options peers = {
         .node = daemon->config.node,
-        .incarnation = options.incarnation,
         .ping_interval_ns = daemon->config.ping_interval_ms * 1000000ull,
         .timeout_ns = daemon->config.peer_timeout_ms * 1000000ull,
         .reconnect_max_ns = daemon->config.reconnect_max_ms * 1000000ull,
@@ -379,6 +379,10 @@ static int daemon_build_broker(struct daemon *daemon, char *why, size_t why_byte
     int result = broker_new(&options, &daemon->broker);
     if (result < 0)
         return result;
+    if ((result = broker_attach(daemon->broker, daemon_clock_ns(CLOCK_BOOTTIME), why, why_bytes)) <
+        0)
+        return result;
+    peers.incarnation = daemon->incarnation = broker_incarnation(daemon->broker);
     peers.deadlines = broker_deadlines(daemon->broker);
     if ((result = peers_new(&peers, &broker_peers_events, daemon->broker, &daemon->peers)) < 0)
         return result;

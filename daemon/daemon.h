@@ -13,9 +13,11 @@
 #include "config.h"
 
 struct daemon;
+struct keep;
 
 struct daemon_options {
     const char *config_path; /* read again on SIGHUP; NULL: SIGHUP is like SIGTERM */
+    struct keep *keep;       /* holds the memory while no broker runs; NULL: nothing is kept */
     pid_t end_with; /* our parent process, with whose end this one ends at once; 0: nobody's */
 };
 

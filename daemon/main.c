@@ -22,6 +22,7 @@
 #include "environment.h"
 #include "host/secret_file.h"
 #include "host/std_fds.h"
+#include "keep_sd.h"
 #include "local/socket_lock.h"
 #include "ops/log.h"
 #include "proto/auth.h"
@@ -149,8 +150,10 @@ static int main_check_environment(const struct config *config, void (*say)(bool,
 }
 
 /* libsodium is initialised here, once, before anything draws a random number. */
-static int main_run_daemon(const struct config *config, const struct arguments *arguments) {
+static int main_run_daemon(const struct config *config, const struct arguments *arguments,
+                           struct keep *keep) {
     const struct daemon_options how = {
+        .keep = keep,
         .config_path = arguments->quick ? NULL : arguments->config_path,
         .end_with = arguments->end_with,
     };
@@ -188,14 +191,15 @@ static void main_remove_traces(const char *socket_path) {
 
 /* The lock on the socket comes first and goes last: a second broker for the same socket is refused
  * before it has touched anything. */
-static int main_run(const struct config *config, const struct arguments *arguments) {
+static int main_run(const struct config *config, const struct arguments *arguments,
+                    struct keep *keep) {
     char why[WHY_BYTES] = "";
     int lock = socket_lock_take(config->socket_path, why, sizeof why);
     if (lock < 0) {
         log_error("main: %s", why);
         return EXIT_RUNTIME;
     }
-    int status = main_run_daemon(config, arguments);
+    int status = main_run_daemon(config, arguments, keep);
     if (arguments->end_with != 0)
         main_remove_traces(config->socket_path);
     close(lock);
@@ -204,7 +208,8 @@ static int main_run(const struct config *config, const struct arguments *argumen
 
 /* The log has a thread of its own, so that a terminal that stands still does not stop the broker.
  * Whoever reads the log gets LOG_PATIENCE_MS to take the last lines. */
-static int main_serve(const struct config *config, const struct arguments *arguments) {
+static int main_serve_kept(const struct config *config, const struct arguments *arguments,
+                           struct keep *keep) {
     int result = log_start();
     if (result < 0) {
         log_error("main: no thread for the log: %s; raise the limits of threads and of memory "
@@ -212,8 +217,23 @@ static int main_serve(const struct config *config, const struct arguments *argum
                   strerror(-result));
         return EXIT_RUNTIME;
     }
-    int status = main_run(config, arguments);
+    int status = main_run(config, arguments, keep);
     log_stop(LOG_PATIENCE_MS);
+    return status;
+}
+
+/* The keeper comes first: descriptors that were handed in lie where the next open() might look for
+ * room, and the environment may be changed only while there is one thread. */
+static int main_serve(const struct config *config, const struct arguments *arguments) {
+    struct keep *keep;
+    char why[WHY_BYTES] = "";
+    int result = keep_sd_new(&keep, why, sizeof why);
+    if (result < 0) {
+        log_error("main: %s", *why ? why : strerror(-result));
+        return EXIT_RUNTIME;
+    }
+    int status = main_serve_kept(config, arguments, keep);
+    keep_sd_free(keep);
     return status;
 }
 

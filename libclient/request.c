@@ -273,8 +273,8 @@ bool fc_request_was_interrupted(void) {
 }
 
 /* Asking may cost the caller something (Python has to wait for its GIL), so it is not asked after
- * each wake-up. Its answer may take long: another thread gets the receive role first. The call stays
- * begun meanwhile; what comes for it is looked at by the next step. */
+ * each wake-up. Its answer may take long: another thread gets the receive role first. The call
+ * stays begun meanwhile; what comes for it is looked at by the next step. */
 static bool request_ask_interrupted(struct fc_request *request) {
     struct feature *feature = request->feature;
     if (!feature->interrupted)

@@ -36,8 +36,7 @@ bool believe_lease(const struct item *item, struct peer *peer, uint64_t generati
                  layout_check_sample_id(lease->sample_id) ? "(no sample id)" : lease->sample_id);
     else if (generation && item->ref.incarnation && peer_incarnation(peer) != item->ref.incarnation)
         snprintf(why, SENTENCE_BYTES,
-                 "asked of incarnation %016" PRIx64
-                 ", and it was granted by incarnation %016" PRIx64,
+                 "asked of incarnation %" PRIu64 ", and it was granted by incarnation %" PRIu64,
                  item->ref.incarnation, peer_incarnation(peer));
     else
         return true;

@@ -78,8 +78,8 @@ void health_fill(const struct broker *broker, struct health *health) {
             continue;
         store_totals(space->store, &totals);
         to->leases += totals.leases;
-        to->resident_samples += totals.resident - totals.landing;
-        if (!space->dropped) /* its samples still count, its name is free */
+        to->resident_samples += totals.resident; /* copies of others' samples are not among them */
+        if (!space->dropped)                     /* its samples still count, its name is free */
             health->stores[to->n_store_names++] = (char *)space->name;
     }
     to->stores = to->n_store_names;

@@ -17,13 +17,13 @@ void members_on_up(void *owner, const char *name, const char *address, const cha
         return;
     }
     if (incarnation)
-        log_info("node %s is a member at %s, data at %s, incarnation %016llx", name, address,
+        log_info("node %s is a member at %s, data at %s, incarnation %llu", name, address,
                  data_address, (unsigned long long)incarnation);
 }
 
 void members_on_down(void *owner, const char *name, uint64_t incarnation) {
     struct broker *broker = owner;
-    log_warning("node %s, incarnation %016llx, has left: what it held is lost", name,
+    log_warning("node %s, incarnation %llu, has left: what it held is lost", name,
                 (unsigned long long)incarnation);
     /* A put of that node may have replaced what is held here, without having told us: it was never
      * answered then. The index says which of the two stands. */

@@ -28,7 +28,7 @@ static const char *twin_address(const struct own_name *name) {
 static void twin_take_freed(struct broker *broker) {
     struct own_name *name = &broker->exchange->name;
     if (own_name_freed(name) == OWN_NAME_DO_TELL_FREED)
-        log_info("node %s: the record of incarnation %016" PRIx64
+        log_info("node %s: the record of incarnation %" PRIu64
                  " has ended: this node is a member now",
                  broker->config->node, name->incarnation);
     deadlines_clear(&broker->deadlines, &broker->exchange->name_outlived);
@@ -47,7 +47,7 @@ void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation) 
                        broker->config->lease_ttl_ms * NS_PER_MS) != OWN_NAME_DO_ASK)
         return;
     deadlines_set(&broker->deadlines, &broker->exchange->name_outlived, name->outlived_ns + 1);
-    log_info("node %s: etcd has a record of this name, incarnation %016" PRIx64
+    log_info("node %s: etcd has a record of this name, incarnation %" PRIu64
              " at %s, that is not this broker's: asking there whether that one lives; this one "
              "joins when its lease has ended",
              broker->config->node, incarnation, twin_address(name));
@@ -58,7 +58,7 @@ void twin_on_name_taken(void *owner, const char *address, uint64_t incarnation) 
 /* why: nobody of that incarnation answers. */
 static void twin_say_restart(const struct broker *broker, const char *why) {
     const struct own_name *name = &broker->exchange->name;
-    log_info("node %s: nobody of incarnation %016" PRIx64
+    log_info("node %s: nobody of incarnation %" PRIu64
              " answers at %s (%s): taken for this node before a restart",
              broker->config->node, name->incarnation, name->address, why);
 }
@@ -66,7 +66,7 @@ static void twin_say_restart(const struct broker *broker, const char *why) {
 /* The one case in which an operator has to do something. */
 static void twin_say_that_it_stands(const struct broker *broker) {
     const struct own_name *name = &broker->exchange->name;
-    log_warning("node %s: its name is still registered in etcd for incarnation %016" PRIx64
+    log_warning("node %s: its name is still registered in etcd for incarnation %" PRIu64
                 " at %s, where nobody answers, though a lease should have ended by now: either "
                 "another broker of this name lives that cannot be reached from here, or the record "
                 "/featured/%s/nodes/%s is to be deleted",
@@ -79,8 +79,8 @@ static void twin_say_twin(struct broker *broker) {
     const struct own_name *name = &broker->exchange->name;
     char words[SENTENCE_BYTES];
     snprintf(words, sizeof words,
-             "another broker has this name in etcd, and both live: incarnation %016" PRIx64
-             " at %s was there first; this one, incarnation %016" PRIx64
+             "another broker has this name in etcd, and both live: incarnation %" PRIu64
+             " at %s was there first; this one, incarnation %" PRIu64
              ", takes no part until that one is gone",
              name->incarnation, name->address, broker->options.incarnation);
     peers_twin_seen(broker->peers, words);
@@ -129,7 +129,7 @@ bool twin_say(const struct broker *broker, char *out, size_t out_bytes) {
         snprintf(out, out_bytes, "node %s: %s", broker->config->node, peers_twin(broker->peers));
     else if (name->state != OWN_NAME_FREE)
         snprintf(out, out_bytes,
-                 "node %s is not a member yet: etcd still has its name for incarnation %016" PRIx64
+                 "node %s is not a member yet: etcd still has its name for incarnation %" PRIu64
                  " at %s; it joins when that one's lease has ended",
                  broker->config->node, name->incarnation, name->address);
     return name->state != OWN_NAME_FREE;

@@ -11,6 +11,7 @@
 #include "broker.h"
 #include "node/account_words.h"
 #include "node/accounts.h"
+#include "node/kept.h"
 #include "node/turns.h"
 #include "ops/log.h"
 #include "proto/auth.h"
@@ -111,6 +112,7 @@ struct broker {
     struct broker_options options;
     const struct config *config;
     uint64_t now_ns, started_ns;
+    struct kept_memory *kept;     /* what is known again after a crash; see kept.h */
     struct store_account account; /* bytes of the homes' shares */
     struct charge_limits limits;
     struct account node_account;

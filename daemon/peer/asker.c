@@ -59,9 +59,8 @@ struct asker *asker_new(struct peers *peers, struct transport_conn *conn, const 
         return NULL;
     }
     TAILQ_INSERT_TAIL(&peers->askers, asker, link);
-    log_limited(LOG_LEVEL_INFO, log_source(node),
-                "node %s asks us from now on, incarnation %016llx", node,
-                (unsigned long long)incarnation);
+    log_limited(LOG_LEVEL_INFO, log_source(node), "node %s asks us from now on, incarnation %llu",
+                node, (unsigned long long)incarnation);
     return asker;
 }
 

@@ -161,7 +161,7 @@ void peer_on_up(struct peer *peer, uint64_t incarnation) {
     bool seeks = peer == &peer->end.peers->seeker;
     if (!seeks)
         log_limited(LOG_LEVEL_INFO, log_source(peer->node),
-                    "link to node %s at %s is up, incarnation %016llx", peer->node, peer->address,
+                    "link to node %s at %s is up, incarnation %llu", peer->node, peer->address,
                     (unsigned long long)incarnation);
     peer->state = PEER_UP;
     peer->incarnation = incarnation;

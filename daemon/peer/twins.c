@@ -77,8 +77,8 @@ void twins_met(struct peers *peers, const struct end *end, const char *how, uint
     char remote[64], words[sizeof peers->twin.words];
     twins_remote(end, remote);
     snprintf(words, sizeof words,
-             "another broker calls itself node %s, too, and both live: incarnation %016" PRIx64
-             ", %s %s; this one is incarnation %016" PRIx64,
+             "another broker calls itself node %s, too, and both live: incarnation %" PRIu64
+             ", %s %s; this one is incarnation %" PRIu64,
              peers->node, incarnation, how, remote, peers->options.incarnation);
     peers_twin_seen(peers, words);
 }
@@ -156,16 +156,16 @@ void twins_check(struct asker *asker) {
     if (!rival) {
         *asker->rival = '\0';
         if (was_known && !twins_is_known(peers, asker->node))
-            log_info("node %s: one broker calls itself so again, incarnation %016" PRIx64,
-                     asker->node, asker->incarnation);
+            log_info("node %s: one broker calls itself so again, incarnation %" PRIu64, asker->node,
+                     asker->incarnation);
         return;
     }
     char ours[64], theirs[64];
     twins_remote(&asker->end, ours);
     twins_remote(rival, theirs);
     snprintf(asker->rival, sizeof asker->rival,
-             "two brokers call themselves node %s, and both live: incarnation %016" PRIx64
-             " at %s and incarnation %016" PRIx64 " at %s",
+             "two brokers call themselves node %s, and both live: incarnation %" PRIu64
+             " at %s and incarnation %" PRIu64 " at %s",
              asker->node, asker->incarnation, ours, incarnation, theirs);
     if (!was_known)
         log_error("%s; give one of the two another [node] name", asker->rival);

@@ -26,11 +26,11 @@ const struct command *const commands[] = {
 };
 
 const struct option_spec common_options[] = {
-    {.name = "json", .help = "one JSON object a line, numbers in the unit that the key names"},
+    {.name = "json", .help = "one JSON object a line, units as the keys say"},
     {.name = "socket",
      .kind = OPTION_TEXT,
      .argument = "PATH",
-     .help = "the broker's socket (default $FEATURED_SOCKET, else /run/featured/featured.sock)"},
+     .help = "the broker's socket (default: $FEATURED_SOCKET, else /run/featured/featured.sock)"},
     {.name = "help", .letter = 'h', .help = "describe the command"},
     {.name = "version", .letter = 'V', .help = "print the version of featurectl"},
     {0},

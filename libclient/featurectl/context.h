@@ -26,6 +26,9 @@ struct context {
     bool json;
 };
 
+/* For commands whose table has columns that are not shown by default (TABLE_WIDE). */
+#define OPTION_WIDE                                                                                \
+    { .name = "wide", .letter = 'w', .help = "every column, also those that are empty" }
 /* The option that names the file with a store's secret: part of every command that opens one. */
 #define OPTION_SECRET_FILE                                                                         \
     {                                                                                              \
@@ -71,5 +74,12 @@ void context_make_way(struct context *context, int fd);
 #define CONTEXT_TABLE(context, table, columns)                                                     \
     table_init(table, (context)->out, (context)->json, columns,                                    \
                sizeof(columns) / sizeof(columns)[0])
+
+/* The same with OPTION_WIDE, which the command must have. */
+#define CONTEXT_WIDE_TABLE(context, table, columns)                                                \
+    do {                                                                                           \
+        CONTEXT_TABLE(context, table, columns);                                                    \
+        (table)->wide = options_given(&(context)->options, "wide");                                \
+    } while (false)
 
 #endif

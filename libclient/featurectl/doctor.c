@@ -134,7 +134,9 @@ bool doctor_parse_number(const char *text, unsigned index, uint64_t *out) {
     return text;
 }
 
-/* All checks run, whatever the earlier ones found. "skip" makes a difference to the exit code
+/* What to do stands below the table for people: beside what was found it would not fit a line.
+ *
+ * All checks run, whatever the earlier ones found. "skip" makes a difference to the exit code
  * only where the broker itself was out of sight.
  */
 static int doctor_run_doctor(struct context *context) {
@@ -142,7 +144,7 @@ static int doctor_run_doctor(struct context *context) {
         {"check", "CHECK", TABLE_LEFT},
         {"verdict", "", TABLE_LEFT},
         {"found", "FOUND", TABLE_LEFT},
-        {"advice", "WHAT TO DO", TABLE_LEFT},
+        {"advice", NULL, TABLE_LEFT},
     };
     struct doctor_broker broker = {0};
     struct table table;
@@ -156,6 +158,8 @@ static int doctor_run_doctor(struct context *context) {
         table_text(&table, finding.found);
         table_text(&table, finding.advice);
         table_end_row(&table);
+        if (*finding.advice)
+            table_note(&table, "%s: %s", checks[i].name, finding.advice);
         worst = finding.verdict > worst ? finding.verdict : worst;
     }
     table_finish(&table, TABLE_ROWS);
@@ -168,7 +172,7 @@ static int doctor_run_doctor(struct context *context) {
 const struct command command_doctor = {
     .name = "doctor",
     .arguments = "",
-    .summary = "check this machine: broker, limits, memory, kernel settings; says what to do",
+    .summary = "check this machine: broker, limits, memory; says what to do",
     .details =
         "Limits are those of the running broker, or of this shell when none runs. Exit code 1: a "
         "check\nfails; 2: none does, but this user has no way to the broker (skip); 0: none does, "

@@ -167,8 +167,7 @@ static const struct option_spec options[] = {OPTION_MANIFEST, OPTION_ID, OPTION_
 const struct command command_explain = {
     .name = "explain",
     .arguments = "[REF...]",
-    .summary = "why a get of REF works or fails: planned, resident and leased, retired, never "
-               "seen, home gone",
+    .summary = "what became of a sample: why a get of it works or fails",
     .details =
         "The home is asked, or for STORE/SAMPLE every member, and the index. A node that does "
         "not answer within 3 s\nis named. What is over is remembered for a while: how many "

@@ -9,6 +9,11 @@
 
 #include <string.h>
 
+#include "featurectl/fold.h"
+
+#define HELP_COLUMNS      80
+#define HELP_LEFT_COLUMNS 25
+
 /* The statuses come from the same table as the code (FEATURE_STATUSES), so that a new status is
  * listed by itself.
  */
@@ -29,44 +34,55 @@ static void help_print_exit_codes(FILE *out) {
     FEATURE_STATUSES(HELP_STATUS)
 }
 
+/* " -o, --output FILE safetensors file to write": a long left side pushes its text to the right. */
+static void help_print_option(FILE *out, const struct option_spec *option) {
+    char left[64], text[256], letter[8] = "    ";
+    if (option->letter)
+        snprintf(letter, sizeof letter, "-%c, ", option->letter);
+    snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, option->argument ? " " : "",
+             option->argument ? option->argument : "");
+    int used = snprintf(text, sizeof text, "%s", option->help);
+    for (size_t i = 0; option->choices && option->choices[i] && used < (int)sizeof text; i++)
+        used += snprintf(text + used, sizeof text - (size_t)used, "%s%s", i ? ", " : ": ",
+                         option->choices[i]);
+    int at = fprintf(out, "  %-*s ", HELP_LEFT_COLUMNS, left);
+    fold_print(out, text, (size_t)at, HELP_LEFT_COLUMNS + 3, HELP_COLUMNS);
+}
+
 /* Hidden commands are for scripts and completions. They can be run and have a help of their own. */
 void help_overview(FILE *out) {
     fputs("featurectl: see and steer the feature broker of this machine\n\n"
           "usage: featurectl [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n",
           out);
     for (size_t i = 0; commands[i]; i++)
-        if (!commands[i]->hidden)
-            fprintf(out, "  %-14s %s\n", commands[i]->name, commands[i]->summary);
-    fputs("\nfeaturectl help COMMAND describes one, featurectl help exit-codes lists the exit "
-          "codes.\n",
-          out);
+        if (!commands[i]->hidden) {
+            int at = fprintf(out, "  %-12s  ", commands[i]->name);
+            fold_print(out, commands[i]->summary, (size_t)at, 16, HELP_COLUMNS);
+        }
+    fputs("\nOptions of every command:\n", out);
+    for (const struct option_spec *o = common_options; o->name; o++)
+        help_print_option(out, o);
+    fputs("\nfeaturectl help COMMAND describes one, help exit-codes the exit codes.\n", out);
 }
 
-/* " -o, --output FILE safetensors file to write": a long left side pushes its text to the right. */
-static void help_print_option(FILE *out, const struct option_spec *option) {
-    char left[64], letter[8] = "    ";
-    if (option->letter)
-        snprintf(letter, sizeof letter, "-%c, ", option->letter);
-    snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, option->argument ? " " : "",
-             option->argument ? option->argument : "");
-    fprintf(out, "  %-30s %s", left, option->help);
-    for (size_t i = 0; option->choices && option->choices[i]; i++)
-        fprintf(out, "%s%s", i ? ", " : ": ", option->choices[i]);
-    fputc('\n', out);
-}
-
-/* First the options of the command, then those that every command has. */
+/* A screen of 24 lines at most, of 80 columns: what does not fit is for the manual page. The
+ * options that every command has are described by the overview and only named here.
+ */
 void help_command(FILE *out, const struct command *command) {
     char usage[256];
     command_usage(command, usage, sizeof usage);
-    fprintf(out, "usage: %s\n\n%s\n", usage, command->summary);
-    if (command->details)
-        fprintf(out, "\n%s\n", command->details);
-    fputs("\nOptions:\n", out);
+    fputs("usage: ", out);
+    fold_print(out, usage, strlen("usage: "), strlen("usage: "), HELP_COLUMNS);
+    fputc('\n', out);
+    fold_print(out, command->summary, 0, 0, HELP_COLUMNS);
+    if (command->details) {
+        fputc('\n', out);
+        fold_print(out, command->details, 0, 0, HELP_COLUMNS);
+    }
+    fputc('\n', out);
     for (const struct option_spec *o = command->options; o && o->name; o++)
         help_print_option(out, o);
-    for (const struct option_spec *o = common_options; o->name; o++)
-        help_print_option(out, o);
+    fputs("  and --json, --socket PATH, --help, --version: see featurectl --help\n", out);
 }
 
 /* Commands of two words are found too. With the first of them alone ("store") the second ones

@@ -287,12 +287,15 @@ static void index_check_print_finding(struct table *table, const struct suspect 
     const Fb__IndexFinding *finding = suspect->finding;
     char word[WORDS_ROOM];
     table_text(table, words_enum(&fb__finding__descriptor, (int)finding->finding, word));
-    table_text(table, finding->sentence);
-    table_text(table, finding->remedy);
     table_cell(table, json_boolean(finding->repaired),
                !repair             ? "-"
                : finding->repaired ? "yes"
                                    : "no");
+    char *what =
+        memory_print("%s%s%s", finding->sentence, *finding->remedy ? "; " : "", finding->remedy);
+    table_cell(table, shown_json(finding->sentence), what);
+    free(what);
+    table_text(table, finding->remedy);
     table_text(table, suspect->store);
     table_text(table, suspect->sample_id);
     table_text(table, finding->node);
@@ -306,10 +309,14 @@ static void index_check_print_finding(struct table *table, const struct suspect 
  */
 static void index_check_print_findings(struct check *check) {
     static const struct table_column columns[] = {
-        {"finding", "FINDING", TABLE_LEFT}, {"what", "WHAT", TABLE_LEFT},
-        {"remedy", "REMEDY", TABLE_LEFT},   {"repaired", "REPAIRED", TABLE_LEFT},
-        {"store", NULL, TABLE_LEFT},        {"sample_id", NULL, TABLE_LEFT},
-        {"node", NULL, TABLE_LEFT},         {"recorded", NULL, TABLE_LEFT},
+        {"finding", "FINDING", TABLE_LEFT},
+        {"repaired", "REPAIRED", TABLE_LEFT},
+        {"what", "WHAT, AND WHAT TO DO", TABLE_LEFT},
+        {"remedy", NULL, TABLE_LEFT},
+        {"store", NULL, TABLE_LEFT},
+        {"sample_id", NULL, TABLE_LEFT},
+        {"node", NULL, TABLE_LEFT},
+        {"recorded", NULL, TABLE_LEFT},
         {"held", NULL, TABLE_LEFT},
     };
     struct table table;
@@ -447,7 +454,7 @@ static const struct option_spec index_options[] = {
 const struct command command_index_check = {
     .name = "index check",
     .arguments = "",
-    .summary = "compare the records in etcd with what every broker holds; for admins",
+    .summary = "compare etcd's records with what the brokers hold; for admins",
     .details =
         "Every disagreement is looked at again until two looks, half a second apart, say the same, "
         "so that\ntraffic is no finding. A node that does not answer is named, and its records are "

@@ -226,7 +226,7 @@ static const struct option_spec ingest_options[] = {
 const struct command command_ingest = {
     .name = "ingest",
     .arguments = "DIR",
-    .summary = "put every *.safetensors file of a directory and write a manifest of refs",
+    .summary = "put the *.safetensors files of a directory, write a manifest",
     .details =
         "Sample ids are the files' names without .safetensors. A file that cannot be put does not "
         "stop\n"

@@ -13,11 +13,11 @@
 static const struct table_column lease_columns[] = {
     {"store", "STORE", TABLE_LEFT},
     {"sample_id", "SAMPLE", TABLE_LEFT},
-    {"generation", "GENERATION", TABLE_RIGHT},
+    {"generation", "GENERATION", TABLE_RIGHT | TABLE_WIDE},
     {"holder", "HOLDER", TABLE_LEFT},
-    {"session_id", "SESSION", TABLE_RIGHT},
+    {"session_id", "SESSION", TABLE_RIGHT | TABLE_WIDE},
     {"age_ms", "AGE", TABLE_RIGHT},
-    {"dropped", "DROPPED", TABLE_LEFT},
+    {"dropped", "DROPPED", TABLE_LEFT | TABLE_IF_ANY},
     {"kind", "KIND", TABLE_LEFT},
     {"uid", NULL, TABLE_LEFT},
 };
@@ -75,18 +75,17 @@ static int leases_list_leases(struct context *context, const Fb__StoreInfo *stor
  */
 static int leases_run_leases(struct context *context) {
     struct table table;
-    CONTEXT_TABLE(context, &table, lease_columns);
+    CONTEXT_WIDE_TABLE(context, &table, lease_columns);
     return each_store_or_dropped(context, &table, leases_list_leases, NULL);
 }
 
 static const struct option_spec lease_options[] = {
-    OPTION_STORE(false, "only this store (default: all)"), {0}};
+    OPTION_STORE(false, "only this store (default: all)"), OPTION_WIDE, {0}};
 
 const struct command command_leases = {
     .name = "leases",
     .arguments = "",
-    .summary =
-        "who reads what, who holds most reservations, who waits first, since when; for admins",
+    .summary = "who reads what, who holds up and who waits first; for admins",
     .details = "DROPPED: the store was dropped meanwhile. Whoever reads of it keeps what it has; "
                "what is held goes\nwhen the last of them has let go.",
     .options = lease_options,

@@ -78,7 +78,7 @@ static const struct option_spec put_options[] = {
 const struct command command_put = {
     .name = "put",
     .arguments = "FILE...",
-    .summary = "put safetensors files, one sample each, and print their refs",
+    .summary = "put safetensors files, one sample each; prints their refs",
     .details = "The file's tensors become the sample's tensors, its __metadata__ the sample's "
                "metadata (as\n"
                "JSON text). A sample of the same id is superseded. How many readers a sample waits "

@@ -4,7 +4,7 @@
  * with a cursor; what changes in between is seen or not.
  *
  * A row is one sample on one node. Where another node reads it at the moment, that node lists
- * its copy too (column COPY).
+ * its copy too (its WHY begins with "copy of node").
  *
  * The nodes are asked one after the other, through this broker. A node that does not answer is
  * named on standard error and costs its own rows only; the exit code says that something is
@@ -21,21 +21,23 @@
 
 #define PAGE_ITEMS 256u
 
-/* "why" is put together here (why.c); all else is as the brokers tell it. */
+/* "why" is put together here (why.c); all else is as the brokers tell it. It has the state, the
+ * reason and the readers in words, so that their columns are not needed by default.
+ */
 static const struct table_column sample_columns[] = {
     {"store", "STORE", TABLE_LEFT},
     {"sample_id", "SAMPLE", TABLE_LEFT},
-    {"generation", "GENERATION", TABLE_RIGHT},
-    {"state", "STATE", TABLE_LEFT},
-    {"reason", "REASON", TABLE_LEFT},
+    {"generation", "GENERATION", TABLE_RIGHT | TABLE_WIDE},
+    {"state", "STATE", TABLE_LEFT | TABLE_WIDE},
+    {"reason", "REASON", TABLE_LEFT | TABLE_WIDE},
     {"extent_bytes", "SIZE", TABLE_RIGHT},
     {"age_ms", "AGE", TABLE_RIGHT},
-    {"leases", "LEASES", TABLE_RIGHT},
-    {"consumed", "CONSUMED", TABLE_RIGHT},
-    {"readers", "READERS", TABLE_RIGHT},
-    {"home", "HOME", TABLE_LEFT},
+    {"leases", "LEASES", TABLE_RIGHT | TABLE_WIDE},
+    {"consumed", "CONSUMED", TABLE_RIGHT | TABLE_WIDE},
+    {"readers", "READERS", TABLE_RIGHT | TABLE_WIDE},
+    {"home", "HOME", TABLE_LEFT | TABLE_WIDE},
     {"node", "NODE", TABLE_LEFT},
-    {"landing", "COPY", TABLE_LEFT},
+    {"landing", "COPY", TABLE_LEFT | TABLE_WIDE},
     {"why", "WHY", TABLE_LEFT},
     {"holders", NULL, TABLE_LEFT},
 };
@@ -185,7 +187,7 @@ static int samples_run_samples(struct context *context) {
     int status = members_fetch(context, &reply);
     if (status)
         return status;
-    CONTEXT_TABLE(context, &table, sample_columns);
+    CONTEXT_WIDE_TABLE(context, &table, sample_columns);
     status = each_store_or_dropped(context, &table, samples_list_store, reply->nodes);
     context_free_reply(reply);
     return status;
@@ -200,6 +202,7 @@ static const struct option_spec sample_options[] = {
     {.name = "local", .letter = 'l', .help = "only what lies on this node"},
     {.name = "all", .letter = 'a', .help = "also those being written, retired or gone"},
     {.name = "holders", .help = "name the sessions and nodes that hold each sample"},
+    OPTION_WIDE,
     OPTION_SECRET_FILE,
     {0},
 };
@@ -207,7 +210,7 @@ static const struct option_spec sample_options[] = {
 const struct command command_samples = {
     .name = "samples",
     .arguments = "",
-    .summary = "samples of the cluster: home, state, size, readers, and why each is not freed yet",
+    .summary = "samples of the cluster, and why each is not freed yet",
     .details =
         "Every member is asked for its own. One that does not answer is named, and the others "
         "are listed all the\nsame. With directory = etcd samples whose home is dead are "

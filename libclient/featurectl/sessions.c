@@ -17,15 +17,15 @@ static const struct table_column session_columns[] = {
     {"name", "NAME", TABLE_LEFT},
     {"age_ms", "AGE", TABLE_RIGHT},
     {"idle_ms", "IDLE", TABLE_RIGHT},
-    {"stores", "STORES", TABLE_RIGHT},
-    {"handles", "HANDLES", TABLE_RIGHT},
+    {"stores", "STORES", TABLE_RIGHT | TABLE_WIDE},
+    {"handles", "HANDLES", TABLE_RIGHT | TABLE_WIDE},
     {"leases", "LEASES", TABLE_RIGHT},
-    {"reservations", "RESERVATIONS", TABLE_RIGHT},
-    {"reserved_bytes", "RESERVED", TABLE_RIGHT},
-    {"waits", "WAITING", TABLE_RIGHT},
-    {"unread_bytes", "UNREAD", TABLE_RIGHT},
-    {"unread_descriptors", "DESCRIPTORS", TABLE_RIGHT},
-    {"pending_ends", "PENDING", TABLE_RIGHT},
+    {"reservations", "RESERVATIONS", TABLE_RIGHT | TABLE_WIDE},
+    {"reserved_bytes", "RESERVED", TABLE_RIGHT | TABLE_IF_ANY},
+    {"waits", "WAITING", TABLE_RIGHT | TABLE_IF_ANY},
+    {"unread_bytes", "UNREAD", TABLE_RIGHT | TABLE_WIDE},
+    {"unread_descriptors", "DESCRIPTORS", TABLE_RIGHT | TABLE_WIDE},
+    {"pending_ends", "PENDING", TABLE_RIGHT | TABLE_IF_ANY},
     {"requests", NULL, TABLE_LEFT},
     {"queued_bytes", NULL, TABLE_LEFT},
     {"kept_bytes", NULL, TABLE_LEFT},
@@ -35,15 +35,15 @@ static const struct table_column session_columns[] = {
 static const struct table_column owner_columns[] = {
     {"name", "WHO", TABLE_LEFT},
     {"sessions", "SESSIONS", TABLE_RIGHT},
-    {"created_stores", "CREATED", TABLE_RIGHT},
-    {"handles", "HANDLES", TABLE_RIGHT},
+    {"created_stores", "CREATED", TABLE_RIGHT | TABLE_IF_ANY},
+    {"handles", "HANDLES", TABLE_RIGHT | TABLE_WIDE},
     {"leases", "LEASES", TABLE_RIGHT},
-    {"reservations", "RESERVATIONS", TABLE_RIGHT},
-    {"reserved_bytes", "RESERVED", TABLE_RIGHT},
-    {"waits", "WAITING", TABLE_RIGHT},
-    {"unread_bytes", "UNREAD", TABLE_RIGHT},
-    {"unread_descriptors", "DESCRIPTORS", TABLE_RIGHT},
-    {"pending_ends", "PENDING", TABLE_RIGHT},
+    {"reservations", "RESERVATIONS", TABLE_RIGHT | TABLE_WIDE},
+    {"reserved_bytes", "RESERVED", TABLE_RIGHT | TABLE_IF_ANY},
+    {"waits", "WAITING", TABLE_RIGHT | TABLE_IF_ANY},
+    {"unread_bytes", "UNREAD", TABLE_RIGHT | TABLE_WIDE},
+    {"unread_descriptors", "DESCRIPTORS", TABLE_RIGHT | TABLE_WIDE},
+    {"pending_ends", "PENDING", TABLE_RIGHT | TABLE_IF_ANY},
     {"requests", NULL, TABLE_LEFT},
     {"queued_bytes", NULL, TABLE_LEFT},
     {"kept_bytes", NULL, TABLE_LEFT},
@@ -103,9 +103,9 @@ static int sessions_run_sessions(struct context *context) {
     request.sessions = &sessions;
     struct table table;
     if (sessions.by_owner)
-        CONTEXT_TABLE(context, &table, owner_columns);
+        CONTEXT_WIDE_TABLE(context, &table, owner_columns);
     else
-        CONTEXT_TABLE(context, &table, session_columns);
+        CONTEXT_WIDE_TABLE(context, &table, session_columns);
     int status;
     do {
         Fb__ClientReply *reply;
@@ -127,13 +127,14 @@ static const struct option_spec session_options[] = {
     {.name = "by-user",
      .help = "one line for each user and for each node that reads from here, with what ended "
              "sessions have left"},
+    OPTION_WIDE,
     {0},
 };
 
 const struct command command_sessions = {
     .name = "sessions",
     .arguments = "",
-    .summary = "who is connected, and what each holds; without admin rights, your own",
+    .summary = "who is connected, and what each holds",
     .options = session_options,
     .run = sessions_run_sessions,
 };

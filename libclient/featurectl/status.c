@@ -2,6 +2,7 @@
  *
  * `status` and `nodes`: this broker and the ones it knows.
  */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -227,36 +228,61 @@ static void status_print_node(struct table *table, const Fb__NodeInfo *node) {
     table_end_row(table);
 }
 
+/* What is wrong with a node, in sentences below the table: columns of them would be as wide as the
+ * longest, and mostly empty.
+ */
+static void status_note_node(struct table *table, const Fb__NodeInfo *node) {
+    const bool down = !node->self && strcmp(node->state, "up") != 0;
+    const struct {
+        const char *what, *sentence;
+    } notes[] = {
+        {"says nothing", node->self ? NULL : members_silence(node)},
+        {"its last failure", down ? node->last_failure : NULL}, /* --wide has those of before */
+        {"its data address is not reached", node->data_failure},
+        {"two of this name", node->twin},
+        {"its directory", node->health ? node->health->trouble : NULL},
+    };
+    for (size_t i = 0; i < sizeof notes / sizeof *notes; i++)
+        if (notes[i].sentence && *notes[i].sentence)
+            table_note(table, "%s: %s: %s", node->node, notes[i].what, notes[i].sentence);
+    if (node->odd_answers)
+        table_note(table, "%s: %" PRIu64 " of its answers were not to what had been asked",
+                   node->node, node->odd_answers);
+    if (node->release_pending)
+        table_note(table, "%s: %" PRIu64 " releases of this node that it has not confirmed",
+                   node->node, node->release_pending);
+}
+
 /* One question to this broker, which asks all others and waits 2 s for them at most. The answer is
  * collected and then printed, because the widths of columns depend on all rows. */
 static int status_run_nodes(struct context *context) {
     static const struct table_column columns[] = {
         {"node", "NODE", TABLE_LEFT},
-        {"self", "SELF", TABLE_LEFT},
-        {"address", "ADDRESS", TABLE_LEFT},
-        {"data_address", "DATA ADDRESS", TABLE_LEFT},
+        {"self", "SELF", TABLE_LEFT | TABLE_WIDE},
+        {"address", "ADDRESS", TABLE_LEFT | TABLE_WIDE},
+        {"data_address", "DATA ADDRESS", TABLE_LEFT | TABLE_WIDE},
         {"state", "STATE", TABLE_LEFT},
-        {"transport", "TRANSPORT", TABLE_LEFT},
-        {"incarnation", "INCARNATION", TABLE_LEFT},
+        {"transport", "VIA", TABLE_LEFT},
+        {"incarnation", "INCARNATION", TABLE_LEFT | TABLE_WIDE},
         {"heard_ms_ago", "HEARD", TABLE_RIGHT},
         {"resident_samples", "SAMPLES", TABLE_RIGHT},
         {"resident_bytes", "RESIDENT", TABLE_RIGHT},
         {"max_resident_bytes", "LIMIT", TABLE_RIGHT},
         {"leases", "LEASES", TABLE_RIGHT},
-        {"its_pending", "ITS PENDING", TABLE_RIGHT},
+        {"its_pending", "ITS PENDING", TABLE_RIGHT | TABLE_WIDE},
         {"bytes_in", "IN", TABLE_RIGHT},
         {"bytes_out", "OUT", TABLE_RIGHT},
-        {"reads", "READS", TABLE_RIGHT},
-        {"reads_in_flight", "ACTIVE", TABLE_RIGHT},
-        {"errors", "ERRORS", TABLE_RIGHT},
-        {"release_pending", "PENDING", TABLE_RIGHT},
-        {"silence", "SILENT BECAUSE", TABLE_LEFT},
-        {"last_failure", "LAST FAILURE", TABLE_LEFT},
-        {"data_failure", "DATA ADDRESS NOT REACHED", TABLE_LEFT},
-        {"odd_answers", "ODD ANSWERS", TABLE_RIGHT},
-        {"twin", "TWIN", TABLE_LEFT},
-        {"trouble", "ITS DIRECTORY", TABLE_LEFT},
-        {"path", "PATH", TABLE_LEFT},
+        {"reads", "READS", TABLE_RIGHT | TABLE_WIDE},
+        {"reads_in_flight", "ACTIVE", TABLE_RIGHT | TABLE_WIDE},
+        {"errors", "ERRORS", TABLE_RIGHT | TABLE_WIDE},
+        {"release_pending", "PENDING", TABLE_RIGHT | TABLE_WIDE},
+        {"silence", "SILENT BECAUSE", TABLE_LEFT | TABLE_WIDE},
+        {"last_failure", "LAST FAILURE", TABLE_LEFT | TABLE_WIDE},
+        {"data_failure", "DATA ADDRESS NOT REACHED", TABLE_LEFT | TABLE_WIDE},
+        {"odd_answers", "ODD ANSWERS", TABLE_RIGHT | TABLE_WIDE},
+        {"twin", "TWIN", TABLE_LEFT | TABLE_WIDE},
+        {"trouble", "ITS DIRECTORY", TABLE_LEFT | TABLE_WIDE},
+        {"path", "PATH", TABLE_LEFT | TABLE_WIDE},
         {"broker_version", NULL, TABLE_LEFT},
         {"uptime_ms", NULL, TABLE_LEFT},
     };
@@ -265,9 +291,12 @@ static int status_run_nodes(struct context *context) {
     if (status)
         return status;
     struct table table;
-    CONTEXT_TABLE(context, &table, columns);
-    for (size_t i = 0; i < reply->nodes->n_nodes; i++)
+    CONTEXT_WIDE_TABLE(context, &table, columns);
+    for (size_t i = 0; i < reply->nodes->n_nodes; i++) {
         status_print_node(&table, reply->nodes->nodes[i]);
+        if (!table.wide)
+            status_note_node(&table, reply->nodes->nodes[i]);
+    }
     table_finish(&table, TABLE_ROWS);
     context_free_reply(reply);
     return FEATURE_OK;
@@ -282,7 +311,7 @@ static const struct option_spec status_options[] = {
 const struct command command_status = {
     .name = "status",
     .arguments = "",
-    .summary = "this node's broker: memory, sessions, leases, what is still to be freed",
+    .summary = "this node's broker: memory, sessions, leases, what is pending",
     .details =
         "Exit code 3 when the broker answers and takes no puts and gets now (it is stopping, or "
         "cut off from\netcd): a probe of readiness is featurectl status --ready.",
@@ -290,15 +319,18 @@ const struct command command_status = {
     .run = status_run_status,
 };
 
+static const struct option_spec node_options[] = {OPTION_WIDE, {0}};
+
 const struct command command_nodes = {
     .name = "nodes",
     .arguments = "",
-    .summary = "every broker of the cluster: what it holds, how this one reaches it, what moved",
+    .summary = "every broker of the cluster: what it holds, how it is reached",
     .details =
         "SAMPLES to ITS PENDING is what each says of itself, within 2 s; one that says nothing is "
-        "listed with\nthe reason. PENDING are releases of this node that it has not confirmed. A "
+        "listed with\nthe reason. What is wrong with one is said below. A "
         "node that has left (its\nrecord in etcd has ended) stays listed until this broker "
         "restarts. With directory = static the nodes\nare the peers of the configuration. They "
         "answer gets by ref and by id; supersede and abort act on\nthe home that is asked.",
+    .options = node_options,
     .run = status_run_nodes,
 };

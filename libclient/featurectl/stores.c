@@ -22,20 +22,20 @@
 static const struct table_column store_columns[] = {
     {"store", "STORE", TABLE_LEFT},
     {"policy", "POLICY", TABLE_LEFT},
-    {"readers", "READERS", TABLE_RIGHT},
-    {"checksum", "CHECKSUM", TABLE_LEFT},
-    {"secret", "SECRET", TABLE_LEFT},
+    {"readers", "READERS", TABLE_RIGHT | TABLE_WIDE},
+    {"checksum", "CHECKSUM", TABLE_LEFT | TABLE_WIDE},
+    {"secret", "SECRET", TABLE_LEFT | TABLE_WIDE},
     {"resident_bytes", "USED", TABLE_RIGHT},
     {"max_resident_bytes", "LIMIT", TABLE_RIGHT},
-    {"landing_used_bytes", "LANDING", TABLE_RIGHT},
-    {"planned", "PLANNED", TABLE_RIGHT},
+    {"landing_used_bytes", "LANDING", TABLE_RIGHT | TABLE_IF_ANY},
+    {"planned", "PLANNED", TABLE_RIGHT | TABLE_WIDE},
     {"resident", "RESIDENT", TABLE_RIGHT},
-    {"retired", "RETIRED", TABLE_RIGHT},
+    {"retired", "RETIRED", TABLE_RIGHT | TABLE_IF_ANY},
     {"leases", "LEASES", TABLE_RIGHT},
-    {"put_waiters", "PUTS WAITING", TABLE_RIGHT},
-    {"max_hold_ms", "MAX HOLD", TABLE_RIGHT},
-    {"reserver", "RESERVED BY", TABLE_LEFT},
-    {"first_waiter", "FIRST IN LINE", TABLE_LEFT},
+    {"put_waiters", "PUTS WAITING", TABLE_RIGHT | TABLE_IF_ANY},
+    {"max_hold_ms", "MAX HOLD", TABLE_RIGHT | TABLE_WIDE},
+    {"reserver", "RESERVED BY", TABLE_LEFT | TABLE_WIDE},
+    {"first_waiter", "FIRST IN LINE", TABLE_LEFT | TABLE_WIDE},
     {"reserved_bytes", NULL, TABLE_LEFT},
     {"retired_bytes", NULL, TABLE_LEFT},
     {"first_bytes", NULL, TABLE_LEFT},
@@ -79,6 +79,19 @@ static void stores_print_person(struct table *table, const Fb__LeaseInfo *person
     char *text = memory_print("%s for %s", person->holder, units_duration(person->age_ms, age));
     table_cell(table, value, text);
     free(text);
+}
+
+/* The two who explain why a put waits, in a sentence each: they would be the widest columns. */
+static void stores_note_people(struct table *table, const Fb__StoreInfo *store) {
+    char age[UNITS_ROOM], bytes[UNITS_ROOM];
+    if (store->reserver)
+        table_note(table, "%s: %s has reserved most (%s in all), for %s", store->store,
+                   store->reserver->holder, units_bytes(store->reserved_bytes, bytes),
+                   units_duration(store->reserver->age_ms, age));
+    if (store->first_waiter)
+        table_note(table, "%s: %s is first in line (for %s), for %s", store->store,
+                   store->first_waiter->holder, units_bytes(store->first_bytes, bytes),
+                   units_duration(store->first_waiter->age_ms, age));
 }
 
 /* One row. A broker that sends no settings (none does today) is shown with those that an empty
@@ -136,9 +149,12 @@ static int stores_run_stores(struct context *context) {
     if (status)
         return status;
     struct table table;
-    CONTEXT_TABLE(context, &table, store_columns);
-    for (size_t i = 0; i < reply->stores->n_stores; i++)
+    CONTEXT_WIDE_TABLE(context, &table, store_columns);
+    for (size_t i = 0; i < reply->stores->n_stores; i++) {
         stores_print_store(&table, reply->stores->stores[i]);
+        if (!table.wide)
+            stores_note_people(&table, reply->stores->stores[i]);
+    }
     table_finish(&table, TABLE_ROWS);
     context_free_reply(reply);
     return FEATURE_OK;
@@ -197,10 +213,13 @@ static int stores_run_store_drop(struct context *context) {
                   : stores_print_done(context, "dropped", name);
 }
 
+static const struct option_spec store_options[] = {OPTION_WIDE, {0}};
+
 const struct command command_stores = {
     .name = "stores",
     .arguments = "",
-    .summary = "every store: settings, memory used, samples, leases, who waits",
+    .summary = "every store: memory used, samples, leases, who waits",
+    .options = store_options,
     .run = stores_run_stores,
 };
 
@@ -258,8 +277,7 @@ const struct command command_store_create = {
 const struct command command_store_drop = {
     .name = "store drop",
     .arguments = "NAME",
-    .summary =
-        "retire everything in a store and remove it; leased bytes stay readable until released",
+    .summary = "retire all of a store and remove it; leased bytes stay until released",
     .arguments_min = 1,
     .arguments_max = 1,
     .run = stores_run_store_drop,

@@ -7,9 +7,11 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "featurectl/fold.h"
 #include "featurectl/memory.h"
 #include "featurectl/shown.h"
 #include "featurectl/units.h"
@@ -66,7 +68,9 @@ void table_count(struct table *table, uint64_t count) {
     table_cell(table, json_integer((json_int_t)count), text);
 }
 
-/* A string in JSON: readers that keep numbers as doubles would change a number of 64 bits. */
+/* A string in JSON: readers that keep numbers as doubles (jq, JavaScript) would change a number of
+ * 64 bits. The digits are those of the log and of a ref's URI.
+ */
 void table_id(struct table *table, uint64_t id) {
     char text[UNITS_ROOM];
     snprintf(text, sizeof text, "%" PRIu64, id);
@@ -101,61 +105,120 @@ void table_end_row(struct table *table) {
     table->row = NULL;
 }
 
-/* Characters, not bytes: UTF-8 continuation bytes take no column. */
-static size_t table_width_of(const char *text) {
-    size_t width = 0;
-    for (; *text; text++)
-        width += ((unsigned char)*text & 0xc0) != 0x80;
-    return width;
+/* ---- what people see ---- */
+
+void table_note(struct table *table, const char *format, ...) {
+    va_list arguments;
+    char *text = NULL;
+    if (table->json)
+        return;
+    va_start(arguments, format);
+    int length = vasprintf(&text, format, arguments);
+    va_end(arguments);
+    if (length < 0)
+        return; /* a note less */
+    table->notes = memory_grow(table->notes, table->note_count + 1, sizeof *table->notes);
+    table->notes[table->note_count++] = shown_text(text);
+    free(text);
 }
 
-/* No blanks at the end of a line. */
-static void table_print_padded(FILE *out, const char *text, size_t width, enum table_align align,
-                               bool last) {
-    size_t pad = width - table_width_of(text);
-    if (align == TABLE_RIGHT)
-        fprintf(out, "%*s%s", (int)pad, "", text);
-    else
-        fprintf(out, "%s%*s", text, last ? 0 : (int)pad, "");
-    fputs(last ? "\n" : "  ", out);
+/* Says the cell nothing? "-" never does; what a count or a flag is most of the time does not where
+ * the column is only shown if there is any.
+ */
+static bool table_cell_is_empty(const char *text, unsigned style) {
+    static const char *const nothing[] = {"no", "never", "0", "0 B", "0 ms"};
+    if (strcmp(text, "-") == 0)
+        return true;
+    for (size_t i = 0; (style & TABLE_IF_ANY) && i < sizeof nothing / sizeof *nothing; i++)
+        if (strcmp(text, nothing[i]) == 0)
+            return true;
+    return false;
+}
+
+/* The first column names the row and is always there. Without rows there is nothing to judge by:
+ * the titles that are usual are shown.
+ */
+static bool table_column_is_shown(const struct table *table, size_t column) {
+    unsigned style = table->columns[column].style;
+    if (table->wide || column == 0)
+        return true;
+    if (style & TABLE_WIDE)
+        return false;
+    for (size_t i = column; i < table->cell_count; i += table->shown_count)
+        if (!table_cell_is_empty(table->cells[i], style))
+            return true;
+    return table->cell_count == 0 && !(style & TABLE_IF_ANY);
 }
 
 /* The widest of the title and all cells of the column. */
 static size_t table_column_width(const struct table *table, size_t column) {
-    size_t width = table_width_of(table->columns[column].title);
+    size_t width = fold_width(table->columns[column].title);
     for (size_t i = column; i < table->cell_count; i += table->shown_count) {
-        size_t cell = table_width_of(table->cells[i]);
+        size_t cell = fold_width(table->cells[i]);
         width = cell > width ? cell : width;
     }
     return width;
 }
 
-/* The last column is not padded: it often is a sentence. */
-static void table_print_rows(const struct table *table) {
-    size_t n = table->shown_count;
-    size_t *width = memory_grow(NULL, n, sizeof *width);
-    for (size_t c = 0; c < n; c++)
-        width[c] = table_column_width(table, c);
-    for (size_t c = 0; c < n; c++)
-        table_print_padded(table->out, table->columns[c].title, width[c], table->columns[c].align,
-                           c + 1 == n);
-    for (size_t i = 0; i < table->cell_count; i++)
-        table_print_padded(table->out, table->cells[i], width[i % n], table->columns[i % n].align,
-                           i % n + 1 == n);
-    free(width);
+/* Which columns are printed, in order, and how wide. */
+struct table_plan {
+    size_t *columns, *width;
+    size_t count, terminal_columns;
+};
+
+/* No blanks at the end of a line. The last column often is a sentence: it is not padded, and folded
+ * where it would leave the terminal.
+ */
+static void table_print_row(const struct table *table, const struct table_plan *plan,
+                            const char *const *cells) {
+    size_t at = 0;
+    for (size_t i = 0; i < plan->count; i++) {
+        const char *text = cells[plan->columns[i]];
+        size_t pad = plan->width[i] - fold_width(text);
+        bool right = table->columns[plan->columns[i]].style & TABLE_RIGHT;
+        fprintf(table->out, "%*s", right ? (int)pad : 0, "");
+        if (i + 1 == plan->count)
+            fold_print(table->out, text, at + (right ? pad : 0), at,
+                       at + fold_width(text) > plan->terminal_columns ? plan->terminal_columns : 0);
+        else
+            fprintf(table->out, "%s%*s  ", text, right ? 0 : (int)pad, "");
+        at += plan->width[i] + 2;
+    }
 }
 
-/* One field a line, its title before it: for a single object. */
+static void table_print_rows(const struct table *table) {
+    size_t n = table->shown_count;
+    const char **titles = memory_grow(NULL, n, sizeof *titles);
+    struct table_plan plan = {.columns = memory_grow(NULL, n, sizeof *plan.columns),
+                              .width = memory_grow(NULL, n, sizeof *plan.width),
+                              .terminal_columns = fold_columns(table->out)};
+    for (size_t c = 0; c < n; c++) {
+        titles[c] = table->columns[c].title;
+        if (!table_column_is_shown(table, c))
+            continue;
+        plan.width[plan.count] = table_column_width(table, c);
+        plan.columns[plan.count++] = c;
+    }
+    table_print_row(table, &plan, titles);
+    for (size_t i = 0; i < table->cell_count; i += n)
+        table_print_row(table, &plan, (const char *const *)&table->cells[i]);
+    free(plan.width);
+    free(plan.columns);
+    free(titles);
+}
+
+/* One field a line, its title before it: for a single object. All of them, also the empty ones. */
 static void table_print_fields(const struct table *table) {
-    size_t width = 0;
+    size_t width = 0, columns = fold_columns(table->out);
     for (size_t c = 0; c < table->shown_count; c++) {
-        size_t title = table_width_of(table->columns[c].title);
+        size_t title = fold_width(table->columns[c].title);
         width = title > width ? title : width;
     }
     for (size_t i = 0; i < table->cell_count; i++) {
-        table_print_padded(table->out, table->columns[i % table->shown_count].title, width,
-                           TABLE_LEFT, false);
-        fprintf(table->out, "%s\n", table->cells[i]);
+        const char *title = table->columns[i % table->shown_count].title;
+        bool fits = width + 2 + fold_width(table->cells[i]) <= columns;
+        fprintf(table->out, "%s%*s  ", title, (int)(width - fold_width(title)), "");
+        fold_print(table->out, table->cells[i], width + 2, width + 2, fits ? 0 : columns);
     }
 }
 
@@ -165,8 +228,15 @@ void table_finish(struct table *table, enum table_layout layout) {
         table_print_rows(table);
     else if (!table->json)
         table_print_fields(table);
+    if (table->note_count)
+        fputc('\n', table->out);
+    for (size_t i = 0; i < table->note_count; i++) {
+        fold_print(table->out, table->notes[i], 0, 2, fold_columns(table->out));
+        free(table->notes[i]);
+    }
     for (size_t i = 0; i < table->cell_count; i++)
         free(table->cells[i]);
+    free(table->notes);
     free(table->cells);
     json_decref(table->row);
     *table = (struct table){0};

@@ -22,8 +22,8 @@
 /* By the policy of the store. A copy of another node has no policy here: its home decides. */
 static char *why_resident(const Fb__SampleInfo *info, Fb__Policy policy) {
     if (info->landing)
-        return memory_print("copy of node %s, freed %s", info->home,
-                            info->leases ? "with its last lease" : "when its room is needed");
+        return memory_print("copy of node %s, %s", info->home,
+                            info->leases ? "until released" : "freed when its room is needed");
     if (policy == FB__POLICY__ON_ACK)
         return memory_copy("waits for ack");
     if (policy == FB__POLICY__RETAIN)

@@ -299,9 +299,13 @@ Test(directory_etcd, a_lease_taken_away_is_noticed_and_replaced, .timeout = 120)
     publish(&bench, 0, "a", 11);
     publish(&bench, 0, "b", 12);
     publish(&bench, 1, "c", 13);
+    /* Node 0 hears of nothing until b is another's: it would otherwise reconcile as soon as it
+     * notices, before or after that publish, as the machine happens to run. */
+    tcp_proxy_set(bench.world.proxies[0], TCP_PROXY_CUT);
     etcd_world_revoke(&bench.world, 0);
     struct answer superseded = publish(&bench, 1, "b", 14);
     cr_expect_eq(superseded.generation, 12);
+    tcp_proxy_set(bench.world.proxies[0], TCP_PROXY_OPEN);
     UNTIL(&bench, bench.seen[0].unfenced > 0);
     cr_expect_eq(bench.seen[0].fenced, 1);
     cr_expect_eq(bench.seen[0].record_count, 1, "c is another's, b is another's now");

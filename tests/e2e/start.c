@@ -240,8 +240,10 @@ Test(start, the_limit_of_open_files_is_raised_as_far_as_it_may_be) {
     const char *line = strstr(read_text(path), "Max open files");
     unsigned soft = 0;
     CHECK(line && sscanf(line, "Max open files %u", &soft) == 1 && soft == 500, "%.80s", line);
-    const char *said = read_text(log_path);
-    CHECK(strstr(said, "RLIMIT_NOFILE") && strstr(said, "max_sessions = 1024"), "%s", said);
+    const char *said;
+    WAIT_UNTIL((said = read_text(log_path)) && strstr(said, "RLIMIT_NOFILE") &&
+                   strstr(said, "max_sessions = 1024"),
+               20000);
     end(&broker);
 }
 

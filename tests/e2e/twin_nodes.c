@@ -103,11 +103,11 @@ static void expect_twins(struct cluster *cluster, uint32_t first, uint32_t secon
     char incarnation[32];
     WAIT_UNTIL(status_says(cluster, first, "twin", BOTH_LIVE), PATIENCE_MS);
     WAIT_UNTIL(status_says(cluster, second, "twin", BOTH_LIVE), PATIENCE_MS);
-    snprintf(incarnation, sizeof incarnation, "%016" PRIx64, incarnation_of(cluster, first));
+    snprintf(incarnation, sizeof incarnation, "%" PRIu64, incarnation_of(cluster, first));
     CHECK(status_says(cluster, second, "twin", incarnation), "the first's incarnation is missing");
     CHECK(status_says(cluster, second, "twin", cluster->nodes[first].address),
           "the first's address is missing");
-    snprintf(incarnation, sizeof incarnation, "%016" PRIx64, incarnation_of(cluster, second));
+    snprintf(incarnation, sizeof incarnation, "%" PRIu64, incarnation_of(cluster, second));
     CHECK(status_says(cluster, first, "twin", incarnation), "the second's incarnation is missing");
     for (uint32_t i = 0; i < 2; i++) {
         CHECK(cluster_log_has(cluster, i, BOTH_LIVE), "the log of %u does not say so", i);

@@ -87,6 +87,7 @@ static void node_build(struct node *node, const struct node *other) {
     struct broker_options options = {.config = &node->config,
                                      .incarnation = (uint64_t)node->name[0]};
     cr_assert_eq(broker_new(&options, &node->broker), 0);
+    cr_assert_eq(broker_attach(node->broker, 1, why, sizeof why), 0, "%s", why);
     struct peers_options peers = {.node = node->name,
                                   .incarnation = options.incarnation,
                                   .ping_interval_ns = 1000 * NS_PER_MS,

@@ -234,6 +234,7 @@ static void build(struct node *node) {
         .connections_max = 64,
     };
     cr_assert_eq(broker_new(&options, &node->broker), 0);
+    cr_assert_eq(broker_attach(node->broker, w->now_ns, why, sizeof why), 0, "%s", why);
     peers.deadlines = broker_deadlines(node->broker);
     cr_assert_eq(peers_new(&peers, &broker_peers_events, node->broker, &node->peers), 0);
     cr_assert_eq(fake_transport_new(w->network, &transport, &events, node, &node->transport), 0);
@@ -246,8 +247,7 @@ static void build(struct node *node) {
     node->paused = false;
     node->pump_ns = w->now_ns;
     world_apply_cuts(w);
-    world_say(w, "%s starts, incarnation %016llx", node->name,
-              (unsigned long long)node->incarnation);
+    world_say(w, "%s starts, incarnation %llu", node->name, (unsigned long long)node->incarnation);
 }
 
 static void on_transport_gone(void *owner) {

@@ -317,6 +317,7 @@ static void build(struct world *w, uint64_t home_incarnation) {
     build_transport(w, "b", home_incarnation, &home_events, w, &w->home);
     cr_assert_eq(w->home->ops->listen(w->home, HOME_ADDRESS, bound), 0);
     cr_assert_eq(broker_new(&options, &w->broker), 0);
+    cr_assert_eq(broker_attach(w->broker, w->now_ns, why, sizeof why), 0, "%s", why);
     peers.deadlines = broker_deadlines(w->broker);
     cr_assert_eq(peers_new(&peers, &broker_peers_events, w->broker, &w->peers), 0);
     build_transport(w, "a", 5, &peers_transport_events, w->peers, &w->transport);
@@ -430,7 +431,7 @@ Test(ending, another_incarnation_is_not_believed) {
     struct world w;
     build(&w, INCARNATION + 1);
     get(&w, GENERATION, INCARNATION);
-    expect_disbelief(&w, "000000000000004d", "000000000000004e");
+    expect_disbelief(&w, "incarnation 77,", "incarnation 78");
     take_apart(&w);
 }
 

@@ -25,8 +25,12 @@
 #define CHANNEL_FD 3
 
 /* In the child: dies with its parent, keeps stdin, stdout, stderr and `keep` (moved to CHANNEL_FD).
- */
+ * Whoever started the tests may ignore signals, as a shell does for what runs in its background; a
+ * child would inherit that, and a test that interrupts it would wait in vain. */
 static void settle_in(pid_t parent, int keep) {
+    static const int restored[] = {SIGINT, SIGQUIT, SIGHUP, SIGTERM, SIGPIPE};
+    for (size_t i = 0; i < sizeof restored / sizeof restored[0]; i++)
+        signal(restored[i], SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(127);

@@ -88,3 +88,65 @@ Test(ctl_table, text_that_is_no_utf8_is_still_json) {
     cr_expect_not_null(strstr(text, "{\"name\":\"\\\\bytes:x\\\\xff\""), "%s", text);
     free(text);
 }
+
+/* ---- which columns people see ---- */
+
+static const struct table_column some_columns[] = {
+    {"name", "NAME", TABLE_LEFT},       {"waits", "WAITS", TABLE_RIGHT | TABLE_IF_ANY},
+    {"bytes", "SIZE", TABLE_RIGHT},     {"self", "SELF", TABLE_LEFT | TABLE_WIDE},
+    {"trouble", "TROUBLE", TABLE_LEFT},
+};
+
+static void expect_columns(bool wide, uint64_t second_waits, const char *trouble,
+                           const char *expected) {
+    char *text = NULL;
+    size_t text_bytes;
+    FILE *out = open_memstream(&text, &text_bytes);
+    struct table table;
+    table_init(&table, out, false, some_columns, sizeof some_columns / sizeof some_columns[0]);
+    table.wide = wide;
+    for (int i = 0; i < 2; i++) {
+        table_text(&table, i ? "b" : "a");
+        table_count(&table, i ? second_waits : 0);
+        table_bytes(&table, 0);
+        table_flag(&table, i == 0);
+        table_text(&table, i ? trouble : NULL);
+        table_end_row(&table);
+    }
+    table_finish(&table, TABLE_ROWS);
+    fclose(out);
+    cr_expect_str_eq(text, expected, "%s", text);
+    free(text);
+}
+
+Test(ctl_table, a_column_in_which_no_row_has_anything_is_left_out) {
+    expect_columns(false, 0, NULL, "NAME  SIZE\na      0 B\nb      0 B\n");
+    expect_columns(false, 3, "it burns",
+                   "NAME  WAITS  SIZE  TROUBLE\n"
+                   "a         0   0 B  -\n"
+                   "b         3   0 B  it burns\n");
+}
+
+Test(ctl_table, wide_shows_all_of_them) {
+    expect_columns(true, 0, NULL,
+                   "NAME  WAITS  SIZE  SELF  TROUBLE\n"
+                   "a         0   0 B  yes   -\n"
+                   "b         0   0 B  no    -\n");
+}
+
+Test(ctl_table, notes_stand_below_and_are_for_people) {
+    for (int json = 0; json < 2; json++) {
+        char *text = NULL;
+        size_t text_bytes;
+        FILE *out = open_memstream(&text, &text_bytes);
+        struct table table;
+        table_init(&table, out, json, columns, 1);
+        table_text(&table, "a");
+        table_end_row(&table);
+        table_note(&table, "%s: \033 it burns", "a");
+        table_finish(&table, TABLE_ROWS);
+        fclose(out);
+        cr_expect_str_eq(text, json ? "{\"name\":\"a\"}\n" : "NAME\na\n\na: \\x1b it burns\n");
+        free(text);
+    }
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The records of the node's memory (memory/kept_table.h), as they lie there, and how a broker comes
+ * by that memory. All of them stand here, whoever fills them: together they are a format that the
+ * next version of featured has to read. A record that changes gets a new `version` in kept.c.
+ *
+ * The keeper holds the node's memory as "node", the arena of the store in slot 3 as "a.3" and its
+ * index as "i.3".
+ */
+#ifndef FEATURED_NODE_KEPT_H
+#define FEATURED_NODE_KEPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config.h"
+#include "memory/kept_table.h"
+#include "proto/auth.h"
+#include "proto/layout.h"
+
+struct broker;
+
+#define KEPT_NODE_NAME "node"
+
+/* A store, from before the first client can open it until its memory is given back. Its word is an
+ * enum kept_store_word. */
+enum kept_store_word { KEPT_STORE_LIVES = 1, KEPT_STORE_DROPPED = 2 };
+
+struct kept_store {
+    uint32_t slot; /* N in the names "a.N" and "i.N" */
+    uint32_t has_secret, has_creator;
+    uint32_t creator_uid; /* who made it at run time */
+    uint64_t arena_bytes, block_bytes;
+    uint32_t hugepages; /* whether the arena has such */
+    uint32_t policy, checksum, readers, max_samples;
+    uint64_t max_resident_bytes, landing_bytes;
+    uint64_t max_hold_ms, max_reserve_ms, max_wait_ms, max_pass_ms;
+    struct config_ids allow_uids, writer_uids;
+    uint8_t key[AUTH_KEY_BYTES]; /* made of the secret; zeros without one */
+    char name[LAYOUT_NAME_BYTES_MAX + 1];
+};
+
+/* The tables of this version; the last argument of kept_memory_new() and of the attach. */
+extern const struct kept_table_spec kept_specs[];
+extern const uint32_t kept_spec_count;
+
+/* Attaches the memory that the keeper has, or makes it and gives it to the keeper. broker->kept is
+ * set, and broker->options.incarnation is that of the memory. 0, or -errno with a sentence. */
+int kept_open(struct broker *broker, uint64_t now_ns, char *why, size_t why_bytes);
+
+#endif
