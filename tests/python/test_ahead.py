@@ -108,6 +108,20 @@ def test_get_many_that_is_left_gives_back(
     store.abort(refs)
 
 
+def test_get_many_that_is_left_gives_back_without_another_call(
+    broker: Broker, client: fb.Client, sample_id: str
+) -> None:
+    """What had been granted when nobody waited for it any more is given back although the program that
+    left goes on to something else. Another connection looks."""
+    with broker.connect() as busy, busy.store("run", framework="numpy") as store:
+        refs = put_all(store, sample_id, 40)
+        for _ in range(20):
+            for _ in store.get_many(refs, window=20):
+                break
+            wait_until(lambda: client.health().leases == 0, "all are given back")
+        store.abort(refs)
+
+
 def test_get_many_waits_for_what_is_not_put(store: fb.Store, sample_id: str) -> None:
     ids = [f"{sample_id}-{i}" for i in range(6)]
 
