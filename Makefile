@@ -41,7 +41,7 @@ endif
 endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
-  -Wno-sign-conversion $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-restrict) $(WERROR)
+  -Wno-sign-conversion -Wno-missing-field-initializers $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-restrict) $(WERROR)
 # An include is written with its folder: "store/store.h", "support/world.h", "proto/frame.h".
 INC := -I. -Idaemon -Ilibclient -Itests -isystem $(BUILD)/gen
 CPPFLAGS += -D_GNU_SOURCE -DFEATURED_VERSION='"$(VERSION)"' $(INC)
@@ -154,8 +154,8 @@ deb: ## Debian packages, into dist/
 	scripts/build-deb $(BUILD) dist $(VERSION)
 
 # ---- tests ----
-# Simulated brokers have arenas of their own (tests/model/cluster_memory.c).
-WRAP_model := -Wl,--wrap=arena_init,--wrap=arena_deinit
+# Simulated brokers have arenas of their own, and are killed with their memory (tests/model/cluster_memory.c).
+WRAP_model := -Wl,--wrap=arena_init,--wrap=arena_deinit,--wrap=mmap,--wrap=munmap
 define suite_rule
 $(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(if $(filter unit,$(1)),$(filter-out %/main.o,$(CTL_OBJ))) \
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a

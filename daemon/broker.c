@@ -67,11 +67,16 @@ int broker_new(const struct broker_options *options, struct broker **out) {
 }
 
 int broker_attach(struct broker *broker, uint64_t now_ns, char *why, size_t why_bytes) {
+    broker->now_ns = now_ns;
     return kept_open(broker, now_ns, why, why_bytes);
 }
 
 uint64_t broker_incarnation(const struct broker *broker) {
     return broker->options.incarnation;
+}
+
+struct directory_kept *broker_directory_kept(const struct broker *broker) {
+    return kept_directory(broker);
 }
 
 struct deadlines *broker_deadlines(struct broker *broker) {
@@ -110,6 +115,7 @@ int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
         if (result < 0)
             return result;
     }
+    exchange_recall(broker);
     return 0;
 }
 

@@ -49,6 +49,9 @@ int broker_new(const struct broker_options *options, struct broker **out);
 int broker_attach(struct broker *broker, uint64_t now_ns, char *why, size_t why_bytes);
 /* That of the memory that was attached, else the one in the options. After broker_attach(). */
 uint64_t broker_incarnation(const struct broker *broker);
+/* What its directory must know again after a crash, for the directory's constructor. After
+ * broker_attach(). */
+struct directory_kept *broker_directory_kept(const struct broker *broker);
 /* The heap of all that is to happen at a time: for what is built around the broker, too. */
 struct deadlines *broker_deadlines(struct broker *broker);
 /* Hand these to peers_new(), the directory's constructor (owner: the broker) ... */
@@ -57,7 +60,8 @@ extern const struct directory_events broker_directory_events;
 /* ... and tell the broker of them; transport may be NULL. Once, before anything else. */
 void broker_connect(struct broker *broker, struct peers *peers, struct transport *transport,
                     struct directory *directory);
-/* Makes the stores of the configuration. 0 or -errno with a sentence. */
+/* Makes the stores of the configuration, or attaches those that an earlier broker left, and makes
+ * known again what there was between that one and other nodes. 0 or -errno with a sentence. */
 int broker_open_stores(struct broker *broker, char *why, size_t why_bytes);
 /* Forgets what is pending at peers; before peers_free(). */
 void broker_release_peers(struct broker *broker);

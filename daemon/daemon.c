@@ -418,6 +418,8 @@ static int daemon_build_directory_static(struct daemon *daemon) {
                                       daemon_clock_ns(CLOCK_REALTIME) / 1000000,
                                       &broker_directory_events, daemon->broker, &daemon->directory);
     free(peers);
+    if (result == 0)
+        directory_static_keep(daemon->directory, broker_directory_kept(daemon->broker));
     return result;
 }
 

@@ -55,6 +55,7 @@ int daemon_etcd_new(const struct config *config, uint64_t incarnation, int64_t u
         .written_kept = ETCD_WRITTEN_KEPT,
         .compare_interval_ns = config->compare_interval_ms * 1000000ull,
         .give_up_ns = ETCD_GIVE_UP_MS * 1000000ull,
+        .kept = broker_directory_kept(broker),
     };
     struct etcd *etcd;
     int result = daemon_etcd_connect(config, loop, &etcd, why, why_bytes);

@@ -176,6 +176,7 @@ struct supersede_published {
 };
 
 /* A put begins: it asks to publish. */
+void supersede_recall_put(struct supersede_set *set, struct supersede *s);
 void supersede_begin_put(struct supersede_set *set, struct supersede *supersede);
 /* A record of ours names what is not held here. failed: it is of a put that failed, which may have
  * replaced the record of another node. */

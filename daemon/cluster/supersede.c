@@ -28,10 +28,12 @@
  *
  * It goes on when the client is gone, for what stands in the index must become true.
  *
- * The whole. A dash: cannot happen, and is ignored.
+ * The whole. A dash: cannot happen, and is ignored. Recalled: the put of a broker that was killed
+ * and started again with its memory, when the index had its record by then; "published" follows.
  *
  *   state       event      -> state       actions
  *   (none)      put           PUBLISHING  PUBLISH
+ *   (none)      recalled      PUBLISHING
  *   (none)      repair        REMOVING    CLEAR_RECORD, for a put that failed; else PURSUING with
  *                                         FREE_RECORD
  *   (none)      end           PURSUING
@@ -140,6 +142,10 @@ static void supersede_ask_everyone(struct supersede *s) {
 void supersede_begin_put(struct supersede_set *set, struct supersede *s) {
     supersede_begin(set, s, SUPERSEDE_PUT, SUPERSEDE_PUBLISHING);
     supersede_do(s, SUPERSEDE_DO_PUBLISH);
+}
+
+void supersede_recall_put(struct supersede_set *set, struct supersede *s) {
+    supersede_begin(set, s, SUPERSEDE_PUT, SUPERSEDE_PUBLISHING);
 }
 
 void supersede_begin_repair(struct supersede_set *set, struct supersede *s, bool failed,

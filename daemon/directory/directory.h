@@ -28,6 +28,18 @@ struct directory_record {
     bool again; /* written by republish(): later than the put, and than others after it perhaps */
 };
 
+/* What a directory must know again after its broker was killed and started again with its memory,
+ * under the same incarnation. The owner has it in memory that outlives the process, all zeros at
+ * first; the directory alone writes to it, one field at a time. Each of its states is right at
+ * every instruction. */
+struct directory_kept {
+    uint64_t generation; /* no number up to this one is given again */
+    uint64_t was_member; /* not 0: samples of ours may be in the index */
+    int64_t compared;    /* own_compared of etcd/state.h */
+    uint64_t history_is; /* not 0: the name that follows is whole */
+    char history[32];    /* of the index, as this node knew it last */
+};
+
 struct directory_records {
     const struct directory_record *records;
     size_t count;
@@ -118,6 +130,13 @@ struct directory_ops {
     uint64_t (*next_generation)(struct directory *d);
     void (*publish)(struct directory *d, const struct directory_record *record,
                     directory_publish_fn done, void *context);
+    /* A publish that was under way when this broker was killed: its record may have been written,
+     * and may have been replaced since. moment: what moment() said before it was asked for. What it
+     * has replaced may not be known any more: ask_peers. */
+    void (*publish_again)(struct directory *d, const struct directory_record *record,
+                          int64_t moment, directory_publish_fn done, void *context);
+    /* The point in the history of the index up to which this node knows it, for publish_again(). */
+    int64_t (*moment)(const struct directory *d);
     /* Writes the record only in place of the one that names this generation (0: of none);
      * DIRECTORY_E_NOT_FOUND: that one does not stand any more. */
     void (*republish)(struct directory *d, const struct directory_record *record,
@@ -165,6 +184,9 @@ struct directory_peer {
 int directory_static_new(const char *node, const struct directory_peer *peers, size_t peer_count,
                          uint64_t unix_ms, const struct directory_events *events, void *owner,
                          struct directory **out);
+/* Of a directory that directory_static_new() has made: numbers are given above those in `kept`, and
+ * are noted there. Before the first number is given. */
+void directory_static_keep(struct directory *directory, struct directory_kept *kept);
 /* Of a directory that directory_static_new() has made: one more peer, or another address of one
  * that is there. node_up() comes with the next tick. 0, or -ENOMEM, and nothing has changed. */
 int directory_static_know(struct directory *directory, const struct directory_peer *peer);

@@ -4,8 +4,9 @@
  * next tick: publish and retire succeed (the home alone knows), locate says "ask the peers".
  *
  * Generations: 16 bits of XXH3-64(node), then 48 bits counting up from unix_ms * 128. A daemon that
- * restarts begins above all it gave before as long as it gives fewer than 128000 a second on
- * average and the clock is not set back over its last start. Two nodes whose hashes agree differ in
+ * restarts without its memory begins above all it gave before as long as it gives fewer than 128000
+ * a second on average and the clock is not set back over its last start; one that restarts with its
+ * memory goes on where it was, whatever the clock says. Two nodes whose hashes agree differ in
  * the counter unless they start in the same millisecond. The counter wraps after 2^48 / 128 ms
  * = 69.7 years.
  *
@@ -57,6 +58,7 @@ struct directory_static {
     struct directory_events events;
     void *owner;
     uint64_t node_bits, counter;
+    struct directory_kept *kept; /* NULL: none */
     struct peer *peers;
     size_t peer_count;
     bool announce; /* node_up events of peers that want one are due */
@@ -130,6 +132,9 @@ static uint64_t static_next_generation(struct directory *d) {
     struct directory_static *self = static_from_base(d);
     uint64_t counter = self->counter++ & ((UINT64_C(1) << COUNTER_BITS) - 1);
     uint64_t generation = self->node_bits | counter;
+    /* Before it is given: it is the 48 bits that count up, for the wrap comes after 69 years. */
+    if (self->kept)
+        self->kept->generation = self->counter;
     return generation ? generation : static_next_generation(d);
 }
 
@@ -147,6 +152,18 @@ static void static_retire(struct directory *d, const struct directory_record *re
     static_answer_later(
         static_from_base(d),
         (struct answer){.question = QUESTION_RETIRE, .done.retire = done, .context = context});
+}
+
+/* Without an index nothing can have been replaced meanwhile. */
+static void static_publish_again(struct directory *d, const struct directory_record *record,
+                                 int64_t moment, directory_publish_fn done, void *context) {
+    (void)moment;
+    static_publish(d, record, done, context);
+}
+
+static int64_t static_moment(const struct directory *d) {
+    (void)d;
+    return 0;
 }
 
 /* There is no index that could have lost the record. */
@@ -242,6 +259,8 @@ static const struct directory_ops static_ops = {
     .start = static_start,
     .next_generation = static_next_generation,
     .publish = static_publish,
+    .publish_again = static_publish_again,
+    .moment = static_moment,
     .republish = static_republish,
     .retire = static_retire,
     .locate = static_locate,
@@ -275,6 +294,13 @@ int directory_static_know(struct directory *directory, const struct directory_pe
     *known = copy;
     self->announce = true;
     return 0;
+}
+
+void directory_static_keep(struct directory *directory, struct directory_kept *kept) {
+    struct directory_static *self = static_from_base(directory);
+    self->kept = kept;
+    if (kept->generation > self->counter)
+        self->counter = kept->generation;
 }
 
 int directory_static_new(const char *node, const struct directory_peer *peers, size_t peer_count,

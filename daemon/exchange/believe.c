@@ -54,7 +54,7 @@ bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeas
     if (!store_stat(space->store, NULL, 0, lease->generation, &info) || info.state == STORE_GONE ||
         info.state == STORE_FREE)
         return true;
-    const struct peer *origin = (const struct peer *)(uintptr_t)info.origin;
+    const struct peer *origin = peers_of_number(item->call->broker->peers, info.origin);
     if (!info.landing)
         snprintf(why, SENTENCE_BYTES,
                  "it says that it is the home of generation %" PRIu64 ", whose home is this node",
@@ -63,7 +63,7 @@ bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeas
         snprintf(why, SENTENCE_BYTES,
                  "it says that generation %" PRIu64
                  " is this sample, and what has landed here is sample %s from node %s",
-                 lease->generation, info.sample_id, peer_node(origin));
+                 lease->generation, info.sample_id, origin ? peer_node(origin) : "?");
     else
         return true;
     believe_not(peer, why);

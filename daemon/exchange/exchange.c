@@ -36,10 +36,10 @@ struct exchange *exchange_new(struct broker *broker) {
 }
 
 void exchange_release_peers(struct broker *broker) {
+    broker->exchange->closing = true; /* first: records in the node's memory stay */
     for (struct peer *peer = peers_next(broker->peers, NULL); peer;
          peer = peers_next(broker->peers, peer))
         outbox_free(peer);
-    broker->exchange->closing = true;
 }
 
 void exchange_end(struct broker *broker) {

@@ -11,6 +11,8 @@
  * Files that call each other:
  * - Circle: held_check.c, republish.c: a check that finds a record missing has it written, and a
  *   write that the index refuses begins another check.
+ * - Circle: publish.c, publish_recall.c: a put that has been published is written down, and what was
+ *   written down is carried on after a restart.
  * - Circle: outbox.c, remote_lease.c: a lease takes the memory of its release from the outbox
  *   before the home is asked, and the outbox ends the lease when its release is on its way.
  */
@@ -32,6 +34,12 @@ void exchange_release_peers(struct broker *broker);
 void exchange_end(struct broker *broker);
 /* Once the stores are gone. */
 void exchange_free(struct broker *broker);
+
+/* ---- recall.c ---- */
+/* Of a broker that was started again with its memory: what there was between it and others is made
+ * known again. Once, when the stores have been attached, the directory and the peers are connected,
+ * and before anything is asked. */
+void exchange_recall(struct broker *broker);
 
 /* ---- events of the directory, for struct directory_events. owner: the broker ---- */
 
@@ -151,10 +159,15 @@ struct publish_waiter {
 void publish_leave(struct publish_waiter *waiter);
 
 struct publish_put {
-    uint64_t generation; /* it is SEALED */
-    struct store_op op;  /* {0}: nobody repeats it */
-    struct account *charged;
+    uint64_t generation;     /* it is SEALED */
+    struct store_op op;      /* {0}: nobody repeats it */
+    struct account *charged; /* the user */
+    uint32_t kept;           /* publish_prepare() sets it */
 };
+/* Writes down that the put is about to begin, before the seal. False: there is no room for it. If
+ * the seal fails, publish_not() follows in place of publish(). */
+bool publish_prepare(struct broker *broker, const struct space *space, struct publish_put *put);
+void publish_not(struct broker *broker, const struct publish_put *put);
 void publish(struct broker *broker, struct space *space, const struct publish_put *put,
              struct publish_waiter *waiter);
 /* A repeat of an operation that is still under way waits for its answer, in place of whoever did
@@ -182,7 +195,8 @@ void publish_end_lost(struct broker *broker, struct space *space,
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation);
 /* The one that lives, or the last that died; 0 = not known. */
 uint64_t nodes_incarnation(const struct broker *broker, const char *name);
-/* How long ago the node left, if it is no member now; 0 = it is one, or never was. */
+/* How long ago the node left, if it is no member now (of one that has been none since a restart of
+ * this broker: how long ago that was); 0 = it is one, or there is no index. */
 uint64_t nodes_gone_ns(const struct broker *broker, const char *name);
 /* What the directory located is at a dead home, or at this node before it restarted, of which the
  * directory may not have heard yet. */

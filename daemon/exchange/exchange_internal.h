@@ -24,10 +24,12 @@ struct pending_end {
     union {
         struct {
             uint64_t hi, lo, epoch;
+            uint64_t id; /* of the remote lease */
         } lease;
         struct {
             uint64_t incarnation;
             struct store_op op;
+            uint32_t kept; /* its record in the node's memory, + 1; 0 = none */
         } ack;
     };
     bool is_ack, consumed, corrupt;
@@ -112,6 +114,10 @@ struct reconcile_walk {
 struct remote_lease {
     uint64_t id;
     bool granted, ended, corrupt;
+    bool consumed; /* a reader has said so */
+    bool seen;     /* after a restart: the store here has a lease for it */
+    bool telling;  /* ... and the home has not confirmed it: the slot stays */
+    uint32_t kept; /* its record in the node's memory, + 1; 0 = none */
     /* What its release takes, had before the home is asked: once the home has granted the lease, no
      * lack of memory may keep it from hearing of the end. NULL and NULL: used, or given back. */
     struct pending_end *end;
@@ -128,7 +134,8 @@ struct remote_leases {
     uint32_t count, room, live;
     uint32_t *ended; /* ring of ended slots, oldest first */
     uint32_t ended_first, ended_count;
-    uint32_t free_first; /* slot + 1 of one whose lease was not granted; 0 = none */
+    uint32_t free_first;  /* slot + 1 of one whose lease was not granted; 0 = none */
+    uint32_t uses_before; /* a slot's first use count in this process is one more */
 };
 
 /* ---- all of it ---- */
@@ -153,8 +160,8 @@ struct exchange {
     bool has_republished;          /* ever */
     struct own_name name;          /* twin.c */
     struct deadline name_outlived; /* wakes the loop for twin_pump(), after name.outlived_ns */
-    uint64_t release_pending;
-    struct late { /* puts that became resident long after their commit */
+    uint64_t release_pending, end_sequence; /* end_sequence: of the last ack that was kept */
+    struct late {                           /* puts that became resident long after their commit */
         uint64_t generation, ns;
     } late[LATE_KEPT];
     uint32_t late_count;

@@ -232,7 +232,7 @@ static void fetch_land(struct fetch *fetch, const struct fetch_order *order) {
                 .tag = (uint64_t)(uintptr_t)&fetch->waiter,
             },
         .generation = fetch->generation,
-        .origin = (uint64_t)(uintptr_t)fetch->source.of,
+        .origin = fetch->source.number,
     };
     struct store_refusal refusal = {0};
     enum store_result result =

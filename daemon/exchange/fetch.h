@@ -28,8 +28,9 @@ struct source_ops {
 };
 struct source {
     const struct source_ops *ops;
-    void *of;       /* which one; two sources are the same if this is */
-    uint64_t epoch; /* of its connection, where there is one */
+    void *of;        /* which one; two sources are the same if this is */
+    uint64_t number; /* the same in every process: what the store is told of it */
+    uint64_t epoch;  /* of its connection, where there is one */
 };
 /* source_peer.c. epoch: of the link by which the lease was granted. */
 struct source source_peer(struct peer *peer, uint64_t epoch);

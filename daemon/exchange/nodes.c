@@ -12,6 +12,11 @@
 #include "exchange/nodes.h"
 #include "exchange/twin.h"
 
+struct peer *nodes_peer_recalled(struct broker *broker, const char *name) {
+    struct peer *peer = peers_find(broker->peers, name);
+    return peer ? peer : peers_add(broker->peers, name, "", "");
+}
+
 bool nodes_is_dead(const struct broker *broker, const char *name, uint64_t incarnation) {
     return roster_is_dead(broker->exchange->roster, name, incarnation);
 }
@@ -21,7 +26,12 @@ uint64_t nodes_incarnation(const struct broker *broker, const char *name) {
 }
 
 uint64_t nodes_gone_ns(const struct broker *broker, const char *name) {
-    return roster_gone_ns(broker->exchange->roster, name, broker->now_ns);
+    const struct roster *roster = broker->exchange->roster;
+    const uint64_t gone_ns = roster_gone_ns(roster, name, broker->now_ns);
+    /* Known from before a restart alone: the index has not named it since. */
+    if (!gone_ns && broker->directory->ops->index && roster_is_absent(roster, name))
+        return broker->now_ns - broker->started_ns;
+    return gone_ns;
 }
 
 bool nodes_are_led_by_us(const struct broker *broker) {

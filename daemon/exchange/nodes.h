@@ -20,4 +20,8 @@ enum cluster_answer nodes_answer(enum directory_result result);
 /* May we serve, as of now_ns, and put records right? (cluster/fencing.c) */
 enum fencing_state nodes_fencing(const struct broker *broker);
 
+/* The peer of that name, which the directory may not have announced since the restart: it is known
+ * by its name alone then, and is not asked before its address is known. NULL: out of memory. */
+struct peer *nodes_peer_recalled(struct broker *broker, const char *name);
+
 #endif

@@ -14,13 +14,19 @@
  * lost. A release that says `returned` needs no retry once its link is gone, because the home has
  * ended that lease itself.
  *
+ * What is not confirmed outlives this process: `consumed` is in the record of its remote lease
+ * (remote_lease.c), an ack has a record of its own (struct kept_end), committed before its client
+ * is answered and freed when the home has confirmed. outbox_recall() makes them pending again.
+ *
  * The deadline `flush` is set exactly while something waits and no message is under way; whoever
  * changes one of these calls outbox_schedule(). What waits is charged to the user whose client
  * caused it (CHARGE_PENDING_ENDS), so that one user's acks for a dead node do not fill the broker.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "exchange/nodes.h"
 #include "exchange/outbox.h"
 #include "exchange/remote_lease.h"
 #include "proto/cleanup.h"
@@ -84,10 +90,21 @@ uint64_t outbox_pending_at(const struct peer *peer) {
     return outbox ? outbox->count : 0;
 }
 
+/* While the broker ends, the records stay for the next one. */
+static void outbox_drop_record(struct broker *broker, const struct pending_end *end) {
+    if (broker->exchange->closing)
+        return;
+    if (end->is_ack && end->ack.kept)
+        kept_free(kept_table(broker->kept, KEPT_ENDS), end->ack.kept - 1);
+    else if (!end->is_ack && end->consumed)
+        remote_lease_told(broker, end->lease.id);
+}
+
 /* It is confirmed, moot or given up: it leaves its list, and is charged to nobody any more. */
 static void outbox_forget(struct outbox *outbox, struct pending_end_list *list,
                           struct pending_end *end) {
     struct broker *broker = outbox->broker;
+    outbox_drop_record(broker, end);
     TAILQ_REMOVE(list, end, link);
     if (end->is_ack)
         LIST_REMOVE(end, same_hash);
@@ -162,24 +179,39 @@ static struct pending_end *outbox_add_release(struct broker *broker, struct remo
     return end;
 }
 
+static void outbox_fill_release(struct broker *broker, struct remote_lease *lease,
+                                struct pending_end *end) {
+    end->consumed = lease->telling = lease->consumed;
+    end->corrupt = lease->corrupt;
+    end->lease.hi = lease->hi;
+    end->lease.lo = lease->lo;
+    end->lease.epoch = lease->epoch;
+    end->lease.id = lease->id;
+    end->generation = lease->generation;
+    outbox_gather(outbox_of(broker, lease->peer), lease->consumed || lease->corrupt,
+                  broker->now_ns);
+}
+
+void outbox_recall_consumed(struct broker *broker, struct remote_lease *lease) {
+    struct pending_end *end = outbox_add_late(broker, lease);
+    if (end)
+        outbox_fill_release(broker, lease, end);
+}
+
 /* What is told: that it was consumed, always; that it was only given back, as long as the link
  * lives over which the lease was granted. If that link is gone the home has ended the lease by
  * itself, and a message would be about nothing. */
 void outbox_release(struct broker *broker, uint64_t remote_lease_id, bool consumed) {
     struct remote_lease *lease = remote_lease_find(broker, remote_lease_id);
-    if (!lease || (lease->ended && !consumed))
+    if (!lease || lease->consumed || (lease->ended && !consumed))
         return;
     bool link_holds = peer_is_up(lease->peer) && peer_epoch(lease->peer) == lease->epoch;
+    lease->consumed = consumed;
+    if (lease->granted)
+        remote_lease_note(broker, lease, consumed ? KEPT_LEASE_CONSUMED : KEPT_LEASE_RETURNED);
     struct pending_end *end = consumed || link_holds ? outbox_add_release(broker, lease) : NULL;
-    if (end) {
-        end->consumed = consumed;
-        end->corrupt = lease->corrupt;
-        end->lease.hi = lease->hi;
-        end->lease.lo = lease->lo;
-        end->lease.epoch = lease->epoch;
-        end->generation = lease->generation;
-        outbox_gather(outbox_of(broker, lease->peer), consumed || lease->corrupt, broker->now_ns);
-    }
+    if (end)
+        outbox_fill_release(broker, lease, end);
     if (!lease->ended)
         remote_lease_end(broker, lease);
 }
@@ -209,20 +241,47 @@ static bool outbox_has_ack(const struct outbox *outbox, const char *store,
 
 /* The table of acks is made with the first one: most peers are never without a link for long, and
  * need none. False: out of memory. */
-static bool outbox_keep_ack(struct outbox *outbox, const char *store, const struct item *item) {
-    struct broker *broker = outbox->broker;
+static bool outbox_add_ack(struct outbox *outbox, const struct kept_end *kept, uint32_t index,
+                           struct account *account) {
     if (!outbox->acks)
         outbox->acks = calloc((size_t)1 << OUTBOX_BUCKET_BITS, sizeof *outbox->acks);
-    struct pending_end *end = outbox->acks ? outbox_new_end(store, item->ref.sample_id) : NULL;
+    struct pending_end *end = outbox->acks ? outbox_new_end(kept->store, kept->sample_id) : NULL;
     if (!end)
         return false;
-    outbox_add(outbox, end, item->call->session->account);
+    outbox_add(outbox, end, account);
     end->is_ack = true;
-    end->generation = item->ref.generation;
-    end->ack.incarnation = item->ref.incarnation;
-    end->ack.op = item->op;
+    end->generation = kept->generation;
+    end->ack.incarnation = kept->incarnation;
+    end->ack.op = (struct store_op){kept->client_id, kept->op_id};
+    end->ack.kept = index + 1;
     LIST_INSERT_HEAD(outbox_bucket(outbox, end->generation), end, same_hash);
-    outbox_gather(outbox, true, broker->now_ns);
+    outbox_gather(outbox, true, outbox->broker->now_ns);
+    return true;
+}
+
+/* False: out of memory, or of room for one more record. */
+static bool outbox_keep_ack(struct outbox *outbox, const char *store, const struct item *item) {
+    struct broker *broker = outbox->broker;
+    const struct account *account = item->call->session->account;
+    struct kept_table *table = kept_table(broker->kept, KEPT_ENDS);
+    uint32_t index;
+    struct kept_end *kept = kept_take(table, &index);
+    if (!kept)
+        return false;
+    *kept = (struct kept_end){.sequence = ++broker->exchange->end_sequence,
+                              .generation = item->ref.generation,
+                              .incarnation = item->ref.incarnation,
+                              .client_id = item->op.client_id,
+                              .op_id = item->op.op_id,
+                              .uid = (uint32_t)account->parent->number};
+    snprintf(kept->node, sizeof kept->node, "%s", peer_node(outbox->peer));
+    snprintf(kept->store, sizeof kept->store, "%s", store);
+    snprintf(kept->sample_id, sizeof kept->sample_id, "%s", item->ref.sample_id);
+    if (!outbox_add_ack(outbox, kept, index, item->call->session->account)) {
+        kept_free(table, index);
+        return false;
+    }
+    kept_commit(table, index, KEPT_END_ACK);
     return true;
 }
 
@@ -248,6 +307,51 @@ bool outbox_ack(struct broker *broker, struct peer *peer, struct item *item) {
               "keep the ack: ack again",
               item->ref.sample_id, store, peer_node(peer));
     return false;
+}
+
+/* ---- after a restart ---- */
+
+struct recalled_end {
+    const struct kept_end *kept;
+    uint32_t index; /* of its record */
+};
+
+static int outbox_by_sequence(const void *a, const void *b) {
+    const struct kept_end *one = ((const struct recalled_end *)a)->kept;
+    const struct kept_end *other = ((const struct recalled_end *)b)->kept;
+    return one->sequence < other->sequence ? -1 : one->sequence > other->sequence;
+}
+
+/* The user is charged, for the session that was charged is gone with the old process. */
+static void outbox_recall_ack(struct broker *broker, const struct kept_end *kept, uint32_t index) {
+    struct peer *peer = nodes_peer_recalled(broker, kept->node);
+    struct outbox *outbox = peer ? outbox_of(broker, peer) : NULL;
+    struct account *user = outbox ? accounts_user(broker, kept->uid) : NULL;
+    if (!user || !outbox_add_ack(outbox, kept, index, user))
+        log_error("store %s: out of memory: node %s is told of an ack of sample %s only after the "
+                  "next restart",
+                  kept->store, kept->node, kept->sample_id);
+    if (user)
+        accounts_unhold(broker, user);
+    if (kept->sequence > broker->exchange->end_sequence)
+        broker->exchange->end_sequence = kept->sequence;
+}
+
+/* Their order matters, so that they are sorted. The records stay where they are. */
+void outbox_recall_acks(struct broker *broker) {
+    const struct kept_table *table = kept_table(broker->kept, KEPT_ENDS);
+    uint32_t cursor = 0, index, count = 0, used = kept_table_used(table);
+    struct recalled_end *ends = calloc((size_t)used + 1, sizeof *ends);
+    if (!ends) {
+        log_error("out of memory: acks of before the restart are told only after the next one");
+        return;
+    }
+    while (count < used && kept_walk(table, &cursor, &index))
+        ends[count++] = (struct recalled_end){kept_record(table, index), index};
+    qsort(ends, count, sizeof *ends, outbox_by_sequence);
+    for (uint32_t i = 0; i < count; i++)
+        outbox_recall_ack(broker, ends[i].kept, ends[i].index);
+    free(ends);
 }
 
 /* ---- sending ---- */

@@ -13,6 +13,11 @@
  * or not. While it lives, its store is not freed (space->uses), and the user or node who caused it
  * is charged one of its waits.
  *
+ * A put has a record in the node's memory (struct kept_put) from before its sample is SEALED until
+ * it is over, for a broker that is killed meanwhile and started again. Its word says whether the
+ * index has taken the put, and then what it has replaced. publish_recall.c goes on from there: a
+ * put whose record in the index is in doubt is settled by the directory (publish_again()).
+ *
  * When the broker closes, the directory answers all that is open with "unavailable". Then nothing
  * new is begun, and publishings_free() frees what is left.
  */
@@ -24,25 +29,10 @@
 #include "exchange/held_check.h"
 #include "exchange/nodes.h"
 #include "exchange/publish.h"
+#include "exchange/publishing.h"
 
 /* A put that became resident so long after its commit is written down (publish_age_us()). */
 #define LATE_NS (10 * NS_PER_MS)
-
-_Static_assert(CLUSTER_NAME_BYTES == LAYOUT_NAME_BYTES_MAX + 1, "names of nodes");
-
-/* One put, repair or end that is under way. */
-struct publishing {
-    struct supersede supersede;
-    struct deadline due; /* when the machine goes on by itself */
-    struct broker *broker;
-    struct space *space;
-    struct publish_waiter *waiter; /* NULL: nobody waits, or not any more */
-    struct account *charged;       /* who caused it; NULL = ourselves */
-    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
-    uint64_t bytes;               /* of a put: its extent */
-    enum directory_result result; /* of a put, once it is in the index or refused */
-    enum store_reason reason;     /* why others retire */
-};
 
 static struct publishing *publish_of(struct supersede *supersede) {
     return container_of(supersede, struct publishing, supersede);
@@ -116,6 +106,8 @@ static void publish_end(struct publishing *publishing) {
     publishing->space->uses--;
     if (publishing->charged)
         accounts_release(broker, publishing->charged, CHARGE_WAITS, 1);
+    if (publishing->kept && !broker->exchange->closing)
+        kept_free(kept_table(broker->kept, KEPT_PUTS), publishing->kept - 1);
     free(publishing);
 }
 
@@ -144,9 +136,6 @@ static void publish_answer(struct publishing *publishing) {
                                   trouble));
     publish_tell(publishing, FB__STATUS__UNAVAILABLE, sentence);
 }
-
-static void publish_go_on(struct publishing *publishing);
-static void publish_carry_out(struct publishing *publishing);
 
 /* Wakes the machine when it has said. When the broker closes it is not woken any more. */
 static void publish_schedule(struct publishing *publishing) {
@@ -266,7 +255,7 @@ static void publish_on_published(void *context, enum directory_result result,
 /* Frees it when it is over. Each action asks one question, whose answer comes later and never from
  * inside the call that asks; so the machine does not change while its actions are carried out,
  * apart from supersede_not_asked(), which asks for nothing. */
-static void publish_carry_out(struct publishing *publishing) {
+void publish_carry_out(struct publishing *publishing) {
     struct broker *broker = publishing->broker;
     struct directory *directory = broker->directory;
     const struct directory_record record = publish_record(publishing);
@@ -276,7 +265,11 @@ static void publish_carry_out(struct publishing *publishing) {
         case SUPERSEDE_DO_NOTHING:
             break;
         case SUPERSEDE_DO_PUBLISH:
-            directory->ops->publish(directory, &record, publish_on_published, publishing);
+            if (publishing->again)
+                directory->ops->publish_again(directory, &record, publishing->moment,
+                                              publish_on_published, publishing);
+            else
+                directory->ops->publish(directory, &record, publish_on_published, publishing);
             break;
         case SUPERSEDE_DO_CHECK_OWN:
             held_check_own(broker, publishing->space, publishing->sample_id);
@@ -314,7 +307,7 @@ static void publish_carry_out(struct publishing *publishing) {
 
 /* Lets the machine go on with what is due, and carries out what follows. Nothing is begun any more
  * once the peers are gone. */
-static void publish_go_on(struct publishing *publishing) {
+void publish_go_on(struct publishing *publishing) {
     const struct broker *broker = publishing->broker;
     const struct supersede_rules rules = {.roster = broker->exchange->roster,
                                           .keeps_words = broker->directory->ops->end};
@@ -357,9 +350,8 @@ static void publish_note_late(struct broker *broker, const struct publishing *pu
 
 /* The index has it: readers may see it now, and what stood here before under this id is retired by
  * the store. */
-static void publish_make_resident(struct publishing *publishing,
-                                  const struct directory_record *older,
-                                  struct supersede_published *published) {
+void publish_make_resident(struct publishing *publishing, const struct directory_record *older,
+                           struct supersede_published *published) {
     struct broker *broker = publishing->broker;
     uint64_t superseded;
     const bool ours = older && !strcmp(older->home, broker->config->node);
@@ -393,10 +385,12 @@ static void publish_on_published(void *context, enum directory_result result,
         published.older_generation = older->generation;
         published.older_incarnation = older->incarnation;
     }
-    if (result == DIRECTORY_OK)
+    if (result == DIRECTORY_OK) {
+        publish_note_published(publishing, &published);
         publish_make_resident(publishing, older, &published);
-    else
+    } else {
         publish_take_back(publishing);
+    }
     supersede_published(&publishing->supersede, &published);
     publish_go_on(publishing);
 }
@@ -404,8 +398,8 @@ static void publish_on_published(void *context, enum directory_result result,
 /* ---- what begins ---- */
 
 /* NULL: out of memory. */
-static struct publishing *publish_new(struct broker *broker, struct space *space,
-                                      const char *sample_id, uint64_t generation) {
+struct publishing *publish_new(struct broker *broker, struct space *space, const char *sample_id,
+                               uint64_t generation) {
     struct publishing *publishing = calloc(1, sizeof *publishing);
     if (!publishing)
         return NULL;
@@ -422,7 +416,7 @@ static struct publishing *publish_new(struct broker *broker, struct space *space
 }
 
 /* Released when the publishing ends, however many wait for it meanwhile. */
-static void publish_charge(struct publishing *publishing, struct account *account) {
+void publish_charge(struct publishing *publishing, struct account *account) {
     publishing->charged = account;
     account_add(account, CHARGE_WAITS, 1);
 }
@@ -437,6 +431,7 @@ void publish(struct broker *broker, struct space *space, const struct publish_pu
     struct publishing *publishing = publish_new(broker, space, info.sample_id, put->generation);
     if (!publishing) {
         store_unseal(space->store, put->generation, broker->now_ns);
+        publish_not(broker, put);
         snprintf(sentence, sizeof sentence, "sample %s: the broker is out of memory",
                  info.sample_id);
         waiter->ended(waiter, FB__STATUS__UNAVAILABLE, 0, sentence);
@@ -446,6 +441,7 @@ void publish(struct broker *broker, struct space *space, const struct publish_pu
     publishing->supersede.begun_ns = broker->now_ns;
     publishing->supersede.client_id = put->op.client_id;
     publishing->supersede.op_id = put->op.op_id;
+    publishing->kept = put->kept;
     publish_attach(publishing, waiter);
     publish_charge(publishing, put->charged);
     supersede_begin_put(broker->exchange->publishings, &publishing->supersede);

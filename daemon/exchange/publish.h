@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the rest of this folder asks of puts that are under way, and of the records of those that
- * are over: publish.c and publish_known.c.
+ * are over: publish.c, publish_known.c and publish_recall.c.
  */
 #ifndef FEATURED_EXCHANGE_PUBLISH_H
 #define FEATURED_EXCHANGE_PUBLISH_H
@@ -25,6 +25,8 @@ void publish_clear(struct broker *broker, struct space *space, const char *sampl
                    uint64_t generation);
 /* Word of an end that was kept for us: of a put that is not over. */
 void publish_has_ended(struct broker *broker, const struct directory_record *ended);
+/* After a restart: puts that were under way go on (publish_recall.c). */
+void publish_recall(struct broker *broker);
 /* How long ago a generation that is held here was committed. */
 uint64_t publish_age_us(const struct broker *broker, const struct space *space,
                         uint64_t generation);

@@ -8,10 +8,18 @@
  *      `--it did not--------> cancelled: the slot is used again at once
  *
  * The table only grows: a node that has held many leases at one time will again.
+ *
+ * Each lease that was granted has a record in the node's memory, for a broker that is killed and
+ * started again: its local lease in the store names it by id, and what its readers say must still
+ * reach the home. The record is taken before the home is asked, and is freed with the slot's next
+ * use. Its word says how far the lease has come (enum kept_lease_word). One that was granted and
+ * has no record can only be one that the store does not know of yet.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "exchange/nodes.h"
 #include "exchange/outbox.h"
 #include "exchange/remote_lease.h"
 
@@ -53,14 +61,31 @@ static bool remote_lease_take_slot(struct remote_leases *leases, uint32_t *slot_
         *slot_out = leases->ended[leases->ended_first];
         leases->ended_first = (leases->ended_first + 1) % leases->room;
         leases->ended_count--;
-        *uses_out = (leases->slots[*slot_out].id >> 32) + 1;
-        return true;
+        if (!leases->slots[*slot_out].telling) {
+            *uses_out = (leases->slots[*slot_out].id >> 32) + 1;
+            return true;
+        }
+        /* Its end is still to be told: it goes to the back of the ring. */
+        leases->ended[(leases->ended_first + leases->ended_count++) % leases->room] = *slot_out;
     }
     if (leases->count == leases->room && !remote_lease_grow(leases))
         return false;
     *slot_out = leases->count++;
-    *uses_out = 1;
+    leases->slots[*slot_out] = (struct remote_lease){0};
+    *uses_out = leases->uses_before + 1;
     return true;
+}
+
+static void remote_lease_drop_record(struct broker *broker, struct remote_lease *lease) {
+    if (lease->kept)
+        kept_free(kept_table(broker->kept, KEPT_REMOTE_LEASES), lease->kept - 1);
+    lease->kept = 0;
+}
+
+void remote_lease_note(struct broker *broker, const struct remote_lease *lease,
+                       enum kept_lease_word word) {
+    if (lease->kept)
+        kept_commit(kept_table(broker->kept, KEPT_REMOTE_LEASES), lease->kept - 1, word);
 }
 
 /* Everything that can fail happens here, before the home is asked: once it has granted the lease,
@@ -69,17 +94,29 @@ uint64_t remote_lease_new(struct broker *broker, struct peer *peer, const char *
     struct remote_leases *leases = &broker->exchange->remote_leases;
     struct account *user = accounts_user(broker, uid);
     struct pending_end *end = user && outbox_of(broker, peer) ? outbox_new_release(store) : NULL;
-    uint32_t slot;
+    struct kept_table *table = kept_table(broker->kept, KEPT_REMOTE_LEASES);
+    uint32_t slot, kept;
     uint64_t uses;
-    if (!end || !remote_lease_take_slot(leases, &slot, &uses)) {
+    if (!end || !kept_take(table, &kept)) {
         free(end);
         if (user)
             accounts_unhold(broker, user);
         return 0;
     }
+    if (!remote_lease_take_slot(leases, &slot, &uses)) {
+        kept_free(table, kept);
+        free(end);
+        accounts_unhold(broker, user);
+        return 0;
+    }
     struct remote_lease *lease = &leases->slots[slot];
-    *lease = (struct remote_lease){
-        .id = uses << 32 | (slot + 1), .peer = peer, .end = end, .user = user, .uid = uid};
+    remote_lease_drop_record(broker, lease); /* of its last use */
+    *lease = (struct remote_lease){.id = uses << 32 | (slot + 1),
+                                   .peer = peer,
+                                   .end = end,
+                                   .user = user,
+                                   .uid = uid,
+                                   .kept = kept + 1};
     strncpy(lease->store, store, sizeof lease->store - 1);
     leases->live++;
     return lease->id;
@@ -95,6 +132,13 @@ void remote_lease_granted(struct broker *broker, uint64_t id, uint64_t hi, uint6
     lease->hi = hi;
     lease->lo = lo;
     lease->generation = generation;
+    struct kept_remote_lease *kept =
+        kept_record(kept_table(broker->kept, KEPT_REMOTE_LEASES), lease->kept - 1);
+    *kept = (struct kept_remote_lease){
+        .id = id, .hi = hi, .lo = lo, .generation = generation, .uid = lease->uid};
+    strcpy(kept->store, lease->store);
+    snprintf(kept->node, sizeof kept->node, "%s", peer_node(lease->peer));
+    remote_lease_note(broker, lease, KEPT_LEASE_HELD);
 }
 
 /* Gives back what its release would have taken, or did not take. */
@@ -110,6 +154,7 @@ void remote_lease_cancel(struct broker *broker, uint64_t id) {
     struct remote_leases *leases = &broker->exchange->remote_leases;
     struct remote_lease *lease = remote_lease_find(broker, id);
     remote_lease_give_up_room(broker, lease);
+    remote_lease_drop_record(broker, lease);
     lease->ended = true;
     lease->next_free = leases->free_first;
     leases->free_first = (uint32_t)id;
@@ -135,6 +180,14 @@ void remote_lease_end(struct broker *broker, struct remote_lease *lease) {
     leases->live--;
 }
 
+void remote_lease_told(struct broker *broker, uint64_t id) {
+    struct remote_lease *lease = remote_lease_find(broker, id);
+    if (!lease || !lease->telling)
+        return;
+    lease->telling = false;
+    remote_lease_note(broker, lease, KEPT_LEASE_TOLD);
+}
+
 const char *remote_lease_is_corrupt(struct broker *broker, struct store *store,
                                     uint64_t remote_lease_id, uint64_t *generation_out) {
     struct remote_lease *lease = remote_lease_find(broker, remote_lease_id);
@@ -144,6 +197,96 @@ const char *remote_lease_is_corrupt(struct broker *broker, struct store *store,
     store_land_failed(store, lease->generation, broker->now_ns);
     *generation_out = lease->generation;
     return peer_node(lease->peer);
+}
+
+/* ---- after a restart ---- */
+
+/* Use counts of this process are above those of all before it, so that the store's memory of an
+ * earlier lease never speaks of a later one. It has room for 2^20 uses of each slot in one process;
+ * the ring of ended slots makes that some 10^11 leases. */
+static uint32_t remote_lease_uses_before(const struct broker *broker) {
+    return (uint32_t)(kept_memory_restarts(broker->kept) % 4096) << 20;
+}
+
+/* Slots up to this one exist; those made here are nobody's. False: out of memory. */
+static bool remote_lease_make_slot(struct remote_leases *leases, uint32_t slot) {
+    while (slot >= leases->room)
+        if (!remote_lease_grow(leases))
+            return false;
+    while (leases->count <= slot)
+        leases->slots[leases->count++] = (struct remote_lease){0};
+    return true;
+}
+
+/* The link over which it was granted is gone with the old process: what is only given back need not
+ * be told, for the home has ended that lease by itself. */
+static bool remote_lease_recall(struct broker *broker, const struct kept_remote_lease *kept,
+                                uint32_t index, enum kept_lease_word word) {
+    struct remote_leases *leases = &broker->exchange->remote_leases;
+    const uint32_t slot = (uint32_t)kept->id - 1;
+    struct peer *peer = nodes_peer_recalled(broker, kept->node);
+    const bool held = word == KEPT_LEASE_HELD;
+    struct pending_end *end = held ? outbox_new_release(kept->store) : NULL;
+    struct account *user = held ? accounts_user(broker, kept->uid) : NULL;
+    if (!peer || !outbox_of(broker, peer) || (held && (!end || !user)) ||
+        slot >= kept_table_capacity(kept_table(broker->kept, KEPT_REMOTE_LEASES)) ||
+        !remote_lease_make_slot(leases, slot)) {
+        free(end);
+        if (user)
+            accounts_unhold(broker, user);
+        return false;
+    }
+    leases->slots[slot] =
+        (struct remote_lease){.id = kept->id,
+                              .granted = true,
+                              .ended = !held,
+                              .consumed = word == KEPT_LEASE_CONSUMED || word == KEPT_LEASE_TOLD,
+                              .kept = index + 1,
+                              .end = end,
+                              .user = user,
+                              .peer = peer,
+                              .hi = kept->hi,
+                              .lo = kept->lo,
+                              .generation = kept->generation,
+                              .uid = kept->uid};
+    strcpy(leases->slots[slot].store, kept->store);
+    leases->live += held;
+    if (!held)
+        leases->ended[(leases->ended_first + leases->ended_count++) % leases->room] = slot;
+    if (word == KEPT_LEASE_CONSUMED)
+        outbox_recall_consumed(broker, &leases->slots[slot]);
+    return true;
+}
+
+void remote_leases_recall(struct broker *broker) {
+    struct remote_leases *leases = &broker->exchange->remote_leases;
+    const struct kept_table *table = kept_table(broker->kept, KEPT_REMOTE_LEASES);
+    uint32_t cursor = 0, index;
+    leases->uses_before = remote_lease_uses_before(broker);
+    while (kept_walk(table, &cursor, &index)) {
+        const struct kept_remote_lease *kept = kept_record(table, index);
+        if (!remote_lease_recall(broker, kept, index,
+                                 (enum kept_lease_word)kept_word(table, index)))
+            log_error("store %s: out of memory: a lease at node %s is known again only after the "
+                      "next restart",
+                      kept->store, kept->node);
+    }
+    for (uint32_t slot = 0; slot < leases->count; slot++) {
+        struct remote_lease *lease = &leases->slots[slot];
+        if (lease->id)
+            continue;
+        *lease = (struct remote_lease){.id = (uint64_t)leases->uses_before << 32 | (slot + 1),
+                                       .ended = true,
+                                       .next_free = leases->free_first};
+        leases->free_first = slot + 1;
+    }
+}
+
+void remote_leases_settle(struct broker *broker) {
+    struct remote_leases *leases = &broker->exchange->remote_leases;
+    for (uint32_t slot = 0; slot < leases->count; slot++)
+        if (leases->slots[slot].granted && !leases->slots[slot].ended && !leases->slots[slot].seen)
+            outbox_release(broker, leases->slots[slot].id, false);
 }
 
 void remote_leases_free(struct broker *broker) {

@@ -24,5 +24,6 @@ static const struct source_ops source_peer_ops = {.name = source_peer_name,
                                                   .read = source_peer_read};
 
 struct source source_peer(struct peer *peer, uint64_t epoch) {
-    return (struct source){.ops = &source_peer_ops, .of = peer, .epoch = epoch};
+    return (struct source){
+        .ops = &source_peer_ops, .of = peer, .number = peer_number(peer), .epoch = epoch};
 }

@@ -30,6 +30,8 @@ enum kept_table_id {
     KEPT_ATTACHMENTS = 3,
     KEPT_REMOTE_LEASES = 4,
     KEPT_ENDS = 5,
+    KEPT_PUTS = 6,
+    KEPT_DIRECTORY = 7,
 };
 
 /* What the code that runs wants of a table. A changed layout of the record has a new version; the

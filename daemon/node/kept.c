@@ -17,11 +17,28 @@
 
 #include "node/node.h"
 
+/* Far above what a node is known to need, and no memory is taken for what is not used: leases at
+ * other homes, those that have ended and are remembered among them; acks; puts that are under way.
+ */
+#define REMOTE_LEASES_MAX (1u << 20)
+#define ENDS_MAX          (1u << 20)
+#define PUTS_MAX          (1u << 20)
+
 const struct kept_table_spec kept_specs[] = {
     {.id = KEPT_STORES,
      .version = 1,
      .record_bytes = sizeof(struct kept_store),
      .capacity = SPACES_MAX},
+    {.id = KEPT_REMOTE_LEASES,
+     .version = 1,
+     .record_bytes = sizeof(struct kept_remote_lease),
+     .capacity = REMOTE_LEASES_MAX},
+    {.id = KEPT_ENDS, .version = 1, .record_bytes = sizeof(struct kept_end), .capacity = ENDS_MAX},
+    {.id = KEPT_PUTS, .version = 1, .record_bytes = sizeof(struct kept_put), .capacity = PUTS_MAX},
+    {.id = KEPT_DIRECTORY,
+     .version = 1,
+     .record_bytes = sizeof(struct directory_kept),
+     .capacity = 1},
 };
 const uint32_t kept_spec_count = sizeof kept_specs / sizeof *kept_specs;
 
@@ -60,4 +77,16 @@ int kept_open(struct broker *broker, uint64_t now_ns, char *why, size_t why_byte
     log_info("node %s: attached the memory of incarnation %" PRIu64 ", restart %" PRIu64,
              broker->config->node, broker->options.incarnation, kept_memory_restarts(broker->kept));
     return 0;
+}
+
+/* The table has one record, which is made with the memory. */
+struct directory_kept *kept_directory(const struct broker *broker) {
+    struct kept_table *table = kept_table(broker->kept, KEPT_DIRECTORY);
+    uint32_t cursor = 0, index;
+    if (kept_walk(table, &cursor, &index))
+        return kept_record(table, index);
+    struct directory_kept *kept = kept_take(table, &index);
+    if (kept)
+        kept_commit(table, index, 1);
+    return kept;
 }

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "config.h"
+#include "directory/directory.h"
 #include "memory/kept_table.h"
 #include "proto/auth.h"
 #include "proto/layout.h"
@@ -40,6 +41,46 @@ struct kept_store {
     char name[LAYOUT_NAME_BYTES_MAX + 1];
 };
 
+/* A lease that another home has granted to this node (exchange/remote_lease.c). */
+enum kept_lease_word {
+    KEPT_LEASE_HELD = 1,
+    KEPT_LEASE_RETURNED, /* a reader may say `consumed` later */
+    KEPT_LEASE_CONSUMED, /* its home has not confirmed that */
+    KEPT_LEASE_TOLD,     /* it has */
+};
+struct kept_remote_lease {
+    uint64_t id; /* by which the store's lease here names it */
+    uint64_t hi, lo, generation;
+    uint32_t uid; /* for whom */
+    char node[LAYOUT_NAME_BYTES_MAX + 1], store[LAYOUT_NAME_BYTES_MAX + 1];
+};
+
+/* An ack that a home has not confirmed (exchange/outbox.c). */
+enum kept_end_word { KEPT_END_ACK = 1 };
+struct kept_end {
+    uint64_t sequence; /* they are said in this order */
+    uint64_t generation, incarnation;
+    uint64_t client_id, op_id;
+    uint32_t uid; /* who is charged */
+    char node[LAYOUT_NAME_BYTES_MAX + 1], store[LAYOUT_NAME_BYTES_MAX + 1];
+    char sample_id[LAYOUT_ID_BYTES_MAX + 1];
+};
+
+/* A put from before its sample is sealed until it is over (exchange/publish_recall.c). */
+enum kept_put_word {
+    KEPT_PUT_PUBLISHING = 1,
+    KEPT_PUT_PUBLISHED, /* the index has it, and the older_... are set */
+};
+struct kept_put {
+    uint64_t generation;
+    uint64_t client_id, op_id; /* op_id 0: nobody repeats it */
+    uint64_t begun_ns;
+    int64_t moment; /* directory_ops.moment() before it was published */
+    uint64_t older_generation, older_incarnation; /* what it has replaced elsewhere */
+    uint32_t uid, ask_everyone;
+    char store[LAYOUT_NAME_BYTES_MAX + 1], older_home[LAYOUT_NAME_BYTES_MAX + 1];
+};
+
 /* The tables of this version; the last argument of kept_memory_new() and of the attach. */
 extern const struct kept_table_spec kept_specs[];
 extern const uint32_t kept_spec_count;
@@ -47,5 +88,8 @@ extern const uint32_t kept_spec_count;
 /* Attaches the memory that the keeper has, or makes it and gives it to the keeper. broker->kept is
  * set, and broker->options.incarnation is that of the memory. 0, or -errno with a sentence. */
 int kept_open(struct broker *broker, uint64_t now_ns, char *why, size_t why_bytes);
+
+/* What the directory must know again; for its constructor. After kept_open(). */
+struct directory_kept *kept_directory(const struct broker *broker);
 
 #endif

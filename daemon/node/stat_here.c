@@ -123,9 +123,10 @@ Fb__SampleInfo *sample_info_new(const struct broker *broker, const struct space 
     to->consumed = from->consumed;
     to->readers = space->settings.readers;
     to->landing = from->landing;
-    whole &= text_set(&to->home, from->landing && from->origin
-                                     ? peer_node((const struct peer *)(uintptr_t)from->origin)
-                                     : broker->config->node);
+    const struct peer *origin = from->landing ? peers_of_number(broker->peers, from->origin) : NULL;
+    whole &= text_set(&to->home, origin          ? peer_node(origin)
+                                 : from->landing ? "?" /* no peer since a restart */
+                                                 : broker->config->node);
     if (from->state == STORE_PLANNED && !from->landing)
         whole &= stat_fill_writer(broker, from, to);
     else if (holders && from->leases)

@@ -101,6 +101,10 @@ static void peer_back_off(struct peer *peer, uint64_t now_ns) {
 /* A dial counts as something heard: the silence that peer_tick() measures begins now. */
 static void peer_dial(struct peer *peer, uint64_t now_ns) {
     peer->end.heard_ns = now_ns;
+    if (!*peer->address) { /* known by name alone, since a restart: peers_add() will say where */
+        peer_back_off(peer, now_ns);
+        return;
+    }
     peer->state = PEER_CONNECTING;
     int result = peer_transport_of(peer)->ops->connect(
         peer_transport_of(peer), peer->address, peer->data_address, &peer->end, &peer->end.conn);

@@ -76,7 +76,8 @@ int peers_listen(struct peers *peers, const char *address, char bound_out[64]);
  * forgives everybody's silence if the process itself was stopped for a while. */
 void peers_begin_turn(struct peers *peers, uint64_t now_ns);
 
-/* Adds a node or gives it new addresses, for the next connection: of messages, and of bulk bytes if
+/* address "": not known yet; it is dialled when a later call says it.
+ * Adds a node or gives it new addresses, for the next connection: of messages, and of bulk bytes if
  * that is another ("" = the same). A data address that cannot be reached is said in the log of both
  * nodes, and by peer_query() and peers_data_failure(). */
 struct peer *peers_add(struct peers *peers, const char *node, const char *address,
@@ -110,6 +111,10 @@ int peer_read(struct peer *peer, uint64_t epoch, const struct peer_read *read, u
 uint64_t peer_epoch(const struct peer *peer);
 
 const char *peer_node(const struct peer *peer);
+/* Made of its name, so that it is the same number in every process: for what outlives this one. */
+uint64_t peer_number(const struct peer *peer);
+/* NULL: none that is known now. */
+struct peer *peers_of_number(const struct peers *peers, uint64_t number);
 /* As of its last handshake; 0 = never up. */
 uint64_t peer_incarnation(const struct peer *peer);
 bool peer_is_up(const struct peer *peer);

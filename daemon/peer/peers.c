@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "ops/log.h"
 #include "peer/peer_internal.h"
 #include "proto/version.h"
@@ -263,6 +266,18 @@ struct peer *peers_find(struct peers *peers, const char *node) {
     return NULL;
 }
 
+uint64_t peer_number(const struct peer *peer) {
+    return XXH3_64bits(peer->node, strlen(peer->node));
+}
+
+struct peer *peers_of_number(const struct peers *peers, uint64_t number) {
+    struct peer *peer;
+    TAILQ_FOREACH (peer, &peers->peers, link)
+        if (peer_number(peer) == number)
+            return peer;
+    return NULL;
+}
+
 /* A peer keeps its connection when it gets a new address; the address counts from the next dial on.
  */
 struct peer *peers_add(struct peers *peers, const char *node, const char *address,
@@ -276,6 +291,8 @@ struct peer *peers_add(struct peers *peers, const char *node, const char *addres
         TAILQ_INSERT_TAIL(&peers->peers, peer, link);
     }
     bool same = !strcmp(address, data_address);
+    if (!*peer->address)
+        peer->retry_ns = 0; /* only now can it be dialled */
     snprintf(peer->address, sizeof peer->address, "%s", address);
     snprintf(peer->data_address, sizeof peer->data_address, "%s", same ? "" : data_address);
     peer_schedule(peer); /* a new one is dialled at once */

@@ -97,8 +97,21 @@ static void put_commit_item(struct item *item, uint64_t reservation, const void 
                   keeps ? "the reservation stays: commit again" : "put again");
         return;
     }
+    struct publish_put put = {
+        .generation = generation, .op = item->op, .charged = call->session->account->parent};
+    if (!publish_prepare(broker, space, &put)) {
+        if (!keeps)
+            store_cancel(space->store, call->holder, reservation, broker->now_ns);
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "store %s: the broker has no room to keep one more put that is under way: %s "
+                  "again when others have ended",
+                  space->name, keeps ? "commit" : "put");
+        return;
+    }
     enum store_result result = store_seal(space->store, call->holder, reservation, checksums,
                                           (uint32_t)checksums_bytes, generation, broker->now_ns);
+    if (result != STORE_OK)
+        publish_not(broker, &put);
     if (result == STORE_E_NOT_FOUND && store_reserve_ended(space->store, reservation)) {
         put_refuse_ended(item, reservation);
         return;
@@ -116,7 +129,6 @@ static void put_commit_item(struct item *item, uint64_t reservation, const void 
     store_stat(space->store, NULL, 0, generation, &info);
     memcpy(item->ref.sample_id, info.sample_id, sizeof item->ref.sample_id);
     put_of(item)->committed.ended = put_on_committed;
-    const struct publish_put put = {generation, item->op, call->session->account->parent};
     publish(broker, space, &put, &put_of(item)->committed);
 }
 

@@ -144,6 +144,22 @@ bool store_lease_next(const struct store *store, uint64_t *cursor, struct store_
     return false;
 }
 
+bool store_cookie_next(const struct store *store, uint64_t *cursor, struct store_cookie *out) {
+    *out = (struct store_cookie){0};
+    for (uint32_t skipped = 0; *cursor < store->leases.touched; skipped++) {
+        if (skipped == SKIP_MAX)
+            return true;
+        const struct lease_slot *lease = lease_at(store, (uint32_t)(*cursor)++);
+        if (lease_state(lease) == LEASE_FREE || !lease->cookie)
+            continue;
+        *out = (struct store_cookie){.cookie = lease->cookie,
+                                     .live = lease_state(lease) == LEASE_LIVE,
+                                     .how = lease_how(lease)};
+        return true;
+    }
+    return false;
+}
+
 void store_totals(const struct store *store, struct store_totals *out) {
     *out = (struct store_totals){.resident_bytes = store->home_bytes,
                                  .landing_used_bytes = store->landing_bytes,

@@ -355,6 +355,15 @@ bool store_slot_lease_next(const struct store *store, uint32_t slot, uint64_t *c
 /* All leases, like store_list_next: true with out->generation == 0 means "go on". */
 bool store_lease_next(const struct store *store, uint64_t *cursor, struct store_lease_info *out);
 
+/* Leases with a cookie, also those that have ended and are remembered; *cursor 0 to begin. False at
+ * the end. Cheap per call, like store_lease_next(): a cookie of 0 means "go on". */
+struct store_cookie {
+    uint64_t cookie;
+    bool live;
+    enum store_how how; /* of one that has ended */
+};
+bool store_cookie_next(const struct store *store, uint64_t *cursor, struct store_cookie *out);
+
 struct store_totals {
     uint64_t resident_bytes; /* home extents: PLANNED, SEALED, RESIDENT, RETIRED */
     uint64_t landing_used_bytes;

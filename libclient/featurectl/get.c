@@ -15,9 +15,9 @@
 
 #include "featurectl/memory.h"
 #include "featurectl/progress.h"
-#include "featurectl/safetensors.h"
 #include "featurectl/select.h"
 #include "featurectl/units.h"
+#include "featurectl/view_file.h"
 
 #define GET_DEADLINE_MS 30000u
 
@@ -28,33 +28,13 @@ static void get_show_read(void *context, uint64_t bytes_done, uint64_t bytes_tot
     progress_set(context, bytes_done, bytes_total);
 }
 
-/* Called with the bytes of each step, not with the sum so far. */
-static void get_show_written(void *context, uint64_t bytes) {
-    struct progress *progress = context;
-    progress_set(progress, progress->done + bytes, progress->total);
-}
-
-/* The library keeps the mapping as long as the view lives: bytes go from there to the file, with
- * no copy in between.
- */
 static int get_write_view(struct context *context, const struct feature_view *view,
                           const char *path, struct output_file *file) {
-    const struct feature_ref *ref = feature_view_ref(view);
-    struct feature_tensor tensors[FEATURE_TENSORS_MAX];
-    const void *data[FEATURE_TENSORS_MAX];
-    struct safetensors_content content = {
-        .tensors = tensors, .data = data, .tensor_count = feature_ref_tensor_count(ref)};
-    content.metadata = feature_ref_metadata(ref, &content.metadata_bytes);
-    for (uint32_t i = 0; i < content.tensor_count; i++) {
-        tensors[i] = *feature_ref_tensor(ref, i);
-        data[i] = feature_view_data(view, i);
-    }
     char why[512];
     struct progress progress;
-    progress_begin(&progress, context->err, "write", PROGRESS_BYTES, feature_ref_bytes(ref));
-    int error = safetensors_write(file, &content, get_show_written, &progress, why, sizeof why);
-    if (!error)
-        error = output_file_commit(file, why, sizeof why);
+    progress_begin(&progress, context->err, "write", PROGRESS_BYTES,
+                   feature_ref_bytes(feature_view_ref(view)));
+    int error = view_file_write(view, file, &progress, why, sizeof why);
     progress_end(&progress);
     return error ? context_refuse(context, CTL_E_LOCAL, path, "%s", why) : FEATURE_OK;
 }
@@ -106,18 +86,6 @@ static int get_view(struct context *context, struct feature_store *store,
     return status ? context_fail(context, status, target->text) : FEATURE_OK;
 }
 
-/* A release is one-way: a round trip behind it makes sure that the broker has it before we are
- * gone. */
-static int get_release_view(struct context *context, struct feature_view *view, bool consumed,
-                            const char *object) {
-    struct feature_health health = {.size = sizeof health};
-    int status =
-        feature_release(view, consumed ? FEATURE_RELEASE_CONSUMED : FEATURE_RELEASE_RETURNED);
-    if (!status)
-        status = feature_health(context->feature, &health);
-    return status ? context_fail(context, status, object) : FEATURE_OK;
-}
-
 /* Consumed only when asked to and when the file is written: otherwise a full disk would cost the
  * sample.
  */
@@ -137,7 +105,9 @@ static int get_into(struct context *context, const struct target *target, const 
     if (!status)
         get_print_got(context, feature_view_ref(view), path, read_ns);
     bool consumed = !status && options_given(&context->options, "consume");
-    int released = get_release_view(context, view, consumed, target->text);
+    int released = view_file_release(context->feature, view, consumed);
+    if (released)
+        context_fail(context, released, target->text);
     return status ? status : released;
 }
 

@@ -6,6 +6,10 @@
  * For each file: the manifest is looked at -> the sample is put -> its line is written ->
  * counted
  *
+ * A directory that `export` wrote is put back as it was: ids, order of the tensors and metadata
+ * come from its manifest, the bytes must have the checksums that stand there, and each new line
+ * also names the ref of before.
+ *
  * So that the two cannot come apart, a sample whose line cannot be written is taken back, and a
  * line is only written for a sample that can be read. When the manifest takes no more (a full
  * disk), the rest is not tried.
@@ -15,9 +19,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "featurectl/export_dir.h"
 #include "featurectl/manifest.h"
 #include "featurectl/memory.h"
 #include "featurectl/put_file.h"
+#include "featurectl/restore.h"
 #include "featurectl/shown.h"
 #include "featurectl/units.h"
 
@@ -29,7 +35,9 @@ struct ingest {
     const char *manifest_path;
     struct progress progress;
     uint64_t sample_count, sample_bytes;
-    char **paths; /* all files, in order; owned */
+    char **paths;                   /* all files, in order; owned */
+    struct targets was;             /* of an export: what each of them was; else none */
+    const struct feature_ref *this; /* what the one being put was; NULL = no export */
     size_t path_count;
     char **failed; /* borrowed from paths */
     size_t failed_count;
@@ -61,7 +69,9 @@ static int ingest_refuse_line(struct ingest *ingest, const char *what, const cha
 static int ingest_expect_line(void *user, const struct feature_sample *sample) {
     struct ingest *ingest = user;
     char why[256];
-    int error = manifest_expect(&ingest->manifest, ingest->store_name, sample, why, sizeof why);
+    size_t more_bytes = ingest->this ? restore_more_bytes(ingest->this) : 0;
+    int error =
+        manifest_expect(&ingest->manifest, ingest->store_name, sample, more_bytes, why, sizeof why);
     return error ? ingest_refuse_line(ingest, "was not put", sample->sample_id, why) : FEATURE_OK;
 }
 
@@ -69,7 +79,8 @@ static int ingest_expect_line(void *user, const struct feature_sample *sample) {
 static int ingest_write_line(void *user, const struct feature_ref *ref) {
     struct ingest *ingest = user;
     char why[256];
-    if (manifest_add(&ingest->manifest, ref, why, sizeof why) == 0) {
+    json_t *more = ingest->this ? restore_more(ingest->this) : NULL;
+    if (manifest_add(&ingest->manifest, ref, more, why, sizeof why) == 0) {
         ingest->sample_count++;
         ingest->sample_bytes += feature_ref_bytes(ref);
         return FEATURE_OK;
@@ -82,14 +93,19 @@ static int ingest_write_line(void *user, const struct feature_ref *ref) {
 }
 
 /* After the manifest has failed, the remaining files count as failed without being tried. */
-static void ingest_file(struct ingest *ingest, char *path) {
-    struct put_around around = {
-        .begin = ingest_expect_line, .keep = ingest_write_line, .user = ingest};
+static void ingest_file(struct ingest *ingest, size_t at) {
+    char *path = ingest->paths[at];
+    const struct target *was = ingest->was.count ? &ingest->was.list[at] : NULL;
+    ingest->this = was ? was->ref : NULL;
+    struct put_around around = {.begin = ingest_expect_line,
+                                .keep = ingest_write_line,
+                                .user = ingest,
+                                .was = ingest->this};
     uint64_t end_bytes = ingest->progress.done + put_file_bytes(path);
     const struct options *options = &ingest->context->options;
     int status = ingest->stopped
                      ? ingest->first_failure
-                     : put_file(ingest->context, ingest->store, path, NULL,
+                     : put_file(ingest->context, ingest->store, path, was ? was->sample_id : NULL,
                                 options_deadline_ms(options, "deadline", PUT_DEADLINE_MS),
                                 &ingest->progress, &around);
     /* A failed file has been dealt with too; headers count as bytes. */
@@ -131,6 +147,18 @@ static void ingest_print_ingested(struct ingest *ingest, uint64_t elapsed_ns) {
         char *shown = shown_text(ingest->failed[i]);
         fprintf(ingest->context->out, "not ingested: %s\n", shown);
         free(shown);
+    }
+}
+
+/* Of an export those that its manifest names, under the names that their ids give. */
+static void ingest_list_exported(struct ingest *ingest, const char *directory) {
+    ingest->path_count = ingest->was.count;
+    ingest->paths = memory_grow(NULL, ingest->path_count, sizeof *ingest->paths);
+    ingest->failed = memory_grow(NULL, ingest->path_count, sizeof *ingest->failed);
+    for (size_t i = 0; i < ingest->path_count; i++) {
+        char *name = export_file_name(ingest->was.list[i].sample_id);
+        ingest->paths[i] = export_path(directory, name);
+        free(name);
     }
 }
 
@@ -176,7 +204,7 @@ static int ingest_files(struct ingest *ingest) {
         total_bytes += put_file_bytes(ingest->paths[i]);
     progress_begin(&ingest->progress, ingest->context->err, "ingest", PROGRESS_BYTES, total_bytes);
     for (size_t i = 0; i < ingest->path_count; i++)
-        ingest_file(ingest, ingest->paths[i]);
+        ingest_file(ingest, i);
     progress_end(&ingest->progress);
     uint64_t elapsed_ns = progress_now_ns() - ingest->progress.begun_ns;
     int status = ingest->first_failure;
@@ -196,7 +224,12 @@ static int ingest_run_ingest(struct context *context) {
     struct ingest ingest = {.context = context,
                             .store_name = options_text(options, "store", NULL),
                             .manifest_path = options_text(options, "manifest", NULL)};
-    int status = ingest_list_files(&ingest, options->arguments[0]);
+    const char *directory = options->arguments[0];
+    int status = restore_begin(context, directory, ingest.store_name, &ingest.was);
+    if (!status && ingest.was.count)
+        ingest_list_exported(&ingest, directory);
+    else if (!status)
+        status = ingest_list_files(&ingest, directory);
     if (!status)
         status = context_open(context, ingest.store_name, false, &ingest.store);
     if (!status)
@@ -207,6 +240,7 @@ static int ingest_run_ingest(struct context *context) {
         free(ingest.paths[i]);
     free(ingest.paths);
     free(ingest.failed);
+    refs_free(&ingest.was);
     return status;
 }
 
@@ -236,7 +270,9 @@ const struct command command_ingest = {
         "each\n"
         "as soon as its sample can be read. A sample whose line cannot be written is taken back, "
         "and\n"
-        "ingest stops there.",
+        "ingest stops there. Of a directory that featurectl export wrote, everything is put back "
+        "as "
+        "it was.",
     .options = ingest_options,
     .arguments_min = 1,
     .arguments_max = 1,

@@ -39,13 +39,15 @@ struct manifest {
 
 /* What there is stays. 0, or -errno with a sentence that does not repeat the path. */
 int manifest_open(const char *path, struct manifest *out, char *why, size_t why_bytes);
-/* Is there room for the line of a sample that is about to be put? Takes it, where the file system
- * can. Returns as manifest_open(). */
+/* Is there room for the line of a sample that is about to be put, with so many bytes of further
+ * keys? Takes it, where the file system can. Returns as manifest_open(). */
 int manifest_expect(const struct manifest *manifest, const char *store,
-                    const struct feature_sample *sample, char *why, size_t why_bytes);
-/* One line: all of it or nothing is there afterwards. Returns as manifest_open(). */
-int manifest_add(const struct manifest *manifest, const struct feature_ref *ref, char *why,
-                 size_t why_bytes);
+                    const struct feature_sample *sample, size_t more_bytes, char *why,
+                    size_t why_bytes);
+/* One line: all of it or nothing is there afterwards. more: further keys of the line, taken over;
+ * NULL = none. Returns as manifest_open(). */
+int manifest_add(const struct manifest *manifest, const struct feature_ref *ref, json_t *more,
+                 char *why, size_t why_bytes);
 /* All lines are on disk. Returns as manifest_open(). */
 int manifest_close(struct manifest *manifest, char *why, size_t why_bytes);
 

@@ -116,12 +116,13 @@ static size_t manifest_write_line_bytes_max(const char *store,
  * has happened yet, and not when the only thing that is missing is the ref of a sample that is
  * there. */
 int manifest_expect(const struct manifest *manifest, const char *store,
-                    const struct feature_sample *sample, char *why, size_t why_bytes) {
+                    const struct feature_sample *sample, size_t more_bytes, char *why,
+                    size_t why_bytes) {
     struct stat about;
     if (!manifest->regular || fstat(manifest->fd, &about) != 0)
         return 0;
     if (fallocate(manifest->fd, FALLOC_FL_KEEP_SIZE, about.st_size,
-                  (off_t)manifest_write_line_bytes_max(store, sample)) == 0)
+                  (off_t)(manifest_write_line_bytes_max(store, sample) + more_bytes)) == 0)
         return 0;
     bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
     return full ? manifest_say(-errno, why, why_bytes) : 0;
@@ -159,9 +160,12 @@ static int manifest_write_append(int fd, const char *line, size_t bytes) {
 /* The line begins with a newline in case the file ends within a line; else that newline is
  * skipped.
  */
-int manifest_add(const struct manifest *manifest, const struct feature_ref *ref, char *why,
-                 size_t why_bytes) {
+int manifest_add(const struct manifest *manifest, const struct feature_ref *ref, json_t *more,
+                 char *why, size_t why_bytes) {
     json_t *object = refs_to_json(ref);
+    if (more)
+        json_object_update(object, more);
+    json_decref(more);
     char *text = json_dumps(object, JSON_COMPACT);
     char *line = memory_print("\n%s\n", text ? text : "");
     size_t bytes = strlen(line);

@@ -5,10 +5,12 @@
  */
 #include "featurectl/put_file.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "checksum.h"
 #include "featurectl/ending.h"
 #include "featurectl/memory.h"
 #include "featurectl/safetensors.h"
@@ -37,17 +39,63 @@ static void put_file_count_moved(void *context, uint64_t bytes) {
     progress_set(progress, progress->done + bytes, progress->total);
 }
 
+/* Which tensor of the file is number `i` of the sample. */
+static uint32_t put_file_find(const struct safetensors *file, const struct feature_tensor *tensor) {
+    uint32_t i = 0;
+    while (i < file->tensor_count && strcmp(file->tensors[i].name, tensor->name) != 0)
+        i++;
+    return i;
+}
+
+/* A file that somebody has changed, or that the disk has, is no copy any more. */
+static bool put_file_is_copy(const struct feature_ref *was, uint32_t i, const void *data) {
+    const struct feature_tensor *tensor = feature_ref_tensor(was, i);
+    return !feature_ref_has_checksums(was) || fc_checksum(data, tensor->bytes) == tensor->checksum;
+}
+
 /* 0, or -errno with a sentence. */
 static int put_file_read_tensors(const struct safetensors *file,
+                                 const struct feature_sample *sample,
                                  const struct feature_reservation *reservation,
-                                 struct progress *progress, char *why, size_t why_bytes) {
-    for (uint32_t i = 0; i < file->tensor_count; i++) {
+                                 const struct feature_ref *was, struct progress *progress,
+                                 char *why, size_t why_bytes) {
+    for (uint32_t i = 0; i < sample->tensor_count; i++) {
         void *to = feature_reservation_data(reservation, i);
-        int error = safetensors_read(file, i, to, put_file_count_moved, progress, why, why_bytes);
+        int error = safetensors_read(file, put_file_find(file, &sample->tensors[i]), to,
+                                     put_file_count_moved, progress, why, why_bytes);
         if (error)
             return error;
+        if (was && !put_file_is_copy(was, i, to)) {
+            snprintf(why, why_bytes,
+                     "tensor %s is not what was exported: its checksum is another one",
+                     sample->tensors[i].name);
+            return -EIO;
+        }
     }
     return 0;
+}
+
+/* The sample as it was, if the file holds just that: 0, or -EINVAL with a sentence. tensors: room
+ * for FEATURE_TENSORS_MAX. */
+static int put_file_take_after(const struct safetensors *file, const struct feature_ref *was,
+                               struct feature_sample *sample, struct feature_tensor *tensors,
+                               char *why, size_t why_bytes) {
+    sample->tensor_count = feature_ref_tensor_count(was);
+    sample->tensors = tensors;
+    sample->metadata = feature_ref_metadata(was, &sample->metadata_bytes);
+    bool same = sample->tensor_count == file->tensor_count;
+    for (uint32_t i = 0; same && i < sample->tensor_count; i++) {
+        tensors[i] = *feature_ref_tensor(was, i);
+        uint32_t at = put_file_find(file, &tensors[i]);
+        same = at < file->tensor_count && file->tensors[at].dtype == tensors[i].dtype &&
+               file->tensors[at].rank == tensors[i].rank &&
+               file->tensors[at].bytes == tensors[i].bytes &&
+               memcmp(file->tensors[at].shape, tensors[i].shape,
+                      tensors[i].rank * sizeof *tensors[i].shape) == 0;
+    }
+    if (!same)
+        snprintf(why, why_bytes, "does not hold the tensors that the export's manifest names");
+    return same ? 0 : -EINVAL;
 }
 
 /* From the commit until the caller has noted the ref, signals wait (ending_hold()). Otherwise
@@ -83,7 +131,8 @@ static int put_open_file(struct context *context, struct feature_store *store, c
     status = feature_reserve(store, sample, deadline_ms, &reservation);
     if (status)
         return context_fail(context, status, path);
-    if (put_file_read_tensors(file, reservation, progress, why, sizeof why) != 0 ||
+    if (put_file_read_tensors(file, sample, reservation, around->was, progress, why, sizeof why) !=
+            0 ||
         !safetensors_is_unchanged(file, why, sizeof why)) {
         feature_cancel(reservation);
         return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
@@ -105,7 +154,13 @@ int put_file(struct context *context, struct feature_store *store, const char *p
                                     .tensor_count = file.tensor_count,
                                     .metadata = file.metadata,
                                     .metadata_bytes = file.metadata ? strlen(file.metadata) : 0};
-    int status = put_open_file(context, store, path, &file, &sample, deadline_ms, progress, around);
+    struct feature_tensor tensors[FEATURE_TENSORS_MAX];
+    int status;
+    if (around->was &&
+        put_file_take_after(&file, around->was, &sample, tensors, why, sizeof why) != 0)
+        status = context_refuse(context, CTL_E_LOCAL, path, "%s", why);
+    else
+        status = put_open_file(context, store, path, &file, &sample, deadline_ms, progress, around);
     free(base_name);
     safetensors_close(&file);
     return status;

@@ -24,6 +24,9 @@ struct put_around {
      * sample is left that nobody knows of. */
     int (*keep)(void *user, const struct feature_ref *ref);
     void *user;
+    /* NULL, or what the file is a copy of: the tensors come in its order, with its metadata, and
+     * the bytes must have its checksums. */
+    const struct feature_ref *was;
 };
 
 /* id: NULL = the file's base name without ".safetensors". progress: counts on from done. Reports

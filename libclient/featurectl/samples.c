@@ -16,10 +16,9 @@
 #include "featurectl/each_store.h"
 #include "featurectl/members.h"
 #include "featurectl/memory.h"
+#include "featurectl/pages.h"
 #include "featurectl/why.h"
 #include "featurectl/words.h"
-
-#define PAGE_ITEMS 256u
 
 /* "why" is put together here (why.c); all else is as the brokers tell it. It has the state, the
  * reason and the readers in words, so that their columns are not needed by default.
@@ -66,35 +65,23 @@ static void samples_print_sample(struct table *table, const char *store, Fb__Pol
     free(why);
 }
 
-/* Every page of one node's samples of a store. */
+static void samples_visit(void *table, const struct pages_query *query,
+                          const Fb__SampleInfo *sample) {
+    const Fb__StoreInfo *store = query->store;
+    samples_print_sample(table, store->store, store->settings ? store->settings->policy : 0,
+                         query->node, sample);
+}
+
 static int samples_list_node(struct context *context, const Fb__StoreInfo *store,
                              struct table *table, uint32_t handle, const char *node) {
     const struct options *options = &context->options;
-    Fb__List list = FB__LIST__INIT;
-    list.store = store->store;
-    list.handle = handle;
-    list.node = (char *)node;
-    list.deadline_ms = MEMBERS_PATIENCE_MS;
-    list.prefix = (char *)options_text(options, "prefix", "");
-    list.limit = PAGE_ITEMS;
-    list.all_states = options_given(options, "all");
-    list.holders = options_given(options, "holders");
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_LIST;
-    request.list = &list;
-    do {
-        Fb__ClientReply *reply;
-        int status =
-            context_call(context, &request, store->store, FB__CLIENT_REPLY__RESULT_LIST, &reply);
-        if (status)
-            return status;
-        for (size_t i = 0; i < reply->list->n_samples; i++)
-            samples_print_sample(table, store->store, store->settings ? store->settings->policy : 0,
-                                 node, reply->list->samples[i]);
-        list.cursor = reply->list->cursor;
-        context_free_reply(reply);
-    } while (list.cursor);
-    return FEATURE_OK;
+    const struct pages_query query = {.store = store,
+                                      .handle = handle,
+                                      .node = node,
+                                      .prefix = options_text(options, "prefix", ""),
+                                      .all_states = options_given(options, "all"),
+                                      .holders = options_given(options, "holders")};
+    return pages_list(context, &query, samples_visit, table);
 }
 
 /* ---- samples whose home is dead: known by their records alone ---- */

@@ -528,8 +528,8 @@ static void fill_landing(struct attack *attack) {
 }
 
 #define LOCAL(key) "[local]\n" key "\n"
-#define CASE(limit_, ini_, reach_, ...)                                                            \
-    { .limit = (limit_), .ini = (ini_), .reach = (reach_), __VA_ARGS__ }
+#define CASE(limit_, ini_, ...)                                                                    \
+    { .limit = (limit_), .ini = (ini_), .reach = __VA_ARGS__ }
 #define UNREACHABLE                                                                                \
     "[peers]\ncluster_secret_file = %D/a.cluster\n[peer zz]\naddress = 127.0.0.1:9\n"              \
     "[daemon]\ndrain_timeout = 0\n"

@@ -122,6 +122,10 @@ void clients_die(struct node *node) {
         client_leave(&node->clients[i]);
 }
 
+void clients_lose_broker(struct node *node) {
+    clients_die(node);
+}
+
 /* ---- asking ---- */
 
 struct asked *clients_ask(struct client *client, enum step_kind kind) {

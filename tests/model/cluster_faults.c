@@ -12,12 +12,12 @@
 
 #define SLOW_NS_MAX (30 * MS)
 
-void world_crash(struct node *node, bool silent, uint64_t until_ns) {
-    struct world *w = node->world;
-    world_say(w, "%s crashes%s", node->name, silent ? " without a word" : "");
-    contract_node_dies(&w->contract, node->index, node->incarnation);
-    node->dying = true;
-    clients_die(node);
+static void keep_hears_nothing(struct keep *keep, const char *name) {
+    (void)keep, (void)name;
+}
+
+/* What tells a kill from a crash: the keeper holds the memory, as it was at this moment. */
+static void take_away(struct node *node, bool silent, uint64_t until_ns) {
     fake_network_kill(node->transport, silent);
     if (node->etcd)
         etcd_fake_kill(node->etcd);
@@ -25,6 +25,35 @@ void world_crash(struct node *node, bool silent, uint64_t until_ns) {
     node->dying = false;
     node->deferred_count = 0;
     node->crashed_until_ns = until_ns;
+}
+
+/* In this order: the memory is frozen, and the keeper does not listen any more, before anything of
+ * the broker is taken apart. */
+void world_kill(struct node *node, bool silent, uint64_t until_ns) {
+    static const struct keep_ops deaf = {.drop = keep_hears_nothing};
+    const struct keep_ops *listens = node->keep->keep.ops;
+    world_say(node->world, "%s is killed%s", node->name, silent ? " without a word" : "");
+    for (size_t i = 0; i < node->keep->count; i++)
+        memory_freeze(node->keep->entries[i].fd);
+    node->keep->keep.ops = &deaf;
+    node->dying = true;
+    node->away = true;
+    node->killed = true;
+    clients_lose_broker(node);
+    take_away(node, silent, until_ns);
+    node->keep->keep.ops = listens;
+    keep_fake_restart(node->keep);
+}
+
+void world_crash(struct node *node, bool silent, uint64_t until_ns) {
+    struct world *w = node->world;
+    world_say(w, "%s crashes%s", node->name, silent ? " without a word" : "");
+    contract_node_dies(&w->contract, node->index, node->incarnation);
+    node->dying = true;
+    clients_die(node);
+    take_away(node, silent, until_ns);
+    if (node->keep)
+        keep_fake_deinit(node->keep);
 }
 
 void world_pause(struct node *node, uint64_t until_ns) {

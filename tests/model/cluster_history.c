@@ -9,6 +9,7 @@
 
 #define FAULTS_MORE 3u /* where they outlast leases */
 #define FORGETS     3u /* in one history of so many etcd forgets */
+#define KILLS       0u /* in one of so many brokers are killed with their memory */
 
 /* ---- choosing ---- */
 
@@ -34,6 +35,7 @@ static const struct {
     [STEP_DROP_LINK] = {"drop link", 12},
     [STEP_PAUSE] = {"pause", 8},
     [STEP_CRASH] = {"crash", 5},
+    [STEP_KILL] = {"kill", 24},
     [STEP_SLOW] = {"slow", 3},
     [STEP_DIRECTORY_CUT] = {"directory cut", 4},
     [STEP_DIRECTORY_VAGUE] = {"directory vague", 4},
@@ -64,6 +66,8 @@ static uint64_t any_gap_ns(uint64_t *random, const struct history *h) {
 }
 
 static unsigned weight_of(unsigned kind, const struct history *h) {
+    if (kind == STEP_KILL)
+        return h->kills ? kinds[kind].weight : 0;
     if (kind >= STEP_DIRECTORY_EMPTIED)
         return h->forgets ? kinds[kind].weight : 0;
     return kinds[kind].weight * (h->fences && kind >= STEP_CUT ? FAULTS_MORE : 1);
@@ -90,6 +94,7 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
     h->fences = index && cluster_random(&random) % 3 == 0;
     uint64_t forgets = seed ^ 0xd1b54a32d192ed03u; /* of its own: the other histories stay */
     h->forgets = index && cluster_random(&forgets) % FORGETS == 0;
+    h->kills = KILLS && cluster_random(&forgets) % (KILLS + !KILLS) == 0;
     h->events_least = events < STEPS_MAX / STEPS_PER_EVENT ? events : STEPS_MAX / STEPS_PER_EVENT;
     h->step_count = STEPS_PER_EVENT * h->events_least;
     uint64_t at_ns = index ? 300 * MS : 2 * MS;
@@ -107,9 +112,9 @@ void history_choose(struct history *h, uint64_t seed, bool index, unsigned event
 
 void history_print(const struct history *h) {
     static const char *const policies[] = {"on-release", "on-ack", "retain"};
-    printf("%u nodes, %s, %u readers, %s%s, %u ids, %u steps:\n", h->nodes, policies[h->policy],
-           h->readers, h->index ? "index" : "static", h->forgets ? " that forgets" : "", h->ids,
-           h->step_count);
+    printf("%u nodes%s, %s, %u readers, %s%s, %u ids, %u steps:\n", h->nodes,
+           h->kills ? " that are killed" : "", policies[h->policy], h->readers,
+           h->index ? "index" : "static", h->forgets ? " that forgets" : "", h->ids, h->step_count);
     for (unsigned i = 0; i < h->step_count; i++)
         printf("  %9.3f ms  %-15s node %c client %u  %u %u %u\n", (double)h->steps[i].at_ns / 1e6,
                kinds[h->steps[i].kind].name, 'a' + (char)h->steps[i].node, h->steps[i].client,
@@ -154,6 +159,10 @@ static void fault(struct world *w, const struct step *step) {
         break;
     case STEP_CRASH:
         world_crash(node, step->a % 3 == 0, until_ns + 10 * MS);
+        break;
+    case STEP_KILL:
+        if (!node->paused)
+            world_kill(node, step->a % 3 == 0, until_ns + MS);
         break;
     case STEP_SLOW:
         world_slow(w, until_ns);

@@ -10,7 +10,7 @@
  *   cluster_history.c  steps: choosing them, running them
  *   cluster_rest.c     the end: coming to rest, and what must hold then
  *   cluster_drop.c     a store that is dropped after the end
- *   cluster_memory.c   their arenas
+ *   cluster_memory.c   their memory, and what is left of it after a kill
  *   cluster_contract.c the judge
  *   cluster_model.c    many histories, and the shrinking of one that fails
  */
@@ -21,6 +21,7 @@
 #include "model/cluster_contract.h"
 #include "requests/requests.h"
 #include "support/etcd_fake.h"
+#include "support/keep_fake.h"
 #include "support/transport_fake.h"
 
 #define NODES_MAX        5u
@@ -55,6 +56,7 @@ enum step_kind {
     STEP_DROP_LINK,
     STEP_PAUSE,
     STEP_CRASH,
+    STEP_KILL,
     STEP_SLOW,
     STEP_DIRECTORY_CUT,
     STEP_DIRECTORY_VAGUE,
@@ -81,6 +83,7 @@ struct history {
     unsigned ids;          /* sample_ids in use: the fewer, the more puts meet */
     bool fences;           /* with an index: faults outlast leases, time is long */
     bool forgets;          /* with an index: etcd loses or gets back what it had */
+    bool kills;            /* brokers are killed and start again with their memory */
     unsigned events_least; /* so many steps, and more until as many events have been */
     unsigned step_count;   /* and no more than these */
     struct step steps[STEPS_MAX];
@@ -144,8 +147,10 @@ struct node {
     struct peers *peers;
     struct transport *transport;
     struct directory *directory;
-    struct etcd *etcd; /* with an index */
-    bool away;         /* the others may have taken it for dead */
+    struct etcd *etcd;      /* with an index */
+    struct keep_fake *keep; /* what outlives its broker; NULL: nothing */
+    bool killed;            /* its memory is there, and waits for the next broker */
+    bool away;              /* the others may have taken it for dead */
     bool paused, dying;
     uint64_t pump_ns; /* when its loop turns next */
     uint64_t paused_until_ns, crashed_until_ns;
@@ -191,6 +196,8 @@ void world_go(struct world *w, uint64_t until_ns);
 void world_pump(struct node *node);
 uint64_t node_clock_ns(const struct node *node);
 void world_crash(struct node *node, bool silent, uint64_t until_ns);
+/* As SIGKILL: the broker is gone between two events, and another one starts with its memory. */
+void world_kill(struct node *node, bool silent, uint64_t until_ns);
 void world_pause(struct node *node, uint64_t until_ns);
 void world_cut(struct world *w, unsigned from, unsigned to, uint64_t until_ns);
 void world_slow(struct world *w, uint64_t until_ns);
@@ -213,6 +220,8 @@ void clients_once(void);
 void client_connect(struct client *client);
 void client_leave(struct client *client);
 void clients_die(struct node *node);
+/* Their broker is being killed: they live, and come back when it does. */
+void clients_lose_broker(struct node *node);
 void client_step(struct world *w, const struct step *step);
 /* Reads a lease's bytes: are they the ones that were put? */
 void held_check(struct world *w, const struct held *held, const char *when);

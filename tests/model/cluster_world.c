@@ -165,6 +165,7 @@ static struct directory *make_index(struct node *node) {
         .written_kept = 4, /* sometimes known, sometimes not */
         .compare_interval_ns = node->world->history->forgets ? 3000 * MS : 0,
         .give_up_ns = 1000 * MS,
+        .kept = broker_directory_kept(node->broker),
     };
     struct directory *directory;
     node->etcd = etcd_fake_new(node->world->etcd, on_woken, node);
@@ -189,6 +190,7 @@ static struct directory *make_directory(struct node *node) {
     cr_assert_eq(directory_static_new(node->name, others, count, UNIX_MS + w->now_ns / MS,
                                       &broker_directory_events, node->broker, &directory),
                  0);
+    directory_static_keep(directory, broker_directory_kept(node->broker));
     return directory;
 }
 
@@ -206,7 +208,12 @@ static uint64_t clock_of(void *owner) {
 static void build(struct node *node) {
     struct world *w = node->world;
     char bound[64], why[512];
-    node->incarnation = cluster_random(&w->random) | 1;
+    const bool returns = node->killed;
+    node->killed = false;
+    if (!returns)
+        node->incarnation = cluster_random(&w->random) | 1;
+    if (node->keep && !returns)
+        keep_fake_init(node->keep);
     /* It cannot know that there are others, who live on by leases that etcd has forgotten. */
     for (unsigned id = 0; w->forgot && w->now_ns - w->forgot_ns < LEASES_NS && id < SAMPLE_IDS;
          id++)
@@ -215,6 +222,7 @@ static void build(struct node *node) {
                                      .incarnation = node->incarnation,
                                      .clock_ns = clock_of,
                                      .landed_grain_bytes = LANDED_GRAIN_BYTES,
+                                     .keep = node->keep ? &node->keep->keep : NULL,
                                      .owner = node};
     struct peers_options peers = {
         .node = node->name,
@@ -234,7 +242,8 @@ static void build(struct node *node) {
         .connections_max = 64,
     };
     cr_assert_eq(broker_new(&options, &node->broker), 0);
-    cr_assert_eq(broker_attach(node->broker, w->now_ns, why, sizeof why), 0, "%s", why);
+    cr_assert_eq(broker_attach(node->broker, node_clock_ns(node), why, sizeof why), 0, "%s", why);
+    cr_assert_eq(broker_incarnation(node->broker), node->incarnation);
     peers.deadlines = broker_deadlines(node->broker);
     cr_assert_eq(peers_new(&peers, &broker_peers_events, node->broker, &node->peers), 0);
     cr_assert_eq(fake_transport_new(w->network, &transport, &events, node, &node->transport), 0);
@@ -247,7 +256,8 @@ static void build(struct node *node) {
     node->paused = false;
     node->pump_ns = w->now_ns;
     world_apply_cuts(w);
-    world_say(w, "%s starts, incarnation %llu", node->name, (unsigned long long)node->incarnation);
+    world_say(w, "%s starts%s, incarnation %llu", node->name, returns ? " with its memory" : "",
+              (unsigned long long)node->incarnation);
 }
 
 static void on_transport_gone(void *owner) {
@@ -441,11 +451,13 @@ void world_init(struct world *w, const struct history *history, bool trace) {
         history->index ? fake_etcd_new(cluster_random(&w->random), ETCD_NS_MIN, ETCD_NS_MAX) : NULL;
     if (w->etcd)
         fake_etcd_set_time(w->etcd, w->now_ns);
+    memory_begin(history->kills);
     w->node_count = history->nodes;
     for (unsigned i = 0; i < w->node_count; i++) {
         struct node *node = &w->nodes[i];
         memset(node, 0, offsetof(struct node, deferred));
         node->deferred_count = 0;
+        node->keep = history->kills ? calloc(1, sizeof *node->keep) : NULL;
         node->world = w;
         node->index = i;
         node->clock_offset_ns = cluster_random(&w->random) % (100 * MS);
@@ -460,12 +472,15 @@ void world_init(struct world *w, const struct history *history, bool trace) {
 void world_free(struct world *w) {
     for (unsigned i = 0; i < w->node_count; i++) {
         struct node *node = &w->nodes[i];
-        if (!node->broker)
-            continue;
-        node->dying = true;
-        clients_die(node);
-        fake_network_kill(node->transport, true);
-        world_take_apart(node);
+        if (node->broker) {
+            node->dying = true;
+            clients_die(node);
+            fake_network_kill(node->transport, true);
+            world_take_apart(node);
+        }
+        if (node->keep)
+            keep_fake_deinit(node->keep);
+        free(node->keep);
     }
     if (w->etcd)
         fake_etcd_free(w->etcd);

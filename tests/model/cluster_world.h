@@ -13,6 +13,13 @@
 #define LEASES_NS    (3000 * MS) /* in which leases end, and all that reach etcd notice */
 #define UNIX_MS      1700000000000ull
 
+/* ---- cluster_memory.c ---- */
+/* A history begins; keeps: its brokers are killed with their memory. */
+void memory_begin(bool keeps);
+/* What a broker writes from now on to what it has mapped of this file, it alone sees. */
+void memory_freeze(int fd);
+
+/* ---- cluster_world.c ---- */
 /* Breaks the connections that may not be; those that are built later, too. */
 void world_apply_cuts(struct world *w);
 /* Frees a node's broker in the daemon's order. */

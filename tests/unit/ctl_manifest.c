@@ -226,7 +226,7 @@ Test(manifest, what_cannot_be_read_is_said_as_such) {
 
 static void add(const struct manifest *manifest, const char *sample_id, int expected) {
     struct feature_ref *ref = make_ref(sample_id, 1);
-    int error = manifest_add(manifest, ref, why, sizeof why);
+    int error = manifest_add(manifest, ref, NULL, why, sizeof why);
     cr_expect_eq(error, expected, "%s: %s", sample_id, why);
     feature_ref_free(ref);
 }
@@ -291,7 +291,7 @@ MANIFEST(room_that_was_expected_does_not_stay_taken) {
     cr_assert_eq(stat(path, &before), 0);
     cr_assert_eq(manifest_open(path, &manifest, why, sizeof why), 0, "%s", why);
     for (int i = 0; i < 100; i++)
-        cr_assert_eq(manifest_expect(&manifest, "run0", &sample, why, sizeof why), 0, "%s", why);
+        cr_assert_eq(manifest_expect(&manifest, "run0", &sample, 0, why, sizeof why), 0, "%s", why);
     cr_assert_eq(manifest_close(&manifest, why, sizeof why), 0, "%s", why);
     cr_assert_eq(stat(path, &after), 0);
     cr_expect_eq(before.st_size, after.st_size);
@@ -311,7 +311,7 @@ static void *write_many(void *user) {
     char sentence[256];
     int error = manifest_open(path, &manifest, sentence, sizeof sentence);
     for (int i = 0; !error && i < LINES; i++)
-        error = manifest_add(&manifest, ref, sentence, sizeof sentence);
+        error = manifest_add(&manifest, ref, NULL, sentence, sizeof sentence);
     if (!error)
         error = manifest_close(&manifest, sentence, sizeof sentence);
     atomic_store(&all_written, true);

@@ -108,6 +108,14 @@ size_t batch_take(struct batch *batch, uint64_t now_ns, struct batch_op **out) {
     return count;
 }
 
+bool batch_take_alone(struct batch *batch, struct batch_op *op) {
+    if (*batch_find(batch, op->key) != op || op->taken)
+        return false;
+    TAILQ_REMOVE(&batch->ready, op, link);
+    batch->ready_count--;
+    return op->taken = true;
+}
+
 /* The key's first operation leaves; the next takes its place. */
 static struct batch_op *batch_unchain(struct batch *batch, struct batch_op *op) {
     struct batch_op **at = batch_find(batch, op->key), *next = op->behind;

@@ -47,6 +47,9 @@ void batch_add(struct batch *batch, struct batch_op *op, uint64_t now_ns);
  * nothing is due. Due at once when no transaction is under way; otherwise, with a flight free, when
  * one is full or its oldest operation has waited for delay_ns. */
 size_t batch_take(struct batch *batch, uint64_t now_ns, struct batch_op **out);
+/* Takes this operation out of its turn, for no transaction. False: it is behind another of its key,
+ * and stays there. */
+bool batch_take_alone(struct batch *batch, struct batch_op *op);
 /* A taken operation is done with, and no longer ours; the next of its key becomes ready. */
 void batch_finish(struct batch *batch, struct batch_op *op);
 /* A taken operation was not carried out: it goes first in the next transaction. Of several, return

@@ -129,9 +129,9 @@ static uint64_t directory_next_generation(struct directory *d) {
 }
 
 /* The value is made now and not when it is sent: its time is when the sample was put, and a retry
- * must write the very same bytes. */
-static void directory_write_record(struct directory_etcd *self, struct query *query,
-                                   const struct directory_record *record) {
+ * must write the very same bytes. False: no memory; the query is answered. */
+static bool directory_make_record(struct directory_etcd *self, struct query *query,
+                                  const struct directory_record *record) {
     char value[ETCD_VALUE_BYTES];
     query->generation = record->generation;
     etcd_sample_key(query->key, self->cluster, record->store, record->sample_id);
@@ -141,9 +141,15 @@ static void directory_write_record(struct directory_etcd *self, struct query *qu
         self->no_memory_ns = self->now_ns;
         self->pending++;
         answer_query(self, query, DIRECTORY_E_UNAVAILABLE);
-        return;
+        return false;
     }
-    write_add(self, query);
+    return true;
+}
+
+static void directory_write_record(struct directory_etcd *self, struct query *query,
+                                   const struct directory_record *record) {
+    if (directory_make_record(self, query, record))
+        write_add(self, query);
 }
 
 static void directory_publish(struct directory *d, const struct directory_record *record,
@@ -154,6 +160,19 @@ static void directory_publish(struct directory *d, const struct directory_record
     if (!query)
         return;
     directory_write_record(self, query, record);
+}
+
+static void directory_publish_again(struct directory *d, const struct directory_record *record,
+                                    int64_t moment, directory_publish_fn done, void *context) {
+    struct directory_etcd *self = directory_from_base(d);
+    struct query *query =
+        directory_query_new(self, QUERY_PUBLISH, (union query_done){.publish = done}, context);
+    if (query && directory_make_record(self, query, record))
+        write_add_again(self, query, moment);
+}
+
+static int64_t directory_moment(const struct directory *d) {
+    return container_of(d, const struct directory_etcd, base)->revision;
 }
 
 static void directory_republish(struct directory *d, const struct directory_record *record,
@@ -307,6 +326,23 @@ static uint64_t directory_next_deadline_ns(const struct directory *d) {
     return next_ns;
 }
 
+/* This incarnation was a member before its broker was killed: it stands as one that has been
+ * fenced, until it has compared what it holds with the index. */
+static void directory_recall(struct directory_etcd *self) {
+    const struct directory_kept *kept = self->options.kept;
+    if (!kept)
+        return;
+    self->highest = kept->generation;
+    if (kept->history_is)
+        snprintf(self->history, sizeof self->history, "%.31s", kept->history);
+    if (!kept->was_member)
+        return;
+    self->was_member = true;
+    self->own_compared = kept->compared;
+    snprintf(self->lost_why, sizeof self->lost_why,
+             "it was started again with its memory, and compares that with etcd first");
+}
+
 /* False: nothing is owed. What has been answered and not delivered is given up, too: who hears OK
  * goes on to peers, which may be gone. */
 static bool directory_give_up(struct directory_etcd *self) {
@@ -356,6 +392,8 @@ static const struct directory_ops etcd_ops = {
     .start = directory_start,
     .next_generation = directory_next_generation,
     .publish = directory_publish,
+    .publish_again = directory_publish_again,
+    .moment = directory_moment,
     .republish = directory_republish,
     .retire = directory_retire,
     .end = directory_end,
@@ -428,6 +466,7 @@ int directory_etcd_new(const struct directory_etcd_options *options, struct etcd
                WRITE_FLIGHTS_MAX);
     fence_drop(&self->fence);
     directory_init_lists(self);
+    directory_recall(self);
     *out = &self->base;
     return 0;
 }

@@ -65,6 +65,9 @@ struct directory_etcd_options {
     uint32_t written_kept;        /* publishes whose retires are cheap; above 0, 16 bytes each */
     uint64_t compare_interval_ns; /* between readings of all that the index says of us; 0 = none */
     uint64_t give_up_ns; /* after which a publish or locate that reaches nobody is UNAVAILABLE */
+    /* NULL: nothing outlives this process. Else, when it says that this incarnation was a member,
+     * the directory begins as one that was fenced: it compares before anything is served. */
+    struct directory_kept *kept;
 };
 
 /* Strings are copied. etcd: the directory's from here on, also on failure. */

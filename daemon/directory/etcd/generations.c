@@ -120,6 +120,8 @@ static void generations_on_swapped(void *context, enum etcd_result result,
         *(idle ? &self->generation : &self->spare) = self->counter;
         *(idle ? &self->generation_end : &self->spare_end) = end;
         self->highest = end - 1;
+        if (self->options.kept)
+            self->options.kept->generation = self->highest;
         backoff_reset(&self->generation_backoff);
     }
 }

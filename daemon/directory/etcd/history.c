@@ -17,6 +17,7 @@
  *     readings of the nodes. For as long a put that has found no older record asks every node.
  */
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,8 +41,16 @@ static void history_draw(struct directory_etcd *self) {
 /* From here on every write compares this name. What is due after a change of history is begun by
  * whoever calls this. */
 static void history_adopt(struct directory_etcd *self, const char *value) {
+    struct directory_kept *kept = self->options.kept;
     snprintf(self->history, sizeof self->history, "%s", value);
     self->history_due = false;
+    if (!kept)
+        return;
+    kept->history_is = 0; /* half a name must not be taken for one */
+    atomic_signal_fence(memory_order_seq_cst);
+    strcpy(kept->history, self->history);
+    atomic_signal_fence(memory_order_seq_cst);
+    kept->history_is = 1;
 }
 
 /* ---- our last write ---- */

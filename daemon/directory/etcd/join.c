@@ -145,7 +145,9 @@ static void join_registered(struct directory_etcd *self, int64_t create_revision
     note_nodes_due(self);
     if (!self->was_member) {
         self->was_member = true;
-        self->own_compared = create_revision;
+        own_note_compared(self, create_revision);
+        if (self->options.kept)
+            self->options.kept->was_member = true;
         self->join = JOIN_MEMBER;
         return;
     }

@@ -39,6 +39,12 @@ void own_begin(struct directory_etcd *self) {
     self->dirty = true;
 }
 
+void own_note_compared(struct directory_etcd *self, int64_t create_revision) {
+    self->own_compared = create_revision;
+    if (self->options.kept)
+        self->options.kept->compared = create_revision;
+}
+
 void own_free(struct directory_etcd *self) {
     own_drop(self);
 }
@@ -59,7 +65,7 @@ static bool own_make_views(struct own_list *list) {
  * left here, and the next reading without a cause is an interval away. */
 static bool own_told(struct directory_etcd *self) {
     self->history_new = false;
-    self->own_compared = self->create_revision;
+    own_note_compared(self, self->create_revision);
     self->own_state = OWN_IDLE;
     self->own_next_ns = self->now_ns + self->options.compare_interval_ns;
     own_drop(self);

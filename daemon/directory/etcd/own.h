@@ -9,6 +9,8 @@
 
 /* Reads everything that the index says of us, and tells the owner. */
 void own_begin(struct directory_etcd *self);
+/* All that this node holds has been compared under the registration that began at that revision. */
+void own_note_compared(struct directory_etcd *self, int64_t create_revision);
 /* True: what a node that has registered again waits for has been compared: join_compared() is due.
  */
 bool own_tick(struct directory_etcd *self);

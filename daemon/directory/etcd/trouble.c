@@ -39,7 +39,7 @@ static const char *trouble_behind_endpoint(const char *words) {
 /* Compared with what every part was told: a user without rights is refused for the lease, the
  * record and the counter alike, and one line in the log is enough. */
 static bool trouble_is_news(const struct directory_etcd *self, const char *why) {
-    for (size_t i = 0; i < TROUBLE_PARTS; i++)
+    for (enum trouble_part i = 0; i < TROUBLE_PARTS; i++)
         if (self->troubles[i].refused &&
             !strcmp(trouble_behind_endpoint(self->troubles[i].words), trouble_behind_endpoint(why)))
             return false;
@@ -47,7 +47,7 @@ static bool trouble_is_news(const struct directory_etcd *self, const char *why) 
 }
 
 static bool trouble_is_refused(const struct directory_etcd *self) {
-    for (size_t i = 0; i < TROUBLE_PARTS; i++)
+    for (enum trouble_part i = 0; i < TROUBLE_PARTS; i++)
         if (self->troubles[i].refused)
             return true;
     return false;
@@ -98,7 +98,7 @@ bool trouble_say(const struct directory *d, char *out, size_t out_bytes) {
     const struct directory_etcd *self = container_of(d, const struct directory_etcd, base);
     const struct trouble *lease = &self->troubles[TROUBLE_LEASE];
     *out = '\0';
-    for (size_t i = 0; i < TROUBLE_PARTS; i++)
+    for (enum trouble_part i = 0; i < TROUBLE_PARTS; i++)
         if (self->troubles[i].refused && !trouble_is_stale(self, i)) {
             snprintf(out, out_bytes, "%s (asked for: %s)", self->troubles[i].words, what_for[i]);
             return true;

@@ -24,6 +24,8 @@
  * A failed compare is settled in the same way: it shows whether our record is gone or was only
  * written again.
  *
+ * A put of before a restart with memory is in doubt, too (write_add_again()).
+ *
  * A write that is in doubt when this node is fenced stays so until the node is back, and is settled
  * under its new record: what is in the index becomes true, whatever it has replaced.
  *
@@ -141,6 +143,16 @@ static void write_put_aside(struct directory_etcd *self, struct query *query) {
     TAILQ_REMOVE(&self->publishes, query, link);
     TAILQ_INSERT_TAIL(&self->unsettled, query, link);
     self->write = WRITE_EPOCH_DUE;
+}
+
+/* A put of before this broker was killed and started again. It is in doubt like one whose
+ * transaction was not answered, and is settled in the same way: the transaction of that time
+ * compares an epoch that is over. One that is behind another of its key was never sent. */
+void write_add_again(struct directory_etcd *self, struct query *query, int64_t moment) {
+    write_add(self, query);
+    query->sent_revision = moment;
+    if (batch_take_alone(&self->batch, &query->op))
+        write_put_aside(self, query);
 }
 
 /* Those whose replaced record was being looked up (`unprior`) are read back again: the answer under

@@ -8,6 +8,8 @@
 #include "directory/etcd/state.h"
 
 void write_add(struct directory_etcd *self, struct query *query);
+/* Of before a restart; moment: the revision as known before it was asked for then. */
+void write_add_again(struct directory_etcd *self, struct query *query, int64_t moment);
 void write_tick(struct directory_etcd *self);
 uint64_t write_deadline_ns(const struct directory_etcd *self);
 /* Registered: our record has this mod_revision. */
