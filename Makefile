@@ -49,10 +49,12 @@ CFLAGS += -std=gnu17 $(OPT) -fPIC -fvisibility=hidden $(WARN) $(SANITIZE) -MD -M
 LDFLAGS += $(SANITIZE) -pthread
 PC := $(shell command -v pkg-config)
 LIB_CLIENT := $(shell $(PC) --libs libprotobuf-c libsodium)
-LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson) $(LIB_CLIENT)
+LIB_DAEMON := $(shell $(PC) --libs libuv inih libcurl libcrypto jansson libmicrohttpd) $(LIB_CLIENT)
 # Only programs of tests/vm: the broker finds these two at run time (daemon/transport/rdma/verbs.h).
 LIB_VERBS := $(shell $(PC) --libs libibverbs librdmacm)
 LIB_CTL := $(shell $(PC) --libs jansson) $(LIB_CLIENT)
+# featurectl top alone.
+LIB_TOP := $(shell $(PC) --libs ncursesw)
 LIB_TEST := -lcriterion -lm
 
 # ---- what is built from what ----
@@ -112,7 +114,7 @@ $(BUILD)/featured: $(call obj,daemon/main.c) $(BUILD)/libdaemon.a
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) -o $@
 $(BUILD)/featurectl: $(CTL_OBJ) $(HOST_OBJ) $(BUILD)/libfeature.a
 	@echo "  LINK $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_CTL) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_CTL) $(LIB_TOP) -o $@
 $(BUILD)/feature-bench: $(BENCH_OBJ) $(SUPPORT_OBJ) $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIB_DAEMON) $(LIB_CTL) -o $@
@@ -161,7 +163,7 @@ $(BUILD)/tests/$(1): $(call suite_obj,$(1)) $(SUPPORT_OBJ) $(if $(filter unit,$(
   $(BUILD)/libfeature.a $(BUILD)/libdaemon.a
 	@mkdir -p $$(@D)
 	@echo "  LINK $$@"
-	$(Q)$$(CC) $$(LDFLAGS) $(WRAP_$(1)) $$^ $(LIB_DAEMON) $(LIB_CTL) $(LIB_TEST) -o $$@
+	$(Q)$$(CC) $$(LDFLAGS) $(WRAP_$(1)) $$^ $(LIB_DAEMON) $(LIB_CTL) $(if $(filter unit,$(1)),$(LIB_TOP)) $(LIB_TEST) -o $$@
 endef
 $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
 # The suite `memory` lets allocations of the daemon and of the library fail, those and no others: it is linked with

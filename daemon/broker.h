@@ -18,11 +18,14 @@
 #include "directory/directory.h"
 #include "memory/arena.h"
 #include "memory/keep.h"
+#include "ops/metrics.h"
 #include "peer/peer.h"
 #include "store/charges.h"
 
 struct broker;
 struct broker_session;
+
+#define BROKER_TOKEN_BYTES 16u /* of a session: 128 bits that nobody can guess */
 
 /* ---- building it (daemon.c, simulators) ---- */
 
@@ -77,6 +80,19 @@ uint64_t broker_next_deadline_ns(const struct broker *broker);
  * a long one is warned of. */
 void broker_turn_took(struct broker *broker, uint64_t now_ns, uint64_t turn_ns, uint64_t pump_ns);
 
+/* A snapshot of all metrics, a bounded part with each call: true when it is whole. progress: {0} to
+ * begin. Which metrics there are: exchange/metrics_table.c. */
+struct metrics_progress {
+    bool begun, done;
+    uint32_t space;    /* the next one */
+    struct peer *peer; /* the last one */
+};
+bool broker_measure(const struct broker *broker, struct metrics *metrics,
+                    struct metrics_progress *progress);
+/* NULL: it takes puts and serves gets; else why not, for a sentence that begins "node a: ". */
+#define BROKER_WHY_BYTES 768u
+const char *broker_is_ready(const struct broker *broker, char out[BROKER_WHY_BYTES]);
+
 /* From here on no new puts; gets and releases go on. */
 void broker_begin_drain(struct broker *broker);
 /* No lease, reservation or pending release is left. */
@@ -109,7 +125,9 @@ struct broker_credentials {
 /* Root, the broker's own user and admin_uids. */
 bool broker_is_admin(const struct broker *broker, uid_t uid);
 /* A connected client, not yet greeted. client: handed to the ops. NULL when it may not come in now,
- * with a sentence that names the limit, or when memory is short. */
+ * with a sentence that names the limit, or when memory is short. One that is over a limit comes in
+ * all the same while its user has sessions that it may be coming back to; its Hello is refused when
+ * it does not. */
 struct broker_session *broker_session_open(struct broker *broker,
                                            const struct broker_client_ops *ops, void *client,
                                            const struct broker_credentials *credentials, char *why,
@@ -121,6 +139,16 @@ struct broker_session *broker_session_open(struct broker *broker,
 bool broker_session_request(struct broker_session *session, uint32_t request_id, bool wants_reply,
                             const Fb__ClientRequest *request, const uint8_t *payload,
                             size_t payload_bytes, uint64_t now_ns, const char **why);
+/* Its connection is gone, and its client may come back: requests under way vanish without an
+ * answer, what it holds stays. False, and nothing is done, when its client cannot come back: it is
+ * to be closed. */
+bool broker_session_park(struct broker_session *session, uint64_t now_ns);
+/* The session, parked or connected, that this Hello names, if its token is right and it is that
+ * user's. NULL: there is none, and no difference is made between the reasons. */
+struct broker_session *broker_session_claimed(struct broker *broker, const Fb__Hello *hello,
+                                              const struct broker_credentials *credentials);
+/* A parked session has a client again, which is about to say Hello. */
+void broker_session_resume(struct broker_session *session, void *client);
 /* Leases end as returned, reservations are cancelled, queued requests vanish without an answer. */
 void broker_session_close(struct broker_session *session, uint64_t now_ns);
 /* For log lines: "session 12 pid 4312 uid 1000 trainer". */

@@ -107,6 +107,10 @@ struct config {
     /* [daemon] */
     enum log_level log_level;
     uint32_t drain_timeout_ms, gc_interval_ms, busy_poll_us;
+    /* [ops] */
+    char http[256]; /* host:port; "" = no metrics over HTTP */
+    char http_token_file[256];
+    uint64_t slow_op_ms; /* 0 = none is slow */
 };
 
 /* Fills out with defaults. */

@@ -48,8 +48,9 @@ static const char *const transport_words[] = {"auto", "tcp", "rdma", NULL};
 static const char *const directory_words[] = {"static", "etcd", NULL};
 static const char *const level_words[] = {"error", "warning", "info", "debug", NULL};
 
-const char *const config_section_words[SECTION_COUNT] = {
-    "node", "local", "memory", "stores", "peers", "rdma", "directory", "daemon", "peer", "store"};
+const char *const config_section_words[SECTION_COUNT] = {"node",  "local", "memory",    "stores",
+                                                         "peers", "rdma",  "directory", "daemon",
+                                                         "ops",   "peer",  "store"};
 
 /* clang-format off */
 /* Where a value goes, and its rule: one of the kinds below. The macros make a line of the table
@@ -233,6 +234,10 @@ const struct config_key config_keys[] = {
     {SECTION_DAEMON, "drain_timeout", FIELD(config, drain_timeout_ms, DURATION(0, DAY_MS), LIVE), "30s"},
     {SECTION_DAEMON, "gc_interval", FIELD(config, gc_interval_ms, DURATION(10, HOUR_MS), LIVE), "1s"},
     {SECTION_DAEMON, "busy_poll_us", FIELD(config, busy_poll_us, INTEGER(0, 1000), LIVE), "50"},
+
+    {SECTION_OPS, "http", FIELD(config, http, ADDRESS(0, 65535), .empty = true), ""},
+    {SECTION_OPS, "http_token_file", FIELD(config, http_token_file, OPTIONAL_PATH), ""},
+    {SECTION_OPS, "slow_op", FIELD(config, slow_op_ms, DURATION(0, DAY_MS), LIVE), "0"},
 };
 /* clang-format on */
 

@@ -17,6 +17,7 @@ enum section {
     SECTION_RDMA,
     SECTION_DIRECTORY,
     SECTION_DAEMON,
+    SECTION_OPS,
     SECTION_PEER,  /* [peer NAME] */
     SECTION_STORE, /* [store NAME] */
     SECTION_COUNT,

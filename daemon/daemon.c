@@ -9,6 +9,11 @@
  * for the broker's next deadline.
  *
  *   serving --SIGTERM--> draining --idle, time out or second signal--> closing --> stopped
+ *   serving --SIGUSR2--> left, if somebody keeps the memory; else as with SIGTERM
+ *
+ * Leaving is what a crash is, on purpose: nothing is ended, given back or told, for the next broker
+ * goes on with all of it. So there is no second way to take things down that would have to be as
+ * right as the first.
  *
  * Draining: no new puts, no new clients; those that are there may finish. Closing: clients first,
  * then peers, then what both stand on, each when libuv has closed the handles of the one before.
@@ -22,7 +27,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <uv.h>
@@ -34,13 +38,16 @@
 #include "directory/directory.h"
 #include "directory/etcd/etcd.h"
 #include "environment.h"
-#include "local/death.h"
 #include "local/listener.h"
+#include "metrics_feed.h"
 #include "ops/notify.h"
 #include "peer/peer.h"
 #include "prefault.h"
 #include "secret_prints.h"
+#include "starter.h"
 #include "transports.h"
+
+#define SIGNALS 4u
 
 enum phase { PHASE_BUILDING, PHASE_SERVING, PHASE_DRAINING, PHASE_CLOSING };
 
@@ -59,7 +66,8 @@ struct daemon {
     uv_idle_t hot; /* while active the loop does not sleep: a request may come */
     uv_idle_t due; /* the same: there is more to do at once */
     struct busy_poll busy_poll;
-    uv_signal_t signals[3];
+    uv_signal_t signals[SIGNALS];
+    bool left;            /* for another broker: all memory stays as it is */
     uint64_t incarnation; /* random, never 0 */
     struct secret_prints *secret_prints;
     int64_t room_for_arenas; /* bytes that the cgroup's memory limit leaves for more of them */
@@ -69,6 +77,7 @@ struct daemon {
     struct transport *transport;
     struct directory *directory;
     struct listener *listener;
+    struct metrics_feed *metrics; /* NULL: [ops] http is not set */
 };
 
 static uint64_t daemon_clock_ns(clockid_t clock) {
@@ -243,12 +252,26 @@ static void daemon_begin_draining(struct daemon *daemon) {
     broker_begin_drain(daemon->broker);
 }
 
+/* On SIGUSR2, which our unit has as its RestartKillSignal: systemd sends SIGTERM for a stop and
+ * this for a restart, so that nobody has to be asked which of the two it is. */
+static void daemon_leave(struct daemon *daemon) {
+    char load[128];
+    broker_describe_load(daemon->broker, load, sizeof load);
+    log_info("node %s: leaving for the next broker, with its memory in place and %s",
+             daemon->config.node, load);
+    daemon->left = true;
+    uv_stop(&daemon->loop);
+}
+
 /* A second SIGTERM means "at once". */
 static void daemon_on_signal(uv_signal_t *handle, int number) {
     struct daemon *daemon = handle->data;
     if (number == SIGHUP && daemon->options.config_path)
         daemon_reload(daemon);
-    else if (daemon->phase == PHASE_SERVING)
+    else if (number == SIGUSR2 && daemon->options.keep) {
+        if (daemon->phase == PHASE_SERVING) /* a stop that has begun stays a stop */
+            daemon_leave(daemon);
+    } else if (daemon->phase == PHASE_SERVING)
         daemon_begin_draining(daemon);
     else if (daemon->phase == PHASE_DRAINING)
         daemon_begin_closing(daemon);
@@ -262,7 +285,7 @@ static void daemon_close_handles(struct daemon *daemon) {
     uv_close((uv_handle_t *)&daemon->timer, NULL);
     uv_close((uv_handle_t *)&daemon->hot, NULL);
     uv_close((uv_handle_t *)&daemon->due, NULL);
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < SIGNALS; i++)
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
     death_watch_stop(&daemon->starter, NULL);
 }
@@ -291,6 +314,7 @@ static void daemon_begin_closing(struct daemon *daemon) {
     broker_describe_load(daemon->broker, load, sizeof load);
     log_info("node %s: closing with %s", daemon->config.node, load);
     daemon->phase = PHASE_CLOSING;
+    metrics_feed_stop(daemon->metrics);
     listener_close(daemon->listener, daemon_on_listener_gone, daemon);
 }
 
@@ -331,9 +355,9 @@ static uint64_t daemon_on_clock(void *context) {
     return daemon_clock_ns(CLOCK_BOOTTIME);
 }
 
-/* SIGTERM and SIGINT stop, SIGHUP reads the file again if there is one. */
+/* SIGTERM and SIGINT stop, SIGHUP reads the file again if there is one, SIGUSR2 leaves. */
 static int daemon_build_loop(struct daemon *daemon) {
-    static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
+    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
     int result = uv_loop_init(&daemon->loop);
     if (result < 0)
         return result;
@@ -344,7 +368,7 @@ static int daemon_build_loop(struct daemon *daemon) {
     uv_idle_init(&daemon->loop, &daemon->due);
     daemon->check.data = daemon->timer.data = daemon;
     uv_check_start(&daemon->check, daemon_on_check);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < SIGNALS; i++) {
         uv_signal_init(&daemon->loop, &daemon->signals[i]);
         daemon->signals[i].data = daemon;
         uv_signal_start(&daemon->signals[i], daemon_on_signal, numbers[i]);
@@ -477,45 +501,23 @@ static void daemon_on_starter_gone(void *owner) {
         daemon_begin_closing(daemon);
 }
 
-/* A pidfd tells of the end of a whole process, however it ends, and of nothing else.
- * PR_SET_PDEATHSIG would tell of the end of the thread that started us, and a pipe would stay open
- * for as long as any forked child of that process has a copy of it. The second look at our parent
- * is for a process that ended before we had the pidfd: its number may be another's by now. */
-static int daemon_watch_starter(struct daemon *daemon, char *why, size_t why_bytes) {
-    pid_t pid = daemon->options.end_with;
-    if (pid == 0)
-        return 0;
-    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    int result = pidfd < 0 ? -errno : 0;
-    if (result == 0 && getppid() != pid) {
-        close(pidfd);
-        result = -ESRCH;
-    }
-    if (result == 0)
-        result = death_watch_start(&daemon->starter, &daemon->loop, pidfd, daemon_on_starter_gone,
-                                   daemon);
-    if (result < 0)
-        snprintf(why, why_bytes, "--end-with=%d: %s", (int)pid,
-                 result == -ESRCH ? "this process is not the one that has started this broker, or "
-                                    "has ended"
-                                  : strerror(-result));
-    return result;
-}
-
 /* Stores are opened before anybody can ask for them, and clients are let in last: whoever connects
  * finds a broker that is ready, and systemd is told READY only after that. */
 static int daemon_build(struct daemon *daemon, char *why, size_t why_bytes) {
     int result = daemon_read_cluster_key(daemon, why, why_bytes);
     if (result < 0 || (result = secret_prints_new(&daemon->config, &daemon->secret_prints)) < 0 ||
         (result = daemon_build_loop(daemon)) < 0 ||
-        (result = daemon_watch_starter(daemon, why, why_bytes)) < 0 ||
+        (result = starter_watch(daemon->options.end_with, &daemon->loop, &daemon->starter,
+                                daemon_on_starter_gone, daemon, why, why_bytes)) < 0 ||
         (result = daemon_build_broker(daemon, why, why_bytes)) < 0 ||
         (result = daemon_build_directory(daemon, why, why_bytes)) < 0)
         return result;
     broker_connect(daemon->broker, daemon->peers, daemon->transport, daemon->directory);
     if ((result = broker_open_stores(daemon->broker, why, why_bytes)) < 0 ||
         (result = daemon_listen_for_peers(daemon, why, why_bytes)) < 0 ||
-        (result = daemon->directory->ops->start(daemon->directory)) < 0)
+        (result = daemon->directory->ops->start(daemon->directory)) < 0 ||
+        (result = metrics_feed_new(&daemon->loop, &daemon->config, daemon->broker, &daemon->metrics,
+                                   why, why_bytes)) < 0)
         return result;
     return daemon_listen_for_clients(daemon, why, why_bytes);
 }
@@ -527,6 +529,7 @@ static void daemon_unbuild(struct daemon *daemon) {
     daemon->phase = PHASE_CLOSING;
     if (!daemon->has_loop)
         return;
+    metrics_feed_stop(daemon->metrics);
     if (daemon->directory) {
         daemon_on_listener_gone(daemon);
     } else {
@@ -574,7 +577,8 @@ int daemon_run(struct daemon *daemon) {
              daemon->config.socket_path);
     notify_manager("READY=1");
     daemon_turn(daemon);
-    return uv_run(&daemon->loop, UV_RUN_DEFAULT);
+    int result = uv_run(&daemon->loop, UV_RUN_DEFAULT);
+    return daemon->left ? DAEMON_LEFT : result < 0 ? result : 0;
 }
 
 /* The cluster's key is wiped; the loop has closed all of its handles by now. */
@@ -583,6 +587,7 @@ void daemon_free(struct daemon *daemon) {
         return;
     if (daemon->has_loop)
         uv_loop_close(&daemon->loop);
+    metrics_feed_free(daemon->metrics);
     secret_prints_free(daemon->secret_prints);
     sodium_memzero(daemon->cluster_key, sizeof daemon->cluster_key);
     free(daemon->config.peers);

@@ -32,9 +32,10 @@
 #define INDEX_BYTES          1024ull
 #define INDEX_ADDRESS_BYTES  1600ull
 #define SAMPLE_BYTES_TYPICAL (64ull << 10)
-/* Descriptors: a session's socket and its client's pidfd, two of each store's arena, two sockets of
- * each peer in both directions, and what the loop, etcd and the devices take. */
-#define FILES_PER_SESSION 2ull
+/* Descriptors: a session's socket, its client's pidfd and the lock of its client's program, two of
+ * each store's arena, two sockets of each peer in both directions, and what the loop, etcd and the
+ * devices take. */
+#define FILES_PER_SESSION 3ull
 #define FILES_PER_STORE   2u
 #define FILES_PER_PEER    4u
 #define POOL_THREADS      4u /* of libuv, if UV_THREADPOOL_SIZE does not say otherwise */

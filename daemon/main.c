@@ -28,6 +28,7 @@
 #include "proto/auth.h"
 #include "proto/text.h"
 #include "quick.h"
+#include "supervise.h"
 
 #define DEFAULT_CONFIG  "/etc/featured/featured.conf"
 #define WHY_BYTES       1536
@@ -41,12 +42,13 @@ __attribute__((visibility("default"))) const char *argp_program_version =
 
 struct arguments {
     const char *config_path; /* NULL: none, with quick */
-    bool check_config, verbose, quick;
+    bool check_config, verbose, quick, supervise;
     const char *quick_path; /* of the socket; NULL: quick.h chooses */
     pid_t end_with;         /* 0: not given */
 };
 
-enum { KEY_END_WITH = 256 }; /* beyond the characters: an option without a short form */
+/* Beyond the characters: options without a short form. */
+enum { KEY_END_WITH = 256, KEY_SUPERVISE };
 
 static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "Read this file instead of " DEFAULT_CONFIG, 0},
@@ -59,6 +61,10 @@ static const struct argp_option options[] = {
      0},
     {"end-with", KEY_END_WITH, "PID", 0,
      "End with process PID, which started this broker, and remove the directory of the socket", 0},
+    {"supervise", KEY_SUPERVISE, NULL, 0,
+     "Stay behind as a small parent: hold the broker's memory, and start the broker again when it "
+     "ends",
+     0},
     {0},
 };
 
@@ -90,6 +96,14 @@ static error_t main_parse_option(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_END_WITH:
         return main_parse_pid(arg, state, &arguments->end_with);
+    case KEY_SUPERVISE:
+        arguments->supervise = true;
+        return 0;
+    case ARGP_KEY_END:
+        if (arguments->supervise && arguments->end_with != 0)
+            argp_error(state, "--supervise and --end-with exclude each other: the process that a "
+                              "broker can end with is its parent, which is the supervisor then");
+        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -175,6 +189,10 @@ static int main_run_daemon(const struct config *config, const struct arguments *
     if (arguments->quick)
         quick_say_how_to_connect(config);
     result = daemon_run(daemon);
+    if (result == DAEMON_LEFT) {
+        log_stop(LOG_PATIENCE_MS);
+        _exit(EXIT_CLEAN);
+    }
     daemon_free(daemon);
     return result < 0 ? EXIT_RUNTIME : EXIT_CLEAN;
 }
@@ -299,6 +317,24 @@ static int main_load_config(struct arguments *arguments, struct config *out, cha
     return result;
 }
 
+/* The broker that is supervised gets the same arguments. */
+static int main_supervise(const struct arguments *arguments, char *program) {
+    char quick[4200], config[] = "--config", verbose[] = "--verbose";
+    char *argv[6] = {program};
+    size_t count = 1;
+    snprintf(quick, sizeof quick, "--quick%s%s", arguments->quick_path ? "=" : "",
+             arguments->quick_path ? arguments->quick_path : "");
+    if (arguments->config_path) {
+        argv[count++] = config;
+        argv[count++] = (char *)(uintptr_t)arguments->config_path;
+    }
+    if (arguments->verbose)
+        argv[count++] = verbose;
+    if (arguments->quick)
+        argv[count++] = quick;
+    return supervise_run(argv);
+}
+
 /* Nothing here has a thread yet, and descriptors 0 to 2 are made sure of before anything is opened.
  * An error in the arguments exits like an error in the file. */
 int main(int argc, char **argv) {
@@ -318,6 +354,8 @@ int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); /* the log's file at its limit: a write that fails */
     argp_err_exit_status = EXIT_CONFIG;
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
+    if (arguments.supervise && !arguments.check_config)
+        return main_supervise(&arguments, argv[0]);
     if (main_load_config(&arguments, &config, why, sizeof why) < 0) {
         main_say_to_user(false, why);
         return EXIT_CONFIG;

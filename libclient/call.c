@@ -30,10 +30,11 @@
 
 /* ---- begin ---- */
 
-/* Only the answers to these two may carry a descriptor; while none is due, packets are received
- * without taking the lock of fork.h first. */
-static bool call_brings_arena(const Fb__ClientRequest *request) {
-    return request->op_case == FB__CLIENT_REQUEST__OP_STORE_OPEN ||
+/* Only the answers to these may carry a descriptor; while none is due, packets are received without
+ * taking the lock of fork.h first. */
+static bool call_brings_descriptor(const Fb__ClientRequest *request) {
+    return request->op_case == FB__CLIENT_REQUEST__OP_HELLO ||
+           request->op_case == FB__CLIENT_REQUEST__OP_STORE_OPEN ||
            request->op_case == FB__CLIENT_REQUEST__OP_STORE_PROVE;
 }
 
@@ -52,6 +53,7 @@ static void call_add(struct fc_call *call, struct fc_link *link) {
     call->receive_error = 0;
     call->request_id = 0;
     call->arena_due = false;
+    call->promised = 0;
     call->abandoned = NULL;
     pthread_cond_init(&call->wake, NULL);
     link->calls = call;
@@ -123,18 +125,21 @@ static int call_send(struct fc_call *call) {
 /* Memory for giving up is allocated before anything is sent, as there may be none later. */
 int fc_call_begin(struct fc_call *call, struct fc_link *link) {
     struct fc_abandoned *abandoned = NULL;
-    uint32_t handle;
+    uint32_t handle, promised = fc_late_count(call->request);
     if (link->broken)
         return FC_LINK_LOST;
     if (fc_late_grants(call->request, &handle)) {
         abandoned = malloc(sizeof *abandoned);
-        if (!abandoned)
+        if (!abandoned || !fc_held_promise(&link->hub->held, promised)) {
+            free(abandoned);
             return fc_fail_memory("send a request");
+        }
     }
     call_add(call, link);
     call->request_id = ++link->last_request_id ? link->last_request_id : ++link->last_request_id;
-    call->arena_due = call_brings_arena(call->request);
+    call->arena_due = call_brings_descriptor(call->request);
     call->abandoned = abandoned;
+    call->promised = promised;
     if (abandoned)
         *abandoned = (struct fc_abandoned){.request_id = call->request_id,
                                            .handle = handle,
@@ -148,6 +153,7 @@ int fc_call_begin(struct fc_call *call, struct fc_link *link) {
         return FEATURE_OK;
     }
     link->arenas_due -= call->arena_due;
+    fc_held_unpromise(&link->hub->held, promised);
     free(abandoned);
     call_remove(call);
     return rc;
@@ -228,6 +234,7 @@ bool fc_call_wait(struct fc_call *call) {
 static void call_settle_account(struct fc_call *call) {
     struct fc_link *link = call->link;
     link->arenas_due -= call->arena_due;
+    fc_held_unpromise(&link->hub->held, call->promised);
     if (call->abandoned && !call->done && !link->broken) {
         link->arenas_due += call->abandoned->arena_due;
         fc_late_abandon(link, call->abandoned);

@@ -58,6 +58,7 @@ struct fc_call {
     int receive_error;              /* its owner cannot receive: an errno of this process */
     struct fc_abandoned *abandoned; /* for giving up; NULL: its reply grants nothing */
     bool arena_due;
+    uint32_t promised; /* of hub->held: what its reply may grant */
 };
 
 /* Sends the request, without waiting. FEATURE_OK: it is in flight, and fc_call_end() must be

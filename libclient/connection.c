@@ -146,8 +146,12 @@ static void connection_note_limits(struct fc_link *link, const Fb__Limits *limit
 }
 
 /* What the broker says of itself is kept with the link: it may be another broker next time, with
- * another incarnation, which means that all leases and rooms of before are void. */
-static int connection_take_hello(struct fc_link *link, const Fb__ClientReply *reply) {
+ * another incarnation, which means that all leases and rooms of before are void. A broker that is
+ * full may have room for a session that comes back in a moment: it is tried again. */
+static int connection_take_hello(const struct feature *feature, struct fc_link *link,
+                                 const Fb__ClientReply *reply) {
+    if (reply->status == FB__STATUS__FULL && feature->session.lasts)
+        return fc_fail_status(FB__STATUS__UNAVAILABLE, reply->error, "come back to the broker");
     if (reply->status != FB__STATUS__OK)
         return fc_fail_status(reply->status, reply->error, "greet the broker");
     const Fb__HelloReply *hello = reply->hello;
@@ -164,7 +168,6 @@ static int connection_take_hello(struct fc_link *link, const Fb__ClientReply *re
     }
     if (strlen(hello->node) >= sizeof link->node)
         return fc_fail(FEATURE_E_INTERNAL, "the broker's node name is too long");
-    link->session_id = hello->session_id;
     link->incarnation = hello->incarnation;
     link->admin = hello->admin;
     memcpy(link->node, hello->node, strlen(hello->node) + 1);
@@ -209,6 +212,7 @@ static int connection_say_hello(struct feature *feature, struct fc_link *link) {
     hello.version_max = VERSION_CLIENT.highest;
     hello.client_id = feature->client_id;
     hello.client_name = feature->client_name;
+    fc_session_greet(&feature->session, &hello);
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
     request.hello = &hello;
@@ -303,6 +307,18 @@ static int connection_begin(struct feature *feature) {
     return FC_PENDING;
 }
 
+/* Before any other thread sends on the link: what is said of the holdings comes first. */
+static int connection_take_session(struct feature *feature, struct fc_link *link) {
+    const Fb__HelloReply *hello = feature->hello.reply->hello;
+    struct fc_inherited lock = {.fd = -1};
+    if (feature->hello.descriptor.fd >= 0)
+        fc_fork_move(&feature->hello.descriptor, &lock);
+    fc_session_take(feature, link, hello, &lock);
+    if (hello->resumed && !fc_session_say_holdings(feature, link))
+        return fc_fail_memory("come back to the broker");
+    return FEATURE_OK;
+}
+
 /* The hello has ended. A broker that does not answer is UNAVAILABLE rather than TIMEOUT: the
  * caller's own request has not been made yet. */
 static int connection_end_greeting(struct feature *feature) {
@@ -316,7 +332,9 @@ static int connection_end_greeting(struct feature *feature) {
         rc = fc_fail(FEATURE_E_UNAVAILABLE, "the broker at %s does not answer",
                      feature->socket_path);
     else if (!rc)
-        rc = connection_take_hello(link, feature->hello.reply);
+        rc = connection_take_hello(feature, link, feature->hello.reply);
+    if (!rc)
+        rc = connection_take_session(feature, link);
     if (!rc && feature->hello.reply->hello->pidfd_wanted)
         connection_send_pidfd(link);
     fc_call_deinit(&feature->hello);
@@ -419,6 +437,7 @@ void fc_connection_unref(struct feature *feature) {
     }
     if (feature->unforked)
         munmap(feature->unforked, UNFORKED_BYTES);
+    fc_held_deinit(&feature->hub.held);
     free(feature->socket_path);
     free(feature->client_name);
     free(feature);
@@ -490,6 +509,7 @@ static void connection_drop_greeting(struct feature *feature) {
 void fc_connection_close(struct feature *feature) {
     feature->closed = true;
     connection_drop_greeting(feature);
+    fc_session_leave(&feature->session); /* before its connection ends: then both end together */
     if (feature->link)
         fc_link_break(feature->link, "disconnected");
     fc_link_unref(feature->link);
@@ -507,5 +527,6 @@ void fc_connection_forget(struct feature *feature) {
             fc_link_unref(links[i]);
         }
     feature->link = feature->greeting = NULL;
+    feature->session.lock_page = NULL; /* the child has no copy of the mapping */
     feature->closed = true;
 }

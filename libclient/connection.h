@@ -6,6 +6,10 @@
  * What has to wait for something is written as steps: fc_connection_step() does what can be done
  * without waiting and says FC_PENDING when something has to come first. Who may wait calls
  * fc_connection_wait() in between; a queue, which may not, steps again when its descriptor says so.
+ *
+ * Circle: connection.c, flusher.c, release.c, session.c: a new connection goes on with the session,
+ * which has releases said again, which wakes the flusher, which connects while there is something
+ * to say.
  */
 #ifndef FEATURED_LIBCLIENT_CONNECTION_H
 #define FEATURED_LIBCLIENT_CONNECTION_H
@@ -17,6 +21,7 @@
 #include "feature.h"
 #include "flusher.h"
 #include "hub.h"
+#include "session.h"
 
 #define FC_ROUND_TRIP_MS 10000u /* bound of a request without a deadline */
 /* The broker answers at the deadline it was told; this long afterwards its answer may still come.
@@ -41,6 +46,7 @@ struct feature {
     struct fc_link *greeting; /* NULL, or one that has not answered our Hello yet: */
     struct fc_call hello;     /* in flight on it */
     uint64_t last_epoch;
+    struct fc_session session;
     struct fc_limits limits; /* the last connection's */
     bool closed;
     uint64_t retry_ns; /* no attempt before */

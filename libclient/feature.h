@@ -33,11 +33,13 @@
  * it inherited (handle, store, view, reservation) fail with FEATURE_E_INVALID; it must connect
  * anew. Closing, releasing, cancelling and disconnecting free the child's memory and change nothing
  * for the parent. Pointers that the parent took stay readable in the child, not writable, and are
- * protected by the parent's lease alone. When the process that connected dies, its leases end as
- * returned and its reservations are cancelled, whatever children it leaves behind.
- *  - When the broker restarts the handle reconnects by itself with back-off; calls in between fail
- *    FEATURE_E_UNAVAILABLE after their deadline. Views taken before stay readable;
- * feature_view_check() tells that their lease is gone.
+ * protected by the parent's lease alone. When the process that connected dies, or becomes another
+ * program (exec), its leases end as returned and its reservations are cancelled, whatever children
+ * it leaves behind.
+ *  - A lost connection ends nothing: the handle connects again by itself with back-off and goes on
+ * with its views, reservations and open stores; calls in between wait, and fail
+ * FEATURE_E_UNAVAILABLE after their deadline. Only when the broker has come back without its memory
+ * are they over: views stay readable, and feature_view_check() tells that their lease is gone.
  *  - The library never prints. It starts one small thread, at the first release, that sends
  * releases which no later request has taken along within a millisecond.
  */
@@ -464,10 +466,11 @@ int feature_view_copy(const struct feature_view *view, const uint32_t *tensors,
                       const struct iovec *buffers, uint32_t count, void *cuda_stream);
 /* Index by name, or -1. */
 int feature_view_find(const struct feature_view *view, const char *tensor_name);
-/* FEATURE_OK while the lease holds. FEATURE_E_LOST: its broker is gone, or this handle was
- * disconnected; the bytes stay as they are. FEATURE_E_UNAVAILABLE: the connection ended though the
- * broker lives, so the bytes may be replaced: get them again. To tell which, it may connect, for at
- * most a second. */
+/* FEATURE_OK while the lease holds, also while the broker is away: it comes back with its memory
+ * and the lease, or nobody writes there any more. FEATURE_E_LOST: its broker has been replaced by
+ * one without its memory, or this handle was disconnected; the bytes stay as they are.
+ * FEATURE_E_UNAVAILABLE: the broker lives and has ended the session, so the bytes may be replaced:
+ * get them again. To tell which, it may connect, for at most a second. */
 int feature_view_check(const struct feature_view *view);
 
 /* How a read ended. Consumed counts towards the store's `readers`; returned does not, and the

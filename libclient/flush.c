@@ -43,8 +43,26 @@ static int flush_fence(struct feature_store *store, uint64_t deadline_ns) {
     return rc;
 }
 
-/* Store by store, each with a reference, as the lock is released while a request is under way. It
- * ends when a fence fails: the broker is then out of reach, and waiting longer is no use. */
+/* On a working link the close goes behind them, and needs no answer. */
+void fc_flush_before_close(struct feature_store *store, uint64_t deadline_ns) {
+    pthread_mutex_lock(&store->feature->hub.lock);
+    bool stranded = store->release_count && !fc_connection_link(store->feature) &&
+                    !store->feature->closed && store->feature->session.lasts;
+    pthread_mutex_unlock(&store->feature->hub.lock);
+    if (stranded)
+        (void)flush_fence(store, deadline_ns);
+}
+
+/* Until the next attempt to connect. */
+static void flush_pause(struct feature *feature, uint64_t deadline_ns) {
+    pthread_mutex_lock(&feature->hub.lock);
+    fc_connection_wait(feature, deadline_ns);
+    fc_connection_unlock(feature);
+}
+
+/* Store by store, each with a reference, as the lock is released while a request is under way. A
+ * fence that fails for what this process lacks (descriptors, memory) may succeed in a moment; any
+ * other failure has waited until the deadline, or waiting is no use. */
 void fc_flush_releases(struct feature *feature, uint64_t deadline_ns) {
     int rc = FEATURE_OK;
     while (!rc && fc_left_ns(deadline_ns)) {
@@ -53,5 +71,9 @@ void fc_flush_releases(struct feature *feature, uint64_t deadline_ns) {
             return;
         rc = flush_fence(store, deadline_ns);
         fc_store_unref(store);
+        if (rc == FEATURE_E_FULL) {
+            flush_pause(feature, deadline_ns);
+            rc = FEATURE_OK;
+        }
     }
 }

@@ -11,6 +11,8 @@
  * broker answers soon, since it is told; one that does not in IDLE_TICKS_MAX is heard by the next
  * call.
  *
+ * A lost connection is made anew by this thread while there is something to say.
+ *
  * While a release waits to be sent the thread is not asleep, or has been woken. It ticks rather
  * than being woken for each release: waking a thread costs more than a whole request to the
  * broker, and would lie on the path of a loop that gets and releases as fast as it can.
@@ -27,6 +29,7 @@
 
 #define TICK_NS        (1 * FC_NS_PER_MS)
 #define IDLE_TICKS_MAX 100u
+#define AWAY_TICK_NS   (20 * FC_NS_PER_MS) /* while the broker is away */
 
 /* True: something was received. Does not wait; other threads that receive do so for this one too.
  */
@@ -45,17 +48,26 @@ static bool flusher_receive(struct feature *feature) {
     return any;
 }
 
-/* All under the feature's lock, which pthread_cond_clockwait() gives up while it waits. Sending
- * does not wait, so the lock is never held for long. */
+/* There is something to say and no connection. Nobody else may need one for a long time, and a
+ * sample that was consumed is not free until the broker hears of it; so this thread connects. */
+static void flusher_connect(struct feature *feature) {
+    if (fc_connection_step(feature))
+        fc_connection_wait(feature, fc_after_ns(fc_now_ns(), AWAY_TICK_NS));
+}
+
+/* All under the feature's lock, which is given up while it waits. Sending does not wait, so the
+ * lock is never held for long. */
 static void *flusher_run(void *context) {
     struct feature *feature = context;
     struct fc_flusher *flusher = &feature->flusher;
     pthread_mutex_lock(&feature->hub.lock);
     while (!flusher->stop) {
-        bool sent = flusher->send(feature), received = flusher_receive(feature);
-        if (sent || received)
+        bool some = flusher->send(feature), received = flusher_receive(feature);
+        if (some || received)
             flusher->idle_ticks = 0;
-        if (flusher->idle_ticks++ < IDLE_TICKS_MAX) {
+        if (some && !feature->closed && !fc_connection_link(feature)) {
+            flusher_connect(feature);
+        } else if (flusher->idle_ticks++ < IDLE_TICKS_MAX) {
             struct timespec tick = fc_timespec(fc_after_ns(fc_now_ns(), TICK_NS));
             pthread_cond_clockwait(&flusher->wake, &feature->hub.lock, CLOCK_MONOTONIC, &tick);
         } else {

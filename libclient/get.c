@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "copy.h"
 #include "cuda.h"
 #include "key.h"
 #include "pin.h"
@@ -197,7 +198,7 @@ void fc_get_make(struct fc_get *get, struct feature_store *store) {
 static void get_return_lease(const struct fc_request *request, const Fb__GetResult *result) {
     struct fc_release release = {.lease_hi = result->lease_hi,
                                  .lease_lo = result->lease_lo,
-                                 .lease_epoch = request->epoch,
+                                 .lease_session = request->session,
                                  .lease_incarnation = request->incarnation};
     fc_release_leave(request->store, &release, 1);
 }
@@ -372,7 +373,7 @@ static int get_copy_tensor(const struct feature_view *view, int index, const cha
     int rc = FEATURE_OK;
     if (tensor->bytes &&
         !fc_cuda_batch_to(batch, buffer->iov_base, data, tensor->bytes, tensor->name, &rc))
-        memcpy(buffer->iov_base, data, tensor->bytes);
+        fc_copy(buffer->iov_base, data, tensor->bytes);
     return rc;
 }
 

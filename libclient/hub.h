@@ -13,6 +13,8 @@
 
 #include <pthread.h>
 
+#include "held.h"
+
 struct fc_watcher {
     struct fc_watcher *next;
     /* Called with the lock held: something may have moved on. Only makes a note of it. */
@@ -23,6 +25,7 @@ struct fc_hub {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct fc_watcher *watchers;
+    struct fc_held held; /* by the session */
 };
 
 /* With the lock held: everybody is to look again. Cheap when nobody waits. */

@@ -5,8 +5,8 @@
  *    a call gives up --> abandoned --its reply comes--> what it grants is told back
  * (fc_link_tell())
  *
- * The list belongs to the link and goes with it: when a connection ends, the broker takes back all
- * that its session held. Nothing here waits.
+ * The list belongs to the link and goes with it: a handle that has lost its connection comes back
+ * and says what it holds (session.c), and the broker takes back the rest. Nothing here waits.
  */
 #include "late.h"
 
@@ -22,6 +22,7 @@ static void late_release(struct fc_link *link, uint32_t handle, const Fb__GetRep
     for (size_t i = 0; i < reply->n_items && release.n_items < FRAME_BATCH_ITEMS_MAX; i++) {
         if (reply->items[i]->status != FB__STATUS__OK)
             continue;
+        fc_held_drop(&link->hub->held, reply->items[i]->lease_hi, reply->items[i]->lease_lo);
         Fb__ReleaseItem *item = pointers[release.n_items] = &items[release.n_items];
         fb__release_item__init(item);
         item->lease_hi = reply->items[i]->lease_hi;
@@ -42,8 +43,10 @@ static void late_cancel(struct fc_link *link, uint32_t handle, const Fb__PutRepl
     cancel.handle = handle;
     cancel.reservations = reservations;
     for (size_t i = 0; i < reply->n_items && cancel.n_reservations < FRAME_BATCH_ITEMS_MAX; i++)
-        if (reply->items[i]->reservation)
+        if (reply->items[i]->reservation) {
+            fc_held_drop(&link->hub->held, 0, reply->items[i]->reservation);
             reservations[cancel.n_reservations++] = reply->items[i]->reservation;
+        }
     Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_CANCEL;
     request.cancel = &cancel;
@@ -95,6 +98,13 @@ bool fc_late_grants(const Fb__ClientRequest *request, uint32_t *handle_out) {
     default:
         return false;
     }
+}
+
+uint32_t fc_late_count(const Fb__ClientRequest *request) {
+    if (request->op_case == FB__CLIENT_REQUEST__OP_GET)
+        return (uint32_t)request->get->n_items;
+    return request->op_case == FB__CLIENT_REQUEST__OP_RESERVE ? (uint32_t)request->reserve->n_items
+                                                              : 0;
 }
 
 /* The entry was allocated before the request was sent: when a call gives up there may be no

@@ -10,6 +10,8 @@
 
 /* The store handle of requests whose reply grants something; false for all others. */
 bool fc_late_grants(const Fb__ClientRequest *request, uint32_t *handle_out);
+/* How many leases or reservations the reply may grant. */
+uint32_t fc_late_count(const Fb__ClientRequest *request);
 /* The reply to entry->request_id is handed back when it comes. Takes entry. */
 void fc_late_abandon(struct fc_link *link, struct fc_abandoned *entry);
 /* Gives back what the reply grants on this store handle. */

@@ -5,8 +5,8 @@
  *    works --end of the socket, nonsense, or closed by us--> broken
  *
  * Only what the broker does breaks a link: an end of the socket, or a packet that is no frame. A
- * limit of this process (descriptors, memory, room in the socket) fails the call that met it: every
- * lease of the handle hangs on the link.
+ * limit of this process (descriptors, memory, room in the socket) fails the call that met it: to
+ * break the link would make every other call begin again.
  *
  * Nothing here waits but fc_link_await_room(). A frame that the socket does not take and that must
  * not be lost (releases, cancels, closes) is kept, in order, and goes before the next request or
@@ -48,7 +48,8 @@ void fc_link_ref(struct fc_link *link) {
     link->refs++;
 }
 
-/* What was kept to be sent, and what was to be handed back, went with the session. */
+/* What was kept to be sent, and what was to be handed back, went with the session; or the handle
+ * does not name it when it comes back, and it ends then (session.c). */
 void fc_link_unref(struct fc_link *link) {
     if (!link || --link->refs)
         return;
@@ -68,8 +69,8 @@ void fc_link_unref(struct fc_link *link) {
 }
 
 /* From here on nothing is sent or received, and every call in flight ends with FC_LINK_LOST. What
- * the broker had granted is its own to take back: it does so when it sees the end of the session.
- */
+ * the broker had granted by answers that did not come ends when the handle comes back, or with the
+ * session. */
 void fc_link_break(struct fc_link *link, const char *why) {
     if (link->broken)
         return;
@@ -139,13 +140,14 @@ int fc_link_note(struct fc_link *link, const Fb__ClientRequest *request) {
 }
 
 /* Packed at once, as the request borrows memory of its caller. Without memory to keep it in, what
- * it would have ended ends with the session. */
-static void link_keep(struct fc_link *link, const Fb__ClientRequest *request) {
+ * it would have ended ends with the session, or when the handle has lost its connection and comes
+ * back. */
+static bool link_keep(struct fc_link *link, const Fb__ClientRequest *request) {
     size_t body_bytes = fb__client_request__get_packed_size(request);
     struct fc_untold *untold = malloc(sizeof *untold + FRAME_HEADER_BYTES + body_bytes);
     struct fc_untold **end = &link->untold;
     if (!untold)
-        return;
+        return false;
     struct frame_header header = {
         .version = FRAME_VERSION, .type = FRAME_NOTE, .body_bytes = (uint32_t)body_bytes};
     untold->next = NULL;
@@ -155,14 +157,16 @@ static void link_keep(struct fc_link *link, const Fb__ClientRequest *request) {
     while (*end)
         end = &(*end)->next;
     *end = untold;
+    return true;
 }
 
 /* What is kept goes first. If that does not get through, this one is kept behind it. */
-void fc_link_tell(struct fc_link *link, const Fb__ClientRequest *request) {
+bool fc_link_tell(struct fc_link *link, const Fb__ClientRequest *request) {
     if (link->broken)
-        return;
+        return true;
     if (fc_link_tell_kept(link) || fc_link_note(link, request))
-        link_keep(link, request);
+        return link_keep(link, request);
+    return true;
 }
 
 int fc_link_tell_kept(struct fc_link *link) {

@@ -52,7 +52,8 @@ struct fc_link {
     struct fc_hub *hub; /* borrowed */
     unsigned refs;
     struct fc_inherited socket;
-    uint64_t epoch; /* numbers the connections of one handle, from 1 */
+    uint64_t epoch;   /* numbers the connections of one handle, from 1 */
+    uint64_t session; /* the session that it serves: see session.h */
     bool broken;
     char why[128];       /* it broke */
     bool receiving;      /* some thread has the receive role: see receive.h */
@@ -66,7 +67,7 @@ struct fc_link {
     bool stalled;             /* some queue waits for these to become fewer */
     struct fc_untold *untold; /* oldest first */
     /* what the broker said in its HelloReply */
-    uint64_t session_id, incarnation;
+    uint64_t incarnation;
     char node[65];
     bool admin;
     struct fc_limits limits;
@@ -105,8 +106,8 @@ int fc_link_await_room(struct fc_link *link, uint64_t deadline_ns);
  * link found lost is broken, which counts as sent. */
 int fc_link_note(struct fc_link *link, const Fb__ClientRequest *request);
 /* fc_link_note() of what must not be left unsaid: what cannot be sent now is kept, and goes before
- * the next request or with fc_link_tell_kept(). */
-void fc_link_tell(struct fc_link *link, const Fb__ClientRequest *request);
+ * the next request or with fc_link_tell_kept(). False: there was no memory to keep it in. */
+bool fc_link_tell(struct fc_link *link, const Fb__ClientRequest *request);
 /* 0, or -EAGAIN while something kept cannot be sent. */
 int fc_link_tell_kept(struct fc_link *link);
 

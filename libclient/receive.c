@@ -9,7 +9,8 @@
  *  - a request_id is on link->calls, or on link->abandoned, or has been answered.
  * Queues need no waking: they poll the socket, and find it readable as long as a packet is in it.
  *
- * A link that breaks needs none of the handing back: the broker takes back all of its session.
+ * A link that breaks needs none of the handing back: what the handle does not name when it comes
+ * back ends (session.c).
  */
 #include "receive.h"
 
@@ -67,6 +68,8 @@ static void receive_deliver_reply(struct fc_link *link, uint32_t request_id, Fb_
             fb__client_reply__free_unpacked(reply, NULL);
         return;
     }
+    if (reply && call->promised)
+        fc_held_enter(&link->hub->held, call->abandoned->handle, reply, call->promised);
     call->reply = reply;
     call->undecoded = !reply;
     call->descriptor_lost = descriptor_lost;

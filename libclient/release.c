@@ -4,10 +4,11 @@
  *
  *   to be sent --note or ride--> sent --a later request answered--> forgotten
  *        ^                 |
- *        +-- new link -----+   (consumed, same broker; else forgotten)
+ *        +-- new link -----+   (in a new session: consumed, same broker; else forgotten)
  *
- * Entries said `returned` are forgotten once sent: should they be lost, so is the session, and with
- * it the lease. `consumed` must not be lost with the connection, so it is kept until a request that
+ * Entries said `returned` are forgotten once sent: should they be lost with their connection, the
+ * lease ends because it is not named when the handle comes back (session.c), or with the session.
+ * `consumed` must not be lost with the connection, so it is kept until a request that
  * was sent after it was answered: the socket keeps order. Notes, and requests that carry
  * releases, are sent under the lock, without waiting, so that "sent before" is well defined;
  * entries wait when the socket is full.
@@ -47,13 +48,13 @@ static bool release_is_unconfirmed(const struct fc_release *entry, uint64_t epoc
     return entry->sent_epoch != epoch || entry->sent_number > number;
 }
 
-/* On a new connection of the same broker (same incarnation) a consumed release still counts, by
+/* In a new session of the same broker (same incarnation) a consumed release still counts, by
  * its token. A returned one ended with the session that granted it. With another incarnation the
  * broker has lost the lease and the sample, and there is nothing to say. */
-static bool release_matters_on(const struct fc_release *entry, uint64_t epoch,
+static bool release_matters_on(const struct fc_release *entry, uint64_t session,
                                uint64_t incarnation) {
     return entry->lease_incarnation == incarnation &&
-           (entry->consumed || entry->lease_epoch == epoch);
+           (entry->consumed || entry->lease_session == session);
 }
 
 /* Fills items with the entries to be sent from `first` on; returns how many were looked at. Sent
@@ -86,7 +87,7 @@ static void release_mark_sent(struct feature_store *store, size_t first, size_t 
     store->feature->release_count++;
     for (size_t i = first; i < first + count; i++)
         if (!store->releases[i].sent_epoch) {
-            store->releases[i].sent_epoch = store->epoch;
+            store->releases[i].sent_epoch = store->feature->link->epoch;
             store->releases[i].sent_number = store->feature->release_count;
         }
 }
@@ -113,7 +114,7 @@ static int release_send_some(struct feature_store *store, struct fc_link *link, 
  * entries as they are: they are looked at again when the store is opened anew. */
 static int release_send_entries(struct feature_store *store, bool keep) {
     struct fc_link *link = fc_connection_link(store->feature);
-    if (!link || store->epoch != link->epoch)
+    if (!link || store->session != link->session)
         return 0;
     for (size_t first = 0, count; first < store->release_count; first += count) {
         int rc = release_send_some(store, link, first, keep, &count);
@@ -154,7 +155,7 @@ bool fc_release_send_all(struct feature *feature) {
 }
 
 static bool release_may_ride(const struct feature_store *store) {
-    return release_waits(store) && store->epoch == store->feature->link->epoch;
+    return release_waits(store) && store->session == store->feature->link->session;
 }
 
 /* The store of the request itself first: its releases free the memory that the request may wait
@@ -192,8 +193,12 @@ void fc_release_rode(void *context) {
 
 /* What still matters is to be sent again. The broker counts a consumed release once however often
  * it is said, by the token of its lease. */
-void fc_release_reopened(struct feature_store *store, uint64_t epoch, uint64_t incarnation) {
-    release_compact(store, release_matters_on, epoch, incarnation);
+void fc_release_reopened(struct feature_store *store, uint64_t session, uint64_t incarnation) {
+    release_compact(store, release_matters_on, session, incarnation);
+    fc_release_say_again(store);
+}
+
+void fc_release_say_again(struct feature_store *store) {
     for (size_t i = 0; i < store->release_count; i++)
         store->releases[i].sent_epoch = 0;
 }
@@ -206,10 +211,10 @@ void fc_release_confirm(struct feature *feature, uint64_t epoch, uint64_t number
             release_compact(store, release_is_unconfirmed, epoch, number);
 }
 
-/* True if the store is open on a working link. */
+/* True if the store is open in the session of a working link. */
 static bool release_is_attached(const struct feature_store *store) {
     const struct fc_link *link = fc_connection_link(store->feature);
-    return link && store->epoch == link->epoch;
+    return link && store->session == link->session;
 }
 
 /* For all of them first, so that either all are kept or none: half a batch would be counted twice
@@ -228,8 +233,8 @@ static bool release_make_room(struct feature_store *store, size_t count) {
     return true;
 }
 
-/* While the store is not open on the present connection it is not known what will still matter:
- * all are kept, and fc_release_reopened() sorts them out. */
+/* While the store is not open in the session of a working link it is not known what will still
+ * matter: all are kept, and fc_release_reopened() sorts them out. */
 static bool release_keep_all(struct feature_store *store, const struct fc_release *releases,
                              size_t count) {
     bool attached = release_is_attached(store);
@@ -237,7 +242,7 @@ static bool release_keep_all(struct feature_store *store, const struct fc_releas
         return false;
     for (size_t i = 0; i < count; i++) {
         const struct fc_link *link = store->feature->link;
-        if (!attached || release_matters_on(&releases[i], link->epoch, link->incarnation))
+        if (!attached || release_matters_on(&releases[i], link->session, link->incarnation))
             store->releases[store->release_count++] = releases[i];
     }
     return true;
@@ -251,7 +256,7 @@ static void release_say_at_once(struct feature_store *store, struct fc_release *
                                 size_t count) {
     struct feature_store once = {.feature = store->feature,
                                  .handle = store->handle,
-                                 .epoch = store->epoch,
+                                 .session = store->session,
                                  .releases = releases,
                                  .release_count = count};
     if (release_is_attached(store))
@@ -275,6 +280,8 @@ static void release_say(struct feature_store *store, struct fc_release *releases
     bool backlog = store->release_count > FC_RIDE_ITEMS_MAX;
     if (feature->closed)
         return; /* the session is over, and with it the leases */
+    for (size_t i = 0; i < count; i++)
+        fc_held_drop(&feature->hub.held, releases[i].lease_hi, releases[i].lease_lo);
     if (!release_keep_all(store, releases, count)) {
         release_say_at_once(store, releases, count);
         return;

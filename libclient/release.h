@@ -11,9 +11,9 @@
 
 struct fc_release {
     uint64_t lease_hi, lease_lo;
-    uint64_t lease_epoch, lease_incarnation; /* of the connection that granted it */
-    uint64_t sent_epoch;                     /* 0 = to be sent */
-    uint64_t sent_number;                    /* of the note, by feature->release_count */
+    uint64_t lease_session, lease_incarnation; /* that granted it */
+    uint64_t sent_epoch;                       /* 0 = to be sent */
+    uint64_t sent_number;                      /* of the note, by feature->release_count */
     bool consumed, corrupt;
 };
 
@@ -42,14 +42,16 @@ bool fc_release_send_all(struct feature *feature);
 void fc_release_say(struct feature_store *store, struct fc_release *releases, size_t count);
 /* The same without waiting: what the socket does not take goes with the flusher. */
 void fc_release_leave(struct feature_store *store, struct fc_release *releases, size_t count);
-/* Sends what is to be sent on the present link, on which the store is open. 0, or -EAGAIN when it
- * cannot be sent now. */
+/* Sends what is to be sent on the present link, in whose session the store is open. 0, or -EAGAIN
+ * when it cannot be sent now. */
 int fc_release_send(struct feature_store *store);
 /* The same before the store goes: what cannot be sent now is kept by the link. */
 void fc_release_tell(struct feature_store *store);
-/* After the store was opened on a new link: consumed ones are said again (they count once however
- * often they are said), returned ones ended with their session. */
-void fc_release_reopened(struct feature_store *store, uint64_t epoch, uint64_t incarnation);
+/* After the store was opened in a new session: consumed ones are said again (they count once
+ * however often they are said), returned ones ended with their session. */
+void fc_release_reopened(struct feature_store *store, uint64_t session, uint64_t incarnation);
+/* On a new link of the same session: what is kept is said again. */
+void fc_release_say_again(struct feature_store *store);
 /* A request sent on `epoch` after `number` notes was answered: those have arrived. */
 void fc_release_confirm(struct feature *feature, uint64_t epoch, uint64_t number);
 

@@ -7,7 +7,7 @@
  *      +------------------- the connection broke ------------------+   (but for `once`)
  *
  * Repeating is safe because each request changes nothing, or carries an op_id by which the broker
- * knows it again, or what it granted has gone with the session. The deadline of the whole stays
+ * knows it again, or what it granted has ended by then (session.c). The deadline of the whole stays
  * the same however often it is sent.
  */
 #include "request.h"
@@ -33,18 +33,18 @@ uint32_t fc_left_ms(uint64_t deadline_ns) {
     return left_ms < UINT32_MAX ? (uint32_t)left_ms : UINT32_MAX;
 }
 
-/* A reservation lives and dies with its connection, so a commit is first sent on that one or not
- * at all. Once it has been sent and the answer was lost, it may be repeated to the same broker
- * (same incarnation), which then gives its first answer again. */
+/* A reservation lives and dies with its session, so a commit is first sent in that one or not at
+ * all. Once it has been sent and the answer was lost, it may be repeated to the same broker (same
+ * incarnation), which then gives its first answer again. */
 static int request_check_connection(const struct fc_request *request) {
     const struct fc_link *link = fc_connection_link(request->feature);
-    if (!request->epoch_wanted)
+    if (!request->session_wanted || !link)
         return FEATURE_OK;
-    if (!request->epoch && (!link || link->epoch != request->epoch_wanted))
+    if (!request->epoch && link->session != request->session_wanted)
         return fc_fail(FEATURE_E_UNAVAILABLE,
-                       "%s: its room went with the connection it was reserved on; put it again",
+                       "%s: its room went with the session it was reserved in; put it again",
                        request->what);
-    if (request->epoch && link && link->incarnation != request->incarnation)
+    if (request->epoch && link->incarnation != request->incarnation)
         return fc_fail(FEATURE_E_UNAVAILABLE,
                        "%s: the broker restarted before it answered; put it again", request->what);
     return FEATURE_OK;
@@ -68,6 +68,7 @@ static int request_ready(struct fc_request *request) {
 static void request_note_connection(struct fc_request *request) {
     const struct fc_link *link = request->feature->link;
     request->epoch = link->epoch;
+    request->session = link->session;
     request->incarnation = link->incarnation;
     memcpy(request->node, link->node, sizeof request->node);
     if (!request->store)

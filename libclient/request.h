@@ -2,11 +2,14 @@
  *
  * One request from start to answer: connects and opens the store when needed, sends, waits, and
  * sends again on a new connection when the old one broke. Every request is safe to repeat: it
- * changes nothing, or it carries an op_id, or what it granted went with the session.
+ * changes nothing, or it carries an op_id, or what it granted ends when it is not named.
  *
  * Written as steps: fc_request_step() does what can be done without waiting. fc_request() steps and
  * waits in between; a queue (queue.h) steps whenever something has come. So there is one path,
  * whoever takes it.
+ *
+ * Circle: request.c, store_handle.c, flush.c: a request opens its store first, and a store that is
+ * closed while the broker is away has its releases said by a request.
  */
 #ifndef FEATURED_LIBCLIENT_REQUEST_H
 #define FEATURED_LIBCLIENT_REQUEST_H
@@ -41,13 +44,14 @@ struct fc_request {
     void (*woken)(struct fc_call *call);  /* see struct fc_call; NULL: fc_request() waits for it */
     void *owner;                          /* for that function */
     bool once;                            /* not to be repeated on a new connection */
-    uint64_t epoch_wanted;                /* 0, or the only connection it may first be sent on */
+    uint64_t session_wanted;              /* 0, or the only session it may first be sent in */
     Fb__ClientReply__ResultCase expected; /* of the result; NOT_SET = not looked at */
 
     /* out, on FEATURE_OK */
     Fb__ClientReply *reply;      /* status OK */
     struct fc_mapping *mapping;  /* of the store on the connection that answered; a reference */
     uint64_t epoch, incarnation; /* of that connection; epoch also on failure, 0 = never sent */
+    uint64_t session;            /* that it served */
     char node[65];
 
     /* between steps */

@@ -39,9 +39,9 @@ static void reservation_free_reservation(struct feature_reservation *reservation
     fc_store_unref(store);
 }
 
-/* On the connection that it came from; on any other it has gone already, with the session. A note:
- * nobody waits for it. */
-static void reservation_cancel(struct feature_store *store, uint64_t epoch, uint64_t token) {
+/* In the session that it came from; in any other it has gone already. A note: nobody waits for it.
+ * Without a connection the broker learns of it when the handle comes back and does not name it. */
+static void reservation_cancel(struct feature_store *store, uint64_t session, uint64_t token) {
     Fb__Cancel message = FB__CANCEL__INIT;
     message.n_reservations = 1;
     message.reservations = &token;
@@ -50,11 +50,18 @@ static void reservation_cancel(struct feature_store *store, uint64_t epoch, uint
     request.cancel = &message;
     pthread_mutex_lock(&store->feature->hub.lock);
     struct fc_link *link = fc_connection_link(store->feature);
-    if (link && link->epoch == epoch) {
+    fc_held_drop(&store->feature->hub.held, 0, token);
+    if (link && link->session == session) {
         message.handle = store->handle;
         fc_link_tell(link, &request);
         fc_flusher_settle(store->feature);
     }
+    pthread_mutex_unlock(&store->feature->hub.lock);
+}
+
+static void reservation_forget(struct feature_store *store, uint64_t token) {
+    pthread_mutex_lock(&store->feature->hub.lock);
+    fc_held_drop(&store->feature->hub.held, 0, token);
     pthread_mutex_unlock(&store->feature->hub.lock);
 }
 
@@ -78,7 +85,7 @@ static int reservation_take_grant(const struct fc_request *request, const Fb__Pu
         .mapping = fc_mapping_ref(request->mapping),
         .ref = ref,
         .token = grant->reservation,
-        .epoch = request->epoch,
+        .session = request->session,
         .extent = request->mapping->base + grant->extent_offset,
         .write_until_ns = fc_after_ns(fc_boot_ns(), bound_ns - bound_ns / BOUND_MARGIN),
     };
@@ -110,14 +117,14 @@ int fc_reserve(struct feature_store *store, struct feature_ref *ref, bool waits,
         const Fb__PutResult *grant = request.reply->put->items[0];
         rc = reservation_take_grant(&request, grant, ref, out);
         if (rc && grant->status == FB__STATUS__OK)
-            reservation_cancel(store, request.epoch, grant->reservation);
+            reservation_cancel(store, request.session, grant->reservation);
     }
     fc_request_deinit(&request);
     return rc;
 }
 
-/* `moved`: it was answered on another connection than it was reserved on, as a repeat. If the
- * broker then refuses it, the first one had not arrived, and the room went with the old session. */
+/* `moved`: it was answered in another session than it was reserved in, as a repeat. If the broker
+ * then refuses it, the first one had not arrived, and the room went with the old session. */
 static int reservation_take_commit(const struct fc_request *request,
                                    struct feature_reservation *reservation,
                                    struct feature_ref **ref_out) {
@@ -125,10 +132,10 @@ static int reservation_take_commit(const struct fc_request *request,
     if (reply->n_items != 1)
         return fc_request_nonsense(request);
     const Fb__PutResult *result = reply->items[0];
-    bool moved = request->epoch != reservation->epoch;
+    bool moved = request->session != reservation->session;
     if (result->status != FB__STATUS__OK && moved)
         return fc_fail(FEATURE_E_UNAVAILABLE,
-                       "commit sample %s: the connection was lost before it was carried out, and "
+                       "commit sample %s: the session was lost before it was carried out, and "
                        "the room with it; put it again",
                        reservation->ref->sample_id);
     if (result->status != FB__STATUS__OK)
@@ -142,8 +149,8 @@ static int reservation_take_commit(const struct fc_request *request,
     return FEATURE_OK;
 }
 
-/* Takes the reservation, also on failure. epoch_wanted: a commit is first sent on the connection
- * that granted the room, for on any other there is no such room. */
+/* Takes the reservation, also on failure. session_wanted: a commit is first sent in the session
+ * that granted the room, for in any other there is no such room. */
 int fc_commit(struct feature_reservation *reservation, uint64_t deadline_ns,
               struct feature_ref **ref_out) {
     struct feature_store *store = reservation->store;
@@ -158,8 +165,8 @@ int fc_commit(struct feature_reservation *reservation, uint64_t deadline_ns,
     commit.op_id = fc_connection_op_ids(store->feature, 1);
     struct fc_request request =
         FC_REQUEST(.feature = store->feature, .store = store, .handle = &commit.handle,
-                   .what = "commit", .epoch_wanted = reservation->epoch, .deadline_ns = deadline_ns,
-                   .expected = FB__CLIENT_REPLY__RESULT_PUT);
+                   .what = "commit", .session_wanted = reservation->session,
+                   .deadline_ns = deadline_ns, .expected = FB__CLIENT_REPLY__RESULT_PUT);
     request.message.op_case = FB__CLIENT_REQUEST__OP_COMMIT;
     request.message.commit = &commit;
     int rc = fc_request(&request);
@@ -167,8 +174,10 @@ int fc_commit(struct feature_reservation *reservation, uint64_t deadline_ns,
         rc = reservation_take_commit(&request, reservation, ref_out);
     /* No room stays behind whatever refused it: cancelling what was committed or is gone has no
      * effect. */
-    if (rc && request.epoch == reservation->epoch)
-        reservation_cancel(store, reservation->epoch, reservation->token);
+    if (rc)
+        reservation_cancel(store, reservation->session, reservation->token);
+    else
+        reservation_forget(store, reservation->token);
     fc_request_deinit(&request);
     reservation_free_reservation(reservation);
     return rc;
@@ -230,6 +239,6 @@ void feature_cancel(struct feature_reservation *reservation) {
     if (!reservation)
         return;
     if (!fc_connection_forked(reservation->store->feature))
-        reservation_cancel(reservation->store, reservation->epoch, reservation->token);
+        reservation_cancel(reservation->store, reservation->session, reservation->token);
     reservation_free_reservation(reservation);
 }

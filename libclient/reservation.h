@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * struct feature_reservation inside: room in the arena, on the connection that granted it.
+ * struct feature_reservation inside: room in the arena, of the session that it was granted in.
  */
 #ifndef FEATURED_LIBCLIENT_RESERVATION_H
 #define FEATURED_LIBCLIENT_RESERVATION_H
@@ -13,7 +13,7 @@ struct feature_reservation {
     struct fc_mapping *mapping;  /* a reference */
     struct feature_ref *ref;     /* ours alone until the commit hands it out */
     uint64_t token;
-    uint64_t epoch;
+    uint64_t session;        /* that it was granted in */
     void *cuda_stream;       /* that the sample named: waited for before the commit */
     uint8_t *extent;         /* in the mapping */
     uint64_t write_until_ns; /* of fc_boot_ns(): the reservation may have ended afterwards */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Opening, once per connection:
+ * Opening, once per session:
  *
  *   StoreOpen --> StoreOpened                                   (a store without a secret)
  *   StoreOpen --> StoreChallenge; StoreProve --> StoreOpened    (with one: both sides prove it)
@@ -20,6 +20,7 @@
 
 #include "clock.h"
 #include "error.h"
+#include "flush.h"
 #include "limit.h"
 #include "pin.h"
 #include "proto/auth.h"
@@ -27,6 +28,8 @@
 #include "receive.h"
 #include "release.h"
 #include "sized.h"
+
+#define CLOSE_MS 1000u /* to say releases that a lost connection has kept back */
 
 /* ---- opening on a link; all with the lock held ---- */
 
@@ -131,8 +134,8 @@ static int store_handle_share_mapping(struct feature_store *store, int fd, uint6
     return fc_mapping_new(store->name, fd, bytes, store->write, out);
 }
 
-/* Once everything has been checked the store changes over to the new connection, all at one moment
- * (the lock is held): mapping, handle, epoch and settings belong together. */
+/* Once everything has been checked the store changes over to the new session, all at one moment
+ * (the lock is held): mapping, handle, session and settings belong together. */
 static int store_handle_take_opened(struct feature_store *store, struct fc_link *link,
                                     const struct fc_call *call) {
     const Fb__StoreOpened *opened = call->reply->store_opened;
@@ -159,12 +162,12 @@ static int store_handle_take_opened(struct feature_store *store, struct fc_link 
     fc_mapping_unref(store->mapping);
     store->mapping = mapping;
     store->handle = opened->handle;
-    store->epoch = link->epoch;
+    store->session = link->session;
     if (opened->settings) {
         store->checksum = opened->settings->checksum;
         store->max_reserve_ms = opened->settings->max_reserve_ms;
     }
-    fc_release_reopened(store, link->epoch, link->incarnation);
+    fc_release_reopened(store, link->session, link->incarnation);
     return FEATURE_OK;
 }
 
@@ -194,8 +197,8 @@ static int store_handle_end_call(struct feature_store *store) {
     call.descriptor_lost = store->opening.descriptor_lost;
     if (store->opening.descriptor.fd >= 0)
         fc_fork_move(&store->opening.descriptor, &call.descriptor);
-    if (rc == FC_LINK_LOST)
-        rc = FC_PENDING;
+    if (rc == FC_LINK_LOST || (!rc && link->broken))
+        rc = FC_PENDING; /* one that was opened is not named when the handle comes back: it ends */
     else if (rc == FEATURE_E_TIMEOUT)
         rc = fc_fail(rc, "open store %s: the broker did not answer in time", store->name);
     else if (!rc)
@@ -206,7 +209,7 @@ static int store_handle_end_call(struct feature_store *store) {
     return rc;
 }
 
-/* After a new connection each store is opened anew by the first request that needs it; others wait
+/* In a new session each store is opened anew by the first request that needs it; others wait
  * for that one. A link that breaks meanwhile means to begin again with connecting. */
 int fc_store_step(struct feature_store *store) {
     struct feature *feature = store->feature;
@@ -214,7 +217,7 @@ int fc_store_step(struct feature_store *store) {
         int rc = fc_connection_step(feature);
         if (rc && !store->asked)
             return rc;
-        if (!rc && store->epoch == feature->link->epoch)
+        if (!rc && store->session == feature->link->session)
             return FEATURE_OK;
         if (store->asked && !fc_call_is_over(&store->opening))
             return FC_PENDING;
@@ -291,7 +294,7 @@ static void store_handle_unlink_store(struct feature_store *store) {
  * returned, and a consumed one would not count. */
 static void store_handle_close_at_broker(struct feature_store *store) {
     struct fc_link *link = fc_connection_link(store->feature);
-    if (!link || store->epoch != link->epoch)
+    if (!link || store->session != link->session)
         return;
     fc_release_tell(store);
     store_handle_close_handle(link, store->handle);
@@ -400,6 +403,8 @@ int feature_store_open(struct feature *feature, const char *name,
 void feature_store_close(struct feature_store *store) {
     if (!store)
         return;
+    if (!fc_connection_forked(store->feature))
+        fc_flush_before_close(store, fc_after_ns(fc_now_ns(), CLOSE_MS * FC_NS_PER_MS));
     store->open = false;
     fc_store_unref(store);
 }

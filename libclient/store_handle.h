@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * struct feature_store: an open store, opened again by itself on every new connection. Lives until
+ * struct feature_store: an open store, opened again by itself in every new session. Lives until
  * the application closed it and its last view and reservation are gone, so that they can still be
  * released.
  */
@@ -33,7 +33,7 @@ struct feature_store {
     bool proving;
     uint8_t client_nonce[AUTH_NONCE_BYTES];
     uint8_t expected[AUTH_PROOF_BYTES]; /* when proving: the broker's */
-    uint64_t epoch;                     /* of the link on which `handle` names it; 0 = none */
+    uint64_t session;                   /* in which `handle` names it; 0 = none */
     uint32_t handle;
     struct fc_mapping *mapping;
     Fb__ChecksumPolicy checksum;
@@ -42,8 +42,8 @@ struct feature_store {
     size_t release_count, release_room;
 };
 
-/* With the lock held. FEATURE_OK: the link works and the store is open on it. FC_PENDING: something
- * has to come first. Else a failure with a sentence. Does not wait. */
+/* With the lock held. FEATURE_OK: the link works and the store is open in its session. FC_PENDING:
+ * something has to come first. Else a failure with a sentence. Does not wait. */
 int fc_store_step(struct feature_store *store);
 /* The others as those of connection.h. */
 void fc_store_wait(struct feature_store *store, uint64_t deadline_ns);

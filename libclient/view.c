@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The view of a lease, from grant to release. It needs its connection only to say that it ends; its
+ * The view of a lease, from grant to release. It needs a connection only to say that it ends; its
  * bytes stay mapped until then.
  */
 #include "view.h"
@@ -88,7 +88,7 @@ int fc_view_new(const struct fc_request *request, const Fb__GetResult *result,
         .extent = request->mapping->base + result->extent_offset,
         .lease_hi = result->lease_hi,
         .lease_lo = result->lease_lo,
-        .epoch = request->epoch,
+        .session = request->session,
         .incarnation = request->incarnation,
     };
     *out = view;
@@ -121,7 +121,7 @@ static struct fc_release view_release_of(const struct feature_view *view, bool c
                                          bool corrupt) {
     return (struct fc_release){.lease_hi = view->lease_hi,
                                .lease_lo = view->lease_lo,
-                               .lease_epoch = view->epoch,
+                               .lease_session = view->session,
                                .lease_incarnation = view->incarnation,
                                .consumed = consumed,
                                .corrupt = corrupt};
@@ -167,28 +167,18 @@ int feature_view_find(const struct feature_view *view, const char *tensor_name) 
     return -1;
 }
 
-/* With the lock held. A lease ends with its connection. LOST is said only where the broker is
- * known, or has every appearance, to be gone; then nobody can replace the bytes. If the broker
- * lives, it has taken the lease back, and the bytes may become another sample's at any moment. */
-static int view_check_lease(const struct feature_view *view) {
-    struct feature *feature = view->store->feature;
-    const char *sample_id = view->ref->sample_id;
+/* The session that granted the lease has ended. LOST is said only where its broker is known, or has
+ * every appearance, to be gone; then nobody can replace the bytes. If the broker lives, it has
+ * taken the lease back, and the bytes may become another sample's at any moment. */
+static int view_lease_ended(const struct feature_view *view, bool nobody) {
+    const struct feature *feature = view->store->feature;
     const struct fc_link *link = fc_connection_link(feature);
-    if (link && link->epoch == view->epoch && !fc_socket_ended(link->socket.fd))
-        return FEATURE_OK;
-    if (feature->closed)
-        return fc_fail(FEATURE_E_LOST,
-                       "the lease on sample %s ended with the connection that granted it: it was "
-                       "closed by this process",
-                       sample_id);
-    if (link && fc_socket_ended(link->socket.fd))
-        fc_link_break(feature->link, "the broker closed it");
-    if (fc_connection_gone(feature, fc_after_ns(fc_now_ns(), LOOK_NS)))
+    const char *sample_id = view->ref->sample_id;
+    if (nobody)
         return fc_fail(FEATURE_E_LOST,
                        "the lease on sample %s ended with the connection that granted it, and its "
                        "broker is not there: %s",
                        sample_id, feature->why);
-    link = fc_connection_link(feature);
     if (link && link->incarnation != view->incarnation)
         return fc_fail(FEATURE_E_LOST,
                        "the lease on sample %s ended with the broker that granted it, which has "
@@ -200,6 +190,32 @@ static int view_check_lease(const struct feature_view *view) {
         "may be replaced: get it again",
         sample_id, link ? ", though its broker lives" : ": no answer from its broker: ",
         link ? "" : feature->why);
+}
+
+/* With the lock held. A lease is its session's. As long as no broker has answered that the session
+ * is over, it holds: either the broker comes back with its memory, and with the session, or it has
+ * lost its memory, and then nobody writes there. A session that ends with its connection (a broker
+ * before 0.11, or no lock to be had) is over with it. */
+static int view_check_lease(const struct feature_view *view) {
+    struct feature *feature = view->store->feature;
+    const struct fc_link *link = fc_connection_link(feature);
+    if (link && fc_socket_ended(link->socket.fd)) {
+        fc_link_break(feature->link, "the broker closed it");
+        link = NULL;
+    }
+    if (feature->closed)
+        return fc_fail(FEATURE_E_LOST,
+                       "the lease on sample %s ended with the session that granted it: it was "
+                       "closed by this process",
+                       view->ref->sample_id);
+    if (link && link->session == view->session)
+        return FEATURE_OK;
+    bool nobody = fc_connection_gone(feature, fc_after_ns(fc_now_ns(), LOOK_NS));
+    link = fc_connection_link(feature);
+    if (link ? link->session == view->session
+             : feature->session.lasts && feature->session.number == view->session)
+        return FEATURE_OK;
+    return view_lease_ended(view, nobody);
 }
 
 int feature_view_check(const struct feature_view *view) {

@@ -15,7 +15,7 @@ struct feature_view {
     struct feature_ref *ref;     /* with its spec */
     const uint8_t *extent;       /* in the mapping */
     uint64_t lease_hi, lease_lo;
-    uint64_t epoch, incarnation; /* of the connection that granted the lease */
+    uint64_t session, incarnation; /* that granted the lease */
 };
 
 /* The view of a granted lease, checked against the mapping. known: the ref that was asked for, or

@@ -488,6 +488,8 @@ enum search_event {
     /* The bytes: */
     SEARCH_ON_LANDED,
     SEARCH_ON_NOT_LANDED,
+    /* The pause after SEARCH_DO_ASK_LATER is over. */
+    SEARCH_ON_AGAIN,
     SEARCH_EVENTS
 };
 
@@ -499,6 +501,7 @@ enum search_do {
     SEARCH_DO_ASK_INDEX_AGAIN, /* the same; what it named before is gone */
     SEARCH_DO_ASK_HOME,        /* ask the node that the ref, or the record, names for a lease */
     SEARCH_DO_ASK_ALL,         /* ask every peer for a lease by id */
+    SEARCH_DO_ASK_LATER,       /* let go of what was leased, and ask that node after a pause */
     SEARCH_DO_LAND,            /* bring the bytes here, once for all who want them */
     SEARCH_DO_LEASE_COPY,      /* take a lease on the landing copy */
     SEARCH_DO_GRANT,           /* the get has its lease */
@@ -521,6 +524,7 @@ struct search_facts {
     bool more_answers; /* nodes were asked, or the directory, that have not answered yet */
     bool waits_here;   /* the get stands in the queue of this node's own store */
     bool unheard;      /* a node that may have the sample could not be asked */
+    bool returns;      /* the node that was asked, or read from, was there a moment ago */
 };
 
 /* One step: changes *state, and says what is to be done. An event that means nothing in this state

@@ -35,6 +35,10 @@
  * - In ANYWHERE several answers are awaited. That no node has the sample is known only when all
  *   have said so: `more_answers`, and `unheard` when one of them could not be asked.
  *
+ * A home whose broker is killed and started again with its memory is back after a moment, with all
+ * that it held. So when the link to a home is lost that was heard a moment ago, the get does not
+ * end: after a pause it asks that home again, until its own time is over (SEARCH_IF_RETURNS).
+ *
  * A row of the table below says: in this state, on this event, if this holds, go there and do that.
  * The first row that fits is taken. An event without a row changes nothing: for example, an answer
  * that comes when the search is over.
@@ -46,6 +50,7 @@ enum search_when {
     SEARCH_IF_MORE,    /* others who were asked have not answered yet */
     SEARCH_IF_WAITS,   /* the store of this node may still have it */
     SEARCH_IF_UNHEARD, /* somebody who may have it could not be asked */
+    SEARCH_IF_RETURNS, /* the link to the home was lost, and the home was there a moment ago */
 };
 
 struct search_row {
@@ -94,6 +99,8 @@ static const struct search_row search_rows[] = {
     {SEARCH_HOME, SEARCH_ON_ODD, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_ODD},
     {SEARCH_HOME, SEARCH_ON_NOT_FOUND, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_AS_SAID},
     {SEARCH_HOME, SEARCH_ON_SAID_NO, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_AS_SAID},
+    {SEARCH_HOME, SEARCH_ON_UNHEARD, SEARCH_IF_RETURNS, SEARCH_HOME, SEARCH_DO_ASK_LATER},
+    {SEARCH_HOME, SEARCH_ON_AGAIN, SEARCH_ALWAYS, SEARCH_HOME, SEARCH_DO_ASK_HOME},
     {SEARCH_HOME, SEARCH_ON_UNHEARD, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_UNHEARD},
     {SEARCH_HOME, SEARCH_ON_NOT_ASKED, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_NOT_ASKED},
 
@@ -103,6 +110,8 @@ static const struct search_row search_rows[] = {
     {SEARCH_NAMED, SEARCH_ON_NOT_FOUND, SEARCH_ALWAYS, SEARCH_INDEX, SEARCH_DO_ASK_INDEX_AGAIN},
     {SEARCH_NAMED, SEARCH_ON_SAID_NO, SEARCH_IF_WAITS, SEARCH_HERE, SEARCH_DO_NOTHING},
     {SEARCH_NAMED, SEARCH_ON_SAID_NO, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_AS_SAID},
+    {SEARCH_NAMED, SEARCH_ON_UNHEARD, SEARCH_IF_RETURNS, SEARCH_NAMED, SEARCH_DO_ASK_LATER},
+    {SEARCH_NAMED, SEARCH_ON_AGAIN, SEARCH_ALWAYS, SEARCH_NAMED, SEARCH_DO_ASK_HOME},
     {SEARCH_NAMED, SEARCH_ON_UNHEARD, SEARCH_IF_WAITS, SEARCH_HERE, SEARCH_DO_NOTHING},
     {SEARCH_NAMED, SEARCH_ON_UNHEARD, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_UNHEARD},
     {SEARCH_NAMED, SEARCH_ON_NOT_ASKED, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_NOT_ASKED},
@@ -147,6 +156,7 @@ static const struct search_row search_rows[] = {
     {SEARCH_LANDING, SEARCH_ON_QUEUED, SEARCH_ALWAYS, SEARCH_COPY, SEARCH_DO_NOTHING},
     {SEARCH_LANDING, SEARCH_ON_MISSING, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_COPY_GONE},
     {SEARCH_LANDING, SEARCH_ON_REFUSED, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_REFUSED},
+    {SEARCH_LANDING, SEARCH_ON_NOT_LANDED, SEARCH_IF_RETURNS, SEARCH_HOME, SEARCH_DO_ASK_LATER},
     {SEARCH_LANDING, SEARCH_ON_NOT_LANDED, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_NOT_LANDED},
     {SEARCH_COPY, SEARCH_ON_RESIDENT, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_GRANT},
     {SEARCH_COPY, SEARCH_ON_WAIT_OVER, SEARCH_ALWAYS, SEARCH_OVER, SEARCH_DO_END_COPY_GONE},
@@ -160,6 +170,8 @@ static bool search_holds(enum search_when when, const struct search_facts *facts
         return facts->waits_here;
     case SEARCH_IF_UNHEARD:
         return facts->unheard;
+    case SEARCH_IF_RETURNS:
+        return facts->returns;
     case SEARCH_ALWAYS:
         break;
     }

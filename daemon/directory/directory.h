@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/histogram.h"
+
 struct directory;
 
 enum directory_result {
@@ -118,6 +120,13 @@ struct directory_audit_ops {
     bool (*is_writing)(const struct directory *d, const char *store, const char *sample_id);
 };
 
+/* What was asked of the index, since the start. */
+struct directory_counts {
+    uint64_t txns, reads, leases; /* requests; leases: granted, kept alive, given back */
+    uint64_t failures;            /* of all of them: not answered, or refused */
+    struct histogram txn, lease;  /* how long those took that were answered */
+};
+
 struct directory_ops {
     const char *name;
     bool index; /* knows who has which sample */
@@ -163,6 +172,8 @@ struct directory_ops {
     /* What stands between this node and its directory, in words; "": nothing that is known of.
      * True: nothing can be put until that is over. May be NULL: nothing ever does. */
     bool (*trouble)(const struct directory *d, char *out, size_t out_bytes);
+    /* May be NULL: there is no index. */
+    void (*counts)(const struct directory *d, struct directory_counts *out);
     /* Runs what is due: callbacks queued by the calls above, retries, keep-alives. */
     void (*tick)(struct directory *d, uint64_t now_ns);
     /* Absolute time of the next tick that has something to do; UINT64_MAX = none, 0 = at once. */

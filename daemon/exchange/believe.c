@@ -70,6 +70,28 @@ bool believe_copy(const struct item *item, struct peer *peer, const Fb__PeerLeas
     return false;
 }
 
+/* Checks the home's answer: its spec, sizes and checksums. Returns NULL, or a sentence that says
+ * what is wrong. The size of the sample is computed here, from the spec, and is not taken from the
+ * answer, because so many bytes will be written into this node's memory. */
+const char *believe_spec(struct broker *broker, const Fb__PeerLeaseReply *reply,
+                         size_t payload_bytes, struct layout *layout) {
+    Fb__SampleSpec *spec =
+        reply->spec.len > LAYOUT_SPEC_BYTES_MAX
+            ? NULL
+            : fb__sample_spec__unpack(bump_begin(&broker->bump), reply->spec.len, reply->spec.data);
+    if (!spec)
+        return "the home sent a malformed spec";
+    const char *wrong = layout_compute(spec, layout);
+    if (wrong)
+        return wrong;
+    if (layout->extent_bytes != reply->extent_bytes ||
+        (payload_bytes && payload_bytes != reply->extent_bytes))
+        return "the home sent sizes that do not fit the spec";
+    if (reply->checksums.len && reply->checksums.len != 8ull * layout->tensor_count)
+        return "the home sent another number of checksums than tensors";
+    return NULL;
+}
+
 /* A stat without info says that the peer knows nothing, which needs no belief. */
 bool believe_stat(const struct item *item, struct peer *peer, const Fb__StatResult *stat,
                   char why[SENTENCE_BYTES]) {

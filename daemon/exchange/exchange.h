@@ -11,8 +11,8 @@
  * Files that call each other:
  * - Circle: held_check.c, republish.c: a check that finds a record missing has it written, and a
  *   write that the index refuses begins another check.
- * - Circle: publish.c, publish_recall.c: a put that has been published is written down, and what was
- *   written down is carried on after a restart.
+ * - Circle: publish.c, publish_recall.c: a put that has been published is written down, and what
+ * was written down is carried on after a restart.
  * - Circle: outbox.c, remote_lease.c: a lease takes the memory of its release from the outbox
  *   before the home is asked, and the outbox ends the lease when its release is on its way.
  */
@@ -89,7 +89,8 @@ struct fetch_reader {
     TAILQ_ENTRY(fetch_reader) link;
     struct fetch *fetch; /* NULL: it waits for none */
     const struct fetch_reader_ops *ops;
-    uint64_t transfer; /* of the fetch that has brought the bytes; 0 = they were here */
+    uint64_t transfer;         /* of the fetch that has brought the bytes; 0 = they were here */
+    uint64_t room_ns, wire_ns; /* that it has waited for room, and for the bytes */
 };
 
 /* The search of one item of a get. The kind of request has it in a struct of its own, as the first
@@ -103,7 +104,10 @@ struct find {
     bool wants_landed; /* the client is told of bytes of a large sample as they land */
     /* What it found: */
     bool over_network; /* the bytes came from another node, now or earlier */
+    uint64_t home_ns;  /* so long took the answer of the home; 0 = none was asked */
     struct fetch_reader reader;
+    struct deadline again; /* a home that may be back is asked then; not set: none */
+    uint32_t asked_again;
     /* Its own: */
     uint64_t remote;      /* id of the remote lease that it holds, 0 = none */
     struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */

@@ -40,6 +40,7 @@ struct fetch {
     struct place from, to;
     bool waits_for_room;        /* in the store's queue; the landing copy exists after that */
     bool has_copy;              /* a PLANNED landing copy exists */
+    uint64_t begun_ns, read_ns; /* read_ns: its bytes were asked for; 0 = not yet */
     uint64_t transfer;          /* no other fetch of this broker has it */
     uint64_t notice_ns;         /* no progress notice before */
     uint64_t landed_next_bytes; /* no Landed notice before so many have landed */
@@ -111,10 +112,14 @@ void fetch_leave(struct fetch_reader *reader) {
 static void fetch_finish(struct fetch *fetch) {
     struct store *store = fetch->space->store;
     bool wanted = !TAILQ_EMPTY(&fetch->readers);
+    uint64_t now_ns = broker_moment_ns(fetch->broker);
+    histogram_add_span(&fetch->broker->counts.wire, fetch->read_ns, now_ns);
     struct fetch_reader *reader;
     while ((reader = TAILQ_FIRST(&fetch->readers))) {
         fetch_detach(reader);
         reader->transfer = fetch->transfer;
+        reader->room_ns = fetch->read_ns - fetch->begun_ns;
+        reader->wire_ns = now_ns - fetch->read_ns;
         reader->ops->landed(reader);
     }
     if (wanted)
@@ -183,6 +188,8 @@ static void fetch_on_progress(void *context, uint64_t bytes_done, uint64_t prefi
 static void fetch_read_bytes(struct fetch *fetch) {
     uint8_t *local = (uint8_t *)fetch->space->arena.base + fetch->to.offset;
     fetch->has_copy = true;
+    fetch->read_ns = broker_moment_ns(fetch->broker);
+    histogram_add_span(&fetch->broker->counts.wait_room, fetch->begun_ns, fetch->read_ns);
     if (fetch->bytes) {
         memcpy(local, fetch->bytes, fetch->from.bytes);
         fetch_finish(fetch);
@@ -202,6 +209,7 @@ static void fetch_read_bytes(struct fetch *fetch) {
 static void fetch_refuse(struct fetch *fetch, enum store_result result,
                          const struct store_refusal *refusal) {
     char sentence[SENTENCE_BYTES];
+    space_count_refusal(fetch->space, refusal);
     status_sentence(sentence, fetch->space, result, refusal, fetch->sample_id);
     fetch_fail(fetch, status_of(result), sentence);
 }
@@ -262,6 +270,7 @@ void fetch_begin(struct broker *broker, struct space *space, const struct fetch_
     }
     fetch->broker = broker;
     fetch->space = space;
+    fetch->begun_ns = broker_moment_ns(broker);
     fetch->generation = order->generation;
     strncpy(fetch->sample_id, order->sample_id, sizeof fetch->sample_id - 1);
     fetch->source = order->source;

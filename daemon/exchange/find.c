@@ -24,6 +24,12 @@
 #include "exchange/remote_lease.h"
 #include "node/knowledge.h"
 
+/* With a million samples a broker serves 5 s after its start; who is silent longer is not waited
+ * for. */
+#define RETURNS_NS (5000 * NS_PER_MS)
+#define AGAIN_NS   (50 * NS_PER_MS)
+#define AGAIN_MAX  100u /* for one get: what moves bytes gives it its time anew */
+
 /* Tells the machine of an event, and does what it says, which may bring about the next event from
  * inside: the store, for example, is asked and answers at once. It never goes deep, for each such
  * event leads to a state that waits, or to the end. */
@@ -180,7 +186,7 @@ static void find_on_answer(void *context, const Fb__PeerReply *reply, const uint
     struct ask *ask = context;
     struct broker *broker = ask->broker;
     struct peer *peer = ask->peer;
-    uint64_t asked = ask->generation, remote = ask->remote;
+    uint64_t asked = ask->generation, remote = ask->remote, asked_ns = ask->asked_ns;
     struct item *item = ask_take(ask);
     bool granted = reply && reply->status == FB__STATUS__OK &&
                    reply->result_case == FB__PEER_REPLY__RESULT_LEASE;
@@ -216,6 +222,8 @@ static void find_on_answer(void *context, const Fb__PeerReply *reply, const uint
         item->ref.incarnation = peer_incarnation(peer);
         item->ref.generation = reply->lease->generation;
         find->over_network = true;
+        find->home_ns = broker_moment_ns(broker) - asked_ns;
+        histogram_add(&broker->counts.ask_home, find->home_ns);
         find_on(find, SEARCH_ON_LEASED, &told);
     }
 }
@@ -338,35 +346,6 @@ static void find_on_not_landed(struct fetch_reader *reader, Fb__Status status,
     find_on(find, SEARCH_ON_NOT_LANDED, &(struct find_told){.status = status, .why = sentence});
 }
 
-static void find_notify(const struct item *item, const Fb__ClientNotice *notice) {
-    const struct broker_session *session = item->call->session;
-    session->ops->notice(session->client, item->call->request_id, notice);
-}
-
-/* For a person who watches: so many bytes of so many. */
-static void find_send_progress(const struct item *item, const struct fetch_moved *moved) {
-    Fb__Progress progress = FB__PROGRESS__INIT;
-    progress.bytes_done = moved->bytes_done;
-    progress.bytes_total = moved->to.bytes;
-    Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
-    notice.note_case = FB__CLIENT_NOTICE__NOTE_PROGRESS;
-    notice.progress = &progress;
-    find_notify(item, &notice);
-}
-
-/* For the client library: it checks the sums of these bytes while the others are on their way. */
-static void find_send_landed(const struct item *item, const struct fetch_moved *moved) {
-    Fb__Landed landed = FB__LANDED__INIT;
-    landed.item = (uint32_t)item_index(item);
-    landed.transfer = moved->transfer;
-    landed.extent_offset = moved->to.offset;
-    landed.bytes = moved->prefix_bytes;
-    Fb__ClientNotice notice = FB__CLIENT_NOTICE__INIT;
-    notice.note_case = FB__CLIENT_NOTICE__NOTE_LANDED;
-    notice.landed = &landed;
-    find_notify(item, &notice);
-}
-
 /* The item gets its whole patience anew: its deadline is meant for a read that stands still, and a
  * sample of gigabytes may well take longer than that. So a get ends with TIMEOUT only when nothing
  * has come for the time it asked for. */
@@ -394,28 +373,6 @@ static enum search_event find_ask_copy(struct find *find, struct find_told *told
         told);
 }
 
-/* Checks the home's answer: its spec, sizes and checksums. Returns NULL, or a sentence that says
- * what is wrong. The size of the sample is computed here, from the spec, and is not taken from the
- * answer, because so many bytes will be written into this node's memory. */
-static const char *find_check_spec(struct broker *broker, const Fb__PeerLeaseReply *reply,
-                                   size_t payload_bytes, struct layout *layout) {
-    Fb__SampleSpec *spec =
-        reply->spec.len > LAYOUT_SPEC_BYTES_MAX
-            ? NULL
-            : fb__sample_spec__unpack(bump_begin(&broker->bump), reply->spec.len, reply->spec.data);
-    if (!spec)
-        return "the home sent a malformed spec";
-    const char *wrong = layout_compute(spec, layout);
-    if (wrong)
-        return wrong;
-    if (layout->extent_bytes != reply->extent_bytes ||
-        (payload_bytes && payload_bytes != reply->extent_bytes))
-        return "the home sent sizes that do not fit the spec";
-    if (reply->checksums.len && reply->checksums.len != 8ull * layout->tensor_count)
-        return "the home sent another number of checksums than tensors";
-    return NULL;
-}
-
 /* The lease that came with such an answer is given back when the item ends. */
 static void find_end_unbelieved(struct find *find, const char *wrong) {
     const struct item *item = &find->item;
@@ -437,7 +394,7 @@ static void find_land(struct find *find, const struct find_told *leased) {
     uint64_t patience_end_ns = broker->now_ns + item->call->patience_ns;
     struct layout layout;
     char odd[SENTENCE_BYTES];
-    const char *wrong = find_check_spec(broker, reply, leased->payload_bytes, &layout);
+    const char *wrong = believe_spec(broker, reply, leased->payload_bytes, &layout);
     if (wrong)
         believe_not(home, wrong);
     else if (!believe_copy(item, home, reply, odd))
@@ -481,6 +438,44 @@ static void find_land(struct find *find, const struct find_told *leased) {
                 &find->reader);
 }
 
+/* ---- a home that may be back in a moment ---- */
+
+static bool find_home_returns(const struct find *find, enum search_event event,
+                              const struct find_told *told) {
+    const struct broker *broker = find->item.call->broker;
+    struct peer *home = peers_find(broker->peers, find->item.ref.home);
+    struct peer_info info;
+    if ((event != SEARCH_ON_UNHEARD && event != SEARCH_ON_NOT_LANDED) || !home ||
+        (event == SEARCH_ON_NOT_LANDED && told->status != FB__STATUS__UNAVAILABLE) ||
+        broker->exchange->closing || find_home_is_dead(&find->item))
+        return false;
+    peer_query(home, &info);
+    return info.heard_ns && find->asked_again < AGAIN_MAX &&
+           broker->now_ns - info.heard_ns < RETURNS_NS;
+}
+
+/* It was asked again, and there is no link to it now. */
+static bool find_home_is_away(const struct find *find) {
+    const struct peer *home = peers_find(find->item.call->broker->peers, find->item.ref.home);
+    return find->again.queued || (find->asked_again && (!home || !peer_is_up(home)));
+}
+
+static void find_on_again(struct deadline *again, uint64_t now_ns) {
+    (void)now_ns; /* broker->now_ns */
+    find_on(container_of(again, struct find, again), SEARCH_ON_AGAIN, &(struct find_told){0});
+}
+
+static void find_ask_later(struct find *find) {
+    struct broker *broker = find->item.call->broker;
+    if (find->remote) /* of the link that is gone, by which nothing can be read any more */
+        outbox_release(broker, find->remote, false);
+    find->remote = 0;
+    find->unheard = NULL;
+    find->asked_again++;
+    deadline_init(&find->again, find_on_again);
+    deadlines_set(&broker->deadlines, &find->again, broker->now_ns + AGAIN_NS);
+}
+
 /* ---- the machine ---- */
 
 /* The index named one of ours, which was not resident a moment ago and is gone now; or the home
@@ -498,8 +493,10 @@ static void find_look_again(struct find *find, const struct find_told *told) {
 
 static void find_on(struct find *find, enum search_event event, const struct find_told *told) {
     struct item *item = &find->item;
-    const struct search_facts facts = {
-        .more_answers = item->ask_count, .waits_here = item->in_store, .unheard = find->unheard};
+    const struct search_facts facts = {.more_answers = item->ask_count,
+                                       .waits_here = item->in_store,
+                                       .unheard = find->unheard,
+                                       .returns = find_home_returns(find, event, told)};
     struct find_told next = {0};
     char sentence[SENTENCE_BYTES];
     enum search_do what = search_step(&find->state, event, &facts);
@@ -514,6 +511,9 @@ static void find_on(struct find *find, enum search_event event, const struct fin
         break;
     case SEARCH_DO_ASK_INDEX_AGAIN:
         find_look_again(find, told);
+        break;
+    case SEARCH_DO_ASK_LATER:
+        find_ask_later(find);
         break;
     case SEARCH_DO_ASK_HOME:
         if (find_ask_home(find, &next, sentence))
@@ -556,7 +556,13 @@ void find_begin(struct find *find) {
 
 void find_expire(struct find *find) {
     struct item *item = &find->item;
-    if (find->state != SEARCH_LANDING)
+    if (find->state != SEARCH_LANDING && find_home_is_away(find))
+        item_done(item, FB__STATUS__UNAVAILABLE,
+                  "sample %s of store %s: the link to node %s was lost, and it has not come back "
+                  "within %llu ms",
+                  item->ref.sample_id, item->call->space->name, item->ref.home,
+                  item_waited_ms(item));
+    else if (find->state != SEARCH_LANDING)
         item_expire_unanswered(item);
     else if (fetch_waits_for_room(find->reader.fetch))
         item_done(item, FB__STATUS__FULL,
@@ -572,6 +578,7 @@ void find_expire(struct find *find) {
 }
 
 void find_leave(struct find *find) {
+    deadlines_clear(&find->item.call->broker->deadlines, &find->again);
     if (find->reader.fetch)
         fetch_leave(&find->reader);
     if (find->remote) /* leased at its home, never granted here */

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The two halves of a search: find.c carries it on, find_ends.c says why it has found nothing.
+ * The parts of a search: find.c carries it on, find_ends.c says why it has found nothing; and
+ * find_notices.c, what its client hears meanwhile.
  */
 #ifndef FEATURED_EXCHANGE_FIND_H
 #define FEATURED_EXCHANGE_FIND_H
 
 #include "exchange/exchange_internal.h"
+#include "exchange/fetch.h"
 
 /* What an event brings along. Valid while the event is dealt with. */
 struct find_told {
@@ -21,6 +23,9 @@ struct find_told {
     const char *why;
 };
 
+/* find_notices.c: what the client is told meanwhile. */
+void find_send_progress(const struct item *item, const struct fetch_moved *moved);
+void find_send_landed(const struct item *item, const struct fetch_moved *moved);
 /* The home that the item's ref names serves no more, for certain. Of a ref that names no
  * incarnation only the home itself can tell. */
 bool find_home_is_dead(const struct item *item);

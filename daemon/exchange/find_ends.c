@@ -56,6 +56,7 @@ static void find_ends_refused(struct item *item, enum store_result result,
         if (call->wait_cut)
             status_add_cut(sentence, call->space);
     } else {
+        space_count_refusal(call->space, refusal);
         status_sentence(sentence, call->space, result, refusal, item->ref.sample_id);
     }
     item_done(item, status_of(result), "%s", sentence);

@@ -4,63 +4,39 @@
  * Nothing is kept for it: every number is read where its owner keeps it, at the moment it is asked
  * for.
  *
- * A new counter is a row in the table `counters` and the function that reads it. The row says how
- * it is called and shown, and goes along with the number, so that featurectl need not know it.
+ * A new counter is a row in metrics_table.c. The row says how it is called and shown, and goes
+ * along with the number, so that featurectl need not know it.
  */
 #include <string.h>
 
 #include "exchange/exchange_internal.h"
+#include "exchange/metrics_table.h"
 
 /* ---- counters ---- */
 
-static uint64_t health_log_dropped(const struct broker *broker) {
-    (void)broker; /* the log is the process's */
-    return log_dropped();
+/* Those rows of the node's metrics that have a name here, in their order. */
+static void health_add_counter(struct health *health, const struct metric *row,
+                               const struct measured_node *node) {
+    size_t at = health->reply.n_counters++;
+    Fb__Counter *counter = health->counter_pointers[at] = &health->counters[at];
+    uint64_t value;
+    memcpy(&value, (const char *)node + row->offset, sizeof value);
+    fb__counter__init(counter);
+    counter->name = (char *)row->status_name;
+    counter->label = (char *)row->status_label;
+    counter->unit = row->unit == METRIC_NS      ? FB__COUNTER__UNIT__MS
+                    : row->unit == METRIC_BYTES ? FB__COUNTER__UNIT__BYTES
+                                                : FB__COUNTER__UNIT__TIMES;
+    counter->value = row->unit == METRIC_NS ? value / NS_PER_MS : value;
 }
-
-static uint64_t health_loop_lag_ms(const struct broker *broker) {
-    return turns_recent_ns(broker) / NS_PER_MS;
-}
-
-static uint64_t health_loop_lag_longest_ms(const struct broker *broker) {
-    return broker->turns.longest_ns / NS_PER_MS;
-}
-
-/* Of other brokers, that were not answers to what this one had asked (believe.c). */
-static uint64_t health_odd_answers(const struct broker *broker) {
-    uint64_t count = 0;
-    for (struct peer *peer = peers_next(broker->peers, NULL); peer;
-         peer = peers_next(broker->peers, peer))
-        count += peer_odd_answers(peer);
-    return count;
-}
-
-/* In the order in which featurectl status shows them. A name is for programs and is never changed;
- * it ends with its unit. */
-static const struct {
-    const char *name, *label;
-    Fb__Counter__Unit unit;
-    uint64_t (*read)(const struct broker *broker);
-} counters[] = {
-    {"log_dropped", "log lines dropped", FB__COUNTER__UNIT__TIMES, health_log_dropped},
-    {"loop_lag_ms", "longest turn, last minute", FB__COUNTER__UNIT__MS, health_loop_lag_ms},
-    {"loop_lag_longest_ms", "longest turn", FB__COUNTER__UNIT__MS, health_loop_lag_longest_ms},
-    {"odd_answers", "odd answers", FB__COUNTER__UNIT__TIMES, health_odd_answers},
-};
-#define COUNTERS_COUNT (sizeof counters / sizeof *counters)
-_Static_assert(COUNTERS_COUNT <= HEALTH_COUNTERS_MAX, "struct health has room for all counters");
 
 static void health_fill_counters(const struct broker *broker, struct health *health) {
-    for (size_t i = 0; i < COUNTERS_COUNT; i++) {
-        Fb__Counter *counter = health->counter_pointers[i] = &health->counters[i];
-        fb__counter__init(counter);
-        counter->name = (char *)counters[i].name;
-        counter->label = (char *)counters[i].label;
-        counter->unit = counters[i].unit;
-        counter->value = counters[i].read(broker);
-    }
-    health->reply.n_counters = COUNTERS_COUNT;
+    struct measured_node node;
+    metrics_measure_node(broker, &node);
     health->reply.counters = health->counter_pointers;
+    for (size_t i = 0; i < metrics_of_node_count; i++)
+        if (metrics_of_node[i].status_name && health->reply.n_counters < HEALTH_COUNTERS_MAX)
+            health_add_counter(health, &metrics_of_node[i], &node);
 }
 
 /* ---- the whole ---- */

@@ -34,6 +34,7 @@ void members_on_down(void *owner, const char *name, uint64_t incarnation) {
 void members_on_fenced(void *owner, bool fenced, const char *why) {
     struct broker *broker = owner;
     snprintf(broker->exchange->fenced_why, sizeof broker->exchange->fenced_why, "%s", why);
+    broker->counts.fences += fenced;
     log_warning("node %s: %s: %s", broker->config->node, fenced ? "fenced" : "serving again", why);
     /* Checks that are due have waited, for nothing is certain while the node is fenced. */
     if (!fenced)

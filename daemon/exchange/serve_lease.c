@@ -89,11 +89,13 @@ static void serve_settle(const struct served *served, enum store_result result,
         serve_grant(served, lease);
         return;
     }
-    if (result == STORE_E_NOT_FOUND || result == STORE_E_TIMEOUT)
+    if (result == STORE_E_NOT_FOUND || result == STORE_E_TIMEOUT) {
         status_not_found(sentence, served->asking->broker, served->space, served->sample_id,
                          served->generation);
-    else
+    } else {
+        space_count_refusal(served->space, refusal);
         status_sentence(sentence, served->space, result, refusal, served->sample_id);
+    }
     serve_refuse(served->asking, served->request_id, status_of(result), sentence);
 }
 

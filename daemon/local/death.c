@@ -10,13 +10,18 @@
 #include "local/death.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "proto/container.h"
+
+#define PID_FS_MAGIC 0x50494446ul /* linux/magic.h of 6.9 and later */
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
@@ -50,6 +55,23 @@ bool death_is_pidfd(int fd, pid_t pid) {
     }
     fclose(file);
     return is_pidfd;
+}
+
+/* From Linux 6.9 on pidfds lie in a file system of their own, in which each process has an inode
+ * number that is never used again. */
+enum death_same death_same(int pidfd, int other) {
+    struct statfs system;
+    struct stat one, two;
+    if (pidfd < 0 || other < 0 || fstatfs(pidfd, &system) < 0 ||
+        (unsigned long)system.f_type != PID_FS_MAGIC || fstat(pidfd, &one) < 0 ||
+        fstat(other, &two) < 0)
+        return DEATH_UNKNOWN;
+    return one.st_dev == two.st_dev && one.st_ino == two.st_ino ? DEATH_SAME : DEATH_ANOTHER;
+}
+
+bool death_is_dead(int pidfd) {
+    struct pollfd watched = {.fd = pidfd, .events = POLLIN};
+    return poll(&watched, 1, 0) > 0;
 }
 
 /* Told once: the poll is stopped, because a pidfd stays readable for ever once its process is dead.

@@ -27,6 +27,11 @@ int death_peer_pidfd(int socket_fd, pid_t pid);
 /* True if fd is a pidfd, and of that pid as we see it. */
 bool death_is_pidfd(int fd, pid_t pid);
 
+/* Do these pidfds mean the same process? Kernels before 6.9 do not tell; -1 is no pidfd. */
+enum death_same { DEATH_UNKNOWN, DEATH_SAME, DEATH_ANOTHER };
+enum death_same death_same(int pidfd, int other);
+bool death_is_dead(int pidfd);
+
 /* Takes pidfd. died(owner) is called once, from the loop. 0, or -errno; pidfd is then closed. */
 int death_watch_start(struct death_watch *watch, uv_loop_t *loop, int pidfd,
                       void (*died)(void *owner), void *owner);

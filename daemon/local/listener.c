@@ -50,6 +50,9 @@ static const struct session_backend broker_backend = {
     .request = broker_session_request,
     .close = broker_session_close,
     .name = broker_session_name,
+    .park = broker_session_park,
+    .claimed = broker_session_claimed,
+    .resume = broker_session_resume,
     .admin = broker_is_admin,
     .account = broker_session_account,
 };

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A session is OPEN, then CLOSED (session_close(): broker told, fd closed, out of the list), then
- * freed when libuv has let go of its handles. While the session is OPEN, each of these flags may be
- * set:
+ * A session, here, is one connection of a client; what stays of it when the connection ends is in
+ * lasting.h. It is OPEN, then CLOSED (session_close(): broker told, fd closed, out of the list),
+ * then freed when libuv has let go of its handles. While the session is OPEN, each of these flags
+ * may be set:
  *
  *   peer_gone  The client's end cannot take anything more. Output is thrown away, input is read
  *              to its end: a release sent just before the client exited still counts.
@@ -54,18 +55,20 @@
 enum receive_result { RECEIVE_MORE, RECEIVE_EMPTY, RECEIVE_ENDED };
 
 /* CLOCK_BOOTTIME goes on while the machine is suspended, as do the deadlines that clients send. */
-static uint64_t session_clock_now_ns(void) {
+uint64_t session_clock_now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 const char *session_name(const struct session *session) {
-    return session->broker ? session->set->backend->name(session->broker) : "refused client";
+    if (session->lasting)
+        return session->set->backend->name(session->lasting->broker);
+    return session->refusal ? "refused client" : "replaced connection";
 }
 
 /* shutdown() makes the socket readable, so that session_on_poll() comes and closes the session. */
-static void session_drop_quietly(struct session *session) {
+void session_drop_quietly(struct session *session) {
     session->dropped = true;
     shutdown(session->fd, SHUT_RDWR);
 }
@@ -80,7 +83,7 @@ void session_drop(struct session *session, const char *why) {
 /* ---- closing ---- */
 
 /* The owner may free the set from within closed(): nothing of it is touched afterwards. */
-static void sessions_check_closed(struct sessions *set) {
+void sessions_check_closed(struct sessions *set) {
     void (*closed)(void *owner) = set->closed;
     if (!closed || set->unfreed > 0)
         return;
@@ -116,24 +119,25 @@ void session_forget_put_off(struct session *session) {
     session->put_off = false;
 }
 
-/* What was queued for the client is thrown away, and its charges come back; the broker ends what
- * the session held. The session itself is freed when libuv has closed its handles. */
+/* What was queued for the client is thrown away, and its charges come back; the session of the
+ * broker waits for its client, or ends with what it held. The connection is freed when libuv has
+ * closed its handles. */
 static void session_close(struct session *session, uint64_t now_ns) {
     session_unlink(session);
     session_forget_put_off(session);
     session_forget_unread(session);
-    if (session->broker)
-        session->set->backend->close(session->broker, now_ns);
+    if (session->lasting)
+        lasting_disconnect(session->lasting, now_ns);
+    session->lasting = NULL;
     session->set->refused -= session->refusal != NULL;
     uv_close((uv_handle_t *)&session->poll, session_on_handle_closed);
     uv_close((uv_handle_t *)&session->hello_timer, session_on_handle_closed);
-    session->open_handles += death_watch_stop(&session->death, session_on_handle_closed);
     close(session->fd);
 }
 
 /* served: the broker was entered for this session, so that it may have effects to be carried out.
  */
-static void session_end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
+void session_end_turn(const struct sessions *set, bool served, uint64_t now_ns) {
     if (served && set->options.after_turn)
         set->options.after_turn(set->options.owner, now_ns);
 }
@@ -143,9 +147,7 @@ static void session_end_turn(const struct sessions *set, bool served, uint64_t n
 /* The process that connected is dead. Whoever else has a copy of the socket, a forked child for
  * example, is nobody's session. What the client sent before it died is still read, then
  * session_on_poll() finds the end, which shutdown() has made. */
-static void session_on_death(void *owner) {
-    struct session *session = owner;
-    log_debug("%s: its process is dead", session_name(session));
+void session_on_death(struct session *session) {
     session->peer_gone = true;
     shutdown(session->fd, SHUT_RDWR);
 }
@@ -157,8 +159,7 @@ static void session_watch(struct session *session, int pidfd) {
     if (open_files_is_kept(pidfd))
         close(pidfd);
     else
-        error = death_watch_start(&session->death, session->set->loop, pidfd, session_on_death,
-                                  session);
+        error = lasting_watch(session->lasting, pidfd);
     if (error)
         log_limited(LOG_LEVEL_WARNING, session->uid,
                     "%s: the death of its process cannot be watched: %s; if a forked child "
@@ -171,19 +172,21 @@ static void session_watch(struct session *session, int pidfd) {
  * then the client is asked for a pidfd of its own in the answer to its Hello. */
 static void session_watch_peer(struct session *session) {
     const struct sessions_options *options = &session->set->options;
-    int pidfd =
-        (options->peer_pidfd ? options->peer_pidfd : death_peer_pidfd)(session->fd, session->pid);
-    if (pidfd >= 0)
+    int pidfd = (options->peer_pidfd ? options->peer_pidfd : death_peer_pidfd)(
+        session->fd, session->lasting->credentials.pid);
+    if (pidfd >= 0) {
         session_watch(session, pidfd);
-    else if (pidfd == -ESRCH)
+    } else if (pidfd == -ESRCH) {
+        session->lasting->dead = true;
         session_on_death(session);
-    else if (pidfd == -ENOPROTOOPT)
+    } else if (pidfd == -ENOPROTOOPT) {
         session->pidfd_wanted = true;
-    else
+    } else {
         log_limited(LOG_LEVEL_WARNING, session->uid,
                     "%s: no descriptor to watch its process with: %s; if a forked child outlives "
                     "it, its leases end with the child",
                     session_name(session), strerror(-pidfd));
+    }
 }
 
 /* Takes fd, which may be -1: a client that could not make one goes unwatched. A descriptor that is
@@ -191,7 +194,7 @@ static void session_watch_peer(struct session *session) {
  * for example. */
 static void session_take_pidfd(struct session *session, int fd) {
     session->pidfd_wanted = false;
-    if (fd >= 0 && death_is_pidfd(fd, session->pid)) {
+    if (fd >= 0 && death_is_pidfd(fd, session->lasting->credentials.pid)) {
         session_watch(session, fd);
     } else if (fd >= 0) {
         close(fd);
@@ -201,18 +204,21 @@ static void session_take_pidfd(struct session *session, int fd) {
 
 /* ---- what the broker says ---- */
 
-/* The broker does not know how the death of a client is watched: that field of the answer is filled
- * in here. With this answer the client is greeted, and the time for Hello is over. */
+/* The broker does not know how the death of a client is watched: what the answer says of that is
+ * filled in here. With this answer the client is greeted, and the time for Hello is over. */
 static void session_on_hello_reply(struct session *session, uint32_t request_id,
                                    const Fb__ClientReply *reply) {
     Fb__HelloReply hello = *reply->hello;
     Fb__ClientReply whole = *reply;
     hello.pidfd_wanted = session->pidfd_wanted;
+    int lock_fd = session_make_lasting(session, &hello);
     whole.hello = &hello;
     uint8_t *packet = session->set->packet_out;
     size_t too_large_bytes;
     size_t bytes = codec_encode_reply(request_id, &whole, packet, &too_large_bytes);
-    session_send(session, packet, bytes, -1);
+    session_send(session, packet, bytes, lock_fd);
+    if (lock_fd >= 0)
+        close(lock_fd);
     session->greeted = true;
     uv_timer_stop(&session->hello_timer);
 }
@@ -293,8 +299,10 @@ static void session_handle_packet(struct session *session, size_t bytes, int fd)
         session_answer_refusal(session, decoded.request_id);
         return;
     }
+    if (!session->greeted && decoded.request->op_case == FB__CLIENT_REQUEST__OP_HELLO)
+        session_come_back(session, decoded.request->hello, now_ns);
     const char *why = "broke the protocol";
-    if (!set->backend->request(session->broker, decoded.request_id, decoded.wants_reply,
+    if (!set->backend->request(session->lasting->broker, decoded.request_id, decoded.wants_reply,
                                decoded.request, decoded.payload, decoded.payload_bytes, now_ns,
                                &why))
         session_drop(session, why);
@@ -373,7 +381,7 @@ void session_on_poll(uv_poll_t *poll, int status, int events) {
         return;
     bool gone = status < 0 || events & UV_DISCONNECT; /* the latter is watched for while paused */
     session->peer_gone |= gone;
-    bool served = session->broker != NULL;
+    bool served = session->lasting != NULL;
     uint32_t budget = gone ? UINT32_MAX : PACKETS_PER_WAKE_UP;
     uint64_t span_ns = gone ? UINT64_MAX : SESSION_READS_NS;
     uint64_t now_ns = session_clock_now_ns();
@@ -393,7 +401,7 @@ void session_on_poll(uv_poll_t *poll, int status, int events) {
 static void session_on_hello_timeout(uv_timer_t *timer) {
     struct session *session = timer->data;
     struct sessions *set = session->set;
-    bool served = session->broker != NULL;
+    bool served = session->lasting != NULL;
     uint64_t now_ns = session_clock_now_ns();
     char why[64];
     snprintf(why, sizeof why, "no Hello within %u ms", set->options.hello_timeout_ms);
@@ -461,14 +469,19 @@ int session_new(struct sessions *set, int fd, const struct broker_credentials *c
     if (error)
         return error;
     session->uid = credentials->uid;
-    session->broker =
+    struct broker_session *opened =
         set->backend->open(set->broker, &client_ops, session, credentials, why, why_bytes);
-    if (!session->broker) {
+    if (!opened) {
         session_abandon(session);
         return -EBUSY;
     }
-    session->pid = credentials->pid;
-    session->account = set->backend->account ? set->backend->account(session->broker) : NULL;
+    session->lasting = lasting_new(set, opened, session, credentials);
+    if (!session->lasting) {
+        set->backend->close(opened, session_clock_now_ns());
+        session_abandon(session);
+        return -ENOMEM;
+    }
+    session->account = set->backend->account ? set->backend->account(opened) : NULL;
     if (session->account)
         session->queue.limit_bytes = UINT64_MAX;
     session_start(session);
@@ -528,12 +541,17 @@ static void session_on_timer_closed(uv_handle_t *timer) {
 void sessions_close(struct sessions *set, void (*closed)(void *owner), void *owner) {
     set->closed = closed;
     set->closed_owner = owner;
+    set->closing = true;
     uint64_t now_ns = session_clock_now_ns();
     while (set->first)
         session_close(set->first, now_ns);
+    while (!LIST_EMPTY(&set->lasting))
+        lasting_end(LIST_FIRST(&set->lasting), now_ns);
     if (set->has_unread_timer)
         uv_close((uv_handle_t *)&set->unread_timer, session_on_timer_closed);
-    set->has_unread_timer = false;
+    if (set->has_look_timer)
+        uv_close((uv_handle_t *)&set->look_timer, session_on_timer_closed);
+    set->has_unread_timer = set->has_look_timer = false;
     sessions_check_closed(set);
 }
 

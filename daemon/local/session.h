@@ -4,14 +4,17 @@
  * Knows the socket and the frame; knows nothing of what a request means.
  *
  * A session is that of the process that connected, and ends with it, even if a forked child has
- * its socket too (death.h).
+ * its socket too (death.h). A client that says so in Hello comes back to it when its connection
+ * breaks (lasting.h); without that it ends with its connection.
  *
  * A client that breaks the protocol or says no Hello in time loses its session, with one log line,
  * and nobody else notices. One that does not read its answers is not listened to until it does: it
  * costs no more than the answers to what it has asked by then, and few descriptors.
  *
- * Circle: session.c, session_send.c: what is read decides what is sent, and what is sent and not
- * taken decides whether more is read, and whether the session goes on.
+ * Circle: session.c, lasting.c, session_back.c, session_send.c: what is read decides what is sent,
+ * and what is sent and not taken decides whether more is read, and whether the session goes on. A
+ * connection that ends leaves its session to lasting.c, and a process that dies ends its
+ * connection.
  */
 #ifndef FEATURED_LOCAL_SESSION_H
 #define FEATURED_LOCAL_SESSION_H
@@ -34,6 +37,11 @@ struct session_backend {
                     uint64_t now_ns, const char **why);
     void (*close)(struct broker_session *session, uint64_t now_ns);
     const char *(*name)(const struct broker_session *session);
+    /* NULL, all three: no session outlives its connection. */
+    bool (*park)(struct broker_session *session, uint64_t now_ns);
+    struct broker_session *(*claimed)(struct broker *broker, const Fb__Hello *hello,
+                                      const struct broker_credentials *credentials);
+    void (*resume)(struct broker_session *session, void *client);
     /* May it have one of the last descriptors? NULL: nobody may. */
     bool (*admin)(const struct broker *broker, uid_t uid);
     /* What the client does not read is charged here; NULL: send_queue_bytes is all that bounds it.
@@ -60,14 +68,19 @@ struct sessions {
     struct broker *broker;
     const struct session_backend *backend;
     struct sessions_options options;
-    struct session *first; /* open ones */
+    struct session *first;        /* open ones */
+    LIST_HEAD(, lasting) lasting; /* what outlives connections: see lasting.h */
+    uv_timer_t look_timer;        /* whether the programs of parked sessions are there */
+    bool has_look_timer;
+    uint32_t look_ms; /* until it looks again */
+    bool closing;     /* nothing is parked any more */
     /* Those with descriptors that their clients have not taken, looked at by the timer. */
     LIST_HEAD(, session) unread;
     uv_timer_t unread_timer;
     bool has_unread_timer;
     uint32_t unread_ms; /* until it looks again */
     uint32_t refused;   /* of the open ones: see session_refuse() */
-    uint32_t unfreed;   /* open ones and those whose handles are still closing */
+    uint32_t unfreed;   /* open ones, parked ones, and those whose handles are still closing */
     uint32_t put_off;   /* of the open ones: those that came too late in a turn of the loop */
     bool put_off_first; /* the turn under way is theirs */
     uint64_t turn, turn_begun_ns; /* the turn under way: what uv_now() says in it, and since when */

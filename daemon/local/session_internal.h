@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A session, as its two files see it: session.c opens, listens and closes, session_send.c answers.
+ * A session, as its files see it: session.c opens, listens and closes, session_send.c answers,
+ * session_back.c goes on with an earlier one.
  */
 #ifndef FEATURED_LOCAL_SESSION_INTERNAL_H
 #define FEATURED_LOCAL_SESSION_INTERNAL_H
 
-#include "local/death.h"
+#include "local/lasting.h"
 #include "local/send_queue.h"
 #include "local/session.h"
 
@@ -17,8 +18,8 @@ struct refusal {
 struct session {
     struct sessions *set;
     struct session *previous, *next;
-    struct broker_session *broker; /* NULL: refused */
-    struct refusal *refusal;       /* NULL: not refused */
+    struct lasting *lasting; /* NULL: refused, or another connection has taken its place */
+    struct refusal *refusal; /* NULL: not refused */
     int fd;
     uid_t uid; /* of the client: who is charged for lines in the log */
     bool greeted, dropped, peer_gone, put_off;
@@ -30,18 +31,30 @@ struct session {
     uint8_t open_handles;
     uv_poll_t poll;
     uv_timer_t hello_timer;
-    struct death_watch death;
-    pid_t pid;
     bool pidfd_wanted; /* from the client, once; see death.h */
     struct send_queue queue;
 };
 
 /* ---- session.c ---- */
+uint64_t session_clock_now_ns(void);
+/* served: the broker was entered, so that it may have effects to be carried out. */
+void session_end_turn(const struct sessions *set, bool served, uint64_t now_ns);
+void session_on_death(struct session *session);
+/* Calls `closed` if that is due. The owner may free the set from within it. */
+void sessions_check_closed(struct sessions *set);
 const char *session_name(const struct session *session);
 void session_drop(struct session *session, const char *why);
+void session_drop_quietly(struct session *session);
 void session_on_poll(uv_poll_t *poll, int status, int events);
 /* Nobody waits for it to be read. */
 void session_forget_put_off(struct session *session);
+
+/* ---- session_back.c ---- */
+/* Before the first Hello is carried out: takes the session that it names, if it may. */
+void session_come_back(struct session *session, const Fb__Hello *hello, uint64_t now_ns);
+/* Before it is answered: the descriptor of a new lock for the client, -1 = none. Takes the token
+ * out of an answer whose session cannot outlive its connection. */
+int session_make_lasting(const struct session *session, Fb__HelloReply *hello);
 
 /* ---- session_send.c ---- */
 /* Sends now, or queues it. fd: passed along, stays the caller's; -1 = none. */

@@ -146,6 +146,7 @@ struct ask *ask_new(struct item *item, struct peer *peer) {
     ask->space = item->call->space;
     ask->peer = peer;
     ask->generation = item->ref.generation;
+    ask->asked_ns = broker_moment_ns(ask->broker);
     ask->user = item->call->session->account->parent;
     account_add(ask->user, CHARGE_WAITS, 1);
     if (ask->space)
@@ -218,6 +219,11 @@ void item_set_deadline(struct item *item, uint64_t deadline_ns) {
 
 static void call_clear_deadline(struct item *item) {
     deadlines_clear(&item->call->broker->deadlines, &item->timed);
+}
+
+uint64_t item_took_ns(const struct item *item) {
+    uint64_t now_ns = broker_moment_ns(item->call->broker);
+    return now_ns > item->call->begun_ns ? now_ns - item->call->begun_ns : 0;
 }
 
 unsigned long long item_waited_ms(const struct item *item) {
@@ -321,6 +327,35 @@ static void call_add_no_memory(struct item *item) {
     item->error = longer;
 }
 
+/* However it ended: what was slow and failed is worth a line as well. Clients can cause such lines
+ * at will, so that they are limited for each user. */
+static void call_log_if_slow(const struct item *item, uint64_t took_ns) {
+    const struct call *call = item->call;
+    uint64_t slow_ns = call->broker->config->slow_op_ms * NS_PER_MS;
+    char phases[PHASES_BYTES] = "";
+    if (!slow_ns || took_ns < slow_ns || !call->kind->name)
+        return;
+    call->broker->counts.slow_ops++;
+    if (call->kind->phases)
+        call->kind->phases(item, phases);
+    log_limited(LOG_LEVEL_WARNING, call->session->credentials.uid,
+                "%s: slow %s of sample %s, store %s: %llu ms%s%s%s%s", call->session->name,
+                call->kind->name, item->ref.sample_id, call->space ? call->space->name : "-",
+                (unsigned long long)(took_ns / NS_PER_MS), *phases ? ": " : "", phases,
+                item->status == FB__STATUS__OK ? "" : "; it failed: ",
+                item->status == FB__STATUS__OK ? "" : item_error(item));
+}
+
+static void call_measure(const struct item *item) {
+    const struct call *call = item->call;
+    if (!call->kind->took && !call->kind->name) /* the clock is asked only for what is measured */
+        return;
+    uint64_t took_ns = item_took_ns(item);
+    if (item->status == FB__STATUS__OK && call->kind->took)
+        call->kind->took(item, took_ns);
+    call_log_if_slow(item, took_ns);
+}
+
 void item_done(struct item *item, Fb__Status status, const char *format, ...) {
     call_leave_all(item);
     item->call->broker->items_ended++;
@@ -341,6 +376,7 @@ void item_done(struct item *item, Fb__Status status, const char *format, ...) {
     }
     if (item->no_memory && status != FB__STATUS__OK)
         call_add_no_memory(item);
+    call_measure(item);
     call_close_one(item->call);
 }
 

@@ -29,6 +29,8 @@ struct call;
 struct item;
 struct request;
 
+#define PHASES_BYTES 192u
+
 /* Functions that may be NULL are those whose kind has nothing to do then. */
 struct request_kind {
     /* Carries out the request, or makes a call of it. A request that breaks the protocol is not
@@ -45,6 +47,12 @@ struct request_kind {
     /* The item is done, or its session is gone: takes it out of wherever the kind has put it, and
      * gives back what it holds there. */
     void (*leave)(struct item *item);
+    /* The item has ended well, so long after its request came: for the counts of this node. */
+    void (*took)(const struct item *item, uint64_t ns);
+    /* What it is called where one that was slow is logged; NULL: it never is. */
+    const char *name;
+    /* Where the time went, in words that follow ": "; may be NULL. */
+    void (*phases)(const struct item *item, char out[PHASES_BYTES]);
     /* The call is about to be freed: frees the memory that the item owns. */
     void (*free_item)(struct item *item);
 };
@@ -70,6 +78,7 @@ struct ask {
     struct account *user; /* whose question it is: it may outlive the session */
     uint64_t remote;      /* remote_lease that is asked for; 0 = none */
     uint64_t generation;
+    uint64_t asked_ns;
 };
 
 struct item {
@@ -161,6 +170,8 @@ void item_expire_unanswered(struct item *item);
 /* The node that it waits for, for such a sentence. */
 const char *item_silent_node(const struct item *item);
 unsigned long long item_waited_ms(const struct item *item);
+/* Since its request came. */
+uint64_t item_took_ns(const struct item *item);
 /* ---- asks ---- */
 
 /* NULL: out of memory, which the item's refusal will say. */

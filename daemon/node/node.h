@@ -11,6 +11,7 @@
 #include "broker.h"
 #include "node/account_words.h"
 #include "node/accounts.h"
+#include "node/counts.h"
 #include "node/kept.h"
 #include "node/turns.h"
 #include "ops/log.h"
@@ -55,6 +56,7 @@ struct space {
     bool drop_walked, detached; /* dropped: all slots; no transport or prefault has it */
     uint64_t drop_cursor, given_back_bytes; /* dropped: how far its end has come */
     struct account *creator; /* the user who made it at run time; NULL: the configuration */
+    struct space_counts counts;
 };
 
 /* What an effect's tag points to. */
@@ -67,6 +69,7 @@ struct attachment { /* a store this session has opened; its index + 1 is the han
     struct space *space;
     uint32_t holder;
     bool write;
+    bool claimed; /* by a client that has come back: see requests/claim.c */
 };
 struct challenge { /* a store opening half done */
     struct space *space;
@@ -93,7 +96,13 @@ struct broker_session {
     TAILQ_ENTRY(broker_session) link;
     struct owner owner;
     const struct broker_client_ops *ops;
-    void *client;
+    void *client;                      /* NULL: parked */
+    uint8_t token[BROKER_TOKEN_BYTES]; /* whoever comes back to it says it */
+    bool over_limit;                   /* not admitted, and counted nowhere: see sessions.c */
+    bool lasts;                        /* its client comes back when its connection breaks */
+    bool resumed;                      /* it has come back, and Hello is about to be answered */
+    bool claiming;                     /* ... and is saying what it holds (requests/claim.c) */
+    uint64_t parked_ns;                /* since when; 0 = connected */
     struct broker_credentials credentials;
     char name[128], client_name[48];
     bool greeted, admin, wants_events;
@@ -138,6 +147,7 @@ struct broker {
     bool unfinished;      /* this turn has done its part, and more is due */
     uint32_t first_space; /* whose effects come first in the next turn */
     struct turns turns;
+    struct node_counts counts;
     TAILQ_HEAD(, leaving) leavings; /* spaces.c */
     bool draining;
     struct bump bump;          /* for the one spec that is being looked at */
@@ -160,6 +170,17 @@ const char *status_reason_word(enum store_reason reason);
 /* Why a get of this found nothing: "... was retired 12 s ago: consumed". */
 void status_not_found(char out[SENTENCE_BYTES], const struct broker *broker,
                       const struct space *space, const char *sample_id, uint64_t generation);
+
+/* The time of this moment, for measuring: broker->now_ns is that of the last message or turn. */
+static inline uint64_t broker_moment_ns(const struct broker *broker) {
+    return broker->options.clock_ns ? broker->options.clock_ns(broker->options.owner)
+                                    : broker->now_ns;
+}
+
+/* The store has refused something, and whoever asked is told so. */
+static inline void space_count_refusal(struct space *space, const struct store_refusal *refusal) {
+    space->counts.refused[refusal->cause]++;
+}
 
 /* ---- spaces.c ---- */
 struct space *space_find(struct broker *broker, const char *name);
@@ -193,6 +214,9 @@ static inline struct attachment *session_attachment(struct broker_session *sessi
 }
 /* Ends what the session holds under that handle. False: some of it in turns to come. */
 bool session_detach(struct broker_session *session, struct attachment *attachment);
+/* Admits a session that was over a limit when it connected, if there is room for it now. False with
+ * a sentence that names the limit. True for one that was admitted before. */
+bool session_admit(struct broker_session *session, char *why, size_t why_bytes);
 
 /* Gives it a number. name: must stay where it is. */
 void owner_add(struct broker *broker, struct owner *owner, const char *name);

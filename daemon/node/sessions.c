@@ -1,8 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Sessions: the clients that are connected, and the stores that each has opened.
+ * Sessions: the clients, and the stores that each has opened.
  *
  *   connected -> greeted (Hello) -> stores opened and closed, requests -> closed
+ *        ^                                                    |
+ *        +-- resumed by a new connection -- parked <-- its connection broke, its process lives
+ *
+ * A session is its client's, not its connection's. A parked session holds all that it held, and
+ * counts against all limits as if it were connected. Its client comes back with the number of the
+ * session and its token. Who watches the process, and closes a parked session when it dies, is
+ * local/lasting.c.
+ *
+ * A new connection counts as a session from the beginning. At a limit that would keep out those who
+ * only come back, so whoever has sessions already gets as many connections over the limit as he has
+ * sessions (over_limit); such a connection is counted nowhere, and is refused with its Hello unless
+ * that comes back to a session, or there is room by then.
  *
  * When a session closes its calls end without an answer, and what it holds in the stores is given
  * back: at once, or, where that is much, in turns to come (space_leave()). Until then its account
@@ -12,6 +24,7 @@
  * its number alone.
  */
 #include <assert.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -106,6 +119,35 @@ static uint64_t sessions_now_ns(const struct broker *broker) {
                                     : broker->now_ns;
 }
 
+/* Each of a user's sessions may be about to be come back to, by one connection. The list is walked
+ * only at a limit, and is as long as max_sessions at most, twice. */
+static bool sessions_may_come_back(const struct broker *broker, uid_t uid) {
+    const struct broker_session *session;
+    uint32_t lasting = 0, over_limit = 0;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->credentials.uid == uid) {
+            lasting += session->lasts;
+            over_limit += session->over_limit;
+        }
+    return over_limit < lasting;
+}
+
+static void sessions_count(struct broker_session *session) {
+    account_add(session->account, CHARGE_SESSIONS, 1);
+    session->broker->session_count++;
+    session->broker->admin_count += session->admin;
+}
+
+bool session_admit(struct broker_session *session, char *why, size_t why_bytes) {
+    if (!session->over_limit)
+        return true;
+    if (!sessions_admit(session->broker, session->account->parent, session->admin, why, why_bytes))
+        return false;
+    session->over_limit = false;
+    sessions_count(session);
+    return true;
+}
+
 /* The account comes first, because the limit on sessions per user is counted there. Nothing is
  * charged before the session is admitted. */
 struct broker_session *broker_session_open(struct broker *broker,
@@ -117,7 +159,8 @@ struct broker_session *broker_session_open(struct broker *broker,
         session ? accounts_session(broker, broker->next_owner + 1, credentials->uid) : NULL;
     bool admin = broker_is_admin(broker, credentials->uid);
     snprintf(why, why_bytes, "the broker is out of memory");
-    if (!account || !sessions_admit(broker, account->parent, admin, why, why_bytes)) {
+    bool admitted = account && sessions_admit(broker, account->parent, admin, why, why_bytes);
+    if (!account || (!admitted && !sessions_may_come_back(broker, credentials->uid))) {
         if (account)
             accounts_unhold(broker, account);
         free(session);
@@ -130,16 +173,65 @@ struct broker_session *broker_session_open(struct broker *broker,
     session->admin = admin;
     session->account = account;
     session->opened_ns = session->last_ns = sessions_now_ns(broker);
-    account_add(account, CHARGE_SESSIONS, 1);
+    session->over_limit = !admitted;
+    randombytes_buf(session->token, sizeof session->token);
+    if (admitted)
+        sessions_count(session);
     TAILQ_INIT(&session->calls);
     owner_add(broker, &session->owner, session->name);
     session->owner.session = session;
     snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u",
              (unsigned long long)session->owner.id, (int)credentials->pid, credentials->uid);
     TAILQ_INSERT_TAIL(&broker->sessions, session, link);
-    broker->session_count++;
-    broker->admin_count += admin;
     return session;
+}
+
+/* ---- coming back ---- */
+
+/* What a client is told of as long as it is connected, and asks for anew when it comes back. */
+bool broker_session_park(struct broker_session *session, uint64_t now_ns) {
+    struct broker *broker = session->broker;
+    if (!session->lasts)
+        return false;
+    broker->now_ns = now_ns > broker->now_ns ? now_ns : broker->now_ns;
+    calls_abandon(session);
+    session->client = NULL;
+    session->greeted = session->wants_events = session->claiming = false;
+    session->challenge = (struct challenge){0};
+    session->parked_ns = broker->now_ns;
+    return true;
+}
+
+static struct broker_session *sessions_find(struct broker *broker, uint64_t id) {
+    struct broker_session *session;
+    TAILQ_FOREACH (session, &broker->sessions, link)
+        if (session->owner.id == id)
+            return session;
+    return NULL;
+}
+
+/* Compared in constant time. That the number exists is no secret, but the token is. Another user's
+ * session is as good as none. */
+struct broker_session *broker_session_claimed(struct broker *broker, const Fb__Hello *hello,
+                                              const struct broker_credentials *credentials) {
+    struct broker_session *session = sessions_find(broker, hello->session_id);
+    if (!session || !session->lasts)
+        return NULL;
+    if (session->credentials.uid == credentials->uid && hello->token.len == BROKER_TOKEN_BYTES &&
+        auth_equal(session->token, hello->token.data, BROKER_TOKEN_BYTES))
+        return session;
+    log_limited(LOG_LEVEL_WARNING, credentials->uid,
+                "pid %d uid %u named session %llu with a wrong token, or as another user: it gets "
+                "a session of its own",
+                (int)credentials->pid, credentials->uid, (unsigned long long)hello->session_id);
+    return NULL;
+}
+
+void broker_session_resume(struct broker_session *session, void *client) {
+    session->client = client;
+    session->parked_ns = 0;
+    session->resumed = true;
+    session->last_ns = sessions_now_ns(session->broker);
 }
 
 /* ---- leaving ---- */
@@ -167,9 +259,11 @@ void broker_session_close(struct broker_session *session, uint64_t now_ns) {
             over &= session_detach(session, &session->attachments[i]);
     TAILQ_REMOVE(&broker->sessions, session, link);
     owner_remove(&session->owner);
-    broker->session_count--;
-    broker->admin_count -= session->admin;
-    account_release(session->account, CHARGE_SESSIONS, 1);
+    if (!session->over_limit) {
+        broker->session_count--;
+        broker->admin_count -= session->admin;
+        account_release(session->account, CHARGE_SESSIONS, 1);
+    }
     for (enum charge charge = 0; charge < CHARGES; charge++) /* acks alone outlive a session */
         assert(!over || charge == CHARGE_PENDING_ENDS || !session->account->used[charge]);
     accounts_unhold(broker, session->account);

@@ -42,6 +42,7 @@ static void turns_warn(struct broker *broker, uint64_t turn_ns, uint64_t pump_ns
 void broker_turn_took(struct broker *broker, uint64_t now_ns, uint64_t turn_ns, uint64_t pump_ns) {
     struct turns *turns = &broker->turns;
     struct turns_part *part = turns_part(turns, now_ns);
+    histogram_add(&broker->counts.turns, turn_ns);
     if (turn_ns > part->longest_ns)
         part->longest_ns = turn_ns;
     if (turn_ns > turns->longest_ns)

@@ -105,10 +105,18 @@ static void access_hello(struct request *request) {
         request_reply(request, FB__STATUS__UNSUPPORTED, sentence);
         return;
     }
+    char full[SENTENCE_BYTES];
+    if (!session_admit(session, full, sizeof full)) {
+        log_limited(LOG_LEVEL_WARNING, session->credentials.uid, "%s: refused: %s", session->name,
+                    full);
+        request_reply(request, FB__STATUS__FULL, full);
+        return;
+    }
     session->greeted = true;
+    session->lasts = hello->lasts;
     session->client_id = hello->client_id;
     access_describe_session(session, hello->client_name);
-    log_debug("%s: connected", session->name);
+    log_debug("%s: %s", session->name, session->resumed ? "has come back" : "connected");
     Fb__Limits limits;
     access_fill_limits(session->broker->config, &limits);
     Fb__HelloReply result = FB__HELLO_REPLY__INIT;
@@ -119,6 +127,12 @@ static void access_hello(struct request *request) {
     result.broker_version = (char *)FEATURED_VERSION;
     result.limits = &limits;
     result.admin = session->admin;
+    if (session->lasts)
+        result.token = (ProtobufCBinaryData){sizeof session->token, session->token};
+    result.resumed = session->resumed;
+    if (session->resumed)
+        claim_begin(session);
+    session->resumed = false;
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
     reply.result_case = FB__CLIENT_REPLY__RESULT_HELLO;
     reply.hello = &result;
@@ -163,7 +177,8 @@ static int access_attach(struct broker_session *session, struct space *space, bo
         return -1;
     }
     account_add(session->account, CHARGE_HANDLES, 1);
-    session->attachments[index] = (struct attachment){space, holder, write};
+    session->attachments[index] =
+        (struct attachment){.space = space, .holder = holder, .write = write};
     return index;
 }
 

@@ -11,6 +11,7 @@
  * release or with the session. A result that does not fit into the one answer of a batch gives its
  * lease back and is refused: no client holds a lease that it was not told of.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,6 +129,29 @@ static void get_free_item(struct item *item) {
     free(get_of(item)->checksums);
 }
 
+static void get_took(const struct item *item, uint64_t ns) {
+    struct node_counts *counts = &item->call->broker->counts;
+    histogram_add(get_of(item)->find.over_network ? &counts->get_remote : &counts->get_local, ns);
+}
+
+/* What is neither the home nor the transfer is waiting: for the sample to be put, for a lease, for
+ * the index. */
+static void get_phases(const struct item *item, char out[PHASES_BYTES]) {
+    const struct find *find = &get_of(item)->find;
+    uint64_t known_ns = find->home_ns + find->reader.room_ns + find->reader.wire_ns;
+    uint64_t took_ns = item_took_ns(item);
+    if (!known_ns)
+        snprintf(out, PHASES_BYTES, "all of it until the sample was found");
+    else
+        snprintf(out, PHASES_BYTES,
+                 "%llu ms for the answer of node %s, %llu ms for room to land in, %llu ms on the "
+                 "wire, %llu ms for the rest",
+                 (unsigned long long)(find->home_ns / NS_PER_MS), item->ref.home,
+                 (unsigned long long)(find->reader.room_ns / NS_PER_MS),
+                 (unsigned long long)(find->reader.wire_ns / NS_PER_MS),
+                 (unsigned long long)((took_ns > known_ns ? took_ns - known_ns : 0) / NS_PER_MS));
+}
+
 static void get_fill_result(const struct item *item, Fb__GetResult *result) {
     const struct get_item *get = get_of(item);
     fb__get_result__init(result);
@@ -171,6 +195,9 @@ const struct request_kind get_kind = {
     .answer = get_answer,
     .expire = get_expire,
     .leave = get_leave,
+    .took = get_took,
+    .name = "get",
+    .phases = get_phases,
     .free_item = get_free_item,
 };
 
@@ -182,6 +209,7 @@ static void get_release_one(struct broker_session *session, const struct attachm
     struct store *store = attachment->space->store;
     if (asked->corrupt) {
         uint64_t generation = 0;
+        attachment->space->counts.corrupt_reads++;
         const char *home = remote_lease_is_corrupt(
             broker, store,
             store_lease_cookie(store, attachment->holder, asked->lease_hi, asked->lease_lo),

@@ -40,7 +40,8 @@
     KIND(INDEX_LIST, index_list_kind)                                                              \
     KIND(INDEX_CHECK, index_check_kind)                                                            \
     KIND(SESSIONS, sessions_kind)                                                                  \
-    KIND(GIVE_UP, give_up_kind)
+    KIND(GIVE_UP, give_up_kind)                                                                    \
+    KIND(HOLDS, holds_kind)
 
 /* Kept with the broker: items that wait for neither a store nor an answer. */
 struct requests {
@@ -51,6 +52,9 @@ struct requests {
 #define REQUEST_KIND_DECLARE(op, kind) extern const struct request_kind kind;
 REQUEST_KINDS(REQUEST_KIND_DECLARE)
 #undef REQUEST_KIND_DECLARE
+
+/* The session was come back to: its client says next what it holds. (claim.c) */
+void claim_begin(struct broker_session *session);
 
 /* The store that the session has opened under the handle, or else, for an admin, the one of that
  * name. NULL: there is none, and the request has been answered. (requests.c) */

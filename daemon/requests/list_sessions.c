@@ -71,6 +71,8 @@ static void sessions_add(struct session_page *page, const struct broker_session 
     info->admin = session->admin;
     info->age_ms = sessions_ms_since(broker, session->opened_ns);
     info->idle_ms = sessions_ms_since(broker, session->last_ns);
+    if (session->parked_ns) /* 0 says that it is connected */
+        info->parked_ms = 1 + sessions_ms_since(broker, session->parked_ns);
     info->stores = sessions_count_stores(session);
     info->holds = &page->holds[page->count];
     sessions_fill_holdings(session->account, info->holds);

@@ -39,6 +39,7 @@ struct put_item {
     struct inline_put *kept; /* while it waits for room */
     Fb__PutResult result;
     struct publish_waiter committed;
+    uint64_t room_ns; /* so long after the request there was room for it; 0 = never asked for */
 };
 
 static struct put_item *put_of(const struct item *item) {
@@ -150,6 +151,7 @@ static void put_reserved(struct item *item, const struct store_reservation *rese
                          const struct inline_put *put, const uint8_t *bytes) {
     put_of(item)->result.reservation = reservation->token;
     put_of(item)->result.extent_offset = reservation->place.offset;
+    put_of(item)->room_ns = item_took_ns(item);
     if (!put) {
         item_done(item, FB__STATUS__OK, NULL);
         return;
@@ -163,6 +165,7 @@ static void put_reserved(struct item *item, const struct store_reservation *rese
 static void put_refused(struct item *item, enum store_result result,
                         const struct store_refusal *refusal, bool waited) {
     char sentence[SENTENCE_BYTES];
+    space_count_refusal(item->call->space, refusal);
     status_sentence(sentence, item->call->space, result, refusal, item->ref.sample_id);
     if (result == STORE_E_FULL && item_index(item) < ROOM_TOLD_ITEMS)
         status_add_room(sentence, item->call->broker, item->call->space, refusal);
@@ -465,14 +468,36 @@ static void put_leave(struct item *item) {
     put_forget_payload(item);
 }
 
+/* What is not the wait for room is the way to the index, where there is one. */
+static void put_phases(const struct item *item, char out[PHASES_BYTES]) {
+    const uint64_t took_ns = item_took_ns(item), room_ns = put_of(item)->room_ns;
+    const bool had_room = room_ns || item->call->kind == &put_commit_kind;
+    snprintf(out, PHASES_BYTES, "%llu ms until there was room%s, %llu ms for the rest",
+             (unsigned long long)((had_room ? room_ns : took_ns) / NS_PER_MS),
+             had_room ? "" : " (there was none)",
+             (unsigned long long)((had_room ? took_ns - room_ns : 0) / NS_PER_MS));
+}
+
+static void put_reserve_took(const struct item *item, uint64_t ns) {
+    histogram_add(&item->call->broker->counts.reserve, ns);
+}
+
+static void put_commit_took(const struct item *item, uint64_t ns) {
+    histogram_add(&item->call->broker->counts.commit, ns);
+}
+
+static void put_inline_took(const struct item *item, uint64_t ns) {
+    histogram_add(&item->call->broker->counts.put_inline, ns);
+}
+
 /* The store keeps the time of those that wait for room, and a commit is not given up. */
-#define PUT_KIND(function)                                                                         \
+#define PUT_KIND(word, name_)                                                                      \
     {                                                                                              \
-        .begin = (function), .item_bytes = sizeof(struct put_item), .answer = put_answer,          \
-        .leave = put_leave                                                                         \
+        .begin = put_##word, .item_bytes = sizeof(struct put_item), .answer = put_answer,          \
+        .leave = put_leave, .took = put_##word##_took, .name = (name_), .phases = put_phases       \
     }
 
-const struct request_kind put_reserve_kind = PUT_KIND(put_reserve);
-const struct request_kind put_commit_kind = PUT_KIND(put_commit);
-const struct request_kind put_inline_kind = PUT_KIND(put_inline);
+const struct request_kind put_reserve_kind = PUT_KIND(reserve, "reserve");
+const struct request_kind put_commit_kind = PUT_KIND(commit, "commit");
+const struct request_kind put_inline_kind = PUT_KIND(inline, "put");
 const struct request_kind put_cancel_kind = {.begin = put_cancel};

@@ -108,7 +108,7 @@ static bool audit_sample(struct audit *audit, uint32_t i) {
     sum->leases_of_samples += s->lease_count;
     if (state == STORE_GONE) {
         sum->gone++;
-        sum->tombstones += !s->effect_queued;
+        sum->tombstones += !sample_flag(s, WORD_TELL);
         return audit_state(audit, i);
     }
     *(landing ? &sum->landing : &sum->home[state]) += 1;
@@ -190,9 +190,9 @@ static bool audit_lists(struct audit *audit) {
     /* gc relies on this order: it stops at the first one that is young enough. */
     uint64_t since = 0;
     for (uint32_t at = store->resident.head; at != NONE; at = sample_at(store, at)->age.next) {
-        if (sample_at(store, at)->since_ns < since)
+        if (sample_stamp(sample_at(store, at))->since_ns < since)
             return audit_wrong(audit, "the age list is not in order at sample slot %u", at);
-        since = sample_at(store, at)->since_ns;
+        since = sample_stamp(sample_at(store, at))->since_ns;
     }
     return true;
 }

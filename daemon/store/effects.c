@@ -56,7 +56,6 @@ static void effects_unlink_ref(struct store *store, uint32_t ref) {
 }
 
 void effect_sample_retired(struct store *store, uint32_t sample) {
-    sample_at(store, sample)->effect_queued = true;
     effects_append(store, REF_SAMPLE | sample);
 }
 

@@ -21,6 +21,7 @@
 #include "store/extent.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 #define UNIT_SHIFT  6u
 #define ROW_BITS    5u
@@ -154,6 +155,8 @@ struct extent_map *extent_init(void *memory, uint64_t base_offset, uint64_t regi
     map->touched = 0;
     map->spare = EXTENT_NONE;
     map->first = EXTENT_NONE;
+    map->row_bits = 0;
+    memset(map->class_bits, 0, sizeof map->class_bits);
     for (uint32_t i = 0; i < ROWS * ROW_CLASSES; i++)
         map->heads[i] = EXTENT_NONE;
     if (!region_bytes)
@@ -236,18 +239,10 @@ static uint32_t extent_split(struct extent_map *map, uint32_t index, uint64_t of
     return behind;
 }
 
-/* The hole that was found leaves its list; what is not needed of it, before the aligned start and
- * behind the end, goes back as holes of their own. */
-uint32_t extent_alloc(struct extent_map *map, uint64_t bytes, uint32_t align_bytes,
-                      uint64_t *offset_out) {
-    bytes = extent_align_up(bytes ? bytes : 1, EXTENT_UNIT_BYTES);
-    if (bytes > map->region_bytes || !extent_nodes_left(map))
-        return EXTENT_NONE;
-    uint32_t index = extent_search(map, bytes, align_bytes);
-    if (index == EXTENT_NONE)
-        return EXTENT_NONE;
+/* The hole leaves its list; what is not needed of it, before the start and behind the end, goes
+ * back as holes of their own. */
+static uint32_t extent_cut(struct extent_map *map, uint32_t index, uint64_t start, uint64_t bytes) {
     extent_hole_remove(map, index);
-    uint64_t start = extent_align_up(map->nodes[index].offset, align_bytes);
     if (start > map->nodes[index].offset) {
         uint32_t before = index;
         index = extent_split(map, before, start);
@@ -257,8 +252,25 @@ uint32_t extent_alloc(struct extent_map *map, uint64_t bytes, uint32_t align_byt
         extent_hole_insert(map, extent_split(map, index, start + bytes));
     map->nodes[index].bytes |= USED;
     map->used_bytes += bytes;
-    *offset_out = start;
     return index;
+}
+
+uint32_t extent_alloc(struct extent_map *map, uint64_t bytes, uint32_t align_bytes,
+                      uint64_t *offset_out) {
+    bytes = extent_align_up(bytes ? bytes : 1, EXTENT_UNIT_BYTES);
+    if (bytes > map->region_bytes || !extent_nodes_left(map))
+        return EXTENT_NONE;
+    uint32_t index = extent_search(map, bytes, align_bytes);
+    if (index == EXTENT_NONE)
+        return EXTENT_NONE;
+    *offset_out = extent_align_up(map->nodes[index].offset, align_bytes);
+    return extent_cut(map, index, *offset_out, bytes);
+}
+
+/* All that is free behind the last extent is one hole, and the new one lies in it. */
+uint32_t extent_place(struct extent_map *map, uint32_t last, uint64_t offset, uint64_t bytes) {
+    uint32_t hole = last == EXTENT_NONE ? map->first : map->nodes[last].next;
+    return extent_cut(map, hole, offset, bytes);
 }
 
 /* Joins `behind` to the node before it. Neither is in a class list. */

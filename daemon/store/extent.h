@@ -19,7 +19,7 @@ struct extent_map; /* opaque; lies at the start of the caller's memory */
 
 /* Bytes of metadata for at most max_extents allocations at a time. */
 size_t extent_map_bytes(uint32_t max_extents);
-/* memory: zeroed, 64-byte aligned, extent_map_bytes(max_extents) long. The region is
+/* memory: 64-byte aligned, extent_map_bytes(max_extents) long. The region is
  * [base_offset, base_offset + region_bytes); both multiples of 4096. */
 struct extent_map *extent_init(void *memory, uint64_t base_offset, uint64_t region_bytes,
                                uint32_t max_extents);
@@ -27,6 +27,10 @@ struct extent_map *extent_init(void *memory, uint64_t base_offset, uint64_t regi
  * 4096. The caller keeps count: more than max_extents at a time is EXTENT_NONE as well. */
 uint32_t extent_alloc(struct extent_map *map, uint64_t bytes, uint32_t align_bytes,
                       uint64_t *offset_out);
+/* Takes [offset, offset + bytes), both multiples of 64, which the caller knows to be free and
+ * behind all that was taken; `last` is the handle that the call before returned, EXTENT_NONE at
+ * first. */
+uint32_t extent_place(struct extent_map *map, uint32_t last, uint64_t offset, uint64_t bytes);
 void extent_free(struct extent_map *map, uint32_t extent);
 
 uint64_t extent_largest_free(const struct extent_map *map);

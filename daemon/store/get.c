@@ -77,7 +77,7 @@ enum store_result store_get(struct store *store, uint32_t holder, const struct s
         return get_wait_for_it(store, holder, get,
                                found == STORE_WAIT ? UINT64_MAX : get->deadline_ns, now_ns,
                                refusal);
-    uint32_t lease = lease_grant(store, sample, holder, get->cookie, now_ns);
+    uint32_t lease = lease_grant(store, sample, holder, get->cookie, 0, now_ns);
     if (lease == NONE)
         return refuse(refusal, STORE_E_FULL, STORE_CAUSE_LEASES, store->options.max_leases,
                       store->leases.used - store->ended_count, 1);

@@ -16,12 +16,13 @@ enum store_result store_holder_open(struct store *store, uint64_t owner, struct 
     uint32_t index = pool_take(store, &store->holders);
     if (index == NONE)
         return STORE_E_LIMIT;
-    *holder_at(store, index) = (struct holder_slot){.open = 1,
-                                                    .owner = owner,
+    *holder_at(store, index) = (struct holder_slot){.owner = owner,
                                                     .account = account,
                                                     .leases = LIST_EMPTY,
                                                     .reservations = LIST_EMPTY,
                                                     .waiters = LIST_EMPTY};
+    store_in_order(); /* the commit point: from here on the slot is somebody's */
+    holder_at(store, index)->open = 1;
     *holder_out = index;
     return STORE_OK;
 }
@@ -53,4 +54,43 @@ bool store_holder_close_some(struct store *store, uint32_t index, uint32_t budge
 void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns) {
     while (!store_holder_close_some(store, holder, UINT32_MAX, now_ns))
         ;
+}
+
+/* ---- after store_attach() ---- */
+/* False: nobody's. What it holds is put into its lists later. */
+bool holder_restore(struct store *store, uint32_t index) {
+    struct holder_slot *holder = holder_at(store, index);
+    if (!holder->open)
+        return false;
+    holder->account = NULL;
+    holder->reserved_bytes = 0;
+    holder->lease_count = holder->reservation_count = 0;
+    holder->leases = holder->reservations = holder->waiters = LIST_EMPTY;
+    return true;
+}
+
+/* The cursor is the holder shown last + 1. */
+bool store_holder_next(const struct store *store, uint32_t *cursor, uint32_t *holder_out,
+                       uint64_t *owner_out) {
+    while (*cursor < store->holders.touched) {
+        uint32_t index = (*cursor)++;
+        if (!holder_at(store, index)->open)
+            continue;
+        *holder_out = index;
+        *owner_out = holder_at(store, index)->owner;
+        return true;
+    }
+    return false;
+}
+
+/* A holder without an account charges nobody, so that until it is adopted its leases may end like
+ * those of any other. */
+void store_holder_adopt(struct store *store, uint32_t index, uint64_t owner,
+                        struct account *account) {
+    struct holder_slot *holder = holder_at(store, index);
+    holder->owner = owner;
+    holder->account = account;
+    account_add(account, CHARGE_LEASES, holder->lease_count);
+    account_add(account, CHARGE_RESERVATIONS, holder->reservation_count);
+    account_add(account, CHARGE_RESERVED_BYTES, holder->reserved_bytes);
 }

@@ -34,7 +34,7 @@ enum store_result lease_check(const struct store *store, uint32_t holder,
 /* The running number makes each use of a slot have another token: an old token never fits a new
  * lease. */
 static void lease_make_token(struct store *store, uint32_t index, struct lease_slot *lease) {
-    uint64_t input[2] = {index, ++store->token_count}, hash[2];
+    uint64_t input[2] = {index, ++store->kept.token_count}, hash[2];
     crypto_shorthash_siphashx24((unsigned char *)hash, (const unsigned char *)input, sizeof input,
                                 store->key);
     lease->hi = (hash[0] & ~0xffffffffull) | index;
@@ -47,7 +47,7 @@ static void lease_make_token(struct store *store, uint32_t index, struct lease_s
  * A landing copy that nobody reads is in the list of idle copies, from which landing takes room.
  * With its first lease it leaves that list. */
 uint32_t lease_grant(struct store *store, uint32_t sample_index, uint32_t holder, uint64_t cookie,
-                     uint64_t now_ns) {
+                     uint64_t unheard, uint64_t now_ns) {
     if (store->leases.used - store->ended_count >= store->options.max_leases)
         return NONE;
     uint32_t index = pool_take(store, &store->leases);
@@ -56,11 +56,15 @@ uint32_t lease_grant(struct store *store, uint32_t sample_index, uint32_t holder
     *lease = (struct lease_slot){.generation = sample->generation,
                                  .cookie = cookie,
                                  .since_ns = now_ns,
+                                 .orders = {order_next(store)},
                                  .sample = sample_index,
                                  .sample_use = word_use(&sample->word),
                                  .holder = holder};
     lease_make_token(store, index, lease);
     bool first = !sample->lease_count++;
+    if (!sample->read && !sample_flag(sample, WORD_LANDING))
+        histogram_add_span(&store->lives.first_get, sample_stamp(sample)->since_ns, now_ns);
+    sample->read = true;
     if (first && !sample_flag(sample, WORD_LANDING))
         store->leased_bytes += sample->extent_bytes;
     if (first && sample_flag(sample, WORD_LANDING)) {
@@ -72,8 +76,8 @@ uint32_t lease_grant(struct store *store, uint32_t sample_index, uint32_t holder
     holder_at(store, holder)->lease_count++;
     account_add(holder_at(store, holder)->account, CHARGE_LEASES, 1);
     store->lease_count++;
-    store->gets++;
-    word_commit(&lease->word, LEASE_LIVE, STORE_RETURNED);
+    store->kept.gets++;
+    word_commit(&lease->word, LEASE_LIVE, STORE_RETURNED, 0, unheard);
     return index;
 }
 
@@ -96,25 +100,16 @@ void lease_bury(struct store *store, uint32_t index) {
     uint32_t oldest = store->ended.head;
     list_remove(store, &store->leases, LEASE_BY_HOLDER, &store->ended, oldest);
     store->ended_count--;
-    word_commit(&lease_at(store, oldest)->word, LEASE_FREE, 0);
+    word_commit(&lease_at(store, oldest)->word, LEASE_FREE, 0, 0, 0);
     pool_give(store, &store->leases, oldest);
 }
 
-/* From here on the slot belongs to the queue of effects, until the effect is pulled. */
-static void lease_tell_ended(struct store *store, uint32_t index) {
-    lease_at(store, index)->effect_queued = true;
-    effect_lease_ended(store, index);
-}
-
-/* An ended lease whose owner was told `returned` turns out to be consumed: the owner is told once
- * more. If the first effect still waits nothing need be done; it reads the word when it is pulled,
- * and will say consumed. */
-static void lease_tell_again(struct store *store, uint32_t index) {
-    if (lease_at(store, index)->effect_queued)
-        return; /* not told yet: the one effect will say consumed */
-    list_remove(store, &store->leases, LEASE_BY_HOLDER, &store->ended, index);
-    store->ended_count--;
-    lease_tell_ended(store, index);
+/* The youngest of the ended ones from now on, with nothing left to tell; committed at once. */
+void lease_told(struct store *store, uint32_t index) {
+    struct lease_slot *lease = lease_at(store, index);
+    uint64_t next = lease_stamp(store, lease);
+    word_set(&lease->word, (word_load(&lease->word) & ~(WORD_STAMP | WORD_TELL)) | next);
+    lease_bury(store, index);
 }
 
 /* What the end of a lease, or a late `consumed`, means for the generation that it was on. While
@@ -123,7 +118,7 @@ static void lease_tell_again(struct store *store, uint32_t index) {
  *   RESIDENT landing copy, not cached: it was here for its readers alone.
  *   RESIDENT at home, policy on-release: it is retired if enough readers have consumed it.
  *   RESIDENT otherwise: it stays, for other readers, for an ack, or as a cache. */
-static void lease_reader_left(struct store *store, uint32_t index, uint64_t now_ns) {
+void lease_reader_left(struct store *store, uint32_t index, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
     if (sample->lease_count)
         return;
@@ -139,11 +134,42 @@ static void lease_reader_left(struct store *store, uint32_t index, uint64_t now_
         sample_retire(store, index, STORE_CONSUMED, now_ns);
 }
 
+/* The end of a lease, and what is still to be done because of it: `tell`, an effect for its owner;
+ * the count of readers that have consumed; perhaps the end of the sample. One store commits the end
+ * together with a note of all that (flags), so that attach finishes it and nothing counts twice:
+ *   WORD_TELL     the effect is to be pulled; pulling takes the flag away
+ *   WORD_ENDING   the count and lease_reader_left() are not done yet (lease_worked_off() ends that)
+ *   WORD_COUNT    the lowest bit of the count that includes this reader. The count has been raised
+ *                 if its lowest bit is the same, else attach raises it.
+ * Returns with the count raised. */
+static void lease_commit_end(struct store *store, struct lease_slot *lease, enum store_how how,
+                             bool tell, bool counts) {
+    struct sample_slot *sample = sample_at(store, lease->sample);
+    uint64_t set = counts ? WORD_ENDING : 0, kept = WORD_TELL;
+    bool consumed = counts && how == STORE_CONSUMED_BY_READER;
+    bool queued = word_load(&lease->word) & WORD_TELL;
+    if (consumed && !(sample->consumed & 1))
+        set |= WORD_COUNT;
+    if (tell && !queued)
+        set |= WORD_TELL;
+    if (lease_state(lease) == LEASE_LIVE || (tell && !queued))
+        set |= lease_stamp(store, lease);
+    else
+        kept |= WORD_STAMP; /* it stays where it is, in the queue or among the ended ones */
+    word_commit(&lease->word, LEASE_ENDED, how, kept, set);
+    sample->consumed += consumed;
+}
+
+static void lease_worked_off(struct lease_slot *lease) {
+    word_unflag(&lease->word, WORD_ENDING | WORD_COUNT);
+}
+
 /* tell: put the effect into the queue, if the owner gave a cookie. A grant that is undone before
  * anybody heard of it is not told.
  *
  * Counters, lists and the word are brought up to date before lease_reader_left(), which may free
- * the sample: whatever is freed must look as if nobody had ever read it. */
+ * the sample: whatever is freed must look as if nobody had ever read it. The place of an idle copy
+ * among the others is stored before the word: while it is leased the place means nothing. */
 void lease_end(struct store *store, uint32_t index, enum store_how how, bool tell,
                uint64_t now_ns) {
     struct lease_slot *lease = lease_at(store, index);
@@ -154,22 +180,23 @@ void lease_end(struct store *store, uint32_t index, enum store_how how, bool tel
     holder->lease_count--;
     account_release(holder->account, CHARGE_LEASES, 1);
     store->lease_count--;
-    word_commit(&lease->word, LEASE_ENDED, how);
-    sample->consumed += how == STORE_CONSUMED_BY_READER;
     bool last = !--sample->lease_count, landing = sample_flag(sample, WORD_LANDING);
     bool idle = last && landing && sample_state(sample) == STORE_RESIDENT;
     if (last && !landing)
         store->leased_bytes -= sample->extent_bytes;
     if (idle) {
+        sample_to_end(store, lease->sample, 0);
         list_append(store, &store->samples, SAMPLE_AGE, &store->idle, lease->sample);
         store->idle_bytes += sample->extent_bytes;
     }
-    uint32_t sample_index = lease->sample;
-    if (tell && lease->cookie)
-        lease_tell_ended(store, index);
-    else
+    tell = tell && lease->cookie;
+    lease_commit_end(store, lease, how, tell, true);
+    if (tell)
+        effect_lease_ended(store, index);
+    lease_reader_left(store, lease->sample, now_ns);
+    lease_worked_off(lease);
+    if (!tell)
         lease_bury(store, index);
-    lease_reader_left(store, sample_index, now_ns);
 }
 
 /* One comparison of all bits, so that the time that it takes tells nothing about how much of a
@@ -186,7 +213,9 @@ uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo) {
     return index;
 }
 
-/* The word is set first: said a second time it does not count again. The sample may be gone or its
+/* Said a second time it does not count again, for the word says so. An effect that has not been
+ * pulled yet reads the word when it is, and will say consumed; else the owner, who was told
+ * `returned`, is told once more. The sample may be gone or its
  * slot used by another generation by now; then the fact changes nothing here, but the owner of the
  * lease (another node's broker) is still told. */
 void lease_late_consumed(struct store *store, uint32_t index, uint64_t now_ns) {
@@ -194,11 +223,17 @@ void lease_late_consumed(struct store *store, uint32_t index, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, lease->sample);
     if (lease_how(lease) == STORE_CONSUMED_BY_READER)
         return;
-    word_commit(&lease->word, LEASE_ENDED, STORE_CONSUMED_BY_READER);
-    if (lease->cookie)
-        lease_tell_again(store, index);
-    if (word_use(&sample->word) != lease->sample_use || sample_state(sample) != STORE_RESIDENT)
-        return;
-    sample->consumed++;
-    lease_reader_left(store, lease->sample, now_ns);
+    bool counts =
+        word_use(&sample->word) == lease->sample_use && sample_state(sample) == STORE_RESIDENT;
+    bool again = lease->cookie && !(word_load(&lease->word) & WORD_TELL);
+    if (again) {
+        list_remove(store, &store->leases, LEASE_BY_HOLDER, &store->ended, index);
+        store->ended_count--;
+    }
+    lease_commit_end(store, lease, STORE_CONSUMED_BY_READER, lease->cookie, counts);
+    if (again)
+        effect_lease_ended(store, index);
+    if (counts)
+        lease_reader_left(store, lease->sample, now_ns);
+    lease_worked_off(lease);
 }

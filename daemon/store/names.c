@@ -75,6 +75,17 @@ void name_unref(struct store *store, uint32_t index) {
     pool_give(store, &store->names, index);
 }
 
+/* After an attach: what is kept of the slot is its id and `left`, and its references have been
+ * counted. Its lists are filled later. */
+void name_restore(struct store *store, uint32_t index) {
+    struct name_slot *name = name_at(store, index);
+    name->hash = (uint32_t)hash_bytes(store, name->id, name->id_bytes);
+    name->hash_next = *names_bucket(store, name->hash) - 1;
+    name->resident = name->gone = NONE;
+    name->pending = name->waiters = LIST_EMPTY;
+    *names_bucket(store, name->hash) = index + 1;
+}
+
 void name_copy(const struct store *store, uint32_t index, char out[STORE_ID_BYTES_MAX + 1]) {
     const struct name_slot *name = name_at(store, index);
     memcpy(out, name->id, name->id_bytes);

@@ -25,7 +25,7 @@ static void probe_describe(const struct store *store, uint32_t index, struct sto
                                .origin = sample->origin,
                                .landing = sample_flag(sample, WORD_LANDING),
                                .cached = sample_flag(sample, WORD_CACHED),
-                               .since_ns = sample->since_ns,
+                               .since_ns = sample_stamp(sample)->since_ns,
                                .place = sample_place(sample),
                                .leases = sample->lease_count,
                                .consumed = sample->consumed};
@@ -178,11 +178,15 @@ void store_totals(const struct store *store, struct store_totals *out) {
                                  .put_waiters = store->put_waiters,
                                  .get_waiters = store->get_waiters,
                                  .land_waiters = store->land_waiters,
-                                 .puts = store->puts,
-                                 .gets = store->gets,
-                                 .frees = store->frees,
+                                 .puts = store->kept.puts,
+                                 .gets = store->kept.gets,
+                                 .frees = store->kept.frees,
                                  .largest_free_bytes = extent_largest_free(home_map(store)),
-                                 .reserves_ended = store->reserves_ended};
+                                 .reserves_ended = store->kept.reserves_ended};
+}
+
+void store_lives(const struct store *store, struct store_lives *out) {
+    *out = store->lives;
 }
 
 /* ---- who holds the room ---- */
@@ -198,7 +202,7 @@ static void probe_room_reserver(const struct store *store, struct store_room *ou
             out->has_reserver = true;
             out->reserver = holder->owner;
             out->reserver_bytes = holder->reserved_bytes;
-            out->reserver_since_ns = sample->since_ns;
+            out->reserver_since_ns = sample_stamp(sample)->since_ns;
         }
         at = sample->age.next;
     }

@@ -19,40 +19,39 @@ uint64_t store_next_deadline_ns(const struct store *store) {
  * slot must keep the generation and the reason that the broker is to be told. Afterwards the slot
  * becomes a tombstone, at once or when its last lease ends. */
 static void pull_sample(struct store *store, uint32_t index, struct store_effect *out) {
-    struct sample_slot *sample = sample_at(store, index);
+    const struct sample_slot *sample = sample_at(store, index);
     *out = (struct store_effect){.kind = STORE_EFFECT_RETIRED,
                                  .holder = STORE_NO_HOLDER,
                                  .generation = sample->generation,
                                  .reason = sample_reason(sample)};
     name_copy(store, sample->name, out->sample_id);
-    sample->effect_queued = false;
-    if (sample_state(sample) == STORE_GONE)
-        sample_bury(store, index);
+    sample_told(store, index);
 }
 
 /* The lease becomes a tombstone that is found by its token, for a late `consumed` (lease.c). */
 static void pull_lease(struct store *store, uint32_t index, struct store_effect *out) {
-    struct lease_slot *lease = lease_at(store, index);
-    lease->effect_queued = false;
+    const struct lease_slot *lease = lease_at(store, index);
     *out = (struct store_effect){.kind = STORE_EFFECT_LEASE_ENDED,
                                  .holder = lease->holder,
                                  .cookie = lease->cookie,
                                  .generation = lease->generation,
                                  .how = lease_how(lease)};
-    lease_bury(store, index);
+    lease_told(store, index);
 }
 
 /* A put or landing was granted room, and before anybody heard of it the room was taken back: the
  * store was dropped, or the landing failed. The slot may even have been given to another generation
- * since. A token names one use of a slot, so comparing it tells. */
-static void pull_check_still_planned(const struct store *store, const struct waiter_slot *waiter,
-                                     struct store_effect *out) {
-    const struct sample_slot *sample = sample_at(store, waiter->granted);
+ * since. A token names one use of a slot, so comparing it tells. From here on the holder has heard
+ * of it, and keeps it over a restart. */
+static void pull_grant(struct store *store, const struct waiter_slot *waiter,
+                       struct store_effect *out) {
+    struct sample_slot *sample = sample_at(store, waiter->granted);
     if (sample_state(sample) != STORE_PLANNED ||
         sample_token(store, waiter->granted) != waiter->token) {
         out->result = STORE_E_NOT_FOUND;
         return;
     }
+    word_unflag(&sample->word, WORD_UNHEARD);
     out->reservation =
         (struct store_reservation){.token = waiter->token, .place = sample_place(sample)};
 }
@@ -70,10 +69,11 @@ static void pull_waiter(struct store *store, uint32_t index, struct store_effect
                                  .refusal = waiter->refusal,
                                  .generation = waiter->generation};
     if (waiter->result == STORE_OK && out->kind == STORE_EFFECT_GET) {
+        word_unflag(&lease_at(store, waiter->granted)->word, WORD_UNHEARD);
         lease_describe(store, waiter->granted, &out->lease);
         out->generation = out->lease.generation;
     } else if (waiter->result == STORE_OK) {
-        pull_check_still_planned(store, waiter, out);
+        pull_grant(store, waiter, out);
     }
     waiter_free(store, index);
 }

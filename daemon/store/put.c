@@ -98,7 +98,10 @@ enum store_result store_reserve(struct store *store, uint32_t holder, const stru
 
 /* The checksums have their room since the reservation, so nothing here can fail once the arguments
  * are right. The token of the reservation names one use of its slot: a second seal, or one that
- * comes after a cancel, does not find it. */
+ * comes after a cancel, does not find it.
+ *
+ * Commit point: SEALED. Before it generation and checksums are of a PLANNED slot, where attach sets
+ * them back; its holder is forgotten only after it. */
 enum store_result store_seal(struct store *store, uint32_t holder, uint64_t reservation,
                              const void *checksums, uint32_t checksums_bytes, uint64_t generation,
                              uint64_t now_ns) {
@@ -113,9 +116,9 @@ enum store_result store_seal(struct store *store, uint32_t holder, uint64_t rese
     sample->checksums_bytes = (uint16_t)checksums_bytes;
     sample->generation = generation;
     sample_unreserve(store, index);
+    sample_commit(store, index, STORE_SEALED, STORE_REASON_NONE, now_ns);
     sample->holder = STORE_NO_HOLDER;
     sample_hash(store, index);
-    sample_commit(store, index, STORE_SEALED, STORE_REASON_NONE, now_ns);
     return STORE_OK;
 }
 
@@ -127,13 +130,13 @@ static void put_make_resident(struct store *store, uint32_t index, uint64_t now_
     list_remove(store, &store->samples, SAMPLE_BY_NAME, &name->pending, index);
     list_append(store, &store->samples, SAMPLE_AGE, &store->resident, index);
     name->resident = index;
-    store->puts++;
+    store->kept.puts++;
     sample_commit(store, index, STORE_RESIDENT, STORE_REASON_NONE, now_ns);
 }
 
-/* The older generation is retired before the new one becomes readable, so that at no moment two
- * generations of one sample are resident: the events, the effects and the counters tell of the end
- * first, and then of the beginning. */
+/* Commit point: RESIDENT of the new generation. From then on the older one has lost, and if the
+ * process dies before it is RETIRED attach finds two resident generations of one id and retires the
+ * older. The other way round a death in between would leave the id without any. */
 enum store_result store_publish(struct store *store, uint64_t generation, uint64_t now_ns,
                                 uint64_t *superseded_out) {
     *superseded_out = 0;
@@ -147,18 +150,18 @@ enum store_result store_publish(struct store *store, uint64_t generation, uint64
         return STORE_E_NOT_FOUND;
     uint32_t name = sample_at(store, index)->name;
     uint32_t older = name_at(store, name)->resident;
+    put_make_resident(store, index, now_ns);
     if (older != NONE) {
         *superseded_out = sample_at(store, older)->generation;
         sample_retire(store, older, STORE_SUPERSEDED, now_ns);
     }
-    put_make_resident(store, index, now_ns);
     waiters_wake(store, generation, name, index, now_ns);
     store_settle(store, now_ns);
     return STORE_OK;
 }
 
 uint64_t store_reserves_ended(const struct store *store) {
-    return store->reserves_ended;
+    return store->kept.reserves_ended;
 }
 
 /* A GONE slot keeps its use count, and with it the token, until the tombstone is reused. */
@@ -187,13 +190,13 @@ uint64_t reservations_deadline_ns(const struct store *store) {
     uint64_t bound_ns = put_reserve_bound_ns(store);
     if (store->planned.head == NONE || !bound_ns)
         return UINT64_MAX;
-    return sample_at(store, store->planned.head)->since_ns + bound_ns;
+    return sample_stamp(sample_at(store, store->planned.head))->since_ns + bound_ns;
 }
 
 void reservations_expire(struct store *store, uint64_t now_ns) {
     for (uint32_t i = 0; i < EXPIRE_BUDGET && reservations_deadline_ns(store) <= now_ns; i++) {
         sample_end(store, store->planned.head, STORE_RESERVE_ENDED, now_ns);
-        store->reserves_ended++;
+        store->kept.reserves_ended++;
     }
 }
 

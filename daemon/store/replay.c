@@ -4,7 +4,8 @@
  *
  * A client that lost its connection says its last operations again, under the same numbers
  * (client_id, op_id). The caller looks here first and gives the answer that the operation had, so
- * that it is not carried out twice.
+ * that it is not carried out twice. The answers outlive the broker, and a client may repeat to the
+ * next one what it had asked of the last.
  *
  * The answers lie in a ring in which the newest overwrites the oldest, with a hash over (client,
  * operation). How long an answer is remembered is therefore a number of operations (max_replays),
@@ -56,7 +57,17 @@ static void replay_forget(struct store *store, uint32_t index) {
     replay_at(store, at)->hash_next = next;
 }
 
-/* The first answer stays: an operation that is recorded twice (its repeat was carried out while the
+static void replay_hash(struct store *store, uint32_t index) {
+    struct replay_slot *slot = replay_at(store, index);
+    uint32_t *head = replay_bucket(store, slot->op);
+    slot->hash_next = *head - 1;
+    *head = index + 1;
+}
+
+/* Commit point: op_id, stored last. A slot that is being written has none, so that a broker that
+ * dies in between has forgotten the oldest answer and not heard of the newest.
+ *
+ * The first answer stays: an operation that is recorded twice (its repeat was carried out while the
  * first one was still under way, and both ended) keeps what its client may have heard already.
  * op_id 0 is an operation that nobody will repeat. */
 void store_replay_record(struct store *store, struct store_op op,
@@ -64,13 +75,32 @@ void store_replay_record(struct store *store, struct store_op op,
     if (!op.op_id || !store->options.max_replays || replay_find(store, op) != NONE)
         return;
     uint32_t index = store->replay_at;
+    struct replay_slot *slot = replay_at(store, index);
     store->replay_at = (index + 1) % store->options.max_replays;
-    if (store->replay_count == store->options.max_replays)
+    if (slot->op.op_id)
         replay_forget(store, index);
-    else
-        store->replay_count++;
-    uint32_t *head = replay_bucket(store, op);
-    *replay_at(store, index) =
-        (struct replay_slot){.op = op, .answer = *answer, .hash_next = *head - 1};
-    *head = index + 1;
+    slot->op.op_id = 0;
+    store_in_order();
+    slot->op.client_id = op.client_id;
+    slot->answer = *answer;
+    slot->order = order_next(store);
+    store_in_order();
+    slot->op.op_id = op.op_id;
+    replay_hash(store, index);
+}
+
+/* After an attach, on an empty hash. The ring goes on behind the newest answer: if the process died
+ * while it wrote one, that slot is the next and is empty. */
+void replays_rebuild(struct store *store) {
+    uint64_t newest = 0;
+    for (uint32_t i = 0; i < store->options.max_replays; i++) {
+        const struct replay_slot *slot = replay_at(store, i);
+        if (!slot->op.op_id)
+            continue;
+        replay_hash(store, i);
+        if (slot->order > newest) {
+            newest = slot->order;
+            store->replay_at = (i + 1) % store->options.max_replays;
+        }
+    }
 }

@@ -71,7 +71,7 @@ uint32_t store_gc(struct store *store, uint64_t max_hold_ns, uint64_t now_ns, ui
     for (; at != NONE && budget; budget--) {
         const struct sample_slot *sample = sample_at(store, at);
         uint32_t next = sample->age.next;
-        if (sample->since_ns >= now_ns - max_hold_ns)
+        if (sample_stamp(sample)->since_ns >= now_ns - max_hold_ns)
             next = NONE; /* it and all behind it are younger */
         else if (!sample->lease_count) {
             sample_retire(store, at, STORE_MAX_HOLD, now_ns);

@@ -11,12 +11,20 @@
  *   RESIDENT landing copy the idle list while nobody reads it
  *   RETIRED at home       the retired list; its name's `gone` if it is the last one
  *   GONE                  the tombstones, once its effect has been pulled; its name's `gone`
- * store_audit() checks this.
+ * store_audit() checks this, and attach.c builds the lists anew by it.
  *
  * A tombstone answers for its generation: "consumed 20 s ago" instead of "never heard of". Beyond
  * max_tombstones the oldest one is freed. A GONE slot whose effect has not been pulled is no
  * tombstone yet and counts against max_samples: its slot is not free.
+ *
+ * Order of stores (a process may die between any two of them; see slots.h). A slot that is taken is
+ * FREE until its word is committed, so that the rest of it, its name and its chunks may be written
+ * in any order. A slot that ends is committed as GONE (or FREE) before its bytes, chunks and name
+ * are given back, for the next put may write there at once. RETIRED without readers is half way to
+ * GONE, and attach goes the other half.
  */
+#include <string.h>
+
 #include "store/store_internal.h"
 
 uint64_t extent_round(uint64_t bytes) {
@@ -82,12 +90,16 @@ static void samples_unhash(struct store *store, uint32_t index) {
 }
 
 /* A generation that lands here once more hides its older copy, which may be RETIRED with readers,
- * or a tombstone. The older slot lives on; it only cannot be found by its number any more. */
+ * or a tombstone. The older slot lives on; it only cannot be found by its number any more, also not
+ * after the newer one has been freed. Called after the newer one has been committed: attach finds
+ * two then, if the process dies in between, and hides the older. */
 void sample_hash(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     uint32_t older = sample_by_generation(store, sample->generation);
-    if (older != NONE)
+    if (older != NONE) {
         samples_unhash(store, older);
+        sample_at(store, older)->hidden = 1;
+    }
     uint32_t *bucket = samples_generation_bucket(store, sample->generation);
     sample->hash_next = *bucket - 1;
     sample->hashed = true;
@@ -97,7 +109,7 @@ void sample_hash(struct store *store, uint32_t index) {
 /* ---- transitions ---- */
 /* Adds or takes off (by = -1) one slot in the counters of the state that it is in. Called before
  * and after each commit, so that no transition has to know which counters it changes. */
-static void samples_count(struct store *store, const struct sample_slot *sample, uint64_t by) {
+void sample_count(struct store *store, const struct sample_slot *sample, uint64_t by) {
     enum store_state state = sample_state(sample);
     if (state == STORE_FREE)
         return;
@@ -113,17 +125,59 @@ static void samples_count(struct store *store, const struct sample_slot *sample,
     store->state_bytes[state] += by * sample->extent_bytes;
 }
 
+/* Writes the stamp that does not count yet; the flag to commit with it. */
+static uint64_t samples_stamp(struct sample_slot *sample, uint64_t since_ns, uint64_t order) {
+    uint64_t next = ~word_load(&sample->word) & WORD_STAMP;
+    sample->stamps[next != 0] = (struct stamp){.since_ns = since_ns, .order = order};
+    return next;
+}
+
+/* Last in its list from now on, in the same state since the same time. */
+void sample_to_end(struct store *store, uint32_t index, uint64_t flags_gone) {
+    struct sample_slot *sample = sample_at(store, index);
+    uint64_t next = samples_stamp(sample, sample_stamp(sample)->since_ns, order_next(store));
+    word_set(&sample->word, (word_load(&sample->word) & ~(WORD_STAMP | flags_gone)) | next);
+}
+
+/* For whoever watches: called before the slot changes, so that its state and since_ns are those
+ * that it leaves. A RETIRED one has been counted when it was retired. */
+static void samples_note_end(struct store *store, const struct sample_slot *sample,
+                             enum store_state state, enum store_reason reason, uint64_t now_ns) {
+    enum store_state before = sample_state(sample);
+    if ((state != STORE_RETIRED && state != STORE_GONE) || before == STORE_RETIRED)
+        return;
+    store->lives.ended[reason]++;
+    if (before == STORE_RESIDENT && (reason == STORE_CONSUMED || reason == STORE_ACKED))
+        histogram_add_span(&store->lives.consumed, sample_stamp(sample)->since_ns, now_ns);
+}
+
 /* The one place where the state of a slot changes. The word is stored in one piece, after all that
- * readers of it rely on. since_ns stays when a reservation is sealed (how long it has stood counts
- * from the reservation) and when a retired generation is freed. */
+ * readers of it rely on. The stamp stays when a reservation is sealed: how long it has stood counts
+ * from the reservation. since_ns stays when a retired generation is freed, and its place among the
+ * effects, too, if that it was retired has not been told yet. */
 void sample_commit(struct store *store, uint32_t index, enum store_state state,
                    enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
-    samples_count(store, sample, (uint64_t)-1);
-    if (state != STORE_SEALED && state != STORE_GONE)
-        sample->since_ns = now_ns;
-    word_commit(&sample->word, state, reason);
-    samples_count(store, sample, 1);
+    const struct stamp *before = sample_stamp(sample);
+    bool landing = sample_flag(sample, WORD_LANDING),
+         retired = sample_state(sample) == STORE_RETIRED;
+    uint64_t kept = WORD_LANDING | WORD_CACHED | WORD_DROPPED | WORD_TELL, set = 0;
+    samples_note_end(store, sample, state, reason, now_ns);
+    sample_count(store, sample, (uint64_t)-1);
+    if (state == STORE_PLANNED)
+        kept |= WORD_UNHEARD;
+    if (state == STORE_SEALED)
+        kept |= WORD_STAMP;
+    else
+        set = samples_stamp(sample, retired ? before->since_ns : now_ns,
+                            retired && sample_flag(sample, WORD_TELL) ? before->order
+                                                                      : order_next(store));
+    if (!retired && (state == STORE_RETIRED || state == STORE_GONE))
+        sample->left = sample->stamps[set != 0].order;
+    if (state == STORE_RETIRED && !landing)
+        set |= WORD_TELL;
+    word_commit(&sample->word, state, reason, kept, set);
+    sample_count(store, sample, 1);
     event_record(store, sample, now_ns);
 }
 
@@ -182,7 +236,6 @@ static void samples_join_lists(struct store *store, uint32_t index) {
     struct sample_slot *sample = sample_at(store, index);
     if (sample_flag(sample, WORD_LANDING)) {
         store->landing_bytes += sample->extent_bytes;
-        sample_hash(store, index);
         return;
     }
     store->home_bytes += sample->extent_bytes;
@@ -210,6 +263,32 @@ void sample_unreserve(struct store *store, uint32_t index) {
     account_release(holder->account, CHARGE_RESERVED_BYTES, sample->extent_bytes);
 }
 
+/* The word is stored on its own, FREE and with the use count of this use: the use count must not be
+ * lost, or an old token would fit again. */
+static void samples_fill(struct store *store, uint32_t index, const struct sample_request *request,
+                         uint32_t extent, uint64_t offset) {
+    struct sample_slot *sample = sample_at(store, index);
+    bool own = request->sample_id;
+    uint64_t use = (word_load(&sample->word) >> 32) + 1;
+    word_set(&sample->word, use << 32 | (request->landing ? WORD_LANDING : 0) |
+                                (request->waited ? WORD_UNHEARD : 0));
+    memset((char *)sample + sizeof sample->word, 0, sizeof *sample - sizeof sample->word);
+    sample->generation = request->generation;
+    sample->origin = request->origin;
+    sample->extent_offset = offset;
+    sample->extent_bytes = request->extent_bytes;
+    sample->extent = extent;
+    sample->name =
+        own ? name_ref(store, request->sample_id, request->sample_id_bytes) : request->name;
+    sample->chunk =
+        own ? spec_store(store, request->spec, request->spec_bytes, request->tensor_count)
+            : request->chunk;
+    sample->spec_bytes = (uint16_t)request->spec_bytes;
+    sample->tensor_count = request->tensor_count;
+    sample->holder = request->holder;
+    sample->leases = LIST_EMPTY;
+}
+
 /* All checks come first, and the extent, which can fail, is taken before anything else. From then
  * on nothing fails: the slot, the name and the pieces of the spec have been checked for. */
 enum store_result sample_new(struct store *store, const struct sample_request *request,
@@ -223,28 +302,12 @@ enum store_result sample_new(struct store *store, const struct sample_request *r
         result = samples_take_extent(store, request, &extent, &offset, refusal);
     if (result)
         return result;
-    bool own = request->sample_id;
-    uint32_t index = pool_take(store, &store->samples);
-    struct sample_slot *sample = sample_at(store, index);
-    uint64_t use = (word_load(&sample->word) >> 32) + 1;
-    *sample = (struct sample_slot){
-        .word = use << 32 | (request->landing ? WORD_LANDING : 0),
-        .generation = request->generation,
-        .origin = request->origin,
-        .extent_offset = offset,
-        .extent_bytes = request->extent_bytes,
-        .extent = extent,
-        .name = own ? name_ref(store, request->sample_id, request->sample_id_bytes) : request->name,
-        .chunk = own ? spec_store(store, request->spec, request->spec_bytes, request->tensor_count)
-                     : request->chunk,
-        .spec_bytes = (uint16_t)request->spec_bytes,
-        .tensor_count = request->tensor_count,
-        .holder = request->holder,
-        .leases = LIST_EMPTY,
-    };
-    samples_join_lists(store, index);
-    sample_commit(store, index, STORE_PLANNED, STORE_REASON_NONE, now_ns);
-    *index_out = index;
+    *index_out = pool_take(store, &store->samples);
+    samples_fill(store, *index_out, request, extent, offset);
+    samples_join_lists(store, *index_out);
+    sample_commit(store, *index_out, STORE_PLANNED, STORE_REASON_NONE, now_ns);
+    if (request->landing)
+        sample_hash(store, *index_out);
     return STORE_OK;
 }
 
@@ -264,41 +327,57 @@ static void samples_free_bytes(struct store *store, struct sample_slot *sample) 
 
 /* The last one of its id to leave is what store_stat() by id shows when nothing else is left:
  * `gone` is set when a slot leaves RESIDENT, or ends before it ever was. A RETIRED slot has done so
- * already. */
-static void samples_leave_name(struct store *store, uint32_t index) {
+ * already. `left` is raised after the commit: whichever sample has a greater one left later. */
+static void samples_leave_name(struct store *store, uint32_t index, enum store_state before) {
     struct sample_slot *sample = sample_at(store, index);
     struct name_slot *name = name_at(store, sample->name);
-    enum store_state state = sample_state(sample);
-    if (sample_flag(sample, WORD_LANDING))
+    if (sample_flag(sample, WORD_LANDING) || before == STORE_RETIRED)
         return;
-    if (state == STORE_PLANNED || state == STORE_SEALED)
+    if (before == STORE_PLANNED || before == STORE_SEALED)
         list_remove(store, &store->samples, SAMPLE_BY_NAME, &name->pending, index);
     if (name->resident == index)
         name->resident = NONE;
-    if (state != STORE_RETIRED)
-        name->gone = index;
+    name->gone = index;
+    name->left = sample->left;
 }
 
 /* Every way to GONE. The caller has made sure that nobody leases it: the bytes are free from here
- * on, and the next put may be given them at once.
- *
- * `early`: it ends without ever having been retired, so this is the moment at which it ended. */
+ * on, and the next put may be given them at once. */
 void sample_end(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
-    bool landing = sample_flag(sample, WORD_LANDING), early = sample_state(sample) != STORE_RETIRED;
-    if (sample_state(sample) == STORE_PLANNED && !landing)
+    enum store_state before = sample_state(sample);
+    bool landing = sample_flag(sample, WORD_LANDING);
+    if (before == STORE_PLANNED && !landing)
         sample_unreserve(store, index);
-    if (sample_state(sample) == STORE_RETIRED && !landing)
+    if (before == STORE_RETIRED && !landing)
         list_remove(store, &store->samples, SAMPLE_AGE, &store->retired, index);
-    samples_leave_name(store, index);
+    sample_commit(store, index, STORE_GONE, reason, now_ns);
+    samples_leave_name(store, index, before);
     samples_free_bytes(store, sample);
     spec_free(store, sample->chunk);
     sample->chunk = NONE;
-    if (early)
-        sample->since_ns = now_ns;
-    sample_commit(store, index, STORE_GONE, reason, now_ns);
-    if (!sample->effect_queued)
+    if (!sample_flag(sample, WORD_TELL))
         sample_bury(store, index);
+}
+
+/* The effect of its retirement has been taken out of the queue. A GONE slot is a tombstone from now
+ * on, the youngest one; both facts are committed at once. */
+void sample_told(struct store *store, uint32_t index) {
+    struct sample_slot *sample = sample_at(store, index);
+    if (sample_state(sample) != STORE_GONE) {
+        word_unflag(&sample->word, WORD_TELL);
+        return;
+    }
+    sample_to_end(store, index, WORD_TELL);
+    sample_bury(store, index);
+}
+
+/* What it held has been given back, but its name. */
+void sample_free(struct store *store, uint32_t index) {
+    struct sample_slot *sample = sample_at(store, index);
+    word_commit(&sample->word, STORE_FREE, 0, 0, 0);
+    name_unref(store, sample->name);
+    pool_give(store, &store->samples, index);
 }
 
 /* The generation is not known from here on: a get by it is answered as if it had never been here.
@@ -311,10 +390,8 @@ static void samples_tombstone_free(struct store *store, uint32_t index) {
     struct name_slot *name = name_at(store, sample->name);
     if (name->gone == index)
         name->gone = NONE;
-    name_unref(store, sample->name);
     store->gone_count--;
-    word_commit(&sample->word, STORE_FREE, 0);
-    pool_give(store, &store->samples, index);
+    sample_free(store, index);
 }
 
 void sample_bury(struct store *store, uint32_t index) {
@@ -340,20 +417,22 @@ static void samples_leave_age_list(struct store *store, uint32_t index) {
 /* From the commit on nobody is granted a lease. Those who have one keep their bytes until they
  * release them; the last one ends the sample (lease.c). Without readers it ends at once.
  *
- * The effect is put into the queue before the sample can end, because a GONE slot whose effect is
- * queued must not become a tombstone yet. A landing copy has no effect: the directory knows nothing
- * of copies. */
+ * That it is to be told is part of the commit, so that no death can come between the two: a
+ * generation that the directory was never told of would be found there for ever. A GONE slot whose
+ * effect is queued does not become a tombstone yet. A landing copy has no effect: the directory
+ * knows nothing of copies. */
 void sample_retire(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns) {
     struct sample_slot *sample = sample_at(store, index);
+    bool landing = sample_flag(sample, WORD_LANDING);
     samples_leave_age_list(store, index);
-    samples_leave_name(store, index);
-    if (!sample_flag(sample, WORD_LANDING)) {
-        store->frees++;
-        effect_sample_retired(store, index);
-    }
-    if (!sample_flag(sample, WORD_LANDING))
+    if (!landing)
         list_append(store, &store->samples, SAMPLE_AGE, &store->retired, index);
     sample_commit(store, index, STORE_RETIRED, reason, now_ns);
+    samples_leave_name(store, index, STORE_RESIDENT);
+    if (!landing) {
+        store->kept.frees++;
+        effect_sample_retired(store, index);
+    }
     if (!sample->lease_count)
         sample_end(store, index, reason, now_ns);
 }

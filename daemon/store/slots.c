@@ -22,13 +22,22 @@ static uint32_t *slots_free_link(struct store *store, const struct pool *pool, u
     return store_at(store, pool->offset + (uint64_t)index * pool->stride + pool->link_offset);
 }
 
-void pool_init(struct pool *pool, uint64_t offset, uint32_t stride, uint32_t link_offset,
-               uint32_t capacity) {
+void pool_init(struct pool *pool, enum pool_kind kind, uint64_t offset, uint32_t stride,
+               uint32_t link_offset, uint32_t capacity) {
     *pool = (struct pool){.offset = offset,
+                          .kind = kind,
                           .stride = stride,
                           .link_offset = link_offset,
                           .capacity = capacity,
                           .free_head = NONE};
+}
+
+/* The header is told before anything is written to the slot: attach looks at no slot above. */
+static uint32_t slots_touch(struct store *store, struct pool *pool) {
+    uint32_t index = pool->touched++;
+    store->kept.touched[pool->kind] = pool->touched;
+    store_in_order();
+    return index;
 }
 
 uint32_t pool_take(struct store *store, struct pool *pool) {
@@ -36,7 +45,7 @@ uint32_t pool_take(struct store *store, struct pool *pool) {
     if (index != NONE)
         pool->free_head = *slots_free_link(store, pool, index);
     else if (pool->touched < pool->capacity)
-        index = pool->touched++;
+        index = slots_touch(store, pool);
     else
         return NONE;
     pool->used++;

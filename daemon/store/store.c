@@ -4,9 +4,9 @@
  *
  * Everything lies in one block that the caller provides: this struct, two extent maps, the pools of
  * slots, the hash tables, the heap of deadlines and two rings. The place of each follows from the
- * options alone, so that store_block_bytes() and store_init() walk the same list (store_lay_out()).
- * The only pointer kept is the node's account, which the caller hands in anew with each
- * store_init().
+ * options alone, so that store_block_bytes(), store_init() and store_attach() walk the same list
+ * (store_lay_out()). Pointers are in the derived part only (accounts), for the block may be
+ * attached by another process (attach.c).
  *
  * A fresh block is all zero, and zero is an empty table everywhere but in the waiters' buckets: of
  * a block for a million samples only a few pages are touched here.
@@ -72,8 +72,8 @@ static uint64_t store_place(uint64_t *end, uint64_t bytes) {
     return at;
 }
 
-#define PLACE_POOL(store, end, pool, type, link, capacity)                                         \
-    pool_init(&(store)->pool, store_place(end, (uint64_t)(capacity) * sizeof(struct type)),        \
+#define PLACE_POOL(store, end, pool, kind, type, link, capacity)                                   \
+    pool_init(&(store)->pool, kind, store_place(end, (uint64_t)(capacity) * sizeof(struct type)),  \
               sizeof(struct type), offsetof(struct type, link), capacity)
 
 /* A pool has as many slots as the limits allow, so that a check of the limit is enough and taking a
@@ -84,18 +84,19 @@ static void store_place_pools(struct store *store, const struct store_options *o
         o->max_ended_leases > ENDED_LEASES_MIN ? o->max_ended_leases : ENDED_LEASES_MIN;
     /* One more than the limits: a slot joins the tombstones before the oldest of them is
      * freed. */
-    PLACE_POOL(store, end, samples, sample_slot, generation, slots + 1);
-    PLACE_POOL(store, end, names, name_slot, hash_next, slots + 1 + o->max_waiters);
-    PLACE_POOL(store, end, leases, lease_slot, hi, o->max_leases + store->leases_max_ended + 1);
-    PLACE_POOL(store, end, holders, holder_slot, free_next, o->max_holders);
-    PLACE_POOL(store, end, waiters, waiter_slot, free_next, o->max_waiters);
+    PLACE_POOL(store, end, samples, POOL_SAMPLES, sample_slot, generation, slots + 1);
+    PLACE_POOL(store, end, names, POOL_NAMES, name_slot, hash_next, slots + 1 + o->max_waiters);
+    PLACE_POOL(store, end, leases, POOL_LEASES, lease_slot, hi,
+               o->max_leases + store->leases_max_ended + 1);
+    PLACE_POOL(store, end, holders, POOL_HOLDERS, holder_slot, free_next, o->max_holders);
+    PLACE_POOL(store, end, waiters, POOL_WAITERS, waiter_slot, free_next, o->max_waiters);
     uint32_t one = spec_chunks(STORE_SPEC_BYTES_MAX, STORE_TENSORS_MAX);
-    PLACE_POOL(store, end, chunks, chunk, next,
+    PLACE_POOL(store, end, chunks, POOL_CHUNKS, chunk, next,
                SPEC_CHUNKS_EACH * (o->max_samples + o->max_waiters) + one);
 }
 
 /* Fills in where everything lies; returns the bytes of the block. */
-static uint64_t store_lay_out(struct store *store, const struct store_options *o) {
+uint64_t store_lay_out(struct store *store, const struct store_options *o) {
     uint64_t end = 0;
     store_place(&end, sizeof *store);
     store->home_map = store_place(&end, extent_map_bytes(o->max_samples));
@@ -133,20 +134,46 @@ size_t store_block_bytes(const struct store_options *options, const char **why) 
 
 /* The hash of ids needs a key of 16 bytes, so that nobody can choose ids that collide; the caller
  * gives 8 random bytes (the seed). SipHash with a 16-byte result makes the one of the other. */
-static void store_derive_key(struct store *store, uint64_t seed) {
+void store_derive_key(unsigned char key[16], uint64_t seed) {
     static const unsigned char domain[crypto_shorthash_KEYBYTES] = "featured store";
-    crypto_shorthash_siphashx24(store->key, (const unsigned char *)&seed, sizeof seed, domain);
+    crypto_shorthash_siphashx24(key, (const unsigned char *)&seed, sizeof seed, domain);
 }
 
-struct store *store_init(void *block, size_t block_bytes, const struct store_options *options) {
-    size_t needed = store_block_bytes(options, NULL);
-    if (!needed || block_bytes < needed)
-        return NULL;
-    struct store *store = block;
-    memset(store, 0, sizeof *store);
+void store_describe(struct store_header *header, const struct store_options *o,
+                    uint64_t block_bytes) {
+    *header = (struct store_header){
+        .format_version = STORE_FORMAT_VERSION,
+        .header_bytes = sizeof *header,
+        .block_bytes = block_bytes,
+        .seed = o->seed,
+        .max_resident_bytes = o->max_resident_bytes,
+        .landing_bytes = o->landing_bytes,
+        .max_samples = o->max_samples,
+        .max_tombstones = o->max_tombstones,
+        .max_leases = o->max_leases,
+        .max_ended_leases = o->max_ended_leases,
+        .max_holders = o->max_holders,
+        .max_waiters = o->max_waiters,
+        .max_replays = o->max_replays,
+        .max_events = o->max_events,
+        .sample_slot_bytes = sizeof(struct sample_slot),
+        .name_slot_bytes = sizeof(struct name_slot),
+        .lease_slot_bytes = sizeof(struct lease_slot),
+        .holder_slot_bytes = sizeof(struct holder_slot),
+        .chunk_bytes = sizeof(struct chunk),
+        .replay_slot_bytes = sizeof(struct replay_slot),
+        .event_bytes = sizeof(struct store_event),
+        .waiter_slot_bytes = sizeof(struct waiter_slot),
+    };
+}
+
+/* All of struct store but the header; the maps, and the buckets of waiters. The other tables are
+ * zero when they are empty. */
+void store_init_derived(struct store *store, const struct store_options *options) {
+    memset((char *)store + sizeof store->kept, 0, sizeof *store - sizeof store->kept);
     store->options = *options;
     store_lay_out(store, options);
-    store_derive_key(store, options->seed);
+    store_derive_key(store->key, store->kept.seed);
     extent_init(store_at(store, store->home_map), 0, options->max_resident_bytes,
                 options->max_samples);
     extent_init(store_at(store, store->landing_map), options->max_resident_bytes,
@@ -158,6 +185,17 @@ struct store *store_init(void *block, size_t block_bytes, const struct store_opt
     store->idle = store->tombstones = store->ended = store->effects = LIST_EMPTY;
     store->put_line = store->land_line = (struct line){.queue = LIST_EMPTY};
     store->gc_cursor = NONE;
+}
+
+/* The magic comes last: before it the block is one that holds nothing yet. */
+struct store *store_init(void *block, size_t block_bytes, const struct store_options *options) {
+    size_t needed = store_block_bytes(options, NULL);
+    if (!needed || block_bytes < needed)
+        return NULL;
+    struct store *store = block;
+    store_describe(&store->kept, options, needed);
+    store_init_derived(store, options);
+    word_set(&store->kept.magic, STORE_MAGIC);
     return store;
 }
 
@@ -174,7 +212,8 @@ void store_set_bounds(struct store *store, uint64_t max_reserve_ns, uint64_t max
     store->options.max_pass_ns = max_pass_ns;
 }
 
-/* The block is the caller's; only what lies outside is put right, and the key is wiped. */
+/* The block is the caller's; only what lies outside is put right, and the key is wiped. What is
+ * kept stays as it is, the seed too: the block can be attached again. */
 void store_deinit(struct store *store) {
     struct store_account *account = store->options.account;
     if (account)

@@ -6,10 +6,11 @@
  * store_next_effect(), never performed here.
  *
  * All state lies in one block of memory that the caller provides (store_block_bytes()), as
- * fixed-size slots addressed by 32-bit index; no pointer is kept in it but those to accounts, which
- * the caller hands in, and each transition is
- * committed by a single 8-byte store to the slot's state word. Everything else in the block (hash
- * chains, free lists, age lists, counters) can be derived from the slots.
+ * fixed-size slots addressed by 32-bit index, and each transition is committed by a single 8-byte
+ * store to the slot's state word. Everything else in the block (hash chains, free lists, age lists,
+ * counters, accounts) is derived from the slots. So the block outlives the process: when that has
+ * died, at any instruction, another one takes the block over with store_attach().
+ * proto/MEMORY.md describes it byte by byte.
  *
  *   PLANNED --seal--> SEALED --publish--> RESIDENT --retire--> RETIRED --last lease--> GONE
  *      \------------- cancel -----------------------------------------------------------^
@@ -28,6 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/histogram.h"
 #include "proto/place.h"
 #include "store/charges.h"
 
@@ -72,6 +74,7 @@ enum store_reason {
     STORE_UNCACHED,
     STORE_FETCH_FAILED,
     STORE_RESERVE_ENDED, /* PLANNED for longer than max_reserve */
+    STORE_REASONS,       /* how many there are */
 };
 
 enum store_policy { STORE_ON_RELEASE = 0, STORE_ON_ACK, STORE_RETAIN };
@@ -91,6 +94,7 @@ enum store_cause {
     STORE_CAUSE_SESSION_RESERVATIONS,
     STORE_CAUSE_SESSION_QUEUED, /* bytes asked by its waiting puts */
     STORE_CAUSE_QUEUE,          /* others wait already, and this one may not pass them */
+    STORE_CAUSES,               /* how many there are */
 };
 struct store_refusal {
     enum store_cause cause;
@@ -129,12 +133,36 @@ struct store; /* opaque; its first bytes lie in the block */
 size_t store_block_bytes(const struct store_options *options, const char **why);
 /* block: zeroed (fresh mmap), 64-byte aligned, kept by the caller until after store_deinit. */
 struct store *store_init(void *block, size_t block_bytes, const struct store_options *options);
+enum store_attached {
+    STORE_ATTACHED = 0,
+    STORE_ATTACH_EMPTY,   /* no store was ever finished there: zero it and call store_init() */
+    STORE_ATTACH_REFUSED, /* *why says what is wrong; nothing in the block was changed */
+};
+/* Takes over a block that the process before left at any instruction, even in the middle of this
+ * function. Checks all of it first; then finishes what was half done and derives the rest anew.
+ * O(slots ever used), with memory of its own while it lasts. The time is now_ns for what ends here.
+ *
+ * Same as before: all generations, leases, reservations (PLANNED, under their holders), tombstones,
+ * answers, events and tokens, the order of all lists, and the effects that were not pulled. Those
+ * are told again when the process died while it pulled them. Gone: whoever waited, and what was
+ * granted to a waiter that had not heard of it. PLANNED landing copies have ended as FETCH_FAILED,
+ * for their transfers died.
+ *
+ * options: seed is not looked at, the one of the block counts. max_resident_bytes, landing_bytes
+ * and all max_... counts fix the layout and must be those that the block was made with. The others
+ * may be new. The bytes of home generations are added to options->account.
+ *
+ * The caller then walks the holders: those whose owners live it adopts, the others it closes. */
+enum store_attached store_attach(void *block, size_t block_bytes,
+                                 const struct store_options *options, uint64_t now_ns,
+                                 struct store **store_out, char *why, size_t why_bytes);
 /* Settings that may change while running: limits the future, never evicts. */
 void store_set_policy(struct store *store, enum store_policy policy, uint32_t readers,
                       uint64_t max_hold_ns);
 /* A reservation ends max_reserve_ns after it was made; where max_hold_ns is set and smaller, that
  * long. Counts for reservations that stand, too. */
 void store_set_bounds(struct store *store, uint64_t max_reserve_ns, uint64_t max_pass_ns);
+/* Gives the account back what this store holds. The block can be attached again. */
 void store_deinit(struct store *store);
 
 /* ---- holders: one per session and store, one per peer connection and store ---- */
@@ -150,6 +178,23 @@ void store_holder_close(struct store *store, uint32_t holder, uint64_t now_ns);
  * vanish with the first call; the holder must not be used for anything else from then on. */
 bool store_holder_close_some(struct store *store, uint32_t holder, uint32_t budget,
                              uint64_t now_ns);
+/* Walks the open holders; *cursor 0 to begin, false at the end. */
+bool store_holder_next(const struct store *store, uint32_t *cursor, uint32_t *holder_out,
+                       uint64_t *owner_out);
+/* A holder that store_attach() found: from now on it is `owner`'s, and what it holds is charged to
+ * `account`, whatever its limits. Once per attach. */
+void store_holder_adopt(struct store *store, uint32_t holder, uint64_t owner,
+                        struct account *account);
+
+/* A client has come back and says what it holds; what it was granted and never heard of ends.
+ * Begin, then claim each, then end what was not claimed: leases as returned, reservations as
+ * cancelled (PRODUCER_DIED). Nothing may be granted to the holder in between. A claim of what it
+ * does not hold does nothing. */
+void store_claim_begin(struct store *store, uint32_t holder);
+void store_claim_lease(struct store *store, uint32_t holder, uint64_t hi, uint64_t lo);
+void store_claim_reservation(struct store *store, uint32_t holder, uint64_t reservation);
+/* How many leases and reservations it has ended. */
+uint32_t store_claim_end(struct store *store, uint32_t holder, uint64_t now_ns);
 
 /* ---- put ---- */
 struct store_put {
@@ -376,6 +421,15 @@ struct store_totals {
     uint64_t reserves_ended;     /* by max_reserve, since init */
 };
 void store_totals(const struct store *store, struct store_totals *out);
+
+/* How generations have lived and ended, since init or attach. */
+struct store_lives {
+    uint64_t ended[STORE_REASONS]; /* left RESIDENT, or ended before; copies of others' too */
+    /* Of home generations, from the moment at which they became readable: to their first lease, and
+     * to their consumption or ack. */
+    struct histogram first_get, consumed;
+};
+void store_lives(const struct store *store, struct store_lives *out);
 
 /* Who holds the room, and who waits for it first. Owners: see store_holder_open(). Cheap. */
 struct store_room {

@@ -11,10 +11,28 @@
 /* What ends by the clock ends so many at a time; the rest at the next pull of an effect. */
 #define EXPIRE_BUDGET 64u
 
+/* ---- store.c ---- */
+/* Where all tables lie, in the derived part of `store`; returns the bytes of the block. */
+uint64_t store_lay_out(struct store *store, const struct store_options *options);
+void store_derive_key(unsigned char key[16], uint64_t seed);
+/* The header that store_init() writes, without the magic. */
+void store_describe(struct store_header *header, const struct store_options *options,
+                    uint64_t block_bytes);
+void store_init_derived(struct store *store, const struct store_options *options);
+
+/* ---- order.c ---- */
+struct keyed { /* a slot, and what it is sorted by */
+    uint64_t key;
+    uint32_t index;
+};
+/* Ascending by key; those with the same key stay as they are. `spare` has room for as many. */
+void keyed_sort(struct keyed *items, struct keyed *spare, size_t count);
+
 /* ---- names.c: one slot per sample_id in use; references are counted ---- */
 uint32_t name_find(const struct store *store, const char *id, uint32_t id_bytes); /* or NONE */
 uint32_t name_ref(struct store *store, const char *id, uint32_t id_bytes);        /* never fails */
 void name_unref(struct store *store, uint32_t name);
+void name_restore(struct store *store, uint32_t name); /* after an attach */
 void name_copy(const struct store *store, uint32_t name, char out[STORE_ID_BYTES_MAX + 1]);
 
 /* ---- specs.c: a spec and the room for its checksums, in a chain of chunks ---- */
@@ -37,6 +55,7 @@ struct sample_request {
     uint64_t extent_bytes;
     uint32_t align_bytes;
     bool landing;
+    bool waited; /* for a waiter, who hears of it later: WORD_UNHEARD */
     uint32_t holder;
     uint64_t generation, origin;
 };
@@ -52,8 +71,8 @@ uint64_t extent_round(uint64_t bytes);
 uint64_t sample_token(const struct store *store, uint32_t index);
 uint32_t sample_by_generation(const struct store *store, uint64_t generation); /* or NONE */
 void sample_hash(struct store *store, uint32_t index);
-/* A reservation that is one no longer. */
-void sample_leave_holder(struct store *store, uint32_t index);
+/* Adds (1) or takes off (-1) a slot in the counters of its state. */
+void sample_count(struct store *store, const struct sample_slot *sample, uint64_t by);
 /* Commits the transition and counts, dates and records it. */
 void sample_commit(struct store *store, uint32_t index, enum store_state state,
                    enum store_reason reason, uint64_t now_ns);
@@ -63,8 +82,14 @@ void sample_unreserve(struct store *store, uint32_t index);
 void sample_end(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns);
 /* RESIDENT -> RETIRED, and GONE if nobody reads it. */
 void sample_retire(struct store *store, uint32_t index, enum store_reason reason, uint64_t now_ns);
-/* A GONE slot whose effect was pulled joins the tombstones. */
+/* A GONE slot that has nothing to tell joins the tombstones. */
 void sample_bury(struct store *store, uint32_t index);
+/* Its effect was pulled. */
+void sample_told(struct store *store, uint32_t index);
+/* An idle landing copy, or a tombstone, is the youngest of its list; without these flags. */
+void sample_to_end(struct store *store, uint32_t index, uint64_t flags_gone);
+/* GONE, in no list and no hash any more -> FREE. */
+void sample_free(struct store *store, uint32_t index);
 /* Ends reservations that have stood for too long, a bounded number at a time. */
 void reservations_expire(struct store *store, uint64_t now_ns);
 uint64_t reservations_deadline_ns(const struct store *store);
@@ -73,11 +98,16 @@ uint32_t reservation_find(const struct store *store, uint32_t holder, uint64_t t
 /* ---- lease.c ---- */
 enum store_result lease_check(const struct store *store, uint32_t holder,
                               struct store_refusal *refusal);
+/* unheard: 0, or WORD_UNHEARD when it is granted to a waiter, who hears of it later. */
 uint32_t lease_grant(struct store *store, uint32_t sample, uint32_t holder, uint64_t cookie,
-                     uint64_t now_ns);
+                     uint64_t unheard, uint64_t now_ns);
 void lease_end(struct store *store, uint32_t lease, enum store_how how, bool tell, uint64_t now_ns);
 void lease_describe(const struct store *store, uint32_t lease, struct store_lease *out);
 void lease_bury(struct store *store, uint32_t lease);
+/* Its effect was pulled. */
+void lease_told(struct store *store, uint32_t lease);
+/* What the end of a lease means for its sample, once it is in no list of live ones any more. */
+void lease_reader_left(struct store *store, uint32_t sample, uint64_t now_ns);
 /* By its token, live or ended; or NONE. */
 uint32_t lease_find(const struct store *store, uint64_t hi, uint64_t lo);
 /* `consumed` is said of a lease that has ended: it counts unless that was said before. */
@@ -119,9 +149,16 @@ enum effect_of { EFFECT_NONE, EFFECT_OF_SAMPLE, EFFECT_OF_LEASE, EFFECT_OF_WAITE
 /* Takes the oldest one out of the queue, and says of which slot it speaks. */
 enum effect_of effect_take(struct store *store, uint32_t *index_out);
 
+/* ---- replay.c ---- */
+void replays_rebuild(struct store *store);
+
 /* ---- events.c ---- */
 void event_record(struct store *store, const struct sample_slot *sample, uint64_t now_ns);
 size_t event_ring_bytes(uint32_t max_events);
+void events_restore(struct store *store); /* after an attach */
+
+/* ---- holder.c ---- */
+bool holder_restore(struct store *store, uint32_t holder); /* after an attach */
 
 static inline struct extent_map *home_map(const struct store *store) {
     return store_at(store, store->home_map);

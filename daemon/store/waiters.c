@@ -269,6 +269,7 @@ static void waiters_request_of(const struct waiter_slot *waiter, struct sample_r
                                        .extent_bytes = waiter->extent_bytes,
                                        .align_bytes = waiter->align_bytes,
                                        .landing = waiter->kind == WAITER_LAND,
+                                       .waited = true,
                                        .holder = waiter->holder,
                                        .generation = waiter->generation,
                                        .origin = waiter->origin};
@@ -389,7 +390,8 @@ static void waiters_wake_some(struct store *store, uint32_t index, uint32_t samp
         waiter_answer(store, index, STORE_E_NOT_FOUND);
         return;
     }
-    waiter->granted = lease_grant(store, sample, waiter->holder, waiter->cookie, now_ns);
+    waiter->granted =
+        lease_grant(store, sample, waiter->holder, waiter->cookie, WORD_UNHEARD, now_ns);
     if (waiter->granted == NONE)
         refuse(&waiter->refusal, STORE_E_FULL, STORE_CAUSE_LEASES, store->options.max_leases,
                store->leases.used - store->ended_count, 1);

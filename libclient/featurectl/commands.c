@@ -11,37 +11,21 @@
 #include <string.h>
 
 extern const struct command command_status, command_nodes, command_stores, command_store_create,
-    command_store_drop, command_samples, command_leases, command_sessions, command_put,
+    command_store_drop, command_samples, command_leases, command_sessions, command_top, command_put,
     command_ingest, command_export, command_get, command_ref, command_explain, command_abort,
     command_ack, command_gc, command_drain, command_events, command_index_check, command_doctor,
-    command_help, command_version, command_complete;
+    command_bundle, command_help, command_version, command_complete;
 
 const struct command *const commands[] = {
-    &command_status,
-    &command_nodes,
-    &command_stores,
-    &command_store_create,
-    &command_store_drop,
-    &command_samples,
-    &command_leases,
-    &command_sessions,
-    &command_put,
-    &command_ingest,
-    &command_export,
-    &command_get,
-    &command_ref,
-    &command_explain,
-    &command_abort,
-    &command_ack,
-    &command_gc,
-    &command_drain,
-    &command_events,
-    &command_index_check,
-    &command_doctor,
-    &command_help,
-    &command_version,
-    &command_complete,
-    NULL,
+    &command_status,       &command_nodes,      &command_stores,
+    &command_store_create, &command_store_drop, &command_samples,
+    &command_leases,       &command_sessions,   &command_top,
+    &command_put,          &command_ingest,     &command_export,
+    &command_get,          &command_ref,        &command_explain,
+    &command_abort,        &command_ack,        &command_gc,
+    &command_drain,        &command_events,     &command_index_check,
+    &command_doctor,       &command_bundle,     &command_help,
+    &command_version,      &command_complete,   NULL,
 };
 
 const struct option_spec common_options[] = {

@@ -24,6 +24,7 @@ struct context {
     struct feature *feature; /* NULL when not connected */
     FILE *out, *err;
     bool json;
+    uint64_t begun_ns, connected_ns; /* of the connection; for get --timing */
 };
 
 /* For commands whose table has columns that are not shown by default (TABLE_WIDE). */

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE};
@@ -23,6 +24,10 @@ static struct {
     char path[PATH_MAX];
     atomic_bool has_path;
     atomic_int held, waiting; /* waiting: the signal that came while it was held, 0 = none */
+    atomic_bool has_terminal;
+    int terminal;
+    struct termios before;
+    char restore[256];
 } ending;
 
 /* At most once, whoever comes first: the handler, or atexit. */
@@ -31,10 +36,22 @@ static void ending_remove_now(void) {
         unlink(ending.path);
 }
 
+/* Both are among the functions that a handler may call. What cannot be written is not: the terminal
+ * may be gone, which is why the signal came.
+ */
+static void ending_restore_terminal(void) {
+    if (!atomic_exchange(&ending.has_terminal, false))
+        return;
+    ssize_t written = write(ending.terminal, ending.restore, strlen(ending.restore));
+    (void)written;
+    tcsetattr(ending.terminal, TCSANOW, &ending.before);
+}
+
 /* By the signal itself, whose default is to end the process. */
 static void ending_die(int number) {
     sigset_t this_one;
     ending_remove_now();
+    ending_restore_terminal();
     signal(number, SIG_DFL);
     sigemptyset(&this_one);
     sigaddset(&this_one, number);
@@ -78,6 +95,16 @@ bool ending_remove(const char *path) {
 /* The file has got its name, or is gone. */
 void ending_forget(void) {
     atomic_store(&ending.has_path, false);
+}
+
+void ending_terminal(int fd, const struct termios *before, const char *restore) {
+    atomic_store(&ending.has_terminal, false);
+    if (!before || strlen(restore) >= sizeof ending.restore)
+        return;
+    ending.terminal = fd;
+    ending.before = *before;
+    strcpy(ending.restore, restore);
+    atomic_store(&ending.has_terminal, true);
 }
 
 void ending_hold(void) {

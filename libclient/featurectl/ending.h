@@ -22,6 +22,11 @@ bool ending_remove(const char *path);
 /* It has got its name, or has been removed. */
 void ending_forget(void);
 
+/* The terminal that `fd` leads to is as it is now, and is to be put back so if the process ends by
+ * a signal; `restore` is written to it first (at most 255 bytes). NULL: it has been put back. */
+struct termios;
+void ending_terminal(int fd, const struct termios *before, const char *restore);
+
 /* Between the two a signal waits: for two steps that belong together. A second one does not. They
  * nest. */
 void ending_hold(void);

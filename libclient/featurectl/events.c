@@ -11,13 +11,17 @@
 #include <time.h>
 
 #include "featurectl/context.h"
+#include "featurectl/progress.h"
 #include "featurectl/shown.h"
 #include "featurectl/units.h"
 #include "featurectl/words.h"
 
+#define NS_PER_MS UINT64_C(1000000)
+
 struct stream {
     struct context *context;
-    uint64_t left; /* events still wanted; 0 = no end */
+    uint64_t left;     /* events still wanted; 0 = no end */
+    uint64_t until_ns; /* 0 = no end */
 };
 
 /* Local time with milliseconds: events come close together. */
@@ -86,7 +90,8 @@ static bool events_visit(void *opaque, const Fb__Event *event) {
     else
         events_print_event(stream->context->out, event);
     bool written = fflush(stream->context->out) == 0;
-    return written && --stream->left != 0;
+    bool late = stream->until_ns && progress_now_ns() >= stream->until_ns;
+    return written && !late && --stream->left != 0;
 }
 
 /* Runs until --count events have come, the reader goes away, or it is interrupted. */
@@ -95,7 +100,12 @@ static int events_run_events(struct context *context) {
     /* Without --count the counter wraps below zero and never comes to it. */
     struct stream stream = {.context = context, .left = options_number(options, "count", 0)};
     const char *store = options_text(options, "store", NULL);
-    int status = feature_admin_events(context->feature, store, 0, events_visit, &stream);
+    uint32_t for_ms = options_deadline_ms(options, "for", 0);
+    if (for_ms)
+        stream.until_ns = progress_now_ns() + for_ms * NS_PER_MS;
+    int status = feature_admin_events(context->feature, store, for_ms, events_visit, &stream);
+    if (for_ms && status == FEATURE_E_TIMEOUT)
+        return FEATURE_OK; /* it is as long as was asked for */
     return status ? context_fail(context, status, store) : FEATURE_OK;
 }
 
@@ -106,6 +116,10 @@ static const struct option_spec options[] = {
      .kind = OPTION_COUNT,
      .argument = "N",
      .help = "end after N events (default: when interrupted)"},
+    {.name = "for",
+     .kind = OPTION_DURATION,
+     .argument = "TIME",
+     .help = "end after that long, or when nothing has happened for so long"},
     {0},
 };
 

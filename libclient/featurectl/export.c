@@ -157,6 +157,8 @@ static int export_write(struct export *export, const struct export_item *item, c
     int error = output_file_open(path, &file, why, sizeof why);
     if (!error) {
         error = view_file_write(view, &file, &export->progress, why, sizeof why);
+        if (!error)
+            error = output_file_commit(&file, why, sizeof why);
         output_file_abandon(&file);
         if (!error)
             error = manifest_add(&export->manifest, feature_view_ref(view),

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "featurectl/get_timing.h"
 #include "featurectl/memory.h"
 #include "featurectl/progress.h"
 #include "featurectl/select.h"
@@ -21,20 +22,33 @@
 
 #define GET_DEADLINE_MS 30000u
 
+struct reading {
+    struct progress progress;
+    struct get_timing *timing;
+};
+
 /* Called by the library while bytes come from another node. Reads on one node show nothing: no
  * byte moves.
  */
 static void get_show_read(void *context, uint64_t bytes_done, uint64_t bytes_total) {
-    progress_set(context, bytes_done, bytes_total);
+    struct reading *reading = context;
+    progress_set(&reading->progress, bytes_done, bytes_total);
+    if (!reading->timing->end_ns[GET_ASK])
+        get_timing_end(reading->timing, GET_ASK);
+    get_timing_end(reading->timing, GET_TRANSFER);
 }
 
 static int get_write_view(struct context *context, const struct feature_view *view,
-                          const char *path, struct output_file *file) {
+                          const char *path, struct output_file *file, struct get_timing *timing) {
     char why[512];
     struct progress progress;
     progress_begin(&progress, context->err, "write", PROGRESS_BYTES,
                    feature_ref_bytes(feature_view_ref(view)));
     int error = view_file_write(view, file, &progress, why, sizeof why);
+    get_timing_end(timing, GET_WRITE);
+    if (!error)
+        error = output_file_commit(file, why, sizeof why);
+    get_timing_end(timing, GET_SYNC);
     progress_end(&progress);
     return error ? context_refuse(context, CTL_E_LOCAL, path, "%s", why) : FEATURE_OK;
 }
@@ -43,17 +57,20 @@ static int get_write_view(struct context *context, const struct feature_view *vi
  * the broker.
  */
 static void get_print_got(struct context *context, const struct feature_ref *ref, const char *path,
-                          uint64_t elapsed_ns) {
+                          uint64_t elapsed_ns, const struct get_timing *timing) {
     static const struct table_column columns[] = {
         {"sample_id", "sample", TABLE_LEFT},   {"generation", "generation", TABLE_LEFT},
         {"home", "home", TABLE_LEFT},          {"bytes", "bytes", TABLE_LEFT},
         {"elapsed_ms", "read in", TABLE_LEFT}, {"gb_per_s", "rate", TABLE_LEFT},
-        {"file", "file", TABLE_LEFT},
+        {"file", "file", TABLE_LEFT},          {"timing", NULL, TABLE_LEFT},
     };
     char rate[UNITS_ROOM];
     uint64_t bytes = feature_ref_bytes(ref);
+    const bool timed = options_given(&context->options, "timing");
     struct table table;
-    CONTEXT_TABLE(context, &table, columns);
+    /* The last key is there only when it was asked for. */
+    table_init(&table, context->out, context->json, columns,
+               sizeof columns / sizeof columns[0] - !timed);
     table_text(&table, feature_ref_sample_id(ref));
     table_id(&table, feature_ref_generation(ref));
     table_text(&table, feature_ref_home(ref));
@@ -62,27 +79,35 @@ static void get_print_got(struct context *context, const struct feature_ref *ref
     table_cell(&table, json_real(elapsed_ns ? (double)bytes / (double)elapsed_ns : 0),
                units_rate(bytes, elapsed_ns, rate));
     table_text(&table, path);
+    if (timed)
+        table_cell(&table, get_timing_json(timing), NULL);
     table_end_row(&table);
     table_finish(&table, TABLE_FIELDS);
+    if (timed && !context->json) {
+        fputc('\n', context->out);
+        get_timing_print(timing, context->out);
+    }
 }
 
 /* Waits for a sample that is not put yet (--wait), and gives up when nothing moves for
  * --deadline.
  */
 static int get_view(struct context *context, struct feature_store *store,
-                    const struct target *target, struct feature_view **out) {
-    struct progress progress;
+                    const struct target *target, struct get_timing *timing,
+                    struct feature_view **out) {
+    struct reading reading = {.timing = timing};
     struct feature_get_options get = {
         .size = sizeof get,
         .deadline_ms = options_deadline_ms(&context->options, "deadline", GET_DEADLINE_MS),
         .wait_ms = options_deadline_ms(&context->options, "wait", 0),
         .progress = get_show_read,
-        .progress_context = &progress,
+        .progress_context = &reading,
     };
-    progress_begin(&progress, context->err, "get", PROGRESS_BYTES, 0);
+    progress_begin(&reading.progress, context->err, "get", PROGRESS_BYTES, 0);
     const struct feature_key key = refs_key(target);
     int status = feature_get(store, &key, &get, out);
-    progress_end(&progress);
+    get_timing_end(timing, timing->end_ns[GET_TRANSFER] ? GET_VERIFY : GET_ASK);
+    progress_end(&reading.progress);
     return status ? context_fail(context, status, target->text) : FEATURE_OK;
 }
 
@@ -93,21 +118,27 @@ static int get_into(struct context *context, const struct target *target, const 
                     struct output_file *file) {
     struct feature_store *store;
     struct feature_view *view;
+    struct get_timing timing = {.begun_ns = context->begun_ns};
+    timing.end_ns[GET_CONNECT] = context->connected_ns;
     int status = context_open(context, target->store, true, &store);
     if (status)
         return status;
+    get_timing_end(&timing, GET_OPEN);
     uint64_t begun_ns = progress_now_ns();
-    status = get_view(context, store, target, &view);
+    status = get_view(context, store, target, &timing, &view);
     if (status)
         return status;
     uint64_t read_ns = progress_now_ns() - begun_ns;
-    status = get_write_view(context, view, path, file);
-    if (!status)
-        get_print_got(context, feature_view_ref(view), path, read_ns);
+    status = get_write_view(context, view, path, file, &timing);
+    struct feature_ref *ref = feature_ref_dup(feature_view_ref(view));
     bool consumed = !status && options_given(&context->options, "consume");
     int released = view_file_release(context->feature, view, consumed);
     if (released)
         context_fail(context, released, target->text);
+    get_timing_end(&timing, GET_RELEASE);
+    if (!status && ref)
+        get_print_got(context, ref, path, read_ns, &timing);
+    feature_ref_free(ref);
     return status ? status : released;
 }
 
@@ -145,6 +176,7 @@ static const struct option_spec options[] = {
      .required = true,
      .argument = "FILE",
      .help = "safetensors file to write, complete or not at all; - = standard output"},
+    {.name = "timing", .help = "say where the time went, phase by phase"},
     {.name = "consume",
      .help = "count as a reader that has consumed the sample (default: returned)"},
     {.name = "wait",

@@ -8,6 +8,7 @@
 
 #include "featurectl/ending.h"
 #include "featurectl/help.h"
+#include "featurectl/progress.h"
 #include "host/std_fds.h"
 
 /* The options may not have been read to the end. */
@@ -71,8 +72,10 @@ static int main_finish_output(struct context *context, int status) {
  * output is judged.
  */
 static int main_run(struct context *context) {
+    context->begun_ns = progress_now_ns();
     if (!context->command->offline) {
         int status = context_connect(context);
+        context->connected_ns = progress_now_ns();
         if (status)
             return context_fail(context, status, NULL);
     }

@@ -6,7 +6,10 @@
  * By session for the question "which process keeps this?", and with --by-user for "who keeps so
  * much?": limits are for users, and what ended sessions have left behind counts there, too.
  */
+#include <stdio.h>
+
 #include "featurectl/context.h"
+#include "featurectl/units.h"
 
 #define PAGE_ITEMS 256u
 
@@ -15,6 +18,7 @@ static const struct table_column session_columns[] = {
     {"pid", "PID", TABLE_RIGHT},
     {"uid", "USER", TABLE_RIGHT},
     {"name", "NAME", TABLE_LEFT},
+    {"state", "STATE", TABLE_LEFT},
     {"age_ms", "AGE", TABLE_RIGHT},
     {"idle_ms", "IDLE", TABLE_RIGHT},
     {"stores", "STORES", TABLE_RIGHT | TABLE_WIDE},
@@ -30,6 +34,7 @@ static const struct table_column session_columns[] = {
     {"queued_bytes", NULL, TABLE_LEFT},
     {"kept_bytes", NULL, TABLE_LEFT},
     {"admin", NULL, TABLE_LEFT},
+    {"parked_ms", NULL, TABLE_LEFT},
 };
 
 static const struct table_column owner_columns[] = {
@@ -66,6 +71,15 @@ static void sessions_print_holdings(struct table *table, const Fb__Holdings *hol
     table_bytes(table, holds->kept_bytes);
 }
 
+/* Parked: its connection broke, its process lives, and the broker keeps all that it holds for it.
+ */
+static void sessions_print_state(struct table *table, uint64_t parked_ms) {
+    char state[48], duration[UNITS_ROOM];
+    if (parked_ms)
+        snprintf(state, sizeof state, "parked %s", units_duration(parked_ms, duration));
+    table_text(table, parked_ms ? state : "connected");
+}
+
 /* The name is what the program called itself; pid and user come from the kernel. */
 static void sessions_print(struct table *table, const Fb__SessionInfo *session) {
     const Fb__Holdings none = FB__HOLDINGS__INIT;
@@ -73,11 +87,13 @@ static void sessions_print(struct table *table, const Fb__SessionInfo *session) 
     table_count(table, session->pid);
     table_count(table, session->uid);
     table_text(table, session->name);
+    sessions_print_state(table, session->parked_ms);
     table_duration(table, session->age_ms);
     table_duration(table, session->idle_ms);
     table_count(table, session->stores);
     sessions_print_holdings(table, session->holds ? session->holds : &none);
     table_flag(table, session->admin);
+    table_count(table, session->parked_ms);
     table_end_row(table);
 }
 

@@ -34,8 +34,7 @@ int view_file_write(const struct feature_view *view, struct output_file *file,
     for (uint32_t i = 0; i < content.tensor_count; i++)
         data[i] = feature_view_data(view, i);
     content.data = data;
-    int error = safetensors_write(file, &content, view_file_show_written, progress, why, why_bytes);
-    return error ? error : output_file_commit(file, why, why_bytes);
+    return safetensors_write(file, &content, view_file_show_written, progress, why, why_bytes);
 }
 
 /* The header is a function of the ref: the same names, shapes and metadata in the same order. */

@@ -9,7 +9,7 @@
 #include "featurectl/output_file.h"
 #include "featurectl/progress.h"
 
-/* Writes the view's tensors and metadata, and gives the file its name. progress: counts on from
+/* Writes the view's tensors and metadata; the caller commits the file. progress: counts on from
  * done. 0, or -errno with a sentence that does not repeat the path; -EINVAL, and nothing was
  * written, when the format has no name for a dtype. */
 int view_file_write(const struct feature_view *view, struct output_file *file,

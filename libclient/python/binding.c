@@ -25,6 +25,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "copy.h"
+
 #define NUMBERS_BEFORE_SHAPE 4
 
 /* ---- connections and stores ---- */
@@ -305,10 +307,10 @@ int binding_copy_to_device(struct binding_lease *lease, const uint64_t *pairs, u
     return status;
 }
 
-/* The addresses may be NULL when there is nothing to copy, which memcpy() does not allow. */
+/* What is large goes past the caches: see copy.h. The addresses may be NULL when there is nothing
+ * to copy. */
 void binding_copy(void *to, const void *from, size_t bytes) {
-    if (bytes)
-        memcpy(to, from, bytes);
+    fc_copy(to, from, bytes);
 }
 
 /* One dimension after the other; the innermost loop copies elements. rank is at most

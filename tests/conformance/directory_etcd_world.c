@@ -76,6 +76,7 @@ void etcd_world_add(struct etcd_world *world, uint32_t i, const struct directory
         .written_kept = 512,
         .request_timeout_ms = world->options.request_timeout_ms,
         .give_up_ns = world->options.give_up_ms * 1000000u,
+        .kept = world->options.kept,
     };
     CHECK(directory_etcd_new(&options, connect_to(world, endpoints), events, owner,
                              &world->nodes[i]) == 0,

@@ -24,6 +24,7 @@ struct etcd_world_options {
     const char *data_address;        /* of the next node added; NULL = none of its own */
     uint64_t incarnation;            /* of the next node added; 0 = as the suite says */
     bool same_name;                  /* the next node added is called like node 0 */
+    struct directory_kept *kept;     /* of the next node added */
 };
 
 struct etcd_world {

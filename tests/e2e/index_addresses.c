@@ -26,9 +26,11 @@ static bool ctl_says(struct index_world *world, uint32_t node, const char *comma
     char program[4096];
     struct process_output output;
     cluster_program("featurectl", program);
+    /* Addresses are in columns that only --wide shows. */
+    const char *wide = strcmp(command, "nodes") ? NULL : "--wide";
     process_run(&output,
                 (const char *[]){program, "--socket", world->cluster.nodes[node].socket_path,
-                                 command, NULL},
+                                 command, wide, NULL},
                 20000);
     bool says = strstr(output.out, text) != NULL;
     if (!says)

@@ -226,7 +226,7 @@ Test(lifecycle, sigterm_waits_no_longer_than_drain_timeout, .timeout = 60) {
     cluster_node_terminate(&cluster, 0);
     CHECK(check_now_ms() - begin_ms >= 250, "it did not wait for the lease");
     CHECK(payload_difference(&payload, reader) == NULL, "%s", payload_difference(&payload, reader));
-    CHECK_STATUS(FEATURE_E_LOST, feature_view_check(reader));
+    CHECK_OK(feature_view_check(reader)); /* nobody has said that the session is over */
     CHECK_OK(feature_release(reader, FEATURE_RELEASE_CONSUMED));
     feature_disconnect(feature);
     payload_deinit(&payload);
@@ -257,7 +257,7 @@ static void check_restart(void (*stop)(struct cluster *cluster)) {
     struct feature_view *view = payload_view(&old, store, by_ref(old_ref));
     stop(&cluster);
     CHECK_STATUS(FEATURE_E_UNAVAILABLE, payload_put(&new, store, 300, NULL));
-    CHECK_STATUS(FEATURE_E_LOST, feature_view_check(view));
+    CHECK_OK(feature_view_check(view)); /* it may come back with its memory */
     cluster_node_start(&cluster, 0);
 
     WAIT_UNTIL(payload_put(&new, store, 1000, NULL) == FEATURE_OK, 20000); /* the same handle */

@@ -74,7 +74,8 @@ static struct ref_put any_put(struct model *m, uint64_t region_bytes) {
                             .tensors = (uint32_t)model_rnd(m, 4)};
 }
 
-static struct store_put store_put_of(const struct ref_put *put, unsigned char spec[1024]) {
+/* spec: 1024 bytes. */
+static struct store_put store_put_of(const struct ref_put *put, unsigned char *spec) {
     memset(spec, (int)(unsigned char)put->serial, 1024);
     memcpy(spec, &put->serial, sizeof put->serial);
     return (struct store_put){.sample_id = model_id_text(put->id),

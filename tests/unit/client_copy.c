@@ -17,6 +17,9 @@ static const size_t sizes[] = {0,
                                FC_COPY_LARGE_BYTES - 1,
                                FC_COPY_LARGE_BYTES,
                                FC_COPY_LARGE_BYTES + 65,
+                               FC_COPY_LARGE_BYTES + 4095, /* a block of the checksum, and */
+                               FC_COPY_LARGE_BYTES + 4096, /* the one that is fetched ahead */
+                               FC_COPY_LARGE_BYTES + 4097,
                                FC_COPY_LARGE_BYTES + 8191};
 static const size_t offsets[] = {0, 16, 1}; /* of the destination: the last is not aligned */
 

@@ -57,7 +57,7 @@ Test(client_reconnect, an_old_reservation_is_unavailable) {
     struct feature_health health = {.size = sizeof health};
     OK(feature_health(f->feature, &health));
     FAILS(FEATURE_E_UNAVAILABLE, feature_commit(one, NULL));
-    SAYS("reserved on");
+    SAYS("reserved in");
     feature_cancel(two);
     OK(feature_health(f->feature, &health));
     cr_assert_eq(fake_broker_count(&f->broker, FB__CLIENT_REQUEST__OP_COMMIT), 0);

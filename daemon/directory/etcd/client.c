@@ -247,7 +247,8 @@ static void client_ask(struct etcd *etcd, const struct etcd_request *request, ui
     if (!transfer)
         return;
     transfer->kind = request->kind;
-    transfer->deadline_ns = uv_hrtime() + (uint64_t)timeout_ms * NS_PER_MS;
+    transfer->asked_ns = uv_hrtime();
+    transfer->deadline_ns = transfer->asked_ns + (uint64_t)timeout_ms * NS_PER_MS;
     transfer->done = done;
     transfer->context = context;
     client_submit(transfer);

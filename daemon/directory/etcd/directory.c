@@ -273,6 +273,10 @@ static uint64_t directory_pending(const struct directory *d) {
     return container_of(d, const struct directory_etcd, base)->pending;
 }
 
+static void directory_counts(const struct directory *d, struct directory_counts *out) {
+    *out = container_of(d, const struct directory_etcd, base)->etcd->counts;
+}
+
 static void directory_compare(struct directory_etcd *self) {
     if (own_tick(self))
         join_compared(self);
@@ -402,6 +406,7 @@ static const struct directory_ops etcd_ops = {
     .serves_until_ns = directory_serves_until_ns,
     .pending = directory_pending,
     .trouble = trouble_say,
+    .counts = directory_counts,
     .tick = directory_tick,
     .next_deadline_ns = directory_next_deadline_ns,
     .destroy = directory_destroy,

@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "directory/directory.h"
+
 #define ETCD_TXN_OPS_MAX   128u       /* etcd's --max-txn-ops */
 #define ETCD_TXN_BYTES_MAX (1u << 20) /* of keys and values; etcd refuses beyond 1.5 MiB */
 #define ETCD_LEASE_TTL_MIN 2          /* seconds; etcd 3.4 raises smaller ones silently */
@@ -137,6 +139,7 @@ struct etcd_ops {
 
 struct etcd {
     const struct etcd_ops *ops;
+    struct directory_counts counts; /* filled in by whoever carries the requests out */
 };
 
 #endif

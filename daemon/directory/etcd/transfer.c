@@ -220,7 +220,11 @@ static bool transfer_try(struct transfer *transfer) {
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->curl_words);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+#if LIBCURL_VERSION_NUM >= 0x075500
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+#else /* Ubuntu 22.04 has 7.81 */
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+#endif
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     transfer_set_tls(client, easy);
     transfer_set_body(transfer, easy);
@@ -254,12 +258,43 @@ void etcd_transfer_take(struct transfer *transfer) {
     transfer->under_way = transfer->failed = false;
 }
 
+/* For whoever watches. Requests for a token are not counted: they come before others that are. */
+static void transfer_count(const struct transfer *transfer, enum etcd_result result) {
+    struct directory_counts *counts = &transfer->client->base.counts;
+    uint64_t now_ns = uv_hrtime();
+    bool lease = false;
+    switch (transfer->kind) {
+    case ETCD_TXN:
+        counts->txns++;
+        break;
+    case ETCD_READ:
+        counts->reads++;
+        break;
+    case ETCD_LEASE_GRANT:
+    case ETCD_LEASE_KEEP_ALIVE:
+    case ETCD_LEASE_REVOKE:
+        counts->leases++;
+        lease = true;
+        break;
+    case ETCD_AUTHENTICATE:
+        return;
+    }
+    if (result != ETCD_OK)
+        counts->failures++;
+    else if (lease)
+        histogram_add_span(&counts->lease, transfer->asked_ns, now_ns);
+    else if (transfer->kind == ETCD_TXN)
+        histogram_add_span(&counts->txn, transfer->asked_ns, now_ns);
+}
+
 void etcd_transfer_answer(struct transfer *transfer, enum etcd_result result,
                           const struct etcd_answer *parsed, const char *why) {
     const struct etcd_watch_message ended = {.ended = true};
-    if (!transfer->watch)
+    if (!transfer->watch) {
+        transfer_count(transfer, result);
         transfer->done(transfer->context, result, parsed, why);
-    else if (!transfer->said_ended)
+    } else if (!transfer->said_ended) {
         transfer->watch(transfer->context, &ended);
+    }
     etcd_transfer_free(transfer);
 }

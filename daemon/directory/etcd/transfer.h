@@ -44,7 +44,7 @@ struct transfer {
     size_t endpoint;
     uint32_t attempts; /* endpoints tried */
     bool reauthenticated, said_ended;
-    uint64_t deadline_ns; /* by uv_hrtime() */
+    uint64_t asked_ns, deadline_ns; /* by uv_hrtime() */
     etcd_done_fn done;
     etcd_watch_fn watch; /* of a watch; then there is no `done` */
     void *context;
