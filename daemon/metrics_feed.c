@@ -65,6 +65,7 @@ static bool feed_is(struct metrics_feed *feed, enum feed_state state) {
     return is;
 }
 
+/* A stop may have come between the copying and this: it stays stopped. */
 static void feed_set_answered(struct metrics_feed *feed) {
     pthread_mutex_lock(&feed->lock);
     if (feed->state == FEED_ASKED)
@@ -119,6 +120,7 @@ static bool feed_ask(struct metrics_feed *feed, bool whole) {
     return answered;
 }
 
+/* A sentence for a person who looks at a probe that failed; the node's name tells which one. */
 static void feed_say(struct http_answer *out, unsigned status, const char *node,
                      const char *sentence) {
     *out = (struct http_answer){.status = status, .type = text_plain};
@@ -163,6 +165,7 @@ static void feed_add_process(struct metrics *metrics) {
                 sizeof feed_process_rows / sizeof *feed_process_rows, "", &process);
 }
 
+/* The server's thread owns the snapshot from the answer on until it asks again. */
 static void feed_on_metrics(void *context, bool open_metrics, struct http_answer *out) {
     struct metrics_feed *feed = context;
     struct metrics_text text = {0};
@@ -182,6 +185,8 @@ static void feed_on_metrics(void *context, bool open_metrics, struct http_answer
                              : "text/plain; version=0.0.4; charset=utf-8";
 }
 
+/* Ready or not is no matter here: a node that is fenced should not be killed by a liveness probe.
+ */
 static void feed_on_healthy(void *context, struct http_answer *out) {
     struct metrics_feed *feed = context;
     if (feed_ask(feed, false))
@@ -265,6 +270,7 @@ static int feed_serve(struct metrics_feed *feed, const struct config *config, in
     return result;
 }
 
+/* The monotonic clock: a wait must not end early, or never, when somebody sets the time of day. */
 static void feed_init(struct metrics_feed *feed, uv_loop_t *loop) {
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -275,6 +281,7 @@ static void feed_init(struct metrics_feed *feed, uv_loop_t *loop) {
     uv_async_init(loop, &feed->wake, feed_on_wake);
 }
 
+/* The address that is logged is the one that was bound: with port 0 it is told nowhere else. */
 int metrics_feed_new(uv_loop_t *loop, const struct config *config, const struct broker *broker,
                      struct metrics_feed **out, char *why, size_t why_bytes) {
     char bound[ADDRESS_BYTES];
@@ -317,6 +324,7 @@ void metrics_feed_stop(struct metrics_feed *feed) {
     uv_close((uv_handle_t *)&feed->wake, NULL);
 }
 
+/* After the loop has closed the handle that metrics_feed_stop() gave back. */
 void metrics_feed_free(struct metrics_feed *feed) {
     if (!feed)
         return;

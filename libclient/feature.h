@@ -72,7 +72,7 @@ extern "C" {
     STATUS(FEATURE_E_DENIED, DENIED, 2, "no right to do this")                                     \
     STATUS(FEATURE_E_NOT_FOUND, NOT_FOUND, 3,                                                      \
            "retired, superseded, gone or never seen: ask featurectl explain")                      \
-    STATUS(FEATURE_E_EXISTS, EXISTS, 4, "there is one already, with other settings")               \
+    STATUS(FEATURE_E_EXISTS, EXISTS, 4, "there is one already; a store: with other settings")      \
     STATUS(FEATURE_E_FULL, FULL, 5, "a quota or limit was hit; freeing or waiting longer helps")   \
     STATUS(FEATURE_E_TIMEOUT, TIMEOUT, 6, "the deadline passed without progress")                  \
     STATUS(FEATURE_E_UNAVAILABLE, UNAVAILABLE, 7,                                                  \
@@ -295,6 +295,12 @@ void feature_cancel(struct feature_reservation *reservation);
  * or _UNAVAILABLE the sample may be visible or not; putting it again supersedes it. */
 int feature_put(struct feature_store *store, const struct feature_sample *sample,
                 const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out);
+/* The same, unless a sample is resident under that id, on whatever node: that one stays as it is,
+ * and the call is FEATURE_E_EXISTS, at once also where the store is full. The other nodes are asked
+ * while the bytes are copied. Two that put one id at the same moment may both find nothing; then
+ * the later one supersedes the earlier. */
+int feature_put_new(struct feature_store *store, const struct feature_sample *sample,
+                    const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out);
 struct feature_put_item {
     size_t size;
     const struct feature_sample *sample;

@@ -2,12 +2,13 @@
  *
  * exists, stat, list and health: take no lease, change nothing.
  */
+#include "probe.h"
+
 #include <string.h>
 
 #include "error.h"
 #include "key.h"
 #include "limit.h"
-#include "request.h"
 #include "sized.h"
 
 #define LIST_PAGE 256u
@@ -99,7 +100,23 @@ static int probe_take_stat(const struct fc_request *request, struct feature_info
 }
 
 /* A stat is one item, though the message could hold more: whoever asks for many wants
- * feature_list(). */
+ * feature_list(). The key's strings are borrowed. */
+static void probe_make(struct fc_probe *probe, struct feature_store *store, struct feature_key key,
+                       const char *what) {
+    fc_key_fill(key, &probe->item);
+    probe->items = &probe->item;
+    fb__stat__init(&probe->stat);
+    probe->stat.n_items = 1;
+    probe->stat.items = &probe->items;
+    probe->request =
+        FC_REQUEST(.feature = store->feature, .store = store, .handle = &probe->stat.handle,
+                   .what = what, .expected = FB__CLIENT_REPLY__RESULT_STAT);
+    probe->request.message.op_case = FB__CLIENT_REQUEST__OP_STAT;
+    probe->request.message.stat = &probe->stat;
+    probe->answered = false;
+    probe->found = FEATURE_OK;
+}
+
 int feature_stat(struct feature_store *store, const struct feature_key *key,
                  struct feature_info *out, struct feature_ref **ref_out) {
     struct feature_key known;
@@ -111,20 +128,12 @@ int feature_stat(struct feature_store *store, const struct feature_key *key,
         rc = fc_key_read(store, key, &known);
     if (rc)
         return rc;
-    Fb__RetireItem item, *items = &item;
-    fc_key_fill(known, &item);
-    Fb__Stat stat = FB__STAT__INIT;
-    stat.n_items = 1;
-    stat.items = &items;
-    struct fc_request request =
-        FC_REQUEST(.feature = store->feature, .store = store, .handle = &stat.handle,
-                   .what = "stat", .expected = FB__CLIENT_REPLY__RESULT_STAT);
-    request.message.op_case = FB__CLIENT_REQUEST__OP_STAT;
-    request.message.stat = &stat;
-    rc = fc_request(&request);
+    struct fc_probe probe;
+    probe_make(&probe, store, known, "stat");
+    rc = fc_request(&probe.request);
     if (!rc)
-        rc = probe_take_stat(&request, out, ref_out);
-    fc_request_deinit(&request);
+        rc = probe_take_stat(&probe.request, out, ref_out);
+    fc_request_deinit(&probe.request);
     return rc;
 }
 
@@ -136,6 +145,55 @@ int feature_exists(struct feature_store *store, const struct feature_key *key) {
         return rc;
     return fc_fail(FEATURE_E_NOT_FOUND, "sample %s is not resident%s%s", info.sample_id,
                    *info.reason ? ": " : "", info.reason);
+}
+
+/* ---- asked now, answered later ---- */
+
+/* What keeps the first step from sending it keeps it until fc_probe_end(), which steps again. */
+void fc_probe_begin(struct fc_probe *probe, struct feature_store *store, const char *sample_id,
+                    const char *what) {
+    const struct feature_key key = {.size = sizeof key, .sample_id = sample_id};
+    probe_make(probe, store, key, what);
+    pthread_mutex_lock(&store->feature->hub.lock);
+    (void)fc_request_step(&probe->request);
+    fc_connection_unlock(store->feature);
+}
+
+bool fc_probe_has_answer(const struct fc_probe *probe) {
+    struct feature *feature = probe->request.feature;
+    pthread_mutex_lock(&feature->hub.lock);
+    bool has = probe->answered || (probe->request.awaited == FC_AWAITS_ANSWER &&
+                                   fc_call_is_over(&probe->request.call));
+    pthread_mutex_unlock(&feature->hub.lock);
+    return has;
+}
+
+static int probe_find(struct fc_probe *probe) {
+    struct feature_info info = FEATURE_INFO_INIT;
+    int rc = fc_request(&probe->request);
+    if (!rc)
+        rc = probe_take_stat(&probe->request, &info, NULL);
+    if (rc)
+        return rc == FEATURE_E_NOT_FOUND || rc == FEATURE_E_LOST ? FEATURE_OK : rc;
+    if (info.state != FEATURE_STATE_RESIDENT)
+        return FEATURE_OK;
+    return fc_fail(FEATURE_E_EXISTS, "%s sample %s: it is there already, and stays as it is",
+                   probe->request.what, info.sample_id);
+}
+
+int fc_probe_end(struct fc_probe *probe) {
+    if (!probe->answered)
+        probe->found = probe_find(probe);
+    probe->answered = true;
+    return probe->found;
+}
+
+void fc_probe_drop(struct fc_probe *probe) {
+    struct feature *feature = probe->request.feature;
+    pthread_mutex_lock(&feature->hub.lock);
+    fc_request_abandon(&probe->request);
+    fc_connection_unlock(feature);
+    fc_request_deinit(&probe->request);
 }
 
 /* ---- list ---- */

@@ -12,7 +12,7 @@
 #include "cuda.h"
 #include "error.h"
 #include "pin.h"
-#include "request.h"
+#include "probe.h"
 #include "reservation.h"
 #include "sized.h"
 
@@ -28,6 +28,8 @@ struct putter {
     bool checksums;
     bool waits; /* for room, until the deadline */
     uint64_t deadline_ns;
+    struct fc_probe *probe; /* of feature_put_new(): whether a sample is there; else NULL */
+    bool probing;           /* it has been begun */
     struct fc_first_error failure;
 };
 
@@ -152,19 +154,50 @@ static int put_copy(const struct putter *putter, struct feature_reservation *res
     return FEATURE_OK;
 }
 
+/* FEATURE_E_EXISTS for what is to be new and is not; waits for the answer. */
+static int put_check_new(const struct putter *putter) {
+    return putter->probing ? fc_probe_end(putter->probe) : FEATURE_OK;
+}
+
+/* What may be there already does not wait for room until it is known that it is not. The ref is
+ * taken on success. */
+static int put_reserve(const struct putter *putter, struct feature_ref *ref,
+                       struct feature_reservation **out) {
+    const bool waits = putter->waits && !putter->probing;
+    int rc = fc_reserve(putter->store, ref, waits, putter->deadline_ns, out);
+    if (!rc || !putter->probing)
+        return rc;
+    int found = put_check_new(putter);
+    if (found || rc != FEATURE_E_FULL || !putter->waits)
+        return found ? found : rc;
+    return fc_reserve(putter->store, ref, true, putter->deadline_ns, out);
+}
+
+/* If it is known by now that a sample is there, nothing is copied: so it is for one of this node,
+ * as the broker answered that before it granted the room. */
+static int put_fill(const struct putter *putter, struct feature_reservation *reservation,
+                    const struct put_source *source) {
+    int rc = FEATURE_OK;
+    if (putter->probing && fc_probe_has_answer(putter->probe))
+        rc = put_check_new(putter);
+    if (!rc)
+        rc = put_copy(putter, reservation, source);
+    return rc ? rc : put_check_new(putter);
+}
+
 /* Takes the ref. A room of its own for this one sample: reserve, copy, commit. */
 static int put_large(struct putter *putter, const struct put_source *source,
                      struct feature_ref *ref, struct feature_ref **ref_out) {
     struct feature_reservation *reservation;
     if (source->device)
         fc_pin(putter->store, source->device);
-    int rc = fc_reserve(putter->store, ref, putter->waits, putter->deadline_ns, &reservation);
+    int rc = put_reserve(putter, ref, &reservation);
     if (rc) {
         feature_ref_free(ref);
         return rc;
     }
     ref->has_checksums = putter->checksums;
-    rc = put_copy(putter, reservation, source);
+    rc = put_fill(putter, reservation, source);
     if (rc) {
         feature_cancel(reservation);
         return rc;
@@ -340,6 +373,9 @@ static void put_item(struct putter *putter, struct group *group, struct feature_
         put_settle(putter, item, rc, NULL);
         return;
     }
+    if (putter->probe)
+        fc_probe_begin(putter->probe, putter->store, ref->sample_id, "put");
+    putter->probing = putter->probe != NULL;
     if (source.device || !put_is_inline(putter, ref)) {
         put_group(putter, group);
         rc = put_large(putter, &source, ref, &done);
@@ -348,6 +384,12 @@ static void put_item(struct putter *putter, struct group *group, struct feature_
     }
     if (putter->checksums)
         put_checksum_inline(ref, item->data);
+    rc = put_check_new(putter);
+    if (rc) {
+        feature_ref_free(ref);
+        put_settle(putter, item, rc, NULL);
+        return;
+    }
     if (group->count && !put_group_takes(putter, group, ref))
         put_group(putter, group);
     if (!group->count) {
@@ -361,17 +403,12 @@ static void put_item(struct putter *putter, struct group *group, struct feature_
 }
 
 /* One deadline for all: a later item has what the earlier ones have left of it. */
-int feature_put_batch(struct feature_store *store, struct feature_put_item *items, size_t count,
-                      uint32_t deadline_ms) {
-    FC_NEEDS(items || !count);
-    int rc = fc_sized_check(items, count, sizeof *items,
-                            FC_SIZED_UNTIL(struct feature_put_item, ref), "feature_put_item");
-    if (rc)
-        return rc; /* where an item ends is not known: nothing can be written to it */
-    rc = fc_store_check(store);
+static int put_all(struct feature_store *store, struct feature_put_item *items, size_t count,
+                   uint32_t deadline_ms, struct fc_probe *probe) {
+    int rc = fc_store_check(store);
     if (!rc)
         rc = fc_check_writable(store);
-    struct putter putter = {.store = store, .waits = deadline_ms};
+    struct putter putter = {.store = store, .waits = deadline_ms, .probe = probe};
     struct group group;
     group.count = 0;
     if (!rc) {
@@ -389,16 +426,40 @@ int feature_put_batch(struct feature_store *store, struct feature_put_item *item
             put_item(&putter, &group, fc_sized_at(items, i));
     }
     put_group(&putter, &group);
+    if (putter.probing)
+        fc_probe_drop(probe);
     return fc_first_error_raise(&putter.failure);
 }
 
-int feature_put(struct feature_store *store, const struct feature_sample *sample,
-                const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out) {
+int feature_put_batch(struct feature_store *store, struct feature_put_item *items, size_t count,
+                      uint32_t deadline_ms) {
+    FC_NEEDS(items || !count);
+    int rc = fc_sized_check(items, count, sizeof *items,
+                            FC_SIZED_UNTIL(struct feature_put_item, ref), "feature_put_item");
+    if (rc)
+        return rc; /* where an item ends is not known: nothing can be written to it */
+    return put_all(store, items, count, deadline_ms, NULL);
+}
+
+static int put_one(struct feature_store *store, const struct feature_sample *sample,
+                   const struct iovec *data, uint32_t deadline_ms, struct fc_probe *probe,
+                   struct feature_ref **ref_out) {
     struct feature_put_item item = {.size = sizeof item, .sample = sample, .data = data};
-    int rc = feature_put_batch(store, &item, 1, deadline_ms);
+    int rc = put_all(store, &item, 1, deadline_ms, probe);
     if (!rc && ref_out)
         *ref_out = item.ref;
     else
         feature_ref_free(item.ref);
     return rc;
+}
+
+int feature_put(struct feature_store *store, const struct feature_sample *sample,
+                const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out) {
+    return put_one(store, sample, data, deadline_ms, NULL, ref_out);
+}
+
+int feature_put_new(struct feature_store *store, const struct feature_sample *sample,
+                    const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out) {
+    struct fc_probe probe;
+    return put_one(store, sample, data, deadline_ms, &probe, ref_out);
 }

@@ -19,6 +19,7 @@
 
 /* ---- the node ---- */
 
+/* All that is asked of the broker as a whole, for /metrics and for featurectl status alike. */
 void metrics_measure_node(const struct broker *broker, struct measured_node *out) {
     char why[TROUBLE_BYTES];
     *out = (struct measured_node){
@@ -67,6 +68,7 @@ static void metrics_add_node(const struct broker *broker, struct metrics *metric
 
 /* ---- stores ---- */
 
+/* 0 = there is nothing that has an age. */
 static uint64_t metrics_age_ns(const struct broker *broker, bool is_there, uint64_t since_ns) {
     return is_there && broker->now_ns > since_ns ? broker->now_ns - since_ns : 0;
 }
@@ -93,6 +95,7 @@ static void metrics_add_store(const struct broker *broker, const struct space *s
 
 /* ---- peers ---- */
 
+/* Its rails follow it, so that both are of one moment. */
 static void metrics_add_peer(const struct broker *broker, const struct peer *peer,
                              struct metrics *metrics) {
     char labels[METRICS_LABELS_BYTES] = "";
@@ -112,6 +115,7 @@ static void metrics_add_peer(const struct broker *broker, const struct peer *pee
 
 /* ---- the whole ---- */
 
+/* First the node, then its stores, then the peers; progress says how far that has come. */
 bool broker_measure(const struct broker *broker, struct metrics *metrics,
                     struct metrics_progress *progress) {
     uint32_t budget = METRICS_PER_TURN;

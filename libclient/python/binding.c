@@ -170,6 +170,17 @@ int binding_put(struct feature_store *store, const char *sample_id, const char *
     return binding_end(before, feature_put(store, &sample, data, deadline_ms, ref_out));
 }
 
+int binding_put_new(struct feature_store *store, const char *sample_id, const char *names,
+                    const uint64_t *numbers, uint32_t count, const void *metadata,
+                    size_t metadata_bytes, uint32_t deadline_ms, struct feature_ref **ref_out) {
+    struct feature_tensor tensors[FEATURE_TENSORS_MAX];
+    struct iovec data[FEATURE_TENSORS_MAX];
+    binding_read_tensors(names, numbers, count, tensors, data);
+    struct feature_sample sample =
+        binding_make_sample(sample_id, tensors, count, metadata, metadata_bytes);
+    return feature_put_new(store, &sample, data, deadline_ms, ref_out);
+}
+
 /* As a put without bytes. Python writes them afterwards, through the pointers that
  * feature_reservation_data() gives. */
 void binding_ref_free(struct feature_ref **ref) {

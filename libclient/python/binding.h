@@ -74,6 +74,10 @@ int binding_get_batch(struct feature_store *store, struct feature_get_item *item
 int binding_put(struct feature_store *store, const char *sample_id, const char *names,
                 const uint64_t *numbers, uint32_t count, const void *metadata,
                 size_t metadata_bytes, uint32_t deadline_ms, struct feature_ref **ref_out);
+/* The same with feature_put_new(). */
+int binding_put_new(struct feature_store *store, const char *sample_id, const char *names,
+                    const uint64_t *numbers, uint32_t count, const void *metadata,
+                    size_t metadata_bytes, uint32_t deadline_ms, struct feature_ref **ref_out);
 /* Frees the ref that *ref points to, and not *ref; none there is fine. */
 void binding_ref_free(struct feature_ref **ref);
 /* statuses_out and refs_out have room for sample_count. */

@@ -18,7 +18,17 @@ from typing import Iterator
 import numpy as np
 import pytest
 
-from brokers import FEATURECTL, FEATURED, ROOT, STORES, Broker, start_pair, temporary_folder, wait_until
+from brokers import (
+    FEATURECTL,
+    FEATURED,
+    ROOT,
+    STORES,
+    Broker,
+    free_port,
+    start_pair,
+    temporary_folder,
+    wait_until,
+)
 
 OPEN_METRICS = "application/openmetrics-text"
 OPS = "[ops]\nhttp = 127.0.0.1:0\n"
@@ -421,3 +431,42 @@ def test_every_alert_has_a_test() -> None:
     tested = (ROOT / "tests/prometheus/rules_test.yml").read_text()
     for alert in re.findall(r"- alert: (\w+)", RULES.read_text()):
         assert re.search(rf"alertname: {alert}\n +exp_alerts:\n +- exp_labels", tested), alert
+
+
+# ---- with etcd ----
+
+
+def test_etcd_is_measured(folder: Path) -> None:
+    if shutil.which("etcd") is None:
+        pytest.skip("there is no etcd: `scripts/setup test` installs it (Debian: etcd-server)")
+    client_port, peer_port = free_port(), free_port()
+    urls = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{peer_port}"
+    etcd = subprocess.Popen(
+        ["etcd", "--data-dir", folder / "etcd", "--listen-client-urls", urls[0],
+         "--advertise-client-urls", urls[0], "--listen-peer-urls", urls[1],
+         "--initial-advertise-peer-urls", urls[1], "--initial-cluster", f"default={urls[1]}"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    broker = Broker(
+        folder, "indexed", STORES + OPS + f"[directory]\nkind = etcd\nendpoints = {urls[0]}\n"
+    )
+    try:
+        broker.start()
+        wait_until(lambda: ask(broker, "/readyz")[0] == 200, "ready")
+        with broker.connect() as client, client.store("run", framework="numpy") as store:
+            store.put("indexed", {"x": np.zeros(10, dtype=np.float32)})
+        told = scrape(broker)
+        assert told.of("featured_index_requests_total", kind="txn") >= 2  # our record, the sample's
+        assert told.of("featured_index_txn_seconds_count") >= 2
+        assert 0 < told.of("featured_index_txn_seconds_sum") < 1000
+        assert told.of("featured_index_lease_seconds_count") >= 1
+        etcd.kill()
+        etcd.wait()
+        wait_until(lambda: scrape(broker).of("featured_fenced") == 1, "it is fenced")
+        assert scrape(broker).of("featured_index_request_failures_total") >= 1
+        status, _, text = ask(broker, "/readyz")
+        assert status == 503 and text.startswith("node indexed: ")
+    finally:
+        etcd.kill()
+        etcd.wait()
+        broker.stop()

@@ -104,6 +104,16 @@ def test_a_put_on_a_live_key_is_success_and_the_old_bytes_stay(ends: Ends, key: 
     assert consumer.get(key) == producer.get(key) == b"old"
 
 
+def test_a_large_put_on_a_live_key_leaves_the_old_bytes(ends: Ends, key: str) -> None:
+    producer, consumer = ends
+    old, new = bytes(300_000), bytes([1]) * 2_000_000
+    assert producer.put(key, old) == 0
+    for store in (producer, consumer):
+        assert store.put(key, new) == 0
+        assert store.get_size(key) == len(old)
+    assert consumer.get(key) == producer.get(key) == old
+
+
 def test_of_one_key_twice_in_a_batch_the_first_counts(ends: Ends, key: str) -> None:
     producer, consumer = ends
     one, two = Memory(b"one"), Memory(b"two")

@@ -51,6 +51,9 @@ Test(client_null, samples) {
     REFUSED("store", feature_put(NULL, &s.sample, s.data, 0, NULL));
     REFUSED("no sample", feature_put(f->store, NULL, s.data, 0, NULL));
     REFUSED("tensor a", feature_put(f->store, &s.sample, NULL, 0, NULL));
+    REFUSED("store", feature_put_new(NULL, &s.sample, s.data, 0, NULL));
+    REFUSED("no sample", feature_put_new(f->store, NULL, s.data, 0, NULL));
+    REFUSED("tensor a", feature_put_new(f->store, &s.sample, NULL, 0, NULL));
     REFUSED("store", feature_reserve(NULL, &s.sample, 0, &room));
     REFUSED("no sample", feature_reserve(f->store, NULL, 0, &room));
     REFUSED("out", feature_reserve(f->store, &s.sample, 0, NULL));

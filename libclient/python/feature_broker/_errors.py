@@ -60,7 +60,7 @@ class Lost(NotFound):
 
 
 class Exists(FeatureError, FileExistsError):
-    """There is one already, with other settings."""
+    """There is one already; a store: with other settings."""
 
     status = "EXISTS"
 

@@ -5,7 +5,7 @@ The functions here take addresses and give Mooncake's codes. Bytes go once betwe
 memory and the arena, in C and without the GIL.
 
 What Mooncake promises and a put of featured does not: a put of a key that is live changes nothing.
-So a put asks first. Two puts of one key at the same moment may both find nothing; the later one then
+So a put asks first, or has libfeature ask while it copies. Two puts of one key at the same moment may both find nothing; the later one then
 replaces the earlier, and a reader sees the bytes of one or of the other, never a mixture. Threads of
 one process do not meet in that gap, for a key's puts take turns.
 """
@@ -28,6 +28,7 @@ U8 = int(lib.FEATURE_DTYPE_U8)
 GET_MS = 30_000
 _RETURNED = int(lib.FEATURE_RELEASE_RETURNED)
 _NOT_FOUND = int(lib.FEATURE_E_NOT_FOUND)
+_EXISTS = int(lib.FEATURE_E_EXISTS)
 _RESIDENT = int(lib.FEATURE_STATE_RESIDENT)
 _KEY_SIZE = int(ffi.sizeof("struct feature_key"))
 _INFO_SIZE = int(ffi.sizeof("struct feature_info"))
@@ -88,14 +89,16 @@ class Objects:
     def put(self, key: Key, address: int, size: int) -> int:
         """Copies `size` bytes at `address`; they become the object, at one moment. A code."""
         with self._turns[hash(key.sample_id) % _TURNS]:
-            code = self._is_free(key)
+            # Two long keys can have one id: only the object's metadata tell whose it is.
+            code = self._is_free(key) if key.metadata else 1
             if code <= 0:
                 return code
-            status = lib.binding_put(
+            put = lib.binding_put if key.metadata else lib.binding_put_new
+            status = put(
                 self.handle.raw, key.sample_id, NAME, (U8, address, size, 1, size), 1,
                 ffi.from_buffer(key.metadata), len(key.metadata), self.put_ms, ffi.NULL,
             )  # fmt: skip
-        return _codes.of_put(int(status), "put") if status else 0
+        return _codes.of_put(int(status), "put") if status not in (0, _EXISTS) else 0
 
     def put_tensor(self, key: Key, store: Store, tensor: Any) -> int:
         """Puts anything that feature_broker takes as a tensor, with its dtype and shape. A code."""
