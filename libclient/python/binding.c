@@ -178,7 +178,8 @@ int binding_put_new(struct feature_store *store, const char *sample_id, const ch
     binding_read_tensors(names, numbers, count, tensors, data);
     struct feature_sample sample =
         binding_make_sample(sample_id, tensors, count, metadata, metadata_bytes);
-    return feature_put_new(store, &sample, data, deadline_ms, ref_out);
+    bool before = binding_begin();
+    return binding_end(before, feature_put_new(store, &sample, data, deadline_ms, ref_out));
 }
 
 /* As a put without bytes. Python writes them afterwards, through the pointers that
