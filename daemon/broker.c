@@ -116,6 +116,10 @@ int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
             return result;
     }
     exchange_recall(broker);
+    if (kept_memory_restarts(broker->kept) && sessions_recall(broker) < 0) {
+        snprintf(why, why_bytes, "no memory to recall the sessions of before");
+        return -ENOMEM;
+    }
     return 0;
 }
 

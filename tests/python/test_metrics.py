@@ -18,6 +18,7 @@ from typing import Iterator
 import numpy as np
 import pytest
 
+import feature_broker as fb
 from brokers import (
     FEATURECTL,
     FEATURED,
@@ -215,6 +216,26 @@ def test_a_put_that_waits_and_is_refused_is_counted(watched: tuple[Broker, Broke
             store.put("does-not", {"x": rows}, timeout_s=0)
         told = scrape(a)
         assert told.of("featured_store_refused_total", store="small", cause="store_bytes") == before + 1
+
+
+def test_a_corrupt_read_is_counted_where_it_was_read(watched: tuple[Broker, Broker]) -> None:
+    a, b = watched
+    with a.connect() as producer, b.connect() as consumer:
+        store = producer.store("keep", framework="numpy")
+        away = consumer.store("keep", read_only=True, framework="numpy")
+        with store.reserve("spoiled", {"x": ("F64", (20_000,))}) as room:
+            late = memoryview(room.buffer("x"))
+            room["x"][:] = 1.0
+        late[:8] = b"spoiled!"  # after the commit: its checksum is made
+        with pytest.raises(fb.Corrupt):
+            away.get(room.ref)
+        del late
+        store.abort(room.ref)
+        wait_until(
+            lambda: scrape(b).of("featured_store_corrupt_reads_total", store="keep") >= 1,
+            "the reader's node counts it",
+        )
+        assert scrape(a).of("featured_store_corrupt_reads_total", store="keep") == 0
 
 
 def test_probes(watched: tuple[Broker, Broker]) -> None:
