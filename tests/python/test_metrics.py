@@ -284,14 +284,29 @@ def test_the_token_is_wanted(folder: Path) -> None:
         broker.stop()
 
 
-def test_no_token_no_other_machine(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "taken"),
+    [
+        ("0.0.0.0:9464", False),
+        ("[::]:9464", False),
+        ("10.0.0.1:9464", False),
+        ("127.example.org:9464", False),
+        ("127.0.0.1:9464", True),
+        ("127.1.2.3:9464", True),
+        ("[::1]:9464", True),
+        ("localhost:9464", True),
+    ],
+)
+def test_no_token_no_other_machine(folder: Path, address: str, taken: bool) -> None:
     config = folder / "open.conf"
     config.write_text(
-        f"[node]\nname = open\n[local]\nsocket = {folder}/open.sock\n{STORES}[ops]\nhttp = 0.0.0.0:0\n"
+        f"[node]\nname = open\n[local]\nsocket = {folder}/open.sock\n{STORES}[ops]\nhttp = {address}\n"
     )
-    ended = subprocess.run([FEATURED, "--config", config], capture_output=True, text=True, timeout=60)
-    assert ended.returncode != 0
-    assert "http_token_file" in ended.stderr
+    ended = subprocess.run(
+        [FEATURED, "--config", config, "--check-config"], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode == 0) == taken, ended.stderr
+    assert taken or "http_token_file" in ended.stderr
 
 
 def test_hostile_connections_do_not_stop_the_answers(watched: tuple[Broker, Broker]) -> None:
