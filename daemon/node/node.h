@@ -57,6 +57,7 @@ struct space {
     bool drop_walked, detached; /* dropped: all slots; no transport or prefault has it */
     uint64_t drop_cursor, given_back_bytes; /* dropped: how far its end has come */
     struct account *creator; /* the user who made it at run time; NULL: the configuration */
+    uint32_t kept;           /* its record in the node's memory, + 1; 0 = none */
     struct space_counts counts;
 };
 
@@ -191,6 +192,30 @@ struct space *space_find(struct broker *broker, const char *name);
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes);
 void space_drop(struct broker *broker, struct space *space, uint64_t now_ns);
+/* It was made at run time, for this user, who is charged. */
+void space_set_creator(struct broker *broker, struct space *space, struct account *user);
+
+/* ---- spaces_kept.c ---- */
+/* The record of a store of that name which an earlier broker left; NULL: there is none. */
+const struct kept_store *space_kept_find(const struct broker *broker, const char *name,
+                                         uint32_t *index_out);
+/* An earlier broker left a store in that slot. */
+bool space_kept_in_slot(const struct broker *broker, uint32_t slot);
+/* Takes a record for a store that is being made. False: there is no room for one. */
+bool space_keep_begin(struct broker *broker, struct space *space, const struct config_store *config,
+                      const struct store_options *options);
+/* Its memory is made: from here on the next broker finds it. block_fd: of its index. */
+int space_keep_commit(struct broker *broker, struct space *space, int block_fd, char *why,
+                      size_t why_bytes);
+/* What an earlier broker left of it: its arena, and *block_fd_out, the caller's. */
+int space_kept_take(struct broker *broker, struct space *space, int *block_fd_out, char *why,
+                    size_t why_bytes);
+/* It is being dropped; its memory is given back. */
+void space_keep_dropped(struct broker *broker, const struct space *space);
+void space_keep_end(struct broker *broker, struct space *space);
+/* After the stores of the configuration: those that were made at run time. */
+int spaces_recall(struct broker *broker, char *why, size_t why_bytes);
+/* ---- spaces.c ---- */
 /* What may stand, wait and pass, and for how long: of a store that is there, too. */
 void space_set_bounds(struct space *space, const struct config_store *config);
 /* The time asked for, or max_wait of the store where that is shorter: *cut then. */

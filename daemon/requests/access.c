@@ -380,8 +380,7 @@ static Fb__Status access_create(struct broker_session *session, const Fb__StoreC
     int result = space_create(broker, &wanted, asked->key.len ? asked->key.data : NULL, &space,
                               sentence, SENTENCE_BYTES);
     if (!result) {
-        space->creator = user;
-        account_add(user, CHARGE_STORES, 1);
+        space_set_creator(broker, space, user);
     }
     return !result ? FB__STATUS__OK : result == -EINVAL ? FB__STATUS__INVALID : FB__STATUS__FULL;
 }

@@ -62,7 +62,7 @@ static void check_kept(struct cluster *cluster, struct feature *feature, uint64_
 
 /* A view and a half-written reservation, before and after; twice, so that what was recalled is
  * recalled again. */
-Test(session_kill, leases_and_reservations_are_there_again, .timeout = 120, .disabled = true) {
+Test(session_kill, leases_and_reservations_are_there_again, .timeout = 120) {
     struct cluster cluster;
     struct payload read, written;
     struct feature_reservation *reservation;
@@ -110,7 +110,7 @@ static int hold(int channel, void *context) {
     return 0;
 }
 
-Test(session_kill, a_client_that_dies_meanwhile_holds_nothing, .timeout = 120, .disabled = true) {
+Test(session_kill, a_client_that_dies_meanwhile_holds_nothing, .timeout = 120) {
     struct cluster cluster;
     struct process client;
     struct payload payload;
@@ -169,7 +169,7 @@ static int by_size(const void *one, const void *other) {
 
 /* Kills at any moment of the load; the time without service is that until a client that was there
  * before is answered. */
-Test(session_kill, fifty_kills_under_load_lose_nothing, .timeout = 300, .disabled = true) {
+Test(session_kill, fifty_kills_under_load_lose_nothing, .timeout = 300) {
     struct cluster cluster;
     struct client clients[CLIENTS];
     struct process processes[CLIENTS];
