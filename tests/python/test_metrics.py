@@ -522,7 +522,15 @@ def test_etcd_is_measured(folder: Path) -> None:
         broker.start()
         wait_until(lambda: ask(broker, "/readyz")[0] == 200, "ready")
         with broker.connect() as client, client.store("run", framework="numpy") as store:
-            store.put("indexed", {"x": np.zeros(10, dtype=np.float32)})
+
+            def is_put() -> bool:
+                try:  # the first generation numbers may not be here yet
+                    store.put("indexed", {"x": np.zeros(10, dtype=np.float32)})
+                except fb.Unavailable:
+                    return False
+                return True
+
+            wait_until(is_put, "a sample is put")
         told = scrape(broker)
         assert told.of("featured_index_requests_total", kind="txn") >= 2  # our record, the sample's
         assert told.of("featured_index_txn_seconds_count") >= 2
