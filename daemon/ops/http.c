@@ -52,12 +52,15 @@ static bool http_may(const struct http *http, struct MHD_Connection *connection)
            sodium_memcmp(shown, http->token, http->options.token_bytes) == 0;
 }
 
+/* Prometheus names several forms with weights. The newer one is preferred wherever it is named: who
+ * can read it loses nothing by it. */
 static bool http_wants_open_metrics(struct MHD_Connection *connection) {
     const char *accept =
         MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_ACCEPT);
     return accept && strstr(accept, "application/openmetrics-text");
 }
 
+/* The token comes first, before method and path are looked at. */
 static void http_route(const struct http *http, struct MHD_Connection *connection, const char *path,
                        const char *method, struct http_answer *out) {
     const struct http_options *options = &http->options;
@@ -75,6 +78,7 @@ static void http_route(const struct http *http, struct MHD_Connection *connectio
         http_say(out, MHD_HTTP_NOT_FOUND, "there are /metrics, /healthz and /readyz\n");
 }
 
+/* The text becomes the response's. Answers are of this moment: no cache may keep them. */
 static enum MHD_Result http_send(struct MHD_Connection *connection, struct http_answer *answer) {
     struct MHD_Response *response =
         answer->text ? MHD_create_response_from_buffer(answer->text_bytes, answer->text,
@@ -125,6 +129,8 @@ static void http_on_log(void *context, const char *format, va_list arguments) {
     (void)arguments;
 }
 
+/* The token is copied, for its owner wipes what it has read from the file. The thread of
+ * libmicrohttpd runs before this returns, so that all that it uses is set up first. */
 int http_new(const struct http_options *options, struct http **out) {
     struct http *http = calloc(1, sizeof *http);
     if (!http)
@@ -153,6 +159,7 @@ int http_new(const struct http_options *options, struct http **out) {
     return 0;
 }
 
+/* libmicrohttpd ends its thread and closes the listening socket. */
 void http_free(struct http *http) {
     if (!http)
         return;

@@ -55,10 +55,13 @@ void metrics_label(char labels[METRICS_LABELS_BYTES], const char *name, const ch
     labels[at] = '\0';
 }
 
+/* Numbers of all kinds are kept as 8-byte words, so that a subject's are one array. */
 static size_t metrics_row_words(const struct metric *row) {
     return row->type == METRIC_HISTOGRAM ? HISTOGRAM_WORDS : 1;
 }
 
+/* The two arrays grow together. If only the first can grow, it stays larger than it need be, and
+ * the next attempt asks for the same again. */
 static bool metrics_make_room(struct metrics_scope *scope) {
     if (scope->count < scope->room)
         return true;
@@ -75,6 +78,7 @@ static bool metrics_make_room(struct metrics_scope *scope) {
     return true;
 }
 
+/* The number may lie at any address that its own type allows: it is copied, not cast. */
 static uint64_t metrics_read(const void *at, size_t bytes) {
     uint32_t narrow;
     uint64_t wide;
@@ -90,6 +94,8 @@ static uint64_t metrics_read(const void *at, size_t bytes) {
     }
 }
 
+/* The first subject says which rows its scope has. A subject that does not fit is left out, and the
+ * whole snapshot must not be shown then: counters that are missing would look like a restart. */
 void metrics_add(struct metrics *metrics, enum metrics_scope_number number,
                  const struct metric *rows, size_t row_count, const char *labels, const void *of) {
     struct metrics_scope *scope = &metrics->scopes[number];
@@ -125,6 +131,7 @@ void metrics_deinit(struct metrics *metrics) {
 
 /* ---- text ---- */
 
+/* After a failure nothing is added any more: the text is of no use, and its owner is told. */
 static void metrics_put(struct metrics_text *out, const char *data, size_t bytes) {
     if (out->bytes + bytes > out->room && !out->no_memory) {
         size_t room = out->room ? out->room : 65536;
@@ -168,6 +175,7 @@ static void metrics_put_seconds(struct metrics_text *out, uint64_t ns) {
     metrics_put_number(out, fraction, digits);
 }
 
+/* Ends the line. */
 static void metrics_put_value(struct metrics_text *out, enum metric_unit unit, uint64_t value) {
     if (unit == METRIC_NS)
         metrics_put_seconds(out, value);
@@ -239,6 +247,7 @@ static void metrics_put_about(struct metrics_text *out, const char *word, const 
     metrics_put(out, "\n", 1);
 }
 
+/* Numbers without a unit, such as how many leases there are, get no line for it. */
 static void metrics_put_family_head(struct metrics_text *out, const struct metric *row,
                                     bool open_metrics) {
     static const char *const types[] = {"gauge", "counter", "histogram"};
@@ -269,6 +278,7 @@ static void metrics_put_family(struct metrics_text *out, const struct metrics_sc
     }
 }
 
+/* Rows of one name are one family, and stand next to each other in their table. */
 void metrics_write(const struct metrics *metrics, bool open_metrics, struct metrics_text *out) {
     for (size_t i = 0; i < METRICS_SCOPES; i++) {
         const struct metrics_scope *scope = &metrics->scopes[i];

@@ -55,6 +55,7 @@ int bench_index(struct bench *bench);
 /* Part of the group index; wants no etcd. */
 int bench_in_flight(struct bench *bench);
 int bench_beside(struct bench *bench);
+int bench_scrape(struct bench *bench);
 /* Only when asked for: it measures brokers that others have started (rdma.c). */
 int bench_rdma(struct bench *bench);
 

@@ -20,9 +20,11 @@ static const struct {
     int (*run)(struct bench *bench);
     bool on_request; /* not one of "all" */
 } groups[] = {
-    {"local", bench_local, false},   {"remote", bench_remote, false}, {"ops", bench_ops, false},
-    {"alloc", bench_alloc, false},   {"scale", bench_scale, false},   {"index", bench_index, false},
+    {"local", bench_local, false},   {"remote", bench_remote, false},
+    {"ops", bench_ops, false},       {"alloc", bench_alloc, false},
+    {"scale", bench_scale, false},   {"index", bench_index, false},
     {"beside", bench_beside, false}, {"rdma", bench_rdma, true},
+    {"scrape", bench_scrape, false},
 };
 #define GROUP_COUNT (sizeof groups / sizeof groups[0])
 
@@ -58,9 +60,10 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
         return 0;
     case ARGP_KEY_ARG:
         if (choose(selection, argument) != 0)
-            argp_error(state,
-                       "no group '%s': local, remote, ops, alloc, scale, index, beside or rdma",
-                       argument);
+            argp_error(
+                state,
+                "no group '%s': local, remote, ops, alloc, scale, index, beside, scrape or rdma",
+                argument);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -100,7 +103,7 @@ int main(int argc, char **argv) {
     const struct argp argp = {
         .options = options,
         .parser = parse,
-        .args_doc = "[local|remote|ops|alloc|scale|index|beside|rdma]...",
+        .args_doc = "[local|remote|ops|alloc|scale|index|beside|scrape|rdma]...",
         .doc =
             "Measures featured against the limits of this machine, taken in the same run. Starts "
             "its own brokers on loopback and leaves nothing behind. Without a group: all of them "

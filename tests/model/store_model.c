@@ -4,7 +4,8 @@
  * effects, totals and everything the probes show are compared after each one. Numbers are small, so
  * that every limit is hit all the time.
  *
- * STORE_MODEL_SEED replays a run, STORE_MODEL_OPS says how many operations (default 1,000,000).
+ * STORE_MODEL_SEED replays a run (0: by the clock), STORE_MODEL_OPS says how many operations
+ * (default 1,000,000).
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -13,6 +14,9 @@
 #include <time.h>
 
 #include "model/store_model.h"
+
+/* The same run in every check, so that a failure means a change; hunt with STORE_MODEL_SEED=0. */
+#define SEED_DEFAULT 857075413u
 
 /* ---- choosing ---- */
 static void remember(struct model *m, uint64_t generation) {
@@ -318,11 +322,12 @@ static void op_land_failed(struct model *m) {
     SAME(m, "result", result, ref_land_failed(m->ref, generation, m->now_ns));
 }
 
-static void open_holder(struct model *m) {
+void model_open_holder(struct model *m) {
     struct ref_limits limits = {.leases = 2 + (uint32_t)model_rnd(m, 6),
                                 .reservations = 2 + (uint32_t)model_rnd(m, 6),
                                 .queued_bytes = 8192 * (1 + model_rnd(m, 8))};
     struct account first;
+    crash_spoil(m); /* the reference knows nothing of the first of the two */
     uint32_t free_holder = 0, holder;
     while (free_holder < HOLDERS && m->ref->holders[free_holder].open)
         free_holder++;
@@ -356,7 +361,7 @@ static void op_holder(struct model *m) {
     for (unsigned i = 0; i < HOLDERS; i++)
         open += m->ref->holders[i].open;
     if (open < 2 || model_rnd(m, 2)) {
-        open_holder(m);
+        model_open_holder(m);
         model_look(m);
         return;
     }
@@ -400,7 +405,7 @@ static void compare_effect(struct model *m, const struct store_effect *e,
     s->token = e->reservation.token;
 }
 
-static bool pull_one(struct model *m) {
+bool model_pull(struct model *m) {
     struct store_effect e;
     struct ref_effect expected;
     bool got = store_next_effect(m->store, m->now_ns, &e);
@@ -427,12 +432,12 @@ static bool pull_one(struct model *m) {
 
 static void op_effects(struct model *m) {
     bool all = model_rnd(m, 2);
-    while (pull_one(m) && all)
+    while (model_pull(m) && all)
         ;
 }
 
 static void op_cancel_wait(struct model *m) {
-    pull_one(m); /* store_cancel_wait() is not told the time: it goes by the last call's */
+    model_pull(m); /* store_cancel_wait() is not told the time: it goes by the last call's */
     const struct ref_waiter *w = &m->ref->waiters[model_rnd(m, REF_WAITERS)];
     uint32_t holder = w->kind ? w->holder : any_holder(m);
     uint64_t tag = w->kind ? w->tag : m->tag + 1;
@@ -496,7 +501,7 @@ static const struct {
     {"set bounds", op_bounds, 1},
 };
 
-static void step(struct model *m) {
+void model_step(struct model *m) {
     unsigned total = 0, i = 0;
     for (unsigned k = 0; k < sizeof operations / sizeof *operations; k++)
         total += operations[k].weight;
@@ -506,20 +511,22 @@ static void step(struct model *m) {
     m->step++;
     m->now_ns += 1 + model_rnd(m, 20);
     m->op = operations[i].name;
+    void (*run)(struct model * m) = operations[i].run;
     if (model_rnd(m, 2000) == 0) {
         m->op = "drop";
-        op_drop(m);
-    } else {
-        operations[i].run(m);
+        run = op_drop;
     }
+    crash_begin(m);
+    run(m);
+    crash_end(m);
     if (m->ref->effect_count > REF_EFFECTS / 4)
-        while (pull_one(m))
+        while (model_pull(m))
             ;
     model_look(m);
     model_compare(m);
 }
 
-static void model_init(struct model *m, uint64_t seed) {
+void model_options(struct model *m, uint64_t seed) {
     memset(m, 0, sizeof *m);
     m->random = seed ? seed : 1;
     m->now_ns = 1000000;
@@ -540,11 +547,12 @@ static void model_init(struct model *m, uint64_t seed) {
                                         .max_pass_ns = 200,
                                         .seed = seed,
                                         .account = &m->account};
+}
+
+void model_init(struct model *m) {
     size_t bytes = store_block_bytes(&m->options, NULL);
-    m->block = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
     m->ref = calloc(1, sizeof *m->ref);
     cr_assert(m->block && m->ref);
-    memset(m->block, 0, bytes);
     m->store = store_init(m->block, bytes, &m->options);
     m->ref->options = m->options;
     m->ref->account = &m->ref_account;
@@ -552,28 +560,36 @@ static void model_init(struct model *m, uint64_t seed) {
 
 /* NULL, or what differed. */
 static const char *run(struct model *m, uint64_t seed, uint64_t ops) {
-    model_init(m, seed);
+    model_options(m, seed);
+    size_t bytes = (store_block_bytes(&m->options, NULL) + 63) & ~(size_t)63;
+    m->block = aligned_alloc(64, bytes);
+    memset(m->block, 0, bytes);
+    model_init(m);
     if (setjmp(m->failed))
         return m->why;
-    open_holder(m);
-    open_holder(m);
+    model_open_holder(m);
+    model_open_holder(m);
     while (m->step < ops)
-        step(m);
+        model_step(m);
     return NULL;
 }
 
-static uint64_t from_environment(const char *name, uint64_t otherwise) {
+uint64_t model_from_environment(const char *name, uint64_t otherwise) {
     const char *text = getenv(name);
     return text ? strtoull(text, NULL, 0) : otherwise;
 }
 
+uint64_t model_seed(const char *name, uint64_t otherwise) {
+    struct timespec now;
+    uint64_t seed = model_from_environment(name, otherwise);
+    clock_gettime(CLOCK_REALTIME, &now);
+    return seed ? seed : (uint64_t)now.tv_sec * 1000000007ull ^ (uint64_t)now.tv_nsec;
+}
+
 Test(store_model, behaves_like_the_reference) {
     static struct model m;
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t seed = from_environment("STORE_MODEL_SEED",
-                                     (uint64_t)now.tv_sec * 1000000007ull ^ (uint64_t)now.tv_nsec);
-    uint64_t ops = from_environment("STORE_MODEL_OPS", OPS_DEFAULT);
+    uint64_t seed = model_seed("STORE_MODEL_SEED", SEED_DEFAULT);
+    uint64_t ops = model_from_environment("STORE_MODEL_OPS", OPS_DEFAULT);
     const char *different = run(&m, seed, ops);
     printf("store_model: STORE_MODEL_SEED=%llu, %llu operations\n", (unsigned long long)seed,
            (unsigned long long)m.step);

@@ -33,6 +33,7 @@ struct model {
     struct store_answer answers[HISTORY];
     const char *op; /* the one under way */
     uint64_t step;
+    bool crashes; /* each step lies between crash_begin() and crash_end() */
     jmp_buf failed;
     char why[512];
 };
@@ -49,6 +50,18 @@ model_fail(struct model *m, const char *format, ...);
 uint64_t model_rnd(struct model *m, uint64_t below);
 const char *model_id_text(int id);
 void model_look(struct model *m);
+/* Numbers and options, then, with m->block set, the store and the reference. */
+void model_options(struct model *m, uint64_t seed);
+void model_init(struct model *m);
+void model_step(struct model *m);
+void model_open_holder(struct model *m);
+bool model_pull(struct model *m); /* one effect, on both sides; false: there was none */
+uint64_t model_from_environment(const char *name, uint64_t otherwise);
+uint64_t model_seed(const char *name, uint64_t otherwise); /* 0: by the clock */
+/* store_crash.c */
+void crash_begin(struct model *m);
+void crash_end(struct model *m);
+void crash_spoil(struct model *m); /* this step is not looked at */
 void model_compare(struct model *m);
 void model_compare_refusal(struct model *m, const struct store_refusal *a,
                            const struct store_refusal *b);

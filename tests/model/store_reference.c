@@ -90,6 +90,7 @@ enum store_result ref_publish(struct ref *ref, uint64_t generation, uint64_t now
     s->idle_order = ++ref->order;
     ref->puts++;
     refstate_wake(ref, generation, s->id, s);
+    refstate_step(ref);
     refstate_settle(ref, now_ns);
     return STORE_OK;
 }
@@ -106,6 +107,7 @@ void ref_cancel(struct ref *ref, uint32_t holder, uint64_t token, uint64_t now_n
     struct ref_sample *s = reservation(ref, holder, token);
     if (s)
         refstate_gone(ref, s, STORE_CANCELLED, now_ns);
+    refstate_step(ref);
     refstate_settle(ref, now_ns);
 }
 
@@ -121,6 +123,7 @@ enum store_result ref_unseal(struct ref *ref, uint64_t generation, uint64_t now_
     if (!s || s->state != STORE_SEALED)
         return STORE_E_NOT_FOUND;
     unseal(ref, s, STORE_CANCELLED, now_ns);
+    refstate_step(ref);
     refstate_settle(ref, now_ns);
     return STORE_OK;
 }
@@ -169,6 +172,7 @@ bool ref_cancel_wait(struct ref *ref, uint32_t holder, uint64_t tag, uint64_t no
     if (!found)
         return false;
     refstate_forget(ref, found, STORE_CANCELLED, now_ns);
+    refstate_step(ref);
     refstate_settle(ref, now_ns);
     return true;
 }
@@ -189,6 +193,7 @@ void ref_release(struct ref *ref, uint32_t holder, struct ref_lease *l, enum sto
             refstate_after_reader(ref, s, now_ns);
         }
     }
+    refstate_step(ref);
     refstate_settle(ref, now_ns);
 }
 
@@ -202,6 +207,7 @@ bool ref_retire(struct ref *ref, int id, uint64_t generation, enum store_reason 
         refstate_retire(ref, s, reason, now_ns);
     else if (hit)
         unseal(ref, s, reason, now_ns);
+    refstate_step(ref);
     refstate_settle(ref, now_ns);
     return hit;
 }
@@ -222,6 +228,7 @@ uint32_t ref_gc(struct ref *ref, uint64_t max_hold_ns, uint64_t now_ns) {
         if (!oldest)
             break;
         refstate_retire(ref, oldest, STORE_MAX_HOLD, now_ns);
+        refstate_step(ref);
     }
     refstate_settle(ref, now_ns);
     return freed;
@@ -240,6 +247,7 @@ void ref_drop(struct ref *ref, uint64_t now_ns) {
             s->dropped = true;
         else if (s->state == STORE_PLANNED || s->state == STORE_SEALED)
             refstate_gone(ref, s, STORE_DROPPED, now_ns);
+        refstate_step(ref);
     }
 }
 
@@ -252,6 +260,7 @@ void ref_holder_close(struct ref *ref, uint32_t holder, uint64_t now_ns) {
         if (!oldest)
             break;
         refstate_forget(ref, oldest, STORE_PRODUCER_DIED, now_ns);
+        refstate_step(ref);
     }
     for (struct ref_lease *oldest;;) {
         oldest = NULL;
@@ -262,6 +271,7 @@ void ref_holder_close(struct ref *ref, uint32_t holder, uint64_t now_ns) {
         if (!oldest)
             break;
         refstate_end_lease(ref, oldest, STORE_RETURNED, true, now_ns);
+        refstate_step(ref);
     }
     for (struct ref_sample *oldest;;) {
         oldest = NULL;
@@ -272,8 +282,10 @@ void ref_holder_close(struct ref *ref, uint32_t holder, uint64_t now_ns) {
         if (!oldest)
             break;
         refstate_gone(ref, oldest, STORE_PRODUCER_DIED, now_ns);
+        refstate_step(ref);
     }
     ref->holders[holder].open = false;
+    refstate_step(ref);
     refstate_settle(ref, now_ns);
 }
 
@@ -323,6 +335,7 @@ enum store_result ref_land_done(struct ref *ref, uint64_t generation, bool keep,
     refstate_wake(ref, generation, -1, s);
     if (!s->leases && !keep)
         refstate_retire(ref, s, STORE_UNCACHED, now_ns);
+    refstate_step(ref);
     refstate_settle(ref, now_ns);
     return STORE_OK;
 }
@@ -336,6 +349,7 @@ enum store_result ref_land_failed(struct ref *ref, uint64_t generation, uint64_t
     } else if (there) {
         refstate_retire(ref, s, STORE_FETCH_FAILED, now_ns);
     }
+    refstate_step(ref);
     refstate_settle(ref, now_ns);
     return there ? STORE_OK : STORE_E_NOT_FOUND;
 }
@@ -395,6 +409,7 @@ bool ref_next_effect(struct ref *ref, uint64_t now_ns, struct ref_effect *out) {
             (!s || s->state != STORE_PLANNED))
             out->waiter.result = STORE_E_NOT_FOUND;
     }
+    refstate_step(ref);
     return true;
 }
 

@@ -34,6 +34,7 @@ struct ref_sample {
 struct ref_lease {
     uint64_t serial, sample_serial, hi, lo, generation, cookie, ended_order;
     bool live, effect_pending, known; /* known: its token has been told */
+    bool unheard;                     /* while ref_crash() runs */
     enum store_how how;
     uint32_t holder;
 };
@@ -56,6 +57,9 @@ struct ref_seen {
     uint64_t serial, offset;
 };
 struct ref {
+    /* Called whenever something is done that would stand alone if the store died now; or NULL. */
+    void (*step)(struct ref *ref, void *context);
+    void *step_context;
     struct store_options options;
     struct store_account *account; /* its own copy */
     struct ref_sample samples[REF_SAMPLES];
@@ -117,6 +121,9 @@ enum store_result ref_land_failed(struct ref *ref, uint64_t generation, uint64_t
 void ref_hurry(struct ref *ref, uint64_t tag);
 bool ref_next_effect(struct ref *ref, uint64_t now_ns, struct ref_effect *out);
 uint64_t ref_next_deadline_ns(const struct ref *ref);
+/* The process dies and another one takes the store over: who waited is gone, with what it had been
+ * granted and not heard of, and so are copies whose transfer was under way. */
+void ref_crash(struct ref *ref, uint64_t now_ns);
 
 struct ref_sample *ref_by_serial(struct ref *ref, uint64_t serial);
 struct ref_sample *ref_by_generation(struct ref *ref, uint64_t generation);

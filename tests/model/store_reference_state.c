@@ -72,6 +72,11 @@ static uint32_t count_all_waiters(const struct ref *ref) {
     return n;
 }
 
+void refstate_step(struct ref *ref) {
+    if (ref->step)
+        ref->step(ref, ref->step_context);
+}
+
 /* ---- places ---- */
 uint64_t refstate_up(uint64_t value, uint64_t align) {
     return (value + align - 1) / align * align;
@@ -318,6 +323,7 @@ static bool evict(struct ref *ref, const struct ref_waiter *w, uint64_t now_ns) 
     if (!oldest || busy + w->bytes > ref->options.landing_bytes)
         return false;
     refstate_retire(ref, oldest, STORE_UNCACHED, now_ns);
+    refstate_step(ref);
     return true;
 }
 
@@ -383,6 +389,7 @@ static bool try_waiter(struct ref *ref, struct ref_waiter *w, uint64_t now_ns) {
         w->granted = w->serial;
     }
     refstate_answer(ref, w, result);
+    refstate_step(ref);
     return true;
 }
 
@@ -439,6 +446,7 @@ void refstate_end_reservations(struct ref *ref, uint64_t now_ns) {
         if (!oldest)
             return;
         refstate_gone(ref, oldest, STORE_RESERVE_ENDED, now_ns);
+        refstate_step(ref);
     }
 }
 
@@ -530,4 +538,55 @@ void refstate_forget(struct ref *ref, struct ref_waiter *w, enum store_reason re
                            now_ns);
     }
     w->kind = 0;
+}
+
+/* In the order in which the leases were granted, not in that of the waits. */
+static void forget_unheard_leases(struct ref *ref, uint64_t now_ns) {
+    EACH (l, ref->leases)
+        l->unheard = false;
+    EACH (w, ref->waiters)
+        if (w->kind > REF_LAND && w->ready && w->result == STORE_OK)
+            ref_lease_by_serial(ref, w->granted)->unheard = true;
+    for (struct ref_lease *oldest;;) {
+        oldest = NULL;
+        EACH (l, ref->leases)
+            if (l->serial && l->live && l->unheard && (!oldest || l->serial < oldest->serial))
+                oldest = l;
+        if (!oldest)
+            return;
+        refstate_end_lease(ref, oldest, STORE_RETURNED, false, now_ns);
+    }
+}
+
+/* Nobody heard of it, so that there is not even a tombstone. */
+static void forget_unheard_room(struct ref *ref) {
+    EACH (w, ref->waiters) {
+        struct ref_sample *s = w->granted ? ref_by_serial(ref, w->granted) : NULL;
+        if (!s || (w->kind != REF_PUT && w->kind != REF_LAND) || w->result != STORE_OK ||
+            !w->ready || s->state != STORE_PLANNED)
+            continue;
+        if (!s->landing)
+            ref->account->used_bytes -= s->bytes;
+        memset(s, 0, sizeof *s);
+    }
+}
+
+void ref_crash(struct ref *ref, uint64_t now_ns) {
+    for (unsigned i = ref->effect_count; i--;)
+        if (ref->effects[i].kind == STORE_EFFECT_PUT)
+            refstate_effect_remove(ref, i);
+    forget_unheard_room(ref);
+    forget_unheard_leases(ref, now_ns);
+    for (struct ref_sample *oldest;;) {
+        oldest = NULL;
+        EACH (s, ref->samples)
+            if (refstate_live(s) && s->landing && s->state == STORE_PLANNED &&
+                (!oldest || s->order < oldest->order))
+                oldest = s;
+        if (!oldest)
+            break;
+        refstate_gone(ref, oldest, oldest->dropped ? STORE_DROPPED : STORE_FETCH_FAILED, now_ns);
+    }
+    memset(ref->waiters, 0, sizeof ref->waiters);
+    memset(ref->lines, 0, sizeof ref->lines);
 }

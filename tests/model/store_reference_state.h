@@ -13,6 +13,7 @@
 
 struct ref_sample *refstate_resident_of(struct ref *ref, int id);
 bool refstate_live(const struct ref_sample *s);
+void refstate_step(struct ref *ref);
 uint64_t refstate_bytes_of(const struct ref *ref, bool landing);
 uint32_t refstate_count_waiters(const struct ref *ref, enum ref_kind kind, uint32_t holder);
 uint64_t refstate_up(uint64_t value, uint64_t align);

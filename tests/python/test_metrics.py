@@ -18,7 +18,18 @@ from typing import Iterator
 import numpy as np
 import pytest
 
-from brokers import FEATURECTL, FEATURED, ROOT, STORES, Broker, start_pair, temporary_folder, wait_until
+import feature_broker as fb
+from brokers import (
+    FEATURECTL,
+    FEATURED,
+    ROOT,
+    STORES,
+    Broker,
+    free_port,
+    start_pair,
+    temporary_folder,
+    wait_until,
+)
 
 OPEN_METRICS = "application/openmetrics-text"
 OPS = "[ops]\nhttp = 127.0.0.1:0\n"
@@ -207,6 +218,26 @@ def test_a_put_that_waits_and_is_refused_is_counted(watched: tuple[Broker, Broke
         assert told.of("featured_store_refused_total", store="small", cause="store_bytes") == before + 1
 
 
+def test_a_corrupt_read_is_counted_where_it_was_read(watched: tuple[Broker, Broker]) -> None:
+    a, b = watched
+    with a.connect() as producer, b.connect() as consumer:
+        store = producer.store("keep", framework="numpy")
+        away = consumer.store("keep", read_only=True, framework="numpy")
+        with store.reserve("spoiled", {"x": ("F64", (20_000,))}) as room:
+            late = memoryview(room.buffer("x"))
+            room["x"][:] = 1.0
+        late[:8] = b"spoiled!"  # after the commit: its checksum is made
+        with pytest.raises(fb.Corrupt):
+            away.get(room.ref)
+        del late
+        store.abort(room.ref)
+        wait_until(
+            lambda: scrape(b).of("featured_store_corrupt_reads_total", store="keep") >= 1,
+            "the reader's node counts it",
+        )
+        assert scrape(a).of("featured_store_corrupt_reads_total", store="keep") == 0
+
+
 def test_probes(watched: tuple[Broker, Broker]) -> None:
     a, _ = watched
     assert ask(a, "/healthz")[0] == 200
@@ -253,14 +284,29 @@ def test_the_token_is_wanted(folder: Path) -> None:
         broker.stop()
 
 
-def test_no_token_no_other_machine(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "taken"),
+    [
+        ("0.0.0.0:9464", False),
+        ("[::]:9464", False),
+        ("10.0.0.1:9464", False),
+        ("127.example.org:9464", False),
+        ("127.0.0.1:9464", True),
+        ("127.1.2.3:9464", True),
+        ("[::1]:9464", True),
+        ("localhost:9464", True),
+    ],
+)
+def test_no_token_no_other_machine(folder: Path, address: str, taken: bool) -> None:
     config = folder / "open.conf"
     config.write_text(
-        f"[node]\nname = open\n[local]\nsocket = {folder}/open.sock\n{STORES}[ops]\nhttp = 0.0.0.0:0\n"
+        f"[node]\nname = open\n[local]\nsocket = {folder}/open.sock\n{STORES}[ops]\nhttp = {address}\n"
     )
-    ended = subprocess.run([FEATURED, "--config", config], capture_output=True, text=True, timeout=60)
-    assert ended.returncode != 0
-    assert "http_token_file" in ended.stderr
+    ended = subprocess.run(
+        [FEATURED, "--config", config, "--check-config"], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode == 0) == taken, ended.stderr
+    assert taken or "http_token_file" in ended.stderr
 
 
 def test_hostile_connections_do_not_stop_the_answers(watched: tuple[Broker, Broker]) -> None:
@@ -421,3 +467,42 @@ def test_every_alert_has_a_test() -> None:
     tested = (ROOT / "tests/prometheus/rules_test.yml").read_text()
     for alert in re.findall(r"- alert: (\w+)", RULES.read_text()):
         assert re.search(rf"alertname: {alert}\n +exp_alerts:\n +- exp_labels", tested), alert
+
+
+# ---- with etcd ----
+
+
+def test_etcd_is_measured(folder: Path) -> None:
+    if shutil.which("etcd") is None:
+        pytest.skip("there is no etcd: `scripts/setup test` installs it (Debian: etcd-server)")
+    client_port, peer_port = free_port(), free_port()
+    urls = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{peer_port}"
+    etcd = subprocess.Popen(
+        ["etcd", "--data-dir", folder / "etcd", "--listen-client-urls", urls[0],
+         "--advertise-client-urls", urls[0], "--listen-peer-urls", urls[1],
+         "--initial-advertise-peer-urls", urls[1], "--initial-cluster", f"default={urls[1]}"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    broker = Broker(
+        folder, "indexed", STORES + OPS + f"[directory]\nkind = etcd\nendpoints = {urls[0]}\n"
+    )
+    try:
+        broker.start()
+        wait_until(lambda: ask(broker, "/readyz")[0] == 200, "ready")
+        with broker.connect() as client, client.store("run", framework="numpy") as store:
+            store.put("indexed", {"x": np.zeros(10, dtype=np.float32)})
+        told = scrape(broker)
+        assert told.of("featured_index_requests_total", kind="txn") >= 2  # our record, the sample's
+        assert told.of("featured_index_txn_seconds_count") >= 2
+        assert 0 < told.of("featured_index_txn_seconds_sum") < 1000
+        assert told.of("featured_index_lease_seconds_count") >= 1
+        etcd.kill()
+        etcd.wait()
+        wait_until(lambda: scrape(broker).of("featured_fenced") == 1, "it is fenced")
+        assert scrape(broker).of("featured_index_request_failures_total") >= 1
+        status, _, text = ask(broker, "/readyz")
+        assert status == 503 and text.startswith("node indexed: ")
+    finally:
+        etcd.kill()
+        etcd.wait()
+        broker.stop()

@@ -4,7 +4,7 @@
  */
 #include <criterion/criterion.h>
 
-#include "held.h"
+#include "libclient/held.h"
 #include "support/checks.h"
 
 #define TOKENS 600u

@@ -205,10 +205,11 @@ Test(store_attach, refuses_what_is_no_index) {
 /* Damages `member` of a slot, sees that it is found, and mends it. */
 #define REFUSED(f, member, value, words)                                                           \
     do {                                                                                           \
-        __typeof__(member) good = (member);                                                        \
-        (member) = (__typeof__(member))(value);                                                    \
+        unsigned char good[sizeof(member)];                                                        \
+        memcpy(good, &(member), sizeof good);                                                      \
+        (member) = (value);                                                                        \
         expect_refused(f, STORE_ATTACH_REFUSED, words);                                            \
-        (member) = good;                                                                           \
+        memcpy(&(member), good, sizeof good);                                                      \
     } while (0)
 
 Test(store_attach, refuses_damaged_samples) {
